@@ -1,0 +1,307 @@
+//! THE MUSCLE: the contract of a device, one page of fused verbs. `model::decoder` is written against
+//! this trait once and runs on every device: `cpu` (truth), `trace` (accountant), `cuda` (speed).
+//! `engine` starts and ends steps. A device imports no other room; of a model it sees only shapes.
+//!
+//! # A step
+//! `begin(plan)` applies the slot changes and makes the plan the *current batch*: a flat list of token
+//! rows (each with token id, position, slot), in the plan's order. The verbs then run over the current
+//! batch; `R` in their docs is its number of token rows, `S` its number of sampling rows. `sample`
+//! ends the enqueueing, `collect` waits for the oldest step that was not yet collected.
+//! Verbs are asynchronous: an error may surface at any later call. After an error the device is lost.
+//!
+//! # Slot rows
+//! Each slot has a row that lives on the device between steps: page table per group, length (positions
+//! whose K and V are in pages), last sampled token, sampler, and, if `SamplerSpec::needs_counts`, sparse
+//! counts of prompt and output tokens. Only `begin` and `sample` change it.
+//!
+//! # Numbers
+//! Activations have the device's own precision (f32 on cpu). Logits, norms' sums and softmax are f32.
+//! Out of a linear's accumulation order nothing may depend on R: batch mix must not change CPU tokens.
+
+pub mod cpu;
+pub mod trace;
+
+use crate::error::Result;
+use crate::plan::{Late, StepPlan, StepResult};
+
+/// Element type of weights in a checkpoint, and of pages in the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DType {
+    F32,
+    F16,
+    BF16,
+}
+
+impl DType {
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::F16 | DType::BF16 => 2,
+        }
+    }
+}
+
+/// What a device is.
+#[derive(Debug, Clone)]
+pub struct DeviceInfo {
+    /// For logs, e.g. "cpu (AVX-512, 2 threads)".
+    pub name: String,
+    /// Memory that may be shared out in total. `gpu_memory_utilization` is a share of this.
+    pub total_bytes: u64,
+    /// Not taken by others right now.
+    pub free_bytes: u64,
+    /// Steps that may be enqueued before the first is collected: 1 on cpu, 2 on cuda.
+    pub depth: usize,
+}
+
+/// Everything a device must hold beside weights; allocated once, by `reserve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Token rows of one step (`max_num_batched_tokens`).
+    pub step_tokens: usize,
+    /// Slots, hence sampling rows of one step (`max_num_seqs`).
+    pub slots: usize,
+    /// Pages in the pool, the null page included.
+    pub pages: usize,
+    /// Tokens of a page; any multiple of 16.
+    pub page_size: usize,
+    /// Positions of one sequence at most.
+    pub max_model_len: usize,
+    pub kv: KvShape,
+}
+
+/// Shape of the KV pool: `[layer][page][K|V][kv head][token][d]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvShape {
+    pub layers: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub dtype: DType,
+}
+
+impl KvShape {
+    /// Bytes of one page over all layers.
+    pub fn page_bytes(&self, page_size: usize) -> u64 {
+        let per_layer = 2 * self.kv_heads * page_size * self.head_dim * self.dtype.bytes();
+        (self.layers * per_layer) as u64
+    }
+}
+
+/// One 2-D (or 1-D: `rows` = 1) tensor of a checkpoint on the host, row-major, not aligned.
+#[derive(Clone)]
+pub struct HostTensor<'a> {
+    pub dtype: DType,
+    pub rows: usize,
+    pub cols: usize,
+    /// `rows * cols * dtype.bytes()` bytes.
+    pub bytes: &'a [u8],
+}
+
+/// How the device gets a weight's values.
+pub enum Source<'a> {
+    /// Stacked along the output dimension: q|k|v, gate|up. All have the same number of inputs.
+    Parts(Vec<HostTensor<'a>>),
+    /// `load_format: dummy`: uniform in ±scale from this seed, generated on the device.
+    Dummy { seed: u64, scale: f32 },
+    /// Every element the same: biases of 0, norms of 1.
+    Constant(f32),
+}
+
+/// A weight to load. `outputs` x `inputs`, as in y = W x.
+pub struct WeightDesc<'a> {
+    /// For messages: the checkpoint's name of the first part.
+    pub name: &'a str,
+    pub kind: WeightKind,
+    pub outputs: usize,
+    pub inputs: usize,
+    /// Element type on the device, for matrices; vectors are held in f32.
+    pub dtype: DType,
+    /// The parts are stored `[inputs, outputs]` (GPT-2's Conv1D).
+    pub transposed: bool,
+    pub source: Source<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightKind {
+    /// For `linear*` and `logits`: the device may repack it as it likes.
+    Linear,
+    /// For `linear_act` with a gated activation: parts are gate, up (equal halves of `outputs`).
+    GateUp,
+    /// For `embed` and `add_positions`: rows are looked up.
+    Table,
+    /// A tied head: looked up by `embed` and multiplied by `logits`.
+    TableAndLinear,
+    /// Norm weights and biases: `outputs` values, `inputs` = 1.
+    Vector,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum NormKind {
+    /// x / sqrt(mean(x^2) + eps) * w
+    Rms,
+    /// x / sqrt(mean(x^2) + eps) * (1 + w)
+    RmsPlusOne,
+    /// (x - mean) / sqrt(var + eps) * w + b
+    Layer,
+}
+
+/// A norm: its weights and rule.
+pub struct Norm<W> {
+    pub kind: NormKind,
+    pub eps: f32,
+    pub weight: W,
+    pub bias: Option<W>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    Relu,
+    Gelu,
+    GeluTanh,
+    Silu,
+    /// silu(gate) * up over a `GateUp` weight.
+    SiluGated,
+    GeluTanhGated,
+}
+
+impl Activation {
+    pub fn is_gated(self) -> bool {
+        matches!(self, Activation::SiluGated | Activation::GeluTanhGated)
+    }
+}
+
+/// Rotation of q and k ("neox": element i pairs with i + rotary_dim / 2).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Rotated dimensions of a head, from the front; the rest pass through.
+    pub rotary_dim: usize,
+    /// `rotary_dim / 2` inverse frequencies, scaling already applied.
+    pub inv_freq: Vec<f32>,
+    /// Multiplies cos and sin (yarn, longrope); else 1.
+    pub magnitude: f32,
+}
+
+/// Shape and rule of one layer's attention.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttnSpec {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// Multiplies q.k, e.g. head_dim^-0.5.
+    pub scale: f32,
+    /// Key j is visible to query i if i - j < window (and j <= i).
+    pub window: Option<usize>,
+    /// cap * tanh(s / cap) on scores, before the mask.
+    pub softcap: Option<f32>,
+}
+
+/// The verbs. `Tensor` is a buffer of `[rows, width]` activations on the device, made once at load so
+/// that its address never changes; a verb touches only the first R (or S) rows.
+pub trait Device: Send + 'static {
+    type Tensor: Send;
+    type Weight: Send;
+
+    fn info(&self) -> DeviceInfo;
+
+    // ---- load: everything is allocated here -------------------------------------------------
+
+    /// Copy a weight to the device, in the layout that suits it.
+    fn upload(&mut self, weight: WeightDesc<'_>) -> Result<Self::Weight>;
+    /// A buffer of activations, contents undefined.
+    fn tensor(&mut self, rows: usize, width: usize) -> Result<Self::Tensor>;
+    /// A buffer of f32 logits `[rows, vocab]`, contents undefined.
+    fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Self::Tensor>;
+    /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
+    fn reserve(&mut self, limits: &Limits) -> Result<()>;
+
+    // ---- step ---------------------------------------------------------------------------------
+
+    /// Apply `plan.changes`, then make its rows the current batch.
+    fn begin(&mut self, plan: &StepPlan) -> Result<()>;
+    /// Choose one token per sampling row by the slots' samplers (order of steps: `SamplerSpec`) from
+    /// logits `[S, vocab]`; it becomes the slot's last token and is counted.
+    fn sample(&mut self, logits: &mut Self::Tensor, late: &Late) -> Result<()>;
+    /// Wait for the oldest sampled step that was not collected.
+    fn collect(&mut self) -> Result<StepResult>;
+
+    // ---- verbs over the current batch ---------------------------------------------------------
+
+    /// out[r] = table[token(r)] * scale; `[R, inputs of table]`.
+    fn embed(&mut self, table: &Self::Weight, scale: f32, out: &mut Self::Tensor) -> Result<()>;
+    /// x[r] += table[position(r) + offset].
+    fn add_positions(
+        &mut self,
+        table: &Self::Weight,
+        offset: usize,
+        x: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// out = norm(x), row by row.
+    fn norm(
+        &mut self,
+        norm: &Norm<Self::Weight>,
+        x: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// residual += delta; out = norm(residual). The fused form of every layer's seam.
+    fn add_norm(
+        &mut self,
+        norm: &Norm<Self::Weight>,
+        delta: &Self::Tensor,
+        residual: &mut Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// out = x W^T + b; `[R, inputs]` -> `[R, outputs]`.
+    fn linear(
+        &mut self,
+        weight: &Self::Weight,
+        bias: Option<&Self::Weight>,
+        x: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// out = act(x W^T + b); a gated activation halves the width: `[R, outputs / 2]`.
+    fn linear_act(
+        &mut self,
+        weight: &Self::Weight,
+        bias: Option<&Self::Weight>,
+        act: Activation,
+        x: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v: rotate q and k by their positions (no rope: leave
+    /// them), then write k and v of `layer` to the slots' pages of group 0.
+    fn rope_store(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        rope: Option<&Rope>,
+        qkv: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// out[r] = causal attention of q in `qkv` over the slot's pages, positions 0..=position(r);
+    /// `[R, heads * head_dim]`. Any mix of chunks and single rows.
+    fn attend(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        qkv: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// out[s] = x[last token row of sampling row s]; `[S, width]`.
+    fn gather(&mut self, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
+    /// `linear` over the S gathered rows (project_out before a head).
+    fn linear_gathered(
+        &mut self,
+        weight: &Self::Weight,
+        x: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// logits = x W^T, with an optional cap * tanh(l / cap); `[S, inputs]` -> f32 `[S, vocab]`.
+    fn logits(
+        &mut self,
+        head: &Self::Weight,
+        softcap: Option<f32>,
+        x: &Self::Tensor,
+        logits: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// The first `rows` rows of a tensor in f32, for tests and logits checks. Waits.
+    fn read(&mut self, tensor: &Self::Tensor, rows: usize) -> Result<Vec<f32>>;
+}

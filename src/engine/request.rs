@@ -1,0 +1,91 @@
+//! What enters and leaves the heart: a request with its client on one side, answers on the other.
+//! The door implements [`Client`] and [`Observer`]; nothing here knows Triton.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::sampling::SamplingParams;
+
+/// A request that passed validation. `Engine::submit` takes it or refuses it at once.
+pub struct GenerateRequest {
+    /// The prompt as sent. Tokenised with the tokenizer's own special tokens (BOS).
+    pub prompt: String,
+    pub params: SamplingParams,
+    /// Deltas as they come, or one answer at the end.
+    pub stream: bool,
+    pub client: Arc<dyn Client>,
+    /// When the door saw it: TTFT and latency count from here.
+    pub arrival: Instant,
+}
+
+/// The other end of a request. Called from outbox threads, never from the engine thread.
+pub trait Client: Send + Sync {
+    /// The client went away. Polled once a step, also while the request waits; must be cheap.
+    fn cancelled(&self) -> bool;
+    /// A delta of a streaming request that is not the last one.
+    fn respond(&self, answer: Answer);
+    /// The last word: exactly once per accepted request. For a stream the answer is the last delta, for a
+    /// non-stream the whole. After `Err(Cancelled)` nobody listens, but the response is still owed.
+    fn finish(&self, outcome: Result<Answer>);
+}
+
+/// Deltas since the previous answer (for a stream) or everything (otherwise).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Tokens of the prompt, special tokens included.
+    pub prompt_tokens: u32,
+    /// One per requested sequence (`n`), in index order.
+    pub outputs: Vec<Output>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// New text; may be empty (held back, half a character).
+    pub text: String,
+    /// New tokens.
+    pub tokens: u32,
+    /// None while running.
+    pub finish_reason: Option<FinishReason>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FinishReason {
+    /// eos, a stop id or a stop string.
+    Stop,
+    /// max_tokens or the model's length.
+    Length,
+    Abort,
+    Error,
+}
+
+impl FinishReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Abort => "abort",
+            FinishReason::Error => "error",
+        }
+    }
+}
+
+/// Sees what happens, for metrics. Called from outbox and engine threads; must not block.
+pub trait Observer: Send + Sync {
+    fn observe(&self, observation: Observation);
+}
+
+/// Facts worth counting. Times in seconds of the monotonic clock.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Observation {
+    /// A request's first token left the engine.
+    FirstToken { prompt_tokens: u32, ttft_s: f64 },
+    /// `tokens` new tokens of one request in one step (1 without drafts).
+    Generated { tokens: u32 },
+    /// Time between two steps of one request that each gave tokens.
+    InterToken { seconds: f64 },
+    /// A request ended by itself (not by cancel or error).
+    Finished { reason: FinishReason, e2e_s: f64, prompt_tokens: u32, output_tokens: u32, n: u32 },
+    /// After a step: lengths of the queues, and the share of pages in use, 0..=1.
+    Load { running: u32, waiting: u32, kv_usage: f64 },
+}

@@ -1,0 +1,37 @@
+//! libtriton_vllm.so: a vLLM backend for the stock tritonserver. This page is the map.
+//!
+//! A request enters by the door, is parsed once into types that cannot be wrong, waits in a bounded
+//! queue for the engine thread, is scheduled into steps, runs on a device, and leaves as responses
+//! from the outbox threads. Each room may import only rooms below it (`tests/tidy.rs` holds us to it):
+//!
+//! ```text
+//! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error ids plan sampling
+//! ```
+//!
+//! | room | one sentence |
+//! |---|---|
+//! | [`triton`] | THE DOOR: the only room that knows Triton: entry points, tensors, responses, metrics, log |
+//! | [`engine`] | THE HEART: one thread owns all mutable state: submit, cancel, step, outbox, load, drain |
+//! | [`scheduler`] | THE POLICY: (queues, kv, now) -> StepPlan; no device, no clock, no thread |
+//! | [`kv`] | THE LEDGER: pages, reference counts, prefix hashes, LRU; no memory of a device |
+//! | [`text`] | THE WORDS: tokenizer, incremental detokeniser, stop strings |
+//! | [`model`] | THE NET: config.json -> ModelSpec, weights, families as rows of data, one forward pass |
+//! | [`device`] | THE MUSCLE: trait Device, fused verbs; cpu is truth, trace counts, cuda is fast |
+//! | [`sampling`] | THE TASTE: validated parameters, the one random-number spec |
+//! | [`plan`] | StepPlan and StepResult: the plain data in which scheduler and model meet |
+//!
+//! Five hops from a request to the arithmetic: `triton/request.rs`, `engine/step.rs`,
+//! `scheduler/mod.rs`, `model/decoder.rs`, `device/cpu/`.
+
+pub mod error;
+pub mod ids;
+pub mod plan;
+pub mod sampling;
+
+pub mod device;
+pub mod model;
+pub mod text;
+pub mod kv;
+pub mod scheduler;
+pub mod engine;
+pub mod triton;

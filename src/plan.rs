@@ -1,0 +1,113 @@
+//! StepPlan: the plain data in which scheduler and model meet. Built by `scheduler`, fed by `engine`
+//! to `model` and `device`, answered by a [`StepResult`]. A leaf: it knows no room.
+//!
+//! Two rules make steps asynchronous. A plan never contains a value that the previous step computes:
+//! it says "the token this slot sampled last" ([`Feed::Last`]) and the device looks it up in the slot's
+//! row. And a plan carries *changes* of slot rows ([`SlotChange`]), not the rows.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
+use crate::sampling::SamplerSpec;
+
+/// One step of the engine: at most `max_num_batched_tokens` token rows, prefill and decode mixed.
+#[derive(Debug, Clone, Default)]
+pub struct StepPlan {
+    /// Counts from 1 in an engine's life. Results carry it back.
+    pub step: u64,
+    /// Applied in order, before anything else of the step.
+    pub changes: Vec<SlotChange>,
+    /// What runs, one entry per sequence, each slot at most once.
+    pub rows: Vec<Row>,
+    /// Token ids of all prefill chunks of this step, flat; [`Feed::Chunk`] points into it.
+    pub chunk_tokens: Vec<TokenId>,
+}
+
+/// A change of one slot row on the device.
+#[derive(Debug, Clone)]
+pub enum SlotChange {
+    /// Take the slot for a sequence (again after a preemption). Clears whatever the row held.
+    Open(Box<SlotOpen>),
+    /// Append pages to the slot's table of `group`: position p lives in `table[p / page_size]`.
+    Pages { slot: SlotId, group: GroupId, pages: Vec<PageId> },
+    /// The slot's sequence is over or preempted; the row may be reused from the next change on.
+    Close { slot: SlotId },
+}
+
+#[derive(Debug, Clone)]
+pub struct SlotOpen {
+    pub slot: SlotId,
+    pub adapter: AdapterId,
+    /// All tokens known so far: the prompt, and after a preemption the outputs too. The device needs
+    /// them for penalties only (counts of prompt and output tokens), it may ignore them otherwise.
+    pub tokens: Arc<[TokenId]>,
+    /// How many of `tokens` are prompt; the rest are outputs sampled before a preemption.
+    pub prompt_tokens: u32,
+    /// Positions whose K and V are already in pages (prefix cache hit): the row's first length.
+    pub cached_tokens: u32,
+    pub sampler: Arc<SamplerSpec>,
+}
+
+/// One sequence's share of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub slot: SlotId,
+    pub feed: Feed,
+    /// Sample from the last fed position's logits. False for a prefill chunk that does not end the
+    /// known tokens. The sampled token becomes the slot's last token, at position = its new length.
+    pub sample: bool,
+}
+
+/// Which tokens a row feeds. Positions always continue at the slot's length on the device, which
+/// then grows by the number of tokens fed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Feed {
+    /// Known tokens: `StepPlan::chunk_tokens[range]`.
+    Chunk(Range<usize>),
+    /// `count` tokens that the slot sampled in the previous step (1 until drafts are verified).
+    Last { count: u32 },
+}
+
+impl Feed {
+    pub fn tokens(&self) -> usize {
+        match self {
+            Feed::Chunk(range) => range.len(),
+            Feed::Last { count } => *count as usize,
+        }
+    }
+}
+
+impl StepPlan {
+    /// Token rows of this step.
+    pub fn tokens(&self) -> usize {
+        self.rows.iter().map(|r| r.feed.tokens()).sum()
+    }
+
+    /// Rows that yield a token.
+    pub fn samples(&self) -> usize {
+        self.rows.iter().filter(|r| r.sample).count()
+    }
+}
+
+/// What needs the previous step's tokens on the host (grammar masks): uploaded while `forward` runs.
+/// Rows without an entry never wait for rows with one.
+#[derive(Debug, Clone, Default)]
+pub struct Late {
+    /// Slot and its allowed tokens, bit i of word i/32 = token i may be sampled.
+    pub masks: Vec<(SlotId, Arc<[u32]>)>,
+}
+
+/// What a step yields: one entry per row with `sample`, in the plan's row order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepResult {
+    pub step: u64,
+    pub samples: Vec<Sampled>,
+}
+
+/// Tokens that a slot accepted in a step, oldest first. One, until drafts are verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sampled {
+    pub slot: SlotId,
+    pub tokens: Vec<TokenId>,
+}

@@ -1,0 +1,1 @@
+//! The one random-number spec: Gumbel noise keyed by (seed, position, token).

@@ -1,0 +1,61 @@
+//! What a device needs to choose a token for one slot. Built from `SamplingParams` at the door, sent
+//! once when the slot opens. The order of steps on the logits is spec for all devices:
+//!
+//! 1. allowed-token mask of the step's late part
+//! 2. `min_tokens`: while fewer outputs than that, `masked_until_min` are -inf
+//! 3. repetition, frequency, presence penalty
+//! 4. `temperature` 0: argmax, lowest id wins a tie. Otherwise divide by it, then
+//!    min_p, top_k, top_p, then argmax of logit + Gumbel noise keyed by (seed, position).
+
+use std::sync::Arc;
+
+use crate::ids::TokenId;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplerSpec {
+    /// 0 = greedy. Never in (0, 0.01): validation raises those.
+    pub temperature: f32,
+    /// Keep the k largest logits, ties with the k-th kept. 0 = off.
+    pub top_k: u32,
+    /// (0, 1], 1 = off. Over the survivors of top_k, renormalised; the largest always stays.
+    pub top_p: f32,
+    /// [0, 1], 0 = off. Drops logits < max + ln(min_p), after temperature.
+    pub min_p: f32,
+    /// Over prompt and output tokens: logit > 0 is divided by it, else multiplied. 1 = off.
+    pub repetition_penalty: f32,
+    /// logit -= frequency_penalty * count in the output. 0 = off.
+    pub frequency_penalty: f32,
+    /// logit -= presence_penalty if in the output at all. 0 = off.
+    pub presence_penalty: f32,
+    /// Key of the noise; a request without a seed gets a random one when it is accepted.
+    pub seed: u64,
+    pub min_tokens: u32,
+    /// eos and stop ids, which may not be sampled before `min_tokens` outputs.
+    pub masked_until_min: Arc<[TokenId]>,
+}
+
+impl SamplerSpec {
+    /// Penalties are on, so the device must keep counts of this slot's tokens.
+    pub fn needs_counts(&self) -> bool {
+        self.repetition_penalty != 1.0
+            || self.frequency_penalty != 0.0
+            || self.presence_penalty != 0.0
+    }
+}
+
+impl Default for SamplerSpec {
+    fn default() -> Self {
+        SamplerSpec {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+            min_tokens: 0,
+            masked_until_min: Arc::from([]),
+        }
+    }
+}
