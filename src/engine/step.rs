@@ -119,7 +119,7 @@ impl Core {
             if let Some(step) = self.in_flight.pop_front() {
                 let result = self.runner.collect()?;
                 assert_eq!(result.step, step, "the device answered another step");
-                self.settle(&result);
+                self.settle(result);
                 self.observe_load();
             }
             self.flush(Instant::now());
@@ -220,15 +220,19 @@ impl Core {
 
     /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop ids
     /// once `min_tokens` are there, then the length.
-    fn settle(&mut self, result: &StepResult) {
-        for (id, token) in self.scheduler.commit(result) {
+    fn settle(&mut self, result: StepResult) {
+        for arrival in self.scheduler.commit(result) {
+            let id = arrival.id;
             let Some(live) = self.live.get_mut(&id) else { continue };
-            live.outputs += 1;
-            let finish = live.rules.check(live.outputs, token);
-            self.outgoing[live.outbox].push(Event::Token { id, token, finish });
-            if finish.is_some() {
-                self.live.remove(&id);
-                self.scheduler.finish(id);
+            for token in arrival.tokens {
+                live.outputs += 1;
+                let finish = live.rules.check(live.outputs, token);
+                self.outgoing[live.outbox].push(Event::Token { id, token, finish });
+                if finish.is_some() {
+                    self.live.remove(&id);
+                    self.scheduler.finish(id);
+                    break;
+                }
             }
         }
     }
@@ -244,7 +248,7 @@ impl Core {
 
     fn fail(&mut self, id: RequestId, error: Error) {
         if let Some(live) = self.live.remove(&id) {
-            self.scheduler.abort(id);
+            self.scheduler.finish(id);
             self.outgoing[live.outbox].push(Event::Fail { id, error });
         }
     }
