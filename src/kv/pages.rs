@@ -37,10 +37,8 @@ impl PagePool {
     pub(super) fn new(pages: usize) -> PagePool {
         assert!(pages >= 2, "a pool of {pages} pages has none beside the null page");
         assert!(u32::try_from(pages).is_ok(), "page ids are 32 bits, {pages} pages are too many");
-        let mut pool = PagePool {
-            meta: vec![Meta { refs: 0, prev: NULL, next: NULL }; pages],
-            free: 0,
-        };
+        let mut pool =
+            PagePool { meta: vec![Meta { refs: 0, prev: NULL, next: NULL }; pages], free: 0 };
         for page in 1..pages {
             pool.link(page as u32, End::Back);
         }
@@ -113,7 +111,10 @@ impl PagePool {
     /// Panics unless every page has the count that `held` says and the list holds exactly the rest.
     pub(super) fn check(&self, held: &[u32]) {
         for (page, meta) in self.meta.iter().enumerate().skip(1) {
-            assert_eq!(meta.refs, held[page], "page {page}: its count, and how many tables name it");
+            assert_eq!(
+                meta.refs, held[page],
+                "page {page}: its count, and how many tables name it"
+            );
         }
         let (mut at, mut listed) = (NULL, 0);
         loop {

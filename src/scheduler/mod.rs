@@ -22,6 +22,8 @@
 mod config;
 mod report;
 mod sequence;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
@@ -139,23 +141,22 @@ impl Scheduler {
 
     /// Take the result of the oldest planned step: append its tokens to their sequences and say whose
     /// they are. Drops tokens of sequences that are over or were preempted since.
-    pub fn commit(&mut self, result: StepResult) -> Vec<Arrival> {
+    pub fn commit(&mut self, result: &StepResult) -> Vec<Arrival> {
         let Some(planned) = self.in_flight.pop_front() else { panic!("no step is in flight") };
         assert_eq!(planned.step, result.step, "results come in the order of steps");
         assert_eq!(planned.samples.len(), result.samples.len(), "samples of step {}", result.step);
         let mut arrivals = Vec::with_capacity(result.samples.len());
-        for ((slot, stay), sampled) in planned.samples.into_iter().zip(result.samples) {
+        for ((slot, stay), sampled) in planned.samples.into_iter().zip(&result.samples) {
             assert_eq!(slot, sampled.slot, "samples of step {} come in row order", result.step);
-            assert_eq!(sampled.tokens.len(), 1, "a row samples one token");
+            let [token] = sampled.tokens[..] else { panic!("slot {slot} sampled not one token") };
             let Some(sequence) = self.seats.get(slot, stay) else { continue };
-            sequence.in_flight -= 1;
-            sequence.tokens.extend_from_slice(&sampled.tokens);
+            sequence.arrive(token);
             self.kv.register(&mut sequence.table, &sequence.tokens, sequence.fed);
             let (id, at_limit) = (sequence.id, sequence.tokens.len() >= sequence.limit);
             if at_limit {
                 self.finish(id);
             }
-            arrivals.push(Arrival { id, tokens: sampled.tokens, at_limit });
+            arrivals.push(Arrival { id, token, at_limit });
         }
         arrivals
     }

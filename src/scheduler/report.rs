@@ -2,13 +2,12 @@
 
 use crate::ids::{RequestId, TokenId};
 
-/// New tokens of one request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A new token of a request. A request's tokens come oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
     pub id: RequestId,
-    /// Oldest first, at least one.
-    pub tokens: Vec<TokenId>,
-    /// `max_tokens` or `max_model_len` is reached: these were the last, the sequence has left.
+    pub token: TokenId,
+    /// `max_tokens` or `max_model_len` is reached: this was the last, the sequence has left.
     pub at_limit: bool,
 }
 

@@ -106,6 +106,13 @@ impl Sequence {
         plan.rows.push(Row { slot, feed, sample });
     }
 
+    /// The oldest token in flight becomes known.
+    pub(super) fn arrive(&mut self, token: TokenId) {
+        assert!(self.in_flight > 0, "a token that no step was to sample");
+        self.in_flight -= 1;
+        self.tokens.push(token);
+    }
+
     /// Back to the start, with the tokens that are known. Those in flight are sampled again: the same
     /// ones, since a sampler depends on seed and position only.
     pub(super) fn rewind(&mut self) {
