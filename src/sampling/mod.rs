@@ -2,8 +2,8 @@
 //! device needs of them ([`SamplerSpec`]), and the one random-number spec that every device obeys
 //! ([`noise`]). A leaf: every room may import it, it imports only `error` and `ids`.
 
-pub mod noise;
 mod params;
+pub mod noise;
 mod spec;
 
 pub use params::{Limits, SamplingParams};
