@@ -60,8 +60,6 @@ pub struct Device {
     /// Open rows that name each page.
     holders: Vec<u32>,
     step: u64,
-    /// Seeds of the sequences that were opened, in order; a seed is a request here.
-    pub opened: Vec<u64>,
 }
 
 impl Device {
@@ -71,7 +69,6 @@ impl Device {
             memory: vec![vec![None; config.page_size]; config.pages],
             holders: vec![0; config.pages],
             step: 0,
-            opened: Vec::new(),
             config: config.clone(),
         }
     }
@@ -94,11 +91,15 @@ impl Device {
         StepResult { step: plan.step, samples }
     }
 
+    /// Seeds of the sequences that have a slot.
+    pub fn open_seeds(&self) -> impl Iterator<Item = u64> + '_ {
+        self.rows.iter().flatten().map(|row| row.open.sampler.seed)
+    }
+
     fn change(&mut self, change: &SlotChange) {
         match change {
             SlotChange::Open(open) => {
                 assert!(self.rows[open.slot.index()].is_none(), "slot {} is taken", open.slot);
-                self.opened.push(open.sampler.seed);
                 let mut state = history_before_any(open.adapter);
                 let cached = &open.tokens[..open.cached_tokens as usize];
                 let known = cached.iter().map(|&token| {

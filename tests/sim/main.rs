@@ -8,7 +8,7 @@
 
 mod device;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use triton_vllm::ids::{AdapterId, RequestId, TokenId};
@@ -218,6 +218,12 @@ impl Engine {
         assert!(plan.rows.len() <= self.config.max_num_seqs);
         self.results.push_back(self.device.run(plan));
         self.scheduler.check();
+        let last_open = self.device.open_seeds().max();
+        let in_order = |request: &&Request| Some(request.new.id.0) < last_open && !request.ended;
+        for request in self.requests.iter().filter(in_order) {
+            let id = request.new.id;
+            assert!(self.device.open_seeds().any(|seed| seed == id.0), "{id} was overtaken");
+        }
     }
 
     fn cancel(&mut self, chance: usize) {
@@ -274,10 +280,6 @@ impl Engine {
             let right = straight_run(&request.new, request.outputs.len());
             assert_eq!(request.outputs, right, "request {}: its tokens", request.new.id);
         }
-        let mut met = HashSet::new();
-        let mut order = self.device.opened.clone();
-        order.retain(|&request| met.insert(request));
-        assert!(order.is_sorted(), "first come, first admitted: {order:?}");
         self.seen.preemptions = stats.preemptions;
         self.seen.hit_tokens = stats.prefix_hits_tokens;
         self.seen
