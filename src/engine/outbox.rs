@@ -51,6 +51,8 @@ pub(super) struct Stream {
     pub text: TextStream,
     pub prompt_tokens: u32,
     pub stream: bool,
+    /// Text is wanted as it comes: for deltas, or to find stop strings. Otherwise once, at the end.
+    pub eager: bool,
     pub stream_interval: u32,
     pub arrival: Instant,
     pub progress: Progress,
@@ -169,7 +171,7 @@ impl Outbox {
                     let progress = &mut stream.progress;
                     progress.pending.push(token);
                     progress.finish = finish;
-                    if !progress.touched {
+                    if !progress.touched && (stream.eager || finish.is_some()) {
                         progress.touched = true;
                         touched.push(id);
                     }

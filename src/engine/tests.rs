@@ -113,7 +113,11 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
         page_size: 16,
         pages: 64,
         depth,
-        ..SchedulerConfig::default()
+        long_prefill_token_threshold: 0,
+        chunked_prefill: true,
+        prefix_caching: true,
+        watermark: 0.0,
+        reserve_full_isl: true,
     })
     .expect("a valid config");
     let (commands, inbox) = unbounded();
