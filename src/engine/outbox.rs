@@ -26,9 +26,16 @@ use crate::text::TextStream;
 pub(super) enum Event {
     Open(RequestId, Box<Stream>),
     /// One new token of a request; `finish` if the engine's stop rules ended it here.
-    Token { id: RequestId, token: TokenId, finish: Option<Finish> },
+    Token {
+        id: RequestId,
+        token: TokenId,
+        finish: Option<Finish>,
+    },
     /// The request ended without a token: cancelled, drained, poisoned.
-    Fail { id: RequestId, error: Error },
+    Fail {
+        id: RequestId,
+        error: Error,
+    },
 }
 
 /// Why the engine ended a request.

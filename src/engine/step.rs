@@ -173,7 +173,8 @@ impl Core {
     }
 
     fn admit(&mut self, accepted: Accepted) {
-        let Accepted { id, prompt, sampler, limits, text, client, stream, eager, arrival } = accepted;
+        let Accepted { id, prompt, sampler, limits, text, client, stream, eager, arrival } =
+            accepted;
         let outbox = id.0 as usize % self.outgoing.len();
         let new = NewSequence {
             id,
