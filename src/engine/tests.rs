@@ -113,7 +113,11 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
         page_size: 16,
         pages: 64,
         depth,
-        ..SchedulerConfig::default()
+        long_prefill_token_threshold: 0,
+        chunked_prefill: true,
+        prefix_caching: true,
+        watermark: 0.0,
+        reserve_full_isl: true,
     })
     .expect("a valid config");
     let (commands, inbox) = unbounded();
@@ -162,7 +166,11 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
 }
 
 impl Bench {
-    fn submit(&self, stream: bool, sampling: &str) -> Result<(Arc<Probe>, Receiver<Result<Answer>>)> {
+    fn submit(
+        &self,
+        stream: bool,
+        sampling: &str,
+    ) -> Result<(Arc<Probe>, Receiver<Result<Answer>>)> {
         let (outcome, told) = bounded(4);
         let client = Arc::new(Probe {
             gone: AtomicBool::new(false),
@@ -190,7 +198,8 @@ const LONG: &str = r#"{"temperature": 0, "max_tokens": 200, "ignore_eos": true}"
 fn every_request_gets_all_its_tokens_and_one_final() {
     for depth in [1, 2] {
         let bench = bench(Fault::None, depth, 4, 64);
-        let all: Vec<_> = (0..40).map(|i| bench.submit(i % 2 == 0, GREEDY).expect("room")).collect();
+        let all: Vec<_> =
+            (0..40).map(|i| bench.submit(i % 2 == 0, GREEDY).expect("room")).collect();
         for (i, (client, told)) in all.iter().enumerate() {
             let answer = told.recv_timeout(PATIENCE).expect("a final").expect("an answer");
             let last = &answer.outputs[0];
