@@ -96,7 +96,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the server running and print a curl line")
     parser.add_argument("--repository", default=ROOT / "model_repository")
-    parser.add_argument("--question", default="12 + 30 =")
+    parser.add_argument("--question", default="What is 128 + 256? Answer:")
     parser.add_argument("--story", default="Once upon a time")
     args = parser.parse_args()
     prompts = {"question": args.question, "story": args.story}
