@@ -27,12 +27,10 @@ use self::buffer::Tensor;
 use self::simd::{with_isa, Isa, Job};
 use self::slots::Slots;
 use self::weight::Weight;
-use super::{
-    Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, WeightDesc,
-};
+use super::{Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, WeightDesc};
 use crate::error::Result;
-use crate::internal;
 use crate::ids::TokenId;
+use crate::internal;
 use crate::plan::{Late, Sampled, StepPlan, StepResult};
 
 /// Work below these is done by the caller alone: waking a thread costs some 10 us, and another thread
@@ -354,7 +352,8 @@ impl Device for Cpu {
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Result<Vec<f32>> {
         let len = rows * tensor.width;
-        let data = tensor.data.get(..len).ok_or_else(|| internal!("{rows} of {} rows", tensor.rows))?;
+        let data =
+            tensor.data.get(..len).ok_or_else(|| internal!("{rows} of {} rows", tensor.rows))?;
         Ok(data.to_vec())
     }
 }

@@ -208,9 +208,15 @@ mod tests {
     fn half_conversions_are_exact() {
         for bits in 0..=u16::MAX {
             let (want, got) = (half::f16::from_bits(bits).to_f32(), f16_to_f32(bits));
-            assert!(want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()), "{bits:#x}");
+            assert!(
+                want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()),
+                "{bits:#x}"
+            );
             let (want, got) = (half::bf16::from_bits(bits).to_f32(), bf16_to_f32(bits));
-            assert!(want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()), "{bits:#x}");
+            assert!(
+                want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()),
+                "{bits:#x}"
+            );
         }
     }
 
