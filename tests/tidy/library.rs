@@ -8,7 +8,8 @@ use object::read::elf::{Dyn, FileHeader, Sym};
 use object::Endianness;
 
 const NAME: &str = "libtriton_vllm.so";
-const GLIBC_MAX: [u32; 2] = [2, 35];
+/// The last number stands for all bug fixes of it.
+const GLIBC_MAX: [u32; 3] = [2, 35, u32::MAX];
 /// libgcc_s unwinds panics; it and the others belong to every glibc system.
 const NEEDED: [&str; 5] =
     ["libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "libdl.so.2"];
@@ -47,7 +48,7 @@ fn read(bytes: &[u8]) -> object::Result<Library> {
     let mut library = Library::default();
     if let Some((entries, strings)) = sections.dynamic(endian, bytes)? {
         let strings = sections.strings(endian, bytes, strings)?;
-        for entry in entries.iter().filter(|entry| entry.tag32(endian) == Some(DT_NEEDED)) {
+        for entry in entries.iter().filter(|entry| entry.tag(endian) == DT_NEEDED) {
             library.needed.push(text(entry.string(endian, strings)?));
         }
     }
@@ -60,7 +61,7 @@ fn read(bytes: &[u8]) -> object::Result<Library> {
             continue;
         }
         let version = match &versions {
-            Some(versions) => versions.version(versions.version_index(endian, index))?,
+            Some(versions) => versions.version(versions.version_index(endian, index).index())?,
             None => None,
         };
         let version = version.map(|version| text(version.name()));
@@ -86,7 +87,7 @@ fn import_complaint(import: &Import) -> Option<String> {
     };
     if let Some(glibc) = version.strip_prefix("GLIBC_") {
         let parts: Vec<u32> = glibc.split('.').map_while(|part| part.parse().ok()).collect();
-        let old_enough = !parts.is_empty() && parts[..] <= [GLIBC_MAX[0], GLIBC_MAX[1], u32::MAX];
+        let old_enough = !parts.is_empty() && parts[..] <= GLIBC_MAX[..];
         return (!old_enough)
             .then(|| format!("{name} is of glibc {glibc}, the container has 2.35"));
     }

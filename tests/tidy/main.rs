@@ -120,8 +120,8 @@ fn unsafe_rooms(source: &Source) -> Vec<String> {
         if !UNSAFE_PLACES.iter().any(|place| source.path.starts_with(place)) {
             complaints.push(format!("line {}: unsafe in a room that has none", at + 1));
         }
-        // `unsafe extern "C" fn(…)` as a type promises nothing yet; its calls do. `deny(unsafe_…)` is
-        // no unsafe code either.
+        // `unsafe extern "C" fn(…)` as a type promises nothing yet; its calls do. `deny(unsafe_…)`
+        // is no unsafe code either.
         let is_type = line.contains("fn(") || line.contains("fn (");
         let near = &raw[at.saturating_sub(8)..(at + 2).min(raw.len())];
         if !is_type && !near.iter().any(|line| line.contains("SAFETY") || line.contains("# Safety"))

@@ -13,7 +13,8 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Text files of the repository: folders with a dot (but `.ci`), build outputs and bulk data left out.
+/// Text files of the repository: folders with a dot (but `.ci`), build outputs and bulk data left
+/// out.
 pub fn all() -> Vec<Source> {
     let mut sources = Vec::new();
     collect(&root(), &mut sources);
