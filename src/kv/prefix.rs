@@ -1,8 +1,7 @@
 //! Which page holds which prefix. A full page is known by a chained hash: of everything before it,
 //! and of its own tokens. Called by the ledger; it knows nothing of who holds a page or how long.
 
-use std::collections::hash_map::RandomState;
-use std::collections::HashMap;
+use std::collections::hash_map::{DefaultHasher, Entry, HashMap, RandomState};
 use std::hash::{BuildHasher, Hasher};
 
 use crate::ids::{AdapterId, GroupId, PageId, TokenId};
@@ -47,7 +46,7 @@ impl PrefixHasher {
         })
     }
 
-    fn both(&self, feed: impl Fn(&mut dyn Hasher)) -> PageHash {
+    fn both(&self, feed: impl Fn(&mut DefaultHasher)) -> PageHash {
         let [mut low, mut high] = self.halves.each_ref().map(RandomState::build_hasher);
         high.write_u64(self.salt);
         feed(&mut low);
@@ -80,7 +79,7 @@ impl PrefixCache {
 
     pub(super) fn insert(&mut self, hash: PageHash, page: PageId) {
         assert!(!self.contains_page(page), "page {page} is cached under another hash");
-        if let std::collections::hash_map::Entry::Vacant(entry) = self.by_hash.entry(hash) {
+        if let Entry::Vacant(entry) = self.by_hash.entry(hash) {
             entry.insert(page);
             self.by_page[page.index()] = Some(hash);
         }
