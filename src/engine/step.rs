@@ -17,7 +17,7 @@ use super::request::{Client, FinishReason, Observation};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId, TokenId};
 use crate::plan::{Late, StepPlan, StepResult};
-use crate::scheduler::{NewSequence, Scheduler};
+use crate::scheduler::{Arrival, NewSequence, Scheduler};
 
 /// What other threads ask of the engine thread.
 pub(super) enum Command {
@@ -119,7 +119,7 @@ impl Core {
             if let Some(step) = self.in_flight.pop_front() {
                 let result = self.runner.collect()?;
                 assert_eq!(result.step, step, "the device answered another step");
-                self.settle(result);
+                self.settle(&result);
                 self.observe_load();
             }
             self.flush(Instant::now());
@@ -173,7 +173,8 @@ impl Core {
     }
 
     fn admit(&mut self, accepted: Accepted) {
-        let Accepted { id, prompt, sampler, limits, text, client, stream, arrival } = accepted;
+        let Accepted { id, prompt, sampler, limits, text, client, stream, eager, arrival } =
+            accepted;
         let outbox = id.0 as usize % self.outgoing.len();
         let new = NewSequence {
             id,
@@ -190,6 +191,7 @@ impl Core {
                 text,
                 prompt_tokens: prompt.len() as u32,
                 stream,
+                eager,
                 stream_interval: self.stream_interval,
                 arrival,
                 progress: Progress::default(),
@@ -220,19 +222,15 @@ impl Core {
 
     /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop ids
     /// once `min_tokens` are there, then the length.
-    fn settle(&mut self, result: StepResult) {
-        for arrival in self.scheduler.commit(result) {
-            let id = arrival.id;
+    fn settle(&mut self, result: &StepResult) {
+        for Arrival { id, token, .. } in self.scheduler.commit(result) {
             let Some(live) = self.live.get_mut(&id) else { continue };
-            for token in arrival.tokens {
-                live.outputs += 1;
-                let finish = live.rules.check(live.outputs, token);
-                self.outgoing[live.outbox].push(Event::Token { id, token, finish });
-                if finish.is_some() {
-                    self.live.remove(&id);
-                    self.scheduler.finish(id);
-                    break;
-                }
+            live.outputs += 1;
+            let finish = live.rules.check(live.outputs, token);
+            self.outgoing[live.outbox].push(Event::Token { id, token, finish });
+            if finish.is_some() {
+                self.live.remove(&id);
+                self.scheduler.finish(id);
             }
         }
     }

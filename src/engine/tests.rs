@@ -46,7 +46,7 @@ impl Runner for Scripted {
         self.depth
     }
 
-    /// Every sampled token is 300 + step % 1000: ordinary words of the tokenizer.
+    /// Ordinary words of the tokenizer, five in turn.
     fn enqueue(&mut self, plan: &StepPlan, _late: &Late) -> Result<()> {
         match self.fault {
             Fault::Error(n) if plan.step == n => return Err(Error::Internal("scripted".into())),
@@ -56,7 +56,7 @@ impl Runner for Scripted {
             }
             _ => {}
         }
-        let tokens = vec![TokenId(300 + (plan.step % 1000) as u32)];
+        let tokens = vec![TokenId(300 + (plan.step % 5) as u32)];
         let samples = plan.rows.iter().filter(|row| row.sample);
         let samples = samples.map(|row| Sampled { slot: row.slot, tokens: tokens.clone() });
         self.queue.push_back(StepResult { step: plan.step, samples: samples.collect() });
@@ -113,7 +113,11 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
         page_size: 16,
         pages: 64,
         depth,
-        ..SchedulerConfig::default()
+        long_prefill_token_threshold: 0,
+        chunked_prefill: true,
+        prefix_caching: true,
+        watermark: 0.0,
+        reserve_full_isl: true,
     })
     .expect("a valid config");
     let (commands, inbox) = unbounded();
@@ -162,7 +166,11 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
 }
 
 impl Bench {
-    fn submit(&self, stream: bool, sampling: &str) -> Result<(Arc<Probe>, Receiver<Result<Answer>>)> {
+    fn submit(
+        &self,
+        stream: bool,
+        sampling: &str,
+    ) -> Result<(Arc<Probe>, Receiver<Result<Answer>>)> {
         let (outcome, told) = bounded(4);
         let client = Arc::new(Probe {
             gone: AtomicBool::new(false),
@@ -190,7 +198,8 @@ const LONG: &str = r#"{"temperature": 0, "max_tokens": 200, "ignore_eos": true}"
 fn every_request_gets_all_its_tokens_and_one_final() {
     for depth in [1, 2] {
         let bench = bench(Fault::None, depth, 4, 64);
-        let all: Vec<_> = (0..40).map(|i| bench.submit(i % 2 == 0, GREEDY).expect("room")).collect();
+        let all: Vec<_> =
+            (0..40).map(|i| bench.submit(i % 2 == 0, GREEDY).expect("room")).collect();
         for (i, (client, told)) in all.iter().enumerate() {
             let answer = told.recv_timeout(PATIENCE).expect("a final").expect("an answer");
             let last = &answer.outputs[0];
