@@ -9,13 +9,11 @@
 //! | [`simd`] | inner loops per instruction set |
 //! | [`numbers`] | arithmetic of one vector |
 //! | [`attention`] | KV pool, attention, rope |
-//! | [`slots`] | slot rows, current batch |
 
 pub mod attention;
 pub mod buffer;
 pub mod numbers;
 pub mod simd;
-pub mod slots;
 pub mod weight;
 
 use std::collections::VecDeque;
@@ -25,11 +23,9 @@ use parking_lot::Mutex;
 use self::attention::{attend_row, Half, Pool, RopeTable, Scratch};
 use self::buffer::Tensor;
 use self::simd::{with_isa, Isa, Job};
-use self::slots::Slots;
 use self::weight::Weight;
-use super::{
-    Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, WeightDesc,
-};
+use super::slots::{SlotRow, Slots};
+use super::{Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, WeightDesc};
 use crate::error::Result;
 use crate::internal;
 use crate::ids::TokenId;
@@ -360,7 +356,7 @@ impl Device for Cpu {
 }
 
 /// Greedy: the largest logit, the lowest id of equals.
-fn choose(isa: Isa, _row: &slots::SlotRow, _mask: Option<&[u32]>, logits: &mut [f32]) -> TokenId {
+fn choose(isa: Isa, _row: &SlotRow, _mask: Option<&[u32]>, logits: &mut [f32]) -> TokenId {
     with_isa(
         isa,
         #[inline(always)]
