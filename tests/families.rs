@@ -33,7 +33,12 @@ fn cases(dir: &Path) -> Vec<Case> {
     };
     let case = |p: &serde_json::Value| Case {
         ids: ids(&p["ids"]),
-        logits: p["logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect(),
+        logits: p["logits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|x| x.as_f64().unwrap() as f32)
+            .collect(),
         greedy: ids(&p["greedy"]),
     };
     json["prompts"].as_array().unwrap().iter().map(case).collect()

@@ -49,7 +49,8 @@ fn a_llama_step_launches_eight_verbs_a_layer() {
     want.extend(layer.iter().chain(&layer));
     want.extend([("gather", 1, 64, 64), ("logits", 1, 64, 100), ("sample", 1, 100, 1)]);
     assert_eq!(shapes, want);
-    let flops: u64 = launches.iter().filter(|l| l.verb.starts_with("linear")).map(|l| l.flops).sum();
+    let flops: u64 =
+        launches.iter().filter(|l| l.verb.starts_with("linear")).map(|l| l.flops).sum();
     assert_eq!(flops, 2 * 2 * 40 * (64 * 128 + 64 * 64 + 64 * 144 + 72 * 64));
     let keys: u64 = (1..=40).sum();
     let attend = launches.iter().find(|l| l.verb == "attend").unwrap();

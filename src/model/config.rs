@@ -167,12 +167,7 @@ impl ModelSpec {
                 ))
             })?,
         };
-        Ok(KvShape {
-            layers: self.layers,
-            kv_heads: self.kv_heads,
-            head_dim: self.head_dim,
-            dtype,
-        })
+        Ok(KvShape { layers: self.layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
     }
 }
 
@@ -227,7 +222,9 @@ impl DerivedLen {
             None | Some(-1) => return Ok(self.tokens()),
             Some(x) if x >= 1 && x as u64 <= MAX_DIMENSION => x as usize,
             Some(x) => {
-                return Err(invalid!("max_model_len must be -1 or in 1..={MAX_DIMENSION}, got {x}."))
+                return Err(invalid!(
+                    "max_model_len must be -1 or in 1..={MAX_DIMENSION}, got {x}."
+                ))
             }
         };
         let Some(len) = self.len else { return Ok(user) };
@@ -285,10 +282,9 @@ fn family_of(config: &Map<String, Value>) -> Result<&'static Family> {
                 names()
             ))
         }),
-        None => Err(invalid!(
-            "config.json: 'architectures' must be a list with one of: {}.",
-            names()
-        )),
+        None => {
+            Err(invalid!("config.json: 'architectures' must be a list with one of: {}.", names()))
+        }
     }
 }
 
@@ -359,9 +355,8 @@ fn norm_eps(config: &Map<String, Value>, eps: Eps) -> f32 {
 fn activation(config: &Map<String, Value>, family: &Family) -> Result<Activation> {
     let key = family.keys.activation;
     let name = config.get(key).and_then(Value::as_str).ok_or_else(|| missing(key))?;
-    families::activation(name, family.gated).ok_or_else(|| {
-        Error::Unsupported(format!("config.json: {key} '{name}' is not supported."))
-    })
+    families::activation(name, family.gated)
+        .ok_or_else(|| Error::Unsupported(format!("config.json: {key} '{name}' is not supported.")))
 }
 
 fn flag(config: &Map<String, Value>, flag: Flag) -> bool {

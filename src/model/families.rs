@@ -24,7 +24,10 @@ pub enum Eps {
 pub enum Positions {
     Rope,
     /// A table of learned vectors; position p uses row p + offset.
-    Learned { name: &'static str, offset: usize },
+    Learned {
+        name: &'static str,
+        offset: usize,
+    },
 }
 
 /// Names of `config.json` keys.

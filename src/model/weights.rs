@@ -186,9 +186,7 @@ fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
             "{}: no safetensors file, only '{name}'; convert the checkpoint to safetensors.",
             dir.display()
         ))),
-        (true, None) => {
-            Err(Error::NotFound(format!("{}: no {SINGLE} or {INDEX}.", dir.display())))
-        }
+        (true, None) => Err(Error::NotFound(format!("{}: no {SINGLE} or {INDEX}.", dir.display()))),
     }
 }
 

@@ -138,7 +138,8 @@ impl Rig {
             self.grow(seq, to - from);
             let tokens = seq.prompt[from..to].iter().map(|&t| TokenId(t)).collect();
             let done = to == seq.prompt.len();
-            let mut rows = vec![Row { slot: seq.slot, feed: Feed::Chunk(0..to - from), sample: done }];
+            let mut rows =
+                vec![Row { slot: seq.slot, feed: Feed::Chunk(0..to - from), sample: done }];
             for other in others.iter_mut() {
                 self.grow(other, 1);
                 let (slot, feed) = (other.slot, Feed::Last { count: 1 });
@@ -164,7 +165,12 @@ impl Rig {
         self.run(rows, Vec::new(), seqs)
     }
 
-    fn run(&mut self, rows: Vec<Row>, tokens: Vec<TokenId>, seqs: &mut [&mut Sequence]) -> Vec<f32> {
+    fn run(
+        &mut self,
+        rows: Vec<Row>,
+        tokens: Vec<TokenId>,
+        seqs: &mut [&mut Sequence],
+    ) -> Vec<f32> {
         self.step += 1;
         let changes = std::mem::take(&mut self.changes);
         let plan = StepPlan { step: self.step, changes, rows, chunk_tokens: tokens };

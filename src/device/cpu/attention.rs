@@ -101,10 +101,7 @@ pub struct Scratch {
 
 impl Scratch {
     pub fn new(pool: &Pool) -> Scratch {
-        Scratch {
-            scores: Vec::new(),
-            converted: vec![0.0; pool.page_size * pool.shape.head_dim],
-        }
+        Scratch { scores: Vec::new(), converted: vec![0.0; pool.page_size * pool.shape.head_dim] }
     }
 }
 

@@ -24,12 +24,12 @@ use self::attention::{attend_row, Half, Pool, RopeTable, Scratch};
 use self::buffer::Tensor;
 use self::simd::{with_isa, Isa, Job};
 use self::weight::Weight;
-use super::slots::{SlotRow, Slots};
+use super::slots::Slots;
 use super::{Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, WeightDesc};
 use crate::error::Result;
 use crate::internal;
-use crate::ids::TokenId;
 use crate::plan::{Late, Sampled, StepPlan, StepResult};
+use crate::sampling::choose;
 
 /// Work below these is done by the caller alone: waking a thread costs some 10 us, and another thread
 /// may want the core. Weight bytes count where rows are few, multiply-adds where they are many.
@@ -155,7 +155,9 @@ impl Device for Cpu {
         for (i, &(slot, _)) in samples.iter().enumerate() {
             let mask = late.masks.iter().find(|(s, _)| *s == slot).map(|(_, mask)| &mask[..]);
             let row = self.slots.row_mut(slot)?;
-            let token = choose(self.isa, row, mask, logits.row_mut(i));
+            let outputs = row.length.saturating_sub(row.prompt_tokens) as u32;
+            let (position, counts) = (row.length as u32, row.counts.as_ref());
+            let token = choose(logits.row_mut(i), &row.sampler, counts, position, outputs, mask);
             row.accept(token);
             result.samples.push(Sampled { slot, tokens: vec![token] });
         }
@@ -350,18 +352,10 @@ impl Device for Cpu {
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Result<Vec<f32>> {
         let len = rows * tensor.width;
-        let data = tensor.data.get(..len).ok_or_else(|| internal!("{rows} of {} rows", tensor.rows))?;
+        let data =
+            tensor.data.get(..len).ok_or_else(|| internal!("{rows} of {} rows", tensor.rows))?;
         Ok(data.to_vec())
     }
-}
-
-/// Greedy: the largest logit, the lowest id of equals.
-fn choose(isa: Isa, _row: &SlotRow, _mask: Option<&[u32]>, logits: &mut [f32]) -> TokenId {
-    with_isa(
-        isa,
-        #[inline(always)]
-        || numbers::argmax(logits),
-    )
 }
 
 /// Memory of this machine, or of the container if it has less: (total, available) in bytes.

@@ -184,22 +184,6 @@ pub fn norm(kind: NormKind, eps: f32, w: &[f32], b: Option<&[f32]>, x: &[f32], o
     }
 }
 
-/// Index of the largest element, the lowest of equals; NaN loses. 0 if nothing is larger than -inf.
-#[inline(always)]
-pub fn argmax(x: &[f32]) -> crate::ids::TokenId {
-    let mut lanes = [f32::NEG_INFINITY; WIDE];
-    let chunks = x.chunks_exact(WIDE);
-    let rest = chunks.remainder();
-    for c in chunks {
-        for i in 0..WIDE {
-            lanes[i] = if c[i] > lanes[i] { c[i] } else { lanes[i] };
-        }
-    }
-    let max = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-    let at = x.iter().position(|&v| v == max).unwrap_or(0);
-    crate::ids::TokenId(at as u32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,9 +192,15 @@ mod tests {
     fn half_conversions_are_exact() {
         for bits in 0..=u16::MAX {
             let (want, got) = (half::f16::from_bits(bits).to_f32(), f16_to_f32(bits));
-            assert!(want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()), "{bits:#x}");
+            assert!(
+                want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()),
+                "{bits:#x}"
+            );
             let (want, got) = (half::bf16::from_bits(bits).to_f32(), bf16_to_f32(bits));
-            assert!(want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()), "{bits:#x}");
+            assert!(
+                want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()),
+                "{bits:#x}"
+            );
         }
     }
 

@@ -131,9 +131,7 @@ impl Weight {
         let values = Values::new(desc)?;
         let (outputs, inputs) = (desc.outputs, desc.inputs);
         let store = match desc.kind {
-            WeightKind::Vector => {
-                Store::Vector((0..outputs).map(|o| values.get(o, 0)).collect())
-            }
+            WeightKind::Vector => Store::Vector((0..outputs).map(|o| values.get(o, 0)).collect()),
             WeightKind::Table => {
                 let place = |start: usize, out: &mut dyn FnMut(usize, f32)| {
                     let row = start / inputs;
