@@ -68,13 +68,14 @@ typedef enum {
   TRITONSERVER_MEMORY_GPU = 2
 } TRITONSERVER_MemoryType;
 
-/* What the void* of TRITONBACKEND_RequestParameter points to: NUL-terminated text, int64_t, bool, double. */
+/* What the void* of TRITONBACKEND_RequestParameter points to: NUL-terminated text, int64_t, bool, double.
+ * DOUBLE came with server 2.46 or so; older servers never send it. */
 typedef enum {
   TRITONSERVER_PARAMETER_STRING = 0,
   TRITONSERVER_PARAMETER_INT = 1,
   TRITONSERVER_PARAMETER_BOOL = 2,
-  TRITONSERVER_PARAMETER_BYTES = 3,
-  TRITONSERVER_PARAMETER_DOUBLE = 4
+  TRITONSERVER_PARAMETER_DOUBLE = 3,
+  TRITONSERVER_PARAMETER_BYTES = 4
 } TRITONSERVER_ParameterType;
 
 typedef enum {
