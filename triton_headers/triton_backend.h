@@ -3,9 +3,8 @@
  * build.rs runs bindgen over this file and triton_newer.h; src/triton/sys.rs looks every function up by
  * name in the running server, so nothing here is a link-time dependency.
  *
- * Functions of this file are required. All of them exist since server 2.36 (backend API 1.13, server API
- * 1.23), the oldest server that this backend is tried on; "[a.b]" marks the backend API that brought one
- * if it is younger than 1.10.
+ * Functions of this file are required. All of them exist in server 2.36 (backend API 1.13), the oldest
+ * that this backend is tried on.
  *
  * Conventions of the interface: a function returns NULL or an error that the caller owns; out-parameters
  * are set only on success; strings that come out belong to the object they came from.

@@ -1,12 +1,12 @@
 /* Functions younger than the oldest supported server: looked up one by one, each may be missing.
- * The version in brackets is the server (and its API) on which we first saw it among those we try.
+ * In brackets: the oldest server (and its API) among those we try that has it.
  */
 #ifndef TRITON_NEWER_H
 #define TRITON_NEWER_H
 
 #include "triton_backend.h"
 
-/* [server 2.42, backend API 1.17] Without it a client that went away is not noticed. */
+/* [server 2.44, backend API 1.19] Without it a client that went away is not noticed. */
 TRITONSERVER_Error* TRITONBACKEND_ResponseFactoryIsCancelled(
     TRITONBACKEND_ResponseFactory* factory, bool* cancelled);
 

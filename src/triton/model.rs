@@ -85,20 +85,26 @@ impl Model {
 }
 
 fn complete_config(handle: ModelHandle) -> Result<ModelConfig> {
-    let text = handle.config()?;
-    let mut json: Value =
-        serde_json::from_str(&text).map_err(|e| internal!("the server's model config: {e}"))?;
+    let mut json = config_json(handle)?;
     if handle.auto_complete()? {
         config::complete(&mut json);
         handle.set_config(&json.to_string())?;
-    } else if json["model_transaction_policy"].is_null() {
+        // What counts is what the server kept: before 2.38 or so it drops the policy.
+        json = config_json(handle)?;
+    }
+    if json["model_transaction_policy"].is_null() {
         tracing::warn!(
-            "{}: auto-completion is off and config.pbtxt has no model_transaction_policy: served \
-             without streaming",
+            "{}: served without streaming, because config.pbtxt has no model_transaction_policy {{ \
+             decoupled: true }} and this server lets no backend add it",
             handle.name()?
         );
     }
     Ok(config::read(&json))
+}
+
+fn config_json(handle: ModelHandle) -> Result<Value> {
+    serde_json::from_str(&handle.config()?)
+        .map_err(|e| internal!("the server's model config: {e}"))
 }
 
 /// `<version>/model.json`, else `vllm_engine_args.json` in the model's folder.
