@@ -1,26 +1,58 @@
-//! Temporary echo engine, replaced at the merge.
+//! THE HEART: one thread owns all mutable state. `triton` calls it through [`Engine`]; it calls
+//! `scheduler` for plans, `model` and `device` for tokens, `text` for words. It never knows Triton.
+//!
+//! | file | what |
+//! |---|---|
+//! | `args` | model.json, parsed once |
+//! | `request` | what enters and leaves: requests, clients, answers, observations |
+//! | `load` | args to a running engine: device, weights, page budget |
+//! | `intake` | text to tokens, limits, refusals: on the caller's thread |
+//! | `step` | the loop: plan, enqueue, collect, settle |
+//! | `outbox` | tokens to words to clients: on their own threads |
+//! | `health` | poison and drain |
 
 pub mod args;
+mod health;
+mod intake;
+mod load;
+mod outbox;
 mod request;
+mod step;
+#[cfg(test)]
+mod tests;
 
 pub use args::EngineArgs;
 pub use request::{Answer, Client, FinishReason, GenerateRequest, Observation, Observer, Output};
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Sender;
 
 use crate::error::{Error, Result};
+use health::Health;
+use intake::Intake;
+use step::Command;
 
 /// What the door knows beside model.json.
 pub struct EngineOptions {
+    /// Name for threads and logs: the Triton model's.
     pub name: String,
-    pub version_dir: std::path::PathBuf,
+    /// `<repository>/<model>/<version>`: a relative `model` path is tried against it first.
+    pub version_dir: PathBuf,
+    /// GPU to use; None = the first visible one. Which device serves: design law 11, decided in `load`.
     pub gpu: Option<u32>,
     pub observer: Arc<dyn Observer>,
+    /// Requests that may wait for a slot; one more is refused with UNAVAILABLE.
     pub max_waiting: usize,
+    /// Threads that detokenise and answer; None = by the number of cores.
     pub outbox_threads: Option<usize>,
 }
 
+/// What a load decided, for logs and metrics.
 #[derive(Debug, Clone)]
 pub struct EngineFacts {
     pub device: String,
@@ -32,135 +64,88 @@ pub struct EngineFacts {
     pub vocab_size: u32,
 }
 
+/// Handle of a running engine. Dropping it drains with no patience.
 pub struct Engine {
     facts: EngineFacts,
-    dead: std::path::PathBuf,
-    tx: Vec<crossbeam::channel::Sender<GenerateRequest>>,
-    next: std::sync::atomic::AtomicUsize,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    health: Arc<Health>,
+    intake: Arc<Intake>,
+    /// Accepted and not yet finished. Never above `in_flight_limit`.
+    in_flight: Arc<AtomicUsize>,
+    in_flight_limit: usize,
+    commands: Sender<Command>,
+    /// Prompts too long to tokenise on the caller's thread.
+    long_prompts: Option<Sender<GenerateRequest>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Engine {
-    pub fn load(_args: EngineArgs, o: EngineOptions) -> Result<Engine> {
-        let facts = EngineFacts {
-            device: "echo".into(),
-            dtype: "f32".into(),
-            max_model_len: 256,
-            max_num_seqs: 64,
-            max_num_batched_tokens: 2048,
-            kv_tokens: 0,
-            vocab_size: 4096,
-        };
-        let mut tx = vec![];
-        let mut threads = vec![];
-        for i in 0..2 {
-            let (t, r) = crossbeam::channel::bounded::<GenerateRequest>(o.max_waiting);
-            tx.push(t);
-            let obs = o.observer.clone();
-            threads.push(
-                std::thread::Builder::new()
-                    .name(format!("echo-{i}"))
-                    .spawn(move || run(r, obs))
-                    .map_err(|e| crate::internal!("{e}"))?,
-            );
-        }
-        Ok(Engine {
-            facts,
-            dead: o.version_dir.join("dead"),
-            tx,
-            next: Default::default(),
-            threads,
-        })
+    /// Read config, tokenizer and weights, allocate everything, start the threads.
+    ///
+    /// # Errors
+    /// One line that names the file or key: the door fails the load with it.
+    pub fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
+        load::load(args, options)
     }
+
     pub fn facts(&self) -> &EngineFacts {
         &self.facts
     }
-    pub fn submit(&self, r: GenerateRequest) -> Result<()> {
-        if r.prompt == "panic" {
-            panic!("echo panics");
+
+    /// Take a request or refuse it at once: InvalidArgument (prompt too long, …) or Unavailable (queue
+    /// full, draining, poisoned). After Ok the client's `finish` is called exactly once; after Err never.
+    pub fn submit(&self, request: GenerateRequest) -> Result<()> {
+        self.health.check()?;
+        if self.in_flight.fetch_add(1, Ordering::AcqRel) >= self.in_flight_limit {
+            self.in_flight.fetch_sub(1, Ordering::AcqRel);
+            return Err(Error::Unavailable(format!(
+                "{} requests are running or waiting, which is the limit: retry later, or raise \
+                 max_num_seqs in model.json or --backend-config=vllm,max-waiting",
+                self.in_flight_limit
+            )));
         }
-        if r.prompt.len() > 5000 {
-            return Err(crate::invalid!("too long"));
+        let taken = match &self.long_prompts {
+            Some(thread) if request.prompt.len() > intake::INLINE_BYTES => thread
+                .send(request)
+                .map_err(|_| Error::Unavailable("the model is being unloaded".into())),
+            _ => self.intake.accept(request),
+        };
+        if taken.is_err() {
+            self.in_flight.fetch_sub(1, Ordering::AcqRel);
         }
-        let i = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % self.tx.len();
-        self.tx[i].try_send(r).map_err(|_| Error::Unavailable("full".into()))
+        taken
     }
+
+    /// Ok while requests can be served, else why not.
     pub fn health(&self) -> Result<()> {
-        if self.dead.exists() {
-            return Err(Error::Unavailable("dead".into()));
-        }
-        Ok(())
+        self.health.check()
     }
-    pub fn drain(mut self, _: Duration) {
-        self.tx.clear();
-        for t in self.threads.drain(..) {
-            let _ = t.join();
+
+    /// Requests accepted and not yet finished.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Refuse new requests, let those in flight finish, after `patience` fail the rest with UNAVAILABLE,
+    /// join all threads, give memory back.
+    pub fn drain(mut self, patience: Duration) {
+        self.stop(patience);
+    }
+
+    fn stop(&mut self, patience: Duration) {
+        self.health.drain();
+        // Long prompts first: what they hold still becomes requests.
+        self.long_prompts = None;
+        let _ = self.commands.send(Command::Drain { deadline: Instant::now() + patience });
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
         }
     }
 }
 
-fn run(r: crossbeam::channel::Receiver<GenerateRequest>, obs: Arc<dyn Observer>) {
-    let mut live: Vec<(GenerateRequest, u32)> = vec![];
-    loop {
-        if live.is_empty() {
-            match r.recv() {
-                Ok(x) => live.push((x, 0)),
-                Err(_) => return,
-            }
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.stop(Duration::ZERO);
         }
-        while live.len() < 512 {
-            match r.try_recv() {
-                Ok(x) => live.push((x, 0)),
-                Err(_) => break,
-            }
-        }
-        let slow = live.iter().any(|(r, _)| r.prompt.starts_with("slow"));
-        if slow {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        live.retain_mut(|(r, k)| {
-            if r.client.cancelled() {
-                tracing::info!("Cancelling the request");
-                r.client.finish(Err(Error::Cancelled("x".into())));
-                tracing::info!("Successfully cancelled the request");
-                return false;
-            }
-            *k += 1;
-            let last = Some(*k) >= r.params.max_tokens;
-            let reason = last.then_some(FinishReason::Length);
-            if *k == 1 {
-                obs.observe(Observation::FirstToken { prompt_tokens: 3, ttft_s: 0.01 });
-            } else {
-                obs.observe(Observation::InterToken { seconds: 0.01 });
-            }
-            obs.observe(Observation::Generated { tokens: 1 });
-            if r.stream {
-                let out = Output { text: format!(" {k}"), tokens: 1, finish_reason: reason };
-                let a = Answer { prompt_tokens: 3, outputs: vec![out; r.params.n as usize] };
-                if last {
-                    r.client.finish(Ok(a))
-                } else {
-                    r.client.respond(a)
-                }
-            } else if last {
-                let text = (1..=*k).map(|k| format!(" {k}")).collect();
-                let out = Output { text, tokens: *k, finish_reason: reason };
-                r.client.finish(Ok(Answer {
-                    prompt_tokens: 3,
-                    outputs: vec![out; r.params.n as usize],
-                }));
-            }
-            if last {
-                obs.observe(Observation::Finished {
-                    reason: FinishReason::Length,
-                    e2e_s: 0.1,
-                    prompt_tokens: 3,
-                    output_tokens: *k,
-                    n: 1,
-                });
-            }
-            !last
-        });
-        obs.observe(Observation::Load { running: live.len() as u32, waiting: 0, kv_usage: 0.1 });
     }
 }

@@ -1,0 +1,328 @@
+//! The loop of the engine thread: take commands, plan, enqueue, collect, settle. The only place where
+//! mutable state of requests lives; everything else talks to it through [`Command`]s.
+//!
+//! Steps overlap when the device allows it (`depth` 2): a step is planned and enqueued while the one
+//! before it still runs, because plans name tokens by slot and never by value (design law 1).
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+
+use super::intake::{Accepted, StopRules};
+use super::outbox::{Event, Finish, Outboxes, Progress, Shared, Stream};
+use super::request::{Client, FinishReason, Observation};
+use crate::error::{Error, Result};
+use crate::ids::{AdapterId, RequestId, TokenId};
+use crate::plan::{Late, StepPlan, StepResult};
+use crate::scheduler::{Arrival, NewSequence, Scheduler};
+
+/// What other threads ask of the engine thread.
+pub(super) enum Command {
+    Submit(Box<Accepted>),
+    /// An outbox found a stop string: the request is answered, only its slot is still taken.
+    Stopped(RequestId),
+    /// An outbox died; `Health` has the cause.
+    Poisoned,
+    Drain {
+        deadline: Instant,
+    },
+}
+
+/// A device with a net on it, as the loop sees it.
+pub(super) trait Runner: Send {
+    /// Steps that may be enqueued before the first is collected.
+    fn depth(&self) -> usize;
+    fn enqueue(&mut self, plan: &StepPlan, late: &Late) -> Result<()>;
+    /// The result of the oldest step that was not collected; waits for it.
+    fn collect(&mut self) -> Result<StepResult>;
+}
+
+/// The engine thread's state.
+pub(super) struct Core {
+    pub runner: Box<dyn Runner>,
+    pub scheduler: Scheduler,
+    pub commands: Receiver<Command>,
+    pub outboxes: Outboxes,
+    pub shared: Shared,
+    pub stream_interval: u32,
+    live: HashMap<RequestId, Live>,
+    /// Events of this round, one list per outbox thread.
+    outgoing: Vec<Vec<Event>>,
+    in_flight: VecDeque<u64>,
+    draining: Option<Instant>,
+}
+
+/// A request that the scheduler holds.
+struct Live {
+    client: Arc<dyn Client>,
+    rules: StopRules,
+    outputs: u32,
+    outbox: usize,
+}
+
+impl Core {
+    pub fn new(
+        runner: Box<dyn Runner>,
+        scheduler: Scheduler,
+        commands: Receiver<Command>,
+        outboxes: Outboxes,
+        shared: Shared,
+        stream_interval: u32,
+    ) -> Core {
+        let outgoing = (0..outboxes.len()).map(|_| Vec::new()).collect();
+        Core {
+            runner,
+            scheduler,
+            commands,
+            outboxes,
+            shared,
+            stream_interval,
+            live: HashMap::new(),
+            outgoing,
+            in_flight: VecDeque::new(),
+            draining: None,
+        }
+    }
+
+    /// The thread's body: serves until drained; after a panic or a device error fails everything that
+    /// is in flight and that still comes, until drained.
+    pub fn run(mut self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        let cause = match outcome {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.message().to_string()),
+            Err(panic) => Some(panic_text(&*panic)),
+        };
+        if let Some(cause) = cause {
+            let error = self.shared.health.poison(&cause);
+            self.refuse_everything(&error);
+        }
+        // Submits that raced with the drain: answered, not dropped.
+        while let Ok(command) = self.commands.try_recv() {
+            self.refuse(command, &Error::Unavailable("the model is being unloaded".into()));
+        }
+        self.flush(Instant::now());
+        self.outboxes.close();
+    }
+
+    fn serve(&mut self) -> Result<()> {
+        while self.take_commands()? {
+            self.poll_cancels();
+            while self.in_flight.len() < self.runner.depth() {
+                let Some(plan) = self.scheduler.plan() else { break };
+                self.runner.enqueue(&plan, &Late::default())?;
+                self.in_flight.push_back(plan.step);
+            }
+            if let Some(step) = self.in_flight.pop_front() {
+                let result = self.runner.collect()?;
+                assert_eq!(result.step, step, "the device answered another step");
+                self.settle(&result);
+                self.observe_load();
+            }
+            self.flush(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Apply what other threads asked for; sleeps while there is nothing to do. False when drained.
+    fn take_commands(&mut self) -> Result<bool> {
+        loop {
+            while let Ok(command) = self.commands.try_recv() {
+                self.apply(command)?;
+            }
+            if let Some(deadline) = self.draining {
+                if self.live.is_empty() && self.in_flight.is_empty() {
+                    return Ok(false);
+                }
+                if Instant::now() >= deadline {
+                    self.fail_all(&Error::Unavailable(
+                        "the model was unloaded before this request was finished".into(),
+                    ));
+                    return Ok(false);
+                }
+            }
+            if !self.live.is_empty() || !self.in_flight.is_empty() {
+                return Ok(true);
+            }
+            match self.commands.recv() {
+                Ok(command) => self.apply(command)?,
+                // Every handle is gone without a drain: nobody can ask anything any more.
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    fn apply(&mut self, command: Command) -> Result<()> {
+        match command {
+            Command::Submit(accepted) => self.admit(*accepted),
+            Command::Stopped(id) => {
+                self.live.remove(&id);
+                self.scheduler.finish(id);
+            }
+            Command::Poisoned => {
+                return Err(self.shared.health.check().err().unwrap_or_else(|| {
+                    crate::internal!("an outbox thread reported a failure without a cause")
+                }));
+            }
+            Command::Drain { deadline } => self.draining = Some(deadline),
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, accepted: Accepted) {
+        let Accepted { id, prompt, sampler, limits, text, client, stream, eager, arrival } =
+            accepted;
+        let outbox = id.0 as usize % self.outgoing.len();
+        let new = NewSequence {
+            id,
+            adapter: AdapterId(0),
+            max_tokens: limits.max_tokens,
+            sampler,
+            prompt: prompt.clone(),
+        };
+        let added = self.scheduler.add(new);
+        let opened = Event::Open(
+            id,
+            Box::new(Stream {
+                client: client.clone(),
+                text,
+                prompt_tokens: prompt.len() as u32,
+                stream,
+                eager,
+                stream_interval: self.stream_interval,
+                arrival,
+                progress: Progress::default(),
+            }),
+        );
+        self.outgoing[outbox].push(opened);
+        match added {
+            Ok(()) => {
+                self.live.insert(id, Live { client, rules: limits, outputs: 0, outbox });
+            }
+            Err(error) => self.outgoing[outbox].push(Event::Fail { id, error }),
+        }
+    }
+
+    /// Clients that went away, running or waiting: seen within a step.
+    fn poll_cancels(&mut self) {
+        let gone: Vec<RequestId> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.client.cancelled())
+            .map(|(&id, _)| id)
+            .collect();
+        for id in gone {
+            tracing::info!("Cancelling the request");
+            self.fail(id, Error::Cancelled("Request was cancelled".into()));
+        }
+    }
+
+    /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop ids
+    /// once `min_tokens` are there, then the length.
+    fn settle(&mut self, result: &StepResult) {
+        for Arrival { id, token, .. } in self.scheduler.commit(result) {
+            let Some(live) = self.live.get_mut(&id) else { continue };
+            live.outputs += 1;
+            let finish = live.rules.check(live.outputs, token);
+            self.outgoing[live.outbox].push(Event::Token { id, token, finish });
+            if finish.is_some() {
+                self.live.remove(&id);
+                self.scheduler.finish(id);
+            }
+        }
+    }
+
+    fn observe_load(&mut self) {
+        let stats = self.scheduler.stats();
+        self.shared.observer.observe(Observation::Load {
+            running: stats.running as u32,
+            waiting: stats.waiting as u32,
+            kv_usage: stats.kv_usage,
+        });
+    }
+
+    fn fail(&mut self, id: RequestId, error: Error) {
+        if let Some(live) = self.live.remove(&id) {
+            self.scheduler.finish(id);
+            self.outgoing[live.outbox].push(Event::Fail { id, error });
+        }
+    }
+
+    fn fail_all(&mut self, error: &Error) {
+        let all: Vec<RequestId> = self.live.keys().copied().collect();
+        for id in all {
+            self.fail(id, error.clone());
+        }
+    }
+
+    fn flush(&mut self, at: Instant) {
+        for (i, events) in self.outgoing.iter_mut().enumerate() {
+            self.outboxes.send(i, at, std::mem::take(events));
+        }
+    }
+
+    /// After poison. The scheduler is not asked any more: it may be what panicked.
+    fn refuse_everything(&mut self, error: &Error) {
+        for (id, live) in std::mem::take(&mut self.live) {
+            self.outgoing[live.outbox].push(Event::Fail { id, error: error.clone() });
+        }
+        self.flush(Instant::now());
+        loop {
+            match self.commands.recv_timeout(Duration::from_secs(1)) {
+                Ok(Command::Drain { .. }) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(command) => self.refuse(command, error),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn refuse(&self, command: Command, error: &Error) {
+        if let Command::Submit(accepted) = command {
+            accepted.client.finish(Err(error.clone()));
+            self.shared.in_flight.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+        }
+    }
+}
+
+impl StopRules {
+    /// After the `outputs`-th token: does the request end here?
+    fn check(&self, outputs: u32, token: TokenId) -> Option<Finish> {
+        if outputs < self.min_tokens {
+            return None;
+        }
+        if self.stop_ids.contains(&token) {
+            return Some(Finish { reason: FinishReason::Stop, by_token: true });
+        }
+        (outputs >= self.max_tokens)
+            .then_some(Finish { reason: FinishReason::Length, by_token: false })
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("the engine thread panicked: {}", text.unwrap_or("no message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stop_rules_follow_the_order_of_the_specification() {
+        let rules = StopRules { max_tokens: 5, min_tokens: 3, stop_ids: vec![TokenId(2)] };
+        assert!(rules.check(2, TokenId(2)).is_none(), "before min_tokens nothing stops");
+        let stop = rules.check(3, TokenId(2)).expect("active at min_tokens");
+        assert!(stop.by_token && stop.reason == FinishReason::Stop);
+        assert!(rules.check(4, TokenId(7)).is_none());
+        let length = rules.check(5, TokenId(7)).expect("max_tokens");
+        assert!(!length.by_token && length.reason == FinishReason::Length);
+        let both = rules.check(5, TokenId(2)).expect("a stop id on the last token");
+        assert_eq!(both.reason, FinishReason::Stop);
+    }
+}
