@@ -140,6 +140,10 @@ fn banned_code(source: &Source) -> Vec<String> {
     let mut complaints = Vec::new();
     for (at, line) in source.code().iter().enumerate() {
         for (code, instead) in BANNED_CODE {
+            // The door may find a server without the functions that a log needs.
+            if code == "eprintln!" && source.path == "src/triton/mod.rs" {
+                continue;
+            }
             let starts = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric());
             if line.match_indices(code).any(|(at, _)| code.starts_with('.') || starts(at)) {
                 complaints.push(format!("line {}: {code} ({instead})", at + 1));
