@@ -35,8 +35,7 @@ pub(super) fn load(dir: &Path) -> Result<Loaded> {
     }
     let whole = dir.join("tokenizer.json");
     let mut inner = if whole.is_file() {
-        let bytes = read(&whole)?;
-        Inner::from_bytes(bytes).map_err(|e| broken(&whole, &e))?
+        parsed(&whole, &read(&whole)?)?
     } else {
         byte_level_bpe(dir, &mut config)?
     };
@@ -60,6 +59,15 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 fn broken(path: &Path, why: &dyn std::fmt::Display) -> Error {
     invalid!("{} is not a tokenizer file: {why}", path.display())
+}
+
+/// `path` is only named. The crate trusts merges to fit the vocabulary and panics where not.
+fn parsed(path: &Path, bytes: &[u8]) -> Result<Inner> {
+    match std::panic::catch_unwind(|| Inner::from_bytes(bytes)) {
+        Ok(Ok(inner)) => Ok(inner),
+        Ok(Err(e)) => Err(broken(path, &e)),
+        Err(_) => Err(broken(path, &"vocabulary and merges contradict each other")),
+    }
 }
 
 fn parse(path: &Path) -> Result<Map<String, Value>> {
@@ -140,7 +148,7 @@ fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> 
         "post_processor": post_processor,
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},
     });
-    Inner::from_bytes(whole.to_string()).map_err(|e| broken(&merges_path, &e))
+    parsed(&merges_path, whole.to_string().as_bytes())
 }
 
 /// The post-processor that puts bos before and eos behind a text.
