@@ -19,6 +19,7 @@
 //! Out of a linear's accumulation order nothing may depend on R: batch mix must not change CPU tokens.
 
 pub mod cpu;
+pub mod slots;
 pub mod trace;
 
 use crate::error::Result;

@@ -7,6 +7,8 @@ pub struct Source {
     /// From the root of the repository, with `/`.
     pub path: String,
     pub text: String,
+    /// Compiled for tests only: its `mod` is declared under `#[cfg(test)]`.
+    pub test_module: bool,
 }
 
 pub fn root() -> PathBuf {
@@ -20,7 +22,29 @@ pub fn all() -> Vec<Source> {
     collect(&root(), &mut sources);
     assert!(sources.len() > 20, "the sources were not found: {} files", sources.len());
     sources.sort_by(|a, b| a.path.cmp(&b.path));
+    let stems: Vec<String> = sources.iter().flat_map(test_modules).collect();
+    for source in &mut sources {
+        source.test_module = stems.iter().any(|stem| {
+            let rest = source.path.strip_prefix(stem);
+            rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        });
+    }
     sources
+}
+
+/// Paths, without `.rs`, of the modules that a file declares for tests only.
+fn test_modules(source: &Source) -> Vec<String> {
+    let (folder, file) = source.path.rsplit_once('/').unwrap_or(("", &source.path));
+    let stem = file.strip_suffix(".rs").filter(|&stem| stem != "mod" && stem != "lib");
+    let children = stem.map_or(folder.to_string(), |stem| format!("{folder}/{stem}"));
+    let declaration = |after: &str| {
+        let path = after.strip_prefix("#[path = \"").and_then(|rest| rest.split_once(".rs\"]"));
+        let (named, rest) = path.map_or((None, after), |(name, rest)| (Some(name), rest.trim()));
+        let module = rest.trim_start_matches("pub(crate) ").strip_prefix("mod ")?;
+        let (name, _) = module.split_once(';').filter(|(name, _)| !name.contains('{'))?;
+        Some(named.map_or(format!("{children}/{name}"), |named| format!("{folder}/{named}")))
+    };
+    source.text.split("#[cfg(test)]").skip(1).filter_map(|rest| declaration(rest.trim())).collect()
 }
 
 fn collect(folder: &Path, into: &mut Vec<Source>) {
@@ -42,7 +66,7 @@ fn collect(folder: &Path, into: &mut Vec<Source>) {
         }
         if let Ok(text) = std::fs::read_to_string(&path) {
             let path = path.strip_prefix(root()).expect("below the root").display().to_string();
-            into.push(Source { path, text });
+            into.push(Source { path, text, test_module: false });
         }
     }
 }
@@ -54,7 +78,7 @@ impl Source {
 
     /// Part of the product, as opposed to its tests.
     pub fn is_product(&self) -> bool {
-        self.path.starts_with("src/") && self.is_rust() && !self.path.ends_with("tests.rs")
+        self.path.starts_with("src/") && self.is_rust() && !self.test_module
     }
 
     /// `src/kv/pages.rs` and `src/kv.rs` are in room `kv`; `src/lib.rs` is in none.
@@ -189,7 +213,7 @@ const S: &str = "todo!() \" unsafe"; const R: &str = r#"dbg!() " "#; const Q: ch
 mod tests { fn b() { x.unwrap() } }
 fn c() { d.unwrap() }
 "####;
-    let source = Source { path: "src/kv/pages.rs".into(), text: text.into() };
+    let source = Source { path: "src/kv/pages.rs".into(), text: text.into(), test_module: false };
     let code = source.code();
     assert_eq!(code.len(), text.lines().count());
     let joined = code.join("\n");
@@ -199,4 +223,18 @@ fn c() { d.unwrap() }
     assert!(joined.contains("fn a<'a>(x: &'a str) -> char {"), "{joined}");
     assert!(code[5].contains("d.unwrap()"), "{joined}");
     assert_eq!((source.room(), source.depth()), (Some("kv"), 2));
+}
+
+#[test]
+fn test_modules_are_found_by_their_declaration() {
+    let text =
+        "#[cfg(test)]\nmod rig;\n#[cfg(test)]\n#[path = \"b_tests.rs\"]\nmod tests;\nmod c;\n\
+                #[cfg(test)]\npub(crate) mod d;\n#[cfg(test)]\nmod e { mod f; }\n";
+    let of = |path: &str| {
+        test_modules(&Source { path: path.into(), text: text.into(), test_module: false })
+    };
+    assert_eq!(of("src/kv/mod.rs"), ["src/kv/rig", "src/kv/b_tests", "src/kv/d"]);
+    assert_eq!(of("src/kv/a.rs"), ["src/kv/a/rig", "src/kv/b_tests", "src/kv/a/d"]);
+    let found = all().iter().filter(|source| source.test_module).count();
+    assert!(found > 0, "there are such files, and none was found");
 }
