@@ -110,19 +110,15 @@ pub fn gate(act: Activation, gate: &mut [f32], up: &[f32]) {
     gate.iter_mut().zip(up).for_each(|(g, u)| *g *= u);
 }
 
+/// Partial sums of a reduction.
 const WIDE: usize = 16;
 
-/// Sum of 16 partial sums, pairwise.
+/// Sum of 16 partial sums, pairwise. Spelt out, because the compiler makes few instructions of this.
 #[inline(always)]
-fn fold(mut lanes: [f32; WIDE]) -> f32 {
-    let mut n = WIDE / 2;
-    while n > 0 {
-        for i in 0..n {
-            lanes[i] += lanes[i + n];
-        }
-        n /= 2;
-    }
-    lanes[0]
+fn fold(l: [f32; WIDE]) -> f32 {
+    let a: [f32; 8] = std::array::from_fn(|i| l[i] + l[i + 8]);
+    let b: [f32; 4] = std::array::from_fn(|i| a[i] + a[i + 4]);
+    (b[0] + b[2]) + (b[1] + b[3])
 }
 
 /// Sum of `f` over a slice, in 16 interleaved partial sums.
@@ -142,6 +138,7 @@ fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     fold(lanes)
 }
 
+/// a . b in 16 interleaved partial sums.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0; WIDE];
