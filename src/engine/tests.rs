@@ -12,7 +12,7 @@ use super::health::Health;
 use super::intake::Intake;
 use super::outbox::{Outboxes, Shared};
 use super::request::*;
-use super::step::{Command, Core, Runner};
+use super::step::{Core, Runner};
 use super::{Engine, EngineFacts};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;

@@ -103,8 +103,7 @@ fn complete_config(handle: ModelHandle) -> Result<ModelConfig> {
 }
 
 fn config_json(handle: ModelHandle) -> Result<Value> {
-    serde_json::from_str(&handle.config()?)
-        .map_err(|e| internal!("the server's model config: {e}"))
+    serde_json::from_str(&handle.config()?).map_err(|e| internal!("the server's model config: {e}"))
 }
 
 /// `<version>/model.json`, else `vllm_engine_args.json` in the model's folder.
