@@ -76,6 +76,8 @@ pub(super) struct Progress {
     reported: u32,
     /// Text not yet reported.
     text: String,
+    /// Length of `text` after the first token.
+    first_bytes: usize,
     last_token_at: Option<Instant>,
 }
 
@@ -203,6 +205,9 @@ impl Outbox {
     fn answer(&mut self, id: RequestId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let reason = stream.advance();
+        if let Some(first) = stream.take_first() {
+            stream.client.respond(first);
+        }
         if let Some(reason) = reason {
             let Some(mut stream) = self.streams.remove(&id) else { return };
             if stream.progress.finish.is_none() {
@@ -256,7 +261,11 @@ impl Stream {
         for (i, token) in progress.pending.drain(..).enumerate() {
             progress.tokens += 1;
             let dropped = i == last && finish.is_some_and(|f| f.by_token);
-            if self.text.push(token, dropped, &mut progress.text) {
+            let stopped = self.text.push(token, dropped, &mut progress.text);
+            if progress.tokens == 1 {
+                progress.first_bytes = progress.text.len();
+            }
+            if stopped {
                 progress.finish = None;
                 return Some(FinishReason::Stop);
             }
@@ -264,6 +273,20 @@ impl Stream {
         let finish = finish?;
         self.text.finish(&mut progress.text);
         Some(finish.reason)
+    }
+
+    /// The first token of a stream is an answer of its own, even when more tokens wait already: what a
+    /// client of several tokens sees (and that /generate refuses it) must not depend on who was late.
+    fn take_first(&mut self) -> Option<Answer> {
+        let progress = &mut self.progress;
+        if !self.stream || progress.reported > 0 || progress.tokens < 2 {
+            return None;
+        }
+        let rest = progress.text.split_off(progress.first_bytes);
+        let text = std::mem::replace(&mut progress.text, rest);
+        progress.reported = 1;
+        let output = Output { text, tokens: 1, finish_reason: None };
+        Some(Answer { prompt_tokens: self.prompt_tokens, outputs: vec![output] })
     }
 
     /// Is it time for a delta? The first token, then every `stream_interval` tokens.
