@@ -299,7 +299,7 @@ impl Device for Cpu {
                 with_isa(
                     self.isa,
                     #[inline(always)]
-                    || attend_row(keys, spec, position, q, out, &mut scratch),
+                    || attend_row(self.isa, keys, spec, position, q, out, &mut scratch),
                 );
             }
         });
