@@ -1,5 +1,5 @@
-//! The verbs of the CPU device over tables of shapes and types: against naive loops in f64, and bit for
-//! bit between instruction sets, numbers of rows and numbers of threads.
+//! The verbs of the CPU device over tables of shapes and types: against naive loops in f64, and bit
+//! for bit between instruction sets, numbers of rows and numbers of threads.
 
 use std::sync::Arc;
 
@@ -60,7 +60,8 @@ fn rounded(dtype: DType, w: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// A device whose current batch is one sequence of `rows` tokens 0, 1, 2, …, the first at `position`.
+/// A device whose current batch is one sequence of `rows` tokens 0, 1, 2, …, the first at
+/// `position`.
 fn device(isa: Isa, threads: usize, rows: usize, position: usize, kv: KvShape) -> Cpu {
     let mut dev = Cpu::with_isa(threads, isa).unwrap();
     let pages = (position + rows).div_ceil(16);
@@ -362,7 +363,8 @@ fn attention_f64(spec: &AttnSpec, rope: Option<&Rope>, width: usize, x: &[f32]) 
     want
 }
 
-/// Positions come from the slot's length, ids from the chunk; out of range is an error, not a crash.
+/// Positions come from the slot's length, ids from the chunk; out of range is an error, not a
+/// crash.
 #[test]
 fn lookups_and_their_limits() {
     let mut dev = device(Isa::detect(), 1, 3, 5, NO_KV);

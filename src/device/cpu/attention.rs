@@ -1,5 +1,5 @@
-//! The KV pool and attention over its pages, with rope. Each (token row, head) is computed alone and in
-//! the order of positions, so batch mix and chunking change no bit.
+//! The KV pool and attention over its pages, with rope. Each (token row, head) is computed alone
+//! and in the order of positions, so batch mix and chunking change no bit.
 
 use half::{bf16, f16};
 
@@ -73,7 +73,8 @@ impl Pool {
         }
     }
 
-    /// `count` tokens from the start of a page as f32, `[count, d]`; converted into `scratch` if need be.
+    /// `count` tokens from the start of a page as f32, `[count, d]`; converted into `scratch` if
+    /// need be.
     #[inline(always)]
     fn tokens<'a>(&'a self, at: usize, count: usize, scratch: &'a mut [f32]) -> &'a [f32] {
         let range = at..at + count * self.shape.head_dim;
@@ -105,19 +106,26 @@ impl Scratch {
     }
 }
 
+/// Whose keys and values: a layer's, in the pages of one sequence.
+#[derive(Clone, Copy)]
+pub struct Keys<'a> {
+    pub pool: &'a Pool,
+    pub layer: usize,
+    pub pages: &'a [PageId],
+}
+
 /// out = softmax(q k^T * scale) v for all heads of one token row at `position`. `q` is
 /// `[heads, head_dim]`, as is `out`.
 #[inline(always)]
 pub fn attend_row(
-    pool: &Pool,
-    layer: usize,
+    keys: Keys,
     spec: &AttnSpec,
-    pages: &[PageId],
     position: usize,
     q: &[f32],
     out: &mut [f32],
     scratch: &mut Scratch,
 ) {
+    let Keys { pool, layer, pages } = keys;
     let d = spec.head_dim;
     let group = spec.heads / spec.kv_heads;
     let first = spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
@@ -146,8 +154,8 @@ pub fn attend_row(
     }
 }
 
-/// out += sum over tokens of p * v; `values` is `[tokens, d]`. 32 sums at a time stay in registers over
-/// the tokens, in whose order each of them is added up.
+/// out += sum over tokens of p * v; `values` is `[tokens, d]`. 32 sums at a time stay in registers
+/// over the tokens, in whose order each of them is added up.
 #[inline(always)]
 fn weigh(values: &[f32], scores: &[f32], out: &mut [f32]) {
     const WIDE: usize = 32;
@@ -167,7 +175,8 @@ fn weigh(values: &[f32], scores: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Positions of one page: `count` of them, the first is `at` in the sequence and `token` in the page.
+/// Positions of one page: `count` of them, the first is `at` in the sequence and `token` in the
+/// page.
 struct Run {
     at: usize,
     page: usize,
