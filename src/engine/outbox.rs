@@ -76,8 +76,6 @@ pub(super) struct Progress {
     reported: u32,
     /// Text not yet reported.
     text: String,
-    /// Length of `text` after the first token.
-    first_bytes: usize,
     last_token_at: Option<Instant>,
 }
 
@@ -204,9 +202,12 @@ impl Outbox {
     /// Turn a request's pending tokens into text and say what is to be said.
     fn answer(&mut self, id: RequestId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let reason = stream.advance();
-        if let Some(first) = stream.take_first() {
-            stream.client.respond(first);
+        let mut reason = stream.advance();
+        if reason.is_none() && stream.due() {
+            let answer = stream.take_answer(None);
+            stream.client.respond(answer);
+            // What had to wait for the first token's answer.
+            reason = stream.advance();
         }
         if let Some(reason) = reason {
             let Some(mut stream) = self.streams.remove(&id) else { return };
@@ -252,20 +253,20 @@ fn observe_token(observer: &dyn Observer, stream: &mut Stream, at: Instant) {
 
 impl Stream {
     /// Detokenise the pending tokens. Some(reason) if the request ends here, by the engine's word or by a
-    /// stop string; tokens behind a stop string are dropped and not counted.
+    /// stop string; tokens behind a stop string are dropped and not counted. A stream's first token is
+    /// taken alone: it is never late for later ones, and a stream of several tokens is always several
+    /// answers, however fast they come.
     fn advance(&mut self) -> Option<FinishReason> {
         let progress = &mut self.progress;
         progress.touched = false;
-        let finish = progress.finish;
-        let last = progress.pending.len().saturating_sub(1);
-        for (i, token) in progress.pending.drain(..).enumerate() {
+        let first = self.stream && progress.tokens == 0;
+        let take = if first { progress.pending.len().min(1) } else { progress.pending.len() };
+        let finish = progress.finish.filter(|_| take == progress.pending.len());
+        let last = take.saturating_sub(1);
+        for (i, token) in progress.pending.drain(..take).enumerate() {
             progress.tokens += 1;
             let dropped = i == last && finish.is_some_and(|f| f.by_token);
-            let stopped = self.text.push(token, dropped, &mut progress.text);
-            if progress.tokens == 1 {
-                progress.first_bytes = progress.text.len();
-            }
-            if stopped {
+            if self.text.push(token, dropped, &mut progress.text) {
                 progress.finish = None;
                 return Some(FinishReason::Stop);
             }
@@ -273,20 +274,6 @@ impl Stream {
         let finish = finish?;
         self.text.finish(&mut progress.text);
         Some(finish.reason)
-    }
-
-    /// The first token of a stream is an answer of its own, even when more tokens wait already: what a
-    /// client of several tokens sees (and that /generate refuses it) must not depend on who was late.
-    fn take_first(&mut self) -> Option<Answer> {
-        let progress = &mut self.progress;
-        if !self.stream || progress.reported > 0 || progress.tokens < 2 {
-            return None;
-        }
-        let rest = progress.text.split_off(progress.first_bytes);
-        let text = std::mem::replace(&mut progress.text, rest);
-        progress.reported = 1;
-        let output = Output { text, tokens: 1, finish_reason: None };
-        Some(Answer { prompt_tokens: self.prompt_tokens, outputs: vec![output] })
     }
 
     /// Is it time for a delta? The first token, then every `stream_interval` tokens.
