@@ -191,7 +191,7 @@ impl Client {
         if let Body::Sized(length) = self.body {
             let complete = self.answer.len() >= self.at + length;
             if complete {
-                self.failed |= find(&self.answer[self.at..], b"\"error\"").is_some();
+                self.failed |= find(&self.answer[self.at..], b"{\"error\"").is_some();
             }
             return Ok(complete);
         }
@@ -207,7 +207,7 @@ impl Client {
                 return Ok(true);
             }
             let payload = &rest[line + 2..line + 2 + length];
-            self.failed |= find(payload, b"\"error\"").is_some();
+            self.failed |= find(payload, b"{\"error\"").is_some();
             let events = payload.windows(6).filter(|w| w == b"data: ").count();
             self.at += whole;
             for _ in 0..events {

@@ -1,5 +1,5 @@
-//! The verbs of the CPU device over tables of shapes and types: against naive loops in f64, and bit for
-//! bit between instruction sets, numbers of rows and numbers of threads.
+//! The verbs of the CPU device over tables of shapes and types: against naive loops in f64, and bit
+//! for bit between instruction sets, numbers of rows and numbers of threads.
 
 use std::sync::Arc;
 
@@ -60,7 +60,8 @@ fn rounded(dtype: DType, w: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// A device whose current batch is one sequence of `rows` tokens 0, 1, 2, …, the first at `position`.
+/// A device whose current batch is one sequence of `rows` tokens 0, 1, 2, …, the first at
+/// `position`.
 fn device(isa: Isa, threads: usize, rows: usize, position: usize, kv: KvShape) -> Cpu {
     let mut dev = Cpu::with_isa(threads, isa).unwrap();
     let pages = (position + rows).div_ceil(16);
@@ -197,6 +198,31 @@ fn gated_linear_equals_f64() {
             let mut out = dev.tensor(rows, half).unwrap();
             dev.linear_act(&weight, Some(&bias), act, &xt, &mut out).unwrap();
             close(&format!("{act:?} {half}x{k}"), &dev.read(&out, rows).unwrap(), &want, 1e-6);
+        }
+    }
+}
+
+/// Attention, too, has the same bits with every instruction set and number of threads.
+#[test]
+fn attention_is_the_same_everywhere() {
+    for (head_dim, dtype) in [(24, DType::F32), (32, DType::BF16), (64, DType::F32)] {
+        let (heads, rows) = (4, 70);
+        let spec =
+            AttnSpec { heads, kv_heads: 2, head_dim, scale: 0.3, window: None, softcap: None };
+        let width = (heads + 4) * head_dim;
+        let x = Noise(6).values(rows * width);
+        let run = |isa, threads| {
+            let kv = KvShape { layers: 1, kv_heads: 2, head_dim, dtype };
+            let mut dev = device(isa, threads, rows, 0, kv);
+            let mut qkv = tensor(&mut dev, rows, width, &x);
+            let mut out = dev.tensor(rows, heads * head_dim).unwrap();
+            dev.rope_store(0, &spec, None, &mut qkv).unwrap();
+            dev.attend(0, &spec, &qkv, &mut out).unwrap();
+            dev.read(&out, rows).unwrap()
+        };
+        let want = run(Isa::all()[0], 1);
+        for isa in Isa::all() {
+            assert!(run(isa, 2) == want, "{} head_dim {head_dim} {dtype:?}", isa.name());
         }
     }
 }
@@ -362,7 +388,8 @@ fn attention_f64(spec: &AttnSpec, rope: Option<&Rope>, width: usize, x: &[f32]) 
     want
 }
 
-/// Positions come from the slot's length, ids from the chunk; out of range is an error, not a crash.
+/// Positions come from the slot's length, ids from the chunk; out of range is an error, not a
+/// crash.
 #[test]
 fn lookups_and_their_limits() {
     let mut dev = device(Isa::detect(), 1, 3, 5, NO_KV);

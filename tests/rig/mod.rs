@@ -1,5 +1,5 @@
-//! A rig for tests of the forward pass: it plays engine and scheduler in the plainest way and hands out
-//! pages in a scattered order.
+//! A rig for tests of the forward pass: it plays engine and scheduler in the plainest way and hands
+//! out pages in a scattered order.
 
 #![allow(dead_code)]
 

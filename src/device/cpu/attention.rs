@@ -1,10 +1,11 @@
-//! The KV pool and attention over its pages, with rope. Each (token row, head) is computed alone and in
-//! the order of positions, so batch mix and chunking change no bit.
+//! The KV pool and attention over its pages, with rope. Each (token row, head) is computed alone
+//! and in the order of positions, so batch mix and chunking change no bit.
 
 use half::{bf16, f16};
 
 use super::buffer::Buffer;
-use super::numbers::{bf16_to_f32, dot, exp, f16_to_f32, tanh};
+use super::numbers::{self, bf16_to_f32, exp, f16_to_f32, tanh};
+use super::simd::{dots, Isa};
 use crate::device::{AttnSpec, DType, KvShape, Limits, Rope};
 use crate::ids::PageId;
 
@@ -73,7 +74,8 @@ impl Pool {
         }
     }
 
-    /// `count` tokens from the start of a page as f32, `[count, d]`; converted into `scratch` if need be.
+    /// `count` tokens from the start of a page as f32, `[count, d]`; converted into `scratch` if
+    /// need be.
     #[inline(always)]
     fn tokens<'a>(&'a self, at: usize, count: usize, scratch: &'a mut [f32]) -> &'a [f32] {
         let range = at..at + count * self.shape.head_dim;
@@ -105,19 +107,27 @@ impl Scratch {
     }
 }
 
+/// Whose keys and values: a layer's, in the pages of one sequence.
+#[derive(Clone, Copy)]
+pub struct Keys<'a> {
+    pub pool: &'a Pool,
+    pub layer: usize,
+    pub pages: &'a [PageId],
+}
+
 /// out = softmax(q k^T * scale) v for all heads of one token row at `position`. `q` is
 /// `[heads, head_dim]`, as is `out`.
 #[inline(always)]
 pub fn attend_row(
-    pool: &Pool,
-    layer: usize,
+    isa: Isa,
+    keys: Keys,
     spec: &AttnSpec,
-    pages: &[PageId],
     position: usize,
     q: &[f32],
     out: &mut [f32],
     scratch: &mut Scratch,
 ) {
+    let Keys { pool, layer, pages } = keys;
     let d = spec.head_dim;
     let group = spec.heads / spec.kv_heads;
     let first = spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
@@ -129,9 +139,8 @@ pub fn attend_row(
             let from = pool.offset(layer, pages[run.page], Half::K, kv_head, run.token);
             let keys = pool.tokens(from, run.count, converted);
             let scores = &mut scores[run.at - first..run.at - first + run.count];
-            for (k, s) in keys.chunks_exact(d).zip(scores) {
-                *s = score(spec, dot(q, k));
-            }
+            dots(isa, q, keys, scores);
+            scores.iter_mut().for_each(|s| *s = score(spec, *s));
         }
         let total = softmax(scores);
         out.fill(0.0);
@@ -146,8 +155,8 @@ pub fn attend_row(
     }
 }
 
-/// out += sum over tokens of p * v; `values` is `[tokens, d]`. 32 sums at a time stay in registers over
-/// the tokens, in whose order each of them is added up.
+/// out += sum over tokens of p * v; `values` is `[tokens, d]`. 32 sums at a time stay in registers
+/// over the tokens, in whose order each of them is added up.
 #[inline(always)]
 fn weigh(values: &[f32], scores: &[f32], out: &mut [f32]) {
     const WIDE: usize = 32;
@@ -167,7 +176,8 @@ fn weigh(values: &[f32], scores: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Positions of one page: `count` of them, the first is `at` in the sequence and `token` in the page.
+/// Positions of one page: `count` of them, the first is `at` in the sequence and `token` in the
+/// page.
 struct Run {
     at: usize,
     page: usize,
@@ -217,9 +227,9 @@ fn score(spec: &AttnSpec, product: f32) -> f32 {
 /// scores = e^(score - max); returns their sum.
 #[inline(always)]
 fn softmax(scores: &mut [f32]) -> f32 {
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = numbers::max(scores);
     scores.iter_mut().for_each(|s| *s = exp(*s - max));
-    scores.iter().sum()
+    numbers::sum_by(scores, |p| p)
 }
 
 /// cos and sin by position, filled as positions come up; one per set of frequencies.

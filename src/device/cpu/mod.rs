@@ -1,6 +1,7 @@
-//! The CPU device: truth. Activations in f32, weights and pages as stored, plain loops in a fixed order:
-//! a row's numbers depend on nothing but the row (design law 12). It grades every other device, runs
-//! the demo, and serves where no GPU is. `engine` makes it, `model::decoder` calls its verbs.
+//! The CPU device: truth. Activations in f32, weights and pages as stored, plain loops in a fixed
+//! order: a row's numbers depend on nothing but the row (design law 12). It grades every other
+//! device, runs the demo, and serves where no GPU is. `engine` makes it, `model::decoder` calls its
+//! verbs.
 //!
 //! | file | holds |
 //! |---|---|
@@ -8,6 +9,7 @@
 //! | [`weight`] | weights in panels |
 //! | [`simd`] | inner loops per instruction set |
 //! | [`numbers`] | arithmetic of one vector |
+//! | [`workers`] | threads |
 //! | [`attention`] | KV pool, attention, rope |
 
 pub mod attention;
@@ -15,15 +17,17 @@ pub mod buffer;
 pub mod numbers;
 pub mod simd;
 pub mod weight;
+pub mod workers;
 
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use self::attention::{attend_row, Half, Pool, RopeTable, Scratch};
+use self::attention::{attend_row, Half, Keys, Pool, RopeTable, Scratch};
 use self::buffer::Tensor;
 use self::simd::{with_isa, Isa, Job};
 use self::weight::Weight;
+use self::workers::Workers;
 use super::slots::Slots;
 use super::{Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, WeightDesc};
 use crate::error::Result;
@@ -31,8 +35,9 @@ use crate::internal;
 use crate::plan::{Late, Sampled, StepPlan, StepResult};
 use crate::sampling::choose;
 
-/// Work below these is done by the caller alone: waking a thread costs some 10 us, and another thread
-/// may want the core. Weight bytes count where rows are few, multiply-adds where they are many.
+/// Work below these is done by the caller alone: waking a thread costs some 10 us, and another
+/// thread may want the core. Weight bytes count where rows are few, multiply-adds where they are
+/// many.
 const SHARED_FROM_BYTES: usize = 2 << 20;
 const SHARED_FROM_MACS: usize = 16 << 20;
 /// Of attention, which runs at a fraction of a linear's speed.
@@ -40,8 +45,7 @@ const SHARED_FROM_ATTENTION_MACS: usize = 4 << 20;
 
 pub struct Cpu {
     isa: Isa,
-    threads: usize,
-    workers: rayon::ThreadPool,
+    workers: Workers,
     pool: Option<Pool>,
     slots: Slots,
     ropes: Vec<RopeTable>,
@@ -59,35 +63,15 @@ impl Cpu {
 
     /// The same with a given instruction set, for comparisons.
     pub fn with_isa(threads: usize, isa: Isa) -> Result<Cpu> {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let threads = if threads == 0 { cores } else { threads };
-        let workers = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("cpu-{i}"))
-            .build()
-            .map_err(|e| internal!("cannot start {threads} CPU threads: {e}"))?;
+        let workers = Workers::new(threads, "cpu")?;
         Ok(Cpu {
             isa,
-            threads,
             workers,
             pool: None,
             slots: Slots::default(),
             ropes: Vec::new(),
             results: VecDeque::new(),
         })
-    }
-
-    /// Run `work` on the caller's thread and, if it is worth it, on all others.
-    fn share(&self, worth_it: bool, work: &(impl Fn() + Sync)) {
-        if !worth_it || self.threads == 1 {
-            return work();
-        }
-        self.workers.in_place_scope(|scope| {
-            for _ in 1..self.threads {
-                scope.spawn(|_| work());
-            }
-            work();
-        });
     }
 
     fn matmul(
@@ -108,7 +92,7 @@ impl Cpu {
         let worth_it = panels.bytes() >= SHARED_FROM_BYTES || macs >= SHARED_FROM_MACS;
         let worth_it = worth_it && panels.count() > 1;
         let job = Job::new(self.isa, panels, bias, act, rows, &x.data, &mut out.data);
-        self.share(worth_it, &|| job.work());
+        self.workers.share(worth_it, &|| job.work());
     }
 
     fn rows(&self) -> usize {
@@ -122,7 +106,7 @@ impl Device for Cpu {
 
     fn info(&self) -> DeviceInfo {
         let (total_bytes, free_bytes) = memory();
-        let name = format!("cpu ({}, {} threads)", self.isa.name(), self.threads);
+        let name = format!("cpu ({}, {} threads)", self.isa.name(), self.workers.threads());
         DeviceInfo { name, total_bytes, free_bytes, depth: 1 }
     }
 
@@ -303,19 +287,19 @@ impl Device for Cpu {
         let width = out.width;
         let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(rows).enumerate());
         let lost = Mutex::new(None);
-        self.share(worth_it, &|| {
+        self.workers.share(worth_it, &|| {
             let mut scratch = Scratch::new(pool);
             loop {
                 let Some((r, (out, row))) = todo.lock().next() else { return };
-                let pages = match self.slots.row(row.slot) {
-                    Ok(slot) => &slot.pages,
+                let keys = match self.slots.row(row.slot) {
+                    Ok(slot) => Keys { pool, layer, pages: &slot.pages },
                     Err(e) => return *lost.lock() = Some(e),
                 };
                 let (position, q) = (row.position, &qkv.row(r)[..q]);
                 with_isa(
                     self.isa,
                     #[inline(always)]
-                    || attend_row(pool, layer, spec, pages, position, q, out, &mut scratch),
+                    || attend_row(self.isa, keys, spec, position, q, out, &mut scratch),
                 );
             }
         });

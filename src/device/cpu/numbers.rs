@@ -1,6 +1,6 @@
-//! Arithmetic of one vector: conversions, exp, activations, norms, dot products. Plain loops in a fixed
-//! order, without fused multiply-adds, so that every instruction set gives the same bits. Functions are
-//! inlined into the wrappers of `simd`, where the compiler may use wide registers.
+//! Arithmetic of one vector: conversions, exp, activations, norms, dot products. Plain loops in a
+//! fixed order, without fused multiply-adds, so that every instruction set gives the same bits.
+//! Functions are inlined into the wrappers of `simd`, where the compiler may use wide registers.
 
 use crate::device::{Activation, NormKind};
 
@@ -21,7 +21,8 @@ pub fn f16_to_f32(bits: u16) -> f32 {
 }
 
 /// e^x, relative error below 2e-7 where the result is normal; 0 below -87.3, e^88.3 above 88.3.
-/// x = n ln 2 + r with |r| <= ln 2 / 2, Taylor to r^7 (the next term is below 6e-9), times 2^n by bits.
+/// x = n ln 2 + r with |r| <= ln 2 / 2, Taylor to r^7 (the next term is below 6e-9), times 2^n by
+/// bits.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // 1.5 * 2^23: adding it rounds to an integer in the low bits.
@@ -66,8 +67,8 @@ fn gelu_tanh(x: f32) -> f32 {
     x / (1.0 + exp(-2.0 * u))
 }
 
-/// x/2 (1 + erf(x / sqrt 2)). erf by its series up to 3, beyond by the asymptotic expansion of erfc; in
-/// f64, error below 1e-9.
+/// x/2 (1 + erf(x / sqrt 2)). erf by its series up to 3, beyond by the asymptotic expansion of
+/// erfc; in f64, error below 1e-9.
 fn gelu_erf(x: f32) -> f32 {
     let t = f64::from(x).abs() * std::f64::consts::FRAC_1_SQRT_2;
     let two_over_sqrt_pi = std::f64::consts::FRAC_2_SQRT_PI;
@@ -113,7 +114,8 @@ pub fn gate(act: Activation, gate: &mut [f32], up: &[f32]) {
 /// Partial sums of a reduction.
 const WIDE: usize = 16;
 
-/// Sum of 16 partial sums, pairwise. Spelt out, because the compiler makes few instructions of this.
+/// Sum of 16 partial sums, pairwise. Spelt out, because the compiler makes few instructions of
+/// this.
 #[inline(always)]
 fn fold(l: [f32; WIDE]) -> f32 {
     let a: [f32; 8] = std::array::from_fn(|i| l[i] + l[i + 8]);
@@ -123,7 +125,7 @@ fn fold(l: [f32; WIDE]) -> f32 {
 
 /// Sum of `f` over a slice, in 16 interleaved partial sums.
 #[inline(always)]
-fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0; WIDE];
     let chunks = x.chunks_exact(WIDE);
     let rest = chunks.remainder();
@@ -136,6 +138,21 @@ fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
         *lane += f(v);
     }
     fold(lanes)
+}
+
+/// The largest element; NaN loses, -inf if there is none.
+#[inline(always)]
+pub fn max(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; WIDE];
+    let chunks = x.chunks_exact(WIDE);
+    let rest = chunks.remainder();
+    for c in chunks {
+        for i in 0..WIDE {
+            lanes[i] = larger(lanes[i], c[i]);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| larger(a, b))
 }
 
 /// a . b in 16 interleaved partial sums.
