@@ -175,7 +175,7 @@ impl EngineArgs {
         if !(0.0..1.0).contains(&self.watermark) {
             return Err(invalid!("watermark must be in [0, 1), got {}", self.watermark));
         }
-        if self.block_size % 16 != 0 {
+        if !self.block_size.is_multiple_of(16) {
             return Err(invalid!(
                 "Block size must be a multiple of 16. block_size is {}",
                 self.block_size

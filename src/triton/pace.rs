@@ -40,7 +40,7 @@ thread_local! {
 pub(super) fn before_send() {
     let sends = SENDS.get();
     SENDS.set(sends.wrapping_add(1));
-    if sends % SENDS_PER_LOOK != 0 {
+    if !sends.is_multiple_of(SENDS_PER_LOOK) {
         return;
     }
     let now = Instant::now();
