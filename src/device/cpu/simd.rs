@@ -90,10 +90,10 @@ pub fn dots(isa: Isa, q: &[f32], keys: &[f32], out: &mut [f32]) {
     match isa.0 {
         // SAFETY: an `Isa` exists only if `all` found every feature that is enabled there.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if q.len() % 16 == 0 => unsafe { x86::dots_avx512(q, keys, out) },
+        Level::Avx512 if q.len().is_multiple_of(16) => unsafe { x86::dots_avx512(q, keys, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 if q.len() % 16 == 0 => unsafe { x86::dots_avx2(q, keys, out) },
+        Level::Avx2 if q.len().is_multiple_of(16) => unsafe { x86::dots_avx2(q, keys, out) },
         _ => {
             for (k, o) in keys.chunks_exact(q.len()).zip(out) {
                 *o = numbers::dot(q, k);
