@@ -1,5 +1,5 @@
-//! A model and its instances as the server sees them: load, serve, unload. Called by the entry points
-//! in `mod`; it calls the engine. One instance is one engine.
+//! A model and its instances as the server sees them: load, serve, unload. Called by the entry
+//! points in `mod`; it calls the engine. One instance is one engine.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -65,8 +65,8 @@ impl Model {
         })
     }
 
-    /// The engine is dead: have the server take the model out, if it cannot notice by itself. From a
-    /// detached thread, because the unload ends in our own finalisers.
+    /// The engine is dead: have the server take the model out, if it cannot notice by itself. From
+    /// a detached thread, because the unload ends in our own finalisers.
     fn ask_unload(&self) {
         if self.unload_asked.swap(true, Ordering::AcqRel) {
             return;

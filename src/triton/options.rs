@@ -14,10 +14,11 @@ pub(super) struct Options {
     pub max_waiting: usize,
     /// `max-request-bytes`: input tensors of one request, together.
     pub max_request_bytes: u64,
-    /// `drain-deadline-ms`: what is unfinished so long after an unload began, fails. Below the server's
-    /// own exit timeout (30 s), so that a stop of the server is orderly.
+    /// `drain-deadline-ms`: what is unfinished so long after an unload began, fails. Below the
+    /// server's own exit timeout (30 s), so that a stop of the server is orderly.
     pub drain_deadline: Duration,
-    /// `outbox-threads`: threads that turn tokens into responses, per instance. None = by the cores.
+    /// `outbox-threads`: threads that turn tokens into responses, per instance. None = by the
+    /// cores.
     pub outbox_threads: Option<usize>,
 }
 
@@ -33,7 +34,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// From the backend's config. The server's own keys stand among ours: unknown ones are not ours.
+    /// From the backend's config. The server's own keys stand among ours: unknown ones are not
+    /// ours.
     ///
     /// # Errors
     /// InvalidArgument: a value that is no number or out of range.

@@ -1,5 +1,6 @@
 //! From a Triton request to what the engine takes: prompts, sampling parameters, wishes. Everything
-//! illegal is refused here, with the text the client sees. Called by `model`; it never sends anything.
+//! illegal is refused here, with the text the client sees. Called by `model`; it never sends
+//! anything.
 
 use serde_json::{Map, Value};
 
@@ -166,7 +167,8 @@ fn rows_of(tensor: &Tensor, batched: bool) -> Result<Vec<&[u8]>> {
     Ok(strings.into_iter().step_by(per_row).collect())
 }
 
-/// Sampling parameters of each row: from the tensor if there is one, else from the request's parameters.
+/// Sampling parameters of each row: from the tensor if there is one, else from the request's
+/// parameters.
 fn sampling_of(
     context: &Context,
     tensor: Option<Vec<&[u8]>>,

@@ -1,7 +1,7 @@
-//! Notices that the server is unloading a model. No entry point tells: the server waits, without limit,
-//! until every request in flight is done, and only then calls our finaliser. So a thread asks now and
-//! then whether the model is still ready for new requests, and starts the drain when it is not any more.
-//! Called by `model`; one thread per instance, joined on unload.
+//! Notices that the server is unloading a model. No entry point tells: the server waits, without
+//! limit, until every request in flight is done, and only then calls our finaliser. So a thread
+//! asks now and then whether the model is still ready for new requests, and starts the drain when
+//! it is not any more. Called by `model`; one thread per instance, joined on unload.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
