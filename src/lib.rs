@@ -29,9 +29,9 @@ pub mod plan;
 pub mod sampling;
 
 pub mod device;
-pub mod model;
-pub mod text;
-pub mod kv;
-pub mod scheduler;
 pub mod engine;
+pub mod kv;
+pub mod model;
+pub mod scheduler;
+pub mod text;
 pub mod triton;

@@ -27,6 +27,8 @@ pub(super) struct Accepted {
     pub text: TextStream,
     pub client: Arc<dyn Client>,
     pub stream: bool,
+    /// Text is wanted as it comes: for deltas, or to find stop strings.
+    pub eager: bool,
     pub arrival: Instant,
 }
 
@@ -88,6 +90,7 @@ impl Intake {
             prompt: tokens.into(),
             client,
             stream,
+            eager: stream || !params.stop.is_empty(),
             arrival,
         })
     }

@@ -18,6 +18,8 @@ mod load;
 mod outbox;
 mod request;
 mod step;
+#[cfg(test)]
+mod tests;
 
 pub use args::EngineArgs;
 pub use request::{Answer, Client, FinishReason, GenerateRequest, Observation, Observer, Output};

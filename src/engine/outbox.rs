@@ -26,9 +26,16 @@ use crate::text::TextStream;
 pub(super) enum Event {
     Open(RequestId, Box<Stream>),
     /// One new token of a request; `finish` if the engine's stop rules ended it here.
-    Token { id: RequestId, token: TokenId, finish: Option<Finish> },
+    Token {
+        id: RequestId,
+        token: TokenId,
+        finish: Option<Finish>,
+    },
     /// The request ended without a token: cancelled, drained, poisoned.
-    Fail { id: RequestId, error: Error },
+    Fail {
+        id: RequestId,
+        error: Error,
+    },
 }
 
 /// Why the engine ended a request.
@@ -51,6 +58,8 @@ pub(super) struct Stream {
     pub text: TextStream,
     pub prompt_tokens: u32,
     pub stream: bool,
+    /// Text is wanted as it comes: for deltas, or to find stop strings. Otherwise once, at the end.
+    pub eager: bool,
     pub stream_interval: u32,
     pub arrival: Instant,
     pub progress: Progress,
@@ -169,7 +178,7 @@ impl Outbox {
                     let progress = &mut stream.progress;
                     progress.pending.push(token);
                     progress.finish = finish;
-                    if !progress.touched {
+                    if !progress.touched && (stream.eager || finish.is_some()) {
                         progress.touched = true;
                         touched.push(id);
                     }

@@ -17,7 +17,7 @@ use super::request::{Client, FinishReason, Observation};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId, TokenId};
 use crate::plan::{Late, StepPlan, StepResult};
-use crate::scheduler::{NewSequence, Scheduler};
+use crate::scheduler::{Arrival, NewSequence, Scheduler};
 
 /// What other threads ask of the engine thread.
 pub(super) enum Command {
@@ -173,7 +173,8 @@ impl Core {
     }
 
     fn admit(&mut self, accepted: Accepted) {
-        let Accepted { id, prompt, sampler, limits, text, client, stream, arrival } = accepted;
+        let Accepted { id, prompt, sampler, limits, text, client, stream, eager, arrival } =
+            accepted;
         let outbox = id.0 as usize % self.outgoing.len();
         let new = NewSequence {
             id,
@@ -190,6 +191,7 @@ impl Core {
                 text,
                 prompt_tokens: prompt.len() as u32,
                 stream,
+                eager,
                 stream_interval: self.stream_interval,
                 arrival,
                 progress: Progress::default(),
@@ -221,7 +223,7 @@ impl Core {
     /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop ids
     /// once `min_tokens` are there, then the length.
     fn settle(&mut self, result: &StepResult) {
-        for (id, token) in self.scheduler.commit(result) {
+        for Arrival { id, token, .. } in self.scheduler.commit(result) {
             let Some(live) = self.live.get_mut(&id) else { continue };
             live.outputs += 1;
             let finish = live.rules.check(live.outputs, token);
@@ -244,7 +246,7 @@ impl Core {
 
     fn fail(&mut self, id: RequestId, error: Error) {
         if let Some(live) = self.live.remove(&id) {
-            self.scheduler.abort(id);
+            self.scheduler.finish(id);
             self.outgoing[live.outbox].push(Event::Fail { id, error });
         }
     }

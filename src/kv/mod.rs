@@ -1,1 +1,304 @@
-//! (room kv)
+//! THE LEDGER: which sequence holds which pages of the KV pool, and which pages can be hit again by
+//! their content. Called by `scheduler` only. It never knows a device's memory, a step or a request.
+//!
+//! Page ids are given out, shared and taken back at planning time. That is safe although the device
+//! is still busy with earlier steps: a device runs steps in order, so whatever an earlier step reads
+//! or writes in a page is over before the step that uses the page anew begins. See also
+//! [`KvLedger::register`] for when a page may be hit.
+
+mod pages;
+mod prefix;
+
+use crate::ids::{AdapterId, GroupId, PageId, TokenId};
+use pages::{End, PagePool};
+use prefix::{PageHash, PrefixCache, PrefixHasher};
+
+#[derive(Debug, Clone)]
+pub struct KvConfig {
+    /// Pages in the pool, the null page included.
+    pub pages: usize,
+    /// Tokens of a page.
+    pub page_size: usize,
+    pub prefix_caching: bool,
+    /// Pages that admission leaves free as head room for what is running.
+    pub watermark_pages: usize,
+}
+
+/// The pages of one sequence in one group: position p lives in `pages()[p / page_size]`. The entries
+/// never change, they are appended and at the end released all together.
+#[derive(Debug)]
+pub struct PageTable {
+    group: GroupId,
+    adapter: AdapterId,
+    pages: Vec<PageId>,
+    /// Hash of each full page of the known tokens, as far as it was needed. Tokens of a sequence
+    /// never change, so hashes outlive a preemption and each token is hashed once.
+    hashes: Vec<PageHash>,
+    /// Leading pages that were offered to the cache (or came from it).
+    registered: usize,
+    /// Admitted before: a second lookup after a preemption does not count in the hit rate.
+    counted: bool,
+}
+
+impl PageTable {
+    pub fn new(group: GroupId, adapter: AdapterId) -> PageTable {
+        PageTable {
+            group,
+            adapter,
+            pages: Vec::new(),
+            hashes: Vec::new(),
+            registered: 0,
+            counted: false,
+        }
+    }
+
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    pub fn pages(&self) -> &[PageId] {
+        &self.pages
+    }
+}
+
+/// Tokens asked of the prefix cache and found there, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PrefixStats {
+    pub queries_tokens: u64,
+    pub hits_tokens: u64,
+}
+
+#[derive(Debug)]
+pub struct KvLedger {
+    config: KvConfig,
+    pool: PagePool,
+    hasher: PrefixHasher,
+    cache: PrefixCache,
+    stats: PrefixStats,
+}
+
+impl KvLedger {
+    pub fn new(config: KvConfig) -> KvLedger {
+        assert!(config.page_size > 0, "page_size is 0");
+        KvLedger {
+            pool: PagePool::new(config.pages),
+            hasher: PrefixHasher::new(),
+            cache: PrefixCache::new(config.pages),
+            stats: PrefixStats::default(),
+            config,
+        }
+    }
+
+    /// Cached pages that begin `tokens` (all that are known of the sequence). At most
+    /// floor((tokens - 1) / page_size): the last token is always fed, for its logits.
+    /// Takes nothing: the answer holds until the next call that changes the ledger.
+    pub fn lookup(&self, table: &mut PageTable, tokens: &[TokenId]) -> Vec<PageId> {
+        assert!(table.pages.is_empty(), "a lookup for a sequence that holds pages");
+        if !self.config.prefix_caching {
+            return Vec::new();
+        }
+        let limit = tokens.len().saturating_sub(1) / self.config.page_size;
+        self.hash_to(table, tokens, limit);
+        table.hashes[..limit].iter().map_while(|&hash| self.cache.get(hash)).collect()
+    }
+
+    /// Whether [`KvLedger::admit`] can give `positions` positions, the pages in `hits` among them;
+    /// `headroom`: and leave the watermark free.
+    pub fn fits(&self, hits: &[PageId], positions: usize, headroom: bool) -> bool {
+        let idle_hits = hits.iter().filter(|&&page| self.pool.refs(page) == 0).count();
+        let fresh = self.pages_for(positions).saturating_sub(hits.len());
+        let watermark = if headroom { self.config.watermark_pages } else { 0 };
+        fresh + idle_hits + watermark <= self.pool.free()
+    }
+
+    /// Give an empty table the pages of `hits` (from [`KvLedger::lookup`] of the same `tokens`).
+    pub fn admit(&mut self, table: &mut PageTable, tokens: &[TokenId], hits: &[PageId]) {
+        assert!(table.pages.is_empty(), "a sequence that holds pages is admitted");
+        for &page in hits {
+            self.pool.share(page);
+            table.pages.push(page);
+        }
+        table.registered = hits.len();
+        if self.config.prefix_caching && !table.counted {
+            table.counted = true;
+            self.stats.queries_tokens += tokens.len() as u64;
+            self.stats.hits_tokens += (hits.len() * self.config.page_size) as u64;
+        }
+    }
+
+    /// Make the table reach `positions` positions; the new pages are at its end. False: there are not
+    /// enough free pages, and nothing changed.
+    pub fn grow(&mut self, table: &mut PageTable, positions: usize) -> bool {
+        let fresh = self.pages_for(positions).saturating_sub(table.pages.len());
+        if fresh > self.pool.free() {
+            return false;
+        }
+        for _ in 0..fresh {
+            let Some(page) = self.pool.take() else { unreachable!("free pages were counted") };
+            self.cache.evict(page);
+            table.pages.push(page);
+        }
+        true
+    }
+
+    /// Offer the table's full pages to the cache: those whose tokens are all known and whose `written`
+    /// first positions belong to steps that were planned before any reader is. Readers run in later
+    /// steps of the same device, hence after the writes, even if the writer is over by then.
+    pub fn register(&mut self, table: &mut PageTable, tokens: &[TokenId], written: usize) {
+        let full = written.min(tokens.len()) / self.config.page_size;
+        if full <= table.registered || !self.config.prefix_caching {
+            return;
+        }
+        self.hash_to(table, tokens, full);
+        for index in table.registered..full {
+            self.cache.insert(table.hashes[index], table.pages[index]);
+        }
+        table.registered = full;
+    }
+
+    /// Take back all pages of a table. Tail first, so that of a chain the tail is evicted before the
+    /// head, without which it could not be hit. Pages without a hash are given out next.
+    pub fn release(&mut self, table: &mut PageTable) {
+        for page in table.pages.drain(..).rev() {
+            let cached = self.cache.contains_page(page);
+            self.pool.release(page, if cached { End::Back } else { End::Front });
+        }
+        table.registered = 0;
+    }
+
+    /// Share of the pool that sequences hold, 0..=1. Cached pages that nobody holds count as free.
+    pub fn usage(&self) -> f64 {
+        1.0 - self.pool.free() as f64 / self.pool.capacity() as f64
+    }
+
+    pub fn stats(&self) -> PrefixStats {
+        self.stats
+    }
+
+    /// Panics unless the ledger agrees with itself and `tables` are all that hold pages. O(pages).
+    pub fn check<'a>(&self, tables: impl Iterator<Item = &'a PageTable>) {
+        let mut held = vec![0; self.config.pages];
+        for page in tables.flat_map(|table| &table.pages) {
+            held[page.index()] += 1;
+        }
+        assert_eq!(held[0], 0, "tables that hold the null page");
+        self.pool.check(&held);
+        self.cache.check();
+    }
+
+    fn pages_for(&self, positions: usize) -> usize {
+        positions.div_ceil(self.config.page_size)
+    }
+
+    fn hash_to(&self, table: &mut PageTable, tokens: &[TokenId], pages: usize) {
+        let size = self.config.page_size;
+        while table.hashes.len() < pages {
+            let parent = match table.hashes.last() {
+                Some(&hash) => hash,
+                None => self.hasher.root(table.group, table.adapter),
+            };
+            let start = table.hashes.len() * size;
+            table.hashes.push(self.hasher.page(parent, &tokens[start..start + size]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(pages: usize) -> KvLedger {
+        KvLedger::new(KvConfig { pages, page_size: 4, prefix_caching: true, watermark_pages: 1 })
+    }
+
+    fn table() -> PageTable {
+        PageTable::new(GroupId(0), AdapterId(0))
+    }
+
+    fn tokens(count: u32) -> Vec<TokenId> {
+        (0..count).map(TokenId).collect()
+    }
+
+    fn write(kv: &mut KvLedger, tokens: &[TokenId]) -> PageTable {
+        let mut table = table();
+        let hits = kv.lookup(&mut table, tokens);
+        kv.admit(&mut table, tokens, &hits);
+        assert!(kv.grow(&mut table, tokens.len()));
+        kv.register(&mut table, tokens, tokens.len());
+        table
+    }
+
+    #[test]
+    fn a_hit_leaves_the_last_token_to_feed() {
+        let mut kv = ledger(8);
+        let mut writer = write(&mut kv, &tokens(8));
+        kv.release(&mut writer);
+        assert_eq!(kv.usage(), 0.0);
+        assert_eq!(kv.lookup(&mut table(), &tokens(8)), [PageId(1)]);
+        assert_eq!(kv.lookup(&mut table(), &tokens(9)), [PageId(1), PageId(2)]);
+        assert_eq!(kv.lookup(&mut table(), &tokens(4)), []);
+        let mut other = PageTable::new(GroupId(0), AdapterId(7));
+        assert_eq!(kv.lookup(&mut other, &tokens(9)), []);
+    }
+
+    #[test]
+    fn a_page_is_cached_when_it_is_written_and_its_tokens_are_known() {
+        let mut kv = ledger(8);
+        let mut writer = table();
+        assert!(kv.grow(&mut writer, 8));
+        kv.register(&mut writer, &tokens(8), 3);
+        assert_eq!(kv.lookup(&mut table(), &tokens(9)).len(), 0);
+        kv.register(&mut writer, &tokens(7), 8);
+        assert_eq!(kv.lookup(&mut table(), &tokens(9)).len(), 1);
+        kv.register(&mut writer, &tokens(8), 8);
+        assert_eq!(kv.lookup(&mut table(), &tokens(9)).len(), 2);
+    }
+
+    #[test]
+    fn the_tail_of_a_chain_is_evicted_before_its_head() {
+        let mut kv = ledger(4);
+        let mut writer = write(&mut kv, &tokens(12));
+        kv.release(&mut writer);
+        let mut stranger = table();
+        assert!(kv.grow(&mut stranger, 4));
+        assert_eq!(stranger.pages(), [PageId(3)]);
+        assert_eq!(kv.lookup(&mut table(), &tokens(13)), [PageId(1), PageId(2)]);
+        kv.check([&stranger].into_iter());
+    }
+
+    #[test]
+    fn admission_counts_idle_hits_and_the_watermark() {
+        let mut kv = ledger(5);
+        let mut writer = write(&mut kv, &tokens(8));
+        let hits = kv.lookup(&mut table(), &tokens(9));
+        assert!(kv.fits(&hits, 16, false), "2 shared, 2 fresh of 2 free");
+        assert!(!kv.fits(&hits, 16, true), "the watermark is one page");
+        assert!(!kv.fits(&hits, 17, false));
+        kv.release(&mut writer);
+        assert!(kv.fits(&hits, 16, false), "2 idle hits, 2 fresh of 4 free");
+        assert!(!kv.fits(&hits, 17, false));
+    }
+
+    #[test]
+    fn growing_is_all_or_nothing() {
+        let mut kv = ledger(4);
+        let mut holder = table();
+        assert!(!kv.grow(&mut holder, 13));
+        assert_eq!(kv.usage(), 0.0);
+        assert!(kv.grow(&mut holder, 12));
+        assert_eq!(kv.usage(), 1.0);
+        kv.check([&holder].into_iter());
+    }
+
+    #[test]
+    fn a_sequence_counts_once_in_the_hit_rate() {
+        let mut kv = ledger(8);
+        let mut writer = write(&mut kv, &tokens(9));
+        kv.release(&mut writer);
+        let mut reader = write(&mut kv, &tokens(9));
+        kv.release(&mut reader);
+        let hits = kv.lookup(&mut reader, &tokens(9));
+        kv.admit(&mut reader, &tokens(9), &hits);
+        assert_eq!(kv.stats(), PrefixStats { queries_tokens: 18, hits_tokens: 8 });
+    }
+}

@@ -1,11 +1,357 @@
-//! Validated sampling parameters of one request.
+//! Validated sampling parameters of one request. The door parses a request's JSON once into
+//! [`SamplingParams`]; the engine reads the fields and makes the device's [`SamplerSpec`] from them.
+//! Reading is here, the rules and their texts are in [`super::verify`]. It knows no tensor and no text.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{json, python, verify, SamplerSpec};
+use crate::error::Result;
+use crate::ids::TokenId;
+use crate::invalid;
 
 /// What validation needs to know of the model.
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub vocab_size: u32,
+    /// Engine argument `max_logprobs`; -1 = the whole vocabulary.
     pub max_logprobs: i64,
 }
 
-#[derive(Debug, Clone)]
-pub struct SamplingParams {}
+/// Every value is inside its range: nothing downstream checks again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingParams {
+    /// Sequences to generate, at least 1.
+    pub n: u32,
+    /// [-2, 2]
+    pub presence_penalty: f64,
+    /// [-2, 2]
+    pub frequency_penalty: f64,
+    /// Finite and above 0.
+    pub repetition_penalty: f64,
+    /// 0 (greedy) or [0.01, 2].
+    pub temperature: f64,
+    /// (0, 1]
+    pub top_p: f64,
+    /// 0 = off.
+    pub top_k: u32,
+    /// [0, 1]
+    pub min_p: f64,
+    pub seed: Option<i64>,
+    /// At least 1; None = as many as the model's length leaves.
+    pub max_tokens: Option<u32>,
+    /// No stop before so many output tokens; not above `max_tokens`.
+    pub min_tokens: u32,
+    pub ignore_eos: bool,
+    /// No text is empty, their order is the client's.
+    pub stop: Vec<String>,
+    /// In the client's order, each once.
+    pub stop_token_ids: Vec<TokenId>,
+    pub include_stop_str_in_output: bool,
+    pub detokenize: bool,
+    pub skip_special_tokens: bool,
+    pub spaces_between_special_tokens: bool,
+    /// -1 = the whole vocabulary.
+    pub logprobs: Option<i64>,
+    /// Checked and then without effect: no output tensor carries them.
+    pub prompt_logprobs: Option<i64>,
+    /// Clamped to [-100, 100].
+    pub logit_bias: Vec<(TokenId, f32)>,
+    pub allowed_token_ids: Option<Vec<TokenId>>,
+    pub logprob_token_ids: Option<Vec<TokenId>>,
+    pub bad_words: Vec<String>,
+    pub thinking_token_budget: Option<u32>,
+    pub structured_outputs: Option<Value>,
+    pub repetition_detection: Option<Value>,
+    /// The adapter to use. Whether it exists is the door's question.
+    pub lora_name: Option<String>,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        SamplingParams {
+            n: 1,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repetition_penalty: 1.0,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            seed: None,
+            max_tokens: Some(16),
+            min_tokens: 0,
+            ignore_eos: false,
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            include_stop_str_in_output: false,
+            detokenize: true,
+            skip_special_tokens: true,
+            spaces_between_special_tokens: true,
+            logprobs: None,
+            prompt_logprobs: None,
+            logit_bias: Vec::new(),
+            allowed_token_ids: None,
+            logprob_token_ids: None,
+            bad_words: Vec::new(),
+            thinking_token_budget: None,
+            structured_outputs: None,
+            repetition_detection: None,
+            lora_name: None,
+        }
+    }
+}
+
+impl SamplingParams {
+    /// From the text of the `sampling_parameters` tensor. `NaN` and `Infinity` are numbers, as for Python.
+    ///
+    /// # Errors
+    /// InvalidArgument: not JSON or no object, with line and column; and what [`SamplingParams::parse`] says.
+    pub fn parse_text(text: &str, limits: &Limits) -> Result<SamplingParams> {
+        SamplingParams::parse(&json::object(text)?, limits)
+    }
+
+    /// From a JSON object. First all values are read in their order, as Python reads them, then an unknown
+    /// key fails, then the rules are checked in theirs.
+    ///
+    /// # Errors
+    /// InvalidArgument with the incumbent's text; Unsupported for what is legal but not built.
+    pub fn parse(source: &Map<String, Value>, limits: &Limits) -> Result<SamplingParams> {
+        let raw = Raw::read(source)?;
+        let params = verify::checked(raw, limits)?;
+        verify::built(&params)?;
+        Ok(params)
+    }
+
+    /// What a device needs. `eos`: the tokenizer's eos and all of generation_config; they are masked with
+    /// the stop ids until `min_tokens`, even when `ignore_eos`. `fallback_seed` is used without a seed.
+    pub fn sampler(&self, eos: &[TokenId], fallback_seed: u64) -> SamplerSpec {
+        let greedy = self.temperature == 0.0;
+        let mut masked = Vec::new();
+        if self.min_tokens > 0 {
+            masked.extend(eos.iter().chain(&self.stop_token_ids));
+            masked.sort_unstable();
+            masked.dedup();
+        }
+        SamplerSpec {
+            temperature: self.temperature as f32,
+            top_k: if greedy { 0 } else { self.top_k },
+            // As f32 a tiny top_p could become 0, which keeps nothing.
+            top_p: if greedy { 1.0 } else { (self.top_p as f32).max(f32::MIN_POSITIVE) },
+            min_p: if greedy { 0.0 } else { self.min_p as f32 },
+            repetition_penalty: self.repetition_penalty as f32,
+            frequency_penalty: self.frequency_penalty as f32,
+            presence_penalty: self.presence_penalty as f32,
+            seed: self.seed.map_or(fallback_seed, |seed| seed as u64),
+            min_tokens: self.min_tokens,
+            masked_until_min: Arc::from(masked),
+        }
+    }
+}
+
+/// The source after Python's coercions: of the right type, not yet checked. None = absent or null.
+#[derive(Default)]
+pub(super) struct Raw<'a> {
+    pub n: Option<i128>,
+    pub presence_penalty: Option<f64>,
+    pub frequency_penalty: Option<f64>,
+    pub repetition_penalty: Option<f64>,
+    pub temperature: Option<f64>,
+    pub top_p: Option<f64>,
+    pub top_k: Option<i128>,
+    pub min_p: Option<f64>,
+    pub seed: Option<i128>,
+    /// The outer None = absent: null lifts the default limit of 16.
+    pub max_tokens: Option<Option<i128>>,
+    pub min_tokens: Option<i128>,
+    pub ignore_eos: Option<bool>,
+    pub include_stop_str_in_output: Option<bool>,
+    pub detokenize: Option<bool>,
+    pub skip_special_tokens: Option<bool>,
+    pub spaces_between_special_tokens: Option<bool>,
+    pub logprobs: Option<i128>,
+    pub prompt_logprobs: Option<i128>,
+    pub thinking_token_budget: Option<i128>,
+    pub stop: Option<&'a Value>,
+    pub stop_token_ids: Option<&'a Value>,
+    pub bad_words: Option<&'a Value>,
+    pub logit_bias: Option<&'a Value>,
+    pub allowed_token_ids: Option<&'a Value>,
+    pub logprob_token_ids: Option<&'a Value>,
+    pub structured_outputs: Option<&'a Value>,
+    pub repetition_detection: Option<&'a Value>,
+    pub lora_name: Option<&'a Value>,
+}
+
+impl<'a> Raw<'a> {
+    fn read(source: &'a Map<String, Value>) -> Result<Raw<'a>> {
+        let mut raw = Raw::default();
+        let mut unknown = None;
+        for (key, value) in source {
+            if !raw.read_one(key, value)? {
+                unknown = unknown.or(Some(key));
+            }
+        }
+        match unknown {
+            None => Ok(raw),
+            Some(key) => Err(invalid!("Unexpected keyword argument '{key}'")),
+        }
+    }
+
+    /// False for a key that nobody knows.
+    fn read_one(&mut self, key: &str, value: &'a Value) -> Result<bool> {
+        let any = Some(value).filter(|v| !v.is_null());
+        match key {
+            "n" => self.n = python::int(value)?,
+            "presence_penalty" => self.presence_penalty = python::float(value)?,
+            "frequency_penalty" => self.frequency_penalty = python::float(value)?,
+            "repetition_penalty" => self.repetition_penalty = python::float(value)?,
+            "temperature" => self.temperature = python::float(value)?,
+            "top_p" => self.top_p = python::float(value)?,
+            "top_k" => self.top_k = python::int(value)?,
+            "min_p" => self.min_p = python::float(value)?,
+            "seed" => self.seed = python::int(value)?,
+            "max_tokens" => self.max_tokens = Some(python::int(value)?),
+            "min_tokens" => self.min_tokens = python::int(value)?,
+            "logprobs" => self.logprobs = python::int(value)?,
+            "prompt_logprobs" => self.prompt_logprobs = python::int(value)?,
+            "thinking_token_budget" => self.thinking_token_budget = python::int(value)?,
+            "ignore_eos" => self.ignore_eos = python::truth(value),
+            "include_stop_str_in_output" => {
+                self.include_stop_str_in_output = python::truth(value);
+            }
+            "detokenize" => self.detokenize = python::truth(value),
+            "skip_special_tokens" => self.skip_special_tokens = python::truth(value),
+            "spaces_between_special_tokens" => {
+                self.spaces_between_special_tokens = python::truth(value);
+            }
+            "stop" => self.stop = any,
+            "stop_token_ids" => self.stop_token_ids = any,
+            "bad_words" => self.bad_words = any,
+            "logit_bias" => self.logit_bias = any,
+            "allowed_token_ids" => self.allowed_token_ids = any,
+            "logprob_token_ids" => self.logprob_token_ids = any,
+            "structured_outputs" => self.structured_outputs = any,
+            "repetition_detection" => self.repetition_detection = any,
+            "lora_name" => self.lora_name = any,
+            // Coerced, so that nonsense fails as it always did, and then without meaning for us.
+            "output_text_buffer_length" | "routed_experts_prompt_start" => {
+                python::int(value)?;
+            }
+            // `id` is HTTP's request id, which the server hands on as a parameter.
+            "id"
+            | "extra_args"
+            | "output_kind"
+            | "skip_reading_prefix_cache"
+            | "skip_clone"
+            | "flat_logprobs" => {}
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use serde_json::json;
+
+    const LIMITS: Limits = Limits { vocab_size: 100, max_logprobs: 20 };
+
+    fn parse(value: Value) -> Result<SamplingParams> {
+        SamplingParams::parse(value.as_object().unwrap(), &LIMITS)
+    }
+
+    /// Null is "unset" for every key; the incumbent's int(None) error is not kept.
+    #[test]
+    fn null_is_unset() {
+        let keys = ["n", "top_k", "temperature", "seed", "stop", "stop_token_ids", "logprobs"]
+            .into_iter()
+            .chain(["ignore_eos", "detokenize", "bad_words", "logit_bias", "lora_name", "min_p"]);
+        let source: Map<String, Value> = keys.map(|k| (k.to_string(), Value::Null)).collect();
+        let params = SamplingParams::parse(&source, &LIMITS).unwrap();
+        assert_eq!(params, SamplingParams::default());
+        assert_eq!(params.max_tokens, Some(16));
+        assert_eq!(parse(json!({"max_tokens": null})).unwrap().max_tokens, None);
+    }
+
+    #[test]
+    fn values_are_read_before_keys_are_known_before_rules_hold() {
+        let text = |v| parse(v).unwrap_err().to_string();
+        assert_eq!(
+            text(json!({"foo": 1, "n": 0, "top_k": "x"})),
+            "invalid literal for int() with base 10: 'x'"
+        );
+        assert_eq!(text(json!({"foo": 1, "bar": 1, "n": 0})), "Unexpected keyword argument 'foo'");
+        assert_eq!(
+            text(json!({"guided_decoding": {}})),
+            "Unexpected keyword argument 'guided_decoding'"
+        );
+        assert_eq!(text(json!({"min_p": 7, "n": 0})), "n must be at least 1, got 0.");
+    }
+
+    #[test]
+    fn keys_without_meaning_are_ignored() {
+        let params = parse(json!({
+            "id": "7", "extra_args": {"a": 1}, "output_kind": 2, "flat_logprobs": true,
+            "skip_reading_prefix_cache": true, "skip_clone": 1, "prompt_logprobs": 2,
+        }));
+        assert_eq!(
+            params.unwrap(),
+            SamplingParams { prompt_logprobs: Some(2), ..SamplingParams::default() }
+        );
+    }
+
+    #[test]
+    fn strings_become_numbers() {
+        let params = parse(json!({
+            "max_tokens": "1500", "temperature": "0", "top_p": "1", "seed": "-7", "top_k": 2.9,
+            "ignore_eos": "false", "skip_special_tokens": "False", "stop_token_ids": [5, 2, 5],
+            "stop": "abc",
+        }))
+        .unwrap();
+        assert_eq!(
+            params,
+            SamplingParams {
+                max_tokens: Some(1500),
+                temperature: 0.0,
+                seed: Some(-7),
+                top_k: 2,
+                skip_special_tokens: false,
+                stop_token_ids: vec![TokenId(5), TokenId(2)],
+                stop: vec!["abc".into()],
+                ..SamplingParams::default()
+            }
+        );
+    }
+
+    #[test]
+    fn the_spec_of_a_device() {
+        let eos = [TokenId(2), TokenId(9)];
+        let greedy = parse(json!({"temperature": 0, "top_k": 5, "top_p": 0.5, "min_p": 0.1}))
+            .unwrap()
+            .sampler(&eos, 77);
+        assert_eq!(greedy, SamplerSpec { seed: 77, ..SamplerSpec::default() });
+
+        let params = parse(json!({
+            "temperature": 0.001, "seed": -2, "min_tokens": 3, "stop_token_ids": [9, 4],
+            "ignore_eos": true, "top_k": -1,
+        }))
+        .unwrap();
+        let spec = params.sampler(&eos, 77);
+        assert_eq!(spec.temperature, 0.01);
+        assert_eq!(spec.top_k, 0);
+        assert_eq!(spec.seed, -2i64 as u64);
+        assert_eq!(*spec.masked_until_min, [TokenId(2), TokenId(4), TokenId(9)]);
+        assert_eq!(parse(json!({"seed": -1})).unwrap().sampler(&[], 77).seed, 77);
+        assert!(parse(json!({"top_p": 1e-60})).unwrap().sampler(&[], 0).top_p > 0.0);
+    }
+
+    #[test]
+    fn errors_say_what_helps() {
+        assert!(matches!(parse(json!({"top_p": 0})), Err(Error::InvalidArgument(_))));
+        assert!(matches!(parse(json!({"logprobs": 1})), Err(Error::Unsupported(_))));
+    }
+}

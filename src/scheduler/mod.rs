@@ -1,1 +1,300 @@
-//! (room scheduler)
+//! THE POLICY: which sequences run in the next step, and with which tokens. A function of its own
+//! queues and the ledger: no device, no clock, no thread, no randomness, so a run can be repeated
+//! exactly. Called by `engine`; it never sees text, clients or models.
+//!
+//! # A step
+//! There is no prefill phase and no decode phase: a sequence has tokens, some of them were fed, and a
+//! step feeds some of the rest within a budget of token rows.
+//! 1. What runs goes first, in order of admission. If the pool has no page for a sequence's next
+//!    tokens, the sequence that was admitted last is preempted, until there is one: it gives up its
+//!    pages, waits at the head of the queue and later computes everything anew (often from the cache).
+//! 2. Then, unless something was preempted, waiting sequences are admitted strictly in order, while
+//!    budget, a slot and pages for all of their known tokens are there.
+//!
+//! # Steps in flight
+//! Step n + 1 may be planned before the tokens of step n are known: a sequence then feeds "the token
+//! its slot sampled last". When a sequence ends or is preempted, steps that were planned before may
+//! still work on its slot and pages. Slot and pages are nevertheless free at once, because the device
+//! runs steps in order: whoever gets them does so in a later step, which first sees the changes
+//! `Close` and `Open`. Only the late *results* have to be dropped: each planned sampling row notes the
+//! stay in the slot that it was planned for, and [`Scheduler::commit`] drops those whose stay is over.
+
+mod config;
+mod report;
+mod sequence;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+pub use config::SchedulerConfig;
+pub use report::{Arrival, SchedulerStats};
+pub use sequence::NewSequence;
+
+use crate::error::Result;
+use crate::ids::{PageId, RequestId, SlotId};
+use crate::invalid;
+use crate::kv::{KvConfig, KvLedger};
+use crate::plan::{SlotChange, StepPlan, StepResult};
+use sequence::{Seats, Sequence};
+
+/// A planned step without result: the slot and the stay of each row that samples, in row order.
+#[derive(Debug)]
+struct InFlight {
+    step: u64,
+    samples: Vec<(SlotId, u64)>,
+}
+
+#[derive(Debug)]
+pub struct Scheduler {
+    config: SchedulerConfig,
+    kv: KvLedger,
+    waiting: VecDeque<Box<Sequence>>,
+    /// Slots in order of admission.
+    running: Vec<SlotId>,
+    seats: Seats,
+    /// For the next plan: what happened to slots since the last one.
+    changes: Vec<SlotChange>,
+    in_flight: VecDeque<InFlight>,
+    step: u64,
+    stays: u64,
+    preemptions: u64,
+}
+
+impl Scheduler {
+    /// # Errors
+    /// InvalidArgument if the limits contradict each other or the pool cannot hold one sequence of
+    /// `max_model_len`; names the key to change.
+    pub fn new(config: SchedulerConfig) -> Result<Scheduler> {
+        config.validate()?;
+        let kv = KvLedger::new(KvConfig {
+            pages: config.pages,
+            page_size: config.page_size,
+            prefix_caching: config.prefix_caching,
+            watermark_pages: (config.watermark * config.pages as f64) as usize,
+        });
+        Ok(Scheduler {
+            kv,
+            waiting: VecDeque::new(),
+            running: Vec::with_capacity(config.max_num_seqs),
+            seats: Seats::new(config.max_num_seqs),
+            changes: Vec::new(),
+            in_flight: VecDeque::with_capacity(config.depth),
+            step: 0,
+            stays: 0,
+            preemptions: 0,
+            config,
+        })
+    }
+
+    /// Put a sequence at the end of the queue. How many may wait is the caller's limit.
+    ///
+    /// # Errors
+    /// InvalidArgument if it could never run: an empty prompt, no token to generate, or a prompt that
+    /// leaves no room for a token below `max_model_len` (which the pool is known to hold).
+    pub fn add(&mut self, new: NewSequence) -> Result<()> {
+        let (prompt_tokens, max_model_len) = (new.prompt.len(), self.config.max_model_len);
+        if prompt_tokens == 0 {
+            return Err(invalid!("The prompt has no tokens."));
+        }
+        if new.max_tokens == 0 {
+            return Err(invalid!("max_tokens must be at least 1, got 0."));
+        }
+        if prompt_tokens >= max_model_len {
+            return Err(invalid!(
+                "The prompt has {prompt_tokens} tokens and needs room for one more, max_model_len is \
+                 {max_model_len} tokens. Shorten the prompt or increase max_model_len."
+            ));
+        }
+        self.waiting.push_back(Box::new(Sequence::new(new, max_model_len)));
+        Ok(())
+    }
+
+    /// The request is over, for whatever reason (stop, cancel, error): forget it, wherever it is. Its
+    /// tokens in flight will be dropped. False: it was not here (any more).
+    pub fn finish(&mut self, id: RequestId) -> bool {
+        if let Some(at) = self.running.iter().position(|&slot| self.seats[slot].id == id) {
+            self.vacate(at);
+            return true;
+        }
+        let found = self.waiting.iter().position(|sequence| sequence.id == id);
+        found.is_some_and(|at| self.waiting.remove(at).is_some())
+    }
+
+    /// The next step, or None if there is nothing to do before a result or a request comes.
+    /// A plan that was returned must be run, in order; at most `depth` may be uncommitted.
+    pub fn plan(&mut self) -> Option<StepPlan> {
+        assert!(self.in_flight.len() < self.config.depth, "too many steps in flight");
+        let mut plan = StepPlan { step: self.step + 1, ..StepPlan::default() };
+        let mut budget = self.config.max_num_batched_tokens;
+        let preempted = self.plan_running(&mut plan, &mut budget);
+        if !preempted {
+            self.plan_waiting(&mut plan, &mut budget);
+        }
+        if plan.rows.is_empty() {
+            return None;
+        }
+        plan.changes = std::mem::take(&mut self.changes);
+        self.launch(&plan);
+        Some(plan)
+    }
+
+    /// Take the result of the oldest planned step: append its tokens to their sequences and say whose
+    /// they are. Drops tokens of sequences that are over or were preempted since.
+    pub fn commit(&mut self, result: &StepResult) -> Vec<Arrival> {
+        let Some(planned) = self.in_flight.pop_front() else { panic!("no step is in flight") };
+        assert_eq!(planned.step, result.step, "results come in the order of steps");
+        assert_eq!(planned.samples.len(), result.samples.len(), "samples of step {}", result.step);
+        let mut arrivals = Vec::with_capacity(result.samples.len());
+        for ((slot, stay), sampled) in planned.samples.into_iter().zip(&result.samples) {
+            assert_eq!(slot, sampled.slot, "samples of step {} come in row order", result.step);
+            let [token] = sampled.tokens[..] else { panic!("slot {slot} sampled not one token") };
+            let Some(sequence) = self.seats.get(slot, stay) else { continue };
+            sequence.arrive(token);
+            self.kv.register(&mut sequence.table, &sequence.tokens, sequence.fed);
+            let (id, at_limit) = (sequence.id, sequence.tokens.len() >= sequence.limit);
+            if at_limit {
+                self.finish(id);
+            }
+            arrivals.push(Arrival { id, token, at_limit });
+        }
+        arrivals
+    }
+
+    pub fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn running_len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Steps that were planned and not committed.
+    pub fn in_flight_len(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub fn stats(&self) -> SchedulerStats {
+        let prefix = self.kv.stats();
+        SchedulerStats {
+            running: self.running.len(),
+            waiting: self.waiting.len(),
+            kv_usage: self.kv.usage(),
+            prefix_queries_tokens: prefix.queries_tokens,
+            prefix_hits_tokens: prefix.hits_tokens,
+            preemptions: self.preemptions,
+        }
+    }
+
+    /// Panics unless every page is accounted for. O(pages): for tests and idle moments.
+    pub fn check(&self) {
+        self.kv.check(self.running.iter().map(|&slot| &self.seats[slot].table));
+    }
+
+    /// Feed what runs, in order of admission. True if that cost a preemption.
+    fn plan_running(&mut self, plan: &mut StepPlan, budget: &mut usize) -> bool {
+        let mut preempted = false;
+        let mut at = 0;
+        while at < self.running.len() && *budget > 0 {
+            let slot = self.running[at];
+            let sequence = &mut self.seats[slot];
+            let count = self.config.share(sequence.unfed(), *budget);
+            if count > 0 {
+                let held = sequence.table.pages().len();
+                if !self.kv.grow(&mut sequence.table, sequence.fed + count) {
+                    // Victims come from the end and rows are planned from the front: a victim has no
+                    // row in this plan yet.
+                    preempted = true;
+                    self.preempt_last();
+                    continue;
+                }
+                self.push_pages(slot, held);
+                self.seats[slot].feed(count, slot, plan);
+                *budget -= count;
+            }
+            at += 1;
+        }
+        preempted
+    }
+
+    /// Admit from the head of the queue. The first that does not fit ends it: nobody overtakes.
+    fn plan_waiting(&mut self, plan: &mut StepPlan, budget: &mut usize) {
+        while *budget > 0 && self.seats.any_free() {
+            let Some(sequence) = self.waiting.front_mut() else { break };
+            let hits = self.kv.lookup(&mut sequence.table, &sequence.tokens);
+            let cached = hits.len() * self.config.page_size;
+            let unfed = sequence.tokens.len() - cached;
+            if !self.config.chunked_prefill && unfed > *budget {
+                break;
+            }
+            let count = self.config.share(unfed, *budget);
+            let reserve = self.config.reserve_full_isl;
+            let positions = if reserve { sequence.tokens.len() } else { cached + count };
+            if !self.kv.fits(&hits, positions, !self.running.is_empty()) {
+                break;
+            }
+            let Some(sequence) = self.waiting.pop_front() else { break };
+            let slot = self.admit(sequence, &hits);
+            let sequence = &mut self.seats[slot];
+            let grown = self.kv.grow(&mut sequence.table, cached + count);
+            assert!(grown, "an admitted sequence has its first pages");
+            self.push_pages(slot, 0);
+            self.seats[slot].feed(count, slot, plan);
+            *budget -= count;
+        }
+    }
+
+    /// From the queue to a slot, with the cached pages `hits`.
+    fn admit(&mut self, mut sequence: Box<Sequence>, hits: &[PageId]) -> SlotId {
+        self.kv.admit(&mut sequence.table, &sequence.tokens, hits);
+        self.stays += 1;
+        sequence.stay = self.stays;
+        sequence.fed = hits.len() * self.config.page_size;
+        let slot = self.seats.sit(sequence);
+        self.changes.push(SlotChange::Open(Box::new(self.seats[slot].open(slot))));
+        self.running.push(slot);
+        slot
+    }
+
+    /// Tell the slot's row of the pages after the first `held`.
+    fn push_pages(&mut self, slot: SlotId, held: usize) {
+        let table = &self.seats[slot].table;
+        if held < table.pages().len() {
+            let pages = table.pages()[held..].to_vec();
+            self.changes.push(SlotChange::Pages { slot, group: table.group(), pages });
+        }
+    }
+
+    /// The plan is final: note who awaits a token, and let the pages it fills be hit from now on.
+    /// Not earlier: a reader in the same step would race with the writes.
+    fn launch(&mut self, plan: &StepPlan) {
+        self.step = plan.step;
+        let mut samples = Vec::with_capacity(plan.rows.len());
+        for row in &plan.rows {
+            let sequence = &mut self.seats[row.slot];
+            self.kv.register(&mut sequence.table, &sequence.tokens, sequence.fed);
+            if row.sample {
+                samples.push((row.slot, sequence.stay));
+            }
+        }
+        self.in_flight.push_back(InFlight { step: plan.step, samples });
+    }
+
+    fn preempt_last(&mut self) {
+        // The first in line could always go on alone, since the pool holds `max_model_len`.
+        assert!(self.running.len() > 1, "one sequence alone has all pages and wants more");
+        let mut sequence = self.vacate(self.running.len() - 1);
+        sequence.rewind();
+        self.waiting.push_front(sequence);
+        self.preemptions += 1;
+    }
+
+    /// Give up the slot and the pages of the `at`-th running sequence.
+    fn vacate(&mut self, at: usize) -> Box<Sequence> {
+        let slot = self.running.remove(at);
+        let mut sequence = self.seats.leave(slot);
+        self.kv.release(&mut sequence.table);
+        self.changes.push(SlotChange::Close { slot });
+        sequence
+    }
+}

@@ -1,1 +1,17 @@
-//! (room text)
+//! THE WORDS: tokenizer, incremental detokeniser, stop strings. `engine` gives it a prompt and gets ids
+//! ([`Tokenizer::encode`]), gives it sampled ids and gets the text a client may see ([`TextStream`]). It
+//! knows sampling parameters, but no model, no device and no Triton.
+
+mod detokenize;
+mod limits;
+mod load;
+mod stop;
+mod tokenizer;
+
+pub use detokenize::Detokenizer;
+pub use limits::{check_prompt_chars, check_prompt_tokens};
+pub use stop::TextStream;
+pub use tokenizer::Tokenizer;
+
+#[cfg(test)]
+mod testing;

@@ -1,1 +1,387 @@
-//! cpu
+//! The CPU device: truth. Activations in f32, weights and pages as stored, plain loops in a fixed order:
+//! a row's numbers depend on nothing but the row (design law 12). It grades every other device, runs
+//! the demo, and serves where no GPU is. `engine` makes it, `model::decoder` calls its verbs.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`buffer`] | zeroed, aligned memory |
+//! | [`weight`] | weights in panels |
+//! | [`simd`] | inner loops per instruction set |
+//! | [`numbers`] | arithmetic of one vector |
+//! | [`attention`] | KV pool, attention, rope |
+//! | [`slots`] | slot rows, current batch |
+
+pub mod attention;
+pub mod buffer;
+pub mod numbers;
+pub mod simd;
+pub mod slots;
+pub mod weight;
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+
+use self::attention::{attend_row, Half, Pool, RopeTable, Scratch};
+use self::buffer::Tensor;
+use self::simd::{with_isa, Isa, Job};
+use self::slots::Slots;
+use self::weight::Weight;
+use super::{Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, WeightDesc};
+use crate::error::Result;
+use crate::ids::TokenId;
+use crate::internal;
+use crate::plan::{Late, Sampled, StepPlan, StepResult};
+
+/// Work below these is done by the caller alone: waking a thread costs some 10 us, and another thread
+/// may want the core. Weight bytes count where rows are few, multiply-adds where they are many.
+const SHARED_FROM_BYTES: usize = 2 << 20;
+const SHARED_FROM_MACS: usize = 16 << 20;
+/// Of attention, which runs at a fraction of a linear's speed.
+const SHARED_FROM_ATTENTION_MACS: usize = 4 << 20;
+
+pub struct Cpu {
+    isa: Isa,
+    threads: usize,
+    workers: rayon::ThreadPool,
+    pool: Option<Pool>,
+    slots: Slots,
+    ropes: Vec<RopeTable>,
+    results: VecDeque<StepResult>,
+}
+
+impl Cpu {
+    /// A device of `threads` threads (0: one per core), one of which is the caller's.
+    ///
+    /// # Errors
+    /// The operating system refuses a thread.
+    pub fn new(threads: usize) -> Result<Cpu> {
+        Cpu::with_isa(threads, Isa::detect())
+    }
+
+    /// The same with a given instruction set, for comparisons.
+    pub fn with_isa(threads: usize, isa: Isa) -> Result<Cpu> {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = if threads == 0 { cores } else { threads };
+        let workers = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("cpu-{i}"))
+            .build()
+            .map_err(|e| internal!("cannot start {threads} CPU threads: {e}"))?;
+        Ok(Cpu {
+            isa,
+            threads,
+            workers,
+            pool: None,
+            slots: Slots::default(),
+            ropes: Vec::new(),
+            results: VecDeque::new(),
+        })
+    }
+
+    /// Run `work` on the caller's thread and, if it is worth it, on all others.
+    fn share(&self, worth_it: bool, work: &(impl Fn() + Sync)) {
+        if !worth_it || self.threads == 1 {
+            return work();
+        }
+        self.workers.in_place_scope(|scope| {
+            for _ in 1..self.threads {
+                scope.spawn(|_| work());
+            }
+            work();
+        });
+    }
+
+    fn matmul(
+        &self,
+        rows: usize,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        act: Option<Activation>,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) {
+        if rows == 0 {
+            return;
+        }
+        let panels = weight.panels();
+        let bias = bias.map(Weight::vector);
+        let macs = rows * panels.inputs * panels.outputs;
+        let worth_it = panels.bytes() >= SHARED_FROM_BYTES || macs >= SHARED_FROM_MACS;
+        let worth_it = worth_it && panels.count() > 1;
+        let job = Job::new(self.isa, panels, bias, act, rows, &x.data, &mut out.data);
+        self.share(worth_it, &|| job.work());
+    }
+
+    fn rows(&self) -> usize {
+        self.slots.batch.rows.len()
+    }
+}
+
+impl Device for Cpu {
+    type Tensor = Tensor;
+    type Weight = Weight;
+
+    fn info(&self) -> DeviceInfo {
+        let (total_bytes, free_bytes) = memory();
+        let name = format!("cpu ({}, {} threads)", self.isa.name(), self.threads);
+        DeviceInfo { name, total_bytes, free_bytes, depth: 1 }
+    }
+
+    fn upload(&mut self, weight: WeightDesc<'_>) -> Result<Weight> {
+        Weight::pack(&weight, &self.workers)
+    }
+
+    fn tensor(&mut self, rows: usize, width: usize) -> Result<Tensor> {
+        Ok(Tensor::new(rows, width))
+    }
+
+    fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
+        Ok(Tensor::new(rows, vocab))
+    }
+
+    fn reserve(&mut self, limits: &Limits) -> Result<()> {
+        self.pool = Some(Pool::new(limits));
+        let Limits { slots, step_tokens, pages, page_size, .. } = *limits;
+        self.slots = Slots::new(slots, step_tokens, pages, page_size);
+        Ok(())
+    }
+
+    fn begin(&mut self, plan: &StepPlan) -> Result<()> {
+        self.slots.begin(plan)
+    }
+
+    fn sample(&mut self, logits: &mut Tensor, late: &Late) -> Result<()> {
+        let samples = std::mem::take(&mut self.slots.batch.samples);
+        let mut result = StepResult { step: self.slots.batch.step, samples: Vec::new() };
+        for (i, &(slot, _)) in samples.iter().enumerate() {
+            let mask = late.masks.iter().find(|(s, _)| *s == slot).map(|(_, mask)| &mask[..]);
+            let row = self.slots.row_mut(slot)?;
+            let token = choose(self.isa, row, mask, logits.row_mut(i));
+            row.accept(token);
+            result.samples.push(Sampled { slot, tokens: vec![token] });
+        }
+        self.slots.batch.samples = samples;
+        self.results.push_back(result);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepResult> {
+        self.results.pop_front().ok_or_else(|| internal!("no step to collect"))
+    }
+
+    fn embed(&mut self, table: &Weight, scale: f32, out: &mut Tensor) -> Result<()> {
+        for (r, row) in self.slots.batch.rows.iter().enumerate() {
+            if row.token.index() >= table.outputs {
+                return Err(internal!("token {} of {}", row.token, table.outputs));
+            }
+            let out = out.row_mut(r);
+            table.table_row(row.token.index(), |i, x| out[i] = x * scale);
+        }
+        Ok(())
+    }
+
+    fn add_positions(&mut self, table: &Weight, offset: usize, x: &mut Tensor) -> Result<()> {
+        for (r, row) in self.slots.batch.rows.iter().enumerate() {
+            let position = row.position + offset;
+            if position >= table.outputs {
+                return Err(internal!("position {position} of {}", table.outputs));
+            }
+            let x = x.row_mut(r);
+            table.table_row(position, |i, p| x[i] += p);
+        }
+        Ok(())
+    }
+
+    fn norm(&mut self, norm: &Norm<Weight>, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        let (w, b) = (norm.weight.vector(), norm.bias.as_ref().map(Weight::vector));
+        with_isa(
+            self.isa,
+            #[inline(always)]
+            || {
+                for r in 0..self.rows() {
+                    numbers::norm(norm.kind, norm.eps, w, b, x.row(r), out.row_mut(r));
+                }
+            },
+        );
+        Ok(())
+    }
+
+    fn add_norm(
+        &mut self,
+        norm: &Norm<Weight>,
+        delta: &Tensor,
+        residual: &mut Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let (w, b) = (norm.weight.vector(), norm.bias.as_ref().map(Weight::vector));
+        with_isa(
+            self.isa,
+            #[inline(always)]
+            || {
+                for r in 0..self.rows() {
+                    let residual = residual.row_mut(r);
+                    residual.iter_mut().zip(delta.row(r)).for_each(|(x, d)| *x += d);
+                    numbers::norm(norm.kind, norm.eps, w, b, residual, out.row_mut(r));
+                }
+            },
+        );
+        Ok(())
+    }
+
+    fn linear(
+        &mut self,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.matmul(self.rows(), weight, bias, None, x, out);
+        Ok(())
+    }
+
+    fn linear_act(
+        &mut self,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        act: Activation,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.matmul(self.rows(), weight, bias, Some(act), x, out);
+        Ok(())
+    }
+
+    fn rope_store(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        rope: Option<&Rope>,
+        qkv: &mut Tensor,
+    ) -> Result<()> {
+        let Cpu { slots, ropes, pool, .. } = self;
+        let pool = pool.as_mut().ok_or_else(|| internal!("no pages were reserved"))?;
+        let table = rope.map(|rope| {
+            let known = ropes.iter().position(|t| t.is_for(rope)).unwrap_or_else(|| {
+                ropes.push(RopeTable::new(rope));
+                ropes.len() - 1
+            });
+            let last = slots.batch.rows.iter().map(|r| r.position).max().unwrap_or(0);
+            ropes[known].extend_to(last);
+            &ropes[known]
+        });
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        for (r, row) in slots.batch.rows.iter().enumerate() {
+            let pages = &slots.row(row.slot)?.pages;
+            let vector = qkv.row_mut(r);
+            if let Some(table) = table {
+                let heads = vector[..q + kv].chunks_exact_mut(spec.head_dim);
+                heads.for_each(|head| table.rotate(row.position, head));
+            }
+            let (k, v) = vector[q..].split_at(kv);
+            for (half, values) in [(Half::K, k), (Half::V, v)] {
+                for (head, values) in values.chunks_exact(spec.head_dim).enumerate() {
+                    pool.store(layer, pages, row.position, half, head, values);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attend(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        qkv: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let pool = self.pool.as_ref().ok_or_else(|| internal!("no pages were reserved"))?;
+        let rows = &self.slots.batch.rows;
+        let q = spec.heads * spec.head_dim;
+        let keys: usize = rows.iter().map(|r| r.position + 1).sum();
+        let worth_it = rows.len() > 1 && 2 * keys * q >= SHARED_FROM_ATTENTION_MACS;
+        let width = out.width;
+        let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(rows).enumerate());
+        let lost = Mutex::new(None);
+        self.share(worth_it, &|| {
+            let mut scratch = Scratch::new(pool);
+            loop {
+                let Some((r, (out, row))) = todo.lock().next() else { return };
+                let pages = match self.slots.row(row.slot) {
+                    Ok(slot) => &slot.pages,
+                    Err(e) => return *lost.lock() = Some(e),
+                };
+                let (position, q) = (row.position, &qkv.row(r)[..q]);
+                with_isa(
+                    self.isa,
+                    #[inline(always)]
+                    || attend_row(pool, layer, spec, pages, position, q, out, &mut scratch),
+                );
+            }
+        });
+        lost.into_inner().map_or(Ok(()), Err)
+    }
+
+    fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        for (s, &(_, last)) in self.slots.batch.samples.iter().enumerate() {
+            out.row_mut(s).copy_from_slice(x.row(last));
+        }
+        Ok(())
+    }
+
+    fn linear_gathered(&mut self, weight: &Weight, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        self.matmul(self.slots.batch.samples.len(), weight, None, None, x, out);
+        Ok(())
+    }
+
+    fn logits(
+        &mut self,
+        head: &Weight,
+        softcap: Option<f32>,
+        x: &Tensor,
+        logits: &mut Tensor,
+    ) -> Result<()> {
+        let rows = self.slots.batch.samples.len();
+        self.matmul(rows, head, None, None, x, logits);
+        if let Some(cap) = softcap {
+            let used = &mut logits.data[..rows * head.outputs];
+            used.iter_mut().for_each(|l| *l = cap * numbers::tanh(*l / cap));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, tensor: &Tensor, rows: usize) -> Result<Vec<f32>> {
+        let len = rows * tensor.width;
+        let data =
+            tensor.data.get(..len).ok_or_else(|| internal!("{rows} of {} rows", tensor.rows))?;
+        Ok(data.to_vec())
+    }
+}
+
+/// Greedy: the largest logit, the lowest id of equals.
+fn choose(isa: Isa, _row: &slots::SlotRow, _mask: Option<&[u32]>, logits: &mut [f32]) -> TokenId {
+    with_isa(
+        isa,
+        #[inline(always)]
+        || numbers::argmax(logits),
+    )
+}
+
+/// Memory of this machine, or of the container if it has less: (total, available) in bytes.
+fn memory() -> (u64, u64) {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = info.lines().find(|l| l.starts_with(name))?;
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    };
+    let total = field("MemTotal:").unwrap_or(0);
+    let free = field("MemAvailable:").unwrap_or(total);
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    match number("/sys/fs/cgroup/memory.max") {
+        Some(limit) if limit < total => {
+            let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
+            (limit, free.min(limit.saturating_sub(used)))
+        }
+        _ => (total, free),
+    }
+}

@@ -1,0 +1,402 @@
+//! The inner loops of the CPU device, once per instruction set, and the only `unsafe` of this room:
+//! calls into `#[target_feature]` functions and vector loads in them. Which set runs is found at run
+//! time. All sets give the same bits: the scalar twin grades the others in tests.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::numbers;
+use super::weight::{Elements, Panels, LANES};
+use crate::device::Activation;
+
+/// Token rows that share one pass over a panel. 6 rows x 4 AVX-512 registers of sums, 4 of weights and
+/// one of input fill the 32 registers best.
+const BLOCK: usize = 6;
+
+type Tile = [[f32; LANES]; BLOCK];
+
+/// An instruction set that this machine has: only [`Isa::detect`] and [`Isa::all`] make one, which is
+/// what the calls into `#[target_feature]` functions rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isa(Level);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// The widest set of this machine.
+    pub fn detect() -> Isa {
+        let all = Isa::all();
+        all[all.len() - 1]
+    }
+
+    /// All sets of this machine, the scalar twin first.
+    pub fn all() -> Vec<Isa> {
+        let mut all = vec![Isa(Level::Scalar)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if avx2 {
+                all.push(Isa(Level::Avx2));
+            }
+            if avx2 && avx512 {
+                all.push(Isa(Level::Avx512));
+            }
+        }
+        all
+    }
+
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Level::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "AVX-512",
+        }
+    }
+}
+
+/// Run a piece of plain code compiled for the instruction set: loops in `f` (and what is inlined into
+/// it) use its registers. `f` must be `#[inline(always)]` all the way down to gain.
+#[inline(always)]
+pub fn with_isa<T>(isa: Isa, f: impl FnOnce() -> T) -> T {
+    match isa.0 {
+        Level::Scalar => f(),
+        // SAFETY: an `Isa` exists only if `all` found every feature that is enabled there.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::call_avx2(f) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { x86::call_avx512(f) },
+    }
+}
+
+/// out = epilogue(x W^T + b) over `rows` rows, shared out panel by panel: any number of threads call
+/// [`Job::work`] and each panel is computed by the one that claims it.
+pub struct Job<'a> {
+    isa: Isa,
+    x: &'a [f32],
+    rows: usize,
+    panels: &'a Panels,
+    bias: Option<&'a [f32]>,
+    act: Option<Activation>,
+    out: *mut f32,
+    out_width: usize,
+    next: AtomicUsize,
+    _out: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: `out` is the only field that is not Sync. It is the exclusive borrow of a slice for 'a, and
+// threads write disjoint columns of it: a panel's number is handed out once, by `next`.
+unsafe impl Sync for Job<'_> {}
+
+impl<'a> Job<'a> {
+    /// `x` is `[rows, inputs]`, `out` `[rows, outputs]` (half of that if gated), `bias` as `outputs`.
+    ///
+    /// # Panics
+    /// If a slice is too short for these shapes: a mistake in the decoder.
+    pub fn new(
+        isa: Isa,
+        panels: &'a Panels,
+        bias: Option<&'a [f32]>,
+        act: Option<Activation>,
+        rows: usize,
+        x: &'a [f32],
+        out: &'a mut [f32],
+    ) -> Job<'a> {
+        let gated = act.is_some_and(Activation::is_gated);
+        assert_eq!(gated, panels.gated, "a gated activation needs a gate|up weight");
+        let out_width = if gated { panels.outputs / 2 } else { panels.outputs };
+        assert!(x.len() >= rows * panels.inputs, "x is too short");
+        assert!(out.len() >= rows * out_width, "out is too short");
+        assert!(bias.is_none_or(|b| b.len() == panels.outputs), "bias has another length");
+        Job {
+            isa,
+            x,
+            rows,
+            panels,
+            bias,
+            act,
+            out: out.as_mut_ptr(),
+            out_width,
+            next: AtomicUsize::new(0),
+            _out: PhantomData,
+        }
+    }
+
+    /// Compute panels until none is left.
+    pub fn work(&self) {
+        loop {
+            let panel = self.next.fetch_add(1, Ordering::Relaxed);
+            if panel >= self.panels.count() {
+                return;
+            }
+            match self.isa.0 {
+                Level::Scalar => self.panel(panel, scalar_tile),
+                // SAFETY: an `Isa` exists only if `Isa::all` found the features.
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => unsafe { x86::panel_avx2(self, panel) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => unsafe { x86::panel_avx512(self, panel) },
+            }
+        }
+    }
+
+    /// One panel over all rows, block by block: as many rows as `BLOCK`, the last block what is left.
+    #[inline(always)]
+    fn panel(&self, panel: usize, tile_of: impl Fn(&Panels, usize, &[f32], usize, &mut Tile)) {
+        let lane_bias: Option<[f32; LANES]> = self.bias.map(|bias| {
+            std::array::from_fn(|lane| self.panels.output_of(panel, lane).map_or(0.0, |o| bias[o]))
+        });
+        let columns = if self.panels.gated { LANES / 2 } else { LANES };
+        let first = panel * columns;
+        let columns = columns.min(self.out_width - first);
+        let mut tile: Tile = [[0.0; LANES]; BLOCK];
+        let mut row = 0;
+        while row < self.rows {
+            let rows = BLOCK.min(self.rows - row);
+            tile_of(self.panels, panel, &self.x[row * self.panels.inputs..], rows, &mut tile);
+            for (r, sums) in tile.iter_mut().enumerate().take(rows) {
+                self.epilogue(lane_bias.as_ref(), sums);
+                let at = (row + r) * self.out_width + first;
+                // SAFETY: row + r < rows and first + columns <= out_width, so the range lies in `out`;
+                // no other thread has this panel, hence these columns.
+                let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(at), columns) };
+                if columns == LANES {
+                    out.copy_from_slice(sums);
+                } else {
+                    out.copy_from_slice(&sums[..columns]);
+                }
+            }
+            row += rows;
+        }
+    }
+
+    #[inline(always)]
+    fn epilogue(&self, bias: Option<&[f32; LANES]>, sums: &mut [f32; LANES]) {
+        if let Some(bias) = bias {
+            sums.iter_mut().zip(bias).for_each(|(s, b)| *s += b);
+        }
+        match self.act {
+            None => {}
+            Some(act) if act.is_gated() => {
+                let (gate, up) = sums.split_at_mut(LANES / 2);
+                numbers::gate(act, gate, up);
+            }
+            Some(act) => numbers::activate(act, sums),
+        }
+    }
+}
+
+/// tile[r][lane] = sum over i of x[r][i] * w[i][lane], fused, in the order of i. The definition.
+fn scalar_tile(panels: &Panels, panel: usize, x: &[f32], rows: usize, tile: &mut Tile) {
+    let k = panels.inputs;
+    let range = panel * k * LANES..(panel + 1) * k * LANES;
+    for (r, sums) in tile.iter_mut().enumerate().take(rows) {
+        let x = &x[r * k..(r + 1) * k];
+        *sums = [0.0; LANES];
+        let mut add = |i: usize, w: f32| sums[i % LANES] = x[i / LANES].mul_add(w, sums[i % LANES]);
+        match &panels.elements {
+            Elements::F32(w) => w[range.clone()].iter().enumerate().for_each(|(i, &w)| add(i, w)),
+            Elements::F16(w) => w[range.clone()]
+                .iter()
+                .enumerate()
+                .for_each(|(i, &w)| add(i, numbers::f16_to_f32(w))),
+            Elements::BF16(w) => w[range.clone()]
+                .iter()
+                .enumerate()
+                .for_each(|(i, &w)| add(i, numbers::bf16_to_f32(w))),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::super::weight::{Elements, Panels, LANES};
+    use super::{Job, Tile, BLOCK};
+
+    const F32: u8 = 0;
+    const F16: u8 = 1;
+    const BF16: u8 = 2;
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub fn call_avx2<T>(f: impl FnOnce() -> T) -> T {
+        f()
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub fn call_avx512<T>(f: impl FnOnce() -> T) -> T {
+        f()
+    }
+
+    /// A panel's weights as bytes behind a pointer, with the check that makes reads in range.
+    fn panel_pointer(panels: &Panels, panel: usize, x: &[f32], rows: usize) -> (*const u8, u8) {
+        let size = panels.inputs * LANES;
+        assert!(rows <= BLOCK && x.len() >= rows * panels.inputs);
+        let range = panel * size..(panel + 1) * size;
+        match &panels.elements {
+            Elements::F32(w) => (w[range].as_ptr().cast(), F32),
+            Elements::F16(w) => (w[range].as_ptr().cast(), F16),
+            Elements::BF16(w) => (w[range].as_ptr().cast(), BF16),
+        }
+    }
+
+    /// Expands to calls of `$tile::<R, ..>` for the number of rows at hand.
+    macro_rules! by_rows {
+        ($rows:expr, $tile:ident, $dtype:ident, [$($r:literal $(, $extra:literal)?);+], $args:tt) => {
+            match $rows {
+                $($r => $tile::<$r, $($extra,)? $dtype> $args,)+
+                _ => {}
+            }
+        };
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub fn panel_avx512(job: &Job, panel: usize) {
+        job.panel(panel, |panels, panel, x, rows, tile| {
+            let (w, dtype) = panel_pointer(panels, panel, x, rows);
+            let (k, x) = (panels.inputs, x.as_ptr());
+            // SAFETY: the features are enabled on the caller; `panel_pointer` checked that `rows` rows
+            // of `k` inputs and a panel of `k` x LANES weights lie behind the pointers.
+            unsafe {
+                match dtype {
+                    F32 => by_rows!(rows, tile512, F32, [1; 2; 3; 4; 5; 6], (x, k, w, tile)),
+                    F16 => by_rows!(rows, tile512, F16, [1; 2; 3; 4; 5; 6], (x, k, w, tile)),
+                    _ => by_rows!(rows, tile512, BF16, [1; 2; 3; 4; 5; 6], (x, k, w, tile)),
+                }
+            }
+        });
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load512<const DTYPE: u8>(w: *const u8, index: usize) -> __m512 {
+        match DTYPE {
+            F32 => _mm512_loadu_ps(w.cast::<f32>().add(index)),
+            F16 => _mm512_cvtph_ps(_mm256_loadu_si256(w.cast::<u16>().add(index).cast())),
+            _ => {
+                let half = _mm256_loadu_si256(w.cast::<u16>().add(index).cast());
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn tile512<const R: usize, const DTYPE: u8>(
+        x: *const f32,
+        k: usize,
+        w: *const u8,
+        tile: &mut Tile,
+    ) {
+        let mut sums = [[_mm512_setzero_ps(); 4]; R];
+        for i in 0..k {
+            let ws: [__m512; 4] = [
+                load512::<DTYPE>(w, i * LANES),
+                load512::<DTYPE>(w, i * LANES + 16),
+                load512::<DTYPE>(w, i * LANES + 32),
+                load512::<DTYPE>(w, i * LANES + 48),
+            ];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let xv = _mm512_set1_ps(*x.add(r * k + i));
+                for (sum, &w) in sums.iter_mut().zip(&ws) {
+                    *sum = _mm512_fmadd_ps(xv, w, *sum);
+                }
+            }
+        }
+        for (sums, out) in sums.iter().zip(tile.iter_mut()) {
+            for (sum, out) in sums.iter().zip(out.chunks_exact_mut(16)) {
+                _mm512_storeu_ps(out.as_mut_ptr(), *sum);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub fn panel_avx2(job: &Job, panel: usize) {
+        job.panel(panel, |panels, panel, x, rows, tile| {
+            let (w, dtype) = panel_pointer(panels, panel, x, rows);
+            let (k, x) = (panels.inputs, x.as_ptr());
+            // SAFETY: as in `panel_avx512`.
+            unsafe {
+                macro_rules! run {
+                    ($dtype:ident) => {
+                        by_rows!(
+                            rows,
+                            tile256,
+                            $dtype,
+                            [1, 8; 2, 4; 3, 2; 4, 2; 5, 2; 6, 2],
+                            (x, k, w, tile)
+                        )
+                    };
+                }
+                match dtype {
+                    F32 => run!(F32),
+                    F16 => run!(F16),
+                    _ => run!(BF16),
+                }
+            }
+        });
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load256<const DTYPE: u8>(w: *const u8, index: usize) -> __m256 {
+        match DTYPE {
+            F32 => _mm256_loadu_ps(w.cast::<f32>().add(index)),
+            F16 => _mm256_cvtph_ps(_mm_loadu_si128(w.cast::<u16>().add(index).cast())),
+            _ => {
+                let half = _mm_loadu_si128(w.cast::<u16>().add(index).cast());
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(half)))
+            }
+        }
+    }
+
+    /// `V` registers of 8 lanes at a time: with 16 registers only, a block of rows takes a panel in
+    /// strips.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn tile256<const R: usize, const V: usize, const DTYPE: u8>(
+        x: *const f32,
+        k: usize,
+        w: *const u8,
+        tile: &mut Tile,
+    ) {
+        for strip in 0..LANES / (8 * V) {
+            let first = strip * 8 * V;
+            let mut sums = [[_mm256_setzero_ps(); V]; R];
+            for i in 0..k {
+                let mut ws = [_mm256_setzero_ps(); V];
+                for (v, w_v) in ws.iter_mut().enumerate() {
+                    *w_v = load256::<DTYPE>(w, i * LANES + first + 8 * v);
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let xv = _mm256_set1_ps(*x.add(r * k + i));
+                    for (sum, &w) in sums.iter_mut().zip(&ws) {
+                        *sum = _mm256_fmadd_ps(xv, w, *sum);
+                    }
+                }
+            }
+            for (sums, out) in sums.iter().zip(tile.iter_mut()) {
+                for (sum, out) in sums.iter().zip(out[first..].chunks_exact_mut(8)) {
+                    _mm256_storeu_ps(out.as_mut_ptr(), *sum);
+                }
+            }
+        }
+    }
+}

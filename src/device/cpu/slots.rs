@@ -1,0 +1,202 @@
+//! Slot rows and the current batch: what lives between steps, and what a step runs over. `Cpu` calls
+//! it; it knows no activations and no pages' contents.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
+use crate::internal;
+use crate::plan::{Feed, SlotChange, SlotOpen, StepPlan};
+use crate::sampling::SamplerSpec;
+
+/// How often a token stands in a sequence.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    pub in_prompt: bool,
+    pub outputs: u32,
+}
+
+/// One sequence's row.
+pub struct SlotRow {
+    pub pages: Vec<PageId>,
+    /// Positions whose K and V are in pages, once the current step has run.
+    pub length: usize,
+    pub last: TokenId,
+    pub prompt_tokens: usize,
+    pub sampler: Arc<SamplerSpec>,
+    /// Kept only if the sampler has penalties.
+    pub counts: HashMap<TokenId, Count>,
+}
+
+impl SlotRow {
+    fn open(open: &SlotOpen) -> SlotRow {
+        let mut counts: HashMap<TokenId, Count> = HashMap::new();
+        if open.sampler.needs_counts() {
+            for (i, &token) in open.tokens.iter().enumerate() {
+                let count = counts.entry(token).or_default();
+                match i < open.prompt_tokens as usize {
+                    true => count.in_prompt = true,
+                    false => count.outputs += 1,
+                }
+            }
+        }
+        SlotRow {
+            pages: Vec::new(),
+            length: open.cached_tokens as usize,
+            last: TokenId(0),
+            prompt_tokens: open.prompt_tokens as usize,
+            sampler: open.sampler.clone(),
+            counts,
+        }
+    }
+
+    /// Record a sampled token.
+    pub fn accept(&mut self, token: TokenId) {
+        self.last = token;
+        if self.sampler.needs_counts() {
+            self.counts.entry(token).or_default().outputs += 1;
+        }
+    }
+}
+
+/// One token row of the batch.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenRow {
+    pub token: TokenId,
+    pub position: usize,
+    pub slot: SlotId,
+}
+
+/// What the verbs run over.
+#[derive(Default)]
+pub struct Batch {
+    pub step: u64,
+    pub rows: Vec<TokenRow>,
+    /// Slot and its last token row, in the plan's order.
+    pub samples: Vec<(SlotId, usize)>,
+}
+
+/// All slots of a device, and the current batch.
+#[derive(Default)]
+pub struct Slots {
+    rows: Vec<Option<SlotRow>>,
+    pub batch: Batch,
+    page_size: usize,
+    step_tokens: usize,
+    pages: usize,
+}
+
+impl Slots {
+    pub fn new(slots: usize, step_tokens: usize, pages: usize, page_size: usize) -> Slots {
+        Slots {
+            rows: (0..slots).map(|_| None).collect(),
+            batch: Batch::default(),
+            page_size,
+            step_tokens,
+            pages,
+        }
+    }
+
+    /// # Errors
+    /// Internal: the slot is not open, or does not exist.
+    pub fn row(&self, slot: SlotId) -> Result<&SlotRow> {
+        let row = self.rows.get(slot.index()).and_then(Option::as_ref);
+        row.ok_or_else(|| internal!("slot {slot} is not open"))
+    }
+
+    pub fn row_mut(&mut self, slot: SlotId) -> Result<&mut SlotRow> {
+        let row = self.rows.get_mut(slot.index()).and_then(Option::as_mut);
+        row.ok_or_else(|| internal!("slot {slot} is not open"))
+    }
+
+    /// Apply the plan's changes and flatten its rows.
+    ///
+    /// # Errors
+    /// Internal: a plan that does not fit the limits or the slots' state. The device is lost then.
+    pub fn begin(&mut self, plan: &StepPlan) -> Result<()> {
+        for change in &plan.changes {
+            self.change(change)?;
+        }
+        if plan.tokens() > self.step_tokens {
+            return Err(internal!(
+                "step {} has {} tokens, more than the {} that were reserved",
+                plan.step,
+                plan.tokens(),
+                self.step_tokens
+            ));
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.step = plan.step;
+        batch.rows.clear();
+        batch.samples.clear();
+        for row in &plan.rows {
+            let page_size = self.page_size;
+            let slot = self.row_mut(row.slot)?;
+            let first = slot.length;
+            match &row.feed {
+                Feed::Chunk(range) => {
+                    let tokens = plan.chunk_tokens.get(range.clone());
+                    let tokens =
+                        tokens.ok_or_else(|| internal!("chunk {range:?} is not in the plan"))?;
+                    batch.rows.extend(tokens.iter().enumerate().map(|(i, &token)| TokenRow {
+                        token,
+                        position: first + i,
+                        slot: row.slot,
+                    }));
+                }
+                Feed::Last { count: 1 } => {
+                    batch.rows.push(TokenRow { token: slot.last, position: first, slot: row.slot });
+                }
+                Feed::Last { count } => return Err(internal!("cannot feed {count} last tokens")),
+            }
+            slot.length += row.feed.tokens();
+            if slot.length > slot.pages.len() * page_size {
+                return Err(internal!(
+                    "slot {} needs {} positions, its {} pages hold {}",
+                    row.slot,
+                    slot.length,
+                    slot.pages.len(),
+                    slot.pages.len() * page_size
+                ));
+            }
+            if row.sample {
+                let last = batch.rows.len().checked_sub(1);
+                let last = last.filter(|_| row.feed.tokens() > 0);
+                let last = last.ok_or_else(|| internal!("slot {} samples nothing", row.slot))?;
+                batch.samples.push((row.slot, last));
+            }
+        }
+        self.batch = batch;
+        Ok(())
+    }
+
+    fn change(&mut self, change: &SlotChange) -> Result<()> {
+        match change {
+            SlotChange::Open(open) => {
+                if open.adapter != AdapterId(0) {
+                    let text = "LoRA adapters are not supported on the CPU device.";
+                    return Err(Error::Unsupported(text.to_string()));
+                }
+                let count = self.rows.len();
+                let row = self.rows.get_mut(open.slot.index());
+                let row = row.ok_or_else(|| internal!("slot {} of {count}", open.slot))?;
+                *row = Some(SlotRow::open(open));
+            }
+            SlotChange::Pages { slot, group, pages } => {
+                if *group != GroupId(0) {
+                    return Err(internal!("page group {group} does not exist"));
+                }
+                if let Some(page) = pages.iter().find(|p| p.index() >= self.pages) {
+                    return Err(internal!("page {page} of {}", self.pages));
+                }
+                self.row_mut(*slot)?.pages.extend_from_slice(pages);
+            }
+            SlotChange::Close { slot } => {
+                self.row(*slot)?;
+                self.rows[slot.index()] = None;
+            }
+        }
+        Ok(())
+    }
+}

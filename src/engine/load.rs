@@ -1,0 +1,285 @@
+//! From arguments to a running engine: folders, device, net, page budget, threads. Called once per
+//! instance, on Triton's load thread; everything that can be refused is refused here, in one line.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{bounded, unbounded, Sender};
+
+use super::args::{DeviceArg, LoadFormat as Format};
+use super::health::Health;
+use super::intake::Intake;
+use super::outbox::{Outboxes, Shared};
+use super::request::GenerateRequest;
+use super::step::{Core, Runner};
+use super::{Engine, EngineArgs, EngineFacts, EngineOptions};
+use crate::device::{cpu::Cpu, DType, Device, Limits};
+use crate::error::{Error, Result};
+use crate::ids::TokenId;
+use crate::model::config::SpecOptions;
+use crate::model::{Checkpoint, Decoder, LoadFormat, ModelSpec};
+use crate::plan::{Late, StepPlan, StepResult};
+use crate::scheduler::{Scheduler, SchedulerConfig};
+use crate::text::Tokenizer;
+
+/// Prompts that may wait to be tokenised on the thread for long ones.
+const LONG_PROMPTS: usize = 64;
+
+pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
+    let dir = resolve(&args.model, &options.version_dir, "model")?;
+    let tokenizer_dir = match &args.tokenizer {
+        Some(name) => resolve(name, &options.version_dir, "tokenizer")?,
+        None => dir.clone(),
+    };
+    let tokenizer = Arc::new(Tokenizer::load(&tokenizer_dir)?);
+    choose_device(&args, &options);
+    let device = Cpu::new(threads())?;
+    start(device, &dir, tokenizer, args, options)
+}
+
+/// A relative path is tried against the version directory first, then as it stands.
+fn resolve(name: &str, version_dir: &Path, key: &str) -> Result<PathBuf> {
+    let beside = version_dir.join(name);
+    if beside.is_dir() {
+        return Ok(beside);
+    }
+    let path = PathBuf::from(name);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    Err(Error::NotFound(format!(
+        "model.json: {key} '{name}' is no folder, neither in {} nor from the server's working \
+         directory. This version does not download from a hub: give a local folder",
+        version_dir.display()
+    )))
+}
+
+/// The CPU engine is the only one so far; say so where a GPU would have been expected.
+fn choose_device(args: &EngineArgs, options: &EngineOptions) {
+    let gpu = options.gpu.is_some() || Path::new("/dev/nvidiactl").exists();
+    if gpu && args.device != DeviceArg::Cpu {
+        tracing::warn!("this version has no GPU engine: the model is served by the CPU");
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A device with a net on it.
+struct Net<D: Device> {
+    device: D,
+    decoder: Decoder<D>,
+    depth: usize,
+}
+
+impl<D: Device> Runner for Net<D> {
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn enqueue(&mut self, plan: &StepPlan, late: &Late) -> Result<()> {
+        self.decoder.step(&mut self.device, plan)?;
+        self.decoder.sample(&mut self.device, late)
+    }
+
+    fn collect(&mut self) -> Result<StepResult> {
+        self.device.collect()
+    }
+}
+
+fn start<D: Device>(
+    mut device: D,
+    dir: &Path,
+    tokenizer: Arc<Tokenizer>,
+    args: EngineArgs,
+    options: EngineOptions,
+) -> Result<Engine> {
+    let info = device.info();
+    let (spec, format) = read_model(dir, &args)?;
+    let batch = batch_sizes(&args, &spec)?;
+    let limits = limits_of(&spec, &args, batch)?;
+    let decoder = Decoder::load(&spec, &format, &mut device, &limits)?;
+    drop(format);
+    let scheduler = Scheduler::new(SchedulerConfig {
+        max_num_seqs: limits.slots,
+        max_num_batched_tokens: limits.step_tokens,
+        max_model_len: limits.max_model_len,
+        page_size: limits.page_size,
+        pages: limits.pages,
+        long_prefill_token_threshold: args.long_prefill_token_threshold as usize,
+        chunked_prefill: args.enable_chunked_prefill,
+        prefix_caching: args.enable_prefix_caching,
+        watermark: args.watermark,
+        reserve_full_isl: args.scheduler_reserve_full_isl,
+        depth: info.depth,
+    })?;
+    let facts = EngineFacts {
+        device: info.name.clone(),
+        dtype: dtype_name(spec.dtype).into(),
+        max_model_len: limits.max_model_len as u32,
+        max_num_seqs: limits.slots as u32,
+        max_num_batched_tokens: limits.step_tokens as u32,
+        kv_tokens: (limits.pages as u64 - 1) * limits.page_size as u64,
+        vocab_size: spec.vocab_size as u32,
+    };
+    let runner = Box::new(Net { device, decoder, depth: info.depth });
+    let engine =
+        threads_of(runner, scheduler, tokenizer, spec.eos_token_ids, facts, &args, options)?;
+    report(&engine.facts, &args);
+    Ok(engine)
+}
+
+fn read_model(dir: &Path, args: &EngineArgs) -> Result<(ModelSpec, LoadFormat)> {
+    let format = match args.load_format {
+        Format::Dummy => LoadFormat::Dummy,
+        Format::Auto | Format::Safetensors => LoadFormat::Files(Checkpoint::open(dir)?),
+    };
+    let options = SpecOptions {
+        hf_overrides: Some(&args.hf_overrides),
+        dtype: args.dtype.map_or("", dtype_name),
+        stored_dtype: match &format {
+            LoadFormat::Files(checkpoint) => checkpoint.stored_dtype(),
+            LoadFormat::Dummy => None,
+        },
+        supported: &[DType::BF16, DType::F16, DType::F32],
+        max_model_len: args.max_model_len.map(i64::from),
+    };
+    Ok((ModelSpec::read(dir, &options)?, format))
+}
+
+/// `max_num_seqs` and `max_num_batched_tokens`, by the incumbent's rules for devices under 70 GiB.
+fn batch_sizes(args: &EngineArgs, spec: &ModelSpec) -> Result<(usize, usize)> {
+    let double = if args.throughput_mode { 2 } else { 1 };
+    let length = spec.max_model_len;
+    let mut seqs = args.max_num_seqs.map_or(256 * double, |n| n as usize);
+    let mut tokens = args.max_num_batched_tokens.map_or(2048 * double, |n| n as usize);
+    if args.max_num_batched_tokens.is_none() {
+        if !args.enable_chunked_prefill {
+            tokens = tokens.max(length);
+        }
+        tokens = tokens.max(seqs).min(seqs.saturating_mul(length));
+    }
+    if args.max_num_seqs.is_none() {
+        seqs = seqs.min(tokens);
+    }
+    Ok((seqs, tokens))
+}
+
+fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "float32",
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+    }
+}
+
+fn limits_of(
+    spec: &ModelSpec,
+    args: &EngineArgs,
+    (seqs, tokens): (usize, usize),
+) -> Result<Limits> {
+    let kv = spec.kv_shape("auto")?;
+    let page_size = args.block_size as usize;
+    let per_sequence = spec.max_model_len.div_ceil(page_size);
+    let bytes = args.kv_cache_memory_bytes.unwrap_or(4 << 30);
+    let pages = match args.num_gpu_blocks_override {
+        Some(pages) => pages as usize,
+        None => (seqs * per_sequence + 1).min((bytes / kv.page_bytes(page_size)) as usize),
+    };
+    let max_model_len = spec.max_model_len;
+    Ok(Limits { step_tokens: tokens, slots: seqs, pages, page_size, max_model_len, kv })
+}
+
+fn threads_of(
+    runner: Box<dyn Runner>,
+    scheduler: Scheduler,
+    tokenizer: Arc<Tokenizer>,
+    mut eos: Vec<TokenId>,
+    facts: EngineFacts,
+    args: &EngineArgs,
+    options: EngineOptions,
+) -> Result<Engine> {
+    let name = &options.name;
+    let (commands, inbox) = unbounded();
+    let health = Arc::new(Health::default());
+    let in_flight = Arc::new(AtomicUsize::new(0));
+    let shared = Shared {
+        observer: options.observer,
+        commands: commands.clone(),
+        in_flight: in_flight.clone(),
+        health: health.clone(),
+    };
+    let outbox_threads = options.outbox_threads.unwrap_or_else(|| (threads() / 4).clamp(1, 4));
+    let outboxes = Outboxes::start(name, outbox_threads, &shared)?;
+    let core = Core::new(runner, scheduler, inbox, outboxes, shared, args.stream_interval);
+    let core = spawn(format!("engine {name}"), move || core.run())?;
+    if let Some(own) = tokenizer.eos().filter(|own| !eos.contains(own)) {
+        eos.push(own);
+    }
+    let intake = Arc::new(Intake {
+        tokenizer,
+        max_model_len: facts.max_model_len,
+        eos,
+        seed: args.seed as u64,
+        log_requests: args.enable_log_requests,
+        commands: commands.clone(),
+        next_id: AtomicU64::new(1),
+    });
+    let (long_prompts, reader) = long_prompts(name, &intake, &in_flight)?;
+    Ok(Engine {
+        in_flight_limit: facts.max_num_seqs as usize + options.max_waiting,
+        facts,
+        health,
+        intake,
+        in_flight,
+        commands,
+        long_prompts: Some(long_prompts),
+        threads: vec![reader, core],
+    })
+}
+
+/// The thread that tokenises what is too long for the caller's. Ends when its sender is dropped.
+fn long_prompts(
+    name: &str,
+    intake: &Arc<Intake>,
+    in_flight: &Arc<AtomicUsize>,
+) -> Result<(Sender<GenerateRequest>, JoinHandle<()>)> {
+    let (sender, receiver) = bounded::<GenerateRequest>(LONG_PROMPTS);
+    let (intake, in_flight) = (intake.clone(), in_flight.clone());
+    let thread = spawn(format!("tokenize {name}"), move || {
+        for request in receiver {
+            let client = request.client.clone();
+            if let Err(error) = intake.accept(request) {
+                client.finish(Err(error));
+                in_flight.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    })?;
+    Ok((sender, thread))
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(body)
+        .map_err(|e| crate::internal!("cannot start a thread: {e}"))
+}
+
+/// One line with what was decided.
+fn report(facts: &EngineFacts, args: &EngineArgs) {
+    tracing::info!(
+        "serving {} on {}: dtype {}, max_model_len {}, max_num_seqs {}, max_num_batched_tokens {}, \
+         KV cache {} tokens ({:.2}x max_model_len)",
+        args.model,
+        facts.device,
+        facts.dtype,
+        facts.max_model_len,
+        facts.max_num_seqs,
+        facts.max_num_batched_tokens,
+        facts.kv_tokens,
+        facts.kv_tokens as f64 / f64::from(facts.max_model_len),
+    );
+}

@@ -1,0 +1,301 @@
+//! The heart against a scripted device: what every client is owed whatever the device does. Tokens come
+//! from a rule, faults from a script; scheduler, outboxes and text are the real ones.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{bounded, unbounded, Receiver, Sender};
+
+use super::health::Health;
+use super::intake::Intake;
+use super::outbox::{Outboxes, Shared};
+use super::request::*;
+use super::step::{Command, Core, Runner};
+use super::{Engine, EngineFacts};
+use crate::error::{Error, Result};
+use crate::ids::TokenId;
+use crate::plan::{Late, Sampled, StepPlan, StepResult};
+use crate::sampling::{Limits, SamplingParams};
+use crate::scheduler::{Scheduler, SchedulerConfig};
+use crate::text::Tokenizer;
+
+const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/models/opt-tiny");
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the device does in step n.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    Error(u64),
+    Panic(u64),
+    /// Waits at step n until the test opens the gate.
+    Gate(u64),
+}
+
+struct Scripted {
+    depth: usize,
+    fault: Fault,
+    gate: Receiver<()>,
+    queue: std::collections::VecDeque<StepResult>,
+}
+
+impl Runner for Scripted {
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Every sampled token is 300 + step % 1000: ordinary words of the tokenizer.
+    fn enqueue(&mut self, plan: &StepPlan, _late: &Late) -> Result<()> {
+        match self.fault {
+            Fault::Error(n) if plan.step == n => return Err(Error::Internal("scripted".into())),
+            Fault::Panic(n) if plan.step == n => panic!("scripted panic"),
+            Fault::Gate(n) if plan.step == n => {
+                let _ = self.gate.recv();
+            }
+            _ => {}
+        }
+        let tokens = vec![TokenId(300 + (plan.step % 1000) as u32)];
+        let samples = plan.rows.iter().filter(|row| row.sample);
+        let samples = samples.map(|row| Sampled { slot: row.slot, tokens: tokens.clone() });
+        self.queue.push_back(StepResult { step: plan.step, samples: samples.collect() });
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepResult> {
+        Ok(self.queue.pop_front().expect("collect follows enqueue"))
+    }
+}
+
+struct Ignore;
+
+impl Observer for Ignore {
+    fn observe(&self, _: Observation) {}
+}
+
+/// Counts what it is told and passes the outcome to the test.
+struct Probe {
+    gone: AtomicBool,
+    finals: AtomicUsize,
+    deltas: AtomicUsize,
+    outcome: Sender<Result<Answer>>,
+}
+
+impl Client for Probe {
+    fn cancelled(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    fn respond(&self, answer: Answer) {
+        assert_eq!(self.finals.load(Ordering::Acquire), 0, "a delta after the final");
+        assert!(answer.outputs[0].finish_reason.is_none());
+        self.deltas.fetch_add(answer.outputs[0].tokens as usize, Ordering::AcqRel);
+    }
+
+    fn finish(&self, outcome: Result<Answer>) {
+        assert_eq!(self.finals.fetch_add(1, Ordering::AcqRel), 0, "a second final");
+        let _ = self.outcome.send(outcome);
+    }
+}
+
+struct Bench {
+    engine: Engine,
+    gate: Sender<()>,
+}
+
+fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) -> Bench {
+    let tokenizer = Arc::new(Tokenizer::load(Path::new(TOKENIZER)).expect("fixture"));
+    let scheduler = Scheduler::new(SchedulerConfig {
+        max_num_seqs,
+        max_num_batched_tokens: 64,
+        max_model_len: 256,
+        page_size: 16,
+        pages: 64,
+        depth,
+        long_prefill_token_threshold: 0,
+        chunked_prefill: true,
+        prefix_caching: true,
+        watermark: 0.0,
+        reserve_full_isl: true,
+    })
+    .expect("a valid config");
+    let (commands, inbox) = unbounded();
+    let health = Arc::new(Health::default());
+    let in_flight = Arc::new(AtomicUsize::new(0));
+    let shared = Shared {
+        observer: Arc::new(Ignore),
+        commands: commands.clone(),
+        in_flight: in_flight.clone(),
+        health: health.clone(),
+    };
+    let outboxes = Outboxes::start("test", 2, &shared).expect("threads");
+    let (gate, wait) = bounded(16);
+    let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
+    let core = Core::new(Box::new(runner), scheduler, inbox, outboxes, shared, 1);
+    let thread = std::thread::spawn(move || core.run());
+    let intake = Intake {
+        eos: tokenizer.eos().into_iter().collect(),
+        tokenizer,
+        max_model_len: 256,
+        seed: 0,
+        log_requests: false,
+        commands: commands.clone(),
+        next_id: AtomicU64::new(1),
+    };
+    let facts = EngineFacts {
+        device: "scripted".into(),
+        dtype: "float32".into(),
+        max_model_len: 256,
+        max_num_seqs: max_num_seqs as u32,
+        max_num_batched_tokens: 64,
+        kv_tokens: 1024,
+        vocab_size: 4096,
+    };
+    let engine = Engine {
+        facts,
+        health,
+        intake: Arc::new(intake),
+        in_flight,
+        in_flight_limit: max_num_seqs + max_waiting,
+        commands,
+        long_prompts: None,
+        threads: vec![thread],
+    };
+    Bench { engine, gate }
+}
+
+impl Bench {
+    fn submit(
+        &self,
+        stream: bool,
+        sampling: &str,
+    ) -> Result<(Arc<Probe>, Receiver<Result<Answer>>)> {
+        let (outcome, told) = bounded(4);
+        let client = Arc::new(Probe {
+            gone: AtomicBool::new(false),
+            finals: AtomicUsize::new(0),
+            deltas: AtomicUsize::new(0),
+            outcome,
+        });
+        let limits = Limits { vocab_size: 4096, max_logprobs: 20 };
+        let request = GenerateRequest {
+            prompt: "The most dangerous animal is".into(),
+            params: SamplingParams::parse_text(sampling, &limits)?,
+            stream,
+            client: client.clone(),
+            arrival: Instant::now(),
+        };
+        self.engine.submit(request)?;
+        Ok((client, told))
+    }
+}
+
+const GREEDY: &str = r#"{"temperature": 0, "max_tokens": 12, "ignore_eos": true}"#;
+const LONG: &str = r#"{"temperature": 0, "max_tokens": 200, "ignore_eos": true}"#;
+
+#[test]
+fn every_request_gets_all_its_tokens_and_one_final() {
+    for depth in [1, 2] {
+        let bench = bench(Fault::None, depth, 4, 64);
+        let all: Vec<_> =
+            (0..40).map(|i| bench.submit(i % 2 == 0, GREEDY).expect("room")).collect();
+        for (i, (client, told)) in all.iter().enumerate() {
+            let answer = told.recv_timeout(PATIENCE).expect("a final").expect("an answer");
+            let last = &answer.outputs[0];
+            assert_eq!(last.finish_reason, Some(FinishReason::Length));
+            let total = client.deltas.load(Ordering::Acquire) + last.tokens as usize;
+            assert_eq!(total, 12, "request {i}, depth {depth}");
+            assert_eq!(answer.prompt_tokens, 11);
+        }
+        assert_eq!(bench.engine.in_flight(), 0);
+        bench.engine.drain(PATIENCE);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_is_answered_and_frees_its_place() {
+    let bench = bench(Fault::Gate(3), 1, 1, 8);
+    let (running, told) = bench.submit(true, LONG).expect("room");
+    let (waiting, told_waiting) = bench.submit(true, LONG).expect("room");
+    running.gone.store(true, Ordering::Release);
+    waiting.gone.store(true, Ordering::Release);
+    bench.gate.send(()).expect("engine lives");
+    for told in [told, told_waiting] {
+        let outcome = told.recv_timeout(PATIENCE).expect("a final");
+        assert!(matches!(outcome, Err(Error::Cancelled(_))), "{outcome:?}");
+    }
+    let (_, told) = bench.submit(false, GREEDY).expect("room again");
+    assert!(told.recv_timeout(PATIENCE).expect("a final").is_ok());
+    bench.engine.drain(PATIENCE);
+}
+
+#[test]
+fn a_device_error_or_panic_fails_all_now_and_later() {
+    for fault in [Fault::Error(4), Fault::Panic(4)] {
+        let bench = bench(fault, 2, 2, 8);
+        let all: Vec<_> = (0..6).filter_map(|_| bench.submit(true, LONG).ok()).collect();
+        assert!(!all.is_empty());
+        for (_, told) in &all {
+            let outcome = told.recv_timeout(PATIENCE).expect("a final");
+            assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+        }
+        assert!(matches!(bench.engine.health(), Err(Error::Unavailable(_))));
+        let refused = bench.submit(true, GREEDY).err().expect("refused at once");
+        assert!(refused.message().contains("scripted"), "{refused}");
+        bench.engine.drain(PATIENCE);
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_at_once_and_names_the_keys() {
+    let bench = bench(Fault::Gate(1), 1, 1, 2);
+    let held: Vec<_> = (0..3).map(|_| bench.submit(false, GREEDY).expect("room")).collect();
+    let refused = bench.submit(false, GREEDY).err().expect("full");
+    assert!(matches!(refused, Error::Unavailable(_)));
+    assert!(refused.message().contains("max-waiting"), "{refused}");
+    bench.gate.send(()).expect("engine lives");
+    for (_, told) in held {
+        assert!(told.recv_timeout(PATIENCE).expect("a final").is_ok());
+    }
+    bench.engine.drain(PATIENCE);
+}
+
+#[test]
+fn a_drain_waits_until_its_deadline_and_then_fails_the_rest() {
+    let patient = bench(Fault::None, 2, 4, 8);
+    let (_, told) = patient.submit(false, LONG).expect("room");
+    patient.engine.drain(PATIENCE);
+    assert!(told.recv_timeout(PATIENCE).expect("a final").is_ok(), "it had the time");
+
+    let hasty = bench(Fault::Gate(2), 1, 1, 8);
+    let all: Vec<_> = (0..3).map(|_| hasty.submit(true, LONG).expect("room")).collect();
+    let gate = hasty.gate.clone();
+    let opener = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        let _ = gate.send(());
+    });
+    hasty.engine.drain(Duration::ZERO);
+    opener.join().expect("opened");
+    for (_, told) in all {
+        let outcome = told.recv_timeout(PATIENCE).expect("a final");
+        assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_stop_string_ends_the_request_and_frees_the_engine() {
+    let bench = bench(Fault::None, 2, 1, 8);
+    let (_, told) = bench.submit(false, LONG).expect("room");
+    let whole = told.recv_timeout(PATIENCE).expect("a final").expect("an answer");
+    let text = &whole.outputs[0].text;
+    let stop: String = text.chars().skip(8).take(4).collect();
+    let sampling = serde_json::json!({"temperature": 0, "max_tokens": 200, "stop": [stop]});
+    let (client, told) = bench.submit(true, &sampling.to_string()).expect("room");
+    let answer = told.recv_timeout(PATIENCE).expect("a final").expect("an answer");
+    assert_eq!(answer.outputs[0].finish_reason, Some(FinishReason::Stop));
+    assert!(client.deltas.load(Ordering::Acquire) < 200);
+    let (_, told) = bench.submit(false, GREEDY).expect("room");
+    assert!(told.recv_timeout(PATIENCE).expect("a final").is_ok(), "the only slot is free again");
+    bench.engine.drain(PATIENCE);
+}

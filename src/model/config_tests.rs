@@ -1,0 +1,108 @@
+//! Unit tests of `config`: what is read, what is refused and in which words.
+
+use super::*;
+use serde_json::json;
+
+const ALL: &[DType] = &[DType::F32, DType::BF16, DType::F16];
+
+fn llama() -> Value {
+    json!({"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 72,
+        "hidden_act": "silu", "max_position_embeddings": 512, "vocab_size": 100,
+        "torch_dtype": "bfloat16", "eos_token_id": 2})
+}
+
+fn spec_of(config: Value, options: &SpecOptions) -> Result<ModelSpec> {
+    ModelSpec::from_config(config.as_object().unwrap(), None, options)
+}
+
+fn with(key: &str, value: Value) -> Value {
+    let mut config = llama();
+    config[key] = value;
+    config
+}
+
+#[test]
+fn dtype_rule() {
+    let spec = |config: Value, dtype, supported| {
+        let options = SpecOptions { dtype, supported, ..Default::default() };
+        spec_of(config, &options).map(|s| s.dtype)
+    };
+    assert_eq!(spec(llama(), "auto", ALL), Ok(DType::BF16));
+    assert_eq!(spec(llama(), "half", ALL), Ok(DType::F16));
+    let f32_config = with("torch_dtype", json!("float32"));
+    assert_eq!(spec(f32_config.clone(), "", ALL), Ok(DType::F32));
+    assert_eq!(spec(f32_config, "auto", &[DType::BF16, DType::F16, DType::F32]), Ok(DType::BF16));
+    assert_eq!(spec(with("dtype", json!("float16")), "auto", ALL), Ok(DType::F16));
+    assert_eq!(spec(llama(), "auto", &[DType::F16, DType::F32]), Ok(DType::F16));
+    assert!(spec(llama(), "int8", ALL).unwrap_err().message().contains("'int8'"));
+}
+
+#[test]
+fn length_rule_and_its_words() {
+    let len = |config: Value, user| {
+        let options = SpecOptions { max_model_len: user, supported: ALL, ..Default::default() };
+        spec_of(config, &options).map(|s| s.max_model_len)
+    };
+    assert_eq!(len(llama(), None), Ok(512));
+    assert_eq!(len(llama(), Some(-1)), Ok(512));
+    assert_eq!(len(llama(), Some(100)), Ok(100));
+    assert_eq!(len(with("max_seq_len", json!(128)), None), Ok(128));
+    let linear = with("rope_scaling", json!({"type": "linear", "factor": 4.0}));
+    assert_eq!(len(linear, None), Ok(2048));
+    assert_eq!(len(with("model_max_length", json!(4096)), Some(4096)), Ok(4096));
+    let e = len(llama(), Some(4096)).unwrap_err();
+    assert!(
+        e.message().starts_with(
+            "User-specified max_model_len (4096) is greater than the derived max_model_len \
+             (max_position_embeddings=512.0 or model_max_length=None in model's config.json). To \
+             allow overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1."
+        ),
+        "{e}"
+    );
+    assert!(len(llama(), Some(0)).is_err());
+}
+
+#[test]
+fn overrides_merge_deeply() {
+    let mut base = json!({"a": {"b": 1, "c": 2}, "d": 3}).as_object().unwrap().clone();
+    merge(&mut base, json!({"a": {"c": 5}, "e": {"f": 1}}).as_object().unwrap());
+    assert_eq!(Value::Object(base), json!({"a": {"b": 1, "c": 5}, "d": 3, "e": {"f": 1}}));
+}
+
+#[test]
+fn refusals_name_the_key() {
+    let options = SpecOptions { supported: ALL, ..Default::default() };
+    let refused = |config: Value| spec_of(config, &options).unwrap_err().message().to_string();
+    let cases = [
+        (with("architectures", json!(["BloomForCausalLM"])), "'BloomForCausalLM'"),
+        (with("architectures", json!([])), "'architectures'"),
+        (with("hidden_size", json!(-1)), "'hidden_size'"),
+        (with("hidden_size", json!(1e30)), "'hidden_size'"),
+        (with("hidden_size", json!(66)), "'head_dim'"),
+        (with("num_key_value_heads", json!(3)), "num_key_value_heads 3"),
+        (with("intermediate_size", json!(null)), "'intermediate_size'"),
+        (with("hidden_act", json!("mish")), "'mish'"),
+        (with("quantization_config", json!({"quant_method": "awq"})), "awq"),
+        (with("eos_token_id", json!("x")), "'eos_token_id'"),
+    ];
+    for (config, want) in cases {
+        let text = refused(config);
+        assert!(text.contains(want) && !text.contains('\n'), "{text}");
+    }
+    assert!(refused(with("architectures", json!(["X"]))).contains("GPT2LMHeadModel"));
+    let mut qwen = with("use_sliding_window", json!(true));
+    qwen["architectures"] = json!(["Qwen2ForCausalLM"]);
+    assert!(refused(qwen).contains("'use_sliding_window'"));
+}
+
+#[test]
+fn eos_ids_prefer_the_generation_config() {
+    let options = SpecOptions { supported: ALL, ..Default::default() };
+    let generation = json!({"eos_token_id": [7, 9]});
+    let config = llama();
+    let config = config.as_object().unwrap();
+    let ids = |generation| ModelSpec::from_config(config, generation, &options).unwrap();
+    assert_eq!(ids(generation.as_object()).eos_token_ids, [TokenId(7), TokenId(9)]);
+    assert_eq!(ids(None).eos_token_ids, [TokenId(2)]);
+}

@@ -1,0 +1,281 @@
+//! The sampler against a naive one in f64 that sorts everything.
+
+use std::sync::Arc;
+
+use super::*;
+
+/// A seeded generator for tests: splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Roughly normal.
+    fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
+    }
+}
+
+struct Case {
+    logits: Vec<f32>,
+    spec: SamplerSpec,
+    prompt: Vec<TokenId>,
+    outputs: Vec<TokenId>,
+    mask: Option<Vec<u32>>,
+}
+
+impl Case {
+    fn random(rng: &mut Random) -> Case {
+        let vocab = [1, 5, 63, 64, 65, 1000, 4096][rng.below(7) as usize];
+        let width = [0.1, 1.0, 5.0][rng.below(3) as usize];
+        let logits = (0..vocab).map(|_| (rng.normal() * width) as f32).collect();
+        let mut tokens = |limit: u64| -> Vec<TokenId> {
+            (0..rng.below(limit)).map(|_| TokenId(rng.below(vocab) as u32)).collect()
+        };
+        let (prompt, outputs) = (tokens(20), tokens(20));
+        let masked = tokens(4);
+        let mask = (rng.below(4) == 0)
+            .then(|| (0..vocab.div_ceil(32)).map(|_| rng.next() as u32 | 1).collect());
+        let spec = SamplerSpec {
+            temperature: [0.0, 0.01, 0.7, 1.0, 2.0][rng.below(5) as usize],
+            top_k: [0, 1, 3, 50, 5000][rng.below(5) as usize],
+            top_p: [1.0, 0.999, 0.9, 0.3, 1e-6][rng.below(5) as usize],
+            min_p: [0.0, 0.0, 0.01, 0.5, 1.0][rng.below(5) as usize],
+            repetition_penalty: [1.0, 1.5, 0.5][rng.below(3) as usize],
+            frequency_penalty: [0.0, 0.5, -2.0][rng.below(3) as usize],
+            presence_penalty: [0.0, 1.5][rng.below(2) as usize],
+            seed: rng.next(),
+            min_tokens: rng.below(30) as u32,
+            masked_until_min: Arc::from(masked),
+        };
+        Case { logits, spec, prompt, outputs, mask }
+    }
+
+    fn position(&self) -> u32 {
+        (self.prompt.len() + self.outputs.len()) as u32
+    }
+
+    fn chosen(&self) -> TokenId {
+        let counts = TokenCounts::new(&self.prompt, &self.outputs);
+        choose(
+            &mut self.logits.clone(),
+            &self.spec,
+            Some(&counts),
+            self.position(),
+            self.outputs.len() as u32,
+            self.mask.as_deref(),
+        )
+    }
+
+    /// The whole pipeline as the incumbent's documents put it, with full sorts. None where a border
+    /// (a mass near top_p, a logit near min_p's, two best scores) is too close for f32 to tell.
+    fn naive(&self) -> Option<TokenId> {
+        const CLOSE: f64 = 1e-5;
+        let spec = &self.spec;
+        let mut x: Vec<f64> = self.logits.iter().map(|&l| f64::from(l)).collect();
+        for (i, logit) in x.iter_mut().enumerate() {
+            let token = TokenId(i as u32);
+            let allowed = self.mask.as_ref().is_none_or(|m| m[i / 32] >> (i % 32) & 1 == 1);
+            let early = (self.outputs.len() as u32) < spec.min_tokens;
+            if !allowed || early && spec.masked_until_min.contains(&token) {
+                *logit = f64::NEG_INFINITY;
+            }
+            let count = self.outputs.iter().filter(|t| **t == token).count() as f64;
+            if count > 0.0 || self.prompt.contains(&token) {
+                let r = f64::from(spec.repetition_penalty);
+                *logit = if *logit > 0.0 { *logit / r } else { *logit * r };
+            }
+            *logit -= f64::from(spec.frequency_penalty) * count;
+            *logit -= if count > 0.0 { f64::from(spec.presence_penalty) } else { 0.0 };
+        }
+        let mut scores = x.clone();
+        if spec.temperature > 0.0 {
+            x.iter_mut().for_each(|l| *l /= f64::from(spec.temperature));
+            scores = self.keep(&x, CLOSE)?;
+            for (i, score) in scores.iter_mut().enumerate() {
+                *score += f64::from(noise::gumbel(spec.seed, self.position(), i as u32));
+            }
+        }
+        let mut order: Vec<usize> = (0..x.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+        let close = order.get(1).is_some_and(|&b| scores[order[0]] - scores[b] < CLOSE);
+        (!close).then_some(TokenId(order[0] as u32))
+    }
+
+    fn keep(&self, x: &[f64], close: f64) -> Option<Vec<f64>> {
+        let mut kept = x.to_vec();
+        let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let min_p = max + f64::from(self.spec.min_p).ln();
+        if self.spec.min_p < 1.0 && x.iter().any(|l| (l - min_p).abs() < close) {
+            return None;
+        }
+        let min_p = min_p - 1e-9;
+        kept.iter_mut().filter(|l| **l < min_p).for_each(|l| *l = f64::NEG_INFINITY);
+        let mut ascending: Vec<usize> = (0..x.len()).collect();
+        ascending.sort_by(|&a, &b| kept[a].total_cmp(&kept[b]));
+        let k = self.spec.top_k as usize;
+        if k > 0 && k < x.len() {
+            ascending[..x.len() - k].iter().for_each(|&i| kept[i] = f64::NEG_INFINITY);
+        }
+        if self.spec.top_p < 1.0 {
+            let total: f64 = kept.iter().map(|l| (l - max).exp()).sum();
+            let mut cumulative = 0.0;
+            for &i in &ascending[..x.len() - 1] {
+                cumulative += (kept[i] - max).exp() / total;
+                let limit = 1.0 - f64::from(self.spec.top_p);
+                if kept[i].is_finite() && (cumulative - limit).abs() < close {
+                    return None;
+                }
+                if cumulative <= limit {
+                    kept[i] = f64::NEG_INFINITY;
+                }
+            }
+        }
+        Some(kept)
+    }
+}
+
+#[test]
+fn equals_the_naive_sampler() {
+    let mut rng = Random(20_261_121);
+    let mut decided = 0;
+    for round in 0..4000 {
+        let case = Case::random(&mut rng);
+        if let Some(expected) = case.naive() {
+            decided += 1;
+            assert_eq!(case.chosen(), expected, "round {round}: {:?}", case.spec);
+        }
+    }
+    assert!(decided > 3000, "only {decided} rounds could be judged");
+}
+
+/// What `sample` skips never matters: against noise for every token of the row.
+#[test]
+fn skipping_changes_nothing() {
+    let mut rng = Random(3);
+    for round in 0..200 {
+        let width = [0.0, 0.5, 8.0][round % 3];
+        let logits: Vec<f32> = (0..5000).map(|_| (rng.normal() * width) as f32).collect();
+        let (seed, position) = (rng.next(), rng.below(100) as u32);
+        let score = |i: &usize| logits[*i] + noise::gumbel(seed, position, *i as u32);
+        let best = (0..logits.len()).reduce(|a, b| if score(&b) > score(&a) { b } else { a });
+        let spec = SamplerSpec { temperature: 1.0, seed, ..SamplerSpec::default() };
+        let chosen = choose(&mut logits.clone(), &spec, None, position, 0, None);
+        assert_eq!(Some(chosen.index()), best);
+    }
+}
+
+/// Frequencies follow the softmax of the survivors.
+#[test]
+fn frequencies_are_probabilities() {
+    let logits = [0.0f32, 1.0, 2.0, -1.0, f32::NEG_INFINITY];
+    let spec = SamplerSpec { temperature: 1.0, seed: 11, ..SamplerSpec::default() };
+    let draws = 40_000;
+    let mut seen = [0u32; 5];
+    for position in 0..draws {
+        seen[choose(&mut logits.clone(), &spec, None, position, 0, None).index()] += 1;
+    }
+    let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+    for (logit, count) in logits.iter().zip(seen) {
+        let p = f64::from(*logit).exp() / total;
+        // Five standard deviations, and exactly 0 for -inf.
+        let limit = 5.0 * (p * (1.0 - p) / f64::from(draws)).sqrt();
+        assert!((f64::from(count) / f64::from(draws) - p).abs() <= limit, "{seen:?}");
+    }
+}
+
+#[test]
+fn argmax_takes_the_lowest_of_equals() {
+    for len in [1usize, 15, 16, 17, 1023, 1024, 1025, 5000] {
+        for place in [0, len / 2, len - 1] {
+            let mut row = vec![-3.0f32; len];
+            row[place..].fill(1.5);
+            assert_eq!(argmax(&row).index(), place, "{place} of {len}");
+        }
+    }
+    assert_eq!(argmax(&[]).0, 0);
+    assert_eq!(argmax(&[f32::NAN, -1.0, f32::NAN, 2.0]).0, 3);
+    assert_eq!(argmax(&[f32::NEG_INFINITY; 3]).0, 0);
+    assert_eq!(argmax(&[1.0, f32::INFINITY, f32::INFINITY]).0, 1);
+}
+
+#[test]
+fn broken_rows_give_a_token() {
+    let all = SamplerSpec {
+        temperature: 0.7,
+        top_k: 2,
+        top_p: 0.5,
+        min_p: 0.1,
+        repetition_penalty: 1.3,
+        ..SamplerSpec::default()
+    };
+    let counts = TokenCounts::new(&[TokenId(1), TokenId(999)], &[]);
+    let (nan, inf) = (f32::NAN, f32::INFINITY);
+    for (row, expected) in [
+        (vec![nan; 4], Some(0)),
+        (vec![-inf; 4], Some(0)),
+        (vec![0.0, inf, nan, inf], Some(1)),
+        (vec![nan, nan, 5.0, nan], Some(2)),
+        (vec![-inf, -inf, f32::MIN, -inf], None),
+        (vec![], Some(0)),
+    ] {
+        let chosen = choose(&mut row.clone(), &all, Some(&counts), 0, 0, None);
+        if let Some(expected) = expected {
+            assert_eq!(chosen.0, expected, "{row:?}");
+        }
+        let greedy = SamplerSpec::default();
+        choose(&mut row.clone(), &greedy, None, 0, 0, None);
+    }
+}
+
+/// Ties: top_k keeps all logits equal to the k-th, top_p all equal to the last.
+#[test]
+fn ties_stay_together() {
+    let reachable = |spec: SamplerSpec| {
+        let mut seen = std::collections::BTreeSet::new();
+        for position in 0..2000 {
+            let mut row = [1.0f32, 3.0, 2.0, 2.0, 2.0, -50.0];
+            seen.insert(choose(&mut row, &spec, None, position, 0, None).0);
+        }
+        seen.into_iter().collect::<Vec<_>>()
+    };
+    let warm = SamplerSpec { temperature: 1.0, ..SamplerSpec::default() };
+    assert_eq!(reachable(SamplerSpec { top_k: 2, ..warm.clone() }), [1, 2, 3, 4]);
+    assert_eq!(reachable(SamplerSpec { top_k: 1, ..warm.clone() }), [1]);
+    // Masses: 0.448, 3 x 0.165, 0.061: 0.5 is crossed within the tie.
+    assert_eq!(reachable(SamplerSpec { top_p: 0.5, ..warm.clone() }), [1, 2, 3, 4]);
+    assert_eq!(reachable(SamplerSpec { top_p: 0.4, ..warm.clone() }), [1]);
+    assert_eq!(reachable(SamplerSpec { min_p: 1.0, ..warm }), [1]);
+}
+
+#[test]
+fn a_short_mask_forbids_the_rest() {
+    let mut row = vec![0.0f32; 100];
+    row[90] = 9.0;
+    row[40] = 8.0;
+    let mask = [0, 1 << 8];
+    assert_eq!(choose(&mut row, &SamplerSpec::default(), None, 0, 0, Some(&mask)).0, 40);
+}
+
+#[test]
+fn counts_know_prompt_and_output() {
+    let mut counts = TokenCounts::new(&[TokenId(7), TokenId(7), TokenId(3)], &[TokenId(3)]);
+    counts.push(TokenId(9));
+    counts.push(TokenId(3));
+    let all: Vec<_> = counts.iter().map(|(t, n)| (t.0, n)).collect();
+    assert_eq!(all, [(7, 0), (3, 2), (9, 1)]);
+}

@@ -1,0 +1,391 @@
+//! The rules that sampling parameters obey, in the incumbent's order and with its texts, and the list of
+//! what is legal but not built yet. Called by [`super::params`] only.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+
+use serde_json::{Map, Value};
+
+use super::params::{Limits, Raw, SamplingParams};
+use super::python::{self, float_text};
+use crate::error::{Error, Result};
+use crate::ids::TokenId;
+use crate::invalid;
+
+/// Sequences that one request may ask for.
+const MAX_SEQUENCES: i128 = 16_384;
+/// A temperature in (0, this) is raised to it: logits divided by less overflow.
+const LOWEST_TEMPERATURE: f64 = 0.01;
+const MAX_LOGPROB_TOKEN_IDS: usize = 128;
+
+/// Legal parameters that this version does not do, one line each: building one deletes its line.
+pub(super) fn built(params: &SamplingParams) -> Result<()> {
+    let missing = [
+        ("n > 1", params.n > 1),
+        ("logprobs", params.logprobs.is_some()),
+        ("logprob_token_ids", params.logprob_token_ids.is_some()),
+        ("logit_bias", !params.logit_bias.is_empty()),
+        ("allowed_token_ids", params.allowed_token_ids.is_some()),
+        ("bad_words", !params.bad_words.is_empty()),
+        ("structured_outputs", params.structured_outputs.is_some()),
+        ("thinking_token_budget", params.thinking_token_budget.is_some()),
+        ("repetition_detection", params.repetition_detection.is_some()),
+    ];
+    match missing.iter().find(|(_, used)| *used) {
+        None => Ok(()),
+        Some((name, _)) => {
+            Err(Error::Unsupported(format!("{name} is not supported yet by this backend")))
+        }
+    }
+}
+
+/// Apply defaults, then every rule; the first that fails wins.
+pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
+    let budget = thinking_token_budget(raw.thinking_token_budget)?;
+    let stop = texts("stop", raw.stop)?;
+    let bad_words = unique(texts("bad_words", raw.bad_words)?);
+    let d = SamplingParams::default();
+    let mut params = SamplingParams {
+        ignore_eos: raw.ignore_eos.unwrap_or(d.ignore_eos),
+        include_stop_str_in_output: raw
+            .include_stop_str_in_output
+            .unwrap_or(d.include_stop_str_in_output),
+        detokenize: raw.detokenize.unwrap_or(d.detokenize),
+        skip_special_tokens: raw.skip_special_tokens.unwrap_or(d.skip_special_tokens),
+        spaces_between_special_tokens: raw
+            .spaces_between_special_tokens
+            .unwrap_or(d.spaces_between_special_tokens),
+        thinking_token_budget: budget,
+        structured_outputs: raw.structured_outputs.cloned(),
+        repetition_detection: raw.repetition_detection.cloned(),
+        lora_name: lora_name(raw.lora_name)?,
+        ..d
+    };
+    params.n = sequences(raw.n.unwrap_or(1))?;
+    penalties(&raw, &mut params)?;
+    distribution(&raw, &mut params)?;
+    lengths(&raw, &mut params)?;
+    params.logprobs = logprob_count("logprobs", raw.logprobs)?;
+    params.prompt_logprobs = logprob_count("prompt_logprobs", raw.prompt_logprobs)?;
+    params.stop_token_ids = stop_ids(raw.stop_token_ids)?;
+    if stop.iter().any(String::is_empty) {
+        return Err(invalid!("stop cannot contain an empty string."));
+    }
+    if !stop.is_empty() && !params.detokenize {
+        return Err(invalid!(
+            "stop strings are only supported when detokenize is True. Set detokenize=True to use stop."
+        ));
+    }
+    if bad_words.iter().any(String::is_empty) {
+        let list = python::list_text(bad_words.iter().map(|w| python::quoted(w)));
+        return Err(invalid!("bad_words cannot contain an empty string. Got bad_words={list}"));
+    }
+    params.stop = stop;
+    params.bad_words = bad_words;
+    if params.temperature == 0.0 && params.n > 1 {
+        let n = params.n;
+        return Err(invalid!("n must be 1 when using greedy sampling, got {n}."));
+    }
+    params.seed = seed(raw.seed)?;
+    against_model(&raw, &mut params, limits)?;
+    Ok(params)
+}
+
+/// An error of the class that repeats parameter and value at its end.
+fn valued(text: &str, parameter: &str, value: &str) -> Error {
+    invalid!("{text} (parameter={parameter}, value={value})")
+}
+
+/// Into u32, for values already known not to be negative: more than that is never reached.
+fn saturated(value: i128) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn sequences(n: i128) -> Result<u32> {
+    if n < 1 {
+        return Err(invalid!("n must be at least 1, got {n}."));
+    }
+    if n > MAX_SEQUENCES {
+        return Err(invalid!(
+            "n must be at most {MAX_SEQUENCES}, got {n}. To increase this limit, set the \
+             VLLM_MAX_N_SEQUENCES environment variable."
+        ));
+    }
+    Ok(saturated(n))
+}
+
+fn penalties(raw: &Raw, params: &mut SamplingParams) -> Result<()> {
+    let within = |name: &str, value: f64| {
+        if (-2.0..=2.0).contains(&value) {
+            return Ok(value);
+        }
+        Err(invalid!("{name} must be in [-2, 2], got {}.", float_text(value)))
+    };
+    params.presence_penalty = within("presence_penalty", raw.presence_penalty.unwrap_or(0.0))?;
+    params.frequency_penalty = within("frequency_penalty", raw.frequency_penalty.unwrap_or(0.0))?;
+    let repetition = raw.repetition_penalty.unwrap_or(1.0);
+    let got = float_text(repetition);
+    if !repetition.is_finite() {
+        return Err(invalid!("repetition_penalty must be a finite number, got {got}."));
+    }
+    if repetition <= 0.0 {
+        return Err(invalid!("repetition_penalty must be greater than zero, got {got}."));
+    }
+    // Outside f32 it would divide by 0 or infinity on the device: the nearest f32 means the same.
+    params.repetition_penalty = repetition.clamp(f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX));
+    Ok(())
+}
+
+fn distribution(raw: &Raw, params: &mut SamplingParams) -> Result<()> {
+    let mut temperature = raw.temperature.unwrap_or(1.0);
+    if temperature > 0.0 && temperature < LOWEST_TEMPERATURE {
+        tracing::debug!("temperature {temperature} is raised to {LOWEST_TEMPERATURE}");
+        temperature = LOWEST_TEMPERATURE;
+    }
+    let got = float_text(temperature);
+    let refuse = |rule: &str| {
+        Err(valued(&format!("temperature must be {rule}, got {got}."), "temperature", &got))
+    };
+    if !temperature.is_finite() {
+        return refuse("a finite number");
+    }
+    if temperature < 0.0 {
+        return refuse("non-negative");
+    }
+    if temperature > 2.0 {
+        return refuse("in [0, 2]");
+    }
+    // -0.0 is greedy too: without the sign nobody downstream has to know it.
+    params.temperature = temperature.abs();
+
+    params.top_p = raw.top_p.unwrap_or(1.0);
+    if !(params.top_p > 0.0 && params.top_p <= 1.0) {
+        let got = float_text(params.top_p);
+        return Err(valued(&format!("top_p must be in (0, 1], got {got}."), "top_p", &got));
+    }
+    let top_k = raw.top_k.unwrap_or(0);
+    if top_k < -1 {
+        return Err(invalid!("top_k must be 0 (disable), or at least 1, got {top_k}."));
+    }
+    params.top_k = saturated(top_k.max(0));
+    params.min_p = raw.min_p.unwrap_or(0.0);
+    if !(0.0..=1.0).contains(&params.min_p) {
+        return Err(invalid!("min_p must be in [0, 1], got {}.", float_text(params.min_p)));
+    }
+    Ok(())
+}
+
+fn lengths(raw: &Raw, params: &mut SamplingParams) -> Result<()> {
+    let max = raw.max_tokens.unwrap_or(params.max_tokens.map(i128::from));
+    let min = raw.min_tokens.unwrap_or(0);
+    if let Some(max) = max.filter(|max| *max < 1) {
+        let text = format!("max_tokens must be at least 1, got {max}.");
+        return Err(valued(&text, "max_tokens", &max.to_string()));
+    }
+    if min < 0 {
+        return Err(invalid!("min_tokens must be greater than or equal to 0, got {min}."));
+    }
+    if let Some(max) = max.filter(|max| min > *max) {
+        return Err(invalid!(
+            "min_tokens must be less than or equal to max_tokens={max}, got {min}."
+        ));
+    }
+    params.max_tokens = max.map(saturated);
+    params.min_tokens = saturated(min);
+    Ok(())
+}
+
+fn logprob_count(name: &str, count: Option<i128>) -> Result<Option<i64>> {
+    match count {
+        None => Ok(None),
+        Some(count) if count < -1 => {
+            let text = format!("{name} must be non-negative or -1, got {count}.");
+            Err(valued(&text, name, &count.to_string()))
+        }
+        Some(count) => Ok(Some(i64::try_from(count).unwrap_or(i64::MAX))),
+    }
+}
+
+fn thinking_token_budget(budget: Option<i128>) -> Result<Option<u32>> {
+    match budget {
+        None | Some(-1) => Ok(None),
+        Some(tokens) if tokens < 0 => {
+            let rule =
+                "`thinking_token_budget` must be a non-negative integer or -1 for unlimited.";
+            Err(valued(rule, "thinking_token_budget", &tokens.to_string()))
+        }
+        Some(tokens) => Ok(Some(saturated(tokens))),
+    }
+}
+
+fn seed(seed: Option<i128>) -> Result<Option<i64>> {
+    match seed {
+        None | Some(-1) => Ok(None),
+        Some(value) => i64::try_from(value)
+            .map(Some)
+            .map_err(|_| invalid!("seed must be in [{}, {}], got {value}.", i64::MIN, i64::MAX)),
+    }
+}
+
+fn lora_name(name: Option<&Value>) -> Result<Option<String>> {
+    match name {
+        None => Ok(None),
+        Some(Value::String(name)) => Ok(Some(name.clone())),
+        Some(other) => Err(invalid!("lora_name must be a string, got {}.", python::repr(other))),
+    }
+}
+
+/// One text or a list of texts.
+fn texts(name: &str, value: Option<&Value>) -> Result<Vec<String>> {
+    let list = match value {
+        None => return Ok(Vec::new()),
+        Some(Value::String(text)) if name == "stop" => return Ok(vec![text.clone()]),
+        Some(Value::Array(list)) => list,
+        Some(Value::String(_) | Value::Object(_)) => {
+            return Err(invalid!("{name} must be a list of strings."));
+        }
+        Some(other) => {
+            return Err(invalid!("'{}' object is not iterable", python::type_name(other)));
+        }
+    };
+    let text = |item: &Value| match item.as_str() {
+        Some(text) => Ok(text.to_string()),
+        None => Err(invalid!("object of type '{}' has no len()", python::type_name(item))),
+    };
+    list.iter().map(text).collect()
+}
+
+fn unique<T: Eq + Hash + Clone>(list: Vec<T>) -> Vec<T> {
+    let mut seen = HashSet::new();
+    list.into_iter().filter(|item| seen.insert(item.clone())).collect()
+}
+
+/// Elements as Python integers (bools are), None if one is anything else.
+fn integers(list: &[Value]) -> Option<Vec<i128>> {
+    let integer = |item: &Value| match item {
+        Value::Bool(_) => python::int(item).ok().flatten(),
+        Value::Number(n) if !n.is_f64() => python::int(item).ok().flatten(),
+        _ => None,
+    };
+    list.iter().map(integer).collect()
+}
+
+fn stop_ids(value: Option<&Value>) -> Result<Vec<TokenId>> {
+    let wrong =
+        |v: &Value| invalid!("stop_token_ids must contain only integers, got {}.", python::repr(v));
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let list = value.as_array().ok_or_else(|| wrong(value))?;
+    let ids = integers(list).ok_or_else(|| wrong(value))?;
+    // No range check: an id that no token has never stops anything.
+    Ok(unique(ids.into_iter().filter_map(|id| u32::try_from(id).ok()).map(TokenId).collect()))
+}
+
+/// The rules that need the model: maximum of logprobs, ids inside the vocabulary.
+fn against_model(raw: &Raw, params: &mut SamplingParams, limits: &Limits) -> Result<()> {
+    let vocab = limits.vocab_size;
+    let all = i64::from(vocab);
+    let max = if limits.max_logprobs == -1 { all } else { limits.max_logprobs };
+    for (kind, name, count) in [
+        ("sample", "logprobs", params.logprobs),
+        ("prompt", "prompt_logprobs", params.prompt_logprobs),
+    ] {
+        let Some(asked) = count.map(|c| if c == -1 { all } else { c }).filter(|c| *c > max) else {
+            continue;
+        };
+        let text = format!(
+            "Requested {kind} logprobs of {asked}, which is greater than max allowed: {max}"
+        );
+        return Err(valued(&text, name, &asked.to_string()));
+    }
+    if let Some(value) = raw.logprob_token_ids {
+        params.logprob_token_ids = Some(logprob_ids(value, params.logprobs, vocab)?);
+    }
+    if let Some(value) = raw.logit_bias {
+        params.logit_bias = biases(value, vocab)?;
+    }
+    if let Some(value) = raw.allowed_token_ids {
+        params.allowed_token_ids = Some(allowed(value, vocab)?);
+    }
+    Ok(())
+}
+
+fn ids_of(name: &str, value: &Value) -> Result<Vec<i128>> {
+    value
+        .as_array()
+        .and_then(|list| integers(list))
+        .ok_or_else(|| invalid!("{name} must be a list of integers, got {}.", python::repr(value)))
+}
+
+fn within(ids: &[i128], vocab: u32) -> Option<Vec<TokenId>> {
+    let token = |id: &i128| u32::try_from(*id).ok().filter(|id| *id < vocab).map(TokenId);
+    ids.iter().map(token).collect()
+}
+
+fn logprob_ids(value: &Value, logprobs: Option<i64>, vocab: u32) -> Result<Vec<TokenId>> {
+    let ids = ids_of("logprob_token_ids", value)?;
+    let n = ids.len();
+    if n > MAX_LOGPROB_TOKEN_IDS {
+        return Err(invalid!(
+            "Requested logprob_token_ids of length {n}, which is greater than max allowed: \
+             {MAX_LOGPROB_TOKEN_IDS}"
+        ));
+    }
+    let tokens = within(&ids, vocab).ok_or_else(|| {
+        invalid!("logprob_token_ids contain out-of-vocab token ids. Vocabulary size: {vocab}")
+    })?;
+    match logprobs {
+        Some(count) if usize::try_from(count) != Ok(n) => Err(invalid!(
+            "logprobs must equal the length of logprob_token_ids when both are set, got {count} \
+             and {n}."
+        )),
+        _ => Ok(tokens),
+    }
+}
+
+/// A clamped bias per token: JSON can only spell the ids as texts.
+fn biases(value: &Value, vocab: u32) -> Result<Vec<(TokenId, f32)>> {
+    let empty = Map::new();
+    let map = match value {
+        Value::Object(map) => map,
+        Value::Array(list) if list.is_empty() => &empty,
+        other => {
+            let got = python::repr(other);
+            return Err(invalid!("logit_bias must map token ids to numbers, got {got}."));
+        }
+    };
+    let mut biases = Vec::with_capacity(map.len());
+    let mut outside = Vec::new();
+    for (key, bias) in map {
+        let id = python::int_literal(key).ok_or_else(|| {
+            invalid!("logit_bias keys must be token ids, got {}.", python::quoted(key))
+        })?;
+        let bias = python::float(bias)?.filter(|b| !b.is_nan()).ok_or_else(|| {
+            invalid!("logit_bias of token {id} must be a number, got {}.", python::repr(bias))
+        })?;
+        match u32::try_from(id).ok().filter(|id| *id < vocab) {
+            Some(id) => biases.push((TokenId(id), bias.clamp(-100.0, 100.0) as f32)),
+            None => outside.push(id),
+        }
+    }
+    if outside.is_empty() {
+        return Ok(biases);
+    }
+    let ids = python::list_text(outside.iter().map(i128::to_string));
+    let text = format!(
+        "token_id(s) {ids} in logit_bias contain out-of-vocab token ids. Vocabulary size: {vocab}"
+    );
+    Err(valued(&text, "logit_bias", &python::repr(value)))
+}
+
+fn allowed(value: &Value, vocab: u32) -> Result<Vec<TokenId>> {
+    let ids = ids_of("allowed_token_ids", value)?;
+    let refuse = |text: &str| valued(text, "allowed_token_ids", &python::repr(value));
+    if ids.is_empty() {
+        return Err(refuse("allowed_token_ids is not None and empty!"));
+    }
+    within(&ids, vocab).ok_or_else(|| refuse("allowed_token_ids contains out-of-vocab token id!"))
+}
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

@@ -1,0 +1,207 @@
+//! Every rule with its exact text, and the order of the rules.
+
+use super::*;
+use serde_json::json;
+
+fn limits() -> Limits {
+    Limits { vocab_size: 4096, max_logprobs: 20 }
+}
+
+fn parse(value: Value) -> Result<SamplingParams> {
+    SamplingParams::parse(value.as_object().unwrap(), &limits())
+}
+
+#[track_caller]
+fn fails(value: Value, text: &str) {
+    assert_eq!(parse(value), Err(Error::InvalidArgument(text.to_string())));
+}
+
+#[test]
+fn ranges_of_numbers() {
+    fails(json!({"n": 0}), "n must be at least 1, got 0.");
+    fails(
+        json!({"n": 16385}),
+        "n must be at most 16384, got 16385. To increase this limit, set the \
+         VLLM_MAX_N_SEQUENCES environment variable.",
+    );
+    fails(json!({"n": 2, "temperature": 0}), "n must be 1 when using greedy sampling, got 2.");
+    fails(json!({"presence_penalty": 5}), "presence_penalty must be in [-2, 2], got 5.0.");
+    fails(json!({"frequency_penalty": -5}), "frequency_penalty must be in [-2, 2], got -5.0.");
+    fails(json!({"frequency_penalty": "nan"}), "frequency_penalty must be in [-2, 2], got nan.");
+    fails(
+        json!({"repetition_penalty": "inf"}),
+        "repetition_penalty must be a finite number, got inf.",
+    );
+    fails(
+        json!({"repetition_penalty": 0}),
+        "repetition_penalty must be greater than zero, got 0.0.",
+    );
+    fails(json!({"min_p": 2}), "min_p must be in [0, 1], got 2.0.");
+    fails(json!({"min_p": -1e-5}), "min_p must be in [0, 1], got -1e-05.");
+    fails(json!({"top_k": -2}), "top_k must be 0 (disable), or at least 1, got -2.");
+}
+
+#[test]
+fn errors_that_repeat_the_value() {
+    let temperature = |value: Value, text: &str, got: &str| {
+        let text =
+            format!("temperature must be {text}, got {got}. (parameter=temperature, value={got})");
+        fails(json!({"temperature": value}), &text);
+    };
+    temperature(json!("nan"), "a finite number", "nan");
+    temperature(json!("-inf"), "a finite number", "-inf");
+    temperature(json!(-0.5), "non-negative", "-0.5");
+    temperature(json!(2.5), "in [0, 2]", "2.5");
+    fails(
+        json!({"temperature": 0, "top_p": 2}),
+        "top_p must be in (0, 1], got 2.0. (parameter=top_p, value=2.0)",
+    );
+    fails(json!({"top_p": 0}), "top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)");
+    fails(
+        json!({"max_tokens": 0}),
+        "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)",
+    );
+    fails(
+        json!({"logprobs": -2}),
+        "logprobs must be non-negative or -1, got -2. (parameter=logprobs, value=-2)",
+    );
+    fails(
+        json!({"thinking_token_budget": -2}),
+        "`thinking_token_budget` must be a non-negative integer or -1 for unlimited. \
+         (parameter=thinking_token_budget, value=-2)",
+    );
+}
+
+#[test]
+fn lengths_and_stops() {
+    fails(
+        json!({"min_tokens": 20}),
+        "min_tokens must be less than or equal to max_tokens=16, got 20.",
+    );
+    fails(json!({"min_tokens": -1}), "min_tokens must be greater than or equal to 0, got -1.");
+    assert_eq!(parse(json!({"min_tokens": 20, "max_tokens": null})).unwrap().min_tokens, 20);
+    assert_eq!(parse(json!({"max_tokens": 1e30})).unwrap().max_tokens, Some(u32::MAX));
+    fails(json!({"stop": ["a", ""]}), "stop cannot contain an empty string.");
+    fails(json!({"stop": ""}), "stop cannot contain an empty string.");
+    fails(json!({"stop": [1]}), "object of type 'int' has no len()");
+    fails(json!({"stop": 5}), "'int' object is not iterable");
+    fails(
+        json!({"stop": "a", "detokenize": false}),
+        "stop strings are only supported when detokenize is True. Set detokenize=True to use stop.",
+    );
+    assert_eq!(parse(json!({"stop": []})).unwrap().stop, Vec::<String>::new());
+    fails(
+        json!({"stop_token_ids": ["1"]}),
+        "stop_token_ids must contain only integers, got ['1'].",
+    );
+    fails(
+        json!({"stop_token_ids": [1.0]}),
+        "stop_token_ids must contain only integers, got [1.0].",
+    );
+    let ids =
+        parse(json!({"stop_token_ids": [-1, true, 7, 1e3 as u32, 7]})).unwrap().stop_token_ids;
+    assert_eq!(ids, [TokenId(1), TokenId(7), TokenId(1000)]);
+    fails(
+        json!({"bad_words": ["x", ""]}),
+        "bad_words cannot contain an empty string. Got bad_words=['x', '']",
+    );
+    fails(
+        json!({"seed": "9223372036854775808"}),
+        "seed must be in [-9223372036854775808, 9223372036854775807], got 9223372036854775808.",
+    );
+    fails(json!({"lora_name": 5}), "lora_name must be a string, got 5.");
+}
+
+#[test]
+fn rules_that_need_the_model() {
+    fails(
+        json!({"logprobs": 21}),
+        "Requested sample logprobs of 21, which is greater than max allowed: 20 \
+         (parameter=logprobs, value=21)",
+    );
+    fails(
+        json!({"prompt_logprobs": -1}),
+        "Requested prompt logprobs of 4096, which is greater than max allowed: 20 \
+         (parameter=prompt_logprobs, value=4096)",
+    );
+    let whole = Limits { max_logprobs: -1, ..limits() };
+    let source = json!({"prompt_logprobs": -1});
+    assert!(SamplingParams::parse(source.as_object().unwrap(), &whole).is_ok());
+    fails(
+        json!({"logit_bias": {"5": 1, "4096": 1.5}}),
+        "token_id(s) [4096] in logit_bias contain out-of-vocab token ids. Vocabulary size: 4096 \
+         (parameter=logit_bias, value={'5': 1, '4096': 1.5})",
+    );
+    fails(json!({"logit_bias": {"x": 1}}), "logit_bias keys must be token ids, got 'x'.");
+    fails(
+        json!({"allowed_token_ids": []}),
+        "allowed_token_ids is not None and empty! (parameter=allowed_token_ids, value=[])",
+    );
+    fails(
+        json!({"allowed_token_ids": [4096]}),
+        "allowed_token_ids contains out-of-vocab token id! (parameter=allowed_token_ids, value=[4096])",
+    );
+    fails(
+        json!({"logprob_token_ids": vec![0; 129]}),
+        "Requested logprob_token_ids of length 129, which is greater than max allowed: 128",
+    );
+    assert_eq!(
+        biases(&json!({"5": 1000, " 6": "-0.5"}), 10).unwrap(),
+        [(TokenId(5), 100.0), (TokenId(6), -0.5)]
+    );
+}
+
+#[test]
+fn the_first_rule_in_order_wins() {
+    let all = [
+        ("thinking_token_budget", json!(-2)),
+        ("n", json!(0)),
+        ("presence_penalty", json!(9)),
+        ("frequency_penalty", json!(9)),
+        ("repetition_penalty", json!(0)),
+        ("temperature", json!(9)),
+        ("top_p", json!(9)),
+        ("top_k", json!(-9)),
+        ("min_p", json!(9)),
+        ("max_tokens", json!(0)),
+        ("min_tokens", json!(-9)),
+        ("logprobs", json!(-9)),
+        ("prompt_logprobs", json!(-9)),
+        ("stop_token_ids", json!(["1"])),
+        ("stop", json!("")),
+        ("bad_words", json!([""])),
+        ("allowed_token_ids", json!([])),
+    ];
+    for start in 0..all.len() {
+        let source: Map<String, Value> =
+            all[start..].iter().rev().map(|(k, v)| (k.to_string(), v.clone())).collect();
+        let message = SamplingParams::parse(&source, &limits()).unwrap_err().to_string();
+        let name = all[start].0;
+        assert!(message.trim_start_matches('`').starts_with(name), "{name}: {message}");
+    }
+}
+
+#[test]
+fn legal_but_not_built() {
+    for (name, value) in [
+        ("n", json!(2)),
+        ("logprobs", json!(0)),
+        ("logprob_token_ids", json!([1])),
+        ("logit_bias", json!({"5": 1.0})),
+        ("allowed_token_ids", json!([1])),
+        ("bad_words", json!(["x"])),
+        ("structured_outputs", json!("{}")),
+        ("thinking_token_budget", json!("10")),
+        ("repetition_detection", json!({"min_count": 2})),
+    ] {
+        let shown = if name == "n" { "n > 1" } else { name };
+        let source: Map<String, Value> = [(name.to_string(), value)].into_iter().collect();
+        assert_eq!(
+            SamplingParams::parse(&source, &limits()),
+            Err(Error::Unsupported(format!("{shown} is not supported yet by this backend")))
+        );
+    }
+    for empty in [json!({"bad_words": []}), json!({"logit_bias": {}}), json!({"n": true})] {
+        assert_eq!(parse(empty), Ok(SamplingParams::default()));
+    }
+}

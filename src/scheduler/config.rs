@@ -1,0 +1,86 @@
+//! What the scheduler is told once: limits and switches, checked here so that planning need not doubt
+//! them. Made by `engine` from the arguments and from the pages that fit; knows neither.
+
+use crate::error::Result;
+use crate::invalid;
+
+/// Names are those of the keys in model.json where there is one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SchedulerConfig {
+    /// Sequences that run at the same time; as many slots.
+    pub max_num_seqs: usize,
+    /// Token rows of one step.
+    pub max_num_batched_tokens: usize,
+    /// Prompt and output of one sequence at most, in tokens.
+    pub max_model_len: usize,
+    /// Tokens of a page.
+    pub page_size: usize,
+    /// Pages in the pool, the null page included.
+    pub pages: usize,
+    /// Tokens that one step feeds of one sequence at most, 0 = no such limit. Has no meaning without
+    /// chunked prefill.
+    pub long_prefill_token_threshold: usize,
+    /// A prompt may be fed in several steps.
+    pub chunked_prefill: bool,
+    pub prefix_caching: bool,
+    /// Share of the pool that an admission leaves free while something is running, [0, 1).
+    pub watermark: f64,
+    /// Admit a sequence only if pages for all its known tokens are free, not just for its first chunk.
+    pub reserve_full_isl: bool,
+    /// Steps that may be planned before the first is committed (`DeviceInfo::depth`).
+    pub depth: usize,
+}
+
+impl SchedulerConfig {
+    /// # Errors
+    /// InvalidArgument with the key to change. What passes here cannot deadlock: each of the limits
+    /// lets the first running sequence go on to `max_model_len`, alone if need be.
+    pub(super) fn validate(&self) -> Result<()> {
+        assert!(self.page_size > 0 && self.depth > 0, "page_size and depth are at least 1");
+        if self.max_num_seqs == 0 {
+            return Err(invalid!("max_num_seqs must be at least 1."));
+        }
+        if self.max_num_batched_tokens < self.max_num_seqs {
+            return Err(invalid!(
+                "max_num_batched_tokens ({}) must be greater than or equal to max_num_seqs ({}).",
+                self.max_num_batched_tokens,
+                self.max_num_seqs
+            ));
+        }
+        if !self.chunked_prefill && self.max_num_batched_tokens < self.max_model_len {
+            return Err(invalid!(
+                "max_num_batched_tokens ({}) is smaller than max_model_len ({}): without chunked \
+                 prefill a longer prompt could never run. Increase max_num_batched_tokens, lower \
+                 max_model_len, or set enable_chunked_prefill.",
+                self.max_num_batched_tokens,
+                self.max_model_len
+            ));
+        }
+        if !(0.0..1.0).contains(&self.watermark) {
+            return Err(invalid!("watermark must be in [0, 1), got {}.", self.watermark));
+        }
+        let usable_pages = self.pages.saturating_sub(1);
+        let needed_pages = self.max_model_len.div_ceil(self.page_size);
+        if needed_pages > usable_pages {
+            return Err(invalid!(
+                "The KV cache has room for {} tokens ({usable_pages} pages of {}), one request may \
+                 take {} (max_model_len). Increase gpu_memory_utilization or \
+                 num_gpu_blocks_override, or lower max_model_len.",
+                usable_pages * self.page_size,
+                self.page_size,
+                self.max_model_len
+            ));
+        }
+        Ok(())
+    }
+
+    /// How many of `unfed` tokens a sequence may feed within what is left of the step's budget.
+    pub(super) fn share(&self, unfed: usize, budget: usize) -> usize {
+        let threshold = match self.long_prefill_token_threshold {
+            0 => usize::MAX,
+            _ if !self.chunked_prefill => usize::MAX,
+            tokens => tokens,
+        };
+        unfed.min(threshold).min(budget)
+    }
+}

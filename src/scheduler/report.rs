@@ -1,0 +1,26 @@
+//! What the scheduler tells `engine`: tokens that came, and where things stand. Plain data.
+
+use crate::ids::{RequestId, TokenId};
+
+/// A new token of a request. A request's tokens come oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    pub id: RequestId,
+    pub token: TokenId,
+    /// `max_tokens` or `max_model_len` is reached: this was the last, the sequence has left.
+    pub at_limit: bool,
+}
+
+/// Where things stand, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SchedulerStats {
+    pub running: usize,
+    pub waiting: usize,
+    /// Share of the pool in use, 0..=1.
+    pub kv_usage: f64,
+    /// Since the start: tokens looked up in the prefix cache, and found there.
+    pub prefix_queries_tokens: u64,
+    pub prefix_hits_tokens: u64,
+    /// Since the start.
+    pub preemptions: u64,
+}

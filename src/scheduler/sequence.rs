@@ -1,0 +1,183 @@
+//! One sequence as the scheduler sees it: how far it is known, fed and in flight. And the seats: which
+//! sequence has which slot. Used inside this room only; plans and policy are next door.
+
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use crate::ids::{AdapterId, GroupId, RequestId, SlotId, TokenId};
+use crate::kv::PageTable;
+use crate::plan::{Feed, Row, SlotOpen, StepPlan};
+use crate::sampling::SamplerSpec;
+
+/// A sequence to generate, with its prompt.
+#[derive(Debug, Clone)]
+pub struct NewSequence {
+    /// Comes back with its tokens. Unique among what the scheduler holds.
+    pub id: RequestId,
+    /// At least one token, and room for one more below `max_model_len`.
+    pub prompt: Arc<[TokenId]>,
+    /// Tokens to generate at most, at least 1; `max_model_len` may end the sequence earlier.
+    pub max_tokens: u32,
+    pub sampler: Arc<SamplerSpec>,
+    pub adapter: AdapterId,
+}
+
+#[derive(Debug)]
+pub(super) struct Sequence {
+    pub(super) id: RequestId,
+    pub(super) prompt: Arc<[TokenId]>,
+    pub(super) adapter: AdapterId,
+    pub(super) sampler: Arc<SamplerSpec>,
+    /// Prompt and outputs, as far as the host knows them.
+    pub(super) tokens: Vec<TokenId>,
+    /// The sequence is over when it has this many tokens. Its last one is never fed.
+    pub(super) limit: usize,
+    pub(super) table: PageTable,
+    /// Leading tokens that were fed by planned steps, or came from the prefix cache.
+    pub(super) fed: usize,
+    /// Tokens that planned steps sample and that the host does not know yet. They follow `tokens`.
+    pub(super) in_flight: usize,
+    /// The newest token was or will be sampled in the slot this sequence sits in: feed it from there.
+    pub(super) last_on_device: bool,
+    /// Which stay in a slot this is, unique in the scheduler's life: results of an earlier stay, or
+    /// of another sequence in the same slot, carry another number.
+    pub(super) stay: u64,
+}
+
+impl Sequence {
+    pub(super) fn new(new: NewSequence, max_model_len: usize) -> Sequence {
+        let limit = new.prompt.len().saturating_add(new.max_tokens as usize).min(max_model_len);
+        Sequence {
+            id: new.id,
+            adapter: new.adapter,
+            sampler: new.sampler,
+            tokens: new.prompt.to_vec(),
+            prompt: new.prompt,
+            limit,
+            table: PageTable::new(GroupId(0), new.adapter),
+            fed: 0,
+            in_flight: 0,
+            last_on_device: false,
+            stay: 0,
+        }
+    }
+
+    /// Tokens that exist, known or in flight.
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len() + self.in_flight
+    }
+
+    /// Tokens to feed next. None when the last token that may be sampled is already in flight.
+    pub(super) fn unfed(&self) -> usize {
+        if self.len() >= self.limit {
+            return 0;
+        }
+        self.len() - self.fed
+    }
+
+    /// What the device must know to open `slot` for this sequence. No copy of a mere prompt.
+    pub(super) fn open(&self, slot: SlotId) -> SlotOpen {
+        let only_prompt = self.tokens.len() == self.prompt.len();
+        SlotOpen {
+            slot,
+            adapter: self.adapter,
+            tokens: if only_prompt { self.prompt.clone() } else { Arc::from(&*self.tokens) },
+            prompt_tokens: self.prompt.len() as u32,
+            cached_tokens: self.fed as u32,
+            sampler: self.sampler.clone(),
+        }
+    }
+
+    /// Plan the next `count` tokens, for which the table has pages, as a row of `plan`.
+    pub(super) fn feed(&mut self, count: usize, slot: SlotId, plan: &mut StepPlan) {
+        let feed = if self.last_on_device {
+            Feed::Last { count: count as u32 }
+        } else {
+            let start = plan.chunk_tokens.len();
+            plan.chunk_tokens.extend(&self.tokens[self.fed..self.fed + count]);
+            Feed::Chunk(start..plan.chunk_tokens.len())
+        };
+        self.fed += count;
+        let sample = self.fed == self.len();
+        if sample {
+            self.in_flight += 1;
+            self.last_on_device = true;
+        }
+        plan.rows.push(Row { slot, feed, sample });
+    }
+
+    /// The oldest token in flight becomes known.
+    pub(super) fn arrive(&mut self, token: TokenId) {
+        assert!(self.in_flight > 0, "a token that no step was to sample");
+        self.in_flight -= 1;
+        self.tokens.push(token);
+    }
+
+    /// Back to the start, with the tokens that are known. Those in flight are sampled again: the same
+    /// ones, since a sampler depends on seed and position only.
+    pub(super) fn rewind(&mut self) {
+        self.fed = 0;
+        self.in_flight = 0;
+        self.last_on_device = false;
+    }
+}
+
+/// The slots: one sequence each, or free.
+#[derive(Debug)]
+pub(super) struct Seats {
+    seats: Vec<Option<Box<Sequence>>>,
+    free: Vec<SlotId>,
+}
+
+impl Seats {
+    pub(super) fn new(slots: usize) -> Seats {
+        Seats {
+            seats: (0..slots).map(|_| None).collect(),
+            free: (0..slots as u32).rev().map(SlotId).collect(),
+        }
+    }
+
+    pub(super) fn any_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Seat a sequence. There must be a free slot.
+    pub(super) fn sit(&mut self, sequence: Box<Sequence>) -> SlotId {
+        let Some(slot) = self.free.pop() else { panic!("a sequence is seated, no slot is free") };
+        self.seats[slot.index()] = Some(sequence);
+        slot
+    }
+
+    pub(super) fn leave(&mut self, slot: SlotId) -> Box<Sequence> {
+        let Some(sequence) = self.seats[slot.index()].take() else {
+            panic!("slot {slot} is left, nobody sits there")
+        };
+        self.free.push(slot);
+        sequence
+    }
+
+    /// The sequence that sits in `slot` since the stay `stay`, if it still does.
+    pub(super) fn get(&mut self, slot: SlotId, stay: u64) -> Option<&mut Sequence> {
+        self.seats[slot.index()].as_deref_mut().filter(|sequence| sequence.stay == stay)
+    }
+}
+
+impl Index<SlotId> for Seats {
+    type Output = Sequence;
+
+    fn index(&self, slot: SlotId) -> &Sequence {
+        match &self.seats[slot.index()] {
+            Some(sequence) => sequence,
+            None => panic!("nobody sits in slot {slot}"),
+        }
+    }
+}
+
+impl IndexMut<SlotId> for Seats {
+    fn index_mut(&mut self, slot: SlotId) -> &mut Sequence {
+        match &mut self.seats[slot.index()] {
+            Some(sequence) => sequence,
+            None => panic!("nobody sits in slot {slot}"),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The rules of a step, one test each, by hand-made workloads. What no single workload shows is
+//! searched for by `tests/sim.rs`.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::ids::{AdapterId, TokenId};
+use crate::plan::{Feed, Row, Sampled};
+use crate::sampling::SamplerSpec;
+
+fn config() -> SchedulerConfig {
+    SchedulerConfig {
+        max_num_seqs: 4,
+        max_num_batched_tokens: 16,
+        max_model_len: 32,
+        page_size: 4,
+        pages: 9,
+        long_prefill_token_threshold: 0,
+        chunked_prefill: true,
+        prefix_caching: true,
+        watermark: 0.0,
+        reserve_full_isl: true,
+        depth: 2,
+    }
+}
+
+/// Request `id` whose prompt is `tokens` tokens like no other's.
+fn request(id: u64, tokens: u32, max_tokens: u32) -> NewSequence {
+    NewSequence {
+        id: RequestId(id),
+        prompt: (0..tokens).map(|i| TokenId(1000 * id as u32 + i)).collect(),
+        max_tokens,
+        sampler: Arc::new(SamplerSpec::default()),
+        adapter: AdapterId(0),
+    }
+}
+
+fn scheduler(config: SchedulerConfig, requests: &[NewSequence]) -> Scheduler {
+    let mut scheduler = Scheduler::new(config).unwrap();
+    for request in requests {
+        scheduler.add(request.clone()).unwrap();
+    }
+    scheduler
+}
+
+/// (slot, tokens fed, samples) of each row.
+fn shares(plan: &StepPlan) -> Vec<(u32, usize, bool)> {
+    plan.rows.iter().map(|row| (row.slot.0, row.feed.tokens(), row.sample)).collect()
+}
+
+fn answer(plan: &StepPlan, token: u32) -> StepResult {
+    let rows = plan.rows.iter().filter(|row| row.sample);
+    let samples = rows.map(|row| Sampled { slot: row.slot, tokens: vec![TokenId(token)] });
+    StepResult { step: plan.step, samples: samples.collect() }
+}
+
+fn arrival(id: u64, token: u32, at_limit: bool) -> Arrival {
+    Arrival { id: RequestId(id), token: TokenId(token), at_limit }
+}
+
+#[test]
+fn what_runs_goes_first_and_the_rest_of_the_budget_feeds_chunks() {
+    let mut s = scheduler(config(), &[request(1, 3, 9), request(2, 20, 9)]);
+    let first = s.plan().unwrap();
+    assert_eq!(shares(&first), [(0, 3, true), (1, 13, false)]);
+    assert_eq!(first.tokens(), 16);
+    s.commit(&answer(&first, 7));
+    let second = s.plan().unwrap();
+    assert_eq!(shares(&second), [(0, 1, true), (1, 7, true)]);
+    assert_eq!(second.rows[0].feed, Feed::Last { count: 1 });
+    let Feed::Chunk(range) = &second.rows[1].feed else { panic!("a known chunk") };
+    assert_eq!(second.chunk_tokens[range.clone()], request(2, 20, 9).prompt[13..]);
+}
+
+#[test]
+fn the_next_step_is_planned_before_tokens_are_known_and_never_past_the_limit() {
+    let mut s = scheduler(config(), &[request(1, 3, 2)]);
+    let first = s.plan().unwrap();
+    let second = s.plan().unwrap();
+    assert_eq!(second.rows, [Row { slot: SlotId(0), feed: Feed::Last { count: 1 }, sample: true }]);
+    assert_eq!(s.commit(&answer(&first, 7)), [arrival(1, 7, false)]);
+    assert!(s.plan().is_none(), "its last token is in flight");
+    assert_eq!(s.commit(&answer(&second, 8)), [arrival(1, 8, true)]);
+    assert_eq!(s.stats(), SchedulerStats { prefix_queries_tokens: 3, ..Default::default() });
+    assert!(!s.finish(RequestId(1)), "it has left by itself");
+}
+
+#[test]
+fn max_model_len_ends_a_sequence_without_feeding_its_last_token() {
+    let mut s = scheduler(SchedulerConfig { max_model_len: 5, ..config() }, &[request(1, 4, 9)]);
+    let plan = s.plan().unwrap();
+    assert!(s.plan().is_none());
+    assert_eq!(s.commit(&answer(&plan, 7)), [arrival(1, 7, true)]);
+}
+
+#[test]
+fn a_late_token_reaches_neither_the_dead_nor_the_heir_of_the_slot() {
+    let config = SchedulerConfig { max_num_seqs: 1, ..config() };
+    let mut s = scheduler(config, &[request(1, 3, 9), request(2, 3, 9)]);
+    let first = s.plan().unwrap();
+    let surplus = s.plan().unwrap();
+    assert_eq!(s.commit(&answer(&first, 7)), [arrival(1, 7, false)]);
+    assert!(s.finish(RequestId(1)));
+    let heir = s.plan().unwrap();
+    assert!(matches!(heir.changes[0], SlotChange::Close { slot: SlotId(0) }));
+    assert!(matches!(&heir.changes[1], SlotChange::Open(open) if open.slot == SlotId(0)));
+    assert_eq!(s.commit(&answer(&surplus, 8)), []);
+    assert_eq!(s.commit(&answer(&heir, 9)), [arrival(2, 9, false)]);
+}
+
+#[test]
+fn the_last_admitted_is_preempted_waits_at_the_head_and_resumes_with_its_output() {
+    // 8 pages: 4 + 4 for the prompts, the first token more needs a ninth.
+    let config = SchedulerConfig { max_num_batched_tokens: 32, prefix_caching: false, ..config() };
+    let mut s = scheduler(config, &[request(1, 16, 9), request(2, 15, 9), request(3, 1, 9)]);
+    let first = s.plan().unwrap();
+    assert_eq!(shares(&first), [(0, 16, true), (1, 15, true)], "no page for the third");
+    s.commit(&answer(&first, 7));
+    let second = s.plan().unwrap();
+    assert_eq!(shares(&second), [(0, 1, true)], "no admission in a step that preempted");
+    assert_eq!((s.stats().preemptions, s.waiting_len()), (1, 2));
+    assert_eq!(s.commit(&answer(&second, 8)), [arrival(1, 8, false)]);
+    s.finish(RequestId(1));
+    let third = s.plan().unwrap();
+    assert_eq!(shares(&third), [(0, 16, true), (1, 1, true)]);
+    let open = third.changes.iter().find_map(|change| match change {
+        SlotChange::Open(open) => Some(open),
+        _ => None,
+    });
+    let open = open.unwrap();
+    assert_eq!((open.tokens.len(), open.prompt_tokens, open.tokens[15]), (16, 15, TokenId(7)));
+    s.check();
+}
+
+#[test]
+fn admission_waits_for_pages_for_the_whole_prompt_unless_told_otherwise() {
+    for (reserve_full_isl, rows) in [(true, 1), (false, 2)] {
+        let config = SchedulerConfig { reserve_full_isl, ..config() };
+        let mut s = scheduler(config, &[request(1, 5, 9), request(2, 31, 1)]);
+        assert_eq!(s.plan().unwrap().rows.len(), rows);
+    }
+}
+
+#[test]
+fn the_watermark_holds_back_admission_only_while_something_runs() {
+    let config = SchedulerConfig { watermark: 0.5, max_num_batched_tokens: 64, ..config() };
+    let mut s = scheduler(config, &[request(1, 20, 9), request(2, 4, 9)]);
+    assert_eq!(shares(&s.plan().unwrap()), [(0, 20, true)], "3 of 8 pages are free, 1 + 4 asked");
+}
+
+#[test]
+fn without_chunked_prefill_a_prompt_is_never_cut() {
+    let config = SchedulerConfig {
+        chunked_prefill: false,
+        max_num_batched_tokens: 32,
+        long_prefill_token_threshold: 5,
+        pages: 99,
+        ..config()
+    };
+    let mut s = scheduler(config, &[request(1, 10, 9), request(2, 20, 9), request(3, 12, 9)]);
+    assert_eq!(shares(&s.plan().unwrap()), [(0, 10, true), (1, 20, true)]);
+    assert_eq!(shares(&s.plan().unwrap()), [(0, 1, true), (1, 1, true), (2, 12, true)]);
+}
+
+#[test]
+fn the_threshold_cuts_long_prompts() {
+    let config = SchedulerConfig { long_prefill_token_threshold: 6, ..config() };
+    let mut s = scheduler(config, &[request(1, 13, 9), request(2, 5, 9)]);
+    assert_eq!(shares(&s.plan().unwrap()), [(0, 6, false), (1, 5, true)]);
+}
+
+#[test]
+fn a_prefix_is_hit_from_the_step_after_the_one_that_writes_it() {
+    let mut s = scheduler(config(), &[request(1, 9, 9)]);
+    let mut twin = request(1, 9, 9);
+    twin.id = RequestId(2);
+    s.add(twin.clone()).unwrap();
+    assert_eq!(shares(&s.plan().unwrap()), [(0, 9, true), (1, 7, false)]);
+    twin.id = RequestId(3);
+    s.add(twin).unwrap();
+    assert_eq!(shares(&s.plan().unwrap()), [(0, 1, true), (1, 2, true), (2, 1, true)]);
+    let stats = s.stats();
+    assert_eq!((stats.prefix_queries_tokens, stats.prefix_hits_tokens), (27, 8));
+    s.check();
+}
+
+#[test]
+fn what_can_never_run_is_refused_by_name_and_number() {
+    let mut s = scheduler(config(), &[]);
+    for (new, text) in [
+        (
+            request(1, 32, 1),
+            "The prompt has 32 tokens and needs room for one more, max_model_len is 32",
+        ),
+        (request(1, 0, 1), "no tokens"),
+        (request(1, 1, 0), "max_tokens must be at least 1"),
+    ] {
+        let message = s.add(new).unwrap_err().to_string();
+        assert!(message.contains(text), "{message}");
+    }
+    assert_eq!(s.waiting_len(), 0);
+    for (config, text) in [
+        (
+            SchedulerConfig { pages: 8, ..config() },
+            "28 tokens (7 pages of 4), one request may take 32",
+        ),
+        (SchedulerConfig { max_num_batched_tokens: 3, ..config() }, "max_num_seqs (4)"),
+        (SchedulerConfig { chunked_prefill: false, ..config() }, "max_model_len (32)"),
+        (SchedulerConfig { max_num_seqs: 0, ..config() }, "max_num_seqs must be"),
+        (SchedulerConfig { watermark: 1.0, ..config() }, "watermark must be in [0, 1)"),
+    ] {
+        let message = Scheduler::new(config).unwrap_err().to_string();
+        assert!(message.contains(text), "{message}");
+    }
+}

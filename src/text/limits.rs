@@ -1,0 +1,97 @@
+//! Is a prompt short enough? The texts are the incumbent's. Called by the engine's intake, on the caller's
+//! thread: before tokenising (a cheap guard) and after it.
+
+use super::Tokenizer;
+use crate::error::Result;
+use crate::invalid;
+
+const ADVICE: &str =
+    "Please reduce the length of the input prompt or the number of requested output tokens.";
+
+/// Refuse a text that must have too many tokens, without tokenising it: more characters than
+/// `max_model_len` of the longest token can spell.
+///
+/// # Errors
+/// InvalidArgument with both numbers.
+pub fn check_prompt_chars(prompt: &str, tokenizer: &Tokenizer, max_model_len: u32) -> Result<()> {
+    let limit = tokenizer.max_token_chars().saturating_mul(max_model_len as usize);
+    if prompt.len() <= limit {
+        return Ok(());
+    }
+    let chars = prompt.chars().count();
+    if chars <= limit {
+        return Ok(());
+    }
+    Err(invalid!(
+        "This model's maximum context length is {max_model_len} tokens. However, you requested 0 \
+         output tokens and your prompt contains {chars} characters (more than {limit} characters, \
+         which is the upper bound for {max_model_len} input tokens). {ADVICE} \
+         (parameter=input_text, value={chars})"
+    ))
+}
+
+/// Refuse a tokenised prompt that is empty or leaves no room for one output token.
+///
+/// # Errors
+/// InvalidArgument with both numbers.
+pub fn check_prompt_tokens(tokens: usize, max_model_len: u32) -> Result<()> {
+    let limit = max_model_len as usize;
+    if tokens == 0 {
+        return Err(invalid!("The decoder prompt cannot be empty"));
+    }
+    if tokens > limit {
+        // The incumbent stops counting one token above the limit, hence its "at least".
+        let least = limit + 1;
+        return Err(invalid!(
+            "This model's maximum context length is {limit} tokens. However, you requested 0 output \
+             tokens and your prompt contains at least {least} input tokens, for a total of at least \
+             {least} tokens. {ADVICE} (parameter=input_tokens, value={least})"
+        ));
+    }
+    if tokens == limit {
+        return Err(invalid!(
+            "The decoder prompt (length {tokens}) plus the number of requested output tokens (at \
+             least 1) is longer than the maximum model length of {limit}. Make sure that \
+             `max_model_len` is no smaller than the number of text tokens (prompt + requested output \
+             tokens)."
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::testing::byte_level;
+
+    #[test]
+    fn token_limits() {
+        assert_eq!(check_prompt_tokens(1, 256), Ok(()));
+        assert_eq!(check_prompt_tokens(255, 256), Ok(()));
+        let text = |n| check_prompt_tokens(n, 256).unwrap_err().to_string();
+        assert_eq!(text(0), "The decoder prompt cannot be empty");
+        assert!(
+            text(256).starts_with("The decoder prompt (length 256) plus the number of requested")
+        );
+        assert_eq!(
+            text(2000),
+            "This model's maximum context length is 256 tokens. However, you requested 0 output tokens \
+             and your prompt contains at least 257 input tokens, for a total of at least 257 tokens. \
+             Please reduce the length of the input prompt or the number of requested output tokens. \
+             (parameter=input_tokens, value=257)"
+        );
+    }
+
+    /// Characters count, not bytes.
+    #[test]
+    fn char_limits() {
+        let tokenizer = byte_level(&["a", "bcd"]);
+        assert_eq!(tokenizer.max_token_chars(), 3);
+        assert_eq!(check_prompt_chars(&"é".repeat(30), &tokenizer, 10), Ok(()));
+        let message = check_prompt_chars(&"é".repeat(31), &tokenizer, 10).unwrap_err().to_string();
+        assert!(
+            message.contains("contains 31 characters (more than 30 characters, which is the upper bound for 10 input"),
+            "{message}"
+        );
+    }
+}

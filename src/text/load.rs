@@ -1,0 +1,235 @@
+//! From a model's folder to a `tokenizers` tokenizer: `tokenizer.json`, or `vocab.json` and `merges.txt`
+//! (GPT-2's byte-level BPE, also OPT's), with what `tokenizer_config.json` and `special_tokens_map.json`
+//! say of special tokens. It does what transformers does at load. Called by [`super::Tokenizer`] only.
+
+use std::path::Path;
+
+use serde_json::{json, Map, Value};
+use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer as Inner};
+
+use crate::error::{Error, Result};
+use crate::ids::TokenId;
+use crate::invalid;
+
+/// What a folder holds.
+pub(super) struct Loaded {
+    pub inner: Inner,
+    pub eos: Option<TokenId>,
+    pub bos: Option<TokenId>,
+}
+
+/// Keys that name one special token each, in the order in which transformers adds missing ones.
+const ROLES: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const GPT2_DEFAULT: &str = "<|endoftext|>";
+
+/// # Errors
+/// NotFound without tokenizer files, InvalidArgument for files that are broken: one line with the path.
+pub(super) fn load(dir: &Path) -> Result<Loaded> {
+    let mut config = object(dir, "tokenizer_config.json")?;
+    for (key, value) in object(dir, "special_tokens_map.json")? {
+        config.entry(key).or_insert(value);
+    }
+    let whole = dir.join("tokenizer.json");
+    let mut inner = if whole.is_file() {
+        let bytes = read(&whole)?;
+        Inner::from_bytes(bytes).map_err(|e| broken(&whole, &e))?
+    } else {
+        byte_level_bpe(dir, &mut config)?
+    };
+    // A serving engine neither cuts nor pads, whatever a training script has left in the file.
+    inner.with_truncation(None).map_err(|e| broken(&whole, &e))?;
+    inner.with_padding(None);
+    add_tokens(&mut inner, &config).map_err(|e| e.context(&format!("{}: ", dir.display())))?;
+    set_prefix_space(&mut inner, &config);
+    let bos = role(&config, "bos_token").and_then(|t| inner.token_to_id(&t)).map(TokenId);
+    let eos = role(&config, "eos_token").and_then(|t| inner.token_to_id(&t)).map(TokenId);
+    set_template(&mut inner, &config)?;
+    Ok(Loaded { inner, eos, bos })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound(format!("{} is missing", path.display())),
+        _ => invalid!("cannot read {}: {e}", path.display()),
+    })
+}
+
+fn broken(path: &Path, why: &dyn std::fmt::Display) -> Error {
+    invalid!("{} is not a tokenizer file: {why}", path.display())
+}
+
+fn parse(path: &Path) -> Result<Map<String, Value>> {
+    match serde_json::from_slice(&read(path)?) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(broken(path, &"not a JSON object")),
+        Err(e) => Err(broken(path, &e)),
+    }
+}
+
+/// An optional file: absent = empty.
+fn object(dir: &Path, name: &str) -> Result<Map<String, Value>> {
+    let path = dir.join(name);
+    if path.is_file() {
+        parse(&path)
+    } else {
+        Ok(Map::new())
+    }
+}
+
+/// The text of a special token: given as such or as an object with `content`.
+fn role(config: &Map<String, Value>, key: &str) -> Option<String> {
+    content(config.get(key)?).map(str::to_string)
+}
+
+fn content(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+fn class(config: &Map<String, Value>) -> &str {
+    config.get("tokenizer_class").and_then(Value::as_str).unwrap_or("")
+}
+
+fn flag(config: &Map<String, Value>, key: &str, default: bool) -> bool {
+    config.get(key).and_then(Value::as_bool).unwrap_or(default)
+}
+
+/// GPT-2's tokenizer from its two files; `config` gets its default special tokens.
+fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> {
+    let vocab_path = dir.join("vocab.json");
+    let merges_path = dir.join("merges.txt");
+    if !vocab_path.is_file() || !merges_path.is_file() {
+        let sentencepiece = dir.join("tokenizer.model").is_file();
+        let hint = if sentencepiece {
+            "; tokenizer.model alone is not read: save the fast tokenizer with transformers"
+        } else {
+            ""
+        };
+        return Err(Error::NotFound(format!(
+            "no tokenizer in {}: expected tokenizer.json, or vocab.json and merges.txt{hint}",
+            dir.display()
+        )));
+    }
+    for key in ["bos_token", "eos_token", "unk_token"] {
+        config.entry(key).or_insert_with(|| GPT2_DEFAULT.into());
+    }
+    let vocab = parse(&vocab_path)?;
+    let merges = String::from_utf8(read(&merges_path)?).map_err(|e| broken(&merges_path, &e))?;
+    let merges: Vec<&str> = merges
+        .lines()
+        .filter(|line| !line.starts_with("#version") && !line.trim().is_empty())
+        .collect();
+    let byte_level = |trim| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": trim, "use_regex": true});
+    let post_processor = match role(config, "bos_token") {
+        Some(bos) if flag(config, "add_bos_token", false) => {
+            let id = vocab.get(&bos).and_then(Value::as_u64).ok_or_else(|| {
+                broken(&vocab_path, &format!("add_bos_token is set, but it has no {bos}"))
+            })?;
+            template(Some((&bos, id)), None)
+        }
+        _ => byte_level(false),
+    };
+    let whole = json!({
+        "version": "1.0", "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": byte_level(true), "decoder": byte_level(true),
+        "post_processor": post_processor,
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+    });
+    Inner::from_bytes(whole.to_string()).map_err(|e| broken(&merges_path, &e))
+}
+
+/// The post-processor that puts bos before and eos behind a text.
+fn template(bos: Option<(&str, u64)>, eos: Option<(&str, u64)>) -> Value {
+    let special = |token: &str| json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let mut single = vec![json!({"Sequence": {"id": "A", "type_id": 0}})];
+    let mut tokens = Map::new();
+    for (token, id) in bos.iter().chain(&eos) {
+        tokens.insert(token.to_string(), json!({"id": token, "ids": [id], "tokens": [token]}));
+    }
+    if let Some((token, _)) = bos {
+        single.insert(0, special(token));
+    }
+    if let Some((token, _)) = eos {
+        single.push(special(token));
+    }
+    let pair = json!([
+        {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
+    ]);
+    json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens})
+}
+
+/// Tokens that the side files know: with the flags that they give them, where the vocabulary has them; at
+/// its end, where it has not.
+fn add_tokens(inner: &mut Inner, config: &Map<String, Value>) -> Result<()> {
+    let mut listed: Vec<(u32, &Value)> = Vec::new();
+    for (id, token) in
+        config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten()
+    {
+        let id = id.parse().map_err(|_| invalid!("added_tokens_decoder has a key {id:?}"))?;
+        listed.push((id, token));
+    }
+    listed.sort_by_key(|(id, _)| *id);
+    let mut tokens: Vec<AddedToken> =
+        listed.iter().filter_map(|(_, token)| added_token(token, false)).collect();
+    let more = ["additional_special_tokens", "extra_special_tokens"];
+    let more = more.iter().filter_map(|key| config.get(*key)).flat_map(|list| match list {
+        Value::Array(list) => list.iter().collect(),
+        Value::Object(map) => map.values().collect(),
+        _ => Vec::new(),
+    });
+    let known = inner.get_added_tokens_decoder();
+    for token in ROLES.iter().filter_map(|key| config.get(*key)).chain(more) {
+        let Some(token) = added_token(token, true) else { continue };
+        let same = |other: &AddedToken| other.content == token.content;
+        if !tokens.iter().any(same) && !known.values().any(same) {
+            tokens.push(token);
+        }
+    }
+    inner.add_tokens(tokens).map(|_| ()).map_err(|e| invalid!("special tokens: {e}"))
+}
+
+fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
+    let flag = |key: &str, default| value.get(key).and_then(Value::as_bool).unwrap_or(default);
+    let special = special || flag("special", false);
+    let token = AddedToken::from(content(value)?, special)
+        .lstrip(flag("lstrip", false))
+        .rstrip(flag("rstrip", false))
+        .single_word(flag("single_word", false))
+        .normalized(flag("normalized", !special));
+    (!token.content.is_empty()).then_some(token)
+}
+
+/// tokenizer_config.json decides whether a byte-level tokenizer puts a space before a text; absent = no.
+fn set_prefix_space(inner: &mut Inner, config: &Map<String, Value>) {
+    let wanted = flag(config, "add_prefix_space", false);
+    let rule = match inner.get_pre_tokenizer() {
+        Some(PreTokenizerWrapper::ByteLevel(rule)) if rule.add_prefix_space != wanted => *rule,
+        _ => return,
+    };
+    inner.with_pre_tokenizer(Some(rule.add_prefix_space(wanted)));
+}
+
+/// The classes whose `add_bos_token` and `add_eos_token` outrank the file's post-processor. For all others
+/// tokenizer.json decides.
+fn set_template(inner: &mut Inner, config: &Map<String, Value>) -> Result<()> {
+    let class = class(config).trim_end_matches("Fast");
+    if !matches!(class, "LlamaTokenizer" | "GemmaTokenizer" | "CohereTokenizer") {
+        return Ok(());
+    }
+    let token = |key: &str, wanted: bool| -> Option<(String, u64)> {
+        let text = role(config, key).filter(|_| wanted)?;
+        let id = inner.token_to_id(&text)?;
+        Some((text, u64::from(id)))
+    };
+    let bos = token("bos_token", flag(config, "add_bos_token", true));
+    let eos = token("eos_token", flag(config, "add_eos_token", false));
+    let rule = template(
+        bos.as_ref().map(|(t, id)| (t.as_str(), *id)),
+        eos.as_ref().map(|(t, id)| (t.as_str(), *id)),
+    );
+    let rule: PostProcessorWrapper =
+        serde_json::from_value(rule).map_err(|e| invalid!("bos_token or eos_token: {e}"))?;
+    inner.with_post_processor(Some(rule));
+    Ok(())
+}

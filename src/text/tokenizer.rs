@@ -1,0 +1,160 @@
+//! A model's tokenizer: text to ids, and what the detokeniser must know of each id. Loaded once, shared by
+//! all threads. It knows no request.
+
+use std::path::Path;
+
+use tokenizers::{DecoderWrapper, Tokenizer as Inner};
+
+use super::load;
+use crate::error::Result;
+use crate::ids::TokenId;
+use crate::internal;
+
+pub struct Tokenizer {
+    inner: Inner,
+    eos: Option<TokenId>,
+    bos: Option<TokenId>,
+    vocab_size: u32,
+    max_token_chars: usize,
+    /// Only if decoding is the concatenation of bytes (ByteLevel), which most models' is.
+    bytes: Option<ByteTable>,
+}
+
+/// The bytes of every token, for decoders that do nothing but put them together.
+pub(super) struct ByteTable {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    start: u32,
+    len: u32,
+    special: bool,
+}
+
+impl Tokenizer {
+    /// Read the tokenizer files of a model's folder.
+    ///
+    /// # Errors
+    /// NotFound or InvalidArgument, one line that names the file.
+    pub fn load(dir: &Path) -> Result<Tokenizer> {
+        let loaded = load::load(dir)?;
+        let vocab = loaded.inner.get_vocab(true);
+        Ok(Tokenizer {
+            eos: loaded.eos,
+            bos: loaded.bos,
+            vocab_size: vocab.values().max().map_or(0, |id| id + 1),
+            max_token_chars: vocab.keys().map(|t| t.chars().count()).max().unwrap_or(0),
+            bytes: ByteTable::new(&loaded.inner),
+            inner: loaded.inner,
+        })
+    }
+
+    /// Text to ids, with the special tokens that the tokenizer puts around a prompt.
+    ///
+    /// # Errors
+    /// Internal: the tokenizer's files contradict each other.
+    pub fn encode(&self, text: &str) -> Result<Vec<TokenId>> {
+        let encoding =
+            self.inner.encode_fast(text, true).map_err(|e| internal!("cannot tokenise: {e}"))?;
+        Ok(encoding.get_ids().iter().map(|id| TokenId(*id)).collect())
+    }
+
+    /// Ids to text, as a whole. Ids that no token has are skipped.
+    ///
+    /// # Errors
+    /// Internal: the decoder's rules fail on these tokens.
+    pub fn decode(&self, ids: &[TokenId], skip_special_tokens: bool) -> Result<String> {
+        let ids: Vec<u32> = ids.iter().map(|id| id.0).collect();
+        self.inner
+            .decode(&ids, skip_special_tokens)
+            .map_err(|e| internal!("cannot detokenise: {e}"))
+    }
+
+    /// The token that ends a text, as tokenizer_config.json says.
+    pub fn eos(&self) -> Option<TokenId> {
+        self.eos
+    }
+
+    pub fn bos(&self) -> Option<TokenId> {
+        self.bos
+    }
+
+    /// Largest id + 1, added tokens included. A model may have more rows (padding).
+    pub fn vocab_size(&self) -> u32 {
+        self.vocab_size
+    }
+
+    /// Characters of the longest token as the vocabulary spells it: at least those of its text.
+    pub fn max_token_chars(&self) -> usize {
+        self.max_token_chars
+    }
+
+    /// The text of an added token, special or not; None for the others.
+    pub(super) fn added(&self, id: TokenId) -> Option<String> {
+        self.inner.get_added_vocabulary().simple_id_to_token(id.0)
+    }
+
+    pub(super) fn bytes(&self) -> Option<&ByteTable> {
+        self.bytes.as_ref()
+    }
+
+    #[cfg(test)]
+    pub(super) fn inner_for_test(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl ByteTable {
+    fn new(inner: &Inner) -> Option<ByteTable> {
+        if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
+            return None;
+        }
+        let alphabet = byte_alphabet();
+        let added = inner.get_added_vocabulary();
+        let end = inner.get_vocab(true).values().max().map_or(0, |id| id + 1);
+        let mut table = ByteTable { bytes: Vec::new(), entries: Vec::with_capacity(end as usize) };
+        for id in 0..end {
+            let start = table.bytes.len() as u32;
+            let token = inner.id_to_token(id).unwrap_or_default();
+            let spelled: Option<Vec<u8>> =
+                token.chars().map(|c| *alphabet.get(c as usize)?).collect();
+            // A token that is not spelled in the alphabet (an added one) stands for itself.
+            table.bytes.extend(spelled.unwrap_or_else(|| token.as_bytes().to_vec()));
+            let len = table.bytes.len() as u32 - start;
+            table.entries.push(Entry { start, len, special: added.is_special_token(&token) });
+        }
+        Some(table)
+    }
+
+    /// What a token adds; nothing for an id that no token has.
+    pub fn get(&self, id: TokenId, skip_special_tokens: bool) -> &[u8] {
+        match self.entries.get(id.index()) {
+            Some(entry) if !(skip_special_tokens && entry.special) => {
+                let start = entry.start as usize;
+                &self.bytes[start..start + entry.len as usize]
+            }
+            _ => &[],
+        }
+    }
+}
+
+/// GPT-2's alphabet: which byte a character of a token stands for. Printable bytes stand for themselves, the
+/// others, in order, for the characters from 256 on.
+fn byte_alphabet() -> Vec<Option<u8>> {
+    let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let mut alphabet = vec![None; 256];
+    for byte in 0..=255u8 {
+        if printable(byte) {
+            alphabet[byte as usize] = Some(byte);
+        } else {
+            alphabet.push(Some(byte));
+        }
+    }
+    alphabet
+}
+
+#[cfg(test)]
+#[path = "tokenizer_tests.rs"]
+mod tests;

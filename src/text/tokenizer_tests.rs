@@ -1,0 +1,166 @@
+//! Loading, encoding, decoding against what transformers answers for the same files.
+
+use super::*;
+use crate::error::Error;
+use crate::text::testing::*;
+use serde_json::{json, Value};
+
+/// `expected.json` of the tokenizers without tokenizer.json.
+#[test]
+fn vocab_and_merges_like_transformers() {
+    for (kind, eos) in [("gpt2-like", "<|endoftext|>"), ("opt-like", "</s>")] {
+        let dir = path("fixtures/tokenizers").join(kind);
+        let tokenizer = Tokenizer::load(&dir).unwrap();
+        let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
+        let expected: Value = serde_json::from_str(&text).unwrap();
+        let cases = expected["cases"].as_array().unwrap();
+        assert!(cases.len() > 30);
+        for case in cases {
+            let text = case["text"].as_str().unwrap();
+            let wanted: Vec<TokenId> = serde_json::from_value::<Vec<u32>>(case["ids"].clone())
+                .unwrap()
+                .into_iter()
+                .map(TokenId)
+                .collect();
+            assert_eq!(tokenizer.encode(text).unwrap(), wanted, "{kind}: {text:?}");
+            assert_eq!(tokenizer.decode(&wanted, false).unwrap(), case["decoded"], "{kind}");
+            assert_eq!(tokenizer.decode(&wanted, true).unwrap(), case["decoded_skip_special"]);
+        }
+        let eos_id = tokenizer.eos().unwrap();
+        assert_eq!(tokenizer.decode(&[eos_id], false).unwrap(), eos);
+        assert_eq!(tokenizer.bos(), Some(eos_id));
+        assert_eq!(tokenizer.decode(&[eos_id], true).unwrap(), "");
+    }
+}
+
+/// Counts and texts that the incumbent recorded: opt-tiny's template adds `<s>`, gpt2-tiny has none.
+#[test]
+fn recorded_prompts() {
+    let opt = golden("opt-tiny");
+    assert_eq!(opt.encode("The most dangerous animal is").unwrap().len(), 11);
+    assert_eq!(opt.encode("").unwrap(), ids(&[0]));
+    assert_eq!(opt.eos(), Some(TokenId(2)));
+    assert_eq!(opt.vocab_size(), 4096);
+    assert_eq!(
+        opt.decode(&ids(&[851, 3255, 3205, 1186, 3988]), true).unwrap(),
+        " @undoepcopyonthlocked"
+    );
+    assert_eq!(golden("gpt2-tiny").encode("").unwrap(), []);
+    // A special token in a text is one, behind the one that the template puts there.
+    assert_eq!(opt.encode("<s>hi</s>").unwrap()[..2], ids(&[0, 0]));
+}
+
+/// The bytes of the table put together are the crate's own decoding.
+#[test]
+fn table_decodes_like_the_crate() {
+    let tokenizer = golden("llama-tiny");
+    let table = tokenizer.bytes().unwrap();
+    let mut rng = Random(1);
+    for round in 0..500 {
+        let some: Vec<TokenId> = (0..20).map(|_| TokenId(rng.below(4200) as u32)).collect();
+        let skip = round % 2 == 0;
+        let bytes: Vec<u8> = some.iter().flat_map(|id| table.get(*id, skip).to_vec()).collect();
+        assert_eq!(String::from_utf8_lossy(&bytes), tokenizer.decode(&some, skip).unwrap());
+    }
+}
+
+fn tokenizer_json(more: Value) -> String {
+    let level = json!({
+        "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true
+    });
+    let mut whole = json!({
+        "version": "1.0", "added_tokens": [], "decoder": level, "pre_tokenizer": level,
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "Ġ": 2, "<x>": 3}, "merges": []},
+    });
+    for (key, value) in more.as_object().unwrap() {
+        whole[key] = value.clone();
+    }
+    whole.to_string()
+}
+
+#[test]
+fn truncation_and_padding_are_switched_off() {
+    let cut = json!({
+        "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+        "padding": {
+            "strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+            "pad_type_id": 0, "pad_token": "a"
+        },
+    });
+    let folder = Folder::with(&[("tokenizer.json", tokenizer_json(cut))]);
+    assert_eq!(folder.load().unwrap().encode("abab").unwrap(), ids(&[0, 1, 0, 1]));
+}
+
+/// tokenizer_config.json: added tokens get ids at the end, known ones become special, eos by name, and a
+/// prefix space only if it asks for one.
+#[test]
+fn side_files_count() {
+    let config = json!({
+        "added_tokens_decoder": {
+            "5": {"content": "<b>", "special": false}, "4": {"content": "<a>", "special": true}
+        },
+        "bos_token": {"content": "<x>"}, "eos_token": "<a>",
+    });
+    let map = json!({"eos_token": "b", "pad_token": "<pad>"});
+    let files = [
+        ("tokenizer.json", tokenizer_json(json!({}))),
+        ("tokenizer_config.json", config.to_string()),
+        ("special_tokens_map.json", map.to_string()),
+    ];
+    let tokenizer = Folder::with(&files).load().unwrap();
+    assert_eq!(tokenizer.encode("a<b><a><x><pad>b").unwrap(), ids(&[0, 5, 4, 3, 6, 1]));
+    assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(TokenId(3)), Some(TokenId(4))));
+    assert_eq!(tokenizer.decode(&ids(&[0, 5, 4, 3, 6]), true).unwrap(), "a<b>");
+    assert_eq!(tokenizer.vocab_size(), 7);
+
+    let files = [
+        ("tokenizer.json", tokenizer_json(json!({}))),
+        ("tokenizer_config.json", json!({"add_prefix_space": true}).to_string()),
+    ];
+    assert_eq!(Folder::with(&files).load().unwrap().encode("a").unwrap(), ids(&[2, 0]));
+}
+
+/// For Llama's class the config outranks the file's post-processor.
+#[test]
+fn llama_adds_bos() {
+    let tokenizer = llama_like(&["▁", "h", "i"]);
+    assert_eq!(tokenizer.encode("hi").unwrap(), ids(&[1, 259, 260, 261]));
+    assert_eq!(tokenizer.eos(), Some(TokenId(2)));
+    assert_eq!(tokenizer.encode("é").unwrap(), ids(&[1, 259, 3 + 0xc3, 3 + 0xa9]));
+}
+
+#[test]
+fn broken_folders_say_which_file() {
+    let text = |files: &[(&str, &str)]| {
+        let files: Vec<_> = files.iter().map(|(n, t)| (*n, t.to_string())).collect();
+        let folder = Folder::with(&files);
+        let error = folder.load().map(|_| ()).unwrap_err();
+        let message = error.to_string().replace(&folder.0.display().to_string(), "DIR");
+        assert!(!message.contains('\n'), "{message}");
+        (error, message)
+    };
+    let (error, message) = text(&[]);
+    assert_eq!(
+        message,
+        "no tokenizer in DIR: expected tokenizer.json, or vocab.json and merges.txt"
+    );
+    assert!(matches!(error, Error::NotFound(_)));
+    assert!(text(&[("tokenizer.model", "x")]).1.contains("tokenizer.model alone is not read"));
+    assert!(text(&[("vocab.json", "{}")]).1.starts_with("no tokenizer in DIR"));
+    for (name, content) in [
+        ("tokenizer.json", ""),
+        ("tokenizer.json", "{\"version\":\"1.0\"}"),
+        ("tokenizer.json", "\u{0}\u{1}"),
+        ("tokenizer_config.json", "[]"),
+        ("special_tokens_map.json", "{"),
+    ] {
+        let (error, message) = text(&[(name, content)]);
+        assert!(message.starts_with(&format!("DIR/{name} is not a tokenizer file: ")), "{message}");
+        assert!(matches!(error, Error::InvalidArgument(_)));
+    }
+    let (_, message) = text(&[("vocab.json", "{\"a\":0}"), ("merges.txt", "#version: 0.2\na b\n")]);
+    assert!(message.starts_with("DIR/merges.txt is not a tokenizer file: "), "{message}");
+    let opt = r#"{"add_bos_token":true,"bos_token":"</s>"}"#;
+    let files = [("vocab.json", "{\"a\":0}"), ("merges.txt", ""), ("tokenizer_config.json", opt)];
+    assert!(text(&files).1.contains("add_bos_token is set, but it has no </s>"));
+}

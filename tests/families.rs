@@ -1,0 +1,139 @@
+//! Every fixture checkpoint through the CPU device, against what Hugging Face transformers computed:
+//! logits and 64 greedy tokens; and the same bits however a prompt is cut and whatever runs beside it.
+
+mod rig;
+
+use std::path::{Path, PathBuf};
+
+use rig::{Rig, RigOptions, Sequence};
+
+struct Case {
+    ids: Vec<u32>,
+    logits: Vec<f32>,
+    greedy: Vec<u32>,
+}
+
+fn fixtures() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let mut found: Vec<PathBuf> = std::fs::read_dir(&root)
+        .expect("fixtures")
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("expected.json").exists())
+        .collect();
+    found.sort();
+    assert!(found.len() >= 14, "only {} fixtures", found.len());
+    found
+}
+
+fn cases(dir: &Path) -> Vec<Case> {
+    let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let ids = |v: &serde_json::Value| -> Vec<u32> {
+        v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect()
+    };
+    let case = |p: &serde_json::Value| Case {
+        ids: ids(&p["ids"]),
+        logits: p["logits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|x| x.as_f64().unwrap() as f32)
+            .collect(),
+        greedy: ids(&p["greedy"]),
+    };
+    json["prompts"].as_array().unwrap().iter().map(case).collect()
+}
+
+/// Logits after the prompt and the greedy tokens, in one chunk and alone.
+fn alone(rig: &mut Rig, case: &Case, steps: usize) -> (Vec<f32>, Vec<u32>) {
+    let mut seq = rig.open(&case.ids);
+    let logits = rig.feed_prompt(&mut seq, usize::MAX);
+    for _ in 1..steps {
+        rig.decode(&mut [&mut seq]);
+    }
+    rig.close(&seq);
+    (logits, seq.outputs)
+}
+
+#[test]
+fn equal_to_transformers() {
+    for dir in fixtures() {
+        let mut rig = Rig::files(&dir, &RigOptions::default());
+        for (n, case) in cases(&dir).iter().enumerate() {
+            let (logits, greedy) = alone(&mut rig, case, case.greedy.len());
+            let size = case.logits.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let worst = (0..case.logits.len())
+                .max_by(|&a, &b| {
+                    let error = |i: usize| (logits[i] - case.logits[i]).abs();
+                    error(a).total_cmp(&error(b))
+                })
+                .unwrap();
+            let error = (logits[worst] - case.logits[worst]).abs();
+            assert!(
+                error <= 1e-4 * size,
+                "{} prompt {n}: logit {worst} is {}, want {} (largest {size})",
+                dir.display(),
+                logits[worst],
+                case.logits[worst]
+            );
+            assert_eq!(greedy, case.greedy, "{} prompt {n}", dir.display());
+        }
+    }
+}
+
+#[test]
+fn chunks_and_company_change_no_bit() {
+    for dir in fixtures() {
+        let mut rig = Rig::files(&dir, &RigOptions::default());
+        let cases = cases(&dir);
+        let steps = 24;
+        let want: Vec<_> = cases.iter().map(|c| alone(&mut rig, c, steps)).collect();
+        // Chunks of 7, alone.
+        for (case, want) in cases.iter().zip(&want) {
+            let mut seq = rig.open(&case.ids);
+            let logits = rig.feed_prompt(&mut seq, 7);
+            assert!(logits == want.0, "{}: chunks of 7 change logits", dir.display());
+            rig.close(&seq);
+        }
+        // All together: one decodes while the next one's prompt comes in chunks of 7.
+        let mut running: Vec<Sequence> = Vec::new();
+        for (case, want) in cases.iter().zip(&want) {
+            let mut seq = rig.open(&case.ids);
+            let logits = rig.feed_beside(&mut seq, 7, &mut running);
+            assert!(logits == want.0, "{}: company changes logits", dir.display());
+            running.push(seq);
+        }
+        for _ in 0..steps {
+            let mut rows: Vec<&mut Sequence> = running.iter_mut().collect();
+            rig.decode(&mut rows);
+        }
+        for (seq, want) in running.iter().zip(&want) {
+            assert_eq!(seq.outputs[..steps], want.1, "{}: company changes tokens", dir.display());
+        }
+    }
+}
+
+#[test]
+fn sixteen_bit_pages_stay_close() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama");
+    let case = &cases(&dir)[0];
+    for (kv, tolerance) in [("float16", 2e-3), ("bfloat16", 2e-2)] {
+        let options = RigOptions { kv, ..Default::default() };
+        let (logits, _) = alone(&mut Rig::files(&dir, &options), case, 1);
+        let size = case.logits.iter().fold(0f32, |m, x| m.max(x.abs()));
+        let error = logits.iter().zip(&case.logits).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(error > 0.0 && error < tolerance * size, "{kv}: error {error} of {size}");
+    }
+}
+
+#[test]
+fn page_size_changes_no_bit() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/qwen2");
+    let case = &cases(&dir)[0];
+    let run = |page_size| {
+        let options = RigOptions { page_size, ..Default::default() };
+        alone(&mut Rig::files(&dir, &options), case, 40)
+    };
+    let want = run(16);
+    assert!(run(48) == want && run(128) == want);
+}

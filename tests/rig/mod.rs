@@ -1,0 +1,188 @@
+//! A rig for tests of the forward pass: it plays engine and scheduler in the plainest way and hands out
+//! pages in a scattered order.
+
+#![allow(dead_code)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use triton_vllm::device::cpu::Cpu;
+use triton_vllm::device::{DType, Device, Limits};
+use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
+use triton_vllm::model::config::SpecOptions;
+use triton_vllm::model::{Checkpoint, Decoder, LoadFormat, ModelSpec};
+use triton_vllm::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
+use triton_vllm::sampling::SamplerSpec;
+
+pub const SUPPORTED: &[DType] = &[DType::F32, DType::BF16, DType::F16];
+
+pub struct RigOptions {
+    pub page_size: usize,
+    pub kv: &'static str,
+    pub threads: usize,
+}
+
+impl Default for RigOptions {
+    fn default() -> Self {
+        RigOptions { page_size: 16, kv: "float32", threads: 2 }
+    }
+}
+
+pub struct Sequence {
+    pub slot: SlotId,
+    pub prompt: Vec<u32>,
+    pub outputs: Vec<u32>,
+    pub pages: Vec<PageId>,
+    /// Positions fed.
+    pub length: usize,
+}
+
+pub struct Rig {
+    pub spec: ModelSpec,
+    pub dev: Cpu,
+    pub decoder: Decoder<Cpu>,
+    page_size: usize,
+    free_pages: Vec<PageId>,
+    free_slots: Vec<SlotId>,
+    changes: Vec<SlotChange>,
+    step: u64,
+    pub sampler: Arc<SamplerSpec>,
+}
+
+impl Rig {
+    pub fn files(dir: &Path, options: &RigOptions) -> Rig {
+        let checkpoint = Checkpoint::open(dir).unwrap();
+        let spec_options = SpecOptions {
+            supported: SUPPORTED,
+            stored_dtype: checkpoint.stored_dtype(),
+            ..Default::default()
+        };
+        let spec = ModelSpec::read(dir, &spec_options).unwrap();
+        Rig::new(spec, &LoadFormat::Files(checkpoint), options)
+    }
+
+    pub fn new(spec: ModelSpec, format: &LoadFormat, options: &RigOptions) -> Rig {
+        let slots = 33;
+        let per_slot = spec.max_model_len.div_ceil(options.page_size);
+        let limits = Limits {
+            step_tokens: 512,
+            slots,
+            pages: 1 + slots * per_slot,
+            page_size: options.page_size,
+            max_model_len: spec.max_model_len,
+            kv: spec.kv_shape(options.kv).unwrap(),
+        };
+        let mut dev = Cpu::new(options.threads).unwrap();
+        let decoder = Decoder::load(&spec, format, &mut dev, &limits).unwrap();
+        // Scattered, so that no page follows another: positions must go through the table.
+        let mut free_pages: Vec<PageId> = (1..limits.pages as u32).map(PageId).collect();
+        free_pages.sort_by_key(|p| p.0 * 7919 % 1009);
+        Rig {
+            spec,
+            dev,
+            decoder,
+            page_size: options.page_size,
+            free_pages,
+            free_slots: (0..slots as u32).map(SlotId).collect(),
+            changes: Vec::new(),
+            step: 0,
+            sampler: Arc::new(SamplerSpec::default()),
+        }
+    }
+
+    pub fn open(&mut self, prompt: &[u32]) -> Sequence {
+        let slot = self.free_slots.pop().expect("a free slot");
+        self.changes.push(SlotChange::Open(Box::new(SlotOpen {
+            slot,
+            adapter: AdapterId(0),
+            tokens: prompt.iter().map(|&t| TokenId(t)).collect(),
+            prompt_tokens: prompt.len() as u32,
+            cached_tokens: 0,
+            sampler: self.sampler.clone(),
+        })));
+        let prompt = prompt.to_vec();
+        Sequence { slot, prompt, outputs: Vec::new(), pages: Vec::new(), length: 0 }
+    }
+
+    pub fn close(&mut self, seq: &Sequence) {
+        self.changes.push(SlotChange::Close { slot: seq.slot });
+        self.free_slots.push(seq.slot);
+        self.free_pages.extend(&seq.pages);
+    }
+
+    fn grow(&mut self, seq: &mut Sequence, tokens: usize) {
+        seq.length += tokens;
+        while seq.pages.len() * self.page_size < seq.length {
+            let page = self.free_pages.pop().expect("a free page");
+            seq.pages.push(page);
+            let (slot, pages) = (seq.slot, vec![page]);
+            self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
+        }
+    }
+
+    /// Feed the prompt in chunks; the logits after its last token.
+    pub fn feed_prompt(&mut self, seq: &mut Sequence, chunk: usize) -> Vec<f32> {
+        self.feed_beside(seq, chunk, &mut [])
+    }
+
+    /// The same while `others` decode, one token in each step.
+    pub fn feed_beside(
+        &mut self,
+        seq: &mut Sequence,
+        chunk: usize,
+        others: &mut [Sequence],
+    ) -> Vec<f32> {
+        loop {
+            let from = seq.length;
+            let to = from.saturating_add(chunk).min(seq.prompt.len());
+            self.grow(seq, to - from);
+            let tokens = seq.prompt[from..to].iter().map(|&t| TokenId(t)).collect();
+            let done = to == seq.prompt.len();
+            let mut rows =
+                vec![Row { slot: seq.slot, feed: Feed::Chunk(0..to - from), sample: done }];
+            for other in others.iter_mut() {
+                self.grow(other, 1);
+                let (slot, feed) = (other.slot, Feed::Last { count: 1 });
+                rows.insert(0, Row { slot, feed, sample: true });
+            }
+            let mut all: Vec<&mut Sequence> = others.iter_mut().collect();
+            all.push(seq);
+            let logits = self.run(rows, tokens, &mut all);
+            if done {
+                // The prompt's row comes last.
+                return logits[logits.len() - self.spec.vocab_size..].to_vec();
+            }
+        }
+    }
+
+    /// One token for each.
+    pub fn decode(&mut self, seqs: &mut [&mut Sequence]) -> Vec<f32> {
+        let mut rows = Vec::new();
+        for seq in seqs.iter_mut() {
+            self.grow(seq, 1);
+            rows.push(Row { slot: seq.slot, feed: Feed::Last { count: 1 }, sample: true });
+        }
+        self.run(rows, Vec::new(), seqs)
+    }
+
+    fn run(
+        &mut self,
+        rows: Vec<Row>,
+        tokens: Vec<TokenId>,
+        seqs: &mut [&mut Sequence],
+    ) -> Vec<f32> {
+        self.step += 1;
+        let changes = std::mem::take(&mut self.changes);
+        let plan = StepPlan { step: self.step, changes, rows, chunk_tokens: tokens };
+        self.decoder.step(&mut self.dev, &plan).unwrap();
+        let logits = self.decoder.logits(&mut self.dev, plan.samples()).unwrap();
+        self.decoder.sample(&mut self.dev, &Late::default()).unwrap();
+        let result = self.dev.collect().unwrap();
+        assert_eq!((result.step, result.samples.len()), (plan.step, plan.samples()));
+        for sample in result.samples {
+            let seq = seqs.iter_mut().find(|s| s.slot == sample.slot).unwrap();
+            seq.outputs.extend(sample.tokens.iter().map(|t| t.0));
+        }
+        logits
+    }
+}

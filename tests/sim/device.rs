@@ -1,0 +1,200 @@
+//! A device that executes step plans literally, on made-up K and V, and believes nothing: each
+//! position that attention would read must hold the history of tokens that belongs there.
+
+use triton_vllm::ids::{AdapterId, SlotId, TokenId};
+use triton_vllm::plan::{Feed, Row, Sampled, SlotChange, SlotOpen, StepPlan, StepResult};
+use triton_vllm::scheduler::{NewSequence, SchedulerConfig};
+
+pub const VOCAB: u64 = 40;
+
+pub fn mix(a: u64, b: u64) -> u64 {
+    let mut z = a ^ b.wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+// The "model": K and V of a position say which tokens led to it, the sampled token depends on all of
+// them. Device and reference share these three lines and nothing else.
+
+fn history_before_any(adapter: AdapterId) -> u64 {
+    mix(1 + u64::from(adapter.0), 77)
+}
+
+fn history(before: u64, token: TokenId) -> u64 {
+    mix(before, 1 + u64::from(token.0))
+}
+
+fn choose(attended: u64, seed: u64, position: usize) -> TokenId {
+    TokenId((mix(attended, mix(seed, position as u64)) % VOCAB) as u32)
+}
+
+/// What `count` tokens follow a prompt, one sequence alone and without pages.
+pub fn straight_run(new: &NewSequence, count: usize) -> Vec<TokenId> {
+    let mut tokens = new.prompt.to_vec();
+    let (mut state, mut attended, mut at) = (history_before_any(new.adapter), 0, 0);
+    while tokens.len() < new.prompt.len() + count {
+        while at < tokens.len() {
+            state = history(state, tokens[at]);
+            attended = mix(attended, state);
+            at += 1;
+        }
+        tokens.push(choose(attended, new.sampler.seed, at));
+    }
+    tokens.split_off(new.prompt.len())
+}
+
+/// A slot's row. `histories[p]` is what position p must hold.
+struct SlotRow {
+    open: SlotOpen,
+    table: Vec<usize>,
+    histories: Vec<u64>,
+    last: Option<TokenId>,
+}
+
+pub struct Device {
+    config: SchedulerConfig,
+    rows: Vec<Option<SlotRow>>,
+    /// By page, then token: the history that was written there.
+    memory: Vec<Vec<Option<u64>>>,
+    /// Open rows that name each page.
+    holders: Vec<u32>,
+    step: u64,
+}
+
+impl Device {
+    pub fn new(config: &SchedulerConfig) -> Device {
+        Device {
+            rows: (0..config.max_num_seqs).map(|_| None).collect(),
+            memory: vec![vec![None; config.page_size]; config.pages],
+            holders: vec![0; config.pages],
+            step: 0,
+            config: config.clone(),
+        }
+    }
+
+    pub fn run(&mut self, plan: &StepPlan) -> StepResult {
+        self.step += 1;
+        assert_eq!(plan.step, self.step, "steps are counted");
+        plan.changes.iter().for_each(|change| self.change(change));
+        self.check_cached(plan);
+        self.check_limits(plan);
+        for row in &plan.rows {
+            self.write(plan, row);
+        }
+        let sampling = plan.rows.iter().filter(|row| row.sample);
+        let samples = sampling.map(|row| self.sample(row.slot)).collect();
+        // Rows that do not sample attend too; each position of theirs must be right as well.
+        for row in plan.rows.iter().filter(|row| !row.sample) {
+            self.attend(row.slot);
+        }
+        StepResult { step: plan.step, samples }
+    }
+
+    /// Seeds of the sequences that have a slot.
+    pub fn open_seeds(&self) -> impl Iterator<Item = u64> + '_ {
+        self.rows.iter().flatten().map(|row| row.open.sampler.seed)
+    }
+
+    fn change(&mut self, change: &SlotChange) {
+        match change {
+            SlotChange::Open(open) => {
+                assert!(self.rows[open.slot.index()].is_none(), "slot {} is taken", open.slot);
+                let mut state = history_before_any(open.adapter);
+                let cached = &open.tokens[..open.cached_tokens as usize];
+                let known = cached.iter().map(|&token| {
+                    state = history(state, token);
+                    state
+                });
+                let histories = known.collect();
+                let row = SlotRow { open: (**open).clone(), table: vec![], histories, last: None };
+                self.rows[open.slot.index()] = Some(row);
+            }
+            SlotChange::Pages { slot, group, pages } => {
+                assert_eq!(group.0, 0, "there is one group");
+                let row = self.rows[slot.index()].as_mut().expect("pages for an open slot");
+                for page in pages {
+                    assert!(page.0 != 0 && page.index() < self.config.pages, "page {page}");
+                    self.holders[page.index()] += 1;
+                    row.table.push(page.index());
+                }
+            }
+            SlotChange::Close { slot } => {
+                let row = self.rows[slot.index()].take().expect("an open slot is closed");
+                row.table.iter().for_each(|&page| self.holders[page] -= 1);
+            }
+        }
+    }
+
+    /// A prefix hit must be there before anything of the step is written.
+    fn check_cached(&self, plan: &StepPlan) {
+        for change in &plan.changes {
+            let SlotChange::Open(open) = change else { continue };
+            self.attend(open.slot);
+        }
+    }
+
+    fn check_limits(&self, plan: &StepPlan) {
+        assert!(!plan.rows.is_empty(), "an empty step");
+        assert!(plan.tokens() <= self.config.max_num_batched_tokens, "the budget of a step");
+        let mut slots: Vec<SlotId> = plan.rows.iter().map(|row| row.slot).collect();
+        slots.sort();
+        slots.dedup();
+        assert_eq!(slots.len(), plan.rows.len(), "each slot at most once");
+        let threshold = self.config.long_prefill_token_threshold;
+        if threshold > 0 && self.config.chunked_prefill {
+            assert!(plan.rows.iter().all(|row| row.feed.tokens() <= threshold), "the threshold");
+        }
+        assert!(self.holders.iter().all(|&holders| holders as usize <= self.config.max_num_seqs));
+    }
+
+    fn write(&mut self, plan: &StepPlan, row: &Row) {
+        let slot = self.rows[row.slot.index()].as_mut().expect("a row of an open slot");
+        let start = slot.histories.len();
+        let fed: Vec<TokenId> = match &row.feed {
+            Feed::Last { count } => {
+                assert_eq!(*count, 1);
+                vec![slot.last.expect("the slot sampled a token")]
+            }
+            Feed::Chunk(range) => plan.chunk_tokens[range.clone()].to_vec(),
+        };
+        assert!(!fed.is_empty(), "a row feeds something");
+        let end = start + fed.len();
+        assert!(end < self.config.max_model_len, "the last token is never fed");
+        if let Feed::Chunk(_) = row.feed {
+            assert_eq!(fed, slot.open.tokens[start..end], "a chunk continues the known tokens");
+            assert_eq!(row.sample, end == slot.open.tokens.len(), "the chunk's end samples");
+            assert!(row.sample || self.config.chunked_prefill, "a prompt was cut");
+        }
+        for (position, token) in (start..end).zip(fed) {
+            let before = match slot.histories.last() {
+                Some(&state) => state,
+                None => history_before_any(slot.open.adapter),
+            };
+            slot.histories.push(history(before, token));
+            let page = slot.table[position / self.config.page_size];
+            assert_eq!(self.holders[page], 1, "slot {} writes to shared page {page}", row.slot);
+            self.memory[page][position % self.config.page_size] = slot.histories.last().copied();
+        }
+    }
+
+    /// Read all positions of a slot through its table.
+    fn attend(&self, slot: SlotId) -> u64 {
+        let row = self.rows[slot.index()].as_ref().expect("an open slot");
+        let size = self.config.page_size;
+        (0..row.histories.len()).fold(0, |attended, position| {
+            let found = self.memory[row.table[position / size]][position % size];
+            let right = row.histories[position];
+            assert_eq!(found, Some(right), "slot {slot}, position {position}: its K and V");
+            mix(attended, right)
+        })
+    }
+
+    fn sample(&mut self, slot: SlotId) -> Sampled {
+        let attended = self.attend(slot);
+        let row = self.rows[slot.index()].as_mut().expect("an open slot");
+        let token = choose(attended, row.open.sampler.seed, row.histories.len());
+        row.last = Some(token);
+        Sampled { slot, tokens: vec![token] }
+    }
+}

@@ -1,0 +1,346 @@
+//! The scheduler and the ledger in a simulated engine: thousands of seeded workloads on a device that
+//! executes step plans literally and knows, for every position of every page, which history of tokens
+//! was written there. So a wrong prefix hit, a page shared without a count, a stale table and a slot's
+//! late token all show, at the step in which they happen. What a request gets must not depend on
+//! batching, chunking, preemption, prefix hits or depth: it is compared with a straight run.
+//!
+//! `SIM_SEED=n` repeats one workload, `SIM_ROUNDS=n` runs more of them.
+
+mod device;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use triton_vllm::ids::{AdapterId, RequestId, TokenId};
+use triton_vllm::plan::{SlotChange, StepPlan, StepResult};
+use triton_vllm::sampling::SamplerSpec;
+use triton_vllm::scheduler::{NewSequence, Scheduler, SchedulerConfig};
+
+use device::{mix, straight_run, Device, VOCAB};
+
+const ROUNDS: u64 = 20_000;
+/// Steps after which a workload of this size is surely stuck.
+const STEPS_MAX: u64 = 50_000;
+
+/// splitmix64: the whole workload is a function of the seed.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0, 0)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn between(&mut self, low: usize, high: usize) -> usize {
+        low + self.below(high - low + 1)
+    }
+
+    fn percent(&mut self, chance: usize) -> bool {
+        self.below(100) < chance
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+}
+
+// ---- the engine ---------------------------------------------------------------------------------
+
+struct Request {
+    new: NewSequence,
+    /// Ends the request when sampled, like an eos.
+    stop: Option<TokenId>,
+    outputs: Vec<TokenId>,
+    ended: bool,
+}
+
+/// What the workloads went through, to see that they went through everything.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Coverage {
+    steps: u64,
+    tokens: u64,
+    requests: u64,
+    preemptions: u64,
+    hit_tokens: u64,
+    cut_chunks: u64,
+    stopped: u64,
+    at_limit: u64,
+    cancelled: u64,
+    dropped_tokens: u64,
+    /// Of all plans in order: equal in two runs of a seed.
+    trace: u64,
+}
+
+impl Coverage {
+    fn add(&mut self, other: &Coverage) {
+        self.steps += other.steps;
+        self.tokens += other.tokens;
+        self.requests += other.requests;
+        self.preemptions += other.preemptions;
+        self.hit_tokens += other.hit_tokens;
+        self.cut_chunks += other.cut_chunks;
+        self.stopped += other.stopped;
+        self.at_limit += other.at_limit;
+        self.cancelled += other.cancelled;
+        self.dropped_tokens += other.dropped_tokens;
+        self.trace = mix(self.trace, other.trace);
+    }
+}
+
+struct Engine {
+    rng: Rng,
+    config: SchedulerConfig,
+    scheduler: Scheduler,
+    device: Device,
+    requests: Vec<Request>,
+    /// Heads of prompts that several requests begin with.
+    heads: Vec<Vec<TokenId>>,
+    results: VecDeque<StepResult>,
+    seen: Coverage,
+}
+
+fn random_config(rng: &mut Rng) -> SchedulerConfig {
+    let page_size = rng.pick(&[16, 16, 32, 4]);
+    let max_model_len = rng.between(2, 8 * page_size);
+    let chunked_prefill = rng.percent(75);
+    let max_num_seqs = rng.between(1, 9);
+    let room = rng.pick(&[4, 40, 200]);
+    let budget = rng.between(max_num_seqs, max_num_seqs + room);
+    let spare_pages = rng.pick(&[1, 4, 12, 60]);
+    let needed_pages = max_model_len.div_ceil(page_size);
+    SchedulerConfig {
+        max_num_seqs,
+        max_num_batched_tokens: if chunked_prefill { budget } else { budget.max(max_model_len) },
+        max_model_len,
+        page_size,
+        pages: 1 + needed_pages + rng.below(spare_pages),
+        long_prefill_token_threshold: rng.pick(&[0, 0, 7, 33]),
+        chunked_prefill,
+        prefix_caching: rng.percent(80),
+        watermark: rng.pick(&[0.0, 0.0, 0.05, 0.3]),
+        reserve_full_isl: rng.percent(70),
+        depth: rng.between(1, 2),
+    }
+}
+
+impl Engine {
+    fn new(seed: u64) -> Engine {
+        let mut rng = Rng(seed);
+        let config = random_config(&mut rng);
+        let heads = (0..3).map(|_| random_tokens(&mut rng, config.max_model_len)).collect();
+        Engine {
+            scheduler: Scheduler::new(config.clone()).expect("a valid configuration"),
+            device: Device::new(&config),
+            requests: Vec::new(),
+            heads,
+            results: VecDeque::new(),
+            seen: Coverage::default(),
+            rng,
+            config,
+        }
+    }
+
+    /// The engine's loop, with a world that submits, cancels and stops at any moment.
+    fn run(mut self) -> Coverage {
+        let total = self.rng.between(1, 30);
+        let burst = self.rng.pick(&[5, 30, 95]);
+        let cancels = self.rng.pick(&[0, 2, 10]);
+        let dawdle = self.rng.pick(&[0, 0, 30]);
+        loop {
+            while self.requests.len() < total && self.rng.percent(burst) {
+                self.submit();
+            }
+            while self.results.len() < self.config.depth && !self.rng.percent(dawdle) {
+                let Some(plan) = self.scheduler.plan() else { break };
+                self.enqueue(&plan);
+                self.cancel(cancels);
+            }
+            self.cancel(cancels);
+            match self.results.pop_front() {
+                Some(result) => self.settle(&result),
+                None if self.requests.len() == total && self.all_ended() => break,
+                None => self.check_not_stuck(total),
+            }
+            self.scheduler.check();
+            assert!(self.seen.steps < STEPS_MAX, "no end after {STEPS_MAX} steps");
+        }
+        self.check_end()
+    }
+
+    fn submit(&mut self) {
+        let rng = &mut self.rng;
+        let limit = self.config.max_model_len;
+        let length = if rng.percent(3) { limit } else { rng.between(1, limit - 1) };
+        // A turn of a conversation, a prompt with a common head, or one like no other.
+        let mut prompt = match rng.below(4) {
+            0 if !self.requests.is_empty() => {
+                let previous = &self.requests[rng.below(self.requests.len())];
+                [&previous.new.prompt[..], &previous.outputs[..]].concat()
+            }
+            1 | 2 => self.heads[rng.below(self.heads.len())].clone(),
+            _ => Vec::new(),
+        };
+        prompt.truncate(if rng.percent(50) { length } else { rng.below(length + 1) });
+        prompt.extend(random_tokens(rng, length - prompt.len()));
+        let id = RequestId(self.requests.len() as u64);
+        let longest = rng.pick(&[3, limit / 2 + 1, 2 * limit]);
+        let new = NewSequence {
+            id,
+            prompt: Arc::from(prompt),
+            max_tokens: rng.between(1, longest) as u32,
+            sampler: Arc::new(SamplerSpec { seed: id.0, ..SamplerSpec::default() }),
+            adapter: AdapterId(u16::from(rng.percent(20))),
+        };
+        let stop = rng.percent(40).then(|| TokenId(rng.below(VOCAB as usize) as u32));
+        let added = self.scheduler.add(new.clone());
+        assert_eq!(added.is_ok(), length < limit, "{added:?}");
+        let ended = added.is_err();
+        self.requests.push(Request { new, stop, outputs: Vec::new(), ended });
+        self.seen.requests += 1;
+    }
+
+    fn enqueue(&mut self, plan: &StepPlan) {
+        let seen = &mut self.seen;
+        seen.steps += 1;
+        seen.tokens += plan.tokens() as u64;
+        seen.cut_chunks += plan.rows.iter().filter(|row| !row.sample).count() as u64;
+        for row in &plan.rows {
+            seen.trace = mix(seen.trace, u64::from(row.slot.0) << 32 | row.feed.tokens() as u64);
+        }
+        for change in &plan.changes {
+            let SlotChange::Pages { pages, .. } = change else { continue };
+            seen.trace = pages.iter().fold(seen.trace, |trace, page| mix(trace, page.0.into()));
+        }
+        assert!(plan.rows.len() <= self.config.max_num_seqs);
+        self.results.push_back(self.device.run(plan));
+        self.scheduler.check();
+        let last_open = self.device.open_seeds().max();
+        let in_order = |request: &&Request| Some(request.new.id.0) < last_open && !request.ended;
+        for request in self.requests.iter().filter(in_order) {
+            let id = request.new.id;
+            assert!(self.device.open_seeds().any(|seed| seed == id.0), "{id} was overtaken");
+        }
+    }
+
+    fn cancel(&mut self, chance: usize) {
+        if self.rng.percent(chance) && !self.requests.is_empty() {
+            let victim = self.rng.below(self.requests.len());
+            let request = &mut self.requests[victim];
+            assert_eq!(self.scheduler.finish(request.new.id), !request.ended, "it was there");
+            self.seen.cancelled += u64::from(!request.ended);
+            request.ended = true;
+        }
+    }
+
+    fn settle(&mut self, result: &StepResult) {
+        let arrivals = self.scheduler.commit(result);
+        self.seen.dropped_tokens += (result.samples.len() - arrivals.len()) as u64;
+        for arrival in arrivals {
+            let request = &mut self.requests[arrival.id.index()];
+            assert!(!request.ended, "request {} got a token after its end", arrival.id);
+            request.outputs.push(arrival.token);
+            let max_tokens = request.new.max_tokens as usize;
+            let room = self.config.max_model_len - request.new.prompt.len();
+            let last = request.outputs.len() == max_tokens.min(room);
+            assert_eq!(arrival.at_limit, last, "request {}: its last token", arrival.id);
+            if request.stop == Some(arrival.token) {
+                assert_eq!(self.scheduler.finish(arrival.id), !last);
+                self.seen.stopped += 1;
+                request.ended = true;
+            } else if last {
+                self.seen.at_limit += 1;
+                request.ended = true;
+            }
+        }
+    }
+
+    fn all_ended(&self) -> bool {
+        self.requests.iter().all(|request| request.ended)
+    }
+
+    /// Nothing is in flight: if anything is left to do, a plan must come.
+    fn check_not_stuck(&mut self, total: usize) {
+        if self.all_ended() {
+            assert!(self.requests.len() < total);
+            return;
+        }
+        let Some(plan) = self.scheduler.plan() else { panic!("work, and no step for it") };
+        self.enqueue(&plan);
+    }
+
+    fn check_end(mut self) -> Coverage {
+        assert!(self.scheduler.plan().is_none(), "a step for nobody");
+        let stats = self.scheduler.stats();
+        assert_eq!((stats.running, stats.waiting, stats.kv_usage), (0, 0, 0.0));
+        for request in &self.requests {
+            let right = straight_run(&request.new, request.outputs.len());
+            assert_eq!(request.outputs, right, "request {}: its tokens", request.new.id);
+        }
+        self.seen.preemptions = stats.preemptions;
+        self.seen.hit_tokens = stats.prefix_hits_tokens;
+        self.seen
+    }
+}
+
+fn random_tokens(rng: &mut Rng, count: usize) -> Vec<TokenId> {
+    (0..count).map(|_| TokenId(rng.below(VOCAB as usize) as u32)).collect()
+}
+
+// ---- the tests ----------------------------------------------------------------------------------
+
+/// Says how to repeat a workload that fails.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("repeat it: SIM_SEED={} cargo test --release --test sim", self.0);
+        }
+    }
+}
+
+fn simulate(seed: u64) -> Coverage {
+    let _named = Named(seed);
+    Engine::new(seed).run()
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, got {text}")))
+}
+
+#[test]
+fn every_request_gets_its_own_tokens_and_every_page_comes_back() {
+    let seeds = match from_environment("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..from_environment("SIM_ROUNDS").unwrap_or(ROUNDS),
+    };
+    let many = seeds.end - seeds.start >= 100;
+    let mut sum = Coverage::default();
+    for seed in seeds {
+        sum.add(&simulate(seed));
+    }
+    println!("{sum:?}");
+    let rare = [
+        sum.preemptions,
+        sum.hit_tokens,
+        sum.cut_chunks,
+        sum.stopped,
+        sum.at_limit,
+        sum.cancelled,
+        sum.dropped_tokens,
+    ];
+    assert!(!many || rare.iter().all(|&count| count >= 100), "too little happened: {sum:?}");
+}
+
+/// No order of a hash table, no address and no clock decides anything.
+#[test]
+fn the_same_workload_gives_the_same_plans() {
+    for seed in 0..100 {
+        assert_eq!(simulate(seed), simulate(seed), "seed {seed}");
+    }
+}
