@@ -19,6 +19,8 @@
 //! Out of a linear's accumulation order nothing may depend on R: batch mix must not change CPU tokens.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod trace;
 
 use crate::error::Result;

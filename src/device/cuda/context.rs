@@ -398,9 +398,15 @@ impl Event {
 
     /// Milliseconds from `start` to here; both were recorded, timed, and this one was waited for.
     pub fn since_ms(&self, start: &Event) -> Result<f32> {
+        type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> CUresult;
         let mut ms = 0.0;
-        // SAFETY: two live events and a live float.
-        let code = unsafe { sys::cuEventElapsedTime(&mut ms, start.event, self.event) };
+        // SAFETY: the symbol was found in `count` and has this type in every driver (cudarc for CUDA 13 only
+        // knows its successor, which older drivers have not); two live events and a live float.
+        let code = unsafe {
+            let elapsed = sys::culib().get::<Elapsed>(b"cuEventElapsedTime");
+            let elapsed = elapsed.map_err(|e| internal!("cuEventElapsedTime: {e}"))?;
+            elapsed(&mut ms, start.event, self.event)
+        };
         check(code, "cuEventElapsedTime").map(|()| ms)
     }
 }

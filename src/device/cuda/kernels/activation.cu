@@ -1,5 +1,5 @@
 // What follows a GEMM: bias, activation, the product of gate and up, the soft cap of logits. Elementwise
-// over [rows, width] with one thread per eight columns (one where the width is odd), grid (columns, rows).
+// over [rows, width] with one thread per eight columns (one where the width is odd), grid (rows, columns).
 // Bytes: plain reads and writes once, gated reads 2 and writes 1. All of it is L2 traffic at decode sizes;
 // folding it into the GEMM's epilogue saves the launch and is the next step.
 #include "common.cuh"
@@ -33,9 +33,9 @@ template <int N> __device__ __forceinline__ void put(act* p, const float (&x)[8]
 }
 
 template <int N> __device__ void in_place(act* x, const float* bias, u32 width, int kind) {
-  const u32 i = (blockIdx.x * blockDim.x + threadIdx.x) * N;
+  const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
   if (i >= width) return;
-  act* p = x + (u64)blockIdx.y * width + i;
+  act* p = x + (u64)blockIdx.x * width + i;
   float v[8];
   get<N>(p, v);
 #pragma unroll
@@ -50,9 +50,9 @@ extern "C" __global__ void bias_act(act* x, const float* bias, u32 width, int ki
 }
 
 template <int N> __device__ void gated(const act* x, const float* bias, u32 half, int kind, act* out) {
-  const u32 i = (blockIdx.x * blockDim.x + threadIdx.x) * N;
+  const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
   if (i >= half) return;
-  const act* p = x + (u64)blockIdx.y * 2 * half + i;
+  const act* p = x + (u64)blockIdx.x * 2 * half + i;
   float gate[8], up[8];
   get<N>(p, gate);
   get<N>(p + half, up);
@@ -62,7 +62,7 @@ template <int N> __device__ void gated(const act* x, const float* bias, u32 half
     const float u = up[j] + (bias ? bias[half + i + j] : 0.f);
     gate[j] = activate(g, kind) * u;
   }
-  put<N>(out + (u64)blockIdx.y * half + i, gate);
+  put<N>(out + (u64)blockIdx.x * half + i, gate);
 }
 
 // [rows, 2 half] (gates, then ups) -> [rows, half].

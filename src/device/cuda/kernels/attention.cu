@@ -2,7 +2,7 @@
 // head size up to 256, every page size, window, soft cap and element type. The tensor-core tile replaces
 // it where it pays; this one stays as the fallback and the yardstick.
 //
-// Block of 128 threads per (head, token row). LANES threads share a key, eight elements (16 bytes of a
+// Block of 128 threads per (token row, head). LANES threads share a key, eight elements (16 bytes of a
 // half type) each: 4 lanes to head 32, 8 to 64, 16 to 128, 32 to 256. So a block has 128 / LANES groups;
 // each walks its share of the keys, four at a time so that eight loads are in flight, and keeps its own
 // online softmax (maximum, sum, weighted V) in f32 registers. The groups merge through shared memory once.
@@ -112,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 u32 pages_at, u32 heads, u32 kv_heads, u32 dim, u32 page_size, float scale, u32 window,
                 float cap, const act* pool, act* out) {
   __shared__ float shared[THREADS * 8 + 2 * (THREADS / 4)];
-  const u32 row = blockIdx.y, head = blockIdx.x, kv = head / (heads / kv_heads);
+  const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (heads / kv_heads);
   const Shape s = {heads, kv_heads, dim, page_size, scale, window, cap};
   const act* q = qkv + ((u64)row * (heads + 2 * kv_heads) + head) * dim;
   const u32* table = rows + slot_of[row] * stride + pages_at;
