@@ -93,10 +93,13 @@ fn find_nvrtc(root: &Path) -> Result<PathBuf, String> {
         places.push(PathBuf::from(&given));
         places.push(PathBuf::from(&given).join(NAME));
     }
-    let python = fs::read_dir(root.join("target/venv/lib")).into_iter().flatten().flatten();
-    places.extend(python.map(|version| {
-        version.path().join("site-packages/nvidia/cuda_nvrtc/lib").join(NAME)
-    }));
+    let mut targets = vec![root.join("target")];
+    targets.extend(std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from));
+    for target in targets {
+        let pythons = fs::read_dir(target.join("venv/lib")).into_iter().flatten().flatten();
+        let wheel = Path::new("site-packages/nvidia/cuda_nvrtc/lib").join(NAME);
+        places.extend(pythons.map(|python| python.path().join(&wheel)));
+    }
     places.into_iter().find(|p| p.is_file()).ok_or_else(|| {
         format!(
             "The feature `cuda` compiles its kernels with NVRTC, and {NAME} was found neither in \

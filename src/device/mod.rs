@@ -21,6 +21,7 @@
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod slots;
 pub mod trace;
 
 use crate::error::Result;

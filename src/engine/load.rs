@@ -15,9 +15,10 @@ use super::outbox::{Outboxes, Shared};
 use super::request::GenerateRequest;
 use super::step::{Core, Runner};
 use super::{Engine, EngineArgs, EngineFacts, EngineOptions};
-use crate::device::{cpu::Cpu, DType, Device, Limits};
+use crate::device::{cpu::Cpu, DType, Device, DeviceInfo, Limits};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
+use crate::model::budget::{self, PoolOptions};
 use crate::model::config::SpecOptions;
 use crate::model::{Checkpoint, Decoder, LoadFormat, ModelSpec};
 use crate::plan::{Late, StepPlan, StepResult};
@@ -100,7 +101,7 @@ fn start<D: Device>(
     let info = device.info();
     let (spec, format) = read_model(dir, &args)?;
     let batch = batch_sizes(&args, &spec)?;
-    let limits = limits_of(&spec, &args, batch)?;
+    let limits = limits_of(&spec, &args, &info, batch)?;
     let decoder = Decoder::load(&spec, &format, &mut device, &limits)?;
     drop(format);
     let scheduler = Scheduler::new(SchedulerConfig {
@@ -122,7 +123,7 @@ fn start<D: Device>(
         max_model_len: limits.max_model_len as u32,
         max_num_seqs: limits.slots as u32,
         max_num_batched_tokens: limits.step_tokens as u32,
-        kv_tokens: (limits.pages as u64 - 1) * limits.page_size as u64,
+        kv_tokens: budget::pool_tokens(limits.pages, limits.page_size),
         vocab_size: spec.vocab_size as u32,
     };
     let runner = Box::new(Net { device, decoder, depth: info.depth });
@@ -176,21 +177,33 @@ fn dtype_name(dtype: DType) -> &'static str {
     }
 }
 
+/// Everything the device must hold; the pool by arithmetic. `max_model_len: -1` takes what fits.
 fn limits_of(
     spec: &ModelSpec,
     args: &EngineArgs,
-    (seqs, tokens): (usize, usize),
+    info: &DeviceInfo,
+    (slots, step_tokens): (usize, usize),
 ) -> Result<Limits> {
-    let kv = spec.kv_shape("auto")?;
     let page_size = args.block_size as usize;
-    let per_sequence = spec.max_model_len.div_ceil(page_size);
-    let bytes = args.kv_cache_memory_bytes.unwrap_or(4 << 30);
-    let pages = match args.num_gpu_blocks_override {
-        Some(pages) => pages as usize,
-        None => (seqs * per_sequence + 1).min((bytes / kv.page_bytes(page_size)) as usize),
+    let options = PoolOptions {
+        gpu_memory_utilization: args.gpu_memory_utilization,
+        kv_cache_memory_bytes: args.kv_cache_memory_bytes,
+        num_gpu_blocks_override: args.num_gpu_blocks_override.map(u64::from),
     };
-    let max_model_len = spec.max_model_len;
-    Ok(Limits { step_tokens: tokens, slots: seqs, pages, page_size, max_model_len, kv })
+    let mut limits = Limits {
+        step_tokens,
+        slots,
+        pages: 0,
+        page_size,
+        max_model_len: if args.fit_max_model_len { page_size } else { spec.max_model_len },
+        kv: spec.kv_shape("auto")?,
+    };
+    let pool = budget::cpu_pool(info, &options, &limits)?;
+    limits.pages = pool.pages;
+    if args.fit_max_model_len {
+        limits.max_model_len = budget::longest_request(&pool, page_size, spec.max_model_len);
+    }
+    Ok(limits)
 }
 
 fn threads_of(

@@ -12,7 +12,7 @@ use super::health::Health;
 use super::intake::Intake;
 use super::outbox::{Outboxes, Shared};
 use super::request::*;
-use super::step::{Command, Core, Runner};
+use super::step::{Core, Runner};
 use super::{Engine, EngineFacts};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
@@ -46,7 +46,7 @@ impl Runner for Scripted {
         self.depth
     }
 
-    /// Every sampled token is 300 + step % 1000: ordinary words of the tokenizer.
+    /// Ordinary words of the tokenizer, five in turn.
     fn enqueue(&mut self, plan: &StepPlan, _late: &Late) -> Result<()> {
         match self.fault {
             Fault::Error(n) if plan.step == n => return Err(Error::Internal("scripted".into())),
@@ -56,7 +56,7 @@ impl Runner for Scripted {
             }
             _ => {}
         }
-        let tokens = vec![TokenId(300 + (plan.step % 1000) as u32)];
+        let tokens = vec![TokenId(300 + (plan.step % 5) as u32)];
         let samples = plan.rows.iter().filter(|row| row.sample);
         let samples = samples.map(|row| Sampled { slot: row.slot, tokens: tokens.clone() });
         self.queue.push_back(StepResult { step: plan.step, samples: samples.collect() });

@@ -1,9 +1,10 @@
 //! THE LEDGER: which sequence holds which pages of the KV pool, and which pages can be hit again by
-//! their content. Called by `scheduler` only. It never knows a device's memory, a step or a request.
+//! their content. Called by `scheduler` only. It never knows a device's memory, a step or a
+//! request.
 //!
 //! Page ids are given out, shared and taken back at planning time. That is safe although the device
-//! is still busy with earlier steps: a device runs steps in order, so whatever an earlier step reads
-//! or writes in a page is over before the step that uses the page anew begins. See also
+//! is still busy with earlier steps: a device runs steps in order, so whatever an earlier step
+//! reads or writes in a page is over before the step that uses the page anew begins. See also
 //! [`KvLedger::register`] for when a page may be hit.
 
 mod pages;
@@ -24,8 +25,8 @@ pub struct KvConfig {
     pub watermark_pages: usize,
 }
 
-/// The pages of one sequence in one group: position p lives in `pages()[p / page_size]`. The entries
-/// never change, they are appended and at the end released all together.
+/// The pages of one sequence in one group: position p lives in `pages()[p / page_size]`. The
+/// entries never change, they are appended and at the end released all together.
 #[derive(Debug)]
 pub struct PageTable {
     group: GroupId,
@@ -126,8 +127,8 @@ impl KvLedger {
         }
     }
 
-    /// Make the table reach `positions` positions; the new pages are at its end. False: there are not
-    /// enough free pages, and nothing changed.
+    /// Make the table reach `positions` positions; the new pages are at its end. False: there are
+    /// not enough free pages, and nothing changed.
     pub fn grow(&mut self, table: &mut PageTable, positions: usize) -> bool {
         let fresh = self.pages_for(positions).saturating_sub(table.pages.len());
         if fresh > self.pool.free() {
@@ -141,9 +142,10 @@ impl KvLedger {
         true
     }
 
-    /// Offer the table's full pages to the cache: those whose tokens are all known and whose `written`
-    /// first positions belong to steps that were planned before any reader is. Readers run in later
-    /// steps of the same device, hence after the writes, even if the writer is over by then.
+    /// Offer the table's full pages to the cache: those whose tokens are all known and whose
+    /// `written` first positions belong to steps that were planned before any reader is. Readers
+    /// run in later steps of the same device, hence after the writes, even if the writer is over by
+    /// then.
     pub fn register(&mut self, table: &mut PageTable, tokens: &[TokenId], written: usize) {
         let full = written.min(tokens.len()) / self.config.page_size;
         if full <= table.registered || !self.config.prefix_caching {
@@ -156,8 +158,8 @@ impl KvLedger {
         table.registered = full;
     }
 
-    /// Take back all pages of a table. Tail first, so that of a chain the tail is evicted before the
-    /// head, without which it could not be hit. Pages without a hash are given out next.
+    /// Take back all pages of a table. Tail first, so that of a chain the tail is evicted before
+    /// the head, without which it could not be hit. Pages without a hash are given out next.
     pub fn release(&mut self, table: &mut PageTable) {
         for page in table.pages.drain(..).rev() {
             let cached = self.cache.contains_page(page);

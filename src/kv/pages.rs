@@ -1,10 +1,11 @@
 //! The pool of page ids: how many sequences hold each page, and the order in which pages that
-//! nobody holds are given out. Called by the ledger; it knows neither tokens nor hashes, and a page is
-//! a number here: its memory belongs to a device.
+//! nobody holds are given out. Called by the ledger; it knows neither tokens nor hashes, and a page
+//! is a number here: its memory belongs to a device.
 
 use crate::ids::PageId;
 
-/// Page 0: padding on the device. It is never given out, so here its links are the ends of the list.
+/// Page 0: padding on the device. It is never given out, so here its links are the ends of the
+/// list.
 const NULL: u32 = 0;
 
 /// Where a page that nobody holds any more enters the list of free pages.

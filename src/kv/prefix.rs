@@ -1,15 +1,14 @@
-//! Which page holds which prefix. A full page is known by a chained hash: of everything before it, and
-//! of its own tokens. Called by the ledger; it knows nothing of who holds a page or how long.
+//! Which page holds which prefix. A full page is known by a chained hash: of everything before it,
+//! and of its own tokens. Called by the ledger; it knows nothing of who holds a page or how long.
 
-use std::collections::hash_map::RandomState;
-use std::collections::HashMap;
+use std::collections::hash_map::{DefaultHasher, Entry, HashMap, RandomState};
 use std::hash::{BuildHasher, Hasher};
 
 use crate::ids::{AdapterId, GroupId, PageId, TokenId};
 
-/// Names the tokens 0..=end of a page, under one adapter and one group. 128 bits under a key that is
-/// drawn in each process: two prefixes of n pages in all collide with probability about n^2 / 2^129,
-/// and nobody outside can search for a pair, so equal hashes are taken for equal tokens.
+/// Names the tokens 0..=end of a page, under one adapter and one group. 128 bits under a key that
+/// is drawn in each process: two prefixes of n pages in all collide with probability about n^2 /
+/// 2^129, and nobody outside can search for a pair, so equal hashes are taken for equal tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PageHash(u64, u64);
 
@@ -17,7 +16,8 @@ pub(super) struct PageHash(u64, u64);
 #[derive(Debug)]
 pub(super) struct PrefixHasher {
     halves: [RandomState; 2],
-    /// `RandomState`s made on one thread have neighbouring keys; this sets the halves further apart.
+    /// `RandomState`s made on one thread have neighbouring keys; this sets the halves further
+    /// apart.
     salt: u64,
 }
 
@@ -46,7 +46,7 @@ impl PrefixHasher {
         })
     }
 
-    fn both(&self, feed: impl Fn(&mut dyn Hasher)) -> PageHash {
+    fn both(&self, feed: impl Fn(&mut DefaultHasher)) -> PageHash {
         let [mut low, mut high] = self.halves.each_ref().map(RandomState::build_hasher);
         high.write_u64(self.salt);
         feed(&mut low);
@@ -55,8 +55,8 @@ impl PrefixHasher {
     }
 }
 
-/// The pages that can be hit. If two sequences computed the same page, the first one is kept here and
-/// the other is an ordinary page: tables never change, so there is nothing to merge.
+/// The pages that can be hit. If two sequences computed the same page, the first one is kept here
+/// and the other is an ordinary page: tables never change, so there is nothing to merge.
 #[derive(Debug)]
 pub(super) struct PrefixCache {
     /// Only looked up, never iterated: its order is not the same in two runs.
@@ -79,7 +79,7 @@ impl PrefixCache {
 
     pub(super) fn insert(&mut self, hash: PageHash, page: PageId) {
         assert!(!self.contains_page(page), "page {page} is cached under another hash");
-        if let std::collections::hash_map::Entry::Vacant(entry) = self.by_hash.entry(hash) {
+        if let Entry::Vacant(entry) = self.by_hash.entry(hash) {
             entry.insert(page);
             self.by_page[page.index()] = Some(hash);
         }

@@ -1,2 +1,198 @@
-//! How many KV pages fit, by arithmetic. Called by `engine` at load, with the peak that the trace device
-//! counted. It never asks a device anything itself.
+//! How many KV pages a device can hold, by arithmetic: the trace device loads the model and counts, no
+//! profiling run is needed. Called by `engine` at load; it asks nothing of the real device.
+
+use super::config::ModelSpec;
+use super::decoder::Decoder;
+use super::weights::LoadFormat;
+use crate::device::trace::{Held, Launch, Trace};
+use crate::device::{DType, DeviceInfo, KvShape, Limits};
+use crate::error::{Error, Result};
+use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
+use crate::invalid;
+use crate::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
+
+/// What the user said about KV memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PoolOptions {
+    /// Share of the device's memory that this engine may use in all, (0, 1].
+    pub gpu_memory_utilization: f64,
+    /// The pool's size, whatever the share.
+    pub kv_cache_memory_bytes: Option<u64>,
+    /// The number of pages, whatever the rest says.
+    pub num_gpu_blocks_override: Option<u64>,
+}
+
+/// Pages, the null page included, and why so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSize {
+    pub pages: usize,
+    /// Bytes that were to share out.
+    pub available_bytes: u64,
+}
+
+/// The pool of the incumbent's CPU engine, and the most that ours takes unasked.
+const CPU_POOL_BYTES: u64 = 4 << 30;
+/// Below this a pool is not worth making smaller.
+const CPU_SMALL_POOL_BYTES: u64 = 64 << 20;
+
+/// What a model holds on a device under `limits`, and what one full step launches. `limits.pages` may be
+/// anything. `activation` is the device's own type: F32 on cpu.
+///
+/// # Errors
+/// None for a spec that [`ModelSpec::read`] made and limits of at least one slot and token.
+pub fn footprint(
+    spec: &ModelSpec,
+    limits: &Limits,
+    activation: DType,
+) -> Result<(Held, Vec<Launch>)> {
+    let mut trace = Trace::new(activation);
+    let per_slot = limits.max_model_len.div_ceil(limits.page_size);
+    let mut roomy = limits.clone();
+    roomy.pages = per_slot + 1;
+    let mut decoder = Decoder::load(spec, &LoadFormat::Dummy, &mut trace, &roomy)?;
+    let plan = full_step(limits, per_slot);
+    decoder.step(&mut trace, &plan)?;
+    decoder.sample(&mut trace, &Late::default())?;
+    let mut held = trace.held();
+    held.pages = limits.pages as u64 * limits.kv.page_bytes(limits.page_size);
+    Ok((held, trace.take_launches()))
+}
+
+/// A step of `step_tokens` prompt tokens in as few sequences as can be. They share pages: only the
+/// accountant runs it.
+fn full_step(limits: &Limits, per_slot: usize) -> StepPlan {
+    let mut plan = StepPlan { step: 1, ..Default::default() };
+    let mut left = limits.step_tokens;
+    for s in 0..limits.slots as u32 {
+        let count = left.min(limits.max_model_len);
+        if count == 0 {
+            break;
+        }
+        let slot = SlotId(s);
+        plan.changes.push(SlotChange::Open(Box::new(SlotOpen {
+            slot,
+            adapter: AdapterId(0),
+            tokens: vec![TokenId(0); count].into(),
+            prompt_tokens: count as u32,
+            cached_tokens: 0,
+            sampler: Default::default(),
+        })));
+        let pages = (1..=per_slot as u32).map(PageId).collect();
+        plan.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
+        let first = plan.chunk_tokens.len();
+        plan.chunk_tokens.resize(first + count, TokenId(0));
+        plan.rows.push(Row { slot, feed: Feed::Chunk(first..first + count), sample: true });
+        left -= count;
+    }
+    plan
+}
+
+/// Pages on a GPU: its share of the memory, less what the model holds.
+///
+/// # Errors
+/// Unavailable: less memory is free than the share. InvalidArgument: nothing is left, or less than one
+/// request of `max_model_len` tokens needs. The texts are the incumbent's.
+pub fn gpu_pool(
+    device: &DeviceInfo,
+    held: &Held,
+    options: &PoolOptions,
+    limits: &Limits,
+) -> Result<PoolSize> {
+    let available = match options.kv_cache_memory_bytes {
+        Some(bytes) => bytes,
+        None => share(device, options)?.saturating_sub(held.without_pages()),
+    };
+    size(available, options, limits)
+}
+
+fn share(device: &DeviceInfo, options: &PoolOptions) -> Result<u64> {
+    let utilization = options.gpu_memory_utilization;
+    let requested = (device.total_bytes as f64 * utilization).ceil() as u64;
+    if device.free_bytes < requested {
+        return Err(Error::Unavailable(format!(
+            "Free memory on device {} ({:.2}/{:.2} GiB) on startup is less than desired GPU memory \
+             utilization ({utilization}, {:.2} GiB). Decrease GPU memory utilization or reduce GPU \
+             memory used by other processes.",
+            device.name,
+            gib(device.free_bytes),
+            gib(device.total_bytes),
+            gib(requested)
+        )));
+    }
+    Ok(requested)
+}
+
+/// Pages on the CPU, where memory is shared with everything else and taken only as it is touched:
+/// `gpu_memory_utilization` has no say. Without an override the pool holds all slots at a quarter of
+/// their longest length (sequences seldom all grow to it, and preemption covers the rest), or 64 MiB
+/// worth of them if that is more, and never more than 4 GiB or a quarter of the memory.
+///
+/// # Errors
+/// InvalidArgument: less than one request of `max_model_len` tokens needs.
+pub fn cpu_pool(device: &DeviceInfo, options: &PoolOptions, limits: &Limits) -> Result<PoolSize> {
+    let page_bytes = limits.kv.page_bytes(limits.page_size);
+    let per_slot = limits.max_model_len.div_ceil(limits.page_size) as u64;
+    let all = (1 + limits.slots as u64 * per_slot) * page_bytes;
+    let one = (1 + per_slot) * page_bytes;
+    let wanted = (all / 4).max(CPU_SMALL_POOL_BYTES).max(one).min(all);
+    let available = match options.kv_cache_memory_bytes {
+        Some(bytes) => bytes,
+        None => wanted.min(CPU_POOL_BYTES).min(device.total_bytes / 4),
+    };
+    size(available, options, limits)
+}
+
+/// Whole pages in `available`, or the override; enough for one request.
+fn size(available: u64, options: &PoolOptions, limits: &Limits) -> Result<PoolSize> {
+    let page_bytes = limits.kv.page_bytes(limits.page_size).max(1);
+    let (pages, available) = match options.num_gpu_blocks_override {
+        Some(pages) => (pages, pages.saturating_mul(page_bytes)),
+        None => (available / page_bytes, available),
+    };
+    if pages <= 1 {
+        return Err(invalid!(
+            "No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when \
+             initializing the engine."
+        ));
+    }
+    // The null page holds no tokens.
+    let needed = 1 + limits.max_model_len.div_ceil(limits.page_size) as u64;
+    if pages < needed {
+        return Err(invalid!(
+            "To serve at least one request with the models's max seq len ({}), ({:.2} GiB KV cache is \
+             needed, which is larger than the available KV cache memory ({:.2} GiB). Based on the \
+             available memory, the estimated maximum model length is {}. Try increasing \
+             `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine.",
+            limits.max_model_len,
+            gib(needed * page_bytes),
+            gib(available),
+            (pages - 1) * limits.page_size as u64
+        ));
+    }
+    // Page ids are 32 bits wide.
+    let pages = pages.min(u64::from(u32::MAX)) as usize;
+    Ok(PoolSize { pages, available_bytes: available })
+}
+
+/// The longest request that fits a pool: `max_model_len` -1.
+pub fn longest_request(pool: &PoolSize, page_size: usize, derived: usize) -> usize {
+    derived.min((pool.pages - 1) * page_size)
+}
+
+/// Tokens of a page pool, for logs: the null page holds none.
+pub fn pool_tokens(pages: usize, page_size: usize) -> u64 {
+    pages.saturating_sub(1) as u64 * page_size as u64
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
+}
+
+/// Bytes of the pool.
+pub fn pool_bytes(pages: usize, page_size: usize, kv: &KvShape) -> u64 {
+    pages as u64 * kv.page_bytes(page_size)
+}
+
+#[cfg(test)]
+#[path = "budget_tests.rs"]
+mod tests;

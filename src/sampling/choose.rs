@@ -1,14 +1,16 @@
-//! The reference sampler: one row of logits to one token, in the order that [`super::spec`] fixes. The cpu
-//! device calls it for every sampled row, tests hold GPU kernels against it. It knows no batch.
+//! The reference sampler: one row of logits to one token, in the order that [`super::spec`] fixes.
+//! The cpu device calls it for every sampled row, tests hold GPU kernels against it. It knows no
+//! batch.
 //!
-//! min_p, top_k and top_p each come down to a *floor*: a logit below it cannot be chosen, a logit equal to it
-//! can. So ties are always kept together and nothing depends on a sort's order:
+//! min_p, top_k and top_p each come down to a *floor*: a logit below it cannot be chosen, a logit
+//! equal to it can. So ties are always kept together and nothing depends on a sort's order:
 //! - min_p: floor = max + ln(min_p)
 //! - top_k: floor = the k-th largest logit
-//! - top_p: floor = the smallest logit with less than top_p of the survivors' mass strictly above it
+//! - top_p: floor = the smallest logit with less than top_p of the survivors' mass strictly above
+//!   it
 //!
-//! The incumbent's top_p drops, in ascending order, whatever has a cumulative mass <= 1 - top_p: the same set
-//! but for exact ties at the border, of which it keeps some by position.
+//! The incumbent's top_p drops, in ascending order, whatever has a cumulative mass <= 1 - top_p:
+//! the same set but for exact ties at the border, of which it keeps some by position.
 
 use std::collections::HashMap;
 
@@ -25,7 +27,8 @@ pub struct TokenCounts {
 }
 
 impl TokenCounts {
-    /// From the tokens of a slot that opens: prompt, then outputs that a preemption had interrupted.
+    /// From the tokens of a slot that opens: prompt, then outputs that a preemption had
+    /// interrupted.
     pub fn new(prompt: &[TokenId], outputs: &[TokenId]) -> TokenCounts {
         let mut counts = TokenCounts::default();
         for token in prompt {
@@ -56,9 +59,10 @@ impl TokenCounts {
     }
 }
 
-/// Choose a token. `logits` [vocab] is scratch afterwards. `position` is the chosen token's own position
-/// (tokens known before it), `outputs` how many of those are outputs. `mask`: bit i of word i/32 = token i
-/// may be chosen; tokens beyond its end may not. `counts` must be there if the spec needs them.
+/// Choose a token. `logits` [vocab] is scratch afterwards. `position` is the chosen token's own
+/// position (tokens known before it), `outputs` how many of those are outputs. `mask`: bit i of
+/// word i/32 = token i may be chosen; tokens beyond its end may not. `counts` must be there if the
+/// spec needs them.
 ///
 /// NaN counts as -inf. Where no token is left, the answer is token 0.
 pub fn choose(
@@ -114,7 +118,8 @@ pub fn argmax(logits: &[f32]) -> TokenId {
     TokenId((start + place) as u32)
 }
 
-/// Maximum without NaN, -inf if empty. Sixteen independent lanes, so that it compiles to vector code.
+/// Maximum without NaN, -inf if empty. Sixteen independent lanes, so that it compiles to vector
+/// code.
 fn block_max(block: &[f32]) -> f32 {
     const LANES: usize = 16;
     let greater = |a: f32, b: f32| if b > a { b } else { a };
@@ -183,8 +188,9 @@ fn descending(a: &f32, b: &f32) -> std::cmp::Ordering {
 
 /// The k-th largest of the row, 1 <= k < len; NaN counts as the smallest.
 fn kth_largest(logits: &[f32], k: usize) -> f32 {
-    // k blocks have a maximum at or above the k-th largest block maximum, so k logits are at or above it:
-    // nothing below can be the answer, and for k far below the vocabulary little is left to select from.
+    // k blocks have a maximum at or above the k-th largest block maximum, so k logits are at or
+    // above it: nothing below can be the answer, and for k far below the vocabulary little is left
+    // to select from.
     const BLOCK: usize = 32;
     let mut bound = f32::NEG_INFINITY;
     let mut maxima: Vec<f32> = logits.chunks(BLOCK).map(block_max).collect();
@@ -198,7 +204,8 @@ fn kth_largest(logits: &[f32], k: usize) -> f32 {
     *left.select_nth_unstable_by(k - 1, descending).1
 }
 
-/// The smallest logit with less than `top_p` of the mass of all logits >= `floor` strictly above it.
+/// The smallest logit with less than `top_p` of the mass of all logits >= `floor` strictly above
+/// it.
 fn nucleus_floor(logits: &[f32], top_p: f32, floor: f32, max: f32) -> f32 {
     let survivors = || logits.iter().copied().filter(|&x| x >= floor);
     let weight = |x: f32| f64::from((x - max).exp());
@@ -210,8 +217,8 @@ fn nucleus_floor(logits: &[f32], top_p: f32, floor: f32, max: f32) -> f32 {
     let wanted = f64::from(top_p) * total;
     // Logits of weight <= (total - wanted) / count have together no more than total - wanted, so at
     // least `wanted` lies above them: only heavier ones need sorting. One percent covers rounding.
-    let light = (total - wanted) / count * 0.99;
-    let mut heavy: Vec<f32> = survivors().filter(|&x| weight(x) > light || x == max).collect();
+    let light = ((total - wanted) / count * 0.99).ln() as f32 + max;
+    let mut heavy: Vec<f32> = survivors().filter(|&x| x > light || x == max).collect();
     heavy.sort_unstable_by(descending);
     let (mut above, mut group, mut last) = (0.0, 0.0, max);
     for x in heavy {
@@ -247,8 +254,8 @@ fn sample(logits: &[f32], seed: u64, position: u32, floor: f32, top: TokenId) ->
             let words = noise::words4(seed, position, first / 4);
             for ((&logit, word), token) in four.iter().zip(words).zip(first..) {
                 // Rounding is monotone: a sum with the bound that is below the best stays below it.
-                let hopeless = logit + noise::gumbel_bound(word) < best.0;
-                if !(logit >= floor) || hopeless {
+                let hopeful = logit + noise::gumbel_bound(word) >= best.0;
+                if !(hopeful && logit >= floor) {
                     continue;
                 }
                 let score = logit + noise::gumbel_of(word);

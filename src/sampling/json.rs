@@ -1,5 +1,5 @@
-//! The text of the `sampling_parameters` tensor as a JSON object, read as generously as Python does.
-//! Called by [`super::params`] only; it knows no parameter.
+//! The text of the `sampling_parameters` tensor as a JSON object, read as generously as Python
+//! does. Called by [`super::params`] only; it knows no parameter.
 
 use serde_json::{Map, Value};
 
@@ -7,8 +7,8 @@ use super::python;
 use crate::error::Result;
 use crate::invalid;
 
-/// Parse an object; the last of equal keys wins. `NaN`, `Infinity` and `-Infinity`, which JSON lacks, become
-/// texts that `float()` reads back.
+/// Parse an object; the last of equal keys wins. `NaN`, `Infinity` and `-Infinity`, which JSON
+/// lacks, become texts that `float()` reads back.
 ///
 /// # Errors
 /// InvalidArgument, one line that says where.
@@ -40,8 +40,8 @@ fn not_json(error: &serde_json::Error) -> crate::error::Error {
     invalid!("sampling_parameters is not valid JSON: {error}")
 }
 
-/// Two copies of the text in which bare words outside of strings are legal JSON: quoted, and as a number
-/// of the same length. None if there is no such word.
+/// Two copies of the text in which bare words outside of strings are legal JSON: quoted, and as a
+/// number of the same length. None if there is no such word.
 fn without_bare_words(text: &str) -> Option<(String, String)> {
     let (mut quoted, mut same_length) = (String::new(), String::new());
     let mut rest = text;

@@ -1,7 +1,7 @@
 //! THE TASTE: which token is taken. Validated parameters of a request ([`SamplingParams`]), what a
 //! device needs of them ([`SamplerSpec`]), the one random-number spec that every device obeys
-//! ([`noise`]), and the reference sampler ([`choose`]). A leaf: every room may import it, it imports
-//! only `error` and `ids`.
+//! ([`noise`]), and the reference sampler ([`choose`]). A leaf: every room may import it, it
+//! imports only `error` and `ids`.
 
 pub mod choose;
 mod json;

@@ -1,10 +1,11 @@
-//! The one random-number spec: Gumbel noise keyed by (seed, position, token). Every device obeys it, so
-//! a seeded answer survives preemption, a change of batch and a change of device. [`super::choose`] calls
-//! it on the cpu; a GPU kernel must give the same bits. It knows no request and no logit.
+//! The one random-number spec: Gumbel noise keyed by (seed, position, token). Every device obeys
+//! it, so a seeded answer survives preemption, a change of batch and a change of device.
+//! [`super::choose`] calls it on the cpu; a GPU kernel must give the same bits. It knows no request
+//! and no logit.
 //!
 //! # The spec
-//! Generator: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3",
-//! SC 2011), which maps a 128-bit counter and a 64-bit key to four 32-bit words.
+//! Generator: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2,
+//! 3", SC 2011), which maps a 128-bit counter and a 64-bit key to four 32-bit words.
 //!
 //! | word | value |
 //! |---|---|
@@ -15,15 +16,17 @@
 //! | counter 3 | 0 |
 //!
 //! Token `t` uses output word `x = out[t % 4]`, and then, in f32:
-//! 1. `v = min((float(x) + 0.5) * 2^-32, 1 - 2^-24)`: uniform in (0, 1). The conversion and the sum round
-//!    to nearest, the product is exact, and the order leaves nothing to contract into an FMA: the same
-//!    bits everywhere. Small `v` keeps 32 bits of resolution, and only small `v` wins an argmax.
+//! 1. `v = min((float(x) + 0.5) * 2^-32, 1 - 2^-24)`: uniform in (0, 1). The conversion and the sum
+//!    round to nearest, the product is exact, and the order leaves nothing to contract into an FMA:
+//!    the same bits everywhere. Small `v` keeps 32 bits of resolution, and only small `v` wins an
+//!    argmax.
 //! 2. `e = -log1p(-v)`: exponential.
 //! 3. `g = -log(e)`: Gumbel, between [`LOWEST`] and [`HIGHEST`].
 //!
-//! The words and `v` are exact on all devices. The two logarithms may differ in the last places (libm
-//! and CUDA both promise about 1 ulp, so `g` agrees within 4e-6): a choice changes only if two sums of
-//! logit and noise are that close, which is rarer than the same event by the order of a dot product.
+//! The words and `v` are exact on all devices. The two logarithms may differ in the last places
+//! (libm and CUDA both promise about 1 ulp, so `g` agrees within 4e-6): a choice changes only if
+//! two sums of logit and noise are that close, which is rarer than the same event by the order of a
+//! dot product.
 
 /// No Gumbel value is larger: `x = 0` gives `-log(2^-33)`, plus a margin for a device's logarithm.
 pub const HIGHEST: f32 = 22.9;
@@ -80,8 +83,9 @@ pub fn gumbel4(seed: u64, position: u32, block: u32) -> [f32; 4] {
     words4(seed, position, block).map(gumbel_of)
 }
 
-/// An upper bound of [`gumbel_of`] without a logarithm: `e >= v >= 2^-(z + 1)` where `z` is the number of
-/// leading zero bits, so `g <= (z + 1) ln 2`. The margin is far above any logarithm's error.
+/// An upper bound of [`gumbel_of`] without a logarithm: `e >= v >= 2^-(z + 1)` where `z` is the
+/// number of leading zero bits, so `g <= (z + 1) ln 2`. The margin is far above any logarithm's
+/// error.
 pub fn gumbel_bound(word: u32) -> f32 {
     (word.leading_zeros() + 1) as f32 * std::f32::consts::LN_2 + 1e-4
 }

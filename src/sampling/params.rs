@@ -1,6 +1,7 @@
 //! Validated sampling parameters of one request. The door parses a request's JSON once into
-//! [`SamplingParams`]; the engine reads the fields and makes the device's [`SamplerSpec`] from them.
-//! Reading is here, the rules and their texts are in [`super::verify`]. It knows no tensor and no text.
+//! [`SamplingParams`]; the engine reads the fields and makes the device's [`SamplerSpec`] from
+//! them. Reading is here, the rules and their texts are in [`super::verify`]. It knows no tensor
+//! and no text.
 
 use std::sync::Arc;
 
@@ -104,16 +105,18 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// From the text of the `sampling_parameters` tensor. `NaN` and `Infinity` are numbers, as for Python.
+    /// From the text of the `sampling_parameters` tensor. `NaN` and `Infinity` are numbers, as for
+    /// Python.
     ///
     /// # Errors
-    /// InvalidArgument: not JSON or no object, with line and column; and what [`SamplingParams::parse`] says.
+    /// InvalidArgument: not JSON or no object, with line and column; and what
+    /// [`SamplingParams::parse`] says.
     pub fn parse_text(text: &str, limits: &Limits) -> Result<SamplingParams> {
         SamplingParams::parse(&json::object(text)?, limits)
     }
 
-    /// From a JSON object. First all values are read in their order, as Python reads them, then an unknown
-    /// key fails, then the rules are checked in theirs.
+    /// From a JSON object. First all values are read in their order, as Python reads them, then an
+    /// unknown key fails, then the rules are checked in theirs.
     ///
     /// # Errors
     /// InvalidArgument with the incumbent's text; Unsupported for what is legal but not built.
@@ -124,8 +127,9 @@ impl SamplingParams {
         Ok(params)
     }
 
-    /// What a device needs. `eos`: the tokenizer's eos and all of generation_config; they are masked with
-    /// the stop ids until `min_tokens`, even when `ignore_eos`. `fallback_seed` is used without a seed.
+    /// What a device needs. `eos`: the tokenizer's eos and all of generation_config; they are
+    /// masked with the stop ids until `min_tokens`, even when `ignore_eos`. `fallback_seed` is used
+    /// without a seed.
     pub fn sampler(&self, eos: &[TokenId], fallback_seed: u64) -> SamplerSpec {
         let greedy = self.temperature == 0.0;
         let mut masked = Vec::new();

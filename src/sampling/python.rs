@@ -1,14 +1,14 @@
-//! Python's rules for numbers and texts: clients of the incumbent rely on `int()`, `float()`, `bool()` and
-//! on how values look in its messages. Called by [`super::params`] only; it knows no parameter.
-//! Where we decided otherwise (null, "true" and "false" texts) the function says so.
+//! Python's rules for numbers and texts: clients of the incumbent rely on `int()`, `float()`,
+//! `bool()` and on how values look in its messages. Called by [`super::params`] only; it knows no
+//! parameter. Where we decided otherwise (null, "true" and "false" texts) the function says so.
 
 use serde_json::Value;
 
 use crate::error::Result;
 use crate::invalid;
 
-/// `int(value)`; null is None. Integers beyond 64 bits arrive as f64 from the JSON reader and beyond 127
-/// bits saturate: all limits are far below.
+/// `int(value)`; null is None. Integers beyond 64 bits arrive as f64 from the JSON reader and
+/// beyond 127 bits saturate: all limits are far below.
 ///
 /// # Errors
 /// InvalidArgument with Python's own text.
@@ -56,8 +56,8 @@ pub fn float(value: &Value) -> Result<Option<f64>> {
     }
 }
 
-/// `bool(value)`: everything but zero and emptiness is true, except that the texts "true" and "false" (in
-/// any case) mean what they say. Null is None.
+/// `bool(value)`: everything but zero and emptiness is true, except that the texts "true" and
+/// "false" (in any case) mean what they say. Null is None.
 pub fn truth(value: &Value) -> Option<bool> {
     Some(match value {
         Value::Null => return None,

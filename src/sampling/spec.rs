@@ -1,5 +1,5 @@
-//! What a device needs to choose a token for one slot. Built from `SamplingParams` at the door, sent
-//! once when the slot opens. The order of steps on the logits is spec for all devices:
+//! What a device needs to choose a token for one slot. Built from `SamplingParams` at the door,
+//! sent once when the slot opens. The order of steps on the logits is spec for all devices:
 //!
 //! 1. allowed-token mask of the step's late part
 //! 2. `min_tokens`: while fewer outputs than that, `masked_until_min` are -inf

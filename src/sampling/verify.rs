@@ -1,5 +1,5 @@
-//! The rules that sampling parameters obey, in the incumbent's order and with its texts, and the list of
-//! what is legal but not built yet. Called by [`super::params`] only.
+//! The rules that sampling parameters obey, in the incumbent's order and with its texts, and the
+//! list of what is legal but not built yet. Called by [`super::params`] only.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -73,7 +73,8 @@ pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
     }
     if !stop.is_empty() && !params.detokenize {
         return Err(invalid!(
-            "stop strings are only supported when detokenize is True. Set detokenize=True to use stop."
+            "stop strings are only supported when detokenize is True. Set detokenize=True to use \
+             stop."
         ));
     }
     if bad_words.iter().any(String::is_empty) {

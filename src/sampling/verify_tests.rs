@@ -139,7 +139,8 @@ fn rules_that_need_the_model() {
     );
     fails(
         json!({"allowed_token_ids": [4096]}),
-        "allowed_token_ids contains out-of-vocab token id! (parameter=allowed_token_ids, value=[4096])",
+        "allowed_token_ids contains out-of-vocab token id! (parameter=allowed_token_ids, \
+         value=[4096])",
     );
     fails(
         json!({"logprob_token_ids": vec![0; 129]}),

@@ -1,5 +1,5 @@
-//! What the scheduler is told once: limits and switches, checked here so that planning need not doubt
-//! them. Made by `engine` from the arguments and from the pages that fit; knows neither.
+//! What the scheduler is told once: limits and switches, checked here so that planning need not
+//! doubt them. Made by `engine` from the arguments and from the pages that fit; knows neither.
 
 use crate::error::Result;
 use crate::invalid;
@@ -17,15 +17,16 @@ pub struct SchedulerConfig {
     pub page_size: usize,
     /// Pages in the pool, the null page included.
     pub pages: usize,
-    /// Tokens that one step feeds of one sequence at most, 0 = no such limit. Has no meaning without
-    /// chunked prefill.
+    /// Tokens that one step feeds of one sequence at most, 0 = no such limit. Has no meaning
+    /// without chunked prefill.
     pub long_prefill_token_threshold: usize,
     /// A prompt may be fed in several steps.
     pub chunked_prefill: bool,
     pub prefix_caching: bool,
     /// Share of the pool that an admission leaves free while something is running, [0, 1).
     pub watermark: f64,
-    /// Admit a sequence only if pages for all its known tokens are free, not just for its first chunk.
+    /// Admit a sequence only if pages for all its known tokens are free, not just for its first
+    /// chunk.
     pub reserve_full_isl: bool,
     /// Steps that may be planned before the first is committed (`DeviceInfo::depth`).
     pub depth: usize,

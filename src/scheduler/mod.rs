@@ -1,23 +1,23 @@
 //! THE POLICY: which sequences run in the next step, and with which tokens. A function of its own
 //! queues and the ledger: no device, no clock, no thread, no randomness, so a run can be repeated
 //! exactly. Called by `engine`; it never sees text, clients or models.
-//!
 //! # A step
-//! There is no prefill phase and no decode phase: a sequence has tokens, some of them were fed, and a
-//! step feeds some of the rest within a budget of token rows.
+//! There is no prefill phase and no decode phase: a sequence has tokens, some of them were fed, and
+//! a step feeds some of the rest within a budget of token rows.
 //! 1. What runs goes first, in order of admission. If the pool has no page for a sequence's next
 //!    tokens, the sequence that was admitted last is preempted, until there is one: it gives up its
-//!    pages, waits at the head of the queue and later computes everything anew (often from the cache).
+//!    pages, waits at the head of the queue and later computes everything anew, or hits the cache.
 //! 2. Then, unless something was preempted, waiting sequences are admitted strictly in order, while
 //!    budget, a slot and pages for all of their known tokens are there.
 //!
 //! # Steps in flight
-//! Step n + 1 may be planned before the tokens of step n are known: a sequence then feeds "the token
-//! its slot sampled last". When a sequence ends or is preempted, steps that were planned before may
-//! still work on its slot and pages. Slot and pages are nevertheless free at once, because the device
-//! runs steps in order: whoever gets them does so in a later step, which first sees the changes
-//! `Close` and `Open`. Only the late *results* have to be dropped: each planned sampling row notes the
-//! stay in the slot that it was planned for, and [`Scheduler::commit`] drops those whose stay is over.
+//! Step n + 1 may be planned before the tokens of step n are known: a sequence then feeds "the
+//! token its slot sampled last". When a sequence ends or is preempted, steps that were planned
+//! before may still work on its slot and pages. Slot and pages are nevertheless free at once,
+//! because the device runs steps in order: whoever gets them does so in a later step, which first
+//! sees the changes `Close` and `Open`. Only the late *results* have to be dropped: each planned
+//! sampling row notes for which stay in the slot it was planned, and [`Scheduler::commit`] drops
+//! those whose stay is over.
 
 mod config;
 mod report;
@@ -90,8 +90,8 @@ impl Scheduler {
     /// Put a sequence at the end of the queue. How many may wait is the caller's limit.
     ///
     /// # Errors
-    /// InvalidArgument if it could never run: an empty prompt, no token to generate, or a prompt that
-    /// leaves no room for a token below `max_model_len` (which the pool is known to hold).
+    /// InvalidArgument if it could never run: an empty prompt, no token to generate, or a prompt
+    /// that leaves no room for a token below `max_model_len` (which the pool is known to hold).
     pub fn add(&mut self, new: NewSequence) -> Result<()> {
         let (prompt_tokens, max_model_len) = (new.prompt.len(), self.config.max_model_len);
         if prompt_tokens == 0 {
@@ -102,16 +102,16 @@ impl Scheduler {
         }
         if prompt_tokens >= max_model_len {
             return Err(invalid!(
-                "The prompt has {prompt_tokens} tokens and needs room for one more, max_model_len is \
-                 {max_model_len} tokens. Shorten the prompt or increase max_model_len."
+                "The prompt has {prompt_tokens} tokens and needs room for one more, max_model_len \
+                 is {max_model_len} tokens. Shorten the prompt or increase max_model_len."
             ));
         }
         self.waiting.push_back(Box::new(Sequence::new(new, max_model_len)));
         Ok(())
     }
 
-    /// The request is over, for whatever reason (stop, cancel, error): forget it, wherever it is. Its
-    /// tokens in flight will be dropped. False: it was not here (any more).
+    /// The request is over, for whatever reason (stop, cancel, error): forget it, wherever it is.
+    /// Its tokens in flight will be dropped. False: it was not here (any more).
     pub fn finish(&mut self, id: RequestId) -> bool {
         if let Some(at) = self.running.iter().position(|&slot| self.seats[slot].id == id) {
             self.vacate(at);
@@ -139,8 +139,8 @@ impl Scheduler {
         Some(plan)
     }
 
-    /// Take the result of the oldest planned step: append its tokens to their sequences and say whose
-    /// they are. Drops tokens of sequences that are over or were preempted since.
+    /// Take the result of the oldest planned step: append its tokens to their sequences and say
+    /// whose they are. Drops tokens of sequences that are over or were preempted since.
     pub fn commit(&mut self, result: &StepResult) -> Vec<Arrival> {
         let Some(planned) = self.in_flight.pop_front() else { panic!("no step is in flight") };
         assert_eq!(planned.step, result.step, "results come in the order of steps");
@@ -202,8 +202,8 @@ impl Scheduler {
             if count > 0 {
                 let held = sequence.table.pages().len();
                 if !self.kv.grow(&mut sequence.table, sequence.fed + count) {
-                    // Victims come from the end and rows are planned from the front: a victim has no
-                    // row in this plan yet.
+                    // Victims come from the end and rows are planned from the front: a victim has
+                    // no row in this plan yet.
                     preempted = true;
                     self.preempt_last();
                     continue;

@@ -1,5 +1,5 @@
-//! One sequence as the scheduler sees it: how far it is known, fed and in flight. And the seats: which
-//! sequence has which slot. Used inside this room only; plans and policy are next door.
+//! One sequence as the scheduler sees it: how far it is known, fed and in flight. And the seats:
+//! which sequence has which slot. Used inside this room only; plans and policy are next door.
 
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
@@ -37,7 +37,8 @@ pub(super) struct Sequence {
     pub(super) fed: usize,
     /// Tokens that planned steps sample and that the host does not know yet. They follow `tokens`.
     pub(super) in_flight: usize,
-    /// The newest token was or will be sampled in the slot this sequence sits in: feed it from there.
+    /// The newest token was or will be sampled in the slot this sequence sits in: feed it from
+    /// there.
     pub(super) last_on_device: bool,
     /// Which stay in a slot this is, unique in the scheduler's life: results of an earlier stay, or
     /// of another sequence in the same slot, carry another number.
@@ -113,8 +114,8 @@ impl Sequence {
         self.tokens.push(token);
     }
 
-    /// Back to the start, with the tokens that are known. Those in flight are sampled again: the same
-    /// ones, since a sampler depends on seed and position only.
+    /// Back to the start, with the tokens that are known. Those in flight are sampled again: the
+    /// same ones, since a sampler depends on seed and position only.
     pub(super) fn rewind(&mut self) {
         self.fed = 0;
         self.in_flight = 0;

@@ -1,19 +1,20 @@
-//! Ids to text, token by token: a token's text appears as soon as no later token can change it, so half a
-//! character is held back until its other half comes, and dropped if it never does. [`super::TextStream`] is
-//! the only caller. It knows no stop string.
+//! Ids to text, token by token: a token's text appears as soon as no later token can change it, so
+//! half a character is held back until its other half comes, and dropped if it never does.
+//! [`super::TextStream`] is the only caller. It knows no stop string.
 //!
-//! The rule (that of Hugging Face's DecodeStream): with the tokens since the last piece of text that came out,
-//! decode them behind the tokens of that piece; if the result is longer than the piece and does not end in
-//! U+FFFD, what is new comes out. For a byte-level decoder this needs no decoding: the bytes held since the
-//! last piece come out, with U+FFFD for broken ones, as soon as they do not end in U+FFFD themselves.
+//! The rule (that of Hugging Face's DecodeStream): with the tokens since the last piece of text
+//! that came out, decode them behind the tokens of that piece; if the result is longer than the
+//! piece and does not end in U+FFFD, what is new comes out. For a byte-level decoder this needs no
+//! decoding: the bytes held since the last piece come out, with U+FFFD for broken ones, as soon as
+//! they do not end in U+FFFD themselves.
 
 use std::sync::Arc;
 
 use super::Tokenizer;
 use crate::ids::TokenId;
 
-/// Prompt tokens that are put before the output to start with: the decoders that treat the start of a text in
-/// a special way (metaspace strips a blank) shall not take the output for one.
+/// Prompt tokens that are put before the output to start with: the decoders that treat the start of
+/// a text in a special way (metaspace strips a blank) shall not take the output for one.
 const PRIMING_TOKENS: usize = 6;
 const REPLACEMENT: &str = "\u{fffd}";
 

@@ -151,7 +151,8 @@ fn specials_and_odd_prompts() {
     assert_eq!(push(&mut odd, TokenId(260)), "a");
 }
 
-/// An added token behind another one comes out as the vocabulary spells it: `é` is a byte otherwise.
+/// An added token behind another one comes out as the vocabulary spells it: `é` is a byte
+/// otherwise.
 #[test]
 fn raw_added_tokens() {
     let config = serde_json::json!({"added_tokens_decoder": {
@@ -159,7 +160,9 @@ fn raw_added_tokens() {
     }});
     let whole = serde_json::json!({
         "version": "1.0", "added_tokens": [],
-        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "decoder": {
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
+        },
         "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
     });
     let files =

@@ -1,5 +1,5 @@
-//! Is a prompt short enough? The texts are the incumbent's. Called by the engine's intake, on the caller's
-//! thread: before tokenising (a cheap guard) and after it.
+//! Is a prompt short enough? The texts are the incumbent's. Called by the engine's intake, on the
+//! caller's thread: before tokenising (a cheap guard) and after it.
 
 use super::Tokenizer;
 use crate::error::Result;
@@ -43,17 +43,17 @@ pub fn check_prompt_tokens(tokens: usize, max_model_len: u32) -> Result<()> {
         // The incumbent stops counting one token above the limit, hence its "at least".
         let least = limit + 1;
         return Err(invalid!(
-            "This model's maximum context length is {limit} tokens. However, you requested 0 output \
-             tokens and your prompt contains at least {least} input tokens, for a total of at least \
-             {least} tokens. {ADVICE} (parameter=input_tokens, value={least})"
+            "This model's maximum context length is {limit} tokens. However, you requested 0 \
+             output tokens and your prompt contains at least {least} input tokens, for a total of \
+             at least {least} tokens. {ADVICE} (parameter=input_tokens, value={least})"
         ));
     }
     if tokens == limit {
         return Err(invalid!(
             "The decoder prompt (length {tokens}) plus the number of requested output tokens (at \
              least 1) is longer than the maximum model length of {limit}. Make sure that \
-             `max_model_len` is no smaller than the number of text tokens (prompt + requested output \
-             tokens)."
+             `max_model_len` is no smaller than the number of text tokens (prompt + requested \
+             output tokens)."
         ));
     }
     Ok(())
@@ -75,10 +75,10 @@ mod tests {
         );
         assert_eq!(
             text(2000),
-            "This model's maximum context length is 256 tokens. However, you requested 0 output tokens \
-             and your prompt contains at least 257 input tokens, for a total of at least 257 tokens. \
-             Please reduce the length of the input prompt or the number of requested output tokens. \
-             (parameter=input_tokens, value=257)"
+            "This model's maximum context length is 256 tokens. However, you requested 0 \
+             output tokens and your prompt contains at least 257 input tokens, for a total of at \
+             least 257 tokens. Please reduce the length of the input prompt or the number of \
+             requested output tokens. (parameter=input_tokens, value=257)"
         );
     }
 
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(check_prompt_chars(&"é".repeat(30), &tokenizer, 10), Ok(()));
         let message = check_prompt_chars(&"é".repeat(31), &tokenizer, 10).unwrap_err().to_string();
         assert!(
-            message.contains("contains 31 characters (more than 30 characters, which is the upper bound for 10 input"),
+            message.contains("contains 31 characters (more than 30 characters, which is the upper"),
             "{message}"
         );
     }

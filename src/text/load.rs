@@ -1,6 +1,7 @@
-//! From a model's folder to a `tokenizers` tokenizer: `tokenizer.json`, or `vocab.json` and `merges.txt`
-//! (GPT-2's byte-level BPE, also OPT's), with what `tokenizer_config.json` and `special_tokens_map.json`
-//! say of special tokens. It does what transformers does at load. Called by [`super::Tokenizer`] only.
+//! From a model's folder to a `tokenizers` tokenizer: `tokenizer.json`, or `vocab.json` and
+//! `merges.txt` (GPT-2's byte-level BPE, also OPT's), with what `tokenizer_config.json` and
+//! `special_tokens_map.json` say of special tokens. It does what transformers does at load. Called
+//! by [`super::Tokenizer`] only.
 
 use std::path::Path;
 
@@ -25,7 +26,8 @@ const ROLES: [&str; 7] =
 const GPT2_DEFAULT: &str = "<|endoftext|>";
 
 /// # Errors
-/// NotFound without tokenizer files, InvalidArgument for files that are broken: one line with the path.
+/// NotFound without tokenizer files, InvalidArgument for files that are broken: one line with the
+/// path.
 pub(super) fn load(dir: &Path) -> Result<Loaded> {
     let mut config = object(dir, "tokenizer_config.json")?;
     for (key, value) in object(dir, "special_tokens_map.json")? {
@@ -120,7 +122,9 @@ fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> 
         .lines()
         .filter(|line| !line.starts_with("#version") && !line.trim().is_empty())
         .collect();
-    let byte_level = |trim| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": trim, "use_regex": true});
+    let byte_level = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
+    });
     let post_processor = match role(config, "bos_token") {
         Some(bos) if flag(config, "add_bos_token", false) => {
             let id = vocab.get(&bos).and_then(Value::as_u64).ok_or_else(|| {
@@ -128,11 +132,11 @@ fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> 
             })?;
             template(Some((&bos, id)), None)
         }
-        _ => byte_level(false),
+        _ => byte_level.clone(),
     };
     let whole = json!({
         "version": "1.0", "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": byte_level(true), "decoder": byte_level(true),
+        "pre_tokenizer": byte_level, "decoder": byte_level,
         "post_processor": post_processor,
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},
     });
@@ -159,8 +163,8 @@ fn template(bos: Option<(&str, u64)>, eos: Option<(&str, u64)>) -> Value {
     json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens})
 }
 
-/// Tokens that the side files know: with the flags that they give them, where the vocabulary has them; at
-/// its end, where it has not.
+/// Tokens that the side files know: with the flags that they give them, where the vocabulary has
+/// them; at its end, where it has not.
 fn add_tokens(inner: &mut Inner, config: &Map<String, Value>) -> Result<()> {
     let mut listed: Vec<(u32, &Value)> = Vec::new();
     for (id, token) in
@@ -200,7 +204,8 @@ fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
     (!token.content.is_empty()).then_some(token)
 }
 
-/// tokenizer_config.json decides whether a byte-level tokenizer puts a space before a text; absent = no.
+/// tokenizer_config.json decides whether a byte-level tokenizer puts a space before a text; absent
+/// = no.
 fn set_prefix_space(inner: &mut Inner, config: &Map<String, Value>) {
     let wanted = flag(config, "add_prefix_space", false);
     let rule = match inner.get_pre_tokenizer() {
@@ -210,8 +215,8 @@ fn set_prefix_space(inner: &mut Inner, config: &Map<String, Value>) {
     inner.with_pre_tokenizer(Some(rule.add_prefix_space(wanted)));
 }
 
-/// The classes whose `add_bos_token` and `add_eos_token` outrank the file's post-processor. For all others
-/// tokenizer.json decides.
+/// The classes whose `add_bos_token` and `add_eos_token` outrank the file's post-processor. For all
+/// others tokenizer.json decides.
 fn set_template(inner: &mut Inner, config: &Map<String, Value>) -> Result<()> {
     let class = class(config).trim_end_matches("Fast");
     if !matches!(class, "LlamaTokenizer" | "GemmaTokenizer" | "CohereTokenizer") {

@@ -1,6 +1,6 @@
-//! THE WORDS: tokenizer, incremental detokeniser, stop strings. `engine` gives it a prompt and gets ids
-//! ([`Tokenizer::encode`]), gives it sampled ids and gets the text a client may see ([`TextStream`]). It
-//! knows sampling parameters, but no model, no device and no Triton.
+//! THE WORDS: tokenizer, incremental detokeniser, stop strings. `engine` gives it a prompt and gets
+//! ids ([`Tokenizer::encode`]), gives it sampled ids and gets the text a client may see
+//! ([`TextStream`]). It knows sampling parameters, but no model, no device and no Triton.
 
 mod detokenize;
 mod limits;

@@ -1,10 +1,11 @@
-//! What a client may see of one output sequence: detokenised text, cut at a stop string, with as much held back
-//! as a stop string that is still coming may need. One per request, on an outbox thread. It counts output
-//! tokens for `min_tokens`, but whether eos or a stop id ends a sequence is the engine's rule.
+//! What a client may see of one output sequence: detokenised text, cut at a stop string, with as
+//! much held back as a stop string that is still coming may need. One per request, on an outbox
+//! thread. It counts output tokens for `min_tokens`, but whether eos or a stop id ends a sequence
+//! is the engine's rule.
 //!
-//! Strings match in the client's order, not by place: after each token the first string of the list that
-//! occurs anywhere in reach of the new text wins. Lengths are in characters (code points), as the client
-//! sees them.
+//! Strings match in the client's order, not by place: after each token the first string of the list
+//! that occurs anywhere in reach of the new text wins. Lengths are in characters (code points), as
+//! the client sees them.
 
 use std::sync::Arc;
 
@@ -61,11 +62,11 @@ impl TextStream {
         }
     }
 
-    /// The next output token. Appends to `out` what may be shown now. True: a stop string ends the sequence
-    /// here, `out` has all of its text and `finish` is not to be called.
+    /// The next output token. Appends to `out` what may be shown now. True: a stop string ends the
+    /// sequence here, `out` has all of its text and `finish` is not to be called.
     ///
-    /// `stop_token`: the engine ended the sequence because of this token (eos, stop id). It counts, but has
-    /// no text unless `include_stop_str_in_output`.
+    /// `stop_token`: the engine ended the sequence because of this token (eos, stop id). It counts,
+    /// but has no text unless `include_stop_str_in_output`.
     pub fn push(&mut self, token: TokenId, stop_token: bool, out: &mut String) -> bool {
         self.outputs = self.outputs.saturating_add(1);
         let Some(detokenizer) = &mut self.detokenizer else { return false };
@@ -90,7 +91,8 @@ impl TextStream {
         false
     }
 
-    /// The sequence ended without a stop string: what was held back for one comes out. Half a character does not.
+    /// The sequence ended without a stop string: what was held back for one comes out. Half a
+    /// character does not.
     pub fn finish(&mut self, out: &mut String) {
         if let Some(stops) = &mut self.stops {
             out.push_str(&stops.text[stops.sent..]);

@@ -130,7 +130,8 @@ fn naive(pieces: &[String], params: &SamplingParams) -> (Vec<String>, bool) {
     (deltas, false)
 }
 
-/// Texts over a tiny alphabet, so that partial matches abound; with characters of several bytes and tokens.
+/// Texts over a tiny alphabet, so that partial matches abound; with characters of several bytes and
+/// tokens.
 #[test]
 fn random_streams() {
     let tokenizer = golden("llama-tiny");

@@ -63,8 +63,9 @@ pub fn byte_level(tokens: &[&str]) -> Tokenizer {
     Folder::with(&[("tokenizer.json", whole.to_string())]).load().unwrap()
 }
 
-/// As Llama 2: blanks are `▁`, unknown characters are bytes `<0x00>` (id = 3 + byte), a decoder in four steps
-/// that strips the first blank. Ids 0 to 2 are `<unk> <s> </s>`, from 259 on come `tokens`.
+/// As Llama 2: blanks are `▁`, unknown characters are bytes `<0x00>` (id = 3 + byte), a decoder in
+/// four steps that strips the first blank. Ids 0 to 2 are `<unk> <s> </s>`, from 259 on come
+/// `tokens`.
 pub fn llama_like(tokens: &[&str]) -> Tokenizer {
     let bytes: Vec<String> = (0..256).map(|b| format!("<0x{b:02X}>")).collect();
     let all: Vec<&str> = ["<unk>", "<s>", "</s>"]

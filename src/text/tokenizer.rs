@@ -1,5 +1,5 @@
-//! A model's tokenizer: text to ids, and what the detokeniser must know of each id. Loaded once, shared by
-//! all threads. It knows no request.
+//! A model's tokenizer: text to ids, and what the detokeniser must know of each id. Loaded once,
+//! shared by all threads. It knows no request.
 
 use std::path::Path;
 
@@ -140,8 +140,8 @@ impl ByteTable {
     }
 }
 
-/// GPT-2's alphabet: which byte a character of a token stands for. Printable bytes stand for themselves, the
-/// others, in order, for the characters from 256 on.
+/// GPT-2's alphabet: which byte a character of a token stands for. Printable bytes stand for
+/// themselves, the others, in order, for the characters from 256 on.
 fn byte_alphabet() -> Vec<Option<u8>> {
     let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let mut alphabet = vec![None; 256];

@@ -33,7 +33,8 @@ fn vocab_and_merges_like_transformers() {
     }
 }
 
-/// Counts and texts that the incumbent recorded: opt-tiny's template adds `<s>`, gpt2-tiny has none.
+/// Counts and texts that the incumbent recorded: opt-tiny's template adds `<s>`, gpt2-tiny has
+/// none.
 #[test]
 fn recorded_prompts() {
     let opt = golden("opt-tiny");
@@ -81,7 +82,9 @@ fn tokenizer_json(more: Value) -> String {
 #[test]
 fn truncation_and_padding_are_switched_off() {
     let cut = json!({
-        "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+        "truncation": {
+            "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0
+        },
         "padding": {
             "strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
             "pad_type_id": 0, "pad_token": "a"
@@ -91,8 +94,8 @@ fn truncation_and_padding_are_switched_off() {
     assert_eq!(folder.load().unwrap().encode("abab").unwrap(), ids(&[0, 1, 0, 1]));
 }
 
-/// tokenizer_config.json: added tokens get ids at the end, known ones become special, eos by name, and a
-/// prefix space only if it asks for one.
+/// tokenizer_config.json: added tokens get ids at the end, known ones become special, eos by name,
+/// and a prefix space only if it asks for one.
 #[test]
 fn side_files_count() {
     let config = json!({

@@ -1,1 +1,213 @@
-//! (room triton)
+//! THE DOOR: the only room that knows Triton. These are the functions the server looks up by name; each
+//! is a fence (nothing unwinds across the C interface) around a safe call.
+//!
+//! | file | what |
+//! |---|---|
+//! | `sys` | the C interface, looked up in the running server |
+//! | `handles` | its objects with Rust's ownership |
+//! | `error`, `log`, `metrics` | our errors, log lines and observations as the server's |
+//! | `config`, `roles`, `options` | config.pbtxt, the names in it, `--backend-config` |
+//! | `model` | models and instances: load, serve, unload |
+//! | `tensors`, `request` | input tensors and parameters -> what the engine takes |
+//! | `client`, `response`, `pace` | answers -> responses, exactly one FINAL, no faster than HTTP reads |
+
+mod client;
+mod config;
+mod error;
+mod handles;
+mod log;
+mod metrics;
+mod model;
+mod options;
+mod pace;
+mod request;
+mod response;
+mod roles;
+mod sys;
+mod tensors;
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::ptr;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::internal;
+use handles::{InstanceHandle, ModelHandle, Request};
+use model::{Instance, Model};
+use sys::{
+    TRITONBACKEND_Backend, TRITONBACKEND_BackendAttribute, TRITONBACKEND_Model,
+    TRITONBACKEND_ModelInstance, TRITONBACKEND_Request, TRITONSERVER_Error,
+};
+
+/// The backend API that `triton_headers/` was written against; younger minors only add.
+const API_MAJOR: u32 = 1;
+
+/// Run an entry point; an error or a panic becomes the server's error, success NULL.
+fn fence(what: &str, body: impl FnOnce() -> Result<()>) -> *mut TRITONSERVER_Error {
+    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(internal!("a fault in {what}: {}", text.unwrap_or("no message")))
+    });
+    match outcome {
+        Ok(()) => ptr::null_mut(),
+        Err(error) => error::to_raw(&error),
+    }
+}
+
+/// The shared library was loaded. Called once.
+#[no_mangle]
+pub extern "C" fn TRITONBACKEND_Initialize(
+    _: *mut TRITONBACKEND_Backend,
+) -> *mut TRITONSERVER_Error {
+    fence("Initialize", || {
+        if let Err(error) = sys::load() {
+            // Without the server's functions there is no error object to return.
+            eprintln!("[vllm] {error}");
+            return Err(error);
+        }
+        log::install();
+        let (mut major, mut minor) = (0, 0);
+        sys::call!(TRITONBACKEND_ApiVersion(&mut major, &mut minor))?;
+        if major != API_MAJOR {
+            return Err(Error::Unsupported(format!(
+                "the server's backend API is {major}.{minor}, this backend needs {API_MAJOR}.x"
+            )));
+        }
+        tracing::info!("libtriton_vllm {}, backend API {major}.{minor}", env!("CARGO_PKG_VERSION"));
+        Ok(())
+    })
+}
+
+/// The server is about to exit. Models are gone already.
+#[no_mangle]
+pub extern "C" fn TRITONBACKEND_Finalize(_: *mut TRITONBACKEND_Backend) -> *mut TRITONSERVER_Error {
+    ptr::null_mut()
+}
+
+/// Ask for one instance of KIND_MODEL where config.pbtxt has no instance group.
+#[no_mangle]
+pub extern "C" fn TRITONBACKEND_GetBackendAttribute(
+    _: *mut TRITONBACKEND_Backend,
+    attribute: *mut TRITONBACKEND_BackendAttribute,
+) -> *mut TRITONSERVER_Error {
+    fence("GetBackendAttribute", || {
+        let kind = sys::TRITONSERVER_INSTANCEGROUPKIND_MODEL;
+        sys::call!(TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup(
+            attribute,
+            kind,
+            1,
+            ptr::null(),
+            0
+        ))
+    })
+}
+
+/// A version of a model is being loaded.
+#[no_mangle]
+pub extern "C" fn TRITONBACKEND_ModelInitialize(
+    model: *mut TRITONBACKEND_Model,
+) -> *mut TRITONSERVER_Error {
+    fence("ModelInitialize", || {
+        let handle = ModelHandle::new(model);
+        let state = Arc::into_raw(Arc::new(Model::load(handle)?));
+        handle.set_state(state.cast_mut().cast()).inspect_err(|_| {
+            // SAFETY: `state` is the Arc of above and the server did not keep it.
+            drop(unsafe { Arc::from_raw(state) });
+        })
+    })
+}
+
+/// All instances are finalised. Not called for a model whose ModelInitialize failed.
+#[no_mangle]
+pub extern "C" fn TRITONBACKEND_ModelFinalize(
+    model: *mut TRITONBACKEND_Model,
+) -> *mut TRITONSERVER_Error {
+    fence("ModelFinalize", || {
+        let state = ModelHandle::new(model).state()?.cast::<Model>().cast_const();
+        if !state.is_null() {
+            // SAFETY: ModelInitialize put the Arc there and this is its end.
+            drop(unsafe { Arc::from_raw(state) });
+        }
+        Ok(())
+    })
+}
+
+/// One instance of a model is being loaded.
+#[no_mangle]
+pub extern "C" fn TRITONBACKEND_ModelInstanceInitialize(
+    instance: *mut TRITONBACKEND_ModelInstance,
+) -> *mut TRITONSERVER_Error {
+    fence("ModelInstanceInitialize", || {
+        let handle = InstanceHandle::new(instance);
+        let model = handle.model()?.state()?.cast::<Model>().cast_const();
+        if model.is_null() {
+            return Err(internal!("an instance without a model"));
+        }
+        // SAFETY: ModelInitialize put an Arc there, ModelFinalize takes it after all instances are gone.
+        let model = unsafe {
+            Arc::increment_strong_count(model);
+            Arc::from_raw(model)
+        };
+        let state = Box::into_raw(Box::new(Instance::load(model, handle)?));
+        handle.set_state(state.cast()).inspect_err(|_| {
+            // SAFETY: `state` is the Box of above and the server did not keep it.
+            drop(unsafe { Box::from_raw(state) });
+        })
+    })
+}
+
+/// No request of this instance is left.
+#[no_mangle]
+pub extern "C" fn TRITONBACKEND_ModelInstanceFinalize(
+    instance: *mut TRITONBACKEND_ModelInstance,
+) -> *mut TRITONSERVER_Error {
+    fence("ModelInstanceFinalize", || {
+        let state = InstanceHandle::new(instance).state()?.cast::<Instance>();
+        if !state.is_null() {
+            // SAFETY: ModelInstanceInitialize put the Box there and this is its end.
+            unsafe { Box::from_raw(state) }.unload();
+        }
+        Ok(())
+    })
+}
+
+/// Requests arrive. Returns as soon as the engine has taken or refused each.
+///
+/// # Safety
+/// `requests` points to `count` requests, which are ours if this returns NULL.
+#[no_mangle]
+pub unsafe extern "C" fn TRITONBACKEND_ModelInstanceExecute(
+    instance: *mut TRITONBACKEND_ModelInstance,
+    requests: *mut *mut TRITONBACKEND_Request,
+    count: u32,
+) -> *mut TRITONSERVER_Error {
+    fence("ModelInstanceExecute", || {
+        let instance = live(instance)?;
+        for index in 0..count as usize {
+            // SAFETY: index < count.
+            let request = Request::new(unsafe { *requests.add(index) });
+            let served = catch_unwind(AssertUnwindSafe(|| instance.serve(request)));
+            if served.is_err() {
+                // The request answered with an error when its client unwound.
+                tracing::error!("a fault in serving a request");
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Whether an instance can serve. Servers since December 2025 ask it for their readiness probes.
+#[no_mangle]
+pub extern "C" fn TRITONBACKEND_ModelInstanceReady(
+    instance: *mut TRITONBACKEND_ModelInstance,
+) -> *mut TRITONSERVER_Error {
+    fence("ModelInstanceReady", || live(instance)?.ready())
+}
+
+/// The state of an instance between its Initialize and its Finalize.
+fn live<'a>(instance: *mut TRITONBACKEND_ModelInstance) -> Result<&'a Instance> {
+    let state = InstanceHandle::new(instance).state()?.cast::<Instance>();
+    // SAFETY: ModelInstanceInitialize put it there; the server calls nothing after Finalize.
+    unsafe { state.as_ref() }.ok_or_else(|| internal!("an instance that was not initialised"))
+}

@@ -14,8 +14,8 @@ pub fn mix(a: u64, b: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-// The "model": K and V of a position say which tokens led to it, the sampled token depends on all of
-// them. Device and reference share these three lines and nothing else.
+// The "model": K and V of a position say which tokens led to it, the sampled token depends on all
+// of them. Device and reference share these three lines and nothing else.
 
 fn history_before_any(adapter: AdapterId) -> u64 {
     mix(1 + u64::from(adapter.0), 77)

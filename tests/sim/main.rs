@@ -1,8 +1,9 @@
-//! The scheduler and the ledger in a simulated engine: thousands of seeded workloads on a device that
-//! executes step plans literally and knows, for every position of every page, which history of tokens
-//! was written there. So a wrong prefix hit, a page shared without a count, a stale table and a slot's
-//! late token all show, at the step in which they happen. What a request gets must not depend on
-//! batching, chunking, preemption, prefix hits or depth: it is compared with a straight run.
+//! The scheduler and the ledger in a simulated engine: thousands of seeded workloads on a device
+//! that executes step plans literally and knows, for every position of every page, which history of
+//! tokens was written there. So a wrong prefix hit, a page shared without a count, a stale table
+//! and a slot's late token all show, at the step in which they happen. What a request gets must not
+//! depend on batching, chunking, preemption, prefix hits or depth: it is compared with a straight
+//! run.
 //!
 //! `SIM_SEED=n` repeats one workload, `SIM_ROUNDS=n` runs more of them.
 

@@ -9,13 +9,11 @@
 //! | [`simd`] | inner loops per instruction set |
 //! | [`numbers`] | arithmetic of one vector |
 //! | [`attention`] | KV pool, attention, rope |
-//! | [`slots`] | slot rows, current batch |
 
 pub mod attention;
 pub mod buffer;
 pub mod numbers;
 pub mod simd;
-pub mod slots;
 pub mod weight;
 
 use std::collections::VecDeque;
@@ -25,13 +23,13 @@ use parking_lot::Mutex;
 use self::attention::{attend_row, Half, Pool, RopeTable, Scratch};
 use self::buffer::Tensor;
 use self::simd::{with_isa, Isa, Job};
-use self::slots::Slots;
 use self::weight::Weight;
+use super::slots::Slots;
 use super::{Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, WeightDesc};
 use crate::error::Result;
-use crate::ids::TokenId;
 use crate::internal;
 use crate::plan::{Late, Sampled, StepPlan, StepResult};
+use crate::sampling::choose;
 
 /// Work below these is done by the caller alone: waking a thread costs some 10 us, and another thread
 /// may want the core. Weight bytes count where rows are few, multiply-adds where they are many.
@@ -157,7 +155,9 @@ impl Device for Cpu {
         for (i, &(slot, _)) in samples.iter().enumerate() {
             let mask = late.masks.iter().find(|(s, _)| *s == slot).map(|(_, mask)| &mask[..]);
             let row = self.slots.row_mut(slot)?;
-            let token = choose(self.isa, row, mask, logits.row_mut(i));
+            let outputs = row.length.saturating_sub(row.prompt_tokens) as u32;
+            let (position, counts) = (row.length as u32, row.counts.as_ref());
+            let token = choose(logits.row_mut(i), &row.sampler, counts, position, outputs, mask);
             row.accept(token);
             result.samples.push(Sampled { slot, tokens: vec![token] });
         }
@@ -356,15 +356,6 @@ impl Device for Cpu {
             tensor.data.get(..len).ok_or_else(|| internal!("{rows} of {} rows", tensor.rows))?;
         Ok(data.to_vec())
     }
-}
-
-/// Greedy: the largest logit, the lowest id of equals.
-fn choose(isa: Isa, _row: &slots::SlotRow, _mask: Option<&[u32]>, logits: &mut [f32]) -> TokenId {
-    with_isa(
-        isa,
-        #[inline(always)]
-        || numbers::argmax(logits),
-    )
 }
 
 /// Memory of this machine, or of the container if it has less: (total, available) in bytes.

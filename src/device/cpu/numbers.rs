@@ -184,22 +184,6 @@ pub fn norm(kind: NormKind, eps: f32, w: &[f32], b: Option<&[f32]>, x: &[f32], o
     }
 }
 
-/// Index of the largest element, the lowest of equals; NaN loses. 0 if nothing is larger than -inf.
-#[inline(always)]
-pub fn argmax(x: &[f32]) -> crate::ids::TokenId {
-    let mut lanes = [f32::NEG_INFINITY; WIDE];
-    let chunks = x.chunks_exact(WIDE);
-    let rest = chunks.remainder();
-    for c in chunks {
-        for i in 0..WIDE {
-            lanes[i] = if c[i] > lanes[i] { c[i] } else { lanes[i] };
-        }
-    }
-    let max = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-    let at = x.iter().position(|&v| v == max).unwrap_or(0);
-    crate::ids::TokenId(at as u32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

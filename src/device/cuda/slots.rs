@@ -6,8 +6,8 @@
 //! of pages. Everything else lives on the device alone.
 
 use crate::device::Limits;
-use crate::error::Result;
-use crate::ids::SlotId;
+use crate::error::{Error, Result};
+use crate::ids::{AdapterId, SlotId};
 use crate::internal;
 use crate::plan::{Feed, SlotChange, SlotOpen, StepPlan};
 use crate::sampling::{SamplerSpec, TokenCounts};
@@ -257,6 +257,10 @@ impl Slots {
 
     fn open(&mut self, open: &SlotOpen) -> Result<()> {
         let slot = open.slot;
+        if open.adapter != AdapterId(0) {
+            let text = "LoRA adapters are not supported on GPUs yet.";
+            return Err(Error::Unsupported(text.to_string()));
+        }
         let row = self.row(slot)?;
         let length = open.cached_tokens as usize;
         row.changes.clear();

@@ -1,1 +1,344 @@
-//! trace
+//! The accountant: a device that computes nothing and writes down what a real one would launch, read,
+//! write and hold. `model::budget` sizes the page pool by it, tests hold the decoder's launches to it.
+//!
+//! Bytes are those a perfect kernel moves: each input and output once, each weight once, the K and V that
+//! are visible once per token row. FLOPs count a multiply-add as two.
+
+use std::collections::VecDeque;
+
+use super::slots::Slots;
+use super::{
+    Activation, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits, Norm, Rope, WeightDesc,
+    WeightKind,
+};
+use crate::error::Result;
+use crate::ids::TokenId;
+use crate::internal;
+use crate::plan::{Late, Sampled, StepPlan, StepResult};
+
+/// One verb's work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    pub verb: &'static str,
+    /// Rows it ran over: token rows, or sampling rows.
+    pub rows: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    pub flops: u64,
+}
+
+/// A shape; `bytes` of one element.
+pub struct TraceTensor {
+    rows: usize,
+    width: usize,
+    bytes: usize,
+}
+
+/// A shape and its size.
+pub struct TraceWeight {
+    outputs: usize,
+    inputs: usize,
+    bytes: u64,
+}
+
+impl TraceWeight {
+    fn row_bytes(&self) -> u64 {
+        self.bytes / self.outputs.max(1) as u64
+    }
+}
+
+/// Memory a device must give, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    pub weights: u64,
+    /// Activations and logits.
+    pub tensors: u64,
+    /// Page tables, lengths, last tokens and step inputs.
+    pub slots: u64,
+    /// The KV pool.
+    pub pages: u64,
+}
+
+impl Held {
+    pub fn without_pages(&self) -> u64 {
+        self.weights + self.tensors + self.slots
+    }
+}
+
+pub struct Trace {
+    activation: DType,
+    slots: Slots,
+    kv: Option<KvShape>,
+    results: VecDeque<StepResult>,
+    launches: Vec<Launch>,
+    held: Held,
+}
+
+impl Trace {
+    /// Count for a device whose activations are of this type.
+    pub fn new(activation: DType) -> Trace {
+        Trace {
+            activation,
+            slots: Slots::default(),
+            kv: None,
+            results: VecDeque::new(),
+            launches: Vec::new(),
+            held: Held::default(),
+        }
+    }
+
+    /// All that was launched since the last call.
+    pub fn take_launches(&mut self) -> Vec<Launch> {
+        std::mem::take(&mut self.launches)
+    }
+
+    /// All that is held. Everything is allocated at load, so this is the peak too.
+    pub fn held(&self) -> Held {
+        self.held
+    }
+
+    fn rows(&self) -> usize {
+        self.slots.batch.rows.len()
+    }
+
+    fn launch(
+        &mut self,
+        verb: &'static str,
+        (rows, inputs, outputs): (usize, usize, usize),
+        read_bytes: u64,
+        written_bytes: u64,
+        flops: u64,
+    ) {
+        let launch = Launch { verb, rows, inputs, outputs, read_bytes, written_bytes, flops };
+        self.launches.push(launch);
+    }
+
+    /// Rows of a linear: activations in and out, the weight once.
+    fn linear_launch(
+        &mut self,
+        verb: &'static str,
+        rows: usize,
+        weight: &TraceWeight,
+        x: &TraceTensor,
+        out: &TraceTensor,
+    ) -> Result<()> {
+        if x.width != weight.inputs || rows > x.rows || rows > out.rows {
+            return Err(internal!(
+                "{verb}: {rows} rows of {} for {} inputs",
+                x.width,
+                weight.inputs
+            ));
+        }
+        let shape = (rows, weight.inputs, weight.outputs);
+        let read = weight.bytes + bytes(rows, x);
+        let flops = 2 * (rows * weight.inputs * weight.outputs) as u64;
+        self.launch(verb, shape, read, bytes(rows, out), flops);
+        Ok(())
+    }
+
+    fn norm_launch(&mut self, verb: &'static str, reads: u64, writes: u64, x: &TraceTensor) {
+        let rows = self.rows();
+        let one = bytes(rows, x);
+        let flops = (5 * rows * x.width) as u64;
+        self.launch(verb, (rows, x.width, x.width), reads * one, writes * one, flops);
+    }
+}
+
+fn bytes(rows: usize, tensor: &TraceTensor) -> u64 {
+    (rows * tensor.width * tensor.bytes) as u64
+}
+
+impl Device for Trace {
+    type Tensor = TraceTensor;
+    type Weight = TraceWeight;
+
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo { name: "trace".to_string(), total_bytes: 0, free_bytes: 0, depth: 1 }
+    }
+
+    fn upload(&mut self, weight: WeightDesc<'_>) -> Result<TraceWeight> {
+        let element = match weight.kind {
+            WeightKind::Vector => DType::F32,
+            _ => weight.dtype,
+        };
+        let bytes = (weight.outputs * weight.inputs * element.bytes()) as u64;
+        self.held.weights += bytes;
+        Ok(TraceWeight { outputs: weight.outputs, inputs: weight.inputs, bytes })
+    }
+
+    fn tensor(&mut self, rows: usize, width: usize) -> Result<TraceTensor> {
+        let tensor = TraceTensor { rows, width, bytes: self.activation.bytes() };
+        self.held.tensors += bytes(rows, &tensor);
+        Ok(tensor)
+    }
+
+    fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<TraceTensor> {
+        let tensor = TraceTensor { rows, width: vocab, bytes: DType::F32.bytes() };
+        self.held.tensors += bytes(rows, &tensor);
+        Ok(tensor)
+    }
+
+    fn reserve(&mut self, limits: &Limits) -> Result<()> {
+        let Limits { slots, step_tokens, pages, page_size, max_model_len, .. } = *limits;
+        self.slots = Slots::new(slots, step_tokens, pages, page_size);
+        // A page id, length, last token and sampler; a token row's id, position and slot: 4 bytes each.
+        let row = 4 * (max_model_len.div_ceil(page_size) + 16);
+        self.held.slots += (slots * row + step_tokens * 12) as u64;
+        self.held.pages += pages as u64 * limits.kv.page_bytes(page_size);
+        self.kv = Some(limits.kv.clone());
+        Ok(())
+    }
+
+    fn begin(&mut self, plan: &StepPlan) -> Result<()> {
+        self.slots.begin(plan)
+    }
+
+    fn sample(&mut self, logits: &mut TraceTensor, _late: &Late) -> Result<()> {
+        let samples = self.slots.batch.samples.clone();
+        for &(slot, _) in &samples {
+            self.slots.row_mut(slot)?.accept(TokenId(0));
+        }
+        let read = bytes(samples.len(), logits);
+        self.launch("sample", (samples.len(), logits.width, 1), read, 4 * samples.len() as u64, 0);
+        let tokens = vec![TokenId(0)];
+        let samples = samples.iter().map(|&(slot, _)| Sampled { slot, tokens: tokens.clone() });
+        let samples = samples.collect();
+        self.results.push_back(StepResult { step: self.slots.batch.step, samples });
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepResult> {
+        self.results.pop_front().ok_or_else(|| internal!("no step to collect"))
+    }
+
+    fn embed(&mut self, table: &TraceWeight, _scale: f32, out: &mut TraceTensor) -> Result<()> {
+        let rows = self.rows();
+        let read = rows as u64 * table.row_bytes();
+        self.launch("embed", (rows, 1, table.inputs), read, bytes(rows, out), 0);
+        Ok(())
+    }
+
+    fn add_positions(
+        &mut self,
+        table: &TraceWeight,
+        _offset: usize,
+        x: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let read = rows as u64 * table.row_bytes() + bytes(rows, x);
+        let flops = (rows * x.width) as u64;
+        self.launch("add_positions", (rows, 1, table.inputs), read, bytes(rows, x), flops);
+        Ok(())
+    }
+
+    fn norm(
+        &mut self,
+        _norm: &Norm<TraceWeight>,
+        x: &TraceTensor,
+        _out: &mut TraceTensor,
+    ) -> Result<()> {
+        self.norm_launch("norm", 1, 1, x);
+        Ok(())
+    }
+
+    fn add_norm(
+        &mut self,
+        _norm: &Norm<TraceWeight>,
+        delta: &TraceTensor,
+        _residual: &mut TraceTensor,
+        _out: &mut TraceTensor,
+    ) -> Result<()> {
+        self.norm_launch("add_norm", 2, 2, delta);
+        Ok(())
+    }
+
+    fn linear(
+        &mut self,
+        weight: &TraceWeight,
+        _bias: Option<&TraceWeight>,
+        x: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        self.linear_launch("linear", self.rows(), weight, x, out)
+    }
+
+    fn linear_act(
+        &mut self,
+        weight: &TraceWeight,
+        _bias: Option<&TraceWeight>,
+        _act: Activation,
+        x: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        self.linear_launch("linear_act", self.rows(), weight, x, out)
+    }
+
+    fn rope_store(
+        &mut self,
+        _layer: usize,
+        spec: &AttnSpec,
+        rope: Option<&Rope>,
+        qkv: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let kv = self.kv.as_ref().map_or(0, |kv| kv.dtype.bytes());
+        let stored = (rows * 2 * spec.kv_heads * spec.head_dim * kv) as u64;
+        let turned = rope.map_or(0, |r| (spec.heads + spec.kv_heads) * r.rotary_dim * rows);
+        let written = stored + (turned * qkv.bytes) as u64;
+        let flops = 3 * turned as u64;
+        self.launch("rope_store", (rows, qkv.width, qkv.width), bytes(rows, qkv), written, flops);
+        Ok(())
+    }
+
+    fn attend(
+        &mut self,
+        _layer: usize,
+        spec: &AttnSpec,
+        qkv: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let window = spec.window.unwrap_or(usize::MAX);
+        let keys: usize = self.slots.batch.rows.iter().map(|r| (r.position + 1).min(window)).sum();
+        let kv = self.kv.as_ref().map_or(0, |kv| kv.dtype.bytes());
+        let q = spec.heads * spec.head_dim;
+        let read = rows * q * qkv.bytes + keys * 2 * spec.kv_heads * spec.head_dim * kv;
+        let flops = (4 * keys * q) as u64;
+        self.launch("attend", (rows, qkv.width, q), read as u64, bytes(rows, out), flops);
+        Ok(())
+    }
+
+    fn gather(&mut self, x: &TraceTensor, out: &mut TraceTensor) -> Result<()> {
+        let rows = self.slots.batch.samples.len();
+        let moved = bytes(rows, x);
+        self.launch("gather", (rows, x.width, out.width), moved, moved, 0);
+        Ok(())
+    }
+
+    fn linear_gathered(
+        &mut self,
+        weight: &TraceWeight,
+        x: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = self.slots.batch.samples.len();
+        self.linear_launch("linear_gathered", rows, weight, x, out)
+    }
+
+    fn logits(
+        &mut self,
+        head: &TraceWeight,
+        _softcap: Option<f32>,
+        x: &TraceTensor,
+        logits: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = self.slots.batch.samples.len();
+        self.linear_launch("logits", rows, head, x, logits)
+    }
+
+    fn read(&mut self, tensor: &TraceTensor, rows: usize) -> Result<Vec<f32>> {
+        Ok(vec![0.0; rows * tensor.width])
+    }
+}

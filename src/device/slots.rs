@@ -1,21 +1,13 @@
-//! Slot rows and the current batch: what lives between steps, and what a step runs over. `Cpu` calls
-//! it; it knows no activations and no pages' contents.
+//! Slot rows and the current batch, for devices that keep them on the host (`cpu`, `trace`): what lives
+//! between steps, and what a step runs over. It knows no activations and no pages' contents.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use crate::internal;
 use crate::plan::{Feed, SlotChange, SlotOpen, StepPlan};
-use crate::sampling::SamplerSpec;
-
-/// How often a token stands in a sequence.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Count {
-    pub in_prompt: bool,
-    pub outputs: u32,
-}
+use crate::sampling::{SamplerSpec, TokenCounts};
 
 /// One sequence's row.
 pub struct SlotRow {
@@ -26,21 +18,15 @@ pub struct SlotRow {
     pub prompt_tokens: usize,
     pub sampler: Arc<SamplerSpec>,
     /// Kept only if the sampler has penalties.
-    pub counts: HashMap<TokenId, Count>,
+    pub counts: Option<TokenCounts>,
 }
 
 impl SlotRow {
     fn open(open: &SlotOpen) -> SlotRow {
-        let mut counts: HashMap<TokenId, Count> = HashMap::new();
-        if open.sampler.needs_counts() {
-            for (i, &token) in open.tokens.iter().enumerate() {
-                let count = counts.entry(token).or_default();
-                match i < open.prompt_tokens as usize {
-                    true => count.in_prompt = true,
-                    false => count.outputs += 1,
-                }
-            }
-        }
+        let (prompt, outputs) =
+            open.tokens.split_at(open.tokens.len().min(open.prompt_tokens as usize));
+        let needed = open.sampler.needs_counts();
+        let counts = needed.then(|| TokenCounts::new(prompt, outputs));
         SlotRow {
             pages: Vec::new(),
             length: open.cached_tokens as usize,
@@ -54,8 +40,8 @@ impl SlotRow {
     /// Record a sampled token.
     pub fn accept(&mut self, token: TokenId) {
         self.last = token;
-        if self.sampler.needs_counts() {
-            self.counts.entry(token).or_default().outputs += 1;
+        if let Some(counts) = &mut self.counts {
+            counts.push(token);
         }
     }
 }

@@ -1,0 +1,119 @@
+//! Unit tests of `budget`, and the golden list of what a llama step launches.
+
+use super::*;
+use crate::model::config::SpecOptions;
+use serde_json::json;
+
+fn llama() -> ModelSpec {
+    let config = json!({"architectures": ["LlamaForCausalLM"], "hidden_size": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 72, "hidden_act": "silu", "max_position_embeddings": 512,
+        "vocab_size": 100});
+    let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
+    ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap()
+}
+
+fn limits(spec: &ModelSpec) -> Limits {
+    Limits {
+        step_tokens: 40,
+        slots: 8,
+        pages: 100,
+        page_size: 16,
+        max_model_len: 512,
+        kv: spec.kv_shape("auto").unwrap(),
+    }
+}
+
+const SHARE: PoolOptions = PoolOptions {
+    gpu_memory_utilization: 0.5,
+    kv_cache_memory_bytes: None,
+    num_gpu_blocks_override: None,
+};
+
+#[test]
+fn a_llama_step_launches_eight_verbs_a_layer() {
+    let spec = llama();
+    let (_, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
+    let shapes: Vec<_> = launches.iter().map(|l| (l.verb, l.rows, l.inputs, l.outputs)).collect();
+    let layer = [
+        ("linear", 40, 64, 128),
+        ("rope_store", 40, 128, 128),
+        ("attend", 40, 128, 64),
+        ("linear", 40, 64, 64),
+        ("add_norm", 40, 64, 64),
+        ("linear_act", 40, 64, 144),
+        ("linear", 40, 72, 64),
+        ("add_norm", 40, 64, 64),
+    ];
+    let mut want = vec![("embed", 40, 1, 64), ("norm", 40, 64, 64)];
+    want.extend(layer.iter().chain(&layer));
+    want.extend([("gather", 1, 64, 64), ("logits", 1, 64, 100), ("sample", 1, 100, 1)]);
+    assert_eq!(shapes, want);
+    let flops: u64 =
+        launches.iter().filter(|l| l.verb.starts_with("linear")).map(|l| l.flops).sum();
+    assert_eq!(flops, 2 * 2 * 40 * (64 * 128 + 64 * 64 + 64 * 144 + 72 * 64));
+    let keys: u64 = (1..=40).sum();
+    let attend = launches.iter().find(|l| l.verb == "attend").unwrap();
+    assert_eq!(attend.flops, 4 * keys * 64);
+    assert_eq!(attend.read_bytes, 4 * (40 * 64 + keys * 2 * 32));
+}
+
+#[test]
+fn memory_is_counted_to_the_byte() {
+    let spec = llama();
+    let (held, _) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
+    let layer = 64 * 128 + 64 * 64 + 64 * 144 + 72 * 64 + 2 * 64;
+    assert_eq!(held.weights, 4 * (2 * 100 * 64 + 64 + 2 * layer));
+    let token_row = 64 * 3 + 128 + 64 + 72;
+    assert_eq!(held.tensors, 4 * (40 * token_row + 8 * 64 + 8 * 100));
+    assert_eq!(held.pages, 100 * 2 * 2 * 2 * 16 * 16 * 4);
+}
+
+#[test]
+fn gpu_share_and_its_refusals() {
+    let spec = llama();
+    let limits = limits(&spec);
+    let page = limits.kv.page_bytes(16);
+    let held = Held { weights: 10 * page, tensors: 5 * page, ..Default::default() };
+    let device = |total, free| DeviceInfo {
+        name: "cuda:0".to_string(),
+        total_bytes: total * page,
+        free_bytes: free * page,
+        depth: 2,
+    };
+    let pool = gpu_pool(&device(200, 150), &held, &SHARE, &limits).unwrap();
+    assert_eq!(pool.pages, 100 - 15);
+    let refused = |total, free, options: &PoolOptions| {
+        gpu_pool(&device(total, free), &held, options, &limits).unwrap_err().message().to_string()
+    };
+    assert!(refused(200, 99, &SHARE).starts_with("Free memory on device cuda:0 ("));
+    assert!(refused(20, 20, &SHARE).starts_with("No available memory for the cache blocks."));
+    let text = refused(60, 60, &SHARE);
+    assert!(text.contains("max seq len (512)") && text.contains("model length is 224."), "{text}");
+    let exact = PoolOptions { num_gpu_blocks_override: Some(33), ..SHARE };
+    assert_eq!(gpu_pool(&device(200, 150), &held, &exact, &limits).unwrap().pages, 33);
+    let exact = PoolOptions { num_gpu_blocks_override: Some(32), ..SHARE };
+    assert!(refused(200, 150, &exact).contains("model length is 496."));
+    let bytes = PoolOptions { kv_cache_memory_bytes: Some(50 * page + 1), ..SHARE };
+    assert_eq!(gpu_pool(&device(200, 150), &held, &bytes, &limits).unwrap().pages, 50);
+}
+
+#[test]
+fn cpu_pool_stays_small() {
+    let spec = llama();
+    let mut limits = limits(&spec);
+    let device = |gib: u64| DeviceInfo {
+        name: "cpu".to_string(),
+        total_bytes: gib << 30,
+        free_bytes: 0,
+        depth: 1,
+    };
+    // All slots at full length are under 64 MiB: take them all.
+    assert_eq!(cpu_pool(&device(16), &SHARE, &limits).unwrap().pages, 1 + 8 * 32);
+    limits.slots = 4096;
+    let page = limits.kv.page_bytes(16) as usize;
+    let quarter = (1 + 4096 * 32) / 4;
+    assert_eq!(cpu_pool(&device(64), &SHARE, &limits).unwrap().pages, quarter);
+    assert_eq!(cpu_pool(&device(1), &SHARE, &limits).unwrap().pages, (256 << 20) / page);
+    assert_eq!(longest_request(&PoolSize { pages: 5, available_bytes: 0 }, 16, 512), 64);
+}

@@ -1,0 +1,258 @@
+//! The other end of a request: turns the engine's answers into Triton responses, and makes sure that
+//! there is exactly one FINAL, whatever happens. Called by the engine's outbox threads; it never knows
+//! what an engine does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::handles::{Factory, InstanceHandle, Request};
+use super::pace;
+use super::request::{worded, Parsed};
+use super::response::{AnswerRow, Before, Layout, Wanted};
+use super::roles::{Roles, TextStyle};
+use crate::engine::{Answer, Client};
+use crate::error::{Error, Result};
+
+/// One Triton request in flight.
+pub(super) struct Call {
+    factory: Factory,
+    /// Kept for the statistics at the end, then given back.
+    request: Mutex<Option<Request>>,
+    instance: InstanceHandle,
+    start_ns: u64,
+    /// The FINAL response is on its way.
+    ended: AtomicBool,
+    layout: Layout,
+    /// Rows of the batch; 1 without one.
+    rows: u64,
+    decoupled: bool,
+}
+
+impl Call {
+    pub(super) fn new(
+        request: Request,
+        factory: Factory,
+        instance: InstanceHandle,
+        start_ns: u64,
+        decoupled: bool,
+    ) -> Call {
+        let layout = Layout { text_name: c"", wanted: Wanted::default(), batched: false };
+        let (request, ended) = (Mutex::new(Some(request)), AtomicBool::new(false));
+        Call { factory, request, instance, start_ns, ended, layout, rows: 1, decoupled }
+    }
+
+    /// Learn how answers are laid out.
+    pub(super) fn expect(&mut self, parsed: &Parsed, roles: &Roles, batched: bool) -> Result<()> {
+        let mut wanted = parsed.wanted;
+        if let Some(request) = self.request.lock().as_ref() {
+            wanted.only_requested(request, roles.output)?;
+        }
+        self.layout = Layout { text_name: roles.output, wanted, batched };
+        self.rows = parsed.rows.len() as u64;
+        Ok(())
+    }
+
+    /// Answer with an error and nothing else. The text is sent as it is.
+    pub(super) fn refuse(&self, error: &Error) {
+        self.end(Err::<(), _>(error), |()| Vec::new());
+    }
+
+    fn cancelled(&self) -> bool {
+        self.factory.cancelled()
+    }
+
+    fn respond(&self, rows: &[AnswerRow]) {
+        if self.ended.load(Ordering::Acquire) {
+            return;
+        }
+        pace::before_send();
+        let sent = self.layout.fill(&self.factory, rows).and_then(|r| r.send(false, None));
+        if let Err(error) = sent {
+            tracing::error!("a response could not be sent: {error}");
+        }
+    }
+
+    /// The last response, then the statistics, then the request goes back.
+    fn end<'a, T>(
+        &self,
+        outcome: std::result::Result<T, &Error>,
+        rows: impl FnOnce(T) -> Vec<AnswerRow<'a>>,
+    ) {
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let request = self.request.lock().take();
+        if let Some(request) = &request {
+            self.instance.report(request, outcome.is_ok(), self.rows, self.start_ns);
+        }
+        pace::before_send();
+        let sent = match outcome {
+            Ok(answer) => {
+                self.layout.fill(&self.factory, &rows(answer)).and_then(|r| r.send(true, None))
+            }
+            Err(error) => self.send_error(error),
+        };
+        if let Err(error) = sent {
+            // The owed FINAL goes out as an error, or alone where even that is impossible.
+            tracing::error!("the last response could not be sent: {error}");
+            let last = self.send_error(&error);
+            if last.is_err() && self.decoupled {
+                let _ = self.factory.send_final();
+            }
+        }
+    }
+
+    fn send_error(&self, error: &Error) -> Result<()> {
+        self.factory.response()?.send(true, Some(error))
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.ended.load(Ordering::Acquire) {
+            tracing::error!("a request was dropped without an answer");
+            self.refuse(&Error::Unavailable("the engine gave this request up".into()));
+        }
+    }
+}
+
+/// The client of a request with one prompt.
+pub(super) struct Single {
+    call: Call,
+    /// The prompt, if it is part of the text.
+    prompt: Option<String>,
+    /// `TextStyle::RunningTotal` of a stream: prompt and text so far of each output.
+    totals: Option<Mutex<Vec<String>>>,
+}
+
+impl Single {
+    pub(super) fn new(call: Call, prompt: Option<String>, style: TextStyle, stream: bool) -> Self {
+        let running = stream && style == TextStyle::RunningTotal;
+        Single { call, prompt, totals: running.then(Mutex::default) }
+    }
+
+    /// Call `send` with the row, and add its text to the running totals.
+    fn with_row<T>(&self, answer: &Answer, send: impl FnOnce(AnswerRow) -> T) -> T {
+        let Some(totals) = &self.totals else {
+            let before = self.prompt.as_deref().map_or(Before::Nothing, Before::Prompt);
+            return send(AnswerRow { answer, before });
+        };
+        let mut totals = totals.lock();
+        let prompt = self.prompt.as_deref().unwrap_or_default();
+        totals.resize_with(answer.outputs.len(), || prompt.to_owned());
+        let sent = send(AnswerRow { answer, before: Before::Each(&totals) });
+        for (total, output) in totals.iter_mut().zip(&answer.outputs) {
+            total.push_str(&output.text);
+        }
+        sent
+    }
+}
+
+impl Client for Single {
+    fn cancelled(&self) -> bool {
+        self.call.cancelled()
+    }
+
+    fn respond(&self, answer: Answer) {
+        self.with_row(&answer, |row| self.call.respond(&[row]));
+    }
+
+    fn finish(&self, outcome: Result<Answer>) {
+        match outcome {
+            Ok(answer) => self.with_row(&answer, |row| self.call.end(Ok(row), |row| vec![row])),
+            Err(error) => self.call.refuse(&worded(error)),
+        }
+    }
+}
+
+/// The shared part of a batch: one Triton request, several generations.
+pub(super) struct Batch {
+    call: Call,
+    state: Mutex<BatchState>,
+    /// A row failed: the others need not go on.
+    failed: AtomicBool,
+}
+
+struct BatchState {
+    /// Prompt (if it is part of the text) and answer of each row.
+    rows: Vec<(Option<String>, Option<Answer>)>,
+    missing: usize,
+    error: Option<Error>,
+}
+
+/// One row of a batch. Never streams.
+pub(super) struct BatchRow {
+    batch: Arc<Batch>,
+    index: usize,
+    ended: AtomicBool,
+}
+
+impl Batch {
+    /// One client per row, in row order.
+    pub(super) fn rows(call: Call, prompts: Vec<Option<String>>) -> Vec<BatchRow> {
+        let missing = prompts.len();
+        let rows = prompts.into_iter().map(|prompt| (prompt, None)).collect();
+        let state = Mutex::new(BatchState { rows, missing, error: None });
+        let batch = Arc::new(Batch { call, state, failed: AtomicBool::new(false) });
+        let row =
+            |index| BatchRow { batch: Arc::clone(&batch), index, ended: AtomicBool::new(false) };
+        (0..missing).map(row).collect()
+    }
+
+    fn row_ended(&self, index: usize, outcome: Result<Answer>) {
+        let mut state = self.state.lock();
+        match outcome {
+            Ok(answer) => {
+                if let Some(row) = state.rows.get_mut(index) {
+                    row.1 = Some(answer);
+                }
+            }
+            Err(error) => {
+                self.failed.store(true, Ordering::Release);
+                // The first error is the cause; later ones are rows that were cancelled for it.
+                state.error.get_or_insert(worded(error));
+            }
+        }
+        state.missing = state.missing.saturating_sub(1);
+        if state.missing > 0 {
+            return;
+        }
+        match &state.error {
+            Some(error) => self.call.refuse(error),
+            None => self.call.end(Ok(&state.rows), |rows| {
+                rows.iter().filter_map(|(prompt, answer)| answer_row(prompt, answer)).collect()
+            }),
+        }
+    }
+}
+
+fn answer_row<'a>(prompt: &'a Option<String>, answer: &'a Option<Answer>) -> Option<AnswerRow<'a>> {
+    let before = prompt.as_deref().map_or(Before::Nothing, Before::Prompt);
+    answer.as_ref().map(|answer| AnswerRow { answer, before })
+}
+
+impl Client for BatchRow {
+    fn cancelled(&self) -> bool {
+        self.batch.failed.load(Ordering::Acquire) || self.batch.call.cancelled()
+    }
+
+    fn respond(&self, _: Answer) {
+        // A batch never streams: request.rs refuses it.
+    }
+
+    fn finish(&self, outcome: Result<Answer>) {
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            self.batch.row_ended(self.index, outcome);
+        }
+    }
+}
+
+impl Drop for BatchRow {
+    fn drop(&mut self) {
+        if !self.ended.load(Ordering::Acquire) {
+            self.finish(Err(Error::Unavailable("the engine gave this request up".into())));
+        }
+    }
+}

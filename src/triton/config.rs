@@ -1,0 +1,203 @@
+//! config.pbtxt: what a short one is completed to, and what we read of it. JSON in, JSON out. Called by
+//! `model` at load. It never calls the server.
+
+use serde_json::{json, Value};
+
+use super::roles::{declares, Roles};
+
+/// Name, type, dimensions, required.
+type TensorRow = (&'static str, &'static str, i64, bool);
+
+const INPUTS: [TensorRow; 11] = [
+    ("text_input", "TYPE_STRING", 1, true),
+    ("image", "TYPE_STRING", -1, false),
+    ("stream", "TYPE_BOOL", 1, false),
+    ("sampling_parameters", "TYPE_STRING", 1, false),
+    ("exclude_input_in_output", "TYPE_BOOL", 1, false),
+    ("return_finish_reason", "TYPE_BOOL", 1, false),
+    ("return_cumulative_logprob", "TYPE_BOOL", 1, false),
+    ("return_logprobs", "TYPE_BOOL", 1, false),
+    ("return_num_input_tokens", "TYPE_BOOL", 1, false),
+    ("return_num_output_tokens", "TYPE_BOOL", 1, false),
+    ("embedding_request", "TYPE_STRING", 1, false),
+];
+
+const OUTPUTS: [TensorRow; 6] = [
+    ("text_output", "TYPE_STRING", -1, false),
+    ("finish_reason", "TYPE_STRING", -1, false),
+    ("cumulative_logprob", "TYPE_FP32", -1, false),
+    ("logprobs", "TYPE_STRING", -1, false),
+    ("num_input_tokens", "TYPE_UINT32", 1, false),
+    ("num_output_tokens", "TYPE_UINT32", -1, false),
+];
+
+/// What we need of a model's config.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ModelConfig {
+    pub roles: Roles,
+    /// Several responses per request. False: exactly one, and streaming is refused.
+    pub decoupled: bool,
+    /// 0 = tensors have no batch dimension.
+    pub max_batch_size: u64,
+    /// Parameter ENABLE_VLLM_HEALTH_CHECK: unload at the next request after the engine died.
+    pub health_check: bool,
+    /// Parameter REPORT_CUSTOM_METRICS.
+    pub report_metrics: bool,
+}
+
+/// Add the tensors and the policy that a short config.pbtxt leaves out. A tensor is not added where
+/// another name plays its part; `max_batch_size` stays, whatever it is; `decoupled: false` stays too.
+pub(super) fn complete(config: &mut Value) {
+    let roles = Roles::of(config);
+    for (list, rows) in [("input", &INPUTS[..]), ("output", &OUTPUTS[..])] {
+        let missing: Vec<Value> = rows
+            .iter()
+            .filter(|(name, ..)| !roles.replaces(name) && !declares(config, list, name))
+            .map(|row| tensor(list, row))
+            .collect();
+        match config[list].as_array_mut() {
+            Some(declared) => declared.extend(missing),
+            None => config[list] = Value::Array(missing),
+        }
+    }
+    if config["model_transaction_policy"].is_null() {
+        config["model_transaction_policy"] = json!({ "decoupled": true });
+    }
+}
+
+fn tensor(list: &str, &(name, data_type, dim, required): &TensorRow) -> Value {
+    let mut tensor = json!({ "name": name, "data_type": data_type, "dims": [dim] });
+    if list == "input" {
+        tensor["optional"] = Value::Bool(!required);
+    }
+    tensor
+}
+
+/// Read a config, completed or not.
+pub(super) fn read(config: &Value) -> ModelConfig {
+    ModelConfig {
+        roles: Roles::of(config),
+        decoupled: config["model_transaction_policy"]["decoupled"] == true,
+        // The server writes 64-bit integers as text in some versions.
+        max_batch_size: match &config["max_batch_size"] {
+            Value::String(text) => text.parse().unwrap_or(0),
+            number => number.as_u64().unwrap_or(0),
+        },
+        health_check: parameter(config, "ENABLE_VLLM_HEALTH_CHECK"),
+        report_metrics: parameter(config, "REPORT_CUSTOM_METRICS"),
+    }
+}
+
+/// `parameters: { key: "…" value: { string_value: "true" } }`, any case.
+fn parameter(config: &Value, key: &str) -> bool {
+    let value = config["parameters"][key]["string_value"].as_str().unwrap_or_default();
+    value.eq_ignore_ascii_case("true")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+    use crate::triton::roles::TextStyle;
+
+    /// Names, types, dimensions and "optional" of a list, as one line each.
+    fn lines(config: &Value, list: &str) -> Vec<String> {
+        let tensors = config[list].as_array().expect("a list");
+        let line = |t: &Value| {
+            let optional = if t["optional"] == true { " optional" } else { "" };
+            format!("{} {} {}{optional}", t["name"], t["data_type"], t["dims"])
+        };
+        tensors.iter().map(line).collect()
+    }
+
+    #[test]
+    fn one_line_is_completed_as_the_incumbent_does() {
+        let mut config = json!({"name": "m", "backend": "vllm", "max_batch_size": 0,
+                                "input": [], "output": []});
+        complete(&mut config);
+        assert_eq!(
+            lines(&config, "input"),
+            [
+                r#""text_input" "TYPE_STRING" [1]"#,
+                r#""image" "TYPE_STRING" [-1] optional"#,
+                r#""stream" "TYPE_BOOL" [1] optional"#,
+                r#""sampling_parameters" "TYPE_STRING" [1] optional"#,
+                r#""exclude_input_in_output" "TYPE_BOOL" [1] optional"#,
+                r#""return_finish_reason" "TYPE_BOOL" [1] optional"#,
+                r#""return_cumulative_logprob" "TYPE_BOOL" [1] optional"#,
+                r#""return_logprobs" "TYPE_BOOL" [1] optional"#,
+                r#""return_num_input_tokens" "TYPE_BOOL" [1] optional"#,
+                r#""return_num_output_tokens" "TYPE_BOOL" [1] optional"#,
+                r#""embedding_request" "TYPE_STRING" [1] optional"#,
+            ]
+        );
+        assert_eq!(
+            lines(&config, "output"),
+            [
+                r#""text_output" "TYPE_STRING" [-1]"#,
+                r#""finish_reason" "TYPE_STRING" [-1]"#,
+                r#""cumulative_logprob" "TYPE_FP32" [-1]"#,
+                r#""logprobs" "TYPE_STRING" [-1]"#,
+                r#""num_input_tokens" "TYPE_UINT32" [1]"#,
+                r#""num_output_tokens" "TYPE_UINT32" [-1]"#,
+            ]
+        );
+        let read = read(&config);
+        assert!(read.decoupled && read.max_batch_size == 0);
+        assert!(!read.health_check && !read.report_metrics);
+    }
+
+    #[test]
+    fn what_is_declared_stays() {
+        let mut config = json!({"max_batch_size": 256,
+            "input": [{"name": "zzz", "data_type": "TYPE_INT32", "dims": [1]},
+                      {"name": "text_input", "data_type": "TYPE_STRING", "dims": [-1]}],
+            "output": [{"name": "yyy", "data_type": "TYPE_INT32", "dims": [1]}],
+            "model_transaction_policy": {"decoupled": false}});
+        complete(&mut config);
+        assert_eq!(lines(&config, "input").len(), 12);
+        assert_eq!(lines(&config, "input")[1], r#""text_input" "TYPE_STRING" [-1]"#);
+        assert_eq!(lines(&config, "output").len(), 7);
+        let read = read(&config);
+        assert!(!read.decoupled);
+        assert_eq!(read.max_batch_size, 256);
+        let once = config.clone();
+        complete(&mut config);
+        assert_eq!(config, once, "completing twice changes nothing");
+    }
+
+    #[test]
+    fn other_names_take_the_canonical_part() {
+        let tensor = |name: &str| json!({"name": name, "data_type": "TYPE_STRING", "dims": [1]});
+        let mut config = json!({"input": [tensor("PROMPT"), tensor("STREAM")],
+                                "output": [tensor("TEXT")]});
+        complete(&mut config);
+        for (list, absent) in
+            [("input", "text_input"), ("input", "stream"), ("output", "text_output")]
+        {
+            assert!(!declares(&config, list, absent), "{absent}");
+        }
+        assert!(declares(&config, "input", "sampling_parameters"));
+        assert!(declares(&config, "output", "finish_reason"));
+        let roles = read(&config).roles;
+        assert_eq!((roles.text, roles.stream), ("PROMPT", "STREAM"));
+        assert_eq!(roles.sampling, "sampling_parameters");
+        assert_eq!((roles.output, roles.style), (c"TEXT" as &CStr, TextStyle::RunningTotal));
+
+        let mut config = json!({"input": [tensor("prompt")], "output": [tensor("response")]});
+        complete(&mut config);
+        let roles = read(&config).roles;
+        assert_eq!((roles.text, roles.style), ("prompt", TextStyle::NewOnly));
+        assert!(!declares(&config, "input", "text_input"));
+    }
+
+    #[test]
+    fn parameters_are_true_in_any_case() {
+        let config = json!({"parameters": {"REPORT_CUSTOM_METRICS": {"string_value": "True"},
+                                           "ENABLE_VLLM_HEALTH_CHECK": {"string_value": "no"}}});
+        let read = read(&config);
+        assert!(read.report_metrics && !read.health_check);
+        assert!(!read.decoupled, "without completion and without a policy");
+    }
+}

@@ -1,0 +1,244 @@
+//! A model and its instances as the server sees them: load, serve, unload. Called by the entry points
+//! in `mod`; it calls the engine. One instance is one engine.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::client::{Batch, Call, Single};
+use super::config::{self, ModelConfig};
+use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
+use super::metrics::ModelMetrics;
+use super::options::Options;
+use super::request::{self, worded, Context, Parsed};
+use crate::engine::{Client, Engine, EngineArgs, EngineOptions, GenerateRequest};
+use crate::error::{Error, Result};
+use crate::sampling::Limits;
+use crate::{internal, invalid};
+
+/// The server asked an instance whether it is ready, so it knows by itself when one died.
+static SERVER_ASKS: AtomicBool = AtomicBool::new(false);
+
+/// One version of one model.
+pub(super) struct Model {
+    name: String,
+    version: u64,
+    server: ServerHandle,
+    version_dir: PathBuf,
+    config: ModelConfig,
+    args: EngineArgs,
+    options: Options,
+    metrics: Arc<ModelMetrics>,
+    unload_asked: AtomicBool,
+}
+
+impl Model {
+    /// Complete the config and read model.json.
+    ///
+    /// # Errors
+    /// One line that names file and key; the server fails the load with it.
+    pub(super) fn load(handle: ModelHandle) -> Result<Model> {
+        let (name, version) = (handle.name()?, handle.version()?);
+        let config = complete_config(handle)?;
+        let backend_config = serde_json::from_str(&handle.backend_config()?).unwrap_or_default();
+        let folder = handle.folder()?;
+        let version_dir = folder.join(version.to_string());
+        let (args, warnings) = read_args(&folder, &version_dir)?;
+        for warning in warnings {
+            tracing::warn!("{name}: {warning}");
+        }
+        Ok(Model {
+            name,
+            version,
+            server: handle.server()?,
+            version_dir,
+            config,
+            args,
+            options: Options::read(&backend_config)?,
+            metrics: Arc::default(),
+            unload_asked: AtomicBool::new(false),
+        })
+    }
+
+    /// The engine is dead: have the server take the model out, if it cannot notice by itself. From a
+    /// detached thread, because the unload ends in our own finalisers.
+    fn ask_unload(&self) {
+        if self.unload_asked.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (server, name) = (self.server, self.name.clone());
+        let asked = std::thread::Builder::new().name("vllm-unload".into()).spawn(move || {
+            if let Err(e) = server.unload(&name) {
+                tracing::error!(
+                    "{name} is dead but stays listed as ready: {e}; restart the server"
+                );
+            }
+        });
+        if let Err(e) = asked {
+            tracing::error!("{} is dead and cannot be unloaded: {e}", self.name);
+        }
+    }
+}
+
+fn complete_config(handle: ModelHandle) -> Result<ModelConfig> {
+    let mut json = config_json(handle)?;
+    if handle.auto_complete()? {
+        config::complete(&mut json);
+        handle.set_config(&json.to_string())?;
+        // What counts is what the server kept: before 2.38 or so it drops the policy.
+        json = config_json(handle)?;
+    }
+    if json["model_transaction_policy"].is_null() {
+        tracing::warn!(
+            "{}: served without streaming, because config.pbtxt has no model_transaction_policy {{ \
+             decoupled: true }} and this server lets no backend add it",
+            handle.name()?
+        );
+    }
+    Ok(config::read(&json))
+}
+
+fn config_json(handle: ModelHandle) -> Result<Value> {
+    serde_json::from_str(&handle.config()?).map_err(|e| internal!("the server's model config: {e}"))
+}
+
+/// `<version>/model.json`, else `vllm_engine_args.json` in the model's folder.
+fn read_args(folder: &Path, version_dir: &Path) -> Result<(EngineArgs, Vec<String>)> {
+    let candidates = [version_dir.join("model.json"), folder.join("vllm_engine_args.json")];
+    for path in candidates {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => return EngineArgs::parse(&text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(invalid!("{}: {e}", path.display())),
+        }
+    }
+    Err(Error::NotFound(format!(
+        "'model.json' containing vllm engine args must be provided in '{}'",
+        version_dir.display()
+    )))
+}
+
+/// One instance: an engine that serves requests.
+pub(super) struct Instance {
+    model: Arc<Model>,
+    handle: InstanceHandle,
+    engine: Engine,
+    limits: Limits,
+}
+
+impl Instance {
+    /// Load an engine on the device that the instance group asks for.
+    pub(super) fn load(model: Arc<Model>, handle: InstanceHandle) -> Result<Instance> {
+        let kind = handle.kind()?;
+        model.args.check_parallel(kind != Kind::Ours)?;
+        let options = EngineOptions {
+            name: handle.name()?,
+            version_dir: model.version_dir.clone(),
+            gpu: match kind {
+                Kind::Gpu(gpu) => Some(gpu),
+                Kind::Ours => None,
+            },
+            observer: Arc::clone(&model.metrics) as _,
+            max_waiting: model.options.max_waiting,
+            outbox_threads: model.options.outbox_threads,
+        };
+        let started = Instant::now();
+        let engine = Engine::load(model.args.clone(), options)?;
+        let facts = engine.facts();
+        if model.config.report_metrics && !model.args.disable_log_stats {
+            model.metrics.register(&model.name, model.version, facts.max_model_len);
+        }
+        tracing::info!("{}: loaded in {:.1?}, {facts:?}", model.name, started.elapsed());
+        let limits = Limits { vocab_size: facts.vocab_size, max_logprobs: model.args.max_logprobs };
+        Ok(Instance { model, handle, engine, limits })
+    }
+
+    /// Answer or hand on each request; never waits for an engine.
+    pub(super) fn serve(&self, request: Request) {
+        let (start_ns, arrival) = (monotonic_ns(), Instant::now());
+        let factory = match request.factory() {
+            Ok(factory) => factory,
+            Err(e) => return tracing::error!("a request cannot be answered: {e}"),
+        };
+        let parsed = catch_unwind(AssertUnwindSafe(|| self.parse(&request)))
+            .unwrap_or_else(|_| Err(internal!("a fault in reading the request")));
+        let decoupled = self.model.config.decoupled;
+        let mut call = Call::new(request, factory, self.handle, start_ns, decoupled);
+        let config = &self.model.config;
+        let ready = parsed.and_then(|parsed| {
+            call.expect(&parsed, &config.roles, config.max_batch_size > 0)?;
+            self.check_health()?;
+            Ok(parsed)
+        });
+        match ready {
+            Ok(parsed) => self.submit(call, parsed, arrival),
+            Err(error) => call.refuse(&error),
+        }
+    }
+
+    fn parse(&self, request: &Request) -> Result<Parsed> {
+        let tensors = request.inputs(self.model.options.max_request_bytes).map_err(worded)?;
+        let context =
+            Context { name: &self.model.name, config: &self.model.config, limits: &self.limits };
+        request::parse(&context, &tensors, request.parameters().map_err(worded)?)
+    }
+
+    fn submit(&self, call: Call, parsed: Parsed, arrival: Instant) {
+        let (stream, echo) = (parsed.stream, parsed.echo);
+        let mut rows = parsed.rows;
+        let give = |row: request::PromptRow, client: Arc<dyn Client>| {
+            let taken = self.engine.submit(GenerateRequest {
+                prompt: row.prompt,
+                params: row.params,
+                stream,
+                client: Arc::clone(&client),
+                arrival,
+            });
+            if let Err(error) = taken {
+                client.finish(Err(error));
+            }
+        };
+        if rows.len() == 1 {
+            if let Some(row) = rows.pop() {
+                let prompt = echo.then(|| row.prompt.clone());
+                let style = self.model.config.roles.style;
+                give(row, Arc::new(Single::new(call, prompt, style, stream)));
+            }
+            return;
+        }
+        let prompts = rows.iter().map(|row| echo.then(|| row.prompt.clone())).collect();
+        for (row, client) in rows.into_iter().zip(Batch::rows(call, prompts)) {
+            give(row, Arc::new(client));
+        }
+    }
+
+    /// A dead engine answers at once, and the model leaves the server where nobody else sees to it.
+    fn check_health(&self) -> Result<()> {
+        let Err(error) = self.engine.health() else { return Ok(()) };
+        let asked = self.model.config.health_check;
+        if asked || !SERVER_ASKS.load(Ordering::Relaxed) {
+            self.model.ask_unload();
+        }
+        match asked {
+            true => {
+                Err(Error::Unavailable("Model is unavailable due to unhealthy vLLM engine".into()))
+            }
+            false => Err(worded(error)),
+        }
+    }
+
+    /// What the server's readiness probe asks, on servers that do.
+    pub(super) fn ready(&self) -> Result<()> {
+        SERVER_ASKS.store(true, Ordering::Relaxed);
+        self.engine.health()
+    }
+
+    /// Unload: the server calls it when no request is left.
+    pub(super) fn unload(self) {
+        self.engine.drain(self.model.options.drain_deadline);
+    }
+}

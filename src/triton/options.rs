@@ -1,0 +1,86 @@
+//! `--backend-config=vllm,key=value`: the few knobs that belong to the server's operator, not to a
+//! model. Called by `model`.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::invalid;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Options {
+    /// `max-waiting`: requests that may wait for a slot, per instance.
+    pub max_waiting: usize,
+    /// `max-request-bytes`: input tensors of one request, together.
+    pub max_request_bytes: u64,
+    /// `drain-deadline-ms`: what is unfinished so long after an unload began, fails. Below the server's
+    /// own exit timeout (30 s), so that a stop of the server is orderly.
+    pub drain_deadline: Duration,
+    /// `outbox-threads`: threads that turn tokens into responses, per instance. None = by the cores.
+    pub outbox_threads: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            max_waiting: 4096,
+            max_request_bytes: 64 << 20,
+            drain_deadline: Duration::from_secs(25),
+            outbox_threads: None,
+        }
+    }
+}
+
+impl Options {
+    /// From the backend's config. The server's own keys stand among ours: unknown ones are not ours.
+    ///
+    /// # Errors
+    /// InvalidArgument: a value that is no number or out of range.
+    pub(super) fn read(config: &Value) -> Result<Options> {
+        let mut options = Options::default();
+        let cmdline = &config["cmdline"];
+        if let Some(n) = number(cmdline, "max-waiting", 1)? {
+            options.max_waiting = usize::try_from(n).unwrap_or(usize::MAX);
+        }
+        if let Some(n) = number(cmdline, "max-request-bytes", 1)? {
+            options.max_request_bytes = n;
+        }
+        if let Some(ms) = number(cmdline, "drain-deadline-ms", 0)? {
+            options.drain_deadline = Duration::from_millis(ms);
+        }
+        if let Some(n) = number(cmdline, "outbox-threads", 1)? {
+            options.outbox_threads = usize::try_from(n).ok();
+        }
+        Ok(options)
+    }
+}
+
+fn number(cmdline: &Value, key: &str, least: u64) -> Result<Option<u64>> {
+    let Some(text) = cmdline[key].as_str() else { return Ok(None) };
+    match text.trim().parse() {
+        Ok(n) if n >= least => Ok(Some(n)),
+        _ => Err(invalid!("--backend-config=vllm,{key}={text}: expected a number from {least} up")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn knobs_are_read_and_others_left_alone() {
+        let config = json!({"cmdline": {"auto-complete-config": "true", "max-waiting": "8",
+                                        "drain-deadline-ms": "0"}});
+        let options = Options::read(&config).unwrap();
+        assert_eq!((options.max_waiting, options.drain_deadline), (8, Duration::ZERO));
+        assert_eq!(Options::read(&json!({})).unwrap(), Options::default());
+        for bad in ["0", "-1", "many", ""] {
+            let config = json!({"cmdline": {"max-waiting": bad}});
+            let error = Options::read(&config).unwrap_err();
+            assert!(error.message().contains("max-waiting"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! From a Triton request to what the engine takes: prompts, sampling parameters, wishes. Everything
+//! illegal is refused here, with the text the client sees. Called by `model`; it never sends anything.
+
+use serde_json::{Map, Value};
+
+use super::config::ModelConfig;
+use super::handles::{Parameter, Tensor};
+use super::response::Wanted;
+use super::roles::TextStyle;
+use super::tensors::{booleans, byte_strings, utf8};
+use crate::error::{Error, Result};
+use crate::invalid;
+use crate::sampling::{Limits, SamplingParams};
+
+/// In front of what the engine or a parameter refuses; existing clients look for it.
+pub(super) const PREFIX: &str = "Error generating stream: ";
+
+/// One Triton request after validation.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    /// One generation each. Exactly one unless the model has a batch dimension.
+    pub rows: Vec<PromptRow>,
+    pub stream: bool,
+    /// Put the prompt before the text.
+    pub echo: bool,
+    pub wanted: Wanted,
+}
+
+#[derive(Debug)]
+pub(super) struct PromptRow {
+    pub prompt: String,
+    pub params: SamplingParams,
+}
+
+/// What parsing must know of the model.
+pub(super) struct Context<'a> {
+    pub name: &'a str,
+    pub config: &'a ModelConfig,
+    pub limits: &'a Limits,
+}
+
+/// The inputs by their part.
+#[derive(Default)]
+struct Inputs<'a> {
+    text: Option<&'a Tensor>,
+    sampling: Option<&'a Tensor>,
+    stream: Option<Vec<bool>>,
+    exclude_prompt: Option<bool>,
+    wanted: Wanted,
+}
+
+/// # Errors
+/// With the whole text that the client is to see.
+pub(super) fn parse(
+    context: &Context,
+    tensors: &[Tensor],
+    parameters: Vec<(String, Parameter)>,
+) -> Result<Parsed> {
+    let parsed = read(context, tensors, parameters).map_err(|e| e.context(PREFIX))?;
+    if parsed.rows.iter().any(|row| row.params.lora_name.is_some()) {
+        tracing::info!("LoRA is not enabled, please restart the backend with LoRA enabled.");
+        return Err(invalid!("LoRA feature is not enabled."));
+    }
+    Ok(parsed)
+}
+
+fn read(
+    context: &Context,
+    tensors: &[Tensor],
+    parameters: Vec<(String, Parameter)>,
+) -> Result<Parsed> {
+    let config = context.config;
+    let inputs = Inputs::sort(context, tensors)?;
+    let Some(text) = inputs.text else {
+        return Err(invalid!("input '{}' is missing", config.roles.text));
+    };
+    let batched = config.max_batch_size > 0;
+    let prompts = rows_of(text, batched)?;
+    let sampling = inputs.sampling.map(|tensor| rows_of(tensor, batched)).transpose()?;
+    let params = sampling_of(context, sampling, parameters, prompts.len())?;
+    let rows = prompts
+        .into_iter()
+        .zip(params)
+        .map(|(prompt, params)| Ok(PromptRow { prompt: utf8(prompt)?.to_owned(), params }))
+        .collect::<Result<Vec<_>>>()?;
+    if rows.iter().any(|row| row.params.n != rows[0].params.n) {
+        return Err(invalid!("all rows of a batch must have the same 'n'"));
+    }
+    let stream = inputs.stream.is_some_and(|flags| flags.contains(&true));
+    check_stream(config, stream, rows.len())?;
+    let echo = match config.roles.style {
+        TextStyle::Canonical if stream && inputs.exclude_prompt == Some(false) => {
+            return Err(invalid!(
+                "When streaming, `exclude_input_in_output` = False is not allowed."
+            ));
+        }
+        TextStyle::Canonical => !stream && !inputs.exclude_prompt.unwrap_or(false),
+        TextStyle::RunningTotal => true,
+        TextStyle::NewOnly => false,
+    };
+    Ok(Parsed { rows, stream, echo, wanted: inputs.wanted })
+}
+
+fn check_stream(config: &ModelConfig, stream: bool, rows: usize) -> Result<()> {
+    if stream && !config.decoupled {
+        return Err(invalid!(
+            "stream = true needs several responses, but config.pbtxt says \
+             model_transaction_policy {{ decoupled: false }}"
+        ));
+    }
+    if stream && rows > 1 {
+        return Err(invalid!("stream = true takes one prompt per request, got a batch of {rows}"));
+    }
+    Ok(())
+}
+
+impl<'a> Inputs<'a> {
+    fn sort(context: &Context, tensors: &'a [Tensor]) -> Result<Inputs<'a>> {
+        let roles = &context.config.roles;
+        let mut inputs = Inputs::default();
+        let flag =
+            |tensor: &Tensor| booleans(tensor).map(|flags| flags.first().copied().unwrap_or(false));
+        for tensor in tensors {
+            match tensor.name.as_str() {
+                name if name == roles.text => inputs.text = Some(tensor),
+                name if name == roles.sampling => inputs.sampling = Some(tensor),
+                name if name == roles.stream => inputs.stream = Some(booleans(tensor)?),
+                "exclude_input_in_output" => inputs.exclude_prompt = Some(flag(tensor)?),
+                "return_finish_reason" => inputs.wanted.finish_reason = flag(tensor)?,
+                "return_cumulative_logprob" => inputs.wanted.cumulative_logprob = flag(tensor)?,
+                "return_logprobs" => inputs.wanted.logprobs = flag(tensor)?,
+                "return_num_input_tokens" => inputs.wanted.num_input_tokens = flag(tensor)?,
+                "return_num_output_tokens" => inputs.wanted.num_output_tokens = flag(tensor)?,
+                "image" => {
+                    return Err(invalid!("input 'image': model {} takes text only", context.name));
+                }
+                "embedding_request" => {
+                    return Err(invalid!(
+                        "Model {} does not support 'embed' request",
+                        context.name
+                    ));
+                }
+                // A config may declare inputs that mean nothing to us.
+                _ => {}
+            }
+        }
+        Ok(inputs)
+    }
+}
+
+/// The first element of each row: `[b, …]` with a batch dimension, one row without.
+fn rows_of(tensor: &Tensor, batched: bool) -> Result<Vec<&[u8]>> {
+    let strings = byte_strings(tensor)?;
+    let rows = match tensor.shape.first() {
+        Some(&rows) if batched => usize::try_from(rows).unwrap_or(0),
+        _ => 1,
+    };
+    let per_row = strings.len().checked_div(rows).unwrap_or(0);
+    if per_row == 0 {
+        return Err(invalid!("input '{}' is empty, its shape is {:?}", tensor.name, tensor.shape));
+    }
+    if per_row > 1 {
+        let name = &tensor.name;
+        tracing::warn!("input '{name}' holds {per_row} elements a row: only the first is used");
+    }
+    Ok(strings.into_iter().step_by(per_row).collect())
+}
+
+/// Sampling parameters of each row: from the tensor if there is one, else from the request's parameters.
+fn sampling_of(
+    context: &Context,
+    tensor: Option<Vec<&[u8]>>,
+    parameters: Vec<(String, Parameter)>,
+    rows: usize,
+) -> Result<Vec<SamplingParams>> {
+    let parsed = match tensor {
+        Some(texts) => texts
+            .into_iter()
+            .map(|text| SamplingParams::parse_text(utf8(text)?, context.limits))
+            .collect::<Result<Vec<_>>>(),
+        None => SamplingParams::parse(&to_map(parameters), context.limits).map(|one| vec![one]),
+    };
+    let mut parsed = parsed.inspect_err(|e| {
+        tracing::error!("Was trying to create `TritonSamplingParams`, but got exception: {e}");
+    })?;
+    if let ([one], true) = (parsed.as_slice(), rows > 1) {
+        parsed = vec![one.clone(); rows];
+    }
+    if parsed.len() != rows {
+        let name = context.config.roles.sampling;
+        return Err(invalid!("input '{name}' has {} rows for {rows} prompts", parsed.len()));
+    }
+    Ok(parsed)
+}
+
+fn to_map(parameters: Vec<(String, Parameter)>) -> Map<String, Value> {
+    let values = parameters.into_iter().filter(|(key, _)| key != "id").map(|(key, value)| {
+        let value = match value {
+            Parameter::Text(text) => Value::String(text),
+            Parameter::Int(n) => n.into(),
+            Parameter::Bool(b) => b.into(),
+            Parameter::Double(x) => x.into(),
+        };
+        (key, value)
+    });
+    values.collect()
+}
+
+/// The text that a client sees for an error of the engine.
+pub(super) fn worded(error: Error) -> Error {
+    match error {
+        Error::Cancelled(_) => Error::Cancelled("Request was cancelled".into()),
+        other => other.context(PREFIX),
+    }
+}

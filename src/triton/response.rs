@@ -1,0 +1,190 @@
+//! From an answer to a Triton response: names, types, shapes, bytes. The hot path of streaming: nothing
+//! is allocated or formatted here. Called by `client`.
+
+use std::ffi::CStr;
+
+use super::handles::{Factory, Request, Response};
+use super::sys::{self, TRITONSERVER_DataType};
+use crate::engine::{Answer, Output};
+use crate::error::Result;
+
+/// Which outputs a request wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub text: bool,
+    pub finish_reason: bool,
+    pub cumulative_logprob: bool,
+    pub logprobs: bool,
+    pub num_input_tokens: bool,
+    pub num_output_tokens: bool,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Wanted {
+            text: true,
+            finish_reason: false,
+            cumulative_logprob: false,
+            logprobs: false,
+            num_input_tokens: false,
+            num_output_tokens: false,
+        }
+    }
+}
+
+impl Wanted {
+    /// Drop what the client did not list among the outputs it asks for.
+    pub(super) fn only_requested(&mut self, request: &Request, text_name: &CStr) -> Result<()> {
+        let mut listed = Wanted { text: false, ..Wanted::default() };
+        request.outputs(|name| match name {
+            b"finish_reason" => listed.finish_reason = true,
+            b"cumulative_logprob" => listed.cumulative_logprob = true,
+            b"logprobs" => listed.logprobs = true,
+            b"num_input_tokens" => listed.num_input_tokens = true,
+            b"num_output_tokens" => listed.num_output_tokens = true,
+            name => listed.text |= name == text_name.to_bytes(),
+        })?;
+        self.text &= listed.text;
+        self.finish_reason &= listed.finish_reason;
+        self.cumulative_logprob &= listed.cumulative_logprob;
+        self.logprobs &= listed.logprobs;
+        self.num_input_tokens &= listed.num_input_tokens;
+        self.num_output_tokens &= listed.num_output_tokens;
+        Ok(())
+    }
+}
+
+/// How the answers of one request become tensors.
+pub(super) struct Layout {
+    pub text_name: &'static CStr,
+    pub wanted: Wanted,
+    /// Tensors carry a leading batch dimension.
+    pub batched: bool,
+}
+
+/// An answer and what stands before each of its texts (the prompt, or prompt and text so far).
+#[derive(Clone, Copy)]
+pub(super) struct AnswerRow<'a> {
+    pub answer: &'a Answer,
+    pub before: Before<'a>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Before<'a> {
+    Nothing,
+    /// The same before every output.
+    Prompt(&'a str),
+    /// One per output; longer than the outputs is not possible.
+    Each(&'a [String]),
+}
+
+impl Before<'_> {
+    fn of(&self, output: usize) -> &str {
+        match self {
+            Before::Nothing => "",
+            Before::Prompt(prompt) => prompt,
+            Before::Each(texts) => texts.get(output).map_or("", String::as_str),
+        }
+    }
+}
+
+impl Layout {
+    /// Make one response of one or more rows that have the same number of outputs.
+    pub(super) fn fill(&self, factory: &Factory, rows: &[AnswerRow]) -> Result<Response> {
+        let mut response = factory.response()?;
+        let n = rows.first().map_or(0, |row| row.answer.outputs.len());
+        let shape = [rows.len() as i64, n as i64];
+        let shape = if self.batched { &shape[..] } else { &shape[1..] };
+        if self.wanted.text {
+            let pieces = |row: &AnswerRow, i: usize, out: &mut dyn FnMut(&str)| {
+                out(row.before.of(i));
+                out(row.answer.outputs.get(i).map_or("", |o| o.text.as_str()));
+            };
+            strings(&mut response, self.text_name, shape, rows, n, &pieces)?;
+        }
+        if self.wanted.finish_reason {
+            let pieces = |row: &AnswerRow, i: usize, out: &mut dyn FnMut(&str)| {
+                let reason = row.answer.outputs.get(i).and_then(|o| o.finish_reason);
+                out(reason.map_or("None", |reason| reason.as_str()));
+            };
+            strings(&mut response, c"finish_reason", shape, rows, n, &pieces)?;
+        }
+        if self.wanted.cumulative_logprob {
+            let f32s = sys::TRITONSERVER_TYPE_FP32;
+            let unset = |_: &Output| f32::NAN.to_le_bytes();
+            numbers(&mut response, c"cumulative_logprob", f32s, shape, rows, unset)?;
+        }
+        if self.wanted.logprobs {
+            let pieces = |_: &AnswerRow, _: usize, out: &mut dyn FnMut(&str)| out("null");
+            strings(&mut response, c"logprobs", shape, rows, n, &pieces)?;
+        }
+        if self.wanted.num_input_tokens {
+            let shape = [rows.len() as i64, 1];
+            // Without a batch dimension a scalar: the incumbent's shape is [] though declared [1].
+            let shape = if self.batched { &shape[..] } else { &shape[..0] };
+            let name = c"num_input_tokens";
+            let buffer =
+                response.output(name, sys::TRITONSERVER_TYPE_UINT32, shape, 4 * rows.len())?;
+            for (cell, row) in buffer.chunks_exact_mut(4).zip(rows) {
+                cell.copy_from_slice(&row.answer.prompt_tokens.to_le_bytes());
+            }
+        }
+        if self.wanted.num_output_tokens {
+            let u32s = sys::TRITONSERVER_TYPE_UINT32;
+            let count = |output: &Output| output.tokens.to_le_bytes();
+            numbers(&mut response, c"num_output_tokens", u32s, shape, rows, count)?;
+        }
+        Ok(response)
+    }
+}
+
+/// Calls back with the parts of one string.
+type Pieces<'a> = dyn Fn(&AnswerRow, usize, &mut dyn FnMut(&str)) + 'a;
+
+/// A BYTES tensor: each element is its length (4 bytes, little endian) and its bytes.
+fn strings(
+    response: &mut Response,
+    name: &CStr,
+    shape: &[i64],
+    rows: &[AnswerRow],
+    n: usize,
+    pieces: &Pieces,
+) -> Result<()> {
+    let mut total = 4 * n * rows.len();
+    for row in rows {
+        (0..n).for_each(|i| pieces(row, i, &mut |piece| total += piece.len()));
+    }
+    let buffer = response.output(name, sys::TRITONSERVER_TYPE_BYTES, shape, total)?;
+    let mut at = 0;
+    for row in rows {
+        for i in 0..n {
+            let start = at;
+            at += 4;
+            pieces(row, i, &mut |piece| {
+                buffer[at..at + piece.len()].copy_from_slice(piece.as_bytes());
+                at += piece.len();
+            });
+            let length = (at - start - 4) as u32;
+            buffer[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        }
+    }
+    Ok(())
+}
+
+/// A tensor of 4-byte numbers, one per output.
+fn numbers(
+    response: &mut Response,
+    name: &CStr,
+    datatype: TRITONSERVER_DataType,
+    shape: &[i64],
+    rows: &[AnswerRow],
+    value: impl Fn(&Output) -> [u8; 4],
+) -> Result<()> {
+    let outputs = rows.iter().flat_map(|row| &row.answer.outputs);
+    let bytes = 4 * outputs.clone().count();
+    let buffer = response.output(name, datatype, shape, bytes)?;
+    for (cell, output) in buffer.chunks_exact_mut(4).zip(outputs) {
+        cell.copy_from_slice(&value(output));
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! The whole engine on the CPU, without Triton: greedy texts of the incumbent's recorded models, and that
+//! batch mix, chunked prefill, the prefix cache and preemption do not change a word.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{bounded, Receiver, Sender};
+use serde_json::{json, Value};
+use triton_vllm::engine::{
+    Answer, Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Observation, Observer,
+};
+use triton_vllm::error::Result;
+use triton_vllm::sampling::{Limits, SamplingParams};
+
+const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Counts what the engine says of itself.
+#[derive(Default)]
+struct Counter {
+    generated: AtomicUsize,
+    finished: AtomicUsize,
+}
+
+impl Observer for Counter {
+    fn observe(&self, observation: Observation) {
+        match observation {
+            Observation::Generated { tokens } => {
+                self.generated.fetch_add(tokens as usize, Ordering::AcqRel);
+            }
+            Observation::Finished { .. } => {
+                self.finished.fetch_add(1, Ordering::AcqRel);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Keeps a stream's text and passes on the end.
+struct Listener {
+    text: parking_lot::Mutex<String>,
+    end: Sender<Result<(String, Answer)>>,
+}
+
+impl Client for Listener {
+    fn cancelled(&self) -> bool {
+        false
+    }
+
+    fn respond(&self, answer: Answer) {
+        self.text.lock().push_str(&answer.outputs[0].text);
+    }
+
+    fn finish(&self, outcome: Result<Answer>) {
+        let outcome = outcome.map(|answer| {
+            let mut text = self.text.lock().clone();
+            text.push_str(&answer.outputs[0].text);
+            (text, answer)
+        });
+        let _ = self.end.send(outcome);
+    }
+}
+
+struct Served {
+    engine: Engine,
+    counter: Arc<Counter>,
+}
+
+fn serve(model: &str, extra: Value) -> Served {
+    let mut args = json!({
+        "model": format!("{GOLDENS}/models/{model}"),
+        "dtype": "float32", "max_model_len": 256, "max_num_seqs": 64, "device": "cpu",
+    });
+    for (key, value) in extra.as_object().expect("an object") {
+        args[key] = value.clone();
+    }
+    let (args, _) = EngineArgs::parse(&args.to_string()).expect("valid arguments");
+    let counter = Arc::new(Counter::default());
+    let options = EngineOptions {
+        name: model.into(),
+        version_dir: Path::new(GOLDENS).into(),
+        gpu: None,
+        observer: counter.clone(),
+        max_waiting: 1024,
+        outbox_threads: Some(1),
+    };
+    Served { engine: Engine::load(args, options).expect("a model that loads"), counter }
+}
+
+impl Served {
+    fn ask(
+        &self,
+        prompt: &str,
+        sampling: Value,
+        stream: bool,
+    ) -> Receiver<Result<(String, Answer)>> {
+        let (end, told) = bounded(1);
+        let client = Arc::new(Listener { text: Default::default(), end });
+        let limits = Limits { vocab_size: 4096, max_logprobs: 20 };
+        let params = SamplingParams::parse_text(&sampling.to_string(), &limits).expect("valid");
+        let prompt = prompt.to_string();
+        let arrival = Instant::now();
+        let request = GenerateRequest { prompt, params, stream, client, arrival };
+        self.engine.submit(request).expect("room");
+        told
+    }
+
+    fn text(&self, prompt: &str, sampling: Value) -> String {
+        let told = self.ask(prompt, sampling, false);
+        told.recv_timeout(PATIENCE).expect("an end").expect("an answer").0
+    }
+}
+
+/// Prompt and greedy text of every plain record of a model.
+fn recorded(model: &str) -> Vec<(String, Value, String)> {
+    let text = std::fs::read_to_string(format!("{GOLDENS}/goldens_models.json")).expect("goldens");
+    let goldens: Value = serde_json::from_str(&text).expect("JSON");
+    let mut records = Vec::new();
+    for case in goldens["cases"].as_array().expect("cases") {
+        let id = case["id"].as_str().unwrap_or_default();
+        if !id.starts_with(&format!("models.{model}.")) || case["transport"] != "generate" {
+            continue;
+        }
+        let Some(text) = case["response"]["json"]["text_output"].as_str() else { continue };
+        let prompt = case["inputs"]["text_input"].as_str().expect("a prompt").to_string();
+        let mut params = case["params"].clone();
+        params.as_object_mut().expect("parameters").remove("logprobs");
+        records.push((prompt, params, text.to_string()));
+    }
+    assert!(records.len() >= 6, "{model}: {} records", records.len());
+    records
+}
+
+#[test]
+fn greedy_texts_equal_the_incumbents() {
+    for model in ["gpt2-tiny", "llama-tiny"] {
+        let served = serve(model, json!({}));
+        let records = recorded(model);
+        for (prompt, params, text) in &records {
+            assert_eq!(&served.text(prompt, params.clone()), text, "{model}: {prompt:?}");
+        }
+        assert_eq!(served.counter.finished.load(Ordering::Acquire), records.len());
+    }
+}
+
+#[test]
+fn schedules_do_not_change_words() {
+    let plain = serve("llama-tiny", json!({"enable_prefix_caching": false}));
+    let sampling = |seed: usize| match seed % 3 {
+        0 => json!({"temperature": 0, "max_tokens": 40, "ignore_eos": true}),
+        1 => json!({"temperature": 0.9, "seed": seed, "max_tokens": 40, "ignore_eos": true}),
+        _ => json!({"temperature": 1.0, "top_p": 0.9, "top_k": 50, "seed": seed, "max_tokens": 40,
+                    "repetition_penalty": 1.2, "ignore_eos": true}),
+    };
+    let prompt = |i: usize| format!("{} and {i}", "one two three four five six ".repeat(1 + i % 5));
+    let expected: Vec<_> = (0..24).map(|i| plain.text(&prompt(i), sampling(i))).collect();
+    drop(plain);
+    // Chunks of 16 tokens, pages for about two sequences: prefix hits and preemptions all the way.
+    let tight = serve(
+        "llama-tiny",
+        json!({"max_num_seqs": 16, "max_num_batched_tokens": 16, "num_gpu_blocks_override": 22}),
+    );
+    let told: Vec<_> = (0..24).map(|i| tight.ask(&prompt(i), sampling(i), i % 2 == 0)).collect();
+    for (i, told) in told.into_iter().enumerate() {
+        let (text, answer) = told.recv_timeout(PATIENCE).expect("an end").expect("an answer");
+        assert_eq!(text, expected[i], "request {i}");
+        assert!(answer.outputs[0].finish_reason.is_some());
+    }
+    assert_eq!(tight.counter.generated.load(Ordering::Acquire), 24 * 40);
+    tight.engine.drain(PATIENCE);
+}
