@@ -267,9 +267,9 @@ impl Nvrtc {
             self.check(made, "")?;
             let code = (self.compile)(program, pointers.len() as c_int, pointers.as_ptr());
             let log = String::from_utf8_lossy(&fetch(program, self.log)).into_owned();
-            let result = self.check(code, &log).map(|()| {
-                fetch(program, if virtual_target { self.ptx } else { self.cubin })
-            });
+            let result = self
+                .check(code, &log)
+                .map(|()| fetch(program, if virtual_target { self.ptx } else { self.cubin }));
             (self.destroy)(&mut program);
             if result.is_ok() && log.contains("warning") {
                 println!("cargo:warning={}", log.replace('\n', " "));

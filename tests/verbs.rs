@@ -98,7 +98,8 @@ fn linears() {
                 compare!(dtype, &Setup::default(), &case, 1.0, |b| {
                     let x = b.input(rows, inputs, 7);
                     let (weight, bias) = (b.linear(8, outputs, inputs), b.vector(9, outputs));
-                    let (mut plain, mut biased) = (b.tensor(rows, outputs), b.tensor(rows, outputs));
+                    let (mut plain, mut biased) =
+                        (b.tensor(rows, outputs), b.tensor(rows, outputs));
                     b.dev.linear(&weight, None, &x, &mut plain)?;
                     b.dev.linear(&weight, Some(&bias), &x, &mut biased)?;
                     Ok(vec![
@@ -155,9 +156,10 @@ fn weights_from_any_source() {
                 });
             }
         }
-        for (name, source) in
-            [("dummy", Source::Dummy { seed: 77, scale: 0.3 }), ("constant", Source::Constant(0.25))]
-        {
+        for (name, source) in [
+            ("dummy", Source::Dummy { seed: 77, scale: 0.3 }),
+            ("constant", Source::Constant(0.25)),
+        ] {
             compare!(dtype, &Setup::default(), name, 1.0, |b| {
                 let (rows, width) = (50, 33);
                 let source = match &source {
@@ -189,14 +191,20 @@ fn weights_from_any_source() {
 fn weights_larger_than_a_staging_buffer() {
     each_type(|dtype| {
         for transposed in [false, true] {
-            compare!(dtype, &Setup::default(), &format!("9000 x 700 transposed {transposed}"), 1.0, |b| {
-                let (rows, outputs, inputs) = (2, 9000, 700);
-                let x = b.input(rows, inputs, 15);
-                let weight = b.stored(16, &[outputs], inputs, DType::F32, transposed);
-                let mut out = b.tensor(rows, outputs);
-                b.dev.linear(&weight, None, &x, &mut out)?;
-                Ok(vec![("linear", b.dev.read(&out, rows)?)])
-            });
+            compare!(
+                dtype,
+                &Setup::default(),
+                &format!("9000 x 700 transposed {transposed}"),
+                1.0,
+                |b| {
+                    let (rows, outputs, inputs) = (2, 9000, 700);
+                    let x = b.input(rows, inputs, 15);
+                    let weight = b.stored(16, &[outputs], inputs, DType::F32, transposed);
+                    let mut out = b.tensor(rows, outputs);
+                    b.dev.linear(&weight, None, &x, &mut out)?;
+                    Ok(vec![("linear", b.dev.read(&out, rows)?)])
+                }
+            );
         }
     });
 }
@@ -285,22 +293,28 @@ fn attention_over_mixed_steps() {
 fn gather_and_logits() {
     each_type(|dtype| {
         for (vocab, width, softcap) in [(50, 16, None), (1003, 264, Some(3.0)), (4096, 65, None)] {
-            compare!(dtype, &Setup::default(), &format!("logits {vocab} x {width} cap {softcap:?}"), 1.0, |b| {
-                let x = b.input(40, width, 18);
-                // 3 of 4 sequences sample; their last rows are 4, 5 and 39.
-                b.feed_some(&[5, 1, 20, 14], &[true, true, false, true]);
-                let (mut picked, mut projected) = (b.tensor(4, width), b.tensor(4, 24));
-                let mut logits = b.dev.logits_tensor(4, vocab)?;
-                let (head, project) = (b.linear(19, vocab, width), b.linear(20, 24, width));
-                b.dev.gather(&x, &mut picked)?;
-                b.dev.linear_gathered(&project, &picked, &mut projected)?;
-                b.dev.logits(&head, softcap, &picked, &mut logits)?;
-                Ok(vec![
-                    ("gather", b.dev.read(&picked, 3)?),
-                    ("linear_gathered", b.dev.read(&projected, 3)?),
-                    ("logits", b.dev.read(&logits, 3)?),
-                ])
-            });
+            compare!(
+                dtype,
+                &Setup::default(),
+                &format!("logits {vocab} x {width} cap {softcap:?}"),
+                1.0,
+                |b| {
+                    let x = b.input(40, width, 18);
+                    // 3 of 4 sequences sample; their last rows are 4, 5 and 39.
+                    b.feed_some(&[5, 1, 20, 14], &[true, true, false, true]);
+                    let (mut picked, mut projected) = (b.tensor(4, width), b.tensor(4, 24));
+                    let mut logits = b.dev.logits_tensor(4, vocab)?;
+                    let (head, project) = (b.linear(19, vocab, width), b.linear(20, 24, width));
+                    b.dev.gather(&x, &mut picked)?;
+                    b.dev.linear_gathered(&project, &picked, &mut projected)?;
+                    b.dev.logits(&head, softcap, &picked, &mut logits)?;
+                    Ok(vec![
+                        ("gather", b.dev.read(&picked, 3)?),
+                        ("linear_gathered", b.dev.read(&projected, 3)?),
+                        ("logits", b.dev.read(&logits, 3)?),
+                    ])
+                }
+            );
         }
     });
 }
@@ -358,7 +372,8 @@ fn sampler_takes_the_reference_tokens() {
             b.open(slot, &tokens, Arc::new(spec(slot).clone()));
             counts.push(TokenCounts::new(&tokens, &[]));
         }
-        let mask: Arc<[u32]> = (0..vocab.div_ceil(32) as u32 - 1).map(|w| w * 0x0101_8421).collect();
+        let mask: Arc<[u32]> =
+            (0..vocab.div_ceil(32) as u32 - 1).map(|w| w * 0x0101_8421).collect();
         for step in 0..8 {
             let lengths: Vec<usize> =
                 prompts.iter().map(|p| if step == 0 { p.len() } else { 1 }).collect();
@@ -417,7 +432,8 @@ fn steps_overlap() {
             if step == 0 {
                 b.open(0, &[TokenId(5)], Arc::default());
             }
-            let chunk = |first: bool| if first { Feed::Chunk(0..1) } else { Feed::Last { count: 1 } };
+            let chunk =
+                |first: bool| if first { Feed::Chunk(0..1) } else { Feed::Last { count: 1 } };
             let rows = vec![
                 Row { slot: SlotId(0), feed: chunk(step == 0), sample: true },
                 Row { slot: SlotId(1), feed: chunk(step % 9 == 0), sample: true },

@@ -81,9 +81,9 @@ pub fn count() -> Result<usize> {
         return Ok(0);
     }
     // SAFETY: the library is there, so `culib` does not panic; the symbols are only looked up.
-    let missing = SYMBOLS.iter().find(|name| unsafe {
-        sys::culib().get::<*const c_void>(name.as_bytes()).is_err()
-    });
+    let missing = SYMBOLS
+        .iter()
+        .find(|name| unsafe { sys::culib().get::<*const c_void>(name.as_bytes()).is_err() });
     if let Some(name) = missing {
         return Err(Error::Unavailable(format!(
             "The NVIDIA driver is too old: libcuda.so.1 has no {name}. Install driver 525 or newer."
@@ -300,9 +300,8 @@ impl Memory {
     pub fn fill(&self, byte: u8) -> Result<()> {
         self.context.bind()?;
         // SAFETY: the range is our allocation.
-        let code = unsafe {
-            sys::cuMemsetD8Async(self.address, byte, self.bytes, self.context.stream)
-        };
+        let code =
+            unsafe { sys::cuMemsetD8Async(self.address, byte, self.bytes, self.context.stream) };
         check(code, "cuMemsetD8Async")
     }
 }

@@ -144,9 +144,9 @@ fn probe() -> Result<()> {
         return Err(Error::Unavailable(format!("cuBLASLt was not found. {hint}")));
     }
     // SAFETY: the library is there, so `culib` does not panic; symbols are only looked up.
-    let missing = SYMBOLS.iter().find(|name| unsafe {
-        lt::culib().get::<*const c_void>(name.as_bytes()).is_err()
-    });
+    let missing = SYMBOLS
+        .iter()
+        .find(|name| unsafe { lt::culib().get::<*const c_void>(name.as_bytes()).is_err() });
     match missing {
         Some(name) => {
             Err(Error::Unavailable(format!("cuBLASLt is too old: it has no {name}. {hint}")))
@@ -233,11 +233,8 @@ impl Gemm {
         }
         let plan = &self.plans[&key];
         match &plan.algorithm {
-            Some(algorithm) => {
-                check(self.multiply(plan, algorithm, product), "cublasLtMatmul").map_err(|e| {
-                    e.context(&format!("{} x {} x {}: ", key.0, key.1, key.2))
-                })
-            }
+            Some(algorithm) => check(self.multiply(plan, algorithm, product), "cublasLtMatmul")
+                .map_err(|e| e.context(&format!("{} x {} x {}: ", key.0, key.1, key.2))),
             None => self.plain(kernels, product),
         }
     }
@@ -326,11 +323,7 @@ impl Gemm {
     }
 
     /// The fastest of the library's first few, on the real operands. None: it has none.
-    fn choose(
-        &self,
-        plan: &Plan,
-        product: &Product,
-    ) -> Result<Option<lt::cublasLtMatmulAlgo_t>> {
+    fn choose(&self, plan: &Plan, product: &Product) -> Result<Option<lt::cublasLtMatmulAlgo_t>> {
         let mut found = [no_result(); CANDIDATES];
         let mut count = 0;
         // SAFETY: live handles and layouts; `found` has room for CANDIDATES results.

@@ -154,7 +154,14 @@ impl Cuda {
         Ok(self.scratch.as_ref().map_or(0, |s| s.address))
     }
 
-    fn product(&mut self, rows: usize, weight: &Weight, x: u64, y: u64, logits: bool) -> Result<()> {
+    fn product(
+        &mut self,
+        rows: usize,
+        weight: &Weight,
+        x: u64,
+        y: u64,
+        logits: bool,
+    ) -> Result<()> {
         let (outputs, inputs) = (weight.outputs, weight.inputs);
         let product = Product { rows, outputs, inputs, logits, x, w: weight.matrix(), y };
         self.gemm.run(&self.kernels, &product)
@@ -455,7 +462,11 @@ impl Device for Cuda {
             magnitude = rope.magnitude;
             let room = inverse.get_mut(..half).filter(|room| room.len() == rope.inv_freq.len());
             let room = room.ok_or_else(|| {
-                internal!("rope over {} dimensions, at most {}", rope.rotary_dim, 2 * MAX_ROPE_PAIRS)
+                internal!(
+                    "rope over {} dimensions, at most {}",
+                    rope.rotary_dim,
+                    2 * MAX_ROPE_PAIRS
+                )
             })?;
             room.copy_from_slice(&rope.inv_freq);
         }

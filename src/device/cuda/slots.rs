@@ -269,7 +269,8 @@ impl Slots {
         let (prompt, outputs) =
             open.tokens.split_at((open.prompt_tokens as usize).min(open.tokens.len()));
         let counts = spec.needs_counts().then(|| TokenCounts::new(prompt, outputs));
-        let counts: Vec<u32> = counts.iter().flat_map(TokenCounts::iter).flat_map(|(t, n)| [t.0, n]).collect();
+        let counts: Vec<u32> =
+            counts.iter().flat_map(TokenCounts::iter).flat_map(|(t, n)| [t.0, n]).collect();
         let masked = spec.masked_until_min.iter().take(MASKED_WORDS);
         let header = header(open, spec, outputs.len(), counts.len() / 2, masked.len());
         self.put(slot, 0, header)?;

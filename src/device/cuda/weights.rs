@@ -148,11 +148,7 @@ impl Uploader {
             first += outputs;
         }
         if first != desc.outputs {
-            return Err(invalid!(
-                "{}: parts have not {} outputs in all.",
-                desc.name,
-                desc.outputs
-            ));
+            return Err(invalid!("{}: parts have not {} outputs in all.", desc.name, desc.outputs));
         }
         Ok(())
     }
