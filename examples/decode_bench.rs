@@ -1,5 +1,6 @@
-//! Times of the CPU device: decode steps of a model folder, or of a GPT-2 of 124M parameters with dummy
-//! weights. `cargo run --release --example decode_bench -- <folder>|gpt2 [dtype] [batch] [steps] [threads]`
+//! Times of the CPU device: decode steps of a model folder, or of a GPT-2 of 124M parameters with
+//! dummy weights. `cargo run --release --example decode_bench -- <folder>|gpt2 [dtype] [batch]
+//! [steps] [threads]`
 
 use std::path::Path;
 use std::sync::Arc;
@@ -68,8 +69,8 @@ fn main() -> Result<()> {
     times_us.sort_by(f64::total_cmp);
     let mean = times_us.iter().sum::<f64>() / times_us.len() as f64;
     println!(
-        "{}: {model} {:?} batch {batch}: load {loaded_s:.2} s, prefill {} tokens {:.1} ms, step mean \
-         {mean:.0} us, median {:.0}, min {:.0}; {:.1} tokens/s",
+        "{}: {model} {:?} batch {batch}: load {loaded_s:.2} s, prefill {} tokens {:.1} ms, step \
+         mean {mean:.0} us, median {:.0}, min {:.0}; {:.1} tokens/s",
         dev.info().name,
         spec.dtype,
         batch * PROMPT_TOKENS,

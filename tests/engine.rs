@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{bounded, Receiver, Sender};
 use serde_json::{json, Value};
 use triton_vllm::engine::{
-    Answer, Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Observation, Observer,
+    Answer, Client, Engine, EngineArgs, EngineOptions, FinishReason, GenerateRequest, Observation,
+    Observer,
 };
 use triton_vllm::error::Result;
 use triton_vllm::sampling::{Limits, SamplingParams};
@@ -170,4 +171,14 @@ fn schedules_do_not_change_words() {
     }
     assert_eq!(tight.counter.generated.load(Ordering::Acquire), 24 * 40);
     tight.engine.drain(PATIENCE);
+}
+
+#[test]
+fn min_tokens_beyond_the_models_length_end_there() {
+    let served = serve("llama-tiny", json!({"max_model_len": 32}));
+    let sampling = json!({"temperature": 0, "min_tokens": 30, "max_tokens": 40});
+    let told = served.ask("The most dangerous animal is", sampling, false);
+    let (_, answer) = told.recv_timeout(PATIENCE).expect("an end").expect("an answer");
+    assert_eq!(answer.outputs[0].finish_reason, Some(FinishReason::Length));
+    assert_eq!(answer.prompt_tokens + answer.outputs[0].tokens, 32);
 }

@@ -1,5 +1,6 @@
-//! Every fixture checkpoint through the CPU device, against what Hugging Face transformers computed:
-//! logits and 64 greedy tokens; and the same bits however a prompt is cut and whatever runs beside it.
+//! Every fixture checkpoint through the CPU device, against what Hugging Face transformers
+//! computed: logits and 64 greedy tokens; and the same bits however a prompt is cut and whatever
+//! runs beside it.
 
 mod rig;
 

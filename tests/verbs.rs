@@ -1,487 +1,382 @@
-//! Every verb on the GPU against the CPU device, over a table of shapes and element types: random inputs,
-//! poisoned outputs, odd sizes; a failure names the case and its worst element. Without a GPU the tests say
-//! so and pass; `TRITON_VLLM_REQUIRE_GPU=1` makes that a failure.
-//!
-//! Inputs reach a device as rows of a table that `embed` looks up, so no backdoor into its buffers is needed
-//! and both devices see the same bits.
-#![cfg(feature = "cuda")]
-
-mod verbs_bench;
+//! The verbs of the CPU device over tables of shapes and types: against naive loops in f64, and bit
+//! for bit between instruction sets, numbers of rows and numbers of threads.
 
 use std::sync::Arc;
 
-use triton_vllm::device::cuda::Cuda;
-use triton_vllm::device::{
-    Activation, AttnSpec, DType, Device, HostTensor, Norm, NormKind, Rope, Source, WeightDesc,
-    WeightKind,
-};
-use triton_vllm::ids::{SlotId, TokenId};
-use triton_vllm::plan::{Feed, Late, Row, SlotChange};
-use triton_vllm::sampling::{choose, SamplerSpec, TokenCounts};
-
+use triton_vllm::device::cpu::buffer::Tensor;
+use triton_vllm::device::cpu::simd::Isa;
+use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
-use triton_vllm::error::Result;
+use triton_vllm::device::{
+    Activation, AttnSpec, DType, Device, HostTensor, KvShape, Limits, Norm, NormKind, Rope, Source,
+    WeightDesc, WeightKind,
+};
+use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
+use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};
 
-use verbs_bench::{each_type, gpu, judge, tolerance, Bench, Random, Results, Setup};
+/// Uniform in [-1, 1) from a linear congruential generator.
+struct Noise(u64);
 
-/// Run a body on both devices and compare what it returns; `slack` multiplies the type's tolerance.
-macro_rules! compare {
-    ($dtype:expr, $setup:expr, $case:expr, $slack:expr, |$b:ident| $body:block) => {{
-        let on_cpu = |$b: &mut Bench<Cpu>| -> Result<Results> { $body };
-        let on_gpu = |$b: &mut Bench<Cuda>| -> Result<Results> { $body };
-        let want = on_cpu(&mut Bench::new($dtype, $setup)).unwrap();
-        let got = on_gpu(&mut Bench::new($dtype, $setup)).unwrap();
-        judge($dtype, $case, $slack, &want, &got);
-    }};
+impl Noise {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    }
+
+    fn values(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.next()).collect()
+    }
 }
 
-/// Rows of a step for the row-by-row verbs: one, a few, odd, more than a tile.
-const ROWS: [usize; 5] = [1, 2, 7, 33, 130];
-
-#[test]
-fn embed_and_positions() {
-    each_type(|dtype| {
-        for (rows, width) in [(1, 8), (5, 16), (33, 7), (130, 264), (3, 4096)] {
-            let case = format!("embed {rows} x {width}");
-            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
-                let table = b.table(1, rows + 3, width);
-                let positions = b.table(2, 64 + 2, width);
-                let mut x = b.tensor(rows, width);
-                // Three sequences, so that positions are not row numbers.
-                b.feed(&[rows / 3 + 1, rows / 3, rows - rows / 3 * 2 - 1]);
-                b.dev.embed(&table, 1.5, &mut x)?;
-                let embedded = b.dev.read(&x, rows)?;
-                b.dev.add_positions(&positions, 2, &mut x)?;
-                Ok(vec![("embed", embedded), ("add_positions", b.dev.read(&x, rows)?)])
-            });
-        }
-    });
+fn desc<'a>(
+    kind: WeightKind,
+    dtype: DType,
+    (outputs, inputs): (usize, usize),
+    bytes: &'a [u8],
+) -> WeightDesc<'a> {
+    let part = HostTensor { dtype: DType::F32, rows: outputs, cols: inputs, bytes };
+    let source = Source::Parts(vec![part]);
+    WeightDesc { name: "w", kind, outputs, inputs, dtype, transposed: false, source }
 }
 
-#[test]
-fn norms() {
-    let kinds = [NormKind::Rms, NormKind::RmsPlusOne, NormKind::Layer];
-    each_type(|dtype| {
-        for (rows, width) in [(1, 64), (7, 63), (33, 4096), (4, 8200), (130, 80)] {
-            for kind in kinds {
-                for bias in [false, true] {
-                    let case = format!("norm {kind:?} {rows} x {width} bias {bias}");
-                    compare!(dtype, &Setup::default(), &case, 1.0, |b| {
-                        let mut x = b.input(rows, width, 3);
-                        let delta = b.input(rows, width, 4);
-                        let (mut out, mut sum) = (b.tensor(rows, width), b.tensor(rows, width));
-                        let weight = b.vector(5, width);
-                        let bias = bias.then(|| b.vector(6, width));
-                        let norm = Norm { kind, eps: 1e-5, weight, bias };
-                        b.dev.norm(&norm, &x, &mut out)?;
-                        b.dev.add_norm(&norm, &delta, &mut x, &mut sum)?;
-                        Ok(vec![
-                            ("norm", b.dev.read(&out, rows)?),
-                            ("residual", b.dev.read(&x, rows)?),
-                            ("add_norm", b.dev.read(&sum, rows)?),
-                        ])
-                    });
-                }
-            }
-        }
-    });
+fn upload(
+    dev: &mut Cpu,
+    kind: WeightKind,
+    dtype: DType,
+    shape: (usize, usize),
+    w: &[f32],
+) -> Weight {
+    let bytes: Vec<u8> = w.iter().flat_map(|x| x.to_le_bytes()).collect();
+    dev.upload(desc(kind, dtype, shape, &bytes)).unwrap()
 }
 
-#[test]
-fn linears() {
-    // (outputs, inputs); odd ones have no tensor-core algorithm in half types.
-    let shapes = [(1, 1), (48, 16), (100, 63), (33, 80), (768, 256), (515, 1024), (1000, 4096)];
-    each_type(|dtype| {
-        for (outputs, inputs) in shapes {
-            for rows in ROWS {
-                let case = format!("linear {rows} x {outputs} x {inputs}");
-                compare!(dtype, &Setup::default(), &case, 1.0, |b| {
-                    let x = b.input(rows, inputs, 7);
-                    let (weight, bias) = (b.linear(8, outputs, inputs), b.vector(9, outputs));
-                    let (mut plain, mut biased) =
-                        (b.tensor(rows, outputs), b.tensor(rows, outputs));
-                    b.dev.linear(&weight, None, &x, &mut plain)?;
-                    b.dev.linear(&weight, Some(&bias), &x, &mut biased)?;
-                    Ok(vec![
-                        ("plain", b.dev.read(&plain, rows)?),
-                        ("with bias", b.dev.read(&biased, rows)?),
-                    ])
-                });
-            }
-        }
-    });
+fn rounded(dtype: DType, w: &[f32]) -> Vec<f32> {
+    w.iter()
+        .map(|&x| match dtype {
+            DType::F32 => x,
+            DType::F16 => half::f16::from_f32(x).to_f32(),
+            DType::BF16 => half::bf16::from_f32(x).to_f32(),
+        })
+        .collect()
 }
 
-#[test]
-fn activations() {
-    let plain = [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu];
-    let gated = [Activation::SiluGated, Activation::GeluTanhGated];
-    each_type(|dtype| {
-        for (rows, width, inputs) in [(1, 64, 64), (33, 136, 80), (5, 63, 128), (130, 1024, 256)] {
-            for act in plain.iter().chain(&gated).copied() {
-                for bias in [false, true] {
-                    let case = format!("{act:?} {rows} x {width} x {inputs} bias {bias}");
-                    compare!(dtype, &Setup::default(), &case, 2.0, |b| {
-                        let x = b.input(rows, inputs, 10);
-                        let outputs = if act.is_gated() { 2 * width } else { width };
-                        let weight = match act.is_gated() {
-                            true => b.gate_up(11, width, inputs),
-                            false => b.linear(11, outputs, inputs),
-                        };
-                        let bias = bias.then(|| b.vector(12, outputs));
-                        let mut out = b.tensor(rows, width);
-                        b.dev.linear_act(&weight, bias.as_ref(), act, &x, &mut out)?;
-                        Ok(vec![("linear_act", b.dev.read(&out, rows)?)])
-                    });
-                }
-            }
-        }
-    });
-}
-
-/// Checkpoints hold any of three types, either orientation, one tensor or several.
-#[test]
-fn weights_from_any_source() {
-    each_type(|dtype| {
-        for stored in [DType::F32, DType::F16, DType::BF16] {
-            for transposed in [false, true] {
-                let case = format!("stored {stored:?} transposed {transposed}");
-                compare!(dtype, &Setup::default(), &case, 1.0, |b| {
-                    let (rows, inputs) = (9, 40);
-                    let x = b.input(rows, inputs, 13);
-                    let weight = b.stored(14, &[24, 8, 8], inputs, stored, transposed);
-                    let mut out = b.tensor(rows, 40);
-                    b.dev.linear(&weight, None, &x, &mut out)?;
-                    Ok(vec![("linear", b.dev.read(&out, rows)?)])
-                });
-            }
-        }
-        for (name, source) in [
-            ("dummy", Source::Dummy { seed: 77, scale: 0.3 }),
-            ("constant", Source::Constant(0.25)),
-        ] {
-            compare!(dtype, &Setup::default(), name, 1.0, |b| {
-                let (rows, width) = (50, 33);
-                let source = match &source {
-                    Source::Dummy { seed, scale } => Source::Dummy { seed: *seed, scale: *scale },
-                    _ => Source::Constant(0.25),
-                };
-                let kind = WeightKind::Table;
-                let desc = WeightDesc {
-                    name,
-                    kind,
-                    outputs: rows,
-                    inputs: width,
-                    dtype,
-                    transposed: false,
-                    source,
-                };
-                let table = b.dev.upload(desc)?;
-                let mut x = b.tensor(rows, width);
-                b.feed(&[rows]);
-                b.dev.embed(&table, 1.0, &mut x)?;
-                Ok(vec![("values", b.dev.read(&x, rows)?)])
-            });
-        }
-    });
-}
-
-/// More than one pinned buffer, in pieces.
-#[test]
-fn weights_larger_than_a_staging_buffer() {
-    each_type(|dtype| {
-        for transposed in [false, true] {
-            compare!(
-                dtype,
-                &Setup::default(),
-                &format!("9000 x 700 transposed {transposed}"),
-                1.0,
-                |b| {
-                    let (rows, outputs, inputs) = (2, 9000, 700);
-                    let x = b.input(rows, inputs, 15);
-                    let weight = b.stored(16, &[outputs], inputs, DType::F32, transposed);
-                    let mut out = b.tensor(rows, outputs);
-                    b.dev.linear(&weight, None, &x, &mut out)?;
-                    Ok(vec![("linear", b.dev.read(&out, rows)?)])
-                }
-            );
-        }
-    });
-}
-
-struct AttentionCase {
-    heads: usize,
-    kv_heads: usize,
-    dim: usize,
-    page_size: usize,
-    window: Option<usize>,
-    softcap: Option<f32>,
-    rotary: usize,
-}
-
-fn attention_cases() -> Vec<AttentionCase> {
-    let case = |heads, kv_heads, dim, page_size| AttentionCase {
-        heads,
-        kv_heads,
-        dim,
-        page_size,
-        window: None,
-        softcap: None,
-        rotary: dim / 2 * 2,
+/// A device whose current batch is one sequence of `rows` tokens 0, 1, 2, …, the first at
+/// `position`.
+fn device(isa: Isa, threads: usize, rows: usize, position: usize, kv: KvShape) -> Cpu {
+    let mut dev = Cpu::with_isa(threads, isa).unwrap();
+    let pages = (position + rows).div_ceil(16);
+    let limits = Limits {
+        step_tokens: rows.max(1),
+        slots: 2,
+        pages: pages + 1,
+        page_size: 16,
+        max_model_len: position + rows,
+        kv,
     };
-    vec![
-        case(4, 4, 16, 16),
-        case(4, 2, 32, 16),
-        case(12, 12, 64, 16),
-        case(14, 2, 64, 48),
-        case(8, 2, 80, 32),
-        case(6, 1, 96, 16),
-        case(32, 8, 128, 16),
-        case(8, 1, 128, 64),
-        case(8, 4, 256, 16),
-        case(3, 1, 20, 16),
-        case(2, 2, 5, 16),
-        case(2, 1, 250, 16),
-        AttentionCase { window: Some(1), ..case(4, 2, 64, 16) },
-        AttentionCase { window: Some(9), ..case(4, 2, 64, 16) },
-        AttentionCase { window: Some(100), softcap: Some(5.0), ..case(8, 4, 128, 32) },
-        AttentionCase { softcap: Some(2.0), rotary: 32, ..case(8, 4, 128, 16) },
-        AttentionCase { rotary: 0, ..case(12, 12, 64, 16) },
-    ]
+    dev.reserve(&limits).unwrap();
+    dev.begin(&plan(rows, position, pages)).unwrap();
+    dev
 }
 
-/// Prefill, then chunks and single rows mixed, then single rows: q, k after rope, and the output, each step.
-#[test]
-fn attention_over_mixed_steps() {
-    each_type(|dtype| {
-        for (n, c) in attention_cases().iter().enumerate() {
-            let AttentionCase { heads, kv_heads, dim, page_size, window, softcap, rotary } = *c;
-            let case = format!(
-                "attention {n}: {heads}/{kv_heads} x {dim}, pages of {page_size}, window {window:?}, \
-                 cap {softcap:?}, rotary {rotary}"
-            );
-            let setup = Setup { page_size, kv_heads, head_dim: dim, ..Setup::default() };
-            compare!(dtype, &setup, &case, 1.0, |b| {
-                let width = (heads + 2 * kv_heads) * dim;
-                let table = b.table(17, 300, width);
-                let scale = (dim as f32).powf(-0.5);
-                let spec = AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap };
-                let inv_freq =
-                    (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
-                let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25 };
-                let rope = Some(&rope).filter(|_| rotary > 0);
-                let mut results = Vec::new();
-                for step in [&[37, 1, 64][..], &[1, 20, 1], &[1, 1, 1], &[0, 70, 1], &[1, 1, 1]] {
-                    let rows = step.iter().sum();
-                    let (mut qkv, mut out) = (b.tensor(rows, width), b.tensor(rows, heads * dim));
-                    b.feed(step);
-                    b.dev.embed(&table, 1.0, &mut qkv)?;
-                    for layer in 0..2 {
-                        b.dev.rope_store(layer, &spec, rope, &mut qkv)?;
-                        results.push(("q, k after rope", b.dev.read(&qkv, rows)?));
-                        b.dev.attend(layer, &spec, &qkv, &mut out)?;
-                        results.push(("attend", b.dev.read(&out, rows)?));
-                    }
-                }
-                Ok(results)
-            });
-        }
-    });
-}
-
-#[test]
-fn gather_and_logits() {
-    each_type(|dtype| {
-        for (vocab, width, softcap) in [(50, 16, None), (1003, 264, Some(3.0)), (4096, 65, None)] {
-            compare!(
-                dtype,
-                &Setup::default(),
-                &format!("logits {vocab} x {width} cap {softcap:?}"),
-                1.0,
-                |b| {
-                    let x = b.input(40, width, 18);
-                    // 3 of 4 sequences sample; their last rows are 4, 5 and 39.
-                    b.feed_some(&[5, 1, 20, 14], &[true, true, false, true]);
-                    let (mut picked, mut projected) = (b.tensor(4, width), b.tensor(4, 24));
-                    let mut logits = b.dev.logits_tensor(4, vocab)?;
-                    let (head, project) = (b.linear(19, vocab, width), b.linear(20, 24, width));
-                    b.dev.gather(&x, &mut picked)?;
-                    b.dev.linear_gathered(&project, &picked, &mut projected)?;
-                    b.dev.logits(&head, softcap, &picked, &mut logits)?;
-                    Ok(vec![
-                        ("gather", b.dev.read(&picked, 3)?),
-                        ("linear_gathered", b.dev.read(&projected, 3)?),
-                        ("logits", b.dev.read(&logits, 3)?),
-                    ])
-                }
-            );
-        }
-    });
-}
-
-fn samplers() -> Vec<SamplerSpec> {
-    let base = SamplerSpec { temperature: 0.8, seed: 0x1234_5678_9abc_def0, ..Default::default() };
-    let greedy = SamplerSpec::default();
-    let masked: Arc<[TokenId]> = (0..40).map(TokenId).collect();
-    vec![
-        greedy.clone(),
-        base.clone(),
-        SamplerSpec { temperature: 3.0, seed: 7, ..base.clone() },
-        SamplerSpec { top_k: 1, ..base.clone() },
-        SamplerSpec { top_k: 17, ..base.clone() },
-        SamplerSpec { top_k: 1_000_000, ..base.clone() },
-        SamplerSpec { top_p: 0.9, ..base.clone() },
-        SamplerSpec { top_p: 1e-6, ..base.clone() },
-        SamplerSpec { top_p: 0.5, top_k: 40, ..base.clone() },
-        SamplerSpec { min_p: 0.1, ..base.clone() },
-        SamplerSpec { min_p: 0.02, top_k: 50, top_p: 0.8, temperature: 1.5, ..base.clone() },
-        SamplerSpec { repetition_penalty: 1.7, ..greedy.clone() },
-        SamplerSpec { frequency_penalty: 1.5, presence_penalty: -0.5, ..greedy.clone() },
-        SamplerSpec { presence_penalty: 2.0, repetition_penalty: 0.8, top_k: 5, ..base.clone() },
-        SamplerSpec { min_tokens: 4, masked_until_min: masked.clone(), ..greedy },
-        SamplerSpec { min_tokens: 2, masked_until_min: masked, top_p: 0.95, ..base },
-    ]
-}
-
-/// The GPU's tokens against the reference sampler on the GPU's own logits, so that only the sampler is
-/// judged; eight steps, so that counts, outputs and positions move.
-#[test]
-fn sampler_takes_the_reference_tokens() {
-    if !gpu() {
-        return;
-    }
-    for vocab in [50usize, 1003, 32_000, 128_256] {
-        let specs = samplers();
-        let setup = Setup { slots: 2 * specs.len(), ..Setup::default() };
-        let mut b = Bench::<Cuda>::new(DType::F32, &setup);
-        let width = 64;
-        let table = b.table(21, 50, width);
-        let head = b.linear(22, vocab, width);
-        let mut x = b.tensor(setup.step_tokens, width);
-        let mut picked = b.tensor(setup.slots, width);
-        let mut logits = b.dev.logits_tensor(setup.slots, vocab).unwrap();
-        let mut random = Random(23);
-        let prompts: Vec<Vec<u32>> = (0..setup.slots)
-            .map(|n| (0..n % 7 + 1).map(|_| random.next() % 50).collect())
-            .collect();
-        let spec = |slot: usize| &specs[slot % specs.len()];
-        let mut counts: Vec<TokenCounts> = Vec::new();
-        let mut outputs = vec![0u32; setup.slots];
-        for (slot, prompt) in prompts.iter().enumerate() {
-            let tokens: Vec<TokenId> = prompt.iter().map(|&t| TokenId(t)).collect();
-            b.open(slot, &tokens, Arc::new(spec(slot).clone()));
-            counts.push(TokenCounts::new(&tokens, &[]));
-        }
-        let mask: Arc<[u32]> =
-            (0..vocab.div_ceil(32) as u32 - 1).map(|w| w * 0x0101_8421).collect();
-        for step in 0..8 {
-            let lengths: Vec<usize> =
-                prompts.iter().map(|p| if step == 0 { p.len() } else { 1 }).collect();
-            b.feed_prompts(&prompts, &lengths, step == 0);
-            // Rows of the same token have the same logits: positions differ by what the table adds.
-            b.dev.embed(&table, 1.0 + step as f32 * 0.01, &mut x).unwrap();
-            b.dev.gather(&x, &mut picked).unwrap();
-            b.dev.logits(&head, None, &picked, &mut logits).unwrap();
-            let mut all = b.dev.read(&logits, setup.slots).unwrap();
-            // A mask for every slot of the second half, in the later steps.
-            let late: Vec<_> = (setup.slots / 2..setup.slots)
-                .filter(|_| step >= 5)
-                .map(|slot| (SlotId(slot as u32), mask.clone()))
-                .collect();
-            b.dev.sample(&mut logits, &Late { masks: late.clone() }).unwrap();
-            let result = b.dev.collect().unwrap();
-            assert_eq!(result.samples.len(), setup.slots);
-            for (slot, sampled) in result.samples.iter().enumerate() {
-                assert_eq!(sampled.slot, SlotId(slot as u32));
-                let row = &mut all[slot * vocab..(slot + 1) * vocab];
-                let mask = late.iter().find(|(s, _)| *s == sampled.slot).map(|(_, m)| &m[..]);
-                let position = b.length(slot) as u32;
-                let want =
-                    choose(row, spec(slot), Some(&counts[slot]), position, outputs[slot], mask);
-                let got = sampled.tokens[0];
-                assert_eq!(got, want, "vocab {vocab}, step {step}, {:?}", spec(slot));
-                counts[slot].push(want);
-                outputs[slot] += 1;
-            }
-        }
-    }
-}
-
-/// Two steps are enqueued before the first is collected: the second feeds what the first sampled, unseen by
-/// the host, and a slot is closed and opened again meanwhile.
-#[test]
-fn steps_overlap() {
-    if !gpu() {
-        return;
-    }
-    let run = |depth: usize| {
-        let setup = Setup::default();
-        let mut b = Bench::<Cuda>::new(DType::F32, &setup);
-        let (vocab, width) = (97, 32);
-        let (table, head) = (b.table(24, vocab, width), b.linear(25, vocab, width));
-        let mut x = b.tensor(setup.step_tokens, width);
-        let mut picked = b.tensor(setup.slots, width);
-        let mut logits = b.dev.logits_tensor(setup.slots, vocab).unwrap();
-        let mut results = Vec::new();
-        let mut in_flight = 0;
-        for step in 0..40 {
-            if step % 9 == 0 {
-                let spec = SamplerSpec { temperature: 1.0, seed: step, ..Default::default() };
-                b.open(1, &[TokenId(3)], Arc::new(spec));
-            }
-            if step == 0 {
-                b.open(0, &[TokenId(5)], Arc::default());
-            }
-            let chunk =
-                |first: bool| if first { Feed::Chunk(0..1) } else { Feed::Last { count: 1 } };
-            let rows = vec![
-                Row { slot: SlotId(0), feed: chunk(step == 0), sample: true },
-                Row { slot: SlotId(1), feed: chunk(step % 9 == 0), sample: true },
-            ];
-            b.begin(rows, vec![TokenId(5)]);
-            b.dev.embed(&table, 1.0, &mut x).unwrap();
-            b.dev.gather(&x, &mut picked).unwrap();
-            b.dev.logits(&head, None, &picked, &mut logits).unwrap();
-            b.dev.sample(&mut logits, &Late::default()).unwrap();
-            in_flight += 1;
-            if in_flight == depth {
-                results.push(b.dev.collect().unwrap());
-                in_flight -= 1;
-            }
-        }
-        results.extend((0..in_flight).map(|_| b.dev.collect().unwrap()));
-        results
+fn plan(rows: usize, position: usize, pages: usize) -> StepPlan {
+    let slot = SlotId(1);
+    let open = SlotOpen {
+        slot,
+        adapter: AdapterId(0),
+        tokens: Arc::from([]),
+        prompt_tokens: 0,
+        cached_tokens: position as u32,
+        sampler: Arc::default(),
     };
-    let (one, two) = (run(1), run(2));
-    assert_eq!(one.len(), 40);
-    assert_eq!(one, two);
-    // It did feed what it sampled: a stuck token would repeat.
-    let first: Vec<_> = one.iter().map(|r| r.samples[1].tokens[0]).collect();
-    assert!(first.windows(2).any(|w| w[0] != w[1]));
+    // Backwards, so that positions must go through the table.
+    let pages = (1..=pages as u32).rev().map(PageId).collect();
+    StepPlan {
+        step: 1,
+        changes: vec![
+            SlotChange::Open(Box::new(open)),
+            SlotChange::Pages { slot, group: GroupId(0), pages },
+        ],
+        rows: vec![Row { slot, feed: Feed::Chunk(0..rows), sample: true }],
+        chunk_tokens: (0..rows as u32).map(TokenId).collect(),
+    }
 }
 
-/// Plans that the ledger would never make are refused, with a sentence, before anything reaches the GPU.
-#[test]
-fn impossible_plans_are_refused() {
-    if !gpu() {
-        return;
+const NO_KV: KvShape = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: DType::F32 };
+
+/// A tensor with these values, put there by looking up a table.
+fn tensor(dev: &mut Cpu, rows: usize, width: usize, values: &[f32]) -> Tensor {
+    let table = upload(dev, WeightKind::Table, DType::F32, (rows, width), values);
+    let mut out = dev.tensor(rows, width).unwrap();
+    dev.embed(&table, 1.0, &mut out).unwrap();
+    out
+}
+
+#[track_caller]
+fn close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let size = want.iter().fold(1e-3f64, |m, x| m.max(x.abs()));
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(g) - w).abs();
+        assert!(error <= tolerance * size, "{what}: element {i} is {g}, want {w} (largest {size})");
     }
-    let mut b = Bench::<Cuda>::new(DType::F32, &Setup::default());
-    let row = |slot| vec![Row { slot: SlotId(slot), feed: Feed::Last { count: 1 }, sample: true }];
-    assert!(b.try_begin(row(0), vec![]).is_err(), "a slot that is not open");
-    assert!(b.try_begin(row(9999), vec![]).is_err(), "a slot that does not exist");
-    b.changes.push(SlotChange::Close { slot: SlotId(9999) });
-    assert!(b.try_begin(vec![], vec![]).is_err(), "closing what does not exist");
-    let part = HostTensor { dtype: DType::F32, rows: 2, cols: 2, bytes: &[0; 12] };
-    let desc = WeightDesc {
-        name: "w",
-        kind: WeightKind::Linear,
-        outputs: 2,
-        inputs: 2,
-        dtype: DType::F32,
-        transposed: false,
-        source: Source::Parts(vec![part]),
+}
+
+fn act_f64(act: Activation, x: f64) -> f64 {
+    match act {
+        Activation::Relu => x.max(0.0),
+        Activation::Silu | Activation::SiluGated => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh | Activation::GeluTanhGated => {
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            0.5 * x * (1.0 + u.tanh())
+        }
+        Activation::Gelu => unreachable!("graded beside the code"),
+    }
+}
+
+const SHAPES: &[(usize, usize)] =
+    &[(1, 1), (3, 5), (64, 64), (65, 31), (128, 72), (200, 130), (313, 40)];
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+#[test]
+fn linear_equals_f64() {
+    let mut noise = Noise(1);
+    for dtype in DTYPES {
+        for &(n, k) in SHAPES {
+            let rows = 7;
+            let mut dev = device(Isa::detect(), 2, rows, 0, NO_KV);
+            let (x, w, b) = (noise.values(rows * k), noise.values(n * k), noise.values(n));
+            let xt = tensor(&mut dev, rows, k, &x);
+            let weight = upload(&mut dev, WeightKind::Linear, dtype, (n, k), &w);
+            let bias = upload(&mut dev, WeightKind::Vector, DType::F32, (n, 1), &b);
+            let w = rounded(dtype, &w);
+            let sum = |r: usize, o: usize| -> f64 {
+                (0..k).map(|i| f64::from(x[r * k + i]) * f64::from(w[o * k + i])).sum()
+            };
+            let cells = (0..rows).flat_map(|r| (0..n).map(move |o| (r, o)));
+            let plain: Vec<f64> = cells.clone().map(|(r, o)| sum(r, o)).collect();
+            let mut out = dev.tensor(rows, n).unwrap();
+            dev.linear(&weight, None, &xt, &mut out).unwrap();
+            let what = format!("{dtype:?} {n}x{k}");
+            close(&what, &dev.read(&out, rows).unwrap(), &plain, 1e-6);
+            for act in [Activation::Relu, Activation::Silu, Activation::GeluTanh] {
+                let want: Vec<f64> =
+                    cells.clone().map(|(r, o)| act_f64(act, sum(r, o) + f64::from(b[o]))).collect();
+                dev.linear_act(&weight, Some(&bias), act, &xt, &mut out).unwrap();
+                close(&format!("{what} {act:?}"), &dev.read(&out, rows).unwrap(), &want, 1e-6);
+            }
+            // The head: one sampling row, which is the last one.
+            let mut picked = dev.tensor(1, k).unwrap();
+            let mut logits = dev.logits_tensor(1, n).unwrap();
+            dev.gather(&xt, &mut picked).unwrap();
+            dev.logits(&weight, Some(2.0), &picked, &mut logits).unwrap();
+            let want: Vec<f64> = (0..n).map(|o| 2.0 * (sum(rows - 1, o) / 2.0).tanh()).collect();
+            close(&format!("{what} head"), &dev.read(&logits, 1).unwrap(), &want, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn gated_linear_equals_f64() {
+    let mut noise = Noise(2);
+    for &(half, k) in &[(1, 3), (32, 16), (33, 40), (88, 48), (176, 64)] {
+        let rows = 8;
+        let n = 2 * half;
+        let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+        let (x, w, b) = (noise.values(rows * k), noise.values(n * k), noise.values(n));
+        let xt = tensor(&mut dev, rows, k, &x);
+        let weight = upload(&mut dev, WeightKind::GateUp, DType::F32, (n, k), &w);
+        let bias = upload(&mut dev, WeightKind::Vector, DType::F32, (n, 1), &b);
+        let sum = |r: usize, o: usize| -> f64 {
+            let products = (0..k).map(|i| f64::from(x[r * k + i]) * f64::from(w[o * k + i]));
+            products.sum::<f64>() + f64::from(b[o])
+        };
+        for act in [Activation::SiluGated, Activation::GeluTanhGated] {
+            let mut want = Vec::new();
+            for r in 0..rows {
+                want.extend((0..half).map(|o| act_f64(act, sum(r, o)) * sum(r, half + o)));
+            }
+            let mut out = dev.tensor(rows, half).unwrap();
+            dev.linear_act(&weight, Some(&bias), act, &xt, &mut out).unwrap();
+            close(&format!("{act:?} {half}x{k}"), &dev.read(&out, rows).unwrap(), &want, 1e-6);
+        }
+    }
+}
+
+/// Law 12: neither company, nor instruction set, nor threads change a bit.
+#[test]
+fn linear_is_row_invariant() {
+    // The last one is big enough to be shared between threads.
+    let shapes = [(64, 64), (65, 31), (130, 200), (1100, 600)];
+    for (dtype, (n, k)) in DTYPES.into_iter().flat_map(|d| shapes.map(|s| (d, s))) {
+        let mut noise = Noise(3);
+        let most = if n > 1000 { 48 } else { 14 };
+        let (x, w) = (noise.values(most * k), noise.values(n * k));
+        let run = |isa, threads, from: usize, rows: usize| {
+            let mut dev = device(isa, threads, rows, 0, NO_KV);
+            let xt = tensor(&mut dev, rows, k, &x[from * k..(from + rows) * k]);
+            let weight = upload(&mut dev, WeightKind::Linear, dtype, (n, k), &w);
+            let mut out = dev.tensor(rows, n).unwrap();
+            dev.linear(&weight, None, &xt, &mut out).unwrap();
+            dev.read(&out, rows).unwrap()
+        };
+        let scalar = Isa::all()[0];
+        let want = run(scalar, 1, 0, most);
+        for isa in Isa::all() {
+            let what = format!("{} {dtype:?} {n}x{k}", isa.name());
+            let counts = if n > 1000 { vec![1, 6, 11, most] } else { (1..=most).collect() };
+            for rows in counts {
+                let got = run(isa, 1 + rows % 3, 0, rows);
+                assert!(got == want[..rows * n], "{what}: {rows} rows");
+            }
+            let row = most / 2;
+            assert!(run(isa, 2, row, 1) == want[row * n..(row + 1) * n], "{what}: row {row} alone");
+        }
+    }
+}
+
+#[test]
+fn norms_equal_f64() {
+    let mut noise = Noise(4);
+    for width in [1, 5, 16, 33, 768] {
+        let rows = 3;
+        let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+        let (x, d) = (noise.values(rows * width), noise.values(rows * width));
+        let (w, b) = (noise.values(width), noise.values(width));
+        let delta = tensor(&mut dev, rows, width, &d);
+        for kind in [NormKind::Rms, NormKind::RmsPlusOne, NormKind::Layer] {
+            let vector = |dev: &mut Cpu, v: &[f32]| {
+                upload(dev, WeightKind::Vector, DType::F32, (width, 1), v)
+            };
+            let weight = vector(&mut dev, &w);
+            let bias = (kind == NormKind::Layer).then(|| vector(&mut dev, &b));
+            let norm = Norm { kind, eps: 1e-5, weight, bias };
+            let mut residual = tensor(&mut dev, rows, width, &x);
+            let mut out = dev.tensor(rows, width).unwrap();
+            let plain: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+            dev.norm(&norm, &residual, &mut out).unwrap();
+            let want = norm_f64(kind, width, &plain, &w, &b);
+            close(&format!("{kind:?} {width}"), &dev.read(&out, rows).unwrap(), &want, 2e-6);
+            let added: Vec<f64> = x.iter().zip(&d).map(|(x, d)| f64::from(x + d)).collect();
+            dev.add_norm(&norm, &delta, &mut residual, &mut out).unwrap();
+            let want = norm_f64(kind, width, &added, &w, &b);
+            close(&format!("add {kind:?} {width}"), &dev.read(&out, rows).unwrap(), &want, 2e-6);
+            close("residual", &dev.read(&residual, rows).unwrap(), &added, 1e-7);
+        }
+    }
+}
+
+fn norm_f64(kind: NormKind, width: usize, x: &[f64], w: &[f32], b: &[f32]) -> Vec<f64> {
+    let n = width as f64;
+    let row = |row: &[f64]| -> Vec<f64> {
+        let mean = if kind == NormKind::Layer { row.iter().sum::<f64>() / n } else { 0.0 };
+        let var = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+        let one = if kind == NormKind::RmsPlusOne { 1.0 } else { 0.0 };
+        let bias = |i: usize| if kind == NormKind::Layer { f64::from(b[i]) } else { 0.0 };
+        let scaled = |(i, x): (usize, &f64)| {
+            (x - mean) / (var + 1e-5).sqrt() * (f64::from(w[i]) + one) + bias(i)
+        };
+        row.iter().enumerate().map(scaled).collect()
     };
-    assert!(b.dev.upload(desc).is_err(), "a part of the wrong size");
-    assert!(tolerance(DType::F32) < tolerance(DType::F16));
+    x.chunks(width).flat_map(row).collect()
+}
+
+#[test]
+fn attention_equals_f64() {
+    let plain =
+        AttnSpec { heads: 4, kv_heads: 2, head_dim: 24, scale: 0.3, window: None, softcap: None };
+    let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0 };
+    let partial = Rope { rotary_dim: 8, inv_freq: inverse(8), magnitude: 1.25 };
+    let wide = AttnSpec { heads: 2, kv_heads: 2, head_dim: 80, ..plain.clone() };
+    let cases = [
+        (plain.clone(), None),
+        (plain.clone(), Some(rope)),
+        (AttnSpec { window: Some(19), softcap: Some(1.5), ..plain.clone() }, Some(partial)),
+        (AttnSpec { heads: 3, kv_heads: 1, head_dim: 32, ..plain }, None),
+        (wide, None),
+    ];
+    for (n, (spec, rope)) in cases.iter().enumerate() {
+        for dtype in DTYPES {
+            let rows = 53;
+            let kv = KvShape { layers: 2, kv_heads: spec.kv_heads, head_dim: spec.head_dim, dtype };
+            let mut dev = device(Isa::detect(), 2, rows, 0, kv);
+            let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+            let width = q + 2 * kv;
+            let x = Noise(5).values(rows * width);
+            let mut qkv = tensor(&mut dev, rows, width, &x);
+            let mut out = dev.tensor(rows, q).unwrap();
+            dev.rope_store(1, spec, rope.as_ref(), &mut qkv).unwrap();
+            dev.attend(1, spec, &qkv, &mut out).unwrap();
+            let want = attention_f64(spec, rope.as_ref(), width, &x);
+            let tolerance = match dtype {
+                DType::F32 => 3e-6,
+                DType::F16 => 2e-3,
+                DType::BF16 => 2e-2,
+            };
+            let what = format!("case {n} {dtype:?}");
+            close(&what, &dev.read(&out, rows).unwrap(), &want, tolerance);
+        }
+    }
+}
+
+fn inverse(rotary: usize) -> Vec<f32> {
+    (0..rotary / 2).map(|i| 10000f32.powf(-((2 * i) as f32) / rotary as f32)).collect()
+}
+
+fn attention_f64(spec: &AttnSpec, rope: Option<&Rope>, width: usize, x: &[f32]) -> Vec<f64> {
+    let (d, rows) = (spec.head_dim, x.len() / width);
+    let head = |row: usize, head: usize| -> Vec<f64> {
+        let start = row * width + head * d;
+        let mut v: Vec<f64> = x[start..start + d].iter().map(|&x| f64::from(x)).collect();
+        if let Some(rope) = rope.filter(|_| head < spec.heads + spec.kv_heads) {
+            let half = rope.rotary_dim / 2;
+            for i in 0..half {
+                let (sin, cos) = (row as f64 * f64::from(rope.inv_freq[i])).sin_cos();
+                let (a, b, m) = (v[i], v[i + half], f64::from(rope.magnitude));
+                (v[i], v[i + half]) = ((a * cos - b * sin) * m, (b * cos + a * sin) * m);
+            }
+        }
+        v
+    };
+    let mut want = Vec::new();
+    for row in 0..rows {
+        for h in 0..spec.heads {
+            let kv = h / (spec.heads / spec.kv_heads);
+            let q = head(row, h);
+            let visible: Vec<usize> =
+                (0..=row).filter(|j| spec.window.is_none_or(|w| row - j < w)).collect();
+            let weight = |j: usize| {
+                let k = head(j, spec.heads + kv);
+                let s = q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() * f64::from(spec.scale);
+                let cap = spec.softcap.map(f64::from);
+                cap.map_or(s, |cap| cap * (s / cap).tanh()).exp()
+            };
+            let weights: Vec<f64> = visible.iter().map(|&j| weight(j)).collect();
+            let total: f64 = weights.iter().sum();
+            let mut out = vec![0.0; d];
+            for (&j, p) in visible.iter().zip(weights) {
+                let v = head(j, spec.heads + spec.kv_heads + kv);
+                out.iter_mut().zip(v).for_each(|(o, v)| *o += p / total * v);
+            }
+            want.extend(out);
+        }
+    }
+    want
+}
+
+/// Positions come from the slot's length, ids from the chunk; out of range is an error, not a
+/// crash.
+#[test]
+fn lookups_and_their_limits() {
+    let mut dev = device(Isa::detect(), 1, 3, 5, NO_KV);
+    let mut out = dev.tensor(3, 2).unwrap();
+    let table: Vec<f32> = (0..20).map(|x| x as f32).collect();
+    let tied = upload(&mut dev, WeightKind::TableAndLinear, DType::BF16, (10, 2), &table);
+    dev.embed(&tied, 2.0, &mut out).unwrap();
+    assert_eq!(dev.read(&out, 3).unwrap(), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+    dev.add_positions(&tied, 2, &mut out).unwrap();
+    assert_eq!(dev.read(&out, 3).unwrap(), [14.0, 17.0, 20.0, 23.0, 26.0, 29.0]);
+    assert!(dev.add_positions(&tied, 3, &mut out).is_err(), "position 7 + 3 of 10");
+    let short = upload(&mut dev, WeightKind::Table, DType::F32, (2, 2), &table[..4]);
+    assert!(dev.embed(&short, 1.0, &mut out).is_err(), "token 2 of 2");
+    assert!(dev.begin(&plan(4, 0, 1)).is_err(), "4 tokens of 3");
 }

@@ -1,22 +1,26 @@
-//! THE MUSCLE: the contract of a device, one page of fused verbs. `model::decoder` is written against
-//! this trait once and runs on every device: `cpu` (truth), `trace` (accountant), `cuda` (speed).
-//! `engine` starts and ends steps. A device imports no other room; of a model it sees only shapes.
+//! THE MUSCLE: the contract of a device, one page of fused verbs. `model::decoder` is written
+//! against this trait once and runs on every device: `cpu` (truth), `trace` (accountant), `cuda`
+//! (speed). `engine` starts and ends steps. A device imports no other room; of a model it sees only
+//! shapes.
 //!
 //! # A step
-//! `begin(plan)` applies the slot changes and makes the plan the *current batch*: a flat list of token
-//! rows (each with token id, position, slot), in the plan's order. The verbs then run over the current
-//! batch; `R` in their docs is its number of token rows, `S` its number of sampling rows. `sample`
-//! ends the enqueueing, `collect` waits for the oldest step that was not yet collected.
-//! Verbs are asynchronous: an error may surface at any later call. After an error the device is lost.
+//! `begin(plan)` applies the slot changes and makes the plan the *current batch*: a flat list of
+//! token rows (each with token id, position, slot), in the plan's order. The verbs then run over
+//! the current batch; `R` in their docs is its number of token rows, `S` its number of sampling
+//! rows. `sample` ends the enqueueing, `collect` waits for the oldest step that was not yet
+//! collected. Verbs are asynchronous: an error may surface at any later call. After an error the
+//! device is lost.
 //!
 //! # Slot rows
-//! Each slot has a row that lives on the device between steps: page table per group, length (positions
-//! whose K and V are in pages), last sampled token, sampler, and, if `SamplerSpec::needs_counts`, sparse
-//! counts of prompt and output tokens. Only `begin` and `sample` change it.
+//! Each slot has a row that lives on the device between steps: page table per group, length
+//! (positions whose K and V are in pages), last sampled token, sampler, and, if
+//! `SamplerSpec::needs_counts`, sparse counts of prompt and output tokens. Only `begin` and
+//! `sample` change it.
 //!
 //! # Numbers
-//! Activations have the device's own precision (f32 on cpu). Logits, norms' sums and softmax are f32.
-//! Out of a linear's accumulation order nothing may depend on R: batch mix must not change CPU tokens.
+//! Activations have the device's own precision (f32 on cpu). Logits, norms' sums and softmax are
+//! f32. Out of a linear's accumulation order nothing may depend on R: batch mix must not change CPU
+//! tokens.
 
 pub mod cpu;
 #[cfg(feature = "cuda")]
@@ -198,8 +202,8 @@ pub struct AttnSpec {
     pub softcap: Option<f32>,
 }
 
-/// The verbs. `Tensor` is a buffer of `[rows, width]` activations on the device, made once at load so
-/// that its address never changes; a verb touches only the first R (or S) rows.
+/// The verbs. `Tensor` is a buffer of `[rows, width]` activations on the device, made once at load
+/// so that its address never changes; a verb touches only the first R (or S) rows.
 pub trait Device: Send + 'static {
     type Tensor: Send;
     type Weight: Send;
@@ -221,8 +225,8 @@ pub trait Device: Send + 'static {
 
     /// Apply `plan.changes`, then make its rows the current batch.
     fn begin(&mut self, plan: &StepPlan) -> Result<()>;
-    /// Choose one token per sampling row by the slots' samplers (order of steps: `SamplerSpec`) from
-    /// logits `[S, vocab]`; it becomes the slot's last token and is counted.
+    /// Choose one token per sampling row by the slots' samplers (order of steps: `SamplerSpec`)
+    /// from logits `[S, vocab]`; it becomes the slot's last token and is counted.
     fn sample(&mut self, logits: &mut Self::Tensor, late: &Late) -> Result<()>;
     /// Wait for the oldest sampled step that was not collected.
     fn collect(&mut self) -> Result<StepResult>;
@@ -270,8 +274,8 @@ pub trait Device: Send + 'static {
         x: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
-    /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v: rotate q and k by their positions (no rope: leave
-    /// them), then write k and v of `layer` to the slots' pages of group 0.
+    /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v: rotate q and k by their positions (no rope:
+    /// leave them), then write k and v of `layer` to the slots' pages of group 0.
     fn rope_store(
         &mut self,
         layer: usize,

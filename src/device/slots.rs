@@ -1,5 +1,5 @@
-//! Slot rows and the current batch, for devices that keep them on the host (`cpu`, `trace`): what lives
-//! between steps, and what a step runs over. It knows no activations and no pages' contents.
+//! Slot rows and the current batch, for devices that keep them on the host (`cpu`, `trace`): what
+//! lives between steps, and what a step runs over. It knows no activations and no pages' contents.
 
 use std::sync::Arc;
 

@@ -125,6 +125,12 @@ impl Engine {
         self.in_flight.load(Ordering::Acquire)
     }
 
+    /// Start what [`Engine::drain`] does and return at once.
+    pub fn begin_drain(&self, patience: Duration) {
+        self.health.drain();
+        let _ = self.commands.send(Command::Drain { deadline: Instant::now() + patience });
+    }
+
     /// Refuse new requests, let those in flight finish, after `patience` fail the rest with UNAVAILABLE,
     /// join all threads, give memory back.
     pub fn drain(mut self, patience: Duration) {
@@ -135,7 +141,7 @@ impl Engine {
         self.health.drain();
         // Long prompts first: what they hold still becomes requests.
         self.long_prompts = None;
-        let _ = self.commands.send(Command::Drain { deadline: Instant::now() + patience });
+        self.begin_drain(patience);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

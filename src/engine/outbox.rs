@@ -202,7 +202,13 @@ impl Outbox {
     /// Turn a request's pending tokens into text and say what is to be said.
     fn answer(&mut self, id: RequestId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let reason = stream.advance();
+        let mut reason = stream.advance();
+        if reason.is_none() && stream.due() {
+            let answer = stream.take_answer(None);
+            stream.client.respond(answer);
+            // What had to wait for the first token's answer.
+            reason = stream.advance();
+        }
         if let Some(reason) = reason {
             let Some(mut stream) = self.streams.remove(&id) else { return };
             if stream.progress.finish.is_none() {
@@ -247,13 +253,17 @@ fn observe_token(observer: &dyn Observer, stream: &mut Stream, at: Instant) {
 
 impl Stream {
     /// Detokenise the pending tokens. Some(reason) if the request ends here, by the engine's word or by a
-    /// stop string; tokens behind a stop string are dropped and not counted.
+    /// stop string; tokens behind a stop string are dropped and not counted. A stream's first token is
+    /// taken alone: it is never late for later ones, and a stream of several tokens is always several
+    /// answers, however fast they come.
     fn advance(&mut self) -> Option<FinishReason> {
         let progress = &mut self.progress;
         progress.touched = false;
-        let finish = progress.finish;
-        let last = progress.pending.len().saturating_sub(1);
-        for (i, token) in progress.pending.drain(..).enumerate() {
+        let first = self.stream && progress.tokens == 0;
+        let take = if first { progress.pending.len().min(1) } else { progress.pending.len() };
+        let finish = progress.finish.filter(|_| take == progress.pending.len());
+        let last = take.saturating_sub(1);
+        for (i, token) in progress.pending.drain(..take).enumerate() {
             progress.tokens += 1;
             let dropped = i == last && finish.is_some_and(|f| f.by_token);
             if self.text.push(token, dropped, &mut progress.text) {

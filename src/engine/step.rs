@@ -223,10 +223,12 @@ impl Core {
     /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop ids
     /// once `min_tokens` are there, then the length.
     fn settle(&mut self, result: &StepResult) {
-        for Arrival { id, token, .. } in self.scheduler.commit(result) {
+        for Arrival { id, token, at_limit } in self.scheduler.commit(result) {
             let Some(live) = self.live.get_mut(&id) else { continue };
             live.outputs += 1;
-            let finish = live.rules.check(live.outputs, token);
+            // `min_tokens` may ask for more than the model's length has room for: the limit wins.
+            let length = Finish { reason: FinishReason::Length, by_token: false };
+            let finish = live.rules.check(live.outputs, token).or(at_limit.then_some(length));
             self.outgoing[live.outbox].push(Event::Token { id, token, finish });
             if finish.is_some() {
                 self.live.remove(&id);

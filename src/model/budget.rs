@@ -1,5 +1,5 @@
-//! How many KV pages a device can hold, by arithmetic: the trace device loads the model and counts, no
-//! profiling run is needed. Called by `engine` at load; it asks nothing of the real device.
+//! How many KV pages a device can hold, by arithmetic: the trace device loads the model and counts,
+//! no profiling run is needed. Called by `engine` at load; it asks nothing of the real device.
 
 use super::config::ModelSpec;
 use super::decoder::Decoder;
@@ -35,8 +35,8 @@ const CPU_POOL_BYTES: u64 = 4 << 30;
 /// Below this a pool is not worth making smaller.
 const CPU_SMALL_POOL_BYTES: u64 = 64 << 20;
 
-/// What a model holds on a device under `limits`, and what one full step launches. `limits.pages` may be
-/// anything. `activation` is the device's own type: F32 on cpu.
+/// What a model holds on a device under `limits`, and what one full step launches. `limits.pages`
+/// may be anything. `activation` is the device's own type: F32 on cpu.
 ///
 /// # Errors
 /// None for a spec that [`ModelSpec::read`] made and limits of at least one slot and token.
@@ -90,8 +90,8 @@ fn full_step(limits: &Limits, per_slot: usize) -> StepPlan {
 /// Pages on a GPU: its share of the memory, less what the model holds.
 ///
 /// # Errors
-/// Unavailable: less memory is free than the share. InvalidArgument: nothing is left, or less than one
-/// request of `max_model_len` tokens needs. The texts are the incumbent's.
+/// Unavailable: less memory is free than the share. InvalidArgument: nothing is left, or less than
+/// one request of `max_model_len` tokens needs. The texts are the incumbent's.
 pub fn gpu_pool(
     device: &DeviceInfo,
     held: &Held,
@@ -123,9 +123,9 @@ fn share(device: &DeviceInfo, options: &PoolOptions) -> Result<u64> {
 }
 
 /// Pages on the CPU, where memory is shared with everything else and taken only as it is touched:
-/// `gpu_memory_utilization` has no say. Without an override the pool holds all slots at a quarter of
-/// their longest length (sequences seldom all grow to it, and preemption covers the rest), or 64 MiB
-/// worth of them if that is more, and never more than 4 GiB or a quarter of the memory.
+/// `gpu_memory_utilization` has no say. Without an override the pool holds all slots at a quarter
+/// of their longest length (sequences seldom all grow to it, and preemption covers the rest), or 64
+/// MiB worth of them if that is more, and never more than 4 GiB or a quarter of the memory.
 ///
 /// # Errors
 /// InvalidArgument: less than one request of `max_model_len` tokens needs.
@@ -151,17 +151,17 @@ fn size(available: u64, options: &PoolOptions, limits: &Limits) -> Result<PoolSi
     };
     if pages <= 1 {
         return Err(invalid!(
-            "No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when \
-             initializing the engine."
+            "No available memory for the cache blocks. Try increasing `gpu_memory_utilization` \
+             when initializing the engine."
         ));
     }
     // The null page holds no tokens.
     let needed = 1 + limits.max_model_len.div_ceil(limits.page_size) as u64;
     if pages < needed {
         return Err(invalid!(
-            "To serve at least one request with the models's max seq len ({}), ({:.2} GiB KV cache is \
-             needed, which is larger than the available KV cache memory ({:.2} GiB). Based on the \
-             available memory, the estimated maximum model length is {}. Try increasing \
+            "To serve at least one request with the models's max seq len ({}), ({:.2} GiB KV cache \
+             is needed, which is larger than the available KV cache memory ({:.2} GiB). Based on \
+             the available memory, the estimated maximum model length is {}. Try increasing \
              `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine.",
             limits.max_model_len,
             gib(needed * page_bytes),

@@ -1,6 +1,6 @@
-//! config.json (and generation_config.json) -> [`ModelSpec`]: every shape and rule of a model, checked,
-//! so that `decoder` never meets a bad one. Called by `engine` at load. It knows no tensor and no device
-//! beyond the element types it is told are supported.
+//! config.json (and generation_config.json) -> [`ModelSpec`]: every shape and rule of a model,
+//! checked, so that `decoder` never meets a bad one. Called by `engine` at load. It knows no tensor
+//! and no device beyond the element types it is told are supported.
 
 use std::path::Path;
 
@@ -104,7 +104,7 @@ impl ModelSpec {
             None => heads,
         };
         let head_dim = head_dim(config, hidden, heads)?;
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             return Err(invalid!(
                 "config.json: {} {heads} is not a multiple of num_key_value_heads {kv_heads}.",
                 keys.heads
@@ -335,10 +335,10 @@ fn dimension(config: &Map<String, Value>, key: &str) -> Result<usize> {
 fn head_dim(config: &Map<String, Value>, hidden: usize, heads: usize) -> Result<usize> {
     match optional_dimension(config, "head_dim")? {
         Some(d) => Ok(d),
-        None if hidden % heads == 0 => Ok(hidden / heads),
+        None if hidden.is_multiple_of(heads) => Ok(hidden / heads),
         None => Err(invalid!(
-            "config.json: hidden size {hidden} is not a multiple of the {heads} attention heads and \
-             'head_dim' is missing."
+            "config.json: hidden size {hidden} is not a multiple of the {heads} attention heads \
+             and 'head_dim' is missing."
         )),
     }
 }
@@ -377,8 +377,8 @@ pub fn parse_dtype(name: &str) -> Option<DType> {
     }
 }
 
-/// `auto` keeps 16-bit types; float32 becomes the device's first choice (float32 on CPU, bfloat16 on
-/// GPUs), as does a type that the device lacks.
+/// `auto` keeps 16-bit types; float32 becomes the device's first choice (float32 on CPU, bfloat16
+/// on GPUs), as does a type that the device lacks.
 fn choose_dtype(config: &Map<String, Value>, options: &SpecOptions) -> Result<DType> {
     let first = options.supported.first().copied().unwrap_or(DType::F32);
     if !matches!(options.dtype, "" | "auto") {

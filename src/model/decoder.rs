@@ -1,6 +1,6 @@
-//! THE forward pass, written once over [`Device`]. `engine` loads a [`Decoder`] and drives it step by
-//! step. Families differ in data ([`ModelSpec`], [`Weights`]), never in code. It knows no tokens' values,
-//! no pages, no graphs and no streams.
+//! THE forward pass, written once over [`Device`]. `engine` loads a [`Decoder`] and drives it step
+//! by step. Families differ in data ([`ModelSpec`], [`Weights`]), never in code. It knows no
+//! tokens' values, no pages, no graphs and no streams.
 
 use super::config::ModelSpec;
 use super::load::{self, Weights};
@@ -19,8 +19,8 @@ pub struct Decoder<D: Device> {
     buffers: Buffers<D::Tensor>,
 }
 
-/// Activations, `[step_tokens, _]` up to `attn` and `[slots, _]` from `picked` on. Made once, so that
-/// their addresses never change.
+/// Activations, `[step_tokens, _]` up to `attn` and `[slots, _]` from `picked` on. Made once, so
+/// that their addresses never change.
 struct Buffers<T> {
     /// Token vectors as wide as the table; only where a projection follows.
     embedded: Option<T>,
@@ -101,8 +101,8 @@ impl<D: Device> Decoder<D> {
         dev.sample(&mut self.buffers.logits, late)
     }
 
-    /// The first `rows` rows of the last step's logits, `[rows, vocab]`, in the order of its sampling
-    /// rows. Waits. A device may change them while it samples, so read before.
+    /// The first `rows` rows of the last step's logits, `[rows, vocab]`, in the order of its
+    /// sampling rows. Waits. A device may change them while it samples, so read before.
     pub fn logits(&self, dev: &mut D, rows: usize) -> Result<Vec<f32>> {
         dev.read(&self.buffers.logits, rows)
     }
@@ -160,8 +160,9 @@ impl<D: Device> Decoder<D> {
 }
 
 impl<T> Buffers<T> {
-    /// Between two blocks: add the block's output, norm. In norm-after models the normed vectors are
-    /// the residual that goes on, so the two buffers change roles; an even number of times per layer.
+    /// Between two blocks: add the block's output, norm. In norm-after models the normed vectors
+    /// are the residual that goes on, so the two buffers change roles; an even number of times per
+    /// layer.
     fn seam<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,

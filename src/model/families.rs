@@ -1,6 +1,6 @@
-//! One row of data per architecture: which config keys, which tensor names, which norm, positions and
-//! biases. `config` reads the keys, `decoder` the names. A new family of the plain kind is a new row
-//! here and no new code. It never touches a file or a device.
+//! One row of data per architecture: which config keys, which tensor names, which norm, positions
+//! and biases. `config` reads the keys, `decoder` the names. A new family of the plain kind is a
+//! new row here and no new code. It never touches a file or a device.
 
 use crate::device::{Activation, NormKind};
 

@@ -1,5 +1,5 @@
-//! A family's names and a spec's shapes -> weights on a device. Called by `decoder` alone; the forward
-//! pass is not its business, nor are files: it asks [`Checkpoint`] for tensors by name.
+//! A family's names and a spec's shapes -> weights on a device. Called by `decoder` alone; the
+//! forward pass is not its business, nor are files: it asks [`Checkpoint`] for tensors by name.
 
 use super::config::ModelSpec;
 use super::families::{Names, Positions};
@@ -13,8 +13,8 @@ pub struct Linear<W> {
     pub bias: Option<W>,
 }
 
-/// One layer. Its norms are named by what they follow, so that norm-before and norm-after models run
-/// the same code: before a block means after the previous one.
+/// One layer. Its norms are named by what they follow, so that norm-before and norm-after models
+/// run the same code: before a block means after the previous one.
 pub struct Layer<W> {
     pub qkv: Linear<W>,
     pub attn_out: Linear<W>,
@@ -135,7 +135,7 @@ impl<'a, D: Device> Loader<'a, D> {
         width: usize,
     ) -> Result<D::Weight> {
         let name = format!("{}.weight", self.name(name));
-        let parts = self.parts(&[name.clone()], &[rows], width, false)?;
+        let parts = self.parts(std::slice::from_ref(&name), &[rows], width, false)?;
         self.upload(&name, kind, rows, width, false, parts)
     }
 
@@ -151,8 +151,8 @@ impl<'a, D: Device> Loader<'a, D> {
         self.upload(name, WeightKind::Linear, vocab, width, false, parts)
     }
 
-    /// `names` stacked along the outputs (without `.weight`); if fewer than `outputs`, the first holds
-    /// them all.
+    /// `names` stacked along the outputs (without `.weight`); if fewer than `outputs`, the first
+    /// holds them all.
     fn linear(
         &mut self,
         names: &[String],
@@ -193,7 +193,7 @@ impl<'a, D: Device> Loader<'a, D> {
     fn norm_vector(&mut self, name: String, default: f32) -> Result<D::Weight> {
         let hidden = self.spec.hidden;
         let parts = match self.spec.norm_affine {
-            true => self.parts(&[name.clone()], &[hidden], 1, false)?,
+            true => self.parts(std::slice::from_ref(&name), &[hidden], 1, false)?,
             false => None,
         };
         let source = parts.or(Some(Source::Constant(default)));

@@ -1,5 +1,5 @@
-//! THE NET: what a checkpoint is and how its forward pass goes. `engine` calls it, it calls `device`
-//! only. It never knows requests, pages' owners or which device it runs on.
+//! THE NET: what a checkpoint is and how its forward pass goes. `engine` calls it, it calls
+//! `device` only. It never knows requests, pages' owners or which device it runs on.
 //!
 //! | file | holds |
 //! |---|---|

@@ -14,8 +14,8 @@ struct Raw<'a> {
     scaling: Option<&'a Map<String, Value>>,
 }
 
-/// The rope of a model with heads of `head_dim`: `rope_parameters` (transformers 5), else `rope_theta`
-/// and `rope_scaling` (4).
+/// The rope of a model with heads of `head_dim`: `rope_parameters` (transformers 5), else
+/// `rope_theta` and `rope_scaling` (4).
 ///
 /// # Errors
 /// A scaling that is not default, linear or llama3; a factor that is not a positive number.
@@ -28,7 +28,7 @@ pub fn from_config(config: &Map<String, Value>, head_dim: usize) -> Result<Rope>
         .and_then(Value::as_f64)
         .unwrap_or(1.0);
     let rotary_dim = (head_dim as f64 * partial) as usize;
-    if rotary_dim == 0 || rotary_dim % 2 != 0 || rotary_dim > head_dim {
+    if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
         return Err(invalid!(
             "config.json: rotary dimensions must be even and at most head_dim {head_dim}, got \
              {rotary_dim} (partial_rotary_factor {partial})."
@@ -49,7 +49,8 @@ pub fn from_config(config: &Map<String, Value>, head_dim: usize) -> Result<Rope>
     Ok(Rope { rotary_dim, inv_freq, magnitude: 1.0 })
 }
 
-/// By how much `max_position_embeddings` grows: the factor, except for llama3, which counts it already.
+/// By how much `max_position_embeddings` grows: the factor, except for llama3, which counts it
+/// already.
 pub fn length_factor(config: &Map<String, Value>) -> Result<f64> {
     let raw = raw(config)?;
     match (raw.kind, raw.scaling) {
@@ -83,7 +84,8 @@ fn raw(config: &Map<String, Value>) -> Result<Raw<'_>> {
 }
 
 /// Llama 3.1: long waves are slowed by `factor`, short ones kept, those between blended. A wave's
-/// length is 2 pi / f positions, the borders are the original length over the two frequency factors.
+/// length is 2 pi / f positions, the borders are the original length over the two frequency
+/// factors.
 fn stretch_llama3(inv_freq: &mut [f64], s: &Map<String, Value>) -> Result<()> {
     let factor = number(s, "factor")?;
     let (low, high) = (number(s, "low_freq_factor")?, number(s, "high_freq_factor")?);

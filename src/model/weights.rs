@@ -1,8 +1,10 @@
-//! Checkpoint files: safetensors, one or several, mapped into memory and checked before use. Called by
-//! `decoder` while it loads; dropped when the device has its copy. It never knows what a tensor is for.
+//! Checkpoint files: safetensors, one or several, mapped into memory and checked before use. Called
+//! by `decoder` while it loads; dropped when the device has its copy. It never knows what a tensor
+//! is for.
 //!
-//! Nothing in a file is believed: header length, JSON, offsets and sizes are checked against the file's
-//! length (by the safetensors crate) when it is opened, dtype and shape when a tensor is asked for.
+//! Nothing in a file is believed: header length, JSON, offsets and sizes are checked against the
+//! file's length (by the safetensors crate) when it is opened, dtype and shape when a tensor is
+//! asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -43,13 +45,13 @@ const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 
 impl Checkpoint {
-    /// Open the files that `model.safetensors.index.json` names, else `model.safetensors`, else every
-    /// other `*.safetensors` beside it. `consolidated*` (a second copy in another layout) is left out,
-    /// subfolders such as `original/` are never looked at.
+    /// Open the files that `model.safetensors.index.json` names, else `model.safetensors`, else
+    /// every other `*.safetensors` beside it. `consolidated*` (a second copy in another layout) is
+    /// left out, subfolders such as `original/` are never looked at.
     ///
     /// # Errors
-    /// NotFound: the folder or a file is not there. InvalidArgument: a file is truncated, its header
-    /// lies, or two files hold the same tensor. The message starts with the file's path.
+    /// NotFound: the folder or a file is not there. InvalidArgument: a file is truncated, its
+    /// header lies, or two files hold the same tensor. The message starts with the file's path.
     pub fn open(dir: &Path) -> Result<Checkpoint> {
         let mut checkpoint =
             Checkpoint { dir: dir.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
@@ -66,8 +68,9 @@ impl Checkpoint {
         if length < 8 {
             return Err(invalid!("{shown}: {length} bytes are too few for a safetensors file."));
         }
-        // SAFETY: the map is read-only and private to this struct. A checkpoint that another process
-        // shortens while we load would end the process; safetensors readers all share that limit.
+        // SAFETY: the map is read-only and private to this struct. A checkpoint that another
+        // process shortens while we load would end the process; safetensors readers all share that
+        // limit.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| io_error(&path, &e))?;
         let parsed = SafeTensors::deserialize(&map).map_err(|e| {
             invalid!("{shown}: not a whole safetensors file ({length} bytes): {e}.")
@@ -94,7 +97,8 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    /// The element type of the largest tensor: what the checkpoint "is", if config.json does not say.
+    /// The element type of the largest tensor: what the checkpoint "is", if config.json does not
+    /// say.
     pub fn stored_dtype(&self) -> Option<DType> {
         let largest = self.tensors.values().max_by_key(|e| e.bytes.len())?;
         dtype_of(largest.dtype)

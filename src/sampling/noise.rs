@@ -11,8 +11,8 @@
 //! |---|---|
 //! | key 0, key 1 | low, high half of `seed` |
 //! | counter 0 | `token / 4` |
-//! | counter 1 | `position`: tokens of the sequence before the one that is chosen (prompt and output) |
-//! | counter 2 | 0: noise of the sampler. Other values are for later purposes (accepting drafts, …) |
+//! | counter 1 | `position`: tokens (prompt, output) before the one that is chosen |
+//! | counter 2 | 0: the sampler. Other values are for later purposes (drafts, …) |
 //! | counter 3 | 0 |
 //!
 //! Token `t` uses output word `x = out[t % 4]`, and then, in f32:

@@ -5,7 +5,8 @@
 //! 2. `min_tokens`: while fewer outputs than that, `masked_until_min` are -inf
 //! 3. repetition, frequency, presence penalty
 //! 4. `temperature` 0: argmax, lowest id wins a tie. Otherwise divide by it, then
-//!    min_p, top_k, top_p, then argmax of logit + Gumbel noise keyed by (seed, position).
+//!    min_p, top_k, top_p, then argmax of logit + Gumbel noise keyed by (seed, position of the
+//!    chosen token), as [`super::noise`] says; lowest id wins a tie.
 
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ pub struct SamplerSpec {
     pub temperature: f32,
     /// Keep the k largest logits, ties with the k-th kept. 0 = off.
     pub top_k: u32,
-    /// (0, 1], 1 = off. Over the survivors of top_k, renormalised; the largest always stays.
+    /// (0, 1], 1 = off. Over the survivors of min_p and top_k, renormalised: a logit stays if less
+    /// than top_p of the mass lies strictly above it. So the largest always stays, ties together.
     pub top_p: f32,
     /// [0, 1], 0 = off. Drops logits < max + ln(min_p), after temperature.
     pub min_p: f32,

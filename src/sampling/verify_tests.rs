@@ -206,3 +206,174 @@ fn legal_but_not_built() {
         assert_eq!(parse(empty), Ok(SamplingParams::default()));
     }
 }
+
+/// Requests that the incumbent refused, with the reasons that it wrote to its log.
+#[test]
+fn recorded_refusals() {
+    for (text, reason) in [
+        (
+            r#"{"temperature": 0, "max_tokens": 0}"#,
+            "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)",
+        ),
+        (
+            r#"{"temperature": 0, "max_tokens": 3, "stop": [""]}"#,
+            "stop cannot contain an empty string.",
+        ),
+        (
+            r#"{"temperature": 0, "n": 2, "max_tokens": 4}"#,
+            "n must be 1 when using greedy sampling, got 2.",
+        ),
+        (
+            r#"{"temperature": 0, "max_tokens": 4, "truncate_prompt_tokens": -1}"#,
+            "Unexpected keyword argument 'truncate_prompt_tokens'",
+        ),
+        (
+            r#"{"temperature": 0, "guided_decoding": {"choice": ["a", "b"]}}"#,
+            "Unexpected keyword argument 'guided_decoding'",
+        ),
+        (r#"{"temperature": 0, "foo": 1}"#, "Unexpected keyword argument 'foo'"),
+        (r#"{"temperature": "hot"}"#, "could not convert string to float: 'hot'"),
+        (
+            r#"{"temperature": 0, "top_p": 2}"#,
+            "top_p must be in (0, 1], got 2.0. (parameter=top_p, value=2.0)",
+        ),
+        (r#"{"temperature": 0, "min_p": 2}"#, "min_p must be in [0, 1], got 2.0."),
+        (r#"{"temperature": 0, "n": 0}"#, "n must be at least 1, got 0."),
+        (
+            r#"{"temperature": 0, "max_tokens": "4.9"}"#,
+            "invalid literal for int() with base 10: '4.9'",
+        ),
+        (
+            r#"{"temperature": 0, "max_tokens": 2, "min_tokens": 5}"#,
+            "min_tokens must be less than or equal to max_tokens=2, got 5.",
+        ),
+        (
+            r#"{"temperature": 0, "frequency_penalty": -5}"#,
+            "frequency_penalty must be in [-2, 2], got -5.0.",
+        ),
+        (
+            r#"{"temperature": 0, "repetition_penalty": 0}"#,
+            "repetition_penalty must be greater than zero, got 0.0.",
+        ),
+        (
+            r#"{"temperature": 0, "max_tokens": 3, "stop": [1]}"#,
+            "object of type 'int' has no len()",
+        ),
+    ] {
+        let answer = SamplingParams::parse_text(text, &limits());
+        assert_eq!(answer, Err(Error::InvalidArgument(reason.into())), "{text}");
+    }
+    // Refused there, meaningful here.
+    for text in [
+        r#"{"temperature": 0, "max_tokens": null}"#,
+        r#"{"temperature": null, "max_tokens": 2}"#,
+        r#"{"temperature": 0, "max_tokens": 2, "id": "7"}"#,
+    ] {
+        assert!(SamplingParams::parse_text(text, &limits()).is_ok(), "{text}");
+    }
+    let nan = SamplingParams::parse_text(r#"{"temperature": NaN}"#, &limits()).unwrap_err();
+    let text = "temperature must be a finite number, got nan. (parameter=temperature, value=nan)";
+    assert_eq!(nan.message(), text);
+}
+
+/// Any value under any key gives parameters inside their ranges, or one line.
+#[test]
+fn any_value_under_any_key() {
+    let keys = [
+        "n",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "max_tokens",
+        "min_tokens",
+        "logprobs",
+        "prompt_logprobs",
+        "thinking_token_budget",
+        "ignore_eos",
+        "detokenize",
+        "stop",
+        "stop_token_ids",
+        "bad_words",
+        "logit_bias",
+        "allowed_token_ids",
+        "logprob_token_ids",
+        "structured_outputs",
+        "repetition_detection",
+        "lora_name",
+        "output_kind",
+        "output_text_buffer_length",
+    ];
+    let long = "9".repeat(400);
+    let values = [
+        "null",
+        "true",
+        "false",
+        "0",
+        "-0.0",
+        "1",
+        "-1",
+        "2",
+        "1e308",
+        "-1e308",
+        "1e-320",
+        "0.5",
+        "18446744073709551615",
+        "-9223372036854775808",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "\"\"",
+        "\"nan\"",
+        "\" 7 \"",
+        "\"1e999\"",
+        "\"\\u0000\"",
+        "\"\\ud83d\\ude00\"",
+        "[]",
+        "[[]]",
+        "[null]",
+        "[1]",
+        "[-1]",
+        "[4096]",
+        "[\"a\"]",
+        "[\"\"]",
+        "{}",
+        "{\"a\":1}",
+        "{\"1\":null}",
+        "{\"1\":1e308}",
+        "{\"-1\":0}",
+        &long,
+    ];
+    let (mut good, mut bad) = (0, 0);
+    for first in keys {
+        for value in values {
+            for second in ["\"temperature\": 0", "\"temperature\": 0.7", "\"stop\": \"x\""] {
+                let text = format!("{{{second}, \"{first}\": {value}}}");
+                match SamplingParams::parse_text(&text, &limits()) {
+                    Ok(params) => {
+                        good += 1;
+                        let spec = params.sampler(&[TokenId(2)], 1);
+                        let warm = (0.01..=2.0).contains(&spec.temperature);
+                        assert!(spec.temperature == 0.0 || warm, "{text}");
+                        assert!(spec.top_p > 0.0 && spec.top_p <= 1.0, "{text}");
+                        assert!((0.0..=1.0).contains(&spec.min_p), "{text}");
+                        assert!(spec.repetition_penalty > 0.0, "{text}");
+                        assert!(spec.repetition_penalty.is_finite(), "{text}");
+                        assert!(params.max_tokens != Some(0), "{text}");
+                        assert!(params.stop.iter().all(|s| !s.is_empty()), "{text}");
+                    }
+                    Err(error) => {
+                        bad += 1;
+                        assert!(!error.message().is_empty(), "{text}");
+                        assert!(!error.message().contains('\n'), "{text}: {error}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(good > 500 && bad > 500, "{good} accepted, {bad} refused");
+}

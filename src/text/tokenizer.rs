@@ -8,7 +8,10 @@ use tokenizers::{DecoderWrapper, Tokenizer as Inner};
 use super::load;
 use crate::error::Result;
 use crate::ids::TokenId;
-use crate::internal;
+use crate::{internal, invalid};
+
+/// Ids index tables: a file with a wild one must not ask for gigabytes. Real ones stay below 2^19.
+const MAX_ID: u32 = (1 << 24) - 1;
 
 pub struct Tokenizer {
     inner: Inner,
@@ -41,12 +44,19 @@ impl Tokenizer {
     pub fn load(dir: &Path) -> Result<Tokenizer> {
         let loaded = load::load(dir)?;
         let vocab = loaded.inner.get_vocab(true);
+        let largest = vocab.values().copied().max().unwrap_or(0);
+        if largest > MAX_ID {
+            return Err(invalid!(
+                "the tokenizer in {} has a token with id {largest}, more than {MAX_ID}",
+                dir.display()
+            ));
+        }
         Ok(Tokenizer {
             eos: loaded.eos,
             bos: loaded.bos,
-            vocab_size: vocab.values().max().map_or(0, |id| id + 1),
+            vocab_size: if vocab.is_empty() { 0 } else { largest + 1 },
             max_token_chars: vocab.keys().map(|t| t.chars().count()).max().unwrap_or(0),
-            bytes: ByteTable::new(&loaded.inner),
+            bytes: ByteTable::new(&loaded.inner, largest),
             inner: loaded.inner,
         })
     }
@@ -107,15 +117,14 @@ impl Tokenizer {
 }
 
 impl ByteTable {
-    fn new(inner: &Inner) -> Option<ByteTable> {
+    fn new(inner: &Inner, largest: u32) -> Option<ByteTable> {
         if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return None;
         }
         let alphabet = byte_alphabet();
         let added = inner.get_added_vocabulary();
-        let end = inner.get_vocab(true).values().max().map_or(0, |id| id + 1);
-        let mut table = ByteTable { bytes: Vec::new(), entries: Vec::with_capacity(end as usize) };
-        for id in 0..end {
+        let mut table = ByteTable { bytes: Vec::new(), entries: Vec::new() };
+        for id in 0..=largest {
             let start = table.bytes.len() as u32;
             let token = inner.id_to_token(id).unwrap_or_default();
             let spelled: Option<Vec<u8>> =

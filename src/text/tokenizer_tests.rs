@@ -163,7 +163,52 @@ fn broken_folders_say_which_file() {
     }
     let (_, message) = text(&[("vocab.json", "{\"a\":0}"), ("merges.txt", "#version: 0.2\na b\n")]);
     assert!(message.starts_with("DIR/merges.txt is not a tokenizer file: "), "{message}");
+    let (_, message) = text(&[("vocab.json", "{\"a\":0,\"b\":1}"), ("merges.txt", "a b")]);
+    assert!(message.ends_with("vocabulary and merges contradict each other"), "{message}");
+    let (_, message) = text(&[("vocab.json", "{\"a\":4000000000}"), ("merges.txt", "")]);
+    assert!(message.ends_with("has a token with id 4000000000, more than 16777215"), "{message}");
     let opt = r#"{"add_bos_token":true,"bos_token":"</s>"}"#;
     let files = [("vocab.json", "{\"a\":0}"), ("merges.txt", ""), ("tokenizer_config.json", opt)];
     assert!(text(&files).1.contains("add_bos_token is set, but it has no </s>"));
+}
+
+/// Every answer that the incumbent recorded with a token count or with token ids.
+#[test]
+fn recorded_answers() {
+    let mut tokenizers = std::collections::HashMap::new();
+    let (mut counted, mut decoded) = (0, 0);
+    for file in ["goldens.json", "goldens_models.json"] {
+        let text = std::fs::read_to_string(path("goldens").join(file)).unwrap();
+        let goldens: Value = serde_json::from_str(&text).unwrap();
+        for case in goldens["cases"].as_array().unwrap() {
+            let (Some(prompt), Some(model)) =
+                (case["inputs"]["text_input"].as_str(), case["model"].as_str())
+            else {
+                continue;
+            };
+            let tokenizer = tokenizers.entry(model.to_string()).or_insert_with(|| golden(model));
+            let answer = &case["response"]["json"];
+            if let Some(count) = answer["num_input_tokens"].as_u64() {
+                counted += 1;
+                assert_eq!(tokenizer.encode(prompt).unwrap().len() as u64, count, "{prompt:?}");
+            }
+            let logprobs = answer["logprobs"].as_str().unwrap_or("null");
+            let positions: Value = serde_json::from_str(logprobs).unwrap();
+            let id = |position: &Value| {
+                position.as_object().unwrap().keys().next().unwrap().parse().map(TokenId).unwrap()
+            };
+            let ids: Vec<TokenId> = positions.as_array().into_iter().flatten().map(id).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            decoded += 1;
+            let mut out = String::new();
+            let prompt = tokenizer.encode(prompt).unwrap();
+            let mut detokenizer = crate::text::Detokenizer::new(tokenizer, &prompt, true, true);
+            ids.iter().for_each(|id| detokenizer.push(*id, &mut out));
+            let text = answer["text_output"].as_str().unwrap();
+            assert!(text.ends_with(&out), "{}: {out:?} in {text:?}", case["id"]);
+        }
+    }
+    assert!(counted > 10 && decoded > 5, "{counted} counts, {decoded} texts");
 }

@@ -7,7 +7,7 @@
 //! | `handles` | its objects with Rust's ownership |
 //! | `error`, `log`, `metrics` | our errors, log lines and observations as the server's |
 //! | `config`, `roles`, `options` | config.pbtxt, the names in it, `--backend-config` |
-//! | `model` | models and instances: load, serve, unload |
+//! | `model`, `watch` | models and instances: load, serve, unload |
 //! | `tensors`, `request` | input tensors and parameters -> what the engine takes |
 //! | `client`, `response`, `pace` | answers -> responses, exactly one FINAL, no faster than HTTP reads |
 
@@ -25,6 +25,7 @@ mod response;
 mod roles;
 mod sys;
 mod tensors;
+mod watch;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;

@@ -15,6 +15,7 @@ use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, S
 use super::metrics::ModelMetrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
+use super::watch::{Watch, Watched};
 use crate::engine::{Client, Engine, EngineArgs, EngineOptions, GenerateRequest};
 use crate::error::{Error, Result};
 use crate::sampling::Limits;
@@ -126,8 +127,9 @@ fn read_args(folder: &Path, version_dir: &Path) -> Result<(EngineArgs, Vec<Strin
 pub(super) struct Instance {
     model: Arc<Model>,
     handle: InstanceHandle,
-    engine: Engine,
+    engine: Arc<Engine>,
     limits: Limits,
+    watch: Watch,
 }
 
 impl Instance {
@@ -147,14 +149,21 @@ impl Instance {
             outbox_threads: model.options.outbox_threads,
         };
         let started = Instant::now();
-        let engine = Engine::load(model.args.clone(), options)?;
+        let engine = Arc::new(Engine::load(model.args.clone(), options)?);
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
             model.metrics.register(&model.name, model.version, facts.max_model_len);
         }
         tracing::info!("{}: loaded in {:.1?}, {facts:?}", model.name, started.elapsed());
         let limits = Limits { vocab_size: facts.vocab_size, max_logprobs: model.args.max_logprobs };
-        Ok(Instance { model, handle, engine, limits })
+        let watch = Watch::start(Watched {
+            server: model.server,
+            model: model.name.clone(),
+            version: model.version,
+            engine: Arc::clone(&engine),
+            patience: model.options.drain_deadline,
+        })?;
+        Ok(Instance { model, handle, engine, limits, watch })
     }
 
     /// Answer or hand on each request; never waits for an engine.
@@ -239,6 +248,10 @@ impl Instance {
 
     /// Unload: the server calls it when no request is left.
     pub(super) fn unload(self) {
-        self.engine.drain(self.model.options.drain_deadline);
+        self.watch.stop();
+        // The watch held the only other reference.
+        if let Some(engine) = Arc::into_inner(self.engine) {
+            engine.drain(self.model.options.drain_deadline);
+        }
     }
 }

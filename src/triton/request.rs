@@ -213,3 +213,6 @@ pub(super) fn worded(error: Error) -> Error {
         other => other.context(PREFIX),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ const BANNED_CODE: [(&str, &str); 7] = [
     ("dbg!", "remove it"),
     ("println!", "use tracing"),
     ("eprintln!", "use tracing"),
-    ("print!(", "use tracing"),
+    ("print!", "use tracing"),
 ];
 const LINES_MAX: usize = 500;
 const KERNEL_LINES_MAX: usize = 700;
@@ -140,7 +140,12 @@ fn banned_code(source: &Source) -> Vec<String> {
     let mut complaints = Vec::new();
     for (at, line) in source.code().iter().enumerate() {
         for (code, instead) in BANNED_CODE {
-            if line.contains(code) {
+            // The door may find a server without the functions that a log needs.
+            if code == "eprintln!" && source.path == "src/triton/mod.rs" {
+                continue;
+            }
+            let starts = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric());
+            if line.match_indices(code).any(|(at, _)| code.starts_with('.') || starts(at)) {
                 complaints.push(format!("line {}: {code} ({instead})", at + 1));
             }
         }
@@ -169,7 +174,8 @@ fn shape(source: &Source) -> Vec<String> {
     }
     for (at, line) in source.text.lines().enumerate() {
         let columns = line.chars().count();
-        if columns > COLUMNS_MAX {
+        // A row of a table in Markdown cannot be broken.
+        if columns > COLUMNS_MAX && !line.trim_start().starts_with("//! |") {
             complaints.push(format!("line {}: {columns} columns, at most {COLUMNS_MAX}", at + 1));
         }
     }

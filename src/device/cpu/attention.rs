@@ -1,5 +1,5 @@
-//! The KV pool and attention over its pages, with rope. Each (token row, head) is computed alone and in
-//! the order of positions, so batch mix and chunking change no bit.
+//! The KV pool and attention over its pages, with rope. Each (token row, head) is computed alone
+//! and in the order of positions, so batch mix and chunking change no bit.
 
 use half::{bf16, f16};
 
@@ -73,7 +73,8 @@ impl Pool {
         }
     }
 
-    /// `count` tokens from the start of a page as f32, `[count, d]`; converted into `scratch` if need be.
+    /// `count` tokens from the start of a page as f32, `[count, d]`; converted into `scratch` if
+    /// need be.
     #[inline(always)]
     fn tokens<'a>(&'a self, at: usize, count: usize, scratch: &'a mut [f32]) -> &'a [f32] {
         let range = at..at + count * self.shape.head_dim;
@@ -105,51 +106,111 @@ impl Scratch {
     }
 }
 
+/// Whose keys and values: a layer's, in the pages of one sequence.
+#[derive(Clone, Copy)]
+pub struct Keys<'a> {
+    pub pool: &'a Pool,
+    pub layer: usize,
+    pub pages: &'a [PageId],
+}
+
 /// out = softmax(q k^T * scale) v for all heads of one token row at `position`. `q` is
 /// `[heads, head_dim]`, as is `out`.
 #[inline(always)]
 pub fn attend_row(
-    pool: &Pool,
-    layer: usize,
+    keys: Keys,
     spec: &AttnSpec,
-    pages: &[PageId],
     position: usize,
     q: &[f32],
     out: &mut [f32],
     scratch: &mut Scratch,
 ) {
+    let Keys { pool, layer, pages } = keys;
     let d = spec.head_dim;
     let group = spec.heads / spec.kv_heads;
     let first = spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
+    let Scratch { scores, converted } = scratch;
+    scores.resize(position + 1 - first, 0.0);
     for (head, (q, out)) in q.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
-        let Scratch { scores, converted } = scratch;
-        scores.clear();
-        let mut walk = |half: Half, visit: &mut dyn FnMut(&[f32])| {
-            let mut at = first;
-            while at <= position {
-                let token = at % pool.page_size;
-                let count = (pool.page_size - token).min(position + 1 - at);
-                let page = pages[at / pool.page_size];
-                let from = pool.offset(layer, page, half, head / group, token);
-                visit(pool.tokens(from, count, converted));
-                at += count;
+        let kv_head = head / group;
+        for run in Runs::new(pool.page_size, first, position) {
+            let from = pool.offset(layer, pages[run.page], Half::K, kv_head, run.token);
+            let keys = pool.tokens(from, run.count, converted);
+            let scores = &mut scores[run.at - first..run.at - first + run.count];
+            for (k, s) in keys.chunks_exact(d).zip(scores) {
+                *s = score(spec, dot(q, k));
             }
-        };
-        walk(Half::K, &mut |keys| {
-            for k in keys.chunks_exact(d) {
-                scores.push(score(spec, dot(q, k)));
-            }
-        });
+        }
         let total = softmax(scores);
         out.fill(0.0);
-        let mut next = scores.iter();
-        walk(Half::V, &mut |values| {
-            for (v, &p) in values.chunks_exact(d).zip(&mut next) {
-                out.iter_mut().zip(v).for_each(|(o, &v)| *o += p * v);
-            }
-        });
+        for run in Runs::new(pool.page_size, first, position) {
+            let from = pool.offset(layer, pages[run.page], Half::V, kv_head, run.token);
+            let values = pool.tokens(from, run.count, converted);
+            let scores = &scores[run.at - first..run.at - first + run.count];
+            weigh(values, scores, out);
+        }
         let inverse = 1.0 / total;
         out.iter_mut().for_each(|o| *o *= inverse);
+    }
+}
+
+/// out += sum over tokens of p * v; `values` is `[tokens, d]`. 32 sums at a time stay in registers
+/// over the tokens, in whose order each of them is added up.
+#[inline(always)]
+fn weigh(values: &[f32], scores: &[f32], out: &mut [f32]) {
+    const WIDE: usize = 32;
+    let d = out.len();
+    let mut column = 0;
+    while column + WIDE <= d {
+        let mut sums: [f32; WIDE] = std::array::from_fn(|i| out[column + i]);
+        for (v, &p) in values.chunks_exact(d).zip(scores) {
+            let v = &v[column..column + WIDE];
+            sums.iter_mut().zip(v).for_each(|(o, &v)| *o += p * v);
+        }
+        out[column..column + WIDE].copy_from_slice(&sums);
+        column += WIDE;
+    }
+    for (v, &p) in values.chunks_exact(d).zip(scores) {
+        out[column..].iter_mut().zip(&v[column..]).for_each(|(o, &v)| *o += p * v);
+    }
+}
+
+/// Positions of one page: `count` of them, the first is `at` in the sequence and `token` in the
+/// page.
+struct Run {
+    at: usize,
+    page: usize,
+    token: usize,
+    count: usize,
+}
+
+/// Cuts `at..=last` at page borders.
+struct Runs {
+    page_size: usize,
+    at: usize,
+    last: usize,
+}
+
+impl Runs {
+    #[inline(always)]
+    fn new(page_size: usize, first: usize, last: usize) -> Runs {
+        Runs { page_size, at: first, last }
+    }
+}
+
+impl Iterator for Runs {
+    type Item = Run;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Run> {
+        if self.at > self.last {
+            return None;
+        }
+        let (at, page) = (self.at, self.at / self.page_size);
+        let token = at % self.page_size;
+        let count = (self.page_size - token).min(self.last + 1 - at);
+        self.at += count;
+        Some(Run { at, page, token, count })
     }
 }
 

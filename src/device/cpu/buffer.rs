@@ -1,5 +1,5 @@
-//! Memory of the CPU device: zeroed, lazily backed, aligned to a cache line. Everything else in this
-//! room builds on it; it knows no shapes.
+//! Memory of the CPU device: zeroed, lazily backed, aligned to a cache line. Everything else in
+//! this room builds on it; it knows no shapes.
 
 /// A fixed number of elements whose first one starts a cache line. Zeroed memory comes from the
 /// operating system page by page as it is touched, so a big pool costs nothing until it is used.

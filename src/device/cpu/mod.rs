@@ -1,6 +1,7 @@
-//! The CPU device: truth. Activations in f32, weights and pages as stored, plain loops in a fixed order:
-//! a row's numbers depend on nothing but the row (design law 12). It grades every other device, runs
-//! the demo, and serves where no GPU is. `engine` makes it, `model::decoder` calls its verbs.
+//! The CPU device: truth. Activations in f32, weights and pages as stored, plain loops in a fixed
+//! order: a row's numbers depend on nothing but the row (design law 12). It grades every other
+//! device, runs the demo, and serves where no GPU is. `engine` makes it, `model::decoder` calls its
+//! verbs.
 //!
 //! | file | holds |
 //! |---|---|
@@ -20,7 +21,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use self::attention::{attend_row, Half, Pool, RopeTable, Scratch};
+use self::attention::{attend_row, Half, Keys, Pool, RopeTable, Scratch};
 use self::buffer::Tensor;
 use self::simd::{with_isa, Isa, Job};
 use self::weight::Weight;
@@ -31,8 +32,9 @@ use crate::internal;
 use crate::plan::{Late, Sampled, StepPlan, StepResult};
 use crate::sampling::choose;
 
-/// Work below these is done by the caller alone: waking a thread costs some 10 us, and another thread
-/// may want the core. Weight bytes count where rows are few, multiply-adds where they are many.
+/// Work below these is done by the caller alone: waking a thread costs some 10 us, and another
+/// thread may want the core. Weight bytes count where rows are few, multiply-adds where they are
+/// many.
 const SHARED_FROM_BYTES: usize = 2 << 20;
 const SHARED_FROM_MACS: usize = 16 << 20;
 /// Of attention, which runs at a fraction of a linear's speed.
@@ -307,15 +309,15 @@ impl Device for Cpu {
             let mut scratch = Scratch::new(pool);
             loop {
                 let Some((r, (out, row))) = todo.lock().next() else { return };
-                let pages = match self.slots.row(row.slot) {
-                    Ok(slot) => &slot.pages,
+                let keys = match self.slots.row(row.slot) {
+                    Ok(slot) => Keys { pool, layer, pages: &slot.pages },
                     Err(e) => return *lost.lock() = Some(e),
                 };
                 let (position, q) = (row.position, &qkv.row(r)[..q]);
                 with_isa(
                     self.isa,
                     #[inline(always)]
-                    || attend_row(pool, layer, spec, pages, position, q, out, &mut scratch),
+                    || attend_row(keys, spec, position, q, out, &mut scratch),
                 );
             }
         });

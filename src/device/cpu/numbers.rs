@@ -1,6 +1,6 @@
-//! Arithmetic of one vector: conversions, exp, activations, norms, dot products. Plain loops in a fixed
-//! order, without fused multiply-adds, so that every instruction set gives the same bits. Functions are
-//! inlined into the wrappers of `simd`, where the compiler may use wide registers.
+//! Arithmetic of one vector: conversions, exp, activations, norms, dot products. Plain loops in a
+//! fixed order, without fused multiply-adds, so that every instruction set gives the same bits.
+//! Functions are inlined into the wrappers of `simd`, where the compiler may use wide registers.
 
 use crate::device::{Activation, NormKind};
 
@@ -21,7 +21,8 @@ pub fn f16_to_f32(bits: u16) -> f32 {
 }
 
 /// e^x, relative error below 2e-7 where the result is normal; 0 below -87.3, e^88.3 above 88.3.
-/// x = n ln 2 + r with |r| <= ln 2 / 2, Taylor to r^7 (the next term is below 6e-9), times 2^n by bits.
+/// x = n ln 2 + r with |r| <= ln 2 / 2, Taylor to r^7 (the next term is below 6e-9), times 2^n by
+/// bits.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // 1.5 * 2^23: adding it rounds to an integer in the low bits.
@@ -66,8 +67,8 @@ fn gelu_tanh(x: f32) -> f32 {
     x / (1.0 + exp(-2.0 * u))
 }
 
-/// x/2 (1 + erf(x / sqrt 2)). erf by its series up to 3, beyond by the asymptotic expansion of erfc; in
-/// f64, error below 1e-9.
+/// x/2 (1 + erf(x / sqrt 2)). erf by its series up to 3, beyond by the asymptotic expansion of
+/// erfc; in f64, error below 1e-9.
 fn gelu_erf(x: f32) -> f32 {
     let t = f64::from(x).abs() * std::f64::consts::FRAC_1_SQRT_2;
     let two_over_sqrt_pi = std::f64::consts::FRAC_2_SQRT_PI;
@@ -110,19 +111,16 @@ pub fn gate(act: Activation, gate: &mut [f32], up: &[f32]) {
     gate.iter_mut().zip(up).for_each(|(g, u)| *g *= u);
 }
 
+/// Partial sums of a reduction.
 const WIDE: usize = 16;
 
-/// Sum of 16 partial sums, pairwise.
+/// Sum of 16 partial sums, pairwise. Spelt out, because the compiler makes few instructions of
+/// this.
 #[inline(always)]
-fn fold(mut lanes: [f32; WIDE]) -> f32 {
-    let mut n = WIDE / 2;
-    while n > 0 {
-        for i in 0..n {
-            lanes[i] += lanes[i + n];
-        }
-        n /= 2;
-    }
-    lanes[0]
+fn fold(l: [f32; WIDE]) -> f32 {
+    let a: [f32; 8] = std::array::from_fn(|i| l[i] + l[i + 8]);
+    let b: [f32; 4] = std::array::from_fn(|i| a[i] + a[i + 4]);
+    (b[0] + b[2]) + (b[1] + b[3])
 }
 
 /// Sum of `f` over a slice, in 16 interleaved partial sums.
@@ -142,6 +140,7 @@ fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     fold(lanes)
 }
 
+/// a . b in 16 interleaved partial sums.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0; WIDE];

@@ -1,6 +1,6 @@
 //! The inner loops of the CPU device, once per instruction set, and the only `unsafe` of this room:
-//! calls into `#[target_feature]` functions and vector loads in them. Which set runs is found at run
-//! time. All sets give the same bits: the scalar twin grades the others in tests.
+//! calls into `#[target_feature]` functions and vector loads in them. Which set runs is found at
+//! run time. All sets give the same bits: the scalar twin grades the others in tests.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,14 +9,14 @@ use super::numbers;
 use super::weight::{Elements, Panels, LANES};
 use crate::device::Activation;
 
-/// Token rows that share one pass over a panel. 6 rows x 4 AVX-512 registers of sums, 4 of weights and
-/// one of input fill the 32 registers best.
+/// Token rows that share one pass over a panel. 6 rows x 4 AVX-512 registers of sums, 4 of weights
+/// and one of input fill the 32 registers best.
 const BLOCK: usize = 6;
 
 type Tile = [[f32; LANES]; BLOCK];
 
-/// An instruction set that this machine has: only [`Isa::detect`] and [`Isa::all`] make one, which is
-/// what the calls into `#[target_feature]` functions rely on.
+/// An instruction set that this machine has: only [`Isa::detect`] and [`Isa::all`] make one, which
+/// is what the calls into `#[target_feature]` functions rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa(Level);
 
@@ -69,8 +69,8 @@ impl Isa {
     }
 }
 
-/// Run a piece of plain code compiled for the instruction set: loops in `f` (and what is inlined into
-/// it) use its registers. `f` must be `#[inline(always)]` all the way down to gain.
+/// Run a piece of plain code compiled for the instruction set: loops in `f` (and what is inlined
+/// into it) use its registers. `f` must be `#[inline(always)]` all the way down to gain.
 #[inline(always)]
 pub fn with_isa<T>(isa: Isa, f: impl FnOnce() -> T) -> T {
     match isa.0 {
@@ -84,8 +84,8 @@ pub fn with_isa<T>(isa: Isa, f: impl FnOnce() -> T) -> T {
     }
 }
 
-/// out = epilogue(x W^T + b) over `rows` rows, shared out panel by panel: any number of threads call
-/// [`Job::work`] and each panel is computed by the one that claims it.
+/// out = epilogue(x W^T + b) over `rows` rows, shared out panel by panel: any number of threads
+/// call [`Job::work`] and each panel is computed by the one that claims it.
 pub struct Job<'a> {
     isa: Isa,
     x: &'a [f32],
@@ -99,12 +99,13 @@ pub struct Job<'a> {
     _out: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: `out` is the only field that is not Sync. It is the exclusive borrow of a slice for 'a, and
-// threads write disjoint columns of it: a panel's number is handed out once, by `next`.
+// SAFETY: `out` is the only field that is not Sync. It is the exclusive borrow of a slice for 'a,
+// and threads write disjoint columns of it: a panel's number is handed out once, by `next`.
 unsafe impl Sync for Job<'_> {}
 
 impl<'a> Job<'a> {
-    /// `x` is `[rows, inputs]`, `out` `[rows, outputs]` (half of that if gated), `bias` as `outputs`.
+    /// `x` is `[rows, inputs]`, `out` `[rows, outputs]` (half of that if gated), `bias` as
+    /// `outputs`.
     ///
     /// # Panics
     /// If a slice is too short for these shapes: a mistake in the decoder.
@@ -156,7 +157,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// One panel over all rows, block by block: as many rows as `BLOCK`, the last block what is left.
+    /// One panel over all rows, block by block: as many rows as `BLOCK`, the last block what is
+    /// left.
     #[inline(always)]
     fn panel(&self, panel: usize, tile_of: impl Fn(&Panels, usize, &[f32], usize, &mut Tile)) {
         let lane_bias: Option<[f32; LANES]> = self.bias.map(|bias| {
@@ -173,8 +175,8 @@ impl<'a> Job<'a> {
             for (r, sums) in tile.iter_mut().enumerate().take(rows) {
                 self.epilogue(lane_bias.as_ref(), sums);
                 let at = (row + r) * self.out_width + first;
-                // SAFETY: row + r < rows and first + columns <= out_width, so the range lies in `out`;
-                // no other thread has this panel, hence these columns.
+                // SAFETY: row + r < rows and first + columns <= out_width, so the range lies in
+                // `out`; no other thread has this panel, hence these columns.
                 let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(at), columns) };
                 if columns == LANES {
                     out.copy_from_slice(sums);
@@ -259,9 +261,9 @@ mod x86 {
 
     /// Expands to calls of `$tile::<R, ..>` for the number of rows at hand.
     macro_rules! by_rows {
-        ($rows:expr, $tile:ident, $dtype:ident, [$($r:literal $(, $extra:literal)?);+], $args:tt) => {
+        ($rows:expr, $tile:ident, $dtype:ident, [$($r:literal $(, $v:literal)?);+], $args:tt) => {
             match $rows {
-                $($r => $tile::<$r, $($extra,)? $dtype> $args,)+
+                $($r => $tile::<$r, $($v,)? $dtype> $args,)+
                 _ => {}
             }
         };
@@ -272,8 +274,8 @@ mod x86 {
         job.panel(panel, |panels, panel, x, rows, tile| {
             let (w, dtype) = panel_pointer(panels, panel, x, rows);
             let (k, x) = (panels.inputs, x.as_ptr());
-            // SAFETY: the features are enabled on the caller; `panel_pointer` checked that `rows` rows
-            // of `k` inputs and a panel of `k` x LANES weights lie behind the pointers.
+            // SAFETY: the features are enabled on the caller; `panel_pointer` checked that `rows`
+            // rows of `k` inputs and a panel of `k` x LANES weights lie behind the pointers.
             unsafe {
                 match dtype {
                     F32 => by_rows!(rows, tile512, F32, [1; 2; 3; 4; 5; 6], (x, k, w, tile)),
@@ -284,6 +286,7 @@ mod x86 {
         });
     }
 
+    /// SAFETY: 16 elements of type `DTYPE` from `index` on must lie behind `w`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn load512<const DTYPE: u8>(w: *const u8, index: usize) -> __m512 {
@@ -297,6 +300,7 @@ mod x86 {
         }
     }
 
+    /// SAFETY: `R` rows of `k` inputs must lie behind `x`, `k` x LANES weights behind `w`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn tile512<const R: usize, const DTYPE: u8>(
@@ -354,6 +358,7 @@ mod x86 {
         });
     }
 
+    /// SAFETY: 8 elements of type `DTYPE` from `index` on must lie behind `w`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn load256<const DTYPE: u8>(w: *const u8, index: usize) -> __m256 {
@@ -367,6 +372,8 @@ mod x86 {
         }
     }
 
+    /// SAFETY: as for `tile512`.
+    ///
     /// `V` registers of 8 lanes at a time: with 16 registers only, a block of rows takes a panel in
     /// strips.
     #[inline]

@@ -1,6 +1,7 @@
 //! Weights of the CPU device, and how they are packed at upload. A linear is cut into panels of
-//! [`LANES`] outputs, `[panel][input][lane]`, so that the lanes of a vector register are outputs: each
-//! output then adds its products in the order of the inputs, whatever the number of rows (design law 12).
+//! [`LANES`] outputs, `[panel][input][lane]`, so that the lanes of a vector register are outputs:
+//! each output then adds its products in the order of the inputs, whatever the number of rows
+//! (design law 12).
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -158,7 +159,8 @@ impl Weight {
     }
 }
 
-/// Make `len` elements in chunks of `chunk`; `place` is told where a chunk starts and sets its elements.
+/// Make `len` elements in chunks of `chunk`; `place` is told where a chunk starts and sets its
+/// elements.
 fn fill<F>(dtype: DType, len: usize, chunk: usize, place: F) -> Elements
 where
     F: Fn(usize, &mut dyn FnMut(usize, f32)) + Sync,

@@ -56,7 +56,7 @@ impl Kernel {
         }
         // SAFETY: the function belongs to a module that lives as long as the device, the places point to live
         // values, and verbs pass them in the order and with the types of the kernel's signature (held by
-        // tests/verbs.rs, which runs every kernel under compute-sanitizer).
+        // tests/cuda_verbs.rs, which runs every kernel under compute-sanitizer).
         let code = unsafe {
             sys::cuLaunchKernel(
                 self.function,

@@ -1,6 +1,6 @@
 //! The CUDA device: speed. The verbs of [`Device`] on one NVIDIA GPU, with activations in the model's own
 //! type and f32 inside of norms, softmax and sums. `engine` makes it, `model::decoder` calls its verbs; the
-//! CPU device grades it (tests/verbs.rs). It knows shapes, slots and pages, never a model's name.
+//! CPU device grades it (tests/cuda_verbs.rs). It knows shapes, slots and pages, never a model's name.
 //!
 //! | file | holds |
 //! |---|---|
@@ -205,6 +205,11 @@ fn vector(weight: Option<&Weight>, length: usize) -> u64 {
     weight.map_or(0, |w| w.vector(length))
 }
 
+/// Only layer norm has a bias.
+fn norm_bias(norm: &Norm<Weight>, width: usize) -> u64 {
+    vector(norm.bias.as_ref().filter(|_| norm.kind == NormKind::Layer), width)
+}
+
 impl Device for Cuda {
     type Tensor = Tensor;
     type Weight = Weight;
@@ -371,7 +376,7 @@ impl Device for Cuda {
             &[
                 &x.at(rows, width, "norm"),
                 &norm.weight.vector(width),
-                &vector(norm.bias.as_ref(), width),
+                &norm_bias(norm, width),
                 &(width as u32),
                 &norm.eps,
                 &norm_code(norm.kind),
@@ -396,7 +401,7 @@ impl Device for Cuda {
                 &delta.at(rows, width, "add_norm"),
                 &residual.at(rows, width, "add_norm"),
                 &norm.weight.vector(width),
-                &vector(norm.bias.as_ref(), width),
+                &norm_bias(norm, width),
                 &(width as u32),
                 &norm.eps,
                 &norm_code(norm.kind),

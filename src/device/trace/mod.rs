@@ -1,8 +1,9 @@
-//! The accountant: a device that computes nothing and writes down what a real one would launch, read,
-//! write and hold. `model::budget` sizes the page pool by it, tests hold the decoder's launches to it.
+//! The accountant: a device that computes nothing and writes down what a real one would launch,
+//! read, write and hold. `model::budget` sizes the page pool by it, tests hold the decoder's
+//! launches to it.
 //!
-//! Bytes are those a perfect kernel moves: each input and output once, each weight once, the K and V that
-//! are visible once per token row. FLOPs count a multiply-add as two.
+//! Bytes are those a perfect kernel moves: each input and output once, each weight once, the K and
+//! V that are visible once per token row. FLOPs count a multiply-add as two.
 
 use std::collections::VecDeque;
 
@@ -183,7 +184,8 @@ impl Device for Trace {
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
         let Limits { slots, step_tokens, pages, page_size, max_model_len, .. } = *limits;
         self.slots = Slots::new(slots, step_tokens, pages, page_size);
-        // A page id, length, last token and sampler; a token row's id, position and slot: 4 bytes each.
+        // A page id, length, last token and sampler; a token row's id, position and slot: 4 bytes
+        // each.
         let row = 4 * (max_model_len.div_ceil(page_size) + 16);
         self.held.slots += (slots * row + step_tokens * 12) as u64;
         self.held.pages += pages as u64 * limits.kv.page_bytes(page_size);

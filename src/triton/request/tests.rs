@@ -1,0 +1,175 @@
+//! Requests as clients send them, and what they are refused for.
+
+use super::*;
+use crate::triton::config;
+use crate::triton::sys;
+use serde_json::json;
+
+fn model(config: Value) -> ModelConfig {
+    let mut config = config;
+    config::complete(&mut config);
+    config::read(&config)
+}
+
+fn text(name: &str, shape: &[i64], elements: &[&str]) -> Tensor {
+    let mut bytes = Vec::new();
+    for element in elements {
+        bytes.extend((element.len() as u32).to_le_bytes());
+        bytes.extend(element.as_bytes());
+    }
+    let (name, shape) = (name.into(), shape.to_vec());
+    Tensor { name, datatype: sys::TRITONSERVER_TYPE_BYTES, shape, bytes }
+}
+
+fn flag(name: &str, value: bool) -> Tensor {
+    let (name, bytes) = (name.into(), vec![u8::from(value)]);
+    Tensor { name, datatype: sys::TRITONSERVER_TYPE_BOOL, shape: vec![1], bytes }
+}
+
+fn parse_with(
+    config: &ModelConfig,
+    tensors: &[Tensor],
+    parameters: &[(&str, Parameter)],
+) -> Result<Parsed> {
+    let limits = Limits { vocab_size: 100, max_logprobs: 20 };
+    let context = Context { name: "m", config, limits: &limits };
+    let parameters = parameters.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
+    parse(&context, tensors, parameters)
+}
+
+fn refusal(config: &ModelConfig, tensors: &[Tensor], parameters: &[(&str, Parameter)]) -> String {
+    match parse_with(config, tensors, parameters) {
+        Ok(parsed) => panic!("accepted: {parsed:?}"),
+        Err(error) => error.message().to_string(),
+    }
+}
+
+#[test]
+fn one_prompt_with_request_parameters() {
+    let config = model(json!({}));
+    let parameters = [
+        ("max_tokens", Parameter::Int(7)),
+        ("temperature", Parameter::Double(0.5)),
+        ("ignore_eos", Parameter::Bool(true)),
+        ("top_k", Parameter::Text("5".into())),
+        ("id", Parameter::Text("42".into())),
+    ];
+    let tensors = [text("text_input", &[1], &["hi"]), flag("return_finish_reason", true)];
+    let parsed = parse_with(&config, &tensors, &parameters).unwrap();
+    let row = &parsed.rows[0];
+    assert_eq!((parsed.rows.len(), row.prompt.as_str()), (1, "hi"));
+    assert_eq!((row.params.max_tokens, row.params.top_k), (Some(7), 5));
+    assert_eq!((row.params.temperature, row.params.ignore_eos), (0.5, true));
+    assert!(parsed.echo && !parsed.stream);
+    assert_eq!(parsed.wanted, Wanted { finish_reason: true, ..Wanted::default() });
+}
+
+#[test]
+fn the_tensor_wins_over_request_parameters() {
+    let config = model(json!({}));
+    let sampling = text("sampling_parameters", &[1], &[r#"{"max_tokens":"3"}"#]);
+    let tensors = [text("text_input", &[1], &["hi"]), sampling];
+    let parsed = parse_with(&config, &tensors, &[("bogus", Parameter::Int(1))]).unwrap();
+    assert_eq!(parsed.rows[0].params.max_tokens, Some(3));
+}
+
+#[test]
+fn what_the_client_is_told() {
+    let config = model(json!({}));
+    let prompt = || text("text_input", &[1], &["hi"]);
+    let p = "Error generating stream: ";
+    for (tensors, parameters, expected) in [
+        (vec![], vec![], format!("{p}input 'text_input' is missing")),
+        (
+            vec![prompt()],
+            vec![("foo", Parameter::Int(1))],
+            format!("{p}Unexpected keyword argument 'foo'"),
+        ),
+        (
+            vec![prompt()],
+            vec![("top_p", Parameter::Double(2.0))],
+            format!("{p}top_p must be in (0, 1], got 2.0."),
+        ),
+        (
+            vec![prompt(), text("image", &[1], &["x"])],
+            vec![],
+            format!("{p}input 'image': model m takes text only"),
+        ),
+        (
+            vec![text("embedding_request", &[1], &["{}"])],
+            vec![],
+            format!("{p}Model m does not support 'embed' request"),
+        ),
+        (
+            vec![prompt(), flag("stream", true), flag("exclude_input_in_output", false)],
+            vec![],
+            format!("{p}When streaming, `exclude_input_in_output` = False is not allowed."),
+        ),
+        (vec![text("text_input", &[0], &[])], vec![], format!("{p}input 'text_input' is empty")),
+        (
+            vec![prompt()],
+            vec![("lora_name", Parameter::Text("a".into()))],
+            "LoRA feature is not enabled.".into(),
+        ),
+    ] {
+        let got = refusal(&config, &tensors, &parameters);
+        assert!(got.starts_with(&expected), "expected {expected:?}, got {got:?}");
+    }
+}
+
+#[test]
+fn several_texts_without_a_batch_dimension_are_the_first() {
+    let config = model(json!({"input": [{"name": "text_input", "dims": [-1]}]}));
+    let parsed = parse_with(&config, &[text("text_input", &[2], &["a", "b"])], &[]).unwrap();
+    assert_eq!((parsed.rows.len(), parsed.rows[0].prompt.as_str()), (1, "a"));
+}
+
+#[test]
+fn each_row_of_a_batch_is_a_generation() {
+    let config = model(json!({"max_batch_size": 8}));
+    let prompts = || text("text_input", &[2, 1], &["a", "b"]);
+    let parsed = parse_with(&config, &[prompts()], &[("max_tokens", Parameter::Int(2))]).unwrap();
+    let rows: Vec<_> =
+        parsed.rows.iter().map(|r| (r.prompt.as_str(), r.params.max_tokens)).collect();
+    assert_eq!(rows, [("a", Some(2)), ("b", Some(2))]);
+
+    let each = [r#"{"max_tokens":1}"#, r#"{"max_tokens":3}"#];
+    let sampling = text("sampling_parameters", &[2, 1], &each);
+    let parsed = parse_with(&config, &[prompts(), sampling], &[]).unwrap();
+    assert_eq!(parsed.rows[1].params.max_tokens, Some(3));
+
+    let three = text("sampling_parameters", &[3, 1], &["{}", "{}", "{}"]);
+    let got = refusal(&config, &[prompts(), three], &[]);
+    assert!(got.contains("has 3 rows for 2 prompts"), "{got}");
+    let got = refusal(&config, &[prompts(), flag("stream", true)], &[]);
+    assert!(got.contains("one prompt per request, got a batch of 2"), "{got}");
+}
+
+#[test]
+fn one_response_only_means_no_stream() {
+    let config = model(json!({"model_transaction_policy": {"decoupled": false}}));
+    let prompt = text("text_input", &[1], &["a"]);
+    let got = refusal(&config, &[prompt, flag("stream", true)], &[]);
+    assert!(got.contains("decoupled: false"), "{got}");
+}
+
+#[test]
+fn the_prompt_stands_before_the_text_as_the_role_says() {
+    let tensor = |name: &str| json!({ "name": name });
+    let upper =
+        model(json!({"input": [tensor("PROMPT"), tensor("STREAM")], "output": [tensor("TEXT")]}));
+    let lower = model(json!({"input": [tensor("prompt")], "output": [tensor("response")]}));
+    let canonical = model(json!({}));
+    for (config, prompt, stream, echo) in [
+        (&canonical, "text_input", false, true),
+        (&canonical, "text_input", true, false),
+        (&upper, "PROMPT", false, true),
+        (&upper, "PROMPT", true, true),
+        (&lower, "prompt", false, false),
+        (&lower, "prompt", true, false),
+    ] {
+        let tensors = [text(prompt, &[1], &["a"]), flag(config.roles.stream, stream)];
+        let parsed = parse_with(config, &tensors, &[]).unwrap();
+        assert_eq!((parsed.stream, parsed.echo), (stream, echo), "{prompt}");
+    }
+}

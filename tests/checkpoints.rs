@@ -1,0 +1,236 @@
+//! Bad checkpoints: each gives one line that names the file and what is wrong, and never a crash.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{json, Value};
+use triton_vllm::device::trace::Trace;
+use triton_vllm::device::{DType, Limits};
+use triton_vllm::error::Error;
+use triton_vllm::model::config::SpecOptions;
+use triton_vllm::model::{Checkpoint, Decoder, LoadFormat, ModelSpec};
+
+/// A copy of a fixture that a test may spoil; removed at the end.
+struct Spoiled(PathBuf);
+
+impl Spoiled {
+    fn of(fixture: &str, name: &str) -> Spoiled {
+        let from =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(fixture);
+        let unique = format!("triton_vllm_{}_{name}", std::process::id());
+        let dir = std::env::temp_dir().join(unique);
+        std::fs::create_dir_all(&dir).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, dir.join(path.file_name().unwrap())).unwrap();
+        }
+        Spoiled(dir)
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.0.join(file)
+    }
+
+    fn config(&self, key: &str, value: Value) {
+        let path = self.path("config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[key] = value;
+        std::fs::write(path, config.to_string()).unwrap();
+    }
+
+    /// Rewrite the header of model.safetensors, keeping the data.
+    fn header(&self, change: impl Fn(&mut Value)) {
+        let path = self.path("model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        let (header, data) = split(&bytes);
+        let mut json: Value = serde_json::from_slice(header).unwrap();
+        change(&mut json);
+        let text = json.to_string();
+        let mut new = (text.len() as u64).to_le_bytes().to_vec();
+        new.extend(text.as_bytes());
+        new.extend(data);
+        std::fs::write(path, new).unwrap();
+    }
+
+    fn bytes(&self, change: impl Fn(&mut Vec<u8>)) {
+        let path = self.path("model.safetensors");
+        let mut bytes = std::fs::read(&path).unwrap();
+        change(&mut bytes);
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    fn load(&self) -> Result<(), Error> {
+        let checkpoint = Checkpoint::open(&self.0)?;
+        let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
+        let spec = ModelSpec::read(&self.0, &options)?;
+        let limits = Limits {
+            step_tokens: 16,
+            slots: 1,
+            pages: 9,
+            page_size: 16,
+            max_model_len: spec.max_model_len,
+            kv: spec.kv_shape("auto")?,
+        };
+        let mut trace = Trace::new(DType::F32);
+        Decoder::load(&spec, &LoadFormat::Files(checkpoint), &mut trace, &limits).map(drop)
+    }
+
+    /// The one line; it names the folder's file and holds all of `wanted`.
+    #[track_caller]
+    fn refused(&self, file: &str, wanted: &[&str]) {
+        let text = self.load().expect_err("must be refused").message().to_string();
+        assert!(!text.contains('\n'), "more than a line: {text}");
+        assert!(text.contains(file), "does not name {file}: {text}");
+        for part in wanted {
+            assert!(text.contains(part), "lacks {part:?}: {text}");
+        }
+    }
+}
+
+impl Drop for Spoiled {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn split(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[8..].split_at(length)
+}
+
+const FILE: &str = "model.safetensors";
+const DOWN: &str = "model.layers.1.mlp.down_proj.weight";
+
+#[test]
+fn good_ones_load() {
+    for fixture in ["llama", "llama-sharded", "opt-post-norm", "gpt2-no-prefix"] {
+        Spoiled::of(fixture, &format!("good_{fixture}")).load().unwrap();
+    }
+}
+
+#[test]
+fn cut_files() {
+    for (n, keep) in [0usize, 7, 8, 100, 4000, 100_000].into_iter().enumerate() {
+        let spoiled = Spoiled::of("llama", &format!("cut_{n}"));
+        spoiled.bytes(|b| b.truncate(keep));
+        spoiled.refused(FILE, &[&format!("{keep} bytes")]);
+    }
+    let spoiled = Spoiled::of("llama", "cut_last");
+    spoiled.bytes(|b| b.truncate(b.len() - 1));
+    spoiled.refused(FILE, &["not a whole safetensors file"]);
+    let spoiled = Spoiled::of("llama", "longer");
+    spoiled.bytes(|b| b.push(0));
+    spoiled.refused(FILE, &["not a whole safetensors file"]);
+}
+
+#[test]
+fn lying_headers() {
+    for (n, length) in [u64::MAX, u64::MAX - 8, 1 << 62, 1 << 30, 3, 0].into_iter().enumerate() {
+        let spoiled = Spoiled::of("llama", &format!("length_{n}"));
+        spoiled.bytes(|b| b[..8].copy_from_slice(&length.to_le_bytes()));
+        spoiled.refused(FILE, &["not a whole safetensors file"]);
+    }
+    let lies: [(&str, fn(&mut Value)); 5] = [
+        ("beyond", |h| h[DOWN]["data_offsets"] = json!([1u64 << 40, (1u64 << 40) + 18432])),
+        ("backwards", |h| h[DOWN]["data_offsets"] = json!([100, 0])),
+        ("shape", |h| h[DOWN]["shape"] = json!([64, 9_999_999])),
+        ("overflow", |h| h[DOWN]["shape"] = json!([u64::MAX, u64::MAX])),
+        ("dtype", |h| h[DOWN]["dtype"] = json!("F13")),
+    ];
+    for (name, lie) in lies {
+        let spoiled = Spoiled::of("llama", name);
+        spoiled.header(lie);
+        spoiled.refused(FILE, &["not a whole safetensors file"]);
+    }
+    let spoiled = Spoiled::of("llama", "garbage");
+    spoiled.bytes(|b| b[8..40].fill(0xff));
+    spoiled.refused(FILE, &["not a whole safetensors file"]);
+}
+
+#[test]
+fn wrong_tensors() {
+    let spoiled = Spoiled::of("llama", "missing");
+    spoiled.header(|h| {
+        let down = h.as_object_mut().unwrap().remove(DOWN).unwrap();
+        h["other"] = down;
+    });
+    spoiled.refused(&spoiled.0.to_string_lossy(), &[DOWN, "is missing", "[64, 72]"]);
+
+    let spoiled = Spoiled::of("llama", "transposed");
+    spoiled.header(|h| h[DOWN]["shape"] = json!([72, 64]));
+    spoiled.refused(FILE, &[DOWN, "[72, 64]", "expected [64, 72]"]);
+
+    let spoiled = Spoiled::of("llama", "ints");
+    spoiled.header(|h| h[DOWN]["dtype"] = json!("I32"));
+    spoiled.refused(FILE, &[DOWN, "dtype I32", "expected F32, F16 or BF16"]);
+
+    let spoiled = Spoiled::of("llama", "vocab");
+    spoiled.config("vocab_size", json!(308));
+    spoiled.refused(FILE, &["embed_tokens.weight", "[307, 64]", "[308, 64]"]);
+}
+
+#[test]
+fn missing_files() {
+    let spoiled = Spoiled::of("llama", "no_config");
+    std::fs::remove_file(spoiled.path("config.json")).unwrap();
+    spoiled.refused("config.json", &["not found"]);
+
+    let spoiled = Spoiled::of("llama", "no_weights");
+    std::fs::remove_file(spoiled.path(FILE)).unwrap();
+    spoiled.refused(&spoiled.0.to_string_lossy(), &["no model.safetensors"]);
+    std::fs::write(spoiled.path("pytorch_model.bin"), b"x").unwrap();
+    spoiled.refused("pytorch_model.bin", &["convert"]);
+
+    let spoiled = Spoiled::of("llama-sharded", "no_shard");
+    let shard = "model-00002-of-00003.safetensors";
+    std::fs::remove_file(spoiled.path(shard)).unwrap();
+    spoiled.refused(shard, &["not found"]);
+
+    let gone = Spoiled(std::env::temp_dir().join("triton_vllm_no_such_folder"));
+    gone.refused("triton_vllm_no_such_folder", &["not found"]);
+}
+
+#[test]
+fn bad_configs_and_indexes() {
+    let spoiled = Spoiled::of("llama", "architecture");
+    spoiled.config("architectures", json!(["MambaForCausalLM"]));
+    let all = ["LlamaForCausalLM", "Qwen2ForCausalLM", "OPTForCausalLM", "GPT2LMHeadModel"];
+    spoiled.refused("'MambaForCausalLM'", &all);
+
+    for (name, text) in [("not_json", "{"), ("not_object", "[]"), ("empty", "")] {
+        let spoiled = Spoiled::of("llama", name);
+        std::fs::write(spoiled.path("config.json"), text).unwrap();
+        spoiled.refused("config.json", &["JSON"]);
+    }
+    let index = "model.safetensors.index.json";
+    for (n, text) in [r#"{"weight_map": {"x": "../../etc/passwd"}}"#, r#"{"weight_map": 3}"#, "x"]
+        .into_iter()
+        .enumerate()
+    {
+        let spoiled = Spoiled::of("llama-sharded", &format!("index_{n}"));
+        std::fs::write(spoiled.path(index), text).unwrap();
+        spoiled.refused(index, &[]);
+    }
+    let spoiled = Spoiled::of("llama-sharded", "twice");
+    let text = std::fs::read_to_string(spoiled.path(index)).unwrap();
+    std::fs::copy(
+        spoiled.path("model-00001-of-00003.safetensors"),
+        spoiled.path("copy.safetensors"),
+    )
+    .unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    json["weight_map"]["other"] = json!("copy.safetensors");
+    std::fs::write(spoiled.path(index), json.to_string()).unwrap();
+    spoiled.refused("model-00001-of-00003.safetensors", &["is also in", "copy.safetensors"]);
+}
+
+#[test]
+fn second_copies_are_left_out() {
+    let spoiled = Spoiled::of("llama", "consolidated");
+    std::fs::write(spoiled.path("consolidated.safetensors"), b"rubbish").unwrap();
+    std::fs::create_dir(spoiled.path("original")).unwrap();
+    std::fs::write(spoiled.path("original/x.safetensors"), b"rubbish").unwrap();
+    spoiled.load().unwrap();
+    // Also where the files have other names.
+    std::fs::rename(spoiled.path(FILE), spoiled.path("weights.safetensors")).unwrap();
+    spoiled.load().unwrap();
+}
