@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::internal;
 
 /// What cuBLASLt may use for split sums; NVIDIA's advice for Hopper.
-const WORKSPACE_BYTES: usize = 32 << 20;
+pub const WORKSPACE_BYTES: usize = 32 << 20;
 /// Candidates that are timed per bucket.
 const CANDIDATES: usize = 6;
 /// Timed runs per candidate, after one to warm up.

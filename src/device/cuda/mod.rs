@@ -126,6 +126,14 @@ impl Cuda {
         })
     }
 
+    /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows with their
+    /// counts, gates and ups of `gate_up` columns. For the arithmetic that sizes the pool.
+    pub fn extra_bytes(limits: &Limits, gate_up: usize) -> u64 {
+        let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
+        let scratch = limits.step_tokens * gate_up * limits.kv.dtype.bytes();
+        (gemm::WORKSPACE_BYTES + rows + scratch) as u64
+    }
+
     /// Set every byte of a tensor: for tests, which poison outputs.
     pub fn fill(&mut self, tensor: &Tensor, byte: u8) -> Result<()> {
         tensor.memory.fill(byte)

@@ -34,7 +34,7 @@ pub struct RowLayout {
 }
 
 impl RowLayout {
-    fn new(limits: &Limits) -> RowLayout {
+    pub fn new(limits: &Limits) -> RowLayout {
         let table = limits.max_model_len.div_ceil(limits.page_size);
         // Prompt and outputs, one sampled ahead of a stop that the host has not seen yet included.
         let capacity = limits.max_model_len + 2;
