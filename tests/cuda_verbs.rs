@@ -289,6 +289,49 @@ fn attention_over_mixed_steps() {
     });
 }
 
+/// Contexts long enough that the keys of single tokens are cut into parts, ragged on purpose.
+#[test]
+fn attention_over_long_contexts() {
+    each_type(|dtype| {
+        for (heads, kv_heads, dim, window) in
+            [(8, 2, 128, None), (4, 4, 64, Some(700)), (20, 1, 80, None), (8, 4, 256, Some(64))]
+        {
+            let case = format!("long {heads}/{kv_heads} x {dim}, window {window:?}");
+            let setup = Setup {
+                kv_heads,
+                head_dim: dim,
+                max_model_len: 2100,
+                step_tokens: 700,
+                ..Setup::default()
+            };
+            compare!(dtype, &setup, &case, 1.0, |b| {
+                let width = (heads + 2 * kv_heads) * dim;
+                let table = b.table(26, 700, width);
+                let scale = (dim as f32).powf(-0.5);
+                let spec =
+                    AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap: None };
+                let mut results = Vec::new();
+                let (mut qkv, mut out) = (b.tensor(700, width), b.tensor(700, heads * dim));
+                for (n, step) in
+                    [&[1, 1][..], &[640, 60], &[600, 1], &[689, 1, 2], &[1, 1, 1], &[1, 1, 5, 300]]
+                        .iter()
+                        .enumerate()
+                {
+                    let rows = step.iter().sum();
+                    b.feed(step);
+                    b.dev.embed(&table, 1.0, &mut qkv)?;
+                    b.dev.rope_store(0, &spec, None, &mut qkv)?;
+                    b.dev.attend(0, &spec, &qkv, &mut out)?;
+                    if n > 2 {
+                        results.push(("attend", b.dev.read(&out, rows)?));
+                    }
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
 #[test]
 fn gather_and_logits() {
     each_type(|dtype| {

@@ -162,7 +162,7 @@ fn start<D: Device>(
 ) -> Result<Engine> {
     let info = device.info();
     let batch = batch_sizes(&args, &spec)?;
-    let limits = limits_of(&spec, &args, &info, batch)?;
+    let limits = limits_of(&spec, &args, &info, pool, batch)?;
     let decoder = Decoder::load(&spec, &format, &mut device, &limits)?;
     drop(format);
     let scheduler = Scheduler::new(SchedulerConfig {
@@ -243,6 +243,7 @@ fn limits_of(
     spec: &ModelSpec,
     args: &EngineArgs,
     info: &DeviceInfo,
+    size_pool: SizePool,
     (slots, step_tokens): (usize, usize),
 ) -> Result<Limits> {
     let page_size = args.block_size as usize;
@@ -259,7 +260,7 @@ fn limits_of(
         max_model_len: if args.fit_max_model_len { page_size } else { spec.max_model_len },
         kv: spec.kv_shape("auto")?,
     };
-    let pool = pool(info, spec, &options, &limits)?;
+    let pool = size_pool(info, spec, &options, &limits)?;
     limits.pages = pool.pages;
     if args.fit_max_model_len {
         limits.max_model_len = budget::longest_request(&pool, page_size, spec.max_model_len);

@@ -45,6 +45,7 @@ const SYMBOLS: &[&str] = &[
     "cuModuleLoadData",
     "cuModuleGetFunction",
     "cuModuleUnload",
+    "cuFuncSetAttribute",
     "cuLaunchKernel",
     "cuGetErrorName",
     "cuGetErrorString",
@@ -110,6 +111,8 @@ pub struct Context {
     /// Compute capability, e.g. 90 for 9.0.
     pub capability: u32,
     pub multiprocessors: u32,
+    /// Shared memory that one block may take, in bytes.
+    pub shared_bytes: usize,
     /// Device memory taken through this context, in bytes.
     taken: AtomicU64,
 }
@@ -144,6 +147,9 @@ impl Context {
         }
         let multiprocessors =
             attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let shared_bytes =
+            attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
+                as usize;
         let (mut context, mut stream) = (ptr::null_mut(), ptr::null_mut());
         const NON_BLOCKING: u32 = 1;
         // SAFETY: `device` is valid and the context, once retained, is made current before the stream is
@@ -154,7 +160,16 @@ impl Context {
             check(sys::cuStreamCreate(&mut stream, NON_BLOCKING), "cuStreamCreate")?;
         }
         let taken = AtomicU64::new(0);
-        Ok(Arc::new(Context { device, context, stream, name, capability, multiprocessors, taken }))
+        Ok(Arc::new(Context {
+            device,
+            context,
+            stream,
+            name,
+            capability,
+            multiprocessors,
+            shared_bytes,
+            taken,
+        }))
     }
 
     /// Make the context current on this thread. Cheap; every entry from outside does it first.
@@ -247,8 +262,8 @@ impl Memory {
         Ok(Memory { context: context.clone(), address, bytes })
     }
 
-    /// Copy from pinned memory on the stream: `words` u32 from its start to ours. The source must not
-    /// change before an event recorded after this has passed.
+    /// Copy from pinned memory on the stream: `words` u32 from its start to ours. The source must
+    /// not change before an event recorded after this has passed.
     pub fn write(&self, from: &Pinned, words: usize) -> Result<()> {
         self.write_at(0, from, 4 * words)
     }

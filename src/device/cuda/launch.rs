@@ -36,6 +36,13 @@ pub struct Kernel {
 unsafe impl Send for Kernel {}
 
 impl Kernel {
+    /// Let a block take this much dynamic shared memory, beyond the 48 KiB that need no leave.
+    pub fn allow_shared(&self, bytes: usize) -> Result<()> {
+        let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function belongs to a loaded module.
+        check(unsafe { sys::cuFuncSetAttribute(self.function, which, bytes as i32) }, self.name)
+    }
+
     /// Start on the context's stream. `blocks` is the grid, `threads` those of a block. Nothing is started
     /// where the grid is empty. Arguments are in the order of the kernel's signature.
     pub fn launch(
@@ -43,6 +50,18 @@ impl Kernel {
         context: &Context,
         blocks: [usize; 2],
         threads: u32,
+        arguments: &[&dyn Argument],
+    ) -> Result<()> {
+        self.launch_shared(context, blocks, threads, 0, arguments)
+    }
+
+    /// The same with dynamic shared memory for each block.
+    pub fn launch_shared(
+        &self,
+        context: &Context,
+        blocks: [usize; 2],
+        threads: u32,
+        shared_bytes: usize,
         arguments: &[&dyn Argument],
     ) -> Result<()> {
         let [x, y] = blocks;
@@ -66,7 +85,7 @@ impl Kernel {
                 threads,
                 1,
                 1,
-                0,
+                shared_bytes as u32,
                 context.stream(),
                 places.as_mut_ptr(),
                 ptr::null_mut(),

@@ -8,6 +8,7 @@
 //! | [`module`] | the kernels' binaries, chosen by compute capability |
 //! | [`launch`] | one kernel, started |
 //! | [`gemm`] | cuBLASLt with an own plan cache |
+//! | [`attention`] | tiles of a step's attention, planned on the host, and the kernels for them |
 //! | [`weights`] | upload |
 //! | [`slots`] | slot rows, and a step's input as words |
 //! | [`steps`] | steps in flight: input, late part, results |
@@ -16,6 +17,7 @@
 //! One stream carries everything in order, so no verb waits for another on the host. A step costs one copy
 //! to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the slot's row.
 
+pub mod attention;
 pub mod context;
 pub mod gemm;
 pub mod launch;
@@ -26,6 +28,7 @@ pub mod weights;
 
 use std::sync::Arc;
 
+use self::attention::{Attention, Call};
 use self::context::{Context, Memory};
 use self::gemm::{Gemm, Product};
 use self::launch::Argument;
@@ -45,11 +48,8 @@ use crate::plan::{Late, StepPlan, StepResult};
 const DEPTH: usize = 2;
 /// Pairs that rope_store takes at most (its parameter space and shared memory).
 const MAX_ROPE_PAIRS: usize = 256;
-/// Head sizes that attend_rows takes at most.
-const MAX_HEAD_DIM: usize = 256;
 const ROW_THREADS: u32 = 128;
 const NORM_THREADS: u32 = 256;
-const ATTEND_THREADS: u32 = 128;
 const SAMPLE_THREADS: u32 = 1024;
 /// The activation kernels' code for "bias only".
 const NO_ACTIVATION: i32 = 6;
@@ -81,6 +81,7 @@ struct Reserved {
     /// Elements of one layer of the pool.
     layer_bytes: u64,
     steps: Steps,
+    attention: Attention,
 }
 
 pub struct Cuda {
@@ -131,7 +132,8 @@ impl Cuda {
     pub fn extra_bytes(limits: &Limits, gate_up: usize) -> u64 {
         let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
         let scratch = limits.step_tokens * gate_up * limits.kv.dtype.bytes();
-        (gemm::WORKSPACE_BYTES + rows + scratch) as u64
+        let parts = attention::parts_bytes(&limits.kv);
+        (gemm::WORKSPACE_BYTES + rows + scratch + parts) as u64
     }
 
     /// Set every byte of a tensor: for tests, which poison outputs.
@@ -267,7 +269,9 @@ impl Device for Cuda {
             self.scratch(limits.step_tokens * self.gate_up * self.dtype.bytes())?;
         }
         self.uploader.release();
-        self.reserved = Some(Reserved { limits: limits.clone(), pool, layer_bytes, steps });
+        let attention = Attention::new(&self.context, &self.kernels, self.dtype, limits)?;
+        let limits = limits.clone();
+        self.reserved = Some(Reserved { limits, pool, layer_bytes, steps, attention });
         Ok(())
     }
 
@@ -277,7 +281,8 @@ impl Device for Cuda {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
-        reserved.steps.send(&self.slots)?;
+        let tiles = reserved.attention.plan(&self.slots.batch.spans);
+        reserved.attention.at = reserved.steps.send(&self.slots, tiles)?;
         let device = &reserved.steps.device;
         let stride = self.slots.layout().stride;
         self.kernels.prepare.launch(
@@ -516,39 +521,22 @@ impl Device for Cuda {
         qkv: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        if spec.head_dim > MAX_HEAD_DIM {
-            return Err(Error::Unsupported(format!(
-                "head_dim {}: attention on GPUs goes up to {MAX_HEAD_DIM}.",
-                spec.head_dim
-            )));
-        }
         let rows = self.rows();
         let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
-        let reserved = self.reserved()?;
-        let device = &reserved.steps.device;
-        let layout = self.slots.layout();
-        self.kernels.attend_rows.launch(
-            &self.context,
-            [rows, spec.heads],
-            ATTEND_THREADS,
-            &[
-                &qkv.at(rows, width, "attend"),
-                &device.position.address,
-                &device.slot_of.address,
-                &device.rows.address,
-                &layout.stride,
-                &layout.pages,
-                &(spec.heads as u32),
-                &(spec.kv_heads as u32),
-                &(spec.head_dim as u32),
-                &(reserved.limits.page_size as u32),
-                &spec.scale,
-                &(spec.window.unwrap_or(0) as u32),
-                &spec.softcap.unwrap_or(0.0),
-                &(reserved.pool.address + layer as u64 * reserved.layer_bytes),
-                &out.at(rows, spec.heads * spec.head_dim, "attend"),
-            ],
-        )
+        let Some(reserved) = &mut self.reserved else {
+            return Err(internal!("a step before reserve"));
+        };
+        let call = Call {
+            rows,
+            spec,
+            page_size: reserved.limits.page_size,
+            layout: self.slots.layout(),
+            device: &reserved.steps.device,
+            qkv: qkv.at(rows, width, "attend"),
+            pool: reserved.pool.address + layer as u64 * reserved.layer_bytes,
+            out: out.at(rows, spec.heads * spec.head_dim, "attend"),
+        };
+        reserved.attention.run(&self.context, &self.kernels, &call)
     }
 
     fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {

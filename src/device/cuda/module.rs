@@ -139,6 +139,8 @@ kernels! {
     "activation": bias_act gated_act softcap;
     "rope": rope_store;
     "attention": attend_rows;
+    "tiles": chunk_64 chunk_80 chunk_96 chunk_128 chunk_256 split_64 split_80 split_96 split_128
+        split_256 combine_64 combine_80 combine_96 combine_128 combine_256;
     "gemm": gemm_plain gemm_logits;
     "sampler": sample;
     "weights": convert_matrix convert_vector turn_matrix turn_vector dummy_matrix dummy_vector

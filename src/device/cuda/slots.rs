@@ -72,12 +72,24 @@ struct Row {
     changes: Vec<Change>,
 }
 
+/// A sequence's share of the token rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub slot: u32,
+    /// First token row.
+    pub first: usize,
+    pub tokens: usize,
+    /// Positions after this step.
+    pub length: usize,
+}
+
 /// What a step runs over, as far as the host must know.
 #[derive(Debug, Default, Clone)]
 pub struct Batch {
     pub step: u64,
     /// Token rows and sampling rows: R and S of the verbs.
     pub rows: usize,
+    pub spans: Vec<Span>,
     /// Slots of the sampling rows, in the plan's order.
     pub samples: Vec<SlotId>,
     /// Records of the input: blocks of the kernel that reads it.
@@ -138,6 +150,7 @@ impl Slots {
         batch.step = plan.step;
         batch.rows = 0;
         batch.samples.clear();
+        batch.spans.clear();
         let chunks = self.data.len();
         self.data.extend(plan.chunk_tokens.iter().map(|t| t.0));
         for row in &plan.rows {
@@ -149,7 +162,9 @@ impl Slots {
                 Feed::Last { count: 1 } => (FEED_LAST, 0),
                 other => return Err(internal!("step {}: cannot feed {other:?}", plan.step)),
             };
-            self.advance(row.slot, tokens, &limits)?;
+            let length = self.advance(row.slot, tokens, &limits)?;
+            let (slot, first) = (row.slot.0, batch.rows);
+            batch.spans.push(Span { slot, first, tokens, length });
             let sample = if row.sample { SAMPLE } else { 0 };
             let (first, nth) = (batch.rows as u32, batch.samples.len() as u32);
             self.record(row.slot, tokens as u32, flag | sample, chunk as u32, [first, nth]);
@@ -212,7 +227,7 @@ impl Slots {
         row.ok_or_else(|| internal!("slot {slot} of {count}"))
     }
 
-    fn advance(&mut self, slot: SlotId, tokens: usize, limits: &Limits) -> Result<()> {
+    fn advance(&mut self, slot: SlotId, tokens: usize, limits: &Limits) -> Result<usize> {
         let row = self.row(slot)?;
         let length = row.length + tokens;
         if !row.open || tokens == 0 || length > row.pages * limits.page_size {
@@ -224,7 +239,7 @@ impl Slots {
             ));
         }
         row.length = length;
-        Ok(())
+        Ok(length)
     }
 
     fn change(&mut self, change: &SlotChange, limits: &Limits) -> Result<()> {

@@ -94,13 +94,15 @@ impl Steps {
         Ok(Steps { context, device, lanes, current: 0, pending: VecDeque::new() })
     }
 
-    /// Copy the encoded input of a step to the GPU, in one piece.
-    pub fn send(&mut self, slots: &Slots) -> Result<()> {
+    /// Copy the encoded input of a step to the GPU, in one piece: the slots' part, then `more`. The
+    /// address of `more`.
+    pub fn send(&mut self, slots: &Slots, more: &[u32]) -> Result<u64> {
         self.current = (self.current + 1) % RING;
         if self.pending.iter().any(|(lane, ..)| *lane == self.current) {
             return Err(internal!("more than {} steps in flight", super::DEPTH));
         }
-        let words = slots.words();
+        let first = slots.words();
+        let words = first + more.len();
         let lane = &mut self.lanes[self.current];
         lane.sent.wait()?;
         lane.done.wait()?;
@@ -113,8 +115,10 @@ impl Steps {
             self.device.input = Memory::new(&self.context, bytes, "step inputs")?;
         }
         slots.write(lane.input.words());
+        lane.input.words()[first..words].copy_from_slice(more);
         self.device.input.write(&lane.input, words)?;
-        lane.sent.record()
+        lane.sent.record()?;
+        Ok(self.device.input.address + 4 * first as u64)
     }
 
     /// Copy the masks of a step, one per entry, to the GPU: first which mask each sampling row has, then
