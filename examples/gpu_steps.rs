@@ -1,5 +1,5 @@
-//! Steps of a model on a GPU, timed: `gpu_steps FOLDER [GPU]`. The folder holds a config.json; weights are
-//! made up. Prints the host's share of a step, milliseconds per decode step at several batch sizes, and
+//! Steps of a model on a GPU, timed: `gpu_steps FOLDER [WORK...]`. The folder holds a config.json; weights
+//! are made up. WORK is `prefill:TOKENS` or `decode:SEQUENCESxCONTEXT`; without any, a usual set. Prints the host's share of a step, milliseconds per decode step at several batch sizes, and
 //! prompt tokens per second. Greedy, depth 2, as the engine runs it but without engine, text and door.
 
 use std::collections::HashMap;
@@ -86,6 +86,32 @@ impl Bench {
         Ok(())
     }
 
+    fn time_prefill(&mut self, tokens: usize) -> Result<()> {
+        let mut ms = Vec::new();
+        for _ in 0..4 {
+            let start = Instant::now();
+            self.prefill(&[0], tokens)?;
+            ms.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        // The first one chooses algorithms.
+        ms.remove(0);
+        ms.sort_by(f64::total_cmp);
+        println!("prefill {tokens}: {:.2} ms, {:.0} tokens/s", ms[1], tokens as f64 / ms[1] * 1e3);
+        Ok(())
+    }
+
+    fn time_decode(&mut self, batch: u32, context: usize) -> Result<()> {
+        let slots: Vec<u32> = (0..batch).collect();
+        self.prefill(&slots, context)?;
+        self.decode(&slots, 8)?;
+        let (ms, host) = self.decode(&slots, 40)?;
+        println!(
+            "decode {batch} x {context}: {ms:.3} ms a step (host {host:.3}), {:.0} tokens/s",
+            f64::from(batch) / ms * 1e3
+        );
+        Ok(())
+    }
+
     /// (milliseconds a step, milliseconds of the host's time in it)
     fn decode(&mut self, slots: &[u32], steps: usize) -> Result<(f64, f64)> {
         let mut host = 0.0;
@@ -105,12 +131,37 @@ impl Bench {
     }
 }
 
-fn run(folder: &Path, gpu: usize) -> Result<()> {
+enum Work {
+    Prefill(usize),
+    Decode(u32, usize),
+}
+
+impl Work {
+    fn parse(text: &str) -> Option<Work> {
+        let (kind, rest) = text.split_once(':')?;
+        match kind {
+            "prefill" => Some(Work::Prefill(rest.parse().ok()?)),
+            "decode" => {
+                let (batch, context) = rest.split_once('x')?;
+                Some(Work::Decode(batch.parse().ok()?, context.parse().ok()?))
+            }
+            _ => None,
+        }
+    }
+
+    fn usual() -> Vec<Work> {
+        let prefills = [128, 512, 2048, 4096].map(Work::Prefill).into_iter();
+        let decodes = [(1, 512), (1, 4096), (16, 512), (64, 512), (256, 512)];
+        prefills.chain(decodes.map(|(b, c)| Work::Decode(b, c))).collect()
+    }
+}
+
+fn run(folder: &Path, work: &[Work]) -> Result<()> {
     let supported = &[DType::BF16, DType::F16, DType::F32];
     let options = SpecOptions { supported, ..Default::default() };
     let spec = ModelSpec::read(folder, &options)?;
     let start = Instant::now();
-    let mut dev = Cuda::open(gpu, spec.dtype)?;
+    let mut dev = Cuda::open(0, spec.dtype)?;
     let opened = start.elapsed().as_secs_f64();
     let kv = spec.kv_shape("auto")?;
     let limits = Limits {
@@ -130,38 +181,27 @@ fn run(folder: &Path, gpu: usize) -> Result<()> {
     let (changes, next_page, step) = (Vec::new(), 0, 0);
     let mut bench = Bench { dev, decoder, limits, slots, changes, next_page, step, vocab };
     let longest = bench.limits.max_model_len;
-    for tokens in [128, 512, 2048, 4096].into_iter().filter(|&t| t < longest) {
-        let mut ms = Vec::new();
-        for _ in 0..4 {
-            let start = Instant::now();
-            bench.prefill(&[0], tokens)?;
-            ms.push(start.elapsed().as_secs_f64() * 1e3);
+    for work in work {
+        match *work {
+            Work::Prefill(tokens) if tokens < longest => bench.time_prefill(tokens)?,
+            Work::Decode(batch, context) if context + 64 <= longest => {
+                bench.time_decode(batch, context)?;
+            }
+            _ => {}
         }
-        ms.remove(0);
-        ms.sort_by(f64::total_cmp);
-        println!("prefill {tokens}: {:.2} ms, {:.0} tokens/s", ms[1], tokens as f64 / ms[1] * 1e3);
-    }
-    for (batch, context) in [(1, 512), (1, 4096), (16, 512), (64, 512), (256, 512)] {
-        if context + 64 > longest {
-            continue;
-        }
-        let slots: Vec<u32> = (0..batch).collect();
-        bench.prefill(&slots, context)?;
-        bench.decode(&slots, 8)?;
-        let (ms, host) = bench.decode(&slots, 40)?;
-        println!(
-            "decode {batch} x {context}: {ms:.3} ms a step (host {host:.3}), {:.0} tokens/s",
-            batch as f64 / ms * 1e3
-        );
     }
     Ok(())
 }
 
 fn main() {
     let mut args = std::env::args().skip(1);
-    let folder = args.next().expect("usage: gpu_steps FOLDER [GPU]");
-    let gpu = args.next().map_or(0, |n| n.parse().expect("a GPU's number"));
-    if let Err(error) = run(Path::new(&folder), gpu) {
+    let folder = args.next().expect("usage: gpu_steps FOLDER [prefill:N] [decode:BxC]");
+    let mut work: Vec<Work> =
+        args.map(|a| Work::parse(&a).expect("prefill:N or decode:BxC")).collect();
+    if work.is_empty() {
+        work = Work::usual();
+    }
+    if let Err(error) = run(Path::new(&folder), &work) {
         eprintln!("{error}");
         std::process::exit(1);
     }

@@ -355,9 +355,9 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
   t.merge(call, items + blockIdx.x * ITEM_WORDS, reinterpret_cast<float*>(dynamic_shared))
 #define JOIN(D) join<D>(call, items + blockIdx.x * JOIN_WORDS)
 #else
-#define CHUNK(D)
-#define SPLIT(D)
-#define JOIN(D)
+#define CHUNK(D) (void)call
+#define SPLIT(D) (void)call
+#define JOIN(D) (void)call
 #endif
 
 #define ENTRY(NAME, BODY, D, BLOCKS)                                                                      \
