@@ -1,7 +1,7 @@
 //! Attention over pages: which kernel, and the work list of the tensor-core one. `Cuda::begin` plans a step's
 //! tiles and ships them with the step's input, `Cuda::attend` launches. It knows lengths, no values.
 //!
-//! Prompts become tiles of 64 packed rows (tokens x the q heads of a KV head), longest first. A single token
+//! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first. A single token
 //! becomes a tile of at most 16 packed rows whose keys are cut into parts, so that the blocks of all sequences
 //! fill the card a few times over whatever their lengths; parts are joined by a second kernel. f32, head sizes
 //! without a tile, and the very first step (which learns the number of q heads) go to the plain kernel.
@@ -19,12 +19,17 @@ use crate::error::{Error, Result};
 /// Head sizes that the plain kernel takes at most.
 const MAX_HEAD_DIM: usize = 256;
 const THREADS: u32 = 128;
+const CHUNK_THREADS: u32 = 256;
 /// As in kernels/tiles.cu.
 const ITEM_WORDS: usize = 8;
-const CHUNK_ROWS: usize = 64;
+const CHUNK_ROWS: usize = 128;
 const SPLIT_ROWS: usize = 16;
 const TILE_KEYS: usize = 64;
-const STAGES: usize = 2;
+const SPLIT_STAGES: usize = 2;
+/// Where they fit; else two.
+const CHUNK_STAGES: usize = 3;
+/// The kernels' own, beside the stages.
+const STATIC_SHARED_BYTES: usize = 1024;
 const NO_PART: u32 = u32::MAX;
 /// Blocks of the split kernel per multiprocessor that the parts are cut for: three fit at a time, so this is
 /// five rounds of them, which evens out lengths.
@@ -66,6 +71,7 @@ pub struct Attention {
     tiled: bool,
     /// q heads per KV head, once a step has shown it.
     group: Option<usize>,
+    chunk_stages: usize,
     /// Tiles that the parts are cut for.
     split_budget: usize,
     plan: Plan,
@@ -81,12 +87,13 @@ impl Attention {
         limits: &Limits,
     ) -> Result<Attention> {
         let (dim, kv_heads) = (limits.kv.head_dim, limits.kv.kv_heads.max(1));
-        let shared = shared_bytes(dim);
+        let fits = |stages| shared_bytes(dim, stages) + STATIC_SHARED_BYTES <= context.shared_bytes;
         let kinds = tile_kernels(kernels, dim).filter(|_| dtype != DType::F32);
-        let kinds = kinds.filter(|_| shared <= context.shared_bytes);
+        let kinds = kinds.filter(|_| fits(SPLIT_STAGES));
+        let chunk_stages = if fits(CHUNK_STAGES) { CHUNK_STAGES } else { SPLIT_STAGES };
         if let Some([chunk, split, _]) = kinds {
-            chunk.allow_shared(shared)?;
-            split.allow_shared(shared)?;
+            chunk.allow_shared(shared_bytes(dim, chunk_stages))?;
+            split.allow_shared(shared_bytes(dim, SPLIT_STAGES))?;
         }
         let tiled = kinds.is_some();
         let blocks = BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors as usize;
@@ -96,6 +103,7 @@ impl Attention {
             at: 0,
             tiled,
             group: None,
+            chunk_stages,
             split_budget,
             plan: Plan::default(),
             parts: Memory::new(context, rows * dim * 4, "parts of attention")?,
@@ -130,13 +138,16 @@ impl Attention {
         call: &Call<'_>,
     ) -> Result<()> {
         let Call { spec, layout, device, .. } = *call;
-        let shared = shared_bytes(spec.head_dim);
         let Plan { chunks, splits, joins, .. } = self.plan;
+        let launches = [
+            (chunk, chunks, CHUNK_THREADS, self.chunk_stages),
+            (split, splits, THREADS, SPLIT_STAGES),
+            (combine, joins, THREADS, 0),
+        ];
         let mut at = self.at;
-        for (kernel, count, shared) in
-            [(chunk, chunks, shared), (split, splits, shared), (combine, joins, 0)]
-        {
-            let arguments: [&dyn Argument; 16] = [
+        for (kernel, count, threads, stages) in launches {
+            let shared = shared_bytes(spec.head_dim, stages);
+            let arguments: [&dyn Argument; 17] = [
                 &at,
                 &call.qkv,
                 &device.position.address,
@@ -153,8 +164,10 @@ impl Attention {
                 &call.out,
                 &self.parts.address,
                 &self.statistics.address,
+                &(stages as u32),
             ];
-            kernel.launch_shared(context, [count, spec.kv_heads], THREADS, shared, &arguments)?;
+            let blocks = [count, spec.kv_heads];
+            kernel.launch_shared(context, blocks, threads, shared, &arguments)?;
             at += (4 * ITEM_WORDS * count) as u64;
         }
         Ok(())
@@ -201,9 +214,9 @@ fn tile_kernels(k: &Kernels, dim: usize) -> Option<[&Kernel; 3]> {
     }
 }
 
-/// K and V tiles of all stages, rows padded by 16 bytes.
-fn shared_bytes(dim: usize) -> usize {
-    STAGES * 2 * TILE_KEYS * (dim + 8) * 2
+/// K and V tiles of the stages, rows padded by 16 bytes.
+fn shared_bytes(dim: usize, stages: usize) -> usize {
+    stages * 2 * TILE_KEYS * (dim + 8) * 2
 }
 
 impl Plan {

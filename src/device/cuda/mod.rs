@@ -49,7 +49,8 @@ const DEPTH: usize = 2;
 /// Pairs that rope_store takes at most (its parameter space and shared memory).
 const MAX_ROPE_PAIRS: usize = 256;
 const ROW_THREADS: u32 = 128;
-const NORM_THREADS: u32 = 256;
+/// Heads of a block of rope_store.
+const ROPE_HEADS: usize = 16;
 const SAMPLE_THREADS: u32 = 1024;
 /// The activation kernels' code for "bias only".
 const NO_ACTIVATION: i32 = 6;
@@ -188,6 +189,11 @@ impl Cuda {
 fn columns(width: usize) -> usize {
     let per_thread = if width % 8 == 0 { 8 } else { 1 };
     width.div_ceil(per_thread * ROW_THREADS as usize)
+}
+
+/// Threads of a norm's block: one for eight columns, whole warps.
+fn norm_threads(width: usize) -> u32 {
+    width.div_ceil(8).next_multiple_of(32).clamp(32, 1024) as u32
 }
 
 /// The kernels' code of a norm.
@@ -385,7 +391,7 @@ impl Device for Cuda {
         self.kernels.norm_rows.launch(
             &self.context,
             [rows, 1],
-            NORM_THREADS,
+            norm_threads(width),
             &[
                 &x.at(rows, width, "norm"),
                 &norm.weight.vector(width),
@@ -409,7 +415,7 @@ impl Device for Cuda {
         self.kernels.add_norm.launch(
             &self.context,
             [rows, 1],
-            NORM_THREADS,
+            norm_threads(width),
             &[
                 &delta.at(rows, width, "add_norm"),
                 &residual.at(rows, width, "add_norm"),
@@ -493,7 +499,7 @@ impl Device for Cuda {
         let layout = self.slots.layout();
         self.kernels.rope_store.launch(
             &self.context,
-            [rows, 1],
+            [rows, (spec.heads + 2 * spec.kv_heads).div_ceil(ROPE_HEADS)],
             ROW_THREADS,
             &[
                 &qkv.at(rows, width, "rope_store"),

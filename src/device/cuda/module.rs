@@ -141,7 +141,7 @@ kernels! {
     "attention": attend_rows;
     "tiles": chunk_64 chunk_80 chunk_96 chunk_128 chunk_256 split_64 split_80 split_96 split_128
         split_256 combine_64 combine_80 combine_96 combine_128 combine_256;
-    "gemm": gemm_plain gemm_logits;
+    "gemm": gemm_plain gemm_logits flush;
     "sampler": sample;
     "weights": convert_matrix convert_vector turn_matrix turn_vector dummy_matrix dummy_vector
         constant_matrix constant_vector;

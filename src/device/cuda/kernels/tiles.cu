@@ -3,18 +3,21 @@
 // input (attention.rs). f32, and other head sizes, go to attention.cu.
 //
 // The q heads of a KV head are packed into the rows of a tile: packed row r of a sequence is token r / group,
-// head r % group, so K and V are read once per group. A block is four warps of mma m16n8k16; a tile of 64
-// keys (K and V, padded rows: no bank conflicts for ldmatrix) comes by cp.async, two stages deep, while the
-// tile before is multiplied. S stays in registers and is repacked as the operand of P V.
+// head r % group, so K and V are read once per group. Warps multiply by mma m16n8k16 over tiles of 64 keys
+// (K and V, padded rows: no bank conflicts for ldmatrix), which come by cp.async into a ring of stages; one
+// barrier a tile. Where a key lies is looked up one tile ahead of its copy, by one thread a key, so that no copy
+// waits for the page table. S stays in registers and is repacked as the operand of P V.
 //
-//   chunk  four warps x 16 packed rows, all 64 keys each: 64 rows share a tile of keys. Prompts.
-//   split  16 packed rows, each warp 16 of the 64 keys, merged in shared memory: single tokens, whose keys
-//          are cut over blocks so that all multiprocessors stream; `combine` joins the parts.
+//   chunk  eight warps x 16 packed rows, all 64 keys each: 128 rows share a tile of keys. Prompts.
+//   split  16 packed rows, four warps, each 16 of the 64 keys, merged in shared memory: single tokens, whose
+//          keys are cut over blocks so that all multiprocessors stream; `combine` joins the parts.
 //
-// Shared memory: 2 x 2 x 64 x (dim + 8) x 2 bytes: 70 KiB at 128, so three blocks fit a Hopper SM and their
-// tiles in flight (105 KiB) cover the latency of HBM. Bytes: split reads K and V once per KV head (the
-// floor), chunk once per 64 packed rows from L2. FLOPs: 4 x rows x keys x dim, half of it masked away in
-// the diagonal tiles. mma.sync reaches at most about 60 % of Hopper's peak; wgmma is the next step.
+// Shared memory: a stage is 2 x 64 x (dim + 8) x 2 bytes, 34 KiB at 128. split has two stages, so that three
+// blocks fit a Hopper SM and their tiles in flight (100 KiB) cover the latency of HBM; chunk has three where
+// they fit. Bytes: split reads K and V once per KV head (the floor), chunk once per 128 packed rows from L2.
+// FLOPs: 4 x rows x keys x dim, half of it masked away in the diagonal tiles. Bound of chunk: each warp reads
+// all of a tile from shared memory, 2048 clocks per 128 x 64 x 128 tile at 128 bytes a clock, which is 475
+// TFLOP/s on a Hopper; wgmma, whose operands need no such reads, is the next step.
 #include "common.cuh"
 
 // Words of an item, a tile of packed rows against a range of keys.
@@ -23,7 +26,6 @@ enum { ITEM_SLOT, ITEM_FIRST, ITEM_BEGIN, ITEM_COUNT, ITEM_KEYS_FROM, ITEM_KEYS_
 enum { JOIN_FIRST, JOIN_BEGIN, JOIN_COUNT, JOIN_PART, JOIN_PARTS, JOIN_WORDS = 8 };
 
 #define KEYS 64
-#define STAGES 2
 #define SPLIT_ROWS 16
 #define NO_PART ~0u
 #define LOG2E 1.4426950408889634f
@@ -82,8 +84,9 @@ __device__ __forceinline__ u32 pack(float low, float high) {
   return (u32)from_f32<act>(high).bits << 16 | from_f32<act>(low).bits;
 }
 
-// WM warps along packed rows, WN along keys; WM * WN = 4.
+// WM warps along packed rows, WN along keys.
 template <int D, int WM, int WN> struct Tile {
+  static constexpr int THREADS = 32 * WM * WN;
   static constexpr int PAD = D + 8;                // elements of a row in shared memory
   static constexpr int STAGE = 2 * KEYS * PAD;     // K, then V
   static constexpr int STEPS = D / 16;             // of the inner dimension of Q K
@@ -121,22 +124,26 @@ template <int D, int WM, int WN> struct Tile {
     mass[0] = mass[1] = 0.f;
   }
 
-  // Start copying the keys from `first` on: two threads a key, half of its K and V each.
-  __device__ static void fetch(const Call& c, const u32* table, u32 kv, u32 first, u32 end, act* stage) {
-    const u32 key = first + threadIdx.x / 2, odd = threadIdx.x % 2;
-    const bool valid = key < end;
-    const u32 safe = valid ? key : end - 1;
+  // Where the K of a key of this block's head lies, in units of 16 bytes from the pool's start. The thread
+  // of key `first + threadIdx.x` gets it; keys beyond the range are the last one again.
+  __device__ static u32 locate(const Call& c, const u32* table, u32 kv, u32 first, u32 end) {
+    const u32 key = min(first + threadIdx.x % KEYS, end - 1);
+    const u32 inside = kv * c.page_size + key % c.page_size;
+    return (2 * c.kv_heads * c.page_size * table[key / c.page_size] + inside) * (D / 8);
+  }
+
+  // Start copying a tile; keys at `end` and beyond become zeros. Neighbours in a row are neighbours in a warp.
+  __device__ static void fetch(const Call& c, const u32* places, u32 first, u32 end, act* stage) {
     const u64 slab = (u64)c.kv_heads * c.page_size * D;
-    const u64 inside = ((u64)kv * c.page_size + safe % c.page_size) * D;
-    const act* from = c.pool + 2 * slab * table[safe / c.page_size] + inside;
-    const u32 to = shared_address(stage + threadIdx.x / 2 * PAD);
 #pragma unroll
-    for (int chunk = 0; chunk < D / 8; chunk += 2) {
-      const int i = (chunk + odd) * 8;
-      copy_async(to + i * 2, from + i, valid);
-      copy_async(to + (KEYS * PAD + i) * 2, from + slab + i, valid);
+    for (u32 n = threadIdx.x; n < KEYS * (D / 8); n += THREADS) {
+      const u32 row = n / (D / 8), chunk = n % (D / 8);
+      const act* from = c.pool + ((u64)places[row] + chunk) * 8;
+      const u32 to = shared_address(stage + row * PAD + chunk * 8);
+      const bool valid = first + row < end;
+      copy_async(to, from, valid);
+      copy_async(to + KEYS * PAD * 2, from + slab, valid);
     }
-    commit();
   }
 
   // Scores of this warp's keys, base 2, masked. The tile starts at key `first`, the range stops at `end`.
@@ -219,7 +226,7 @@ template <int D, int WM, int WN> struct Tile {
     }
   }
 
-  __device__ void run(const Call& c, const u32* item, act* shared) {
+  __device__ void run(const Call& c, const u32* item, u32 stages, act* shared) {
     lane = threadIdx.x % 32;
     wm = threadIdx.x / 32 % WM;
     wn = threadIdx.x / 32 / WM;
@@ -231,25 +238,43 @@ template <int D, int WM, int WN> struct Tile {
     u32 from = item[ITEM_KEYS_FROM];
     const u32 to = item[ITEM_KEYS_TO];
     if (c.window != 0 && lowest + 1 > c.window) from = max(from, lowest + 1 - c.window);
-    if (from < to) fetch(c, table, kv, from, to, shared);
-    u32 stage = 0;
-    for (u32 first = from; first < to; first += KEYS, stage ^= 1) {
-      const bool more = first + KEYS < to;
-      if (more) {
-        fetch(c, table, kv, first + KEYS, to, shared + (stage ^ 1) * STAGE);
-        wait<1>();
-      } else {
-        wait<0>();
-      }
+    const u32 tiles = from < to ? (to - from + KEYS - 1) / KEYS : 0;
+    // Tile t is copied to stage t % stages, from the places in row t % 2.
+    __shared__ u32 places[2][KEYS];
+    for (u32 t = 0; t + 1 < stages && t < tiles; t++) {
+      const u32 place = locate(c, table, kv, from + t * KEYS, to);
+      if (threadIdx.x < KEYS) places[t][threadIdx.x] = place;
+    }
+    __syncthreads();
+    for (u32 t = 0; t + 1 < stages; t++) {
+      if (t < tiles) fetch(c, places[t], from + t * KEYS, to, shared + t * STAGE);
+      commit();
+    }
+    __syncthreads();
+    u32 ahead = stages - 1;
+    if (ahead < tiles && threadIdx.x < KEYS)
+      places[ahead % 2][threadIdx.x] = locate(c, table, kv, from + ahead * KEYS, to);
+    for (u32 t = 0; t < tiles; t++, ahead++) {
+      if (stages == 3) wait<1>();
+      else wait<0>();
+      // All have the tile, and all are done with the stage that is filled next.
       __syncthreads();
-      const act* keys = shared + stage * STAGE;
+      if (ahead < tiles)
+        fetch(c, places[ahead % 2], from + ahead * KEYS, to, shared + ahead % stages * STAGE);
+      commit();
+      u32 place = 0;
+      const bool look = ahead + 1 < tiles && threadIdx.x < KEYS;
+      if (look) place = locate(c, table, kv, from + (ahead + 1) * KEYS, to);
+      const u32 first = from + t * KEYS;
+      const act* keys = shared + t % stages * STAGE;
       const bool mask = first + KEYS > min(lowest + 1, to) || c.window != 0;
       float s[NT][4];
       scores(c, keys, first, to, mask, s);
       soften(s);
       gather_values(keys + KEYS * PAD, s);
-      __syncthreads();
+      if (look) places[(ahead + 1) % 2][threadIdx.x] = place;
     }
+    __syncthreads();
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       mass[half] += __shfl_xor_sync(~0u, mass[half], 1);
@@ -319,24 +344,39 @@ template <int D, int WM, int WN> struct Tile {
   }
 };
 
-// Join the parts of the packed rows of one sequence and KV head.
+// Join the parts of the packed rows of one sequence and KV head: a warp per row. First the weights of all
+// parts, a lane each, then the sums, whose loads depend on nothing and overlap.
 template <int D> __device__ void join(const Call& c, const u32* entry) {
-  const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
-  for (u32 n = threadIdx.x; n < entry[JOIN_COUNT] * D; n += blockDim.x) {
-    const u32 r = n / D, d = n % D;
-    float peak = LOWEST, all = 0.f, sum = 0.f;
-    for (u32 p = 0; p < entry[JOIN_PARTS]; p++) {
-      const u64 part = ((u64)(entry[JOIN_PART] + p) * c.kv_heads + kv) * SPLIT_ROWS + r;
-      const float2 s = c.statistics[part];
-      const float higher = fmaxf(peak, s.x);
-      const float keep = exp2f(peak - higher), share = exp2f(s.x - higher);
-      all = all * keep + s.y * share;
-      sum = sum * keep + c.parts[part * D + d] * share;
-      peak = higher;
+  constexpr int PER_LANE = (D + 31) / 32;
+  const u32 kv = blockIdx.y, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
+  const u32 parts = entry[JOIN_PARTS];
+  for (u32 r = threadIdx.x / 32; r < entry[JOIN_COUNT]; r += blockDim.x / 32) {
+    const u64 first = ((u64)entry[JOIN_PART] * c.kv_heads + kv) * SPLIT_ROWS + r;
+    const u64 step = (u64)c.kv_heads * SPLIT_ROWS;
+    float peak = LOWEST, all = 0.f;
+    for (u32 p = lane; p < parts; p += 32) peak = fmaxf(peak, c.statistics[first + p * step].x);
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, d));
+    for (u32 p = lane; p < parts; p += 32) {
+      const float2 s = c.statistics[first + p * step];
+      all += s.y * exp2f(s.x - peak);
+    }
+    all = warp_sum(all);
+    float sum[PER_LANE] = {};
+#pragma unroll 8
+    for (u32 p = 0; p < parts; p++) {
+      const float share = exp2f(c.statistics[first + p * step].x - peak);
+      const float* part = c.parts + (first + p * step) * D;
+#pragma unroll
+      for (int i = 0; i < PER_LANE; i++)
+        if (D % 32 == 0 || i * 32 + lane < D) sum[i] += part[i * 32 + lane] * share;
     }
     const u32 packed = entry[JOIN_BEGIN] + r;
     const u64 token = entry[JOIN_FIRST] + packed / group;
-    c.out[(token * c.heads + kv * group + packed % group) * D + d] = from_f32<act>(sum / all);
+    act* to = c.out + (token * c.heads + kv * group + packed % group) * D;
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++)
+      if (D % 32 == 0 || i * 32 + lane < D) to[i * 32 + lane] = from_f32<act>(sum[i] / all);
   }
 }
 #endif  // ACT != 0
@@ -346,12 +386,12 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
 // f32 has no code here: the device never launches these for it.
 #if ACT != 0
 #define CHUNK(D) \
-  Tile<D, 4, 1> t; \
-  t.run(call, items + blockIdx.x * ITEM_WORDS, reinterpret_cast<act*>(dynamic_shared)); \
+  Tile<D, 8, 1> t; \
+  t.run(call, items + blockIdx.x * ITEM_WORDS, stages, reinterpret_cast<act*>(dynamic_shared)); \
   t.write(call, items + blockIdx.x * ITEM_WORDS)
 #define SPLIT(D) \
   Tile<D, 1, 4> t; \
-  t.run(call, items + blockIdx.x * ITEM_WORDS, reinterpret_cast<act*>(dynamic_shared)); \
+  t.run(call, items + blockIdx.x * ITEM_WORDS, stages, reinterpret_cast<act*>(dynamic_shared)); \
   t.merge(call, items + blockIdx.x * ITEM_WORDS, reinterpret_cast<float*>(dynamic_shared))
 #define JOIN(D) join<D>(call, items + blockIdx.x * JOIN_WORDS)
 #else
@@ -360,19 +400,19 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
 #define JOIN(D) (void)call
 #endif
 
-#define ENTRY(NAME, BODY, D, BLOCKS)                                                                      \
-  extern "C" __global__ void __launch_bounds__(128, BLOCKS)                                               \
+#define ENTRY(NAME, BODY, D, THREADS, BLOCKS)                                                             \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                           \
       NAME##_##D(const u32* items, const act* qkv, const u32* position, const u32* rows, u64 stride,      \
                  u32 pages_at, u32 heads, u32 kv_heads, u32 page_size, float scale, u32 window, float cap, \
-                 const act* pool, act* out, float* parts, float2* statistics) {                           \
+                 const act* pool, act* out, float* parts, float2* statistics, u32 stages) {               \
     const Call call = {qkv, position, rows, stride, pages_at, heads, kv_heads, page_size, scale, window,  \
                        cap, pool, out, parts, statistics};                                                \
     BODY(D);                                                                                              \
   }
-#define HEAD_SIZE(D, BLOCKS)        \
-  ENTRY(chunk, CHUNK, D, BLOCKS)    \
-  ENTRY(split, SPLIT, D, BLOCKS)    \
-  ENTRY(combine, JOIN, D, BLOCKS)
+#define HEAD_SIZE(D, BLOCKS)           \
+  ENTRY(chunk, CHUNK, D, 256, 1)       \
+  ENTRY(split, SPLIT, D, 128, BLOCKS)  \
+  ENTRY(combine, JOIN, D, 128, 1)
 
 HEAD_SIZE(64, 3)
 HEAD_SIZE(80, 3)
