@@ -1,6 +1,6 @@
-//! Triton's C interface, from our own headers to Rust: bindgen makes two tables of function pointers
-//! that `src/triton/sys.rs` fills from the running server. Nothing of the server is linked. And with the
-//! feature `cuda` the kernels: `build/kernels.rs`.
+//! Triton's C interface, from our own headers to Rust: bindgen makes two tables of function
+//! pointers that `src/triton/sys.rs` fills from the running server. Nothing of the server is linked.
+//! And with the feature `cuda` the kernels: `build/kernels.rs`.
 
 #[path = "build/kernels.rs"]
 mod kernels;
@@ -48,8 +48,8 @@ fn write(builder: bindgen::Builder, path: &Path) {
     header.write_to_file(path).expect("OUT_DIR is writable");
 }
 
-/// LIBCLANG_PATH if set; else the PyPI wheel `libclang` in a virtual environment under the target folder;
-/// else what clang-sys finds in the system. Says what to do if there is none.
+/// LIBCLANG_PATH if set; else the PyPI wheel `libclang` in a virtual environment under the target
+/// folder; else what clang-sys finds in the system. Says what to do if there is none.
 fn find_libclang() {
     if env::var_os("LIBCLANG_PATH").is_some() {
         return;
@@ -69,8 +69,9 @@ fn find_libclang() {
         std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|e| e.path().join("lib"));
     if !system.into_iter().map(PathBuf::from).chain(llvm).any(|folder| has_libclang(&folder)) {
         println!(
-            "cargo:warning=no libclang found: run `python3 -m venv target/venv && target/venv/bin/pip \
-             install libclang`, or set LIBCLANG_PATH to the folder of libclang.so"
+            "cargo:warning=no libclang found: run `python3 -m venv target/venv && \
+             target/venv/bin/pip install libclang`, or set LIBCLANG_PATH to the folder of \
+             libclang.so"
         );
     }
 }

@@ -17,6 +17,7 @@ from transport import tensor  # noqa: E402
 MODEL = "vllm_model"
 USUAL_PORTS = [8000, 8001, 8002]
 STORY_TOKENS = 60
+QUESTION, ANSWER = "What is 128 + 256? Answer:", " 384."
 
 
 def chosen_ports(keep):
@@ -36,16 +37,20 @@ def request(prompt, stream, **parameters):
 
 
 def http_answer(server, prompt):
+    """Shows the answer, and fails if the default question is not answered right."""
     status, text = server.post(f"v2/models/{MODEL}/generate", request(prompt, False, max_tokens=16, stop="\n"))
     if status != 200:
         raise ServerFailed(f"/generate answered {status}: {text}")
-    print(f"\nHTTP /generate\n  {prompt!r} -> {json.loads(text)['text_output']!r}", flush=True)
+    answer = json.loads(text)["text_output"]
+    print(f"\nHTTP /generate\n  {prompt!r} -> {answer!r}", flush=True)
+    if prompt == QUESTION and answer != ANSWER:
+        raise ServerFailed(f"the answer should be {ANSWER!r}")
 
 
 def http_stream(server, prompt):
     """Prints the text of each event when it arrives; returns (events, seconds to the first, seconds in all)."""
     connection = http.client.HTTPConnection("127.0.0.1", server.ports[0], timeout=60)
-    body = json.dumps({**request(prompt, True, max_tokens=STORY_TOKENS)})
+    body = json.dumps(request(prompt, True, max_tokens=STORY_TOKENS))
     print(f"\nHTTP /generate_stream\n  {prompt!r} -> ", end="", flush=True)
     began, first, events = time.monotonic(), None, 0
     connection.request("POST", f"/v2/models/{MODEL}/generate_stream", body)
@@ -96,7 +101,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the server running and print a curl line")
     parser.add_argument("--repository", default=ROOT / "model_repository")
-    parser.add_argument("--question", default="What is 128 + 256? Answer:")
+    parser.add_argument("--question", default=QUESTION)
     parser.add_argument("--story", default="Once upon a time")
     args = parser.parse_args()
     prompts = {"question": args.question, "story": args.story}

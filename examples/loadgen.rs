@@ -1,8 +1,10 @@
-//! Load generator: N clients on keep-alive HTTP/1.1 connections, each sends its next request when the
-//! answer to the last one is complete (closed loop). `ci/bench` runs it; it knows nothing of the library.
+//! Load generator: N clients on keep-alive HTTP/1.1 connections, each sends its next request when
+//! the answer to the last one is complete (closed loop). `ci/bench` runs it; it knows nothing of
+//! the library.
 //!
-//! `loadgen PORT PATH CLIENTS SECONDS BODY` prints one line of JSON. One thread and epoll: on a small
-//! machine the server shares the cores, and a thread per client would bill it for our context switches.
+//! `loadgen PORT PATH CLIENTS SECONDS BODY` prints one line of JSON. One thread and epoll: on a
+//! small machine the server shares the cores, and a thread per client would bill it for our context
+//! switches.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -157,7 +159,8 @@ impl Client {
         self.failed = false;
         self.last_event = None;
         self.sent = Instant::now();
-        // A request is far smaller than an empty socket buffer: it is written whole or the run fails.
+        // A request is far smaller than an empty socket buffer: it is written whole or the run
+        // fails.
         self.socket.write_all(request)
     }
 
@@ -191,7 +194,7 @@ impl Client {
         if let Body::Sized(length) = self.body {
             let complete = self.answer.len() >= self.at + length;
             if complete {
-                self.failed |= find(&self.answer[self.at..], b"\"error\"").is_some();
+                self.failed |= find(&self.answer[self.at..], b"{\"error\"").is_some();
             }
             return Ok(complete);
         }
@@ -207,7 +210,7 @@ impl Client {
                 return Ok(true);
             }
             let payload = &rest[line + 2..line + 2 + length];
-            self.failed |= find(payload, b"\"error\"").is_some();
+            self.failed |= find(payload, b"{\"error\"").is_some();
             let events = payload.windows(6).filter(|w| w == b"data: ").count();
             self.at += whole;
             for _ in 0..events {
@@ -252,7 +255,8 @@ fn chunk_length(line: &[u8]) -> std::io::Result<usize> {
     usize::from_str_radix(digits, 16).map_err(|_| ErrorKind::InvalidData.into())
 }
 
-/// The three epoll calls. Sockets are watched level-triggered for input, under a number of the caller's.
+/// The three epoll calls. Sockets are watched level-triggered for input, under a number of the
+/// caller's.
 struct Epoll(std::os::fd::OwnedFd);
 
 impl Epoll {

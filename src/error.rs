@@ -1,5 +1,6 @@
-//! The one error type. Every room returns it, `triton/` maps it 1:1 to TRITONSERVER error codes.
-//! A message names the thing, the value, the limit and the key to change. It never knows who reads it.
+//! The one error type. Every room returns it, `triton/` maps it 1:1 to TRITONSERVER error codes. A
+//! message names the thing, the value, the limit and the key to change. It never knows who reads
+//! it.
 
 use std::fmt;
 

@@ -2,10 +2,12 @@
 //!
 //! A request enters by the door, is parsed once into types that cannot be wrong, waits in a bounded
 //! queue for the engine thread, is scheduled into steps, runs on a device, and leaves as responses
-//! from the outbox threads. Each room may import only rooms below it (`tests/tidy/` holds us to it):
+//! from the outbox threads. Each room may import only rooms below it (`tests/tidy/` holds us to
+//! it):
 //!
 //! ```text
-//! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error ids plan sampling
+//! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error ids plan
+//! sampling
 //! ```
 //!
 //! | room | one sentence |

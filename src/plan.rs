@@ -1,9 +1,9 @@
-//! StepPlan: the plain data in which scheduler and model meet. Built by `scheduler`, fed by `engine`
-//! to `model` and `device`, answered by a [`StepResult`]. A leaf: it knows no room.
+//! StepPlan: the plain data in which scheduler and model meet. Built by `scheduler`, fed by
+//! `engine` to `model` and `device`, answered by a [`StepResult`]. A leaf: it knows no room.
 //!
-//! Two rules make steps asynchronous. A plan never contains a value that the previous step computes:
-//! it says "the token this slot sampled last" ([`Feed::Last`]) and the device looks it up in the slot's
-//! row. And a plan carries *changes* of slot rows ([`SlotChange`]), not the rows.
+//! Two rules make steps asynchronous. A plan never contains a value that the previous step
+//! computes: it says "the token this slot sampled last" ([`Feed::Last`]) and the device looks it up
+//! in the slot's row. And a plan carries *changes* of slot rows ([`SlotChange`]), not the rows.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,8 +39,9 @@ pub enum SlotChange {
 pub struct SlotOpen {
     pub slot: SlotId,
     pub adapter: AdapterId,
-    /// All tokens known so far: the prompt, and after a preemption the outputs too. The device needs
-    /// them for penalties only (counts of prompt and output tokens), it may ignore them otherwise.
+    /// All tokens known so far: the prompt, and after a preemption the outputs too. The device
+    /// needs them for penalties only (counts of prompt and output tokens), it may ignore them
+    /// otherwise.
     pub tokens: Arc<[TokenId]>,
     /// How many of `tokens` are prompt; the rest are outputs sampled before a preemption.
     pub prompt_tokens: u32,
@@ -90,8 +91,8 @@ impl StepPlan {
     }
 }
 
-/// What needs the previous step's tokens on the host (grammar masks): uploaded while `forward` runs.
-/// Rows without an entry never wait for rows with one.
+/// What needs the previous step's tokens on the host (grammar masks): uploaded while `forward`
+/// runs. Rows without an entry never wait for rows with one.
 #[derive(Debug, Clone, Default)]
 pub struct Late {
     /// Slot and its allowed tokens, bit i of word i/32 = token i may be sampled.

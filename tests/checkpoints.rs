@@ -129,7 +129,8 @@ fn lying_headers() {
         spoiled.bytes(|b| b[..8].copy_from_slice(&length.to_le_bytes()));
         spoiled.refused(FILE, &["not a whole safetensors file"]);
     }
-    let lies: [(&str, fn(&mut Value)); 5] = [
+    type Lie = fn(&mut Value);
+    let lies: [(&str, Lie); 5] = [
         ("beyond", |h| h[DOWN]["data_offsets"] = json!([1u64 << 40, (1u64 << 40) + 18432])),
         ("backwards", |h| h[DOWN]["data_offsets"] = json!([100, 0])),
         ("shape", |h| h[DOWN]["shape"] = json!([64, 9_999_999])),

@@ -1,5 +1,5 @@
-//! The whole engine on the CPU, without Triton: greedy texts of the incumbent's recorded models, and that
-//! batch mix, chunked prefill, the prefix cache and preemption do not change a word.
+//! The whole engine on the CPU, without Triton: greedy texts of the incumbent's recorded models,
+//! and that batch mix, chunked prefill, the prefix cache and preemption do not change a word.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

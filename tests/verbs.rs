@@ -202,6 +202,31 @@ fn gated_linear_equals_f64() {
     }
 }
 
+/// Attention, too, has the same bits with every instruction set and number of threads.
+#[test]
+fn attention_is_the_same_everywhere() {
+    for (head_dim, dtype) in [(24, DType::F32), (32, DType::BF16), (64, DType::F32)] {
+        let (heads, rows) = (4, 70);
+        let spec =
+            AttnSpec { heads, kv_heads: 2, head_dim, scale: 0.3, window: None, softcap: None };
+        let width = (heads + 4) * head_dim;
+        let x = Noise(6).values(rows * width);
+        let run = |isa, threads| {
+            let kv = KvShape { layers: 1, kv_heads: 2, head_dim, dtype };
+            let mut dev = device(isa, threads, rows, 0, kv);
+            let mut qkv = tensor(&mut dev, rows, width, &x);
+            let mut out = dev.tensor(rows, heads * head_dim).unwrap();
+            dev.rope_store(0, &spec, None, &mut qkv).unwrap();
+            dev.attend(0, &spec, &qkv, &mut out).unwrap();
+            dev.read(&out, rows).unwrap()
+        };
+        let want = run(Isa::all()[0], 1);
+        for isa in Isa::all() {
+            assert!(run(isa, 2) == want, "{} head_dim {head_dim} {dtype:?}", isa.name());
+        }
+    }
+}
+
 /// Law 12: neither company, nor instruction set, nor threads change a bit.
 #[test]
 fn linear_is_row_invariant() {

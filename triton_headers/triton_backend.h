@@ -1,13 +1,13 @@
 /* The part of Triton's C interface that this backend uses, declared by us.
  *
- * build.rs runs bindgen over this file and triton_newer.h; src/triton/sys.rs looks every function up by
- * name in the running server, so nothing here is a link-time dependency.
+ * build.rs runs bindgen over this file and triton_newer.h; src/triton/sys.rs looks every function
+ * up by name in the running server, so nothing here is a link-time dependency.
  *
- * Functions of this file are required. All of them exist in server 2.36 (backend API 1.13), the oldest
- * that this backend is tried on.
+ * Functions of this file are required. All of them exist in server 2.36 (backend API 1.13), the
+ * oldest that this backend is tried on.
  *
- * Conventions of the interface: a function returns NULL or an error that the caller owns; out-parameters
- * are set only on success; strings that come out belong to the object they came from.
+ * Conventions of the interface: a function returns NULL or an error that the caller owns;
+ * out-parameters are set only on success; strings that come out belong to their object.
  */
 #ifndef TRITON_BACKEND_H
 #define TRITON_BACKEND_H
@@ -67,8 +67,8 @@ typedef enum {
   TRITONSERVER_MEMORY_GPU = 2
 } TRITONSERVER_MemoryType;
 
-/* What the void* of TRITONBACKEND_RequestParameter points to: NUL-terminated text, int64_t, bool, double.
- * DOUBLE came with server 2.46 or so; older servers never send it. */
+/* What the void* of TRITONBACKEND_RequestParameter points to: NUL-terminated text, int64_t, bool,
+ * double. DOUBLE came with server 2.46 or so; older servers never send it. */
 typedef enum {
   TRITONSERVER_PARAMETER_STRING = 0,
   TRITONSERVER_PARAMETER_INT = 1,
@@ -204,7 +204,7 @@ TRITONSERVER_Error* TRITONBACKEND_InputBuffer(
     TRITONBACKEND_Input* input, uint32_t index, const void** buffer, uint64_t* bytes,
     TRITONSERVER_MemoryType* memory, int64_t* device);
 
-/* Responses. A factory outlives its request. ResponseSend consumes the response, never the error. */
+/* Responses. A factory outlives its request. ResponseSend consumes the response, not the error. */
 TRITONSERVER_Error* TRITONBACKEND_ResponseFactoryNew(
     TRITONBACKEND_ResponseFactory** factory, TRITONBACKEND_Request* request);
 TRITONSERVER_Error* TRITONBACKEND_ResponseFactoryDelete(TRITONBACKEND_ResponseFactory* factory);

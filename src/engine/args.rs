@@ -1,6 +1,6 @@
-//! model.json: vLLM's EngineArgs, parsed once into types that cannot be wrong. The door reads the file
-//! and logs the warnings, [`keys`] lists what may stand in it, the engine uses the result. It never
-//! looks at a model, a device or a file.
+//! model.json: vLLM's EngineArgs, parsed once into types that cannot be wrong. The door reads the
+//! file and logs the warnings, [`keys`] lists what may stand in it, the engine uses the result. It
+//! never looks at a model, a device or a file.
 //!
 //! Strings mean what they say: `"false"` is false and `"0.5"` is a half, each with a warning.
 
@@ -101,11 +101,12 @@ pub struct EngineArgs {
 }
 
 impl EngineArgs {
-    /// Parse the text of model.json. Beside the arguments: one line of warning for each key that was
-    /// coerced, ignored or is out of date.
+    /// Parse the text of model.json. Beside the arguments: one line of warning for each key that
+    /// was coerced, ignored or is out of date.
     ///
     /// # Errors
-    /// InvalidArgument or Unsupported with one line that names the key, the value and what is allowed.
+    /// InvalidArgument or Unsupported with one line that names the key, the value and what is
+    /// allowed.
     pub fn parse(text: &str) -> Result<(EngineArgs, Vec<String>)> {
         let value: Value = serde_json::from_str(text)
             .map_err(|e| invalid!("model.json is not valid JSON: {e}"))?;
@@ -174,7 +175,7 @@ impl EngineArgs {
         if !(0.0..1.0).contains(&self.watermark) {
             return Err(invalid!("watermark must be in [0, 1), got {}", self.watermark));
         }
-        if self.block_size % 16 != 0 {
+        if !self.block_size.is_multiple_of(16) {
             return Err(invalid!(
                 "Block size must be a multiple of 16. block_size is {}",
                 self.block_size
@@ -186,7 +187,8 @@ impl EngineArgs {
         if let (Some(tokens), Some(seqs)) = (self.max_num_batched_tokens, self.max_num_seqs) {
             if tokens < seqs {
                 return Err(invalid!(
-                    "max_num_batched_tokens ({tokens}) must be greater than or equal to max_num_seqs ({seqs})."
+                    "max_num_batched_tokens ({tokens}) must be greater than or equal to \
+                     max_num_seqs ({seqs})."
                 ));
             }
         }
@@ -196,7 +198,8 @@ impl EngineArgs {
     /// What an instance group of this kind can run.
     ///
     /// # Errors
-    /// InvalidArgument for KIND_GPU with several GPUs per model, Unsupported for several GPUs at all.
+    /// InvalidArgument for KIND_GPU with several GPUs per model, Unsupported for several GPUs at
+    /// all.
     pub fn check_parallel(&self, kind_gpu: bool) -> Result<()> {
         let (tp, pp) = (self.tensor_parallel_size, self.pipeline_parallel_size);
         if u64::from(tp) * u64::from(pp) <= 1 {
@@ -204,8 +207,8 @@ impl EngineArgs {
         }
         if kind_gpu {
             return Err(invalid!(
-                "KIND_GPU is currently for single-GPU models, please specify KIND_MODEL in the model's \
-                 config.pbtxt for multi-GPU models"
+                "KIND_GPU is currently for single-GPU models, please specify KIND_MODEL in the \
+                 model's config.pbtxt for multi-GPU models"
             ));
         }
         Err(Error::Unsupported(format!(
@@ -252,7 +255,8 @@ fn modernise(map: &mut Map<String, Value>, warnings: &mut Vec<String>) -> Result
     }
     if asked {
         warnings.push(
-            "model.json: speculative decoding is not built: the model is served without it, answers are the same"
+            "model.json: speculative decoding is not built: the model is served without it, \
+             answers are the same"
                 .into(),
         );
     }
@@ -306,13 +310,14 @@ fn check_switches(map: &Map<String, Value>) -> Result<()> {
     }
     if read.int("max_num_partial_prefills")?.unwrap_or(1) > 1 {
         return Err(invalid!(
-            "Concurrent Partial Prefill is not supported. We recommend to remove Concurrent Partial \
-             Prefill from your config."
+            "Concurrent Partial Prefill is not supported. We recommend to remove Concurrent \
+             Partial Prefill from your config."
         ));
     }
     if let Some(name) = read.string("quantization")? {
         return Err(Error::Unsupported(format!(
-            "quantization '{name}' is not supported by this version: serve an unquantised checkpoint"
+            "quantization '{name}' is not supported by this version: serve an unquantised \
+             checkpoint"
         )));
     }
     read.one_of("kv_cache_dtype", &["auto", "float16", "bfloat16"])?;

@@ -1,5 +1,5 @@
-//! Whether the engine can serve, and the one way in which it stops being able to: poison. Written by
-//! the engine and outbox threads, read by `Engine::submit` and the door. Poison never heals.
+//! Whether the engine can serve, and the one way in which it stops being able to: poison. Written
+//! by the engine and outbox threads, read by `Engine::submit` and the door. Poison never heals.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

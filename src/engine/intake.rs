@@ -1,5 +1,5 @@
-//! Intake: a validated request becomes tokens and limits, on the caller's thread, or is refused there.
-//! What passes goes to the engine thread as an [`Accepted`].
+//! Intake: a validated request becomes tokens and limits, on the caller's thread, or is refused
+//! there. What passes goes to the engine thread as an [`Accepted`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use crate::ids::{RequestId, TokenId};
 use crate::sampling::SamplerSpec;
 use crate::text::{check_prompt_chars, check_prompt_tokens, TextStream, Tokenizer};
 
-/// Prompts up to this many bytes are tokenised on the caller's thread (a fraction of a millisecond);
-/// longer ones on a thread of their own, so that one book does not hold up a hundred questions.
+/// Prompts up to this many bytes are tokenised on the caller's thread (a fraction of a
+/// millisecond); longer ones on a thread of their own, so that one book does not hold up a hundred
+/// questions.
 pub(super) const INLINE_BYTES: usize = 16 * 1024;
 
 /// A request on its way to the scheduler.

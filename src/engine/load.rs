@@ -251,13 +251,14 @@ fn limits_of(
         gpu_memory_utilization: args.gpu_memory_utilization,
         kv_cache_memory_bytes: args.kv_cache_memory_bytes,
         num_gpu_blocks_override: args.num_gpu_blocks_override.map(u64::from),
+        fit_max_model_len: args.fit_max_model_len,
     };
     let mut limits = Limits {
         step_tokens,
         slots,
         pages: 0,
         page_size,
-        max_model_len: if args.fit_max_model_len { page_size } else { spec.max_model_len },
+        max_model_len: spec.max_model_len,
         kv: spec.kv_shape("auto")?,
     };
     let pool = size_pool(info, spec, &options, &limits)?;

@@ -43,7 +43,8 @@ pub struct EngineOptions {
     pub name: String,
     /// `<repository>/<model>/<version>`: a relative `model` path is tried against it first.
     pub version_dir: PathBuf,
-    /// GPU to use; None = the first visible one. Which device serves: design law 11, decided in `load`.
+    /// GPU to use; None = the first visible one. Which device serves: design law 11, decided in
+    /// `load`.
     pub gpu: Option<u32>,
     pub observer: Arc<dyn Observer>,
     /// Requests that may wait for a slot; one more is refused with UNAVAILABLE.
@@ -91,8 +92,9 @@ impl Engine {
         &self.facts
     }
 
-    /// Take a request or refuse it at once: InvalidArgument (prompt too long, …) or Unavailable (queue
-    /// full, draining, poisoned). After Ok the client's `finish` is called exactly once; after Err never.
+    /// Take a request or refuse it at once: InvalidArgument (prompt too long, …) or Unavailable
+    /// (queue full, draining, poisoned). After Ok the client's `finish` is called exactly once;
+    /// after Err never.
     pub fn submit(&self, request: GenerateRequest) -> Result<()> {
         self.health.check()?;
         if self.in_flight.fetch_add(1, Ordering::AcqRel) >= self.in_flight_limit {
@@ -131,8 +133,8 @@ impl Engine {
         let _ = self.commands.send(Command::Drain { deadline: Instant::now() + patience });
     }
 
-    /// Refuse new requests, let those in flight finish, after `patience` fail the rest with UNAVAILABLE,
-    /// join all threads, give memory back.
+    /// Refuse new requests, let those in flight finish, after `patience` fail the rest with
+    /// UNAVAILABLE, join all threads, give memory back.
     pub fn drain(mut self, patience: Duration) {
         self.stop(patience);
     }

@@ -1,10 +1,11 @@
-//! Outbox threads: tokens in, words out. They detokenise, match stop strings and call the clients, so
-//! that the engine thread never waits for text or for a slow reader (design law 10).
+//! Outbox threads: tokens in, words out. They detokenise, match stop strings and call the clients,
+//! so that the engine thread never waits for text or for a slow reader (design law 10).
 //!
-//! Each request belongs to one outbox thread for its whole life, which keeps its answers in order. The
-//! engine sends one batch of events per step and thread. A thread that falls behind drains every batch
-//! that waits before it answers: deltas of one request merge, one response per request and round.
-//! Nothing here grows without bound: requests are limited at intake, tokens by their `max_tokens`.
+//! Each request belongs to one outbox thread for its whole life, which keeps its answers in order.
+//! The engine sends one batch of events per step and thread. A thread that falls behind drains
+//! every batch that waits before it answers: deltas of one request merge, one response per request
+//! and round. Nothing here grows without bound: requests are limited at intake, tokens by their
+//! `max_tokens`.
 
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -156,7 +157,8 @@ impl Outbox {
         }
     }
 
-    /// A panic here is our defect: say so to everyone on this thread and let the engine die with it.
+    /// A panic here is our defect: say so to everyone on this thread and let the engine die with
+    /// it.
     fn panicked(&mut self) {
         let error = self.shared.health.poison("an outbox thread panicked");
         for (_, stream) in self.streams.drain() {
@@ -252,10 +254,10 @@ fn observe_token(observer: &dyn Observer, stream: &mut Stream, at: Instant) {
 }
 
 impl Stream {
-    /// Detokenise the pending tokens. Some(reason) if the request ends here, by the engine's word or by a
-    /// stop string; tokens behind a stop string are dropped and not counted. A stream's first token is
-    /// taken alone: it is never late for later ones, and a stream of several tokens is always several
-    /// answers, however fast they come.
+    /// Detokenise the pending tokens. Some(reason) if the request ends here, by the engine's word
+    /// or by a stop string; tokens behind a stop string are dropped and not counted. A stream's
+    /// first token is taken alone: it is never late for later ones, and a stream of several tokens
+    /// is always several answers, however fast they come.
     fn advance(&mut self) -> Option<FinishReason> {
         let progress = &mut self.progress;
         progress.touched = false;

@@ -25,8 +25,9 @@ pub trait Client: Send + Sync {
     fn cancelled(&self) -> bool;
     /// A delta of a streaming request that is not the last one.
     fn respond(&self, answer: Answer);
-    /// The last word: exactly once per accepted request. For a stream the answer is the last delta, for a
-    /// non-stream the whole. After `Err(Cancelled)` nobody listens, but the response is still owed.
+    /// The last word: exactly once per accepted request. For a stream the answer is the last delta,
+    /// for a non-stream the whole. After `Err(Cancelled)` nobody listens, but the response is still
+    /// owed.
     fn finish(&self, outcome: Result<Answer>);
 }
 

@@ -1,8 +1,8 @@
-//! The loop of the engine thread: take commands, plan, enqueue, collect, settle. The only place where
-//! mutable state of requests lives; everything else talks to it through [`Command`]s.
+//! The loop of the engine thread: take commands, plan, enqueue, collect, settle. The only place
+//! where mutable state of requests lives; everything else talks to it through [`Command`]s.
 //!
-//! Steps overlap when the device allows it (`depth` 2): a step is planned and enqueued while the one
-//! before it still runs, because plans name tokens by slot and never by value (design law 1).
+//! Steps overlap when the device allows it (`depth` 2): a step is planned and enqueued while the
+//! one before it still runs, because plans name tokens by slot and never by value (design law 1).
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -87,8 +87,8 @@ impl Core {
         }
     }
 
-    /// The thread's body: serves until drained; after a panic or a device error fails everything that
-    /// is in flight and that still comes, until drained.
+    /// The thread's body: serves until drained; after a panic or a device error fails everything
+    /// that is in flight and that still comes, until drained.
     pub fn run(mut self) {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.serve()));
         let cause = match outcome {
@@ -220,8 +220,8 @@ impl Core {
         }
     }
 
-    /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop ids
-    /// once `min_tokens` are there, then the length.
+    /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop
+    /// ids once `min_tokens` are there, then the length.
     fn settle(&mut self, result: &StepResult) {
         for Arrival { id, token, at_limit } in self.scheduler.commit(result) {
             let Some(live) = self.live.get_mut(&id) else { continue };

@@ -1,5 +1,5 @@
-//! The heart against a scripted device: what every client is owed whatever the device does. Tokens come
-//! from a rule, faults from a script; scheduler, outboxes and text are the real ones.
+//! The heart against a scripted device: what every client is owed whatever the device does. Tokens
+//! come from a rule, faults from a script; scheduler, outboxes and text are the real ones.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

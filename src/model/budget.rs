@@ -20,6 +20,9 @@ pub struct PoolOptions {
     pub kv_cache_memory_bytes: Option<u64>,
     /// The number of pages, whatever the rest says.
     pub num_gpu_blocks_override: Option<u64>,
+    /// `max_model_len` is -1: a pool too small for the longest request is no error, the length
+    /// gives way ([`longest_request`]).
+    pub fit_max_model_len: bool,
 }
 
 /// Pages, the null page included, and why so many.
@@ -157,7 +160,7 @@ fn size(available: u64, options: &PoolOptions, limits: &Limits) -> Result<PoolSi
     }
     // The null page holds no tokens.
     let needed = 1 + limits.max_model_len.div_ceil(limits.page_size) as u64;
-    if pages < needed {
+    if pages < needed && !options.fit_max_model_len {
         return Err(invalid!(
             "To serve at least one request with the models's max seq len ({}), ({:.2} GiB KV cache \
              is needed, which is larger than the available KV cache memory ({:.2} GiB). Based on \

@@ -28,6 +28,7 @@ const SHARE: PoolOptions = PoolOptions {
     gpu_memory_utilization: 0.5,
     kv_cache_memory_bytes: None,
     num_gpu_blocks_override: None,
+    fit_max_model_len: false,
 };
 
 #[test]
@@ -94,6 +95,9 @@ fn gpu_share_and_its_refusals() {
     assert_eq!(gpu_pool(&device(200, 150), &held, &exact, &limits).unwrap().pages, 33);
     let exact = PoolOptions { num_gpu_blocks_override: Some(32), ..SHARE };
     assert!(refused(200, 150, &exact).contains("model length is 496."));
+    let fit = PoolOptions { fit_max_model_len: true, ..exact };
+    let pool = gpu_pool(&device(200, 150), &held, &fit, &limits).unwrap();
+    assert_eq!(longest_request(&pool, 16, 512), 496);
     let bytes = PoolOptions { kv_cache_memory_bytes: Some(50 * page + 1), ..SHARE };
     assert_eq!(gpu_pool(&device(200, 150), &held, &bytes, &limits).unwrap().pages, 50);
 }

@@ -112,7 +112,15 @@ impl SamplingParams {
     /// InvalidArgument: not JSON or no object, with line and column; and what
     /// [`SamplingParams::parse`] says.
     pub fn parse_text(text: &str, limits: &Limits) -> Result<SamplingParams> {
-        SamplingParams::parse(&json::object(text)?, limits)
+        SamplingParams::parse(&SamplingParams::object(text)?, limits)
+    }
+
+    /// The object that such a text holds, not yet looked at.
+    ///
+    /// # Errors
+    /// InvalidArgument: not JSON or no object, with line and column.
+    pub fn object(text: &str) -> Result<Map<String, Value>> {
+        json::object(text)
     }
 
     /// From a JSON object. First all values are read in their order, as Python reads them, then an

@@ -23,10 +23,10 @@ pub(super) struct Loaded {
 /// Keys that name one special token each, in the order in which transformers adds missing ones.
 const ROLES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-/// Words that each calling thread remembers the tokens of; halves the time of `encode`. The crate keeps
-/// them as long as the thread lives, even when this tokenizer is gone: about 150 bytes a word.
+/// Words that each calling thread remembers the tokens of; halves the time of `encode`. The crate
+/// keeps them as long as the thread lives, even when this tokenizer is gone: about 150 bytes a
+/// word.
 const CACHED_WORDS: usize = 2000;
-const GPT2_DEFAULT: &str = "<|endoftext|>";
 
 /// # Errors
 /// NotFound without tokenizer files, InvalidArgument for files that are broken: one line with the
@@ -36,6 +36,7 @@ pub(super) fn load(dir: &Path) -> Result<Loaded> {
     for (key, value) in object(dir, "special_tokens_map.json")? {
         config.entry(key).or_insert(value);
     }
+    set_class(dir, &mut config)?;
     let whole = dir.join("tokenizer.json");
     let mut inner = if whole.is_file() {
         parsed(&whole, &read(&whole)?)?
@@ -111,6 +112,41 @@ fn flag(config: &Map<String, Value>, key: &str, default: bool) -> bool {
     config.get(key).and_then(Value::as_bool).unwrap_or(default)
 }
 
+/// The tokenizer's class: as tokenizer_config.json or config.json names it, or the one of the
+/// model's type. It decides special tokens that no file names: gpt2 itself comes without any of
+/// them.
+fn set_class(dir: &Path, config: &mut Map<String, Value>) -> Result<()> {
+    if class(config).is_empty() {
+        let model = object(dir, "config.json")?;
+        let of_type = match model.get("model_type").and_then(Value::as_str).unwrap_or("") {
+            "gpt2" | "opt" => "GPT2Tokenizer",
+            "llama" | "mistral" | "mixtral" => "LlamaTokenizer",
+            "gemma" | "gemma2" => "GemmaTokenizer",
+            _ => "",
+        };
+        let name = match class(&model) {
+            "" => of_type,
+            named => named,
+        };
+        config.insert("tokenizer_class".into(), name.into());
+    }
+    let class = class(config).trim_end_matches("Fast").to_string();
+    set_defaults(&class, config);
+    Ok(())
+}
+
+fn set_defaults(class: &str, config: &mut Map<String, Value>) {
+    let [bos, eos, unk] = match class {
+        "GPT2Tokenizer" => ["<|endoftext|>"; 3],
+        "LlamaTokenizer" => ["<s>", "</s>", "<unk>"],
+        "GemmaTokenizer" => ["<bos>", "<eos>", "<unk>"],
+        _ => return,
+    };
+    for (key, token) in [("bos_token", bos), ("eos_token", eos), ("unk_token", unk)] {
+        config.entry(key).or_insert_with(|| token.into());
+    }
+}
+
 /// GPT-2's tokenizer from its two files; `config` gets its default special tokens.
 fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> {
     let vocab_path = dir.join("vocab.json");
@@ -127,9 +163,7 @@ fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> 
             dir.display()
         )));
     }
-    for key in ["bos_token", "eos_token", "unk_token"] {
-        config.entry(key).or_insert_with(|| GPT2_DEFAULT.into());
-    }
+    set_defaults("GPT2Tokenizer", config);
     let vocab = parse(&vocab_path)?;
     let merges = String::from_utf8(read(&merges_path)?).map_err(|e| broken(&merges_path, &e))?;
     let merges: Vec<&str> = merges

@@ -123,6 +123,27 @@ fn side_files_count() {
     assert_eq!(Folder::with(&files).load().unwrap().encode("a").unwrap(), ids(&[2, 0]));
 }
 
+/// The original gpt2 names its special tokens nowhere: the model's type does.
+#[test]
+fn the_class_has_defaults() {
+    let model = json!({
+        "model": {"type": "BPE", "vocab": {"a": 0, "<|endoftext|>": 1, "</s>": 2}, "merges": []}
+    });
+    let load = |name: &str, side: Value| {
+        let files = [("tokenizer.json", tokenizer_json(model.clone())), (name, side.to_string())];
+        Folder::with(&files).load().unwrap()
+    };
+    let gpt2 = load("config.json", json!({"model_type": "gpt2"}));
+    assert_eq!((gpt2.eos(), gpt2.vocab_size()), (Some(TokenId(1)), 3));
+    assert_eq!(gpt2.decode(&ids(&[0, 1]), true).unwrap(), "a");
+    let named = load("tokenizer_config.json", json!({"tokenizer_class": "GPT2TokenizerFast"}));
+    assert_eq!(named.eos(), Some(TokenId(1)));
+    let other = load("config.json", json!({"model_type": "gpt2", "tokenizer_class": "Other"}));
+    assert_eq!(other.eos(), None);
+    let own = json!({"tokenizer_class": "GPT2Tokenizer", "eos_token": "</s>"});
+    assert_eq!(load("tokenizer_config.json", own).eos(), Some(TokenId(2)));
+}
+
 /// For Llama's class the config outranks the file's post-processor.
 #[test]
 fn llama_adds_bos() {

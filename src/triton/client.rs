@@ -1,6 +1,6 @@
-//! The other end of a request: turns the engine's answers into Triton responses, and makes sure that
-//! there is exactly one FINAL, whatever happens. Called by the engine's outbox threads; it never knows
-//! what an engine does.
+//! The other end of a request: turns the engine's answers into Triton responses, and makes sure
+//! that there is exactly one FINAL, whatever happens. Called by the engine's outbox threads; it
+//! never knows what an engine does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! config.pbtxt: what a short one is completed to, and what we read of it. JSON in, JSON out. Called by
+//! config.pbtxt: what a short one is completed to, and what we read of it. JSON in, JSON out.
+//! Called by
 //! `model` at load. It never calls the server.
 
 use serde_json::{json, Value};
@@ -46,7 +47,8 @@ pub(super) struct ModelConfig {
 }
 
 /// Add the tensors and the policy that a short config.pbtxt leaves out. A tensor is not added where
-/// another name plays its part; `max_batch_size` stays, whatever it is; `decoupled: false` stays too.
+/// another name plays its part; `max_batch_size` stays, whatever it is; `decoupled: false` stays
+/// too.
 pub(super) fn complete(config: &mut Value) {
     let roles = Roles::of(config);
     for (list, rows) in [("input", &INPUTS[..]), ("output", &OUTPUTS[..])] {

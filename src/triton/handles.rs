@@ -1,5 +1,6 @@
 //! The server's objects with Rust's ownership: models, instances, requests, factories, responses.
-//! The only file beside `sys`, `error` and `metrics` that calls the server. It knows no text generation.
+//! The only file beside `sys`, `error` and `metrics` that calls the server. It knows no text
+//! generation.
 
 use std::ffi::{c_void, CStr};
 use std::path::PathBuf;
@@ -9,6 +10,12 @@ use super::error::{c_text, check, OwnedError};
 use super::sys::{self, call, *};
 use crate::error::{Error, Result};
 use crate::{internal, invalid};
+
+/// Ask for one instance of KIND_MODEL where config.pbtxt has no instance group.
+pub(super) fn prefer_one_instance(attribute: *mut TRITONBACKEND_BackendAttribute) -> Result<()> {
+    let (kind, devices) = (sys::TRITONSERVER_INSTANCEGROUPKIND_MODEL, ptr::null());
+    call!(TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup(attribute, kind, 1, devices, 0))
+}
 
 /// A model that the server holds at least until our ModelFinalize returns.
 #[derive(Clone, Copy)]
@@ -148,7 +155,8 @@ impl InstanceHandle {
         call!(TRITONBACKEND_ModelInstanceSetState(self.0, state))
     }
 
-    /// Count a request in Triton's statistics: one execution of `batch` rows, from `start_ns` till now.
+    /// Count a request in Triton's statistics: one execution of `batch` rows, from `start_ns` till
+    /// now.
     pub(super) fn report(self, request: &Request, success: bool, batch: u64, start_ns: u64) {
         let now = monotonic_ns();
         // Statistics are not worth failing a request for.
@@ -175,6 +183,12 @@ impl ServerHandle {
     pub(super) fn unload(self, model: &str) -> Result<()> {
         let name = c_text(model);
         call!(TRITONSERVER_ServerUnloadModel(self.0, name.as_ptr()))
+    }
+
+    /// End the process at once, without the server's exit handlers, so that somebody restarts it.
+    pub(super) fn leave_process(self) -> ! {
+        // SAFETY: nothing of this process runs after it.
+        unsafe { libc::_exit(1) }
     }
 
     /// Whether new requests still reach this version: false once it is being unloaded.
@@ -358,8 +372,8 @@ impl Response {
         if buffer.is_null() {
             return Err(internal!("the server gave no buffer for {name:?}"));
         }
-        // SAFETY: the server allocated `bytes` bytes for this output; they live until the response is
-        // sent, which consumes it.
+        // SAFETY: the server allocated `bytes` bytes for this output; they live until the response
+        // is sent, which consumes it.
         Ok(unsafe { std::slice::from_raw_parts_mut(buffer.cast(), bytes) })
     }
 
@@ -468,7 +482,7 @@ fn text(start: *const std::ffi::c_char) -> Result<String> {
 unsafe fn message_text(message: *mut TRITONSERVER_Message) -> Result<String> {
     let (mut start, mut bytes) = (ptr::null(), 0);
     call!(TRITONSERVER_MessageSerializeToJson(message, &mut start, &mut bytes))?;
-    let text = std::slice::from_raw_parts(start.cast::<u8>(), bytes as usize);
+    let text = std::slice::from_raw_parts(start.cast::<u8>(), bytes);
     Ok(String::from_utf8_lossy(text).into_owned())
 }
 

@@ -1,5 +1,5 @@
-//! `tracing` into the server's log, with the `[vllm] ` that operators search for. Installed once by the
-//! backend's initialisation. Spans are not kept: a line stands for itself.
+//! `tracing` into the server's log, with the `[vllm] ` that operators search for. Installed once by
+//! the backend's initialisation. Spans are not kept: a line stands for itself.
 
 use std::fmt::{self, Write};
 

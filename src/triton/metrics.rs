@@ -1,5 +1,6 @@
-//! The engine's observations as Triton metrics, with the names, helps and buckets that dashboards of
-//! the incumbent know. Called by `model` at load and by engine and outbox threads after. It counts only.
+//! The engine's observations as Triton metrics, with the names, helps and buckets that dashboards
+//! of the incumbent know. Called by `model` at load and by engine and outbox threads after. It
+//! counts only.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -18,7 +19,8 @@ const PER_TOKEN_S: &[f64] =
 const E2E_S: &[f64] = &[1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0];
 const N: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
 
-/// Metrics of one model, empty until its first engine is loaded and for good if they are switched off.
+/// Metrics of one model, empty until its first engine is loaded and for good if they are switched
+/// off.
 #[derive(Default)]
 pub(super) struct ModelMetrics {
     series: OnceLock<Series>,
@@ -127,7 +129,7 @@ impl Series {
 
 impl Histograms {
     fn new(labels: &Labels, max_model_len: u32) -> Result<Option<Histograms>> {
-        if !sys::api().is_some_and(|api| api.newer.TRITONSERVER_MetricNewWithArgs.is_ok()) {
+        if sys::api().is_none_or(|api| api.newer.TRITONSERVER_MetricNewWithArgs.is_err()) {
             tracing::info!("this server has no histograms: only counters and gauges are reported");
             return Ok(None);
         }
@@ -250,8 +252,8 @@ impl Metric {
             return Err(missing());
         };
         let mut args: *mut TRITONSERVER_MetricArgs = ptr::null_mut();
-        // SAFETY: out-parameters are ours, buckets and labels live through the calls that read them,
-        // and the arguments are deleted once.
+        // SAFETY: out-parameters are ours, buckets and labels live through the calls that read
+        // them, and the arguments are deleted once.
         unsafe {
             check(make(&mut args))?;
             let made = check(set(args, buckets.as_ptr(), buckets.len() as u64)).and_then(|()| {

@@ -1,5 +1,5 @@
-//! THE DOOR: the only room that knows Triton. These are the functions the server looks up by name; each
-//! is a fence (nothing unwinds across the C interface) around a safe call.
+//! THE DOOR: the only room that knows Triton. These are the functions the server looks up by name;
+//! each is a fence (nothing unwinds across the C interface) around a safe call.
 //!
 //! | file | what |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | `config`, `roles`, `options` | config.pbtxt, the names in it, `--backend-config` |
 //! | `model`, `watch` | models and instances: load, serve, unload |
 //! | `tensors`, `request` | input tensors and parameters -> what the engine takes |
-//! | `client`, `response`, `pace` | answers -> responses, exactly one FINAL, no faster than HTTP reads |
+//! | `client`, `response`, `pace` | answers -> responses: exactly one FINAL, no faster than HTTP |
 
 mod client;
 mod config;
@@ -92,16 +92,7 @@ pub extern "C" fn TRITONBACKEND_GetBackendAttribute(
     _: *mut TRITONBACKEND_Backend,
     attribute: *mut TRITONBACKEND_BackendAttribute,
 ) -> *mut TRITONSERVER_Error {
-    fence("GetBackendAttribute", || {
-        let kind = sys::TRITONSERVER_INSTANCEGROUPKIND_MODEL;
-        sys::call!(TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup(
-            attribute,
-            kind,
-            1,
-            ptr::null(),
-            0
-        ))
-    })
+    fence("GetBackendAttribute", || handles::prefer_one_instance(attribute))
 }
 
 /// A version of a model is being loaded.
@@ -145,7 +136,8 @@ pub extern "C" fn TRITONBACKEND_ModelInstanceInitialize(
         if model.is_null() {
             return Err(internal!("an instance without a model"));
         }
-        // SAFETY: ModelInitialize put an Arc there, ModelFinalize takes it after all instances are gone.
+        // SAFETY: ModelInitialize put an Arc there, ModelFinalize takes it after all instances are
+        // gone.
         let model = unsafe {
             Arc::increment_strong_count(model);
             Arc::from_raw(model)

@@ -1,5 +1,5 @@
-//! A model and its instances as the server sees them: load, serve, unload. Called by the entry points
-//! in `mod`; it calls the engine. One instance is one engine.
+//! A model and its instances as the server sees them: load, serve, unload. Called by the entry
+//! points in `mod`; it calls the engine. One instance is one engine.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -65,18 +65,22 @@ impl Model {
         })
     }
 
-    /// The engine is dead: have the server take the model out, if it cannot notice by itself. From a
-    /// detached thread, because the unload ends in our own finalisers.
+    /// The engine is dead: have the server take the model out, if it cannot notice by itself. From
+    /// a detached thread, because the unload ends in our own finalisers.
     fn ask_unload(&self) {
         if self.unload_asked.swap(true, Ordering::AcqRel) {
             return;
         }
         let (server, name) = (self.server, self.name.clone());
+        let leave = self.options.exit_when_dead;
         let asked = std::thread::Builder::new().name("vllm-unload".into()).spawn(move || {
             if let Err(e) = server.unload(&name) {
                 tracing::error!(
                     "{name} is dead but stays listed as ready: {e}; restart the server"
                 );
+                if leave {
+                    server.leave_process();
+                }
             }
         });
         if let Err(e) = asked {
@@ -191,8 +195,12 @@ impl Instance {
 
     fn parse(&self, request: &Request) -> Result<Parsed> {
         let tensors = request.inputs(self.model.options.max_request_bytes).map_err(worded)?;
-        let context =
-            Context { name: &self.model.name, config: &self.model.config, limits: &self.limits };
+        let context = Context {
+            name: &self.model.name,
+            config: &self.model.config,
+            limits: &self.limits,
+            default_max_tokens: self.model.options.default_max_tokens,
+        };
         request::parse(&context, &tensors, request.parameters().map_err(worded)?)
     }
 
@@ -228,6 +236,9 @@ impl Instance {
     /// A dead engine answers at once, and the model leaves the server where nobody else sees to it.
     fn check_health(&self) -> Result<()> {
         let Err(error) = self.engine.health() else { return Ok(()) };
+        if self.watch.unloading() {
+            return Err(worded(error));
+        }
         let asked = self.model.config.health_check;
         if asked || !SERVER_ASKS.load(Ordering::Relaxed) {
             self.model.ask_unload();

@@ -14,11 +14,17 @@ pub(super) struct Options {
     pub max_waiting: usize,
     /// `max-request-bytes`: input tensors of one request, together.
     pub max_request_bytes: u64,
-    /// `drain-deadline-ms`: what is unfinished so long after an unload began, fails. Below the server's
-    /// own exit timeout (30 s), so that a stop of the server is orderly.
+    /// `drain-deadline-ms`: what is unfinished so long after an unload began, fails. Below the
+    /// server's own exit timeout (30 s), so that a stop of the server is orderly.
     pub drain_deadline: Duration,
-    /// `outbox-threads`: threads that turn tokens into responses, per instance. None = by the cores.
+    /// `outbox-threads`: threads that turn tokens into responses, per instance. None = by the
+    /// cores.
     pub outbox_threads: Option<usize>,
+    /// `default-max-tokens`: for requests that do not say. None = vLLM's own 16.
+    pub default_max_tokens: Option<u32>,
+    /// `exit-when-dead`: a dead engine ends the process where the server can neither be told that
+    /// the model is not ready nor unload it (model control NONE or POLL on older servers).
+    pub exit_when_dead: bool,
 }
 
 impl Default for Options {
@@ -28,12 +34,15 @@ impl Default for Options {
             max_request_bytes: 64 << 20,
             drain_deadline: Duration::from_secs(25),
             outbox_threads: None,
+            default_max_tokens: None,
+            exit_when_dead: false,
         }
     }
 }
 
 impl Options {
-    /// From the backend's config. The server's own keys stand among ours: unknown ones are not ours.
+    /// From the backend's config. The server's own keys stand among ours: unknown ones are not
+    /// ours.
     ///
     /// # Errors
     /// InvalidArgument: a value that is no number or out of range.
@@ -52,6 +61,18 @@ impl Options {
         if let Some(n) = number(cmdline, "outbox-threads", 1)? {
             options.outbox_threads = usize::try_from(n).ok();
         }
+        if let Some(n) = number(cmdline, "default-max-tokens", 1)? {
+            options.default_max_tokens = Some(u32::try_from(n).unwrap_or(u32::MAX));
+        }
+        options.exit_when_dead = match cmdline["exit-when-dead"].as_str() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => {
+                return Err(invalid!(
+                    "--backend-config=vllm,exit-when-dead={other}: expected true or false"
+                ));
+            }
+        };
         Ok(options)
     }
 }
@@ -77,6 +98,9 @@ mod tests {
         let options = Options::read(&config).unwrap();
         assert_eq!((options.max_waiting, options.drain_deadline), (8, Duration::ZERO));
         assert_eq!(Options::read(&json!({})).unwrap(), Options::default());
+        let config = json!({"cmdline": {"exit-when-dead": "true", "default-max-tokens": "64"}});
+        let options = Options::read(&config).unwrap();
+        assert_eq!((options.exit_when_dead, options.default_max_tokens), (true, Some(64)));
         for bad in ["0", "-1", "many", ""] {
             let config = json!({"cmdline": {"max-waiting": bad}});
             let error = Options::read(&config).unwrap_err();

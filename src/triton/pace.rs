@@ -1,8 +1,9 @@
-//! Holds responses back while the server's HTTP threads lag. The stock server hands each response to
-//! its HTTP thread by a non-blocking write to a unix socket pair and **drops it when the pair is full**:
-//! a lost event, or a lost FINAL that hangs the client. So before some sends we look how much is queued
-//! in the process's socket pairs, and wait while it is much. Passive: nothing of the server is changed.
-//! Without an HTTP front end there are no such pairs and nothing is done. Called by `client`.
+//! Holds responses back while the server's HTTP threads lag. The stock server hands each response
+//! to its HTTP thread by a non-blocking write to a unix socket pair and **drops it when the pair is
+//! full**: a lost event, or a lost FINAL that hangs the client. So before some sends we look how
+//! much is queued in the process's socket pairs, and wait while it is much. Passive: nothing of the
+//! server is changed. Without an HTTP front end there are no such pairs and nothing is done. Called
+//! by `client`.
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
@@ -10,15 +11,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
-/// Look at the queues before each so-manieth send of a thread. A queued response occupies under 1 kB
-/// of its socket, so 16 sends by each of a few threads are far less than what is left above the limit.
+/// Look at the queues before each so-manieth send of a thread. A queued response occupies under 1
+/// kB of its socket, so 16 sends by each of a few threads are far less than what is left above the
+/// limit.
 const SENDS_PER_LOOK: u32 = 16;
 /// A socket takes about 208 kB by default; half of it leaves room for sends between two looks.
 const QUEUED_BYTES_MAX: libc::c_int = 100_000;
 const PAUSE: Duration = Duration::from_micros(50);
 /// An HTTP thread that does not move for so long is stuck: waiting on would hang every client.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a list of sockets holds. The server makes its pairs once, at the start of its HTTP service.
+/// How long a list of sockets holds. The server makes its pairs once, at the start of its HTTP
+/// service.
 const REFRESH: Duration = Duration::from_secs(10);
 const REFRESH_EMPTY: Duration = Duration::from_secs(1);
 
@@ -37,7 +40,7 @@ thread_local! {
 pub(super) fn before_send() {
     let sends = SENDS.get();
     SENDS.set(sends.wrapping_add(1));
-    if sends % SENDS_PER_LOOK != 0 {
+    if !sends.is_multiple_of(SENDS_PER_LOOK) {
         return;
     }
     let now = Instant::now();
@@ -86,7 +89,8 @@ fn option(fd: RawFd, name: libc::c_int) -> Option<libc::c_int> {
 fn read_option<T>(fd: RawFd, name: libc::c_int, value: &mut T) -> bool {
     let mut length = size_of::<T>() as libc::socklen_t;
     let value: *mut T = value;
-    // SAFETY: the kernel writes at most `length` bytes into `value`; a wrong or closed fd is an error.
+    // SAFETY: the kernel writes at most `length` bytes into `value`; a wrong or closed fd is an
+    // error.
     unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, value.cast(), &mut length) == 0 }
 }
 

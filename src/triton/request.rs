@@ -1,5 +1,6 @@
 //! From a Triton request to what the engine takes: prompts, sampling parameters, wishes. Everything
-//! illegal is refused here, with the text the client sees. Called by `model`; it never sends anything.
+//! illegal is refused here, with the text the client sees. Called by `model`; it never sends
+//! anything.
 
 use serde_json::{Map, Value};
 
@@ -37,6 +38,8 @@ pub(super) struct Context<'a> {
     pub name: &'a str,
     pub config: &'a ModelConfig,
     pub limits: &'a Limits,
+    /// For requests that do not say; None = vLLM's own 16.
+    pub default_max_tokens: Option<u32>,
 }
 
 /// The inputs by their part.
@@ -166,19 +169,26 @@ fn rows_of(tensor: &Tensor, batched: bool) -> Result<Vec<&[u8]>> {
     Ok(strings.into_iter().step_by(per_row).collect())
 }
 
-/// Sampling parameters of each row: from the tensor if there is one, else from the request's parameters.
+/// Sampling parameters of each row: from the tensor if there is one, else from the request's
+/// parameters.
 fn sampling_of(
     context: &Context,
     tensor: Option<Vec<&[u8]>>,
     parameters: Vec<(String, Parameter)>,
     rows: usize,
 ) -> Result<Vec<SamplingParams>> {
+    let read = |mut map: Map<String, Value>| {
+        if let Some(tokens) = context.default_max_tokens {
+            map.entry("max_tokens").or_insert(tokens.into());
+        }
+        SamplingParams::parse(&map, context.limits)
+    };
     let parsed = match tensor {
         Some(texts) => texts
             .into_iter()
-            .map(|text| SamplingParams::parse_text(utf8(text)?, context.limits))
+            .map(|text| read(SamplingParams::object(utf8(text)?)?))
             .collect::<Result<Vec<_>>>(),
-        None => SamplingParams::parse(&to_map(parameters), context.limits).map(|one| vec![one]),
+        None => read(to_map(parameters)).map(|one| vec![one]),
     };
     let mut parsed = parsed.inspect_err(|e| {
         tracing::error!("Was trying to create `TritonSamplingParams`, but got exception: {e}");
@@ -194,7 +204,7 @@ fn sampling_of(
 }
 
 fn to_map(parameters: Vec<(String, Parameter)>) -> Map<String, Value> {
-    let values = parameters.into_iter().filter(|(key, _)| key != "id").map(|(key, value)| {
+    let values = parameters.into_iter().map(|(key, value)| {
         let value = match value {
             Parameter::Text(text) => Value::String(text),
             Parameter::Int(n) => n.into(),

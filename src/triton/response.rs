@@ -1,5 +1,5 @@
-//! From an answer to a Triton response: names, types, shapes, bytes. The hot path of streaming: nothing
-//! is allocated or formatted here. Called by `client`.
+//! From an answer to a Triton response: names, types, shapes, bytes. The hot path of streaming:
+//! nothing is allocated or formatted here. Called by `client`.
 
 use std::ffi::CStr;
 

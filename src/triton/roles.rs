@@ -1,5 +1,5 @@
-//! Which tensor plays which part. Deployments call the prompt `text_input`, `PROMPT` or `prompt`; the
-//! names in config.pbtxt decide, once per model. Called by `config`, `request` and `response`.
+//! Which tensor plays which part. Deployments call the prompt `text_input`, `PROMPT` or `prompt`;
+//! the names in config.pbtxt decide, once per model. Called by `config`, `request` and `response`.
 
 use std::ffi::CStr;
 
@@ -8,7 +8,8 @@ use serde_json::Value;
 /// What the text output carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TextStyle {
-    /// `text_output`: a stream's new text; otherwise the prompt too, unless the request excludes it.
+    /// `text_output`: a stream's new text; otherwise the prompt too, unless the request excludes
+    /// it.
     Canonical,
     /// `TEXT`: the prompt and all text so far, also in a stream.
     RunningTotal,

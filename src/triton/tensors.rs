@@ -19,7 +19,8 @@ fn elements(tensor: &Tensor) -> Result<usize> {
 /// The elements of a BYTES tensor: each is a length (4 bytes, little endian) and so many bytes.
 ///
 /// # Errors
-/// InvalidArgument: another type, a length beyond the end, or more or fewer elements than the shape says.
+/// InvalidArgument: another type, a length beyond the end, or more or fewer elements than the shape
+/// says.
 pub(super) fn byte_strings(tensor: &Tensor) -> Result<Vec<&[u8]>> {
     let name = &tensor.name;
     if tensor.datatype != sys::TRITONSERVER_TYPE_BYTES {

@@ -1,8 +1,9 @@
-//! Notices that the server is unloading a model. No entry point tells: the server waits, without limit,
-//! until every request in flight is done, and only then calls our finaliser. So a thread asks now and
-//! then whether the model is still ready for new requests, and starts the drain when it is not any more.
-//! Called by `model`; one thread per instance, joined on unload.
+//! Notices that the server is unloading a model. No entry point tells: the server waits, without
+//! limit, until every request in flight is done, and only then calls our finaliser. So a thread
+//! asks now and then whether the model is still ready for new requests, and starts the drain when
+//! it is not any more. Called by `model`; one thread per instance, joined on unload.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -30,16 +31,24 @@ pub(super) struct Watched {
 pub(super) struct Watch {
     stop: Sender<()>,
     thread: JoinHandle<()>,
+    unloading: Arc<AtomicBool>,
 }
 
 impl Watch {
     pub(super) fn start(watched: Watched) -> Result<Watch> {
         let (stop, stopped) = bounded(0);
+        let unloading = Arc::new(AtomicBool::new(false));
+        let noticed = Arc::clone(&unloading);
         let thread = std::thread::Builder::new()
             .name(format!("watch {}", watched.model))
-            .spawn(move || watch(&watched, &stopped))
+            .spawn(move || watch(&watched, &stopped, &noticed))
             .map_err(|e| internal!("cannot start a thread: {e}"))?;
-        Ok(Watch { stop, thread })
+        Ok(Watch { stop, thread, unloading })
+    }
+
+    /// The server lets go of the model, so that an engine which refuses is not a dead one.
+    pub(super) fn unloading(&self) -> bool {
+        self.unloading.load(Ordering::Acquire)
     }
 
     /// End the thread; it holds its engine no longer.
@@ -49,7 +58,7 @@ impl Watch {
     }
 }
 
-fn watch(watched: &Watched, stopped: &Receiver<()>) {
+fn watch(watched: &Watched, stopped: &Receiver<()>, unloading: &AtomicBool) {
     let mut was_ready = false;
     while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
         // A dead engine also makes a model unready, but there is nothing left to drain.
@@ -61,6 +70,7 @@ fn watch(watched: &Watched, stopped: &Receiver<()>) {
         if was_ready && !ready {
             let (model, patience) = (&watched.model, watched.patience);
             tracing::info!("{model} is being unloaded: requests in flight have {patience:?}");
+            unloading.store(true, Ordering::Release);
             watched.engine.begin_drain(patience);
             return;
         }

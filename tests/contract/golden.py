@@ -197,7 +197,8 @@ class Lists:
     """The two committed lists of cases that may differ.
 
     differences.json    {case, transports, row, error | answer}: row of the table of decisions; `error` is the
-                        incumbent's answer with another message, `answer` is the whole new view
+                        incumbent's answer with another message, `answer` is the whole new view;
+                        shape_only: the new answer is random, only its shape is asserted
     not_built_yet.json  {case, transports, why}: answers with an error that contains NOT_BUILT_TEXT
     """
 
@@ -247,7 +248,7 @@ def judge(record, new_response, lists):
             return "stale entry in differences.json: the answer is the recorded one"
         entry = lists.differences[k]
         expected = entry["answer"] if "answer" in entry else with_error_text(old, entry["error"])
-        if not agrees(record, new, expected):
+        if not agrees({**record, **entry}, new, expected):
             return f"not the listed answer\n   listed {brief(expected)}\n   new    {brief(new)}"
         return None
     if not parity:

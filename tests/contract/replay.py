@@ -50,27 +50,26 @@ def verdicts(pairs, lists):
     return wrong
 
 
-# Which row of the table of decisions explains a difference, judged by what the incumbent said.
-ROW_BY_OLD_ERROR = (
-    ("'NoneType' object has no attribute 'lora_name'", 1),
-    ("has no attribute 'as_numpy'", 14),
-    ("Expecting value", 13),
-    ("JSONDecodeError", 13),
-)
+# Which row of the table of decisions explains a difference: by the case, else by what the incumbent said.
 ROW_BY_CASE = (
-    (r"^basic\.id$", 10), (r"^n\.", 3), (r"^err\.(sp_|missing)", 13), (r"^so\.", 17),
-    (r"^(out|logprobs|len|stop|eos|eosforced|lp|pen|top|detok|seed|prompt_logprobs|err\.prompt_255)", 6),
+    (r"^basic\.id$", 10), (r"_null$|max_tokens_none$", 12), (r"^err\.image_", 2), (r"^err\.sp_nan$", 1), (r"^err\.sp_json", 13),
+    (r"^meta\..*model_config$", "- (runtime names the incumbent's own file)"),
+)
+ROW_BY_OLD_ERROR = (
+    ("'NoneType' object has no attribute 'lora_name'", 1), ("has no attribute 'as_numpy'", 14),
+    ("Expecting value", 13), ("JSONDecodeError", 13), ("Extra data", 13), ("'get'", 13),
 )
 
 
 def guess_row(record):
+    for pattern, row in ROW_BY_CASE:
+        if re.search(pattern, record["id"]):
+            return row
     old = golden.error_texts(golden.view(record["response"]))
     for text, row in ROW_BY_OLD_ERROR:
         if any(text in t for t in old):
             return row
-    if "Error generating stream: " in old:
-        return 2
-    return next((row for pattern, row in ROW_BY_CASE if re.search(pattern, record["id"])), "?")
+    return 2 if "Error generating stream: " in old else "?"
 
 
 def propose(pairs, wrong):

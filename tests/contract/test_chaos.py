@@ -9,7 +9,7 @@ import pytest
 from clients import PROMPT, generate, golden_text
 from conftest import load
 
-ROUNDS = 12
+ROUNDS = 48
 LIMIT_S = 60
 
 
@@ -59,7 +59,7 @@ def test_a_client_that_does_not_read_holds_up_nobody(tiny):
         data = b""
         while not data.endswith(b"0\r\n\r\n"):
             data += connection.recv(65536)
-        assert b"200 OK" in data and b'"error"' not in data
+        assert b"200 OK" in data and b'{"error"' not in data
         connection.close()
 
 
@@ -71,9 +71,10 @@ def test_models_that_come_and_go_leave_nothing_behind(server, repository):
         still_serves(server, "guest")
         unloaded(server, "guest")
         sizes.append((server.resident_bytes(), threads(server)))
-    # The first rounds may fill caches of the allocator and of the server.
-    assert sizes[-1][0] - sizes[ROUNDS // 2][0] < 16 << 20, sizes
-    assert sizes[-1][1] <= sizes[ROUNDS // 2][1], sizes
+    # The allocator's arenas, one per thread, fill during the first rounds; a leak would not end there.
+    settled = sizes[ROUNDS // 2]
+    assert sizes[-1][0] - settled[0] < 12 << 20, sizes
+    assert sizes[-1][1] <= settled[1], sizes
 
 
 def test_a_model_reloaded_in_place_serves_its_new_configuration(server, repository):

@@ -37,13 +37,13 @@ def test_a_thousand_additions(served):
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5 * LIMIT_S)) as session:
             async def one(question):
                 body = {"text_input": question["prompt"], "exclude_input_in_output": True,
-                        "parameters": {"stream": False, "temperature": 0, "max_tokens": 12, "stop": "\n"}}
+                        "parameters": {"stream": False, "temperature": 0, "max_tokens": 16}}
                 async with gate, session.post(f"{served.url}/v2/models/vllm_model/generate", json=body) as answer:
-                    return (await answer.json()).get("text_output", "").strip()
+                    return (await answer.json()).get("text_output")
             return await asyncio.gather(*(one(q) for q in asked))
 
     answers = asyncio.run(run())
-    wrong = [(q["prompt"], q["answer"], a) for q, a in zip(asked, answers) if a != str(q["answer"]).strip()]
+    wrong = [(q["prompt"], q["answer"], a) for q, a in zip(asked, answers) if a != q["answer"]]
     assert len(wrong) <= COUNT * (1 - RIGHT), (len(wrong), wrong[:10])
 
 

@@ -23,7 +23,7 @@ CONFIGURED = {
     "not-json": (CONFIG, "{ not json", ["model.json", "line 1 column 3"]),
     "json-list": (CONFIG, "[1]", ["model.json"]),
     "unknown-argument": (CONFIG, arguments(bogus_engine_arg=1), [
-        "TypeError: AsyncEngineArgs.__init__() got an unexpected keyword argument 'bogus_engine_arg'"]),
+        "AsyncEngineArgs.__init__() got an unexpected keyword argument 'bogus_engine_arg'"]),
     "wrong-type": (CONFIG, arguments(max_model_len="abc"), ["max_model_len", "abc"]),
     "no-model": (CONFIG, json.dumps(ENGINE), ["model"]),
     "no-such-folder": (CONFIG, arguments(model="/nonexistent/model"), ["/nonexistent/model"]),
@@ -84,7 +84,7 @@ HEADER_LENGTHS = {"huge": 1 << 62, "past-the-end": 1 << 30, "zero": 0}
 
 # name -> (source, damage, words that the answer must contain)
 DAMAGED = {
-    "empty-folder": (LLAMA, lambda folder: [f.unlink() for f in folder.iterdir()], ["config.json"]),
+    "empty-folder": (LLAMA, lambda folder: [f.unlink() for f in folder.iterdir()], [r"config\.json|tokenizer"]),
     "config-not-json": (LLAMA, write("config.json", b"{"), ["config.json"]),
     "config-a-list": (LLAMA, write("config.json", b"[]"), ["config.json"]),
     "config-without-layers": (LLAMA, config_with(num_hidden_layers=None), ["num_hidden_layers"]),

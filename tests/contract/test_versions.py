@@ -1,10 +1,13 @@
 """The oldest, a middle and the newest stock server out of PyPI wheels load the same file and answer the same."""
 import pytest
 from clients import PROMPT, generate, generate_stream, golden_text, grpc_stream, texts
-from conftest import Repository, load
+from conftest import CONFIG, Repository, load
 from server import TritonServer, installed_versions
 
 GREEDY = {"temperature": 0, "max_tokens": 16}
+DECOUPLED = "model_transaction_policy { decoupled: true }\n"
+# tritonserver 2.36 does not let a backend set the policy: there it stands in config.pbtxt.
+WITHOUT_AUTO_POLICY = ("0.4.0",)
 WITHOUT_HTTP_GENERATE = ("0.4.0",)      # tritonserver 2.36 has no /generate
 
 
@@ -12,7 +15,8 @@ WITHOUT_HTTP_GENERATE = ("0.4.0",)      # tritonserver 2.36 has no /generate
 def test_serves(version, tmp_path):
     repository = Repository(tmp_path)
     with TritonServer(repository.folder, version=version) as server:
-        load(server, repository.add("opt-tiny"))
+        config = CONFIG + (DECOUPLED if version in WITHOUT_AUTO_POLICY else "")
+        load(server, repository.add("opt-tiny", config=config))
         answers = grpc_stream(server, "opt-tiny", {"text_input": PROMPT, "stream": True}, GREEDY)
         assert "".join(texts(o)[0] for o, _ in answers if o) == golden_text()
         assert answers[-1][1]

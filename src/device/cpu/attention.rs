@@ -4,7 +4,8 @@
 use half::{bf16, f16};
 
 use super::buffer::Buffer;
-use super::numbers::{bf16_to_f32, dot, exp, f16_to_f32, tanh};
+use super::numbers::{self, bf16_to_f32, exp, f16_to_f32, tanh};
+use super::simd::{dots, Isa};
 use crate::device::{AttnSpec, DType, KvShape, Limits, Rope};
 use crate::ids::PageId;
 
@@ -118,6 +119,7 @@ pub struct Keys<'a> {
 /// `[heads, head_dim]`, as is `out`.
 #[inline(always)]
 pub fn attend_row(
+    isa: Isa,
     keys: Keys,
     spec: &AttnSpec,
     position: usize,
@@ -137,9 +139,8 @@ pub fn attend_row(
             let from = pool.offset(layer, pages[run.page], Half::K, kv_head, run.token);
             let keys = pool.tokens(from, run.count, converted);
             let scores = &mut scores[run.at - first..run.at - first + run.count];
-            for (k, s) in keys.chunks_exact(d).zip(scores) {
-                *s = score(spec, dot(q, k));
-            }
+            dots(isa, q, keys, scores);
+            scores.iter_mut().for_each(|s| *s = score(spec, *s));
         }
         let total = softmax(scores);
         out.fill(0.0);
@@ -226,9 +227,9 @@ fn score(spec: &AttnSpec, product: f32) -> f32 {
 /// scores = e^(score - max); returns their sum.
 #[inline(always)]
 fn softmax(scores: &mut [f32]) -> f32 {
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = numbers::max(scores);
     scores.iter_mut().for_each(|s| *s = exp(*s - max));
-    scores.iter().sum()
+    numbers::sum_by(scores, |p| p)
 }
 
 /// cos and sin by position, filled as positions come up; one per set of frequencies.

@@ -9,6 +9,7 @@
 //! | [`weight`] | weights in panels |
 //! | [`simd`] | inner loops per instruction set |
 //! | [`numbers`] | arithmetic of one vector |
+//! | [`workers`] | threads |
 //! | [`attention`] | KV pool, attention, rope |
 
 pub mod attention;
@@ -16,6 +17,7 @@ pub mod buffer;
 pub mod numbers;
 pub mod simd;
 pub mod weight;
+pub mod workers;
 
 use std::collections::VecDeque;
 
@@ -25,6 +27,7 @@ use self::attention::{attend_row, Half, Keys, Pool, RopeTable, Scratch};
 use self::buffer::Tensor;
 use self::simd::{with_isa, Isa, Job};
 use self::weight::Weight;
+use self::workers::Workers;
 use super::slots::Slots;
 use super::{Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, WeightDesc};
 use crate::error::Result;
@@ -42,8 +45,7 @@ const SHARED_FROM_ATTENTION_MACS: usize = 4 << 20;
 
 pub struct Cpu {
     isa: Isa,
-    threads: usize,
-    workers: rayon::ThreadPool,
+    workers: Workers,
     pool: Option<Pool>,
     slots: Slots,
     ropes: Vec<RopeTable>,
@@ -61,35 +63,15 @@ impl Cpu {
 
     /// The same with a given instruction set, for comparisons.
     pub fn with_isa(threads: usize, isa: Isa) -> Result<Cpu> {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let threads = if threads == 0 { cores } else { threads };
-        let workers = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("cpu-{i}"))
-            .build()
-            .map_err(|e| internal!("cannot start {threads} CPU threads: {e}"))?;
+        let workers = Workers::new(threads, "cpu")?;
         Ok(Cpu {
             isa,
-            threads,
             workers,
             pool: None,
             slots: Slots::default(),
             ropes: Vec::new(),
             results: VecDeque::new(),
         })
-    }
-
-    /// Run `work` on the caller's thread and, if it is worth it, on all others.
-    fn share(&self, worth_it: bool, work: &(impl Fn() + Sync)) {
-        if !worth_it || self.threads == 1 {
-            return work();
-        }
-        self.workers.in_place_scope(|scope| {
-            for _ in 1..self.threads {
-                scope.spawn(|_| work());
-            }
-            work();
-        });
     }
 
     fn matmul(
@@ -110,7 +92,7 @@ impl Cpu {
         let worth_it = panels.bytes() >= SHARED_FROM_BYTES || macs >= SHARED_FROM_MACS;
         let worth_it = worth_it && panels.count() > 1;
         let job = Job::new(self.isa, panels, bias, act, rows, &x.data, &mut out.data);
-        self.share(worth_it, &|| job.work());
+        self.workers.share(worth_it, &|| job.work());
     }
 
     fn rows(&self) -> usize {
@@ -124,7 +106,7 @@ impl Device for Cpu {
 
     fn info(&self) -> DeviceInfo {
         let (total_bytes, free_bytes) = memory();
-        let name = format!("cpu ({}, {} threads)", self.isa.name(), self.threads);
+        let name = format!("cpu ({}, {} threads)", self.isa.name(), self.workers.threads());
         DeviceInfo { name, total_bytes, free_bytes, depth: 1 }
     }
 
@@ -305,7 +287,7 @@ impl Device for Cpu {
         let width = out.width;
         let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(rows).enumerate());
         let lost = Mutex::new(None);
-        self.share(worth_it, &|| {
+        self.workers.share(worth_it, &|| {
             let mut scratch = Scratch::new(pool);
             loop {
                 let Some((r, (out, row))) = todo.lock().next() else { return };
@@ -317,7 +299,7 @@ impl Device for Cpu {
                 with_isa(
                     self.isa,
                     #[inline(always)]
-                    || attend_row(keys, spec, position, q, out, &mut scratch),
+                    || attend_row(self.isa, keys, spec, position, q, out, &mut scratch),
                 );
             }
         });

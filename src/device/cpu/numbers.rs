@@ -125,7 +125,7 @@ fn fold(l: [f32; WIDE]) -> f32 {
 
 /// Sum of `f` over a slice, in 16 interleaved partial sums.
 #[inline(always)]
-fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0; WIDE];
     let chunks = x.chunks_exact(WIDE);
     let rest = chunks.remainder();
@@ -138,6 +138,21 @@ fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
         *lane += f(v);
     }
     fold(lanes)
+}
+
+/// The largest element; NaN loses, -inf if there is none.
+#[inline(always)]
+pub fn max(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; WIDE];
+    let chunks = x.chunks_exact(WIDE);
+    let rest = chunks.remainder();
+    for c in chunks {
+        for i in 0..WIDE {
+            lanes[i] = larger(lanes[i], c[i]);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| larger(a, b))
 }
 
 /// a . b in 16 interleaved partial sums.

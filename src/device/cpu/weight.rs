@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::numbers::{bf16_to_f32, f16_to_f32};
+use super::workers::Workers;
 use crate::device::{DType, HostTensor, Source, WeightDesc, WeightKind};
 use crate::error::Result;
 use crate::invalid;
@@ -128,7 +129,7 @@ impl Weight {
     ///
     /// # Errors
     /// Parts that do not add up to `outputs` x `inputs`.
-    pub fn pack(desc: &WeightDesc, pool: &rayon::ThreadPool) -> Result<Weight> {
+    pub fn pack(desc: &WeightDesc, workers: &Workers) -> Result<Weight> {
         let values = Values::new(desc)?;
         let (outputs, inputs) = (desc.outputs, desc.inputs);
         let store = match desc.kind {
@@ -138,7 +139,7 @@ impl Weight {
                     let row = start / inputs;
                     (0..inputs).for_each(|i| out(i, values.get(row, i)));
                 };
-                Store::Table(pool.install(|| fill(desc.dtype, outputs * inputs, inputs, place)))
+                Store::Table(workers.install(|| fill(desc.dtype, outputs * inputs, inputs, place)))
             }
             WeightKind::Linear | WeightKind::GateUp | WeightKind::TableAndLinear => {
                 let gated = desc.kind == WeightKind::GateUp;
@@ -151,7 +152,7 @@ impl Weight {
                     }
                 };
                 let len = panel_count(outputs, gated) * size;
-                let elements = pool.install(|| fill(desc.dtype, len, size, place));
+                let elements = workers.install(|| fill(desc.dtype, len, size, place));
                 Store::Panels(Panels { elements, inputs, outputs, gated })
             }
         };

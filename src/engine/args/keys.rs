@@ -52,8 +52,9 @@ pub(super) const READ: &[&str] = &[
     "enable_log_requests",
 ];
 
-/// Accepted with any value: it changes nothing here (we never run a checkpoint's code, the engine is in
-/// this process, labels carry Triton's model name), or it belongs to a feature that another key turns on.
+/// Accepted with any value: it changes nothing here (we never run a checkpoint's code, the engine
+/// is in this process, labels carry Triton's model name), or it belongs to a feature that another
+/// key turns on.
 pub(super) const QUIET: &[&str] = &[
     "served_model_name",
     "trust_remote_code",
@@ -175,7 +176,8 @@ pub(super) const IGNORE: &[(&str, &str)] = &[
     ("dbo_prefill_token_threshold", "512"),
 ];
 
-/// Key and default (JSON). The default is silent, anything else asks for what is not built: the load fails.
+/// Key and default (JSON). The default is silent, anything else asks for what is not built: the
+/// load fails.
 pub(super) const REJECT: &[(&str, &str)] = &[
     ("enable_return_routed_experts", "false"),
     ("model_weights", r#""""#),

@@ -45,8 +45,9 @@ fn no_object_no_load() {
 
 #[test]
 fn strings_mean_what_they_say() {
-    let text = r#"{"enforce_eager":"false","disable_log_stats":"False","gpu_memory_utilization":"0.5",
-                   "max_num_seqs":"64","max_model_len":256.0,"enable_prefix_caching":"no"}"#;
+    let text = r#"{"enforce_eager":"false","disable_log_stats":"False",
+                   "gpu_memory_utilization":"0.5","max_num_seqs":"64",
+                   "max_model_len":256.0,"enable_prefix_caching":"no"}"#;
     let a = args(text);
     assert!(!a.enforce_eager && !a.disable_log_stats && !a.enable_prefix_caching);
     assert_eq!(

@@ -32,7 +32,7 @@ fn parse_with(
     parameters: &[(&str, Parameter)],
 ) -> Result<Parsed> {
     let limits = Limits { vocab_size: 100, max_logprobs: 20 };
-    let context = Context { name: "m", config, limits: &limits };
+    let context = Context { name: "m", config, limits: &limits, default_max_tokens: Some(64) };
     let parameters = parameters.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
     parse(&context, tensors, parameters)
 }
@@ -67,6 +67,9 @@ fn one_prompt_with_request_parameters() {
 #[test]
 fn the_tensor_wins_over_request_parameters() {
     let config = model(json!({}));
+    let unsaid = [text("text_input", &[1], &["hi"]), text("sampling_parameters", &[1], &["{}"])];
+    let parsed = parse_with(&config, &unsaid, &[]).unwrap();
+    assert_eq!(parsed.rows[0].params.max_tokens, Some(64), "the operator's default");
     let sampling = text("sampling_parameters", &[1], &[r#"{"max_tokens":"3"}"#]);
     let tensors = [text("text_input", &[1], &["hi"]), sampling];
     let parsed = parse_with(&config, &tensors, &[("bogus", Parameter::Int(1))]).unwrap();
