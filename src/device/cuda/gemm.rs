@@ -351,7 +351,12 @@ impl Gemm {
     }
 
     /// The fastest of the library's first few, on the real operands. None: it has none.
-    fn choose(&self, plan: &Plan, product: &Product) -> Result<Option<lt::cublasLtMatmulAlgo_t>> {
+    fn choose(
+        &self,
+        kernels: &Kernels,
+        plan: &Plan,
+        product: &Product,
+    ) -> Result<Option<lt::cublasLtMatmulAlgo_t>> {
         let mut found = [no_result(); CANDIDATES];
         let mut count = 0;
         // SAFETY: live handles and layouts; `found` has room for CANDIDATES results.
