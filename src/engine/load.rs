@@ -15,10 +15,12 @@ use super::outbox::{Outboxes, Shared};
 use super::request::GenerateRequest;
 use super::step::{Core, Runner};
 use super::{Engine, EngineArgs, EngineFacts, EngineOptions};
+#[cfg(feature = "cuda")]
+use crate::device::cuda::Cuda;
 use crate::device::{cpu::Cpu, DType, Device, DeviceInfo, Limits};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
-use crate::model::budget::{self, PoolOptions};
+use crate::model::budget::{self, PoolOptions, PoolSize};
 use crate::model::config::SpecOptions;
 use crate::model::{Checkpoint, Decoder, LoadFormat, ModelSpec};
 use crate::plan::{Late, StepPlan, StepResult};
@@ -35,9 +37,15 @@ pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
         None => dir.clone(),
     };
     let tokenizer = Arc::new(Tokenizer::load(&tokenizer_dir)?);
-    choose_device(&args, &options);
-    let device = Cpu::new(threads())?;
-    start(device, &dir, tokenizer, args, options)
+    let model = read_model(&dir, &args)?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = choose_gpu(&args, &options)? {
+        let device = Cuda::open(gpu, model.0.dtype)?;
+        return start(device, gpu_pool, model, tokenizer, args, options);
+    }
+    #[cfg(not(feature = "cuda"))]
+    warn_of_gpu(&args, &options);
+    start(Cpu::new(threads())?, cpu_pool, model, tokenizer, args, options)
 }
 
 /// A relative path is tried against the version directory first, then as it stands.
@@ -57,12 +65,65 @@ fn resolve(name: &str, version_dir: &Path, key: &str) -> Result<PathBuf> {
     )))
 }
 
-/// The CPU engine is the only one so far; say so where a GPU would have been expected.
-fn choose_device(args: &EngineArgs, options: &EngineOptions) {
-    let gpu = options.gpu.is_some() || Path::new("/dev/nvidiactl").exists();
-    if gpu && args.device != DeviceArg::Cpu {
-        tracing::warn!("this version has no GPU engine: the model is served by the CPU");
+/// What the driver makes when it is loaded.
+const DRIVER: &str = "/dev/nvidiactl";
+
+/// The GPU that serves: the instance group's, else the first visible one (configurations copied from the
+/// incumbent say KIND_CPU or KIND_MODEL, and it used the GPU there too). None: no NVIDIA device exists, or
+/// model.json says `"device": "cpu"`.
+///
+/// # Errors
+/// A GPU that is there but cannot be used fails the load: the CPU would serve at a hundredth of the speed.
+#[cfg(feature = "cuda")]
+fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<Option<usize>> {
+    if args.device == DeviceArg::Cpu {
+        return Ok(None);
     }
+    if Cuda::count()? > 0 {
+        return Ok(Some(options.gpu.map_or(0, |gpu| gpu as usize)));
+    }
+    let hidden =
+        std::env::var_os("CUDA_VISIBLE_DEVICES").is_some_and(|v| v.is_empty() || v == "-1");
+    if hidden || !Path::new(DRIVER).exists() {
+        return Ok(None);
+    }
+    Err(Error::Unavailable(format!(
+        "{DRIVER} exists, but no NVIDIA GPU can be used: libcuda.so.1 is missing or shows none. Start the \
+         container with --gpus, or serve by the CPU with \"device\": \"cpu\" in model.json."
+    )))
+}
+
+/// This build has no GPU engine: say so where a GPU would have been expected.
+#[cfg(not(feature = "cuda"))]
+fn warn_of_gpu(args: &EngineArgs, options: &EngineOptions) {
+    let gpu = options.gpu.is_some() || Path::new(DRIVER).exists();
+    if gpu && args.device != DeviceArg::Cpu {
+        tracing::warn!("built without the feature cuda: the model is served by the CPU");
+    }
+}
+
+/// How a device's page pool is sized.
+type SizePool = fn(&DeviceInfo, &ModelSpec, &PoolOptions, &Limits) -> Result<PoolSize>;
+
+fn cpu_pool(
+    info: &DeviceInfo,
+    _: &ModelSpec,
+    options: &PoolOptions,
+    limits: &Limits,
+) -> Result<PoolSize> {
+    budget::cpu_pool(info, options, limits)
+}
+
+#[cfg(feature = "cuda")]
+fn gpu_pool(
+    info: &DeviceInfo,
+    spec: &ModelSpec,
+    options: &PoolOptions,
+    limits: &Limits,
+) -> Result<PoolSize> {
+    let (mut held, _) = budget::footprint(spec, limits, spec.dtype)?;
+    held.tensors += Cuda::extra_bytes(limits, 2 * spec.ffn);
+    budget::gpu_pool(info, &held, options, limits)
 }
 
 fn threads() -> usize {
@@ -93,15 +154,15 @@ impl<D: Device> Runner for Net<D> {
 
 fn start<D: Device>(
     mut device: D,
-    dir: &Path,
+    pool: SizePool,
+    (spec, format): (ModelSpec, LoadFormat),
     tokenizer: Arc<Tokenizer>,
     args: EngineArgs,
     options: EngineOptions,
 ) -> Result<Engine> {
     let info = device.info();
-    let (spec, format) = read_model(dir, &args)?;
     let batch = batch_sizes(&args, &spec)?;
-    let limits = limits_of(&spec, &args, &info, batch)?;
+    let limits = limits_of(&spec, &args, &info, pool, batch)?;
     let decoder = Decoder::load(&spec, &format, &mut device, &limits)?;
     drop(format);
     let scheduler = Scheduler::new(SchedulerConfig {
@@ -182,6 +243,7 @@ fn limits_of(
     spec: &ModelSpec,
     args: &EngineArgs,
     info: &DeviceInfo,
+    size_pool: SizePool,
     (slots, step_tokens): (usize, usize),
 ) -> Result<Limits> {
     let page_size = args.block_size as usize;
@@ -199,7 +261,7 @@ fn limits_of(
         max_model_len: spec.max_model_len,
         kv: spec.kv_shape("auto")?,
     };
-    let pool = budget::cpu_pool(info, &options, &limits)?;
+    let pool = size_pool(info, spec, &options, &limits)?;
     limits.pages = pool.pages;
     if args.fit_max_model_len {
         limits.max_model_len = budget::longest_request(&pool, page_size, spec.max_model_len);

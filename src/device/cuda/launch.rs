@@ -1,0 +1,96 @@
+//! One kernel and how to start it. `module` makes [`Kernel`]s, verbs launch them; it knows no verb. Later the
+//! launch attributes (programmatic dependent launch) go in here, and nowhere else.
+
+use std::ffi::c_void;
+use std::ptr;
+
+use cudarc::driver::sys;
+
+use super::context::{check, Context};
+use crate::error::Result;
+
+/// A value that a kernel takes as it lies in memory.
+///
+/// # Safety
+/// The type has the layout of the parameter in the kernel's signature.
+pub unsafe trait Argument {
+    fn place(&self) -> *mut c_void {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+// SAFETY: the same in Rust and in CUDA C++; an address is a u64.
+unsafe impl Argument for u32 {}
+unsafe impl Argument for i32 {}
+unsafe impl Argument for u64 {}
+unsafe impl Argument for f32 {}
+unsafe impl<const N: usize> Argument for [f32; N] {}
+
+/// A function of a loaded module.
+pub struct Kernel {
+    pub(super) function: sys::CUfunction,
+    pub(super) name: &'static str,
+}
+
+// SAFETY: the driver's handle may be used from any thread.
+unsafe impl Send for Kernel {}
+
+impl Kernel {
+    /// Let a block take this much dynamic shared memory, beyond the 48 KiB that need no leave.
+    pub fn allow_shared(&self, bytes: usize) -> Result<()> {
+        let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function belongs to a loaded module.
+        check(unsafe { sys::cuFuncSetAttribute(self.function, which, bytes as i32) }, self.name)
+    }
+
+    /// Start on the context's stream. `blocks` is the grid, `threads` those of a block. Nothing is started
+    /// where the grid is empty. Arguments are in the order of the kernel's signature.
+    pub fn launch(
+        &self,
+        context: &Context,
+        blocks: [usize; 2],
+        threads: u32,
+        arguments: &[&dyn Argument],
+    ) -> Result<()> {
+        self.launch_shared(context, blocks, threads, 0, arguments)
+    }
+
+    /// The same with dynamic shared memory for each block.
+    pub fn launch_shared(
+        &self,
+        context: &Context,
+        blocks: [usize; 2],
+        threads: u32,
+        shared_bytes: usize,
+        arguments: &[&dyn Argument],
+    ) -> Result<()> {
+        let [x, y] = blocks;
+        if x == 0 || y == 0 {
+            return Ok(());
+        }
+        let mut places = [ptr::null_mut(); 24];
+        assert!(arguments.len() <= places.len(), "{}: too many arguments", self.name);
+        for (place, argument) in places.iter_mut().zip(arguments) {
+            *place = argument.place();
+        }
+        // SAFETY: the function belongs to a module that lives as long as the device, the places point to live
+        // values, and verbs pass them in the order and with the types of the kernel's signature (held by
+        // tests/cuda_verbs.rs, which runs every kernel under compute-sanitizer).
+        let code = unsafe {
+            sys::cuLaunchKernel(
+                self.function,
+                x as u32,
+                y as u32,
+                1,
+                threads,
+                1,
+                1,
+                shared_bytes as u32,
+                context.stream(),
+                places.as_mut_ptr(),
+                ptr::null_mut(),
+            )
+        };
+        check(code, self.name)
+    }
+}
