@@ -60,7 +60,8 @@ def sample(out):
         sums_grpc(server)
         status, answer = generate(server, SAMPLE, "x", temperature=-1)
         check("a bad parameter is refused", status == 400 and "temperature" in json.dumps(answer), answer)
-        check("the GPU served", "cuda" in server.log_since().lower() or "sm_" in server.log_since(), "by the log")
+        serving = next((line for line in server.log_since().splitlines() if "serving" in line), "no such line")
+        check("served by the GPU", "(sm_" in serving, serving.partition('"')[2])
 
 
 def large(out, model, extra):
@@ -73,7 +74,8 @@ def large(out, model, extra):
             check(f"{model}: HTTP", status == 200 and answer.get("num_output_tokens") == TOKENS, answer)
             sampling = json.dumps({"temperature": 0, "max_tokens": TOKENS, "ignore_eos": True})
             pieces = wire.stream(server.grpc, MODEL, " hi hi hi", sampling)
-            check(f"{model}: gRPC", len(pieces) == TOKENS, f"{len(pieces)} responses")
+            # A reader that lags gets several tokens in one response.
+            check(f"{model}: gRPC", 1 < len(pieces) <= TOKENS, f"{len(pieces)} responses of {TOKENS} tokens")
             check(f"{model}: one answer on both", "".join(pieces).endswith(answer.get("text_output", "?")),
                   f"{''.join(pieces)[-60:]!r}")
             check(f"{model}: memory", True, memory_bytes(server.process.pid))
