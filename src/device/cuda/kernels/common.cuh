@@ -17,6 +17,9 @@ typedef unsigned long long u64;
 struct f16 { u16 bits; };
 struct bf16 { u16 bits; };
 
+#ifndef ARCH
+#define ARCH 80
+#endif
 #ifndef ACT
 #define ACT 0
 #endif
@@ -47,6 +50,16 @@ template <> __device__ __forceinline__ bf16 from_f32<bf16>(float x) {
   bf16 y;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
   return y;
+}
+
+// The first line of every kernel: from here on everything before it in the stream is done. Until here a Hopper
+// card has its launch overlap the end of the kernel before (programmatic dependent launch), and the second
+// instruction gives the same leave to the kernel after. Nothing may be read or written above this line.
+__device__ __forceinline__ void begin() {
+#if ARCH >= 90
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 // Eight neighbours: 16 bytes of a half type, two times 16 of f32. The pointer is aligned to 16 bytes.
