@@ -56,6 +56,7 @@ def measure(server, mode, clients, seconds):
 
 def row(r):
     return (f"| {r['mode']} | {r['clients']} | {r['answers_per_s']:.0f} | {r['events_per_s']:.0f} | "
+            f"{r['answers_per_s'] * TOKENS:.0f} | "
             f"{r['latency_p50_ms']:.2f} / {r['latency_p99_ms']:.2f} | {r['ttft_p50_ms']:.2f} | "
             f"{r['errors']} | {r['server_cores']} |")
 
@@ -76,8 +77,8 @@ def main():
         start_s = min(first_answer_s(folder) for _ in range(3))
         with TritonServer(folder, control="none") as server:
             print(f"opt-tiny, {TOKENS} tokens, {os.cpu_count()} cores shared with the clients, {args.seconds:g} s each\n")
-            print("| mode | clients | answers/s | events/s | latency p50 / p99 ms | TTFT p50 ms | errors | server cores |")
-            print("|---|---|---|---|---|---|---|---|", flush=True)
+            print("| mode | clients | answers/s | events/s | tokens/s | latency p50 / p99 ms | TTFT p50 ms | errors "
+                  "| server cores |\n|---|---|---|---|---|---|---|---|---|", flush=True)
             results = []
             for mode in ("generate", "generate_stream"):
                 for clients in args.clients:

@@ -3,44 +3,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::time::Instant;
 
 use crossbeam::channel::Sender;
 
-use super::request::{Client, GenerateRequest};
-use super::step::Command;
+use super::command::{Accepted, Command, StopRules};
+use super::request::GenerateRequest;
 use crate::error::{Error, Result};
 use crate::ids::{RequestId, TokenId};
-use crate::sampling::SamplerSpec;
 use crate::text::{check_prompt_chars, check_prompt_tokens, TextStream, Tokenizer};
 
 /// Prompts up to this many bytes are tokenised on the caller's thread (a fraction of a
 /// millisecond); longer ones on a thread of their own, so that one book does not hold up a hundred
 /// questions.
 pub(super) const INLINE_BYTES: usize = 16 * 1024;
-
-/// A request on its way to the scheduler.
-pub(super) struct Accepted {
-    pub id: RequestId,
-    pub prompt: Arc<[TokenId]>,
-    pub sampler: Arc<SamplerSpec>,
-    pub limits: StopRules,
-    pub text: TextStream,
-    pub client: Arc<dyn Client>,
-    pub stream: bool,
-    /// Text is wanted as it comes: for deltas, or to find stop strings.
-    pub eager: bool,
-    pub arrival: Instant,
-}
-
-/// When the engine thread ends a request by its tokens (stop strings are the outbox's affair).
-pub(super) struct StopRules {
-    /// Output tokens at most; already cut to the room that the prompt leaves.
-    pub max_tokens: u32,
-    /// Before that many outputs nothing stops.
-    pub min_tokens: u32,
-    pub stop_ids: Vec<TokenId>,
-}
 
 /// Shared by all callers of one engine.
 pub(super) struct Intake {

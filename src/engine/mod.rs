@@ -7,11 +7,13 @@
 //! | `request` | what enters and leaves: requests, clients, answers, observations |
 //! | `load` | args to a running engine: device, weights, page budget |
 //! | `intake` | text to tokens, limits, refusals: on the caller's thread |
+//! | `command` | what other threads ask of the engine thread |
 //! | `step` | the loop: plan, enqueue, collect, settle |
 //! | `outbox` | tokens to words to clients: on their own threads |
 //! | `health` | poison and drain |
 
 pub mod args;
+mod command;
 mod health;
 mod intake;
 mod load;
@@ -33,9 +35,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Sender;
 
 use crate::error::{Error, Result};
+use command::Command;
 use health::Health;
 use intake::Intake;
-use step::Command;
 
 /// What the door knows beside model.json.
 pub struct EngineOptions {

@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use crossbeam::channel::{unbounded, Receiver, Sender};
 
+use super::command::{Command, Finish};
 use super::health::Health;
 use super::request::{Answer, Client, FinishReason, Observation, Observer, Output};
-use super::step::Command;
 use crate::error::{Error, Result};
 use crate::ids::{RequestId, TokenId};
 use crate::text::TextStream;
@@ -37,14 +37,6 @@ pub(super) enum Event {
         id: RequestId,
         error: Error,
     },
-}
-
-/// Why the engine ended a request.
-#[derive(Clone, Copy)]
-pub(super) struct Finish {
-    pub reason: FinishReason,
-    /// The last token is an eos or stop id: its text is not part of the answer.
-    pub by_token: bool,
 }
 
 /// Events of one step for one thread, with the time when the step's results were read.

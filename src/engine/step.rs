@@ -11,25 +11,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
-use super::intake::{Accepted, StopRules};
-use super::outbox::{Event, Finish, Outboxes, Progress, Shared, Stream};
+use super::command::{Accepted, Command, Finish, StopRules};
+use super::outbox::{Event, Outboxes, Progress, Shared, Stream};
 use super::request::{Client, FinishReason, Observation};
 use crate::error::{Error, Result};
-use crate::ids::{AdapterId, RequestId, TokenId};
+use crate::ids::{AdapterId, RequestId};
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Arrival, NewSequence, Scheduler};
-
-/// What other threads ask of the engine thread.
-pub(super) enum Command {
-    Submit(Box<Accepted>),
-    /// An outbox found a stop string: the request is answered, only its slot is still taken.
-    Stopped(RequestId),
-    /// An outbox died; `Health` has the cause.
-    Poisoned,
-    Drain {
-        deadline: Instant,
-    },
-}
 
 /// A device with a net on it, as the loop sees it.
 pub(super) trait Runner: Send {
@@ -289,42 +277,10 @@ impl Core {
     }
 }
 
-impl StopRules {
-    /// After the `outputs`-th token: does the request end here?
-    fn check(&self, outputs: u32, token: TokenId) -> Option<Finish> {
-        if outputs < self.min_tokens {
-            return None;
-        }
-        if self.stop_ids.contains(&token) {
-            return Some(Finish { reason: FinishReason::Stop, by_token: true });
-        }
-        (outputs >= self.max_tokens)
-            .then_some(Finish { reason: FinishReason::Length, by_token: false })
-    }
-}
-
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied());
     format!("the engine thread panicked: {}", text.unwrap_or("no message"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stop_rules_follow_the_order_of_the_specification() {
-        let rules = StopRules { max_tokens: 5, min_tokens: 3, stop_ids: vec![TokenId(2)] };
-        assert!(rules.check(2, TokenId(2)).is_none(), "before min_tokens nothing stops");
-        let stop = rules.check(3, TokenId(2)).expect("active at min_tokens");
-        assert!(stop.by_token && stop.reason == FinishReason::Stop);
-        assert!(rules.check(4, TokenId(7)).is_none());
-        let length = rules.check(5, TokenId(7)).expect("max_tokens");
-        assert!(!length.by_token && length.reason == FinishReason::Length);
-        let both = rules.check(5, TokenId(2)).expect("a stop id on the last token");
-        assert_eq!(both.reason, FinishReason::Stop);
-    }
 }

@@ -1,0 +1,85 @@
+//! What other threads ask of the engine thread, and what a request carries to it. Sent by `intake` and
+//! `outbox`, obeyed by `step`; it does nothing itself but tell when tokens end a request.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::request::{Client, FinishReason};
+use crate::ids::{RequestId, TokenId};
+use crate::sampling::SamplerSpec;
+use crate::text::TextStream;
+
+/// What other threads ask of the engine thread.
+pub(super) enum Command {
+    Submit(Box<Accepted>),
+    /// An outbox found a stop string: the request is answered, only its slot is still taken.
+    Stopped(RequestId),
+    /// An outbox died; `Health` has the cause.
+    Poisoned,
+    Drain {
+        deadline: Instant,
+    },
+}
+
+/// A request on its way to the scheduler.
+pub(super) struct Accepted {
+    pub id: RequestId,
+    pub prompt: Arc<[TokenId]>,
+    pub sampler: Arc<SamplerSpec>,
+    pub limits: StopRules,
+    pub text: TextStream,
+    pub client: Arc<dyn Client>,
+    pub stream: bool,
+    /// Text is wanted as it comes: for deltas, or to find stop strings.
+    pub eager: bool,
+    pub arrival: Instant,
+}
+
+/// When the engine thread ends a request by its tokens (stop strings are the outbox's affair).
+pub(super) struct StopRules {
+    /// Output tokens at most; already cut to the room that the prompt leaves.
+    pub max_tokens: u32,
+    /// Before that many outputs nothing stops.
+    pub min_tokens: u32,
+    pub stop_ids: Vec<TokenId>,
+}
+
+/// Why the engine ended a request.
+#[derive(Clone, Copy)]
+pub(super) struct Finish {
+    pub reason: FinishReason,
+    /// The last token is an eos or stop id: its text is not part of the answer.
+    pub by_token: bool,
+}
+
+impl StopRules {
+    /// After the `outputs`-th token: does the request end here?
+    pub fn check(&self, outputs: u32, token: TokenId) -> Option<Finish> {
+        if outputs < self.min_tokens {
+            return None;
+        }
+        if self.stop_ids.contains(&token) {
+            return Some(Finish { reason: FinishReason::Stop, by_token: true });
+        }
+        (outputs >= self.max_tokens)
+            .then_some(Finish { reason: FinishReason::Length, by_token: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stop_rules_follow_the_order_of_the_specification() {
+        let rules = StopRules { max_tokens: 5, min_tokens: 3, stop_ids: vec![TokenId(2)] };
+        assert!(rules.check(2, TokenId(2)).is_none(), "before min_tokens nothing stops");
+        let stop = rules.check(3, TokenId(2)).expect("active at min_tokens");
+        assert!(stop.by_token && stop.reason == FinishReason::Stop);
+        assert!(rules.check(4, TokenId(7)).is_none());
+        let length = rules.check(5, TokenId(7)).expect("max_tokens");
+        assert!(!length.by_token && length.reason == FinishReason::Length);
+        let both = rules.check(5, TokenId(2)).expect("a stop id on the last token");
+        assert_eq!(both.reason, FinishReason::Stop);
+    }
+}
