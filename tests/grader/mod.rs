@@ -1,4 +1,4 @@
-//! The bench for `cuda_verbs`: a device with slots and pages, inputs from seeds, and the comparison of two
+//! The bench for tests on a GPU: a device with slots and pages, inputs from seeds, and the comparison of two
 //! devices. It plays the scheduler in the plainest way.
 
 #![allow(dead_code)]

@@ -1,5 +1,5 @@
-//! One kernel and how to start it. `module` makes [`Kernel`]s, verbs launch them; it knows no verb. Later the
-//! launch attributes (programmatic dependent launch) go in here, and nowhere else.
+//! One kernel and how to start it. `module` makes [`Kernel`]s, verbs launch them; it knows no verb. Launch
+//! attributes (programmatic dependent launch) are set here and nowhere else.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -30,6 +30,9 @@ unsafe impl<const N: usize> Argument for [f32; N] {}
 pub struct Kernel {
     pub(super) function: sys::CUfunction,
     pub(super) name: &'static str,
+    /// It begins with `begin()` of kernels/common.cuh for this card: its launch may overlap the end of
+    /// the kernel before.
+    pub(super) overlaps: bool,
 }
 
 // SAFETY: the driver's handle may be used from any thread.
@@ -73,24 +76,35 @@ impl Kernel {
         for (place, argument) in places.iter_mut().zip(arguments) {
             *place = argument.place();
         }
+        let mut attribute = serialization();
+        let config = sys::CUlaunchConfig {
+            gridDimX: x as u32,
+            gridDimY: y as u32,
+            gridDimZ: 1,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared_bytes as u32,
+            hStream: context.stream(),
+            attrs: &mut attribute,
+            numAttrs: u32::from(self.overlaps),
+        };
         // SAFETY: the function belongs to a module that lives as long as the device, the places point to live
         // values, and verbs pass them in the order and with the types of the kernel's signature (held by
         // tests/cuda_verbs.rs, which runs every kernel under compute-sanitizer).
         let code = unsafe {
-            sys::cuLaunchKernel(
-                self.function,
-                x as u32,
-                y as u32,
-                1,
-                threads,
-                1,
-                1,
-                shared_bytes as u32,
-                context.stream(),
-                places.as_mut_ptr(),
-                ptr::null_mut(),
-            )
+            let places = places.as_mut_ptr();
+            sys::cuLaunchKernelEx(&config, self.function, places, ptr::null_mut())
         };
         check(code, self.name)
     }
+}
+
+/// Leave to start before the kernel before is done; the kernel itself waits.
+fn serialization() -> sys::CUlaunchAttribute {
+    // SAFETY: a plain C struct of integers, for which zero is a value.
+    let mut attribute: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
+    attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attribute.value.programmaticStreamSerializationAllowed = 1;
+    attribute
 }

@@ -49,6 +49,8 @@ impl Binary {
 struct Module {
     context: Arc<Context>,
     module: sys::CUmodule,
+    /// Compiled with the instructions of programmatic dependent launch.
+    overlaps: bool,
 }
 
 // SAFETY: the driver's handle may be used from any thread.
@@ -75,7 +77,8 @@ impl Module {
         // SAFETY: a whole, terminated image in memory; the context is current.
         let code = unsafe { sys::cuModuleLoadData(&mut module, image.as_ptr().cast()) };
         check(code, &format!("loading the kernels of {file}.cu"))?;
-        Ok(Module { context: context.clone(), module })
+        let overlaps = !binary.ptx && binary.capability >= 90;
+        Ok(Module { context: context.clone(), module, overlaps })
     }
 
     fn kernel(&self, name: &'static str) -> Result<Kernel> {
@@ -86,7 +89,7 @@ impl Module {
             unsafe { sys::cuModuleGetFunction(f, self.module, text.as_ptr()) }
         };
         check(get(&mut function, &text), &format!("finding kernel {name}"))?;
-        Ok(Kernel { function, name })
+        Ok(Kernel { function, name, overlaps: self.overlaps })
     }
 }
 

@@ -45,6 +45,7 @@ template <int N> __device__ void in_place(act* x, const float* bias, u32 width, 
 
 // x = act(x + bias), in place; bias may be null.
 extern "C" __global__ void bias_act(act* x, const float* bias, u32 width, int kind) {
+  begin();
   if (width % 8 == 0) in_place<8>(x, bias, width, kind);
   else in_place<1>(x, bias, width, kind);
 }
@@ -66,13 +67,17 @@ template <int N> __device__ void gated(const act* x, const float* bias, u32 half
 }
 
 // [rows, 2 half] (gates, then ups) -> [rows, half].
-extern "C" __global__ void gated_act(const act* x, const float* bias, u32 half, int kind, act* out) {
+extern "C" __global__ void gated_act(const act* x, const float* bias, u32 half, int kind, act* out, u32 rows, const u8* ahead,
+                                     u64 ahead_bytes) {
+  if (prefetches(rows, ahead, ahead_bytes)) return;
+  begin();
   if (half % 8 == 0) gated<8>(x, bias, half, kind, out);
   else gated<1>(x, bias, half, kind, out);
 }
 
 // logits = cap * tanh(logits / cap), f32.
 extern "C" __global__ void softcap(float* logits, u64 count, float cap) {
+  begin();
   for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (u64)gridDim.x * blockDim.x)
     logits[i] = cap * tanhf(logits[i] / cap);
 }

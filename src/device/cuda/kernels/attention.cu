@@ -111,6 +111,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     attend_rows(const act* qkv, const u32* position, const u32* slot_of, const u32* rows, u64 stride,
                 u32 pages_at, u32 heads, u32 kv_heads, u32 dim, u32 page_size, float scale, u32 window,
                 float cap, const act* pool, act* out) {
+  begin();
   __shared__ float shared[THREADS * 8 + 2 * (THREADS / 4)];
   const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (heads / kv_heads);
   const Shape s = {heads, kv_heads, dim, page_size, scale, window, cap};

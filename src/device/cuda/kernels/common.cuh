@@ -17,6 +17,9 @@ typedef unsigned long long u64;
 struct f16 { u16 bits; };
 struct bf16 { u16 bits; };
 
+#ifndef ARCH
+#define ARCH 80
+#endif
 #ifndef ACT
 #define ACT 0
 #endif
@@ -47,6 +50,34 @@ template <> __device__ __forceinline__ bf16 from_f32<bf16>(float x) {
   bf16 y;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
   return y;
+}
+
+// The first line of every kernel: from here on everything before it in the stream is done. Until here a Hopper
+// card has its launch overlap the end of the kernel before (programmatic dependent launch), and the second
+// instruction gives the same leave to the kernel after. Nothing may be read or written above this line.
+__device__ __forceinline__ void begin() {
+#if ARCH >= 90
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Where rows are few, HBM idles while small kernels run, and the next GEMM's weights are known. So a kernel of
+// `rows` rows may have more blocks in x than rows: they pull the first `bytes` of those weights (a multiple of
+// 16) into L2 and are done. True for such a block. It waits for nothing: weights never change.
+#define PREFETCH_BYTES 4096
+__device__ __forceinline__ bool prefetches(u32 rows, const u8* weights, u64 bytes) {
+  if (blockIdx.x < rows) return false;
+#if ARCH >= 90
+  const u64 block = (u64)(blockIdx.x - rows) * gridDim.y + blockIdx.y;
+  const u64 blocks = (u64)(gridDim.x - rows) * gridDim.y;
+  for (u64 at = (threadIdx.x * blocks + block) * PREFETCH_BYTES; at < bytes;
+       at += blockDim.x * blocks * PREFETCH_BYTES) {
+    const u32 size = (u32)min((u64)PREFETCH_BYTES, bytes - at);
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(weights + at), "r"(size) : "memory");
+  }
+#endif
+  return true;
 }
 
 // Eight neighbours: 16 bytes of a half type, two times 16 of f32. The pointer is aligned to 16 bytes.

@@ -24,16 +24,19 @@ __device__ void gemm(const act* x, const act* w, u32 rows, u32 outputs, u32 inpu
 }
 
 extern "C" __global__ void gemm_plain(const act* x, const act* w, u32 rows, u32 outputs, u32 inputs, act* y) {
+  begin();
   gemm(x, w, rows, outputs, inputs, y);
 }
 extern "C" __global__ void gemm_logits(const act* x, const act* w, u32 rows, u32 outputs, u32 inputs,
                                        float* y) {
+  begin();
   gemm(x, w, rows, outputs, inputs, y);
 }
 
 // Reads `count` words and keeps none: what was in L2 before is gone after. For timing GEMMs as a step sees them,
 // whose weights come from device memory.
 extern "C" __global__ void flush(const u32* words, u64 count, u32* never) {
+  begin();
   u32 sum = 0;
   for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (u64)gridDim.x * blockDim.x)
     sum ^= words[i];

@@ -69,14 +69,20 @@ __device__ void normalise(const act* x, const float* weight, const float* bias, 
 }
 
 extern "C" __global__ void norm_rows(const act* x, const float* weight, const float* bias, u32 width,
-                                     float eps, int kind, act* out) {
+                                     float eps, int kind, act* out, u32 rows, const u8* ahead,
+                                     u64 ahead_bytes) {
+  if (prefetches(rows, ahead, ahead_bytes)) return;
+  begin();
   const u64 row = (u64)blockIdx.x * width;
   if (width % 8 == 0) normalise<8>(x + row, weight, bias, width, eps, kind, out + row);
   else normalise<1>(x + row, weight, bias, width, eps, kind, out + row);
 }
 
 extern "C" __global__ void add_norm(const act* delta, act* residual, const float* weight, const float* bias,
-                                    u32 width, float eps, int kind, act* out) {
+                                    u32 width, float eps, int kind, act* out, u32 rows, const u8* ahead,
+                                     u64 ahead_bytes) {
+  if (prefetches(rows, ahead, ahead_bytes)) return;
+  begin();
   const u64 row = (u64)blockIdx.x * width;
   if (width % 8 == 0) {
     add<8>(delta + row, residual + row, width);

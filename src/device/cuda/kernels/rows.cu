@@ -6,6 +6,7 @@
 // out[r] = table[token[r]] * scale. A token beyond the table gives a row of zeros, never a wild read.
 extern "C" __global__ void embed(const u32* token, const act* table, u32 table_rows, u32 width, float scale,
                                  act* out) {
+  begin();
   const u32 id = token[blockIdx.x];
   const act* from = table + (u64)id * width;
   act* to = out + (u64)blockIdx.x * width;
@@ -27,6 +28,7 @@ extern "C" __global__ void embed(const u32* token, const act* table, u32 table_r
 // x[r] += table[position[r] + offset]; beyond the table nothing is added.
 extern "C" __global__ void add_positions(const u32* position, const act* table, u32 table_rows, u32 offset,
                                          u32 width, act* x) {
+  begin();
   const u32 at = position[blockIdx.x] + offset;
   if (at >= table_rows) return;
   const act* from = table + (u64)at * width;
@@ -37,6 +39,7 @@ extern "C" __global__ void add_positions(const u32* position, const act* table, 
 
 // out[s] = x[row[s]].
 extern "C" __global__ void gather(const u32* row, const act* x, u32 width, act* out) {
+  begin();
   const act* from = x + (u64)row[blockIdx.x] * width;
   act* to = out + (u64)blockIdx.x * width;
   if (width % 8 == 0) {

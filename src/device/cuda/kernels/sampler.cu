@@ -216,6 +216,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     sample(float* all_logits, u32 vocab, const u32* sample_slot, u32* rows, u64 stride, u32 masked_at,
            u32 counts_at, u32 counts_capacity, const u32* mask_of, const u32* masks, u32 mask_words,
            u32* out) {
+  begin();
   __shared__ u64 scratch[WARPS][CUTS];
   float* logits = all_logits + (u64)blockIdx.x * vocab;
   u32* row = rows + sample_slot[blockIdx.x] * stride;
@@ -225,10 +226,16 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
   const float temperature = __uint_as_float(row[SLOT_TEMPERATURE]);
   u64 rank = 0;
-  for (u32 i = threadIdx.x; i < vocab; i += THREADS) {
-    float x = logits[i];
-    if (temperature != 0.f) logits[i] = x = __fdiv_rn(x, temperature);
-    rank = max(rank, ranked(x, i));
+  if (temperature == 0.f) {
+#pragma unroll 8
+    for (u32 i = threadIdx.x; i < vocab; i += THREADS) rank = max(rank, ranked(logits[i], i));
+  } else {
+#pragma unroll 4
+    for (u32 i = threadIdx.x; i < vocab; i += THREADS) {
+      const float x = __fdiv_rn(logits[i], temperature);
+      logits[i] = x;
+      rank = max(rank, ranked(x, i));
+    }
   }
   const u64 top = block_max(rank, &scratch[0][0]);
   const float max_logit = value_of(top);

@@ -16,6 +16,7 @@ enum { CHANGE_TO, CHANGE_FROM, CHANGE_COUNT, CHANGE_WORDS };
 
 extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32* token, u32* position,
                                    u32* slot_of, u32* gather_row, u32* sample_slot) {
+  begin();
   const u32* record = input + blockIdx.x * REC_WORDS;
   const u32 slot = record[REC_SLOT], tokens = record[REC_TOKENS], flags = record[REC_FLAGS];
   u32* row = rows + slot * stride;

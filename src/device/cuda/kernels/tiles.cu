@@ -405,6 +405,7 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
       NAME##_##D(const u32* items, const act* qkv, const u32* position, const u32* rows, u64 stride,      \
                  u32 pages_at, u32 heads, u32 kv_heads, u32 page_size, float scale, u32 window, float cap, \
                  const act* pool, act* out, float* parts, float2* statistics, u32 stages) {               \
+    begin();                                                                                              \
     const Call call = {qkv, position, rows, stride, pages_at, heads, kv_heads, page_size, scale, window,  \
                        cap, pool, out, parts, statistics};                                                \
     BODY(D);                                                                                              \

@@ -44,16 +44,16 @@ template <class T> __device__ void constant(float value, u64 count, T* to) {
 
 #define KERNELS(NAME, T)                                                                              \
   extern "C" __global__ void convert_##NAME(const u8* from, int type, u64 count, T* to) {             \
-    convert(from, type, count, to);                                                                   \
+    begin(); convert(from, type, count, to);                                                                   \
   }                                                                                                   \
   extern "C" __global__ void turn_##NAME(const u8* from, int type, u64 count, u64 outputs,            \
                                          u64 first_input, u64 all_inputs, T* to) {                    \
-    turn(from, type, count, outputs, first_input, all_inputs, to);                                    \
+    begin(); turn(from, type, count, outputs, first_input, all_inputs, to);                                    \
   }                                                                                                   \
   extern "C" __global__ void dummy_##NAME(u64 seed, float scale, u64 count, T* to) {                  \
-    dummy(seed, scale, count, to);                                                                    \
+    begin(); dummy(seed, scale, count, to);                                                                    \
   }                                                                                                   \
-  extern "C" __global__ void constant_##NAME(float value, u64 count, T* to) { constant(value, count, to); }
+  extern "C" __global__ void constant_##NAME(float value, u64 count, T* to) { begin(); constant(value, count, to); }
 
 KERNELS(matrix, act)
 KERNELS(vector, float)
