@@ -89,7 +89,8 @@ def main():
     args = parser.parse_args()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    for part, step in (("sample", lambda: sample(out)), ("large", lambda: large(out, args.model, json.loads(args.engine)))):
+    extra = json.loads(args.engine)
+    for part, step in (("sample", lambda: sample(out)), ("large", lambda: large(out, args.model, extra))):
         try:
             step()
         except (ServerFailed, Failed, RuntimeError, OSError, ValueError) as failed:
