@@ -390,6 +390,17 @@ impl Gemm {
                 continue;
             }
             let ms = self.time(kernels, flush.as_ref(), &run)?;
+            if std::env::var_os("GEMMLOG").is_some() {
+                eprintln!(
+                    "{} {} {}: {:.1} us ws {} waves {}",
+                    product.rows,
+                    product.outputs,
+                    product.inputs,
+                    ms * 1e3,
+                    candidate.workspaceSize,
+                    candidate.wavesCount
+                );
+            }
             if best.is_none_or(|(least, _)| ms < least) {
                 best = Some((ms, candidate.algo));
             }

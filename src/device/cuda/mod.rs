@@ -9,7 +9,6 @@
 //! | [`launch`] | one kernel, started |
 //! | [`gemm`] | cuBLASLt with an own plan cache |
 //! | [`attention`] | tiles of a step's attention, planned on the host, and the kernels for them |
-//! | `prefetch` | which weight comes next, and how much of it L2 should have by then |
 //! | [`weights`] | upload |
 //! | [`slots`] | slot rows, and a step's input as words |
 //! | [`steps`] | steps in flight: input, late part, results |
@@ -24,7 +23,6 @@ pub mod context;
 pub mod gemm;
 pub mod launch;
 pub mod module;
-mod prefetch;
 pub mod slots;
 pub mod steps;
 mod verbs;
@@ -37,7 +35,6 @@ use self::context::{Context, Memory};
 use self::gemm::{Gemm, Product};
 use self::launch::Argument;
 use self::module::Kernels;
-use self::prefetch::Prefetch;
 use self::slots::Slots;
 use self::steps::Steps;
 use self::weights::{Uploader, Weight};
@@ -90,7 +87,6 @@ pub struct Cuda {
     scratch: Option<Memory>,
     /// Widest GateUp so far.
     gate_up: usize,
-    prefetch: Prefetch,
     // Last, so that it outlives what was made in it even without the Arcs.
     context: Arc<Context>,
 }
@@ -119,7 +115,6 @@ impl Cuda {
             reserved: None,
             scratch: None,
             gate_up: 0,
-            prefetch: Prefetch::new(&context),
             context,
         })
     }
@@ -169,7 +164,6 @@ impl Cuda {
         y: u64,
         logits: bool,
     ) -> Result<()> {
-        self.prefetch.used(&weight.memory);
         let (outputs, inputs) = (weight.outputs, weight.inputs);
         let product = Product { rows, outputs, inputs, logits, x, w: weight.matrix(), y };
         self.gemm.run(&self.kernels, &product)

@@ -22,7 +22,7 @@ const THREADS: u32 = 256;
 
 /// A weight, row-major `[outputs, inputs]`; vectors are f32.
 pub struct Weight {
-    pub(super) memory: Arc<Memory>,
+    memory: Memory,
     pub name: String,
     pub kind: WeightKind,
     pub outputs: usize,
@@ -111,7 +111,6 @@ impl Uploader {
             }
         }
         let name = desc.name.to_string();
-        let memory = Arc::new(memory);
         Ok(Weight { memory, name, kind: desc.kind, outputs: desc.outputs, inputs: desc.inputs })
     }
 

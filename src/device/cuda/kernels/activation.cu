@@ -67,9 +67,7 @@ template <int N> __device__ void gated(const act* x, const float* bias, u32 half
 }
 
 // [rows, 2 half] (gates, then ups) -> [rows, half].
-extern "C" __global__ void gated_act(const act* x, const float* bias, u32 half, int kind, act* out, u32 rows, const u8* ahead,
-                                     u64 ahead_bytes) {
-  if (prefetches(rows, ahead, ahead_bytes)) return;
+extern "C" __global__ void gated_act(const act* x, const float* bias, u32 half, int kind, act* out) {
   begin();
   if (half % 8 == 0) gated<8>(x, bias, half, kind, out);
   else gated<1>(x, bias, half, kind, out);

@@ -62,24 +62,6 @@ __device__ __forceinline__ void begin() {
 #endif
 }
 
-// Where rows are few, HBM idles while small kernels run, and the next GEMM's weights are known. So a kernel of
-// `rows` rows may have more blocks in x than rows: they pull the first `bytes` of those weights (a multiple of
-// 16) into L2 and are done. True for such a block. It waits for nothing: weights never change.
-#define PREFETCH_BYTES 4096
-__device__ __forceinline__ bool prefetches(u32 rows, const u8* weights, u64 bytes) {
-  if (blockIdx.x < rows) return false;
-#if ARCH >= 90
-  const u64 block = (u64)(blockIdx.x - rows) * gridDim.y + blockIdx.y;
-  const u64 blocks = (u64)(gridDim.x - rows) * gridDim.y;
-  for (u64 at = (threadIdx.x * blocks + block) * PREFETCH_BYTES; at < bytes;
-       at += blockDim.x * blocks * PREFETCH_BYTES) {
-    const u32 size = (u32)min((u64)PREFETCH_BYTES, bytes - at);
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(weights + at), "r"(size) : "memory");
-  }
-#endif
-  return true;
-}
-
 // Eight neighbours: 16 bytes of a half type, two times 16 of f32. The pointer is aligned to 16 bytes.
 template <class T> struct alignas(16) Eight { T v[8]; };
 

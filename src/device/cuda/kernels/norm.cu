@@ -69,9 +69,7 @@ __device__ void normalise(const act* x, const float* weight, const float* bias, 
 }
 
 extern "C" __global__ void norm_rows(const act* x, const float* weight, const float* bias, u32 width,
-                                     float eps, int kind, act* out, u32 rows, const u8* ahead,
-                                     u64 ahead_bytes) {
-  if (prefetches(rows, ahead, ahead_bytes)) return;
+                                     float eps, int kind, act* out) {
   begin();
   const u64 row = (u64)blockIdx.x * width;
   if (width % 8 == 0) normalise<8>(x + row, weight, bias, width, eps, kind, out + row);
@@ -79,9 +77,7 @@ extern "C" __global__ void norm_rows(const act* x, const float* weight, const fl
 }
 
 extern "C" __global__ void add_norm(const act* delta, act* residual, const float* weight, const float* bias,
-                                    u32 width, float eps, int kind, act* out, u32 rows, const u8* ahead,
-                                     u64 ahead_bytes) {
-  if (prefetches(rows, ahead, ahead_bytes)) return;
+                                    u32 width, float eps, int kind, act* out) {
   begin();
   const u64 row = (u64)blockIdx.x * width;
   if (width % 8 == 0) {

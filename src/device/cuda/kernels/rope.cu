@@ -67,9 +67,7 @@ __device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads, u32 k
 extern "C" __global__ void rope_store(act* qkv, const u32* position, const u32* slot_of, const u32* rows,
                                       u64 stride, u32 pages_at, u32 heads, u32 kv_heads, u32 dim,
                                       u32 page_size, u32 half, float magnitude, act* pool,
-                                      Frequencies inverse, u32 rows_here, const u8* ahead,
-                                     u64 ahead_bytes) {
-  if (prefetches(rows_here, ahead, ahead_bytes)) return;
+                                      Frequencies inverse) {
   begin();
   __shared__ float cosine[MAX_HALF], sine[MAX_HALF];
   const u32 at = position[blockIdx.x], slot = slot_of[blockIdx.x], all = heads + 2 * kv_heads;
