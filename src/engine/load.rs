@@ -68,12 +68,13 @@ fn resolve(name: &str, version_dir: &Path, key: &str) -> Result<PathBuf> {
 /// What the driver makes when it is loaded.
 const DRIVER: &str = "/dev/nvidiactl";
 
-/// The GPU that serves: the instance group's, else the first visible one (configurations copied from the
-/// incumbent say KIND_CPU or KIND_MODEL, and it used the GPU there too). None: no NVIDIA device exists, or
-/// model.json says `"device": "cpu"`.
+/// The GPU that serves: the instance group's, else the first visible one (configurations copied
+/// from the incumbent say KIND_CPU or KIND_MODEL, and it used the GPU there too). None: no NVIDIA
+/// device exists, or model.json says `"device": "cpu"`.
 ///
 /// # Errors
-/// A GPU that is there but cannot be used fails the load: the CPU would serve at a hundredth of the speed.
+/// A GPU that is there but cannot be used fails the load: the CPU would serve at a hundredth of the
+/// speed.
 #[cfg(feature = "cuda")]
 fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<Option<usize>> {
     if args.device == DeviceArg::Cpu {
@@ -88,8 +89,9 @@ fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<Option<usize
         return Ok(None);
     }
     Err(Error::Unavailable(format!(
-        "{DRIVER} exists, but no NVIDIA GPU can be used: libcuda.so.1 is missing or shows none. Start the \
-         container with --gpus, or serve by the CPU with \"device\": \"cpu\" in model.json."
+        "{DRIVER} exists, but no NVIDIA GPU can be used: libcuda.so.1 is missing or shows none. \
+         Start the container with --gpus, or serve by the CPU with \"device\": \"cpu\" in \
+         model.json."
     )))
 }
 
@@ -161,7 +163,7 @@ fn start<D: Device>(
     options: EngineOptions,
 ) -> Result<Engine> {
     let info = device.info();
-    let batch = batch_sizes(&args, &spec)?;
+    let batch = batch_sizes(&args, &spec, &info)?;
     let limits = limits_of(&spec, &args, &info, pool, batch)?;
     let decoder = Decoder::load(&spec, &format, &mut device, &limits)?;
     drop(format);
@@ -212,12 +214,18 @@ fn read_model(dir: &Path, args: &EngineArgs) -> Result<(ModelSpec, LoadFormat)> 
     Ok((ModelSpec::read(dir, &options)?, format))
 }
 
-/// `max_num_seqs` and `max_num_batched_tokens`, by the incumbent's rules for devices under 70 GiB.
-fn batch_sizes(args: &EngineArgs, spec: &ModelSpec) -> Result<(usize, usize)> {
+/// `max_num_seqs` and `max_num_batched_tokens`, by the incumbent's rules: more on GPUs of
+/// 70 GiB and up, but for the A100.
+fn batch_sizes(args: &EngineArgs, spec: &ModelSpec, info: &DeviceInfo) -> Result<(usize, usize)> {
+    const LARGE_BYTES: u64 = 70 << 30;
+    let name = info.name.to_lowercase();
+    let large =
+        info.total_bytes >= LARGE_BYTES && !name.contains("a100") && !name.starts_with("cpu");
+    let (usual_seqs, usual_tokens) = if large { (1024, 8192) } else { (256, 2048) };
     let double = if args.throughput_mode { 2 } else { 1 };
     let length = spec.max_model_len;
-    let mut seqs = args.max_num_seqs.map_or(256 * double, |n| n as usize);
-    let mut tokens = args.max_num_batched_tokens.map_or(2048 * double, |n| n as usize);
+    let mut seqs = args.max_num_seqs.map_or(usual_seqs * double, |n| n as usize);
+    let mut tokens = args.max_num_batched_tokens.map_or(usual_tokens * double, |n| n as usize);
     if args.max_num_batched_tokens.is_none() {
         if !args.enable_chunked_prefill {
             tokens = tokens.max(length);

@@ -1,6 +1,7 @@
-//! The CUDA device: speed. The verbs of [`Device`] on one NVIDIA GPU, with activations in the model's own
-//! type and f32 inside of norms, softmax and sums. `engine` makes it, `model::decoder` calls its verbs; the
-//! CPU device grades it (tests/cuda_verbs.rs). It knows shapes, slots and pages, never a model's name.
+//! The CUDA device: speed. The verbs of [`Device`] on one NVIDIA GPU, with activations in the
+//! model's own type and f32 inside of norms, softmax and sums. `engine` makes it, `model::decoder`
+//! calls its verbs; the CPU device grades it (tests/cuda_verbs.rs). It knows shapes, slots and
+//! pages, never a model's name.
 //!
 //! | file | holds |
 //! |---|---|
@@ -15,8 +16,9 @@
 //! | `verbs` | the trait's verbs: checks, arguments, launches |
 //! | `kernels/` | CUDA C++ |
 //!
-//! One stream carries everything in order, so no verb waits for another on the host. A step costs one copy
-//! to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the slot's row.
+//! One stream carries everything in order, so no verb waits for another on the host. A step costs
+//! one copy to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the
+//! slot's row.
 
 pub mod attention;
 pub mod context;
@@ -119,8 +121,9 @@ impl Cuda {
         })
     }
 
-    /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows with their
-    /// counts, gates and ups of `gate_up` columns. For the arithmetic that sizes the pool.
+    /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows
+    /// with their counts, gates and ups of `gate_up` columns. For the arithmetic that sizes the
+    /// pool.
     pub fn extra_bytes(limits: &Limits, gate_up: usize) -> u64 {
         let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
         let scratch = limits.step_tokens * gate_up * limits.kv.dtype.bytes();
@@ -147,7 +150,8 @@ impl Cuda {
         self.slots.batch.rows
     }
 
-    /// Scratch of at least `bytes`. Grows, which waits for the GPU, only where reserve did not know.
+    /// Scratch of at least `bytes`. Grows, which waits for the GPU, only where reserve did not
+    /// know.
     fn scratch(&mut self, bytes: usize) -> Result<u64> {
         if self.scratch.as_ref().is_none_or(|s| s.bytes < bytes) {
             self.scratch = None;

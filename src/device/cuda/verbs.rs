@@ -1,5 +1,6 @@
-//! The verbs of [`Device`] on the GPU: each checks shapes, looks its addresses up and launches. The contract of
-//! each is in `device/mod.rs`, the arithmetic in `kernels/`. It knows no memory management.
+//! The verbs of [`Device`] on the GPU: each checks shapes, looks its addresses up and launches. The
+//! contract of each is in `device/mod.rs`, the arithmetic in `kernels/`. It knows no memory
+//! management.
 
 use half::{bf16, f16};
 
@@ -95,7 +96,8 @@ impl Device for Cuda {
         let kv = &limits.kv;
         if kv.dtype != self.dtype {
             return Err(Error::Unsupported(format!(
-                "kv_cache_dtype: pages of {:?} under a model of {:?} are not supported on GPUs yet.",
+                "kv_cache_dtype: pages of {:?} under a model of {:?} are not supported on GPUs \
+                 yet.",
                 kv.dtype, self.dtype
             )));
         }

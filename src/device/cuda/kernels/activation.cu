@@ -1,7 +1,8 @@
-// What follows a GEMM: bias, activation, the product of gate and up, the soft cap of logits. Elementwise
-// over [rows, width] with one thread per eight columns (one where the width is odd), grid (rows, columns).
-// Bytes: plain reads and writes once, gated reads 2 and writes 1. All of it is L2 traffic at decode sizes;
-// folding it into the GEMM's epilogue saves the launch and is the next step.
+// What follows a GEMM: bias, activation, the product of gate and up, the soft cap of logits.
+// Elementwise over [rows, width] with one thread per eight columns (one where the width is odd),
+// grid (rows, columns). Bytes: plain reads and writes once, gated reads 2 and writes 1. All of it
+// is L2 traffic at decode sizes; folding it into the GEMM's epilogue saves the launch and is the
+// next step.
 #include "common.cuh"
 
 // As Activation in device/mod.rs; NONE = only the bias.

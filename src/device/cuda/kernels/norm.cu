@@ -1,8 +1,8 @@
-// Norms, plain and with the residual added first. Block per row with a thread for every eight columns (32 to
-// 1024 threads). The row is read from device memory once and again from L1 (it is at most some tens of KiB),
-// sums are f32 in a fixed order. Layer norm takes the variance around the mean in a pass of its own: the
-// one-pass form cancels. Bytes per row: norm 2 x width, add_norm 4 x width elements (delta, residual in and
-// out, out).
+// Norms, plain and with the residual added first. Block per row with a thread for every eight
+// columns (32 to 1024 threads). The row is read from device memory once and again from L1 (it is at
+// most some tens of KiB), sums are f32 in a fixed order. Layer norm takes the variance around the
+// mean in a pass of its own: the one-pass form cancels. Bytes per row: norm 2 x width, add_norm 4 x
+// width elements (delta, residual in and out, out).
 #include "common.cuh"
 
 // As NormKind in device/mod.rs.
