@@ -1,6 +1,6 @@
 //! Triton's C interface, from our own headers to Rust: bindgen makes two tables of function
-//! pointers that `src/triton/sys.rs` fills from the running server. Nothing of the server is linked.
-//! And with the feature `cuda` the kernels: `build/kernels.rs`.
+//! pointers that `src/triton/sys.rs` fills from the running server. Nothing of the server is
+//! linked. And with the feature `cuda` the kernels: `build/kernels.rs`.
 
 #[path = "build/kernels.rs"]
 mod kernels;

@@ -1,11 +1,12 @@
-//! The kernels' half of the build script: every `src/device/cuda/kernels/*.cu` through NVRTC to one cubin
-//! per architecture (and PTX for cards that came later), written to OUT_DIR with an index that
-//! `device/cuda/module.rs` includes. Called by `build.rs` with the feature `cuda`; it never needs a GPU,
-//! a CUDA toolkit or a host compiler.
+//! The kernels' half of the build script: every `src/device/cuda/kernels/*.cu` through NVRTC to one
+//! cubin per architecture (and PTX for cards that came later), written to OUT_DIR with an index
+//! that `device/cuda/module.rs` includes. Called by `build.rs` with the feature `cuda`; it never
+//! needs a GPU, a CUDA toolkit or a host compiler.
 //!
-//! NVRTC comes from a wheel, in the virtual environment `target/venv` or wherever `TRITON_VLLM_NVRTC` says.
-//! `TRITON_VLLM_CUDA_ARCHS` (e.g. `90a`) narrows the architectures for quick builds. Results are kept in
-//! OUT_DIR by a hash of everything that goes in, so only what changed is compiled.
+//! NVRTC comes from a wheel, in the virtual environment `target/venv` or wherever
+//! `TRITON_VLLM_NVRTC` says. `TRITON_VLLM_CUDA_ARCHS` (e.g. `90a`) narrows the architectures for
+//! quick builds. Results are kept in OUT_DIR by a hash of everything that goes in, so only what
+//! changed is compiled.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{c_char, c_int, CStr, CString};
@@ -214,8 +215,8 @@ struct Nvrtc {
 impl Nvrtc {
     fn open(path: &Path) -> Result<Nvrtc, String> {
         let fail = |e: libloading::Error| format!("{}: {e}", path.display());
-        // SAFETY: a library of NVIDIA's without initialisers that would disturb us; the types of its
-        // functions are those of nvrtc.h, and the pointers live no longer than `_library`.
+        // SAFETY: a library of NVIDIA's without initialisers that would disturb us; the types of
+        // its functions are those of nvrtc.h, and the pointers live no longer than `_library`.
         unsafe {
             let lib = libloading::Library::new(path).map_err(fail)?;
             macro_rules! symbol {
@@ -253,8 +254,8 @@ impl Nvrtc {
         let options = options.iter().map(|o| text(o)).collect::<Result<Vec<_>, _>>()?;
         let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
         let mut program = ptr::null_mut();
-        // SAFETY: all pointers are to live, terminated strings; `program` is made, used and destroyed by
-        // this thread alone.
+        // SAFETY: all pointers are to live, terminated strings; `program` is made, used and
+        // destroyed by this thread alone.
         unsafe {
             let made = (self.create)(
                 &mut program,

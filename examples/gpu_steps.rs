@@ -1,6 +1,8 @@
-//! Steps of a model on a GPU, timed: `gpu_steps FOLDER [WORK...]`. The folder holds a config.json; weights
-//! are made up. WORK is `prefill:TOKENS` or `decode:SEQUENCESxCONTEXT`; without any, a usual set. Prints the host's share of a step, milliseconds per decode step at several batch sizes, and
-//! prompt tokens per second. Greedy, depth 2, as the engine runs it but without engine, text and door.
+//! Steps of a model on a GPU, timed: `gpu_steps FOLDER [WORK...]`. The folder holds a config.json;
+//! weights are made up. WORK is `prefill:TOKENS` or `decode:SEQUENCESxCONTEXT`; without any, a
+//! usual set. Prints the host's share of a step, milliseconds per decode step at several batch
+//! sizes, and prompt tokens per second. Greedy, depth 2, as the engine runs it but without engine,
+//! text and door.
 
 use std::collections::HashMap;
 use std::path::Path;

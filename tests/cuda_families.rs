@@ -1,7 +1,7 @@
-//! Every fixture checkpoint on the GPU: in f32 the greedy tokens that Hugging Face transformers computed and
-//! its logits; in half types logits within the type's rounding; seeded sampling token by token as on the
-//! cpu. Skipped without a GPU (see `grader`). `TRITON_VLLM_FIXTURES` names the folder of the models where the
-//! checkout is elsewhere.
+//! Every fixture checkpoint on the GPU: in f32 the greedy tokens that Hugging Face transformers
+//! computed and its logits; in half types logits within the type's rounding; seeded sampling token
+//! by token as on the cpu. Skipped without a GPU (see `grader`). `TRITON_VLLM_FIXTURES` names the
+//! folder of the models where the checkout is elsewhere.
 #![cfg(feature = "cuda")]
 
 mod grader;

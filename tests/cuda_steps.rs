@@ -1,5 +1,5 @@
-//! Steps on the GPU: its sampler against the reference sampler, steps that overlap, plans that are refused.
-//! Skipped without a GPU (see `grader`).
+//! Steps on the GPU: its sampler against the reference sampler, steps that overlap, plans that are
+//! refused. Skipped without a GPU (see `grader`).
 #![cfg(feature = "cuda")]
 
 mod grader;
@@ -38,8 +38,8 @@ fn samplers() -> Vec<SamplerSpec> {
     ]
 }
 
-/// The GPU's tokens against the reference sampler on the GPU's own logits, so that only the sampler is
-/// judged; eight steps, so that counts, outputs and positions move.
+/// The GPU's tokens against the reference sampler on the GPU's own logits, so that only the sampler
+/// is judged; eight steps, so that counts, outputs and positions move.
 #[test]
 fn sampler_takes_the_reference_tokens() {
     if !gpu() {
@@ -102,8 +102,8 @@ fn sampler_takes_the_reference_tokens() {
     }
 }
 
-/// Two steps are enqueued before the first is collected: the second feeds what the first sampled, unseen by
-/// the host, and a slot is closed and opened again meanwhile.
+/// Two steps are enqueued before the first is collected: the second feeds what the first sampled,
+/// unseen by the host, and a slot is closed and opened again meanwhile.
 #[test]
 fn steps_overlap() {
     if !gpu() {
@@ -155,7 +155,8 @@ fn steps_overlap() {
     assert!(first.windows(2).any(|w| w[0] != w[1]));
 }
 
-/// Plans that the ledger would never make are refused, with a sentence, before anything reaches the GPU.
+/// Plans that the ledger would never make are refused, with a sentence, before anything reaches the
+/// GPU.
 #[test]
 fn impossible_plans_are_refused() {
     if !gpu() {

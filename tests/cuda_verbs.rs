@@ -1,9 +1,9 @@
-//! Every verb on the GPU against the CPU device, over a table of shapes and element types: random inputs,
-//! poisoned outputs, odd sizes; a failure names the case and its worst element. Without a GPU the tests say
-//! so and pass; `TRITON_VLLM_REQUIRE_GPU=1` makes that a failure.
+//! Every verb on the GPU against the CPU device, over a table of shapes and element types: random
+//! inputs, poisoned outputs, odd sizes; a failure names the case and its worst element. Without a
+//! GPU the tests say so and pass; `TRITON_VLLM_REQUIRE_GPU=1` makes that a failure.
 //!
-//! Inputs reach a device as rows of a table that `embed` looks up, so no backdoor into its buffers is needed
-//! and both devices see the same bits.
+//! Inputs reach a device as rows of a table that `embed` looks up, so no backdoor into its buffers
+//! is needed and both devices see the same bits.
 #![cfg(feature = "cuda")]
 
 mod grader;
@@ -244,15 +244,16 @@ fn attention_cases() -> Vec<AttentionCase> {
     ]
 }
 
-/// Prefill, then chunks and single rows mixed, then single rows: q, k after rope, and the output, each step.
+/// Prefill, then chunks and single rows mixed, then single rows: q, k after rope, and the output,
+/// each step.
 #[test]
 fn attention_over_mixed_steps() {
     each_type(|dtype| {
         for (n, c) in attention_cases().iter().enumerate() {
             let AttentionCase { heads, kv_heads, dim, page_size, window, softcap, rotary } = *c;
             let case = format!(
-                "attention {n}: {heads}/{kv_heads} x {dim}, pages of {page_size}, window {window:?}, \
-                 cap {softcap:?}, rotary {rotary}"
+                "attention {n}: {heads}/{kv_heads} x {dim}, pages of {page_size}, \
+                 window {window:?},                  cap {softcap:?}, rotary {rotary}"
             );
             let setup = Setup { page_size, kv_heads, head_dim: dim, ..Setup::default() };
             compare!(dtype, &setup, &case, 1.0, |b| {

@@ -78,6 +78,7 @@ fn serve(model: &str, extra: Value) -> Served {
     let mut args = json!({
         "model": format!("{GOLDENS}/models/{model}"),
         "dtype": "float32", "max_model_len": 256, "max_num_seqs": 64, "device": device(),
+        "gpu_memory_utilization": 0.05,
     });
     for (key, value) in extra.as_object().expect("an object") {
         args[key] = value.clone();

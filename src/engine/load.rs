@@ -41,13 +41,11 @@ pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
     #[cfg(feature = "cuda")]
     if let Some(gpu) = choose_gpu(&args, &options)? {
         let device = Cuda::open(gpu, model.0.dtype)?;
-        let rules = Rules { size_pool: gpu_pool, usual_batch: gpu_batch };
-        return start(device, rules, model, tokenizer, args, options);
+        return start(device, gpu_pool, model, tokenizer, args, options);
     }
     #[cfg(not(feature = "cuda"))]
     warn_of_gpu(&args, &options);
-    let rules = Rules { size_pool: cpu_pool, usual_batch: |_| SMALL_BATCH };
-    start(Cpu::new(threads())?, rules, model, tokenizer, args, options)
+    start(Cpu::new(threads())?, cpu_pool, model, tokenizer, args, options)
 }
 
 /// A relative path is tried against the version directory first, then as it stands.
@@ -70,12 +68,13 @@ fn resolve(name: &str, version_dir: &Path, key: &str) -> Result<PathBuf> {
 /// What the driver makes when it is loaded.
 const DRIVER: &str = "/dev/nvidiactl";
 
-/// The GPU that serves: the instance group's, else the first visible one (configurations copied from the
-/// incumbent say KIND_CPU or KIND_MODEL, and it used the GPU there too). None: no NVIDIA device exists, or
-/// model.json says `"device": "cpu"`.
+/// The GPU that serves: the instance group's, else the first visible one (configurations copied
+/// from the incumbent say KIND_CPU or KIND_MODEL, and it used the GPU there too). None: no NVIDIA
+/// device exists, or model.json says `"device": "cpu"`.
 ///
 /// # Errors
-/// A GPU that is there but cannot be used fails the load: the CPU would serve at a hundredth of the speed.
+/// A GPU that is there but cannot be used fails the load: the CPU would serve at a hundredth of the
+/// speed.
 #[cfg(feature = "cuda")]
 fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<Option<usize>> {
     if args.device == DeviceArg::Cpu {
@@ -90,8 +89,9 @@ fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<Option<usize
         return Ok(None);
     }
     Err(Error::Unavailable(format!(
-        "{DRIVER} exists, but no NVIDIA GPU can be used: libcuda.so.1 is missing or shows none. Start the \
-         container with --gpus, or serve by the CPU with \"device\": \"cpu\" in model.json."
+        "{DRIVER} exists, but no NVIDIA GPU can be used: libcuda.so.1 is missing or shows none. \
+         Start the container with --gpus, or serve by the CPU with \"device\": \"cpu\" in \
+         model.json."
     )))
 }
 
@@ -106,25 +106,6 @@ fn warn_of_gpu(args: &EngineArgs, options: &EngineOptions) {
 
 /// How a device's page pool is sized.
 type SizePool = fn(&DeviceInfo, &ModelSpec, &PoolOptions, &Limits) -> Result<PoolSize>;
-
-/// What differs between kinds of devices when a model starts.
-struct Rules {
-    size_pool: SizePool,
-    /// `max_num_seqs` and `max_num_batched_tokens` where model.json says nothing.
-    usual_batch: fn(&DeviceInfo) -> (usize, usize),
-}
-
-const SMALL_BATCH: (usize, usize) = (256, 2048);
-
-/// The incumbent's rule: cards of 70 GiB and more take large batches, the A100 does not.
-#[cfg(feature = "cuda")]
-fn gpu_batch(info: &DeviceInfo) -> (usize, usize) {
-    if info.total_bytes >= 70 << 30 && !info.name.to_lowercase().contains("a100") {
-        (1024, 8192)
-    } else {
-        SMALL_BATCH
-    }
-}
 
 fn cpu_pool(
     info: &DeviceInfo,
@@ -175,15 +156,15 @@ impl<D: Device> Runner for Net<D> {
 
 fn start<D: Device>(
     mut device: D,
-    rules: Rules,
+    pool: SizePool,
     (spec, format): (ModelSpec, LoadFormat),
     tokenizer: Arc<Tokenizer>,
     args: EngineArgs,
     options: EngineOptions,
 ) -> Result<Engine> {
     let info = device.info();
-    let batch = batch_sizes(&args, &spec, (rules.usual_batch)(&info));
-    let limits = limits_of(&spec, &args, &info, rules.size_pool, batch)?;
+    let batch = batch_sizes(&args, &spec, &info)?;
+    let limits = limits_of(&spec, &args, &info, pool, batch)?;
     let decoder = Decoder::load(&spec, &format, &mut device, &limits)?;
     drop(format);
     let scheduler = Scheduler::new(SchedulerConfig {
@@ -233,12 +214,18 @@ fn read_model(dir: &Path, args: &EngineArgs) -> Result<(ModelSpec, LoadFormat)> 
     Ok((ModelSpec::read(dir, &options)?, format))
 }
 
-/// `max_num_seqs` and `max_num_batched_tokens`, by the incumbent's rules.
-fn batch_sizes(args: &EngineArgs, spec: &ModelSpec, usual: (usize, usize)) -> (usize, usize) {
+/// `max_num_seqs` and `max_num_batched_tokens`, by the incumbent's rules: more on GPUs of
+/// 70 GiB and up, but for the A100.
+fn batch_sizes(args: &EngineArgs, spec: &ModelSpec, info: &DeviceInfo) -> Result<(usize, usize)> {
+    const LARGE_BYTES: u64 = 70 << 30;
+    let name = info.name.to_lowercase();
+    let large =
+        info.total_bytes >= LARGE_BYTES && !name.contains("a100") && !name.starts_with("cpu");
+    let (usual_seqs, usual_tokens) = if large { (1024, 8192) } else { (256, 2048) };
     let double = if args.throughput_mode { 2 } else { 1 };
     let length = spec.max_model_len;
-    let mut seqs = args.max_num_seqs.map_or(usual.0 * double, |n| n as usize);
-    let mut tokens = args.max_num_batched_tokens.map_or(usual.1 * double, |n| n as usize);
+    let mut seqs = args.max_num_seqs.map_or(usual_seqs * double, |n| n as usize);
+    let mut tokens = args.max_num_batched_tokens.map_or(usual_tokens * double, |n| n as usize);
     if args.max_num_batched_tokens.is_none() {
         if !args.enable_chunked_prefill {
             tokens = tokens.max(length);
@@ -248,7 +235,7 @@ fn batch_sizes(args: &EngineArgs, spec: &ModelSpec, usual: (usize, usize)) -> (u
     if args.max_num_seqs.is_none() {
         seqs = seqs.min(tokens);
     }
-    (seqs, tokens)
+    Ok((seqs, tokens))
 }
 
 fn dtype_name(dtype: DType) -> &'static str {
@@ -379,20 +366,4 @@ fn report(facts: &EngineFacts, args: &EngineArgs) {
         facts.kv_tokens,
         facts.kv_tokens as f64 / f64::from(facts.max_model_len),
     );
-}
-
-#[cfg(all(test, feature = "cuda"))]
-mod tests {
-    use super::{gpu_batch, DeviceInfo};
-
-    #[test]
-    fn large_cards_take_large_batches() {
-        let batch = |name: &str, gib: u64| {
-            let (total_bytes, name) = (gib << 30, name.to_string());
-            gpu_batch(&DeviceInfo { name, total_bytes, free_bytes: total_bytes, depth: 2 })
-        };
-        assert_eq!(batch("NVIDIA H200 (sm_90, 132 multiprocessors)", 139), (1024, 8192));
-        assert_eq!(batch("NVIDIA A100-SXM4-80GB (sm_80)", 79), (256, 2048));
-        assert_eq!(batch("NVIDIA L40S (sm_89)", 44), (256, 2048));
-    }
 }

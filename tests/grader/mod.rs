@@ -1,5 +1,5 @@
-//! The bench for tests on a GPU: a device with slots and pages, inputs from seeds, and the comparison of two
-//! devices. It plays the scheduler in the plainest way.
+//! The bench for tests on a GPU: a device with slots and pages, inputs from seeds, and the
+//! comparison of two devices. It plays the scheduler in the plainest way.
 
 #![allow(dead_code)]
 
@@ -203,8 +203,8 @@ impl<D: Graded> Bench<D> {
         self.dev.upload(desc).unwrap()
     }
 
-    /// Begin a step in which sequence n feeds `lengths[n]` tokens (0: nothing) and samples. Tokens count up
-    /// from 0 over the whole step.
+    /// Begin a step in which sequence n feeds `lengths[n]` tokens (0: nothing) and samples. Tokens
+    /// count up from 0 over the whole step.
     pub fn feed(&mut self, lengths: &[usize]) {
         self.feed_some(lengths, &vec![true; lengths.len()]);
     }

@@ -1,10 +1,12 @@
-//! Attention over pages: which kernel, and the work list of the tensor-core one. `Cuda::begin` plans a step's
-//! tiles and ships them with the step's input, `Cuda::attend` launches. It knows lengths, no values.
+//! Attention over pages: which kernel, and the work list of the tensor-core one. `Cuda::begin`
+//! plans a step's tiles and ships them with the step's input, `Cuda::attend` launches. It knows
+//! lengths, no values.
 //!
-//! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first. A single token
-//! becomes a tile of at most 16 packed rows whose keys are cut into parts, so that the blocks of all sequences
-//! fill the card a few times over whatever their lengths; parts are joined by a second kernel. f32, head sizes
-//! without a tile, and the very first step (which learns the number of q heads) go to the plain kernel.
+//! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first. A
+//! single token becomes a tile of at most 16 packed rows whose keys are cut into parts, so that the
+//! blocks of all sequences fill the card a few times over whatever their lengths; parts are joined
+//! by a second kernel. f32, head sizes without a tile, and the very first step (which learns the
+//! number of q heads) go to the plain kernel.
 
 use std::sync::Arc;
 
@@ -31,8 +33,8 @@ const CHUNK_STAGES: usize = 3;
 /// The kernels' own, beside the stages.
 const STATIC_SHARED_BYTES: usize = 1024;
 const NO_PART: u32 = u32::MAX;
-/// Blocks of the split kernel per multiprocessor that the parts are cut for: three fit at a time, so this is
-/// five rounds of them, which evens out lengths.
+/// Blocks of the split kernel per multiprocessor that the parts are cut for: three fit at a time,
+/// so this is five rounds of them, which evens out lengths.
 const BLOCKS_PER_MULTIPROCESSOR: usize = 15;
 /// Multiprocessors of the largest card, for arithmetic before a card is known.
 const MOST_MULTIPROCESSORS: usize = 160;
@@ -266,8 +268,9 @@ impl Plan {
     }
 }
 
-/// Keys of a part, in whole tiles: the fewest with which all parts stay within the budget (or within one per
-/// tile of rows, where those alone exceed it: then nothing is split and no part is stored).
+/// Keys of a part, in whole tiles: the fewest with which all parts stay within the budget (or
+/// within one per tile of rows, where those alone exceed it: then nothing is split and no part is
+/// stored).
 fn keys_per_part(singles: &[&Span], group: usize, split_budget: usize) -> usize {
     let row_tiles = |s: &Span| (s.tokens * group).div_ceil(SPLIT_ROWS);
     let budget = singles.iter().map(|s| row_tiles(s)).sum::<usize>().max(split_budget);
@@ -291,7 +294,8 @@ fn keys_per_part(singles: &[&Span], group: usize, split_budget: usize) -> usize 
 mod tests {
     use super::*;
 
-    /// Every packed row of every span meets each of its keys exactly once, and parts are within bounds.
+    /// Every packed row of every span meets each of its keys exactly once, and parts are within
+    /// bounds.
     #[test]
     fn tiles_cover_rows_and_keys_once() {
         let lengths =

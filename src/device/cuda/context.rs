@@ -1,9 +1,11 @@
-//! A GPU and the memory that this device takes on it: driver probe, primary context, stream, events,
-//! device memory, pinned memory. The rest of `device::cuda` builds on it; it knows no kernel and no verb.
+//! A GPU and the memory that this device takes on it: driver probe, primary context, stream,
+//! events, device memory, pinned memory. The rest of `device::cuda` builds on it; it knows no
+//! kernel and no verb.
 //!
-//! Everything goes through cudarc's `sys`, which opens libcuda at the first call and panics where a symbol is
-//! missing. [`Context::open`] therefore looks every symbol up before the first call: what is not there is
-//! an error with a sentence on what to install. cudarc's safe layer (and its event tracking) is not used.
+//! Everything goes through cudarc's `sys`, which opens libcuda at the first call and panics where a
+//! symbol is missing. [`Context::open`] therefore looks every symbol up before the first call: what
+//! is not there is an error with a sentence on what to install. cudarc's safe layer (and its event
+//! tracking) is not used.
 
 use std::ffi::{c_char, c_void, CStr};
 use std::ptr;
@@ -117,8 +119,8 @@ pub struct Context {
     taken: AtomicU64,
 }
 
-// SAFETY: the driver's handles may be used from any thread; a call needs the context current on its thread,
-// which `bind` does.
+// SAFETY: the driver's handles may be used from any thread; a call needs the context current on its
+// thread, which `bind` does.
 unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
@@ -152,8 +154,8 @@ impl Context {
                 as usize;
         let (mut context, mut stream) = (ptr::null_mut(), ptr::null_mut());
         const NON_BLOCKING: u32 = 1;
-        // SAFETY: `device` is valid and the context, once retained, is made current before the stream is
-        // created in it; Drop releases both.
+        // SAFETY: `device` is valid and the context, once retained, is made current before the
+        // stream is created in it; Drop releases both.
         unsafe {
             check(sys::cuDevicePrimaryCtxRetain(&mut context, device), "cuDevicePrimaryCtxRetain")?;
             check(sys::cuCtxSetCurrent(context), "cuCtxSetCurrent")?;
@@ -200,8 +202,9 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: handles made in `open`, released once; memory and modules hold an Arc of us, so none is
-        // left. Errors are ignored: after a fault every call fails, and there is nothing left to do.
+        // SAFETY: handles made in `open`, released once; memory and modules hold an Arc of us, so
+        // none is left. Errors are ignored: after a fault every call fails, and there is nothing
+        // left to do.
         unsafe {
             sys::cuCtxSetCurrent(self.context);
             sys::cuStreamSynchronize(self.stream);
@@ -283,8 +286,8 @@ impl Memory {
         check(code, "a copy to the GPU")
     }
 
-    /// Copy the first `bytes` to pinned memory on the stream; readable once an event recorded after this
-    /// has passed.
+    /// Copy the first `bytes` to pinned memory on the stream; readable once an event recorded after
+    /// this has passed.
     pub fn read(&self, to: &mut Pinned, bytes: usize) -> Result<()> {
         assert!(bytes <= self.bytes && bytes <= to.bytes, "copy beyond a buffer");
         // SAFETY: both ranges are inside live allocations.
@@ -323,7 +326,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new`, freed once. cuMemFree waits for the work that may still use it.
+        // SAFETY: allocated in `new`, freed once. cuMemFree waits for the work that may still use
+        // it.
         unsafe {
             sys::cuCtxSetCurrent(self.context.context);
             sys::cuMemFree_v2(self.address);
@@ -348,7 +352,8 @@ impl Pinned {
         const PORTABLE: u32 = 1;
         let bytes = bytes.max(16);
         let mut pointer = ptr::null_mut();
-        // SAFETY: a live pointer to write to; zeroed at once, so that slices see initialised memory.
+        // SAFETY: a live pointer to write to; zeroed at once, so that slices see initialised
+        // memory.
         unsafe {
             check(sys::cuMemHostAlloc(&mut pointer, bytes, PORTABLE), "pinning host memory")?;
             ptr::write_bytes(pointer.cast::<u8>(), 0, bytes);
@@ -357,7 +362,8 @@ impl Pinned {
     }
 
     pub fn words(&mut self) -> &mut [u32] {
-        // SAFETY: our allocation, page-aligned, initialised in `new`, borrowed for as long as the slice.
+        // SAFETY: our allocation, page-aligned, initialised in `new`, borrowed for as long as the
+        // slice.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.cast(), self.bytes / 4) }
     }
 
@@ -369,7 +375,8 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new`, freed once, after the stream that may copy it has been waited for.
+        // SAFETY: allocated in `new`, freed once, after the stream that may copy it has been waited
+        // for.
         unsafe {
             sys::cuCtxSetCurrent(self.context.context);
             sys::cuStreamSynchronize(self.context.stream);
@@ -414,8 +421,9 @@ impl Event {
     pub fn since_ms(&self, start: &Event) -> Result<f32> {
         type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> CUresult;
         let mut ms = 0.0;
-        // SAFETY: the symbol was found in `count` and has this type in every driver (cudarc for CUDA 13 only
-        // knows its successor, which older drivers have not); two live events and a live float.
+        // SAFETY: the symbol was found in `count` and has this type in every driver (cudarc for
+        // CUDA 13 only knows its successor, which older drivers have not); two live events and a
+        // live float.
         let code = unsafe {
             let elapsed = sys::culib().get::<Elapsed>(b"cuEventElapsedTime");
             let elapsed = elapsed.map_err(|e| internal!("cuEventElapsedTime: {e}"))?;

@@ -1,11 +1,12 @@
-//! y = x W^T through cuBLASLt, with an own plan cache. `Cuda`'s linear verbs call it; it knows no weight's
-//! name and no step.
+//! y = x W^T through cuBLASLt, with an own plan cache. `Cuda`'s linear verbs call it; it knows no
+//! weight's name and no step.
 //!
-//! Descriptors are made once per exact shape; the algorithm is chosen once per (shape, bucket of rows): the
-//! library names its best few, each is timed on the real operands, with the weights out of L2 as a step finds
-//! them, and the fastest stays. Rows of the same bucket reuse it after a check. Row-major y[R, N] = x[R, K] W[N, K]^T is
-//! column-major y^T = (W^T)^T x^T, so W is operand A, transposed, and nothing is copied. f32 is computed in
-//! f32: cuBLASLt takes tf32 only where it is asked for.
+//! Descriptors are made once per exact shape; the algorithm is chosen once per (shape, bucket of
+//! rows): the library names its best few, each is timed on the real operands, with the weights out
+//! of L2 as a step finds them, and the fastest stays. Rows of the same bucket reuse it after a
+//! check. Row-major y[R, N] = x[R, K] W[N, K]^T is column-major y^T = (W^T)^T x^T, so W is operand
+//! A, transposed, and nothing is copied. f32 is computed in f32: cuBLASLt takes tf32 only where it
+//! is asked for.
 //!
 //! A shape that the library has no algorithm for goes to a plain kernel of ours.
 
@@ -15,7 +16,7 @@ use std::mem::size_of_val;
 use std::ptr;
 use std::sync::Arc;
 
-use cudarc::cublaslt::sys as lt;
+use cudarc::cublaslt::sys::{self as lt, cublasLtMatmulPreferenceAttributes_t as Preference};
 
 use super::context::{Context, Event, Memory};
 use super::launch::Argument;
@@ -56,8 +57,8 @@ fn check(status: lt::cublasStatus_t, what: &str) -> Result<()> {
     Err(internal!("cuBLASLt: {what} failed: {status:?}"))
 }
 
-/// One product. Addresses are of device memory: x `[rows, inputs]`, w `[outputs, inputs]` in the device's
-/// element type, y `[rows, outputs]` in the same, or f32 for `logits`.
+/// One product. Addresses are of device memory: x `[rows, inputs]`, w `[outputs, inputs]` in the
+/// device's element type, y `[rows, outputs]` in the same, or f32 for `logits`.
 #[derive(Debug, Clone, Copy)]
 pub struct Product {
     pub rows: usize,
@@ -187,8 +188,8 @@ impl Gemm {
         // CUBLAS_OP_T; cudarc's cublaslt has no name for it.
         let transposed: i32 = 1;
         let bytes = WORKSPACE_BYTES;
-        // SAFETY: handles are written to live fields, attributes are read from live values of the size that is
-        // given; what was made is destroyed in Drop, also when a later call fails.
+        // SAFETY: handles are written to live fields, attributes are read from live values of the
+        // size that is given; what was made is destroyed in Drop, also when a later call fails.
         unsafe {
             check(lt::cublasLtCreate(&mut self.handle), "cublasLtCreate")?;
             check(
@@ -215,7 +216,7 @@ impl Gemm {
             check(
                 lt::cublasLtMatmulPreferenceSetAttribute(
                     self.preference,
-                    lt::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                    Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                     ptr::from_ref(&bytes).cast(),
                     size_of_val(&bytes),
                 ),
@@ -224,7 +225,8 @@ impl Gemm {
         }
     }
 
-    /// Enqueue a product. The first one of a bucket also chooses its algorithm, which waits for the GPU.
+    /// Enqueue a product. The first one of a bucket also chooses its algorithm, which waits for the
+    /// GPU.
     pub fn run(&mut self, kernels: &Kernels, product: &Product) -> Result<()> {
         if product.rows == 0 {
             return Ok(());
@@ -249,8 +251,9 @@ impl Gemm {
         product: &Product,
     ) -> lt::cublasStatus_t {
         let (one, zero) = (1f32, 0f32);
-        // SAFETY: all handles live; the operands are live device memory of at least the layouts' sizes (the
-        // verbs check rows and widths); scalars are on the host, as the descriptor says by default.
+        // SAFETY: all handles live; the operands are live device memory of at least the layouts'
+        // sizes (the verbs check rows and widths); scalars are on the host, as the descriptor says
+        // by default.
         unsafe {
             lt::cublasLtMatmul(
                 self.handle,
@@ -394,6 +397,10 @@ impl Gemm {
                 best = Some((ms, candidate.algo));
             }
         }
+        if let Some((ms, _)) = best {
+            let Product { rows, outputs, inputs, .. } = product;
+            tracing::debug!("GEMM {rows} x {outputs} x {inputs}: {:.1} us", ms * 1e3);
+        }
         Ok(best.map(|(_, algorithm)| algorithm))
     }
 }
@@ -411,7 +418,8 @@ fn no_result() -> lt::cublasLtMatmulHeuristicResult_t {
 impl Drop for Gemm {
     fn drop(&mut self) {
         self.plans.clear();
-        // SAFETY: made in `create` or null; destroyed once, after the stream that may still use them.
+        // SAFETY: made in `create` or null; destroyed once, after the stream that may still use
+        // them.
         unsafe {
             if self.context.bind().is_ok() {
                 let _ = self.context.synchronise();

@@ -1,5 +1,5 @@
-//! One kernel and how to start it. `module` makes [`Kernel`]s, verbs launch them; it knows no verb. Launch
-//! attributes (programmatic dependent launch) are set here and nowhere else.
+//! One kernel and how to start it. `module` makes [`Kernel`]s, verbs launch them; it knows no verb.
+//! Launch attributes (programmatic dependent launch) are set here and nowhere else.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -30,8 +30,8 @@ unsafe impl<const N: usize> Argument for [f32; N] {}
 pub struct Kernel {
     pub(super) function: sys::CUfunction,
     pub(super) name: &'static str,
-    /// It begins with `begin()` of kernels/common.cuh for this card: its launch may overlap the end of
-    /// the kernel before.
+    /// It begins with `begin()` of kernels/common.cuh for this card: its launch may overlap the end
+    /// of the kernel before.
     pub(super) overlaps: bool,
 }
 
@@ -46,8 +46,8 @@ impl Kernel {
         check(unsafe { sys::cuFuncSetAttribute(self.function, which, bytes as i32) }, self.name)
     }
 
-    /// Start on the context's stream. `blocks` is the grid, `threads` those of a block. Nothing is started
-    /// where the grid is empty. Arguments are in the order of the kernel's signature.
+    /// Start on the context's stream. `blocks` is the grid, `threads` those of a block. Nothing is
+    /// started where the grid is empty. Arguments are in the order of the kernel's signature.
     pub fn launch(
         &self,
         context: &Context,
@@ -89,9 +89,9 @@ impl Kernel {
             attrs: &mut attribute,
             numAttrs: u32::from(self.overlaps),
         };
-        // SAFETY: the function belongs to a module that lives as long as the device, the places point to live
-        // values, and verbs pass them in the order and with the types of the kernel's signature (held by
-        // tests/cuda_verbs.rs, which runs every kernel under compute-sanitizer).
+        // SAFETY: the function belongs to a module that lives as long as the device, the places
+        // point to live values, and verbs pass them in the order and with the types of the kernel's
+        // signature (held by tests/cuda_verbs.rs, which runs every kernel under compute-sanitizer).
         let code = unsafe {
             let places = places.as_mut_ptr();
             sys::cuLaunchKernelEx(&config, self.function, places, ptr::null_mut())

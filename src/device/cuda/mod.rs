@@ -1,6 +1,7 @@
-//! The CUDA device: speed. The verbs of [`Device`] on one NVIDIA GPU, with activations in the model's own
-//! type and f32 inside of norms, softmax and sums. `engine` makes it, `model::decoder` calls its verbs; the
-//! CPU device grades it (tests/cuda_verbs.rs). It knows shapes, slots and pages, never a model's name.
+//! The CUDA device: speed. The verbs of [`Device`] on one NVIDIA GPU, with activations in the
+//! model's own type and f32 inside of norms, softmax and sums. `engine` makes it, `model::decoder`
+//! calls its verbs; the CPU device grades it (tests/cuda_verbs.rs). It knows shapes, slots and
+//! pages, never a model's name.
 //!
 //! | file | holds |
 //! |---|---|
@@ -9,22 +10,21 @@
 //! | [`launch`] | one kernel, started |
 //! | [`gemm`] | cuBLASLt with an own plan cache |
 //! | [`attention`] | tiles of a step's attention, planned on the host, and the kernels for them |
-//! | `prefetch` | which weight comes next, and how much of it L2 should have by then |
 //! | [`weights`] | upload |
 //! | [`slots`] | slot rows, and a step's input as words |
 //! | [`steps`] | steps in flight: input, late part, results |
 //! | `verbs` | the trait's verbs: checks, arguments, launches |
 //! | `kernels/` | CUDA C++ |
 //!
-//! One stream carries everything in order, so no verb waits for another on the host. A step costs one copy
-//! to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the slot's row.
+//! One stream carries everything in order, so no verb waits for another on the host. A step costs
+//! one copy to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the
+//! slot's row.
 
 pub mod attention;
 pub mod context;
 pub mod gemm;
 pub mod launch;
 pub mod module;
-mod prefetch;
 pub mod slots;
 pub mod steps;
 mod verbs;
@@ -37,7 +37,6 @@ use self::context::{Context, Memory};
 use self::gemm::{Gemm, Product};
 use self::launch::Argument;
 use self::module::Kernels;
-use self::prefetch::Prefetch;
 use self::slots::Slots;
 use self::steps::Steps;
 use self::weights::{Uploader, Weight};
@@ -90,7 +89,6 @@ pub struct Cuda {
     scratch: Option<Memory>,
     /// Widest GateUp so far.
     gate_up: usize,
-    prefetch: Prefetch,
     // Last, so that it outlives what was made in it even without the Arcs.
     context: Arc<Context>,
 }
@@ -119,13 +117,13 @@ impl Cuda {
             reserved: None,
             scratch: None,
             gate_up: 0,
-            prefetch: Prefetch::new(&context),
             context,
         })
     }
 
-    /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows with their
-    /// counts, gates and ups of `gate_up` columns. For the arithmetic that sizes the pool.
+    /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows
+    /// with their counts, gates and ups of `gate_up` columns. For the arithmetic that sizes the
+    /// pool.
     pub fn extra_bytes(limits: &Limits, gate_up: usize) -> u64 {
         let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
         let scratch = limits.step_tokens * gate_up * limits.kv.dtype.bytes();
@@ -152,7 +150,8 @@ impl Cuda {
         self.slots.batch.rows
     }
 
-    /// Scratch of at least `bytes`. Grows, which waits for the GPU, only where reserve did not know.
+    /// Scratch of at least `bytes`. Grows, which waits for the GPU, only where reserve did not
+    /// know.
     fn scratch(&mut self, bytes: usize) -> Result<u64> {
         if self.scratch.as_ref().is_none_or(|s| s.bytes < bytes) {
             self.scratch = None;
@@ -169,7 +168,6 @@ impl Cuda {
         y: u64,
         logits: bool,
     ) -> Result<()> {
-        self.prefetch.used(&weight.memory);
         let (outputs, inputs) = (weight.outputs, weight.inputs);
         let product = Product { rows, outputs, inputs, logits, x, w: weight.matrix(), y };
         self.gemm.run(&self.kernels, &product)

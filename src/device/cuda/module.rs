@@ -1,9 +1,10 @@
-//! The kernels in this library, and which of their binaries fits a card. `Cuda::open` loads them once; it
-//! knows no verb.
+//! The kernels in this library, and which of their binaries fits a card. `Cuda::open` loads them
+//! once; it knows no verb.
 //!
-//! The build script leaves one binary per source file, element type and architecture (build/kernels.rs). Machine
-//! code runs on its own major version from its own minor on, except `a` targets, which run on exactly
-//! theirs; for a card without machine code the driver compiles the PTX when the model loads (0.4 s).
+//! The build script leaves one binary per source file, element type and architecture
+//! (build/kernels.rs). Machine code runs on its own major version from its own minor on, except `a`
+//! targets, which run on exactly theirs; for a card without machine code the driver compiles the
+//! PTX when the model loads (0.4 s).
 
 use std::ffi::{CStr, CString};
 use std::ptr;
@@ -32,7 +33,8 @@ pub struct Binary {
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
 impl Binary {
-    /// How well it fits a card: machine code before PTX, the nearest before the farther. None: not at all.
+    /// How well it fits a card: machine code before PTX, the nearest before the farther. None: not
+    /// at all.
     fn fit(&self, capability: u32) -> Option<u32> {
         let same_major = self.capability / 10 == capability / 10;
         match (self.ptx, self.exact) {

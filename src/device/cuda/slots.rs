@@ -1,9 +1,9 @@
-//! Slot rows as the host sees them, and the input of a step as the GPU reads it: one run of u32 words with
-//! records, changes and their data (kernels/step.cu has the same lists). `Cuda::begin` calls it; it touches no
-//! GPU.
+//! Slot rows as the host sees them, and the input of a step as the GPU reads it: one run of u32
+//! words with records, changes and their data (kernels/step.cu has the same lists). `Cuda::begin`
+//! calls it; it touches no GPU.
 //!
-//! The host keeps of each row only what it needs to check a plan and to append pages: length and number
-//! of pages. Everything else lives on the device alone.
+//! The host keeps of each row only what it needs to check a plan and to append pages: length and
+//! number of pages. Everything else lives on the device alone.
 
 use crate::device::Limits;
 use crate::error::{Error, Result};
@@ -259,7 +259,8 @@ impl Slots {
                 let known = pages.iter().all(|p| p.index() < limits.pages);
                 if group.0 != 0 || !row.open || !fits || !known {
                     return Err(internal!(
-                        "slot {slot} cannot take {} pages of group {group} after {first} of {table}",
+                        "slot {slot} cannot take {} pages of group {group} after {first} of \
+                         {table}",
                         pages.len()
                     ));
                 }

@@ -1,8 +1,8 @@
-//! Steps in flight: the buffers that a step's input, late part and results pass through, and the order in
-//! which they come back. `Cuda` calls it around the launches of a step; it knows no verb.
+//! Steps in flight: the buffers that a step's input, late part and results pass through, and the
+//! order in which they come back. `Cuda` calls it around the launches of a step; it knows no verb.
 //!
-//! On the GPU there is one of each buffer, because the stream puts steps in order. Pinned memory comes in
-//! a ring: the host writes one while the GPU still reads another.
+//! On the GPU there is one of each buffer, because the stream puts steps in order. Pinned memory
+//! comes in a ring: the host writes one while the GPU still reads another.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use crate::plan::{Late, Sampled, StepResult};
 
 /// One more than the steps in flight: the one that is being written.
 const RING: usize = super::DEPTH + 1;
-/// Words of input beyond tokens and records that fit without growing: openings and pages of a usual step.
+/// Words of input beyond tokens and records that fit without growing: openings and pages of a usual
+/// step.
 const USUAL_WORDS: usize = 64 << 10;
 
 /// Buffers on the GPU.
@@ -121,8 +122,8 @@ impl Steps {
         Ok(self.device.input.address + 4 * first as u64)
     }
 
-    /// Copy the masks of a step, one per entry, to the GPU: first which mask each sampling row has, then
-    /// the masks, each as long as the vocabulary; bits that a mask has not are 0.
+    /// Copy the masks of a step, one per entry, to the GPU: first which mask each sampling row has,
+    /// then the masks, each as long as the vocabulary; bits that a mask has not are 0.
     pub fn send_late(&mut self, late: &Late, samples: &[SlotId], vocab: usize) -> Result<Masks> {
         const NONE: u32 = u32::MAX;
         if late.masks.is_empty() {

@@ -1,12 +1,12 @@
-//! The verbs of [`Device`] on the GPU: each checks shapes, looks its addresses up and launches. The contract of
-//! each is in `device/mod.rs`, the arithmetic in `kernels/`. It knows no memory management.
+//! The verbs of [`Device`] on the GPU: each checks shapes, looks its addresses up and launches. The
+//! contract of each is in `device/mod.rs`, the arithmetic in `kernels/`. It knows no memory
+//! management.
 
 use half::{bf16, f16};
 
 use super::attention::{Attention, Call};
 use super::context::{Context, Memory};
 use super::launch::Argument;
-use super::prefetch::Gap;
 use super::slots::Slots;
 use super::steps::Steps;
 use super::weights::Weight;
@@ -96,7 +96,8 @@ impl Device for Cuda {
         let kv = &limits.kv;
         if kv.dtype != self.dtype {
             return Err(Error::Unsupported(format!(
-                "kv_cache_dtype: pages of {:?} under a model of {:?} are not supported on GPUs yet.",
+                "kv_cache_dtype: pages of {:?} under a model of {:?} are not supported on GPUs \
+                 yet.",
                 kv.dtype, self.dtype
             )));
         }
@@ -224,10 +225,9 @@ impl Device for Cuda {
     fn norm(&mut self, norm: &Norm<Weight>, x: &Tensor, out: &mut Tensor) -> Result<()> {
         let (rows, width) = (self.rows(), x.width);
         let out = out.at(rows, width, "norm");
-        let ahead = self.prefetch.ahead(rows, Gap::Short);
         self.kernels.norm_rows.launch(
             &self.context,
-            [rows + ahead.blocks, 1],
+            [rows, 1],
             norm_threads(width),
             &[
                 &x.at(rows, width, "norm"),
@@ -237,9 +237,6 @@ impl Device for Cuda {
                 &norm.eps,
                 &norm_code(norm.kind),
                 &out,
-                &(rows as u32),
-                &ahead.address,
-                &ahead.bytes,
             ],
         )
     }
@@ -252,10 +249,9 @@ impl Device for Cuda {
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), residual.width);
-        let ahead = self.prefetch.ahead(rows, Gap::Short);
         self.kernels.add_norm.launch(
             &self.context,
-            [rows + ahead.blocks, 1],
+            [rows, 1],
             norm_threads(width),
             &[
                 &delta.at(rows, width, "add_norm"),
@@ -266,9 +262,6 @@ impl Device for Cuda {
                 &norm.eps,
                 &norm_code(norm.kind),
                 &out.at(rows, width, "add_norm"),
-                &(rows as u32),
-                &ahead.address,
-                &ahead.bytes,
             ],
         )
     }
@@ -308,19 +301,9 @@ impl Device for Cuda {
         let y = out.at(rows, half, "linear_act");
         let both = self.scratch(rows * width * self.dtype.bytes())?;
         self.product(rows, weight, x, both, false)?;
-        let columns = columns(half);
-        let ahead = self.prefetch.ahead(rows, Gap::Short);
-        let arguments: [&dyn Argument; 8] = [
-            &both,
-            &bias,
-            &(half as u32),
-            &activation_code(act),
-            &y,
-            &(rows as u32),
-            &ahead.address,
-            &ahead.bytes,
-        ];
-        let blocks = [rows + ahead.blocks.div_ceil(columns), columns];
+        let arguments: [&dyn Argument; 5] =
+            [&both, &bias, &(half as u32), &activation_code(act), &y];
+        let blocks = [rows, columns(half)];
         self.kernels.gated_act.launch(&self.context, blocks, ROW_THREADS, &arguments)
     }
 
@@ -351,10 +334,9 @@ impl Device for Cuda {
         let reserved = self.reserved()?;
         let device = &reserved.steps.device;
         let layout = self.slots.layout();
-        let ahead = self.prefetch.ahead(rows, Gap::Long);
         self.kernels.rope_store.launch(
             &self.context,
-            [rows + ahead.blocks, (spec.heads + 2 * spec.kv_heads).div_ceil(ROPE_HEADS)],
+            [rows, (spec.heads + 2 * spec.kv_heads).div_ceil(ROPE_HEADS)],
             ROW_THREADS,
             &[
                 &qkv.at(rows, width, "rope_store"),
@@ -371,9 +353,6 @@ impl Device for Cuda {
                 &magnitude,
                 &(reserved.pool.address + layer as u64 * reserved.layer_bytes),
                 &inverse,
-                &(rows as u32),
-                &ahead.address,
-                &ahead.bytes,
             ],
         )
     }

@@ -1,7 +1,7 @@
-//! Weights on the GPU, and how they get there: through two pinned buffers that take turns, so that the
-//! host fills one while the other is copied. Values that already have the device's type and orientation
-//! are copied to their place; others go through a staging buffer and a kernel. `Cuda::upload` calls it; it
-//! knows no verb.
+//! Weights on the GPU, and how they get there: through two pinned buffers that take turns, so that
+//! the host fills one while the other is copied. Values that already have the device's type and
+//! orientation are copied to their place; others go through a staging buffer and a kernel.
+//! `Cuda::upload` calls it; it knows no verb.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const THREADS: u32 = 256;
 
 /// A weight, row-major `[outputs, inputs]`; vectors are f32.
 pub struct Weight {
-    pub(super) memory: Arc<Memory>,
+    memory: Memory,
     pub name: String,
     pub kind: WeightKind,
     pub outputs: usize,
@@ -111,7 +111,6 @@ impl Uploader {
             }
         }
         let name = desc.name.to_string();
-        let memory = Arc::new(memory);
         Ok(Weight { memory, name, kind: desc.kind, outputs: desc.outputs, inputs: desc.inputs })
     }
 

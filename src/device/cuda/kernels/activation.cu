@@ -1,7 +1,8 @@
-// What follows a GEMM: bias, activation, the product of gate and up, the soft cap of logits. Elementwise
-// over [rows, width] with one thread per eight columns (one where the width is odd), grid (rows, columns).
-// Bytes: plain reads and writes once, gated reads 2 and writes 1. All of it is L2 traffic at decode sizes;
-// folding it into the GEMM's epilogue saves the launch and is the next step.
+// What follows a GEMM: bias, activation, the product of gate and up, the soft cap of logits.
+// Elementwise over [rows, width] with one thread per eight columns (one where the width is odd),
+// grid (rows, columns). Bytes: plain reads and writes once, gated reads 2 and writes 1. All of it
+// is L2 traffic at decode sizes; folding it into the GEMM's epilogue saves the launch and is the
+// next step.
 #include "common.cuh"
 
 // As Activation in device/mod.rs; NONE = only the bias.
@@ -67,9 +68,7 @@ template <int N> __device__ void gated(const act* x, const float* bias, u32 half
 }
 
 // [rows, 2 half] (gates, then ups) -> [rows, half].
-extern "C" __global__ void gated_act(const act* x, const float* bias, u32 half, int kind, act* out, u32 rows, const u8* ahead,
-                                     u64 ahead_bytes) {
-  if (prefetches(rows, ahead, ahead_bytes)) return;
+extern "C" __global__ void gated_act(const act* x, const float* bias, u32 half, int kind, act* out) {
   begin();
   if (half % 8 == 0) gated<8>(x, bias, half, kind, out);
   else gated<1>(x, bias, half, kind, out);

@@ -1,12 +1,13 @@
-// Paged causal attention for any mix of prefill chunks and single rows: the simple form, right for every
-// head size up to 256, every page size, window, soft cap and element type. The tensor-core tile replaces
-// it where it pays; this one stays as the fallback and the yardstick.
+// Paged causal attention for any mix of prefill chunks and single rows: the simple form, right for
+// every head size up to 256, every page size, window, soft cap and element type. The tensor-core
+// tile replaces it where it pays; this one stays as the fallback and the yardstick.
 //
-// Block of 128 threads per (token row, head). LANES threads share a key, eight elements (16 bytes of a
-// half type) each: 4 lanes to head 32, 8 to 64, 16 to 128, 32 to 256. So a block has 128 / LANES groups;
-// each walks its share of the keys, four at a time so that eight loads are in flight, and keeps its own
-// online softmax (maximum, sum, weighted V) in f32 registers. The groups merge through shared memory once.
-// Bytes: K and V of the visible positions per head, so a group of q heads re-reads its KV head from L2.
+// Block of 128 threads per (token row, head). LANES threads share a key, eight elements (16 bytes
+// of a half type) each: 4 lanes to head 32, 8 to 64, 16 to 128, 32 to 256. So a block has 128 /
+// LANES groups; each walks its share of the keys, four at a time so that eight loads are in flight,
+// and keeps its own online softmax (maximum, sum, weighted V) in f32 registers. The groups merge
+// through shared memory once. Bytes: K and V of the visible positions per head, so a group of q
+// heads re-reads its KV head from L2.
 #include "common.cuh"
 
 #define THREADS 128

@@ -1,9 +1,9 @@
-// What every kernel of this folder shares: integer names, the element types, loads of 16 bytes, sums over
-// a block, and the layout of a slot's row. No CUDA header is included: NVRTC alone compiles this folder,
-// and conversions are PTX that sm_80 already has.
+// What every kernel of this folder shares: integer names, the element types, loads of 16 bytes,
+// sums over a block, and the layout of a slot's row. No CUDA header is included: NVRTC alone
+// compiles this folder, and conversions are PTX that sm_80 already has.
 //
-// A file is compiled once per element type of the activations (ACT: 0 = f32, 1 = f16, 2 = bf16), so that
-// kernel names carry no type and a device loads the code of its own type only.
+// A file is compiled once per element type of the activations (ACT: 0 = f32, 1 = f16, 2 = bf16), so
+// that kernel names carry no type and a device loads the code of its own type only.
 #pragma once
 
 typedef unsigned char u8;
@@ -52,9 +52,10 @@ template <> __device__ __forceinline__ bf16 from_f32<bf16>(float x) {
   return y;
 }
 
-// The first line of every kernel: from here on everything before it in the stream is done. Until here a Hopper
-// card has its launch overlap the end of the kernel before (programmatic dependent launch), and the second
-// instruction gives the same leave to the kernel after. Nothing may be read or written above this line.
+// The first line of every kernel: from here on everything before it in the stream is done. Until
+// here a Hopper card has its launch overlap the end of the kernel before (programmatic dependent
+// launch), and the second instruction gives the same leave to the kernel after. Nothing may be read
+// or written above this line.
 __device__ __forceinline__ void begin() {
 #if ARCH >= 90
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -62,25 +63,8 @@ __device__ __forceinline__ void begin() {
 #endif
 }
 
-// Where rows are few, HBM idles while small kernels run, and the next GEMM's weights are known. So a kernel of
-// `rows` rows may have more blocks in x than rows: they pull the first `bytes` of those weights (a multiple of
-// 16) into L2 and are done. True for such a block. It waits for nothing: weights never change.
-#define PREFETCH_BYTES 4096
-__device__ __forceinline__ bool prefetches(u32 rows, const u8* weights, u64 bytes) {
-  if (blockIdx.x < rows) return false;
-#if ARCH >= 90
-  const u64 block = (u64)(blockIdx.x - rows) * gridDim.y + blockIdx.y;
-  const u64 blocks = (u64)(gridDim.x - rows) * gridDim.y;
-  for (u64 at = (threadIdx.x * blocks + block) * PREFETCH_BYTES; at < bytes;
-       at += blockDim.x * blocks * PREFETCH_BYTES) {
-    const u32 size = (u32)min((u64)PREFETCH_BYTES, bytes - at);
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(weights + at), "r"(size) : "memory");
-  }
-#endif
-  return true;
-}
-
-// Eight neighbours: 16 bytes of a half type, two times 16 of f32. The pointer is aligned to 16 bytes.
+// Eight neighbours: 16 bytes of a half type, two times 16 of f32. The pointer is aligned to 16
+// bytes.
 template <class T> struct alignas(16) Eight { T v[8]; };
 
 template <class T> __device__ __forceinline__ void load8(const T* p, float (&out)[8]) {
@@ -117,9 +101,9 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
   return total;
 }
 
-// Words of a slot's row; `slots.rs` writes them and has the same list. After the header come the tokens
-// that min_tokens masks, the page table, and the counts: two words an entry, the token and how often it was
-// sampled (0 = it is in the prompt only).
+// Words of a slot's row; `slots.rs` writes them and has the same list. After the header come the
+// tokens that min_tokens masks, the page table, and the counts: two words an entry, the token and
+// how often it was sampled (0 = it is in the prompt only).
 enum SlotWord {
   SLOT_LENGTH = 0,
   SLOT_LAST = 1,

@@ -1,6 +1,6 @@
-// The GEMM of last resort, for shapes that cuBLASLt has no algorithm for (odd widths of half types):
-// y[r, n] = sum_k x[r, k] w[n, k], f32 accumulation, 16 x 16 tiles, one thread per output. Right for any
-// shape, at a few per cent of the peak; models that anybody serves never come here.
+// The GEMM of last resort, for shapes that cuBLASLt has no algorithm for (odd widths of half
+// types): y[r, n] = sum_k x[r, k] w[n, k], f32 accumulation, 16 x 16 tiles, one thread per output.
+// Right for any shape, at a few per cent of the peak; models that anybody serves never come here.
 #include "common.cuh"
 
 #define TILE 16
@@ -33,8 +33,8 @@ extern "C" __global__ void gemm_logits(const act* x, const act* w, u32 rows, u32
   gemm(x, w, rows, outputs, inputs, y);
 }
 
-// Reads `count` words and keeps none: what was in L2 before is gone after. For timing GEMMs as a step sees them,
-// whose weights come from device memory.
+// Reads `count` words and keeps none: what was in L2 before is gone after. For timing GEMMs as a
+// step sees them, whose weights come from device memory.
 extern "C" __global__ void flush(const u32* words, u64 count, u32* never) {
   begin();
   u32 sum = 0;

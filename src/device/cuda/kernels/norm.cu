@@ -1,8 +1,8 @@
-// Norms, plain and with the residual added first. Block per row with a thread for every eight columns (32 to
-// 1024 threads). The row is read from device memory once and again from L1 (it is at most some tens of KiB),
-// sums are f32 in a fixed order. Layer norm takes the variance around the mean in a pass of its own: the
-// one-pass form cancels. Bytes per row: norm 2 x width, add_norm 4 x width elements (delta, residual in and
-// out, out).
+// Norms, plain and with the residual added first. Block per row with a thread for every eight
+// columns (32 to 1024 threads). The row is read from device memory once and again from L1 (it is at
+// most some tens of KiB), sums are f32 in a fixed order. Layer norm takes the variance around the
+// mean in a pass of its own: the one-pass form cancels. Bytes per row: norm 2 x width, add_norm 4 x
+// width elements (delta, residual in and out, out).
 #include "common.cuh"
 
 // As NormKind in device/mod.rs.
@@ -69,9 +69,7 @@ __device__ void normalise(const act* x, const float* weight, const float* bias, 
 }
 
 extern "C" __global__ void norm_rows(const act* x, const float* weight, const float* bias, u32 width,
-                                     float eps, int kind, act* out, u32 rows, const u8* ahead,
-                                     u64 ahead_bytes) {
-  if (prefetches(rows, ahead, ahead_bytes)) return;
+                                     float eps, int kind, act* out) {
   begin();
   const u64 row = (u64)blockIdx.x * width;
   if (width % 8 == 0) normalise<8>(x + row, weight, bias, width, eps, kind, out + row);
@@ -79,9 +77,7 @@ extern "C" __global__ void norm_rows(const act* x, const float* weight, const fl
 }
 
 extern "C" __global__ void add_norm(const act* delta, act* residual, const float* weight, const float* bias,
-                                    u32 width, float eps, int kind, act* out, u32 rows, const u8* ahead,
-                                     u64 ahead_bytes) {
-  if (prefetches(rows, ahead, ahead_bytes)) return;
+                                    u32 width, float eps, int kind, act* out) {
   begin();
   const u64 row = (u64)blockIdx.x * width;
   if (width % 8 == 0) {

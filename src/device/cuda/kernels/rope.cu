@@ -1,9 +1,10 @@
-// Rotate q and k, and write k and v to their pages. Blocks of 128 threads over (token row, 16 heads of q, k
-// and v): at one row a block has its own heads in flight instead of walking all of them. Sines and cosines are
-// taken once per block (rotary_dim / 2 of them, at most 256: 2 KiB of shared memory) and reused by its heads;
-// the inverse frequencies ride in the launch's parameters, so a graph holds them too. Angles are f32 with the
-// exact range reduction: positions reach 131072. Vectors of eight where the head allows it. Bytes per row: q
-// and k read and written, v read, k and v written to the pool. Limits: rotary_dim <= 512, even.
+// Rotate q and k, and write k and v to their pages. Blocks of 128 threads over (token row, 16 heads
+// of q, k and v): at one row a block has its own heads in flight instead of walking all of them.
+// Sines and cosines are taken once per block (rotary_dim / 2 of them, at most 256: 2 KiB of shared
+// memory) and reused by its heads; the inverse frequencies ride in the launch's parameters, so a
+// graph holds them too. Angles are f32 with the exact range reduction: positions reach 131072.
+// Vectors of eight where the head allows it. Bytes per row: q and k read and written, v read, k and
+// v written to the pool. Limits: rotary_dim <= 512, even.
 #include "common.cuh"
 
 #define MAX_HALF 256
@@ -19,7 +20,8 @@ template <int N> __device__ __forceinline__ void put(act* p, const float (&x)[8]
   else *p = from_f32<act>(x[0]);
 }
 
-// Heads first..last of a row; `keys` is where the token's k of head 0 goes, `slab` elements before its v.
+// Heads first..last of a row; `keys` is where the token's k of head 0 goes, `slab` elements before
+// its v.
 template <int N>
 __device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads, u32 kv_heads, u32 dim, u32 page_size,
                                  u32 half, const float* cosine, const float* sine, act* keys, u64 slab) {
@@ -67,9 +69,7 @@ __device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads, u32 k
 extern "C" __global__ void rope_store(act* qkv, const u32* position, const u32* slot_of, const u32* rows,
                                       u64 stride, u32 pages_at, u32 heads, u32 kv_heads, u32 dim,
                                       u32 page_size, u32 half, float magnitude, act* pool,
-                                      Frequencies inverse, u32 rows_here, const u8* ahead,
-                                     u64 ahead_bytes) {
-  if (prefetches(rows_here, ahead, ahead_bytes)) return;
+                                      Frequencies inverse) {
   begin();
   __shared__ float cosine[MAX_HALF], sine[MAX_HALF];
   const u32 at = position[blockIdx.x], slot = slot_of[blockIdx.x], all = heads + 2 * kv_heads;

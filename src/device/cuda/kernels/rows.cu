@@ -1,9 +1,10 @@
-// Verbs that only move rows: embed, add_positions, gather. Block per row, 128 threads, 16 bytes a thread
-// where the width is a multiple of 8 elements. Bytes: each row is read once and written once; at decode
-// sizes they live on launch latency.
+// Verbs that only move rows: embed, add_positions, gather. Block per row, 128 threads, 16 bytes a
+// thread where the width is a multiple of 8 elements. Bytes: each row is read once and written
+// once; at decode sizes they live on launch latency.
 #include "common.cuh"
 
-// out[r] = table[token[r]] * scale. A token beyond the table gives a row of zeros, never a wild read.
+// out[r] = table[token[r]] * scale. A token beyond the table gives a row of zeros, never a wild
+// read.
 extern "C" __global__ void embed(const u32* token, const act* table, u32 table_rows, u32 width, float scale,
                                  act* out) {
   begin();

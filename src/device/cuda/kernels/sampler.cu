@@ -1,11 +1,12 @@
 // One token per sampling row, in the order that src/sampling/spec.rs fixes, with the noise of
-// src/sampling/noise.rs. Block of 1024 threads per row of f32 logits; a row of 128k is 512 KiB and stays
-// in L2 between the passes, one pass costs about 8 us a block.
+// src/sampling/noise.rs. Block of 1024 threads per row of f32 logits; a row of 128k is 512 KiB and
+// stays in L2 between the passes, one pass costs about 8 us a block.
 //
-// No sort: min_p, top_k and top_p each come down to a floor under the logits, found by a 16-way search
-// over the ordered bits of a float (at most 8 passes of 15 thresholds each, fewer once the bracket holds
-// few logits). Masses are fixed-point integers (2^40 = the largest logit's weight), so the answer does not
-// depend on the order of additions. Greedy rows need one pass, plain temperature two.
+// No sort: min_p, top_k and top_p each come down to a floor under the logits, found by a 16-way
+// search over the ordered bits of a float (at most 8 passes of 15 thresholds each, fewer once the
+// bracket holds few logits). Masses are fixed-point integers (2^40 = the largest logit's weight),
+// so the answer does not depend on the order of additions. Greedy rows need one pass, plain
+// temperature two.
 #include "common.cuh"
 
 #define THREADS 1024
@@ -46,7 +47,8 @@ struct Row {
   __device__ u64 weight(float x) const { return by_mass ? (u64)(expf(x - max) * ONE_MASS) : 1; }
 };
 
-// measure[i] = weight of all logits with key > cut[i], for CUTS ascending cuts between low and high.
+// measure[i] = weight of all logits with key > cut[i], for CUTS ascending cuts between low and
+// high.
 __device__ void measure(const Row& row, u32 low, u32 high, u64 (&sum)[CUTS], u64 (*scratch)[CUTS]) {
   u64 above = 0;
   u64 local[CUTS] = {};
@@ -79,8 +81,8 @@ __device__ void measure(const Row& row, u32 low, u32 high, u64 (&sum)[CUTS], u64
   __syncthreads();
 }
 
-// The smallest key t >= floor with less than `limit` above it; `floor` itself if that already holds below.
-// `max_key` is the largest logit's key: nothing is above it.
+// The smallest key t >= floor with less than `limit` above it; `floor` itself if that already holds
+// below. `max_key` is the largest logit's key: nothing is above it.
 __device__ u32 search(const Row& row, u32 floor, u32 max_key, u64 limit, u64 (*scratch)[CUTS]) {
   u32 low = floor - 1, high = max_key;
   while (high - low > 1) {

@@ -1,10 +1,11 @@
 // The start of a step: apply the diff to the slot rows and spread the plan's rows into token rows.
 //
-// One block per row of the plan, 256 threads. The step's input is one buffer of u32 words, copied from
-// pinned memory in one piece: records, changes, then the words that both point to. A block first applies
-// the changes of its own slot (so one launch does both without a grid-wide wait: nobody else reads that
-// row), then writes token id, position and slot of its token rows. Slots with changes and no tokens have
-// a record with count 0. Bytes: the input once, 12 per token row. It lives on launch latency, ~2 us.
+// One block per row of the plan, 256 threads. The step's input is one buffer of u32 words, copied
+// from pinned memory in one piece: records, changes, then the words that both point to. A block
+// first applies the changes of its own slot (so one launch does both without a grid-wide wait:
+// nobody else reads that row), then writes token id, position and slot of its token rows. Slots
+// with changes and no tokens have a record with count 0. Bytes: the input once, 12 per token row.
+// It lives on launch latency, ~2 us.
 #include "common.cuh"
 
 // Words of a record.

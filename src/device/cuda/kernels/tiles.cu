@@ -1,23 +1,25 @@
-// Paged causal attention on tensor cores, for half types and head sizes 64, 80, 96, 128, 256. Any page size,
-// window and soft cap; any mix of chunks and single rows, by a work list that the host lays into the step's
-// input (attention.rs). f32, and other head sizes, go to attention.cu.
+// Paged causal attention on tensor cores, for half types and head sizes 64, 80, 96, 128, 256. Any
+// page size, window and soft cap; any mix of chunks and single rows, by a work list that the host
+// lays into the step's input (attention.rs). f32, and other head sizes, go to attention.cu.
 //
-// The q heads of a KV head are packed into the rows of a tile: packed row r of a sequence is token r / group,
-// head r % group, so K and V are read once per group. Warps multiply by mma m16n8k16 over tiles of 64 keys
-// (K and V, padded rows: no bank conflicts for ldmatrix), which come by cp.async into a ring of stages; one
-// barrier a tile. Where a key lies is looked up one tile ahead of its copy, by one thread a key, so that no copy
-// waits for the page table. S stays in registers and is repacked as the operand of P V.
+// The q heads of a KV head are packed into the rows of a tile: packed row r of a sequence is token
+// r / group, head r % group, so K and V are read once per group. Warps multiply by mma m16n8k16
+// over tiles of 64 keys (K and V, padded rows: no bank conflicts for ldmatrix), which come by
+// cp.async into a ring of stages; one barrier a tile. Where a key lies is looked up one tile ahead
+// of its copy, by one thread a key, so that no copy waits for the page table. S stays in registers
+// and is repacked as the operand of P V.
 //
 //   chunk  eight warps x 16 packed rows, all 64 keys each: 128 rows share a tile of keys. Prompts.
 //   split  16 packed rows, four warps, each 16 of the 64 keys, merged in shared memory: single tokens, whose
 //          keys are cut over blocks so that all multiprocessors stream; `combine` joins the parts.
 //
-// Shared memory: a stage is 2 x 64 x (dim + 8) x 2 bytes, 34 KiB at 128. split has two stages, so that three
-// blocks fit a Hopper SM and their tiles in flight (100 KiB) cover the latency of HBM; chunk has three where
-// they fit. Bytes: split reads K and V once per KV head (the floor), chunk once per 128 packed rows from L2.
-// FLOPs: 4 x rows x keys x dim, half of it masked away in the diagonal tiles. Bound of chunk: each warp reads
-// all of a tile from shared memory, 2048 clocks per 128 x 64 x 128 tile at 128 bytes a clock, which is 475
-// TFLOP/s on a Hopper; wgmma, whose operands need no such reads, is the next step.
+// Shared memory: a stage is 2 x 64 x (dim + 8) x 2 bytes, 34 KiB at 128. split has two stages, so
+// that three blocks fit a Hopper SM and their tiles in flight (100 KiB) cover the latency of HBM;
+// chunk has three where they fit. Bytes: split reads K and V once per KV head (the floor), chunk
+// once per 128 packed rows from L2. FLOPs: 4 x rows x keys x dim, half of it masked away in the
+// diagonal tiles. Bound of chunk: each warp reads all of a tile from shared memory, 2048 clocks per
+// 128 x 64 x 128 tile at 128 bytes a clock, which is 475 TFLOP/s on a Hopper; wgmma, whose operands
+// need no such reads, is the next step.
 #include "common.cuh"
 
 // Words of an item, a tile of packed rows against a range of keys.
@@ -124,15 +126,16 @@ template <int D, int WM, int WN> struct Tile {
     mass[0] = mass[1] = 0.f;
   }
 
-  // Where the K of a key of this block's head lies, in units of 16 bytes from the pool's start. The thread
-  // of key `first + threadIdx.x` gets it; keys beyond the range are the last one again.
+  // Where the K of a key of this block's head lies, in units of 16 bytes from the pool's start. The
+  // thread of key `first + threadIdx.x` gets it; keys beyond the range are the last one again.
   __device__ static u32 locate(const Call& c, const u32* table, u32 kv, u32 first, u32 end) {
     const u32 key = min(first + threadIdx.x % KEYS, end - 1);
     const u32 inside = kv * c.page_size + key % c.page_size;
     return (2 * c.kv_heads * c.page_size * table[key / c.page_size] + inside) * (D / 8);
   }
 
-  // Start copying a tile; keys at `end` and beyond become zeros. Neighbours in a row are neighbours in a warp.
+  // Start copying a tile; keys at `end` and beyond become zeros. Neighbours in a row are neighbours
+  // in a warp.
   __device__ static void fetch(const Call& c, const u32* places, u32 first, u32 end, act* stage) {
     const u64 slab = (u64)c.kv_heads * c.page_size * D;
 #pragma unroll
@@ -146,7 +149,8 @@ template <int D, int WM, int WN> struct Tile {
     }
   }
 
-  // Scores of this warp's keys, base 2, masked. The tile starts at key `first`, the range stops at `end`.
+  // Scores of this warp's keys, base 2, masked. The tile starts at key `first`, the range stops at
+  // `end`.
   __device__ void scores(const Call& c, const act* keys, u32 first, u32 end, bool mask, float (&s)[NT][4]) {
 #pragma unroll
     for (int n = 0; n < NT; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
@@ -344,8 +348,8 @@ template <int D, int WM, int WN> struct Tile {
   }
 };
 
-// Join the parts of the packed rows of one sequence and KV head: a warp per row. First the weights of all
-// parts, a lane each, then the sums, whose loads depend on nothing and overlap.
+// Join the parts of the packed rows of one sequence and KV head: a warp per row. First the weights
+// of all parts, a lane each, then the sums, whose loads depend on nothing and overlap.
 template <int D> __device__ void join(const Call& c, const u32* entry) {
   constexpr int PER_LANE = (D + 31) / 32;
   const u32 kv = blockIdx.y, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;

@@ -1,6 +1,6 @@
-// Loading: from a checkpoint's element type and orientation to the device's, and the two ways to make a
-// weight out of nothing. Grid-stride over elements, 256 threads. Bytes: each element read and written
-// once; the copy from the host (about 50 GB/s) is what a load waits for, not these.
+// Loading: from a checkpoint's element type and orientation to the device's, and the two ways to
+// make a weight out of nothing. Grid-stride over elements, 256 threads. Bytes: each element read
+// and written once; the copy from the host (about 50 GB/s) is what a load waits for, not these.
 #include "common.cuh"
 
 // As DType in device/mod.rs.
@@ -27,8 +27,8 @@ __device__ void turn(const u8* from, int type, u64 count, u64 outputs, u64 first
   FOR_ALL(i, count)
     to[(i % outputs) * all_inputs + first_input + i / outputs] = from_f32<T>(element(from, i, type));
 }
-// Uniform in [-scale, scale) from the top 24 bits of a mixed counter (SplitMix64's finaliser), the same
-// values as on the cpu device.
+// Uniform in [-scale, scale) from the top 24 bits of a mixed counter (SplitMix64's finaliser), the
+// same values as on the cpu device.
 template <class T> __device__ void dummy(u64 seed, float scale, u64 count, T* to) {
   FOR_ALL(i, count) {
     u64 z = (seed + i) * 0x9e3779b97f4a7c15ull;
