@@ -253,7 +253,7 @@ fn attention_over_mixed_steps() {
             let AttentionCase { heads, kv_heads, dim, page_size, window, softcap, rotary } = *c;
             let case = format!(
                 "attention {n}: {heads}/{kv_heads} x {dim}, pages of {page_size}, \
-                 window {window:?},                  cap {softcap:?}, rotary {rotary}"
+                 window {window:?}, cap {softcap:?}, rotary {rotary}"
             );
             let setup = Setup { page_size, kv_heads, head_dim: dim, ..Setup::default() };
             compare!(dtype, &setup, &case, 1.0, |b| {

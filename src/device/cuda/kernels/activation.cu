@@ -28,20 +28,19 @@ __device__ __forceinline__ float activate(float x, int kind) {
   }
 }
 
-template <int N> __device__ __forceinline__ void get(const act* p, float (&x)[8]) {
-  if constexpr (N == 8)
-    load8(p, x);
-  else
-    x[0] = to_f32(*p);
+template <int N>
+__device__ __forceinline__ void get(const act* p, float (&x)[8]) {
+  if constexpr (N == 8) load8(p, x);
+  else x[0] = to_f32(*p);
 }
-template <int N> __device__ __forceinline__ void put(act* p, const float (&x)[8]) {
-  if constexpr (N == 8)
-    store8(p, x);
-  else
-    *p = from_f32<act>(x[0]);
+template <int N>
+__device__ __forceinline__ void put(act* p, const float (&x)[8]) {
+  if constexpr (N == 8) store8(p, x);
+  else *p = from_f32<act>(x[0]);
 }
 
-template <int N> __device__ void in_place(act* x, const float* bias, u32 width, int kind) {
+template <int N>
+__device__ void in_place(act* x, const float* bias, u32 width, int kind) {
   const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
   if (i >= width) return;
   act* p = x + (u64)blockIdx.x * width + i;
@@ -55,10 +54,8 @@ template <int N> __device__ void in_place(act* x, const float* bias, u32 width, 
 // x = act(x + bias), in place; bias may be null.
 extern "C" __global__ void bias_act(act* x, const float* bias, u32 width, int kind) {
   begin();
-  if (width % 8 == 0)
-    in_place<8>(x, bias, width, kind);
-  else
-    in_place<1>(x, bias, width, kind);
+  if (width % 8 == 0) in_place<8>(x, bias, width, kind);
+  else in_place<1>(x, bias, width, kind);
 }
 
 template <int N>
@@ -82,10 +79,8 @@ __device__ void gated(const act* x, const float* bias, u32 half, int kind, act* 
 extern "C" __global__ void gated_act(const act* x, const float* bias, u32 half, int kind,
                                      act* out) {
   begin();
-  if (half % 8 == 0)
-    gated<8>(x, bias, half, kind, out);
-  else
-    gated<1>(x, bias, half, kind, out);
+  if (half % 8 == 0) gated<8>(x, bias, half, kind, out);
+  else gated<1>(x, bias, half, kind, out);
 }
 
 // logits = cap * tanh(logits / cap), f32.

@@ -14,8 +14,12 @@ typedef unsigned long long u64;
 // NVRTC has no <math.h>.
 #define INFINITY __int_as_float(0x7f800000)
 
-struct f16 { u16 bits; };
-struct bf16 { u16 bits; };
+struct f16 {
+  u16 bits;
+};
+struct bf16 {
+  u16 bits;
+};
 
 #ifndef ARCH
 #define ARCH 80
@@ -39,14 +43,20 @@ __device__ __forceinline__ float to_f32(f16 x) {
   return y;
 }
 
-template <class T> __device__ __forceinline__ T from_f32(float x);
-template <> __device__ __forceinline__ float from_f32<float>(float x) { return x; }
-template <> __device__ __forceinline__ f16 from_f32<f16>(float x) {
+template <class T>
+__device__ __forceinline__ T from_f32(float x);
+template <>
+__device__ __forceinline__ float from_f32<float>(float x) {
+  return x;
+}
+template <>
+__device__ __forceinline__ f16 from_f32<f16>(float x) {
   f16 y;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
   return y;
 }
-template <> __device__ __forceinline__ bf16 from_f32<bf16>(float x) {
+template <>
+__device__ __forceinline__ bf16 from_f32<bf16>(float x) {
   bf16 y;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
   return y;
@@ -65,14 +75,19 @@ __device__ __forceinline__ void begin() {
 
 // Eight neighbours: 16 bytes of a half type, two times 16 of f32. The pointer is aligned to 16
 // bytes.
-template <class T> struct alignas(16) Eight { T v[8]; };
+template <class T>
+struct alignas(16) Eight {
+  T v[8];
+};
 
-template <class T> __device__ __forceinline__ void load8(const T* p, float (&out)[8]) {
+template <class T>
+__device__ __forceinline__ void load8(const T* p, float (&out)[8]) {
   const Eight<T> raw = *reinterpret_cast<const Eight<T>*>(p);
 #pragma unroll
   for (int i = 0; i < 8; i++) out[i] = to_f32(raw.v[i]);
 }
-template <class T> __device__ __forceinline__ void store8(T* p, const float (&x)[8]) {
+template <class T>
+__device__ __forceinline__ void store8(T* p, const float (&x)[8]) {
   Eight<T> raw;
 #pragma unroll
   for (int i = 0; i < 8; i++) raw.v[i] = from_f32<T>(x[i]);

@@ -11,21 +11,20 @@ enum { RMS, RMS_PLUS_ONE, LAYER };
 // The block covers [0, width) in steps of 8 elements (or 1).
 #define FOR_ROW(i) for (u32 i = threadIdx.x * step; i < width; i += blockDim.x * step)
 
-template <int N> __device__ __forceinline__ void load(const act* p, float (&x)[8]) {
-  if constexpr (N == 8)
-    load8(p, x);
-  else
-    x[0] = to_f32(*p);
+template <int N>
+__device__ __forceinline__ void load(const act* p, float (&x)[8]) {
+  if constexpr (N == 8) load8(p, x);
+  else x[0] = to_f32(*p);
 }
-template <int N> __device__ __forceinline__ void store(act* p, const float (&x)[8]) {
-  if constexpr (N == 8)
-    store8(p, x);
-  else
-    *p = from_f32<act>(x[0]);
+template <int N>
+__device__ __forceinline__ void store(act* p, const float (&x)[8]) {
+  if constexpr (N == 8) store8(p, x);
+  else *p = from_f32<act>(x[0]);
 }
 
 // The residual becomes the rounded sum, and the norm sees that rounded sum.
-template <int N> __device__ void add(const act* delta, act* residual, u32 width) {
+template <int N>
+__device__ void add(const act* delta, act* residual, u32 width) {
   const u32 step = N;
   FOR_ROW(i) {
     float x[8], d[8];
@@ -38,8 +37,9 @@ template <int N> __device__ void add(const act* delta, act* residual, u32 width)
   // The same thread reads these elements again: no barrier is needed.
 }
 
-template <int N> __device__ void normalise(const act* x, const float* weight, const float* bias,
-                                           u32 width, float eps, int kind, act* out) {
+template <int N>
+__device__ void normalise(const act* x, const float* weight, const float* bias, u32 width,
+                          float eps, int kind, act* out) {
   __shared__ float scratch[33];
   const u32 step = N;
   float v[8];
@@ -75,10 +75,8 @@ extern "C" __global__ void norm_rows(const act* x, const float* weight, const fl
                                      u32 width, float eps, int kind, act* out) {
   begin();
   const u64 row = (u64)blockIdx.x * width;
-  if (width % 8 == 0)
-    normalise<8>(x + row, weight, bias, width, eps, kind, out + row);
-  else
-    normalise<1>(x + row, weight, bias, width, eps, kind, out + row);
+  if (width % 8 == 0) normalise<8>(x + row, weight, bias, width, eps, kind, out + row);
+  else normalise<1>(x + row, weight, bias, width, eps, kind, out + row);
 }
 
 extern "C" __global__ void add_norm(const act* delta, act* residual, const float* weight,

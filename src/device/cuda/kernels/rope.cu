@@ -13,25 +13,23 @@ struct Frequencies {
   float f[MAX_HALF];
 };
 
-template <int N> __device__ __forceinline__ void get(const act* p, float (&x)[8]) {
-  if constexpr (N == 8)
-    load8(p, x);
-  else
-    x[0] = to_f32(*p);
+template <int N>
+__device__ __forceinline__ void get(const act* p, float (&x)[8]) {
+  if constexpr (N == 8) load8(p, x);
+  else x[0] = to_f32(*p);
 }
-template <int N> __device__ __forceinline__ void put(act* p, const float (&x)[8]) {
-  if constexpr (N == 8)
-    store8(p, x);
-  else
-    *p = from_f32<act>(x[0]);
+template <int N>
+__device__ __forceinline__ void put(act* p, const float (&x)[8]) {
+  if constexpr (N == 8) store8(p, x);
+  else *p = from_f32<act>(x[0]);
 }
 
 // Heads first..last of a row; `keys` is where the token's k of head 0 goes, `slab` elements before
 // its v.
-template <int N> __device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads,
-                                                  u32 kv_heads, u32 dim, u32 page_size, u32 half,
-                                                  const float* cosine, const float* sine, act* keys,
-                                                  u64 slab) {
+template <int N>
+__device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads, u32 kv_heads, u32 dim,
+                                 u32 page_size, u32 half, const float* cosine, const float* sine,
+                                 act* keys, u64 slab) {
   const u32 pairs = half / N, rest = (dim - 2 * half) / N;
   // q and k, the rotated front; k also to its page.
   const u32 turning = min(last, heads + kv_heads);

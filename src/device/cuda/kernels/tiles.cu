@@ -52,10 +52,10 @@ struct Call {
   u32 pages_at, heads, kv_heads, page_size;
   float scale;
   u32 window;  // 0 = none
-  float cap;  // 0 = none
+  float cap;   // 0 = none
   const act* pool;
   act* out;
-  float* parts;  // [part][kv head][16][dim], weighted sums
+  float* parts;        // [part][kv head][16][dim], weighted sums
   float2* statistics;  // [part][kv head][16], maximum (base 2) and mass
 };
 
@@ -71,7 +71,8 @@ __device__ __forceinline__ void copy_async(u32 to, const void* from, bool valid)
                : "memory");
 }
 __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void wait() {
+template <int N>
+__device__ __forceinline__ void wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
@@ -104,13 +105,14 @@ __device__ __forceinline__ u32 pack(float low, float high) {
 }
 
 // WM warps along packed rows, WN along keys.
-template <int D, int WM, int WN> struct Tile {
+template <int D, int WM, int WN>
+struct Tile {
   static constexpr int THREADS = 32 * WM * WN;
-  static constexpr int PAD = D + 8;  // elements of a row in shared memory
+  static constexpr int PAD = D + 8;             // elements of a row in shared memory
   static constexpr int STAGE = 2 * KEYS * PAD;  // K, then V
-  static constexpr int STEPS = D / 16;  // of the inner dimension of Q K
-  static constexpr int NT = KEYS / WN / 8;  // key tiles of a warp
-  static constexpr int DT = D / 8;  // tiles of the head's dimension
+  static constexpr int STEPS = D / 16;          // of the inner dimension of Q K
+  static constexpr int NT = KEYS / WN / 8;      // key tiles of a warp
+  static constexpr int DT = D / 8;              // tiles of the head's dimension
 
   u32 lane, wm, wn;
   u32 q[STEPS][4];
@@ -278,10 +280,8 @@ template <int D, int WM, int WN> struct Tile {
     if (ahead < tiles && threadIdx.x < KEYS)
       places[ahead % 2][threadIdx.x] = locate(c, table, kv, from + ahead * KEYS, to);
     for (u32 t = 0; t < tiles; t++, ahead++) {
-      if (stages == 3)
-        wait<1>();
-      else
-        wait<0>();
+      if (stages == 3) wait<1>();
+      else wait<0>();
       // All have the tile, and all are done with the stage that is filled next.
       __syncthreads();
       if (ahead < tiles)
@@ -328,7 +328,7 @@ template <int D, int WM, int WN> struct Tile {
   // The warps have the same rows and different keys: merge, then write the output or a part of it.
   __device__ void merge(const Call& c, const u32* item, float* shared) {
     constexpr int ROW = D + 4;
-    float* sums = shared;  // [WN][16][ROW]
+    float* sums = shared;                          // [WN][16][ROW]
     float* tops = shared + WN * SPLIT_ROWS * ROW;  // [WN][16]
     float* masses = tops + WN * SPLIT_ROWS;
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
@@ -372,7 +372,8 @@ template <int D, int WM, int WN> struct Tile {
 
 // Join the parts of the packed rows of one sequence and KV head: a warp per row. First the weights
 // of all parts, a lane each, then the sums, whose loads depend on nothing and overlap.
-template <int D> __device__ void join(const Call& c, const u32* entry) {
+template <int D>
+__device__ void join(const Call& c, const u32* entry) {
   constexpr int PER_LANE = (D + 31) / 32;
   const u32 kv = blockIdx.y, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
   const u32 parts = entry[JOIN_PARTS];

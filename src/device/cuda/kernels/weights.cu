@@ -22,18 +22,21 @@ __device__ __forceinline__ float element(const u8* from, u64 i, int type) {
        i += (u64)gridDim.x * blockDim.x)
 
 // to[i] = from[i]
-template <class T> __device__ void convert(const u8* from, int type, u64 count, T* to) {
+template <class T>
+__device__ void convert(const u8* from, int type, u64 count, T* to) {
   FOR_ALL(i, count) to[i] = from_f32<T>(element(from, i, type));
 }
 // `from` is [inputs, outputs], rows first_input.. of the whole; `to` is [outputs, all_inputs].
-template <class T> __device__ void turn(const u8* from, int type, u64 count, u64 outputs,
-                                        u64 first_input, u64 all_inputs, T* to) {
+template <class T>
+__device__ void turn(const u8* from, int type, u64 count, u64 outputs, u64 first_input,
+                     u64 all_inputs, T* to) {
   FOR_ALL(i, count)
   to[(i % outputs) * all_inputs + first_input + i / outputs] = from_f32<T>(element(from, i, type));
 }
 // Uniform in [-scale, scale) from the top 24 bits of a mixed counter (SplitMix64's finaliser), the
 // same values as on the cpu device.
-template <class T> __device__ void dummy(u64 seed, float scale, u64 count, T* to) {
+template <class T>
+__device__ void dummy(u64 seed, float scale, u64 count, T* to) {
   FOR_ALL(i, count) {
     u64 z = (seed + i) * 0x9e3779b97f4a7c15ull;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -42,7 +45,8 @@ template <class T> __device__ void dummy(u64 seed, float scale, u64 count, T* to
     to[i] = from_f32<T>(((float)(u32)(z >> 40) / 8388608.f - 1.f) * scale);
   }
 }
-template <class T> __device__ void constant(float value, u64 count, T* to) {
+template <class T>
+__device__ void constant(float value, u64 count, T* to) {
   FOR_ALL(i, count) to[i] = from_f32<T>(value);
 }
 
