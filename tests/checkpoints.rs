@@ -178,8 +178,12 @@ fn missing_files() {
     let spoiled = Spoiled::of("llama", "no_weights");
     std::fs::remove_file(spoiled.path(FILE)).unwrap();
     spoiled.refused(&spoiled.0.to_string_lossy(), &["no model.safetensors"]);
+    std::fs::write(spoiled.path("weights.gguf"), b"x").unwrap();
+    spoiled.refused("weights.gguf", &["convert"]);
     std::fs::write(spoiled.path("pytorch_model.bin"), b"x").unwrap();
-    spoiled.refused("pytorch_model.bin", &["convert"]);
+    spoiled.refused("pytorch_model.bin", &["1 bytes are too few"]);
+    std::fs::write(spoiled.path("pytorch_model.bin"), b"\x80\x02}q\x00.rubbish").unwrap();
+    spoiled.refused("pytorch_model.bin", &["not a zip archive", "convert"]);
 
     let spoiled = Spoiled::of("llama-sharded", "no_shard");
     let shard = "model-00002-of-00003.safetensors";

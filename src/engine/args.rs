@@ -22,6 +22,8 @@ pub enum LoadFormat {
     /// safetensors if there are any, else what else the folder holds and we can read.
     Auto,
     Safetensors,
+    /// pytorch_model.bin.
+    Torch,
     /// No files: small random numbers in the shapes of config.json.
     Dummy,
 }
@@ -366,9 +368,10 @@ fn dtype(read: &mut Reader) -> Result<Option<DType>> {
 }
 
 fn load_format(read: &mut Reader) -> Result<LoadFormat> {
-    let names = ["auto", "hf", "safetensors", "dummy"];
+    let names = ["auto", "hf", "safetensors", "pt", "dummy"];
     Ok(match read.one_of("load_format", &names)?.as_deref() {
         Some("safetensors") => LoadFormat::Safetensors,
+        Some("pt") => LoadFormat::Torch,
         Some("dummy") => LoadFormat::Dummy,
         _ => LoadFormat::Auto,
     })

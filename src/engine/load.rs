@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::model::budget::{self, PoolOptions};
 use crate::model::config::SpecOptions;
-use crate::model::{Checkpoint, Decoder, LoadFormat, ModelSpec};
+use crate::model::{Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::Tokenizer;
@@ -136,7 +136,9 @@ fn start<D: Device>(
 fn read_model(dir: &Path, args: &EngineArgs) -> Result<(ModelSpec, LoadFormat)> {
     let format = match args.load_format {
         Format::Dummy => LoadFormat::Dummy,
-        Format::Auto | Format::Safetensors => LoadFormat::Files(Checkpoint::open(dir)?),
+        Format::Auto => LoadFormat::Files(Checkpoint::open(dir)?),
+        Format::Safetensors => LoadFormat::Files(Checkpoint::open_only(dir, Files::Safetensors)?),
+        Format::Torch => LoadFormat::Files(Checkpoint::open_only(dir, Files::Torch)?),
     };
     let options = SpecOptions {
         hf_overrides: Some(&args.hf_overrides),

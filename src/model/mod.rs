@@ -6,7 +6,8 @@
 //! | [`config`] | config.json -> [`ModelSpec`]: shapes and rules, checked |
 //! | [`families`] | one row of data per architecture: keys, tensor names, kinds |
 //! | [`rope`] | rotary frequencies and their scaling |
-//! | [`weights`] | safetensors files, mapped and checked |
+//! | [`weights`] | checkpoint files, mapped and checked |
+//! | `torch` | pytorch_model.bin: a zip directory and a pickle machine that builds tensors only |
 //! | [`load`] | a family's names and shapes -> weights on a device |
 //! | [`decoder`] | THE forward pass, generic over the device |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
@@ -17,8 +18,9 @@ pub mod decoder;
 pub mod families;
 pub mod load;
 pub mod rope;
+mod torch;
 pub mod weights;
 
 pub use config::ModelSpec;
 pub use decoder::Decoder;
-pub use weights::{Checkpoint, LoadFormat};
+pub use weights::{Checkpoint, Files, LoadFormat};
