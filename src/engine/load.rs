@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::model::budget::{self, PoolOptions};
 use crate::model::config::SpecOptions;
+use crate::model::hub::{self, Hub, Wanted};
 use crate::model::{Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Scheduler, SchedulerConfig};
@@ -29,9 +30,24 @@ use crate::text::Tokenizer;
 const LONG_PROMPTS: usize = 64;
 
 pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
-    let dir = resolve(&args.model, &options.version_dir, "model")?;
+    let files = match args.load_format {
+        Format::Auto => Some(Files::Any),
+        Format::Safetensors => Some(Files::Safetensors),
+        Format::Torch => Some(Files::Torch),
+        Format::Dummy => None,
+    };
+    let found = |name: &str, key: &str, revision: &Option<String>, weights: Option<Files>| {
+        let wanted = Wanted {
+            repo: name,
+            revision: revision.as_deref(),
+            ignore: &args.ignore_patterns,
+            weights,
+        };
+        resolve(&wanted, &options.version_dir, key, &args)
+    };
+    let dir = found(&args.model, "model", &args.revision, files)?;
     let tokenizer_dir = match &args.tokenizer {
-        Some(name) => resolve(name, &options.version_dir, "tokenizer")?,
+        Some(name) => found(name, "tokenizer", &args.tokenizer_revision, None)?,
         None => dir.clone(),
     };
     let tokenizer = Arc::new(Tokenizer::load(&tokenizer_dir)?);
@@ -40,8 +56,10 @@ pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
     start(device, &dir, tokenizer, args, options)
 }
 
-/// A relative path is tried against the version directory first, then as it stands.
-fn resolve(name: &str, version_dir: &Path, key: &str) -> Result<PathBuf> {
+/// A local folder wins: a relative path is tried against the version directory first, then as it
+/// stands. What is no folder may be a model on a hub.
+fn resolve(wanted: &Wanted, version_dir: &Path, key: &str, args: &EngineArgs) -> Result<PathBuf> {
+    let name = wanted.repo;
     let beside = version_dir.join(name);
     if beside.is_dir() {
         return Ok(beside);
@@ -50,11 +68,16 @@ fn resolve(name: &str, version_dir: &Path, key: &str) -> Result<PathBuf> {
     if path.is_dir() {
         return Ok(path);
     }
-    Err(Error::NotFound(format!(
-        "model.json: {key} '{name}' is no folder, neither in {} nor from the server's working \
-         directory. This version does not download from a hub: give a local folder",
-        version_dir.display()
-    )))
+    if !hub::is_repo(name) {
+        return Err(Error::NotFound(format!(
+            "model.json: {key} '{name}' is no folder, neither in {} nor from the server's working \
+             directory, and no name of a model on a hub (org/name)",
+            version_dir.display()
+        )));
+    }
+    let var = |name: &str| std::env::var(name).ok();
+    let hub = Hub::new(args.download_dir.as_deref(), &args.hf_token, var);
+    hub.snapshot(wanted).map_err(|e| e.context(&format!("model.json: {key}: ")))
 }
 
 /// The CPU engine is the only one so far; say so where a GPU would have been expected.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`config`] | config.json -> [`ModelSpec`]: shapes and rules, checked |
 //! | [`families`] | one row of data per architecture: keys, tensor names, kinds |
+//! | [`hub`] | a model's files from a Hugging Face hub or its cache |
 //! | [`rope`] | rotary frequencies and their scaling |
 //! | [`weights`] | checkpoint files, mapped and checked |
 //! | `torch` | pytorch_model.bin: a zip directory and a pickle machine that builds tensors only |
@@ -16,6 +17,7 @@ pub mod budget;
 pub mod config;
 pub mod decoder;
 pub mod families;
+pub mod hub;
 pub mod load;
 pub mod rope;
 mod torch;

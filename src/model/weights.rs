@@ -253,7 +253,7 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
 }
 
 /// The distinct files of an index, which must be plain names in the same folder.
-fn indexed_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn indexed_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     let shown = index.display();
     let text = std::fs::read(index).map_err(|e| io_error(index, &e))?;
     let json: Value =
