@@ -7,7 +7,7 @@ use triton_vllm::device::trace::Trace;
 use triton_vllm::device::{DType, Limits};
 use triton_vllm::error::Error;
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::{Checkpoint, Decoder, LoadFormat, ModelSpec};
+use triton_vllm::model::{Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
 
 /// A copy of a fixture that a test may spoil; removed at the end.
 struct Spoiled(PathBuf);
@@ -102,7 +102,7 @@ const DOWN: &str = "model.layers.1.mlp.down_proj.weight";
 
 #[test]
 fn good_ones_load() {
-    for fixture in ["llama", "llama-sharded", "opt-post-norm", "gpt2-no-prefix"] {
+    for fixture in ["llama", "llama-sharded", "opt-bin", "opt-bin-sharded", "gpt2-no-prefix"] {
         Spoiled::of(fixture, &format!("good_{fixture}")).load().unwrap();
     }
 }
@@ -178,8 +178,12 @@ fn missing_files() {
     let spoiled = Spoiled::of("llama", "no_weights");
     std::fs::remove_file(spoiled.path(FILE)).unwrap();
     spoiled.refused(&spoiled.0.to_string_lossy(), &["no model.safetensors"]);
+    std::fs::write(spoiled.path("weights.gguf"), b"x").unwrap();
+    spoiled.refused("weights.gguf", &["convert"]);
     std::fs::write(spoiled.path("pytorch_model.bin"), b"x").unwrap();
-    spoiled.refused("pytorch_model.bin", &["convert"]);
+    spoiled.refused("pytorch_model.bin", &["1 bytes are too few"]);
+    std::fs::write(spoiled.path("pytorch_model.bin"), b"\x80\x02}q\x00.rubbish").unwrap();
+    spoiled.refused("pytorch_model.bin", &["not a zip archive", "convert"]);
 
     let spoiled = Spoiled::of("llama-sharded", "no_shard");
     let shard = "model-00002-of-00003.safetensors";
@@ -234,4 +238,34 @@ fn second_copies_are_left_out() {
     // Also where the files have other names.
     std::fs::rename(spoiled.path(FILE), spoiled.path("weights.safetensors")).unwrap();
     spoiled.load().unwrap();
+}
+
+#[test]
+fn one_format_only() {
+    let spoiled = Spoiled::of("opt-bin", "formats");
+    assert!(Checkpoint::open_only(&spoiled.0, Files::Torch).is_ok());
+    let error = Checkpoint::open_only(&spoiled.0, Files::Safetensors).err().unwrap();
+    assert!(error.message().contains("pytorch_model.bin"), "{error}");
+    // Where there are both, safetensors win, unless PyTorch's files are asked for.
+    std::fs::write(spoiled.path(FILE), b"not a safetensors file").unwrap();
+    let error = Checkpoint::open(&spoiled.0).err().unwrap();
+    assert!(error.message().contains(FILE), "{error}");
+    assert!(Checkpoint::open_only(&spoiled.0, Files::Torch).is_ok());
+}
+
+#[test]
+fn spoiled_pytorch_files() {
+    let spoiled = Spoiled::of("opt-bin-sharded", "bin_shard");
+    let shard = "pytorch_model-00002-of-00004.bin";
+    let good = std::fs::read(spoiled.path(shard)).unwrap();
+    std::fs::write(spoiled.path(shard), &good[..good.len() - 1]).unwrap();
+    spoiled.refused(shard, &["truncated"]);
+    let name = b"_rebuild_tensor_v2";
+    let at = good.windows(name.len()).position(|w| w == name).unwrap();
+    let mut evil = good.clone();
+    evil[at..at + name.len()].copy_from_slice(b"_import_dotted_nam");
+    std::fs::write(spoiled.path(shard), &evil).unwrap();
+    spoiled.refused(shard, &["torch._utils._import_dotted_nam", "refused"]);
+    std::fs::remove_file(spoiled.path(shard)).unwrap();
+    spoiled.refused(shard, &["not found"]);
 }

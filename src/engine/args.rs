@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use crate::device::DType;
 use crate::error::{Error, Result};
 use crate::invalid;
+use crate::model::hub::Token;
 use values::Reader;
 
 /// Where weights come from.
@@ -22,6 +23,8 @@ pub enum LoadFormat {
     /// safetensors if there are any, else what else the folder holds and we can read.
     Auto,
     Safetensors,
+    /// pytorch_model.bin.
+    Torch,
     /// No files: small random numbers in the shapes of config.json.
     Dummy,
 }
@@ -54,6 +57,9 @@ pub struct EngineArgs {
     pub tokenizer_revision: Option<String>,
     /// Hugging Face cache folder.
     pub download_dir: Option<PathBuf>,
+    pub hf_token: Token,
+    /// Shell patterns of files that are not downloaded.
+    pub ignore_patterns: Vec<String>,
     /// `None` = auto: the checkpoint's, as the device allows.
     pub dtype: Option<DType>,
     pub load_format: LoadFormat,
@@ -132,6 +138,8 @@ impl EngineArgs {
             revision: read.string("revision")?,
             tokenizer_revision: read.string("tokenizer_revision")?,
             download_dir: read.string("download_dir")?.map(PathBuf::from),
+            hf_token: hf_token(&map)?,
+            ignore_patterns: ignore_patterns(&map)?,
             dtype: dtype(&mut read)?,
             load_format: load_format(&mut read)?,
             device: device(&mut read)?,
@@ -366,9 +374,10 @@ fn dtype(read: &mut Reader) -> Result<Option<DType>> {
 }
 
 fn load_format(read: &mut Reader) -> Result<LoadFormat> {
-    let names = ["auto", "hf", "safetensors", "dummy"];
+    let names = ["auto", "hf", "safetensors", "pt", "dummy"];
     Ok(match read.one_of("load_format", &names)?.as_deref() {
         Some("safetensors") => LoadFormat::Safetensors,
+        Some("pt") => LoadFormat::Torch,
         Some("dummy") => LoadFormat::Dummy,
         _ => LoadFormat::Auto,
     })
@@ -379,6 +388,32 @@ fn device(read: &mut Reader) -> Result<DeviceArg> {
         Some("cpu") => Ok(DeviceArg::Cpu),
         None | Some("auto" | "cuda" | "gpu") => Ok(DeviceArg::Auto),
         Some(other) => Err(invalid!("device: got '{other}', expected 'auto', 'cuda' or 'cpu'")),
+    }
+}
+
+/// A token, true (the environment's, which null means too) or false (none).
+fn hf_token(map: &Map<String, Value>) -> Result<Token> {
+    match map.get("hf_token") {
+        None | Some(Value::Null | Value::Bool(true)) => Ok(Token::Environment),
+        Some(Value::Bool(false)) => Ok(Token::None),
+        Some(Value::String(token)) => Ok(Token::Given(token.clone())),
+        Some(other) => {
+            Err(invalid!("hf_token must be a string or a boolean, got {}", values::kind(other)))
+        }
+    }
+}
+
+/// One pattern or a list; by default the second copies that some models carry in `original/`.
+fn ignore_patterns(map: &Map<String, Value>) -> Result<Vec<String>> {
+    let wrong = |v: &Value| values::wrong("ignore_patterns", "a string or a list of strings", v);
+    match map.get("ignore_patterns") {
+        None | Some(Value::Null) => Ok(vec!["original/**/*".into()]),
+        Some(Value::String(pattern)) => Ok(vec![pattern.clone()]),
+        Some(Value::Array(list)) => {
+            let text = |v: &Value| v.as_str().map(str::to_string).ok_or_else(|| wrong(v));
+            list.iter().map(text).collect()
+        }
+        Some(other) => Err(wrong(other)),
     }
 }
 

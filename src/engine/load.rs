@@ -22,7 +22,8 @@ use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::model::budget::{self, PoolOptions, PoolSize};
 use crate::model::config::SpecOptions;
-use crate::model::{Checkpoint, Decoder, LoadFormat, ModelSpec};
+use crate::model::hub::{self, Hub, Wanted};
+use crate::model::{Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::Tokenizer;
@@ -31,9 +32,24 @@ use crate::text::Tokenizer;
 const LONG_PROMPTS: usize = 64;
 
 pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
-    let dir = resolve(&args.model, &options.version_dir, "model")?;
+    let files = match args.load_format {
+        Format::Auto => Some(Files::Any),
+        Format::Safetensors => Some(Files::Safetensors),
+        Format::Torch => Some(Files::Torch),
+        Format::Dummy => None,
+    };
+    let found = |name: &str, key: &str, revision: &Option<String>, weights: Option<Files>| {
+        let wanted = Wanted {
+            repo: name,
+            revision: revision.as_deref(),
+            ignore: &args.ignore_patterns,
+            weights,
+        };
+        resolve(&wanted, &options.version_dir, key, &args)
+    };
+    let dir = found(&args.model, "model", &args.revision, files)?;
     let tokenizer_dir = match &args.tokenizer {
-        Some(name) => resolve(name, &options.version_dir, "tokenizer")?,
+        Some(name) => found(name, "tokenizer", &args.tokenizer_revision, None)?,
         None => dir.clone(),
     };
     let tokenizer = Arc::new(Tokenizer::load(&tokenizer_dir)?);
@@ -48,8 +64,10 @@ pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
     start(Cpu::new(threads())?, cpu_pool, model, tokenizer, args, options)
 }
 
-/// A relative path is tried against the version directory first, then as it stands.
-fn resolve(name: &str, version_dir: &Path, key: &str) -> Result<PathBuf> {
+/// A local folder wins: a relative path is tried against the version directory first, then as it
+/// stands. What is no folder may be a model on a hub.
+fn resolve(wanted: &Wanted, version_dir: &Path, key: &str, args: &EngineArgs) -> Result<PathBuf> {
+    let name = wanted.repo;
     let beside = version_dir.join(name);
     if beside.is_dir() {
         return Ok(beside);
@@ -58,11 +76,16 @@ fn resolve(name: &str, version_dir: &Path, key: &str) -> Result<PathBuf> {
     if path.is_dir() {
         return Ok(path);
     }
-    Err(Error::NotFound(format!(
-        "model.json: {key} '{name}' is no folder, neither in {} nor from the server's working \
-         directory. This version does not download from a hub: give a local folder",
-        version_dir.display()
-    )))
+    if !hub::is_repo(name) {
+        return Err(Error::NotFound(format!(
+            "model.json: {key} '{name}' is no folder, neither in {} nor from the server's working \
+             directory, and no name of a model on a hub (org/name)",
+            version_dir.display()
+        )));
+    }
+    let var = |name: &str| std::env::var(name).ok();
+    let hub = Hub::new(args.download_dir.as_deref(), &args.hf_token, var);
+    hub.snapshot(wanted).map_err(|e| e.context(&format!("model.json: {key}: ")))
 }
 
 /// What the driver makes when it is loaded.
@@ -199,7 +222,9 @@ fn start<D: Device>(
 fn read_model(dir: &Path, args: &EngineArgs) -> Result<(ModelSpec, LoadFormat)> {
     let format = match args.load_format {
         Format::Dummy => LoadFormat::Dummy,
-        Format::Auto | Format::Safetensors => LoadFormat::Files(Checkpoint::open(dir)?),
+        Format::Auto => LoadFormat::Files(Checkpoint::open(dir)?),
+        Format::Safetensors => LoadFormat::Files(Checkpoint::open_only(dir, Files::Safetensors)?),
+        Format::Torch => LoadFormat::Files(Checkpoint::open_only(dir, Files::Torch)?),
     };
     let options = SpecOptions {
         hf_overrides: Some(&args.hf_overrides),

@@ -5,8 +5,10 @@
 //! |---|---|
 //! | [`config`] | config.json -> [`ModelSpec`]: shapes and rules, checked |
 //! | [`families`] | one row of data per architecture: keys, tensor names, kinds |
+//! | [`hub`] | a model's files from a Hugging Face hub or its cache |
 //! | [`rope`] | rotary frequencies and their scaling |
-//! | [`weights`] | safetensors files, mapped and checked |
+//! | [`weights`] | checkpoint files, mapped and checked |
+//! | `torch` | pytorch_model.bin: a zip directory and a pickle machine that builds tensors only |
 //! | [`load`] | a family's names and shapes -> weights on a device |
 //! | [`decoder`] | THE forward pass, generic over the device |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
@@ -15,10 +17,12 @@ pub mod budget;
 pub mod config;
 pub mod decoder;
 pub mod families;
+pub mod hub;
 pub mod load;
 pub mod rope;
+mod torch;
 pub mod weights;
 
 pub use config::ModelSpec;
 pub use decoder::Decoder;
-pub use weights::{Checkpoint, LoadFormat};
+pub use weights::{Checkpoint, Files, LoadFormat};

@@ -1,10 +1,10 @@
-//! Checkpoint files: safetensors, one or several, mapped into memory and checked before use. Called
-//! by `decoder` while it loads; dropped when the device has its copy. It never knows what a tensor
-//! is for.
+//! Checkpoint files: safetensors or `pytorch_model.bin`, one or several, mapped into memory and
+//! checked before use. Called by `decoder` while it loads; dropped when the device has its copy. It
+//! never knows what a tensor is for.
 //!
 //! Nothing in a file is believed: header length, JSON, offsets and sizes are checked against the
-//! file's length (by the safetensors crate) when it is opened, dtype and shape when a tensor is
-//! asked for.
+//! file's length (by the safetensors crate and by [`super::torch`]) when it is opened, dtype and
+//! shape when a tensor is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -15,13 +15,14 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
+use super::torch;
 use crate::device::{DType, HostTensor};
 use crate::error::{Error, Result};
 use crate::invalid;
 
 /// Where weights come from.
 pub enum LoadFormat {
-    /// `auto`, `safetensors`.
+    /// `auto`, `safetensors`, `pt`.
     Files(Checkpoint),
     /// `dummy`: deterministic noise of the right shapes.
     Dummy,
@@ -38,24 +39,47 @@ struct Entry {
     file: usize,
     dtype: Dtype,
     shape: Vec<usize>,
+    /// False: the elements lie in another order (a saved transpose), `bytes` is empty.
+    contiguous: bool,
     bytes: Range<usize>,
+}
+
+/// Which files of a folder count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// safetensors if there are any, else PyTorch's.
+    Any,
+    Safetensors,
+    Torch,
 }
 
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
+const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
+const TORCH_SINGLE: &str = "pytorch_model.bin";
 
 impl Checkpoint {
     /// Open the files that `model.safetensors.index.json` names, else `model.safetensors`, else
-    /// every other `*.safetensors` beside it. `consolidated*` (a second copy in another layout) is
-    /// left out, subfolders such as `original/` are never looked at.
+    /// every other `*.safetensors` beside it, else `pytorch_model.bin` with or without an index.
+    /// `consolidated*` (a second copy in another layout) is left out, subfolders such as
+    /// `original/` are never looked at.
     ///
     /// # Errors
     /// NotFound: the folder or a file is not there. InvalidArgument: a file is truncated, its
-    /// header lies, or two files hold the same tensor. The message starts with the file's path.
+    /// header lies, its pickle asks for more than tensors, or two files hold the same tensor. The
+    /// message starts with the file's path.
     pub fn open(dir: &Path) -> Result<Checkpoint> {
+        Checkpoint::open_only(dir, Files::Any)
+    }
+
+    /// The same with files of one format only.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_only(dir: &Path, files: Files) -> Result<Checkpoint> {
         let mut checkpoint =
             Checkpoint { dir: dir.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
-        for path in files_of(dir)? {
+        for path in files_of(dir, files)? {
             checkpoint.add_file(path)?;
         }
         Ok(checkpoint)
@@ -66,28 +90,22 @@ impl Checkpoint {
         let file = File::open(&path).map_err(|e| io_error(&path, &e))?;
         let length = file.metadata().map_err(|e| io_error(&path, &e))?.len();
         if length < 8 {
-            return Err(invalid!("{shown}: {length} bytes are too few for a safetensors file."));
+            return Err(invalid!("{shown}: {length} bytes are too few for a checkpoint."));
         }
         // SAFETY: the map is read-only and private to this struct. A checkpoint that another
         // process shortens while we load would end the process; safetensors readers all share that
         // limit.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| io_error(&path, &e))?;
-        let parsed = SafeTensors::deserialize(&map).map_err(|e| {
-            invalid!("{shown}: not a whole safetensors file ({length} bytes): {e}.")
-        })?;
-        let start = map.as_ptr() as usize;
-        for (name, view) in parsed.iter() {
-            let offset = view.data().as_ptr() as usize - start;
-            let entry = Entry {
-                file: self.files.len(),
-                dtype: view.dtype(),
-                shape: view.shape().to_vec(),
-                bytes: offset..offset + view.data().len(),
-            };
-            if let Some(old) = self.tensors.insert(name.to_string(), entry) {
+        let entries = match path.extension().is_some_and(|e| e == "safetensors") {
+            true => safetensors_entries(&map, self.files.len()),
+            false => torch_entries(&map, self.files.len()),
+        };
+        for (name, entry) in entries.map_err(|e| e.context(&format!("{shown}: ")))? {
+            if let Some(old) = self.tensors.get(&name) {
                 let other = self.files.get(old.file).map_or(&path, |f| &f.0).display();
                 return Err(invalid!("{shown}: tensor '{name}' is also in {other}."));
             }
+            self.tensors.insert(name, entry);
         }
         self.files.push((path, map));
         Ok(())
@@ -124,6 +142,13 @@ impl Checkpoint {
                 entry.dtype
             ));
         };
+        if !entry.contiguous {
+            return Err(invalid!(
+                "{}: tensor '{name}' is stored transposed or with gaps: save it with \
+                 .contiguous().",
+                path.display()
+            ));
+        }
         let fits = match entry.shape[..] {
             [r, c] => r == rows && c == cols,
             [n] => cols == 1 && n == rows,
@@ -139,6 +164,27 @@ impl Checkpoint {
         }
         Ok(HostTensor { dtype, rows, cols, bytes: &map[entry.bytes.clone()] })
     }
+}
+
+fn safetensors_entries(map: &[u8], file: usize) -> Result<Vec<(String, Entry)>> {
+    let parsed = SafeTensors::deserialize(map)
+        .map_err(|e| invalid!("not a whole safetensors file ({} bytes): {e}.", map.len()))?;
+    let start = map.as_ptr() as usize;
+    let entry = |(name, view): (&str, safetensors::tensor::TensorView)| {
+        let offset = view.data().as_ptr() as usize - start;
+        let bytes = offset..offset + view.data().len();
+        let (dtype, shape) = (view.dtype(), view.shape().to_vec());
+        (name.to_string(), Entry { file, dtype, shape, contiguous: true, bytes })
+    };
+    Ok(parsed.iter().map(entry).collect())
+}
+
+fn torch_entries(map: &[u8], file: usize) -> Result<Vec<(String, Entry)>> {
+    let entry = |t: torch::Located| {
+        let torch::Located { name, dtype, shape, contiguous, bytes } = t;
+        (name, Entry { file, dtype, shape, contiguous, bytes })
+    };
+    Ok(torch::tensors(map)?.into_iter().map(entry).collect())
 }
 
 fn shape_text(rows: usize, cols: usize) -> String {
@@ -164,38 +210,50 @@ fn io_error(path: &Path, e: &std::io::Error) -> Error {
     }
 }
 
-fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
-    let index = dir.join(INDEX);
-    if index.exists() {
-        return indexed_files(dir, &index);
-    }
-    if dir.join(SINGLE).exists() {
-        return Ok(vec![dir.join(SINGLE)]);
-    }
-    let mut found = Vec::new();
-    let mut other_format = None;
-    for entry in std::fs::read_dir(dir).map_err(|e| io_error(dir, &e))? {
-        let path = entry.map_err(|e| io_error(dir, &e))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".safetensors") && !name.starts_with("consolidated") {
-            found.push(path);
-        } else if name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".gguf") {
-            other_format = Some(name);
+fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
+    let pairs = [(INDEX, SINGLE), (TORCH_INDEX, TORCH_SINGLE)];
+    let (mut found, mut other_format) = (Vec::new(), None);
+    for (n, (index, single)) in pairs.into_iter().enumerate() {
+        let wanted = if n == 0 { files != Files::Torch } else { files != Files::Safetensors };
+        if !wanted {
+            continue;
+        }
+        let index = dir.join(index);
+        if index.exists() {
+            return indexed_files(dir, &index);
+        }
+        if dir.join(single).exists() {
+            return Ok(vec![dir.join(single)]);
+        }
+        for entry in std::fs::read_dir(dir).map_err(|e| io_error(dir, &e))? {
+            let path = entry.map_err(|e| io_error(dir, &e))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if n == 0 && name.ends_with(".safetensors") && !name.starts_with("consolidated") {
+                found.push(path);
+            } else if [".bin", ".pt", ".pth", ".gguf"].iter().any(|end| name.ends_with(end)) {
+                other_format = Some(name);
+            }
+        }
+        if !found.is_empty() {
+            found.sort();
+            return Ok(found);
         }
     }
-    found.sort();
-    match (found.is_empty(), other_format) {
-        (false, _) => Ok(found),
-        (true, Some(name)) => Err(Error::Unsupported(format!(
-            "{}: no safetensors file, only '{name}'; convert the checkpoint to safetensors.",
+    match other_format {
+        Some(name) => Err(Error::Unsupported(format!(
+            "{}: no safetensors file and no {TORCH_SINGLE}, only '{name}'; convert the checkpoint \
+             to safetensors.",
             dir.display()
         ))),
-        (true, None) => Err(Error::NotFound(format!("{}: no {SINGLE} or {INDEX}.", dir.display()))),
+        None => Err(Error::NotFound(format!(
+            "{}: no {SINGLE} or {INDEX}, no {TORCH_SINGLE} or {TORCH_INDEX}.",
+            dir.display()
+        ))),
     }
 }
 
 /// The distinct files of an index, which must be plain names in the same folder.
-fn indexed_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn indexed_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     let shown = index.display();
     let text = std::fs::read(index).map_err(|e| io_error(index, &e))?;
     let json: Value =

@@ -1,7 +1,7 @@
 //! From a model's folder to a `tokenizers` tokenizer: `tokenizer.json`, or `vocab.json` and
-//! `merges.txt` (GPT-2's byte-level BPE, also OPT's), with what `tokenizer_config.json` and
-//! `special_tokens_map.json` say of special tokens. It does what transformers does at load. Called
-//! by [`super::Tokenizer`] only.
+//! `merges.txt` (GPT-2's byte-level BPE, also OPT's), or sentencepiece's `tokenizer.model`, with
+//! what `tokenizer_config.json` and `special_tokens_map.json` say of special tokens. It does what
+//! transformers does at load. Called by [`super::Tokenizer`] only.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use serde_json::{json, Map, Value};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer as Inner};
 
+use super::sentencepiece::{self, Rules};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::invalid;
@@ -38,8 +39,11 @@ pub(super) fn load(dir: &Path) -> Result<Loaded> {
     }
     set_class(dir, &mut config)?;
     let whole = dir.join("tokenizer.json");
+    let pieces = dir.join("tokenizer.model");
     let mut inner = if whole.is_file() {
         parsed(&whole, &read(&whole)?)?
+    } else if pieces.is_file() && !dir.join("vocab.json").is_file() {
+        sentencepiece(dir, &pieces, &mut config)?
     } else {
         byte_level_bpe(dir, &mut config)?
     };
@@ -147,19 +151,35 @@ fn set_defaults(class: &str, config: &mut Map<String, Value>) {
     }
 }
 
+/// Gemma's or, for all others, Llama's tokenizer from a sentencepiece model; `config` gets the
+/// class, its default special tokens and what `added_tokens.json` holds.
+fn sentencepiece(dir: &Path, path: &Path, config: &mut Map<String, Value>) -> Result<Inner> {
+    let gemma = class(config).trim_end_matches("Fast") == "GemmaTokenizer";
+    let name = if gemma { "GemmaTokenizer" } else { "LlamaTokenizer" };
+    config.insert("tokenizer_class".into(), name.into());
+    set_defaults(name, config);
+    let mut listed = Map::new();
+    for (token, id) in object(dir, "added_tokens.json")? {
+        let special = ROLES.iter().any(|key| role(config, key).as_ref() == Some(&token));
+        listed.insert(id.to_string(), json!({"content": token, "special": special}));
+    }
+    config.entry("added_tokens_decoder").or_insert(Value::Object(listed));
+    let rules = Rules {
+        gemma,
+        legacy: flag(config, "legacy", true),
+        prefix_space: flag(config, "add_prefix_space", true),
+    };
+    sentencepiece::read(&read(path)?, &rules).map_err(|e| broken(path, &e))
+}
+
 /// GPT-2's tokenizer from its two files; `config` gets its default special tokens.
 fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> {
     let vocab_path = dir.join("vocab.json");
     let merges_path = dir.join("merges.txt");
     if !vocab_path.is_file() || !merges_path.is_file() {
-        let sentencepiece = dir.join("tokenizer.model").is_file();
-        let hint = if sentencepiece {
-            "; tokenizer.model alone is not read: save the fast tokenizer with transformers"
-        } else {
-            ""
-        };
         return Err(Error::NotFound(format!(
-            "no tokenizer in {}: expected tokenizer.json, or vocab.json and merges.txt{hint}",
+            "no tokenizer in {}: expected tokenizer.json, vocab.json and merges.txt, or \
+             tokenizer.model",
             dir.display()
         )));
     }

@@ -5,6 +5,7 @@
 mod detokenize;
 mod limits;
 mod load;
+mod sentencepiece;
 mod stop;
 mod tokenizer;
 

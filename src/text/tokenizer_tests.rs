@@ -166,10 +166,13 @@ fn broken_folders_say_which_file() {
     let (error, message) = text(&[]);
     assert_eq!(
         message,
-        "no tokenizer in DIR: expected tokenizer.json, or vocab.json and merges.txt"
+        "no tokenizer in DIR: expected tokenizer.json, vocab.json and merges.txt, or \
+         tokenizer.model"
     );
     assert!(matches!(error, Error::NotFound(_)));
-    assert!(text(&[("tokenizer.model", "x")]).1.contains("tokenizer.model alone is not read"));
+    assert!(text(&[("tokenizer.model", "x")])
+        .1
+        .contains("tokenizer.model is not a tokenizer file"));
     assert!(text(&[("vocab.json", "{}")]).1.starts_with("no tokenizer in DIR"));
     for (name, content) in [
         ("tokenizer.json", ""),

@@ -156,3 +156,20 @@ fn a_key_stands_in_one_table() {
         assert!(serde_json::from_str::<Value>(default).is_ok(), "{name}: {default}");
     }
 }
+
+#[test]
+fn the_hub_keys() {
+    let token = |text: &str| args(text).hf_token;
+    assert_eq!(token("{}"), Token::Environment);
+    assert_eq!(token(r#"{"hf_token": true}"#), Token::Environment);
+    assert_eq!(token(r#"{"hf_token": false}"#), Token::None);
+    assert_eq!(token(r#"{"hf_token": "hf_x"}"#), Token::Given("hf_x".into()));
+    assert!(!format!("{:?}", args(r#"{"hf_token": "hf_x"}"#)).contains("hf_x"));
+    assert!(refusal(r#"{"hf_token": 3}"#).contains("hf_token"));
+    let ignore = |text: &str| args(text).ignore_patterns;
+    assert_eq!(ignore("{}"), ["original/**/*"]);
+    assert_eq!(ignore(r#"{"ignore_patterns": "*.bin"}"#), ["*.bin"]);
+    assert_eq!(ignore(r#"{"ignore_patterns": ["a", "b"]}"#), ["a", "b"]);
+    assert!(refusal(r#"{"ignore_patterns": [1]}"#).contains("ignore_patterns"));
+    assert_eq!(args(r#"{"load_format": "pt"}"#).load_format, LoadFormat::Torch);
+}

@@ -1,0 +1,260 @@
+//! `model: "org/name"`: the files of a model on a Hugging Face hub, in the cache that the Python
+//! tools share. `engine` calls it where no local folder has that name, and gets a folder. It never
+//! knows what is in a file.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `hub` | the rules: settings, which files a model needs, cache or network |
+//! | [`remote`] | HTTP: what the hub says of a revision or a file, and its bytes |
+//! | [`store`] | the cache folder: blobs, snapshots, refs, locks, hashes |
+//!
+//! Facts: the documented environment variables and cache layout of `huggingface_hub`.
+
+mod remote;
+mod store;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::weights::{self, Files};
+use crate::error::{Error, Result};
+use remote::{Failure, Remote};
+use store::Store;
+
+const ENDPOINT: &str = "https://huggingface.co";
+/// Everything but weights that a text model needs.
+const SMALL_FILES: [&str; 9] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+
+/// The key `hf_token`.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Token {
+    /// HF_TOKEN, HUGGING_FACE_HUB_TOKEN, or the file that `hf auth login` writes.
+    Environment,
+    /// `false`: none, even if the environment has one.
+    None,
+    Given(String),
+}
+
+/// Never the token itself: arguments are logged.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Token::Environment => "Environment",
+            Token::None => "None",
+            Token::Given(_) => "Given(***)",
+        })
+    }
+}
+
+/// Where models come from and go to.
+pub struct Hub {
+    endpoint: String,
+    cache: PathBuf,
+    token: Option<String>,
+    offline: bool,
+    /// Pause before a broken download goes on, times the number of failures in a row.
+    retry_ms: u64,
+}
+
+/// What is asked for.
+pub struct Wanted<'a> {
+    /// `org/name` or `name`.
+    pub repo: &'a str,
+    /// Branch, tag, `refs/pr/1` or commit; None = `main`.
+    pub revision: Option<&'a str>,
+    /// Shell patterns of files that are left out.
+    pub ignore: &'a [String],
+    /// None: no weights.
+    pub weights: Option<Files>,
+}
+
+/// Could this be the name of a model on a hub? One or two parts of letters, digits, `-`, `_`, `.`.
+pub fn is_repo(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let good = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && !part.contains("..")
+            && part.chars().all(plain)
+    };
+    name.len() <= 96 && name.split('/').count() <= 2 && name.split('/').all(good)
+}
+
+impl Hub {
+    /// Settings from model.json, then from the environment (`var`, e.g. `std::env::var`).
+    pub fn new(
+        download_dir: Option<&Path>,
+        token: &Token,
+        var: impl Fn(&str) -> Option<String>,
+    ) -> Hub {
+        let var = |name: &str| var(name).filter(|value| !value.trim().is_empty());
+        let home = var("HOME").map(PathBuf::from).unwrap_or_else(|| "/root".into());
+        let folder = |name: &str| var(name).map(|path| expanded(&path, &home));
+        let hf_home = folder("HF_HOME").unwrap_or_else(|| {
+            folder("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache")).join("huggingface")
+        });
+        let cache = download_dir.map(Path::to_path_buf);
+        let cache = cache.or_else(|| folder("HF_HUB_CACHE"));
+        let cache = cache.or_else(|| folder("HUGGINGFACE_HUB_CACHE"));
+        let file = folder("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
+        let token = match token {
+            Token::None => None,
+            Token::Given(token) => Some(token.clone()),
+            Token::Environment => var("HF_TOKEN")
+                .or_else(|| var("HUGGING_FACE_HUB_TOKEN"))
+                .or_else(|| std::fs::read_to_string(file).ok()),
+        };
+        let yes = |value: String| {
+            matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
+        };
+        let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
+        Hub {
+            endpoint: endpoint.trim_end_matches('/').into(),
+            cache: cache.unwrap_or_else(|| hf_home.join("hub")),
+            token: token.map(|t| t.trim().to_string()).filter(|t| !t.is_empty()),
+            offline: var("HF_HUB_OFFLINE").or_else(|| var("TRANSFORMERS_OFFLINE")).is_some_and(yes),
+            retry_ms: 1000,
+        }
+    }
+
+    /// The folder with all that is wanted of a model, downloaded where the cache lacks it. If the
+    /// hub cannot be reached, what the cache has of this revision, with a warning.
+    ///
+    /// # Errors
+    /// One line that says what to do. NotFound: no such model, revision or file, or not in the
+    /// cache while offline. InvalidArgument: no access, or no place to write. Unavailable: the hub
+    /// does not answer, or sends something else than it promised.
+    pub fn snapshot(&self, wanted: &Wanted) -> Result<PathBuf> {
+        let revision = wanted.revision.unwrap_or("main");
+        let store = Store::new(&self.cache, wanted.repo, revision)?;
+        if self.offline {
+            return store.cached().ok_or_else(|| {
+                Error::NotFound(format!(
+                    "model '{}' (revision '{revision}') is not in the cache {}, and HF_HUB_OFFLINE \
+                     is set: unset it, or give a local folder.",
+                    wanted.repo,
+                    self.cache.display()
+                ))
+            });
+        }
+        let remote = Remote::new(&self.endpoint, self.token.as_deref(), wanted.repo, self.retry_ms);
+        match remote.listing(revision) {
+            Ok(listing) => self.download(wanted, &remote, &store, &listing),
+            Err(Failure::Unreachable(error)) => match store.cached() {
+                Some(folder) => {
+                    tracing::warn!("{error} Serving what the cache has: {}", folder.display());
+                    Ok(folder)
+                }
+                None => Err(error),
+            },
+            Err(Failure::Refused(error)) => Err(error),
+        }
+    }
+
+    fn download(
+        &self,
+        wanted: &Wanted,
+        remote: &Remote,
+        store: &Store,
+        listing: &remote::Listing,
+    ) -> Result<PathBuf> {
+        let names: Vec<&str> = listing
+            .files
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !wanted.ignore.iter().any(|pattern| matches(pattern, name)))
+            .collect();
+        let folder = store.snapshot(&listing.commit);
+        let fetch = |name: &str| store.fetch(remote, &listing.commit, name);
+        for name in SMALL_FILES.iter().filter(|name| names.contains(name)) {
+            fetch(name)?;
+        }
+        if let Some(files) = wanted.weights {
+            for name in weight_files(&names, files) {
+                fetch(name)?;
+                if name.ends_with(".index.json") {
+                    for shard in weights::indexed_files(&folder, &folder.join(name))? {
+                        fetch(&shard.file_name().unwrap_or_default().to_string_lossy())?;
+                    }
+                }
+            }
+        }
+        store.write_ref(&listing.commit)?;
+        if !folder.is_dir() {
+            return Err(Error::NotFound(format!(
+                "model '{}' on {} holds no file of a language model.",
+                wanted.repo, self.endpoint
+            )));
+        }
+        Ok(folder)
+    }
+}
+
+fn expanded(path: &str, home: &Path) -> PathBuf {
+    match path.strip_prefix("~/") {
+        Some(rest) => home.join(rest),
+        None => PathBuf::from(path),
+    }
+}
+
+/// In the order in which a checkpoint's reader prefers them; an index stands for its shards.
+fn weight_files<'a>(names: &[&'a str], files: Files) -> Vec<&'a str> {
+    let of = |wanted: &str| names.iter().copied().filter(|&n| n == wanted).collect::<Vec<_>>();
+    let mut kinds = Vec::new();
+    if files != Files::Torch {
+        kinds.push(of("model.safetensors.index.json"));
+        kinds.push(of("model.safetensors"));
+        let other = |n: &&str| n.ends_with(".safetensors") && !n.starts_with("consolidated");
+        let plain = |n: &&str| !n.contains('/') && other(n);
+        kinds.push(names.iter().copied().filter(plain).collect());
+    }
+    if files != Files::Safetensors {
+        kinds.push(of("pytorch_model.bin.index.json"));
+        kinds.push(of("pytorch_model.bin"));
+    }
+    kinds.into_iter().find(|kind| !kind.is_empty()).unwrap_or_default()
+}
+
+/// Shell patterns with `*` (any text, also `/`) and `?`.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), name.chars().collect());
+    let (mut p, mut n) = (0, 0);
+    // The last star, and the first character of the name that it does not stand for.
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(&c) = name.get(n) {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(&x) if x == '?' || x == c => {
+                p += 1;
+                n += 1;
+            }
+            _ => match &mut star {
+                Some((at, from)) => {
+                    *from += 1;
+                    (p, n) = (*at + 1, *from);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.iter().skip(p).all(|&c| c == '*')
+}
+
+#[cfg(test)]
+mod stand_in;
+#[cfg(test)]
+mod tests;

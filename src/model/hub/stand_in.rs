@@ -1,0 +1,156 @@
+//! A hub on loopback for tests: one model with one commit, and whatever misbehaviour a test asks
+//! for. Speaks just enough HTTP/1.1.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use ring::digest::{digest, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+
+pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+#[derive(Default)]
+pub struct World {
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Answer every request with this status.
+    pub status: Option<u16>,
+    /// Answer requests for files, not for the listing, with this status.
+    pub file_status: Option<u16>,
+    /// The next answers to GET of a file end after so many bytes of body.
+    pub cuts: Vec<usize>,
+    /// Sent in place of the first byte of each file.
+    pub damage: Option<u8>,
+    pub etag: Option<String>,
+    /// `METHOD path [range] [authorization]` of all requests.
+    pub log: Vec<String>,
+}
+
+pub struct StandIn {
+    pub endpoint: String,
+    world: Arc<Mutex<World>>,
+}
+
+impl StandIn {
+    pub fn new(files: &[(&str, &[u8])]) -> StandIn {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let files = files.iter().map(|(name, data)| (name.to_string(), data.to_vec()));
+        let world = World { files: files.collect(), ..World::default() };
+        let world = Arc::new(Mutex::new(world));
+        let shared = world.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = answer(stream, &shared);
+            }
+        });
+        StandIn { endpoint, world }
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    /// Requests since the last call.
+    pub fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.world().log)
+    }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// As the hub: SHA-256 for weights, git's hash for the rest.
+pub fn etag(name: &str, data: &[u8]) -> String {
+    if name.ends_with(".safetensors") || name.ends_with(".bin") {
+        return hex(digest(&SHA256, data).as_ref());
+    }
+    let git = [format!("blob {}\0", data.len()).as_bytes(), data].concat();
+    hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, &git).as_ref())
+}
+
+fn answer(stream: TcpStream, world: &Mutex<World>) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    let mut words = first.split(' ');
+    let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or("").to_string());
+    let (mut from, mut entry) = (None, format!("{method} {path}"));
+    for line in lines {
+        let line = line?;
+        let Some((key, value)) = line.split_once(": ") else { break };
+        if key.eq_ignore_ascii_case("range") || key.eq_ignore_ascii_case("authorization") {
+            entry += &format!(" {value}");
+        }
+        if let Some(range) = value.strip_prefix("bytes=") {
+            from = range.trim_end_matches('-').parse::<usize>().ok();
+        }
+    }
+    let mut world = world.lock().unwrap();
+    world.log.push(entry);
+    let mut stream = stream;
+    let mut send = |status: u16, headers: &str, body: &[u8]| {
+        let head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body)
+    };
+    let refuse = "Content-Length: 0\r\n";
+    if let Some(status) = world.status {
+        return send(status, refuse, b"");
+    }
+    if path.starts_with("/api/models/") {
+        let names: Vec<String> =
+            world.files.keys().map(|name| format!(r#"{{"rfilename":"{name}"}}"#)).collect();
+        let body = format!(r#"{{"sha":"{COMMIT}","siblings":[{}]}}"#, names.join(","));
+        return send(200, &format!("Content-Length: {}\r\n", body.len()), body.as_bytes());
+    }
+    let name = path.rsplit('/').next().unwrap_or("").to_string();
+    let Some(data) = world.files.get(&name).cloned() else { return send(404, refuse, b"") };
+    if let Some(status) = world.file_status {
+        return send(status, refuse, b"");
+    }
+    let etag = world.etag.clone().unwrap_or_else(|| etag(&name, &data));
+    let mut sent = data.clone();
+    if let (Some(first), Some(byte)) = (sent.first_mut(), world.damage) {
+        *first = byte;
+    }
+    let start = from.unwrap_or(0).min(sent.len());
+    let body = &sent[start..];
+    let mut headers = format!(
+        "ETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    if method == "HEAD" {
+        return send(200, &headers, b"");
+    }
+    let cut = if world.cuts.is_empty() { body.len() } else { world.cuts.remove(0).min(body.len()) };
+    if from.is_some() {
+        headers += &format!("Content-Range: bytes {start}-{}/{}\r\n", sent.len() - 1, sent.len());
+    }
+    send(if from.is_some() { 206 } else { 200 }, &headers, &body[..cut])
+}
+
+/// A folder that is gone when the test ends.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new() -> Folder {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("hub-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let folder = Folder(std::env::temp_dir().join(name));
+        std::fs::create_dir_all(&folder.0).unwrap();
+        folder
+    }
+
+    pub fn path(&self, inside: &str) -> PathBuf {
+        Path::new(&self.0).join(inside)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,208 @@
+//! The cache of one model, as the Python tools lay it out: `blobs/<etag>` hold bytes,
+//! `snapshots/<commit>/<file>` are links to them, `refs/<revision>` holds a commit, and
+//! `.locks/<model>/<etag>.lock` beside the models keeps two processes from writing one blob. It
+//! asks `remote` for what is missing. A blob gets its name only after size and hash are right.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+
+use super::remote::{Facts, Remote};
+use crate::error::{Error, Result};
+use crate::invalid;
+
+pub(super) struct Store {
+    cache: PathBuf,
+    /// `models--org--name`
+    name: String,
+    revision: String,
+}
+
+impl Store {
+    /// # Errors
+    /// InvalidArgument: a revision that would leave the cache.
+    pub fn new(cache: &Path, repo: &str, revision: &str) -> Result<Store> {
+        let good = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
+        if revision.len() > 256 || !revision.split('/').all(good) {
+            return Err(invalid!(
+                "revision '{revision}' in model.json is no branch, tag or commit."
+            ));
+        }
+        let name = format!("models--{}", repo.replace('/', "--"));
+        Ok(Store { cache: cache.to_path_buf(), name, revision: revision.to_string() })
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.cache.join(&self.name)
+    }
+
+    pub fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder().join("snapshots").join(commit)
+    }
+
+    /// What is here of the revision: a commit, or a name that stood for one when it was loaded.
+    pub fn cached(&self) -> Option<PathBuf> {
+        let named = std::fs::read_to_string(self.folder().join("refs").join(&self.revision));
+        let commit = named.map_or_else(|_| self.revision.clone(), |text| text.trim().to_string());
+        let plain = !commit.is_empty() && commit.chars().all(|c| c.is_ascii_alphanumeric());
+        Some(self.snapshot(&commit)).filter(|folder| plain && folder.is_dir())
+    }
+
+    /// Remember which commit the revision stands for.
+    pub fn write_ref(&self, commit: &str) -> Result<()> {
+        if self.revision == commit {
+            return Ok(());
+        }
+        let path = self.folder().join("refs").join(&self.revision);
+        if std::fs::read_to_string(&path).is_ok_and(|old| old == commit) {
+            return Ok(());
+        }
+        self.make_parent(&path)?;
+        let new = path.with_extension(format!("{}.new", std::process::id()));
+        let written = std::fs::write(&new, commit).and_then(|()| std::fs::rename(&new, &path));
+        written.map_err(|e| self.write_error("refs", &e))
+    }
+
+    /// See that a file of a commit is in the snapshot.
+    pub fn fetch(&self, remote: &Remote, commit: &str, file: &str) -> Result<()> {
+        let link = self.snapshot(commit).join(file);
+        if link.exists() {
+            return Ok(());
+        }
+        let facts = remote.facts(commit, file)?;
+        let blob = self.folder().join("blobs").join(&facts.etag);
+        if !blob.exists() {
+            let lock = self.lock(&facts.etag, file)?;
+            // The process that held the lock may have brought it.
+            if !blob.exists() {
+                self.download(remote, commit, file, &facts, &blob)?;
+            }
+            drop(lock);
+        }
+        self.make_parent(&link)?;
+        let target = Path::new("../../blobs").join(&facts.etag);
+        // A link that leads nowhere (a blob was deleted) gives way.
+        let _ = std::fs::remove_file(&link);
+        match std::os::unix::fs::symlink(target, &link) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(self.write_error(file, &e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn download(
+        &self,
+        remote: &Remote,
+        commit: &str,
+        file: &str,
+        facts: &Facts,
+        blob: &Path,
+    ) -> Result<()> {
+        self.make_parent(blob)?;
+        let part = blob.with_file_name(format!("{}.incomplete", facts.etag));
+        let write_error = |e: &std::io::Error| self.write_error(file, e);
+        match facts.bytes {
+            Some(bytes) => tracing::info!("downloading {file}: {} MB", bytes / 1_000_000),
+            None => tracing::info!("downloading {file}"),
+        }
+        loop {
+            let opened = OpenOptions::new().create(true).append(true).open(&part);
+            let mut writer = opened.map_err(|e| write_error(&e))?;
+            let resumed = remote.bytes(commit, file, facts.bytes, &mut writer, &write_error)?;
+            writer.sync_all().map_err(|e| write_error(&e))?;
+            let found = match kind_of(&facts.etag) {
+                Some(kind) => hash(&part, kind).map_err(|e| write_error(&e))?,
+                None => break,
+            };
+            if found == facts.etag.to_ascii_lowercase() {
+                break;
+            }
+            std::fs::remove_file(&part).map_err(|e| write_error(&e))?;
+            // What an earlier attempt left may be to blame: once more from the start.
+            if !resumed {
+                return Err(Error::Unavailable(format!(
+                    "'{file}' arrived damaged: its hash is {found}, expected {}; load the model \
+                     again, and check proxies and HF_ENDPOINT if it stays so.",
+                    facts.etag
+                )));
+            }
+        }
+        std::fs::rename(&part, blob).map_err(|e| write_error(&e))
+    }
+
+    /// Held while the file lives. The Python tools lock the same file in the same way (flock).
+    fn lock(&self, etag: &str, file: &str) -> Result<File> {
+        let path = self.cache.join(".locks").join(&self.name).join(format!("{etag}.lock"));
+        self.make_parent(&path)?;
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = opened.map_err(|e| self.write_error(file, &e))?;
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) => {
+                tracing::info!("{file}: another process is downloading it, waiting for that");
+                lock.lock().map_err(|e| self.write_error(file, &e))?;
+            }
+            Err(TryLockError::Error(e)) => return Err(self.write_error(file, &e)),
+        }
+        Ok(lock)
+    }
+
+    fn make_parent(&self, path: &Path) -> Result<()> {
+        let parent = path.parent().unwrap_or(path);
+        std::fs::create_dir_all(parent).map_err(|e| self.write_error("a folder", &e))
+    }
+
+    fn write_error(&self, file: &str, e: &std::io::Error) -> Error {
+        let cache = self.cache.display();
+        let other = "set HF_HOME, HF_HUB_CACHE or 'download_dir' to a folder";
+        match e.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => invalid!(
+                "{file}: no space left for the cache {cache}: free some, or {other} on a larger \
+                 disk."
+            ),
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                invalid!("{file}: the cache {cache} cannot be written ({e}): {other} that can.")
+            }
+            _ => invalid!("{file}: the cache {cache} cannot be written: {e}."),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Sha256,
+    /// SHA-1 of `blob <length>\0` and the bytes.
+    Git,
+}
+
+/// Which hash an ETag is, by its form.
+fn kind_of(etag: &str) -> Option<Kind> {
+    let hex = etag.bytes().all(|b| b.is_ascii_hexdigit());
+    match etag.len() {
+        64 if hex => Some(Kind::Sha256),
+        40 if hex => Some(Kind::Git),
+        _ => None,
+    }
+}
+
+fn hash(path: &Path, kind: Kind) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut context = match kind {
+        Kind::Sha256 => Context::new(&SHA256),
+        Kind::Git => {
+            let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+            context.update(format!("blob {}\0", file.metadata()?.len()).as_bytes());
+            context
+        }
+    };
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        let count = file.read(&mut chunk)?;
+        if count == 0 {
+            let digest = context.finish();
+            return Ok(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        context.update(&chunk[..count]);
+    }
+}
