@@ -91,9 +91,14 @@ fn refusals_name_the_key() {
         assert!(text.contains(want) && !text.contains('\n'), "{text}");
     }
     assert!(refused(with("architectures", json!(["X"]))).contains("GPT2LMHeadModel"));
-    let mut qwen = with("use_sliding_window", json!(true));
-    qwen["architectures"] = json!(["Qwen2ForCausalLM"]);
-    assert!(refused(qwen).contains("'use_sliding_window'"));
+    let mut phi = with("qk_layernorm", json!(true));
+    phi["architectures"] = json!(["PhiForCausalLM"]);
+    assert!(refused(phi).contains("'qk_layernorm'"));
+    let mut gemma = with("layer_types", json!(["full_attention", "linear_attention"]));
+    gemma["architectures"] = json!(["Gemma3ForCausalLM"]);
+    assert!(refused(gemma.clone()).contains("linear_attention"));
+    gemma["layer_types"] = json!(["full_attention"]);
+    assert!(refused(gemma).contains("1 entries for 2 layers"));
 }
 
 #[test]
