@@ -1,12 +1,16 @@
 //! Triton's C interface, from our own headers to Rust: bindgen makes two tables of function
 //! pointers that `src/triton/sys.rs` fills from the running server. Nothing of the server is
-//! linked.
+//! linked. And with the feature `cuda` the kernels: `build/kernels.rs`.
+
+#[path = "build/kernels.rs"]
+mod kernels;
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build/kernels.rs");
     println!("cargo:rerun-if-changed=triton_headers");
     println!("cargo:rerun-if-env-changed=LIBCLANG_PATH");
     find_libclang();
@@ -19,6 +23,12 @@ fn main() {
         .allowlist_recursively(false)
         .raw_line("use super::required::*;");
     write(newer, &out.join("triton_newer.rs"));
+    if env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        if let Err(error) = kernels::build() {
+            eprintln!("{error}");
+            std::process::exit(1);
+        }
+    }
 }
 
 fn bindings(header: &str, table: &str) -> bindgen::Builder {

@@ -16,6 +16,11 @@ use triton_vllm::error::Result;
 use triton_vllm::sampling::{Limits, SamplingParams};
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
+/// `TRITON_VLLM_TEST_DEVICE=auto` runs these tests on a GPU where there is one.
+fn device() -> String {
+    std::env::var("TRITON_VLLM_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_string())
+}
+
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Counts what the engine says of itself.
@@ -72,7 +77,8 @@ struct Served {
 fn serve(model: &str, extra: Value) -> Served {
     let mut args = json!({
         "model": format!("{GOLDENS}/models/{model}"),
-        "dtype": "float32", "max_model_len": 256, "max_num_seqs": 64, "device": "cpu",
+        "dtype": "float32", "max_model_len": 256, "max_num_seqs": 64, "device": device(),
+        "gpu_memory_utilization": 0.05,
     });
     for (key, value) in extra.as_object().expect("an object") {
         args[key] = value.clone();

@@ -23,6 +23,8 @@
 //! tokens.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod slots;
 pub mod trace;
 

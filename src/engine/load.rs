@@ -15,10 +15,12 @@ use super::outbox::{Outboxes, Shared};
 use super::request::GenerateRequest;
 use super::step::{Core, Runner};
 use super::{Engine, EngineArgs, EngineFacts, EngineOptions};
+#[cfg(feature = "cuda")]
+use crate::device::cuda::Cuda;
 use crate::device::{cpu::Cpu, DType, Device, DeviceInfo, Limits};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
-use crate::model::budget::{self, PoolOptions};
+use crate::model::budget::{self, PoolOptions, PoolSize};
 use crate::model::config::SpecOptions;
 use crate::model::{Checkpoint, Decoder, LoadFormat, ModelSpec};
 use crate::plan::{Late, StepPlan, StepResult};
@@ -35,9 +37,15 @@ pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
         None => dir.clone(),
     };
     let tokenizer = Arc::new(Tokenizer::load(&tokenizer_dir)?);
-    choose_device(&args, &options);
-    let device = Cpu::new(threads())?;
-    start(device, &dir, tokenizer, args, options)
+    let model = read_model(&dir, &args)?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = choose_gpu(&args, &options)? {
+        let device = Cuda::open(gpu, model.0.dtype)?;
+        return start(device, gpu_pool, model, tokenizer, args, options);
+    }
+    #[cfg(not(feature = "cuda"))]
+    warn_of_gpu(&args, &options);
+    start(Cpu::new(threads())?, cpu_pool, model, tokenizer, args, options)
 }
 
 /// A relative path is tried against the version directory first, then as it stands.
@@ -57,12 +65,67 @@ fn resolve(name: &str, version_dir: &Path, key: &str) -> Result<PathBuf> {
     )))
 }
 
-/// The CPU engine is the only one so far; say so where a GPU would have been expected.
-fn choose_device(args: &EngineArgs, options: &EngineOptions) {
-    let gpu = options.gpu.is_some() || Path::new("/dev/nvidiactl").exists();
-    if gpu && args.device != DeviceArg::Cpu {
-        tracing::warn!("this version has no GPU engine: the model is served by the CPU");
+/// What the driver makes when it is loaded.
+const DRIVER: &str = "/dev/nvidiactl";
+
+/// The GPU that serves: the instance group's, else the first visible one (configurations copied
+/// from the incumbent say KIND_CPU or KIND_MODEL, and it used the GPU there too). None: no NVIDIA
+/// device exists, or model.json says `"device": "cpu"`.
+///
+/// # Errors
+/// A GPU that is there but cannot be used fails the load: the CPU would serve at a hundredth of the
+/// speed.
+#[cfg(feature = "cuda")]
+fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<Option<usize>> {
+    if args.device == DeviceArg::Cpu {
+        return Ok(None);
     }
+    if Cuda::count()? > 0 {
+        return Ok(Some(options.gpu.map_or(0, |gpu| gpu as usize)));
+    }
+    let hidden =
+        std::env::var_os("CUDA_VISIBLE_DEVICES").is_some_and(|v| v.is_empty() || v == "-1");
+    if hidden || !Path::new(DRIVER).exists() {
+        return Ok(None);
+    }
+    Err(Error::Unavailable(format!(
+        "{DRIVER} exists, but no NVIDIA GPU can be used: libcuda.so.1 is missing or shows none. \
+         Start the container with --gpus, or serve by the CPU with \"device\": \"cpu\" in \
+         model.json."
+    )))
+}
+
+/// This build has no GPU engine: say so where a GPU would have been expected.
+#[cfg(not(feature = "cuda"))]
+fn warn_of_gpu(args: &EngineArgs, options: &EngineOptions) {
+    let gpu = options.gpu.is_some() || Path::new(DRIVER).exists();
+    if gpu && args.device != DeviceArg::Cpu {
+        tracing::warn!("built without the feature cuda: the model is served by the CPU");
+    }
+}
+
+/// How a device's page pool is sized.
+type SizePool = fn(&DeviceInfo, &ModelSpec, &PoolOptions, &Limits) -> Result<PoolSize>;
+
+fn cpu_pool(
+    info: &DeviceInfo,
+    _: &ModelSpec,
+    options: &PoolOptions,
+    limits: &Limits,
+) -> Result<PoolSize> {
+    budget::cpu_pool(info, options, limits)
+}
+
+#[cfg(feature = "cuda")]
+fn gpu_pool(
+    info: &DeviceInfo,
+    spec: &ModelSpec,
+    options: &PoolOptions,
+    limits: &Limits,
+) -> Result<PoolSize> {
+    let (mut held, _) = budget::footprint(spec, limits, spec.dtype)?;
+    held.tensors += Cuda::extra_bytes(limits, 2 * spec.ffn);
+    budget::gpu_pool(info, &held, options, limits)
 }
 
 fn threads() -> usize {
@@ -93,15 +156,15 @@ impl<D: Device> Runner for Net<D> {
 
 fn start<D: Device>(
     mut device: D,
-    dir: &Path,
+    pool: SizePool,
+    (spec, format): (ModelSpec, LoadFormat),
     tokenizer: Arc<Tokenizer>,
     args: EngineArgs,
     options: EngineOptions,
 ) -> Result<Engine> {
     let info = device.info();
-    let (spec, format) = read_model(dir, &args)?;
-    let batch = batch_sizes(&args, &spec)?;
-    let limits = limits_of(&spec, &args, &info, batch)?;
+    let batch = batch_sizes(&args, &spec, &info)?;
+    let limits = limits_of(&spec, &args, &info, pool, batch)?;
     let decoder = Decoder::load(&spec, &format, &mut device, &limits)?;
     drop(format);
     let scheduler = Scheduler::new(SchedulerConfig {
@@ -151,12 +214,18 @@ fn read_model(dir: &Path, args: &EngineArgs) -> Result<(ModelSpec, LoadFormat)> 
     Ok((ModelSpec::read(dir, &options)?, format))
 }
 
-/// `max_num_seqs` and `max_num_batched_tokens`, by the incumbent's rules for devices under 70 GiB.
-fn batch_sizes(args: &EngineArgs, spec: &ModelSpec) -> Result<(usize, usize)> {
+/// `max_num_seqs` and `max_num_batched_tokens`, by the incumbent's rules: more on GPUs of
+/// 70 GiB and up, but for the A100.
+fn batch_sizes(args: &EngineArgs, spec: &ModelSpec, info: &DeviceInfo) -> Result<(usize, usize)> {
+    const LARGE_BYTES: u64 = 70 << 30;
+    let name = info.name.to_lowercase();
+    let large =
+        info.total_bytes >= LARGE_BYTES && !name.contains("a100") && !name.starts_with("cpu");
+    let (usual_seqs, usual_tokens) = if large { (1024, 8192) } else { (256, 2048) };
     let double = if args.throughput_mode { 2 } else { 1 };
     let length = spec.max_model_len;
-    let mut seqs = args.max_num_seqs.map_or(256 * double, |n| n as usize);
-    let mut tokens = args.max_num_batched_tokens.map_or(2048 * double, |n| n as usize);
+    let mut seqs = args.max_num_seqs.map_or(usual_seqs * double, |n| n as usize);
+    let mut tokens = args.max_num_batched_tokens.map_or(usual_tokens * double, |n| n as usize);
     if args.max_num_batched_tokens.is_none() {
         if !args.enable_chunked_prefill {
             tokens = tokens.max(length);
@@ -182,6 +251,7 @@ fn limits_of(
     spec: &ModelSpec,
     args: &EngineArgs,
     info: &DeviceInfo,
+    size_pool: SizePool,
     (slots, step_tokens): (usize, usize),
 ) -> Result<Limits> {
     let page_size = args.block_size as usize;
@@ -199,7 +269,7 @@ fn limits_of(
         max_model_len: spec.max_model_len,
         kv: spec.kv_shape("auto")?,
     };
-    let pool = budget::cpu_pool(info, &options, &limits)?;
+    let pool = size_pool(info, spec, &options, &limits)?;
     limits.pages = pool.pages;
     if args.fit_max_model_len {
         limits.max_model_len = budget::longest_request(&pool, page_size, spec.max_model_len);

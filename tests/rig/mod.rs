@@ -38,10 +38,10 @@ pub struct Sequence {
     pub length: usize,
 }
 
-pub struct Rig {
+pub struct Rig<D: Device = Cpu> {
     pub spec: ModelSpec,
-    pub dev: Cpu,
-    pub decoder: Decoder<Cpu>,
+    pub dev: D,
+    pub decoder: Decoder<D>,
     page_size: usize,
     free_pages: Vec<PageId>,
     free_slots: Vec<SlotId>,
@@ -50,7 +50,7 @@ pub struct Rig {
     pub sampler: Arc<SamplerSpec>,
 }
 
-impl Rig {
+impl Rig<Cpu> {
     pub fn files(dir: &Path, options: &RigOptions) -> Rig {
         let checkpoint = Checkpoint::open(dir).unwrap();
         let spec_options = SpecOptions {
@@ -64,6 +64,13 @@ impl Rig {
     }
 
     pub fn new(spec: ModelSpec, format: &LoadFormat, options: &RigOptions) -> Rig {
+        Rig::on(Cpu::new(options.threads).unwrap(), spec, format, options)
+    }
+}
+
+impl<D: Device> Rig<D> {
+    /// On any device.
+    pub fn on(mut dev: D, spec: ModelSpec, format: &LoadFormat, options: &RigOptions) -> Rig<D> {
         let slots = 33;
         let per_slot = spec.max_model_len.div_ceil(options.page_size);
         let limits = Limits {
@@ -74,7 +81,6 @@ impl Rig {
             max_model_len: spec.max_model_len,
             kv: spec.kv_shape(options.kv).unwrap(),
         };
-        let mut dev = Cpu::new(options.threads).unwrap();
         let decoder = Decoder::load(&spec, format, &mut dev, &limits).unwrap();
         // Scattered, so that no page follows another: positions must go through the table.
         let mut free_pages: Vec<PageId> = (1..limits.pages as u32).map(PageId).collect();

@@ -1,0 +1,329 @@
+#!/usr/bin/env python3
+"""Workloads through the stock tritonserver, loaded by NVIDIA's perf_analyzer over gRPC streaming.
+
+    bench.py [--out DIR] [--budget-s N] [WORKLOAD ...]
+
+Runs inside an unpacked bundle (`run LIBS bench`). WORKLOAD is a name from WORKLOADS or
+model:prompt tokens:output tokens:streams:requests[:gpu_memory_utilization]. Neighbours on one model share a
+server. Weights are made up, prompts differ, no prefix caching, greedy, ignore_eos. Prints a Markdown table
+beside the figures of the Python backend (one H200, vLLM 0.25.0) and writes it and all figures to DIR.
+"""
+import argparse
+import datetime
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from server import ROOT, ServerFailed, TritonServer  # noqa: E402
+
+WORKLOADS = {
+    "N1": "gpt2:hi:1014:100:300:0.3",
+    "L1": "llama-3.1-8b:512:128:1:9",
+    "L16": "llama-3.1-8b:512:128:16:96",
+    "L64": "llama-3.1-8b:512:128:64:384",
+    "L256": "llama-3.1-8b:512:128:256:1024",
+    "P8": "llama-3.1-8b:4096:64:8:48",
+    "Q1": "qwen2.5-0.5b:128:256:1:6:0.5",
+    "Q64": "qwen2.5-0.5b:128:256:64:256:0.5",
+    "Q256": "qwen2.5-0.5b:128:256:256:768:0.5",
+}
+# Of the Python backend: output tokens/s, TTFT p50 and p99, TPOT p50 and p99 in ms.
+INCUMBENT = {
+    "N1": (10335, 3050, 4278, 7.03, 10.4),
+    "L1": (198, 21.2, 39, 4.89, 4.90),
+    "L16": (2353, 171, 239, 5.38, 6.43),
+    "L64": (3849, 548, 784, 12.3, 16.0),
+    "L256": (4228, 1304, 4166, 50.1, 60.4),
+    "P8": (439, 604, 846, 9.25, 16.8),
+    "Q1": (788, 9.6, 36, 1.20, 1.50),
+    "Q64": (9492, 379, 580, 5.65, 7.3),
+    "Q256": (8283, 1938, 3729, 21.6, 27.3),
+}
+# Its own performance test sends one short prompt and generates to the length limit.
+NVIDIA_PROMPT = " ".join(["hi"] * 10)
+MODEL = "m"
+CONFIG = 'backend: "vllm"\ninstance_group [ { count: 1 kind: KIND_MODEL } ]\n'
+MAX_MODEL_LEN = {"llama-3.1-8b": 8192, "qwen2.5-0.5b": 4096, "qwen2.5-7b": 4096, "gemma-2-2b": 4096}
+# Above every workload's run; a server that hangs costs no more.
+PERF_LIMIT_S = 150
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Failed(Exception):
+    """A workload gave no figures; the text says why."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    name: str
+    model: str
+    prompt: str
+    output_tokens: int
+    streams: int
+    requests: int
+    memory_share: float
+
+    @staticmethod
+    def parse(text):
+        fields = WORKLOADS.get(text, text).split(":")
+        if not 5 <= len(fields) <= 6:
+            sys.exit(f"error: {text} is neither one of {', '.join(WORKLOADS)} nor model:prompt:output:streams:requests")
+        share = float(fields[5]) if len(fields) == 6 else 0.85
+        return Workload(text, fields[0], fields[1], *map(int, fields[2:5]), share)
+
+    def server_key(self):
+        return self.model, self.memory_share
+
+
+def model_folder(name):
+    for place in (ROOT / "bench/models" / name, ROOT / "tests/goldens/models" / name):
+        if place.exists():
+            return place
+    sys.exit(f"error: no model {name} in {ROOT / 'bench/models'}")
+
+
+def make_repository(folder, workload, extra):
+    version = Path(folder) / MODEL / "1"
+    version.mkdir(parents=True)
+    engine = {"model": str(model_folder(workload.model)), "load_format": "dummy", "enable_prefix_caching": False,
+              "gpu_memory_utilization": workload.memory_share}
+    if workload.model in MAX_MODEL_LEN:
+        engine["max_model_len"] = MAX_MODEL_LEN[workload.model]
+    (version / "model.json").write_text(json.dumps({**engine, **extra}))
+    (version.parent / "config.pbtxt").write_text(CONFIG)
+
+
+class Prompts:
+    """Texts of an exact number of tokens, for a byte-level BPE tokenizer: words that are one token each with
+    the blank before them."""
+
+    def __init__(self, model):
+        vocabulary = json.loads((model_folder(model) / "tokenizer.json").read_text())["model"]["vocab"]
+        blank = "\u0120"
+        self.words = sorted(w[1:] for w in vocabulary if w[:1] == blank and w[1:].isascii() and w[1:].isalpha())
+
+    def texts(self, tokens, count, seed):
+        source = random.Random(seed)
+        return ["".join(" " + source.choice(self.words) for _ in range(tokens)) for _ in range(count)]
+
+
+def write_requests(path, workload):
+    if workload.prompt == "hi":
+        texts = [NVIDIA_PROMPT]
+    else:
+        # More than are sent, as far as the client's start stays short: it sends them round and round.
+        count = min(workload.requests + 2 * workload.streams, 600)
+        texts = Prompts(workload.model).texts(int(workload.prompt), count, repr(workload))
+    sampling = json.dumps({"max_tokens": workload.output_tokens, "ignore_eos": True, "temperature": 0})
+    rows = [{"text_input": [t], "stream": [True], "sampling_parameters": [sampling]} for t in texts]
+    path.write_text(json.dumps({"data": rows}))
+
+
+def perf_analyzer(server, workload, folder):
+    """The requests of the client's export: send time and times of the responses, in nanoseconds."""
+    requests, export = folder / "requests.json", folder / "export.json"
+    write_requests(requests, workload)
+    export.unlink(missing_ok=True)
+    # Three windows of a third each; "stable" whatever they say.
+    command = [ROOT / "target/perf/perf_analyzer", "-m", MODEL, "-u", server.grpc, "-i", "grpc", "--async",
+               "--streaming", f"--concurrency-range={workload.streams}", "--measurement-mode=count_windows",
+               f"--measurement-request-count={max(1, workload.requests // 3)}", "--stability-percentage=999",
+               "--max-trials=4", f"--input-data={requests}", f"--profile-export-file={export}"]
+    libraries = [ROOT / "target/perf/lib", ROOT / "target/servers/0.7.0/nvidia_pytriton.libs"]
+    env = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, libraries))}
+    try:
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=PERF_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"perf_analyzer was still running after {PERF_LIMIT_S} s") from None
+    if not export.exists():
+        raise Failed(f"perf_analyzer ended with {done.returncode}: {done.stdout[-1500:]}")
+    experiments = json.loads(export.read_text())["experiments"]
+    answered = [r for e in experiments for r in e["requests"] if r["response_timestamps"]]
+    if not answered:
+        raise Failed(f"no request was answered: {done.stdout[-1500:]}")
+    return answered
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def token_rate(requests, output_tokens):
+    """Output tokens/s in the middle 80 % between the first sending and the last response. A response counts
+    as its share of the request's tokens: late readers get several tokens in one."""
+    begin = min(r["timestamp"] for r in requests)
+    end = max(r["response_timestamps"][-1] for r in requests)
+    low, high = begin + (end - begin) // 10, end - (end - begin) // 10
+    tokens = 0.0
+    for r in requests:
+        inside = sum(low <= t < high for t in r["response_timestamps"])
+        tokens += inside * output_tokens / len(r["response_timestamps"])
+    return tokens / ((high - low) / 1e9)
+
+
+def figures(requests, output_tokens):
+    firsts = [(r["response_timestamps"][0] - r["timestamp"]) / 1e6 for r in requests]
+    gaps = [(r["response_timestamps"][-1] - r["response_timestamps"][0]) / 1e6 / max(1, output_tokens - 1)
+            for r in requests]
+    responses = sum(len(r["response_timestamps"]) for r in requests) / len(requests)
+    return {"requests": len(requests), "output_tokens_per_s": round(token_rate(requests, output_tokens), 1),
+            "ttft_p50_ms": round(percentile(firsts, 0.5), 2), "ttft_p99_ms": round(percentile(firsts, 0.99), 2),
+            "tpot_p50_ms": round(percentile(gaps, 0.5), 3), "tpot_p99_ms": round(percentile(gaps, 0.99), 3),
+            "responses_per_request": round(responses, 1),
+            "responses_share": round(responses / output_tokens, 3)}
+
+
+def thread_seconds(pid):
+    """CPU seconds by thread name, summed over threads of a name."""
+    spent = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            head, tail = (task / "stat").read_text().rsplit(")", 1)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        user, system = tail.split()[11:13]
+        name = head.split("(", 1)[1]
+        spent[name] = spent.get(name, 0.0) + (int(user) + int(system)) / TICKS
+    return spent
+
+
+def memory_bytes(pid):
+    """Resident memory, and the part of it that no file backs."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    kib = {k: int(fields[k].split()[0]) for k in ("VmRSS", "RssAnon") if k in fields}
+    return {"resident_mb": kib.get("VmRSS", 0) >> 10, "anonymous_mb": kib.get("RssAnon", 0) >> 10}
+
+
+def first_answer(server):
+    """Seconds from the start of the process to the first complete answer."""
+    body = {"text_input": " hi hi", "stream": False, "parameters": {"max_tokens": 1, "temperature": 0}}
+    status, text = server.post(f"v2/models/{MODEL}/generate", body)
+    if status != 200:
+        raise Failed(f"/generate answered {status}: {text}")
+    return time.monotonic() - server.started_s
+
+
+def prompt_tokens(server, workload):
+    """What the server counts in one of the prompts."""
+    text = NVIDIA_PROMPT if workload.prompt == "hi" else Prompts(workload.model).texts(int(workload.prompt), 1, 0)[0]
+    body = {"text_input": text, "stream": False, "return_num_input_tokens": True,
+            "parameters": {"max_tokens": 1, "temperature": 0}}
+    status, answer = server.post(f"v2/models/{MODEL}/generate", body)
+    return json.loads(answer).get("num_input_tokens") if status == 200 else f"{status}: {answer}"
+
+
+def measure(server, workload, folder):
+    pid = server.process.pid
+    counted = prompt_tokens(server, workload)
+    began, before, client = time.monotonic(), thread_seconds(pid), os.times()
+    requests = perf_analyzer(server, workload, folder)
+    wall, after, client_after = time.monotonic() - began, thread_seconds(pid), os.times()
+    spent = {name: (seconds - before.get(name, 0.0)) / wall for name, seconds in after.items()}
+    busiest = sorted(spent.items(), key=lambda item: -item[1])[:8]
+    used = client_after.children_user + client_after.children_system - client.children_user - client.children_system
+    return {**figures(requests, workload.output_tokens), "prompt_tokens": counted, "wall_s": round(wall, 1),
+            "server_cores": round(sum(spent.values()), 2), "client_cores": round(used / wall, 2),
+            "busy_threads": {name: round(cores, 2) for name, cores in busiest}, **memory_bytes(pid)}
+
+
+class Bench:
+    def __init__(self, out, budget_s, extra):
+        self.out, self.extra = out, extra
+        self.deadline_s = time.monotonic() + budget_s
+        self.rows = []
+
+    def group(self, works):
+        """Workloads that share a server."""
+        log = self.out / f"server.{works[0].model}.log"
+        with tempfile.TemporaryDirectory(prefix="gpu-bench-") as folder:
+            make_repository(Path(folder) / "repository", works[0], self.extra)
+            try:
+                with TritonServer(Path(folder) / "repository", control="none", log=log) as server:
+                    started = {"first_answer_s": round(first_answer(server), 2)}
+                    for work in works:
+                        self.one(server, work, Path(folder), started)
+            except (ServerFailed, Failed) as failed:
+                self.add({"workload": works[0].name, "error": str(failed)})
+
+    def one(self, server, work, folder, started):
+        if time.monotonic() > self.deadline_s:
+            self.add({"workload": work.name, "error": "not run: the time was up"})
+            return
+        try:
+            self.add({"workload": work.name, **measure(server, work, folder), **started})
+        except Failed as failed:
+            self.add({"workload": work.name, "error": str(failed), "log": server.log_tail(5)})
+
+    def add(self, row):
+        self.rows.append(row)
+        print(json.dumps(row), flush=True)
+        with open(self.out / "bench.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def table(rows):
+    lines = ["| workload | out tok/s (incumbent) | TTFT p50 / p99 ms (incumbent) | TPOT p50 / p99 ms (incumbent) "
+             "| responses per request | server / client cores | resident MB | first answer s |",
+             "|---|---|---|---|---|---|---|---|"]
+    for r in rows:
+        if "error" in r:
+            lines.append(f"| {r['workload']} | {r['error'].splitlines()[0][:90]} | | | | | | |")
+            continue
+        tokens, ttft, ttft99, tpot, tpot99 = INCUMBENT.get(r["workload"], ("-",) * 5)
+        lines.append(
+            f"| {r['workload']} | **{r['output_tokens_per_s']:.0f}** ({tokens}) "
+            f"| {r['ttft_p50_ms']} / {r['ttft_p99_ms']} ({ttft} / {ttft99}) "
+            f"| {r['tpot_p50_ms']} / {r['tpot_p99_ms']} ({tpot} / {tpot99}) "
+            f"| {r['responses_per_request']} ({100 * r['responses_share']:.0f} %) "
+            f"| {r['server_cores']} / {r['client_cores']} | {r['resident_mb']} | {r['first_answer_s']} |")
+    return "\n".join(lines)
+
+
+def machine():
+    def told(*command):
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return "no NVIDIA GPU"
+    gpu = told("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    return f"{gpu}; {os.cpu_count()} cores, {platform.release()}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="out")
+    parser.add_argument("--budget-s", type=float, default=1e9, help="start no workload after so many seconds")
+    parser.add_argument("--engine", default="{}", help="further keys for model.json, as JSON")
+    parser.add_argument("workloads", nargs="*", default=list(WORKLOADS))
+    args = parser.parse_args()
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    bench = Bench(out, args.budget_s, json.loads(args.engine))
+    groups = []
+    for work in map(Workload.parse, args.workloads):
+        if groups and groups[-1][0].server_key() == work.server_key():
+            groups[-1].append(work)
+        else:
+            groups.append([work])
+    for works in groups:
+        bench.group(works)
+    commit = (ROOT / "COMMIT").read_text().strip()
+    text = (f"{datetime.date.today()}, commit {commit}, stock tritonserver 2.51.0\n\nMachine: {machine()}\n"
+            f"Command: `run LIBS bench {' '.join(sys.argv[1:])}`\n\n{table(bench.rows)}\n")
+    (out / "bench.md").write_text(text)
+    print("\n" + text, flush=True)
+    sys.exit(any("error" in row for row in bench.rows))
+
+
+if __name__ == "__main__":
+    main()

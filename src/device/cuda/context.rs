@@ -1,0 +1,444 @@
+//! A GPU and the memory that this device takes on it: driver probe, primary context, stream,
+//! events, device memory, pinned memory. The rest of `device::cuda` builds on it; it knows no
+//! kernel and no verb.
+//!
+//! Everything goes through cudarc's `sys`, which opens libcuda at the first call and panics where a
+//! symbol is missing. [`Context::open`] therefore looks every symbol up before the first call: what
+//! is not there is an error with a sentence on what to install. cudarc's safe layer (and its event
+//! tracking) is not used.
+
+use std::ffi::{c_char, c_void, CStr};
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
+
+use crate::error::{Error, Result};
+use crate::internal;
+
+/// Every driver function that `device::cuda` calls.
+const SYMBOLS: &[&str] = &[
+    "cuInit",
+    "cuDriverGetVersion",
+    "cuDeviceGetCount",
+    "cuDeviceGet",
+    "cuDeviceGetName",
+    "cuDeviceGetAttribute",
+    "cuDevicePrimaryCtxRetain",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuCtxSetCurrent",
+    "cuMemGetInfo_v2",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemHostAlloc",
+    "cuMemFreeHost",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemsetD8Async",
+    "cuStreamCreate",
+    "cuStreamSynchronize",
+    "cuStreamDestroy_v2",
+    "cuEventCreate",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuEventElapsedTime",
+    "cuEventDestroy_v2",
+    "cuModuleLoadData",
+    "cuModuleGetFunction",
+    "cuModuleUnload",
+    "cuFuncSetAttribute",
+    "cuLaunchKernelEx",
+    "cuGetErrorName",
+    "cuGetErrorString",
+];
+
+/// The oldest architecture that the kernels are compiled for.
+const OLDEST_CAPABILITY: u32 = 80;
+
+/// `Err` with the driver's own words unless `code` is success.
+pub fn check(code: CUresult, what: &str) -> Result<()> {
+    if code == CUresult::CUDA_SUCCESS {
+        return Ok(());
+    }
+    let text = |get: unsafe fn(CUresult, *mut *const c_char) -> CUresult| {
+        let mut text = ptr::null();
+        // SAFETY: the driver sets `text` to a static string, or to null for an unknown code.
+        unsafe {
+            get(code, &mut text);
+            (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+        }
+    };
+    let name = text(sys::cuGetErrorName).unwrap_or_else(|| format!("code {}", code as u32));
+    let words = text(sys::cuGetErrorString).unwrap_or_default();
+    Err(internal!("CUDA: {what} failed: {name} ({words})"))
+}
+
+/// How many GPUs the driver shows (after CUDA_VISIBLE_DEVICES); 0 where there is no driver at all.
+///
+/// # Errors
+/// A driver that is there but broken or too old: one line on what to change.
+pub fn count() -> Result<usize> {
+    // SAFETY: opens the driver's library if there is one.
+    if !unsafe { sys::is_culib_present() } {
+        return Ok(0);
+    }
+    // SAFETY: the library is there, so `culib` does not panic; the symbols are only looked up.
+    let missing = SYMBOLS
+        .iter()
+        .find(|name| unsafe { sys::culib().get::<*const c_void>(name.as_bytes()).is_err() });
+    if let Some(name) = missing {
+        return Err(Error::Unavailable(format!(
+            "The NVIDIA driver is too old: libcuda.so.1 has no {name}. Install driver 525 or newer."
+        )));
+    }
+    let mut count = 0;
+    // SAFETY: all symbols are there; `count` outlives the call.
+    let (started, counted) = unsafe { (sys::cuInit(0), sys::cuDeviceGetCount(&mut count)) };
+    if started == CUresult::CUDA_ERROR_NO_DEVICE {
+        return Ok(0);
+    }
+    check(started, "cuInit")
+        .and_then(|()| check(counted, "cuDeviceGetCount"))
+        .map_err(|e| Error::Unavailable(format!("The NVIDIA driver does not work: {e}")))?;
+    Ok(count as usize)
+}
+
+/// One GPU: its primary context and the one stream that all work of a device goes to.
+pub struct Context {
+    device: sys::CUdevice,
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+    pub name: String,
+    /// Compute capability, e.g. 90 for 9.0.
+    pub capability: u32,
+    pub multiprocessors: u32,
+    /// Shared memory that one block may take, in bytes.
+    pub shared_bytes: usize,
+    /// Device memory taken through this context, in bytes.
+    taken: AtomicU64,
+}
+
+// SAFETY: the driver's handles may be used from any thread; a call needs the context current on its
+// thread, which `bind` does.
+unsafe impl Send for Context {}
+unsafe impl Sync for Context {}
+
+impl Context {
+    /// # Errors
+    /// No driver, no such GPU, an unsupported one: one line each.
+    pub fn open(ordinal: usize) -> Result<Arc<Context>> {
+        let count = count()?;
+        if ordinal >= count {
+            return Err(Error::NotFound(format!(
+                "GPU {ordinal} was asked for (instance_group in config.pbtxt), {count} are visible."
+            )));
+        }
+        let mut device = 0;
+        // SAFETY: the ordinal exists; all pointers are to live values of the right size.
+        check(unsafe { sys::cuDeviceGet(&mut device, ordinal as i32) }, "cuDeviceGet")?;
+        let name = device_name(device)?;
+        let major = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let capability = major * 10 + minor;
+        if capability < OLDEST_CAPABILITY {
+            return Err(Error::Unsupported(format!(
+                "GPU {ordinal} ({name}) has compute capability {major}.{minor}; 8.0 or newer is \
+                 needed (A100, L4, RTX 30 and later)."
+            )));
+        }
+        let multiprocessors =
+            attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let shared_bytes =
+            attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
+                as usize;
+        let (mut context, mut stream) = (ptr::null_mut(), ptr::null_mut());
+        const NON_BLOCKING: u32 = 1;
+        // SAFETY: `device` is valid and the context, once retained, is made current before the
+        // stream is created in it; Drop releases both.
+        unsafe {
+            check(sys::cuDevicePrimaryCtxRetain(&mut context, device), "cuDevicePrimaryCtxRetain")?;
+            check(sys::cuCtxSetCurrent(context), "cuCtxSetCurrent")?;
+            check(sys::cuStreamCreate(&mut stream, NON_BLOCKING), "cuStreamCreate")?;
+        }
+        let taken = AtomicU64::new(0);
+        Ok(Arc::new(Context {
+            device,
+            context,
+            stream,
+            name,
+            capability,
+            multiprocessors,
+            shared_bytes,
+            taken,
+        }))
+    }
+
+    /// Make the context current on this thread. Cheap; every entry from outside does it first.
+    pub fn bind(&self) -> Result<()> {
+        // SAFETY: the context is retained as long as `self` lives.
+        check(unsafe { sys::cuCtxSetCurrent(self.context) }, "cuCtxSetCurrent")
+    }
+
+    pub fn stream(&self) -> sys::CUstream {
+        self.stream
+    }
+
+    /// (total, free) bytes of the GPU's memory.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        self.bind()?;
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: two live usizes.
+        check(unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) }, "cuMemGetInfo")?;
+        Ok((total as u64, free as u64))
+    }
+
+    /// Wait until the stream is empty.
+    pub fn synchronise(&self) -> Result<()> {
+        // SAFETY: the stream lives as long as `self`.
+        check(unsafe { sys::cuStreamSynchronize(self.stream) }, "a step on the GPU")
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: handles made in `open`, released once; memory and modules hold an Arc of us, so
+        // none is left. Errors are ignored: after a fault every call fails, and there is nothing
+        // left to do.
+        unsafe {
+            sys::cuCtxSetCurrent(self.context);
+            sys::cuStreamSynchronize(self.stream);
+            sys::cuStreamDestroy_v2(self.stream);
+            sys::cuDevicePrimaryCtxRelease_v2(self.device);
+        }
+    }
+}
+
+fn attribute(device: sys::CUdevice, which: Attribute) -> Result<u32> {
+    let mut value = 0;
+    // SAFETY: a valid device and a live integer.
+    check(unsafe { sys::cuDeviceGetAttribute(&mut value, which, device) }, "cuDeviceGetAttribute")?;
+    Ok(value as u32)
+}
+
+fn device_name(device: sys::CUdevice) -> Result<String> {
+    let mut name = [0 as c_char; 128];
+    // SAFETY: the length is the buffer's, and the driver terminates what it writes.
+    unsafe {
+        check(sys::cuDeviceGetName(name.as_mut_ptr(), 128, device), "cuDeviceGetName")?;
+        Ok(CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned())
+    }
+}
+
+/// A piece of device memory, freed when dropped.
+pub struct Memory {
+    context: Arc<Context>,
+    pub address: u64,
+    pub bytes: usize,
+}
+
+impl Memory {
+    /// `bytes` of device memory (at least 16, aligned to 256), contents undefined.
+    ///
+    /// # Errors
+    /// Unavailable: the GPU has no room; the message says how much there is and what to lower.
+    pub fn new(context: &Arc<Context>, bytes: usize, what: &str) -> Result<Memory> {
+        context.bind()?;
+        let bytes = bytes.max(16);
+        let mut address = 0;
+        // SAFETY: a live address to write to; the context is current.
+        let code = unsafe { sys::cuMemAlloc_v2(&mut address, bytes) };
+        if code == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            let (total, free) = context.memory()?;
+            return Err(Error::Unavailable(format!(
+                "{}: no room for {what}: {} MiB wanted, {} of {} MiB free, {} taken by this model. \
+                 Lower gpu_memory_utilization or max_model_len, or stop what else uses the GPU.",
+                context.name,
+                bytes >> 20,
+                free >> 20,
+                total >> 20,
+                context.taken.load(Ordering::Relaxed) >> 20
+            )));
+        }
+        check(code, "cuMemAlloc")?;
+        context.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(Memory { context: context.clone(), address, bytes })
+    }
+
+    /// Copy from pinned memory on the stream: `words` u32 from its start to ours. The source must
+    /// not change before an event recorded after this has passed.
+    pub fn write(&self, from: &Pinned, words: usize) -> Result<()> {
+        self.write_at(0, from, 4 * words)
+    }
+
+    /// The same for bytes, to `offset`.
+    pub fn write_at(&self, offset: usize, from: &Pinned, bytes: usize) -> Result<()> {
+        assert!(offset + bytes <= self.bytes && bytes <= from.bytes, "copy beyond a buffer");
+        // SAFETY: both ranges are inside live allocations.
+        let code = unsafe {
+            sys::cuMemcpyHtoDAsync_v2(
+                self.address + offset as u64,
+                from.pointer,
+                bytes,
+                self.context.stream,
+            )
+        };
+        check(code, "a copy to the GPU")
+    }
+
+    /// Copy the first `bytes` to pinned memory on the stream; readable once an event recorded after
+    /// this has passed.
+    pub fn read(&self, to: &mut Pinned, bytes: usize) -> Result<()> {
+        assert!(bytes <= self.bytes && bytes <= to.bytes, "copy beyond a buffer");
+        // SAFETY: both ranges are inside live allocations.
+        let code = unsafe {
+            sys::cuMemcpyDtoHAsync_v2(to.pointer, self.address, bytes, self.context.stream)
+        };
+        check(code, "a copy from the GPU")
+    }
+
+    /// The first `bytes`, after all work enqueued so far. Waits.
+    pub fn read_now(&self, bytes: usize) -> Result<Vec<u8>> {
+        assert!(bytes <= self.bytes, "read beyond a buffer");
+        self.context.bind()?;
+        let mut out = vec![0u8; bytes];
+        // SAFETY: `out` has `bytes` bytes and lives until the stream has been waited for.
+        unsafe {
+            let to = out.as_mut_ptr().cast();
+            check(
+                sys::cuMemcpyDtoHAsync_v2(to, self.address, bytes, self.context.stream),
+                "a copy from the GPU",
+            )?;
+        }
+        self.context.synchronise()?;
+        Ok(out)
+    }
+
+    /// Set every byte, on the stream.
+    pub fn fill(&self, byte: u8) -> Result<()> {
+        self.context.bind()?;
+        // SAFETY: the range is our allocation.
+        let code =
+            unsafe { sys::cuMemsetD8Async(self.address, byte, self.bytes, self.context.stream) };
+        check(code, "cuMemsetD8Async")
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`, freed once. cuMemFree waits for the work that may still use
+        // it.
+        unsafe {
+            sys::cuCtxSetCurrent(self.context.context);
+            sys::cuMemFree_v2(self.address);
+        }
+        self.context.taken.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Page-locked host memory, which the GPU's copy engines reach without the host.
+pub struct Pinned {
+    context: Arc<Context>,
+    pointer: *mut c_void,
+    pub bytes: usize,
+}
+
+// SAFETY: plain memory with one owner.
+unsafe impl Send for Pinned {}
+
+impl Pinned {
+    pub fn new(context: &Arc<Context>, bytes: usize) -> Result<Pinned> {
+        context.bind()?;
+        const PORTABLE: u32 = 1;
+        let bytes = bytes.max(16);
+        let mut pointer = ptr::null_mut();
+        // SAFETY: a live pointer to write to; zeroed at once, so that slices see initialised
+        // memory.
+        unsafe {
+            check(sys::cuMemHostAlloc(&mut pointer, bytes, PORTABLE), "pinning host memory")?;
+            ptr::write_bytes(pointer.cast::<u8>(), 0, bytes);
+        }
+        Ok(Pinned { context: context.clone(), pointer, bytes })
+    }
+
+    pub fn words(&mut self) -> &mut [u32] {
+        // SAFETY: our allocation, page-aligned, initialised in `new`, borrowed for as long as the
+        // slice.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.cast(), self.bytes / 4) }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `words`.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.cast(), self.bytes) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`, freed once, after the stream that may copy it has been waited
+        // for.
+        unsafe {
+            sys::cuCtxSetCurrent(self.context.context);
+            sys::cuStreamSynchronize(self.context.stream);
+            sys::cuMemFreeHost(self.pointer);
+        }
+    }
+}
+
+/// A point in the stream.
+pub struct Event {
+    context: Arc<Context>,
+    event: sys::CUevent,
+}
+
+// SAFETY: the driver's handle may be used from any thread.
+unsafe impl Send for Event {}
+
+impl Event {
+    /// `timed`: for [`Event::since`]; an untimed one is cheaper.
+    pub fn new(context: &Arc<Context>, timed: bool) -> Result<Event> {
+        context.bind()?;
+        const DISABLE_TIMING: u32 = 2;
+        let mut event = ptr::null_mut();
+        let flags = if timed { 0 } else { DISABLE_TIMING };
+        // SAFETY: a live handle to write to.
+        check(unsafe { sys::cuEventCreate(&mut event, flags) }, "cuEventCreate")?;
+        Ok(Event { context: context.clone(), event })
+    }
+
+    pub fn record(&self) -> Result<()> {
+        // SAFETY: event and stream live.
+        check(unsafe { sys::cuEventRecord(self.event, self.context.stream) }, "cuEventRecord")
+    }
+
+    /// Wait until the stream has passed the last record; at once if there was none.
+    pub fn wait(&self) -> Result<()> {
+        // SAFETY: the event lives.
+        check(unsafe { sys::cuEventSynchronize(self.event) }, "a step on the GPU")
+    }
+
+    /// Milliseconds from `start` to here; both were recorded, timed, and this one was waited for.
+    pub fn since_ms(&self, start: &Event) -> Result<f32> {
+        type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> CUresult;
+        let mut ms = 0.0;
+        // SAFETY: the symbol was found in `count` and has this type in every driver (cudarc for
+        // CUDA 13 only knows its successor, which older drivers have not); two live events and a
+        // live float.
+        let code = unsafe {
+            let elapsed = sys::culib().get::<Elapsed>(b"cuEventElapsedTime");
+            let elapsed = elapsed.map_err(|e| internal!("cuEventElapsedTime: {e}"))?;
+            elapsed(&mut ms, start.event, self.event)
+        };
+        check(code, "cuEventElapsedTime").map(|()| ms)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, destroyed once; the driver defers it until the stream has passed.
+        unsafe {
+            sys::cuCtxSetCurrent(self.context.context);
+            sys::cuEventDestroy_v2(self.event);
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! y = x W^T through cuBLASLt, with an own plan cache. `Cuda`'s linear verbs call it; it knows no
+//! weight's name and no step.
+//!
+//! Descriptors are made once per exact shape; the algorithm is chosen once per (shape, bucket of
+//! rows): the library names its best few, each is timed on the real operands, with the weights out
+//! of L2 as a step finds them, and the fastest stays. Rows of the same bucket reuse it after a
+//! check. Row-major y[R, N] = x[R, K] W[N, K]^T is column-major y^T = (W^T)^T x^T, so W is operand
+//! A, transposed, and nothing is copied. f32 is computed in f32: cuBLASLt takes tf32 only where it
+//! is asked for.
+//!
+//! A shape that the library has no algorithm for goes to a plain kernel of ours.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::mem::size_of_val;
+use std::ptr;
+use std::sync::Arc;
+
+use cudarc::cublaslt::sys::{self as lt, cublasLtMatmulPreferenceAttributes_t as Preference};
+
+use super::context::{Context, Event, Memory};
+use super::launch::Argument;
+use super::module::Kernels;
+use crate::device::DType;
+use crate::error::{Error, Result};
+use crate::internal;
+
+/// What cuBLASLt may use for split sums; NVIDIA's advice for Hopper.
+pub const WORKSPACE_BYTES: usize = 32 << 20;
+/// Candidates that are timed per bucket.
+const CANDIDATES: usize = 8;
+/// Timed runs per candidate, after one to warm up.
+const RUNS: usize = 3;
+/// Read between timed runs, so that L2 (50-60 MB on Hopper, 126 MB on Blackwell) keeps no weight.
+const FLUSH_BYTES: usize = 160 << 20;
+
+const SYMBOLS: &[&str] = &[
+    "cublasLtCreate",
+    "cublasLtDestroy",
+    "cublasLtMatmul",
+    "cublasLtMatmulAlgoCheck",
+    "cublasLtMatmulAlgoGetHeuristic",
+    "cublasLtMatmulDescCreate",
+    "cublasLtMatmulDescDestroy",
+    "cublasLtMatmulDescSetAttribute",
+    "cublasLtMatmulPreferenceCreate",
+    "cublasLtMatmulPreferenceDestroy",
+    "cublasLtMatmulPreferenceSetAttribute",
+    "cublasLtMatrixLayoutCreate",
+    "cublasLtMatrixLayoutDestroy",
+];
+
+fn check(status: lt::cublasStatus_t, what: &str) -> Result<()> {
+    if status == lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
+        return Ok(());
+    }
+    Err(internal!("cuBLASLt: {what} failed: {status:?}"))
+}
+
+/// One product. Addresses are of device memory: x `[rows, inputs]`, w `[outputs, inputs]` in the
+/// device's element type, y `[rows, outputs]` in the same, or f32 for `logits`.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    pub rows: usize,
+    pub outputs: usize,
+    pub inputs: usize,
+    pub logits: bool,
+    pub x: u64,
+    pub w: u64,
+    pub y: u64,
+}
+
+/// (rows or their bucket, outputs, inputs, f32 output)
+type Key = (usize, usize, usize, bool);
+
+impl Product {
+    fn key(&self, rows: usize) -> Key {
+        (rows, self.outputs, self.inputs, self.logits)
+    }
+}
+
+/// The largest number of rows that shares an algorithm with `rows`.
+fn bucket(rows: usize) -> usize {
+    match rows {
+        0..=16 => rows.next_power_of_two(),
+        17..=64 => rows.next_multiple_of(16),
+        65..=256 => rows.next_multiple_of(64),
+        _ => rows.next_multiple_of(256),
+    }
+}
+
+struct Layout(lt::cublasLtMatrixLayout_t);
+
+impl Layout {
+    /// Column-major: `rows` is the fast dimension and the distance between columns.
+    fn new(kind: lt::cudaDataType, rows: usize, columns: usize) -> Result<Layout> {
+        let mut layout = ptr::null_mut();
+        // SAFETY: a live handle to write to.
+        let status = unsafe {
+            lt::cublasLtMatrixLayoutCreate(
+                &mut layout,
+                kind,
+                rows as u64,
+                columns as u64,
+                rows as i64,
+            )
+        };
+        check(status, "cublasLtMatrixLayoutCreate").map(|()| Layout(layout))
+    }
+}
+
+impl Drop for Layout {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, destroyed once.
+        unsafe { lt::cublasLtMatrixLayoutDestroy(self.0) };
+    }
+}
+
+/// Everything that a product of one exact shape needs. No algorithm: the plain kernel.
+struct Plan {
+    w: Layout,
+    x: Layout,
+    y: Layout,
+    algorithm: Option<lt::cublasLtMatmulAlgo_t>,
+}
+
+pub struct Gemm {
+    context: Arc<Context>,
+    handle: lt::cublasLtHandle_t,
+    descriptor: lt::cublasLtMatmulDesc_t,
+    preference: lt::cublasLtMatmulPreference_t,
+    workspace: Memory,
+    kind: lt::cudaDataType,
+    plans: HashMap<Key, Plan>,
+    tuned: HashMap<Key, lt::cublasLtMatmulAlgo_t>,
+}
+
+// SAFETY: cuBLASLt's handles may be used from any thread, one at a time; `Gemm` has one owner.
+unsafe impl Send for Gemm {}
+
+/// # Errors
+/// Unavailable: the library is missing or too old, with what to install.
+fn probe() -> Result<()> {
+    let hint = "Install libcublasLt.so.12 or .13 (CUDA's libcublas, part of the tritonserver \
+                container) and put its folder in LD_LIBRARY_PATH.";
+    // SAFETY: opens the library; its initialisers are NVIDIA's.
+    if !unsafe { lt::is_culib_present() } {
+        return Err(Error::Unavailable(format!("cuBLASLt was not found. {hint}")));
+    }
+    // SAFETY: the library is there, so `culib` does not panic; symbols are only looked up.
+    let missing = SYMBOLS
+        .iter()
+        .find(|name| unsafe { lt::culib().get::<*const c_void>(name.as_bytes()).is_err() });
+    match missing {
+        Some(name) => {
+            Err(Error::Unavailable(format!("cuBLASLt is too old: it has no {name}. {hint}")))
+        }
+        None => Ok(()),
+    }
+}
+
+impl Gemm {
+    /// # Errors
+    /// Unavailable: no cuBLASLt, or no room for its workspace.
+    pub fn new(context: &Arc<Context>, dtype: DType) -> Result<Gemm> {
+        probe()?;
+        context.bind()?;
+        let kind = match dtype {
+            DType::F32 => lt::cudaDataType_t::CUDA_R_32F,
+            DType::F16 => lt::cudaDataType_t::CUDA_R_16F,
+            DType::BF16 => lt::cudaDataType_t::CUDA_R_16BF,
+        };
+        let mut gemm = Gemm {
+            context: context.clone(),
+            handle: ptr::null_mut(),
+            descriptor: ptr::null_mut(),
+            preference: ptr::null_mut(),
+            workspace: Memory::new(context, WORKSPACE_BYTES, "cuBLASLt's workspace")?,
+            kind,
+            plans: HashMap::new(),
+            tuned: HashMap::new(),
+        };
+        gemm.create()?;
+        Ok(gemm)
+    }
+
+    fn create(&mut self) -> Result<()> {
+        // CUBLAS_OP_T; cudarc's cublaslt has no name for it.
+        let transposed: i32 = 1;
+        let bytes = WORKSPACE_BYTES;
+        // SAFETY: handles are written to live fields, attributes are read from live values of the
+        // size that is given; what was made is destroyed in Drop, also when a later call fails.
+        unsafe {
+            check(lt::cublasLtCreate(&mut self.handle), "cublasLtCreate")?;
+            check(
+                lt::cublasLtMatmulDescCreate(
+                    &mut self.descriptor,
+                    lt::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                    lt::cudaDataType_t::CUDA_R_32F,
+                ),
+                "cublasLtMatmulDescCreate",
+            )?;
+            check(
+                lt::cublasLtMatmulDescSetAttribute(
+                    self.descriptor,
+                    lt::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
+                    ptr::from_ref(&transposed).cast(),
+                    size_of_val(&transposed),
+                ),
+                "setting TRANSA",
+            )?;
+            check(
+                lt::cublasLtMatmulPreferenceCreate(&mut self.preference),
+                "cublasLtMatmulPreferenceCreate",
+            )?;
+            check(
+                lt::cublasLtMatmulPreferenceSetAttribute(
+                    self.preference,
+                    Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                    ptr::from_ref(&bytes).cast(),
+                    size_of_val(&bytes),
+                ),
+                "setting the workspace's size",
+            )
+        }
+    }
+
+    /// Enqueue a product. The first one of a bucket also chooses its algorithm, which waits for the
+    /// GPU.
+    pub fn run(&mut self, kernels: &Kernels, product: &Product) -> Result<()> {
+        if product.rows == 0 {
+            return Ok(());
+        }
+        let key = product.key(product.rows);
+        if !self.plans.contains_key(&key) {
+            let plan = self.plan(kernels, product)?;
+            self.plans.insert(key, plan);
+        }
+        let plan = &self.plans[&key];
+        match &plan.algorithm {
+            Some(algorithm) => check(self.multiply(plan, algorithm, product), "cublasLtMatmul")
+                .map_err(|e| e.context(&format!("{} x {} x {}: ", key.0, key.1, key.2))),
+            None => self.plain(kernels, product),
+        }
+    }
+
+    fn multiply(
+        &self,
+        plan: &Plan,
+        algorithm: &lt::cublasLtMatmulAlgo_t,
+        product: &Product,
+    ) -> lt::cublasStatus_t {
+        let (one, zero) = (1f32, 0f32);
+        // SAFETY: all handles live; the operands are live device memory of at least the layouts'
+        // sizes (the verbs check rows and widths); scalars are on the host, as the descriptor says
+        // by default.
+        unsafe {
+            lt::cublasLtMatmul(
+                self.handle,
+                self.descriptor,
+                ptr::from_ref(&one).cast(),
+                product.w as *const c_void,
+                plan.w.0,
+                product.x as *const c_void,
+                plan.x.0,
+                ptr::from_ref(&zero).cast(),
+                product.y as *const c_void,
+                plan.y.0,
+                product.y as *mut c_void,
+                plan.y.0,
+                algorithm,
+                self.workspace.address as *mut c_void,
+                WORKSPACE_BYTES,
+                self.context.stream().cast(),
+            )
+        }
+    }
+
+    fn plain(&self, kernels: &Kernels, p: &Product) -> Result<()> {
+        const TILE: usize = 16;
+        let kernel = if p.logits { &kernels.gemm_logits } else { &kernels.gemm_plain };
+        let blocks = [p.outputs.div_ceil(TILE), p.rows.div_ceil(TILE)];
+        let (rows, outputs, inputs) = (p.rows as u32, p.outputs as u32, p.inputs as u32);
+        kernel.launch(
+            &self.context,
+            blocks,
+            (TILE * TILE) as u32,
+            &[&p.x, &p.w, &rows, &outputs, &inputs, &p.y],
+        )
+    }
+
+    fn plan(&mut self, kernels: &Kernels, product: &Product) -> Result<Plan> {
+        let Product { rows, outputs, inputs, logits, .. } = *product;
+        let result = if logits { lt::cudaDataType_t::CUDA_R_32F } else { self.kind };
+        let mut plan = Plan {
+            w: Layout::new(self.kind, inputs, outputs)?,
+            x: Layout::new(self.kind, inputs, rows)?,
+            y: Layout::new(result, outputs, rows)?,
+            algorithm: None,
+        };
+        let key = product.key(bucket(rows));
+        plan.algorithm = match self.tuned.get(&key).filter(|a| self.fits(&plan, a)) {
+            Some(known) => Some(*known),
+            None => self.choose(kernels, &plan, product)?,
+        };
+        if let Some(algorithm) = plan.algorithm {
+            self.tuned.entry(key).or_insert(algorithm);
+        }
+        Ok(plan)
+    }
+
+    fn fits(&self, plan: &Plan, algorithm: &lt::cublasLtMatmulAlgo_t) -> bool {
+        let mut result = no_result();
+        // SAFETY: live handles, layouts and result.
+        let status = unsafe {
+            lt::cublasLtMatmulAlgoCheck(
+                self.handle,
+                self.descriptor,
+                plan.w.0,
+                plan.x.0,
+                plan.y.0,
+                plan.y.0,
+                algorithm,
+                &mut result,
+            )
+        };
+        status == lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS
+            && result.workspaceSize <= WORKSPACE_BYTES
+    }
+
+    /// The least milliseconds of a few runs, each from device memory.
+    fn time(
+        &self,
+        kernels: &Kernels,
+        flush: Option<&Memory>,
+        run: &dyn Fn() -> lt::cublasStatus_t,
+    ) -> Result<f32> {
+        let (start, end) = (Event::new(&self.context, true)?, Event::new(&self.context, true)?);
+        let mut least = f32::INFINITY;
+        for _ in 0..RUNS {
+            if let Some(Memory { address, .. }) = flush {
+                let words = (FLUSH_BYTES / 4 - 1) as u64;
+                let never = address + 4 * words;
+                let arguments: [&dyn Argument; 3] = [address, &words, &never];
+                kernels.flush.launch(&self.context, [1024, 1], 256, &arguments)?;
+            }
+            start.record()?;
+            check(run(), "cublasLtMatmul")?;
+            end.record()?;
+            end.wait()?;
+            least = least.min(end.since_ms(&start)?);
+        }
+        Ok(least)
+    }
+
+    /// The fastest of the library's first few, on the real operands. None: it has none.
+    fn choose(
+        &self,
+        kernels: &Kernels,
+        plan: &Plan,
+        product: &Product,
+    ) -> Result<Option<lt::cublasLtMatmulAlgo_t>> {
+        let mut found = [no_result(); CANDIDATES];
+        let mut count = 0;
+        // SAFETY: live handles and layouts; `found` has room for CANDIDATES results.
+        let status = unsafe {
+            lt::cublasLtMatmulAlgoGetHeuristic(
+                self.handle,
+                self.descriptor,
+                plan.w.0,
+                plan.x.0,
+                plan.y.0,
+                plan.y.0,
+                self.preference,
+                CANDIDATES as i32,
+                found.as_mut_ptr(),
+                &mut count,
+            )
+        };
+        if status != lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
+            return Ok(None);
+        }
+        let candidates = &found[..count as usize];
+        if candidates.len() == 1 {
+            return Ok(Some(candidates[0].algo));
+        }
+        // Without room for it the weights are timed from wherever they are.
+        let flush = Memory::new(&self.context, FLUSH_BYTES, "timing").ok();
+        let mut best = None;
+        for candidate in candidates {
+            let run = || self.multiply(plan, &candidate.algo, product);
+            if run() != lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
+                continue;
+            }
+            let ms = self.time(kernels, flush.as_ref(), &run)?;
+            if best.is_none_or(|(least, _)| ms < least) {
+                best = Some((ms, candidate.algo));
+            }
+        }
+        if let Some((ms, _)) = best {
+            let Product { rows, outputs, inputs, .. } = product;
+            tracing::debug!("GEMM {rows} x {outputs} x {inputs}: {:.1} us", ms * 1e3);
+        }
+        Ok(best.map(|(_, algorithm)| algorithm))
+    }
+}
+
+fn no_result() -> lt::cublasLtMatmulHeuristicResult_t {
+    lt::cublasLtMatmulHeuristicResult_t {
+        algo: lt::cublasLtMatmulAlgo_t { data: [0; 8] },
+        workspaceSize: 0,
+        state: lt::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED,
+        wavesCount: 0.0,
+        reserved: [0; 4],
+    }
+}
+
+impl Drop for Gemm {
+    fn drop(&mut self) {
+        self.plans.clear();
+        // SAFETY: made in `create` or null; destroyed once, after the stream that may still use
+        // them.
+        unsafe {
+            if self.context.bind().is_ok() {
+                let _ = self.context.synchronise();
+            }
+            if !self.preference.is_null() {
+                lt::cublasLtMatmulPreferenceDestroy(self.preference);
+            }
+            if !self.descriptor.is_null() {
+                lt::cublasLtMatmulDescDestroy(self.descriptor);
+            }
+            if !self.handle.is_null() {
+                lt::cublasLtDestroy(self.handle);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bucket;
+
+    #[test]
+    fn buckets_hold_their_rows_and_waste_little() {
+        for rows in 1..5000 {
+            let b = bucket(rows);
+            assert!(b >= rows && b < 2 * rows.max(1) + 1, "{rows} -> {b}");
+            assert_eq!(bucket(b), b);
+        }
+    }
+}

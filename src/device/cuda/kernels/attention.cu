@@ -1,0 +1,133 @@
+// Paged causal attention for any mix of prefill chunks and single rows: the simple form, right for
+// every head size up to 256, every page size, window, soft cap and element type. The tensor-core
+// tile replaces it where it pays; this one stays as the fallback and the yardstick.
+//
+// Block of 128 threads per (token row, head). LANES threads share a key, eight elements (16 bytes
+// of a half type) each: 4 lanes to head 32, 8 to 64, 16 to 128, 32 to 256. So a block has 128 /
+// LANES groups; each walks its share of the keys, four at a time so that eight loads are in flight,
+// and keeps its own online softmax (maximum, sum, weighted V) in f32 registers. The groups merge
+// through shared memory once. Bytes: K and V of the visible positions per head, so a group of q
+// heads re-reads its KV head from L2.
+#include "common.cuh"
+
+#define THREADS 128
+#define KEYS 4
+#define LOG2E 1.4426950408889634f
+#define LOWEST -1e30f
+
+struct Shape {
+  u32 heads, kv_heads, dim, page_size;
+  float scale;
+  u32 window;  // 0 = none
+  float cap;   // 0 = none
+};
+
+// WHOLE: dim is a multiple of 8, so vectors are aligned; else element by element.
+template <bool WHOLE> __device__ __forceinline__ void load(const act* p, u32 i, u32 dim, float (&x)[8]) {
+  if (WHOLE) {
+    if (i < dim) load8(p + i, x);
+    else {
+#pragma unroll
+      for (int j = 0; j < 8; j++) x[j] = 0.f;
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < 8; j++) x[j] = i + j < dim ? to_f32(p[i + j]) : 0.f;
+  }
+}
+
+template <int LANES, bool WHOLE>
+__device__ void attend(const act* q, u32 at, const u32* table, const act* pool, const Shape s, u32 kv,
+                       float* shared, act* out) {
+  constexpr int GROUPS = THREADS / LANES;
+  // [groups][lanes * 8] partial sums, whatever the lanes: 1024 floats; then two per group.
+  float* partial = shared;
+  float* highest = shared + THREADS * 8;
+  float* total = highest + GROUPS;
+  const u32 lane = threadIdx.x % LANES, group = threadIdx.x / LANES, element = lane * 8;
+  const u64 slab = (u64)s.kv_heads * s.page_size * s.dim;
+  const act* head = pool + (u64)kv * s.page_size * s.dim;
+
+  float query[8], sum[8] = {}, top = LOWEST, mass = 0.f;
+  load<WHOLE>(q, element, s.dim, query);
+  const u32 first = s.window != 0 && at + 1 > s.window ? at + 1 - s.window : 0;
+  // All groups make the same number of rounds, so the shuffles see whole warps.
+  for (u32 base = first; base <= at; base += GROUPS * KEYS) {
+    float score[KEYS], value[KEYS][8];
+#pragma unroll
+    for (int k = 0; k < KEYS; k++) {
+      const u32 key = base + group * KEYS + k, safe = min(key, at);
+      const act* token = head + 2 * slab * table[safe / s.page_size] + (u64)(safe % s.page_size) * s.dim;
+      float x[8];
+      load<WHOLE>(token, element, s.dim, x);
+      load<WHOLE>(token + slab, element, s.dim, value[k]);
+      score[k] = 0.f;
+#pragma unroll
+      for (int j = 0; j < 8; j++) score[k] += query[j] * x[j];
+    }
+    float peak = top;
+#pragma unroll
+    for (int k = 0; k < KEYS; k++) {
+#pragma unroll
+      for (int d = LANES / 2; d > 0; d /= 2) score[k] += __shfl_xor_sync(~0u, score[k], d);
+      score[k] *= s.scale;
+      if (s.cap != 0.f) score[k] = s.cap * tanhf(score[k] / s.cap);
+      score[k] = base + group * KEYS + k <= at ? score[k] * LOG2E : -INFINITY;
+      peak = fmaxf(peak, score[k]);
+    }
+    const float shrink = exp2f(top - peak);
+    top = peak;
+    mass *= shrink;
+#pragma unroll
+    for (int j = 0; j < 8; j++) sum[j] *= shrink;
+#pragma unroll
+    for (int k = 0; k < KEYS; k++) {
+      const float weight = exp2f(score[k] - peak);
+      mass += weight;
+#pragma unroll
+      for (int j = 0; j < 8; j++) sum[j] += weight * value[k][j];
+    }
+  }
+
+#pragma unroll
+  for (int j = 0; j < 8; j++) partial[group * LANES * 8 + element + j] = sum[j];
+  if (lane == 0) {
+    highest[group] = top;
+    total[group] = mass;
+  }
+  __syncthreads();
+  float peak = LOWEST, all = 0.f;
+#pragma unroll
+  for (int g = 0; g < GROUPS; g++) peak = fmaxf(peak, highest[g]);
+#pragma unroll
+  for (int g = 0; g < GROUPS; g++) all += total[g] * exp2f(highest[g] - peak);
+  for (u32 i = threadIdx.x; i < s.dim; i += THREADS) {
+    float x = 0.f;
+    for (int g = 0; g < GROUPS; g++) x += partial[g * LANES * 8 + i] * exp2f(highest[g] - peak);
+    out[i] = from_f32<act>(x / all);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attend_rows(const act* qkv, const u32* position, const u32* slot_of, const u32* rows, u64 stride,
+                u32 pages_at, u32 heads, u32 kv_heads, u32 dim, u32 page_size, float scale, u32 window,
+                float cap, const act* pool, act* out) {
+  begin();
+  __shared__ float shared[THREADS * 8 + 2 * (THREADS / 4)];
+  const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (heads / kv_heads);
+  const Shape s = {heads, kv_heads, dim, page_size, scale, window, cap};
+  const act* q = qkv + ((u64)row * (heads + 2 * kv_heads) + head) * dim;
+  const u32* table = rows + slot_of[row] * stride + pages_at;
+  act* to = out + ((u64)row * heads + head) * dim;
+  const u32 at = position[row];
+#define CASE(LANES)                                                               \
+  if (dim <= LANES * 8) {                                                         \
+    if (dim % 8 == 0) attend<LANES, true>(q, at, table, pool, s, kv, shared, to); \
+    else attend<LANES, false>(q, at, table, pool, s, kv, shared, to);             \
+    return;                                                                       \
+  }
+  CASE(4)
+  CASE(8)
+  CASE(16)
+  CASE(32)
+}

@@ -1,0 +1,46 @@
+// The start of a step: apply the diff to the slot rows and spread the plan's rows into token rows.
+//
+// One block per row of the plan, 256 threads. The step's input is one buffer of u32 words, copied
+// from pinned memory in one piece: records, changes, then the words that both point to. A block
+// first applies the changes of its own slot (so one launch does both without a grid-wide wait:
+// nobody else reads that row), then writes token id, position and slot of its token rows. Slots
+// with changes and no tokens have a record with count 0. Bytes: the input once, 12 per token row.
+// It lives on launch latency, ~2 us.
+#include "common.cuh"
+
+// Words of a record.
+enum { REC_SLOT, REC_TOKENS, REC_FLAGS, REC_CHUNK, REC_FIRST, REC_SAMPLE, REC_CHANGE, REC_CHANGES, REC_WORDS };
+// Flags of a record: tokens come from the slot's last one; the last token row is sampled.
+enum { FEED_LAST = 1, SAMPLE = 2 };
+// A change copies `count` words from the input to word `to` of the slot's row.
+enum { CHANGE_TO, CHANGE_FROM, CHANGE_COUNT, CHANGE_WORDS };
+
+extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32* token, u32* position,
+                                   u32* slot_of, u32* gather_row, u32* sample_slot) {
+  begin();
+  const u32* record = input + blockIdx.x * REC_WORDS;
+  const u32 slot = record[REC_SLOT], tokens = record[REC_TOKENS], flags = record[REC_FLAGS];
+  u32* row = rows + slot * stride;
+  const u32* change = input + record[REC_CHANGE];
+  for (u32 c = 0; c < record[REC_CHANGES]; c++, change += CHANGE_WORDS) {
+    const u32* from = input + change[CHANGE_FROM];
+    u32* to = row + change[CHANGE_TO];
+    for (u32 i = threadIdx.x; i < change[CHANGE_COUNT]; i += blockDim.x) to[i] = from[i];
+  }
+  __syncthreads();
+  const u32 length = row[SLOT_LENGTH], last = row[SLOT_LAST], first = record[REC_FIRST];
+  const u32* chunk = input + record[REC_CHUNK];
+  __syncthreads();
+  for (u32 i = threadIdx.x; i < tokens; i += blockDim.x) {
+    token[first + i] = flags & FEED_LAST ? last : chunk[i];
+    position[first + i] = length + i;
+    slot_of[first + i] = slot;
+  }
+  if (threadIdx.x == 0 && tokens > 0) {
+    row[SLOT_LENGTH] = length + tokens;
+    if (flags & SAMPLE) {
+      gather_row[record[REC_SAMPLE]] = first + tokens - 1;
+      sample_slot[record[REC_SAMPLE]] = slot;
+    }
+  }
+}

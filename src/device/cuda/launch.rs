@@ -1,0 +1,110 @@
+//! One kernel and how to start it. `module` makes [`Kernel`]s, verbs launch them; it knows no verb.
+//! Launch attributes (programmatic dependent launch) are set here and nowhere else.
+
+use std::ffi::c_void;
+use std::ptr;
+
+use cudarc::driver::sys;
+
+use super::context::{check, Context};
+use crate::error::Result;
+
+/// A value that a kernel takes as it lies in memory.
+///
+/// # Safety
+/// The type has the layout of the parameter in the kernel's signature.
+pub unsafe trait Argument {
+    fn place(&self) -> *mut c_void {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+// SAFETY: the same in Rust and in CUDA C++; an address is a u64.
+unsafe impl Argument for u32 {}
+unsafe impl Argument for i32 {}
+unsafe impl Argument for u64 {}
+unsafe impl Argument for f32 {}
+unsafe impl<const N: usize> Argument for [f32; N] {}
+
+/// A function of a loaded module.
+pub struct Kernel {
+    pub(super) function: sys::CUfunction,
+    pub(super) name: &'static str,
+    /// It begins with `begin()` of kernels/common.cuh for this card: its launch may overlap the end
+    /// of the kernel before.
+    pub(super) overlaps: bool,
+}
+
+// SAFETY: the driver's handle may be used from any thread.
+unsafe impl Send for Kernel {}
+
+impl Kernel {
+    /// Let a block take this much dynamic shared memory, beyond the 48 KiB that need no leave.
+    pub fn allow_shared(&self, bytes: usize) -> Result<()> {
+        let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function belongs to a loaded module.
+        check(unsafe { sys::cuFuncSetAttribute(self.function, which, bytes as i32) }, self.name)
+    }
+
+    /// Start on the context's stream. `blocks` is the grid, `threads` those of a block. Nothing is
+    /// started where the grid is empty. Arguments are in the order of the kernel's signature.
+    pub fn launch(
+        &self,
+        context: &Context,
+        blocks: [usize; 2],
+        threads: u32,
+        arguments: &[&dyn Argument],
+    ) -> Result<()> {
+        self.launch_shared(context, blocks, threads, 0, arguments)
+    }
+
+    /// The same with dynamic shared memory for each block.
+    pub fn launch_shared(
+        &self,
+        context: &Context,
+        blocks: [usize; 2],
+        threads: u32,
+        shared_bytes: usize,
+        arguments: &[&dyn Argument],
+    ) -> Result<()> {
+        let [x, y] = blocks;
+        if x == 0 || y == 0 {
+            return Ok(());
+        }
+        let mut places = [ptr::null_mut(); 24];
+        assert!(arguments.len() <= places.len(), "{}: too many arguments", self.name);
+        for (place, argument) in places.iter_mut().zip(arguments) {
+            *place = argument.place();
+        }
+        let mut attribute = serialization();
+        let config = sys::CUlaunchConfig {
+            gridDimX: x as u32,
+            gridDimY: y as u32,
+            gridDimZ: 1,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared_bytes as u32,
+            hStream: context.stream(),
+            attrs: &mut attribute,
+            numAttrs: u32::from(self.overlaps),
+        };
+        // SAFETY: the function belongs to a module that lives as long as the device, the places
+        // point to live values, and verbs pass them in the order and with the types of the kernel's
+        // signature (held by tests/cuda_verbs.rs, which runs every kernel under compute-sanitizer).
+        let code = unsafe {
+            let places = places.as_mut_ptr();
+            sys::cuLaunchKernelEx(&config, self.function, places, ptr::null_mut())
+        };
+        check(code, self.name)
+    }
+}
+
+/// Leave to start before the kernel before is done; the kernel itself waits.
+fn serialization() -> sys::CUlaunchAttribute {
+    // SAFETY: a plain C struct of integers, for which zero is a value.
+    let mut attribute: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
+    attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attribute.value.programmaticStreamSerializationAllowed = 1;
+    attribute
+}

@@ -1,0 +1,187 @@
+//! The CUDA device: speed. The verbs of [`Device`] on one NVIDIA GPU, with activations in the
+//! model's own type and f32 inside of norms, softmax and sums. `engine` makes it, `model::decoder`
+//! calls its verbs; the CPU device grades it (tests/cuda_verbs.rs). It knows shapes, slots and
+//! pages, never a model's name.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`context`] | driver probe, context, stream, memory |
+//! | [`module`] | the kernels' binaries, chosen by compute capability |
+//! | [`launch`] | one kernel, started |
+//! | [`gemm`] | cuBLASLt with an own plan cache |
+//! | [`attention`] | tiles of a step's attention, planned on the host, and the kernels for them |
+//! | [`weights`] | upload |
+//! | [`slots`] | slot rows, and a step's input as words |
+//! | [`steps`] | steps in flight: input, late part, results |
+//! | `verbs` | the trait's verbs: checks, arguments, launches |
+//! | `kernels/` | CUDA C++ |
+//!
+//! One stream carries everything in order, so no verb waits for another on the host. A step costs
+//! one copy to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the
+//! slot's row.
+
+pub mod attention;
+pub mod context;
+pub mod gemm;
+pub mod launch;
+pub mod module;
+pub mod slots;
+pub mod steps;
+mod verbs;
+pub mod weights;
+
+use std::sync::Arc;
+
+use self::attention::Attention;
+use self::context::{Context, Memory};
+use self::gemm::{Gemm, Product};
+use self::launch::Argument;
+use self::module::Kernels;
+use self::slots::Slots;
+use self::steps::Steps;
+use self::weights::{Uploader, Weight};
+use super::{DType, Limits};
+use crate::error::Result;
+use crate::internal;
+
+/// Steps that may be enqueued before the first is collected.
+const DEPTH: usize = 2;
+const ROW_THREADS: u32 = 128;
+
+/// Activations `[rows, width]` on the GPU.
+pub struct Tensor {
+    memory: Memory,
+    pub rows: usize,
+    pub width: usize,
+    dtype: DType,
+}
+
+impl Tensor {
+    fn at(&self, rows: usize, width: usize, verb: &str) -> u64 {
+        assert!(
+            rows <= self.rows && width == self.width,
+            "{verb}: {rows} x {width} in a buffer of {} x {}",
+            self.rows,
+            self.width
+        );
+        self.memory.address
+    }
+}
+
+/// What `reserve` makes.
+struct Reserved {
+    limits: Limits,
+    pool: Memory,
+    /// Elements of one layer of the pool.
+    layer_bytes: u64,
+    steps: Steps,
+    attention: Attention,
+}
+
+pub struct Cuda {
+    dtype: DType,
+    kernels: Kernels,
+    gemm: Gemm,
+    uploader: Uploader,
+    slots: Slots,
+    reserved: Option<Reserved>,
+    /// Gates and ups before they are multiplied.
+    scratch: Option<Memory>,
+    /// Widest GateUp so far.
+    gate_up: usize,
+    // Last, so that it outlives what was made in it even without the Arcs.
+    context: Arc<Context>,
+}
+
+impl Cuda {
+    /// GPUs that the driver shows; 0 without a driver.
+    ///
+    /// # Errors
+    /// A driver that is broken or too old.
+    pub fn count() -> Result<usize> {
+        context::count()
+    }
+
+    /// GPU `ordinal` for a model of this element type: weights, activations and pages have it.
+    ///
+    /// # Errors
+    /// One line each: no such GPU, capability below 8.0, no cuBLASLt, no memory.
+    pub fn open(ordinal: usize, dtype: DType) -> Result<Cuda> {
+        let context = Context::open(ordinal)?;
+        Ok(Cuda {
+            dtype,
+            kernels: Kernels::load(&context, dtype)?,
+            gemm: Gemm::new(&context, dtype)?,
+            uploader: Uploader::new(&context),
+            slots: Slots::default(),
+            reserved: None,
+            scratch: None,
+            gate_up: 0,
+            context,
+        })
+    }
+
+    /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows
+    /// with their counts, gates and ups of `gate_up` columns. For the arithmetic that sizes the
+    /// pool.
+    pub fn extra_bytes(limits: &Limits, gate_up: usize) -> u64 {
+        let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
+        let scratch = limits.step_tokens * gate_up * limits.kv.dtype.bytes();
+        let parts = attention::parts_bytes(&limits.kv);
+        (gemm::WORKSPACE_BYTES + rows + scratch + parts) as u64
+    }
+
+    /// Set every byte of a tensor: for tests, which poison outputs.
+    pub fn fill(&mut self, tensor: &Tensor, byte: u8) -> Result<()> {
+        tensor.memory.fill(byte)
+    }
+
+    /// Wait for everything that was enqueued: for measurements.
+    pub fn wait(&self) -> Result<()> {
+        self.context.bind()?;
+        self.context.synchronise()
+    }
+
+    fn reserved(&self) -> Result<&Reserved> {
+        self.reserved.as_ref().ok_or_else(|| internal!("a step before reserve"))
+    }
+
+    fn rows(&self) -> usize {
+        self.slots.batch.rows
+    }
+
+    /// Scratch of at least `bytes`. Grows, which waits for the GPU, only where reserve did not
+    /// know.
+    fn scratch(&mut self, bytes: usize) -> Result<u64> {
+        if self.scratch.as_ref().is_none_or(|s| s.bytes < bytes) {
+            self.scratch = None;
+            self.scratch = Some(Memory::new(&self.context, bytes, "gates and ups")?);
+        }
+        Ok(self.scratch.as_ref().map_or(0, |s| s.address))
+    }
+
+    fn product(
+        &mut self,
+        rows: usize,
+        weight: &Weight,
+        x: u64,
+        y: u64,
+        logits: bool,
+    ) -> Result<()> {
+        let (outputs, inputs) = (weight.outputs, weight.inputs);
+        let product = Product { rows, outputs, inputs, logits, x, w: weight.matrix(), y };
+        self.gemm.run(&self.kernels, &product)
+    }
+
+    fn bias_act(&self, rows: usize, width: usize, x: u64, bias: u64, kind: i32) -> Result<()> {
+        let blocks = [rows, columns(width)];
+        let arguments: [&dyn Argument; 4] = [&x, &bias, &(width as u32), &kind];
+        self.kernels.bias_act.launch(&self.context, blocks, ROW_THREADS, &arguments)
+    }
+}
+
+/// Blocks of ROW_THREADS threads across a row, eight columns a thread where the width allows.
+fn columns(width: usize) -> usize {
+    let per_thread = if width.is_multiple_of(8) { 8 } else { 1 };
+    width.div_ceil(per_thread * ROW_THREADS as usize)
+}

@@ -1,0 +1,174 @@
+//! The kernels in this library, and which of their binaries fits a card. `Cuda::open` loads them
+//! once; it knows no verb.
+//!
+//! The build script leaves one binary per source file, element type and architecture
+//! (build/kernels.rs). Machine code runs on its own major version from its own minor on, except `a`
+//! targets, which run on exactly theirs; for a card without machine code the driver compiles the
+//! PTX when the model loads (0.4 s).
+
+use std::ffi::{CStr, CString};
+use std::ptr;
+use std::sync::Arc;
+
+use cudarc::driver::sys;
+
+use super::context::{check, Context};
+use super::launch::Kernel;
+use crate::device::DType;
+use crate::error::{Error, Result};
+
+/// One compiled source file.
+pub struct Binary {
+    file: &'static str,
+    /// Element type of the activations; kernels without any are stored as f32.
+    act: &'static str,
+    /// Compute capability, e.g. 90.
+    capability: u32,
+    /// Runs on exactly this capability.
+    exact: bool,
+    ptx: bool,
+    image: &'static [u8],
+}
+
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+impl Binary {
+    /// How well it fits a card: machine code before PTX, the nearest before the farther. None: not
+    /// at all.
+    fn fit(&self, capability: u32) -> Option<u32> {
+        let same_major = self.capability / 10 == capability / 10;
+        match (self.ptx, self.exact) {
+            (true, _) => (self.capability <= capability).then_some(0),
+            (false, true) => (self.capability == capability).then_some(self.capability),
+            (false, false) => {
+                (same_major && self.capability <= capability).then_some(self.capability)
+            }
+        }
+    }
+}
+
+/// Loaded machine code; unloaded when dropped.
+struct Module {
+    context: Arc<Context>,
+    module: sys::CUmodule,
+    /// Compiled with the instructions of programmatic dependent launch.
+    overlaps: bool,
+}
+
+// SAFETY: the driver's handle may be used from any thread.
+unsafe impl Send for Module {}
+
+impl Module {
+    fn load(context: &Arc<Context>, file: &str, act: &str) -> Result<Module> {
+        let fits = BINARIES
+            .iter()
+            .filter(|b| b.file == file && (b.act == act || UNTYPED.contains(&file)))
+            .filter_map(|b| Some((b.fit(context.capability)?, b)));
+        let Some((_, binary)) = fits.max_by_key(|(fit, _)| *fit) else {
+            return Err(Error::Unsupported(format!(
+                "{} has compute capability {}.{}: this build has no kernels for it \
+                 (TRITON_VLLM_CUDA_ARCHS narrowed the build).",
+                context.name,
+                context.capability / 10,
+                context.capability % 10
+            )));
+        };
+        // PTX must be terminated; machine code does not mind.
+        let image = [binary.image, &[0]].concat();
+        let mut module = ptr::null_mut();
+        // SAFETY: a whole, terminated image in memory; the context is current.
+        let code = unsafe { sys::cuModuleLoadData(&mut module, image.as_ptr().cast()) };
+        check(code, &format!("loading the kernels of {file}.cu"))?;
+        let overlaps = !binary.ptx && binary.capability >= 90;
+        Ok(Module { context: context.clone(), module, overlaps })
+    }
+
+    fn kernel(&self, name: &'static str) -> Result<Kernel> {
+        let text = CString::new(name).unwrap_or_default();
+        let mut function = ptr::null_mut();
+        let get = |f: &mut sys::CUfunction, text: &CStr| {
+            // SAFETY: a loaded module and a terminated name.
+            unsafe { sys::cuModuleGetFunction(f, self.module, text.as_ptr()) }
+        };
+        check(get(&mut function, &text), &format!("finding kernel {name}"))?;
+        Ok(Kernel { function, name, overlaps: self.overlaps })
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        if self.context.bind().is_ok() {
+            // SAFETY: loaded in `load`, unloaded once; its kernels live in the same struct.
+            unsafe { sys::cuModuleUnload(self.module) };
+        }
+    }
+}
+
+/// Files that are compiled for no element type in particular.
+const UNTYPED: &[&str] = &["step", "sampler"];
+
+macro_rules! kernels {
+    ($($file:literal: $($name:ident)*;)*) => {
+        /// Every kernel, for one element type.
+        pub struct Kernels {
+            $($(pub $name: Kernel,)*)*
+            _modules: Vec<Module>,
+        }
+
+        impl Kernels {
+            /// # Errors
+            /// No binary for this card; the driver refuses one.
+            pub fn load(context: &Arc<Context>, act: DType) -> Result<Kernels> {
+                context.bind()?;
+                let act = match act {
+                    DType::F32 => "f32",
+                    DType::F16 => "f16",
+                    DType::BF16 => "bf16",
+                };
+                let mut modules = Vec::new();
+                $(
+                    let module = Module::load(context, $file, act)?;
+                    $(let $name = module.kernel(stringify!($name))?;)*
+                    modules.push(module);
+                )*
+                Ok(Kernels { $($($name,)*)* _modules: modules })
+            }
+        }
+    };
+}
+
+kernels! {
+    "step": prepare;
+    "rows": embed add_positions gather;
+    "norm": norm_rows add_norm;
+    "activation": bias_act gated_act softcap;
+    "rope": rope_store;
+    "attention": attend_rows;
+    "tiles": chunk_64 chunk_80 chunk_96 chunk_128 chunk_256 split_64 split_80 split_96 split_128
+        split_256 combine_64 combine_80 combine_96 combine_128 combine_256;
+    "gemm": gemm_plain gemm_logits flush;
+    "sampler": sample;
+    "weights": convert_matrix convert_vector turn_matrix turn_vector dummy_matrix dummy_vector
+        constant_matrix constant_vector;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binary(capability: u32, exact: bool, ptx: bool) -> Binary {
+        Binary { file: "x", act: "f32", capability, exact, ptx, image: &[] }
+    }
+
+    #[test]
+    fn machine_code_fits_its_own_generation() {
+        assert_eq!(binary(80, false, false).fit(86), Some(80));
+        assert_eq!(binary(86, false, false).fit(80), None);
+        assert_eq!(binary(89, false, false).fit(90), None);
+        assert_eq!(binary(90, true, false).fit(90), Some(90));
+        assert_eq!(binary(90, true, false).fit(100), None);
+        assert_eq!(binary(100, false, false).fit(103), Some(100));
+        // PTX fits whatever came later, and yields to any machine code.
+        assert_eq!(binary(80, false, true).fit(110), Some(0));
+    }
+}

@@ -1,0 +1,340 @@
+//! Slot rows as the host sees them, and the input of a step as the GPU reads it: one run of u32
+//! words with records, changes and their data (kernels/step.cu has the same lists). `Cuda::begin`
+//! calls it; it touches no GPU.
+//!
+//! The host keeps of each row only what it needs to check a plan and to append pages: length and
+//! number of pages. Everything else lives on the device alone.
+
+use crate::device::Limits;
+use crate::error::{Error, Result};
+use crate::ids::{AdapterId, SlotId};
+use crate::internal;
+use crate::plan::{Feed, SlotChange, SlotOpen, StepPlan};
+use crate::sampling::{SamplerSpec, TokenCounts};
+
+/// Words of a row's header; the order is that of `SlotWord` in kernels/common.cuh.
+const HEADER_WORDS: usize = 16;
+/// Tokens that `min_tokens` can mask: eos and stop ids of one request. More are left unmasked.
+const MASKED_WORDS: usize = 1024;
+const RECORD_WORDS: usize = 8;
+const CHANGE_WORDS: usize = 3;
+const FEED_LAST: u32 = 1;
+const SAMPLE: u32 = 2;
+
+/// Where the parts of a row lie, in words.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RowLayout {
+    pub masked: u32,
+    pub pages: u32,
+    pub counts: u32,
+    /// Entries of `counts`, two words each.
+    pub counts_capacity: u32,
+    /// Words of a row.
+    pub stride: u64,
+}
+
+impl RowLayout {
+    pub fn new(limits: &Limits) -> RowLayout {
+        let table = limits.max_model_len.div_ceil(limits.page_size);
+        // Prompt and outputs, one sampled ahead of a stop that the host has not seen yet included.
+        let capacity = limits.max_model_len + 2;
+        let pages = HEADER_WORDS + MASKED_WORDS;
+        let counts = pages + table;
+        RowLayout {
+            masked: HEADER_WORDS as u32,
+            pages: pages as u32,
+            counts: counts as u32,
+            counts_capacity: capacity as u32,
+            stride: (counts + 2 * capacity).next_multiple_of(32) as u64,
+        }
+    }
+
+    fn table_len(&self) -> usize {
+        (self.counts - self.pages) as usize
+    }
+}
+
+/// A run of words for a slot's row.
+#[derive(Clone, Copy)]
+struct Change {
+    to: u32,
+    /// Into the step's data.
+    from: u32,
+    count: u32,
+}
+
+#[derive(Default, Clone)]
+struct Row {
+    open: bool,
+    length: usize,
+    pages: usize,
+    /// Of this step.
+    changes: Vec<Change>,
+}
+
+/// A sequence's share of the token rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub slot: u32,
+    /// First token row.
+    pub first: usize,
+    pub tokens: usize,
+    /// Positions after this step.
+    pub length: usize,
+}
+
+/// What a step runs over, as far as the host must know.
+#[derive(Debug, Default, Clone)]
+pub struct Batch {
+    pub step: u64,
+    /// Token rows and sampling rows: R and S of the verbs.
+    pub rows: usize,
+    pub spans: Vec<Span>,
+    /// Slots of the sampling rows, in the plan's order.
+    pub samples: Vec<SlotId>,
+    /// Records of the input: blocks of the kernel that reads it.
+    pub records: usize,
+}
+
+#[derive(Default)]
+pub struct Slots {
+    layout: RowLayout,
+    limits: Option<Limits>,
+    rows: Vec<Row>,
+    /// Slots with changes, in order.
+    touched: Vec<SlotId>,
+    data: Vec<u32>,
+    records: Vec<u32>,
+    changes: Vec<u32>,
+    pub batch: Batch,
+}
+
+impl Slots {
+    pub fn new(limits: &Limits) -> Slots {
+        Slots {
+            layout: RowLayout::new(limits),
+            limits: Some(limits.clone()),
+            rows: vec![Row::default(); limits.slots],
+            ..Slots::default()
+        }
+    }
+
+    pub fn layout(&self) -> &RowLayout {
+        &self.layout
+    }
+
+    /// Check a plan and encode it.
+    ///
+    /// # Errors
+    /// Internal: a plan that does not fit the limits or the slots' state. The device is lost then.
+    pub fn begin(&mut self, plan: &StepPlan) -> Result<()> {
+        let Some(limits) = self.limits.clone() else {
+            return Err(internal!("a step before reserve"));
+        };
+        self.data.clear();
+        self.records.clear();
+        self.changes.clear();
+        self.touched.clear();
+        if plan.tokens() > limits.step_tokens {
+            return Err(internal!(
+                "step {} has {} tokens, more than the {} that were reserved",
+                plan.step,
+                plan.tokens(),
+                limits.step_tokens
+            ));
+        }
+        for change in &plan.changes {
+            self.change(change, &limits)?;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.step = plan.step;
+        batch.rows = 0;
+        batch.samples.clear();
+        batch.spans.clear();
+        let chunks = self.data.len();
+        self.data.extend(plan.chunk_tokens.iter().map(|t| t.0));
+        for row in &plan.rows {
+            let tokens = row.feed.tokens();
+            let (flag, chunk) = match &row.feed {
+                Feed::Chunk(range) if range.end <= plan.chunk_tokens.len() => {
+                    (0, chunks + range.start)
+                }
+                Feed::Last { count: 1 } => (FEED_LAST, 0),
+                other => return Err(internal!("step {}: cannot feed {other:?}", plan.step)),
+            };
+            let length = self.advance(row.slot, tokens, &limits)?;
+            let (slot, first) = (row.slot.0, batch.rows);
+            batch.spans.push(Span { slot, first, tokens, length });
+            let sample = if row.sample { SAMPLE } else { 0 };
+            let (first, nth) = (batch.rows as u32, batch.samples.len() as u32);
+            self.record(row.slot, tokens as u32, flag | sample, chunk as u32, [first, nth]);
+            batch.rows += tokens;
+            if row.sample {
+                batch.samples.push(row.slot);
+            }
+        }
+        // Slots with changes that feed nothing.
+        for slot in std::mem::take(&mut self.touched) {
+            if !self.rows[slot.index()].changes.is_empty() {
+                self.record(slot, 0, 0, 0, [0, 0]);
+            }
+        }
+        batch.records = self.records.len() / RECORD_WORDS;
+        self.batch = batch;
+        self.place();
+        Ok(())
+    }
+
+    /// Words of the encoded input.
+    pub fn words(&self) -> usize {
+        self.records.len() + self.changes.len() + self.data.len()
+    }
+
+    /// Write the encoded input to `to`, which has at least [`Slots::words`].
+    pub fn write(&self, to: &mut [u32]) {
+        let mut at = 0;
+        for part in [&self.records, &self.changes, &self.data] {
+            to[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+    }
+
+    /// Turn offsets into the parts into offsets into the whole.
+    fn place(&mut self) {
+        let changes_at = self.records.len() as u32;
+        let data_at = changes_at + self.changes.len() as u32;
+        for record in self.records.chunks_exact_mut(RECORD_WORDS) {
+            record[3] += data_at;
+            record[6] += changes_at;
+        }
+        for change in self.changes.chunks_exact_mut(CHANGE_WORDS) {
+            change[1] += data_at;
+        }
+    }
+
+    fn record(&mut self, slot: SlotId, tokens: u32, flags: u32, chunk: u32, at: [u32; 2]) {
+        let changes = &mut self.rows[slot.index()].changes;
+        let (first, count) = (self.changes.len() as u32, changes.len() as u32);
+        for Change { to, from, count } in changes.drain(..) {
+            self.changes.extend([to, from, count]);
+        }
+        self.records.extend([slot.0, tokens, flags, chunk, at[0], at[1], first, count]);
+    }
+
+    fn row(&mut self, slot: SlotId) -> Result<&mut Row> {
+        let count = self.rows.len();
+        let row = self.rows.get_mut(slot.index());
+        row.ok_or_else(|| internal!("slot {slot} of {count}"))
+    }
+
+    fn advance(&mut self, slot: SlotId, tokens: usize, limits: &Limits) -> Result<usize> {
+        let row = self.row(slot)?;
+        let length = row.length + tokens;
+        if !row.open || tokens == 0 || length > row.pages * limits.page_size {
+            return Err(internal!(
+                "slot {slot} (open: {}) cannot grow from {} by {tokens} positions in {} pages",
+                row.open,
+                row.length,
+                row.pages
+            ));
+        }
+        row.length = length;
+        Ok(length)
+    }
+
+    fn change(&mut self, change: &SlotChange, limits: &Limits) -> Result<()> {
+        match change {
+            SlotChange::Open(open) => self.open(open),
+            SlotChange::Close { slot } => {
+                let row = self.row(*slot)?;
+                row.open = false;
+                row.changes.clear();
+                Ok(())
+            }
+            SlotChange::Pages { slot, group, pages } => {
+                let table = self.layout.table_len();
+                let row = self.row(*slot)?;
+                let first = row.pages;
+                let fits = first + pages.len() <= table;
+                let known = pages.iter().all(|p| p.index() < limits.pages);
+                if group.0 != 0 || !row.open || !fits || !known {
+                    return Err(internal!(
+                        "slot {slot} cannot take {} pages of group {group} after {first} of \
+                         {table}",
+                        pages.len()
+                    ));
+                }
+                row.pages += pages.len();
+                let at = self.layout.pages + first as u32;
+                self.put(*slot, at, pages.iter().map(|p| p.0))
+            }
+        }
+    }
+
+    fn open(&mut self, open: &SlotOpen) -> Result<()> {
+        let slot = open.slot;
+        if open.adapter != AdapterId(0) {
+            let text = "LoRA adapters are not supported on GPUs yet.";
+            return Err(Error::Unsupported(text.to_string()));
+        }
+        let row = self.row(slot)?;
+        let length = open.cached_tokens as usize;
+        row.changes.clear();
+        *row = Row { open: true, length, pages: 0, changes: std::mem::take(&mut row.changes) };
+        let spec = &*open.sampler;
+        let (prompt, outputs) =
+            open.tokens.split_at((open.prompt_tokens as usize).min(open.tokens.len()));
+        let counts = spec.needs_counts().then(|| TokenCounts::new(prompt, outputs));
+        let counts: Vec<u32> =
+            counts.iter().flat_map(TokenCounts::iter).flat_map(|(t, n)| [t.0, n]).collect();
+        let masked = spec.masked_until_min.iter().take(MASKED_WORDS);
+        let header = header(open, spec, outputs.len(), counts.len() / 2, masked.len());
+        self.put(slot, 0, header)?;
+        self.put(slot, self.layout.masked, masked.map(|t| t.0))?;
+        if counts.len() / 2 > self.layout.counts_capacity as usize {
+            return Err(internal!("slot {slot} opens with {} tokens", open.tokens.len()));
+        }
+        self.put(slot, self.layout.counts, counts)
+    }
+
+    /// Words for the slot's row from word `to` on.
+    fn put(&mut self, slot: SlotId, to: u32, words: impl IntoIterator<Item = u32>) -> Result<()> {
+        let from = self.data.len();
+        self.data.extend(words);
+        let count = (self.data.len() - from) as u32;
+        if count > 0 {
+            self.touched.push(slot);
+            self.row(slot)?.changes.push(Change { to, from: from as u32, count });
+        }
+        Ok(())
+    }
+}
+
+/// In the order of `SlotWord`.
+fn header(
+    open: &SlotOpen,
+    spec: &SamplerSpec,
+    outputs: usize,
+    entries: usize,
+    masked: usize,
+) -> [u32; HEADER_WORDS] {
+    let ln_min_p = if spec.min_p > 0.0 { spec.min_p.ln() } else { f32::NEG_INFINITY };
+    [
+        open.cached_tokens,
+        0,
+        outputs as u32,
+        entries as u32,
+        spec.temperature.to_bits(),
+        spec.top_k,
+        spec.top_p.to_bits(),
+        ln_min_p.to_bits(),
+        spec.repetition_penalty.to_bits(),
+        spec.frequency_penalty.to_bits(),
+        spec.presence_penalty.to_bits(),
+        spec.seed as u32,
+        (spec.seed >> 32) as u32,
+        spec.min_tokens,
+        masked as u32,
+        u32::from(spec.needs_counts()),
+    ]
+}

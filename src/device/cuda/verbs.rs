@@ -1,0 +1,439 @@
+//! The verbs of [`Device`] on the GPU: each checks shapes, looks its addresses up and launches. The
+//! contract of each is in `device/mod.rs`, the arithmetic in `kernels/`. It knows no memory
+//! management.
+
+use half::{bf16, f16};
+
+use super::attention::{Attention, Call};
+use super::context::{Context, Memory};
+use super::launch::Argument;
+use super::slots::Slots;
+use super::steps::Steps;
+use super::weights::Weight;
+use super::{columns, Cuda, Reserved, Tensor, DEPTH, ROW_THREADS};
+use crate::device::{
+    Activation, AttnSpec, DType, Device, DeviceInfo, Limits, Norm, NormKind, Rope, WeightDesc,
+    WeightKind,
+};
+use crate::error::{Error, Result};
+use crate::internal;
+use crate::plan::{Late, StepPlan, StepResult};
+
+/// Pairs that rope_store takes at most (its parameter space and shared memory).
+const MAX_ROPE_PAIRS: usize = 256;
+/// Heads of a block of rope_store.
+const ROPE_HEADS: usize = 16;
+const SAMPLE_THREADS: u32 = 1024;
+/// The activation kernels' code for "bias only".
+const NO_ACTIVATION: i32 = 6;
+
+/// Threads of a norm's block: one for eight columns, whole warps.
+fn norm_threads(width: usize) -> u32 {
+    width.div_ceil(8).next_multiple_of(32).clamp(32, 1024) as u32
+}
+
+/// The kernels' code of a norm.
+fn norm_code(kind: NormKind) -> i32 {
+    match kind {
+        NormKind::Rms => 0,
+        NormKind::RmsPlusOne => 1,
+        NormKind::Layer => 2,
+    }
+}
+
+/// The kernels' code of an activation.
+fn activation_code(act: Activation) -> i32 {
+    match act {
+        Activation::Relu => 0,
+        Activation::Gelu => 1,
+        Activation::GeluTanh => 2,
+        Activation::Silu => 3,
+        Activation::SiluGated => 4,
+        Activation::GeluTanhGated => 5,
+    }
+}
+
+fn vector(weight: Option<&Weight>, length: usize) -> u64 {
+    weight.map_or(0, |w| w.vector(length))
+}
+
+/// Only layer norm has a bias.
+fn norm_bias(norm: &Norm<Weight>, width: usize) -> u64 {
+    vector(norm.bias.as_ref().filter(|_| norm.kind == NormKind::Layer), width)
+}
+
+impl Device for Cuda {
+    type Tensor = Tensor;
+    type Weight = Weight;
+
+    fn info(&self) -> DeviceInfo {
+        let (total_bytes, free_bytes) = self.context.memory().unwrap_or((0, 0));
+        let Context { name, capability, multiprocessors, .. } = &*self.context;
+        let (major, minor) = (capability / 10, capability % 10);
+        let name = format!("{name} (sm_{major}{minor}, {multiprocessors} multiprocessors)");
+        DeviceInfo { name, total_bytes, free_bytes, depth: DEPTH }
+    }
+
+    fn upload(&mut self, weight: WeightDesc<'_>) -> Result<Weight> {
+        if weight.kind == WeightKind::GateUp {
+            self.gate_up = self.gate_up.max(weight.outputs);
+        }
+        self.uploader.upload(&self.kernels, self.dtype, &weight)
+    }
+
+    fn tensor(&mut self, rows: usize, width: usize) -> Result<Tensor> {
+        let dtype = self.dtype;
+        let bytes = rows * width * dtype.bytes();
+        Ok(Tensor { memory: Memory::new(&self.context, bytes, "activations")?, rows, width, dtype })
+    }
+
+    fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
+        let memory = Memory::new(&self.context, rows * vocab * 4, "logits")?;
+        Ok(Tensor { memory, rows, width: vocab, dtype: DType::F32 })
+    }
+
+    fn reserve(&mut self, limits: &Limits) -> Result<()> {
+        let kv = &limits.kv;
+        if kv.dtype != self.dtype {
+            return Err(Error::Unsupported(format!(
+                "kv_cache_dtype: pages of {:?} under a model of {:?} are not supported on GPUs \
+                 yet.",
+                kv.dtype, self.dtype
+            )));
+        }
+        let layer_bytes = kv.page_bytes(limits.page_size) / kv.layers.max(1) as u64;
+        let layer_bytes = layer_bytes * limits.pages as u64;
+        let pool = Memory::new(&self.context, layer_bytes as usize * kv.layers, "the KV pool")?;
+        // A page that nobody wrote must hold numbers: NaN times a weight of 0 is NaN.
+        pool.fill(0)?;
+        self.slots = Slots::new(limits);
+        let steps = Steps::new(&self.context, limits, self.slots.layout())?;
+        if self.gate_up > 0 {
+            self.scratch(limits.step_tokens * self.gate_up * self.dtype.bytes())?;
+        }
+        self.uploader.release();
+        let attention = Attention::new(&self.context, &self.kernels, self.dtype, limits)?;
+        let limits = limits.clone();
+        self.reserved = Some(Reserved { limits, pool, layer_bytes, steps, attention });
+        Ok(())
+    }
+
+    fn begin(&mut self, plan: &StepPlan) -> Result<()> {
+        self.context.bind()?;
+        self.slots.begin(plan)?;
+        let Some(reserved) = &mut self.reserved else {
+            return Err(internal!("a step before reserve"));
+        };
+        let tiles = reserved.attention.plan(&self.slots.batch.spans);
+        reserved.attention.at = reserved.steps.send(&self.slots, tiles)?;
+        let device = &reserved.steps.device;
+        let stride = self.slots.layout().stride;
+        self.kernels.prepare.launch(
+            &self.context,
+            [self.slots.batch.records, 1],
+            ROW_THREADS,
+            &[
+                &device.input.address,
+                &device.rows.address,
+                &stride,
+                &device.token.address,
+                &device.position.address,
+                &device.slot_of.address,
+                &device.gather_row.address,
+                &device.sample_slot.address,
+            ],
+        )
+    }
+
+    fn sample(&mut self, logits: &mut Tensor, late: &Late) -> Result<()> {
+        let batch = self.slots.batch.clone();
+        let layout = *self.slots.layout();
+        let Some(reserved) = &mut self.reserved else {
+            return Err(internal!("a step before reserve"));
+        };
+        let vocab = logits.width;
+        let count = batch.samples.len();
+        let at = logits.at(count, vocab, "sample");
+        let masks = reserved.steps.send_late(late, &batch.samples, vocab)?;
+        let device = &reserved.steps.device;
+        self.kernels.sample.launch(
+            &self.context,
+            [count, 1],
+            SAMPLE_THREADS,
+            &[
+                &at,
+                &(vocab as u32),
+                &device.sample_slot.address,
+                &device.rows.address,
+                &layout.stride,
+                &layout.masked,
+                &layout.counts,
+                &layout.counts_capacity,
+                &masks.of,
+                &masks.words,
+                &masks.words_per_mask,
+                &device.out.address,
+            ],
+        )?;
+        reserved.steps.finish(batch.step, batch.samples)
+    }
+
+    fn collect(&mut self) -> Result<StepResult> {
+        self.context.bind()?;
+        let Some(reserved) = &mut self.reserved else {
+            return Err(internal!("no step to collect"));
+        };
+        reserved.steps.collect()
+    }
+
+    fn embed(&mut self, table: &Weight, scale: f32, out: &mut Tensor) -> Result<()> {
+        let rows = self.rows();
+        let out = out.at(rows, table.inputs, "embed");
+        self.kernels.embed.launch(
+            &self.context,
+            [rows, 1],
+            ROW_THREADS,
+            &[
+                &self.reserved()?.steps.device.token.address,
+                &table.matrix(),
+                &(table.outputs as u32),
+                &(table.inputs as u32),
+                &scale,
+                &out,
+            ],
+        )
+    }
+
+    fn add_positions(&mut self, table: &Weight, offset: usize, x: &mut Tensor) -> Result<()> {
+        let rows = self.rows();
+        let x = x.at(rows, table.inputs, "add_positions");
+        self.kernels.add_positions.launch(
+            &self.context,
+            [rows, 1],
+            ROW_THREADS,
+            &[
+                &self.reserved()?.steps.device.position.address,
+                &table.matrix(),
+                &(table.outputs as u32),
+                &(offset as u32),
+                &(table.inputs as u32),
+                &x,
+            ],
+        )
+    }
+
+    fn norm(&mut self, norm: &Norm<Weight>, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        let (rows, width) = (self.rows(), x.width);
+        let out = out.at(rows, width, "norm");
+        self.kernels.norm_rows.launch(
+            &self.context,
+            [rows, 1],
+            norm_threads(width),
+            &[
+                &x.at(rows, width, "norm"),
+                &norm.weight.vector(width),
+                &norm_bias(norm, width),
+                &(width as u32),
+                &norm.eps,
+                &norm_code(norm.kind),
+                &out,
+            ],
+        )
+    }
+
+    fn add_norm(
+        &mut self,
+        norm: &Norm<Weight>,
+        delta: &Tensor,
+        residual: &mut Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), residual.width);
+        self.kernels.add_norm.launch(
+            &self.context,
+            [rows, 1],
+            norm_threads(width),
+            &[
+                &delta.at(rows, width, "add_norm"),
+                &residual.at(rows, width, "add_norm"),
+                &norm.weight.vector(width),
+                &norm_bias(norm, width),
+                &(width as u32),
+                &norm.eps,
+                &norm_code(norm.kind),
+                &out.at(rows, width, "add_norm"),
+            ],
+        )
+    }
+
+    fn linear(
+        &mut self,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), weight.outputs);
+        let (x, y) = (x.at(rows, weight.inputs, "linear"), out.at(rows, width, "linear"));
+        self.product(rows, weight, x, y, false)?;
+        match bias {
+            Some(bias) => self.bias_act(rows, width, y, bias.vector(width), NO_ACTIVATION),
+            None => Ok(()),
+        }
+    }
+
+    fn linear_act(
+        &mut self,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        act: Activation,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), weight.outputs);
+        let (x, bias) = (x.at(rows, weight.inputs, "linear_act"), vector(bias, width));
+        if !act.is_gated() {
+            let y = out.at(rows, width, "linear_act");
+            self.product(rows, weight, x, y, false)?;
+            return self.bias_act(rows, width, y, bias, activation_code(act));
+        }
+        let half = width / 2;
+        let y = out.at(rows, half, "linear_act");
+        let both = self.scratch(rows * width * self.dtype.bytes())?;
+        self.product(rows, weight, x, both, false)?;
+        let arguments: [&dyn Argument; 5] =
+            [&both, &bias, &(half as u32), &activation_code(act), &y];
+        let blocks = [rows, columns(half)];
+        self.kernels.gated_act.launch(&self.context, blocks, ROW_THREADS, &arguments)
+    }
+
+    fn rope_store(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        rope: Option<&Rope>,
+        qkv: &mut Tensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
+        let mut inverse = [0f32; MAX_ROPE_PAIRS];
+        let (mut half, mut magnitude) = (0, 1.0);
+        if let Some(rope) = rope {
+            half = rope.rotary_dim / 2;
+            magnitude = rope.magnitude;
+            let room = inverse.get_mut(..half).filter(|room| room.len() == rope.inv_freq.len());
+            let room = room.ok_or_else(|| {
+                internal!(
+                    "rope over {} dimensions, at most {}",
+                    rope.rotary_dim,
+                    2 * MAX_ROPE_PAIRS
+                )
+            })?;
+            room.copy_from_slice(&rope.inv_freq);
+        }
+        let reserved = self.reserved()?;
+        let device = &reserved.steps.device;
+        let layout = self.slots.layout();
+        self.kernels.rope_store.launch(
+            &self.context,
+            [rows, (spec.heads + 2 * spec.kv_heads).div_ceil(ROPE_HEADS)],
+            ROW_THREADS,
+            &[
+                &qkv.at(rows, width, "rope_store"),
+                &device.position.address,
+                &device.slot_of.address,
+                &device.rows.address,
+                &layout.stride,
+                &layout.pages,
+                &(spec.heads as u32),
+                &(spec.kv_heads as u32),
+                &(spec.head_dim as u32),
+                &(reserved.limits.page_size as u32),
+                &(half as u32),
+                &magnitude,
+                &(reserved.pool.address + layer as u64 * reserved.layer_bytes),
+                &inverse,
+            ],
+        )
+    }
+
+    fn attend(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        qkv: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
+        let Some(reserved) = &mut self.reserved else {
+            return Err(internal!("a step before reserve"));
+        };
+        let call = Call {
+            rows,
+            spec,
+            page_size: reserved.limits.page_size,
+            layout: self.slots.layout(),
+            device: &reserved.steps.device,
+            qkv: qkv.at(rows, width, "attend"),
+            pool: reserved.pool.address + layer as u64 * reserved.layer_bytes,
+            out: out.at(rows, spec.heads * spec.head_dim, "attend"),
+        };
+        reserved.attention.run(&self.context, &self.kernels, &call)
+    }
+
+    fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        let samples = self.slots.batch.samples.len();
+        let (from, to) = (x.at(self.rows(), x.width, "gather"), out.at(samples, x.width, "gather"));
+        self.kernels.gather.launch(
+            &self.context,
+            [samples, 1],
+            ROW_THREADS,
+            &[&self.reserved()?.steps.device.gather_row.address, &from, &(x.width as u32), &to],
+        )
+    }
+
+    fn linear_gathered(&mut self, weight: &Weight, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        let rows = self.slots.batch.samples.len();
+        let x = x.at(rows, weight.inputs, "linear_gathered");
+        let y = out.at(rows, weight.outputs, "linear_gathered");
+        self.product(rows, weight, x, y, false)
+    }
+
+    fn logits(
+        &mut self,
+        head: &Weight,
+        softcap: Option<f32>,
+        x: &Tensor,
+        logits: &mut Tensor,
+    ) -> Result<()> {
+        const THREADS: u32 = 256;
+        let rows = self.slots.batch.samples.len();
+        assert!(logits.dtype == DType::F32, "logits into activations");
+        let y = logits.at(rows, head.outputs, "logits");
+        self.product(rows, head, x.at(rows, head.inputs, "logits"), y, true)?;
+        let Some(cap) = softcap else { return Ok(()) };
+        let count = rows * head.outputs;
+        let blocks = [count.div_ceil(THREADS as usize).min(4096), 1];
+        let arguments: [&dyn Argument; 3] = [&y, &(count as u64), &cap];
+        self.kernels.softcap.launch(&self.context, blocks, THREADS, &arguments)
+    }
+
+    fn read(&mut self, tensor: &Tensor, rows: usize) -> Result<Vec<f32>> {
+        if rows > tensor.rows {
+            return Err(internal!("{rows} of {} rows", tensor.rows));
+        }
+        let bytes = tensor.memory.read_now(rows * tensor.width * tensor.dtype.bytes())?;
+        let pair = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
+        Ok(match tensor.dtype {
+            DType::F32 => bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            DType::F16 => bytes.chunks_exact(2).map(|b| f16::from_bits(pair(b)).to_f32()).collect(),
+            DType::BF16 => {
+                bytes.chunks_exact(2).map(|b| bf16::from_bits(pair(b)).to_f32()).collect()
+            }
+        })
+    }
+}

@@ -1,0 +1,281 @@
+//! Weights on the GPU, and how they get there: through two pinned buffers that take turns, so that
+//! the host fills one while the other is copied. Values that already have the device's type and
+//! orientation are copied to their place; others go through a staging buffer and a kernel.
+//! `Cuda::upload` calls it; it knows no verb.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::context::{Context, Event, Memory, Pinned};
+use super::launch::Kernel;
+use super::module::Kernels;
+use crate::device::{DType, HostTensor, Source, WeightDesc, WeightKind};
+use crate::error::Result;
+use crate::{internal, invalid};
+
+/// Bytes of one pinned buffer.
+const CHUNK_BYTES: usize = 16 << 20;
+/// What one thread copies into it at a time.
+const SLICE_BYTES: usize = 1 << 20;
+const THREADS: u32 = 256;
+
+/// A weight, row-major `[outputs, inputs]`; vectors are f32.
+pub struct Weight {
+    memory: Memory,
+    pub name: String,
+    pub kind: WeightKind,
+    pub outputs: usize,
+    pub inputs: usize,
+}
+
+impl Weight {
+    /// Where a matrix or table lies.
+    ///
+    /// # Panics
+    /// If it was loaded as a vector: a mistake in the decoder.
+    pub fn matrix(&self) -> u64 {
+        assert!(self.kind != WeightKind::Vector, "{} is a vector", self.name);
+        self.memory.address
+    }
+
+    /// Where a vector of f32 lies.
+    ///
+    /// # Panics
+    /// If it was not loaded as a vector of this length: a mistake in the decoder.
+    pub fn vector(&self, length: usize) -> u64 {
+        assert!(self.kind == WeightKind::Vector, "{} is no vector", self.name);
+        assert!(self.outputs == length, "{} has {} of {length}", self.name, self.outputs);
+        self.memory.address
+    }
+}
+
+/// A pinned buffer with its place on the device.
+struct Lane {
+    pinned: Pinned,
+    staging: Memory,
+    /// The GPU has read both.
+    free: Event,
+}
+
+pub struct Uploader {
+    context: Arc<Context>,
+    lanes: Vec<Lane>,
+    next: usize,
+}
+
+impl Uploader {
+    pub fn new(context: &Arc<Context>) -> Uploader {
+        Uploader { context: context.clone(), lanes: Vec::new(), next: 0 }
+    }
+
+    /// Give the buffers back. A later upload makes new ones.
+    pub fn release(&mut self) {
+        self.lanes.clear();
+    }
+
+    /// # Errors
+    /// Parts that do not add up, a type that the device was not opened for, no room.
+    pub fn upload(
+        &mut self,
+        kernels: &Kernels,
+        act: DType,
+        desc: &WeightDesc<'_>,
+    ) -> Result<Weight> {
+        let vector = desc.kind == WeightKind::Vector;
+        let dtype = if vector { DType::F32 } else { act };
+        if !vector && desc.dtype != act {
+            return Err(internal!(
+                "{}: {:?} on a device that computes in {act:?}",
+                desc.name,
+                desc.dtype
+            ));
+        }
+        self.context.bind()?;
+        let count = desc.outputs * desc.inputs;
+        let memory = Memory::new(&self.context, count * dtype.bytes(), desc.name)?;
+        let target = Target { address: memory.address, dtype, vector, kernels };
+        match &desc.source {
+            Source::Parts(parts) => self.parts(desc, parts, &memory, &target)?,
+            Source::Dummy { seed, scale } => {
+                let kernel = target.pick(&kernels.dummy_matrix, &kernels.dummy_vector);
+                let arguments: [&dyn super::launch::Argument; 4] =
+                    [seed, scale, &(count as u64), &memory.address];
+                kernel.launch(&self.context, [blocks(count), 1], THREADS, &arguments)?;
+            }
+            Source::Constant(value) => {
+                let kernel = target.pick(&kernels.constant_matrix, &kernels.constant_vector);
+                let arguments: [&dyn super::launch::Argument; 3] =
+                    [value, &(count as u64), &memory.address];
+                kernel.launch(&self.context, [blocks(count), 1], THREADS, &arguments)?;
+            }
+        }
+        let name = desc.name.to_string();
+        Ok(Weight { memory, name, kind: desc.kind, outputs: desc.outputs, inputs: desc.inputs })
+    }
+
+    fn parts(
+        &mut self,
+        desc: &WeightDesc<'_>,
+        parts: &[HostTensor<'_>],
+        memory: &Memory,
+        target: &Target<'_>,
+    ) -> Result<()> {
+        let mut first = 0;
+        for part in parts {
+            let (outputs, inputs) = match desc.transposed {
+                true => (part.cols, part.rows),
+                false => (part.rows, part.cols),
+            };
+            let bytes = part.rows * part.cols * part.dtype.bytes();
+            if inputs != desc.inputs || part.bytes.len() != bytes {
+                return Err(invalid!(
+                    "{}: part of {} x {} in {} bytes does not fit {} inputs.",
+                    desc.name,
+                    part.rows,
+                    part.cols,
+                    part.bytes.len(),
+                    desc.inputs
+                ));
+            }
+            if first + outputs > desc.outputs {
+                break;
+            }
+            match desc.transposed {
+                true => self.turned(part, first, desc.inputs, target)?,
+                false => self.straight(part, first * desc.inputs, memory, target)?,
+            }
+            first += outputs;
+        }
+        if first != desc.outputs {
+            return Err(invalid!("{}: parts have not {} outputs in all.", desc.name, desc.outputs));
+        }
+        Ok(())
+    }
+
+    /// A part as it lies, from element `offset` of the target on.
+    fn straight(
+        &mut self,
+        part: &HostTensor<'_>,
+        offset: usize,
+        memory: &Memory,
+        target: &Target<'_>,
+    ) -> Result<()> {
+        let size = part.dtype.bytes();
+        let mut at = offset;
+        for chunk in part.bytes.chunks(CHUNK_BYTES) {
+            let place = at * target.dtype.bytes();
+            let lane = self.fill(chunk)?;
+            let count = chunk.len() / size;
+            if part.dtype == target.dtype {
+                memory.write_at(place, &lane.pinned, chunk.len())?;
+            } else {
+                lane.staging.write_at(0, &lane.pinned, chunk.len())?;
+                let kernel =
+                    target.pick(&target.kernels.convert_matrix, &target.kernels.convert_vector);
+                kernel.launch(
+                    &self.context,
+                    [blocks(count), 1],
+                    THREADS,
+                    &[
+                        &self.lanes[self.next].staging.address,
+                        &(part.dtype as i32),
+                        &(count as u64),
+                        &(target.address + place as u64),
+                    ],
+                )?;
+            }
+            self.turn()?;
+            at += count;
+        }
+        Ok(())
+    }
+
+    /// A part stored `[inputs, outputs]`, to outputs `first..` of the target.
+    fn turned(
+        &mut self,
+        part: &HostTensor<'_>,
+        first: usize,
+        inputs: usize,
+        target: &Target<'_>,
+    ) -> Result<()> {
+        let row_bytes = part.cols * part.dtype.bytes();
+        if row_bytes > CHUNK_BYTES {
+            return Err(internal!("a row of {row_bytes} bytes is beyond the staging buffer"));
+        }
+        let rows_per_chunk = CHUNK_BYTES / row_bytes.max(1);
+        let to = target.address + (first * inputs * target.dtype.bytes()) as u64;
+        for (n, chunk) in part.bytes.chunks(rows_per_chunk * row_bytes).enumerate() {
+            let lane = self.fill(chunk)?;
+            lane.staging.write_at(0, &lane.pinned, chunk.len())?;
+            let count = chunk.len() / part.dtype.bytes();
+            let kernel = target.pick(&target.kernels.turn_matrix, &target.kernels.turn_vector);
+            kernel.launch(
+                &self.context,
+                [blocks(count), 1],
+                THREADS,
+                &[
+                    &self.lanes[self.next].staging.address,
+                    &(part.dtype as i32),
+                    &(count as u64),
+                    &(part.cols as u64),
+                    &((n * rows_per_chunk) as u64),
+                    &(inputs as u64),
+                    &to,
+                ],
+            )?;
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// The next lane, free and filled with `bytes`.
+    fn fill(&mut self, bytes: &[u8]) -> Result<&Lane> {
+        if self.lanes.is_empty() {
+            for _ in 0..2 {
+                self.lanes.push(Lane {
+                    pinned: Pinned::new(&self.context, CHUNK_BYTES)?,
+                    staging: Memory::new(&self.context, CHUNK_BYTES, "staging weights")?,
+                    free: Event::new(&self.context, false)?,
+                });
+            }
+        }
+        let lane = &mut self.lanes[self.next];
+        lane.free.wait()?;
+        let to = &mut lane.pinned.bytes_mut()[..bytes.len()];
+        to.par_chunks_mut(SLICE_BYTES)
+            .zip(bytes.par_chunks(SLICE_BYTES))
+            .for_each(|(to, from)| to.copy_from_slice(from));
+        Ok(&self.lanes[self.next])
+    }
+
+    /// Everything that reads the current lane is enqueued: go on with the other.
+    fn turn(&mut self) -> Result<()> {
+        self.lanes[self.next].free.record()?;
+        self.next = (self.next + 1) % self.lanes.len();
+        Ok(())
+    }
+}
+
+/// Where an upload goes.
+struct Target<'a> {
+    address: u64,
+    dtype: DType,
+    vector: bool,
+    kernels: &'a Kernels,
+}
+
+impl Target<'_> {
+    fn pick<'k>(&self, matrix: &'k Kernel, vector: &'k Kernel) -> &'k Kernel {
+        if self.vector {
+            vector
+        } else {
+            matrix
+        }
+    }
+}
+
+/// Blocks for a loop over `count` elements.
+fn blocks(count: usize) -> usize {
+    count.div_ceil(THREADS as usize).min(4096)
+}

@@ -1,0 +1,196 @@
+//! Every fixture checkpoint on the GPU: in f32 the greedy tokens that Hugging Face transformers
+//! computed and its logits; in half types logits within the type's rounding; seeded sampling token
+//! by token as on the cpu. Skipped without a GPU (see `grader`). `TRITON_VLLM_FIXTURES` names the
+//! folder of the models where the checkout is elsewhere.
+#![cfg(feature = "cuda")]
+
+mod grader;
+mod rig;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use grader::gpu;
+use rig::{Rig, RigOptions, SUPPORTED};
+use triton_vllm::device::cpu::Cpu;
+use triton_vllm::device::cuda::Cuda;
+use triton_vllm::device::Device;
+use triton_vllm::model::config::SpecOptions;
+use triton_vllm::model::{Checkpoint, LoadFormat, ModelSpec};
+use triton_vllm::sampling::SamplerSpec;
+
+struct Case {
+    ids: Vec<u32>,
+    logits: Vec<f32>,
+    greedy: Vec<u32>,
+}
+
+fn fixtures() -> Vec<PathBuf> {
+    let root = std::env::var_os("TRITON_VLLM_FIXTURES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models"),
+        PathBuf::from,
+    );
+    let entries = std::fs::read_dir(&root).expect("fixtures").map(|entry| entry.unwrap().path());
+    let mut found: Vec<PathBuf> =
+        entries.filter(|path| path.join("expected.json").exists()).collect();
+    found.sort();
+    assert!(found.len() >= 14, "only {} fixtures in {}", found.len(), root.display());
+    found
+}
+
+fn cases(dir: &Path) -> Vec<Case> {
+    let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let numbers = |v: &serde_json::Value| -> Vec<f64> {
+        v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    let ids = |v: &serde_json::Value| numbers(v).iter().map(|&x| x as u32).collect();
+    let logits = |v: &serde_json::Value| numbers(v).iter().map(|&x| x as f32).collect();
+    let prompts = json["prompts"].as_array().unwrap().iter();
+    prompts
+        .map(|p| Case {
+            ids: ids(&p["ids"]),
+            logits: logits(&p["logits"]),
+            greedy: ids(&p["greedy"]),
+        })
+        .collect()
+}
+
+/// A fixture computed in `dtype` on the GPU.
+fn on_gpu(dir: &Path, dtype: &'static str) -> Rig<Cuda> {
+    let (spec, format) = model(dir, dtype);
+    let dev = Cuda::open(0, spec.dtype).unwrap();
+    Rig::on(dev, spec, &format, &RigOptions { kv: dtype, ..Default::default() })
+}
+
+fn model(dir: &Path, dtype: &str) -> (ModelSpec, LoadFormat) {
+    let checkpoint = Checkpoint::open(dir).unwrap();
+    let options = SpecOptions {
+        supported: SUPPORTED,
+        stored_dtype: checkpoint.stored_dtype(),
+        dtype,
+        ..Default::default()
+    };
+    (ModelSpec::read(dir, &options).unwrap(), LoadFormat::Files(checkpoint))
+}
+
+fn generate<D: Device>(rig: &mut Rig<D>, ids: &[u32], steps: usize) -> (Vec<f32>, Vec<u32>) {
+    let mut seq = rig.open(ids);
+    let logits = rig.feed_prompt(&mut seq, usize::MAX);
+    for _ in 1..steps {
+        rig.decode(&mut [&mut seq]);
+    }
+    rig.close(&seq);
+    (logits, seq.outputs)
+}
+
+/// The largest error as a share of the largest logit, and where it is.
+fn worst(got: &[f32], want: &[f32]) -> (f32, usize) {
+    assert_eq!(got.len(), want.len());
+    let size = want.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let error = |i: usize| {
+        let e = (got[i] - want[i]).abs() / size;
+        if e.is_nan() {
+            f32::INFINITY
+        } else {
+            e
+        }
+    };
+    let at = (0..want.len()).max_by(|&a, &b| error(a).total_cmp(&error(b))).unwrap();
+    (error(at), at)
+}
+
+#[test]
+fn f32_equals_transformers() {
+    if !gpu() {
+        return;
+    }
+    for dir in fixtures() {
+        let mut rig = on_gpu(&dir, "float32");
+        for (n, case) in cases(&dir).iter().enumerate() {
+            let (logits, greedy) = generate(&mut rig, &case.ids, case.greedy.len());
+            let (error, at) = worst(&logits, &case.logits);
+            let name = dir.display();
+            assert!(error <= 1e-4, "{name} prompt {n}: logit {at} is off by {error}");
+            assert_eq!(greedy, case.greedy, "{name} prompt {n}");
+        }
+    }
+}
+
+#[test]
+fn half_types_stay_close() {
+    if !gpu() {
+        return;
+    }
+    for (dtype, tolerance) in [("float16", 1e-2), ("bfloat16", 6e-2)] {
+        let mut largest = 0f32;
+        for dir in fixtures() {
+            let mut rig = on_gpu(&dir, dtype);
+            for (n, case) in cases(&dir).iter().enumerate() {
+                let (logits, _) = generate(&mut rig, &case.ids, 8);
+                let (error, at) = worst(&logits, &case.logits);
+                largest = largest.max(error);
+                let name = dir.display();
+                assert!(error <= tolerance, "{dtype} {name} prompt {n}: logit {at} off by {error}");
+            }
+        }
+        println!("{dtype}: largest error {largest} of the largest logit");
+    }
+}
+
+/// Prompts in chunks while others decode give the tokens of prompts that run alone.
+#[test]
+fn chunks_and_company() {
+    if !gpu() {
+        return;
+    }
+    for dir in fixtures() {
+        let mut rig = on_gpu(&dir, "float32");
+        let mut running = Vec::new();
+        let cases = cases(&dir);
+        for case in &cases {
+            let mut seq = rig.open(&case.ids);
+            rig.feed_beside(&mut seq, 7, &mut running);
+            running.push(seq);
+        }
+        for _ in 0..16 {
+            rig.decode(&mut running.iter_mut().collect::<Vec<_>>());
+        }
+        for (seq, case) in running.iter().zip(&cases) {
+            assert_eq!(seq.outputs[..16], case.greedy[..16], "{}", dir.display());
+        }
+    }
+}
+
+#[test]
+fn seeds_give_the_tokens_of_the_cpu() {
+    if !gpu() {
+        return;
+    }
+    let samplers = [
+        SamplerSpec { temperature: 1.0, seed: 42, ..Default::default() },
+        SamplerSpec { temperature: 0.7, top_p: 0.9, top_k: 50, seed: 7, ..Default::default() },
+        SamplerSpec {
+            temperature: 1.2,
+            min_p: 0.02,
+            repetition_penalty: 1.3,
+            frequency_penalty: 0.2,
+            seed: 9,
+            ..Default::default()
+        },
+    ];
+    for dir in fixtures() {
+        let mut gpu = on_gpu(&dir, "float32");
+        let (spec, format) = model(&dir, "float32");
+        let mut cpu = Rig::on(Cpu::new(0).unwrap(), spec, &format, &RigOptions::default());
+        for case in &cases(&dir) {
+            for sampler in &samplers {
+                gpu.sampler = Arc::new(sampler.clone());
+                cpu.sampler = gpu.sampler.clone();
+                let (got, want) =
+                    (generate(&mut gpu, &case.ids, 32), generate(&mut cpu, &case.ids, 32));
+                assert_eq!(got.1, want.1, "{}, {sampler:?}", dir.display());
+            }
+        }
+    }
+}

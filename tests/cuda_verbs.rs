@@ -1,0 +1,358 @@
+//! Every verb on the GPU against the CPU device, over a table of shapes and element types: random
+//! inputs, poisoned outputs, odd sizes; a failure names the case and its worst element. Without a
+//! GPU the tests say so and pass; `TRITON_VLLM_REQUIRE_GPU=1` makes that a failure.
+//!
+//! Inputs reach a device as rows of a table that `embed` looks up, so no backdoor into its buffers
+//! is needed and both devices see the same bits.
+#![cfg(feature = "cuda")]
+
+mod grader;
+
+use triton_vllm::device::cuda::Cuda;
+use triton_vllm::device::{
+    Activation, AttnSpec, DType, Device, Norm, NormKind, Rope, Source, WeightDesc, WeightKind,
+};
+
+use triton_vllm::device::cpu::Cpu;
+use triton_vllm::error::Result;
+
+use grader::{each_type, judge, Bench, Results, Setup};
+
+/// Run a body on both devices and compare what it returns; `slack` multiplies the type's tolerance.
+macro_rules! compare {
+    ($dtype:expr, $setup:expr, $case:expr, $slack:expr, |$b:ident| $body:block) => {{
+        let on_cpu = |$b: &mut Bench<Cpu>| -> Result<Results> { $body };
+        let on_gpu = |$b: &mut Bench<Cuda>| -> Result<Results> { $body };
+        let want = on_cpu(&mut Bench::new($dtype, $setup)).unwrap();
+        let got = on_gpu(&mut Bench::new($dtype, $setup)).unwrap();
+        judge($dtype, $case, $slack, &want, &got);
+    }};
+}
+
+/// Rows of a step for the row-by-row verbs: one, a few, odd, more than a tile.
+const ROWS: [usize; 5] = [1, 2, 7, 33, 130];
+
+#[test]
+fn embed_and_positions() {
+    each_type(|dtype| {
+        for (rows, width) in [(1, 8), (5, 16), (33, 7), (130, 264), (3, 4096)] {
+            let case = format!("embed {rows} x {width}");
+            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                let table = b.table(1, rows + 3, width);
+                let positions = b.table(2, 64 + 2, width);
+                let mut x = b.tensor(rows, width);
+                // Three sequences, so that positions are not row numbers.
+                b.feed(&[rows / 3 + 1, rows / 3, rows - rows / 3 * 2 - 1]);
+                b.dev.embed(&table, 1.5, &mut x)?;
+                let embedded = b.dev.read(&x, rows)?;
+                b.dev.add_positions(&positions, 2, &mut x)?;
+                Ok(vec![("embed", embedded), ("add_positions", b.dev.read(&x, rows)?)])
+            });
+        }
+    });
+}
+
+#[test]
+fn norms() {
+    let kinds = [NormKind::Rms, NormKind::RmsPlusOne, NormKind::Layer];
+    each_type(|dtype| {
+        for (rows, width) in [(1, 64), (7, 63), (33, 4096), (4, 8200), (130, 80)] {
+            for kind in kinds {
+                for bias in [false, true] {
+                    let case = format!("norm {kind:?} {rows} x {width} bias {bias}");
+                    compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                        let mut x = b.input(rows, width, 3);
+                        let delta = b.input(rows, width, 4);
+                        let (mut out, mut sum) = (b.tensor(rows, width), b.tensor(rows, width));
+                        let weight = b.vector(5, width);
+                        let bias = bias.then(|| b.vector(6, width));
+                        let norm = Norm { kind, eps: 1e-5, weight, bias };
+                        b.dev.norm(&norm, &x, &mut out)?;
+                        b.dev.add_norm(&norm, &delta, &mut x, &mut sum)?;
+                        Ok(vec![
+                            ("norm", b.dev.read(&out, rows)?),
+                            ("residual", b.dev.read(&x, rows)?),
+                            ("add_norm", b.dev.read(&sum, rows)?),
+                        ])
+                    });
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn linears() {
+    // (outputs, inputs); odd ones have no tensor-core algorithm in half types.
+    let shapes = [(1, 1), (48, 16), (100, 63), (33, 80), (768, 256), (515, 1024), (1000, 4096)];
+    each_type(|dtype| {
+        for (outputs, inputs) in shapes {
+            for rows in ROWS {
+                let case = format!("linear {rows} x {outputs} x {inputs}");
+                compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                    let x = b.input(rows, inputs, 7);
+                    let (weight, bias) = (b.linear(8, outputs, inputs), b.vector(9, outputs));
+                    let (mut plain, mut biased) =
+                        (b.tensor(rows, outputs), b.tensor(rows, outputs));
+                    b.dev.linear(&weight, None, &x, &mut plain)?;
+                    b.dev.linear(&weight, Some(&bias), &x, &mut biased)?;
+                    Ok(vec![
+                        ("plain", b.dev.read(&plain, rows)?),
+                        ("with bias", b.dev.read(&biased, rows)?),
+                    ])
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn activations() {
+    let plain = [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu];
+    let gated = [Activation::SiluGated, Activation::GeluTanhGated];
+    each_type(|dtype| {
+        for (rows, width, inputs) in [(1, 64, 64), (33, 136, 80), (5, 63, 128), (130, 1024, 256)] {
+            for act in plain.iter().chain(&gated).copied() {
+                for bias in [false, true] {
+                    let case = format!("{act:?} {rows} x {width} x {inputs} bias {bias}");
+                    compare!(dtype, &Setup::default(), &case, 2.0, |b| {
+                        let x = b.input(rows, inputs, 10);
+                        let outputs = if act.is_gated() { 2 * width } else { width };
+                        let weight = match act.is_gated() {
+                            true => b.gate_up(11, width, inputs),
+                            false => b.linear(11, outputs, inputs),
+                        };
+                        let bias = bias.then(|| b.vector(12, outputs));
+                        let mut out = b.tensor(rows, width);
+                        b.dev.linear_act(&weight, bias.as_ref(), act, &x, &mut out)?;
+                        Ok(vec![("linear_act", b.dev.read(&out, rows)?)])
+                    });
+                }
+            }
+        }
+    });
+}
+
+/// Checkpoints hold any of three types, either orientation, one tensor or several.
+#[test]
+fn weights_from_any_source() {
+    each_type(|dtype| {
+        for stored in [DType::F32, DType::F16, DType::BF16] {
+            for transposed in [false, true] {
+                let case = format!("stored {stored:?} transposed {transposed}");
+                compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                    let (rows, inputs) = (9, 40);
+                    let x = b.input(rows, inputs, 13);
+                    let weight = b.stored(14, &[24, 8, 8], inputs, stored, transposed);
+                    let mut out = b.tensor(rows, 40);
+                    b.dev.linear(&weight, None, &x, &mut out)?;
+                    Ok(vec![("linear", b.dev.read(&out, rows)?)])
+                });
+            }
+        }
+        for (name, source) in [
+            ("dummy", Source::Dummy { seed: 77, scale: 0.3 }),
+            ("constant", Source::Constant(0.25)),
+        ] {
+            compare!(dtype, &Setup::default(), name, 1.0, |b| {
+                let (rows, width) = (50, 33);
+                let source = match &source {
+                    Source::Dummy { seed, scale } => Source::Dummy { seed: *seed, scale: *scale },
+                    _ => Source::Constant(0.25),
+                };
+                let kind = WeightKind::Table;
+                let desc = WeightDesc {
+                    name,
+                    kind,
+                    outputs: rows,
+                    inputs: width,
+                    dtype,
+                    transposed: false,
+                    source,
+                };
+                let table = b.dev.upload(desc)?;
+                let mut x = b.tensor(rows, width);
+                b.feed(&[rows]);
+                b.dev.embed(&table, 1.0, &mut x)?;
+                Ok(vec![("values", b.dev.read(&x, rows)?)])
+            });
+        }
+    });
+}
+
+/// More than one pinned buffer, in pieces.
+#[test]
+fn weights_larger_than_a_staging_buffer() {
+    each_type(|dtype| {
+        for transposed in [false, true] {
+            compare!(
+                dtype,
+                &Setup::default(),
+                &format!("9000 x 700 transposed {transposed}"),
+                1.0,
+                |b| {
+                    let (rows, outputs, inputs) = (2, 9000, 700);
+                    let x = b.input(rows, inputs, 15);
+                    let weight = b.stored(16, &[outputs], inputs, DType::F32, transposed);
+                    let mut out = b.tensor(rows, outputs);
+                    b.dev.linear(&weight, None, &x, &mut out)?;
+                    Ok(vec![("linear", b.dev.read(&out, rows)?)])
+                }
+            );
+        }
+    });
+}
+
+struct AttentionCase {
+    heads: usize,
+    kv_heads: usize,
+    dim: usize,
+    page_size: usize,
+    window: Option<usize>,
+    softcap: Option<f32>,
+    rotary: usize,
+}
+
+fn attention_cases() -> Vec<AttentionCase> {
+    let case = |heads, kv_heads, dim, page_size| AttentionCase {
+        heads,
+        kv_heads,
+        dim,
+        page_size,
+        window: None,
+        softcap: None,
+        rotary: dim / 2 * 2,
+    };
+    vec![
+        case(4, 4, 16, 16),
+        case(4, 2, 32, 16),
+        case(12, 12, 64, 16),
+        case(14, 2, 64, 48),
+        case(8, 2, 80, 32),
+        case(6, 1, 96, 16),
+        case(32, 8, 128, 16),
+        case(8, 1, 128, 64),
+        case(8, 4, 256, 16),
+        case(3, 1, 20, 16),
+        case(2, 2, 5, 16),
+        case(2, 1, 250, 16),
+        AttentionCase { window: Some(1), ..case(4, 2, 64, 16) },
+        AttentionCase { window: Some(9), ..case(4, 2, 64, 16) },
+        AttentionCase { window: Some(100), softcap: Some(5.0), ..case(8, 4, 128, 32) },
+        AttentionCase { softcap: Some(2.0), rotary: 32, ..case(8, 4, 128, 16) },
+        AttentionCase { rotary: 0, ..case(12, 12, 64, 16) },
+    ]
+}
+
+/// Prefill, then chunks and single rows mixed, then single rows: q, k after rope, and the output,
+/// each step.
+#[test]
+fn attention_over_mixed_steps() {
+    each_type(|dtype| {
+        for (n, c) in attention_cases().iter().enumerate() {
+            let AttentionCase { heads, kv_heads, dim, page_size, window, softcap, rotary } = *c;
+            let case = format!(
+                "attention {n}: {heads}/{kv_heads} x {dim}, pages of {page_size}, \
+                 window {window:?},                  cap {softcap:?}, rotary {rotary}"
+            );
+            let setup = Setup { page_size, kv_heads, head_dim: dim, ..Setup::default() };
+            compare!(dtype, &setup, &case, 1.0, |b| {
+                let width = (heads + 2 * kv_heads) * dim;
+                let table = b.table(17, 300, width);
+                let scale = (dim as f32).powf(-0.5);
+                let spec = AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap };
+                let inv_freq =
+                    (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
+                let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25 };
+                let rope = Some(&rope).filter(|_| rotary > 0);
+                let mut results = Vec::new();
+                for step in [&[37, 1, 64][..], &[1, 20, 1], &[1, 1, 1], &[0, 70, 1], &[1, 1, 1]] {
+                    let rows = step.iter().sum();
+                    let (mut qkv, mut out) = (b.tensor(rows, width), b.tensor(rows, heads * dim));
+                    b.feed(step);
+                    b.dev.embed(&table, 1.0, &mut qkv)?;
+                    for layer in 0..2 {
+                        b.dev.rope_store(layer, &spec, rope, &mut qkv)?;
+                        results.push(("q, k after rope", b.dev.read(&qkv, rows)?));
+                        b.dev.attend(layer, &spec, &qkv, &mut out)?;
+                        results.push(("attend", b.dev.read(&out, rows)?));
+                    }
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
+/// Contexts long enough that the keys of single tokens are cut into parts, ragged on purpose.
+#[test]
+fn attention_over_long_contexts() {
+    each_type(|dtype| {
+        for (heads, kv_heads, dim, window) in
+            [(8, 2, 128, None), (4, 4, 64, Some(700)), (20, 1, 80, None), (8, 4, 256, Some(64))]
+        {
+            let case = format!("long {heads}/{kv_heads} x {dim}, window {window:?}");
+            let setup = Setup {
+                kv_heads,
+                head_dim: dim,
+                max_model_len: 2100,
+                step_tokens: 700,
+                ..Setup::default()
+            };
+            compare!(dtype, &setup, &case, 1.0, |b| {
+                let width = (heads + 2 * kv_heads) * dim;
+                let table = b.table(26, 700, width);
+                let scale = (dim as f32).powf(-0.5);
+                let spec =
+                    AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap: None };
+                let mut results = Vec::new();
+                let (mut qkv, mut out) = (b.tensor(700, width), b.tensor(700, heads * dim));
+                for (n, step) in
+                    [&[1, 1][..], &[640, 60], &[600, 1], &[689, 1, 2], &[1, 1, 1], &[1, 1, 5, 300]]
+                        .iter()
+                        .enumerate()
+                {
+                    let rows = step.iter().sum();
+                    b.feed(step);
+                    b.dev.embed(&table, 1.0, &mut qkv)?;
+                    b.dev.rope_store(0, &spec, None, &mut qkv)?;
+                    b.dev.attend(0, &spec, &qkv, &mut out)?;
+                    if n > 2 {
+                        results.push(("attend", b.dev.read(&out, rows)?));
+                    }
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
+#[test]
+fn gather_and_logits() {
+    each_type(|dtype| {
+        for (vocab, width, softcap) in [(50, 16, None), (1003, 264, Some(3.0)), (4096, 65, None)] {
+            compare!(
+                dtype,
+                &Setup::default(),
+                &format!("logits {vocab} x {width} cap {softcap:?}"),
+                1.0,
+                |b| {
+                    let x = b.input(40, width, 18);
+                    // 3 of 4 sequences sample; their last rows are 4, 5 and 39.
+                    b.feed_some(&[5, 1, 20, 14], &[true, true, false, true]);
+                    let (mut picked, mut projected) = (b.tensor(4, width), b.tensor(4, 24));
+                    let mut logits = b.dev.logits_tensor(4, vocab)?;
+                    let (head, project) = (b.linear(19, vocab, width), b.linear(20, 24, width));
+                    b.dev.gather(&x, &mut picked)?;
+                    b.dev.linear_gathered(&project, &picked, &mut projected)?;
+                    b.dev.logits(&head, softcap, &picked, &mut logits)?;
+                    Ok(vec![
+                        ("gather", b.dev.read(&picked, 3)?),
+                        ("linear_gathered", b.dev.read(&projected, 3)?),
+                        ("logits", b.dev.read(&logits, 3)?),
+                    ])
+                }
+            );
+        }
+    });
+}

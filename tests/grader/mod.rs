@@ -1,0 +1,355 @@
+//! The bench for tests on a GPU: a device with slots and pages, inputs from seeds, and the
+//! comparison of two devices. It plays the scheduler in the plainest way.
+
+#![allow(dead_code)]
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use half::{bf16, f16};
+use triton_vllm::device::cpu::Cpu;
+use triton_vllm::device::cuda::Cuda;
+use triton_vllm::device::{
+    DType, Device, HostTensor, KvShape, Limits, Source, WeightDesc, WeightKind,
+};
+use triton_vllm::error::Result;
+use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
+use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};
+use triton_vllm::sampling::SamplerSpec;
+
+/// Numerical Recipes' generator: good enough for inputs.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u32 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as u32
+    }
+
+    /// Uniform in [-1, 1).
+    pub fn signed(&mut self) -> f32 {
+        self.next() as f32 / (1u32 << 30) as f32 - 1.0
+    }
+}
+
+/// A device that tests can make and poison.
+pub trait Graded: Device {
+    fn make(dtype: DType) -> Self;
+    /// Make every element NaN.
+    fn poison(&mut self, tensor: &mut Self::Tensor);
+}
+
+impl Graded for Cpu {
+    fn make(_: DType) -> Cpu {
+        Cpu::new(0).unwrap()
+    }
+
+    fn poison(&mut self, tensor: &mut Self::Tensor) {
+        tensor.data.fill(f32::NAN);
+    }
+}
+
+impl Graded for Cuda {
+    fn make(dtype: DType) -> Cuda {
+        Cuda::open(0, dtype).unwrap()
+    }
+
+    fn poison(&mut self, tensor: &mut Self::Tensor) {
+        self.fill(tensor, 0xff).unwrap();
+    }
+}
+
+/// Limits of a bench; the pool has two layers and room for every slot.
+#[derive(Clone)]
+pub struct Setup {
+    pub slots: usize,
+    pub step_tokens: usize,
+    pub page_size: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub max_model_len: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            slots: 4,
+            step_tokens: 160,
+            page_size: 16,
+            kv_heads: 1,
+            head_dim: 8,
+            max_model_len: 256,
+        }
+    }
+}
+
+struct Slot {
+    open: bool,
+    length: usize,
+    pages: usize,
+}
+
+pub struct Bench<D: Graded> {
+    pub dev: D,
+    pub dtype: DType,
+    setup: Setup,
+    slots: Vec<Slot>,
+    free_pages: Vec<PageId>,
+    pub changes: Vec<SlotChange>,
+    step: u64,
+}
+
+impl<D: Graded> Bench<D> {
+    pub fn new(dtype: DType, setup: &Setup) -> Bench<D> {
+        let mut dev = D::make(dtype);
+        let pages = 1 + 2 * setup.slots * setup.max_model_len.div_ceil(setup.page_size);
+        let kv = KvShape { layers: 2, kv_heads: setup.kv_heads, head_dim: setup.head_dim, dtype };
+        let limits = Limits {
+            step_tokens: setup.step_tokens,
+            slots: setup.slots,
+            pages,
+            page_size: setup.page_size,
+            max_model_len: setup.max_model_len,
+            kv,
+        };
+        dev.reserve(&limits).unwrap();
+        // Scattered: positions must go through the table.
+        let mut free_pages: Vec<PageId> = (1..pages as u32).map(PageId).collect();
+        free_pages.sort_by_key(|p| p.0 * 7919 % 1009);
+        let slots = (0..setup.slots).map(|_| Slot { open: false, length: 0, pages: 0 }).collect();
+        Bench { dev, dtype, setup: setup.clone(), slots, free_pages, changes: Vec::new(), step: 0 }
+    }
+
+    pub fn length(&self, slot: usize) -> usize {
+        self.slots[slot].length
+    }
+
+    /// A poisoned buffer.
+    pub fn tensor(&mut self, rows: usize, width: usize) -> D::Tensor {
+        let mut tensor = self.dev.tensor(rows, width).unwrap();
+        self.dev.poison(&mut tensor);
+        tensor
+    }
+
+    /// A buffer of random rows. Its plan stays the current batch: one sequence of `rows` tokens.
+    pub fn input(&mut self, rows: usize, width: usize, seed: u64) -> D::Tensor {
+        let table = self.table(seed, rows, width);
+        let mut x = self.tensor(rows, width);
+        self.feed(&[rows]);
+        self.dev.embed(&table, 1.0, &mut x).unwrap();
+        x
+    }
+
+    pub fn table(&mut self, seed: u64, rows: usize, width: usize) -> D::Weight {
+        self.weight(seed, WeightKind::Table, &[rows], width, self.dtype, false, 1.0)
+    }
+
+    /// Values of a size that keeps outputs near 1.
+    pub fn linear(&mut self, seed: u64, outputs: usize, inputs: usize) -> D::Weight {
+        self.weight(seed, WeightKind::Linear, &[outputs], inputs, self.dtype, false, 1.0)
+    }
+
+    pub fn gate_up(&mut self, seed: u64, half: usize, inputs: usize) -> D::Weight {
+        self.weight(seed, WeightKind::GateUp, &[half, half], inputs, self.dtype, false, 0.3)
+    }
+
+    pub fn vector(&mut self, seed: u64, length: usize) -> D::Weight {
+        self.weight(seed, WeightKind::Vector, &[length], 1, DType::F32, false, 1.0)
+    }
+
+    /// A linear from parts of another type and orientation.
+    pub fn stored(
+        &mut self,
+        seed: u64,
+        parts: &[usize],
+        inputs: usize,
+        stored: DType,
+        transposed: bool,
+    ) -> D::Weight {
+        self.weight(seed, WeightKind::Linear, parts, inputs, stored, transposed, 0.3)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn weight(
+        &mut self,
+        seed: u64,
+        kind: WeightKind,
+        parts: &[usize],
+        inputs: usize,
+        stored: DType,
+        transposed: bool,
+        size: f32,
+    ) -> D::Weight {
+        let mut random = Random(seed * 7919 + 1);
+        let bytes: Vec<Vec<u8>> = parts
+            .iter()
+            .map(|&outputs| {
+                let value = |_| random.signed() * size;
+                (0..outputs * inputs).map(value).flat_map(|x| encode(stored, x)).collect()
+            })
+            .collect();
+        let parts: Vec<HostTensor<'_>> = parts
+            .iter()
+            .zip(&bytes)
+            .map(|(&outputs, bytes)| {
+                let (rows, cols) = if transposed { (inputs, outputs) } else { (outputs, inputs) };
+                HostTensor { dtype: stored, rows, cols, bytes }
+            })
+            .collect();
+        let outputs = parts.iter().map(|p| if transposed { p.cols } else { p.rows }).sum();
+        let dtype = if kind == WeightKind::Vector { DType::F32 } else { self.dtype };
+        let source = Source::Parts(parts);
+        let desc = WeightDesc { name: "test", kind, outputs, inputs, dtype, transposed, source };
+        self.dev.upload(desc).unwrap()
+    }
+
+    /// Begin a step in which sequence n feeds `lengths[n]` tokens (0: nothing) and samples. Tokens
+    /// count up from 0 over the whole step.
+    pub fn feed(&mut self, lengths: &[usize]) {
+        self.feed_some(lengths, &vec![true; lengths.len()]);
+    }
+
+    pub fn feed_some(&mut self, lengths: &[usize], samples: &[bool]) {
+        let mut rows = Vec::new();
+        let mut at = 0;
+        for (slot, (&length, &sample)) in lengths.iter().zip(samples).enumerate() {
+            if length == 0 {
+                continue;
+            }
+            let full = self.slots[slot].length + length > self.setup.max_model_len;
+            if !self.slots[slot].open || full {
+                self.open(slot, &[TokenId(0)], Arc::default());
+            }
+            let feed = Feed::Chunk(at..at + length);
+            rows.push(Row { slot: SlotId(slot as u32), feed, sample });
+            at += length;
+        }
+        self.begin(rows, (0..at as u32).map(TokenId).collect());
+    }
+
+    /// Begin a step with these prompts, or with the last token of every sequence.
+    pub fn feed_prompts(&mut self, prompts: &[Vec<u32>], lengths: &[usize], first: bool) {
+        let mut tokens = Vec::new();
+        let mut rows = Vec::new();
+        for (slot, (prompt, &length)) in prompts.iter().zip(lengths).enumerate() {
+            let feed = match first {
+                true => Feed::Chunk(tokens.len()..tokens.len() + length),
+                false => Feed::Last { count: 1 },
+            };
+            if first {
+                tokens.extend(prompt.iter().map(|&t| TokenId(t)));
+            }
+            rows.push(Row { slot: SlotId(slot as u32), feed, sample: true });
+        }
+        self.begin(rows, tokens);
+    }
+
+    pub fn open(&mut self, slot: usize, tokens: &[TokenId], sampler: Arc<SamplerSpec>) {
+        let id = SlotId(slot as u32);
+        if self.slots[slot].open {
+            self.changes.push(SlotChange::Close { slot: id });
+        }
+        self.slots[slot] = Slot { open: true, length: 0, pages: 0 };
+        self.changes.push(SlotChange::Open(Box::new(SlotOpen {
+            slot: id,
+            adapter: AdapterId(0),
+            tokens: tokens.into(),
+            prompt_tokens: tokens.len() as u32,
+            cached_tokens: 0,
+            sampler,
+        })));
+    }
+
+    pub fn begin(&mut self, rows: Vec<Row>, tokens: Vec<TokenId>) {
+        self.try_begin(rows, tokens).unwrap();
+    }
+
+    pub fn try_begin(&mut self, rows: Vec<Row>, tokens: Vec<TokenId>) -> Result<()> {
+        for row in &rows {
+            let Some(slot) = self.slots.get_mut(row.slot.index()).filter(|s| s.open) else {
+                continue;
+            };
+            slot.length += row.feed.tokens();
+            while slot.pages * self.setup.page_size < slot.length {
+                slot.pages += 1;
+                // Pages of closed sequences go round: enough for twice the slots.
+                let page = self.free_pages.remove(0);
+                self.free_pages.push(page);
+                let (slot, pages) = (row.slot, vec![page]);
+                self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
+            }
+        }
+        self.step += 1;
+        let changes = std::mem::take(&mut self.changes);
+        self.dev.begin(&StepPlan { step: self.step, changes, rows, chunk_tokens: tokens })
+    }
+}
+
+fn encode(dtype: DType, x: f32) -> Vec<u8> {
+    match dtype {
+        DType::F32 => x.to_le_bytes().to_vec(),
+        DType::F16 => f16::from_f32(x).to_le_bytes().to_vec(),
+        DType::BF16 => bf16::from_f32(x).to_le_bytes().to_vec(),
+    }
+}
+
+/// Is there a GPU to test on? Says so if not.
+pub fn gpu() -> bool {
+    let found = Cuda::count().unwrap() > 0;
+    if !found {
+        let wanted = std::env::var("TRITON_VLLM_REQUIRE_GPU").is_ok_and(|v| v == "1");
+        assert!(!wanted, "TRITON_VLLM_REQUIRE_GPU is set, and there is no GPU");
+        eprintln!("skipped: no NVIDIA GPU here");
+    }
+    if found {
+        // One device stays open, so that not every case pays for a new context.
+        static KEPT: OnceLock<Mutex<Cuda>> = OnceLock::new();
+        KEPT.get_or_init(|| Mutex::new(Cuda::make(DType::F32)));
+    }
+    found
+}
+
+pub fn each_type(test: impl Fn(DType)) {
+    if gpu() {
+        [DType::F32, DType::F16, DType::BF16].into_iter().for_each(test);
+    }
+}
+
+/// Allowed error, as a share of the largest value: a few roundings of the type.
+pub fn tolerance(dtype: DType) -> f32 {
+    match dtype {
+        DType::F32 => 1e-5,
+        DType::F16 => 2e-3,
+        DType::BF16 => 1.2e-2,
+    }
+}
+
+pub type Results = Vec<(&'static str, Vec<f32>)>;
+
+/// Hold what the GPU computed against the CPU's; a failure names the worst element.
+pub fn judge(dtype: DType, case: &str, slack: f32, want: &Results, got: &Results) {
+    assert_eq!(want.len(), got.len());
+    for (n, ((name, want), (_, got))) in want.iter().zip(got).enumerate() {
+        assert_eq!(want.len(), got.len(), "{dtype:?} {case}, {name}");
+        let size = want.iter().fold(0f32, |m, x| m.max(x.abs()));
+        assert!(size.is_finite(), "{dtype:?} {case}, {name} on the cpu");
+        let error = |i: usize| {
+            let e = (want[i] - got[i]).abs();
+            if e.is_nan() {
+                f32::INFINITY
+            } else {
+                e
+            }
+        };
+        let worst = (0..want.len()).max_by(|&a, &b| error(a).total_cmp(&error(b))).unwrap();
+        let allowed = slack * tolerance(dtype) * size;
+        assert!(
+            error(worst) <= allowed,
+            "{dtype:?} {case}, {name} (result {n}): element {worst} of {} is {}, want {} \
+             (allowed {allowed})",
+            want.len(),
+            got[worst],
+            want[worst]
+        );
+    }
+}
