@@ -1,5 +1,5 @@
-//! What other threads ask of the engine thread, and what a request carries to it. Sent by `intake` and
-//! `outbox`, obeyed by `step`; it does nothing itself but tell when tokens end a request.
+//! What other threads ask of the engine thread, and what a request carries to it. Sent by `intake`
+//! and `outbox`, obeyed by `step`; it does nothing itself but tell when tokens end a request.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -10,8 +10,10 @@ enum { RELU, GELU, GELU_TANH, SILU, SILU_GATED, GELU_TANH_GATED, NONE };
 
 __device__ __forceinline__ float activate(float x, int kind) {
   switch (kind) {
-    case RELU: return fmaxf(x, 0.f);
-    case GELU: return 0.5f * x * (1.f + erff(x * 0.70710678f));
+    case RELU:
+      return fmaxf(x, 0.f);
+    case GELU:
+      return 0.5f * x * (1.f + erff(x * 0.70710678f));
     case GELU_TANH:
     case GELU_TANH_GATED: {
       // x/2 (1 + tanh u) = x / (1 + e^-2u)
@@ -19,18 +21,24 @@ __device__ __forceinline__ float activate(float x, int kind) {
       return x / (1.f + expf(-2.f * u));
     }
     case SILU:
-    case SILU_GATED: return x / (1.f + expf(-x));
-    default: return x;
+    case SILU_GATED:
+      return x / (1.f + expf(-x));
+    default:
+      return x;
   }
 }
 
 template <int N> __device__ __forceinline__ void get(const act* p, float (&x)[8]) {
-  if constexpr (N == 8) load8(p, x);
-  else x[0] = to_f32(*p);
+  if constexpr (N == 8)
+    load8(p, x);
+  else
+    x[0] = to_f32(*p);
 }
 template <int N> __device__ __forceinline__ void put(act* p, const float (&x)[8]) {
-  if constexpr (N == 8) store8(p, x);
-  else *p = from_f32<act>(x[0]);
+  if constexpr (N == 8)
+    store8(p, x);
+  else
+    *p = from_f32<act>(x[0]);
 }
 
 template <int N> __device__ void in_place(act* x, const float* bias, u32 width, int kind) {
@@ -47,11 +55,14 @@ template <int N> __device__ void in_place(act* x, const float* bias, u32 width, 
 // x = act(x + bias), in place; bias may be null.
 extern "C" __global__ void bias_act(act* x, const float* bias, u32 width, int kind) {
   begin();
-  if (width % 8 == 0) in_place<8>(x, bias, width, kind);
-  else in_place<1>(x, bias, width, kind);
+  if (width % 8 == 0)
+    in_place<8>(x, bias, width, kind);
+  else
+    in_place<1>(x, bias, width, kind);
 }
 
-template <int N> __device__ void gated(const act* x, const float* bias, u32 half, int kind, act* out) {
+template <int N>
+__device__ void gated(const act* x, const float* bias, u32 half, int kind, act* out) {
   const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
   if (i >= half) return;
   const act* p = x + (u64)blockIdx.x * 2 * half + i;
@@ -68,15 +79,19 @@ template <int N> __device__ void gated(const act* x, const float* bias, u32 half
 }
 
 // [rows, 2 half] (gates, then ups) -> [rows, half].
-extern "C" __global__ void gated_act(const act* x, const float* bias, u32 half, int kind, act* out) {
+extern "C" __global__ void gated_act(const act* x, const float* bias, u32 half, int kind,
+                                     act* out) {
   begin();
-  if (half % 8 == 0) gated<8>(x, bias, half, kind, out);
-  else gated<1>(x, bias, half, kind, out);
+  if (half % 8 == 0)
+    gated<8>(x, bias, half, kind, out);
+  else
+    gated<1>(x, bias, half, kind, out);
 }
 
 // logits = cap * tanh(logits / cap), f32.
 extern "C" __global__ void softcap(float* logits, u64 count, float cap) {
   begin();
-  for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (u64)gridDim.x * blockDim.x)
+  for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < count;
+       i += (u64)gridDim.x * blockDim.x)
     logits[i] = cap * tanhf(logits[i] / cap);
 }

@@ -19,13 +19,15 @@ struct Shape {
   u32 heads, kv_heads, dim, page_size;
   float scale;
   u32 window;  // 0 = none
-  float cap;   // 0 = none
+  float cap;  // 0 = none
 };
 
 // WHOLE: dim is a multiple of 8, so vectors are aligned; else element by element.
-template <bool WHOLE> __device__ __forceinline__ void load(const act* p, u32 i, u32 dim, float (&x)[8]) {
+template <bool WHOLE>
+__device__ __forceinline__ void load(const act* p, u32 i, u32 dim, float (&x)[8]) {
   if (WHOLE) {
-    if (i < dim) load8(p + i, x);
+    if (i < dim)
+      load8(p + i, x);
     else {
 #pragma unroll
       for (int j = 0; j < 8; j++) x[j] = 0.f;
@@ -36,9 +38,9 @@ template <bool WHOLE> __device__ __forceinline__ void load(const act* p, u32 i, 
   }
 }
 
-template <int LANES, bool WHOLE>
-__device__ void attend(const act* q, u32 at, const u32* table, const act* pool, const Shape s, u32 kv,
-                       float* shared, act* out) {
+template <int LANES, bool WHOLE> __device__ void attend(const act* q, u32 at, const u32* table,
+                                                        const act* pool, const Shape s, u32 kv,
+                                                        float* shared, act* out) {
   constexpr int GROUPS = THREADS / LANES;
   // [groups][lanes * 8] partial sums, whatever the lanes: 1024 floats; then two per group.
   float* partial = shared;
@@ -57,7 +59,8 @@ __device__ void attend(const act* q, u32 at, const u32* table, const act* pool, 
 #pragma unroll
     for (int k = 0; k < KEYS; k++) {
       const u32 key = base + group * KEYS + k, safe = min(key, at);
-      const act* token = head + 2 * slab * table[safe / s.page_size] + (u64)(safe % s.page_size) * s.dim;
+      const act* token =
+          head + 2 * slab * table[safe / s.page_size] + (u64)(safe % s.page_size) * s.dim;
       float x[8];
       load<WHOLE>(token, element, s.dim, x);
       load<WHOLE>(token + slab, element, s.dim, value[k]);
@@ -109,9 +112,9 @@ __device__ void attend(const act* q, u32 at, const u32* table, const act* pool, 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    attend_rows(const act* qkv, const u32* position, const u32* slot_of, const u32* rows, u64 stride,
-                u32 pages_at, u32 heads, u32 kv_heads, u32 dim, u32 page_size, float scale, u32 window,
-                float cap, const act* pool, act* out) {
+    attend_rows(const act* qkv, const u32* position, const u32* slot_of, const u32* rows,
+                u64 stride, u32 pages_at, u32 heads, u32 kv_heads, u32 dim, u32 page_size,
+                float scale, u32 window, float cap, const act* pool, act* out) {
   begin();
   __shared__ float shared[THREADS * 8 + 2 * (THREADS / 4)];
   const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (heads / kv_heads);
@@ -120,11 +123,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   const u32* table = rows + slot_of[row] * stride + pages_at;
   act* to = out + ((u64)row * heads + head) * dim;
   const u32 at = position[row];
-#define CASE(LANES)                                                               \
-  if (dim <= LANES * 8) {                                                         \
-    if (dim % 8 == 0) attend<LANES, true>(q, at, table, pool, s, kv, shared, to); \
-    else attend<LANES, false>(q, at, table, pool, s, kv, shared, to);             \
-    return;                                                                       \
+#define CASE(LANES)                                                \
+  if (dim <= LANES * 8) {                                          \
+    if (dim % 8 == 0)                                              \
+      attend<LANES, true>(q, at, table, pool, s, kv, shared, to);  \
+    else                                                           \
+      attend<LANES, false>(q, at, table, pool, s, kv, shared, to); \
+    return;                                                        \
   }
   CASE(4)
   CASE(8)

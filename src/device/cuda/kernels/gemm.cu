@@ -23,12 +23,13 @@ __device__ void gemm(const act* x, const act* w, u32 rows, u32 outputs, u32 inpu
   if (r < rows && n < outputs) y[(u64)r * outputs + n] = from_f32<Out>(sum);
 }
 
-extern "C" __global__ void gemm_plain(const act* x, const act* w, u32 rows, u32 outputs, u32 inputs, act* y) {
+extern "C" __global__ void gemm_plain(const act* x, const act* w, u32 rows, u32 outputs, u32 inputs,
+                                      act* y) {
   begin();
   gemm(x, w, rows, outputs, inputs, y);
 }
-extern "C" __global__ void gemm_logits(const act* x, const act* w, u32 rows, u32 outputs, u32 inputs,
-                                       float* y) {
+extern "C" __global__ void gemm_logits(const act* x, const act* w, u32 rows, u32 outputs,
+                                       u32 inputs, float* y) {
   begin();
   gemm(x, w, rows, outputs, inputs, y);
 }
@@ -38,7 +39,8 @@ extern "C" __global__ void gemm_logits(const act* x, const act* w, u32 rows, u32
 extern "C" __global__ void flush(const u32* words, u64 count, u32* never) {
   begin();
   u32 sum = 0;
-  for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (u64)gridDim.x * blockDim.x)
+  for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < count;
+       i += (u64)gridDim.x * blockDim.x)
     sum ^= words[i];
   if (sum == 0x9e3779b9u) *never = sum;
 }

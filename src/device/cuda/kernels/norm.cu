@@ -12,12 +12,16 @@ enum { RMS, RMS_PLUS_ONE, LAYER };
 #define FOR_ROW(i) for (u32 i = threadIdx.x * step; i < width; i += blockDim.x * step)
 
 template <int N> __device__ __forceinline__ void load(const act* p, float (&x)[8]) {
-  if constexpr (N == 8) load8(p, x);
-  else x[0] = to_f32(*p);
+  if constexpr (N == 8)
+    load8(p, x);
+  else
+    x[0] = to_f32(*p);
 }
 template <int N> __device__ __forceinline__ void store(act* p, const float (&x)[8]) {
-  if constexpr (N == 8) store8(p, x);
-  else *p = from_f32<act>(x[0]);
+  if constexpr (N == 8)
+    store8(p, x);
+  else
+    *p = from_f32<act>(x[0]);
 }
 
 // The residual becomes the rounded sum, and the norm sees that rounded sum.
@@ -34,9 +38,8 @@ template <int N> __device__ void add(const act* delta, act* residual, u32 width)
   // The same thread reads these elements again: no barrier is needed.
 }
 
-template <int N>
-__device__ void normalise(const act* x, const float* weight, const float* bias, u32 width, float eps,
-                          int kind, act* out) {
+template <int N> __device__ void normalise(const act* x, const float* weight, const float* bias,
+                                           u32 width, float eps, int kind, act* out) {
   __shared__ float scratch[33];
   const u32 step = N;
   float v[8];
@@ -68,16 +71,18 @@ __device__ void normalise(const act* x, const float* weight, const float* bias, 
   }
 }
 
-extern "C" __global__ void norm_rows(const act* x, const float* weight, const float* bias, u32 width,
-                                     float eps, int kind, act* out) {
+extern "C" __global__ void norm_rows(const act* x, const float* weight, const float* bias,
+                                     u32 width, float eps, int kind, act* out) {
   begin();
   const u64 row = (u64)blockIdx.x * width;
-  if (width % 8 == 0) normalise<8>(x + row, weight, bias, width, eps, kind, out + row);
-  else normalise<1>(x + row, weight, bias, width, eps, kind, out + row);
+  if (width % 8 == 0)
+    normalise<8>(x + row, weight, bias, width, eps, kind, out + row);
+  else
+    normalise<1>(x + row, weight, bias, width, eps, kind, out + row);
 }
 
-extern "C" __global__ void add_norm(const act* delta, act* residual, const float* weight, const float* bias,
-                                    u32 width, float eps, int kind, act* out) {
+extern "C" __global__ void add_norm(const act* delta, act* residual, const float* weight,
+                                    const float* bias, u32 width, float eps, int kind, act* out) {
   begin();
   const u64 row = (u64)blockIdx.x * width;
   if (width % 8 == 0) {

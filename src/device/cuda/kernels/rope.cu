@@ -9,22 +9,29 @@
 
 #define MAX_HALF 256
 #define HEADS 16
-struct Frequencies { float f[MAX_HALF]; };
+struct Frequencies {
+  float f[MAX_HALF];
+};
 
 template <int N> __device__ __forceinline__ void get(const act* p, float (&x)[8]) {
-  if constexpr (N == 8) load8(p, x);
-  else x[0] = to_f32(*p);
+  if constexpr (N == 8)
+    load8(p, x);
+  else
+    x[0] = to_f32(*p);
 }
 template <int N> __device__ __forceinline__ void put(act* p, const float (&x)[8]) {
-  if constexpr (N == 8) store8(p, x);
-  else *p = from_f32<act>(x[0]);
+  if constexpr (N == 8)
+    store8(p, x);
+  else
+    *p = from_f32<act>(x[0]);
 }
 
 // Heads first..last of a row; `keys` is where the token's k of head 0 goes, `slab` elements before
 // its v.
-template <int N>
-__device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads, u32 kv_heads, u32 dim, u32 page_size,
-                                 u32 half, const float* cosine, const float* sine, act* keys, u64 slab) {
+template <int N> __device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads,
+                                                  u32 kv_heads, u32 dim, u32 page_size, u32 half,
+                                                  const float* cosine, const float* sine, act* keys,
+                                                  u64 slab) {
   const u32 pairs = half / N, rest = (dim - 2 * half) / N;
   // q and k, the rotated front; k also to its page.
   const u32 turning = min(last, heads + kv_heads);
@@ -66,10 +73,10 @@ __device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads, u32 k
   }
 }
 
-extern "C" __global__ void rope_store(act* qkv, const u32* position, const u32* slot_of, const u32* rows,
-                                      u64 stride, u32 pages_at, u32 heads, u32 kv_heads, u32 dim,
-                                      u32 page_size, u32 half, float magnitude, act* pool,
-                                      Frequencies inverse) {
+extern "C" __global__ void rope_store(act* qkv, const u32* position, const u32* slot_of,
+                                      const u32* rows, u64 stride, u32 pages_at, u32 heads,
+                                      u32 kv_heads, u32 dim, u32 page_size, u32 half,
+                                      float magnitude, act* pool, Frequencies inverse) {
   begin();
   __shared__ float cosine[MAX_HALF], sine[MAX_HALF];
   const u32 at = position[blockIdx.x], slot = slot_of[blockIdx.x], all = heads + 2 * kv_heads;
@@ -86,7 +93,9 @@ extern "C" __global__ void rope_store(act* qkv, const u32* position, const u32* 
   const u64 slab = (u64)kv_heads * page_size * dim;
   act* keys = pool + 2 * slab * page + (u64)(at % page_size) * dim;
   if (half % 8 == 0 && dim % 8 == 0)
-    rotate_and_store<8>(row, first, last, heads, kv_heads, dim, page_size, half, cosine, sine, keys, slab);
+    rotate_and_store<8>(row, first, last, heads, kv_heads, dim, page_size, half, cosine, sine, keys,
+                        slab);
   else
-    rotate_and_store<1>(row, first, last, heads, kv_heads, dim, page_size, half, cosine, sine, keys, slab);
+    rotate_and_store<1>(row, first, last, heads, kv_heads, dim, page_size, half, cosine, sine, keys,
+                        slab);
 }

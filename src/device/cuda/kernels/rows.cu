@@ -5,8 +5,8 @@
 
 // out[r] = table[token[r]] * scale. A token beyond the table gives a row of zeros, never a wild
 // read.
-extern "C" __global__ void embed(const u32* token, const act* table, u32 table_rows, u32 width, float scale,
-                                 act* out) {
+extern "C" __global__ void embed(const u32* token, const act* table, u32 table_rows, u32 width,
+                                 float scale, act* out) {
   begin();
   const u32 id = token[blockIdx.x];
   const act* from = table + (u64)id * width;
@@ -27,8 +27,8 @@ extern "C" __global__ void embed(const u32* token, const act* table, u32 table_r
 }
 
 // x[r] += table[position[r] + offset]; beyond the table nothing is added.
-extern "C" __global__ void add_positions(const u32* position, const act* table, u32 table_rows, u32 offset,
-                                         u32 width, act* x) {
+extern "C" __global__ void add_positions(const u32* position, const act* table, u32 table_rows,
+                                         u32 offset, u32 width, act* x) {
   begin();
   const u32 at = position[blockIdx.x] + offset;
   if (at >= table_rows) return;

@@ -25,7 +25,9 @@ __device__ __forceinline__ float of_key(u32 key) {
 }
 
 // A value with its token, ordered by value, then by lower token.
-__device__ __forceinline__ u64 ranked(float x, u32 token) { return (u64)key_of(x) << 32 | (u32)~token; }
+__device__ __forceinline__ u64 ranked(float x, u32 token) {
+  return (u64)key_of(x) << 32 | (u32)~token;
+}
 __device__ __forceinline__ u32 token_of(u64 rank) { return ~(u32)rank; }
 __device__ __forceinline__ float value_of(u64 rank) { return of_key((u32)(rank >> 32)); }
 
@@ -120,15 +122,18 @@ __device__ __forceinline__ void philox(u32 (&c)[4], u32 k0, u32 k1) {
   }
 }
 __device__ __forceinline__ float gumbel(u32 word) {
-  const float v = fminf(__fmul_rn(__fadd_rn((float)word, 0.5f), 2.3283064365386963e-10f), 0.99999994f);
+  const float v =
+      fminf(__fmul_rn(__fadd_rn((float)word, 0.5f), 2.3283064365386963e-10f), 0.99999994f);
   return -logf(-log1pf(-v));
 }
 // Above the noise of a word, without a logarithm.
-__device__ __forceinline__ float gumbel_bound(u32 word) { return (__clz(word) + 1) * 0.6931472f + 1e-4f; }
+__device__ __forceinline__ float gumbel_bound(u32 word) {
+  return (__clz(word) + 1) * 0.6931472f + 1e-4f;
+}
 
 // Argmax of logit + noise over logits >= floor; `top` is the largest logit's token.
-__device__ u32 draw(const float* logits, u32 vocab, u32 k0, u32 k1, u32 position, float floor, u64 top,
-                    u64* scratch) {
+__device__ u32 draw(const float* logits, u32 vocab, u32 k0, u32 k1, u32 position, float floor,
+                    u64 top, u64* scratch) {
   u32 words[4] = {token_of(top) / 4, position, 0, 0};
   philox(words, k0, k1);
   u32 word = words[0];
@@ -215,9 +220,9 @@ __device__ void record(u32 token, u32* row, u32* counts, u32 capacity) {
 
 // mask_of[s] = index of the row's mask in `masks`, or none (all ones). `masks` may be null.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    sample(float* all_logits, u32 vocab, const u32* sample_slot, u32* rows, u64 stride, u32 masked_at,
-           u32 counts_at, u32 counts_capacity, const u32* mask_of, const u32* masks, u32 mask_words,
-           u32* out) {
+    sample(float* all_logits, u32 vocab, const u32* sample_slot, u32* rows, u64 stride,
+           u32 masked_at, u32 counts_at, u32 counts_capacity, const u32* mask_of, const u32* masks,
+           u32 mask_words, u32* out) {
   begin();
   __shared__ u64 scratch[WARPS][CUTS];
   float* logits = all_logits + (u64)blockIdx.x * vocab;
@@ -255,10 +260,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       u64 sum[CUTS];
       measure(survivors, key_of(floor) - 1, key_of(floor) - 1, sum, scratch);
       const u64 wanted = (u64)((double)top_p * (double)sum[0]);
-      floor = of_key(search(survivors, key_of(floor), key_of(max_logit), wanted > 0 ? wanted : 1, scratch));
+      floor = of_key(
+          search(survivors, key_of(floor), key_of(max_logit), wanted > 0 ? wanted : 1, scratch));
     }
-    token = draw(logits, vocab, row[SLOT_SEED_LOW], row[SLOT_SEED_HIGH], row[SLOT_LENGTH], floor, top,
-                 &scratch[0][0]);
+    token = draw(logits, vocab, row[SLOT_SEED_LOW], row[SLOT_SEED_HIGH], row[SLOT_LENGTH], floor,
+                 top, &scratch[0][0]);
   }
   record(token, row, row + counts_at, counts_capacity);
   if (threadIdx.x == 0) out[blockIdx.x] = token;

@@ -9,14 +9,24 @@
 #include "common.cuh"
 
 // Words of a record.
-enum { REC_SLOT, REC_TOKENS, REC_FLAGS, REC_CHUNK, REC_FIRST, REC_SAMPLE, REC_CHANGE, REC_CHANGES, REC_WORDS };
+enum {
+  REC_SLOT,
+  REC_TOKENS,
+  REC_FLAGS,
+  REC_CHUNK,
+  REC_FIRST,
+  REC_SAMPLE,
+  REC_CHANGE,
+  REC_CHANGES,
+  REC_WORDS
+};
 // Flags of a record: tokens come from the slot's last one; the last token row is sampled.
 enum { FEED_LAST = 1, SAMPLE = 2 };
 // A change copies `count` words from the input to word `to` of the slot's row.
 enum { CHANGE_TO, CHANGE_FROM, CHANGE_COUNT, CHANGE_WORDS };
 
-extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32* token, u32* position,
-                                   u32* slot_of, u32* gather_row, u32* sample_slot) {
+extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32* token,
+                                   u32* position, u32* slot_of, u32* gather_row, u32* sample_slot) {
   begin();
   const u32* record = input + blockIdx.x * REC_WORDS;
   const u32 slot = record[REC_SLOT], tokens = record[REC_TOKENS], flags = record[REC_FLAGS];

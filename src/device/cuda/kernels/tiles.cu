@@ -10,7 +10,8 @@
 // and is repacked as the operand of P V.
 //
 //   chunk  eight warps x 16 packed rows, all 64 keys each: 128 rows share a tile of keys. Prompts.
-//   split  16 packed rows, four warps, each 16 of the 64 keys, merged in shared memory: single tokens, whose
+//   split  16 packed rows, four warps, each 16 of the 64 keys, merged in shared memory: single
+//   tokens, whose
 //          keys are cut over blocks so that all multiprocessors stream; `combine` joins the parts.
 //
 // Shared memory: a stage is 2 x 64 x (dim + 8) x 2 bytes, 34 KiB at 128. split has two stages, so
@@ -23,7 +24,16 @@
 #include "common.cuh"
 
 // Words of an item, a tile of packed rows against a range of keys.
-enum { ITEM_SLOT, ITEM_FIRST, ITEM_BEGIN, ITEM_COUNT, ITEM_KEYS_FROM, ITEM_KEYS_TO, ITEM_PART, ITEM_WORDS = 8 };
+enum {
+  ITEM_SLOT,
+  ITEM_FIRST,
+  ITEM_BEGIN,
+  ITEM_COUNT,
+  ITEM_KEYS_FROM,
+  ITEM_KEYS_TO,
+  ITEM_PART,
+  ITEM_WORDS = 8
+};
 // Words of a join: packed rows of a sequence (at most 16) and their parts.
 enum { JOIN_FIRST, JOIN_BEGIN, JOIN_COUNT, JOIN_PART, JOIN_PARTS, JOIN_WORDS = 8 };
 
@@ -42,19 +52,22 @@ struct Call {
   u32 pages_at, heads, kv_heads, page_size;
   float scale;
   u32 window;  // 0 = none
-  float cap;   // 0 = none
+  float cap;  // 0 = none
   const act* pool;
   act* out;
-  float* parts;      // [part][kv head][16][dim], weighted sums
-  float2* statistics; // [part][kv head][16], maximum (base 2) and mass
+  float* parts;  // [part][kv head][16][dim], weighted sums
+  float2* statistics;  // [part][kv head][16], maximum (base 2) and mass
 };
 
 #if ACT != 0
-__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+__device__ __forceinline__ u32 shared_address(const void* p) {
+  return (u32)__cvta_generic_to_shared(p);
+}
 
 // 16 bytes to shared memory, zeros if not `valid`.
 __device__ __forceinline__ void copy_async(u32 to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(valid ? 16 : 0)
                : "memory");
 }
 __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -64,11 +77,15 @@ template <int N> __device__ __forceinline__ void wait() {
 
 __device__ __forceinline__ void load_matrices(u32 (&r)[4], u32 address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
 }
 __device__ __forceinline__ void load_transposed(u32 (&r)[4], u32 address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
 }
 // c += a b
 __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
@@ -89,11 +106,11 @@ __device__ __forceinline__ u32 pack(float low, float high) {
 // WM warps along packed rows, WN along keys.
 template <int D, int WM, int WN> struct Tile {
   static constexpr int THREADS = 32 * WM * WN;
-  static constexpr int PAD = D + 8;                // elements of a row in shared memory
-  static constexpr int STAGE = 2 * KEYS * PAD;     // K, then V
-  static constexpr int STEPS = D / 16;             // of the inner dimension of Q K
-  static constexpr int NT = KEYS / WN / 8;         // key tiles of a warp
-  static constexpr int DT = D / 8;                 // tiles of the head's dimension
+  static constexpr int PAD = D + 8;  // elements of a row in shared memory
+  static constexpr int STAGE = 2 * KEYS * PAD;  // K, then V
+  static constexpr int STEPS = D / 16;  // of the inner dimension of Q K
+  static constexpr int NT = KEYS / WN / 8;  // key tiles of a warp
+  static constexpr int DT = D / 8;  // tiles of the head's dimension
 
   u32 lane, wm, wn;
   u32 q[STEPS][4];
@@ -113,7 +130,8 @@ template <int D, int WM, int WN> struct Tile {
       const u32 packed = item[ITEM_BEGIN] + (valid ? r : 0);
       const u64 token = item[ITEM_FIRST] + packed / group;
       at[half] = c.position[token];
-      const act* from = c.qkv + token * width + (u64)(kv * group + packed % group) * D + lane % 4 * 2;
+      const act* from =
+          c.qkv + token * width + (u64)(kv * group + packed % group) * D + lane % 4 * 2;
 #pragma unroll
       for (int s = 0; s < STEPS; s++) {
         q[s][half] = valid ? *reinterpret_cast<const u32*>(from + s * 16) : 0;
@@ -151,12 +169,13 @@ template <int D, int WM, int WN> struct Tile {
 
   // Scores of this warp's keys, base 2, masked. The tile starts at key `first`, the range stops at
   // `end`.
-  __device__ void scores(const Call& c, const act* keys, u32 first, u32 end, bool mask, float (&s)[NT][4]) {
+  __device__ void scores(const Call& c, const act* keys, u32 first, u32 end, bool mask,
+                         float (&s)[NT][4]) {
 #pragma unroll
     for (int n = 0; n < NT; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
     const u32 matrix = lane / 8;
-    const u32 start = shared_address(
-        keys + (wn * (KEYS / WN) + matrix / 2 * 8 + lane % 8) * PAD + matrix % 2 * 8);
+    const u32 start = shared_address(keys + (wn * (KEYS / WN) + matrix / 2 * 8 + lane % 8) * PAD +
+                                     matrix % 2 * 8);
 #pragma unroll
     for (int k = 0; k < STEPS; k++) {
 #pragma unroll
@@ -214,12 +233,12 @@ template <int D, int WM, int WN> struct Tile {
   // o += weights * V of this warp's keys.
   __device__ void gather_values(const act* values, const float (&s)[NT][4]) {
     const u32 matrix = lane / 8;
-    const u32 start = shared_address(
-        values + (wn * (KEYS / WN) + matrix % 2 * 8 + lane % 8) * PAD + matrix / 2 * 8);
+    const u32 start = shared_address(values + (wn * (KEYS / WN) + matrix % 2 * 8 + lane % 8) * PAD +
+                                     matrix / 2 * 8);
 #pragma unroll
     for (int n = 0; n < NT; n += 2) {
-      const u32 p[4] = {pack(s[n][0], s[n][1]), pack(s[n][2], s[n][3]), pack(s[n + 1][0], s[n + 1][1]),
-                        pack(s[n + 1][2], s[n + 1][3])};
+      const u32 p[4] = {pack(s[n][0], s[n][1]), pack(s[n][2], s[n][3]),
+                        pack(s[n + 1][0], s[n + 1][1]), pack(s[n + 1][2], s[n + 1][3])};
 #pragma unroll
       for (int t = 0; t < DT; t += 2) {
         u32 b[4];
@@ -259,8 +278,10 @@ template <int D, int WM, int WN> struct Tile {
     if (ahead < tiles && threadIdx.x < KEYS)
       places[ahead % 2][threadIdx.x] = locate(c, table, kv, from + ahead * KEYS, to);
     for (u32 t = 0; t < tiles; t++, ahead++) {
-      if (stages == 3) wait<1>();
-      else wait<0>();
+      if (stages == 3)
+        wait<1>();
+      else
+        wait<0>();
       // All have the tile, and all are done with the stage that is filled next.
       __syncthreads();
       if (ahead < tiles)
@@ -299,14 +320,15 @@ template <int D, int WM, int WN> struct Tile {
       const float scale = 1.f / mass[half];
 #pragma unroll
       for (int t = 0; t < DT; t++)
-        *reinterpret_cast<u32*>(to + t * 8) = pack(o[t][2 * half] * scale, o[t][2 * half + 1] * scale);
+        *reinterpret_cast<u32*>(to + t * 8) =
+            pack(o[t][2 * half] * scale, o[t][2 * half + 1] * scale);
     }
   }
 
   // The warps have the same rows and different keys: merge, then write the output or a part of it.
   __device__ void merge(const Call& c, const u32* item, float* shared) {
     constexpr int ROW = D + 4;
-    float* sums = shared;                        // [WN][16][ROW]
+    float* sums = shared;  // [WN][16][ROW]
     float* tops = shared + WN * SPLIT_ROWS * ROW;  // [WN][16]
     float* masses = tops + WN * SPLIT_ROWS;
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
@@ -389,12 +411,12 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
 
 // f32 has no code here: the device never launches these for it.
 #if ACT != 0
-#define CHUNK(D) \
-  Tile<D, 8, 1> t; \
+#define CHUNK(D)                                                                                \
+  Tile<D, 8, 1> t;                                                                              \
   t.run(call, items + blockIdx.x * ITEM_WORDS, stages, reinterpret_cast<act*>(dynamic_shared)); \
   t.write(call, items + blockIdx.x * ITEM_WORDS)
-#define SPLIT(D) \
-  Tile<D, 1, 4> t; \
+#define SPLIT(D)                                                                                \
+  Tile<D, 1, 4> t;                                                                              \
   t.run(call, items + blockIdx.x * ITEM_WORDS, stages, reinterpret_cast<act*>(dynamic_shared)); \
   t.merge(call, items + blockIdx.x * ITEM_WORDS, reinterpret_cast<float*>(dynamic_shared))
 #define JOIN(D) join<D>(call, items + blockIdx.x * JOIN_WORDS)
@@ -404,19 +426,19 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
 #define JOIN(D) (void)call
 #endif
 
-#define ENTRY(NAME, BODY, D, THREADS, BLOCKS)                                                             \
-  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                           \
-      NAME##_##D(const u32* items, const act* qkv, const u32* position, const u32* rows, u64 stride,      \
-                 u32 pages_at, u32 heads, u32 kv_heads, u32 page_size, float scale, u32 window, float cap, \
-                 const act* pool, act* out, float* parts, float2* statistics, u32 stages) {               \
-    begin();                                                                                              \
-    const Call call = {qkv, position, rows, stride, pages_at, heads, kv_heads, page_size, scale, window,  \
-                       cap, pool, out, parts, statistics};                                                \
-    BODY(D);                                                                                              \
+#define ENTRY(NAME, BODY, D, THREADS, BLOCKS)                                                   \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME##_##D(                     \
+      const u32* items, const act* qkv, const u32* position, const u32* rows, u64 stride,       \
+      u32 pages_at, u32 heads, u32 kv_heads, u32 page_size, float scale, u32 window, float cap, \
+      const act* pool, act* out, float* parts, float2* statistics, u32 stages) {                \
+    begin();                                                                                    \
+    const Call call = {qkv,   position, rows, stride, pages_at, heads, kv_heads,  page_size,    \
+                       scale, window,   cap,  pool,   out,      parts, statistics};             \
+    BODY(D);                                                                                    \
   }
-#define HEAD_SIZE(D, BLOCKS)           \
-  ENTRY(chunk, CHUNK, D, 256, 1)       \
-  ENTRY(split, SPLIT, D, 128, BLOCKS)  \
+#define HEAD_SIZE(D, BLOCKS)          \
+  ENTRY(chunk, CHUNK, D, 256, 1)      \
+  ENTRY(split, SPLIT, D, 128, BLOCKS) \
   ENTRY(combine, JOIN, D, 128, 1)
 
 HEAD_SIZE(64, 3)
