@@ -59,7 +59,7 @@ impl DerivedLen {
 
     /// The checkpoint's own limit.
     pub fn tokens(&self) -> usize {
-        self.len.map_or(FALLBACK_LEN, |x| x.min(MAX_DIMENSION as f64) as usize)
+        self.len.map_or(FALLBACK_LEN, |x| x.clamp(1.0, MAX_DIMENSION as f64) as usize)
     }
 
     /// The user's length if it fits.
@@ -71,7 +71,8 @@ impl DerivedLen {
     pub fn choose(&self, user: Option<i64>, learned: bool) -> Result<usize> {
         let user = match user {
             None | Some(-1) => {
-                return Ok(self.unasked.map_or(self.tokens(), |x| self.tokens().min(x as usize)))
+                let own = self.tokens();
+                return Ok(self.unasked.map_or(own, |x| own.min((x as usize).max(1))));
             }
             Some(x) if x >= 1 && x as u64 <= MAX_DIMENSION => x as usize,
             Some(x) => {
