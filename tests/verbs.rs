@@ -290,6 +290,45 @@ fn norms_equal_f64() {
     }
 }
 
+#[test]
+fn norms_of_heads_and_plain_sums_equal_f64() {
+    let mut noise = Noise(11);
+    let (rows, heads, kv_heads, d) = (3, 4, 2, 5);
+    let spec = AttnSpec { heads, kv_heads, head_dim: d, scale: 1.0, window: None, softcap: None };
+    let width = (heads + 2 * kv_heads) * d;
+    let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+    for (kind, q_width, k_width) in
+        [(NormKind::RmsPlusOne, d, d), (NormKind::Rms, heads * d, kv_heads * d)]
+    {
+        let (x, q, k) = (noise.values(rows * width), noise.values(q_width), noise.values(k_width));
+        let norm = |dev: &mut Cpu, w: &[f32]| {
+            let weight = upload(dev, WeightKind::Vector, DType::F32, (w.len(), 1), w);
+            Norm { kind, eps: 1e-5, weight, bias: None }
+        };
+        let (q_norm, k_norm) = (norm(&mut dev, &q), norm(&mut dev, &k));
+        let mut qkv = tensor(&mut dev, rows, width, &x);
+        dev.norm_heads(&spec, &q_norm, &k_norm, &mut qkv).unwrap();
+        let mut want = Vec::new();
+        for row in x.chunks_exact(width) {
+            let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
+            want.extend(norm_f64(kind, q_width, &row[..heads * d], &q, &[]));
+            want.extend(norm_f64(kind, k_width, &row[heads * d..][..kv_heads * d], &k, &[]));
+            want.extend(&row[(heads + kv_heads) * d..]);
+        }
+        close(&format!("{kind:?}"), &dev.read(&qkv, rows).unwrap(), &want, 2e-6);
+    }
+    let (x, b) = (noise.values(rows * width), noise.values(width));
+    let (delta, mut residual) =
+        (tensor(&mut dev, rows, width, &x), tensor(&mut dev, rows, width, &x));
+    dev.add(&delta, &mut residual).unwrap();
+    let want: Vec<f64> = x.iter().map(|&x| 2.0 * f64::from(x)).collect();
+    close("add", &dev.read(&residual, rows).unwrap(), &want, 1e-7);
+    let bias = upload(&mut dev, WeightKind::Vector, DType::F32, (width, 1), &b);
+    dev.bias_logits(&bias, &mut residual).unwrap();
+    let want: Vec<f64> = want[..width].iter().zip(&b).map(|(x, &b)| x + f64::from(b)).collect();
+    close("bias", &dev.read(&residual, 1).unwrap(), &want, 1e-6);
+}
+
 fn norm_f64(kind: NormKind, width: usize, x: &[f64], w: &[f32], b: &[f32]) -> Vec<f64> {
     let n = width as f64;
     let row = |row: &[f64]| -> Vec<f64> {

@@ -28,7 +28,7 @@ pub mod cuda;
 pub mod slots;
 pub mod trace;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{Late, StepPlan, StepResult};
 
 /// Element type of weights in a checkpoint, and of pages in the pool.
@@ -102,6 +102,19 @@ pub struct HostTensor<'a> {
     pub cols: usize,
     /// `rows * cols * dtype.bytes()` bytes.
     pub bytes: &'a [u8],
+}
+
+impl HostTensor<'_> {
+    /// Its elements, row by row.
+    pub fn values(&self) -> impl Iterator<Item = f32> + '_ {
+        let dtype = self.dtype;
+        self.bytes.chunks_exact(dtype.bytes()).map(move |b| match (dtype, b) {
+            (DType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+            (DType::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
+            (DType::BF16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f32(),
+            _ => unreachable!("chunks are as long as an element"),
+        })
+    }
 }
 
 /// How the device gets a weight's values.
@@ -257,6 +270,10 @@ pub trait Device: Send + 'static {
         residual: &mut Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
+    /// residual += delta. The seam of blocks that read the residual without a norm.
+    fn add(&mut self, _delta: &Self::Tensor, _residual: &mut Self::Tensor) -> Result<()> {
+        Err(self.lacks("add"))
+    }
     /// out = x W^T + b; `[R, inputs]` -> `[R, outputs]`.
     fn linear(
         &mut self,
@@ -274,6 +291,18 @@ pub trait Device: Send + 'static {
         x: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
+    /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v, before `rope_store`: norm q and k in place.
+    /// Norm weights of `head_dim` elements work on each head alone, those of `heads * head_dim` (k:
+    /// `kv_heads * head_dim`) over all heads together. RMS kinds only.
+    fn norm_heads(
+        &mut self,
+        _spec: &AttnSpec,
+        _q: &Norm<Self::Weight>,
+        _k: &Norm<Self::Weight>,
+        _qkv: &mut Self::Tensor,
+    ) -> Result<()> {
+        Err(self.lacks("norm_heads"))
+    }
     /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v: rotate q and k by their positions (no rope:
     /// leave them), then write k and v of `layer` to the slots' pages of group 0.
     fn rope_store(
@@ -309,6 +338,16 @@ pub trait Device: Send + 'static {
         x: &Self::Tensor,
         logits: &mut Self::Tensor,
     ) -> Result<()>;
+    /// logits[s] += bias, after `logits`; the few models whose head has one.
+    fn bias_logits(&mut self, _bias: &Self::Weight, _logits: &mut Self::Tensor) -> Result<()> {
+        Err(self.lacks("bias_logits"))
+    }
     /// The first `rows` rows of a tensor in f32, for tests and logits checks. Waits.
     fn read(&mut self, tensor: &Self::Tensor, rows: usize) -> Result<Vec<f32>>;
+
+    /// The refusal of a device without one of the three verbs that only some families need.
+    fn lacks(&self, verb: &str) -> Error {
+        let device = self.info().name;
+        Error::Unsupported(format!("This model needs '{verb}', which {device} does not have."))
+    }
 }

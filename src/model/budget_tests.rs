@@ -60,6 +60,37 @@ fn a_llama_step_launches_eight_verbs_a_layer() {
 }
 
 #[test]
+fn other_layers_launch_what_their_row_says() {
+    let layer = |architecture: &str| -> Vec<&'static str> {
+        let config = json!({"architectures": [architecture], "hidden_size": 64,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+            "intermediate_size": 72, "hidden_act": "gelu_new", "max_position_embeddings": 512,
+            "vocab_size": 100});
+        let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
+        let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
+        let (_, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
+        let verbs: Vec<_> = launches.iter().map(|l| l.verb).collect();
+        // The first layer: up to the second one's q, k and v.
+        let starts = |i: &usize| {
+            let next = &verbs[i + 1..];
+            verbs[*i] == "linear" && matches!(next[0], "norm_heads" | "rope_store")
+        };
+        let starts: Vec<usize> = (0..verbs.len() - 1).filter(starts).collect();
+        verbs[starts[0]..starts[1]].to_vec()
+    };
+    let neox = ["norm", "linear_act", "add", "linear", "add_norm"];
+    assert_eq!(layer("GPTNeoXForCausalLM")[4..], neox);
+    assert_eq!(layer("PhiForCausalLM")[4..], neox[1..]);
+    let attention = ["linear", "norm_heads", "rope_store", "attend", "linear", "norm"];
+    let olmo = layer("Olmo2ForCausalLM");
+    assert_eq!(olmo[..6], attention);
+    assert_eq!(olmo[6..], ["add", "linear_act", "linear", "norm", "add"]);
+    let gemma = layer("Gemma3ForCausalLM");
+    assert_eq!(gemma[..6], attention);
+    assert_eq!(gemma[6..], ["add_norm", "linear_act", "linear", "norm", "add_norm"]);
+}
+
+#[test]
 fn memory_is_counted_to_the_byte() {
     let spec = llama();
     let (held, _) = footprint(&spec, &limits(&spec), DType::F32).unwrap();

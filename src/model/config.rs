@@ -6,17 +6,18 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::families::{self, Eps, Family, Flag, Positions, FAMILIES};
-use super::rope;
+use super::blocks::{self, Block, Shape};
+use super::families::{self, Eps, Family, Flag, Positions};
+use super::length::DerivedLen;
+use super::rope::{self, LengthRule};
+use super::rows::{self, FAMILIES};
 use crate::device::{Activation, DType, KvShape, Rope};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
-use crate::invalid;
+use crate::{internal, invalid};
 
 /// Shapes above this are a mistake in the file, not a model; it keeps products inside a `usize`.
-const MAX_DIMENSION: u64 = 1 << 24;
-/// Used when config.json names no length at all, as the incumbent does.
-const FALLBACK_LEN: usize = 2048;
+pub(super) const MAX_DIMENSION: u64 = 1 << 24;
 
 /// What the user asked for, and what the device can do.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,17 @@ pub struct SpecOptions<'a> {
     pub supported: &'a [DType],
     /// None and -1 mean the derived length.
     pub max_model_len: Option<i64>,
+}
+
+/// Where a layer's norms stand. Norms of a block's output come on top, by the family's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormOrder {
+    /// In front of each block, and one in front of the head.
+    Before,
+    /// Over the residual, after a block was added.
+    After,
+    /// Blocks read the residual as it is; one norm in front of the head.
+    HeadOnly,
 }
 
 /// A model that can be served. Built by [`ModelSpec::read`] only.
@@ -49,8 +61,16 @@ pub struct ModelSpec {
     pub embed_width: usize,
     pub norm_eps: f32,
     pub activation: Activation,
-    /// None: learned positions.
-    pub rope: Option<Rope>,
+    /// Attention of each layer.
+    pub blocks: Vec<Block>,
+    /// What [`Block::rope`] counts; none with learned positions.
+    pub ropes: Vec<Rope>,
+    /// Multiplies the rows of the token table.
+    pub embed_scale: f32,
+    /// Multiplies the final norm, hence the logits.
+    pub logit_scale: f32,
+    /// cap * tanh(l / cap) on logits.
+    pub logit_softcap: Option<f32>,
     /// Positions the model was made for; rows of a learned table, less its offset.
     pub derived_len: usize,
     pub tied: bool,
@@ -58,7 +78,9 @@ pub struct ModelSpec {
     pub out_bias: bool,
     pub mlp_bias: bool,
     pub norm_affine: bool,
-    pub pre_norm: bool,
+    pub norms: NormOrder,
+    /// Both blocks read the same residual.
+    pub parallel: bool,
     /// Element type of matrices on the device.
     pub dtype: DType,
     pub max_model_len: usize,
@@ -82,7 +104,9 @@ impl ModelSpec {
         if let Some(overrides) = options.hf_overrides {
             merge(&mut config, overrides);
         }
-        if let Some(Value::Object(text)) = config.remove("text_config") {
+        if let Some(Value::Object(mut text)) = config.remove("text_config") {
+            // The architecture is the whole checkpoint's.
+            text.remove("architectures");
             merge(&mut config, &text);
         }
         Self::from_config(&config, generation.as_ref(), options)
@@ -95,21 +119,11 @@ impl ModelSpec {
         options: &SpecOptions,
     ) -> Result<ModelSpec> {
         let family = family_of(config)?;
+        let config = &with_defaults(config, family)?;
         refuse_unsupported(config, family)?;
         let keys = &family.keys;
-        let hidden = dimension(config, keys.hidden)?;
-        let heads = dimension(config, keys.heads)?;
-        let kv_heads = match keys.kv_heads {
-            Some(key) => optional_dimension(config, key)?.unwrap_or(heads),
-            None => heads,
-        };
-        let head_dim = head_dim(config, hidden, heads)?;
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(invalid!(
-                "config.json: {} {heads} is not a multiple of num_key_value_heads {kv_heads}.",
-                keys.heads
-            ));
-        }
+        let shape = shape(config, family)?;
+        let Shape { hidden, heads, kv_heads, head_dim, layers } = shape;
         let ffn = match optional_dimension(config, keys.ffn)? {
             Some(ffn) => ffn,
             None if keys.ffn_default_4x => 4 * hidden,
@@ -119,35 +133,42 @@ impl ModelSpec {
             Some(key) => optional_dimension(config, key)?.unwrap_or(hidden),
             None => hidden,
         };
-        let (rope, factor) = match family.positions {
-            Positions::Rope => {
-                (Some(rope::from_config(config, head_dim)?), rope::length_factor(config)?)
-            }
-            Positions::Learned { .. } => (None, 1.0),
-        };
-        let length = DerivedLen::of(config, factor);
-        let max_model_len = length.choose(options.max_model_len, rope.is_none())?;
+        let learned = family.positions != Positions::Rope;
+        let rule = if learned { LengthRule::default() } else { rope::length_rule(config)? };
+        let length = DerivedLen::of(config, &rule);
+        let max_model_len = length.choose(options.max_model_len, learned)?;
+        let dtype = choose_dtype(config, family, options)?;
+        let scales = blocks::scales(config, family, hidden, dtype)?;
         Ok(ModelSpec {
             family,
             vocab_size: dimension(config, "vocab_size")?,
             hidden,
-            layers: dimension(config, keys.layers)?,
+            layers,
             heads,
             kv_heads,
             head_dim,
             ffn,
             embed_width,
-            norm_eps: norm_eps(config, family.eps),
+            norm_eps: norm_eps(config, family.eps) * scales.eps,
             activation: activation(config, family)?,
-            rope,
+            blocks: blocks::blocks(config, family, &shape)?,
+            ropes: blocks::ropes(config, family, head_dim, max_model_len)?,
+            embed_scale: scales.embed,
+            logit_scale: scales.logits,
+            logit_softcap: blocks::softcap(config, family, "final_logit_softcapping")?,
             derived_len: length.tokens(),
             tied: flag(config, Flag::Key("tie_word_embeddings", family.tied)),
             qkv_bias: flag(config, family.qkv_bias),
             out_bias: flag(config, family.out_bias),
             mlp_bias: flag(config, family.mlp_bias),
             norm_affine: flag(config, family.norm_affine),
-            pre_norm: flag(config, family.pre_norm),
-            dtype: choose_dtype(config, options)?,
+            norms: match (family.names.attn_norm, flag(config, family.pre_norm)) {
+                (None, _) => NormOrder::HeadOnly,
+                (_, true) => NormOrder::Before,
+                (_, false) => NormOrder::After,
+            },
+            parallel: flag(config, family.parallel),
+            dtype,
             max_model_len,
             eos_token_ids: eos_token_ids(config, generation)?,
         })
@@ -168,84 +189,6 @@ impl ModelSpec {
             })?,
         };
         Ok(KvShape { layers: self.layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
-    }
-}
-
-/// How long the checkpoint says it may get, and by which key.
-struct DerivedLen {
-    key: &'static str,
-    /// As the incumbent computes it: a float, since a rope factor may be one.
-    len: Option<f64>,
-    model_max_length: Option<f64>,
-}
-
-impl DerivedLen {
-    /// The smallest of all length keys times the rope factor; `model_max_length` replaces it.
-    fn of(config: &Map<String, Value>, factor: f64) -> DerivedLen {
-        const KEYS: [&str; 9] = [
-            "max_position_embeddings",
-            "n_positions",
-            "max_seq_len",
-            "seq_length",
-            "model_max_length",
-            "max_target_positions",
-            "max_sequence_length",
-            "max_seq_length",
-            "seq_len",
-        ];
-        let value = |key: &str| config.get(key).and_then(Value::as_f64).filter(|&x| x >= 1.0);
-        let mut found = DerivedLen { key: KEYS[0], len: None, model_max_length: None };
-        for key in KEYS {
-            match value(key) {
-                Some(x) if found.len.is_none_or(|len| x < len) => {
-                    (found.key, found.len) = (key, Some(x));
-                }
-                _ => {}
-            }
-        }
-        found.model_max_length = value("model_max_length");
-        if let Some(x) = found.model_max_length {
-            (found.key, found.len) = ("model_max_length", Some(x));
-        }
-        found.len = found.len.map(|x| x * factor);
-        found
-    }
-
-    fn tokens(&self) -> usize {
-        self.len.map_or(FALLBACK_LEN, |x| x.min(MAX_DIMENSION as f64) as usize)
-    }
-
-    /// The user's length if it fits. A learned table ends where it ends, so there the environment
-    /// variable that lets longer ones pass has no effect.
-    fn choose(&self, user: Option<i64>, learned: bool) -> Result<usize> {
-        let user = match user {
-            None | Some(-1) => return Ok(self.tokens()),
-            Some(x) if x >= 1 && x as u64 <= MAX_DIMENSION => x as usize,
-            Some(x) => {
-                return Err(invalid!(
-                    "max_model_len must be -1 or in 1..={MAX_DIMENSION}, got {x}."
-                ))
-            }
-        };
-        let Some(len) = self.len else { return Ok(user) };
-        if user as f64 <= len || self.model_max_length.is_some_and(|m| user as f64 <= m) {
-            return Ok(user);
-        }
-        let allowed = std::env::var("VLLM_ALLOW_LONG_MAX_MODEL_LEN");
-        if !learned && allowed.is_ok_and(|v| v.trim() == "1") {
-            return Ok(user);
-        }
-        let model_max = self.model_max_length.map_or("None".to_string(), |m| m.to_string());
-        Err(invalid!(
-            "User-specified max_model_len ({user}) is greater than the derived max_model_len \
-             ({}={len:.1} or model_max_length={model_max} in model's config.json). To allow \
-             overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. \
-             VLLM_ALLOW_LONG_MAX_MODEL_LEN must be used with extreme caution. If the model uses \
-             relative position encoding (RoPE), positions exceeding derived_max_model_len lead to \
-             nan. If the model uses absolute position encoding, positions exceeding \
-             derived_max_model_len will cause a CUDA array out-of-bounds error.",
-            self.key
-        ))
     }
 }
 
@@ -276,7 +219,7 @@ fn merge(base: &mut Map<String, Value>, over: &Map<String, Value>) {
 fn family_of(config: &Map<String, Value>) -> Result<&'static Family> {
     let names = || FAMILIES.iter().map(|f| f.architecture).collect::<Vec<_>>().join(", ");
     match config.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str) {
-        Some(name) => families::find(name).ok_or_else(|| {
+        Some(name) => rows::find(name).ok_or_else(|| {
             Error::Unsupported(format!(
                 "config.json: model architecture '{name}' is not supported; supported: {}.",
                 names()
@@ -286,6 +229,32 @@ fn family_of(config: &Map<String, Value>) -> Result<&'static Family> {
             Err(invalid!("config.json: 'architectures' must be a list with one of: {}.", names()))
         }
     }
+}
+
+/// Keys that the family lets a config.json leave out.
+fn with_defaults(config: &Map<String, Value>, family: &Family) -> Result<Map<String, Value>> {
+    let mut full: Map<String, Value> = serde_json::from_str(family.defaults)
+        .map_err(|e| internal!("defaults of {}: {e}", family.architecture))?;
+    full.extend(config.clone());
+    Ok(full)
+}
+
+fn shape(config: &Map<String, Value>, family: &Family) -> Result<Shape> {
+    let keys = &family.keys;
+    let hidden = dimension(config, keys.hidden)?;
+    let heads = dimension(config, keys.heads)?;
+    let kv_heads = match keys.kv_heads {
+        Some(key) => optional_dimension(config, key)?.unwrap_or(heads),
+        None => heads,
+    };
+    let head_dim = head_dim(config, hidden, heads)?;
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(invalid!(
+            "config.json: {} {heads} is not a multiple of num_key_value_heads {kv_heads}.",
+            keys.heads
+        ));
+    }
+    Ok(Shape { hidden, heads, kv_heads, head_dim, layers: dimension(config, keys.layers)? })
 }
 
 fn refuse_unsupported(config: &Map<String, Value>, family: &Family) -> Result<()> {
@@ -316,7 +285,7 @@ fn missing(key: &str) -> Error {
     invalid!("config.json: '{key}' is missing.")
 }
 
-fn optional_dimension(config: &Map<String, Value>, key: &str) -> Result<Option<usize>> {
+pub(super) fn optional_dimension(config: &Map<String, Value>, key: &str) -> Result<Option<usize>> {
     match config.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_u64() {
@@ -354,12 +323,13 @@ fn norm_eps(config: &Map<String, Value>, eps: Eps) -> f32 {
 
 fn activation(config: &Map<String, Value>, family: &Family) -> Result<Activation> {
     let key = family.keys.activation;
-    let name = config.get(key).and_then(Value::as_str).ok_or_else(|| missing(key))?;
+    let name = config.get(key).and_then(Value::as_str).or(family.keys.activation_default);
+    let name = name.ok_or_else(|| missing(key))?;
     families::activation(name, family.gated)
         .ok_or_else(|| Error::Unsupported(format!("config.json: {key} '{name}' is not supported.")))
 }
 
-fn flag(config: &Map<String, Value>, flag: Flag) -> bool {
+pub(super) fn flag(config: &Map<String, Value>, flag: Flag) -> bool {
     match flag {
         Flag::Always => true,
         Flag::Never => false,
@@ -378,11 +348,20 @@ pub fn parse_dtype(name: &str) -> Option<DType> {
 }
 
 /// `auto` keeps 16-bit types; float32 becomes the device's first choice (float32 on CPU, bfloat16
-/// on GPUs), as does a type that the device lacks.
-fn choose_dtype(config: &Map<String, Value>, options: &SpecOptions) -> Result<DType> {
-    let first = options.supported.first().copied().unwrap_or(DType::F32);
+/// on GPUs), as does a type that the device or the family lacks.
+fn choose_dtype(
+    config: &Map<String, Value>,
+    family: &Family,
+    options: &SpecOptions,
+) -> Result<DType> {
+    let fits = |d: &DType| !(family.no_float16 && *d == DType::F16);
     if !matches!(options.dtype, "" | "auto") {
         return match parse_dtype(options.dtype) {
+            Some(d) if !fits(&d) => Err(invalid!(
+                "The model type '{}' does not support float16. Reason: Numerical instability. \
+                 Please use bfloat16 or float32 instead.",
+                config.get("model_type").and_then(Value::as_str).unwrap_or(family.architecture)
+            )),
             Some(d) if options.supported.is_empty() || options.supported.contains(&d) => Ok(d),
             Some(_) => Err(invalid!("dtype '{}' is not supported by the device.", options.dtype)),
             None => Err(invalid!(
@@ -394,8 +373,8 @@ fn choose_dtype(config: &Map<String, Value>, options: &SpecOptions) -> Result<DT
     let stored = config.get("dtype").or_else(|| config.get("torch_dtype"));
     let stored = stored.and_then(Value::as_str).and_then(parse_dtype).or(options.stored_dtype);
     Ok(match stored {
-        Some(d @ (DType::F16 | DType::BF16)) if options.supported.contains(&d) => d,
-        _ => first,
+        Some(d @ (DType::F16 | DType::BF16)) if options.supported.contains(&d) && fits(&d) => d,
+        _ => options.supported.iter().copied().find(fits).unwrap_or(DType::F32),
     })
 }
 

@@ -91,9 +91,14 @@ fn refusals_name_the_key() {
         assert!(text.contains(want) && !text.contains('\n'), "{text}");
     }
     assert!(refused(with("architectures", json!(["X"]))).contains("GPT2LMHeadModel"));
-    let mut qwen = with("use_sliding_window", json!(true));
-    qwen["architectures"] = json!(["Qwen2ForCausalLM"]);
-    assert!(refused(qwen).contains("'use_sliding_window'"));
+    let mut phi = with("qk_layernorm", json!(true));
+    phi["architectures"] = json!(["PhiForCausalLM"]);
+    assert!(refused(phi).contains("'qk_layernorm'"));
+    let mut gemma = with("layer_types", json!(["full_attention", "linear_attention"]));
+    gemma["architectures"] = json!(["Gemma3ForCausalLM"]);
+    assert!(refused(gemma.clone()).contains("linear_attention"));
+    gemma["layer_types"] = json!(["full_attention"]);
+    assert!(refused(gemma).contains("1 entries for 2 layers"));
 }
 
 #[test]
@@ -105,4 +110,59 @@ fn eos_ids_prefer_the_generation_config() {
     let ids = |generation| ModelSpec::from_config(config, generation, &options).unwrap();
     assert_eq!(ids(generation.as_object()).eos_token_ids, [TokenId(7), TokenId(9)]);
     assert_eq!(ids(None).eos_token_ids, [TokenId(2)]);
+}
+
+#[test]
+fn what_each_layer_sees() {
+    let windows = |architecture: &str, more: Value| -> Vec<Option<usize>> {
+        let mut config = llama();
+        config["architectures"] = json!([architecture]);
+        config["num_hidden_layers"] = json!(4);
+        for (key, value) in more.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        let options = SpecOptions { supported: ALL, ..Default::default() };
+        spec_of(config, &options).unwrap().blocks.iter().map(|b| b.attn.window).collect()
+    };
+    let w = Some(7);
+    let sliding = json!({"sliding_window": 7});
+    assert_eq!(windows("LlamaForCausalLM", sliding.clone()), [None; 4]);
+    assert_eq!(windows("MistralForCausalLM", sliding.clone()), [w; 4]);
+    assert_eq!(windows("MistralForCausalLM", json!({"sliding_window": null})), [None; 4]);
+    assert_eq!(windows("Qwen2ForCausalLM", sliding.clone()), [None; 4]);
+    let on = json!({"sliding_window": 7, "use_sliding_window": true, "max_window_layers": 3});
+    assert_eq!(windows("Qwen2ForCausalLM", on), [None, None, None, w]);
+    assert_eq!(windows("Gemma2ForCausalLM", sliding.clone()), [w, None, w, None]);
+    let third = json!({"sliding_window": 7, "sliding_window_pattern": 3});
+    assert_eq!(windows("Gemma3ForCausalLM", third), [w, w, None, w]);
+}
+
+#[test]
+fn gemma_stretches_and_caps() {
+    let mut config = llama();
+    config["architectures"] = json!(["Gemma2ForCausalLM"]);
+    config["hidden_size"] = json!(2048);
+    config["model_type"] = json!("gemma2");
+    let with = |dtype| SpecOptions { dtype, supported: ALL, ..Default::default() };
+    let spec = spec_of(config.clone(), &with("auto")).unwrap();
+    // sqrt(2048) = 45.2548..., in bfloat16 45.25.
+    assert_eq!((spec.embed_scale, spec.head_dim), (45.25, 256));
+    assert_eq!((spec.blocks[0].attn.softcap, spec.logit_softcap), (Some(50.0), Some(30.0)));
+    assert_eq!(spec.blocks[0].attn.scale, 1.0 / 16.0);
+    config["attn_logit_softcapping"] = json!(null);
+    let spec = spec_of(config.clone(), &with("float32")).unwrap();
+    assert_eq!((spec.embed_scale, spec.blocks[0].attn.softcap), (2048f32.sqrt(), None));
+    let e = spec_of(config.clone(), &with("half")).unwrap_err();
+    assert!(e.message().starts_with("The model type 'gemma2' does not support float16."), "{e}");
+    config["torch_dtype"] = json!("float16");
+    assert_eq!(spec_of(config, &with("auto")).unwrap().dtype, DType::F32);
+}
+
+#[test]
+fn every_row_has_sound_defaults_and_its_own_name() {
+    for (i, family) in FAMILIES.iter().enumerate() {
+        assert!(with_defaults(&Map::new(), family).is_ok(), "{}", family.architecture);
+        let first = FAMILIES.iter().position(|f| f.architecture == family.architecture);
+        assert_eq!(first, Some(i));
+    }
 }

@@ -2,20 +2,24 @@
 //! by step. Families differ in data ([`ModelSpec`], [`Weights`]), never in code. It knows no
 //! tokens' values, no pages, no graphs and no streams.
 
-use super::config::ModelSpec;
+use super::blocks::Block;
+use super::config::{ModelSpec, NormOrder};
 use super::load::{self, Weights};
 use super::weights::LoadFormat;
-use crate::device::{Activation, AttnSpec, Device, Limits, Norm, Rope};
+use crate::device::{Activation, Device, Limits, Norm, Rope};
 use crate::error::Result;
 use crate::plan::{Late, StepPlan};
 
 /// A decoder on a device: weights and the buffers of a step.
 pub struct Decoder<D: Device> {
     weights: Weights<D::Weight>,
-    attn: AttnSpec,
-    rope: Option<Rope>,
+    blocks: Vec<Block>,
+    ropes: Vec<Rope>,
     activation: Activation,
-    pre_norm: bool,
+    norms: NormOrder,
+    parallel: bool,
+    embed_scale: f32,
+    logit_softcap: Option<f32>,
     buffers: Buffers<D::Tensor>,
 }
 
@@ -68,20 +72,15 @@ impl<D: Device> Decoder<D> {
             logits: dev.logits_tensor(slots, spec.vocab_size)?,
         };
         dev.reserve(limits)?;
-        let attn = AttnSpec {
-            heads: spec.heads,
-            kv_heads: spec.kv_heads,
-            head_dim: spec.head_dim,
-            scale: (spec.head_dim as f32).powf(-0.5),
-            window: None,
-            softcap: None,
-        };
         Ok(Decoder {
             weights,
-            attn,
-            rope: spec.rope.clone(),
+            blocks: spec.blocks.clone(),
+            ropes: spec.ropes.clone(),
             activation: spec.activation,
-            pre_norm: spec.pre_norm,
+            norms: spec.norms,
+            parallel: spec.parallel,
+            embed_scale: spec.embed_scale,
+            logit_softcap: spec.logit_softcap,
             buffers,
         })
     }
@@ -111,10 +110,10 @@ impl<D: Device> Decoder<D> {
         let (w, b) = (&self.weights, &mut self.buffers);
         match (&w.project_in, &mut b.embedded) {
             (Some(project), Some(embedded)) => {
-                dev.embed(&w.embed, 1.0, embedded)?;
+                dev.embed(&w.embed, self.embed_scale, embedded)?;
                 dev.linear(project, None, embedded, &mut b.residual)?;
             }
-            _ => dev.embed(&w.embed, 1.0, &mut b.residual)?,
+            _ => dev.embed(&w.embed, self.embed_scale, &mut b.residual)?,
         }
         if let Some((table, offset)) = &w.positions {
             dev.add_positions(table, *offset, &mut b.residual)?;
@@ -126,51 +125,83 @@ impl<D: Device> Decoder<D> {
     }
 
     fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
-        let (b, pre) = (&mut self.buffers, self.pre_norm);
-        let layer = &self.weights.layers[index];
+        let (b, norms) = (&mut self.buffers, self.norms);
+        let (layer, block) = (&self.weights.layers[index], &self.blocks[index]);
         let (qkv, out) = (&layer.qkv, &layer.attn_out);
-        let input = if pre { &b.normed } else { &b.residual };
+        let input = if norms == NormOrder::Before { &b.normed } else { &b.residual };
         dev.linear(&qkv.weight, qkv.bias.as_ref(), input, &mut b.qkv)?;
-        dev.rope_store(index, &self.attn, self.rope.as_ref(), &mut b.qkv)?;
-        dev.attend(index, &self.attn, &b.qkv, &mut b.attn)?;
+        if let Some((q, k)) = &layer.heads {
+            dev.norm_heads(&block.attn, q, k, &mut b.qkv)?;
+        }
+        let rope = block.rope.and_then(|i| self.ropes.get(i));
+        dev.rope_store(index, &block.attn, rope, &mut b.qkv)?;
+        dev.attend(index, &block.attn, &b.qkv, &mut b.attn)?;
         dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)?;
-        b.seam(dev, &layer.after_attn, pre)?;
+        b.post(dev, layer.attn_post.as_ref())?;
+        match (self.parallel, &layer.after_attn) {
+            (false, norm) => b.seam(dev, norm.as_ref(), norms)?,
+            (true, Some(norm)) => dev.norm(norm, &b.residual, &mut b.normed)?,
+            (true, None) => {}
+        }
 
         let (up, down) = (&layer.up, &layer.down);
         let act = self.activation;
-        let input = if pre { &b.normed } else { &b.residual };
+        let input = if norms == NormOrder::Before { &b.normed } else { &b.residual };
         dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut b.ffn)?;
+        if self.parallel {
+            dev.add(&b.delta, &mut b.residual)?;
+        }
         dev.linear(&down.weight, down.bias.as_ref(), &b.ffn, &mut b.delta)?;
-        b.seam(dev, &layer.after_mlp, pre)
+        b.post(dev, layer.mlp_post.as_ref())?;
+        b.seam(dev, layer.after_mlp.as_ref(), norms)
     }
 
     fn head(&mut self, dev: &mut D) -> Result<()> {
         let (w, b) = (&self.weights, &mut self.buffers);
-        let last = if self.pre_norm { &b.normed } else { &b.residual };
+        let last = if self.norms == NormOrder::After { &b.residual } else { &b.normed };
         dev.gather(last, &mut b.picked)?;
-        let head = w.head.as_ref().unwrap_or(&w.embed);
+        let (head, cap) = (w.head.as_ref().unwrap_or(&w.embed), self.logit_softcap);
         match (&w.project_out, &mut b.projected) {
             (Some(project), Some(projected)) => {
                 dev.linear_gathered(project, &b.picked, projected)?;
-                dev.logits(head, None, projected, &mut b.logits)
+                dev.logits(head, cap, projected, &mut b.logits)?;
             }
-            _ => dev.logits(head, None, &b.picked, &mut b.logits),
+            _ => dev.logits(head, cap, &b.picked, &mut b.logits)?,
+        }
+        match &w.head_bias {
+            Some(bias) => dev.bias_logits(bias, &mut b.logits),
+            None => Ok(()),
         }
     }
 }
 
 impl<T> Buffers<T> {
+    /// Norm a block's output. The normed input is not needed any more, so the two buffers change
+    /// roles; twice per layer, if at all.
+    fn post<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        norm: Option<&Norm<D::Weight>>,
+    ) -> Result<()> {
+        if let Some(norm) = norm {
+            dev.norm(norm, &self.delta, &mut self.normed)?;
+            std::mem::swap(&mut self.delta, &mut self.normed);
+        }
+        Ok(())
+    }
+
     /// Between two blocks: add the block's output, norm. In norm-after models the normed vectors
     /// are the residual that goes on, so the two buffers change roles; an even number of times per
     /// layer.
     fn seam<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
-        norm: &Norm<D::Weight>,
-        pre_norm: bool,
+        norm: Option<&Norm<D::Weight>>,
+        norms: NormOrder,
     ) -> Result<()> {
+        let Some(norm) = norm else { return dev.add(&self.delta, &mut self.residual) };
         dev.add_norm(norm, &self.delta, &mut self.residual, &mut self.normed)?;
-        if !pre_norm {
+        if norms == NormOrder::After {
             std::mem::swap(&mut self.residual, &mut self.normed);
         }
         Ok(())

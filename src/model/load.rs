@@ -1,8 +1,8 @@
 //! A family's names and a spec's shapes -> weights on a device. Called by `decoder` alone; the
 //! forward pass is not its business, nor are files: it asks [`Checkpoint`] for tensors by name.
 
-use super::config::ModelSpec;
-use super::families::{Names, Positions};
+use super::config::{ModelSpec, NormOrder};
+use super::families::{Fused, Names, Positions, QkNorm};
 use super::weights::{Checkpoint, LoadFormat};
 use crate::device::{DType, Device, HostTensor, Norm, NormKind, Source, WeightDesc, WeightKind};
 use crate::error::Result;
@@ -17,18 +17,28 @@ pub struct Linear<W> {
 /// run the same code: before a block means after the previous one.
 pub struct Layer<W> {
     pub qkv: Linear<W>,
+    /// Of q and of k, before they are rotated.
+    pub heads: Option<(Norm<W>, Norm<W>)>,
     pub attn_out: Linear<W>,
-    pub after_attn: Norm<W>,
+    /// Over the block's output, before it is added.
+    pub attn_post: Option<Norm<W>>,
+    /// None: the MLP reads what attention read.
+    pub after_attn: Option<Norm<W>>,
     pub up: Linear<W>,
     pub down: Linear<W>,
-    pub after_mlp: Norm<W>,
+    pub mlp_post: Option<Norm<W>>,
+    /// None: the next layer reads the residual as it is.
+    pub after_mlp: Option<Norm<W>>,
 }
+
+type NormPair<W> = (Norm<W>, Norm<W>);
 
 /// All weights of a decoder.
 pub struct Weights<W> {
     pub embed: W,
     /// None: `embed` is the head.
     pub head: Option<W>,
+    pub head_bias: Option<W>,
     pub project_in: Option<W>,
     pub project_out: Option<W>,
     /// Table and offset.
@@ -74,6 +84,10 @@ impl<'a, D: Device> Loader<'a, D> {
         let kind = if spec.tied { WeightKind::TableAndLinear } else { WeightKind::Table };
         let embed = self.table(names.embed, kind, spec.vocab_size, width)?;
         let head = if spec.tied { None } else { Some(self.head()?) };
+        let head_bias = match spec.family.head_bias {
+            true => Some(self.vector(format!("{}.bias", names.head), spec.vocab_size, 0.0, 1.0)?),
+            false => None,
+        };
         let (mut project_in, mut project_out) = (None, None);
         if let Some((before, after)) = names.project.filter(|_| width != spec.hidden) {
             let (before, after) = (self.name(before), self.name(after));
@@ -87,12 +101,12 @@ impl<'a, D: Device> Loader<'a, D> {
                 Some((self.table(name, WeightKind::Table, rows, spec.hidden)?, offset))
             }
         };
-        let first = match spec.pre_norm {
-            true => Some(self.norm(&self.layer_name(0, names.attn_norm))?),
-            false => None,
+        let first = match spec.norms {
+            NormOrder::Before => self.layer_norm(0, names.attn_norm)?,
+            NormOrder::After | NormOrder::HeadOnly => None,
         };
         let layers = (0..spec.layers).map(|i| self.layer(i)).collect::<Result<_>>()?;
-        Ok(Weights { embed, head, project_in, project_out, positions, first, layers })
+        Ok(Weights { embed, head, head_bias, project_in, project_out, positions, first, layers })
     }
 
     fn layer(&mut self, i: usize) -> Result<Layer<D::Weight>> {
@@ -103,20 +117,55 @@ impl<'a, D: Device> Loader<'a, D> {
         };
         let qkv = stacked(self, names.qkv);
         let qkv = self.linear(&qkv, &[q, kv, kv], spec.hidden, spec.qkv_bias)?;
+        let heads = self.head_norms(i, q, kv)?;
         let out = self.layer_name(i, names.attn_out);
         let attn_out = self.linear(&[out], &[spec.hidden], q, spec.out_bias)?;
         let up = stacked(self, names.up);
-        let up = self.linear(&up, &vec![spec.ffn; names.up.len()], spec.hidden, spec.mlp_bias)?;
+        let up = match spec.family.gated {
+            true => self.linear(&up, &[spec.ffn, spec.ffn], spec.hidden, spec.mlp_bias)?,
+            false => self.linear(&up, &[spec.ffn], spec.hidden, spec.mlp_bias)?,
+        };
         let down = self.layer_name(i, names.down);
         let down = self.linear(&[down], &[spec.hidden], spec.ffn, spec.mlp_bias)?;
-        let mlp_norm = self.layer_name(i, names.mlp_norm);
-        let (after_attn, after_mlp) = match (spec.pre_norm, i + 1 == spec.layers) {
-            (true, false) => (mlp_norm, self.layer_name(i + 1, names.attn_norm)),
-            (true, true) => (mlp_norm, self.name(names.final_norm)),
-            (false, _) => (self.layer_name(i, names.attn_norm), mlp_norm),
+        let shares_norm = spec.parallel && !spec.family.parallel_mlp_norm;
+        let mlp_norm = names.mlp_norm.filter(|_| !shares_norm);
+        let (after_attn, after_mlp) = match (spec.norms, i + 1 == spec.layers) {
+            (NormOrder::After, _) => (names.attn_norm, self.layer_norm(i, mlp_norm)?),
+            (_, true) => (mlp_norm, Some(self.final_norm()?)),
+            (_, false) => (mlp_norm, self.layer_norm(i + 1, names.attn_norm)?),
         };
-        let (after_attn, after_mlp) = (self.norm(&after_attn)?, self.norm(&after_mlp)?);
-        Ok(Layer { qkv, attn_out, after_attn, up, down, after_mlp })
+        Ok(Layer {
+            qkv,
+            heads,
+            attn_out,
+            attn_post: self.layer_norm(i, names.attn_post)?,
+            after_attn: self.layer_norm(i, after_attn)?,
+            up,
+            down,
+            mlp_post: self.layer_norm(i, names.mlp_post)?,
+            after_mlp,
+        })
+    }
+
+    fn head_norms(&mut self, i: usize, q: usize, kv: usize) -> Result<Option<NormPair<D::Weight>>> {
+        let d = self.spec.head_dim;
+        let (q_name, k_name, q, kv) = match self.names.qk_norm {
+            QkNorm::None => return Ok(None),
+            QkNorm::PerHead(q_name, k_name) => (q_name, k_name, d, d),
+            QkNorm::Whole(q_name, k_name) => (q_name, k_name, q, kv),
+        };
+        let (q_name, k_name) = (self.layer_name(i, q_name), self.layer_name(i, k_name));
+        Ok(Some((self.norm(&q_name, q, 1.0)?, self.norm(&k_name, kv, 1.0)?)))
+    }
+
+    fn layer_norm(&mut self, i: usize, name: Option<&str>) -> Result<Option<Norm<D::Weight>>> {
+        let name = name.map(|name| self.layer_name(i, name));
+        name.map(|name| self.norm(&name, self.spec.hidden, 1.0)).transpose()
+    }
+
+    fn final_norm(&mut self) -> Result<Norm<D::Weight>> {
+        let name = self.name(self.names.final_norm);
+        self.norm(&name, self.spec.hidden, self.spec.logit_scale)
     }
 
     fn name(&self, name: &str) -> String {
@@ -141,18 +190,19 @@ impl<'a, D: Device> Loader<'a, D> {
 
     /// The head stands outside of the prefix, or under the language model's.
     fn head(&mut self) -> Result<D::Weight> {
-        let other = "language_model.lm_head.weight";
+        let usual = format!("{}.weight", self.names.head);
+        let other = format!("language_model.{usual}");
         let name = match self.format {
-            LoadFormat::Files(c) if c.contains(other) => other,
-            _ => "lm_head.weight",
+            LoadFormat::Files(c) if c.contains(&other) => other,
+            _ => usual,
         };
         let (vocab, width) = (self.spec.vocab_size, self.spec.embed_width);
-        let parts = self.parts(&[name.to_string()], &[vocab], width, false)?;
-        self.upload(name, WeightKind::Linear, vocab, width, false, parts)
+        let parts = self.parts(std::slice::from_ref(&name), &[vocab], width, false)?;
+        self.upload(&name, WeightKind::Linear, vocab, width, false, parts)
     }
 
     /// `names` stacked along the outputs (without `.weight`); if fewer than `outputs`, the first
-    /// holds them all.
+    /// holds them all. One output is a plain linear, two are gate and up, three q, k and v.
     fn linear(
         &mut self,
         names: &[String],
@@ -161,43 +211,80 @@ impl<'a, D: Device> Loader<'a, D> {
         bias: bool,
     ) -> Result<Linear<D::Weight>> {
         let total: usize = outputs.iter().sum();
-        let outputs = if names.len() == outputs.len() { outputs } else { &[total] };
+        let parts = outputs.len();
+        let outputs = if names.len() == parts { outputs } else { &[total] };
         let suffixed = |s: &str| names.iter().map(|n| format!("{n}{s}")).collect::<Vec<_>>();
         let (weights, biases) = (suffixed(".weight"), suffixed(".bias"));
-        let gated = self.spec.activation.is_gated() && names.len() == 2;
-        let kind = if gated { WeightKind::GateUp } else { WeightKind::Linear };
+        let kind = if parts == 2 { WeightKind::GateUp } else { WeightKind::Linear };
         let transposed = self.spec.family.transposed;
-        let parts = self.parts(&weights, outputs, inputs, transposed)?;
-        let weight = self.upload(&weights[0], kind, total, inputs, transposed, parts)?;
+        let split = parts == 3 && self.spec.family.fused == Fused::PerHead;
+        let values = self.parts(&weights, outputs, inputs, transposed)?;
+        let values = if split { values.map(|v| self.by_head(v)) } else { values };
+        let weight = self.upload(&weights[0], kind, total, inputs, transposed, values)?;
         let bias = match bias {
             true => {
-                let parts = self.parts(&biases, outputs, 1, false)?;
-                let parts = parts.or(Some(Source::Constant(0.0)));
-                Some(self.upload(&biases[0], WeightKind::Vector, total, 1, false, parts)?)
+                let values = self.parts(&biases, outputs, 1, false)?;
+                let values = if split { values.map(|v| self.by_head(v)) } else { values };
+                let values = values.or(Some(Source::Constant(0.0)));
+                Some(self.upload(&biases[0], WeightKind::Vector, total, 1, false, values)?)
             }
             false => None,
         };
         Ok(Linear { weight, bias })
     }
 
-    fn norm(&mut self, name: &str) -> Result<Norm<D::Weight>> {
+    /// A tensor of q, k, v of head 0, of head 1, ... as parts in the order q, k, v.
+    fn by_head(&self, source: Source<'a>) -> Source<'a> {
+        let Source::Parts(parts) = source else { return source };
+        let (heads, d) = (self.spec.heads, self.spec.head_dim);
+        let cut = |whole: &HostTensor<'a>, row: usize| {
+            let row_bytes = whole.cols * whole.dtype.bytes();
+            let bytes = &whole.bytes[row * row_bytes..(row + d) * row_bytes];
+            HostTensor { rows: d, bytes, ..whole.clone() }
+        };
+        let order = (0..3).flat_map(|part| (0..heads).map(move |head| (3 * head + part) * d));
+        let cut_all = |whole: &HostTensor<'a>| -> Vec<_> {
+            order.clone().map(|row| cut(whole, row)).collect()
+        };
+        Source::Parts(parts.iter().flat_map(cut_all).collect())
+    }
+
+    /// A norm over `width` elements, its weight and bias times `scale`.
+    fn norm(&mut self, name: &str, width: usize, scale: f32) -> Result<Norm<D::Weight>> {
         let kind = self.spec.family.norm;
-        let weight = self.norm_vector(format!("{name}.weight"), 1.0)?;
+        let neutral = if kind == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
+        let weight = self.vector(format!("{name}.weight"), width, neutral, scale)?;
         let bias = match kind {
-            NormKind::Layer => Some(self.norm_vector(format!("{name}.bias"), 0.0)?),
+            NormKind::Layer => Some(self.vector(format!("{name}.bias"), width, 0.0, scale)?),
             NormKind::Rms | NormKind::RmsPlusOne => None,
         };
         Ok(Norm { kind, eps: self.spec.norm_eps, weight, bias })
     }
 
-    fn norm_vector(&mut self, name: String, default: f32) -> Result<D::Weight> {
-        let hidden = self.spec.hidden;
+    /// A vector times `scale`; `neutral` where there is no tensor.
+    fn vector(
+        &mut self,
+        name: String,
+        width: usize,
+        neutral: f32,
+        scale: f32,
+    ) -> Result<D::Weight> {
         let parts = match self.spec.norm_affine {
-            true => self.parts(std::slice::from_ref(&name), &[hidden], 1, false)?,
+            true => self.parts(std::slice::from_ref(&name), &[width], 1, false)?,
             false => None,
         };
-        let source = parts.or(Some(Source::Constant(default)));
-        self.upload(&name, WeightKind::Vector, hidden, 1, false, source)
+        let scaled: Vec<u8>;
+        let source = match parts {
+            Some(Source::Parts(parts)) if scale != 1.0 => {
+                let values = parts.iter().flat_map(HostTensor::values);
+                scaled = values.flat_map(|x| (x * scale).to_le_bytes()).collect();
+                let bytes = &scaled[..];
+                Source::Parts(vec![HostTensor { dtype: DType::F32, rows: width, cols: 1, bytes }])
+            }
+            Some(parts) => parts,
+            None => Source::Constant(neutral * scale),
+        };
+        self.upload(&name, WeightKind::Vector, width, 1, false, Some(source))
     }
 
     /// The tensors of these names from the checkpoint; None when there is none (dummy).
@@ -225,7 +312,7 @@ impl<'a, D: Device> Loader<'a, D> {
         outputs: usize,
         inputs: usize,
         transposed: bool,
-        source: Option<Source<'a>>,
+        source: Option<Source<'_>>,
     ) -> Result<D::Weight> {
         let source = source.unwrap_or_else(|| dummy(name, inputs));
         let dtype = match kind {

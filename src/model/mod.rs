@@ -4,7 +4,10 @@
 //! | file | holds |
 //! |---|---|
 //! | [`config`] | config.json -> [`ModelSpec`]: shapes and rules, checked |
-//! | [`families`] | one row of data per architecture: keys, tensor names, kinds |
+//! | [`length`] | how long a request may get |
+//! | [`blocks`] | what differs from layer to layer: windows, caps, scales, ropes |
+//! | [`families`] | what a family is, as data: keys, tensor names, kinds |
+//! | [`rows`] | one row of it per architecture |
 //! | [`hub`] | a model's files from a Hugging Face hub or its cache |
 //! | [`rope`] | rotary frequencies and their scaling |
 //! | [`weights`] | checkpoint files, mapped and checked |
@@ -13,13 +16,16 @@
 //! | [`decoder`] | THE forward pass, generic over the device |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
 
+pub mod blocks;
 pub mod budget;
 pub mod config;
 pub mod decoder;
 pub mod families;
 pub mod hub;
+pub mod length;
 pub mod load;
 pub mod rope;
+pub mod rows;
 mod torch;
 pub mod weights;
 

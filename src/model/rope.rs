@@ -12,21 +12,97 @@ struct Raw<'a> {
     theta: f64,
     kind: &'a str,
     scaling: Option<&'a Map<String, Value>>,
+    config: &'a Map<String, Value>,
 }
 
+/// How a rope changes the length that config.json's keys give.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LengthRule {
+    pub factor: f64,
+    /// Takes the place of the keys.
+    pub instead: Option<f64>,
+    /// The length if the user does not ask for more.
+    pub unasked: Option<f64>,
+}
+
+impl Default for LengthRule {
+    fn default() -> Self {
+        LengthRule { factor: 1.0, instead: None, unasked: None }
+    }
+}
+
+const ORIGINAL: &str = "original_max_position_embeddings";
+const KINDS: [&str; 7] = ["default", "linear", "dynamic", "llama3", "yarn", "longrope", "su"];
+
 /// The rope of a model with heads of `head_dim`: `rope_parameters` (transformers 5), else
-/// `rope_theta` and `rope_scaling` (4).
+/// `rope_theta` and `rope_scaling` (4). `max_model_len` chooses between longrope's two sets of
+/// factors, once for all requests, as the incumbent does.
 ///
 /// # Errors
-/// A scaling that is not default, linear or llama3; a factor that is not a positive number.
-pub fn from_config(config: &Map<String, Value>, head_dim: usize) -> Result<Rope> {
-    let raw = raw(config)?;
-    let partial = raw
-        .scaling
-        .and_then(|s| s.get("partial_rotary_factor"))
-        .or_else(|| config.get("partial_rotary_factor"))
-        .and_then(Value::as_f64)
-        .unwrap_or(1.0);
+/// A scaling of another kind; a factor that is not a positive number.
+pub fn from_config(
+    config: &Map<String, Value>,
+    head_dim: usize,
+    max_model_len: usize,
+) -> Result<Rope> {
+    build(&raw(config, "full_attention")?, head_dim, max_model_len)
+}
+
+/// The rope of windowed layers that have their own: `rope_parameters.sliding_attention`, else the
+/// base `rope_local_base_freq` without scaling.
+///
+/// # Errors
+/// As [`from_config`].
+pub fn local(config: &Map<String, Value>, head_dim: usize, max_model_len: usize) -> Result<Rope> {
+    let mut raw = raw(config, "sliding_attention")?;
+    if !raw.scaling.is_some_and(|s| s.contains_key("rope_theta")) {
+        let theta = config.get("rope_local_base_freq").and_then(Value::as_f64);
+        raw = Raw { theta: theta.unwrap_or(raw.theta), kind: "default", scaling: None, config };
+    }
+    build(&raw, head_dim, max_model_len)
+}
+
+/// By what `max_position_embeddings` grows. llama3 and longrope count their factor already; yarn
+/// starts from the original length; longrope gives the original length unless asked for more.
+///
+/// # Errors
+/// As [`from_config`].
+pub fn length_rule(config: &Map<String, Value>) -> Result<LengthRule> {
+    let raw = raw(config, "full_attention")?;
+    let plain = LengthRule::default();
+    Ok(match raw.kind {
+        // Gemma 3's lengths count the factor of its global layers.
+        _ if config.contains_key("rope_local_base_freq") => plain,
+        "linear" | "dynamic" => LengthRule { factor: raw.number("factor")?, ..plain },
+        "yarn" => LengthRule {
+            factor: raw.number("factor")?,
+            instead: raw.optional(ORIGINAL)?,
+            unasked: None,
+        },
+        "longrope" | "su" => LengthRule { unasked: raw.optional(ORIGINAL)?, ..plain },
+        _ => plain,
+    })
+}
+
+impl Raw<'_> {
+    /// A positive number beside the kind, or at config.json's top.
+    fn optional(&self, key: &str) -> Result<Option<f64>> {
+        let own = self.scaling.filter(|s| s.get(key).is_some_and(|v| !v.is_null()));
+        let object = own.unwrap_or(self.config);
+        match object.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => number(object, key).map(Some),
+        }
+    }
+
+    fn number(&self, key: &str) -> Result<f64> {
+        number(self.scaling.unwrap_or(self.config), key)
+    }
+}
+
+fn build(raw: &Raw, head_dim: usize, max_model_len: usize) -> Result<Rope> {
+    let partial = raw.optional("partial_rotary_factor")?;
+    let partial = partial.or(raw.optional("rotary_pct")?).unwrap_or(1.0);
     let rotary_dim = (head_dim as f64 * partial) as usize;
     if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
         return Err(invalid!(
@@ -34,37 +110,40 @@ pub fn from_config(config: &Map<String, Value>, head_dim: usize) -> Result<Rope>
              {rotary_dim} (partial_rotary_factor {partial})."
         ));
     }
-    let mut inv_freq: Vec<f64> = (0..rotary_dim / 2)
-        .map(|i| raw.theta.powf(-((2 * i) as f64) / rotary_dim as f64))
-        .collect();
+    let mut theta = raw.theta;
+    if raw.kind == "dynamic" {
+        // The incumbent turns by the base of the longest text, at all lengths.
+        let (factor, dim) = (raw.number("factor")?, rotary_dim as f64);
+        theta *= (factor * factor - (factor - 1.0)).powf(dim / (dim - 2.0));
+    }
+    let mut inv_freq: Vec<f64> =
+        (0..rotary_dim / 2).map(|i| theta.powf(-((2 * i) as f64) / rotary_dim as f64)).collect();
+    let mut magnitude = 1.0;
     match (raw.kind, raw.scaling) {
         ("linear", Some(s)) => {
             let factor = number(s, "factor")?;
             inv_freq.iter_mut().for_each(|f| *f /= factor);
         }
         ("llama3", Some(s)) => stretch_llama3(&mut inv_freq, s)?,
+        ("yarn", _) => magnitude = stretch_yarn(&mut inv_freq, raw)?,
+        ("longrope" | "su", Some(s)) => {
+            magnitude = stretch_longrope(&mut inv_freq, raw, s, max_model_len)?;
+        }
         _ => {}
     }
     let inv_freq = inv_freq.into_iter().map(|f| f as f32).collect();
-    Ok(Rope { rotary_dim, inv_freq, magnitude: 1.0 })
+    Ok(Rope { rotary_dim, inv_freq, magnitude: magnitude as f32 })
 }
 
-/// By how much `max_position_embeddings` grows: the factor, except for llama3, which counts it
-/// already.
-pub fn length_factor(config: &Map<String, Value>) -> Result<f64> {
-    let raw = raw(config)?;
-    match (raw.kind, raw.scaling) {
-        ("linear", Some(s)) => number(s, "factor"),
-        _ => Ok(1.0),
-    }
-}
-
-fn raw(config: &Map<String, Value>) -> Result<Raw<'_>> {
+/// `layers`: which of the two sets, where `rope_parameters` has one for each kind of layer.
+fn raw<'a>(config: &'a Map<String, Value>, layers: &str) -> Result<Raw<'a>> {
     let parameters = config.get("rope_parameters").and_then(Value::as_object);
+    let parameters = parameters.map(|p| p.get(layers).and_then(Value::as_object).unwrap_or(p));
     let scaling = parameters.or_else(|| config.get("rope_scaling").and_then(Value::as_object));
     let theta = scaling
         .and_then(|s| s.get("rope_theta"))
         .or_else(|| config.get("rope_theta"))
+        .or_else(|| config.get("rotary_emb_base"))
         .and_then(Value::as_f64)
         .unwrap_or(10000.0);
     if !(theta.is_finite() && theta > 0.0) {
@@ -74,13 +153,13 @@ fn raw(config: &Map<String, Value>) -> Result<Raw<'_>> {
         .and_then(|s| s.get("rope_type").or_else(|| s.get("type")))
         .and_then(Value::as_str)
         .unwrap_or("default");
-    if !matches!(kind, "default" | "linear" | "llama3") {
+    if !KINDS.contains(&kind) {
         return Err(Error::Unsupported(format!(
-            "config.json: rope_scaling of type '{kind}' is not supported; supported: default, \
-             linear, llama3."
+            "config.json: rope_scaling of type '{kind}' is not supported; supported: {}.",
+            KINDS.join(", ")
         )));
     }
-    Ok(Raw { theta, kind, scaling })
+    Ok(Raw { theta, kind, scaling, config })
 }
 
 /// Llama 3.1: long waves are slowed by `factor`, short ones kept, those between blended. A wave's
@@ -102,6 +181,79 @@ fn stretch_llama3(inv_freq: &mut [f64], s: &Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
+/// YaRN: pairs that turn more than `beta_fast` times over the original length are kept, those below
+/// `beta_slow` slowed by `factor`, a ramp between. Returns the magnitude of cos and sin.
+fn stretch_yarn(inv_freq: &mut [f64], raw: &Raw) -> Result<f64> {
+    let factor = raw.number("factor")?;
+    let original = match raw.optional(ORIGINAL)? {
+        Some(original) => original,
+        None => number(raw.config, "max_position_embeddings")?,
+    };
+    let dim = 2.0 * inv_freq.len() as f64;
+    // The pair that turns this often over the original length.
+    let pair = |turns: f64| {
+        dim * (original / (turns * 2.0 * std::f64::consts::PI)).ln() / (2.0 * raw.theta.ln())
+    };
+    let mut low = pair(raw.optional("beta_fast")?.unwrap_or(32.0));
+    let mut high = pair(raw.optional("beta_slow")?.unwrap_or(1.0));
+    let truncate = raw.scaling.and_then(|s| s.get("truncate")).and_then(Value::as_bool);
+    if truncate.unwrap_or(true) {
+        (low, high) = (low.floor(), high.ceil());
+    }
+    let (low, mut high) = (low.max(0.0), high.min(dim - 1.0));
+    if low == high {
+        high += 0.001;
+    }
+    for (i, f) in inv_freq.iter_mut().enumerate() {
+        let slowed = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+        *f = *f / factor * slowed + *f * (1.0 - slowed);
+    }
+    let magnitude = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
+    if let Some(given) = raw.optional("attention_factor")? {
+        return Ok(given);
+    }
+    let both = (raw.optional("mscale")?, raw.optional("mscale_all_dim")?);
+    let attention = raw.optional("attn_factor")?.unwrap_or(1.0);
+    Ok(attention
+        * match both {
+            (Some(scale), Some(all)) => magnitude(scale) / magnitude(all),
+            _ => magnitude(1.0),
+        })
+}
+
+/// Longrope (su): each pair has its own divisor, one set for texts up to the original length and
+/// one for longer ones. Returns the magnitude of cos and sin.
+fn stretch_longrope(
+    inv_freq: &mut [f64],
+    raw: &Raw,
+    s: &Map<String, Value>,
+    max_model_len: usize,
+) -> Result<f64> {
+    let longest = number(raw.config, "max_position_embeddings")?;
+    let original = raw.optional(ORIGINAL)?.unwrap_or(longest);
+    let long = max_model_len as f64 > original;
+    let (key, own) =
+        if long { ("long_factor", "long_mscale") } else { ("short_factor", "short_mscale") };
+    let factors = s.get(key).and_then(Value::as_array);
+    let Some(factors) = factors.filter(|f| f.len() == inv_freq.len()) else {
+        return Err(invalid!(
+            "config.json: rope scaling needs a list '{key}' of {} numbers.",
+            inv_freq.len()
+        ));
+    };
+    for (f, by) in inv_freq.iter_mut().zip(factors) {
+        match by.as_f64() {
+            Some(by) if by.is_finite() && by > 0.0 => *f /= by,
+            _ => return Err(invalid!("config.json: '{key}' holds {by}, not a positive number.")),
+        }
+    }
+    if let Some(given) = raw.optional(own)?.or(raw.optional("attention_factor")?) {
+        return Ok(given);
+    }
+    let grown = longest / original;
+    Ok(if grown <= 1.0 { 1.0 } else { (1.0 + grown.ln() / original.ln()).sqrt() })
+}
+
 fn number(s: &Map<String, Value>, key: &str) -> Result<f64> {
     match s.get(key).and_then(Value::as_f64) {
         Some(x) if x.is_finite() && x > 0.0 => Ok(x),
@@ -118,7 +270,7 @@ mod tests {
     use serde_json::json;
 
     fn rope(config: Value, head_dim: usize) -> Result<Rope> {
-        from_config(config.as_object().unwrap(), head_dim)
+        from_config(config.as_object().unwrap(), head_dim, 4096)
     }
 
     #[test]
@@ -140,14 +292,56 @@ mod tests {
     fn type_is_an_old_name_of_rope_type() {
         let config = json!({"rope_scaling": {"type": "linear", "factor": 4.0}});
         assert_eq!(rope(config.clone(), 8).unwrap().inv_freq[0], 0.25);
-        assert_eq!(length_factor(config.as_object().unwrap()).unwrap(), 4.0);
+        assert_eq!(length_rule(config.as_object().unwrap()).unwrap().factor, 4.0);
     }
 
     #[test]
     fn unknown_scaling_names_itself() {
-        let e = rope(json!({"rope_scaling": {"type": "yarn", "factor": 4.0}}), 8).unwrap_err();
-        assert!(e.message().contains("'yarn'") && e.message().contains("llama3"), "{e}");
+        let e = rope(json!({"rope_scaling": {"type": "xpos", "factor": 4.0}}), 8).unwrap_err();
+        assert!(e.message().contains("'xpos'") && e.message().contains("llama3"), "{e}");
         let e = rope(json!({"rope_scaling": {"type": "linear", "factor": 0}}), 8).unwrap_err();
         assert!(e.message().contains("'factor'"), "{e}");
+    }
+
+    #[test]
+    fn longrope_takes_the_set_that_the_length_asks_for() {
+        let config = json!({"max_position_embeddings": 4096, "original_max_position_embeddings": 64,
+            "rope_scaling": {"type": "su", "short_factor": [1.0, 2.0], "long_factor": [4.0, 8.0]}});
+        let config = config.as_object().unwrap();
+        let short = from_config(config, 4, 64).unwrap();
+        let long = from_config(config, 4, 65).unwrap();
+        assert_eq!((short.inv_freq[0], long.inv_freq[0]), (1.0, 0.25));
+        // ln 64 / ln 64 = 1.
+        assert_eq!(long.magnitude, 2f32.sqrt());
+        let rule = length_rule(config).unwrap();
+        assert_eq!((rule.factor, rule.unasked), (1.0, Some(64.0)));
+        let short_list = json!({"max_position_embeddings": 64,
+            "rope_scaling": {"type": "longrope", "short_factor": [1.0]}});
+        assert!(rope(short_list, 4).unwrap_err().message().contains("'long_factor' of 2"));
+    }
+
+    #[test]
+    fn yarn_grows_from_the_original_length() {
+        let config = json!({"max_position_embeddings": 128,
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.5,
+                "original_max_position_embeddings": 32}});
+        let rule = length_rule(config.as_object().unwrap()).unwrap();
+        assert_eq!((rule.factor, rule.instead), (4.0, Some(32.0)));
+        assert_eq!(rope(config, 8).unwrap().magnitude, 1.5);
+    }
+
+    #[test]
+    fn windowed_layers_have_their_own_base() {
+        let old = json!({"rope_theta": 81.0, "rope_local_base_freq": 16.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0}});
+        let new = json!({"rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 81.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 16.0}}});
+        for config in [old, new] {
+            let config = config.as_object().unwrap();
+            let near = |x: f32, want: f32| (x / want - 1.0).abs() < 1e-6;
+            assert!(near(from_config(config, 4, 1).unwrap().inv_freq[1], 1.0 / 72.0));
+            assert!(near(local(config, 4, 1).unwrap().inv_freq[1], 0.25));
+        }
     }
 }

@@ -20,11 +20,12 @@ pub struct RigOptions {
     pub page_size: usize,
     pub kv: &'static str,
     pub threads: usize,
+    pub max_model_len: Option<i64>,
 }
 
 impl Default for RigOptions {
     fn default() -> Self {
-        RigOptions { page_size: 16, kv: "float32", threads: 2 }
+        RigOptions { page_size: 16, kv: "float32", threads: 2, max_model_len: None }
     }
 }
 
@@ -55,6 +56,7 @@ impl Rig<Cpu> {
         let spec_options = SpecOptions {
             supported: SUPPORTED,
             stored_dtype: checkpoint.stored_dtype(),
+            max_model_len: options.max_model_len,
             ..Default::default()
         };
         let spec = ModelSpec::read(dir, &spec_options).unwrap();

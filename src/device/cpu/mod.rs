@@ -213,6 +213,13 @@ impl Device for Cpu {
         Ok(())
     }
 
+    fn add(&mut self, delta: &Tensor, residual: &mut Tensor) -> Result<()> {
+        for r in 0..self.rows() {
+            residual.row_mut(r).iter_mut().zip(delta.row(r)).for_each(|(x, d)| *x += d);
+        }
+        Ok(())
+    }
+
     fn linear(
         &mut self,
         weight: &Weight,
@@ -233,6 +240,28 @@ impl Device for Cpu {
         out: &mut Tensor,
     ) -> Result<()> {
         self.matmul(self.rows(), weight, bias, Some(act), x, out);
+        Ok(())
+    }
+
+    fn norm_heads(
+        &mut self,
+        spec: &AttnSpec,
+        q: &Norm<Weight>,
+        k: &Norm<Weight>,
+        qkv: &mut Tensor,
+    ) -> Result<()> {
+        let q_width = spec.heads * spec.head_dim;
+        let width = q_width + spec.kv_heads * spec.head_dim;
+        for r in 0..self.rows() {
+            let (q_row, k_row) = qkv.row_mut(r)[..width].split_at_mut(q_width);
+            for (norm, row) in [(q, q_row), (k, k_row)] {
+                let w = norm.weight.vector();
+                for head in row.chunks_exact_mut(w.len()) {
+                    let x = head.to_vec();
+                    numbers::norm(norm.kind, norm.eps, w, None, &x, head);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -330,6 +359,13 @@ impl Device for Cpu {
         if let Some(cap) = softcap {
             let used = &mut logits.data[..rows * head.outputs];
             used.iter_mut().for_each(|l| *l = cap * numbers::tanh(*l / cap));
+        }
+        Ok(())
+    }
+
+    fn bias_logits(&mut self, bias: &Weight, logits: &mut Tensor) -> Result<()> {
+        for s in 0..self.slots.batch.samples.len() {
+            logits.row_mut(s).iter_mut().zip(bias.vector()).for_each(|(l, b)| *l += b);
         }
         Ok(())
     }

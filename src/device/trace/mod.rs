@@ -256,6 +256,13 @@ impl Device for Trace {
         Ok(())
     }
 
+    fn add(&mut self, delta: &TraceTensor, _residual: &mut TraceTensor) -> Result<()> {
+        let (rows, one) = (self.rows(), bytes(self.rows(), delta));
+        let shape = (rows, delta.width, delta.width);
+        self.launch("add", shape, 2 * one, one, (rows * delta.width) as u64);
+        Ok(())
+    }
+
     fn linear(
         &mut self,
         weight: &TraceWeight,
@@ -275,6 +282,19 @@ impl Device for Trace {
         out: &mut TraceTensor,
     ) -> Result<()> {
         self.linear_launch("linear_act", self.rows(), weight, x, out)
+    }
+
+    fn norm_heads(
+        &mut self,
+        spec: &AttnSpec,
+        _q: &Norm<TraceWeight>,
+        _k: &Norm<TraceWeight>,
+        qkv: &mut TraceTensor,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), (spec.heads + spec.kv_heads) * spec.head_dim);
+        let moved = (rows * width * qkv.bytes) as u64;
+        self.launch("norm_heads", (rows, width, width), moved, moved, (5 * rows * width) as u64);
+        Ok(())
     }
 
     fn rope_store(
@@ -338,6 +358,14 @@ impl Device for Trace {
     ) -> Result<()> {
         let rows = self.slots.batch.samples.len();
         self.linear_launch("logits", rows, head, x, logits)
+    }
+
+    fn bias_logits(&mut self, bias: &TraceWeight, logits: &mut TraceTensor) -> Result<()> {
+        let rows = self.slots.batch.samples.len();
+        let (moved, shape) = (bytes(rows, logits), (rows, logits.width, logits.width));
+        let flops = (rows * logits.width) as u64;
+        self.launch("bias_logits", shape, moved + bias.bytes, moved, flops);
+        Ok(())
     }
 
     fn read(&mut self, tensor: &TraceTensor, rows: usize) -> Result<Vec<f32>> {

@@ -1,0 +1,191 @@
+//! What may differ from layer to layer: attention's window, scale, cap and rope; and the few
+//! numbers by which families stretch their residual. Called by `config` alone. It knows no tensor.
+
+use serde_json::{Map, Value};
+
+use super::config::{flag, optional_dimension};
+use super::families::{AttnScale, Family, Flag, Positions, Windows};
+use super::rope;
+use crate::device::{AttnSpec, DType, Rope};
+use crate::error::{Error, Result};
+use crate::invalid;
+
+/// The dimensions that all layers share.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub hidden: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub layers: usize,
+}
+
+/// One layer's attention.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    pub attn: AttnSpec,
+    /// Index into `ModelSpec::ropes`; none with learned positions.
+    pub rope: Option<usize>,
+}
+
+/// Factors of a whole model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scales {
+    pub embed: f32,
+    pub eps: f32,
+    pub logits: f32,
+}
+
+/// Attention of each layer.
+///
+/// # Errors
+/// A window, scale or cap that is no positive number; a layer type that we lack.
+pub fn blocks(config: &Map<String, Value>, family: &Family, shape: &Shape) -> Result<Vec<Block>> {
+    let scale = match family.attn_scale {
+        AttnScale::HeadDim => (shape.head_dim as f32).powf(-0.5),
+        AttnScale::RootOf(key) => positive(config, key)?.powf(-0.5) as f32,
+        AttnScale::Key(key) => positive(config, key)? as f32,
+    };
+    let softcap = softcap(config, family, "attn_logit_softcapping")?;
+    let windowed = windowed(config, family, shape.layers)?;
+    let window = match windowed.contains(&true) {
+        true => optional_dimension(config, "sliding_window")?,
+        false => None,
+    };
+    let rotates = family.positions == Positions::Rope;
+    let block = |windowed: bool| Block {
+        attn: AttnSpec {
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            scale,
+            window: window.filter(|_| windowed),
+            softcap,
+        },
+        rope: rotates.then_some(usize::from(windowed && family.local_rope)),
+    };
+    Ok(windowed.into_iter().map(block).collect())
+}
+
+/// The model's rope; behind it the one of windowed layers, if they have their own.
+///
+/// # Errors
+/// Those of [`rope::from_config`].
+pub fn ropes(
+    config: &Map<String, Value>,
+    family: &Family,
+    head_dim: usize,
+    max_model_len: usize,
+) -> Result<Vec<Rope>> {
+    if family.positions != Positions::Rope {
+        return Ok(Vec::new());
+    }
+    let mut ropes = vec![rope::from_config(config, head_dim, max_model_len)?];
+    if family.local_rope {
+        ropes.push(rope::local(config, head_dim, max_model_len)?);
+    }
+    Ok(ropes)
+}
+
+/// A cap of scores or logits; null means none.
+///
+/// # Errors
+/// It is no positive number.
+pub fn softcap(config: &Map<String, Value>, family: &Family, key: &str) -> Result<Option<f32>> {
+    match config.get(key) {
+        Some(value) if family.softcaps && !value.is_null() => {
+            Ok(Some(positive(config, key)? as f32))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Granite adds each block's output times m. The residual divided by m gives the same model: the
+/// embedding is divided, blocks are added as they are, and norms, which forget the size of their
+/// input, need eps / m^2.
+///
+/// # Errors
+/// A multiplier that is no positive number.
+pub fn scales(
+    config: &Map<String, Value>,
+    family: &Family,
+    hidden: usize,
+    dtype: DType,
+) -> Result<Scales> {
+    let mut scales = Scales { embed: 1.0, eps: 1.0, logits: 1.0 };
+    if family.embed_sqrt {
+        let root = (hidden as f32).sqrt();
+        scales.embed = match dtype {
+            DType::F32 => root,
+            DType::F16 => half::f16::from_f32(root).to_f32(),
+            DType::BF16 => half::bf16::from_f32(root).to_f32(),
+        };
+    }
+    if family.multipliers {
+        let number = |key: &str| match config.contains_key(key) {
+            true => positive(config, key),
+            false => Ok(1.0),
+        };
+        let residual = number("residual_multiplier")?;
+        scales.embed = (number("embedding_multiplier")? / residual) as f32;
+        scales.eps = (1.0 / (residual * residual)) as f32;
+        scales.logits = (1.0 / number("logits_scaling")?) as f32;
+    }
+    Ok(scales)
+}
+
+/// For each layer, whether it sees a window only.
+fn windowed(config: &Map<String, Value>, family: &Family, layers: usize) -> Result<Vec<bool>> {
+    let each = |f: &dyn Fn(usize) -> bool| Ok((0..layers).map(f).collect());
+    if family.windows == Windows::Never {
+        return each(&|_| false);
+    }
+    if let Windows::FromLayer { switch, .. } = family.windows {
+        if !flag(config, Flag::Key(switch, false)) {
+            return each(&|_| false);
+        }
+    }
+    if let Some(Value::Array(types)) = config.get("layer_types") {
+        return listed(types, layers);
+    }
+    match family.windows {
+        Windows::Never => each(&|_| false),
+        Windows::All => each(&|_| true),
+        Windows::FromLayer { first, .. } => {
+            let first = config.get(first).and_then(Value::as_u64).unwrap_or(0);
+            each(&|i| i as u64 >= first)
+        }
+        Windows::ExceptEach(key) => {
+            let n = optional_dimension(config, key)?.unwrap_or(1);
+            each(&|i| (i + 1) % n != 0)
+        }
+    }
+}
+
+fn listed(types: &[Value], layers: usize) -> Result<Vec<bool>> {
+    if types.len() != layers {
+        return Err(invalid!(
+            "config.json: 'layer_types' has {} entries for {layers} layers.",
+            types.len()
+        ));
+    }
+    let windowed = |kind: &Value| match kind.as_str() {
+        Some("sliding_attention") => Ok(true),
+        Some("full_attention") => Ok(false),
+        _ => Err(Error::Unsupported(format!(
+            "config.json: layer type {kind} is not supported; supported: full_attention, \
+             sliding_attention."
+        ))),
+    };
+    types.iter().map(windowed).collect()
+}
+
+fn positive(config: &Map<String, Value>, key: &str) -> Result<f64> {
+    match config.get(key).and_then(Value::as_f64) {
+        Some(x) if x.is_finite() && x > 0.0 => Ok(x),
+        _ => Err(invalid!(
+            "config.json: '{key}' must be a positive number, got {}.",
+            config.get(key).unwrap_or(&Value::Null)
+        )),
+    }
+}

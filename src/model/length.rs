@@ -1,0 +1,104 @@
+//! How long a request may get: config.json's length keys, the rope's stretch and the user's wish,
+//! by the incumbent's rules. Called by `config` alone; it knows no page and no memory.
+
+use serde_json::{Map, Value};
+
+use super::config::MAX_DIMENSION;
+use super::rope::LengthRule;
+use crate::error::Result;
+use crate::invalid;
+
+/// Used when config.json names no length at all, as the incumbent does.
+const FALLBACK_LEN: usize = 2048;
+
+/// How long the checkpoint says it may get, and by which key.
+pub struct DerivedLen {
+    key: &'static str,
+    /// As the incumbent computes it: a float, since a rope factor may be one.
+    len: Option<f64>,
+    model_max_length: Option<f64>,
+    /// Longer than this only if the user says so.
+    unasked: Option<f64>,
+}
+
+impl DerivedLen {
+    /// The smallest of all length keys, stretched as the rope says; `model_max_length` replaces it.
+    pub fn of(config: &Map<String, Value>, rope: &LengthRule) -> DerivedLen {
+        const KEYS: [&str; 9] = [
+            "max_position_embeddings",
+            "n_positions",
+            "max_seq_len",
+            "seq_length",
+            "model_max_length",
+            "max_target_positions",
+            "max_sequence_length",
+            "max_seq_length",
+            "seq_len",
+        ];
+        let value = |key: &str| config.get(key).and_then(Value::as_f64).filter(|&x| x >= 1.0);
+        let mut found =
+            DerivedLen { key: KEYS[0], len: None, model_max_length: None, unasked: rope.unasked };
+        for key in KEYS {
+            match value(key) {
+                Some(x) if found.len.is_none_or(|len| x < len) => {
+                    (found.key, found.len) = (key, Some(x));
+                }
+                _ => {}
+            }
+        }
+        found.model_max_length = value("model_max_length");
+        if let Some(x) = found.model_max_length {
+            (found.key, found.len) = ("model_max_length", Some(x));
+        }
+        if rope.instead.is_some() {
+            found.len = rope.instead;
+        }
+        found.len = found.len.map(|x| x * rope.factor);
+        found
+    }
+
+    /// The checkpoint's own limit.
+    pub fn tokens(&self) -> usize {
+        self.len.map_or(FALLBACK_LEN, |x| x.clamp(1.0, MAX_DIMENSION as f64) as usize)
+    }
+
+    /// The user's length if it fits.
+    ///
+    /// # Errors
+    /// It is no length, or more than the checkpoint's; the text is the incumbent's.
+    /// A learned table ends where it ends, so there the environment
+    /// variable that lets longer ones pass has no effect.
+    pub fn choose(&self, user: Option<i64>, learned: bool) -> Result<usize> {
+        let user = match user {
+            None | Some(-1) => {
+                let own = self.tokens();
+                return Ok(self.unasked.map_or(own, |x| own.min((x as usize).max(1))));
+            }
+            Some(x) if x >= 1 && x as u64 <= MAX_DIMENSION => x as usize,
+            Some(x) => {
+                return Err(invalid!(
+                    "max_model_len must be -1 or in 1..={MAX_DIMENSION}, got {x}."
+                ))
+            }
+        };
+        let Some(len) = self.len else { return Ok(user) };
+        if user as f64 <= len || self.model_max_length.is_some_and(|m| user as f64 <= m) {
+            return Ok(user);
+        }
+        let allowed = std::env::var("VLLM_ALLOW_LONG_MAX_MODEL_LEN");
+        if !learned && allowed.is_ok_and(|v| v.trim() == "1") {
+            return Ok(user);
+        }
+        let model_max = self.model_max_length.map_or("None".to_string(), |m| m.to_string());
+        Err(invalid!(
+            "User-specified max_model_len ({user}) is greater than the derived max_model_len \
+             ({}={len:.1} or model_max_length={model_max} in model's config.json). To allow \
+             overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. \
+             VLLM_ALLOW_LONG_MAX_MODEL_LEN must be used with extreme caution. If the model uses \
+             relative position encoding (RoPE), positions exceeding derived_max_model_len lead to \
+             nan. If the model uses absolute position encoding, positions exceeding \
+             derived_max_model_len will cause a CUDA array out-of-bounds error.",
+            self.key
+        ))
+    }
+}
