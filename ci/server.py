@@ -5,7 +5,6 @@ As a library: `with TritonServer(repository) as server: server.url, server.grpc,
 As a command: ci/server.py [--repository DIR] [--version 0.7.0] [--load NAME ...]   (until Ctrl-C)
 """
 import argparse
-import ctypes
 import json
 import os
 import shutil
@@ -52,10 +51,11 @@ def free_ports(count):
     return ports
 
 
-def die_with_parent():
-    """Linux: SIGKILL for the server when the process that started it ends without stopping it."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+# Linux: SIGKILL for the server when the process that started it ends without stopping it. A small program of
+# its own instead of subprocess's preexec_fn: a fork of a process with gRPC threads may abort before its exec.
+DIE_WITH_PARENT = """import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+os.execv(sys.argv[1], sys.argv[1:])"""
 
 
 class TritonServer:
@@ -106,9 +106,10 @@ class TritonServer:
             raise ServerFailed(f"{command[0]} does not exist: run ci/setup first")
         with open(self.log_path, "wb") as log:
             self.started_s = time.monotonic()
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=self.env,
-                start_new_session=self.detached, preexec_fn=None if self.detached else die_with_parent)
+            if not self.detached:
+                command = [sys.executable, "-c", DIE_WITH_PARENT, *command]
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                            env=self.env, start_new_session=self.detached)
         while not self.ready():
             code = self.process.poll()
             if code is not None:

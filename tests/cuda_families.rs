@@ -25,32 +25,16 @@ struct Case {
     greedy: Vec<u32>,
 }
 
-/// Rows whose verbs (`add`, `norm_heads`, `bias_logits`) or whose size in 16 bits the GPU has not
-/// been graded on.
-const NOT_YET: &[&str] = &[
-    "gemma2",
-    "gemma3",
-    "gemma3-multimodal",
-    "gemma3-v5-config",
-    "neox",
-    "olmo2",
-    "phi",
-    "qwen3",
-    "stablelm-parallel",
-];
-
 fn fixtures() -> Vec<PathBuf> {
     let root = std::env::var_os("TRITON_VLLM_FIXTURES").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models"),
         PathBuf::from,
     );
     let entries = std::fs::read_dir(&root).expect("fixtures").map(|entry| entry.unwrap().path());
-    let mut found: Vec<PathBuf> = entries
-        .filter(|path| path.join("expected.json").exists())
-        .filter(|path| !NOT_YET.iter().any(|row| path.ends_with(row)))
-        .collect();
+    let mut found: Vec<PathBuf> =
+        entries.filter(|path| path.join("expected.json").exists()).collect();
     found.sort();
-    assert!(found.len() >= 26, "only {} fixtures in {}", found.len(), root.display());
+    assert!(found.len() >= 35, "only {} fixtures in {}", found.len(), root.display());
     found
 }
 
@@ -81,7 +65,10 @@ fn on_gpu(dir: &Path, dtype: &'static str) -> Rig<Cuda> {
 
 fn model(dir: &Path, dtype: &str) -> (ModelSpec, LoadFormat) {
     let checkpoint = Checkpoint::open(dir).unwrap();
+    let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let options = SpecOptions {
+        max_model_len: json["max_model_len"].as_i64(),
         supported: SUPPORTED,
         stored_dtype: checkpoint.stored_dtype(),
         dtype,
@@ -138,9 +125,14 @@ fn half_types_stay_close() {
     if !gpu() {
         return;
     }
-    for (dtype, tolerance) in [("float16", 1e-2), ("bfloat16", 6e-2)] {
+    for (dtype, tolerance) in [("float16", 1e-2), ("bfloat16", 1e-1)] {
         let mut largest = 0f32;
         for dir in fixtures() {
+            // Their activations leave float16's range: the model room refuses them, as the incumbent.
+            let name = dir.file_name().unwrap_or_default().to_string_lossy();
+            if dtype == "float16" && (name.starts_with("gemma2") || name.starts_with("gemma3")) {
+                continue;
+            }
             let mut rig = on_gpu(&dir, dtype);
             for (n, case) in cases(&dir).iter().enumerate() {
                 let (logits, _) = generate(&mut rig, &case.ids, 8);

@@ -81,6 +81,42 @@ fn norms() {
     });
 }
 
+/// In place, per head and over all heads; widths that no load of 16 bytes fits too.
+#[test]
+fn norms_of_heads_and_sums() {
+    each_type(|dtype| {
+        for (rows, heads, kv_heads, head_dim) in [(1, 4, 2, 64), (33, 8, 1, 128), (7, 3, 3, 12)] {
+            for whole in [false, true] {
+                let case = format!("{rows} x {heads}/{kv_heads} x {head_dim}, whole {whole}");
+                compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                    let width = (heads + 2 * kv_heads) * head_dim;
+                    let mut qkv = b.input(rows, width, 21);
+                    let delta = b.input(rows, width, 22);
+                    let [q_len, k_len] = match whole {
+                        true => [heads * head_dim, kv_heads * head_dim],
+                        false => [head_dim; 2],
+                    };
+                    let norm = |weight, kind| Norm { kind, eps: 1e-6, weight, bias: None };
+                    let q = norm(b.vector(23, q_len), NormKind::Rms);
+                    let k = norm(b.vector(24, k_len), NormKind::RmsPlusOne);
+                    let spec = AttnSpec {
+                        heads,
+                        kv_heads,
+                        head_dim,
+                        scale: 1.0,
+                        window: None,
+                        softcap: None,
+                    };
+                    b.dev.norm_heads(&spec, &q, &k, &mut qkv)?;
+                    let normed = b.dev.read(&qkv, rows)?;
+                    b.dev.add(&delta, &mut qkv)?;
+                    Ok(vec![("norm_heads", normed), ("add", b.dev.read(&qkv, rows)?)])
+                });
+            }
+        }
+    });
+}
+
 #[test]
 fn linears() {
     // (outputs, inputs); odd ones have no tensor-core algorithm in half types.
@@ -346,10 +382,14 @@ fn gather_and_logits() {
                     b.dev.gather(&x, &mut picked)?;
                     b.dev.linear_gathered(&project, &picked, &mut projected)?;
                     b.dev.logits(&head, softcap, &picked, &mut logits)?;
+                    let plain = b.dev.read(&logits, 3)?;
+                    let bias = b.vector(25, vocab);
+                    b.dev.bias_logits(&bias, &mut logits)?;
                     Ok(vec![
                         ("gather", b.dev.read(&picked, 3)?),
                         ("linear_gathered", b.dev.read(&projected, 3)?),
-                        ("logits", b.dev.read(&logits, 3)?),
+                        ("logits", plain),
+                        ("bias_logits", b.dev.read(&logits, 3)?),
                     ])
                 }
             );

@@ -140,8 +140,8 @@ macro_rules! kernels {
 kernels! {
     "step": prepare;
     "rows": embed add_positions gather;
-    "norm": norm_rows add_norm;
-    "activation": bias_act gated_act softcap;
+    "norm": norm_rows add_norm add_rows norm_parts;
+    "activation": bias_act gated_act softcap bias_logits;
     "rope": rope_store;
     "attention": attend_rows;
     "tiles": chunk_64 chunk_80 chunk_96 chunk_128 chunk_256 split_64 split_80 split_96 split_128

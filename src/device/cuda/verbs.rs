@@ -266,6 +266,45 @@ impl Device for Cuda {
         )
     }
 
+    fn add(&mut self, delta: &Tensor, residual: &mut Tensor) -> Result<()> {
+        let (rows, width) = (self.rows(), residual.width);
+        let (delta, residual) = (delta.at(rows, width, "add"), residual.at(rows, width, "add"));
+        let arguments: [&dyn Argument; 3] = [&delta, &residual, &(width as u32)];
+        self.kernels.add_rows.launch(&self.context, [rows, 1], norm_threads(width), &arguments)
+    }
+
+    fn norm_heads(
+        &mut self,
+        spec: &AttnSpec,
+        q: &Norm<Weight>,
+        k: &Norm<Weight>,
+        qkv: &mut Tensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let (q_width, k_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let stride = q_width + 2 * k_width;
+        let x = qkv.at(rows, stride, "norm_heads");
+        for (norm, first, total) in [(q, 0, q_width), (k, q_width, k_width)] {
+            let width = norm.weight.outputs;
+            assert!(width > 0 && total % width == 0, "norm of {width} over heads of {total}");
+            self.kernels.norm_parts.launch(
+                &self.context,
+                [rows, total / width],
+                norm_threads(width),
+                &[
+                    &x,
+                    &(stride as u32),
+                    &(first as u32),
+                    &norm.weight.vector(width),
+                    &(width as u32),
+                    &norm.eps,
+                    &norm_code(norm.kind),
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
     fn linear(
         &mut self,
         weight: &Weight,
@@ -417,6 +456,15 @@ impl Device for Cuda {
         let blocks = [count.div_ceil(THREADS as usize).min(4096), 1];
         let arguments: [&dyn Argument; 3] = [&y, &(count as u64), &cap];
         self.kernels.softcap.launch(&self.context, blocks, THREADS, &arguments)
+    }
+
+    fn bias_logits(&mut self, bias: &Weight, logits: &mut Tensor) -> Result<()> {
+        const THREADS: u32 = 256;
+        let (rows, vocab) = (self.slots.batch.samples.len(), logits.width);
+        let y = logits.at(rows, vocab, "bias_logits");
+        let blocks = [rows, vocab.div_ceil(THREADS as usize)];
+        let arguments: [&dyn Argument; 3] = [&y, &bias.vector(vocab), &(vocab as u32)];
+        self.kernels.bias_logits.launch(&self.context, blocks, THREADS, &arguments)
     }
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Result<Vec<f32>> {

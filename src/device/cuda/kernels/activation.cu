@@ -90,3 +90,10 @@ extern "C" __global__ void softcap(float* logits, u64 count, float cap) {
        i += (u64)gridDim.x * blockDim.x)
     logits[i] = cap * tanhf(logits[i] / cap);
 }
+
+extern "C" __global__ void bias_logits(float* logits, const float* bias, u32 vocab) {
+  begin();
+  float* row = logits + (u64)blockIdx.x * vocab;
+  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i < vocab) row[i] += bias[i];
+}

@@ -91,3 +91,19 @@ extern "C" __global__ void add_norm(const act* delta, act* residual, const float
     normalise<1>(residual + row, weight, bias, width, eps, kind, out + row);
   }
 }
+
+extern "C" __global__ void add_rows(const act* delta, act* residual, u32 width) {
+  begin();
+  const u64 row = (u64)blockIdx.x * width;
+  if (width % 8 == 0) add<8>(delta + row, residual + row, width);
+  else add<1>(delta + row, residual + row, width);
+}
+
+// Row r's part p lies at x + r * stride + first + p * width. A thread writes what it alone reads.
+extern "C" __global__ void norm_parts(act* x, u32 stride, u32 first, const float* weight, u32 width,
+                                      float eps, int kind) {
+  begin();
+  act* part = x + (u64)blockIdx.x * stride + first + (u64)blockIdx.y * width;
+  if ((stride | first | width) % 8 == 0) normalise<8>(part, weight, 0, width, eps, kind, part);
+  else normalise<1>(part, weight, 0, width, eps, kind, part);
+}
