@@ -141,6 +141,31 @@ pub struct WeightDesc<'a> {
     pub source: Source<'a>,
 }
 
+impl WeightDesc<'_> {
+    /// Outputs that `part` of this weight's source holds.
+    ///
+    /// # Errors
+    /// InvalidArgument: it has other inputs than the weight, or not the bytes of its shape.
+    pub fn part_outputs(&self, part: &HostTensor<'_>) -> Result<usize> {
+        let (outputs, inputs) = match self.transposed {
+            true => (part.cols, part.rows),
+            false => (part.rows, part.cols),
+        };
+        let bytes = part.rows * part.cols * part.dtype.bytes();
+        if inputs != self.inputs || part.bytes.len() != bytes {
+            return Err(crate::invalid!(
+                "{}: part of {} x {} in {} bytes does not fit {} inputs.",
+                self.name,
+                part.rows,
+                part.cols,
+                part.bytes.len(),
+                self.inputs
+            ));
+        }
+        Ok(outputs)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightKind {
     /// For `linear*` and `logits`: the device may repack it as it likes.

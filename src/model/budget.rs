@@ -5,7 +5,7 @@ use super::config::ModelSpec;
 use super::decoder::Decoder;
 use super::weights::LoadFormat;
 use crate::device::trace::{Held, Launch, Trace};
-use crate::device::{DType, DeviceInfo, KvShape, Limits};
+use crate::device::{DType, DeviceInfo, Limits};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use crate::invalid;
@@ -189,11 +189,6 @@ pub fn pool_tokens(pages: usize, page_size: usize) -> u64 {
 
 fn gib(bytes: u64) -> f64 {
     bytes as f64 / (1u64 << 30) as f64
-}
-
-/// Bytes of the pool.
-pub fn pool_bytes(pages: usize, page_size: usize, kv: &KvShape) -> u64 {
-    pages as u64 * kv.page_bytes(page_size)
 }
 
 #[cfg(test)]

@@ -198,20 +198,8 @@ impl<'a> Values<'a> {
         if let Source::Parts(parts) = &desc.source {
             let mut total = 0;
             for part in parts {
-                let (outputs, inputs) = oriented(part, desc.transposed);
-                let bytes = part.rows * part.cols * part.dtype.bytes();
-                if inputs != desc.inputs || part.bytes.len() != bytes {
-                    return Err(invalid!(
-                        "{}: part of {} x {} in {} bytes does not fit {} inputs.",
-                        desc.name,
-                        part.rows,
-                        part.cols,
-                        part.bytes.len(),
-                        desc.inputs
-                    ));
-                }
                 starts.push(total);
-                total += outputs;
+                total += desc.part_outputs(part)?;
             }
             if total != desc.outputs {
                 return Err(invalid!(
@@ -241,14 +229,6 @@ impl<'a> Values<'a> {
             }
             Source::Constant(x) => *x,
         }
-    }
-}
-
-fn oriented(part: &HostTensor, transposed: bool) -> (usize, usize) {
-    if transposed {
-        (part.cols, part.rows)
-    } else {
-        (part.rows, part.cols)
     }
 }
 

@@ -123,21 +123,7 @@ impl Uploader {
     ) -> Result<()> {
         let mut first = 0;
         for part in parts {
-            let (outputs, inputs) = match desc.transposed {
-                true => (part.cols, part.rows),
-                false => (part.rows, part.cols),
-            };
-            let bytes = part.rows * part.cols * part.dtype.bytes();
-            if inputs != desc.inputs || part.bytes.len() != bytes {
-                return Err(invalid!(
-                    "{}: part of {} x {} in {} bytes does not fit {} inputs.",
-                    desc.name,
-                    part.rows,
-                    part.cols,
-                    part.bytes.len(),
-                    desc.inputs
-                ));
-            }
+            let outputs = desc.part_outputs(part)?;
             if first + outputs > desc.outputs {
                 break;
             }
