@@ -45,6 +45,7 @@ fn main() -> Result<()> {
     let limits = Limits {
         step_tokens: (batch * PROMPT_TOKENS).max(64),
         slots: batch,
+        logit_rows: batch,
         pages: 1 + batch * per_slot,
         page_size: PAGE_SIZE,
         max_model_len: spec.max_model_len,
@@ -59,7 +60,8 @@ fn main() -> Result<()> {
     let prefill_s = start.elapsed().as_secs_f64();
     let mut times_us: Vec<f64> = Vec::new();
     for step in 1..steps {
-        let row = |s| Row { slot: SlotId(s), feed: Feed::Last { count: 1 }, sample: true };
+        let row =
+            |s| Row { slot: SlotId(s), feed: Feed::Last { count: 1 }, sample: true, score: None };
         let rows = (0..batch as u32).map(row).collect();
         let plan = StepPlan { step: step as u64 + 1, rows, ..Default::default() };
         let start = Instant::now();
@@ -101,7 +103,7 @@ fn prefill(batch: usize, per_slot: usize, vocab: usize) -> StepPlan {
         let pages = (0..per_slot).map(|p| PageId((1 + s * per_slot + p) as u32)).collect();
         plan.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
         let feed = Feed::Chunk(first..first + PROMPT_TOKENS);
-        plan.rows.push(Row { slot, feed, sample: true });
+        plan.rows.push(Row { slot, feed, sample: true, score: None });
     }
     plan
 }

@@ -57,7 +57,7 @@ impl Bench {
             let (slot, group) = (SlotId(slot), GroupId(0));
             self.changes.push(SlotChange::Pages { slot, group, pages: new });
         }
-        Row { slot: SlotId(slot), feed, sample }
+        Row { slot: SlotId(slot), feed, sample, score: None }
     }
 
     fn enqueue(&mut self, rows: Vec<Row>, tokens: usize) -> Result<()> {
@@ -66,8 +66,13 @@ impl Bench {
         let token =
             |i: usize| TokenId((i as u32).wrapping_mul(7919).wrapping_add(step as u32) % vocab);
         let chunk_tokens = (0..tokens).map(token).collect();
-        let plan =
-            StepPlan { step, changes: std::mem::take(&mut self.changes), rows, chunk_tokens };
+        let plan = StepPlan {
+            step,
+            changes: std::mem::take(&mut self.changes),
+            rows,
+            chunk_tokens,
+            ..StepPlan::default()
+        };
         self.decoder.step(&mut self.dev, &plan)?;
         self.decoder.sample(&mut self.dev, &Late::default())
     }
@@ -169,6 +174,7 @@ fn run(folder: &Path, work: &[Work]) -> Result<()> {
     let limits = Limits {
         step_tokens: STEP_TOKENS,
         slots: 256,
+        logit_rows: 256,
         pages: 20_000,
         page_size: PAGE,
         max_model_len: spec.max_model_len.min(16_384),

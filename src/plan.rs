@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
-use crate::sampling::SamplerSpec;
+use crate::sampling::{SamplerSpec, TokenLogprobs};
 
 /// One step of the engine: at most `max_num_batched_tokens` token rows, prefill and decode mixed.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,8 @@ pub struct StepPlan {
     pub rows: Vec<Row>,
     /// Token ids of all prefill chunks of this step, flat; [`Feed::Chunk`] points into it.
     pub chunk_tokens: Vec<TokenId>,
+    /// What follows each scored position, flat; [`Row::score`] points into it.
+    pub targets: Vec<TokenId>,
 }
 
 /// A change of one slot row on the device.
@@ -40,8 +42,8 @@ pub struct SlotOpen {
     pub slot: SlotId,
     pub adapter: AdapterId,
     /// All tokens known so far: the prompt, and after a preemption the outputs too. The device
-    /// needs them for penalties only (counts of prompt and output tokens), it may ignore them
-    /// otherwise.
+    /// needs them for penalties (counts of prompt and output tokens) and for the newest outputs
+    /// that may begin a bad word; it may ignore them otherwise.
     pub tokens: Arc<[TokenId]>,
     /// How many of `tokens` are prompt; the rest are outputs sampled before a preemption.
     pub prompt_tokens: u32,
@@ -58,6 +60,23 @@ pub struct Row {
     /// Sample from the last fed position's logits. False for a prefill chunk that does not end the
     /// known tokens. The sampled token becomes the slot's last token, at position = its new length.
     pub sample: bool,
+    /// Score fed positions, the first `score.len()` of the row: each reports the logprobs of the
+    /// token that really follows it, `StepPlan::targets[score]`, by the slot's
+    /// `SamplerSpec::prompt_logprobs` (which must be there). A position is scored or sampled from,
+    /// not both: `score.len() + sample <= tokens`. Each takes a row of logits of its own.
+    pub score: Option<Range<usize>>,
+}
+
+impl Row {
+    /// Positions that are scored.
+    pub fn scored(&self) -> usize {
+        self.score.as_ref().map_or(0, ExactSizeIterator::len)
+    }
+
+    /// Rows of logits: the scored positions in order, then the one to sample from.
+    pub fn logit_rows(&self) -> usize {
+        self.scored() + usize::from(self.sample)
+    }
 }
 
 /// Which tokens a row feeds. Positions always continue at the slot's length on the device, which
@@ -89,6 +108,11 @@ impl StepPlan {
     pub fn samples(&self) -> usize {
         self.rows.iter().filter(|r| r.sample).count()
     }
+
+    /// Rows of logits, in the order of `rows`: S of the verbs, at most `Limits::logit_rows`.
+    pub fn logit_rows(&self) -> usize {
+        self.rows.iter().map(Row::logit_rows).sum()
+    }
 }
 
 /// What needs the previous step's tokens on the host (grammar masks): uploaded while `forward`
@@ -99,16 +123,28 @@ pub struct Late {
     pub masks: Vec<(SlotId, Arc<[u32]>)>,
 }
 
-/// What a step yields: one entry per row with `sample`, in the plan's row order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a step yields, in the plan's row order.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepResult {
     pub step: u64,
+    /// One entry per row with `sample`.
     pub samples: Vec<Sampled>,
+    /// One entry per row that scores at least one position.
+    pub scores: Vec<Scored>,
 }
 
 /// Tokens that a slot accepted in a step, oldest first. One, until drafts are verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
     pub slot: SlotId,
     pub tokens: Vec<TokenId>,
+    /// One per token, if the slot's `SamplerSpec::logprobs` asks for them; else empty.
+    pub logprobs: Vec<TokenLogprobs>,
+}
+
+/// Logprobs of a row's targets, in the order of its positions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    pub slot: SlotId,
+    pub logprobs: Vec<TokenLogprobs>,
 }

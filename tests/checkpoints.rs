@@ -65,6 +65,7 @@ impl Spoiled {
         let limits = Limits {
             step_tokens: 16,
             slots: 1,
+            logit_rows: 1,
             pages: 9,
             page_size: 16,
             max_model_len: spec.max_model_len,

@@ -10,7 +10,7 @@ use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::{DType, Device, HostTensor, Source, WeightDesc, WeightKind};
 use triton_vllm::ids::{SlotId, TokenId};
 use triton_vllm::plan::{Feed, Late, Row, SlotChange};
-use triton_vllm::sampling::{choose, SamplerSpec, TokenCounts};
+use triton_vllm::sampling::{adjust::forbid, choose, History, SamplerSpec};
 
 use grader::{gpu, Bench, Random, Setup};
 
@@ -60,12 +60,11 @@ fn sampler_takes_the_reference_tokens() {
             .map(|n| (0..n % 7 + 1).map(|_| random.next() % 50).collect())
             .collect();
         let spec = |slot: usize| &specs[slot % specs.len()];
-        let mut counts: Vec<TokenCounts> = Vec::new();
-        let mut outputs = vec![0u32; setup.slots];
+        let mut histories: Vec<History> = Vec::new();
         for (slot, prompt) in prompts.iter().enumerate() {
             let tokens: Vec<TokenId> = prompt.iter().map(|&t| TokenId(t)).collect();
             b.open(slot, &tokens, Arc::new(spec(slot).clone()));
-            counts.push(TokenCounts::new(&tokens, &[]));
+            histories.push(History::new(spec(slot), &tokens, &[]));
         }
         let mask: Arc<[u32]> =
             (0..vocab.div_ceil(32) as u32 - 1).map(|w| w * 0x0101_8421).collect();
@@ -89,14 +88,13 @@ fn sampler_takes_the_reference_tokens() {
             for (slot, sampled) in result.samples.iter().enumerate() {
                 assert_eq!(sampled.slot, SlotId(slot as u32));
                 let row = &mut all[slot * vocab..(slot + 1) * vocab];
-                let mask = late.iter().find(|(s, _)| *s == sampled.slot).map(|(_, m)| &m[..]);
-                let position = b.length(slot) as u32;
-                let want =
-                    choose(row, spec(slot), Some(&counts[slot]), position, outputs[slot], mask);
+                if late.iter().any(|(s, _)| *s == sampled.slot) {
+                    forbid(row, &mask);
+                }
+                let want = choose(row, spec(slot), &histories[slot], b.length(slot) as u32);
                 let got = sampled.tokens[0];
                 assert_eq!(got, want, "vocab {vocab}, step {step}, {:?}", spec(slot));
-                counts[slot].push(want);
-                outputs[slot] += 1;
+                histories[slot].push(want);
             }
         }
     }
@@ -130,8 +128,8 @@ fn steps_overlap() {
             let chunk =
                 |first: bool| if first { Feed::Chunk(0..1) } else { Feed::Last { count: 1 } };
             let rows = vec![
-                Row { slot: SlotId(0), feed: chunk(step == 0), sample: true },
-                Row { slot: SlotId(1), feed: chunk(step % 9 == 0), sample: true },
+                Row { slot: SlotId(0), feed: chunk(step == 0), sample: true, score: None },
+                Row { slot: SlotId(1), feed: chunk(step % 9 == 0), sample: true, score: None },
             ];
             b.begin(rows, vec![TokenId(5)]);
             b.dev.embed(&table, 1.0, &mut x).unwrap();
@@ -163,7 +161,9 @@ fn impossible_plans_are_refused() {
         return;
     }
     let mut b = Bench::<Cuda>::new(DType::F32, &Setup::default());
-    let row = |slot| vec![Row { slot: SlotId(slot), feed: Feed::Last { count: 1 }, sample: true }];
+    let row = |slot| {
+        vec![Row { slot: SlotId(slot), feed: Feed::Last { count: 1 }, sample: true, score: None }]
+    };
     assert!(b.try_begin(row(0), vec![]).is_err(), "a slot that is not open");
     assert!(b.try_begin(row(9999), vec![]).is_err(), "a slot that does not exist");
     b.changes.push(SlotChange::Close { slot: SlotId(9999) });

@@ -68,6 +68,7 @@ fn device(isa: Isa, threads: usize, rows: usize, position: usize, kv: KvShape) -
     let limits = Limits {
         step_tokens: rows.max(1),
         slots: 2,
+        logit_rows: 2,
         pages: pages + 1,
         page_size: 16,
         max_model_len: position + rows,
@@ -96,8 +97,9 @@ fn plan(rows: usize, position: usize, pages: usize) -> StepPlan {
             SlotChange::Open(Box::new(open)),
             SlotChange::Pages { slot, group: GroupId(0), pages },
         ],
-        rows: vec![Row { slot, feed: Feed::Chunk(0..rows), sample: true }],
+        rows: vec![Row { slot, feed: Feed::Chunk(0..rows), sample: true, score: None }],
         chunk_tokens: (0..rows as u32).map(TokenId).collect(),
+        targets: Vec::new(),
     }
 }
 

@@ -6,15 +6,15 @@
 //! # A step
 //! `begin(plan)` applies the slot changes and makes the plan the *current batch*: a flat list of
 //! token rows (each with token id, position, slot), in the plan's order. The verbs then run over
-//! the current batch; `R` in their docs is its number of token rows, `S` its number of sampling
-//! rows. `sample` ends the enqueueing, `collect` waits for the oldest step that was not yet
-//! collected. Verbs are asynchronous: an error may surface at any later call. After an error the
-//! device is lost.
+//! the current batch; `R` in their docs is its number of token rows, `S` its number of rows of
+//! logits: of each row of the plan the scored positions, then the one to sample from. `sample` ends
+//! the enqueueing, `collect` waits for the oldest step that was not yet collected. Verbs are
+//! asynchronous: an error may surface at any later call. After an error the device is lost.
 //!
 //! # Slot rows
 //! Each slot has a row that lives on the device between steps: page table per group, length
-//! (positions whose K and V are in pages), last sampled token, sampler, and, if
-//! `SamplerSpec::needs_counts`, sparse counts of prompt and output tokens. Only `begin` and
+//! (positions whose K and V are in pages), last sampled token, sampler, and as far as the sampler
+//! needs them sparse counts of prompt and output tokens and the newest outputs. Only `begin` and
 //! `sample` change it.
 //!
 //! # Numbers
@@ -48,6 +48,10 @@ impl DType {
     }
 }
 
+/// Rows of logits that an engine gives even few slots ([`Limits::logit_rows`]): a prompt that is
+/// scored takes one per token, so this bounds how slowly it goes.
+pub const LEAST_LOGIT_ROWS: usize = 64;
+
 /// What a device is.
 #[derive(Debug, Clone)]
 pub struct DeviceInfo {
@@ -66,8 +70,10 @@ pub struct DeviceInfo {
 pub struct Limits {
     /// Token rows of one step (`max_num_batched_tokens`).
     pub step_tokens: usize,
-    /// Slots, hence sampling rows of one step (`max_num_seqs`).
+    /// Slots, hence sampled tokens of one step (`max_num_seqs`).
     pub slots: usize,
+    /// Rows of logits of one step, sampled from or scored; at least `slots`.
+    pub logit_rows: usize,
     /// Pages in the pool, the null page included.
     pub pages: usize,
     /// Tokens of a page; any multiple of 16.
@@ -263,8 +269,9 @@ pub trait Device: Send + 'static {
 
     /// Apply `plan.changes`, then make its rows the current batch.
     fn begin(&mut self, plan: &StepPlan) -> Result<()>;
-    /// Choose one token per sampling row by the slots' samplers (order of steps: `SamplerSpec`)
-    /// from logits `[S, vocab]`; it becomes the slot's last token and is counted.
+    /// From logits `[S, vocab]` choose one token per sampling row by the slots' samplers (order of
+    /// steps: `SamplerSpec`); it becomes the slot's last token and is counted. Logprobs of sampled
+    /// and scored rows are taken before the samplers change the logits.
     fn sample(&mut self, logits: &mut Self::Tensor, late: &Late) -> Result<()>;
     /// Wait for the oldest sampled step that was not collected.
     fn collect(&mut self) -> Result<StepResult>;
@@ -346,7 +353,7 @@ pub trait Device: Send + 'static {
         qkv: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
-    /// out[s] = x[last token row of sampling row s]; `[S, width]`.
+    /// out[s] = x[token row of row s of logits]; `[S, width]`.
     fn gather(&mut self, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
     /// `linear` over the S gathered rows (project_out before a head).
     fn linear_gathered(

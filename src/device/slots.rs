@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use super::Limits;
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use crate::internal;
-use crate::plan::{Feed, SlotChange, SlotOpen, StepPlan};
-use crate::sampling::{SamplerSpec, TokenCounts};
+use crate::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};
+use crate::sampling::{History, SamplerSpec};
 
 /// One sequence's row.
 pub struct SlotRow {
@@ -15,34 +16,28 @@ pub struct SlotRow {
     /// Positions whose K and V are in pages, once the current step has run.
     pub length: usize,
     pub last: TokenId,
-    pub prompt_tokens: usize,
     pub sampler: Arc<SamplerSpec>,
-    /// Kept only if the sampler has penalties.
-    pub counts: Option<TokenCounts>,
+    /// As far as the sampler needs it.
+    pub history: History,
 }
 
 impl SlotRow {
     fn open(open: &SlotOpen) -> SlotRow {
         let (prompt, outputs) =
             open.tokens.split_at(open.tokens.len().min(open.prompt_tokens as usize));
-        let needed = open.sampler.needs_counts();
-        let counts = needed.then(|| TokenCounts::new(prompt, outputs));
         SlotRow {
             pages: Vec::new(),
             length: open.cached_tokens as usize,
             last: TokenId(0),
-            prompt_tokens: open.prompt_tokens as usize,
+            history: History::new(&open.sampler, prompt, outputs),
             sampler: open.sampler.clone(),
-            counts,
         }
     }
 
     /// Record a sampled token.
     pub fn accept(&mut self, token: TokenId) {
         self.last = token;
-        if let Some(counts) = &mut self.counts {
-            counts.push(token);
-        }
+        self.history.push(token);
     }
 }
 
@@ -59,8 +54,39 @@ pub struct TokenRow {
 pub struct Batch {
     pub step: u64,
     pub rows: Vec<TokenRow>,
-    /// Slot and its last token row, in the plan's order.
-    pub samples: Vec<(SlotId, usize)>,
+    /// In the plan's order: S of the verbs.
+    pub logits: Vec<LogitRow>,
+}
+
+/// One row of logits of the batch.
+#[derive(Debug, Clone, Copy)]
+pub struct LogitRow {
+    pub slot: SlotId,
+    /// Its token row.
+    pub row: usize,
+    /// The token to report logprobs of; None: sample one.
+    pub target: Option<TokenId>,
+}
+
+impl Batch {
+    /// The rows of logits of `row`, whose token rows begin at `first`.
+    fn pick(&mut self, plan: &StepPlan, row: &Row, first: usize) -> Result<()> {
+        let tokens = row.feed.tokens();
+        if row.logit_rows() > tokens {
+            let (slot, rows) = (row.slot, row.logit_rows());
+            return Err(internal!("slot {slot} wants {rows} rows of logits of {tokens} tokens"));
+        }
+        let targets = plan.targets.get(row.score.clone().unwrap_or_default());
+        let targets = targets.ok_or_else(|| internal!("targets {:?}", row.score))?;
+        let slot = row.slot;
+        for (i, &target) in targets.iter().enumerate() {
+            self.logits.push(LogitRow { slot, row: first + i, target: Some(target) });
+        }
+        if row.sample {
+            self.logits.push(LogitRow { slot, row: first + tokens - 1, target: None });
+        }
+        Ok(())
+    }
 }
 
 /// All slots of a device, and the current batch.
@@ -70,17 +96,19 @@ pub struct Slots {
     pub batch: Batch,
     page_size: usize,
     step_tokens: usize,
+    logit_rows: usize,
     pages: usize,
 }
 
 impl Slots {
-    pub fn new(slots: usize, step_tokens: usize, pages: usize, page_size: usize) -> Slots {
+    pub fn new(limits: &Limits) -> Slots {
         Slots {
-            rows: (0..slots).map(|_| None).collect(),
+            rows: (0..limits.slots).map(|_| None).collect(),
             batch: Batch::default(),
-            page_size,
-            step_tokens,
-            pages,
+            page_size: limits.page_size,
+            step_tokens: limits.step_tokens,
+            logit_rows: limits.logit_rows,
+            pages: limits.pages,
         }
     }
 
@@ -115,7 +143,7 @@ impl Slots {
         let mut batch = std::mem::take(&mut self.batch);
         batch.step = plan.step;
         batch.rows.clear();
-        batch.samples.clear();
+        batch.logits.clear();
         for row in &plan.rows {
             let page_size = self.page_size;
             let slot = self.row_mut(row.slot)?;
@@ -146,12 +174,12 @@ impl Slots {
                     slot.pages.len() * page_size
                 ));
             }
-            if row.sample {
-                let last = batch.rows.len().checked_sub(1);
-                let last = last.filter(|_| row.feed.tokens() > 0);
-                let last = last.ok_or_else(|| internal!("slot {} samples nothing", row.slot))?;
-                batch.samples.push((row.slot, last));
-            }
+            let first = batch.rows.len() - row.feed.tokens();
+            batch.pick(plan, row, first)?;
+        }
+        if batch.logits.len() > self.logit_rows {
+            let (rows, limit) = (batch.logits.len(), self.logit_rows);
+            return Err(internal!("step {} has {rows} rows of logits of {limit}", plan.step));
         }
         self.batch = batch;
         Ok(())

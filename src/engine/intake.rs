@@ -60,7 +60,7 @@ impl Intake {
         }
         Ok(Accepted {
             id,
-            sampler: Arc::new(params.sampler(&self.eos, mix(self.seed, id.0))),
+            sampler: Arc::new(params.sampler(&self.eos, mix(self.seed, id.0), Vec::new())),
             limits,
             text: TextStream::new(&self.tokenizer, &tokens, &params),
             prompt: tokens.into(),

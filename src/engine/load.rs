@@ -17,7 +17,7 @@ use super::step::{Core, Runner};
 use super::{Engine, EngineArgs, EngineFacts, EngineOptions};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
-use crate::device::{cpu::Cpu, DType, Device, DeviceInfo, Limits};
+use crate::device::{cpu::Cpu, DType, Device, DeviceInfo, Limits, LEAST_LOGIT_ROWS};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::model::budget::{self, PoolOptions, PoolSize};
@@ -289,6 +289,7 @@ fn limits_of(
     let mut limits = Limits {
         step_tokens,
         slots,
+        logit_rows: slots.max(LEAST_LOGIT_ROWS).min(step_tokens),
         pages: 0,
         page_size,
         max_model_len: spec.max_model_len,

@@ -58,8 +58,16 @@ impl Runner for Scripted {
         }
         let tokens = vec![TokenId(300 + (plan.step % 5) as u32)];
         let samples = plan.rows.iter().filter(|row| row.sample);
-        let samples = samples.map(|row| Sampled { slot: row.slot, tokens: tokens.clone() });
-        self.queue.push_back(StepResult { step: plan.step, samples: samples.collect() });
+        let samples = samples.map(|row| Sampled {
+            slot: row.slot,
+            tokens: tokens.clone(),
+            logprobs: Vec::new(),
+        });
+        self.queue.push_back(StepResult {
+            step: plan.step,
+            samples: samples.collect(),
+            scores: Vec::new(),
+        });
         Ok(())
     }
 

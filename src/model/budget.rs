@@ -84,7 +84,12 @@ fn full_step(limits: &Limits, per_slot: usize) -> StepPlan {
         plan.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
         let first = plan.chunk_tokens.len();
         plan.chunk_tokens.resize(first + count, TokenId(0));
-        plan.rows.push(Row { slot, feed: Feed::Chunk(first..first + count), sample: true });
+        plan.rows.push(Row {
+            slot,
+            feed: Feed::Chunk(first..first + count),
+            sample: true,
+            score: None,
+        });
         left -= count;
     }
     plan

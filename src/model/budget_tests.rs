@@ -17,6 +17,7 @@ fn limits(spec: &ModelSpec) -> Limits {
     Limits {
         step_tokens: 40,
         slots: 8,
+        logit_rows: 8,
         pages: 100,
         page_size: 16,
         max_model_len: 512,

@@ -23,8 +23,8 @@ pub struct Decoder<D: Device> {
     buffers: Buffers<D::Tensor>,
 }
 
-/// Activations, `[step_tokens, _]` up to `attn` and `[slots, _]` from `picked` on. Made once, so
-/// that their addresses never change.
+/// Activations, `[step_tokens, _]` up to `attn` and `[logit_rows, _]` from `picked` on. Made once,
+/// so that their addresses never change.
 struct Buffers<T> {
     /// Token vectors as wide as the table; only where a projection follows.
     embedded: Option<T>,
@@ -52,7 +52,7 @@ impl<D: Device> Decoder<D> {
         limits: &Limits,
     ) -> Result<Decoder<D>> {
         let weights = load::load(spec, format, dev)?;
-        let (tokens, slots) = (limits.step_tokens, limits.slots);
+        let (tokens, picked) = (limits.step_tokens, limits.logit_rows);
         let q = spec.heads * spec.head_dim;
         let qkv = q + 2 * spec.kv_heads * spec.head_dim;
         let optional = |dev: &mut D, on: bool, rows| match on {
@@ -67,9 +67,9 @@ impl<D: Device> Decoder<D> {
             qkv: dev.tensor(tokens, qkv)?,
             attn: dev.tensor(tokens, q)?,
             ffn: dev.tensor(tokens, spec.ffn)?,
-            picked: dev.tensor(slots, spec.hidden)?,
-            projected: optional(dev, weights.project_out.is_some(), slots)?,
-            logits: dev.logits_tensor(slots, spec.vocab_size)?,
+            picked: dev.tensor(picked, spec.hidden)?,
+            projected: optional(dev, weights.project_out.is_some(), picked)?,
+            logits: dev.logits_tensor(picked, spec.vocab_size)?,
         };
         dev.reserve(limits)?;
         Ok(Decoder {
@@ -85,7 +85,7 @@ impl<D: Device> Decoder<D> {
         })
     }
 
-    /// Begin a step and enqueue its forward pass, up to the logits of the sampling rows.
+    /// Begin a step and enqueue its forward pass, up to its rows of logits.
     pub fn step(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
         dev.begin(plan)?;
         self.embed(dev)?;
@@ -101,7 +101,7 @@ impl<D: Device> Decoder<D> {
     }
 
     /// The first `rows` rows of the last step's logits, `[rows, vocab]`, in the order of its
-    /// sampling rows. Waits. A device may change them while it samples, so read before.
+    /// rows of logits. Waits. A device may change them while it samples, so read before.
     pub fn logits(&self, dev: &mut D, rows: usize) -> Result<Vec<f32>> {
         dev.read(&self.buffers.logits, rows)
     }

@@ -1,6 +1,6 @@
-//! The reference sampler: one row of logits to one token, in the order that [`super::spec`] fixes.
-//! The cpu device calls it for every sampled row, tests hold GPU kernels against it. It knows no
-//! batch.
+//! The reference sampler: one row of logits to one token, in the order that [`super::spec`] fixes;
+//! what happens to the logits before the draw is in [`super::adjust`]. The cpu device calls it for
+//! every sampled row, tests hold GPU kernels against it. It knows no batch.
 //!
 //! min_p, top_k and top_p each come down to a *floor*: a logit below it cannot be chosen, a logit
 //! equal to it can. So ties are always kept together and nothing depends on a sort's order:
@@ -12,82 +12,17 @@
 //! The incumbent's top_p drops, in ascending order, whatever has a cumulative mass <= 1 - top_p:
 //! the same set but for exact ties at the border, of which it keeps some by position.
 
-use std::collections::HashMap;
-
-use super::{noise, SamplerSpec};
+use super::adjust::adjust;
+use super::{noise, History, SamplerSpec};
 use crate::ids::TokenId;
 
-/// How often each token occurs in one sequence: sparse, and only kept for a slot whose
-/// [`SamplerSpec::needs_counts`]. Prompt tokens are a set, outputs are counted.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct TokenCounts {
-    /// Each token once, with its count in the output (0 = in the prompt only).
-    entries: Vec<(TokenId, u32)>,
-    places: HashMap<TokenId, usize>,
-}
-
-impl TokenCounts {
-    /// From the tokens of a slot that opens: prompt, then outputs that a preemption had
-    /// interrupted.
-    pub fn new(prompt: &[TokenId], outputs: &[TokenId]) -> TokenCounts {
-        let mut counts = TokenCounts::default();
-        for token in prompt {
-            counts.entry(*token);
-        }
-        for token in outputs {
-            counts.push(*token);
-        }
-        counts
-    }
-
-    /// One more output token.
-    pub fn push(&mut self, token: TokenId) {
-        let place = self.entry(token);
-        self.entries[place].1 += 1;
-    }
-
-    fn entry(&mut self, token: TokenId) -> usize {
-        *self.places.entry(token).or_insert_with(|| {
-            self.entries.push((token, 0));
-            self.entries.len() - 1
-        })
-    }
-
-    /// Every token that occurs, with its count in the output.
-    pub fn iter(&self) -> impl Iterator<Item = (TokenId, u32)> + '_ {
-        self.entries.iter().copied()
-    }
-}
-
-/// Choose a token. `logits` [vocab] is scratch afterwards. `position` is the chosen token's own
-/// position (tokens known before it), `outputs` how many of those are outputs. `mask`: bit i of
-/// word i/32 = token i may be chosen; tokens beyond its end may not. `counts` must be there if the
-/// spec needs them.
+/// Choose a token: steps 3 to 8. `logits` [vocab] is scratch afterwards; a late mask is already in
+/// it ([`super::adjust::forbid`]). `position` is the chosen token's own position (tokens known
+/// before it).
 ///
 /// NaN counts as -inf. Where no token is left, the answer is token 0.
-pub fn choose(
-    logits: &mut [f32],
-    spec: &SamplerSpec,
-    counts: Option<&TokenCounts>,
-    position: u32,
-    outputs: u32,
-    mask: Option<&[u32]>,
-) -> TokenId {
-    if let Some(mask) = mask {
-        forbid_unmasked(logits, mask);
-    }
-    if outputs < spec.min_tokens {
-        for token in spec.masked_until_min.iter() {
-            if let Some(logit) = logits.get_mut(token.index()) {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
-    }
-    if spec.needs_counts() {
-        if let Some(counts) = counts {
-            penalise(logits, spec, counts);
-        }
-    }
+pub fn choose(logits: &mut [f32], spec: &SamplerSpec, history: &History, position: u32) -> TokenId {
+    adjust(logits, spec, history);
     if spec.temperature == 0.0 {
         return argmax(logits);
     }
@@ -132,36 +67,6 @@ fn block_max(block: &[f32]) -> f32 {
         }
     }
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| greater(a, b))
-}
-
-fn forbid_unmasked(logits: &mut [f32], mask: &[u32]) {
-    for (i, chunk) in logits.chunks_mut(32).enumerate() {
-        let word = mask.get(i).copied().unwrap_or(0);
-        if word == u32::MAX {
-            continue;
-        }
-        for (bit, logit) in chunk.iter_mut().enumerate() {
-            if word >> bit & 1 == 0 {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
-    }
-}
-
-/// Repetition, then frequency, then presence penalty.
-fn penalise(logits: &mut [f32], spec: &SamplerSpec, counts: &TokenCounts) {
-    for (token, outputs) in counts.iter() {
-        let Some(logit) = logits.get_mut(token.index()) else { continue };
-        if *logit > 0.0 {
-            *logit /= spec.repetition_penalty;
-        } else {
-            *logit *= spec.repetition_penalty;
-        }
-        *logit -= spec.frequency_penalty * outputs as f32;
-        if outputs > 0 {
-            *logit -= spec.presence_penalty;
-        }
-    }
 }
 
 /// The smallest logit that may be chosen. `max` is the largest one and finite.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::sampling::{adjust::forbid, TokenCounts};
 
 /// A seeded generator for tests: splitmix64.
 struct Random(u64);
@@ -61,6 +62,7 @@ impl Case {
             seed: rng.next(),
             min_tokens: rng.below(30) as u32,
             masked_until_min: Arc::from(masked),
+            ..SamplerSpec::default()
         };
         Case { logits, spec, prompt, outputs, mask }
     }
@@ -70,15 +72,12 @@ impl Case {
     }
 
     fn chosen(&self) -> TokenId {
-        let counts = TokenCounts::new(&self.prompt, &self.outputs);
-        choose(
-            &mut self.logits.clone(),
-            &self.spec,
-            Some(&counts),
-            self.position(),
-            self.outputs.len() as u32,
-            self.mask.as_deref(),
-        )
+        let mut logits = self.logits.clone();
+        if let Some(mask) = &self.mask {
+            forbid(&mut logits, mask);
+        }
+        let history = History::new(&self.spec, &self.prompt, &self.outputs);
+        choose(&mut logits, &self.spec, &history, self.position())
     }
 
     /// The whole pipeline as the incumbent's documents put it, with full sorts. None where a border
@@ -174,7 +173,7 @@ fn skipping_changes_nothing() {
         let score = |i: &usize| logits[*i] + noise::gumbel(seed, position, *i as u32);
         let best = (0..logits.len()).reduce(|a, b| if score(&b) > score(&a) { b } else { a });
         let spec = SamplerSpec { temperature: 1.0, seed, ..SamplerSpec::default() };
-        let chosen = choose(&mut logits.clone(), &spec, None, position, 0, None);
+        let chosen = choose(&mut logits.clone(), &spec, &History::default(), position);
         assert_eq!(Some(chosen.index()), best);
     }
 }
@@ -187,7 +186,7 @@ fn frequencies_are_probabilities() {
     let draws = 40_000;
     let mut seen = [0u32; 5];
     for position in 0..draws {
-        seen[choose(&mut logits.clone(), &spec, None, position, 0, None).index()] += 1;
+        seen[choose(&mut logits.clone(), &spec, &History::default(), position).index()] += 1;
     }
     let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
     for (logit, count) in logits.iter().zip(seen) {
@@ -223,7 +222,7 @@ fn broken_rows_give_a_token() {
         repetition_penalty: 1.3,
         ..SamplerSpec::default()
     };
-    let counts = TokenCounts::new(&[TokenId(1), TokenId(999)], &[]);
+    let history = History::new(&all, &[TokenId(1), TokenId(999)], &[]);
     let (nan, inf) = (f32::NAN, f32::INFINITY);
     for (row, expected) in [
         (vec![nan; 4], Some(0)),
@@ -233,12 +232,12 @@ fn broken_rows_give_a_token() {
         (vec![-inf, -inf, f32::MIN, -inf], None),
         (vec![], Some(0)),
     ] {
-        let chosen = choose(&mut row.clone(), &all, Some(&counts), 0, 0, None);
+        let chosen = choose(&mut row.clone(), &all, &history, 0);
         if let Some(expected) = expected {
             assert_eq!(chosen.0, expected, "{row:?}");
         }
         let greedy = SamplerSpec::default();
-        choose(&mut row.clone(), &greedy, None, 0, 0, None);
+        choose(&mut row.clone(), &greedy, &History::default(), 0);
     }
 }
 
@@ -249,7 +248,7 @@ fn ties_stay_together() {
         let mut seen = std::collections::BTreeSet::new();
         for position in 0..2000 {
             let mut row = [1.0f32, 3.0, 2.0, 2.0, 2.0, -50.0];
-            seen.insert(choose(&mut row, &spec, None, position, 0, None).0);
+            seen.insert(choose(&mut row, &spec, &History::default(), position).0);
         }
         seen.into_iter().collect::<Vec<_>>()
     };
@@ -268,7 +267,8 @@ fn a_short_mask_forbids_the_rest() {
     row[90] = 9.0;
     row[40] = 8.0;
     let mask = [0, 1 << 8];
-    assert_eq!(choose(&mut row, &SamplerSpec::default(), None, 0, 0, Some(&mask)).0, 40);
+    forbid(&mut row, &mask);
+    assert_eq!(argmax(&row).0, 40);
 }
 
 #[test]

@@ -1,16 +1,20 @@
 //! THE TASTE: which token is taken. Validated parameters of a request ([`SamplingParams`]), what a
 //! device needs of them ([`SamplerSpec`]), the one random-number spec that every device obeys
-//! ([`noise`]), and the reference sampler ([`choose`]). A leaf: every room may import it, it
-//! imports only `error` and `ids`.
+//! ([`noise`]), the reference sampler ([`choose`]) and what it reports ([`TokenLogprobs`]). A leaf:
+//! every room may import it, it imports only `error` and `ids`.
 
+pub mod adjust;
 pub mod choose;
 mod json;
+mod logprobs;
 pub mod noise;
 mod params;
 mod python;
 mod spec;
 mod verify;
 
-pub use choose::{choose, TokenCounts};
+pub use adjust::{History, TokenCounts};
+pub use choose::choose;
+pub use logprobs::TokenLogprobs;
 pub use params::{Limits, SamplingParams};
-pub use spec::SamplerSpec;
+pub use spec::{LogprobSpec, SamplerSpec};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{json, python, verify, SamplerSpec};
+use super::{json, python, verify, LogprobSpec, SamplerSpec};
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::invalid;
@@ -137,8 +137,14 @@ impl SamplingParams {
 
     /// What a device needs. `eos`: the tokenizer's eos and all of generation_config; they are
     /// masked with the stop ids until `min_tokens`, even when `ignore_eos`. `fallback_seed` is used
-    /// without a seed.
-    pub fn sampler(&self, eos: &[TokenId], fallback_seed: u64) -> SamplerSpec {
+    /// without a seed. `bad_words` are those of the parameters as tokens, which only a tokenizer
+    /// can tell.
+    pub fn sampler(
+        &self,
+        eos: &[TokenId],
+        fallback_seed: u64,
+        bad_words: Vec<Box<[TokenId]>>,
+    ) -> SamplerSpec {
         let greedy = self.temperature == 0.0;
         let mut masked = Vec::new();
         if self.min_tokens > 0 {
@@ -158,8 +164,29 @@ impl SamplingParams {
             seed: self.seed.map_or(fallback_seed, |seed| seed as u64),
             min_tokens: self.min_tokens,
             masked_until_min: Arc::from(masked),
+            allowed: self.allowed_token_ids.as_deref().map(mask_of),
+            bias: Arc::from(&*self.logit_bias),
+            bad_words: Arc::from(bad_words),
+            logprobs: match &self.logprob_token_ids {
+                Some(tokens) => Some(LogprobSpec::Tokens(Arc::from(&**tokens))),
+                None => self.logprobs.map(top_logprobs),
+            },
+            prompt_logprobs: self.prompt_logprobs.map(top_logprobs),
         }
     }
+}
+
+/// Bit i of word i/32 = token i is in the list.
+fn mask_of(tokens: &[TokenId]) -> Arc<[u32]> {
+    let words = tokens.iter().map(|t| t.index() / 32 + 1).max().unwrap_or(0);
+    let mut mask = vec![0; words];
+    tokens.iter().for_each(|t| mask[t.index() / 32] |= 1 << (t.0 % 32));
+    Arc::from(mask)
+}
+
+/// -1 = the whole vocabulary.
+fn top_logprobs(count: i64) -> LogprobSpec {
+    LogprobSpec::Top(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// The source after Python's coercions: of the right type, not yet checked. None = absent or null.
@@ -344,7 +371,7 @@ mod tests {
         let eos = [TokenId(2), TokenId(9)];
         let greedy = parse(json!({"temperature": 0, "top_k": 5, "top_p": 0.5, "min_p": 0.1}))
             .unwrap()
-            .sampler(&eos, 77);
+            .sampler(&eos, 77, Vec::new());
         assert_eq!(greedy, SamplerSpec { seed: 77, ..SamplerSpec::default() });
 
         let params = parse(json!({
@@ -352,13 +379,13 @@ mod tests {
             "ignore_eos": true, "top_k": -1,
         }))
         .unwrap();
-        let spec = params.sampler(&eos, 77);
+        let spec = params.sampler(&eos, 77, Vec::new());
         assert_eq!(spec.temperature, 0.01);
         assert_eq!(spec.top_k, 0);
         assert_eq!(spec.seed, -2i64 as u64);
         assert_eq!(*spec.masked_until_min, [TokenId(2), TokenId(4), TokenId(9)]);
-        assert_eq!(parse(json!({"seed": -1})).unwrap().sampler(&[], 77).seed, 77);
-        assert!(parse(json!({"top_p": 1e-60})).unwrap().sampler(&[], 0).top_p > 0.0);
+        assert_eq!(parse(json!({"seed": -1})).unwrap().sampler(&[], 77, Vec::new()).seed, 77);
+        assert!(parse(json!({"top_p": 1e-60})).unwrap().sampler(&[], 0, Vec::new()).top_p > 0.0);
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! What a device needs to choose a token for one slot. Built from `SamplingParams` at the door,
 //! sent once when the slot opens. The order of steps on the logits is spec for all devices:
 //!
-//! 1. allowed-token mask of the step's late part
-//! 2. `min_tokens`: while fewer outputs than that, `masked_until_min` are -inf
-//! 3. repetition, frequency, presence penalty
-//! 4. `temperature` 0: argmax, lowest id wins a tie. Otherwise divide by it, then
+//! 1. token mask of the step's late part (a grammar's)
+//! 2. what `logprobs` and `prompt_logprobs` report is log_softmax of the logits as they are *here*
+//! 3. `allowed`: every other token is -inf
+//! 4. `bias` is added
+//! 5. `min_tokens`: while fewer outputs than that, `masked_until_min` are -inf
+//! 6. repetition, frequency, presence penalty
+//! 7. `bad_words`: -inf for the last token of each whose other tokens are the newest outputs
+//! 8. `temperature` 0: argmax, lowest id wins a tie. Otherwise divide by it, then
 //!    min_p, top_k, top_p, then argmax of logit + Gumbel noise keyed by (seed, position of the
 //!    chosen token), as [`super::noise`] says; lowest id wins a tie.
 
@@ -34,6 +38,26 @@ pub struct SamplerSpec {
     pub min_tokens: u32,
     /// eos and stop ids, which may not be sampled before `min_tokens` outputs.
     pub masked_until_min: Arc<[TokenId]>,
+    /// Bit i of word i/32 = token i may be sampled; tokens beyond its end may not. None = all.
+    pub allowed: Option<Arc<[u32]>>,
+    /// Added to the logits; each token at most once.
+    pub bias: Arc<[(TokenId, f32)]>,
+    /// Sequences of tokens that the output may not contain; none is empty. The prompt's tokens do
+    /// not count as the beginning of one.
+    pub bad_words: Arc<[Box<[TokenId]>]>,
+    /// Report logprobs with each sampled token.
+    pub logprobs: Option<LogprobSpec>,
+    /// Report logprobs of the positions that a plan's row scores ([`crate::plan::Row::score`]).
+    pub prompt_logprobs: Option<LogprobSpec>,
+}
+
+/// Which logprobs a position reports beside that of its own token.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogprobSpec {
+    /// Those of the most likely tokens, so many; 0 = none, the vocabulary's size or more = all.
+    Top(u32),
+    /// Those of these tokens, in this order.
+    Tokens(Arc<[TokenId]>),
 }
 
 impl SamplerSpec {
@@ -42,6 +66,11 @@ impl SamplerSpec {
         self.repetition_penalty != 1.0
             || self.frequency_penalty != 0.0
             || self.presence_penalty != 0.0
+    }
+
+    /// How many of the newest outputs the device must know for `bad_words`.
+    pub fn tail_tokens(&self) -> usize {
+        self.bad_words.iter().map(|word| word.len().saturating_sub(1)).max().unwrap_or(0)
     }
 }
 
@@ -58,6 +87,11 @@ impl Default for SamplerSpec {
             seed: 0,
             min_tokens: 0,
             masked_until_min: Arc::from([]),
+            allowed: None,
+            bias: Arc::from([]),
+            bad_words: Arc::from([]),
+            logprobs: None,
+            prompt_logprobs: None,
         }
     }
 }

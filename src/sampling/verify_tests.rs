@@ -356,7 +356,7 @@ fn any_value_under_any_key() {
                 match SamplingParams::parse_text(&text, &limits()) {
                     Ok(params) => {
                         good += 1;
-                        let spec = params.sampler(&[TokenId(2)], 1);
+                        let spec = params.sampler(&[TokenId(2)], 1, Vec::new());
                         let warm = (0.01..=2.0).contains(&spec.temperature);
                         assert!(spec.temperature == 0.0 || warm, "{text}");
                         assert!(spec.top_p > 0.0 && spec.top_p <= 1.0, "{text}");

@@ -104,7 +104,7 @@ impl Sequence {
             self.in_flight += 1;
             self.last_on_device = true;
         }
-        plan.rows.push(Row { slot, feed, sample });
+        plan.rows.push(Row { slot, feed, sample, score: None });
     }
 
     /// The oldest token in flight becomes known.

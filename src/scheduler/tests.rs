@@ -50,8 +50,12 @@ fn shares(plan: &StepPlan) -> Vec<(u32, usize, bool)> {
 
 fn answer(plan: &StepPlan, token: u32) -> StepResult {
     let rows = plan.rows.iter().filter(|row| row.sample);
-    let samples = rows.map(|row| Sampled { slot: row.slot, tokens: vec![TokenId(token)] });
-    StepResult { step: plan.step, samples: samples.collect() }
+    let samples = rows.map(|row| Sampled {
+        slot: row.slot,
+        tokens: vec![TokenId(token)],
+        logprobs: Vec::new(),
+    });
+    StepResult { step: plan.step, samples: samples.collect(), scores: Vec::new() }
 }
 
 fn arrival(id: u64, token: u32, at_limit: bool) -> Arrival {
@@ -77,7 +81,10 @@ fn the_next_step_is_planned_before_tokens_are_known_and_never_past_the_limit() {
     let mut s = scheduler(config(), &[request(1, 3, 2)]);
     let first = s.plan().unwrap();
     let second = s.plan().unwrap();
-    assert_eq!(second.rows, [Row { slot: SlotId(0), feed: Feed::Last { count: 1 }, sample: true }]);
+    assert_eq!(
+        second.rows,
+        [Row { slot: SlotId(0), feed: Feed::Last { count: 1 }, sample: true, score: None }]
+    );
     assert_eq!(s.commit(&answer(&first, 7)), [arrival(1, 7, false)]);
     assert!(s.plan().is_none(), "its last token is in flight");
     assert_eq!(s.commit(&answer(&second, 8)), [arrival(1, 8, true)]);

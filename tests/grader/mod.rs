@@ -107,6 +107,7 @@ impl<D: Graded> Bench<D> {
         let limits = Limits {
             step_tokens: setup.step_tokens,
             slots: setup.slots,
+            logit_rows: setup.slots.max(64),
             pages,
             page_size: setup.page_size,
             max_model_len: setup.max_model_len,
@@ -221,7 +222,7 @@ impl<D: Graded> Bench<D> {
                 self.open(slot, &[TokenId(0)], Arc::default());
             }
             let feed = Feed::Chunk(at..at + length);
-            rows.push(Row { slot: SlotId(slot as u32), feed, sample });
+            rows.push(Row { slot: SlotId(slot as u32), feed, sample, score: None });
             at += length;
         }
         self.begin(rows, (0..at as u32).map(TokenId).collect());
@@ -239,7 +240,7 @@ impl<D: Graded> Bench<D> {
             if first {
                 tokens.extend(prompt.iter().map(|&t| TokenId(t)));
             }
-            rows.push(Row { slot: SlotId(slot as u32), feed, sample: true });
+            rows.push(Row { slot: SlotId(slot as u32), feed, sample: true, score: None });
         }
         self.begin(rows, tokens);
     }
@@ -281,7 +282,13 @@ impl<D: Graded> Bench<D> {
         }
         self.step += 1;
         let changes = std::mem::take(&mut self.changes);
-        self.dev.begin(&StepPlan { step: self.step, changes, rows, chunk_tokens: tokens })
+        self.dev.begin(&StepPlan {
+            step: self.step,
+            changes,
+            rows,
+            chunk_tokens: tokens,
+            ..Default::default()
+        })
     }
 }
 

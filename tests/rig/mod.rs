@@ -76,6 +76,7 @@ impl<D: Device> Rig<D> {
         let limits = Limits {
             step_tokens: 512,
             slots,
+            logit_rows: 128,
             pages: 1 + slots * per_slot,
             page_size: options.page_size,
             max_model_len: spec.max_model_len,
@@ -146,12 +147,16 @@ impl<D: Device> Rig<D> {
             self.grow(seq, to - from);
             let tokens = seq.prompt[from..to].iter().map(|&t| TokenId(t)).collect();
             let done = to == seq.prompt.len();
-            let mut rows =
-                vec![Row { slot: seq.slot, feed: Feed::Chunk(0..to - from), sample: done }];
+            let mut rows = vec![Row {
+                slot: seq.slot,
+                feed: Feed::Chunk(0..to - from),
+                sample: done,
+                score: None,
+            }];
             for other in others.iter_mut() {
                 self.grow(other, 1);
                 let (slot, feed) = (other.slot, Feed::Last { count: 1 });
-                rows.insert(0, Row { slot, feed, sample: true });
+                rows.insert(0, Row { slot, feed, sample: true, score: None });
             }
             let mut all: Vec<&mut Sequence> = others.iter_mut().collect();
             all.push(seq);
@@ -168,7 +173,12 @@ impl<D: Device> Rig<D> {
         let mut rows = Vec::new();
         for seq in seqs.iter_mut() {
             self.grow(seq, 1);
-            rows.push(Row { slot: seq.slot, feed: Feed::Last { count: 1 }, sample: true });
+            rows.push(Row {
+                slot: seq.slot,
+                feed: Feed::Last { count: 1 },
+                sample: true,
+                score: None,
+            });
         }
         self.run(rows, Vec::new(), seqs)
     }
@@ -181,7 +191,8 @@ impl<D: Device> Rig<D> {
     ) -> Vec<f32> {
         self.step += 1;
         let changes = std::mem::take(&mut self.changes);
-        let plan = StepPlan { step: self.step, changes, rows, chunk_tokens: tokens };
+        let plan =
+            StepPlan { step: self.step, changes, rows, chunk_tokens: tokens, ..Default::default() };
         self.decoder.step(&mut self.dev, &plan).unwrap();
         let logits = self.decoder.logits(&mut self.dev, plan.samples()).unwrap();
         self.decoder.sample(&mut self.dev, &Late::default()).unwrap();

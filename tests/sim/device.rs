@@ -88,7 +88,7 @@ impl Device {
         for row in plan.rows.iter().filter(|row| !row.sample) {
             self.attend(row.slot);
         }
-        StepResult { step: plan.step, samples }
+        StepResult { step: plan.step, samples, scores: Vec::new() }
     }
 
     /// Seeds of the sequences that have a slot.
@@ -195,6 +195,6 @@ impl Device {
         let row = self.rows[slot.index()].as_mut().expect("an open slot");
         let token = choose(attended, row.open.sampler.seed, row.histories.len());
         row.last = Some(token);
-        Sampled { slot, tokens: vec![token] }
+        Sampled { slot, tokens: vec![token], logprobs: Vec::new() }
     }
 }

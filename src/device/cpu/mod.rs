@@ -11,10 +11,12 @@
 //! | [`numbers`] | arithmetic of one vector |
 //! | [`workers`] | threads |
 //! | [`attention`] | KV pool, attention, rope |
+//! | `sampler` | rows of logits to tokens and logprobs |
 
 pub mod attention;
 pub mod buffer;
 pub mod numbers;
+mod sampler;
 pub mod simd;
 pub mod weight;
 pub mod workers;
@@ -32,8 +34,7 @@ use super::slots::Slots;
 use super::{Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, WeightDesc};
 use crate::error::Result;
 use crate::internal;
-use crate::plan::{Late, Sampled, StepPlan, StepResult};
-use crate::sampling::choose;
+use crate::plan::{Late, StepPlan, StepResult};
 
 /// Work below these is done by the caller alone: waking a thread costs some 10 us, and another
 /// thread may want the core. Weight bytes count where rows are few, multiply-adds where they are
@@ -124,8 +125,7 @@ impl Device for Cpu {
 
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
         self.pool = Some(Pool::new(limits));
-        let Limits { slots, step_tokens, pages, page_size, .. } = *limits;
-        self.slots = Slots::new(slots, step_tokens, pages, page_size);
+        self.slots = Slots::new(limits);
         Ok(())
     }
 
@@ -134,18 +134,7 @@ impl Device for Cpu {
     }
 
     fn sample(&mut self, logits: &mut Tensor, late: &Late) -> Result<()> {
-        let samples = std::mem::take(&mut self.slots.batch.samples);
-        let mut result = StepResult { step: self.slots.batch.step, samples: Vec::new() };
-        for (i, &(slot, _)) in samples.iter().enumerate() {
-            let mask = late.masks.iter().find(|(s, _)| *s == slot).map(|(_, mask)| &mask[..]);
-            let row = self.slots.row_mut(slot)?;
-            let outputs = row.length.saturating_sub(row.prompt_tokens) as u32;
-            let (position, counts) = (row.length as u32, row.counts.as_ref());
-            let token = choose(logits.row_mut(i), &row.sampler, counts, position, outputs, mask);
-            row.accept(token);
-            result.samples.push(Sampled { slot, tokens: vec![token] });
-        }
-        self.slots.batch.samples = samples;
+        let result = sampler::sample(&mut self.slots, logits, late)?;
         self.results.push_back(result);
         Ok(())
     }
@@ -336,14 +325,14 @@ impl Device for Cpu {
     }
 
     fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {
-        for (s, &(_, last)) in self.slots.batch.samples.iter().enumerate() {
-            out.row_mut(s).copy_from_slice(x.row(last));
+        for (s, picked) in self.slots.batch.logits.iter().enumerate() {
+            out.row_mut(s).copy_from_slice(x.row(picked.row));
         }
         Ok(())
     }
 
     fn linear_gathered(&mut self, weight: &Weight, x: &Tensor, out: &mut Tensor) -> Result<()> {
-        self.matmul(self.slots.batch.samples.len(), weight, None, None, x, out);
+        self.matmul(self.slots.batch.logits.len(), weight, None, None, x, out);
         Ok(())
     }
 
@@ -354,7 +343,7 @@ impl Device for Cpu {
         x: &Tensor,
         logits: &mut Tensor,
     ) -> Result<()> {
-        let rows = self.slots.batch.samples.len();
+        let rows = self.slots.batch.logits.len();
         self.matmul(rows, head, None, None, x, logits);
         if let Some(cap) = softcap {
             let used = &mut logits.data[..rows * head.outputs];
@@ -364,7 +353,7 @@ impl Device for Cpu {
     }
 
     fn bias_logits(&mut self, bias: &Weight, logits: &mut Tensor) -> Result<()> {
-        for s in 0..self.slots.batch.samples.len() {
+        for s in 0..self.slots.batch.logits.len() {
             logits.row_mut(s).iter_mut().zip(bias.vector()).for_each(|(l, b)| *l += b);
         }
         Ok(())

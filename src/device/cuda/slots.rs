@@ -155,6 +155,10 @@ impl Slots {
         self.data.extend(plan.chunk_tokens.iter().map(|t| t.0));
         for row in &plan.rows {
             let tokens = row.feed.tokens();
+            if row.scored() > 0 {
+                let text = "Logprobs of prompts are not supported on GPUs yet.";
+                return Err(Error::Unsupported(text.to_string()));
+            }
             let (flag, chunk) = match &row.feed {
                 Feed::Chunk(range) if range.end <= plan.chunk_tokens.len() => {
                     (0, chunks + range.start)
@@ -277,11 +281,16 @@ impl Slots {
             let text = "LoRA adapters are not supported on GPUs yet.";
             return Err(Error::Unsupported(text.to_string()));
         }
+        let spec = &*open.sampler;
+        let plain = spec.allowed.is_none() && spec.bias.is_empty() && spec.bad_words.is_empty();
+        if !plain || spec.logprobs.is_some() {
+            let text = "Biases, token lists and logprobs are not supported on GPUs yet.";
+            return Err(Error::Unsupported(text.to_string()));
+        }
         let row = self.row(slot)?;
         let length = open.cached_tokens as usize;
         row.changes.clear();
         *row = Row { open: true, length, pages: 0, changes: std::mem::take(&mut row.changes) };
-        let spec = &*open.sampler;
         let (prompt, outputs) =
             open.tokens.split_at((open.prompt_tokens as usize).min(open.tokens.len()));
         let counts = spec.needs_counts().then(|| TokenCounts::new(prompt, outputs));

@@ -180,8 +180,9 @@ impl Steps {
         lane.done.wait()?;
         let ids = lane.results.words();
         let samples = slots.into_iter().zip(ids.iter());
-        let samples =
-            samples.map(|(slot, &id)| Sampled { slot, tokens: vec![TokenId(id)] }).collect();
-        Ok(StepResult { step, samples })
+        let samples = samples
+            .map(|(slot, &id)| Sampled { slot, tokens: vec![TokenId(id)], logprobs: Vec::new() })
+            .collect();
+        Ok(StepResult { step, samples, scores: Vec::new() })
     }
 }

@@ -15,7 +15,8 @@ use super::{
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Late, Sampled, StepPlan, StepResult};
+use crate::plan::{Late, Sampled, Scored, StepPlan, StepResult};
+use crate::sampling::TokenLogprobs;
 
 /// One verb's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,7 +184,7 @@ impl Device for Trace {
 
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
         let Limits { slots, step_tokens, pages, page_size, max_model_len, .. } = *limits;
-        self.slots = Slots::new(slots, step_tokens, pages, page_size);
+        self.slots = Slots::new(limits);
         // A page id, length, last token and sampler; a token row's id, position and slot: 4 bytes
         // each.
         let row = 4 * (max_model_len.div_ceil(page_size) + 16);
@@ -198,16 +199,28 @@ impl Device for Trace {
     }
 
     fn sample(&mut self, logits: &mut TraceTensor, _late: &Late) -> Result<()> {
-        let samples = self.slots.batch.samples.clone();
-        for &(slot, _) in &samples {
-            self.slots.row_mut(slot)?.accept(TokenId(0));
+        let rows = std::mem::take(&mut self.slots.batch.logits);
+        let mut result = StepResult { step: self.slots.batch.step, ..StepResult::default() };
+        // Nothing is computed: every token is certain.
+        let flat = |token| TokenLogprobs { token, logprob: 0.0, rank: 1, top: Vec::new() };
+        for picked in &rows {
+            let slot = picked.slot;
+            let Some(target) = picked.target else {
+                let (row, token) = (self.slots.row_mut(slot)?, TokenId(0));
+                row.accept(token);
+                let logprobs = row.sampler.logprobs.iter().map(|_| flat(token)).collect();
+                result.samples.push(Sampled { slot, tokens: vec![token], logprobs });
+                continue;
+            };
+            match result.scores.last_mut().filter(|scored| scored.slot == slot) {
+                Some(scored) => scored.logprobs.push(flat(target)),
+                None => result.scores.push(Scored { slot, logprobs: vec![flat(target)] }),
+            }
         }
-        let read = bytes(samples.len(), logits);
-        self.launch("sample", (samples.len(), logits.width, 1), read, 4 * samples.len() as u64, 0);
-        let tokens = vec![TokenId(0)];
-        let samples = samples.iter().map(|&(slot, _)| Sampled { slot, tokens: tokens.clone() });
-        let samples = samples.collect();
-        self.results.push_back(StepResult { step: self.slots.batch.step, samples });
+        let (count, read) = (rows.len(), bytes(rows.len(), logits));
+        self.launch("sample", (count, logits.width, 1), read, 4 * count as u64, 0);
+        self.slots.batch.logits = rows;
+        self.results.push_back(result);
         Ok(())
     }
 
@@ -333,7 +346,7 @@ impl Device for Trace {
     }
 
     fn gather(&mut self, x: &TraceTensor, out: &mut TraceTensor) -> Result<()> {
-        let rows = self.slots.batch.samples.len();
+        let rows = self.slots.batch.logits.len();
         let moved = bytes(rows, x);
         self.launch("gather", (rows, x.width, out.width), moved, moved, 0);
         Ok(())
@@ -345,7 +358,7 @@ impl Device for Trace {
         x: &TraceTensor,
         out: &mut TraceTensor,
     ) -> Result<()> {
-        let rows = self.slots.batch.samples.len();
+        let rows = self.slots.batch.logits.len();
         self.linear_launch("linear_gathered", rows, weight, x, out)
     }
 
@@ -356,12 +369,12 @@ impl Device for Trace {
         x: &TraceTensor,
         logits: &mut TraceTensor,
     ) -> Result<()> {
-        let rows = self.slots.batch.samples.len();
+        let rows = self.slots.batch.logits.len();
         self.linear_launch("logits", rows, head, x, logits)
     }
 
     fn bias_logits(&mut self, bias: &TraceWeight, logits: &mut TraceTensor) -> Result<()> {
-        let rows = self.slots.batch.samples.len();
+        let rows = self.slots.batch.logits.len();
         let (moved, shape) = (bytes(rows, logits), (rows, logits.width, logits.width));
         let flops = (rows * logits.width) as u64;
         self.launch("bias_logits", shape, moved + bias.bytes, moved, flops);
