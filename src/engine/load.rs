@@ -167,8 +167,11 @@ impl<D: Device> Runner for Net<D> {
         self.depth
     }
 
-    fn enqueue(&mut self, plan: &StepPlan, late: &Late) -> Result<()> {
-        self.decoder.step(&mut self.device, plan)?;
+    fn forward(&mut self, plan: &StepPlan) -> Result<()> {
+        self.decoder.step(&mut self.device, plan)
+    }
+
+    fn sample(&mut self, late: &Late) -> Result<()> {
         self.decoder.sample(&mut self.device, late)
     }
 

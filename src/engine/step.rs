@@ -23,7 +23,11 @@ use crate::scheduler::{Arrival, NewSequence, Scheduler};
 pub(super) trait Runner: Send {
     /// Steps that may be enqueued before the first is collected.
     fn depth(&self) -> usize;
-    fn enqueue(&mut self, plan: &StepPlan, late: &Late) -> Result<()>;
+    /// Enqueue a step up to its logits.
+    fn forward(&mut self, plan: &StepPlan) -> Result<()>;
+    /// End the enqueueing of that step: choose its tokens. Earlier steps may be collected between
+    /// the two, so that `late` can depend on their tokens.
+    fn sample(&mut self, late: &Late) -> Result<()>;
     /// The result of the oldest step that was not collected; waits for it.
     fn collect(&mut self) -> Result<StepResult>;
 }
@@ -101,7 +105,8 @@ impl Core {
             self.poll_cancels();
             while self.in_flight.len() < self.runner.depth() {
                 let Some(plan) = self.scheduler.plan() else { break };
-                self.runner.enqueue(&plan, &Late::default())?;
+                self.runner.forward(&plan)?;
+                self.runner.sample(&Late::default())?;
                 self.in_flight.push_back(plan.step);
             }
             if let Some(step) = self.in_flight.pop_front() {

@@ -47,7 +47,7 @@ impl Runner for Scripted {
     }
 
     /// Ordinary words of the tokenizer, five in turn.
-    fn enqueue(&mut self, plan: &StepPlan, _late: &Late) -> Result<()> {
+    fn forward(&mut self, plan: &StepPlan) -> Result<()> {
         match self.fault {
             Fault::Error(n) if plan.step == n => return Err(Error::Internal("scripted".into())),
             Fault::Panic(n) if plan.step == n => panic!("scripted panic"),
@@ -71,8 +71,12 @@ impl Runner for Scripted {
         Ok(())
     }
 
+    fn sample(&mut self, _late: &Late) -> Result<()> {
+        Ok(())
+    }
+
     fn collect(&mut self) -> Result<StepResult> {
-        Ok(self.queue.pop_front().expect("collect follows enqueue"))
+        Ok(self.queue.pop_front().expect("collect follows forward"))
     }
 }
 
