@@ -10,7 +10,7 @@ use crossbeam::channel::{bounded, Receiver, Sender};
 use serde_json::{json, Value};
 use triton_vllm::engine::{
     Answer, Client, Engine, EngineArgs, EngineOptions, FinishReason, GenerateRequest, Observation,
-    Observer,
+    Observer, Terms,
 };
 use triton_vllm::error::Result;
 use triton_vllm::sampling::{Limits, SamplingParams};
@@ -92,6 +92,7 @@ fn serve(model: &str, extra: Value) -> Served {
         observer: counter.clone(),
         max_waiting: 1024,
         outbox_threads: Some(1),
+        step_timeout: None,
     };
     Served { engine: Engine::load(args, options).expect("a model that loads"), counter }
 }
@@ -109,7 +110,8 @@ impl Served {
         let params = SamplingParams::parse_text(&sampling.to_string(), &limits).expect("valid");
         let prompt = prompt.to_string();
         let arrival = Instant::now();
-        let request = GenerateRequest { prompt, params, stream, client, arrival };
+        let request =
+            GenerateRequest { prompt, params, stream, client, arrival, terms: Terms::default() };
         self.engine.submit(request).expect("room");
         told
     }

@@ -10,6 +10,14 @@
 TRITONSERVER_Error* TRITONBACKEND_ResponseFactoryIsCancelled(
     TRITONBACKEND_ResponseFactory* factory, bool* cancelled);
 
+/* [server 2.36] What a client asks for beside its tensors. A TRITONBACKEND_Request is the same
+ * object under another name. */
+typedef struct TRITONSERVER_InferenceRequest TRITONSERVER_InferenceRequest;
+TRITONSERVER_Error* TRITONSERVER_InferenceRequestTimeoutMicroseconds(
+    TRITONSERVER_InferenceRequest* request, uint64_t* timeout_us);
+TRITONSERVER_Error* TRITONSERVER_InferenceRequestPriorityUInt64(
+    TRITONSERVER_InferenceRequest* request, uint64_t* priority);
+
 /* [server 2.51, server API 1.34] Histograms. Without them counters and gauges remain. */
 typedef struct TRITONSERVER_MetricArgs TRITONSERVER_MetricArgs;
 TRITONSERVER_Error* TRITONSERVER_MetricArgsNew(TRITONSERVER_MetricArgs** args);

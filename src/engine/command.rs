@@ -33,6 +33,7 @@ pub(super) struct Accepted {
     /// Text is wanted as it comes: for deltas, or to find stop strings.
     pub eager: bool,
     pub arrival: Instant,
+    pub priority: u64,
 }
 
 /// When the engine thread ends a request by its tokens (stop strings are the outbox's affair).

@@ -40,7 +40,7 @@ impl Intake {
     }
 
     fn prepare(&self, request: GenerateRequest) -> Result<Accepted> {
-        let GenerateRequest { prompt, params, stream, client, arrival } = request;
+        let GenerateRequest { prompt, params, stream, client, arrival, terms } = request;
         check_prompt_chars(&prompt, &self.tokenizer, self.max_model_len)?;
         let tokens = self.tokenizer.encode(&prompt)?;
         check_prompt_tokens(tokens.len(), self.max_model_len)?;
@@ -68,6 +68,7 @@ impl Intake {
             stream,
             eager: stream || !params.stop.is_empty(),
             arrival,
+            priority: terms.priority,
         })
     }
 }

@@ -2,7 +2,7 @@
 //! instance, on Triton's load thread; everything that can be refused is refused here, in one line.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -14,7 +14,8 @@ use super::intake::Intake;
 use super::outbox::{Outboxes, Shared};
 use super::request::GenerateRequest;
 use super::step::{Core, Runner};
-use super::{Engine, EngineArgs, EngineFacts, EngineOptions};
+use super::watchdog::Watchdog;
+use super::{Engine, EngineArgs, EngineFacts, EngineOptions, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
 use crate::device::{cpu::Cpu, DType, Device, DeviceInfo, Limits, LEAST_LOGIT_ROWS};
@@ -316,15 +317,16 @@ fn threads_of(
     options: EngineOptions,
 ) -> Result<Engine> {
     let name = &options.name;
-    let (commands, inbox) = unbounded();
-    let health = Arc::new(Health::default());
-    let in_flight = Arc::new(AtomicUsize::new(0));
-    let shared = Shared {
-        observer: options.observer,
-        commands: commands.clone(),
-        in_flight: in_flight.clone(),
-        health: health.clone(),
+    let step_limit = match options.step_timeout {
+        None if facts.device.starts_with("cpu") => Some(STEP_TIMEOUT_CPU),
+        None => Some(STEP_TIMEOUT),
+        Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
     };
+    let (commands, inbox) = unbounded();
+    let health = Arc::new(Health::new(facts.max_num_seqs as usize + options.max_waiting));
+    let shared =
+        Shared { observer: options.observer, commands: commands.clone(), health: health.clone() };
+    let watchdog = Watchdog::start(name, health.clone(), step_limit)?;
     let outbox_threads = options.outbox_threads.unwrap_or_else(|| (threads() / 4).clamp(1, 4));
     let outboxes = Outboxes::start(name, outbox_threads, &shared)?;
     let core = Core::new(runner, scheduler, inbox, outboxes, shared, args.stream_interval);
@@ -341,16 +343,15 @@ fn threads_of(
         commands: commands.clone(),
         next_id: AtomicU64::new(1),
     });
-    let (long_prompts, reader) = long_prompts(name, &intake, &in_flight)?;
+    let (long_prompts, reader) = long_prompts(name, &intake)?;
     Ok(Engine {
-        in_flight_limit: facts.max_num_seqs as usize + options.max_waiting,
         facts,
         health,
         intake,
-        in_flight,
         commands,
         long_prompts: Some(long_prompts),
         threads: vec![reader, core],
+        watchdog: Some(watchdog),
     })
 }
 
@@ -358,16 +359,14 @@ fn threads_of(
 fn long_prompts(
     name: &str,
     intake: &Arc<Intake>,
-    in_flight: &Arc<AtomicUsize>,
 ) -> Result<(Sender<GenerateRequest>, JoinHandle<()>)> {
     let (sender, receiver) = bounded::<GenerateRequest>(LONG_PROMPTS);
-    let (intake, in_flight) = (intake.clone(), in_flight.clone());
+    let intake = intake.clone();
     let thread = spawn(format!("tokenize {name}"), move || {
         for request in receiver {
             let client = request.client.clone();
             if let Err(error) = intake.accept(request) {
                 client.finish(Err(error));
-                in_flight.fetch_sub(1, Ordering::AcqRel);
             }
         }
     })?;

@@ -10,7 +10,8 @@
 //! | `command` | what other threads ask of the engine thread |
 //! | `step` | the loop: plan, enqueue, collect, settle |
 //! | `outbox` | tokens to words to clients: on their own threads |
-//! | `health` | poison and drain |
+//! | `ticket` | the promise of exactly one end to each accepted request |
+//! | `health`, `watchdog` | poison and drain, and the thread that sees to both |
 
 pub mod args;
 mod command;
@@ -22,12 +23,15 @@ mod request;
 mod step;
 #[cfg(test)]
 mod tests;
+mod ticket;
+mod watchdog;
 
 pub use args::EngineArgs;
-pub use request::{Answer, Client, FinishReason, GenerateRequest, Observation, Observer, Output};
+pub use request::{
+    Answer, Client, FinishReason, GenerateRequest, Observation, Observer, Output, Terms,
+};
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,6 +42,7 @@ use crate::error::{Error, Result};
 use command::Command;
 use health::Health;
 use intake::Intake;
+use watchdog::Watchdog;
 
 /// What the door knows beside model.json.
 pub struct EngineOptions {
@@ -53,7 +58,17 @@ pub struct EngineOptions {
     pub max_waiting: usize,
     /// Threads that detokenise and answer; None = by the number of cores.
     pub outbox_threads: Option<usize>,
+    /// A step that runs longer poisons the engine; zero = never. None = [`STEP_TIMEOUT`], on the
+    /// CPU [`STEP_TIMEOUT_CPU`].
+    pub step_timeout: Option<Duration>,
 }
+
+/// vLLM's limit of one iteration.
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// A prompt of a large model may take minutes there.
+pub const STEP_TIMEOUT_CPU: Duration = Duration::from_secs(600);
+/// After a drain's deadline the engine thread has so long to end its step; then it is left alone.
+const JOIN_GRACE: Duration = Duration::from_secs(5);
 
 /// What a load decided, for logs and metrics.
 #[derive(Debug, Clone)]
@@ -72,13 +87,11 @@ pub struct Engine {
     facts: EngineFacts,
     health: Arc<Health>,
     intake: Arc<Intake>,
-    /// Accepted and not yet finished. Never above `in_flight_limit`.
-    in_flight: Arc<AtomicUsize>,
-    in_flight_limit: usize,
     commands: Sender<Command>,
     /// Prompts too long to tokenise on the caller's thread.
     long_prompts: Option<Sender<GenerateRequest>>,
     threads: Vec<JoinHandle<()>>,
+    watchdog: Option<Watchdog>,
 }
 
 impl Engine {
@@ -97,16 +110,10 @@ impl Engine {
     /// Take a request or refuse it at once: InvalidArgument (prompt too long, …) or Unavailable
     /// (queue full, draining, poisoned). After Ok the client's `finish` is called exactly once;
     /// after Err never.
-    pub fn submit(&self, request: GenerateRequest) -> Result<()> {
+    pub fn submit(&self, mut request: GenerateRequest) -> Result<()> {
         self.health.check()?;
-        if self.in_flight.fetch_add(1, Ordering::AcqRel) >= self.in_flight_limit {
-            self.in_flight.fetch_sub(1, Ordering::AcqRel);
-            return Err(Error::Unavailable(format!(
-                "{} requests are running or waiting, which is the limit: retry later, or raise \
-                 max_num_seqs in model.json or --backend-config=vllm,max-waiting",
-                self.in_flight_limit
-            )));
-        }
+        let ticket = self.health.tickets.admit(Arc::clone(&request.client), &request.terms)?;
+        request.client = Arc::clone(&ticket) as _;
         let taken = match &self.long_prompts {
             Some(thread) if request.prompt.len() > intake::INLINE_BYTES => thread
                 .send(request)
@@ -114,7 +121,7 @@ impl Engine {
             _ => self.intake.accept(request),
         };
         if taken.is_err() {
-            self.in_flight.fetch_sub(1, Ordering::AcqRel);
+            ticket.withdraw();
         }
         taken
     }
@@ -126,28 +133,33 @@ impl Engine {
 
     /// Requests accepted and not yet finished.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Acquire)
+        self.health.tickets.len()
     }
 
     /// Start what [`Engine::drain`] does and return at once.
     pub fn begin_drain(&self, patience: Duration) {
-        self.health.drain();
-        let _ = self.commands.send(Command::Drain { deadline: Instant::now() + patience });
+        let deadline = Instant::now() + patience;
+        self.health.drain(deadline);
+        let _ = self.commands.send(Command::Drain { deadline });
     }
 
     /// Refuse new requests, let those in flight finish, after `patience` fail the rest with
-    /// UNAVAILABLE, join all threads, give memory back.
+    /// UNAVAILABLE, join all threads, give memory back. A thread that hangs in a step is left
+    /// alone after a while, and its memory with it.
     pub fn drain(mut self, patience: Duration) {
         self.stop(patience);
     }
 
     fn stop(&mut self, patience: Duration) {
-        self.health.drain();
-        // Long prompts first: what they hold still becomes requests.
-        self.long_prompts = None;
         self.begin_drain(patience);
+        // Ends the thread of long prompts once it has passed on or refused what it holds.
+        self.long_prompts = None;
+        let limit = Instant::now() + patience + JOIN_GRACE;
         for thread in self.threads.drain(..) {
-            let _ = thread.join();
+            join_until(thread, limit);
+        }
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.stop();
         }
     }
 }
@@ -157,5 +169,19 @@ impl Drop for Engine {
         if !self.threads.is_empty() {
             self.stop(Duration::ZERO);
         }
+    }
+}
+
+fn join_until(thread: JoinHandle<()>, limit: Instant) {
+    let mut pause = Duration::from_micros(100);
+    while !thread.is_finished() && Instant::now() < limit {
+        std::thread::sleep(pause);
+        pause = (2 * pause).min(Duration::from_millis(10));
+    }
+    if thread.is_finished() {
+        let _ = thread.join();
+    } else {
+        let name = thread.thread().name().unwrap_or_default();
+        tracing::error!("thread '{name}' hangs: it is left behind with all its memory");
     }
 }

@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -83,8 +82,6 @@ pub(super) struct Outboxes {
 pub(super) struct Shared {
     pub observer: Arc<dyn Observer>,
     pub commands: Sender<Command>,
-    /// Requests accepted and not yet finished; `Engine::submit` refuses above its limit.
-    pub in_flight: Arc<AtomicUsize>,
     pub health: Arc<Health>,
 }
 
@@ -152,11 +149,8 @@ impl Outbox {
     /// A panic here is our defect: say so to everyone on this thread and let the engine die with
     /// it.
     fn panicked(&mut self) {
-        let error = self.shared.health.poison("an outbox thread panicked");
-        for (_, stream) in self.streams.drain() {
-            stream.client.finish(Err(error.clone()));
-            self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.shared.health.poison("an outbox thread panicked");
+        self.streams.clear();
         let _ = self.shared.commands.send(Command::Poisoned);
     }
 
@@ -190,7 +184,6 @@ impl Outbox {
         if cancelled {
             tracing::info!("Successfully cancelled the request");
         }
-        self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Turn a request's pending tokens into text and say what is to be said.
@@ -212,7 +205,6 @@ impl Outbox {
             self.finished(&stream, reason);
             let answer = stream.take_answer(Some(reason));
             stream.client.finish(Ok(answer));
-            self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
         } else if stream.due() {
             let answer = stream.take_answer(None);
             stream.client.respond(answer);

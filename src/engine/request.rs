@@ -2,9 +2,9 @@
 //! The door implements [`Client`] and [`Observer`]; nothing here knows Triton.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sampling::SamplingParams;
 
 /// A request that passed validation. `Engine::submit` takes it or refuses it at once.
@@ -17,12 +17,34 @@ pub struct GenerateRequest {
     pub client: Arc<dyn Client>,
     /// When the door saw it: TTFT and latency count from here.
     pub arrival: Instant,
+    pub terms: Terms,
 }
 
-/// The other end of a request. Called from outbox threads, never from the engine thread.
+/// What a request asks of its serving, beside its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// From acceptance to the end; what is unfinished then fails. None = for ever.
+    pub timeout: Option<Duration>,
+    /// Among waiting requests a smaller number goes first; equal ones in order of arrival.
+    pub priority: u64,
+}
+
+impl Default for Terms {
+    /// Patient, and behind those who name a priority.
+    fn default() -> Self {
+        Terms { timeout: None, priority: u64::MAX }
+    }
+}
+
+/// The other end of a request. Called from outbox threads; from the engine thread only to ask
+/// whether it is gone, and when the engine dies.
 pub trait Client: Send + Sync {
     /// The client went away. Polled once a step, also while the request waits; must be cheap.
     fn cancelled(&self) -> bool;
+    /// Why the request need not go on. Polled like `cancelled`.
+    fn gone(&self) -> Option<Error> {
+        self.cancelled().then(|| Error::Cancelled("Request was cancelled".into()))
+    }
     /// A delta of a streaming request that is not the last one.
     fn respond(&self, answer: Answer);
     /// The last word: exactly once per accepted request. For a stream the answer is the last delta,

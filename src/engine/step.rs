@@ -7,9 +7,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::Receiver;
 
 use super::command::{Accepted, Command, Finish, StopRules};
 use super::outbox::{Event, Outboxes, Progress, Shared, Stream};
@@ -89,15 +89,13 @@ impl Core {
             Err(panic) => Some(panic_text(&*panic)),
         };
         if let Some(cause) = cause {
-            let error = self.shared.health.poison(&cause);
-            self.refuse_everything(&error);
-        }
-        // Submits that raced with the drain: answered, not dropped.
-        while let Ok(command) = self.commands.try_recv() {
-            self.refuse(command, &Error::Unavailable("the model is being unloaded".into()));
+            self.shared.health.poison(&cause);
+            self.wait_for_drain();
         }
         self.flush(Instant::now());
         self.outboxes.close();
+        // Submits that raced with the drain: answered, not dropped.
+        self.shared.health.unloaded();
     }
 
     fn serve(&mut self) -> Result<()> {
@@ -105,12 +103,16 @@ impl Core {
             self.poll_cancels();
             while self.in_flight.len() < self.runner.depth() {
                 let Some(plan) = self.scheduler.plan() else { break };
+                if self.in_flight.is_empty() {
+                    self.shared.health.step_begins();
+                }
                 self.runner.forward(&plan)?;
                 self.runner.sample(&Late::default())?;
                 self.in_flight.push_back(plan.step);
             }
             if let Some(step) = self.in_flight.pop_front() {
                 let result = self.runner.collect()?;
+                self.step_ended()?;
                 assert_eq!(result.step, step, "the device answered another step");
                 self.settle(&result);
                 self.observe_load();
@@ -118,6 +120,15 @@ impl Core {
             self.flush(Instant::now());
         }
         Ok(())
+    }
+
+    /// A step that ended too late is worth nothing: the watchdog has failed everyone meanwhile.
+    fn step_ended(&self) -> Result<()> {
+        match self.in_flight.is_empty() {
+            true => self.shared.health.no_step_runs(),
+            false => self.shared.health.step_begins(),
+        }
+        self.shared.health.failure().map_or(Ok(()), Err)
     }
 
     /// Apply what other threads asked for; sleeps while there is nothing to do. False when drained.
@@ -166,8 +177,18 @@ impl Core {
     }
 
     fn admit(&mut self, accepted: Accepted) {
-        let Accepted { id, prompt, sampler, limits, text, client, stream, eager, arrival } =
-            accepted;
+        let Accepted {
+            id,
+            prompt,
+            sampler,
+            limits,
+            text,
+            client,
+            stream,
+            eager,
+            arrival,
+            priority,
+        } = accepted;
         let outbox = id.0 as usize % self.outgoing.len();
         let new = NewSequence {
             id,
@@ -175,6 +196,7 @@ impl Core {
             max_tokens: limits.max_tokens,
             sampler,
             prompt: prompt.clone(),
+            priority,
         };
         let added = self.scheduler.add(new);
         let opened = Event::Open(
@@ -199,17 +221,15 @@ impl Core {
         }
     }
 
-    /// Clients that went away, running or waiting: seen within a step.
+    /// Clients that went away or whose time is up, running or waiting: seen within a step.
     fn poll_cancels(&mut self) {
-        let gone: Vec<RequestId> = self
-            .live
-            .iter()
-            .filter(|(_, live)| live.client.cancelled())
-            .map(|(&id, _)| id)
-            .collect();
-        for id in gone {
-            tracing::info!("Cancelling the request");
-            self.fail(id, Error::Cancelled("Request was cancelled".into()));
+        let gone = self.live.iter().filter_map(|(&id, live)| Some((id, live.client.gone()?)));
+        let gone: Vec<(RequestId, Error)> = gone.collect();
+        for (id, error) in gone {
+            if matches!(error, Error::Cancelled(_)) {
+                tracing::info!("Cancelling the request");
+            }
+            self.fail(id, error);
         }
     }
 
@@ -259,25 +279,18 @@ impl Core {
         }
     }
 
-    /// After poison. The scheduler is not asked any more: it may be what panicked.
-    fn refuse_everything(&mut self, error: &Error) {
+    /// After poison, which has answered everyone. The scheduler is not asked any more: it may be
+    /// what panicked. Outboxes forget their streams.
+    fn wait_for_drain(&mut self) {
+        let error = Error::Unavailable("the engine failed".into());
         for (id, live) in std::mem::take(&mut self.live) {
             self.outgoing[live.outbox].push(Event::Fail { id, error: error.clone() });
         }
         self.flush(Instant::now());
-        loop {
-            match self.commands.recv_timeout(Duration::from_secs(1)) {
-                Ok(Command::Drain { .. }) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(command) => self.refuse(command, error),
-                Err(RecvTimeoutError::Timeout) => {}
+        while let Ok(command) = self.commands.recv() {
+            if matches!(command, Command::Drain { .. }) {
+                return;
             }
-        }
-    }
-
-    fn refuse(&self, command: Command, error: &Error) {
-        if let Command::Submit(accepted) = command {
-            accepted.client.finish(Err(error.clone()));
-            self.shared.in_flight.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
         }
     }
 }

@@ -13,6 +13,7 @@ use super::intake::Intake;
 use super::outbox::{Outboxes, Shared};
 use super::request::*;
 use super::step::{Core, Runner};
+use super::watchdog::Watchdog;
 use super::{Engine, EngineFacts};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
@@ -23,6 +24,8 @@ use crate::text::Tokenizer;
 
 const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/models/opt-tiny");
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Far above what a scripted step takes.
+const STEP_LIMIT: Duration = Duration::from_secs(2);
 
 /// What the device does in step n.
 #[derive(Clone, Copy, PartialEq)]
@@ -133,14 +136,10 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
     })
     .expect("a valid config");
     let (commands, inbox) = unbounded();
-    let health = Arc::new(Health::default());
-    let in_flight = Arc::new(AtomicUsize::new(0));
-    let shared = Shared {
-        observer: Arc::new(Ignore),
-        commands: commands.clone(),
-        in_flight: in_flight.clone(),
-        health: health.clone(),
-    };
+    let health = Arc::new(Health::new(max_num_seqs + max_waiting));
+    let shared =
+        Shared { observer: Arc::new(Ignore), commands: commands.clone(), health: health.clone() };
+    let watchdog = Watchdog::start("test", health.clone(), Some(STEP_LIMIT)).expect("a thread");
     let outboxes = Outboxes::start("test", 2, &shared).expect("threads");
     let (gate, wait) = bounded(16);
     let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
@@ -168,11 +167,10 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
         facts,
         health,
         intake: Arc::new(intake),
-        in_flight,
-        in_flight_limit: max_num_seqs + max_waiting,
         commands,
         long_prompts: None,
         threads: vec![thread],
+        watchdog: Some(watchdog),
     };
     Bench { engine, gate }
 }
@@ -182,6 +180,15 @@ impl Bench {
         &self,
         stream: bool,
         sampling: &str,
+    ) -> Result<(Arc<Probe>, Receiver<Result<Answer>>)> {
+        self.submit_with(stream, sampling, Terms::default())
+    }
+
+    fn submit_with(
+        &self,
+        stream: bool,
+        sampling: &str,
+        terms: Terms,
     ) -> Result<(Arc<Probe>, Receiver<Result<Answer>>)> {
         let (outcome, told) = bounded(4);
         let client = Arc::new(Probe {
@@ -197,6 +204,7 @@ impl Bench {
             stream,
             client: client.clone(),
             arrival: Instant::now(),
+            terms,
         };
         self.engine.submit(request)?;
         Ok((client, told))
@@ -309,5 +317,50 @@ fn a_stop_string_ends_the_request_and_frees_the_engine() {
     assert!(client.deltas.load(Ordering::Acquire) < 200);
     let (_, told) = bench.submit(false, GREEDY).expect("room");
     assert!(told.recv_timeout(PATIENCE).expect("a final").is_ok(), "the only slot is free again");
+    bench.engine.drain(PATIENCE);
+}
+
+#[test]
+fn a_stuck_step_fails_all_while_it_is_still_stuck() {
+    let bench = bench(Fault::Gate(3), 1, 2, 8);
+    let all: Vec<_> = (0..5).map(|_| bench.submit(true, LONG).expect("room")).collect();
+    for (_, told) in &all {
+        let error = told.recv_timeout(PATIENCE).expect("a final").expect_err("it is stuck");
+        assert!(matches!(error, Error::Unavailable(_)), "{error}");
+        assert!(error.message().contains("step-timeout-ms"), "{error}");
+    }
+    assert_eq!(bench.engine.in_flight(), 0);
+    assert!(bench.submit(true, GREEDY).is_err_and(|e| matches!(e, Error::Unavailable(_))));
+    // The step ends after all: its tokens go to nobody, and the threads can be joined.
+    bench.gate.send(()).expect("the engine thread waits");
+    bench.engine.drain(PATIENCE);
+    for (client, told) in &all {
+        assert!(told.try_recv().is_err() && client.finals.load(Ordering::Acquire) == 1);
+    }
+}
+
+#[test]
+fn an_unload_ends_although_the_engine_thread_hangs() {
+    let bench = bench(Fault::Gate(2), 1, 1, 8);
+    let (_, told) = bench.submit(true, LONG).expect("room");
+    let gate = bench.gate.clone();
+    bench.engine.drain(Duration::ZERO);
+    let outcome = told.try_recv().expect("answered before the unload was over");
+    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
+    drop(gate);
+}
+
+#[test]
+fn a_timeout_ends_a_request_and_no_other() {
+    let bench = bench(Fault::Gate(2), 1, 1, 8);
+    let (_, running) = bench.submit(true, GREEDY).expect("room");
+    let hasty = Terms { timeout: Some(Duration::from_millis(5)), ..Terms::default() };
+    let (_, waiting) = bench.submit_with(false, GREEDY, hasty).expect("room");
+    std::thread::sleep(Duration::from_millis(10));
+    bench.gate.send(()).expect("engine lives");
+    let error = waiting.recv_timeout(PATIENCE).expect("a final").expect_err("too late");
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    assert!(error.message().contains("5000 us"), "{error}");
+    assert!(running.recv_timeout(PATIENCE).expect("a final").is_ok());
     bench.engine.drain(PATIENCE);
 }

@@ -20,6 +20,8 @@ pub struct NewSequence {
     pub max_tokens: u32,
     pub sampler: Arc<SamplerSpec>,
     pub adapter: AdapterId,
+    /// A smaller number waits before a larger one.
+    pub priority: u64,
 }
 
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(super) struct Sequence {
     pub(super) id: RequestId,
     pub(super) prompt: Arc<[TokenId]>,
     pub(super) adapter: AdapterId,
+    pub(super) priority: u64,
     pub(super) sampler: Arc<SamplerSpec>,
     /// Prompt and outputs, as far as the host knows them.
     pub(super) tokens: Vec<TokenId>,
@@ -51,6 +54,7 @@ impl Sequence {
         Sequence {
             id: new.id,
             adapter: new.adapter,
+            priority: new.priority,
             sampler: new.sampler,
             tokens: new.prompt.to_vec(),
             prompt: new.prompt,

@@ -32,6 +32,7 @@ fn request(id: u64, tokens: u32, max_tokens: u32) -> NewSequence {
         max_tokens,
         sampler: Arc::new(SamplerSpec::default()),
         adapter: AdapterId(0),
+        priority: 0,
     }
 }
 
@@ -219,4 +220,17 @@ fn what_can_never_run_is_refused_by_name_and_number() {
         let message = Scheduler::new(config).unwrap_err().to_string();
         assert!(message.contains(text), "{message}");
     }
+}
+
+#[test]
+fn the_urgent_wait_in_front_of_the_patient_and_behind_their_equals() {
+    let urgency = [5, 9, 5, 1, 9];
+    let requests: Vec<NewSequence> =
+        (0..5).map(|i| NewSequence { priority: urgency[i as usize], ..request(i, 4, 1) }).collect();
+    let mut one = scheduler(SchedulerConfig { max_num_seqs: 1, ..config() }, &requests);
+    let mut order = Vec::new();
+    while let Some(plan) = one.plan() {
+        order.extend(one.commit(&answer(&plan, 7)).into_iter().map(|arrival| arrival.id.0));
+    }
+    assert_eq!(order, [3, 0, 2, 1, 4]);
 }

@@ -2,6 +2,8 @@
 //! The only file beside `sys`, `error` and `metrics` that calls the server. It knows no text
 //! generation.
 
+mod terms;
+
 use std::ffi::{c_void, CStr};
 use std::path::PathBuf;
 use std::ptr;

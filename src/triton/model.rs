@@ -16,7 +16,7 @@ use super::metrics::ModelMetrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
 use super::watch::{Watch, Watched};
-use crate::engine::{Client, Engine, EngineArgs, EngineOptions, GenerateRequest};
+use crate::engine::{Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Terms};
 use crate::error::{Error, Result};
 use crate::sampling::Limits;
 use crate::{internal, invalid};
@@ -151,6 +151,7 @@ impl Instance {
             observer: Arc::clone(&model.metrics) as _,
             max_waiting: model.options.max_waiting,
             outbox_threads: model.options.outbox_threads,
+            step_timeout: model.options.step_timeout,
         };
         let started = Instant::now();
         let engine = Arc::new(Engine::load(model.args.clone(), options)?);
@@ -182,18 +183,18 @@ impl Instance {
         let decoupled = self.model.config.decoupled;
         let mut call = Call::new(request, factory, self.handle, start_ns, decoupled);
         let config = &self.model.config;
-        let ready = parsed.and_then(|parsed| {
+        let ready = parsed.and_then(|(parsed, terms)| {
             call.expect(&parsed, &config.roles, config.max_batch_size > 0)?;
             self.check_health()?;
-            Ok(parsed)
+            Ok((parsed, terms))
         });
         match ready {
-            Ok(parsed) => self.submit(call, parsed, arrival),
+            Ok((parsed, terms)) => self.submit(call, parsed, terms, arrival),
             Err(error) => call.refuse(&error),
         }
     }
 
-    fn parse(&self, request: &Request) -> Result<Parsed> {
+    fn parse(&self, request: &Request) -> Result<(Parsed, Terms)> {
         let tensors = request.inputs(self.model.options.max_request_bytes).map_err(worded)?;
         let context = Context {
             name: &self.model.name,
@@ -201,10 +202,12 @@ impl Instance {
             limits: &self.limits,
             default_max_tokens: self.model.options.default_max_tokens,
         };
-        request::parse(&context, &tensors, request.parameters().map_err(worded)?)
+        let mut parameters = request.parameters().map_err(worded)?;
+        let terms = request.terms(&mut parameters).map_err(worded)?;
+        Ok((request::parse(&context, &tensors, parameters)?, terms))
     }
 
-    fn submit(&self, call: Call, parsed: Parsed, arrival: Instant) {
+    fn submit(&self, call: Call, parsed: Parsed, terms: Terms, arrival: Instant) {
         let (stream, echo) = (parsed.stream, parsed.echo);
         let mut rows = parsed.rows;
         let give = |row: request::PromptRow, client: Arc<dyn Client>| {
@@ -214,6 +217,7 @@ impl Instance {
                 stream,
                 client: Arc::clone(&client),
                 arrival,
+                terms: terms.clone(),
             });
             if let Err(error) = taken {
                 client.finish(Err(error));

@@ -22,6 +22,9 @@ pub(super) struct Options {
     pub outbox_threads: Option<usize>,
     /// `default-max-tokens`: for requests that do not say. None = vLLM's own 16.
     pub default_max_tokens: Option<u32>,
+    /// `step-timeout-ms`: an engine whose step runs longer is dead; 0 = never. None = by the
+    /// device.
+    pub step_timeout: Option<Duration>,
     /// `exit-when-dead`: a dead engine ends the process where the server can neither be told that
     /// the model is not ready nor unload it (model control NONE or POLL on older servers).
     pub exit_when_dead: bool,
@@ -35,6 +38,7 @@ impl Default for Options {
             drain_deadline: Duration::from_secs(25),
             outbox_threads: None,
             default_max_tokens: None,
+            step_timeout: None,
             exit_when_dead: false,
         }
     }
@@ -64,6 +68,7 @@ impl Options {
         if let Some(n) = number(cmdline, "default-max-tokens", 1)? {
             options.default_max_tokens = Some(u32::try_from(n).unwrap_or(u32::MAX));
         }
+        options.step_timeout = number(cmdline, "step-timeout-ms", 0)?.map(Duration::from_millis);
         options.exit_when_dead = match cmdline["exit-when-dead"].as_str() {
             None | Some("false") => false,
             Some("true") => true,

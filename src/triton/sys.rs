@@ -23,7 +23,7 @@ mod newer {
     include!(concat!(env!("OUT_DIR"), "/triton_newer.rs"));
 }
 
-pub(super) use newer::{Newer, TRITONSERVER_MetricArgs};
+pub(super) use newer::{Newer, TRITONSERVER_InferenceRequest, TRITONSERVER_MetricArgs};
 pub(super) use required::*;
 
 /// All functions of the server.

@@ -195,6 +195,7 @@ impl Engine {
             max_tokens: rng.between(1, longest) as u32,
             sampler: Arc::new(SamplerSpec { seed: id.0, ..SamplerSpec::default() }),
             adapter: AdapterId(u16::from(rng.percent(20))),
+            priority: 0,
         };
         let stop = rng.percent(40).then(|| TokenId(rng.below(VOCAB as usize) as u32));
         let added = self.scheduler.add(new.clone());

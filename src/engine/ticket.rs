@@ -1,0 +1,233 @@
+//! The promise to an accepted request: exactly one end, whatever happens. Each client is wrapped in
+//! a [`Ticket`] when its request is accepted; the engine's threads talk to the ticket only, and
+//! [`Tickets`] can end all of them at once, from any thread, also while the engine thread is stuck.
+//! Used by `mod`, `health` and `step`; it never knows tokens, steps or devices.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::request::{Answer, Client, Terms};
+use crate::error::{Error, Result};
+
+/// All requests that were accepted and have not ended, at most `limit`.
+pub(super) struct Tickets {
+    open: Mutex<Open>,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct Open {
+    /// Weak: a ticket that every thread has dropped must end by its own `Drop`.
+    tickets: HashMap<u64, Weak<Ticket>>,
+    next: u64,
+    /// Nobody is accepted any more, and why. Under the same lock as the map, so that no request
+    /// slips in behind `close`.
+    closed: Option<Error>,
+}
+
+impl Tickets {
+    pub fn new(limit: usize) -> Arc<Tickets> {
+        Arc::new(Tickets { open: Mutex::default(), limit })
+    }
+
+    pub fn len(&self) -> usize {
+        self.open.lock().tickets.len()
+    }
+
+    /// Accept a client or refuse it at once.
+    ///
+    /// # Errors
+    /// Unavailable: the limit is reached, or the cause of [`Tickets::close`].
+    pub fn admit(self: &Arc<Self>, client: Arc<dyn Client>, terms: &Terms) -> Result<Arc<Ticket>> {
+        let mut open = self.open.lock();
+        if let Some(error) = &open.closed {
+            return Err(error.clone());
+        }
+        if open.tickets.len() >= self.limit {
+            return Err(Error::Unavailable(format!(
+                "{} requests are running or waiting, which is the limit: retry later, or raise \
+                 max_num_seqs in model.json or --backend-config=vllm,max-waiting",
+                self.limit
+            )));
+        }
+        let id = open.next;
+        open.next += 1;
+        let ticket = Arc::new(Ticket {
+            id,
+            tickets: Arc::clone(self),
+            client,
+            timeout: terms.timeout.map(|timeout| (timeout, Instant::now() + timeout)),
+            ended: Mutex::new(false),
+        });
+        open.tickets.insert(id, Arc::downgrade(&ticket));
+        Ok(ticket)
+    }
+
+    /// End everyone with `error` and accept nobody from now on. The first error stays for those
+    /// who still come.
+    pub fn close(&self, error: &Error) {
+        let open: Vec<Arc<Ticket>> = {
+            let mut open = self.open.lock();
+            open.closed.get_or_insert_with(|| error.clone());
+            open.tickets.values().filter_map(Weak::upgrade).collect()
+        };
+        for ticket in open {
+            ticket.finish(Err(error.clone()));
+        }
+    }
+}
+
+/// One accepted request.
+pub(super) struct Ticket {
+    id: u64,
+    tickets: Arc<Tickets>,
+    client: Arc<dyn Client>,
+    /// How long the client wants to wait, and until when that is.
+    timeout: Option<(Duration, Instant)>,
+    /// Held while the client is called, so that no delta overtakes the end.
+    ended: Mutex<bool>,
+}
+
+impl Ticket {
+    /// The request was refused after all, by an error that its caller passes on.
+    pub fn withdraw(&self) {
+        *self.ended.lock() = true;
+        self.forget();
+    }
+
+    fn forget(&self) {
+        self.tickets.open.lock().tickets.remove(&self.id);
+    }
+}
+
+impl Client for Ticket {
+    fn cancelled(&self) -> bool {
+        // Held by a thread that is answering: not ended yet, and the question comes again.
+        self.ended.try_lock().is_some_and(|ended| *ended) || self.client.cancelled()
+    }
+
+    fn gone(&self) -> Option<Error> {
+        if self.cancelled() {
+            return Some(Error::Cancelled("Request was cancelled".into()));
+        }
+        let (timeout, at) = self.timeout?;
+        (Instant::now() >= at).then(|| {
+            Error::Unavailable(format!(
+                "the request's timeout of {} us expired before it was finished: raise its \
+                 parameter 'timeout'",
+                timeout.as_micros()
+            ))
+        })
+    }
+
+    fn respond(&self, answer: Answer) {
+        let ended = self.ended.lock();
+        if !*ended {
+            self.client.respond(answer);
+        }
+    }
+
+    fn finish(&self, outcome: Result<Answer>) {
+        let mut ended = self.ended.lock();
+        if std::mem::replace(&mut *ended, true) {
+            return;
+        }
+        // Its place is free before the client hears of the end: it may come back at once.
+        self.forget();
+        self.client.finish(outcome);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !*self.ended.get_mut() {
+            self.finish(Err(Error::Unavailable("the engine gave this request up".into())));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard {
+        deltas: AtomicUsize,
+        ends: Mutex<Vec<Option<Error>>>,
+    }
+
+    impl Client for Heard {
+        fn cancelled(&self) -> bool {
+            false
+        }
+
+        fn respond(&self, _: Answer) {
+            self.deltas.fetch_add(1, Ordering::AcqRel);
+        }
+
+        fn finish(&self, outcome: Result<Answer>) {
+            self.ends.lock().push(outcome.err());
+        }
+    }
+
+    fn answer() -> Answer {
+        Answer { prompt_tokens: 1, outputs: Vec::new() }
+    }
+
+    #[test]
+    fn a_ticket_ends_once_and_hears_nothing_after() {
+        let (tickets, heard) = (Tickets::new(1), Arc::new(Heard::default()));
+        let ticket = tickets.admit(heard.clone(), &Terms::default()).unwrap();
+        let full = tickets.admit(heard.clone(), &Terms::default()).err().expect("full");
+        assert!(full.message().starts_with("1 requests"), "{full}");
+        ticket.respond(answer());
+        ticket.finish(Ok(answer()));
+        assert_eq!(tickets.len(), 0);
+        ticket.finish(Err(Error::Unavailable("late".into())));
+        ticket.respond(answer());
+        tickets.close(&Error::Unavailable("closed".into()));
+        assert!(ticket.cancelled());
+        drop(ticket);
+        assert_eq!(*heard.ends.lock(), [None]);
+        assert_eq!(heard.deltas.load(Ordering::Acquire), 1);
+    }
+
+    #[test]
+    fn a_dropped_ticket_ends_by_itself_and_a_withdrawn_one_says_nothing() {
+        let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
+        drop(tickets.admit(heard.clone(), &Terms::default()).unwrap());
+        assert!(matches!(heard.ends.lock()[..], [Some(Error::Unavailable(_))]));
+        tickets.admit(heard.clone(), &Terms::default()).unwrap().withdraw();
+        assert_eq!((heard.ends.lock().len(), tickets.len()), (1, 0));
+    }
+
+    #[test]
+    fn closing_ends_all_and_refuses_those_who_come_later() {
+        let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
+        let all: Vec<_> =
+            (0..3).map(|_| tickets.admit(heard.clone(), &Terms::default()).unwrap()).collect();
+        tickets.close(&Error::Unavailable("first".into()));
+        tickets.close(&Error::Unavailable("second".into()));
+        let first = Some(Error::Unavailable("first".into()));
+        assert_eq!(*heard.ends.lock(), [first.clone(), first.clone(), first.clone()]);
+        assert_eq!(tickets.admit(heard.clone(), &Terms::default()).err(), first);
+        drop(all);
+        assert_eq!(heard.ends.lock().len(), 3);
+    }
+
+    #[test]
+    fn a_timeout_is_told_with_its_number() {
+        let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
+        let terms = |us| Terms { timeout: Some(Duration::from_micros(us)), ..Terms::default() };
+        let patient = tickets.admit(heard.clone(), &terms(60_000_000)).unwrap();
+        assert!(patient.gone().is_none());
+        let hasty = tickets.admit(heard.clone(), &terms(0)).unwrap();
+        let error = hasty.gone().expect("it expired");
+        assert!(matches!(error, Error::Unavailable(_)) && error.message().contains("0 us"));
+    }
+}
