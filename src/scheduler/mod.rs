@@ -87,7 +87,8 @@ impl Scheduler {
         })
     }
 
-    /// Put a sequence in the queue, behind all of its priority or a more urgent one. How many may wait is the caller's limit.
+    /// Put a sequence in the queue, behind all of its priority or a more urgent one. How many may
+    /// wait is the caller's limit.
     ///
     /// # Errors
     /// InvalidArgument if it could never run: an empty prompt, no token to generate, or a prompt
@@ -106,9 +107,8 @@ impl Scheduler {
                  is {max_model_len} tokens. Shorten the prompt or increase max_model_len."
             ));
         }
-        let urgent = |waiting: &&Box<Sequence>| waiting.priority > new.priority;
-        let behind = self.waiting.iter().rev().take_while(urgent).count();
-        let at = self.waiting.len() - behind;
+        let patient = self.waiting.iter().rev().take_while(|w| w.priority > new.priority);
+        let at = self.waiting.len() - patient.count();
         self.waiting.insert(at, Box::new(Sequence::new(new, max_model_len)));
         Ok(())
     }
