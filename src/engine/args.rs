@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::fault::Faults;
 use crate::device::DType;
 use crate::error::{Error, Result};
 use crate::invalid;
@@ -104,6 +105,8 @@ pub struct EngineArgs {
     pub enable_log_requests: bool,
     /// True switches custom metrics off.
     pub disable_log_stats: bool,
+    /// `additional_config.inject_faults`: break on purpose, in tests.
+    pub inject_faults: Option<Faults>,
 }
 
 impl EngineArgs {
@@ -128,6 +131,7 @@ impl EngineArgs {
     fn from_map(mut map: Map<String, Value>) -> Result<(EngineArgs, Vec<String>)> {
         let mut warnings = Vec::new();
         modernise(&mut map, &mut warnings)?;
+        let inject_faults = Faults::take(&mut map)?;
         check_keys(&map, &mut warnings)?;
         check_switches(&map)?;
         let mut read = Reader::new(&map, &mut warnings);
@@ -170,6 +174,7 @@ impl EngineArgs {
             hf_overrides: read.object("hf_overrides")?,
             enable_log_requests: read.boolean("enable_log_requests")?.unwrap_or(false),
             disable_log_stats: read.boolean("disable_log_stats")?.unwrap_or(false),
+            inject_faults,
         };
         args.check_ranges()?;
         Ok((args, warnings))

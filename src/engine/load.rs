@@ -216,7 +216,10 @@ fn start<D: Device>(
         kv_tokens: budget::pool_tokens(limits.pages, limits.page_size),
         vocab_size: spec.vocab_size as u32,
     };
-    let runner = Box::new(Net { device, decoder, depth: info.depth });
+    let mut runner: Box<dyn Runner> = Box::new(Net { device, decoder, depth: info.depth });
+    if let Some(faults) = args.inject_faults {
+        runner = faults.around(runner)?;
+    }
     let engine =
         threads_of(runner, scheduler, tokenizer, spec.eos_token_ids, facts, &args, options)?;
     report(&engine.facts, &args);

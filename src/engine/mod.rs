@@ -9,12 +9,14 @@
 //! | `intake` | text to tokens, limits, refusals: on the caller's thread |
 //! | `command` | what other threads ask of the engine thread |
 //! | `step` | the loop: plan, enqueue, collect, settle |
+//! | `fault` | a device that breaks on purpose, for tests |
 //! | `outbox` | tokens to words to clients: on their own threads |
 //! | `ticket` | the promise of exactly one end to each accepted request |
 //! | `health`, `watchdog` | poison and drain, and the thread that sees to both |
 
 pub mod args;
 mod command;
+mod fault;
 mod health;
 mod intake;
 mod load;
@@ -45,6 +47,7 @@ use intake::Intake;
 use watchdog::Watchdog;
 
 /// What the door knows beside model.json.
+#[derive(Clone)]
 pub struct EngineOptions {
     /// Name for threads and logs: the Triton model's.
     pub name: String,
@@ -146,21 +149,23 @@ impl Engine {
     /// Refuse new requests, let those in flight finish, after `patience` fail the rest with
     /// UNAVAILABLE, join all threads, give memory back. A thread that hangs in a step is left
     /// alone after a while, and its memory with it.
-    pub fn drain(mut self, patience: Duration) {
-        self.stop(patience);
+    /// False: such a thread was left.
+    pub fn drain(mut self, patience: Duration) -> bool {
+        self.stop(patience)
     }
 
-    fn stop(&mut self, patience: Duration) {
+    fn stop(&mut self, patience: Duration) -> bool {
         self.begin_drain(patience);
         // Ends the thread of long prompts once it has passed on or refused what it holds.
         self.long_prompts = None;
         let limit = Instant::now() + patience + JOIN_GRACE;
-        for thread in self.threads.drain(..) {
-            join_until(thread, limit);
-        }
+        let joined = self.threads.drain(..).map(|thread| join_until(thread, limit));
+        // All of them, not up to the first that hangs.
+        let all = joined.filter(|&joined| !joined).count() == 0;
         if let Some(watchdog) = self.watchdog.take() {
             watchdog.stop();
         }
+        all
     }
 }
 
@@ -172,16 +177,18 @@ impl Drop for Engine {
     }
 }
 
-fn join_until(thread: JoinHandle<()>, limit: Instant) {
+/// False: it still runs and is left behind.
+fn join_until(thread: JoinHandle<()>, limit: Instant) -> bool {
     let mut pause = Duration::from_micros(100);
     while !thread.is_finished() && Instant::now() < limit {
         std::thread::sleep(pause);
         pause = (2 * pause).min(Duration::from_millis(10));
     }
-    if thread.is_finished() {
-        let _ = thread.join();
-    } else {
+    if !thread.is_finished() {
         let name = thread.thread().name().unwrap_or_default();
         tracing::error!("thread '{name}' hangs: it is left behind with all its memory");
+        return false;
     }
+    let _ = thread.join();
+    true
 }

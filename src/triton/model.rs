@@ -15,7 +15,7 @@ use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, S
 use super::metrics::ModelMetrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
-use super::watch::{Watch, Watched};
+use super::watch::{Keeper, Watched};
 use crate::engine::{Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Terms};
 use crate::error::{Error, Result};
 use crate::sampling::Limits;
@@ -34,7 +34,6 @@ pub(super) struct Model {
     args: EngineArgs,
     options: Options,
     metrics: Arc<ModelMetrics>,
-    unload_asked: AtomicBool,
 }
 
 impl Model {
@@ -61,31 +60,7 @@ impl Model {
             args,
             options: Options::read(&backend_config)?,
             metrics: Arc::default(),
-            unload_asked: AtomicBool::new(false),
         })
-    }
-
-    /// The engine is dead: have the server take the model out, if it cannot notice by itself. From
-    /// a detached thread, because the unload ends in our own finalisers.
-    fn ask_unload(&self) {
-        if self.unload_asked.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (server, name) = (self.server, self.name.clone());
-        let leave = self.options.exit_when_dead;
-        let asked = std::thread::Builder::new().name("vllm-unload".into()).spawn(move || {
-            if let Err(e) = server.unload(&name) {
-                tracing::error!(
-                    "{name} is dead but stays listed as ready: {e}; restart the server"
-                );
-                if leave {
-                    server.leave_process();
-                }
-            }
-        });
-        if let Err(e) = asked {
-            tracing::error!("{} is dead and cannot be unloaded: {e}", self.name);
-        }
     }
 }
 
@@ -131,9 +106,8 @@ fn read_args(folder: &Path, version_dir: &Path) -> Result<(EngineArgs, Vec<Strin
 pub(super) struct Instance {
     model: Arc<Model>,
     handle: InstanceHandle,
-    engine: Arc<Engine>,
+    keeper: Keeper,
     limits: Limits,
-    watch: Watch,
 }
 
 impl Instance {
@@ -154,21 +128,25 @@ impl Instance {
             step_timeout: model.options.step_timeout,
         };
         let started = Instant::now();
-        let engine = Arc::new(Engine::load(model.args.clone(), options)?);
+        let keeper = Keeper::start(Watched {
+            server: model.server,
+            model: model.name.clone(),
+            version: model.version,
+            args: model.args.clone(),
+            engine: options,
+            patience: model.options.drain_deadline,
+            restarts: model.options.restarts,
+            exit_when_dead: model.options.exit_when_dead,
+            server_asks: || SERVER_ASKS.load(Ordering::Relaxed),
+        })?;
+        let engine = keeper.engine()?;
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
             model.metrics.register(&model.name, model.version, facts.max_model_len);
         }
         tracing::info!("{}: loaded in {:.1?}, {facts:?}", model.name, started.elapsed());
         let limits = Limits { vocab_size: facts.vocab_size, max_logprobs: model.args.max_logprobs };
-        let watch = Watch::start(Watched {
-            server: model.server,
-            model: model.name.clone(),
-            version: model.version,
-            engine: Arc::clone(&engine),
-            patience: model.options.drain_deadline,
-        })?;
-        Ok(Instance { model, handle, engine, limits, watch })
+        Ok(Instance { model, handle, keeper, limits })
     }
 
     /// Answer or hand on each request; never waits for an engine.
@@ -185,11 +163,10 @@ impl Instance {
         let config = &self.model.config;
         let ready = parsed.and_then(|(parsed, terms)| {
             call.expect(&parsed, &config.roles, config.max_batch_size > 0)?;
-            self.check_health()?;
-            Ok((parsed, terms))
+            Ok((parsed, terms, self.engine()?))
         });
         match ready {
-            Ok((parsed, terms)) => self.submit(call, parsed, terms, arrival),
+            Ok((parsed, terms, engine)) => self.submit(&engine, call, parsed, terms, arrival),
             Err(error) => call.refuse(&error),
         }
     }
@@ -207,11 +184,11 @@ impl Instance {
         Ok((request::parse(&context, &tensors, parameters)?, terms))
     }
 
-    fn submit(&self, call: Call, parsed: Parsed, terms: Terms, arrival: Instant) {
+    fn submit(&self, engine: &Engine, call: Call, parsed: Parsed, terms: Terms, arrival: Instant) {
         let (stream, echo) = (parsed.stream, parsed.echo);
         let mut rows = parsed.rows;
         let give = |row: request::PromptRow, client: Arc<dyn Client>| {
-            let taken = self.engine.submit(GenerateRequest {
+            let taken = engine.submit(GenerateRequest {
                 prompt: row.prompt,
                 params: row.params,
                 stream,
@@ -237,36 +214,29 @@ impl Instance {
         }
     }
 
-    /// A dead engine answers at once, and the model leaves the server where nobody else sees to it.
-    fn check_health(&self) -> Result<()> {
-        let Err(error) = self.engine.health() else { return Ok(()) };
-        if self.watch.unloading() {
+    /// A dead engine answers at once; with ENABLE_VLLM_HEALTH_CHECK in the incumbent's words, and
+    /// the model leaves the server, unless the engine is being loaded again.
+    fn engine(&self) -> Result<Arc<Engine>> {
+        let error = match self.keeper.engine() {
+            Ok(engine) => return Ok(engine),
+            Err(error) => error,
+        };
+        let restarts = self.model.options.restarts > 0;
+        if !self.model.config.health_check || self.keeper.unloading() || restarts {
             return Err(worded(error));
         }
-        let asked = self.model.config.health_check;
-        if asked || !SERVER_ASKS.load(Ordering::Relaxed) {
-            self.model.ask_unload();
-        }
-        match asked {
-            true => {
-                Err(Error::Unavailable("Model is unavailable due to unhealthy vLLM engine".into()))
-            }
-            false => Err(worded(error)),
-        }
+        self.keeper.ask_unload();
+        Err(Error::Unavailable("Model is unavailable due to unhealthy vLLM engine".into()))
     }
 
     /// What the server's readiness probe asks, on servers that do.
     pub(super) fn ready(&self) -> Result<()> {
         SERVER_ASKS.store(true, Ordering::Relaxed);
-        self.engine.health()
+        self.keeper.engine().map(drop)
     }
 
     /// Unload: the server calls it when no request is left.
     pub(super) fn unload(self) {
-        self.watch.stop();
-        // The watch held the only other reference.
-        if let Some(engine) = Arc::into_inner(self.engine) {
-            engine.drain(self.model.options.drain_deadline);
-        }
+        self.keeper.unload();
     }
 }

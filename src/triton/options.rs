@@ -25,8 +25,10 @@ pub(super) struct Options {
     /// `step-timeout-ms`: an engine whose step runs longer is dead; 0 = never. None = by the
     /// device.
     pub step_timeout: Option<Duration>,
-    /// `exit-when-dead`: a dead engine ends the process where the server can neither be told that
-    /// the model is not ready nor unload it (model control NONE or POLL on older servers).
+    /// `restart`: times per hour that a dead engine is loaded again in place, before it counts as
+    /// dead for good.
+    pub restarts: usize,
+    /// `exit-when-dead`: an engine that is dead for good ends the process, for whoever restarts it.
     pub exit_when_dead: bool,
 }
 
@@ -39,6 +41,7 @@ impl Default for Options {
             outbox_threads: None,
             default_max_tokens: None,
             step_timeout: None,
+            restarts: 0,
             exit_when_dead: false,
         }
     }
@@ -67,6 +70,9 @@ impl Options {
         }
         if let Some(n) = number(cmdline, "default-max-tokens", 1)? {
             options.default_max_tokens = Some(u32::try_from(n).unwrap_or(u32::MAX));
+        }
+        if let Some(n) = number(cmdline, "restart", 0)? {
+            options.restarts = usize::try_from(n).unwrap_or(usize::MAX);
         }
         options.step_timeout = number(cmdline, "step-timeout-ms", 0)?.map(Duration::from_millis);
         options.exit_when_dead = match cmdline["exit-when-dead"].as_str() {
@@ -103,9 +109,11 @@ mod tests {
         let options = Options::read(&config).unwrap();
         assert_eq!((options.max_waiting, options.drain_deadline), (8, Duration::ZERO));
         assert_eq!(Options::read(&json!({})).unwrap(), Options::default());
-        let config = json!({"cmdline": {"exit-when-dead": "true", "default-max-tokens": "64"}});
+        let config = json!({"cmdline": {"exit-when-dead": "true", "default-max-tokens": "64",
+                                        "restart": "2", "step-timeout-ms": "0"}});
         let options = Options::read(&config).unwrap();
         assert_eq!((options.exit_when_dead, options.default_max_tokens), (true, Some(64)));
+        assert_eq!((options.restarts, options.step_timeout), (2, Some(Duration::ZERO)));
         for bad in ["0", "-1", "many", ""] {
             let config = json!({"cmdline": {"max-waiting": bad}});
             let error = Options::read(&config).unwrap_err();

@@ -1,79 +1,225 @@
-//! Notices that the server is unloading a model. No entry point tells: the server waits, without
-//! limit, until every request in flight is done, and only then calls our finaliser. So a thread
-//! asks now and then whether the model is still ready for new requests, and starts the drain when
-//! it is not any more. Called by `model`; one thread per instance, joined on unload.
+//! Keeps one engine in place: starts it again after a failure if the operator wants that, tells the
+//! server of a death it cannot see, and notices that the server is unloading the model. No entry
+//! point tells of the last: the server waits, without limit, until every request in flight is done,
+//! and only then calls our finaliser. So a thread looks now and then. Called by `model`; one per
+//! instance, joined on unload.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender};
+use parking_lot::RwLock;
 
 use super::handles::ServerHandle;
-use crate::engine::Engine;
-use crate::error::Result;
+use crate::engine::{Engine, EngineArgs, EngineOptions};
+use crate::error::{Error, Result};
 use crate::internal;
 
 const PERIOD: Duration = Duration::from_millis(500);
+/// Restarts are counted over this time.
+const RESTARTS_WITHIN: Duration = Duration::from_secs(3600);
+/// After a reload that failed.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Answers that are on their way out when the process leaves.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What is watched.
+/// What is watched, and what to do about its death.
 pub(super) struct Watched {
     pub server: ServerHandle,
     pub model: String,
     pub version: u64,
-    pub engine: Arc<Engine>,
+    pub args: EngineArgs,
+    pub engine: EngineOptions,
     /// Time for requests in flight, counted from when the unload is noticed.
     pub patience: Duration,
+    /// Times per hour that a dead engine is loaded again.
+    pub restarts: usize,
+    /// A dead engine that is not loaded again ends the process.
+    pub exit_when_dead: bool,
+    /// The server has a readiness probe of its own for instances: it need not be told.
+    pub server_asks: fn() -> bool,
 }
 
-/// The watching thread.
-pub(super) struct Watch {
+/// The engine's place, and the thread that watches it.
+pub(super) struct Keeper {
+    place: Arc<Place>,
     stop: Sender<()>,
     thread: JoinHandle<()>,
-    unloading: Arc<AtomicBool>,
 }
 
-impl Watch {
-    pub(super) fn start(watched: Watched) -> Result<Watch> {
+struct Place {
+    watched: Watched,
+    /// None while the engine is loaded anew.
+    engine: RwLock<Option<Arc<Engine>>>,
+    unloading: AtomicBool,
+    unload_asked: AtomicBool,
+}
+
+impl Keeper {
+    /// Load the engine and start to watch it.
+    pub(super) fn start(watched: Watched) -> Result<Keeper> {
+        let engine = Engine::load(watched.args.clone(), watched.engine.clone())?;
+        let name = format!("watch {}", watched.model);
+        let place = Arc::new(Place {
+            watched,
+            engine: RwLock::new(Some(Arc::new(engine))),
+            unloading: AtomicBool::new(false),
+            unload_asked: AtomicBool::new(false),
+        });
         let (stop, stopped) = bounded(0);
-        let unloading = Arc::new(AtomicBool::new(false));
-        let noticed = Arc::clone(&unloading);
+        let watching = Arc::clone(&place);
         let thread = std::thread::Builder::new()
-            .name(format!("watch {}", watched.model))
-            .spawn(move || watch(&watched, &stopped, &noticed))
+            .name(name)
+            .spawn(move || watching.watch(&stopped))
             .map_err(|e| internal!("cannot start a thread: {e}"))?;
-        Ok(Watch { stop, thread, unloading })
+        Ok(Keeper { place, stop, thread })
+    }
+
+    /// The engine, if it can serve.
+    ///
+    /// # Errors
+    /// Unavailable: why not.
+    pub(super) fn engine(&self) -> Result<Arc<Engine>> {
+        let engine = self.place.engine.read().clone();
+        let Some(engine) = engine else {
+            return Err(Error::Unavailable(
+                "the engine failed and is being loaded again: retry later".into(),
+            ));
+        };
+        engine.health().map(|()| engine)
     }
 
     /// The server lets go of the model, so that an engine which refuses is not a dead one.
     pub(super) fn unloading(&self) -> bool {
-        self.unloading.load(Ordering::Acquire)
+        self.place.unloading.load(Ordering::Acquire)
     }
 
-    /// End the thread; it holds its engine no longer.
-    pub(super) fn stop(self) {
+    /// The engine is dead: have the server take the model out.
+    pub(super) fn ask_unload(&self) {
+        self.place.ask_unload();
+    }
+
+    /// End the thread and the engine; the server calls for it when no request is left.
+    pub(super) fn unload(self) {
         drop(self.stop);
         let _ = self.thread.join();
+        if let Some(engine) = self.place.take() {
+            engine.drain(self.place.watched.patience);
+        }
     }
 }
 
-fn watch(watched: &Watched, stopped: &Receiver<()>, unloading: &AtomicBool) {
-    let mut was_ready = false;
-    while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-        // A dead engine also makes a model unready, but there is nothing left to drain.
-        if watched.engine.health().is_err() {
-            continue;
+impl Place {
+    fn watch(&self, stopped: &Receiver<()>) {
+        let mut was_ready = false;
+        let mut restarts = VecDeque::new();
+        let mut dead = false;
+        let mut period = PERIOD;
+        while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+            if dead || self.unloading.load(Ordering::Acquire) {
+                continue;
+            }
+            let engine = self.engine.read().clone();
+            let Some(engine) = engine.filter(|engine| engine.health().is_ok()) else {
+                (dead, period) = match self.revive(&mut restarts) {
+                    Some(period) => (false, period),
+                    None => (true, PERIOD),
+                };
+                if dead {
+                    self.dead();
+                }
+                continue;
+            };
+            // An error is how the server says that the version is going, or that itself is.
+            let Watched { server, model, version, patience, .. } = &self.watched;
+            let ready = server.is_ready(model, *version).unwrap_or(false);
+            if was_ready && !ready {
+                tracing::info!("{model} is being unloaded: requests in flight have {patience:?}");
+                self.unloading.store(true, Ordering::Release);
+                engine.begin_drain(*patience);
+            }
+            was_ready = ready;
         }
-        // An error is how the server says that the version is going, or that itself is.
-        let ready = watched.server.is_ready(&watched.model, watched.version).unwrap_or(false);
-        if was_ready && !ready {
-            let (model, patience) = (&watched.model, watched.patience);
-            tracing::info!("{model} is being unloaded: requests in flight have {patience:?}");
-            unloading.store(true, Ordering::Release);
-            watched.engine.begin_drain(patience);
+    }
+
+    /// Load a dead engine again: when to look at it next. None: it is dead for good.
+    fn revive(&self, restarts: &mut VecDeque<Instant>) -> Option<Duration> {
+        let Watched { model, args, engine, restarts: limit, .. } = &self.watched;
+        while restarts.front().is_some_and(|at| at.elapsed() > RESTARTS_WITHIN) {
+            restarts.pop_front();
+        }
+        if restarts.len() >= *limit {
+            return None;
+        }
+        restarts.push_back(Instant::now());
+        let count = restarts.len();
+        // Its memory must be free before the next engine takes its share.
+        let freed = self.take().is_none_or(|engine| engine.drain(Duration::ZERO));
+        if !freed {
+            tracing::error!(
+                "{model}: a thread of the dead engine hangs, so it is not loaded again"
+            );
+            return None;
+        }
+        tracing::warn!("{model}: the engine is dead and is loaded again, {count} of {limit} times");
+        let started = Instant::now();
+        match Engine::load(args.clone(), engine.clone()) {
+            Ok(engine) => {
+                *self.engine.write() = Some(Arc::new(engine));
+                tracing::warn!("{model}: serves again after {:.1?}", started.elapsed());
+                Some(PERIOD)
+            }
+            Err(error) => {
+                tracing::error!("{model}: the engine could not be loaded again: {error}");
+                Some(RETRY_AFTER)
+            }
+        }
+    }
+
+    /// Nobody brings the engine back.
+    fn dead(&self) {
+        let Watched { server, model, exit_when_dead, server_asks, .. } = &self.watched;
+        if *exit_when_dead {
+            tracing::error!("{model} is dead: the process leaves, as exit-when-dead asks");
+            std::thread::sleep(LAST_WORDS);
+            server.leave_process();
+        }
+        if !server_asks() {
+            self.ask_unload();
+        }
+    }
+
+    /// From a detached thread, because the unload ends in our own finalisers.
+    fn ask_unload(&self) {
+        if self.unload_asked.swap(true, Ordering::AcqRel) {
             return;
         }
-        was_ready = ready;
+        let (server, name) = (self.watched.server, self.watched.model.clone());
+        let asked = std::thread::Builder::new().name("vllm-unload".into()).spawn(move || {
+            if let Err(e) = server.unload(&name) {
+                tracing::error!(
+                    "{name} is dead but stays listed as ready: {e}; restart the server"
+                );
+            }
+        });
+        if let Err(e) = asked {
+            tracing::error!("{} is dead and cannot be unloaded: {e}", self.watched.model);
+        }
+    }
+
+    /// The engine out of its place, once nobody submits to it any more.
+    fn take(&self) -> Option<Engine> {
+        let mut engine = self.engine.write().take()?;
+        loop {
+            match Arc::try_unwrap(engine) {
+                Ok(engine) => return Some(engine),
+                // A submit holds it for microseconds.
+                Err(shared) => engine = shared,
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
     }
 }
