@@ -34,7 +34,7 @@ fn fixtures() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         entries.filter(|path| path.join("expected.json").exists()).collect();
     found.sort();
-    assert!(found.len() >= 35, "only {} fixtures in {}", found.len(), root.display());
+    assert!(found.len() >= 43, "only {} fixtures in {}", found.len(), root.display());
     found
 }
 

@@ -22,7 +22,7 @@ fn fixtures() -> Vec<PathBuf> {
         .filter(|path| path.join("expected.json").exists())
         .collect();
     found.sort();
-    assert!(found.len() >= 35, "only {} fixtures", found.len());
+    assert!(found.len() >= 43, "only {} fixtures", found.len());
     found
 }
 

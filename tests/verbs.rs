@@ -1,6 +1,9 @@
 //! The verbs of the CPU device over tables of shapes and types: against naive loops in f64, and bit
 //! for bit between instruction sets, numbers of rows and numbers of threads.
 
+#[path = "verbs/experts.rs"]
+mod experts;
+
 use std::sync::Arc;
 
 use triton_vllm::device::cpu::buffer::Tensor;

@@ -184,6 +184,9 @@ pub enum WeightKind {
     TableAndLinear,
     /// Norm weights and biases: `outputs` values, `inputs` = 1.
     Vector,
+    /// For `experts*`: `count` matrices of `outputs / count` rows each, one below the other. Gated:
+    /// each is a gate and the up that belongs to it, as in `GateUp`.
+    Experts { count: usize, gated: bool },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -232,6 +235,20 @@ pub struct Rope {
     pub magnitude: f32,
 }
 
+/// How the rows of a mixture of experts choose theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routing {
+    /// At most [`MAX_EXPERTS`].
+    pub experts: usize,
+    /// Experts of one row, at most `experts`.
+    pub top_k: usize,
+    /// The chosen weights are divided by their sum; else they are shares of all experts' sum.
+    pub renormalise: bool,
+}
+
+/// What one block of threads can sort.
+pub const MAX_EXPERTS: usize = 1024;
+
 /// Shape and rule of one layer's attention.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttnSpec {
@@ -262,6 +279,11 @@ pub trait Device: Send + 'static {
     fn tensor(&mut self, rows: usize, width: usize) -> Result<Self::Tensor>;
     /// A buffer of f32 logits `[rows, vocab]`, contents undefined.
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Self::Tensor>;
+    /// Which experts `rows` rows chose: f32 `[rows, 2 top_k]`, the experts' numbers and then their
+    /// weights, largest first; and behind them whatever the device groups rows by.
+    fn routes_tensor(&mut self, _rows: usize, _routing: &Routing) -> Result<Self::Tensor> {
+        Err(self.lacks("routes_tensor"))
+    }
     /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
     fn reserve(&mut self, limits: &Limits) -> Result<()>;
 
@@ -323,6 +345,59 @@ pub trait Device: Send + 'static {
         x: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
+    /// routes[r] = the `top_k` largest of softmax(x[r] W^T), W `[experts, inputs]`, all in f32; of
+    /// equals the one with the smaller number. The verbs below read them; row `r * top_k + j` of
+    /// their tensors belongs to choice j of row r.
+    fn route(
+        &mut self,
+        _gate: &Self::Weight,
+        _routing: &Routing,
+        _x: &Self::Tensor,
+        _routes: &mut Self::Tensor,
+    ) -> Result<()> {
+        Err(self.lacks("route"))
+    }
+    /// out[r, j] = act(x[r] W^T), a gated act, W of choice j's expert; `[R * top_k, outputs / 2]`.
+    fn experts_act(
+        &mut self,
+        _weight: &Self::Weight,
+        _act: Activation,
+        _routes: &Self::Tensor,
+        _x: &Self::Tensor,
+        _out: &mut Self::Tensor,
+    ) -> Result<()> {
+        Err(self.lacks("experts_act"))
+    }
+    /// out[r, j] = x[r, j] W^T, W of choice j's expert; `[R * top_k, inputs]` -> `[_, outputs]`.
+    fn experts(
+        &mut self,
+        _weight: &Self::Weight,
+        _routes: &Self::Tensor,
+        _x: &Self::Tensor,
+        _out: &mut Self::Tensor,
+    ) -> Result<()> {
+        Err(self.lacks("experts"))
+    }
+    /// out[r] = sum over j of weight(r, j) * parts[r, j], in the order of j.
+    fn combine(
+        &mut self,
+        _routes: &Self::Tensor,
+        _parts: &Self::Tensor,
+        _out: &mut Self::Tensor,
+    ) -> Result<()> {
+        Err(self.lacks("combine"))
+    }
+    /// out[r] += sigmoid(x[r] . gate) * delta[r]; `gate` is a vector as wide as x. The expert that
+    /// all rows share.
+    fn add_gated(
+        &mut self,
+        _gate: &Self::Weight,
+        _x: &Self::Tensor,
+        _delta: &Self::Tensor,
+        _out: &mut Self::Tensor,
+    ) -> Result<()> {
+        Err(self.lacks("add_gated"))
+    }
     /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v, before `rope_store`: norm q and k in place.
     /// Norm weights of `head_dim` elements work on each head alone, those of `heads * head_dim` (k:
     /// `kv_heads * head_dim`) over all heads together. RMS kinds only.
@@ -377,7 +452,7 @@ pub trait Device: Send + 'static {
     /// The first `rows` rows of a tensor in f32, for tests and logits checks. Waits.
     fn read(&mut self, tensor: &Self::Tensor, rows: usize) -> Result<Vec<f32>>;
 
-    /// The refusal of a device without one of the three verbs that only some families need.
+    /// The refusal of a device without one of the verbs that only some families need.
     fn lacks(&self, verb: &str) -> Error {
         let device = self.info().name;
         Error::Unsupported(format!("This model needs '{verb}', which {device} does not have."))

@@ -33,6 +33,30 @@ const SHARE: PoolOptions = PoolOptions {
 };
 
 #[test]
+fn a_mixture_reads_the_experts_that_rows_can_meet() {
+    let config = json!({"architectures": ["Qwen2MoeForCausalLM"], "hidden_size": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 72, "hidden_act": "silu", "max_position_embeddings": 512,
+        "vocab_size": 100, "num_experts": 100, "num_experts_per_tok": 2, "mlp_only_layers": [0],
+        "moe_intermediate_size": 24, "shared_expert_intermediate_size": 80});
+    let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
+    let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
+    let (held, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
+    let of = |verb: &str| launches.iter().filter(|l| l.verb == verb).collect::<Vec<_>>();
+    let (up, down) = (of("experts_act"), of("experts"));
+    assert_eq!((up.len(), down.len()), (1, 1));
+    assert_eq!((up[0].rows, up[0].inputs, up[0].outputs), (80, 64, 48));
+    assert_eq!(up[0].flops, 2 * 80 * 64 * 48);
+    // 80 choices meet at most 80 of the 100 experts.
+    assert_eq!(up[0].read_bytes, 4 * (80 * 48 * 64 + 40 * 64));
+    assert_eq!(down[0].read_bytes, 4 * (80 * 64 * 24 + 80 * 24));
+    assert_eq!((of("route").len(), of("combine").len(), of("add_gated").len()), (1, 1, 1));
+    // The dense layer's MLP and the shared expert share a buffer of the wider one's width.
+    assert_eq!(spec.mlp_width(), 80);
+    assert!(held.weights > 4 * 100 * 3 * 24 * 64);
+}
+
+#[test]
 fn a_llama_step_launches_eight_verbs_a_layer() {
     let spec = llama();
     let (_, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();

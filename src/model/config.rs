@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::blocks::{self, Block, Shape};
 use super::families::{self, Eps, Family, Flag, Positions};
 use super::length::DerivedLen;
+use super::mixture::{self, MixtureSpec};
 use super::rope::{self, LengthRule};
 use super::rows::{self, FAMILIES};
 use crate::device::{Activation, DType, KvShape, Rope};
@@ -56,7 +57,10 @@ pub struct ModelSpec {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    /// Width of a plain MLP.
     pub ffn: usize,
+    /// Experts in place of it, in some layers or all.
+    pub mixture: Option<MixtureSpec>,
     /// Width of the token table; `hidden` but for OPT-350m.
     pub embed_width: usize,
     pub norm_eps: f32,
@@ -148,6 +152,7 @@ impl ModelSpec {
             kv_heads,
             head_dim,
             ffn,
+            mixture: mixture::mixture(config, family, layers)?,
             embed_width,
             norm_eps: norm_eps(config, family.eps) * scales.eps,
             activation: activation(config, family)?,
@@ -172,6 +177,20 @@ impl ModelSpec {
             max_model_len,
             eos_token_ids: eos_token_ids(config, generation)?,
         })
+    }
+
+    /// Experts of a layer, if it has some.
+    pub fn mixture_of(&self, layer: usize) -> Option<&MixtureSpec> {
+        self.mixture.as_ref().filter(|m| m.layers.get(layer).is_some_and(|&experts| experts))
+    }
+
+    /// The widest MLP that is not one of the experts; 0 if there is none.
+    pub fn mlp_width(&self) -> usize {
+        let width = |layer| match self.mixture_of(layer) {
+            Some(mixture) => mixture.shared_ffn.unwrap_or(0),
+            None => self.ffn,
+        };
+        (0..self.layers).map(width).max().unwrap_or(0)
     }
 
     /// Shape of the KV pool. `kv_cache_dtype` is `auto` (as the weights) or an element type's name.
@@ -297,7 +316,7 @@ pub(super) fn optional_dimension(config: &Map<String, Value>, key: &str) -> Resu
     }
 }
 
-fn dimension(config: &Map<String, Value>, key: &str) -> Result<usize> {
+pub(super) fn dimension(config: &Map<String, Value>, key: &str) -> Result<usize> {
     optional_dimension(config, key)?.ok_or_else(|| missing(key))
 }
 

@@ -4,7 +4,7 @@
 
 use super::blocks::Block;
 use super::config::{ModelSpec, NormOrder};
-use super::load::{self, Weights};
+use super::load::{self, Layer, Mlp, Weights};
 use super::weights::LoadFormat;
 use crate::device::{Activation, Device, Limits, Norm, Rope};
 use crate::error::Result;
@@ -35,9 +35,39 @@ struct Buffers<T> {
     qkv: T,
     attn: T,
     ffn: T,
+    mixture: Option<MixtureBuffers<T>>,
     picked: T,
     projected: Option<T>,
     logits: T,
+}
+
+/// Of layers with experts; all but the last are `[step_tokens * top_k, _]` or for the device alone.
+struct MixtureBuffers<T> {
+    routes: T,
+    ffn: T,
+    parts: T,
+    /// What the expert that all tokens share says, `[step_tokens, hidden]`.
+    shared: Option<T>,
+}
+
+impl<T> MixtureBuffers<T> {
+    fn new<D: Device<Tensor = T>>(
+        dev: &mut D,
+        spec: &ModelSpec,
+        tokens: usize,
+    ) -> Result<Option<MixtureBuffers<T>>> {
+        let Some(mixture) = &spec.mixture else { return Ok(None) };
+        let choices = tokens * mixture.routing.top_k;
+        Ok(Some(MixtureBuffers {
+            routes: dev.routes_tensor(tokens, &mixture.routing)?,
+            ffn: dev.tensor(choices, mixture.ffn)?,
+            parts: dev.tensor(choices, spec.hidden)?,
+            shared: match mixture.shared_ffn {
+                Some(_) => Some(dev.tensor(tokens, spec.hidden)?),
+                None => None,
+            },
+        }))
+    }
 }
 
 impl<D: Device> Decoder<D> {
@@ -66,7 +96,9 @@ impl<D: Device> Decoder<D> {
             normed: dev.tensor(tokens, spec.hidden)?,
             qkv: dev.tensor(tokens, qkv)?,
             attn: dev.tensor(tokens, q)?,
-            ffn: dev.tensor(tokens, spec.ffn)?,
+            // A column where all layers have experts alone.
+            ffn: dev.tensor(tokens, spec.mlp_width().max(1))?,
+            mixture: MixtureBuffers::new(dev, spec, tokens)?,
             picked: dev.tensor(picked, spec.hidden)?,
             projected: optional(dev, weights.project_out.is_some(), picked)?,
             logits: dev.logits_tensor(picked, spec.vocab_size)?,
@@ -144,14 +176,7 @@ impl<D: Device> Decoder<D> {
             (true, None) => {}
         }
 
-        let (up, down) = (&layer.up, &layer.down);
-        let act = self.activation;
-        let input = if norms == NormOrder::Before { &b.normed } else { &b.residual };
-        dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut b.ffn)?;
-        if self.parallel {
-            dev.add(&b.delta, &mut b.residual)?;
-        }
-        dev.linear(&down.weight, down.bias.as_ref(), &b.ffn, &mut b.delta)?;
+        b.feed_forward(dev, layer, self.activation, norms, self.parallel)?;
         b.post(dev, layer.mlp_post.as_ref())?;
         b.seam(dev, layer.after_mlp.as_ref(), norms)
     }
@@ -176,6 +201,40 @@ impl<D: Device> Decoder<D> {
 }
 
 impl<T> Buffers<T> {
+    /// The MLP, or the experts and the MLP that is one of them; into `delta`, whose old content is
+    /// added to the residual in between if both blocks read the same (`parallel`).
+    fn feed_forward<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        layer: &Layer<D::Weight>,
+        act: Activation,
+        norms: NormOrder,
+        parallel: bool,
+    ) -> Result<()> {
+        let input = if norms == NormOrder::Before { &self.normed } else { &self.residual };
+        if let Some(Mlp { up, .. }) = &layer.mlp {
+            dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut self.ffn)?;
+        }
+        let Some((experts, m)) = layer.experts.as_ref().zip(self.mixture.as_mut()) else {
+            if parallel {
+                dev.add(&self.delta, &mut self.residual)?;
+            }
+            let Some(Mlp { down, .. }) = &layer.mlp else { return Ok(()) };
+            return dev.linear(&down.weight, down.bias.as_ref(), &self.ffn, &mut self.delta);
+        };
+        dev.route(&experts.router, &experts.routing, input, &mut m.routes)?;
+        dev.experts_act(&experts.up, act, &m.routes, input, &mut m.ffn)?;
+        dev.experts(&experts.down, &m.routes, &m.ffn, &mut m.parts)?;
+        dev.combine(&m.routes, &m.parts, &mut self.delta)?;
+        match (&layer.mlp, &experts.shared_gate, &mut m.shared) {
+            (Some(Mlp { down, .. }), Some(gate), Some(shared)) => {
+                dev.linear(&down.weight, down.bias.as_ref(), &self.ffn, shared)?;
+                dev.add_gated(gate, input, shared, &mut self.delta)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Norm a block's output. The normed input is not needed any more, so the two buffers change
     /// roles; twice per layer, if at all.
     fn post<D: Device<Tensor = T>>(

@@ -119,6 +119,40 @@ pub struct Names {
     pub head: &'static str,
 }
 
+/// Experts in place of the MLP. Keys of config.json, and tensor names behind the block's.
+#[derive(Debug)]
+pub struct Mixture {
+    pub experts: &'static str,
+    /// Experts of one token.
+    pub top_k: &'static str,
+    /// Width of one expert.
+    pub ffn: &'static str,
+    /// The chosen weights are divided by their sum.
+    pub renormalise: Flag,
+    /// `decoder_sparse_step` and `mlp_only_layers` are obeyed: other layers have the plain MLP.
+    pub sparse: bool,
+    /// What the block may be called; the first under which the router exists.
+    pub blocks: &'static [&'static str],
+    pub router: &'static str,
+    /// Before each expert's number; before the names of the stacks that hold all of them.
+    pub list: &'static str,
+    pub gate_up: [&'static str; 2],
+    pub down: &'static str,
+    /// All experts in one tensor: `[experts, 2 ffn, hidden]` and `[experts, hidden, ffn]`.
+    pub stacks: [&'static str; 2],
+    pub shared: Option<SharedExpert>,
+}
+
+/// An expert that all tokens share, scaled by a gate of its own.
+#[derive(Debug)]
+pub struct SharedExpert {
+    /// Key of its width.
+    pub ffn: &'static str,
+    pub gate_up: [&'static str; 2],
+    pub down: &'static str,
+    pub gate: &'static str,
+}
+
 #[derive(Debug)]
 pub struct Family {
     /// `architectures[0]` of config.json.
@@ -132,6 +166,7 @@ pub struct Family {
     pub norm: NormKind,
     pub eps: Eps,
     pub gated: bool,
+    pub mixture: Option<Mixture>,
     pub positions: Positions,
     pub qkv_bias: Flag,
     pub out_bias: Flag,

@@ -2,9 +2,12 @@
 //! forward pass is not its business, nor are files: it asks [`Checkpoint`] for tensors by name.
 
 use super::config::{ModelSpec, NormOrder};
-use super::families::{Fused, Names, Positions, QkNorm};
+use super::families::{Fused, Mixture, Names, Positions, QkNorm};
+use super::mixture::MixtureSpec;
 use super::weights::{Checkpoint, LoadFormat};
-use crate::device::{DType, Device, HostTensor, Norm, NormKind, Source, WeightDesc, WeightKind};
+use crate::device::{
+    DType, Device, HostTensor, Norm, NormKind, Routing, Source, WeightDesc, WeightKind,
+};
 use crate::error::Result;
 
 /// A matrix with its optional bias.
@@ -24,11 +27,29 @@ pub struct Layer<W> {
     pub attn_post: Option<Norm<W>>,
     /// None: the MLP reads what attention read.
     pub after_attn: Option<Norm<W>>,
-    pub up: Linear<W>,
-    pub down: Linear<W>,
+    /// The MLP, or the expert that all tokens share.
+    pub mlp: Option<Mlp<W>>,
+    pub experts: Option<Experts<W>>,
     pub mlp_post: Option<Norm<W>>,
     /// None: the next layer reads the residual as it is.
     pub after_mlp: Option<Norm<W>>,
+}
+
+/// Two linears with an activation between.
+pub struct Mlp<W> {
+    pub up: Linear<W>,
+    pub down: Linear<W>,
+}
+
+/// A mixture of experts.
+pub struct Experts<W> {
+    pub routing: Routing,
+    pub router: W,
+    /// Gate and up of all experts.
+    pub up: W,
+    pub down: W,
+    /// Scales the shared expert.
+    pub shared_gate: Option<W>,
 }
 
 type NormPair<W> = (Norm<W>, Norm<W>);
@@ -120,13 +141,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let heads = self.head_norms(i, q, kv)?;
         let out = self.layer_name(i, names.attn_out);
         let attn_out = self.linear(&[out], &[spec.hidden], q, spec.out_bias)?;
-        let up = stacked(self, names.up);
-        let up = match spec.family.gated {
-            true => self.linear(&up, &[spec.ffn, spec.ffn], spec.hidden, spec.mlp_bias)?,
-            false => self.linear(&up, &[spec.ffn], spec.hidden, spec.mlp_bias)?,
-        };
-        let down = self.layer_name(i, names.down);
-        let down = self.linear(&[down], &[spec.hidden], spec.ffn, spec.mlp_bias)?;
+        let (mlp, experts) = self.feed_forward(i)?;
         let shares_norm = spec.parallel && !spec.family.parallel_mlp_norm;
         let mlp_norm = names.mlp_norm.filter(|_| !shares_norm);
         let (after_attn, after_mlp) = match (spec.norms, i + 1 == spec.layers) {
@@ -140,11 +155,108 @@ impl<'a, D: Device> Loader<'a, D> {
             attn_out,
             attn_post: self.layer_norm(i, names.attn_post)?,
             after_attn: self.layer_norm(i, after_attn)?,
-            up,
-            down,
+            mlp,
+            experts,
             mlp_post: self.layer_norm(i, names.mlp_post)?,
             after_mlp,
         })
+    }
+
+    /// A layer's MLP, or its experts with the one that all tokens share.
+    #[allow(clippy::type_complexity)]
+    fn feed_forward(
+        &mut self,
+        i: usize,
+    ) -> Result<(Option<Mlp<D::Weight>>, Option<Experts<D::Weight>>)> {
+        let (spec, names) = (self.spec, self.names);
+        match (&spec.family.mixture, spec.mixture_of(i)) {
+            (Some(row), Some(mixture)) => {
+                let block = self.block(i, row);
+                let experts = self.experts(&block, row, mixture)?;
+                let shared = row.shared.as_ref().zip(mixture.shared_ffn);
+                let shared = shared.map(|(shared, ffn)| {
+                    let up = shared.gate_up.map(|name| format!("{block}.{name}"));
+                    self.mlp(&up, format!("{block}.{}", shared.down), ffn)
+                });
+                Ok((shared.transpose()?, Some(experts)))
+            }
+            _ => {
+                let up: Vec<_> = names.up.iter().map(|name| self.layer_name(i, name)).collect();
+                Ok((Some(self.mlp(&up, self.layer_name(i, names.down), spec.ffn)?), None))
+            }
+        }
+    }
+
+    fn mlp(&mut self, up: &[String], down: String, ffn: usize) -> Result<Mlp<D::Weight>> {
+        let (hidden, bias) = (self.spec.hidden, self.spec.mlp_bias);
+        let outputs = if self.spec.family.gated { &[ffn, ffn][..] } else { &[ffn] };
+        let up = self.linear(up, outputs, hidden, bias)?;
+        Ok(Mlp { up, down: self.linear(&[down], &[hidden], ffn, bias)? })
+    }
+
+    /// The first of the block's names under which the router exists.
+    fn block(&self, i: usize, row: &Mixture) -> String {
+        let mut names = row.blocks.iter().map(|block| self.layer_name(i, block));
+        let first = names.next().unwrap_or_default();
+        let has = |c: &Checkpoint, name: &str| c.contains(&format!("{name}.{}.weight", row.router));
+        match self.format {
+            LoadFormat::Files(c) if !has(c, &first) => names.find(|n| has(c, n)).unwrap_or(first),
+            _ => first,
+        }
+    }
+
+    fn experts(
+        &mut self,
+        block: &str,
+        row: &Mixture,
+        mixture: &MixtureSpec,
+    ) -> Result<Experts<D::Weight>> {
+        let (hidden, ffn, routing) = (self.spec.hidden, mixture.ffn, mixture.routing);
+        let router = [format!("{block}.{}", row.router)];
+        let router = self.linear(&router, &[routing.experts], hidden, false)?.weight;
+        let [up_stack, down_stack] = row.stacks.map(|s| format!("{block}.{}.{s}", row.list));
+        let named = |parts: &[&str]| -> Vec<String> {
+            let each = |e| parts.iter().map(move |p| format!("{block}.{}.{e}.{p}.weight", row.list));
+            (0..routing.experts).flat_map(each).collect()
+        };
+        let up = self.stack(&up_stack, &named(&row.gate_up), &routing, ffn, hidden)?;
+        let down = self.stack(&down_stack, &named(&[row.down]), &routing, hidden, ffn)?;
+        let shared_gate = match &row.shared {
+            Some(shared) => Some(self.gate(format!("{block}.{}.weight", shared.gate))?),
+            None => None,
+        };
+        Ok(Experts { routing, router, up, down, shared_gate })
+    }
+
+    /// A matrix of each expert, from one tensor or from `names`, which are all of `outputs` x
+    /// `inputs`: one of each expert, or a gate and an up.
+    fn stack(
+        &mut self,
+        stack: &str,
+        names: &[String],
+        routing: &Routing,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<D::Weight> {
+        let count = routing.experts;
+        let gated = names.len() > count;
+        let each = outputs * names.len() / count;
+        let source = match self.format {
+            LoadFormat::Files(c) if c.contains(stack) => {
+                Some(Source::Parts(vec![c.stack(stack, count, each, inputs)?]))
+            }
+            _ => self.parts(names, &vec![outputs; names.len()], inputs, false)?,
+        };
+        let kind = WeightKind::Experts { count, gated };
+        let name = names.first().map_or(stack, String::as_str);
+        self.upload(name, kind, count * each, inputs, false, source)
+    }
+
+    /// A linear of one output, as a vector.
+    fn gate(&mut self, name: String) -> Result<D::Weight> {
+        let hidden = self.spec.hidden;
+        let source = self.parts(std::slice::from_ref(&name), &[1], hidden, false)?;
+        self.upload(&name, WeightKind::Vector, hidden, 1, true, source)
     }
 
     fn head_norms(&mut self, i: usize, q: usize, kv: usize) -> Result<Option<NormPair<D::Weight>>> {

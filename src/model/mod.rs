@@ -6,6 +6,7 @@
 //! | [`config`] | config.json -> [`ModelSpec`]: shapes and rules, checked |
 //! | [`length`] | how long a request may get |
 //! | [`blocks`] | what differs from layer to layer: windows, caps, scales, ropes |
+//! | [`mixture`] | experts: how many, how wide, in which layers |
 //! | [`families`] | what a family is, as data: keys, tensor names, kinds |
 //! | [`rows`] | one row of it per architecture |
 //! | [`hub`] | a model's files from a Hugging Face hub or its cache |
@@ -24,6 +25,7 @@ pub mod families;
 pub mod hub;
 pub mod length;
 pub mod load;
+pub mod mixture;
 pub mod rope;
 pub mod rows;
 mod torch;

@@ -3,7 +3,8 @@
 //! proves each row.
 
 use super::families::{
-    AttnScale, Eps, Family, Flag, Fused, Keys, Names, Positions, QkNorm, Windows,
+    AttnScale, Eps, Family, Flag, Fused, Keys, Mixture, Names, Positions, QkNorm, SharedExpert,
+    Windows,
 };
 use crate::device::NormKind;
 
@@ -47,6 +48,7 @@ const LLAMA: Family = Family {
     norm: NormKind::Rms,
     eps: Eps::Key("rms_norm_eps", 1e-6),
     gated: true,
+    mixture: None,
     positions: Positions::Rope,
     qkv_bias: Flag::Key("attention_bias", false),
     out_bias: Flag::Key("attention_bias", false),
@@ -108,6 +110,69 @@ const QWEN3: Family = Family {
     mlp_bias: Flag::Never,
     windows: QWEN_WINDOWS,
     ..LLAMA
+};
+
+const MIXTRAL: Family = Family {
+    architecture: "MixtralForCausalLM",
+    defaults: r#"{"num_local_experts": 8, "num_experts_per_tok": 2}"#,
+    eps: Eps::Key("rms_norm_eps", 1e-5),
+    mixture: Some(Mixture {
+        experts: "num_local_experts",
+        top_k: "num_experts_per_tok",
+        ffn: "intermediate_size",
+        renormalise: Flag::Always,
+        sparse: false,
+        blocks: &["block_sparse_moe", "mlp"],
+        router: "gate",
+        list: "experts",
+        gate_up: ["w1", "w3"],
+        down: "w2",
+        stacks: ["gate_up_proj", "down_proj"],
+        shared: None,
+    }),
+    ..MISTRAL
+};
+
+const QWEN_MIXTURE: Mixture = Mixture {
+    experts: "num_experts",
+    top_k: "num_experts_per_tok",
+    ffn: "moe_intermediate_size",
+    renormalise: Flag::Key("norm_topk_prob", false),
+    sparse: true,
+    blocks: &["mlp"],
+    router: "gate",
+    list: "experts",
+    gate_up: ["gate_proj", "up_proj"],
+    down: "down_proj",
+    stacks: ["gate_up_proj", "down_proj"],
+    shared: None,
+};
+
+/// Which layers a window would hold for depends on the version of transformers, and no published
+/// model has one.
+const QWEN2_MOE: Family = Family {
+    architecture: "Qwen2MoeForCausalLM",
+    qkv_bias: Flag::Key("qkv_bias", true),
+    mixture: Some(Mixture {
+        shared: Some(SharedExpert {
+            ffn: "shared_expert_intermediate_size",
+            gate_up: ["shared_expert.gate_proj", "shared_expert.up_proj"],
+            down: "shared_expert.down_proj",
+            gate: "shared_expert_gate",
+        }),
+        ..QWEN_MIXTURE
+    }),
+    windows: Windows::Never,
+    must_be_off: &["use_sliding_window"],
+    ..QWEN2
+};
+
+const QWEN3_MOE: Family = Family {
+    architecture: "Qwen3MoeForCausalLM",
+    mixture: Some(QWEN_MIXTURE),
+    windows: Windows::Never,
+    must_be_off: &["use_sliding_window"],
+    ..QWEN3
 };
 
 const OPT: Family = Family {
@@ -348,6 +413,9 @@ pub const FAMILIES: &[Family] = &[
     MISTRAL,
     QWEN2,
     QWEN3,
+    MIXTRAL,
+    QWEN2_MOE,
+    QWEN3_MOE,
     GEMMA,
     GEMMA2,
     GEMMA3,

@@ -127,11 +127,31 @@ impl Checkpoint {
     /// # Errors
     /// NotFound: no such tensor. InvalidArgument: another shape, or not a floating type we read.
     pub fn tensor(&self, name: &str, rows: usize, cols: usize) -> Result<HostTensor<'_>> {
+        let shape = if cols == 1 { &[rows][..] } else { &[rows, cols] };
+        self.shaped(name, shape, &[rows, cols])
+    }
+
+    /// `count` matrices of `rows` x `cols` in one tensor, as one that is `count * rows` x `cols`.
+    ///
+    /// # Errors
+    /// As `tensor`.
+    pub fn stack(
+        &self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<HostTensor<'_>> {
+        let shape = [count, rows, cols];
+        self.shaped(name, &shape, &shape)
+    }
+
+    /// The tensor if it has one of two shapes, with all dimensions but the last in one.
+    fn shaped(&self, name: &str, shape: &[usize], or: &[usize]) -> Result<HostTensor<'_>> {
         let Some(entry) = self.tensors.get(name) else {
             return Err(Error::NotFound(format!(
-                "{}: tensor '{name}' is missing (expected shape {}).",
-                self.dir.display(),
-                shape_text(rows, cols)
+                "{}: tensor '{name}' is missing (expected shape {shape:?}).",
+                self.dir.display()
             )));
         };
         let (path, map) = &self.files[entry.file];
@@ -149,19 +169,15 @@ impl Checkpoint {
                 path.display()
             ));
         }
-        let fits = match entry.shape[..] {
-            [r, c] => r == rows && c == cols,
-            [n] => cols == 1 && n == rows,
-            _ => false,
-        };
-        if !fits {
+        if entry.shape != shape && entry.shape != or {
             return Err(invalid!(
-                "{}: tensor '{name}' has shape {:?}, expected {}.",
+                "{}: tensor '{name}' has shape {:?}, expected {shape:?}.",
                 path.display(),
-                entry.shape,
-                shape_text(rows, cols)
+                entry.shape
             ));
         }
+        let cols = or.last().copied().unwrap_or(1);
+        let rows = or.iter().product::<usize>() / cols.max(1);
         Ok(HostTensor { dtype, rows, cols, bytes: &map[entry.bytes.clone()] })
     }
 }
@@ -185,13 +201,6 @@ fn torch_entries(map: &[u8], file: usize) -> Result<Vec<(String, Entry)>> {
         (name, Entry { file, dtype, shape, contiguous, bytes })
     };
     Ok(torch::tensors(map)?.into_iter().map(entry).collect())
-}
-
-fn shape_text(rows: usize, cols: usize) -> String {
-    match cols {
-        1 => format!("[{rows}]"),
-        _ => format!("[{rows}, {cols}]"),
-    }
 }
 
 fn dtype_of(dtype: Dtype) -> Option<DType> {

@@ -12,9 +12,11 @@
 //! | [`workers`] | threads |
 //! | [`attention`] | KV pool, attention, rope |
 //! | `sampler` | rows of logits to tokens and logprobs |
+//! | [`experts`] | a mixture of experts: choosing, multiplying, adding up |
 
 pub mod attention;
 pub mod buffer;
+pub mod experts;
 pub mod numbers;
 mod sampler;
 pub mod simd;
@@ -28,10 +30,12 @@ use parking_lot::Mutex;
 use self::attention::{attend_row, Half, Keys, Pool, RopeTable, Scratch};
 use self::buffer::Tensor;
 use self::simd::{with_isa, Isa, Job};
-use self::weight::Weight;
+use self::weight::{Panels, Weight};
 use self::workers::Workers;
 use super::slots::Slots;
-use super::{Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, WeightDesc};
+use super::{
+    Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, Routing, WeightDesc,
+};
 use crate::error::Result;
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
@@ -87,12 +91,23 @@ impl Cpu {
         if rows == 0 {
             return;
         }
-        let panels = weight.panels();
         let bias = bias.map(Weight::vector);
+        self.multiply(rows, weight.panels(), bias, act, &x.data, &mut out.data);
+    }
+
+    fn multiply(
+        &self,
+        rows: usize,
+        panels: &Panels,
+        bias: Option<&[f32]>,
+        act: Option<Activation>,
+        x: &[f32],
+        out: &mut [f32],
+    ) {
         let macs = rows * panels.inputs * panels.outputs;
         let worth_it = panels.bytes() >= SHARED_FROM_BYTES || macs >= SHARED_FROM_MACS;
         let worth_it = worth_it && panels.count() > 1;
-        let job = Job::new(self.isa, panels, bias, act, rows, &x.data, &mut out.data);
+        let job = Job::new(self.isa, panels, bias, act, rows, x, out);
         self.workers.share(worth_it, &|| job.work());
     }
 
@@ -121,6 +136,10 @@ impl Device for Cpu {
 
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
         Ok(Tensor::new(rows, vocab))
+    }
+
+    fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Tensor> {
+        Ok(Tensor::new(rows, 2 * routing.top_k))
     }
 
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
@@ -229,6 +248,53 @@ impl Device for Cpu {
         out: &mut Tensor,
     ) -> Result<()> {
         self.matmul(self.rows(), weight, bias, Some(act), x, out);
+        Ok(())
+    }
+
+    fn route(
+        &mut self,
+        gate: &Weight,
+        routing: &Routing,
+        x: &Tensor,
+        routes: &mut Tensor,
+    ) -> Result<()> {
+        experts::route(self, gate, routing, x, routes)
+    }
+
+    fn experts_act(
+        &mut self,
+        weight: &Weight,
+        act: Activation,
+        routes: &Tensor,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        experts::multiply(self, weight, Some(act), routes, x, out)
+    }
+
+    fn experts(
+        &mut self,
+        weight: &Weight,
+        routes: &Tensor,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        experts::multiply(self, weight, None, routes, x, out)
+    }
+
+    fn combine(&mut self, routes: &Tensor, parts: &Tensor, out: &mut Tensor) -> Result<()> {
+        experts::combine(self.rows(), routes, parts, out);
+        Ok(())
+    }
+
+    fn add_gated(
+        &mut self,
+        gate: &Weight,
+        x: &Tensor,
+        delta: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        experts::add_gated(self.rows(), gate.vector(), x, delta, out);
         Ok(())
     }
 

@@ -83,6 +83,8 @@ enum Store {
     /// Row-major, for lookups.
     Table(Elements),
     Vector(Vec<f32>),
+    /// A matrix of each expert.
+    Experts(Vec<Panels>),
 }
 
 /// What `upload` returns.
@@ -104,6 +106,15 @@ impl Weight {
     }
 
     /// # Panics
+    /// If the weight was not loaded as a stack of experts: a mistake in the decoder.
+    pub fn experts(&self) -> &[Panels] {
+        match &self.store {
+            Store::Experts(stack) => stack,
+            _ => panic!("{} was not loaded for experts", self.name),
+        }
+    }
+
+    /// # Panics
     /// If the weight was not loaded as a vector: a mistake in the decoder.
     pub fn vector(&self) -> &[f32] {
         match &self.store {
@@ -113,6 +124,9 @@ impl Weight {
     }
 
     /// Feed row `row` of a table to `take`, column by column.
+    ///
+    /// # Panics
+    /// If the weight is a stack of experts: a mistake in the decoder.
     pub fn table_row(&self, row: usize, mut take: impl FnMut(usize, f32)) {
         let width = self.inputs;
         match &self.store {
@@ -122,6 +136,7 @@ impl Weight {
                 (0..width).for_each(|i| take(i, p.elements.get(base + i * LANES)));
             }
             Store::Vector(v) => take(0, v[row]),
+            Store::Experts(_) => panic!("{} was not loaded as a table", self.name),
         }
     }
 
@@ -143,21 +158,37 @@ impl Weight {
             }
             WeightKind::Linear | WeightKind::GateUp | WeightKind::TableAndLinear => {
                 let gated = desc.kind == WeightKind::GateUp;
-                let size = LANES * inputs;
-                let place = |start: usize, out: &mut dyn FnMut(usize, f32)| {
-                    let panel = start / size;
-                    for lane in 0..LANES {
-                        let Some(o) = output_of(outputs, gated, panel, lane) else { continue };
-                        (0..inputs).for_each(|i| out(i * LANES + lane, values.get(o, i)));
-                    }
-                };
-                let len = panel_count(outputs, gated) * size;
-                let elements = workers.install(|| fill(desc.dtype, len, size, place));
-                Store::Panels(Panels { elements, inputs, outputs, gated })
+                Store::Panels(workers.install(|| panels(desc, &values, 0, outputs, gated)))
+            }
+            WeightKind::Experts { count, gated } => {
+                let each = outputs / count;
+                let stack = |n: usize| panels(desc, &values, n * each, each, gated);
+                Store::Experts(workers.install(|| (0..count).map(stack).collect()))
             }
         };
         Ok(Weight { store, name: desc.name.to_string(), outputs, inputs })
     }
+}
+
+/// Outputs `first..first + outputs` of a weight in panels.
+fn panels(
+    desc: &WeightDesc,
+    values: &Values,
+    first: usize,
+    outputs: usize,
+    gated: bool,
+) -> Panels {
+    let inputs = desc.inputs;
+    let size = LANES * inputs;
+    let place = |start: usize, out: &mut dyn FnMut(usize, f32)| {
+        let panel = start / size;
+        for lane in 0..LANES {
+            let Some(o) = output_of(outputs, gated, panel, lane) else { continue };
+            (0..inputs).for_each(|i| out(i * LANES + lane, values.get(first + o, i)));
+        }
+    };
+    let elements = fill(desc.dtype, panel_count(outputs, gated) * size, size, place);
+    Panels { elements, inputs, outputs, gated }
 }
 
 /// Make `len` elements in chunks of `chunk`; `place` is told where a chunk starts and sets its

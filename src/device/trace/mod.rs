@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 
 use super::slots::Slots;
 use super::{
-    Activation, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits, Norm, Rope, WeightDesc,
-    WeightKind,
+    Activation, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits, Norm, Rope, Routing,
+    WeightDesc, WeightKind,
 };
 use crate::error::Result;
 use crate::ids::TokenId;
@@ -43,6 +43,8 @@ pub struct TraceWeight {
     outputs: usize,
     inputs: usize,
     bytes: u64,
+    /// How many matrices are stacked.
+    count: usize,
 }
 
 impl TraceWeight {
@@ -140,6 +142,32 @@ impl Trace {
         Ok(())
     }
 
+    /// Every row meets `top_k` experts; of the stack only those are read that some row may meet.
+    fn experts_launch(
+        &mut self,
+        verb: &'static str,
+        weight: &TraceWeight,
+        routes: &TraceTensor,
+        (x_rows, x): (usize, &TraceTensor),
+        out: &TraceTensor,
+    ) -> Result<()> {
+        let chosen = self.rows() * routes.width / 2;
+        if x.width != weight.inputs || chosen > out.rows {
+            return Err(internal!(
+                "{verb}: {chosen} rows of {} for {} inputs",
+                x.width,
+                weight.inputs
+            ));
+        }
+        let outputs = weight.outputs / weight.count;
+        let met = weight.count.min(chosen) as u64;
+        let read = weight.bytes / weight.count as u64 * met + bytes(x_rows, x);
+        let flops = 2 * (chosen * weight.inputs * outputs) as u64;
+        let shape = (chosen, weight.inputs, outputs);
+        self.launch(verb, shape, read, bytes(chosen, out), flops);
+        Ok(())
+    }
+
     fn norm_launch(&mut self, verb: &'static str, reads: u64, writes: u64, x: &TraceTensor) {
         let rows = self.rows();
         let one = bytes(rows, x);
@@ -167,7 +195,11 @@ impl Device for Trace {
         };
         let bytes = (weight.outputs * weight.inputs * element.bytes()) as u64;
         self.held.weights += bytes;
-        Ok(TraceWeight { outputs: weight.outputs, inputs: weight.inputs, bytes })
+        let count = match weight.kind {
+            WeightKind::Experts { count, .. } => count,
+            _ => 1,
+        };
+        Ok(TraceWeight { outputs: weight.outputs, inputs: weight.inputs, bytes, count })
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<TraceTensor> {
@@ -179,6 +211,15 @@ impl Device for Trace {
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<TraceTensor> {
         let tensor = TraceTensor { rows, width: vocab, bytes: DType::F32.bytes() };
         self.held.tensors += bytes(rows, &tensor);
+        Ok(tensor)
+    }
+
+    fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<TraceTensor> {
+        let tensor = TraceTensor { rows, width: 2 * routing.top_k, bytes: DType::F32.bytes() };
+        // A row's logits; of each choice its place in the order by expert, and room for a tile of
+        // it; how many each expert got.
+        let words = rows * (routing.experts + 4 * routing.top_k) + 5 * routing.experts;
+        self.held.tensors += bytes(rows, &tensor) + (4 * words) as u64;
         Ok(tensor)
     }
 
@@ -295,6 +336,66 @@ impl Device for Trace {
         out: &mut TraceTensor,
     ) -> Result<()> {
         self.linear_launch("linear_act", self.rows(), weight, x, out)
+    }
+
+    fn route(
+        &mut self,
+        gate: &TraceWeight,
+        _routing: &Routing,
+        x: &TraceTensor,
+        routes: &mut TraceTensor,
+    ) -> Result<()> {
+        self.linear_launch("route", self.rows(), gate, x, routes)
+    }
+
+    fn experts_act(
+        &mut self,
+        weight: &TraceWeight,
+        _act: Activation,
+        routes: &TraceTensor,
+        x: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        self.experts_launch("experts_act", weight, routes, (self.rows(), x), out)
+    }
+
+    fn experts(
+        &mut self,
+        weight: &TraceWeight,
+        routes: &TraceTensor,
+        x: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let chosen = self.rows() * routes.width / 2;
+        self.experts_launch("experts", weight, routes, (chosen, x), out)
+    }
+
+    fn combine(
+        &mut self,
+        routes: &TraceTensor,
+        parts: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let chosen = rows * routes.width / 2;
+        let (read, written) = (bytes(chosen, parts) + bytes(rows, routes), bytes(rows, out));
+        let flops = (2 * chosen * out.width) as u64;
+        self.launch("combine", (rows, out.width, out.width), read, written, flops);
+        Ok(())
+    }
+
+    fn add_gated(
+        &mut self,
+        gate: &TraceWeight,
+        _x: &TraceTensor,
+        delta: &TraceTensor,
+        _out: &mut TraceTensor,
+    ) -> Result<()> {
+        let (rows, one) = (self.rows(), bytes(self.rows(), delta));
+        let shape = (rows, delta.width, delta.width);
+        let flops = (4 * rows * delta.width) as u64;
+        self.launch("add_gated", shape, 3 * one + gate.bytes, one, flops);
+        Ok(())
     }
 
     fn norm_heads(

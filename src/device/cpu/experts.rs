@@ -1,0 +1,124 @@
+//! A mixture of experts on the CPU: rows choose experts, the rows of one expert are gathered and
+//! multiplied together, each row's results are added up. Called by the verbs; sums run in an order
+//! that no other row has a say in, as everywhere on this device.
+
+use super::buffer::Tensor;
+use super::weight::{Panels, Weight};
+use super::{numbers, Cpu};
+use crate::device::{Activation, Routing};
+use crate::error::Result;
+use crate::internal;
+
+/// See [`crate::device::Device::route`].
+pub fn route(
+    dev: &Cpu,
+    gate: &Weight,
+    routing: &Routing,
+    x: &Tensor,
+    routes: &mut Tensor,
+) -> Result<()> {
+    let (rows, experts, top_k) = (dev.rows(), routing.experts, routing.top_k);
+    let panels = gate.panels();
+    if panels.outputs != experts || routes.width != 2 * top_k || top_k > experts {
+        return Err(internal!("{top_k} of {experts} experts by {} outputs", panels.outputs));
+    }
+    let mut logits = vec![0.0; rows * experts];
+    if rows > 0 {
+        dev.multiply(rows, panels, None, None, &x.data, &mut logits);
+    }
+    for (r, row) in logits.chunks_exact_mut(experts).enumerate() {
+        let top = numbers::max(row);
+        row.iter_mut().for_each(|l| *l = numbers::exp(*l - top));
+        let mut total = numbers::sum_by(row, |e| e);
+        let (numbers, weights) = routes.row_mut(r).split_at_mut(top_k);
+        for (number, weight) in numbers.iter_mut().zip(weights.iter_mut()) {
+            // The first of the largest; -1 marks what was taken.
+            let best = (1..experts).fold(0, |best, e| if row[e] > row[best] { e } else { best });
+            (*number, *weight) = (best as f32, row[best]);
+            row[best] = -1.0;
+        }
+        if routing.renormalise {
+            total = weights.iter().sum();
+        }
+        weights.iter_mut().for_each(|w| *w /= total);
+    }
+    Ok(())
+}
+
+/// Row r, choice j of `out` = [act](x W^T) by the expert of that choice. `x` has a row for each row
+/// (with an activation) or for each choice (without).
+pub fn multiply(
+    dev: &Cpu,
+    weight: &Weight,
+    act: Option<Activation>,
+    routes: &Tensor,
+    x: &Tensor,
+    out: &mut Tensor,
+) -> Result<()> {
+    let (stack, top_k) = (weight.experts(), routes.width / 2);
+    let rows_of = chosen(dev.rows(), top_k, routes, stack.len())?;
+    let (mut input, mut output) = (Vec::new(), Vec::new());
+    for (panels, choices) in stack.iter().zip(&rows_of) {
+        if choices.is_empty() {
+            continue;
+        }
+        input.clear();
+        for &choice in choices {
+            let row = if act.is_some() { choice / top_k } else { choice };
+            input.extend_from_slice(x.row(row));
+        }
+        let width = width(panels);
+        output.resize(choices.len() * width, 0.0);
+        dev.multiply(choices.len(), panels, None, act, &input, &mut output);
+        for (&choice, row) in choices.iter().zip(output.chunks_exact(width)) {
+            out.row_mut(choice).copy_from_slice(row);
+        }
+    }
+    Ok(())
+}
+
+fn width(panels: &Panels) -> usize {
+    match panels.gated {
+        true => panels.outputs / 2,
+        false => panels.outputs,
+    }
+}
+
+/// For each expert the choices that fell on it, in the order of rows.
+fn chosen(
+    rows: usize,
+    top_k: usize,
+    routes: &Tensor,
+    experts: usize,
+) -> Result<Vec<Vec<usize>>> {
+    let mut of = vec![Vec::new(); experts];
+    for r in 0..rows {
+        for (j, &number) in routes.row(r)[..top_k].iter().enumerate() {
+            let list = of.get_mut(number as usize);
+            let list = list.ok_or_else(|| internal!("expert {number} of {experts}"))?;
+            list.push(r * top_k + j);
+        }
+    }
+    Ok(of)
+}
+
+/// See [`crate::device::Device::combine`].
+pub fn combine(rows: usize, routes: &Tensor, parts: &Tensor, out: &mut Tensor) {
+    let top_k = routes.width / 2;
+    for r in 0..rows {
+        let out = out.row_mut(r);
+        out.fill(0.0);
+        for (j, &weight) in routes.row(r)[top_k..].iter().enumerate() {
+            let part = parts.row(r * top_k + j);
+            out.iter_mut().zip(part).for_each(|(o, p)| *o += weight * p);
+        }
+    }
+}
+
+/// See [`crate::device::Device::add_gated`].
+pub fn add_gated(rows: usize, gate: &[f32], x: &Tensor, delta: &Tensor, out: &mut Tensor) {
+    for r in 0..rows {
+        let share = 1.0 / (1.0 + numbers::exp(-numbers::dot(gate, x.row(r))));
+        out.row_mut(r).iter_mut().zip(delta.row(r)).for_each(|(o, d)| *o += share * d);
+    }
+}

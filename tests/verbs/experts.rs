@@ -1,0 +1,181 @@
+//! The verbs of a mixture of experts: against naive loops in f64, and bit for bit whatever other
+//! rows are there. Unequal numbers of rows for each expert, experts that nobody chose, one row.
+
+use super::*;
+use triton_vllm::device::Routing;
+
+/// (rows, hidden, ffn, experts, top_k)
+const MIXTURES: [(usize, usize, usize, usize, usize); 5] =
+    [(1, 8, 5, 4, 2), (9, 16, 33, 6, 1), (30, 40, 24, 7, 7), (64, 20, 40, 33, 4), (5, 7, 3, 64, 8)];
+
+struct Case {
+    rows: usize,
+    hidden: usize,
+    ffn: usize,
+    routing: Routing,
+    x: Vec<f32>,
+    router: Vec<f32>,
+    up: Vec<f32>,
+    down: Vec<f32>,
+}
+
+impl Case {
+    fn new(shape: (usize, usize, usize, usize, usize), renormalise: bool) -> Case {
+        let (rows, hidden, ffn, experts, top_k) = shape;
+        let mut noise = Noise((rows * experts) as u64);
+        let mut router = noise.values(experts * hidden);
+        // Larger and larger, so that some experts get most rows and some none.
+        for (e, row) in router.chunks_exact_mut(hidden).enumerate() {
+            row.iter_mut().for_each(|w| *w *= (1 + e) as f32 / experts as f32);
+        }
+        Case {
+            rows,
+            hidden,
+            ffn,
+            routing: Routing { experts, top_k, renormalise },
+            x: noise.values(rows * hidden),
+            router,
+            up: noise.values(experts * 2 * ffn * hidden),
+            down: noise.values(experts * hidden * ffn),
+        }
+    }
+
+    /// Routes and the mixture of rows `from..from + rows`.
+    fn run(&self, isa: Isa, threads: usize, from: usize, rows: usize) -> (Vec<f32>, Vec<f32>) {
+        let Case { hidden, ffn, routing, .. } = *self;
+        let Routing { experts, top_k, .. } = routing;
+        let mut dev = device(isa, threads, rows, 0, NO_KV);
+        let x = tensor(&mut dev, rows, hidden, &self.x[from * hidden..(from + rows) * hidden]);
+        let shape = (experts, hidden);
+        let router = upload(&mut dev, WeightKind::Linear, DType::F32, shape, &self.router);
+        let stack = |gated| WeightKind::Experts { count: experts, gated };
+        let shape = (experts * 2 * ffn, hidden);
+        let up = upload(&mut dev, stack(true), DType::F32, shape, &self.up);
+        let shape = (experts * hidden, ffn);
+        let down = upload(&mut dev, stack(false), DType::F32, shape, &self.down);
+        let mut routes = dev.routes_tensor(rows, &routing).unwrap();
+        let mut middle = dev.tensor(rows * top_k, ffn).unwrap();
+        let mut parts = dev.tensor(rows * top_k, hidden).unwrap();
+        let mut out = dev.tensor(rows, hidden).unwrap();
+        dev.route(&router, &routing, &x, &mut routes).unwrap();
+        dev.experts_act(&up, Activation::SiluGated, &routes, &x, &mut middle).unwrap();
+        dev.experts(&down, &routes, &middle, &mut parts).unwrap();
+        dev.combine(&routes, &parts, &mut out).unwrap();
+        (dev.read(&routes, rows).unwrap(), dev.read(&out, rows).unwrap())
+    }
+
+    /// The experts of a row with their weights, largest first.
+    fn routes_f64(&self, r: usize) -> Vec<(usize, f64)> {
+        let x = &self.x[r * self.hidden..(r + 1) * self.hidden];
+        let scores = self.router.chunks_exact(self.hidden).map(|w| dot_f64(x, w).exp());
+        let mut scores: Vec<(usize, f64)> = scores.enumerate().collect();
+        let all: f64 = scores.iter().map(|s| s.1).sum();
+        scores.sort_by(|a, b| b.1.total_cmp(&a.1));
+        scores.truncate(self.routing.top_k);
+        let chosen: f64 = scores.iter().map(|s| s.1).sum();
+        let total = if self.routing.renormalise { chosen } else { all };
+        scores.iter().map(|&(e, s)| (e, s / total)).collect()
+    }
+
+    fn mixture_f64(&self, r: usize) -> Vec<f64> {
+        let Case { hidden, ffn, .. } = *self;
+        let x = &self.x[r * hidden..(r + 1) * hidden];
+        let mut out = vec![0.0; hidden];
+        for (e, weight) in self.routes_f64(r) {
+            let up = &self.up[e * 2 * ffn * hidden..][..2 * ffn * hidden];
+            let row = |n: usize| dot_f64(x, &up[n * hidden..(n + 1) * hidden]);
+            let middle: Vec<f64> =
+                (0..ffn).map(|n| act_f64(Activation::Silu, row(n)) * row(ffn + n)).collect();
+            for (h, out) in out.iter_mut().enumerate() {
+                let w = &self.down[(e * hidden + h) * ffn..][..ffn];
+                let sum: f64 = middle.iter().zip(w).map(|(m, w)| m * f64::from(*w)).sum();
+                *out += weight * sum;
+            }
+        }
+        out
+    }
+}
+
+fn dot_f64(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+#[test]
+fn a_mixture_equals_f64() {
+    for shape in MIXTURES {
+        for renormalise in [false, true] {
+            let case = Case::new(shape, renormalise);
+            let top_k = case.routing.top_k;
+            let what = format!("{shape:?} renormalise {renormalise}");
+            let (routes, out) = case.run(Isa::detect(), 2, 0, case.rows);
+            let mut hits = vec![0; case.routing.experts];
+            for (r, row) in routes.chunks_exact(2 * top_k).enumerate() {
+                let want = case.routes_f64(r);
+                let numbers: Vec<f32> = want.iter().map(|w| w.0 as f32).collect();
+                assert_eq!(row[..top_k], numbers, "{what}: row {r}");
+                let weights: Vec<f64> = want.iter().map(|w| w.1).collect();
+                close(&what, &row[top_k..], &weights, 1e-6);
+                want.iter().for_each(|w| hits[w.0] += 1);
+            }
+            let want: Vec<f64> = (0..case.rows).flat_map(|r| case.mixture_f64(r)).collect();
+            close(&what, &out, &want, 2e-6);
+            // The table has what it is for.
+            let (most, least) = (hits.iter().max().unwrap(), hits.iter().min().unwrap());
+            assert!(top_k == hits.len() || most > least, "{what}: {hits:?}");
+            assert!(shape.0 > 1 || *least == 0);
+        }
+    }
+}
+
+/// Law 12: neither company, nor instruction set, nor threads change a bit.
+#[test]
+fn a_mixture_is_row_invariant() {
+    // The last one is big enough to be shared between threads.
+    for shape in [(30, 40, 24, 7, 3), (64, 20, 40, 33, 4), (96, 256, 320, 3, 2)] {
+        let case = Case::new(shape, true);
+        let want = case.run(Isa::all()[0], 1, 0, case.rows);
+        for isa in Isa::all() {
+            assert!(case.run(isa, 2, 0, case.rows) == want, "{shape:?} {}", isa.name());
+            for (from, rows) in [(0, 1), (3, 1), (5, 7), (11, 16)] {
+                let got = case.run(isa, 1, from, rows);
+                let (routes, hidden) = (2 * case.routing.top_k, case.hidden);
+                let part = |all: &[f32], width| all[from * width..(from + rows) * width].to_vec();
+                assert!(got.0 == part(&want.0, routes), "{shape:?}: routes {from} + {rows}");
+                assert!(got.1 == part(&want.1, hidden), "{shape:?}: rows {from} + {rows}");
+            }
+        }
+    }
+}
+
+#[test]
+fn equal_experts_are_taken_in_order() {
+    let mut dev = device(Isa::detect(), 1, 2, 0, NO_KV);
+    let x = tensor(&mut dev, 2, 1, &[1.0, -1.0]);
+    let weights = [0.5, 2.0, 2.0, 0.5];
+    let router = upload(&mut dev, WeightKind::Linear, DType::F32, (4, 1), &weights);
+    let routing = Routing { experts: 4, top_k: 3, renormalise: true };
+    let mut routes = dev.routes_tensor(2, &routing).unwrap();
+    dev.route(&router, &routing, &x, &mut routes).unwrap();
+    let routes = dev.read(&routes, 2).unwrap();
+    assert_eq!((&routes[..3], &routes[6..9]), (&[1.0, 2.0, 0.0][..], &[0.0, 3.0, 1.0][..]));
+}
+
+#[test]
+fn a_shared_expert_is_added_by_its_gate() {
+    let (rows, width) = (5, 21);
+    let mut noise = Noise(12);
+    let (x, delta) = (noise.values(rows * width), noise.values(rows * width));
+    let (gate, old) = (noise.values(width), noise.values(rows * width));
+    let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+    let weight = upload(&mut dev, WeightKind::Vector, DType::F32, (width, 1), &gate);
+    let [xt, dt] = [&x, &delta].map(|v| tensor(&mut dev, rows, width, v));
+    let mut out = tensor(&mut dev, rows, width, &old);
+    dev.add_gated(&weight, &xt, &dt, &mut out).unwrap();
+    let mut want = Vec::new();
+    for (r, row) in x.chunks_exact(width).enumerate() {
+        let share = 1.0 / (1.0 + (-dot_f64(row, &gate)).exp());
+        let at = |i| r * width + i;
+        want.extend((0..width).map(|i| f64::from(old[at(i)]) + share * f64::from(delta[at(i)])));
+    }
+    close("add_gated", &dev.read(&out, rows).unwrap(), &want, 1e-6);
+}
