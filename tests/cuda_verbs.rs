@@ -10,7 +10,8 @@ mod grader;
 
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::{
-    Activation, AttnSpec, DType, Device, Norm, NormKind, Rope, Source, WeightDesc, WeightKind,
+    Activation, AttnSpec, DType, Device, Norm, NormKind, Rope, Routing, Source, WeightDesc,
+    WeightKind,
 };
 
 use triton_vllm::device::cpu::Cpu;
@@ -164,6 +165,60 @@ fn activations() {
                         Ok(vec![("linear_act", b.dev.read(&out, rows)?)])
                     });
                 }
+            }
+        }
+    });
+}
+
+/// Choices, products and sums of a mixture: experts that many rows chose and such that nobody did,
+/// one row, tiles of 16 and of 64, widths for tensor cores and odd ones.
+#[test]
+fn mixtures_of_experts() {
+    // (rows, hidden, ffn, experts, top_k)
+    let shapes = [
+        (1, 64, 48, 8, 2),
+        (7, 128, 96, 60, 4),
+        (33, 72, 40, 16, 3),
+        (150, 256, 200, 4, 2),
+        (160, 64, 130, 2, 2),
+        (50, 64, 33, 128, 8),
+        (40, 63, 21, 5, 5),
+    ];
+    each_type(|dtype| {
+        for (rows, hidden, ffn, experts, top_k) in shapes {
+            for renormalise in [false, true] {
+                let case = format!("{rows} rows, {hidden} x {ffn}, {top_k} of {experts}");
+                compare!(dtype, &Setup::default(), &case, 2.0, |b| {
+                    let routing = Routing { experts, top_k, renormalise };
+                    let x = b.input(rows, hidden, 31);
+                    let router = b.router(32, experts, hidden);
+                    let up = b.experts(33, experts, ffn, hidden, true);
+                    let down = b.experts(34, experts, hidden, ffn, false);
+                    let (gate, delta) = (b.vector(35, hidden), b.input(rows, hidden, 36));
+                    let mut routes = b.dev.routes_tensor(rows, &routing)?;
+                    let mut middle = b.tensor(rows * top_k, ffn);
+                    let mut parts = b.tensor(rows * top_k, hidden);
+                    let mut out = b.tensor(rows, hidden);
+                    b.dev.route(&router, &routing, &x, &mut routes)?;
+                    b.dev.experts_act(&up, Activation::SiluGated, &routes, &x, &mut middle)?;
+                    b.dev.experts(&down, &routes, &middle, &mut parts)?;
+                    b.dev.combine(&routes, &parts, &mut out)?;
+                    let mixture = b.dev.read(&out, rows)?;
+                    b.dev.add_gated(&gate, &x, &delta, &mut out)?;
+                    let routes = b.dev.read(&routes, rows)?;
+                    let [numbers, weights] = [0, top_k].map(|from| {
+                        let rows = routes.chunks_exact(2 * top_k);
+                        rows.flat_map(|row| row[from..from + top_k].to_vec()).collect()
+                    });
+                    Ok(vec![
+                        ("numbers of experts", numbers),
+                        ("weights of experts", weights),
+                        ("inside", b.dev.read(&middle, rows * top_k)?),
+                        ("parts", b.dev.read(&parts, rows * top_k)?),
+                        ("mixture", mixture),
+                        ("with the shared one", b.dev.read(&out, rows)?),
+                    ])
+                });
             }
         }
     });

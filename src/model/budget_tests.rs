@@ -51,7 +51,6 @@ fn a_mixture_reads_the_experts_that_rows_can_meet() {
     assert_eq!(up[0].read_bytes, 4 * (80 * 48 * 64 + 40 * 64));
     assert_eq!(down[0].read_bytes, 4 * (80 * 64 * 24 + 80 * 24));
     assert_eq!((of("route").len(), of("combine").len(), of("add_gated").len()), (1, 1, 1));
-    // The dense layer's MLP and the shared expert share a buffer of the wider one's width.
     assert_eq!(spec.mlp_width(), 80);
     assert!(held.weights > 4 * 100 * 3 * 24 * 64);
 }

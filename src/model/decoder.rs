@@ -8,6 +8,7 @@ use super::load::{self, Layer, Mlp, Weights};
 use super::weights::LoadFormat;
 use crate::device::{Activation, Device, Limits, Norm, Rope};
 use crate::error::Result;
+use crate::internal;
 use crate::plan::{Late, StepPlan};
 
 /// A decoder on a device: weights and the buffers of a step.
@@ -46,8 +47,8 @@ struct MixtureBuffers<T> {
     routes: T,
     ffn: T,
     parts: T,
-    /// What the expert that all tokens share says, `[step_tokens, hidden]`.
-    shared: Option<T>,
+    /// Of the expert that all tokens share: its inside and what it says, `[step_tokens, _]`.
+    shared: Option<(T, T)>,
 }
 
 impl<T> MixtureBuffers<T> {
@@ -63,7 +64,7 @@ impl<T> MixtureBuffers<T> {
             ffn: dev.tensor(choices, mixture.ffn)?,
             parts: dev.tensor(choices, spec.hidden)?,
             shared: match mixture.shared_ffn {
-                Some(_) => Some(dev.tensor(tokens, spec.hidden)?),
+                Some(ffn) => Some((dev.tensor(tokens, ffn)?, dev.tensor(tokens, spec.hidden)?)),
                 None => None,
             },
         }))
@@ -89,6 +90,7 @@ impl<D: Device> Decoder<D> {
             true => dev.tensor(rows, spec.embed_width).map(Some),
             false => Ok(None),
         };
+        let plain = (0..spec.layers).any(|layer| spec.mixture_of(layer).is_none());
         let buffers = Buffers {
             embedded: optional(dev, weights.project_in.is_some(), tokens)?,
             residual: dev.tensor(tokens, spec.hidden)?,
@@ -96,8 +98,8 @@ impl<D: Device> Decoder<D> {
             normed: dev.tensor(tokens, spec.hidden)?,
             qkv: dev.tensor(tokens, qkv)?,
             attn: dev.tensor(tokens, q)?,
-            // A column where all layers have experts alone.
-            ffn: dev.tensor(tokens, spec.mlp_width().max(1))?,
+            // A column where all layers have experts.
+            ffn: dev.tensor(tokens, if plain { spec.ffn } else { 1 })?,
             mixture: MixtureBuffers::new(dev, spec, tokens)?,
             picked: dev.tensor(picked, spec.hidden)?,
             projected: optional(dev, weights.project_out.is_some(), picked)?,
@@ -201,8 +203,8 @@ impl<D: Device> Decoder<D> {
 }
 
 impl<T> Buffers<T> {
-    /// The MLP, or the experts and the MLP that is one of them; into `delta`, whose old content is
-    /// added to the residual in between if both blocks read the same (`parallel`).
+    /// The MLP, or the experts and the MLP that all tokens share; into `delta`, whose old content
+    /// is added to the residual in between if both blocks read the same (`parallel`).
     fn feed_forward<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
@@ -212,23 +214,25 @@ impl<T> Buffers<T> {
         parallel: bool,
     ) -> Result<()> {
         let input = if norms == NormOrder::Before { &self.normed } else { &self.residual };
-        if let Some(Mlp { up, .. }) = &layer.mlp {
+        if let (Some(Mlp { up, down }), None) = (&layer.mlp, &layer.experts) {
             dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut self.ffn)?;
-        }
-        let Some((experts, m)) = layer.experts.as_ref().zip(self.mixture.as_mut()) else {
             if parallel {
                 dev.add(&self.delta, &mut self.residual)?;
             }
-            let Some(Mlp { down, .. }) = &layer.mlp else { return Ok(()) };
             return dev.linear(&down.weight, down.bias.as_ref(), &self.ffn, &mut self.delta);
+        }
+        // No family has experts beside attention.
+        let Some((experts, m)) = layer.experts.as_ref().zip(self.mixture.as_mut()) else {
+            return Err(internal!("a layer without MLP and experts"));
         };
         dev.route(&experts.router, &experts.routing, input, &mut m.routes)?;
         dev.experts_act(&experts.up, act, &m.routes, input, &mut m.ffn)?;
         dev.experts(&experts.down, &m.routes, &m.ffn, &mut m.parts)?;
         dev.combine(&m.routes, &m.parts, &mut self.delta)?;
         match (&layer.mlp, &experts.shared_gate, &mut m.shared) {
-            (Some(Mlp { down, .. }), Some(gate), Some(shared)) => {
-                dev.linear(&down.weight, down.bias.as_ref(), &self.ffn, shared)?;
+            (Some(Mlp { up, down }), Some(gate), Some((ffn, shared))) => {
+                dev.linear_act(&up.weight, up.bias.as_ref(), act, input, ffn)?;
+                dev.linear(&down.weight, down.bias.as_ref(), ffn, shared)?;
                 dev.add_gated(gate, input, shared, &mut self.delta)
             }
             _ => Ok(()),

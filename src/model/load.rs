@@ -216,7 +216,8 @@ impl<'a, D: Device> Loader<'a, D> {
         let router = self.linear(&router, &[routing.experts], hidden, false)?.weight;
         let [up_stack, down_stack] = row.stacks.map(|s| format!("{block}.{}.{s}", row.list));
         let named = |parts: &[&str]| -> Vec<String> {
-            let each = |e| parts.iter().map(move |p| format!("{block}.{}.{e}.{p}.weight", row.list));
+            let each =
+                |e| parts.iter().map(move |p| format!("{block}.{}.{e}.{p}.weight", row.list));
             (0..routing.experts).flat_map(each).collect()
         };
         let up = self.stack(&up_stack, &named(&row.gate_up), &routing, ffn, hidden)?;

@@ -34,7 +34,10 @@ pub fn mixture(
     let Some(row) = &family.mixture else { return Ok(None) };
     let (experts, top_k) = (dimension(config, row.experts)?, dimension(config, row.top_k)?);
     if experts > MAX_EXPERTS {
-        return Err(invalid!("config.json: '{}' is {experts}, at most {MAX_EXPERTS}.", row.experts));
+        return Err(invalid!(
+            "config.json: '{}' is {experts}, at most {MAX_EXPERTS}.",
+            row.experts
+        ));
     }
     if top_k > experts {
         return Err(invalid!(

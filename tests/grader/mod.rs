@@ -154,6 +154,25 @@ impl<D: Graded> Bench<D> {
         self.weight(seed, WeightKind::GateUp, &[half, half], inputs, self.dtype, false, 0.3)
     }
 
+    /// Weights so large that roundings change no choice.
+    pub fn router(&mut self, seed: u64, experts: usize, inputs: usize) -> D::Weight {
+        self.weight(seed, WeightKind::Linear, &[experts], inputs, self.dtype, false, 4.0)
+    }
+
+    /// A stack of `count` matrices of `outputs` x `inputs`, or of a gate and an up of that size.
+    pub fn experts(
+        &mut self,
+        seed: u64,
+        count: usize,
+        outputs: usize,
+        inputs: usize,
+        gated: bool,
+    ) -> D::Weight {
+        let parts = vec![outputs; if gated { 2 * count } else { count }];
+        let kind = WeightKind::Experts { count, gated };
+        self.weight(seed, kind, &parts, inputs, self.dtype, false, 0.3)
+    }
+
     pub fn vector(&mut self, seed: u64, length: usize) -> D::Weight {
         self.weight(seed, WeightKind::Vector, &[length], 1, DType::F32, false, 1.0)
     }

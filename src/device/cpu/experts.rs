@@ -85,12 +85,7 @@ fn width(panels: &Panels) -> usize {
 }
 
 /// For each expert the choices that fell on it, in the order of rows.
-fn chosen(
-    rows: usize,
-    top_k: usize,
-    routes: &Tensor,
-    experts: usize,
-) -> Result<Vec<Vec<usize>>> {
+fn chosen(rows: usize, top_k: usize, routes: &Tensor, experts: usize) -> Result<Vec<Vec<usize>>> {
     let mut of = vec![Vec::new(); experts];
     for r in 0..rows {
         for (j, &number) in routes.row(r)[..top_k].iter().enumerate() {

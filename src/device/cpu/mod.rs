@@ -33,9 +33,7 @@ use self::simd::{with_isa, Isa, Job};
 use self::weight::{Panels, Weight};
 use self::workers::Workers;
 use super::slots::Slots;
-use super::{
-    Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, Routing, WeightDesc,
-};
+use super::{Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, Routing, WeightDesc};
 use crate::error::Result;
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};

@@ -171,13 +171,7 @@ impl Weight {
 }
 
 /// Outputs `first..first + outputs` of a weight in panels.
-fn panels(
-    desc: &WeightDesc,
-    values: &Values,
-    first: usize,
-    outputs: usize,
-    gated: bool,
-) -> Panels {
+fn panels(desc: &WeightDesc, values: &Values, first: usize, outputs: usize, gated: bool) -> Panels {
     let inputs = desc.inputs;
     let size = LANES * inputs;
     let place = |start: usize, out: &mut dyn FnMut(usize, f32)| {

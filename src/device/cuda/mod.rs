@@ -8,11 +8,14 @@
 //! | [`context`] | driver probe, context, stream, memory |
 //! | [`module`] | the kernels' binaries, chosen by compute capability |
 //! | [`launch`] | one kernel, started |
+//! | [`experts`] | a mixture of experts: choices, groups, products |
 //! | [`gemm`] | cuBLASLt with an own plan cache |
 //! | [`attention`] | tiles of a step's attention, planned on the host, and the kernels for them |
+//! | `rope` | rotation and the store to pages |
 //! | [`weights`] | upload |
 //! | [`slots`] | slot rows, and a step's input as words |
 //! | [`steps`] | steps in flight: input, late part, results |
+//! | `codes` | numbers by which kernels know norms and activations |
 //! | `verbs` | the trait's verbs: checks, arguments, launches |
 //! | `kernels/` | CUDA C++ |
 //!
@@ -21,10 +24,13 @@
 //! slot's row.
 
 pub mod attention;
+mod codes;
 pub mod context;
+pub mod experts;
 pub mod gemm;
 pub mod launch;
 pub mod module;
+mod rope;
 pub mod slots;
 pub mod steps;
 mod verbs;

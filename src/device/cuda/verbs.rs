@@ -5,6 +5,7 @@
 use half::{bf16, f16};
 
 use super::attention::{Attention, Call};
+use super::codes::{activation_code, norm_code, NO_ACTIVATION};
 use super::context::{Context, Memory};
 use super::launch::Argument;
 use super::slots::Slots;
@@ -12,45 +13,18 @@ use super::steps::Steps;
 use super::weights::Weight;
 use super::{columns, Cuda, Reserved, Tensor, DEPTH, ROW_THREADS};
 use crate::device::{
-    Activation, AttnSpec, DType, Device, DeviceInfo, Limits, Norm, NormKind, Rope, WeightDesc,
-    WeightKind,
+    Activation, AttnSpec, DType, Device, DeviceInfo, Limits, Norm, NormKind, Rope, Routing,
+    WeightDesc, WeightKind,
 };
 use crate::error::{Error, Result};
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
 
-/// Pairs that rope_store takes at most (its parameter space and shared memory).
-const MAX_ROPE_PAIRS: usize = 256;
-/// Heads of a block of rope_store.
-const ROPE_HEADS: usize = 16;
 const SAMPLE_THREADS: u32 = 1024;
-/// The activation kernels' code for "bias only".
-const NO_ACTIVATION: i32 = 6;
 
 /// Threads of a norm's block: one for eight columns, whole warps.
 fn norm_threads(width: usize) -> u32 {
     width.div_ceil(8).next_multiple_of(32).clamp(32, 1024) as u32
-}
-
-/// The kernels' code of a norm.
-fn norm_code(kind: NormKind) -> i32 {
-    match kind {
-        NormKind::Rms => 0,
-        NormKind::RmsPlusOne => 1,
-        NormKind::Layer => 2,
-    }
-}
-
-/// The kernels' code of an activation.
-fn activation_code(act: Activation) -> i32 {
-    match act {
-        Activation::Relu => 0,
-        Activation::Gelu => 1,
-        Activation::GeluTanh => 2,
-        Activation::Silu => 3,
-        Activation::SiluGated => 4,
-        Activation::GeluTanhGated => 5,
-    }
 }
 
 fn vector(weight: Option<&Weight>, length: usize) -> u64 {
@@ -90,6 +64,10 @@ impl Device for Cuda {
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
         let memory = Memory::new(&self.context, rows * vocab * 4, "logits")?;
         Ok(Tensor { memory, rows, width: vocab, dtype: DType::F32 })
+    }
+
+    fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Tensor> {
+        self.make_routes(rows, routing)
     }
 
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
@@ -346,6 +324,51 @@ impl Device for Cuda {
         self.kernels.gated_act.launch(&self.context, blocks, ROW_THREADS, &arguments)
     }
 
+    fn route(
+        &mut self,
+        gate: &Weight,
+        routing: &Routing,
+        x: &Tensor,
+        routes: &mut Tensor,
+    ) -> Result<()> {
+        self.choose_experts(gate, routing, x, routes)
+    }
+
+    fn experts_act(
+        &mut self,
+        weight: &Weight,
+        act: Activation,
+        routes: &Tensor,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.multiply_experts(weight, Some(act), routes, x, out)
+    }
+
+    fn experts(
+        &mut self,
+        weight: &Weight,
+        routes: &Tensor,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.multiply_experts(weight, None, routes, x, out)
+    }
+
+    fn combine(&mut self, routes: &Tensor, parts: &Tensor, out: &mut Tensor) -> Result<()> {
+        self.combine_parts(routes, parts, out)
+    }
+
+    fn add_gated(
+        &mut self,
+        gate: &Weight,
+        x: &Tensor,
+        delta: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.add_by_gate(gate, x, delta, out)
+    }
+
     fn rope_store(
         &mut self,
         layer: usize,
@@ -353,47 +376,7 @@ impl Device for Cuda {
         rope: Option<&Rope>,
         qkv: &mut Tensor,
     ) -> Result<()> {
-        let rows = self.rows();
-        let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
-        let mut inverse = [0f32; MAX_ROPE_PAIRS];
-        let (mut half, mut magnitude) = (0, 1.0);
-        if let Some(rope) = rope {
-            half = rope.rotary_dim / 2;
-            magnitude = rope.magnitude;
-            let room = inverse.get_mut(..half).filter(|room| room.len() == rope.inv_freq.len());
-            let room = room.ok_or_else(|| {
-                internal!(
-                    "rope over {} dimensions, at most {}",
-                    rope.rotary_dim,
-                    2 * MAX_ROPE_PAIRS
-                )
-            })?;
-            room.copy_from_slice(&rope.inv_freq);
-        }
-        let reserved = self.reserved()?;
-        let device = &reserved.steps.device;
-        let layout = self.slots.layout();
-        self.kernels.rope_store.launch(
-            &self.context,
-            [rows, (spec.heads + 2 * spec.kv_heads).div_ceil(ROPE_HEADS)],
-            ROW_THREADS,
-            &[
-                &qkv.at(rows, width, "rope_store"),
-                &device.position.address,
-                &device.slot_of.address,
-                &device.rows.address,
-                &layout.stride,
-                &layout.pages,
-                &(spec.heads as u32),
-                &(spec.kv_heads as u32),
-                &(spec.head_dim as u32),
-                &(reserved.limits.page_size as u32),
-                &(half as u32),
-                &magnitude,
-                &(reserved.pool.address + layer as u64 * reserved.layer_bytes),
-                &inverse,
-            ],
-        )
+        self.rotate_and_store(layer, spec, rope, qkv)
     }
 
     fn attend(

@@ -1,0 +1,379 @@
+// A mixture of experts: choose, group by expert, multiply, add up. Choice c = r * top_k + j is the
+// j-th expert of row r; every result lies at its choice, so what another row chose, and the order
+// in which atomics group choices, changes no bit.
+//
+//   route_rows       a warp per row: softmax over the router's f32 logits, the best top_k
+//   group_rows       one block: how many choices fell on each expert, where they start, which they
+//                    are, and tiles of at most `tile_rows` of them
+//   experts_up_*     a tile of choices x a tile of columns of its expert's gate and up; act(gate) *
+//                    up in registers, one launch for all experts
+//   experts_down_*   the same without activation, from choices to choices
+//   combine_experts  each row's parts by their weights, in the order of j
+//   add_gated        the expert that all rows share
+//
+// The grid of experts_* is for the worst case, choices / tile_rows + experts tiles, because nothing
+// on the host knows the step's choices; blocks beyond the tiles that there are exit. Half types
+// multiply by mma m16n8k16 with tiles that come by cp.async into a ring of stages: 16 choices x 64
+// outputs, 4 stages of 10 KiB (weight streaming: 4 blocks an SM keep 96 KiB of weights in flight),
+// and 64 x 128 in 3 stages of 27 KiB where experts get many rows. Bytes: each weight that is met
+// once per tile of choices, from L2 after the first. FLOPs: 2 x choices x outputs x inputs, tiles
+// that are not full waste the rest. f32, and inputs that are no multiple of 8, take a plain kernel.
+#include "activation.cuh"
+#include "common.cuh"
+#include "mma.cuh"
+
+#define MAX_EXPERTS 1024
+#define PER_LANE (MAX_EXPERTS / 32)
+
+// A tile: which expert, and which entries of `order`.
+enum { TILE_EXPERT, TILE_FIRST, TILE_COUNT, TILE_WORDS };
+
+// routes[r] = numbers, then weights, of the top_k largest. Numbers stay below `experts` whatever
+// the logits are.
+extern "C" __global__ void __launch_bounds__(128)
+    route_rows(const float* logits, u32 rows, u32 experts, u32 top_k, int renormalise,
+               float* routes) {
+  begin();
+  const u32 lane = threadIdx.x % 32, r = blockIdx.x * 4 + threadIdx.x / 32;
+  if (r >= rows) return;
+  const float* row = logits + (u64)r * experts;
+  float score[PER_LANE], top = -INFINITY, all = 0.f;
+#pragma unroll
+  for (u32 i = 0; i < PER_LANE; i++) {
+    const u32 e = i * 32 + lane;
+    score[i] = e < experts ? row[e] : -INFINITY;
+    top = fmaxf(top, score[i]);
+  }
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+#pragma unroll
+  for (u32 i = 0; i < PER_LANE; i++) {
+    // -1: not there, or taken.
+    score[i] = i * 32 + lane < experts ? expf(score[i] - top) : -1.f;
+    all += fmaxf(score[i], 0.f);
+  }
+  all = warp_sum(all);
+  float* numbers = routes + (u64)r * 2 * top_k;
+  float chosen = 0.f;
+  for (u32 j = 0; j < top_k; j++) {
+    float best = -2.f;
+    u32 expert = lane;
+#pragma unroll
+    for (u32 i = 0; i < PER_LANE; i++) {
+      if (score[i] > best) {
+        best = score[i];
+        expert = i * 32 + lane;
+      }
+    }
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) {
+      const float other = __shfl_xor_sync(~0u, best, d);
+      const u32 its = __shfl_xor_sync(~0u, expert, d);
+      if (other > best || (other == best && its < expert)) {
+        best = other;
+        expert = its;
+      }
+    }
+    // One opinion, also among NaNs.
+    expert = min(__shfl_sync(~0u, expert, 0), experts - 1);
+    best = __shfl_sync(~0u, best, 0);
+    chosen += best;
+#pragma unroll
+    for (u32 i = 0; i < PER_LANE; i++)
+      if (i * 32 + lane == expert) score[i] = -1.f;
+    if (lane == 0) {
+      numbers[j] = (float)expert;
+      numbers[top_k + j] = best;
+    }
+  }
+  __syncwarp();
+  const float total = renormalise ? chosen : all;
+  for (u32 j = lane; j < top_k; j += 32) numbers[top_k + j] /= total;
+}
+
+// Sum of x over the threads before this one, and (in `total`) over all 1024.
+__device__ __forceinline__ u32 scan(u32 x, u32* scratch, u32& total) {
+  const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  u32 sum = x;
+#pragma unroll
+  for (int d = 1; d < 32; d *= 2) {
+    const u32 below = __shfl_up_sync(~0u, sum, d);
+    if (lane >= d) sum += below;
+  }
+  if (lane == 31) scratch[warp] = sum;
+  __syncthreads();
+  if (warp == 0) {
+    u32 of = scratch[lane];
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2) {
+      const u32 below = __shfl_up_sync(~0u, of, d);
+      if (lane >= d) of += below;
+    }
+    scratch[lane] = of;
+  }
+  __syncthreads();
+  total = scratch[31];
+  sum += warp == 0 ? 0 : scratch[warp - 1];
+  __syncthreads();
+  return sum - x;
+}
+
+// order = choices by expert; tiles and how many of them.
+extern "C" __global__ void __launch_bounds__(1024)
+    group_rows(const float* routes, u32 choices, u32 top_k, u32 experts, u32 tile_rows, u32* order,
+               u32* tiles, u32* tile_count) {
+  begin();
+  __shared__ u32 count[MAX_EXPERTS], next[MAX_EXPERTS], scratch[32];
+  const u32 e = threadIdx.x;
+  count[e] = 0;
+  __syncthreads();
+  for (u32 c = e; c < choices; c += 1024)
+    atomicAdd(count + (u32)routes[c / top_k * 2 * top_k + c % top_k], 1);
+  __syncthreads();
+  const u32 mine = e < experts ? count[e] : 0, pieces = (mine + tile_rows - 1) / tile_rows;
+  u32 ignored, all;
+  const u32 first = scan(mine, scratch, ignored), tile = scan(pieces, scratch, all);
+  next[e] = first;
+  for (u32 i = 0; i < pieces; i++) {
+    u32* t = tiles + (tile + i) * TILE_WORDS;
+    t[TILE_EXPERT] = e;
+    t[TILE_FIRST] = first + i * tile_rows;
+    t[TILE_COUNT] = min(tile_rows, mine - i * tile_rows);
+  }
+  if (e == 0) *tile_count = all;
+  __syncthreads();
+  for (u32 c = e; c < choices; c += 1024)
+    order[atomicAdd(next + (u32)routes[c / top_k * 2 * top_k + c % top_k], 1)] = c;
+}
+
+// Everything that does not change from block to block. `outputs` are those of one expert, gates and
+// ups together.
+struct Call {
+  const act* x;
+  const act* w;
+  act* out;
+  const u32* order;
+  const u32* tile;
+  u32 top_k, outputs, inputs;
+  int kind;
+};
+
+#if ACT != 0
+#define SLICE 64  // inputs of a stage
+
+// BM choices x BN rows of W, by WM x WN warps.
+template <int BM, int BN, int WM, int WN, int STAGES, bool GATED>
+struct Grouped {
+  static constexpr int THREADS = 32 * WM * WN;
+  static constexpr int PAD = SLICE + 8;  // elements of a row in shared memory: no bank conflicts
+  static constexpr int STAGE = (BM + BN) * PAD;
+  static constexpr int MT = BM / WM / 16, NT = BN / WN / 8;
+  // A warp's columns: gates, and the ups that belong to them.
+  static constexpr int COLUMNS = GATED ? BN / WN / 2 : BN / WN;
+
+  // Start copying `SLICE` inputs from `k` on; what is not there becomes zeros.
+  static __device__ void fetch(const Call& c, const u32* choice, u32 count, u32 k, act* stage) {
+    const u32 limit = GATED ? c.outputs / 2 : c.outputs;
+    const act* w = c.w + (u64)c.tile[TILE_EXPERT] * c.outputs * c.inputs;
+#pragma unroll
+    for (u32 n = threadIdx.x; n < (BM + BN) * (SLICE / 8); n += THREADS) {
+      const u32 row = n / (SLICE / 8), at = k + n % (SLICE / 8) * 8;
+      bool valid = at < c.inputs;
+      const act* from = c.x;
+      if (row < BM) {
+        valid = valid && row < count;
+        if (valid) from = c.x + (u64)(GATED ? choice[row] / c.top_k : choice[row]) * c.inputs + at;
+      } else {
+        const u32 i = row - BM, warp = i / (BN / WN), inside = i % (BN / WN);
+        const u32 column = (blockIdx.x * WN + warp) * COLUMNS + inside % COLUMNS;
+        const u32 output = column + (inside < COLUMNS ? 0 : limit);
+        valid = valid && column < limit;
+        if (valid) from = w + (u64)output * c.inputs + at;
+      }
+      copy_async(shared_address(stage + row * PAD + n % (SLICE / 8) * 8), from, valid);
+    }
+  }
+
+  static __device__ void run(const Call& c, act* shared) {
+    __shared__ u32 choice[BM];
+    const u32 count = c.tile[TILE_COUNT];
+    if (threadIdx.x < BM)
+      choice[threadIdx.x] = threadIdx.x < count ? c.order[c.tile[TILE_FIRST] + threadIdx.x] : 0;
+    __syncthreads();
+    const u32 lane = threadIdx.x % 32, wm = threadIdx.x / 32 % WM, wn = threadIdx.x / 32 / WM;
+    const u32 steps = (c.inputs + SLICE - 1) / SLICE;
+    float sum[MT][NT][4] = {};
+#pragma unroll
+    for (u32 t = 0; t < STAGES - 1; t++) {
+      if (t < steps) fetch(c, choice, count, t * SLICE, shared + t * STAGE);
+      commit();
+    }
+    for (u32 t = 0; t < steps; t++) {
+      wait<STAGES - 2>();
+      // All have the stage, and all are done with the one that is filled next.
+      __syncthreads();
+      const u32 ahead = t + STAGES - 1;
+      if (ahead < steps) fetch(c, choice, count, ahead * SLICE, shared + ahead % STAGES * STAGE);
+      commit();
+      const act* x = shared + t % STAGES * STAGE;
+      const act* w = x + BM * PAD;
+      const u32 xs = shared_address(x + (wm * MT * 16 + lane % 16) * PAD + lane / 16 * 8);
+      const u32 ws = shared_address(w + (wn * NT * 8 + lane / 16 * 8 + lane % 8) * PAD +
+                                    lane / 8 % 2 * 8);
+#pragma unroll
+      for (int k = 0; k < SLICE / 16; k++) {
+        u32 a[MT][4];
+#pragma unroll
+        for (int m = 0; m < MT; m++) load_matrices(a[m], xs + (m * 16 * PAD + k * 16) * 2);
+#pragma unroll
+        for (int n = 0; n < NT; n += 2) {
+          u32 b[4];
+          load_matrices(b, ws + (n * 8 * PAD + k * 16) * 2);
+#pragma unroll
+          for (int m = 0; m < MT; m++) {
+            multiply(sum[m][n], a[m], b[0], b[1]);
+            multiply(sum[m][n + 1], a[m], b[2], b[3]);
+          }
+        }
+      }
+    }
+    write(c, choice, count, sum, lane, wm, wn);
+  }
+
+  static __device__ void write(const Call& c, const u32* choice, u32 count, float (&sum)[MT][NT][4],
+                               u32 lane, u32 wm, u32 wn) {
+    constexpr int OUT = COLUMNS / 8;  // tiles of columns that are written
+    const u32 width = GATED ? c.outputs / 2 : c.outputs;
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const u32 r = (wm * MT + m) * 16 + half * 8 + lane / 4;
+        if (r >= count) continue;
+        act* row = c.out + (u64)choice[r] * width;
+#pragma unroll
+        for (int n = 0; n < OUT; n++) {
+          const u32 column = (blockIdx.x * WN + wn) * COLUMNS + n * 8 + lane % 4 * 2;
+          float low = sum[m][n][2 * half], high = sum[m][n][2 * half + 1];
+          if constexpr (GATED) {
+            low = activate(low, c.kind) * sum[m][n + OUT][2 * half];
+            high = activate(high, c.kind) * sum[m][n + OUT][2 * half + 1];
+          }
+          if (column + 1 < width && width % 2 == 0) {
+            *reinterpret_cast<u32*>(row + column) = pack(low, high);
+          } else {
+            if (column < width) row[column] = from_f32<act>(low);
+            if (column + 1 < width) row[column + 1] = from_f32<act>(high);
+          }
+        }
+      }
+    }
+  }
+};
+#endif
+
+// Any type and shape: 16 choices x 16 columns at a time, a thread per result.
+template <bool GATED>
+__device__ void plain(const Call& c) {
+  __shared__ float xs[16][17], ws[2][16][17];
+  const u32 tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+  const u32 count = c.tile[TILE_COUNT], width = GATED ? c.outputs / 2 : c.outputs;
+  const u32 column = blockIdx.x * 16 + tx, loaded = blockIdx.x * 16 + ty;
+  const act* w = c.w + (u64)c.tile[TILE_EXPERT] * c.outputs * c.inputs;
+  for (u32 first = 0; first < count; first += 16) {
+    const bool valid = first + ty < count;
+    const u32 choice = valid ? c.order[c.tile[TILE_FIRST] + first + ty] : 0;
+    const act* x = c.x + (u64)(GATED ? choice / c.top_k : choice) * c.inputs;
+    float gate = 0.f, up = 0.f;
+    for (u32 k = 0; k < c.inputs; k += 16) {
+      const bool inside = k + tx < c.inputs, known = inside && loaded < width;
+      xs[ty][tx] = inside && valid ? to_f32(x[k + tx]) : 0.f;
+      ws[0][ty][tx] = known ? to_f32(w[(u64)loaded * c.inputs + k + tx]) : 0.f;
+      if (GATED) ws[1][ty][tx] = known ? to_f32(w[(u64)(width + loaded) * c.inputs + k + tx]) : 0.f;
+      __syncthreads();
+#pragma unroll
+      for (int j = 0; j < 16; j++) {
+        gate += xs[ty][j] * ws[0][tx][j];
+        if (GATED) up += xs[ty][j] * ws[1][tx][j];
+      }
+      __syncthreads();
+    }
+    if (valid && column < width)
+      c.out[(u64)choice * width + column] =
+          from_f32<act>(GATED ? activate(gate, c.kind) * up : gate);
+  }
+}
+
+extern __shared__ __align__(16) u8 dynamic_shared[];
+
+#define TILED(BM, BN, WM, WN, STAGES, GATED) \
+  Grouped<BM, BN, WM, WN, STAGES, GATED>::run(call, reinterpret_cast<act*>(dynamic_shared))
+#if ACT != 0
+#define NARROW(GATED) TILED(16, 64, 1, 4, 4, GATED)
+#define WIDE(GATED) TILED(64, 128, 2, 4, 3, GATED)
+#else
+// f32 has no code here: the device never launches these for it.
+#define NARROW(GATED) (void)call
+#define WIDE(GATED) (void)call
+#endif
+#define PLAIN(GATED) plain<GATED>(call)
+
+#define ENTRY(NAME, THREADS, BODY, GATED)                                                      \
+  extern "C" __global__ void __launch_bounds__(THREADS)                                        \
+      NAME(const act* x, const act* w, act* out, const u32* order, const u32* tiles,           \
+           const u32* tile_count, u32 top_k, u32 outputs, u32 inputs, int kind) {              \
+    begin();                                                                                   \
+    if (blockIdx.y >= *tile_count) return;                                                     \
+    const u32* tile = tiles + blockIdx.y * TILE_WORDS;                                         \
+    const Call call = {x, w, out, order, tile, top_k, outputs, inputs, kind};                  \
+    BODY(GATED);                                                                               \
+  }
+
+ENTRY(experts_up_narrow, 128, NARROW, true)
+ENTRY(experts_up_wide, 256, WIDE, true)
+ENTRY(experts_up_plain, 256, PLAIN, true)
+ENTRY(experts_down_narrow, 128, NARROW, false)
+ENTRY(experts_down_wide, 256, WIDE, false)
+ENTRY(experts_down_plain, 256, PLAIN, false)
+
+// out[r] = sum over j of weight * parts[r, j]: f32 sums, rounded once.
+extern "C" __global__ void combine_experts(const float* routes, const act* parts, u32 top_k,
+                                           u32 width, act* out) {
+  begin();
+  const u32 r = blockIdx.x;
+  const float* weight = routes + (u64)r * 2 * top_k + top_k;
+  const act* from = parts + (u64)r * top_k * width;
+  act* to = out + (u64)r * width;
+  const u32 thread = blockIdx.y * blockDim.x + threadIdx.x, threads = gridDim.y * blockDim.x;
+  if (width % 8 == 0) {
+    for (u32 i = thread * 8; i < width; i += threads * 8) {
+      float sum[8] = {};
+      for (u32 j = 0; j < top_k; j++) {
+        float part[8];
+        load8(from + (u64)j * width + i, part);
+#pragma unroll
+        for (int n = 0; n < 8; n++) sum[n] += weight[j] * part[n];
+      }
+      store8(to + i, sum);
+    }
+  } else {
+    for (u32 i = thread; i < width; i += threads) {
+      float sum = 0.f;
+      for (u32 j = 0; j < top_k; j++) sum += weight[j] * to_f32(from[(u64)j * width + i]);
+      to[i] = from_f32<act>(sum);
+    }
+  }
+}
+
+// out[r] += sigmoid(x[r] . gate) * delta[r].
+extern "C" __global__ void add_gated(const float* gate, const act* x, const act* delta, u32 width,
+                                     act* out) {
+  begin();
+  __shared__ float scratch[33];
+  const u64 row = (u64)blockIdx.x * width;
+  float dot = 0.f;
+  for (u32 i = threadIdx.x; i < width; i += blockDim.x) dot += to_f32(x[row + i]) * gate[i];
+  const float share = 1.f / (1.f + expf(-block_sum(dot, scratch)));
+  for (u32 i = threadIdx.x; i < width; i += blockDim.x)
+    out[row + i] = from_f32<act>(to_f32(out[row + i]) + share * to_f32(delta[row + i]));
+}
