@@ -11,7 +11,7 @@
 //   combine_experts  each row's parts by their weights, in the order of j
 //   add_gated        the expert that all rows share
 //
-// The grid of experts_* is for the worst case, choices / tile_rows + experts tiles, because nothing
+// The grid of experts_* is for the worst case, a tile and more for each expert, because nothing
 // on the host knows the step's choices; blocks beyond the tiles that there are exit. Half types
 // multiply by mma m16n8k16 with tiles that come by cp.async into a ring of stages: 16 choices x 64
 // outputs, 4 stages of 10 KiB (weight streaming: 4 blocks an SM keep 96 KiB of weights in flight),
