@@ -245,7 +245,7 @@ mod tests {
                         .map(|lonely: usize| lonely + (choices - lonely).div_ceil(tile));
                     let worst = worst.max().unwrap();
                     let most = most_tiles(choices, experts, tile);
-                    assert!(worst <= most && most <= choices, "{experts} {choices} {tile}");
+                    assert_eq!(worst, most, "{experts} {choices} {tile}");
                 }
             }
         }
