@@ -190,3 +190,25 @@ fn min_tokens_beyond_the_models_length_end_there() {
     assert_eq!(answer.outputs[0].finish_reason, Some(FinishReason::Length));
     assert_eq!(answer.prompt_tokens + answer.outputs[0].tokens, 32);
 }
+
+/// Sequence i of seed s is the sequence of seed s + i: shared pages of the prompt change no word.
+#[test]
+fn sequences_of_one_request_are_those_of_neighbouring_seeds() {
+    let served = serve("llama-tiny", json!({}));
+    let prompt = "one two three four five six ".repeat(6);
+    let sampling = |more: Value| {
+        let mut all = json!({"temperature": 0.9, "max_tokens": 30, "ignore_eos": true});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    let alone: Vec<_> =
+        (0..4).map(|i| served.text(&prompt, sampling(json!({"seed": 40 + i})))).collect();
+    for caching in [true, false] {
+        let served = serve("llama-tiny", json!({"enable_prefix_caching": caching}));
+        let told = served.ask(&prompt, sampling(json!({"seed": 40, "n": 4})), false);
+        let (_, answer) = told.recv_timeout(PATIENCE).expect("an end").expect("an answer");
+        let texts: Vec<_> = answer.outputs.iter().map(|output| output.text.clone()).collect();
+        assert_eq!(texts, alone, "caching {caching}");
+    }
+    assert_ne!(alone[0], alone[1]);
+}

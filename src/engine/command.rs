@@ -12,7 +12,7 @@ use crate::text::TextStream;
 /// What other threads ask of the engine thread.
 pub(super) enum Command {
     Submit(Box<Accepted>),
-    /// An outbox found a stop string: the request is answered, only its slot is still taken.
+    /// An outbox found a stop string: the sequence is over, only its slot is still taken.
     Stopped(RequestId),
     /// An outbox died; `Health` has the cause.
     Poisoned,
@@ -21,19 +21,43 @@ pub(super) enum Command {
     },
 }
 
-/// A request on its way to the scheduler.
+/// A request on its way to the scheduler. It goes by the id of its first sequence.
 pub(super) struct Accepted {
-    pub id: RequestId,
+    pub ids: Family,
     pub prompt: Arc<[TokenId]>,
-    pub sampler: Arc<SamplerSpec>,
-    pub limits: StopRules,
-    pub text: TextStream,
+    /// `ids.count` of them, in index order.
+    pub sequences: Vec<NewOutput>,
+    pub limits: Arc<StopRules>,
     pub client: Arc<dyn Client>,
     pub stream: bool,
     /// Text is wanted as it comes: for deltas, or to find stop strings.
     pub eager: bool,
     pub arrival: Instant,
     pub priority: u64,
+}
+
+/// What is a sequence's own.
+pub(super) struct NewOutput {
+    pub sampler: Arc<SamplerSpec>,
+    pub text: TextStream,
+}
+
+/// The ids of a request's sequences: `count` (the request's `n`) in a row.
+#[derive(Clone, Copy)]
+pub(super) struct Family {
+    pub first: RequestId,
+    pub count: u32,
+}
+
+impl Family {
+    /// The sequence with this index.
+    pub fn id(&self, index: usize) -> RequestId {
+        RequestId(self.first.0 + index as u64)
+    }
+
+    pub fn ids(self) -> impl DoubleEndedIterator<Item = RequestId> {
+        (0..self.count as usize).map(move |index| self.id(index))
+    }
 }
 
 /// When the engine thread ends a request by its tokens (stop strings are the outbox's affair).

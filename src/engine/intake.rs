@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use crossbeam::channel::Sender;
 
-use super::command::{Accepted, Command, StopRules};
+use super::command::{Accepted, Command, Family, NewOutput, StopRules};
 use super::request::GenerateRequest;
 use crate::error::{Error, Result};
 use crate::ids::{RequestId, TokenId};
+use crate::sampling::SamplerSpec;
 use crate::text::{check_prompt_chars, check_prompt_tokens, TextStream, Tokenizer};
 
 /// Prompts up to this many bytes are tokenised on the caller's thread (a fraction of a
@@ -44,7 +45,8 @@ impl Intake {
         check_prompt_chars(&prompt, &self.tokenizer, self.max_model_len)?;
         let tokens = self.tokenizer.encode(&prompt)?;
         check_prompt_tokens(tokens.len(), self.max_model_len)?;
-        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let first = RequestId(self.next_id.fetch_add(u64::from(params.n), Ordering::Relaxed));
+        let ids = Family { first, count: params.n };
         let room = self.max_model_len - tokens.len() as u32;
         let mut stop_ids = params.stop_token_ids.clone();
         if !params.ignore_eos {
@@ -56,13 +58,21 @@ impl Intake {
             stop_ids,
         };
         if self.log_requests {
-            tracing::info!("request {id}: {} prompt tokens, {params:?}", tokens.len());
+            tracing::info!("request {first}: {} prompt tokens, {params:?}", tokens.len());
         }
+        let sampler = params.sampler(&self.eos, 0, Vec::new());
+        let sequence = |(index, id): (usize, RequestId)| {
+            // A seed is the first sequence's: the others count up from it.
+            let given = params.seed.map(|seed| (seed as u64).wrapping_add(index as u64));
+            let seed = given.unwrap_or_else(|| mix(self.seed, id.0));
+            let sampler = SamplerSpec { seed, ..sampler.clone() };
+            let text = TextStream::new(&self.tokenizer, &tokens, &params);
+            NewOutput { sampler: Arc::new(sampler), text }
+        };
         Ok(Accepted {
-            id,
-            sampler: Arc::new(params.sampler(&self.eos, mix(self.seed, id.0), Vec::new())),
-            limits,
-            text: TextStream::new(&self.tokenizer, &tokens, &params),
+            ids,
+            sequences: ids.ids().enumerate().map(sequence).collect(),
+            limits: Arc::new(limits),
             prompt: tokens.into(),
             client,
             stream,

@@ -11,6 +11,7 @@
 //! | `step` | the loop: plan, enqueue, collect, settle |
 //! | `fault` | a device that breaks on purpose, for tests |
 //! | `outbox` | tokens to words to clients: on their own threads |
+//! | `stream` | one request there: its sequences and its answers |
 //! | `ticket` | the promise of exactly one end to each accepted request |
 //! | `health`, `watchdog` | poison and drain, and the thread that sees to both |
 
@@ -23,6 +24,7 @@ mod load;
 mod outbox;
 mod request;
 mod step;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -115,7 +117,8 @@ impl Engine {
     /// after Err never.
     pub fn submit(&self, mut request: GenerateRequest) -> Result<()> {
         self.health.check()?;
-        let ticket = self.health.tickets.admit(Arc::clone(&request.client), &request.terms)?;
+        let n = request.params.n as usize;
+        let ticket = self.health.tickets.admit(Arc::clone(&request.client), &request.terms, n)?;
         request.client = Arc::clone(&ticket) as _;
         let taken = match &self.long_prompts {
             Some(thread) if request.prompt.len() > intake::INLINE_BYTES => thread
@@ -134,7 +137,7 @@ impl Engine {
         self.health.check()
     }
 
-    /// Requests accepted and not yet finished.
+    /// Sequences of requests accepted and not yet answered.
     pub fn in_flight(&self) -> usize {
         self.health.tickets.len()
     }

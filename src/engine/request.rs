@@ -64,11 +64,12 @@ pub struct Answer {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
-    /// New text; may be empty (held back, half a character).
+    /// New text; may be empty (held back, half a character, nothing new).
     pub text: String,
     /// New tokens.
     pub tokens: u32,
-    /// None while running.
+    /// None while running. A sequence that ended before others of its request keeps its reason in
+    /// their answers.
     pub finish_reason: Option<FinishReason>,
 }
 
@@ -101,14 +102,16 @@ pub trait Observer: Send + Sync {
 /// Facts worth counting. Times in seconds of the monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Observation {
-    /// A request's first token left the engine.
+    /// A sequence's first token left the engine.
     FirstToken { prompt_tokens: u32, ttft_s: f64 },
-    /// `tokens` new tokens of one request in one step (1 without drafts).
+    /// `tokens` new tokens of one sequence in one step (1 without drafts).
     Generated { tokens: u32 },
-    /// Time between two steps of one request that each gave tokens.
+    /// Time between two steps of one sequence that each gave tokens.
     InterToken { seconds: f64 },
-    /// A request ended by itself (not by cancel or error).
-    Finished { reason: FinishReason, e2e_s: f64, prompt_tokens: u32, output_tokens: u32, n: u32 },
+    /// A sequence ended by itself (not by cancel or error). A request has `n` of them.
+    Finished { reason: FinishReason, e2e_s: f64, prompt_tokens: u32, output_tokens: u32 },
+    /// All sequences of a request ended by themselves.
+    Answered { n: u32 },
     /// After a step: lengths of the queues, and the share of pages in use, 0..=1.
     Load { running: u32, waiting: u32, kv_usage: f64 },
 }

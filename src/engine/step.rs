@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use crossbeam::channel::Receiver;
 
-use super::command::{Accepted, Command, Finish, StopRules};
-use super::outbox::{Event, Outboxes, Progress, Shared, Stream};
+use super::command::{Accepted, Command, Family, Finish, StopRules};
+use super::outbox::{Event, Outboxes, Shared};
 use super::request::{Client, FinishReason, Observation};
+use super::stream::Stream;
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId};
 use crate::plan::{Late, StepPlan, StepResult};
@@ -47,10 +48,13 @@ pub(super) struct Core {
     draining: Option<Instant>,
 }
 
-/// A request that the scheduler holds.
+/// A sequence that the scheduler holds.
 struct Live {
+    /// All sequences of its request, and which of them it is.
+    ids: Family,
+    index: usize,
     client: Arc<dyn Client>,
-    rules: StopRules,
+    rules: Arc<StopRules>,
     outputs: u32,
     outbox: usize,
 }
@@ -177,47 +181,28 @@ impl Core {
     }
 
     fn admit(&mut self, accepted: Accepted) {
-        let Accepted {
-            id,
-            prompt,
-            sampler,
-            limits,
-            text,
-            client,
-            stream,
-            eager,
-            arrival,
-            priority,
-        } = accepted;
-        let outbox = id.0 as usize % self.outgoing.len();
-        let new = NewSequence {
-            id,
-            adapter: AdapterId(0),
-            max_tokens: limits.max_tokens,
-            sampler,
-            prompt: prompt.clone(),
-            priority,
-        };
-        let added = self.scheduler.add(new);
-        let opened = Event::Open(
-            id,
-            Box::new(Stream {
-                client: client.clone(),
-                text,
-                prompt_tokens: prompt.len() as u32,
-                stream,
-                eager,
-                stream_interval: self.stream_interval,
-                arrival,
-                progress: Progress::default(),
-            }),
-        );
-        self.outgoing[outbox].push(opened);
-        match added {
-            Ok(()) => {
-                self.live.insert(id, Live { client, rules: limits, outputs: 0, outbox });
-            }
-            Err(error) => self.outgoing[outbox].push(Event::Fail { id, error }),
+        let ids = accepted.ids;
+        let outbox = ids.first.0 as usize % self.outgoing.len();
+        let mut added = Ok(());
+        for (index, sequence) in accepted.sequences.iter().enumerate() {
+            let new = NewSequence {
+                id: ids.id(index),
+                leader: (index > 0).then_some(ids.first),
+                adapter: AdapterId(0),
+                max_tokens: accepted.limits.max_tokens,
+                sampler: sequence.sampler.clone(),
+                prompt: accepted.prompt.clone(),
+                priority: accepted.priority,
+            };
+            added = added.and_then(|()| self.scheduler.add(new));
+            let (client, rules) = (accepted.client.clone(), accepted.limits.clone());
+            let live = Live { ids, index, client, rules, outputs: 0, outbox };
+            self.live.insert(ids.id(index), live);
+        }
+        let stream = Box::new(Stream::new(accepted, self.stream_interval));
+        self.outgoing[outbox].push(Event::Open(ids.first, stream));
+        if let Err(error) = added {
+            self.fail(ids, error);
         }
     }
 
@@ -226,10 +211,12 @@ impl Core {
         let gone = self.live.iter().filter_map(|(&id, live)| Some((id, live.client.gone()?)));
         let gone: Vec<(RequestId, Error)> = gone.collect();
         for (id, error) in gone {
+            // Not there any more if another sequence of the request was in the list.
+            let Some(live) = self.live.get(&id) else { continue };
             if matches!(error, Error::Cancelled(_)) {
                 tracing::info!("Cancelling the request");
             }
-            self.fail(id, error);
+            self.fail(live.ids, error);
         }
     }
 
@@ -242,7 +229,8 @@ impl Core {
             // `min_tokens` may ask for more than the model's length has room for: the limit wins.
             let length = Finish { reason: FinishReason::Length, by_token: false };
             let finish = live.rules.check(live.outputs, token).or(at_limit.then_some(length));
-            self.outgoing[live.outbox].push(Event::Token { id, token, finish });
+            let (request, index) = (live.ids.first, live.index);
+            self.outgoing[live.outbox].push(Event::Token { id: request, index, token, finish });
             if finish.is_some() {
                 self.live.remove(&id);
                 self.scheduler.finish(id);
@@ -259,17 +247,24 @@ impl Core {
         });
     }
 
-    fn fail(&mut self, id: RequestId, error: Error) {
-        if let Some(live) = self.live.remove(&id) {
-            self.scheduler.finish(id);
-            self.outgoing[live.outbox].push(Event::Fail { id, error });
+    /// End a request, with all of its sequences that still run.
+    fn fail(&mut self, request: Family, error: Error) {
+        let mut outbox = None;
+        // Backwards, so that what waits behind the first sequence is gone before it.
+        for id in request.ids().rev() {
+            if let Some(live) = self.live.remove(&id) {
+                self.scheduler.finish(id);
+                outbox = Some(live.outbox);
+            }
+        }
+        if let Some(outbox) = outbox {
+            self.outgoing[outbox].push(Event::Fail { id: request.first, error });
         }
     }
 
     fn fail_all(&mut self, error: &Error) {
-        let all: Vec<RequestId> = self.live.keys().copied().collect();
-        for id in all {
-            self.fail(id, error.clone());
+        while let Some(live) = self.live.values().next() {
+            self.fail(live.ids, error.clone());
         }
     }
 
@@ -283,8 +278,10 @@ impl Core {
     /// what panicked. Outboxes forget their streams.
     fn wait_for_drain(&mut self) {
         let error = Error::Unavailable("the engine failed".into());
-        for (id, live) in std::mem::take(&mut self.live) {
-            self.outgoing[live.outbox].push(Event::Fail { id, error: error.clone() });
+        for live in std::mem::take(&mut self.live).into_values() {
+            // Once per sequence: the outbox forgets at the first.
+            let fail = Event::Fail { id: live.ids.first, error: error.clone() };
+            self.outgoing[live.outbox].push(fail);
         }
         self.flush(Instant::now());
         while let Ok(command) = self.commands.recv() {

@@ -94,6 +94,7 @@ struct Probe {
     gone: AtomicBool,
     finals: AtomicUsize,
     deltas: AtomicUsize,
+    answers: parking_lot::Mutex<Vec<Answer>>,
     outcome: Sender<Result<Answer>>,
 }
 
@@ -104,8 +105,9 @@ impl Client for Probe {
 
     fn respond(&self, answer: Answer) {
         assert_eq!(self.finals.load(Ordering::Acquire), 0, "a delta after the final");
-        assert!(answer.outputs[0].finish_reason.is_none());
+        assert!(answer.outputs.iter().any(|output| output.finish_reason.is_none()));
         self.deltas.fetch_add(answer.outputs[0].tokens as usize, Ordering::AcqRel);
+        self.answers.lock().push(answer);
     }
 
     fn finish(&self, outcome: Result<Answer>) {
@@ -195,6 +197,7 @@ impl Bench {
             gone: AtomicBool::new(false),
             finals: AtomicUsize::new(0),
             deltas: AtomicUsize::new(0),
+            answers: Default::default(),
             outcome,
         });
         let limits = Limits { vocab_size: 4096, max_logprobs: 20 };
@@ -362,5 +365,84 @@ fn a_timeout_ends_a_request_and_no_other() {
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
     assert!(error.message().contains("5000 us"), "{error}");
     assert!(running.recv_timeout(PATIENCE).expect("a final").is_ok());
+    bench.engine.drain(PATIENCE);
+}
+
+const THREE: &str = r#"{"n": 3, "seed": 5, "max_tokens": 12, "ignore_eos": true}"#;
+
+/// Whole answers and deltas alike: an entry per sequence, in index order, and a reason stays.
+#[test]
+fn all_sequences_of_a_request_come_in_one_answer() {
+    for (depth, stream) in [(1, false), (2, false), (1, true), (2, true)] {
+        // Two slots for three sequences: they end at different times.
+        let bench = bench(Fault::None, depth, 2, 64);
+        let (client, told) = bench.submit(stream, THREE).expect("room");
+        let last = told.recv_timeout(PATIENCE).expect("a final").expect("an answer");
+        let mut answers = std::mem::take(&mut *client.answers.lock());
+        assert_eq!(stream, !answers.is_empty(), "depth {depth}");
+        answers.push(last);
+        let mut ended = [None; 3];
+        for answer in &answers {
+            assert_eq!(answer.outputs.len(), 3);
+            for (output, ended) in answer.outputs.iter().zip(&mut ended) {
+                assert!(ended.is_none() || (output.tokens == 0 && output.finish_reason == *ended));
+                *ended = output.finish_reason;
+            }
+        }
+        assert_eq!(ended, [Some(FinishReason::Length); 3]);
+        for index in 0..3 {
+            let tokens: u32 = answers.iter().map(|a| a.outputs[index].tokens).sum();
+            let text: String = answers.iter().map(|a| &*a.outputs[index].text).collect();
+            assert_eq!(tokens, 12, "sequence {index}, depth {depth}, stream {stream}");
+            assert!(text.len() > 12);
+        }
+        assert_eq!(bench.engine.in_flight(), 0);
+        bench.engine.drain(PATIENCE);
+    }
+}
+
+#[test]
+fn a_cancel_ends_all_sequences_with_one_final() {
+    let bench = bench(Fault::Gate(3), 1, 2, 8);
+    let long = r#"{"n": 5, "max_tokens": 200, "ignore_eos": true}"#;
+    let (client, told) = bench.submit(true, long).expect("room");
+    client.gone.store(true, Ordering::Release);
+    bench.gate.send(()).expect("engine lives");
+    let outcome = told.recv_timeout(PATIENCE).expect("a final");
+    assert!(matches!(outcome, Err(Error::Cancelled(_))), "{outcome:?}");
+    let (_, told) = bench.submit(false, THREE).expect("room again");
+    assert!(told.recv_timeout(PATIENCE).expect("a final").is_ok());
+    assert_eq!(bench.engine.in_flight(), 0);
+    bench.engine.drain(PATIENCE);
+}
+
+#[test]
+fn a_stop_string_ends_one_sequence_and_not_the_others() {
+    let bench = bench(Fault::None, 1, 4, 8);
+    // Step 1 says " '", then " b", " if", " p", "it" follow in turn. The first sequence is one step
+    // ahead of the other, which sees no quote before its last token.
+    let sampling = r#"{"n": 2, "max_tokens": 5, "ignore_eos": true, "stop": "' b"}"#;
+    let (_, told) = bench.submit(false, sampling).expect("room");
+    let answer = told.recv_timeout(PATIENCE).expect("a final").expect("an answer");
+    let [ahead, behind] = &answer.outputs[..] else { panic!("two sequences: {answer:?}") };
+    assert_eq!((&*ahead.text, ahead.tokens), (" ", 2));
+    assert_eq!(ahead.finish_reason, Some(FinishReason::Stop));
+    assert_eq!((&*behind.text, behind.tokens), (" b if pit '", 5));
+    assert_eq!(behind.finish_reason, Some(FinishReason::Length));
+    bench.engine.drain(PATIENCE);
+}
+
+#[test]
+fn sequences_count_in_the_limit() {
+    let bench = bench(Fault::Gate(1), 1, 2, 4);
+    let refused = bench.submit(false, r#"{"n": 7}"#).err().expect("more than ever fits");
+    assert!(matches!(refused, Error::InvalidArgument(_)), "{refused}");
+    assert!(refused.message().starts_with("n is 7, but at most 6 sequences"), "{refused}");
+    let (_, told) = bench.submit(false, r#"{"n": 4, "max_tokens": 2}"#).expect("room");
+    let refused = bench.submit(false, THREE).err().expect("no room now");
+    assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
+    bench.gate.send(()).expect("engine lives");
+    assert!(told.recv_timeout(PATIENCE).expect("a final").is_ok());
+    assert_eq!(bench.engine.in_flight(), 0);
     bench.engine.drain(PATIENCE);
 }

@@ -11,8 +11,12 @@ use parking_lot::Mutex;
 
 use super::request::{Answer, Client, Terms};
 use crate::error::{Error, Result};
+use crate::invalid;
 
-/// All requests that were accepted and have not ended, at most `limit`.
+/// What raises the limit.
+const KEYS: &str = "max_num_seqs in model.json or --backend-config=vllm,max-waiting";
+
+/// All requests that were accepted and have not ended, of at most `limit` sequences.
 pub(super) struct Tickets {
     open: Mutex<Open>,
     limit: usize,
@@ -22,6 +26,8 @@ pub(super) struct Tickets {
 struct Open {
     /// Weak: a ticket that every thread has dropped must end by its own `Drop`.
     tickets: HashMap<u64, Weak<Ticket>>,
+    /// Of all tickets.
+    sequences: usize,
     next: u64,
     /// Nobody is accepted any more, and why. Under the same lock as the map, so that no request
     /// slips in behind `close`.
@@ -33,30 +39,46 @@ impl Tickets {
         Arc::new(Tickets { open: Mutex::default(), limit })
     }
 
+    /// Sequences of open requests.
     pub fn len(&self) -> usize {
-        self.open.lock().tickets.len()
+        self.open.lock().sequences
     }
 
-    /// Accept a client or refuse it at once.
+    /// Accept the client of a request for `sequences` sequences or refuse it at once.
     ///
     /// # Errors
-    /// Unavailable: the limit is reached, or the cause of [`Tickets::close`].
-    pub fn admit(self: &Arc<Self>, client: Arc<dyn Client>, terms: &Terms) -> Result<Arc<Ticket>> {
+    /// InvalidArgument: more than the limit for one alone. Unavailable: the limit is reached, or
+    /// the cause of [`Tickets::close`].
+    pub fn admit(
+        self: &Arc<Self>,
+        client: Arc<dyn Client>,
+        terms: &Terms,
+        sequences: usize,
+    ) -> Result<Arc<Ticket>> {
         let mut open = self.open.lock();
         if let Some(error) = &open.closed {
             return Err(error.clone());
         }
-        if open.tickets.len() >= self.limit {
+        let limit = self.limit;
+        if sequences > limit {
+            return Err(invalid!(
+                "n is {sequences}, but at most {limit} sequences may run and wait: lower n, or \
+                 raise {KEYS}"
+            ));
+        }
+        if open.sequences + sequences > limit {
             return Err(Error::Unavailable(format!(
-                "{} requests are running or waiting, which is the limit: retry later, or raise \
-                 max_num_seqs in model.json or --backend-config=vllm,max-waiting",
-                self.limit
+                "{} requests are running or waiting, and {limit} is the limit: retry later, or \
+                 raise {KEYS}",
+                open.sequences
             )));
         }
         let id = open.next;
         open.next += 1;
+        open.sequences += sequences;
         let ticket = Arc::new(Ticket {
             id,
+            sequences,
             tickets: Arc::clone(self),
             client,
             timeout: terms.timeout.map(|timeout| (timeout, Instant::now() + timeout)),
@@ -83,6 +105,7 @@ impl Tickets {
 /// One accepted request.
 pub(super) struct Ticket {
     id: u64,
+    sequences: usize,
     tickets: Arc<Tickets>,
     client: Arc<dyn Client>,
     /// How long the client wants to wait, and until when that is.
@@ -99,7 +122,10 @@ impl Ticket {
     }
 
     fn forget(&self) {
-        self.tickets.open.lock().tickets.remove(&self.id);
+        let mut open = self.tickets.open.lock();
+        if open.tickets.remove(&self.id).is_some() {
+            open.sequences -= self.sequences;
+        }
     }
 }
 
@@ -182,8 +208,8 @@ mod tests {
     #[test]
     fn a_ticket_ends_once_and_hears_nothing_after() {
         let (tickets, heard) = (Tickets::new(1), Arc::new(Heard::default()));
-        let ticket = tickets.admit(heard.clone(), &Terms::default()).unwrap();
-        let full = tickets.admit(heard.clone(), &Terms::default()).err().expect("full");
+        let ticket = tickets.admit(heard.clone(), &Terms::default(), 1).unwrap();
+        let full = tickets.admit(heard.clone(), &Terms::default(), 1).err().expect("full");
         assert!(full.message().starts_with("1 requests"), "{full}");
         ticket.respond(answer());
         ticket.finish(Ok(answer()));
@@ -200,9 +226,9 @@ mod tests {
     #[test]
     fn a_dropped_ticket_ends_by_itself_and_a_withdrawn_one_says_nothing() {
         let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
-        drop(tickets.admit(heard.clone(), &Terms::default()).unwrap());
+        drop(tickets.admit(heard.clone(), &Terms::default(), 1).unwrap());
         assert!(matches!(heard.ends.lock()[..], [Some(Error::Unavailable(_))]));
-        tickets.admit(heard.clone(), &Terms::default()).unwrap().withdraw();
+        tickets.admit(heard.clone(), &Terms::default(), 1).unwrap().withdraw();
         assert_eq!((heard.ends.lock().len(), tickets.len()), (1, 0));
     }
 
@@ -210,12 +236,12 @@ mod tests {
     fn closing_ends_all_and_refuses_those_who_come_later() {
         let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
         let all: Vec<_> =
-            (0..3).map(|_| tickets.admit(heard.clone(), &Terms::default()).unwrap()).collect();
+            (0..3).map(|_| tickets.admit(heard.clone(), &Terms::default(), 1).unwrap()).collect();
         tickets.close(&Error::Unavailable("first".into()));
         tickets.close(&Error::Unavailable("second".into()));
         let first = Some(Error::Unavailable("first".into()));
         assert_eq!(*heard.ends.lock(), [first.clone(), first.clone(), first.clone()]);
-        assert_eq!(tickets.admit(heard.clone(), &Terms::default()).err(), first);
+        assert_eq!(tickets.admit(heard.clone(), &Terms::default(), 1).err(), first);
         drop(all);
         assert_eq!(heard.ends.lock().len(), 3);
     }
@@ -224,9 +250,9 @@ mod tests {
     fn a_timeout_is_told_with_its_number() {
         let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
         let terms = |us| Terms { timeout: Some(Duration::from_micros(us)), ..Terms::default() };
-        let patient = tickets.admit(heard.clone(), &terms(60_000_000)).unwrap();
+        let patient = tickets.admit(heard.clone(), &terms(60_000_000), 1).unwrap();
         assert!(patient.gone().is_none());
-        let hasty = tickets.admit(heard.clone(), &terms(0)).unwrap();
+        let hasty = tickets.admit(heard.clone(), &terms(0), 1).unwrap();
         let error = hasty.gone().expect("it expired");
         assert!(matches!(error, Error::Unavailable(_)) && error.message().contains("0 us"));
     }

@@ -21,7 +21,6 @@ const MAX_LOGPROB_TOKEN_IDS: usize = 128;
 /// Legal parameters that this version does not do, one line each: building one deletes its line.
 pub(super) fn built(params: &SamplingParams) -> Result<()> {
     let missing = [
-        ("n > 1", params.n > 1),
         ("logprobs", params.logprobs.is_some()),
         ("logprob_token_ids", params.logprob_token_ids.is_some()),
         ("logit_bias", !params.logit_bias.is_empty()),

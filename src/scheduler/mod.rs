@@ -50,6 +50,8 @@ pub struct Scheduler {
     config: SchedulerConfig,
     kv: KvLedger,
     waiting: VecDeque<Box<Sequence>>,
+    /// Sequences that wait behind their leaders.
+    followers: usize,
     /// Slots in order of admission.
     running: Vec<SlotId>,
     seats: Seats,
@@ -76,6 +78,7 @@ impl Scheduler {
         Ok(Scheduler {
             kv,
             waiting: VecDeque::new(),
+            followers: 0,
             running: Vec::with_capacity(config.max_num_seqs),
             seats: Seats::new(config.max_num_seqs),
             changes: Vec::new(),
@@ -107,9 +110,19 @@ impl Scheduler {
                  is {max_model_len} tokens. Shorten the prompt or increase max_model_len."
             ));
         }
-        let patient = self.waiting.iter().rev().take_while(|w| w.priority > new.priority);
-        let at = self.waiting.len() - patient.count();
-        self.waiting.insert(at, Box::new(Sequence::new(new, max_model_len)));
+        // Without the cache there is nothing to wait for.
+        let leader = new.leader.filter(|_| self.config.prefix_caching);
+        match leader.and_then(|id| self.find(id)).filter(|leader| !leader.prompt_fed()) {
+            Some(leader) => {
+                leader.followers.push(new);
+                self.followers += 1;
+            }
+            None => {
+                let patient = self.waiting.iter().rev().take_while(|w| w.priority > new.priority);
+                let at = self.waiting.len() - patient.count();
+                self.waiting.insert(at, Box::new(Sequence::new(new, max_model_len)));
+            }
+        }
         Ok(())
     }
 
@@ -117,11 +130,24 @@ impl Scheduler {
     /// Its tokens in flight will be dropped. False: it was not here (any more).
     pub fn finish(&mut self, id: RequestId) -> bool {
         if let Some(at) = self.running.iter().position(|&slot| self.seats[slot].id == id) {
-            self.vacate(at);
+            let over = self.vacate(at);
+            self.queue_followers(over.followers);
             return true;
         }
-        let found = self.waiting.iter().position(|sequence| sequence.id == id);
-        found.is_some_and(|at| self.waiting.remove(at).is_some())
+        if let Some(at) = self.waiting.iter().position(|sequence| sequence.id == id) {
+            let over = self.waiting.remove(at);
+            over.into_iter().for_each(|sequence| self.queue_followers(sequence.followers));
+            return true;
+        }
+        let leaders = self.waiting.iter_mut().map(|sequence| &mut **sequence);
+        for leader in leaders.chain(self.seats.taken()) {
+            if let Some(at) = leader.followers.iter().position(|follower| follower.id == id) {
+                leader.followers.remove(at);
+                self.followers -= 1;
+                return true;
+            }
+        }
+        false
     }
 
     /// The next step, or None if there is nothing to do before a result or a request comes.
@@ -165,7 +191,7 @@ impl Scheduler {
     }
 
     pub fn waiting_len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.followers
     }
 
     pub fn running_len(&self) -> usize {
@@ -181,7 +207,7 @@ impl Scheduler {
         let prefix = self.kv.stats();
         SchedulerStats {
             running: self.running.len(),
-            waiting: self.waiting.len(),
+            waiting: self.waiting_len(),
             kv_usage: self.kv.usage(),
             prefix_queries_tokens: prefix.queries_tokens,
             prefix_hits_tokens: prefix.hits_tokens,
@@ -268,19 +294,39 @@ impl Scheduler {
         }
     }
 
-    /// The plan is final: note who awaits a token, and let the pages it fills be hit from now on.
-    /// Not earlier: a reader in the same step would race with the writes.
+    /// The plan is final: note who awaits a token, and let the pages it fills be hit from now on,
+    /// by followers first. Not earlier: a reader in the same step would race with the writes.
     fn launch(&mut self, plan: &StepPlan) {
         self.step = plan.step;
         let mut samples = Vec::with_capacity(plan.rows.len());
+        let mut followers = Vec::new();
         for row in &plan.rows {
             let sequence = &mut self.seats[row.slot];
             self.kv.register(&mut sequence.table, &sequence.tokens, sequence.fed);
             if row.sample {
                 samples.push((row.slot, sequence.stay));
+                followers.append(&mut sequence.followers);
             }
         }
+        self.queue_followers(followers);
         self.in_flight.push_back(InFlight { step: plan.step, samples });
+    }
+
+    fn find(&mut self, id: RequestId) -> Option<&mut Sequence> {
+        let waiting = self.waiting.iter_mut().map(|sequence| &mut **sequence);
+        waiting.chain(self.seats.taken()).find(|sequence| sequence.id == id)
+    }
+
+    /// They need their leader no longer: they go to the head of the queue, in their order, for
+    /// their request was there before whoever waits; only what is more urgent stays in front.
+    fn queue_followers(&mut self, followers: Vec<NewSequence>) {
+        self.followers -= followers.len();
+        for follower in followers.into_iter().rev() {
+            let urgent = self.waiting.iter().take_while(|w| w.priority < follower.priority);
+            let at = urgent.count();
+            let sequence = Sequence::new(follower, self.config.max_model_len);
+            self.waiting.insert(at, Box::new(sequence));
+        }
     }
 
     fn preempt_last(&mut self) {

@@ -14,6 +14,10 @@ use crate::sampling::SamplerSpec;
 pub struct NewSequence {
     /// Comes back with its tokens. Unique among what the scheduler holds.
     pub id: RequestId,
+    /// A sequence with the same prompt that was added before: this one is not admitted until that
+    /// one's prompt is fed (or it is over), so that it finds the prompt's pages in the cache
+    /// instead of computing them a second time. Meanwhile it holds up nobody.
+    pub leader: Option<RequestId>,
     /// At least one token, and room for one more below `max_model_len`.
     pub prompt: Arc<[TokenId]>,
     /// Tokens to generate at most, at least 1; `max_model_len` may end the sequence earlier.
@@ -27,6 +31,8 @@ pub struct NewSequence {
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) id: RequestId,
+    /// Not yet in the queue: they wait for this one's prompt to be fed.
+    pub(super) followers: Vec<NewSequence>,
     pub(super) prompt: Arc<[TokenId]>,
     pub(super) adapter: AdapterId,
     pub(super) priority: u64,
@@ -53,6 +59,7 @@ impl Sequence {
         let limit = new.prompt.len().saturating_add(new.max_tokens as usize).min(max_model_len);
         Sequence {
             id: new.id,
+            followers: Vec::new(),
             adapter: new.adapter,
             priority: new.priority,
             sampler: new.sampler,
@@ -65,6 +72,11 @@ impl Sequence {
             last_on_device: false,
             stay: 0,
         }
+    }
+
+    /// Every token of the prompt is in pages, or on its way there in a planned step.
+    pub(super) fn prompt_fed(&self) -> bool {
+        self.fed >= self.prompt.len()
     }
 
     /// Tokens that exist, known or in flight.
@@ -140,6 +152,11 @@ impl Seats {
             seats: (0..slots).map(|_| None).collect(),
             free: (0..slots as u32).rev().map(SlotId).collect(),
         }
+    }
+
+    /// Who sits anywhere.
+    pub(super) fn taken(&mut self) -> impl Iterator<Item = &mut Sequence> {
+        self.seats.iter_mut().flatten().map(|sequence| &mut **sequence)
     }
 
     pub(super) fn any_free(&self) -> bool {

@@ -27,6 +27,7 @@ fn config() -> SchedulerConfig {
 /// Request `id` whose prompt is `tokens` tokens like no other's.
 fn request(id: u64, tokens: u32, max_tokens: u32) -> NewSequence {
     NewSequence {
+        leader: None,
         id: RequestId(id),
         prompt: (0..tokens).map(|i| TokenId(1000 * id as u32 + i)).collect(),
         max_tokens,
@@ -233,4 +234,41 @@ fn the_urgent_wait_in_front_of_the_patient_and_behind_their_equals() {
         order.extend(one.commit(&answer(&plan, 7)).into_iter().map(|arrival| arrival.id.0));
     }
     assert_eq!(order, [3, 0, 2, 1, 4]);
+
+/// Sequences of one request: the first computes the prompt, the others take its full pages, and
+/// whoever came after them is served meanwhile.
+#[test]
+fn followers_share_the_prompts_pages() {
+    let first = request(1, 10, 8);
+    let other = |id| NewSequence { id: RequestId(id), leader: Some(first.id), ..first.clone() };
+    let all = [first.clone(), other(2), other(3), request(4, 4, 1)];
+    let mut s = scheduler(SchedulerConfig { max_num_batched_tokens: 8, ..config() }, &all);
+    assert_eq!((s.waiting_len(), s.stats().waiting), (4, 4));
+    let plan = s.plan().unwrap();
+    assert_eq!(shares(&plan), [(0, 8, false)], "a part of the prompt: nobody follows yet");
+    let plan = s.plan().unwrap();
+    assert_eq!(shares(&plan), [(0, 2, true), (1, 4, true)], "the stranger does not wait");
+    s.commit(&StepResult { step: 1, ..StepResult::default() });
+    let plan = s.plan().unwrap();
+    assert_eq!(shares(&plan), [(0, 1, true), (2, 2, true), (3, 2, true)], "two full pages hit");
+    // Three pages of the first, one each of the others and the stranger's.
+    s.check();
+    assert_eq!(s.stats().kv_usage, 6.0 / 8.0);
+    assert_eq!(s.stats().prefix_hits_tokens, 16);
+}
+
+#[test]
+fn followers_of_whoever_is_over_are_served() {
+    let first = request(1, 10, 8);
+    let other = |id| NewSequence { id: RequestId(id), leader: Some(first.id), ..first.clone() };
+    let all = [first.clone(), other(2), other(3), other(4)];
+    let mut s = scheduler(SchedulerConfig { max_num_batched_tokens: 8, ..config() }, &all);
+    assert!(s.finish(RequestId(3)) && !s.finish(RequestId(3)), "also while it follows");
+    assert!(s.finish(first.id));
+    assert_eq!(s.waiting_len(), 2);
+    assert_eq!(shares(&s.plan().unwrap()), [(0, 8, false)]);
+    // Without the cache there is nothing to wait for.
+    let plain = SchedulerConfig { prefix_caching: false, max_num_batched_tokens: 32, ..config() };
+    let mut s = scheduler(plain, &[first.clone(), other(2)]);
+    assert_eq!(shares(&s.plan().unwrap()), [(0, 10, true), (1, 10, true)]);
 }

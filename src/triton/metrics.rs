@@ -76,12 +76,14 @@ impl Observer for ModelMetrics {
             Observation::InterToken { seconds } => {
                 histograms.inspect(|h| h.per_token.observe(seconds));
             }
-            Observation::Finished { e2e_s, prompt_tokens, output_tokens, n, .. } => {
+            Observation::Finished { e2e_s, prompt_tokens, output_tokens, .. } => {
                 let Some(h) = histograms else { return };
                 h.e2e.observe(e2e_s);
                 h.prompt_tokens.observe(f64::from(prompt_tokens));
                 h.generation_tokens.observe(f64::from(output_tokens));
-                h.n.observe(f64::from(n));
+            }
+            Observation::Answered { n } => {
+                histograms.inspect(|h| h.n.observe(f64::from(n)));
             }
             Observation::Load { running, waiting, kv_usage } => {
                 series.running.set(f64::from(running));

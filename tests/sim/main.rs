@@ -65,6 +65,7 @@ struct Coverage {
     steps: u64,
     tokens: u64,
     requests: u64,
+    led: u64,
     preemptions: u64,
     hit_tokens: u64,
     cut_chunks: u64,
@@ -81,6 +82,7 @@ impl Coverage {
         self.steps += other.steps;
         self.tokens += other.tokens;
         self.requests += other.requests;
+        self.led += other.led;
         self.preemptions += other.preemptions;
         self.hit_tokens += other.hit_tokens;
         self.cut_chunks += other.cut_chunks;
@@ -187,10 +189,18 @@ impl Engine {
         };
         prompt.truncate(if rng.percent(50) { length } else { rng.below(length + 1) });
         prompt.extend(random_tokens(rng, length - prompt.len()));
+        // Another sequence of a request that is there (or was).
+        let led = !self.requests.is_empty() && rng.percent(20);
+        let leader = led.then(|| RequestId(rng.below(self.requests.len()) as u64));
+        if let Some(leader) = leader {
+            prompt = self.requests[leader.index()].new.prompt.to_vec();
+        }
+        let length = prompt.len();
         let id = RequestId(self.requests.len() as u64);
         let longest = rng.pick(&[3, limit / 2 + 1, 2 * limit]);
         let new = NewSequence {
             id,
+            leader,
             prompt: Arc::from(prompt),
             max_tokens: rng.between(1, longest) as u32,
             sampler: Arc::new(SamplerSpec { seed: id.0, ..SamplerSpec::default() }),
@@ -203,6 +213,7 @@ impl Engine {
         let ended = added.is_err();
         self.requests.push(Request { new, stop, outputs: Vec::new(), ended });
         self.seen.requests += 1;
+        self.seen.led += u64::from(led);
     }
 
     fn enqueue(&mut self, plan: &StepPlan) {
@@ -221,7 +232,11 @@ impl Engine {
         self.results.push_back(self.device.run(plan));
         self.scheduler.check();
         let last_open = self.device.open_seeds().max();
-        let in_order = |request: &&Request| Some(request.new.id.0) < last_open && !request.ended;
+        // What waits for the prompt of another is the exception.
+        let in_order = |request: &&Request| {
+            let queued = request.new.leader.is_none() && !request.ended;
+            queued && Some(request.new.id.0) < last_open
+        };
         for request in self.requests.iter().filter(in_order) {
             let id = request.new.id;
             assert!(self.device.open_seeds().any(|seed| seed == id.0), "{id} was overtaken");
@@ -328,6 +343,7 @@ fn every_request_gets_its_own_tokens_and_every_page_comes_back() {
     }
     println!("{sum:?}");
     let rare = [
+        sum.led,
         sum.preemptions,
         sum.hit_tokens,
         sum.cut_chunks,
