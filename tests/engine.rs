@@ -10,7 +10,7 @@ use crossbeam::channel::{bounded, Receiver, Sender};
 use serde_json::{json, Value};
 use triton_vllm::engine::{
     Answer, Client, Engine, EngineArgs, EngineOptions, FinishReason, GenerateRequest, Observation,
-    Observer, Terms,
+    Observer, Returns, Terms,
 };
 use triton_vllm::error::Result;
 use triton_vllm::sampling::{Limits, SamplingParams};
@@ -110,8 +110,9 @@ impl Served {
         let params = SamplingParams::parse_text(&sampling.to_string(), &limits).expect("valid");
         let prompt = prompt.to_string();
         let arrival = Instant::now();
-        let request =
-            GenerateRequest { prompt, params, stream, client, arrival, terms: Terms::default() };
+        let returns = Returns { logprobs: true, cumulative_logprob: true };
+        let terms = Terms::default();
+        let request = GenerateRequest { prompt, params, stream, returns, client, arrival, terms };
         self.engine.submit(request).expect("room");
         told
     }

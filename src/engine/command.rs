@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::request::{Client, FinishReason};
+use super::scores::Scores;
 use crate::ids::{RequestId, TokenId};
-use crate::sampling::SamplerSpec;
+use crate::sampling::{RepetitionRule, SamplerSpec};
 use crate::text::TextStream;
 
 /// What other threads ask of the engine thread.
@@ -40,6 +41,8 @@ pub(super) struct Accepted {
 pub(super) struct NewOutput {
     pub sampler: Arc<SamplerSpec>,
     pub text: TextStream,
+    /// None: nobody reads logprobs.
+    pub scores: Option<Scores>,
 }
 
 /// The ids of a request's sequences: `count` (the request's `n`) in a row.
@@ -67,6 +70,7 @@ pub(super) struct StopRules {
     /// Before that many outputs nothing stops.
     pub min_tokens: u32,
     pub stop_ids: Vec<TokenId>,
+    pub repetition: Option<RepetitionRule>,
 }
 
 /// Why the engine ended a request.
@@ -78,16 +82,20 @@ pub(super) struct Finish {
 }
 
 impl StopRules {
-    /// After the `outputs`-th token: does the request end here?
-    pub fn check(&self, outputs: u32, token: TokenId) -> Option<Finish> {
+    /// After the `outputs`-th token, which closed a circle or not: does the request end here?
+    pub fn check(&self, outputs: u32, token: TokenId, circle: bool) -> Option<Finish> {
         if outputs < self.min_tokens {
             return None;
         }
         if self.stop_ids.contains(&token) {
             return Some(Finish { reason: FinishReason::Stop, by_token: true });
         }
-        (outputs >= self.max_tokens)
-            .then_some(Finish { reason: FinishReason::Length, by_token: false })
+        let reason = match outputs >= self.max_tokens {
+            true => FinishReason::Length,
+            false => FinishReason::Repetition,
+        };
+        let over = outputs >= self.max_tokens || circle;
+        over.then_some(Finish { reason, by_token: false })
     }
 }
 
@@ -97,14 +105,17 @@ mod tests {
 
     #[test]
     fn stop_rules_follow_the_order_of_the_specification() {
-        let rules = StopRules { max_tokens: 5, min_tokens: 3, stop_ids: vec![TokenId(2)] };
-        assert!(rules.check(2, TokenId(2)).is_none(), "before min_tokens nothing stops");
-        let stop = rules.check(3, TokenId(2)).expect("active at min_tokens");
+        let stop_ids = vec![TokenId(2)];
+        let rules = StopRules { max_tokens: 5, min_tokens: 3, stop_ids, repetition: None };
+        assert!(rules.check(2, TokenId(2), true).is_none(), "before min_tokens nothing stops");
+        let stop = rules.check(3, TokenId(2), true).expect("active at min_tokens");
         assert!(stop.by_token && stop.reason == FinishReason::Stop);
-        assert!(rules.check(4, TokenId(7)).is_none());
-        let length = rules.check(5, TokenId(7)).expect("max_tokens");
+        assert!(rules.check(4, TokenId(7), false).is_none());
+        let circle = rules.check(4, TokenId(7), true).expect("a circle");
+        assert!(!circle.by_token && circle.reason == FinishReason::Repetition);
+        let length = rules.check(5, TokenId(7), true).expect("max_tokens");
         assert!(!length.by_token && length.reason == FinishReason::Length);
-        let both = rules.check(5, TokenId(2)).expect("a stop id on the last token");
+        let both = rules.check(5, TokenId(2), false).expect("a stop id on the last token");
         assert_eq!(both.reason, FinishReason::Stop);
     }
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use crossbeam::channel::Sender;
 
 use super::command::{Accepted, Command, Family, NewOutput, StopRules};
-use super::request::GenerateRequest;
+use super::request::{GenerateRequest, Returns};
+use super::scores::Scores;
 use crate::error::{Error, Result};
 use crate::ids::{RequestId, TokenId};
-use crate::sampling::SamplerSpec;
-use crate::text::{check_prompt_chars, check_prompt_tokens, TextStream, Tokenizer};
+use crate::sampling::{LogprobSpec, SamplerSpec};
+use crate::text::{check_prompt_chars, check_prompt_tokens, Speller, TextStream, Tokenizer};
 
 /// Prompts up to this many bytes are tokenised on the caller's thread (a fraction of a
 /// millisecond); longer ones on a thread of their own, so that one book does not hold up a hundred
@@ -41,7 +42,7 @@ impl Intake {
     }
 
     fn prepare(&self, request: GenerateRequest) -> Result<Accepted> {
-        let GenerateRequest { prompt, params, stream, client, arrival, terms } = request;
+        let GenerateRequest { prompt, params, stream, returns, client, arrival, terms } = request;
         check_prompt_chars(&prompt, &self.tokenizer, self.max_model_len)?;
         let tokens = self.tokenizer.encode(&prompt)?;
         check_prompt_tokens(tokens.len(), self.max_model_len)?;
@@ -56,18 +57,29 @@ impl Intake {
             max_tokens: params.max_tokens.map_or(room, |max| max.min(room)),
             min_tokens: params.min_tokens,
             stop_ids,
+            repetition: params.repetition_detection.clone(),
         };
         if self.log_requests {
             tracing::info!("request {first}: {} prompt tokens, {params:?}", tokens.len());
         }
-        let sampler = params.sampler(&self.eos, 0, Vec::new());
+        let returns = Returns { logprobs: returns.logprobs && params.wants_logprobs(), ..returns };
+        let mut sampler = params.sampler(&self.eos, 0, Vec::new());
+        if !returns.logprobs {
+            // The sum needs the sampled token's own only.
+            sampler.logprobs = returns.cumulative_logprob.then_some(LogprobSpec::Top(0));
+        }
         let sequence = |(index, id): (usize, RequestId)| {
             // A seed is the first sequence's: the others count up from it.
             let given = params.seed.map(|seed| (seed as u64).wrapping_add(index as u64));
             let seed = given.unwrap_or_else(|| mix(self.seed, id.0));
             let sampler = SamplerSpec { seed, ..sampler.clone() };
             let text = TextStream::new(&self.tokenizer, &tokens, &params);
-            NewOutput { sampler: Arc::new(sampler), text }
+            let scores = sampler.logprobs.is_some().then(|| {
+                let spell = returns.logprobs && params.detokenize;
+                let speller = spell.then(|| Speller::new(&self.tokenizer, &tokens));
+                Scores::new(returns, speller)
+            });
+            NewOutput { sampler: Arc::new(sampler), text, scores }
         };
         Ok(Accepted {
             ids,

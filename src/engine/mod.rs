@@ -10,8 +10,10 @@
 //! | `command` | what other threads ask of the engine thread |
 //! | `step` | the loop: plan, enqueue, collect, settle |
 //! | `fault` | a device that breaks on purpose, for tests |
+//! | `repetition` | has an output begun to go round in a circle? |
 //! | `outbox` | tokens to words to clients: on their own threads |
 //! | `stream` | one request there: its sequences and its answers |
+//! | `scores` | logprobs as an answer shows them |
 //! | `ticket` | the promise of exactly one end to each accepted request |
 //! | `health`, `watchdog` | poison and drain, and the thread that sees to both |
 
@@ -22,7 +24,9 @@ mod health;
 mod intake;
 mod load;
 mod outbox;
+mod repetition;
 mod request;
+mod scores;
 mod step;
 mod stream;
 #[cfg(test)]
@@ -32,7 +36,8 @@ mod watchdog;
 
 pub use args::EngineArgs;
 pub use request::{
-    Answer, Client, FinishReason, GenerateRequest, Observation, Observer, Output, Terms,
+    Answer, Client, FinishReason, GenerateRequest, LogprobEntry, Observation, Observer, Output,
+    Position, Returns, Terms,
 };
 
 use std::path::PathBuf;

@@ -18,9 +18,9 @@ use crossbeam::channel::{unbounded, Receiver, Sender};
 use super::command::{Command, Finish};
 use super::health::Health;
 use super::request::{Observation, Observer};
-use super::stream::Stream;
+use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
-use crate::ids::{RequestId, TokenId};
+use crate::ids::RequestId;
 
 /// What the engine tells an outbox thread.
 pub(super) enum Event {
@@ -29,7 +29,7 @@ pub(super) enum Event {
     Token {
         id: RequestId,
         index: usize,
-        token: TokenId,
+        token: NewToken,
         finish: Option<Finish>,
     },
     /// The request ended without a token: cancelled, drained, poisoned.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::ids::TokenId;
 use crate::sampling::SamplingParams;
 
 /// A request that passed validation. `Engine::submit` takes it or refuses it at once.
@@ -14,6 +15,7 @@ pub struct GenerateRequest {
     pub params: SamplingParams,
     /// Deltas as they come, or one answer at the end.
     pub stream: bool,
+    pub returns: Returns,
     pub client: Arc<dyn Client>,
     /// When the door saw it: TTFT and latency count from here.
     pub arrival: Instant,
@@ -34,6 +36,14 @@ impl Default for Terms {
     fn default() -> Self {
         Terms { timeout: None, priority: u64::MAX }
     }
+}
+
+/// What of an [`Output`] the client reads, where making it costs something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Returns {
+    /// If the parameters ask for logprobs at all.
+    pub logprobs: bool,
+    pub cumulative_logprob: bool,
 }
 
 /// The other end of a request. Called from outbox threads; from the engine thread only to ask
@@ -71,6 +81,24 @@ pub struct Output {
     /// None while running. A sequence that ended before others of its request keeps its reason in
     /// their answers.
     pub finish_reason: Option<FinishReason>,
+    /// Sum of the logprobs of all its tokens so far; NaN if it was not asked for.
+    pub cumulative_logprob: f32,
+    /// One per new token; None if they were not asked for.
+    pub logprobs: Option<Vec<Position>>,
+}
+
+/// The logprobs at one position: its own token first, then others, no token twice.
+pub type Position = Vec<LogprobEntry>;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogprobEntry {
+    pub token: TokenId,
+    /// Natural logarithm; may be -inf.
+    pub logprob: f32,
+    /// 1 = the most likely.
+    pub rank: u32,
+    /// What the token adds to the text; None without detokenisation.
+    pub text: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,6 +107,8 @@ pub enum FinishReason {
     Stop,
     /// max_tokens or the model's length.
     Length,
+    /// The output went round in a circle.
+    Repetition,
     Abort,
     Error,
 }
@@ -88,6 +118,7 @@ impl FinishReason {
         match self {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
+            FinishReason::Repetition => "repetition",
             FinishReason::Abort => "abort",
             FinishReason::Error => "error",
         }

@@ -13,8 +13,9 @@ use crossbeam::channel::Receiver;
 
 use super::command::{Accepted, Command, Family, Finish, StopRules};
 use super::outbox::{Event, Outboxes, Shared};
+use super::repetition::Circle;
 use super::request::{Client, FinishReason, Observation};
-use super::stream::Stream;
+use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId};
 use crate::plan::{Late, StepPlan, StepResult};
@@ -56,6 +57,7 @@ struct Live {
     client: Arc<dyn Client>,
     rules: Arc<StopRules>,
     outputs: u32,
+    circle: Option<Circle>,
     outbox: usize,
 }
 
@@ -118,7 +120,7 @@ impl Core {
                 let result = self.runner.collect()?;
                 self.step_ended()?;
                 assert_eq!(result.step, step, "the device answered another step");
-                self.settle(&result);
+                self.settle(result);
                 self.observe_load();
             }
             self.flush(Instant::now());
@@ -196,7 +198,8 @@ impl Core {
             };
             added = added.and_then(|()| self.scheduler.add(new));
             let (client, rules) = (accepted.client.clone(), accepted.limits.clone());
-            let live = Live { ids, index, client, rules, outputs: 0, outbox };
+            let circle = rules.repetition.as_ref().map(|r| Circle::new(r, rules.max_tokens));
+            let live = Live { ids, index, client, rules, outputs: 0, circle, outbox };
             self.live.insert(ids.id(index), live);
         }
         let stream = Box::new(Stream::new(accepted, self.stream_interval));
@@ -221,14 +224,18 @@ impl Core {
     }
 
     /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop
-    /// ids once `min_tokens` are there, then the length.
-    fn settle(&mut self, result: &StepResult) {
-        for Arrival { id, token, at_limit } in self.scheduler.commit(result) {
+    /// ids once `min_tokens` are there, then the length, then repetition.
+    fn settle(&mut self, mut result: StepResult) {
+        for Arrival { id, token, at_limit, sample } in self.scheduler.commit(&result) {
             let Some(live) = self.live.get_mut(&id) else { continue };
             live.outputs += 1;
             // `min_tokens` may ask for more than the model's length has room for: the limit wins.
             let length = Finish { reason: FinishReason::Length, by_token: false };
-            let finish = live.rules.check(live.outputs, token).or(at_limit.then_some(length));
+            let circle = live.circle.as_mut().is_some_and(|circle| circle.push(token));
+            let finish = live.rules.check(live.outputs, token, circle);
+            let finish = finish.or(at_limit.then_some(length));
+            let logprobs = result.samples[sample].logprobs.pop().map(Box::new);
+            let token = NewToken { token, logprobs };
             let (request, index) = (live.ids.first, live.index);
             self.outgoing[live.outbox].push(Event::Token { id: request, index, token, finish });
             if finish.is_some() {

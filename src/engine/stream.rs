@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use super::command::{Accepted, Family, Finish, NewOutput};
 use super::request::{Answer, Client, FinishReason, Observation, Observer, Output};
+use super::scores::Scores;
 use crate::ids::TokenId;
+use crate::sampling::TokenLogprobs;
 use crate::text::TextStream;
 
 pub(super) struct Stream {
@@ -27,7 +29,9 @@ pub(super) struct Stream {
 
 struct Sequence {
     text: TextStream,
-    pending: Vec<TokenId>,
+    /// None: nobody reads logprobs.
+    scores: Option<Scores>,
+    pending: Vec<NewToken>,
     /// The engine's word: the sequence ends with the last of the pending tokens.
     finish: Option<Finish>,
     /// It ended, by the engine's word or by a stop string.
@@ -38,6 +42,13 @@ struct Sequence {
     /// Text not yet reported.
     unsent: String,
     last_token_at: Option<Instant>,
+}
+
+/// A token as it comes from the engine.
+pub(super) struct NewToken {
+    pub token: TokenId,
+    /// If the request's sampler reports them.
+    pub logprobs: Option<Box<TokenLogprobs>>,
 }
 
 /// How a sequence ended just now.
@@ -69,7 +80,7 @@ impl Stream {
     pub fn take(
         &mut self,
         index: usize,
-        token: TokenId,
+        token: NewToken,
         finish: Option<Finish>,
         at: Instant,
         observer: &dyn Observer,
@@ -136,6 +147,7 @@ impl Sequence {
     fn new(new: NewOutput) -> Sequence {
         Sequence {
             text: new.text,
+            scores: new.scores,
             pending: Vec::new(),
             finish: None,
             ended: None,
@@ -158,8 +170,11 @@ impl Sequence {
         let take = if first { self.pending.len().min(1) } else { self.pending.len() };
         let finish = self.finish.filter(|_| take == self.pending.len());
         let last = take.saturating_sub(1);
-        for (i, token) in self.pending.drain(..take).enumerate() {
+        for (i, NewToken { token, logprobs }) in self.pending.drain(..take).enumerate() {
             self.tokens += 1;
+            if let (Some(scores), Some(logprobs)) = (&mut self.scores, logprobs) {
+                scores.push(&logprobs);
+            }
             let dropped = i == last && finish.is_some_and(|f| f.by_token);
             if self.text.push(token, dropped, &mut self.unsent) {
                 self.ended = Some(FinishReason::Stop);
@@ -186,6 +201,12 @@ impl Sequence {
         let tokens = self.tokens - self.reported;
         self.reported = self.tokens;
         let text = std::mem::take(&mut self.unsent);
-        Output { text, tokens, finish_reason: self.ended }
+        Output {
+            text,
+            tokens,
+            finish_reason: self.ended,
+            cumulative_logprob: self.scores.as_ref().map_or(f32::NAN, Scores::sum),
+            logprobs: self.scores.as_mut().and_then(Scores::take),
+        }
     }
 }

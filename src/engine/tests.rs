@@ -205,6 +205,7 @@ impl Bench {
             prompt: "The most dangerous animal is".into(),
             params: SamplingParams::parse_text(sampling, &limits)?,
             stream,
+            returns: Returns::default(),
             client: client.clone(),
             arrival: Instant::now(),
             terms,

@@ -9,12 +9,12 @@ mod json;
 mod logprobs;
 pub mod noise;
 mod params;
-mod python;
+pub mod python;
 mod spec;
 mod verify;
 
 pub use adjust::{History, TokenCounts};
 pub use choose::choose;
 pub use logprobs::TokenLogprobs;
-pub use params::{Limits, SamplingParams};
+pub use params::{Limits, RepetitionRule, SamplingParams};
 pub use spec::{LogprobSpec, SamplerSpec};

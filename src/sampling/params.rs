@@ -3,6 +3,7 @@
 //! them. Reading is here, the rules and their texts are in [`super::verify`]. It knows no tensor
 //! and no text.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -62,11 +63,20 @@ pub struct SamplingParams {
     pub allowed_token_ids: Option<Vec<TokenId>>,
     pub logprob_token_ids: Option<Vec<TokenId>>,
     pub bad_words: Vec<String>,
-    pub thinking_token_budget: Option<u32>,
     pub structured_outputs: Option<Value>,
-    pub repetition_detection: Option<Value>,
+    pub repetition_detection: Option<RepetitionRule>,
     /// The adapter to use. Whether it exists is the door's question.
     pub lora_name: Option<String>,
+}
+
+/// The output ends when its newest tokens are one pattern of `sizes` tokens, `count` times in a
+/// row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepetitionRule {
+    /// From 1 on, not empty.
+    pub sizes: RangeInclusive<u32>,
+    /// At least 2.
+    pub count: u32,
 }
 
 impl Default for SamplingParams {
@@ -96,7 +106,6 @@ impl Default for SamplingParams {
             allowed_token_ids: None,
             logprob_token_ids: None,
             bad_words: Vec::new(),
-            thinking_token_budget: None,
             structured_outputs: None,
             repetition_detection: None,
             lora_name: None,
@@ -133,6 +142,11 @@ impl SamplingParams {
         let params = verify::checked(raw, limits)?;
         verify::built(&params)?;
         Ok(params)
+    }
+
+    /// Logprobs of sampled tokens are to be reported.
+    pub fn wants_logprobs(&self) -> bool {
+        self.logprobs.is_some() || self.logprob_token_ids.is_some()
     }
 
     /// What a device needs. `eos`: the tokenizer's eos and all of generation_config; they are
@@ -391,6 +405,6 @@ mod tests {
     #[test]
     fn errors_say_what_helps() {
         assert!(matches!(parse(json!({"top_p": 0})), Err(Error::InvalidArgument(_))));
-        assert!(matches!(parse(json!({"logprobs": 1})), Err(Error::Unsupported(_))));
+        assert!(matches!(parse(json!({"structured_outputs": "{}"})), Err(Error::Unsupported(_))));
     }
 }

@@ -6,7 +6,7 @@ use std::hash::Hash;
 
 use serde_json::{Map, Value};
 
-use super::params::{Limits, Raw, SamplingParams};
+use super::params::{Limits, Raw, RepetitionRule, SamplingParams};
 use super::python::{self, float_text};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
@@ -21,14 +21,10 @@ const MAX_LOGPROB_TOKEN_IDS: usize = 128;
 /// Legal parameters that this version does not do, one line each: building one deletes its line.
 pub(super) fn built(params: &SamplingParams) -> Result<()> {
     let missing = [
-        ("logprobs", params.logprobs.is_some()),
-        ("logprob_token_ids", params.logprob_token_ids.is_some()),
         ("logit_bias", !params.logit_bias.is_empty()),
         ("allowed_token_ids", params.allowed_token_ids.is_some()),
         ("bad_words", !params.bad_words.is_empty()),
         ("structured_outputs", params.structured_outputs.is_some()),
-        ("thinking_token_budget", params.thinking_token_budget.is_some()),
-        ("repetition_detection", params.repetition_detection.is_some()),
     ];
     match missing.iter().find(|(_, used)| *used) {
         None => Ok(()),
@@ -40,7 +36,7 @@ pub(super) fn built(params: &SamplingParams) -> Result<()> {
 
 /// Apply defaults, then every rule; the first that fails wins.
 pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
-    let budget = thinking_token_budget(raw.thinking_token_budget)?;
+    thinking_token_budget(raw.thinking_token_budget)?;
     let stop = texts("stop", raw.stop)?;
     let bad_words = unique(texts("bad_words", raw.bad_words)?);
     let d = SamplingParams::default();
@@ -54,9 +50,8 @@ pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
         spaces_between_special_tokens: raw
             .spaces_between_special_tokens
             .unwrap_or(d.spaces_between_special_tokens),
-        thinking_token_budget: budget,
         structured_outputs: raw.structured_outputs.cloned(),
-        repetition_detection: raw.repetition_detection.cloned(),
+        repetition_detection: repetition(raw.repetition_detection)?,
         lora_name: lora_name(raw.lora_name)?,
         ..d
     };
@@ -206,16 +201,61 @@ fn logprob_count(name: &str, count: Option<i128>) -> Result<Option<i64>> {
     }
 }
 
-fn thinking_token_budget(budget: Option<i128>) -> Result<Option<u32>> {
+/// A budget cannot be kept: no model here is told where its thinking begins and ends.
+fn thinking_token_budget(budget: Option<i128>) -> Result<()> {
     match budget {
-        None | Some(-1) => Ok(None),
+        None | Some(-1) => Ok(()),
         Some(tokens) if tokens < 0 => {
             let rule =
                 "`thinking_token_budget` must be a non-negative integer or -1 for unlimited.";
             Err(valued(rule, "thinking_token_budget", &tokens.to_string()))
         }
-        Some(tokens) => Ok(Some(saturated(tokens))),
+        Some(_) => Err(invalid!(
+            "thinking_token_budget is set but reasoning_config is not configured. Please set \
+             --reasoning-parser and/or --reasoning-config to use thinking_token_budget."
+        )),
     }
+}
+
+/// An object, or the text of one, since a request's parameters are no objects. All sizes 0 = off.
+fn repetition(value: Option<&Value>) -> Result<Option<RepetitionRule>> {
+    const NAME: &str = "repetition_detection";
+    let parsed;
+    let map = match value {
+        None => return Ok(None),
+        Some(Value::Object(map)) => map,
+        Some(Value::String(text)) => {
+            parsed = super::json::object(text).map_err(|e| e.context(&format!("{NAME}: ")))?;
+            &parsed
+        }
+        Some(other) => {
+            return Err(invalid!("{NAME} must be an object, got {}.", python::repr(other)));
+        }
+    };
+    let (mut longest, mut shortest, mut count) = (0, 0, 0);
+    for (key, value) in map {
+        let place = match key.as_str() {
+            "max_pattern_size" => &mut longest,
+            "min_pattern_size" => &mut shortest,
+            "min_count" => &mut count,
+            _ => return Err(invalid!("{NAME}: Unexpected keyword argument '{key}'")),
+        };
+        *place = python::int(value)?.unwrap_or(0);
+    }
+    if shortest < 0 || shortest > longest {
+        return Err(invalid!(
+            "{NAME}: 0 <= min_pattern_size <= max_pattern_size must hold, got {shortest} and \
+             {longest}."
+        ));
+    }
+    if longest == 0 {
+        return Ok(None);
+    }
+    if count < 2 {
+        return Err(invalid!("{NAME}: min_count must be at least 2, got {count}."));
+    }
+    let sizes = saturated(shortest.max(1))..=saturated(longest);
+    Ok(Some(RepetitionRule { sizes, count: saturated(count) }))
 }
 
 fn seed(seed: Option<i128>) -> Result<Option<i64>> {

@@ -70,6 +70,11 @@ fn errors_that_repeat_the_value() {
         "`thinking_token_budget` must be a non-negative integer or -1 for unlimited. \
          (parameter=thinking_token_budget, value=-2)",
     );
+    fails(
+        json!({"thinking_token_budget": "10"}),
+        "thinking_token_budget is set but reasoning_config is not configured. Please set \
+         --reasoning-parser and/or --reasoning-config to use thinking_token_budget.",
+    );
 }
 
 #[test]
@@ -183,16 +188,40 @@ fn the_first_rule_in_order_wins() {
 }
 
 #[test]
+fn repetition_rules() {
+    let rule = |value: Value| parse(json!({"repetition_detection": value}));
+    let some = |sizes, count| Some(RepetitionRule { sizes, count });
+    for (value, expected) in [
+        (json!({"max_pattern_size": 8, "min_pattern_size": 2, "min_count": 3}), some(2..=8, 3)),
+        (json!({"max_pattern_size": 8, "min_count": "2"}), some(1..=8, 2)),
+        (json!("{\"max_pattern_size\": 1, \"min_count\": 9}"), some(1..=1, 9)),
+        (json!({"min_count": 2}), None),
+        (json!({}), None),
+        (json!(null), None),
+    ] {
+        assert_eq!(rule(value).unwrap().repetition_detection, expected);
+    }
+    for (value, reason) in [
+        (json!(7), "repetition_detection must be an object, got 7."),
+        (json!({"max_pattern_size": 1, "min_count": 1}), "min_count must be at least 2, got 1."),
+        (json!({"min_pattern_size": 3}), "must hold, got 3 and 0."),
+        (json!({"max_pattern_size": -1, "min_pattern_size": -2}), "got -2 and -1."),
+        (json!({"size": 1}), "repetition_detection: Unexpected keyword argument 'size'"),
+        (json!("x"), "not valid JSON: expected value at line 1 column 1"),
+        (json!({"min_count": "x"}), "invalid literal for int() with base 10: 'x'"),
+    ] {
+        let message = rule(value).unwrap_err().to_string();
+        assert!(message.ends_with(reason), "{message}");
+    }
+}
+
+#[test]
 fn legal_but_not_built() {
     for (name, value) in [
-        ("logprobs", json!(0)),
-        ("logprob_token_ids", json!([1])),
         ("logit_bias", json!({"5": 1.0})),
         ("allowed_token_ids", json!([1])),
         ("bad_words", json!(["x"])),
         ("structured_outputs", json!("{}")),
-        ("thinking_token_budget", json!("10")),
-        ("repetition_detection", json!({"min_count": 2})),
     ] {
         let source: Map<String, Value> = [(name.to_string(), value)].into_iter().collect();
         assert_eq!(

@@ -175,7 +175,8 @@ impl Scheduler {
         assert_eq!(planned.step, result.step, "results come in the order of steps");
         assert_eq!(planned.samples.len(), result.samples.len(), "samples of step {}", result.step);
         let mut arrivals = Vec::with_capacity(result.samples.len());
-        for ((slot, stay), sampled) in planned.samples.into_iter().zip(&result.samples) {
+        let rows = planned.samples.into_iter().zip(&result.samples);
+        for (sample, ((slot, stay), sampled)) in rows.enumerate() {
             assert_eq!(slot, sampled.slot, "samples of step {} come in row order", result.step);
             let [token] = sampled.tokens[..] else { panic!("slot {slot} sampled not one token") };
             let Some(sequence) = self.seats.get(slot, stay) else { continue };
@@ -185,7 +186,7 @@ impl Scheduler {
             if at_limit {
                 self.finish(id);
             }
-            arrivals.push(Arrival { id, token, at_limit });
+            arrivals.push(Arrival { id, token, at_limit, sample });
         }
         arrivals
     }

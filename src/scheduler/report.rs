@@ -9,6 +9,8 @@ pub struct Arrival {
     pub token: TokenId,
     /// `max_tokens` or `max_model_len` is reached: this was the last, the sequence has left.
     pub at_limit: bool,
+    /// Which of the result's samples it is.
+    pub sample: usize,
 }
 
 /// Where things stand, for metrics.

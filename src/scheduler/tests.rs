@@ -61,7 +61,7 @@ fn answer(plan: &StepPlan, token: u32) -> StepResult {
 }
 
 fn arrival(id: u64, token: u32, at_limit: bool) -> Arrival {
-    Arrival { id: RequestId(id), token: TokenId(token), at_limit }
+    Arrival { id: RequestId(id), token: TokenId(token), at_limit, sample: 0 }
 }
 
 #[test]
@@ -234,6 +234,7 @@ fn the_urgent_wait_in_front_of_the_patient_and_behind_their_equals() {
         order.extend(one.commit(&answer(&plan, 7)).into_iter().map(|arrival| arrival.id.0));
     }
     assert_eq!(order, [3, 0, 2, 1, 4]);
+}
 
 /// Sequences of one request: the first computes the prompt, the others take its full pages, and
 /// whoever came after them is served meanwhile.

@@ -1,16 +1,19 @@
 //! THE WORDS: tokenizer, incremental detokeniser, stop strings. `engine` gives it a prompt and gets
 //! ids ([`Tokenizer::encode`]), gives it sampled ids and gets the text a client may see
-//! ([`TextStream`]). It knows sampling parameters, but no model, no device and no Triton.
+//! ([`TextStream`]) and what single tokens read like ([`Speller`]). It knows sampling parameters,
+//! but no model, no device and no Triton.
 
 mod detokenize;
 mod limits;
 mod load;
 mod sentencepiece;
+mod spell;
 mod stop;
 mod tokenizer;
 
 pub use detokenize::Detokenizer;
 pub use limits::{check_prompt_chars, check_prompt_tokens};
+pub use spell::Speller;
 pub use stop::TextStream;
 pub use tokenizer::Tokenizer;
 

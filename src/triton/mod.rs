@@ -9,13 +9,14 @@
 //! | `config`, `roles`, `options` | config.pbtxt, the names in it, `--backend-config` |
 //! | `model`, `watch` | models and instances: load, serve, unload |
 //! | `tensors`, `request` | input tensors and parameters -> what the engine takes |
-//! | `client`, `response`, `pace` | answers -> responses: exactly one FINAL, no faster than HTTP |
+//! | `client`, `response`, `logprobs`, `pace` | answers -> responses: exactly one FINAL, no faster than HTTP |
 
 mod client;
 mod config;
 mod error;
 mod handles;
 mod log;
+mod logprobs;
 mod metrics;
 mod model;
 mod options;

@@ -16,7 +16,7 @@ use super::metrics::ModelMetrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
 use super::watch::{Keeper, Watched};
-use crate::engine::{Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Terms};
+use crate::engine::{Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Returns, Terms};
 use crate::error::{Error, Result};
 use crate::sampling::Limits;
 use crate::{internal, invalid};
@@ -186,12 +186,17 @@ impl Instance {
 
     fn submit(&self, engine: &Engine, call: Call, parsed: Parsed, terms: Terms, arrival: Instant) {
         let (stream, echo) = (parsed.stream, parsed.echo);
+        let returns = Returns {
+            logprobs: parsed.wanted.logprobs,
+            cumulative_logprob: parsed.wanted.cumulative_logprob,
+        };
         let mut rows = parsed.rows;
         let give = |row: request::PromptRow, client: Arc<dyn Client>| {
             let taken = engine.submit(GenerateRequest {
                 prompt: row.prompt,
                 params: row.params,
                 stream,
+                returns,
                 client: Arc::clone(&client),
                 arrival,
                 terms: terms.clone(),

@@ -1,9 +1,10 @@
 //! From an answer to a Triton response: names, types, shapes, bytes. The hot path of streaming:
-//! nothing is allocated or formatted here. Called by `client`.
+//! nothing is allocated or formatted here, but for logprobs. Called by `client`.
 
 use std::ffi::CStr;
 
 use super::handles::{Factory, Request, Response};
+use super::logprobs;
 use super::sys::{self, TRITONSERVER_DataType};
 use crate::engine::{Answer, Output};
 use crate::error::Result;
@@ -95,28 +96,35 @@ impl Layout {
         let n = rows.first().map_or(0, |row| row.answer.outputs.len());
         let shape = [rows.len() as i64, n as i64];
         let shape = if self.batched { &shape[..] } else { &shape[1..] };
+        let size = (rows.len(), n);
+        let output = |r: usize, i: usize| rows[r].answer.outputs.get(i);
         if self.wanted.text {
-            let pieces = |row: &AnswerRow, i: usize, out: &mut dyn FnMut(&str)| {
-                out(row.before.of(i));
-                out(row.answer.outputs.get(i).map_or("", |o| o.text.as_str()));
+            let pieces = |r: usize, i: usize, out: &mut dyn FnMut(&str)| {
+                out(rows[r].before.of(i));
+                out(output(r, i).map_or("", |o| o.text.as_str()));
             };
-            strings(&mut response, self.text_name, shape, rows, n, &pieces)?;
+            strings(&mut response, self.text_name, shape, size, &pieces)?;
         }
         if self.wanted.finish_reason {
-            let pieces = |row: &AnswerRow, i: usize, out: &mut dyn FnMut(&str)| {
-                let reason = row.answer.outputs.get(i).and_then(|o| o.finish_reason);
+            let pieces = |r: usize, i: usize, out: &mut dyn FnMut(&str)| {
+                let reason = output(r, i).and_then(|o| o.finish_reason);
                 out(reason.map_or("None", |reason| reason.as_str()));
             };
-            strings(&mut response, c"finish_reason", shape, rows, n, &pieces)?;
+            strings(&mut response, c"finish_reason", shape, size, &pieces)?;
         }
         if self.wanted.cumulative_logprob {
             let f32s = sys::TRITONSERVER_TYPE_FP32;
-            let unset = |_: &Output| f32::NAN.to_le_bytes();
-            numbers(&mut response, c"cumulative_logprob", f32s, shape, rows, unset)?;
+            let sum = |output: &Output| output.cumulative_logprob.to_le_bytes();
+            numbers(&mut response, c"cumulative_logprob", f32s, shape, rows, sum)?;
         }
         if self.wanted.logprobs {
-            let pieces = |_: &AnswerRow, _: usize, out: &mut dyn FnMut(&str)| out("null");
-            strings(&mut response, c"logprobs", shape, rows, n, &pieces)?;
+            let text = |o: &Output| logprobs::json(o.logprobs.as_deref());
+            let all = rows.iter().map(|row| row.answer.outputs.iter().map(text).collect());
+            let all: Vec<Vec<String>> = all.collect();
+            let pieces = |r: usize, i: usize, out: &mut dyn FnMut(&str)| {
+                out(all[r].get(i).map_or("null", String::as_str));
+            };
+            strings(&mut response, c"logprobs", shape, size, &pieces)?;
         }
         if self.wanted.num_input_tokens {
             let shape = [rows.len() as i64, 1];
@@ -138,25 +146,25 @@ impl Layout {
     }
 }
 
-/// Calls back with the parts of one string.
-type Pieces<'a> = dyn Fn(&AnswerRow, usize, &mut dyn FnMut(&str)) + 'a;
+/// Calls back with the parts of one string: that of a row and an output.
+type Pieces<'a> = dyn Fn(usize, usize, &mut dyn FnMut(&str)) + 'a;
 
-/// A BYTES tensor: each element is its length (4 bytes, little endian) and its bytes.
+/// A BYTES tensor of `(rows, n)`: each element is its length (4 bytes, little endian) and its
+/// bytes.
 fn strings(
     response: &mut Response,
     name: &CStr,
     shape: &[i64],
-    rows: &[AnswerRow],
-    n: usize,
+    (rows, n): (usize, usize),
     pieces: &Pieces,
 ) -> Result<()> {
-    let mut total = 4 * n * rows.len();
-    for row in rows {
+    let mut total = 4 * n * rows;
+    for row in 0..rows {
         (0..n).for_each(|i| pieces(row, i, &mut |piece| total += piece.len()));
     }
     let buffer = response.output(name, sys::TRITONSERVER_TYPE_BYTES, shape, total)?;
     let mut at = 0;
-    for row in rows {
+    for row in 0..rows {
         for i in 0..n {
             let start = at;
             at += 4;

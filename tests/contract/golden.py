@@ -193,11 +193,27 @@ def with_error_text(a_view, text):
     return out
 
 
+def with_fields(a_view, fields):
+    """The same view with the outputs named in `fields` replaced: {name: value of each element}."""
+    if isinstance(a_view, list):
+        return [with_fields(item, fields) for item in a_view]
+    if not isinstance(a_view, dict):
+        return a_view
+    out = {}
+    for name, value in a_view.items():
+        if name in fields:
+            out[name] = [fields[name]] * len(value) if isinstance(value, list) else fields[name]
+        else:
+            out[name] = value if name == "types" else with_fields(value, fields)
+    return out
+
+
 class Lists:
     """The two committed lists of cases that may differ.
 
-    differences.json    {case, transports, row, error | answer}: row of the table of decisions; `error` is the
-                        incumbent's answer with another message, `answer` is the whole new view;
+    differences.json    {case, transports, row, error | fields | answer}: row of the table of decisions; `error` is
+                        the incumbent's answer with another message, `fields` is it with other values of these
+                        outputs, `answer` is the whole new view;
                         shape_only: the new answer is random, only its shape is asserted
     not_built_yet.json  {case, transports, why}: answers with an error that contains NOT_BUILT_TEXT
     """
@@ -247,7 +263,12 @@ def judge(record, new_response, lists):
         if parity:
             return "stale entry in differences.json: the answer is the recorded one"
         entry = lists.differences[k]
-        expected = entry["answer"] if "answer" in entry else with_error_text(old, entry["error"])
+        if "answer" in entry:
+            expected = entry["answer"]
+        elif "fields" in entry:
+            expected = with_fields(old, entry["fields"])
+        else:
+            expected = with_error_text(old, entry["error"])
         if not agrees({**record, **entry}, new, expected):
             return f"not the listed answer\n   listed {brief(expected)}\n   new    {brief(new)}"
         return None

@@ -72,6 +72,19 @@ def guess_row(record):
     return 2 if "Error generating stream: " in old else "?"
 
 
+SUM = "cumulative_logprob"
+
+
+def sum_of(a_view):
+    """The one sum of logprobs in a view, whatever the transport; None if there is none, or several."""
+    if not isinstance(a_view, dict):
+        return None
+    if SUM in a_view:
+        found = golden.listed(a_view[SUM])
+        return found[0] if len(found) == 1 else None
+    return next((s for s in map(sum_of, a_view.values()) if s is not None), None)
+
+
 def propose(pairs, wrong):
     """(differences, not_built) entries that would account for the answers in `wrong`."""
     differences, not_built = [], []
@@ -80,12 +93,17 @@ def propose(pairs, wrong):
         if (case, transport) not in wrong:
             continue
         old, new = golden.view(record["response"]), golden.view(golden.text_of_nan(response))
+        if golden.agrees(record, new, old):
+            continue        # its entry was stale
         texts = golden.error_texts(new)
         if any(golden.NOT_BUILT_TEXT in t for t in texts):
             merge(not_built, {"case": case, "transports": [transport], "why": texts[0]})
             continue
         entry = {"case": case, "transports": [transport], "row": guess_row(record)}
-        if len(texts) == 1 and golden.same(golden.with_error_text(old, texts[0]), new):
+        sums = {SUM: sum_of(new)}
+        if None not in sums.values() and golden.agrees(record, new, golden.with_fields(old, sums)):
+            entry |= {"row": 6, "fields": sums}
+        elif len(texts) == 1 and golden.same(golden.with_error_text(old, texts[0]), new):
             entry["error"] = texts[0]
         else:
             entry["answer"] = new
@@ -96,7 +114,7 @@ def propose(pairs, wrong):
 def merge(entries, entry):
     """Transports of one case that are told by the same words share an entry."""
     for other in entries:
-        if all(other.get(k) == entry.get(k) for k in ("case", "row", "error", "answer", "why")):
+        if all(other.get(k) == entry.get(k) for k in ("case", "row", "error", "fields", "answer", "why")):
             other["transports"].append(entry["transports"][0])
             return
     entries.append(entry)

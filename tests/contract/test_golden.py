@@ -111,6 +111,21 @@ def test_a_listed_difference_passes_only_with_its_exact_text():
     assert "not the listed answer" in verdict(CASE, "generate", OTHER, wrong)
 
 
+@pytest.mark.parametrize("transport", ["generate", "generate_stream", "grpc_stream"])
+def test_a_listed_field_replaces_the_recorded_one_everywhere(transport):
+    def summed(response):
+        for event in response.get("events", [response.get("json", {})]):
+            event["cumulative_logprob"] = -1.5
+        for answer in response.get("responses", []):
+            next(o for o in answer["outputs"] if o["name"] == "cumulative_logprob")["data"] = [-1.5]
+    case = "out.all_no_logprobs"
+    entry = {"case": case, "transports": [transport], "row": 6, "fields": {"cumulative_logprob": -1.5}}
+    assert verdict(case, transport, summed) is not None
+    assert verdict(case, transport, summed, golden.Lists([entry], [])) is None
+    other = {**entry, "fields": {"cumulative_logprob": -1.6}}
+    assert "not the listed answer" in verdict(case, transport, summed, golden.Lists([other], []))
+
+
 def test_a_listed_difference_that_is_none_is_stale():
     lists = golden.Lists(listed(row=1, error="whatever"), [])
     assert "stale" in verdict(CASE, "generate", lambda r: None, lists)

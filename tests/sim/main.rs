@@ -231,11 +231,12 @@ impl Engine {
         assert!(plan.rows.len() <= self.config.max_num_seqs);
         self.results.push_back(self.device.run(plan));
         self.scheduler.check();
-        let last_open = self.device.open_seeds().max();
-        // What waits for the prompt of another is the exception.
+        // Followers are the exception: they wait for a prompt, and come next after it.
+        let queued = |id: &u64| self.requests[*id as usize].new.leader.is_none();
+        let last_open = self.device.open_seeds().filter(queued).max();
         let in_order = |request: &&Request| {
-            let queued = request.new.leader.is_none() && !request.ended;
-            queued && Some(request.new.id.0) < last_open
+            let id = request.new.id.0;
+            queued(&id) && Some(id) < last_open && !request.ended
         };
         for request in self.requests.iter().filter(in_order) {
             let id = request.new.id;

@@ -1,0 +1,88 @@
+//! Has the output begun to go round in a circle? One [`Circle`] per sequence that asks for the
+//! rule. Called by `step` with each new token; it knows tokens only.
+
+use crate::ids::TokenId;
+use crate::sampling::RepetitionRule;
+
+/// For each pattern size how long the output has been equal to itself that many tokens before: a
+/// token costs one comparison per size, whatever the output looks like.
+pub(super) struct Circle {
+    /// The first size of `runs`.
+    least: usize,
+    /// Repetitions after the first occurrence of the pattern.
+    more: usize,
+    runs: Vec<u32>,
+    outputs: Vec<TokenId>,
+}
+
+impl Circle {
+    /// For at most `max_tokens` outputs: larger patterns cannot repeat often enough.
+    pub fn new(rule: &RepetitionRule, max_tokens: u32) -> Circle {
+        let least = *rule.sizes.start() as usize;
+        let largest = (*rule.sizes.end()).min(max_tokens / rule.count) as usize;
+        Circle {
+            least,
+            more: rule.count as usize - 1,
+            runs: vec![0; (largest + 1).saturating_sub(least)],
+            outputs: Vec::new(),
+        }
+    }
+
+    /// True: the newest tokens, this one among them, are one pattern often enough in a row.
+    pub fn push(&mut self, token: TokenId) -> bool {
+        let mut closed = false;
+        for (size, run) in (self.least..).zip(&mut self.runs) {
+            let before = self.outputs.len().checked_sub(size).map(|at| self.outputs[at]);
+            *run = if before == Some(token) { *run + 1 } else { 0 };
+            closed |= *run as usize >= size.saturating_mul(self.more);
+        }
+        self.outputs.push(token);
+        closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition, looked at anew for each token.
+    fn naive(outputs: &[u32], rule: &RepetitionRule) -> bool {
+        rule.sizes.clone().any(|size| {
+            let (size, count) = (size as usize, rule.count as usize);
+            let Some(start) = outputs.len().checked_sub(size * count) else { return false };
+            outputs[start..].chunks(size).all(|chunk| chunk == &outputs[start..start + size])
+        })
+    }
+
+    #[test]
+    fn equals_the_definition() {
+        let mut state = 1u64;
+        let mut next = |limit: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % limit
+        };
+        let mut found = 0;
+        for _ in 0..3000 {
+            let least = 1 + next(4) as u32;
+            let rule =
+                RepetitionRule { sizes: least..=least + next(5) as u32, count: 2 + next(3) as u32 };
+            let mut circle = Circle::new(&rule, 40);
+            let mut outputs = Vec::new();
+            for _ in 0..40 {
+                outputs.push(next(2) as u32);
+                let closed = circle.push(TokenId(outputs[outputs.len() - 1]));
+                assert_eq!(closed, naive(&outputs, &rule), "{rule:?} {outputs:?}");
+                found += u32::from(closed);
+            }
+        }
+        assert!(found > 1000);
+    }
+
+    #[test]
+    fn sizes_that_cannot_fit_cost_nothing() {
+        let rule = RepetitionRule { sizes: 1..=u32::MAX, count: 2 };
+        assert_eq!(Circle::new(&rule, 100).runs.len(), 50);
+        let rule = RepetitionRule { sizes: 51..=u32::MAX, count: 2 };
+        assert!(!Circle::new(&rule, 100).push(TokenId(0)));
+    }
+}
