@@ -1,6 +1,7 @@
 //! Python's rules for numbers and texts: clients of the incumbent rely on `int()`, `float()`,
 //! `bool()` and on how values look in its messages. Called by [`super::params`], and by the door
-//! for numbers in its answers; it knows no parameter. Where we decided otherwise (null, "true" and "false" texts) the function says so.
+//! for numbers in its answers; it knows no parameter. Where we decided otherwise (null, "true" and
+//! "false" texts) the function says so.
 
 use serde_json::Value;
 

@@ -1,0 +1,137 @@
+"""What Triton's own OpenAI front end sends for an OpenAI request, and how it reads the answers.
+
+The front end runs in the server's process and is no part of the server wheels: `translated` and `Reading` follow its
+rules, the requests travel by gRPC.
+"""
+import asyncio
+import json
+import struct
+import urllib.request
+
+import pytest
+import tritonclient.grpc.aio as grpc
+from clients import LIMIT_S, PROMPT, golden_text
+from transport import tensor
+
+# Fields of an OpenAI request that are not handed on; every other one that is not null is.
+DROPPED = {"model", "stream", "messages", "prompt", "echo", "store", "metadata", "response_format", "service_tier",
+           "stream_options", "tools", "tool_choice", "parallel_tool_calls", "user", "function_call", "functions",
+           "suffix", "max_completion_tokens", "logprobs", "top_logprobs", "best_of"}
+DEFAULT_MAX_TOKENS = 16
+
+
+def logprobs_of(request):
+    """Completions ask for a number, chats for `logprobs: true` and perhaps `top_logprobs`."""
+    asked = request.get("logprobs")
+    if asked is None or asked is False:
+        return None
+    return (request.get("top_logprobs") or 0) if asked is True else asked
+
+
+def translated(request, prompt, lora=None):
+    """The inputs of the generate request."""
+    fields = {k: v for k, v in request.items() if v is not None and k not in DROPPED}
+    fields.setdefault("max_tokens", request.get("max_completion_tokens") or DEFAULT_MAX_TOKENS)
+    count = logprobs_of(request)
+    if count is not None:
+        fields["logprobs"] = count
+    if lora is not None:
+        fields["lora_name"] = lora
+    return {"text_input": prompt, "stream": bool(request.get("stream")),
+            "exclude_input_in_output": not request.get("echo", False), "sampling_parameters": json.dumps(fields),
+            "return_num_input_tokens": True, "return_num_output_tokens": True, "return_logprobs": count is not None}
+
+
+class Reading:
+    """All responses of a request put together as the front end does it."""
+
+    def __init__(self, greedy):
+        self.greedy = greedy    # then the likeliest token is the one in the text
+        self.text, self.chosen, self.prompt_tokens, self.output_tokens = "", [], 0, 0
+
+    def add(self, result):
+        answer = result.get_response()
+        raw = dict(zip((o.name for o in answer.outputs), answer.raw_output_contents))
+        strings = result.as_numpy("text_output")
+        assert strings.size == 1, "exactly one string per response"
+        text = strings.flatten()[0].decode()
+        self.text += text
+        self.prompt_tokens = struct.unpack_from("<I", raw["num_input_tokens"])[0]
+        new = struct.unpack_from("<I", raw["num_output_tokens"])[0]
+        self.output_tokens += new
+        if "logprobs" in raw:
+            positions = json.loads(result.as_numpy("logprobs").flatten()[0])
+            assert len(positions) == new, "tokens and their logprobs travel together"
+            best = [min(p.values(), key=lambda entry: entry["rank"]) for p in positions]
+            if self.greedy:
+                assert "".join(entry["decoded_token"] for entry in best) == text
+            assert all(set(e) == {"logprob", "rank", "decoded_token"} for p in positions for e in p.values())
+            self.chosen += best
+
+
+async def asked(server, model, inputs):
+    reading, finals = Reading(json.loads(inputs["sampling_parameters"])["temperature"] == 0), []
+
+    async def requests():
+        yield dict(model_name=model, inputs=[tensor(n, v) for n, v in inputs.items()], enable_empty_final_response=True)
+
+    async with grpc.InferenceServerClient(server.grpc) as client:
+        async for result, error in client.stream_infer(requests(), stream_timeout=LIMIT_S):
+            if error:
+                raise error
+            finals.append(result.get_response().parameters["triton_final_response"].bool_param)
+            reading.add(result)
+    assert finals == [False] * (len(finals) - 1) + [True]
+    return reading, len(finals)
+
+
+def ask(server, request, prompt=PROMPT, model="opt-tiny", **more):
+    return asyncio.run(asked(server, model, translated(request, prompt, **more)))
+
+
+CHAT = {"model": "opt-tiny", "messages": [{"role": "user", "content": PROMPT}], "temperature": 0, "top_p": 1, "n": 1,
+        "seed": None, "stop": None, "frequency_penalty": 0.0, "presence_penalty": 0.0, "logit_bias": None,
+        "user": "somebody", "tools": None}
+
+
+def test_the_front_end_takes_the_model_for_a_vllm_one(tiny):
+    with urllib.request.urlopen(f"{tiny.url}/v2/models/opt-tiny/config") as answer:
+        config = json.loads(answer.read())
+    assert config["backend"] == "vllm" and config["model_transaction_policy"]["decoupled"]
+    assert "exclude_input_in_output" in {i["name"] for i in config["input"]}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("logprobs", [None, 0, 5])
+def test_chat(tiny, stream, logprobs):
+    request = {**CHAT, "stream": stream, "max_completion_tokens": 24}
+    if logprobs is not None:
+        request |= {"logprobs": True, "top_logprobs": logprobs}
+    reading, responses = ask(tiny, request)
+    assert reading.text == golden_text(24)
+    assert (reading.prompt_tokens, reading.output_tokens) == (11, 24)
+    assert responses > 1 if stream else responses == 1
+    assert len(reading.chosen) == (0 if logprobs is None else 24)
+    assert all(entry["rank"] == 1 and entry["logprob"] <= 0 for entry in reading.chosen)
+
+
+def test_completion_with_echo_default_length_and_a_list_of_stops(tiny):
+    request = {"model": "opt-tiny", "prompt": PROMPT, "echo": True, "temperature": 0, "best_of": 1, "suffix": None}
+    reading, _ = ask(tiny, request)
+    assert reading.text == PROMPT + golden_text(16)
+    stop = golden_text(16)[20:24]
+    for spelled in (stop, [stop, "never"]):
+        reading, _ = ask(tiny, {**request, "echo": False, "stop": spelled, "logprobs": None})
+        assert reading.text == golden_text(16)[:golden_text(16).index(stop)]
+
+
+def test_seeded_completions_repeat(tiny):
+    request = {"model": "opt-tiny", "prompt": PROMPT, "temperature": 1.0, "seed": 7, "max_tokens": 12, "logprobs": 1}
+    first, _ = ask(tiny, request)
+    second, _ = ask(tiny, {**request, "stream": True})
+    assert first.text == second.text and first.output_tokens == second.output_tokens == 12
+
+
+def test_errors_reach_the_front_end(tiny):
+    with pytest.raises(Exception, match="temperature must be in"):
+        ask(tiny, {**CHAT, "temperature": 3})
