@@ -34,6 +34,8 @@ pub(super) struct Accepted {
     /// Text is wanted as it comes: for deltas, or to find stop strings.
     pub eager: bool,
     pub arrival: Instant,
+    /// Compute the whole prompt, whatever of it is cached.
+    pub skip_cache: bool,
     pub priority: u64,
 }
 

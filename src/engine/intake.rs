@@ -90,6 +90,7 @@ impl Intake {
             stream,
             eager: stream || !params.stop.is_empty(),
             arrival,
+            skip_cache: params.skip_reading_prefix_cache,
             priority: terms.priority,
         })
     }

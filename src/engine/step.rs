@@ -193,6 +193,7 @@ impl Core {
                 adapter: AdapterId(0),
                 max_tokens: accepted.limits.max_tokens,
                 sampler: sequence.sampler.clone(),
+                skip_cache: accepted.skip_cache,
                 prompt: accepted.prompt.clone(),
                 priority: accepted.priority,
             };

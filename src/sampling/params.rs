@@ -65,6 +65,8 @@ pub struct SamplingParams {
     pub bad_words: Vec<String>,
     pub structured_outputs: Option<Value>,
     pub repetition_detection: Option<RepetitionRule>,
+    /// Compute the whole prompt, whatever of it is cached.
+    pub skip_reading_prefix_cache: bool,
     /// The adapter to use. Whether it exists is the door's question.
     pub lora_name: Option<String>,
 }
@@ -108,6 +110,7 @@ impl Default for SamplingParams {
             bad_words: Vec::new(),
             structured_outputs: None,
             repetition_detection: None,
+            skip_reading_prefix_cache: false,
             lora_name: None,
         }
     }
@@ -223,6 +226,7 @@ pub(super) struct Raw<'a> {
     pub detokenize: Option<bool>,
     pub skip_special_tokens: Option<bool>,
     pub spaces_between_special_tokens: Option<bool>,
+    pub skip_reading_prefix_cache: Option<bool>,
     pub logprobs: Option<i128>,
     pub prompt_logprobs: Option<i128>,
     pub thinking_token_budget: Option<i128>,
@@ -279,6 +283,9 @@ impl<'a> Raw<'a> {
             "spaces_between_special_tokens" => {
                 self.spaces_between_special_tokens = python::truth(value);
             }
+            "skip_reading_prefix_cache" => {
+                self.skip_reading_prefix_cache = python::truth(value);
+            }
             "stop" => self.stop = any,
             "stop_token_ids" => self.stop_token_ids = any,
             "bad_words" => self.bad_words = any,
@@ -293,12 +300,7 @@ impl<'a> Raw<'a> {
                 python::int(value)?;
             }
             // `id` is HTTP's request id, which the server hands on as a parameter.
-            "id"
-            | "extra_args"
-            | "output_kind"
-            | "skip_reading_prefix_cache"
-            | "skip_clone"
-            | "flat_logprobs" => {}
+            "id" | "extra_args" | "output_kind" | "skip_clone" | "flat_logprobs" => {}
             _ => return Ok(false),
         }
         Ok(true)
@@ -349,7 +351,7 @@ mod tests {
     fn keys_without_meaning_are_ignored() {
         let params = parse(json!({
             "id": "7", "extra_args": {"a": 1}, "output_kind": 2, "flat_logprobs": true,
-            "skip_reading_prefix_cache": true, "skip_clone": 1, "prompt_logprobs": 2,
+            "skip_clone": 1, "prompt_logprobs": 2,
         }));
         assert_eq!(
             params.unwrap(),

@@ -51,6 +51,7 @@ pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
             .spaces_between_special_tokens
             .unwrap_or(d.spaces_between_special_tokens),
         structured_outputs: raw.structured_outputs.cloned(),
+        skip_reading_prefix_cache: raw.skip_reading_prefix_cache.unwrap_or_default(),
         repetition_detection: repetition(raw.repetition_detection)?,
         lora_name: lora_name(raw.lora_name)?,
         ..d

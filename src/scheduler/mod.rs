@@ -111,7 +111,7 @@ impl Scheduler {
             ));
         }
         // Without the cache there is nothing to wait for.
-        let leader = new.leader.filter(|_| self.config.prefix_caching);
+        let leader = new.leader.filter(|_| self.config.prefix_caching && !new.skip_cache);
         match leader.and_then(|id| self.find(id)).filter(|leader| !leader.prompt_fed()) {
             Some(leader) => {
                 leader.followers.push(new);
@@ -251,7 +251,10 @@ impl Scheduler {
     fn plan_waiting(&mut self, plan: &mut StepPlan, budget: &mut usize) {
         while *budget > 0 && self.seats.any_free() {
             let Some(sequence) = self.waiting.front_mut() else { break };
-            let hits = self.kv.lookup(&mut sequence.table, &sequence.tokens);
+            let hits = match sequence.skip_cache {
+                true => Vec::new(),
+                false => self.kv.lookup(&mut sequence.table, &sequence.tokens),
+            };
             let cached = hits.len() * self.config.page_size;
             let unfed = sequence.tokens.len() - cached;
             if !self.config.chunked_prefill && unfed > *budget {

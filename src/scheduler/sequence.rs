@@ -23,6 +23,8 @@ pub struct NewSequence {
     /// Tokens to generate at most, at least 1; `max_model_len` may end the sequence earlier.
     pub max_tokens: u32,
     pub sampler: Arc<SamplerSpec>,
+    /// Compute all of the prompt, also what is in the prefix cache.
+    pub skip_cache: bool,
     pub adapter: AdapterId,
     /// A smaller number waits before a larger one.
     pub priority: u64,
@@ -33,6 +35,7 @@ pub(super) struct Sequence {
     pub(super) id: RequestId,
     /// Not yet in the queue: they wait for this one's prompt to be fed.
     pub(super) followers: Vec<NewSequence>,
+    pub(super) skip_cache: bool,
     pub(super) prompt: Arc<[TokenId]>,
     pub(super) adapter: AdapterId,
     pub(super) priority: u64,
@@ -60,6 +63,7 @@ impl Sequence {
         Sequence {
             id: new.id,
             followers: Vec::new(),
+            skip_cache: new.skip_cache,
             adapter: new.adapter,
             priority: new.priority,
             sampler: new.sampler,

@@ -28,6 +28,7 @@ fn config() -> SchedulerConfig {
 fn request(id: u64, tokens: u32, max_tokens: u32) -> NewSequence {
     NewSequence {
         leader: None,
+        skip_cache: false,
         id: RequestId(id),
         prompt: (0..tokens).map(|i| TokenId(1000 * id as u32 + i)).collect(),
         max_tokens,
@@ -272,4 +273,24 @@ fn followers_of_whoever_is_over_are_served() {
     let plain = SchedulerConfig { prefix_caching: false, max_num_batched_tokens: 32, ..config() };
     let mut s = scheduler(plain, &[first.clone(), other(2)]);
     assert_eq!(shares(&s.plan().unwrap()), [(0, 10, true), (1, 10, true)]);
+}
+
+#[test]
+fn a_sequence_may_ask_not_to_read_the_cache() {
+    let (cached, plain) = (request(1, 10, 1), request(1, 10, 1));
+    for (skip_cache, fed) in [(false, 2), (true, 10)] {
+        let mut s = scheduler(config(), &[cached.clone()]);
+        let plan = s.plan().unwrap();
+        s.commit(&answer(&plan, 7));
+        let new = NewSequence { id: RequestId(2), skip_cache, ..plain.clone() };
+        let follower = NewSequence { id: RequestId(3), leader: Some(RequestId(2)), ..new.clone() };
+        s.add(new).unwrap();
+        if skip_cache {
+            s.add(follower).unwrap();
+        }
+        let fed_now: Vec<usize> =
+            s.plan().unwrap().rows.iter().map(|row| row.feed.tokens()).collect();
+        assert_eq!(fed_now[0], fed);
+        assert!(!skip_cache || fed_now[1] == 16 - 10, "it waits for nobody");
+    }
 }

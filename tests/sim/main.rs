@@ -201,6 +201,7 @@ impl Engine {
         let new = NewSequence {
             id,
             leader,
+            skip_cache: rng.percent(5),
             prompt: Arc::from(prompt),
             max_tokens: rng.between(1, longest) as u32,
             sampler: Arc::new(SamplerSpec { seed: id.0, ..SamplerSpec::default() }),

@@ -1,127 +1,15 @@
 //! The whole engine on the CPU, without Triton: greedy texts of the incumbent's recorded models,
 //! and that batch mix, chunked prefill, the prefix cache and preemption do not change a word.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod mixes;
+mod served;
 
-use crossbeam::channel::{bounded, Receiver, Sender};
+use std::sync::atomic::Ordering;
+
 use serde_json::{json, Value};
-use triton_vllm::engine::{
-    Answer, Client, Engine, EngineArgs, EngineOptions, FinishReason, GenerateRequest, Observation,
-    Observer, Returns, Terms,
-};
-use triton_vllm::error::Result;
-use triton_vllm::sampling::{Limits, SamplingParams};
+use triton_vllm::engine::FinishReason;
 
-const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
-/// `TRITON_VLLM_TEST_DEVICE=auto` runs these tests on a GPU where there is one.
-fn device() -> String {
-    std::env::var("TRITON_VLLM_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_string())
-}
-
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Counts what the engine says of itself.
-#[derive(Default)]
-struct Counter {
-    generated: AtomicUsize,
-    finished: AtomicUsize,
-}
-
-impl Observer for Counter {
-    fn observe(&self, observation: Observation) {
-        match observation {
-            Observation::Generated { tokens } => {
-                self.generated.fetch_add(tokens as usize, Ordering::AcqRel);
-            }
-            Observation::Finished { .. } => {
-                self.finished.fetch_add(1, Ordering::AcqRel);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Keeps a stream's text and passes on the end.
-struct Listener {
-    text: parking_lot::Mutex<String>,
-    end: Sender<Result<(String, Answer)>>,
-}
-
-impl Client for Listener {
-    fn cancelled(&self) -> bool {
-        false
-    }
-
-    fn respond(&self, answer: Answer) {
-        self.text.lock().push_str(&answer.outputs[0].text);
-    }
-
-    fn finish(&self, outcome: Result<Answer>) {
-        let outcome = outcome.map(|answer| {
-            let mut text = self.text.lock().clone();
-            text.push_str(&answer.outputs[0].text);
-            (text, answer)
-        });
-        let _ = self.end.send(outcome);
-    }
-}
-
-struct Served {
-    engine: Engine,
-    counter: Arc<Counter>,
-}
-
-fn serve(model: &str, extra: Value) -> Served {
-    let mut args = json!({
-        "model": format!("{GOLDENS}/models/{model}"),
-        "dtype": "float32", "max_model_len": 256, "max_num_seqs": 64, "device": device(),
-        "gpu_memory_utilization": 0.05,
-    });
-    for (key, value) in extra.as_object().expect("an object") {
-        args[key] = value.clone();
-    }
-    let (args, _) = EngineArgs::parse(&args.to_string()).expect("valid arguments");
-    let counter = Arc::new(Counter::default());
-    let options = EngineOptions {
-        name: model.into(),
-        version_dir: Path::new(GOLDENS).into(),
-        gpu: None,
-        observer: counter.clone(),
-        max_waiting: 1024,
-        outbox_threads: Some(1),
-        step_timeout: None,
-    };
-    Served { engine: Engine::load(args, options).expect("a model that loads"), counter }
-}
-
-impl Served {
-    fn ask(
-        &self,
-        prompt: &str,
-        sampling: Value,
-        stream: bool,
-    ) -> Receiver<Result<(String, Answer)>> {
-        let (end, told) = bounded(1);
-        let client = Arc::new(Listener { text: Default::default(), end });
-        let limits = Limits { vocab_size: 4096, max_logprobs: 20 };
-        let params = SamplingParams::parse_text(&sampling.to_string(), &limits).expect("valid");
-        let prompt = prompt.to_string();
-        let arrival = Instant::now();
-        let returns = Returns { logprobs: true, cumulative_logprob: true };
-        let terms = Terms::default();
-        let request = GenerateRequest { prompt, params, stream, returns, client, arrival, terms };
-        self.engine.submit(request).expect("room");
-        told
-    }
-
-    fn text(&self, prompt: &str, sampling: Value) -> String {
-        let told = self.ask(prompt, sampling, false);
-        told.recv_timeout(PATIENCE).expect("an end").expect("an answer").0
-    }
-}
+use served::{serve, GOLDENS, PATIENCE};
 
 /// Prompt and greedy text of every plain record of a model.
 fn recorded(model: &str) -> Vec<(String, Value, String)> {
@@ -174,8 +62,8 @@ fn schedules_do_not_change_words() {
     );
     let told: Vec<_> = (0..24).map(|i| tight.ask(&prompt(i), sampling(i), i % 2 == 0)).collect();
     for (i, told) in told.into_iter().enumerate() {
-        let (text, answer) = told.recv_timeout(PATIENCE).expect("an end").expect("an answer");
-        assert_eq!(text, expected[i], "request {i}");
+        let answer = told.answer();
+        assert_eq!(answer.outputs[0].text, expected[i], "request {i}");
         assert!(answer.outputs[0].finish_reason.is_some());
     }
     assert_eq!(tight.counter.generated.load(Ordering::Acquire), 24 * 40);
@@ -187,7 +75,7 @@ fn min_tokens_beyond_the_models_length_end_there() {
     let served = serve("llama-tiny", json!({"max_model_len": 32}));
     let sampling = json!({"temperature": 0, "min_tokens": 30, "max_tokens": 40});
     let told = served.ask("The most dangerous animal is", sampling, false);
-    let (_, answer) = told.recv_timeout(PATIENCE).expect("an end").expect("an answer");
+    let answer = told.answer();
     assert_eq!(answer.outputs[0].finish_reason, Some(FinishReason::Length));
     assert_eq!(answer.prompt_tokens + answer.outputs[0].tokens, 32);
 }
@@ -207,7 +95,7 @@ fn sequences_of_one_request_are_those_of_neighbouring_seeds() {
     for caching in [true, false] {
         let served = serve("llama-tiny", json!({"enable_prefix_caching": caching}));
         let told = served.ask(&prompt, sampling(json!({"seed": 40, "n": 4})), false);
-        let (_, answer) = told.recv_timeout(PATIENCE).expect("an end").expect("an answer");
+        let answer = told.answer();
         let texts: Vec<_> = answer.outputs.iter().map(|output| output.text.clone()).collect();
         assert_eq!(texts, alone, "caching {caching}");
     }

@@ -1,0 +1,144 @@
+//! An engine in this process with a model of the goldens, and clients that put streams together.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{bounded, Receiver, Sender};
+use serde_json::{json, Value};
+use triton_vllm::engine::{
+    Answer, Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Observation, Observer,
+    Returns, Terms,
+};
+use triton_vllm::error::Result;
+use triton_vllm::sampling::{Limits, SamplingParams};
+
+pub const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// `TRITON_VLLM_TEST_DEVICE=auto` runs these tests on a GPU where there is one.
+pub fn device() -> String {
+    std::env::var("TRITON_VLLM_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_string())
+}
+
+/// Counts what the engine says of itself.
+#[derive(Default)]
+pub struct Counter {
+    pub generated: AtomicUsize,
+    pub finished: AtomicUsize,
+}
+
+impl Observer for Counter {
+    fn observe(&self, observation: Observation) {
+        match observation {
+            Observation::Generated { tokens } => {
+                self.generated.fetch_add(tokens as usize, Ordering::AcqRel);
+            }
+            Observation::Finished { .. } => {
+                self.finished.fetch_add(1, Ordering::AcqRel);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Keeps what a stream said and passes on all of it at the end.
+struct Listener {
+    so_far: parking_lot::Mutex<Option<Answer>>,
+    end: Sender<Result<Answer>>,
+}
+
+impl Listener {
+    fn joined(&self, next: Answer) -> Answer {
+        let Some(mut whole) = self.so_far.lock().take() else { return next };
+        assert_eq!(whole.outputs.len(), next.outputs.len(), "an entry per sequence");
+        for (all, new) in whole.outputs.iter_mut().zip(next.outputs) {
+            all.text.push_str(&new.text);
+            all.tokens += new.tokens;
+            all.finish_reason = new.finish_reason;
+            all.cumulative_logprob = new.cumulative_logprob;
+            match (&mut all.logprobs, new.logprobs) {
+                (Some(all), Some(new)) => all.extend(new),
+                (all, new) => assert!(all.is_none() && new.is_none()),
+            }
+        }
+        whole
+    }
+}
+
+impl Client for Listener {
+    fn cancelled(&self) -> bool {
+        false
+    }
+
+    fn respond(&self, answer: Answer) {
+        for output in &answer.outputs {
+            let positions = output.logprobs.as_ref().map(Vec::len);
+            assert!(positions.is_none_or(|n| n == output.tokens as usize), "text and its tokens");
+        }
+        let whole = self.joined(answer);
+        *self.so_far.lock() = Some(whole);
+    }
+
+    fn finish(&self, outcome: Result<Answer>) {
+        let _ = self.end.send(outcome.map(|answer| self.joined(answer)));
+    }
+}
+
+pub struct Served {
+    pub engine: Engine,
+    pub counter: Arc<Counter>,
+}
+
+pub fn serve(model: &str, extra: Value) -> Served {
+    let mut args = json!({
+        "model": format!("{GOLDENS}/models/{model}"),
+        "dtype": "float32", "max_model_len": 256, "max_num_seqs": 64, "device": device(),
+        "gpu_memory_utilization": 0.05,
+    });
+    for (key, value) in extra.as_object().expect("an object") {
+        args[key] = value.clone();
+    }
+    let (args, _) = EngineArgs::parse(&args.to_string()).expect("valid arguments");
+    let counter = Arc::new(Counter::default());
+    let options = EngineOptions {
+        name: model.into(),
+        version_dir: Path::new(GOLDENS).into(),
+        gpu: None,
+        observer: counter.clone(),
+        max_waiting: 1024,
+        outbox_threads: Some(1),
+        step_timeout: None,
+    };
+    Served { engine: Engine::load(args, options).expect("a model that loads"), counter }
+}
+
+/// The whole answer, once it is there.
+pub struct Told(Receiver<Result<Answer>>);
+
+impl Told {
+    pub fn answer(self) -> Answer {
+        self.0.recv_timeout(PATIENCE).expect("an end").expect("an answer")
+    }
+}
+
+impl Served {
+    pub fn ask(&self, prompt: &str, sampling: Value, stream: bool) -> Told {
+        let (end, told) = bounded(1);
+        let client = Arc::new(Listener { so_far: Default::default(), end });
+        let limits = Limits { vocab_size: 4096, max_logprobs: 20 };
+        let params = SamplingParams::parse_text(&sampling.to_string(), &limits).expect("valid");
+        let prompt = prompt.to_string();
+        let arrival = Instant::now();
+        let returns = Returns { logprobs: true, cumulative_logprob: true };
+        let terms = Terms::default();
+        let request = GenerateRequest { prompt, params, stream, returns, client, arrival, terms };
+        self.engine.submit(request).expect("room");
+        Told(told)
+    }
+
+    pub fn text(&self, prompt: &str, sampling: Value) -> String {
+        self.ask(prompt, sampling, false).answer().outputs[0].text.clone()
+    }
+}
