@@ -277,12 +277,12 @@ fn followers_of_whoever_is_over_are_served() {
 
 #[test]
 fn a_sequence_may_ask_not_to_read_the_cache() {
-    let (cached, plain) = (request(1, 10, 1), request(1, 10, 1));
+    let first = request(1, 10, 1);
     for (skip_cache, fed) in [(false, 2), (true, 10)] {
-        let mut s = scheduler(config(), &[cached.clone()]);
+        let mut s = scheduler(config(), std::slice::from_ref(&first));
         let plan = s.plan().unwrap();
         s.commit(&answer(&plan, 7));
-        let new = NewSequence { id: RequestId(2), skip_cache, ..plain.clone() };
+        let new = NewSequence { id: RequestId(2), skip_cache, ..first.clone() };
         let follower = NewSequence { id: RequestId(3), leader: Some(RequestId(2)), ..new.clone() };
         s.add(new).unwrap();
         if skip_cache {
