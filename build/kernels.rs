@@ -24,7 +24,7 @@ const ARCHITECTURES: [&str; 6] = ["80", "86", "89", "90a", "100", "120"];
 /// The virtual architecture for everything else.
 const PTX: &str = "80";
 /// Kernels over f32, integers or bytes alone: one compilation. All others: one per element type.
-const UNTYPED: [&str; 2] = ["step", "sampler"];
+const UNTYPED: [&str; 3] = ["step", "sampler", "logprobs"];
 const TYPES: [&str; 3] = ["f32", "f16", "bf16"];
 
 /// One compilation.

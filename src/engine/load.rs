@@ -148,7 +148,7 @@ fn gpu_pool(
     limits: &Limits,
 ) -> Result<PoolSize> {
     let (mut held, _) = budget::footprint(spec, limits, spec.dtype)?;
-    held.tensors += Cuda::extra_bytes(limits, 2 * spec.mlp_width());
+    held.tensors += Cuda::extra_bytes(limits, 2 * spec.mlp_width(), spec.vocab_size);
     budget::gpu_pool(info, &held, options, limits)
 }
 

@@ -286,13 +286,14 @@ impl Memory {
         check(code, "a copy to the GPU")
     }
 
-    /// Copy the first `bytes` to pinned memory on the stream; readable once an event recorded after
-    /// this has passed.
-    pub fn read(&self, to: &mut Pinned, bytes: usize) -> Result<()> {
-        assert!(bytes <= self.bytes && bytes <= to.bytes, "copy beyond a buffer");
+    /// Copy `bytes` from offset `from` to offset `at` of pinned memory on the stream; readable once
+    /// an event recorded after this has passed.
+    pub fn read(&self, from: usize, to: &mut Pinned, at: usize, bytes: usize) -> Result<()> {
+        assert!(from + bytes <= self.bytes && at + bytes <= to.bytes, "copy beyond a buffer");
         // SAFETY: both ranges are inside live allocations.
         let code = unsafe {
-            sys::cuMemcpyDtoHAsync_v2(to.pointer, self.address, bytes, self.context.stream)
+            let to = to.pointer.byte_add(at);
+            sys::cuMemcpyDtoHAsync_v2(to, self.address + from as u64, bytes, self.context.stream)
         };
         check(code, "a copy from the GPU")
     }

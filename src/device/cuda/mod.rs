@@ -16,6 +16,9 @@
 //! | [`slots`] | slot rows, and a step's input as words |
 //! | [`steps`] | steps in flight: input, late part, results |
 //! | `codes` | numbers by which kernels know norms and activations |
+//! | `sampler` | the end of a step: tokens and logprobs |
+//! | `sampler_row` | a slot's sampler as words |
+//! | [`reports`] | logprobs: requests and answers as words |
 //! | `verbs` | the trait's verbs: checks, arguments, launches |
 //! | `kernels/` | CUDA C++ |
 //!
@@ -30,7 +33,10 @@ pub mod experts;
 pub mod gemm;
 pub mod launch;
 pub mod module;
+pub mod reports;
 mod rope;
+mod sampler;
+mod sampler_row;
 pub mod slots;
 pub mod steps;
 mod verbs;
@@ -43,6 +49,7 @@ use self::context::{Context, Memory};
 use self::gemm::{Gemm, Product};
 use self::launch::Argument;
 use self::module::Kernels;
+use self::sampler::Sampler;
 use self::slots::Slots;
 use self::steps::Steps;
 use self::weights::{Uploader, Weight};
@@ -90,6 +97,7 @@ pub struct Cuda {
     gemm: Gemm,
     uploader: Uploader,
     slots: Slots,
+    sampler: Sampler,
     reserved: Option<Reserved>,
     /// Gates and ups before they are multiplied.
     scratch: Option<Memory>,
@@ -120,6 +128,7 @@ impl Cuda {
             gemm: Gemm::new(&context, dtype)?,
             uploader: Uploader::new(&context),
             slots: Slots::default(),
+            sampler: Sampler::new(&context),
             reserved: None,
             scratch: None,
             gate_up: 0,
@@ -128,13 +137,14 @@ impl Cuda {
     }
 
     /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows
-    /// with their counts, gates and ups of `gate_up` columns. For the arithmetic that sizes the
-    /// pool.
-    pub fn extra_bytes(limits: &Limits, gate_up: usize) -> u64 {
+    /// with their counts, gates and ups of `gate_up` columns, copies of logits of `vocab` columns.
+    /// For the arithmetic that sizes the pool.
+    pub fn extra_bytes(limits: &Limits, gate_up: usize, vocab: usize) -> u64 {
         let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
         let scratch = limits.step_tokens * gate_up * limits.kv.dtype.bytes();
         let parts = attention::parts_bytes(&limits.kv);
-        (gemm::WORKSPACE_BYTES + rows + scratch + parts) as u64
+        let sampler = sampler::bytes(limits.logit_rows, vocab);
+        (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler) as u64
     }
 
     /// Set every byte of a tensor: for tests, which poison outputs.

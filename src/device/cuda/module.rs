@@ -105,7 +105,7 @@ impl Drop for Module {
 }
 
 /// Files that are compiled for no element type in particular.
-const UNTYPED: &[&str] = &["step", "sampler"];
+const UNTYPED: &[&str] = &["step", "sampler", "logprobs"];
 
 macro_rules! kernels {
     ($($file:literal: $($name:ident)*;)*) => {
@@ -149,7 +149,8 @@ kernels! {
     "experts": route_rows group_rows experts_up_narrow experts_up_wide experts_up_plain
         experts_down_narrow experts_down_wide experts_down_plain combine_experts add_gated;
     "gemm": gemm_plain gemm_logits flush;
-    "sampler": sample;
+    "sampler": mask_rows adjust_rows scan_rows draw_rows;
+    "logprobs": keep_rows report_parts report_rows;
     "weights": convert_matrix convert_vector turn_matrix turn_vector dummy_matrix dummy_vector
         constant_matrix constant_vector;
 }

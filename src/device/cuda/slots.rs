@@ -5,26 +5,30 @@
 //! The host keeps of each row only what it needs to check a plan and to append pages: length and
 //! number of pages. Everything else lives on the device alone.
 
+use std::sync::Arc;
+
+use super::sampler_row::{adjusts, SamplerRow, HEADER_WORDS};
 use crate::device::Limits;
 use crate::error::{Error, Result};
-use crate::ids::{AdapterId, SlotId};
+use crate::ids::{AdapterId, SlotId, TokenId};
 use crate::internal;
-use crate::plan::{Feed, SlotChange, SlotOpen, StepPlan};
-use crate::sampling::{SamplerSpec, TokenCounts};
+use crate::plan::{Feed, Row as PlanRow, SlotChange, SlotOpen, StepPlan};
+use crate::sampling::{LogprobSpec, SamplerSpec, TokenCounts};
 
-/// Words of a row's header; the order is that of `SlotWord` in kernels/common.cuh.
-const HEADER_WORDS: usize = 16;
-/// Tokens that `min_tokens` can mask: eos and stop ids of one request. More are left unmasked.
-const MASKED_WORDS: usize = 1024;
-const RECORD_WORDS: usize = 8;
-const CHANGE_WORDS: usize = 3;
+/// Words of a row for the sampler's lists; longer ones lie elsewhere.
+const LIST_WORDS: usize = 1024;
+const RECORD_WORDS: usize = 10;
+const CHANGE_WORDS: usize = 5;
 const FEED_LAST: u32 = 1;
 const SAMPLE: u32 = 2;
+
+/// Gives a slot memory for so many words: its address, which stays until the slot asks for more.
+pub type Far<'a> = &'a mut dyn FnMut(SlotId, usize) -> Result<u64>;
 
 /// Where the parts of a row lie, in words.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RowLayout {
-    pub masked: u32,
+    pub lists: u32,
     pub pages: u32,
     pub counts: u32,
     /// Entries of `counts`, two words each.
@@ -38,10 +42,10 @@ impl RowLayout {
         let table = limits.max_model_len.div_ceil(limits.page_size);
         // Prompt and outputs, one sampled ahead of a stop that the host has not seen yet included.
         let capacity = limits.max_model_len + 2;
-        let pages = HEADER_WORDS + MASKED_WORDS;
+        let pages = HEADER_WORDS + LIST_WORDS;
         let counts = pages + table;
         RowLayout {
-            masked: HEADER_WORDS as u32,
+            lists: HEADER_WORDS as u32,
             pages: pages as u32,
             counts: counts as u32,
             counts_capacity: capacity as u32,
@@ -54,9 +58,11 @@ impl RowLayout {
     }
 }
 
-/// A run of words for a slot's row.
+/// A run of words for a slot's row, or for memory at another address.
 #[derive(Clone, Copy)]
 struct Change {
+    /// The address; 0 = the row.
+    far: u64,
     to: u32,
     /// Into the step's data.
     from: u32,
@@ -68,6 +74,7 @@ struct Row {
     open: bool,
     length: usize,
     pages: usize,
+    sampler: Arc<SamplerSpec>,
     /// Of this step.
     changes: Vec<Change>,
 }
@@ -83,15 +90,27 @@ pub struct Span {
     pub length: usize,
 }
 
+/// One row of logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pick {
+    pub slot: SlotId,
+    /// The token to report on; None: sample one.
+    pub target: Option<TokenId>,
+    /// Logprobs to report.
+    pub logprobs: Option<LogprobSpec>,
+}
+
 /// What a step runs over, as far as the host must know.
 #[derive(Debug, Default, Clone)]
 pub struct Batch {
     pub step: u64,
-    /// Token rows and sampling rows: R and S of the verbs.
+    /// Token rows: R of the verbs.
     pub rows: usize,
     pub spans: Vec<Span>,
-    /// Slots of the sampling rows, in the plan's order.
-    pub samples: Vec<SlotId>,
+    /// Rows of logits, in the plan's order.
+    pub samples: Vec<Pick>,
+    /// A sampled row has biases, penalties and the like.
+    pub adjusts: bool,
     /// Records of the input: blocks of the kernel that reads it.
     pub records: usize,
 }
@@ -123,11 +142,11 @@ impl Slots {
         &self.layout
     }
 
-    /// Check a plan and encode it.
+    /// Check a plan and encode it. `far` gives a slot memory for so many words.
     ///
     /// # Errors
     /// Internal: a plan that does not fit the limits or the slots' state. The device is lost then.
-    pub fn begin(&mut self, plan: &StepPlan) -> Result<()> {
+    pub fn begin(&mut self, plan: &StepPlan, far: Far<'_>) -> Result<()> {
         let Some(limits) = self.limits.clone() else {
             return Err(internal!("a step before reserve"));
         };
@@ -144,21 +163,20 @@ impl Slots {
             ));
         }
         for change in &plan.changes {
-            self.change(change, &limits)?;
+            self.change(change, &limits, far)?;
         }
         let mut batch = std::mem::take(&mut self.batch);
         batch.step = plan.step;
         batch.rows = 0;
         batch.samples.clear();
+        batch.adjusts = false;
         batch.spans.clear();
         let chunks = self.data.len();
         self.data.extend(plan.chunk_tokens.iter().map(|t| t.0));
+        let targets = self.data.len();
+        self.data.extend(plan.targets.iter().map(|t| t.0));
         for row in &plan.rows {
             let tokens = row.feed.tokens();
-            if row.scored() > 0 {
-                let text = "Logprobs of prompts are not supported on GPUs yet.";
-                return Err(Error::Unsupported(text.to_string()));
-            }
             let (flag, chunk) = match &row.feed {
                 Feed::Chunk(range) if range.end <= plan.chunk_tokens.len() => {
                     (0, chunks + range.start)
@@ -171,16 +189,21 @@ impl Slots {
             batch.spans.push(Span { slot, first, tokens, length });
             let sample = if row.sample { SAMPLE } else { 0 };
             let (first, nth) = (batch.rows as u32, batch.samples.len() as u32);
-            self.record(row.slot, tokens as u32, flag | sample, chunk as u32, [first, nth]);
-            batch.rows += tokens;
-            if row.sample {
-                batch.samples.push(row.slot);
-            }
+            let scored = self.pick(plan, row, &mut batch)? as u32;
+            let targets = (targets + row.score.as_ref().map_or(0, |score| score.start)) as u32;
+            let (tokens, chunk) = (tokens as u32, chunk as u32);
+            let record = [tokens, flag | sample, chunk, first, nth, scored, targets];
+            self.record(row.slot, record);
+            batch.rows += tokens as usize;
+        }
+        if batch.samples.len() > limits.logit_rows {
+            let (rows, limit) = (batch.samples.len(), limits.logit_rows);
+            return Err(internal!("step {} has {rows} rows of logits of {limit}", plan.step));
         }
         // Slots with changes that feed nothing.
         for slot in std::mem::take(&mut self.touched) {
             if !self.rows[slot.index()].changes.is_empty() {
-                self.record(slot, 0, 0, 0, [0, 0]);
+                self.record(slot, [0; 7]);
             }
         }
         batch.records = self.records.len() / RECORD_WORDS;
@@ -210,19 +233,50 @@ impl Slots {
         for record in self.records.chunks_exact_mut(RECORD_WORDS) {
             record[3] += data_at;
             record[6] += changes_at;
+            record[9] += data_at;
         }
         for change in self.changes.chunks_exact_mut(CHANGE_WORDS) {
             change[1] += data_at;
         }
     }
 
-    fn record(&mut self, slot: SlotId, tokens: u32, flags: u32, chunk: u32, at: [u32; 2]) {
+    /// Rows of logits of `row`; how many are scored.
+    fn pick(&mut self, plan: &StepPlan, row: &PlanRow, batch: &mut Batch) -> Result<usize> {
+        let (slot, tokens) = (row.slot, row.feed.tokens());
+        let targets = plan.targets.get(row.score.clone().unwrap_or_default());
+        let targets = targets.filter(|_| row.logit_rows() <= tokens);
+        let targets = targets.ok_or_else(|| {
+            let (scores, sample) = (&row.score, row.sample);
+            internal!("slot {slot} feeds {tokens} tokens, scores {scores:?}, samples: {sample}")
+        })?;
+        let spec = &self.row(slot)?.sampler;
+        let logprobs = &spec.prompt_logprobs;
+        if logprobs.is_none() && !targets.is_empty() {
+            return Err(internal!("slot {slot} scores without a spec"));
+        }
+        batch.samples.extend(targets.iter().map(|&target| Pick {
+            slot,
+            target: Some(target),
+            logprobs: logprobs.clone(),
+        }));
+        if row.sample {
+            batch.adjusts |= adjusts(spec);
+            batch.samples.push(Pick { slot, target: None, logprobs: spec.logprobs.clone() });
+        }
+        Ok(targets.len())
+    }
+
+    /// A record of slot, `of`: tokens, flags, chunk, first token row, first row of logits, scored,
+    /// targets, and of the slot's changes.
+    fn record(&mut self, slot: SlotId, of: [u32; 7]) {
         let changes = &mut self.rows[slot.index()].changes;
         let (first, count) = (self.changes.len() as u32, changes.len() as u32);
-        for Change { to, from, count } in changes.drain(..) {
-            self.changes.extend([to, from, count]);
+        for Change { far, to, from, count } in changes.drain(..) {
+            self.changes.extend([to, from, count, far as u32, (far >> 32) as u32]);
         }
-        self.records.extend([slot.0, tokens, flags, chunk, at[0], at[1], first, count]);
+        let [tokens, flags, chunk, row, nth, scored, targets] = of;
+        let record = [slot.0, tokens, flags, chunk, row, nth, first, count, scored, targets];
+        self.records.extend(record);
     }
 
     fn row(&mut self, slot: SlotId) -> Result<&mut Row> {
@@ -246,9 +300,9 @@ impl Slots {
         Ok(length)
     }
 
-    fn change(&mut self, change: &SlotChange, limits: &Limits) -> Result<()> {
+    fn change(&mut self, change: &SlotChange, limits: &Limits, far: Far<'_>) -> Result<()> {
         match change {
-            SlotChange::Open(open) => self.open(open),
+            SlotChange::Open(open) => self.open(open, far),
             SlotChange::Close { slot } => {
                 let row = self.row(*slot)?;
                 row.open = false;
@@ -270,80 +324,55 @@ impl Slots {
                 }
                 row.pages += pages.len();
                 let at = self.layout.pages + first as u32;
-                self.put(*slot, at, pages.iter().map(|p| p.0))
+                self.put(*slot, 0, at, pages.iter().map(|p| p.0))
             }
         }
     }
 
-    fn open(&mut self, open: &SlotOpen) -> Result<()> {
+    fn open(&mut self, open: &SlotOpen, far: Far<'_>) -> Result<()> {
         let slot = open.slot;
         if open.adapter != AdapterId(0) {
             let text = "LoRA adapters are not supported on GPUs yet.";
             return Err(Error::Unsupported(text.to_string()));
         }
-        let spec = &*open.sampler;
-        let plain = spec.allowed.is_none() && spec.bias.is_empty() && spec.bad_words.is_empty();
-        if !plain || spec.logprobs.is_some() {
-            let text = "Biases, token lists and logprobs are not supported on GPUs yet.";
-            return Err(Error::Unsupported(text.to_string()));
-        }
         let row = self.row(slot)?;
         let length = open.cached_tokens as usize;
         row.changes.clear();
-        *row = Row { open: true, length, pages: 0, changes: std::mem::take(&mut row.changes) };
+        let (sampler, changes) = (open.sampler.clone(), std::mem::take(&mut row.changes));
+        *row = Row { open: true, length, pages: 0, sampler, changes };
         let (prompt, outputs) =
             open.tokens.split_at((open.prompt_tokens as usize).min(open.tokens.len()));
-        let counts = spec.needs_counts().then(|| TokenCounts::new(prompt, outputs));
+        let counts = open.sampler.needs_counts().then(|| TokenCounts::new(prompt, outputs));
         let counts: Vec<u32> =
             counts.iter().flat_map(TokenCounts::iter).flat_map(|(t, n)| [t.0, n]).collect();
-        let masked = spec.masked_until_min.iter().take(MASKED_WORDS);
-        let header = header(open, spec, outputs.len(), counts.len() / 2, masked.len());
-        self.put(slot, 0, header)?;
-        self.put(slot, self.layout.masked, masked.map(|t| t.0))?;
+        let sampler = SamplerRow::new(open, outputs, counts.len() / 2);
+        let (far, lists_at) = match sampler.lists.len() {
+            0..=LIST_WORDS => (0, self.layout.lists),
+            words => (far(slot, words)?, 0),
+        };
+        self.put(slot, 0, 0, sampler.header(far))?;
+        self.put(slot, far, lists_at, sampler.lists)?;
         if counts.len() / 2 > self.layout.counts_capacity as usize {
             return Err(internal!("slot {slot} opens with {} tokens", open.tokens.len()));
         }
-        self.put(slot, self.layout.counts, counts)
+        self.put(slot, 0, self.layout.counts, counts)
     }
 
-    /// Words for the slot's row from word `to` on.
-    fn put(&mut self, slot: SlotId, to: u32, words: impl IntoIterator<Item = u32>) -> Result<()> {
+    /// Words for the slot's row, or for the memory at `far`, from word `to` on.
+    fn put(
+        &mut self,
+        slot: SlotId,
+        far: u64,
+        to: u32,
+        words: impl IntoIterator<Item = u32>,
+    ) -> Result<()> {
         let from = self.data.len();
         self.data.extend(words);
         let count = (self.data.len() - from) as u32;
         if count > 0 {
             self.touched.push(slot);
-            self.row(slot)?.changes.push(Change { to, from: from as u32, count });
+            self.row(slot)?.changes.push(Change { far, to, from: from as u32, count });
         }
         Ok(())
     }
-}
-
-/// In the order of `SlotWord`.
-fn header(
-    open: &SlotOpen,
-    spec: &SamplerSpec,
-    outputs: usize,
-    entries: usize,
-    masked: usize,
-) -> [u32; HEADER_WORDS] {
-    let ln_min_p = if spec.min_p > 0.0 { spec.min_p.ln() } else { f32::NEG_INFINITY };
-    [
-        open.cached_tokens,
-        0,
-        outputs as u32,
-        entries as u32,
-        spec.temperature.to_bits(),
-        spec.top_k,
-        spec.top_p.to_bits(),
-        ln_min_p.to_bits(),
-        spec.repetition_penalty.to_bits(),
-        spec.frequency_penalty.to_bits(),
-        spec.presence_penalty.to_bits(),
-        spec.seed as u32,
-        (spec.seed >> 32) as u32,
-        spec.min_tokens,
-        masked as u32,
-        u32::from(spec.needs_counts()),
-    ]
 }

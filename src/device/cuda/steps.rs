@@ -8,12 +8,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::context::{Context, Event, Memory, Pinned};
-use super::slots::{RowLayout, Slots};
+use super::reports::{Reports, MOST_ANSWER_WORDS};
+use super::slots::{Batch, Pick, RowLayout, Slots};
 use crate::device::Limits;
 use crate::error::Result;
-use crate::ids::{SlotId, TokenId};
 use crate::internal;
-use crate::plan::{Late, Sampled, StepResult};
+use crate::plan::{Late, StepResult};
 
 /// One more than the steps in flight: the one that is being written.
 const RING: usize = super::DEPTH + 1;
@@ -29,10 +29,11 @@ pub struct OnDevice {
     pub token: Memory,
     pub position: Memory,
     pub slot_of: Memory,
-    /// Token row of each sampling row, and its slot.
+    /// Token row of each row of logits, its slot, and its target (kernels/ranks.cuh).
     pub gather_row: Memory,
     pub sample_slot: Memory,
-    /// Sampled ids.
+    pub target: Memory,
+    /// Ids, then answers to requests for logprobs.
     pub out: Memory,
     late: Option<Memory>,
 }
@@ -42,16 +43,28 @@ struct Lane {
     input: Pinned,
     results: Pinned,
     late: Option<Pinned>,
+    /// Rows of logits that the host wants.
+    whole: Option<Pinned>,
     /// The GPU has read the input; it has done everything of the step.
     sent: Event,
     done: Event,
 }
 
-/// Masks on the GPU: addresses (0 = no mask in this step) and the length of one.
-pub struct Masks {
-    pub of: u64,
-    pub words: u64,
+/// The late part on the GPU: addresses (0 = the step has none) and the length of a mask.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sent {
+    pub requests: u64,
+    pub mask_of: u64,
+    pub masks: u64,
     pub words_per_mask: u32,
+}
+
+/// A step that was enqueued and not collected.
+struct Pending {
+    lane: usize,
+    step: u64,
+    picks: Vec<Pick>,
+    reports: Reports,
 }
 
 pub struct Steps {
@@ -60,8 +73,7 @@ pub struct Steps {
     lanes: Vec<Lane>,
     /// The current step's lane.
     current: usize,
-    /// Lane, step and slots of what was sampled and not collected.
-    pending: VecDeque<(usize, u64, Vec<SlotId>)>,
+    pending: VecDeque<Pending>,
 }
 
 impl Steps {
@@ -69,23 +81,27 @@ impl Steps {
         let words = |n: usize, what: &str| Memory::new(context, 4 * n, what);
         let input = (USUAL_WORDS + limits.step_tokens + 8 * limits.slots).next_power_of_two();
         let tokens = |what| words(limits.step_tokens, what);
-        let slots = |what| words(limits.slots, what);
+        let logits = |what| words(limits.logit_rows, what);
+        // Ids, and an answer for each.
+        let out = limits.logit_rows * (1 + MOST_ANSWER_WORDS);
         let device = OnDevice {
             input: words(input, "step inputs")?,
             rows: words(layout.stride as usize * limits.slots, "slot rows")?,
             token: tokens("token ids")?,
             position: tokens("positions")?,
             slot_of: tokens("slots of rows")?,
-            gather_row: slots("sampling rows")?,
-            sample_slot: slots("sampling slots")?,
-            out: slots("sampled ids")?,
+            gather_row: logits("sampling rows")?,
+            sample_slot: logits("sampling slots")?,
+            target: logits("targets")?,
+            out: words(out, "sampled ids")?,
             late: None,
         };
         let lane = || -> Result<Lane> {
             Ok(Lane {
                 input: Pinned::new(context, 4 * input)?,
-                results: Pinned::new(context, 4 * limits.slots)?,
+                results: Pinned::new(context, 4 * out)?,
                 late: None,
+                whole: None,
                 sent: Event::new(context, false)?,
                 done: Event::new(context, false)?,
             })
@@ -99,7 +115,7 @@ impl Steps {
     /// address of `more`.
     pub fn send(&mut self, slots: &Slots, more: &[u32]) -> Result<u64> {
         self.current = (self.current + 1) % RING;
-        if self.pending.iter().any(|(lane, ..)| *lane == self.current) {
+        if self.pending.iter().any(|pending| pending.lane == self.current) {
             return Err(internal!("more than {} steps in flight", super::DEPTH));
         }
         let first = slots.words();
@@ -122,67 +138,108 @@ impl Steps {
         Ok(self.device.input.address + 4 * first as u64)
     }
 
-    /// Copy the masks of a step, one per entry, to the GPU: first which mask each sampling row has,
-    /// then the masks, each as long as the vocabulary; bits that a mask has not are 0.
-    pub fn send_late(&mut self, late: &Late, samples: &[SlotId], vocab: usize) -> Result<Masks> {
+    /// Copy to the GPU what `sample` needs beyond the slots' rows: requests for logprobs, then which
+    /// mask each row of logits has, then the masks, each as long as the vocabulary; bits that a mask
+    /// has not are 0.
+    pub fn send_late(
+        &mut self,
+        late: &Late,
+        picks: &[Pick],
+        vocab: usize,
+        requests: &[u32],
+    ) -> Result<Sent> {
         const NONE: u32 = u32::MAX;
-        if late.masks.is_empty() {
-            return Ok(Masks { of: 0, words: 0, words_per_mask: 0 });
-        }
         let per_mask = vocab.div_ceil(32);
-        let words = samples.len() + per_mask * late.masks.len();
-        let lane = &mut self.lanes[self.current];
-        if lane.late.as_ref().is_none_or(|p| p.bytes < 4 * words) {
-            lane.late = Some(Pinned::new(&self.context, 4 * words.next_power_of_two())?);
+        let masks_words = match late.masks.len() {
+            0 => 0,
+            count => picks.len() + per_mask * count,
+        };
+        let words = requests.len() + masks_words;
+        if words == 0 {
+            return Ok(Sent::default());
         }
+        let lane = &mut self.lanes[self.current];
+        let pinned = grown(&self.context, &mut lane.late, 4 * words)?;
         if self.device.late.as_ref().is_none_or(|m| m.bytes < 4 * words) {
             let bytes = 4 * words.next_power_of_two();
             self.device.late = Some(Memory::new(&self.context, bytes, "token masks")?);
         }
-        let (Some(pinned), Some(memory)) = (&mut lane.late, &self.device.late) else {
-            return Err(internal!("no buffer for masks"));
-        };
-        let (of, masks) = pinned.words().split_at_mut(samples.len());
-        for (of, slot) in of.iter_mut().zip(samples) {
-            let mask = late.masks.iter().position(|(s, _)| s == slot);
-            *of = mask.map_or(NONE, |n| n as u32);
-        }
-        for (to, (_, mask)) in masks.chunks_exact_mut(per_mask).zip(&late.masks) {
-            let known = mask.len().min(per_mask);
-            to[..known].copy_from_slice(&mask[..known]);
-            to[known..].fill(0);
+        let Some(memory) = &self.device.late else { return Err(internal!("no buffer for masks")) };
+        let (first, rest) = pinned.words()[..words].split_at_mut(requests.len());
+        first.copy_from_slice(requests);
+        let mut sent = Sent { requests: memory.address, ..Sent::default() };
+        if masks_words > 0 {
+            let (of, masks) = rest.split_at_mut(picks.len());
+            for (of, pick) in of.iter_mut().zip(picks) {
+                let mask = late.masks.iter().position(|(slot, _)| *slot == pick.slot);
+                *of = mask.filter(|_| pick.target.is_none()).map_or(NONE, |n| n as u32);
+            }
+            for (to, (_, mask)) in masks.chunks_exact_mut(per_mask).zip(&late.masks) {
+                let known = mask.len().min(per_mask);
+                to[..known].copy_from_slice(&mask[..known]);
+                to[known..].fill(0);
+            }
+            sent.mask_of = memory.address + 4 * requests.len() as u64;
+            sent.masks = sent.mask_of + 4 * picks.len() as u64;
+            sent.words_per_mask = per_mask as u32;
         }
         memory.write(pinned, words)?;
-        Ok(Masks {
-            of: memory.address,
-            words: memory.address + 4 * samples.len() as u64,
-            words_per_mask: per_mask as u32,
-        })
+        Ok(sent)
     }
 
-    /// Everything of the step is enqueued: fetch its ids.
-    pub fn finish(&mut self, step: u64, samples: Vec<SlotId>) -> Result<()> {
+    /// Fetch a row of logits: `vocab` f32 of `from`, the `nth` of `count` that the step fetches.
+    pub fn take_row(
+        &mut self,
+        from: &Memory,
+        row: usize,
+        nth: usize,
+        [vocab, count]: [usize; 2],
+    ) -> Result<()> {
+        let bytes = 4 * vocab;
         let lane = &mut self.lanes[self.current];
-        if !samples.is_empty() {
-            self.device.out.read(&mut lane.results, 4 * samples.len())?;
+        let whole = grown(&self.context, &mut lane.whole, bytes * count)?;
+        from.read(row * bytes, whole, nth * bytes, bytes)
+    }
+
+    /// Everything of the step is enqueued: fetch its ids and answers.
+    pub fn finish(&mut self, batch: &Batch, reports: Reports) -> Result<()> {
+        let lane = &mut self.lanes[self.current];
+        let picks = batch.samples.clone();
+        if !picks.is_empty() {
+            let words = picks.len() + reports.answer_words;
+            self.device.out.read(0, &mut lane.results, 0, 4 * words)?;
         }
         lane.done.record()?;
-        self.pending.push_back((self.current, step, samples));
+        self.pending.push_back(Pending { lane: self.current, step: batch.step, picks, reports });
         Ok(())
     }
 
     /// Wait for the oldest step that was not collected.
     pub fn collect(&mut self) -> Result<StepResult> {
-        let Some((lane, step, slots)) = self.pending.pop_front() else {
+        let Some(Pending { lane, step, picks, reports }) = self.pending.pop_front() else {
             return Err(internal!("no step to collect"));
         };
         let lane = &mut self.lanes[lane];
         lane.done.wait()?;
-        let ids = lane.results.words();
-        let samples = slots.into_iter().zip(ids.iter());
-        let samples = samples
-            .map(|(slot, &id)| Sampled { slot, tokens: vec![TokenId(id)], logprobs: Vec::new() })
-            .collect();
-        Ok(StepResult { step, samples, scores: Vec::new() })
+        let (ids, answers) = lane.results.words().split_at(picks.len());
+        let whole: &[u32] = match &mut lane.whole {
+            Some(whole) if reports.whole_rows > 0 => whole.words(),
+            _ => &[],
+        };
+        reports.result(step, &picks, ids, answers, whole)
     }
+}
+
+/// Pinned memory of at least `bytes`.
+fn grown<'a>(
+    context: &Arc<Context>,
+    place: &'a mut Option<Pinned>,
+    bytes: usize,
+) -> Result<&'a mut Pinned> {
+    let old = place.take().filter(|pinned| pinned.bytes >= bytes);
+    let pinned = match old {
+        Some(pinned) => pinned,
+        None => Pinned::new(context, bytes.next_power_of_two())?,
+    };
+    Ok(place.insert(pinned))
 }

@@ -20,7 +20,6 @@ use crate::error::{Error, Result};
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
 
-const SAMPLE_THREADS: u32 = 1024;
 
 /// Threads of a norm's block: one for eight columns, whole warps.
 fn norm_threads(width: usize) -> u32 {
@@ -63,6 +62,7 @@ impl Device for Cuda {
 
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
         let memory = Memory::new(&self.context, rows * vocab * 4, "logits")?;
+        self.sampler.hold(rows, vocab)?;
         Ok(Tensor { memory, rows, width: vocab, dtype: DType::F32 })
     }
 
@@ -98,7 +98,8 @@ impl Device for Cuda {
 
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
         self.context.bind()?;
-        self.slots.begin(plan)?;
+        let sampler = &mut self.sampler;
+        self.slots.begin(plan, &mut |slot, words| sampler.far(slot, words))?;
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
@@ -119,41 +120,17 @@ impl Device for Cuda {
                 &device.slot_of.address,
                 &device.gather_row.address,
                 &device.sample_slot.address,
+                &device.target.address,
             ],
         )
     }
 
     fn sample(&mut self, logits: &mut Tensor, late: &Late) -> Result<()> {
-        let batch = self.slots.batch.clone();
-        let layout = *self.slots.layout();
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
-        let vocab = logits.width;
-        let count = batch.samples.len();
-        let at = logits.at(count, vocab, "sample");
-        let masks = reserved.steps.send_late(late, &batch.samples, vocab)?;
-        let device = &reserved.steps.device;
-        self.kernels.sample.launch(
-            &self.context,
-            [count, 1],
-            SAMPLE_THREADS,
-            &[
-                &at,
-                &(vocab as u32),
-                &device.sample_slot.address,
-                &device.rows.address,
-                &layout.stride,
-                &layout.masked,
-                &layout.counts,
-                &layout.counts_capacity,
-                &masks.of,
-                &masks.words,
-                &masks.words_per_mask,
-                &device.out.address,
-            ],
-        )?;
-        reserved.steps.finish(batch.step, batch.samples)
+        logits.at(self.slots.batch.samples.len(), logits.width, "sample");
+        self.sampler.run(&self.kernels, &self.slots, &mut reserved.steps, logits, late)
     }
 
     fn collect(&mut self) -> Result<StepResult> {

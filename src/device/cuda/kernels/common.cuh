@@ -116,9 +116,9 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
   return total;
 }
 
-// Words of a slot's row; `slots.rs` writes them and has the same list. After the header come the
-// tokens that min_tokens masks, the page table, and the counts: two words an entry, the token and
-// how often it was sampled (0 = it is in the prompt only).
+// Words of a slot's row; `sampler_row.rs` writes them and has the same list. After the header come
+// room for the sampler's lists (ranks.cuh), the page table, and the counts: two words an entry, the
+// token and how often it was sampled (0 = it is in the prompt only).
 enum SlotWord {
   SLOT_LENGTH = 0,
   SLOT_LAST = 1,
@@ -136,5 +136,14 @@ enum SlotWord {
   SLOT_MIN_TOKENS = 13,
   SLOT_MASKED = 14,
   SLOT_NEEDS_COUNTS = 15,
-  SLOT_HEADER_WORDS = 16,
+  // Address of the lists where the row has no room for them, else 0.
+  SLOT_LISTS_LOW = 16,
+  SLOT_LISTS_HIGH = 17,
+  SLOT_BIASES = 18,
+  SLOT_BAD_WORDS = 19,
+  SLOT_TAIL = 20,
+  // Words of the mask, ~0 = there is none; where it begins in the lists.
+  SLOT_ALLOWED = 21,
+  SLOT_ALLOWED_AT = 22,
+  SLOT_HEADER_WORDS = 32,
 };

@@ -1,41 +1,36 @@
-// One token per sampling row, in the order that src/sampling/spec.rs fixes, with the noise of
-// src/sampling/noise.rs. Block of 1024 threads per row of f32 logits; a row of 128k is 512 KiB and
-// stays in L2 between the passes, one pass costs about 8 us a block.
+// Tokens from rows of logits, in the order that src/sampling/spec.rs fixes, with the noise of
+// src/sampling/noise.rs. Three kernels, and one that runs only where a grammar sent masks:
+//
+//   mask_rows    step 1: -inf where a mask has no bit. Blocks across a row.
+//   adjust_rows  steps 4 to 7, which touch few tokens each: biases, min_tokens, penalties, bad
+//                words. A block per row; only launched where a slot of the step has any of them.
+//                Before step 3 instead of after, which makes no difference: -inf stays -inf.
+//   scan_rows    step 3, temperature, and the best of each part of a row, for greedy rows of the
+//                logits, for plain temperature of logit + noise too. Blocks across a row.
+//   draw_rows    the best of the parts; for rows with a floor (min_p, top_k, top_p) the floor and
+//                the draw. Then the slot's row learns its token. A block per row.
+//
+// A row of 128k is 512 KiB and stays in L2 between the passes. One block alone reads it in 8 us, so
+// the scan cuts rows until the card is full; greedy and plain rows need no other pass.
 //
 // No sort: min_p, top_k and top_p each come down to a floor under the logits, found by a 16-way
 // search over the ordered bits of a float (at most 8 passes of 15 thresholds each, fewer once the
 // bracket holds few logits). Masses are fixed-point integers (2^40 = the largest logit's weight),
-// so the answer does not depend on the order of additions. Greedy rows need one pass, plain
-// temperature two.
-#include "common.cuh"
+// so the answer does not depend on the order of additions.
+#include "ranks.cuh"
 
 #define THREADS 1024
 #define WARPS (THREADS / 32)
 #define CUTS 15
 #define ONE_MASS 1099511627776.f  // 2^40; 2^24 logits of full weight still fit 64 bits
+#define LOWEST_FLOOR -3.4028234663852886e38f
 
-// Bits of a float in an order that integers have too; NaN counts as -inf, -0 as 0.
-__device__ __forceinline__ u32 key_of(float x) {
-  x = isnan(x) ? -INFINITY : x + 0.f;
-  const u32 bits = __float_as_uint(x);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-__device__ __forceinline__ float of_key(u32 key) {
-  return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
-}
-
-// A value with its token, ordered by value, then by lower token.
-__device__ __forceinline__ u64 ranked(float x, u32 token) {
-  return (u64)key_of(x) << 32 | (u32)~token;
-}
-__device__ __forceinline__ u32 token_of(u64 rank) { return ~(u32)rank; }
-__device__ __forceinline__ float value_of(u64 rank) { return of_key((u32)(rank >> 32)); }
-
+// The largest of the block's values, at most 32 warps; every thread gets it.
 __device__ u64 block_max(u64 x, u64* scratch) {
-  for (int d = 16; d > 0; d /= 2) x = max(x, __shfl_xor_sync(~0u, x, d));
+  x = warp_max(x);
   if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
   __syncthreads();
-  for (int w = 0; w < WARPS; w++) x = max(x, scratch[w]);
+  for (int w = 0; w < blockDim.x / 32; w++) x = max(x, scratch[w]);
   __syncthreads();
   return x;
 }
@@ -163,38 +158,191 @@ __device__ u32 draw(const float* logits, u32 vocab, u32 k0, u32 k1, u32 position
   return token_of(block_max(rank, scratch));
 }
 
-// Steps 1 to 3 of the spec: mask, min_tokens, penalties, in place.
-__device__ void adjust(float* logits, u32 vocab, const u32* row, const u32* mask, u32 mask_words,
-                       const u32* masked, const u32* counts) {
-  if (mask) {
-    for (u32 i = threadIdx.x; i < vocab; i += THREADS)
-      if (i / 32 >= mask_words || (mask[i / 32] >> i % 32 & 1) == 0) logits[i] = -INFINITY;
-    __syncthreads();
+// The token of a row that has a floor; its logits are divided by the temperature already, the
+// largest is finite.
+__device__ u32 draw_above_floor(const float* logits, u32 vocab, const u32* row, u64 top,
+                                u64 (*scratch)[CUTS]) {
+  const float max_logit = value_of(top);
+  // Never -inf: what a mask forbade must not come back.
+  float floor = fmaxf(LOWEST_FLOOR, max_logit + __uint_as_float(row[SLOT_LN_MIN_P]));
+  const u32 top_k = row[SLOT_TOP_K];
+  const float top_p = __uint_as_float(row[SLOT_TOP_P]);
+  Row survivors = {logits, vocab, max_logit, false};
+  if (top_k > 0 && top_k < vocab)
+    floor = of_key(search(survivors, key_of(floor), key_of(max_logit), top_k, scratch));
+  if (top_p < 1.f) {
+    survivors.by_mass = true;
+    u64 sum[CUTS];
+    measure(survivors, key_of(floor) - 1, key_of(floor) - 1, sum, scratch);
+    const u64 wanted = (u64)((double)top_p * (double)sum[0]);
+    floor = of_key(
+        search(survivors, key_of(floor), key_of(max_logit), wanted > 0 ? wanted : 1, scratch));
   }
-  if (row[SLOT_OUTPUTS] < row[SLOT_MIN_TOKENS]) {
-    for (u32 i = threadIdx.x; i < row[SLOT_MASKED]; i += THREADS)
-      if (masked[i] < vocab) logits[masked[i]] = -INFINITY;
-    __syncthreads();
-  }
-  if (row[SLOT_NEEDS_COUNTS]) {
-    const float repetition = __uint_as_float(row[SLOT_REPETITION]);
-    const float frequency = __uint_as_float(row[SLOT_FREQUENCY]);
-    const float presence = __uint_as_float(row[SLOT_PRESENCE]);
-    for (u32 i = threadIdx.x; i < row[SLOT_ENTRIES]; i += THREADS) {
-      const u32 token = counts[2 * i], outputs = counts[2 * i + 1];
-      if (token >= vocab) continue;
-      float x = logits[token];
-      x = x > 0.f ? __fdiv_rn(x, repetition) : __fmul_rn(x, repetition);
-      x = __fsub_rn(x, __fmul_rn(frequency, (float)outputs));
-      if (outputs > 0) x -= presence;
-      logits[token] = x;
-    }
-    __syncthreads();
+  return draw(logits, vocab, row[SLOT_SEED_LOW], row[SLOT_SEED_HIGH], row[SLOT_LENGTH], floor, top,
+              &scratch[0][0]);
+}
+
+// A row whose draw has a floor under the logits.
+__device__ __forceinline__ bool has_floor(const u32* row, u32 vocab) {
+  const u32 top_k = row[SLOT_TOP_K];
+  return (top_k > 0 && top_k < vocab) || __uint_as_float(row[SLOT_TOP_P]) < 1.f ||
+         __uint_as_float(row[SLOT_LN_MIN_P]) > -INFINITY;
+}
+
+// mask_of[s] = index of the row's mask in `masks`, or none (~0). Grid: rows x parts of `length`.
+extern "C" __global__ void mask_rows(float* all_logits, u32 vocab, u32 length, const u32* mask_of,
+                                     const u32* masks, u32 mask_words) {
+  begin();
+  if (mask_of[blockIdx.x] == ~0u) return;
+  float* logits = all_logits + (u64)blockIdx.x * vocab;
+  const u32* mask = masks + (u64)mask_of[blockIdx.x] * mask_words;
+  const u32 from = blockIdx.y * length, to = min(from + length, vocab);
+  for (u32 i = from + threadIdx.x; i < to; i += blockDim.x)
+    if ((mask[i / 32] >> i % 32 & 1) == 0) logits[i] = -INFINITY;
+}
+
+__device__ void penalise(float* logits, u32 vocab, const u32* row, const u32* counts) {
+  const float repetition = __uint_as_float(row[SLOT_REPETITION]);
+  const float frequency = __uint_as_float(row[SLOT_FREQUENCY]);
+  const float presence = __uint_as_float(row[SLOT_PRESENCE]);
+  for (u32 i = threadIdx.x; i < row[SLOT_ENTRIES]; i += blockDim.x) {
+    const u32 token = counts[2 * i], outputs = counts[2 * i + 1];
+    if (token >= vocab) continue;
+    float x = logits[token];
+    x = x > 0.f ? __fdiv_rn(x, repetition) : __fmul_rn(x, repetition);
+    x = __fsub_rn(x, __fmul_rn(frequency, (float)outputs));
+    if (outputs > 0) x -= presence;
+    logits[token] = x;
   }
 }
 
-// The slot's row learns its token: last, number of outputs, count.
-__device__ void record(u32 token, u32* row, u32* counts, u32 capacity) {
+// -inf for the last token of each bad word whose other tokens are the newest outputs.
+__device__ void forbid_bad_words(float* logits, u32 vocab, const u32* row, const Lists& lists) {
+  const u32 outputs = row[SLOT_OUTPUTS], ring = row[SLOT_TAIL];
+  const u32* tail = lists.tail();
+  const u32* heads = lists.bad_words();
+  for (u32 w = threadIdx.x; w < row[SLOT_BAD_WORDS]; w += blockDim.x) {
+    const u32* word = lists.words + heads[2 * w];
+    const u32 before = heads[2 * w + 1] - 1, last = word[before];
+    bool same = before <= outputs;
+    for (u32 i = 0; same && i < before; i++)
+      same = tail[(outputs - before + i) % ring] == word[i];
+    if (same && last < vocab) logits[last] = -INFINITY;
+  }
+}
+
+extern "C" __global__ void adjust_rows(float* all_logits, u32 vocab, const u32* sample_slot,
+                                       const u32* target, u32* rows, u64 stride, u32 lists_at,
+                                       u32 counts_at) {
+  begin();
+  if (target[blockIdx.x] != TO_SAMPLE) return;
+  float* logits = all_logits + (u64)blockIdx.x * vocab;
+  u32* row = rows + sample_slot[blockIdx.x] * stride;
+  const Lists lists(row, lists_at);
+  for (u32 i = threadIdx.x; i < row[SLOT_BIASES]; i += blockDim.x) {
+    const u32 token = lists.biases()[2 * i];
+    const float bias = __uint_as_float(lists.biases()[2 * i + 1]);
+    if (token < vocab) logits[token] = __fadd_rn(logits[token], bias);
+  }
+  __syncthreads();
+  if (row[SLOT_OUTPUTS] < row[SLOT_MIN_TOKENS]) {
+    for (u32 i = threadIdx.x; i < row[SLOT_MASKED]; i += blockDim.x)
+      if (lists.masked()[i] < vocab) logits[lists.masked()[i]] = -INFINITY;
+    __syncthreads();
+  }
+  if (row[SLOT_NEEDS_COUNTS]) {
+    penalise(logits, vocab, row, row + counts_at);
+    __syncthreads();
+  }
+  forbid_bad_words(logits, vocab, row, lists);
+}
+
+// A part of a row: steps 3 and 8 as far as every logit has its own share in them.
+struct Part {
+  float* logits;
+  const u32* allowed;
+  u32 allowed_words, from, to;
+  __device__ float at(u32 i) const {
+    const float x = logits[i];
+    if (!allowed) return x;
+    const u32 word = i / 32 < allowed_words ? allowed[i / 32] : 0;
+    return word >> i % 32 & 1 ? x : -INFINITY;
+  }
+};
+
+// best[0] = the largest logit + noise of this thread's share; the largest logit comes back.
+__device__ u64 scan_with_noise(const Part& part, const u32* row, float temperature, u64& drawn) {
+  const u32 k0 = row[SLOT_SEED_LOW], k1 = row[SLOT_SEED_HIGH], position = row[SLOT_LENGTH];
+  u64 top = 0;
+  float best = -INFINITY;
+  // A warp runs its rounds together, so that all of it knows the best so far.
+  for (u32 first = part.from / 4; first * 4 < part.to; first += blockDim.x) {
+    const u32 four = first + threadIdx.x;
+    float x[4];
+    bool any = false;
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) {
+      const u32 i = four * 4 + j;
+      x[j] = i < part.to ? __fdiv_rn(part.at(i), temperature) : -INFINITY;
+      if (i < part.to) top = max(top, ranked(x[j], i));
+      any |= x[j] >= LOWEST_FLOOR;
+    }
+    if (any) {
+      u32 noise[4] = {four, position, 0, 0};
+      philox(noise, k0, k1);
+#pragma unroll
+      for (u32 j = 0; j < 4; j++) {
+        if (!(x[j] >= LOWEST_FLOOR) || x[j] + gumbel_bound(noise[j]) < best) continue;
+        const float score = x[j] + gumbel(noise[j]);
+        drawn = max(drawn, ranked(score, four * 4 + j));
+        best = fmaxf(best, score);
+      }
+    }
+    for (int d = 16; d > 0; d /= 2) best = fmaxf(best, __shfl_xor_sync(~0u, best, d));
+  }
+  return top;
+}
+
+// best[row][part] = largest logit, then largest logit + noise where the draw needs no floor. Rows
+// that have one are left as step 8 divides them. Grid: rows x parts of `length` (a multiple of 4).
+extern "C" __global__ void __launch_bounds__(512)
+    scan_rows(float* all_logits, u32 vocab, u32 length, const u32* sample_slot, const u32* target,
+              u32* rows, u64 stride, u32 lists_at, u64* best) {
+  begin();
+  if (target[blockIdx.x] != TO_SAMPLE) return;
+  __shared__ u64 scratch[32];
+  u32* row = rows + sample_slot[blockIdx.x] * stride;
+  const Lists lists(row, lists_at);
+  const u32 from = blockIdx.y * length;
+  const Part part = {all_logits + (u64)blockIdx.x * vocab, lists.allowed(), row[SLOT_ALLOWED], from,
+                     min(from + length, vocab)};
+  const float temperature = __uint_as_float(row[SLOT_TEMPERATURE]);
+  u64 top = 0, drawn = 0;
+  if (temperature == 0.f) {
+#pragma unroll 8
+    for (u32 i = part.from + threadIdx.x; i < part.to; i += blockDim.x)
+      top = max(top, ranked(part.at(i), i));
+  } else if (has_floor(row, vocab)) {
+#pragma unroll 4
+    for (u32 i = part.from + threadIdx.x; i < part.to; i += blockDim.x) {
+      const float x = __fdiv_rn(part.at(i), temperature);
+      part.logits[i] = x;
+      top = max(top, ranked(x, i));
+    }
+  } else {
+    top = scan_with_noise(part, row, temperature, drawn);
+  }
+  top = block_max(top, scratch);
+  drawn = block_max(drawn, scratch);
+  if (threadIdx.x == 0) {
+    u64* to = best + 2 * ((u64)blockIdx.x * gridDim.y + blockIdx.y);
+    to[0] = top;
+    to[1] = drawn;
+  }
+}
+
+// The slot's row learns its token: last, number of outputs, count, newest outputs.
+__device__ void record(u32 token, u32* row, const Lists& lists, u32* counts, u32 capacity) {
   __shared__ bool known;
   const u32 entries = row[SLOT_ENTRIES];
   if (threadIdx.x == 0) known = false;
@@ -213,59 +361,37 @@ __device__ void record(u32 token, u32* row, u32* counts, u32 capacity) {
     }
   }
   if (threadIdx.x == 0) {
+    if (row[SLOT_TAIL] > 0) lists.tail()[row[SLOT_OUTPUTS] % row[SLOT_TAIL]] = token;
     row[SLOT_LAST] = token;
     row[SLOT_OUTPUTS]++;
   }
 }
 
-// mask_of[s] = index of the row's mask in `masks`, or none (all ones). `masks` may be null.
+// `parts` of a row are in `best`, as scan_rows left them.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    sample(float* all_logits, u32 vocab, const u32* sample_slot, u32* rows, u64 stride,
-           u32 masked_at, u32 counts_at, u32 counts_capacity, const u32* mask_of, const u32* masks,
-           u32 mask_words, u32* out) {
+    draw_rows(const float* all_logits, u32 vocab, const u32* sample_slot, const u32* target,
+              u32* rows, u64 stride, u32 lists_at, u32 counts_at, u32 counts_capacity,
+              const u64* best, u32 parts, u32* out) {
   begin();
+  if (target[blockIdx.x] != TO_SAMPLE) return;
   __shared__ u64 scratch[WARPS][CUTS];
-  float* logits = all_logits + (u64)blockIdx.x * vocab;
+  const float* logits = all_logits + (u64)blockIdx.x * vocab;
   u32* row = rows + sample_slot[blockIdx.x] * stride;
-  const u32* mask = nullptr;
-  if (masks && mask_of[blockIdx.x] != ~0u) mask = masks + (u64)mask_of[blockIdx.x] * mask_words;
-  adjust(logits, vocab, row, mask, mask_words, row + masked_at, row + counts_at);
-
-  const float temperature = __uint_as_float(row[SLOT_TEMPERATURE]);
-  u64 rank = 0;
-  if (temperature == 0.f) {
-#pragma unroll 8
-    for (u32 i = threadIdx.x; i < vocab; i += THREADS) rank = max(rank, ranked(logits[i], i));
-  } else {
-#pragma unroll 4
-    for (u32 i = threadIdx.x; i < vocab; i += THREADS) {
-      const float x = __fdiv_rn(logits[i], temperature);
-      logits[i] = x;
-      rank = max(rank, ranked(x, i));
-    }
+  u64 top = 0, drawn = 0;
+  for (u32 p = threadIdx.x; p < parts; p += THREADS) {
+    const u64* part = best + 2 * ((u64)blockIdx.x * parts + p);
+    top = max(top, part[0]);
+    drawn = max(drawn, part[1]);
   }
-  const u64 top = block_max(rank, &scratch[0][0]);
+  top = block_max(top, &scratch[0][0]);
+  drawn = block_max(drawn, &scratch[0][0]);
   const float max_logit = value_of(top);
   u32 token = token_of(top);
-  if (temperature != 0.f && isfinite(max_logit)) {
-    // Never -inf: what a mask forbade must not come back.
-    float floor = fmaxf(-3.4028234663852886e38f, max_logit + __uint_as_float(row[SLOT_LN_MIN_P]));
-    const u32 top_k = row[SLOT_TOP_K];
-    const float top_p = __uint_as_float(row[SLOT_TOP_P]);
-    Row survivors = {logits, vocab, max_logit, false};
-    if (top_k > 0 && top_k < vocab)
-      floor = of_key(search(survivors, key_of(floor), key_of(max_logit), top_k, scratch));
-    if (top_p < 1.f) {
-      survivors.by_mass = true;
-      u64 sum[CUTS];
-      measure(survivors, key_of(floor) - 1, key_of(floor) - 1, sum, scratch);
-      const u64 wanted = (u64)((double)top_p * (double)sum[0]);
-      floor = of_key(
-          search(survivors, key_of(floor), key_of(max_logit), wanted > 0 ? wanted : 1, scratch));
-    }
-    token = draw(logits, vocab, row[SLOT_SEED_LOW], row[SLOT_SEED_HIGH], row[SLOT_LENGTH], floor,
-                 top, &scratch[0][0]);
+  // Where nothing is left, token 0: the lowest of equals. `drawn` is 0 for greedy rows.
+  if (__uint_as_float(row[SLOT_TEMPERATURE]) != 0.f && isfinite(max_logit)) {
+    token = token_of(drawn);
+    if (has_floor(row, vocab)) token = draw_above_floor(logits, vocab, row, top, scratch);
   }
-  record(token, row, row + counts_at, counts_capacity);
+  record(token, row, Lists(row, lists_at), row + counts_at, counts_capacity);
   if (threadIdx.x == 0) out[blockIdx.x] = token;
 }

@@ -6,7 +6,7 @@
 // nobody else reads that row), then writes token id, position and slot of its token rows. Slots
 // with changes and no tokens have a record with count 0. Bytes: the input once, 12 per token row.
 // It lives on launch latency, ~2 us.
-#include "common.cuh"
+#include "ranks.cuh"
 
 // Words of a record.
 enum {
@@ -18,15 +18,20 @@ enum {
   REC_SAMPLE,
   REC_CHANGE,
   REC_CHANGES,
+  REC_SCORED,
+  REC_TARGETS,
   REC_WORDS
 };
+// REC_SAMPLE is the first of its rows of logits: as many as it scores, then the one to sample.
 // Flags of a record: tokens come from the slot's last one; the last token row is sampled.
 enum { FEED_LAST = 1, SAMPLE = 2 };
-// A change copies `count` words from the input to word `to` of the slot's row.
-enum { CHANGE_TO, CHANGE_FROM, CHANGE_COUNT, CHANGE_WORDS };
+// A change copies `count` words from the input to word `to` of the slot's row, or of the memory at
+// another address.
+enum { CHANGE_TO, CHANGE_FROM, CHANGE_COUNT, CHANGE_LOW, CHANGE_HIGH, CHANGE_WORDS };
 
 extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32* token,
-                                   u32* position, u32* slot_of, u32* gather_row, u32* sample_slot) {
+                                   u32* position, u32* slot_of, u32* gather_row, u32* sample_slot,
+                                   u32* target) {
   begin();
   const u32* record = input + blockIdx.x * REC_WORDS;
   const u32 slot = record[REC_SLOT], tokens = record[REC_TOKENS], flags = record[REC_FLAGS];
@@ -34,7 +39,8 @@ extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32*
   const u32* change = input + record[REC_CHANGE];
   for (u32 c = 0; c < record[REC_CHANGES]; c++, change += CHANGE_WORDS) {
     const u32* from = input + change[CHANGE_FROM];
-    u32* to = row + change[CHANGE_TO];
+    const u64 far = change[CHANGE_LOW] | (u64)change[CHANGE_HIGH] << 32;
+    u32* to = (far ? reinterpret_cast<u32*>(far) : row) + change[CHANGE_TO];
     for (u32 i = threadIdx.x; i < change[CHANGE_COUNT]; i += blockDim.x) to[i] = from[i];
   }
   __syncthreads();
@@ -46,11 +52,18 @@ extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32*
     position[first + i] = length + i;
     slot_of[first + i] = slot;
   }
+  const u32 scored = record[REC_SCORED], nth = record[REC_SAMPLE];
+  for (u32 i = threadIdx.x; i < scored; i += blockDim.x) {
+    gather_row[nth + i] = first + i;
+    sample_slot[nth + i] = slot;
+    target[nth + i] = input[record[REC_TARGETS] + i];
+  }
   if (threadIdx.x == 0 && tokens > 0) {
     row[SLOT_LENGTH] = length + tokens;
     if (flags & SAMPLE) {
-      gather_row[record[REC_SAMPLE]] = first + tokens - 1;
-      sample_slot[record[REC_SAMPLE]] = slot;
+      gather_row[nth + scored] = first + tokens - 1;
+      sample_slot[nth + scored] = slot;
+      target[nth + scored] = TO_SAMPLE;
     }
   }
 }

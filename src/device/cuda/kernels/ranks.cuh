@@ -1,0 +1,50 @@
+// What the kernels over rows of f32 logits share: values in an order that integers have too, and
+// the lists of a slot's sampler. NaN counts as -inf everywhere.
+#pragma once
+#include "common.cuh"
+
+// target[s] of a row of logits that is sampled from; another value is the token to report on.
+#define TO_SAMPLE ~0u
+
+// Bits of a float in an order that integers have too; NaN counts as -inf, -0 as 0.
+__device__ __forceinline__ u32 key_of(float x) {
+  x = isnan(x) ? -INFINITY : x + 0.f;
+  const u32 bits = __float_as_uint(x);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+__device__ __forceinline__ float of_key(u32 key) {
+  return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+}
+
+// A value with its token, ordered by value, then by lower token. Never 0.
+__device__ __forceinline__ u64 ranked(float x, u32 token) {
+  return (u64)key_of(x) << 32 | (u32)~token;
+}
+__device__ __forceinline__ u32 token_of(u64 rank) { return ~(u32)rank; }
+__device__ __forceinline__ float value_of(u64 rank) { return of_key((u32)(rank >> 32)); }
+
+__device__ __forceinline__ u64 warp_max(u64 x) {
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) x = max(x, __shfl_xor_sync(~0u, x, d));
+  return x;
+}
+
+// A slot's lists, one behind the other: tokens that min_tokens masks, biases (token, f32 bits), the
+// ring of newest outputs (output n is at n % its length), bad words (where their tokens begin, how
+// many), their tokens, and the mask of allowed tokens. `sampler_row.rs` writes them.
+struct Lists {
+  u32* words;
+  const u32* row;
+  __device__ Lists(u32* row, u32 lists_at) : row(row) {
+    const u64 far = row[SLOT_LISTS_LOW] | (u64)row[SLOT_LISTS_HIGH] << 32;
+    words = far ? reinterpret_cast<u32*>(far) : row + lists_at;
+  }
+  __device__ const u32* masked() const { return words; }
+  __device__ const u32* biases() const { return words + row[SLOT_MASKED]; }
+  __device__ u32* tail() const { return words + row[SLOT_MASKED] + 2 * row[SLOT_BIASES]; }
+  __device__ const u32* bad_words() const { return tail() + row[SLOT_TAIL]; }
+  // Null: every token is allowed.
+  __device__ const u32* allowed() const {
+    return row[SLOT_ALLOWED] == ~0u ? nullptr : words + row[SLOT_ALLOWED_AT];
+  }
+};

@@ -1,0 +1,229 @@
+//! Logprobs on their way: which rows of logits of a step report what, as the requests that
+//! kernels/logprobs.cu reads, and its answers as [`TokenLogprobs`]. `sampler` makes them, `steps`
+//! reads them when a step is collected; it touches no GPU.
+
+use super::slots::Pick;
+use crate::error::Result;
+use crate::ids::TokenId;
+use crate::internal;
+use crate::plan::{Sampled, Scored, StepResult};
+use crate::sampling::{LogprobSpec, TokenLogprobs};
+
+/// Others that a kernel lists at most: the largest, or given tokens. Whoever wants more gets the
+/// whole row of logits sorted on the host.
+pub const MOST_TOP: usize = 64;
+pub const MOST_TOKENS: usize = 128;
+/// Words of an answer: logprob, rank, then token and logprob of each other.
+pub const MOST_ANSWER_WORDS: usize = 2 + 2 * MOST_TOKENS;
+/// Words of a request; the order is that of `REQ_*` in the kernel.
+pub const REQUEST_WORDS: usize = 5;
+const NONE: u32 = u32::MAX;
+
+/// Where a row's answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Word of the answers.
+    Brief(usize),
+    /// Which of the whole rows.
+    Whole(usize),
+}
+
+/// One row of logits that reports.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The row of logits.
+    pub row: usize,
+    /// Its logits are kept before the sampler changes them: it is sampled from.
+    pub kept: bool,
+    pub spec: LogprobSpec,
+    pub place: Place,
+}
+
+/// What a step reports.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reports {
+    /// In the order of rows.
+    pub list: Vec<Report>,
+    pub answer_words: usize,
+    pub whole_rows: usize,
+}
+
+impl Reports {
+    pub fn new(picks: &[Pick], vocab: usize) -> Reports {
+        let mut reports = Reports::default();
+        for (row, pick) in picks.iter().enumerate() {
+            let Some(spec) = pick.logprobs.clone() else { continue };
+            let others = match &spec {
+                LogprobSpec::Top(k) => Some(*k as usize).filter(|k| *k <= MOST_TOP.min(vocab)),
+                LogprobSpec::Tokens(t) => Some(t.len()).filter(|n| *n <= MOST_TOKENS),
+            };
+            let place = match others {
+                Some(others) => {
+                    reports.answer_words += 2 + 2 * others;
+                    Place::Brief(reports.answer_words - 2 - 2 * others)
+                }
+                None => {
+                    reports.whole_rows += 1;
+                    Place::Whole(reports.whole_rows - 1)
+                }
+            };
+            let kept = pick.target.is_none();
+            reports.list.push(Report { row, kept, spec, place });
+        }
+        reports
+    }
+
+    /// The requests of all reports, in waves of `wave` of which each has the kept rows for itself,
+    /// then the tokens that they list.
+    pub fn requests(&self, wave: usize) -> Vec<u32> {
+        let mut words = Vec::with_capacity(REQUEST_WORDS * self.list.len());
+        let mut tokens = Vec::new();
+        let tokens_at = |wave_first: usize, tokens: &Vec<u32>| {
+            // Counted from the wave's first request.
+            (REQUEST_WORDS * (self.list.len() - wave_first) + tokens.len()) as u32
+        };
+        for (n, report) in self.list.iter().enumerate() {
+            let (count, at) = match &report.spec {
+                LogprobSpec::Top(k) => (*k, NONE),
+                LogprobSpec::Tokens(list) => {
+                    let at = tokens_at(n - n % wave, &tokens);
+                    tokens.extend(list.iter().map(|t| t.0));
+                    (list.len() as u32, at)
+                }
+            };
+            let kept = if report.kept { (n % wave) as u32 } else { NONE };
+            let out = match report.place {
+                Place::Brief(at) => at as u32,
+                Place::Whole(_) => NONE,
+            };
+            words.extend([report.row as u32, kept, count, at, out]);
+        }
+        words.extend(tokens);
+        words
+    }
+
+    /// The step's result from its ids, the answers and the whole rows, `vocab` logits each.
+    pub fn result(
+        &self,
+        step: u64,
+        picks: &[Pick],
+        ids: &[u32],
+        answers: &[u32],
+        whole: &[u32],
+    ) -> Result<StepResult> {
+        let vocab = whole.len().checked_div(self.whole_rows).unwrap_or(0);
+        let mut result = StepResult { step, ..StepResult::default() };
+        let mut reports = self.list.iter().peekable();
+        for (row, (pick, &id)) in picks.iter().zip(ids).enumerate() {
+            let slot = pick.slot;
+            let token = pick.target.unwrap_or(TokenId(id));
+            let mut logprobs = Vec::new();
+            if let Some(report) = reports.next_if(|report| report.row == row) {
+                logprobs.push(match report.place {
+                    Place::Brief(at) => report.brief(token, answers.get(at..))?,
+                    Place::Whole(n) => {
+                        let logits = whole.get(n * vocab..(n + 1) * vocab).unwrap_or_default();
+                        let logits: Vec<f32> = logits.iter().map(|&w| f32::from_bits(w)).collect();
+                        TokenLogprobs::read(&logits, token, &report.spec)
+                    }
+                });
+            }
+            if pick.target.is_none() {
+                result.samples.push(Sampled { slot, tokens: vec![token], logprobs });
+                continue;
+            }
+            match result.scores.last_mut().filter(|scored| scored.slot == slot) {
+                Some(scored) => scored.logprobs.append(&mut logprobs),
+                None => result.scores.push(Scored { slot, logprobs }),
+            }
+        }
+        Ok(result)
+    }
+}
+
+impl Report {
+    fn brief(&self, token: TokenId, answer: Option<&[u32]>) -> Result<TokenLogprobs> {
+        let others = match &self.spec {
+            LogprobSpec::Top(k) => *k as usize,
+            LogprobSpec::Tokens(tokens) => tokens.len(),
+        };
+        let (own, pairs) = answer
+            .and_then(|words| words.get(..2 + 2 * others)?.split_at_checked(2))
+            .ok_or_else(|| internal!("an answer of {others} logprobs is cut off"))?;
+        let pair = |pair: &[u32]| (TokenId(pair[0]), f32::from_bits(pair[1]));
+        Ok(TokenLogprobs {
+            token,
+            logprob: f32::from_bits(own[0]),
+            rank: own[1],
+            top: pairs.chunks_exact(2).map(pair).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ids::SlotId;
+
+    fn pick(slot: u32, target: Option<u32>, logprobs: Option<LogprobSpec>) -> Pick {
+        Pick { slot: SlotId(slot), target: target.map(TokenId), logprobs }
+    }
+
+    /// Rows 0 and 1 are scored, 2 reports nothing, 3 lists tokens, 4 wants the whole row.
+    fn picks() -> Vec<Pick> {
+        let given = LogprobSpec::Tokens(Arc::from([TokenId(5), TokenId(1)]));
+        vec![
+            pick(7, Some(2), Some(LogprobSpec::Top(1))),
+            pick(7, Some(0), Some(LogprobSpec::Top(1))),
+            pick(7, None, None),
+            pick(3, None, Some(given)),
+            pick(4, None, Some(LogprobSpec::Top(u32::MAX))),
+        ]
+    }
+
+    #[test]
+    fn requests_find_their_tokens_within_their_wave() {
+        let reports = Reports::new(&picks(), 3);
+        assert_eq!((reports.answer_words, reports.whole_rows), (4 + 4 + 6, 1));
+        let words = reports.requests(2);
+        let rows: Vec<&[u32]> = words.chunks_exact(REQUEST_WORDS).take(4).collect();
+        assert_eq!(rows[0], [0, NONE, 1, NONE, 0]);
+        assert_eq!(rows[1], [1, NONE, 1, NONE, 4]);
+        assert_eq!(rows[2], [3, 0, 2, 2 * REQUEST_WORDS as u32, 8]);
+        assert_eq!(rows[3], [4, 1, u32::MAX, NONE, NONE]);
+        let second_wave = &words[2 * REQUEST_WORDS..];
+        assert_eq!(second_wave[rows[2][3] as usize..], [5, 1]);
+    }
+
+    #[test]
+    fn answers_become_results() {
+        let reports = Reports::new(&picks(), 3);
+        let f = |x: f32| x.to_bits();
+        let answers = [
+            vec![f(-1.0), 2, 9, f(-0.5)],
+            vec![f(-2.0), 3, 8, f(-0.25)],
+            vec![f(-3.0), 4, 5, f(-4.0), 1, f(-5.0)],
+        ]
+        .concat();
+        let logits = [0.0f32, 2.0, 1.0];
+        let whole: Vec<u32> = logits.iter().map(|x| x.to_bits()).collect();
+        let result = reports.result(1, &picks(), &[0, 0, 11, 12, 1], &answers, &whole).unwrap();
+        let read = |token, logprob, rank, top: &[(u32, f32)]| TokenLogprobs {
+            token: TokenId(token),
+            logprob,
+            rank,
+            top: top.iter().map(|&(t, x)| (TokenId(t), x)).collect(),
+        };
+        let scored = vec![read(2, -1.0, 2, &[(9, -0.5)]), read(0, -2.0, 3, &[(8, -0.25)])];
+        assert_eq!(result.scores, [Scored { slot: SlotId(7), logprobs: scored }]);
+        let tokens: Vec<u32> = result.samples.iter().map(|s| s.tokens[0].0).collect();
+        assert_eq!(tokens, [11, 12, 1]);
+        assert!(result.samples[0].logprobs.is_empty());
+        assert_eq!(result.samples[1].logprobs, [read(12, -3.0, 4, &[(5, -4.0), (1, -5.0)])]);
+        let all = TokenLogprobs::read(&logits, TokenId(1), &LogprobSpec::Top(3));
+        assert_eq!(result.samples[2].logprobs, [all]);
+        assert!(reports.result(1, &picks(), &[0; 5], &answers[..9], &whole).is_err());
+    }
+}

@@ -1,0 +1,282 @@
+//! The end of a step on the GPU: which of the sampler's kernels run, over what, and the memory they
+//! need. `Cuda::sample` calls it; the arithmetic is in kernels/sampler.cu and kernels/logprobs.cu.
+//! Nothing here is recorded into a graph, so launches may depend on the step.
+
+use std::sync::Arc;
+
+use super::context::{Context, Memory};
+use super::launch::Argument;
+use super::module::Kernels;
+use super::reports::{Place, Reports, REQUEST_WORDS};
+use super::slots::Slots;
+use super::steps::{OnDevice, Sent, Steps};
+use super::Tensor;
+use crate::error::Result;
+use crate::ids::SlotId;
+use crate::plan::Late;
+
+const ADJUST_THREADS: u32 = 256;
+const SCAN_THREADS: u32 = 512;
+const DRAW_THREADS: u32 = 1024;
+const REPORT_THREADS: u32 = 256;
+/// Blocks per multiprocessor that a scan is cut into, and logits that a block gets at least.
+const BLOCKS_PER_MULTIPROCESSOR: usize = 4;
+const LEAST_PART: usize = 4096;
+/// Rows that report at a time, each with a copy of its logits: at 128k tokens 32 MiB.
+const WAVE: usize = 64;
+/// Logits of a part that a block reports on, and such parts of a row at most.
+const REPORT_PART: usize = 8192;
+const REPORT_PARTS: usize = 32;
+/// Of `Piece` in kernels/logprobs.cu.
+const PIECE_BYTES: usize = 16 + 8 * super::reports::MOST_TOP;
+
+/// Memory of the sampler, made once for the widest logits.
+pub struct Sampler {
+    context: Arc<Context>,
+    /// Best of each part of each row: two u64.
+    best: Option<Memory>,
+    /// Copies of rows that report.
+    kept: Option<Memory>,
+    pieces: Option<Memory>,
+    /// Lists of slots whose rows have no room for them.
+    far: Vec<Option<Memory>>,
+}
+
+/// Parts of a row, and logits of one: a multiple of 128, so that a part begins with a mask's word.
+fn parts(vocab: usize, wanted: usize) -> (usize, usize) {
+    let length = vocab.div_ceil(wanted.max(1)).next_multiple_of(128);
+    (vocab.div_ceil(length).max(1), length)
+}
+
+fn kept_bytes(rows: usize, vocab: usize) -> usize {
+    rows.min(WAVE) * vocab * 4
+}
+
+/// What a sampler takes for so many rows of logits.
+pub fn bytes(rows: usize, vocab: usize) -> usize {
+    kept_bytes(rows, vocab) + rows.min(WAVE) * REPORT_PARTS * PIECE_BYTES
+}
+
+impl Sampler {
+    pub fn new(context: &Arc<Context>) -> Sampler {
+        Sampler { context: context.clone(), best: None, kept: None, pieces: None, far: Vec::new() }
+    }
+
+    /// Take memory for logits of this shape; at load.
+    pub fn hold(&mut self, rows: usize, vocab: usize) -> Result<()> {
+        let context = &self.context;
+        let room = |place: &mut Option<Memory>, bytes: usize| -> Result<()> {
+            if place.as_ref().is_none_or(|memory| memory.bytes < bytes) {
+                *place = None;
+                *place = Some(Memory::new(context, bytes, "the sampler")?);
+            }
+            Ok(())
+        };
+        let blocks = self.blocks() + rows;
+        room(&mut self.best, 16 * blocks)?;
+        room(&mut self.kept, kept_bytes(rows, vocab))?;
+        room(&mut self.pieces, rows.min(WAVE) * REPORT_PARTS * PIECE_BYTES)
+    }
+
+    /// Blocks that fill the card.
+    fn blocks(&self) -> usize {
+        BLOCKS_PER_MULTIPROCESSOR * self.context.multiprocessors as usize
+    }
+
+    /// Memory for a slot's lists: its address. Grows to powers of two, which waits for the GPU.
+    pub fn far(&mut self, slot: SlotId, words: usize) -> Result<u64> {
+        if self.far.len() <= slot.index() {
+            self.far.resize_with(slot.index() + 1, || None);
+        }
+        let place = &mut self.far[slot.index()];
+        if place.as_ref().is_none_or(|memory| memory.bytes < 4 * words) {
+            *place = None;
+            let bytes = 4 * words.next_power_of_two();
+            *place = Some(Memory::new(&self.context, bytes, "token lists of a request")?);
+        }
+        Ok(place.as_ref().map_or(0, |memory| memory.address))
+    }
+
+    /// Tokens and logprobs of the current batch, on their way to the host. Rows go in waves of so
+    /// many reports as there are copies of logits; without reports one wave does it all.
+    pub fn run(
+        &self,
+        kernels: &Kernels,
+        slots: &Slots,
+        steps: &mut Steps,
+        logits: &Tensor,
+        late: &Late,
+    ) -> Result<()> {
+        let picks = &slots.batch.samples;
+        let (rows, vocab) = (picks.len(), logits.width);
+        let reports = Reports::new(picks, vocab);
+        let sent = steps.send_late(late, picks, vocab, &reports.requests(WAVE))?;
+        let call = Call { sampler: self, kernels, slots, logits, sent };
+        call.mask(rows)?;
+        let waves = reports.list.len().div_ceil(WAVE).max(1);
+        let mut first = 0;
+        for wave in 0..waves {
+            let (from, to) = (wave * WAVE, reports.list.len().min((wave + 1) * WAVE));
+            let list = reports.list.get(from..to).unwrap_or_default();
+            let end = reports.list.get(to).map_or(rows, |report| report.row);
+            let requests = sent.requests + (4 * REQUEST_WORDS * from) as u64;
+            call.keep(requests, list.len())?;
+            for (n, report) in list.iter().enumerate() {
+                if let Place::Whole(nth) = report.place {
+                    let (memory, row) = match (report.kept, &self.kept) {
+                        (true, Some(kept)) => (kept, n),
+                        _ => (&logits.memory, report.row),
+                    };
+                    steps.take_row(memory, row, nth, [vocab, reports.whole_rows])?;
+                }
+            }
+            call.choose(&steps.device, first, end - first)?;
+            call.report(&steps.device, requests, list.len())?;
+            first = end;
+        }
+        steps.finish(&slots.batch, reports)
+    }
+}
+
+/// One `sample`.
+struct Call<'a> {
+    sampler: &'a Sampler,
+    kernels: &'a Kernels,
+    slots: &'a Slots,
+    logits: &'a Tensor,
+    sent: Sent,
+}
+
+fn address(memory: &Option<Memory>) -> u64 {
+    memory.as_ref().map_or(0, |memory| memory.address)
+}
+
+impl Call<'_> {
+    fn vocab(&self) -> u32 {
+        self.logits.width as u32
+    }
+
+    /// Parts that a scan of `rows` rows is cut into, and their length.
+    fn scan_parts(&self, rows: usize) -> (usize, usize) {
+        let vocab = self.logits.width;
+        let wanted = self.sampler.blocks().div_ceil(rows.max(1));
+        parts(vocab, wanted.min(vocab.div_ceil(LEAST_PART)))
+    }
+
+    fn report_parts(&self) -> (usize, usize) {
+        let vocab = self.logits.width;
+        parts(vocab, vocab.div_ceil(REPORT_PART).min(REPORT_PARTS))
+    }
+
+    /// Step 1 of the spec.
+    fn mask(&self, rows: usize) -> Result<()> {
+        let Sent { mask_of, masks, words_per_mask, .. } = self.sent;
+        if mask_of == 0 {
+            return Ok(());
+        }
+        let (parts, length) = self.scan_parts(rows);
+        let (logits, vocab, length) = (self.logits.memory.address, self.vocab(), length as u32);
+        let arguments: [&dyn Argument; 6] =
+            [&logits, &vocab, &length, &mask_of, &masks, &words_per_mask];
+        let kernel = &self.kernels.mask_rows;
+        kernel.launch(&self.sampler.context, [rows, parts], SCAN_THREADS, &arguments)
+    }
+
+    /// Step 2: copies of the rows that `count` requests report and that will change.
+    fn keep(&self, requests: u64, count: usize) -> Result<()> {
+        let (parts, length) = self.report_parts();
+        let (logits, kept) = (self.logits.memory.address, address(&self.sampler.kept));
+        let (vocab, length) = (self.vocab(), length as u32);
+        let arguments: [&dyn Argument; 5] = [&logits, &kept, &vocab, &length, &requests];
+        let kernel = &self.kernels.keep_rows;
+        kernel.launch(&self.sampler.context, [count, parts], REPORT_THREADS, &arguments)
+    }
+
+    /// Steps 3 to 8 for `rows` rows from `first` on.
+    fn choose(&self, device: &OnDevice, first: usize, rows: usize) -> Result<()> {
+        let context = &self.sampler.context;
+        let words = |memory: &Memory| memory.address + 4 * first as u64;
+        let layout = self.slots.layout();
+        let vocab = self.vocab();
+        let logits = self.logits.memory.address + 4 * u64::from(vocab) * first as u64;
+        let (slot, target) = (words(&device.sample_slot), words(&device.target));
+        if self.slots.batch.adjusts {
+            let arguments: [&dyn Argument; 8] = [
+                &logits,
+                &vocab,
+                &slot,
+                &target,
+                &device.rows.address,
+                &layout.stride,
+                &layout.lists,
+                &layout.counts,
+            ];
+            let kernel = &self.kernels.adjust_rows;
+            kernel.launch(context, [rows, 1], ADJUST_THREADS, &arguments)?;
+        }
+        let (parts, length) = self.scan_parts(rows);
+        let best = address(&self.sampler.best);
+        let arguments: [&dyn Argument; 9] = [
+            &logits,
+            &vocab,
+            &(length as u32),
+            &slot,
+            &target,
+            &device.rows.address,
+            &layout.stride,
+            &layout.lists,
+            &best,
+        ];
+        self.kernels.scan_rows.launch(context, [rows, parts], SCAN_THREADS, &arguments)?;
+        let arguments: [&dyn Argument; 12] = [
+            &logits,
+            &vocab,
+            &slot,
+            &target,
+            &device.rows.address,
+            &layout.stride,
+            &layout.lists,
+            &layout.counts,
+            &layout.counts_capacity,
+            &best,
+            &(parts as u32),
+            &words(&device.out),
+        ];
+        self.kernels.draw_rows.launch(context, [rows, 1], DRAW_THREADS, &arguments)
+    }
+
+    /// The answers to `count` requests, behind the ids of the step.
+    fn report(&self, device: &OnDevice, requests: u64, count: usize) -> Result<()> {
+        let context = &self.sampler.context;
+        let (parts, length) = self.report_parts();
+        let (logits, kept) = (self.logits.memory.address, address(&self.sampler.kept));
+        let (vocab, pieces) = (self.vocab(), address(&self.sampler.pieces));
+        let (target, out) = (device.target.address, device.out.address);
+        let length = length as u32;
+        let arguments: [&dyn Argument; 8] =
+            [&logits, &kept, &vocab, &length, &requests, &target, &out, &pieces];
+        let kernel = &self.kernels.report_parts;
+        kernel.launch(context, [count, parts], REPORT_THREADS, &arguments)?;
+        let answers = out + 4 * self.slots.batch.samples.len() as u64;
+        let parts = parts as u32;
+        let arguments: [&dyn Argument; 9] =
+            [&logits, &kept, &vocab, &requests, &target, &out, &pieces, &parts, &answers];
+        self.kernels.report_rows.launch(context, [count, 1], 32, &arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_a_row() {
+        for vocab in [1, 127, 128, 129, 50_257, 128_256, 300_001] {
+            for wanted in [0, 1, 2, 7, 32, 1000] {
+                let (count, length) = parts(vocab, wanted);
+                assert!(count * length >= vocab && (count - 1) * length < vocab);
+                assert!(count <= wanted.max(1) && length.is_multiple_of(128));
+            }
+        }
+    }
+}

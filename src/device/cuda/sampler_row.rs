@@ -1,0 +1,151 @@
+//! What a slot's row says of its sampler, in words: the header, and lists as long as the request
+//! makes them (kernels/common.cuh and kernels/ranks.cuh have the same order). `slots` writes both
+//! when a slot opens; it touches no GPU.
+
+use crate::ids::TokenId;
+use crate::plan::SlotOpen;
+use crate::sampling::SamplerSpec;
+
+/// Words of a row's header; the order is that of `SlotWord` in kernels/common.cuh.
+pub const HEADER_WORDS: usize = 32;
+/// "No mask" where a mask's length stands.
+const NO_MASK: u32 = u32::MAX;
+
+/// The sampler of a slot that opens.
+pub struct SamplerRow {
+    header: [u32; HEADER_WORDS],
+    /// Masked tokens, biases, ring of newest outputs, bad words, their tokens, allowed tokens.
+    pub lists: Vec<u32>,
+}
+
+impl SamplerRow {
+    /// `outputs`: those that a preemption had interrupted; `entries` of them and of the prompt are
+    /// in the counts.
+    pub fn new(open: &SlotOpen, outputs: &[TokenId], entries: usize) -> SamplerRow {
+        let spec = &*open.sampler;
+        let mut lists: Vec<u32> = spec.masked_until_min.iter().map(|t| t.0).collect();
+        let masked = lists.len();
+        lists.extend(spec.bias.iter().flat_map(|(t, bias)| [t.0, bias.to_bits()]));
+        lists.extend(ring(spec.tail_tokens(), outputs));
+        push_bad_words(&mut lists, spec);
+        let allowed_at = lists.len();
+        let allowed = spec.allowed.as_ref().map_or(NO_MASK, |mask| mask.len() as u32);
+        lists.extend(spec.allowed.iter().flat_map(|mask| mask.iter().copied()));
+        let ln_min_p = if spec.min_p > 0.0 { spec.min_p.ln() } else { f32::NEG_INFINITY };
+        let words = [
+            open.cached_tokens,
+            0,
+            outputs.len() as u32,
+            entries as u32,
+            spec.temperature.to_bits(),
+            spec.top_k,
+            spec.top_p.to_bits(),
+            ln_min_p.to_bits(),
+            spec.repetition_penalty.to_bits(),
+            spec.frequency_penalty.to_bits(),
+            spec.presence_penalty.to_bits(),
+            spec.seed as u32,
+            (spec.seed >> 32) as u32,
+            spec.min_tokens,
+            masked as u32,
+            u32::from(spec.needs_counts()),
+            0,
+            0,
+            spec.bias.len() as u32,
+            spec.bad_words.len() as u32,
+            spec.tail_tokens() as u32,
+            allowed,
+            allowed_at as u32,
+        ];
+        let mut header = [0; HEADER_WORDS];
+        header[..words.len()].copy_from_slice(&words);
+        SamplerRow { header, lists }
+    }
+
+    /// The header of a row whose lists lie at `far`; 0: in the row.
+    pub fn header(&self, far: u64) -> [u32; HEADER_WORDS] {
+        let mut header = self.header;
+        [header[16], header[17]] = [far as u32, (far >> 32) as u32];
+        header
+    }
+}
+
+/// The newest outputs, output n at n % `length`.
+fn ring(length: usize, outputs: &[TokenId]) -> Vec<u32> {
+    let mut ring = vec![0; length];
+    for (n, token) in outputs.iter().enumerate().skip(outputs.len().saturating_sub(length)) {
+        ring[n % length] = token.0;
+    }
+    ring
+}
+
+/// Where the tokens of each begin and how many they are, then the tokens.
+fn push_bad_words(lists: &mut Vec<u32>, spec: &SamplerSpec) {
+    let mut at = lists.len() + 2 * spec.bad_words.len();
+    for word in spec.bad_words.iter() {
+        lists.extend([at as u32, word.len() as u32]);
+        at += word.len();
+    }
+    lists.extend(spec.bad_words.iter().flat_map(|word| word.iter().map(|t| t.0)));
+}
+
+/// Does a kernel have to touch single logits before the draw?
+pub fn adjusts(spec: &SamplerSpec) -> bool {
+    !spec.bias.is_empty()
+        || spec.min_tokens > 0
+        || spec.needs_counts()
+        || !spec.bad_words.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ids::{AdapterId, SlotId};
+
+    fn tokens(ids: &[u32]) -> Vec<TokenId> {
+        ids.iter().map(|&id| TokenId(id)).collect()
+    }
+
+    #[test]
+    fn lists_lie_where_the_header_says() {
+        let word = |ids: &[u32]| tokens(ids).into_boxed_slice();
+        let spec = SamplerSpec {
+            masked_until_min: Arc::from(tokens(&[2, 9])),
+            bias: Arc::from([(TokenId(7), -1.5f32)]),
+            bad_words: Arc::from([word(&[4]), word(&[5, 6, 8, 3])]),
+            allowed: Some(Arc::from([0xff, 1])),
+            ..SamplerSpec::default()
+        };
+        let outputs = tokens(&[20, 21, 22, 23, 24]);
+        let open = SlotOpen {
+            slot: SlotId(0),
+            adapter: AdapterId(0),
+            tokens: Arc::from(outputs.clone()),
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            sampler: Arc::new(spec),
+        };
+        let row = SamplerRow::new(&open, &outputs, 0);
+        let header = row.header(0x1_2345_6789);
+        let wanted: Vec<u32> = [
+            vec![2, 9],
+            vec![7, (-1.5f32).to_bits()],
+            // Outputs 2, 3, 4 at 2, 0, 1.
+            vec![23, 24, 22],
+            vec![11, 1, 12, 4],
+            vec![4, 5, 6, 8, 3],
+            vec![0xff, 1],
+        ]
+        .concat();
+        assert_eq!(row.lists, wanted);
+        assert_eq!(header[2], 5);
+        assert_eq!(header[14], 2);
+        assert_eq!(header[16..23], [0x2345_6789, 1, 1, 2, 3, 2, 16]);
+        let plain = SlotOpen { sampler: Arc::default(), ..open };
+        let row = SamplerRow::new(&plain, &outputs, 0);
+        assert!(row.lists.is_empty());
+        assert_eq!(row.header(0)[16..23], [0, 0, 0, 0, 0, NO_MASK, 0]);
+    }
+}
