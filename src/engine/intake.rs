@@ -49,6 +49,7 @@ impl Intake {
         let first = RequestId(self.next_id.fetch_add(u64::from(params.n), Ordering::Relaxed));
         let ids = Family { first, count: params.n };
         let room = self.max_model_len - tokens.len() as u32;
+        let bad_words = self.tokenizer.bad_words(&params.bad_words)?;
         let mut stop_ids = params.stop_token_ids.clone();
         if !params.ignore_eos {
             stop_ids.extend_from_slice(&self.eos);
@@ -63,7 +64,7 @@ impl Intake {
             tracing::info!("request {first}: {} prompt tokens, {params:?}", tokens.len());
         }
         let returns = Returns { logprobs: returns.logprobs && params.wants_logprobs(), ..returns };
-        let mut sampler = params.sampler(&self.eos, 0, Vec::new());
+        let mut sampler = params.sampler(&self.eos, 0, bad_words);
         if !returns.logprobs {
             // The sum needs the sampled token's own only.
             sampler.logprobs = returns.cumulative_logprob.then_some(LogprobSpec::Top(0));

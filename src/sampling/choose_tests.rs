@@ -31,6 +31,19 @@ impl Random {
     }
 }
 
+/// Each token once.
+fn biases(rng: &mut Random, mut tokens: Vec<TokenId>) -> Arc<[(TokenId, f32)]> {
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens.into_iter().map(|t| (t, (rng.normal() * 3.0) as f32)).collect()
+}
+
+fn mask_of(tokens: &[TokenId]) -> Arc<[u32]> {
+    let mut mask = vec![0u32; tokens.iter().map(|t| t.index() / 32 + 1).max().unwrap_or(0)];
+    tokens.iter().for_each(|t| mask[t.index() / 32] |= 1 << (t.0 % 32));
+    Arc::from(mask)
+}
+
 struct Case {
     logits: Vec<f32>,
     spec: SamplerSpec,
@@ -48,7 +61,13 @@ impl Case {
             (0..rng.below(limit)).map(|_| TokenId(rng.below(vocab) as u32)).collect()
         };
         let (prompt, outputs) = (tokens(20), tokens(20));
-        let masked = tokens(4);
+        let (masked, allowed, biased) = (tokens(4), tokens(40), tokens(6));
+        let word = |tokens: Vec<TokenId>| tokens.into_boxed_slice();
+        let words: Vec<Box<[TokenId]>> = (0..4).map(|_| word(tokens(3))).collect();
+        let end = outputs.get(outputs.len().saturating_sub(2)..).unwrap_or_default();
+        // One whose beginning the output has just ended with, and the last of it once more.
+        let hit = word([end, &masked].concat());
+        let words = words.into_iter().chain([hit]).filter(|word| !word.is_empty());
         let mask = (rng.below(4) == 0)
             .then(|| (0..vocab.div_ceil(32)).map(|_| rng.next() as u32 | 1).collect());
         let spec = SamplerSpec {
@@ -62,6 +81,9 @@ impl Case {
             seed: rng.next(),
             min_tokens: rng.below(30) as u32,
             masked_until_min: Arc::from(masked),
+            allowed: (rng.below(4) == 0).then(|| mask_of(&allowed)),
+            bias: biases(rng, biased),
+            bad_words: if rng.below(3) == 0 { words.collect() } else { Arc::from([]) },
             ..SamplerSpec::default()
         };
         Case { logits, spec, prompt, outputs, mask }
@@ -89,8 +111,15 @@ impl Case {
         for (i, logit) in x.iter_mut().enumerate() {
             let token = TokenId(i as u32);
             let allowed = self.mask.as_ref().is_none_or(|m| m[i / 32] >> (i % 32) & 1 == 1);
+            let listed = spec
+                .allowed
+                .as_ref()
+                .is_none_or(|mask| mask.get(i / 32).is_some_and(|word| word >> (i % 32) & 1 == 1));
+            if let Some((_, bias)) = spec.bias.iter().find(|(t, _)| *t == token) {
+                *logit = f64::from(*logit as f32 + bias);
+            }
             let early = (self.outputs.len() as u32) < spec.min_tokens;
-            if !allowed || early && spec.masked_until_min.contains(&token) {
+            if !allowed || !listed || early && spec.masked_until_min.contains(&token) {
                 *logit = f64::NEG_INFINITY;
             }
             let count = self.outputs.iter().filter(|t| **t == token).count() as f64;
@@ -100,6 +129,13 @@ impl Case {
             }
             *logit -= f64::from(spec.frequency_penalty) * count;
             *logit -= if count > 0.0 { f64::from(spec.presence_penalty) } else { 0.0 };
+            let bad = |word: &[TokenId]| {
+                let said = [&self.outputs[..], &[token]].concat();
+                said.ends_with(word)
+            };
+            if spec.bad_words.iter().any(|word| bad(word)) {
+                *logit = f64::NEG_INFINITY;
+            }
         }
         let mut scores = x.clone();
         if spec.temperature > 0.0 {
@@ -112,7 +148,9 @@ impl Case {
         let mut order: Vec<usize> = (0..x.len()).collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
         let close = order.get(1).is_some_and(|&b| scores[order[0]] - scores[b] < CLOSE);
-        (!close).then_some(TokenId(order[0] as u32))
+        // Nothing left: token 0.
+        let left = scores[order[0]] > f64::NEG_INFINITY;
+        (!close).then_some(TokenId(if left { order[0] as u32 } else { 0 }))
     }
 
     fn keep(&self, x: &[f64], close: f64) -> Option<Vec<f64>> {
@@ -269,6 +307,45 @@ fn a_short_mask_forbids_the_rest() {
     let mask = [0, 1 << 8];
     forbid(&mut row, &mask);
     assert_eq!(argmax(&row).0, 40);
+}
+
+/// What a preemption interrupts goes on as if nothing had been.
+#[test]
+fn a_history_from_tokens_is_the_one_that_grew() {
+    let mut rng = Random(5);
+    for _ in 0..300 {
+        let case = Case::random(&mut rng);
+        let mut grown = History::new(&case.spec, &case.prompt, &[]);
+        for cut in 0..=case.outputs.len() {
+            let fresh = History::new(&case.spec, &case.prompt, &case.outputs[..cut]);
+            assert_eq!(fresh, grown, "after {cut} outputs");
+            if let Some(token) = case.outputs.get(cut) {
+                grown.push(*token);
+            }
+        }
+    }
+}
+
+/// A bad word of several tokens loses only its last one, and only where the others were the newest
+/// outputs; the prompt does not count.
+#[test]
+fn bad_words_look_at_the_newest_outputs() {
+    let ids = |list: &[u32]| list.iter().map(|&id| TokenId(id)).collect::<Vec<_>>();
+    let word = |list: &[u32]| ids(list).into_boxed_slice();
+    let spec = SamplerSpec {
+        bad_words: Arc::from([word(&[4]), word(&[1, 2, 3])]),
+        ..SamplerSpec::default()
+    };
+    let chosen = |prompt: &[u32], outputs: &[u32]| {
+        let history = History::new(&spec, &ids(prompt), &ids(outputs));
+        choose(&mut [0.0, 0.0, 1.0, 2.0, 3.0], &spec, &history, 0).0
+    };
+    assert_eq!(chosen(&[], &[1, 2]), 2);
+    assert_eq!(chosen(&[], &[0, 1, 2]), 2);
+    assert_eq!(chosen(&[], &[1, 2, 0]), 3);
+    assert_eq!(chosen(&[1, 2], &[]), 3);
+    assert_eq!(chosen(&[1], &[2]), 3);
+    assert_eq!(spec.tail_tokens(), 2);
 }
 
 #[test]

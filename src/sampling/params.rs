@@ -405,6 +405,31 @@ mod tests {
     }
 
     #[test]
+    fn token_lists_reach_the_device() {
+        let params = parse(json!({
+            "logit_bias": {"5": 1.5, "9": -200}, "allowed_token_ids": [33, 0, 33],
+            "bad_words": ["x"], "prompt_logprobs": 3,
+        }));
+        let params = params.unwrap_or_else(|e| panic!("{e}"));
+        let word: Box<[TokenId]> = Box::from([TokenId(7), TokenId(8)]);
+        let spec = params.sampler(&[], 0, vec![word.clone()]);
+        assert_eq!(*spec.bias, [(TokenId(5), 1.5), (TokenId(9), -100.0)]);
+        assert_eq!(spec.allowed.as_deref(), Some(&[1, 2][..]));
+        assert_eq!(*spec.bad_words, [word]);
+        assert_eq!((spec.logprobs, spec.prompt_logprobs), (None, Some(LogprobSpec::Top(3))));
+        assert_eq!(top_logprobs(-1), LogprobSpec::Top(u32::MAX));
+        let given = SamplingParams {
+            logprob_token_ids: Some(vec![TokenId(4), TokenId(2)]),
+            logprobs: Some(2),
+            ..SamplingParams::default()
+        };
+        let wanted = LogprobSpec::Tokens(Arc::from([TokenId(4), TokenId(2)]));
+        assert_eq!(given.sampler(&[], 0, Vec::new()).logprobs, Some(wanted));
+        let two = SamplingParams { logprobs: Some(2), ..SamplingParams::default() };
+        assert_eq!(two.sampler(&[], 0, Vec::new()).logprobs, Some(LogprobSpec::Top(2)));
+    }
+
+    #[test]
     fn errors_say_what_helps() {
         assert!(matches!(parse(json!({"top_p": 0})), Err(Error::InvalidArgument(_))));
         assert!(matches!(parse(json!({"structured_outputs": "{}"})), Err(Error::Unsupported(_))));

@@ -21,9 +21,6 @@ const MAX_LOGPROB_TOKEN_IDS: usize = 128;
 /// Legal parameters that this version does not do, one line each: building one deletes its line.
 pub(super) fn built(params: &SamplingParams) -> Result<()> {
     let missing = [
-        ("logit_bias", !params.logit_bias.is_empty()),
-        ("allowed_token_ids", params.allowed_token_ids.is_some()),
-        ("bad_words", !params.bad_words.is_empty()),
         ("structured_outputs", params.structured_outputs.is_some()),
     ];
     match missing.iter().find(|(_, used)| *used) {

@@ -71,6 +71,32 @@ impl Tokenizer {
         Ok(encoding.get_ids().iter().map(|id| TokenId(*id)).collect())
     }
 
+    /// The tokens that an output may not contain, for each of `words` without its leading blanks:
+    /// those at the start of a text, and those after a blank where they begin otherwise and are as
+    /// many. Special tokens are not put around them.
+    ///
+    /// # Errors
+    /// Internal, as [`Tokenizer::encode`].
+    pub fn bad_words(&self, words: &[String]) -> Result<Vec<Box<[TokenId]>>> {
+        let encode = |text: &str| -> Result<Box<[TokenId]>> {
+            let encoding = self.inner.encode_fast(text, false);
+            let encoding = encoding.map_err(|e| internal!("cannot tokenise: {e}"))?;
+            Ok(encoding.get_ids().iter().map(|id| TokenId(*id)).collect())
+        };
+        let mut all = Vec::new();
+        for word in words {
+            let word = word.trim_start();
+            let (plain, spaced) = (encode(word)?, encode(&format!(" {word}"))?);
+            if spaced.len() == plain.len() && spaced.first() != plain.first() {
+                all.push(spaced);
+            }
+            all.push(plain);
+        }
+        // Nothing but blanks, which no token stands for.
+        all.retain(|tokens| !tokens.is_empty());
+        Ok(all)
+    }
+
     /// Ids to text, as a whole. Ids that no token has are skipped.
     ///
     /// # Errors

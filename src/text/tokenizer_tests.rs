@@ -51,6 +51,29 @@ fn recorded_prompts() {
     assert_eq!(opt.encode("<s>hi</s>").unwrap()[..2], ids(&[0, 0]));
 }
 
+/// Each word at the start of a text and behind a blank, by the incumbent's rule.
+#[test]
+fn bad_words_are_tokens_with_and_without_a_blank() {
+    let opt = golden("opt-tiny");
+    let words = |list: &[&str]| {
+        opt.bad_words(&list.iter().map(|w| w.to_string()).collect::<Vec<_>>()).unwrap()
+    };
+    let plain = |text: &str| opt.encode(text).unwrap()[1..].to_vec().into_boxed_slice();
+    let both = words(&["the"]);
+    assert_eq!(both.len(), 2, "one token each, and not the same");
+    assert!(both.contains(&plain("the")) && both.contains(&plain(" the")));
+    assert_eq!(words(&["  the"]), both, "blanks in front do not count");
+    let long = words(&["dangerous animals"]);
+    assert!(long.contains(&plain("dangerous animals")));
+    let other = ["http", "Paris", "print", "zebra", "ing", "model", "x", "animal", "most"]
+        .into_iter()
+        .find(|word| plain(word).len() != plain(&format!(" {word}")).len())
+        .expect("a word that has another number of tokens behind a blank");
+    assert_eq!(words(&[other]), [plain(other)]);
+    assert_eq!(words(&["", "the"])[words(&[""]).len()..], both);
+    assert!(words(&[]).is_empty());
+}
+
 /// The bytes of the table put together are the crate's own decoding.
 #[test]
 fn table_decodes_like_the_crate() {

@@ -107,7 +107,7 @@ impl<D: Graded> Bench<D> {
         let limits = Limits {
             step_tokens: setup.step_tokens,
             slots: setup.slots,
-            logit_rows: setup.slots.max(64),
+            logit_rows: setup.step_tokens,
             pages,
             page_size: setup.page_size,
             max_model_len: setup.max_model_len,
@@ -265,6 +265,18 @@ impl<D: Graded> Bench<D> {
     }
 
     pub fn open(&mut self, slot: usize, tokens: &[TokenId], sampler: Arc<SamplerSpec>) {
+        self.reopen(slot, tokens, tokens.len(), sampler);
+    }
+
+    /// Open a slot for a sequence that a preemption had interrupted: `prompt` of the tokens are its
+    /// prompt.
+    pub fn reopen(
+        &mut self,
+        slot: usize,
+        tokens: &[TokenId],
+        prompt: usize,
+        sampler: Arc<SamplerSpec>,
+    ) {
         let id = SlotId(slot as u32);
         if self.slots[slot].open {
             self.changes.push(SlotChange::Close { slot: id });
@@ -274,7 +286,7 @@ impl<D: Graded> Bench<D> {
             slot: id,
             adapter: AdapterId(0),
             tokens: tokens.into(),
-            prompt_tokens: tokens.len() as u32,
+            prompt_tokens: prompt as u32,
             cached_tokens: 0,
             sampler,
         })));
@@ -285,6 +297,16 @@ impl<D: Graded> Bench<D> {
     }
 
     pub fn try_begin(&mut self, rows: Vec<Row>, tokens: Vec<TokenId>) -> Result<()> {
+        self.try_score(rows, tokens, Vec::new())
+    }
+
+    /// The same for rows that score `targets`.
+    pub fn try_score(
+        &mut self,
+        rows: Vec<Row>,
+        tokens: Vec<TokenId>,
+        targets: Vec<TokenId>,
+    ) -> Result<()> {
         for row in &rows {
             let Some(slot) = self.slots.get_mut(row.slot.index()).filter(|s| s.open) else {
                 continue;
@@ -301,13 +323,7 @@ impl<D: Graded> Bench<D> {
         }
         self.step += 1;
         let changes = std::mem::take(&mut self.changes);
-        self.dev.begin(&StepPlan {
-            step: self.step,
-            changes,
-            rows,
-            chunk_tokens: tokens,
-            ..Default::default()
-        })
+        self.dev.begin(&StepPlan { step: self.step, changes, rows, chunk_tokens: tokens, targets })
     }
 }
 

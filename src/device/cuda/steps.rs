@@ -138,9 +138,9 @@ impl Steps {
         Ok(self.device.input.address + 4 * first as u64)
     }
 
-    /// Copy to the GPU what `sample` needs beyond the slots' rows: requests for logprobs, then which
-    /// mask each row of logits has, then the masks, each as long as the vocabulary; bits that a mask
-    /// has not are 0.
+    /// Copy to the GPU what `sample` needs beyond the slots' rows: requests for logprobs, then
+    /// which mask each row of logits has, then the masks, each as long as the vocabulary; bits that
+    /// a mask has not are 0.
     pub fn send_late(
         &mut self,
         late: &Late,

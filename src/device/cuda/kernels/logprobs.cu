@@ -18,7 +18,8 @@
 
 // Words of a request: the row of logits, the kept copy that stands for it (~0: the row itself), how
 // many others it lists, where their tokens begin in `requests` (~0: the largest), and where the
-// answer goes (~0: nowhere, the host wants the row). An answer: logprob, rank, then (token, logprob).
+// answer goes (~0: nowhere, the host wants the row). An answer: logprob, rank, then each other's
+// token and logprob.
 enum { REQ_ROW, REQ_KEPT, REQ_COUNT, REQ_TOKENS, REQ_OUT, REQ_WORDS };
 
 struct alignas(8) Piece {

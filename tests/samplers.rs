@@ -1,0 +1,249 @@
+//! The sampler of a device against the reference sampler, on the device's own logits, so that only
+//! the sampler is judged: tokens, logprobs, ranks, scored prompts, late masks, preemptions. The CPU
+//! everywhere, the GPU where there is one (see `grader`).
+#![cfg(feature = "cuda")]
+
+mod grader;
+
+use std::sync::Arc;
+
+use triton_vllm::device::cpu::Cpu;
+use triton_vllm::device::cuda::Cuda;
+use triton_vllm::device::{DType, Device};
+use triton_vllm::ids::{SlotId, TokenId};
+use triton_vllm::plan::{Feed, Late, Row};
+use triton_vllm::sampling::{
+    adjust::forbid, choose, History, LogprobSpec, SamplerSpec, TokenLogprobs,
+};
+
+use grader::{gpu, Bench, Graded, Random, Setup};
+
+const STEPS: usize = 8;
+/// Rows of the table: tokens of prompts.
+const WORDS: u32 = 50;
+/// In which step some slots are opened anew, as after a preemption.
+const PREEMPTED: usize = 4;
+
+fn samplers(vocab: usize) -> Vec<SamplerSpec> {
+    let base = SamplerSpec { temperature: 0.8, seed: 0x1234_5678_9abc_def0, ..Default::default() };
+    let greedy = SamplerSpec::default();
+    let masked: Arc<[TokenId]> = (0..40).map(TokenId).collect();
+    let word = |ids: &[u32]| ids.iter().map(|&id| TokenId(id)).collect::<Box<[TokenId]>>();
+    // A few tokens that win all the time, so that words of them come up.
+    let liked: Arc<[(TokenId, f32)]> = (0..3).map(|t| (TokenId(t), 30.0)).collect();
+    let words: Arc<[Box<[TokenId]>]> = Arc::from([
+        word(&[1, 1]),
+        word(&[0, 2]),
+        word(&[2, 0, 0]),
+        word(&[0, 0, 0, 1]),
+        word(&[7]),
+        word(&[1_000_000]),
+    ]);
+    // More than a slot's row has room for.
+    let many: Arc<[(TokenId, f32)]> =
+        (0..vocab as u32).step_by(2).map(|t| (TokenId(t), (t % 7) as f32 - 3.0)).collect();
+    let odd: Arc<[u32]> = vec![0xaaaa_aaaau32; vocab.div_ceil(32)].into();
+    vec![
+        greedy.clone(),
+        base.clone(),
+        SamplerSpec { temperature: 2.0, seed: 7, ..base.clone() },
+        SamplerSpec { top_k: 1, ..base.clone() },
+        SamplerSpec { top_k: 17, ..base.clone() },
+        SamplerSpec { top_k: 1_000_000, ..base.clone() },
+        SamplerSpec { top_p: 0.9, ..base.clone() },
+        SamplerSpec { top_p: 1e-6, ..base.clone() },
+        SamplerSpec { top_p: 0.5, top_k: 40, ..base.clone() },
+        SamplerSpec { min_p: 0.1, ..base.clone() },
+        SamplerSpec { min_p: 0.02, top_k: 50, top_p: 0.8, temperature: 1.5, ..base.clone() },
+        SamplerSpec { repetition_penalty: 1.7, ..greedy.clone() },
+        SamplerSpec { frequency_penalty: 1.5, presence_penalty: -0.5, ..greedy.clone() },
+        SamplerSpec { presence_penalty: 2.0, repetition_penalty: 0.8, top_k: 5, ..base.clone() },
+        SamplerSpec { min_tokens: 4, masked_until_min: masked.clone(), ..greedy.clone() },
+        SamplerSpec { min_tokens: 2, masked_until_min: masked, top_p: 0.95, ..base.clone() },
+        SamplerSpec { allowed: Some(Arc::from([0x8000_0101])), ..greedy.clone() },
+        SamplerSpec { allowed: Some(odd.clone()), ..base.clone() },
+        SamplerSpec { allowed: Some(odd), top_p: 0.7, bias: many.clone(), ..base.clone() },
+        SamplerSpec { bias: many, ..greedy.clone() },
+        SamplerSpec { bias: liked.clone(), bad_words: words.clone(), ..greedy },
+        SamplerSpec { bias: liked, bad_words: words, frequency_penalty: 0.5, ..base },
+    ]
+}
+
+/// Every third slot reports nothing.
+fn report(slot: usize, vocab: usize) -> Option<LogprobSpec> {
+    let given = [3, 1, 4, 1_000_000, 0].into_iter().map(TokenId).collect();
+    let kinds = [
+        LogprobSpec::Top(0),
+        LogprobSpec::Top(5),
+        LogprobSpec::Top(20),
+        LogprobSpec::Tokens(given),
+        LogprobSpec::Top(64.min(vocab as u32)),
+        LogprobSpec::Top(65),
+        LogprobSpec::Top(u32::MAX),
+    ];
+    // The largest are sorted on the host: few of them.
+    let kind = if slot.is_multiple_of(31) { 6 } else { slot % 6 };
+    (!slot.is_multiple_of(3) || kind == 6).then(|| kinds[kind].clone())
+}
+
+struct Sequence {
+    spec: Arc<SamplerSpec>,
+    tokens: Vec<TokenId>,
+    prompt: usize,
+    history: History,
+}
+
+impl Sequence {
+    fn new(slot: usize, vocab: usize, random: &mut Random) -> Sequence {
+        let specs = samplers(vocab);
+        let scored = slot % 4 == 1;
+        let spec = SamplerSpec {
+            logprobs: report(slot, vocab),
+            prompt_logprobs: scored.then(|| report(slot % 31 + 1, vocab)).flatten(),
+            ..specs[slot % specs.len()].clone()
+        };
+        let tokens: Vec<TokenId> =
+            (0..slot % 7 + 1).map(|_| TokenId(random.next() % WORDS)).collect();
+        let history = History::new(&spec, &tokens, &[]);
+        Sequence { spec: Arc::new(spec), prompt: tokens.len(), tokens, history }
+    }
+}
+
+#[track_caller]
+fn close(got: &TokenLogprobs, want: &TokenLogprobs, what: &str) {
+    assert_eq!((got.token, got.rank), (want.token, want.rank), "{what}");
+    let near = |a: f32, b: f32| a == b || (a - b).abs() < 1e-4;
+    assert!(near(got.logprob, want.logprob), "{what}: {} for {}", got.logprob, want.logprob);
+    assert_eq!(got.top.len(), want.top.len(), "{what}");
+    for (got, want) in got.top.iter().zip(&want.top) {
+        assert!(got.0 == want.0 && near(got.1, want.1), "{what}: {got:?} for {want:?}");
+    }
+}
+
+/// The rows of a step: whole sequences where they are new, else the last token.
+fn rows(sequences: &[Sequence], fresh: impl Fn(usize) -> bool, b: &mut Bench<impl Graded>) {
+    let (mut rows, mut tokens, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    for (slot, sequence) in sequences.iter().enumerate() {
+        let mut row = Row {
+            slot: SlotId(slot as u32),
+            feed: Feed::Last { count: 1 },
+            sample: true,
+            score: None,
+        };
+        if fresh(slot) {
+            row.feed = Feed::Chunk(tokens.len()..tokens.len() + sequence.tokens.len());
+            tokens.extend(&sequence.tokens);
+            if sequence.spec.prompt_logprobs.is_some() {
+                let next = &sequence.tokens[1..sequence.prompt];
+                row.score = Some(targets.len()..targets.len() + next.len());
+                targets.extend(next);
+            }
+        }
+        rows.push(row);
+    }
+    b.try_score(rows, tokens, targets).unwrap();
+}
+
+/// All tokens of all slots in order, for a comparison of devices.
+fn judge<D: Graded>(vocab: usize) -> Vec<Vec<TokenId>> {
+    let slots = 4 * samplers(vocab).len();
+    let setup = Setup { slots, step_tokens: 640, ..Setup::default() };
+    let mut b = Bench::<D>::new(DType::F32, &setup);
+    let (width, most) = (64, 256);
+    let table = b.table(21, WORDS as usize, width);
+    let head = b.linear(22, vocab, width);
+    let mut x = b.tensor(setup.step_tokens, width);
+    let mut picked = b.tensor(most, width);
+    let mut logits = b.dev.logits_tensor(most, vocab).unwrap();
+    let mut random = Random(23);
+    let mut sequences: Vec<Sequence> =
+        (0..slots).map(|slot| Sequence::new(slot, vocab, &mut random)).collect();
+    for (slot, sequence) in sequences.iter().enumerate() {
+        b.open(slot, &sequence.tokens, sequence.spec.clone());
+    }
+    let mask: Arc<[u32]> = (0..vocab.div_ceil(32) as u32 - 1).map(|w| w * 0x0101_8421).collect();
+    let mut caught = 0;
+    for step in 0..STEPS {
+        let fresh = |slot: usize| step == 0 || step == PREEMPTED && slot % 5 == 2;
+        for (slot, sequence) in sequences.iter().enumerate().filter(|(s, _)| step > 0 && fresh(*s))
+        {
+            b.reopen(slot, &sequence.tokens, sequence.prompt, sequence.spec.clone());
+        }
+        rows(&sequences, fresh, &mut b);
+        // The scale moves the logits. Ids beyond the table give rows of zeros: nothing but ties.
+        b.dev.embed(&table, 1.0 + step as f32 * 0.01, &mut x).unwrap();
+        b.dev.gather(&x, &mut picked).unwrap();
+        b.dev.logits(&head, None, &picked, &mut logits).unwrap();
+        let mut all = b.dev.read(&logits, most).unwrap();
+        // A mask for every slot of the second half, in the later steps.
+        let late: Vec<_> = (slots / 2..slots)
+            .filter(|_| step >= 5)
+            .map(|slot| (SlotId(slot as u32), mask.clone()))
+            .collect();
+        b.dev.sample(&mut logits, &Late { masks: late.clone() }).unwrap();
+        let result = b.dev.collect().unwrap();
+        assert_eq!(result.samples.len(), slots);
+        let mut left = all.chunks_exact_mut(vocab);
+        let mut scores = result.scores.iter();
+        for (slot, (sequence, sampled)) in sequences.iter_mut().zip(&result.samples).enumerate() {
+            let (id, spec) = (SlotId(slot as u32), sequence.spec.clone());
+            let what = format!("{vocab} tokens, step {step}, slot {slot}, {spec:?}");
+            if let Some(wanted) = spec.prompt_logprobs.as_ref().filter(|_| fresh(slot)) {
+                let targets = &sequence.tokens[1..sequence.prompt];
+                let got = if targets.is_empty() { None } else { scores.next() };
+                let got = got.map_or(&[][..], |scored| {
+                    assert_eq!(scored.slot, id, "{what}");
+                    &scored.logprobs
+                });
+                assert_eq!(got.len(), targets.len(), "{what}");
+                for (got, target) in got.iter().zip(targets) {
+                    let row = left.next().unwrap();
+                    close(got, &TokenLogprobs::read(row, *target, wanted), &what);
+                }
+            }
+            let row = left.next().unwrap();
+            if late.iter().any(|(masked, _)| *masked == id) {
+                forbid(row, &mask);
+            }
+            let raw = row.to_vec();
+            let position = b.length(slot) as u32;
+            let want = choose(row, &spec, &sequence.history, position);
+            let free = SamplerSpec { bad_words: Arc::from([]), ..(*spec).clone() };
+            let free = choose(&mut raw.clone(), &free, &sequence.history, position);
+            caught += usize::from(free != want);
+            assert_eq!((sampled.slot, &sampled.tokens[..]), (id, &[want][..]), "{what}");
+            assert_eq!(sampled.logprobs.len(), usize::from(spec.logprobs.is_some()), "{what}");
+            if let (Some(wanted), [got]) = (&spec.logprobs, &sampled.logprobs[..]) {
+                close(got, &TokenLogprobs::read(&raw, want, wanted), &what);
+            }
+            sequence.history.push(want);
+            sequence.tokens.push(want);
+        }
+        assert!(scores.next().is_none(), "step {step} scores rows that none asked for");
+    }
+    assert!(caught > 10, "bad words changed only {caught} choices");
+    sequences.into_iter().map(|s| s.tokens).collect()
+}
+
+/// Sampled ids are fed, and the CPU refuses ids beyond the table.
+#[test]
+fn the_cpu_takes_the_reference_tokens() {
+    judge::<Cpu>(WORDS as usize);
+}
+
+#[test]
+fn the_gpu_takes_the_reference_tokens() {
+    if gpu() {
+        for vocab in [WORDS as usize, 1003, 32_000, 50_257, 128_256] {
+            judge::<Cuda>(vocab);
+        }
+    }
+}
+
+/// Seeded tokens do not depend on the device, where logits differ in the last places only.
+#[test]
+fn devices_agree() {
+    if gpu() {
+        assert_eq!(judge::<Cpu>(WORDS as usize), judge::<Cuda>(WORDS as usize));
+    }
+}
