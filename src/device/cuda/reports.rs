@@ -46,11 +46,13 @@ pub struct Reports {
     pub list: Vec<Report>,
     pub answer_words: usize,
     pub whole_rows: usize,
+    /// Logits of a row.
+    pub vocab: usize,
 }
 
 impl Reports {
     pub fn new(picks: &[Pick], vocab: usize) -> Reports {
-        let mut reports = Reports::default();
+        let mut reports = Reports { vocab, ..Reports::default() };
         for (row, pick) in picks.iter().enumerate() {
             let Some(spec) = pick.logprobs.clone() else { continue };
             let others = match &spec {
@@ -102,7 +104,7 @@ impl Reports {
         words
     }
 
-    /// The step's result from its ids, the answers and the whole rows, `vocab` logits each.
+    /// The step's result from the start of its ids, its answers and its whole rows.
     pub fn result(
         &self,
         step: u64,
@@ -111,7 +113,7 @@ impl Reports {
         answers: &[u32],
         whole: &[u32],
     ) -> Result<StepResult> {
-        let vocab = whole.len().checked_div(self.whole_rows).unwrap_or(0);
+        let vocab = self.vocab;
         let mut result = StepResult { step, ..StepResult::default() };
         let mut reports = self.list.iter().peekable();
         for (row, (pick, &id)) in picks.iter().zip(ids).enumerate() {
@@ -208,7 +210,9 @@ mod tests {
         ]
         .concat();
         let logits = [0.0f32, 2.0, 1.0];
-        let whole: Vec<u32> = logits.iter().map(|x| x.to_bits()).collect();
+        let mut whole: Vec<u32> = logits.iter().map(|x| x.to_bits()).collect();
+        // A buffer is longer than what is in it.
+        whole.resize(8, 0x7f80_0000);
         let result = reports.result(1, &picks(), &[0, 0, 11, 12, 1], &answers, &whole).unwrap();
         let read = |token, logprob, rank, top: &[(u32, f32)]| TokenLogprobs {
             token: TokenId(token),
