@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
-use triton_vllm::device::{DType, Device};
+use triton_vllm::device::DType;
 use triton_vllm::ids::{SlotId, TokenId};
 use triton_vllm::plan::{Feed, Late, Row};
 use triton_vllm::sampling::{

@@ -20,9 +20,7 @@ const MAX_LOGPROB_TOKEN_IDS: usize = 128;
 
 /// Legal parameters that this version does not do, one line each: building one deletes its line.
 pub(super) fn built(params: &SamplingParams) -> Result<()> {
-    let missing = [
-        ("structured_outputs", params.structured_outputs.is_some()),
-    ];
+    let missing = [("structured_outputs", params.structured_outputs.is_some())];
     match missing.iter().find(|(_, used)| *used) {
         None => Ok(()),
         Some((name, _)) => {

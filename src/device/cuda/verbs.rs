@@ -20,7 +20,6 @@ use crate::error::{Error, Result};
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
 
-
 /// Threads of a norm's block: one for eight columns, whole warps.
 fn norm_threads(width: usize) -> u32 {
     width.div_ceil(8).next_multiple_of(32).clamp(32, 1024) as u32
