@@ -16,6 +16,7 @@ use crate::device::DType;
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::model::hub::Token;
+use crate::sampling::python::quoted;
 use values::Reader;
 
 /// Where weights come from.
@@ -302,7 +303,8 @@ fn check_keys(map: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<()
             }
         } else {
             return Err(invalid!(
-                "AsyncEngineArgs.__init__() got an unexpected keyword argument '{key}'"
+                "AsyncEngineArgs.__init__() got an unexpected keyword argument {}",
+                quoted(key)
             ));
         }
     }
@@ -329,8 +331,8 @@ fn check_switches(map: &Map<String, Value>) -> Result<()> {
     }
     if let Some(name) = read.string("quantization")? {
         return Err(Error::Unsupported(format!(
-            "quantization '{name}' is not supported by this version: serve an unquantised \
-             checkpoint"
+            "quantization {} is not supported by this version: serve an unquantised checkpoint",
+            quoted(&name)
         )));
     }
     read.one_of("kv_cache_dtype", &["auto", "float16", "bfloat16"])?;
@@ -339,7 +341,10 @@ fn check_switches(map: &Map<String, Value>) -> Result<()> {
     read.one_of("scheduling_policy", &["fcfs", "priority"])?;
     read.one_of("logprobs_mode", &["raw_logprobs"])?;
     if let Some(path) = read.string("hf_config_path")? {
-        return Err(Error::Unsupported(format!("hf_config_path '{path}' is not supported")));
+        return Err(Error::Unsupported(format!(
+            "hf_config_path {} is not supported",
+            quoted(&path)
+        )));
     }
     match read.string("runner")?.as_deref() {
         None | Some("auto" | "generate") => {}
@@ -353,7 +358,8 @@ fn check_switches(map: &Map<String, Value>) -> Result<()> {
 
 fn no_pooling(key: &str, value: &str) -> Error {
     Error::Unsupported(format!(
-        "{key} '{value}' is not supported by this version, which only generates text"
+        "{key} {} is not supported by this version, which only generates text",
+        quoted(value)
     ))
 }
 
@@ -392,7 +398,9 @@ fn device(read: &mut Reader) -> Result<DeviceArg> {
     match read.string("device")?.as_deref() {
         Some("cpu") => Ok(DeviceArg::Cpu),
         None | Some("auto" | "cuda" | "gpu") => Ok(DeviceArg::Auto),
-        Some(other) => Err(invalid!("device: got '{other}', expected 'auto', 'cuda' or 'cpu'")),
+        Some(other) => {
+            Err(invalid!("device: got {}, expected 'auto', 'cuda' or 'cpu'", quoted(other)))
+        }
     }
 }
 

@@ -252,7 +252,7 @@ impl<'a> Raw<'a> {
         }
         match unknown {
             None => Ok(raw),
-            Some(key) => Err(invalid!("Unexpected keyword argument '{key}'")),
+            Some(key) => Err(invalid!("Unexpected keyword argument {}", python::quoted(key))),
         }
     }
 

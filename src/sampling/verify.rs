@@ -234,7 +234,10 @@ fn repetition(value: Option<&Value>) -> Result<Option<RepetitionRule>> {
             "max_pattern_size" => &mut longest,
             "min_pattern_size" => &mut shortest,
             "min_count" => &mut count,
-            _ => return Err(invalid!("{NAME}: Unexpected keyword argument '{key}'")),
+            _ => {
+                let key = python::quoted(key);
+                return Err(invalid!("{NAME}: Unexpected keyword argument {key}"));
+            }
         };
         *place = python::int(value)?.unwrap_or(0);
     }

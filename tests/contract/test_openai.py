@@ -132,6 +132,12 @@ def test_seeded_completions_repeat(tiny):
     assert first.text == second.text and first.output_tokens == second.output_tokens == 12
 
 
+def test_a_bias_is_spelled_with_text_keys(tiny):
+    # 851 is what golden_text() begins with.
+    reading, _ = ask(tiny, {**CHAT, "logit_bias": {"851": -100, "1404": 100}, "max_tokens": 3})
+    assert reading.text.startswith("AC") and reading.output_tokens == 3
+
+
 def test_errors_reach_the_front_end(tiny):
     with pytest.raises(Exception, match="temperature must be in"):
         ask(tiny, {**CHAT, "temperature": 3})

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::invalid;
+use crate::sampling::python::quoted;
 
 /// Reads keys of one object. `null` and a missing key are the same: not set.
 pub(super) struct Reader<'a> {
@@ -35,7 +36,8 @@ impl<'a> Reader<'a> {
         let value = self.string(key)?;
         match &value {
             Some(v) if !names.contains(&v.as_str()) => Err(invalid!(
-                "{key}: got '{v}', this version supports {}",
+                "{key}: got {}, this version supports {}",
+                quoted(v),
                 names.iter().map(|n| format!("'{n}'")).collect::<Vec<_>>().join(", ")
             )),
             _ => Ok(value),

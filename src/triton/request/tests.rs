@@ -176,3 +176,52 @@ fn the_prompt_stands_before_the_text_as_the_role_says() {
         assert_eq!((parsed.stream, parsed.echo), (stream, echo), "{prompt}");
     }
 }
+
+/// Tensors that lie about their lengths, shapes and types, from a generator that prints its seed:
+/// an answer or one line of error, never a panic.
+#[test]
+fn spoiled_tensors_are_refused() {
+    let batched = model(json!({"max_batch_size": 4}));
+    let plain = model(json!({}));
+    let mut accepted = 0;
+    for seed in 0..20_000u64 {
+        let mut state = seed;
+        let mut below = |bound: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % bound
+        };
+        let rows = below(5);
+        let shape = [rows as i64, 1];
+        let mut tensors = vec![
+            text("text_input", &shape[..1 + below(2)], &vec!["hi\u{e9}"; rows]),
+            text("sampling_parameters", &shape[..1 + below(2)], &vec!["{\"n\": 1}"; rows]),
+            flag("stream", below(2) == 0),
+            flag("return_logprobs", true),
+        ];
+        for _ in 0..below(3) {
+            let tensor = &mut tensors[below(4)];
+            let at = below(tensor.bytes.len().max(1));
+            match below(6) {
+                0 => tensor.bytes.truncate(at),
+                1 => tensor.bytes.extend([0xff; 3]),
+                2 => tensor.bytes.iter_mut().skip(at).take(1).for_each(|b| *b = below(256) as u8),
+                3 => tensor.shape = vec![[-1, 0, i64::MAX, 1 << 32][below(4)]; below(4)],
+                4 => tensor.shape.clear(),
+                _ => tensor.datatype = below(15) as u32,
+            }
+        }
+        tensors.truncate(1 + below(4));
+        let config = if below(2) == 0 { &batched } else { &plain };
+        match parse_with(config, &tensors, &[]) {
+            Ok(parsed) => {
+                accepted += 1;
+                assert!(!parsed.rows.is_empty() && parsed.rows.len() <= 4, "seed {seed}");
+            }
+            Err(error) => {
+                let text = error.message();
+                assert!(!text.contains('\n') && text.len() < 400, "seed {seed}: {text}");
+            }
+        }
+    }
+    assert!((1000..19_000).contains(&accepted), "{accepted} accepted");
+}
