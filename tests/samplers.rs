@@ -144,8 +144,8 @@ fn rows(sequences: &[Sequence], fresh: impl Fn(usize) -> bool, b: &mut Bench<imp
     b.try_score(rows, tokens, targets).unwrap();
 }
 
-/// All tokens of all slots in order, for a comparison of devices.
-fn judge<D: Graded>(vocab: usize) -> Vec<Vec<TokenId>> {
+/// All tokens of all slots, and all logprobs in order, for a comparison of devices.
+fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
     let slots = 4 * samplers(vocab).len();
     let setup = Setup { slots, step_tokens: 640, ..Setup::default() };
     let mut b = Bench::<D>::new(DType::F32, &setup);
@@ -162,7 +162,7 @@ fn judge<D: Graded>(vocab: usize) -> Vec<Vec<TokenId>> {
         b.open(slot, &sequence.tokens, sequence.spec.clone());
     }
     let mask: Arc<[u32]> = (0..vocab.div_ceil(32) as u32 - 1).map(|w| w * 0x0101_8421).collect();
-    let mut caught = 0;
+    let (mut caught, mut scored, mut reported) = (0, 0, Vec::new());
     for step in 0..STEPS {
         let fresh = |slot: usize| step == 0 || step == PREEMPTED && slot % 5 == 2;
         for (slot, sequence) in sequences.iter().enumerate().filter(|(s, _)| step > 0 && fresh(*s))
@@ -196,6 +196,8 @@ fn judge<D: Graded>(vocab: usize) -> Vec<Vec<TokenId>> {
                     &scored.logprobs
                 });
                 assert_eq!(got.len(), targets.len(), "{what}");
+                scored += targets.len();
+                reported.extend_from_slice(got);
                 for (got, target) in got.iter().zip(targets) {
                     let row = left.next().unwrap();
                     close(got, &TokenLogprobs::read(row, *target, wanted), &what);
@@ -216,13 +218,15 @@ fn judge<D: Graded>(vocab: usize) -> Vec<Vec<TokenId>> {
             if let (Some(wanted), [got]) = (&spec.logprobs, &sampled.logprobs[..]) {
                 close(got, &TokenLogprobs::read(&raw, want, wanted), &what);
             }
+            reported.extend_from_slice(&sampled.logprobs);
             sequence.history.push(want);
             sequence.tokens.push(want);
         }
         assert!(scores.next().is_none(), "step {step} scores rows that none asked for");
     }
     assert!(caught > 10, "bad words changed only {caught} choices");
-    sequences.into_iter().map(|s| s.tokens).collect()
+    assert!(scored > 30, "only {scored} positions of prompts were scored");
+    (sequences.into_iter().map(|s| s.tokens).collect(), reported)
 }
 
 /// Sampled ids are fed, and the CPU refuses ids beyond the table.
@@ -240,10 +244,16 @@ fn the_gpu_takes_the_reference_tokens() {
     }
 }
 
-/// Seeded tokens do not depend on the device, where logits differ in the last places only.
+/// Seeded tokens and logprobs do not depend on the device, where logits differ in the last places
+/// only.
 #[test]
 fn devices_agree() {
     if gpu() {
-        assert_eq!(judge::<Cpu>(WORDS as usize), judge::<Cuda>(WORDS as usize));
+        let (cpu, cuda) = (judge::<Cpu>(WORDS as usize), judge::<Cuda>(WORDS as usize));
+        assert_eq!(cpu.0, cuda.0);
+        assert_eq!(cpu.1.len(), cuda.1.len());
+        for (n, (want, got)) in cpu.1.iter().zip(&cuda.1).enumerate() {
+            close(got, want, &format!("logprobs {n}"));
+        }
     }
 }

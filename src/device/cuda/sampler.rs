@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::ids::SlotId;
 use crate::plan::Late;
 
-const ADJUST_THREADS: u32 = 256;
+const ADJUST_THREADS: u32 = 512;
 const SCAN_THREADS: u32 = 512;
 const DRAW_THREADS: u32 = 1024;
 const REPORT_THREADS: u32 = 256;

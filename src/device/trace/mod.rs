@@ -5,6 +5,8 @@
 //! Bytes are those a perfect kernel moves: each input and output once, each weight once, the K and
 //! V that are visible once per token row. FLOPs count a multiply-add as two.
 
+mod sampler;
+
 use std::collections::VecDeque;
 
 use super::slots::Slots;
@@ -13,10 +15,8 @@ use super::{
     WeightDesc, WeightKind,
 };
 use crate::error::Result;
-use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Late, Sampled, Scored, StepPlan, StepResult};
-use crate::sampling::TokenLogprobs;
+use crate::plan::{Late, StepPlan, StepResult};
 
 /// One verb's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,28 +240,15 @@ impl Device for Trace {
     }
 
     fn sample(&mut self, logits: &mut TraceTensor, _late: &Late) -> Result<()> {
-        let rows = std::mem::take(&mut self.slots.batch.logits);
-        let mut result = StepResult { step: self.slots.batch.step, ..StepResult::default() };
-        // Nothing is computed: every token is certain.
-        let flat = |token| TokenLogprobs { token, logprob: 0.0, rank: 1, top: Vec::new() };
-        for picked in &rows {
-            let slot = picked.slot;
-            let Some(target) = picked.target else {
-                let (row, token) = (self.slots.row_mut(slot)?, TokenId(0));
-                row.accept(token);
-                let logprobs = row.sampler.logprobs.iter().map(|_| flat(token)).collect();
-                result.samples.push(Sampled { slot, tokens: vec![token], logprobs });
-                continue;
-            };
-            match result.scores.last_mut().filter(|scored| scored.slot == slot) {
-                Some(scored) => scored.logprobs.push(flat(target)),
-                None => result.scores.push(Scored { slot, logprobs: vec![flat(target)] }),
-            }
+        let sampled = sampler::sample(&mut self.slots, logits.width)?;
+        let (count, vocab) = (self.slots.batch.logits.len(), logits.width);
+        self.launch("sample", (count, vocab, 1), bytes(count, logits), 4 * count as u64, 0);
+        if sampled.reports > 0 {
+            let (rows, listed) = (sampled.reports, sampled.listed as u64);
+            let (read, flops) = (bytes(rows, logits), (2 * rows * vocab) as u64);
+            self.launch("logprobs", (rows, vocab, 1), read, 8 * (rows as u64 + listed), flops);
         }
-        let (count, read) = (rows.len(), bytes(rows.len(), logits));
-        self.launch("sample", (count, logits.width, 1), read, 4 * count as u64, 0);
-        self.slots.batch.logits = rows;
-        self.results.push_back(result);
+        self.results.push_back(sampled.result);
         Ok(())
     }
 

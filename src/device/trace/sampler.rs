@@ -1,0 +1,130 @@
+//! What the accountant answers for a step: token 0 everywhere, every token certain, and how many
+//! logprobs a real device would have to report. `Trace::sample` calls it.
+
+use crate::device::slots::Slots;
+use crate::error::Result;
+use crate::ids::TokenId;
+use crate::plan::{Sampled, Scored, StepResult};
+use crate::sampling::{LogprobSpec, TokenLogprobs};
+
+pub(super) struct Answers {
+    pub result: StepResult,
+    /// Rows of logits that report logprobs.
+    pub reports: usize,
+    /// Tokens that they list beside their own.
+    pub listed: usize,
+}
+
+pub(super) fn sample(slots: &mut Slots, vocab: usize) -> Result<Answers> {
+    let rows = std::mem::take(&mut slots.batch.logits);
+    let result = StepResult { step: slots.batch.step, ..StepResult::default() };
+    let mut answers = Answers { result, reports: 0, listed: 0 };
+    let certain = |token| TokenLogprobs { token, logprob: 0.0, rank: 1, top: Vec::new() };
+    for picked in &rows {
+        let (slot, token) = (picked.slot, picked.target.unwrap_or(TokenId(0)));
+        let row = slots.row_mut(slot)?;
+        let spec = row.sampler.clone();
+        let asked = match picked.target {
+            Some(_) => &spec.prompt_logprobs,
+            None => &spec.logprobs,
+        };
+        if let Some(asked) = asked {
+            answers.reports += 1;
+            answers.listed += match asked {
+                LogprobSpec::Top(k) => (*k as usize).min(vocab),
+                LogprobSpec::Tokens(tokens) => tokens.len(),
+            };
+        }
+        if picked.target.is_none() {
+            row.accept(token);
+            let logprobs = asked.iter().map(|_| certain(token)).collect();
+            answers.result.samples.push(Sampled { slot, tokens: vec![token], logprobs });
+            continue;
+        }
+        let scores = &mut answers.result.scores;
+        match scores.last_mut().filter(|scored| scored.slot == slot) {
+            Some(scored) => scored.logprobs.push(certain(token)),
+            None => scores.push(Scored { slot, logprobs: vec![certain(token)] }),
+        }
+    }
+    slots.batch.logits = rows;
+    Ok(answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::device::trace::Trace;
+    use crate::device::{DType, Device, KvShape, Limits};
+    use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
+    use crate::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
+    use crate::sampling::{LogprobSpec, SamplerSpec};
+
+    /// A prompt of four tokens, three of them scored, the last sampled from.
+    fn plan(sampler: SamplerSpec) -> StepPlan {
+        let slot = SlotId(0);
+        let tokens: Arc<[TokenId]> = (0..4).map(TokenId).collect();
+        let open = SlotOpen {
+            slot,
+            adapter: AdapterId(0),
+            tokens: tokens.clone(),
+            prompt_tokens: 4,
+            cached_tokens: 0,
+            sampler: Arc::new(sampler),
+        };
+        let pages = SlotChange::Pages { slot, group: GroupId(0), pages: vec![PageId(1)] };
+        StepPlan {
+            step: 1,
+            changes: vec![SlotChange::Open(Box::new(open)), pages],
+            rows: vec![Row { slot, feed: Feed::Chunk(0..4), sample: true, score: Some(0..3) }],
+            chunk_tokens: tokens.to_vec(),
+            targets: tokens[1..].to_vec(),
+        }
+    }
+
+    #[test]
+    fn logprobs_are_a_launch_where_rows_ask() {
+        let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 8, dtype: DType::F32 };
+        let limits = Limits {
+            step_tokens: 8,
+            slots: 1,
+            logit_rows: 8,
+            pages: 2,
+            page_size: 16,
+            max_model_len: 16,
+            kv,
+        };
+        let mut trace = Trace::new(DType::F32);
+        let mut logits = trace.logits_tensor(8, 100).unwrap();
+        trace.reserve(&limits).unwrap();
+        let sampler = SamplerSpec {
+            logprobs: Some(LogprobSpec::Top(1000)),
+            prompt_logprobs: Some(LogprobSpec::Top(5)),
+            ..SamplerSpec::default()
+        };
+        let plan = plan(sampler);
+        assert_eq!(plan.logit_rows(), 4);
+        trace.begin(&plan).unwrap();
+        trace.sample(&mut logits, &Late::default()).unwrap();
+        let launches = trace.take_launches();
+        let [sample, logprobs] = &launches[..] else { panic!("{launches:?}") };
+        assert_eq!((sample.verb, sample.rows), ("sample", 4));
+        assert_eq!((logprobs.verb, logprobs.rows), ("logprobs", 4));
+        assert_eq!(logprobs.read_bytes, 4 * 4 * 100);
+        // A number and a token for each: four of their own, 3 x 5 and 100 others.
+        assert_eq!(logprobs.written_bytes, 8 * (4 + 15 + 100));
+        let result = trace.collect().unwrap();
+        let targets: Vec<u32> = result.scores[0].logprobs.iter().map(|l| l.token.0).collect();
+        assert_eq!(targets, [1, 2, 3]);
+        assert_eq!(result.samples[0].logprobs.len(), 1);
+
+        let mut more = plan.clone();
+        more.rows[0].score = Some(0..4);
+        more.targets.push(TokenId(9));
+        assert!(trace.begin(&more).is_err(), "five rows of logits of four tokens");
+        let mut wild = plan;
+        wild.targets.truncate(2);
+        assert!(trace.begin(&wild).is_err(), "targets beyond the plan's");
+    }
+}
