@@ -38,6 +38,20 @@ impl Error {
     /// The same kind of error with a text in front, e.g. the file that was being read.
     pub fn context(self, prefix: &str) -> Error {
         let text = format!("{prefix}{}", self.message());
+        self.with_text(text)
+    }
+
+    /// The same without line breaks and the like, which names in strangers' files may hold: a log
+    /// line that a file can end is a log line that a file can write.
+    pub fn on_one_line(self) -> Error {
+        if !self.message().contains(char::is_control) {
+            return self;
+        }
+        let text = self.message().replace(char::is_control, " ");
+        self.with_text(text)
+    }
+
+    fn with_text(self, text: String) -> Error {
         match self {
             Error::InvalidArgument(_) => Error::InvalidArgument(text),
             Error::NotFound(_) => Error::NotFound(text),

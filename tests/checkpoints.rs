@@ -202,6 +202,13 @@ fn bad_configs_and_indexes() {
     let all = ["LlamaForCausalLM", "Qwen2ForCausalLM", "OPTForCausalLM", "GPT2LMHeadModel"];
     spoiled.refused("'MambaForCausalLM'", &all);
 
+    let spoiled = Spoiled::of("llama", "layers");
+    spoiled.config("num_hidden_layers", json!(1 << 24));
+    spoiled.refused("config.json", &["num_hidden_layers", "16777216", "4096"]);
+    let spoiled = Spoiled::of("llama", "line_break");
+    spoiled.config("architectures", json!(["Llama\nERROR: all is lost"]));
+    spoiled.refused("config.json", &["'Llama ERROR: all is lost'"]);
+
     for (name, text) in [("not_json", "{"), ("not_object", "[]"), ("empty", "")] {
         let spoiled = Spoiled::of("llama", name);
         std::fs::write(spoiled.path("config.json"), text).unwrap();

@@ -121,7 +121,7 @@ impl EngineArgs {
         let value: Value = serde_json::from_str(text)
             .map_err(|e| invalid!("model.json is not valid JSON: {e}"))?;
         match value {
-            Value::Object(map) => EngineArgs::from_map(map),
+            Value::Object(map) => EngineArgs::from_map(map).map_err(Error::on_one_line),
             other => Err(invalid!(
                 "model.json must hold one JSON object of engine arguments, got {}",
                 values::kind(&other)

@@ -20,6 +20,9 @@ use crate::{internal, invalid};
 /// Shapes above this are a mistake in the file, not a model; it keeps products inside a `usize`.
 pub(super) const MAX_DIMENSION: u64 = 1 << 24;
 
+/// Each has weights and pages of its own: published models stay below 200.
+const MAX_LAYERS: usize = 4096;
+
 /// What the user asked for, and what the device can do.
 #[derive(Debug, Clone, Default)]
 pub struct SpecOptions<'a> {
@@ -113,7 +116,7 @@ impl ModelSpec {
             text.remove("architectures");
             merge(&mut config, &text);
         }
-        Self::from_config(&config, generation.as_ref(), options)
+        Self::from_config(&config, generation.as_ref(), options).map_err(Error::on_one_line)
     }
 
     /// The same from parsed files.
@@ -273,7 +276,11 @@ fn shape(config: &Map<String, Value>, family: &Family) -> Result<Shape> {
             keys.heads
         ));
     }
-    Ok(Shape { hidden, heads, kv_heads, head_dim, layers: dimension(config, keys.layers)? })
+    let layers = dimension(config, keys.layers)?;
+    if layers > MAX_LAYERS {
+        return Err(invalid!("config.json: '{}' is {layers}, at most {MAX_LAYERS}.", keys.layers));
+    }
+    Ok(Shape { hidden, heads, kv_heads, head_dim, layers })
 }
 
 fn refuse_unsupported(config: &Map<String, Value>, family: &Family) -> Result<()> {

@@ -21,6 +21,8 @@ use crate::error::{Error, Result};
 use remote::{Failure, Remote};
 use store::Store;
 
+/// As the Python tools read them, in this order.
+const ROOTS: [&str; 3] = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"];
 const ENDPOINT: &str = "https://huggingface.co";
 /// Everything but weights that a text model needs.
 const SMALL_FILES: [&str; 9] = [
@@ -62,6 +64,8 @@ pub struct Hub {
     cache: PathBuf,
     token: Option<String>,
     offline: bool,
+    /// Certificates to trust in place of Mozilla's: the variable that says so, and the file.
+    roots: Option<(&'static str, PathBuf)>,
     /// Pause before a broken download goes on, times the number of failures in a row.
     retry_ms: u64,
 }
@@ -117,12 +121,14 @@ impl Hub {
         let yes = |value: String| {
             matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
         };
+        let mut roots = ROOTS.iter().filter_map(|&name| Some((name, folder(name)?)));
         let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
         Hub {
             endpoint: endpoint.trim_end_matches('/').into(),
             cache: cache.unwrap_or_else(|| hf_home.join("hub")),
             token: token.map(|t| t.trim().to_string()).filter(|t| !t.is_empty()),
             offline: var("HF_HUB_OFFLINE").or_else(|| var("TRANSFORMERS_OFFLINE")).is_some_and(yes),
+            roots: roots.next(),
             retry_ms: 1000,
         }
     }
@@ -147,7 +153,10 @@ impl Hub {
                 ))
             });
         }
-        let remote = Remote::new(&self.endpoint, self.token.as_deref(), wanted.repo, self.retry_ms);
+        let roots =
+            self.roots.as_ref().map(|(name, file)| remote::roots(name, file)).transpose()?;
+        let token = self.token.as_deref();
+        let remote = Remote::new(&self.endpoint, token, wanted.repo, self.retry_ms, roots);
         match remote.listing(revision) {
             Ok(listing) => self.download(wanted, &remote, &store, &listing),
             Err(Failure::Unreachable(error)) => match store.cached() {

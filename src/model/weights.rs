@@ -79,8 +79,8 @@ impl Checkpoint {
     pub fn open_only(dir: &Path, files: Files) -> Result<Checkpoint> {
         let mut checkpoint =
             Checkpoint { dir: dir.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
-        for path in files_of(dir, files)? {
-            checkpoint.add_file(path)?;
+        for path in files_of(dir, files).map_err(Error::on_one_line)? {
+            checkpoint.add_file(path).map_err(Error::on_one_line)?;
         }
         Ok(checkpoint)
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{json, python, verify, LogprobSpec, SamplerSpec};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::invalid;
 
@@ -141,10 +141,12 @@ impl SamplingParams {
     /// # Errors
     /// InvalidArgument with the incumbent's text; Unsupported for what is legal but not built.
     pub fn parse(source: &Map<String, Value>, limits: &Limits) -> Result<SamplingParams> {
-        let raw = Raw::read(source)?;
-        let params = verify::checked(raw, limits)?;
-        verify::built(&params)?;
-        Ok(params)
+        let checked = || {
+            let params = verify::checked(Raw::read(source)?, limits)?;
+            verify::built(&params)?;
+            Ok(params)
+        };
+        checked().map_err(Error::on_one_line)
     }
 
     /// Logprobs of sampled tokens are to be reported.

@@ -6,12 +6,12 @@ use std::path::Path;
 use tokenizers::{DecoderWrapper, Tokenizer as Inner};
 
 use super::load;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::{internal, invalid};
 
 /// Ids index tables: a file with a wild one must not ask for gigabytes. Real ones stay below 2^19.
-const MAX_ID: u32 = (1 << 24) - 1;
+const MAX_ID: u32 = (1 << 22) - 1;
 
 pub struct Tokenizer {
     inner: Inner,
@@ -42,7 +42,7 @@ impl Tokenizer {
     /// # Errors
     /// NotFound or InvalidArgument, one line that names the file.
     pub fn load(dir: &Path) -> Result<Tokenizer> {
-        let loaded = load::load(dir)?;
+        let loaded = load::load(dir).map_err(Error::on_one_line)?;
         let vocab = loaded.inner.get_vocab(true);
         let largest = vocab.values().copied().max().unwrap_or(0);
         if largest > MAX_ID {

@@ -28,6 +28,9 @@ mod sys;
 mod tensors;
 mod watch;
 
+#[cfg(fuzzing)]
+pub use tensors::read_any_tensor;
+
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::sync::Arc;

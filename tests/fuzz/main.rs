@@ -1,9 +1,12 @@
 //! Bytes from clients and operators, spoiled at random: whatever stands in `sampling_parameters`
 //! or in model.json is answered by values inside their ranges or by one line of error, never by a
 //! panic. Mutations start from the recorded requests and from every key that means anything.
+//! `files` does the same to every format of checkpoints and tokenizers.
 //!
-//! `FUZZ_SEED=n` repeats one input, `FUZZ_ROUNDS=n` tries more of them.
+//! `FUZZ_SEED=n` repeats one input, `FUZZ_ROUNDS=n` tries n times as many of them, `FUZZ_FROM=n`
+//! begins with another seed than 0 (`ci/soak fuzz`).
 
+mod files;
 mod mutate;
 
 use serde_json::{json, Value};
@@ -22,6 +25,15 @@ fn from_environment(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, got {text}")))
 }
 
+/// The seeds to try where `ci/test` takes `rounds` of them.
+fn seeds(rounds: u64) -> std::ops::Range<u64> {
+    if let Some(seed) = from_environment("FUZZ_SEED") {
+        return seed..seed + 1;
+    }
+    let from = from_environment("FUZZ_FROM").unwrap_or(0);
+    from..from + rounds * from_environment("FUZZ_ROUNDS").unwrap_or(1)
+}
+
 /// Says how to repeat an input that fails.
 struct Named<'a>(u64, &'a str);
 
@@ -38,10 +50,7 @@ impl Drop for Named<'_> {
 
 /// `check` says whether the input was accepted; some must be, and some not.
 fn fuzz(corpus: &[String], values: &[Value], check: impl Fn(&str) -> bool) {
-    let seeds = match from_environment("FUZZ_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..from_environment("FUZZ_ROUNDS").unwrap_or(ROUNDS),
-    };
+    let seeds = seeds(ROUNDS);
     let many = seeds.end - seeds.start > 1000;
     let mut accepted = 0;
     for seed in seeds.clone() {

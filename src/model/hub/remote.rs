@@ -3,11 +3,13 @@
 //! do. It never writes a file: `store` gives it one.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode};
+use ureq::tls::{parse_pem, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use crate::error::{Error, Result};
@@ -18,6 +20,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 /// Attempts in a row that bring nothing.
 const FAILURES_MAX: u64 = 5;
+/// Of a listing, or of the facts of a file.
+const TRIES: u64 = 3;
 const REDIRECTS_MAX: usize = 5;
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 const CHUNK_BYTES: usize = 1 << 20;
@@ -63,7 +67,9 @@ impl<'a> Remote<'a> {
         token: Option<&'a str>,
         repo: &'a str,
         retry_ms: u64,
+        roots: Option<RootCerts>,
     ) -> Remote<'a> {
+        let roots = roots.unwrap_or(RootCerts::WebPki);
         let agent = |redirects: u32| -> Agent {
             Agent::config_builder()
                 .http_status_as_error(false)
@@ -73,6 +79,7 @@ impl<'a> Remote<'a> {
                 .redirect_auth_headers(RedirectAuthHeaders::SameHost)
                 .user_agent(concat!("triton_vllm/", env!("CARGO_PKG_VERSION")))
                 .accept_encoding("identity")
+                .tls_config(TlsConfig::builder().root_certs(roots.clone()).build())
                 .timeout_connect(Some(CONNECT))
                 .timeout_recv_response(Some(ANSWER))
                 .timeout_per_read(Some(ANSWER))
@@ -82,8 +89,28 @@ impl<'a> Remote<'a> {
         Remote { endpoint, repo, token, retry_ms, follow: agent(10), stay: agent(0) }
     }
 
+    /// Ask until there is an answer or a refusal: a hub that cannot be reached or is busy gets
+    /// [`TRIES`].
+    fn patiently<T>(
+        &self,
+        ask: impl Fn() -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        for tried in 1..TRIES {
+            match ask() {
+                Err(Failure::Unreachable(error)) => tracing::warn!("{error} Trying again."),
+                outcome => return outcome,
+            }
+            std::thread::sleep(Duration::from_millis(self.retry_ms * tried));
+        }
+        ask()
+    }
+
     /// The commit that a revision stands for, and the names of its files.
     pub fn listing(&self, revision: &str) -> std::result::Result<Listing, Failure> {
+        self.patiently(|| self.listing_once(revision))
+    }
+
+    fn listing_once(&self, revision: &str) -> std::result::Result<Listing, Failure> {
         let (endpoint, repo) = (self.endpoint, self.repo);
         let url = format!("{endpoint}/api/models/{repo}/revision/{}", escaped(revision));
         let what = format!("model '{repo}' at revision '{revision}'");
@@ -94,7 +121,7 @@ impl<'a> Remote<'a> {
         let mut answer =
             request.call().map_err(|e| Failure::Unreachable(self.unreachable(&what, &e)))?;
         let status = answer.status();
-        if status.is_server_error() {
+        if may_pass(status) {
             return Err(Failure::Unreachable(self.refusal(status, &what)));
         }
         if !status.is_success() {
@@ -117,6 +144,10 @@ impl<'a> Remote<'a> {
 
     /// Redirects to elsewhere are not followed: the facts stand in the hub's own answer.
     pub fn facts(&self, commit: &str, file: &str) -> Result<Facts> {
+        Ok(self.patiently(|| self.facts_once(commit, file))?)
+    }
+
+    fn facts_once(&self, commit: &str, file: &str) -> std::result::Result<Facts, Failure> {
         let what = self.what(file);
         let mut url = self.url(commit, file);
         for _ in 0..REDIRECTS_MAX {
@@ -124,14 +155,18 @@ impl<'a> Remote<'a> {
             if let Some(token) = self.token {
                 request = request.header("Authorization", format!("Bearer {token}"));
             }
-            let answer = request.call().map_err(|e| self.unreachable(&what, &e))?;
+            let answer = request.call();
+            let answer = answer.map_err(|e| Failure::Unreachable(self.unreachable(&what, &e)))?;
+            if may_pass(answer.status()) {
+                return Err(Failure::Unreachable(self.refusal(answer.status(), &what)));
+            }
             let location = header(&answer, "location").filter(|_| answer.status().is_redirection());
             if let Some(path) = location.filter(|l| l.starts_with('/') && !l.starts_with("//")) {
                 url = format!("{}{path}", origin(self.endpoint));
                 continue;
             }
             if !answer.status().is_success() && !answer.status().is_redirection() {
-                return Err(self.refusal(answer.status(), &what));
+                return Err(Failure::Refused(self.refusal(answer.status(), &what)));
             }
             let moved = answer.status().is_redirection();
             let length = header(&answer, "content-length").filter(|_| !moved);
@@ -141,12 +176,14 @@ impl<'a> Remote<'a> {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
             // It becomes a file's name.
             if etag.is_empty() || etag.len() > 128 || !etag.chars().all(plain) {
-                return Err(self.nonsense(&format!("{what} comes with the ETag {etag:?}")));
+                let text = format!("{what} comes with the ETag {etag:?}");
+                return Err(Failure::Refused(self.nonsense(&text)));
             }
             let bytes = bytes.and_then(|n| n.parse().ok());
             return Ok(Facts { etag: etag.to_string(), bytes });
         }
-        Err(self.nonsense(&format!("{what}: more than {REDIRECTS_MAX} redirects")))
+        let text = format!("{what}: more than {REDIRECTS_MAX} redirects");
+        Err(Failure::Refused(self.nonsense(&text)))
     }
 
     /// All bytes of a file behind those that `part` has already; goes on where a connection breaks.
@@ -216,7 +253,7 @@ impl<'a> Remote<'a> {
             Err(e) => return Ok(Err(self.unreachable(&what, &e))),
         };
         let status = answer.status();
-        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        if may_pass(status) {
             return Ok(Err(self.refusal(status, &what)));
         }
         let continues = header(&answer, "content-range")
@@ -253,8 +290,8 @@ impl<'a> Remote<'a> {
 
     fn unreachable(&self, what: &str, why: &dyn std::fmt::Display) -> Error {
         Error::Unavailable(format!(
-            "{what}: {} cannot be reached: {why}; check the network, HF_ENDPOINT and HTTPS_PROXY, \
-             or give a local folder as 'model'.",
+            "{what}: {} cannot be reached: {why}; check the network, HF_ENDPOINT, HTTPS_PROXY \
+             and SSL_CERT_FILE, or give a local folder as 'model'.",
             self.endpoint
         ))
     }
@@ -308,6 +345,30 @@ fn listing_of(body: &[u8]) -> Option<Listing> {
 
 fn header<'r>(answer: &'r Response<Body>, name: &str) -> Option<&'r str> {
     answer.headers().get(name)?.to_str().ok()
+}
+
+/// Another try may bring another answer.
+fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// The certificates of a PEM file that the variable `name` names.
+///
+/// # Errors
+/// InvalidArgument: it cannot be read, or holds no certificate.
+pub(super) fn roots(name: &str, file: &Path) -> Result<RootCerts> {
+    let shown = file.display();
+    let bytes = std::fs::read(file)
+        .map_err(|e| invalid!("{name}: {shown} cannot be read: {e}; correct or unset it."))?;
+    let certificate = |item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    };
+    let found: Vec<_> = parse_pem(&bytes).filter_map(certificate).collect();
+    match found.is_empty() {
+        true => Err(invalid!("{name}: {shown} holds no PEM certificate; correct or unset it.")),
+        false => Ok(found.into()),
+    }
 }
 
 /// Scheme and host of a URL.

@@ -2,11 +2,15 @@
 //! for. Speaks just enough HTTP/1.1.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use ring::digest::{digest, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
@@ -15,6 +19,8 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 #[derive(Default)]
 pub struct World {
     pub files: BTreeMap<String, Vec<u8>>,
+    /// The next answers, whatever is asked.
+    pub statuses: Vec<u16>,
     /// Answer every request with this status.
     pub status: Option<u16>,
     /// Answer requests for files, not for the listing, with this status.
@@ -35,15 +41,37 @@ pub struct StandIn {
 
 impl StandIn {
     pub fn new(files: &[(&str, &[u8])]) -> StandIn {
+        StandIn::with(files, "http", |stream| stream)
+    }
+
+    /// Over TLS, with a certificate for 127.0.0.1 that `tests/fixtures/tls/ca.pem` signed.
+    pub fn with_tls(files: &[(&str, &[u8])]) -> StandIn {
+        let pem = |name: &str| std::fs::read(tls_file(name)).unwrap();
+        let certificate = CertificateDer::from_pem_slice(&pem("cert.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(&pem("key.pem")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = Arc::new(config.with_single_cert(vec![certificate], key).unwrap());
+        StandIn::with(files, "https", move |stream| {
+            StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream)
+        })
+    }
+
+    fn with<S: Read + Write>(
+        files: &[(&str, &[u8])],
+        scheme: &str,
+        wrap: impl Fn(TcpStream) -> S + Send + 'static,
+    ) -> StandIn {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
         let files = files.iter().map(|(name, data)| (name.to_string(), data.to_vec()));
         let world = World { files: files.collect(), ..World::default() };
         let world = Arc::new(Mutex::new(world));
         let shared = world.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let _ = answer(stream, &shared);
+                let _ = answer(wrap(stream), &shared);
             }
         });
         StandIn { endpoint, world }
@@ -72,13 +100,17 @@ pub fn etag(name: &str, data: &[u8]) -> String {
     hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, &git).as_ref())
 }
 
-fn answer(stream: TcpStream, world: &Mutex<World>) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
+pub fn tls_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
+}
+
+fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Result<()> {
+    let mut lines = BufReader::new(&mut stream).lines();
     let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
     let mut words = first.split(' ');
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or("").to_string());
     let (mut from, mut entry) = (None, format!("{method} {path}"));
-    for line in lines {
+    for line in lines.by_ref() {
         let line = line?;
         let Some((key, value)) = line.split_once(": ") else { break };
         if key.eq_ignore_ascii_case("range") || key.eq_ignore_ascii_case("authorization") {
@@ -90,13 +122,18 @@ fn answer(stream: TcpStream, world: &Mutex<World>) -> std::io::Result<()> {
     }
     let mut world = world.lock().unwrap();
     world.log.push(entry);
-    let mut stream = stream;
+    drop(lines);
     let mut send = |status: u16, headers: &str, body: &[u8]| {
         let head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(head.as_bytes())?;
-        stream.write_all(body)
+        stream.write_all(body)?;
+        stream.flush()
     };
     let refuse = "Content-Length: 0\r\n";
+    if !world.statuses.is_empty() {
+        let status = world.statuses.remove(0);
+        return send(status, refuse, b"");
+    }
     if let Some(status) = world.status {
         return send(status, refuse, b"");
     }

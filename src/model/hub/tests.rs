@@ -1,7 +1,7 @@
 //! Against a stand-in on loopback: what is fetched and where it lies, what goes on after a break,
 //! what is refused and with which words.
 
-use super::stand_in::{etag, Folder, StandIn, COMMIT};
+use super::stand_in::{etag, tls_file, Folder, StandIn, COMMIT};
 use super::*;
 
 const WEIGHTS: &[u8] = &[7; 300_000];
@@ -200,6 +200,42 @@ fn refusals_say_what_to_do() {
         let error = without.snapshot(&any(Some(revision))).unwrap_err();
         assert!(error.message().contains("no branch, tag or commit"), "{error}");
     }
+}
+
+/// A hub that is busy for a moment is asked again; one that stays so is not asked for ever.
+#[test]
+fn busy_hubs_are_asked_again() {
+    let (stand_in, cache) = (model(), Folder::new());
+    // Listing, listing, then the facts of the first file.
+    stand_in.world().statuses = vec![503, 429];
+    hub(&stand_in, &cache).snapshot(&any(None)).unwrap();
+    let listings = |log: Vec<String>| log.iter().filter(|l| l.contains("/api/")).count();
+    assert_eq!(listings(stand_in.log()), 3);
+    stand_in.world().statuses = vec![502; 3];
+    hub(&stand_in, &cache).snapshot(&any(None)).unwrap();
+    assert_eq!(listings(stand_in.log()), 3, "then what the cache has");
+    stand_in.world().statuses = vec![404];
+    refused(&hub(&stand_in, &cache), &["(404)"]);
+    assert_eq!(listings(stand_in.log()), 1, "a refusal is an answer");
+}
+
+#[test]
+fn certificates_of_ones_own() {
+    let files: [(&str, &[u8]); 2] = [("config.json", b"{}"), ("model.safetensors", WEIGHTS)];
+    let stand_in = StandIn::with_tls(&files);
+    let path = |name: &str| tls_file(name).display().to_string();
+    let with = |cache: &Folder, more: &[(&str, &str)]| hub_with(&stand_in.endpoint, cache, more);
+    for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"] {
+        let cache = Folder::new();
+        let folder = with(&cache, &[(name, &path("ca.pem"))]).snapshot(&any(None)).unwrap();
+        assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
+    }
+    let cache = Folder::new();
+    refused(&with(&cache, &[]), &["cannot be reached", "SSL_CERT_FILE"]);
+    let missing = [("SSL_CERT_FILE", "/no/such.pem")];
+    refused(&with(&cache, &missing), &["SSL_CERT_FILE: /no/such.pem cannot be read", "unset"]);
+    let no_certificate = [("REQUESTS_CA_BUNDLE", &path("key.pem")[..]), missing[0]];
+    refused(&with(&cache, &no_certificate), &["REQUESTS_CA_BUNDLE", "no PEM certificate"]);
 }
 
 /// /dev/full stands for a disk without space.

@@ -1,0 +1,218 @@
+//! The doors by which bytes of strangers come in, one function each: whatever the bytes are, it
+//! returns, takes bounded memory, and what it refuses it refuses in one line. `tests/fuzz` feeds
+//! spoiled copies of good files, `fuzz_targets/` what libFuzzer finds. Request tensors are private
+//! to the door and have theirs beside them (`src/triton/tensors.rs`).
+
+use std::path::PathBuf;
+
+use triton_vllm::device::DType;
+use triton_vllm::engine::EngineArgs;
+use triton_vllm::error::{Error, Result};
+use triton_vllm::model::config::SpecOptions;
+use triton_vllm::model::{Checkpoint, ModelSpec};
+use triton_vllm::sampling::{Limits, SamplingParams};
+use triton_vllm::text::Tokenizer;
+
+/// Tensors that the good checkpoints of `tests/fuzz` hold, with shapes right and wrong.
+const TENSORS: [(&str, usize, usize); 6] = [
+    ("a", 2, 3),
+    ("a", 3, 2),
+    ("b", 4, 1),
+    ("c", 1, 1),
+    ("model.decoder.layers.1.fc1.weight", 104, 64),
+    ("model.decoder.layers.1.fc2.bias", 64, 1),
+];
+
+/// # Panics
+/// If an error is not one line.
+fn judge<T>(result: Result<T>) -> Option<T> {
+    let one_line = |e: &Error| !e.message().is_empty() && !e.message().contains('\n');
+    match result {
+        Ok(value) => Some(value),
+        Err(e) => {
+            assert!(one_line(&e), "more than a line: {:?}", e.message());
+            None
+        }
+    }
+}
+
+/// A folder of one thread, in memory where the machine has a place for that. Gone with the thread.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        let memory = PathBuf::from("/dev/shm");
+        let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let thread = format!("{:?}", std::thread::current().id());
+        Folder(base.join(format!("triton_vllm_fuzz_{}_{thread}", std::process::id())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The folder with these files and no others.
+fn folder(files: &[(&str, &[u8])]) -> PathBuf {
+    thread_local!(static FOLDER: Folder = Folder::new());
+    let folder = FOLDER.with(|folder| folder.0.clone());
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    for entry in std::fs::read_dir(&folder).expect("a temporary folder").flatten() {
+        if !files.iter().any(|(name, _)| entry.file_name() == *name) {
+            std::fs::remove_file(entry.path()).expect("a temporary file");
+        }
+    }
+    for (name, bytes) in files {
+        std::fs::write(folder.join(name), bytes).expect("a temporary file");
+    }
+    folder
+}
+
+/// Open a checkpoint and look at all of every tensor that fits.
+fn open(folder: PathBuf) {
+    if let Some(checkpoint) = judge(Checkpoint::open(&folder)) {
+        for (name, rows, cols) in TENSORS {
+            if let Some(tensor) = judge(checkpoint.tensor(name, rows, cols)) {
+                assert_eq!(tensor.values().count(), rows * cols);
+            }
+            judge(checkpoint.stack(name, 1, rows, cols));
+        }
+        checkpoint.stored_dtype();
+    }
+}
+
+pub fn safetensors(data: &[u8]) {
+    open(folder(&[("model.safetensors", data)]));
+}
+
+/// An index over one good file, `a.safetensors`.
+pub fn index(data: &[u8]) {
+    let good = good_safetensors();
+    open(folder(&[("model.safetensors.index.json", data), ("a.safetensors", &good)]));
+}
+
+/// A whole `pytorch_model.bin`.
+pub fn torch(data: &[u8]) {
+    open(folder(&[("pytorch_model.bin", data)]));
+}
+
+/// Only its pickle; the archive around it is sound.
+pub fn pickle(data: &[u8]) {
+    let storage = [0u8; 24];
+    torch(&zip(&[("archive/data.pkl", data), ("archive/data/0", &storage)]));
+}
+
+pub fn config(data: &[u8]) {
+    let folder = folder(&[("config.json", data)]);
+    let supported = &[DType::F32, DType::BF16, DType::F16];
+    let options = SpecOptions { supported, ..Default::default() };
+    if let Some(spec) = judge(ModelSpec::read(&folder, &options)) {
+        judge(spec.kv_shape("auto"));
+        assert!(spec.layers == spec.blocks.len() && spec.max_model_len > 0);
+    }
+}
+
+pub fn model_json(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        judge(EngineArgs::parse(text));
+    }
+}
+
+pub fn sampling(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        let limits = Limits { vocab_size: 1000, max_logprobs: 20 };
+        judge(SamplingParams::parse_text(text, &limits));
+    }
+}
+
+/// Load, then a text to ids and back.
+fn tokenize(files: &[(&str, &[u8])]) {
+    let folder = folder(files);
+    if let Some(tokenizer) = judge(Tokenizer::load(&folder)) {
+        if let Some(ids) = judge(tokenizer.encode("Hello <s> wörld, 1 + 1\n\t\u{1f600}</s> x")) {
+            judge(tokenizer.decode(&ids, true));
+            judge(tokenizer.decode(&ids, false));
+        }
+    }
+}
+
+pub fn tokenizer_json(data: &[u8]) {
+    tokenize(&[("tokenizer.json", data)]);
+}
+
+pub fn sentencepiece(data: &[u8]) {
+    tokenize(&[("tokenizer.model", data)]);
+}
+
+/// A vocabulary, then a line of three dashes, then merges.
+pub fn vocab_and_merges(data: &[u8]) {
+    let cut = data.windows(5).position(|w| w == b"\n---\n").unwrap_or(data.len());
+    let merges = data.get(cut + 5..).unwrap_or_default();
+    tokenize(&[("vocab.json", &data[..cut]), ("merges.txt", merges)]);
+}
+
+/// What says how the rest is meant, beside a small vocabulary.
+pub fn tokenizer_config(data: &[u8]) {
+    let vocab = br#"{"a":0,"b":1,"ab":2,"<s>":3,"</s>":4}"#;
+    let files: [(&str, &[u8]); 3] =
+        [("vocab.json", vocab), ("merges.txt", b"a b\n"), ("tokenizer_config.json", data)];
+    tokenize(&files);
+}
+
+/// Three small tensors: a matrix, a vector, an element.
+pub fn good_safetensors() -> Vec<u8> {
+    let header = concat!(
+        r#"{"__metadata__":{"format":"pt"},"#,
+        r#""a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"#,
+        r#""b":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]},"#,
+        r#""c":{"dtype":"F16","shape":[1,1],"data_offsets":[32,34]}}"#,
+    );
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend([0u8; 34]);
+    file
+}
+
+/// `{"a": tensor of 2 x 3}` over storage 0, as torch.save writes it.
+pub fn good_pickle() -> Vec<u8> {
+    let mut pickle = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01".to_vec();
+    pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\nq\x02((X\x07\x00\x00\x00storageq\x03");
+    pickle.extend(b"ctorch\nFloatStorage\nq\x04X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpuq\x06");
+    pickle.extend(b"K\x06tq\x07QK\x00K\x02K\x03\x86q\x08K\x03K\x01\x86q\x09\x89");
+    pickle.extend(b"ccollections\nOrderedDict\nq\x0a)Rq\x0btq\x0cRq\x0ds.");
+    pickle
+}
+
+/// A zip archive of stored entries without checksums, which torch.save's readers do not need.
+fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    for (name, bytes) in entries {
+        let sizes = (bytes.len() as u32).to_le_bytes();
+        let name_length = (name.len() as u16).to_le_bytes();
+        let at = (file.len() as u32).to_le_bytes();
+        file.extend(b"PK\x03\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00");
+        file.extend([sizes, sizes].concat());
+        file.extend(name_length);
+        file.extend([0, 0]);
+        file.extend(name.as_bytes());
+        file.extend(*bytes);
+        directory.extend(b"PK\x01\x02\x00\x00\x00\x00\x00\x00\x00\x00");
+        directory.extend([0; 8]);
+        directory.extend([sizes, sizes].concat());
+        directory.extend(name_length);
+        directory.extend([0; 12]);
+        directory.extend(at);
+        directory.extend(name.as_bytes());
+    }
+    let start = (file.len() as u32).to_le_bytes();
+    let size = (directory.len() as u32).to_le_bytes();
+    let count = (entries.len() as u16).to_le_bytes();
+    file.extend(directory);
+    file.extend(b"PK\x05\x06\x00\x00\x00\x00");
+    file.extend([count, count].concat());
+    file.extend([size, start].concat());
+    file.extend([0, 0]);
+    file
+}
