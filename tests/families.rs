@@ -7,6 +7,7 @@ mod rig;
 use std::path::{Path, PathBuf};
 
 use rig::{Rig, RigOptions, Sequence};
+use triton_vllm::model::Checkpoint;
 
 struct Case {
     ids: Vec<u32>,
@@ -26,9 +27,12 @@ fn fixtures() -> Vec<PathBuf> {
     found
 }
 
+fn json_of(dir: &Path, file: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(dir.join(file)).unwrap()).unwrap()
+}
+
 fn cases(dir: &Path) -> Vec<Case> {
-    let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let json = json_of(dir, "expected.json");
     let ids = |v: &serde_json::Value| -> Vec<u32> {
         v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect()
     };
@@ -45,12 +49,14 @@ fn cases(dir: &Path) -> Vec<Case> {
     json["prompts"].as_array().unwrap().iter().map(case).collect()
 }
 
-/// A rig of the length that the fixture asks for, which matters to some ropes.
+/// A rig of the length that the fixture asks for, which matters to some ropes. The reference is
+/// computed in f32, which matters to Gemma's scale of the embedding.
 fn rig_of(dir: &Path) -> Rig {
-    let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let json = json_of(dir, "expected.json");
     let max_model_len = json.get("max_model_len").and_then(serde_json::Value::as_i64);
-    Rig::files(dir, &RigOptions { max_model_len, ..Default::default() })
+    let gemma = json_of(dir, "config.json")["model_type"].as_str().unwrap().starts_with("gemma");
+    let dtype = if gemma { "float32" } else { "" };
+    Rig::files(dir, &RigOptions { max_model_len, dtype, ..Default::default() })
 }
 
 /// Logits after the prompt and the greedy tokens, in one chunk and alone.
@@ -62,6 +68,39 @@ fn alone(rig: &mut Rig, case: &Case, steps: usize) -> (Vec<f32>, Vec<u32>) {
     }
     rig.close(&seq);
     (logits, seq.outputs)
+}
+
+/// The sizes at which kernels and loaders trip are there, and not only in a row's name.
+#[test]
+fn odd_sizes_are_among_them() {
+    let mut seen = std::collections::BTreeMap::new();
+    for dir in fixtures() {
+        let whole = json_of(&dir, "config.json");
+        let config = whole.get("text_config").unwrap_or(&whole);
+        let number = |key: &str| config[key].as_u64();
+        let (hidden, heads) = (number("hidden_size"), number("num_attention_heads"));
+        let longest = cases(&dir).iter().map(|case| case.ids.len() as u64).max().unwrap();
+        let own_dim = |d: u64| hidden.zip(heads).is_some_and(|(h, n)| h != d * n);
+        let tied = Checkpoint::open(&dir).unwrap().contains("lm_head.weight");
+        for (what, there) in [
+            ("head_dim is not hidden / heads", number("head_dim").is_some_and(own_dim)),
+            ("one KV head", number("num_key_value_heads") == Some(1)),
+            ("several KV heads", number("num_key_value_heads") == Some(2)),
+            ("a vocabulary of no whole tiles", number("vocab_size").is_some_and(|n| n % 64 != 0)),
+            ("an odd vocabulary", number("vocab_size").is_some_and(|n| n % 2 == 1)),
+            ("tied", !tied),
+            ("untied", tied),
+            ("biases", config["attention_bias"] == true && config["mlp_bias"] == true),
+            ("no biases", config["attention_bias"] == false && config["mlp_bias"] == false),
+            ("a window in a prompt", number("sliding_window").is_some_and(|w| w < longest)),
+            ("a prompt of one token", cases(&dir).iter().any(|case| case.ids.len() == 1)),
+            ("more than three pages", longest > 48),
+        ] {
+            *seen.entry(what).or_insert(0) += usize::from(there);
+        }
+    }
+    let missing: Vec<_> = seen.iter().filter(|(_, count)| **count == 0).collect();
+    assert!(missing.is_empty(), "no fixture has: {missing:?}");
 }
 
 #[test]

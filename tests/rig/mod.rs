@@ -21,11 +21,14 @@ pub struct RigOptions {
     pub kv: &'static str,
     pub threads: usize,
     pub max_model_len: Option<i64>,
+    /// Of the weights; "" = auto.
+    pub dtype: &'static str,
 }
 
 impl Default for RigOptions {
     fn default() -> Self {
-        RigOptions { page_size: 16, kv: "float32", threads: 2, max_model_len: None }
+        let (kv, dtype) = ("float32", "");
+        RigOptions { page_size: 16, kv, threads: 2, max_model_len: None, dtype }
     }
 }
 
@@ -57,6 +60,7 @@ impl Rig<Cpu> {
             supported: SUPPORTED,
             stored_dtype: checkpoint.stored_dtype(),
             max_model_len: options.max_model_len,
+            dtype: options.dtype,
             ..Default::default()
         };
         let spec = ModelSpec::read(dir, &spec_options).unwrap();
