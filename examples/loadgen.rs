@@ -44,6 +44,8 @@ struct Tally {
     first_event: Vec<f64>,
     event_gap: Vec<f64>,
     events: u64,
+    /// Sum of `num_output_tokens`, where the request asks for it.
+    tokens: u64,
     errors: u64,
 }
 
@@ -89,6 +91,7 @@ fn report(clients: usize, seconds: f64, tally: &mut Tally) -> String {
         "latency_p50_ms": percentile_ms(&mut tally.latency, 0.50),
         "latency_p99_ms": percentile_ms(&mut tally.latency, 0.99),
         "events": tally.events,
+        "tokens": tally.tokens,
         "events_per_s": rounded(tally.events as f64 / seconds, 10.0),
         "ttft_p50_ms": percentile_ms(&mut tally.first_event, 0.50),
         "ttft_p99_ms": percentile_ms(&mut tally.first_event, 0.99),
@@ -109,6 +112,19 @@ fn percentile_ms(seconds: &mut [f64], share: f64) -> f64 {
     }
     seconds.sort_by(f64::total_cmp);
     rounded(seconds[((seconds.len() - 1) as f64 * share) as usize] * 1e3, 1e3)
+}
+
+/// The answer's own count of its tokens, over all events.
+fn tokens(answer: &[u8]) -> u64 {
+    const KEY: &[u8] = b"\"num_output_tokens\":";
+    let mut sum = 0;
+    let mut rest = answer;
+    while let Some(at) = find(rest, KEY) {
+        rest = &rest[at + KEY.len()..];
+        let digits = rest.iter().take_while(|c| c.is_ascii_digit());
+        sum += digits.fold(0, |n, c| 10 * n + u64::from(c - b'0'));
+    }
+    sum
 }
 
 enum Progress {
@@ -180,6 +196,7 @@ impl Client {
             tally.errors += 1;
         } else {
             tally.latency.push((now - self.sent).as_secs_f64());
+            tally.tokens += tokens(&self.answer);
         }
         Ok(Progress::Complete)
     }

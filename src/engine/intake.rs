@@ -41,9 +41,14 @@ impl Intake {
             .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
     }
 
+    /// Refuse what cannot fit before anybody spends time on its tokens.
+    pub fn check_length(&self, prompt: &str) -> Result<()> {
+        check_prompt_chars(prompt, &self.tokenizer, self.max_model_len)
+    }
+
     fn prepare(&self, request: GenerateRequest) -> Result<Accepted> {
         let GenerateRequest { prompt, params, stream, returns, client, arrival, terms } = request;
-        check_prompt_chars(&prompt, &self.tokenizer, self.max_model_len)?;
+        self.check_length(&prompt)?;
         let tokens = self.tokenizer.encode(&prompt)?;
         check_prompt_tokens(tokens.len(), self.max_model_len)?;
         let first = RequestId(self.next_id.fetch_add(u64::from(params.n), Ordering::Relaxed));

@@ -6,11 +6,12 @@ use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{bounded, unbounded, Sender};
+use crossbeam::channel::{unbounded, Sender};
 
 use super::args::{DeviceArg, LoadFormat as Format};
 use super::health::Health;
 use super::intake::Intake;
+use super::meter::{Meter, StepTrace};
 use super::outbox::{Outboxes, Shared};
 use super::request::GenerateRequest;
 use super::step::{Core, Runner};
@@ -28,9 +29,6 @@ use crate::model::{Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::Tokenizer;
-
-/// Prompts that may wait to be tokenised on the thread for long ones.
-const LONG_PROMPTS: usize = 64;
 
 pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
     let files = match args.load_format {
@@ -327,12 +325,17 @@ fn threads_of(
     };
     let (commands, inbox) = unbounded();
     let health = Arc::new(Health::new(facts.max_num_seqs as usize + options.max_waiting));
-    let shared =
-        Shared { observer: options.observer, commands: commands.clone(), health: health.clone() };
+    let shared = Shared {
+        observer: Arc::clone(&options.observer),
+        commands: commands.clone(),
+        health: health.clone(),
+    };
     let watchdog = Watchdog::start(name, health.clone(), step_limit)?;
     let outbox_threads = options.outbox_threads.unwrap_or_else(|| (threads() / 4).clamp(1, 4));
+    let trace = options.step_trace.as_deref().map(StepTrace::create).transpose()?;
+    let meter = Meter::new(Arc::clone(&options.observer), trace);
     let outboxes = Outboxes::start(name, outbox_threads, &shared)?;
-    let core = Core::new(runner, scheduler, inbox, outboxes, shared, args.stream_interval);
+    let core = Core::new(runner, scheduler, inbox, outboxes, shared, meter, args.stream_interval);
     let core = spawn(format!("engine {name}"), move || core.run())?;
     if let Some(own) = tokenizer.eos().filter(|own| !eos.contains(own)) {
         eos.push(own);
@@ -359,11 +362,12 @@ fn threads_of(
 }
 
 /// The thread that tokenises what is too long for the caller's. Ends when its sender is dropped.
+/// What waits for it is limited by the engine's tickets and by the length of a prompt.
 fn long_prompts(
     name: &str,
     intake: &Arc<Intake>,
 ) -> Result<(Sender<GenerateRequest>, JoinHandle<()>)> {
-    let (sender, receiver) = bounded::<GenerateRequest>(LONG_PROMPTS);
+    let (sender, receiver) = unbounded::<GenerateRequest>();
     let intake = intake.clone();
     let thread = spawn(format!("tokenize {name}"), move || {
         for request in receiver {
@@ -387,7 +391,8 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandl
 fn report(facts: &EngineFacts, args: &EngineArgs) {
     tracing::info!(
         "serving {} on {}: dtype {}, max_model_len {}, max_num_seqs {}, max_num_batched_tokens {}, \
-         KV cache {} tokens ({:.2}x max_model_len)",
+         KV cache {} tokens ({:.2}x max_model_len) in {} pages of {}, prefix caching {}, chunked \
+         prefill {}, eager {}",
         args.model,
         facts.device,
         facts.dtype,
@@ -396,5 +401,10 @@ fn report(facts: &EngineFacts, args: &EngineArgs) {
         facts.max_num_batched_tokens,
         facts.kv_tokens,
         facts.kv_tokens as f64 / f64::from(facts.max_model_len),
+        facts.kv_tokens / u64::from(args.block_size),
+        args.block_size,
+        args.enable_prefix_caching,
+        args.enable_chunked_prefill,
+        args.enforce_eager,
     );
 }

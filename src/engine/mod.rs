@@ -9,6 +9,7 @@
 //! | `intake` | text to tokens, limits, refusals: on the caller's thread |
 //! | `command` | what other threads ask of the engine thread |
 //! | `step` | the loop: plan, enqueue, collect, settle |
+//! | `meter` | what requests and steps cost, for metrics and the trace file |
 //! | `fault` | a device that breaks on purpose, for tests |
 //! | `repetition` | has an output begun to go round in a circle? |
 //! | `outbox` | tokens to words to clients: on their own threads |
@@ -23,6 +24,7 @@ mod fault;
 mod health;
 mod intake;
 mod load;
+mod meter;
 mod outbox;
 mod repetition;
 mod request;
@@ -35,6 +37,7 @@ mod ticket;
 mod watchdog;
 
 pub use args::EngineArgs;
+pub use meter::Spent;
 pub use request::{
     Answer, Client, FinishReason, GenerateRequest, LogprobEntry, Observation, Observer, Output,
     Position, Returns, Terms,
@@ -71,6 +74,8 @@ pub struct EngineOptions {
     /// A step that runs longer poisons the engine; zero = never. None = [`STEP_TIMEOUT`], on the
     /// CPU [`STEP_TIMEOUT_CPU`].
     pub step_timeout: Option<Duration>,
+    /// Chrome trace events of the engine's steps go here.
+    pub step_trace: Option<PathBuf>,
 }
 
 /// vLLM's limit of one iteration.
@@ -126,9 +131,13 @@ impl Engine {
         let ticket = self.health.tickets.admit(Arc::clone(&request.client), &request.terms, n)?;
         request.client = Arc::clone(&ticket) as _;
         let taken = match &self.long_prompts {
-            Some(thread) if request.prompt.len() > intake::INLINE_BYTES => thread
-                .send(request)
-                .map_err(|_| Error::Unavailable("the model is being unloaded".into())),
+            Some(thread) if request.prompt.len() > intake::INLINE_BYTES => {
+                self.intake.check_length(&request.prompt).and_then(|()| {
+                    thread
+                        .send(request)
+                        .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
+                })
+            }
             _ => self.intake.accept(request),
         };
         if taken.is_err() {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::meter::Spent;
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::sampling::SamplingParams;
@@ -145,4 +146,16 @@ pub enum Observation {
     Answered { n: u32 },
     /// After a step: lengths of the queues, and the share of pages in use, 0..=1.
     Load { running: u32, waiting: u32, kv_usage: f64 },
+    /// A request got its first slot: how long it waited since it arrived.
+    Queued { seconds: f64 },
+    /// A request's first token was read: time since its first slot.
+    Prefill { seconds: f64 },
+    /// The engine is done with a request, whatever the reason.
+    Ended { reason: FinishReason, spent: Option<Spent> },
+    /// A round of the engine thread: its length, its part outside the device's calls, token rows.
+    Step { seconds: f64, host_s: f64, tokens: u32 },
+    /// In that round: tokens asked of the prefix cache and found there, sequences preempted.
+    Cache { queries_tokens: u64, hits_tokens: u64, preemptions: u64 },
+    /// The engine can serve, or cannot any more.
+    Healthy(bool),
 }

@@ -12,14 +12,15 @@ use std::time::Instant;
 use crossbeam::channel::Receiver;
 
 use super::command::{Accepted, Command, Family, Finish, StopRules};
+use super::meter::Meter;
 use super::outbox::{Event, Outboxes, Shared};
 use super::repetition::Circle;
-use super::request::{Client, FinishReason, Observation};
+use super::request::{Client, FinishReason};
 use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId};
 use crate::plan::{Late, StepPlan, StepResult};
-use crate::scheduler::{Arrival, NewSequence, Scheduler};
+use crate::scheduler::{Arrival, NewSequence, Scheduler, SchedulerStats};
 
 /// A device with a net on it, as the loop sees it.
 pub(super) trait Runner: Send {
@@ -41,6 +42,7 @@ pub(super) struct Core {
     pub commands: Receiver<Command>,
     pub outboxes: Outboxes,
     pub shared: Shared,
+    pub meter: Meter,
     pub stream_interval: u32,
     live: HashMap<RequestId, Live>,
     /// Events of this round, one list per outbox thread.
@@ -68,6 +70,7 @@ impl Core {
         commands: Receiver<Command>,
         outboxes: Outboxes,
         shared: Shared,
+        meter: Meter,
         stream_interval: u32,
     ) -> Core {
         let outgoing = (0..outboxes.len()).map(|_| Vec::new()).collect();
@@ -77,6 +80,7 @@ impl Core {
             commands,
             outboxes,
             shared,
+            meter,
             stream_interval,
             live: HashMap::new(),
             outgoing,
@@ -106,22 +110,27 @@ impl Core {
 
     fn serve(&mut self) -> Result<()> {
         while self.take_commands()? {
+            self.meter.round_begins();
             self.poll_cancels();
             while self.in_flight.len() < self.runner.depth() {
                 let Some(plan) = self.scheduler.plan() else { break };
                 if self.in_flight.is_empty() {
                     self.shared.health.step_begins();
                 }
-                self.runner.forward(&plan)?;
-                self.runner.sample(&Late::default())?;
+                self.meter.planned(&plan, self.scheduler.take_admitted());
+                let runner = &mut self.runner;
+                self.meter.device(|| {
+                    runner.forward(&plan)?;
+                    runner.sample(&Late::default())
+                })?;
                 self.in_flight.push_back(plan.step);
             }
             if let Some(step) = self.in_flight.pop_front() {
-                let result = self.runner.collect()?;
+                let result = self.meter.device(|| self.runner.collect())?;
                 self.step_ended()?;
                 assert_eq!(result.step, step, "the device answered another step");
                 self.settle(result);
-                self.observe_load();
+                self.meter.round_ends(self.scheduler.stats());
             }
             self.flush(Instant::now());
         }
@@ -157,6 +166,7 @@ impl Core {
             if !self.live.is_empty() || !self.in_flight.is_empty() {
                 return Ok(true);
             }
+            self.meter.load(&self.scheduler.stats());
             match self.commands.recv() {
                 Ok(command) => self.apply(command)?,
                 // Every handle is gone without a drain: nobody can ask anything any more.
@@ -171,6 +181,7 @@ impl Core {
             Command::Stopped(id) => {
                 self.live.remove(&id);
                 self.scheduler.finish(id);
+                self.meter.ended(id, FinishReason::Stop);
             }
             Command::Poisoned => {
                 return Err(self.shared.health.check().err().unwrap_or_else(|| {
@@ -201,6 +212,7 @@ impl Core {
             let (client, rules) = (accepted.client.clone(), accepted.limits.clone());
             let circle = rules.repetition.as_ref().map(|r| Circle::new(r, rules.max_tokens));
             let live = Live { ids, index, client, rules, outputs: 0, circle, outbox };
+            self.meter.arrived(ids.id(index), accepted.arrival);
             self.live.insert(ids.id(index), live);
         }
         let stream = Box::new(Stream::new(accepted, self.stream_interval));
@@ -227,8 +239,10 @@ impl Core {
     /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop
     /// ids once `min_tokens` are there, then the length, then repetition.
     fn settle(&mut self, mut result: StepResult) {
+        let now = Instant::now();
         for Arrival { id, token, at_limit, sample } in self.scheduler.commit(&result) {
             let Some(live) = self.live.get_mut(&id) else { continue };
+            self.meter.token(id, now);
             live.outputs += 1;
             // `min_tokens` may ask for more than the model's length has room for: the limit wins.
             let length = Finish { reason: FinishReason::Length, by_token: false };
@@ -239,29 +253,24 @@ impl Core {
             let token = NewToken { token, logprobs };
             let (request, index) = (live.ids.first, live.index);
             self.outgoing[live.outbox].push(Event::Token { id: request, index, token, finish });
-            if finish.is_some() {
+            if let Some(finish) = finish {
+                self.meter.ended(id, finish.reason);
                 self.live.remove(&id);
                 self.scheduler.finish(id);
             }
         }
     }
 
-    fn observe_load(&mut self) {
-        let stats = self.scheduler.stats();
-        self.shared.observer.observe(Observation::Load {
-            running: stats.running as u32,
-            waiting: stats.waiting as u32,
-            kv_usage: stats.kv_usage,
-        });
-    }
-
     /// End a request, with all of its sequences that still run.
     fn fail(&mut self, request: Family, error: Error) {
+        let cancelled = matches!(error, Error::Cancelled(_));
+        let reason = if cancelled { FinishReason::Abort } else { FinishReason::Error };
         let mut outbox = None;
         // Backwards, so that what waits behind the first sequence is gone before it.
         for id in request.ids().rev() {
             if let Some(live) = self.live.remove(&id) {
                 self.scheduler.finish(id);
+                self.meter.ended(id, reason);
                 outbox = Some(live.outbox);
             }
         }
@@ -286,11 +295,13 @@ impl Core {
     /// what panicked. Outboxes forget their streams.
     fn wait_for_drain(&mut self) {
         let error = Error::Unavailable("the engine failed".into());
-        for live in std::mem::take(&mut self.live).into_values() {
+        for (id, live) in std::mem::take(&mut self.live) {
+            self.meter.ended(id, FinishReason::Error);
             // Once per sequence: the outbox forgets at the first.
             let fail = Event::Fail { id: live.ids.first, error: error.clone() };
             self.outgoing[live.outbox].push(fail);
         }
+        self.meter.load(&SchedulerStats::default());
         self.flush(Instant::now());
         while let Ok(command) = self.commands.recv() {
             if matches!(command, Command::Drain { .. }) {

@@ -10,6 +10,7 @@ use crossbeam::channel::{bounded, unbounded, Receiver, Sender};
 
 use super::health::Health;
 use super::intake::Intake;
+use super::meter::Meter;
 use super::outbox::{Outboxes, Shared};
 use super::request::*;
 use super::step::{Core, Runner};
@@ -145,7 +146,8 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
     let outboxes = Outboxes::start("test", 2, &shared).expect("threads");
     let (gate, wait) = bounded(16);
     let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
-    let core = Core::new(Box::new(runner), scheduler, inbox, outboxes, shared, 1);
+    let meter = Meter::new(Arc::new(Ignore), None);
+    let core = Core::new(Box::new(runner), scheduler, inbox, outboxes, shared, meter, 1);
     let thread = std::thread::spawn(move || core.run());
     let intake = Intake {
         eos: tokenizer.eos().into_iter().collect(),

@@ -61,6 +61,8 @@ pub struct Scheduler {
     step: u64,
     stays: u64,
     preemptions: u64,
+    /// Who got a slot for the first time, until [`Scheduler::take_admitted`] asks.
+    admitted: Vec<RequestId>,
 }
 
 impl Scheduler {
@@ -86,6 +88,7 @@ impl Scheduler {
             step: 0,
             stays: 0,
             preemptions: 0,
+            admitted: Vec::new(),
             config,
         })
     }
@@ -191,6 +194,11 @@ impl Scheduler {
         arrivals
     }
 
+    /// Sequences that were admitted for the first time since the last call.
+    pub fn take_admitted(&mut self) -> std::vec::Drain<'_, RequestId> {
+        self.admitted.drain(..)
+    }
+
     pub fn waiting_len(&self) -> usize {
         self.waiting.len() + self.followers
     }
@@ -280,6 +288,9 @@ impl Scheduler {
     /// From the queue to a slot, with the cached pages `hits`.
     fn admit(&mut self, mut sequence: Box<Sequence>, hits: &[PageId]) -> SlotId {
         self.kv.admit(&mut sequence.table, &sequence.tokens, hits);
+        if sequence.stay == 0 {
+            self.admitted.push(sequence.id);
+        }
         self.stays += 1;
         sequence.stay = self.stays;
         sequence.fed = hits.len() * self.config.page_size;

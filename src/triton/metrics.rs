@@ -2,10 +2,13 @@
 //! of the incumbent know. Called by `model` at load and by engine and outbox threads after. It
 //! counts only.
 
+mod engine;
+
 use std::ffi::CStr;
 use std::ptr;
 use std::sync::OnceLock;
 
+use self::engine::EngineSeries;
 use super::error::{c_text, check};
 use super::sys::{self, call, *};
 use crate::engine::{Observation, Observer};
@@ -34,6 +37,7 @@ struct Series {
     kv_usage: Metric,
     /// None on servers without histograms.
     histograms: Option<Histograms>,
+    engine: EngineSeries,
 }
 
 struct Histograms {
@@ -67,6 +71,7 @@ impl Observer for ModelMetrics {
     fn observe(&self, observation: Observation) {
         let Some(series) = self.series.get() else { return };
         let histograms = series.histograms.as_ref();
+        series.engine.observe(observation);
         match observation {
             Observation::FirstToken { prompt_tokens, ttft_s } => {
                 series.prompt_tokens.add(f64::from(prompt_tokens));
@@ -90,6 +95,7 @@ impl Observer for ModelMetrics {
                 series.waiting.set(f64::from(waiting));
                 series.kv_usage.set(kv_usage);
             }
+            _ => {}
         }
     }
 }
@@ -124,6 +130,7 @@ impl Series {
                 c"vllm:kv_cache_usage_perc",
                 c"KV-cache usage. 1 means 100 percent usage.",
             )?,
+            engine: EngineSeries::new(model, version, &labels)?,
             histograms: Histograms::new(&labels, max_model_len)?,
         })
     }
@@ -176,11 +183,15 @@ fn one_two_five(max: u32) -> Vec<f64> {
     decades.take_while(|&bucket| bucket <= f64::from(max)).collect()
 }
 
-/// `model` and `version` as the server's parameters.
-struct Labels([*mut TRITONSERVER_Parameter; 2]);
+/// `model`, `version` and what else tells the series of a family apart, as the server's parameters.
+struct Labels(Vec<*mut TRITONSERVER_Parameter>);
 
 impl Labels {
     fn new(model: &str, version: u64) -> Result<Labels> {
+        Labels::with(model, version, &[])
+    }
+
+    fn with(model: &str, version: u64, more: &[(&CStr, &str)]) -> Result<Labels> {
         let Some(api) = sys::api() else { return Err(internal!("metrics without a server")) };
         let make = |name: &CStr, value: &str| {
             let value = c_text(value);
@@ -190,14 +201,16 @@ impl Labels {
                 api.required.TRITONSERVER_ParameterNew(name.as_ptr(), kind, value.as_ptr().cast())
             }
         };
-        Ok(Labels([make(c"model", model), make(c"version", &version.to_string())]))
+        let mut all = vec![make(c"model", model), make(c"version", &version.to_string())];
+        all.extend(more.iter().map(|(name, value)| make(name, value)));
+        Ok(Labels(all))
     }
 }
 
 impl Drop for Labels {
     fn drop(&mut self) {
         if let Some(api) = sys::api() {
-            for label in self.0.into_iter().filter(|label| !label.is_null()) {
+            for label in self.0.drain(..).filter(|label| !label.is_null()) {
                 // SAFETY: ParameterNew made it and only we hold it.
                 unsafe { api.required.TRITONSERVER_ParameterDelete(label) };
             }
@@ -226,7 +239,7 @@ impl Metric {
         let mut made = Metric { metric: ptr::null_mut(), family: ptr::null_mut() };
         let family = &mut made.family;
         call!(TRITONSERVER_MetricFamilyNew(family, kind, name.as_ptr(), help.as_ptr()))?;
-        let mut names = labels.0.map(|label| label.cast_const());
+        let mut names: Vec<_> = labels.0.iter().map(|label| label.cast_const()).collect();
         let (first, count) = (names.as_mut_ptr(), names.len() as u64);
         match buckets {
             None => {

@@ -115,8 +115,8 @@ impl Instance {
     pub(super) fn load(model: Arc<Model>, handle: InstanceHandle) -> Result<Instance> {
         let kind = handle.kind()?;
         model.args.check_parallel(kind != Kind::Ours)?;
+        let name = handle.name()?;
         let options = EngineOptions {
-            name: handle.name()?,
             version_dir: model.version_dir.clone(),
             gpu: match kind {
                 Kind::Gpu(gpu) => Some(gpu),
@@ -126,6 +126,12 @@ impl Instance {
             max_waiting: model.options.max_waiting,
             outbox_threads: model.options.outbox_threads,
             step_timeout: model.options.step_timeout,
+            step_trace: model
+                .options
+                .step_trace_dir
+                .as_ref()
+                .map(|dir| dir.join(format!("{}.json", name.replace('/', "_")))),
+            name,
         };
         let started = Instant::now();
         let keeper = Keeper::start(Watched {
@@ -144,7 +150,7 @@ impl Instance {
         if model.config.report_metrics && !model.args.disable_log_stats {
             model.metrics.register(&model.name, model.version, facts.max_model_len);
         }
-        tracing::info!("{}: loaded in {:.1?}, {facts:?}", model.name, started.elapsed());
+        tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
         let limits = Limits { vocab_size: facts.vocab_size, max_logprobs: model.args.max_logprobs };
         Ok(Instance { model, handle, keeper, limits })
     }

@@ -1,6 +1,7 @@
 //! `--backend-config=vllm,key=value`: the few knobs that belong to the server's operator, not to a
 //! model. Called by `model`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -28,6 +29,8 @@ pub(super) struct Options {
     /// `restart`: times per hour that a dead engine is loaded again in place, before it counts as
     /// dead for good.
     pub restarts: usize,
+    /// `step-trace-dir`: Chrome trace events of each engine's steps, one file per instance.
+    pub step_trace_dir: Option<PathBuf>,
     /// `exit-when-dead`: an engine that is dead for good ends the process, for whoever restarts it.
     pub exit_when_dead: bool,
 }
@@ -41,6 +44,7 @@ impl Default for Options {
             outbox_threads: None,
             default_max_tokens: None,
             step_timeout: None,
+            step_trace_dir: None,
             restarts: 0,
             exit_when_dead: false,
         }
@@ -74,6 +78,7 @@ impl Options {
         if let Some(n) = number(cmdline, "restart", 0)? {
             options.restarts = usize::try_from(n).unwrap_or(usize::MAX);
         }
+        options.step_trace_dir = cmdline["step-trace-dir"].as_str().map(PathBuf::from);
         options.step_timeout = number(cmdline, "step-timeout-ms", 0)?.map(Duration::from_millis);
         options.exit_when_dead = match cmdline["exit-when-dead"].as_str() {
             None | Some("false") => false,

@@ -14,7 +14,7 @@ use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender};
 use parking_lot::RwLock;
 
 use super::handles::ServerHandle;
-use crate::engine::{Engine, EngineArgs, EngineOptions};
+use crate::engine::{Engine, EngineArgs, EngineOptions, Observation};
 use crate::error::{Error, Result};
 use crate::internal;
 
@@ -156,6 +156,7 @@ impl Place {
         }
         restarts.push_back(Instant::now());
         let count = restarts.len();
+        self.observe(false);
         // Its memory must be free before the next engine takes its share.
         let freed = self.take().is_none_or(|engine| engine.drain(Duration::ZERO));
         if !freed {
@@ -170,6 +171,7 @@ impl Place {
             Ok(engine) => {
                 *self.engine.write() = Some(Arc::new(engine));
                 tracing::warn!("{model}: serves again after {:.1?}", started.elapsed());
+                self.observe(true);
                 Some(PERIOD)
             }
             Err(error) => {
@@ -179,8 +181,13 @@ impl Place {
         }
     }
 
+    fn observe(&self, healthy: bool) {
+        self.watched.engine.observer.observe(Observation::Healthy(healthy));
+    }
+
     /// Nobody brings the engine back.
     fn dead(&self) {
+        self.observe(false);
         let Watched { server, model, exit_when_dead, server_asks, .. } = &self.watched;
         if *exit_when_dead {
             tracing::error!("{model} is dead: the process leaves, as exit-when-dead asks");

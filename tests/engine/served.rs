@@ -110,6 +110,7 @@ pub fn serve(model: &str, extra: Value) -> Served {
         max_waiting: 1024,
         outbox_threads: Some(1),
         step_timeout: None,
+        step_trace: None,
     };
     Served { engine: Engine::load(args, options).expect("a model that loads"), counter }
 }

@@ -3,6 +3,7 @@
 //! Each law is a function from a file to complaints, and is shown a file that breaks it.
 
 mod library;
+mod licences;
 mod source;
 
 use source::Source;

@@ -1,0 +1,40 @@
+# Stock tritonserver with libtriton_vllm.so in place of the Python vLLM backend.
+#
+#   docker build -t triton-vllm .                                         the newest image this was tried with
+#   docker build -t triton-vllm --build-arg TRITON_IMAGE=nvcr.io/nvidia/tritonserver:25.10-py3 .
+#   docker build --target library --output out .                          the library alone, into out/
+#
+# Any tritonserver from 2.36 (23.07) on serves it. The image must hold cuBLASLt 12 or 13 for GPUs, which the
+# `-py3` images do; a `-min` image lacks it. No Python is needed at run time.
+ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:25.10-py3
+
+# glibc 2.35, the oldest of the supported images: what is linked here loads in all of them.
+FROM ubuntu:22.04 AS build
+ARG RUST_VERSION=1.95.0
+RUN apt-get update && apt-get install -y --no-install-recommends \
+        ca-certificates curl gcc libc6-dev python3 python3-venv && rm -rf /var/lib/apt/lists/*
+RUN curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs \
+        | sh -s -- -y --profile minimal --default-toolchain ${RUST_VERSION}
+ENV PATH=/root/.cargo/bin:$PATH
+WORKDIR /src
+# The build reads libclang (for bindgen) and NVRTC (for the kernels) out of two wheels.
+COPY ci/requirements.txt ci/requirements.txt
+RUN python3 -m venv target/venv && target/venv/bin/pip install --no-cache-dir --no-deps \
+        $(grep -E '^(libclang|nvidia-cuda-nvrtc-cu12)==' ci/requirements.txt)
+COPY Cargo.toml Cargo.lock build.rs LICENSE ./
+COPY build build
+COPY triton_headers triton_headers
+COPY examples examples
+COPY src src
+RUN cargo build --release --locked --lib
+
+FROM scratch AS library
+COPY --from=build /src/target/release/libtriton_vllm.so /
+
+FROM ${TRITON_IMAGE}
+COPY --from=build /src/target/release/libtriton_vllm.so /opt/tritonserver/backends/vllm/
+COPY LICENSE /opt/tritonserver/backends/vllm/LICENSE.libtriton_vllm
+COPY model_repository /opt/tritonserver/samples/vllm
+# 8000 HTTP, 8001 gRPC, 8002 metrics
+EXPOSE 8000 8001 8002
+CMD ["tritonserver", "--model-repository=/models"]

@@ -1,0 +1,195 @@
+//! Series that the incumbent lacks, under the names that vLLM's own server gives them, and a few of
+//! the engine thread that are ours: `engine_healthy`, `engine_step_time`, `engine_host_time`.
+//! Called by `metrics`; it counts only.
+
+use std::ffi::CStr;
+
+use super::{Labels, Metric, PER_TOKEN_S};
+use crate::engine::{FinishReason, Observation};
+use crate::error::Result;
+use crate::triton::sys;
+
+/// vLLM's server counts a request's phases in these buckets, seconds.
+const PHASE_S: &[f64] = &[
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
+];
+/// What vLLM's inter-token latency has beyond `PER_TOKEN_S`.
+const SLOW_TOKEN_S: &[f64] = &[5.0, 7.5, 10.0, 20.0, 40.0, 80.0];
+const STEP_S: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+const STEP_TOKENS: &[f64] =
+    &[1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
+const REASONS: [FinishReason; 5] = [
+    FinishReason::Stop,
+    FinishReason::Length,
+    FinishReason::Abort,
+    FinishReason::Error,
+    FinishReason::Repetition,
+];
+
+pub(super) struct EngineSeries {
+    healthy: Metric,
+    prefix_queries: Metric,
+    prefix_hits: Metric,
+    preemptions: Metric,
+    host_time: Metric,
+    /// By finish reason, in the order of `REASONS`.
+    success: Vec<Metric>,
+    histograms: Option<Histograms>,
+}
+
+struct Histograms {
+    inter_token: Metric,
+    per_token: Metric,
+    queue: Metric,
+    prefill: Metric,
+    decode: Metric,
+    inference: Metric,
+    step_time: Metric,
+    step_tokens: Metric,
+}
+
+impl EngineSeries {
+    pub(super) fn new(model: &str, version: u64, labels: &Labels) -> Result<EngineSeries> {
+        let counter = |name, help| {
+            Metric::new(sys::TRITONSERVER_METRIC_KIND_COUNTER, name, help, labels, None)
+        };
+        let success = |reason: &FinishReason| {
+            let more = [(c"finished_reason" as &CStr, reason.as_str())];
+            let labels = Labels::with(model, version, &more)?;
+            let (name, help) =
+                (c"vllm:request_success_total", c"Count of successfully processed requests.");
+            Metric::new(sys::TRITONSERVER_METRIC_KIND_COUNTER, name, help, &labels, None)
+        };
+        let healthy = Metric::new(
+            sys::TRITONSERVER_METRIC_KIND_GAUGE,
+            c"vllm:engine_healthy",
+            c"1 while the engine can serve, 0 once it is dead or while it is loaded again.",
+            labels,
+            None,
+        )?;
+        healthy.set(1.0);
+        Ok(EngineSeries {
+            healthy,
+            prefix_queries: counter(
+                c"vllm:prefix_cache_queries_total",
+                c"Prefix cache queries, in terms of number of queried tokens.",
+            )?,
+            prefix_hits: counter(
+                c"vllm:prefix_cache_hits_total",
+                c"Prefix cache hits, in terms of number of cached tokens.",
+            )?,
+            preemptions: counter(
+                c"vllm:num_preemptions_total",
+                c"Cumulative number of preemption from the engine.",
+            )?,
+            host_time: counter(
+                c"vllm:engine_host_time_seconds_total",
+                c"Time of the engine thread outside the device's calls, in seconds.",
+            )?,
+            success: REASONS.iter().map(success).collect::<Result<_>>()?,
+            histograms: Histograms::new(labels)?,
+        })
+    }
+
+    pub(super) fn observe(&self, observation: Observation) {
+        let histograms = self.histograms.as_ref();
+        match observation {
+            Observation::InterToken { seconds } => {
+                histograms.inspect(|h| h.inter_token.observe(seconds));
+            }
+            Observation::Queued { seconds } => {
+                histograms.inspect(|h| h.queue.observe(seconds));
+            }
+            Observation::Prefill { seconds } => {
+                histograms.inspect(|h| h.prefill.observe(seconds));
+            }
+            Observation::Ended { reason, spent } => {
+                let known = self.success.iter().zip(REASONS).filter(|(_, r)| *r == reason);
+                known.for_each(|(series, _)| series.add(1.0));
+                if let (Some(spent), Some(h)) = (spent, histograms) {
+                    h.decode.observe(spent.decode_s);
+                    h.inference.observe(spent.inference_s);
+                    // One token has no gaps: 0, as in vLLM.
+                    let gaps = spent.output_tokens.saturating_sub(1).max(1);
+                    h.per_token.observe(spent.decode_s / f64::from(gaps));
+                }
+            }
+            Observation::Step { seconds, host_s, tokens } => {
+                self.host_time.add(host_s);
+                let Some(h) = histograms else { return };
+                h.step_time.observe(seconds);
+                h.step_tokens.observe(f64::from(tokens));
+            }
+            Observation::Cache { queries_tokens, hits_tokens, preemptions } => {
+                let grown = [
+                    (&self.prefix_queries, queries_tokens),
+                    (&self.prefix_hits, hits_tokens),
+                    (&self.preemptions, preemptions),
+                ];
+                for (series, by) in grown.into_iter().filter(|(_, by)| *by > 0) {
+                    series.add(by as f64);
+                }
+            }
+            Observation::Healthy(healthy) => self.healthy.set(f64::from(u8::from(healthy))),
+            _ => {}
+        }
+    }
+}
+
+impl Histograms {
+    fn new(labels: &Labels) -> Result<Option<Histograms>> {
+        if sys::api().is_none_or(|api| api.newer.TRITONSERVER_MetricNewWithArgs.is_err()) {
+            return Ok(None);
+        }
+        let token_s = [PER_TOKEN_S, SLOW_TOKEN_S].concat();
+        let histogram = |name, help, buckets| {
+            Metric::new(sys::TRITONSERVER_METRIC_KIND_HISTOGRAM, name, help, labels, Some(buckets))
+        };
+        Ok(Some(Histograms {
+            inter_token: histogram(
+                c"vllm:inter_token_latency_seconds",
+                c"Histogram of inter-token latency in seconds.",
+                &token_s,
+            )?,
+            per_token: histogram(
+                c"vllm:request_time_per_output_token_seconds",
+                c"Histogram of time_per_output_token_seconds per request.",
+                &token_s,
+            )?,
+            queue: histogram(
+                c"vllm:request_queue_time_seconds",
+                c"Histogram of time spent in WAITING phase for request.",
+                PHASE_S,
+            )?,
+            prefill: histogram(
+                c"vllm:request_prefill_time_seconds",
+                c"Histogram of time spent in PREFILL phase for request.",
+                PHASE_S,
+            )?,
+            decode: histogram(
+                c"vllm:request_decode_time_seconds",
+                c"Histogram of time spent in DECODE phase for request.",
+                PHASE_S,
+            )?,
+            inference: histogram(
+                c"vllm:request_inference_time_seconds",
+                c"Histogram of time spent in RUNNING phase for request.",
+                PHASE_S,
+            )?,
+            step_time: histogram(
+                c"vllm:engine_step_time_seconds",
+                c"Histogram of the length of an engine step in seconds.",
+                STEP_S,
+            )?,
+            step_tokens: histogram(
+                c"vllm:iteration_tokens_total",
+                c"Histogram of number of tokens per engine_step.",
+                STEP_TOKENS,
+            )?,
+        }))
+    }
+}
