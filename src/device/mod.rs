@@ -287,6 +287,11 @@ pub trait Device: Send + 'static {
     /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
     fn reserve(&mut self, limits: &Limits) -> Result<()>;
 
+    /// A promise for the rest of the device's life: from here on every step calls the same verbs,
+    /// with the same tensors, weights and numbers, between `begin` and `sample`. So a device may
+    /// remember what a step of a size comes to. Without it nothing is remembered.
+    fn steady(&mut self) {}
+
     // ---- step ---------------------------------------------------------------------------------
 
     /// Apply `plan.changes`, then make its rows the current batch.

@@ -106,6 +106,7 @@ impl<D: Device> Decoder<D> {
             logits: dev.logits_tensor(picked, spec.vocab_size)?,
         };
         dev.reserve(limits)?;
+        dev.steady();
         Ok(Decoder {
             weights,
             blocks: spec.blocks.clone(),

@@ -4,9 +4,12 @@
 //!
 //! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first. A
 //! single token becomes a tile of at most 16 packed rows whose keys are cut into parts, so that the
-//! blocks of all sequences fill the card a few times over whatever their lengths; parts are joined
-//! by a second kernel. f32, head sizes without a tile, and the very first step (which learns the
-//! number of q heads) go to the plain kernel.
+//! blocks of all sequences fill the card a few times over whatever their lengths; the last block of
+//! a sequence to finish joins its parts. f32, head sizes without a tile, and the very first step
+//! (which learns the number of q heads) go to the plain kernel.
+//!
+//! The list lies at the front of the step's input, so its address never changes, and in a decode
+//! step it is padded with empty tiles to a power of two: a recorded launch fits all steps of a size.
 
 use std::sync::Arc;
 
@@ -33,6 +36,8 @@ const CHUNK_STAGES: usize = 3;
 /// The kernels' own, beside the stages.
 const STATIC_SHARED_BYTES: usize = 1024;
 const NO_PART: u32 = u32::MAX;
+/// Fewest tiles that a padded list has.
+const FEWEST_ITEMS: usize = 8;
 /// Blocks of the split kernel per multiprocessor that the parts are cut for: three fit at a time,
 /// so this is five rounds of them, which evens out lengths.
 const BLOCKS_PER_MULTIPROCESSOR: usize = 15;
@@ -57,18 +62,16 @@ pub struct Call<'a> {
     pub out: u64,
 }
 
-/// The work list of a step, in words: chunk tiles, split tiles, joins.
+/// The work list of a step, in words: chunk tiles, then split tiles, of which the last may be
+/// empty.
 #[derive(Default)]
 struct Plan {
     words: Vec<u32>,
     chunks: usize,
     splits: usize,
-    joins: usize,
 }
 
 pub struct Attention {
-    /// Where the step's work list lies on the GPU.
-    pub at: u64,
     /// There are tensor-core tiles for this type and head size on this card.
     tiled: bool,
     /// q heads per KV head, once a step has shown it.
@@ -79,6 +82,8 @@ pub struct Attention {
     plan: Plan,
     parts: Memory,
     statistics: Memory,
+    /// Parts that are done, per sequence and KV head; 0 between launches.
+    arrivals: Memory,
 }
 
 impl Attention {
@@ -93,7 +98,7 @@ impl Attention {
         let kinds = tile_kernels(kernels, dim).filter(|_| dtype != DType::F32);
         let kinds = kinds.filter(|_| fits(SPLIT_STAGES));
         let chunk_stages = if fits(CHUNK_STAGES) { CHUNK_STAGES } else { SPLIT_STAGES };
-        if let Some([chunk, split, _]) = kinds {
+        if let Some([chunk, split]) = kinds {
             chunk.allow_shared(shared_bytes(dim, chunk_stages))?;
             split.allow_shared(shared_bytes(dim, SPLIT_STAGES))?;
         }
@@ -101,8 +106,9 @@ impl Attention {
         let blocks = BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors as usize;
         let split_budget = (blocks / kv_heads).max(1);
         let rows = if tiled { split_budget * kv_heads * SPLIT_ROWS } else { 0 };
+        let arrivals = Memory::new(context, 4 * split_budget * kv_heads, "parts of attention")?;
+        arrivals.fill(0)?;
         Ok(Attention {
-            at: 0,
             tiled,
             group: None,
             chunk_stages,
@@ -110,15 +116,26 @@ impl Attention {
             plan: Plan::default(),
             parts: Memory::new(context, rows * dim * 4, "parts of attention")?,
             statistics: Memory::new(context, rows * 8, "parts of attention")?,
+            arrivals,
         })
     }
 
-    /// The work list of a step; empty where the plain kernel runs.
-    pub fn plan(&mut self, spans: &[Span]) -> &[u32] {
-        match self.group.filter(|_| self.tiled) {
-            Some(group) => self.plan.make(spans, group, self.split_budget),
-            None => self.plan = Plan::default(),
+    /// Make the work list of a step; empty where the plain kernel runs. `pad`: to a size that
+    /// returns. None: which kernel runs is not known yet. Some: blocks per KV head.
+    pub fn plan(&mut self, spans: &[Span], pad: bool) -> Option<usize> {
+        let group = self.group?;
+        if !self.tiled {
+            return Some(0);
         }
+        self.plan.make(spans, group, self.split_budget);
+        if pad {
+            self.plan.pad();
+        }
+        Some(self.plan.chunks + self.plan.splits)
+    }
+
+    /// The work list, in words.
+    pub fn words(&self) -> &[u32] {
         &self.plan.words
     }
 
@@ -136,20 +153,19 @@ impl Attention {
     fn run_tiles(
         &self,
         context: &Context,
-        [chunk, split, combine]: [&Kernel; 3],
+        [chunk, split]: [&Kernel; 2],
         call: &Call<'_>,
     ) -> Result<()> {
         let Call { spec, layout, device, .. } = *call;
-        let Plan { chunks, splits, joins, .. } = self.plan;
+        let Plan { chunks, splits, .. } = self.plan;
         let launches = [
             (chunk, chunks, CHUNK_THREADS, self.chunk_stages),
             (split, splits, THREADS, SPLIT_STAGES),
-            (combine, joins, THREADS, 0),
         ];
-        let mut at = self.at;
+        let mut at = device.input.address;
         for (kernel, count, threads, stages) in launches {
             let shared = shared_bytes(spec.head_dim, stages);
-            let arguments: [&dyn Argument; 17] = [
+            let arguments: [&dyn Argument; 18] = [
                 &at,
                 &call.qkv,
                 &device.position.address,
@@ -166,6 +182,7 @@ impl Attention {
                 &call.out,
                 &self.parts.address,
                 &self.statistics.address,
+                &self.arrivals.address,
                 &(stages as u32),
             ];
             let blocks = [count, spec.kv_heads];
@@ -204,14 +221,14 @@ fn run_plain(context: &Context, kernels: &Kernels, call: &Call<'_>) -> Result<()
     kernels.attend_rows.launch(context, [call.rows, spec.heads], THREADS, &arguments)
 }
 
-/// [chunk, split, combine] for a head size, if there are any.
-fn tile_kernels(k: &Kernels, dim: usize) -> Option<[&Kernel; 3]> {
+/// [chunk, split] for a head size, if there are any.
+fn tile_kernels(k: &Kernels, dim: usize) -> Option<[&Kernel; 2]> {
     match dim {
-        64 => Some([&k.chunk_64, &k.split_64, &k.combine_64]),
-        80 => Some([&k.chunk_80, &k.split_80, &k.combine_80]),
-        96 => Some([&k.chunk_96, &k.split_96, &k.combine_96]),
-        128 => Some([&k.chunk_128, &k.split_128, &k.combine_128]),
-        256 => Some([&k.chunk_256, &k.split_256, &k.combine_256]),
+        64 => Some([&k.chunk_64, &k.split_64]),
+        80 => Some([&k.chunk_80, &k.split_80]),
+        96 => Some([&k.chunk_96, &k.split_96]),
+        128 => Some([&k.chunk_128, &k.split_128]),
+        256 => Some([&k.chunk_256, &k.split_256]),
         _ => None,
     }
 }
@@ -232,39 +249,52 @@ impl Plan {
             for begin in (0..packed).step_by(CHUNK_ROWS).rev() {
                 let count = CHUNK_ROWS.min(packed - begin);
                 let keys = span.length - span.tokens + (begin + count - 1) / group + 1;
-                self.item(span, begin, count, [0, keys], NO_PART);
+                self.item(span, begin, count, [0, keys], None);
                 self.chunks += 1;
             }
         }
         let singles: Vec<&Span> = spans.iter().filter(single).collect();
         let per_part = keys_per_part(&singles, group, split_budget);
-        let (mut joins, mut parts) = (Vec::new(), 0);
+        let mut parts = 0;
         self.splits = 0;
         for span in singles {
             let packed = span.tokens * group;
             let pieces = span.length.div_ceil(per_part);
             for begin in (0..packed).step_by(SPLIT_ROWS) {
                 let count = SPLIT_ROWS.min(packed - begin);
-                if pieces > 1 {
-                    joins.extend([span.first, begin, count, parts, pieces, 0, 0, 0]);
-                }
                 for piece in 0..pieces {
                     let keys = [piece * per_part, span.length.min((piece + 1) * per_part)];
-                    let part = if pieces > 1 { (parts + piece) as u32 } else { NO_PART };
-                    self.item(span, begin, count, keys, part);
+                    let parts = (pieces > 1).then_some([parts, pieces, piece]);
+                    self.item(span, begin, count, keys, parts);
                     self.splits += 1;
                 }
                 parts += if pieces > 1 { pieces } else { 0 };
             }
         }
-        self.joins = joins.len() / ITEM_WORDS;
-        self.words.extend(joins.into_iter().map(|w| w as u32));
     }
 
-    fn item(&mut self, span: &Span, begin: usize, count: usize, keys: [usize; 2], part: u32) {
+    /// Empty tiles up to the next power of two.
+    fn pad(&mut self) {
+        self.splits = self.splits.max(FEWEST_ITEMS).next_power_of_two();
+        self.words.resize(ITEM_WORDS * (self.chunks + self.splits), 0);
+    }
+
+    /// `parts`: the first part of these rows, how many there are, and which this one is.
+    fn item(
+        &mut self,
+        span: &Span,
+        begin: usize,
+        count: usize,
+        keys: [usize; 2],
+        parts: Option<[usize; 3]>,
+    ) {
         let [first, begin, count] = [span.first, begin, count].map(|n| n as u32);
         let [from, to] = keys.map(|n| n as u32);
-        self.words.extend([span.slot, first, begin, count, from, to, part, 0]);
+        let [part, pieces] = match parts {
+            Some([first, pieces, piece]) => [first as u32, (pieces << 16 | piece) as u32],
+            None => [NO_PART, 0],
+        };
+        self.words.extend([span.slot, first, begin, count, from, to, part, pieces]);
     }
 }
 
@@ -322,7 +352,10 @@ mod tests {
             let rows = if n < plan.chunks { CHUNK_ROWS } else { SPLIT_ROWS };
             assert!(item[3] >= 1 && item[3] as usize <= rows);
             assert!(item[4] < item[5]);
-            assert!(item[6] == NO_PART || (item[6] as usize) < budget, "{item:?} of {budget}");
+            let (pieces, piece) = (item[7] >> 16, item[7] & 0xffff);
+            let whole = item[6] == NO_PART && item[7] == 0;
+            let part = piece < pieces && ((item[6] + pieces) as usize) <= budget;
+            assert!(whole || part, "{item:?} of {budget}");
             for row in item[2]..item[2] + item[3] {
                 seen[item[0] as usize].push((row as usize, item[4] as usize, item[5] as usize));
             }
@@ -339,6 +372,6 @@ mod tests {
                 assert!(next > position && next <= span.length, "{span:?} row {row} to {next}");
             }
         }
-        assert_eq!(plan.words.len(), ITEM_WORDS * (plan.chunks + plan.splits + plan.joins));
+        assert_eq!(plan.words.len(), ITEM_WORDS * (plan.chunks + plan.splits));
     }
 }

@@ -9,7 +9,7 @@
 
 use std::ffi::{c_char, c_void, CStr};
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
 use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
@@ -37,6 +37,12 @@ const SYMBOLS: &[&str] = &[
     "cuMemcpyDtoHAsync_v2",
     "cuMemsetD8Async",
     "cuStreamCreate",
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
     "cuStreamSynchronize",
     "cuStreamDestroy_v2",
     "cuEventCreate",
@@ -109,6 +115,8 @@ pub struct Context {
     device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
+    /// Only ever recorded, never run.
+    recorder: sys::CUstream,
     pub name: String,
     /// Compute capability, e.g. 90 for 9.0.
     pub capability: u32,
@@ -117,6 +125,20 @@ pub struct Context {
     pub shared_bytes: usize,
     /// Device memory taken through this context, in bytes.
     taken: AtomicU64,
+    /// What becomes of launches, as [`Mode`] in its order, and a hash of those since it was set.
+    mode: AtomicU8,
+    trail: AtomicU64,
+}
+
+/// What a launch does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It is enqueued.
+    Direct,
+    /// It is enqueued, and written into a graph.
+    Record,
+    /// Nothing: a graph does it later.
+    Replay,
 }
 
 // SAFETY: the driver's handles may be used from any thread; a call needs the context current on its
@@ -153,6 +175,7 @@ impl Context {
             attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
                 as usize;
         let (mut context, mut stream) = (ptr::null_mut(), ptr::null_mut());
+        let mut recorder = ptr::null_mut();
         const NON_BLOCKING: u32 = 1;
         // SAFETY: `device` is valid and the context, once retained, is made current before the
         // stream is created in it; Drop releases both.
@@ -160,17 +183,21 @@ impl Context {
             check(sys::cuDevicePrimaryCtxRetain(&mut context, device), "cuDevicePrimaryCtxRetain")?;
             check(sys::cuCtxSetCurrent(context), "cuCtxSetCurrent")?;
             check(sys::cuStreamCreate(&mut stream, NON_BLOCKING), "cuStreamCreate")?;
+            check(sys::cuStreamCreate(&mut recorder, NON_BLOCKING), "cuStreamCreate")?;
         }
         let taken = AtomicU64::new(0);
         Ok(Arc::new(Context {
             device,
             context,
             stream,
+            recorder,
             name,
             capability,
             multiprocessors,
             shared_bytes,
             taken,
+            mode: AtomicU8::new(Mode::Direct as u8),
+            trail: AtomicU64::new(0),
         }))
     }
 
@@ -182,6 +209,46 @@ impl Context {
 
     pub fn stream(&self) -> sys::CUstream {
         self.stream
+    }
+
+    /// From here on launches do this. The mode until now, and the hash of what it met.
+    pub fn set_mode(&self, mode: Mode) -> (Mode, u64) {
+        // One thread launches at a time, so the order of two relaxed accesses is its own.
+        let old = match self.mode.swap(mode as u8, Ordering::Relaxed) {
+            0 => Mode::Direct,
+            1 => Mode::Record,
+            _ => Mode::Replay,
+        };
+        (old, self.trail.swap(0, Ordering::Relaxed))
+    }
+
+    /// Make a launch by `launch`, as the mode says: on the stream it gets, once, twice or not at
+    /// all. `what` (an address, or another value) and `size` tell it from other launches. What goes
+    /// wrong while recording shows at the recording's end.
+    pub fn launch(
+        &self,
+        what: u64,
+        size: u64,
+        mut launch: impl FnMut(sys::CUstream) -> Result<()>,
+    ) -> Result<()> {
+        let mode = self.mode.load(Ordering::Relaxed);
+        if mode == Mode::Direct as u8 {
+            return launch(self.stream);
+        }
+        // FNV-1a, a word at a time.
+        const PRIME: u64 = 0x100_0000_01b3;
+        let trail = self.trail.load(Ordering::Relaxed);
+        let trail = ((trail ^ what).wrapping_mul(PRIME) ^ size).wrapping_mul(PRIME);
+        self.trail.store(trail, Ordering::Relaxed);
+        if mode != Mode::Record as u8 {
+            return Ok(());
+        }
+        let _ = launch(self.recorder);
+        launch(self.stream)
+    }
+
+    pub fn recorder(&self) -> sys::CUstream {
+        self.recorder
     }
 
     /// (total, free) bytes of the GPU's memory.
@@ -208,6 +275,7 @@ impl Drop for Context {
         unsafe {
             sys::cuCtxSetCurrent(self.context);
             sys::cuStreamSynchronize(self.stream);
+            sys::cuStreamDestroy_v2(self.recorder);
             sys::cuStreamDestroy_v2(self.stream);
             sys::cuDevicePrimaryCtxRelease_v2(self.device);
         }

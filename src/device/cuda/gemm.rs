@@ -17,6 +17,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use cudarc::cublaslt::sys::{self as lt, cublasLtMatmulPreferenceAttributes_t as Preference};
+use cudarc::driver::sys::CUstream;
 
 use super::context::{Context, Event, Memory};
 use super::launch::Argument;
@@ -238,8 +239,12 @@ impl Gemm {
         }
         let plan = &self.plans[&key];
         match &plan.algorithm {
-            Some(algorithm) => check(self.multiply(plan, algorithm, product), "cublasLtMatmul")
-                .map_err(|e| e.context(&format!("{} x {} x {}: ", key.0, key.1, key.2))),
+            Some(algorithm) => {
+                self.context.launch(product.w ^ product.y, product.rows as u64, |stream| {
+                    check(self.multiply(plan, algorithm, product, stream), "cublasLtMatmul")
+                        .map_err(|e| e.context(&format!("{} x {} x {}: ", key.0, key.1, key.2)))
+                })
+            }
             None => self.plain(kernels, product),
         }
     }
@@ -249,6 +254,7 @@ impl Gemm {
         plan: &Plan,
         algorithm: &lt::cublasLtMatmulAlgo_t,
         product: &Product,
+        stream: CUstream,
     ) -> lt::cublasStatus_t {
         let (one, zero) = (1f32, 0f32);
         // SAFETY: all handles live; the operands are live device memory of at least the layouts'
@@ -271,7 +277,7 @@ impl Gemm {
                 algorithm,
                 self.workspace.address as *mut c_void,
                 WORKSPACE_BYTES,
-                self.context.stream().cast(),
+                stream.cast(),
             )
         }
     }
@@ -388,7 +394,7 @@ impl Gemm {
         let flush = Memory::new(&self.context, FLUSH_BYTES, "timing").ok();
         let mut best = None;
         for candidate in candidates {
-            let run = || self.multiply(plan, &candidate.algo, product);
+            let run = || self.multiply(plan, &candidate.algo, product, self.context.stream());
             if run() != lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
                 continue;
             }

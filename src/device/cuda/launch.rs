@@ -77,7 +77,7 @@ impl Kernel {
             *place = argument.place();
         }
         let mut attribute = serialization();
-        let config = sys::CUlaunchConfig {
+        let mut config = sys::CUlaunchConfig {
             gridDimX: x as u32,
             gridDimY: y as u32,
             gridDimZ: 1,
@@ -89,14 +89,18 @@ impl Kernel {
             attrs: &mut attribute,
             numAttrs: u32::from(self.overlaps),
         };
-        // SAFETY: the function belongs to a module that lives as long as the device, the places
-        // point to live values, and verbs pass them in the order and with the types of the kernel's
-        // signature (held by tests/cuda_verbs.rs, which runs every kernel under compute-sanitizer).
-        let code = unsafe {
-            let places = places.as_mut_ptr();
-            sys::cuLaunchKernelEx(&config, self.function, places, ptr::null_mut())
-        };
-        check(code, self.name)
+        context.launch(self.function as u64, (x as u64) << 32 | y as u64, |stream| {
+            config.hStream = stream;
+            // SAFETY: the function belongs to a module that lives as long as the device, the places
+            // point to live values, and verbs pass them in the order and with the types of the
+            // kernel's signature (held by tests/cuda_verbs.rs, which runs every kernel under
+            // compute-sanitizer).
+            let code = unsafe {
+                let places = places.as_mut_ptr();
+                sys::cuLaunchKernelEx(&config, self.function, places, ptr::null_mut())
+            };
+            check(code, self.name)
+        })
     }
 }
 

@@ -10,6 +10,8 @@
 //! | [`launch`] | one kernel, started |
 //! | [`experts`] | a mixture of experts: choices, groups, products |
 //! | [`gemm`] | cuBLASLt with an own plan cache |
+//! | `skinny` | products of few rows |
+//! | [`graphs`] | recorded decode steps |
 //! | [`attention`] | tiles of a step's attention, planned on the host, and the kernels for them |
 //! | `rope` | rotation and the store to pages |
 //! | [`weights`] | upload |
@@ -31,12 +33,14 @@ mod codes;
 pub mod context;
 pub mod experts;
 pub mod gemm;
+pub mod graphs;
 pub mod launch;
 pub mod module;
 pub mod reports;
 mod rope;
 mod sampler;
 mod sampler_row;
+mod skinny;
 pub mod slots;
 pub mod steps;
 mod verbs;
@@ -47,9 +51,11 @@ use std::sync::Arc;
 use self::attention::Attention;
 use self::context::{Context, Memory};
 use self::gemm::{Gemm, Product};
+use self::graphs::Graphs;
 use self::launch::Argument;
 use self::module::Kernels;
 use self::sampler::Sampler;
+use self::skinny::End;
 use self::slots::Slots;
 use self::steps::Steps;
 use self::weights::{Uploader, Weight};
@@ -60,6 +66,8 @@ use crate::internal;
 /// Steps that may be enqueued before the first is collected.
 const DEPTH: usize = 2;
 const ROW_THREADS: u32 = 128;
+/// The activation kernels' code for "bias only".
+const NO_ACTIVATION: i32 = 6;
 
 /// Activations `[rows, width]` on the GPU.
 pub struct Tensor {
@@ -89,6 +97,7 @@ struct Reserved {
     layer_bytes: u64,
     steps: Steps,
     attention: Attention,
+    graphs: Graphs,
 }
 
 pub struct Cuda {
@@ -99,6 +108,8 @@ pub struct Cuda {
     slots: Slots,
     sampler: Sampler,
     reserved: Option<Reserved>,
+    /// Rows of a decode step, with empty ones up to a size that returns.
+    padded: Option<usize>,
     /// Gates and ups before they are multiplied.
     scratch: Option<Memory>,
     /// Widest GateUp so far.
@@ -122,14 +133,17 @@ impl Cuda {
     /// One line each: no such GPU, capability below 8.0, no cuBLASLt, no memory.
     pub fn open(ordinal: usize, dtype: DType) -> Result<Cuda> {
         let context = Context::open(ordinal)?;
+        let kernels = Kernels::load(&context, dtype)?;
+        skinny::prepare(&context, &kernels)?;
         Ok(Cuda {
             dtype,
-            kernels: Kernels::load(&context, dtype)?,
+            kernels,
             gemm: Gemm::new(&context, dtype)?,
             uploader: Uploader::new(&context),
             slots: Slots::default(),
             sampler: Sampler::new(&context),
             reserved: None,
+            padded: None,
             scratch: None,
             gate_up: 0,
             context,
@@ -162,8 +176,14 @@ impl Cuda {
         self.reserved.as_ref().ok_or_else(|| internal!("a step before reserve"))
     }
 
+    /// Token rows that the verbs run over.
     fn rows(&self) -> usize {
-        self.slots.batch.rows
+        self.padded.unwrap_or(self.slots.batch.rows)
+    }
+
+    /// Sampling rows that the verbs run over.
+    fn samples(&self) -> usize {
+        self.padded.unwrap_or(self.slots.batch.samples.len())
     }
 
     /// Scratch of at least `bytes`. Grows, which waits for the GPU, only where reserve did not
@@ -176,17 +196,43 @@ impl Cuda {
         Ok(self.scratch.as_ref().map_or(0, |s| s.address))
     }
 
+    /// y = end(x W^T + bias) over `rows` rows; `bias` may be 0.
     fn product(
         &mut self,
         rows: usize,
         weight: &Weight,
-        x: u64,
-        y: u64,
-        logits: bool,
+        bias: u64,
+        end: End,
+        [x, y]: [u64; 2],
     ) -> Result<()> {
-        let (outputs, inputs) = (weight.outputs, weight.inputs);
-        let product = Product { rows, outputs, inputs, logits, x, w: weight.matrix(), y };
-        self.gemm.run(&self.kernels, &product)
+        let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
+        if skinny::takes(&self.context, self.dtype, rows, inputs) {
+            let call = skinny::Call { rows, outputs, inputs, x, w, bias, y, end };
+            return skinny::run(&self.context, &self.kernels, &call, NO_ACTIVATION);
+        }
+        let gated = matches!(end, End::Gated(_));
+        let to = if gated { self.scratch(rows * outputs * self.dtype.bytes())? } else { y };
+        let logits = end == End::Logits;
+        self.gemm.run(&self.kernels, &Product { rows, outputs, inputs, logits, x, w, y: to })?;
+        match end {
+            End::Act(NO_ACTIVATION) if bias == 0 => Ok(()),
+            End::Act(kind) => self.bias_act(rows, outputs, y, bias, kind),
+            End::Gated(kind) => self.gated_act(rows, outputs / 2, [to, y], bias, kind),
+            End::Logits => Ok(()),
+        }
+    }
+
+    fn gated_act(
+        &self,
+        rows: usize,
+        half: usize,
+        [both, y]: [u64; 2],
+        bias: u64,
+        kind: i32,
+    ) -> Result<()> {
+        let arguments: [&dyn Argument; 5] = [&both, &bias, &(half as u32), &kind, &y];
+        let blocks = [rows, columns(half)];
+        self.kernels.gated_act.launch(&self.context, blocks, ROW_THREADS, &arguments)
     }
 
     fn bias_act(&self, rows: usize, width: usize, x: u64, bias: u64, kind: i32) -> Result<()> {

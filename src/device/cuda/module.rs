@@ -145,10 +145,11 @@ kernels! {
     "rope": rope_store;
     "attention": attend_rows;
     "tiles": chunk_64 chunk_80 chunk_96 chunk_128 chunk_256 split_64 split_80 split_96 split_128
-        split_256 combine_64 combine_80 combine_96 combine_128 combine_256;
+        split_256;
     "experts": route_rows group_rows experts_up_narrow experts_up_wide experts_up_plain
         experts_down_narrow experts_down_wide experts_down_plain combine_experts add_gated;
     "gemm": gemm_plain gemm_logits flush;
+    "skinny": skinny skinny_gated skinny_logits;
     "sampler": mask_rows adjust_rows scan_rows draw_rows;
     "logprobs": keep_rows report_parts report_rows;
     "weights": convert_matrix convert_vector turn_matrix turn_vector dummy_matrix dummy_vector

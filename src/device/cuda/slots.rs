@@ -113,6 +113,8 @@ pub struct Batch {
     pub adjusts: bool,
     /// Records of the input: blocks of the kernel that reads it.
     pub records: usize,
+    /// Every sequence feeds one token and samples: token row i is sampling row i.
+    pub decode: bool,
 }
 
 #[derive(Default)]
@@ -207,6 +209,7 @@ impl Slots {
             }
         }
         batch.records = self.records.len() / RECORD_WORDS;
+        batch.decode = batch.rows == plan.rows.len() && batch.samples.len() == batch.rows;
         self.batch = batch;
         self.place();
         Ok(())

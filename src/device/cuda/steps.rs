@@ -111,31 +111,32 @@ impl Steps {
         Ok(Steps { context, device, lanes, current: 0, pending: VecDeque::new() })
     }
 
-    /// Copy the encoded input of a step to the GPU, in one piece: the slots' part, then `more`. The
-    /// address of `more`.
-    pub fn send(&mut self, slots: &Slots, more: &[u32]) -> Result<u64> {
+    /// Copy the encoded input of a step to the GPU, in one piece: `first`, then the slots' part,
+    /// whose address comes back. True if the buffer had to grow, and so has moved.
+    pub fn send(&mut self, slots: &Slots, first: &[u32]) -> Result<(u64, bool)> {
         self.current = (self.current + 1) % RING;
         if self.pending.iter().any(|pending| pending.lane == self.current) {
             return Err(internal!("more than {} steps in flight", super::DEPTH));
         }
-        let first = slots.words();
-        let words = first + more.len();
+        let words = first.len() + slots.words();
         let lane = &mut self.lanes[self.current];
         lane.sent.wait()?;
         lane.done.wait()?;
         if lane.input.bytes < 4 * words {
             lane.input = Pinned::new(&self.context, 4 * words.next_power_of_two())?;
         }
-        if self.device.input.bytes < 4 * words {
+        let grows = self.device.input.bytes < 4 * words;
+        if grows {
             // Freeing waits for the steps that still read it.
             let bytes = 4 * words.next_power_of_two();
             self.device.input = Memory::new(&self.context, bytes, "step inputs")?;
         }
-        slots.write(lane.input.words());
-        lane.input.words()[first..words].copy_from_slice(more);
+        let (front, rest) = lane.input.words().split_at_mut(first.len());
+        front.copy_from_slice(first);
+        slots.write(rest);
         self.device.input.write(&lane.input, words)?;
         lane.sent.record()?;
-        Ok(self.device.input.address + 4 * first as u64)
+        Ok((self.device.input.address + 4 * first.len() as u64, grows))
     }
 
     /// Copy to the GPU what `sample` needs beyond the slots' rows: requests for logprobs, then

@@ -7,11 +7,13 @@ use half::{bf16, f16};
 use super::attention::{Attention, Call};
 use super::codes::{activation_code, norm_code, NO_ACTIVATION};
 use super::context::{Context, Memory};
+use super::graphs::{self, Graphs};
 use super::launch::Argument;
+use super::skinny::End;
 use super::slots::Slots;
 use super::steps::Steps;
 use super::weights::Weight;
-use super::{columns, Cuda, Reserved, Tensor, DEPTH, ROW_THREADS};
+use super::{Cuda, Reserved, Tensor, DEPTH, NO_ACTIVATION, ROW_THREADS};
 use crate::device::{
     Activation, AttnSpec, DType, Device, DeviceInfo, Limits, Norm, NormKind, Rope, Routing,
     WeightDesc, WeightKind,
@@ -90,8 +92,8 @@ impl Device for Cuda {
         }
         self.uploader.release();
         let attention = Attention::new(&self.context, &self.kernels, self.dtype, limits)?;
-        let limits = limits.clone();
-        self.reserved = Some(Reserved { limits, pool, layer_bytes, steps, attention });
+        let (limits, graphs) = (limits.clone(), Graphs::new(&self.context));
+        self.reserved = Some(Reserved { limits, pool, layer_bytes, steps, attention, graphs });
         Ok(())
     }
 
@@ -102,8 +104,18 @@ impl Device for Cuda {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
-        let tiles = reserved.attention.plan(&self.slots.batch.spans);
-        reserved.attention.at = reserved.steps.send(&self.slots, tiles)?;
+        let batch = &self.slots.batch;
+        // More rows than slots have no logits.
+        let most = reserved.limits.slots.min(reserved.limits.step_tokens);
+        let padded = graphs::padded(batch.rows)
+            .filter(|&rows| batch.decode && reserved.graphs.steady && rows <= most);
+        let items = reserved.attention.plan(&batch.spans, padded.is_some());
+        let (input, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;
+        if moved {
+            reserved.graphs.forget();
+        }
+        self.padded = padded;
+        let (rows, all) = (batch.rows as u32, padded.unwrap_or(batch.rows) as u32);
         let device = &reserved.steps.device;
         let stride = self.slots.layout().stride;
         self.kernels.prepare.launch(
@@ -111,7 +123,7 @@ impl Device for Cuda {
             [self.slots.batch.records, 1],
             ROW_THREADS,
             &[
-                &device.input.address,
+                &input,
                 &device.rows.address,
                 &stride,
                 &device.token.address,
@@ -120,14 +132,25 @@ impl Device for Cuda {
                 &device.gather_row.address,
                 &device.sample_slot.address,
                 &device.target.address,
+                &rows,
+                &all,
             ],
-        )
+        )?;
+        let key = padded.zip(items).map(|(rows, items)| graphs::Key { rows, items });
+        reserved.graphs.begin(key)
+    }
+
+    fn steady(&mut self) {
+        if let Some(reserved) = &mut self.reserved {
+            reserved.graphs.steady = true;
+        }
     }
 
     fn sample(&mut self, logits: &mut Tensor, late: &Late) -> Result<()> {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
+        reserved.graphs.end()?;
         logits.at(self.slots.batch.samples.len(), logits.width, "sample");
         self.sampler.run(&self.kernels, &self.slots, &mut reserved.steps, logits, late)
     }
@@ -268,11 +291,7 @@ impl Device for Cuda {
     ) -> Result<()> {
         let (rows, width) = (self.rows(), weight.outputs);
         let (x, y) = (x.at(rows, weight.inputs, "linear"), out.at(rows, width, "linear"));
-        self.product(rows, weight, x, y, false)?;
-        match bias {
-            Some(bias) => self.bias_act(rows, width, y, bias.vector(width), NO_ACTIVATION),
-            None => Ok(()),
-        }
+        self.product(rows, weight, vector(bias, width), End::Act(NO_ACTIVATION), [x, y])
     }
 
     fn linear_act(
@@ -285,19 +304,11 @@ impl Device for Cuda {
     ) -> Result<()> {
         let (rows, width) = (self.rows(), weight.outputs);
         let (x, bias) = (x.at(rows, weight.inputs, "linear_act"), vector(bias, width));
-        if !act.is_gated() {
-            let y = out.at(rows, width, "linear_act");
-            self.product(rows, weight, x, y, false)?;
-            return self.bias_act(rows, width, y, bias, activation_code(act));
-        }
-        let half = width / 2;
-        let y = out.at(rows, half, "linear_act");
-        let both = self.scratch(rows * width * self.dtype.bytes())?;
-        self.product(rows, weight, x, both, false)?;
-        let arguments: [&dyn Argument; 5] =
-            [&both, &bias, &(half as u32), &activation_code(act), &y];
-        let blocks = [rows, columns(half)];
-        self.kernels.gated_act.launch(&self.context, blocks, ROW_THREADS, &arguments)
+        let (kind, width) = match act.is_gated() {
+            true => (End::Gated(activation_code(act)), width / 2),
+            false => (End::Act(activation_code(act)), width),
+        };
+        self.product(rows, weight, bias, kind, [x, out.at(rows, width, "linear_act")])
     }
 
     fn route(
@@ -381,7 +392,7 @@ impl Device for Cuda {
     }
 
     fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {
-        let samples = self.slots.batch.samples.len();
+        let samples = self.samples();
         let (from, to) = (x.at(self.rows(), x.width, "gather"), out.at(samples, x.width, "gather"));
         self.kernels.gather.launch(
             &self.context,
@@ -392,10 +403,10 @@ impl Device for Cuda {
     }
 
     fn linear_gathered(&mut self, weight: &Weight, x: &Tensor, out: &mut Tensor) -> Result<()> {
-        let rows = self.slots.batch.samples.len();
+        let rows = self.samples();
         let x = x.at(rows, weight.inputs, "linear_gathered");
         let y = out.at(rows, weight.outputs, "linear_gathered");
-        self.product(rows, weight, x, y, false)
+        self.product(rows, weight, 0, End::Act(NO_ACTIVATION), [x, y])
     }
 
     fn logits(
@@ -406,10 +417,10 @@ impl Device for Cuda {
         logits: &mut Tensor,
     ) -> Result<()> {
         const THREADS: u32 = 256;
-        let rows = self.slots.batch.samples.len();
+        let rows = self.samples();
         assert!(logits.dtype == DType::F32, "logits into activations");
         let y = logits.at(rows, head.outputs, "logits");
-        self.product(rows, head, x.at(rows, head.inputs, "logits"), y, true)?;
+        self.product(rows, head, 0, End::Logits, [x.at(rows, head.inputs, "logits"), y])?;
         let Some(cap) = softcap else { return Ok(()) };
         let count = rows * head.outputs;
         let blocks = [count.div_ceil(THREADS as usize).min(4096), 1];
@@ -419,7 +430,7 @@ impl Device for Cuda {
 
     fn bias_logits(&mut self, bias: &Weight, logits: &mut Tensor) -> Result<()> {
         const THREADS: u32 = 256;
-        let (rows, vocab) = (self.slots.batch.samples.len(), logits.width);
+        let (rows, vocab) = (self.samples(), logits.width);
         let y = logits.at(rows, vocab, "bias_logits");
         let blocks = [rows, vocab.div_ceil(THREADS as usize)];
         let arguments: [&dyn Argument; 3] = [&y, &bias.vector(vocab), &(vocab as u32)];
@@ -429,6 +440,9 @@ impl Device for Cuda {
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Result<Vec<f32>> {
         if rows > tensor.rows {
             return Err(internal!("{rows} of {} rows", tensor.rows));
+        }
+        if let Some(reserved) = &mut self.reserved {
+            reserved.graphs.end()?;
         }
         let bytes = tensor.memory.read_now(rows * tensor.width * tensor.dtype.bytes())?;
         let pair = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);

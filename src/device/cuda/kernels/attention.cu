@@ -117,6 +117,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   begin();
   __shared__ float shared[THREADS * 8 + 2 * (THREADS / 4)];
   const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (heads / kv_heads);
+  if (slot_of[row] == NO_SLOT) return;
   const Shape s = {heads, kv_heads, dim, page_size, scale, window, cap};
   const act* q = qkv + ((u64)row * (heads + 2 * kv_heads) + head) * dim;
   const u32* table = rows + slot_of[row] * stride + pages_at;

@@ -64,8 +64,10 @@ __device__ __forceinline__ bf16 from_f32<bf16>(float x) {
 
 // The first line of every kernel: from here on everything before it in the stream is done. Until
 // here a Hopper card has its launch overlap the end of the kernel before (programmatic dependent
-// launch), and the second instruction gives the same leave to the kernel after. Nothing may be read
-// or written above this line.
+// launch), and the second instruction gives the same leave to the kernel after. (In the other order
+// later kernels take places on a few multiprocessors while earlier ones still run: up to twice as
+// slow.) Nothing may be read or written above this line but weights, which no kernel of a step
+// writes.
 __device__ __forceinline__ void begin() {
 #if ARCH >= 90
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -115,6 +117,10 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
   __syncthreads();
   return total;
 }
+
+// A row that only pads the batch has no slot: nothing may be read or written for it beyond its own
+// row.
+#define NO_SLOT ~0u
 
 // Words of a slot's row; `sampler_row.rs` writes them and has the same list. After the header come
 // room for the sampler's lists (ranks.cuh), the page table, and the counts: two words an entry, the

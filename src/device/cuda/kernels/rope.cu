@@ -78,6 +78,7 @@ extern "C" __global__ void rope_store(act* qkv, const u32* position, const u32* 
   begin();
   __shared__ float cosine[MAX_HALF], sine[MAX_HALF];
   const u32 at = position[blockIdx.x], slot = slot_of[blockIdx.x], all = heads + 2 * kv_heads;
+  if (slot == NO_SLOT) return;
   const u32 first = blockIdx.y * HEADS, last = min(first + HEADS, all);
   for (u32 i = threadIdx.x; i < half; i += blockDim.x) {
     float s, c;

@@ -31,8 +31,17 @@ enum { CHANGE_TO, CHANGE_FROM, CHANGE_COUNT, CHANGE_LOW, CHANGE_HIGH, CHANGE_WOR
 
 extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32* token,
                                    u32* position, u32* slot_of, u32* gather_row, u32* sample_slot,
-                                   u32* target) {
+                                   u32* target, u32 count, u32 padded) {
   begin();
+  // Rows that a decode step is padded with: in nobody's slot.
+  if (blockIdx.x == 0) {
+    for (u32 i = count + threadIdx.x; i < padded; i += blockDim.x) {
+      token[i] = 0;
+      position[i] = 0;
+      slot_of[i] = NO_SLOT;
+      gather_row[i] = i;
+    }
+  }
   const u32* record = input + blockIdx.x * REC_WORDS;
   const u32 slot = record[REC_SLOT], tokens = record[REC_TOKENS], flags = record[REC_FLAGS];
   u32* row = rows + slot * stride;

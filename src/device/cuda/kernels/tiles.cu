@@ -12,7 +12,8 @@
 //   chunk  eight warps x 16 packed rows, all 64 keys each: 128 rows share a tile of keys. Prompts.
 //   split  16 packed rows, four warps, each 16 of the 64 keys, merged in shared memory: single
 //   tokens, whose
-//          keys are cut over blocks so that all multiprocessors stream; `combine` joins the parts.
+//          keys are cut over blocks so that all multiprocessors stream; the last block to finish
+//          joins the parts.
 //
 // Shared memory: a stage is 2 x 64 x (dim + 8) x 2 bytes, 34 KiB at 128. split has two stages, so
 // that three blocks fit a Hopper SM and their tiles in flight (100 KiB) cover the latency of HBM;
@@ -32,11 +33,10 @@ enum {
   ITEM_COUNT,
   ITEM_KEYS_FROM,
   ITEM_KEYS_TO,
-  ITEM_PART,
-  ITEM_WORDS = 8
+  ITEM_PART,    // the first part of these rows, or NO_PART: this item has all their keys
+  ITEM_PIECES,  // number of parts << 16 | which of them
+  ITEM_WORDS
 };
-// Words of a join: packed rows of a sequence (at most 16) and their parts.
-enum { JOIN_FIRST, JOIN_BEGIN, JOIN_COUNT, JOIN_PART, JOIN_PARTS, JOIN_WORDS = 8 };
 
 #define KEYS 64
 #define SPLIT_ROWS 16
@@ -58,6 +58,7 @@ struct Call {
   act* out;
   float* parts;        // [part][kv head][16][dim], weighted sums
   float2* statistics;  // [part][kv head][16], maximum (base 2) and mass
+  u32* arrivals;       // [first part][kv head], parts that are done; 0 between launches
 };
 
 #if ACT != 0
@@ -319,7 +320,8 @@ struct Tile {
         const u64 token = item[ITEM_FIRST] + packed / group;
         c.out[(token * c.heads + kv * group + packed % group) * D + d] = from_f32<act>(sum / all);
       } else {
-        const u64 part = ((u64)item[ITEM_PART] * c.kv_heads + kv) * SPLIT_ROWS + r;
+        const u32 piece = item[ITEM_PIECES] & 0xffff;
+        const u64 part = ((u64)(item[ITEM_PART] + piece) * c.kv_heads + kv) * SPLIT_ROWS + r;
         c.parts[part * D + d] = sum;
         if (d == 0) c.statistics[part] = make_float2(peak, all);
       }
@@ -327,36 +329,64 @@ struct Tile {
   }
 };
 
+// What other blocks wrote: from L2, where this multiprocessor's L1 cannot be stale.
+__device__ __forceinline__ float far(const float* p) {
+  float x;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(p) : "memory");
+  return x;
+}
+__device__ __forceinline__ float2 far(const float2* p) {
+  float2 x;
+  asm volatile("ld.global.cg.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "l"(p) : "memory");
+  return x;
+}
+
+// True for the block that finishes the last part of its rows: it sees what the others wrote.
+__device__ __forceinline__ bool last_to_arrive(const Call& c, const u32* item) {
+  __shared__ bool last;
+  if (item[ITEM_PART] == NO_PART) return false;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    u32* arrivals = c.arrivals + item[ITEM_PART] * c.kv_heads + blockIdx.y;
+    last = atomicAdd(arrivals, 1) + 1 == item[ITEM_PIECES] >> 16;
+    if (last) *arrivals = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return last;
+}
+
 // Join the parts of the packed rows of one sequence and KV head: a warp per row. First the weights
 // of all parts, a lane each, then the sums, whose loads depend on nothing and overlap.
 template <int D>
-__device__ void join(const Call& c, const u32* entry) {
+__device__ void join(const Call& c, const u32* item) {
   constexpr int PER_LANE = (D + 31) / 32;
   const u32 kv = blockIdx.y, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
-  const u32 parts = entry[JOIN_PARTS];
-  for (u32 r = threadIdx.x / 32; r < entry[JOIN_COUNT]; r += blockDim.x / 32) {
-    const u64 first = ((u64)entry[JOIN_PART] * c.kv_heads + kv) * SPLIT_ROWS + r;
+  const u32 parts = item[ITEM_PIECES] >> 16;
+  for (u32 r = threadIdx.x / 32; r < item[ITEM_COUNT]; r += blockDim.x / 32) {
+    const u64 first = ((u64)item[ITEM_PART] * c.kv_heads + kv) * SPLIT_ROWS + r;
     const u64 step = (u64)c.kv_heads * SPLIT_ROWS;
     float peak = LOWEST, all = 0.f;
-    for (u32 p = lane; p < parts; p += 32) peak = fmaxf(peak, c.statistics[first + p * step].x);
+    for (u32 p = lane; p < parts; p += 32) peak = fmaxf(peak, far(c.statistics + first + p * step).x);
 #pragma unroll
     for (int d = 16; d > 0; d /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, d));
     for (u32 p = lane; p < parts; p += 32) {
-      const float2 s = c.statistics[first + p * step];
+      const float2 s = far(c.statistics + first + p * step);
       all += s.y * exp2f(s.x - peak);
     }
     all = warp_sum(all);
     float sum[PER_LANE] = {};
 #pragma unroll 8
     for (u32 p = 0; p < parts; p++) {
-      const float share = exp2f(c.statistics[first + p * step].x - peak);
+      const float share = exp2f(far(c.statistics + first + p * step).x - peak);
       const float* part = c.parts + (first + p * step) * D;
 #pragma unroll
       for (int i = 0; i < PER_LANE; i++)
-        if (D % 32 == 0 || i * 32 + lane < D) sum[i] += part[i * 32 + lane] * share;
+        if (D % 32 == 0 || i * 32 + lane < D) sum[i] += far(part + i * 32 + lane) * share;
     }
-    const u32 packed = entry[JOIN_BEGIN] + r;
-    const u64 token = entry[JOIN_FIRST] + packed / group;
+    const u32 packed = item[ITEM_BEGIN] + r;
+    const u64 token = item[ITEM_FIRST] + packed / group;
     act* to = c.out + (token * c.heads + kv * group + packed % group) * D;
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++)
@@ -373,31 +403,33 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
   Tile<D, 8, 1> t;                                                                              \
   t.run(call, items + blockIdx.x * ITEM_WORDS, stages, reinterpret_cast<act*>(dynamic_shared)); \
   t.write(call, items + blockIdx.x * ITEM_WORDS)
-#define SPLIT(D)                                                                                \
-  Tile<D, 1, 4> t;                                                                              \
-  t.run(call, items + blockIdx.x * ITEM_WORDS, stages, reinterpret_cast<act*>(dynamic_shared)); \
-  t.merge(call, items + blockIdx.x * ITEM_WORDS, reinterpret_cast<float*>(dynamic_shared))
-#define JOIN(D) join<D>(call, items + blockIdx.x * JOIN_WORDS)
+// An empty item pads the list.
+#define SPLIT(D)                                                        \
+  const u32* item = items + blockIdx.x * ITEM_WORDS;                    \
+  if (item[ITEM_COUNT] == 0) return;                                    \
+  Tile<D, 1, 4> t;                                                      \
+  t.run(call, item, stages, reinterpret_cast<act*>(dynamic_shared));    \
+  t.merge(call, item, reinterpret_cast<float*>(dynamic_shared));        \
+  if (last_to_arrive(call, item)) join<D>(call, item)
 #else
 #define CHUNK(D) (void)call
 #define SPLIT(D) (void)call
-#define JOIN(D) (void)call
 #endif
 
 #define ENTRY(NAME, BODY, D, THREADS, BLOCKS)                                                   \
   extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME##_##D(                     \
       const u32* items, const act* qkv, const u32* position, const u32* rows, u64 stride,       \
       u32 pages_at, u32 heads, u32 kv_heads, u32 page_size, float scale, u32 window, float cap, \
-      const act* pool, act* out, float* parts, float2* statistics, u32 stages) {                \
+      const act* pool, act* out, float* parts, float2* statistics, u32* arrivals, u32 stages) { \
     begin();                                                                                    \
-    const Call call = {qkv,   position, rows, stride, pages_at, heads, kv_heads,  page_size,    \
-                       scale, window,   cap,  pool,   out,      parts, statistics};             \
+    const Call call = {qkv,       position, rows, stride, pages_at, heads, kv_heads,            \
+                       page_size, scale,    window, cap,  pool,     out,   parts,               \
+                       statistics, arrivals};                                                   \
     BODY(D);                                                                                    \
   }
 #define HEAD_SIZE(D, BLOCKS)          \
   ENTRY(chunk, CHUNK, D, 256, 1)      \
-  ENTRY(split, SPLIT, D, 128, BLOCKS) \
-  ENTRY(combine, JOIN, D, 128, 1)
+  ENTRY(split, SPLIT, D, 128, BLOCKS)
 
 HEAD_SIZE(64, 3)
 HEAD_SIZE(80, 3)
