@@ -122,9 +122,15 @@ fn norms_of_heads_and_sums() {
 fn linears() {
     // (outputs, inputs); odd ones have no tensor-core algorithm in half types.
     let shapes = [(1, 1), (48, 16), (100, 63), (33, 80), (768, 256), (515, 1024), (1000, 4096)];
+    // Up to eight rows have kernels of their own: every number of them, more tiles than blocks, one
+    // input more and less than a stage's 512.
+    let few =
+        [(9000, 520), (17, 504), (40, 2048)].map(|(outputs, inputs)| (outputs, inputs, 1..=9));
+    let usual = shapes.map(|(outputs, inputs)| (outputs, inputs, 0..=0));
     each_type(|dtype| {
-        for (outputs, inputs) in shapes {
-            for rows in ROWS {
+        for (outputs, inputs, few) in usual.iter().chain(&few).cloned() {
+            let rows = if few == (0..=0) { ROWS.to_vec() } else { few.collect() };
+            for rows in rows {
                 let case = format!("linear {rows} x {outputs} x {inputs}");
                 compare!(dtype, &Setup::default(), &case, 1.0, |b| {
                     let x = b.input(rows, inputs, 7);
@@ -148,7 +154,8 @@ fn activations() {
     let plain = [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu];
     let gated = [Activation::SiluGated, Activation::GeluTanhGated];
     each_type(|dtype| {
-        for (rows, width, inputs) in [(1, 64, 64), (33, 136, 80), (5, 63, 128), (130, 1024, 256)] {
+        let sizes = [(1, 64, 64), (33, 136, 80), (5, 63, 128), (130, 1024, 256), (8, 3000, 1032)];
+        for (rows, width, inputs) in sizes {
             for act in plain.iter().chain(&gated).copied() {
                 for bias in [false, true] {
                     let case = format!("{act:?} {rows} x {width} x {inputs} bias {bias}");

@@ -1,16 +1,16 @@
 // y = act(x W^T + b) for at most 8 rows, where the weights' bytes are everything: W streams through
 // shared memory into the tensor cores, with bias, activation and the product of gate and up in the
-// end. Half types, inputs a multiple of 8, compute capability 9.0 and later (bulk copies). More rows,
-// f32 and older cards go to cuBLASLt.
+// end. Half types, inputs a multiple of 8, compute capability 9.0 and later (bulk copies). More
+// rows, f32 and older cards go to cuBLASLt.
 //
 // A tile is 16 rows of W (outputs) x all inputs; blocks walk over tiles with the grid's stride. One
 // warp of a block keeps a ring of STAGES stages (16 KiB: 512 inputs of every row) under way, a bulk
-// copy per row, and runs ahead over the ends of tiles. It starts before the kernel before has ended:
-// weights depend on nobody. Two blocks fit a multiprocessor. Eight warps multiply, each its eighth of
-// a stage's inputs, and add up through shared memory at a tile's end. mma m16n8k16 has W as its left
-// operand and x^T as its right. Which inputs a lane feeds is free as long as both operands agree, so
-// a lane takes 8 neighbours of a row. Rows lie 64 bytes beyond a multiple of 128 apart: no bank
-// conflicts.
+// copy per row, and runs ahead over the ends of tiles. It starts before the kernel before has
+// ended: weights depend on nobody. Two blocks fit a multiprocessor. Eight warps multiply, each its
+// eighth of a stage's inputs, and add up through shared memory at a tile's end. mma m16n8k16 has W
+// as its left operand and x^T as its right. Which inputs a lane feeds is free as long as both
+// operands agree, so a lane takes 8 neighbours of a row. Rows lie 64 bytes beyond a multiple of 128
+// apart: no bank conflicts.
 //
 // x comes through what the ring leaves of L1, up to 8 rows of it per 16 rows of W. Bytes: W once;
 // floor = bytes / bandwidth. The order of sums does not depend on the number of rows.
@@ -56,8 +56,8 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
 }
 __device__ __forceinline__ void copy_bulk(u32 to, const void* from, u32 bytes, u32 barrier) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          to),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1], %2, [%3];" ::"r"(to),
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }

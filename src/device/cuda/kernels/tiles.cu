@@ -368,7 +368,8 @@ __device__ void join(const Call& c, const u32* item) {
     const u64 first = ((u64)item[ITEM_PART] * c.kv_heads + kv) * SPLIT_ROWS + r;
     const u64 step = (u64)c.kv_heads * SPLIT_ROWS;
     float peak = LOWEST, all = 0.f;
-    for (u32 p = lane; p < parts; p += 32) peak = fmaxf(peak, far(c.statistics + first + p * step).x);
+    for (u32 p = lane; p < parts; p += 32)
+      peak = fmaxf(peak, far(c.statistics + first + p * step).x);
 #pragma unroll
     for (int d = 16; d > 0; d /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, d));
     for (u32 p = lane; p < parts; p += 32) {
