@@ -9,12 +9,13 @@
 //! (which learns the number of q heads) go to the plain kernel.
 //!
 //! The list lies at the front of the step's input, so its address never changes, and in a decode
-//! step it is padded with empty tiles to a power of two: a recorded launch fits all steps of a size.
+//! step it is padded with empty tiles to a power of two: one recorded launch fits many steps.
 
 use std::sync::Arc;
 
-use super::context::{Context, Memory};
+use super::context::Context;
 use super::launch::{Argument, Kernel};
+use super::memory::Memory;
 use super::module::Kernels;
 use super::slots::{RowLayout, Span};
 use super::steps::OnDevice;

@@ -3,9 +3,10 @@
 //! nobody on the host knows which experts it meets. The kernels are in kernels/experts.cu.
 
 use super::codes::activation_code;
-use super::context::Memory;
 use super::launch::{Argument, Kernel};
+use super::memory::Memory;
 use super::module::Kernels;
+use super::skinny::End;
 use super::weights::Weight;
 use super::{columns, Cuda, Tensor, ROW_THREADS};
 use crate::device::{Activation, DType, Routing, WeightKind, MAX_EXPERTS};
@@ -119,7 +120,7 @@ impl Cuda {
         let layout = Layout::new(routes.rows, top_k, experts);
         let at = |offset: usize| base + offset as u64;
         let x = x.at(rows, gate.inputs, "route");
-        self.product(rows, gate, x, at(layout.logits), true)?;
+        self.product(rows, gate, 0, End::Logits, [x, at(layout.logits)])?;
         self.kernels.route_rows.launch(
             &self.context,
             [rows.div_ceil(4), 1],

@@ -19,8 +19,9 @@ use std::sync::Arc;
 use cudarc::cublaslt::sys::{self as lt, cublasLtMatmulPreferenceAttributes_t as Preference};
 use cudarc::driver::sys::CUstream;
 
-use super::context::{Context, Event, Memory};
+use super::context::{Context, Event};
 use super::launch::Argument;
+use super::memory::Memory;
 use super::module::Kernels;
 use crate::device::DType;
 use crate::error::{Error, Result};

@@ -5,7 +5,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`context`] | driver probe, context, stream, memory |
+//! | [`context`] | driver probe, context, streams, events |
+//! | [`memory`] | memory of the GPU, page-locked memory of the host |
 //! | [`module`] | the kernels' binaries, chosen by compute capability |
 //! | [`launch`] | one kernel, started |
 //! | [`experts`] | a mixture of experts: choices, groups, products |
@@ -35,6 +36,7 @@ pub mod experts;
 pub mod gemm;
 pub mod graphs;
 pub mod launch;
+pub mod memory;
 pub mod module;
 pub mod reports;
 mod rope;
@@ -49,10 +51,12 @@ pub mod weights;
 use std::sync::Arc;
 
 use self::attention::Attention;
-use self::context::{Context, Memory};
+use self::codes::NO_ACTIVATION;
+use self::context::Context;
 use self::gemm::{Gemm, Product};
 use self::graphs::Graphs;
 use self::launch::Argument;
+use self::memory::Memory;
 use self::module::Kernels;
 use self::sampler::Sampler;
 use self::skinny::End;
@@ -66,8 +70,6 @@ use crate::internal;
 /// Steps that may be enqueued before the first is collected.
 const DEPTH: usize = 2;
 const ROW_THREADS: u32 = 128;
-/// The activation kernels' code for "bias only".
-const NO_ACTIVATION: i32 = 6;
 
 /// Activations `[rows, width]` on the GPU.
 pub struct Tensor {
@@ -208,7 +210,7 @@ impl Cuda {
         let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
         if skinny::takes(&self.context, self.dtype, rows, inputs) {
             let call = skinny::Call { rows, outputs, inputs, x, w, bias, y, end };
-            return skinny::run(&self.context, &self.kernels, &call, NO_ACTIVATION);
+            return skinny::run(&self.context, &self.kernels, &call);
         }
         let gated = matches!(end, End::Gated(_));
         let to = if gated { self.scratch(rows * outputs * self.dtype.bytes())? } else { y };

@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use super::context::{Context, Memory};
+use super::context::Context;
 use super::launch::Argument;
+use super::memory::Memory;
 use super::module::Kernels;
 use super::reports::{Place, Reports, REQUEST_WORDS};
 use super::slots::Slots;

@@ -2,6 +2,7 @@
 //! type, where streaming the weights is all there is to do. `Cuda`'s linear verbs ask it first; it
 //! knows no weight's name.
 
+use super::codes::NO_ACTIVATION;
 use super::context::Context;
 use super::launch::Argument;
 use super::module::Kernels;
@@ -62,12 +63,12 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
     kernels.iter().try_for_each(|kernel| kernel.allow_shared(SHARED_BYTES))
 }
 
-/// Enqueue a product that [`takes`] accepts. `no_activation`: the code of none.
-pub fn run(context: &Context, kernels: &Kernels, call: &Call, no_activation: i32) -> Result<()> {
+/// Enqueue a product that [`takes`] accepts.
+pub fn run(context: &Context, kernels: &Kernels, call: &Call) -> Result<()> {
     let (kernel, tiles, kind) = match call.end {
         End::Act(kind) => (&kernels.skinny, call.outputs.div_ceil(16), kind),
         End::Gated(kind) => (&kernels.skinny_gated, (call.outputs / 2).div_ceil(8), kind),
-        End::Logits => (&kernels.skinny_logits, call.outputs.div_ceil(16), no_activation),
+        End::Logits => (&kernels.skinny_logits, call.outputs.div_ceil(16), NO_ACTIVATION),
     };
     let most = BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors as usize;
     let blocks = [tiles.min(most), 1];

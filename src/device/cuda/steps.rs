@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::context::{Context, Event, Memory, Pinned};
+use super::context::{Context, Event};
+use super::memory::{Memory, Pinned};
 use super::reports::{Reports, MOST_ANSWER_WORDS};
 use super::slots::{Batch, Pick, RowLayout, Slots};
 use crate::device::Limits;

@@ -6,14 +6,15 @@ use half::{bf16, f16};
 
 use super::attention::{Attention, Call};
 use super::codes::{activation_code, norm_code, NO_ACTIVATION};
-use super::context::{Context, Memory};
+use super::context::Context;
 use super::graphs::{self, Graphs};
 use super::launch::Argument;
+use super::memory::Memory;
 use super::skinny::End;
 use super::slots::Slots;
 use super::steps::Steps;
 use super::weights::Weight;
-use super::{Cuda, Reserved, Tensor, DEPTH, NO_ACTIVATION, ROW_THREADS};
+use super::{Cuda, Reserved, Tensor, DEPTH, ROW_THREADS};
 use crate::device::{
     Activation, AttnSpec, DType, Device, DeviceInfo, Limits, Norm, NormKind, Rope, Routing,
     WeightDesc, WeightKind,

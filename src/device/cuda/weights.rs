@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::context::{Context, Event, Memory, Pinned};
+use super::context::{Context, Event};
 use super::launch::Kernel;
+use super::memory::{Memory, Pinned};
 use super::module::Kernels;
 use crate::device::{DType, HostTensor, Source, WeightDesc, WeightKind};
 use crate::error::Result;
