@@ -344,9 +344,9 @@ pub fn gpu() -> bool {
         eprintln!("skipped: no NVIDIA GPU here");
     }
     if found {
-        // One device stays open, so that not every case pays for a new context.
-        static KEPT: OnceLock<Mutex<Cuda>> = OnceLock::new();
-        KEPT.get_or_init(|| Mutex::new(Cuda::make(DType::F32)));
+        // These stay open, so that not every case pays for a new context and for loading kernels.
+        static KEPT: OnceLock<Mutex<[Cuda; 3]>> = OnceLock::new();
+        KEPT.get_or_init(|| Mutex::new([DType::F32, DType::F16, DType::BF16].map(Cuda::make)));
     }
     found
 }

@@ -111,7 +111,7 @@ pub fn count() -> Result<usize> {
 
 /// One GPU: its primary context and the one stream that all work of a device goes to.
 pub struct Context {
-    device: sys::CUdevice,
+    pub(super) device: sys::CUdevice,
     pub(super) context: sys::CUcontext,
     stream: sys::CUstream,
     /// Only ever recorded, never run.

@@ -33,6 +33,9 @@ pub const WORKSPACE_BYTES: usize = 32 << 20;
 const CANDIDATES: usize = 8;
 /// Timed runs per candidate, after one to warm up.
 const RUNS: usize = 3;
+/// Elements of the weights or of the results; a product of fewer takes a launch's time whatever
+/// multiplies it.
+const WORTH_TIMING: usize = 1 << 19;
 /// Read between timed runs, so that L2 (50-60 MB on Hopper, 126 MB on Blackwell) keeps no weight.
 const FLUSH_BYTES: usize = 160 << 20;
 
@@ -388,8 +391,9 @@ impl Gemm {
             return Ok(None);
         }
         let candidates = &found[..count as usize];
-        if candidates.len() == 1 {
-            return Ok(Some(candidates[0].algo));
+        let Product { rows, outputs, inputs, .. } = *product;
+        if candidates.len() <= 1 || outputs * inputs.max(rows) < WORTH_TIMING {
+            return Ok(candidates.first().map(|first| first.algo));
         }
         // Without room for it the weights are timed from wherever they are.
         let flush = Memory::new(&self.context, FLUSH_BYTES, "timing").ok();
@@ -405,7 +409,6 @@ impl Gemm {
             }
         }
         if let Some((ms, _)) = best {
-            let Product { rows, outputs, inputs, .. } = product;
             tracing::debug!("GEMM {rows} x {outputs} x {inputs}: {:.1} us", ms * 1e3);
         }
         Ok(best.map(|(_, algorithm)| algorithm))

@@ -37,6 +37,7 @@ pub struct Kernel {
 
 // SAFETY: the driver's handle may be used from any thread.
 unsafe impl Send for Kernel {}
+unsafe impl Sync for Kernel {}
 
 impl Kernel {
     /// Let a block take this much dynamic shared memory, beyond the 48 KiB that need no leave.

@@ -104,7 +104,7 @@ struct Reserved {
 
 pub struct Cuda {
     dtype: DType,
-    kernels: Kernels,
+    kernels: Arc<Kernels>,
     gemm: Gemm,
     uploader: Uploader,
     slots: Slots,
@@ -135,7 +135,7 @@ impl Cuda {
     /// One line each: no such GPU, capability below 8.0, no cuBLASLt, no memory.
     pub fn open(ordinal: usize, dtype: DType) -> Result<Cuda> {
         let context = Context::open(ordinal)?;
-        let kernels = Kernels::load(&context, dtype)?;
+        let kernels = Kernels::of(&context, dtype)?;
         skinny::prepare(&context, &kernels)?;
         Ok(Cuda {
             dtype,

@@ -4,11 +4,11 @@
 //! The build script leaves one binary per source file, element type and architecture
 //! (build/kernels.rs). Machine code runs on its own major version from its own minor on, except `a`
 //! targets, which run on exactly theirs; for a card without machine code the driver compiles the
-//! PTX when the model loads (0.4 s).
+//! PTX when the model loads (0.4 s). Models of one element type on one GPU share what is loaded.
 
 use std::ffi::{CStr, CString};
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::sys;
 
@@ -55,8 +55,9 @@ struct Module {
     overlaps: bool,
 }
 
-// SAFETY: the driver's handle may be used from any thread.
+// SAFETY: the driver's handle may be used from any thread; shared, it is only kept.
 unsafe impl Send for Module {}
+unsafe impl Sync for Module {}
 
 impl Module {
     fn load(context: &Arc<Context>, file: &str, act: &str) -> Result<Module> {
@@ -116,9 +117,7 @@ macro_rules! kernels {
         }
 
         impl Kernels {
-            /// # Errors
-            /// No binary for this card; the driver refuses one.
-            pub fn load(context: &Arc<Context>, act: DType) -> Result<Kernels> {
+            fn load(context: &Arc<Context>, act: DType) -> Result<Kernels> {
                 context.bind()?;
                 let act = match act {
                     DType::F32 => "f32",
@@ -135,6 +134,27 @@ macro_rules! kernels {
             }
         }
     };
+}
+
+/// Loaded kernels that some device of this process still uses.
+static LOADED: Mutex<Vec<(sys::CUdevice, DType, Weak<Kernels>)>> = Mutex::new(Vec::new());
+
+impl Kernels {
+    /// The kernels for activations of a type on a context's GPU, loaded unless they are there.
+    ///
+    /// # Errors
+    /// No binary for this card; the driver refuses one.
+    pub fn of(context: &Arc<Context>, act: DType) -> Result<Arc<Kernels>> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.retain(|(_, _, kernels)| kernels.strong_count() > 0);
+        let same = loaded.iter().find(|(gpu, of, _)| (*gpu, *of) == (context.device, act));
+        if let Some(kernels) = same.and_then(|(_, _, kernels)| kernels.upgrade()) {
+            return Ok(kernels);
+        }
+        let kernels = Arc::new(Kernels::load(context, act)?);
+        loaded.push((context.device, act, Arc::downgrade(&kernels)));
+        Ok(kernels)
+    }
 }
 
 kernels! {
