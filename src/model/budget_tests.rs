@@ -77,10 +77,10 @@ fn a_llama_step_launches_eight_verbs_a_layer() {
     let flops: u64 =
         launches.iter().filter(|l| l.verb.starts_with("linear")).map(|l| l.flops).sum();
     assert_eq!(flops, 2 * 2 * 40 * (64 * 128 + 64 * 64 + 64 * 144 + 72 * 64));
-    let keys: u64 = (1..=40).sum();
+    let pairs: u64 = (1..=40).sum();
     let attend = launches.iter().find(|l| l.verb == "attend").unwrap();
-    assert_eq!(attend.flops, 4 * keys * 64);
-    assert_eq!(attend.read_bytes, 4 * (40 * 64 + keys * 2 * 32));
+    assert_eq!(attend.flops, 4 * pairs * 64);
+    assert_eq!(attend.read_bytes, 4 * (40 * 64 + 40 * 2 * 32));
 }
 
 #[test]

@@ -168,6 +168,14 @@ impl Cuda {
         tensor.memory.fill(byte)
     }
 
+    /// From here on steps call other verbs than before, again the same ones in each: for
+    /// measurements.
+    pub fn forget_steps(&mut self) {
+        if let Some(reserved) = &mut self.reserved {
+            reserved.graphs.forget();
+        }
+    }
+
     /// Wait for everything that was enqueued: for measurements.
     pub fn wait(&self) -> Result<()> {
         self.context.bind()?;

@@ -3,13 +3,13 @@
 //! launches to it.
 //!
 //! Bytes are those a perfect kernel moves: each input and output once, each weight once, the K and
-//! V that are visible once per token row. FLOPs count a multiply-add as two.
+//! V that a sequence sees once. FLOPs count a multiply-add as two.
 
 mod sampler;
 
 use std::collections::VecDeque;
 
-use super::slots::Slots;
+use super::slots::{Slots, TokenRow};
 use super::{
     Activation, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits, Norm, Rope, Routing,
     WeightDesc, WeightKind,
@@ -422,13 +422,16 @@ impl Device for Trace {
         qkv: &TraceTensor,
         out: &mut TraceTensor,
     ) -> Result<()> {
-        let rows = self.rows();
-        let window = spec.window.unwrap_or(usize::MAX);
-        let keys: usize = self.slots.batch.rows.iter().map(|r| (r.position + 1).min(window)).sum();
+        let rows = &self.slots.batch.rows;
+        let seen = |r: &TokenRow| (r.position + 1).min(spec.window.unwrap_or(usize::MAX));
+        let pairs: usize = rows.iter().map(seen).sum();
+        // A sequence's rows lie together, and each sees one key more to the right.
+        let of_sequence = |rows: &[TokenRow]| rows.first().map_or(0, seen) + rows.len() - 1;
+        let keys: usize = rows.chunk_by(|a, b| a.slot == b.slot).map(of_sequence).sum();
+        let (rows, q) = (rows.len(), spec.heads * spec.head_dim);
         let kv = self.kv.as_ref().map_or(0, |kv| kv.dtype.bytes());
-        let q = spec.heads * spec.head_dim;
         let read = rows * q * qkv.bytes + keys * 2 * spec.kv_heads * spec.head_dim * kv;
-        let flops = (4 * keys * q) as u64;
+        let flops = (4 * pairs * q) as u64;
         self.launch("attend", (rows, qkv.width, q), read as u64, bytes(rows, out), flops);
         Ok(())
     }

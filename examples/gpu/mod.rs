@@ -1,0 +1,203 @@
+//! What the programs that time a GPU share: a model of dummy weights on a device, driven step by
+//! step as the engine does it but without engine, text and door. `gpu_steps` and `gpu_shares` use
+//! it; it prints nothing.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Instant;
+
+use triton_vllm::device::{DType, Device, Limits};
+use triton_vllm::error::Result;
+use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
+use triton_vllm::model::config::SpecOptions;
+use triton_vllm::model::{Decoder, LoadFormat, ModelSpec};
+use triton_vllm::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
+
+pub const PAGE: usize = 16;
+const STEP_TOKENS: usize = 8192;
+const SLOTS: usize = 256;
+/// Positions of a sequence at most, whatever the model allows.
+const LONGEST: usize = 16_384;
+
+/// A model's shapes from the config.json in `folder`.
+pub fn read_spec(folder: &Path) -> Result<ModelSpec> {
+    let supported = &[DType::BF16, DType::F16, DType::F32];
+    ModelSpec::read(folder, &SpecOptions { supported, ..Default::default() })
+}
+
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// What to time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// One prompt of so many tokens, in one step.
+    Prefill(usize),
+    /// Sequences, and the positions that each has at the start.
+    Decode(u32, usize),
+}
+
+impl Work {
+    /// `prefill:TOKENS`, `decode:SEQUENCESxCONTEXT` or the same without `decode:`.
+    pub fn parse(text: &str) -> Option<Work> {
+        let (kind, rest) = text.split_once(':').unwrap_or(("decode", text));
+        match kind {
+            "prefill" => {
+                let tokens = rest.parse().ok();
+                tokens.filter(|n| (1..=STEP_TOKENS).contains(n)).map(Work::Prefill)
+            }
+            "decode" => {
+                let (batch, context) = rest.split_once('x')?;
+                let batch = batch.parse().ok().filter(|n| (1..=SLOTS as u32).contains(n))?;
+                let context = context.parse().ok().filter(|&n| n > 0)?;
+                Some(Work::Decode(batch, context))
+            }
+            _ => None,
+        }
+    }
+
+    /// The longest sequence it comes to, in `steps` decode steps.
+    pub fn length(self, steps: usize) -> usize {
+        match self {
+            Work::Prefill(tokens) => tokens,
+            Work::Decode(_, context) => context + steps,
+        }
+    }
+
+    pub fn slots(self) -> Vec<u32> {
+        match self {
+            Work::Prefill(_) => vec![0],
+            Work::Decode(batch, _) => (0..batch).collect(),
+        }
+    }
+}
+
+/// How decode steps went.
+pub struct Pace {
+    /// Milliseconds of each step, from the end of the one before.
+    pub steps_ms: Vec<f64>,
+    /// The host's part of a step.
+    pub host_ms: f64,
+}
+
+pub struct Bench<D: Device> {
+    pub dev: D,
+    decoder: Decoder<D>,
+    pub limits: Limits,
+    /// Length and pages of each slot.
+    slots: HashMap<u32, (usize, usize)>,
+    changes: Vec<SlotChange>,
+    next_page: u32,
+    step: u64,
+    vocab: u32,
+}
+
+impl<D: Device> Bench<D> {
+    /// Dummy weights, and a pool of `pages`.
+    pub fn load(spec: &ModelSpec, mut dev: D, pages: usize) -> Result<Bench<D>> {
+        let limits = Limits {
+            step_tokens: STEP_TOKENS,
+            slots: SLOTS,
+            logit_rows: SLOTS,
+            pages,
+            page_size: PAGE,
+            max_model_len: spec.max_model_len.min(LONGEST),
+            kv: spec.kv_shape("auto")?,
+        };
+        let decoder = Decoder::load(spec, &LoadFormat::Dummy, &mut dev, &limits)?;
+        let vocab = spec.vocab_size as u32;
+        let (slots, changes) = (HashMap::new(), Vec::new());
+        Ok(Bench { dev, decoder, limits, slots, changes, next_page: 0, step: 0, vocab })
+    }
+
+    /// Open a slot, again if it was, whose first `cached` positions count as computed.
+    pub fn open(&mut self, slot: u32, cached: usize) {
+        self.slots.insert(slot, (cached, 0));
+        self.changes.push(SlotChange::Open(Box::new(SlotOpen {
+            slot: SlotId(slot),
+            adapter: AdapterId(0),
+            tokens: [].into(),
+            prompt_tokens: 0,
+            cached_tokens: cached as u32,
+            sampler: Default::default(),
+        })));
+    }
+
+    pub fn row(&mut self, slot: u32, feed: Feed) -> Row {
+        let (length, pages) = self.slots.get_mut(&slot).expect("an open slot");
+        *length += feed.tokens();
+        let mut new = Vec::new();
+        while *pages * PAGE < *length {
+            *pages += 1;
+            new.push(PageId(1 + self.next_page % (self.limits.pages as u32 - 1)));
+            self.next_page += 1;
+        }
+        if !new.is_empty() {
+            let (slot, group) = (SlotId(slot), GroupId(0));
+            self.changes.push(SlotChange::Pages { slot, group, pages: new });
+        }
+        Row { slot: SlotId(slot), feed, sample: true, score: None }
+    }
+
+    /// Enqueue a step; `tokens` are those of its chunks.
+    pub fn enqueue(&mut self, rows: Vec<Row>, tokens: usize) -> Result<()> {
+        self.step += 1;
+        let (step, vocab) = (self.step, self.vocab);
+        let token =
+            |i: usize| TokenId((i as u32).wrapping_mul(7919).wrapping_add(step as u32) % vocab);
+        let chunk_tokens = (0..tokens).map(token).collect();
+        let plan = StepPlan {
+            step,
+            changes: std::mem::take(&mut self.changes),
+            rows,
+            chunk_tokens,
+            ..StepPlan::default()
+        };
+        self.decoder.step(&mut self.dev, &plan)?;
+        self.decoder.sample(&mut self.dev, &Late::default())
+    }
+
+    /// Open the slots and feed `tokens` of each, in steps of at most STEP_TOKENS.
+    pub fn prefill(&mut self, slots: &[u32], tokens: usize) -> Result<()> {
+        for &slot in slots {
+            self.open(slot, 0);
+        }
+        for group in slots.chunks((STEP_TOKENS / tokens).max(1)) {
+            let mut left = tokens;
+            while left > 0 {
+                let count = left.min(STEP_TOKENS);
+                let mut rows = Vec::new();
+                for (n, &slot) in group.iter().enumerate() {
+                    rows.push(self.row(slot, Feed::Chunk(n * count..(n + 1) * count)));
+                }
+                self.enqueue(rows, count * group.len())?;
+                self.dev.collect()?;
+                left -= count;
+            }
+        }
+        Ok(())
+    }
+
+    /// Decode steps of open slots, two in flight.
+    pub fn decode(&mut self, slots: &[u32], steps: usize) -> Result<Pace> {
+        let (mut steps_ms, mut host_ms) = (Vec::new(), 0.0);
+        let mut last = Instant::now();
+        for step in 0..=steps {
+            if step < steps {
+                let start = Instant::now();
+                let feed = Feed::Last { count: 1 };
+                let rows = slots.iter().map(|&s| self.row(s, feed.clone())).collect();
+                self.enqueue(rows, 0)?;
+                host_ms += start.elapsed().as_secs_f64() * 1e3 / steps as f64;
+            }
+            if step > 0 {
+                self.dev.collect()?;
+                steps_ms.push(last.elapsed().as_secs_f64() * 1e3);
+                last = Instant::now();
+            }
+        }
+        Ok(Pace { steps_ms, host_ms })
+    }
+}

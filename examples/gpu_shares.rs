@@ -1,0 +1,41 @@
+//! Where a GPU's time goes, as Markdown tables.
+//!
+//! `gpu_shares attention [WORD]`: our attention kernels beside FlashAttention-3 on an H200; WORD
+//! keeps the shapes whose name has it.
+//!
+//! `gpu_shares FOLDER WORK...`: what each kind of kernel costs in a step of the model (config.json
+//! in FOLDER; weights are made up), found by leaving it out, and the floor of that. WORK is
+//! `SEQUENCESxCONTEXT` (decode) or `prefill:TOKENS`.
+
+mod gpu;
+#[path = "gpu_shares/attention.rs"]
+mod attention;
+#[path = "gpu_shares/floor.rs"]
+mod floor;
+#[path = "gpu_shares/shares.rs"]
+mod shares;
+#[path = "gpu_shares/without.rs"]
+mod without;
+
+use std::path::Path;
+
+use gpu::Work;
+
+const USAGE: &str =
+    "usage: gpu_shares attention [WORD] | gpu_shares FOLDER SEQUENCESxCONTEXT|prefill:TOKENS...";
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let first = args.next().expect(USAGE);
+    let done = if first == "attention" {
+        attention::run(&args.next().unwrap_or_default())
+    } else {
+        let works: Vec<Work> = args.map(|a| Work::parse(&a).expect(USAGE)).collect();
+        assert!(!works.is_empty(), "{USAGE}");
+        shares::run(Path::new(&first), &works)
+    };
+    if let Err(error) = done {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+}

@@ -1,0 +1,115 @@
+//! A device without some of its verbs' calls: `shares` learns from it what they cost, and drives
+//! it as it drives any other. Buffers keep what they held, so the numbers of such a step mean
+//! nothing; its time does.
+
+use triton_vllm::device::{
+    Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, Routing, WeightDesc,
+};
+use triton_vllm::error::Result;
+use triton_vllm::plan::{Late, StepPlan, StepResult};
+
+pub struct Without<D> {
+    pub device: D,
+    /// Which calls between `begin` and `sample` are left out, by number; those beyond are made.
+    left_out: Vec<bool>,
+    /// Calls of the current step so far.
+    calls: usize,
+}
+
+impl<D> Without<D> {
+    /// `device` with all its calls.
+    pub fn new(device: D) -> Without<D> {
+        Without { device, left_out: Vec::new(), calls: 0 }
+    }
+
+    /// From the next step on leave out these calls and no others; the first after `begin` is 0.
+    pub fn leave_out(&mut self, calls: &[usize]) {
+        self.left_out.clear();
+        for &call in calls {
+            self.left_out.resize(self.left_out.len().max(call + 1), false);
+            self.left_out[call] = true;
+        }
+    }
+
+    /// Whether the call that is being made is left out; it is counted.
+    fn omits(&mut self) -> bool {
+        self.calls += 1;
+        self.left_out.get(self.calls - 1).copied().unwrap_or(false)
+    }
+}
+
+macro_rules! pass_on {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
+        fn $name(&mut self, $($argument: $type),*) -> $result {
+            self.device.$name($($argument),*)
+        }
+    )*};
+}
+
+macro_rules! pass_on_or_omit {
+    ($(fn $name:ident($($argument:ident: $type:ty),*);)*) => {$(
+        fn $name(&mut self, $($argument: $type),*) -> Result<()> {
+            if self.omits() {
+                return Ok(());
+            }
+            self.device.$name($($argument),*)
+        }
+    )*};
+}
+
+#[rustfmt::skip]
+impl<D: Device> Device for Without<D> {
+    type Tensor = D::Tensor;
+    type Weight = D::Weight;
+
+    fn info(&self) -> DeviceInfo {
+        self.device.info()
+    }
+
+    fn steady(&mut self) {
+        self.device.steady();
+    }
+
+    fn begin(&mut self, plan: &StepPlan) -> Result<()> {
+        self.calls = 0;
+        self.device.begin(plan)
+    }
+
+    pass_on! {
+        fn upload(weight: WeightDesc<'_>) -> Result<D::Weight>;
+        fn tensor(rows: usize, width: usize) -> Result<D::Tensor>;
+        fn logits_tensor(rows: usize, vocab: usize) -> Result<D::Tensor>;
+        fn routes_tensor(rows: usize, routing: &Routing) -> Result<D::Tensor>;
+        fn reserve(limits: &Limits) -> Result<()>;
+        fn sample(logits: &mut D::Tensor, late: &Late) -> Result<()>;
+        fn collect() -> Result<StepResult>;
+        fn read(tensor: &D::Tensor, rows: usize) -> Result<Vec<f32>>;
+    }
+
+    pass_on_or_omit! {
+        fn embed(table: &D::Weight, scale: f32, out: &mut D::Tensor);
+        fn add_positions(table: &D::Weight, offset: usize, x: &mut D::Tensor);
+        fn norm(norm: &Norm<D::Weight>, x: &D::Tensor, out: &mut D::Tensor);
+        fn add_norm(norm: &Norm<D::Weight>, delta: &D::Tensor, residual: &mut D::Tensor,
+                    out: &mut D::Tensor);
+        fn add(delta: &D::Tensor, residual: &mut D::Tensor);
+        fn linear(weight: &D::Weight, bias: Option<&D::Weight>, x: &D::Tensor,
+                  out: &mut D::Tensor);
+        fn linear_act(weight: &D::Weight, bias: Option<&D::Weight>, act: Activation,
+                      x: &D::Tensor, out: &mut D::Tensor);
+        fn route(gate: &D::Weight, routing: &Routing, x: &D::Tensor, routes: &mut D::Tensor);
+        fn experts_act(weight: &D::Weight, act: Activation, routes: &D::Tensor, x: &D::Tensor,
+                       out: &mut D::Tensor);
+        fn experts(weight: &D::Weight, routes: &D::Tensor, x: &D::Tensor, out: &mut D::Tensor);
+        fn combine(routes: &D::Tensor, parts: &D::Tensor, out: &mut D::Tensor);
+        fn add_gated(gate: &D::Weight, x: &D::Tensor, delta: &D::Tensor, out: &mut D::Tensor);
+        fn norm_heads(spec: &AttnSpec, q: &Norm<D::Weight>, k: &Norm<D::Weight>,
+                      qkv: &mut D::Tensor);
+        fn rope_store(layer: usize, spec: &AttnSpec, rope: Option<&Rope>, qkv: &mut D::Tensor);
+        fn attend(layer: usize, spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
+        fn gather(x: &D::Tensor, out: &mut D::Tensor);
+        fn linear_gathered(weight: &D::Weight, x: &D::Tensor, out: &mut D::Tensor);
+        fn logits(head: &D::Weight, softcap: Option<f32>, x: &D::Tensor, logits: &mut D::Tensor);
+        fn bias_logits(bias: &D::Weight, logits: &mut D::Tensor);
+    }
+}
