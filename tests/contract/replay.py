@@ -53,7 +53,6 @@ def verdicts(pairs, lists):
 # Which row of the table of decisions explains a difference: by the case, else by what the incumbent said.
 ROW_BY_CASE = (
     (r"^basic\.id$", 10), (r"_null$|max_tokens_none$", 12), (r"^err\.image_", 2), (r"^err\.sp_nan$", 1), (r"^err\.sp_json", 13),
-    (r"^meta\..*model_config$", "- (runtime names the incumbent's own file)"),
 )
 ROW_BY_OLD_ERROR = (
     ("'NoneType' object has no attribute 'lora_name'", 1), ("has no attribute 'as_numpy'", 14),
@@ -134,7 +133,7 @@ def write_lists(pairs, wrong, proposed):
             if entry["transports"]:
                 kept.append(entry)
         order = {golden.key(r): i for i, (r, _) in enumerate(pairs)}
-        entries = sorted(kept + fresh, key=lambda e: order.get((e["case"], e["transports"][0]), 0))
+        entries = sorted(kept + fresh, key=lambda e: order.get((e["case"], e["transports"][0]), len(order)))
         path.write_text(dump(entries))
 
 
@@ -161,7 +160,7 @@ def main():
     else:
         for k, complaint in wrong.items():
             print(*k, complaint)
-    complaints = lists.problems + ([] if args.only else lists.unused([r for r, _ in pairs]))
+    complaints = lists.problems + ([] if args.only else lists.unused(golden.all_records()))
     print(*complaints, sep="\n")
     racy = sum(bool(r.get("racy")) for r, _ in pairs)
     print(f"{len(pairs)} records, {racy} racy ones not compared, {len(wrong)} wrong, {len(complaints)} list problems")

@@ -1,6 +1,5 @@
-"""Clients that give up, waiting and running, and models that are unloaded under load.
+"""Clients that give up, waiting and running, and models that are unloaded under load: the recorded cases and more.
 
-A client that leaves a plain /generate is not tested: the server notices only when it writes the answer.
 The model is slow on purpose (random weights by load_format "dummy"), so that a request outlives the test's moves.
 """
 import asyncio
@@ -9,6 +8,7 @@ import shutil
 import time
 
 import aiohttp
+import golden
 import pytest
 import tritonclient.grpc.aio as grpc
 from clients import LIMIT_S, PROMPT, post, sse
@@ -69,34 +69,71 @@ async def first_events(session, server, model, count):
     raise AssertionError("the stream ended by itself")
 
 
-def test_grpc_stream_cancelled_while_running(slow):
+def recorded(case):
+    """The record, and how often it has each of the log lines."""
+    records, _ = golden.load_records("goldens_cancel.json")
+    record = next(r for r in records if r["id"] == f"cancel.{case}")
+    return record, ["".join(record["log"]).count(line) for line in SEEN]
+
+
+@pytest.mark.parametrize("case", ["grpc_stream1", "grpc_stream0"])
+def test_a_recorded_cancellation_of_a_grpc_stream(slow, case):
+    record, lines = recorded(case)
+    want, got = record["response"]["got"], []
+    before = want.count("resp")
     offset = slow.log_size()
 
     async def run():
         async def requests():
-            inputs = [tensor("text_input", PROMPT), tensor("stream", True)]
+            inputs = [tensor(name, value) for name, value in record["inputs"].items()]
             yield dict(model_name="slow", inputs=inputs, parameters=LONG)
             await asyncio.sleep(LIMIT_S)
         async with grpc.InferenceServerClient(slow.grpc) as client:
-            stream, seen = client.stream_infer(requests()), 0
-            async for result, error in stream:
+            stream = client.stream_infer(requests())
+            while len(got) < before:
+                _, error = await anext(stream)
                 assert error is None, error
-                seen += 1
-                if seen == 3:
-                    break
-            assert stream.cancel()
-            await until(lambda: cancels_since(slow, offset) == [1, 1], "no log lines of the cancellation")
+                got.append("resp")
+            waiting = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0.3)
+            if before == 0:
+                assert not waiting.done()
+                waiting.cancel()
+                await asyncio.wait([waiting])
+                got.append("task cancelled")
+            got.append({"cancel()": stream.cancel()})
+            if before > 0:
+                try:
+                    while True:
+                        await waiting
+                        waiting = asyncio.ensure_future(anext(stream))
+                except asyncio.CancelledError:
+                    got.append("CancelledError")
+            await until(lambda: cancels_since(slow, offset) == lines, "no log lines of the cancellation")
     asyncio.run(run())
+    assert got == want
 
 
-def test_http_stream_closed_while_running(slow):
+@pytest.mark.parametrize("case", ["http_disconnect_stream1", "http_disconnect_stream0"])
+def test_a_recorded_disconnect(slow, case):
+    record, lines = recorded(case)
+    events = record["events_before_close"]
+    parameters = {**LONG, "max_tokens": 240} if events == 0 else LONG
     offset = slow.log_size()
 
     async def run():
         async with aiohttp.ClientSession() as session:
-            answer = await first_events(session, slow, "slow", 3)
-            answer.close()
-            await until(lambda: cancels_since(slow, offset) == [1, 1], "no log lines of the cancellation")
+            if events:
+                (await first_events(session, slow, "slow", events)).close()
+            else:
+                # The server notices only when it writes the answer: the next request waits for all of it.
+                plain = asyncio.ensure_future(post(slow.url, "slow/generate", body(False, parameters)))
+                await asyncio.sleep(0.3)
+                assert not plain.done()
+                plain.cancel()
+        if events == 0:
+            assert (await post(slow.url, "slow/generate", body(False, SHORT)))[0] == 200
+        await until(lambda: cancels_since(slow, offset) == lines, "not the log lines of the record")
     asyncio.run(run())
 
 
@@ -132,6 +169,7 @@ def test_after_a_cancellation_the_slot_is_free(slow):
 
 
 def test_unload_lets_requests_in_flight_finish(server, repository, checkpoint):
+    record = recorded("unload_in_flight")[0]["response"]
     engine = {"load_format": "dummy", "max_model_len": 4096, "max_num_seqs": 8}
     load(server, repository.add("leaving", checkpoint=checkpoint, engine=engine))
 
@@ -140,13 +178,15 @@ def test_unload_lets_requests_in_flight_finish(server, repository, checkpoint):
             flights = [asyncio.create_task(sse(session, server.url, "leaving", body(True, SHORT))) for _ in range(4)]
             flights += [asyncio.create_task(post(server.url, "leaving/generate", body(False, SHORT))) for _ in range(4)]
             await asyncio.sleep(0.2)
-            status, _ = await asyncio.to_thread(server.unload_model, "leaving")
+            status, text = await asyncio.to_thread(server.unload_model, "leaving")
+            assert (status, text) == (record["unload"]["status"], record["unload"]["raw"])
             late = await post(server.url, "leaving/generate", body(False, SHORT))
-            return status, late, await asyncio.gather(*flights)
+            return late, await asyncio.gather(*flights)
 
-    status, late, flights = asyncio.run(run())
-    assert status == 200
-    assert late[0] in (400, 404) and "leaving" in late[1]["error"], late
+    late, flights = asyncio.run(run())
+    refusal = record["late_request"]
+    assert late == (refusal["status"], json.loads(refusal["raw"].replace("unl-tiny", "leaving")))
+    assert all(r["status"] == 200 for r in record["in_flight"])
     for answer in flights[:4]:
         assert answer[0] == 200 and all("error" not in e for e in answer[1]), answer
     for answer in flights[4:]:

@@ -1,17 +1,35 @@
-"""The configurations that the incumbent loaded: the same auto-completed metadata and the same answers."""
+"""Every configuration that the incumbent was asked to load: what loaded there loads and answers alike, what did not
+says why or, by the table of decisions, loads."""
 import asyncio
 import copy
 import json
+import time
+import urllib.error
 import urllib.request
 
 import golden
 import pytest
-from conftest import load
-from transport import Sender
+from clients import PROMPT, golden_text, grpc_stream, texts
+from conftest import MODELS
+from server import TritonServer
+from transport import Sender, tensor
 
 RECORDS, _ = golden.load_records("goldens_loads.json")
-LOADED = [r for r in RECORDS if r["response"]["status"] == 200 and "requests" in r]
+ASKED = [r for r in RECORDS if r["transport"] == "load" and "requests" not in r]
+LOADED = [r for r in RECORDS if "requests" in r]
+LISTS = golden.Lists.load()
 NO_LISTS = golden.Lists([], [])
+# As it was when the records were made: else two of them would go and fetch a model.
+NO_NETWORK = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": "/nonexistent/hub"}
+# Refused there, served here: how a request is spelled with a batch dimension.
+BATCHED = ("ld-batch4", "ld-seedstyle")
+
+
+@pytest.fixture(scope="module")
+def server(repository):
+    with TritonServer(repository.folder, env=NO_NETWORK) as running:
+        yield running
+        assert running.alive(), running.log_tail()
 
 
 def get(server, path):
@@ -19,16 +37,64 @@ def get(server, path):
         return json.loads(answer.read())
 
 
+def manage(server, repository, name, verb):
+    """What loading or unloading answers, in the form of the records; folders under the names that they have there."""
+    request = urllib.request.Request(f"{server.url}/v2/repository/models/{name}/{verb}", data=b"", method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            status, kind, raw = answer.status, answer.headers["Content-Type"], answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        status, kind, raw = refused.code, refused.headers["Content-Type"], refused.read().decode()
+    for folder, known in ((repository.folder, "repo"), (MODELS, "MODELS")):
+        raw = raw.replace(str(folder), known)
+    said = {"status": status, "content_type": kind, "raw": raw}
+    return {**said, "json": json.loads(raw)} if raw else said
+
+
+def asked(server, repository, record):
+    """The record's folder, and what loading it answers."""
+    name = record["id"].removeprefix("loads.").removeprefix("ld-")
+    if "config_pbtxt" in record:
+        name = f"ld-{name}"
+        arguments = {"__default__": None, None: False}.get(record["model_json"], record["model_json"])
+        if arguments:
+            arguments = arguments.replace("MODELS/", f"{MODELS}/").replace("repo/", f"{repository.folder}/")
+        repository.add(name, config=record["config_pbtxt"], model_json=arguments)
+    else:
+        name = {"absent": "does-not-exist"}[name]
+    return name, manage(server, repository, name, "load")
+
+
+@pytest.mark.parametrize("record", ASKED, ids=lambda r: r["id"])
+def test_what_did_not_load(server, repository, record):
+    name, answer = asked(server, repository, record)
+    complaint = golden.judge(record, answer, LISTS)
+    assert complaint is None, complaint
+    assert server.alive(), server.log_tail()
+    if answer["status"] != 200:
+        return
+    inputs = [tensor("text_input", PROMPT)]
+    if name in BATCHED:
+        inputs[0].set_shape([1, 1])
+    answers = grpc_stream(server, name, inputs, {"temperature": 0})
+    assert [texts(outputs) for outputs, _ in answers if outputs] == [[PROMPT + golden_text()]], answers
+    assert manage(server, repository, name, "unload")["status"] == 200
+
+
+def test_unloading_what_is_not_there(server, repository):
+    record = next(r for r in RECORDS if r["transport"] == "unload")
+    assert golden.judge(record, manage(server, repository, "does-not-exist", "unload"), LISTS) is None
+
+
 @pytest.mark.parametrize("record", LOADED, ids=lambda r: r["id"])
 def test_loads_and_answers_alike(server, repository, record):
-    name = record["id"].removeprefix("loads.")
-    load(server, repository.add(name, config=record["config_pbtxt"]))
+    name, answer = asked(server, repository, record)
+    assert golden.judge(record, answer, NO_LISTS) is None, answer
     assert get(server, f"v2/models/{name}") == record["metadata"]["json"]
-    new, old = get(server, f"v2/models/{name}/config"), copy.deepcopy(record["config"]["json"])
-    for config in (new, old):
-        config.pop("runtime", None)         # the incumbent names model.py there
-        if "instance_group" not in record["config_pbtxt"]:
-            # Whoever says nothing gets the kind that a backend prefers: the GPU if there is one.
+    new, old = golden.masked(get(server, f"v2/models/{name}/config")), copy.deepcopy(golden.masked(record["config"]["json"]))
+    if "instance_group" not in record["config_pbtxt"]:
+        # Whoever says nothing gets the kind that a backend prefers: the GPU if there is one.
+        for config in (new, old):
             config["instance_group"][0].pop("kind")
     assert new == old
 
@@ -41,4 +107,9 @@ def test_loads_and_answers_alike(server, repository, record):
     for request, answer in zip(requests, asyncio.run(ask(requests))):
         complaint = golden.judge(request, answer, NO_LISTS)
         assert complaint is None, (golden.key(request), complaint)
-    assert server.unload_model(name)[0] == 200
+    unloaded, (state,) = record["unload"]
+    assert manage(server, repository, name, "unload") == unloaded
+    limit = time.monotonic() + 10
+    while server.model_state(name) != state["state"]:
+        assert time.monotonic() < limit, server.log_tail()
+        time.sleep(0.02)

@@ -7,6 +7,8 @@ import pytest
 
 RECORDS, _ = golden.load_records("goldens.json")
 NO_LISTS = golden.Lists([], [])
+# Rows of the table of decisions that say how an answer is better than the incumbent's.
+BETTER = {1, 2, 3, 6, 10, 12, 13, 14, 17, 18, 19, 20, 21, 24}
 
 
 def record(case, transport):
@@ -152,4 +154,5 @@ def test_bad_lists_are_named():
 def test_the_committed_lists_are_well_formed():
     lists = golden.Lists.load()
     assert not lists.problems
-    assert not lists.unused(RECORDS)
+    assert {entry["row"] for entry in lists.differences.values()} <= BETTER
+    assert not lists.unused(golden.all_records())

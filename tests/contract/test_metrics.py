@@ -1,10 +1,11 @@
 """The incumbent's metric families with the same names, texts, labels and buckets, and figures that add up."""
+import json
 import re
 import time
 import urllib.request
 
 import pytest
-from clients import generate
+from clients import PROMPT, generate
 from conftest import CONFIG, Repository, load
 from golden import GOLDENS
 from server import TritonServer
@@ -48,6 +49,25 @@ def test_idle_families_are_the_recorded_ones(server, repository):
     for gauge in GAUGES:
         assert f"# TYPE {gauge} gauge" in lines
         assert of(series("\n".join(lines)), gauge, "opt-tiny") == 0
+
+
+def times_aside(lines):
+    """Without what depends on the machine's speed: sums of times, and which bucket but the last one a time fell into."""
+    return [l for l in lines if not re.match(r"vllm:\w+_seconds_(sum|bucket{.*le=\"[^+])", l)]
+
+
+def test_the_recorded_figures_of_four_requests(server, repository):
+    (record,) = json.loads((GOLDENS / "goldens_metrics.json").read_text())["cases"]
+    load(server, repository.add("recorded", config=REPORT))
+    greedy = [(p, {"temperature": 0, "max_tokens": 8, "n": 1}) for p in (PROMPT, "def main(", "Hello, my name is")]
+    for prompt, parameters in [*greedy, (PROMPT, {"temperature": 1.0, "seed": 1, "max_tokens": 8, "n": 2})]:
+        assert generate(server, "recorded", {"text_input": prompt, "parameters": parameters})[0] == 200
+    settled(server, "vllm:request_params_n_count", "recorded", 4)
+    lines = [l.replace('model="recorded"', 'model="opt-tiny"') for l in scrape(server).splitlines() if 'opt-tiny' not in l]
+    missing = [l for l in times_aside(record["response"]["vllm"]) if l not in lines]
+    assert not missing, missing
+    names = {l.split()[2] for l in lines if l.startswith("# TYPE")}
+    assert set(record["response"]["families"]) <= names, set(record["response"]["families"]) - names
 
 
 def test_three_prompts_add_up(server, repository):
