@@ -131,6 +131,9 @@ pub struct StepResult {
     pub samples: Vec<Sampled>,
     /// One entry per row that scores at least one position.
     pub scores: Vec<Scored>,
+    /// Of a model that pools, f32 of the model's width, one per entry of `samples`: a row that
+    /// would be sampled from yields its sequence's vector instead, and token 0 stands for it.
+    pub vectors: Vec<Vec<f32>>,
 }
 
 /// Tokens that a slot accepted in a step, oldest first. One, until drafts are verified.

@@ -263,6 +263,16 @@ pub struct AttnSpec {
     pub softcap: Option<f32>,
 }
 
+/// How the token rows of a sequence become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The first row (BERT's `[CLS]`).
+    First,
+    Last,
+    /// The mean of all rows.
+    Mean,
+}
+
 /// The verbs. `Tensor` is a buffer of `[rows, width]` activations on the device, made once at load
 /// so that its address never changes; a verb touches only the first R (or S) rows.
 pub trait Device: Send + 'static {
@@ -277,7 +287,7 @@ pub trait Device: Send + 'static {
     fn upload(&mut self, weight: WeightDesc<'_>) -> Result<Self::Weight>;
     /// A buffer of activations, contents undefined.
     fn tensor(&mut self, rows: usize, width: usize) -> Result<Self::Tensor>;
-    /// A buffer of f32 logits `[rows, vocab]`, contents undefined.
+    /// A buffer of f32 logits `[rows, vocab]` or pooled vectors, contents undefined.
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Self::Tensor>;
     /// Which experts `rows` rows chose: f32 `[rows, 2 top_k]`, the experts' numbers and then their
     /// weights, largest first; and behind them whatever the device groups rows by.
@@ -300,7 +310,12 @@ pub trait Device: Send + 'static {
     /// steps: `SamplerSpec`); it becomes the slot's last token and is counted. Logprobs of sampled
     /// and scored rows are taken before the samplers change the logits.
     fn sample(&mut self, logits: &mut Self::Tensor, late: &Late) -> Result<()>;
-    /// Wait for the oldest sampled step that was not collected.
+    /// The other end of a step, of models that pool: the S rows of `pooled` are the result's
+    /// vectors.
+    fn hand_over(&mut self, _pooled: &Self::Tensor) -> Result<()> {
+        Err(self.lacks("hand_over"))
+    }
+    /// Wait for the oldest step that was sampled or handed over and not collected.
     fn collect(&mut self) -> Result<StepResult>;
 
     // ---- verbs over the current batch ---------------------------------------------------------
@@ -433,6 +448,22 @@ pub trait Device: Send + 'static {
         qkv: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
+    /// out[r] = attention of q in `qkv` over k and v in `qkv` of all rows of its sequence, behind
+    /// it too; `[R, heads * head_dim]`. No pages: the step feeds its sequences as a whole. No
+    /// window.
+    fn attend_all(
+        &mut self,
+        _spec: &AttnSpec,
+        _qkv: &Self::Tensor,
+        _out: &mut Self::Tensor,
+    ) -> Result<()> {
+        Err(self.lacks("attend_all"))
+    }
+    /// out[s] = the token rows of the sequence of row s of logits, pooled; f32 `[S, width]` (of
+    /// `logits_tensor`). All but `Pooling::Last` need the step to feed the sequence as a whole.
+    fn pool(&mut self, _kind: Pooling, _x: &Self::Tensor, _out: &mut Self::Tensor) -> Result<()> {
+        Err(self.lacks("pool"))
+    }
     /// out[s] = x[token row of row s of logits]; `[S, width]`.
     fn gather(&mut self, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
     /// `linear` over the S gathered rows (project_out before a head).

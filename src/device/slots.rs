@@ -89,6 +89,31 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// The token rows of each sequence, in order.
+    pub fn sequences(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+        let mut first = 0;
+        self.rows.chunk_by(|a, b| a.slot == b.slot).map(move |rows| {
+            let begin = first;
+            first += rows.len();
+            begin..first
+        })
+    }
+
+    /// The token rows of the sequence of a row of logits, which must begin in this step.
+    ///
+    /// # Errors
+    /// Internal: it began earlier.
+    pub fn whole(&self, picked: &LogitRow) -> Result<std::ops::Range<usize>> {
+        let (slot, last) = (picked.slot, picked.row);
+        let first = last.checked_sub(self.rows[last].position);
+        let first = first.filter(|&first| self.rows[first].slot == slot);
+        first
+            .map(|first| first..last + 1)
+            .ok_or_else(|| internal!("slot {slot} is pooled over a prompt that came in pieces"))
+    }
+}
+
 /// All slots of a device, and the current batch.
 #[derive(Default)]
 pub struct Slots {

@@ -5,6 +5,7 @@
 //! Strings mean what they say: `"false"` is false and `"0.5"` is a half, each with a warning.
 
 mod keys;
+mod pooling;
 mod values;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use crate::device::DType;
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::model::hub::Token;
+use crate::model::pooling::PoolerOptions;
 use crate::sampling::python::quoted;
 use values::Reader;
 
@@ -104,6 +106,8 @@ pub struct EngineArgs {
     /// Merged deep into config.json.
     pub hf_overrides: Map<String, Value>,
     pub enable_log_requests: bool,
+    /// `runner`, `convert`, `pooler_config`: generate or embed, and how.
+    pub pooler: PoolerOptions,
     /// True switches custom metrics off.
     pub disable_log_stats: bool,
     /// `additional_config.inject_faults`: break on purpose, in tests.
@@ -173,6 +177,7 @@ impl EngineArgs {
             max_logprobs: read.int("max_logprobs")?.unwrap_or(20),
             generation_config: generation_config(&mut read)?,
             hf_overrides: read.object("hf_overrides")?,
+            pooler: pooling::read(&mut read)?,
             enable_log_requests: read.boolean("enable_log_requests")?.unwrap_or(false),
             disable_log_stats: read.boolean("disable_log_stats")?.unwrap_or(false),
             inject_faults,
@@ -248,13 +253,7 @@ fn modernise(map: &mut Map<String, Value>, warnings: &mut Vec<String>) -> Result
             other => return Err(values::wrong("hf_overrides", "an object", other)),
         }
     }
-    if let Some(task) = map.remove("task") {
-        warnings.push("model.json: 'task' is out of date, use 'runner'".into());
-        match task.as_str().unwrap_or("auto") {
-            "auto" | "generate" => {}
-            other => return Err(no_pooling("task", other)),
-        }
-    }
+    pooling::modernise(map, warnings)?;
     let speculative = [
         "speculative_config",
         "speculative_model",
@@ -346,21 +345,7 @@ fn check_switches(map: &Map<String, Value>) -> Result<()> {
             quoted(&path)
         )));
     }
-    match read.string("runner")?.as_deref() {
-        None | Some("auto" | "generate") => {}
-        Some(other) => return Err(no_pooling("runner", other)),
-    }
-    match read.string("convert")?.as_deref() {
-        None | Some("auto" | "none") => Ok(()),
-        Some(other) => Err(no_pooling("convert", other)),
-    }
-}
-
-fn no_pooling(key: &str, value: &str) -> Error {
-    Error::Unsupported(format!(
-        "{key} {} is not supported by this version, which only generates text",
-        quoted(value)
-    ))
+    Ok(())
 }
 
 fn max_model_len(read: &mut Reader) -> Result<(Option<u32>, bool)> {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::pooling::Wish;
 use super::request::{Client, FinishReason};
 use super::scores::Scores;
 use crate::ids::{RequestId, TokenId};
@@ -37,6 +38,8 @@ pub(super) struct Accepted {
     /// Compute the whole prompt, whatever of it is cached.
     pub skip_cache: bool,
     pub priority: u64,
+    /// The prompt is embedded and nothing is generated.
+    pub embedding: Option<Wish>,
 }
 
 /// What is a sequence's own.

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use crossbeam::channel::Sender;
 
 use super::command::{Accepted, Command, Family, NewOutput, StopRules};
+use super::pooling::{Embedder, Job};
 use super::request::{GenerateRequest, Returns};
 use super::scores::Scores;
 use crate::error::{Error, Result};
 use crate::ids::{RequestId, TokenId};
+use crate::invalid;
 use crate::sampling::{LogprobSpec, SamplerSpec};
 use crate::text::{check_prompt_chars, check_prompt_tokens, Speller, TextStream, Tokenizer};
 
@@ -30,12 +32,17 @@ pub(super) struct Intake {
     pub log_requests: bool,
     pub commands: Sender<Command>,
     pub next_id: AtomicU64,
+    /// The model embeds and generates nothing.
+    pub embedder: Option<Arc<Embedder>>,
 }
 
 impl Intake {
     /// Tokenise, check the room, hand over.
-    pub fn accept(&self, request: GenerateRequest) -> Result<()> {
-        let accepted = self.prepare(request)?;
+    pub fn accept(&self, job: Job) -> Result<()> {
+        let accepted = match job {
+            Job::Generate(request) => self.prepare(*request)?,
+            Job::Embed(request) => self.prepare_embedding(request)?,
+        };
         self.commands
             .send(Command::Submit(Box::new(accepted)))
             .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
@@ -48,11 +55,14 @@ impl Intake {
 
     fn prepare(&self, request: GenerateRequest) -> Result<Accepted> {
         let GenerateRequest { prompt, params, stream, returns, client, arrival, terms } = request;
+        if self.embedder.is_some() {
+            return Err(invalid!("this model embeds, it does not generate text"));
+        }
         self.check_length(&prompt)?;
         let tokens = self.tokenizer.encode(&prompt)?;
         check_prompt_tokens(tokens.len(), self.max_model_len)?;
-        let first = RequestId(self.next_id.fetch_add(u64::from(params.n), Ordering::Relaxed));
-        let ids = Family { first, count: params.n };
+        let ids = self.new_ids(params.n);
+        let first = ids.first;
         let room = self.max_model_len - tokens.len() as u32;
         let bad_words = self.tokenizer.bad_words(&params.bad_words)?;
         let mut stop_ids = params.stop_token_ids.clone();
@@ -98,7 +108,13 @@ impl Intake {
             arrival,
             skip_cache: params.skip_reading_prefix_cache,
             priority: terms.priority,
+            embedding: None,
         })
+    }
+
+    pub(super) fn new_ids(&self, count: u32) -> Family {
+        let first = RequestId(self.next_id.fetch_add(u64::from(count), Ordering::Relaxed));
+        Family { first, count }
     }
 }
 

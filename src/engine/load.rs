@@ -13,7 +13,7 @@ use super::health::Health;
 use super::intake::Intake;
 use super::meter::{Meter, StepTrace};
 use super::outbox::{Outboxes, Shared};
-use super::request::GenerateRequest;
+use super::pooling::{Embedder, Job};
 use super::step::{Core, Runner};
 use super::watchdog::Watchdog;
 use super::{Engine, EngineArgs, EngineFacts, EngineOptions, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
@@ -199,8 +199,9 @@ fn start<D: Device>(
         page_size: limits.page_size,
         pages: limits.pages,
         long_prefill_token_threshold: args.long_prefill_token_threshold as usize,
-        chunked_prefill: args.enable_chunked_prefill,
-        prefix_caching: args.enable_prefix_caching,
+        chunked_prefill: args.enable_chunked_prefill && !spec.whole_prompts(),
+        prefix_caching: args.enable_prefix_caching && !spec.whole_prompts(),
+        pooling: spec.pooling.is_some(),
         watermark: args.watermark,
         reserve_full_isl: args.scheduler_reserve_full_isl,
         depth: info.depth,
@@ -211,15 +212,18 @@ fn start<D: Device>(
         max_model_len: limits.max_model_len as u32,
         max_num_seqs: limits.slots as u32,
         max_num_batched_tokens: limits.step_tokens as u32,
-        kv_tokens: budget::pool_tokens(limits.pages, limits.page_size),
+        kv_tokens: match limits.kv.layers {
+            0 => 0,
+            _ => budget::pool_tokens(limits.pages, limits.page_size),
+        },
         vocab_size: spec.vocab_size as u32,
+        embeds: spec.pooling.is_some(),
     };
     let mut runner: Box<dyn Runner> = Box::new(Net { device, decoder, depth: info.depth });
     if let Some(faults) = args.inject_faults {
         runner = faults.around(runner)?;
     }
-    let engine =
-        threads_of(runner, scheduler, tokenizer, spec.eos_token_ids, facts, &args, options)?;
+    let engine = threads_of(runner, scheduler, tokenizer, spec, facts, &args, options)?;
     report(&engine.facts, &args);
     Ok(engine)
 }
@@ -240,6 +244,8 @@ fn read_model(dir: &Path, args: &EngineArgs) -> Result<(ModelSpec, LoadFormat)> 
         },
         supported: &[DType::BF16, DType::F16, DType::F32],
         max_model_len: args.max_model_len.map(i64::from),
+        pooler: args.pooler.clone(),
+        ..SpecOptions::default()
     };
     Ok((ModelSpec::read(dir, &options)?, format))
 }
@@ -254,16 +260,24 @@ fn batch_sizes(args: &EngineArgs, spec: &ModelSpec, info: &DeviceInfo) -> Result
     let (usual_seqs, usual_tokens) = if large { (1024, 8192) } else { (256, 2048) };
     let double = if args.throughput_mode { 2 } else { 1 };
     let length = spec.max_model_len;
+    let whole = spec.whole_prompts() || !args.enable_chunked_prefill;
     let mut seqs = args.max_num_seqs.map_or(usual_seqs * double, |n| n as usize);
     let mut tokens = args.max_num_batched_tokens.map_or(usual_tokens * double, |n| n as usize);
     if args.max_num_batched_tokens.is_none() {
-        if !args.enable_chunked_prefill {
+        if whole {
             tokens = tokens.max(length);
         }
         tokens = tokens.max(seqs).min(seqs.saturating_mul(length));
     }
     if args.max_num_seqs.is_none() {
         seqs = seqs.min(tokens);
+    }
+    if spec.whole_prompts() && tokens < length {
+        return Err(crate::invalid!(
+            "max_num_batched_tokens ({tokens}) is smaller than max_model_len ({length}): this \
+             model takes each text in one step. Increase max_num_batched_tokens or lower \
+             max_model_len."
+        ));
     }
     Ok((seqs, tokens))
 }
@@ -284,7 +298,11 @@ fn limits_of(
     size_pool: SizePool,
     (slots, step_tokens): (usize, usize),
 ) -> Result<Limits> {
-    let page_size = args.block_size as usize;
+    // An encoder keeps no K and V: a page is then the right to a slot and takes no memory.
+    let page_size = match spec.family.encoder {
+        true => spec.max_model_len.next_multiple_of(16),
+        false => args.block_size as usize,
+    };
     let options = PoolOptions {
         gpu_memory_utilization: args.gpu_memory_utilization,
         kv_cache_memory_bytes: args.kv_cache_memory_bytes,
@@ -300,6 +318,10 @@ fn limits_of(
         max_model_len: spec.max_model_len,
         kv: spec.kv_shape("auto")?,
     };
+    if spec.family.encoder {
+        limits.pages = 1 + slots;
+        return Ok(limits);
+    }
     let pool = size_pool(info, spec, &options, &limits)?;
     limits.pages = pool.pages;
     if args.fit_max_model_len {
@@ -312,7 +334,7 @@ fn threads_of(
     runner: Box<dyn Runner>,
     scheduler: Scheduler,
     tokenizer: Arc<Tokenizer>,
-    mut eos: Vec<TokenId>,
+    spec: ModelSpec,
     facts: EngineFacts,
     args: &EngineArgs,
     options: EngineOptions,
@@ -337,6 +359,7 @@ fn threads_of(
     let outboxes = Outboxes::start(name, outbox_threads, &shared)?;
     let core = Core::new(runner, scheduler, inbox, outboxes, shared, meter, args.stream_interval);
     let core = spawn(format!("engine {name}"), move || core.run())?;
+    let mut eos: Vec<TokenId> = spec.eos_token_ids;
     if let Some(own) = tokenizer.eos().filter(|own| !eos.contains(own)) {
         eos.push(own);
     }
@@ -348,6 +371,10 @@ fn threads_of(
         log_requests: args.enable_log_requests,
         commands: commands.clone(),
         next_id: AtomicU64::new(1),
+        embedder: spec.pooling.map(|rule| {
+            let model = args.model.clone();
+            Arc::new(Embedder { rule, model, vocab_size: facts.vocab_size })
+        }),
     });
     let (long_prompts, reader) = long_prompts(name, &intake)?;
     Ok(Engine {
@@ -363,16 +390,13 @@ fn threads_of(
 
 /// The thread that tokenises what is too long for the caller's. Ends when its sender is dropped.
 /// What waits for it is limited by the engine's tickets and by the length of a prompt.
-fn long_prompts(
-    name: &str,
-    intake: &Arc<Intake>,
-) -> Result<(Sender<GenerateRequest>, JoinHandle<()>)> {
-    let (sender, receiver) = unbounded::<GenerateRequest>();
+fn long_prompts(name: &str, intake: &Arc<Intake>) -> Result<(Sender<Job>, JoinHandle<()>)> {
+    let (sender, receiver) = unbounded::<Job>();
     let intake = intake.clone();
     let thread = spawn(format!("tokenize {name}"), move || {
-        for request in receiver {
-            let client = request.client.clone();
-            if let Err(error) = intake.accept(request) {
+        for mut job in receiver {
+            let client = job.end().0.clone();
+            if let Err(error) = intake.accept(job) {
                 client.finish(Err(error));
             }
         }
@@ -389,20 +413,26 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandl
 
 /// One line with what was decided.
 fn report(facts: &EngineFacts, args: &EngineArgs) {
+    let cache = match facts.kv_tokens {
+        0 => "no KV cache".to_string(),
+        tokens => {
+            let times = tokens as f64 / f64::from(facts.max_model_len);
+            let (pages, size) = (tokens / u64::from(args.block_size), args.block_size);
+            format!(
+                "KV cache {tokens} tokens ({times:.2}x max_model_len) in {pages} pages of {size}"
+            )
+        }
+    };
+    let task = if facts.embeds { "embedding with" } else { "serving" };
     tracing::info!(
-        "serving {} on {}: dtype {}, max_model_len {}, max_num_seqs {}, max_num_batched_tokens {}, \
-         KV cache {} tokens ({:.2}x max_model_len) in {} pages of {}, prefix caching {}, chunked \
-         prefill {}, eager {}",
+        "{task} {} on {}: dtype {}, max_model_len {}, max_num_seqs {}, max_num_batched_tokens {}, \
+         {cache}, prefix caching {}, chunked prefill {}, eager {}",
         args.model,
         facts.device,
         facts.dtype,
         facts.max_model_len,
         facts.max_num_seqs,
         facts.max_num_batched_tokens,
-        facts.kv_tokens,
-        facts.kv_tokens as f64 / f64::from(facts.max_model_len),
-        facts.kv_tokens / u64::from(args.block_size),
-        args.block_size,
         args.enable_prefix_caching,
         args.enable_chunked_prefill,
         args.enforce_eager,

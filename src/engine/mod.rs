@@ -16,6 +16,7 @@
 //! | `stream` | one request there: its sequences and its answers |
 //! | `scores` | logprobs as an answer shows them |
 //! | `ticket` | the promise of exactly one end to each accepted request |
+//! | `pooling` | requests that embed |
 //! | `health`, `watchdog` | poison and drain, and the thread that sees to both |
 
 pub mod args;
@@ -26,6 +27,7 @@ mod intake;
 mod load;
 mod meter;
 mod outbox;
+mod pooling;
 mod repetition;
 mod request;
 mod scores;
@@ -38,6 +40,7 @@ mod watchdog;
 
 pub use args::EngineArgs;
 pub use meter::Spent;
+pub use pooling::{EmbedInput, EmbedRequest};
 pub use request::{
     Answer, Client, FinishReason, GenerateRequest, LogprobEntry, Observation, Observer, Output,
     Position, Returns, Terms,
@@ -54,6 +57,7 @@ use crate::error::{Error, Result};
 use command::Command;
 use health::Health;
 use intake::Intake;
+use pooling::Job;
 use watchdog::Watchdog;
 
 /// What the door knows beside model.json.
@@ -95,6 +99,8 @@ pub struct EngineFacts {
     pub max_num_batched_tokens: u32,
     pub kv_tokens: u64,
     pub vocab_size: u32,
+    /// The model takes `embed`, not `submit`.
+    pub embeds: bool,
 }
 
 /// Handle of a running engine. Dropping it drains with no patience.
@@ -104,7 +110,7 @@ pub struct Engine {
     intake: Arc<Intake>,
     commands: Sender<Command>,
     /// Prompts too long to tokenise on the caller's thread.
-    long_prompts: Option<Sender<GenerateRequest>>,
+    long_prompts: Option<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
     watchdog: Option<Watchdog>,
 }
@@ -125,20 +131,30 @@ impl Engine {
     /// Take a request or refuse it at once: InvalidArgument (prompt too long, …) or Unavailable
     /// (queue full, draining, poisoned). After Ok the client's `finish` is called exactly once;
     /// after Err never.
-    pub fn submit(&self, mut request: GenerateRequest) -> Result<()> {
+    pub fn submit(&self, request: GenerateRequest) -> Result<()> {
+        self.take(Job::Generate(Box::new(request)))
+    }
+
+    /// The same for a text to embed. Its one answer carries the vector as a JSON list.
+    pub fn embed(&self, request: EmbedRequest) -> Result<()> {
+        self.take(Job::Embed(request))
+    }
+
+    fn take(&self, mut job: Job) -> Result<()> {
         self.health.check()?;
-        let n = request.params.n as usize;
-        let ticket = self.health.tickets.admit(Arc::clone(&request.client), &request.terms, n)?;
-        request.client = Arc::clone(&ticket) as _;
+        let n = job.sequences();
+        let (client, terms) = job.end();
+        let ticket = self.health.tickets.admit(Arc::clone(client), terms, n)?;
+        *client = Arc::clone(&ticket) as _;
         let taken = match &self.long_prompts {
-            Some(thread) if request.prompt.len() > intake::INLINE_BYTES => {
-                self.intake.check_length(&request.prompt).and_then(|()| {
+            Some(thread) if job.text().len() > intake::INLINE_BYTES => {
+                self.intake.check_length(job.text()).and_then(|()| {
                     thread
-                        .send(request)
+                        .send(job)
                         .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
                 })
             }
-            _ => self.intake.accept(request),
+            _ => self.intake.accept(job),
         };
         if taken.is_err() {
             ticket.withdraw();

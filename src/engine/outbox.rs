@@ -32,6 +32,11 @@ pub(super) enum Event {
         token: NewToken,
         finish: Option<Finish>,
     },
+    /// The pooled vector of a request that embeds, its only answer.
+    Vector {
+        id: RequestId,
+        vector: Vec<f32>,
+    },
     /// The request ended without a token: cancelled, drained, poisoned.
     Fail {
         id: RequestId,
@@ -141,6 +146,7 @@ impl Outbox {
                         touched.push(id);
                     }
                 }
+                Event::Vector { id, vector } => self.embedded(id, vector, batch.at),
                 Event::Fail { id, error } => self.fail(id, error),
             }
         }
@@ -152,6 +158,13 @@ impl Outbox {
         stream.client.finish(Err(error));
         if cancelled {
             tracing::info!("Successfully cancelled the request");
+        }
+    }
+
+    fn embedded(&mut self, id: RequestId, vector: Vec<f32>, at: Instant) {
+        let Some(stream) = self.streams.remove(&id) else { return };
+        if let Some(answer) = stream.embedded(vector, at, &*self.shared.observer) {
+            stream.client.finish(Ok(answer));
         }
     }
 

@@ -242,6 +242,14 @@ impl Core {
         let now = Instant::now();
         for Arrival { id, token, at_limit, sample } in self.scheduler.commit(&result) {
             let Some(live) = self.live.get_mut(&id) else { continue };
+            if let Some(vector) = result.vectors.get(sample) {
+                let (id, vector) = (live.ids.first, vector.clone());
+                self.outgoing[live.outbox].push(Event::Vector { id, vector });
+                self.meter.ended(id, FinishReason::Stop);
+                self.live.remove(&id);
+                self.scheduler.finish(id);
+                continue;
+            }
             self.meter.token(id, now);
             live.outputs += 1;
             // `min_tokens` may ask for more than the model's length has room for: the limit wins.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::command::{Accepted, Family, Finish, NewOutput};
+use super::pooling::Wish;
 use super::request::{Answer, Client, FinishReason, Observation, Observer, Output};
 use super::scores::Scores;
 use crate::ids::TokenId;
@@ -21,6 +22,8 @@ pub(super) struct Stream {
     eager: bool,
     stream_interval: u32,
     arrival: Instant,
+    /// It embeds: what its vector becomes.
+    embedding: Option<Wish>,
     /// Waits to be answered in this round.
     touched: bool,
     /// In index order.
@@ -69,6 +72,7 @@ impl Stream {
             eager,
             stream_interval,
             arrival,
+            embedding: accepted.embedding,
             touched: false,
             sequences: sequences.into_iter().map(Sequence::new).collect(),
         }
@@ -119,6 +123,29 @@ impl Stream {
             all.push(Ended { index, by_text });
         }
         all
+    }
+
+    /// The one answer of a request that embeds: its pooled vector was read from the device at `at`.
+    pub fn embedded(
+        &self,
+        vector: Vec<f32>,
+        at: Instant,
+        observer: &dyn Observer,
+    ) -> Option<Answer> {
+        let prompt_tokens = self.prompt_tokens;
+        let answer = self.embedding.as_ref()?.answer(vector, prompt_tokens);
+        observer.observe(Observation::FirstToken {
+            prompt_tokens,
+            ttft_s: at.saturating_duration_since(self.arrival).as_secs_f64(),
+        });
+        observer.observe(Observation::Finished {
+            reason: FinishReason::Stop,
+            e2e_s: self.arrival.elapsed().as_secs_f64(),
+            prompt_tokens,
+            output_tokens: 0,
+        });
+        observer.observe(Observation::Answered { n: self.ids.count });
+        Some(answer)
     }
 
     /// Every sequence ended.

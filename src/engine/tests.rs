@@ -70,7 +70,7 @@ impl Runner for Scripted {
         self.queue.push_back(StepResult {
             step: plan.step,
             samples: samples.collect(),
-            scores: Vec::new(),
+            ..StepResult::default()
         });
         Ok(())
     }
@@ -134,6 +134,7 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
         long_prefill_token_threshold: 0,
         chunked_prefill: true,
         prefix_caching: true,
+        pooling: false,
         watermark: 0.0,
         reserve_full_isl: true,
     })
@@ -157,6 +158,7 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
         log_requests: false,
         commands: commands.clone(),
         next_id: AtomicU64::new(1),
+        embedder: None,
     };
     let facts = EngineFacts {
         device: "scripted".into(),
@@ -166,6 +168,7 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
         max_num_batched_tokens: 64,
         kv_tokens: 1024,
         vocab_size: 4096,
+        embeds: false,
     };
     let engine = Engine {
         facts,

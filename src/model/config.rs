@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 
 use super::blocks::{self, Block, Shape};
 use super::families::{self, Eps, Family, Flag, Positions};
-use super::length::DerivedLen;
+use super::length;
 use super::mixture::{self, MixtureSpec};
-use super::rope::{self, LengthRule};
+use super::pooling::{PoolerOptions, PoolingRule, SideFiles};
 use super::rows::{self, FAMILIES};
 use crate::device::{Activation, DType, KvShape, Rope};
 use crate::error::{Error, Result};
@@ -36,6 +36,9 @@ pub struct SpecOptions<'a> {
     pub supported: &'a [DType],
     /// None and -1 mean the derived length.
     pub max_model_len: Option<i64>,
+    pub pooler: PoolerOptions,
+    /// [`ModelSpec::read`] reads them itself.
+    pub files: SideFiles,
 }
 
 /// Where a layer's norms stand. Norms of a block's output come on top, by the family's names.
@@ -93,6 +96,10 @@ pub struct ModelSpec {
     pub max_model_len: usize,
     /// generation_config.json's, else config.json's; the tokenizer's own come on top.
     pub eos_token_ids: Vec<TokenId>,
+    /// Rows of the table of token types, if there is one.
+    pub token_types: usize,
+    /// The model embeds, and generates nothing.
+    pub pooling: Option<PoolingRule>,
 }
 
 impl ModelSpec {
@@ -116,7 +123,8 @@ impl ModelSpec {
             text.remove("architectures");
             merge(&mut config, &text);
         }
-        Self::from_config(&config, generation.as_ref(), options).map_err(Error::on_one_line)
+        let options = SpecOptions { files: SideFiles::read(dir)?, ..options.clone() };
+        Self::from_config(&config, generation.as_ref(), &options).map_err(Error::on_one_line)
     }
 
     /// The same from parsed files.
@@ -140,11 +148,13 @@ impl ModelSpec {
             Some(key) => optional_dimension(config, key)?.unwrap_or(hidden),
             None => hidden,
         };
+        let pooling = PoolingRule::of(config, family, options, hidden)?;
+        let pools = pooling.is_some();
+        let files = pools.then_some(&options.files);
+        let (length, derived_len) = length::of(config, family, files)?;
         let learned = family.positions != Positions::Rope;
-        let rule = if learned { LengthRule::default() } else { rope::length_rule(config)? };
-        let length = DerivedLen::of(config, &rule);
         let max_model_len = length.choose(options.max_model_len, learned)?;
-        let dtype = choose_dtype(config, family, options)?;
+        let dtype = choose_dtype(config, family, pools, options)?;
         let scales = blocks::scales(config, family, hidden, dtype)?;
         Ok(ModelSpec {
             family,
@@ -162,10 +172,10 @@ impl ModelSpec {
             blocks: blocks::blocks(config, family, &shape)?,
             ropes: blocks::ropes(config, family, head_dim, max_model_len)?,
             embed_scale: scales.embed,
-            logit_scale: scales.logits,
+            logit_scale: if pools { 1.0 } else { scales.logits },
             logit_softcap: blocks::softcap(config, family, "final_logit_softcapping")?,
-            derived_len: length.tokens(),
-            tied: flag(config, Flag::Key("tie_word_embeddings", family.tied)),
+            derived_len,
+            tied: !pools && flag(config, Flag::Key("tie_word_embeddings", family.tied)),
             qkv_bias: flag(config, family.qkv_bias),
             out_bias: flag(config, family.out_bias),
             mlp_bias: flag(config, family.mlp_bias),
@@ -179,6 +189,8 @@ impl ModelSpec {
             dtype,
             max_model_len,
             eos_token_ids: eos_token_ids(config, generation)?,
+            token_types: optional_dimension(config, "type_vocab_size")?.unwrap_or(0),
+            pooling,
         })
     }
 
@@ -210,11 +222,18 @@ impl ModelSpec {
                 ))
             })?,
         };
-        Ok(KvShape { layers: self.layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
+        // An encoder keeps nothing.
+        let layers = if self.family.encoder { 0 } else { self.layers };
+        Ok(KvShape { layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
+    }
+
+    /// Every prompt must come in one step, and nothing of it can be taken from another's pages.
+    pub fn whole_prompts(&self) -> bool {
+        self.family.encoder || self.pooling.as_ref().is_some_and(PoolingRule::whole)
     }
 }
 
-fn read_object(path: &Path) -> Result<Map<String, Value>> {
+pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
     let text = std::fs::read(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::NotFound(format!("{} not found.", path.display())),
         _ => invalid!("{}: cannot be read: {e}.", path.display()),
@@ -238,9 +257,13 @@ fn merge(base: &mut Map<String, Value>, over: &Map<String, Value>) {
     }
 }
 
+pub(super) fn architecture(config: &Map<String, Value>) -> Option<&str> {
+    config.get("architectures")?.get(0)?.as_str()
+}
+
 fn family_of(config: &Map<String, Value>) -> Result<&'static Family> {
     let names = || FAMILIES.iter().map(|f| f.architecture).collect::<Vec<_>>().join(", ");
-    match config.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str) {
+    match architecture(config) {
         Some(name) => rows::find(name).ok_or_else(|| {
             Error::Unsupported(format!(
                 "config.json: model architecture '{name}' is not supported; supported: {}.",
@@ -292,6 +315,16 @@ fn refuse_unsupported(config: &Map<String, Value>, family: &Family) -> Result<()
             )));
         }
     }
+    for &(key, only) in family.must_be {
+        let value = config.get(key).unwrap_or(&Value::Null);
+        let is = |text| serde_json::from_str::<Value>(text).is_ok_and(|v| v == *value);
+        if !value.is_null() && !is(only) {
+            return Err(Error::Unsupported(format!(
+                "config.json: '{key}' is {value}; {} supports {only} only.",
+                family.architecture
+            )));
+        }
+    }
     if truthy(config.get("quantization_config")) {
         let method = config.get("quantization_config").and_then(|q| q.get("quant_method"));
         return Err(Error::Unsupported(format!(
@@ -303,7 +336,7 @@ fn refuse_unsupported(config: &Map<String, Value>, family: &Family) -> Result<()
     Ok(())
 }
 
-fn truthy(value: Option<&Value>) -> bool {
+pub(super) fn truthy(value: Option<&Value>) -> bool {
     !matches!(value, None | Some(Value::Null | Value::Bool(false)))
 }
 
@@ -374,10 +407,11 @@ pub fn parse_dtype(name: &str) -> Option<DType> {
 }
 
 /// `auto` keeps 16-bit types; float32 becomes the device's first choice (float32 on CPU, bfloat16
-/// on GPUs), as does a type that the device or the family lacks.
+/// on GPUs; float16 where a model embeds), as does a type that the device or the family lacks.
 fn choose_dtype(
     config: &Map<String, Value>,
     family: &Family,
+    pools: bool,
     options: &SpecOptions,
 ) -> Result<DType> {
     let fits = |d: &DType| !(family.no_float16 && *d == DType::F16);
@@ -400,6 +434,7 @@ fn choose_dtype(
     let stored = stored.and_then(Value::as_str).and_then(parse_dtype).or(options.stored_dtype);
     Ok(match stored {
         Some(d @ (DType::F16 | DType::BF16)) if options.supported.contains(&d) && fits(&d) => d,
+        _ if pools && options.supported.contains(&DType::F16) && fits(&DType::F16) => DType::F16,
         _ => options.supported.iter().copied().find(fits).unwrap_or(DType::F32),
     })
 }

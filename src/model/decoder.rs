@@ -6,7 +6,7 @@ use super::blocks::Block;
 use super::config::{ModelSpec, NormOrder};
 use super::load::{self, Layer, Mlp, Weights};
 use super::weights::LoadFormat;
-use crate::device::{Activation, Device, Limits, Norm, Rope};
+use crate::device::{Activation, Device, Limits, Norm, Pooling, Rope};
 use crate::error::Result;
 use crate::internal;
 use crate::plan::{Late, StepPlan};
@@ -21,6 +21,10 @@ pub struct Decoder<D: Device> {
     parallel: bool,
     embed_scale: f32,
     logit_softcap: Option<f32>,
+    /// Tokens see those behind them too, and nothing is kept in pages.
+    encoder: bool,
+    /// The model embeds.
+    pooling: Option<Pooling>,
     buffers: Buffers<D::Tensor>,
 }
 
@@ -39,6 +43,7 @@ struct Buffers<T> {
     mixture: Option<MixtureBuffers<T>>,
     picked: T,
     projected: Option<T>,
+    /// Or pooled vectors.
     logits: T,
 }
 
@@ -86,6 +91,7 @@ impl<D: Device> Decoder<D> {
         let (tokens, picked) = (limits.step_tokens, limits.logit_rows);
         let q = spec.heads * spec.head_dim;
         let qkv = q + 2 * spec.kv_heads * spec.head_dim;
+        let answer = spec.pooling.as_ref().map_or(spec.vocab_size, |rule| rule.width);
         let optional = |dev: &mut D, on: bool, rows| match on {
             true => dev.tensor(rows, spec.embed_width).map(Some),
             false => Ok(None),
@@ -103,7 +109,7 @@ impl<D: Device> Decoder<D> {
             mixture: MixtureBuffers::new(dev, spec, tokens)?,
             picked: dev.tensor(picked, spec.hidden)?,
             projected: optional(dev, weights.project_out.is_some(), picked)?,
-            logits: dev.logits_tensor(picked, spec.vocab_size)?,
+            logits: dev.logits_tensor(picked, answer)?,
         };
         dev.reserve(limits)?;
         dev.steady();
@@ -116,6 +122,8 @@ impl<D: Device> Decoder<D> {
             parallel: spec.parallel,
             embed_scale: spec.embed_scale,
             logit_softcap: spec.logit_softcap,
+            encoder: spec.family.encoder,
+            pooling: spec.pooling.as_ref().map(|rule| rule.kind),
             buffers,
         })
     }
@@ -130,13 +138,18 @@ impl<D: Device> Decoder<D> {
         self.head(dev)
     }
 
-    /// Enqueue the choice of tokens: the second half of the step begun last.
+    /// Enqueue the choice of tokens, or the vectors' way back: the second half of the step begun
+    /// last.
     pub fn sample(&mut self, dev: &mut D, late: &Late) -> Result<()> {
+        if self.pooling.is_some() {
+            return dev.hand_over(&self.buffers.logits);
+        }
         dev.sample(&mut self.buffers.logits, late)
     }
 
-    /// The first `rows` rows of the last step's logits, `[rows, vocab]`, in the order of its
-    /// rows of logits. Waits. A device may change them while it samples, so read before.
+    /// The first `rows` rows of the last step's logits, `[rows, vocab]`, or pooled vectors, in the
+    /// order of its rows of logits. Waits. A device may change them while it samples, so read
+    /// before.
     pub fn logits(&self, dev: &mut D, rows: usize) -> Result<Vec<f32>> {
         dev.read(&self.buffers.logits, rows)
     }
@@ -153,10 +166,12 @@ impl<D: Device> Decoder<D> {
         if let Some((table, offset)) = &w.positions {
             dev.add_positions(table, *offset, &mut b.residual)?;
         }
-        match &w.first {
-            Some(norm) => dev.norm(norm, &b.residual, &mut b.normed),
-            None => Ok(()),
+        let Some(norm) = &w.first else { return Ok(()) };
+        dev.norm(norm, &b.residual, &mut b.normed)?;
+        if self.norms == NormOrder::After {
+            std::mem::swap(&mut b.residual, &mut b.normed);
         }
+        Ok(())
     }
 
     fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
@@ -168,9 +183,13 @@ impl<D: Device> Decoder<D> {
         if let Some((q, k)) = &layer.heads {
             dev.norm_heads(&block.attn, q, k, &mut b.qkv)?;
         }
-        let rope = block.rope.and_then(|i| self.ropes.get(i));
-        dev.rope_store(index, &block.attn, rope, &mut b.qkv)?;
-        dev.attend(index, &block.attn, &b.qkv, &mut b.attn)?;
+        if self.encoder {
+            dev.attend_all(&block.attn, &b.qkv, &mut b.attn)?;
+        } else {
+            let rope = block.rope.and_then(|i| self.ropes.get(i));
+            dev.rope_store(index, &block.attn, rope, &mut b.qkv)?;
+            dev.attend(index, &block.attn, &b.qkv, &mut b.attn)?;
+        }
         dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)?;
         b.post(dev, layer.attn_post.as_ref())?;
         match (self.parallel, &layer.after_attn) {
@@ -187,6 +206,9 @@ impl<D: Device> Decoder<D> {
     fn head(&mut self, dev: &mut D) -> Result<()> {
         let (w, b) = (&self.weights, &mut self.buffers);
         let last = if self.norms == NormOrder::After { &b.residual } else { &b.normed };
+        if let Some(kind) = self.pooling {
+            return dev.pool(kind, last, &mut b.logits);
+        }
         dev.gather(last, &mut b.picked)?;
         let (head, cap) = (w.head.as_ref().unwrap_or(&w.embed), self.logit_softcap);
         match (&w.project_out, &mut b.projected) {

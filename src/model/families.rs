@@ -27,6 +27,8 @@ pub enum Positions {
     Learned {
         name: &'static str,
         offset: usize,
+        /// The length in config.json counts the rows before the offset too.
+        inclusive: bool,
     },
 }
 
@@ -98,6 +100,10 @@ pub struct Keys {
 #[derive(Debug)]
 pub struct Names {
     pub embed: &'static str,
+    /// A table of token types; every token has type 0, whose row goes to each position's.
+    pub token_types: Option<&'static str>,
+    /// Over the embedding with its positions, where norms come after the residual.
+    pub embed_norm: Option<&'static str>,
     /// Before and after the layers, where the token table has another width than hidden.
     pub project: Option<(&'static str, &'static str)>,
     pub layers: &'static str,
@@ -197,8 +203,12 @@ pub struct Family {
     pub tied: bool,
     /// Linear weights are stored `[inputs, outputs]`.
     pub transposed: bool,
+    /// Every token sees every other: the model only embeds, and keeps no K and V.
+    pub encoder: bool,
     /// Keys that must be absent, false or null, because the forward pass lacks them.
     pub must_be_off: &'static [&'static str],
+    /// Keys that must be absent, null or this (JSON).
+    pub must_be: &'static [(&'static str, &'static str)],
 }
 
 /// An activation by its name in config.json.

@@ -25,7 +25,7 @@ use store::Store;
 const ROOTS: [&str; 3] = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"];
 const ENDPOINT: &str = "https://huggingface.co";
 /// Everything but weights that a text model needs.
-const SMALL_FILES: [&str; 9] = [
+const SMALL_FILES: [&str; 18] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -35,6 +35,15 @@ const SMALL_FILES: [&str; 9] = [
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
+    "vocab.txt",
+    "modules.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
 ];
 
 /// The key `hf_token`.

@@ -4,7 +4,9 @@
 use serde_json::{Map, Value};
 
 use super::config::MAX_DIMENSION;
-use super::rope::LengthRule;
+use super::families::{Family, Positions};
+use super::pooling::SideFiles;
+use super::rope::{self, LengthRule};
 use crate::error::Result;
 use crate::invalid;
 
@@ -19,6 +21,37 @@ pub struct DerivedLen {
     model_max_length: Option<f64>,
     /// Longer than this only if the user says so.
     unasked: Option<f64>,
+}
+
+/// How long a text may be, and the positions of a learned table. `files` count for models that
+/// embed.
+///
+/// # Errors
+/// Those of [`rope::length_rule`].
+pub fn of(
+    config: &Map<String, Value>,
+    family: &Family,
+    files: Option<&SideFiles>,
+) -> Result<(DerivedLen, usize)> {
+    let (rule, before) = match family.positions {
+        Positions::Rope => (rope::length_rule(config)?, 0),
+        Positions::Learned { offset, inclusive: true, .. } => (LengthRule::default(), offset),
+        Positions::Learned { .. } => (LengthRule::default(), 0),
+    };
+    let mut length = DerivedLen::of(config, &rule);
+    let table = length.tokens().saturating_sub(before).max(1);
+    if before > 0 {
+        length.limit(table, "max_position_embeddings");
+    }
+    if let Some(files) = files {
+        let absolute = files.tokenizer_max_length.filter(|_| family.encoder);
+        for (tokens, key) in
+            [(absolute, "model_max_length"), (files.max_seq_length, "max_seq_length")]
+        {
+            tokens.into_iter().for_each(|tokens| length.limit(tokens, key));
+        }
+    }
+    Ok((length, table))
 }
 
 impl DerivedLen {
@@ -60,6 +93,13 @@ impl DerivedLen {
     /// The checkpoint's own limit.
     pub fn tokens(&self) -> usize {
         self.len.map_or(FALLBACK_LEN, |x| x.clamp(1.0, MAX_DIMENSION as f64) as usize)
+    }
+
+    /// Another fact, by this key, allows no more than `tokens`.
+    pub fn limit(&mut self, tokens: usize, key: &'static str) {
+        if self.len.is_none_or(|len| tokens as f64 <= len) {
+            (self.key, self.len) = (key, Some(tokens as f64));
+        }
     }
 
     /// The user's length if it fits.

@@ -64,7 +64,7 @@ pub struct Weights<W> {
     pub project_out: Option<W>,
     /// Table and offset.
     pub positions: Option<(W, usize)>,
-    /// Of the embedding, in norm-before models.
+    /// Of the embedding, before the first layer.
     pub first: Option<Norm<W>>,
     pub layers: Vec<Layer<W>>,
 }
@@ -104,8 +104,9 @@ impl<'a, D: Device> Loader<'a, D> {
         let width = spec.embed_width;
         let kind = if spec.tied { WeightKind::TableAndLinear } else { WeightKind::Table };
         let embed = self.table(names.embed, kind, spec.vocab_size, width)?;
-        let head = if spec.tied { None } else { Some(self.head()?) };
-        let head_bias = match spec.family.head_bias {
+        let pools = spec.pooling.is_some();
+        let head = if spec.tied || pools { None } else { Some(self.head()?) };
+        let head_bias = match spec.family.head_bias && !pools {
             true => Some(self.vector(format!("{}.bias", names.head), spec.vocab_size, 0.0, 1.0)?),
             false => None,
         };
@@ -117,14 +118,18 @@ impl<'a, D: Device> Loader<'a, D> {
         }
         let positions = match spec.family.positions {
             Positions::Rope => None,
-            Positions::Learned { name, offset } => {
+            Positions::Learned { name, offset, .. } => {
                 let rows = spec.derived_len + offset;
-                Some((self.table(name, WeightKind::Table, rows, spec.hidden)?, offset))
+                Some((self.position_table(name, rows)?, offset))
             }
         };
         let first = match spec.norms {
             NormOrder::Before => self.layer_norm(0, names.attn_norm)?,
-            NormOrder::After | NormOrder::HeadOnly => None,
+            NormOrder::After => {
+                let name = names.embed_norm.map(|name| self.name(name));
+                name.map(|name| self.norm(&name, spec.hidden, 1.0)).transpose()?
+            }
+            NormOrder::HeadOnly => None,
         };
         let layers = (0..spec.layers).map(|i| self.layer(i)).collect::<Result<_>>()?;
         Ok(Weights { embed, head, head_bias, project_in, project_out, positions, first, layers })
@@ -299,6 +304,25 @@ impl<'a, D: Device> Loader<'a, D> {
         let name = format!("{}.weight", self.name(name));
         let parts = self.parts(std::slice::from_ref(&name), &[rows], width, false)?;
         self.upload(&name, kind, rows, width, false, parts)
+    }
+
+    /// The table of positions; to each row the vector of token type 0 is added, if there is one.
+    fn position_table(&mut self, name: &str, rows: usize) -> Result<D::Weight> {
+        let (width, kind) = (self.spec.hidden, WeightKind::Table);
+        let (LoadFormat::Files(checkpoint), Some(types)) = (self.format, self.names.token_types)
+        else {
+            return self.table(name, kind, rows, width);
+        };
+        let name = format!("{}.weight", self.name(name));
+        let table = checkpoint.tensor(&name, rows, width)?;
+        let types = format!("{}.weight", self.name(types));
+        let types = checkpoint.tensor(&types, self.spec.token_types, width)?;
+        let first: Vec<f32> = types.values().take(width).collect();
+        let sums = table.values().zip(first.iter().cycle()).map(|(p, t)| p + t);
+        let bytes: Vec<u8> = sums.flat_map(f32::to_le_bytes).collect();
+        let (dtype, cols) = (DType::F32, width);
+        let source = Source::Parts(vec![HostTensor { dtype, rows, cols, bytes: &bytes }]);
+        self.upload(&name, kind, rows, width, false, Some(source))
     }
 
     /// The head stands outside of the prefix, or under the language model's.

@@ -9,8 +9,10 @@
 //! | [`mixture`] | experts: how many, how wide, in which layers |
 //! | [`families`] | what a family is, as data: keys, tensor names, kinds |
 //! | [`rows`] | one row of it per architecture |
+//! | `encoders` | those of architectures that only embed |
 //! | [`hub`] | a model's files from a Hugging Face hub or its cache |
 //! | [`rope`] | rotary frequencies and their scaling |
+//! | [`pooling`] | what becomes of the hidden states of a model that embeds |
 //! | [`weights`] | checkpoint files, mapped and checked |
 //! | `torch` | pytorch_model.bin: a zip directory and a pickle machine that builds tensors only |
 //! | [`load`] | a family's names and shapes -> weights on a device |
@@ -21,11 +23,13 @@ pub mod blocks;
 pub mod budget;
 pub mod config;
 pub mod decoder;
+mod encoders;
 pub mod families;
 pub mod hub;
 pub mod length;
 pub mod load;
 pub mod mixture;
+pub mod pooling;
 pub mod rope;
 pub mod rows;
 mod torch;

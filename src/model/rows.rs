@@ -2,13 +2,14 @@
 //! [`super::families`]. `config` looks rows up. `docs/models.md` lists the check that
 //! proves each row.
 
+use super::encoders;
 use super::families::{
     AttnScale, Eps, Family, Flag, Fused, Keys, Mixture, Names, Positions, QkNorm, SharedExpert,
     Windows,
 };
 use crate::device::NormKind;
 
-const LLAMA_KEYS: Keys = Keys {
+pub(super) const LLAMA_KEYS: Keys = Keys {
     hidden: "hidden_size",
     layers: "num_hidden_layers",
     heads: "num_attention_heads",
@@ -20,8 +21,10 @@ const LLAMA_KEYS: Keys = Keys {
     embed_width: None,
 };
 
-const LLAMA_NAMES: Names = Names {
+pub(super) const LLAMA_NAMES: Names = Names {
     embed: "embed_tokens",
+    token_types: None,
+    embed_norm: None,
     project: None,
     layers: "layers",
     attn_norm: Some("input_layernorm"),
@@ -39,7 +42,7 @@ const LLAMA_NAMES: Names = Names {
 
 const LLAMA_PREFIXES: &[&str] = &["model.", "", "language_model.model.", "model.language_model."];
 
-const LLAMA: Family = Family {
+pub(super) const LLAMA: Family = Family {
     architecture: "LlamaForCausalLM",
     prefixes: LLAMA_PREFIXES,
     keys: LLAMA_KEYS,
@@ -68,7 +71,9 @@ const LLAMA: Family = Family {
     no_float16: false,
     tied: false,
     transposed: false,
-    must_be_off: &[],
+    encoder: false,
+    must_be_off: &["use_bidirectional_attention"],
+    must_be: &[("is_causal", "true")],
 };
 
 /// Llama with other names of its bias flags.
@@ -198,7 +203,7 @@ const OPT: Family = Family {
     norm: NormKind::Layer,
     eps: Eps::Fixed(1e-5),
     gated: false,
-    positions: Positions::Learned { name: "embed_positions", offset: 2 },
+    positions: Positions::Learned { name: "embed_positions", offset: 2, inclusive: false },
     qkv_bias: Flag::Key("enable_bias", true),
     out_bias: Flag::Key("enable_bias", true),
     mlp_bias: Flag::Key("enable_bias", true),
@@ -238,7 +243,7 @@ const GPT2: Family = Family {
     norm: NormKind::Layer,
     eps: Eps::Key("layer_norm_epsilon", 1e-5),
     gated: false,
-    positions: Positions::Learned { name: "wpe", offset: 0 },
+    positions: Positions::Learned { name: "wpe", offset: 0, inclusive: false },
     qkv_bias: Flag::Always,
     out_bias: Flag::Always,
     mlp_bias: Flag::Always,
@@ -428,9 +433,19 @@ pub const FAMILIES: &[Family] = &[
     OPT,
     GPT2,
     NEOX,
+    encoders::BERT,
+    encoders::ROBERTA,
+    encoders::ROBERTA_MASKED,
+    encoders::XLM_ROBERTA,
 ];
 
-/// The row of an architecture, if there is one.
+/// The row of an architecture, if there is one. A decoder that was saved without its head, to
+/// embed, goes by `<name>Model`.
 pub fn find(architecture: &str) -> Option<&'static Family> {
-    FAMILIES.iter().find(|f| f.architecture == architecture)
+    let named = |name: &str| FAMILIES.iter().find(|f| f.architecture == name);
+    let headless = || {
+        let base = architecture.strip_suffix("Model")?;
+        named(&format!("{base}ForCausalLM")).or_else(|| named(&format!("{base}LMHeadModel")))
+    };
+    named(architecture).or_else(headless)
 }

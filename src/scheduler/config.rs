@@ -23,6 +23,9 @@ pub struct SchedulerConfig {
     /// A prompt may be fed in several steps.
     pub chunked_prefill: bool,
     pub prefix_caching: bool,
+    /// Sequences end with their prompt, which may be as long as `max_model_len`: what a step would
+    /// sample then is their vector.
+    pub pooling: bool,
     /// Share of the pool that an admission leaves free while something is running, [0, 1).
     pub watermark: f64,
     /// Admit a sequence only if pages for all its known tokens are free, not just for its first
@@ -73,6 +76,11 @@ impl SchedulerConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Tokens of a sequence at most, with the one that stands for a vector.
+    pub(super) fn longest(&self) -> usize {
+        self.max_model_len + usize::from(self.pooling)
     }
 
     /// How many of `unfed` tokens a sequence may feed within what is left of the step's budget.

@@ -100,14 +100,15 @@ impl Scheduler {
     /// InvalidArgument if it could never run: an empty prompt, no token to generate, or a prompt
     /// that leaves no room for a token below `max_model_len` (which the pool is known to hold).
     pub fn add(&mut self, new: NewSequence) -> Result<()> {
-        let (prompt_tokens, max_model_len) = (new.prompt.len(), self.config.max_model_len);
+        let (prompt_tokens, longest) = (new.prompt.len(), self.config.longest());
         if prompt_tokens == 0 {
             return Err(invalid!("The prompt has no tokens."));
         }
         if new.max_tokens == 0 {
             return Err(invalid!("max_tokens must be at least 1, got 0."));
         }
-        if prompt_tokens >= max_model_len {
+        if prompt_tokens >= longest {
+            let max_model_len = self.config.max_model_len;
             return Err(invalid!(
                 "The prompt has {prompt_tokens} tokens and needs room for one more, max_model_len \
                  is {max_model_len} tokens. Shorten the prompt or increase max_model_len."
@@ -123,7 +124,7 @@ impl Scheduler {
             None => {
                 let patient = self.waiting.iter().rev().take_while(|w| w.priority > new.priority);
                 let at = self.waiting.len() - patient.count();
-                self.waiting.insert(at, Box::new(Sequence::new(new, max_model_len)));
+                self.waiting.insert(at, Box::new(Sequence::new(new, longest)));
             }
         }
         Ok(())
@@ -339,7 +340,7 @@ impl Scheduler {
         for follower in followers.into_iter().rev() {
             let urgent = self.waiting.iter().take_while(|w| w.priority < follower.priority);
             let at = urgent.count();
-            let sequence = Sequence::new(follower, self.config.max_model_len);
+            let sequence = Sequence::new(follower, self.config.longest());
             self.waiting.insert(at, Box::new(sequence));
         }
     }

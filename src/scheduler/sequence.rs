@@ -58,8 +58,8 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(new: NewSequence, max_model_len: usize) -> Sequence {
-        let limit = new.prompt.len().saturating_add(new.max_tokens as usize).min(max_model_len);
+    pub(super) fn new(new: NewSequence, longest: usize) -> Sequence {
+        let limit = new.prompt.len().saturating_add(new.max_tokens as usize).min(longest);
         Sequence {
             id: new.id,
             followers: Vec::new(),

@@ -18,6 +18,7 @@ fn config() -> SchedulerConfig {
         long_prefill_token_threshold: 0,
         chunked_prefill: true,
         prefix_caching: true,
+        pooling: false,
         watermark: 0.0,
         reserve_full_isl: true,
         depth: 2,
@@ -58,7 +59,7 @@ fn answer(plan: &StepPlan, token: u32) -> StepResult {
         tokens: vec![TokenId(token)],
         logprobs: Vec::new(),
     });
-    StepResult { step: plan.step, samples: samples.collect(), scores: Vec::new() }
+    StepResult { step: plan.step, samples: samples.collect(), ..StepResult::default() }
 }
 
 fn arrival(id: u64, token: u32, at_limit: bool) -> Arrival {

@@ -3,6 +3,7 @@
 
 use super::Tokenizer;
 use crate::error::Result;
+use crate::ids::TokenId;
 use crate::invalid;
 
 const ADVICE: &str =
@@ -35,6 +36,23 @@ pub fn check_prompt_chars(prompt: &str, tokenizer: &Tokenizer, max_model_len: u3
 /// # Errors
 /// InvalidArgument with both numbers.
 pub fn check_prompt_tokens(tokens: usize, max_model_len: u32) -> Result<()> {
+    check_input_tokens(tokens, max_model_len)?;
+    if tokens == max_model_len as usize {
+        return Err(invalid!(
+            "The decoder prompt (length {tokens}) plus the number of requested output tokens (at \
+             least 1) is longer than the maximum model length of {max_model_len}. Make sure that \
+             `max_model_len` is no smaller than the number of text tokens (prompt + requested \
+             output tokens)."
+        ));
+    }
+    Ok(())
+}
+
+/// The same for a text that needs no room for outputs.
+///
+/// # Errors
+/// InvalidArgument with both numbers.
+pub fn check_input_tokens(tokens: usize, max_model_len: u32) -> Result<()> {
     let limit = max_model_len as usize;
     if tokens == 0 {
         return Err(invalid!("The decoder prompt cannot be empty"));
@@ -48,15 +66,27 @@ pub fn check_prompt_tokens(tokens: usize, max_model_len: u32) -> Result<()> {
              at least {least} tokens. {ADVICE} (parameter=input_tokens, value={least})"
         ));
     }
-    if tokens == limit {
+    Ok(())
+}
+
+/// Ids that a client sent instead of a text: their number, and that the model has each of them.
+///
+/// # Errors
+/// InvalidArgument with both numbers, or with the id.
+pub fn check_input_ids(ids: &[TokenId], max_model_len: u32, vocab_size: u32) -> Result<()> {
+    let (tokens, limit) = (ids.len(), max_model_len as usize);
+    if tokens > limit {
         return Err(invalid!(
-            "The decoder prompt (length {tokens}) plus the number of requested output tokens (at \
-             least 1) is longer than the maximum model length of {limit}. Make sure that \
-             `max_model_len` is no smaller than the number of text tokens (prompt + requested \
-             output tokens)."
+            "This model's maximum context length is {limit} tokens. However, you requested 0 \
+             output tokens and your prompt contains {tokens} input tokens, for a total of \
+             {tokens} tokens. {ADVICE} (parameter=input_tokens, value={tokens})"
         ));
     }
-    Ok(())
+    check_input_tokens(tokens, max_model_len)?;
+    match ids.iter().find(|id| id.0 >= vocab_size) {
+        Some(id) => Err(invalid!("Token id {id} is out of vocabulary")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +110,16 @@ mod tests {
              least 257 tokens. Please reduce the length of the input prompt or the number of \
              requested output tokens. (parameter=input_tokens, value=257)"
         );
+    }
+
+    #[test]
+    fn ids_from_outside() {
+        let ids = |ids: &[u32]| ids.iter().map(|&id| TokenId(id)).collect::<Vec<_>>();
+        assert_eq!(check_input_ids(&ids(&[0, 9, 3]), 3, 10), Ok(()));
+        let text = |list: &[u32]| check_input_ids(&ids(list), 3, 10).unwrap_err().to_string();
+        assert_eq!(text(&[]), "The decoder prompt cannot be empty");
+        assert_eq!(text(&[1, 10]), "Token id 10 is out of vocabulary");
+        assert!(text(&[1; 4]).contains("your prompt contains 4 input tokens, for a total of 4"));
     }
 
     /// Characters count, not bytes.

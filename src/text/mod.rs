@@ -12,7 +12,7 @@ mod stop;
 mod tokenizer;
 
 pub use detokenize::Detokenizer;
-pub use limits::{check_prompt_chars, check_prompt_tokens};
+pub use limits::{check_input_ids, check_input_tokens, check_prompt_chars, check_prompt_tokens};
 pub use spell::Speller;
 pub use stop::TextStream;
 pub use tokenizer::Tokenizer;

@@ -38,7 +38,8 @@ impl Call {
         start_ns: u64,
         decoupled: bool,
     ) -> Call {
-        let layout = Layout { text_name: c"", wanted: Wanted::default(), batched: false };
+        let (text_name, wanted) = (c"", Wanted::default());
+        let layout = Layout { text_name, wanted, batched: false, embedding: false };
         let (request, ended) = (Mutex::new(Some(request)), AtomicBool::new(false));
         Call { factory, request, instance, start_ns, ended, layout, rows: 1, decoupled }
     }
@@ -49,8 +50,9 @@ impl Call {
         if let Some(request) = self.request.lock().as_ref() {
             wanted.only_requested(request, roles.output)?;
         }
-        self.layout = Layout { text_name: roles.output, wanted, batched };
-        self.rows = parsed.rows.len() as u64;
+        let embedding = !parsed.embeddings.is_empty();
+        self.layout = Layout { text_name: roles.output, wanted, batched, embedding };
+        self.rows = parsed.rows.len().max(parsed.embeddings.len()) as u64;
         Ok(())
     }
 

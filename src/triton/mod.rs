@@ -8,11 +8,12 @@
 //! | `error`, `log`, `metrics` | our errors, log lines and observations as the server's |
 //! | `config`, `roles`, `options` | config.pbtxt, the names in it, `--backend-config` |
 //! | `model`, `watch` | models and instances: load, serve, unload |
-//! | `tensors`, `request` | input tensors and parameters -> what the engine takes |
+//! | `tensors`, `request`, `embedding` | input tensors and parameters -> what the engine takes |
 //! | `client`, `response`, `logprobs`, `pace` | answers -> responses: exactly one FINAL, no faster than HTTP |
 
 mod client;
 mod config;
+mod embedding;
 mod error;
 mod handles;
 mod log;

@@ -11,12 +11,15 @@ use serde_json::Value;
 
 use super::client::{Batch, Call, Single};
 use super::config::{self, ModelConfig};
+use super::embedding::Embedding;
 use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
 use super::metrics::ModelMetrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
 use super::watch::{Keeper, Watched};
-use crate::engine::{Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Returns, Terms};
+use crate::engine::{
+    Client, EmbedRequest, Engine, EngineArgs, EngineOptions, GenerateRequest, Returns, Terms,
+};
 use crate::error::{Error, Result};
 use crate::sampling::Limits;
 use crate::{internal, invalid};
@@ -108,6 +111,8 @@ pub(super) struct Instance {
     handle: InstanceHandle,
     keeper: Keeper,
     limits: Limits,
+    /// The model embeds and generates nothing.
+    embeds: bool,
 }
 
 impl Instance {
@@ -152,7 +157,7 @@ impl Instance {
         }
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
         let limits = Limits { vocab_size: facts.vocab_size, max_logprobs: model.args.max_logprobs };
-        Ok(Instance { model, handle, keeper, limits })
+        Ok(Instance { embeds: facts.embeds, model, handle, keeper, limits })
     }
 
     /// Answer or hand on each request; never waits for an engine.
@@ -184,13 +189,45 @@ impl Instance {
             config: &self.model.config,
             limits: &self.limits,
             default_max_tokens: self.model.options.default_max_tokens,
+            embeds: self.embeds,
         };
         let mut parameters = request.parameters().map_err(worded)?;
         let terms = request.terms(&mut parameters).map_err(worded)?;
         Ok((request::parse(&context, &tensors, parameters)?, terms))
     }
 
+    fn embed(
+        &self,
+        engine: &Engine,
+        call: Call,
+        mut embeddings: Vec<Embedding>,
+        terms: Terms,
+        arrival: Instant,
+    ) {
+        let give = |Embedding { input, dimensions }, client: Arc<dyn Client>| {
+            let (given, terms) = (client.clone(), terms.clone());
+            let request = EmbedRequest { input, dimensions, client: given, arrival, terms };
+            if let Err(error) = engine.embed(request) {
+                client.finish(Err(error));
+            }
+        };
+        if embeddings.len() == 1 {
+            if let Some(one) = embeddings.pop() {
+                let style = self.model.config.roles.style;
+                give(one, Arc::new(Single::new(call, None, style, false)));
+            }
+            return;
+        }
+        let echoes = vec![None; embeddings.len()];
+        for (row, client) in embeddings.into_iter().zip(Batch::rows(call, echoes)) {
+            give(row, Arc::new(client));
+        }
+    }
+
     fn submit(&self, engine: &Engine, call: Call, parsed: Parsed, terms: Terms, arrival: Instant) {
+        if !parsed.embeddings.is_empty() {
+            return self.embed(engine, call, parsed.embeddings, terms, arrival);
+        }
         let (stream, echo) = (parsed.stream, parsed.echo);
         let returns = Returns {
             logprobs: parsed.wanted.logprobs,

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::config::ModelConfig;
+use super::embedding::Embedding;
 use super::handles::{Parameter, Tensor};
 use super::response::Wanted;
 use super::roles::TextStyle;
@@ -21,6 +22,8 @@ pub(super) const PREFIX: &str = "Error generating stream: ";
 pub(super) struct Parsed {
     /// One generation each. Exactly one unless the model has a batch dimension.
     pub rows: Vec<PromptRow>,
+    /// Instead of `rows`: one vector each.
+    pub embeddings: Vec<Embedding>,
     pub stream: bool,
     /// Put the prompt before the text.
     pub echo: bool,
@@ -40,6 +43,8 @@ pub(super) struct Context<'a> {
     pub limits: &'a Limits,
     /// For requests that do not say; None = vLLM's own 16.
     pub default_max_tokens: Option<u32>,
+    /// The model embeds and generates nothing.
+    pub embeds: bool,
 }
 
 /// The inputs by their part.
@@ -47,6 +52,7 @@ pub(super) struct Context<'a> {
 struct Inputs<'a> {
     text: Option<&'a Tensor>,
     sampling: Option<&'a Tensor>,
+    embedding: Option<&'a Tensor>,
     stream: Option<Vec<bool>>,
     exclude_prompt: Option<bool>,
     wanted: Wanted,
@@ -74,6 +80,13 @@ fn read(
 ) -> Result<Parsed> {
     let config = context.config;
     let inputs = Inputs::sort(context, tensors)?;
+    let task = if inputs.embedding.is_some() { "embed" } else { "generate" };
+    if context.embeds != inputs.embedding.is_some() {
+        return Err(invalid!("Model {} does not support '{task}' request", context.name));
+    }
+    if let Some(tensor) = inputs.embedding {
+        return read_embeddings(config, tensor, inputs.wanted);
+    }
     let Some(text) = inputs.text else {
         return Err(invalid!("input '{}' is missing", config.roles.text));
     };
@@ -101,7 +114,21 @@ fn read(
         TextStyle::RunningTotal => true,
         TextStyle::NewOnly => false,
     };
-    Ok(Parsed { rows, stream, echo, wanted: inputs.wanted })
+    Ok(Parsed { rows, embeddings: Vec::new(), stream, echo, wanted: inputs.wanted })
+}
+
+/// All other inputs but the counts that are to be returned mean nothing then.
+fn read_embeddings(config: &ModelConfig, tensor: &Tensor, wanted: Wanted) -> Result<Parsed> {
+    let texts = rows_of(tensor, config.max_batch_size > 0)?;
+    let embeddings = texts.into_iter().map(|text| Embedding::parse(utf8(text)?));
+    let Wanted { num_input_tokens, num_output_tokens, .. } = wanted;
+    Ok(Parsed {
+        rows: Vec::new(),
+        embeddings: embeddings.collect::<Result<_>>()?,
+        stream: false,
+        echo: false,
+        wanted: Wanted { num_input_tokens, num_output_tokens, ..Wanted::default() },
+    })
 }
 
 fn check_stream(config: &ModelConfig, stream: bool, rows: usize) -> Result<()> {
@@ -137,12 +164,7 @@ impl<'a> Inputs<'a> {
                 "image" => {
                     return Err(invalid!("input 'image': model {} takes text only", context.name));
                 }
-                "embedding_request" => {
-                    return Err(invalid!(
-                        "Model {} does not support 'embed' request",
-                        context.name
-                    ));
-                }
+                "embedding_request" => inputs.embedding = Some(tensor),
                 // A config may declare inputs that mean nothing to us.
                 _ => {}
             }

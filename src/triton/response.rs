@@ -61,6 +61,8 @@ pub(super) struct Layout {
     pub wanted: Wanted,
     /// Tensors carry a leading batch dimension.
     pub batched: bool,
+    /// The texts are vectors: counts are scalars then, also the one of outputs.
+    pub embedding: bool,
 }
 
 /// An answer and what stands before each of its texts (the prompt, or prompt and text so far).
@@ -138,6 +140,7 @@ impl Layout {
             }
         }
         if self.wanted.num_output_tokens {
+            let shape = if self.embedding && !self.batched { &shape[..0] } else { shape };
             let u32s = sys::TRITONSERVER_TYPE_UINT32;
             let count = |output: &Output| output.tokens.to_le_bytes();
             numbers(&mut response, c"num_output_tokens", u32s, shape, rows, count)?;

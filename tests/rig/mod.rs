@@ -172,6 +172,29 @@ impl<D: Device> Rig<D> {
         }
     }
 
+    /// Vectors of texts that one step feeds as a whole, of a model that pools.
+    pub fn embed(&mut self, texts: &[Vec<u32>]) -> Vec<Vec<f32>> {
+        let mut seqs: Vec<Sequence> = texts.iter().map(|text| self.open(text)).collect();
+        let (mut rows, mut tokens) = (Vec::new(), Vec::new());
+        for seq in &mut seqs {
+            let first = tokens.len();
+            tokens.extend(seq.prompt.iter().map(|&t| TokenId(t)));
+            self.grow(seq, tokens.len() - first);
+            let feed = Feed::Chunk(first..tokens.len());
+            rows.push(Row { slot: seq.slot, feed, sample: true, score: None });
+        }
+        self.step += 1;
+        let (step, changes) = (self.step, std::mem::take(&mut self.changes));
+        let plan = StepPlan { step, changes, rows, chunk_tokens: tokens, targets: Vec::new() };
+        self.decoder.step(&mut self.dev, &plan).unwrap();
+        self.decoder.sample(&mut self.dev, &Late::default()).unwrap();
+        let result = self.dev.collect().unwrap();
+        let slots: Vec<SlotId> = result.samples.iter().map(|s| s.slot).collect();
+        assert_eq!(slots, seqs.iter().map(|s| s.slot).collect::<Vec<_>>());
+        seqs.iter().for_each(|seq| self.close(seq));
+        result.vectors
+    }
+
     /// One token for each.
     pub fn decode(&mut self, seqs: &mut [&mut Sequence]) -> Vec<f32> {
         let mut rows = Vec::new();

@@ -88,7 +88,7 @@ impl Device {
         for row in plan.rows.iter().filter(|row| !row.sample) {
             self.attend(row.slot);
         }
-        StepResult { step: plan.step, samples, scores: Vec::new() }
+        StepResult { step: plan.step, samples, ..StepResult::default() }
     }
 
     /// Seeds of the sequences that have a slot.

@@ -124,6 +124,7 @@ fn random_config(rng: &mut Rng) -> SchedulerConfig {
         long_prefill_token_threshold: rng.pick(&[0, 0, 7, 33]),
         chunked_prefill,
         prefix_caching: rng.percent(80),
+        pooling: false,
         watermark: rng.pick(&[0.0, 0.0, 0.05, 0.3]),
         reserve_full_isl: rng.percent(70),
         depth: rng.between(1, 2),

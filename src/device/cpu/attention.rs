@@ -158,7 +158,7 @@ pub fn attend_row(
 /// out += sum over tokens of p * v; `values` is `[tokens, d]`. 32 sums at a time stay in registers
 /// over the tokens, in whose order each of them is added up.
 #[inline(always)]
-fn weigh(values: &[f32], scores: &[f32], out: &mut [f32]) {
+pub(super) fn weigh(values: &[f32], scores: &[f32], out: &mut [f32]) {
     const WIDE: usize = 32;
     let d = out.len();
     let mut column = 0;
@@ -216,7 +216,7 @@ impl Iterator for Runs {
 }
 
 #[inline(always)]
-fn score(spec: &AttnSpec, product: f32) -> f32 {
+pub(super) fn score(spec: &AttnSpec, product: f32) -> f32 {
     let s = product * spec.scale;
     match spec.softcap {
         Some(cap) => cap * tanh(s / cap),
@@ -226,7 +226,7 @@ fn score(spec: &AttnSpec, product: f32) -> f32 {
 
 /// scores = e^(score - max); returns their sum.
 #[inline(always)]
-fn softmax(scores: &mut [f32]) -> f32 {
+pub(super) fn softmax(scores: &mut [f32]) -> f32 {
     let max = numbers::max(scores);
     scores.iter_mut().for_each(|s| *s = exp(*s - max));
     numbers::sum_by(scores, |p| p)

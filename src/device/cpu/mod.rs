@@ -11,6 +11,7 @@
 //! | [`numbers`] | arithmetic of one vector |
 //! | [`workers`] | threads |
 //! | [`attention`] | KV pool, attention, rope |
+//! | `pool` | attention without pages, token rows to vectors |
 //! | `sampler` | rows of logits to tokens and logprobs |
 //! | [`experts`] | a mixture of experts: choosing, multiplying, adding up |
 
@@ -18,6 +19,7 @@ pub mod attention;
 pub mod buffer;
 pub mod experts;
 pub mod numbers;
+mod pool;
 mod sampler;
 pub mod simd;
 pub mod weight;
@@ -33,7 +35,9 @@ use self::simd::{with_isa, Isa, Job};
 use self::weight::{Panels, Weight};
 use self::workers::Workers;
 use super::slots::Slots;
-use super::{Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, Routing, WeightDesc};
+use super::{
+    Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling, Rope, Routing, WeightDesc,
+};
 use crate::error::Result;
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
@@ -153,6 +157,11 @@ impl Device for Cpu {
     fn sample(&mut self, logits: &mut Tensor, late: &Late) -> Result<()> {
         let result = sampler::sample(&mut self.slots, logits, late)?;
         self.results.push_back(result);
+        Ok(())
+    }
+
+    fn hand_over(&mut self, pooled: &Tensor) -> Result<()> {
+        self.results.push_back(pool::hand_over(&self.slots, pooled));
         Ok(())
     }
 
@@ -386,6 +395,14 @@ impl Device for Cpu {
             }
         });
         lost.into_inner().map_or(Ok(()), Err)
+    }
+
+    fn attend_all(&mut self, spec: &AttnSpec, qkv: &Tensor, out: &mut Tensor) -> Result<()> {
+        pool::attend_all(self, spec, qkv, out)
+    }
+
+    fn pool(&mut self, kind: Pooling, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        pool::pool(&self.slots, kind, x, out)
     }
 
     fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {

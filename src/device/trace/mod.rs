@@ -5,13 +5,14 @@
 //! Bytes are those a perfect kernel moves: each input and output once, each weight once, the K and
 //! V that a sequence sees once. FLOPs count a multiply-add as two.
 
+mod count;
 mod sampler;
 
 use std::collections::VecDeque;
 
 use super::slots::{Slots, TokenRow};
 use super::{
-    Activation, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits, Norm, Rope, Routing,
+    Activation, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits, Norm, Pooling, Rope, Routing,
     WeightDesc, WeightKind,
 };
 use crate::error::Result;
@@ -118,62 +119,6 @@ impl Trace {
         let launch = Launch { verb, rows, inputs, outputs, read_bytes, written_bytes, flops };
         self.launches.push(launch);
     }
-
-    /// Rows of a linear: activations in and out, the weight once.
-    fn linear_launch(
-        &mut self,
-        verb: &'static str,
-        rows: usize,
-        weight: &TraceWeight,
-        x: &TraceTensor,
-        out: &TraceTensor,
-    ) -> Result<()> {
-        if x.width != weight.inputs || rows > x.rows || rows > out.rows {
-            return Err(internal!(
-                "{verb}: {rows} rows of {} for {} inputs",
-                x.width,
-                weight.inputs
-            ));
-        }
-        let shape = (rows, weight.inputs, weight.outputs);
-        let read = weight.bytes + bytes(rows, x);
-        let flops = 2 * (rows * weight.inputs * weight.outputs) as u64;
-        self.launch(verb, shape, read, bytes(rows, out), flops);
-        Ok(())
-    }
-
-    /// Every row meets `top_k` experts; of the stack only those are read that some row may meet.
-    fn experts_launch(
-        &mut self,
-        verb: &'static str,
-        weight: &TraceWeight,
-        routes: &TraceTensor,
-        (x_rows, x): (usize, &TraceTensor),
-        out: &TraceTensor,
-    ) -> Result<()> {
-        let chosen = self.rows() * routes.width / 2;
-        if x.width != weight.inputs || chosen > out.rows {
-            return Err(internal!(
-                "{verb}: {chosen} rows of {} for {} inputs",
-                x.width,
-                weight.inputs
-            ));
-        }
-        let outputs = weight.outputs / weight.count;
-        let met = weight.count.min(chosen) as u64;
-        let read = weight.bytes / weight.count as u64 * met + bytes(x_rows, x);
-        let flops = 2 * (chosen * weight.inputs * outputs) as u64;
-        let shape = (chosen, weight.inputs, outputs);
-        self.launch(verb, shape, read, bytes(chosen, out), flops);
-        Ok(())
-    }
-
-    fn norm_launch(&mut self, verb: &'static str, reads: u64, writes: u64, x: &TraceTensor) {
-        let rows = self.rows();
-        let one = bytes(rows, x);
-        let flops = (5 * rows * x.width) as u64;
-        self.launch(verb, (rows, x.width, x.width), reads * one, writes * one, flops);
-    }
 }
 
 fn bytes(rows: usize, tensor: &TraceTensor) -> u64 {
@@ -249,6 +194,11 @@ impl Device for Trace {
             self.launch("logprobs", (rows, vocab, 1), read, 8 * (rows as u64 + listed), flops);
         }
         self.results.push_back(sampled.result);
+        Ok(())
+    }
+
+    fn hand_over(&mut self, pooled: &TraceTensor) -> Result<()> {
+        self.count_hand_over(pooled);
         Ok(())
     }
 
@@ -433,6 +383,21 @@ impl Device for Trace {
         let read = rows * q * qkv.bytes + keys * 2 * spec.kv_heads * spec.head_dim * kv;
         let flops = (4 * pairs * q) as u64;
         self.launch("attend", (rows, qkv.width, q), read as u64, bytes(rows, out), flops);
+        Ok(())
+    }
+
+    fn attend_all(
+        &mut self,
+        spec: &AttnSpec,
+        qkv: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        self.count_attend_all(spec, qkv, out);
+        Ok(())
+    }
+
+    fn pool(&mut self, kind: Pooling, x: &TraceTensor, out: &mut TraceTensor) -> Result<()> {
+        self.count_pool(kind, x, out);
         Ok(())
     }
 

@@ -52,6 +52,7 @@ pub(super) const READ: &[&str] = &[
     "stream_interval",
     "performance_mode",
     "enable_log_requests",
+    "pooler_config",
 ];
 
 /// Accepted with any value: it changes nothing here (we never run a checkpoint's code, the engine
@@ -215,7 +216,6 @@ pub(super) const REJECT: &[(&str, &str)] = &[
     ("io_processor_plugin", "null"),
     ("diffusion_config", "null"),
     ("scheduler_cls", "null"),
-    ("pooler_config", "null"),
     ("mamba_config", "{}"),
     ("worker_cls", r#""auto""#),
     ("worker_extension_cls", r#""""#),

@@ -1,6 +1,8 @@
 //! The table of model.json: what is taken, coerced, ignored, refused.
 
 use super::*;
+use crate::device::Pooling;
+use crate::model::pooling::Runner;
 
 fn args(text: &str) -> EngineArgs {
     EngineArgs::parse(text).expect(text).0
@@ -108,7 +110,11 @@ fn what_is_not_built_is_refused_unless_it_is_the_default() {
     );
     assert!(refusal(r#"{"enable_lora":"true"}"#).contains("enable_lora"));
     assert!(refusal(r#"{"quantization":"awq"}"#).contains("quantization 'awq'"));
-    assert!(refusal(r#"{"runner":"pooling"}"#).contains("runner 'pooling'"));
+    assert!(refusal(r#"{"runner":"draft"}"#).contains("runner 'draft'"));
+    assert!(refusal(r#"{"convert":"classify"}"#).contains("convert 'classify'"));
+    let pooler = |text| refusal(&format!(r#"{{"pooler_config":{text}}}"#));
+    assert!(pooler(r#"{"pooling_type":"STEP"}"#).contains("pooler_config.pooling_type 'STEP'"));
+    assert!(pooler(r#"{"step_tag_id":3}"#).contains("pooler_config.step_tag_id '3'"));
     assert!(refusal(r#"{"skip_tokenizer_init":true}"#).contains("skip_tokenizer_init"));
     assert!(args(r#"{"model_impl":"vllm"}"#).tokenizer.is_none());
 }
@@ -121,7 +127,13 @@ fn old_keys_find_their_successors() {
     assert_eq!(a.hf_overrides["x"], 1);
     assert_eq!(a.device, DeviceArg::Auto);
     assert_eq!(args(r#"{"device":"cpu"}"#).device, DeviceArg::Cpu);
-    assert!(refusal(r#"{"task":"embed"}"#).contains("task 'embed'"));
+    assert_eq!(args(r#"{"task":"embed"}"#).pooler.runner, Runner::Pooling);
+    assert_eq!(args(r#"{"task":"embed","runner":"auto"}"#).pooler.runner, Runner::Auto);
+    assert!(refusal(r#"{"task":"score"}"#).contains("task 'score'"));
+    let a = args(r#"{"override_pooler_config":{"pooling_type":"mean","normalize":false}}"#);
+    assert_eq!((a.pooler.kind, a.pooler.normalize), (Some(Pooling::Mean), Some(false)));
+    let a = args(r#"{"convert":"embed","pooler_config":{"dimensions":8,"logit_bias":null}}"#);
+    assert_eq!((a.pooler.runner, a.pooler.dimensions), (Runner::Pooling, Some(8)));
     assert!(warnings(r#"{"speculative_model":"m"}"#)[0].contains("speculative decoding"));
 }
 

@@ -82,7 +82,9 @@ impl Store {
             drop(lock);
         }
         self.make_parent(&link)?;
-        let target = Path::new("../../blobs").join(&facts.etag);
+        // Out of the file's own folders, the snapshot and `snapshots`.
+        let up = "../".repeat(2 + file.matches('/').count());
+        let target = Path::new(&up).join("blobs").join(&facts.etag);
         // A link that leads nowhere (a blob was deleted) gives way.
         let _ = std::fs::remove_file(&link);
         match std::os::unix::fs::symlink(target, &link) {

@@ -32,7 +32,9 @@ fn parse_with(
     parameters: &[(&str, Parameter)],
 ) -> Result<Parsed> {
     let limits = Limits { vocab_size: 100, max_logprobs: 20 };
-    let context = Context { name: "m", config, limits: &limits, default_max_tokens: Some(64) };
+    let embeds = tensors.iter().any(|t| t.name == "embeds!");
+    let context =
+        Context { name: "m", config, limits: &limits, default_max_tokens: Some(64), embeds };
     let parameters = parameters.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
     parse(&context, tensors, parameters)
 }

@@ -1,0 +1,265 @@
+//! Models that embed, on the CPU: pooled vectors against what Hugging Face transformers computed,
+//! the same bits whatever runs beside a text, and the whole engine from a text to the JSON list.
+
+mod rig;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{bounded, Receiver, Sender};
+use rig::{Rig, RigOptions, SUPPORTED};
+use serde_json::{json, Value};
+use triton_vllm::device::Pooling;
+use triton_vllm::engine::{
+    Answer, Client, EmbedInput, EmbedRequest, Engine, EngineArgs, EngineOptions, Observation,
+    Observer, Terms,
+};
+use triton_vllm::error::Result;
+use triton_vllm::ids::TokenId;
+use triton_vllm::model::config::SpecOptions;
+use triton_vllm::model::pooling::{PoolerOptions, Runner};
+use triton_vllm::model::{Checkpoint, LoadFormat, ModelSpec};
+
+const ROWS: [&str; 4] = ["bert", "gemma2", "qwen3", "xlm-roberta"];
+const KINDS: [(Pooling, &str); 3] =
+    [(Pooling::First, "first"), (Pooling::Last, "last"), (Pooling::Mean, "mean")];
+
+fn folder(row: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(row)
+}
+
+fn cases(row: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder(row).join("embeddings.json")).unwrap();
+    let json: Value = serde_json::from_str(&text).unwrap();
+    json["cases"].as_array().unwrap().clone()
+}
+
+fn ids(case: &Value) -> Vec<u32> {
+    case["ids"].as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect()
+}
+
+fn floats(list: &Value) -> Vec<f32> {
+    list.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+fn rig_of(row: &str, kind: Pooling) -> Rig {
+    let dir = folder(row);
+    let checkpoint = Checkpoint::open(&dir).unwrap();
+    let options = SpecOptions {
+        supported: SUPPORTED,
+        dtype: "float32",
+        pooler: PoolerOptions {
+            runner: Runner::Pooling,
+            kind: Some(kind),
+            ..PoolerOptions::default()
+        },
+        ..SpecOptions::default()
+    };
+    let spec = ModelSpec::read(&dir, &options).unwrap();
+    Rig::new(spec, &LoadFormat::Files(checkpoint), &RigOptions::default())
+}
+
+/// The worst element within `tolerance` of the largest.
+#[track_caller]
+fn close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let size = want.iter().fold(0f32, |m, x| m.max(x.abs()));
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        let error = (g - w).abs();
+        assert!(error <= tolerance * size, "{what}: element {i} is {g}, want {w} (of {size})");
+    }
+}
+
+#[test]
+fn equal_to_transformers() {
+    for row in ROWS {
+        for (kind, name) in KINDS {
+            let mut rig = rig_of(row, kind);
+            for (n, case) in cases(row).iter().enumerate() {
+                let vector = rig.embed(&[ids(case)]).remove(0);
+                close(&format!("{row} {name} case {n}"), &vector, &floats(&case[name]), 1e-4);
+            }
+        }
+    }
+}
+
+#[test]
+fn company_changes_no_bit() {
+    for row in ROWS {
+        for (kind, name) in KINDS {
+            let mut rig = rig_of(row, kind);
+            let texts: Vec<Vec<u32>> = cases(row).iter().map(ids).collect();
+            let alone: Vec<_> =
+                texts.iter().map(|t| rig.embed(std::slice::from_ref(t)).remove(0)).collect();
+            assert!(rig.embed(&texts) == alone, "{row} {name}: company changes a vector");
+            let turned: Vec<_> = texts.iter().rev().cloned().collect();
+            let mut again = rig.embed(&turned);
+            again.reverse();
+            assert!(again == alone, "{row} {name}: order changes a vector");
+        }
+    }
+}
+
+/// An encoder is no decoder: what follows a token changes it.
+#[test]
+fn encoders_look_ahead() {
+    let mut rig = rig_of("bert", Pooling::First);
+    let vectors = rig.embed(&[vec![5, 6, 7], vec![5, 6, 8]]);
+    assert!(vectors[0] != vectors[1]);
+}
+
+struct Quiet;
+
+impl Observer for Quiet {
+    fn observe(&self, _: Observation) {}
+}
+
+struct Listener {
+    gone: bool,
+    end: Sender<Result<Answer>>,
+}
+
+impl Client for Listener {
+    fn cancelled(&self) -> bool {
+        self.gone
+    }
+
+    fn respond(&self, _: Answer) {
+        panic!("an embedding is one answer");
+    }
+
+    fn finish(&self, outcome: Result<Answer>) {
+        self.end.send(outcome).expect("one end, and somebody who waits for it");
+    }
+}
+
+fn load(model: &Path, extra: Value) -> Result<Engine> {
+    let mut args = json!({"model": model, "dtype": "float32", "device": "cpu", "max_num_seqs": 16});
+    args.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    let (args, _) = EngineArgs::parse(&args.to_string())?;
+    let options = EngineOptions {
+        name: "embeddings".into(),
+        version_dir: model.into(),
+        gpu: None,
+        observer: Arc::new(Quiet),
+        max_waiting: 1024,
+        outbox_threads: Some(1),
+        step_timeout: None,
+        step_trace: None,
+    };
+    Engine::load(args, options)
+}
+
+fn ask(
+    engine: &Engine,
+    input: EmbedInput,
+    dimensions: Option<i64>,
+    gone: bool,
+) -> Receiver<Result<Answer>> {
+    let (end, told) = bounded(1);
+    let client = Arc::new(Listener { gone, end });
+    let (arrival, terms) = (Instant::now(), Terms::default());
+    let request = EmbedRequest { input, dimensions, client: client.clone(), arrival, terms };
+    if let Err(error) = engine.embed(request) {
+        client.finish(Err(error));
+    }
+    told
+}
+
+fn answer(told: Receiver<Result<Answer>>) -> Result<Answer> {
+    told.recv_timeout(Duration::from_secs(60)).expect("an end")
+}
+
+fn embed(engine: &Engine, input: EmbedInput, dimensions: Option<i64>) -> Result<Answer> {
+    answer(ask(engine, input, dimensions, false))
+}
+
+fn tokens(ids: &[u32]) -> EmbedInput {
+    EmbedInput::Tokens(ids.iter().map(|&id| TokenId(id)).collect())
+}
+
+fn vector(answer: &Answer) -> Vec<f32> {
+    assert_eq!((answer.outputs.len(), answer.outputs[0].tokens), (1, 0));
+    floats(&serde_json::from_str(&answer.outputs[0].text).unwrap())
+}
+
+fn unit(mut vector: Vec<f32>) -> Vec<f32> {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    vector.iter_mut().for_each(|x| *x /= length);
+    vector
+}
+
+#[test]
+fn texts_become_the_vectors_that_the_files_ask_for() {
+    let engine = load(&folder("bert"), json!({})).unwrap();
+    assert_eq!((engine.facts().max_model_len, engine.facts().kv_tokens), (60, 0));
+    let (mut texts, mut waiting) = (0, Vec::new());
+    for case in cases("bert") {
+        let input = match case["text"].as_str() {
+            Some(text) => EmbedInput::Text(text.to_string()),
+            None => tokens(&ids(&case)),
+        };
+        texts += usize::from(case["text"].is_string());
+        // Often enough that they come in batches of every size.
+        for _ in 0..20 {
+            waiting.push((case.clone(), ask(&engine, input.clone(), None, false)));
+        }
+    }
+    assert!(texts >= 5);
+    for (case, told) in waiting {
+        let answer = answer(told).unwrap();
+        assert_eq!(answer.prompt_tokens as usize, ids(&case).len());
+        let want = unit(floats(&case["mean"]));
+        close(&format!("{:?}", case["text"]), &vector(&answer), &want, 1e-4);
+    }
+}
+
+#[test]
+fn limits_and_refusals() {
+    let engine = load(&folder("bert"), json!({"pooler_config": {"pooling_type": "CLS"}})).unwrap();
+    let text = |input| embed(&engine, input, None).unwrap_err().to_string();
+    assert!(embed(&engine, tokens(&[5; 60]), None).is_ok(), "all of max_model_len");
+    assert!(text(tokens(&[5; 61])).contains("contains 61 input tokens"));
+    assert!(text(EmbedInput::Text("animal ".repeat(59))).contains("at least 61 input tokens"));
+    assert_eq!(text(tokens(&[])), "The decoder prompt cannot be empty");
+    assert_eq!(text(tokens(&[131])), "Token id 131 is out of vocabulary");
+    let sized = embed(&engine, tokens(&[5]), Some(8)).unwrap_err().to_string();
+    assert!(sized.contains("bert\" does not support matryoshka representation"), "{sized}");
+    let gone = answer(ask(&engine, tokens(&[5]), None, true)).unwrap_err();
+    assert_eq!(gone.to_string(), "Request was cancelled");
+    let first = embed(&engine, tokens(&[5, 6]), None).unwrap();
+    let long = load(&folder("bert"), json!({"max_num_batched_tokens": 32})).err().unwrap();
+    assert!(long.to_string().contains("takes each text in one step"), "{long}");
+    let generate = load(&folder("bert"), json!({"runner": "generate"})).err().unwrap();
+    assert!(generate.to_string().contains("does not support runner 'generate'"), "{generate}");
+    drop(engine);
+    // Cut, then as long as 1; half types come near.
+    for (dtype, tolerance) in [("float32", 1e-5), ("float16", 1e-2), ("bfloat16", 5e-2)] {
+        let extra = json!({"pooler_config": {"pooling_type": "cls"}, "dtype": dtype,
+            "hf_overrides": {"is_matryoshka": true}});
+        let engine = load(&folder("bert"), extra).unwrap();
+        let cut = vector(&embed(&engine, tokens(&[5, 6]), Some(8)).unwrap());
+        close(dtype, &cut, &unit(vector(&first)[..8].to_vec()), tolerance);
+    }
+}
+
+/// The last row of a decoder's prompt, whether it came in one piece, in many, or from the cache.
+#[test]
+fn decoders_embed_in_chunks() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models/qwen2-tiny");
+    let long: Vec<u32> = (0..256).map(|i| 7 + i * 13 % 4000).collect();
+    let of = |extra: Value| {
+        let mut all = json!({"runner": "pooling", "max_model_len": 256});
+        all.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let engine = load(&model, all).unwrap();
+        let ask = |ids: &[u32]| vector(&embed(&engine, tokens(ids), None).unwrap());
+        [ask(&long), ask(&long[..200]), ask(&long), ask(&long[..1])]
+    };
+    let whole = of(json!({}));
+    assert!(whole[0] == whole[2] && whole[0] != whole[1]);
+    assert!(of(json!({"max_num_batched_tokens": 48})) == whole, "chunks change a vector");
+    assert!(of(json!({"enable_prefix_caching": false})) == whole, "the cache changes a vector");
+    let mean = of(json!({"pooler_config": {"pooling_type": "MEAN"}}));
+    assert!(mean[3] == whole[3] && mean[0] != whole[0] && mean[0] == mean[2]);
+}
