@@ -55,6 +55,35 @@ fn a_mixture_reads_the_experts_that_rows_can_meet() {
     assert!(held.weights > 4 * 100 * 3 * 24 * 64);
 }
 
+/// The shapes that `examples/gpu_steps` is timed with: parameters as published, so the shapes are
+/// right, and a step of each within an accountant's reach, so that all their verbs exist.
+#[test]
+fn deployed_shapes_have_their_published_sizes() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("ci/shapes");
+    let mut names: Vec<_> = std::fs::read_dir(&root).unwrap().map(|e| e.unwrap().path()).collect();
+    names.sort();
+    let published = [
+        ("gemma-2b", 2_506_172_416u64),
+        ("gemma-3-1b", 999_885_952),
+        ("gpt2", 124_439_808),
+        ("llama-3.2-1b", 1_235_814_400),
+        ("opt-125m", 125_239_296),
+        ("qwen2.5-0.5b", 494_032_768),
+    ];
+    assert_eq!(names.len(), published.len());
+    for (folder, (name, parameters)) in names.iter().zip(published) {
+        assert!(folder.ends_with(name), "{}", folder.display());
+        let supported = &[DType::BF16, DType::F16, DType::F32];
+        let options = SpecOptions { supported, ..Default::default() };
+        let spec = ModelSpec::read(folder, &options).unwrap();
+        let (held, launches) = footprint(&spec, &limits(&spec), spec.dtype).unwrap();
+        // Norms and biases take four bytes each.
+        let ratio = held.weights as f64 / (2 * parameters) as f64;
+        assert!((1.0..1.002).contains(&ratio), "{name}: {ratio}");
+        assert!(launches.len() > 5 * spec.layers, "{name}");
+    }
+}
+
 #[test]
 fn a_llama_step_launches_eight_verbs_a_layer() {
     let spec = llama();
