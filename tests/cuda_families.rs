@@ -147,9 +147,10 @@ fn half_types_stay_close() {
     }
 }
 
-/// Prompts in chunks while others decode give the tokens of prompts that run alone.
+/// Prompts in chunks while others decode, and one whose first pages another has, give the tokens of
+/// prompts that run alone.
 #[test]
-fn chunks_and_company() {
+fn chunks_hits_and_company() {
     if !gpu() {
         return;
     }
@@ -168,6 +169,14 @@ fn chunks_and_company() {
         for (seq, case) in running.iter().zip(&cases) {
             assert_eq!(seq.outputs[..16], case.greedy[..16], "{}", dir.display());
         }
+        let pairs = running.iter().zip(&cases);
+        let (owner, case) = pairs.max_by_key(|(_, case)| case.ids.len()).expect("a case");
+        let mut hit = rig.open_sharing(&case.ids, owner);
+        rig.feed_prompt(&mut hit, 7);
+        for _ in 1..16 {
+            rig.decode(&mut [&mut hit]);
+        }
+        assert_eq!(hit.outputs[..16], case.greedy[..16], "{}: a prefix hit", dir.display());
     }
 }
 

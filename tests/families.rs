@@ -1,6 +1,6 @@
 //! Every fixture checkpoint through the CPU device, against what Hugging Face transformers
-//! computed: logits and 64 greedy tokens; and the same bits however a prompt is cut and whatever
-//! runs beside it.
+//! computed: logits and 64 greedy tokens; and the same bits however a prompt is cut, wherever its
+//! beginning was found, and whatever runs beside it.
 
 mod rig;
 
@@ -130,7 +130,7 @@ fn equal_to_transformers() {
 }
 
 #[test]
-fn chunks_and_company_change_no_bit() {
+fn chunks_hits_and_company_change_no_bit() {
     for dir in fixtures() {
         let mut rig = rig_of(&dir);
         let cases = cases(&dir);
@@ -142,6 +142,23 @@ fn chunks_and_company_change_no_bit() {
             let logits = rig.feed_prompt(&mut seq, 7);
             assert!(logits == want.0, "{}: chunks of 7 change logits", dir.display());
             rig.close(&seq);
+        }
+        // The first pages from another that decodes on beside it: a prefix hit, in chunks of 7.
+        let long = cases.iter().zip(&want).max_by_key(|(case, _)| case.ids.len());
+        let (case, want_long) = long.expect("a case");
+        let mut owner = rig.open(&case.ids);
+        rig.feed_prompt(&mut owner, 7);
+        let mut hit = rig.open_sharing(&case.ids, &owner);
+        assert!(hit.length > 0 && hit.length < case.ids.len(), "{}", dir.display());
+        let logits = rig.feed_beside(&mut hit, 7, std::slice::from_mut(&mut owner));
+        assert!(logits == want_long.0, "{}: a prefix hit changes logits", dir.display());
+        for _ in 1..steps {
+            rig.decode(&mut [&mut owner, &mut hit]);
+        }
+        for seq in [&hit, &owner] {
+            let outputs = &seq.outputs[..steps];
+            assert_eq!(outputs, want_long.1, "{}: a prefix hit changes tokens", dir.display());
+            rig.close(seq);
         }
         // All together: one decodes while the next one's prompt comes in chunks of 7.
         let mut running: Vec<Sequence> = Vec::new();

@@ -16,6 +16,7 @@ use super::fault::Faults;
 use crate::device::DType;
 use crate::error::{Error, Result};
 use crate::invalid;
+use crate::model::config::parse_dtype;
 use crate::model::hub::Token;
 use crate::model::pooling::PoolerOptions;
 use crate::sampling::python::quoted;
@@ -95,6 +96,8 @@ pub struct EngineArgs {
     pub stream_interval: u32,
     /// Prompts longer than this are chunked to it. 0 = off.
     pub long_prefill_token_threshold: u32,
+    /// Element type of pages; `None` = the model's.
+    pub kv_cache_dtype: Option<DType>,
     /// Share of pages that admission leaves free, [0, 1).
     pub watermark: f64,
     /// A prompt is admitted only if all of it fits.
@@ -138,7 +141,7 @@ impl EngineArgs {
         modernise(&mut map, &mut warnings)?;
         let inject_faults = Faults::take(&mut map)?;
         check_keys(&map, &mut warnings)?;
-        check_switches(&map)?;
+        check_switches(&map, &mut warnings)?;
         let mut read = Reader::new(&map, &mut warnings);
         let (max_model_len, fit_max_model_len) = max_model_len(&mut read)?;
         let args = EngineArgs {
@@ -171,6 +174,7 @@ impl EngineArgs {
             long_prefill_token_threshold: read
                 .at_least("long_prefill_token_threshold", 0)?
                 .unwrap_or(0),
+            kv_cache_dtype: kv_cache_dtype(&mut read)?,
             watermark: read.float("watermark")?.unwrap_or(0.0),
             scheduler_reserve_full_isl: read.boolean("scheduler_reserve_full_isl")?.unwrap_or(true),
             disable_sliding_window: read.boolean("disable_sliding_window")?.unwrap_or(false),
@@ -311,7 +315,7 @@ fn check_keys(map: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<()
 }
 
 /// Arguments that are checked but need no field, because only one value is built.
-fn check_switches(map: &Map<String, Value>) -> Result<()> {
+fn check_switches(map: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<()> {
     let mut quiet = Vec::new();
     let mut read = Reader::new(map, &mut quiet);
     if read.boolean("skip_tokenizer_init")?.unwrap_or(false) {
@@ -334,8 +338,6 @@ fn check_switches(map: &Map<String, Value>) -> Result<()> {
             quoted(&name)
         )));
     }
-    read.one_of("kv_cache_dtype", &["auto", "float16", "bfloat16"])?;
-    read.one_of("tokenizer_mode", &["auto", "hf", "slow"])?;
     read.one_of("config_format", &["auto", "hf"])?;
     read.one_of("scheduling_policy", &["fcfs", "priority"])?;
     read.one_of("logprobs_mode", &["raw_logprobs"])?;
@@ -344,6 +346,9 @@ fn check_switches(map: &Map<String, Value>) -> Result<()> {
             "hf_config_path {} is not supported",
             quoted(&path)
         )));
+    }
+    if read.one_of("tokenizer_mode", &["auto", "hf", "slow"])?.as_deref() == Some("slow") {
+        warnings.push("model.json: tokenizer_mode 'slow' is served by the fast tokenizer".into());
     }
     Ok(())
 }
@@ -361,12 +366,12 @@ fn max_model_len(read: &mut Reader) -> Result<(Option<u32>, bool)> {
 
 fn dtype(read: &mut Reader) -> Result<Option<DType>> {
     let names = ["auto", "half", "float16", "bfloat16", "float", "float32"];
-    Ok(match read.one_of("dtype", &names)?.as_deref() {
-        Some("half" | "float16") => Some(DType::F16),
-        Some("bfloat16") => Some(DType::BF16),
-        Some("float" | "float32") => Some(DType::F32),
-        _ => None,
-    })
+    Ok(read.one_of("dtype", &names)?.as_deref().and_then(parse_dtype))
+}
+
+fn kv_cache_dtype(read: &mut Reader) -> Result<Option<DType>> {
+    let names = ["auto", "float16", "bfloat16"];
+    Ok(read.one_of("kv_cache_dtype", &names)?.as_deref().and_then(parse_dtype))
 }
 
 fn load_format(read: &mut Reader) -> Result<LoadFormat> {

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use crossbeam::channel::{unbounded, Sender};
 
-use super::args::{DeviceArg, LoadFormat as Format};
+use super::args::{DeviceArg, GenerationConfig, LoadFormat as Format};
 use super::health::Health;
 use super::intake::Intake;
 use super::meter::{Meter, StepTrace};
@@ -55,7 +55,10 @@ pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
     let model = read_model(&dir, &args)?;
     #[cfg(feature = "cuda")]
     if let Some(gpu) = choose_gpu(&args, &options)? {
-        let device = Cuda::open(gpu, model.0.dtype)?;
+        let mut device = Cuda::open(gpu, model.0.dtype)?;
+        if args.enforce_eager {
+            device.launch_eagerly();
+        }
         return start(device, gpu_pool, model, tokenizer, args, options);
     }
     #[cfg(not(feature = "cuda"))]
@@ -244,6 +247,11 @@ fn read_model(dir: &Path, args: &EngineArgs) -> Result<(ModelSpec, LoadFormat)> 
         },
         supported: &[DType::BF16, DType::F16, DType::F32],
         max_model_len: args.max_model_len.map(i64::from),
+        disable_sliding_window: args.disable_sliding_window,
+        generation_config: match &args.generation_config {
+            GenerationConfig::Model => None,
+            GenerationConfig::Folder(folder) => Some(folder),
+        },
         pooler: args.pooler.clone(),
         ..SpecOptions::default()
     };
@@ -316,7 +324,7 @@ fn limits_of(
         pages: 0,
         page_size,
         max_model_len: spec.max_model_len,
-        kv: spec.kv_shape("auto")?,
+        kv: spec.kv_shape(args.kv_cache_dtype.map_or("auto", dtype_name))?,
     };
     if spec.family.encoder {
         limits.pages = 1 + slots;

@@ -36,6 +36,10 @@ pub struct SpecOptions<'a> {
     pub supported: &'a [DType],
     /// None and -1 mean the derived length.
     pub max_model_len: Option<i64>,
+    /// Every layer sees all; the length is at most the window, within which that is the same.
+    pub disable_sliding_window: bool,
+    /// The folder of generation_config.json; None: the model's, if it has one.
+    pub generation_config: Option<&'a Path>,
     pub pooler: PoolerOptions,
     /// [`ModelSpec::read`] reads them itself.
     pub files: SideFiles,
@@ -110,8 +114,8 @@ impl ModelSpec {
     /// does not fit, an option the forward pass lacks.
     pub fn read(dir: &Path, options: &SpecOptions) -> Result<ModelSpec> {
         let mut config = read_object(&dir.join("config.json"))?;
-        let generation = dir.join("generation_config.json");
-        let generation = match generation.exists() {
+        let generation = options.generation_config.unwrap_or(dir).join("generation_config.json");
+        let generation = match generation.exists() || options.generation_config.is_some() {
             true => Some(read_object(&generation)?),
             false => None,
         };
@@ -151,8 +155,13 @@ impl ModelSpec {
         let pooling = PoolingRule::of(config, family, options, hidden)?;
         let pools = pooling.is_some();
         let files = pools.then_some(&options.files);
-        let (length, derived_len) = length::of(config, family, files)?;
+        let (mut length, derived_len) = length::of(config, family, files)?;
         let learned = family.positions != Positions::Rope;
+        let mut blocks = blocks::blocks(config, family, &shape)?;
+        if options.disable_sliding_window {
+            length.within(blocks.iter().filter_map(|block| block.attn.window).min());
+            blocks.iter_mut().for_each(|block| block.attn.window = None);
+        }
         let max_model_len = length.choose(options.max_model_len, learned)?;
         let dtype = choose_dtype(config, family, pools, options)?;
         let scales = blocks::scales(config, family, hidden, dtype)?;
@@ -169,7 +178,7 @@ impl ModelSpec {
             embed_width,
             norm_eps: norm_eps(config, family.eps) * scales.eps,
             activation: activation(config, family)?,
-            blocks: blocks::blocks(config, family, &shape)?,
+            blocks,
             ropes: blocks::ropes(config, family, head_dim, max_model_len)?,
             embed_scale: scales.embed,
             logit_scale: if pools { 1.0 } else { scales.logits },
@@ -265,8 +274,12 @@ fn family_of(config: &Map<String, Value>) -> Result<&'static Family> {
     let names = || FAMILIES.iter().map(|f| f.architecture).collect::<Vec<_>>().join(", ");
     match architecture(config) {
         Some(name) => rows::find(name).ok_or_else(|| {
+            let own = match config.contains_key("auto_map") {
+                true => " (code of a checkpoint's own, 'auto_map', is never run)",
+                false => "",
+            };
             Error::Unsupported(format!(
-                "config.json: model architecture '{name}' is not supported; supported: {}.",
+                "config.json: model architecture '{name}' is not supported{own}; supported: {}.",
                 names()
             ))
         }),

@@ -61,6 +61,51 @@ fn length_rule_and_its_words() {
         "{e}"
     );
     assert!(len(llama(), Some(0)).is_err());
+    assert_eq!(len(with("max_position_embeddings", json!(null)), None), Ok(2048));
+}
+
+#[test]
+fn windows_can_be_switched_off() {
+    let mut config = with("sliding_window", json!(40));
+    config["architectures"] = json!(["MistralForCausalLM"]);
+    let spec = |config: &Value, user| {
+        let options = SpecOptions {
+            supported: ALL,
+            disable_sliding_window: true,
+            max_model_len: user,
+            ..Default::default()
+        };
+        spec_of(config.clone(), &options)
+    };
+    let off = spec(&config, None).unwrap();
+    assert_eq!((off.max_model_len, off.blocks[0].attn.window), (40, None));
+    let error = spec(&config, Some(41)).unwrap_err();
+    assert!(error.message().contains("sliding_window=40"), "{error}");
+    assert_eq!(spec(&config, Some(30)).unwrap().max_model_len, 30);
+    config["sliding_window"] = json!(5000);
+    assert_eq!(spec(&config, None).unwrap().max_model_len, 512);
+}
+
+#[test]
+fn generation_configs_may_lie_elsewhere() {
+    let folder = std::env::temp_dir().join(format!("triton_vllm_eos_{}", std::process::id()));
+    let (model, other) = (folder.join("model"), folder.join("other"));
+    for (place, id) in [(&model, 7), (&other, 9)] {
+        std::fs::create_dir_all(place).unwrap();
+        let text = json!({"eos_token_id": id}).to_string();
+        std::fs::write(place.join("generation_config.json"), text).unwrap();
+    }
+    std::fs::write(model.join("config.json"), llama().to_string()).unwrap();
+    let ids = |place: Option<&Path>| {
+        let options =
+            SpecOptions { supported: ALL, generation_config: place, ..Default::default() };
+        ModelSpec::read(&model, &options).map(|spec| spec.eos_token_ids)
+    };
+    assert_eq!(ids(None), Ok(vec![TokenId(7)]));
+    assert_eq!(ids(Some(&other)), Ok(vec![TokenId(9)]));
+    let missing = ids(Some(&folder)).unwrap_err();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(missing.message().ends_with("generation_config.json not found."), "{missing}");
 }
 
 #[test]
@@ -91,6 +136,9 @@ fn refusals_name_the_key() {
         assert!(text.contains(want) && !text.contains('\n'), "{text}");
     }
     assert!(refused(with("architectures", json!(["X"]))).contains("GPT2LMHeadModel"));
+    let mut own_code = with("architectures", json!(["X"]));
+    own_code["auto_map"] = json!({"AutoModelForCausalLM": "modeling_x.X"});
+    assert!(refused(own_code).contains("'auto_map', is never run"));
     let mut phi = with("qk_layernorm", json!(true));
     phi["architectures"] = json!(["PhiForCausalLM"]);
     assert!(refused(phi).contains("'qk_layernorm'"));

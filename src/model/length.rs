@@ -90,6 +90,14 @@ impl DerivedLen {
         found
     }
 
+    /// No longer than this window, if there is one.
+    pub fn within(&mut self, window: Option<usize>) {
+        if let Some(window) = window.filter(|&w| w < self.tokens()) {
+            (self.key, self.len, self.model_max_length) =
+                ("sliding_window", Some(window as f64), None);
+        }
+    }
+
     /// The checkpoint's own limit.
     pub fn tokens(&self) -> usize {
         self.len.map_or(FALLBACK_LEN, |x| x.clamp(1.0, MAX_DIMENSION as f64) as usize)
@@ -112,6 +120,12 @@ impl DerivedLen {
         let user = match user {
             None | Some(-1) => {
                 let own = self.tokens();
+                if self.len.is_none() {
+                    tracing::warn!(
+                        "config.json names no length: max_model_len is {FALLBACK_LEN}; set it in \
+                         model.json if the model allows more"
+                    );
+                }
                 return Ok(self.unasked.map_or(own, |x| own.min((x as usize).max(1))));
             }
             Some(x) if x >= 1 && x as u64 <= MAX_DIMENSION => x as usize,
@@ -127,6 +141,11 @@ impl DerivedLen {
         }
         let allowed = std::env::var("VLLM_ALLOW_LONG_MAX_MODEL_LEN");
         if !learned && allowed.is_ok_and(|v| v.trim() == "1") {
+            tracing::warn!(
+                "max_model_len {user} is more than the model's {len:.0} ({}), as \
+                 VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 allows: texts that long may turn out bad",
+                self.key
+            );
             return Ok(user);
         }
         let model_max = self.model_max_length.map_or("None".to_string(), |m| m.to_string());

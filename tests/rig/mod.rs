@@ -37,7 +37,9 @@ pub struct Sequence {
     pub prompt: Vec<u32>,
     pub outputs: Vec<u32>,
     pub pages: Vec<PageId>,
-    /// Positions fed.
+    /// Of these, the first ones that belong to another.
+    shared: usize,
+    /// Positions fed, or taken over.
     pub length: usize,
 }
 
@@ -104,23 +106,41 @@ impl<D: Device> Rig<D> {
     }
 
     pub fn open(&mut self, prompt: &[u32]) -> Sequence {
+        self.open_behind(prompt, &[])
+    }
+
+    /// A prefix hit: what `other` has of this prompt in full pages is read from there. It must stay
+    /// open as long.
+    pub fn open_sharing(&mut self, prompt: &[u32], other: &Sequence) -> Sequence {
+        let equal = prompt.iter().zip(&other.prompt).take_while(|(a, b)| a == b).count();
+        // One token at least is fed, for its logits.
+        let pages = equal.min(prompt.len() - 1) / self.page_size;
+        self.open_behind(prompt, &other.pages[..pages])
+    }
+
+    fn open_behind(&mut self, prompt: &[u32], shared: &[PageId]) -> Sequence {
         let slot = self.free_slots.pop().expect("a free slot");
+        let length = shared.len() * self.page_size;
         self.changes.push(SlotChange::Open(Box::new(SlotOpen {
             slot,
             adapter: AdapterId(0),
             tokens: prompt.iter().map(|&t| TokenId(t)).collect(),
             prompt_tokens: prompt.len() as u32,
-            cached_tokens: 0,
+            cached_tokens: length as u32,
             sampler: self.sampler.clone(),
         })));
-        let prompt = prompt.to_vec();
-        Sequence { slot, prompt, outputs: Vec::new(), pages: Vec::new(), length: 0 }
+        if !shared.is_empty() {
+            let (group, pages) = (GroupId(0), shared.to_vec());
+            self.changes.push(SlotChange::Pages { slot, group, pages });
+        }
+        let (prompt, pages, shared) = (prompt.to_vec(), shared.to_vec(), shared.len());
+        Sequence { slot, prompt, outputs: Vec::new(), pages, shared, length }
     }
 
     pub fn close(&mut self, seq: &Sequence) {
         self.changes.push(SlotChange::Close { slot: seq.slot });
         self.free_slots.push(seq.slot);
-        self.free_pages.extend(&seq.pages);
+        self.free_pages.extend(&seq.pages[seq.shared..]);
     }
 
     fn grow(&mut self, seq: &mut Sequence, tokens: usize) {

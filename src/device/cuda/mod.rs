@@ -110,6 +110,8 @@ pub struct Cuda {
     slots: Slots,
     sampler: Sampler,
     reserved: Option<Reserved>,
+    /// Steps are launched call by call.
+    eager: bool,
     /// Rows of a decode step, with empty ones up to a size that returns.
     padded: Option<usize>,
     /// Gates and ups before they are multiplied.
@@ -145,6 +147,7 @@ impl Cuda {
             slots: Slots::default(),
             sampler: Sampler::new(&context),
             reserved: None,
+            eager: false,
             padded: None,
             scratch: None,
             gate_up: 0,
@@ -161,6 +164,11 @@ impl Cuda {
         let parts = attention::parts_bytes(&limits.kv);
         let sampler = sampler::bytes(limits.logit_rows, vocab);
         (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler) as u64
+    }
+
+    /// No graphs: every launch is made when its verb is called. Before a model is loaded.
+    pub fn launch_eagerly(&mut self) {
+        self.eager = true;
     }
 
     /// Set every byte of a tensor: for tests, which poison outputs.

@@ -143,7 +143,7 @@ impl Device for Cuda {
 
     fn steady(&mut self) {
         if let Some(reserved) = &mut self.reserved {
-            reserved.graphs.steady = true;
+            reserved.graphs.steady = !self.eager;
         }
     }
 

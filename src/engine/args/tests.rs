@@ -138,6 +138,21 @@ fn old_keys_find_their_successors() {
 }
 
 #[test]
+fn what_a_key_means_elsewhere() {
+    let a = args(
+        r#"{"kv_cache_dtype":"bfloat16","disable_sliding_window":true,
+                     "generation_config":"/g","dtype":"half"}"#,
+    );
+    assert_eq!((a.kv_cache_dtype, a.dtype), (Some(DType::BF16), Some(DType::F16)));
+    assert_eq!(a.generation_config, GenerationConfig::Folder("/g".into()));
+    assert!(a.disable_sliding_window);
+    assert_eq!(args(r#"{"kv_cache_dtype":"auto"}"#).kv_cache_dtype, None);
+    assert_eq!(args(r#"{"generation_config":"vllm"}"#).generation_config, GenerationConfig::Model);
+    assert!(warnings(r#"{"tokenizer_mode":"slow"}"#)[0].contains("fast tokenizer"));
+    assert!(warnings(r#"{"tokenizer_mode":"hf"}"#).is_empty());
+}
+
+#[test]
 fn minus_one_fits_the_length_to_memory() {
     let a = args(r#"{"max_model_len":-1}"#);
     assert_eq!((a.max_model_len, a.fit_max_model_len), (None, true));
