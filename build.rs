@@ -13,6 +13,8 @@ fn main() {
     println!("cargo:rerun-if-changed=build/kernels.rs");
     println!("cargo:rerun-if-changed=triton_headers");
     println!("cargo:rerun-if-env-changed=LIBCLANG_PATH");
+    // Exports are ours alone: llguidance has a C interface that nobody asked for.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
     find_libclang();
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let required =

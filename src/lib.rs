@@ -16,7 +16,7 @@
 //! | [`engine`] | THE HEART: one thread owns all mutable state: submit, cancel, step, outbox, load, drain |
 //! | [`scheduler`] | THE POLICY: (queues, kv, now) -> StepPlan; no device, no clock, no thread |
 //! | [`kv`] | THE LEDGER: pages, reference counts, prefix hashes, LRU; no memory of a device |
-//! | [`text`] | THE WORDS: tokenizer, incremental detokeniser, stop strings |
+//! | [`text`] | THE WORDS: tokenizer, incremental detokeniser, stop strings, grammars |
 //! | [`model`] | THE NET: config.json -> ModelSpec, weights, families as rows of data, one forward pass |
 //! | [`device`] | THE MUSCLE: trait Device, fused verbs; cpu is truth, trace counts, cuda is fast |
 //! | [`sampling`] | THE TASTE: validated parameters, the one random-number spec |

@@ -20,6 +20,7 @@ use crate::model::config::parse_dtype;
 use crate::model::hub::Token;
 use crate::model::pooling::PoolerOptions;
 use crate::sampling::python::quoted;
+use crate::sampling::StructuredOptions;
 use values::Reader;
 
 /// Where weights come from.
@@ -113,6 +114,8 @@ pub struct EngineArgs {
     pub pooler: PoolerOptions,
     /// True switches custom metrics off.
     pub disable_log_stats: bool,
+    /// `structured_outputs_config`: what holds for every request.
+    pub structured_outputs: StructuredOptions,
     /// `additional_config.inject_faults`: break on purpose, in tests.
     pub inject_faults: Option<Faults>,
 }
@@ -184,6 +187,7 @@ impl EngineArgs {
             pooler: pooling::read(&mut read)?,
             enable_log_requests: read.boolean("enable_log_requests")?.unwrap_or(false),
             disable_log_stats: read.boolean("disable_log_stats")?.unwrap_or(false),
+            structured_outputs: structured_outputs(&mut read)?,
             inject_faults,
         };
         args.check_ranges()?;
@@ -392,6 +396,31 @@ fn device(read: &mut Reader) -> Result<DeviceArg> {
             Err(invalid!("device: got {}, expected 'auto', 'cuda' or 'cpu'", quoted(other)))
         }
     }
+}
+
+/// Which backend makes no difference: there is one. What it decides besides would have to be known.
+fn structured_outputs(read: &mut Reader) -> Result<StructuredOptions> {
+    const KEY: &str = "structured_outputs_config";
+    let config = read.object(KEY)?;
+    let mut options = StructuredOptions::default();
+    let mut quiet = Vec::new();
+    let mut read = Reader::new(&config, &mut quiet);
+    options.disable_any_whitespace = read.boolean("disable_any_whitespace")?.unwrap_or(false);
+    options.disable_additional_properties =
+        read.boolean("disable_additional_properties")?.unwrap_or(false);
+    let backends = ["auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer"];
+    read.one_of("backend", &backends)?;
+    for (key, value) in &config {
+        let known = ["backend", "disable_any_whitespace", "disable_additional_properties"];
+        let quiet = ["disable_fallback", "enable_in_reasoning", "reasoning_parser_plugin"];
+        let parser = key == "reasoning_parser" && (value == "" || value.is_null());
+        if !known.contains(&key.as_str()) && !quiet.contains(&key.as_str()) && !parser {
+            return Err(Error::Unsupported(format!(
+                "model.json: {KEY}.{key}: {value} is not supported, remove it"
+            )));
+        }
+    }
+    Ok(options)
 }
 
 /// A token, true (the environment's, which null means too) or false (none).

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::guides::Guided;
 use super::pooling::Wish;
 use super::request::{Client, FinishReason};
 use super::scores::Scores;
@@ -16,6 +17,8 @@ pub(super) enum Command {
     Submit(Box<Accepted>),
     /// An outbox found a stop string: the sequence is over, only its slot is still taken.
     Stopped(RequestId),
+    /// A sequence's guide took its token and knows what may follow.
+    Guided(RequestId, Box<Guided>),
     /// An outbox died; `Health` has the cause.
     Poisoned,
     Drain {
@@ -48,6 +51,8 @@ pub(super) struct NewOutput {
     pub text: TextStream,
     /// None: nobody reads logprobs.
     pub scores: Option<Scores>,
+    /// None: any token may be sampled.
+    pub guided: Option<Box<Guided>>,
 }
 
 /// The ids of a request's sequences: `count` (the request's `n`) in a row.

@@ -3,27 +3,88 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{unbounded, Receiver, Sender};
 
 use super::command::{Accepted, Command, Family, NewOutput, StopRules};
+use super::guides::Guided;
 use super::pooling::{Embedder, Job};
 use super::request::{GenerateRequest, Returns};
 use super::scores::Scores;
 use crate::error::{Error, Result};
 use crate::ids::{RequestId, TokenId};
 use crate::invalid;
-use crate::sampling::{LogprobSpec, SamplerSpec};
-use crate::text::{check_prompt_chars, check_prompt_tokens, Speller, TextStream, Tokenizer};
+use crate::sampling::{LogprobSpec, SamplerSpec, SamplingParams};
+use crate::text::{
+    check_prompt_chars, check_prompt_tokens, Grammars, Speller, TextStream, Tokenizer, STACK_BYTES,
+};
 
 /// Prompts up to this many bytes are tokenised on the caller's thread (a fraction of a
 /// millisecond); longer ones on a thread of their own, so that one book does not hold up a hundred
 /// questions.
-pub(super) const INLINE_BYTES: usize = 16 * 1024;
+const INLINE_BYTES: usize = 16 * 1024;
+/// Threads that compile grammars, so that one that takes long does not hold up the next.
+const COMPILERS: usize = 2;
+
+/// The ways to the threads that prepare what would hold up the caller. They end when this is
+/// dropped. What waits for them is limited by the engine's tickets and by the length of a prompt.
+pub(super) struct Slow {
+    long_prompts: Sender<Job>,
+    grammars: Sender<Job>,
+}
+
+impl Slow {
+    pub fn start(name: &str, intake: &Arc<Intake>) -> Result<(Slow, Vec<JoinHandle<()>>)> {
+        let (long_prompts, prompts) = unbounded();
+        let (grammars, compile) = unbounded();
+        let mut threads = vec![reader(format!("tokenize {name}"), intake, &prompts)?];
+        for i in 0..COMPILERS {
+            threads.push(reader(format!("compile{i} {name}"), intake, &compile)?);
+        }
+        Ok((Slow { long_prompts, grammars }, threads))
+    }
+
+    /// None: the caller's own.
+    pub fn thread_for(&self, job: &Job) -> Option<&Sender<Job>> {
+        match job {
+            Job::Generate(request) if request.params.structured_outputs.is_some() => {
+                Some(&self.grammars)
+            }
+            _ => (job.text().len() > INLINE_BYTES).then_some(&self.long_prompts),
+        }
+    }
+}
+
+fn reader(name: String, intake: &Arc<Intake>, jobs: &Receiver<Job>) -> Result<JoinHandle<()>> {
+    let (intake, jobs) = (intake.clone(), jobs.clone());
+    let read = move || {
+        for mut job in jobs {
+            let client = job.end().0.clone();
+            let refused = match client.gone() {
+                None => intake.accept(job).err(),
+                Some(gone) => {
+                    tracing::info!("Cancelling the request");
+                    tracing::info!("Successfully cancelled the request");
+                    Some(gone)
+                }
+            };
+            if let Some(error) = refused {
+                client.finish(Err(error));
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name(name)
+        .stack_size(STACK_BYTES)
+        .spawn(read)
+        .map_err(|e| crate::internal!("cannot start a thread: {e}"))
+}
 
 /// Shared by all callers of one engine.
 pub(super) struct Intake {
     pub tokenizer: Arc<Tokenizer>,
+    pub grammars: Grammars,
     pub max_model_len: u32,
     /// The model's own ends: tokenizer's eos and generation_config's.
     pub eos: Vec<TokenId>,
@@ -65,6 +126,7 @@ impl Intake {
         let first = ids.first;
         let room = self.max_model_len - tokens.len() as u32;
         let bad_words = self.tokenizer.bad_words(&params.bad_words)?;
+        let mut guided = self.guided(&params)?.map(Box::new);
         let mut stop_ids = params.stop_token_ids.clone();
         if !params.ignore_eos {
             stop_ids.extend_from_slice(&self.eos);
@@ -84,6 +146,11 @@ impl Intake {
             // The sum needs the sampled token's own only.
             sampler.logprobs = returns.cumulative_logprob.then_some(LogprobSpec::Top(0));
         }
+        if guided.is_some() {
+            // Masked by the guide, which knows when the grammar has nothing else.
+            sampler.min_tokens = 0;
+            sampler.masked_until_min = Arc::from([]);
+        }
         let sequence = |(index, id): (usize, RequestId)| {
             // A seed is the first sequence's: the others count up from it.
             let given = params.seed.map(|seed| (seed as u64).wrapping_add(index as u64));
@@ -95,7 +162,11 @@ impl Intake {
                 let speller = spell.then(|| Speller::new(&self.tokenizer, &tokens));
                 Scores::new(returns, speller)
             });
-            NewOutput { sampler: Arc::new(sampler), text, scores }
+            let guided = match index + 1 == ids.count as usize {
+                true => guided.take(),
+                false => guided.as_ref().map(|guided| Box::new(guided.fork())),
+            };
+            NewOutput { sampler: Arc::new(sampler), text, scores, guided }
         };
         Ok(Accepted {
             ids,
@@ -115,6 +186,16 @@ impl Intake {
     pub(super) fn new_ids(&self, count: u32) -> Family {
         let first = RequestId(self.next_id.fetch_add(u64::from(count), Ordering::Relaxed));
         Family { first, count }
+    }
+}
+
+impl Intake {
+    /// The compiled grammar of a request that has one.
+    fn guided(&self, params: &SamplingParams) -> Result<Option<Guided>> {
+        let Some(outputs) = &params.structured_outputs else { return Ok(None) };
+        let guide = self.grammars.compile(outputs)?;
+        let avoid = self.eos.iter().chain(&params.stop_token_ids).copied().collect();
+        Ok(Some(Guided::new(guide, params.min_tokens, avoid)))
     }
 }
 

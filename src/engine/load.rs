@@ -6,15 +6,16 @@ use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{unbounded, Sender};
+use crossbeam::channel::unbounded;
 
 use super::args::{DeviceArg, GenerationConfig, LoadFormat as Format};
+use super::guides::Guides;
 use super::health::Health;
-use super::intake::Intake;
+use super::intake::{Intake, Slow};
 use super::meter::{Meter, StepTrace};
 use super::outbox::{Outboxes, Shared};
-use super::pooling::{Embedder, Job};
-use super::step::{Core, Runner};
+use super::pooling::Embedder;
+use super::step::{Core, Helpers, Runner};
 use super::watchdog::Watchdog;
 use super::{Engine, EngineArgs, EngineFacts, EngineOptions, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
 #[cfg(feature = "cuda")]
@@ -28,7 +29,7 @@ use crate::model::hub::{self, Hub, Wanted};
 use crate::model::{Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Scheduler, SchedulerConfig};
-use crate::text::Tokenizer;
+use crate::text::{Grammars, Tokenizer};
 
 pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
     let files = match args.load_format {
@@ -364,15 +365,21 @@ fn threads_of(
     let outbox_threads = options.outbox_threads.unwrap_or_else(|| (threads() / 4).clamp(1, 4));
     let trace = options.step_trace.as_deref().map(StepTrace::create).transpose()?;
     let meter = Meter::new(Arc::clone(&options.observer), trace);
-    let outboxes = Outboxes::start(name, outbox_threads, &shared)?;
-    let core = Core::new(runner, scheduler, inbox, outboxes, shared, meter, args.stream_interval);
+    let helpers = Helpers {
+        outboxes: Outboxes::start(name, outbox_threads, &shared)?,
+        guides: Guides::start(name, (threads() / 2).clamp(1, 8), &commands)?,
+    };
+    let core = Core::new(runner, scheduler, inbox, helpers, shared, meter, args.stream_interval);
     let core = spawn(format!("engine {name}"), move || core.run())?;
     let mut eos: Vec<TokenId> = spec.eos_token_ids;
     if let Some(own) = tokenizer.eos().filter(|own| !eos.contains(own)) {
         eos.push(own);
     }
+    let rules = args.structured_outputs.clone();
+    let grammars = Grammars::new(tokenizer.clone(), facts.vocab_size, &eos, rules);
     let intake = Arc::new(Intake {
         tokenizer,
+        grammars,
         max_model_len: facts.max_model_len,
         eos,
         seed: args.seed as u64,
@@ -384,32 +391,17 @@ fn threads_of(
             Arc::new(Embedder { rule, model, vocab_size: facts.vocab_size })
         }),
     });
-    let (long_prompts, reader) = long_prompts(name, &intake)?;
+    let (slow, mut threads) = Slow::start(name, &intake)?;
+    threads.push(core);
     Ok(Engine {
         facts,
         health,
         intake,
         commands,
-        long_prompts: Some(long_prompts),
-        threads: vec![reader, core],
+        slow: Some(slow),
+        threads,
         watchdog: Some(watchdog),
     })
-}
-
-/// The thread that tokenises what is too long for the caller's. Ends when its sender is dropped.
-/// What waits for it is limited by the engine's tickets and by the length of a prompt.
-fn long_prompts(name: &str, intake: &Arc<Intake>) -> Result<(Sender<Job>, JoinHandle<()>)> {
-    let (sender, receiver) = unbounded::<Job>();
-    let intake = intake.clone();
-    let thread = spawn(format!("tokenize {name}"), move || {
-        for mut job in receiver {
-            let client = job.end().0.clone();
-            if let Err(error) = intake.accept(job) {
-                client.finish(Err(error));
-            }
-        }
-    })?;
-    Ok((sender, thread))
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

@@ -12,6 +12,7 @@
 //! | `meter` | what requests and steps cost, for metrics and the trace file |
 //! | `fault` | a device that breaks on purpose, for tests |
 //! | `repetition` | has an output begun to go round in a circle? |
+//! | `guides` | grammars of running sequences: token masks while the device computes |
 //! | `outbox` | tokens to words to clients: on their own threads |
 //! | `stream` | one request there: its sequences and its answers |
 //! | `scores` | logprobs as an answer shows them |
@@ -22,6 +23,7 @@
 pub mod args;
 mod command;
 mod fault;
+mod guides;
 mod health;
 mod intake;
 mod load;
@@ -56,7 +58,7 @@ use crossbeam::channel::Sender;
 use crate::error::{Error, Result};
 use command::Command;
 use health::Health;
-use intake::Intake;
+use intake::{Intake, Slow};
 use pooling::Job;
 use watchdog::Watchdog;
 
@@ -109,8 +111,8 @@ pub struct Engine {
     health: Arc<Health>,
     intake: Arc<Intake>,
     commands: Sender<Command>,
-    /// Prompts too long to tokenise on the caller's thread.
-    long_prompts: Option<Sender<Job>>,
+    /// Requests that take too long to prepare on the caller's thread. None: draining.
+    slow: Option<Slow>,
     threads: Vec<JoinHandle<()>>,
     watchdog: Option<Watchdog>,
 }
@@ -146,15 +148,13 @@ impl Engine {
         let (client, terms) = job.end();
         let ticket = self.health.tickets.admit(Arc::clone(client), terms, n)?;
         *client = Arc::clone(&ticket) as _;
-        let taken = match &self.long_prompts {
-            Some(thread) if job.text().len() > intake::INLINE_BYTES => {
-                self.intake.check_length(job.text()).and_then(|()| {
-                    thread
-                        .send(job)
-                        .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
-                })
-            }
-            _ => self.intake.accept(job),
+        let taken = match self.slow.as_ref().and_then(|slow| slow.thread_for(&job)) {
+            Some(thread) => self.intake.check_length(job.text()).and_then(|()| {
+                thread
+                    .send(job)
+                    .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
+            }),
+            None => self.intake.accept(job),
         };
         if taken.is_err() {
             ticket.withdraw();
@@ -189,8 +189,8 @@ impl Engine {
 
     fn stop(&mut self, patience: Duration) -> bool {
         self.begin_drain(patience);
-        // Ends the thread of long prompts once it has passed on or refused what it holds.
-        self.long_prompts = None;
+        // Ends the threads of slow requests once they have passed on or refused what they hold.
+        self.slow = None;
         let limit = Instant::now() + patience + JOIN_GRACE;
         let joined = self.threads.drain(..).map(|thread| join_until(thread, limit));
         // All of them, not up to the first that hangs.

@@ -83,6 +83,7 @@ impl Intake {
                 sampler: Arc::default(),
                 text: TextStream::new(&self.tokenizer, &tokens, &silent),
                 scores: None,
+                guided: None,
             }],
             limits: Arc::new(StopRules {
                 max_tokens: 1,

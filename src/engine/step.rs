@@ -7,20 +7,25 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 
 use super::command::{Accepted, Command, Family, Finish, StopRules};
+use super::guides::{Guides, Place};
 use super::meter::Meter;
 use super::outbox::{Event, Outboxes, Shared};
 use super::repetition::Circle;
 use super::request::{Client, FinishReason};
 use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
-use crate::ids::{AdapterId, RequestId};
+use crate::ids::{AdapterId, RequestId, SlotId, TokenId};
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Arrival, NewSequence, Scheduler, SchedulerStats};
+use crate::text::Next;
+
+/// How often cancels are looked for while nothing runs.
+const CANCEL_PERIOD: Duration = Duration::from_millis(10);
 
 /// A device with a net on it, as the loop sees it.
 pub(super) trait Runner: Send {
@@ -35,6 +40,12 @@ pub(super) trait Runner: Send {
     fn collect(&mut self) -> Result<StepResult>;
 }
 
+/// The threads that work for this one.
+pub(super) struct Helpers {
+    pub outboxes: Outboxes,
+    pub guides: Guides,
+}
+
 /// The engine thread's state.
 pub(super) struct Core {
     pub runner: Box<dyn Runner>,
@@ -44,6 +55,7 @@ pub(super) struct Core {
     pub shared: Shared,
     pub meter: Meter,
     pub stream_interval: u32,
+    pub guides: Guides,
     live: HashMap<RequestId, Live>,
     /// Events of this round, one list per outbox thread.
     outgoing: Vec<Vec<Event>>,
@@ -61,6 +73,10 @@ struct Live {
     outputs: u32,
     circle: Option<Circle>,
     outbox: usize,
+    /// None: no grammar.
+    guide: Option<Place>,
+    /// The scheduler leaves it out until its guide is back.
+    held: bool,
 }
 
 impl Core {
@@ -68,11 +84,12 @@ impl Core {
         runner: Box<dyn Runner>,
         scheduler: Scheduler,
         commands: Receiver<Command>,
-        outboxes: Outboxes,
+        helpers: Helpers,
         shared: Shared,
         meter: Meter,
         stream_interval: u32,
     ) -> Core {
+        let Helpers { outboxes, guides } = helpers;
         let outgoing = (0..outboxes.len()).map(|_| Vec::new()).collect();
         Core {
             runner,
@@ -82,6 +99,7 @@ impl Core {
             shared,
             meter,
             stream_interval,
+            guides,
             live: HashMap::new(),
             outgoing,
             in_flight: VecDeque::new(),
@@ -112,29 +130,120 @@ impl Core {
         while self.take_commands()? {
             self.meter.round_begins();
             self.poll_cancels();
-            while self.in_flight.len() < self.runner.depth() {
+            let mut settled = false;
+            while !settled && self.in_flight.len() < self.runner.depth() {
                 let Some(plan) = self.scheduler.plan() else { break };
                 if self.in_flight.is_empty() {
                     self.shared.health.step_begins();
                 }
                 self.meter.planned(&plan, self.scheduler.take_admitted());
                 let runner = &mut self.runner;
-                self.meter.device(|| {
-                    runner.forward(&plan)?;
-                    runner.sample(&Late::default())
-                })?;
+                self.meter.device(|| runner.forward(&plan))?;
+                let guided = self.guided(&plan);
+                if !guided.is_empty() {
+                    // Their masks depend on the tokens of the step before, which ends first.
+                    settled = self.collect_all()?;
+                }
+                let late = self.late(guided)?;
+                let runner = &mut self.runner;
+                self.meter.device(|| runner.sample(&late))?;
                 self.in_flight.push_back(plan.step);
             }
-            if let Some(step) = self.in_flight.pop_front() {
-                let result = self.meter.device(|| self.runner.collect())?;
-                self.step_ended()?;
-                assert_eq!(result.step, step, "the device answered another step");
-                self.settle(result);
+            if !settled && !self.in_flight.is_empty() {
+                self.collect()?;
+                settled = true;
+            }
+            if settled {
                 self.meter.round_ends(self.scheduler.stats());
+            } else if self.in_flight.is_empty() && !self.live.is_empty() {
+                self.wait_for_guides()?;
             }
             self.flush(Instant::now());
         }
         Ok(())
+    }
+
+    /// Wait for the oldest step and settle it.
+    fn collect(&mut self) -> Result<()> {
+        let step = self.in_flight.pop_front();
+        let runner = &mut self.runner;
+        let result = self.meter.device(|| runner.collect())?;
+        self.step_ended()?;
+        assert_eq!(Some(result.step), step, "the device answered another step");
+        self.settle(result);
+        Ok(())
+    }
+
+    /// Settle the steps in flight before the one that is being enqueued. False: there were none.
+    fn collect_all(&mut self) -> Result<bool> {
+        if self.in_flight.is_empty() {
+            return Ok(false);
+        }
+        while !self.in_flight.is_empty() {
+            self.collect()?;
+        }
+        self.shared.health.step_begins();
+        self.flush(Instant::now());
+        Ok(true)
+    }
+
+    /// The sampling rows of a new plan that have a grammar. A slow one gets no further row until
+    /// its mask is there, so that nobody waits for it.
+    fn guided(&mut self, plan: &StepPlan) -> Vec<(SlotId, RequestId)> {
+        let (mut guided, mut slow) = (Vec::new(), Vec::new());
+        for row in plan.rows.iter().filter(|row| row.sample) {
+            let id = self.scheduler.id_in(row.slot);
+            match self.live.get(&id).and_then(|live| live.guide.as_ref()) {
+                Some(Place::Here(guide)) if guide.is_slow() => slow.push(id),
+                Some(_) => {}
+                None => continue,
+            }
+            guided.push((row.slot, id));
+        }
+        for id in slow {
+            self.scheduler.hold(id, true);
+            if let Some(live) = self.live.get_mut(&id) {
+                live.held = true;
+            }
+        }
+        guided
+    }
+
+    /// The masks of these rows. Sequences that ended meanwhile have none: what is sampled for them
+    /// is dropped.
+    fn late(&mut self, guided: Vec<(SlotId, RequestId)>) -> Result<Late> {
+        let mut late = Late::default();
+        for (slot, id) in guided {
+            loop {
+                match self.live.get(&id).map(|live| (live.ids, &live.guide)) {
+                    Some((_, Some(Place::Away))) => {
+                        let command = self.commands.recv();
+                        self.apply(command.map_err(|_| crate::internal!("no thread is left"))?)?;
+                    }
+                    Some((ids, Some(Place::Here(guide)))) => {
+                        match guide.next() {
+                            Ok(Next::Mask(mask)) => late.masks.push((slot, mask.clone())),
+                            Ok(Next::End) => {}
+                            Err(error) => {
+                                let error = error.clone();
+                                self.fail(ids, error);
+                            }
+                        }
+                        break;
+                    }
+                    _ => break,
+                }
+            }
+        }
+        Ok(late)
+    }
+
+    /// Nothing can be planned before a slow mask is there.
+    fn wait_for_guides(&mut self) -> Result<()> {
+        match self.commands.recv_timeout(CANCEL_PERIOD) {
+            Ok(command) => self.apply(command),
+            Err(_) => Ok(()),
+        }
     }
 
     /// A step that ended too late is worth nothing: the watchdog has failed everyone meanwhile.
@@ -183,6 +292,14 @@ impl Core {
                 self.scheduler.finish(id);
                 self.meter.ended(id, FinishReason::Stop);
             }
+            Command::Guided(id, guided) => {
+                if let Some(live) = self.live.get_mut(&id) {
+                    live.guide = Some(Place::Here(guided));
+                    if std::mem::take(&mut live.held) {
+                        self.scheduler.hold(id, false);
+                    }
+                }
+            }
             Command::Poisoned => {
                 return Err(self.shared.health.check().err().unwrap_or_else(|| {
                     crate::internal!("an outbox thread reported a failure without a cause")
@@ -193,11 +310,11 @@ impl Core {
         Ok(())
     }
 
-    fn admit(&mut self, accepted: Accepted) {
+    fn admit(&mut self, mut accepted: Accepted) {
         let ids = accepted.ids;
         let outbox = ids.first.0 as usize % self.outgoing.len();
         let mut added = Ok(());
-        for (index, sequence) in accepted.sequences.iter().enumerate() {
+        for (index, sequence) in accepted.sequences.iter_mut().enumerate() {
             let new = NewSequence {
                 id: ids.id(index),
                 leader: (index > 0).then_some(ids.first),
@@ -211,7 +328,9 @@ impl Core {
             added = added.and_then(|()| self.scheduler.add(new));
             let (client, rules) = (accepted.client.clone(), accepted.limits.clone());
             let circle = rules.repetition.as_ref().map(|r| Circle::new(r, rules.max_tokens));
-            let live = Live { ids, index, client, rules, outputs: 0, circle, outbox };
+            let guide = sequence.guided.take().map(Place::Here);
+            let live =
+                Live { ids, index, client, rules, outputs: 0, circle, outbox, guide, held: false };
             self.meter.arrived(ids.id(index), accepted.arrival);
             self.live.insert(ids.id(index), live);
         }
@@ -256,7 +375,10 @@ impl Core {
             let length = Finish { reason: FinishReason::Length, by_token: false };
             let circle = live.circle.as_mut().is_some_and(|circle| circle.push(token));
             let finish = live.rules.check(live.outputs, token, circle);
-            let finish = finish.or(at_limit.then_some(length));
+            let mut finish = finish.or(at_limit.then_some(length));
+            if finish.is_none() && live.guide.is_some() {
+                finish = guide_on(&self.guides, id, live, token);
+            }
             let logprobs = result.samples[sample].logprobs.pop().map(Box::new);
             let token = NewToken { token, logprobs };
             let (request, index) = (live.ids.first, live.index);
@@ -317,6 +439,20 @@ impl Core {
             }
         }
     }
+}
+
+/// Let a sequence's guide take the token, elsewhere. For a model without a token that ends a text
+/// here and now: the end of its grammar is the end of the request.
+fn guide_on(guides: &Guides, id: RequestId, live: &mut Live, token: TokenId) -> Option<Finish> {
+    let Some(Place::Here(mut guided)) = live.guide.replace(Place::Away) else { return None };
+    if guided.has_end() {
+        guides.advance(id, guided, token);
+        return None;
+    }
+    guided.advance(token);
+    let over = matches!(guided.next(), Ok(Next::End));
+    live.guide = Some(Place::Here(guided));
+    over.then_some(Finish { reason: FinishReason::Stop, by_token: false })
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

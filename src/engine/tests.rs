@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{bounded, unbounded, Receiver, Sender};
 
+use super::guides::Guides;
 use super::health::Health;
-use super::intake::Intake;
+use super::intake::{Intake, Slow};
 use super::meter::Meter;
 use super::outbox::{Outboxes, Shared};
 use super::request::*;
-use super::step::{Core, Runner};
+use super::step::{Core, Helpers, Runner};
 use super::watchdog::Watchdog;
 use super::{Engine, EngineFacts};
 use crate::error::{Error, Result};
@@ -21,16 +22,16 @@ use crate::ids::TokenId;
 use crate::plan::{Late, Sampled, StepPlan, StepResult};
 use crate::sampling::{Limits, SamplingParams};
 use crate::scheduler::{Scheduler, SchedulerConfig};
-use crate::text::Tokenizer;
+use crate::text::{Grammars, Tokenizer};
 
 const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/models/opt-tiny");
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Far above what a scripted step takes.
 const STEP_LIMIT: Duration = Duration::from_secs(2);
 
 /// What the device does in step n.
 #[derive(Clone, Copy, PartialEq)]
-enum Fault {
+pub(super) enum Fault {
     None,
     Error(u64),
     Panic(u64),
@@ -50,7 +51,7 @@ impl Runner for Scripted {
         self.depth
     }
 
-    /// Ordinary words of the tokenizer, five in turn.
+    /// Ordinary words of the tokenizer, five in turn, unless a mask chooses.
     fn forward(&mut self, plan: &StepPlan) -> Result<()> {
         match self.fault {
             Fault::Error(n) if plan.step == n => return Err(Error::Internal("scripted".into())),
@@ -75,7 +76,16 @@ impl Runner for Scripted {
         Ok(())
     }
 
-    fn sample(&mut self, _late: &Late) -> Result<()> {
+    /// One of the five lowest that a mask allows, in turn.
+    fn sample(&mut self, late: &Late) -> Result<()> {
+        let step = self.queue.back_mut().expect("sample follows forward");
+        for (slot, mask) in &late.masks {
+            let sample = step.samples.iter_mut().find(|sample| sample.slot == *slot);
+            let bit = |id: &u32| mask[*id as usize / 32] >> (id % 32) & 1 == 1;
+            let allowed: Vec<u32> = (0..4096).filter(bit).take(5).collect();
+            let id = allowed[step.step as usize % allowed.len()];
+            sample.expect("a mask is for a row that samples").tokens = vec![TokenId(id)];
+        }
         Ok(())
     }
 
@@ -91,11 +101,11 @@ impl Observer for Ignore {
 }
 
 /// Counts what it is told and passes the outcome to the test.
-struct Probe {
-    gone: AtomicBool,
+pub(super) struct Probe {
+    pub gone: AtomicBool,
     finals: AtomicUsize,
-    deltas: AtomicUsize,
-    answers: parking_lot::Mutex<Vec<Answer>>,
+    pub deltas: AtomicUsize,
+    pub answers: parking_lot::Mutex<Vec<Answer>>,
     outcome: Sender<Result<Answer>>,
 }
 
@@ -117,12 +127,12 @@ impl Client for Probe {
     }
 }
 
-struct Bench {
-    engine: Engine,
+pub(super) struct Bench {
+    pub engine: Engine,
     gate: Sender<()>,
 }
 
-fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) -> Bench {
+pub(super) fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) -> Bench {
     let tokenizer = Arc::new(Tokenizer::load(Path::new(TOKENIZER)).expect("fixture"));
     let scheduler = Scheduler::new(SchedulerConfig {
         max_num_seqs,
@@ -147,11 +157,15 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
     let outboxes = Outboxes::start("test", 2, &shared).expect("threads");
     let (gate, wait) = bounded(16);
     let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
+    let guides = Guides::start("test", 1, &commands).expect("threads");
+    let helpers = Helpers { outboxes, guides };
     let meter = Meter::new(Arc::new(Ignore), None);
-    let core = Core::new(Box::new(runner), scheduler, inbox, outboxes, shared, meter, 1);
+    let core = Core::new(Box::new(runner), scheduler, inbox, helpers, shared, meter, 1);
     let thread = std::thread::spawn(move || core.run());
-    let intake = Intake {
-        eos: tokenizer.eos().into_iter().collect(),
+    let eos: Vec<TokenId> = tokenizer.eos().into_iter().collect();
+    let intake = Arc::new(Intake {
+        grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default()),
+        eos,
         tokenizer,
         max_model_len: 256,
         seed: 0,
@@ -159,7 +173,9 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
         commands: commands.clone(),
         next_id: AtomicU64::new(1),
         embedder: None,
-    };
+    });
+    let (slow, mut threads) = Slow::start("test", &intake).expect("threads");
+    threads.push(thread);
     let facts = EngineFacts {
         device: "scripted".into(),
         dtype: "float32".into(),
@@ -173,17 +189,17 @@ fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) ->
     let engine = Engine {
         facts,
         health,
-        intake: Arc::new(intake),
+        intake,
         commands,
-        long_prompts: None,
-        threads: vec![thread],
+        slow: Some(slow),
+        threads,
         watchdog: Some(watchdog),
     };
     Bench { engine, gate }
 }
 
 impl Bench {
-    fn submit(
+    pub(super) fn submit(
         &self,
         stream: bool,
         sampling: &str,
@@ -191,7 +207,7 @@ impl Bench {
         self.submit_with(stream, sampling, Terms::default())
     }
 
-    fn submit_with(
+    pub(super) fn submit_with(
         &self,
         stream: bool,
         sampling: &str,
@@ -220,8 +236,8 @@ impl Bench {
     }
 }
 
-const GREEDY: &str = r#"{"temperature": 0, "max_tokens": 12, "ignore_eos": true}"#;
-const LONG: &str = r#"{"temperature": 0, "max_tokens": 200, "ignore_eos": true}"#;
+pub(super) const GREEDY: &str = r#"{"temperature": 0, "max_tokens": 12, "ignore_eos": true}"#;
+pub(super) const LONG: &str = r#"{"temperature": 0, "max_tokens": 200, "ignore_eos": true}"#;
 
 #[test]
 fn every_request_gets_all_its_tokens_and_one_final() {

@@ -11,6 +11,7 @@ pub mod noise;
 mod params;
 pub mod python;
 mod spec;
+mod structured;
 mod verify;
 
 pub use adjust::{History, TokenCounts};
@@ -18,3 +19,4 @@ pub use choose::choose;
 pub use logprobs::TokenLogprobs;
 pub use params::{Limits, RepetitionRule, SamplingParams};
 pub use spec::{LogprobSpec, SamplerSpec};
+pub use structured::{Constraint, StructuredOptions, StructuredOutputs};

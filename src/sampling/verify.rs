@@ -1,5 +1,5 @@
-//! The rules that sampling parameters obey, in the incumbent's order and with its texts, and the
-//! list of what is legal but not built yet. Called by [`super::params`] only.
+//! The rules that sampling parameters obey, in the incumbent's order and with its texts. Called by
+//! [`super::params`] only.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::params::{Limits, Raw, RepetitionRule, SamplingParams};
 use super::python::{self, float_text};
+use super::structured::StructuredOutputs;
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::invalid;
@@ -17,17 +18,6 @@ const MAX_SEQUENCES: i128 = 16_384;
 /// A temperature in (0, this) is raised to it: logits divided by less overflow.
 const LOWEST_TEMPERATURE: f64 = 0.01;
 const MAX_LOGPROB_TOKEN_IDS: usize = 128;
-
-/// Legal parameters that this version does not do, one line each: building one deletes its line.
-pub(super) fn built(params: &SamplingParams) -> Result<()> {
-    let missing = [("structured_outputs", params.structured_outputs.is_some())];
-    match missing.iter().find(|(_, used)| *used) {
-        None => Ok(()),
-        Some((name, _)) => {
-            Err(Error::Unsupported(format!("{name} is not supported yet by this backend")))
-        }
-    }
-}
 
 /// Apply defaults, then every rule; the first that fails wins.
 pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
@@ -45,7 +35,7 @@ pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
         spaces_between_special_tokens: raw
             .spaces_between_special_tokens
             .unwrap_or(d.spaces_between_special_tokens),
-        structured_outputs: raw.structured_outputs.cloned(),
+        structured_outputs: raw.structured_outputs.map(StructuredOutputs::parse).transpose()?,
         skip_reading_prefix_cache: raw.skip_reading_prefix_cache.unwrap_or_default(),
         repetition_detection: repetition(raw.repetition_detection)?,
         lora_name: lora_name(raw.lora_name)?,

@@ -130,6 +130,20 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Plan no row for a running sequence, or plan rows again. A preemption ends a hold. For a
+    /// sequence that has to wait for something besides its tokens, such as a slow grammar mask.
+    pub fn hold(&mut self, id: RequestId, held: bool) {
+        let slot = self.running.iter().copied().find(|&slot| self.seats[slot].id == id);
+        if let Some(slot) = slot {
+            self.seats[slot].held = held;
+        }
+    }
+
+    /// Whose row a slot of the newest plan is.
+    pub fn id_in(&self, slot: SlotId) -> RequestId {
+        self.seats[slot].id
+    }
+
     /// The request is over, for whatever reason (stop, cancel, error): forget it, wherever it is.
     /// Its tokens in flight will be dropped. False: it was not here (any more).
     pub fn finish(&mut self, id: RequestId) -> bool {

@@ -47,6 +47,8 @@ pub(super) struct Sequence {
     pub(super) table: PageTable,
     /// Leading tokens that were fed by planned steps, or came from the prefix cache.
     pub(super) fed: usize,
+    /// No row until somebody says otherwise, see [`super::Scheduler::hold`].
+    pub(super) held: bool,
     /// Tokens that planned steps sample and that the host does not know yet. They follow `tokens`.
     pub(super) in_flight: usize,
     /// The newest token was or will be sampled in the slot this sequence sits in: feed it from
@@ -72,6 +74,7 @@ impl Sequence {
             limit,
             table: PageTable::new(GroupId(0), new.adapter),
             fed: 0,
+            held: false,
             in_flight: 0,
             last_on_device: false,
             stay: 0,
@@ -88,9 +91,10 @@ impl Sequence {
         self.tokens.len() + self.in_flight
     }
 
-    /// Tokens to feed next. None when the last token that may be sampled is already in flight.
+    /// Tokens to feed next. None when the last token that may be sampled is already in flight, or
+    /// while the sequence is held.
     pub(super) fn unfed(&self) -> usize {
-        if self.len() >= self.limit {
+        if self.held || self.len() >= self.limit {
             return 0;
         }
         self.len() - self.fed
@@ -139,6 +143,7 @@ impl Sequence {
     pub(super) fn rewind(&mut self) {
         self.fed = 0;
         self.in_flight = 0;
+        self.held = false;
         self.last_on_device = false;
     }
 }

@@ -295,3 +295,28 @@ fn a_sequence_may_ask_not_to_read_the_cache() {
         assert!(!skip_cache || fed_now[1] == 16 - 10, "it waits for nobody");
     }
 }
+
+/// A held sequence keeps its place, others go on, and a preemption lets it run again.
+#[test]
+fn who_is_held_has_no_rows() {
+    let mut s = scheduler(config(), &[request(1, 3, 20), request(2, 3, 20)]);
+    let first = s.plan().unwrap();
+    assert_eq!(s.id_in(first.rows[1].slot), RequestId(2));
+    s.hold(RequestId(1), true);
+    s.hold(RequestId(99), true);
+    let second = s.plan().unwrap();
+    assert_eq!(shares(&second), [(1, 1, true)]);
+    s.commit(&answer(&first, 7));
+    s.commit(&answer(&second, 7));
+    s.hold(RequestId(2), true);
+    assert!(s.plan().is_none(), "nobody may run");
+    s.hold(RequestId(1), false);
+    let third = s.plan().unwrap();
+    assert_eq!(shares(&third), [(0, 1, true)]);
+    assert_eq!(third.rows[0].feed, Feed::Last { count: 1 });
+    s.preempt_last();
+    s.commit(&answer(&third, 7));
+    let fourth = s.plan().unwrap();
+    assert_eq!(shares(&fourth), [(0, 1, true), (1, 1, true)], "it runs, four tokens are cached");
+    assert!(matches!(fourth.rows[1].feed, Feed::Chunk(_)));
+}

@@ -1,9 +1,11 @@
-//! THE WORDS: tokenizer, incremental detokeniser, stop strings. `engine` gives it a prompt and gets
-//! ids ([`Tokenizer::encode`]), gives it sampled ids and gets the text a client may see
-//! ([`TextStream`]) and what single tokens read like ([`Speller`]). It knows sampling parameters,
-//! but no model, no device and no Triton.
+//! THE WORDS: tokenizer, incremental detokeniser, stop strings, grammars. `engine` gives it a
+//! prompt and gets ids ([`Tokenizer::encode`]), asks which ids a grammar lets follow
+//! ([`Grammars`]), gives it sampled ids and gets the text a client may see ([`TextStream`]) and
+//! what single tokens read like ([`Speller`]). It knows sampling parameters, but no model, no
+//! device and no Triton.
 
 mod detokenize;
+mod grammar;
 mod limits;
 mod load;
 mod sentencepiece;
@@ -12,6 +14,7 @@ mod stop;
 mod tokenizer;
 
 pub use detokenize::Detokenizer;
+pub use grammar::{Grammars, Guide, Next, STACK_BYTES};
 pub use limits::{check_input_ids, check_input_tokens, check_prompt_chars, check_prompt_tokens};
 pub use spell::Speller;
 pub use stop::TextStream;

@@ -132,6 +132,20 @@ impl Tokenizer {
         self.inner.get_added_vocabulary().simple_id_to_token(id.0)
     }
 
+    /// As the vocabulary has it, added tokens included; None for an id that no token has.
+    pub(super) fn spelling(&self, id: TokenId) -> Option<String> {
+        self.inner.id_to_token(id.0)
+    }
+
+    pub(super) fn is_special(&self, spelling: &str) -> bool {
+        self.inner.get_added_vocabulary().is_special_token(spelling)
+    }
+
+    /// The decoder's rules as tokenizer.json writes them; null if there are none.
+    pub(super) fn decoder(&self) -> serde_json::Value {
+        serde_json::to_value(self.inner.get_decoder()).unwrap_or_default()
+    }
+
     pub(super) fn bytes(&self) -> Option<&ByteTable> {
         self.bytes.as_ref()
     }

@@ -3,6 +3,7 @@
 
 /// Typed fields of `EngineArgs`, or read and checked by name in `args`.
 pub(super) const READ: &[&str] = &[
+    "structured_outputs_config",
     "model",
     "tokenizer",
     "hf_config_path",
@@ -139,7 +140,6 @@ pub(super) const IGNORE: &[(&str, &str)] = &[
     ("disable_chunked_mm_input", "false"),
     ("prefill_schedule_interval", "1"),
     ("disable_hybrid_kv_cache_manager", "null"),
-    ("structured_outputs_config", "{}"),
     ("reasoning_parser", r#""""#),
     ("reasoning_parser_plugin", "null"),
     ("show_hidden_metrics_for_version", "null"),
