@@ -1,7 +1,7 @@
 //! Every fixture checkpoint on the GPU: in f32 the greedy tokens that Hugging Face transformers
 //! computed and its logits; in half types logits within the type's rounding; seeded sampling token
-//! by token as on the cpu. Skipped without a GPU (see `grader`). `TRITON_VLLM_FIXTURES` names the
-//! folder of the models where the checkout is elsewhere.
+//! by token as on the cpu; models that embed, their vectors. Skipped without a GPU (see `grader`).
+//! `TRITON_VLLM_FIXTURES` names the folder of the models where the checkout is elsewhere.
 #![cfg(feature = "cuda")]
 
 mod grader;
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use grader::gpu;
-use rig::{Rig, RigOptions, SUPPORTED};
+use rig::embeddings::{close, floats, ids, rig_of, KINDS, ROWS};
+use rig::{embeddings, Rig, RigOptions, SUPPORTED};
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::Device;
@@ -208,6 +209,37 @@ fn seeds_give_the_tokens_of_the_cpu() {
                 let (got, want) =
                     (generate(&mut gpu, &case.ids, 32), generate(&mut cpu, &case.ids, 32));
                 assert_eq!(got.1, want.1, "{}, {sampler:?}", dir.display());
+            }
+        }
+    }
+}
+
+/// Each text alone, then all of them in one step, with those of a single token among them.
+#[test]
+fn embeddings_equal_transformers() {
+    if !gpu() {
+        return;
+    }
+    for (dtype, tolerance) in [("float32", 1e-4), ("float16", 2e-2), ("bfloat16", 1e-1)] {
+        for row in ROWS {
+            // As above.
+            if dtype == "float16" && row == "gemma2" {
+                continue;
+            }
+            for (kind, name) in KINDS {
+                let mut rig = rig_of(row, kind, dtype, |spec| Cuda::open(0, spec.dtype).unwrap());
+                let cases = embeddings::cases(row);
+                let texts: Vec<Vec<u32>> = cases.iter().map(ids).collect();
+                let mut single: Vec<Vec<f32>> = Vec::new();
+                for text in &texts {
+                    single.extend(rig.embed(std::slice::from_ref(text)));
+                }
+                let together = rig.embed(&texts);
+                for (n, case) in cases.iter().enumerate() {
+                    let what = format!("{dtype} {row} {name} case {n}");
+                    close(&what, &single[n], &floats(&case[name]), tolerance);
+                    close(&format!("{what}, in company"), &together[n], &single[n], tolerance);
+                }
             }
         }
     }

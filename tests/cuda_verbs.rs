@@ -30,6 +30,9 @@ macro_rules! compare {
     }};
 }
 
+#[path = "verbs/cuda_encoders.rs"]
+mod cuda_encoders;
+
 /// Rows of a step for the row-by-row verbs: one, a few, odd, more than a tile.
 const ROWS: [usize; 5] = [1, 2, 7, 33, 130];
 

@@ -3,13 +3,15 @@
 
 mod rig;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{bounded, Receiver, Sender};
-use rig::{Rig, RigOptions, SUPPORTED};
+use rig::embeddings::{cases, close, floats, folder, ids, rig_of, KINDS, ROWS};
+use rig::Rig;
 use serde_json::{json, Value};
+use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::Pooling;
 use triton_vllm::engine::{
     Answer, Client, EmbedInput, EmbedRequest, Engine, EngineArgs, EngineOptions, Observation,
@@ -17,65 +19,16 @@ use triton_vllm::engine::{
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::TokenId;
-use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::pooling::{PoolerOptions, Runner};
-use triton_vllm::model::{Checkpoint, LoadFormat, ModelSpec};
 
-const ROWS: [&str; 4] = ["bert", "gemma2", "qwen3", "xlm-roberta"];
-const KINDS: [(Pooling, &str); 3] =
-    [(Pooling::First, "first"), (Pooling::Last, "last"), (Pooling::Mean, "mean")];
-
-fn folder(row: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(row)
-}
-
-fn cases(row: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(folder(row).join("embeddings.json")).unwrap();
-    let json: Value = serde_json::from_str(&text).unwrap();
-    json["cases"].as_array().unwrap().clone()
-}
-
-fn ids(case: &Value) -> Vec<u32> {
-    case["ids"].as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect()
-}
-
-fn floats(list: &Value) -> Vec<f32> {
-    list.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
-}
-
-fn rig_of(row: &str, kind: Pooling) -> Rig {
-    let dir = folder(row);
-    let checkpoint = Checkpoint::open(&dir).unwrap();
-    let options = SpecOptions {
-        supported: SUPPORTED,
-        dtype: "float32",
-        pooler: PoolerOptions {
-            runner: Runner::Pooling,
-            kind: Some(kind),
-            ..PoolerOptions::default()
-        },
-        ..SpecOptions::default()
-    };
-    let spec = ModelSpec::read(&dir, &options).unwrap();
-    Rig::new(spec, &LoadFormat::Files(checkpoint), &RigOptions::default())
-}
-
-/// The worst element within `tolerance` of the largest.
-#[track_caller]
-fn close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
-    assert_eq!(got.len(), want.len(), "{what}");
-    let size = want.iter().fold(0f32, |m, x| m.max(x.abs()));
-    for (i, (g, w)) in got.iter().zip(want).enumerate() {
-        let error = (g - w).abs();
-        assert!(error <= tolerance * size, "{what}: element {i} is {g}, want {w} (of {size})");
-    }
+fn on_cpu(row: &str, kind: Pooling) -> Rig {
+    rig_of(row, kind, "float32", |_| Cpu::new(2).unwrap())
 }
 
 #[test]
 fn equal_to_transformers() {
     for row in ROWS {
         for (kind, name) in KINDS {
-            let mut rig = rig_of(row, kind);
+            let mut rig = on_cpu(row, kind);
             for (n, case) in cases(row).iter().enumerate() {
                 let vector = rig.embed(&[ids(case)]).remove(0);
                 close(&format!("{row} {name} case {n}"), &vector, &floats(&case[name]), 1e-4);
@@ -88,7 +41,7 @@ fn equal_to_transformers() {
 fn company_changes_no_bit() {
     for row in ROWS {
         for (kind, name) in KINDS {
-            let mut rig = rig_of(row, kind);
+            let mut rig = on_cpu(row, kind);
             let texts: Vec<Vec<u32>> = cases(row).iter().map(ids).collect();
             let alone: Vec<_> =
                 texts.iter().map(|t| rig.embed(std::slice::from_ref(t)).remove(0)).collect();
@@ -104,7 +57,7 @@ fn company_changes_no_bit() {
 /// An encoder is no decoder: what follows a token changes it.
 #[test]
 fn encoders_look_ahead() {
-    let mut rig = rig_of("bert", Pooling::First);
+    let mut rig = on_cpu("bert", Pooling::First);
     let vectors = rig.embed(&[vec![5, 6, 7], vec![5, 6, 8]]);
     assert!(vectors[0] != vectors[1]);
 }

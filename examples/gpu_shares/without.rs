@@ -3,7 +3,7 @@
 //! nothing; its time does.
 
 use triton_vllm::device::{
-    Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Rope, Routing, WeightDesc,
+    Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling, Rope, Routing, WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::plan::{Late, StepPlan, StepResult};
@@ -82,6 +82,7 @@ impl<D: Device> Device for Without<D> {
         fn routes_tensor(rows: usize, routing: &Routing) -> Result<D::Tensor>;
         fn reserve(limits: &Limits) -> Result<()>;
         fn sample(logits: &mut D::Tensor, late: &Late) -> Result<()>;
+        fn hand_over(pooled: &D::Tensor) -> Result<()>;
         fn collect() -> Result<StepResult>;
         fn read(tensor: &D::Tensor, rows: usize) -> Result<Vec<f32>>;
     }
@@ -107,6 +108,8 @@ impl<D: Device> Device for Without<D> {
                       qkv: &mut D::Tensor);
         fn rope_store(layer: usize, spec: &AttnSpec, rope: Option<&Rope>, qkv: &mut D::Tensor);
         fn attend(layer: usize, spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
+        fn attend_all(spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
+        fn pool(kind: Pooling, x: &D::Tensor, out: &mut D::Tensor);
         fn gather(x: &D::Tensor, out: &mut D::Tensor);
         fn linear_gathered(weight: &D::Weight, x: &D::Tensor, out: &mut D::Tensor);
         fn logits(head: &D::Weight, softcap: Option<f32>, x: &D::Tensor, logits: &mut D::Tensor);

@@ -312,9 +312,7 @@ pub trait Device: Send + 'static {
     fn sample(&mut self, logits: &mut Self::Tensor, late: &Late) -> Result<()>;
     /// The other end of a step, of models that pool: the S rows of `pooled` are the result's
     /// vectors.
-    fn hand_over(&mut self, _pooled: &Self::Tensor) -> Result<()> {
-        Err(self.lacks("hand_over"))
-    }
+    fn hand_over(&mut self, pooled: &Self::Tensor) -> Result<()>;
     /// Wait for the oldest step that was sampled or handed over and not collected.
     fn collect(&mut self) -> Result<StepResult>;
 
@@ -453,17 +451,13 @@ pub trait Device: Send + 'static {
     /// window.
     fn attend_all(
         &mut self,
-        _spec: &AttnSpec,
-        _qkv: &Self::Tensor,
-        _out: &mut Self::Tensor,
-    ) -> Result<()> {
-        Err(self.lacks("attend_all"))
-    }
+        spec: &AttnSpec,
+        qkv: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
     /// out[s] = the token rows of the sequence of row s of logits, pooled; f32 `[S, width]` (of
     /// `logits_tensor`). All but `Pooling::Last` need the step to feed the sequence as a whole.
-    fn pool(&mut self, _kind: Pooling, _x: &Self::Tensor, _out: &mut Self::Tensor) -> Result<()> {
-        Err(self.lacks("pool"))
-    }
+    fn pool(&mut self, kind: Pooling, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
     /// out[s] = x[token row of row s of logits]; `[S, width]`.
     fn gather(&mut self, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
     /// `linear` over the S gathered rows (project_out before a head).

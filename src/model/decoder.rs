@@ -156,6 +156,11 @@ impl<D: Device> Decoder<D> {
 
     fn embed(&mut self, dev: &mut D) -> Result<()> {
         let (w, b) = (&self.weights, &mut self.buffers);
+        // The layers take it up normed. Swapped twice: every step finds the same tensors.
+        let normed = w.first.is_some() && self.norms == NormOrder::After;
+        if normed {
+            std::mem::swap(&mut b.residual, &mut b.normed);
+        }
         match (&w.project_in, &mut b.embedded) {
             (Some(project), Some(embedded)) => {
                 dev.embed(&w.embed, self.embed_scale, embedded)?;
@@ -168,7 +173,7 @@ impl<D: Device> Decoder<D> {
         }
         let Some(norm) = &w.first else { return Ok(()) };
         dev.norm(norm, &b.residual, &mut b.normed)?;
-        if self.norms == NormOrder::After {
+        if normed {
             std::mem::swap(&mut b.residual, &mut b.normed);
         }
         Ok(())

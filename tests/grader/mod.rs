@@ -229,6 +229,14 @@ impl<D: Graded> Bench<D> {
         self.feed_some(lengths, &vec![true; lengths.len()]);
     }
 
+    /// The same with sequences that begin in it.
+    pub fn feed_new(&mut self, lengths: &[usize]) {
+        for slot in 0..lengths.len() {
+            self.open(slot, &[TokenId(0)], Arc::default());
+        }
+        self.feed(lengths);
+    }
+
     pub fn feed_some(&mut self, lengths: &[usize], samples: &[bool]) {
         let mut rows = Vec::new();
         let mut at = 0;

@@ -23,8 +23,8 @@ use crate::device::{AttnSpec, DType, KvShape, Limits};
 use crate::error::{Error, Result};
 
 /// Head sizes that the plain kernel takes at most.
-const MAX_HEAD_DIM: usize = 256;
-const THREADS: u32 = 128;
+pub(super) const MAX_HEAD_DIM: usize = 256;
+pub(super) const THREADS: u32 = 128;
 const CHUNK_THREADS: u32 = 256;
 /// As in kernels/tiles.cu.
 const ITEM_WORDS: usize = 8;

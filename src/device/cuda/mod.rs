@@ -14,6 +14,7 @@
 //! | `skinny` | products of few rows |
 //! | [`graphs`] | recorded decode steps |
 //! | [`attention`] | tiles of a step's attention, planned on the host, and the kernels for them |
+//! | `pool` | models that embed |
 //! | `rope` | rotation and the store to pages |
 //! | [`weights`] | upload |
 //! | [`slots`] | slot rows, and a step's input as words |
@@ -38,6 +39,7 @@ pub mod graphs;
 pub mod launch;
 pub mod memory;
 pub mod module;
+mod pool;
 pub mod reports;
 mod rope;
 mod sampler;

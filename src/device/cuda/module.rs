@@ -159,11 +159,11 @@ impl Kernels {
 
 kernels! {
     "step": prepare;
-    "rows": embed add_positions gather;
+    "rows": embed add_positions gather pool;
     "norm": norm_rows add_norm add_rows norm_parts;
     "activation": bias_act gated_act softcap bias_logits;
     "rope": rope_store;
-    "attention": attend_rows;
+    "attention": attend_rows attend_all;
     "tiles": chunk_64 chunk_80 chunk_96 chunk_128 chunk_256 split_64 split_80 split_96 split_128
         split_256;
     "experts": route_rows group_rows experts_up_narrow experts_up_wide experts_up_plain

@@ -13,8 +13,9 @@ use super::reports::{Reports, MOST_ANSWER_WORDS};
 use super::slots::{Batch, Pick, RowLayout, Slots};
 use crate::device::Limits;
 use crate::error::Result;
+use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Late, StepResult};
+use crate::plan::{Late, Sampled, StepResult};
 
 /// One more than the steps in flight: the one that is being written.
 const RING: usize = super::DEPTH + 1;
@@ -66,6 +67,8 @@ struct Pending {
     step: u64,
     picks: Vec<Pick>,
     reports: Reports,
+    /// Of a step that pooled: elements of a vector.
+    width: Option<usize>,
 }
 
 pub struct Steps {
@@ -212,23 +215,57 @@ impl Steps {
             self.device.out.read(0, &mut lane.results, 0, 4 * words)?;
         }
         lane.done.record()?;
-        self.pending.push_back(Pending { lane: self.current, step: batch.step, picks, reports });
+        let (lane, step) = (self.current, batch.step);
+        self.pending.push_back(Pending { lane, step, picks, reports, width: None });
+        Ok(())
+    }
+
+    /// The same for a step that pooled: fetch its vectors, f32 of `width` each.
+    pub fn finish_vectors(&mut self, batch: &Batch, from: &Memory, width: usize) -> Result<()> {
+        let lane = &mut self.lanes[self.current];
+        let picks = batch.samples.clone();
+        if !picks.is_empty() {
+            let bytes = 4 * width * picks.len();
+            from.read(0, grown(&self.context, &mut lane.whole, bytes)?, 0, bytes)?;
+        }
+        lane.done.record()?;
+        let (lane, step, width) = (self.current, batch.step, Some(width));
+        self.pending.push_back(Pending { lane, step, picks, reports: Reports::default(), width });
         Ok(())
     }
 
     /// Wait for the oldest step that was not collected.
     pub fn collect(&mut self) -> Result<StepResult> {
-        let Some(Pending { lane, step, picks, reports }) = self.pending.pop_front() else {
+        let Some(Pending { lane, step, picks, reports, width }) = self.pending.pop_front() else {
             return Err(internal!("no step to collect"));
         };
         let lane = &mut self.lanes[lane];
         lane.done.wait()?;
+        if let Some(width) = width {
+            let words = lane.whole.as_mut().map_or(&[][..], |whole| whole.words());
+            return Ok(vectors(step, &picks, words, width));
+        }
         let (ids, answers) = lane.results.words().split_at(picks.len());
         let whole: &[u32] = match &mut lane.whole {
             Some(whole) if reports.whole_rows > 0 => whole.words(),
             _ => &[],
         };
         reports.result(step, &picks, ids, answers, whole)
+    }
+}
+
+/// The result of a step that pooled, from the bits of its vectors.
+fn vectors(step: u64, picks: &[Pick], words: &[u32], width: usize) -> StepResult {
+    let token = |pick: &Pick| {
+        let (slot, tokens) = (pick.slot, vec![TokenId(0)]);
+        Sampled { slot, tokens, logprobs: Vec::new() }
+    };
+    let rows = words.chunks_exact(width).take(picks.len());
+    StepResult {
+        step,
+        samples: picks.iter().map(token).collect(),
+        vectors: rows.map(|row| row.iter().map(|&x| f32::from_bits(x)).collect()).collect(),
+        ..StepResult::default()
     }
 }
 

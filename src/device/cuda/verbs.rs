@@ -16,8 +16,8 @@ use super::steps::Steps;
 use super::weights::Weight;
 use super::{Cuda, Reserved, Tensor, DEPTH, ROW_THREADS};
 use crate::device::{
-    Activation, AttnSpec, DType, Device, DeviceInfo, Limits, Norm, NormKind, Rope, Routing,
-    WeightDesc, WeightKind,
+    Activation, AttnSpec, DType, Device, DeviceInfo, Limits, Norm, NormKind, Pooling, Rope,
+    Routing, WeightDesc, WeightKind,
 };
 use crate::error::{Error, Result};
 use crate::internal;
@@ -154,6 +154,10 @@ impl Device for Cuda {
         reserved.graphs.end()?;
         logits.at(self.slots.batch.samples.len(), logits.width, "sample");
         self.sampler.run(&self.kernels, &self.slots, &mut reserved.steps, logits, late)
+    }
+
+    fn hand_over(&mut self, pooled: &Tensor) -> Result<()> {
+        self.hand_vectors_over(pooled)
     }
 
     fn collect(&mut self) -> Result<StepResult> {
@@ -390,6 +394,14 @@ impl Device for Cuda {
             out: out.at(rows, spec.heads * spec.head_dim, "attend"),
         };
         reserved.attention.run(&self.context, &self.kernels, &call)
+    }
+
+    fn attend_all(&mut self, spec: &AttnSpec, qkv: &Tensor, out: &mut Tensor) -> Result<()> {
+        self.attend_whole(spec, qkv, out)
+    }
+
+    fn pool(&mut self, kind: Pooling, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        self.pool_rows(kind, x, out)
     }
 
     fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {

@@ -1,6 +1,9 @@
-// Paged causal attention for any mix of prefill chunks and single rows: the simple form, right for
-// every head size up to 256, every page size, window, soft cap and element type. The tensor-core
-// tile replaces it where it pays; this one stays as the fallback and the yardstick.
+// Attention, the simple form, right for every head size up to 256 and every element type:
+//
+//   attend_rows  causal over pages, any mix of prefill chunks and single rows, every page size and
+//                window. The tensor-core tile replaces it where it pays; this one stays as the
+//                fallback and the yardstick.
+//   attend_all   over all rows of the sequence in the step itself, for encoders.
 //
 // Block of 128 threads per (token row, head). LANES threads share a key, eight elements (16 bytes
 // of a half type) each: 4 lanes to head 32, 8 to 64, 16 to 128, 32 to 256. So a block has 128 /
@@ -16,10 +19,25 @@
 #define LOWEST -1e30f
 
 struct Shape {
-  u32 heads, kv_heads, dim, page_size;
+  u32 dim;
   float scale;
-  u32 window;  // 0 = none
-  float cap;   // 0 = none
+  float cap;  // 0 = none
+};
+
+// Where the K of a key of one head lies, and how far behind it its V.
+struct Paged {
+  const act* head;
+  const u32* table;
+  u32 page_size, dim;
+  u64 value;
+  __device__ const act* key(u32 k) const {
+    return head + 2 * value * table[k / page_size] + (u64)(k % page_size) * dim;
+  }
+};
+struct Flat {
+  const act* head;
+  u64 width, value;
+  __device__ const act* key(u32 k) const { return head + k * width; }
 };
 
 // WHOLE: dim is a multiple of 8, so vectors are aligned; else element by element.
@@ -37,32 +55,28 @@ __device__ __forceinline__ void load(const act* p, u32 i, u32 dim, float (&x)[8]
   }
 }
 
-template <int LANES, bool WHOLE>
-__device__ void attend(const act* q, u32 at, const u32* table, const act* pool, const Shape s,
-                       u32 kv, float* shared, act* out) {
+// Over the keys first..=last.
+template <int LANES, bool WHOLE, class Keys>
+__device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const Shape s,
+                       float* shared, act* out) {
   constexpr int GROUPS = THREADS / LANES;
   // [groups][lanes * 8] partial sums, whatever the lanes: 1024 floats; then two per group.
   float* partial = shared;
   float* highest = shared + THREADS * 8;
   float* total = highest + GROUPS;
   const u32 lane = threadIdx.x % LANES, group = threadIdx.x / LANES, element = lane * 8;
-  const u64 slab = (u64)s.kv_heads * s.page_size * s.dim;
-  const act* head = pool + (u64)kv * s.page_size * s.dim;
 
   float query[8], sum[8] = {}, top = LOWEST, mass = 0.f;
   load<WHOLE>(q, element, s.dim, query);
-  const u32 first = s.window != 0 && at + 1 > s.window ? at + 1 - s.window : 0;
   // All groups make the same number of rounds, so the shuffles see whole warps.
-  for (u32 base = first; base <= at; base += GROUPS * KEYS) {
+  for (u32 base = first; base <= last; base += GROUPS * KEYS) {
     float score[KEYS], value[KEYS][8];
 #pragma unroll
     for (int k = 0; k < KEYS; k++) {
-      const u32 key = base + group * KEYS + k, safe = min(key, at);
-      const act* token =
-          head + 2 * slab * table[safe / s.page_size] + (u64)(safe % s.page_size) * s.dim;
+      const act* token = keys.key(min(base + group * KEYS + k, last));
       float x[8];
       load<WHOLE>(token, element, s.dim, x);
-      load<WHOLE>(token + slab, element, s.dim, value[k]);
+      load<WHOLE>(token + keys.value, element, s.dim, value[k]);
       score[k] = 0.f;
 #pragma unroll
       for (int j = 0; j < 8; j++) score[k] += query[j] * x[j];
@@ -74,7 +88,7 @@ __device__ void attend(const act* q, u32 at, const u32* table, const act* pool, 
       for (int d = LANES / 2; d > 0; d /= 2) score[k] += __shfl_xor_sync(~0u, score[k], d);
       score[k] *= s.scale;
       if (s.cap != 0.f) score[k] = s.cap * tanhf(score[k] / s.cap);
-      score[k] = base + group * KEYS + k <= at ? score[k] * LOG2E : -INFINITY;
+      score[k] = base + group * KEYS + k <= last ? score[k] * LOG2E : -INFINITY;
       peak = fmaxf(peak, score[k]);
     }
     const float shrink = exp2f(top - peak);
@@ -110,27 +124,50 @@ __device__ void attend(const act* q, u32 at, const u32* table, const act* pool, 
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-    attend_rows(const act* qkv, const u32* position, const u32* slot_of, const u32* rows,
-                u64 stride, u32 pages_at, u32 heads, u32 kv_heads, u32 dim, u32 page_size,
-                float scale, u32 window, float cap, const act* pool, act* out) {
-  begin();
+template <class Keys>
+__device__ __forceinline__ void attend(const act* q, u32 first, u32 last, const Keys keys,
+                                       const Shape s, act* out) {
   __shared__ float shared[THREADS * 8 + 2 * (THREADS / 4)];
-  const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (heads / kv_heads);
-  if (slot_of[row] == NO_SLOT) return;
-  const Shape s = {heads, kv_heads, dim, page_size, scale, window, cap};
-  const act* q = qkv + ((u64)row * (heads + 2 * kv_heads) + head) * dim;
-  const u32* table = rows + slot_of[row] * stride + pages_at;
-  act* to = out + ((u64)row * heads + head) * dim;
-  const u32 at = position[row];
 #define CASE(LANES)                                                               \
-  if (dim <= LANES * 8) {                                                         \
-    if (dim % 8 == 0) attend<LANES, true>(q, at, table, pool, s, kv, shared, to); \
-    else attend<LANES, false>(q, at, table, pool, s, kv, shared, to);             \
+  if (s.dim <= LANES * 8) {                                                       \
+    if (s.dim % 8 == 0) attend<LANES, true>(q, first, last, keys, s, shared, out); \
+    else attend<LANES, false>(q, first, last, keys, s, shared, out);              \
     return;                                                                       \
   }
   CASE(4)
   CASE(8)
   CASE(16)
   CASE(32)
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attend_rows(const act* qkv, const u32* position, const u32* slot_of, const u32* rows,
+                u64 stride, u32 pages_at, u32 heads, u32 kv_heads, u32 dim, u32 page_size,
+                float scale, u32 window, float cap, const act* pool, act* out) {
+  begin();
+  const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (heads / kv_heads);
+  if (slot_of[row] == NO_SLOT) return;
+  const u32* table = rows + slot_of[row] * stride + pages_at;
+  const u64 plane = (u64)page_size * dim;
+  const Paged keys = {pool + kv * plane, table, page_size, dim, kv_heads * plane};
+  const u32 at = position[row];
+  const u32 first = window != 0 && at + 1 > window ? at + 1 - window : 0;
+  const act* q = qkv + ((u64)row * (heads + 2 * kv_heads) + head) * dim;
+  attend(q, first, at, keys, Shape{dim, scale, cap}, out + ((u64)row * heads + head) * dim);
+}
+
+// The step feeds every sequence as a whole: token row r of a sequence is its position r, and the
+// slot's length is that of the sequence.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attend_all(const act* qkv, const u32* position, const u32* slot_of, const u32* rows, u64 stride,
+               u32 heads, u32 kv_heads, u32 dim, float scale, float cap, act* out) {
+  begin();
+  const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (heads / kv_heads);
+  if (slot_of[row] == NO_SLOT) return;
+  const u64 width = (u64)(heads + 2 * kv_heads) * dim;
+  const act* begin_of = qkv + (row - position[row]) * width;
+  const Flat keys = {begin_of + (u64)(heads + kv) * dim, width, (u64)kv_heads * dim};
+  const u32 last = rows[slot_of[row] * stride + SLOT_LENGTH] - 1;
+  const act* q = qkv + row * width + (u64)head * dim;
+  attend(q, 0, last, keys, Shape{dim, scale, cap}, out + ((u64)row * heads + head) * dim);
 }

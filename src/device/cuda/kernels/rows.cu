@@ -1,6 +1,6 @@
-// Verbs that only move rows: embed, add_positions, gather. Block per row, 128 threads, 16 bytes a
-// thread where the width is a multiple of 8 elements. Bytes: each row is read once and written
-// once; at decode sizes they live on launch latency.
+// Verbs that only move rows: embed, add_positions, gather, pool. Block per row, 128 threads, 16
+// bytes a thread where the width is a multiple of 8 elements. Bytes: each row is read once and
+// written once; at decode sizes they live on launch latency.
 #include "common.cuh"
 
 // out[r] = table[token[r]] * scale. A token beyond the table gives a row of zeros, never a wild
@@ -50,4 +50,22 @@ extern "C" __global__ void gather(const u32* row, const act* x, u32 width, act* 
   } else {
     for (u32 i = threadIdx.x; i < width; i += blockDim.x) to[i] = from[i];
   }
+}
+
+// Which rows of a sequence make its vector: the numbers of `pool.rs`.
+enum { POOL_FIRST, POOL_LAST, POOL_MEAN };
+
+// out[s] = the rows of the sequence that ends with row[s], pooled. Block per vector and 128
+// columns, a thread each, which adds in the order of the rows: the CPU's, so f32 gets its bits.
+extern "C" __global__ void pool(const u32* row, const u32* position, const act* x, u32 kind,
+                                u32 width, float* out) {
+  begin();
+  const u32 column = blockIdx.y * blockDim.x + threadIdx.x, end = row[blockIdx.x];
+  if (column >= width) return;
+  const u32 first = kind == POOL_LAST ? end : end - position[end];
+  const u32 last = kind == POOL_FIRST ? first : end;
+  float sum = 0.f;
+#pragma unroll 8
+  for (u32 r = first; r <= last; r++) sum += to_f32(x[(u64)r * width + column]);
+  out[(u64)blockIdx.x * width + column] = kind == POOL_MEAN ? sum / (last - first + 1) : sum;
 }
