@@ -1,7 +1,11 @@
 //! The whole engine on the CPU, without Triton: greedy texts of the incumbent's recorded models,
 //! and that batch mix, chunked prefill, the prefix cache and preemption do not change a word.
 
+#[cfg(feature = "cuda")]
+mod devices;
+mod fields;
 mod mixes;
+mod requests;
 mod served;
 
 use std::sync::atomic::Ordering;
@@ -9,11 +13,12 @@ use std::sync::atomic::Ordering;
 use serde_json::{json, Value};
 use triton_vllm::engine::FinishReason;
 
-use served::{serve, GOLDENS, PATIENCE};
+use served::{goldens, serve, PATIENCE};
 
 /// Prompt and greedy text of every plain record of a model.
 fn recorded(model: &str) -> Vec<(String, Value, String)> {
-    let text = std::fs::read_to_string(format!("{GOLDENS}/goldens_models.json")).expect("goldens");
+    let text =
+        std::fs::read_to_string(format!("{}/goldens_models.json", goldens())).expect("goldens");
     let goldens: Value = serde_json::from_str(&text).expect("JSON");
     let mut records = Vec::new();
     for case in goldens["cases"].as_array().expect("cases") {

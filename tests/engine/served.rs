@@ -1,6 +1,5 @@
 //! An engine in this process with a model of the goldens, and clients that put streams together.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +13,12 @@ use triton_vllm::engine::{
 use triton_vllm::error::Result;
 use triton_vllm::sampling::{Limits, SamplingParams};
 
-pub const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
+/// `TRITON_VLLM_GOLDENS` names the folder where the checkout is elsewhere.
+pub fn goldens() -> String {
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
+    std::env::var("TRITON_VLLM_GOLDENS").unwrap_or_else(|_| here.to_string())
+}
+
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `TRITON_VLLM_TEST_DEVICE=auto` runs these tests on a GPU where there is one.
@@ -46,11 +50,14 @@ impl Observer for Counter {
 /// Keeps what a stream said and passes on all of it at the end.
 struct Listener {
     so_far: parking_lot::Mutex<Option<Answer>>,
-    end: Sender<Result<Answer>>,
+    /// Tokens of the first sequence in each response.
+    parts: parking_lot::Mutex<Vec<u32>>,
+    end: Sender<Result<(Answer, Vec<u32>)>>,
 }
 
 impl Listener {
     fn joined(&self, next: Answer) -> Answer {
+        self.parts.lock().push(next.outputs[0].tokens);
         let Some(mut whole) = self.so_far.lock().take() else { return next };
         assert_eq!(whole.outputs.len(), next.outputs.len(), "an entry per sequence");
         for (all, new) in whole.outputs.iter_mut().zip(next.outputs) {
@@ -82,7 +89,9 @@ impl Client for Listener {
     }
 
     fn finish(&self, outcome: Result<Answer>) {
-        let _ = self.end.send(outcome.map(|answer| self.joined(answer)));
+        let whole = outcome.map(|answer| self.joined(answer));
+        let parts = std::mem::take(&mut *self.parts.lock());
+        let _ = self.end.send(whole.map(|answer| (answer, parts)));
     }
 }
 
@@ -93,7 +102,7 @@ pub struct Served {
 
 pub fn serve(model: &str, extra: Value) -> Served {
     let mut args = json!({
-        "model": format!("{GOLDENS}/models/{model}"),
+        "model": format!("{}/models/{model}", goldens()),
         "dtype": "float32", "max_model_len": 256, "max_num_seqs": 64, "device": device(),
         "gpu_memory_utilization": 0.05,
     });
@@ -104,7 +113,7 @@ pub fn serve(model: &str, extra: Value) -> Served {
     let counter = Arc::new(Counter::default());
     let options = EngineOptions {
         name: model.into(),
-        version_dir: Path::new(GOLDENS).into(),
+        version_dir: goldens().into(),
         gpu: None,
         observer: counter.clone(),
         max_waiting: 1024,
@@ -116,10 +125,15 @@ pub fn serve(model: &str, extra: Value) -> Served {
 }
 
 /// The whole answer, once it is there.
-pub struct Told(Receiver<Result<Answer>>);
+pub struct Told(Receiver<Result<(Answer, Vec<u32>)>>);
 
 impl Told {
     pub fn answer(self) -> Answer {
+        self.in_parts().0
+    }
+
+    /// And how many tokens each response had, of the first sequence.
+    pub fn in_parts(self) -> (Answer, Vec<u32>) {
         self.0.recv_timeout(PATIENCE).expect("an end").expect("an answer")
     }
 }
@@ -127,8 +141,9 @@ impl Told {
 impl Served {
     pub fn ask(&self, prompt: &str, sampling: Value, stream: bool) -> Told {
         let (end, told) = bounded(1);
-        let client = Arc::new(Listener { so_far: Default::default(), end });
-        let limits = Limits { vocab_size: 4096, max_logprobs: 20 };
+        let client =
+            Arc::new(Listener { so_far: Default::default(), parts: Default::default(), end });
+        let limits = Limits { vocab_size: 4096, max_logprobs: -1 };
         let params = SamplingParams::parse_text(&sampling.to_string(), &limits).expect("valid");
         let prompt = prompt.to_string();
         let arrival = Instant::now();
