@@ -103,6 +103,15 @@ fn push_bytes(held: &mut Vec<u8>, new: &[u8], out: &mut String) {
 
 impl General {
     fn primed(tokenizer: &Tokenizer, prompt: &[TokenId], skip: bool) -> General {
+        // Where bytes are tokens, a tail that begins inside of a character spoils all that follows
+        // it without a word between. Of four neighbouring tails one begins elsewhere.
+        for tokens in (PRIMING_TOKENS - 3..=PRIMING_TOKENS).rev() {
+            let tail = &prompt[prompt.len().saturating_sub(tokens)..];
+            let piece = tokenizer.decode(tail, skip).unwrap_or_default();
+            if !piece.is_empty() && !piece.contains(REPLACEMENT) {
+                return General { ids: tail.to_vec(), read: tail.len(), piece };
+            }
+        }
         let mut tokens = PRIMING_TOKENS;
         loop {
             let tail = &prompt[prompt.len().saturating_sub(tokens)..];

@@ -21,4 +21,6 @@ pub use stop::TextStream;
 pub use tokenizer::Tokenizer;
 
 #[cfg(test)]
+mod corpus_tests;
+#[cfg(test)]
 mod testing;

@@ -5,34 +5,6 @@ use crate::error::Error;
 use crate::text::testing::*;
 use serde_json::{json, Value};
 
-/// `expected.json` of the tokenizers without tokenizer.json.
-#[test]
-fn vocab_and_merges_like_transformers() {
-    for (kind, eos) in [("gpt2-like", "<|endoftext|>"), ("opt-like", "</s>")] {
-        let dir = path("fixtures/tokenizers").join(kind);
-        let tokenizer = Tokenizer::load(&dir).unwrap();
-        let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
-        let expected: Value = serde_json::from_str(&text).unwrap();
-        let cases = expected["cases"].as_array().unwrap();
-        assert!(cases.len() > 30);
-        for case in cases {
-            let text = case["text"].as_str().unwrap();
-            let wanted: Vec<TokenId> = serde_json::from_value::<Vec<u32>>(case["ids"].clone())
-                .unwrap()
-                .into_iter()
-                .map(TokenId)
-                .collect();
-            assert_eq!(tokenizer.encode(text).unwrap(), wanted, "{kind}: {text:?}");
-            assert_eq!(tokenizer.decode(&wanted, false).unwrap(), case["decoded"], "{kind}");
-            assert_eq!(tokenizer.decode(&wanted, true).unwrap(), case["decoded_skip_special"]);
-        }
-        let eos_id = tokenizer.eos().unwrap();
-        assert_eq!(tokenizer.decode(&[eos_id], false).unwrap(), eos);
-        assert_eq!(tokenizer.bos(), Some(eos_id));
-        assert_eq!(tokenizer.decode(&[eos_id], true).unwrap(), "");
-    }
-}
-
 /// Counts and texts that the incumbent recorded: opt-tiny's template adds `<s>`, gpt2-tiny has
 /// none.
 #[test]
