@@ -136,6 +136,8 @@ fn linears() {
             if grader::small_shapes() && outputs * inputs > 100_000 {
                 continue;
             }
+            // Kernels of this repository; more rows are the library's.
+            let rows = rows.into_iter().filter(|&rows| rows <= 8 || !grader::small_shapes());
             for rows in rows {
                 let case = format!("linear {rows} x {outputs} x {inputs}");
                 compare!(dtype, &Setup::default(), &case, 1.0, |b| {

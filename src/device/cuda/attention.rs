@@ -2,7 +2,8 @@
 //! plans a step's tiles and ships them with the step's input, `Cuda::attend` launches. It knows
 //! lengths, no values.
 //!
-//! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first. A
+//! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first; there
+//! are two kernels for them, one of which needs Hopper's instructions (kernels/prompts.cu). A
 //! single token becomes a tile of at most 16 packed rows whose keys are cut into parts, so that the
 //! blocks of all sequences fill the card a few times over whatever their lengths; the last block of
 //! a sequence to finish joins its parts. f32, head sizes without a tile, and the very first step
@@ -26,7 +27,7 @@ use crate::error::{Error, Result};
 pub(super) const MAX_HEAD_DIM: usize = 256;
 pub(super) const THREADS: u32 = 128;
 const CHUNK_THREADS: u32 = 256;
-/// As in kernels/tiles.cu.
+/// As in kernels/tiles.cuh, tiles.cu and prompts.cu.
 const ITEM_WORDS: usize = 8;
 const CHUNK_ROWS: usize = 128;
 const SPLIT_ROWS: usize = 16;
@@ -36,6 +37,10 @@ const SPLIT_STAGES: usize = 2;
 const CHUNK_STAGES: usize = 3;
 /// The kernels' own, beside the stages.
 const STATIC_SHARED_BYTES: usize = 1024;
+/// The architecture of kernels/prompts.cu, its stages, and what its tiles are aligned to.
+const PROMPT_CAPABILITY: u32 = 90;
+const PROMPT_STAGES: usize = 2;
+const PANEL_BYTES: usize = 1024;
 const NO_PART: u32 = u32::MAX;
 /// Fewest tiles that a padded list has.
 const FEWEST_ITEMS: usize = 8;
@@ -72,12 +77,30 @@ struct Plan {
     splits: usize,
 }
 
+/// A kernel's shared memory beyond the static.
+#[derive(Clone, Copy)]
+struct Shape {
+    stages: usize,
+    shared_bytes: usize,
+}
+
+/// The kernels of a head size.
+struct Kinds<'a> {
+    /// 128 packed rows, by mma.
+    chunk: &'a Kernel,
+    /// The same by wgmma.
+    prompt: Option<&'a Kernel>,
+    /// 16 packed rows.
+    split: &'a Kernel,
+}
+
 pub struct Attention {
     /// There are tensor-core tiles for this type and head size on this card.
     tiled: bool,
     /// q heads per KV head, once a step has shown it.
     group: Option<usize>,
-    chunk_stages: usize,
+    chunk: Shape,
+    split: Shape,
     /// Tiles that the parts are cut for.
     split_budget: usize,
     plan: Plan,
@@ -95,13 +118,17 @@ impl Attention {
         limits: &Limits,
     ) -> Result<Attention> {
         let (dim, kv_heads) = (limits.kv.head_dim, limits.kv.kv_heads.max(1));
-        let fits = |stages| shared_bytes(dim, stages) + STATIC_SHARED_BYTES <= context.shared_bytes;
-        let kinds = tile_kernels(kernels, dim).filter(|_| dtype != DType::F32);
-        let kinds = kinds.filter(|_| fits(SPLIT_STAGES));
-        let chunk_stages = if fits(CHUNK_STAGES) { CHUNK_STAGES } else { SPLIT_STAGES };
-        if let Some([chunk, split]) = kinds {
-            chunk.allow_shared(shared_bytes(dim, chunk_stages))?;
-            split.allow_shared(shared_bytes(dim, SPLIT_STAGES))?;
+        let fits = |shape: &Shape| shape.shared_bytes + STATIC_SHARED_BYTES <= context.shared_bytes;
+        let split = Shape { stages: SPLIT_STAGES, shared_bytes: shared_bytes(dim, SPLIT_STAGES) };
+        let three = Shape { stages: CHUNK_STAGES, shared_bytes: shared_bytes(dim, CHUNK_STAGES) };
+        let mut chunk = if fits(&three) { three } else { split };
+        let kinds = tile_kernels(kernels, dim).filter(|_| dtype != DType::F32 && fits(&split));
+        if let Some(kinds) = &kinds {
+            if kinds.prompt.is_some() {
+                chunk = Shape { stages: PROMPT_STAGES, shared_bytes: prompt_shared_bytes(dim) };
+            }
+            kinds.prompts().allow_shared(chunk.shared_bytes)?;
+            kinds.split.allow_shared(split.shared_bytes)?;
         }
         let tiled = kinds.is_some();
         let blocks = BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors as usize;
@@ -112,7 +139,8 @@ impl Attention {
         Ok(Attention {
             tiled,
             group: None,
-            chunk_stages,
+            chunk,
+            split,
             split_budget,
             plan: Plan::default(),
             parts: Memory::new(context, rows * dim * 4, "parts of attention")?,
@@ -151,21 +179,15 @@ impl Attention {
         }
     }
 
-    fn run_tiles(
-        &self,
-        context: &Context,
-        [chunk, split]: [&Kernel; 2],
-        call: &Call<'_>,
-    ) -> Result<()> {
+    fn run_tiles(&self, context: &Context, kinds: Kinds<'_>, call: &Call<'_>) -> Result<()> {
         let Call { spec, layout, device, .. } = *call;
         let Plan { chunks, splits, .. } = self.plan;
         let launches = [
-            (chunk, chunks, CHUNK_THREADS, self.chunk_stages),
-            (split, splits, THREADS, SPLIT_STAGES),
+            (kinds.prompts(), chunks, CHUNK_THREADS, self.chunk),
+            (kinds.split, splits, THREADS, self.split),
         ];
         let mut at = device.input.address;
-        for (kernel, count, threads, stages) in launches {
-            let shared = shared_bytes(spec.head_dim, stages);
+        for (kernel, count, threads, shape) in launches {
             let arguments: [&dyn Argument; 18] = [
                 &at,
                 &call.qkv,
@@ -184,10 +206,10 @@ impl Attention {
                 &self.parts.address,
                 &self.statistics.address,
                 &self.arrivals.address,
-                &(stages as u32),
+                &(shape.stages as u32),
             ];
             let blocks = [count, spec.kv_heads];
-            kernel.launch_shared(context, blocks, threads, shared, &arguments)?;
+            kernel.launch_shared(context, blocks, threads, shape.shared_bytes, &arguments)?;
             at += (4 * ITEM_WORDS * count) as u64;
         }
         Ok(())
@@ -222,21 +244,36 @@ fn run_plain(context: &Context, kernels: &Kernels, call: &Call<'_>) -> Result<()
     kernels.attend_rows.launch(context, [call.rows, spec.heads], THREADS, &arguments)
 }
 
-/// [chunk, split] for a head size, if there are any.
-fn tile_kernels(k: &Kernels, dim: usize) -> Option<[&Kernel; 2]> {
-    match dim {
-        64 => Some([&k.chunk_64, &k.split_64]),
-        80 => Some([&k.chunk_80, &k.split_80]),
-        96 => Some([&k.chunk_96, &k.split_96]),
-        128 => Some([&k.chunk_128, &k.split_128]),
-        256 => Some([&k.chunk_256, &k.split_256]),
-        _ => None,
+impl<'a> Kinds<'a> {
+    /// The one for 128 packed rows.
+    fn prompts(&self) -> &'a Kernel {
+        self.prompt.unwrap_or(self.chunk)
     }
+}
+
+/// The kernels of a head size, if there are any.
+fn tile_kernels(k: &Kernels, dim: usize) -> Option<Kinds<'_>> {
+    let (chunk, prompt, split) = match dim {
+        64 => (&k.chunk_64, Some(&k.prompt_64), &k.split_64),
+        80 => (&k.chunk_80, None, &k.split_80),
+        96 => (&k.chunk_96, None, &k.split_96),
+        128 => (&k.chunk_128, Some(&k.prompt_128), &k.split_128),
+        256 => (&k.chunk_256, Some(&k.prompt_256), &k.split_256),
+        _ => return None,
+    };
+    let prompt = prompt.filter(|kernel| kernel.capability == PROMPT_CAPABILITY);
+    Some(Kinds { chunk, prompt, split })
 }
 
 /// K and V tiles of the stages, rows padded by 16 bytes.
 fn shared_bytes(dim: usize, stages: usize) -> usize {
     stages * 2 * TILE_KEYS * (dim + 8) * 2
+}
+
+/// Q, two stages of K and V (128 keys, 64 at the largest head size), and what aligns them.
+fn prompt_shared_bytes(dim: usize) -> usize {
+    let keys = if dim == 256 { 64 } else { 128 };
+    (CHUNK_ROWS + 2 * PROMPT_STAGES * keys) * dim * 2 + PANEL_BYTES
 }
 
 impl Plan {

@@ -26,13 +26,15 @@ unsafe impl Argument for u64 {}
 unsafe impl Argument for f32 {}
 unsafe impl<const N: usize> Argument for [f32; N] {}
 
+const OVERLAPS_FROM: u32 = 90;
+
 /// A function of a loaded module.
 pub struct Kernel {
     pub(super) function: sys::CUfunction,
     pub(super) name: &'static str,
-    /// It begins with `begin()` of kernels/common.cuh for this card: its launch may overlap the end
-    /// of the kernel before.
-    pub(super) overlaps: bool,
+    /// What its machine code was compiled for, e.g. 90; 0 for PTX. From 90 on it begins with the
+    /// wait of `begin()` in kernels/common.cuh: its launch may overlap the end of the kernel before.
+    pub(super) capability: u32,
 }
 
 // SAFETY: the driver's handle may be used from any thread.
@@ -88,7 +90,7 @@ impl Kernel {
             sharedMemBytes: shared_bytes as u32,
             hStream: context.stream(),
             attrs: &mut attribute,
-            numAttrs: u32::from(self.overlaps),
+            numAttrs: u32::from(self.capability >= OVERLAPS_FROM),
         };
         context.launch(self.function as u64, (x as u64) << 32 | y as u64, |stream| {
             config.hStream = stream;

@@ -51,8 +51,8 @@ impl Binary {
 struct Module {
     context: Arc<Context>,
     module: sys::CUmodule,
-    /// Compiled with the instructions of programmatic dependent launch.
-    overlaps: bool,
+    /// Of its machine code; of PTX 0.
+    capability: u32,
 }
 
 // SAFETY: the driver's handle may be used from any thread; shared, it is only kept.
@@ -80,8 +80,8 @@ impl Module {
         // SAFETY: a whole, terminated image in memory; the context is current.
         let code = unsafe { sys::cuModuleLoadData(&mut module, image.as_ptr().cast()) };
         check(code, &format!("loading the kernels of {file}.cu"))?;
-        let overlaps = !binary.ptx && binary.capability >= 90;
-        Ok(Module { context: context.clone(), module, overlaps })
+        let capability = if binary.ptx { 0 } else { binary.capability };
+        Ok(Module { context: context.clone(), module, capability })
     }
 
     fn kernel(&self, name: &'static str) -> Result<Kernel> {
@@ -92,7 +92,7 @@ impl Module {
             unsafe { sys::cuModuleGetFunction(f, self.module, text.as_ptr()) }
         };
         check(get(&mut function, &text), &format!("finding kernel {name}"))?;
-        Ok(Kernel { function, name, overlaps: self.overlaps })
+        Ok(Kernel { function, name, capability: self.capability })
     }
 }
 
@@ -166,6 +166,7 @@ kernels! {
     "attention": attend_rows attend_all;
     "tiles": chunk_64 chunk_80 chunk_96 chunk_128 chunk_256 split_64 split_80 split_96 split_128
         split_256;
+    "prompts": prompt_64 prompt_128 prompt_256;
     "experts": route_rows group_rows experts_up_narrow experts_up_wide experts_up_plain
         experts_down_narrow experts_down_wide experts_down_plain combine_experts add_gated;
     "gemm": gemm_plain gemm_logits flush;

@@ -45,6 +45,12 @@ __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b
 }
 // Two neighbours, the first in the low half.
 __device__ __forceinline__ u32 pack(float low, float high) {
-  return (u32)from_f32<act>(high).bits << 16 | from_f32<act>(low).bits;
+  u32 both;
+#if ACT == 1
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+#else
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+#endif
+  return both;
 }
 #endif

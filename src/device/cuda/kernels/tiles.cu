@@ -20,46 +20,12 @@
 // chunk has three where they fit. Bytes: split reads K and V once per KV head (the floor), chunk
 // once per 128 packed rows from L2. FLOPs: 4 x rows x keys x dim, half of it masked away in the
 // diagonal tiles. Bound of chunk: each warp reads all of a tile from shared memory, 2048 clocks per
-// 128 x 64 x 128 tile at 128 bytes a clock, which is 475 TFLOP/s on a Hopper; wgmma, whose operands
-// need no such reads, is the next step.
-#include "common.cuh"
-#include "mma.cuh"
-
-// Words of an item, a tile of packed rows against a range of keys.
-enum {
-  ITEM_SLOT,
-  ITEM_FIRST,
-  ITEM_BEGIN,
-  ITEM_COUNT,
-  ITEM_KEYS_FROM,
-  ITEM_KEYS_TO,
-  ITEM_PART,    // the first part of these rows, or NO_PART: this item has all their keys
-  ITEM_PIECES,  // number of parts << 16 | which of them
-  ITEM_WORDS
-};
+// 128 x 64 x 128 tile at 128 bytes a clock. Where there is wgmma, whose operands need no such reads,
+// prompts.cu has the chunks.
+#include "tiles.cuh"
 
 #define KEYS 64
 #define SPLIT_ROWS 16
-#define NO_PART ~0u
-#define LOG2E 1.4426950408889634f
-#define LOWEST -1e30f
-
-// Everything that does not change from block to block.
-struct Call {
-  const act* qkv;
-  const u32* position;
-  const u32* rows;
-  u64 stride;
-  u32 pages_at, heads, kv_heads, page_size;
-  float scale;
-  u32 window;  // 0 = none
-  float cap;   // 0 = none
-  const act* pool;
-  act* out;
-  float* parts;        // [part][kv head][16][dim], weighted sums
-  float2* statistics;  // [part][kv head][16], maximum (base 2) and mass
-  u32* arrivals;       // [first part][kv head], parts that are done; 0 between launches
-};
 
 #if ACT != 0
 // WM warps along packed rows, WN along keys.
@@ -116,9 +82,11 @@ struct Tile {
   // in a warp.
   __device__ static void fetch(const Call& c, const u32* places, u32 first, u32 end, act* stage) {
     const u64 slab = (u64)c.kv_heads * c.page_size * D;
+    constexpr int PIECES = KEYS * (D / 8);
 #pragma unroll
-    for (u32 n = threadIdx.x; n < KEYS * (D / 8); n += THREADS) {
-      const u32 row = n / (D / 8), chunk = n % (D / 8);
+    for (int i = 0; i < (PIECES + THREADS - 1) / THREADS; i++) {
+      const u32 n = i * THREADS + threadIdx.x, row = n / (D / 8), chunk = n % (D / 8);
+      if (PIECES % THREADS != 0 && n >= PIECES) break;
       const act* from = c.pool + ((u64)places[row] + chunk) * 8;
       const u32 to = shared_address(stage + row * PAD + chunk * 8);
       const bool valid = first + row < end;
@@ -396,8 +364,6 @@ __device__ void join(const Call& c, const u32* item) {
 }
 #endif  // ACT != 0
 
-extern __shared__ __align__(16) u8 dynamic_shared[];
-
 // f32 has no code here: the device never launches these for it.
 #if ACT != 0
 #define CHUNK(D)                                                                                \
@@ -417,17 +383,6 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
 #define SPLIT(D) (void)call
 #endif
 
-#define ENTRY(NAME, BODY, D, THREADS, BLOCKS)                                                   \
-  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME##_##D(                     \
-      const u32* items, const act* qkv, const u32* position, const u32* rows, u64 stride,       \
-      u32 pages_at, u32 heads, u32 kv_heads, u32 page_size, float scale, u32 window, float cap, \
-      const act* pool, act* out, float* parts, float2* statistics, u32* arrivals, u32 stages) { \
-    begin();                                                                                    \
-    const Call call = {qkv,       position, rows, stride, pages_at, heads, kv_heads,            \
-                       page_size, scale,    window, cap,  pool,     out,   parts,               \
-                       statistics, arrivals};                                                   \
-    BODY(D);                                                                                    \
-  }
 #define HEAD_SIZE(D, BLOCKS)          \
   ENTRY(chunk, CHUNK, D, 256, 1)      \
   ENTRY(split, SPLIT, D, 128, BLOCKS)
