@@ -2,9 +2,9 @@
 //! plans a step's tiles and ships them with the step's input, `Cuda::attend` launches. It knows
 //! lengths, no values.
 //!
-//! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first; there
-//! are two kernels for them, one of which needs Hopper's instructions (kernels/prompts.cu). A
-//! single token becomes a tile of at most 16 packed rows whose keys are cut into parts, so that the
+//! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first; one
+//! of the two kernels for them needs Hopper's instructions (kernels/prompts.cu). A single token
+//! becomes a tile of at most 16 packed rows whose keys are cut into parts, so that the
 //! blocks of all sequences fill the card a few times over whatever their lengths; the last block of
 //! a sequence to finish joins its parts. f32, head sizes without a tile, and the very first step
 //! (which learns the number of q heads) go to the plain kernel.

@@ -33,7 +33,7 @@ pub struct Kernel {
     pub(super) function: sys::CUfunction,
     pub(super) name: &'static str,
     /// What its machine code was compiled for, e.g. 90; 0 for PTX. From 90 on it begins with the
-    /// wait of `begin()` in kernels/common.cuh: its launch may overlap the end of the kernel before.
+    /// wait of `begin()` in kernels/common.cuh: its launch may overlap the kernel before.
     pub(super) capability: u32,
 }
 

@@ -20,8 +20,8 @@
 // chunk has three where they fit. Bytes: split reads K and V once per KV head (the floor), chunk
 // once per 128 packed rows from L2. FLOPs: 4 x rows x keys x dim, half of it masked away in the
 // diagonal tiles. Bound of chunk: each warp reads all of a tile from shared memory, 2048 clocks per
-// 128 x 64 x 128 tile at 128 bytes a clock. Where there is wgmma, whose operands need no such reads,
-// prompts.cu has the chunks.
+// 128 x 64 x 128 tile at 128 bytes a clock. Where there is wgmma, whose operands need no such
+// reads, prompts.cu has the chunks.
 #include "tiles.cuh"
 
 #define KEYS 64
