@@ -4,12 +4,14 @@ The model is slow on purpose (random weights by load_format "dummy"), so that a 
 """
 import asyncio
 import json
+import queue
 import shutil
 import time
 
 import aiohttp
 import golden
 import pytest
+import tritonclient.grpc
 import tritonclient.grpc.aio as grpc
 from clients import LIMIT_S, PROMPT, post, sse
 from conftest import MODELS, load
@@ -135,6 +137,26 @@ def test_a_recorded_disconnect(slow, case):
             assert (await post(slow.url, "slow/generate", body(False, SHORT)))[0] == 200
         await until(lambda: cancels_since(slow, offset) == lines, "not the log lines of the record")
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_nvidias_cancellation(slow, stream, as_tensor):
+    """Their test, its synchronous client and its parameters as text: one CANCELLED, nothing behind it, both log lines."""
+    parameters = {"temperature": "0", "top_p": "1", "max_tokens": "1500"}
+    inputs = {"text_input": PROMPT, "stream": stream, "exclude_input_in_output": True}
+    if as_tensor:
+        inputs["sampling_parameters"] = json.dumps(parameters)
+    ends, offset = queue.Queue(), slow.log_size()
+    with tritonclient.grpc.InferenceServerClient(slow.grpc) as client:
+        client.start_stream(callback=lambda result, error: ends.put(error) if error or not stream else None)
+        client.async_stream_infer(model_name="slow", inputs=[tensor(n, v) for n, v in inputs.items()],
+                                  parameters=None if as_tensor else parameters)
+        time.sleep(0.5)
+        client.stop_stream(cancel_requests=True)
+    assert ends.get(timeout=LIMIT_S).status() == "StatusCode.CANCELLED"
+    asyncio.run(until(lambda: cancels_since(slow, offset) == [1, 1], "no log lines of the cancellation"))
+    assert ends.empty()
 
 
 def test_a_waiting_request_is_cancelled_while_another_runs_on(slow):

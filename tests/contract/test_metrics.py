@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 from clients import PROMPT, generate
-from conftest import CONFIG, Repository, load
+from conftest import CONFIG, MODELS, Repository, load
 from golden import GOLDENS
 from server import TritonServer
 
@@ -97,6 +97,19 @@ def test_three_prompts_add_up(server, repository):
         assert of(values, f"vllm:{name}_seconds_sum", "counted") > 0
     for gauge in GAUGES[:2]:
         assert of(values, gauge, "counted") == 0
+
+
+def test_embeddings_count_prompts_only(server, repository):
+    load(server, repository.add("embedder", config=REPORT, engine={"runner": "pooling"}, checkpoint=MODELS / "qwen2-tiny"))
+    for tokens in ([5, 6, 7], [8] * 20):
+        body = {"embedding_request": json.dumps({"input": tokens})}
+        assert generate(server, "embedder", body)[0] == 200
+    values = settled(server, "vllm:request_params_n_count", "embedder", 2)
+    expected = {"prompt_tokens_total": 23, "generation_tokens_total": 0, "time_per_output_token_seconds_count": 0,
+                "e2e_request_latency_seconds_count": 2, "request_prompt_tokens_sum": 23,
+                "request_generation_tokens_sum": 0, "request_generation_tokens_count": 2}
+    assert {n: of(values, f"vllm:{n}", "embedder") for n in expected} == expected
+    assert values['vllm:request_success_total{finished_reason="stop",model="embedder",version="1"}'] == 2
 
 
 @pytest.mark.parametrize("config, engine", [

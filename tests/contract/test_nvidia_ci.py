@@ -1,13 +1,17 @@
 """What NVIDIA's own tests of the backend assert, on our tiny model: additional outputs, both ways to send parameters,
-ensembles, business logic scripts, several models in one server."""
+ensembles, business logic scripts, several models in one server that come and go. Cancellation is in test_cancel.py, metrics in
+test_metrics.py, accuracy in test_replay.py (their prompts and more, on every transport)."""
 import itertools
 import json
 import os
 import sysconfig
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
-from clients import PROMPT, generate, golden_text, grpc_stream, texts
+from clients import LIMIT_S, PROMPT, generate, golden_text, grpc_stream, texts
 from conftest import CONFIG, MODELS, Repository, load
 from server import NEWEST, ROOT, TritonServer
 
@@ -96,6 +100,41 @@ def test_an_ensemble_with_our_model(tiny, repository, stream):
     if not stream:
         status, answer = generate(tiny, name, inputs)
         assert (status, answer["answer"]) == (200, PROMPT + golden_text())
+
+
+def ready(server, name):
+    try:
+        with urllib.request.urlopen(f"{server.url}/v2/models/{name}/ready") as answer:
+            return answer.status == 200
+    except urllib.error.HTTPError:
+        return False
+
+
+def test_models_come_and_go_beside_an_ensemble(server, repository):
+    """Load, load a model that fails, ensemble, unload, load again: the others never notice."""
+    body = {"text_input": PROMPT, "exclude_input_in_output": True, "parameters": PARAMETERS}
+    for name in ("member", "bystander"):
+        load(server, repository.add(name))
+    repository.add("on-member", config=ENSEMBLE.replace("opt-tiny", "member"), model_json=False)
+    load(server, "on-member")
+    for name, engine, text in (("invalid-1", {"unknown_argument": 1}, "unknown_argument"),
+                               ("invalid-2", {"model": "invalid_model"}, "invalid_model")):
+        status, answer = server.load_model(repository.add(name, engine=engine))
+        assert status != 200 and text in answer and not ready(server, name)
+    inputs = {"question": PROMPT, "settings": json.dumps(PARAMETERS), "live": False}
+    for _ in range(2):
+        assert ready(server, "member") and ready(server, "on-member")
+        assert generate(server, "on-member", inputs)[1]["answer"] == PROMPT + golden_text()
+        assert generate(server, "member", body)[1]["text_output"] == golden_text()
+        assert server.unload_model("member")[0] == 200
+        limit = time.monotonic() + LIMIT_S
+        while ready(server, "member"):
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        assert not ready(server, "on-member") and ready(server, "bystander")
+        assert generate(server, "member", body)[0] != 200 != generate(server, "on-member", inputs)[0]
+        assert generate(server, "bystander", body)[1]["text_output"] == golden_text()
+        load(server, "member")
 
 
 SCRIPT = '''

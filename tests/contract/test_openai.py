@@ -11,6 +11,8 @@ import urllib.request
 import pytest
 import tritonclient.grpc.aio as grpc
 from clients import LIMIT_S, PROMPT, golden_text
+from conftest import load
+from server import ROOT
 from transport import tensor
 
 # Fields of an OpenAI request that are not handed on; every other one that is not null is.
@@ -136,6 +138,36 @@ def test_a_bias_is_spelled_with_text_keys(tiny):
     # 851 is what golden_text() begins with.
     reading, _ = ask(tiny, {**CHAT, "logit_bias": {"851": -100, "1404": 100}, "max_tokens": 3})
     assert reading.text.startswith("AC") and reading.output_tokens == 3
+
+
+@pytest.mark.parametrize("value", ["The most dangerous animal is the mosquito.", [7, 8, 9]], ids=["text", "tokens"])
+@pytest.mark.parametrize("dimensions", [None, 8])
+def test_embeddings(server, repository, value, dimensions):
+    """No text_input; the number of prompt tokens from the raw buffer; a JSON list of floats, which it turns to base64 itself."""
+    name = "minilm"
+    if not (repository.folder / name).exists():
+        engine = {"max_model_len": None, "hf_overrides": {"is_matryoshka": True}}
+        load(server, repository.add(name, checkpoint=ROOT / "tests" / "fixtures" / "models" / "bert", engine=engine))
+    pooling = {} if dimensions is None else {"dimensions": [dimensions]}
+    inputs = {"embedding_request": json.dumps({"input": value, "pooling_params": pooling}),
+              "return_num_input_tokens": True, "return_num_output_tokens": True}
+
+    async def run():
+        async def requests():
+            yield dict(model_name=name, inputs=[tensor(n, v) for n, v in inputs.items()])
+
+        async with grpc.InferenceServerClient(server.grpc) as client:
+            return [one async for one in client.stream_infer(requests(), stream_timeout=LIMIT_S)]
+
+    ((result, error),) = asyncio.run(run())
+    assert error is None
+    answer = result.get_response()
+    raw = dict(zip((o.name for o in answer.outputs), answer.raw_output_contents))
+    counts = [struct.unpack_from("<I", raw[f"num_{side}_tokens"])[0] for side in ("input", "output")]
+    vector = json.loads(result.as_numpy("text_output").flatten()[0])
+    assert counts == [3 if isinstance(value, list) else 10, 0]
+    assert len(vector) == (dimensions or 32) and all(type(x) is float for x in vector)
+    assert abs(sum(x * x for x in vector) - 1) < 1e-5
 
 
 def test_errors_reach_the_front_end(tiny):
