@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """The contract in small on a GPU, under the stock tritonserver: the sample model adds right and a model of
-the shape of Llama-3.1-8B answers, both through HTTP and gRPC; errors stay errors. `run LIBS smoke`.
+the shape of Llama-3.1-8B answers, both through HTTP and gRPC; errors stay errors; a machine that lacks something
+gets one line that says what. `run LIBS smoke`.
 """
 import argparse
 import json
+import os
+import shutil
 import sys
 import tempfile
 import time
@@ -81,6 +84,43 @@ def large(out, model, extra):
             check(f"{model}: memory", True, memory_bytes(server.process.pid))
 
 
+def lookalikes(folder, source, names):
+    """Files that are found before the real libraries: a library without their symbols, or (None) no library at all."""
+    folder.mkdir()
+    for name in names:
+        if source:
+            shutil.copy(source, folder / name)
+        else:
+            (folder / name).write_text("not a library")
+    return {"LD_LIBRARY_PATH": f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}"}
+
+
+def refused(out, name, repository, wanted, env=None):
+    with TritonServer(repository, log=out / f"smoke.{name}.log", env=env) as server:
+        status, answer = server.load_model(MODEL)
+        text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
+        check(f"refused: {name}", status >= 400 and wanted in text and server.alive(), text)
+
+
+def refusals(out, model, extra):
+    libm = next(f for f in ("/lib/x86_64-linux-gnu/libm.so.6", "/lib64/libm.so.6") if os.path.exists(f))
+    with tempfile.TemporaryDirectory(prefix="gpu-smoke-") as folder:
+        folder = Path(folder)
+        small, big, tiny = folder / "small", folder / "big", folder / "tiny"
+        make_repository(small, Workload.parse("gpt2:8:8:1:1"), {})
+        large = Workload.parse(f"{model}:64:8:1:1")
+        make_repository(big, large, extra)
+        make_repository(tiny, large, {**extra, "gpu_memory_utilization": 0.1})
+        kinds = ["libcublasLt.so", *(f"libcublasLt.so.{n}" for n in (1, 9, 10, 11, 12, 13))]
+        refused(out, "driver too old", small, "The NVIDIA driver is too old",
+                lookalikes(folder / "driver", libm, ["libcuda.so"]))
+        refused(out, "no cuBLASLt", small, "cuBLASLt was not found", lookalikes(folder / "none", None, kinds))
+        refused(out, "cuBLASLt too old", small, "cuBLASLt is too old", lookalikes(folder / "old", libm, kinds))
+        refused(out, "too little memory", tiny, "gpu_memory_utilization")
+        with TritonServer(big, control="none", log=out / "smoke.first.log"):
+            refused(out, "a second process holds the memory", big, "gpu_memory_utilization")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="out")
@@ -90,7 +130,9 @@ def main():
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     extra = json.loads(args.engine)
-    for part, step in (("sample", lambda: sample(out)), ("large", lambda: large(out, args.model, extra))):
+    steps = (("sample", lambda: sample(out)), ("large", lambda: large(out, args.model, extra)),
+             ("refusals", lambda: refusals(out, args.model, extra)))
+    for part, step in steps:
         try:
             step()
         except (ServerFailed, Failed, RuntimeError, OSError, ValueError) as failed:
