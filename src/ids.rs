@@ -45,6 +45,10 @@ id!(
     RequestId(u64)
 );
 id!(
-    /// A LoRA adapter's index in the device's table; 0 is "none".
+    /// A LoRA adapter of the model, counted from 1 in the order of multi_lora.json; 0 is "none".
     AdapterId(u16)
+);
+id!(
+    /// A place for one adapter on the device.
+    BankId(u16)
 );

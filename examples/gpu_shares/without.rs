@@ -3,9 +3,11 @@
 //! nothing; its time does.
 
 use triton_vllm::device::{
-    Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling, Rope, Routing, WeightDesc,
+    Activation, AdapterPart, AdapterRoom, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling,
+    Rope, Routing, WeightDesc,
 };
 use triton_vllm::error::Result;
+use triton_vllm::ids::BankId;
 use triton_vllm::plan::{Late, StepPlan, StepResult};
 
 pub struct Without<D> {
@@ -80,7 +82,10 @@ impl<D: Device> Device for Without<D> {
         fn tensor(rows: usize, width: usize) -> Result<D::Tensor>;
         fn logits_tensor(rows: usize, vocab: usize) -> Result<D::Tensor>;
         fn routes_tensor(rows: usize, routing: &Routing) -> Result<D::Tensor>;
+        fn adapt(weight: &mut D::Weight, parts: &[usize], room: AdapterRoom) -> Result<()>;
         fn reserve(limits: &Limits) -> Result<()>;
+        fn install(weight: &mut D::Weight, bank: BankId,
+                   parts: &[Option<AdapterPart<'_>>]) -> Result<()>;
         fn sample(logits: &mut D::Tensor, late: &Late) -> Result<()>;
         fn hand_over(pooled: &D::Tensor) -> Result<()>;
         fn collect() -> Result<StepResult>;

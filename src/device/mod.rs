@@ -13,22 +13,28 @@
 //!
 //! # Slot rows
 //! Each slot has a row that lives on the device between steps: page table per group, length
-//! (positions whose K and V are in pages), last sampled token, sampler, and as far as the sampler
-//! needs them sparse counts of prompt and output tokens and the newest outputs. Only `begin` and
-//! `sample` change it.
+//! (positions whose K and V are in pages), last sampled token, the bank of its adapter, sampler,
+//! and as far as the sampler needs them sparse counts of prompt and output tokens and the newest
+//! outputs. Only `begin` and `sample` change it.
 //!
 //! # Numbers
 //! Activations have the device's own precision (f32 on cpu). Logits, norms' sums and softmax are
 //! f32. Out of a linear's accumulation order nothing may depend on R: batch mix must not change CPU
 //! tokens.
 
+pub mod adapters;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod slots;
 pub mod trace;
+pub mod weights;
+
+pub use adapters::{AdapterPart, AdapterRoom};
+pub use weights::{HostTensor, Source, WeightDesc, WeightKind};
 
 use crate::error::{Error, Result};
+use crate::ids::BankId;
 use crate::plan::{Late, StepPlan, StepResult};
 
 /// Element type of weights in a checkpoint, and of pages in the pool.
@@ -98,95 +104,6 @@ impl KvShape {
         let per_layer = 2 * self.kv_heads * page_size * self.head_dim * self.dtype.bytes();
         (self.layers * per_layer) as u64
     }
-}
-
-/// One 2-D (or 1-D: `rows` = 1) tensor of a checkpoint on the host, row-major, not aligned.
-#[derive(Clone)]
-pub struct HostTensor<'a> {
-    pub dtype: DType,
-    pub rows: usize,
-    pub cols: usize,
-    /// `rows * cols * dtype.bytes()` bytes.
-    pub bytes: &'a [u8],
-}
-
-impl HostTensor<'_> {
-    /// Its elements, row by row.
-    pub fn values(&self) -> impl Iterator<Item = f32> + '_ {
-        let dtype = self.dtype;
-        self.bytes.chunks_exact(dtype.bytes()).map(move |b| match (dtype, b) {
-            (DType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-            (DType::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
-            (DType::BF16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f32(),
-            _ => unreachable!("chunks are as long as an element"),
-        })
-    }
-}
-
-/// How the device gets a weight's values.
-pub enum Source<'a> {
-    /// Stacked along the output dimension: q|k|v, gate|up. All have the same number of inputs.
-    Parts(Vec<HostTensor<'a>>),
-    /// `load_format: dummy`: uniform in ±scale from this seed, generated on the device.
-    Dummy { seed: u64, scale: f32 },
-    /// Every element the same: biases of 0, norms of 1.
-    Constant(f32),
-}
-
-/// A weight to load. `outputs` x `inputs`, as in y = W x.
-pub struct WeightDesc<'a> {
-    /// For messages: the checkpoint's name of the first part.
-    pub name: &'a str,
-    pub kind: WeightKind,
-    pub outputs: usize,
-    pub inputs: usize,
-    /// Element type on the device, for matrices; vectors are held in f32.
-    pub dtype: DType,
-    /// The parts are stored `[inputs, outputs]` (GPT-2's Conv1D).
-    pub transposed: bool,
-    pub source: Source<'a>,
-}
-
-impl WeightDesc<'_> {
-    /// Outputs that `part` of this weight's source holds.
-    ///
-    /// # Errors
-    /// InvalidArgument: it has other inputs than the weight, or not the bytes of its shape.
-    pub fn part_outputs(&self, part: &HostTensor<'_>) -> Result<usize> {
-        let (outputs, inputs) = match self.transposed {
-            true => (part.cols, part.rows),
-            false => (part.rows, part.cols),
-        };
-        let bytes = part.rows * part.cols * part.dtype.bytes();
-        if inputs != self.inputs || part.bytes.len() != bytes {
-            return Err(crate::invalid!(
-                "{}: part of {} x {} in {} bytes does not fit {} inputs.",
-                self.name,
-                part.rows,
-                part.cols,
-                part.bytes.len(),
-                self.inputs
-            ));
-        }
-        Ok(outputs)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WeightKind {
-    /// For `linear*` and `logits`: the device may repack it as it likes.
-    Linear,
-    /// For `linear_act` with a gated activation: parts are gate, up (equal halves of `outputs`).
-    GateUp,
-    /// For `embed` and `add_positions`: rows are looked up.
-    Table,
-    /// A tied head: looked up by `embed` and multiplied by `logits`.
-    TableAndLinear,
-    /// Norm weights and biases: `outputs` values, `inputs` = 1.
-    Vector,
-    /// For `experts*`: `count` matrices of `outputs / count` rows each, one below the other. Gated:
-    /// each is a gate and the up that belongs to it, as in `GateUp`.
-    Experts { count: usize, gated: bool },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -294,6 +211,16 @@ pub trait Device: Send + 'static {
     fn routes_tensor(&mut self, _rows: usize, _routing: &Routing) -> Result<Self::Tensor> {
         Err(self.lacks("routes_tensor"))
     }
+    /// Make room behind a `Linear` or `GateUp` weight: from now on `linear` and `linear_act` add,
+    /// before bias and activation, what the bank of a row's adapter holds for it. Rows without an
+    /// adapter, and all weights without room, cost what they did. `parts` are the outputs that an
+    /// adapter treats on their own; they add up to the weight's.
+    fn adapt(
+        &mut self,
+        weight: &mut Self::Weight,
+        parts: &[usize],
+        room: AdapterRoom,
+    ) -> Result<()>;
     /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
     fn reserve(&mut self, limits: &Limits) -> Result<()>;
 
@@ -304,6 +231,14 @@ pub trait Device: Send + 'static {
 
     // ---- step ---------------------------------------------------------------------------------
 
+    /// Fill a bank of one weight between two steps, one entry per part; None: this adapter leaves
+    /// the part alone. Steps that run already still see what was there.
+    fn install(
+        &mut self,
+        weight: &mut Self::Weight,
+        bank: BankId,
+        parts: &[Option<AdapterPart<'_>>],
+    ) -> Result<()>;
     /// Apply `plan.changes`, then make its rows the current batch.
     fn begin(&mut self, plan: &StepPlan) -> Result<()>;
     /// From logits `[S, vocab]` choose one token per sampling row by the slots' samplers (order of

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::Limits;
-use crate::error::{Error, Result};
-use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
+use crate::error::Result;
+use crate::ids::{AdapterId, BankId, GroupId, PageId, SlotId, TokenId};
 use crate::internal;
 use crate::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};
 use crate::sampling::{History, SamplerSpec};
@@ -16,19 +16,22 @@ pub struct SlotRow {
     /// Positions whose K and V are in pages, once the current step has run.
     pub length: usize,
     pub last: TokenId,
+    /// Of its adapter, if it has one.
+    pub bank: Option<BankId>,
     pub sampler: Arc<SamplerSpec>,
     /// As far as the sampler needs it.
     pub history: History,
 }
 
 impl SlotRow {
-    fn open(open: &SlotOpen) -> SlotRow {
+    fn open(open: &SlotOpen, bank: Option<BankId>) -> SlotRow {
         let (prompt, outputs) =
             open.tokens.split_at(open.tokens.len().min(open.prompt_tokens as usize));
         SlotRow {
             pages: Vec::new(),
             length: open.cached_tokens as usize,
             last: TokenId(0),
+            bank,
             history: History::new(&open.sampler, prompt, outputs),
             sampler: open.sampler.clone(),
         }
@@ -56,6 +59,35 @@ pub struct Batch {
     pub rows: Vec<TokenRow>,
     /// In the plan's order: S of the verbs.
     pub logits: Vec<LogitRow>,
+    /// Some row has an adapter.
+    pub adapters: bool,
+    /// The bank of each row; only where there are adapters.
+    pub banks: Vec<Option<BankId>>,
+}
+
+/// Which adapter each bank holds. Every device has one.
+#[derive(Debug, Default)]
+pub struct BankTable(Vec<AdapterId>);
+
+impl BankTable {
+    pub fn put(&mut self, bank: BankId, adapter: AdapterId) {
+        let banks = self.0.len().max(bank.index() + 1);
+        self.0.resize(banks, AdapterId(0));
+        self.0[bank.index()] = adapter;
+    }
+
+    /// The adapter's bank; none for the adapter 0.
+    ///
+    /// # Errors
+    /// Internal: no bank holds it.
+    pub fn of(&self, adapter: AdapterId) -> Result<Option<BankId>> {
+        if adapter == AdapterId(0) {
+            return Ok(None);
+        }
+        let at = self.0.iter().position(|&held| held == adapter);
+        let at = at.ok_or_else(|| internal!("adapter {adapter} is in no bank"))?;
+        Ok(Some(BankId(at as u16)))
+    }
 }
 
 /// One row of logits of the batch.
@@ -119,6 +151,7 @@ impl Batch {
 pub struct Slots {
     rows: Vec<Option<SlotRow>>,
     pub batch: Batch,
+    banks: BankTable,
     page_size: usize,
     step_tokens: usize,
     logit_rows: usize,
@@ -130,6 +163,7 @@ impl Slots {
         Slots {
             rows: (0..limits.slots).map(|_| None).collect(),
             batch: Batch::default(),
+            banks: BankTable::default(),
             page_size: limits.page_size,
             step_tokens: limits.step_tokens,
             logit_rows: limits.logit_rows,
@@ -169,10 +203,12 @@ impl Slots {
         batch.step = plan.step;
         batch.rows.clear();
         batch.logits.clear();
+        batch.adapters = false;
         for row in &plan.rows {
             let page_size = self.page_size;
             let slot = self.row_mut(row.slot)?;
             let first = slot.length;
+            batch.adapters |= slot.bank.is_some();
             match &row.feed {
                 Feed::Chunk(range) => {
                     let tokens = plan.chunk_tokens.get(range.clone());
@@ -206,6 +242,12 @@ impl Slots {
             let (rows, limit) = (batch.logits.len(), self.logit_rows);
             return Err(internal!("step {} has {rows} rows of logits of {limit}", plan.step));
         }
+        batch.banks.clear();
+        if batch.adapters {
+            for row in &batch.rows {
+                batch.banks.push(self.row(row.slot)?.bank);
+            }
+        }
         self.batch = batch;
         Ok(())
     }
@@ -213,14 +255,11 @@ impl Slots {
     fn change(&mut self, change: &SlotChange) -> Result<()> {
         match change {
             SlotChange::Open(open) => {
-                if open.adapter != AdapterId(0) {
-                    let text = "LoRA adapters are not supported on the CPU device.";
-                    return Err(Error::Unsupported(text.to_string()));
-                }
+                let bank = self.banks.of(open.adapter)?;
                 let count = self.rows.len();
                 let row = self.rows.get_mut(open.slot.index());
                 let row = row.ok_or_else(|| internal!("slot {} of {count}", open.slot))?;
-                *row = Some(SlotRow::open(open));
+                *row = Some(SlotRow::open(open, bank));
             }
             SlotChange::Pages { slot, group, pages } => {
                 if *group != GroupId(0) {
@@ -235,6 +274,7 @@ impl Slots {
                 self.row(*slot)?;
                 self.rows[slot.index()] = None;
             }
+            SlotChange::Adapter { bank, adapter } => self.banks.put(*bank, *adapter),
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! Strings mean what they say: `"false"` is false and `"0.5"` is a half, each with a warning.
 
 mod keys;
+mod lora;
 mod pooling;
 mod values;
 
@@ -21,6 +22,7 @@ use crate::model::hub::Token;
 use crate::model::pooling::PoolerOptions;
 use crate::sampling::python::quoted;
 use crate::sampling::StructuredOptions;
+pub use lora::LoraArgs;
 use values::Reader;
 
 /// Where weights come from.
@@ -109,6 +111,8 @@ pub struct EngineArgs {
     pub generation_config: GenerationConfig,
     /// Merged deep into config.json.
     pub hf_overrides: Map<String, Value>,
+    /// `enable_lora`.
+    pub lora: Option<LoraArgs>,
     pub enable_log_requests: bool,
     /// `runner`, `convert`, `pooler_config`: generate or embed, and how.
     pub pooler: PoolerOptions,
@@ -155,7 +159,7 @@ impl EngineArgs {
             download_dir: read.string("download_dir")?.map(PathBuf::from),
             hf_token: hf_token(&map)?,
             ignore_patterns: ignore_patterns(&map)?,
-            dtype: dtype(&mut read)?,
+            dtype: dtype(&mut read, "dtype")?,
             load_format: load_format(&mut read)?,
             device: device(&mut read)?,
             max_model_len,
@@ -185,6 +189,7 @@ impl EngineArgs {
             generation_config: generation_config(&mut read)?,
             hf_overrides: read.object("hf_overrides")?,
             pooler: pooling::read(&mut read)?,
+            lora: lora::read(&map, &mut read)?,
             enable_log_requests: read.boolean("enable_log_requests")?.unwrap_or(false),
             disable_log_stats: read.boolean("disable_log_stats")?.unwrap_or(false),
             structured_outputs: structured_outputs(&mut read)?,
@@ -325,11 +330,6 @@ fn check_switches(map: &Map<String, Value>, warnings: &mut Vec<String>) -> Resul
     if read.boolean("skip_tokenizer_init")?.unwrap_or(false) {
         return Err(invalid!("skip_tokenizer_init must be false: requests carry text"));
     }
-    if read.boolean("enable_lora")?.unwrap_or(false) {
-        return Err(Error::Unsupported(
-            "enable_lora: true is not supported by this version".into(),
-        ));
-    }
     if read.int("max_num_partial_prefills")?.unwrap_or(1) > 1 {
         return Err(invalid!(
             "Concurrent Partial Prefill is not supported. We recommend to remove Concurrent \
@@ -368,9 +368,9 @@ fn max_model_len(read: &mut Reader) -> Result<(Option<u32>, bool)> {
     }
 }
 
-fn dtype(read: &mut Reader) -> Result<Option<DType>> {
+fn dtype(read: &mut Reader, key: &str) -> Result<Option<DType>> {
     let names = ["auto", "half", "float16", "bfloat16", "float", "float32"];
-    Ok(read.one_of("dtype", &names)?.as_deref().and_then(parse_dtype))
+    Ok(read.one_of(key, &names)?.as_deref().and_then(parse_dtype))
 }
 
 fn kv_cache_dtype(read: &mut Reader) -> Result<Option<DType>> {

@@ -8,7 +8,9 @@ use super::guides::Guided;
 use super::pooling::Wish;
 use super::request::{Client, FinishReason};
 use super::scores::Scores;
-use crate::ids::{RequestId, TokenId};
+use crate::error::Result;
+use crate::ids::{AdapterId, RequestId, TokenId};
+use crate::model::Adapter;
 use crate::sampling::{RepetitionRule, SamplerSpec};
 use crate::text::TextStream;
 
@@ -21,6 +23,11 @@ pub(super) enum Command {
     Guided(RequestId, Box<Guided>),
     /// An outbox died; `Health` has the cause.
     Poisoned,
+    /// The reader of adapters is done with one.
+    Adapter {
+        id: AdapterId,
+        outcome: Result<Adapter>,
+    },
     Drain {
         deadline: Instant,
     },
@@ -29,6 +36,7 @@ pub(super) enum Command {
 /// A request on its way to the scheduler. It goes by the id of its first sequence.
 pub(super) struct Accepted {
     pub ids: Family,
+    pub adapter: AdapterId,
     pub prompt: Arc<[TokenId]>,
     /// `ids.count` of them, in index order.
     pub sequences: Vec<NewOutput>,

@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 
 use super::step::Runner;
 use crate::error::Result;
+use crate::ids::BankId;
+use crate::model::Adapter;
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::{internal, invalid};
 
@@ -82,6 +84,10 @@ impl Runner for Faulty {
         self.runner.depth()
     }
 
+    fn install(&mut self, bank: BankId, adapter: &Adapter) -> Result<()> {
+        self.runner.install(bank, adapter)
+    }
+
     fn forward(&mut self, plan: &StepPlan) -> Result<()> {
         self.step = plan.step;
         let (faults, step) = (self.faults, plan.step);
@@ -116,6 +122,10 @@ mod tests {
     impl Runner for Sound {
         fn depth(&self) -> usize {
             1
+        }
+
+        fn install(&mut self, _: BankId, _: &Adapter) -> Result<()> {
+            Ok(())
         }
 
         fn forward(&mut self, _: &StepPlan) -> Result<()> {

@@ -13,7 +13,7 @@ use super::pooling::{Embedder, Job};
 use super::request::{GenerateRequest, Returns};
 use super::scores::Scores;
 use crate::error::{Error, Result};
-use crate::ids::{RequestId, TokenId};
+use crate::ids::{AdapterId, RequestId, TokenId};
 use crate::invalid;
 use crate::sampling::{LogprobSpec, SamplerSpec, SamplingParams};
 use crate::text::{
@@ -91,6 +91,8 @@ pub(super) struct Intake {
     /// Engine seed: requests without a seed of their own derive one from it and their id.
     pub seed: u64,
     pub log_requests: bool,
+    /// Names of multi_lora.json, in its order.
+    pub adapters: Vec<String>,
     pub commands: Sender<Command>,
     pub next_id: AtomicU64,
     /// The model embeds and generates nothing.
@@ -119,6 +121,7 @@ impl Intake {
         if self.embedder.is_some() {
             return Err(invalid!("this model embeds, it does not generate text"));
         }
+        let adapter = self.adapter(params.lora_name.as_deref())?;
         self.check_length(&prompt)?;
         let tokens = self.tokenizer.encode(&prompt)?;
         check_prompt_tokens(tokens.len(), self.max_model_len)?;
@@ -170,6 +173,7 @@ impl Intake {
         };
         Ok(Accepted {
             ids,
+            adapter,
             sequences: ids.ids().enumerate().map(sequence).collect(),
             limits: Arc::new(limits),
             prompt: tokens.into(),
@@ -186,6 +190,14 @@ impl Intake {
     pub(super) fn new_ids(&self, count: u32) -> Family {
         let first = RequestId(self.next_id.fetch_add(u64::from(count), Ordering::Relaxed));
         Family { first, count }
+    }
+
+    fn adapter(&self, name: Option<&str>) -> Result<AdapterId> {
+        let Some(name) = name else { return Ok(AdapterId(0)) };
+        match self.adapters.iter().position(|known| known == name) {
+            Some(n) => Ok(AdapterId(n as u16 + 1)),
+            None => Err(invalid!("LoRA {name} is not known.")),
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 
 use crossbeam::channel::unbounded;
 
-use super::args::{DeviceArg, GenerationConfig, LoadFormat as Format};
+use super::adapters::{AdapterList, Adapters};
+use super::args::{DeviceArg, GenerationConfig, LoadFormat as Format, LoraArgs};
 use super::guides::Guides;
 use super::health::Health;
 use super::intake::{Intake, Slow};
@@ -22,11 +23,11 @@ use super::{Engine, EngineArgs, EngineFacts, EngineOptions, STEP_TIMEOUT, STEP_T
 use crate::device::cuda::Cuda;
 use crate::device::{cpu::Cpu, DType, Device, DeviceInfo, Limits, LEAST_LOGIT_ROWS};
 use crate::error::{Error, Result};
-use crate::ids::TokenId;
+use crate::ids::BankId;
 use crate::model::budget::{self, PoolOptions, PoolSize};
 use crate::model::config::SpecOptions;
 use crate::model::hub::{self, Hub, Wanted};
-use crate::model::{Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
+use crate::model::{Adapter, Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::{Grammars, Tokenizer};
@@ -170,6 +171,10 @@ impl<D: Device> Runner for Net<D> {
         self.depth
     }
 
+    fn install(&mut self, bank: BankId, adapter: &Adapter) -> Result<()> {
+        self.decoder.install(&mut self.device, bank, adapter)
+    }
+
     fn forward(&mut self, plan: &StepPlan) -> Result<()> {
         self.decoder.step(&mut self.device, plan)
     }
@@ -192,6 +197,7 @@ fn start<D: Device>(
     options: EngineOptions,
 ) -> Result<Engine> {
     let info = device.info();
+    let adapters = adapters_of(&spec, &args, &options)?;
     let batch = batch_sizes(&args, &spec, &info)?;
     let limits = limits_of(&spec, &args, &info, pool, batch)?;
     let decoder = Decoder::load(&spec, &format, &mut device, &limits)?;
@@ -208,6 +214,7 @@ fn start<D: Device>(
         pooling: spec.pooling.is_some(),
         watermark: args.watermark,
         reserve_full_isl: args.scheduler_reserve_full_isl,
+        max_loras: args.lora.as_ref().map_or(0, |lora| lora.max_loras),
         depth: info.depth,
     })?;
     let facts = EngineFacts {
@@ -222,12 +229,14 @@ fn start<D: Device>(
         },
         vocab_size: spec.vocab_size as u32,
         embeds: spec.pooling.is_some(),
+        adapters: adapters.as_ref().map(AdapterList::names),
     };
     let mut runner: Box<dyn Runner> = Box::new(Net { device, decoder, depth: info.depth });
     if let Some(faults) = args.inject_faults {
         runner = faults.around(runner)?;
     }
-    let engine = threads_of(runner, scheduler, tokenizer, spec, facts, &args, options)?;
+    let model = (spec, adapters);
+    let engine = threads_of(runner, scheduler, tokenizer, model, facts, &args, options)?;
     report(&engine.facts, &args);
     Ok(engine)
 }
@@ -256,7 +265,23 @@ fn read_model(dir: &Path, args: &EngineArgs) -> Result<(ModelSpec, LoadFormat)> 
         pooler: args.pooler.clone(),
         ..SpecOptions::default()
     };
-    Ok((ModelSpec::read(dir, &options)?, format))
+    let mut spec = ModelSpec::read(dir, &options)?;
+    spec.adapters = args.lora.as_ref().map(LoraArgs::options);
+    Ok((spec, format))
+}
+
+/// The list of adapters, where LoRA is on.
+fn adapters_of(
+    spec: &ModelSpec,
+    args: &EngineArgs,
+    options: &EngineOptions,
+) -> Result<Option<AdapterList>> {
+    let Some(lora) = &args.lora else { return Ok(None) };
+    if let Some(other) = lora.lora_dtype.filter(|&dtype| dtype != spec.dtype) {
+        let (other, own) = (dtype_name(other), dtype_name(spec.dtype));
+        tracing::warn!("lora_dtype: adapters have the model's type, {own}, not {other}");
+    }
+    AdapterList::read(&options.version_dir).map(Some)
 }
 
 /// `max_num_seqs` and `max_num_batched_tokens`, by the incumbent's rules: more on GPUs of
@@ -343,7 +368,7 @@ fn threads_of(
     runner: Box<dyn Runner>,
     scheduler: Scheduler,
     tokenizer: Arc<Tokenizer>,
-    spec: ModelSpec,
+    (spec, adapters): (ModelSpec, Option<AdapterList>),
     facts: EngineFacts,
     args: &EngineArgs,
     options: EngineOptions,
@@ -365,13 +390,16 @@ fn threads_of(
     let outbox_threads = options.outbox_threads.unwrap_or_else(|| (threads() / 4).clamp(1, 4));
     let trace = options.step_trace.as_deref().map(StepTrace::create).transpose()?;
     let meter = Meter::new(Arc::clone(&options.observer), trace);
+    let kept = args.lora.as_ref().map_or(0, |lora| lora.max_cpu_loras);
+    let (adapters, adapter_reader) = Adapters::start(name, adapters, &spec, kept, &commands)?;
     let helpers = Helpers {
         outboxes: Outboxes::start(name, outbox_threads, &shared)?,
         guides: Guides::start(name, (threads() / 2).clamp(1, 8), &commands)?,
+        adapters,
     };
     let core = Core::new(runner, scheduler, inbox, helpers, shared, meter, args.stream_interval);
     let core = spawn(format!("engine {name}"), move || core.run())?;
-    let mut eos: Vec<TokenId> = spec.eos_token_ids;
+    let mut eos = spec.eos_token_ids;
     if let Some(own) = tokenizer.eos().filter(|own| !eos.contains(own)) {
         eos.push(own);
     }
@@ -384,6 +412,7 @@ fn threads_of(
         eos,
         seed: args.seed as u64,
         log_requests: args.enable_log_requests,
+        adapters: facts.adapters.clone().unwrap_or_default(),
         commands: commands.clone(),
         next_id: AtomicU64::new(1),
         embedder: spec.pooling.map(|rule| {
@@ -392,7 +421,9 @@ fn threads_of(
         }),
     });
     let (slow, mut threads) = Slow::start(name, &intake)?;
+    // In this order they end: each lets go of what the next one waits for.
     threads.push(core);
+    threads.extend(adapter_reader);
     Ok(Engine {
         facts,
         health,

@@ -7,6 +7,7 @@
 //! | `request` | what enters and leaves: requests, clients, answers, observations |
 //! | `load` | args to a running engine: device, weights, page budget |
 //! | `intake` | text to tokens, limits, refusals: on the caller's thread |
+//! | `adapters` | LoRA adapters on the host, read on a thread of their own |
 //! | `command` | what other threads ask of the engine thread |
 //! | `step` | the loop: plan, enqueue, collect, settle |
 //! | `meter` | what requests and steps cost, for metrics and the trace file |
@@ -20,6 +21,7 @@
 //! | `pooling` | requests that embed |
 //! | `health`, `watchdog` | poison and drain, and the thread that sees to both |
 
+mod adapters;
 pub mod args;
 mod command;
 mod fault;
@@ -103,6 +105,8 @@ pub struct EngineFacts {
     pub vocab_size: u32,
     /// The model takes `embed`, not `submit`.
     pub embeds: bool,
+    /// Names of the LoRA adapters that requests may ask for; None: LoRA is off.
+    pub adapters: Option<Vec<String>>,
 }
 
 /// Handle of a running engine. Dropping it drains with no patience.

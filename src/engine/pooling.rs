@@ -9,7 +9,7 @@ use super::command::{Accepted, NewOutput, StopRules};
 use super::intake::Intake;
 use super::request::{Answer, Client, FinishReason, GenerateRequest, Output, Terms};
 use crate::error::Result;
-use crate::ids::TokenId;
+use crate::ids::{AdapterId, TokenId};
 use crate::invalid;
 use crate::model::pooling::PoolingRule;
 use crate::sampling::{python::float_text, SamplingParams};
@@ -78,6 +78,7 @@ impl Intake {
         }
         let silent = SamplingParams { detokenize: false, ..SamplingParams::default() };
         Ok(Accepted {
+            adapter: AdapterId(0),
             ids,
             sequences: vec![NewOutput {
                 sampler: Arc::default(),

@@ -4,6 +4,8 @@
 //! Steps overlap when the device allows it (`depth` 2): a step is planned and enqueued while the
 //! one before it still runs, because plans name tokens by slot and never by value (design law 1).
 
+mod adapted;
+
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 
+use super::adapters::Adapters;
 use super::command::{Accepted, Command, Family, Finish, StopRules};
 use super::guides::{Guides, Place};
 use super::meter::Meter;
@@ -19,7 +22,8 @@ use super::repetition::Circle;
 use super::request::{Client, FinishReason};
 use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
-use crate::ids::{AdapterId, RequestId, SlotId, TokenId};
+use crate::ids::{AdapterId, BankId, RequestId, SlotId, TokenId};
+use crate::model::Adapter;
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Arrival, NewSequence, Scheduler, SchedulerStats};
 use crate::text::Next;
@@ -31,6 +35,8 @@ const CANCEL_PERIOD: Duration = Duration::from_millis(10);
 pub(super) trait Runner: Send {
     /// Steps that may be enqueued before the first is collected.
     fn depth(&self) -> usize;
+    /// Put an adapter into a bank, for the steps enqueued from now on.
+    fn install(&mut self, bank: BankId, adapter: &Adapter) -> Result<()>;
     /// Enqueue a step up to its logits.
     fn forward(&mut self, plan: &StepPlan) -> Result<()>;
     /// End the enqueueing of that step: choose its tokens. Earlier steps may be collected between
@@ -44,6 +50,7 @@ pub(super) trait Runner: Send {
 pub(super) struct Helpers {
     pub outboxes: Outboxes,
     pub guides: Guides,
+    pub adapters: Adapters,
 }
 
 /// The engine thread's state.
@@ -56,6 +63,7 @@ pub(super) struct Core {
     pub meter: Meter,
     pub stream_interval: u32,
     pub guides: Guides,
+    pub adapters: Adapters,
     live: HashMap<RequestId, Live>,
     /// Events of this round, one list per outbox thread.
     outgoing: Vec<Vec<Event>>,
@@ -69,6 +77,7 @@ struct Live {
     ids: Family,
     index: usize,
     client: Arc<dyn Client>,
+    adapter: AdapterId,
     rules: Arc<StopRules>,
     outputs: u32,
     circle: Option<Circle>,
@@ -89,7 +98,7 @@ impl Core {
         meter: Meter,
         stream_interval: u32,
     ) -> Core {
-        let Helpers { outboxes, guides } = helpers;
+        let Helpers { outboxes, guides, adapters } = helpers;
         let outgoing = (0..outboxes.len()).map(|_| Vec::new()).collect();
         Core {
             runner,
@@ -100,6 +109,7 @@ impl Core {
             meter,
             stream_interval,
             guides,
+            adapters,
             live: HashMap::new(),
             outgoing,
             in_flight: VecDeque::new(),
@@ -133,6 +143,7 @@ impl Core {
             let mut settled = false;
             while !settled && self.in_flight.len() < self.runner.depth() {
                 let Some(plan) = self.scheduler.plan() else { break };
+                self.install(&plan)?;
                 if self.in_flight.is_empty() {
                     self.shared.health.step_begins();
                 }
@@ -154,9 +165,9 @@ impl Core {
                 settled = true;
             }
             if settled {
-                self.meter.round_ends(self.scheduler.stats());
+                self.meter.round_ends(self.stats());
             } else if self.in_flight.is_empty() && !self.live.is_empty() {
-                self.wait_for_guides()?;
+                self.wait_for_helpers()?;
             }
             self.flush(Instant::now());
         }
@@ -238,8 +249,9 @@ impl Core {
         Ok(late)
     }
 
-    /// Nothing can be planned before a slow mask is there.
-    fn wait_for_guides(&mut self) -> Result<()> {
+    /// Nothing can be planned before a slow mask or an adapter is there.
+    fn wait_for_helpers(&mut self) -> Result<()> {
+        self.meter.load(&self.stats());
         match self.commands.recv_timeout(CANCEL_PERIOD) {
             Ok(command) => self.apply(command),
             Err(_) => Ok(()),
@@ -275,7 +287,8 @@ impl Core {
             if !self.live.is_empty() || !self.in_flight.is_empty() {
                 return Ok(true);
             }
-            self.meter.load(&self.scheduler.stats());
+            // What was refused since the last step is not to wait for the next one.
+            self.flush(Instant::now());
             match self.commands.recv() {
                 Ok(command) => self.apply(command)?,
                 // Every handle is gone without a drain: nobody can ask anything any more.
@@ -305,32 +318,46 @@ impl Core {
                     crate::internal!("an outbox thread reported a failure without a cause")
                 }));
             }
+            Command::Adapter { id, outcome } => self.take_adapter(id, outcome)?,
             Command::Drain { deadline } => self.draining = Some(deadline),
         }
         Ok(())
     }
 
     fn admit(&mut self, mut accepted: Accepted) {
-        let ids = accepted.ids;
+        let (ids, adapter) = (accepted.ids, accepted.adapter);
         let outbox = ids.first.0 as usize % self.outgoing.len();
         let mut added = Ok(());
         for (index, sequence) in accepted.sequences.iter_mut().enumerate() {
             let new = NewSequence {
                 id: ids.id(index),
                 leader: (index > 0).then_some(ids.first),
-                adapter: AdapterId(0),
+                adapter,
                 max_tokens: accepted.limits.max_tokens,
                 sampler: sequence.sampler.clone(),
                 skip_cache: accepted.skip_cache,
                 prompt: accepted.prompt.clone(),
                 priority: accepted.priority,
             };
-            added = added.and_then(|()| self.scheduler.add(new));
+            added = added.and_then(|()| match self.adapters.admit(new)? {
+                Some(new) => self.scheduler.add(new),
+                None => Ok(()),
+            });
             let (client, rules) = (accepted.client.clone(), accepted.limits.clone());
             let circle = rules.repetition.as_ref().map(|r| Circle::new(r, rules.max_tokens));
             let guide = sequence.guided.take().map(Place::Here);
-            let live =
-                Live { ids, index, client, rules, outputs: 0, circle, outbox, guide, held: false };
+            let live = Live {
+                ids,
+                index,
+                client,
+                adapter,
+                rules,
+                outputs: 0,
+                circle,
+                outbox,
+                guide,
+                held: false,
+            };
             self.meter.arrived(ids.id(index), accepted.arrival);
             self.live.insert(ids.id(index), live);
         }
@@ -399,7 +426,9 @@ impl Core {
         // Backwards, so that what waits behind the first sequence is gone before it.
         for id in request.ids().rev() {
             if let Some(live) = self.live.remove(&id) {
-                self.scheduler.finish(id);
+                if !self.scheduler.finish(id) {
+                    self.adapters.forget(id);
+                }
                 self.meter.ended(id, reason);
                 outbox = Some(live.outbox);
             }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{bounded, unbounded, Receiver, Sender};
 
+use super::adapters::Adapters;
 use super::guides::Guides;
 use super::health::Health;
 use super::intake::{Intake, Slow};
@@ -18,7 +19,8 @@ use super::step::{Core, Helpers, Runner};
 use super::watchdog::Watchdog;
 use super::{Engine, EngineFacts};
 use crate::error::{Error, Result};
-use crate::ids::TokenId;
+use crate::ids::{BankId, TokenId};
+use crate::model::Adapter;
 use crate::plan::{Late, Sampled, StepPlan, StepResult};
 use crate::sampling::{Limits, SamplingParams};
 use crate::scheduler::{Scheduler, SchedulerConfig};
@@ -49,6 +51,10 @@ struct Scripted {
 impl Runner for Scripted {
     fn depth(&self) -> usize {
         self.depth
+    }
+
+    fn install(&mut self, _: BankId, _: &Adapter) -> Result<()> {
+        Ok(())
     }
 
     /// Ordinary words of the tokenizer, five in turn, unless a mask chooses.
@@ -147,6 +153,7 @@ pub(super) fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting
         pooling: false,
         watermark: 0.0,
         reserve_full_isl: true,
+        max_loras: 1,
     })
     .expect("a valid config");
     let (commands, inbox) = unbounded();
@@ -158,12 +165,13 @@ pub(super) fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting
     let (gate, wait) = bounded(16);
     let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
     let guides = Guides::start("test", 1, &commands).expect("threads");
-    let helpers = Helpers { outboxes, guides };
+    let helpers = Helpers { outboxes, guides, adapters: Adapters::default() };
     let meter = Meter::new(Arc::new(Ignore), None);
     let core = Core::new(Box::new(runner), scheduler, inbox, helpers, shared, meter, 1);
     let thread = std::thread::spawn(move || core.run());
     let eos: Vec<TokenId> = tokenizer.eos().into_iter().collect();
     let intake = Arc::new(Intake {
+        adapters: Vec::new(),
         grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default()),
         eos,
         tokenizer,
@@ -185,6 +193,7 @@ pub(super) fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting
         kv_tokens: 1024,
         vocab_size: 4096,
         embeds: false,
+        adapters: None,
     };
     let engine = Engine {
         facts,

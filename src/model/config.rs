@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::blocks::{self, Block, Shape};
 use super::families::{self, Eps, Family, Flag, Positions};
 use super::length;
+use super::lora::AdapterOptions;
 use super::mixture::{self, MixtureSpec};
 use super::pooling::{PoolerOptions, PoolingRule, SideFiles};
 use super::rows::{self, FAMILIES};
@@ -98,6 +99,8 @@ pub struct ModelSpec {
     /// Element type of matrices on the device.
     pub dtype: DType,
     pub max_model_len: usize,
+    /// Room for LoRA adapters behind its linears; `engine` sets it.
+    pub adapters: Option<AdapterOptions>,
     /// generation_config.json's, else config.json's; the tokenizer's own come on top.
     pub eos_token_ids: Vec<TokenId>,
     /// Rows of the table of token types, if there is one.
@@ -156,13 +159,13 @@ impl ModelSpec {
         let pools = pooling.is_some();
         let files = pools.then_some(&options.files);
         let (mut length, derived_len) = length::of(config, family, files)?;
-        let learned = family.positions != Positions::Rope;
         let mut blocks = blocks::blocks(config, family, &shape)?;
         if options.disable_sliding_window {
             length.within(blocks.iter().filter_map(|block| block.attn.window).min());
             blocks.iter_mut().for_each(|block| block.attn.window = None);
         }
-        let max_model_len = length.choose(options.max_model_len, learned)?;
+        let max_model_len =
+            length.choose(options.max_model_len, family.positions != Positions::Rope)?;
         let dtype = choose_dtype(config, family, pools, options)?;
         let scales = blocks::scales(config, family, hidden, dtype)?;
         Ok(ModelSpec {
@@ -189,14 +192,11 @@ impl ModelSpec {
             out_bias: flag(config, family.out_bias),
             mlp_bias: flag(config, family.mlp_bias),
             norm_affine: flag(config, family.norm_affine),
-            norms: match (family.names.attn_norm, flag(config, family.pre_norm)) {
-                (None, _) => NormOrder::HeadOnly,
-                (_, true) => NormOrder::Before,
-                (_, false) => NormOrder::After,
-            },
+            norms: norm_order(config, family),
             parallel: flag(config, family.parallel),
             dtype,
             max_model_len,
+            adapters: None,
             eos_token_ids: eos_token_ids(config, generation)?,
             token_types: optional_dimension(config, "type_vocab_size")?.unwrap_or(0),
             pooling,
@@ -381,6 +381,14 @@ fn head_dim(config: &Map<String, Value>, hidden: usize, heads: usize) -> Result<
             "config.json: hidden size {hidden} is not a multiple of the {heads} attention heads \
              and 'head_dim' is missing."
         )),
+    }
+}
+
+fn norm_order(config: &Map<String, Value>, family: &Family) -> NormOrder {
+    match (family.names.attn_norm, flag(config, family.pre_norm)) {
+        (None, _) => NormOrder::HeadOnly,
+        (_, true) => NormOrder::Before,
+        (_, false) => NormOrder::After,
     }
 }
 

@@ -5,9 +5,11 @@
 use super::blocks::Block;
 use super::config::{ModelSpec, NormOrder};
 use super::load::{self, Layer, Mlp, Weights};
+use super::lora::{self, Adapter};
 use super::weights::LoadFormat;
 use crate::device::{Activation, Device, Limits, Norm, Pooling, Rope};
 use crate::error::Result;
+use crate::ids::BankId;
 use crate::internal;
 use crate::plan::{Late, StepPlan};
 
@@ -25,6 +27,8 @@ pub struct Decoder<D: Device> {
     encoder: bool,
     /// The model embeds.
     pooling: Option<Pooling>,
+    /// Which linears of a layer have room for adapters.
+    adapted: [bool; lora::PROJECTIONS],
     buffers: Buffers<D::Tensor>,
 }
 
@@ -124,8 +128,25 @@ impl<D: Device> Decoder<D> {
             logit_softcap: spec.logit_softcap,
             encoder: spec.family.encoder,
             pooling: spec.pooling.as_ref().map(|rule| rule.kind),
+            adapted: lora::projections(spec)
+                .map(|p| spec.adapters.as_ref().is_some_and(|o| o.reaches(&p))),
             buffers,
         })
+    }
+
+    /// Put an adapter into a bank, for the steps begun from now on.
+    ///
+    /// # Errors
+    /// Those of the device; it is lost then.
+    pub fn install(&mut self, dev: &mut D, bank: BankId, adapter: &Adapter) -> Result<()> {
+        for (i, layer) in self.weights.layers.iter_mut().enumerate() {
+            for (p, linear) in layer.linears_mut().into_iter().enumerate() {
+                if let Some(linear) = linear.filter(|_| self.adapted[p]) {
+                    dev.install(&mut linear.weight, bank, &adapter.parts(i, p))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Begin a step and enqueue its forward pass, up to its rows of logits.

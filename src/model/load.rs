@@ -3,6 +3,7 @@
 
 use super::config::{ModelSpec, NormOrder};
 use super::families::{Fused, Mixture, Names, Positions, QkNorm};
+use super::lora;
 use super::mixture::MixtureSpec;
 use super::weights::{Checkpoint, LoadFormat};
 use crate::device::{
@@ -50,6 +51,17 @@ pub struct Experts<W> {
     pub down: W,
     /// Scales the shared expert.
     pub shared_gate: Option<W>,
+}
+
+impl<W> Layer<W> {
+    /// What adapters may change, in the order of [`lora::projections`]; no experts.
+    pub fn linears_mut(&mut self) -> [Option<&mut Linear<W>>; lora::PROJECTIONS] {
+        let (up, down) = match self.mlp.as_mut().filter(|_| self.experts.is_none()) {
+            Some(mlp) => (Some(&mut mlp.up), Some(&mut mlp.down)),
+            None => (None, None),
+        };
+        [Some(&mut self.qkv), Some(&mut self.attn_out), up, down]
+    }
 }
 
 type NormPair<W> = (Norm<W>, Norm<W>);
@@ -154,7 +166,7 @@ impl<'a, D: Device> Loader<'a, D> {
             (_, true) => (mlp_norm, Some(self.final_norm()?)),
             (_, false) => (mlp_norm, self.layer_norm(i + 1, names.attn_norm)?),
         };
-        Ok(Layer {
+        let mut layer = Layer {
             qkv,
             heads,
             attn_out,
@@ -164,7 +176,21 @@ impl<'a, D: Device> Loader<'a, D> {
             experts,
             mlp_post: self.layer_norm(i, names.mlp_post)?,
             after_mlp,
-        })
+        };
+        self.make_room(&mut layer)?;
+        Ok(layer)
+    }
+
+    /// Room for adapters, where there may be some.
+    fn make_room(&mut self, layer: &mut Layer<D::Weight>) -> Result<()> {
+        let Some(options) = &self.spec.adapters else { return Ok(()) };
+        let projections = lora::projections(self.spec);
+        for (linear, projection) in layer.linears_mut().into_iter().zip(&projections) {
+            if let Some(linear) = linear.filter(|_| options.reaches(projection)) {
+                self.dev.adapt(&mut linear.weight, &projection.outputs, options.room)?;
+            }
+        }
+        Ok(())
     }
 
     /// A layer's MLP, or its experts with the one that all tokens share.

@@ -16,6 +16,7 @@
 //! | [`weights`] | checkpoint files, mapped and checked |
 //! | `torch` | pytorch_model.bin: a zip directory and a pickle machine that builds tensors only |
 //! | [`load`] | a family's names and shapes -> weights on a device |
+//! | [`lora`] | LoRA adapters: a PEFT folder, read and checked |
 //! | [`decoder`] | THE forward pass, generic over the device |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
 
@@ -28,6 +29,7 @@ pub mod families;
 pub mod hub;
 pub mod length;
 pub mod load;
+pub mod lora;
 pub mod mixture;
 pub mod pooling;
 pub mod rope;
@@ -37,4 +39,5 @@ pub mod weights;
 
 pub use config::ModelSpec;
 pub use decoder::Decoder;
+pub use lora::{Adapter, AdapterOptions};
 pub use weights::{Checkpoint, Files, LoadFormat};

@@ -85,6 +85,23 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// The tensors of a PEFT folder: `adapter_model.safetensors`, else `adapter_model.bin`.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn adapter(dir: &Path) -> Result<Checkpoint> {
+        let names = ["adapter_model.safetensors", "adapter_model.bin"];
+        let path = names.iter().map(|name| dir.join(name)).find(|path| path.exists());
+        let [one, other] = names;
+        let path = path.ok_or_else(|| {
+            Error::NotFound(format!("{}: neither {one} nor {other}.", dir.display()))
+        })?;
+        let mut checkpoint =
+            Checkpoint { dir: dir.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
+        checkpoint.add_file(path)?;
+        Ok(checkpoint)
+    }
+
     fn add_file(&mut self, path: PathBuf) -> Result<()> {
         let shown = path.display();
         let file = File::open(&path).map_err(|e| io_error(&path, &e))?;
@@ -109,6 +126,11 @@ impl Checkpoint {
         }
         self.files.push((path, map));
         Ok(())
+    }
+
+    /// Of all tensors, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
     }
 
     pub fn contains(&self, name: &str) -> bool {

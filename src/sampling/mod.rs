@@ -18,5 +18,6 @@ pub use adjust::{History, TokenCounts};
 pub use choose::choose;
 pub use logprobs::TokenLogprobs;
 pub use params::{Limits, RepetitionRule, SamplingParams};
+pub use python::repr as python_repr;
 pub use spec::{LogprobSpec, SamplerSpec};
 pub use structured::{Constraint, StructuredOptions, StructuredOutputs};

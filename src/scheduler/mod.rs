@@ -8,7 +8,8 @@
 //!    tokens, the sequence that was admitted last is preempted, until there is one: it gives up its
 //!    pages, waits at the head of the queue and later computes everything anew, or hits the cache.
 //! 2. Then, unless something was preempted, waiting sequences are admitted strictly in order, while
-//!    budget, a slot and pages for all of their known tokens are there.
+//!    budget, a slot and pages for all of their known tokens are there. Only a sequence whose
+//!    adapter finds all banks in use is overtaken, and not for ever (see `plan_waiting`).
 //!
 //! # Steps in flight
 //! Step n + 1 may be planned before the tokens of step n are known: a sequence then feeds "the
@@ -19,6 +20,7 @@
 //! sampling row notes for which stay in the slot it was planned, and [`Scheduler::commit`] drops
 //! those whose stay is over.
 
+mod banks;
 mod config;
 mod report;
 mod sequence;
@@ -32,10 +34,11 @@ pub use report::{Arrival, SchedulerStats};
 pub use sequence::NewSequence;
 
 use crate::error::Result;
-use crate::ids::{PageId, RequestId, SlotId};
-use crate::invalid;
+use crate::ids::{AdapterId, PageId, RequestId, SlotId};
 use crate::kv::{KvConfig, KvLedger};
 use crate::plan::{SlotChange, StepPlan, StepResult};
+use crate::{internal, invalid};
+use banks::Banks;
 use sequence::{Seats, Sequence};
 
 /// A planned step without result: the slot and the stay of each row that samples, in row order.
@@ -55,6 +58,9 @@ pub struct Scheduler {
     /// Slots in order of admission.
     running: Vec<SlotId>,
     seats: Seats,
+    banks: Banks,
+    /// Sequences with an adapter that were admitted past the first one that waits for a bank.
+    overtakers: usize,
     /// For the next plan: what happened to slots since the last one.
     changes: Vec<SlotChange>,
     in_flight: VecDeque<InFlight>,
@@ -83,6 +89,8 @@ impl Scheduler {
             followers: 0,
             running: Vec::with_capacity(config.max_num_seqs),
             seats: Seats::new(config.max_num_seqs),
+            banks: Banks::new(config.max_loras),
+            overtakers: 0,
             changes: Vec::new(),
             in_flight: VecDeque::with_capacity(config.depth),
             step: 0,
@@ -113,6 +121,9 @@ impl Scheduler {
                 "The prompt has {prompt_tokens} tokens and needs room for one more, max_model_len \
                  is {max_model_len} tokens. Shorten the prompt or increase max_model_len."
             ));
+        }
+        if new.adapter != AdapterId(0) && self.config.max_loras == 0 {
+            return Err(internal!("adapter {} and no bank for it", new.adapter));
         }
         // Without the cache there is nothing to wait for.
         let leader = new.leader.filter(|_| self.config.prefix_caching && !new.skip_cache);
@@ -270,10 +281,21 @@ impl Scheduler {
         preempted
     }
 
-    /// Admit from the head of the queue. The first that does not fit ends it: nobody overtakes.
+    /// Admit from the head of the queue. The first that does not fit ends it: nobody overtakes, but
+    /// for those whose adapter has a bank, or who need none, past those who wait for a bank. After
+    /// `max_num_seqs` overtakers with an adapter the banks are left to empty, so that the first who
+    /// waits for one gets it.
     fn plan_waiting(&mut self, plan: &mut StepPlan, budget: &mut usize) {
+        let mut at = 0;
         while *budget > 0 && self.seats.any_free() {
-            let Some(sequence) = self.waiting.front_mut() else { break };
+            let Some(sequence) = self.waiting.get_mut(at) else { break };
+            let plain = sequence.adapter == AdapterId(0);
+            let patience = at == 0 || self.overtakers < self.config.max_num_seqs;
+            let may_run = plain || patience && self.banks.has_room(sequence.adapter);
+            if !may_run {
+                at += 1;
+                continue;
+            }
             let hits = match sequence.skip_cache {
                 true => Vec::new(),
                 false => self.kv.lookup(&mut sequence.table, &sequence.tokens),
@@ -289,7 +311,12 @@ impl Scheduler {
             if !self.kv.fits(&hits, positions, !self.running.is_empty()) {
                 break;
             }
-            let Some(sequence) = self.waiting.pop_front() else { break };
+            let Some(sequence) = self.waiting.remove(at) else { break };
+            match (plain, at) {
+                (true, _) => {}
+                (false, 0) => self.overtakers = 0,
+                (false, _) => self.overtakers += 1,
+            }
             let slot = self.admit(sequence, &hits);
             let sequence = &mut self.seats[slot];
             let grown = self.kv.grow(&mut sequence.table, cached + count);
@@ -309,6 +336,7 @@ impl Scheduler {
         self.stays += 1;
         sequence.stay = self.stays;
         sequence.fed = hits.len() * self.config.page_size;
+        self.changes.extend(self.banks.enter(sequence.adapter));
         let slot = self.seats.sit(sequence);
         self.changes.push(SlotChange::Open(Box::new(self.seats[slot].open(slot))));
         self.running.push(slot);
@@ -373,6 +401,7 @@ impl Scheduler {
         let slot = self.running.remove(at);
         let mut sequence = self.seats.leave(slot);
         self.kv.release(&mut sequence.table);
+        self.banks.leave(sequence.adapter);
         self.changes.push(SlotChange::Close { slot });
         sequence
     }

@@ -113,6 +113,8 @@ pub(super) struct Instance {
     limits: Limits,
     /// The model embeds and generates nothing.
     embeds: bool,
+    /// Names of LoRA adapters; None: LoRA is off.
+    adapters: Option<Vec<String>>,
 }
 
 impl Instance {
@@ -157,7 +159,8 @@ impl Instance {
         }
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
         let limits = Limits { vocab_size: facts.vocab_size, max_logprobs: model.args.max_logprobs };
-        Ok(Instance { embeds: facts.embeds, model, handle, keeper, limits })
+        let (embeds, adapters) = (facts.embeds, facts.adapters.clone());
+        Ok(Instance { model, handle, keeper, limits, embeds, adapters })
     }
 
     /// Answer or hand on each request; never waits for an engine.
@@ -190,6 +193,7 @@ impl Instance {
             limits: &self.limits,
             default_max_tokens: self.model.options.default_max_tokens,
             embeds: self.embeds,
+            adapters: self.adapters.as_deref(),
         };
         let mut parameters = request.parameters().map_err(worded)?;
         let terms = request.terms(&mut parameters).map_err(worded)?;

@@ -12,7 +12,7 @@ use super::roles::TextStyle;
 use super::tensors::{booleans, byte_strings, utf8};
 use crate::error::{Error, Result};
 use crate::invalid;
-use crate::sampling::{Limits, SamplingParams};
+use crate::sampling::{python_repr, Limits, SamplingParams};
 
 /// In front of what the engine or a parameter refuses; existing clients look for it.
 pub(super) const PREFIX: &str = "Error generating stream: ";
@@ -45,6 +45,8 @@ pub(super) struct Context<'a> {
     pub default_max_tokens: Option<u32>,
     /// The model embeds and generates nothing.
     pub embeds: bool,
+    /// Names of LoRA adapters; None: LoRA is off.
+    pub adapters: Option<&'a [String]>,
 }
 
 /// The inputs by their part.
@@ -66,11 +68,26 @@ pub(super) fn parse(
     parameters: Vec<(String, Parameter)>,
 ) -> Result<Parsed> {
     let parsed = read(context, tensors, parameters).map_err(|e| e.context(PREFIX))?;
-    if parsed.rows.iter().any(|row| row.params.lora_name.is_some()) {
-        tracing::info!("LoRA is not enabled, please restart the backend with LoRA enabled.");
-        return Err(invalid!("LoRA feature is not enabled."));
+    for name in parsed.rows.iter().filter_map(|row| row.params.lora_name.as_deref()) {
+        check_adapter(context, name)?;
     }
     Ok(parsed)
+}
+
+/// # Errors
+/// Whole texts that clients of the incumbent know: no prefix.
+fn check_adapter(context: &Context, name: &str) -> Result<()> {
+    let Some(known) = context.adapters else {
+        tracing::info!("LoRA is not enabled, please restart the backend with LoRA enabled.");
+        return Err(invalid!("LoRA feature is not enabled."));
+    };
+    if known.iter().any(|one| one == name) {
+        return Ok(());
+    }
+    let known = python_repr(&known.into());
+    let text = format!("LoRA {name} is not supported, we currently support {known}");
+    tracing::info!("{text}");
+    Err(Error::InvalidArgument(text))
 }
 
 fn read(

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::{DType, Device, Limits};
-use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
+use triton_vllm::ids::{AdapterId, BankId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::{Checkpoint, Decoder, LoadFormat, ModelSpec};
+use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, Decoder, LoadFormat, ModelSpec};
 use triton_vllm::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
 use triton_vllm::sampling::SamplerSpec;
 
@@ -25,12 +25,13 @@ pub struct RigOptions {
     pub max_model_len: Option<i64>,
     /// Of the weights; "" = auto.
     pub dtype: &'static str,
+    pub adapters: Option<AdapterOptions>,
 }
 
 impl Default for RigOptions {
     fn default() -> Self {
         let (kv, dtype) = ("float32", "");
-        RigOptions { page_size: 16, kv, threads: 2, max_model_len: None, dtype }
+        RigOptions { page_size: 16, kv, threads: 2, max_model_len: None, dtype, adapters: None }
     }
 }
 
@@ -67,7 +68,8 @@ impl Rig<Cpu> {
             dtype: options.dtype,
             ..Default::default()
         };
-        let spec = ModelSpec::read(dir, &spec_options).unwrap();
+        let mut spec = ModelSpec::read(dir, &spec_options).unwrap();
+        spec.adapters = options.adapters.clone();
         Rig::new(spec, &LoadFormat::Files(checkpoint), options)
     }
 
@@ -107,8 +109,19 @@ impl<D: Device> Rig<D> {
         }
     }
 
+    /// Put an adapter into a bank and say so in the next step.
+    pub fn install(&mut self, bank: BankId, id: AdapterId, adapter: &Adapter) {
+        self.decoder.install(&mut self.dev, bank, adapter).unwrap();
+        self.changes.push(SlotChange::Adapter { bank, adapter: id });
+    }
+
     pub fn open(&mut self, prompt: &[u32]) -> Sequence {
-        self.open_behind(prompt, &[])
+        self.open_behind(prompt, &[], AdapterId(0))
+    }
+
+    /// A sequence with an adapter.
+    pub fn open_with(&mut self, prompt: &[u32], adapter: AdapterId) -> Sequence {
+        self.open_behind(prompt, &[], adapter)
     }
 
     /// A prefix hit: what `other` has of this prompt in full pages is read from there. It must stay
@@ -117,15 +130,15 @@ impl<D: Device> Rig<D> {
         let equal = prompt.iter().zip(&other.prompt).take_while(|(a, b)| a == b).count();
         // One token at least is fed, for its logits.
         let pages = equal.min(prompt.len() - 1) / self.page_size;
-        self.open_behind(prompt, &other.pages[..pages])
+        self.open_behind(prompt, &other.pages[..pages], AdapterId(0))
     }
 
-    fn open_behind(&mut self, prompt: &[u32], shared: &[PageId]) -> Sequence {
+    fn open_behind(&mut self, prompt: &[u32], shared: &[PageId], adapter: AdapterId) -> Sequence {
         let slot = self.free_slots.pop().expect("a free slot");
         let length = shared.len() * self.page_size;
         self.changes.push(SlotChange::Open(Box::new(SlotOpen {
             slot,
-            adapter: AdapterId(0),
+            adapter,
             tokens: prompt.iter().map(|&t| TokenId(t)).collect(),
             prompt_tokens: prompt.len() as u32,
             cached_tokens: length as u32,

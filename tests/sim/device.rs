@@ -59,6 +59,8 @@ pub struct Device {
     memory: Vec<Vec<Option<u64>>>,
     /// Open rows that name each page.
     holders: Vec<u32>,
+    /// What each bank holds; 0: nothing.
+    banks: Vec<AdapterId>,
     step: u64,
 }
 
@@ -68,6 +70,7 @@ impl Device {
             rows: (0..config.max_num_seqs).map(|_| None).collect(),
             memory: vec![vec![None; config.page_size]; config.pages],
             holders: vec![0; config.pages],
+            banks: vec![AdapterId(0); config.max_loras],
             step: 0,
             config: config.clone(),
         }
@@ -100,6 +103,8 @@ impl Device {
         match change {
             SlotChange::Open(open) => {
                 assert!(self.rows[open.slot.index()].is_none(), "slot {} is taken", open.slot);
+                let held = open.adapter == AdapterId(0) || self.banks.contains(&open.adapter);
+                assert!(held, "adapter {} is in no bank of {:?}", open.adapter, self.banks);
                 let mut state = history_before_any(open.adapter);
                 let cached = &open.tokens[..open.cached_tokens as usize];
                 let known = cached.iter().map(|&token| {
@@ -122,6 +127,13 @@ impl Device {
             SlotChange::Close { slot } => {
                 let row = self.rows[slot.index()].take().expect("an open slot is closed");
                 row.table.iter().for_each(|&page| self.holders[page] -= 1);
+            }
+            SlotChange::Adapter { bank, adapter } => {
+                assert!(!self.banks.contains(adapter), "adapter {adapter} has a bank already");
+                let old = std::mem::replace(&mut self.banks[bank.index()], *adapter);
+                let mut open = self.rows.iter().flatten();
+                let used = old != AdapterId(0) && open.any(|row| row.open.adapter == old);
+                assert!(!used, "bank {bank} is taken from adapter {old}, which runs");
             }
         }
     }

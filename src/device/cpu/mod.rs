@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`buffer`] | zeroed, aligned memory |
 //! | [`weight`] | weights in panels |
+//! | [`adapters`] | low-rank adapters behind a weight |
 //! | [`simd`] | inner loops per instruction set |
 //! | [`numbers`] | arithmetic of one vector |
 //! | [`workers`] | threads |
@@ -15,6 +16,7 @@
 //! | `sampler` | rows of logits to tokens and logprobs |
 //! | [`experts`] | a mixture of experts: choosing, multiplying, adding up |
 
+pub mod adapters;
 pub mod attention;
 pub mod buffer;
 pub mod experts;
@@ -29,6 +31,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
+use self::adapters::{Adapters, Delta};
 use self::attention::{attend_row, Half, Keys, Pool, RopeTable, Scratch};
 use self::buffer::Tensor;
 use self::simd::{with_isa, Isa, Job};
@@ -36,9 +39,11 @@ use self::weight::{Panels, Weight};
 use self::workers::Workers;
 use super::slots::Slots;
 use super::{
-    Activation, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling, Rope, Routing, WeightDesc,
+    Activation, AdapterPart, AdapterRoom, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling,
+    Rope, Routing, WeightDesc,
 };
 use crate::error::Result;
+use crate::ids::BankId;
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
 
@@ -93,8 +98,13 @@ impl Cpu {
         if rows == 0 {
             return;
         }
+        let batch = &self.slots.batch;
+        let adapters = weight.adapters.as_ref().filter(|_| batch.adapters);
+        let delta = adapters.map(|a| Delta::new(self.isa, &self.workers, a, &batch.banks, x));
         let bias = bias.map(Weight::vector);
-        self.multiply(rows, weight.panels(), bias, act, &x.data, &mut out.data);
+        let panels = weight.panels();
+        let job = Job::new(self.isa, panels, bias, act, rows, &x.data, &mut out.data);
+        self.share(&job.plus(delta.as_ref()), rows, panels);
     }
 
     fn multiply(
@@ -106,10 +116,14 @@ impl Cpu {
         x: &[f32],
         out: &mut [f32],
     ) {
+        let job = Job::new(self.isa, panels, bias, act, rows, x, out);
+        self.share(&job, rows, panels);
+    }
+
+    fn share(&self, job: &Job, rows: usize, panels: &Panels) {
         let macs = rows * panels.inputs * panels.outputs;
         let worth_it = panels.bytes() >= SHARED_FROM_BYTES || macs >= SHARED_FROM_MACS;
         let worth_it = worth_it && panels.count() > 1;
-        let job = Job::new(self.isa, panels, bias, act, rows, x, out);
         self.workers.share(worth_it, &|| job.work());
     }
 
@@ -144,10 +158,26 @@ impl Device for Cpu {
         Ok(Tensor::new(rows, 2 * routing.top_k))
     }
 
+    fn adapt(&mut self, weight: &mut Weight, parts: &[usize], room: AdapterRoom) -> Result<()> {
+        weight.adapters = Some(Adapters::new(weight.inputs, parts, room));
+        Ok(())
+    }
+
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
         self.pool = Some(Pool::new(limits));
         self.slots = Slots::new(limits);
         Ok(())
+    }
+
+    fn install(
+        &mut self,
+        weight: &mut Weight,
+        bank: BankId,
+        parts: &[Option<AdapterPart<'_>>],
+    ) -> Result<()> {
+        let name = &weight.name;
+        let adapters = weight.adapters.as_mut();
+        adapters.ok_or_else(|| internal!("{name} has no room for adapters"))?.install(bank, parts)
     }
 
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {

@@ -5,6 +5,7 @@
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::adapters::Delta;
 use super::numbers;
 use super::weight::{Elements, Panels, LANES};
 use crate::device::Activation;
@@ -111,6 +112,7 @@ pub struct Job<'a> {
     panels: &'a Panels,
     bias: Option<&'a [f32]>,
     act: Option<Activation>,
+    delta: Option<&'a Delta<'a>>,
     out: *mut f32,
     out_width: usize,
     next: AtomicUsize,
@@ -149,11 +151,17 @@ impl<'a> Job<'a> {
             panels,
             bias,
             act,
+            delta: None,
             out: out.as_mut_ptr(),
             out_width,
             next: AtomicUsize::new(0),
             _out: PhantomData,
         }
+    }
+
+    /// Add what the rows' adapters give, before bias and activation.
+    pub fn plus(self, delta: Option<&'a Delta<'a>>) -> Job<'a> {
+        Job { delta, ..self }
     }
 
     /// Compute panels until none is left.
@@ -191,6 +199,11 @@ impl<'a> Job<'a> {
             let rows = BLOCK.min(self.rows - row);
             tile_of(self.panels, panel, &self.x[row * self.panels.inputs..], rows, &mut tile);
             for (r, sums) in tile.iter_mut().enumerate().take(rows) {
+                if let Some(delta) = self.delta {
+                    for (lanes, output) in self.panels.runs(panel) {
+                        delta.add(row + r, output, &mut sums[lanes]);
+                    }
+                }
                 self.epilogue(lane_bias.as_ref(), sums);
                 let at = (row + r) * self.out_width + first;
                 // SAFETY: row + r < rows and first + columns <= out_width, so the range lies in

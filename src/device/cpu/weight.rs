@@ -6,6 +6,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::adapters::Adapters;
 use super::buffer::Buffer;
 use super::numbers::{bf16_to_f32, f16_to_f32};
 use super::workers::Workers;
@@ -54,6 +55,20 @@ impl Panels {
         }
     }
 
+    /// Lanes of a panel and the first output that they compute; padding is left out.
+    pub fn runs(&self, panel: usize) -> [(std::ops::Range<usize>, usize); 2] {
+        let half = self.outputs / 2;
+        let first = panel * LANES;
+        let column = first / 2;
+        match self.gated {
+            false => [(0..LANES.min(self.outputs - first), first), (0..0, 0)],
+            true => {
+                let count = (LANES / 2).min(half - column);
+                [(0..count, column), (LANES / 2..LANES / 2 + count, half + column)]
+            }
+        }
+    }
+
     /// Which output a lane computes, if it is not padding.
     pub fn output_of(&self, panel: usize, lane: usize) -> Option<usize> {
         output_of(self.outputs, self.gated, panel, lane)
@@ -93,6 +108,7 @@ pub struct Weight {
     pub name: String,
     pub outputs: usize,
     pub inputs: usize,
+    pub adapters: Option<Adapters>,
 }
 
 impl Weight {
@@ -166,7 +182,7 @@ impl Weight {
                 Store::Experts(workers.install(|| (0..count).map(stack).collect()))
             }
         };
-        Ok(Weight { store, name: desc.name.to_string(), outputs, inputs })
+        Ok(Weight { store, name: desc.name.to_string(), outputs, inputs, adapters: None })
     }
 }
 

@@ -16,6 +16,7 @@
 //! | [`attention`] | tiles of a step's attention, planned on the host, and the kernels for them |
 //! | `pool` | models that embed |
 //! | `rope` | rotation and the store to pages |
+//! | [`adapters`] | low-rank adapters behind a linear |
 //! | [`weights`] | upload |
 //! | [`slots`] | slot rows, and a step's input as words |
 //! | [`steps`] | steps in flight: input, late part, results |
@@ -30,6 +31,7 @@
 //! one copy to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the
 //! slot's row.
 
+pub mod adapters;
 pub mod attention;
 mod codes;
 pub mod context;
@@ -52,6 +54,7 @@ pub mod weights;
 
 use std::sync::Arc;
 
+use self::adapters::Adapters;
 use self::attention::Attention;
 use self::codes::NO_ACTIVATION;
 use self::context::Context;
@@ -109,6 +112,7 @@ pub struct Cuda {
     kernels: Arc<Kernels>,
     gemm: Gemm,
     uploader: Uploader,
+    adapters: Adapters,
     slots: Slots,
     sampler: Sampler,
     reserved: Option<Reserved>,
@@ -146,6 +150,7 @@ impl Cuda {
             kernels,
             gemm: Gemm::new(&context, dtype)?,
             uploader: Uploader::new(&context),
+            adapters: Adapters::default(),
             slots: Slots::default(),
             sampler: Sampler::new(&context),
             reserved: None,
@@ -234,10 +239,22 @@ impl Cuda {
         let to = if gated { self.scratch(rows * outputs * self.dtype.bytes())? } else { y };
         let logits = end == End::Logits;
         self.gemm.run(&self.kernels, &Product { rows, outputs, inputs, logits, x, w, y: to })?;
+        self.finish(rows, outputs, bias, end, [to, y])
+    }
+
+    /// y = end(sums + bias); only a gated end has its sums elsewhere.
+    fn finish(
+        &self,
+        rows: usize,
+        outputs: usize,
+        bias: u64,
+        end: End,
+        [sums, y]: [u64; 2],
+    ) -> Result<()> {
         match end {
             End::Act(NO_ACTIVATION) if bias == 0 => Ok(()),
             End::Act(kind) => self.bias_act(rows, outputs, y, bias, kind),
-            End::Gated(kind) => self.gated_act(rows, outputs / 2, [to, y], bias, kind),
+            End::Gated(kind) => self.gated_act(rows, outputs / 2, [sums, y], bias, kind),
             End::Logits => Ok(()),
         }
     }

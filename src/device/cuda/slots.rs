@@ -8,9 +8,10 @@
 use std::sync::Arc;
 
 use super::sampler_row::{adjusts, SamplerRow, HEADER_WORDS};
+use crate::device::slots::BankTable;
 use crate::device::Limits;
-use crate::error::{Error, Result};
-use crate::ids::{AdapterId, SlotId, TokenId};
+use crate::error::Result;
+use crate::ids::{SlotId, TokenId};
 use crate::internal;
 use crate::plan::{Feed, Row as PlanRow, SlotChange, SlotOpen, StepPlan};
 use crate::sampling::{LogprobSpec, SamplerSpec, TokenCounts};
@@ -19,6 +20,8 @@ use crate::sampling::{LogprobSpec, SamplerSpec, TokenCounts};
 const LIST_WORDS: usize = 1024;
 const RECORD_WORDS: usize = 10;
 const CHANGE_WORDS: usize = 5;
+/// `SLOT_BANK` of the header: 1 + the bank of the row's adapter, 0 = none.
+const BANK_WORD: usize = 23;
 const FEED_LAST: u32 = 1;
 const SAMPLE: u32 = 2;
 
@@ -72,6 +75,7 @@ struct Change {
 #[derive(Default, Clone)]
 struct Row {
     open: bool,
+    adapted: bool,
     length: usize,
     pages: usize,
     sampler: Arc<SamplerSpec>,
@@ -115,6 +119,8 @@ pub struct Batch {
     pub records: usize,
     /// Every sequence feeds one token and samples: token row i is sampling row i.
     pub decode: bool,
+    /// Some row has an adapter.
+    pub adapters: bool,
 }
 
 #[derive(Default)]
@@ -124,6 +130,7 @@ pub struct Slots {
     rows: Vec<Row>,
     /// Slots with changes, in order.
     touched: Vec<SlotId>,
+    banks: BankTable,
     data: Vec<u32>,
     records: Vec<u32>,
     changes: Vec<u32>,
@@ -173,6 +180,7 @@ impl Slots {
         batch.samples.clear();
         batch.adjusts = false;
         batch.spans.clear();
+        batch.adapters = false;
         let chunks = self.data.len();
         self.data.extend(plan.chunk_tokens.iter().map(|t| t.0));
         let targets = self.data.len();
@@ -187,6 +195,7 @@ impl Slots {
                 other => return Err(internal!("step {}: cannot feed {other:?}", plan.step)),
             };
             let length = self.advance(row.slot, tokens, &limits)?;
+            batch.adapters |= self.rows[row.slot.index()].adapted;
             let (slot, first) = (row.slot.0, batch.rows);
             batch.spans.push(Span { slot, first, tokens, length });
             let sample = if row.sample { SAMPLE } else { 0 };
@@ -306,6 +315,10 @@ impl Slots {
     fn change(&mut self, change: &SlotChange, limits: &Limits, far: Far<'_>) -> Result<()> {
         match change {
             SlotChange::Open(open) => self.open(open, far),
+            SlotChange::Adapter { bank, adapter } => {
+                self.banks.put(*bank, *adapter);
+                Ok(())
+            }
             SlotChange::Close { slot } => {
                 let row = self.row(*slot)?;
                 row.open = false;
@@ -334,15 +347,12 @@ impl Slots {
 
     fn open(&mut self, open: &SlotOpen, far: Far<'_>) -> Result<()> {
         let slot = open.slot;
-        if open.adapter != AdapterId(0) {
-            let text = "LoRA adapters are not supported on GPUs yet.";
-            return Err(Error::Unsupported(text.to_string()));
-        }
+        let bank = self.banks.of(open.adapter)?;
         let row = self.row(slot)?;
-        let length = open.cached_tokens as usize;
+        let (length, adapted) = (open.cached_tokens as usize, bank.is_some());
         row.changes.clear();
         let (sampler, changes) = (open.sampler.clone(), std::mem::take(&mut row.changes));
-        *row = Row { open: true, length, pages: 0, sampler, changes };
+        *row = Row { open: true, adapted, length, pages: 0, sampler, changes };
         let (prompt, outputs) =
             open.tokens.split_at((open.prompt_tokens as usize).min(open.tokens.len()));
         let counts = open.sampler.needs_counts().then(|| TokenCounts::new(prompt, outputs));
@@ -353,7 +363,9 @@ impl Slots {
             0..=LIST_WORDS => (0, self.layout.lists),
             words => (far(slot, words)?, 0),
         };
-        self.put(slot, 0, 0, sampler.header(far))?;
+        let mut header = sampler.header(far);
+        header[BANK_WORD] = bank.map_or(0, |bank| 1 + u32::from(bank.0));
+        self.put(slot, 0, 0, header)?;
         self.put(slot, far, lists_at, sampler.lists)?;
         if counts.len() / 2 > self.layout.counts_capacity as usize {
             return Err(internal!("slot {slot} opens with {} tokens", open.tokens.len()));

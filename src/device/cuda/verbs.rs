@@ -16,10 +16,11 @@ use super::steps::Steps;
 use super::weights::Weight;
 use super::{Cuda, Reserved, Tensor, DEPTH, ROW_THREADS};
 use crate::device::{
-    Activation, AttnSpec, DType, Device, DeviceInfo, Limits, Norm, NormKind, Pooling, Rope,
-    Routing, WeightDesc, WeightKind,
+    Activation, AdapterPart, AdapterRoom, AttnSpec, DType, Device, DeviceInfo, Limits, Norm,
+    NormKind, Pooling, Rope, Routing, WeightDesc, WeightKind,
 };
 use crate::error::{Error, Result};
+use crate::ids::BankId;
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
 
@@ -72,6 +73,10 @@ impl Device for Cuda {
         self.make_routes(rows, routing)
     }
 
+    fn adapt(&mut self, weight: &mut Weight, parts: &[usize], room: AdapterRoom) -> Result<()> {
+        self.make_banks(weight, parts, room)
+    }
+
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
         let kv = &limits.kv;
         if kv.dtype != self.dtype {
@@ -91,11 +96,21 @@ impl Device for Cuda {
         if self.gate_up > 0 {
             self.scratch(limits.step_tokens * self.gate_up * self.dtype.bytes())?;
         }
+        self.adapters.reserve(&self.context, limits.step_tokens)?;
         self.uploader.release();
         let attention = Attention::new(&self.context, &self.kernels, self.dtype, limits)?;
         let (limits, graphs) = (limits.clone(), Graphs::new(&self.context));
         self.reserved = Some(Reserved { limits, pool, layer_bytes, steps, attention, graphs });
         Ok(())
+    }
+
+    fn install(
+        &mut self,
+        weight: &mut Weight,
+        bank: BankId,
+        parts: &[Option<AdapterPart<'_>>],
+    ) -> Result<()> {
+        self.fill_bank(weight, bank, parts)
     }
 
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
@@ -137,7 +152,10 @@ impl Device for Cuda {
                 &all,
             ],
         )?;
-        let key = padded.zip(items).map(|(rows, items)| graphs::Key { rows, items });
+        let key = padded.zip(items).map(|(rows, items)| {
+            let adapters = self.slots.batch.adapters;
+            graphs::Key { rows, items, adapters }
+        });
         reserved.graphs.begin(key)
     }
 
@@ -296,7 +314,8 @@ impl Device for Cuda {
     ) -> Result<()> {
         let (rows, width) = (self.rows(), weight.outputs);
         let (x, y) = (x.at(rows, weight.inputs, "linear"), out.at(rows, width, "linear"));
-        self.product(rows, weight, vector(bias, width), End::Act(NO_ACTIVATION), [x, y])
+        let bias = vector(bias, width);
+        self.adapted_product(rows, weight, bias, End::Act(NO_ACTIVATION), [x, y])
     }
 
     fn linear_act(
@@ -313,7 +332,7 @@ impl Device for Cuda {
             true => (End::Gated(activation_code(act)), width / 2),
             false => (End::Act(activation_code(act)), width),
         };
-        self.product(rows, weight, bias, kind, [x, out.at(rows, width, "linear_act")])
+        self.adapted_product(rows, weight, bias, kind, [x, out.at(rows, width, "linear_act")])
     }
 
     fn route(

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::adapters::Banks;
 use super::context::{Context, Event};
 use super::launch::Kernel;
 use super::memory::{Memory, Pinned};
@@ -28,6 +29,8 @@ pub struct Weight {
     pub kind: WeightKind,
     pub outputs: usize,
     pub inputs: usize,
+    /// Adapters, where there is room for them.
+    pub banks: Option<Banks>,
 }
 
 impl Weight {
@@ -112,7 +115,8 @@ impl Uploader {
             }
         }
         let name = desc.name.to_string();
-        Ok(Weight { memory, name, kind: desc.kind, outputs: desc.outputs, inputs: desc.inputs })
+        let (outputs, inputs) = (desc.outputs, desc.inputs);
+        Ok(Weight { memory, name, kind: desc.kind, outputs, inputs, banks: None })
     }
 
     fn parts(

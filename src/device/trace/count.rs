@@ -59,6 +59,9 @@ impl Trace {
         let read = weight.bytes + bytes(rows, x);
         let flops = 2 * (rows * weight.inputs * weight.outputs) as u64;
         self.launch(verb, shape, read, bytes(rows, out), flops);
+        if let Some(adapters) = weight.adapters.filter(|_| self.slots.batch.adapters) {
+            self.adapter_launches(rows, weight, adapters, x, out);
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! Bytes are those a perfect kernel moves: each input and output once, each weight once, the K and
 //! V that a sequence sees once. FLOPs count a multiply-add as two.
 
+mod adapters;
 mod count;
 mod sampler;
 
@@ -12,10 +13,11 @@ use std::collections::VecDeque;
 
 use super::slots::{Slots, TokenRow};
 use super::{
-    Activation, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits, Norm, Pooling, Rope, Routing,
-    WeightDesc, WeightKind,
+    Activation, AdapterPart, AdapterRoom, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits,
+    Norm, Pooling, Rope, Routing, WeightDesc, WeightKind,
 };
 use crate::error::Result;
+use crate::ids::BankId;
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
 
@@ -46,6 +48,8 @@ pub struct TraceWeight {
     bytes: u64,
     /// How many matrices are stacked.
     count: usize,
+    /// Parts and room of adapters.
+    adapters: Option<(usize, AdapterRoom)>,
 }
 
 impl TraceWeight {
@@ -62,13 +66,15 @@ pub struct Held {
     pub tensors: u64,
     /// Page tables, lengths, last tokens and step inputs.
     pub slots: u64,
+    /// Banks of adapters, and A x of a step's rows.
+    pub adapters: u64,
     /// The KV pool.
     pub pages: u64,
 }
 
 impl Held {
     pub fn without_pages(&self) -> u64 {
-        self.weights + self.tensors + self.slots
+        self.weights + self.tensors + self.slots + self.adapters
     }
 }
 
@@ -79,6 +85,8 @@ pub struct Trace {
     results: VecDeque<StepResult>,
     launches: Vec<Launch>,
     held: Held,
+    /// Widest A x of a row.
+    low_width: usize,
 }
 
 impl Trace {
@@ -91,6 +99,7 @@ impl Trace {
             results: VecDeque::new(),
             launches: Vec::new(),
             held: Held::default(),
+            low_width: 0,
         }
     }
 
@@ -144,7 +153,8 @@ impl Device for Trace {
             WeightKind::Experts { count, .. } => count,
             _ => 1,
         };
-        Ok(TraceWeight { outputs: weight.outputs, inputs: weight.inputs, bytes, count })
+        let (outputs, inputs) = (weight.outputs, weight.inputs);
+        Ok(TraceWeight { outputs, inputs, bytes, count, adapters: None })
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<TraceTensor> {
@@ -168,6 +178,16 @@ impl Device for Trace {
         Ok(tensor)
     }
 
+    fn adapt(
+        &mut self,
+        weight: &mut TraceWeight,
+        parts: &[usize],
+        room: AdapterRoom,
+    ) -> Result<()> {
+        self.make_room(weight, parts, room);
+        Ok(())
+    }
+
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
         let Limits { slots, step_tokens, pages, page_size, max_model_len, .. } = *limits;
         self.slots = Slots::new(limits);
@@ -175,8 +195,18 @@ impl Device for Trace {
         // each.
         let row = 4 * (max_model_len.div_ceil(page_size) + 16);
         self.held.slots += (slots * row + step_tokens * 12) as u64;
+        self.held.adapters += (step_tokens * self.low_width * 4) as u64;
         self.held.pages += pages as u64 * limits.kv.page_bytes(page_size);
         self.kv = Some(limits.kv.clone());
+        Ok(())
+    }
+
+    fn install(
+        &mut self,
+        _weight: &mut TraceWeight,
+        _bank: BankId,
+        _parts: &[Option<AdapterPart<'_>>],
+    ) -> Result<()> {
         Ok(())
     }
 

@@ -108,7 +108,6 @@ fn what_is_not_built_is_refused_unless_it_is_the_default() {
     assert!(
         refusal(r#"{"data_parallel_size":2}"#).contains("'data_parallel_size': 2 is not supported")
     );
-    assert!(refusal(r#"{"enable_lora":"true"}"#).contains("enable_lora"));
     assert!(refusal(r#"{"quantization":"awq"}"#).contains("quantization 'awq'"));
     assert!(refusal(r#"{"runner":"draft"}"#).contains("runner 'draft'"));
     assert!(refusal(r#"{"convert":"classify"}"#).contains("convert 'classify'"));
@@ -199,4 +198,29 @@ fn the_hub_keys() {
     assert_eq!(ignore(r#"{"ignore_patterns": ["a", "b"]}"#), ["a", "b"]);
     assert!(refusal(r#"{"ignore_patterns": [1]}"#).contains("ignore_patterns"));
     assert_eq!(args(r#"{"load_format": "pt"}"#).load_format, LoadFormat::Torch);
+}
+
+#[test]
+fn lora_keys_count_where_lora_is_on() {
+    let (off, _) = EngineArgs::parse(r#"{"max_loras": 0, "max_lora_rank": 7}"#).unwrap();
+    assert_eq!(off.lora, None, "they say nothing without enable_lora");
+    let (args, _) = EngineArgs::parse(r#"{"enable_lora": "true", "max_lora_rank": 8}"#).unwrap();
+    let lora = args.lora.unwrap();
+    assert_eq!((lora.max_loras, lora.max_cpu_loras, lora.max_lora_rank), (1, 1, 8));
+    let all = r#"{"enable_lora": true, "max_loras": 4, "max_cpu_loras": "9",
+        "lora_dtype": "bfloat16", "lora_target_modules": ["q_proj"], "fully_sharded_loras": true}"#;
+    let lora = EngineArgs::parse(all).unwrap().0.lora.unwrap();
+    assert_eq!((lora.max_loras, lora.max_cpu_loras, lora.max_lora_rank), (4, 9, 16));
+    assert_eq!(lora.lora_dtype, Some(DType::BF16));
+    assert_eq!(lora.lora_target_modules, Some(vec!["q_proj".to_string()]));
+    for (keys, text) in [
+        (r#""max_lora_rank": 7"#, "max_lora_rank must be one of 1, 8, 16, 32, 64, 128, 256"),
+        (r#""max_loras": 0"#, "max_loras"),
+        (r#""max_loras": 4, "max_cpu_loras": 3"#, "max_cpu_loras (3) must be >= max_loras (4)."),
+        (r#""lora_dtype": "int4""#, "lora_dtype"),
+        (r#""lora_target_modules": "q_proj""#, "lora_target_modules"),
+    ] {
+        let got = refusal(&format!(r#"{{"enable_lora": true, {keys}}}"#));
+        assert!(got.contains(text), "{keys}: {got}");
+    }
 }

@@ -32,9 +32,14 @@ fn parse_with(
     parameters: &[(&str, Parameter)],
 ) -> Result<Parsed> {
     let limits = Limits { vocab_size: 100, max_logprobs: 20 };
-    let embeds = tensors.iter().any(|t| t.name == "embeds!");
-    let context =
-        Context { name: "m", config, limits: &limits, default_max_tokens: Some(64), embeds };
+    let context = Context {
+        name: "m",
+        config,
+        limits: &limits,
+        default_max_tokens: Some(64),
+        embeds: tensors.iter().any(|t| t.name == "embeds!"),
+        adapters: None,
+    };
     let parameters = parameters.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
     parse(&context, tensors, parameters)
 }
@@ -226,4 +231,28 @@ fn spoiled_tensors_are_refused() {
         }
     }
     assert!((1000..19_000).contains(&accepted), "{accepted} accepted");
+}
+
+#[test]
+fn adapters_are_known_by_name() {
+    let config = model(json!({}));
+    let limits = Limits { vocab_size: 100, max_logprobs: 20 };
+    let names = ["doll".to_string(), "sheep".to_string()];
+    let ask = |name: &str| {
+        let context = Context {
+            name: "m",
+            config: &config,
+            limits: &limits,
+            default_max_tokens: None,
+            embeds: false,
+            adapters: Some(&names),
+        };
+        let parameter = ("lora_name".to_string(), Parameter::Text(name.into()));
+        parse(&context, &[text("text_input", &[1], &["hi"])], vec![parameter])
+    };
+    let known = ask("sheep").unwrap();
+    assert_eq!(known.rows[0].params.lora_name.as_deref(), Some("sheep"));
+    let refused = ask("bactrian").unwrap_err();
+    let text = "LoRA bactrian is not supported, we currently support ['doll', 'sheep']";
+    assert_eq!(refused.message(), text);
 }

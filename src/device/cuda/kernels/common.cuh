@@ -151,5 +151,7 @@ enum SlotWord {
   // Words of the mask, ~0 = there is none; where it begins in the lists.
   SLOT_ALLOWED = 21,
   SLOT_ALLOWED_AT = 22,
+  // 1 + the bank of its adapter, 0 = none.
+  SLOT_BANK = 23,
   SLOT_HEADER_WORDS = 32,
 };

@@ -1,0 +1,131 @@
+//! Low-rank adapters behind a weight of the CPU device: y += B (A x), row by row. A row's numbers
+//! depend on its own adapter and nothing else: A x is one dot product per rank, B adds the ranks in
+//! order to the finished sums of a panel (design law 12). `Cpu::linear` calls it; it knows no
+//! sequence.
+
+use parking_lot::Mutex;
+
+use super::buffer::Tensor;
+use super::numbers;
+use super::simd::{with_isa, Isa};
+use super::workers::Workers;
+use crate::device::{AdapterPart, AdapterRoom};
+use crate::error::Result;
+use crate::ids::BankId;
+use crate::internal;
+
+/// One part's matrices, in f32.
+struct Low {
+    rank: usize,
+    /// `[rank, inputs]`
+    a: Vec<f32>,
+    /// `[rank, outputs of the part]`
+    b: Vec<f32>,
+}
+
+/// What hangs on a weight.
+pub struct Adapters {
+    inputs: usize,
+    /// First output of each part, then the number of all outputs.
+    starts: Vec<usize>,
+    room: AdapterRoom,
+    /// By bank, then part.
+    banks: Vec<Vec<Option<Low>>>,
+}
+
+impl Adapters {
+    pub fn new(inputs: usize, parts: &[usize], room: AdapterRoom) -> Adapters {
+        let mut starts = vec![0];
+        starts.extend(parts.iter().scan(0, |end, part| {
+            *end += part;
+            Some(*end)
+        }));
+        let banks = (0..room.banks).map(|_| Vec::new()).collect();
+        Adapters { inputs, starts, room, banks }
+    }
+
+    /// # Errors
+    /// Internal: a bank, a part or a shape that there is no room for.
+    pub fn install(&mut self, bank: BankId, parts: &[Option<AdapterPart<'_>>]) -> Result<()> {
+        let count = self.banks.len();
+        if bank.index() >= count || parts.len() + 1 != self.starts.len() {
+            return Err(internal!("{} parts for bank {bank} of {count}", parts.len()));
+        }
+        let mut lows = Vec::with_capacity(parts.len());
+        for (part, ends) in parts.iter().zip(self.starts.windows(2)) {
+            let Some(part) = part else {
+                lows.push(None);
+                continue;
+            };
+            let rank = part.rank(self.inputs, ends[1] - ends[0], self.room)?;
+            let (a, b) = (part.a.values().collect(), part.b.values().collect());
+            lows.push(Some(Low { rank, a, b }));
+        }
+        self.banks[bank.index()] = lows;
+        Ok(())
+    }
+}
+
+/// A x of every row of a step that has an adapter.
+pub struct Delta<'a> {
+    adapters: &'a Adapters,
+    banks: &'a [Option<BankId>],
+    /// `[rows, parts, rank]`
+    low: Vec<f32>,
+    /// Elements of a row in `low`.
+    stride: usize,
+}
+
+impl<'a> Delta<'a> {
+    /// `banks` are those of the step's rows.
+    pub fn new(
+        isa: Isa,
+        workers: &Workers,
+        adapters: &'a Adapters,
+        banks: &'a [Option<BankId>],
+        x: &Tensor,
+    ) -> Delta<'a> {
+        let (rank, inputs) = (adapters.room.rank, adapters.inputs);
+        let stride = rank * (adapters.starts.len() - 1);
+        let mut low = vec![0.0; banks.len() * stride];
+        let rows = low.chunks_exact_mut(stride.max(1)).zip(banks).enumerate();
+        let todo = Mutex::new(rows.filter_map(|(r, (low, bank))| Some((r, low, (*bank)?))));
+        let worth_it = banks.len() * stride * inputs >= super::SHARED_FROM_ATTENTION_MACS;
+        workers.share(worth_it, &|| loop {
+            let Some((r, low, bank)) = todo.lock().next() else { return };
+            let x = &x.row(r)[..inputs];
+            let parts = low.chunks_exact_mut(rank).zip(&adapters.banks[bank.index()]);
+            with_isa(
+                isa,
+                #[inline(always)]
+                || {
+                    for (low, part) in parts {
+                        let Some(part) = part else { continue };
+                        let rows = part.a.chunks_exact(inputs);
+                        low.iter_mut().zip(rows).for_each(|(t, a)| *t = numbers::dot(a, x));
+                    }
+                },
+            );
+        });
+        Delta { adapters, banks, low, stride }
+    }
+
+    /// Add the delta of row `r` to its sums of the outputs from `first` on.
+    #[inline(always)]
+    pub fn add(&self, r: usize, first: usize, sums: &mut [f32]) {
+        let Some(bank) = self.banks[r] else { return };
+        let Adapters { starts, banks, room, .. } = self.adapters;
+        let end = first + sums.len();
+        for (n, part) in banks[bank.index()].iter().enumerate() {
+            let (start, stop) = (starts[n].max(first), starts[n + 1].min(end));
+            let Some(part) = part.as_ref().filter(|_| start < stop) else { continue };
+            let low = &self.low[r * self.stride + n * room.rank..][..part.rank];
+            let width = starts[n + 1] - starts[n];
+            let sums = &mut sums[start - first..stop - first];
+            for (t, b) in low.iter().zip(part.b.chunks_exact(width)) {
+                let b = &b[start - starts[n]..];
+                sums.iter_mut().zip(b).for_each(|(sum, b)| *sum += t * b);
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What an adapter's folder may hold, and what is refused, each in one line.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use super::*;
+use crate::model::config::SpecOptions;
+
+fn spec(model: &str) -> ModelSpec {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(model);
+    let supported = &[DType::F32];
+    ModelSpec::read(&dir, &SpecOptions { supported, dtype: "float32", ..Default::default() })
+        .expect("a fixture")
+}
+
+fn options(rank: usize, modules: Option<&[&str]>) -> AdapterOptions {
+    let modules = modules.map(|names| names.iter().map(|n| n.to_string()).collect());
+    AdapterOptions { room: AdapterRoom { banks: 1, rank }, modules }
+}
+
+struct Folder(PathBuf);
+
+impl std::ops::Deref for Folder {
+    type Target = Path;
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A folder with this config and tensors of ones: (name, rows, columns).
+fn folder(config: Value, tensors: &[(&str, usize, usize)]) -> Folder {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("triton-vllm-lora-{}-{number}", std::process::id());
+    let dir = Folder(std::env::temp_dir().join(name));
+    std::fs::create_dir_all(&*dir).expect("a folder");
+    std::fs::write(dir.join("adapter_config.json"), config.to_string()).expect("a file");
+    let ones: Vec<Vec<u8>> =
+        tensors.iter().map(|&(_, r, c)| 1f32.to_le_bytes().repeat(r * c)).collect();
+    let views = tensors.iter().zip(&ones).map(|(&(name, r, c), bytes)| {
+        let dtype = safetensors::Dtype::F32;
+        let view = safetensors::tensor::TensorView::new(dtype, vec![r, c], bytes).expect("a view");
+        (format!("base_model.model.{name}"), view)
+    });
+    let path = dir.join("adapter_model.safetensors");
+    safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, &path).expect("a file");
+    dir
+}
+
+fn refusal(config: Value, tensors: &[(&str, usize, usize)]) -> String {
+    let dir = folder(config, tensors);
+    match Adapter::read(&dir, &spec("llama"), &options(8, None)) {
+        Ok(_) => panic!("accepted"),
+        Err(e) => e.message().replace(&dir.display().to_string(), "DIR"),
+    }
+}
+
+const Q: [(&str, usize, usize); 2] = [
+    ("model.layers.1.self_attn.q_proj.lora_A.weight", 2, 64),
+    ("model.layers.1.self_attn.q_proj.lora_B.weight", 64, 2),
+];
+
+#[test]
+fn the_scale_is_in_b_and_other_parts_stay_none() {
+    for (config, scale) in [
+        (json!({"r": 2, "lora_alpha": 3}), 1.5),
+        (json!({"r": 2, "lora_alpha": 3, "use_rslora": true}), (3.0 / 2f64.sqrt()) as f32),
+    ] {
+        let dir = folder(config, &Q);
+        let adapter = Adapter::read(&dir, &spec("llama"), &options(8, None)).unwrap();
+        let qkv = adapter.parts(1, 0);
+        let part = qkv[0].as_ref().expect("q");
+        assert_eq!((part.a.rows, part.a.cols, part.b.rows, part.b.cols), (2, 64, 2, 64));
+        assert!(part.a.values().all(|x| x == 1.0) && part.b.values().all(|x| x == scale));
+        assert!(qkv[1].is_none() && qkv[2].is_none(), "k and v");
+        assert!(adapter.parts(0, 0).iter().all(Option::is_none), "another layer");
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_in_one_line() {
+    let config = |more: Value| {
+        let mut config = json!({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none"});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    };
+    for (more, expected) in [
+        (json!({"r": 16}), "LoRA rank 16 is greater than max_lora_rank 8."),
+        (json!({"r": 0}), "DIR/adapter_config.json: 'r' must be a positive integer, got 0."),
+        (json!({"lora_alpha": null}), "'lora_alpha' must be a number, got null."),
+        (json!({"peft_type": "IA3"}), "'peft_type' is \"IA3\": only LoRA"),
+        (json!({"bias": "all"}), "'bias' is \"all\": biases"),
+        (json!({"use_dora": true}), "'use_dora' is true: DoRA"),
+        (json!({"modules_to_save": ["lm_head"]}), "'modules_to_save' is [\"lm_head\"]: whole"),
+        (json!({"rank_pattern": {"q_proj": 4}}), "'rank_pattern' is {\"q_proj\":4}: all modules"),
+    ] {
+        let got = refusal(config(more.clone()), &Q);
+        assert!(got.contains(expected), "{more}: {got}");
+    }
+}
+
+#[test]
+fn tensors_must_belong_to_the_model() {
+    let config = || json!({"r": 2, "lora_alpha": 4});
+    let stranger = [("model.layers.1.mlp.router.lora_A.weight", 2, 64)];
+    assert!(refusal(config(), &stranger).contains("self_attn.q_proj, self_attn.k_proj"));
+    let beyond = [("model.layers.2.self_attn.q_proj.lora_A.weight", 2, 64)];
+    assert!(refusal(config(), &beyond).contains("in 2 layers"), "layers 0 and 1 exist");
+    let head = [("lm_head.lora_A.weight", 2, 64)];
+    assert!(refusal(config(), &head).contains("'base_model.model.lm_head.lora_A.weight'"));
+    assert!(refusal(config(), &Q[..1]).contains("q_proj.lora_B.weight' is missing"));
+    let wide = [Q[0], ("model.layers.1.self_attn.q_proj.lora_B.weight", 96, 2)];
+    assert!(refusal(config(), &wide).contains("has shape [96, 2], expected [64, 2]"));
+    assert!(refusal(config(), &[]).contains("no tensor of the adapter changes this model"));
+    let none = std::env::temp_dir().join("triton-vllm-no-such-adapter");
+    let got = Adapter::read(&none, &spec("llama"), &options(8, None)).err().unwrap();
+    assert!(got.message().contains("adapter_config.json"), "{got}");
+}
+
+#[test]
+fn modules_can_be_limited() {
+    let dir = folder(json!({"r": 2, "lora_alpha": 4}), &Q);
+    let spec = spec("llama");
+    for (modules, reached) in [(&["v_proj"][..], false), (&["q_proj"], true), (&["qkv_proj"], true)]
+    {
+        let options = options(8, Some(modules));
+        assert_eq!(Adapter::read(&dir, &spec, &options).is_ok(), reached, "{modules:?}");
+        assert!(!options.reaches(&projections(&spec)[3]), "down_proj");
+    }
+}
+
+/// Rows of a fused B, whatever their order, end where the fused weight's rows end.
+#[test]
+fn rows_of_heads_become_rows_of_parts() {
+    let values: Vec<u8> = (0..12).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let b = HostTensor { dtype: DType::F32, rows: 12, cols: 1, bytes: &values };
+    // Two heads of d = 2: q0 k0 v0 q1 k1 v1.
+    let want = [0., 1., 6., 7., 2., 3., 8., 9., 4., 5., 10., 11.];
+    assert_eq!(turned(&b, 1.0, Some((2, 2))), want);
+    assert_eq!(turned(&b, 2.0, None)[3], 6.0);
+}
