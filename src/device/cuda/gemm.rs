@@ -29,10 +29,13 @@ use crate::internal;
 
 /// What cuBLASLt may use for split sums; NVIDIA's advice for Hopper.
 pub const WORKSPACE_BYTES: usize = 32 << 20;
-/// Candidates that are timed per bucket.
+/// Candidates that are timed per bucket, and timed runs of each after one to warm up; of many rows,
+/// where a run takes milliseconds and the library's own order is better, fewer.
 const CANDIDATES: usize = 8;
-/// Timed runs per candidate, after one to warm up.
 const RUNS: usize = 3;
+const MANY_ROWS: usize = 256;
+const CANDIDATES_OF_MANY: usize = 4;
+const RUNS_OF_MANY: usize = 2;
 /// Elements of the weights or of the results; a product of fewer takes a launch's time whatever
 /// multiplies it.
 const WORTH_TIMING: usize = 1 << 19;
@@ -90,7 +93,8 @@ fn bucket(rows: usize) -> usize {
         0..=16 => rows.next_power_of_two(),
         17..=64 => rows.next_multiple_of(16),
         65..=256 => rows.next_multiple_of(64),
-        _ => rows.next_multiple_of(256),
+        // Two for each doubling: choosing takes tens of milliseconds here, and a prompt waits.
+        _ => rows.next_multiple_of(rows.next_power_of_two() / 4),
     }
 }
 
@@ -343,11 +347,12 @@ impl Gemm {
         &self,
         kernels: &Kernels,
         flush: Option<&Memory>,
+        runs: usize,
         run: &dyn Fn() -> lt::cublasStatus_t,
     ) -> Result<f32> {
         let (start, end) = (Event::new(&self.context, true)?, Event::new(&self.context, true)?);
         let mut least = f32::INFINITY;
-        for _ in 0..RUNS {
+        for _ in 0..runs {
             if let Some(Memory { address, .. }) = flush {
                 let words = (FLUSH_BYTES / 4 - 1) as u64;
                 let never = address + 4 * words;
@@ -397,13 +402,16 @@ impl Gemm {
         }
         // Without room for it the weights are timed from wherever they are.
         let flush = Memory::new(&self.context, FLUSH_BYTES, "timing").ok();
+        let many = rows > MANY_ROWS;
+        let (most, runs) =
+            if many { (CANDIDATES_OF_MANY, RUNS_OF_MANY) } else { (CANDIDATES, RUNS) };
         let mut best = None;
-        for candidate in candidates {
+        for candidate in candidates.iter().take(most) {
             let run = || self.multiply(plan, &candidate.algo, product, self.context.stream());
             if run() != lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
                 continue;
             }
-            let ms = self.time(kernels, flush.as_ref(), &run)?;
+            let ms = self.time(kernels, flush.as_ref(), runs, &run)?;
             if best.is_none_or(|(least, _)| ms < least) {
                 best = Some((ms, candidate.algo));
             }
