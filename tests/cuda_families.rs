@@ -15,9 +15,10 @@ use rig::embeddings::{close, floats, ids, rig_of, KINDS, ROWS};
 use rig::{embeddings, Rig, RigOptions, SUPPORTED};
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
-use triton_vllm::device::Device;
+use triton_vllm::device::{AdapterRoom, Device};
+use triton_vllm::ids::{AdapterId, BankId};
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::{Checkpoint, LoadFormat, ModelSpec};
+use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, LoadFormat, ModelSpec};
 use triton_vllm::sampling::SamplerSpec;
 
 struct Case {
@@ -26,11 +27,15 @@ struct Case {
     greedy: Vec<u32>,
 }
 
-fn fixtures() -> Vec<PathBuf> {
-    let root = std::env::var_os("TRITON_VLLM_FIXTURES").map_or_else(
+fn models() -> PathBuf {
+    std::env::var_os("TRITON_VLLM_FIXTURES").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models"),
         PathBuf::from,
-    );
+    )
+}
+
+fn fixtures() -> Vec<PathBuf> {
+    let root = models();
     let entries = std::fs::read_dir(&root).expect("fixtures").map(|entry| entry.unwrap().path());
     let mut found: Vec<PathBuf> =
         entries.filter(|path| path.join("expected.json").exists()).collect();
@@ -41,7 +46,10 @@ fn fixtures() -> Vec<PathBuf> {
 
 fn cases(dir: &Path) -> Vec<Case> {
     let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    cases_of(&serde_json::from_str(&text).unwrap())
+}
+
+fn cases_of(json: &serde_json::Value) -> Vec<Case> {
     let numbers = |v: &serde_json::Value| -> Vec<f64> {
         v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
     };
@@ -209,6 +217,54 @@ fn seeds_give_the_tokens_of_the_cpu() {
                 let (got, want) =
                     (generate(&mut gpu, &case.ids, 32), generate(&mut cpu, &case.ids, 32));
                 assert_eq!(got.1, want.1, "{}, {sampler:?}", dir.display());
+            }
+        }
+    }
+}
+
+/// PEFT's own folders through whole models, beside a sequence without an adapter; decode steps are
+/// replayed.
+#[test]
+fn adapters_equal_peft() {
+    if !gpu() {
+        return;
+    }
+    let room = AdapterRoom { banks: 2, rank: 4 };
+    let options = AdapterOptions { room, modules: None };
+    let entries = std::fs::read_dir(models().with_file_name("adapters")).expect("adapters");
+    let folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    assert!(folders.len() >= 4, "{folders:?}");
+    for (dtype, tolerance) in [("float32", 1e-4), ("float16", 1e-2), ("bfloat16", 1e-1)] {
+        for folder in &folders {
+            let what = format!("{dtype} {}", folder.display());
+            let text = std::fs::read_to_string(folder.join("expected.json")).unwrap();
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let dir = models().join(json["model"].as_str().unwrap());
+            let (mut spec, format) = model(&dir, dtype);
+            spec.adapters = Some(options.clone());
+            let adapter = Adapter::read(folder, &spec, &options).unwrap();
+            let dev = Cuda::open(0, spec.dtype).unwrap();
+            let mut rig =
+                Rig::on(dev, spec, &format, &RigOptions { kv: dtype, ..Default::default() });
+            rig.install(BankId(1), AdapterId(7), &adapter);
+            for (case, plain) in cases_of(&json).iter().zip(&cases(&dir)) {
+                let mut seq = rig.open_with(&case.ids, AdapterId(7));
+                let logits = rig.feed_prompt(&mut seq, usize::MAX);
+                let mut other = rig.open(&plain.ids);
+                let unadapted = rig.feed_prompt(&mut other, usize::MAX);
+                for (got, want) in [(&logits, &case.logits), (&unadapted, &plain.logits)] {
+                    let (error, at) = worst(got, want);
+                    assert!(error <= tolerance, "{what}: logit {at} is off by {error}");
+                }
+                while seq.outputs.len() < case.greedy.len() {
+                    rig.decode(&mut [&mut seq, &mut other]);
+                }
+                if dtype == "float32" {
+                    assert_eq!(seq.outputs, case.greedy, "{what}");
+                    assert_eq!(other.outputs, plain.greedy[..other.outputs.len()], "{what}");
+                }
+                rig.close(&seq);
+                rig.close(&other);
             }
         }
     }

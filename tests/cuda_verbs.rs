@@ -30,6 +30,8 @@ macro_rules! compare {
     }};
 }
 
+#[path = "verbs/cuda_adapters.rs"]
+mod cuda_adapters;
 #[path = "verbs/cuda_encoders.rs"]
 mod cuda_encoders;
 

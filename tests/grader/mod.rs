@@ -96,6 +96,8 @@ pub struct Bench<D: Graded> {
     slots: Vec<Slot>,
     free_pages: Vec<PageId>,
     pub changes: Vec<SlotChange>,
+    /// Of each slot, from its next opening on; 0: none.
+    pub adapters: Vec<u16>,
     step: u64,
 }
 
@@ -118,7 +120,8 @@ impl<D: Graded> Bench<D> {
         let mut free_pages: Vec<PageId> = (1..pages as u32).map(PageId).collect();
         free_pages.sort_by_key(|p| p.0 * 7919 % 1009);
         let slots = (0..setup.slots).map(|_| Slot { open: false, length: 0, pages: 0 }).collect();
-        Bench { dev, dtype, setup: setup.clone(), slots, free_pages, changes: Vec::new(), step: 0 }
+        let (changes, adapters) = (Vec::new(), vec![0; setup.slots]);
+        Bench { dev, dtype, setup: setup.clone(), slots, free_pages, changes, adapters, step: 0 }
     }
 
     pub fn length(&self, slot: usize) -> usize {
@@ -292,7 +295,7 @@ impl<D: Graded> Bench<D> {
         self.slots[slot] = Slot { open: true, length: 0, pages: 0 };
         self.changes.push(SlotChange::Open(Box::new(SlotOpen {
             slot: id,
-            adapter: AdapterId(0),
+            adapter: AdapterId(self.adapters[slot]),
             tokens: tokens.into(),
             prompt_tokens: prompt as u32,
             cached_tokens: 0,
@@ -335,7 +338,7 @@ impl<D: Graded> Bench<D> {
     }
 }
 
-fn encode(dtype: DType, x: f32) -> Vec<u8> {
+pub fn encode(dtype: DType, x: f32) -> Vec<u8> {
     match dtype {
         DType::F32 => x.to_le_bytes().to_vec(),
         DType::F16 => f16::from_f32(x).to_le_bytes().to_vec(),

@@ -146,13 +146,16 @@ pub struct Adapters {
     width: usize,
     /// A x of a step's rows, f32.
     low: Option<Memory>,
+    /// Token rows of a step at most; 0 before `reserve`.
+    step_tokens: usize,
 }
 
 impl Adapters {
-    /// After the last weight, before the first step.
+    /// Before the first step; weights that get banks later are as welcome.
     pub fn reserve(&mut self, context: &Arc<Context>, step_tokens: usize) -> Result<()> {
-        if self.width > 0 {
-            let bytes = 4 * step_tokens * self.width;
+        self.step_tokens = step_tokens;
+        let bytes = 4 * step_tokens * self.width;
+        if self.low.as_ref().map_or(0, |low| low.bytes) < bytes {
             self.low = Some(Memory::new(context, bytes, "products of LoRA adapters")?);
         }
         Ok(())
@@ -172,7 +175,8 @@ impl Cuda {
         if self.adapters.stage.is_none() {
             self.adapters.stage = Some(Stage::new(&self.context)?);
         }
-        Ok(())
+        let context = self.context.clone();
+        self.adapters.reserve(&context, self.adapters.step_tokens)
     }
 
     pub(super) fn fill_bank(

@@ -1,0 +1,148 @@
+//! Low-rank adapters on the GPU against the CPU device: ranks from 1 to 64, parts that an adapter
+//! leaves alone, rows of several adapters and of none, chunks and decode steps, padded and replayed
+//! ones too. Part of `cuda_verbs`.
+
+use super::*;
+use crate::grader::{encode, Graded, Random};
+use triton_vllm::device::{AdapterPart, AdapterRoom, HostTensor};
+use triton_vllm::ids::{AdapterId, BankId};
+use triton_vllm::plan::SlotChange;
+
+struct Shape {
+    /// Outputs of each part.
+    parts: &'static [usize],
+    inputs: usize,
+    gated: bool,
+}
+
+/// Parts whose ends are multiples of 8, and odd ones; inputs that no load of 16 bytes fits; more
+/// columns than a block has.
+const SHAPES: [Shape; 7] = [
+    Shape { parts: &[64, 32, 32], inputs: 128, gated: false },
+    Shape { parts: &[65, 7, 9], inputs: 31, gated: false },
+    Shape { parts: &[200], inputs: 72, gated: false },
+    Shape { parts: &[48, 48], inputs: 264, gated: true },
+    Shape { parts: &[33, 33], inputs: 40, gated: true },
+    Shape { parts: &[1100], inputs: 520, gated: false },
+    Shape { parts: &[1024, 128, 128], inputs: 2048, gated: false },
+];
+
+const SLOTS: usize = 6;
+/// Adapters of the slots, and the tokens that each feeds: chunks, then decode steps, enough of them
+/// in one size (three rows, padded to four) that later ones are replayed, with other adapters each
+/// time and with none. Adapter 4 takes the place of 1.
+const STEPS: [([u16; SLOTS], &[usize]); 12] = [
+    ([1, 0, 2, 3, 0, 0], &[40, 7, 1, 33, 20]),
+    ([0; SLOTS], &[5, 3]),
+    ([0, 0, 3, 0, 0, 0], &[1]),
+    ([0, 1, 2, 0, 0, 0], &[1, 1, 1]),
+    ([3, 0, 2, 0, 0, 0], &[1, 1, 1]),
+    ([2, 2, 0, 0, 0, 0], &[1, 1, 1]),
+    ([0; SLOTS], &[1, 1, 1]),
+    ([0, 0, 1, 0, 0, 0], &[1, 1, 1]),
+    ([4, 2, 0, 0, 0, 0], &[1, 1, 1]),
+    ([0, 4, 3, 0, 0, 0], &[1, 1, 1]),
+    ([4, 3, 2, 0, 4, 3], &[1, 1, 1, 1, 1, 1]),
+    ([4, 2, 0, 3, 3, 3], &[90, 0, 12, 1, 1, 17]),
+];
+
+/// Fill a bank with noise. Odd adapters leave every second part alone.
+fn install<D: Graded>(
+    b: &mut Bench<D>,
+    weight: &mut D::Weight,
+    shape: &Shape,
+    (bank, adapter): (u16, u16),
+    rank: usize,
+) -> Result<()> {
+    let (dtype, inputs) = (b.dtype, shape.inputs);
+    let mut random = Random(u64::from(adapter) * 77 + rank as u64);
+    let mut noise = |count: usize, size: f32| -> Vec<u8> {
+        (0..count).flat_map(|_| encode(dtype, random.signed() * size)).collect()
+    };
+    // So that what an adapter adds is of the size of what it is added to.
+    let small = if shape.gated { 0.3 } else { 1.0 } / (rank as f32).sqrt();
+    let matrix = |&outputs: &usize| (noise(rank * inputs, 1.0), noise(rank * outputs, small));
+    let matrices: Vec<_> = shape.parts.iter().map(matrix).collect();
+    let parts = shape.parts.iter().zip(&matrices).enumerate().map(|(n, (&outputs, (a, b)))| {
+        let tensor = |cols, bytes| HostTensor { dtype, rows: rank, cols, bytes };
+        let there = adapter % 2 == 0 || n % 2 == 0;
+        there.then(|| AdapterPart { a: tensor(inputs, a), b: tensor(outputs, b) })
+    });
+    let (bank, parts): (_, Vec<_>) = (BankId(bank), parts.collect());
+    b.dev.install(weight, bank, &parts)?;
+    b.changes.push(SlotChange::Adapter { bank, adapter: AdapterId(adapter) });
+    Ok(())
+}
+
+#[test]
+fn linears_with_adapters() {
+    each_type(|dtype| {
+        for (shape, rank) in SHAPES.iter().flat_map(|s| [1, 8, 16, 64].map(|rank| (s, rank))) {
+            let Shape { parts, inputs, gated } = *shape;
+            let outputs: usize = parts.iter().sum();
+            if grader::small_shapes() && outputs * inputs > 100_000 {
+                continue;
+            }
+            let case = format!("rank {rank}, parts {parts:?} x {inputs}, gated {gated}");
+            let setup = Setup { slots: SLOTS, ..Setup::default() };
+            compare!(dtype, &setup, &case, 3.0, |b| {
+                let width = if gated { parts[0] } else { outputs };
+                let table = b.table(51, setup.step_tokens, inputs);
+                let mut x = b.tensor(setup.step_tokens, inputs);
+                let mut out = b.tensor(setup.step_tokens, width);
+                let mut weight = match gated {
+                    true => b.gate_up(52, parts[0], inputs),
+                    false => b.linear(52, outputs, inputs),
+                };
+                let bias = b.vector(53, outputs);
+                b.dev.adapt(&mut weight, parts, AdapterRoom { banks: 3, rank })?;
+                for bank in 0..3 {
+                    install(b, &mut weight, shape, (bank, bank + 1), rank)?;
+                }
+                b.dev.steady();
+                let mut results = Vec::new();
+                for (adapters, lengths) in STEPS {
+                    if adapters.contains(&4) && !b.adapters.contains(&4) {
+                        install(b, &mut weight, shape, (0, 4), rank)?;
+                    }
+                    b.adapters.copy_from_slice(&adapters);
+                    b.dev.poison(&mut out);
+                    b.feed_new(lengths);
+                    b.dev.embed(&table, 1.0, &mut x)?;
+                    match gated {
+                        true => {
+                            let act = Activation::SiluGated;
+                            b.dev.linear_act(&weight, Some(&bias), act, &x, &mut out)?;
+                        }
+                        false => b.dev.linear(&weight, Some(&bias), &x, &mut out)?,
+                    }
+                    results.push(("adapted", b.dev.read(&out, lengths.iter().sum())?));
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
+/// The activation comes after what the adapter adds; a weight without room knows of none.
+#[test]
+fn activations_after_adapters() {
+    each_type(|dtype| {
+        let shape = Shape { parts: &[72], inputs: 96, gated: false };
+        compare!(dtype, &Setup::default(), "relu", 3.0, |b| {
+            let (x, rows) = (b.table(54, 20, shape.inputs), 20);
+            let mut weight = b.linear(55, 72, shape.inputs);
+            let other = b.linear(56, 72, shape.inputs);
+            b.dev.adapt(&mut weight, shape.parts, AdapterRoom { banks: 1, rank: 8 })?;
+            install(b, &mut weight, &shape, (0, 1), 5)?;
+            let mut hidden = b.tensor(rows, shape.inputs);
+            let (mut out, mut plain) = (b.tensor(rows, 72), b.tensor(rows, 72));
+            b.adapters = vec![0, 1, 0, 1];
+            b.feed_new(&[3, 9, 1, 7]);
+            b.dev.embed(&x, 1.0, &mut hidden)?;
+            b.dev.linear_act(&weight, None, Activation::Relu, &hidden, &mut out)?;
+            b.dev.linear_act(&other, None, Activation::Relu, &hidden, &mut plain)?;
+            Ok(vec![("adapted", b.dev.read(&out, rows)?), ("plain", b.dev.read(&plain, rows)?)])
+        });
+    });
+}
