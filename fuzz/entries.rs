@@ -4,14 +4,16 @@
 //! to the door and have theirs beside them (`src/triton/tensors.rs`).
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use triton_vllm::device::DType;
 use triton_vllm::engine::EngineArgs;
 use triton_vllm::error::{Error, Result};
+use triton_vllm::ids::TokenId;
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::{Checkpoint, ModelSpec};
 use triton_vllm::sampling::{Limits, SamplingParams};
-use triton_vllm::text::Tokenizer;
+use triton_vllm::text::{Grammars, Next, Tokenizer, STACK_BYTES};
 
 /// Tensors that the good checkpoints of `tests/fuzz` hold, with shapes right and wrong.
 const TENSORS: [(&str, usize, usize); 6] = [
@@ -125,6 +127,40 @@ pub fn sampling(data: &[u8]) {
         let limits = Limits { vocab_size: 1000, max_logprobs: 20 };
         judge(SamplingParams::parse_text(text, &limits));
     }
+}
+
+/// Sampling parameters with a grammar in them, against a small vocabulary: compiled, then a few
+/// masks.
+pub fn grammar(data: &[u8]) {
+    static GRAMMARS: OnceLock<Grammars> = OnceLock::new();
+    let limits = Limits { vocab_size: 559, max_logprobs: 20 };
+    let text = String::from_utf8_lossy(data);
+    let Some(params) = judge(SamplingParams::parse_text(&text, &limits)) else { return };
+    let Some(outputs) = params.structured_outputs else { return };
+    let grammars = GRAMMARS.get_or_init(|| {
+        let whole = include_bytes!("../tests/fixtures/tokenizers/json-llama3/tokenizer.json");
+        let tokenizer = Tokenizer::load(&folder(&[("tokenizer.json", whole)]));
+        let tokenizer = Arc::new(tokenizer.expect("a fixture"));
+        Grammars::new(tokenizer, 559, &[TokenId(558)], Default::default())
+    });
+    let work = || {
+        // The compiler points into the grammar, in several lines.
+        let Ok(mut guide) = grammars.compile(&outputs) else { return };
+        for _ in 0..4 {
+            let Some(Next::Mask(mask)) = judge(guide.next(&[])) else { return };
+            let words = mask.iter().zip(0u32..).find(|(word, _)| **word != 0);
+            let Some((word, n)) = words else { return };
+            judge(guide.accept(TokenId(32 * n + word.trailing_zeros())));
+        }
+    };
+    // As the engine does: grammars nest.
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+    std::thread::scope(|scope| {
+        let thread = thread.spawn_scoped(scope, work).expect("a thread");
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
 }
 
 /// Load, then a text to ids and back.

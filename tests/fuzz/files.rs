@@ -168,6 +168,24 @@ fn configs() {
     drive(entries::config, 1200, &good);
 }
 
+/// Strings of every kind of grammar. More of them are beside the compiler (`text/grammar`).
+#[test]
+fn grammars() {
+    let good: [&[u8]; 6] = [
+        br#"{"structured_outputs": {"regex": "(a|[^b-z]{2,5}\\w+?)*\\.x$"}}"#,
+        br#"{"structured_outputs": {"choice": ["yes", "no", "maybe"]}}"#,
+        br#"{"structured_outputs": {"grammar": "root ::= (\"a\" b{2,3})? b\nb ::= [x-z]+"}}"#,
+        br#"{"structured_outputs": {"grammar": "start: A | a\na: \"x\" a\nA: /[0-9]+/"}}"#,
+        br#"{"structured_outputs": {"json": {"type": "object", "properties": {"a": {"type":
+            "integer", "minimum": 3}, "b": {"enum": [1, "x"]}}, "required": ["a"]},
+            "disable_any_whitespace": true}}"#,
+        br#"{"structured_outputs": {"structural_tag": {"structures": [{"begin": "<a>", "schema":
+            {"type": "array", "items": {"type": "boolean"}}, "end": "</a>"}],
+            "triggers": ["<a"]}}}"#,
+    ];
+    drive(entries::grammar, 60, &good.map(<[u8]>::to_vec));
+}
+
 /// The tokenizers crate trusts some files and panics: those panics are caught, and silenced here.
 #[test]
 fn tokenizer_files() {
