@@ -163,7 +163,11 @@ fn texts_become_the_vectors_that_the_files_ask_for() {
     for (case, told) in waiting {
         let answer = answer(told).unwrap();
         assert_eq!(answer.prompt_tokens as usize, ids(&case).len());
-        let want = unit(floats(&case["mean"]));
+        // What sentence-transformers makes of a text; of ids, the mean that it is.
+        let want = match &case["sentence"] {
+            Value::Null => unit(floats(&case["mean"])),
+            vector => floats(vector),
+        };
         close(&format!("{:?}", case["text"]), &vector(&answer), &want, 1e-4);
     }
 }
