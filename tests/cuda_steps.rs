@@ -1,18 +1,19 @@
-//! Steps on the GPU: some that overlap, plans that are refused. Skipped without a GPU (see
-//! `grader`). Its sampler is judged in `samplers`.
+//! Steps on the GPU: some that overlap, late masks, plans that are refused. Skipped without a GPU
+//! (see `grader`). Its sampler is judged in `samplers`.
 #![cfg(feature = "cuda")]
 
 mod grader;
 
 use std::sync::Arc;
 
+use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::{DType, Device, HostTensor, Source, WeightDesc, WeightKind};
 use triton_vllm::ids::{SlotId, TokenId};
 use triton_vllm::plan::{Feed, Late, Row, SlotChange};
 use triton_vllm::sampling::SamplerSpec;
 
-use grader::{gpu, Bench, Setup};
+use grader::{gpu, Bench, Graded, Setup};
 
 /// Two steps are enqueued before the first is collected: the second feeds what the first sampled,
 /// unseen by the host, and a slot is closed and opened again meanwhile.
@@ -65,6 +66,71 @@ fn steps_overlap() {
     // It did feed what it sampled: a stuck token would repeat.
     let first: Vec<_> = one.iter().map(|r| r.samples[1].tokens[0]).collect();
     assert!(first.windows(2).any(|w| w[0] != w[1]));
+}
+
+/// Tokens of a sequence whose mask depends on the token before, and of one beside it that is free.
+/// `overlap`: a step is enqueued up to its logits before the one before it is collected, as the
+/// engine does it.
+fn masked<D: Graded>(overlap: bool, masks: bool) -> Vec<[TokenId; 2]> {
+    let setup = Setup::default();
+    let mut b = Bench::<D>::new(DType::F32, &setup);
+    let (vocab, width) = (1003, 32);
+    let (table, head) = (b.table(24, vocab, width), b.linear(25, vocab, width));
+    let mut x = b.tensor(setup.step_tokens, width);
+    let mut picked = b.tensor(setup.slots, width);
+    let mut logits = b.dev.logits_tensor(setup.slots, vocab).unwrap();
+    let drawn = SamplerSpec { temperature: 1.0, seed: 3, ..Default::default() };
+    b.open(0, &[TokenId(5)], Arc::default());
+    b.open(1, &[TokenId(7)], Arc::new(drawn));
+    let mut tokens = vec![[TokenId(5), TokenId(7)]];
+    let collect = |b: &mut Bench<D>, tokens: &mut Vec<[TokenId; 2]>| {
+        let samples = b.dev.collect().unwrap().samples;
+        tokens.push([samples[0].tokens[0], samples[1].tokens[0]]);
+    };
+    for step in 0..40 {
+        let row = |slot: usize| {
+            let known = Feed::Chunk(slot..slot + 1);
+            let feed = if step == 0 { known } else { Feed::Last { count: 1 } };
+            Row { slot: SlotId(slot as u32), feed, sample: true, score: None }
+        };
+        b.begin(vec![row(0), row(1)], vec![TokenId(5), TokenId(7)]);
+        b.dev.embed(&table, 1.0, &mut x).unwrap();
+        b.dev.gather(&x, &mut picked).unwrap();
+        b.dev.logits(&head, None, &picked, &mut logits).unwrap();
+        if overlap && step > 0 {
+            collect(&mut b, &mut tokens);
+        }
+        // Of 1003 tokens four; once a single one, the last.
+        let last = tokens[tokens.len() - 1][0].0;
+        let ways = if step == 20 { [1002; 4] } else { [1, 2, 3, 5].map(|n| (7 * last + n) % 1003) };
+        let mut mask = vec![0u32; vocab.div_ceil(32)];
+        ways.iter().for_each(|way| mask[*way as usize / 32] |= 1 << (way % 32));
+        let mask = masks.then(|| (SlotId(0), mask.into()));
+        b.dev.sample(&mut logits, &Late { masks: mask.into_iter().collect() }).unwrap();
+        if !overlap {
+            collect(&mut b, &mut tokens);
+            let got = tokens[tokens.len() - 1][0].0;
+            assert!(!masks || ways.contains(&got), "step {step}: {got} is not one of {ways:?}");
+        }
+    }
+    if overlap {
+        collect(&mut b, &mut tokens);
+    }
+    tokens
+}
+
+/// Masks come while the next step runs, and bind their own rows only.
+#[test]
+fn masks_follow_the_token_before() {
+    let expected = masked::<Cpu>(false, true);
+    let free = masked::<Cpu>(false, false);
+    assert!(expected.iter().zip(&free).all(|(a, b)| a[1] == b[1]), "a mask of another row");
+    assert!(expected.iter().zip(&free).filter(|(a, b)| a[0] != b[0]).count() > 20);
+    if !gpu() {
+        return;
+    }
+    assert_eq!(masked::<Cuda>(false, true), expected);
+    assert_eq!(masked::<Cuda>(true, true), expected);
 }
 
 /// Plans that the ledger would never make are refused, with a sentence, before anything reaches the

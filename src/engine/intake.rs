@@ -1,6 +1,7 @@
 //! Intake: a validated request becomes tokens and limits, on the caller's thread, or is refused
 //! there. What passes goes to the engine thread as an [`Accepted`].
 
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,18 +15,19 @@ use super::request::{GenerateRequest, Returns};
 use super::scores::Scores;
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId, TokenId};
-use crate::invalid;
 use crate::sampling::{LogprobSpec, SamplerSpec, SamplingParams};
 use crate::text::{
     check_prompt_chars, check_prompt_tokens, Grammars, Speller, TextStream, Tokenizer, STACK_BYTES,
 };
+use crate::{internal, invalid};
 
 /// Prompts up to this many bytes are tokenised on the caller's thread (a fraction of a
 /// millisecond); longer ones on a thread of their own, so that one book does not hold up a hundred
 /// questions.
 const INLINE_BYTES: usize = 16 * 1024;
-/// Threads that compile grammars, so that one that takes long does not hold up the next.
-const COMPILERS: usize = 2;
+/// Threads that compile grammars, so that one that takes long does not hold up the next: as many as
+/// half of the cores, between these.
+const COMPILERS: (usize, usize) = (2, 8);
 
 /// The ways to the threads that prepare what would hold up the caller. They end when this is
 /// dropped. What waits for them is limited by the engine's tickets and by the length of a prompt.
@@ -39,7 +41,8 @@ impl Slow {
         let (long_prompts, prompts) = unbounded();
         let (grammars, compile) = unbounded();
         let mut threads = vec![reader(format!("tokenize {name}"), intake, &prompts)?];
-        for i in 0..COMPILERS {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        for i in 0..(cores / 2).clamp(COMPILERS.0, COMPILERS.1) {
             threads.push(reader(format!("compile{i} {name}"), intake, &compile)?);
         }
         Ok((Slow { long_prompts, grammars }, threads))
@@ -62,7 +65,10 @@ fn reader(name: String, intake: &Arc<Intake>, jobs: &Receiver<Job>) -> Result<Jo
         for mut job in jobs {
             let client = job.end().0.clone();
             let refused = match client.gone() {
-                None => intake.accept(job).err(),
+                // A parser that panics costs its own request only.
+                None => catch_unwind(AssertUnwindSafe(|| intake.accept(job)))
+                    .unwrap_or_else(|_| Err(internal!("a fault in reading the request")))
+                    .err(),
                 Some(gone) => {
                     tracing::info!("Cancelling the request");
                     tracing::info!("Successfully cancelled the request");
@@ -78,7 +84,7 @@ fn reader(name: String, intake: &Arc<Intake>, jobs: &Receiver<Job>) -> Result<Jo
         .name(name)
         .stack_size(STACK_BYTES)
         .spawn(read)
-        .map_err(|e| crate::internal!("cannot start a thread: {e}"))
+        .map_err(|e| internal!("cannot start a thread: {e}"))
 }
 
 /// Shared by all callers of one engine.

@@ -4,6 +4,7 @@
 #[cfg(feature = "cuda")]
 mod devices;
 mod fields;
+mod grammars;
 mod mixes;
 mod requests;
 mod served;

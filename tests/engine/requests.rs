@@ -27,7 +27,7 @@ impl Rng {
         self.below(100) < chance
     }
 
-    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+    pub fn pick<T: Clone>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())].clone()
     }
 
@@ -86,6 +86,10 @@ fn sampling(rng: &mut Rng) -> Value {
         }
     }
     choice(rng, &mut all, max_tokens);
+    // Lists of tokens may leave none that a grammar allows: that is an error.
+    if !all.contains_key("allowed_token_ids") && !all.contains_key("bad_words") {
+        grammar(rng, &mut all);
+    }
     ends(rng, &mut all, max_tokens);
     if rng.percent(15) {
         all.insert("skip_reading_prefix_cache".into(), true.into());
@@ -119,6 +123,19 @@ fn choice(rng: &mut Rng, all: &mut Map<String, Value>, max_tokens: usize) {
     });
     if rng.percent(25) {
         bad_words(rng, all);
+    }
+}
+
+/// Now and then what all of the output must look like.
+fn grammar(rng: &mut Rng, all: &mut Map<String, Value>) {
+    if rng.percent(25) {
+        let grammar = rng.pick(&[
+            json!({"regex": "[a-z]{2,9}( [a-zé]{2,9}){0,5}"}),
+            json!({"choice": ["yes", "no", "maybe not", "日本"]}),
+            json!({"json_object": true}),
+            json!({"grammar": "root ::= item+\nitem ::= \"(\" item* \")\" | [0-9]{1,3} \",\""}),
+        ]);
+        all.insert("structured_outputs".into(), grammar);
     }
 }
 

@@ -134,7 +134,15 @@ impl Told {
 
     /// And how many tokens each response had, of the first sequence.
     pub fn in_parts(self) -> (Answer, Vec<u32>) {
-        self.0.recv_timeout(PATIENCE).expect("an end").expect("an answer")
+        self.outcome().expect("an answer")
+    }
+
+    pub fn outcome(self) -> Result<(Answer, Vec<u32>)> {
+        self.0.recv_timeout(PATIENCE).expect("an end")
+    }
+
+    pub fn is_there(&self) -> bool {
+        !self.0.is_empty()
     }
 }
 

@@ -42,6 +42,8 @@ use schema::JsonRules;
 pub const STACK_BYTES: usize = 256 << 20;
 /// Brackets inside each other in a regular expression or a grammar.
 const MAX_NESTING: usize = 500;
+/// Rules and terminals of a grammar. The crate makes an error longer at each one on the way to it.
+const MAX_DEFINITIONS: usize = 2000;
 const MESSAGE_CHARS: usize = 1000;
 
 /// What one grammar may cost. Times are those of the crate's authors, on one core.
@@ -136,10 +138,13 @@ impl Grammars {
                 TopLevelGrammar::from_lark(lark)
             }
             Constraint::Grammar(text) if ebnf::is_ebnf(text) => {
-                TopLevelGrammar::from_lark(ebnf::to_lark(text)?)
+                let lark = ebnf::to_lark(text)?;
+                check_definitions(&lark)?;
+                TopLevelGrammar::from_lark(lark)
             }
             Constraint::Grammar(text) => {
                 check_nesting("grammar", text)?;
+                check_definitions(text)?;
                 TopLevelGrammar::from_lark(text.clone())
             }
             Constraint::StructuralTag(tag) => {
@@ -172,6 +177,17 @@ fn check_nesting(name: &str, text: &str) -> Result<()> {
     }
     Err(invalid!(
         "structured_outputs.{name} has {deepest} nested brackets, more than {MAX_NESTING}."
+    ))
+}
+
+/// Refuse more definitions than anybody writes: at most one a line.
+fn check_definitions(lark: &str) -> Result<()> {
+    let count = lark.lines().filter(|line| line.contains(':')).count();
+    if count <= MAX_DEFINITIONS {
+        return Ok(());
+    }
+    Err(invalid!(
+        "structured_outputs.grammar has {count} definitions, more than {MAX_DEFINITIONS}."
     ))
 }
 

@@ -313,6 +313,7 @@ fn refusals() {
         (json!({"grammar": "foo: \"a\""}), "no start rule found"),
         (json!({"grammar": "start: start"}), "no token of this model can go on"),
         (json!({"json": {"$ref": "#"}}), "no token of this model can go on"),
+        (json!({"grammar": "A: \"a\"\n".repeat(2001)}), "2001 definitions, more than 2000"),
         (json!({"regex": "(".repeat(600)}), "600 nested brackets, more than 500"),
         (
             json!({"structural_tag": {"format": {"type": "json_schema", "json_schema": 1}}}),
