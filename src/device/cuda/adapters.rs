@@ -24,6 +24,9 @@ const CHUNK_BYTES: usize = 4 << 20;
 /// As in kernels/adapters.cu.
 const WARPS: usize = 8;
 const EXPAND_THREADS: usize = 128;
+const TILE_ROWS: usize = 8;
+/// Rows up to which each has blocks of its own: a decode step.
+const MOST_SINGLE_ROWS: usize = 64;
 /// q, k and v.
 const PARTS_MAX: usize = 3;
 
@@ -223,12 +226,18 @@ impl Cuda {
         let stride = self.slots.layout().stride;
         let (count, rank) = (banks.parts.len(), banks.room.rank);
         let ranks = banks.memory.address + banks.ranks_offset() as u64;
-        self.kernels.adapter_shrink.launch(
+        let k = &*self.kernels;
+        let (shrink, expand, tiles) = match rows > MOST_SINGLE_ROWS {
+            true => (&k.adapter_shrink_tile, &k.adapter_expand_tile, rows.div_ceil(TILE_ROWS)),
+            false => (&k.adapter_shrink, &k.adapter_expand, rows),
+        };
+        shrink.launch(
             &self.context,
-            [rows, (count * rank).div_ceil(WARPS)],
+            [tiles, (count * rank).div_ceil(WARPS)],
             32 * WARPS as u32,
             &[
                 &x,
+                &(rows as u32),
                 &device.slot_of.address,
                 &device.rows.address,
                 &stride,
@@ -245,12 +254,13 @@ impl Cuda {
         let end1 = end0 + banks.parts.get(1).copied().unwrap_or(outputs - end0);
         let wide = [outputs, end0, end1].iter().all(|end| end.is_multiple_of(8));
         let per_block = EXPAND_THREADS * if wide { 8 } else { 1 };
-        self.kernels.adapter_expand.launch(
+        expand.launch(
             &self.context,
-            [rows, outputs.div_ceil(per_block)],
+            [tiles, outputs.div_ceil(per_block)],
             EXPAND_THREADS as u32,
             &[
                 &y,
+                &(rows as u32),
                 &device.slot_of.address,
                 &device.rows.address,
                 &stride,
