@@ -124,7 +124,7 @@ pub fn model_json(data: &[u8]) {
 
 pub fn sampling(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
-        let limits = Limits { vocab_size: 1000, max_logprobs: 20 };
+        let limits = Limits::new(1000, 20);
         judge(SamplingParams::parse_text(text, &limits));
     }
 }

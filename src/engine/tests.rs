@@ -230,7 +230,7 @@ impl Bench {
             answers: Default::default(),
             outcome,
         });
-        let limits = Limits { vocab_size: 4096, max_logprobs: 20 };
+        let limits = Limits::new(4096, 20);
         let request = GenerateRequest {
             prompt: "The most dangerous animal is".into(),
             params: SamplingParams::parse_text(sampling, &limits)?,

@@ -19,6 +19,30 @@ pub struct Limits {
     pub vocab_size: u32,
     /// Engine argument `max_logprobs`; -1 = the whole vocabulary.
     pub max_logprobs: i64,
+    /// Sequences that one request may ask for.
+    pub max_sequences: u32,
+}
+
+impl Limits {
+    /// The incumbent's own limit of `n`.
+    const MAX_SEQUENCES: u32 = 16_384;
+
+    pub const fn new(vocab_size: u32, max_logprobs: i64) -> Limits {
+        Limits { vocab_size, max_logprobs, max_sequences: Limits::MAX_SEQUENCES }
+    }
+
+    /// What `VLLM_MAX_N_SEQUENCES` says, if it is set.
+    ///
+    /// # Errors
+    /// InvalidArgument: not a number from 1 on.
+    pub fn with_max_sequences(mut self, said: Option<&str>) -> Result<Limits> {
+        if let Some(text) = said {
+            self.max_sequences = text.trim().parse().ok().filter(|n| *n > 0).ok_or_else(|| {
+                invalid!("VLLM_MAX_N_SEQUENCES must be a number from 1 on, got {text:?}")
+            })?;
+        }
+        Ok(self)
+    }
 }
 
 /// Every value is inside its range: nothing downstream checks again.
@@ -311,7 +335,7 @@ mod tests {
     use crate::error::Error;
     use serde_json::json;
 
-    const LIMITS: Limits = Limits { vocab_size: 100, max_logprobs: 20 };
+    const LIMITS: Limits = Limits::new(100, 20);
 
     fn parse(value: Value) -> Result<SamplingParams> {
         SamplingParams::parse(value.as_object().unwrap(), &LIMITS)

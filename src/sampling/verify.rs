@@ -13,8 +13,6 @@ use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::invalid;
 
-/// Sequences that one request may ask for.
-const MAX_SEQUENCES: i128 = 16_384;
 /// A temperature in (0, this) is raised to it: logits divided by less overflow.
 const LOWEST_TEMPERATURE: f64 = 0.01;
 const MAX_LOGPROB_TOKEN_IDS: usize = 128;
@@ -41,7 +39,7 @@ pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
         lora_name: lora_name(raw.lora_name)?,
         ..d
     };
-    params.n = sequences(raw.n.unwrap_or(1))?;
+    params.n = sequences(raw.n.unwrap_or(1), limits.max_sequences)?;
     penalties(&raw, &mut params)?;
     distribution(&raw, &mut params)?;
     lengths(&raw, &mut params)?;
@@ -82,13 +80,13 @@ fn saturated(value: i128) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-fn sequences(n: i128) -> Result<u32> {
+fn sequences(n: i128, max: u32) -> Result<u32> {
     if n < 1 {
         return Err(invalid!("n must be at least 1, got {n}."));
     }
-    if n > MAX_SEQUENCES {
+    if n > i128::from(max) {
         return Err(invalid!(
-            "n must be at most {MAX_SEQUENCES}, got {n}. To increase this limit, set the \
+            "n must be at most {max}, got {n}. To increase this limit, set the \
              VLLM_MAX_N_SEQUENCES environment variable."
         ));
     }

@@ -4,7 +4,7 @@ use super::*;
 use serde_json::json;
 
 fn limits() -> Limits {
-    Limits { vocab_size: 4096, max_logprobs: 20 }
+    Limits::new(4096, 20)
 }
 
 fn parse(value: Value) -> Result<SamplingParams> {
@@ -24,6 +24,13 @@ fn ranges_of_numbers() {
         "n must be at most 16384, got 16385. To increase this limit, set the \
          VLLM_MAX_N_SEQUENCES environment variable.",
     );
+    let few = limits().with_max_sequences(Some("2")).unwrap();
+    let n = |n: u32| SamplingParams::parse(json!({"n": n}).as_object().unwrap(), &few);
+    assert_eq!(n(2).unwrap().n, 2);
+    assert!(n(3).unwrap_err().to_string().starts_with("n must be at most 2, got 3."));
+    for wrong in ["", "0", "-1", "many"] {
+        assert!(limits().with_max_sequences(Some(wrong)).is_err(), "{wrong:?}");
+    }
     fails(json!({"n": 2, "temperature": 0}), "n must be 1 when using greedy sampling, got 2.");
     fails(json!({"presence_penalty": 5}), "presence_penalty must be in [-2, 2], got 5.0.");
     fails(json!({"frequency_penalty": -5}), "frequency_penalty must be in [-2, 2], got -5.0.");
@@ -150,6 +157,14 @@ fn rules_that_need_the_model() {
     fails(
         json!({"logprob_token_ids": vec![0; 129]}),
         "Requested logprob_token_ids of length 129, which is greater than max allowed: 128",
+    );
+    fails(
+        json!({"logprob_token_ids": [1, 4096]}),
+        "logprob_token_ids contain out-of-vocab token ids. Vocabulary size: 4096",
+    );
+    fails(
+        json!({"logprob_token_ids": [1, 2], "logprobs": 3}),
+        "logprobs must equal the length of logprob_token_ids when both are set, got 3 and 2.",
     );
     assert_eq!(
         biases(&json!({"5": 1000, " 6": "-0.5"}), 10).unwrap(),

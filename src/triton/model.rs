@@ -158,7 +158,9 @@ impl Instance {
             model.metrics.register(&model.name, model.version, facts.max_model_len);
         }
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
-        let limits = Limits { vocab_size: facts.vocab_size, max_logprobs: model.args.max_logprobs };
+        let most = std::env::var("VLLM_MAX_N_SEQUENCES").ok();
+        let limits = Limits::new(facts.vocab_size, model.args.max_logprobs);
+        let limits = limits.with_max_sequences(most.as_deref())?;
         let (embeds, adapters) = (facts.embeds, facts.adapters.clone());
         Ok(Instance { model, handle, keeper, limits, embeds, adapters })
     }

@@ -13,6 +13,7 @@ import tritonclient.grpc.aio as grpc
 from clients import LIMIT_S, PROMPT, golden_text
 from conftest import load
 from server import ROOT
+from test_lora import add, text_of
 from transport import tensor
 
 # Fields of an OpenAI request that are not handed on; every other one that is not null is.
@@ -30,6 +31,22 @@ def logprobs_of(request):
     return (request.get("top_logprobs") or 0) if asked is True else asked
 
 
+def constraint(**used):
+    """The front end's object for a forced tool call, as JSON text: every field, set or not, and some of its own."""
+    unset = dict.fromkeys(("json", "regex", "choice", "grammar", "json_object", "whitespace_pattern", "structural_tag"))
+    flags = dict.fromkeys(("disable_fallback", "disable_any_whitespace", "disable_additional_properties"), False)
+    return json.dumps({**unset, **flags, "_backend": None, "_backend_was_auto": False, **used})
+
+
+def forced(tools, choice):
+    """The constraint of a forced tool call: the parameters of the one that is named, or a list of calls."""
+    if choice == "required":
+        calls = [{"properties": {"name": {"type": "string", "enum": [t["name"]]}, "parameters": t["parameters"]},
+                  "required": ["name", "parameters"]} for t in tools]
+        return constraint(json={"type": "array", "minItems": 1, "items": {"type": "object", "anyOf": calls}})
+    return constraint(json=next(t["parameters"] for t in tools if t["name"] == choice["function"]["name"]))
+
+
 def translated(request, prompt, lora=None):
     """The inputs of the generate request."""
     fields = {k: v for k, v in request.items() if v is not None and k not in DROPPED}
@@ -39,6 +56,8 @@ def translated(request, prompt, lora=None):
         fields["logprobs"] = count
     if lora is not None:
         fields["lora_name"] = lora
+    if request.get("tools") and request.get("tool_choice") not in (None, "auto", "none"):
+        fields["structured_outputs"] = forced([t["function"] for t in request["tools"]], request["tool_choice"])
     return {"text_input": prompt, "stream": bool(request.get("stream")),
             "exclude_input_in_output": not request.get("echo", False), "sampling_parameters": json.dumps(fields),
             "return_num_input_tokens": True, "return_num_output_tokens": True, "return_logprobs": count is not None}
@@ -138,6 +157,52 @@ def test_a_bias_is_spelled_with_text_keys(tiny):
     # 851 is what golden_text() begins with.
     reading, _ = ask(tiny, {**CHAT, "logit_bias": {"851": -100, "1404": 100}, "max_tokens": 3})
     assert reading.text.startswith("AC") and reading.output_tokens == 3
+
+
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {
+    "type": "object", "required": ["unit", "now"], "additionalProperties": False,
+    "properties": {"unit": {"enum": ["celsius", "kelvin"]}, "now": {"type": "boolean"}}}}}]
+
+
+@pytest.fixture(scope="module")
+def terse(server, repository):
+    """A model without sense would go on with blanks, or with properties of its own, for ever."""
+    rules = {"disable_any_whitespace": True, "disable_additional_properties": True}
+    load(server, repository.add("terse", engine={"structured_outputs_config": rules}))
+    return server
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("choice", [{"type": "function", "function": {"name": "weather"}}, "required"],
+                         ids=["named", "required"])
+def test_a_forced_tool_call_is_json_for_the_tool(terse, choice, stream):
+    request = {**CHAT, "tools": TOOLS, "tool_choice": choice, "parallel_tool_calls": False, "stream": stream,
+               "temperature": 0.7, "seed": 3, "max_tokens": 200}
+    reading, _ = ask(terse, request, model="terse")
+    if choice == "required":
+        # A model without sense calls until it may not any more: the first one counts.
+        assert reading.text.startswith("[")
+        call, _ = json.JSONDecoder().raw_decode(reading.text, 1)
+        assert call.pop("name") == "weather" and list(call) == ["parameters"]
+        call = call["parameters"]
+    else:
+        call = json.loads(reading.text)
+    assert call["unit"] in ("celsius", "kelvin") and call["now"] in (True, False) and len(call) == 2
+
+
+def test_tools_that_may_be_left_alone_change_nothing(tiny):
+    reading, _ = ask(tiny, {**CHAT, "tools": TOOLS, "tool_choice": "auto", "max_tokens": 16})
+    assert reading.text == golden_text(16)
+
+
+def test_an_adapter_is_a_name(server, repository):
+    load(server, add(repository, "adapters"))
+    request = {**CHAT, "max_tokens": 12}
+    for name in ("sheep", None):
+        reading, _ = ask(server, request, model="adapters", lora=name)
+        assert reading.text == text_of(f"lora.{name}")
+    with pytest.raises(Exception, match="LoRA xyz is not supported, we currently support \\['sheep'"):
+        ask(server, request, model="adapters", lora="xyz")
 
 
 @pytest.mark.parametrize("value", ["The most dangerous animal is the mosquito.", [7, 8, 9]], ids=["text", "tokens"])

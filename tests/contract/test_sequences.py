@@ -3,7 +3,8 @@ import json
 
 import pytest
 from clients import PROMPT, batch, generate, generate_stream, grpc_stream, texts
-from conftest import CONFIG, load
+from conftest import CONFIG, Repository, load
+from server import TritonServer
 from test_metrics import REPORT, of, series, settled, scrape
 
 N = 3
@@ -82,6 +83,16 @@ def test_a_batch_of_sequences(server, repository, alone):
 def test_too_many_are_refused(tiny):
     status, answer = generate(tiny, "opt-tiny", {"text_input": "a", "parameters": {"n": 16384}})
     assert status == 400 and answer["error"].startswith("Error generating stream: n is 16384, but at most "), answer
+
+
+def test_the_limit_can_be_set_as_the_refusal_says(tmp_path):
+    repository = Repository(tmp_path)
+    with TritonServer(repository.folder, env={"VLLM_MAX_N_SEQUENCES": "2"}) as server:
+        load(server, repository.add("few"))
+        status, answer = generate(server, "few", {"text_input": "a", "parameters": {"n": 3}})
+        assert (status, answer["error"]) == (400, "Error generating stream: n must be at most 2, got 3. To increase this "
+                                                  "limit, set the VLLM_MAX_N_SEQUENCES environment variable.")
+        assert len(generate(server, "few", {"text_input": "a", "parameters": {"n": 2}})[1]["text_output"]) == 2
 
 
 def test_metrics_count_a_request_once_and_its_sequences_each(server, repository):

@@ -151,7 +151,7 @@ impl Served {
         let (end, told) = bounded(1);
         let client =
             Arc::new(Listener { so_far: Default::default(), parts: Default::default(), end });
-        let limits = Limits { vocab_size: 4096, max_logprobs: -1 };
+        let limits = Limits::new(4096, -1);
         let params = SamplingParams::parse_text(&sampling.to_string(), &limits).expect("valid");
         let prompt = prompt.to_string();
         let arrival = Instant::now();

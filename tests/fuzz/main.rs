@@ -123,7 +123,7 @@ fn check_params(params: &SamplingParams, limits: &Limits) {
 
 #[test]
 fn sampling_parameters() {
-    let limits = Limits { vocab_size: 100, max_logprobs: 20 };
+    let limits = Limits::new(100, 20);
     let odd =
         [json!(99), json!(100), json!([[]]), json!({"99": "0.5"}), json!("{\"min_count\":2}")];
     fuzz(&requests(), &odd, |text| match SamplingParams::parse_text(text, &limits) {
