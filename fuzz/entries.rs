@@ -133,7 +133,7 @@ pub fn sampling(data: &[u8]) {
 /// masks.
 pub fn grammar(data: &[u8]) {
     static GRAMMARS: OnceLock<Grammars> = OnceLock::new();
-    let limits = Limits { vocab_size: 559, max_logprobs: 20 };
+    let limits = Limits::new(559, 20);
     let text = String::from_utf8_lossy(data);
     let Some(params) = judge(SamplingParams::parse_text(&text, &limits)) else { return };
     let Some(outputs) = params.structured_outputs else { return };
