@@ -230,7 +230,7 @@ fn time(
     all.insert("max_tokens".into(), tokens.into());
     all.insert("ignore_eos".into(), true.into());
     all.extend(sampling.as_object().cloned().unwrap_or_default());
-    let limits = Limits { vocab_size: engine.facts().vocab_size, max_logprobs: 20 };
+    let limits = Limits::new(engine.facts().vocab_size, 20);
     let (end, told) = bounded(options.sequences as usize);
     for i in 0..options.sequences {
         if *adapters {
