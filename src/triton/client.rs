@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::farewell::{self, Door};
 use super::handles::{Factory, InstanceHandle, Request};
 use super::pace;
 use super::request::{worded, Parsed};
@@ -28,6 +29,7 @@ pub(super) struct Call {
     /// Rows of the batch; 1 without one.
     rows: u64,
     decoupled: bool,
+    farewell: Door,
 }
 
 impl Call {
@@ -37,11 +39,13 @@ impl Call {
         instance: InstanceHandle,
         start_ns: u64,
         decoupled: bool,
+        farewell: Door,
     ) -> Call {
         let (text_name, wanted) = (c"", Wanted::default());
         let layout = Layout { text_name, wanted, batched: false, embedding: false };
         let (request, ended) = (Mutex::new(Some(request)), AtomicBool::new(false));
-        Call { factory, request, instance, start_ns, ended, layout, rows: 1, decoupled }
+        let rows = 1;
+        Call { factory, request, instance, start_ns, ended, layout, rows, decoupled, farewell }
     }
 
     /// Learn how answers are laid out.
@@ -59,6 +63,14 @@ impl Call {
     /// Answer with an error and nothing else. The text is sent as it is.
     pub(super) fn refuse(&self, error: &Error) {
         self.end(Err::<(), _>(error), |()| Vec::new());
+    }
+
+    /// The request failed.
+    fn fail(self: &Arc<Self>, error: Error) {
+        match error {
+            Error::Cancelled(_) => farewell::leave(&self.farewell, Arc::clone(self), error),
+            error => self.refuse(&error),
+        }
     }
 
     fn cancelled(&self) -> bool {
@@ -122,7 +134,7 @@ impl Drop for Call {
 
 /// The client of a request with one prompt.
 pub(super) struct Single {
-    call: Call,
+    call: Arc<Call>,
     /// The prompt, if it is part of the text.
     prompt: Option<String>,
     /// `TextStyle::RunningTotal` of a stream: prompt and text so far of each output.
@@ -132,6 +144,7 @@ pub(super) struct Single {
 impl Single {
     pub(super) fn new(call: Call, prompt: Option<String>, style: TextStyle, stream: bool) -> Self {
         let running = stream && style == TextStyle::RunningTotal;
+        let call = Arc::new(call);
         Single { call, prompt, totals: running.then(Mutex::default) }
     }
 
@@ -164,14 +177,14 @@ impl Client for Single {
     fn finish(&self, outcome: Result<Answer>) {
         match outcome {
             Ok(answer) => self.with_row(&answer, |row| self.call.end(Ok(row), |row| vec![row])),
-            Err(error) => self.call.refuse(&worded(error)),
+            Err(error) => self.call.fail(worded(error)),
         }
     }
 }
 
 /// The shared part of a batch: one Triton request, several generations.
 pub(super) struct Batch {
-    call: Call,
+    call: Arc<Call>,
     state: Mutex<BatchState>,
     /// A row failed: the others need not go on.
     failed: AtomicBool,
@@ -197,6 +210,7 @@ impl Batch {
         let missing = prompts.len();
         let rows = prompts.into_iter().map(|prompt| (prompt, None)).collect();
         let state = Mutex::new(BatchState { rows, missing, error: None });
+        let call = Arc::new(call);
         let batch = Arc::new(Batch { call, state, failed: AtomicBool::new(false) });
         let row =
             |index| BatchRow { batch: Arc::clone(&batch), index, ended: AtomicBool::new(false) };
@@ -222,7 +236,7 @@ impl Batch {
             return;
         }
         match &state.error {
-            Some(error) => self.call.refuse(error),
+            Some(error) => self.call.fail(error.clone()),
             None => self.call.end(Ok(&state.rows), |rows| {
                 rows.iter().filter_map(|(prompt, answer)| answer_row(prompt, answer)).collect()
             }),

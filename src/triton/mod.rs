@@ -9,12 +9,13 @@
 //! | `config`, `roles`, `options` | config.pbtxt, the names in it, `--backend-config` |
 //! | `model`, `watch` | models and instances: load, serve, unload |
 //! | `tensors`, `request`, `embedding` | input tensors and parameters -> what the engine takes |
-//! | `client`, `response`, `logprobs`, `pace` | answers -> responses: exactly one FINAL, no faster than HTTP |
+//! | `client`, `response`, `logprobs`, `pace`, `farewell` | answers -> responses: exactly one FINAL, no faster than HTTP |
 
 mod client;
 mod config;
 mod embedding;
 mod error;
+mod farewell;
 mod handles;
 mod log;
 mod logprobs;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::client::{Batch, Call, Single};
 use super::config::{self, ModelConfig};
 use super::embedding::Embedding;
+use super::farewell::Farewells;
 use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
 use super::metrics::ModelMetrics;
 use super::options::Options;
@@ -110,6 +111,7 @@ pub(super) struct Instance {
     model: Arc<Model>,
     handle: InstanceHandle,
     keeper: Keeper,
+    farewells: Farewells,
     limits: Limits,
     /// The model embeds and generates nothing.
     embeds: bool,
@@ -140,6 +142,7 @@ impl Instance {
                 .map(|dir| dir.join(format!("{}.json", name.replace('/', "_")))),
             name,
         };
+        let farewells = Farewells::start(&model.name)?;
         let started = Instant::now();
         let keeper = Keeper::start(Watched {
             server: model.server,
@@ -162,7 +165,7 @@ impl Instance {
         let limits = Limits::new(facts.vocab_size, model.args.max_logprobs);
         let limits = limits.with_max_sequences(most.as_deref())?;
         let (embeds, adapters) = (facts.embeds, facts.adapters.clone());
-        Ok(Instance { model, handle, keeper, limits, embeds, adapters })
+        Ok(Instance { model, handle, keeper, farewells, limits, embeds, adapters })
     }
 
     /// Answer or hand on each request; never waits for an engine.
@@ -175,7 +178,8 @@ impl Instance {
         let parsed = catch_unwind(AssertUnwindSafe(|| self.parse(&request)))
             .unwrap_or_else(|_| Err(internal!("a fault in reading the request")));
         let decoupled = self.model.config.decoupled;
-        let mut call = Call::new(request, factory, self.handle, start_ns, decoupled);
+        let door = self.farewells.door();
+        let mut call = Call::new(request, factory, self.handle, start_ns, decoupled, door);
         let config = &self.model.config;
         let ready = parsed.and_then(|(parsed, terms)| {
             call.expect(&parsed, &config.roles, config.max_batch_size > 0)?;
@@ -292,5 +296,6 @@ impl Instance {
     /// Unload: the server calls it when no request is left.
     pub(super) fn unload(self) {
         self.keeper.unload();
+        self.farewells.stop();
     }
 }
