@@ -98,15 +98,20 @@ def stream(address, model, text, sampling, timeout_s=60):
     """The texts of all responses to one request. RuntimeError with the server's words if it fails."""
     waiting = queue.SimpleQueue()
     waiting.put(infer_request(model, text, sampling))
-    answers = []
+    answers, refused = [], None
     with grpc.insecure_channel(address) as channel:
         call = channel.stream_stream(STREAM, request_serializer=bytes, response_deserializer=bytes)
         for message in call(iter(waiting.get, None), timeout=timeout_s):
             parts = dict(fields(message))
             if parts.get(1):
-                raise RuntimeError(parts[1].decode("utf-8", "replace"))
+                # Read to the end: a stream that is cancelled may cost an older server its model.
+                refused = parts[1].decode("utf-8", "replace")
+                waiting.put(None)
+                continue
             response = parts.get(2, b"")
             answers.extend(texts_of(response))
             if final(response):
                 waiting.put(None)
+    if refused is not None:
+        raise RuntimeError(refused)
     return answers

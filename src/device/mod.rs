@@ -248,6 +248,11 @@ pub trait Device: Send + 'static {
     /// The other end of a step, of models that pool: the S rows of `pooled` are the result's
     /// vectors.
     fn hand_over(&mut self, pooled: &Self::Tensor) -> Result<()>;
+    /// For tests of what lies above: break as this device breaks. An error at once, or, on a GPU, a
+    /// kernel that reads outside its memory, which a later call reports.
+    fn break_down(&mut self) -> Result<()> {
+        Err(crate::internal!("the device was broken on purpose"))
+    }
     /// Wait for the oldest step that was sampled or handed over and not collected.
     fn collect(&mut self) -> Result<StepResult>;
 

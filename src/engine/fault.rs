@@ -28,6 +28,9 @@ pub struct Faults {
     error_share: f64,
     panic_at: u64,
     panic_share: f64,
+    /// The device itself breaks in this step: a CUDA kernel reads what it must not. The process's
+    /// context is lost with it.
+    break_at: u64,
     /// A step takes `stall_ms` longer.
     stall_at: u64,
     stall_share: f64,
@@ -96,6 +99,9 @@ impl Runner for Faulty {
         }
         if faults.strikes(2, faults.error_at, faults.error_share, step) {
             return Err(internal!("injected device error in step {step}"));
+        }
+        if step == faults.break_at {
+            self.runner.break_device()?;
         }
         self.runner.forward(plan)
     }

@@ -14,7 +14,7 @@ use super::guides::Guides;
 use super::health::Health;
 use super::intake::{Intake, Slow};
 use super::meter::{Meter, StepTrace};
-use super::outbox::{Outboxes, Shared};
+use super::outbox::{Backlog, Outboxes, Shared};
 use super::pooling::Embedder;
 use super::step::{Core, Helpers, Runner};
 use super::watchdog::Watchdog;
@@ -185,6 +185,10 @@ impl<D: Device> Runner for Net<D> {
 
     fn collect(&mut self) -> Result<StepResult> {
         self.device.collect()
+    }
+
+    fn break_device(&mut self) -> Result<()> {
+        self.device.break_down()
     }
 }
 
@@ -381,19 +385,17 @@ fn threads_of(
     };
     let (commands, inbox) = unbounded();
     let health = Arc::new(Health::new(facts.max_num_seqs as usize + options.max_waiting));
-    let shared = Shared {
-        observer: Arc::clone(&options.observer),
-        commands: commands.clone(),
-        health: health.clone(),
-    };
+    let observer = Arc::clone(&options.observer);
+    let shared = Shared { observer, commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start(name, health.clone(), step_limit)?;
+    let backlog = Backlog(options.max_backlog_tokens);
     let outbox_threads = options.outbox_threads.unwrap_or_else(|| (threads() / 4).clamp(1, 4));
     let trace = options.step_trace.as_deref().map(StepTrace::create).transpose()?;
     let meter = Meter::new(Arc::clone(&options.observer), trace);
     let kept = args.lora.as_ref().map_or(0, |lora| lora.max_cpu_loras);
     let (adapters, adapter_reader) = Adapters::start(name, adapters, &spec, kept, &commands)?;
     let helpers = Helpers {
-        outboxes: Outboxes::start(name, outbox_threads, &shared)?,
+        outboxes: Outboxes::start(name, outbox_threads, backlog, &shared)?,
         guides: Guides::start(name, (threads() / 2).clamp(1, 8), &commands)?,
         adapters,
     };

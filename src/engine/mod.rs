@@ -38,6 +38,8 @@ mod scores;
 mod step;
 mod stream;
 #[cfg(test)]
+mod backlog_tests;
+#[cfg(test)]
 mod tests;
 mod ticket;
 mod watchdog;
@@ -77,6 +79,8 @@ pub struct EngineOptions {
     pub observer: Arc<dyn Observer>,
     /// Requests that may wait for a slot; one more is refused with UNAVAILABLE.
     pub max_waiting: usize,
+    /// Tokens of one stream that may wait for its responses to be sent; more fail it.
+    pub max_backlog_tokens: usize,
     /// Threads that detokenise and answer; None = by the number of cores.
     pub outbox_threads: Option<usize>,
     /// A step that runs longer poisons the engine; zero = never. None = [`STEP_TIMEOUT`], on the

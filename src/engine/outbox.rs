@@ -4,8 +4,8 @@
 //! Each request belongs to one outbox thread for its whole life, which keeps its answers in order.
 //! The engine sends one batch of events per step and thread. A thread that falls behind drains
 //! every batch that waits before it answers: deltas of one request merge, one response per request
-//! and round. Nothing here grows without bound: requests are limited at intake, tokens by their
-//! `max_tokens`.
+//! and round. Nothing here grows without bound: requests are limited at intake, what a stream lags
+//! behind by [`Backlog`].
 
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -21,6 +21,10 @@ use super::request::{Observation, Observer};
 use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
 use crate::ids::RequestId;
+
+/// Tokens of one stream that may wait here for its answers; a stream that lags further fails.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backlog(pub usize);
 
 /// What the engine tells an outbox thread.
 pub(super) enum Event {
@@ -65,14 +69,19 @@ pub(super) struct Shared {
 }
 
 impl Outboxes {
-    pub fn start(name: &str, threads: usize, shared: &Shared) -> Result<Outboxes> {
+    pub fn start(
+        name: &str,
+        threads: usize,
+        backlog: Backlog,
+        shared: &Shared,
+    ) -> Result<Outboxes> {
         let mut outboxes = Outboxes { senders: Vec::new(), threads: Vec::new() };
         for i in 0..threads.max(1) {
             let (sender, receiver) = unbounded();
             let shared = shared.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("outbox{i} {name}"))
-                .spawn(move || Outbox { shared, streams: HashMap::new() }.run(receiver))
+                .spawn(move || Outbox { shared, backlog, streams: HashMap::new() }.run(receiver))
                 .map_err(|e| crate::internal!("cannot start an outbox thread: {e}"))?;
             outboxes.senders.push(sender);
             outboxes.threads.push(thread);
@@ -103,6 +112,7 @@ impl Outboxes {
 
 struct Outbox {
     shared: Shared,
+    backlog: Backlog,
     streams: HashMap<RequestId, Box<Stream>>,
 }
 
@@ -145,11 +155,24 @@ impl Outbox {
                     if stream.take(index, token, finish, batch.at, &*self.shared.observer) {
                         touched.push(id);
                     }
+                    if stream.backlog() > self.backlog.0 {
+                        self.lags(id);
+                    }
                 }
                 Event::Vector { id, vector } => self.embedded(id, vector, batch.at),
                 Event::Fail { id, error } => self.fail(id, error),
             }
         }
+    }
+
+    /// The engine sees that the ticket has ended, as with a client that left.
+    fn lags(&mut self, id: RequestId) {
+        let error = Error::Unavailable(format!(
+            "more than {} tokens wait for the responses of this stream: read faster, or raise \
+             --backend-config=vllm,max-backlog-tokens",
+            self.backlog.0
+        ));
+        self.fail(id, error);
     }
 
     fn fail(&mut self, id: RequestId, error: Error) {

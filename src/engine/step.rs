@@ -44,6 +44,10 @@ pub(super) trait Runner: Send {
     fn sample(&mut self, late: &Late) -> Result<()>;
     /// The result of the oldest step that was not collected; waits for it.
     fn collect(&mut self) -> Result<StepResult>;
+    /// For tests: `Device::break_down`.
+    fn break_device(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The threads that work for this one.

@@ -108,6 +108,14 @@ impl Stream {
         wanted && !std::mem::replace(&mut self.touched, true)
     }
 
+    /// Tokens that wait to be streamed; 0 for a request that is answered at its end.
+    pub fn backlog(&self) -> usize {
+        match self.stream {
+            true => self.sequences.iter().map(|sequence| sequence.pending.len()).sum(),
+            false => 0,
+        }
+    }
+
     /// Turn pending tokens into text. The sequences that end by it.
     pub fn advance(&mut self, observer: &dyn Observer) -> Vec<Ended> {
         self.touched = false;

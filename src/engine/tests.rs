@@ -13,7 +13,7 @@ use super::guides::Guides;
 use super::health::Health;
 use super::intake::{Intake, Slow};
 use super::meter::Meter;
-use super::outbox::{Outboxes, Shared};
+use super::outbox::{Backlog, Outboxes, Shared};
 use super::request::*;
 use super::step::{Core, Helpers, Runner};
 use super::watchdog::Watchdog;
@@ -139,6 +139,17 @@ pub(super) struct Bench {
 }
 
 pub(super) fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) -> Bench {
+    // No test but one asks for a limit of what a client lags behind.
+    bench_with(fault, depth, max_num_seqs, max_waiting, Backlog(usize::MAX))
+}
+
+pub(super) fn bench_with(
+    fault: Fault,
+    depth: usize,
+    max_num_seqs: usize,
+    max_waiting: usize,
+    backlog: Backlog,
+) -> Bench {
     let tokenizer = Arc::new(Tokenizer::load(Path::new(TOKENIZER)).expect("fixture"));
     let scheduler = Scheduler::new(SchedulerConfig {
         max_num_seqs,
@@ -161,7 +172,7 @@ pub(super) fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting
     let shared =
         Shared { observer: Arc::new(Ignore), commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start("test", health.clone(), Some(STEP_LIMIT)).expect("a thread");
-    let outboxes = Outboxes::start("test", 2, &shared).expect("threads");
+    let outboxes = Outboxes::start("test", 2, backlog, &shared).expect("threads");
     let (gate, wait) = bounded(16);
     let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
     let guides = Guides::start("test", 1, &commands).expect("threads");

@@ -1,9 +1,9 @@
-//! Ends cancelled requests a moment after their cancellation was seen. The stock server's gRPC front
-//! end (up to 24.11 at least; its own mends are server#7840 and #8078) walks over a stream's
-//! requests while it cancels them and expects its last write to come back before the FINAL
-//! response: a FINAL within microseconds frees what it still uses, or locks its thread and ours
-//! against each other for ever. Nobody waits for the answer, and slot and pages are free already.
-//! One thread per instance, joined on unload; called by `client`.
+//! Ends cancelled requests a moment after their cancellation was seen. The gRPC front end of stock
+//! servers before 25.04 (its own mends are server#7840 and #8078) walks over a stream's requests
+//! while it cancels them, and expects its last write to come back before the FINAL response: a
+//! FINAL within microseconds frees what it still uses, or locks its thread and ours against each
+//! other for ever. Nobody waits for the answer, and slot and pages are free already. One thread per
+//! instance, joined on unload; called by `client`.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -243,7 +243,7 @@ impl Request {
             .map(|index| {
                 let mut input = ptr::null_mut();
                 call!(TRITONBACKEND_RequestInputByIndex(self.0, index, &mut input))?;
-                read_input(input, &mut room)
+                read_input(input, &mut room, max_bytes)
             })
             .collect()
     }
@@ -402,7 +402,7 @@ pub(super) fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-fn read_input(input: *mut TRITONBACKEND_Input, room: &mut u64) -> Result<Tensor> {
+fn read_input(input: *mut TRITONBACKEND_Input, room: &mut u64, max_bytes: u64) -> Result<Tensor> {
     let (mut name, mut datatype, mut shape) = (ptr::null(), 0, ptr::null());
     let (mut rank, mut total, mut buffers) = (0, 0, 0);
     call!(TRITONBACKEND_InputProperties(
@@ -419,7 +419,7 @@ fn read_input(input: *mut TRITONBACKEND_Input, room: &mut u64) -> Result<Tensor>
         return Err(invalid!(
             "the request's inputs are larger than {} bytes in all, reached at '{name}'; raise \
              --backend-config=vllm,max-request-bytes",
-            *room
+            max_bytes
         ));
     }
     *room -= total;

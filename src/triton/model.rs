@@ -133,6 +133,7 @@ impl Instance {
             },
             observer: Arc::clone(&model.metrics) as _,
             max_waiting: model.options.max_waiting,
+            max_backlog_tokens: model.options.max_backlog_tokens,
             outbox_threads: model.options.outbox_threads,
             step_timeout: model.options.step_timeout,
             step_trace: model

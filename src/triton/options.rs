@@ -15,6 +15,8 @@ pub(super) struct Options {
     pub max_waiting: usize,
     /// `max-request-bytes`: input tensors of one request, together.
     pub max_request_bytes: u64,
+    /// `max-backlog-tokens`: tokens of one stream that may wait for its responses to be sent.
+    pub max_backlog_tokens: usize,
     /// `drain-deadline-ms`: what is unfinished so long after an unload began, fails. Below the
     /// server's own exit timeout (30 s), so that a stop of the server is orderly.
     pub drain_deadline: Duration,
@@ -40,6 +42,7 @@ impl Default for Options {
         Options {
             max_waiting: 4096,
             max_request_bytes: 64 << 20,
+            max_backlog_tokens: 16 << 10,
             drain_deadline: Duration::from_secs(25),
             outbox_threads: None,
             default_max_tokens: None,
@@ -65,6 +68,9 @@ impl Options {
         }
         if let Some(n) = number(cmdline, "max-request-bytes", 1)? {
             options.max_request_bytes = n;
+        }
+        if let Some(n) = number(cmdline, "max-backlog-tokens", 1)? {
+            options.max_backlog_tokens = usize::try_from(n).unwrap_or(usize::MAX);
         }
         if let Some(ms) = number(cmdline, "drain-deadline-ms", 0)? {
             options.drain_deadline = Duration::from_millis(ms);

@@ -192,7 +192,7 @@ class Chaos:
 
     def refusal(self, text):
         """An error has a reason that a person can read."""
-        if len(text) < 15 or "panicked" in text:
+        if len(text) < 15 or "panicked" in text.replace("panicked: injected", ""):
             raise Owed(f"an error without a reason: {text!r}")
         for words in ("timeout", "engine failed", "engine gave", "unloaded", "limit", "not ready", "unknown model", "not found"):
             if words in text:

@@ -1,0 +1,61 @@
+//! A client that does not take its responses: what it may cost, and whom.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam::channel::{bounded, Receiver, Sender};
+
+use super::outbox::Backlog;
+use super::request::{Answer, Client, GenerateRequest, Returns, Terms};
+use super::tests::{bench_with, Fault, LONG, PATIENCE};
+use crate::error::{Error, Result};
+use crate::sampling::{Limits, SamplingParams};
+
+/// Takes its first response when the test opens the gate.
+struct Slow {
+    gate: Receiver<()>,
+    outcome: Sender<Result<Answer>>,
+}
+
+impl Client for Slow {
+    fn cancelled(&self) -> bool {
+        false
+    }
+
+    fn respond(&self, _: Answer) {
+        let _ = self.gate.recv();
+    }
+
+    fn finish(&self, outcome: Result<Answer>) {
+        let _ = self.outcome.send(outcome);
+    }
+}
+
+#[test]
+fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
+    let bench = bench_with(Fault::None, 2, 2, 8, Backlog(50));
+    let (open, gate) = bounded(0);
+    let (outcome, told_slow) = bounded(1);
+    let limits = Limits { vocab_size: 4096, max_logprobs: 20 };
+    let request = GenerateRequest {
+        prompt: "The most dangerous animal is".into(),
+        params: SamplingParams::parse_text(LONG, &limits).unwrap(),
+        stream: true,
+        returns: Returns::default(),
+        client: Arc::new(Slow { gate, outcome }),
+        arrival: Instant::now(),
+        terms: Terms::default(),
+    };
+    bench.engine.submit(request).expect("room");
+    // It runs beside the slow one, on the other outbox thread, and is as long.
+    let (_, told) = bench.submit(false, LONG).expect("room");
+    let answer = told.recv_timeout(PATIENCE).expect("a final").expect("an answer");
+    assert_eq!(answer.outputs[0].tokens, 200);
+    drop(open);
+    let error = told_slow.recv_timeout(PATIENCE).expect("a final").expect_err("it lags");
+    assert!(matches!(error, Error::Unavailable(_)));
+    assert!(error.message().contains("50 tokens"), "{error}");
+    assert!(error.message().contains("max-backlog-tokens"), "{error}");
+    assert_eq!(bench.engine.in_flight(), 0);
+    bench.engine.drain(PATIENCE);
+}
