@@ -36,7 +36,7 @@ fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
     let bench = bench_with(Fault::None, 2, 2, 8, Backlog(50));
     let (open, gate) = bounded(0);
     let (outcome, told_slow) = bounded(1);
-    let limits = Limits { vocab_size: 4096, max_logprobs: 20 };
+    let limits = Limits::new(4096, 20);
     let request = GenerateRequest {
         prompt: "The most dangerous animal is".into(),
         params: SamplingParams::parse_text(LONG, &limits).unwrap(),
