@@ -96,7 +96,7 @@ def lookalikes(folder, source, names):
 
 
 def refused(out, name, repository, wanted, env=None):
-    with TritonServer(repository, log=out / f"smoke.{name}.log", env=env) as server:
+    with TritonServer(repository, log=out / f"smoke.{name.replace(' ', '-')}.log", env=env) as server:
         status, answer = server.load_model(MODEL)
         text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
         check(f"refused: {name}", status >= 400 and wanted in text and server.alive(), text)
@@ -118,7 +118,7 @@ def refusals(out, model, extra):
         refused(out, "cuBLASLt too old", small, "cuBLASLt is too old", lookalikes(folder / "old", libm, kinds))
         refused(out, "too little memory", tiny, "gpu_memory_utilization")
         with TritonServer(big, control="none", log=out / "smoke.first.log"):
-            refused(out, "a second process holds the memory", big, "gpu_memory_utilization")
+            refused(out, "a second process holds the memory", big, "Free memory on device")
 
 
 def main():

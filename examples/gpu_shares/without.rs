@@ -72,6 +72,10 @@ impl<D: Device> Device for Without<D> {
         self.device.steady();
     }
 
+    fn forwarded(&mut self) -> Result<()> {
+        self.device.forwarded()
+    }
+
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
         self.calls = 0;
         self.device.begin(plan)

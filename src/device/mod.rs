@@ -241,6 +241,11 @@ pub trait Device: Send + 'static {
     ) -> Result<()>;
     /// Apply `plan.changes`, then make its rows the current batch.
     fn begin(&mut self, plan: &StepPlan) -> Result<()>;
+    /// All of a step up to `sample` or `hand_over` was asked for: what a device holds back starts
+    /// now, so that it runs while the host does something else before it asks for the rest.
+    fn forwarded(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// From logits `[S, vocab]` choose one token per sampling row by the slots' samplers (order of
     /// steps: `SamplerSpec`); it becomes the slot's last token and is counted. Logprobs of sampled
     /// and scored rows are taken before the samplers change the logits.

@@ -156,7 +156,8 @@ impl<D: Device> Decoder<D> {
         for layer in 0..self.weights.layers.len() {
             self.layer(dev, layer)?;
         }
-        self.head(dev)
+        self.head(dev)?;
+        dev.forwarded()
     }
 
     /// Enqueue the choice of tokens, or the vectors' way back: the second half of the step begun

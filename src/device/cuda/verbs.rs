@@ -165,6 +165,10 @@ impl Device for Cuda {
         }
     }
 
+    fn forwarded(&mut self) -> Result<()> {
+        self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.graphs.end())
+    }
+
     fn sample(&mut self, logits: &mut Tensor, late: &Late) -> Result<()> {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
