@@ -59,8 +59,8 @@ impl Device for Cuda {
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<Tensor> {
         let dtype = self.dtype;
-        let bytes = rows * width * dtype.bytes();
-        Ok(Tensor { memory: Memory::new(&self.context, bytes, "activations")?, rows, width, dtype })
+        let memory = Memory::new(&self.context, rows * width * dtype.bytes(), "activations")?;
+        Ok(Tensor { memory, rows, width, dtype })
     }
 
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
@@ -86,8 +86,8 @@ impl Device for Cuda {
                 kv.dtype, self.dtype
             )));
         }
-        let layer_bytes = kv.page_bytes(limits.page_size) / kv.layers.max(1) as u64;
-        let layer_bytes = layer_bytes * limits.pages as u64;
+        let page_bytes = kv.page_bytes(limits.page_size) / kv.layers.max(1) as u64;
+        let layer_bytes = page_bytes * limits.pages as u64;
         let pool = Memory::new(&self.context, layer_bytes as usize * kv.layers, "the KV pool")?;
         // A page that nobody wrote must hold numbers: NaN times a weight of 0 is NaN.
         pool.fill(0)?;
@@ -484,20 +484,14 @@ impl Device for Cuda {
         if rows > tensor.rows {
             return Err(internal!("{rows} of {} rows", tensor.rows));
         }
-        if let Some(reserved) = &mut self.reserved {
-            reserved.graphs.end()?;
-        }
+        self.forwarded()?;
         let bytes = tensor.memory.read_now(rows * tensor.width * tensor.dtype.bytes())?;
+        let elements = bytes.chunks_exact(tensor.dtype.bytes());
         let pair = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
         Ok(match tensor.dtype {
-            DType::F32 => bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-            DType::F16 => bytes.chunks_exact(2).map(|b| f16::from_bits(pair(b)).to_f32()).collect(),
-            DType::BF16 => {
-                bytes.chunks_exact(2).map(|b| bf16::from_bits(pair(b)).to_f32()).collect()
-            }
+            DType::F32 => elements.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            DType::F16 => elements.map(|b| f16::from_bits(pair(b)).to_f32()).collect(),
+            DType::BF16 => elements.map(|b| bf16::from_bits(pair(b)).to_f32()).collect(),
         })
     }
 }
