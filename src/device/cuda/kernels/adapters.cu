@@ -16,6 +16,9 @@
 
 #define WARPS 8
 #define TILE_ROWS 8  // as in adapters.rs
+// Loads of a bank in flight at once: they come from L2, and a single row has nothing else to do.
+template <int R>
+constexpr int FLIGHT = R == 1 ? 8 : 2;
 
 // 1 + the bank of a row, 0 = none.
 __device__ __forceinline__ u32 bank_of(u32 slot, const u32* rows, u64 stride) {
@@ -51,6 +54,12 @@ struct Group {
   }
 };
 
+// Is row m of a tile one of these? A row on its own always is, which spares a branch per load.
+template <int R>
+__device__ __forceinline__ bool among(u32 rows, int m) {
+  return R == 1 || (rows >> m & 1);
+}
+
 // low[r][part][j] = A[part][j] . x[r], f32. A warp for each j, grid (tiles of rows, parts *
 // max_rank / WARPS).
 template <int R>
@@ -70,28 +79,35 @@ __device__ void shrink(const act* x, u32 count, const u32* slot_of, const u32* r
     const act* v = x + (u64)first * inputs;
     float sum[R] = {};
     if (inputs % 8 == 0) {
-      for (u32 i = lane * 8; i < inputs; i += 32 * 8) {
+      constexpr int STEP = 32 * 8;
+      auto take = [&](u32 i) {
         float p[8], q[8];
         load8(w + i, p);
 #pragma unroll
         for (int m = 0; m < R; m++) {
-          if (!(mine >> m & 1)) continue;
+          if (!among<R>(mine, m)) continue;
           load8(v + (u64)m * inputs + i, q);
 #pragma unroll
           for (int j = 0; j < 8; j++) sum[m] += p[j] * q[j];
         }
+      };
+      u32 from = 0;
+      for (; from + FLIGHT<R> * STEP <= inputs; from += FLIGHT<R> * STEP) {
+#pragma unroll
+        for (int f = 0; f < FLIGHT<R>; f++) take(from + f * STEP + lane * 8);
       }
+      for (u32 i = from + lane * 8; i < inputs; i += STEP) take(i);
     } else {
       for (u32 i = lane; i < inputs; i += 32) {
         const float p = to_f32(w[i]);
 #pragma unroll
         for (int m = 0; m < R; m++)
-          if (mine >> m & 1) sum[m] += p * to_f32(v[(u64)m * inputs + i]);
+          if (among<R>(mine, m)) sum[m] += p * to_f32(v[(u64)m * inputs + i]);
       }
     }
 #pragma unroll
     for (int m = 0; m < R; m++) {
-      if (!(mine >> m & 1)) continue;
+      if (!among<R>(mine, m)) continue;
       const float all = warp_sum(sum[m]);
       if (lane == 0) low[(u64)(first + m) * parts * max_rank + row] = all;
     }
@@ -105,25 +121,31 @@ __device__ void add(act* y, u32 mine, const float* low, u32 low_stride, const ac
   float sum[R][8];
 #pragma unroll
   for (int m = 0; m < R; m++) {
-    if (!(mine >> m & 1)) continue;
+    if (!among<R>(mine, m)) continue;
     if constexpr (N == 8) load8(y + (u64)m * outputs, sum[m]);
     else sum[m][0] = to_f32(y[(u64)m * outputs]);
   }
-  for (u32 j = 0; j < rank; j++) {
+  auto take = [&](u32 j) {
     float p[8];
     if constexpr (N == 8) load8(b + (u64)j * outputs, p);
     else p[0] = to_f32(b[(u64)j * outputs]);
 #pragma unroll
     for (int m = 0; m < R; m++) {
-      if (!(mine >> m & 1)) continue;
+      if (!among<R>(mine, m)) continue;
       const float t = low[(u64)m * low_stride + j];
 #pragma unroll
       for (int i = 0; i < N; i++) sum[m][i] += t * p[i];
     }
+  };
+  u32 from = 0;
+  for (; from + FLIGHT<R> <= rank; from += FLIGHT<R>) {
+#pragma unroll
+    for (int f = 0; f < FLIGHT<R>; f++) take(from + f);
   }
+  for (; from < rank; from++) take(from);
 #pragma unroll
   for (int m = 0; m < R; m++) {
-    if (!(mine >> m & 1)) continue;
+    if (!among<R>(mine, m)) continue;
     if constexpr (N == 8) store8(y + (u64)m * outputs, sum[m]);
     else y[(u64)m * outputs] = from_f32<act>(sum[m][0]);
   }
