@@ -32,6 +32,8 @@ macro_rules! compare {
 
 #[path = "verbs/cuda_adapters.rs"]
 mod cuda_adapters;
+#[path = "verbs/cuda_attention.rs"]
+mod cuda_attention;
 #[path = "verbs/cuda_encoders.rs"]
 mod cuda_encoders;
 
@@ -317,160 +319,38 @@ fn weights_larger_than_a_staging_buffer() {
     });
 }
 
-struct AttentionCase {
-    heads: usize,
-    kv_heads: usize,
-    dim: usize,
-    page_size: usize,
-    window: Option<usize>,
-    softcap: Option<f32>,
-    rotary: usize,
-}
-
-fn attention_cases() -> Vec<AttentionCase> {
-    let case = |heads, kv_heads, dim, page_size| AttentionCase {
-        heads,
-        kv_heads,
-        dim,
-        page_size,
-        window: None,
-        softcap: None,
-        rotary: dim / 2 * 2,
-    };
-    vec![
-        case(4, 4, 16, 16),
-        case(4, 2, 32, 16),
-        case(12, 12, 64, 16),
-        case(14, 2, 64, 48),
-        case(8, 2, 80, 32),
-        case(6, 1, 96, 16),
-        case(32, 8, 128, 16),
-        case(8, 1, 128, 64),
-        case(8, 4, 256, 16),
-        case(3, 1, 20, 16),
-        case(2, 2, 5, 16),
-        case(2, 1, 250, 16),
-        AttentionCase { window: Some(1), ..case(4, 2, 64, 16) },
-        AttentionCase { window: Some(9), ..case(4, 2, 64, 16) },
-        AttentionCase { window: Some(100), softcap: Some(5.0), ..case(8, 4, 128, 32) },
-        AttentionCase { softcap: Some(2.0), rotary: 32, ..case(8, 4, 128, 16) },
-        AttentionCase { rotary: 0, ..case(12, 12, 64, 16) },
-    ]
-}
-
-/// Prefill, then chunks and single rows mixed, then single rows: q, k after rope, and the output,
-/// each step.
-#[test]
-fn attention_over_mixed_steps() {
-    each_type(|dtype| {
-        for (n, c) in attention_cases().iter().enumerate() {
-            let AttentionCase { heads, kv_heads, dim, page_size, window, softcap, rotary } = *c;
-            let case = format!(
-                "attention {n}: {heads}/{kv_heads} x {dim}, pages of {page_size}, \
-                 window {window:?}, cap {softcap:?}, rotary {rotary}"
-            );
-            let setup = Setup { page_size, kv_heads, head_dim: dim, ..Setup::default() };
-            compare!(dtype, &setup, &case, 1.0, |b| {
-                let width = (heads + 2 * kv_heads) * dim;
-                let table = b.table(17, 300, width);
-                let scale = (dim as f32).powf(-0.5);
-                let spec = AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap };
-                let inv_freq =
-                    (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
-                let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25 };
-                let rope = Some(&rope).filter(|_| rotary > 0);
-                let mut results = Vec::new();
-                for step in [&[37, 1, 64][..], &[1, 20, 1], &[1, 1, 1], &[0, 70, 1], &[1, 1, 1]] {
-                    let rows = step.iter().sum();
-                    let (mut qkv, mut out) = (b.tensor(rows, width), b.tensor(rows, heads * dim));
-                    b.feed(step);
-                    b.dev.embed(&table, 1.0, &mut qkv)?;
-                    for layer in 0..2 {
-                        b.dev.rope_store(layer, &spec, rope, &mut qkv)?;
-                        results.push(("q, k after rope", b.dev.read(&qkv, rows)?));
-                        b.dev.attend(layer, &spec, &qkv, &mut out)?;
-                        results.push(("attend", b.dev.read(&out, rows)?));
-                    }
-                }
-                Ok(results)
-            });
-        }
-    });
-}
-
-/// Contexts long enough that the keys of single tokens are cut into parts, ragged on purpose.
-#[test]
-fn attention_over_long_contexts() {
-    each_type(|dtype| {
-        for (heads, kv_heads, dim, window) in
-            [(8, 2, 128, None), (4, 4, 64, Some(700)), (20, 1, 80, None), (8, 4, 256, Some(64))]
-        {
-            let case = format!("long {heads}/{kv_heads} x {dim}, window {window:?}");
-            let setup = Setup {
-                kv_heads,
-                head_dim: dim,
-                max_model_len: 2100,
-                step_tokens: 700,
-                ..Setup::default()
-            };
-            compare!(dtype, &setup, &case, 1.0, |b| {
-                let width = (heads + 2 * kv_heads) * dim;
-                let table = b.table(26, 700, width);
-                let scale = (dim as f32).powf(-0.5);
-                let spec =
-                    AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap: None };
-                let mut results = Vec::new();
-                let (mut qkv, mut out) = (b.tensor(700, width), b.tensor(700, heads * dim));
-                for (n, step) in
-                    [&[1, 1][..], &[640, 60], &[600, 1], &[689, 1, 2], &[1, 1, 1], &[1, 1, 5, 300]]
-                        .iter()
-                        .enumerate()
-                {
-                    let rows = step.iter().sum();
-                    b.feed(step);
-                    b.dev.embed(&table, 1.0, &mut qkv)?;
-                    b.dev.rope_store(0, &spec, None, &mut qkv)?;
-                    b.dev.attend(0, &spec, &qkv, &mut out)?;
-                    if n > 2 {
-                        results.push(("attend", b.dev.read(&out, rows)?));
-                    }
-                }
-                Ok(results)
-            });
-        }
-    });
-}
-
 #[test]
 fn gather_and_logits() {
+    // Lengths, and which of the sequences sample: of the first the rows 4, 5 and 39.
+    let few = (vec![5, 1, 20, 14], vec![true, true, false, true]);
+    let many = (vec![1; 13], vec![true; 13]);
     each_type(|dtype| {
-        for (vocab, width, softcap) in [(50, 16, None), (1003, 264, Some(3.0)), (4096, 65, None)] {
-            compare!(
-                dtype,
-                &Setup::default(),
-                &format!("logits {vocab} x {width} cap {softcap:?}"),
-                1.0,
-                |b| {
-                    let x = b.input(40, width, 18);
-                    // 3 of 4 sequences sample; their last rows are 4, 5 and 39.
-                    b.feed_some(&[5, 1, 20, 14], &[true, true, false, true]);
-                    let (mut picked, mut projected) = (b.tensor(4, width), b.tensor(4, 24));
-                    let mut logits = b.dev.logits_tensor(4, vocab)?;
-                    let (head, project) = (b.linear(19, vocab, width), b.linear(20, 24, width));
-                    b.dev.gather(&x, &mut picked)?;
-                    b.dev.linear_gathered(&project, &picked, &mut projected)?;
-                    b.dev.logits(&head, softcap, &picked, &mut logits)?;
-                    let plain = b.dev.read(&logits, 3)?;
-                    let bias = b.vector(25, vocab);
-                    b.dev.bias_logits(&bias, &mut logits)?;
-                    Ok(vec![
-                        ("gather", b.dev.read(&picked, 3)?),
-                        ("linear_gathered", b.dev.read(&projected, 3)?),
-                        ("logits", plain),
-                        ("bias_logits", b.dev.read(&logits, 3)?),
-                    ])
-                }
-            );
+        let sizes = [(50, 16, None), (1003, 264, Some(3.0)), (4096, 65, None)];
+        for ((vocab, width, softcap), (lengths, samples)) in
+            sizes.into_iter().flat_map(|size| [(size, &few), (size, &many)])
+        {
+            let slots = lengths.len();
+            let count = samples.iter().filter(|&&sample| sample).count();
+            let case = format!("{count} logits {vocab} x {width} cap {softcap:?}");
+            compare!(dtype, &Setup { slots, ..Setup::default() }, &case, 1.0, |b| {
+                let x = b.input(40, width, 18);
+                b.feed_some(lengths, samples);
+                let (mut picked, mut projected) = (b.tensor(slots, width), b.tensor(slots, 24));
+                let mut logits = b.dev.logits_tensor(slots, vocab)?;
+                let (head, project) = (b.linear(19, vocab, width), b.linear(20, 24, width));
+                b.dev.gather(&x, &mut picked)?;
+                b.dev.linear_gathered(&project, &picked, &mut projected)?;
+                b.dev.logits(&head, softcap, &picked, &mut logits)?;
+                let plain = b.dev.read(&logits, count)?;
+                let bias = b.vector(25, vocab);
+                b.dev.bias_logits(&bias, &mut logits)?;
+                Ok(vec![
+                    ("gather", b.dev.read(&picked, count)?),
+                    ("linear_gathered", b.dev.read(&projected, count)?),
+                    ("logits", plain),
+                    ("bias_logits", b.dev.read(&logits, count)?),
+                ])
+            });
         }
     });
 }

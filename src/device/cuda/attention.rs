@@ -1,16 +1,12 @@
-//! Attention over pages: which kernel, and the work list of the tensor-core one. `Cuda::begin`
-//! plans a step's tiles and ships them with the step's input, `Cuda::attend` launches. It knows
-//! lengths, no values.
+//! Attention over pages: which kernel, with which work list. `Cuda::begin` has the list of a step
+//! made and ships it with the step's input, `Cuda::attend` launches. It knows lengths, no values.
 //!
-//! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first; one
-//! of the two kernels for them needs Hopper's instructions (kernels/prompts.cu). A single token
-//! becomes a tile of at most 16 packed rows whose keys are cut into parts, so that the
-//! blocks of all sequences fill the card a few times over whatever their lengths; the last block of
-//! a sequence to finish joins its parts. f32, head sizes without a tile, and the very first step
-//! (which learns the number of q heads) go to the plain kernel.
+//! Chunks of prompts and single tokens have kernels of their own; one of the two for prompts needs
+//! Hopper's instructions (kernels/prompts.cu). f32, head sizes without a tile, and the very first
+//! step (which learns the number of q heads) go to the plain kernel.
 //!
-//! The list lies at the front of the step's input, so its address never changes, and in a decode
-//! step it is padded with empty tiles to a power of two: one recorded launch fits many steps.
+//! The list lies at the front of the step's input, so its address never changes, and the grid of
+//! single tokens depends on the card alone: one recorded launch fits all decode steps.
 
 use std::sync::Arc;
 
@@ -20,6 +16,7 @@ use super::memory::Memory;
 use super::module::Kernels;
 use super::slots::{RowLayout, Span};
 use super::steps::OnDevice;
+use super::worklist::{Plan, CHUNK_ROWS, ITEM_WORDS, PARTS_PER_BLOCK, SPLIT_ROWS, TILE_KEYS};
 use crate::device::{AttnSpec, DType, KvShape, Limits};
 use crate::error::{Error, Result};
 
@@ -27,11 +24,6 @@ use crate::error::{Error, Result};
 pub(super) const MAX_HEAD_DIM: usize = 256;
 pub(super) const THREADS: u32 = 128;
 const CHUNK_THREADS: u32 = 256;
-/// As in kernels/tiles.cuh, tiles.cu and prompts.cu.
-const ITEM_WORDS: usize = 8;
-const CHUNK_ROWS: usize = 128;
-const SPLIT_ROWS: usize = 16;
-const TILE_KEYS: usize = 64;
 const SPLIT_STAGES: usize = 2;
 /// Where they fit; else two.
 const CHUNK_STAGES: usize = 3;
@@ -41,19 +33,14 @@ const STATIC_SHARED_BYTES: usize = 1024;
 const PROMPT_CAPABILITY: u32 = 90;
 const PROMPT_STAGES: usize = 2;
 const PANEL_BYTES: usize = 1024;
-const NO_PART: u32 = u32::MAX;
-/// Fewest tiles that a padded list has.
-const FEWEST_ITEMS: usize = 8;
-/// Blocks of the split kernel per multiprocessor that the parts are cut for: three fit at a time,
-/// so this is five rounds of them, which evens out lengths.
-const BLOCKS_PER_MULTIPROCESSOR: usize = 15;
-/// Multiprocessors of the largest card, for arithmetic before a card is known.
-const MOST_MULTIPROCESSORS: usize = 160;
+/// Blocks of the split kernel that the card holds at once, at most, for arithmetic before a card is
+/// known.
+const MOST_BLOCKS: usize = 4 * 160;
 
 /// Bytes for the parts of split sequences, at most.
 pub fn parts_bytes(kv: &KvShape) -> usize {
-    let blocks = BLOCKS_PER_MULTIPROCESSOR * MOST_MULTIPROCESSORS + kv.kv_heads;
-    blocks * SPLIT_ROWS * (kv.head_dim + 2) * 4
+    let parts = PARTS_PER_BLOCK * (MOST_BLOCKS + kv.kv_heads);
+    parts * SPLIT_ROWS * (kv.head_dim + 2) * 4
 }
 
 /// One `attend`.
@@ -66,15 +53,6 @@ pub struct Call<'a> {
     pub qkv: u64,
     pub pool: u64,
     pub out: u64,
-}
-
-/// The work list of a step, in words: chunk tiles, then split tiles, of which the last may be
-/// empty.
-#[derive(Default)]
-struct Plan {
-    words: Vec<u32>,
-    chunks: usize,
-    splits: usize,
 }
 
 /// A kernel's shared memory beyond the static.
@@ -101,8 +79,8 @@ pub struct Attention {
     group: Option<usize>,
     chunk: Shape,
     split: Shape,
-    /// Tiles that the parts are cut for.
-    split_budget: usize,
+    /// Blocks of the split kernel per KV head: together as many as the card holds at once.
+    split_blocks: usize,
     plan: Plan,
     parts: Memory,
     statistics: Memory,
@@ -131,17 +109,21 @@ impl Attention {
             kinds.split.allow_shared(split.shared_bytes)?;
         }
         let tiled = kinds.is_some();
-        let blocks = BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors as usize;
-        let split_budget = (blocks / kv_heads).max(1);
-        let rows = if tiled { split_budget * kv_heads * SPLIT_ROWS } else { 0 };
-        let arrivals = Memory::new(context, 4 * split_budget * kv_heads, "parts of attention")?;
+        let resident = match &kinds {
+            Some(kinds) => kinds.split.resident_blocks(context, THREADS, split.shared_bytes)?,
+            None => 0,
+        };
+        let split_blocks = (resident.min(MOST_BLOCKS) / kv_heads).max(1);
+        let parts = if tiled { PARTS_PER_BLOCK * split_blocks * kv_heads } else { 0 };
+        let rows = parts * SPLIT_ROWS;
+        let arrivals = Memory::new(context, 4 * parts, "parts of attention")?;
         arrivals.fill(0)?;
         Ok(Attention {
             tiled,
             group: None,
             chunk,
             split,
-            split_budget,
+            split_blocks,
             plan: Plan::default(),
             parts: Memory::new(context, rows * dim * 4, "parts of attention")?,
             statistics: Memory::new(context, rows * 8, "parts of attention")?,
@@ -149,18 +131,14 @@ impl Attention {
         })
     }
 
-    /// Make the work list of a step; empty where the plain kernel runs. `pad`: to a size that
-    /// returns. None: which kernel runs is not known yet. Some: blocks per KV head.
-    pub fn plan(&mut self, spans: &[Span], pad: bool) -> Option<usize> {
-        let group = self.group?;
-        if !self.tiled {
-            return Some(0);
+    /// Make the work list of a step; empty where the plain kernel runs. Whether all steps with as
+    /// many rows are launched alike: not before it is known which kernel runs, nor with prompts.
+    pub fn plan(&mut self, spans: &[Span]) -> bool {
+        let Some(group) = self.group else { return false };
+        if self.tiled {
+            self.plan.make(spans, group, self.split_blocks);
         }
-        self.plan.make(spans, group, self.split_budget);
-        if pad {
-            self.plan.pad();
-        }
-        Some(self.plan.chunks + self.plan.splits)
+        self.plan.chunks == 0
     }
 
     /// The work list, in words.
@@ -181,10 +159,11 @@ impl Attention {
 
     fn run_tiles(&self, context: &Context, kinds: Kinds<'_>, call: &Call<'_>) -> Result<()> {
         let Call { spec, layout, device, .. } = *call;
-        let Plan { chunks, splits, .. } = self.plan;
+        let Plan { chunks, split, .. } = self.plan;
+        let split_blocks = if split { self.split_blocks } else { 0 };
         let launches = [
             (kinds.prompts(), chunks, CHUNK_THREADS, self.chunk),
-            (kinds.split, splits, THREADS, self.split),
+            (kinds.split, split_blocks, THREADS, self.split),
         ];
         let mut at = device.input.address;
         for (kernel, count, threads, shape) in launches {
@@ -274,142 +253,4 @@ fn shared_bytes(dim: usize, stages: usize) -> usize {
 fn prompt_shared_bytes(dim: usize) -> usize {
     let keys = if dim == 256 { 64 } else { 128 };
     (CHUNK_ROWS + 2 * PROMPT_STAGES * keys) * dim * 2 + PANEL_BYTES
-}
-
-impl Plan {
-    fn make(&mut self, spans: &[Span], group: usize, split_budget: usize) {
-        self.words.clear();
-        let single = |span: &&Span| span.tokens * group <= SPLIT_ROWS || span.tokens == 1;
-        self.chunks = 0;
-        // Longest first: the last blocks to start are then short.
-        for span in spans.iter().filter(|s| !single(s)) {
-            let packed = span.tokens * group;
-            for begin in (0..packed).step_by(CHUNK_ROWS).rev() {
-                let count = CHUNK_ROWS.min(packed - begin);
-                let keys = span.length - span.tokens + (begin + count - 1) / group + 1;
-                self.item(span, begin, count, [0, keys], None);
-                self.chunks += 1;
-            }
-        }
-        let singles: Vec<&Span> = spans.iter().filter(single).collect();
-        let per_part = keys_per_part(&singles, group, split_budget);
-        let mut parts = 0;
-        self.splits = 0;
-        for span in singles {
-            let packed = span.tokens * group;
-            let pieces = span.length.div_ceil(per_part);
-            for begin in (0..packed).step_by(SPLIT_ROWS) {
-                let count = SPLIT_ROWS.min(packed - begin);
-                for piece in 0..pieces {
-                    let keys = [piece * per_part, span.length.min((piece + 1) * per_part)];
-                    let parts = (pieces > 1).then_some([parts, pieces, piece]);
-                    self.item(span, begin, count, keys, parts);
-                    self.splits += 1;
-                }
-                parts += if pieces > 1 { pieces } else { 0 };
-            }
-        }
-    }
-
-    /// Empty tiles up to the next power of two.
-    fn pad(&mut self) {
-        self.splits = self.splits.max(FEWEST_ITEMS).next_power_of_two();
-        self.words.resize(ITEM_WORDS * (self.chunks + self.splits), 0);
-    }
-
-    /// `parts`: the first part of these rows, how many there are, and which this one is.
-    fn item(
-        &mut self,
-        span: &Span,
-        begin: usize,
-        count: usize,
-        keys: [usize; 2],
-        parts: Option<[usize; 3]>,
-    ) {
-        let [first, begin, count] = [span.first, begin, count].map(|n| n as u32);
-        let [from, to] = keys.map(|n| n as u32);
-        let [part, pieces] = match parts {
-            Some([first, pieces, piece]) => [first as u32, (pieces << 16 | piece) as u32],
-            None => [NO_PART, 0],
-        };
-        self.words.extend([span.slot, first, begin, count, from, to, part, pieces]);
-    }
-}
-
-/// Keys of a part, in whole tiles: the fewest with which all parts stay within the budget (or
-/// within one per tile of rows, where those alone exceed it: then nothing is split and no part is
-/// stored).
-fn keys_per_part(singles: &[&Span], group: usize, split_budget: usize) -> usize {
-    let row_tiles = |s: &Span| (s.tokens * group).div_ceil(SPLIT_ROWS);
-    let budget = singles.iter().map(|s| row_tiles(s)).sum::<usize>().max(split_budget);
-    let parts = |keys: usize| -> usize {
-        singles.iter().map(|s| row_tiles(s) * s.length.div_ceil(keys)).sum()
-    };
-    let longest = singles.iter().map(|s| s.length).max().unwrap_or(1).div_ceil(TILE_KEYS);
-    let (mut low, mut high) = (1, longest.max(1));
-    while low < high {
-        let middle = (low + high) / 2;
-        if parts(middle * TILE_KEYS) <= budget {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
-    }
-    low * TILE_KEYS
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every packed row of every span meets each of its keys exactly once, and parts are within
-    /// bounds.
-    #[test]
-    fn tiles_cover_rows_and_keys_once() {
-        let lengths =
-            [(1, 1), (1, 64), (1, 65), (1, 5000), (300, 300), (17, 900), (3, 12), (1, 131)];
-        for group in [1, 3, 4, 7, 32] {
-            for budget in [1, 8, 40, 1000] {
-                let mut first = 0;
-                let mut spans = Vec::new();
-                for (slot, &(tokens, length)) in lengths.iter().enumerate() {
-                    spans.push(Span { slot: slot as u32, first, tokens, length });
-                    first += tokens;
-                }
-                let mut plan = Plan::default();
-                plan.make(&spans, group, budget);
-                check(&plan, &spans, group, budget);
-            }
-        }
-    }
-
-    fn check(plan: &Plan, spans: &[Span], group: usize, budget: usize) {
-        let items = plan.words.chunks_exact(ITEM_WORDS).take(plan.chunks + plan.splits);
-        let mut seen = vec![vec![]; spans.len()];
-        for (n, item) in items.enumerate() {
-            let rows = if n < plan.chunks { CHUNK_ROWS } else { SPLIT_ROWS };
-            assert!(item[3] >= 1 && item[3] as usize <= rows);
-            assert!(item[4] < item[5]);
-            let (pieces, piece) = (item[7] >> 16, item[7] & 0xffff);
-            let whole = item[6] == NO_PART && item[7] == 0;
-            let part = piece < pieces && ((item[6] + pieces) as usize) <= budget;
-            assert!(whole || part, "{item:?} of {budget}");
-            for row in item[2]..item[2] + item[3] {
-                seen[item[0] as usize].push((row as usize, item[4] as usize, item[5] as usize));
-            }
-        }
-        for (span, seen) in spans.iter().zip(&mut seen) {
-            seen.sort_unstable();
-            for row in 0..span.tokens * group {
-                let position = span.length - span.tokens + row / group;
-                let mut next = 0;
-                for &(_, from, to) in seen.iter().filter(|(r, ..)| *r == row) {
-                    assert_eq!(from, next, "{span:?} row {row}");
-                    next = to;
-                }
-                assert!(next > position && next <= span.length, "{span:?} row {row} to {next}");
-            }
-        }
-        assert_eq!(plan.words.len(), ITEM_WORDS * (plan.chunks + plan.splits));
-    }
 }

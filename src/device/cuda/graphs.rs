@@ -3,14 +3,14 @@
 //! for anything (no recording survives that); launches in between are recorded, skipped because a
 //! graph will do them, or made, as [`Context::mode`] says. It knows no verb.
 //!
-//! A decode step's launches depend on nothing but the model, the number of token rows, the size of
-//! attention's grid, and whether some row has an adapter: everything else the kernels read from
-//! device memory. So rows are padded to a bucket, and per [`Key`] the launches are recorded the
-//! second time the key comes (the first time chose GEMM algorithms and grew buffers, which no
-//! recording survives) and replayed from then on. The step that is recorded also runs, launch by
-//! launch: another model that allocates at this moment can spoil a recording, and then only the
-//! recording is lost. All that costs some milliseconds once per key, after the model is ready.
-//! Steps with chunks of prompts are launched one by one: they are long enough to hide it.
+//! A decode step's launches depend on nothing but the model, the number of token rows, and whether
+//! some row has an adapter: everything else the kernels read from device memory. So rows are padded
+//! to a bucket, and per [`Key`] the launches are recorded the second time the key comes (the first
+//! time chose GEMM algorithms and grew buffers, which no recording survives) and replayed from then
+//! on. The step that is recorded also runs, launch by launch: another model that allocates at this
+//! moment can spoil a recording, and then only the recording is lost. All that costs some
+//! milliseconds once per key, after the model is ready. Steps with chunks of prompts are launched
+//! one by one: they are long enough to hide it.
 //!
 //! A replayed step must be the recorded one: a running hash of kernels, grids and operands is held
 //! against the recording's.
@@ -38,8 +38,6 @@ const MOST_ROWS: usize = 1024;
 pub struct Key {
     /// Token rows, padded.
     pub rows: usize,
-    /// Blocks of attention per KV head, padded.
-    pub items: usize,
     /// Some row has a low-rank adapter.
     pub adapters: bool,
 }

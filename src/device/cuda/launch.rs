@@ -49,6 +49,27 @@ impl Kernel {
         check(unsafe { sys::cuFuncSetAttribute(self.function, which, bytes as i32) }, self.name)
     }
 
+    /// Blocks of `threads` with this much dynamic shared memory that the card holds at once.
+    pub fn resident_blocks(
+        &self,
+        context: &Context,
+        threads: u32,
+        shared_bytes: usize,
+    ) -> Result<usize> {
+        let mut blocks = 0;
+        // SAFETY: a live place to write to, and a function of a loaded module.
+        let code = unsafe {
+            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                &mut blocks,
+                self.function,
+                threads as i32,
+                shared_bytes,
+            )
+        };
+        check(code, self.name)?;
+        Ok(blocks as usize * context.multiprocessors as usize)
+    }
+
     /// Start on the context's stream. `blocks` is the grid, `threads` those of a block. Nothing is
     /// started where the grid is empty. Arguments are in the order of the kernel's signature.
     pub fn launch(

@@ -13,7 +13,8 @@
 //! | [`gemm`] | cuBLASLt with an own plan cache |
 //! | `skinny` | products of few rows |
 //! | [`graphs`] | recorded decode steps |
-//! | [`attention`] | tiles of a step's attention, planned on the host, and the kernels for them |
+//! | [`attention`] | attention over pages: which kernel |
+//! | `worklist` | which tile of a step's attention meets which keys |
 //! | `pool` | models that embed |
 //! | `rope` | rotation and the store to pages |
 //! | [`adapters`] | low-rank adapters behind a linear |
@@ -51,6 +52,7 @@ pub mod slots;
 pub mod steps;
 mod verbs;
 pub mod weights;
+mod worklist;
 
 use std::sync::Arc;
 

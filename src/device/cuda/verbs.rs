@@ -125,7 +125,7 @@ impl Device for Cuda {
         let most = reserved.limits.slots.min(reserved.limits.step_tokens);
         let padded = graphs::padded(batch.rows)
             .filter(|&rows| batch.decode && reserved.graphs.steady && rows <= most);
-        let items = reserved.attention.plan(&batch.spans, padded.is_some());
+        let repeats = reserved.attention.plan(&batch.spans);
         let (input, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;
         if moved {
             reserved.graphs.forget();
@@ -152,10 +152,8 @@ impl Device for Cuda {
                 &all,
             ],
         )?;
-        let key = padded.zip(items).map(|(rows, items)| {
-            let adapters = self.slots.batch.adapters;
-            graphs::Key { rows, items, adapters }
-        });
+        let adapters = self.slots.batch.adapters;
+        let key = padded.filter(|_| repeats).map(|rows| graphs::Key { rows, adapters });
         reserved.graphs.begin(key)
     }
 

@@ -11,9 +11,8 @@
 //
 //   chunk  eight warps x 16 packed rows, all 64 keys each: 128 rows share a tile of keys. Prompts.
 //   split  16 packed rows, four warps, each 16 of the 64 keys, merged in shared memory: single
-//   tokens, whose
-//          keys are cut over blocks so that all multiprocessors stream; the last block to finish
-//          joins the parts.
+//          tokens. The host deals all their keys to as many blocks as the card holds at once; a
+//          block walks over its items, and the last to finish some rows joins their parts.
 //
 // Shared memory: a stage is 2 x 64 x (dim + 8) x 2 bytes, 34 KiB at 128. split has two stages, so
 // that three blocks fit a Hopper SM and their tiles in flight (100 KiB) cover the latency of HBM;
@@ -47,12 +46,12 @@ struct Tile {
   // A thread's two packed rows, relative to the tile.
   __device__ u32 row(int half) const { return wm * 16 + lane / 4 + half * 8; }
 
-  __device__ void load_q(const Call& c, const u32* item, u32 kv, u32 group) {
+  __device__ void load_q(const Call& c, const u32* item, u32 count, u32 kv, u32 group) {
     const u64 width = (u64)(c.heads + 2 * c.kv_heads) * D;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const u32 r = row(half);
-      const bool valid = r < item[ITEM_COUNT];
+      const bool valid = r < count;
       const u32 packed = item[ITEM_BEGIN] + (valid ? r : 0);
       const u64 token = item[ITEM_FIRST] + packed / group;
       at[half] = c.position[token];
@@ -177,13 +176,13 @@ struct Tile {
     }
   }
 
-  __device__ void run(const Call& c, const u32* item, u32 stages, act* shared) {
+  __device__ void run(const Call& c, const u32* item, u32 count, u32 stages, act* shared) {
     lane = threadIdx.x % 32;
     wm = threadIdx.x / 32 % WM;
     wn = threadIdx.x / 32 / WM;
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
     const u32* table = c.rows + item[ITEM_SLOT] * c.stride + c.pages_at;
-    load_q(c, item, kv, group);
+    load_q(c, item, count, kv, group);
     // Positions grow with the packed row: the first sees the fewest keys.
     const u32 lowest = c.position[item[ITEM_FIRST] + item[ITEM_BEGIN] / group];
     u32 from = item[ITEM_KEYS_FROM];
@@ -252,7 +251,7 @@ struct Tile {
   }
 
   // The warps have the same rows and different keys: merge, then write the output or a part of it.
-  __device__ void merge(const Call& c, const u32* item, float* shared) {
+  __device__ void merge(const Call& c, const u32* item, u32 count, float* shared) {
     constexpr int ROW = D + 4;
     float* sums = shared;                          // [WN][16][ROW]
     float* tops = shared + WN * SPLIT_ROWS * ROW;  // [WN][16]
@@ -272,7 +271,7 @@ struct Tile {
       }
     }
     __syncthreads();
-    for (u32 n = threadIdx.x; n < item[ITEM_COUNT] * D; n += blockDim.x) {
+    for (u32 n = threadIdx.x; n < count * D; n += blockDim.x) {
       const u32 r = n / D, d = n % D;
       float peak = LOWEST, all = 0.f, sum = 0.f;
 #pragma unroll
@@ -328,11 +327,11 @@ __device__ __forceinline__ bool last_to_arrive(const Call& c, const u32* item) {
 // Join the parts of the packed rows of one sequence and KV head: a warp per row. First the weights
 // of all parts, a lane each, then the sums, whose loads depend on nothing and overlap.
 template <int D>
-__device__ void join(const Call& c, const u32* item) {
+__device__ void join(const Call& c, const u32* item, u32 count) {
   constexpr int PER_LANE = (D + 31) / 32;
   const u32 kv = blockIdx.y, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
   const u32 parts = item[ITEM_PIECES] >> 16;
-  for (u32 r = threadIdx.x / 32; r < item[ITEM_COUNT]; r += blockDim.x / 32) {
+  for (u32 r = threadIdx.x / 32; r < count; r += blockDim.x / 32) {
     const u64 first = ((u64)item[ITEM_PART] * c.kv_heads + kv) * SPLIT_ROWS + r;
     const u64 step = (u64)c.kv_heads * SPLIT_ROWS;
     float peak = LOWEST, all = 0.f;
@@ -367,17 +366,24 @@ __device__ void join(const Call& c, const u32* item) {
 // f32 has no code here: the device never launches these for it.
 #if ACT != 0
 #define CHUNK(D)                                                                                \
+  const u32* item = items + blockIdx.x * ITEM_WORDS;                                            \
   Tile<D, 8, 1> t;                                                                              \
-  t.run(call, items + blockIdx.x * ITEM_WORDS, stages, reinterpret_cast<act*>(dynamic_shared)); \
-  t.write(call, items + blockIdx.x * ITEM_WORDS)
-// An empty item pads the list.
-#define SPLIT(D)                                                        \
-  const u32* item = items + blockIdx.x * ITEM_WORDS;                    \
-  if (item[ITEM_COUNT] == 0) return;                                    \
-  Tile<D, 1, 4> t;                                                      \
-  t.run(call, item, stages, reinterpret_cast<act*>(dynamic_shared));    \
-  t.merge(call, item, reinterpret_cast<float*>(dynamic_shared));        \
-  if (last_to_arrive(call, item)) join<D>(call, item)
+  t.run(call, item, item[ITEM_COUNT], stages, reinterpret_cast<act*>(dynamic_shared));          \
+  t.write(call, item)
+// A block's first item has the block's number; an empty one means that there is none.
+#define SPLIT(D)                                                       \
+  for (u32 i = blockIdx.x, next = 0;; i = next) {                      \
+    const u32* item = items + i * ITEM_WORDS;                          \
+    const u32 word = item[ITEM_COUNT], count = word % NEXT_ITEM;       \
+    next = word / NEXT_ITEM;                                           \
+    if (count == 0) return;                                            \
+    Tile<D, 1, 4> t;                                                   \
+    t.run(call, item, count, stages, reinterpret_cast<act*>(dynamic_shared)); \
+    t.merge(call, item, count, reinterpret_cast<float*>(dynamic_shared)); \
+    if (last_to_arrive(call, item)) join<D>(call, item, count);        \
+    if (next == 0) return;                                             \
+    __syncthreads();                                                   \
+  }
 #else
 #define CHUNK(D) (void)call
 #define SPLIT(D) (void)call

@@ -9,7 +9,7 @@ enum {
   ITEM_SLOT,
   ITEM_FIRST,
   ITEM_BEGIN,
-  ITEM_COUNT,
+  ITEM_COUNT,  // packed rows, and in the split kernel above them the block's next item
   ITEM_KEYS_FROM,
   ITEM_KEYS_TO,
   ITEM_PART,    // the first part of these rows, or NO_PART: this item has all their keys
@@ -18,6 +18,7 @@ enum {
 };
 
 #define NO_PART ~0u
+#define NEXT_ITEM 256  // what the next item's number is multiplied with
 #define LOG2E 1.4426950408889634f
 #define LOWEST -1e30f
 

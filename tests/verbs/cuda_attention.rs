@@ -1,0 +1,171 @@
+//! Attention over pages on the GPU against the CPU device: chunks and single rows mixed, contexts
+//! that are cut into parts, more sequences than blocks. Part of `cuda_verbs`.
+
+use super::*;
+
+struct AttentionCase {
+    heads: usize,
+    kv_heads: usize,
+    dim: usize,
+    page_size: usize,
+    window: Option<usize>,
+    softcap: Option<f32>,
+    rotary: usize,
+}
+
+fn attention_cases() -> Vec<AttentionCase> {
+    let case = |heads, kv_heads, dim, page_size| AttentionCase {
+        heads,
+        kv_heads,
+        dim,
+        page_size,
+        window: None,
+        softcap: None,
+        rotary: dim / 2 * 2,
+    };
+    vec![
+        case(4, 4, 16, 16),
+        case(4, 2, 32, 16),
+        case(12, 12, 64, 16),
+        case(14, 2, 64, 48),
+        case(8, 2, 80, 32),
+        case(6, 1, 96, 16),
+        case(32, 8, 128, 16),
+        case(8, 1, 128, 64),
+        case(8, 4, 256, 16),
+        case(3, 1, 20, 16),
+        case(2, 2, 5, 16),
+        case(2, 1, 250, 16),
+        AttentionCase { window: Some(1), ..case(4, 2, 64, 16) },
+        AttentionCase { window: Some(9), ..case(4, 2, 64, 16) },
+        AttentionCase { window: Some(100), softcap: Some(5.0), ..case(8, 4, 128, 32) },
+        AttentionCase { softcap: Some(2.0), rotary: 32, ..case(8, 4, 128, 16) },
+        AttentionCase { rotary: 0, ..case(12, 12, 64, 16) },
+    ]
+}
+
+/// Prefill, then chunks and single rows mixed, then single rows: q, k after rope, and the output,
+/// each step.
+#[test]
+fn attention_over_mixed_steps() {
+    each_type(|dtype| {
+        for (n, c) in attention_cases().iter().enumerate() {
+            let AttentionCase { heads, kv_heads, dim, page_size, window, softcap, rotary } = *c;
+            let case = format!(
+                "attention {n}: {heads}/{kv_heads} x {dim}, pages of {page_size}, \
+                 window {window:?}, cap {softcap:?}, rotary {rotary}"
+            );
+            let setup = Setup { page_size, kv_heads, head_dim: dim, ..Setup::default() };
+            compare!(dtype, &setup, &case, 1.0, |b| {
+                let width = (heads + 2 * kv_heads) * dim;
+                let table = b.table(17, 300, width);
+                let scale = (dim as f32).powf(-0.5);
+                let spec = AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap };
+                let inv_freq =
+                    (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
+                let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25 };
+                let rope = Some(&rope).filter(|_| rotary > 0);
+                let mut results = Vec::new();
+                for step in [&[37, 1, 64][..], &[1, 20, 1], &[1, 1, 1], &[0, 70, 1], &[1, 1, 1]] {
+                    let rows = step.iter().sum();
+                    let (mut qkv, mut out) = (b.tensor(rows, width), b.tensor(rows, heads * dim));
+                    b.feed(step);
+                    b.dev.embed(&table, 1.0, &mut qkv)?;
+                    for layer in 0..2 {
+                        b.dev.rope_store(layer, &spec, rope, &mut qkv)?;
+                        results.push(("q, k after rope", b.dev.read(&qkv, rows)?));
+                        b.dev.attend(layer, &spec, &qkv, &mut out)?;
+                        results.push(("attend", b.dev.read(&out, rows)?));
+                    }
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
+/// Contexts long enough that the keys of single tokens are cut into parts, ragged on purpose.
+#[test]
+fn attention_over_long_contexts() {
+    each_type(|dtype| {
+        for (heads, kv_heads, dim, window) in
+            [(8, 2, 128, None), (4, 4, 64, Some(700)), (20, 1, 80, None), (8, 4, 256, Some(64))]
+        {
+            let case = format!("long {heads}/{kv_heads} x {dim}, window {window:?}");
+            let setup = Setup {
+                kv_heads,
+                head_dim: dim,
+                max_model_len: 2100,
+                step_tokens: 700,
+                ..Setup::default()
+            };
+            compare!(dtype, &setup, &case, 1.0, |b| {
+                let width = (heads + 2 * kv_heads) * dim;
+                let table = b.table(26, 700, width);
+                let scale = (dim as f32).powf(-0.5);
+                let spec =
+                    AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap: None };
+                let mut results = Vec::new();
+                let (mut qkv, mut out) = (b.tensor(700, width), b.tensor(700, heads * dim));
+                for (n, step) in
+                    [&[1, 1][..], &[640, 60], &[600, 1], &[689, 1, 2], &[1, 1, 1], &[1, 1, 5, 300]]
+                        .iter()
+                        .enumerate()
+                {
+                    let rows = step.iter().sum();
+                    b.feed(step);
+                    b.dev.embed(&table, 1.0, &mut qkv)?;
+                    b.dev.rope_store(0, &spec, None, &mut qkv)?;
+                    b.dev.attend(0, &spec, &qkv, &mut out)?;
+                    if n > 2 {
+                        results.push(("attend", b.dev.read(&out, rows)?));
+                    }
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
+/// More sequences than blocks of the split kernel, so that a block has several: some whole, some in
+/// part.
+#[test]
+fn attention_over_many_sequences() {
+    each_type(|dtype| {
+        for (heads, kv_heads, dim, slots) in [(8, 8, 64, 160), (20, 4, 128, 260)] {
+            if grader::small_shapes() && slots > 200 {
+                continue;
+            }
+            let case = format!("{slots} sequences, {heads}/{kv_heads} x {dim}");
+            let lengths: Vec<usize> =
+                (0..slots).map(|n| n * n * 29 % 97 + n % 50 / 49 * 900).collect();
+            let setup = Setup {
+                slots,
+                kv_heads,
+                head_dim: dim,
+                max_model_len: 1100,
+                step_tokens: lengths.iter().sum(),
+                ..Setup::default()
+            };
+            compare!(dtype, &setup, &case, 1.0, |b| {
+                let width = (heads + 2 * kv_heads) * dim;
+                let table = b.table(27, setup.step_tokens, width);
+                let scale = (dim as f32).powf(-0.5);
+                let spec =
+                    AttnSpec { heads, kv_heads, head_dim: dim, scale, window: None, softcap: None };
+                let mut results = Vec::new();
+                let mut qkv = b.tensor(setup.step_tokens, width);
+                let mut out = b.tensor(setup.step_tokens, heads * dim);
+                for step in [lengths.clone(), vec![1; slots], vec![1; slots]] {
+                    let rows = step.iter().sum();
+                    b.feed(&step);
+                    b.dev.embed(&table, 1.0, &mut qkv)?;
+                    b.dev.rope_store(0, &spec, None, &mut qkv)?;
+                    b.dev.attend(0, &spec, &qkv, &mut out)?;
+                    results.push(("attend", b.dev.read(&out, rows)?));
+                }
+                Ok(results)
+            });
+        }
+    });
+}
