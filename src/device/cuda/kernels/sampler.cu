@@ -13,36 +13,16 @@
 // A row of 128k is 512 KiB and stays in L2 between the passes. One block alone reads it in 8 us, so
 // the scan cuts rows until the card is full; greedy and plain rows need no other pass.
 //
-// No sort: min_p, top_k and top_p each come down to a floor under the logits, found by a 16-way
-// search over the ordered bits of a float (at most 8 passes of 15 thresholds each, fewer once the
-// bracket holds few logits). Masses are fixed-point integers (2^40 = the largest logit's weight),
-// so the answer does not depend on the order of additions.
-#include "ranks.cuh"
+// min_p, top_k and top_p each come down to a floor under the logits. Most floors lie among the few
+// thousand largest logits of a row: two passes bring those to shared memory, by a histogram of the
+// distance to the largest, where they are sorted. A floor that lies further down is found by a
+// 16-way search over the ordered bits of a float (at most 8 passes over the row, of 15 thresholds
+// each). Masses are fixed-point integers (2^40 = the largest logit's weight), so the answer depends
+// neither on the order of additions nor on the way that was taken.
+#include "shortlist.cuh"
 
-#define THREADS 1024
-#define WARPS (THREADS / 32)
 #define CUTS 15
-#define ONE_MASS 1099511627776.f  // 2^40; 2^24 logits of full weight still fit 64 bits
 #define LOWEST_FLOOR -3.4028234663852886e38f
-
-// The largest of the block's values, at most 32 warps; every thread gets it.
-__device__ u64 block_max(u64 x, u64* scratch) {
-  x = warp_max(x);
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
-  __syncthreads();
-  for (int w = 0; w < blockDim.x / 32; w++) x = max(x, scratch[w]);
-  __syncthreads();
-  return x;
-}
-
-// The row's logits and what a floor is measured by: how many are above, or how much mass.
-struct Row {
-  const float* logits;
-  u32 vocab;
-  float max;
-  bool by_mass;
-  __device__ u64 weight(float x) const { return by_mass ? (u64)(expf(x - max) * ONE_MASS) : 1; }
-};
 
 // measure[i] = weight of all logits with key > cut[i], for CUTS ascending cuts between low and
 // high.
@@ -158,28 +138,63 @@ __device__ u32 draw(const float* logits, u32 vocab, u32 k0, u32 k1, u32 position
   return token_of(block_max(rank, scratch));
 }
 
+// The same over the tokens of a list.
+__device__ u32 draw(const Shortlist& list, u32 k0, u32 k1, u32 position, float floor,
+                    u64* scratch) {
+  u64 rank = 0;
+  for (u32 i = threadIdx.x; i < list.length; i += THREADS) {
+    const float x = value_of(list.ranks[i]);
+    if (!(x >= floor)) break;
+    const u32 token = token_of(list.ranks[i]);
+    u32 words[4] = {token / 4, position, 0, 0};
+    philox(words, k0, k1);
+    u32 word = words[0];
+#pragma unroll
+    for (u32 j = 1; j < 4; j++)
+      if (token % 4 == j) word = words[j];
+    rank = max(rank, ranked(x + gumbel(word), token));
+  }
+  return token_of(block_max(rank, scratch));
+}
+
 // The token of a row that has a floor; its logits are divided by the temperature already, the
 // largest is finite.
 __device__ u32 draw_above_floor(const float* logits, u32 vocab, const u32* row, u64 top,
                                 u64 (*scratch)[CUTS]) {
-  const float max_logit = value_of(top);
+  __shared__ Shortlist list;
+  const float max = value_of(top);
   // Never -inf: what a mask forbade must not come back.
-  float floor = fmaxf(LOWEST_FLOOR, max_logit + __uint_as_float(row[SLOT_LN_MIN_P]));
+  float floor = fmaxf(LOWEST_FLOOR, max + __uint_as_float(row[SLOT_LN_MIN_P]));
   const u32 top_k = row[SLOT_TOP_K];
   const float top_p = __uint_as_float(row[SLOT_TOP_P]);
-  Row survivors = {logits, vocab, max_logit, false};
-  if (top_k > 0 && top_k < vocab)
-    floor = of_key(search(survivors, key_of(floor), key_of(max_logit), top_k, scratch));
-  if (top_p < 1.f) {
-    survivors.by_mass = true;
-    u64 sum[CUTS];
-    measure(survivors, key_of(floor) - 1, key_of(floor) - 1, sum, scratch);
-    const u64 wanted = (u64)((double)top_p * (double)sum[0]);
-    floor = of_key(
-        search(survivors, key_of(floor), key_of(max_logit), wanted > 0 ? wanted : 1, scratch));
+  const bool counts = top_k > 0 && top_k < vocab;
+  Row all = {logits, vocab, max, false};
+  const u32 survivors = list.fill(all, floor, counts ? top_k : SHORTLIST, &scratch[0][0]);
+  // Whether all that are above the floor are on the list.
+  bool listed = list.length == survivors;
+  if (counts && top_k < survivors) {
+    listed |= list.length >= top_k;
+    floor = listed ? value_of(list.ranks[top_k - 1])
+                   : of_key(search(all, key_of(floor), key_of(max), top_k, scratch));
   }
-  return draw(logits, vocab, row[SLOT_SEED_LOW], row[SLOT_SEED_HIGH], row[SLOT_LENGTH], floor, top,
-              &scratch[0][0]);
+  if (top_p < 1.f) {
+    all.by_mass = true;
+    u64 sums[SHARE];
+    const u64 on_list = list.masses(max, floor, sums, &scratch[0][0]);
+    u64 mass = on_list;
+    if (!listed) {
+      u64 sum[CUTS];
+      measure(all, key_of(floor) - 1, key_of(floor) - 1, sum, scratch);
+      mass = sum[0];
+    }
+    const u64 share = (u64)((double)top_p * (double)mass), wanted = share > 0 ? share : 1;
+    listed |= on_list >= wanted;
+    floor = listed ? value_of(list.ranks[list.place_of(wanted, sums)])
+                   : of_key(search(all, key_of(floor), key_of(max), wanted, scratch));
+  }
+  const u32 k0 = row[SLOT_SEED_LOW], k1 = row[SLOT_SEED_HIGH], position = row[SLOT_LENGTH];
+  if (listed) return draw(list, k0, k1, position, floor, &scratch[0][0]);
+  return draw(logits, vocab, k0, k1, position, floor, top, &scratch[0][0]);
 }
 
 // A row whose draw has a floor under the logits.
