@@ -27,23 +27,23 @@ const SHAPES: [Shape; 7] = [
     Shape { parts: &[1024, 128, 128], inputs: 2048, gated: false },
 ];
 
-const SLOTS: usize = 6;
+const SLOTS: usize = 70;
 /// Adapters of the slots, and the tokens that each feeds: chunks, then decode steps, enough of them
 /// in one size (three rows, padded to four) that later ones are replayed, with other adapters each
-/// time and with none. Adapter 4 takes the place of 1.
-const STEPS: [([u16; SLOTS], &[usize]); 12] = [
-    ([1, 0, 2, 3, 0, 0], &[40, 7, 1, 33, 20]),
-    ([0; SLOTS], &[5, 3]),
-    ([0, 0, 3, 0, 0, 0], &[1]),
-    ([0, 1, 2, 0, 0, 0], &[1, 1, 1]),
-    ([3, 0, 2, 0, 0, 0], &[1, 1, 1]),
-    ([2, 2, 0, 0, 0, 0], &[1, 1, 1]),
-    ([0; SLOTS], &[1, 1, 1]),
-    ([0, 0, 1, 0, 0, 0], &[1, 1, 1]),
-    ([4, 2, 0, 0, 0, 0], &[1, 1, 1]),
-    ([0, 4, 3, 0, 0, 0], &[1, 1, 1]),
-    ([4, 3, 2, 0, 4, 3], &[1, 1, 1, 1, 1, 1]),
-    ([4, 2, 0, 3, 3, 3], &[90, 0, 12, 1, 1, 17]),
+/// time and with none. Adapter 4 takes the place of 1. Slots that are not named have none.
+const STEPS: [(&[u16], &[usize]); 12] = [
+    (&[1, 0, 2, 3, 0, 0], &[40, 7, 1, 33, 20]),
+    (&[], &[5, 3]),
+    (&[0, 0, 3, 0, 0, 0], &[1]),
+    (&[0, 1, 2, 0, 0, 0], &[1, 1, 1]),
+    (&[3, 0, 2, 0, 0, 0], &[1, 1, 1]),
+    (&[2, 2, 0, 0, 0, 0], &[1, 1, 1]),
+    (&[], &[1, 1, 1]),
+    (&[0, 0, 1, 0, 0, 0], &[1, 1, 1]),
+    (&[4, 2, 0, 0, 0, 0], &[1, 1, 1]),
+    (&[0, 4, 3, 0, 0, 0], &[1, 1, 1]),
+    (&[4, 3, 2, 0, 4, 3], &[1, 1, 1, 1, 1, 1]),
+    (&[4, 2, 0, 3, 3, 3], &[90, 0, 12, 1, 1, 17]),
 ];
 
 /// Fill a bank with noise. Odd adapters leave every second part alone.
@@ -101,11 +101,17 @@ fn linears_with_adapters() {
                 }
                 b.dev.steady();
                 let mut results = Vec::new();
-                for (adapters, lengths) in STEPS {
+                // Many streams, whose adapters take turns: in every 32 rows more tiles than one of
+                // some banks.
+                let mixed: Vec<u16> =
+                    (0..SLOTS as u16).map(|n| [2, 3, 3, 0, 4, 3][usize::from(n % 6)]).collect();
+                let many = [(&mixed[..], &[1; SLOTS][..]), (&mixed[7..], &[1; 45][..])];
+                for (adapters, lengths) in STEPS.into_iter().chain(many) {
                     if adapters.contains(&4) && !b.adapters.contains(&4) {
                         install(b, &mut weight, shape, (0, 4), rank)?;
                     }
-                    b.adapters.copy_from_slice(&adapters);
+                    b.adapters.fill(0);
+                    b.adapters[..adapters.len()].copy_from_slice(adapters);
                     b.dev.poison(&mut out);
                     b.feed_new(lengths);
                     b.dev.embed(&table, 1.0, &mut x)?;

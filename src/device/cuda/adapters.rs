@@ -23,10 +23,14 @@ use crate::internal;
 const CHUNK_BYTES: usize = 4 << 20;
 /// As in kernels/adapters.cu.
 const WARPS: usize = 8;
-const EXPAND_THREADS: usize = 128;
+const WINDOW: usize = 32;
 const TILE_ROWS: usize = 8;
-/// Rows up to which each has blocks of its own: a decode step.
-const MOST_SINGLE_ROWS: usize = 64;
+const EXPAND_THREADS: usize = 128;
+/// Rows up to which `SLICES` warps share a sum: a decode step.
+const FEW_ROWS: usize = 256;
+const SLICES: usize = 8;
+/// Blocks that share a window's tiles, at most.
+const MOST_TILES: usize = 8;
 /// q, k and v.
 const PARTS_MAX: usize = 3;
 
@@ -67,6 +71,11 @@ impl Banks {
     fn b_offset(&self) -> usize {
         let rows = self.room.banks * self.parts.len() * self.room.rank;
         aligned(rows * self.inputs * self.element_bytes)
+    }
+
+    /// Where the ranks are.
+    fn ranks(&self) -> u64 {
+        self.memory.address + self.ranks_offset() as u64
     }
 
     fn ranks_offset(&self) -> usize {
@@ -212,61 +221,80 @@ impl Cuda {
             End::Gated(_) => self.scratch(rows * outputs * self.dtype.bytes())?,
             End::Act(_) | End::Logits => y,
         };
+        // Before the product, whose weights then come while these sums are made.
+        self.shrink(rows, banks, x)?;
         self.product(rows, weight, 0, End::Act(NO_ACTIVATION), [x, sums])?;
-        self.add_deltas(rows, banks, x, sums)?;
+        self.expand(rows, banks, sums)?;
         self.finish(rows, outputs, bias, end, [sums, y])
     }
 
-    /// y += B (A x) of each row's bank.
-    fn add_deltas(&self, rows: usize, banks: &Banks, x: u64, y: u64) -> Result<()> {
-        let Some(low) = self.adapters.low.as_ref() else {
-            return Err(internal!("a step before reserve"));
-        };
+    /// Blocks across the rows, and how many of them share a window.
+    fn tiles(rows: usize, banks: &Banks) -> (usize, u32) {
+        let window = rows.min(WINDOW);
+        // Each bank of a window ends with a tile that is not full.
+        let banks = banks.room.banks.min(window);
+        let tiles = ((window + banks * (TILE_ROWS - 1)) / TILE_ROWS).clamp(1, MOST_TILES);
+        (rows.div_ceil(WINDOW) * tiles, tiles as u32)
+    }
+
+    fn low(&self) -> Result<u64> {
+        let low = self.adapters.low.as_ref().ok_or_else(|| internal!("a step before reserve"))?;
+        Ok(low.address)
+    }
+
+    /// low = A x, of each row's bank.
+    fn shrink(&self, rows: usize, banks: &Banks, x: u64) -> Result<()> {
         let device = &self.reserved()?.steps.device;
-        let stride = self.slots.layout().stride;
         let (count, rank) = (banks.parts.len(), banks.room.rank);
-        let ranks = banks.memory.address + banks.ranks_offset() as u64;
-        let k = &*self.kernels;
-        let (shrink, expand, tiles) = match rows > MOST_SINGLE_ROWS {
-            true => (&k.adapter_shrink_tile, &k.adapter_expand_tile, rows.div_ceil(TILE_ROWS)),
-            false => (&k.adapter_shrink, &k.adapter_expand, rows),
+        let (kernel, slices) = match rows <= FEW_ROWS {
+            true => (&self.kernels.adapter_shrink, SLICES),
+            false => (&self.kernels.adapter_shrink_many, 1),
         };
-        shrink.launch(
+        let (across, tiles) = Cuda::tiles(rows, banks);
+        kernel.launch(
             &self.context,
-            [tiles, (count * rank).div_ceil(WARPS)],
+            [across, (count * rank * slices).div_ceil(WARPS)],
             32 * WARPS as u32,
             &[
                 &x,
                 &(rows as u32),
+                &tiles,
                 &device.slot_of.address,
                 &device.rows.address,
-                &stride,
+                &self.slots.layout().stride,
                 &banks.memory.address,
-                &ranks,
+                &banks.ranks(),
                 &(banks.inputs as u32),
                 &(count as u32),
                 &(rank as u32),
-                &low.address,
+                &self.low()?,
             ],
-        )?;
-        let outputs = banks.outputs;
+        )
+    }
+
+    /// y += B low, of each row's bank.
+    fn expand(&self, rows: usize, banks: &Banks, y: u64) -> Result<()> {
+        let device = &self.reserved()?.steps.device;
+        let (count, rank, outputs) = (banks.parts.len(), banks.room.rank, banks.outputs);
         let end0 = banks.parts[0];
         let end1 = end0 + banks.parts.get(1).copied().unwrap_or(outputs - end0);
         let wide = [outputs, end0, end1].iter().all(|end| end.is_multiple_of(8));
         let per_block = EXPAND_THREADS * if wide { 8 } else { 1 };
-        expand.launch(
+        let (across, tiles) = Cuda::tiles(rows, banks);
+        self.kernels.adapter_expand.launch(
             &self.context,
-            [tiles, outputs.div_ceil(per_block)],
+            [across, outputs.div_ceil(per_block)],
             EXPAND_THREADS as u32,
             &[
                 &y,
                 &(rows as u32),
+                &tiles,
                 &device.slot_of.address,
                 &device.rows.address,
-                &stride,
-                &low.address,
+                &self.slots.layout().stride,
+                &self.low()?,
                 &(banks.memory.address + banks.b_offset() as u64),
-                &ranks,
+                &banks.ranks(),
                 &(outputs as u32),
                 &(count as u32),
                 &(rank as u32),

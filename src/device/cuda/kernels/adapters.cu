@@ -4,126 +4,145 @@
 // and [bank][rank][outputs] (B transposed), with room for the largest rank; `ranks` [bank][part]
 // says how many there are. A scale is in B already.
 //
-// A grouped product: the rows of a tile that have the same bank read it once, bank after bank.
-// Tokens of a prompt lie together, so a tile of theirs has one bank; a tile of decode rows has as
-// many as it must. TILE_ROWS is for many rows, single rows are for few, where more blocks at once
-// count for more than bytes. Either way a row's sums are added in the same order.
+// A grouped product: of each 32 rows those that have the same bank, eight at a time, read it
+// together. Tokens of a prompt lie together and fill such tiles by themselves; streams with few
+// adapters among them fill them too, wherever they stand in the step. A block takes one tile after
+// another of its 32 rows. Where rows are few, more warps share a sum, for then latency is all.
 //
-// Bytes: shrink reads x and A of the tile's banks (from L2 once a tile used them), expand reads B,
-// reads and writes y. At rank 16 both are some 1 % of the GEMM's work; at decode sizes they are
+// Bytes: shrink reads x and A of each tile, expand reads B, reads and writes y, all from L2 once
+// somebody used them. At rank 16 both are some 1 % of the GEMM's work; at decode sizes they are
 // latency.
 #include "common.cuh"
 
-#define WARPS 8
-#define TILE_ROWS 8  // as in adapters.rs
-// Loads of a bank in flight at once: they come from L2, and a single row has nothing else to do.
+#define WARPS 8  // as in adapters.rs, like the next two
+#define WINDOW 32
+#define TILE_ROWS 8
+// Loads of a bank in flight at once: they come from L2, and few rows have nothing else to do.
 template <int R>
-constexpr int FLIGHT = R == 1 ? 8 : 2;
+constexpr int FLIGHT = 8 / R > 1 ? 8 / R : 2;
 
 // 1 + the bank of a row, 0 = none.
 __device__ __forceinline__ u32 bank_of(u32 slot, const u32* rows, u64 stride) {
   return slot == NO_SLOT ? 0 : rows[slot * stride + SLOT_BANK];
 }
 
-// The rows of a tile, and which of them still wait for their bank's turn: a bit each. The same for
-// all threads of a block.
-template <int R>
-struct Group {
-  u32 bank[R];
-  u32 left = 0;
-
-  __device__ Group(u32 first, u32 count, const u32* slot_of, const u32* rows, u64 stride) {
-#pragma unroll
-    for (int m = 0; m < R; m++) {
-      bank[m] = first + m < count ? bank_of(slot_of[first + m], rows, stride) : 0;
-      left |= (bank[m] != 0 ? 1u : 0u) << m;
-    }
-  }
-
-  // The next bank, counted from 0, and the rows that have it. Only while some are left.
-  __device__ u32 next(u32* mine) {
-    u32 one = 0, same = 0;
-#pragma unroll
-    for (int m = R - 1; m >= 0; m--)
-      if (left >> m & 1) one = bank[m];
-#pragma unroll
-    for (int m = 0; m < R; m++) same |= (bank[m] == one ? 1u : 0u) << m;
-    left &= ~same;
-    *mine = same;
-    return one - 1;
-  }
+// Rows of a window that have one bank.
+struct Tile {
+  u32 bank;  // counted from 0
+  u32 count;
+  u32 row[TILE_ROWS];  // beyond `count` the last one again
 };
 
-// Is row m of a tile one of these? A row on its own always is, which spares a branch per load.
-template <int R>
-__device__ __forceinline__ bool among(u32 rows, int m) {
-  return R == 1 || (rows >> m & 1);
+// The tile `which` of a window, the same for all threads of a block. False: there are fewer.
+__device__ bool find(Tile& tile, u32 window, u32 which, u32 count, const u32* slot_of,
+                     const u32* rows, u64 stride) {
+  const u32 lane = threadIdx.x % 32, mine = window * WINDOW + lane;
+  const u32 bank = mine < count ? bank_of(slot_of[mine], rows, stride) : 0;
+  const u32 before = __popc(__match_any_sync(~0u, bank) & ((1u << lane) - 1));
+  u32 starts = __ballot_sync(~0u, bank != 0 && before % TILE_ROWS == 0);
+  if (which >= __popc(starts)) return false;
+  for (u32 t = 0; t < which; t++) starts &= starts - 1;
+  const u32 leader = __ffs(starts) - 1;
+  const u32 its_bank = __shfl_sync(~0u, bank, leader);
+  const u32 its_number = __shfl_sync(~0u, before, leader) / TILE_ROWS;
+  u32 in = __ballot_sync(~0u, bank == its_bank && before / TILE_ROWS == its_number);
+  tile.bank = its_bank - 1;
+  tile.count = __popc(in);
+#pragma unroll
+  for (u32 m = 0; m < TILE_ROWS; m++) {
+    tile.row[m] = window * WINDOW + __ffs(in) - 1;
+    if (m + 1 < tile.count) in &= in - 1;
+  }
+  return true;
 }
 
-// low[r][part][j] = A[part][j] . x[r], f32. A warp for each j, grid (tiles of rows, parts *
-// max_rank / WARPS).
-template <int R>
-__device__ void shrink(const act* x, u32 count, const u32* slot_of, const u32* rows, u64 stride,
-                       const act* a, const u32* ranks, u32 inputs, u32 parts, u32 max_rank,
-                       float* low) {
-  begin();
-  const u32 first = blockIdx.x * R, lane = threadIdx.x % 32;
-  const u32 row = blockIdx.y * WARPS + threadIdx.x / 32;
-  if (row >= parts * max_rank) return;
-  Group<R> group(first, count, slot_of, rows, stride);
-  while (group.left) {
-    u32 mine;
-    const u32 bank = group.next(&mine);
-    if (row % max_rank >= ranks[bank * parts + row / max_rank]) continue;
-    const act* w = a + ((u64)bank * parts * max_rank + row) * inputs;
-    const act* v = x + (u64)first * inputs;
-    float sum[R] = {};
-    if (inputs % 8 == 0) {
-      constexpr int STEP = 32 * 8;
-      auto take = [&](u32 i) {
-        float p[8], q[8];
-        load8(w + i, p);
+// BODY(R) for the smallest R of 1, 4, 8 that holds the tile's rows.
+#define BY_COUNT(COUNT, BODY) \
+  if (COUNT == 1) BODY(1);    \
+  else if (COUNT <= 4) BODY(4); \
+  else BODY(8)
+
+// sum[m] = this lane's part of w . x[row m], of every SLICES-th piece of the inputs.
+template <int R, int SLICES>
+__device__ void dot(const act* x, const act* w, const Tile& tile, u32 inputs, u32 slice,
+                    float (&sum)[TILE_ROWS]) {
+  const u32 lane = threadIdx.x % 32;
+  if (inputs % 8 == 0) {
+    constexpr u32 STEP = SLICES * 32 * 8;
+    auto take = [&](u32 i) {
+      float p[8], q[8];
+      load8(w + i, p);
 #pragma unroll
-        for (int m = 0; m < R; m++) {
-          if (!among<R>(mine, m)) continue;
-          load8(v + (u64)m * inputs + i, q);
+      for (int m = 0; m < R; m++) {
+        load8(x + (u64)tile.row[m] * inputs + i, q);
 #pragma unroll
-          for (int j = 0; j < 8; j++) sum[m] += p[j] * q[j];
-        }
-      };
-      u32 from = 0;
-      for (; from + FLIGHT<R> * STEP <= inputs; from += FLIGHT<R> * STEP) {
-#pragma unroll
-        for (int f = 0; f < FLIGHT<R>; f++) take(from + f * STEP + lane * 8);
+        for (int j = 0; j < 8; j++) sum[m] += p[j] * q[j];
       }
-      for (u32 i = from + lane * 8; i < inputs; i += STEP) take(i);
-    } else {
-      for (u32 i = lane; i < inputs; i += 32) {
-        const float p = to_f32(w[i]);
+    };
+    u32 i = (slice * 32 + lane) * 8;
+    for (; i + (FLIGHT<R> - 1) * STEP < inputs; i += FLIGHT<R> * STEP) {
 #pragma unroll
-        for (int m = 0; m < R; m++)
-          if (among<R>(mine, m)) sum[m] += p * to_f32(v[(u64)m * inputs + i]);
-      }
+      for (int f = 0; f < FLIGHT<R>; f++) take(i + f * STEP);
     }
+    for (; i < inputs; i += STEP) take(i);
+  } else {
+    for (u32 i = slice * 32 + lane; i < inputs; i += SLICES * 32) {
+      const float p = to_f32(w[i]);
 #pragma unroll
-    for (int m = 0; m < R; m++) {
-      if (!among<R>(mine, m)) continue;
-      const float all = warp_sum(sum[m]);
-      if (lane == 0) low[(u64)(first + m) * parts * max_rank + row] = all;
+      for (int m = 0; m < R; m++) sum[m] += p * to_f32(x[(u64)tile.row[m] * inputs + i]);
     }
   }
 }
 
-// N columns of the rows `mine` of a tile. `low` has `low_stride` elements a row.
+// low[r][part][j] = A[part][j] . x[r], f32. SLICES warps for each j, grid (windows x tiles at a
+// time, parts * max_rank * SLICES / WARPS).
+template <int SLICES>
+__device__ void shrink(const act* x, u32 count, u32 tiles, const u32* slot_of, const u32* rows,
+                       u64 stride, const act* a, const u32* ranks, u32 inputs, u32 parts,
+                       u32 max_rank, float* low) {
+  begin();
+  __shared__ float shares[WARPS][TILE_ROWS];
+  const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, slice = warp % SLICES;
+  const u32 j = (blockIdx.y * WARPS + warp) / SLICES, width = parts * max_rank;
+  Tile tile;
+  for (u32 t = blockIdx.x % tiles;
+       find(tile, blockIdx.x / tiles, t, count, slot_of, rows, stride); t += tiles) {
+    const bool any = j < width && j % max_rank < ranks[tile.bank * parts + j / max_rank];
+    float sum[TILE_ROWS] = {};
+    if (any) {
+      const act* w = a + ((u64)tile.bank * width + j) * inputs;
+#define DOT(R) dot<R, SLICES>(x, w, tile, inputs, slice, sum)
+      BY_COUNT(tile.count, DOT);
+    }
+#pragma unroll
+    for (u32 m = 0; m < TILE_ROWS; m++) {
+      const float all = warp_sum(sum[m]);
+      if (lane == m) shares[warp][m] = all;
+    }
+    __syncthreads();
+    if (any && slice == 0 && lane < tile.count) {
+      float all = 0.f;
+#pragma unroll
+      for (int s = 0; s < SLICES; s++) all += shares[warp + s][lane];
+      u32 row = tile.row[0];
+#pragma unroll
+      for (u32 m = 1; m < TILE_ROWS; m++)
+        if (lane == m) row = tile.row[m];
+      low[(u64)row * width + j] = all;
+    }
+    __syncthreads();
+  }
+}
+
+// N columns of a tile's rows. `low` has `low_stride` elements a row.
 template <int R, int N>
-__device__ void add(act* y, u32 mine, const float* low, u32 low_stride, const act* b, u32 rank,
-                    u32 outputs) {
+__device__ void add(act* y, const Tile& tile, const float* low, u32 low_stride, const act* b,
+                    u32 rank, u32 outputs) {
   float sum[R][8];
 #pragma unroll
   for (int m = 0; m < R; m++) {
-    if (!among<R>(mine, m)) continue;
-    if constexpr (N == 8) load8(y + (u64)m * outputs, sum[m]);
-    else sum[m][0] = to_f32(y[(u64)m * outputs]);
+    if constexpr (N == 8) load8(y + (u64)tile.row[m] * outputs, sum[m]);
+    else sum[m][0] = to_f32(y[(u64)tile.row[m] * outputs]);
   }
   auto take = [&](u32 j) {
     float p[8];
@@ -131,8 +150,7 @@ __device__ void add(act* y, u32 mine, const float* low, u32 low_stride, const ac
     else p[0] = to_f32(b[(u64)j * outputs]);
 #pragma unroll
     for (int m = 0; m < R; m++) {
-      if (!among<R>(mine, m)) continue;
-      const float t = low[(u64)m * low_stride + j];
+      const float t = low[(u64)tile.row[m] * low_stride + j];
 #pragma unroll
       for (int i = 0; i < N; i++) sum[m][i] += t * p[i];
     }
@@ -144,55 +162,47 @@ __device__ void add(act* y, u32 mine, const float* low, u32 low_stride, const ac
   }
   for (; from < rank; from++) take(from);
 #pragma unroll
-  for (int m = 0; m < R; m++) {
-    if (!among<R>(mine, m)) continue;
-    if constexpr (N == 8) store8(y + (u64)m * outputs, sum[m]);
-    else y[(u64)m * outputs] = from_f32<act>(sum[m][0]);
+  for (u32 m = 0; m < R; m++) {
+    if (m >= tile.count) break;
+    if constexpr (N == 8) store8(y + (u64)tile.row[m] * outputs, sum[m]);
+    else y[(u64)tile.row[m] * outputs] = from_f32<act>(sum[m][0]);
   }
 }
 
-// y[r] += B low[r]. One thread per eight columns (one where the widths are odd), grid (tiles of
-// rows, columns). At most three parts: they end at end0, end1 and outputs.
-template <int R>
-__device__ void expand(act* y, u32 count, const u32* slot_of, const u32* rows, u64 stride,
-                       const float* low, const act* b, const u32* ranks, u32 outputs, u32 parts,
-                       u32 max_rank, u32 end0, u32 end1) {
+// y[r] += B low[r]. One thread per eight columns (one where the widths are odd), grid (windows x
+// tiles at a time, columns). At most three parts: they end at end0, end1 and outputs.
+extern "C" __global__ void __launch_bounds__(128)
+    adapter_expand(act* y, u32 count, u32 tiles, const u32* slot_of, const u32* rows, u64 stride,
+                   const float* low, const act* b, const u32* ranks, u32 outputs, u32 parts,
+                   u32 max_rank, u32 end0, u32 end1) {
   begin();
-  const u32 first = blockIdx.x * R;
   const bool wide = (outputs | end0 | end1) % 8 == 0;
   const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * (wide ? 8 : 1);
-  if (i >= outputs) return;
   const u32 part = (i >= end0) + (i >= end1);
-  Group<R> group(first, count, slot_of, rows, stride);
-  while (group.left) {
-    u32 mine;
-    const u32 bank = group.next(&mine);
-    const u32 rank = ranks[bank * parts + part];
+  Tile tile;
+  for (u32 t = blockIdx.x % tiles;
+       find(tile, blockIdx.x / tiles, t, count, slot_of, rows, stride); t += tiles) {
+    const u32 rank = i < outputs ? ranks[tile.bank * parts + part] : 0;
     if (rank == 0) continue;
-    const float* t = low + ((u64)first * parts + part) * max_rank;
-    const act* w = b + (u64)bank * max_rank * outputs + i;
-    act* p = y + (u64)first * outputs + i;
-    if (wide) add<R, 8>(p, mine, t, parts * max_rank, w, rank, outputs);
-    else add<R, 1>(p, mine, t, parts * max_rank, w, rank, outputs);
+    const float* from = low + part * max_rank;
+    const act* w = b + (u64)tile.bank * max_rank * outputs + i;
+#define WIDE(R) add<R, 8>(y + i, tile, from, parts * max_rank, w, rank, outputs)
+#define NARROW(R) add<R, 1>(y + i, tile, from, parts * max_rank, w, rank, outputs)
+    if (wide) {
+      BY_COUNT(tile.count, WIDE);
+    } else {
+      BY_COUNT(tile.count, NARROW);
+    }
   }
 }
 
-#define SHRINK(NAME, R)                                                                         \
-  extern "C" __global__ void __launch_bounds__(256)                                             \
-      NAME(const act* x, u32 count, const u32* slot_of, const u32* rows, u64 stride,            \
-           const act* a, const u32* ranks, u32 inputs, u32 parts, u32 max_rank, float* low) {   \
-    shrink<R>(x, count, slot_of, rows, stride, a, ranks, inputs, parts, max_rank, low);         \
-  }
-#define EXPAND(NAME, R)                                                                         \
-  extern "C" __global__ void __launch_bounds__(128)                                             \
-      NAME(act* y, u32 count, const u32* slot_of, const u32* rows, u64 stride,                  \
-           const float* low, const act* b, const u32* ranks, u32 outputs, u32 parts,            \
-           u32 max_rank, u32 end0, u32 end1) {                                                  \
-    expand<R>(y, count, slot_of, rows, stride, low, b, ranks, outputs, parts, max_rank, end0,   \
-              end1);                                                                            \
+#define SHRINK(NAME, SLICES)                                                                     \
+  extern "C" __global__ void __launch_bounds__(32 * WARPS)                                       \
+      NAME(const act* x, u32 count, u32 tiles, const u32* slot_of, const u32* rows, u64 stride,  \
+           const act* a, const u32* ranks, u32 inputs, u32 parts, u32 max_rank, float* low) {    \
+    shrink<SLICES>(x, count, tiles, slot_of, rows, stride, a, ranks, inputs, parts, max_rank,    \
+                   low);                                                                         \
   }
 
-SHRINK(adapter_shrink, 1)
-SHRINK(adapter_shrink_tile, TILE_ROWS)
-EXPAND(adapter_expand, 1)
-EXPAND(adapter_expand_tile, TILE_ROWS)
+SHRINK(adapter_shrink, 8)
+SHRINK(adapter_shrink_many, 1)
