@@ -187,6 +187,10 @@ impl<D: Device> Runner for Net<D> {
         self.device.collect()
     }
 
+    fn idle(&mut self) -> Result<bool> {
+        self.device.idle()
+    }
+
     fn break_device(&mut self) -> Result<()> {
         self.device.break_down()
     }

@@ -11,6 +11,7 @@
 //! | [`launch`] | one kernel, started |
 //! | [`experts`] | a mixture of experts: choices, groups, products |
 //! | [`gemm`] | cuBLASLt with an own plan cache |
+//! | `ahead` | GEMM algorithms chosen while nothing runs |
 //! | `skinny` | products of few rows |
 //! | [`graphs`] | recorded decode steps |
 //! | [`attention`] | attention over pages: which kernel |
@@ -33,6 +34,7 @@
 //! slot's row.
 
 pub mod adapters;
+mod ahead;
 pub mod attention;
 mod codes;
 pub mod context;
@@ -57,6 +59,7 @@ mod worklist;
 use std::sync::Arc;
 
 use self::adapters::Adapters;
+use self::ahead::Ahead;
 use self::attention::Attention;
 use self::codes::NO_ACTIVATION;
 use self::context::Context;
@@ -115,6 +118,7 @@ pub struct Cuda {
     gemm: Gemm,
     uploader: Uploader,
     adapters: Adapters,
+    ahead: Ahead,
     slots: Slots,
     sampler: Sampler,
     reserved: Option<Reserved>,
@@ -153,6 +157,7 @@ impl Cuda {
             gemm: Gemm::new(&context, dtype)?,
             uploader: Uploader::new(&context),
             adapters: Adapters::default(),
+            ahead: Ahead::default(),
             slots: Slots::default(),
             sampler: Sampler::new(&context),
             reserved: None,

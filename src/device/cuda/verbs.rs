@@ -120,9 +120,9 @@ impl Device for Cuda {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
-        let batch = &self.slots.batch;
+        let (batch, limits) = (&self.slots.batch, &reserved.limits);
         // More rows than slots have no logits.
-        let most = reserved.limits.slots.min(reserved.limits.step_tokens);
+        let most = limits.slots.min(limits.step_tokens);
         let padded = graphs::padded(batch.rows)
             .filter(|&rows| batch.decode && reserved.graphs.steady && rows <= most);
         let repeats = reserved.attention.plan(&batch.spans);
@@ -136,7 +136,7 @@ impl Device for Cuda {
         let stride = self.slots.layout().stride;
         self.kernels.prepare.launch(
             &self.context,
-            [self.slots.batch.records, 1],
+            [batch.records, 1],
             ROW_THREADS,
             &[
                 &input,
@@ -152,15 +152,18 @@ impl Device for Cuda {
                 &all,
             ],
         )?;
-        let adapters = self.slots.batch.adapters;
-        let key = padded.filter(|_| repeats).map(|rows| graphs::Key { rows, adapters });
-        reserved.graphs.begin(key)
+        let key = |rows| graphs::Key { rows, adapters: batch.adapters };
+        reserved.graphs.begin(padded.filter(|_| repeats).map(key))
     }
 
     fn steady(&mut self) {
         if let Some(reserved) = &mut self.reserved {
             reserved.graphs.steady = !self.eager;
         }
+    }
+
+    fn idle(&mut self) -> Result<bool> {
+        self.choose_ahead()
     }
 
     fn forwarded(&mut self) -> Result<()> {
@@ -311,12 +314,13 @@ impl Device for Cuda {
         &mut self,
         weight: &Weight,
         bias: Option<&Weight>,
-        x: &Tensor,
+        input: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), weight.outputs);
-        let (x, y) = (x.at(rows, weight.inputs, "linear"), out.at(rows, width, "linear"));
+        let (x, y) = (input.at(rows, weight.inputs, "linear"), out.at(rows, width, "linear"));
         let bias = vector(bias, width);
+        self.ahead.meet(weight, input, out, false);
         self.adapted_product(rows, weight, bias, End::Act(NO_ACTIVATION), [x, y])
     }
 
@@ -325,11 +329,12 @@ impl Device for Cuda {
         weight: &Weight,
         bias: Option<&Weight>,
         act: Activation,
-        x: &Tensor,
+        input: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), weight.outputs);
-        let (x, bias) = (x.at(rows, weight.inputs, "linear_act"), vector(bias, width));
+        let (x, bias) = (input.at(rows, weight.inputs, "linear_act"), vector(bias, width));
+        self.ahead.meet(weight, input, out, act.is_gated());
         let (kind, width) = match act.is_gated() {
             true => (End::Gated(activation_code(act)), width / 2),
             false => (End::Act(activation_code(act)), width),
