@@ -22,13 +22,16 @@ use crate::internal;
 /// Bytes of one pinned buffer.
 const CHUNK_BYTES: usize = 4 << 20;
 /// As in kernels/adapters.cu.
-const WARPS: usize = 8;
+const WARPS: usize = 16;
 const WINDOW: usize = 32;
 const TILE_ROWS: usize = 8;
-const EXPAND_THREADS: usize = 128;
-/// Rows up to which `SLICES` warps share a sum: a decode step.
+const COLUMNS: usize = 128;
+const EXPAND_THREADS: usize = 2 * COLUMNS;
+/// Rows of A of a block.
+const A_ROWS: usize = 16;
+/// Blocks that share a sum, where rows are few: in a decode step.
+const SPLITS: usize = 4;
 const FEW_ROWS: usize = 256;
-const SLICES: usize = 8;
 /// Blocks that share a window's tiles, at most.
 const MOST_TILES: usize = 8;
 /// q, k and v.
@@ -166,7 +169,7 @@ impl Adapters {
     /// Before the first step; weights that get banks later are as welcome.
     pub fn reserve(&mut self, context: &Arc<Context>, step_tokens: usize) -> Result<()> {
         self.step_tokens = step_tokens;
-        let bytes = 4 * step_tokens * self.width;
+        let bytes = 4 * step_tokens.max(SPLITS * FEW_ROWS) * self.width;
         if self.low.as_ref().map_or(0, |low| low.bytes) < bytes {
             self.low = Some(Memory::new(context, bytes, "products of LoRA adapters")?);
         }
@@ -246,27 +249,22 @@ impl Cuda {
     fn shrink(&self, rows: usize, banks: &Banks, x: u64) -> Result<()> {
         let device = &self.reserved()?.steps.device;
         let (count, rank) = (banks.parts.len(), banks.room.rank);
-        let (kernel, slices) = match rows <= FEW_ROWS {
-            true => (&self.kernels.adapter_shrink, SLICES),
-            false => (&self.kernels.adapter_shrink_many, 1),
-        };
         let (across, tiles) = Cuda::tiles(rows, banks);
-        kernel.launch(
+        self.kernels.adapter_shrink.launch(
             &self.context,
-            [across, (count * rank * slices).div_ceil(WARPS)],
+            [across, splits(rows) * (count * rank).div_ceil(A_ROWS)],
             32 * WARPS as u32,
             &[
                 &x,
                 &(rows as u32),
                 &tiles,
-                &device.slot_of.address,
-                &device.rows.address,
-                &self.slots.layout().stride,
+                &device.bank_of.address,
                 &banks.memory.address,
                 &banks.ranks(),
                 &(banks.inputs as u32),
                 &(count as u32),
                 &(rank as u32),
+                &(splits(rows) as u32),
                 &self.low()?,
             ],
         )
@@ -279,7 +277,7 @@ impl Cuda {
         let end0 = banks.parts[0];
         let end1 = end0 + banks.parts.get(1).copied().unwrap_or(outputs - end0);
         let wide = [outputs, end0, end1].iter().all(|end| end.is_multiple_of(8));
-        let per_block = EXPAND_THREADS * if wide { 8 } else { 1 };
+        let per_block = COLUMNS * if wide { 8 } else { 1 };
         let (across, tiles) = Cuda::tiles(rows, banks);
         self.kernels.adapter_expand.launch(
             &self.context,
@@ -289,19 +287,26 @@ impl Cuda {
                 &y,
                 &(rows as u32),
                 &tiles,
-                &device.slot_of.address,
-                &device.rows.address,
-                &self.slots.layout().stride,
+                &device.bank_of.address,
                 &self.low()?,
                 &(banks.memory.address + banks.b_offset() as u64),
                 &banks.ranks(),
                 &(outputs as u32),
                 &(count as u32),
                 &(rank as u32),
+                &(splits(rows) as u32),
                 &(end0 as u32),
                 &(end1 as u32),
             ],
         )
+    }
+}
+
+fn splits(rows: usize) -> usize {
+    if rows <= FEW_ROWS {
+        SPLITS
+    } else {
+        1
     }
 }
 

@@ -1,6 +1,5 @@
 //! The verbs of [`Device`] on the GPU: each checks shapes, looks its addresses up and launches. The
-//! contract of each is in `device/mod.rs`, the arithmetic in `kernels/`. It knows no memory
-//! management.
+//! contract of each is in `device/mod.rs`, the arithmetic in `kernels/`.
 
 use half::{bf16, f16};
 
@@ -145,6 +144,7 @@ impl Device for Cuda {
                 &device.token.address,
                 &device.position.address,
                 &device.slot_of.address,
+                &device.bank_of.address,
                 &device.gather_row.address,
                 &device.sample_slot.address,
                 &device.target.address,

@@ -1,5 +1,5 @@
 // Low-rank adapters behind a linear: y[r] += B (A x[r]) for the rows whose slot has an adapter; all
-// others leave after two loads. Which bank a row uses is read from its slot's row, so a launch
+// others leave after a load. Which bank a row uses the step's first kernel wrote, so a launch
 // depends on the model and the number of rows alone. Banks lie in [bank][part][rank][inputs] (A)
 // and [bank][rank][outputs] (B transposed), with room for the largest rank; `ranks` [bank][part]
 // says how many there are. A scale is in B already.
@@ -7,37 +7,45 @@
 // A grouped product: of each 32 rows those that have the same bank, eight at a time, read it
 // together. Tokens of a prompt lie together and fill such tiles by themselves; streams with few
 // adapters among them fill them too, wherever they stand in the step. A block takes one tile after
-// another of its 32 rows. Where rows are few, more warps share a sum, for then latency is all.
+// another of its 32 rows.
 //
-// Bytes: shrink reads x and A of each tile, expand reads B, reads and writes y, all from L2 once
-// somebody used them. At rank 16 both are some 1 % of the GEMM's work; at decode sizes they are
-// latency.
+//   shrink  low = A x. A block per 16 rows of A, by mma m16n8k16: A is the left operand, x^T the
+//           right. Sixteen warps share the inputs, and where rows are few SPLITS blocks do: latency
+//           is all then, and a multiprocessor reads 64 bytes a clock. f32 and odd inputs: a warp
+//           for each row of A.
+//   expand  y += B low, eight columns of four rows a thread.
+//
+// Bytes: shrink reads x once for each 16 rows of A, and A once for each tile, expand reads B, reads
+// and writes y, all from L2 once somebody used them. At rank 16 both are some 1 % of the GEMM's
+// work.
 #include "common.cuh"
+#include "mma.cuh"
 
-#define WARPS 8  // as in adapters.rs, like the next two
+#define WARPS 16  // as in adapters.rs, like the next three, and SPLITS
 #define WINDOW 32
 #define TILE_ROWS 8
-// Loads of a bank in flight at once: they come from L2, and few rows have nothing else to do.
-template <int R>
-constexpr int FLIGHT = 8 / R > 1 ? 8 / R : 2;
-
-// 1 + the bank of a row, 0 = none.
-__device__ __forceinline__ u32 bank_of(u32 slot, const u32* rows, u64 stride) {
-  return slot == NO_SLOT ? 0 : rows[slot * stride + SLOT_BANK];
-}
+#define COLUMNS 128
+#define PARTS 3
+#define RANKS 16
+#define SPLITS 4
 
 // Rows of a window that have one bank.
 struct Tile {
   u32 bank;  // counted from 0
-  u32 count;
-  u32 row[TILE_ROWS];  // beyond `count` the last one again
+  u32 first, rows;  // of the window, and a bit for each of the tile's
+  __device__ u32 count() const { return __popc(rows); }
+  // The n-th of its rows; beyond them the last.
+  __device__ u32 row(u32 n) const {
+    u32 left = rows;
+    for (u32 i = 0; i < n && (left & (left - 1)); i++) left &= left - 1;
+    return first + __ffs(left) - 1;
+  }
 };
 
 // The tile `which` of a window, the same for all threads of a block. False: there are fewer.
-__device__ bool find(Tile& tile, u32 window, u32 which, u32 count, const u32* slot_of,
-                     const u32* rows, u64 stride) {
+__device__ bool find(Tile& tile, u32 window, u32 which, u32 count, const u32* bank_of) {
   const u32 lane = threadIdx.x % 32, mine = window * WINDOW + lane;
-  const u32 bank = mine < count ? bank_of(slot_of[mine], rows, stride) : 0;
+  const u32 bank = mine < count ? bank_of[mine] : 0;
   const u32 before = __popc(__match_any_sync(~0u, bank) & ((1u << lane) - 1));
   u32 starts = __ballot_sync(~0u, bank != 0 && before % TILE_ROWS == 0);
   if (which >= __popc(starts)) return false;
@@ -45,164 +53,230 @@ __device__ bool find(Tile& tile, u32 window, u32 which, u32 count, const u32* sl
   const u32 leader = __ffs(starts) - 1;
   const u32 its_bank = __shfl_sync(~0u, bank, leader);
   const u32 its_number = __shfl_sync(~0u, before, leader) / TILE_ROWS;
-  u32 in = __ballot_sync(~0u, bank == its_bank && before / TILE_ROWS == its_number);
   tile.bank = its_bank - 1;
-  tile.count = __popc(in);
-#pragma unroll
-  for (u32 m = 0; m < TILE_ROWS; m++) {
-    tile.row[m] = window * WINDOW + __ffs(in) - 1;
-    if (m + 1 < tile.count) in &= in - 1;
-  }
+  tile.first = window * WINDOW;
+  tile.rows = __ballot_sync(~0u, bank == its_bank && before / TILE_ROWS == its_number);
   return true;
 }
 
-// BODY(R) for the smallest R of 1, 4, 8 that holds the tile's rows.
-#define BY_COUNT(COUNT, BODY) \
-  if (COUNT == 1) BODY(1);    \
-  else if (COUNT <= 4) BODY(4); \
-  else BODY(8)
+// N neighbours, as they lie in memory: words, for elements would take a register each.
+template <int N>
+struct Pack {
+  static constexpr int WORDS = sizeof(Eight<act>) / 4;
+  u32 raw[WORDS];
+  __device__ void clear() {
+#pragma unroll
+    for (int i = 0; i < WORDS; i++) raw[i] = 0;
+  }
+  __device__ void load(const act* p) {
+    const uint4* from = reinterpret_cast<const uint4*>(p);
+#pragma unroll
+    for (int i = 0; i < WORDS / 4; i++) {
+      const uint4 four = from[i];
+      raw[4 * i] = four.x, raw[4 * i + 1] = four.y, raw[4 * i + 2] = four.z;
+      raw[4 * i + 3] = four.w;
+    }
+  }
+  __device__ void unpack(float (&x)[8]) {
+#pragma unroll
+    for (int i = 0; i < WORDS; i++) asm volatile("" : "+r"(raw[i]));
+    const Eight<act>& eight = reinterpret_cast<const Eight<act>&>(raw);
+#pragma unroll
+    for (int i = 0; i < 8; i++) x[i] = to_f32(eight.v[i]);
+  }
+};
+template <>
+struct Pack<1> {
+  act raw;
+  __device__ void clear() { raw = from_f32<act>(0.f); }
+  __device__ void load(const act* p) { raw = *p; }
+  __device__ void unpack(float (&x)[1]) { x[0] = to_f32(raw); }
+};
 
-// sum[m] = this lane's part of w . x[row m], of every SLICES-th piece of the inputs.
-template <int R, int SLICES>
-__device__ void dot(const act* x, const act* w, const Tile& tile, u32 inputs, u32 slice,
-                    float (&sum)[TILE_ROWS]) {
-  const u32 lane = threadIdx.x % 32;
-  if (inputs % 8 == 0) {
-    constexpr u32 STEP = SLICES * 32 * 8;
-    auto take = [&](u32 i) {
-      float p[8], q[8];
-      load8(w + i, p);
+// A warp's share of 16 rows of A, `a` the first, times the tile's rows of x, over the inputs
+// from..to.
+#if ACT != 0
+__device__ void multiply_share(const act* x, const act* a, u32 rows, const Tile& tile, u32 inputs,
+                               u32 from, u32 to, float (&sum)[4]) {
+  const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4;
+  // Which inputs a lane feeds is free as long as both operands agree: eight neighbours.
+  const act* const left = a + (u64)min(r, rows - 1) * inputs;
+  const act* const below = a + (u64)min(r + 8, rows - 1) * inputs;
+  const act* const right = x + (u64)tile.row(r) * inputs;
+  constexpr u32 STEP = WARPS * 32;
+  const auto take = [](const act* p) { return *reinterpret_cast<const uint4*>(p); };
+  const auto add = [&](const uint4& low, const uint4& high, const uint4& v) {
+    const u32 one[4] = {low.x, high.x, low.y, high.y}, two[4] = {low.z, high.z, low.w, high.w};
+    multiply(sum, one, v.x, v.y);
+    multiply(sum, two, v.z, v.w);
+  };
+  const u32 mine = lane % 4 * 8;
+  constexpr u32 FLIGHT = 2;
+  u32 i = from + warp * 32;
+  for (; i + (FLIGHT - 1) * STEP + 32 <= to; i += FLIGHT * STEP) {
+    uint4 low[FLIGHT], high[FLIGHT], v[FLIGHT];
+#pragma unroll
+    for (u32 f = 0; f < FLIGHT; f++) {
+      low[f] = take(left + i + f * STEP + mine);
+      high[f] = take(below + i + f * STEP + mine);
+      v[f] = take(right + i + f * STEP + mine);
+    }
+#pragma unroll
+    for (u32 f = 0; f < FLIGHT; f++) add(low[f], high[f], v[f]);
+  }
+  for (; i < to; i += STEP) {
+    const bool there = i + mine < to;
+    const uint4 none = {0, 0, 0, 0};
+    add(there ? take(left + i + mine) : none, there ? take(below + i + mine) : none,
+        there ? take(right + i + mine) : none);
+  }
+}
+#endif
+
+// low[split][r][part][j] = A[part][j] . x[r] over the split's share of the inputs, f32. Grid
+// (windows x tiles at a time, splits x parts * max_rank / 16).
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
+    adapter_shrink(const act* x, u32 count, u32 tiles, const u32* bank_of, const act* all,
+                   const u32* ranks, u32 inputs, u32 parts, u32 max_rank, u32 splits, float* low) {
+  begin();
+  const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const u32 width = parts * max_rank, split = blockIdx.y % splits;
+  const u32 first = blockIdx.y / splits * 16;
+  const u32 share = (inputs + 32 * splits - 1) / (32 * splits) * 32;
+  const u32 from = min(split * share, inputs), to = min(from + share, inputs);
+  low += (u64)split * count * width;
+  Tile tile;
+  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, bank_of); t += tiles) {
+    // Sums that nobody asks for, unless it is worth waiting for the rank.
+    const u32 part = first / max_rank;
+    if (max_rank > 16 && max_rank % 16 == 0 &&
+        first % max_rank >= ranks[tile.bank * parts + part])
+      continue;
+    const act* a = all + ((u64)tile.bank * width + first) * inputs;
+    const u32 rows = min(16u, width - first);
+#if ACT != 0
+    if (inputs % 8 == 0) {
+      __shared__ float shares[WARPS][4 * 32];
+      float sum[4] = {};
+      multiply_share(x, a, rows, tile, inputs, from, to, sum);
+#pragma unroll
+      for (int e = 0; e < 4; e++) shares[warp][e * 32 + lane] = sum[e];
+      __syncthreads();
+      // Element (r, n) is in lane r % 8 * 4 + n / 2, register r / 8 * 2 + n % 2.
+      const u32 r = threadIdx.x % 16, n = threadIdx.x / 16;
+      if (n < tile.count() && r < rows) {
+        const u32 at = (r / 8 * 2 + n % 2) * 32 + r % 8 * 4 + n / 2;
+        float all_warps = 0.f;
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) all_warps += shares[w][at];
+        low[(u64)tile.row(n) * width + first + r] = all_warps;
+      }
+      __syncthreads();
+      continue;
+    }
+#endif
+    if (warp >= rows) continue;
+    for (u32 n = 0; n < tile.count(); n++) {
+      const act* v = x + (u64)tile.row(n) * inputs;
+      float sum = 0.f;
+      for (u32 i = from + lane; i < to; i += 32)
+        sum += to_f32(a[(u64)warp * inputs + i]) * to_f32(v[i]);
+      sum = warp_sum(sum);
+      if (lane == 0) low[(u64)tile.row(n) * width + first + warp] = sum;
+    }
+  }
+}
+
+// y of R rows, N columns a thread, from column i on. All threads of a block come here, also those
+// with `rank` or `count` 0, which have nothing to add. `low` passes through shared memory, RANKS at
+// a time of every part, for all threads of these rows want the same of it.
+template <int R, int N>
+__device__ void add(act* y, const u32 (&row)[R], u32 count, float (*shared)[PARTS * RANKS],
+                    const float* low, u32 splits, u64 next_split, const act* b, const u32* ranks,
+                    u32 part, u32 rank, u32 outputs, u32 parts, u32 max_rank) {
+  const u32 across = threadIdx.x % COLUMNS;
+  Pack<N> p[RANKS], old[R];
+  float sum[R][N];
+#pragma unroll
+  for (int m = 0; m < R; m++)
+    if (rank > 0) old[m].load(y + (u64)row[m] * outputs);
+  u32 highest = 0;
+  for (u32 q = 0; q < parts; q++) highest = max(highest, ranks[q]);
+  for (u32 from = 0; from < highest; from += RANKS) {
+#pragma unroll
+    for (int j = 0; j < RANKS; j++) {
+      p[j].clear();
+      if (from + j < rank) p[j].load(b + (u64)(from + j) * outputs);
+    }
+    // One rank of one part, of every row.
+    const u32 q = across / RANKS, j = from + across % RANKS;
+    if (q < parts) {
 #pragma unroll
       for (int m = 0; m < R; m++) {
-        load8(x + (u64)tile.row[m] * inputs + i, q);
+        const float* at = low + ((u64)row[m] * parts + q) * max_rank + j;
+        float t[SPLITS];
 #pragma unroll
-        for (int j = 0; j < 8; j++) sum[m] += p[j] * q[j];
+        for (int s = 0; s < SPLITS; s++)
+          t[s] = s < splits && j < ranks[q] ? at[s * next_split] : 0.f;
+        shared[m][across] = t[0] + t[1] + t[2] + t[3];
       }
-    };
-    u32 i = (slice * 32 + lane) * 8;
-    for (; i + (FLIGHT<R> - 1) * STEP < inputs; i += FLIGHT<R> * STEP) {
-#pragma unroll
-      for (int f = 0; f < FLIGHT<R>; f++) take(i + f * STEP);
-    }
-    for (; i < inputs; i += STEP) take(i);
-  } else {
-    for (u32 i = slice * 32 + lane; i < inputs; i += SLICES * 32) {
-      const float p = to_f32(w[i]);
-#pragma unroll
-      for (int m = 0; m < R; m++) sum[m] += p * to_f32(x[(u64)tile.row[m] * inputs + i]);
-    }
-  }
-}
-
-// low[r][part][j] = A[part][j] . x[r], f32. SLICES warps for each j, grid (windows x tiles at a
-// time, parts * max_rank * SLICES / WARPS).
-template <int SLICES>
-__device__ void shrink(const act* x, u32 count, u32 tiles, const u32* slot_of, const u32* rows,
-                       u64 stride, const act* a, const u32* ranks, u32 inputs, u32 parts,
-                       u32 max_rank, float* low) {
-  begin();
-  __shared__ float shares[WARPS][TILE_ROWS];
-  const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, slice = warp % SLICES;
-  const u32 j = (blockIdx.y * WARPS + warp) / SLICES, width = parts * max_rank;
-  Tile tile;
-  for (u32 t = blockIdx.x % tiles;
-       find(tile, blockIdx.x / tiles, t, count, slot_of, rows, stride); t += tiles) {
-    const bool any = j < width && j % max_rank < ranks[tile.bank * parts + j / max_rank];
-    float sum[TILE_ROWS] = {};
-    if (any) {
-      const act* w = a + ((u64)tile.bank * width + j) * inputs;
-#define DOT(R) dot<R, SLICES>(x, w, tile, inputs, slice, sum)
-      BY_COUNT(tile.count, DOT);
-    }
-#pragma unroll
-    for (u32 m = 0; m < TILE_ROWS; m++) {
-      const float all = warp_sum(sum[m]);
-      if (lane == m) shares[warp][m] = all;
     }
     __syncthreads();
-    if (any && slice == 0 && lane < tile.count) {
-      float all = 0.f;
+    if (from == 0) {
 #pragma unroll
-      for (int s = 0; s < SLICES; s++) all += shares[warp + s][lane];
-      u32 row = tile.row[0];
+      for (int m = 0; m < R; m++) old[m].unpack(sum[m]);
+    }
 #pragma unroll
-      for (u32 m = 1; m < TILE_ROWS; m++)
-        if (lane == m) row = tile.row[m];
-      low[(u64)row * width + j] = all;
+    for (int j = 0; j < RANKS; j++) {
+      float w[N];
+      p[j].unpack(w);
+#pragma unroll
+      for (int m = 0; m < R; m++) {
+        const float t = shared[m][part * RANKS + j];
+#pragma unroll
+        for (int i = 0; i < N; i++) sum[m][i] += t * w[i];
+      }
     }
     __syncthreads();
   }
-}
-
-// N columns of a tile's rows. `low` has `low_stride` elements a row.
-template <int R, int N>
-__device__ void add(act* y, const Tile& tile, const float* low, u32 low_stride, const act* b,
-                    u32 rank, u32 outputs) {
-  float sum[R][8];
-#pragma unroll
-  for (int m = 0; m < R; m++) {
-    if constexpr (N == 8) load8(y + (u64)tile.row[m] * outputs, sum[m]);
-    else sum[m][0] = to_f32(y[(u64)tile.row[m] * outputs]);
-  }
-  auto take = [&](u32 j) {
-    float p[8];
-    if constexpr (N == 8) load8(b + (u64)j * outputs, p);
-    else p[0] = to_f32(b[(u64)j * outputs]);
-#pragma unroll
-    for (int m = 0; m < R; m++) {
-      const float t = low[(u64)tile.row[m] * low_stride + j];
-#pragma unroll
-      for (int i = 0; i < N; i++) sum[m][i] += t * p[i];
-    }
-  };
-  u32 from = 0;
-  for (; from + FLIGHT<R> <= rank; from += FLIGHT<R>) {
-#pragma unroll
-    for (int f = 0; f < FLIGHT<R>; f++) take(from + f);
-  }
-  for (; from < rank; from++) take(from);
 #pragma unroll
   for (u32 m = 0; m < R; m++) {
-    if (m >= tile.count) break;
-    if constexpr (N == 8) store8(y + (u64)tile.row[m] * outputs, sum[m]);
-    else y[(u64)tile.row[m] * outputs] = from_f32<act>(sum[m][0]);
+    if (rank == 0 || m >= count) break;
+    act* to = y + (u64)row[m] * outputs;
+    if constexpr (N == 8) store8(to, sum[m]);
+    else *to = from_f32<act>(sum[m][0]);
   }
 }
 
-// y[r] += B low[r]. One thread per eight columns (one where the widths are odd), grid (windows x
-// tiles at a time, columns). At most three parts: they end at end0, end1 and outputs.
-extern "C" __global__ void __launch_bounds__(128)
-    adapter_expand(act* y, u32 count, u32 tiles, const u32* slot_of, const u32* rows, u64 stride,
-                   const float* low, const act* b, const u32* ranks, u32 outputs, u32 parts,
-                   u32 max_rank, u32 end0, u32 end1) {
+// y[r] += B low[r]. One thread per eight columns (one where the widths are odd) of four rows, grid
+// (windows x tiles at a time, columns). At most three parts: they end at end0, end1 and outputs.
+extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
+    adapter_expand(act* y, u32 count, u32 tiles, const u32* bank_of, const float* low,
+                   const act* b, const u32* all_ranks, u32 outputs, u32 parts, u32 max_rank,
+                   u32 splits, u32 end0, u32 end1) {
   begin();
+  __shared__ float shared[TILE_ROWS][PARTS * RANKS];
   const bool wide = (outputs | end0 | end1) % 8 == 0;
-  const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * (wide ? 8 : 1);
+  const u32 i = (blockIdx.y * COLUMNS + threadIdx.x % COLUMNS) * (wide ? 8 : 1);
   const u32 part = (i >= end0) + (i >= end1);
+  const bool upper = threadIdx.x >= COLUMNS;
+  const u64 next_split = (u64)count * parts * max_rank;
   Tile tile;
-  for (u32 t = blockIdx.x % tiles;
-       find(tile, blockIdx.x / tiles, t, count, slot_of, rows, stride); t += tiles) {
-    const u32 rank = i < outputs ? ranks[tile.bank * parts + part] : 0;
-    if (rank == 0) continue;
-    const float* from = low + part * max_rank;
+  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, bank_of); t += tiles) {
+    const u32* ranks = all_ranks + tile.bank * parts;
+    const u32 above = upper ? 4 : 0, mine = tile.count() > above ? tile.count() - above : 0;
+    const u32 rank = i < outputs && mine > 0 ? ranks[part] : 0;
     const act* w = b + (u64)tile.bank * max_rank * outputs + i;
-#define WIDE(R) add<R, 8>(y + i, tile, from, parts * max_rank, w, rank, outputs)
-#define NARROW(R) add<R, 1>(y + i, tile, from, parts * max_rank, w, rank, outputs)
-    if (wide) {
-      BY_COUNT(tile.count, WIDE);
-    } else {
-      BY_COUNT(tile.count, NARROW);
-    }
+    u32 row[4];
+#pragma unroll
+    for (u32 m = 0; m < 4; m++) row[m] = tile.row(above + m);
+    const u32 one[1] = {row[0]};
+    float(*const at)[PARTS * RANKS] = shared + above;
+#define ADD(R, N, ROWS) \
+  add<R, N>(y + i, ROWS, mine, at, low, splits, next_split, w, ranks, part, rank, outputs, parts, \
+            max_rank)
+    if (wide && tile.count() == 1) ADD(1, 8, one);
+    else if (wide) ADD(4, 8, row);
+    else ADD(4, 1, row);
   }
 }
-
-#define SHRINK(NAME, SLICES)                                                                     \
-  extern "C" __global__ void __launch_bounds__(32 * WARPS)                                       \
-      NAME(const act* x, u32 count, u32 tiles, const u32* slot_of, const u32* rows, u64 stride,  \
-           const act* a, const u32* ranks, u32 inputs, u32 parts, u32 max_rank, float* low) {    \
-    shrink<SLICES>(x, count, tiles, slot_of, rows, stride, a, ranks, inputs, parts, max_rank,    \
-                   low);                                                                         \
-  }
-
-SHRINK(adapter_shrink, 8)
-SHRINK(adapter_shrink_many, 1)
