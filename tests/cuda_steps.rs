@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
-use triton_vllm::device::{Activation, DType, Device, HostTensor, Source, WeightDesc, WeightKind};
+use triton_vllm::device::{DType, Device, HostTensor, Source, WeightDesc, WeightKind};
 use triton_vllm::ids::{SlotId, TokenId};
 use triton_vllm::plan::{Feed, Late, Row, SlotChange};
 use triton_vllm::sampling::SamplerSpec;
@@ -131,35 +131,6 @@ fn masks_follow_the_token_before() {
     }
     assert_eq!(masked::<Cuda>(false, true), expected);
     assert_eq!(masked::<Cuda>(true, true), expected);
-}
-
-/// What idle hours are for ends, and changes no result. Before the first step there is nothing.
-#[test]
-fn algorithms_are_chosen_ahead() {
-    if !gpu() {
-        return;
-    }
-    let setup = Setup::default();
-    let mut b = Bench::<Cuda>::new(DType::BF16, &setup);
-    assert!(!b.dev.idle().unwrap());
-    let width = 1024;
-    let x = b.input(20, width, 31);
-    let (square, gates) = (b.linear(32, width, width), b.gate_up(33, 600, width));
-    let (mut y, mut z) = (b.tensor(20, width), b.tensor(20, 600));
-    let mut run = |b: &mut Bench<Cuda>| {
-        b.dev.linear(&square, None, &x, &mut y).unwrap();
-        b.dev.linear_act(&gates, None, Activation::SiluGated, &x, &mut z).unwrap();
-        (b.dev.read(&y, 20).unwrap(), b.dev.read(&z, 20).unwrap())
-    };
-    let before = run(&mut b);
-    let mut pieces = 0;
-    while b.dev.idle().unwrap() {
-        pieces += 1;
-        assert!(pieces < 100, "no end");
-    }
-    assert!(pieces > 1, "{pieces} pieces");
-    assert!(!b.dev.idle().unwrap());
-    assert_eq!(run(&mut b), before);
 }
 
 /// Plans that the ledger would never make are refused, with a sentence, before anything reaches the

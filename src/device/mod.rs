@@ -229,12 +229,6 @@ pub trait Device: Send + 'static {
     /// remember what a step of a size comes to. Without it nothing is remembered.
     fn steady(&mut self) {}
 
-    /// Nothing is in flight and nobody waits: make ready a piece of what later steps would wait
-    /// for, some tens of milliseconds at most. True while there is more.
-    fn idle(&mut self) -> Result<bool> {
-        Ok(false)
-    }
-
     // ---- step ---------------------------------------------------------------------------------
 
     /// Fill a bank of one weight between two steps, one entry per part; None: this adapter leaves

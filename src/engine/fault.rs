@@ -117,10 +117,6 @@ impl Runner for Faulty {
         }
         self.runner.collect()
     }
-
-    fn idle(&mut self) -> Result<bool> {
-        self.runner.idle()
-    }
 }
 
 #[cfg(test)]

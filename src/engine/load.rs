@@ -187,10 +187,6 @@ impl<D: Device> Runner for Net<D> {
         self.device.collect()
     }
 
-    fn idle(&mut self) -> Result<bool> {
-        self.device.idle()
-    }
-
     fn break_device(&mut self) -> Result<()> {
         self.device.break_down()
     }

@@ -40,8 +40,6 @@ mod stream;
 #[cfg(test)]
 mod backlog_tests;
 #[cfg(test)]
-mod idle_tests;
-#[cfg(test)]
 mod tests;
 mod ticket;
 mod watchdog;

@@ -5,7 +5,6 @@
 //! one before it still runs, because plans name tokens by slot and never by value (design law 1).
 
 mod adapted;
-mod guided;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -23,7 +22,7 @@ use super::repetition::Circle;
 use super::request::{Client, FinishReason};
 use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
-use crate::ids::{AdapterId, BankId, RequestId, TokenId};
+use crate::ids::{AdapterId, BankId, RequestId, SlotId, TokenId};
 use crate::model::Adapter;
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Arrival, NewSequence, Scheduler, SchedulerStats};
@@ -45,10 +44,6 @@ pub(super) trait Runner: Send {
     fn sample(&mut self, late: &Late) -> Result<()>;
     /// The result of the oldest step that was not collected; waits for it.
     fn collect(&mut self) -> Result<StepResult>;
-    /// `Device::idle`.
-    fn idle(&mut self) -> Result<bool> {
-        Ok(false)
-    }
     /// For tests: `Device::break_down`.
     fn break_device(&mut self) -> Result<()> {
         Ok(())
@@ -207,6 +202,57 @@ impl Core {
         Ok(true)
     }
 
+    /// The sampling rows of a new plan that have a grammar. A slow one gets no further row until
+    /// its mask is there, so that nobody waits for it.
+    fn guided(&mut self, plan: &StepPlan) -> Vec<(SlotId, RequestId)> {
+        let (mut guided, mut slow) = (Vec::new(), Vec::new());
+        for row in plan.rows.iter().filter(|row| row.sample) {
+            let id = self.scheduler.id_in(row.slot);
+            match self.live.get(&id).and_then(|live| live.guide.as_ref()) {
+                Some(Place::Here(guide)) if guide.is_slow() => slow.push(id),
+                Some(_) => {}
+                None => continue,
+            }
+            guided.push((row.slot, id));
+        }
+        for id in slow {
+            self.scheduler.hold(id, true);
+            if let Some(live) = self.live.get_mut(&id) {
+                live.held = true;
+            }
+        }
+        guided
+    }
+
+    /// The masks of these rows. Sequences that ended meanwhile have none: what is sampled for them
+    /// is dropped.
+    fn late(&mut self, guided: Vec<(SlotId, RequestId)>) -> Result<Late> {
+        let mut late = Late::default();
+        for (slot, id) in guided {
+            loop {
+                match self.live.get(&id).map(|live| (live.ids, &live.guide)) {
+                    Some((_, Some(Place::Away))) => {
+                        let command = self.commands.recv();
+                        self.apply(command.map_err(|_| crate::internal!("no thread is left"))?)?;
+                    }
+                    Some((ids, Some(Place::Here(guide)))) => {
+                        match guide.next() {
+                            Ok(Next::Mask(mask)) => late.masks.push((slot, mask.clone())),
+                            Ok(Next::End) => {}
+                            Err(error) => {
+                                let error = error.clone();
+                                self.fail(ids, error);
+                            }
+                        }
+                        break;
+                    }
+                    _ => break,
+                }
+            }
+        }
+        Ok(late)
+    }
+
     /// Nothing can be planned before a slow mask or an adapter is there.
     fn wait_for_helpers(&mut self) -> Result<()> {
         self.meter.load(&self.stats());
@@ -223,14 +269,6 @@ impl Core {
             false => self.shared.health.step_begins(),
         }
         self.shared.health.failure().map_or(Ok(()), Err)
-    }
-
-    /// While there is nothing to do, a piece of what steps would wait for. False: nothing is left.
-    fn prepare(&mut self) -> Result<bool> {
-        self.shared.health.step_begins();
-        let more = self.runner.idle();
-        self.step_ended()?;
-        more
     }
 
     /// Apply what other threads asked for; sleeps while there is nothing to do. False when drained.
@@ -255,9 +293,6 @@ impl Core {
             }
             // What was refused since the last step is not to wait for the next one.
             self.flush(Instant::now());
-            if self.prepare()? {
-                continue;
-            }
             match self.commands.recv() {
                 Ok(command) => self.apply(command)?,
                 // Every handle is gone without a drain: nobody can ask anything any more.

@@ -39,8 +39,6 @@ pub(super) enum Fault {
     Panic(u64),
     /// Waits at step n until the test opens the gate.
     Gate(u64),
-    /// Has no end of work for idle hours.
-    Restless,
 }
 
 struct Scripted {
@@ -95,11 +93,6 @@ impl Runner for Scripted {
             sample.expect("a mask is for a row that samples").tokens = vec![TokenId(id)];
         }
         Ok(())
-    }
-
-    fn idle(&mut self) -> Result<bool> {
-        assert!(self.queue.is_empty(), "idle while a step runs");
-        Ok(self.fault == Fault::Restless)
     }
 
     fn collect(&mut self) -> Result<StepResult> {

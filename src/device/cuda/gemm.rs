@@ -98,12 +98,6 @@ fn bucket(rows: usize) -> usize {
     }
 }
 
-/// One number of rows of each bucket, up to `most`.
-pub fn buckets(most: usize) -> impl Iterator<Item = usize> {
-    let next = move |&rows: &usize| (rows < most).then(|| bucket(rows + 1).min(most));
-    std::iter::successors((most > 0).then_some(1), next)
-}
-
 struct Layout(lt::cublasLtMatrixLayout_t);
 
 impl Layout {
@@ -261,19 +255,6 @@ impl Gemm {
             }
             None => self.plain(kernels, product),
         }
-    }
-
-    /// Choose the algorithm of a product's bucket without running the product. `x` and `y` may
-    /// hold anything; `y` will. False: it was chosen before.
-    pub fn prepare(&mut self, kernels: &Kernels, product: &Product) -> Result<bool> {
-        let exact = product.key(product.rows);
-        let known = self.tuned.contains_key(&product.key(bucket(product.rows)));
-        if known || self.plans.contains_key(&exact) {
-            return Ok(false);
-        }
-        let plan = self.plan(kernels, product)?;
-        self.plans.insert(exact, plan);
-        Ok(true)
     }
 
     fn multiply(
@@ -476,7 +457,7 @@ impl Drop for Gemm {
 
 #[cfg(test)]
 mod tests {
-    use super::{bucket, buckets};
+    use super::bucket;
 
     #[test]
     fn buckets_hold_their_rows_and_waste_little() {
@@ -485,11 +466,5 @@ mod tests {
             assert!(b >= rows && b < 2 * rows.max(1) + 1, "{rows} -> {b}");
             assert_eq!(bucket(b), b);
         }
-        for most in [1, 2, 300, 2048, 5000] {
-            let all: std::collections::BTreeSet<_> = (1..=most).map(bucket).collect();
-            assert_eq!(buckets(most).map(bucket).collect::<Vec<_>>(), Vec::from_iter(all));
-            assert_eq!(buckets(most).last(), Some(most));
-        }
-        assert_eq!(buckets(0).count(), 0);
     }
 }

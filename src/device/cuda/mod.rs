@@ -11,7 +11,6 @@
 //! | [`launch`] | one kernel, started |
 //! | [`experts`] | a mixture of experts: choices, groups, products |
 //! | [`gemm`] | cuBLASLt with an own plan cache |
-//! | `ahead` | GEMM algorithms chosen while nothing runs |
 //! | `skinny` | products of few rows |
 //! | [`graphs`] | recorded decode steps |
 //! | [`attention`] | attention over pages: which kernel |
@@ -34,7 +33,6 @@
 //! slot's row.
 
 pub mod adapters;
-mod ahead;
 pub mod attention;
 mod codes;
 pub mod context;
@@ -59,7 +57,6 @@ mod worklist;
 use std::sync::Arc;
 
 use self::adapters::Adapters;
-use self::ahead::Ahead;
 use self::attention::Attention;
 use self::codes::NO_ACTIVATION;
 use self::context::Context;
@@ -118,7 +115,6 @@ pub struct Cuda {
     gemm: Gemm,
     uploader: Uploader,
     adapters: Adapters,
-    ahead: Ahead,
     slots: Slots,
     sampler: Sampler,
     reserved: Option<Reserved>,
@@ -157,7 +153,6 @@ impl Cuda {
             gemm: Gemm::new(&context, dtype)?,
             uploader: Uploader::new(&context),
             adapters: Adapters::default(),
-            ahead: Ahead::default(),
             slots: Slots::default(),
             sampler: Sampler::new(&context),
             reserved: None,

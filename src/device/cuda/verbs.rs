@@ -119,9 +119,9 @@ impl Device for Cuda {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
-        let (batch, limits) = (&self.slots.batch, &reserved.limits);
+        let batch = &self.slots.batch;
         // More rows than slots have no logits.
-        let most = limits.slots.min(limits.step_tokens);
+        let most = reserved.limits.slots.min(reserved.limits.step_tokens);
         let padded = graphs::padded(batch.rows)
             .filter(|&rows| batch.decode && reserved.graphs.steady && rows <= most);
         let repeats = reserved.attention.plan(&batch.spans);
@@ -135,7 +135,7 @@ impl Device for Cuda {
         let stride = self.slots.layout().stride;
         self.kernels.prepare.launch(
             &self.context,
-            [batch.records, 1],
+            [self.slots.batch.records, 1],
             ROW_THREADS,
             &[
                 &input,
@@ -152,18 +152,15 @@ impl Device for Cuda {
                 &all,
             ],
         )?;
-        let key = |rows| graphs::Key { rows, adapters: batch.adapters };
-        reserved.graphs.begin(padded.filter(|_| repeats).map(key))
+        let adapters = self.slots.batch.adapters;
+        let key = padded.filter(|_| repeats).map(|rows| graphs::Key { rows, adapters });
+        reserved.graphs.begin(key)
     }
 
     fn steady(&mut self) {
         if let Some(reserved) = &mut self.reserved {
             reserved.graphs.steady = !self.eager;
         }
-    }
-
-    fn idle(&mut self) -> Result<bool> {
-        self.choose_ahead()
     }
 
     fn forwarded(&mut self) -> Result<()> {
@@ -314,13 +311,12 @@ impl Device for Cuda {
         &mut self,
         weight: &Weight,
         bias: Option<&Weight>,
-        input: &Tensor,
+        x: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), weight.outputs);
-        let (x, y) = (input.at(rows, weight.inputs, "linear"), out.at(rows, width, "linear"));
+        let (x, y) = (x.at(rows, weight.inputs, "linear"), out.at(rows, width, "linear"));
         let bias = vector(bias, width);
-        self.ahead.meet(weight, input, out, false);
         self.adapted_product(rows, weight, bias, End::Act(NO_ACTIVATION), [x, y])
     }
 
@@ -329,12 +325,11 @@ impl Device for Cuda {
         weight: &Weight,
         bias: Option<&Weight>,
         act: Activation,
-        input: &Tensor,
+        x: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), weight.outputs);
-        let (x, bias) = (input.at(rows, weight.inputs, "linear_act"), vector(bias, width));
-        self.ahead.meet(weight, input, out, act.is_gated());
+        let (x, bias) = (x.at(rows, weight.inputs, "linear_act"), vector(bias, width));
         let (kind, width) = match act.is_gated() {
             true => (End::Gated(activation_code(act)), width / 2),
             false => (End::Act(activation_code(act)), width),
