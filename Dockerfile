@@ -11,6 +11,8 @@ ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:25.10-py3
 # glibc 2.35, the oldest of the supported images: what is linked here loads in all of them.
 FROM ubuntu:22.04 AS build
 ARG RUST_VERSION=1.95.0
+# A download that fails must not end in a shell that runs nothing.
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN apt-get update && apt-get install -y --no-install-recommends \
         ca-certificates curl gcc libc6-dev python3 python3-venv && rm -rf /var/lib/apt/lists/*
 RUN curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs \
