@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::farewell::{self, Door};
-use super::handles::{Factory, InstanceHandle, Request, ServerHandle};
+use super::handles::{Factory, InstanceHandle, Request};
 use super::pace;
 use super::request::{worded, Parsed};
 use super::response::{AnswerRow, Before, Layout, Wanted};
@@ -21,7 +21,7 @@ pub(super) struct Call {
     factory: Factory,
     /// Kept for the statistics at the end, then given back.
     request: Mutex<Option<Request>>,
-    ends: Ends,
+    instance: InstanceHandle,
     start_ns: u64,
     /// The FINAL response is on its way.
     ended: AtomicBool,
@@ -29,28 +29,23 @@ pub(super) struct Call {
     /// Rows of the batch; 1 without one.
     rows: u64,
     decoupled: bool,
-}
-
-/// Whom a request has to do with when it ends.
-pub(super) struct Ends {
-    pub instance: InstanceHandle,
-    pub server: ServerHandle,
-    pub farewell: Door,
+    farewell: Door,
 }
 
 impl Call {
     pub(super) fn new(
         request: Request,
         factory: Factory,
+        instance: InstanceHandle,
         start_ns: u64,
         decoupled: bool,
-        ends: Ends,
+        farewell: Door,
     ) -> Call {
         let (text_name, wanted) = (c"", Wanted::default());
         let layout = Layout { text_name, wanted, batched: false, embedding: false };
         let (request, ended) = (Mutex::new(Some(request)), AtomicBool::new(false));
         let rows = 1;
-        Call { factory, request, ends, start_ns, ended, layout, rows, decoupled }
+        Call { factory, request, instance, start_ns, ended, layout, rows, decoupled, farewell }
     }
 
     /// Learn how answers are laid out.
@@ -73,7 +68,7 @@ impl Call {
     /// The request failed.
     fn fail(self: &Arc<Self>, error: Error) {
         match error {
-            Error::Cancelled(_) => farewell::leave(&self.ends.farewell, Arc::clone(self), error),
+            Error::Cancelled(_) => farewell::leave(&self.farewell, Arc::clone(self), error),
             error => self.refuse(&error),
         }
     }
@@ -82,21 +77,11 @@ impl Call {
         self.factory.cancelled()
     }
 
-    /// The stock server ends its HTTP front end when no connection is open, though requests of
-    /// clients that left still run: a response to one goes through freed memory. Only the FINAL
-    /// flag takes none. To be asked right before a send.
-    fn nobody_there(&self) -> bool {
-        self.cancelled() && self.ends.server.exiting()
-    }
-
     fn respond(&self, rows: &[AnswerRow]) {
         if self.ended.load(Ordering::Acquire) {
             return;
         }
         pace::before_send();
-        if self.nobody_there() {
-            return;
-        }
         let sent = self.layout.fill(&self.factory, rows).and_then(|r| r.send(false, None));
         if let Err(error) = sent {
             tracing::error!("a response could not be sent: {error}");
@@ -114,13 +99,9 @@ impl Call {
         }
         let request = self.request.lock().take();
         if let Some(request) = &request {
-            self.ends.instance.report(request, outcome.is_ok(), self.rows, self.start_ns);
+            self.instance.report(request, outcome.is_ok(), self.rows, self.start_ns);
         }
         pace::before_send();
-        if self.decoupled && self.nobody_there() {
-            let _ = self.factory.send_final();
-            return;
-        }
         let sent = match outcome {
             Ok(answer) => {
                 self.layout.fill(&self.factory, &rows(answer)).and_then(|r| r.send(true, None))

@@ -2,8 +2,8 @@
 //! servers before 25.04 (its own mends are server#7840 and #8078) walks over a stream's requests
 //! while it cancels them, and expects its last write to come back before the FINAL response: a
 //! FINAL within microseconds frees what it still uses, or locks its thread and ours against each
-//! other for ever. Newer servers get it at once. Nobody waits for the answer, and slot and pages
-//! are free already. One thread per instance, joined on unload; called by `client`.
+//! other for ever. Nobody waits for the answer, and slot and pages are free already. One thread per
+//! instance, joined on unload; called by `client`.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,17 +17,6 @@ use crate::internal;
 
 /// Some hundred times what the front end needs on a busy machine.
 const PAUSE: Duration = Duration::from_millis(30);
-/// 25.04, the first server that needs none.
-const MENDED: (u32, u32) = (2, 57);
-
-/// How late cancelled requests end on a server of this version.
-fn pause(server: Option<(u32, u32)>) -> Duration {
-    if server.is_some_and(|version| version >= MENDED) {
-        Duration::ZERO
-    } else {
-        PAUSE
-    }
-}
 
 /// A cancelled request, since when, and its last word.
 pub(super) struct Leaving {
@@ -45,13 +34,12 @@ pub(super) struct Farewells {
 }
 
 impl Farewells {
-    /// `server`: its version, if it tells.
-    pub(super) fn start(name: &str, server: Option<(u32, u32)>) -> Result<Farewells> {
+    pub(super) fn start(name: &str) -> Result<Farewells> {
         // Limited by the requests that the engine accepts.
         let (door, leaving) = unbounded();
         let thread = std::thread::Builder::new()
             .name(format!("farewell {name}"))
-            .spawn(move || see_off(&leaving, pause(server)))
+            .spawn(move || see_off(&leaving))
             .map_err(|e| internal!("cannot start a thread: {e}"))?;
         Ok(Farewells { door, thread })
     }
@@ -77,24 +65,9 @@ pub(super) fn leave(door: &Door, call: Arc<Call>, error: Error) {
 }
 
 /// In order of their coming: each waits equally long.
-fn see_off(leaving: &Receiver<Leaving>, pause: Duration) {
+fn see_off(leaving: &Receiver<Leaving>) {
     for Leaving { call, since, error } in leaving {
-        std::thread::sleep(pause.saturating_sub(since.elapsed()));
+        std::thread::sleep(PAUSE.saturating_sub(since.elapsed()));
         call.refuse(&error);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_servers_that_need_it_get_a_pause() {
-        for old in [None, Some((2, 36)), Some((2, 56))] {
-            assert_eq!(pause(old), PAUSE);
-        }
-        for new in [(2, 57), (2, 73), (3, 0)] {
-            assert_eq!(pause(Some(new)), Duration::ZERO);
-        }
     }
 }

@@ -2,16 +2,13 @@
 //! The only file beside `sys`, `error` and `metrics` that calls the server. It knows no text
 //! generation.
 
-mod server;
 mod terms;
-
-pub(super) use server::ServerHandle;
 
 use std::ffi::{c_void, CStr};
 use std::path::PathBuf;
 use std::ptr;
 
-use super::error::{check, OwnedError};
+use super::error::{c_text, check, OwnedError};
 use super::sys::{self, call, *};
 use crate::error::{Error, Result};
 use crate::{internal, invalid};
@@ -106,7 +103,7 @@ impl ModelHandle {
     pub(super) fn server(self) -> Result<ServerHandle> {
         let mut server = ptr::null_mut();
         call!(TRITONBACKEND_ModelServer(self.0, &mut server))?;
-        Ok(ServerHandle::new(server))
+        Ok(ServerHandle(server))
     }
 
     pub(super) fn state(self) -> Result<*mut c_void> {
@@ -173,6 +170,35 @@ impl InstanceHandle {
                 self.0, batch, start_ns, start_ns, now, now
             ));
         }
+    }
+}
+
+/// The server. It outlives every model.
+#[derive(Clone, Copy)]
+pub(super) struct ServerHandle(*mut TRITONSERVER_Server);
+
+// SAFETY: the server's interface may be called from any thread.
+unsafe impl Send for ServerHandle {}
+unsafe impl Sync for ServerHandle {}
+
+impl ServerHandle {
+    pub(super) fn unload(self, model: &str) -> Result<()> {
+        let name = c_text(model);
+        call!(TRITONSERVER_ServerUnloadModel(self.0, name.as_ptr()))
+    }
+
+    /// End the process at once, without the server's exit handlers, so that somebody restarts it.
+    pub(super) fn leave_process(self) -> ! {
+        // SAFETY: nothing of this process runs after it.
+        unsafe { libc::_exit(1) }
+    }
+
+    /// Whether new requests still reach this version: false once it is being unloaded.
+    pub(super) fn is_ready(self, model: &str, version: u64) -> Result<bool> {
+        let (name, mut ready) = (c_text(model), false);
+        let version = i64::try_from(version).unwrap_or(-1);
+        call!(TRITONSERVER_ServerModelIsReady(self.0, name.as_ptr(), version, &mut ready))?;
+        Ok(ready)
     }
 }
 

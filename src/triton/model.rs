@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::client::{Batch, Call, Ends, Single};
+use super::client::{Batch, Call, Single};
 use super::config::{self, ModelConfig};
 use super::embedding::Embedding;
 use super::farewell::Farewells;
@@ -143,7 +143,7 @@ impl Instance {
                 .map(|dir| dir.join(format!("{}.json", name.replace('/', "_")))),
             name,
         };
-        let farewells = Farewells::start(&model.name, model.server.version().ok())?;
+        let farewells = Farewells::start(&model.name)?;
         let started = Instant::now();
         let keeper = Keeper::start(Watched {
             server: model.server,
@@ -180,8 +180,7 @@ impl Instance {
             .unwrap_or_else(|_| Err(internal!("a fault in reading the request")));
         let decoupled = self.model.config.decoupled;
         let door = self.farewells.door();
-        let ends = Ends { instance: self.handle, server: self.model.server, farewell: door };
-        let mut call = Call::new(request, factory, start_ns, decoupled, ends);
+        let mut call = Call::new(request, factory, self.handle, start_ns, decoupled, door);
         let config = &self.model.config;
         let ready = parsed.and_then(|(parsed, terms)| {
             call.expect(&parsed, &config.roles, config.max_batch_size > 0)?;
