@@ -106,15 +106,21 @@ __device__ __forceinline__ float gumbel_bound(u32 word) {
   return (__clz(word) + 1) * 0.6931472f + 1e-4f;
 }
 
+// The noise of one token: four neighbours share a block of words.
+__device__ __forceinline__ float noise_of(u32 token, u32 k0, u32 k1, u32 position) {
+  u32 words[4] = {token / 4, position, 0, 0};
+  philox(words, k0, k1);
+  u32 word = words[0];
+#pragma unroll
+  for (u32 j = 1; j < 4; j++)
+    if (token % 4 == j) word = words[j];
+  return gumbel(word);
+}
+
 // Argmax of logit + noise over logits >= floor; `top` is the largest logit's token.
 __device__ u32 draw(const float* logits, u32 vocab, u32 k0, u32 k1, u32 position, float floor,
                     u64 top, u64* scratch) {
-  u32 words[4] = {token_of(top) / 4, position, 0, 0};
-  philox(words, k0, k1);
-  u32 word = words[0];
-  for (u32 j = 1; j < 4; j++)
-    if (token_of(top) % 4 == j) word = words[j];
-  float best = value_of(top) + gumbel(word);
+  float best = value_of(top) + noise_of(token_of(top), k0, k1, position);
   u64 rank = ranked(best, token_of(top));
   for (u32 four = threadIdx.x; four * 4 < vocab; four += THREADS) {
     float x[4];
@@ -146,13 +152,7 @@ __device__ u32 draw(const Shortlist& list, u32 k0, u32 k1, u32 position, float f
     const float x = value_of(list.ranks[i]);
     if (!(x >= floor)) break;
     const u32 token = token_of(list.ranks[i]);
-    u32 words[4] = {token / 4, position, 0, 0};
-    philox(words, k0, k1);
-    u32 word = words[0];
-#pragma unroll
-    for (u32 j = 1; j < 4; j++)
-      if (token % 4 == j) word = words[j];
-    rank = max(rank, ranked(x + gumbel(word), token));
+    rank = max(rank, ranked(x + noise_of(token, k0, k1, position), token));
   }
   return token_of(block_max(rank, scratch));
 }

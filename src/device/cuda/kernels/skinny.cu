@@ -16,6 +16,7 @@
 // floor = bytes / bandwidth. The order of sums does not depend on the number of rows.
 #include "activation.cuh"
 #include "common.cuh"
+#include "mma.cuh"
 
 #define WARPS 8  // that multiply
 #define STAGES 5
@@ -30,10 +31,6 @@ struct Call {
   int kind;  // of activation.cuh
   void* y;   // act [rows, outputs], or [rows, outputs / 2] if gated, or f32 logits
 };
-
-__device__ __forceinline__ u32 shared_address(const void* p) {
-  return (u32)__cvta_generic_to_shared(p);
-}
 
 // Barriers in shared memory that count arrivals and copied bytes; a phase ends when both are in.
 __device__ __forceinline__ void barrier_init(u32 barrier, u32 arrivals) {
@@ -60,19 +57,6 @@ __device__ __forceinline__ void copy_bulk(u32 to, const void* from, u32 bytes, u
       "[%0], [%1], %2, [%3];" ::"r"(to),
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
-}
-
-// c += a b
-__device__ __forceinline__ void multiply(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0,
-                                         u32 b1) {
-#if ACT == 1
-#define MMA "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-#else
-#define MMA "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-#endif
-  asm volatile(MMA "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 template <bool GATED>
@@ -149,8 +133,9 @@ struct Tile {
         const uint4* w = reinterpret_cast<const uint4*>(left + stage * STAGE + j * 64);
         const uint4 low = valid ? w[0] : uint4{0, 0, 0, 0};
         const uint4 high = valid ? w[8 * PITCH / 16] : uint4{0, 0, 0, 0};
-        multiply(acc[0], low.x, high.x, low.y, high.y, x[j].x, x[j].y);
-        multiply(acc[1], low.z, high.z, low.w, high.w, x[j].z, x[j].w);
+        const u32 one[4] = {low.x, high.x, low.y, high.y}, two[4] = {low.z, high.z, low.w, high.w};
+        multiply(acc[0], one, x[j].x, x[j].y);
+        multiply(acc[1], two, x[j].z, x[j].w);
       }
       __syncwarp();
       if (lane == 0) barrier_arrive(empty + stage * 8);
