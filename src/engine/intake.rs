@@ -11,6 +11,7 @@ use crossbeam::channel::{unbounded, Receiver, Sender};
 use super::command::{Accepted, Command, Family, NewOutput, StopRules};
 use super::guides::Guided;
 use super::pooling::{Embedder, Job};
+use super::queued::PromptQueue;
 use super::request::{GenerateRequest, Returns};
 use super::scores::Scores;
 use crate::error::{Error, Result};
@@ -99,6 +100,7 @@ pub(super) struct Intake {
     pub log_requests: bool,
     /// Names of multi_lora.json, in its order.
     pub adapters: Vec<String>,
+    pub queue: Arc<PromptQueue>,
     pub commands: Sender<Command>,
     pub next_id: AtomicU64,
     /// The model embeds and generates nothing.
@@ -182,6 +184,7 @@ impl Intake {
             adapter,
             sequences: ids.ids().enumerate().map(sequence).collect(),
             limits: Arc::new(limits),
+            queued: self.queue.add(tokens.len()),
             prompt: tokens.into(),
             client,
             stream,

@@ -16,7 +16,9 @@ use super::intake::{Intake, Slow};
 use super::meter::{Meter, StepTrace};
 use super::outbox::{Backlog, Outboxes, Shared};
 use super::pooling::Embedder;
+use super::queued::PromptQueue;
 use super::step::{Core, Helpers, Runner};
+use super::ticket::QueueLimit;
 use super::watchdog::Watchdog;
 use super::{Engine, EngineArgs, EngineFacts, EngineOptions, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
 #[cfg(feature = "cuda")]
@@ -33,6 +35,7 @@ use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::{Grammars, Tokenizer};
 
 pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
+    let gpu = choose_gpu(&args, &options)?;
     let files = match args.load_format {
         Format::Auto => Some(Files::Any),
         Format::Safetensors => Some(Files::Safetensors),
@@ -55,17 +58,17 @@ pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
     };
     let tokenizer = Arc::new(Tokenizer::load(&tokenizer_dir)?);
     let model = read_model(&dir, &args)?;
-    #[cfg(feature = "cuda")]
-    if let Some(gpu) = choose_gpu(&args, &options)? {
-        let mut device = Cuda::open(gpu, model.0.dtype)?;
-        if args.enforce_eager {
-            device.launch_eagerly();
+    match gpu {
+        #[cfg(feature = "cuda")]
+        Some(gpu) => {
+            let mut device = Cuda::open(gpu, model.0.dtype)?;
+            if args.enforce_eager {
+                device.launch_eagerly();
+            }
+            start(device, gpu_pool, model, tokenizer, args, options)
         }
-        return start(device, gpu_pool, model, tokenizer, args, options);
+        _ => start(Cpu::new(threads())?, cpu_pool, model, tokenizer, args, options),
     }
-    #[cfg(not(feature = "cuda"))]
-    warn_of_gpu(&args, &options);
-    start(Cpu::new(threads())?, cpu_pool, model, tokenizer, args, options)
 }
 
 /// A local folder wins: a relative path is tried against the version directory first, then as it
@@ -96,39 +99,59 @@ fn resolve(wanted: &Wanted, version_dir: &Path, key: &str, args: &EngineArgs) ->
 const DRIVER: &str = "/dev/nvidiactl";
 
 /// The GPU that serves: the instance group's, else the first visible one (configurations copied
-/// from the incumbent say KIND_CPU or KIND_MODEL, and it used the GPU there too). None: no NVIDIA
-/// device exists, or model.json says `"device": "cpu"`.
+/// from the incumbent say KIND_CPU or KIND_MODEL, and it used the GPU there too). None: the CPU
+/// serves, because model.json says so or because there is no NVIDIA device, which is warned of.
 ///
 /// # Errors
-/// A GPU that is there but cannot be used fails the load: the CPU would serve at a hundredth of the
-/// speed.
-#[cfg(feature = "cuda")]
+/// A GPU that is there but cannot be used, or one that model.json or the instance group asks for
+/// and that is not there: the CPU would serve at a hundredth of the speed.
 fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<Option<usize>> {
     if args.device == DeviceArg::Cpu {
         return Ok(None);
     }
-    if Cuda::count()? > 0 {
+    if gpus()? > 0 {
         return Ok(Some(options.gpu.map_or(0, |gpu| gpu as usize)));
     }
     let hidden =
         std::env::var_os("CUDA_VISIBLE_DEVICES").is_some_and(|v| v.is_empty() || v == "-1");
-    if hidden || !Path::new(DRIVER).exists() {
-        return Ok(None);
-    }
+    let present = Path::new(DRIVER).exists();
+    let why = match (cfg!(feature = "cuda"), hidden, present) {
+        (false, ..) => "this library was built without the feature cuda".to_string(),
+        (true, true, _) => "CUDA_VISIBLE_DEVICES hides all".to_string(),
+        (true, false, true) => format!(
+            "{DRIVER} exists, but libcuda.so.1 is missing or shows none: start the container with \
+             --gpus"
+        ),
+        (true, false, false) => format!("there is no {DRIVER}"),
+    };
+    let asked = match (args.device, options.gpu) {
+        (DeviceArg::Cuda, _) => "\"device\": \"cuda\" in model.json asks for one",
+        (_, Some(_)) => "KIND_GPU in config.pbtxt asks for one",
+        (_, None) if present && !hidden && cfg!(feature = "cuda") => "the machine has one",
+        (_, None) => {
+            tracing::warn!(
+                "{}: SERVED BY THE CPU, much slower than a GPU would: no NVIDIA GPU can be used \
+                 ({why}). If that is meant, say \"device\": \"cpu\" in model.json",
+                options.name
+            );
+            return Ok(None);
+        }
+    };
     Err(Error::Unavailable(format!(
-        "{DRIVER} exists, but no NVIDIA GPU can be used: libcuda.so.1 is missing or shows none. \
-         Start the container with --gpus, or serve by the CPU with \"device\": \"cpu\" in \
-         model.json."
+        "no NVIDIA GPU can be used ({why}), but {asked}. Serve by the CPU with \"device\": \
+         \"cpu\" in model.json."
     )))
 }
 
-/// This build has no GPU engine: say so where a GPU would have been expected.
+/// Visible ones that this build can use.
+#[cfg(feature = "cuda")]
+fn gpus() -> Result<usize> {
+    Ok(Cuda::count()? as usize)
+}
+
 #[cfg(not(feature = "cuda"))]
-fn warn_of_gpu(args: &EngineArgs, options: &EngineOptions) {
-    let gpu = options.gpu.is_some() || Path::new(DRIVER).exists();
-    if gpu && args.device != DeviceArg::Cpu {
-        tracing::warn!("built without the feature cuda: the model is served by the CPU");
-    }
+fn gpus() -> Result<usize> {
+    Ok(0)
 }
 
 /// How a device's page pool is sized.
@@ -207,12 +230,13 @@ fn start<D: Device>(
     let decoder = Decoder::load(&spec, &format, &mut device, &limits)?;
     drop(format);
     let scheduler = Scheduler::new(SchedulerConfig {
-        max_num_seqs: limits.slots,
-        max_num_batched_tokens: limits.step_tokens,
+        max_num_seqs: args.limits.max_num_active_seqs.unwrap_or(limits.slots).min(limits.slots),
+        max_num_batched_tokens: scheduled_tokens(&args, &limits, &spec)?,
         max_model_len: limits.max_model_len,
         page_size: limits.page_size,
         pages: limits.pages,
         long_prefill_token_threshold: args.long_prefill_token_threshold as usize,
+        long_prefill_adaptive: args.limits.long_prefill_adaptive,
         chunked_prefill: args.enable_chunked_prefill && !spec.whole_prompts(),
         prefix_caching: args.enable_prefix_caching && !spec.whole_prompts(),
         pooling: spec.pooling.is_some(),
@@ -285,7 +309,9 @@ fn adapters_of(
         let (other, own) = (dtype_name(other), dtype_name(spec.dtype));
         tracing::warn!("lora_dtype: adapters have the model's type, {own}, not {other}");
     }
-    AdapterList::read(&options.version_dir).map(Some)
+    let var = |name: &str| std::env::var(name).ok();
+    let hub = Hub::new(args.download_dir.as_deref(), &args.hf_token, var);
+    AdapterList::read(&options.version_dir, hub).map(Some)
 }
 
 /// `max_num_seqs` and `max_num_batched_tokens`, by the incumbent's rules: more on GPUs of
@@ -318,6 +344,24 @@ fn batch_sizes(args: &EngineArgs, spec: &ModelSpec, info: &DeviceInfo) -> Result
         ));
     }
     Ok((seqs, tokens))
+}
+
+/// Tokens of a step: as many as the buffers take, or fewer by `max_num_scheduled_tokens`.
+fn scheduled_tokens(args: &EngineArgs, limits: &Limits, spec: &ModelSpec) -> Result<usize> {
+    let Some(tokens) = args.limits.max_num_scheduled_tokens else { return Ok(limits.step_tokens) };
+    let tokens = tokens.min(limits.step_tokens);
+    let running = args.limits.max_num_active_seqs.unwrap_or(limits.slots).min(limits.slots);
+    let whole = spec.whole_prompts() || !args.enable_chunked_prefill;
+    let (least, key) = match whole {
+        true => (limits.max_model_len, "max_model_len, as prompts are not read in chunks"),
+        false => (running, "max_num_seqs (or max_num_active_seqs)"),
+    };
+    if tokens < least {
+        return Err(crate::invalid!(
+            "max_num_scheduled_tokens ({tokens}) must be at least {least}: {key}"
+        ));
+    }
+    Ok(tokens)
 }
 
 fn dtype_name(dtype: DType) -> &'static str {
@@ -384,7 +428,7 @@ fn threads_of(
         Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
     };
     let (commands, inbox) = unbounded();
-    let health = Arc::new(Health::new(facts.max_num_seqs as usize + options.max_waiting));
+    let health = Arc::new(Health::new(queue_limit(args, &facts, &options)));
     let observer = Arc::clone(&options.observer);
     let shared = Shared { observer, commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start(name, health.clone(), step_limit)?;
@@ -393,7 +437,7 @@ fn threads_of(
     let trace = options.step_trace.as_deref().map(StepTrace::create).transpose()?;
     let meter = Meter::new(Arc::clone(&options.observer), trace);
     let kept = args.lora.as_ref().map_or(0, |lora| lora.max_cpu_loras);
-    let (adapters, adapter_reader) = Adapters::start(name, adapters, &spec, kept, &commands)?;
+    let (adapters, adapter_readers) = Adapters::start(name, adapters, &spec, kept, &commands)?;
     let helpers = Helpers {
         outboxes: Outboxes::start(name, outbox_threads, backlog, &shared)?,
         guides: Guides::start(name, (threads() / 2).clamp(1, 8), &commands)?,
@@ -408,6 +452,7 @@ fn threads_of(
     let rules = args.structured_outputs.clone();
     let grammars = Grammars::new(tokenizer.clone(), facts.vocab_size, &eos, rules);
     let intake = Arc::new(Intake {
+        queue: PromptQueue::new(args.limits.max_num_queued_tokens),
         tokenizer,
         grammars,
         max_model_len: facts.max_model_len,
@@ -425,7 +470,7 @@ fn threads_of(
     let (slow, mut threads) = Slow::start(name, &intake)?;
     // In this order they end: each lets go of what the next one waits for.
     threads.push(core);
-    threads.extend(adapter_reader);
+    threads.extend(adapter_readers);
     Ok(Engine {
         facts,
         health,
@@ -435,6 +480,17 @@ fn threads_of(
         threads,
         watchdog: Some(watchdog),
     })
+}
+
+/// Sequences that may run and wait.
+fn queue_limit(args: &EngineArgs, facts: &EngineFacts, options: &EngineOptions) -> QueueLimit {
+    match args.limits.max_num_queued_reqs {
+        Some(sequences) => QueueLimit { sequences, keys: "max_num_queued_reqs in model.json" },
+        None => QueueLimit {
+            sequences: facts.max_num_seqs as usize + options.max_waiting,
+            keys: "max_num_seqs in model.json or --backend-config=vllm,max-waiting",
+        },
+    }
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

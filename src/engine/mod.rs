@@ -17,6 +17,7 @@
 //! | `outbox` | tokens to words to clients: on their own threads |
 //! | `stream` | one request there: its sequences and its answers |
 //! | `scores` | logprobs as an answer shows them |
+//! | `queued` | prompt tokens that wait for a first token |
 //! | `ticket` | the promise of exactly one end to each accepted request |
 //! | `pooling` | requests that embed |
 //! | `health`, `watchdog` | poison and drain, and the thread that sees to both |
@@ -32,6 +33,7 @@ mod load;
 mod meter;
 mod outbox;
 mod pooling;
+mod queued;
 mod repetition;
 mod request;
 mod scores;
@@ -152,6 +154,7 @@ impl Engine {
 
     fn take(&self, mut job: Job) -> Result<()> {
         self.health.check()?;
+        self.intake.queue.check()?;
         let n = job.sequences();
         let (client, terms) = job.end();
         let ticket = self.health.tickets.admit(Arc::clone(client), terms, n)?;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::command::{Accepted, Family, Finish, NewOutput};
 use super::pooling::Wish;
+use super::queued::Queued;
 use super::request::{Answer, Client, FinishReason, Observation, Observer, Output};
 use super::scores::Scores;
 use crate::ids::TokenId;
@@ -17,6 +18,8 @@ pub(super) struct Stream {
     pub client: Arc<dyn Client>,
     pub ids: Family,
     prompt_tokens: u32,
+    /// None: there was a token.
+    queued: Option<Queued>,
     stream: bool,
     /// Text is wanted as it comes: for deltas, or to find stop strings. Otherwise once, at the end.
     eager: bool,
@@ -68,6 +71,7 @@ impl Stream {
             client,
             ids,
             prompt_tokens: prompt.len() as u32,
+            queued: Some(accepted.queued),
             stream,
             eager,
             stream_interval,
@@ -91,6 +95,7 @@ impl Stream {
     ) -> bool {
         let running = self.sequences.get_mut(index).filter(|s| s.ended.is_none());
         let Some(sequence) = running else { return false };
+        self.queued = None;
         sequence.pending.push(token);
         sequence.finish = finish;
         observer.observe(match sequence.last_token_at.replace(at) {

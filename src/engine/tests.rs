@@ -14,8 +14,10 @@ use super::health::Health;
 use super::intake::{Intake, Slow};
 use super::meter::Meter;
 use super::outbox::{Backlog, Outboxes, Shared};
+use super::queued::PromptQueue;
 use super::request::*;
 use super::step::{Core, Helpers, Runner};
+use super::ticket::QueueLimit;
 use super::watchdog::Watchdog;
 use super::{Engine, EngineFacts};
 use crate::error::{Error, Result};
@@ -159,6 +161,7 @@ pub(super) fn bench_with(
         pages: 64,
         depth,
         long_prefill_token_threshold: 0,
+        long_prefill_adaptive: false,
         chunked_prefill: true,
         prefix_caching: true,
         pooling: false,
@@ -168,7 +171,7 @@ pub(super) fn bench_with(
     })
     .expect("a valid config");
     let (commands, inbox) = unbounded();
-    let health = Arc::new(Health::new(max_num_seqs + max_waiting));
+    let health = Arc::new(Health::new(QueueLimit::new(max_num_seqs + max_waiting)));
     let shared =
         Shared { observer: Arc::new(Ignore), commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start("test", health.clone(), Some(STEP_LIMIT)).expect("a thread");
@@ -182,6 +185,7 @@ pub(super) fn bench_with(
     let thread = std::thread::spawn(move || core.run());
     let eos: Vec<TokenId> = tokenizer.eos().into_iter().collect();
     let intake = Arc::new(Intake {
+        queue: PromptQueue::new(None),
         adapters: Vec::new(),
         grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default()),
         eos,

@@ -194,7 +194,11 @@ impl Hub {
             .collect();
         let folder = store.snapshot(&listing.commit);
         let fetch = |name: &str| store.fetch(remote, &listing.commit, name);
-        for name in SMALL_FILES.iter().filter(|name| names.contains(name)) {
+        let small: &[&str] = match wanted.weights {
+            Some(Files::Adapter) => &["adapter_config.json"],
+            _ => &SMALL_FILES,
+        };
+        for name in small.iter().filter(|name| names.contains(name)) {
             fetch(name)?;
         }
         if let Some(files) = wanted.weights {
@@ -209,8 +213,12 @@ impl Hub {
         }
         store.write_ref(&listing.commit)?;
         if !folder.is_dir() {
+            let what = match wanted.weights {
+                Some(Files::Adapter) => "an adapter",
+                _ => "a language model",
+            };
             return Err(Error::NotFound(format!(
-                "model '{}' on {} holds no file of a language model.",
+                "model '{}' on {} holds no file of {what}.",
                 wanted.repo, self.endpoint
             )));
         }
@@ -229,6 +237,10 @@ fn expanded(path: &str, home: &Path) -> PathBuf {
 fn weight_files<'a>(names: &[&'a str], files: Files) -> Vec<&'a str> {
     let of = |wanted: &str| names.iter().copied().filter(|&n| n == wanted).collect::<Vec<_>>();
     let mut kinds = Vec::new();
+    if files == Files::Adapter {
+        kinds.extend(weights::ADAPTER_FILES.map(of));
+        return kinds.into_iter().find(|kind| !kind.is_empty()).unwrap_or_default();
+    }
     if files != Files::Torch {
         kinds.push(of("model.safetensors.index.json"));
         kinds.push(of("model.safetensors"));

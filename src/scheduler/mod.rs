@@ -258,11 +258,12 @@ impl Scheduler {
     /// Feed what runs, in order of admission. True if that cost a preemption.
     fn plan_running(&mut self, plan: &mut StepPlan, budget: &mut usize) -> bool {
         let mut preempted = false;
+        let sequences = self.running.len() + self.waiting_len();
         let mut at = 0;
         while at < self.running.len() && *budget > 0 {
             let slot = self.running[at];
             let sequence = &mut self.seats[slot];
-            let count = self.config.share(sequence.unfed(), *budget);
+            let count = self.config.share(sequence.unfed(), *budget, sequences);
             if count > 0 {
                 let held = sequence.table.pages().len();
                 if !self.kv.grow(&mut sequence.table, sequence.fed + count) {
@@ -286,6 +287,7 @@ impl Scheduler {
     /// `max_num_seqs` overtakers with an adapter the banks are left to empty, so that the first who
     /// waits for one gets it.
     fn plan_waiting(&mut self, plan: &mut StepPlan, budget: &mut usize) {
+        let sequences = self.running.len() + self.waiting_len();
         let mut at = 0;
         while *budget > 0 && self.seats.any_free() {
             let Some(sequence) = self.waiting.get_mut(at) else { break };
@@ -305,7 +307,7 @@ impl Scheduler {
             if !self.config.chunked_prefill && unfed > *budget {
                 break;
             }
-            let count = self.config.share(unfed, *budget);
+            let count = self.config.share(unfed, *budget, sequences);
             let reserve = self.config.reserve_full_isl;
             let positions = if reserve { sequence.tokens.len() } else { cached + count };
             if !self.kv.fits(&hits, positions, !self.running.is_empty()) {

@@ -16,6 +16,7 @@ fn config() -> SchedulerConfig {
         page_size: 4,
         pages: 9,
         long_prefill_token_threshold: 0,
+        long_prefill_adaptive: false,
         chunked_prefill: true,
         prefix_caching: true,
         pooling: false,
@@ -179,6 +180,22 @@ fn the_threshold_cuts_long_prompts() {
     let config = SchedulerConfig { long_prefill_token_threshold: 6, ..config() };
     let mut s = scheduler(config, &[request(1, 13, 9), request(2, 5, 9)]);
     assert_eq!(shares(&s.plan().unwrap()), [(0, 6, false), (1, 5, true)]);
+}
+
+#[test]
+fn an_adaptive_threshold_is_a_fair_share_where_that_is_more() {
+    let adaptive = SchedulerConfig {
+        long_prefill_token_threshold: 6,
+        long_prefill_adaptive: true,
+        ..config()
+    };
+    let mut s = scheduler(adaptive.clone(), &[request(1, 13, 9)]);
+    assert_eq!(shares(&s.plan().unwrap()), [(0, 13, true)], "alone it may have the whole step");
+    let mut s = scheduler(adaptive.clone(), &[request(1, 13, 9), request(2, 5, 9)]);
+    assert_eq!(shares(&s.plan().unwrap()), [(0, 8, false), (1, 5, true)], "half of 16 each");
+    let crowd: Vec<_> = (1..=4).map(|id| request(id, 7, 9)).collect();
+    let mut s = scheduler(adaptive, &crowd);
+    assert_eq!(shares(&s.plan().unwrap())[..2], [(0, 6, false), (1, 6, false)], "never below 6");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -14,6 +14,7 @@ use super::config::{self, ModelConfig};
 use super::embedding::Embedding;
 use super::farewell::Farewells;
 use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
+use super::log;
 use super::metrics::ModelMetrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
@@ -28,6 +29,9 @@ use crate::{internal, invalid};
 /// The server asked an instance whether it is ready, so it knows by itself when one died.
 static SERVER_ASKS: AtomicBool = AtomicBool::new(false);
 
+/// Keys of `--backend-config` that nobody reads are told once.
+static STRANGERS: Once = Once::new();
+
 /// One version of one model.
 pub(super) struct Model {
     name: String,
@@ -38,6 +42,8 @@ pub(super) struct Model {
     args: EngineArgs,
     options: Options,
     metrics: Arc<ModelMetrics>,
+    /// `log_level` of model.json, while the model is loaded.
+    _log_level: log::Asked,
 }
 
 impl Model {
@@ -52,6 +58,10 @@ impl Model {
         let folder = handle.folder()?;
         let version_dir = folder.join(version.to_string());
         let (args, warnings) = read_args(&folder, &version_dir)?;
+        let log_level = log::Asked::new(args.operation.log_level);
+        STRANGERS.call_once(|| {
+            Options::strangers(&backend_config).iter().for_each(|line| tracing::warn!("{line}"));
+        });
         for warning in warnings {
             tracing::warn!("{name}: {warning}");
         }
@@ -64,6 +74,7 @@ impl Model {
             args,
             options: Options::read(&backend_config)?,
             metrics: Arc::default(),
+            _log_level: log_level,
         })
     }
 }
@@ -95,7 +106,10 @@ fn read_args(folder: &Path, version_dir: &Path) -> Result<(EngineArgs, Vec<Strin
     let candidates = [version_dir.join("model.json"), folder.join("vllm_engine_args.json")];
     for path in candidates {
         match std::fs::read_to_string(&path) {
-            Ok(text) => return EngineArgs::parse(&text),
+            Ok(text) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                return EngineArgs::parse_file(&text, &name);
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(invalid!("{}: {e}", path.display())),
         }
@@ -135,7 +149,7 @@ impl Instance {
             max_waiting: model.options.max_waiting,
             max_backlog_tokens: model.options.max_backlog_tokens,
             outbox_threads: model.options.outbox_threads,
-            step_timeout: model.options.step_timeout,
+            step_timeout: model.options.step_timeout.or(model.args.operation.step_timeout),
             step_trace: model
                 .options
                 .step_trace_dir
