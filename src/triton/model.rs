@@ -173,7 +173,8 @@ impl Instance {
         let engine = keeper.engine()?;
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
-            model.metrics.register(&model.name, model.version, facts.max_model_len);
+            let buckets = &model.args.operation.buckets;
+            model.metrics.register(&model.name, model.version, facts.max_model_len, buckets);
         }
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
         let most = std::env::var("VLLM_MAX_N_SEQUENCES").ok();
