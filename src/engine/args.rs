@@ -231,7 +231,7 @@ impl EngineArgs {
                 ));
             }
         }
-        Ok(())
+        self.limits.check(self.max_num_batched_tokens, self.max_num_seqs)
     }
 
     /// What an instance group of this kind can run.

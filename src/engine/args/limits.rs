@@ -21,10 +21,33 @@ pub struct LimitArgs {
     pub long_prefill_adaptive: bool,
 }
 
+impl LimitArgs {
+    /// # Errors
+    /// InvalidArgument: more than what it is part of.
+    pub(super) fn check(&self, batched_tokens: Option<u32>, seqs: Option<u32>) -> Result<()> {
+        let within = [
+            (
+                ("max_num_scheduled_tokens", self.max_num_scheduled_tokens),
+                ("max_num_batched_tokens", batched_tokens),
+            ),
+            (("max_num_active_seqs", self.max_num_active_seqs), ("max_num_seqs", seqs)),
+        ];
+        for ((key, value), (bound_key, bound)) in within {
+            let (Some(value), Some(bound)) = (value, bound) else { continue };
+            if value > bound as usize {
+                return Err(invalid!(
+                    "{key} ({value}) cannot be greater than {bound_key} ({bound})."
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// # Errors
-/// InvalidArgument: a value out of range, or above the limit that it is part of.
+/// InvalidArgument: a value out of range.
 pub(super) fn read(read: &mut Reader) -> Result<LimitArgs> {
-    let limits = LimitArgs {
+    Ok(LimitArgs {
         max_num_queued_reqs: read.at_least("max_num_queued_reqs", 0)?,
         max_num_queued_tokens: read.at_least("max_num_queued_tokens", 0)?,
         max_num_scheduled_tokens: read.at_least("max_num_scheduled_tokens", 1)?,
@@ -32,20 +55,5 @@ pub(super) fn read(read: &mut Reader) -> Result<LimitArgs> {
         long_prefill_adaptive: read
             .boolean("long_prefill_token_threshold_adaptive")?
             .unwrap_or(false),
-    };
-    let within = [
-        ("max_num_scheduled_tokens", limits.max_num_scheduled_tokens, "max_num_batched_tokens"),
-        ("max_num_active_seqs", limits.max_num_active_seqs, "max_num_seqs"),
-    ];
-    for (key, value, bound_key) in within {
-        let bound: Option<usize> = read.at_least(bound_key, 1)?;
-        if let (Some(value), Some(bound)) = (value, bound) {
-            if value > bound {
-                return Err(invalid!(
-                    "{key} ({value}) cannot be greater than {bound_key} ({bound})."
-                ));
-            }
-        }
-    }
-    Ok(limits)
+    })
 }
