@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `args` | model.json, parsed once |
 //! | `request` | what enters and leaves: requests, clients, answers, observations |
+//! | `placement` | which device serves |
 //! | `load` | args to a running engine: device, weights, page budget |
 //! | `intake` | text to tokens, limits, refusals: on the caller's thread |
 //! | `adapters` | LoRA adapters on the host, read on a thread of their own |
@@ -32,6 +33,7 @@ mod intake;
 mod load;
 mod meter;
 mod outbox;
+mod placement;
 mod pooling;
 mod queued;
 mod repetition;
@@ -75,8 +77,7 @@ pub struct EngineOptions {
     pub name: String,
     /// `<repository>/<model>/<version>`: a relative `model` path is tried against it first.
     pub version_dir: PathBuf,
-    /// GPU to use; None = the first visible one. Which device serves: design law 11, decided in
-    /// `load`.
+    /// GPU to use; None = the first visible one. Which device serves is decided in `placement`.
     pub gpu: Option<u32>,
     pub observer: Arc<dyn Observer>,
     /// Requests that may wait for a slot; one more is refused with UNAVAILABLE.

@@ -92,7 +92,11 @@ fn values_out_of_range_name_the_key() {
         (r#"{"dtype":"int8"}"#, "dtype: got 'int8'"),
         (r#"{"load_format":"gguf"}"#, "load_format: got 'gguf'"),
         (r#"{"kv_cache_dtype":"fp8"}"#, "kv_cache_dtype: got 'fp8'"),
-        (r#"{"max_num_seqs":"1k"}"#, "max_num_seqs: Input should be a valid integer (unable"),
+        (
+            r#"{"max_num_seqs":"1k"}"#,
+            "max_num_seqs: Input should be a valid integer (unable to parse the string), got \
+             \"1k\": write all digits",
+        ),
         (
             r#"{"device":"gpu"}"#,
             "device: got 'gpu', expected 'auto', 'cpu' or 'cuda'; did you mean",

@@ -161,14 +161,11 @@ pub(super) fn unknown(name: &str, what: &str, member: &str, known: &[&str]) -> E
 fn wrong_integer(key: &str, got: &Value) -> Error {
     let error = wrong(key, "a valid integer", got);
     let text = got.as_str().unwrap_or_default().trim();
-    let suffix =
-        |text: &str| text.strip_suffix(|c: char| "kKmMgGtT".contains(c)).map(str::to_owned);
-    let number = suffix(text).unwrap_or_else(|| text.replace(['_', ','], ""));
-    match number.parse::<f64>() {
-        Ok(_) if !number.is_empty() => {
-            error.with_end(": suffixes and separators belong to a command line, write all digits")
-        }
-        _ => error,
+    let number = text.trim_end_matches(|c: char| "kKmMgGtT".contains(c));
+    let numeric = |c: char| c.is_ascii_digit() || "_,.".contains(c);
+    match number.starts_with(|c: char| c.is_ascii_digit()) && number.chars().all(numeric) {
+        true => error.with_end(": write all digits, without suffix or separators"),
+        false => error,
     }
 }
 
