@@ -12,12 +12,14 @@ class Failed(Exception):
 
 
 def sha256(path):
-    """Hexadecimal SHA-256 of a file; None if there is none."""
+    """Hexadecimal SHA-256 of a file; None if there is none, empty if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.sha256(file.read()).hexdigest()
     except FileNotFoundError:
         return None
+    except OSError:
+        return ""
 
 
 def installed(backends):
@@ -54,7 +56,7 @@ def install(backends):
     except OSError as error:
         os.unlink(temporary)
         raise _refused(error, target) from error
-    return "replaced" if before else "installed"
+    return "installed" if before is None else "replaced"
 
 
 def uninstall(backends):
