@@ -134,6 +134,7 @@ impl Instance {
             observer: Arc::clone(&model.metrics) as _,
             max_waiting: model.options.max_waiting,
             max_backlog_tokens: model.options.max_backlog_tokens,
+            max_logprob_entries: model.options.max_logprob_entries,
             outbox_threads: model.options.outbox_threads,
             step_timeout: model.options.step_timeout,
             step_trace: model
@@ -164,7 +165,8 @@ impl Instance {
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
         let most = std::env::var("VLLM_MAX_N_SEQUENCES").ok();
         let limits = Limits::new(facts.vocab_size, model.args.max_logprobs);
-        let limits = limits.with_max_sequences(most.as_deref())?;
+        let lists = model.options.lists.clone();
+        let limits = Limits { lists, ..limits.with_max_sequences(most.as_deref())? };
         let (embeds, adapters) = (facts.embeds, facts.adapters.clone());
         Ok(Instance { model, handle, keeper, farewells, limits, embeds, adapters })
     }
