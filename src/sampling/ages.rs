@@ -19,6 +19,7 @@ enum Neutral {
     Zero,
     /// False or an empty list, text or object.
     Nothing,
+    Null,
 }
 
 const PARAMETERS: [(&str, Neutral); 10] = [
@@ -28,7 +29,7 @@ const PARAMETERS: [(&str, Neutral); 10] = [
     ("length_penalty", Neutral::One),
     ("early_stopping", Neutral::False),
     ("logits_processors", Neutral::Nothing),
-    ("truncate_prompt_tokens", Neutral::Nothing),
+    ("truncate_prompt_tokens", Neutral::Null),
     // Newer.
     ("prompt_logprob_token_ids", Neutral::Nothing),
     ("prompt_logprob_start", Neutral::Zero),
@@ -42,7 +43,7 @@ pub(super) fn known(key: &str) -> Option<&'static str> {
 }
 
 /// # Errors
-/// InvalidArgument: the value asks for something.
+/// InvalidArgument: the value asks for something. The text begins as the incumbent's.
 pub(super) fn check(name: &str, value: &Value, n: u32) -> Result<()> {
     let Some((_, neutral)) = PARAMETERS.iter().find(|(known, _)| *known == name) else {
         return Ok(());
@@ -51,6 +52,7 @@ pub(super) fn check(name: &str, value: &Value, n: u32) -> Result<()> {
     let number = || python::float(value).ok().flatten();
     let (ignored, wanted) = match neutral {
         _ if value.is_null() => return Ok(()),
+        Neutral::Null => return Err(invalid!("Unexpected keyword argument '{name}'")),
         Neutral::False => (python::truth(value) == Some(false), "False"),
         Neutral::One => (number() == Some(1.0), "1"),
         Neutral::OneOrN => {
@@ -59,13 +61,13 @@ pub(super) fn check(name: &str, value: &Value, n: u32) -> Result<()> {
         Neutral::Zero => (number() == Some(0.0), "0"),
         Neutral::Nothing => (python::truth(value) == Some(false) && !value.is_number(), "None"),
     };
-    match ignored {
-        true => Ok(()),
-        false => Err(invalid!(
-            "{name} is not supported: leave it out or let it be {wanted}, got {}.",
-            python::shown(value)
-        )),
+    if ignored {
+        return Ok(());
     }
+    Err(invalid!(
+        "Unexpected keyword argument '{name}': leave it out or let it be {wanted}, got {}.",
+        python::shown(value)
+    ))
 }
 
 #[cfg(test)]
@@ -102,14 +104,16 @@ mod tests {
             ("best_of", json!(5), "let it be 1 or equal to n, got 5."),
             ("length_penalty", json!(0.5), "let it be 1, got 0.5."),
             ("early_stopping", json!("never"), "let it be False, got 'never'."),
-            ("truncate_prompt_tokens", json!(0), "let it be None, got 0."),
             ("prompt_logprob_start", json!(2), "let it be 0, got 2."),
             ("watermarking", json!({"key": 1}), "let it be None, got {'key': 1}."),
             ("trace_decode_token_ids", json!([1]), "let it be None, got [1]."),
         ] {
             let error = check(name, &value, 3).unwrap_err().to_string();
-            assert_eq!(error, format!("{name} is not supported: leave it out or {got}"));
+            let begin = format!("Unexpected keyword argument '{name}'");
+            assert_eq!(error, format!("{begin}: leave it out or {got}"));
         }
+        let error = check("truncate_prompt_tokens", &json!(-1), 1).unwrap_err().to_string();
+        assert_eq!(error, "Unexpected keyword argument 'truncate_prompt_tokens'");
         assert_eq!(known("beam_width"), None);
     }
 }

@@ -176,6 +176,11 @@ impl SamplingParams {
         checked().map_err(Error::on_one_line)
     }
 
+    /// There is a parameter of this name; what it may be is another matter.
+    pub fn knows(name: &str) -> bool {
+        Raw::default().read_one(name, &Value::Null).unwrap_or(true)
+    }
+
     /// Logprobs of sampled tokens are to be reported.
     pub fn wants_logprobs(&self) -> bool {
         self.logprobs.is_some() || self.logprob_token_ids.is_some()

@@ -193,7 +193,7 @@ impl Stops {
             self.sent += bytes;
             self.unsent_chars -= free_chars;
         }
-        if self.sent > SLACK_BYTES && 2 * self.sent > self.text.len() {
+        if self.text.len() > SLACK_BYTES && 2 * self.sent > self.text.len() {
             self.text.drain(..self.sent);
             self.sent = 0;
         }

@@ -14,6 +14,7 @@ use super::config::{self, ModelConfig};
 use super::embedding::Embedding;
 use super::farewell::Farewells;
 use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
+use super::inputs;
 use super::metrics::ModelMetrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
@@ -83,7 +84,11 @@ fn complete_config(handle: ModelHandle) -> Result<ModelConfig> {
             handle.name()?
         );
     }
-    Ok(config::read(&json))
+    let config = config::read(&json);
+    for line in inputs::judge(&json, &config.roles)? {
+        tracing::warn!("{}: {line}", handle.name()?);
+    }
+    Ok(config)
 }
 
 fn config_json(handle: ModelHandle) -> Result<Value> {
@@ -104,6 +109,19 @@ fn read_args(folder: &Path, version_dir: &Path) -> Result<(EngineArgs, Vec<Strin
         "'model.json' containing vllm engine args must be provided in '{}'",
         version_dir.display()
     )))
+}
+
+/// When a request came, on the server's clock and on ours.
+#[derive(Clone, Copy)]
+pub(super) struct Since {
+    start_ns: u64,
+    arrival: Instant,
+}
+
+impl Since {
+    pub(super) fn now() -> Since {
+        Since { start_ns: monotonic_ns(), arrival: Instant::now() }
+    }
 }
 
 /// One instance: an engine that serves requests.
@@ -171,9 +189,14 @@ impl Instance {
         Ok(Instance { model, handle, keeper, farewells, limits, embeds, adapters })
     }
 
-    /// Answer or hand on each request; never waits for an engine.
-    pub(super) fn serve(&self, request: Request) {
-        let (start_ns, arrival) = (monotonic_ns(), Instant::now());
+    /// For threads and logs.
+    pub(super) fn name(&self) -> &str {
+        &self.model.name
+    }
+
+    /// Answer a request or hand it on; never waits for an engine.
+    pub(super) fn serve(&self, request: Request, since: Since) {
+        let Since { start_ns, arrival } = since;
         let factory = match request.factory() {
             Ok(factory) => factory,
             Err(e) => return tracing::error!("a request cannot be answered: {e}"),
@@ -205,6 +228,7 @@ impl Instance {
             adapters: self.adapters.as_deref(),
         };
         let mut parameters = request.parameters().map_err(worded)?;
+        inputs::take_terms(&tensors, &mut parameters).map_err(worded)?;
         let terms = request.terms(&mut parameters).map_err(worded)?;
         Ok((request::parse(&context, &tensors, parameters)?, terms))
     }
