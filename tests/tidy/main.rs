@@ -9,7 +9,7 @@ mod source;
 use source::Source;
 
 /// Room, and the rooms below it that it may import. Leaves may be imported by all.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("triton", &["engine"]),
     ("engine", &["scheduler", "text", "model", "device"]),
     ("scheduler", &["kv"]),
@@ -20,10 +20,11 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("plan", &["sampling"]),
     ("sampling", &[]),
     ("error", &[]),
+    ("files", &[]),
     ("ids", &[]),
 ];
 /// For every room but those in the list itself, where the order is that of imports.
-const LEAVES: [&str; 4] = ["error", "ids", "sampling", "plan"];
+const LEAVES: [&str; 5] = ["error", "files", "ids", "sampling", "plan"];
 /// `error`'s macros, exported at the root of the crate.
 const MACROS: [&str; 2] = ["invalid", "internal"];
 const UNSAFE_PLACES: [&str; 4] =
