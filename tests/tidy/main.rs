@@ -2,6 +2,7 @@
 //! stand, what a file looks like, and what the finished library may ask of the machine it runs on.
 //! Each law is a function from a file to complaints, and is shown a file that breaks it.
 
+mod bindings;
 mod library;
 mod licences;
 mod source;
@@ -227,8 +228,9 @@ type Law = fn(&Source) -> Vec<String>;
 
 fn holds(law: Law) {
     let mut complaints = Vec::new();
-    for source in source::all() {
-        complaints.extend(law(&source).iter().map(|text| format!("{}: {text}", source.path)));
+    let generated = |path: &str| bindings::GENERATED.iter().any(|table| table.file == path);
+    for source in source::all().iter().filter(|source| !generated(&source.path)) {
+        complaints.extend(law(source).iter().map(|text| format!("{}: {text}", source.path)));
     }
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
