@@ -388,7 +388,8 @@ fn threads_of(
     let observer = Arc::clone(&options.observer);
     let shared = Shared { observer, commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start(name, health.clone(), step_limit)?;
-    let backlog = Backlog(options.max_backlog_tokens);
+    let (tokens, logprobs) = (options.max_backlog_tokens, options.max_logprob_entries);
+    let backlog = Backlog { tokens, logprobs };
     let outbox_threads = options.outbox_threads.unwrap_or_else(|| (threads() / 4).clamp(1, 4));
     let trace = options.step_trace.as_deref().map(StepTrace::create).transpose()?;
     let meter = Meter::new(Arc::clone(&options.observer), trace);
@@ -411,6 +412,7 @@ fn threads_of(
         tokenizer,
         grammars,
         max_model_len: facts.max_model_len,
+        vocab_size: facts.vocab_size,
         eos,
         seed: args.seed as u64,
         log_requests: args.enable_log_requests,

@@ -81,6 +81,8 @@ pub struct EngineOptions {
     pub max_waiting: usize,
     /// Tokens of one stream that may wait for its responses to be sent; more fail it.
     pub max_backlog_tokens: usize,
+    /// Logprobs of one request that may wait for a response to carry them; more fail it.
+    pub max_logprob_entries: usize,
     /// Threads that detokenise and answer; None = by the number of cores.
     pub outbox_threads: Option<usize>,
     /// A step that runs longer poisons the engine; zero = never. None = [`STEP_TIMEOUT`], on the

@@ -2,6 +2,7 @@
 //! The only file beside `sys`, `error` and `metrics` that calls the server. It knows no text
 //! generation.
 
+mod size;
 mod terms;
 
 use std::ffi::{c_void, CStr};

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::invalid;
+use crate::sampling::ListLimits;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Options {
@@ -17,6 +18,10 @@ pub(super) struct Options {
     pub max_request_bytes: u64,
     /// `max-backlog-tokens`: tokens of one stream that may wait for its responses to be sent.
     pub max_backlog_tokens: usize,
+    /// `max-logprob-entries`: logprobs of one request that may wait for a response to carry them.
+    pub max_logprob_entries: usize,
+    /// `max-stop-strings` and the like: what the lists of one request may hold.
+    pub lists: ListLimits,
     /// `drain-deadline-ms`: what is unfinished so long after an unload began, fails. Below the
     /// server's own exit timeout (30 s), so that a stop of the server is orderly.
     pub drain_deadline: Duration,
@@ -43,6 +48,8 @@ impl Default for Options {
             max_waiting: 4096,
             max_request_bytes: 64 << 20,
             max_backlog_tokens: 16 << 10,
+            max_logprob_entries: 2 << 20,
+            lists: ListLimits::DEFAULT,
             drain_deadline: Duration::from_secs(25),
             outbox_threads: None,
             default_max_tokens: None,
@@ -71,6 +78,14 @@ impl Options {
         }
         if let Some(n) = number(cmdline, "max-backlog-tokens", 1)? {
             options.max_backlog_tokens = usize::try_from(n).unwrap_or(usize::MAX);
+        }
+        if let Some(n) = number(cmdline, "max-logprob-entries", 1)? {
+            options.max_logprob_entries = usize::try_from(n).unwrap_or(usize::MAX);
+        }
+        for (key, limit) in options.lists.by_key() {
+            if let Some(n) = number(cmdline, key, 0)? {
+                *limit = usize::try_from(n).unwrap_or(usize::MAX);
+            }
         }
         if let Some(ms) = number(cmdline, "drain-deadline-ms", 0)? {
             options.drain_deadline = Duration::from_millis(ms);
@@ -125,6 +140,9 @@ mod tests {
         let options = Options::read(&config).unwrap();
         assert_eq!((options.exit_when_dead, options.default_max_tokens), (true, Some(64)));
         assert_eq!((options.restarts, options.step_timeout), (2, Some(Duration::ZERO)));
+        let config = json!({"cmdline": {"max-stop-bytes": "7", "max-logprob-entries": "9"}});
+        let options = Options::read(&config).unwrap();
+        assert_eq!((options.lists.stop_bytes, options.max_logprob_entries), (7, 9));
         for bad in ["0", "-1", "many", ""] {
             let config = json!({"cmdline": {"max-waiting": bad}});
             let error = Options::read(&config).unwrap_err();
