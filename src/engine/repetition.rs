@@ -121,7 +121,10 @@ mod tests {
         let refused = Circle::check(&rule, 131_072, 4000).unwrap_err().to_string();
         assert!(refused.contains("65536 pattern sizes for each of n = 4000"), "{refused}");
         assert_eq!(Circle::check(&rule, 65_536, 1), Ok(()));
-        assert_eq!(Circle::check(&RepetitionRule { sizes: 3..=10, count: 2 }, 131_072, 4000), Ok(()));
+        assert_eq!(
+            Circle::check(&RepetitionRule { sizes: 3..=10, count: 2 }, 131_072, 4000),
+            Ok(())
+        );
         assert_eq!(Circle::check(&RepetitionRule { sizes: 51..=60, count: 2 }, 100, 1), Ok(()));
     }
 }

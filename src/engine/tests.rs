@@ -140,7 +140,13 @@ pub(super) struct Bench {
 
 pub(super) fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) -> Bench {
     // No test but one asks for a limit of what a client lags behind.
-    bench_with(fault, depth, max_num_seqs, max_waiting, Backlog { tokens: usize::MAX, logprobs: usize::MAX })
+    bench_with(
+        fault,
+        depth,
+        max_num_seqs,
+        max_waiting,
+        Backlog { tokens: usize::MAX, logprobs: usize::MAX },
+    )
 }
 
 pub(super) fn bench_with(

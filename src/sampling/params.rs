@@ -391,10 +391,7 @@ mod tests {
             "invalid literal for int() with base 10: 'x'"
         );
         assert_eq!(text(json!({"foo": 1, "bar": 1, "n": 0})), "Unexpected keyword argument 'foo'");
-        assert_eq!(
-            text(json!({"guided_json": {}})),
-            "Unexpected keyword argument 'guided_json'"
-        );
+        assert_eq!(text(json!({"guided_json": {}})), "Unexpected keyword argument 'guided_json'");
         assert_eq!(text(json!({"min_p": 7, "n": 0})), "n must be at least 1, got 0.");
     }
 

@@ -6,11 +6,11 @@ use std::hash::Hash;
 
 use serde_json::{Map, Value};
 
+use super::ages;
 use super::bounds::{self, ListLimits};
 use super::params::{Limits, Raw, RepetitionRule, SamplingParams};
 use super::python::{self, float_text};
 use super::structured::StructuredOutputs;
-use super::ages;
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::invalid;
@@ -346,8 +346,9 @@ fn integers(list: &[Value]) -> Option<Vec<i128>> {
 }
 
 fn stop_ids(value: Option<&Value>, vocab: u32) -> Result<Vec<TokenId>> {
-    let wrong =
-        |v: &Value| invalid!("stop_token_ids must contain only integers, got {}.", python::shown(v));
+    let wrong = |v: &Value| {
+        invalid!("stop_token_ids must contain only integers, got {}.", python::shown(v))
+    };
     let Some(value) = value else { return Ok(Vec::new()) };
     let list = value.as_array().ok_or_else(|| wrong(value))?;
     let ids = integers(list).ok_or_else(|| wrong(value))?;

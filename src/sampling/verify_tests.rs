@@ -468,7 +468,7 @@ fn parameters_of_other_ages() {
     assert_eq!(parse(old).unwrap().max_tokens, Some(20));
     assert_eq!(parse(json!({"n": 3, "best_of": 3, "logits_processors": null})).unwrap().n, 3);
     let error = parse(json!({"n": 3, "best_of": 5})).unwrap_err().to_string();
-    assert!(error.contains("'best_of'") && error.contains("got 5"), "{error}");
+    assert_eq!(error, "Unexpected keyword argument 'best_of'");
     let error = parse(json!({"use_beam_search": true})).unwrap_err().to_string();
     assert!(error.contains("'use_beam_search'"), "{error}");
     assert_eq!(parse(json!({"stream_interval": "4"})).unwrap().stream_interval, Some(4));

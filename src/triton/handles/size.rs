@@ -32,9 +32,7 @@ impl Request {
         call!(TRITONBACKEND_RequestParameterCount(self.0, &mut count))?;
         for index in 0..count {
             let (mut key, mut kind, mut value) = (ptr::null(), 0, ptr::null());
-            call!(TRITONBACKEND_RequestParameter(
-                self.0, index, &mut key, &mut kind, &mut value
-            ))?;
+            call!(TRITONBACKEND_RequestParameter(self.0, index, &mut key, &mut kind, &mut value))?;
             if kind == sys::TRITONSERVER_PARAMETER_STRING && !value.is_null() {
                 // SAFETY: a parameter of this type is a NUL-terminated text of the server, which
                 // lives as long as the request.
