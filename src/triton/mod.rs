@@ -93,7 +93,10 @@ pub extern "C" fn TRITONBACKEND_Initialize(
 /// The server is about to exit. Models are gone already.
 #[no_mangle]
 pub extern "C" fn TRITONBACKEND_Finalize(_: *mut TRITONBACKEND_Backend) -> *mut TRITONSERVER_Error {
-    ptr::null_mut()
+    fence("Finalize", || {
+        metrics::close();
+        Ok(())
+    })
 }
 
 /// Ask for one instance of KIND_MODEL where config.pbtxt has no instance group.

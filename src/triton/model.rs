@@ -15,7 +15,7 @@ use super::embedding::Embedding;
 use super::farewell::Farewells;
 use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
 use super::inputs;
-use super::metrics::ModelMetrics;
+use super::metrics::Metrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
 use super::watch::{Keeper, Watched};
@@ -39,7 +39,6 @@ pub(super) struct Model {
     config: ModelConfig,
     args: EngineArgs,
     options: Options,
-    metrics: Arc<ModelMetrics>,
 }
 
 impl Model {
@@ -65,7 +64,6 @@ impl Model {
             config,
             args,
             options: Options::read(&backend_config)?,
-            metrics: Arc::default(),
         })
     }
 }
@@ -142,13 +140,14 @@ impl Instance {
         let kind = handle.kind()?;
         model.args.check_parallel(kind != Kind::Ours)?;
         let name = handle.name()?;
+        let metrics = Arc::new(Metrics::default());
         let options = EngineOptions {
             version_dir: model.version_dir.clone(),
             gpu: match kind {
                 Kind::Gpu(gpu) => Some(gpu),
                 Kind::Ours => None,
             },
-            observer: Arc::clone(&model.metrics) as _,
+            observer: Arc::clone(&metrics) as _,
             max_waiting: model.options.max_waiting,
             max_backlog_tokens: model.options.max_backlog_tokens,
             max_logprob_entries: model.options.max_logprob_entries,
@@ -179,7 +178,7 @@ impl Instance {
         let engine = keeper.engine()?;
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
-            model.metrics.register(&model.name, model.version, facts.max_model_len);
+            metrics.register(&model.name, model.version, facts.max_model_len);
         }
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
         let most = std::env::var("VLLM_MAX_N_SEQUENCES").ok();
