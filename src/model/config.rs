@@ -15,6 +15,7 @@ use super::pooling::{PoolerOptions, PoolingRule, SideFiles};
 use super::rows::{self, FAMILIES};
 use crate::device::{Activation, DType, KvShape, Rope};
 use crate::error::{Error, Result};
+use crate::files::{self, Kind};
 use crate::ids::TokenId;
 use crate::{internal, invalid};
 
@@ -118,9 +119,9 @@ impl ModelSpec {
     pub fn read(dir: &Path, options: &SpecOptions) -> Result<ModelSpec> {
         let mut config = read_object(&dir.join("config.json"))?;
         let generation = options.generation_config.unwrap_or(dir).join("generation_config.json");
-        let generation = match generation.exists() || options.generation_config.is_some() {
-            true => Some(read_object(&generation)?),
-            false => None,
+        let generation = match options.generation_config {
+            Some(_) => Some(read_object(&generation)?),
+            None => files::optional(read_object(&generation))?,
         };
         if let Some(overrides) = options.hf_overrides {
             merge(&mut config, overrides);
@@ -243,11 +244,7 @@ impl ModelSpec {
 }
 
 pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    let text = std::fs::read(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound(format!("{} not found.", path.display())),
-        _ => invalid!("{}: cannot be read: {e}.", path.display()),
-    })?;
-    match serde_json::from_slice(&text) {
+    match serde_json::from_slice(&files::read(path, Kind::Config)?) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(invalid!("{}: is not a JSON object.", path.display())),
         Err(e) => Err(invalid!("{}: is not valid JSON: {e}.", path.display())),

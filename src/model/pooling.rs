@@ -11,6 +11,7 @@ use super::config::{architecture, read_object, truthy, SpecOptions, MAX_DIMENSIO
 use super::families::Family;
 use crate::device::Pooling;
 use crate::error::{Error, Result};
+use crate::files::{self, Kind};
 use crate::invalid;
 
 /// Does the model embed or generate?
@@ -119,11 +120,11 @@ impl SideFiles {
             let tokens = object.get(key).and_then(Value::as_f64);
             tokens.filter(|x| (1.0..=MAX_DIMENSION as f64).contains(x)).map(|x| x as usize)
         };
-        if let Some(config) = optional(&dir.join("tokenizer_config.json"))? {
+        if let Some(config) = files::optional(read_object(&dir.join("tokenizer_config.json")))? {
             files.tokenizer_max_length = length(&config, "model_max_length");
         }
         for name in SENTENCE_CONFIGS {
-            if let Some(config) = optional(&dir.join(name))? {
+            if let Some(config) = files::optional(read_object(&dir.join(name)))? {
                 files.max_seq_length = length(&config, "max_seq_length");
                 files.lowercase = config.get("do_lower_case") == Some(&Value::Bool(true));
                 break;
@@ -133,18 +134,11 @@ impl SideFiles {
     }
 }
 
-fn optional(path: &Path) -> Result<Option<Map<String, Value>>> {
-    path.is_file().then(|| read_object(path)).transpose()
-}
-
 /// `modules.json`: which module works on what the one before it gives.
 fn modules(dir: &Path) -> Result<Option<(Pooling, bool)>> {
     let path = dir.join("modules.json");
-    if !path.is_file() {
-        return Ok(None);
-    }
+    let Some(text) = files::optional(files::read(&path, Kind::Config))? else { return Ok(None) };
     let shown = path.display();
-    let text = std::fs::read(&path).map_err(|e| invalid!("{shown}: cannot be read: {e}."))?;
     let list: Vec<Map<String, Value>> = serde_json::from_slice(&text)
         .map_err(|e| invalid!("{shown}: is not a list of modules: {e}."))?;
     let (mut kind, mut normalize) = (None, false);
