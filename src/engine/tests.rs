@@ -14,7 +14,6 @@ use super::health::Health;
 use super::intake::{Intake, Slow};
 use super::meter::Meter;
 use super::outbox::{Backlog, Outboxes, Shared};
-use super::queued::PromptQueue;
 use super::request::*;
 use super::step::{Core, Helpers, Runner};
 use super::ticket::QueueLimit;
@@ -191,7 +190,7 @@ pub(super) fn bench_with(
     let thread = std::thread::spawn(move || core.run());
     let eos: Vec<TokenId> = tokenizer.eos().into_iter().collect();
     let intake = Arc::new(Intake {
-        queue: PromptQueue::new(None),
+        queue: super::queued::PromptQueue::new(None),
         adapters: Vec::new(),
         grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default()),
         eos,

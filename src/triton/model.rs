@@ -95,6 +95,9 @@ fn complete_config(handle: ModelHandle) -> Result<ModelConfig> {
         );
     }
     let config = config::read(&json);
+    for line in config::strangers(&json) {
+        tracing::warn!("{}: config.pbtxt: {line}", handle.name()?);
+    }
     for line in inputs::judge(&json, &config.roles)? {
         tracing::warn!("{}: {line}", handle.name()?);
     }

@@ -88,8 +88,13 @@ def test_an_unknown_key_is_told_with_file_and_nearest(server, repository):
     assert "'invalid_attribute' (in vllm_engine_args.json: remove it)" in text, text
 
 
-def test_devices(server, repository):
-    """This machine has no GPU, or this test hides it."""
+def test_a_parameter_of_config_pbtxt_that_is_almost_ours(server, repository):
+    log = loaded(server, repository, "almost", config=REPORT.replace("METRICS", "METRIC"), device="cpu")
+    assert "almost: config.pbtxt: parameter 'REPORT_CUSTOM_METRIC' has no effect: did you mean " \
+           "'REPORT_CUSTOM_METRICS'?" in log, log
+
+
+def test_an_unknown_device_is_refused(server, repository):
     text = refused(server, repository, "gpu", device="gpu")
     assert "device: got 'gpu', expected 'auto', 'cpu' or 'cuda'; did you mean 'cuda'?" in text, text
 
