@@ -6,8 +6,8 @@
 //! it):
 //!
 //! ```text
-//! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error ids plan
-//! sampling
+//! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error files json
+//! ids sampling plan
 //! ```
 //!
 //! | room | one sentence |
@@ -26,7 +26,9 @@
 //! `scheduler/mod.rs`, `model/decoder.rs`, `device/cpu/`.
 
 pub mod error;
+pub mod files;
 pub mod ids;
+pub mod json;
 pub mod plan;
 pub mod sampling;
 
