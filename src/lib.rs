@@ -20,6 +20,8 @@
 //! | [`model`] | THE NET: config.json -> ModelSpec, weights, families as rows of data, one forward pass |
 //! | [`device`] | THE MUSCLE: trait Device, fused verbs; cpu is truth, trace counts, cuda is fast |
 //! | [`sampling`] | THE TASTE: validated parameters, the one random-number spec |
+//! | [`json`] | JSON as Python writes it, and keys of it by type |
+//! | [`files`] | how files are read: regular ones only, within the size of their kind |
 //! | [`plan`] | StepPlan and StepResult: the plain data in which scheduler and model meet |
 //!
 //! Five hops from a request to the arithmetic: `triton/request.rs`, `engine/step.rs`,

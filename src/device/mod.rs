@@ -31,7 +31,7 @@ pub mod trace;
 pub mod weights;
 
 pub use adapters::{AdapterPart, AdapterRoom};
-pub use weights::{HostTensor, Source, WeightDesc, WeightKind};
+pub use weights::{Bytes, HostTensor, Source, Storage, WeightDesc, WeightKind};
 
 use crate::error::{Error, Result};
 use crate::ids::BankId;

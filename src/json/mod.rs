@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::{self, Kind};
 use crate::invalid;
 pub use object::Object;
@@ -60,12 +60,10 @@ pub fn read(path: &Path, kind: Kind) -> Result<Value> {
 pub fn read_object(path: &Path, kind: Kind) -> Result<Map<String, Value>> {
     match read(path, kind)? {
         Value::Object(object) => Ok(object),
-        other => Err(invalid!(
-            "{}: must hold one JSON object, got {}.",
-            path.display(),
-            shown(&other)
-        )
-        .on_one_line()),
+        other => {
+            Err(invalid!("{}: must hold one JSON object, got {}.", path.display(), shown(&other))
+                .on_one_line())
+        }
     }
 }
 

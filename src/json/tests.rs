@@ -16,12 +16,27 @@ fn case_14_a_byte_order_mark_is_skipped() {
 
 #[test]
 fn numbers_that_json_lacks() {
-    assert_eq!(good(r#"{"t":NaN,"l":[-Infinity,Infinity]}"#)["l"], json!(["-Infinity", "Infinity"]));
+    assert_eq!(
+        good(r#"{"t":NaN,"l":[-Infinity,Infinity]}"#)["l"],
+        json!(["-Infinity", "Infinity"])
+    );
     let same = r#"{"s":"NaN \" Infinity","\\":"NaN\\"}"#;
     assert_eq!(good(same), serde_json::from_str::<Value>(same).unwrap());
     assert_eq!(good(r#"["\"", NaN, "\\", NaN]"#), json!(["\"", "NaN", "\\", "NaN"]));
-    for bad in ["{NaN: 1}", "{NaN : 1}", "[-NaN]", "[1NaN]", "[NaNs]", "[NaN NaN]", "[\"a\"NaN]",
-                "[+Infinity]", "[nan]", "NaN NaN", "[\"NaN]", "[\"\\\"NaN]"] {
+    for bad in [
+        "{NaN: 1}",
+        "{NaN : 1}",
+        "[-NaN]",
+        "[1NaN]",
+        "[NaNs]",
+        "[NaN NaN]",
+        "[\"a\"NaN]",
+        "[+Infinity]",
+        "[nan]",
+        "NaN NaN",
+        "[\"NaN]",
+        "[\"\\\"NaN]",
+    ] {
         assert!(parse(bad.as_bytes()).is_err(), "{bad}");
     }
 }
@@ -64,8 +79,10 @@ fn words_are_told_from_texts() {
 /// Any text: no panic, and what strict JSON takes is taken alike.
 #[test]
 fn any_text_is_read_or_refused() {
-    let alphabet = ["{", "}", "[", "]", ":", ",", "\"", "\\", "NaN", "Infinity", "-", "1", "é", " ",
-                    "\u{FEFF}", "a", "null"];
+    let alphabet = [
+        "{", "}", "[", "]", ":", ",", "\"", "\\", "NaN", "Infinity", "-", "1", "é", " ",
+        "\u{FEFF}", "a", "null",
+    ];
     let mut state = 1u64;
     for _ in 0..50_000 {
         let mut next = || {

@@ -114,12 +114,7 @@ pub fn softcap(config: &Object, family: &Family, key: &str) -> Result<Option<f32
 ///
 /// # Errors
 /// A multiplier that is no positive number.
-pub fn scales(
-    config: &Object,
-    family: &Family,
-    hidden: usize,
-    dtype: DType,
-) -> Result<Scales> {
+pub fn scales(config: &Object, family: &Family, hidden: usize, dtype: DType) -> Result<Scales> {
     let mut scales = Scales { embed: 1.0, eps: 1.0, logits: 1.0 };
     if family.embed_sqrt {
         let root = (hidden as f32).sqrt();

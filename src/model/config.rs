@@ -282,9 +282,8 @@ impl ModelSpec {
 pub(super) fn architecture<'a>(config: &Object<'a>) -> Result<Option<&'a str>> {
     let expected = "a list of names";
     let Some(list) = config.list("architectures")? else { return Ok(None) };
-    let name = |value: &'a Value| {
-        value.as_str().ok_or_else(|| config.wrong("architectures", expected))
-    };
+    let name =
+        |value: &'a Value| value.as_str().ok_or_else(|| config.wrong("architectures", expected));
     list.first().map(name).transpose()
 }
 
@@ -355,7 +354,7 @@ fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
         }
     }
     for &(key, only) in family.must_be {
-        let is = |value| serde_json::from_str::<Value>(only).is_ok_and(|v| v == *value);
+        let is = |value: &Value| serde_json::from_str::<Value>(only).is_ok_and(|v| v == *value);
         if !config.given(key).is_none_or(is) {
             return Err(lacks(key, only));
         }
@@ -408,3 +407,6 @@ fn norm_order(config: &Object, family: &Family) -> Result<NormOrder> {
 #[cfg(test)]
 #[path = "config_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "config_values_tests.rs"]
+mod values_tests;

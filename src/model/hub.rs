@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use super::weights::{self, Files};
 use crate::error::{Error, Result};
+use crate::files::{self, Kind};
 use remote::{Failure, Remote};
 use store::Store;
 
@@ -125,7 +126,7 @@ impl Hub {
             Token::Given(token) => Some(token.clone()),
             Token::Environment => var("HF_TOKEN")
                 .or_else(|| var("HUGGING_FACE_HUB_TOKEN"))
-                .or_else(|| std::fs::read_to_string(file).ok()),
+                .or_else(|| files::read_text(&file, Kind::Line).ok()),
         };
         let yes = |value: String| {
             matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")

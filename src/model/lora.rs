@@ -98,8 +98,8 @@ struct Low {
 impl Low {
     fn part(&self, dtype: DType) -> AdapterPart<'_> {
         AdapterPart {
-            a: HostTensor { dtype, rows: self.rank, cols: self.inputs, bytes: &self.a },
-            b: HostTensor { dtype, rows: self.rank, cols: self.outputs, bytes: &self.b },
+            a: HostTensor { dtype, rows: self.rank, cols: self.inputs, bytes: (&self.a).into() },
+            b: HostTensor { dtype, rows: self.rank, cols: self.outputs, bytes: (&self.b).into() },
         }
     }
 }
@@ -145,10 +145,11 @@ impl Adapter {
             let a = checkpoint.tensor(&format!("{module}{A}"), rank, inputs)?;
             let b = checkpoint.tensor(&format!("{module}{B}"), outputs, rank)?;
             let heads = projection.by_head.then_some((spec.heads, spec.head_dim));
-            let a = encode(spec.dtype, a.values());
-            let b = encode(spec.dtype, turned(&b, scale, heads).into_iter());
+            let a = encode(spec.dtype, a.values()?.into_iter());
+            let b = encode(spec.dtype, turned(&b, scale, heads)?.into_iter());
             layers[layer][p][part] = Some(Low { rank, inputs, outputs, a, b });
         }
+        checkpoint.unchanged()?;
         Ok(Adapter { layers, dtype: spec.dtype })
     }
 
@@ -271,10 +272,10 @@ fn refuse_unsupported(config: &Object) -> Result<()> {
 
 /// B transposed and times `scale`. With (heads, d) its rows are q, k and v of each head in turn and
 /// become all of q, then k, then v.
-fn turned(b: &HostTensor<'_>, scale: f32, heads: Option<(usize, usize)>) -> Vec<f32> {
+fn turned(b: &HostTensor<'_>, scale: f32, heads: Option<(usize, usize)>) -> Result<Vec<f32>> {
     let (outputs, rank) = (b.rows, b.cols);
     let mut out = vec![0.0; outputs * rank];
-    for (i, value) in b.values().enumerate() {
+    for (i, value) in b.values()?.into_iter().enumerate() {
         let (row, j) = (i / rank, i % rank);
         let output = match heads {
             Some((heads, d)) => (row / d % 3 * heads + row / (3 * d)) * d + row % d,
@@ -282,7 +283,7 @@ fn turned(b: &HostTensor<'_>, scale: f32, heads: Option<(usize, usize)>) -> Vec<
         };
         out[j * outputs + output] = value * scale;
     }
-    out
+    Ok(out)
 }
 
 fn encode(dtype: DType, values: impl Iterator<Item = f32>) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! The rows of architectures with experts. Part of the list in [`super::rows`], which looks them up.
 
 use super::defaults;
-use super::families::{Eps, Family, Flag, Mixture, SharedExpert, Windows};
+use super::families::{Family, Flag, Mixture, SharedExpert, Windows};
 use super::rows::{MISTRAL, QWEN2, QWEN3};
 
 pub(super) const MIXTRAL: Family = Family {

@@ -17,7 +17,8 @@
 //! | [`hub`] | a model's files from a Hugging Face hub or its cache |
 //! | [`rope`] | rotary frequencies and their scaling |
 //! | [`pooling`] | what becomes of the hidden states of a model that embeds |
-//! | [`weights`] | checkpoint files, mapped and checked |
+//! | [`weights`] | checkpoint files, opened and checked |
+//! | `shard` | one of them: reads at any place, and whether it changed |
 //! | `torch` | pytorch_model.bin: a zip directory and a pickle machine that builds tensors only |
 //! | [`load`] | a family's names and shapes -> weights on a device |
 //! | [`lora`] | LoRA adapters: a PEFT folder, read and checked |
@@ -41,6 +42,7 @@ mod mixtures;
 pub mod pooling;
 pub mod rope;
 pub mod rows;
+mod shard;
 mod source;
 mod torch;
 pub mod weights;

@@ -89,9 +89,7 @@ fn embeds(config: &Object, family: &Family, options: &SpecOptions) -> Result<boo
     let name = architecture(config)?.unwrap_or(family.architecture);
     let pools = match options.pooler.runner {
         Runner::Pooling => true,
-        Runner::Auto => {
-            options.files.pooling.is_some() || family.encoder || rows::headless(name)
-        }
+        Runner::Auto => options.files.pooling.is_some() || family.encoder || rows::headless(name),
         Runner::Generate if family.encoder => {
             return Err(Error::Unsupported(format!(
                 "This model does not support runner 'generate': {name} only embeds. Remove \

@@ -332,7 +332,10 @@ mod tests {
         assert_eq!((rule.factor, rule.unasked), (1.0, Some(64.0)));
         let short_list = json!({"max_position_embeddings": 64,
             "rope_scaling": {"type": "longrope", "short_factor": [1.0]}});
-        assert!(rope(short_list, 4).unwrap_err().message().contains("a list of 2 positive numbers"));
+        assert!(rope(short_list, 4)
+            .unwrap_err()
+            .message()
+            .contains("a list of 2 positive numbers"));
     }
 
     #[test]

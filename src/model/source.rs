@@ -104,9 +104,14 @@ impl<'a> Source<'a> {
         self.generation.as_ref().map(|(path, object)| Object::new(path, object))
     }
 
-    /// Say which overrides nobody asked for.
+    /// Overrides that nobody asked for.
+    pub fn unread(&self, asked: &Asked) -> Vec<String> {
+        unread(&self.overrides, "", &asked.borrow())
+    }
+
+    /// Say which these are.
     pub fn warn_of_unread(&self, asked: &Asked) {
-        for key in unread(&self.overrides, "", &asked.borrow()) {
+        for key in self.unread(asked) {
             tracing::warn!(
                 "{}: 'hf_overrides.{}' has no effect: no such key is read of a model of this kind",
                 self.overrides_file,

@@ -22,8 +22,9 @@ use crate::engine::{
     Client, EmbedRequest, Engine, EngineArgs, EngineOptions, GenerateRequest, Returns, Terms,
 };
 use crate::error::{Error, Result};
+use crate::files;
+use crate::internal;
 use crate::sampling::Limits;
-use crate::{internal, invalid};
 
 /// The server asked an instance whether it is ready, so it knows by itself when one died.
 static SERVER_ASKS: AtomicBool = AtomicBool::new(false);
@@ -94,10 +95,8 @@ fn config_json(handle: ModelHandle) -> Result<Value> {
 fn read_args(folder: &Path, version_dir: &Path) -> Result<(EngineArgs, Vec<String>)> {
     let candidates = [version_dir.join("model.json"), folder.join("vllm_engine_args.json")];
     for path in candidates {
-        match std::fs::read_to_string(&path) {
-            Ok(text) => return EngineArgs::parse(&text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(invalid!("{}: {e}", path.display())),
+        if let Some(text) = files::optional(files::read_text(&path, files::Kind::Arguments))? {
+            return EngineArgs::parse(&text);
         }
     }
     Err(Error::NotFound(format!(

@@ -147,15 +147,15 @@ impl Device for Cpu {
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<Tensor> {
-        Ok(Tensor::new(rows, width))
+        Tensor::new(rows, width)
     }
 
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
-        Ok(Tensor::new(rows, vocab))
+        Tensor::new(rows, vocab)
     }
 
     fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Tensor> {
-        Ok(Tensor::new(rows, 2 * routing.top_k))
+        Tensor::new(rows, 2 * routing.top_k)
     }
 
     fn adapt(&mut self, weight: &mut Weight, parts: &[usize], room: AdapterRoom) -> Result<()> {
@@ -164,7 +164,7 @@ impl Device for Cpu {
     }
 
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
-        self.pool = Some(Pool::new(limits));
+        self.pool = Some(Pool::new(limits)?);
         self.slots = Slots::new(limits);
         Ok(())
     }

@@ -13,6 +13,7 @@ use ureq::tls::{parse_pem, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::invalid;
 
 const LISTING_BYTES_MAX: u64 = 64 << 20;
@@ -358,8 +359,8 @@ fn may_pass(status: StatusCode) -> bool {
 /// InvalidArgument: it cannot be read, or holds no certificate.
 pub(super) fn roots(name: &str, file: &Path) -> Result<RootCerts> {
     let shown = file.display();
-    let bytes = std::fs::read(file)
-        .map_err(|e| invalid!("{name}: {shown} cannot be read: {e}; correct or unset it."))?;
+    let bytes = files::read(file, files::Kind::Certificates)
+        .map_err(|e| invalid!("{name}: {e} Correct or unset it."))?;
     let certificate = |item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,
