@@ -138,7 +138,7 @@ fn a_key_is_named_by_where_it_came_from() {
     let asked = Asked::default();
     let object = Object::new("c.json", merged).noting(&asked);
     let object = object.over("m.json", "hf_overrides.", given.as_object().unwrap());
-    let text = |e: Error| e.to_string();
+    let text = |e: crate::error::Error| e.to_string();
     assert_eq!(text(object.wrong("a", "1")), "m.json: 'hf_overrides.a' must be 1, got \"x\".");
     assert_eq!(text(object.wrong("z", "1")), "c.json: 'z' is missing; it must be 1.");
     let inner = object.object("s").unwrap().unwrap();
