@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `args` | model.json, parsed once |
 //! | `request` | what enters and leaves: requests, clients, answers, observations |
-//! | `load` | args to a running engine: device, weights, page budget |
+//! | `load` | args to a running engine: device, weights |
+//! | `sizes` | its batch, pages and memory, judged before anything is taken |
+//! | `loading` | a load that can be left: deadline, reads that hang, a server that goes |
 //! | `intake` | text to tokens, limits, refusals: on the caller's thread |
 //! | `adapters` | LoRA adapters on the host, read on a thread of their own |
 //! | `command` | what other threads ask of the engine thread |
@@ -29,12 +31,14 @@ mod guides;
 mod health;
 mod intake;
 mod load;
+mod loading;
 mod meter;
 mod outbox;
 mod pooling;
 mod repetition;
 mod request;
 mod scores;
+mod sizes;
 mod step;
 mod stream;
 #[cfg(test)]
@@ -90,6 +94,16 @@ pub struct EngineOptions {
     pub step_trace: Option<PathBuf>,
 }
 
+/// How long a load may take, and whether anybody waits for it.
+pub struct LoadLimits {
+    /// In all. None: as long as it takes.
+    pub deadline: Option<Duration>,
+    /// Of reads of files, while none of them ends. None: as long as it takes.
+    pub read_timeout: Option<Duration>,
+    /// Why nobody waits any more, if so. Asked some times a second.
+    pub wanted: Box<dyn Fn() -> Result<()> + Send + Sync>,
+}
+
 /// vLLM's limit of one iteration.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// A prompt of a large model may take minutes there.
@@ -131,7 +145,19 @@ impl Engine {
     /// # Errors
     /// One line that names the file or key: the door fails the load with it.
     pub fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
-        load::load(args, options)
+        load::load(args, options, &Arc::default())
+    }
+
+    /// The same on a thread of its own, within limits.
+    ///
+    /// # Errors
+    /// As `load`; Unavailable: a limit was reached, with the key to raise; those of `wanted`.
+    pub fn load_within(
+        args: EngineArgs,
+        options: EngineOptions,
+        limits: &LoadLimits,
+    ) -> Result<Engine> {
+        loading::load_within(args, options, limits)
     }
 
     pub fn facts(&self) -> &EngineFacts {

@@ -187,10 +187,12 @@ impl ServerHandle {
         call!(TRITONSERVER_ServerUnloadModel(self.0, name.as_ptr()))
     }
 
-    /// End the process at once, without the server's exit handlers, so that somebody restarts it.
-    pub(super) fn leave_process(self) -> ! {
-        // SAFETY: nothing of this process runs after it.
-        unsafe { libc::_exit(1) }
+    /// # Errors
+    /// The server is about to exit, in its words. A server that does not say so yet, because it
+    /// starts, stays.
+    pub(super) fn stays(self) -> Result<()> {
+        let mut live = false;
+        call!(TRITONSERVER_ServerIsLive(self.0, &mut live))
     }
 
     /// Whether new requests still reach this version: false once it is being unloaded.

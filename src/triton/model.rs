@@ -152,6 +152,8 @@ impl Instance {
             engine: options,
             patience: model.options.drain_deadline,
             restarts: model.options.restarts,
+            load_deadline: model.options.load_deadline,
+            load_read_timeout: model.options.load_read_timeout,
             exit_when_dead: model.options.exit_when_dead,
             server_asks: || SERVER_ASKS.load(Ordering::Relaxed),
         })?;

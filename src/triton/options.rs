@@ -9,6 +9,9 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::invalid;
 
+/// A network file system may be away for minutes and come back.
+const LOAD_READ_TIMEOUT: Duration = Duration::from_secs(300);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Options {
     /// `max-waiting`: requests that may wait for a slot, per instance.
@@ -33,6 +36,11 @@ pub(super) struct Options {
     pub restarts: usize,
     /// `step-trace-dir`: Chrome trace events of each engine's steps, one file per instance.
     pub step_trace_dir: Option<PathBuf>,
+    /// `load-deadline-ms`: what is not loaded after so long is given up; 0 = never.
+    pub load_deadline: Option<Duration>,
+    /// `load-read-timeout-ms`: a load is given up when reads of its files bring nothing for so
+    /// long; 0 = never.
+    pub load_read_timeout: Option<Duration>,
     /// `exit-when-dead`: an engine that is dead for good ends the process, for whoever restarts it.
     pub exit_when_dead: bool,
 }
@@ -48,6 +56,8 @@ impl Default for Options {
             default_max_tokens: None,
             step_timeout: None,
             step_trace_dir: None,
+            load_deadline: None,
+            load_read_timeout: Some(LOAD_READ_TIMEOUT),
             restarts: 0,
             exit_when_dead: false,
         }
@@ -86,6 +96,13 @@ impl Options {
         }
         options.step_trace_dir = cmdline["step-trace-dir"].as_str().map(PathBuf::from);
         options.step_timeout = number(cmdline, "step-timeout-ms", 0)?.map(Duration::from_millis);
+        let limit = |ms: u64| Some(Duration::from_millis(ms)).filter(|limit| !limit.is_zero());
+        if let Some(ms) = number(cmdline, "load-deadline-ms", 0)? {
+            options.load_deadline = limit(ms);
+        }
+        if let Some(ms) = number(cmdline, "load-read-timeout-ms", 0)? {
+            options.load_read_timeout = limit(ms);
+        }
         options.exit_when_dead = match cmdline["exit-when-dead"].as_str() {
             None | Some("false") => false,
             Some("true") => true,
@@ -125,6 +142,10 @@ mod tests {
         let options = Options::read(&config).unwrap();
         assert_eq!((options.exit_when_dead, options.default_max_tokens), (true, Some(64)));
         assert_eq!((options.restarts, options.step_timeout), (2, Some(Duration::ZERO)));
+        let config = json!({"cmdline": {"load-deadline-ms": "7", "load-read-timeout-ms": "0"}});
+        let options = Options::read(&config).unwrap();
+        assert_eq!(options.load_deadline, Some(Duration::from_millis(7)));
+        assert_eq!(options.load_read_timeout, None);
         for bad in ["0", "-1", "many", ""] {
             let config = json!({"cmdline": {"max-waiting": bad}});
             let error = Options::read(&config).unwrap_err();

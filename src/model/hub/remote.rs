@@ -58,6 +58,7 @@ pub(super) struct Remote<'a> {
     repo: &'a str,
     token: Option<&'a str>,
     retry_ms: u64,
+    progress: Option<&'a files::Progress>,
     follow: Agent,
     stay: Agent,
 }
@@ -87,7 +88,19 @@ impl<'a> Remote<'a> {
                 .build()
                 .into()
         };
-        Remote { endpoint, repo, token, retry_ms, follow: agent(10), stay: agent(0) }
+        let progress = None;
+        Remote { endpoint, repo, token, retry_ms, progress, follow: agent(10), stay: agent(0) }
+    }
+
+    pub fn called_off_by(mut self, progress: &'a files::Progress) -> Remote<'a> {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// # Errors
+    /// Cancelled: nobody waits for what is being fetched.
+    pub fn wanted(&self) -> Result<()> {
+        self.progress.map_or(Ok(()), files::Progress::wanted)
     }
 
     /// Ask until there is an answer or a refusal: a hub that cannot be reached or is busy gets
@@ -102,6 +115,7 @@ impl<'a> Remote<'a> {
                 outcome => return outcome,
             }
             std::thread::sleep(Duration::from_millis(self.retry_ms * tried));
+            self.wanted().map_err(Failure::Refused)?;
         }
         ask()
     }
@@ -273,6 +287,7 @@ impl<'a> Remote<'a> {
         let mut reader = answer.into_body().into_reader();
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
+            self.wanted()?;
             let count = match reader.read(&mut chunk) {
                 Ok(0) => return Ok(Ok(())),
                 Ok(count) => count,

@@ -225,7 +225,7 @@ fn changed_bytes_never_crash() {
     let good = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
     let whole = tensors(&(&good).into()).unwrap();
     assert!(whole.len() > 30 && whole.iter().all(|t| t.contiguous));
-    let pickle = Archive::open(&good).unwrap().single("/data.pkl").unwrap().1;
+    let pickle = Archive::open(&(&good).into()).unwrap().single("/data.pkl").unwrap().1;
     let mut state = 7u64;
     let mut below = |limit: usize| {
         state =
