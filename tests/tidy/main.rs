@@ -10,7 +10,7 @@ mod source;
 use source::Source;
 
 /// Room, and the rooms below it that it may import. Leaves may be imported by all.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("triton", &["engine"]),
     ("engine", &["scheduler", "text", "model", "device"]),
     ("scheduler", &["kv"]),
@@ -22,10 +22,11 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("sampling", &[]),
     ("error", &[]),
     ("files", &[]),
+    ("json", &[]),
     ("ids", &[]),
 ];
 /// For every room but those in the list itself, where the order is that of imports.
-const LEAVES: [&str; 5] = ["error", "files", "ids", "sampling", "plan"];
+const LEAVES: [&str; 6] = ["error", "files", "json", "ids", "sampling", "plan"];
 /// `error`'s macros, exported at the root of the crate.
 const MACROS: [&str; 2] = ["invalid", "internal"];
 const UNSAFE_PLACES: [&str; 4] =
