@@ -210,6 +210,7 @@ fn load(options: &Options, rounds: &Arc<Rounds>, adapters: Option<&Path>) -> Res
         max_backlog_tokens: 1 << 20,
         outbox_threads: None,
         step_timeout: None,
+        grammar_timeout: Duration::from_secs(5),
         step_trace: None,
     };
     Engine::load(args, options)

@@ -136,6 +136,7 @@ impl Instance {
             max_backlog_tokens: model.options.max_backlog_tokens,
             outbox_threads: model.options.outbox_threads,
             step_timeout: model.options.step_timeout,
+            grammar_timeout: model.options.grammar_timeout,
             step_trace: model
                 .options
                 .step_trace_dir
