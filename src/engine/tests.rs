@@ -30,6 +30,7 @@ const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/mode
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Far above what a scripted step takes.
 const STEP_LIMIT: Duration = Duration::from_secs(2);
+const GRAMMAR_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the device does in step n.
 #[derive(Clone, Copy, PartialEq)]
@@ -181,7 +182,8 @@ pub(super) fn bench_with(
     let outboxes = Outboxes::start("test", 2, backlog, &shared).expect("threads");
     let (gate, wait) = bounded(16);
     let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
-    let guides = Guides::start("test", 1, &commands).expect("threads");
+    let guides = Guides::start("test", 1, GRAMMAR_LIMIT, &commands).expect("threads");
+    let freeing = guides.freeing();
     let helpers = Helpers { outboxes, guides, adapters: Adapters::default() };
     let meter = Meter::new(Arc::new(Ignore), None);
     let core = Core::new(Box::new(runner), scheduler, inbox, helpers, shared, meter, 1);
@@ -189,7 +191,7 @@ pub(super) fn bench_with(
     let eos: Vec<TokenId> = tokenizer.eos().into_iter().collect();
     let intake = Arc::new(Intake {
         adapters: Vec::new(),
-        grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default()),
+        grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default(), GRAMMAR_LIMIT),
         eos,
         tokenizer,
         max_model_len: 256,
@@ -197,10 +199,11 @@ pub(super) fn bench_with(
         seed: 0,
         log_requests: false,
         commands: commands.clone(),
+        freeing,
         next_id: AtomicU64::new(1),
         embedder: None,
     });
-    let (slow, mut threads) = Slow::start("test", &intake).expect("threads");
+    let (slow, mut threads) = Slow::start("test", &intake, GRAMMAR_LIMIT).expect("threads");
     threads.push(thread);
     let facts = EngineFacts {
         device: "scripted".into(),

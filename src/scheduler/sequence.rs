@@ -141,6 +141,13 @@ impl Sequence {
         self.tokens.push(token);
     }
 
+    /// Back to before the last known token was fed, in the same slot and pages.
+    pub(super) fn step_back(&mut self) {
+        self.fed = self.fed.min(self.tokens.len() - 1);
+        self.in_flight = 0;
+        self.last_on_device = false;
+    }
+
     /// Back to the start, with the tokens that are known. Those in flight are sampled again: the
     /// same ones, since a sampler depends on seed and position only.
     pub(super) fn rewind(&mut self) {
