@@ -16,12 +16,12 @@ const POINTER: &str = "version https://git-lfs.github.com/spec/";
 /// # Errors
 /// InvalidArgument or Unsupported: it cannot be a file of this kind. One line that starts with the
 /// path.
-pub(super) fn judge(path: &Path, kind: Kind, bytes: u64, head: &[u8]) -> Result<()> {
+pub(super) fn judge(path: &Path, kind: Kind, head: &[u8]) -> Result<()> {
     if matches!(kind, Kind::Line | Kind::Certificates) {
         return Ok(());
     }
     let shown = path.display();
-    if bytes == 0 && kind != Kind::Arguments {
+    if head.is_empty() && kind != Kind::Arguments {
         return Err(invalid!(
             "{shown} is empty: a copy or download was cut short; fetch it again."
         ));
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn said(kind: Kind, text: &[u8]) -> Result<()> {
-        judge(Path::new("/m/model.safetensors"), kind, text.len() as u64, text)
+        judge(Path::new("/m/model.safetensors"), kind, text)
     }
 
     #[test]
