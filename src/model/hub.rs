@@ -15,9 +15,11 @@ mod store;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::weights::{self, Files};
 use crate::error::{Error, Result};
+use crate::files::{self, Kind, Progress};
 use remote::{Failure, Remote};
 use store::Store;
 
@@ -77,6 +79,8 @@ pub struct Hub {
     roots: Option<(&'static str, PathBuf)>,
     /// Pause before a broken download goes on, times the number of failures in a row.
     retry_ms: u64,
+    /// May call a download off.
+    progress: Arc<Progress>,
 }
 
 /// What is asked for.
@@ -125,7 +129,7 @@ impl Hub {
             Token::Given(token) => Some(token.clone()),
             Token::Environment => var("HF_TOKEN")
                 .or_else(|| var("HUGGING_FACE_HUB_TOKEN"))
-                .or_else(|| std::fs::read_to_string(file).ok()),
+                .or_else(|| files::read_text(&file, Kind::Line).ok()),
         };
         let yes = |value: String| {
             matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
@@ -139,7 +143,14 @@ impl Hub {
             offline: var("HF_HUB_OFFLINE").or_else(|| var("TRANSFORMERS_OFFLINE")).is_some_and(yes),
             roots: roots.next(),
             retry_ms: 1000,
+            progress: Arc::default(),
         }
+    }
+
+    /// The same where `progress` may call downloads off.
+    pub fn called_off_by(mut self, progress: &Arc<Progress>) -> Hub {
+        self.progress = Arc::clone(progress);
+        self
     }
 
     /// The folder with all that is wanted of a model, downloaded where the cache lacks it. If the
@@ -165,7 +176,8 @@ impl Hub {
         let roots =
             self.roots.as_ref().map(|(name, file)| remote::roots(name, file)).transpose()?;
         let token = self.token.as_deref();
-        let remote = Remote::new(&self.endpoint, token, wanted.repo, self.retry_ms, roots);
+        let remote = Remote::new(&self.endpoint, token, wanted.repo, self.retry_ms, roots)
+            .called_off_by(&self.progress);
         match remote.listing(revision) {
             Ok(listing) => self.download(wanted, &remote, &store, &listing),
             Err(Failure::Unreachable(error)) => match store.cached() {

@@ -11,6 +11,7 @@ use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer as Inner};
 
 use super::sentencepiece::{self, Rules};
 use crate::error::{Error, Result};
+use crate::files::{self, Kind};
 use crate::ids::TokenId;
 use crate::invalid;
 
@@ -40,9 +41,9 @@ pub(super) fn load(dir: &Path) -> Result<Loaded> {
     set_class(dir, &mut config)?;
     let whole = dir.join("tokenizer.json");
     let pieces = dir.join("tokenizer.model");
-    let mut inner = if whole.is_file() {
-        parsed(&whole, &read(&whole)?)?
-    } else if pieces.is_file() && !dir.join("vocab.json").is_file() {
+    let mut inner = if let Some(bytes) = files::optional(read(&whole))? {
+        parsed(&whole, &bytes)?
+    } else if pieces.exists() && !dir.join("vocab.json").exists() {
         sentencepiece(dir, &pieces, &mut config)?
     } else {
         byte_level_bpe(dir, &mut config)?
@@ -62,10 +63,7 @@ pub(super) fn load(dir: &Path) -> Result<Loaded> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound(format!("{} is missing", path.display())),
-        _ => invalid!("cannot read {}: {e}", path.display()),
-    })
+    files::read(path, Kind::Tokenizer)
 }
 
 fn broken(path: &Path, why: &dyn std::fmt::Display) -> Error {
@@ -91,12 +89,7 @@ fn parse(path: &Path) -> Result<Map<String, Value>> {
 
 /// An optional file: absent = empty.
 fn object(dir: &Path, name: &str) -> Result<Map<String, Value>> {
-    let path = dir.join(name);
-    if path.is_file() {
-        parse(&path)
-    } else {
-        Ok(Map::new())
-    }
+    Ok(files::optional(parse(&dir.join(name)))?.unwrap_or_default())
 }
 
 /// The text of a special token: given as such or as an object with `content`.
@@ -176,7 +169,7 @@ fn sentencepiece(dir: &Path, path: &Path, config: &mut Map<String, Value>) -> Re
 fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> {
     let vocab_path = dir.join("vocab.json");
     let merges_path = dir.join("merges.txt");
-    if !vocab_path.is_file() || !merges_path.is_file() {
+    if !vocab_path.exists() || !merges_path.exists() {
         return Err(Error::NotFound(format!(
             "no tokenizer in {}: expected tokenizer.json, vocab.json and merges.txt, or \
              tokenizer.model",

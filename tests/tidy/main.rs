@@ -10,7 +10,7 @@ mod source;
 use source::Source;
 
 /// Room, and the rooms below it that it may import. Leaves may be imported by all.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("triton", &["engine"]),
     ("engine", &["scheduler", "text", "model", "device"]),
     ("scheduler", &["kv"]),
@@ -21,10 +21,12 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("plan", &["sampling"]),
     ("sampling", &[]),
     ("error", &[]),
+    ("files", &[]),
+    ("json", &[]),
     ("ids", &[]),
 ];
 /// For every room but those in the list itself, where the order is that of imports.
-const LEAVES: [&str; 4] = ["error", "ids", "sampling", "plan"];
+const LEAVES: [&str; 6] = ["error", "files", "json", "ids", "sampling", "plan"];
 /// `error`'s macros, exported at the root of the crate.
 const MACROS: [&str; 2] = ["invalid", "internal"];
 const UNSAFE_PLACES: [&str; 4] =
