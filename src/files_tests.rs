@@ -1,3 +1,5 @@
+//! What is no regular file, or larger than its kind may be, made here and read.
+
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Command;
