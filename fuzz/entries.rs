@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use triton_vllm::device::DType;
 use triton_vllm::engine::EngineArgs;
@@ -13,7 +14,7 @@ use triton_vllm::ids::TokenId;
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::{Checkpoint, ModelSpec};
 use triton_vllm::sampling::{Limits, SamplingParams};
-use triton_vllm::text::{Grammars, Next, Tokenizer, STACK_BYTES};
+use triton_vllm::text::{Grammars, Next, Tokenizer, Unhurried, STACK_BYTES};
 
 /// Tensors that the good checkpoints of `tests/fuzz` hold, with shapes right and wrong.
 const TENSORS: [(&str, usize, usize); 6] = [
@@ -155,11 +156,12 @@ pub fn grammar(data: &[u8]) {
         let whole = include_bytes!("../tests/fixtures/tokenizers/json-llama3/tokenizer.json");
         let tokenizer = Tokenizer::load(&folder(&[("tokenizer.json", whole)]));
         let tokenizer = Arc::new(tokenizer.expect("a fixture"));
-        Grammars::new(tokenizer, 559, &[TokenId(558)], Default::default())
+        let timeout = Duration::from_secs(5);
+        Grammars::new(tokenizer, 559, &[TokenId(558)], Default::default(), timeout)
     });
     let work = || {
         // The compiler points into the grammar, in several lines.
-        let Ok(mut guide) = grammars.compile(&outputs) else { return };
+        let Ok(mut guide) = grammars.compile(&outputs, &Unhurried) else { return };
         for _ in 0..4 {
             let Some(Next::Mask(mask)) = judge(guide.next(&[])) else { return };
             let words = mask.iter().zip(0u32..).find(|(word, _)| **word != 0);

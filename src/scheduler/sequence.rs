@@ -33,12 +33,14 @@ pub struct NewSequence {
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) id: RequestId,
-    /// Not yet in the queue: they wait for this one's prompt to be fed.
-    pub(super) followers: Vec<NewSequence>,
+    /// Not yet in the queue: they wait for this one's prompt to be fed. Each with its `order`.
+    pub(super) followers: Vec<(u64, NewSequence)>,
     pub(super) skip_cache: bool,
     pub(super) prompt: Arc<[TokenId]>,
     pub(super) adapter: AdapterId,
     pub(super) priority: u64,
+    /// Place in the queue among those of the same priority.
+    pub(super) order: u64,
     pub(super) sampler: Arc<SamplerSpec>,
     /// Prompt and outputs, as far as the host knows them.
     pub(super) tokens: Vec<TokenId>,
@@ -60,7 +62,7 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(new: NewSequence, longest: usize) -> Sequence {
+    pub(super) fn new(new: NewSequence, order: u64, longest: usize) -> Sequence {
         let limit = new.prompt.len().saturating_add(new.max_tokens as usize).min(longest);
         Sequence {
             id: new.id,
@@ -68,6 +70,7 @@ impl Sequence {
             skip_cache: new.skip_cache,
             adapter: new.adapter,
             priority: new.priority,
+            order,
             sampler: new.sampler,
             tokens: new.prompt.to_vec(),
             prompt: new.prompt,
@@ -136,6 +139,13 @@ impl Sequence {
         assert!(self.in_flight > 0, "a token that no step was to sample");
         self.in_flight -= 1;
         self.tokens.push(token);
+    }
+
+    /// Back to before the last known token was fed, in the same slot and pages.
+    pub(super) fn step_back(&mut self) {
+        self.fed = self.fed.min(self.tokens.len() - 1);
+        self.in_flight = 0;
+        self.last_on_device = false;
     }
 
     /// Back to the start, with the tokens that are known. Those in flight are sampled again: the

@@ -2,6 +2,7 @@
 //! The only file beside `sys`, `error` and `metrics` that calls the server. It knows no text
 //! generation.
 
+mod size;
 mod terms;
 
 use std::ffi::{c_void, CStr};
@@ -326,7 +327,8 @@ impl Drop for Factory {
     }
 }
 
-/// A response being filled. Dropping it unsent deletes it.
+/// A response being filled. Each one that is made must be sent: the gRPC front end sends a stream's
+/// responses in the order in which they were made, and for one that was deleted it waits for ever.
 pub(super) struct Response(*mut TRITONBACKEND_Response);
 
 impl Response {
@@ -383,8 +385,10 @@ impl Response {
 }
 
 impl Drop for Response {
+    /// Only while a panic unwinds; whoever catches it sends the last response.
     fn drop(&mut self) {
-        let _ = call!(TRITONBACKEND_ResponseDelete(self.0));
+        let error = OwnedError::new(&internal!("a fault in making a response"));
+        let _ = call!(TRITONBACKEND_ResponseSend(self.0, 0, error.as_ptr()));
     }
 }
 

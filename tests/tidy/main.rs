@@ -2,6 +2,7 @@
 //! stand, what a file looks like, and what the finished library may ask of the machine it runs on.
 //! Each law is a function from a file to complaints, and is shown a file that breaks it.
 
+mod bindings;
 mod library;
 mod licences;
 mod source;
@@ -9,7 +10,7 @@ mod source;
 use source::Source;
 
 /// Room, and the rooms below it that it may import. Leaves may be imported by all.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("triton", &["engine"]),
     ("engine", &["scheduler", "text", "model", "device"]),
     ("scheduler", &["kv"]),
@@ -21,10 +22,11 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("sampling", &[]),
     ("error", &[]),
     ("files", &[]),
+    ("json", &[]),
     ("ids", &[]),
 ];
 /// For every room but those in the list itself, where the order is that of imports.
-const LEAVES: [&str; 5] = ["error", "files", "ids", "sampling", "plan"];
+const LEAVES: [&str; 6] = ["error", "files", "json", "ids", "sampling", "plan"];
 /// `error`'s macros, exported at the root of the crate.
 const MACROS: [&str; 2] = ["invalid", "internal"];
 const UNSAFE_PLACES: [&str; 3] = ["src/triton/", "src/device/cuda/", "src/device/cpu/simd"];
@@ -243,8 +245,9 @@ type Law = fn(&Source) -> Vec<String>;
 
 fn holds(law: Law) {
     let mut complaints = Vec::new();
-    for source in source::all() {
-        complaints.extend(law(&source).iter().map(|text| format!("{}: {text}", source.path)));
+    let generated = |path: &str| bindings::GENERATED.iter().any(|table| table.file == path);
+    for source in source::all().iter().filter(|source| !generated(&source.path)) {
+        complaints.extend(law(source).iter().map(|text| format!("{}: {text}", source.path)));
     }
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
