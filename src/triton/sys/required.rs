@@ -179,10 +179,6 @@ pub struct Required {
         server: *mut TRITONSERVER_Server,
         name: *const ::std::os::raw::c_char,
     ) -> *mut TRITONSERVER_Error,
-    pub TRITONSERVER_ServerIsLive: unsafe extern "C" fn(
-        server: *mut TRITONSERVER_Server,
-        live: *mut bool_,
-    ) -> *mut TRITONSERVER_Error,
     pub TRITONSERVER_ServerModelIsReady: unsafe extern "C" fn(
         server: *mut TRITONSERVER_Server,
         name: *const ::std::os::raw::c_char,
@@ -422,8 +418,6 @@ impl Required {
         let TRITONSERVER_MetricSet = __library.get(b"TRITONSERVER_MetricSet\0").map(|sym| *sym)?;
         let TRITONSERVER_ServerUnloadModel =
             __library.get(b"TRITONSERVER_ServerUnloadModel\0").map(|sym| *sym)?;
-        let TRITONSERVER_ServerIsLive =
-            __library.get(b"TRITONSERVER_ServerIsLive\0").map(|sym| *sym)?;
         let TRITONSERVER_ServerModelIsReady =
             __library.get(b"TRITONSERVER_ServerModelIsReady\0").map(|sym| *sym)?;
         let TRITONBACKEND_ApiVersion =
@@ -522,7 +516,6 @@ impl Required {
             TRITONSERVER_MetricIncrement,
             TRITONSERVER_MetricSet,
             TRITONSERVER_ServerUnloadModel,
-            TRITONSERVER_ServerIsLive,
             TRITONSERVER_ServerModelIsReady,
             TRITONBACKEND_ApiVersion,
             TRITONBACKEND_BackendConfig,
@@ -675,13 +668,6 @@ impl Required {
         name: *const ::std::os::raw::c_char,
     ) -> *mut TRITONSERVER_Error {
         (self.TRITONSERVER_ServerUnloadModel)(server, name)
-    }
-    pub unsafe fn TRITONSERVER_ServerIsLive(
-        &self,
-        server: *mut TRITONSERVER_Server,
-        live: *mut bool_,
-    ) -> *mut TRITONSERVER_Error {
-        (self.TRITONSERVER_ServerIsLive)(server, live)
     }
     pub unsafe fn TRITONSERVER_ServerModelIsReady(
         &self,
