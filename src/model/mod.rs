@@ -14,6 +14,7 @@
 //! | `mixtures` | those of architectures with experts |
 //! | `encoders` | those of architectures that only embed |
 //! | `defaults` | what keys are that config.json leaves out |
+//! | [`folder`] | which folder a name means, and whether it holds a model |
 //! | [`hub`] | a model's files from a Hugging Face hub or its cache |
 //! | [`rope`] | rotary frequencies and their scaling |
 //! | [`pooling`] | what becomes of the hidden states of a model that embeds |
@@ -32,6 +33,7 @@ pub mod decoder;
 mod defaults;
 mod encoders;
 pub mod families;
+pub mod folder;
 pub mod hub;
 mod keys;
 pub mod length;

@@ -227,16 +227,36 @@ fn sentencepiece(dir: &Path, path: &Path, config: &mut Map<String, Value>) -> Re
     sentencepiece::read(&read(path)?, &rules).map_err(|e| broken(path, &e))
 }
 
+/// What would have been read, and what there is.
+fn no_tokenizer(dir: &Path) -> Error {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().take(1000);
+    let mut names: Vec<String> =
+        entries.map(|entry| json::cut(&entry.file_name().to_string_lossy())).collect();
+    names.sort();
+    let holds = match names.len() {
+        0 => "nothing".into(),
+        n if n > 8 => format!("{} and {} more", names[..8].join(", "), n - 8),
+        _ => names.join(", "),
+    };
+    let tekken = match names.iter().any(|name| name == "tekken.json") {
+        true => "; tekken.json, Mistral's own format, is not read",
+        false => "",
+    };
+    Error::NotFound(format!(
+        "no tokenizer in {}: expected tokenizer.json, vocab.json and merges.txt, or \
+         tokenizer.model{tekken}; the folder holds {holds}. Copy it from the model's repository, or \
+         name another folder as 'tokenizer'.",
+        dir.display()
+    ))
+    .on_one_line()
+}
+
 /// GPT-2's tokenizer from its two files; `config` gets its default special tokens.
 fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> {
     let vocab_path = dir.join("vocab.json");
     let merges_path = dir.join("merges.txt");
     if !vocab_path.exists() || !merges_path.exists() {
-        return Err(Error::NotFound(format!(
-            "no tokenizer in {}: expected tokenizer.json, vocab.json and merges.txt, or \
-             tokenizer.model",
-            dir.display()
-        )));
+        return Err(no_tokenizer(dir));
     }
     set_defaults("GPT2Tokenizer", config);
     let vocab = json::read_object(&vocab_path, Kind::Tokenizer)?;
@@ -290,9 +310,7 @@ fn template(bos: Option<(&str, u64)>, eos: Option<(&str, u64)>) -> Value {
 /// them; at its end, where it has not.
 fn add_tokens(inner: &mut Inner, config: &Map<String, Value>) -> Result<()> {
     let mut listed: Vec<(u32, &Value)> = Vec::new();
-    for (id, token) in
-        config.get(LISTED).and_then(Value::as_object).into_iter().flatten()
-    {
+    for (id, token) in config.get(LISTED).and_then(Value::as_object).into_iter().flatten() {
         let id = id.parse().map_err(|_| invalid!("added_tokens_decoder has a key {id:?}"))?;
         listed.push((id, token));
     }
