@@ -33,7 +33,7 @@ impl Client for Slow {
 
 #[test]
 fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
-    let bench = bench_with(Fault::None, 2, 2, 8, Backlog(50));
+    let bench = bench_with(Fault::None, 2, 2, 8, Backlog(50), true);
     let (open, gate) = bounded(0);
     let (outcome, told_slow) = bounded(1);
     let limits = Limits::new(4096, 20);
