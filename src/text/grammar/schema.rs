@@ -125,8 +125,8 @@ impl Writer<'_> {
         let several = Parts::are_several(map);
         let inner = if several { Place::Part } else { place };
         self.size.object(map)?;
-        if several && place == Place::Alone {
-            self.parts.check_multiples(schema)?;
+        if place == Place::Alone {
+            self.parts.check_multiples(map)?;
         }
 
         let mut out = Map::new();
@@ -250,7 +250,8 @@ impl Writer<'_> {
     /// The same place, or that of its copy that is not closed.
     fn reference(&mut self, to: &str, place: Place) -> String {
         let to = self.parts.local(to);
-        let Some(pointer) = to.strip_prefix('#').filter(|_| self.parts.target(&to).is_some()) else {
+        let Some(pointer) = to.strip_prefix('#').filter(|_| self.parts.target(&to).is_some())
+        else {
             return to;
         };
         if place == Place::Alone {
