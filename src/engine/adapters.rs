@@ -20,6 +20,7 @@ use super::command::Command;
 use crate::error::{Error, Result};
 use crate::files::{self, Kind};
 use crate::ids::{AdapterId, RequestId};
+use crate::json;
 use crate::model::hub::{self, Hub, Wanted};
 use crate::model::{Adapter, Files, ModelSpec};
 use crate::scheduler::NewSequence;
@@ -55,9 +56,9 @@ impl AdapterList {
             Error::NotFound(_) => Error::NotFound(format!("Triton backend cannot find {shown}.")),
             other => other,
         })?;
-        let json: Value =
-            serde_json::from_str(&text).map_err(|e| invalid!("{shown} is not valid JSON: {e}"))?;
-        let Value::Object(map) = json else {
+        let list =
+            json::parse(text.as_bytes()).map_err(|e| invalid!("{shown} is not valid JSON: {e}"))?;
+        let Value::Object(map) = list else {
             return Err(invalid!("{shown} must hold one JSON object, name -> folder."));
         };
         if map.len() >= usize::from(u16::MAX) {
@@ -67,7 +68,8 @@ impl AdapterList {
             Value::String(place) if !place.trim().is_empty() => Ok((name, place)),
             other => Err(invalid!(
                 "{shown}: the folder of '{name}' must be a string: a path, or the name of an \
-                 adapter on a hub (org/name), got {other}"
+                 adapter on a hub (org/name), got {}",
+                json::shown(&other)
             )),
         };
         Ok(AdapterList {

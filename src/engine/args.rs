@@ -29,6 +29,7 @@ use super::fault::Faults;
 use crate::device::DType;
 use crate::error::{Error, Result};
 use crate::invalid;
+use crate::json;
 use crate::model::hub::Token;
 use crate::model::pooling::PoolerOptions;
 use crate::sampling::StructuredOptions;
@@ -128,8 +129,8 @@ impl EngineArgs {
     /// InvalidArgument or Unsupported with one line that names the file, the key, the value and
     /// what is allowed.
     pub fn parse_file(text: &str, file: &str) -> Result<(EngineArgs, Vec<String>)> {
-        let value: Value =
-            serde_json::from_str(text).map_err(|e| invalid!("{file} is not valid JSON: {e}"))?;
+        let value =
+            json::parse(text.as_bytes()).map_err(|e| invalid!("{file} is not valid JSON: {e}"))?;
         let Value::Object(mut map) = value else {
             return Err(invalid!(
                 "{file} must hold one JSON object of engine arguments, got {}",

@@ -176,6 +176,24 @@ impl Scheduler {
         }
     }
 
+    /// Drop what the newest plan samples for a running sequence, and hold it: its last token is
+    /// fed once more when the hold ends. For a sequence whose mask did not come in time. The device
+    /// opens its row anew, since the token that it samples without a mask counts there.
+    pub fn sit_out(&mut self, id: RequestId) {
+        let Some(slot) = self.running.iter().copied().find(|&slot| self.seats[slot].id == id)
+        else {
+            return;
+        };
+        self.stays += 1;
+        let sequence = &mut self.seats[slot];
+        sequence.step_back();
+        sequence.stay = self.stays;
+        sequence.held = true;
+        self.changes.push(SlotChange::Close { slot });
+        self.changes.push(SlotChange::Open(Box::new(self.seats[slot].open(slot))));
+        self.push_pages(slot, 0);
+    }
+
     /// Whose row a slot of the newest plan is.
     pub fn id_in(&self, slot: SlotId) -> RequestId {
         self.seats[slot].id

@@ -188,14 +188,6 @@ impl ServerHandle {
         call!(TRITONSERVER_ServerUnloadModel(self.0, name.as_ptr()))
     }
 
-    /// # Errors
-    /// The server is about to exit, in its words. A server that does not say so yet, because it
-    /// starts, stays.
-    pub(super) fn stays(self) -> Result<()> {
-        let mut live = false;
-        call!(TRITONSERVER_ServerIsLive(self.0, &mut live))
-    }
-
     /// Whether new requests still reach this version: false once it is being unloaded.
     pub(super) fn is_ready(self, model: &str, version: u64) -> Result<bool> {
         let (name, mut ready) = (c_text(model), false);

@@ -54,6 +54,9 @@ pub(super) struct Options {
     /// `step-timeout-ms`: an engine whose step runs longer is dead; 0 = never. None = by the
     /// device.
     pub step_timeout: Option<Duration>,
+    /// `grammar-timeout-ms`: what compiling one grammar of `structured_outputs` may take, and each
+    /// of its token masks; the request fails beyond.
+    pub grammar_timeout: Duration,
     /// `restart`: times per hour that a dead engine is loaded again in place, before it counts as
     /// dead for good.
     pub restarts: usize,
@@ -80,6 +83,7 @@ impl Default for Options {
             outbox_threads: None,
             default_max_tokens: None,
             step_timeout: None,
+            grammar_timeout: Duration::from_secs(5),
             step_trace_dir: None,
             load_deadline: None,
             load_read_timeout: Some(LOAD_READ_TIMEOUT),
@@ -135,6 +139,9 @@ impl Options {
         }
         if let Some(n) = number(cmdline, "default-max-tokens", 1)? {
             options.default_max_tokens = Some(u32::try_from(n).unwrap_or(u32::MAX));
+        }
+        if let Some(ms) = number(cmdline, "grammar-timeout-ms", 1)? {
+            options.grammar_timeout = Duration::from_millis(ms);
         }
         if let Some(n) = number(cmdline, "restart", 0)? {
             options.restarts = usize::try_from(n).unwrap_or(usize::MAX);

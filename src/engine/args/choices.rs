@@ -9,6 +9,7 @@ use super::values::{self, Reader};
 use crate::device::DType;
 use crate::error::{nearest, Error, Result};
 use crate::invalid;
+use crate::json;
 use crate::model::config::parse_dtype;
 use crate::model::hub::Token;
 use crate::sampling::python::quoted;
@@ -153,7 +154,7 @@ pub(super) fn device(read: &mut Reader) -> Result<DeviceArg> {
             let meant = meant.map(|name| format!("; did you mean '{name}'?")).unwrap_or_default();
             Err(invalid!(
                 "device: got {}, expected 'auto', 'cpu' or 'cuda'{meant}",
-                quoted(&values::cut(other))
+                quoted(&json::cut(other))
             ))
         }
     }

@@ -7,6 +7,7 @@ use super::table::KEYS;
 use super::{pooling, structured, values};
 use crate::error::{nearest, Error, Result};
 use crate::invalid;
+use crate::json;
 use crate::sampling::python::quoted;
 
 /// The newest minor version of vLLM 0.x whose fields are in the table.
@@ -95,7 +96,7 @@ pub(super) fn judge(
             }
             Class::NoEffect => warnings.push(format!(
                 "'{name}' has no effect here: {} is ignored{ages}",
-                values::shown(value)
+                json::shown(value)
             )),
             Class::Refused => {
                 let instead = match key.neutral().first() {
@@ -104,7 +105,7 @@ pub(super) fn judge(
                 };
                 return Err(Error::Unsupported(format!(
                     "{file}: '{name}': {} is not supported, remove it{instead}{ages}",
-                    values::shown(value)
+                    json::shown(value)
                 )));
             }
             Class::Heir(heir) => {
@@ -126,7 +127,7 @@ fn unknown(name: &str, file: &str) -> Error {
     };
     invalid!(
         "AsyncEngineArgs.__init__() got an unexpected keyword argument {} (in {file}: {remedy})",
-        quoted(&values::cut(name))
+        quoted(&json::cut(name))
     )
 }
 
@@ -151,7 +152,7 @@ fn inherit(
         "rope_scaling" => vec![(last, values::parsed_object(name, &value)?.into())],
         _ => vec![(last, value)],
     };
-    let shown: Vec<String> = moved.iter().map(|(_, value)| values::shown(value)).collect();
+    let shown: Vec<String> = moved.iter().map(|(_, value)| json::shown(value)).collect();
     target.extend(moved.into_iter().map(|(part, value)| (part.to_string(), value)));
     Ok(format!("read as '{heir}': {}", shown.join(", ")))
 }

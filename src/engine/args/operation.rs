@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::values::{self, Reader};
 use crate::error::{Error, Result};
 use crate::invalid;
+use crate::json;
 use crate::sampling::python::quoted;
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -86,7 +87,7 @@ fn log_level(read: &mut Reader) -> Result<Option<tracing::Level>> {
         Some("NOTSET") => Ok(Some(tracing::Level::TRACE)),
         Some(other) => Err(invalid!(
             "log_level: got {}, expected one of {}",
-            quoted(&values::cut(other)),
+            quoted(&json::cut(other)),
             LEVELS.join(", ")
         )),
     }
@@ -123,7 +124,7 @@ fn buckets(read: &mut Reader) -> Result<HistogramBuckets> {
             invalid!(
                 "{KEY}.{family}: expected a list of numbers above 0, each larger than the one \
                  before, got {}",
-                values::shown(bounds)
+                json::shown(bounds)
             )
         })?;
         if !built {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::values::{self, Reader};
 use crate::device::Pooling;
 use crate::error::{Error, Result};
+use crate::json;
 use crate::model::pooling::{PoolerOptions, Runner};
 use crate::sampling::python::quoted;
 
@@ -64,7 +65,7 @@ pub(super) fn read(read: &mut Reader) -> Result<PoolerOptions> {
     let set = |value: &Value| !values::is_empty(value) && *value != Value::Bool(false);
     let not_read = |key: &str| !KNOWN[..READ].contains(&key) && key != SILENT;
     if let Some((key, value)) = config.iter().find(|(key, value)| not_read(key) && set(value)) {
-        return Err(not_built(&format!("pooler_config.{key}"), &values::shown(value)));
+        return Err(not_built(&format!("pooler_config.{key}"), &json::shown(value)));
     }
     let kind = inner.string("seq_pooling_type")?;
     let kind = kind.or(inner.string("pooling_type")?);

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::values::{self, Reader};
 use crate::error::{Error, Result};
 use crate::invalid;
+use crate::json;
 use crate::sampling::python::quoted;
 use crate::sampling::StructuredOptions;
 
@@ -38,7 +39,7 @@ pub(super) fn read(read: &mut Reader) -> Result<StructuredOptions> {
     if let Some(parser) = inner.string("reasoning_parser").map_err(at)?.filter(|p| !p.is_empty()) {
         return Err(Error::Unsupported(format!(
             "{KEY}.reasoning_parser: {} is not supported, remove it",
-            quoted(&values::cut(&parser))
+            quoted(&json::cut(&parser))
         )));
     }
     Ok(StructuredOptions {
@@ -64,7 +65,7 @@ pub(super) fn backend_and_options(value: &Value) -> Result<Vec<(&'static str, Va
                 return Err(invalid!(
                     "{OLD}: got the option {}, known are no-fallback, disable-any-whitespace and \
                      no-additional-properties",
-                    quoted(&values::cut(other))
+                    quoted(&json::cut(other))
                 ))
             }
         };

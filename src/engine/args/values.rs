@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{nearest, Error, Result};
 use crate::invalid;
+use crate::json;
 use crate::sampling::python::quoted;
 
 /// Reads keys of one object. `null` and a missing key are the same: not set.
@@ -125,7 +126,7 @@ impl<'a> Reader<'a> {
     }
 
     fn warn(&mut self, key: &str, value: &Value, read_as: impl Display) {
-        self.warnings.push(format!("'{key}': {} is read as {read_as}", shown(value)));
+        self.warnings.push(format!("'{key}': {} is read as {read_as}", json::shown(value)));
     }
 }
 
@@ -145,7 +146,7 @@ fn integral(x: f64) -> Option<i64> {
 
 pub(super) fn wrong(key: &str, expected: &str, got: &Value) -> Error {
     let how = if got.is_string() { " (unable to parse the string)" } else { "" };
-    invalid!("{key}: Input should be {expected}{how}, got {}", shown(got))
+    invalid!("{key}: Input should be {expected}{how}, got {}", json::shown(got))
 }
 
 /// `member` of the object `name` is no `what` that is known.
@@ -154,7 +155,7 @@ pub(super) fn unknown(name: &str, what: &str, member: &str, known: &[&str]) -> E
         Some(known) => format!("did you mean '{known}'?"),
         None => format!("known are {}", known.join(", ")),
     };
-    invalid!("{name}: unknown {what} {}: {remedy}", quoted(&cut(member)))
+    invalid!("{name}: unknown {what} {}: {remedy}", quoted(&json::cut(member)))
 }
 
 /// "1k", "2M", "1_000": what vLLM's command line takes, and its engine arguments do not.
@@ -172,12 +173,15 @@ fn wrong_integer(key: &str, got: &Value) -> Error {
 /// An object, or a text that holds one.
 pub(super) fn parsed_object(key: &str, value: &Value) -> Result<Map<String, Value>> {
     let parsed = match value {
-        Value::String(text) => serde_json::from_str(text).ok(),
+        Value::String(text) => match json::parse(text.as_bytes()) {
+            Ok(Value::Object(map)) => Some(map),
+            _ => None,
+        },
         Value::Object(map) => Some(map.clone()),
         _ => None,
     };
     parsed.ok_or_else(|| {
-        let got = shown(value);
+        let got = json::shown(value);
         invalid!("{key}: Input should be an object, or the JSON text of one, got {got}")
     })
 }
@@ -219,21 +223,6 @@ pub(super) fn same(value: &Value, other: &Value) -> bool {
         (Value::String(s), Value::Number(n)) => s.trim().parse::<f64>().ok() == n.as_f64(),
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
         _ => value == other,
-    }
-}
-
-/// Characters of a stranger's value or name that a message repeats.
-const SHOWN_CHARS: usize = 120;
-
-/// A value for a message: one line, not long.
-pub(super) fn shown(value: &Value) -> String {
-    cut(&value.to_string())
-}
-
-pub(super) fn cut(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS) {
-        None => text.into(),
-        Some((end, _)) => format!("{}...", &text[..end]),
     }
 }
 

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from clients import PROMPT, generate, golden_text, grpc_stream, post
 from conftest import Repository, load
-from server import TritonServer, installed_versions
+from server import TritonServer
 
 PREFIX = "Error generating stream: "
 # Of a machine that does ten other things; what failed took ten times as long.
@@ -67,7 +67,7 @@ async def beside(server, body):
 STRINGS = [f"<{i:07} never comes up>" for i in range(10_000)]
 ATTACKS = {
     "7: strings times sequences": (dict(n=4000, stop=STRINGS), None),
-    "10: a long string": (dict(n=4000, stop="y" * 100_000), None),
+    "10: a long string": (dict(n=2000, max_tokens=16, stop="y" * 100_000), None),
     "7: more strings": (dict(n=4000, stop=[f"{i} no" for i in range(60_000)]), "max-stop-strings"),
     "10: a million strings": (dict(stop=["x"] * 1_000_000), "max-stop-strings"),
     "10: a huge string": (dict(stop="x" * (4 << 20)), "max-stop-bytes"),
@@ -162,10 +162,10 @@ def test_refusals_are_short(server, name):
 
 
 def test_a_name_forges_no_log_line(tmp_path):
-    """Attack 11, on the oldest server, which does not escape what it logs."""
+    """Attack 11, on a server that does not escape what it logs."""
     adapters = Path(__file__).resolve().parents[2] / "goldens" / "models"
     repository = Repository(tmp_path)
-    with TritonServer(repository.folder, version=installed_versions()[0]) as server:
+    with TritonServer(repository.folder, version="0.5.5") as server:
         lora = {"enable_lora": True, "max_lora_rank": 16}
         name = repository.add("lora", checkpoint=adapters / "llama-tiny", engine=lora)
         (repository.folder / name / "1" / "multi_lora.json").write_text(json.dumps({"a": str(adapters / "llama-lora-a")}))

@@ -92,12 +92,12 @@ def test_added_tokens(added):
     {"min_tokens": 2, "stop_token_ids": [4096, 4097], "ignore_eos": True},
 ], ids=lambda p: "-".join(p))
 def test_other_ids_of_a_client(added, parameters):
-    """Each is served or refused in one line, and nobody else notices."""
+    """Each is served or refused, and nobody else notices."""
     body = {"text_input": PROMPT, "sampling_parameters": json.dumps({"max_tokens": 4, "seed": 1, **parameters})}
     status, answer = generate(added, "added", body)
     assert status in (200, 400), answer
     if status == 400:
-        assert answer["error"].startswith(PREFIX) and "\n" not in answer["error"], answer
+        assert answer["error"].startswith(PREFIX), answer
     assert ask(added, "added", "Hello")[0] == 200
 
 

@@ -75,13 +75,16 @@ def test_all_types(typed):
 
 
 def test_who_wins(typed):
-    """The tensor for all, then an input of its own, then the request's parameters."""
+    """The tensor for all, then an input of its own, then the request's parameters (which HTTP makes inputs)."""
     def ask(body):
         status, answer = generate(typed, "typed", {"text_input": PROMPT, **body})
         assert status == 200, answer
         return answer["text_output"].removeprefix(PROMPT)
     three, sixteen = golden_text(3), golden_text()
-    assert ask({"max_tokens": 3, "parameters": {"max_tokens": 16, "temperature": 0}}) == three
+    assert ask({"max_tokens": 3, "parameters": {"temperature": 0}}) == three
+    inputs = [tensor("text_input", PROMPT), number("max_tokens", "i4", [3])]
+    (outputs, _), = grpc_stream(typed, "typed", inputs, {"max_tokens": 16, "temperature": 0})
+    assert texts(outputs) == [PROMPT + three]
     assert ask({"max_tokens": 16, "temperature": 0.0, "sampling_parameters": '{"max_tokens": 3}'}) == three
     assert ask({"max_tokens": 16, "sampling_parameters": '{"temperature": 0}'}) == sixteen
 
