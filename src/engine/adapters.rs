@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Kind};
 use crate::ids::{AdapterId, RequestId};
 use crate::json;
+use crate::model::folder;
 use crate::model::hub::{self, Hub, Wanted};
 use crate::model::{Adapter, Files, ModelSpec};
 use crate::scheduler::NewSequence;
@@ -288,7 +289,9 @@ impl Readers {
             for id in wanted {
                 let going_on = match self.list.place(id) {
                     Ok(Place::Hub(repo)) => fetcher.send((id, repo)).is_ok(),
-                    Ok(Place::Folder(folder)) => self.answer(id, || Ok(folder)).is_some(),
+                    Ok(Place::Folder(folder)) => {
+                        self.answer(id, || folder::snapshot_in(&folder, None)).is_some()
+                    }
                     Err(error) => self.answer(id, || Err(error)).is_some(),
                 };
                 if !going_on {

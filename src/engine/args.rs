@@ -42,6 +42,8 @@ use values::Reader;
 /// model.json after validation. `None` = not set: the default depends on the model or the device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineArgs {
+    /// Name of the file that they were read from, for messages.
+    pub file: String,
     /// Local folder or Hugging Face id.
     pub model: String,
     /// Folder or id of another tokenizer; `None` = the model's.
@@ -141,8 +143,9 @@ impl EngineArgs {
         let at = |e: Error| e.context(&format!("{file}: "));
         let inject_faults = Faults::take(&mut map).map_err(at)?;
         keys::judge(&mut map, file, &mut warnings).map_err(Error::on_one_line)?;
-        let args = EngineArgs::from_map(&map, inject_faults, &mut warnings)
+        let mut args = EngineArgs::from_map(&map, inject_faults, &mut warnings)
             .map_err(|e| at(e).on_one_line())?;
+        args.file = file.into();
         for warning in &mut warnings {
             *warning = format!("{file}: {}", warning.replace(char::is_control, " "));
         }
@@ -158,6 +161,7 @@ impl EngineArgs {
         let mut read = Reader::new(map, warnings);
         let (max_model_len, fit_max_model_len) = choices::max_model_len(&mut read)?;
         let args = EngineArgs {
+            file: String::new(),
             model: read.string("model")?.unwrap_or_else(|| "Qwen/Qwen3-0.6B".into()),
             tokenizer: read.string("tokenizer")?,
             revision: read.string("revision")?,

@@ -110,7 +110,7 @@ fn resolve(
     progress: &Arc<Progress>,
     judge: &dyn Fn(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
-    let at = |e: Error| e.context(&format!("model.json: {key}: "));
+    let at = |e: Error| e.context(&format!("{}: {key}: ", args.file));
     if let Found::Folder(folder) =
         folder::find(wanted.repo, version_dir, wanted.revision).map_err(at)?
     {
@@ -243,6 +243,7 @@ fn read_model(
 fn spec_options(args: &EngineArgs, stored_dtype: Option<DType>) -> SpecOptions<'_> {
     SpecOptions {
         hf_overrides: Some(&args.hf_overrides),
+        overrides_file: &args.file,
         dtype: args.dtype.map_or("", dtype_name),
         stored_dtype,
         supported: &[DType::BF16, DType::F16, DType::F32],

@@ -38,21 +38,23 @@ pub(super) fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<O
         (true, false, false) => format!("there is no {DRIVER}"),
     };
     let asked = match (args.device, options.gpu) {
-        (DeviceArg::Cuda, _) => "\"device\": \"cuda\" in model.json asks for one",
-        (_, Some(_)) => "KIND_GPU in config.pbtxt asks for one",
-        (_, None) if present && !hidden && cfg!(feature = "cuda") => "the machine has one",
+        (DeviceArg::Cuda, _) => format!("\"device\": \"cuda\" in {} asks for one", args.file),
+        (_, Some(_)) => "KIND_GPU in config.pbtxt asks for one".into(),
+        (_, None) if present && !hidden && cfg!(feature = "cuda") => "the machine has one".into(),
         (_, None) => {
             tracing::warn!(
                 "{}: SERVED BY THE CPU, much slower than a GPU would: no NVIDIA GPU can be used \
-                 ({why}). If that is meant, say \"device\": \"cpu\" in model.json",
-                options.name
+                 ({why}). If that is meant, say \"device\": \"cpu\" in {}",
+                options.name,
+                args.file
             );
             return Ok(None);
         }
     };
     Err(Error::Unavailable(format!(
         "no NVIDIA GPU can be used ({why}), but {asked}. Serve by the CPU with \"device\": \
-         \"cpu\" in model.json."
+         \"cpu\" in {}.",
+        args.file
     )))
 }
 

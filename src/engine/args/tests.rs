@@ -48,6 +48,10 @@ fn an_unknown_key_fails_with_vllms_text() {
         let tail = format!("'{typed}' (in vllm_engine_args.json: did you mean '{meant}'?)");
         assert!(got.ends_with(&tail), "{got}");
     }
+    assert_eq!(
+        EngineArgs::parse_file("{}", "vllm_engine_args.json").unwrap().0.file,
+        "vllm_engine_args.json"
+    );
     let long = refusal(&format!(r#"{{"{}\n": 1}}"#, "x".repeat(5000)));
     assert!(long.len() < 400 && !long.contains('\n'), "{long}");
 }
