@@ -61,7 +61,7 @@ pub(super) fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<O
 /// Visible ones that this build can use.
 #[cfg(feature = "cuda")]
 fn gpus() -> Result<usize> {
-    Ok(Cuda::count()? as usize)
+    Cuda::count()
 }
 
 #[cfg(not(feature = "cuda"))]
