@@ -68,8 +68,8 @@ impl AdapterList {
         let place = |(name, value): (String, Value)| match value {
             Value::String(place) if !place.trim().is_empty() => Ok((name, place)),
             other => Err(invalid!(
-                "{shown}: the folder of '{name}' must be a string: a path, or the name of an \
-                 adapter on a hub (org/name), got {}",
+                "{shown}: the folder of '{name}' must be a string, got {} (a path, or the name of \
+                 an adapter on a hub, org/name)",
                 json::shown(&other)
             )),
         };
@@ -388,8 +388,8 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("adapter-lists-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a folder");
         for (adapters, words) in [
-            (json!({"a": 5}), "the folder of 'a' must be a string: "),
-            (json!({"a": " "}), "the folder of 'a' must be a string: "),
+            (json!({"a": 5}), "the folder of 'a' must be a string, got "),
+            (json!({"a": " "}), "the folder of 'a' must be a string, got "),
             (json!({"a": {"path": "/x"}}), "got {\"path\":\"/x\"}"),
             (json!(["a"]), "must hold one JSON object"),
         ] {
