@@ -156,6 +156,8 @@ pub enum Observation {
     Step { seconds: f64, host_s: f64, tokens: u32 },
     /// In that round: tokens asked of the prefix cache and found there, sequences preempted.
     Cache { queries_tokens: u64, hits_tokens: u64, preemptions: u64 },
+    /// A request failed because its logits, or its vector, were not finite.
+    Corrupted,
     /// The engine can serve, or cannot any more.
     Healthy(bool),
 }

@@ -5,6 +5,7 @@
 //! one before it still runs, because plans name tokens by slot and never by value (design law 1).
 
 mod adapted;
+mod settle;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -14,18 +15,18 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 
 use super::adapters::Adapters;
-use super::command::{Accepted, Command, Family, Finish, StopRules};
+use super::command::{Accepted, Command, Family, StopRules};
 use super::guides::{Guides, Place};
 use super::meter::Meter;
 use super::outbox::{Event, Outboxes, Shared};
 use super::repetition::Circle;
 use super::request::{Client, FinishReason};
-use super::stream::{NewToken, Stream};
+use super::stream::Stream;
 use crate::error::{Error, Result};
-use crate::ids::{AdapterId, BankId, RequestId, SlotId, TokenId};
+use crate::ids::{AdapterId, BankId, RequestId, SlotId};
 use crate::model::Adapter;
 use crate::plan::{Late, StepPlan, StepResult};
-use crate::scheduler::{Arrival, NewSequence, Scheduler, SchedulerStats};
+use crate::scheduler::{NewSequence, Scheduler, SchedulerStats};
 use crate::text::Next;
 
 /// How often cancels are looked for while nothing runs.
@@ -386,42 +387,6 @@ impl Core {
         }
     }
 
-    /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop
-    /// ids once `min_tokens` are there, then the length, then repetition.
-    fn settle(&mut self, mut result: StepResult) {
-        let now = Instant::now();
-        for Arrival { id, token, at_limit, sample } in self.scheduler.commit(&result) {
-            let Some(live) = self.live.get_mut(&id) else { continue };
-            if let Some(vector) = result.vectors.get(sample) {
-                let (id, vector) = (live.ids.first, vector.clone());
-                self.outgoing[live.outbox].push(Event::Vector { id, vector });
-                self.meter.ended(id, FinishReason::Stop);
-                self.live.remove(&id);
-                self.scheduler.finish(id);
-                continue;
-            }
-            self.meter.token(id, now);
-            live.outputs += 1;
-            // `min_tokens` may ask for more than the model's length has room for: the limit wins.
-            let length = Finish { reason: FinishReason::Length, by_token: false };
-            let circle = live.circle.as_mut().is_some_and(|circle| circle.push(token));
-            let finish = live.rules.check(live.outputs, token, circle);
-            let mut finish = finish.or(at_limit.then_some(length));
-            if finish.is_none() && live.guide.is_some() {
-                finish = guide_on(&self.guides, id, live, token);
-            }
-            let logprobs = result.samples[sample].logprobs.pop().map(Box::new);
-            let token = NewToken { token, logprobs };
-            let (request, index) = (live.ids.first, live.index);
-            self.outgoing[live.outbox].push(Event::Token { id: request, index, token, finish });
-            if let Some(finish) = finish {
-                self.meter.ended(id, finish.reason);
-                self.live.remove(&id);
-                self.scheduler.finish(id);
-            }
-        }
-    }
-
     /// End a request, with all of its sequences that still run.
     fn fail(&mut self, request: Family, error: Error) {
         let cancelled = matches!(error, Error::Cancelled(_));
@@ -472,20 +437,6 @@ impl Core {
             }
         }
     }
-}
-
-/// Let a sequence's guide take the token, elsewhere. For a model without a token that ends a text
-/// here and now: the end of its grammar is the end of the request.
-fn guide_on(guides: &Guides, id: RequestId, live: &mut Live, token: TokenId) -> Option<Finish> {
-    let Some(Place::Here(mut guided)) = live.guide.replace(Place::Away) else { return None };
-    if guided.has_end() {
-        guides.advance(id, guided, token);
-        return None;
-    }
-    guided.advance(token);
-    let over = matches!(guided.next(), Ok(Next::End));
-    live.guide = Some(Place::Here(guided));
-    over.then_some(Finish { reason: FinishReason::Stop, by_token: false })
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

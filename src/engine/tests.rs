@@ -67,7 +67,7 @@ impl Runner for Scripted {
             }
             _ => {}
         }
-        let tokens = vec![TokenId(300 + (plan.step % 5) as u32)];
+        let tokens = Ok(vec![TokenId(300 + (plan.step % 5) as u32)]);
         let samples = plan.rows.iter().filter(|row| row.sample);
         let samples = samples.map(|row| Sampled {
             slot: row.slot,
@@ -90,7 +90,7 @@ impl Runner for Scripted {
             let bit = |id: &u32| mask[*id as usize / 32] >> (id % 32) & 1 == 1;
             let allowed: Vec<u32> = (0..4096).filter(bit).take(5).collect();
             let id = allowed[step.step as usize % allowed.len()];
-            sample.expect("a mask is for a row that samples").tokens = vec![TokenId(id)];
+            sample.expect("a mask is for a row that samples").tokens = Ok(vec![TokenId(id)]);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 pub mod adjust;
 pub mod choose;
+mod finite;
 mod json;
 mod logprobs;
 pub mod noise;
@@ -16,6 +17,7 @@ mod verify;
 
 pub use adjust::{History, TokenCounts};
 pub use choose::choose;
+pub use finite::{NonFinite, Seen};
 pub use logprobs::TokenLogprobs;
 pub use params::{Limits, RepetitionRule, SamplingParams};
 pub use python::repr as python_repr;

@@ -10,7 +10,7 @@ use crate::plan::{Sampled, StepResult};
 impl Trace {
     pub(super) fn count_hand_over(&mut self, pooled: &TraceTensor) {
         let batch = &self.slots.batch;
-        let token = |slot| Sampled { slot, tokens: vec![TokenId(0)], logprobs: Vec::new() };
+        let token = |slot| Sampled { slot, tokens: Ok(vec![TokenId(0)]), logprobs: Vec::new() };
         let samples: Vec<Sampled> = batch.logits.iter().map(|l| token(l.slot)).collect();
         let vectors = vec![vec![0.0; pooled.width]; samples.len()];
         let result = StepResult { step: batch.step, samples, vectors, ..StepResult::default() };
