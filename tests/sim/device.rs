@@ -65,6 +65,8 @@ pub struct Device {
     memory: Vec<Vec<Option<u64>>>,
     /// Open rows that name each page.
     holders: Vec<u32>,
+    /// Seeds of sequences that had no token to choose.
+    pub broken: Vec<u64>,
     /// What each bank holds; 0: nothing.
     banks: Vec<AdapterId>,
     step: u64,
@@ -76,6 +78,7 @@ impl Device {
             rows: (0..config.max_num_seqs).map(|_| None).collect(),
             memory: vec![vec![None; config.page_size]; config.pages],
             holders: vec![0; config.pages],
+            broken: Vec::new(),
             banks: vec![AdapterId(0); config.max_loras],
             step: 0,
             config: config.clone(),
@@ -213,7 +216,10 @@ impl Device {
         let row = self.rows[slot.index()].as_mut().expect("an open slot");
         let (seed, position) = (row.open.sampler.seed, row.histories.len());
         let tokens = match is_broken(attended, seed, position) {
-            true => Err(NonFinite),
+            true => {
+                self.broken.push(seed);
+                Err(NonFinite)
+            }
             false => Ok(vec![choose(attended, seed, position)]),
         };
         row.last = Some(tokens.as_ref().map_or(TokenId(0), |tokens| tokens[0]));

@@ -247,10 +247,12 @@ impl Engine {
         self.results.push_back(self.device.run(plan));
         self.scheduler.check();
         // Followers are the exception: they wait for a prompt, and come next after it. Who needs a
-        // bank may be overtaken too; how often is a test of the scheduler's own.
+        // bank may be overtaken too; how often is a test of the scheduler's own. And who starts again
+        // without the cache does so behind those who go on.
         let queued = |id: &u64| {
             let new = &self.requests[*id as usize].new;
-            new.leader.is_none() && new.adapter == AdapterId(0)
+            let is_broken = self.device.broken.contains(id);
+            new.leader.is_none() && new.adapter == AdapterId(0) && !is_broken
         };
         let last_open = self.device.open_seeds().filter(queued).max();
         let in_order = |request: &&Request| {
