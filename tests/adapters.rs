@@ -4,6 +4,8 @@
 //! change a bit of a row.
 
 mod rig;
+#[path = "adapters/words.rs"]
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -367,6 +369,7 @@ fn adapter_and_merged(spec: &ModelSpec, base: &Tensors, seed: u64) -> (Tensors, 
             }
         }
     }
+    words::add(spec, stored, &mut noise, &mut adapter, &mut merged);
     (adapter, merged)
 }
 
@@ -492,5 +495,5 @@ fn folders_of_peft_equal_peft() {
         }
         count += 1;
     }
-    assert!(count >= 4, "{count} folders");
+    assert!(count >= 8, "{count} folders");
 }

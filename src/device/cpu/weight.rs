@@ -6,7 +6,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::adapters::Adapters;
+use super::adapters::{Adapters, TableAdapters};
 use super::buffer::Buffer;
 use super::numbers::{bf16_to_f32, f16_to_f32};
 use super::workers::Workers;
@@ -109,6 +109,7 @@ pub struct Weight {
     pub outputs: usize,
     pub inputs: usize,
     pub adapters: Option<Adapters>,
+    pub table_adapters: Option<TableAdapters>,
 }
 
 impl Weight {
@@ -182,7 +183,8 @@ impl Weight {
                 Store::Experts(workers.install(|| (0..count).map(stack).collect()))
             }
         };
-        Ok(Weight { store, name: desc.name.to_string(), outputs, inputs, adapters: None })
+        let (name, adapters, table_adapters) = (desc.name.to_string(), None, None);
+        Ok(Weight { store, name, outputs, inputs, adapters, table_adapters })
     }
 }
 

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use super::slots::{Slots, TokenRow};
 use super::{
     Activation, AdapterPart, AdapterRoom, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits,
-    Norm, Pooling, Rope, Routing, WeightDesc, WeightKind,
+    Norm, Pooling, Rope, Routing, TablePart, WeightDesc, WeightKind,
 };
 use crate::error::Result;
 use crate::ids::BankId;
@@ -50,6 +50,8 @@ pub struct TraceWeight {
     count: usize,
     /// Parts and room of adapters.
     adapters: Option<(usize, AdapterRoom)>,
+    /// Room of adapters of a table.
+    table_adapters: Option<AdapterRoom>,
 }
 
 impl TraceWeight {
@@ -154,7 +156,8 @@ impl Device for Trace {
             _ => 1,
         };
         let (outputs, inputs) = (weight.outputs, weight.inputs);
-        Ok(TraceWeight { outputs, inputs, bytes, count, adapters: None })
+        let (adapters, table_adapters) = (None, None);
+        Ok(TraceWeight { outputs, inputs, bytes, count, adapters, table_adapters })
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<TraceTensor> {
@@ -188,6 +191,11 @@ impl Device for Trace {
         Ok(())
     }
 
+    fn adapt_table(&mut self, table: &mut TraceWeight, room: AdapterRoom) -> Result<()> {
+        self.make_table_room(table, room);
+        Ok(())
+    }
+
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
         let Limits { slots, step_tokens, pages, page_size, max_model_len, .. } = *limits;
         self.slots = Slots::new(limits);
@@ -206,6 +214,15 @@ impl Device for Trace {
         _weight: &mut TraceWeight,
         _bank: BankId,
         _parts: &[Option<AdapterPart<'_>>],
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn install_table(
+        &mut self,
+        _table: &mut TraceWeight,
+        _bank: BankId,
+        _part: Option<TablePart<'_>>,
     ) -> Result<()> {
         Ok(())
     }
@@ -238,8 +255,9 @@ impl Device for Trace {
 
     fn embed(&mut self, table: &TraceWeight, _scale: f32, out: &mut TraceTensor) -> Result<()> {
         let rows = self.rows();
-        let read = rows as u64 * table.row_bytes();
-        self.launch("embed", (rows, 1, table.inputs), read, bytes(rows, out), 0);
+        let (more, flops) = self.table_adapter_work(rows, table);
+        let read = rows as u64 * table.row_bytes() + more;
+        self.launch("embed", (rows, 1, table.inputs), read, bytes(rows, out), flops);
         Ok(())
     }
 

@@ -213,7 +213,8 @@ __device__ __forceinline__ void hide(float& logit, u32& seen) {
   logit = -INFINITY;
 }
 
-// mask_of[s] = index of the row's mask in `masks`, or none (~0); only of rows that are sampled from.
+// mask_of[s] = index of the row's mask in `masks`, or none (~0): only rows that are sampled from
+// have one.
 // Grid: rows x parts of `length`.
 extern "C" __global__ void mask_rows(float* all_logits, u32 vocab, u32 length, const u32* mask_of,
                                      const u32* masks, u32 mask_words, const u32* sample_slot,
