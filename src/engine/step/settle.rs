@@ -28,6 +28,7 @@ impl Core {
                 Ok(token) => token,
                 Err(NonFinite) => {
                     let (ids, error) = (live.ids, not_finite(live, !result.vectors.is_empty()));
+                    tracing::error!("request {}: {error}", ids.first);
                     self.meter.corrupted();
                     self.fail(ids, error);
                     continue;

@@ -69,6 +69,7 @@ def test_a_head_with_nan_fails_each_request_in_one_line(server, repository, tmp_
     folder = poisoned("llama-tiny", tmp_path / "head", "lm_head.weight", 7)
     load(server, repository.add("nan-head", config=REPORT, checkpoint=folder))
     assert corrupted(server, "nan-head") == 0
+    where = server.log_size()
     status, answer = generate(server, "nan-head", body(PROMPT))
     assert status == 400, answer
     line = answer["error"]
@@ -78,6 +79,7 @@ def test_a_head_with_nan_fails_each_request_in_one_line(server, repository, tmp_
     answers = grpc_stream(server, "nan-head", {"text_input": PROMPT, "stream": True})
     assert len(answers) == 1 and "output token 1 " in answers[0], answers
     settled(server, "nan-head", 3)
+    assert server.log_since(where).count("output token 1 are not finite") == 3
     assert server.alive() and server.model_state("nan-head") == "READY"
 
 
