@@ -40,6 +40,8 @@ mod stream;
 #[cfg(test)]
 mod backlog_tests;
 #[cfg(test)]
+mod nonfinite_tests;
+#[cfg(test)]
 mod tests;
 mod ticket;
 mod watchdog;

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::ids::{BankId, TokenId};
 use crate::model::Adapter;
 use crate::plan::{Late, Sampled, StepPlan, StepResult};
-use crate::sampling::{Limits, SamplingParams};
+use crate::sampling::{Limits, NonFinite, SamplingParams};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::{Grammars, Tokenizer};
 
@@ -39,6 +39,8 @@ pub(super) enum Fault {
     Panic(u64),
     /// Waits at step n until the test opens the gate.
     Gate(u64),
+    /// The first row of step n has no finite logits.
+    NonFinite(u64),
 }
 
 struct Scripted {
@@ -74,11 +76,12 @@ impl Runner for Scripted {
             tokens: tokens.clone(),
             logprobs: Vec::new(),
         });
-        self.queue.push_back(StepResult {
-            step: plan.step,
-            samples: samples.collect(),
-            ..StepResult::default()
-        });
+        let mut samples: Vec<Sampled> = samples.collect();
+        if self.fault == Fault::NonFinite(plan.step) {
+            samples[0].tokens = Err(NonFinite);
+        }
+        let step = plan.step;
+        self.queue.push_back(StepResult { step, samples, ..StepResult::default() });
         Ok(())
     }
 

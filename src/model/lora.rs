@@ -71,14 +71,14 @@ pub fn projections(spec: &ModelSpec) -> [Projection; PROJECTIONS] {
     ]
 }
 
-/// Whether adapters may change the table of tokens: of every model that generates, and of those that
-/// pool its layers.
+/// Whether adapters may change the table of tokens: not an encoder's.
 pub fn reaches_embed(spec: &ModelSpec) -> bool {
     let allows = |o: &AdapterOptions| o.allows_name(spec.family.names.embed);
     !spec.family.encoder && spec.adapters.as_ref().is_some_and(allows)
 }
 
-/// Whether adapters may change the head. Where it is tied to the table, peft adapts each for itself.
+/// Whether adapters may change the head, if there is one. Where it is tied to the table, peft adapts
+/// each for itself.
 pub fn reaches_head(spec: &ModelSpec) -> bool {
     let allows = |o: &AdapterOptions| o.allows_name(spec.family.names.head);
     spec.pooling.is_none() && spec.adapters.as_ref().is_some_and(allows)
@@ -318,8 +318,8 @@ fn no_place(tensor: &str, spec: &ModelSpec, projections: &[Projection; PROJECTIO
     let name = bare(tensor).strip_suffix(".weight").unwrap_or_default();
     if is_embed(name, spec) || is_head(name, spec) {
         return Error::Unsupported(format!(
-            "tensor '{tensor}' replaces one of the model's, as adapters with added tokens do: merge \
-             the adapter into the model."
+            "tensor '{tensor}' replaces one of the model's, as adapters with added tokens do: \
+             merge the adapter into the model."
         ));
     }
     let mut known: Vec<_> = projections.iter().flat_map(|p| p.modules).copied().collect();

@@ -3,8 +3,8 @@
 use super::{Noise, Tensors, RANK, SCALE};
 use triton_vllm::model::ModelSpec;
 
-/// Add both to an adapter and to the checkpoint with it merged in. Not where the model ties the two:
-/// peft adapts each for itself, which no tied checkpoint can say.
+/// Add both to an adapter and to the checkpoint with it merged in. Not where the model ties the
+/// two: peft adapts each for itself, which no tied checkpoint can say.
 pub fn add(
     spec: &ModelSpec,
     prefix: &str,

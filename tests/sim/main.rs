@@ -247,8 +247,8 @@ impl Engine {
         self.results.push_back(self.device.run(plan));
         self.scheduler.check();
         // Followers are the exception: they wait for a prompt, and come next after it. Who needs a
-        // bank may be overtaken too; how often is a test of the scheduler's own. And who starts again
-        // without the cache does so behind those who go on.
+        // bank may be overtaken too; how often is a test of the scheduler's own. And who starts
+        // again without the cache does so behind those who go on.
         let queued = |id: &u64| {
             let new = &self.requests[*id as usize].new;
             let is_broken = self.device.broken.contains(id);
