@@ -15,6 +15,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use triton_vllm::device::cpu::buffer::Tensor;
 use triton_vllm::device::cpu::simd::Isa;
+use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::{
     Activation, AdapterPart, AdapterRoom, DType, Device, HostTensor, KvShape, Limits, Source,
@@ -51,13 +52,12 @@ const ROOM: AdapterRoom = AdapterRoom { banks: 2, rank: 5 };
 
 fn upload(dev: &mut Cpu, kind: WeightKind, outputs: usize, inputs: usize, w: &[f32]) -> Weight {
     let bytes = bytes(w);
-    let part = HostTensor { dtype: DType::F32, rows: outputs, cols: inputs, bytes: &bytes };
-    let (dtype, source) = (DType::F32, Source::Parts(vec![part]));
+    let (dtype, bytes) = (DType::F32, (&bytes).into());
+    let part = HostTensor { dtype, rows: outputs, cols: inputs, bytes };
+    let source = Source::Parts(vec![part]);
     let desc = WeightDesc { name: "w", kind, outputs, inputs, dtype, transposed: false, source };
     dev.upload(desc).unwrap()
 }
-
-type Weight = triton_vllm::device::cpu::weight::Weight;
 
 fn begin(dev: &mut Cpu, mix: &Mix) {
     let total = mix.iter().map(|(_, rows)| rows).sum();
@@ -148,8 +148,8 @@ impl Case {
                 let (rank, a, b) = low.as_ref()?;
                 let (dtype, rows) = (DType::F32, *rank);
                 Some(AdapterPart {
-                    a: HostTensor { dtype, rows, cols: self.inputs, bytes: a },
-                    b: HostTensor { dtype, rows, cols: width, bytes: b },
+                    a: HostTensor { dtype, rows, cols: self.inputs, bytes: a.into() },
+                    b: HostTensor { dtype, rows, cols: width, bytes: b.into() },
                 })
             });
             let parts: Vec<_> = parts.collect();
@@ -314,7 +314,8 @@ fn read_tensors(dir: &Path) -> Option<Tensors> {
             };
             let shape = view.shape().to_vec();
             let (rows, cols) = (1, shape.iter().product());
-            let values = HostTensor { dtype, rows, cols, bytes: view.data() }.values().collect();
+            let bytes = view.data().into();
+            let values = HostTensor { dtype, rows, cols, bytes }.values().unwrap();
             all.insert(name.to_string(), (shape, values));
         }
     }
@@ -473,9 +474,9 @@ fn folders_of_peft_equal_peft() {
         let Ok(text) = std::fs::read_to_string(dir.join("expected.json")) else { continue };
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         let model = fixtures.join("models").join(json["model"].as_str().unwrap());
-        let adapters = Some(options());
         // As the reference computes.
-        let options = RigOptions { adapters, dtype: "float32", ..Default::default() };
+        let options =
+            RigOptions { adapters: Some(options()), dtype: "float32", ..Default::default() };
         let mut rig = Rig::files(&model, &options);
         let adapter = Adapter::read(&dir, &rig.spec, &self::options()).unwrap();
         rig.install(BankId(1), AdapterId(7), &adapter);

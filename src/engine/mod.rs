@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `args` | model.json, parsed once |
 //! | `request` | what enters and leaves: requests, clients, answers, observations |
-//! | `load` | args to a running engine: device, weights, page budget |
+//! | `load` | args to a running engine: device, weights |
+//! | `sizes` | its batch, pages and memory, judged before anything is taken |
+//! | `loading` | a load that can be left: deadline, reads that hang, a server that goes |
 //! | `intake` | text to tokens, limits, refusals: on the caller's thread |
 //! | `adapters` | LoRA adapters on the host, read on a thread of their own |
 //! | `command` | what other threads ask of the engine thread |
@@ -14,6 +16,7 @@
 //! | `fault` | a device that breaks on purpose, for tests |
 //! | `repetition` | has an output begun to go round in a circle? |
 //! | `guides` | grammars of running sequences: token masks while the device computes |
+//! | `workers` | threads for jobs that may take long: compiling grammars, token masks |
 //! | `outbox` | tokens to words to clients: on their own threads |
 //! | `stream` | one request there: its sequences and its answers |
 //! | `scores` | logprobs as an answer shows them |
@@ -29,12 +32,14 @@ mod guides;
 mod health;
 mod intake;
 mod load;
+mod loading;
 mod meter;
 mod outbox;
 mod pooling;
 mod repetition;
 mod request;
 mod scores;
+mod sizes;
 mod step;
 mod stream;
 #[cfg(test)]
@@ -45,6 +50,7 @@ mod nonfinite_tests;
 mod tests;
 mod ticket;
 mod watchdog;
+mod workers;
 
 pub use args::EngineArgs;
 pub use meter::Spent;
@@ -61,7 +67,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::text::Unhurried;
 use command::Command;
 use health::Health;
 use intake::{Intake, Slow};
@@ -83,13 +90,27 @@ pub struct EngineOptions {
     pub max_waiting: usize,
     /// Tokens of one stream that may wait for its responses to be sent; more fail it.
     pub max_backlog_tokens: usize,
+    /// Logprobs of one request that may wait for a response to carry them; more fail it.
+    pub max_logprob_entries: usize,
     /// Threads that detokenise and answer; None = by the number of cores.
     pub outbox_threads: Option<usize>,
     /// A step that runs longer poisons the engine; zero = never. None = [`STEP_TIMEOUT`], on the
     /// CPU [`STEP_TIMEOUT_CPU`].
     pub step_timeout: Option<Duration>,
+    /// What compiling one grammar may take, and each of its token masks.
+    pub grammar_timeout: Duration,
     /// Chrome trace events of the engine's steps go here.
     pub step_trace: Option<PathBuf>,
+}
+
+/// How long a load may take, and whether anybody waits for it.
+pub struct LoadLimits {
+    /// In all. None: as long as it takes.
+    pub deadline: Option<Duration>,
+    /// Of reads of files, while none of them ends. None: as long as it takes.
+    pub read_timeout: Option<Duration>,
+    /// Why nobody waits any more, if so. Asked some times a second.
+    pub wanted: Box<dyn Fn() -> Result<()> + Send + Sync>,
 }
 
 /// vLLM's limit of one iteration.
@@ -133,7 +154,19 @@ impl Engine {
     /// # Errors
     /// One line that names the file or key: the door fails the load with it.
     pub fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
-        load::load(args, options)
+        load::load(args, options, &Arc::default())
+    }
+
+    /// The same on a thread of its own, within limits.
+    ///
+    /// # Errors
+    /// As `load`; Unavailable: a limit was reached, with the key to raise; those of `wanted`.
+    pub fn load_within(
+        args: EngineArgs,
+        options: EngineOptions,
+        limits: &LoadLimits,
+    ) -> Result<Engine> {
+        loading::load_within(args, options, limits)
     }
 
     pub fn facts(&self) -> &EngineFacts {
@@ -158,13 +191,9 @@ impl Engine {
         let (client, terms) = job.end();
         let ticket = self.health.tickets.admit(Arc::clone(client), terms, n)?;
         *client = Arc::clone(&ticket) as _;
-        let taken = match self.slow.as_ref().and_then(|slow| slow.thread_for(&job)) {
-            Some(thread) => self.intake.check_length(job.text()).and_then(|()| {
-                thread
-                    .send(job)
-                    .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
-            }),
-            None => self.intake.accept(job),
+        let taken = match self.slow.as_ref().filter(|slow| slow.wants(&job)) {
+            Some(slow) => self.intake.check_length(job.text()).and_then(|()| slow.send(job)),
+            None => self.intake.accept(job, &Unhurried),
         };
         if taken.is_err() {
             ticket.withdraw();

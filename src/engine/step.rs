@@ -5,6 +5,7 @@
 //! one before it still runs, because plans name tokens by slot and never by value (design law 1).
 
 mod adapted;
+mod guided;
 mod settle;
 
 use std::collections::{HashMap, VecDeque};
@@ -21,13 +22,12 @@ use super::meter::Meter;
 use super::outbox::{Event, Outboxes, Shared};
 use super::repetition::Circle;
 use super::request::{Client, FinishReason};
-use super::stream::Stream;
+use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
-use crate::ids::{AdapterId, BankId, RequestId, SlotId};
+use crate::ids::{AdapterId, BankId, RequestId};
 use crate::model::Adapter;
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{NewSequence, Scheduler, SchedulerStats};
-use crate::text::Next;
 
 /// How often cancels are looked for while nothing runs.
 const CANCEL_PERIOD: Duration = Duration::from_millis(10);
@@ -91,6 +91,11 @@ struct Live {
     guide: Option<Place>,
     /// The scheduler leaves it out until its guide is back.
     held: bool,
+    /// It left a step since its guide went away.
+    late: bool,
+    /// Told to the client once the guide is back and says whether it was the last one. For models
+    /// without a token that ends a text.
+    unsaid: Option<Box<NewToken>>,
 }
 
 impl Core {
@@ -203,57 +208,6 @@ impl Core {
         Ok(true)
     }
 
-    /// The sampling rows of a new plan that have a grammar. A slow one gets no further row until
-    /// its mask is there, so that nobody waits for it.
-    fn guided(&mut self, plan: &StepPlan) -> Vec<(SlotId, RequestId)> {
-        let (mut guided, mut slow) = (Vec::new(), Vec::new());
-        for row in plan.rows.iter().filter(|row| row.sample) {
-            let id = self.scheduler.id_in(row.slot);
-            match self.live.get(&id).and_then(|live| live.guide.as_ref()) {
-                Some(Place::Here(guide)) if guide.is_slow() => slow.push(id),
-                Some(_) => {}
-                None => continue,
-            }
-            guided.push((row.slot, id));
-        }
-        for id in slow {
-            self.scheduler.hold(id, true);
-            if let Some(live) = self.live.get_mut(&id) {
-                live.held = true;
-            }
-        }
-        guided
-    }
-
-    /// The masks of these rows. Sequences that ended meanwhile have none: what is sampled for them
-    /// is dropped.
-    fn late(&mut self, guided: Vec<(SlotId, RequestId)>) -> Result<Late> {
-        let mut late = Late::default();
-        for (slot, id) in guided {
-            loop {
-                match self.live.get(&id).map(|live| (live.ids, &live.guide)) {
-                    Some((_, Some(Place::Away))) => {
-                        let command = self.commands.recv();
-                        self.apply(command.map_err(|_| crate::internal!("no thread is left"))?)?;
-                    }
-                    Some((ids, Some(Place::Here(guide)))) => {
-                        match guide.next() {
-                            Ok(Next::Mask(mask)) => late.masks.push((slot, mask.clone())),
-                            Ok(Next::End) => {}
-                            Err(error) => {
-                                let error = error.clone();
-                                self.fail(ids, error);
-                            }
-                        }
-                        break;
-                    }
-                    _ => break,
-                }
-            }
-        }
-        Ok(late)
-    }
-
     /// Nothing can be planned before a slow mask or an adapter is there.
     fn wait_for_helpers(&mut self) -> Result<()> {
         self.meter.load(&self.stats());
@@ -310,14 +264,7 @@ impl Core {
                 self.scheduler.finish(id);
                 self.meter.ended(id, FinishReason::Stop);
             }
-            Command::Guided(id, guided) => {
-                if let Some(live) = self.live.get_mut(&id) {
-                    live.guide = Some(Place::Here(guided));
-                    if std::mem::take(&mut live.held) {
-                        self.scheduler.hold(id, false);
-                    }
-                }
-            }
+            Command::Guided(id, guided) => self.take_guide(id, guided),
             Command::Poisoned => {
                 return Err(self.shared.health.check().err().unwrap_or_else(|| {
                     crate::internal!("an outbox thread reported a failure without a cause")
@@ -362,6 +309,8 @@ impl Core {
                 outbox,
                 guide,
                 held: false,
+                late: false,
+                unsaid: None,
             };
             self.meter.arrived(ids.id(index), accepted.arrival);
             self.live.insert(ids.id(index), live);

@@ -4,6 +4,8 @@
 //! every room may import it, it imports only `error` and `ids`.
 
 pub mod adjust;
+mod ages;
+pub mod bounds;
 pub mod choose;
 mod finite;
 mod json;
@@ -16,6 +18,7 @@ mod structured;
 mod verify;
 
 pub use adjust::{History, TokenCounts};
+pub use bounds::ListLimits;
 pub use choose::choose;
 pub use finite::{NonFinite, Seen};
 pub use logprobs::TokenLogprobs;

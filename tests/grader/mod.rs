@@ -152,7 +152,7 @@ impl<D: Graded> Bench<D> {
     pub fn given(&mut self, kind: WeightKind, values: &[f32], inputs: usize) -> D::Weight {
         let (dtype, outputs) = (DType::F32, values.len() / inputs);
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let part = HostTensor { dtype, rows: outputs, cols: inputs, bytes: &bytes };
+        let part = HostTensor { dtype, rows: outputs, cols: inputs, bytes: (&bytes).into() };
         let source = Source::Parts(vec![part]);
         let (dtype, transposed) = (self.dtype, false);
         let desc = WeightDesc { name: "test", kind, outputs, inputs, dtype, transposed, source };
@@ -227,7 +227,7 @@ impl<D: Graded> Bench<D> {
             .zip(&bytes)
             .map(|(&outputs, bytes)| {
                 let (rows, cols) = if transposed { (inputs, outputs) } else { (outputs, inputs) };
-                HostTensor { dtype: stored, rows, cols, bytes }
+                HostTensor { dtype: stored, rows, cols, bytes: bytes.into() }
             })
             .collect();
         let outputs = parts.iter().map(|p| if transposed { p.cols } else { p.rows }).sum();

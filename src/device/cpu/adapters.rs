@@ -1,8 +1,7 @@
 //! Low-rank adapters behind a weight of the CPU device: y += B (A x), row by row, and behind a
-//! table. A row's numbers
-//! depend on its own adapter and nothing else: A x is one dot product per rank, B adds the ranks in
-//! order to the finished sums of a panel (design law 12). `Cpu::linear` calls it; it knows no
-//! sequence.
+//! table. A row's numbers depend on its own adapter and nothing else: A x is one dot product per
+//! rank, B adds the ranks in order to the finished sums of a panel (design law 12). The verbs that
+//! multiply and look up call it; it knows no sequence.
 
 use parking_lot::Mutex;
 
@@ -59,7 +58,7 @@ impl Adapters {
                 continue;
             };
             let rank = part.rank(self.inputs, ends[1] - ends[0], self.room)?;
-            let (a, b) = (part.a.values().collect(), part.b.values().collect());
+            let (a, b) = (part.a.values()?, part.b.values()?);
             lows.push(Some(Low { rank, a, b }));
         }
         self.banks[bank.index()] = lows;
@@ -99,7 +98,7 @@ impl TableAdapters {
         *place = match part {
             Some(part) => {
                 let rank = part.rank(self.rows, self.width, self.room)?;
-                let (a, b) = (part.a.values().collect(), part.b.values().collect());
+                let (a, b) = (part.a.values()?, part.b.values()?);
                 Some(TableLow { rank, a, b })
             }
             None => None,

@@ -68,8 +68,8 @@ impl TableBanks {
                 return Err(internal!("an adapter of another type than {dtype:?}"));
             }
             rank = part.rank(self.rows, self.width, self.room)?;
-            stage.put(&self.memory, bank * a_bytes, part.a.bytes)?;
-            stage.put(&self.memory, b_offset + bank * b_bytes, part.b.bytes)?;
+            stage.put(&self.memory, bank * a_bytes, &part.a.bytes.load()?)?;
+            stage.put(&self.memory, b_offset + bank * b_bytes, &part.b.bytes.load()?)?;
         }
         stage.put(&self.memory, ranks_offset + 4 * bank, &(rank as u32).to_le_bytes())
     }

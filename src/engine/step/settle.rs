@@ -3,19 +3,17 @@
 
 use std::time::Instant;
 
-use super::{Core, Live};
+use super::{guided, Core, Live};
 use crate::engine::command::Finish;
-use crate::engine::guides::{Guides, Place};
 use crate::engine::outbox::Event;
 use crate::engine::request::FinishReason;
 use crate::engine::stream::NewToken;
 use crate::error::Error;
-use crate::ids::{RequestId, TokenId};
+use crate::ids::RequestId;
 use crate::internal;
 use crate::plan::StepResult;
 use crate::sampling::NonFinite;
 use crate::scheduler::Arrival;
-use crate::text::Next;
 
 impl Core {
     /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop
@@ -48,19 +46,31 @@ impl Core {
             let length = Finish { reason: FinishReason::Length, by_token: false };
             let circle = live.circle.as_mut().is_some_and(|circle| circle.push(token));
             let finish = live.rules.check(live.outputs, token, circle);
-            let mut finish = finish.or(at_limit.then_some(length));
-            if finish.is_none() && live.guide.is_some() {
-                finish = guide_on(&self.guides, id, live, token);
-            }
+            let finish = finish.or(at_limit.then_some(length));
             let logprobs = result.samples[sample].logprobs.pop().map(Box::new);
-            let token = NewToken { token, logprobs };
-            let (request, index) = (live.ids.first, live.index);
-            self.outgoing[live.outbox].push(Event::Token { id: request, index, token, finish });
-            if let Some(finish) = finish {
-                self.meter.ended(id, finish.reason);
-                self.live.remove(&id);
-                self.scheduler.finish(id);
+            let new = NewToken { token, logprobs };
+            if finish.is_none()
+                && live.guide.is_some()
+                && !guided::guide_on(&self.guides, id, live, token)
+            {
+                live.unsaid = Some(Box::new(new));
+                live.held = true;
+                self.scheduler.hold(id, true);
+                continue;
             }
+            self.tell(id, new, finish);
+        }
+    }
+
+    /// Hand a token to its request, and end the sequence if that was its last one.
+    pub(super) fn tell(&mut self, id: RequestId, token: NewToken, finish: Option<Finish>) {
+        let Some(live) = self.live.get(&id) else { return };
+        let (request, index) = (live.ids.first, live.index);
+        self.outgoing[live.outbox].push(Event::Token { id: request, index, token, finish });
+        if let Some(finish) = finish {
+            self.meter.ended(id, finish.reason);
+            self.live.remove(&id);
+            self.scheduler.finish(id);
         }
     }
 }
@@ -76,18 +86,4 @@ fn not_finite(live: &Live, embeds: bool) -> Error {
          dtype to bfloat16 or float32. Otherwise look for NaN in the weights of the model or of \
          the request's LoRA adapter."
     )
-}
-
-/// Let a sequence's guide take the token, elsewhere. For a model without a token that ends a text
-/// here and now: the end of its grammar is the end of the request.
-fn guide_on(guides: &Guides, id: RequestId, live: &mut Live, token: TokenId) -> Option<Finish> {
-    let Some(Place::Here(mut guided)) = live.guide.replace(Place::Away) else { return None };
-    if guided.has_end() {
-        guides.advance(id, guided, token);
-        return None;
-    }
-    guided.advance(token);
-    let over = matches!(guided.next(), Ok(Next::End));
-    live.guide = Some(Place::Here(guided));
-    over.then_some(Finish { reason: FinishReason::Stop, by_token: false })
 }
