@@ -253,6 +253,30 @@ fn full_disks_and_closed_folders() {
     refused(&hub(&stand_in, &file), &["cannot be written"]);
 }
 
+/// Another process holds the lock and brings nothing: a load that is called off waits no longer.
+#[test]
+fn a_wait_for_another_process_ends_with_the_load() {
+    let (stand_in, cache) = (model(), Folder::new());
+    let locks = cache.path("hub/.locks/models--org--name");
+    std::fs::create_dir_all(&locks).unwrap();
+    let name = format!("{}.lock", etag("model.safetensors", WEIGHTS));
+    let lock = std::fs::File::create(locks.join(name)).unwrap();
+    lock.lock().unwrap();
+    let progress = Arc::new(Progress::default());
+    let hub = hub(&stand_in, &cache).called_off_by(&progress);
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| hub.snapshot(&any(None)));
+        let asked = |l: &String| l.starts_with("HEAD") && l.ends_with("model.safetensors");
+        while !stand_in.world().log.iter().any(asked) {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!loading.is_finished());
+        progress.stop();
+        assert!(matches!(loading.join().unwrap(), Err(Error::Cancelled(_))));
+    });
+}
+
 /// Another process holds the lock, brings the file and lets go: we wait and use it.
 #[test]
 fn a_second_process_waits() {
