@@ -1,6 +1,6 @@
 /* The part of Triton's C interface that this backend uses, declared by us.
  *
- * build.rs runs bindgen over this file and triton_newer.h; src/triton/sys.rs looks every function
+ * bindgen makes src/triton/sys/ of this file and triton_newer.h (tests/tidy); src/triton/sys.rs looks every function
  * up by name in the running server, so nothing here is a link-time dependency.
  *
  * Functions of this file are required. All of them exist in server 2.36 (backend API 1.13), the
@@ -131,7 +131,6 @@ TRITONSERVER_Error* TRITONSERVER_MetricSet(TRITONSERVER_Metric* metric, double v
 
 /* The server itself. Unload returns at once; it fails unless the server runs in EXPLICIT mode. */
 TRITONSERVER_Error* TRITONSERVER_ServerUnloadModel(TRITONSERVER_Server* server, const char* name);
-TRITONSERVER_Error* TRITONSERVER_ServerIsLive(TRITONSERVER_Server* server, bool* live);
 TRITONSERVER_Error* TRITONSERVER_ServerModelIsReady(
     TRITONSERVER_Server* server, const char* name, int64_t version, bool* ready);
 

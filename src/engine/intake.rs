@@ -5,58 +5,87 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam::channel::{unbounded, Receiver, Sender};
 
 use super::command::{Accepted, Command, Family, NewOutput, StopRules};
-use super::guides::Guided;
+use super::guides::{Freeing, Guided};
 use super::pooling::{Embedder, Job};
+use super::repetition::Circle;
 use super::request::{GenerateRequest, Returns};
 use super::scores::Scores;
+use super::workers::{Job as Work, Rules, Watch, Workers};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId, TokenId};
 use crate::sampling::{LogprobSpec, SamplerSpec, SamplingParams};
 use crate::text::{
-    check_prompt_chars, check_prompt_tokens, Grammars, Speller, TextStream, Tokenizer, STACK_BYTES,
+    check_prompt_chars, check_prompt_tokens, check_vocabulary, Grammars, Patience, Speller,
+    TextStream, Tokenizer, Unhurried, STACK_BYTES,
 };
 use crate::{internal, invalid};
 
-/// Prompts up to this many bytes are tokenised on the caller's thread (a fraction of a
-/// millisecond); longer ones on a thread of their own, so that one book does not hold up a hundred
+/// Requests of up to this many bytes of text are prepared on the caller's thread (a fraction of a
+/// millisecond); larger ones on a thread of their own, so that one book does not hold up a hundred
 /// questions.
 const INLINE_BYTES: usize = 16 * 1024;
-/// Threads that compile grammars, so that one that takes long does not hold up the next: as many as
-/// half of the cores, between these.
+/// Threads that compile grammars, as long as none takes long: half of the cores, between these.
 const COMPILERS: (usize, usize) = (2, 8);
 
 /// The ways to the threads that prepare what would hold up the caller. They end when this is
 /// dropped. What waits for them is limited by the engine's tickets and by the length of a prompt.
 pub(super) struct Slow {
+    intake: Arc<Intake>,
     long_prompts: Sender<Job>,
-    grammars: Sender<Job>,
+    grammars: Workers,
 }
 
 impl Slow {
-    pub fn start(name: &str, intake: &Arc<Intake>) -> Result<(Slow, Vec<JoinHandle<()>>)> {
+    /// `grammar_limit`: what compiling one grammar may take.
+    pub fn start(
+        name: &str,
+        intake: &Arc<Intake>,
+        grammar_limit: Duration,
+    ) -> Result<(Slow, Vec<JoinHandle<()>>)> {
+        intake.warn_of_vocabulary(name);
         let (long_prompts, prompts) = unbounded();
-        let (grammars, compile) = unbounded();
-        let mut threads = vec![reader(format!("tokenize {name}"), intake, &prompts)?];
+        let reader = reader(format!("tokenize {name}"), intake, &prompts)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        for i in 0..(cores / 2).clamp(COMPILERS.0, COMPILERS.1) {
-            threads.push(reader(format!("compile{i} {name}"), intake, &compile)?);
-        }
-        Ok((Slow { long_prompts, grammars }, threads))
+        let threads = (cores / 2).clamp(COMPILERS.0, COMPILERS.1);
+        let rules = Rules { threads, limit: grammar_limit, answers: true };
+        let (grammars, compilers) = Workers::start(format!("compile {name}"), rules)?;
+        let slow = Slow { intake: Arc::clone(intake), long_prompts, grammars };
+        Ok((slow, vec![reader, compilers]))
     }
 
-    /// None: the caller's own.
-    pub fn thread_for(&self, job: &Job) -> Option<&Sender<Job>> {
-        match job {
-            Job::Generate(request) if request.params.structured_outputs.is_some() => {
-                Some(&self.grammars)
-            }
-            _ => (job.text().len() > INLINE_BYTES).then_some(&self.long_prompts),
-        }
+    /// Is this too much for the caller's own thread?
+    pub fn wants(&self, job: &Job) -> bool {
+        has_grammar(job) || job.work_bytes() > INLINE_BYTES
     }
+
+    /// Have it prepared elsewhere.
+    ///
+    /// # Errors
+    /// Unavailable: no thread can take it.
+    pub fn send(&self, mut job: Job) -> Result<()> {
+        if !has_grammar(&job) {
+            let sent = self.long_prompts.send(job);
+            return sent.map_err(|_| Error::Unavailable("the model is being unloaded".into()));
+        }
+        let (intake, client) = (Arc::clone(&self.intake), Arc::clone(job.end().0));
+        let run = move |watch: &Arc<Watch>| {
+            let client = Arc::clone(job.end().0);
+            let taken = watch.check().and_then(|()| intake.accept(job, &**watch));
+            if let Err(error) = taken {
+                watch.refuse(&*client, error);
+            }
+        };
+        self.grammars.send(Work { client, run: Box::new(run) })
+    }
+}
+
+fn has_grammar(job: &Job) -> bool {
+    matches!(job, Job::Generate(request) if request.params.structured_outputs.is_some())
 }
 
 fn reader(name: String, intake: &Arc<Intake>, jobs: &Receiver<Job>) -> Result<JoinHandle<()>> {
@@ -66,7 +95,7 @@ fn reader(name: String, intake: &Arc<Intake>, jobs: &Receiver<Job>) -> Result<Jo
             let client = job.end().0.clone();
             let refused = match client.gone() {
                 // A parser that panics costs its own request only.
-                None => catch_unwind(AssertUnwindSafe(|| intake.accept(job)))
+                None => catch_unwind(AssertUnwindSafe(|| intake.accept(job, &Unhurried)))
                     .unwrap_or_else(|_| Err(internal!("a fault in reading the request")))
                     .err(),
                 Some(gone) => {
@@ -92,6 +121,8 @@ pub(super) struct Intake {
     pub tokenizer: Arc<Tokenizer>,
     pub grammars: Grammars,
     pub max_model_len: u32,
+    /// Rows of the model's embedding table: no other id may reach a device.
+    pub vocab_size: u32,
     /// The model's own ends: tokenizer's eos and generation_config's.
     pub eos: Vec<TokenId>,
     /// Engine seed: requests without a seed of their own derive one from it and their id.
@@ -100,21 +131,43 @@ pub(super) struct Intake {
     /// Names of multi_lora.json, in its order.
     pub adapters: Vec<String>,
     pub commands: Sender<Command>,
+    /// Where guides of ended sequences go.
+    pub freeing: Freeing,
     pub next_id: AtomicU64,
     /// The model embeds and generates nothing.
     pub embedder: Option<Arc<Embedder>>,
 }
 
 impl Intake {
-    /// Tokenise, check the room, hand over.
-    pub fn accept(&self, job: Job) -> Result<()> {
+    /// Tokenise, check the room, hand over, as long as `patience` lasts.
+    pub fn accept(&self, job: Job, patience: &dyn Patience) -> Result<()> {
         let accepted = match job {
-            Job::Generate(request) => self.prepare(*request)?,
+            Job::Generate(request) => self.prepare(*request, patience)?,
             Job::Embed(request) => self.prepare_embedding(request)?,
         };
+        patience.check()?;
         self.commands
             .send(Command::Submit(Box::new(accepted)))
             .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
+    }
+
+    /// Tell the operator of ids that the tokenizer may give and the model lacks.
+    fn warn_of_vocabulary(&self, name: &str) {
+        let (known, rows) = (self.tokenizer.vocab_size(), self.vocab_size);
+        let always = self.tokenizer.encode("").unwrap_or_default();
+        if let Err(error) = check_vocabulary(&always, rows) {
+            tracing::warn!(
+                "{name}: every text will be refused, for the tokenizer puts a token into each that \
+                 the model's {rows} embedding rows lack ({error}): tokenizer and checkpoint do not \
+                 belong together"
+            );
+        } else if known > rows {
+            tracing::warn!(
+                "{name}: the tokenizer's ids go up to {}, the model has {rows} embedding rows: \
+                 prompts with tokens beyond them are refused",
+                known - 1
+            );
+        }
     }
 
     /// Refuse what cannot fit before anybody spends time on its tokens.
@@ -122,7 +175,7 @@ impl Intake {
         check_prompt_chars(prompt, &self.tokenizer, self.max_model_len)
     }
 
-    fn prepare(&self, request: GenerateRequest) -> Result<Accepted> {
+    fn prepare(&self, request: GenerateRequest, patience: &dyn Patience) -> Result<Accepted> {
         let GenerateRequest { prompt, params, stream, returns, client, arrival, terms } = request;
         if self.embedder.is_some() {
             return Err(invalid!("this model embeds, it does not generate text"));
@@ -131,21 +184,28 @@ impl Intake {
         self.check_length(&prompt)?;
         let tokens = self.tokenizer.encode(&prompt)?;
         check_prompt_tokens(tokens.len(), self.max_model_len)?;
+        check_vocabulary(&tokens, self.vocab_size)?;
         let ids = self.new_ids(params.n);
         let first = ids.first;
         let room = self.max_model_len - tokens.len() as u32;
-        let bad_words = self.tokenizer.bad_words(&params.bad_words)?;
-        let mut guided = self.guided(&params)?.map(Box::new);
+        let mut bad_words = self.tokenizer.bad_words(&params.bad_words)?;
+        // What has a token that cannot be sampled never occurs.
+        bad_words.retain(|word| check_vocabulary(word, self.vocab_size).is_ok());
+        let mut guided = self.guided(&params, patience)?.map(Box::new);
         let mut stop_ids = params.stop_token_ids.clone();
         if !params.ignore_eos {
             stop_ids.extend_from_slice(&self.eos);
         }
+        stop_ids.sort_unstable();
         let limits = StopRules {
             max_tokens: params.max_tokens.map_or(room, |max| max.min(room)),
             min_tokens: params.min_tokens,
             stop_ids,
             repetition: params.repetition_detection.clone(),
         };
+        if let Some(rule) = &limits.repetition {
+            Circle::check(rule, limits.max_tokens, params.n)?;
+        }
         if self.log_requests {
             tracing::info!("request {first}: {} prompt tokens, {params:?}", tokens.len());
         }
@@ -160,12 +220,12 @@ impl Intake {
             sampler.min_tokens = 0;
             sampler.masked_until_min = Arc::from([]);
         }
+        let text = TextStream::new(&self.tokenizer, &tokens, &params)?;
         let sequence = |(index, id): (usize, RequestId)| {
             // A seed is the first sequence's: the others count up from it.
             let given = params.seed.map(|seed| (seed as u64).wrapping_add(index as u64));
             let seed = given.unwrap_or_else(|| mix(self.seed, id.0));
             let sampler = SamplerSpec { seed, ..sampler.clone() };
-            let text = TextStream::new(&self.tokenizer, &tokens, &params);
             let scores = sampler.logprobs.is_some().then(|| {
                 let spell = returns.logprobs && params.detokenize;
                 let speller = spell.then(|| Speller::new(&self.tokenizer, &tokens));
@@ -175,7 +235,7 @@ impl Intake {
                 true => guided.take(),
                 false => guided.as_ref().map(|guided| Box::new(guided.fork())),
             };
-            NewOutput { sampler: Arc::new(sampler), text, scores, guided }
+            NewOutput { sampler: Arc::new(sampler), text: text.clone(), scores, guided }
         };
         Ok(Accepted {
             ids,
@@ -185,6 +245,7 @@ impl Intake {
             prompt: tokens.into(),
             client,
             stream,
+            stream_interval: params.stream_interval,
             eager: stream || !params.stop.is_empty(),
             arrival,
             skip_cache: params.skip_reading_prefix_cache,
@@ -209,11 +270,11 @@ impl Intake {
 
 impl Intake {
     /// The compiled grammar of a request that has one.
-    fn guided(&self, params: &SamplingParams) -> Result<Option<Guided>> {
+    fn guided(&self, params: &SamplingParams, patience: &dyn Patience) -> Result<Option<Guided>> {
         let Some(outputs) = &params.structured_outputs else { return Ok(None) };
-        let guide = self.grammars.compile(outputs)?;
+        let guide = self.grammars.compile(outputs, patience)?;
         let avoid = self.eos.iter().chain(&params.stop_token_ids).copied().collect();
-        Ok(Some(Guided::new(guide, params.min_tokens, avoid)))
+        Ok(Some(Guided::new(guide, params.min_tokens, avoid, self.freeing.clone())))
     }
 }
 

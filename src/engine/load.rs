@@ -333,17 +333,18 @@ fn threads_of(
     let observer = Arc::clone(&options.observer);
     let shared = Shared { observer, commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start(name, health.clone(), step_limit)?;
-    let backlog = Backlog(options.max_backlog_tokens);
+    let (tokens, logprobs) = (options.max_backlog_tokens, options.max_logprob_entries);
+    let backlog = Backlog { tokens, logprobs };
     let outbox_threads = options.outbox_threads.unwrap_or_else(|| (threads() / 4).clamp(1, 4));
     let trace = options.step_trace.as_deref().map(StepTrace::create).transpose()?;
     let meter = Meter::new(Arc::clone(&options.observer), trace);
     let kept = args.lora.as_ref().map_or(0, |lora| lora.max_cpu_loras);
     let (adapters, adapter_reader) = Adapters::start(name, adapters, &spec, kept, &commands)?;
-    let helpers = Helpers {
-        outboxes: Outboxes::start(name, outbox_threads, backlog, &shared)?,
-        guides: Guides::start(name, (threads() / 2).clamp(1, 8), &commands)?,
-        adapters,
-    };
+    let limit = options.grammar_timeout;
+    let guides = Guides::start(name, (threads() / 2).clamp(1, 8), limit, &commands)?;
+    let freeing = guides.freeing();
+    let outboxes = Outboxes::start(name, outbox_threads, backlog, &shared)?;
+    let helpers = Helpers { outboxes, guides, adapters };
     let core = Core::new(runner, scheduler, inbox, helpers, shared, meter, args.stream_interval);
     let core = spawn(format!("engine {name}"), move || core.run())?;
     let mut eos = spec.eos_token_ids;
@@ -351,23 +352,25 @@ fn threads_of(
         eos.push(own);
     }
     let rules = args.structured_outputs.clone();
-    let grammars = Grammars::new(tokenizer.clone(), facts.vocab_size, &eos, rules);
+    let grammars = Grammars::new(tokenizer.clone(), facts.vocab_size, &eos, rules, limit);
     let intake = Arc::new(Intake {
         tokenizer,
         grammars,
         max_model_len: facts.max_model_len,
+        vocab_size: facts.vocab_size,
         eos,
         seed: args.seed as u64,
         log_requests: args.enable_log_requests,
         adapters: facts.adapters.clone().unwrap_or_default(),
         commands: commands.clone(),
+        freeing,
         next_id: AtomicU64::new(1),
         embedder: spec.pooling.map(|rule| {
             let model = args.model.clone();
             Arc::new(Embedder { rule, model, vocab_size: facts.vocab_size })
         }),
     });
-    let (slow, mut threads) = Slow::start(name, &intake)?;
+    let (slow, mut threads) = Slow::start(name, &intake, limit)?;
     // In this order they end: each lets go of what the next one waits for.
     threads.push(core);
     threads.extend(adapter_reader);

@@ -2,6 +2,7 @@
 //! The only file beside `sys`, `error` and `metrics` that calls the server. It knows no text
 //! generation.
 
+mod size;
 mod terms;
 
 use std::ffi::{c_void, CStr};
@@ -187,14 +188,6 @@ impl ServerHandle {
         call!(TRITONSERVER_ServerUnloadModel(self.0, name.as_ptr()))
     }
 
-    /// # Errors
-    /// The server is about to exit, in its words. A server that does not say so yet, because it
-    /// starts, stays.
-    pub(super) fn stays(self) -> Result<()> {
-        let mut live = false;
-        call!(TRITONSERVER_ServerIsLive(self.0, &mut live))
-    }
-
     /// Whether new requests still reach this version: false once it is being unloaded.
     pub(super) fn is_ready(self, model: &str, version: u64) -> Result<bool> {
         let (name, mut ready) = (c_text(model), false);
@@ -334,7 +327,8 @@ impl Drop for Factory {
     }
 }
 
-/// A response being filled. Dropping it unsent deletes it.
+/// A response being filled. Each one that is made must be sent: the gRPC front end sends a stream's
+/// responses in the order in which they were made, and for one that was deleted it waits for ever.
 pub(super) struct Response(*mut TRITONBACKEND_Response);
 
 impl Response {
@@ -391,8 +385,10 @@ impl Response {
 }
 
 impl Drop for Response {
+    /// Only while a panic unwinds; whoever catches it sends the last response.
     fn drop(&mut self) {
-        let _ = call!(TRITONBACKEND_ResponseDelete(self.0));
+        let error = OwnedError::new(&internal!("a fault in making a response"));
+        let _ = call!(TRITONBACKEND_ResponseSend(self.0, 0, error.as_ptr()));
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::invalid;
+use crate::sampling::ListLimits;
 
 /// A network file system may be away for minutes and come back.
 const LOAD_READ_TIMEOUT: Duration = Duration::from_secs(300);
@@ -20,6 +21,10 @@ pub(super) struct Options {
     pub max_request_bytes: u64,
     /// `max-backlog-tokens`: tokens of one stream that may wait for its responses to be sent.
     pub max_backlog_tokens: usize,
+    /// `max-logprob-entries`: logprobs of one request that may wait for a response to carry them.
+    pub max_logprob_entries: usize,
+    /// `max-stop-strings` and the like: what the lists of one request may hold.
+    pub lists: ListLimits,
     /// `drain-deadline-ms`: what is unfinished so long after an unload began, fails. Below the
     /// server's own exit timeout (30 s), so that a stop of the server is orderly.
     pub drain_deadline: Duration,
@@ -31,6 +36,9 @@ pub(super) struct Options {
     /// `step-timeout-ms`: an engine whose step runs longer is dead; 0 = never. None = by the
     /// device.
     pub step_timeout: Option<Duration>,
+    /// `grammar-timeout-ms`: what compiling one grammar of `structured_outputs` may take, and each
+    /// of its token masks; the request fails beyond.
+    pub grammar_timeout: Duration,
     /// `restart`: times per hour that a dead engine is loaded again in place, before it counts as
     /// dead for good.
     pub restarts: usize,
@@ -51,10 +59,13 @@ impl Default for Options {
             max_waiting: 4096,
             max_request_bytes: 64 << 20,
             max_backlog_tokens: 16 << 10,
+            max_logprob_entries: 2 << 20,
+            lists: ListLimits::DEFAULT,
             drain_deadline: Duration::from_secs(25),
             outbox_threads: None,
             default_max_tokens: None,
             step_timeout: None,
+            grammar_timeout: Duration::from_secs(5),
             step_trace_dir: None,
             load_deadline: None,
             load_read_timeout: Some(LOAD_READ_TIMEOUT),
@@ -82,6 +93,14 @@ impl Options {
         if let Some(n) = number(cmdline, "max-backlog-tokens", 1)? {
             options.max_backlog_tokens = usize::try_from(n).unwrap_or(usize::MAX);
         }
+        if let Some(n) = number(cmdline, "max-logprob-entries", 1)? {
+            options.max_logprob_entries = usize::try_from(n).unwrap_or(usize::MAX);
+        }
+        for (key, limit) in options.lists.by_key() {
+            if let Some(n) = number(cmdline, key, 0)? {
+                *limit = usize::try_from(n).unwrap_or(usize::MAX);
+            }
+        }
         if let Some(ms) = number(cmdline, "drain-deadline-ms", 0)? {
             options.drain_deadline = Duration::from_millis(ms);
         }
@@ -90,6 +109,9 @@ impl Options {
         }
         if let Some(n) = number(cmdline, "default-max-tokens", 1)? {
             options.default_max_tokens = Some(u32::try_from(n).unwrap_or(u32::MAX));
+        }
+        if let Some(ms) = number(cmdline, "grammar-timeout-ms", 1)? {
+            options.grammar_timeout = Duration::from_millis(ms);
         }
         if let Some(n) = number(cmdline, "restart", 0)? {
             options.restarts = usize::try_from(n).unwrap_or(usize::MAX);
@@ -146,6 +168,9 @@ mod tests {
         let options = Options::read(&config).unwrap();
         assert_eq!(options.load_deadline, Some(Duration::from_millis(7)));
         assert_eq!(options.load_read_timeout, None);
+        let config = json!({"cmdline": {"max-stop-bytes": "7", "max-logprob-entries": "9"}});
+        let options = Options::read(&config).unwrap();
+        assert_eq!((options.lists.stop_bytes, options.max_logprob_entries), (7, 9));
         for bad in ["0", "-1", "many", ""] {
             let config = json!({"cmdline": {"max-waiting": bad}});
             let error = Options::read(&config).unwrap_err();

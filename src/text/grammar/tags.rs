@@ -8,7 +8,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::schema::{self, JsonRules};
-use super::{ebnf, quoted};
+use super::{ascii_classes, ebnf, quoted};
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -103,7 +103,7 @@ impl Writer<'_> {
                 self.schema(schema)
             }
             "regex" => {
-                let pattern = llguidance::regex_to_lark(text(format, "pattern")?, "");
+                let pattern = ascii_classes(text(format, "pattern")?);
                 Ok(self.terminal(&format!("/{pattern}/")))
             }
             "grammar" => self.grammar(text(format, "grammar")?),
