@@ -17,9 +17,9 @@ use super::command::Command;
 use crate::error::{Error, Result};
 use crate::files::{self, Kind};
 use crate::ids::{AdapterId, RequestId};
+use crate::json;
 use crate::model::{Adapter, ModelSpec};
 use crate::scheduler::NewSequence;
-use crate::json;
 use crate::{internal, invalid};
 
 const FILE: &str = "multi_lora.json";
@@ -42,8 +42,8 @@ impl AdapterList {
             Error::NotFound(_) => Error::NotFound(format!("Triton backend cannot find {shown}.")),
             other => other,
         })?;
-        let value = json::parse(text.as_bytes())
-            .map_err(|e| invalid!("{shown} is not valid JSON: {e}"))?;
+        let value =
+            json::parse(text.as_bytes()).map_err(|e| invalid!("{shown} is not valid JSON: {e}"))?;
         let Value::Object(map) = value else {
             return Err(invalid!("{shown} must hold one JSON object, name -> folder."));
         };

@@ -40,12 +40,7 @@ pub(super) struct Guided {
 
 impl Guided {
     /// Before the first token.
-    pub fn new(
-        guide: Guide,
-        min_tokens: u32,
-        avoid: Arc<[TokenId]>,
-        freed_by: Freeing,
-    ) -> Guided {
+    pub fn new(guide: Guide, min_tokens: u32, avoid: Arc<[TokenId]>, freed_by: Freeing) -> Guided {
         let mut guided = Guided {
             guide: Some(Box::new(guide)),
             freed_by,

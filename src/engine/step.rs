@@ -358,7 +358,10 @@ impl Core {
             let finish = finish.or(at_limit.then_some(length));
             let logprobs = result.samples[sample].logprobs.pop().map(Box::new);
             let new = NewToken { token, logprobs };
-            if finish.is_none() && live.guide.is_some() && !guided::guide_on(&self.guides, id, live, token) {
+            if finish.is_none()
+                && live.guide.is_some()
+                && !guided::guide_on(&self.guides, id, live, token)
+            {
                 live.unsaid = Some(Box::new(new));
                 live.held = true;
                 self.scheduler.hold(id, true);

@@ -69,8 +69,11 @@ fn a_job_beyond_the_limit_is_given_up_and_told_so_once() {
     };
     workers.send(job(&someone, run)).unwrap();
     let error = told.recv_timeout(PATIENCE).expect("told although the job goes on");
-    assert!(matches!(&error, Error::InvalidArgument(text)
-        if text.contains("50 ms") && text.contains("grammar-timeout-ms")), "{error}");
+    assert!(
+        matches!(&error, Error::InvalidArgument(text)
+        if text.contains("50 ms") && text.contains("grammar-timeout-ms")),
+        "{error}"
+    );
     drop(open);
     drop(workers);
     supervisor.join().unwrap();
@@ -93,7 +96,12 @@ fn lost_threads_are_limited() {
     open.send_timeout((), PATIENCE).expect("a thread waits");
     let (done, back) = bounded(1);
     let since = Instant::now();
-    while workers.send(job(&someone, { let done = done.clone(); move |_| done.send(()).unwrap_or_default() })).is_err()
+    while workers
+        .send(job(&someone, {
+            let done = done.clone();
+            move |_| done.send(()).unwrap_or_default()
+        }))
+        .is_err()
     {
         assert!(since.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(5));
@@ -132,7 +140,11 @@ fn a_panic_costs_its_own_request_and_what_waits_is_done_at_the_end() {
     let done = Arc::new(AtomicUsize::new(0));
     for _ in 0..20 {
         let done = done.clone();
-        workers.send(job(&someone, move |_| done.store(done.load(Ordering::Acquire) + 1, Ordering::Release))).unwrap();
+        workers
+            .send(job(&someone, move |_| {
+                done.store(done.load(Ordering::Acquire) + 1, Ordering::Release)
+            }))
+            .unwrap();
     }
     let late = workers.sender();
     drop(workers);

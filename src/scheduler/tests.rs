@@ -287,10 +287,9 @@ fn a_request_of_many_sequences_lets_others_pass() {
     all.insert(0, first.clone());
     all.extend([request(20, 3, 1), request(21, 3, 1)]);
     // With the cache the others wait for the prompt of the first anyway.
-    for (prefix_caching, order) in [
-        (true, [1, 20, 21, 2, 3, 4, 5, 6, 7, 8, 9]),
-        (false, [1, 2, 3, 4, 20, 5, 21, 6, 7, 8, 9]),
-    ] {
+    for (prefix_caching, order) in
+        [(true, [1, 20, 21, 2, 3, 4, 5, 6, 7, 8, 9]), (false, [1, 2, 3, 4, 20, 5, 21, 6, 7, 8, 9])]
+    {
         let config = SchedulerConfig {
             max_num_seqs: 4,
             pages: 65,

@@ -30,38 +30,62 @@ fn hostile() -> Vec<(&'static str, Value)> {
         ("fewer of them", json!({"grammar": format!("start: {}", letters(8_000))})),
         ("EBNF", json!({"grammar": format!("root ::= {}", letters(20_000))})),
         ("recursive EBNF", json!({"grammar": format!("root ::= {} | root root", letters(18_000))})),
-        ("names of rules", json!({"grammar": format!("start: {}a\na: \"x\"", "a|".repeat(60_000))})),
+        (
+            "names of rules",
+            json!({"grammar": format!("start: {}a\na: \"x\"", "a|".repeat(60_000))}),
+        ),
         ("a regex", json!({"regex": letters(16_000 / 3).replace(['"', ' '], "")})),
         ("a terminal", json!({"grammar": format!("start: T\nT: {literal}")})),
         ("required", json!({"json": {"type": "object", "required": names(60_000)}})),
-        ("in %json", json!({"grammar": format!(
-            "start: %json {}", json!({"type": "object", "required": names(15_000)})
-        )})),
-        ("optional", json!({"json": {"type": "object", "properties":
-            names(500).into_iter().map(|n| (n, json!({}))).collect::<serde_json::Map<_, _>>()
-        }})),
+        (
+            "in %json",
+            json!({"grammar": format!(
+                "start: %json {}", json!({"type": "object", "required": names(15_000)})
+            )}),
+        ),
+        (
+            "optional",
+            json!({"json": {"type": "object", "properties":
+                names(500).into_iter().map(|n| (n, json!({}))).collect::<serde_json::Map<_, _>>()
+            }}),
+        ),
         ("nested const", json!({"json": {"const": nested}})),
         ("wide const", json!({"json": {"const": wide}})),
         ("empty choices", json!({"choice": vec![""; 1_000_000]})),
         ("equal choices", json!({"choice": vec![""; 50_000]})),
         ("1 MiB of choices", json!({"choice": names(150_000)})),
-        ("512 kB of choices", json!({"choice":
-            (0..50_000).map(|i| format!("{i:010}")).collect::<Vec<_>>()
-        })),
+        (
+            "512 kB of choices",
+            json!({"choice":
+                (0..50_000).map(|i| format!("{i:010}")).collect::<Vec<_>>()
+            }),
+        ),
         ("enum", json!({"json": {"enum": names(50_000)}})),
-        ("complements", json!({"grammar":
-            "start: T\nT: \"a\" | \"b\" (/(a|b)*a(a|b){40}/ & ~/(a|b)*b(a|b){41}/)"
-        })),
-        ("patterns", json!({"json": {"allOf": (1..12).map(|i| {
+        (
+            "complements",
+            json!({"grammar":
+                "start: T\nT: \"a\" | \"b\" (/(a|b)*a(a|b){40}/ & ~/(a|b)*b(a|b){41}/)"
+            }),
+        ),
+        (
+            "patterns",
+            json!({"json": {"allOf": (1..12).map(|i| {
             json!({"type": "string", "pattern": format!("^(x{{{}}})*$", 2 * i + 1)})
-        }).collect::<Vec<_>>()}})),
-        ("patternProperties", json!({"json": {"type": "object", "patternProperties":
-            (0..50).map(|i| (format!("^p{i}_.*(a|b)*a(a|b){{9}}$"), json!({})))
-                .collect::<serde_json::Map<_, _>>()
-        }})),
-        ("oneOf", json!({"json": {"oneOf": (0..4_000).map(|i| {
+        }).collect::<Vec<_>>()}}),
+        ),
+        (
+            "patternProperties",
+            json!({"json": {"type": "object", "patternProperties":
+                (0..50).map(|i| (format!("^p{i}_.*(a|b)*a(a|b){{9}}$"), json!({})))
+                    .collect::<serde_json::Map<_, _>>()
+            }}),
+        ),
+        (
+            "oneOf",
+            json!({"json": {"oneOf": (0..4_000).map(|i| {
             json!({"type": "object", "properties": {"k": {"const": i}}, "required": ["k"]})
-        }).collect::<Vec<_>>()}})),
+        }).collect::<Vec<_>>()}}),
+        ),
     ]
 }
 

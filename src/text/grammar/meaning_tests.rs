@@ -7,7 +7,8 @@ use super::tests::Rig;
 
 fn walks(rig: &mut Rig, schema: &Value, rounds: usize) -> Vec<Value> {
     let outputs = json!({"json": schema, "disable_any_whitespace": true});
-    let parsed = |text: String| serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    let parsed =
+        |text: String| serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
     (0..rounds).map(|_| parsed(rig.walk(&outputs))).collect()
 }
 

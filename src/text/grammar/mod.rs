@@ -240,7 +240,8 @@ impl Guide {
         if self.matcher.is_stopped() && self.ends.is_empty() && !self.matcher.is_cancelled() {
             return Ok(Next::End);
         }
-        let mask = self.matcher.compute_mask_or_eos().map_err(|error| self.failed(&error.to_string()))?;
+        let mask =
+            self.matcher.compute_mask_or_eos().map_err(|error| self.failed(&error.to_string()))?;
         let mut mask: Vec<u32> = mask.as_slice().to_vec();
         mask.resize(self.words, 0);
         self.spend()?;
@@ -322,10 +323,6 @@ impl Guide {
 
     /// Another one that goes its own way from here. What the lexer has built is shared.
     pub fn fork(&self) -> Guide {
-        Guide {
-            matcher: self.matcher.clone(),
-            ends: self.ends.clone(),
-            ..*self
-        }
+        Guide { matcher: self.matcher.clone(), ends: self.ends.clone(), ..*self }
     }
 }

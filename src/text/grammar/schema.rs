@@ -250,7 +250,8 @@ impl Writer<'_> {
     /// The same place, or that of its copy that is not closed.
     fn reference(&mut self, to: &str, place: Place) -> String {
         let to = self.parts.local(to);
-        let Some(pointer) = to.strip_prefix('#').filter(|_| self.parts.target(&to).is_some()) else {
+        let Some(pointer) = to.strip_prefix('#').filter(|_| self.parts.target(&to).is_some())
+        else {
             return to;
         };
         if place == Place::Alone {

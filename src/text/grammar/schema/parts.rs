@@ -57,7 +57,8 @@ impl<'a> Parts<'a> {
     pub fn listed(&self, map: &Map<String, Value>) -> Option<BTreeSet<String>> {
         let mut names = BTreeSet::new();
         if !Parts::are_several(map) {
-            let lists = ["properties", "patternProperties"].iter().any(|key| map.contains_key(*key));
+            let lists =
+                ["properties", "patternProperties"].iter().any(|key| map.contains_key(*key));
             add_names(map, &mut names);
             return lists.then_some(names);
         }
