@@ -34,7 +34,8 @@ impl Client for Slow {
 
 #[test]
 fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
-    let bench = bench_with(Fault::None, 2, 2, 8, Backlog { tokens: 50, logprobs: usize::MAX });
+    let backlog = Backlog { tokens: 50, logprobs: usize::MAX };
+    let bench = bench_with(Fault::None, 2, 2, 8, backlog, true);
     let (open, gate) = bounded(0);
     let (outcome, told_slow) = bounded(1);
     let limits = Limits::new(4096, 20);
@@ -65,7 +66,8 @@ fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
 /// stream on the same thread goes on.
 #[test]
 fn a_large_answer_takes_turns() {
-    let bench = bench_with(Fault::None, 2, 9, 64, Backlog { tokens: 50, logprobs: usize::MAX });
+    let backlog = Backlog { tokens: 50, logprobs: usize::MAX };
+    let bench = bench_with(Fault::None, 2, 9, 64, backlog, true);
     let large = r#"{"n": 8, "seed": 3, "max_tokens": 200, "ignore_eos": true}"#;
     let (_, told) = bench.submit(false, large).expect("room");
     let (_, other) = bench.submit(true, GREEDY).expect("room");

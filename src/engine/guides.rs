@@ -152,6 +152,9 @@ pub(super) struct Guides {
     supervisor: Option<JoinHandle<()>>,
     back: Sender<Command>,
     freeing: Freeing,
+    /// Milliseconds that every third mask takes longer.
+    #[cfg(test)]
+    pub delay_ms: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Guides {
@@ -166,7 +169,14 @@ impl Guides {
         let (workers, supervisor) = Workers::start(format!("guide {name}"), rules)?;
         let freeing = Freeing { jobs: workers.sender() };
         let back = back.clone();
-        Ok(Guides { workers: Some(workers), supervisor: Some(supervisor), back, freeing })
+        Ok(Guides {
+            workers: Some(workers),
+            supervisor: Some(supervisor),
+            back,
+            freeing,
+            #[cfg(test)]
+            delay_ms: Arc::default(),
+        })
     }
 
     /// For those who make guides.
@@ -183,6 +193,8 @@ impl Guides {
         token: TokenId,
     ) {
         let back = self.back.clone();
+        #[cfg(test)]
+        let delay_ms = self.delay_ms.load(std::sync::atomic::Ordering::Acquire);
         let job = Job {
             client: Arc::clone(client),
             run: Box::new(move |watch| {
@@ -190,6 +202,10 @@ impl Guides {
                     watch.stop_by(guide.stop());
                 }
                 guided.advance(token);
+                #[cfg(test)]
+                if guided.outputs % 3 == 0 {
+                    std::thread::sleep(Duration::from_millis(delay_ms));
+                }
                 let _ = back.send(Command::Guided(id, guided));
             }),
         };

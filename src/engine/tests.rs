@@ -137,25 +137,24 @@ impl Client for Probe {
 pub(super) struct Bench {
     pub engine: Engine,
     gate: Sender<()>,
+    /// See [`Guides`].
+    pub mask_delay_ms: Arc<AtomicU64>,
 }
 
 pub(super) fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) -> Bench {
     // No test but one asks for a limit of what a client lags behind.
-    bench_with(
-        fault,
-        depth,
-        max_num_seqs,
-        max_waiting,
-        Backlog { tokens: usize::MAX, logprobs: usize::MAX },
-    )
+    let backlog = Backlog { tokens: usize::MAX, logprobs: usize::MAX };
+    bench_with(fault, depth, max_num_seqs, max_waiting, backlog, true)
 }
 
+/// `ends`: the model has a token that ends a text.
 pub(super) fn bench_with(
     fault: Fault,
     depth: usize,
     max_num_seqs: usize,
     max_waiting: usize,
     backlog: Backlog,
+    ends: bool,
 ) -> Bench {
     let tokenizer = Arc::new(Tokenizer::load(Path::new(TOKENIZER)).expect("fixture"));
     let scheduler = Scheduler::new(SchedulerConfig {
@@ -183,12 +182,12 @@ pub(super) fn bench_with(
     let (gate, wait) = bounded(16);
     let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
     let guides = Guides::start("test", 1, GRAMMAR_LIMIT, &commands).expect("threads");
-    let freeing = guides.freeing();
+    let (freeing, mask_delay_ms) = (guides.freeing(), guides.delay_ms.clone());
     let helpers = Helpers { outboxes, guides, adapters: Adapters::default() };
     let meter = Meter::new(Arc::new(Ignore), None);
     let core = Core::new(Box::new(runner), scheduler, inbox, helpers, shared, meter, 1);
     let thread = std::thread::spawn(move || core.run());
-    let eos: Vec<TokenId> = tokenizer.eos().into_iter().collect();
+    let eos: Vec<TokenId> = tokenizer.eos().into_iter().filter(|_| ends).collect();
     let intake = Arc::new(Intake {
         adapters: Vec::new(),
         grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default(), GRAMMAR_LIMIT),
@@ -225,7 +224,7 @@ pub(super) fn bench_with(
         threads,
         watchdog: Some(watchdog),
     };
-    Bench { engine, gate }
+    Bench { engine, gate, mask_delay_ms }
 }
 
 impl Bench {

@@ -11,6 +11,8 @@ use crate::invalid;
 /// Bytes of one schema, of a list of choices, of a grammar, of a regular expression: what compiles
 /// in tenths of a second at worst.
 const MAX_BYTES: usize = 1 << 20;
+/// As a text, where characters may be escaped.
+const MAX_TEXT_BYTES: usize = 1 << 22;
 const MAX_CHOICE_BYTES: usize = 1 << 19;
 const MAX_CHOICES: usize = 50_000;
 const MAX_GRAMMAR_BYTES: usize = 1 << 17;
@@ -62,6 +64,12 @@ impl StructuredOutputs {
         let read;
         let map = match value {
             Value::Object(map) => map,
+            Value::String(text) if text.len() > MAX_TEXT_BYTES => {
+                return Err(invalid!(
+                    "structured_outputs has {} bytes, more than the limit of {MAX_TEXT_BYTES}.",
+                    text.len()
+                ));
+            }
             Value::String(text) => {
                 read = serde_json::from_str::<Value>(text)
                     .map_err(|e| invalid!("structured_outputs is not valid JSON: {e}"))?;
@@ -265,6 +273,8 @@ mod tests {
             refusal(json!({"choice": ["x".repeat(MAX_CHOICE_BYTES), "y"]})),
             "structured_outputs.choice has 524289 bytes, more than the limit of 524288."
         );
+        let long = format!("{{\"choice\": [\"\"{}]}}", ",\"\"".repeat(2_000_000));
+        assert!(refusal(json!(long)).contains("more than the limit of 4194304."));
     }
 
     #[test]

@@ -328,6 +328,37 @@ fn a_sequence_may_ask_not_to_read_the_cache() {
     }
 }
 
+/// Its mask was late: the token of that step counts nowhere, and the last one is fed once more.
+#[test]
+fn who_sits_a_step_out_takes_it_again() {
+    let mut s = scheduler(config(), &[request(1, 3, 9), request(2, 3, 9)]);
+    let first = s.plan().unwrap();
+    s.commit(&answer(&first, 7));
+    let second = s.plan().unwrap();
+    s.sit_out(RequestId(1));
+    s.sit_out(RequestId(99));
+    let arrived: Vec<RequestId> = s.commit(&answer(&second, 8)).iter().map(|a| a.id).collect();
+    assert_eq!(arrived, [RequestId(2)]);
+    let third = s.plan().unwrap();
+    assert_eq!(shares(&third), [(1, 1, true)], "held");
+    let [SlotChange::Close { .. }, SlotChange::Open(open), SlotChange::Pages { pages, .. }, ..] =
+        &third.changes[..]
+    else {
+        panic!("{:?}", third.changes)
+    };
+    assert_eq!((open.cached_tokens, open.tokens.len(), pages.len()), (3, 4, 1));
+    s.hold(RequestId(1), false);
+    let fourth = s.plan().unwrap();
+    assert_eq!(shares(&fourth)[0], (0, 1, true));
+    let Feed::Chunk(range) = &fourth.rows[0].feed else { panic!("a known token") };
+    assert_eq!(fourth.chunk_tokens[range.clone()], [TokenId(7)]);
+    s.commit(&answer(&third, 9));
+    assert!(s.commit(&answer(&fourth, 10)).contains(&arrival(1, 10, false)));
+    s.finish(RequestId(1));
+    s.finish(RequestId(2));
+    s.check();
+}
+
 /// A held sequence keeps its place, others go on, and a preemption lets it run again.
 #[test]
 fn who_is_held_has_no_rows() {

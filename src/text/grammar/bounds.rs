@@ -2,6 +2,8 @@
 //! not count is bounded here, before it begins: how deep and how wide a grammar is, and the lexer's
 //! first transitions, which it computes without a limit. Called by [`super::Grammars`].
 
+use std::collections::HashMap;
+
 use llguidance::api::ParserLimits;
 use llguidance::earley::lexerspec::LexerSpec;
 
@@ -18,8 +20,12 @@ const MAX_DEFINITIONS: usize = 2000;
 const MAX_RULE_PARTS: usize = 10_000;
 /// Alternatives in one rule: each is tried at every token. Those of a terminal cost nothing there.
 const MAX_ALTERNATIVES: usize = 2000;
+/// Bytes of a grammar's literals and expressions once each terminal stands where it is used.
+const MAX_TERMINAL_BYTES: usize = 500_000;
 /// Steps of building a lexer, over the whole life of a grammar: 13 bytes each at worst.
 pub(super) const MAX_STEPS: u64 = 20_000_000;
+/// Bytes of what stands in brackets behind a name.
+const MAX_ATTRIBUTES: usize = 200;
 const MESSAGE_CHARS: usize = 1000;
 
 /// The crate's own limits. Times are those of its authors, on one core.
@@ -82,21 +88,38 @@ pub(super) fn check_size(lark: &str) -> Result<()> {
             size.parts
         ));
     }
+    if size.terminal_bytes > MAX_TERMINAL_BYTES {
+        return Err(invalid!(
+            "structured_outputs.grammar has a terminal of more than {MAX_TERMINAL_BYTES} bytes, \
+             those that it uses included."
+        ));
+    }
     Ok(())
 }
 
-/// How large the rules of a grammar in Lark are. Terminals do not count.
+/// How large a grammar in Lark is.
 #[derive(Debug, Default, PartialEq)]
 struct Size {
     /// Of the widest rule, inner ones included.
     alternatives: usize,
+    /// Of all rules.
     parts: usize,
+    /// Of the largest terminal, with those that it uses.
+    terminal_bytes: usize,
+}
+
+/// A terminal by itself, and what it uses, as often as it does.
+#[derive(Default)]
+struct Terminal<'a> {
+    bytes: usize,
+    uses: Vec<&'a str>,
 }
 
 impl Size {
     fn of(lark: &str) -> Size {
         let mut size = Size::default();
-        let (mut wide, mut in_terminal) = (1, false);
+        let (mut wide, mut in_terminal) = (1, None);
+        let mut terminals: HashMap<&str, Terminal> = HashMap::new();
         let mut rest = lark;
         while let Some(c) = rest.chars().next() {
             let taken = match c {
@@ -110,8 +133,15 @@ impl Size {
             if is_word(c) && starts_definition(token, behind) {
                 size.alternatives = size.alternatives.max(wide);
                 wide = 1;
-                in_terminal = c.is_ascii_uppercase();
-            } else if !in_terminal {
+                in_terminal = Some(token).filter(|_| c.is_ascii_uppercase());
+            } else if let Some(name) = in_terminal {
+                let terminal = terminals.entry(name).or_default();
+                if is_word(c) {
+                    terminal.uses.push(token);
+                } else if c == '"' || c == '/' && !token.starts_with("//") {
+                    terminal.bytes += token.len();
+                }
+            } else {
                 wide += usize::from(c == '|');
                 let part = is_word(c) || c == '"' || c == '/' && !token.starts_with("//");
                 size.parts += usize::from(part);
@@ -119,8 +149,28 @@ impl Size {
             rest = behind;
         }
         size.alternatives = size.alternatives.max(wide);
+        let mut known = HashMap::new();
+        let all = terminals.keys().map(|name| whole_bytes(name, &terminals, &mut known));
+        size.terminal_bytes = all.max().unwrap_or(0);
         size
     }
+}
+
+/// Of a terminal with all that it uses. What uses itself is refused later, by the crate.
+fn whole_bytes<'a>(
+    name: &'a str,
+    terminals: &HashMap<&'a str, Terminal<'a>>,
+    known: &mut HashMap<&'a str, usize>,
+) -> usize {
+    if let Some(bytes) = known.get(name) {
+        return *bytes;
+    }
+    let Some(terminal) = terminals.get(name) else { return 0 };
+    known.insert(name, 0);
+    let used = terminal.uses.iter().map(|used| whole_bytes(used, terminals, known));
+    let bytes = used.fold(terminal.bytes, usize::saturating_add);
+    known.insert(name, bytes);
+    bytes
 }
 
 fn is_word(c: char) -> bool {
@@ -131,9 +181,13 @@ fn is_word(c: char) -> bool {
 /// JSON is quoted, and no name.)
 fn starts_definition(name: &str, behind: &str) -> bool {
     let named = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    let line = behind.split('\n').next().unwrap_or_default().trim_start();
+    let blank = [' ', '\t'];
+    let line = behind.trim_start_matches(blank);
     let line = match line.strip_prefix('[') {
-        Some(attributes) => attributes.split_once(']').map_or("", |(_, after)| after.trim_start()),
+        Some(attributes) => {
+            let near = attributes.bytes().take(MAX_ATTRIBUTES).position(|b| b == b']');
+            near.map_or("", |end| attributes[end + 1..].trim_start_matches(blank))
+        }
         None => line,
     };
     named && line.starts_with([':', '.'])
@@ -224,13 +278,19 @@ mod tests {
 
     #[test]
     fn the_widest_rule_and_all_parts_are_counted() {
-        let size = |alternatives, parts| Size { alternatives, parts };
+        let size =
+            |alternatives, parts, terminal_bytes| Size { alternatives, parts, terminal_bytes };
         assert_eq!(Size::of("start: \"a|b\" | (B | /x|y/) // | c\n  | d\nB: \"1\" | \"2\""), {
-            size(4, 4)
+            size(4, 4, 6)
         });
-        assert_eq!(Size::of("start: a\na.1: B | b\nB[lazy]: \"c\" | \"d\"\n"), size(2, 4));
-        assert_eq!(Size::of("start: %json {\"enum\": [1, 2, \"a\\\"b\"]}"), size(1, 5));
-        assert_eq!(Size::of(""), size(1, 0));
+        assert_eq!(Size::of("start: a\na.1: B | b\nB[lazy]: \"c\" | \"d\"\n").alternatives, 2);
+        assert_eq!(Size::of("start: %json {\"enum\": [1, 2, \"a\\\"b\"]}"), size(1, 5, 0));
+        assert_eq!(Size::of(""), size(1, 0, 0));
+        assert_eq!(Size::of("A:BB\nB:\"12\"\nBB:B B").terminal_bytes, 8);
+        let chain: String = (0..40).map(|i| format!("T{i}: T{} T{}\n", i + 1, i + 1)).collect();
+        let refused = check_size(&(chain + "T40: \"b\"")).unwrap_err().to_string();
+        assert!(refused.contains("a terminal of more than 500000 bytes"), "{refused}");
+        assert!(Size::of("A: A").terminal_bytes < 10, "it uses itself");
     }
 
     #[test]

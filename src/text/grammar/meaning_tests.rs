@@ -46,8 +46,9 @@ fn objects_are_strict() {
         found.sort_unstable();
         assert_eq!(found, ["a", "b"], "{value}");
     }
-    let any = walks(&mut rig, &json!({"type": "object"}), 30);
-    assert!(any.iter().any(|value| !keys(value).is_empty()), "any object is some object");
+    let any = json!({"json": {"type": "object"}, "disable_any_whitespace": true});
+    let mut texts = (0..30).map(|_| rig.walk(&any));
+    assert!(texts.any(|text| text.len() > 2), "any object is some object");
 }
 
 #[test]

@@ -125,8 +125,8 @@ impl Writer<'_> {
         let several = Parts::are_several(map);
         let inner = if several { Place::Part } else { place };
         self.size.object(map)?;
-        if several && place == Place::Alone {
-            self.parts.check_multiples(schema)?;
+        if place == Place::Alone {
+            self.parts.check_multiples(map)?;
         }
 
         let mut out = Map::new();

@@ -105,8 +105,7 @@ impl<'a> Parts<'a> {
     /// # Errors
     /// InvalidArgument: the values of `multipleOf` that hold together make one with too many
     /// digits.
-    pub fn check_multiples(&self, schema: &Value) -> Result<()> {
-        let Value::Object(map) = schema else { return Ok(()) };
+    pub fn check_multiples(&self, map: &Map<String, Value>) -> Result<()> {
         let mut seen = BTreeSet::new();
         let parts = self.parts_of(map, &mut seen);
         let all = parts.into_iter().chain([map]).filter_map(|part| part.get("multipleOf"));
