@@ -96,8 +96,8 @@ fn judge_unread(folder: &Path, args: &EngineArgs) -> Result<()> {
     })
 }
 
-/// The folder of what is wanted: a local one, else a hub's, which `judge` may refuse before there are
-/// weights in it.
+/// The folder of what is wanted: a local one, else a hub's, which `judge` may refuse before there
+/// are weights in it.
 fn resolve(
     wanted: &Wanted,
     version_dir: &Path,

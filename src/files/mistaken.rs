@@ -1,6 +1,6 @@
 //! Files that are not what their name says, by how they begin: pointers of Git LFS, web pages,
-//! archives, files of other programs, and those that a broken download left empty. Each is said with
-//! what to do. Called by `files` for every file that it opens.
+//! archives, files of other programs, and those that a broken download left empty. Each is said
+//! with what to do. Called by `files` for every file that it opens.
 
 use std::path::Path;
 

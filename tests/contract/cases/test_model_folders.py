@@ -128,8 +128,9 @@ def test_case_14_json_as_python_and_windows_write_it(tiny, repository, tmp_path,
     def with_words(text):
         return marked(text).replace("{", '{"x": NaN, "y": [Infinity, -Infinity], "z": "NaN",', 1)
 
-    folder = copied(tmp_path / "model", config__json=with_words, tokenizer__json=marked, tokenizer_config__json=with_words,
-                    special_tokens_map__json=marked, generation_config__json=with_words)
+    folder = copied(tmp_path / "model", config__json=with_words, tokenizer__json=marked,
+                    tokenizer_config__json=with_words, special_tokens_map__json=marked,
+                    generation_config__json=with_words)
     arguments = json.dumps({**ENGINE, "model": str(folder)})
     load(tiny, repository.add("marked", model_json="\ufeff" + arguments))
     assert text_of(tiny, "marked") == usual
@@ -142,8 +143,8 @@ def test_case_16_another_name_of_llama(tiny, repository, tmp_path, usual):
 
 
 def test_case_17_keys_that_config_json_leaves_out(tiny, repository, tmp_path, usual):
-    absent = ["hidden_act", "rms_norm_eps", "rope_theta", "rope_scaling", "tie_word_embeddings", "attention_bias", "mlp_bias",
-              "model_type", "torch_dtype", "dtype", "eos_token_id", "use_cache"]
+    absent = ["hidden_act", "rms_norm_eps", "rope_theta", "rope_scaling", "tie_word_embeddings", "attention_bias",
+              "mlp_bias", "model_type", "torch_dtype", "dtype", "eos_token_id", "use_cache"]
     folder = copied(tmp_path / "model", config__json=config(**dict.fromkeys(absent)))
     load(tiny, repository.add("bare", checkpoint=folder))
     assert text_of(tiny, "bare") == usual
@@ -164,7 +165,8 @@ def test_case_08_rope_scaling_as_text(tiny, repository, key, place):
 @pytest.mark.parametrize("key, value", [
     ("rms_norm_eps", "x"), ("rms_norm_eps", -1e-6), ("rope_theta", "500000"), ("tie_word_embeddings", "false"),
     ("num_attention_heads", 0), ("num_hidden_layers", -2), ("hidden_size", "64"), ("head_dim", 1 << 19),
-    ("max_position_embeddings", "512"), ("rope_scaling", "linear"), ("eos_token_id", "2"), ("architectures", "LlamaForCausalLM"),
+    ("max_position_embeddings", "512"), ("rope_scaling", "linear"), ("eos_token_id", "2"),
+    ("architectures", "LlamaForCausalLM"),
 ])
 def test_attack_13_values_of_the_wrong_type(tiny, repository, tmp_path, key, value):
     folder = copied(tmp_path / "model", config__json=config(**{key: value}))
@@ -222,7 +224,8 @@ def test_a_hub_is_asked_for_weights_last(tmp_path):
     repository.add("model", checkpoint="acme/model")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
         threading.Thread(target=hub.serve_forever, daemon=True).start()
-        env = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HUB_OFFLINE": "0"}
+        endpoint = f"http://127.0.0.1:{hub.server_port}"
+        env = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"}
         with TritonServer(repository.folder, env=env) as server:
             status, text = server.load_model("model")
         hub.shutdown()
