@@ -1,4 +1,5 @@
-# Stock tritonserver with libtriton_vllm.so in place of the Python vLLM backend.
+# Stock tritonserver with libtriton_vllm.so in place of the Python vLLM backend, built from source. The files of a
+# release bring a Dockerfile of their own that only copies (ci/package.py).
 #
 #   docker build -t triton-vllm .                                         the newest image this was tried with
 #   docker build -t triton-vllm --build-arg TRITON_IMAGE=nvcr.io/nvidia/tritonserver:25.10-py3 .
@@ -19,22 +20,19 @@ RUN curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs \
         | sh -s -- -y --profile minimal --default-toolchain ${RUST_VERSION}
 ENV PATH=/root/.cargo/bin:$PATH
 WORKDIR /src
-# The build reads libclang (for bindgen) and NVRTC (for the kernels) out of two wheels.
-COPY ci/requirements.txt ci/requirements.txt
-RUN python3 -m venv target/venv && target/venv/bin/pip install --no-cache-dir --no-deps \
-        $(grep -E '^(libclang|nvidia-cuda-nvrtc-cu12)==' ci/requirements.txt)
+COPY ci/setup ci/requirements.txt ci/requirements-build.txt ci/
+RUN ci/setup --build
 COPY Cargo.toml Cargo.lock build.rs LICENSE ./
 COPY build build
-COPY triton_headers triton_headers
 COPY examples examples
 COPY src src
-RUN cargo build --release --locked --lib
+RUN cargo build --profile dist --locked --lib && strip target/dist/libtriton_vllm.so
 
 FROM scratch AS library
-COPY --from=build /src/target/release/libtriton_vllm.so /
+COPY --from=build /src/target/dist/libtriton_vllm.so /
 
 FROM ${TRITON_IMAGE}
-COPY --from=build /src/target/release/libtriton_vllm.so /opt/tritonserver/backends/vllm/
+COPY --from=build /src/target/dist/libtriton_vllm.so /opt/tritonserver/backends/vllm/
 COPY LICENSE /opt/tritonserver/backends/vllm/LICENSE.libtriton_vllm
 COPY model_repository /opt/tritonserver/samples/vllm
 # 8000 HTTP, 8001 gRPC, 8002 metrics

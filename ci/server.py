@@ -1,9 +1,15 @@
 #!/usr/bin/env python3
-"""Starts a stock tritonserver with libtriton_vllm.so as backend "vllm" on free loopback ports.
+"""Serves a model repository with a stock tritonserver and libtriton_vllm.so, without a container, until Ctrl-C.
 
-As a library: `with TritonServer(repository) as server: server.url, server.grpc, server.metrics_url`.
-As a command: ci/server.py [--repository DIR] [--version 0.7.0] [--load NAME ...]   (until Ctrl-C)
+    ci/server.py --repository my_models
+    ci/server.py --repository my_models --http-port 9000 --backend-config restart=2
+    ci/server.py --repository s3://bucket/models --host 0.0.0.0 -- --log-verbose=1
+
+Needs `ci/setup` (it brings the server) and `cargo build --release` once. The server's log goes to standard error;
+when all models are loaded, one line that starts with "ready" goes to standard output.
 """
+# As a library: `with TritonServer(repository) as server: server.url, server.grpc, server.metrics_url`; free ports of
+# the loopback interface unless `ports` says otherwise.
 import argparse
 import json
 import os
@@ -13,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NEWEST = "0.7.0"
+PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 READY_LIMIT_S = 60
 STOP_LIMIT_S = 45
 
@@ -62,8 +70,10 @@ class TritonServer:
     """One server process. control: "none" loads the whole repository, "explicit" only `load`."""
 
     def __init__(self, repository, *, version=NEWEST, library=None, control="explicit", load=(),
-                 backend_config=None, extra=(), env=None, log=None, ports=None, detached=False):
-        self.repository = Path(repository).resolve()
+                 backend_config=None, extra=(), env=None, log=None, ports=None, detached=False,
+                 host="127.0.0.1", ready_limit_s=READY_LIMIT_S):
+        # A bucket (s3://, gs://, as://) is for the server to read.
+        self.repository = repository if "://" in str(repository) else Path(repository).resolve()
         self.version = version
         self.library = Path(library or built_library())
         self.options = [f"--model-control-mode={control}"]
@@ -73,14 +83,18 @@ class TritonServer:
         self.env = {**os.environ, **(env or {})}
         self.detached = detached
         self.ports = ports or free_ports(3)
+        self.host = host
+        self.ready_limit_s = ready_limit_s
         self.work = Path(tempfile.mkdtemp(prefix="tritonserver-"))
         self.log_path = Path(log) if log else self.work / "server.log"
+        self.tail_lines = 25
         self.process = None
         self.started_s = None
         http, grpc, metrics = self.ports
-        self.url = f"http://127.0.0.1:{http}"
-        self.grpc = f"127.0.0.1:{grpc}"
-        self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
+        reached = "127.0.0.1" if host == "0.0.0.0" else host
+        self.url = f"http://{reached}:{http}"
+        self.grpc = f"{reached}:{grpc}"
+        self.metrics_url = f"http://{reached}:{metrics}/metrics"
 
     def command(self):
         home = ROOT / "target" / "servers" / self.version / "pytriton" / "tritonserver"
@@ -92,9 +106,9 @@ class TritonServer:
         http, grpc, metrics = self.ports
         return [str(home / "bin" / "tritonserver"), f"--model-repository={self.repository}",
                 f"--backend-directory={backends.parent}",
-                "--http-address=127.0.0.1", f"--http-port={http}",
-                "--grpc-address=127.0.0.1", f"--grpc-port={grpc}",
-                "--metrics-address=127.0.0.1", f"--metrics-port={metrics}",
+                f"--http-address={self.host}", f"--http-port={http}",
+                f"--grpc-address={self.host}", f"--grpc-port={grpc}",
+                f"--metrics-address={self.host}", f"--metrics-port={metrics}",
                 "--allow-gpu-metrics=false", *self.options]
 
     def start(self):
@@ -114,9 +128,9 @@ class TritonServer:
             code = self.process.poll()
             if code is not None:
                 raise ServerFailed(f"the server ended with {code} while starting\n{self.log_tail()}")
-            if time.monotonic() - self.started_s > READY_LIMIT_S:
+            if time.monotonic() - self.started_s > self.ready_limit_s:
                 self.kill()
-                raise ServerFailed(f"not ready after {READY_LIMIT_S} s\n{self.log_tail()}")
+                raise ServerFailed(f"not ready after {self.ready_limit_s} s\n{self.log_tail()}")
             time.sleep(0.02)
         return self
 
@@ -157,8 +171,10 @@ class TritonServer:
             log.seek(offset_bytes)
             return log.read().decode("utf-8", "replace")
 
-    def log_tail(self, lines=25):
-        return "\n".join(self.log_since().splitlines()[-lines:])
+    def log_tail(self, count=None):
+        """The last lines of the log, for an error's text."""
+        lines = self.log_since().splitlines()
+        return "\n".join(lines[max(0, len(lines) - (self.tail_lines if count is None else count)):])
 
     def alive(self):
         return self.process is not None and self.process.poll() is None
@@ -208,26 +224,115 @@ class TritonServer:
         shutil.rmtree(self.work, ignore_errors=True)
 
 
-def main():
+def version_of(name):
+    """Wheel version of a server that is named by its own version (2.51) or by its wheel's."""
+    lines = (ROOT / "ci" / "servers.txt").read_text().splitlines()
+    table = dict(line.split() for line in lines if line and not line.startswith("#"))
+    if name in table:
+        return name
+    found = [wheel for wheel, server in table.items() if server == name or server.startswith(f"{name}.")]
+    if len(found) != 1:
+        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(table.values())}")
+    return found[0]
+
+
+def key_value(text):
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text} is not KEY=VALUE")
+    return text.split("=", 1)
+
+
+def chosen_ports(args):
+    """The ports asked for; those asked for as 0 are free ones. One that is taken is an error with its option."""
+    ports = [getattr(args, f"{name}_port") for name in PORTS]
+    for name, port in zip(PORTS, ports):
+        try:
+            with socket.create_server((args.host, port)):
+                pass
+        except OSError as error:
+            raise ServerFailed(f"--{name}-port {port} on {args.host}: {error.strerror}. Choose another one, or 0 for "
+                               "any that is free") from None
+    free = iter(free_ports(3))
+    return [port or next(free) for port in ports]
+
+
+def follow(log, end):
+    """Copies what is written to an open log to standard error, until `end` is set and all of it is copied."""
+    with log:
+        while True:
+            last = end.is_set()
+            sys.stderr.buffer.write(log.read())
+            sys.stderr.buffer.flush()
+            if last:
+                return
+            end.wait(0.1)
+
+
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repository", default=str(ROOT / "model_repository"))
-    parser.add_argument("--version", default=NEWEST, help="wheel version under target/servers")
-    parser.add_argument("--load", action="append", default=[], help="load only this model (repeatable)")
-    parser.add_argument("--backend-config", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--log", help="log file; default: a temporary one, shown on failure")
-    parser.add_argument("extra", nargs="*", help="further tritonserver options, after --")
+    parser.add_argument("--repository", default=str(ROOT / "model_repository"), metavar="FOLDER",
+                        help="model repository: a folder, or s3://, gs:// or as:// (default: the sample, %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
+                        help="address to listen on; 0.0.0.0 for every interface (default: %(default)s)")
+    for name, port in PORTS.items():
+        parser.add_argument(f"--{name}-port", type=int, default=port, metavar="PORT",
+                            help=f"port for {name}; 0 for any that is free (default: %(default)s)")
+    parser.add_argument("--model-control-mode", choices=("none", "poll", "explicit"), metavar="MODE",
+                        help="none: all models, now; poll: all, and changes of the folder; explicit: those of --load, "
+                             "others by the load API (default: none, with --load explicit)")
+    parser.add_argument("--load", action="append", default=[], metavar="MODEL", help="load only this model; repeatable")
+    parser.add_argument("--backend-config", action="append", default=[], type=key_value, metavar="KEY=VALUE",
+                        help="a setting of the backend as in docs/tuning.md, e.g. restart=2; repeatable")
+    parser.add_argument("--server", default=NEWEST, type=version_of, metavar="VERSION",
+                        help="version of the tritonserver, one of ci/servers.txt (default: 2.51.0)")
+    parser.add_argument("--library", type=Path, default=built_library(), metavar="FILE",
+                        help="the backend (default: %(default)s)")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="the server's log goes there instead of standard error")
+    parser.add_argument("--ready-timeout-s", type=int, default=1800, metavar="SECONDS",
+                        help="time that loading may take, downloads included (default: %(default)s)")
+    parser.add_argument("extra", nargs="*", metavar="-- OPTION", help="further options for tritonserver itself")
     args = parser.parse_args()
-    config = dict(item.split("=", 1) for item in args.backend_config)
-    control = "explicit" if args.load else "none"
+    if args.load and args.model_control_mode in ("none", "poll"):
+        parser.error("--load needs --model-control-mode explicit")
+    if "://" not in args.repository and not Path(args.repository).is_dir():
+        parser.error(f"--repository {args.repository} is no folder")
+    return args
+
+
+def serve(args):
+    """Until a signal asks for the end, or the server ends by itself, which is an error."""
+    control = args.model_control_mode or ("explicit" if args.load else "none")
+    server = TritonServer(args.repository, version=args.server, library=args.library, control=control, load=args.load,
+                          backend_config=dict(args.backend_config), extra=args.extra, log=args.log,
+                          ports=chosen_ports(args), host=args.host, ready_limit_s=args.ready_timeout_s)
+    end = threading.Event()
+    server.log_path.touch()
+    copier = threading.Thread(target=follow, args=(open(server.log_path, "rb"), end), daemon=True)
+    if not args.log:
+        copier.start()
+        server.tail_lines = 0  # All of it is on the screen.
     try:
-        with TritonServer(args.repository, version=args.version, control=control, load=args.load,
-                          backend_config=config, extra=args.extra, log=args.log) as server:
-            print(f"http {server.url}  grpc {server.grpc}  metrics {server.metrics_url}\n"
-                  f"log  {server.log_path}  (Ctrl-C stops)", flush=True)
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        with server:
+            print(f"ready  http {server.url}  grpc {server.grpc}  metrics {server.metrics_url}  (Ctrl-C stops)", flush=True)
+            signals = {signal.SIGINT, signal.SIGTERM}
+            signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+            while signal.sigtimedwait(signals, 1) is None:
+                if not server.alive():
+                    raise ServerFailed(f"the server ended with {server.process.returncode}\n{server.log_tail()}")
+    finally:
+        end.set()
+        if copier.is_alive():
+            copier.join(5)
+
+
+def main():
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        serve(arguments())
     except ServerFailed as failed:
-        sys.exit(f"error: {failed}")
+        sys.exit(f"error: {failed}".strip())
+    except KeyboardInterrupt:
+        sys.exit("stopped before it was ready")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""The parts of ci/soak that run a stock server: chaos, clients, reload. Each prints what it saw; a promise that was
+"""The parts of ci/soak that run a stock server: chaos, clients, reload, replace, attack. Each prints what it saw; a promise that was
 broken ends it with an error.
 
     ci/soak.py chaos   [--clients 500]  [--seconds 600] [--seed N]    bad clients, breaking engines, models that come and go
     ci/soak.py clients [--clients 1000] [--seconds 300]               streams of opt-tiny: no token lost, memory bounded
     ci/soak.py reload  [--rounds 200]                                 load, serve, unload: nothing grows
+    ci/soak.py replace [--rounds 200] [--mode poll|explicit|both]     a model with metrics is loaded again in place under streams
+    ci/soak.py attack  [--rounds 200] [--seed N]                      hostile requests and files beside a quiet stream
 """
 import argparse
 import asyncio
@@ -22,10 +24,14 @@ from pathlib import Path
 from server import ROOT, TritonServer
 
 sys.path.insert(0, str(ROOT / "tests/contract"))
+from attacks import Attacks, run as run_attacks  # noqa: E402
 from chaos import MAX_MODEL_LEN, Chaos  # noqa: E402
 from clients import PROMPT, generate, golden_text  # noqa: E402
+from reloads import Streams, reload as reload_in_place  # noqa: E402
 
 CONFIG = 'backend: "vllm"\ninstance_group [ { count: 1 kind: KIND_MODEL } ]\n'
+REPORT = (CONFIG + 'model_transaction_policy { decoupled: true }\n'
+          'parameters [ { key: "REPORT_CUSTOM_METRICS" value: { string_value: "true" } } ]\n')
 ENGINE = {"model": str(ROOT / "tests/goldens/models/opt-tiny"), "enforce_eager": True, "max_model_len": MAX_MODEL_LEN,
           "dtype": "float32", "max_num_seqs": 64}
 # Pages for some sequences only: the scheduler preempts.
@@ -45,10 +51,10 @@ def hold(good, what):
         raise Broken(what)
 
 
-def add(folder, name, **engine):
+def add(folder, name, config=CONFIG, **engine):
     version = Path(folder) / name / "1"
     version.mkdir(parents=True)
-    (version.parent / "config.pbtxt").write_text(CONFIG)
+    (version.parent / "config.pbtxt").write_text(config)
     (version / "model.json").write_text(json.dumps({**ENGINE, **engine}))
     return name
 
@@ -190,19 +196,62 @@ def reload(args):
             hold(last[1] - settled[1] < 12 << 20 and last[2] <= settled[2] and last[3] <= settled[3], "something grows")
 
 
+def replace(args):
+    for mode in ("explicit", "poll") if args.mode == "both" else (args.mode,):
+        replace_in(mode, args.rounds)
+
+
+def replace_in(mode, rounds):
+    poll = mode == "poll"
+    with tempfile.TemporaryDirectory() as folder:
+        name = add(folder, "counted", config=REPORT)
+        options = {"control": "poll", "extra": ["--repository-poll-secs=1"]} if poll else {"load": (name,)}
+        with TritonServer(folder, **options) as server:
+            sizes = Sizes(server)
+            streams = Streams(server, name, 3)
+            streams.start()
+            for _ in range(rounds):
+                reload_in_place(server, Path(folder), name, poll)
+                sizes.look()
+            streams.stop()
+            sizes.table(10)
+            settled, last = sizes.rows[rounds // 2], sizes.rows[-1]
+            print(f"{mode}: {rounds} reloads under {streams.count} streams, {streams.whole} whole answers, {len(streams.wrong)} wrong; "
+                  f"{(last[1] - settled[1]) / 2**20:+.1f} MiB in the second half")
+            hold(not streams.wrong, f"an answer was wrong: {streams.wrong[:1]}")
+            hold(last[1] - settled[1] < MOST_GROWTH_BYTES, "memory grows")
+
+
+def attack(args):
+    with tempfile.TemporaryDirectory() as folder:
+        attacks = Attacks(folder, args.seed)
+        with TritonServer(attacks.repository.folder) as server:
+            sizes = Sizes(server)
+            sizes.start()
+            run_attacks(server, attacks, args.rounds)
+            sizes.done.set()
+            sizes.table()
+            hold("panicked" not in server.log_since(), "a panic")
+        print(f"{args.rounds} rounds; the quiet stream paused {attacks.longest_pause_s * 1e3:.0f} ms at the longest, "
+              f"the slowest attack was answered after {attacks.longest_answer_s:.1f} s")
+        for what, count in sorted(attacks.counts.items()):
+            print(f"{count:8} {what}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["chaos", "clients", "reload"])
+    parser.add_argument("part", choices=["chaos", "clients", "reload", "replace", "attack"])
     parser.add_argument("--clients", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--seed", type=int, default=int(time.time()) // 86400)
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--mode", choices=["explicit", "poll", "both"], default="both")
     args = parser.parse_args()
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     print(f"{args.part}: {datetime.date.today()}, commit {commit}, {os.cpu_count()} CPUs, {platform.machine()}, seed {args.seed}",
           flush=True)
     try:
-        {"chaos": chaos, "clients": clients, "reload": reload}[args.part](args)
+        {"chaos": chaos, "clients": clients, "reload": reload, "replace": replace, "attack": attack}[args.part](args)
     except Broken as broken:
         sys.exit(f"error: {broken}")
     print(f"{args.part}: every promise kept")

@@ -208,6 +208,7 @@ fn load(options: &Options, rounds: &Arc<Rounds>, adapters: Option<&Path>) -> Res
         observer: rounds.clone(),
         max_waiting: 1024,
         max_backlog_tokens: 1 << 20,
+        max_logprob_entries: 1 << 20,
         outbox_threads: None,
         step_timeout: None,
         grammar_timeout: Duration::from_secs(5),

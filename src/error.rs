@@ -2,7 +2,8 @@
 //! message names the thing, the value, the limit and the key to change. It never knows who reads
 //! it.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write};
 
 /// What went wrong, by what the caller can do about it. The text is what the user sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +72,41 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// A text as it may leave the process, in a log line or an answer: at most about `limit_bytes`, of
+/// which a longer one keeps beginning and end, and without control characters but those of `kept`.
+/// A client's or a file's text may stand in any message: it must not fill a log, nor begin a line
+/// of its own, nor grow beyond what gRPC carries.
+pub fn brief<'a>(text: &'a str, limit_bytes: usize, kept: &[char]) -> Cow<'a, str> {
+    let shown = |c: char| !c.is_control() || kept.contains(&c);
+    if text.len() <= limit_bytes && text.chars().all(shown) {
+        return Cow::Borrowed(text);
+    }
+    let (mut head, mut tail) = (text, "");
+    if text.len() > limit_bytes {
+        let boundary = |near: usize| (0..=near).rev().find(|&at| text.is_char_boundary(at));
+        let from = boundary(limit_bytes / 4 * 3).unwrap_or(0);
+        let to = boundary(text.len() - limit_bytes / 4).unwrap_or(text.len());
+        (head, tail) = (&text[..from], &text[to..]);
+    }
+
+    let mut out = String::with_capacity(limit_bytes.min(text.len()));
+    let push = |part: &str, out: &mut String| {
+        for c in part.chars() {
+            match shown(c) {
+                true => out.push(c),
+                false => out.extend(c.escape_default()),
+            }
+        }
+    };
+    push(head, &mut out);
+    if !tail.is_empty() {
+        // Writing to a String does not fail.
+        let _ = write!(out, " [... {} bytes ...] ", text.len() - head.len() - tail.len());
+    }
+    push(tail, &mut out);
+    Cow::Owned(out)
+}
+
 /// `return Err(invalid!("top_p must be in (0, 1], got {x}."))` without the noise.
 #[macro_export]
 macro_rules! invalid {
@@ -81,4 +117,22 @@ macro_rules! invalid {
 #[macro_export]
 macro_rules! internal {
     ($($arg:tt)*) => { $crate::error::Error::Internal(format!($($arg)*)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_brief_text_is_short_and_forges_no_line() {
+        assert_eq!(brief("as it is, é", 20, &[]), "as it is, é");
+        assert_eq!(brief("a\n[E] b\u{1b}[31m\0c", 99, &[]), "a\\n[E] b\\u{1b}[31m\\u{0}c");
+        assert_eq!(brief("a\nb\r", 99, &['\n']), "a\nb\\r");
+
+        let long = format!("name {} raise key", "é".repeat(1 << 20));
+        let short = brief(&long, 400, &[]);
+        assert!(short.len() < 440, "{}", short.len());
+        assert!(short.starts_with("name éé") && short.ends_with("éé raise key"), "{short}");
+        assert!(short.contains(" [... 2096"), "{short}");
+    }
 }

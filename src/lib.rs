@@ -6,8 +6,8 @@
 //! it):
 //!
 //! ```text
-//! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error ids plan
-//! sampling
+//! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error files json
+//! ids sampling plan
 //! ```
 //!
 //! | room | one sentence |
@@ -20,13 +20,17 @@
 //! | [`model`] | THE NET: config.json -> ModelSpec, weights, families as rows of data, one forward pass |
 //! | [`device`] | THE MUSCLE: trait Device, fused verbs; cpu is truth, trace counts, cuda is fast |
 //! | [`sampling`] | THE TASTE: validated parameters, the one random-number spec |
+//! | [`json`] | JSON as Python writes it, and keys of it by type |
+//! | [`files`] | how files are read: regular ones only, within the size of their kind |
 //! | [`plan`] | StepPlan and StepResult: the plain data in which scheduler and model meet |
 //!
 //! Five hops from a request to the arithmetic: `triton/request.rs`, `engine/step.rs`,
 //! `scheduler/mod.rs`, `model/decoder.rs`, `device/cpu/`.
 
 pub mod error;
+pub mod files;
 pub mod ids;
+pub mod json;
 pub mod plan;
 pub mod sampling;
 

@@ -49,8 +49,9 @@ const ROOM: AdapterRoom = AdapterRoom { banks: 2, rank: 5 };
 
 fn upload(dev: &mut Cpu, kind: WeightKind, outputs: usize, inputs: usize, w: &[f32]) -> Weight {
     let bytes = bytes(w);
-    let part = HostTensor { dtype: DType::F32, rows: outputs, cols: inputs, bytes: &bytes };
-    let (dtype, source) = (DType::F32, Source::Parts(vec![part]));
+    let (dtype, bytes) = (DType::F32, (&bytes).into());
+    let part = HostTensor { dtype, rows: outputs, cols: inputs, bytes };
+    let source = Source::Parts(vec![part]);
     let desc = WeightDesc { name: "w", kind, outputs, inputs, dtype, transposed: false, source };
     dev.upload(desc).unwrap()
 }
@@ -146,8 +147,8 @@ impl Case {
                 let (rank, a, b) = low.as_ref()?;
                 let (dtype, rows) = (DType::F32, *rank);
                 Some(AdapterPart {
-                    a: HostTensor { dtype, rows, cols: self.inputs, bytes: a },
-                    b: HostTensor { dtype, rows, cols: width, bytes: b },
+                    a: HostTensor { dtype, rows, cols: self.inputs, bytes: a.into() },
+                    b: HostTensor { dtype, rows, cols: width, bytes: b.into() },
                 })
             });
             let parts: Vec<_> = parts.collect();
@@ -312,7 +313,8 @@ fn read_tensors(dir: &Path) -> Option<Tensors> {
             };
             let shape = view.shape().to_vec();
             let (rows, cols) = (1, shape.iter().product());
-            let values = HostTensor { dtype, rows, cols, bytes: view.data() }.values().collect();
+            let bytes = view.data().into();
+            let values = HostTensor { dtype, rows, cols, bytes }.values().unwrap();
             all.insert(name.to_string(), (shape, values));
         }
     }

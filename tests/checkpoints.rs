@@ -341,3 +341,65 @@ fn spoiled_pytorch_files() {
     std::fs::remove_file(spoiled.path(shard)).unwrap();
     spoiled.refused(shard, &["not found"]);
 }
+
+/// What was read before and after may be of two files: that is said, and never ends the process.
+#[test]
+fn files_that_change_while_they_are_read() {
+    type Change = fn(&Path);
+    let rewrite: Change = |path| {
+        let bytes = std::fs::read(path).unwrap();
+        // The clock of files ticks some 100 times a second.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::fs::write(path, bytes).unwrap();
+    };
+    let replace: Change = |path| {
+        let other = path.with_extension("new");
+        std::fs::copy(path, &other).unwrap();
+        std::fs::rename(other, path).unwrap();
+    };
+    let shorten: Change = |path| {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_len(9000).unwrap();
+    };
+    let changes = [
+        ("shortened", shorten, "bytes, now it has 9000"),
+        ("rewritten", rewrite, "written to"),
+        ("replaced", replace, "another file"),
+    ];
+    for (fixture, file) in [("llama", FILE), ("opt-bin", "pytorch_model.bin")] {
+        for (name, change, word) in changes {
+            let spoiled = Spoiled::of(fixture, &format!("{fixture}_{name}"));
+            let checkpoint = Checkpoint::open(&spoiled.0).unwrap();
+            checkpoint.unchanged().unwrap();
+            change(&spoiled.path(file));
+            let error = checkpoint.unchanged().unwrap_err();
+            let (text, path) = (error.message(), spoiled.path(file).display().to_string());
+            assert!(text.starts_with(&path) && text.contains(word), "{text}");
+            assert!(text.contains("changed while it was read"), "{text}");
+        }
+    }
+    // A tensor that is gone is an error, not a fault.
+    let spoiled = Spoiled::of("llama", "gone");
+    let checkpoint = Checkpoint::open(&spoiled.0).unwrap();
+    let tensor = checkpoint.tensor(DOWN, 64, 72).unwrap();
+    assert_eq!(tensor.values().unwrap().len(), 64 * 72);
+    shorten(&spoiled.path(FILE));
+    let error = tensor.values().unwrap_err();
+    assert!(error.message().contains("now it has 9000"), "{error}");
+    // Who has a file open has all of it, whatever becomes of its name.
+    let spoiled = Spoiled::of("llama", "removed");
+    let checkpoint = Checkpoint::open(&spoiled.0).unwrap();
+    std::fs::remove_file(spoiled.path(FILE)).unwrap();
+    checkpoint.unchanged().unwrap();
+}
+
+#[test]
+fn a_load_that_was_called_off_reads_no_more() {
+    let spoiled = Spoiled::of("llama", "called_off");
+    let progress = std::sync::Arc::default();
+    let checkpoint = Checkpoint::open_counted(&spoiled.0, Files::Any, &progress).unwrap();
+    let tensor = checkpoint.tensor(DOWN, 64, 72).unwrap();
+    tensor.values().unwrap();
+    progress.stop();
+    assert!(matches!(tensor.values(), Err(Error::Cancelled(_))));
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
-use triton_vllm::device::{DType, Device, HostTensor, Source, WeightDesc, WeightKind};
+use triton_vllm::device::{Bytes, DType, Device, HostTensor, Source, WeightDesc, WeightKind};
 use triton_vllm::ids::{SlotId, TokenId};
 use triton_vllm::plan::{Feed, Late, Row, SlotChange};
 use triton_vllm::sampling::SamplerSpec;
@@ -148,7 +148,7 @@ fn impossible_plans_are_refused() {
     assert!(b.try_begin(row(9999), vec![]).is_err(), "a slot that does not exist");
     b.changes.push(SlotChange::Close { slot: SlotId(9999) });
     assert!(b.try_begin(vec![], vec![]).is_err(), "closing what does not exist");
-    let part = HostTensor { dtype: DType::F32, rows: 2, cols: 2, bytes: &[0; 12] };
+    let part = HostTensor { dtype: DType::F32, rows: 2, cols: 2, bytes: Bytes::InMemory(&[0; 12]) };
     let desc = WeightDesc {
         name: "w",
         kind: WeightKind::Linear,

@@ -37,7 +37,7 @@ fn desc<'a>(
     (outputs, inputs): (usize, usize),
     bytes: &'a [u8],
 ) -> WeightDesc<'a> {
-    let part = HostTensor { dtype: DType::F32, rows: outputs, cols: inputs, bytes };
+    let part = HostTensor { dtype: DType::F32, rows: outputs, cols: inputs, bytes: bytes.into() };
     let source = Source::Parts(vec![part]);
     WeightDesc { name: "w", kind, outputs, inputs, dtype, transposed: false, source }
 }

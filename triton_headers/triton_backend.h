@@ -1,6 +1,6 @@
 /* The part of Triton's C interface that this backend uses, declared by us.
  *
- * build.rs runs bindgen over this file and triton_newer.h; src/triton/sys.rs looks every function
+ * bindgen makes src/triton/sys/ of this file and triton_newer.h (tests/tidy); src/triton/sys.rs looks every function
  * up by name in the running server, so nothing here is a link-time dependency.
  *
  * Functions of this file are required. All of them exist in server 2.36 (backend API 1.13), the

@@ -31,7 +31,7 @@ pub mod trace;
 pub mod weights;
 
 pub use adapters::{AdapterPart, AdapterRoom};
-pub use weights::{HostTensor, Source, WeightDesc, WeightKind};
+pub use weights::{Bytes, HostTensor, Source, Storage, WeightDesc, WeightKind};
 
 use crate::error::{Error, Result};
 use crate::ids::BankId;
@@ -101,8 +101,9 @@ pub struct KvShape {
 impl KvShape {
     /// Bytes of one page over all layers.
     pub fn page_bytes(&self, page_size: usize) -> u64 {
-        let per_layer = 2 * self.kv_heads * page_size * self.head_dim * self.dtype.bytes();
-        (self.layers * per_layer) as u64
+        let factors = [2, self.kv_heads, page_size, self.head_dim, self.dtype.bytes()];
+        let all = factors.iter().chain([&self.layers]);
+        all.fold(1, |product: u64, &n| product.saturating_mul(n as u64))
     }
 }
 

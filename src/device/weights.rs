@@ -1,30 +1,135 @@
-//! Weights as every device gets them: tensors of a checkpoint on the host, and what is to become of
-//! them. `model` makes them, devices take them apart; they know no file.
+//! Weights as every device gets them: tensors of a checkpoint, and what is to become of them.
+//! `model` makes them, devices take them apart; they know no file.
+
+use std::borrow::Cow;
+use std::ops::Range;
 
 use super::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::invalid;
 
-/// One 2-D (or 1-D: `rows` = 1) tensor of a checkpoint on the host, row-major, not aligned.
+/// Where bytes lie that are fetched as they are needed: a file. Several threads may ask at once.
+pub trait Storage: Sync {
+    /// Fill `to` with the bytes from `at` on.
+    ///
+    /// # Errors
+    /// They cannot be read, or are no longer there.
+    fn read(&self, at: u64, to: &mut [u8]) -> Result<()>;
+}
+
+/// The bytes of a tensor.
+#[derive(Clone)]
+pub enum Bytes<'a> {
+    InMemory(&'a [u8]),
+    /// So many from `at` on.
+    Stored {
+        storage: &'a dyn Storage,
+        at: u64,
+        length: usize,
+    },
+}
+
+impl<'a> From<&'a [u8]> for Bytes<'a> {
+    fn from(bytes: &'a [u8]) -> Bytes<'a> {
+        Bytes::InMemory(bytes)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Bytes<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Bytes<'a> {
+        Bytes::InMemory(bytes)
+    }
+}
+
+impl<'a> Bytes<'a> {
+    pub fn len(&self) -> usize {
+        match self {
+            Bytes::InMemory(bytes) => bytes.len(),
+            Bytes::Stored { length, .. } => *length,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Those of a range.
+    ///
+    /// # Panics
+    /// If it reaches beyond the end: a mistake of the caller.
+    pub fn slice(&self, range: Range<usize>) -> Bytes<'a> {
+        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {}", self.len());
+        match self {
+            Bytes::InMemory(bytes) => Bytes::InMemory(&bytes[range]),
+            Bytes::Stored { storage, at, .. } => {
+                let at = at + range.start as u64;
+                Bytes::Stored { storage: *storage, at, length: range.len() }
+            }
+        }
+    }
+
+    /// Fill `to` with those from `at` on.
+    ///
+    /// # Errors
+    /// They cannot be read, or are no longer there.
+    pub fn read(&self, at: usize, to: &mut [u8]) -> Result<()> {
+        match self.slice(at..at + to.len()) {
+            Bytes::InMemory(bytes) => to.copy_from_slice(bytes),
+            Bytes::Stored { storage, at, .. } => storage.read(at, to)?,
+        }
+        Ok(())
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// As `read`; Unavailable: no memory for them.
+    pub fn load(&self) -> Result<Cow<'a, [u8]>> {
+        match self {
+            Bytes::InMemory(bytes) => Ok(Cow::Borrowed(bytes)),
+            Bytes::Stored { .. } => {
+                let mut bytes = Vec::new();
+                bytes.try_reserve_exact(self.len()).map_err(|_| no_memory(self.len()))?;
+                bytes.resize(self.len(), 0);
+                self.read(0, &mut bytes)?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+}
+
+fn no_memory(bytes: usize) -> Error {
+    Error::Unavailable(format!("no memory for {bytes} bytes of a tensor: use a smaller model."))
+}
+
+/// One 2-D (or 1-D: `rows` = 1) tensor of a checkpoint, row-major, not aligned.
 #[derive(Clone)]
 pub struct HostTensor<'a> {
     pub dtype: DType,
     pub rows: usize,
     pub cols: usize,
     /// `rows * cols * dtype.bytes()` bytes.
-    pub bytes: &'a [u8],
+    pub bytes: Bytes<'a>,
 }
 
 impl HostTensor<'_> {
     /// Its elements, row by row.
-    pub fn values(&self) -> impl Iterator<Item = f32> + '_ {
+    ///
+    /// # Errors
+    /// Those of [`Bytes::load`].
+    pub fn values(&self) -> Result<Vec<f32>> {
         let dtype = self.dtype;
-        self.bytes.chunks_exact(dtype.bytes()).map(move |b| match (dtype, b) {
+        let bytes = self.bytes.load()?;
+        let elements = bytes.chunks_exact(dtype.bytes());
+        let mut values = Vec::new();
+        values.try_reserve_exact(elements.len()).map_err(|_| no_memory(4 * elements.len()))?;
+        values.extend(elements.map(|b| match (dtype, b) {
             (DType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
             (DType::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
             (DType::BF16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f32(),
             _ => unreachable!("chunks are as long as an element"),
-        })
+        }));
+        Ok(values)
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::command::Command;
 use crate::error::{Error, Result};
+use crate::files::{self, Kind};
 use crate::ids::{AdapterId, RequestId};
 use crate::model::{Adapter, ModelSpec};
 use crate::scheduler::NewSequence;
@@ -36,11 +37,9 @@ impl AdapterList {
     pub fn read(version_dir: &Path) -> Result<AdapterList> {
         let path = version_dir.join(FILE);
         let shown = path.display();
-        let text = std::fs::read_to_string(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::NotFound(format!("Triton backend cannot find {shown}."))
-            }
-            _ => invalid!("{shown}: {e}"),
+        let text = files::read_text(&path, Kind::Arguments).map_err(|e| match e {
+            Error::NotFound(_) => Error::NotFound(format!("Triton backend cannot find {shown}.")),
+            other => other,
         })?;
         let json: Value =
             serde_json::from_str(&text).map_err(|e| invalid!("{shown} is not valid JSON: {e}"))?;

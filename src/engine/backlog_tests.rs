@@ -1,4 +1,5 @@
-//! A client that does not take its responses: what it may cost, and whom.
+//! Clients that do not take their responses, and requests with much to say: what they may cost, and
+//! whom.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,8 +7,8 @@ use std::time::Instant;
 use crossbeam::channel::{bounded, Receiver, Sender};
 
 use super::outbox::Backlog;
-use super::request::{Answer, Client, GenerateRequest, Returns, Terms};
-use super::tests::{bench_with, Fault, LONG, PATIENCE};
+use super::request::{Answer, Client, FinishReason, GenerateRequest, Returns, Terms};
+use super::tests::{bench_with, Fault, GREEDY, LONG, PATIENCE};
 use crate::error::{Error, Result};
 use crate::sampling::{Limits, SamplingParams};
 
@@ -33,7 +34,8 @@ impl Client for Slow {
 
 #[test]
 fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
-    let bench = bench_with(Fault::None, 2, 2, 8, Backlog(50), true);
+    let backlog = Backlog { tokens: 50, logprobs: usize::MAX };
+    let bench = bench_with(Fault::None, 2, 2, 8, backlog, true);
     let (open, gate) = bounded(0);
     let (outcome, told_slow) = bounded(1);
     let limits = Limits::new(4096, 20);
@@ -56,6 +58,26 @@ fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
     assert!(matches!(error, Error::Unavailable(_)));
     assert!(error.message().contains("50 tokens"), "{error}");
     assert!(error.message().contains("max-backlog-tokens"), "{error}");
+    assert_eq!(bench.engine.in_flight(), 0);
+    bench.engine.drain(PATIENCE);
+}
+
+/// Sixteen hundred tokens become text at once, in several turns: nothing is lost or told twice, and a
+/// stream on the same thread goes on.
+#[test]
+fn a_large_answer_takes_turns() {
+    let backlog = Backlog { tokens: 50, logprobs: usize::MAX };
+    let bench = bench_with(Fault::None, 2, 9, 64, backlog, true);
+    let large = r#"{"n": 8, "seed": 3, "max_tokens": 200, "ignore_eos": true}"#;
+    let (_, told) = bench.submit(false, large).expect("room");
+    let (_, other) = bench.submit(true, GREEDY).expect("room");
+    assert!(other.recv_timeout(PATIENCE).expect("a final").is_ok());
+    let whole = told.recv_timeout(PATIENCE).expect("a final").expect("an answer").outputs;
+    assert_eq!(whole.len(), 8);
+    for output in &whole {
+        assert_eq!((output.tokens, output.finish_reason), (200, Some(FinishReason::Length)));
+        assert!(output.text.len() > 200);
+    }
     assert_eq!(bench.engine.in_flight(), 0);
     bench.engine.drain(PATIENCE);
 }

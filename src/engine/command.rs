@@ -43,6 +43,8 @@ pub(super) struct Accepted {
     pub limits: Arc<StopRules>,
     pub client: Arc<dyn Client>,
     pub stream: bool,
+    /// The request's own; None = the engine's.
+    pub stream_interval: Option<u32>,
     /// Text is wanted as it comes: for deltas, or to find stop strings.
     pub eager: bool,
     pub arrival: Instant,
@@ -87,6 +89,7 @@ pub(super) struct StopRules {
     pub max_tokens: u32,
     /// Before that many outputs nothing stops.
     pub min_tokens: u32,
+    /// Ascending: looked up at each token.
     pub stop_ids: Vec<TokenId>,
     pub repetition: Option<RepetitionRule>,
 }
@@ -105,7 +108,7 @@ impl StopRules {
         if outputs < self.min_tokens {
             return None;
         }
-        if self.stop_ids.contains(&token) {
+        if self.stop_ids.binary_search(&token).is_ok() {
             return Some(Finish { reason: FinishReason::Stop, by_token: true });
         }
         let reason = match outputs >= self.max_tokens {
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn stop_rules_follow_the_order_of_the_specification() {
-        let stop_ids = vec![TokenId(2)];
+        let stop_ids = vec![TokenId(1), TokenId(2), TokenId(9)];
         let rules = StopRules { max_tokens: 5, min_tokens: 3, stop_ids, repetition: None };
         assert!(rules.check(2, TokenId(2), true).is_none(), "before min_tokens nothing stops");
         let stop = rules.check(3, TokenId(2), true).expect("active at min_tokens");

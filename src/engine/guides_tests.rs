@@ -158,7 +158,8 @@ fn a_late_mask_costs_its_own_sequence_only() {
 #[test]
 fn a_model_without_an_end_ends_with_its_grammar() {
     for (depth, delay_ms) in [(1, 0), (2, 0), (1, 60), (2, 60)] {
-        let bench = bench_with(Fault::None, depth, 4, 64, Backlog(usize::MAX), false);
+        let backlog = Backlog { tokens: usize::MAX, logprobs: usize::MAX };
+        let bench = bench_with(Fault::None, depth, 4, 64, backlog, false);
         bench.mask_delay_ms.store(delay_ms, Ordering::Release);
         let outputs = sampling(json!({"regex": "[ab]{7}"}), json!({}));
         for stream in [false, true] {

@@ -12,6 +12,7 @@ use crossbeam::channel::{unbounded, Receiver, Sender};
 use super::command::{Accepted, Command, Family, NewOutput, StopRules};
 use super::guides::{Freeing, Guided};
 use super::pooling::{Embedder, Job};
+use super::repetition::Circle;
 use super::request::{GenerateRequest, Returns};
 use super::scores::Scores;
 use super::workers::{Job as Work, Rules, Watch, Workers};
@@ -19,13 +20,13 @@ use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId, TokenId};
 use crate::sampling::{LogprobSpec, SamplerSpec, SamplingParams};
 use crate::text::{
-    check_prompt_chars, check_prompt_tokens, Grammars, Patience, Speller, TextStream, Tokenizer,
-    Unhurried, STACK_BYTES,
+    check_prompt_chars, check_prompt_tokens, check_vocabulary, Grammars, Patience, Speller,
+    TextStream, Tokenizer, Unhurried, STACK_BYTES,
 };
 use crate::{internal, invalid};
 
-/// Prompts up to this many bytes are tokenised on the caller's thread (a fraction of a
-/// millisecond); longer ones on a thread of their own, so that one book does not hold up a hundred
+/// Requests of up to this many bytes of text are prepared on the caller's thread (a fraction of a
+/// millisecond); larger ones on a thread of their own, so that one book does not hold up a hundred
 /// questions.
 const INLINE_BYTES: usize = 16 * 1024;
 /// Threads that compile grammars, as long as none takes long: half of the cores, between these.
@@ -46,6 +47,7 @@ impl Slow {
         intake: &Arc<Intake>,
         grammar_limit: Duration,
     ) -> Result<(Slow, Vec<JoinHandle<()>>)> {
+        intake.warn_of_vocabulary(name);
         let (long_prompts, prompts) = unbounded();
         let reader = reader(format!("tokenize {name}"), intake, &prompts)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -58,7 +60,7 @@ impl Slow {
 
     /// Is this too much for the caller's own thread?
     pub fn wants(&self, job: &Job) -> bool {
-        has_grammar(job) || job.text().len() > INLINE_BYTES
+        has_grammar(job) || job.work_bytes() > INLINE_BYTES
     }
 
     /// Have it prepared elsewhere.
@@ -119,6 +121,8 @@ pub(super) struct Intake {
     pub tokenizer: Arc<Tokenizer>,
     pub grammars: Grammars,
     pub max_model_len: u32,
+    /// Rows of the model's embedding table: no other id may reach a device.
+    pub vocab_size: u32,
     /// The model's own ends: tokenizer's eos and generation_config's.
     pub eos: Vec<TokenId>,
     /// Engine seed: requests without a seed of their own derive one from it and their id.
@@ -147,6 +151,25 @@ impl Intake {
             .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
     }
 
+    /// Tell the operator of ids that the tokenizer may give and the model lacks.
+    fn warn_of_vocabulary(&self, name: &str) {
+        let (known, rows) = (self.tokenizer.vocab_size(), self.vocab_size);
+        let always = self.tokenizer.encode("").unwrap_or_default();
+        if let Err(error) = check_vocabulary(&always, rows) {
+            tracing::warn!(
+                "{name}: every text will be refused, for the tokenizer puts a token into each that \
+                 the model's {rows} embedding rows lack ({error}): tokenizer and checkpoint do not \
+                 belong together"
+            );
+        } else if known > rows {
+            tracing::warn!(
+                "{name}: the tokenizer's ids go up to {}, the model has {rows} embedding rows: \
+                 prompts with tokens beyond them are refused",
+                known - 1
+            );
+        }
+    }
+
     /// Refuse what cannot fit before anybody spends time on its tokens.
     pub fn check_length(&self, prompt: &str) -> Result<()> {
         check_prompt_chars(prompt, &self.tokenizer, self.max_model_len)
@@ -161,21 +184,28 @@ impl Intake {
         self.check_length(&prompt)?;
         let tokens = self.tokenizer.encode(&prompt)?;
         check_prompt_tokens(tokens.len(), self.max_model_len)?;
+        check_vocabulary(&tokens, self.vocab_size)?;
         let ids = self.new_ids(params.n);
         let first = ids.first;
         let room = self.max_model_len - tokens.len() as u32;
-        let bad_words = self.tokenizer.bad_words(&params.bad_words)?;
+        let mut bad_words = self.tokenizer.bad_words(&params.bad_words)?;
+        // What has a token that cannot be sampled never occurs.
+        bad_words.retain(|word| check_vocabulary(word, self.vocab_size).is_ok());
         let mut guided = self.guided(&params, patience)?.map(Box::new);
         let mut stop_ids = params.stop_token_ids.clone();
         if !params.ignore_eos {
             stop_ids.extend_from_slice(&self.eos);
         }
+        stop_ids.sort_unstable();
         let limits = StopRules {
             max_tokens: params.max_tokens.map_or(room, |max| max.min(room)),
             min_tokens: params.min_tokens,
             stop_ids,
             repetition: params.repetition_detection.clone(),
         };
+        if let Some(rule) = &limits.repetition {
+            Circle::check(rule, limits.max_tokens, params.n)?;
+        }
         if self.log_requests {
             tracing::info!("request {first}: {} prompt tokens, {params:?}", tokens.len());
         }
@@ -190,12 +220,12 @@ impl Intake {
             sampler.min_tokens = 0;
             sampler.masked_until_min = Arc::from([]);
         }
+        let text = TextStream::new(&self.tokenizer, &tokens, &params)?;
         let sequence = |(index, id): (usize, RequestId)| {
             // A seed is the first sequence's: the others count up from it.
             let given = params.seed.map(|seed| (seed as u64).wrapping_add(index as u64));
             let seed = given.unwrap_or_else(|| mix(self.seed, id.0));
             let sampler = SamplerSpec { seed, ..sampler.clone() };
-            let text = TextStream::new(&self.tokenizer, &tokens, &params);
             let scores = sampler.logprobs.is_some().then(|| {
                 let spell = returns.logprobs && params.detokenize;
                 let speller = spell.then(|| Speller::new(&self.tokenizer, &tokens));
@@ -205,7 +235,7 @@ impl Intake {
                 true => guided.take(),
                 false => guided.as_ref().map(|guided| Box::new(guided.fork())),
             };
-            NewOutput { sampler: Arc::new(sampler), text, scores, guided }
+            NewOutput { sampler: Arc::new(sampler), text: text.clone(), scores, guided }
         };
         Ok(Accepted {
             ids,
@@ -215,6 +245,7 @@ impl Intake {
             prompt: tokens.into(),
             client,
             stream,
+            stream_interval: params.stream_interval,
             eager: stream || !params.stop.is_empty(),
             arrival,
             skip_cache: params.skip_reading_prefix_cache,

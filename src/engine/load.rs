@@ -16,23 +16,31 @@ use super::intake::{Intake, Slow};
 use super::meter::{Meter, StepTrace};
 use super::outbox::{Backlog, Outboxes, Shared};
 use super::pooling::Embedder;
+use super::sizes::{self, SizePool};
 use super::step::{Core, Helpers, Runner};
 use super::watchdog::Watchdog;
 use super::{Engine, EngineArgs, EngineFacts, EngineOptions, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
+use crate::device::cpu::memory::Promise;
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
-use crate::device::{cpu::Cpu, DType, Device, DeviceInfo, Limits, LEAST_LOGIT_ROWS};
+use crate::device::{cpu::Cpu, DType, Device};
 use crate::error::{Error, Result};
+use crate::files::Progress;
 use crate::ids::BankId;
-use crate::model::budget::{self, PoolOptions, PoolSize};
+use crate::model::budget;
 use crate::model::config::SpecOptions;
-use crate::model::hub::{self, Hub, Wanted};
+use crate::model::folder::{self, Found};
+use crate::model::hub::{Hub, Wanted};
 use crate::model::{Adapter, Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::{Grammars, Tokenizer};
 
-pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
+pub(super) fn load(
+    args: EngineArgs,
+    options: EngineOptions,
+    progress: &Arc<Progress>,
+) -> Result<Engine> {
     let files = match args.load_format {
         Format::Auto => Some(Files::Any),
         Format::Safetensors => Some(Files::Safetensors),
@@ -46,50 +54,67 @@ pub(super) fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
             ignore: &args.ignore_patterns,
             weights,
         };
-        resolve(&wanted, &options.version_dir, key, &args)
+        let judge = |folder: &Path| match weights {
+            Some(_) => judge_unread(folder, &args),
+            None => Ok(()),
+        };
+        resolve(&wanted, &options.version_dir, key, &args, progress, &judge)
     };
     let dir = found(&args.model, "model", &args.revision, files)?;
+    folder::judge(&dir)?;
     let tokenizer_dir = match &args.tokenizer {
         Some(name) => found(name, "tokenizer", &args.tokenizer_revision, None)?,
         None => dir.clone(),
     };
     let tokenizer = Arc::new(Tokenizer::load(&tokenizer_dir)?);
-    let model = read_model(&dir, &args)?;
+    let model = read_model(&dir, &args, progress)?;
     #[cfg(feature = "cuda")]
     if let Some(gpu) = choose_gpu(&args, &options)? {
         let mut device = Cuda::open(gpu, model.0.dtype)?;
         if args.enforce_eager {
             device.launch_eagerly();
         }
-        return start(device, gpu_pool, model, tokenizer, args, options);
+        return start(device, sizes::gpu_pool, model, tokenizer, args, options);
     }
     #[cfg(not(feature = "cuda"))]
     warn_of_gpu(&args, &options);
-    start(Cpu::new(threads())?, cpu_pool, model, tokenizer, args, options)
+    start(Cpu::new(threads())?, sizes::cpu_pool, model, tokenizer, args, options)
 }
 
-/// A local folder wins: a relative path is tried against the version directory first, then as it
-/// stands. What is no folder may be a model on a hub.
-fn resolve(wanted: &Wanted, version_dir: &Path, key: &str, args: &EngineArgs) -> Result<PathBuf> {
-    let name = wanted.repo;
-    let beside = version_dir.join(name);
-    if beside.is_dir() {
-        return Ok(beside);
-    }
-    let path = PathBuf::from(name);
-    if path.is_dir() {
-        return Ok(path);
-    }
-    if !hub::is_repo(name) {
-        return Err(Error::NotFound(format!(
-            "model.json: {key} '{name}' is no folder, neither in {} nor from the server's working \
-             directory, and no name of a model on a hub (org/name)",
-            version_dir.display()
-        )));
+/// What can be said of a model before its weights are here, so that nobody waits for gigabytes that
+/// cannot be served.
+fn judge_unread(folder: &Path, args: &EngineArgs) -> Result<()> {
+    folder::judge(folder)?;
+    // Warnings wait until all of it is read.
+    let quiet = tracing::subscriber::NoSubscriber::default();
+    tracing::subscriber::with_default(quiet, || {
+        ModelSpec::read(folder, &spec_options(args, None))?;
+        match args.tokenizer {
+            Some(_) => Ok(()),
+            None => Tokenizer::load(folder).map(|_| ()),
+        }
+    })
+}
+
+/// The folder of what is wanted: a local one, else a hub's, which `judge` may refuse before there are
+/// weights in it.
+fn resolve(
+    wanted: &Wanted,
+    version_dir: &Path,
+    key: &str,
+    args: &EngineArgs,
+    progress: &Arc<Progress>,
+    judge: &dyn Fn(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let at = |e: Error| e.context(&format!("model.json: {key}: "));
+    if let Found::Folder(folder) =
+        folder::find(wanted.repo, version_dir, wanted.revision).map_err(at)?
+    {
+        return Ok(folder);
     }
     let var = |name: &str| std::env::var(name).ok();
     let hub = Hub::new(args.download_dir.as_deref(), &args.hf_token, var);
-    hub.snapshot(wanted).map_err(|e| e.context(&format!("model.json: {key}: ")))
+    hub.called_off_by(progress).judged_snapshot(wanted, judge).map_err(at)
 }
 
 /// What the driver makes when it is loaded.
@@ -131,30 +156,6 @@ fn warn_of_gpu(args: &EngineArgs, options: &EngineOptions) {
     }
 }
 
-/// How a device's page pool is sized.
-type SizePool = fn(&DeviceInfo, &ModelSpec, &PoolOptions, &Limits) -> Result<PoolSize>;
-
-fn cpu_pool(
-    info: &DeviceInfo,
-    _: &ModelSpec,
-    options: &PoolOptions,
-    limits: &Limits,
-) -> Result<PoolSize> {
-    budget::cpu_pool(info, options, limits)
-}
-
-#[cfg(feature = "cuda")]
-fn gpu_pool(
-    info: &DeviceInfo,
-    spec: &ModelSpec,
-    options: &PoolOptions,
-    limits: &Limits,
-) -> Result<PoolSize> {
-    let (mut held, _) = budget::footprint(spec, limits, spec.dtype)?;
-    held.tensors += Cuda::extra_bytes(limits, 2 * spec.mlp_width(), spec.vocab_size);
-    budget::gpu_pool(info, &held, options, limits)
-}
-
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -164,6 +165,8 @@ struct Net<D: Device> {
     device: D,
     decoder: Decoder<D>,
     depth: usize,
+    /// Of the memory that all this may take.
+    _promise: Option<Promise>,
 }
 
 impl<D: Device> Runner for Net<D> {
@@ -202,9 +205,12 @@ fn start<D: Device>(
 ) -> Result<Engine> {
     let info = device.info();
     let adapters = adapters_of(&spec, &args, &options)?;
-    let batch = batch_sizes(&args, &spec, &info)?;
-    let limits = limits_of(&spec, &args, &info, pool, batch)?;
+    let batch = sizes::batch_sizes(&args, &spec, &info)?;
+    let (limits, promise) = sizes::limits_of(&spec, &args, &info, pool, batch)?;
     let decoder = Decoder::load(&spec, &format, &mut device, &limits)?;
+    if let LoadFormat::Files(checkpoint) = &format {
+        checkpoint.unchanged()?;
+    }
     drop(format);
     let scheduler = Scheduler::new(SchedulerConfig {
         max_num_seqs: limits.slots,
@@ -235,7 +241,8 @@ fn start<D: Device>(
         embeds: spec.pooling.is_some(),
         adapters: adapters.as_ref().map(AdapterList::names),
     };
-    let mut runner: Box<dyn Runner> = Box::new(Net { device, decoder, depth: info.depth });
+    let mut runner: Box<dyn Runner> =
+        Box::new(Net { device, decoder, depth: info.depth, _promise: promise });
     if let Some(faults) = args.inject_faults {
         runner = faults.around(runner)?;
     }
@@ -245,20 +252,33 @@ fn start<D: Device>(
     Ok(engine)
 }
 
-fn read_model(dir: &Path, args: &EngineArgs) -> Result<(ModelSpec, LoadFormat)> {
+fn read_model(
+    dir: &Path,
+    args: &EngineArgs,
+    progress: &Arc<Progress>,
+) -> Result<(ModelSpec, LoadFormat)> {
+    let open = |files| Checkpoint::open_counted(dir, files, progress).map(LoadFormat::Files);
     let format = match args.load_format {
         Format::Dummy => LoadFormat::Dummy,
-        Format::Auto => LoadFormat::Files(Checkpoint::open(dir)?),
-        Format::Safetensors => LoadFormat::Files(Checkpoint::open_only(dir, Files::Safetensors)?),
-        Format::Torch => LoadFormat::Files(Checkpoint::open_only(dir, Files::Torch)?),
+        Format::Auto => open(Files::Any)?,
+        Format::Safetensors => open(Files::Safetensors)?,
+        Format::Torch => open(Files::Torch)?,
     };
-    let options = SpecOptions {
+    let stored = match &format {
+        LoadFormat::Files(checkpoint) => checkpoint.stored_dtype(),
+        LoadFormat::Dummy => None,
+    };
+    let mut spec = ModelSpec::read(dir, &spec_options(args, stored))?;
+    spec.adapters = args.lora.as_ref().map(LoraArgs::options);
+    Ok((spec, format))
+}
+
+/// What the arguments say of a model.
+fn spec_options(args: &EngineArgs, stored_dtype: Option<DType>) -> SpecOptions<'_> {
+    SpecOptions {
         hf_overrides: Some(&args.hf_overrides),
         dtype: args.dtype.map_or("", dtype_name),
-        stored_dtype: match &format {
-            LoadFormat::Files(checkpoint) => checkpoint.stored_dtype(),
-            LoadFormat::Dummy => None,
-        },
+        stored_dtype,
         supported: &[DType::BF16, DType::F16, DType::F32],
         max_model_len: args.max_model_len.map(i64::from),
         disable_sliding_window: args.disable_sliding_window,
@@ -268,10 +288,7 @@ fn read_model(dir: &Path, args: &EngineArgs) -> Result<(ModelSpec, LoadFormat)> 
         },
         pooler: args.pooler.clone(),
         ..SpecOptions::default()
-    };
-    let mut spec = ModelSpec::read(dir, &options)?;
-    spec.adapters = args.lora.as_ref().map(LoraArgs::options);
-    Ok((spec, format))
+    }
 }
 
 /// The list of adapters, where LoRA is on.
@@ -288,84 +305,12 @@ fn adapters_of(
     AdapterList::read(&options.version_dir).map(Some)
 }
 
-/// `max_num_seqs` and `max_num_batched_tokens`, by the incumbent's rules: more on GPUs of
-/// 70 GiB and up, but for the A100.
-fn batch_sizes(args: &EngineArgs, spec: &ModelSpec, info: &DeviceInfo) -> Result<(usize, usize)> {
-    const LARGE_BYTES: u64 = 70 << 30;
-    let name = info.name.to_lowercase();
-    let large =
-        info.total_bytes >= LARGE_BYTES && !name.contains("a100") && !name.starts_with("cpu");
-    let (usual_seqs, usual_tokens) = if large { (1024, 8192) } else { (256, 2048) };
-    let double = if args.throughput_mode { 2 } else { 1 };
-    let length = spec.max_model_len;
-    let whole = spec.whole_prompts() || !args.enable_chunked_prefill;
-    let mut seqs = args.max_num_seqs.map_or(usual_seqs * double, |n| n as usize);
-    let mut tokens = args.max_num_batched_tokens.map_or(usual_tokens * double, |n| n as usize);
-    if args.max_num_batched_tokens.is_none() {
-        if whole {
-            tokens = tokens.max(length);
-        }
-        tokens = tokens.max(seqs).min(seqs.saturating_mul(length));
-    }
-    if args.max_num_seqs.is_none() {
-        seqs = seqs.min(tokens);
-    }
-    if spec.whole_prompts() && tokens < length {
-        return Err(crate::invalid!(
-            "max_num_batched_tokens ({tokens}) is smaller than max_model_len ({length}): this \
-             model takes each text in one step. Increase max_num_batched_tokens or lower \
-             max_model_len."
-        ));
-    }
-    Ok((seqs, tokens))
-}
-
-fn dtype_name(dtype: DType) -> &'static str {
+pub(super) fn dtype_name(dtype: DType) -> &'static str {
     match dtype {
         DType::F32 => "float32",
         DType::F16 => "float16",
         DType::BF16 => "bfloat16",
     }
-}
-
-/// Everything the device must hold; the pool by arithmetic. `max_model_len: -1` takes what fits.
-fn limits_of(
-    spec: &ModelSpec,
-    args: &EngineArgs,
-    info: &DeviceInfo,
-    size_pool: SizePool,
-    (slots, step_tokens): (usize, usize),
-) -> Result<Limits> {
-    // An encoder keeps no K and V: a page is then the right to a slot and takes no memory.
-    let page_size = match spec.family.encoder {
-        true => spec.max_model_len.next_multiple_of(16),
-        false => args.block_size as usize,
-    };
-    let options = PoolOptions {
-        gpu_memory_utilization: args.gpu_memory_utilization,
-        kv_cache_memory_bytes: args.kv_cache_memory_bytes,
-        num_gpu_blocks_override: args.num_gpu_blocks_override.map(u64::from),
-        fit_max_model_len: args.fit_max_model_len,
-    };
-    let mut limits = Limits {
-        step_tokens,
-        slots,
-        logit_rows: slots.max(LEAST_LOGIT_ROWS).min(step_tokens),
-        pages: 0,
-        page_size,
-        max_model_len: spec.max_model_len,
-        kv: spec.kv_shape(args.kv_cache_dtype.map_or("auto", dtype_name))?,
-    };
-    if spec.family.encoder {
-        limits.pages = 1 + slots;
-        return Ok(limits);
-    }
-    let pool = size_pool(info, spec, &options, &limits)?;
-    limits.pages = pool.pages;
-    if args.fit_max_model_len {
-        limits.max_model_len = budget::longest_request(&pool, page_size, spec.max_model_len);
-    }
-    Ok(limits)
 }
 
 fn threads_of(
@@ -388,7 +333,8 @@ fn threads_of(
     let observer = Arc::clone(&options.observer);
     let shared = Shared { observer, commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start(name, health.clone(), step_limit)?;
-    let backlog = Backlog(options.max_backlog_tokens);
+    let (tokens, logprobs) = (options.max_backlog_tokens, options.max_logprob_entries);
+    let backlog = Backlog { tokens, logprobs };
     let outbox_threads = options.outbox_threads.unwrap_or_else(|| (threads() / 4).clamp(1, 4));
     let trace = options.step_trace.as_deref().map(StepTrace::create).transpose()?;
     let meter = Meter::new(Arc::clone(&options.observer), trace);
@@ -411,6 +357,7 @@ fn threads_of(
         tokenizer,
         grammars,
         max_model_len: facts.max_model_len,
+        vocab_size: facts.vocab_size,
         eos,
         seed: args.seed as u64,
         log_requests: args.enable_log_requests,

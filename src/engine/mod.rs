@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `args` | model.json, parsed once |
 //! | `request` | what enters and leaves: requests, clients, answers, observations |
-//! | `load` | args to a running engine: device, weights, page budget |
+//! | `load` | args to a running engine: device, weights |
+//! | `sizes` | its batch, pages and memory, judged before anything is taken |
+//! | `loading` | a load that can be left: deadline, reads that hang, a server that goes |
 //! | `intake` | text to tokens, limits, refusals: on the caller's thread |
 //! | `adapters` | LoRA adapters on the host, read on a thread of their own |
 //! | `command` | what other threads ask of the engine thread |
@@ -30,12 +32,14 @@ mod guides;
 mod health;
 mod intake;
 mod load;
+mod loading;
 mod meter;
 mod outbox;
 mod pooling;
 mod repetition;
 mod request;
 mod scores;
+mod sizes;
 mod step;
 mod stream;
 #[cfg(test)]
@@ -84,6 +88,8 @@ pub struct EngineOptions {
     pub max_waiting: usize,
     /// Tokens of one stream that may wait for its responses to be sent; more fail it.
     pub max_backlog_tokens: usize,
+    /// Logprobs of one request that may wait for a response to carry them; more fail it.
+    pub max_logprob_entries: usize,
     /// Threads that detokenise and answer; None = by the number of cores.
     pub outbox_threads: Option<usize>,
     /// A step that runs longer poisons the engine; zero = never. None = [`STEP_TIMEOUT`], on the
@@ -93,6 +99,16 @@ pub struct EngineOptions {
     pub grammar_timeout: Duration,
     /// Chrome trace events of the engine's steps go here.
     pub step_trace: Option<PathBuf>,
+}
+
+/// How long a load may take, and whether anybody waits for it.
+pub struct LoadLimits {
+    /// In all. None: as long as it takes.
+    pub deadline: Option<Duration>,
+    /// Of reads of files, while none of them ends. None: as long as it takes.
+    pub read_timeout: Option<Duration>,
+    /// Why nobody waits any more, if so. Asked some times a second.
+    pub wanted: Box<dyn Fn() -> Result<()> + Send + Sync>,
 }
 
 /// vLLM's limit of one iteration.
@@ -136,7 +152,19 @@ impl Engine {
     /// # Errors
     /// One line that names the file or key: the door fails the load with it.
     pub fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
-        load::load(args, options)
+        load::load(args, options, &Arc::default())
+    }
+
+    /// The same on a thread of its own, within limits.
+    ///
+    /// # Errors
+    /// As `load`; Unavailable: a limit was reached, with the key to raise; those of `wanted`.
+    pub fn load_within(
+        args: EngineArgs,
+        options: EngineOptions,
+        limits: &LoadLimits,
+    ) -> Result<Engine> {
+        loading::load_within(args, options, limits)
     }
 
     pub fn facts(&self) -> &EngineFacts {

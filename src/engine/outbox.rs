@@ -3,11 +3,12 @@
 //!
 //! Each request belongs to one outbox thread for its whole life, which keeps its answers in order.
 //! The engine sends one batch of events per step and thread. A thread that falls behind drains
-//! every batch that waits before it answers: deltas of one request merge, one response per request
-//! and round. Nothing here grows without bound: requests are limited at intake, what a stream lags
-//! behind by [`Backlog`].
+//! every batch that waits before it answers: deltas of one request merge. Requests with something to
+//! say take turns of limited work, so that one with thousands of sequences does not keep another
+//! waiting. Nothing here grows without bound: requests are limited at intake, what waits for a
+//! response by [`Backlog`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,9 +23,14 @@ use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
 use crate::ids::RequestId;
 
-/// Tokens of one stream that may wait here for its answers; a stream that lags further fails.
+/// What of one request may wait here for its answers; a request with more fails.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Backlog(pub usize);
+pub(super) struct Backlog {
+    /// Tokens of a stream that were not yet taken up.
+    pub tokens: usize,
+    /// Reported logprobs.
+    pub logprobs: usize,
+}
 
 /// What the engine tells an outbox thread.
 pub(super) enum Event {
@@ -118,18 +124,26 @@ struct Outbox {
 
 impl Outbox {
     fn run(mut self, batches: Receiver<Batch>) {
-        let mut touched = Vec::new();
-        while let Ok(batch) = batches.recv() {
-            let round = catch_unwind(AssertUnwindSafe(|| {
-                self.take(batch, &mut touched);
-                while let Ok(batch) = batches.try_recv() {
-                    self.take(batch, &mut touched);
+        let mut turns = VecDeque::new();
+        loop {
+            // With nobody in turn there is time to wait.
+            let first = match turns.is_empty() {
+                true => match batches.recv() {
+                    Ok(batch) => Some(batch),
+                    Err(_) => return,
+                },
+                false => None,
+            };
+
+            let turn = catch_unwind(AssertUnwindSafe(|| {
+                for batch in first.into_iter().chain(batches.try_iter()) {
+                    self.take(batch, &mut turns);
                 }
-                for id in touched.drain(..) {
-                    self.answer(id);
+                if let Some(id) = turns.pop_front().filter(|&id| self.answer(id)) {
+                    turns.push_back(id);
                 }
             }));
-            if round.is_err() {
+            if turn.is_err() {
                 self.panicked();
             }
         }
@@ -143,7 +157,7 @@ impl Outbox {
         let _ = self.shared.commands.send(Command::Poisoned);
     }
 
-    fn take(&mut self, batch: Batch, touched: &mut Vec<RequestId>) {
+    fn take(&mut self, batch: Batch, turns: &mut VecDeque<RequestId>) {
         for event in batch.events {
             match event {
                 Event::Open(id, stream) => {
@@ -153,10 +167,12 @@ impl Outbox {
                     // A request that stop strings ended may still get its surplus token: dropped.
                     let Some(stream) = self.streams.get_mut(&id) else { continue };
                     if stream.take(index, token, finish, batch.at, &*self.shared.observer) {
-                        touched.push(id);
+                        turns.push_back(id);
                     }
-                    if stream.backlog() > self.backlog.0 {
+                    if stream.backlog_tokens() > self.backlog.tokens {
                         self.lags(id);
+                    } else if stream.held_logprobs() > self.backlog.logprobs {
+                        self.reports_too_much(id);
                     }
                 }
                 Event::Vector { id, vector } => self.embedded(id, vector, batch.at),
@@ -170,8 +186,18 @@ impl Outbox {
         let error = Error::Unavailable(format!(
             "more than {} tokens wait for the responses of this stream: read faster, or raise \
              --backend-config=vllm,max-backlog-tokens",
-            self.backlog.0
+            self.backlog.tokens
         ));
+        self.fail(id, error);
+    }
+
+    fn reports_too_much(&mut self, id: RequestId) {
+        let error = crate::invalid!(
+            "more than {} logprobs (tokens of all n sequences times logprobs) wait for a response \
+             of this request: lower n, max_tokens or logprobs, stream it, or raise \
+             --backend-config=vllm,max-logprob-entries",
+            self.backlog.logprobs
+        );
         self.fail(id, error);
     }
 
@@ -191,31 +217,30 @@ impl Outbox {
         }
     }
 
-    /// Turn a request's pending tokens into text and say what is to be said.
-    fn answer(&mut self, id: RequestId) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        loop {
-            for ended in stream.advance(&*self.shared.observer) {
-                if ended.by_text {
-                    let sequence = stream.ids.id(ended.index);
-                    let _ = self.shared.commands.send(Command::Stopped(sequence));
-                }
-            }
-            if stream.done() {
-                break;
-            }
-            if !stream.due() {
-                return;
-            }
-            let answer = stream.take_answer();
-            stream.client.respond(answer);
-            if !stream.behind() {
-                return;
-            }
+    /// One turn of a request: some of its pending tokens become text, and once all were looked at,
+    /// what is to be said is said. True: it wants another turn.
+    fn answer(&mut self, id: RequestId) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        let turn = stream.advance(&*self.shared.observer);
+        for ended in turn.ended.iter().filter(|ended| ended.by_text) {
+            let sequence = stream.ids.id(ended.index);
+            let _ = self.shared.commands.send(Command::Stopped(sequence));
         }
-        let Some(mut stream) = self.streams.remove(&id) else { return };
+        if !turn.whole {
+            return true;
+        }
+        if !stream.done() {
+            if stream.due() {
+                let answer = stream.take_answer();
+                stream.client.respond(answer);
+            }
+            return stream.wants_turn();
+        }
+
+        let Some(mut stream) = self.streams.remove(&id) else { return false };
         self.shared.observer.observe(Observation::Answered { n: stream.ids.count });
         let answer = stream.take_answer();
         stream.client.finish(Ok(answer));
+        false
     }
 }

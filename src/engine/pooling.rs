@@ -82,7 +82,7 @@ impl Intake {
             ids,
             sequences: vec![NewOutput {
                 sampler: Arc::default(),
-                text: TextStream::new(&self.tokenizer, &tokens, &silent),
+                text: TextStream::new(&self.tokenizer, &tokens, &silent)?,
                 scores: None,
                 guided: None,
             }],
@@ -95,6 +95,7 @@ impl Intake {
             prompt: tokens.into(),
             client,
             stream: false,
+            stream_interval: None,
             eager: false,
             arrival,
             priority: terms.priority,
@@ -157,6 +158,23 @@ impl Job {
             Job::Generate(request) => request.params.n as usize,
             Job::Embed(_) => 1,
         }
+    }
+
+    /// What its preparation costs, in bytes of text to tokenise.
+    pub(super) fn work_bytes(&self) -> usize {
+        /// Of a further sequence: its sampler, its text, its place in the engine.
+        const SEQUENCE_BYTES: usize = 256;
+        let lists = match self {
+            Job::Generate(request) => {
+                let SamplingParams { stop, bad_words, n, .. } = &request.params;
+                let stop: usize = stop.iter().map(String::len).sum();
+                // Each with and without a blank in front, and never alone in a call.
+                let bad_words: usize = bad_words.iter().map(|word| 2 * (word.len() + 16)).sum();
+                stop + bad_words + SEQUENCE_BYTES * (*n as usize - 1)
+            }
+            Job::Embed(_) => 0,
+        };
+        self.text().len() + lists
     }
 
     /// What is still to be tokenised.

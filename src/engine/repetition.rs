@@ -1,7 +1,11 @@
 //! Has the output begun to go round in a circle? One [`Circle`] per sequence that asks for the
 //! rule. Called by `step` with each new token; it knows tokens only.
 
+use std::ops::Range;
+
+use crate::error::Result;
 use crate::ids::TokenId;
+use crate::invalid;
 use crate::sampling::RepetitionRule;
 
 /// For each pattern size how long the output has been equal to itself that many tokens before: a
@@ -15,15 +19,39 @@ pub(super) struct Circle {
     outputs: Vec<TokenId>,
 }
 
+/// Pattern sizes that the sequences of one request may watch together: each costs four bytes, and a
+/// comparison at every token.
+const MAX_SIZES: usize = 1 << 15;
+
 impl Circle {
-    /// For at most `max_tokens` outputs: larger patterns cannot repeat often enough.
-    pub fn new(rule: &RepetitionRule, max_tokens: u32) -> Circle {
-        let least = *rule.sizes.start() as usize;
+    /// # Errors
+    /// InvalidArgument: `sequences` of them watch more than a request may.
+    pub fn check(rule: &RepetitionRule, max_tokens: u32, sequences: u32) -> Result<()> {
+        let sizes = Circle::sizes(rule, max_tokens).len();
+        let all = sizes.saturating_mul(sequences as usize);
+        match all <= MAX_SIZES {
+            true => Ok(()),
+            false => Err(invalid!(
+                "repetition_detection watches {sizes} pattern sizes for each of n = {sequences} \
+                 sequences, {all} together, more than {MAX_SIZES}: lower max_pattern_size, n or \
+                 max_tokens, or raise min_pattern_size or min_count."
+            )),
+        }
+    }
+
+    /// Larger patterns cannot repeat often enough within `max_tokens`.
+    fn sizes(rule: &RepetitionRule, max_tokens: u32) -> Range<usize> {
         let largest = (*rule.sizes.end()).min(max_tokens / rule.count) as usize;
+        *rule.sizes.start() as usize..largest + 1
+    }
+
+    /// For at most `max_tokens` outputs.
+    pub fn new(rule: &RepetitionRule, max_tokens: u32) -> Circle {
+        let sizes = Circle::sizes(rule, max_tokens);
         Circle {
-            least,
+            least: sizes.start,
             more: rule.count as usize - 1,
-            runs: vec![0; (largest + 1).saturating_sub(least)],
+            runs: vec![0; sizes.len()],
             outputs: Vec::new(),
         }
     }
@@ -84,5 +112,19 @@ mod tests {
         assert_eq!(Circle::new(&rule, 100).runs.len(), 50);
         let rule = RepetitionRule { sizes: 51..=u32::MAX, count: 2 };
         assert!(!Circle::new(&rule, 100).push(TokenId(0)));
+    }
+
+    /// Attack 16: a gigabyte for n = 4000 at 131 072 tokens.
+    #[test]
+    fn the_sequences_of_a_request_share_a_limit() {
+        let rule = RepetitionRule { sizes: 1..=u32::MAX, count: 2 };
+        let refused = Circle::check(&rule, 131_072, 4000).unwrap_err().to_string();
+        assert!(refused.contains("65536 pattern sizes for each of n = 4000"), "{refused}");
+        assert_eq!(Circle::check(&rule, 65_536, 1), Ok(()));
+        assert_eq!(
+            Circle::check(&RepetitionRule { sizes: 3..=10, count: 2 }, 131_072, 4000),
+            Ok(())
+        );
+        assert_eq!(Circle::check(&RepetitionRule { sizes: 51..=60, count: 2 }, 100, 1), Ok(()));
     }
 }

@@ -2,6 +2,7 @@
 //! that wait to become text, and the answers that are made of them. Called by `outbox`; it sends
 //! nothing itself.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +13,17 @@ use super::scores::Scores;
 use crate::ids::TokenId;
 use crate::sampling::TokenLogprobs;
 use crate::text::TextStream;
+
+/// Tokens and reported logprobs that one turn of a request works on: about a millisecond.
+const TURN_COST: usize = 512;
+
+/// What a stream holds, or what a turn took of it.
+#[derive(Default)]
+struct Held {
+    tokens: usize,
+    /// Of other tokens than the one that came.
+    logprobs: usize,
+}
 
 pub(super) struct Stream {
     pub client: Arc<dyn Client>,
@@ -24,17 +36,23 @@ pub(super) struct Stream {
     arrival: Instant,
     /// It embeds: what its vector becomes.
     embedding: Option<Wish>,
-    /// Waits to be answered in this round.
-    touched: bool,
+    /// Waits for its turn.
+    queued: bool,
     /// In index order.
     sequences: Vec<Sequence>,
+    /// The sequence at which the next turn goes on.
+    next: usize,
+    /// Of all sequences: what has not become text.
+    pending: Held,
+    /// Reported logprobs for the next answer.
+    unsent_logprobs: usize,
 }
 
 struct Sequence {
     text: TextStream,
     /// None: nobody reads logprobs.
     scores: Option<Scores>,
-    pending: Vec<NewToken>,
+    pending: VecDeque<NewToken>,
     /// The engine's word: the sequence ends with the last of the pending tokens.
     finish: Option<Finish>,
     /// It ended, by the engine's word or by a stop string.
@@ -54,6 +72,30 @@ pub(super) struct NewToken {
     pub logprobs: Option<Box<TokenLogprobs>>,
 }
 
+impl NewToken {
+    fn logprobs(&self) -> usize {
+        self.logprobs.as_ref().map_or(0, |scored| scored.top.len())
+    }
+}
+
+impl Held {
+    fn add(&mut self, token: &NewToken) {
+        self.tokens += 1;
+        self.logprobs += token.logprobs();
+    }
+
+    fn enough(&self) -> bool {
+        self.tokens + self.logprobs >= TURN_COST
+    }
+}
+
+/// What a turn came to.
+pub(super) struct Turn {
+    pub ended: Vec<Ended>,
+    /// All sequences had their share of this round: time for an answer.
+    pub whole: bool,
+}
+
 /// How a sequence ended just now.
 pub(super) struct Ended {
     pub index: usize,
@@ -70,17 +112,20 @@ impl Stream {
             prompt_tokens: prompt.len() as u32,
             stream,
             eager,
-            stream_interval,
+            stream_interval: accepted.stream_interval.unwrap_or(stream_interval),
             arrival,
             embedding: accepted.embedding,
-            touched: false,
+            queued: false,
             sequences: sequences.into_iter().map(Sequence::new).collect(),
+            next: 0,
+            pending: Held::default(),
+            unsent_logprobs: 0,
         }
     }
 
-    /// A new token of the sequence `index`, read from the device at `at`. True: the request wants
-    /// an answer in this round and was not yet told so. A sequence that a stop string ended may
-    /// still get a surplus token: dropped.
+    /// A new token of the sequence `index`, read from the device at `at`. True: the request wants a
+    /// turn and waits for none yet. A sequence that a stop string ended may still get a surplus
+    /// token: dropped.
     pub fn take(
         &mut self,
         index: usize,
@@ -91,7 +136,8 @@ impl Stream {
     ) -> bool {
         let running = self.sequences.get_mut(index).filter(|s| s.ended.is_none());
         let Some(sequence) = running else { return false };
-        sequence.pending.push(token);
+        self.pending.add(&token);
+        sequence.pending.push_back(token);
         sequence.finish = finish;
         observer.observe(match sequence.last_token_at.replace(at) {
             None => Observation::FirstToken {
@@ -105,32 +151,50 @@ impl Stream {
         });
         observer.observe(Observation::Generated { tokens: 1 });
         let wanted = self.eager || finish.is_some();
-        wanted && !std::mem::replace(&mut self.touched, true)
+        wanted && !std::mem::replace(&mut self.queued, true)
     }
 
     /// Tokens that wait to be streamed; 0 for a request that is answered at its end.
-    pub fn backlog(&self) -> usize {
-        match self.stream {
-            true => self.sequences.iter().map(|sequence| sequence.pending.len()).sum(),
-            false => 0,
+    pub fn backlog_tokens(&self) -> usize {
+        if self.stream {
+            self.pending.tokens
+        } else {
+            0
         }
     }
 
-    /// Turn pending tokens into text. The sequences that end by it.
-    pub fn advance(&mut self, observer: &dyn Observer) -> Vec<Ended> {
-        self.touched = false;
-        let mut all = Vec::new();
-        for (index, sequence) in self.sequences.iter_mut().enumerate() {
-            let Some((reason, by_text)) = sequence.advance(self.stream) else { continue };
-            observer.observe(Observation::Finished {
-                reason,
-                e2e_s: self.arrival.elapsed().as_secs_f64(),
-                prompt_tokens: self.prompt_tokens,
-                output_tokens: sequence.tokens,
-            });
-            all.push(Ended { index, by_text });
+    /// Reported logprobs that wait for an answer.
+    pub fn held_logprobs(&self) -> usize {
+        self.pending.logprobs + self.unsent_logprobs
+    }
+
+    /// Turn pending tokens into text, from where the last turn stopped.
+    pub fn advance(&mut self, observer: &dyn Observer) -> Turn {
+        let mut taken = Held::default();
+        let mut ended = Vec::new();
+        while let Some(sequence) = self.sequences.get_mut(self.next).filter(|_| !taken.enough()) {
+            if let Some((reason, by_text)) = sequence.advance(self.stream, &mut taken) {
+                observer.observe(Observation::Finished {
+                    reason,
+                    e2e_s: self.arrival.elapsed().as_secs_f64(),
+                    prompt_tokens: self.prompt_tokens,
+                    output_tokens: sequence.tokens,
+                });
+                ended.push(Ended { index: self.next, by_text });
+            }
+            if !(taken.enough() && sequence.may_go_on(self.stream)) {
+                self.next += 1;
+            }
         }
-        all
+
+        self.pending.tokens -= taken.tokens;
+        self.pending.logprobs -= taken.logprobs;
+        self.unsent_logprobs += taken.logprobs;
+        let whole = self.next >= self.sequences.len();
+        if whole {
+            self.next = 0;
+        }
+        Turn { ended, whole }
     }
 
     /// The one answer of a request that embeds: its pooled vector was read from the device at `at`.
@@ -161,9 +225,12 @@ impl Stream {
         self.sequences.iter().all(|s| s.ended.is_some())
     }
 
-    /// Tokens had to wait for the answer to a sequence's first.
-    pub fn behind(&self) -> bool {
-        self.sequences.iter().any(|s| s.ended.is_none() && !s.pending.is_empty())
+    /// After a whole round: something came meanwhile, or had to wait for the answer to a sequence's
+    /// first token. True puts it in the queue.
+    pub fn wants_turn(&mut self) -> bool {
+        let wants = |s: &Sequence| s.finish.is_some() || self.eager && !s.pending.is_empty();
+        self.queued = self.sequences.iter().any(|s| s.ended.is_none() && wants(s));
+        self.queued
     }
 
     /// Is it time for a delta?
@@ -173,6 +240,7 @@ impl Stream {
 
     /// What is new, of all sequences in index order.
     pub fn take_answer(&mut self) -> Answer {
+        self.unsent_logprobs = 0;
         let outputs = self.sequences.iter_mut().map(Sequence::take_output).collect();
         Answer { prompt_tokens: self.prompt_tokens, outputs }
     }
@@ -183,7 +251,7 @@ impl Sequence {
         Sequence {
             text: new.text,
             scores: new.scores,
-            pending: Vec::new(),
+            pending: VecDeque::new(),
             finish: None,
             ended: None,
             tokens: 0,
@@ -193,37 +261,48 @@ impl Sequence {
         }
     }
 
-    /// Detokenise the pending tokens. Some((reason, by a stop string)) if the sequence ends here;
-    /// tokens behind a stop string are dropped and not counted. The first token of a sequence that
-    /// streams is taken alone: it is never late for later ones, and a stream of several tokens is
-    /// always several answers, however fast they come.
-    fn advance(&mut self, stream: bool) -> Option<(FinishReason, bool)> {
+    /// Detokenise pending tokens until the turn has `taken` enough. Some((reason, by a stop string))
+    /// if the sequence ends here; tokens behind a stop string are dropped and not counted. The first
+    /// token of a sequence that streams is taken alone: it is never late for later ones, and a
+    /// stream of several tokens is always several answers, however fast they come.
+    fn advance(&mut self, stream: bool, taken: &mut Held) -> Option<(FinishReason, bool)> {
         if self.ended.is_some() {
             return None;
         }
-        let first = stream && self.tokens == 0;
-        let take = if first { self.pending.len().min(1) } else { self.pending.len() };
-        let finish = self.finish.filter(|_| take == self.pending.len());
-        let last = take.saturating_sub(1);
-        for (i, NewToken { token, logprobs }) in self.pending.drain(..take).enumerate() {
+        let most = if stream && self.tokens == 0 { 1 } else { usize::MAX };
+        for _ in 0..most {
+            if taken.enough() {
+                break;
+            }
+            let Some(new) = self.pending.pop_front() else { break };
+            taken.add(&new);
             self.tokens += 1;
-            if let (Some(scores), Some(logprobs)) = (&mut self.scores, logprobs) {
+            if let (Some(scores), Some(logprobs)) = (&mut self.scores, new.logprobs) {
                 scores.push(&logprobs);
             }
-            let dropped = i == last && finish.is_some_and(|f| f.by_token);
-            if self.text.push(token, dropped, &mut self.unsent) {
+            let last = self.pending.is_empty();
+            let dropped = last && self.finish.is_some_and(|f| f.by_token);
+            if self.text.push(new.token, dropped, &mut self.unsent) {
                 self.ended = Some(FinishReason::Stop);
                 break;
             }
         }
+
         let by_text = self.ended.is_some();
         if by_text {
-            self.pending.clear();
+            self.pending.drain(..).for_each(|new| taken.add(&new));
         } else {
+            let finish = self.finish.filter(|_| self.pending.is_empty());
             self.ended = Some(finish?.reason);
             self.text.finish(&mut self.unsent);
         }
         self.ended.map(|reason| (reason, by_text))
+    }
+
+    /// It has tokens for this round that a longer turn would have taken.
+    fn may_go_on(&self, stream: bool) -> bool {
+        let alone = stream && self.tokens == 1 && self.reported == 0;
+        !self.pending.is_empty() && !alone
     }
 
     /// The first token, then every `interval` tokens, then the end.

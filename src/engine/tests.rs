@@ -143,7 +143,8 @@ pub(super) struct Bench {
 
 pub(super) fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) -> Bench {
     // No test but one asks for a limit of what a client lags behind.
-    bench_with(fault, depth, max_num_seqs, max_waiting, Backlog(usize::MAX), true)
+    let backlog = Backlog { tokens: usize::MAX, logprobs: usize::MAX };
+    bench_with(fault, depth, max_num_seqs, max_waiting, backlog, true)
 }
 
 /// `ends`: the model has a token that ends a text.
@@ -193,6 +194,7 @@ pub(super) fn bench_with(
         eos,
         tokenizer,
         max_model_len: 256,
+        vocab_size: 4096,
         seed: 0,
         log_requests: false,
         commands: commands.clone(),

@@ -4,6 +4,7 @@
 use super::config::ModelSpec;
 use super::decoder::Decoder;
 use super::weights::LoadFormat;
+use crate::device::cpu::memory::Memory;
 use crate::device::trace::{Held, Launch, Trace};
 use crate::device::{DType, DeviceInfo, Limits};
 use crate::error::{Error, Result};
@@ -37,6 +38,10 @@ pub struct PoolSize {
 const CPU_POOL_BYTES: u64 = 4 << 30;
 /// Below this a pool is not worth making smaller.
 const CPU_SMALL_POOL_BYTES: u64 = 64 << 20;
+/// What the ledger knows of a page, in the host's memory.
+const LEDGER_PAGE_BYTES: u64 = 128;
+/// Tokenizer, grammars, threads, and what a load holds for a moment.
+const CPU_OTHER_BYTES: u64 = 256 << 20;
 
 /// What a model holds on a device under `limits`, and what one full step launches. `limits.pages`
 /// may be anything. `activation` is the device's own type: F32 on cpu.
@@ -48,17 +53,34 @@ pub fn footprint(
     limits: &Limits,
     activation: DType,
 ) -> Result<(Held, Vec<Launch>)> {
-    let mut trace = Trace::new(activation);
     let per_slot = limits.max_model_len.div_ceil(limits.page_size);
-    let mut roomy = limits.clone();
-    roomy.pages = per_slot + 1;
-    let mut decoder = Decoder::load(spec, &LoadFormat::Dummy, &mut trace, &roomy)?;
+    let (mut trace, mut decoder) = counted(spec, limits, activation)?;
     let plan = full_step(limits, per_slot);
     decoder.step(&mut trace, &plan)?;
     decoder.sample(&mut trace, &Late::default())?;
     let mut held = trace.held();
-    held.pages = limits.pages as u64 * limits.kv.page_bytes(limits.page_size);
+    held.pages = (limits.pages as u64).saturating_mul(limits.kv.page_bytes(limits.page_size));
     Ok((held, trace.take_launches()))
+}
+
+/// The same without a step, which `limits` may make too large to be counted.
+///
+/// # Errors
+/// As `footprint`.
+pub fn held(spec: &ModelSpec, limits: &Limits, activation: DType) -> Result<Held> {
+    Ok(counted(spec, limits, activation)?.0.held())
+}
+
+fn counted(
+    spec: &ModelSpec,
+    limits: &Limits,
+    activation: DType,
+) -> Result<(Trace, Decoder<Trace>)> {
+    let mut trace = Trace::new(activation);
+    let mut roomy = limits.clone();
+    roomy.pages = limits.max_model_len.div_ceil(limits.page_size) + 1;
+    let decoder = Decoder::load(spec, &LoadFormat::Dummy, &mut trace, &roomy)?;
+    Ok((trace, decoder))
 }
 
 /// A step of `step_tokens` prompt tokens in as few sequences as can be. They share pages: only the
@@ -110,7 +132,8 @@ pub fn gpu_pool(
         Some(bytes) => bytes,
         None => share(device, options)?.saturating_sub(held.without_pages()),
     };
-    size(available, options, limits)
+    let page_bytes = limits.kv.page_bytes(limits.page_size).max(1);
+    size(available, page_bytes, options, limits)
 }
 
 fn share(device: &DeviceInfo, options: &PoolOptions) -> Result<u64> {
@@ -133,26 +156,82 @@ fn share(device: &DeviceInfo, options: &PoolOptions) -> Result<u64> {
 /// Pages on the CPU, where memory is shared with everything else and taken only as it is touched:
 /// `gpu_memory_utilization` has no say. Without an override the pool holds all slots at a quarter
 /// of their longest length (sequences seldom all grow to it, and preemption covers the rest), or 64
-/// MiB worth of them if that is more, and never more than 4 GiB or a quarter of the memory.
+/// MiB worth of them if that is more, and never more than 4 GiB, a quarter of the memory, or what
+/// is free. With the bytes that the engine may take in all.
 ///
 /// # Errors
-/// InvalidArgument: less than one request of `max_model_len` tokens needs.
-pub fn cpu_pool(device: &DeviceInfo, options: &PoolOptions, limits: &Limits) -> Result<PoolSize> {
-    let page_bytes = limits.kv.page_bytes(limits.page_size);
+/// Unavailable: weights, activations and pool need more than is free. InvalidArgument: the pool is
+/// to hold less than one request of `max_model_len` tokens needs.
+pub fn cpu_pool(
+    memory: &Memory,
+    held: &Held,
+    options: &PoolOptions,
+    limits: &Limits,
+) -> Result<(PoolSize, u64)> {
+    let page_bytes = limits.kv.page_bytes(limits.page_size).saturating_add(LEDGER_PAGE_BYTES);
     let per_slot = limits.max_model_len.div_ceil(limits.page_size) as u64;
-    let all = (1 + limits.slots as u64 * per_slot) * page_bytes;
-    let one = (1 + per_slot) * page_bytes;
+    let pages = |count: u64| count.saturating_add(1).saturating_mul(page_bytes);
+    let all = pages((limits.slots as u64).saturating_mul(per_slot));
+    let one = pages(per_slot);
+
+    let fixed = held.without_pages().saturating_add(CPU_OTHER_BYTES);
+    let left = memory.free_bytes.saturating_sub(fixed);
     let wanted = (all / 4).max(CPU_SMALL_POOL_BYTES).max(one).min(all);
-    let available = match options.kv_cache_memory_bytes {
-        Some(bytes) => bytes,
-        None => wanted.min(CPU_POOL_BYTES).min(device.total_bytes / 4),
+    let usual = wanted.min(CPU_POOL_BYTES).min(memory.total_bytes / 4);
+    // The user's word is kept or refused; a pool that nobody asked for gives way.
+    let least = if options.fit_max_model_len { pages(1) } else { one };
+    let asked = match (options.num_gpu_blocks_override, options.kv_cache_memory_bytes) {
+        (Some(count), _) => count.saturating_mul(page_bytes),
+        (None, Some(bytes)) => bytes,
+        (None, None) => usual.min(left).max(least.min(usual)),
     };
-    size(available, options, limits)
+    if fixed.saturating_add(asked) > memory.free_bytes {
+        return Err(too_large(memory, held, asked));
+    }
+    let pool = size(asked, page_bytes, options, limits)?;
+    Ok((pool, held.without_pages().saturating_add(asked)))
+}
+
+/// An encoder on the CPU keeps no pages: the bytes that it may take in all.
+///
+/// # Errors
+/// As `cpu_pool`.
+pub fn cpu_encoder(memory: &Memory, held: &Held) -> Result<u64> {
+    let needed = held.without_pages();
+    match needed.saturating_add(CPU_OTHER_BYTES) > memory.free_bytes {
+        true => Err(too_large(memory, held, 0)),
+        false => Ok(needed),
+    }
+}
+
+fn too_large(memory: &Memory, held: &Held, pool_bytes: u64) -> Error {
+    let fixed = held.without_pages().saturating_add(CPU_OTHER_BYTES);
+    let other = fixed - held.weights.min(fixed);
+    let pool = match pool_bytes {
+        0 => String::new(),
+        bytes => format!(", KV cache {:.2}", gib(bytes)),
+    };
+    Error::Unavailable(format!(
+        "Not enough memory on the CPU: {:.2} GiB are needed (weights {:.2}, activations and the \
+         like {:.2}{pool}), {:.2} of {:.2} GiB are free ({}, less what loaded models may still \
+         take). Lower kv_cache_memory_bytes, num_gpu_blocks_override, max_model_len, max_num_seqs \
+         or max_num_batched_tokens, use a smaller model, or unload others.",
+        gib(fixed.saturating_add(pool_bytes)),
+        gib(held.weights),
+        gib(other),
+        gib(memory.free_bytes),
+        gib(memory.total_bytes),
+        memory.of
+    ))
 }
 
 /// Whole pages in `available`, or the override; enough for one request.
-fn size(available: u64, options: &PoolOptions, limits: &Limits) -> Result<PoolSize> {
-    let page_bytes = limits.kv.page_bytes(limits.page_size).max(1);
+fn size(
+    available: u64,
+    page_bytes: u64,
+    options: &PoolOptions,
+    limits: &Limits,
+) -> Result<PoolSize> {
     let (pages, available) = match options.num_gpu_blocks_override {
         Some(pages) => (pages, pages.saturating_mul(page_bytes)),
         None => (available / page_bytes, available),
@@ -172,7 +251,7 @@ fn size(available: u64, options: &PoolOptions, limits: &Limits) -> Result<PoolSi
              the available memory, the estimated maximum model length is {}. Try increasing \
              `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine.",
             limits.max_model_len,
-            gib(needed * page_bytes),
+            gib(needed.saturating_mul(page_bytes)),
             gib(available),
             (pages - 1) * limits.page_size as u64
         ));

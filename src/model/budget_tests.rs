@@ -186,22 +186,76 @@ fn gpu_share_and_its_refusals() {
     assert_eq!(gpu_pool(&device(200, 150), &held, &bytes, &limits).unwrap().pages, 50);
 }
 
+fn machine(total_bytes: u64, free_bytes: u64) -> Memory {
+    Memory { total_bytes, free_bytes, of: "the machine".into() }
+}
+
 #[test]
 fn cpu_pool_stays_small() {
     let spec = llama();
     let mut limits = limits(&spec);
-    let device = |gib: u64| DeviceInfo {
-        name: "cpu".to_string(),
-        total_bytes: gib << 30,
-        free_bytes: 0,
-        depth: 1,
+    let held = Held::default();
+    let pages = |total_gib: u64, limits: &Limits| {
+        let memory = machine(total_gib << 30, total_gib << 30);
+        cpu_pool(&memory, &held, &SHARE, limits).unwrap().0.pages
     };
     // All slots at full length are under 64 MiB: take them all.
-    assert_eq!(cpu_pool(&device(16), &SHARE, &limits).unwrap().pages, 1 + 8 * 32);
+    assert_eq!(pages(16, &limits), 1 + 8 * 32);
     limits.slots = 4096;
-    let page = limits.kv.page_bytes(16) as usize;
-    let quarter = (1 + 4096 * 32) / 4;
-    assert_eq!(cpu_pool(&device(64), &SHARE, &limits).unwrap().pages, quarter);
-    assert_eq!(cpu_pool(&device(1), &SHARE, &limits).unwrap().pages, (256 << 20) / page);
+    let page = limits.kv.page_bytes(16) as usize + 128;
+    assert_eq!(pages(64, &limits), (1 + 4096 * 32) / 4);
+    assert_eq!(pages(1, &limits), (256 << 20) / page);
     assert_eq!(longest_request(&PoolSize { pages: 5, available_bytes: 0 }, 16, 512), 64);
+}
+
+/// What is too large is refused with what it needs, what is free, and what to lower.
+#[test]
+fn cpu_memory_is_judged_as_a_whole() {
+    const GIB: u64 = 1 << 30;
+    let spec = llama();
+    let limits = limits(&spec);
+    let held = Held { weights: 10 * GIB, tensors: GIB, ..Held::default() };
+    let pool = |free_gib: u64, options: &PoolOptions| {
+        cpu_pool(&machine(64 * GIB, free_gib * GIB), &held, options, &limits)
+    };
+    let bytes = |gib: u64| PoolOptions { kv_cache_memory_bytes: Some(gib * GIB), ..SHARE };
+    let (found, taken) = pool(20, &bytes(4)).unwrap();
+    assert_eq!(found.available_bytes, 4 * GIB);
+    assert!((15 * GIB..16 * GIB).contains(&taken), "{taken}");
+    let refused = |outcome: Result<(PoolSize, u64)>, words: &[&str]| {
+        let error = outcome.unwrap_err();
+        let Error::Unavailable(text) = &error else { panic!("{error:?}") };
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    };
+    let all = ["211.25 GiB are needed", "weights 10.00", "KV cache 200.00", "20.00 of 64.00 GiB"];
+    refused(pool(20, &bytes(200)), &all);
+    refused(pool(20, &bytes(200)), &["Lower kv_cache_memory_bytes", "max_model_len"]);
+    refused(pool(20, &bytes(u64::MAX >> 30)), &["KV cache"]);
+    let blocks = PoolOptions { num_gpu_blocks_override: Some(u64::MAX), ..SHARE };
+    refused(pool(20, &blocks), &["KV cache"]);
+    // Weights alone.
+    refused(pool(10, &SHARE), &["weights 10.00", "10.00 of 64.00 GiB"]);
+    // A pool that nobody asked for takes what is left.
+    let many = Limits { slots: 1 << 16, ..limits.clone() };
+    let memory = machine(64 * GIB, 12 * GIB);
+    let (found, taken) = cpu_pool(&memory, &held, &SHARE, &many).unwrap();
+    assert_eq!((found.available_bytes, taken), (GIB * 3 / 4, 12 * GIB - (GIB / 4)));
+    assert!(cpu_encoder(&memory, &held).is_ok());
+    refused(cpu_encoder(&machine(64 * GIB, GIB), &held).map(|_| (found, 0)), &["weights 10.00"]);
+}
+
+/// Sizes that no number holds are too large, not small.
+#[test]
+fn a_model_beyond_all_numbers_is_too_large() {
+    let huge = 1 << 24;
+    let config = json!({"architectures": ["LlamaForCausalLM"], "hidden_size": huge,
+        "num_hidden_layers": 4096, "num_attention_heads": 1 << 20, "num_key_value_heads": 1 << 20,
+        "intermediate_size": huge, "hidden_act": "silu", "max_position_embeddings": huge,
+        "vocab_size": huge, "head_dim": huge});
+    let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
+    let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
+    let limits = Limits { step_tokens: huge, slots: 1 << 16, max_model_len: huge, ..limits(&spec) };
+    let held = held(&spec, &limits, DType::F32).unwrap();
+    let error = cpu_pool(&machine(1 << 40, 1 << 40), &held, &SHARE, &limits).unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
 }

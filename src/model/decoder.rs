@@ -21,6 +21,7 @@ pub struct Decoder<D: Device> {
     activation: Activation,
     norms: NormOrder,
     parallel: bool,
+    vocab_size: usize,
     embed_scale: f32,
     logit_softcap: Option<f32>,
     /// Tokens see those behind them too, and nothing is kept in pages.
@@ -124,6 +125,7 @@ impl<D: Device> Decoder<D> {
             activation: spec.activation,
             norms: spec.norms,
             parallel: spec.parallel,
+            vocab_size: spec.vocab_size,
             embed_scale: spec.embed_scale,
             logit_softcap: spec.logit_softcap,
             encoder: spec.family.encoder,
@@ -150,7 +152,15 @@ impl<D: Device> Decoder<D> {
     }
 
     /// Begin a step and enqueue its forward pass, up to its rows of logits.
+    ///
+    /// # Errors
+    /// Internal: the plan has a token that the embedding table has no row for; the device has not
+    /// seen it then. Requests with such tokens are refused long before: on a GPU they would be rows
+    /// of zeros.
     pub fn step(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
+        if let Some(token) = plan.chunk_tokens.iter().find(|t| t.index() >= self.vocab_size) {
+            return Err(internal!("token {token} in a table of {} rows", self.vocab_size));
+        }
         dev.begin(plan)?;
         self.embed(dev)?;
         for layer in 0..self.weights.layers.len() {

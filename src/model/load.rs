@@ -7,7 +7,7 @@ use super::lora;
 use super::mixture::MixtureSpec;
 use super::weights::{Checkpoint, LoadFormat};
 use crate::device::{
-    DType, Device, HostTensor, Norm, NormKind, Routing, Source, WeightDesc, WeightKind,
+    Bytes, DType, Device, HostTensor, Norm, NormKind, Routing, Source, WeightDesc, WeightKind,
 };
 use crate::error::Result;
 
@@ -343,11 +343,11 @@ impl<'a, D: Device> Loader<'a, D> {
         let table = checkpoint.tensor(&name, rows, width)?;
         let types = format!("{}.weight", self.name(types));
         let types = checkpoint.tensor(&types, self.spec.token_types, width)?;
-        let first: Vec<f32> = types.values().take(width).collect();
-        let sums = table.values().zip(first.iter().cycle()).map(|(p, t)| p + t);
+        let (table, types) = (table.values()?, types.values()?);
+        let sums = table.iter().zip(types[..width].iter().cycle()).map(|(p, t)| p + t);
         let bytes: Vec<u8> = sums.flat_map(f32::to_le_bytes).collect();
-        let (dtype, cols) = (DType::F32, width);
-        let source = Source::Parts(vec![HostTensor { dtype, rows, cols, bytes: &bytes }]);
+        let (dtype, cols, bytes) = (DType::F32, width, Bytes::InMemory(&bytes));
+        let source = Source::Parts(vec![HostTensor { dtype, rows, cols, bytes }]);
         self.upload(&name, kind, rows, width, false, Some(source))
     }
 
@@ -402,7 +402,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let (heads, d) = (self.spec.heads, self.spec.head_dim);
         let cut = |whole: &HostTensor<'a>, row: usize| {
             let row_bytes = whole.cols * whole.dtype.bytes();
-            let bytes = &whole.bytes[row * row_bytes..(row + d) * row_bytes];
+            let bytes = whole.bytes.slice(row * row_bytes..(row + d) * row_bytes);
             HostTensor { rows: d, bytes, ..whole.clone() }
         };
         let order = (0..3).flat_map(|part| (0..heads).map(move |head| (3 * head + part) * d));
@@ -439,9 +439,10 @@ impl<'a, D: Device> Loader<'a, D> {
         let scaled: Vec<u8>;
         let source = match parts {
             Some(Source::Parts(parts)) if scale != 1.0 => {
-                let values = parts.iter().flat_map(HostTensor::values);
+                let values = parts.iter().map(HostTensor::values).collect::<Result<Vec<_>>>()?;
+                let values = values.iter().flatten();
                 scaled = values.flat_map(|x| (x * scale).to_le_bytes()).collect();
-                let bytes = &scaled[..];
+                let bytes = Bytes::InMemory(&scaled);
                 Source::Parts(vec![HostTensor { dtype: DType::F32, rows: width, cols: 1, bytes }])
             }
             Some(parts) => parts,

@@ -1,24 +1,28 @@
-//! Checkpoint files: safetensors or `pytorch_model.bin`, one or several, mapped into memory and
-//! checked before use. Called by `decoder` while it loads; dropped when the device has its copy. It
-//! never knows what a tensor is for.
+//! Checkpoint files: safetensors or `pytorch_model.bin`, one or several, checked before use and
+//! read by whoever needs a tensor's bytes. Called by `decoder` while it loads; dropped when the
+//! device has its copy. It never knows what a tensor is for.
 //!
 //! Nothing in a file is believed: header length, JSON, offsets and sizes are checked against the
 //! file's length (by the safetensors crate and by [`super::torch`]) when it is opened, dtype and
-//! shape when a tensor is asked for.
+//! shape when a tensor is asked for; and that it is still the same file, when all was read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fmt::Display;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::Dtype;
 use serde_json::Value;
 
+use super::shard::Shard;
 use super::torch;
-use crate::device::{DType, HostTensor};
+use crate::device::{Bytes, DType, HostTensor};
 use crate::error::{Error, Result};
+use crate::files::{Kind, Progress};
 use crate::invalid;
+use crate::json::{self, Object};
 
 /// Where weights come from.
 pub enum LoadFormat {
@@ -31,7 +35,7 @@ pub enum LoadFormat {
 /// All tensors of a checkpoint folder, by name.
 pub struct Checkpoint {
     dir: PathBuf,
-    files: Vec<(PathBuf, Mmap)>,
+    files: Vec<Shard>,
     tensors: BTreeMap<String, Entry>,
 }
 
@@ -52,6 +56,9 @@ pub enum Files {
     Safetensors,
     Torch,
 }
+
+/// As the safetensors crate has it.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
@@ -77,12 +84,34 @@ impl Checkpoint {
     /// # Errors
     /// As `open`.
     pub fn open_only(dir: &Path, files: Files) -> Result<Checkpoint> {
+        Checkpoint::open_counted(dir, files, &Arc::default())
+    }
+
+    /// The same where `progress` counts each read of the files, and may call them off.
+    ///
+    /// # Errors
+    /// As `open`; Cancelled.
+    pub fn open_counted(dir: &Path, files: Files, progress: &Arc<Progress>) -> Result<Checkpoint> {
+        let paths = files_of(dir, files).map_err(Error::on_one_line)?;
+        Checkpoint::of_files(dir, paths, progress).map_err(Error::on_one_line)
+    }
+
+    fn of_files(dir: &Path, paths: Vec<PathBuf>, progress: &Arc<Progress>) -> Result<Checkpoint> {
         let mut checkpoint =
             Checkpoint { dir: dir.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
-        for path in files_of(dir, files).map_err(Error::on_one_line)? {
-            checkpoint.add_file(path).map_err(Error::on_one_line)?;
+        for path in paths {
+            checkpoint.add_file(Shard::open(path, progress)?)?;
         }
         Ok(checkpoint)
+    }
+
+    /// Whether the files are still those that were opened, so that what was read of them is of one
+    /// piece. To be asked after the last read.
+    ///
+    /// # Errors
+    /// InvalidArgument: one was written to, shortened or replaced.
+    pub fn unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(Shard::unchanged).map_err(Error::on_one_line)
     }
 
     /// The tensors of a PEFT folder: `adapter_model.safetensors`, else `adapter_model.bin`.
@@ -96,35 +125,33 @@ impl Checkpoint {
         let path = path.ok_or_else(|| {
             Error::NotFound(format!("{}: neither {one} nor {other}.", dir.display()))
         })?;
-        let mut checkpoint =
-            Checkpoint { dir: dir.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
-        checkpoint.add_file(path)?;
-        Ok(checkpoint)
+        Checkpoint::of_files(dir, vec![path], &Arc::default()).map_err(Error::on_one_line)
     }
 
-    fn add_file(&mut self, path: PathBuf) -> Result<()> {
-        let shown = path.display();
-        let file = File::open(&path).map_err(|e| io_error(&path, &e))?;
-        let length = file.metadata().map_err(|e| io_error(&path, &e))?.len();
-        if length < 8 {
+    fn add_file(&mut self, shard: Shard) -> Result<()> {
+        let shown = shard.path().display();
+        let bytes = shard.bytes();
+        if bytes.len() < 8 {
+            let length = bytes.len();
             return Err(invalid!("{shown}: {length} bytes are too few for a checkpoint."));
         }
-        // SAFETY: the map is read-only and private to this struct. A checkpoint that another
-        // process shortens while we load would end the process; safetensors readers all share that
-        // limit.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| io_error(&path, &e))?;
-        let entries = match path.extension().is_some_and(|e| e == "safetensors") {
-            true => safetensors_entries(&map, self.files.len()),
-            false => torch_entries(&map, self.files.len()),
+        let entries = match shard.path().extension().is_some_and(|e| e == "safetensors") {
+            true => safetensors_entries(&bytes, self.files.len()),
+            false => torch_entries(&bytes, self.files.len()),
         };
-        for (name, entry) in entries.map_err(|e| e.context(&format!("{shown}: ")))? {
+        // A file that is being written makes no sense for a reason that is worth more than how.
+        let entries = entries.map_err(|e| match shard.unchanged() {
+            Ok(()) => e.context(&format!("{shown}: ")),
+            Err(changed) => changed,
+        })?;
+        for (name, entry) in entries {
             if let Some(old) = self.tensors.get(&name) {
-                let other = self.files.get(old.file).map_or(&path, |f| &f.0).display();
+                let other = self.files.get(old.file).unwrap_or(&shard).path().display();
                 return Err(invalid!("{shown}: tensor '{name}' is also in {other}."));
             }
             self.tensors.insert(name, entry);
         }
-        self.files.push((path, map));
+        self.files.push(shard);
         Ok(())
     }
 
@@ -176,7 +203,8 @@ impl Checkpoint {
                 self.dir.display()
             )));
         };
-        let (path, map) = &self.files[entry.file];
+        let shard = &self.files[entry.file];
+        let path = shard.path();
         let Some(dtype) = dtype_of(entry.dtype) else {
             return Err(invalid!(
                 "{}: tensor '{name}' has dtype {:?}, expected F32, F16 or BF16.",
@@ -200,29 +228,43 @@ impl Checkpoint {
         }
         let cols = or.last().copied().unwrap_or(1);
         let rows = or.iter().product::<usize>() / cols.max(1);
-        Ok(HostTensor { dtype, rows, cols, bytes: &map[entry.bytes.clone()] })
+        Ok(HostTensor { dtype, rows, cols, bytes: shard.bytes().slice(entry.bytes.clone()) })
     }
 }
 
-fn safetensors_entries(map: &[u8], file: usize) -> Result<Vec<(String, Entry)>> {
-    let parsed = SafeTensors::deserialize(map)
-        .map_err(|e| invalid!("not a whole safetensors file ({} bytes): {e}.", map.len()))?;
-    let start = map.as_ptr() as usize;
-    let entry = |(name, view): (&str, safetensors::tensor::TensorView)| {
-        let offset = view.data().as_ptr() as usize - start;
-        let bytes = offset..offset + view.data().len();
-        let (dtype, shape) = (view.dtype(), view.shape().to_vec());
-        (name.to_string(), Entry { file, dtype, shape, contiguous: true, bytes })
+/// The header is the length of a JSON text in 8 bytes, and that text. `Metadata` checks that the
+/// tensors lie behind each other without gaps, with as many bytes as their shapes say.
+fn safetensors_entries(bytes: &Bytes, file: usize) -> Result<Vec<(String, Entry)>> {
+    let total = bytes.len() as u64;
+    let wrong =
+        |why: &dyn Display| invalid!("not a whole safetensors file ({total} bytes): {why}.");
+    let mut length = [0; 8];
+    bytes.read(0, &mut length)?;
+    let length = u64::from_le_bytes(length);
+    if length > HEADER_BYTES_MAX || length > total - 8 {
+        return Err(wrong(&format!("its header has {length} bytes")));
+    }
+    let start = 8 + length as usize;
+    let header = bytes.slice(8..start).load()?;
+    let header: Metadata = serde_json::from_slice(&header).map_err(|e| wrong(&e))?;
+    let end = (header.data_len() as u64).saturating_add(start as u64);
+    if end != total {
+        return Err(wrong(&format!("its header is of a file of {end} bytes")));
+    }
+    let entry = |(name, info): (String, &TensorInfo)| {
+        let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
+        let (dtype, shape) = (info.dtype, info.shape.clone());
+        (name, Entry { file, dtype, shape, contiguous: true, bytes })
     };
-    Ok(parsed.iter().map(entry).collect())
+    Ok(header.tensors().into_iter().map(entry).collect())
 }
 
-fn torch_entries(map: &[u8], file: usize) -> Result<Vec<(String, Entry)>> {
+fn torch_entries(bytes: &Bytes, file: usize) -> Result<Vec<(String, Entry)>> {
     let entry = |t: torch::Located| {
         let torch::Located { name, dtype, shape, contiguous, bytes } = t;
         (name, Entry { file, dtype, shape, contiguous, bytes })
     };
-    Ok(torch::tensors(map)?.into_iter().map(entry).collect())
+    Ok(torch::tensors(bytes)?.into_iter().map(entry).collect())
 }
 
 fn dtype_of(dtype: Dtype) -> Option<DType> {
@@ -285,20 +327,20 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
 
 /// The distinct files of an index, which must be plain names in the same folder.
 pub(super) fn indexed_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    let shown = index.display();
-    let text = std::fs::read(index).map_err(|e| io_error(index, &e))?;
-    let json: Value =
-        serde_json::from_slice(&text).map_err(|e| invalid!("{shown}: not valid JSON: {e}."))?;
-    let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
-        return Err(invalid!("{shown}: 'weight_map' must be an object."));
+    let shown = index.display().to_string();
+    let object = json::read_object(index, Kind::Index)?;
+    let object = Object::new(&shown, &object);
+    let Some(Value::Object(map)) = object.given("weight_map") else {
+        return Err(object.wrong("weight_map", "an object"));
     };
     let mut names = BTreeSet::new();
     for (tensor, file) in map {
         let plain = file.as_str().filter(|f| !f.is_empty() && !f.contains('/') && *f != "..");
-        let Some(file) = plain else {
-            return Err(invalid!("{shown}: the file of tensor '{tensor}' is not a name: {file}."));
+        let Some(name) = plain else {
+            let got = json::shown(file);
+            return Err(invalid!("{shown}: the file of tensor '{tensor}' is not a name: {got}."));
         };
-        names.insert(file.to_string());
+        names.insert(name.to_string());
     }
     Ok(names.into_iter().map(|name| dir.join(name)).collect())
 }

@@ -117,7 +117,11 @@ pub(super) fn adjust(logits: &mut [f32], spec: &SamplerSpec, history: &History) 
     if let Some(counts) = &history.counts {
         penalise(logits, spec, counts);
     }
-    for word in spec.bad_words.iter() {
+    let behind_newest = match history.tail.last() {
+        Some(&newest) => spec.bad_words_behind(Some(newest)),
+        None => &[],
+    };
+    for word in spec.bad_words_behind(None).iter().chain(behind_newest) {
         if let Some((last, before)) = word.split_last() {
             if history.tail.ends_with(before) {
                 forbid_one(logits, *last);

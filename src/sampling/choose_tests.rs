@@ -68,6 +68,8 @@ impl Case {
         // One whose beginning the output has just ended with, and the last of it once more.
         let hit = word([end, &masked].concat());
         let words = words.into_iter().chain([hit]).filter(|word| !word.is_empty());
+        let mut words: Vec<_> = words.collect();
+        SamplerSpec::sort_bad_words(&mut words);
         let mask = (rng.below(4) == 0)
             .then(|| (0..vocab.div_ceil(32)).map(|_| rng.next() as u32 | 1).collect());
         let spec = SamplerSpec {
@@ -83,7 +85,7 @@ impl Case {
             masked_until_min: Arc::from(masked),
             allowed: (rng.below(4) == 0).then(|| mask_of(&allowed)),
             bias: biases(rng, biased),
-            bad_words: if rng.below(3) == 0 { words.collect() } else { Arc::from([]) },
+            bad_words: if rng.below(3) == 0 { Arc::from(words) } else { Arc::from([]) },
             ..SamplerSpec::default()
         };
         Case { logits, spec, prompt, outputs, mask }

@@ -4,6 +4,8 @@
 //! every room may import it, it imports only `error` and `ids`.
 
 pub mod adjust;
+mod ages;
+pub mod bounds;
 pub mod choose;
 mod json;
 mod logprobs;
@@ -15,6 +17,7 @@ mod structured;
 mod verify;
 
 pub use adjust::{History, TokenCounts};
+pub use bounds::ListLimits;
 pub use choose::choose;
 pub use logprobs::TokenLogprobs;
 pub use params::{Limits, RepetitionRule, SamplingParams};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{json, python, verify, LogprobSpec, SamplerSpec, StructuredOutputs};
+use super::{ages, json, python, verify};
+use super::{ListLimits, LogprobSpec, SamplerSpec, StructuredOutputs};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::invalid;
@@ -21,6 +22,8 @@ pub struct Limits {
     pub max_logprobs: i64,
     /// Sequences that one request may ask for.
     pub max_sequences: u32,
+    /// Of the lists that one request brings.
+    pub lists: ListLimits,
 }
 
 impl Limits {
@@ -28,7 +31,8 @@ impl Limits {
     const MAX_SEQUENCES: u32 = 16_384;
 
     pub const fn new(vocab_size: u32, max_logprobs: i64) -> Limits {
-        Limits { vocab_size, max_logprobs, max_sequences: Limits::MAX_SEQUENCES }
+        let (max_sequences, lists) = (Limits::MAX_SEQUENCES, ListLimits::DEFAULT);
+        Limits { vocab_size, max_logprobs, max_sequences, lists }
     }
 
     /// What `VLLM_MAX_N_SEQUENCES` says, if it is set.
@@ -93,6 +97,8 @@ pub struct SamplingParams {
     pub skip_reading_prefix_cache: bool,
     /// The adapter to use. Whether it exists is the door's question.
     pub lora_name: Option<String>,
+    /// Tokens between two responses of a stream, at least 1; None = as the engine argument says.
+    pub stream_interval: Option<u32>,
 }
 
 /// The output ends when its newest tokens are one pattern of `sizes` tokens, `count` times in a
@@ -136,6 +142,7 @@ impl Default for SamplingParams {
             repetition_detection: None,
             skip_reading_prefix_cache: false,
             lora_name: None,
+            stream_interval: None,
         }
     }
 }
@@ -169,6 +176,11 @@ impl SamplingParams {
         checked().map_err(Error::on_one_line)
     }
 
+    /// There is a parameter of this name; what it may be is another matter.
+    pub fn knows(name: &str) -> bool {
+        Raw::default().read_one(name, &Value::Null).unwrap_or(true)
+    }
+
     /// Logprobs of sampled tokens are to be reported.
     pub fn wants_logprobs(&self) -> bool {
         self.logprobs.is_some() || self.logprob_token_ids.is_some()
@@ -182,8 +194,9 @@ impl SamplingParams {
         &self,
         eos: &[TokenId],
         fallback_seed: u64,
-        bad_words: Vec<Box<[TokenId]>>,
+        mut bad_words: Vec<Box<[TokenId]>>,
     ) -> SamplerSpec {
+        SamplerSpec::sort_bad_words(&mut bad_words);
         let greedy = self.temperature == 0.0;
         let mut masked = Vec::new();
         if self.min_tokens > 0 {
@@ -261,6 +274,9 @@ pub(super) struct Raw<'a> {
     pub structured_outputs: Option<&'a Value>,
     pub repetition_detection: Option<&'a Value>,
     pub lora_name: Option<&'a Value>,
+    pub stream_interval: Option<i128>,
+    /// Parameters of other versions of vLLM.
+    pub other_ages: Vec<(&'static str, &'a Value)>,
 }
 
 impl<'a> Raw<'a> {
@@ -274,7 +290,7 @@ impl<'a> Raw<'a> {
         }
         match unknown {
             None => Ok(raw),
-            Some(key) => Err(invalid!("Unexpected keyword argument {}", python::quoted(key))),
+            Some(key) => Err(invalid!("Unexpected keyword argument {}", python::shown_text(key))),
         }
     }
 
@@ -314,16 +330,29 @@ impl<'a> Raw<'a> {
             "logit_bias" => self.logit_bias = any,
             "allowed_token_ids" => self.allowed_token_ids = any,
             "logprob_token_ids" => self.logprob_token_ids = any,
-            "structured_outputs" => self.structured_outputs = any,
+            // Until vLLM 0.11 it had the second name, and further members that mean nothing here.
+            "structured_outputs" | "guided_decoding" => {
+                if any.is_some() && self.structured_outputs.is_some() {
+                    return Err(invalid!(
+                        "structured_outputs and guided_decoding are names of one parameter: give \
+                         one of them."
+                    ));
+                }
+                self.structured_outputs = any.or(self.structured_outputs);
+            }
             "repetition_detection" => self.repetition_detection = any,
             "lora_name" => self.lora_name = any,
+            "stream_interval" => self.stream_interval = python::int(value)?,
             // Coerced, so that nonsense fails as it always did, and then without meaning for us.
             "output_text_buffer_length" | "routed_experts_prompt_start" => {
                 python::int(value)?;
             }
             // `id` is HTTP's request id, which the server hands on as a parameter.
             "id" | "extra_args" | "output_kind" | "skip_clone" | "flat_logprobs" => {}
-            _ => return Ok(false),
+            _ => match ages::known(key) {
+                Some(name) => self.other_ages.push((name, value)),
+                None => return Ok(false),
+            },
         }
         Ok(true)
     }
@@ -362,10 +391,7 @@ mod tests {
             "invalid literal for int() with base 10: 'x'"
         );
         assert_eq!(text(json!({"foo": 1, "bar": 1, "n": 0})), "Unexpected keyword argument 'foo'");
-        assert_eq!(
-            text(json!({"guided_decoding": {}})),
-            "Unexpected keyword argument 'guided_decoding'"
-        );
+        assert_eq!(text(json!({"guided_json": {}})), "Unexpected keyword argument 'guided_json'");
         assert_eq!(text(json!({"min_p": 7, "n": 0})), "n must be at least 1, got 0.");
     }
 

@@ -25,7 +25,7 @@ pub fn int(value: &Value) -> Result<Option<i128>> {
         },
         Value::String(s) => match int_literal(s) {
             Some(i) => Ok(Some(i)),
-            None => Err(invalid!("invalid literal for int() with base 10: {}", quoted(s))),
+            None => Err(invalid!("invalid literal for int() with base 10: {}", shown_text(s))),
         },
         other => Err(invalid!(
             "int() argument must be a string, a bytes-like object or a real number, not '{}'",
@@ -47,7 +47,7 @@ pub fn float(value: &Value) -> Result<Option<f64>> {
             let digits = without_separators(s.trim());
             match digits.and_then(|d| d.parse::<f64>().ok()) {
                 Some(f) => Ok(Some(f)),
-                None => Err(invalid!("could not convert string to float: {}", quoted(s))),
+                None => Err(invalid!("could not convert string to float: {}", shown_text(s))),
             }
         }
         other => Err(invalid!(
@@ -105,25 +105,91 @@ pub fn type_name(value: &Value) -> &'static str {
 
 /// `repr(value)`.
 pub fn repr(value: &Value) -> String {
-    match value {
-        Value::Null => "None".into(),
-        Value::Bool(true) => "True".into(),
-        Value::Bool(false) => "False".into(),
-        Value::Number(n) if n.is_f64() => float_text(n.as_f64().unwrap_or(f64::NAN)),
-        Value::Number(n) => n.to_string(),
-        Value::String(s) => quoted(s),
-        Value::Array(list) => list_text(list.iter().map(repr)),
-        Value::Object(map) => {
-            let members: Vec<String> =
-                map.iter().map(|(k, v)| format!("{}: {}", quoted(k), repr(v))).collect();
-            format!("{{{}}}", members.join(", "))
-        }
-    }
+    let mut out = String::new();
+    write(value, usize::MAX, &mut out);
+    out
 }
 
-/// `repr` of a list whose elements are already written.
-pub fn list_text(elements: impl Iterator<Item = String>) -> String {
-    format!("[{}]", elements.collect::<Vec<_>>().join(", "))
+/// The beginning of `repr(value)`, for messages: a client's value may be as large as a request.
+pub fn shown(value: &Value) -> String {
+    let mut out = String::new();
+    write(value, SHOWN_BYTES, &mut out);
+    cut(out)
+}
+
+/// The same for a text.
+pub fn shown_text(text: &str) -> String {
+    cut(quoted(head(text, SHOWN_BYTES + 1)))
+}
+
+/// The same for a list whose elements are written on demand.
+pub fn shown_list(elements: impl Iterator<Item = String>) -> String {
+    let mut out = String::from("[");
+    for (i, element) in elements.enumerate() {
+        if out.len() > SHOWN_BYTES {
+            return cut(out);
+        }
+        out.push_str(if i > 0 { ", " } else { "" });
+        out.push_str(&element);
+    }
+    cut(out + "]")
+}
+
+/// Bytes of a client's value that a message repeats.
+const SHOWN_BYTES: usize = 200;
+
+fn cut(mut text: String) -> String {
+    if text.len() > SHOWN_BYTES {
+        text.truncate(head(&text, SHOWN_BYTES).len());
+        text.push_str("...");
+    }
+    text
+}
+
+/// The whole characters of the first `bytes` bytes.
+fn head(text: &str, bytes: usize) -> &str {
+    let whole = (0..=bytes.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    &text[..whole.unwrap_or(0)]
+}
+
+/// Append `repr(value)`, but begin nothing more once there are `limit` bytes.
+fn write(value: &Value, limit: usize, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("None"),
+        Value::Bool(true) => out.push_str("True"),
+        Value::Bool(false) => out.push_str("False"),
+        Value::Number(n) if n.is_f64() => {
+            out.push_str(&float_text(n.as_f64().unwrap_or(f64::NAN)));
+        }
+        Value::Number(n) => out.push_str(&n.to_string()),
+        Value::String(s) => {
+            out.push_str(&quoted(head(s, limit.saturating_add(1))));
+        }
+        Value::Array(list) => {
+            out.push('[');
+            for (i, element) in list.iter().enumerate() {
+                if out.len() > limit {
+                    break;
+                }
+                out.push_str(if i > 0 { ", " } else { "" });
+                write(element, limit, out);
+            }
+            out.push(']');
+        }
+        Value::Object(map) => {
+            out.push('{');
+            for (i, (key, value)) in map.iter().enumerate() {
+                if out.len() > limit {
+                    break;
+                }
+                out.push_str(if i > 0 { ", " } else { "" });
+                out.push_str(&quoted(head(key, limit.saturating_add(1))));
+                out.push_str(": ");
+                write(value, limit, out);
+            }
+            out.push('}');
+        }
+    }
 }
 
 /// `repr` of a float: shortest digits that read back the same, always with a point or an exponent,
@@ -253,6 +319,31 @@ mod tests {
         assert!(yes.iter().all(|v| truth(v) == Some(true)));
         assert!(no.iter().all(|v| truth(v) == Some(false)));
         assert_eq!(truth(&json!(null)), None);
+    }
+
+    /// Case 11: a message repeats the beginning of a value, and costs no more than that.
+    #[test]
+    fn messages_show_the_beginning_of_a_value() {
+        assert_eq!(shown(&json!([1, "a"])), "[1, 'a']");
+        assert_eq!(shown_text("a"), "'a'");
+        assert_eq!(shown_list(["1".to_string(), "2".into()].into_iter()), "[1, 2]");
+        let long = "é".repeat(1 << 20);
+        let many: Vec<Value> = (0..1 << 16).map(Value::from).collect();
+        let map: serde_json::Map<String, Value> =
+            (0..1 << 16).map(|i| (format!("{long:.300}{i}"), json!(i))).collect();
+        let texts = [
+            shown_text(&long),
+            shown(&json!(long)),
+            shown(&json!([long, long])),
+            shown(&json!(many)),
+            shown(&Value::Object(map)),
+            shown_list((0..1 << 16).map(|i| i.to_string())),
+            int(&json!("9".repeat(1 << 20) + "x")).unwrap_err().to_string(),
+            float(&json!("9".repeat(1 << 20) + "x")).unwrap_err().to_string(),
+        ];
+        for text in texts {
+            assert!((200..300).contains(&text.len()) && text.ends_with("..."), "{text}");
+        }
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub struct SamplerSpec {
     /// Added to the logits; each token at most once.
     pub bias: Arc<[(TokenId, f32)]>,
     /// Sequences of tokens that the output may not contain; none is empty. The prompt's tokens do
-    /// not count as the beginning of one.
+    /// not count as the beginning of one. In the order of [`SamplerSpec::sort_bad_words`], so that
+    /// a step looks only at those that its newest output may complete.
     pub bad_words: Arc<[Box<[TokenId]>]>,
     /// Report logprobs with each sampled token.
     pub logprobs: Option<LogprobSpec>,
@@ -68,10 +69,26 @@ impl SamplerSpec {
             || self.presence_penalty != 0.0
     }
 
+    /// Ascending by the token before the last one; those of one token first.
+    pub fn sort_bad_words(words: &mut [Box<[TokenId]>]) {
+        words.sort_by_key(|word| before_last(word));
+    }
+
+    /// The bad words whose last token but one is `token`; None: those of one token.
+    pub fn bad_words_behind(&self, token: Option<TokenId>) -> &[Box<[TokenId]>] {
+        let from = self.bad_words.partition_point(|word| before_last(word) < token);
+        let to = self.bad_words.partition_point(|word| before_last(word) <= token);
+        &self.bad_words[from..to]
+    }
+
     /// How many of the newest outputs the device must know for `bad_words`.
     pub fn tail_tokens(&self) -> usize {
         self.bad_words.iter().map(|word| word.len().saturating_sub(1)).max().unwrap_or(0)
     }
+}
+
+fn before_last(word: &[TokenId]) -> Option<TokenId> {
+    word.len().checked_sub(2).map(|at| word[at])
 }
 
 impl Default for SamplerSpec {

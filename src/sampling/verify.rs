@@ -6,6 +6,8 @@ use std::hash::Hash;
 
 use serde_json::{Map, Value};
 
+use super::ages;
+use super::bounds::{self, ListLimits};
 use super::params::{Limits, Raw, RepetitionRule, SamplingParams};
 use super::python::{self, float_text};
 use super::structured::StructuredOutputs;
@@ -20,6 +22,7 @@ const MAX_LOGPROB_TOKEN_IDS: usize = 128;
 /// Apply defaults, then every rule; the first that fails wins.
 pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
     thinking_token_budget(raw.thinking_token_budget)?;
+    list_lengths(&raw, limits)?;
     let stop = texts("stop", raw.stop)?;
     let bad_words = unique(texts("bad_words", raw.bad_words)?);
     let d = SamplingParams::default();
@@ -37,15 +40,19 @@ pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
         skip_reading_prefix_cache: raw.skip_reading_prefix_cache.unwrap_or_default(),
         repetition_detection: repetition(raw.repetition_detection)?,
         lora_name: lora_name(raw.lora_name)?,
+        stream_interval: stream_interval(raw.stream_interval)?,
         ..d
     };
     params.n = sequences(raw.n.unwrap_or(1), limits.max_sequences)?;
+    for (name, value) in &raw.other_ages {
+        ages::check(name, value, params.n)?;
+    }
     penalties(&raw, &mut params)?;
     distribution(&raw, &mut params)?;
     lengths(&raw, &mut params)?;
     params.logprobs = logprob_count("logprobs", raw.logprobs)?;
     params.prompt_logprobs = logprob_count("prompt_logprobs", raw.prompt_logprobs)?;
-    params.stop_token_ids = stop_ids(raw.stop_token_ids)?;
+    params.stop_token_ids = stop_ids(raw.stop_token_ids, limits.vocab_size)?;
     if stop.iter().any(String::is_empty) {
         return Err(invalid!("stop cannot contain an empty string."));
     }
@@ -56,7 +63,7 @@ pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
         ));
     }
     if bad_words.iter().any(String::is_empty) {
-        let list = python::list_text(bad_words.iter().map(|w| python::quoted(w)));
+        let list = python::shown_list(bad_words.iter().map(|w| python::shown_text(w)));
         return Err(invalid!("bad_words cannot contain an empty string. Got bad_words={list}"));
     }
     params.stop = stop;
@@ -68,6 +75,38 @@ pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
     params.seed = seed(raw.seed)?;
     against_model(&raw, &mut params, limits)?;
     Ok(params)
+}
+
+/// Refuse lists that are longer than one request's may be, before anything of them is copied.
+fn list_lengths(raw: &Raw, limits: &Limits) -> Result<()> {
+    let ListLimits { stop_strings, stop_bytes, stop_token_ids, .. } = limits.lists;
+    let ListLimits { bad_words, bad_words_bytes, logit_biases, .. } = limits.lists;
+    let vocab = limits.vocab_size as usize;
+    let entries = |value: Option<&Value>| match value {
+        Some(Value::Array(list)) => list.len(),
+        Some(Value::Object(map)) => map.len(),
+        _ => 0,
+    };
+    let bytes = |value: Option<&Value>| match value {
+        Some(Value::String(text)) => text.len(),
+        Some(Value::Array(list)) => list.iter().map(|v| v.as_str().map_or(0, str::len)).sum(),
+        _ => 0,
+    };
+
+    let check = bounds::check;
+    check("stop", "strings", entries(raw.stop), stop_strings, "max-stop-strings")?;
+    check("stop", "bytes", bytes(raw.stop), stop_bytes, "max-stop-bytes")?;
+    let ids = entries(raw.stop_token_ids);
+    check("stop_token_ids", "ids", ids, stop_token_ids, "max-stop-token-ids")?;
+    check("bad_words", "words", entries(raw.bad_words), bad_words, "max-bad-words")?;
+    check("bad_words", "bytes", bytes(raw.bad_words), bad_words_bytes, "max-bad-words-bytes")?;
+    check("logit_bias", "biases", entries(raw.logit_bias), logit_biases, "max-logit-biases")?;
+    match entries(raw.allowed_token_ids) {
+        ids if ids > vocab => {
+            Err(invalid!("allowed_token_ids has {ids} ids, more than the vocabulary's {vocab}."))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An error of the class that repeats parameter and value at its end.
@@ -213,7 +252,7 @@ fn repetition(value: Option<&Value>) -> Result<Option<RepetitionRule>> {
             &parsed
         }
         Some(other) => {
-            return Err(invalid!("{NAME} must be an object, got {}.", python::repr(other)));
+            return Err(invalid!("{NAME} must be an object, got {}.", python::shown(other)));
         }
     };
     let (mut longest, mut shortest, mut count) = (0, 0, 0);
@@ -223,7 +262,7 @@ fn repetition(value: Option<&Value>) -> Result<Option<RepetitionRule>> {
             "min_pattern_size" => &mut shortest,
             "min_count" => &mut count,
             _ => {
-                let key = python::quoted(key);
+                let key = python::shown_text(key);
                 return Err(invalid!("{NAME}: Unexpected keyword argument {key}"));
             }
         };
@@ -254,11 +293,20 @@ fn seed(seed: Option<i128>) -> Result<Option<i64>> {
     }
 }
 
+fn stream_interval(interval: Option<i128>) -> Result<Option<u32>> {
+    match interval {
+        Some(tokens) if tokens < 1 => {
+            Err(invalid!("stream_interval must be at least 1, got {tokens}."))
+        }
+        other => Ok(other.map(saturated)),
+    }
+}
+
 fn lora_name(name: Option<&Value>) -> Result<Option<String>> {
     match name {
         None => Ok(None),
         Some(Value::String(name)) => Ok(Some(name.clone())),
-        Some(other) => Err(invalid!("lora_name must be a string, got {}.", python::repr(other))),
+        Some(other) => Err(invalid!("lora_name must be a string, got {}.", python::shown(other))),
     }
 }
 
@@ -297,14 +345,16 @@ fn integers(list: &[Value]) -> Option<Vec<i128>> {
     list.iter().map(integer).collect()
 }
 
-fn stop_ids(value: Option<&Value>) -> Result<Vec<TokenId>> {
-    let wrong =
-        |v: &Value| invalid!("stop_token_ids must contain only integers, got {}.", python::repr(v));
+fn stop_ids(value: Option<&Value>, vocab: u32) -> Result<Vec<TokenId>> {
+    let wrong = |v: &Value| {
+        invalid!("stop_token_ids must contain only integers, got {}.", python::shown(v))
+    };
     let Some(value) = value else { return Ok(Vec::new()) };
     let list = value.as_array().ok_or_else(|| wrong(value))?;
     let ids = integers(list).ok_or_else(|| wrong(value))?;
-    // No range check: an id that no token has never stops anything.
-    Ok(unique(ids.into_iter().filter_map(|id| u32::try_from(id).ok()).map(TokenId).collect()))
+    // One that the model cannot sample never stops anything.
+    let known = ids.into_iter().filter_map(|id| u32::try_from(id).ok()).filter(|id| *id < vocab);
+    Ok(unique(known.map(TokenId).collect()))
 }
 
 /// The rules that need the model: maximum of logprobs, ids inside the vocabulary.
@@ -340,7 +390,7 @@ fn ids_of(name: &str, value: &Value) -> Result<Vec<i128>> {
     value
         .as_array()
         .and_then(|list| integers(list))
-        .ok_or_else(|| invalid!("{name} must be a list of integers, got {}.", python::repr(value)))
+        .ok_or_else(|| invalid!("{name} must be a list of integers, got {}.", python::shown(value)))
 }
 
 fn within(ids: &[i128], vocab: u32) -> Option<Vec<TokenId>> {
@@ -376,7 +426,7 @@ fn biases(value: &Value, vocab: u32) -> Result<Vec<(TokenId, f32)>> {
         Value::Object(map) => map,
         Value::Array(list) if list.is_empty() => &empty,
         other => {
-            let got = python::repr(other);
+            let got = python::shown(other);
             return Err(invalid!("logit_bias must map token ids to numbers, got {got}."));
         }
     };
@@ -384,10 +434,10 @@ fn biases(value: &Value, vocab: u32) -> Result<Vec<(TokenId, f32)>> {
     let mut outside = Vec::new();
     for (key, bias) in map {
         let id = python::int_literal(key).ok_or_else(|| {
-            invalid!("logit_bias keys must be token ids, got {}.", python::quoted(key))
+            invalid!("logit_bias keys must be token ids, got {}.", python::shown_text(key))
         })?;
         let bias = python::float(bias)?.filter(|b| !b.is_nan()).ok_or_else(|| {
-            invalid!("logit_bias of token {id} must be a number, got {}.", python::repr(bias))
+            invalid!("logit_bias of token {id} must be a number, got {}.", python::shown(bias))
         })?;
         match u32::try_from(id).ok().filter(|id| *id < vocab) {
             Some(id) => biases.push((TokenId(id), bias.clamp(-100.0, 100.0) as f32)),
@@ -397,16 +447,16 @@ fn biases(value: &Value, vocab: u32) -> Result<Vec<(TokenId, f32)>> {
     if outside.is_empty() {
         return Ok(biases);
     }
-    let ids = python::list_text(outside.iter().map(i128::to_string));
+    let ids = python::shown_list(outside.iter().map(i128::to_string));
     let text = format!(
         "token_id(s) {ids} in logit_bias contain out-of-vocab token ids. Vocabulary size: {vocab}"
     );
-    Err(valued(&text, "logit_bias", &python::repr(value)))
+    Err(valued(&text, "logit_bias", &python::shown(value)))
 }
 
 fn allowed(value: &Value, vocab: u32) -> Result<Vec<TokenId>> {
     let ids = ids_of("allowed_token_ids", value)?;
-    let refuse = |text: &str| valued(text, "allowed_token_ids", &python::repr(value));
+    let refuse = |text: &str| valued(text, "allowed_token_ids", &python::shown(value));
     if ids.is_empty() {
         return Err(refuse("allowed_token_ids is not None and empty!"));
     }

@@ -257,10 +257,6 @@ fn recorded_refusals() {
             r#"{"temperature": 0, "max_tokens": 4, "truncate_prompt_tokens": -1}"#,
             "Unexpected keyword argument 'truncate_prompt_tokens'",
         ),
-        (
-            r#"{"temperature": 0, "guided_decoding": {"choice": ["a", "b"]}}"#,
-            "Unexpected keyword argument 'guided_decoding'",
-        ),
         (r#"{"temperature": 0, "foo": 1}"#, "Unexpected keyword argument 'foo'"),
         (r#"{"temperature": "hot"}"#, "could not convert string to float: 'hot'"),
         (
@@ -295,6 +291,7 @@ fn recorded_refusals() {
     }
     // Refused there, meaningful here.
     for text in [
+        r#"{"temperature": 0, "guided_decoding": {"choice": ["a", "b"]}}"#,
         r#"{"temperature": 0, "max_tokens": null}"#,
         r#"{"temperature": null, "max_tokens": 2}"#,
         r#"{"temperature": 0, "max_tokens": 2, "id": "7"}"#,
@@ -406,4 +403,81 @@ fn any_value_under_any_key() {
         }
     }
     assert!(good > 500 && bad > 500, "{good} accepted, {bad} refused");
+}
+
+/// Case 10: each list of a request is bounded, and the refusal says by how much and which key.
+#[test]
+fn lists_are_bounded() {
+    let words = |count: usize| (0..count).map(|i| i.to_string()).collect::<Vec<_>>();
+    for (parameters, text) in [
+        (json!({"stop": words(16_385)}), "stop has 16385 strings, more than the 16384"),
+        (json!({"stop": "x".repeat(262_145)}), "stop has 262145 bytes, more than the 262144"),
+        (json!({"stop_token_ids": vec![7; 16_385]}), "stop_token_ids has 16385 ids, more than"),
+        (json!({"bad_words": words(300_000)}), "bad_words has 300000 words, more than the 4096"),
+        (json!({"bad_words": ["x".repeat(4 << 20)]}), "bad_words has 4194304 bytes, more than"),
+        (json!({"allowed_token_ids": vec![7; 4097]}), "4097 ids, more than the vocabulary's 4096."),
+    ] {
+        let error = parse(parameters).unwrap_err().to_string();
+        assert!(error.contains(text) && error.len() < 250, "{error}");
+        assert!(text.contains("vocabulary") || error.contains("--backend-config=vllm,max-"));
+    }
+    let mut few = limits();
+    few.lists.logit_biases = 1;
+    let biases = json!({"logit_bias": {"1": 0, "2": 0}});
+    let error = SamplingParams::parse(biases.as_object().unwrap(), &few).unwrap_err().to_string();
+    assert!(error.contains("max-logit-biases"), "{error}");
+    assert_eq!(parse(json!({"stop": words(16_384)})).unwrap().stop.len(), 16_384);
+}
+
+/// Case 11: whatever is refused, the value is shown in part.
+#[test]
+fn refusals_show_a_piece_of_the_value() {
+    let long = "y".repeat(1 << 20);
+    let strings = vec!["y"; 1 << 16];
+    for parameters in [
+        json!({ &long: 1 }),
+        json!({"temperature": long}),
+        json!({"n": long}),
+        json!({"lora_name": strings}),
+        json!({"allowed_token_ids": vec!["y"; 4096]}),
+        json!({"logprob_token_ids": strings}),
+        json!({"logit_bias": strings}),
+        json!({"logit_bias": { &long: 1 }}),
+        json!({"logit_bias": {"1": long}}),
+        json!({"logit_bias": (0..16_000).map(|i| (format!("99{i}"), json!(1))).collect::<Map<_, _>>()}),
+        json!({"stop_token_ids": vec!["y"; 16_384]}),
+        json!({"repetition_detection": strings}),
+        json!({"repetition_detection": { &long: 1 }}),
+        json!({"best_of": long}),
+        json!({"structured_outputs": { "choice": [1, long] }}),
+    ] {
+        let error = parse(parameters.clone()).unwrap_err().to_string();
+        let name = parameters.as_object().unwrap().keys().next().unwrap();
+        assert!(error.len() < 700, "{name:.30}: {} bytes", error.len());
+    }
+}
+
+/// Case 7 and vLLM 0.33.
+#[test]
+fn parameters_of_other_ages() {
+    let old = json!({
+        "n": 1, "best_of": 1, "presence_penalty": 1.0, "temperature": 1.0, "top_p": 0.95,
+        "top_k": -1, "use_beam_search": false, "length_penalty": 1, "early_stopping": false,
+        "stop": null, "max_tokens": 20,
+    });
+    assert_eq!(parse(old).unwrap().max_tokens, Some(20));
+    assert_eq!(parse(json!({"n": 3, "best_of": 3, "logits_processors": null})).unwrap().n, 3);
+    let error = parse(json!({"n": 3, "best_of": 5})).unwrap_err().to_string();
+    assert_eq!(error, "Unexpected keyword argument 'best_of'");
+    let error = parse(json!({"use_beam_search": true})).unwrap_err().to_string();
+    assert!(error.contains("'use_beam_search'"), "{error}");
+    assert_eq!(parse(json!({"stream_interval": "4"})).unwrap().stream_interval, Some(4));
+    fails(json!({"stream_interval": 0}), "stream_interval must be at least 1, got 0.");
+    let error = parse(json!({"watermarking": true})).unwrap_err().to_string();
+    assert!(error.contains("'watermarking'"), "{error}");
+
+    let guided = parse(json!({"guided_decoding": {"regex": "a+", "backend": "outlines"}})).unwrap();
+    assert_eq!(guided, parse(json!({"structured_outputs": {"regex": "a+"}})).unwrap());
+    let both = json!({"guided_decoding": {"regex": "a"}, "structured_outputs": {"regex": "a"}});
+    assert!(parse(both).unwrap_err().to_string().contains("names of one parameter"));
 }

@@ -277,6 +277,37 @@ fn followers_of_whoever_is_over_are_served() {
     assert_eq!(shares(&s.plan().unwrap()), [(0, 10, true), (1, 10, true)]);
 }
 
+/// Case 10: with four slots, a request of nine sequences has the first four places in the queue as
+/// anybody would; each further one lets one more of those who came later pass.
+#[test]
+fn a_request_of_many_sequences_lets_others_pass() {
+    let first = request(1, 3, 1);
+    let other = |id| NewSequence { id: RequestId(id), leader: Some(first.id), ..first.clone() };
+    let mut all: Vec<NewSequence> = (2..=9).map(other).collect();
+    all.insert(0, first.clone());
+    all.extend([request(20, 3, 1), request(21, 3, 1)]);
+    // With the cache the others wait for the prompt of the first anyway.
+    for (prefix_caching, order) in
+        [(true, [1, 20, 21, 2, 3, 4, 5, 6, 7, 8, 9]), (false, [1, 2, 3, 4, 20, 5, 21, 6, 7, 8, 9])]
+    {
+        let config = SchedulerConfig {
+            max_num_seqs: 4,
+            pages: 65,
+            prefix_caching,
+            max_num_batched_tokens: 12,
+            ..config()
+        };
+        let mut s = scheduler(config, &all);
+        let mut admitted = Vec::new();
+        while let Some(plan) = s.plan() {
+            admitted.extend(s.take_admitted().map(|id| id.0));
+            s.commit(&answer(&plan, 7));
+        }
+        assert_eq!(admitted, order, "caching {prefix_caching}");
+        s.check();
+    }
+}
+
 #[test]
 fn a_sequence_may_ask_not_to_read_the_cache() {
     let first = request(1, 10, 1);

@@ -18,6 +18,7 @@ use crate::ids::TokenId;
 const PRIMING_TOKENS: usize = 6;
 const REPLACEMENT: &str = "\u{fffd}";
 
+#[derive(Clone)]
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
     skip_special_tokens: bool,
@@ -27,6 +28,7 @@ pub struct Detokenizer {
     state: State,
 }
 
+#[derive(Clone)]
 enum State {
     /// Bytes that no complete text has come of yet.
     Bytes(Vec<u8>),
@@ -34,7 +36,7 @@ enum State {
 }
 
 /// For decoders of any kind. `ids[..read]` gave the last piece, `piece` is their text.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct General {
     ids: Vec<TokenId>,
     read: usize,

@@ -83,6 +83,15 @@ pub fn check_input_ids(ids: &[TokenId], max_model_len: u32, vocab_size: u32) -> 
         ));
     }
     check_input_tokens(tokens, max_model_len)?;
+    check_vocabulary(ids, vocab_size)
+}
+
+/// Refuse ids that the model's embedding table has no row for, wherever they come from: a tokenizer
+/// may know tokens that were added after the model was trained.
+///
+/// # Errors
+/// InvalidArgument with the first such id, in the incumbent's words.
+pub fn check_vocabulary(ids: &[TokenId], vocab_size: u32) -> Result<()> {
     match ids.iter().find(|id| id.0 >= vocab_size) {
         Some(id) => Err(invalid!("Token id {id} is out of vocabulary")),
         None => Ok(()),

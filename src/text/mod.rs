@@ -15,7 +15,9 @@ mod tokenizer;
 
 pub use detokenize::Detokenizer;
 pub use grammar::{Grammars, Guide, Next, Patience, Stop, Unhurried, STACK_BYTES, TIMEOUT_KEY};
-pub use limits::{check_input_ids, check_input_tokens, check_prompt_chars, check_prompt_tokens};
+pub use limits::{
+    check_input_ids, check_input_tokens, check_prompt_chars, check_prompt_tokens, check_vocabulary,
+};
 pub use spell::Speller;
 pub use stop::TextStream;
 pub use tokenizer::Tokenizer;

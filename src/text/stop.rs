@@ -7,15 +7,25 @@
 //! that occurs anywhere in reach of the new text wins. Lengths are in characters (code points), as
 //! the client sees them.
 
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::nfa::contiguous::NFA;
+use aho_corasick::{Anchored, MatchKind};
+
 use super::{Detokenizer, Tokenizer};
+use crate::error::Result;
 use crate::ids::TokenId;
+use crate::invalid;
 use crate::sampling::SamplingParams;
 
-/// Text behind the last one sent that is kept for matching is cut off when it grows beyond this.
+/// Text that was sent is forgotten when it grows beyond this.
 const SLACK_BYTES: usize = 4096;
 
+/// A clone is another sequence's before its first token: it shares the stop strings.
+#[derive(Clone)]
 pub struct TextStream {
     /// None: `detokenize` is false, no text at all.
     detokenizer: Option<Detokenizer>,
@@ -25,26 +35,38 @@ pub struct TextStream {
     stops: Option<Stops>,
 }
 
+/// The stop strings of a request, ready to be found: one pass over a text finds all of them.
+struct StopStrings {
+    automaton: NFA,
+    /// Characters of the longest without its last one: a longer end of a text cannot become a match.
+    reach_chars: usize,
+}
+
 /// Present only if there are stop strings: without, text passes straight through.
+#[derive(Clone)]
 struct Stops {
-    /// The client's strings, each with its length in characters.
-    strings: Vec<(String, usize)>,
+    strings: Arc<StopStrings>,
+    /// Where the automaton is after all text so far.
+    state: StateID,
     /// Characters that stay back while the sequence runs.
     hold_chars: usize,
-    /// Characters before new text that a match may need.
-    reach_chars: usize,
     /// The end of the text so far: `text[..sent]` has gone out.
     text: String,
     sent: usize,
+    /// Characters of `text[sent..]`.
+    unsent_chars: usize,
 }
 
 impl TextStream {
     /// For the output that follows `prompt`.
+    ///
+    /// # Errors
+    /// InvalidArgument: more stop strings than can be searched for.
     pub fn new(
         tokenizer: &Arc<Tokenizer>,
         prompt: &[TokenId],
         params: &SamplingParams,
-    ) -> TextStream {
+    ) -> Result<TextStream> {
         let detokenizer = params.detokenize.then(|| {
             Detokenizer::new(
                 tokenizer,
@@ -53,13 +75,13 @@ impl TextStream {
                 params.spaces_between_special_tokens,
             )
         });
-        TextStream {
+        Ok(TextStream {
             detokenizer,
             include_stop: params.include_stop_str_in_output,
             min_tokens: params.min_tokens,
             outputs: 0,
-            stops: Stops::new(&params.stop, params.include_stop_str_in_output),
-        }
+            stops: Stops::new(&params.stop, params.include_stop_str_in_output)?,
+        })
     }
 
     /// The next output token. Appends to `out` what may be shown now. True: a stop string ends the
@@ -79,15 +101,16 @@ impl TextStream {
         };
         let old = stops.text.len();
         detokenizer.push(token, &mut stops.text);
-        if self.outputs > self.min_tokens {
-            if let Some(end) = stops.find(old, self.include_stop) {
-                out.push_str(stops.text.get(stops.sent..end).unwrap_or_default());
-                stops.text.clear();
-                stops.sent = 0;
-                return true;
-            }
+
+        let found = stops.find(old).filter(|_| self.outputs > self.min_tokens);
+        if let Some(Range { start, end }) = found {
+            let end = if self.include_stop { end } else { start };
+            out.push_str(stops.text.get(stops.sent..end).unwrap_or_default());
+            stops.text.clear();
+            stops.sent = 0;
+            return true;
         }
-        stops.release(out);
+        stops.release(old, out);
         false
     }
 
@@ -97,54 +120,82 @@ impl TextStream {
         if let Some(stops) = &mut self.stops {
             out.push_str(&stops.text[stops.sent..]);
             stops.sent = stops.text.len();
+            stops.unsent_chars = 0;
         }
+    }
+}
+
+impl StopStrings {
+    /// None of none.
+    fn new(strings: &[String]) -> Result<Option<StopStrings>> {
+        let Some(longest) = strings.iter().map(|s| s.chars().count()).max() else {
+            return Ok(None);
+        };
+        // Of equal ones the first decides: pattern numbers stay in the client's order.
+        let mut seen = HashSet::new();
+        let distinct = strings.iter().filter(|s| seen.insert(s.as_str()));
+        let automaton = NFA::builder()
+            .match_kind(MatchKind::Standard)
+            .prefilter(false)
+            .build(distinct)
+            .map_err(|e| invalid!("stop: these strings cannot be searched for: {e}"))?;
+        Ok(Some(StopStrings { automaton, reach_chars: longest.saturating_sub(1) }))
     }
 }
 
 impl Stops {
-    fn new(strings: &[String], include_stop: bool) -> Option<Stops> {
-        let strings: Vec<(String, usize)> =
-            strings.iter().map(|s| (s.clone(), s.chars().count())).collect();
-        let longest = strings.iter().map(|(_, chars)| *chars).max()?;
-        let reach_chars = longest.saturating_sub(1);
-        let hold_chars = if include_stop { 0 } else { reach_chars };
-        Some(Stops { strings, hold_chars, reach_chars, text: String::new(), sent: 0 })
+    fn new(strings: &[String], include_stop: bool) -> Result<Option<Stops>> {
+        let Some(strings) = StopStrings::new(strings)? else { return Ok(None) };
+        let state = strings
+            .automaton
+            .start_state(Anchored::No)
+            .map_err(|e| invalid!("stop: these strings cannot be searched for: {e}"))?;
+        Ok(Some(Stops {
+            hold_chars: if include_stop { 0 } else { strings.reach_chars },
+            strings: Arc::new(strings),
+            state,
+            text: String::new(),
+            sent: 0,
+            unsent_chars: 0,
+        }))
     }
 
-    /// Where the text is to end because of a match that needs text from byte `old` on.
-    fn find(&self, old: usize, include_stop: bool) -> Option<usize> {
-        if old == self.text.len() {
-            return None;
+    /// Take the text from byte `old` on into account. Some(where): the first string of the client's
+    /// list that ends in it, at its first place there.
+    fn find(&mut self, old: usize) -> Option<Range<usize>> {
+        let automaton = &self.strings.automaton;
+        let mut first = None;
+        for (at, &byte) in self.text.as_bytes().iter().enumerate().skip(old) {
+            self.state = automaton.next_state(Anchored::No, self.state, byte);
+            if !automaton.is_match(self.state) {
+                continue;
+            }
+            for i in 0..automaton.match_len(self.state) {
+                let string = automaton.match_pattern(self.state, i);
+                if first.is_none_or(|(best, _)| string < best) {
+                    first = Some((string, at + 1));
+                }
+            }
         }
-        self.strings.iter().find_map(|(string, chars)| {
-            let from = chars_before(&self.text, old, chars.saturating_sub(1));
-            let start = from + self.text.get(from..)?.find(string.as_str())?;
-            Some(if include_stop { start + string.len() } else { start })
-        })
+        let (string, end) = first?;
+        // Not below 0: the text is cut only before what a match may need.
+        Some(end.saturating_sub(automaton.pattern_len(string))..end)
     }
 
-    /// Send what no stop string can need any more, forget what none can match any more.
-    fn release(&mut self, out: &mut String) {
-        let end = chars_before(&self.text, self.text.len(), self.hold_chars);
-        if end > self.sent {
-            out.push_str(&self.text[self.sent..end]);
-            self.sent = end;
+    /// Send what no stop string can need any more, forget what was sent. The text from byte `old`
+    /// on is new. Over a sequence's life the cost is linear in its text, however much is held back.
+    fn release(&mut self, old: usize, out: &mut String) {
+        self.unsent_chars += self.text.get(old..).unwrap_or_default().chars().count();
+        if let Some(free_chars) = self.unsent_chars.checked_sub(self.hold_chars) {
+            let unsent = self.text.get(self.sent..).unwrap_or_default();
+            let bytes = unsent.char_indices().nth(free_chars).map_or(unsent.len(), |(at, _)| at);
+            out.push_str(&unsent[..bytes]);
+            self.sent += bytes;
+            self.unsent_chars -= free_chars;
         }
-        if self.text.len() > SLACK_BYTES {
-            let needed = chars_before(&self.text, self.text.len(), self.reach_chars).min(self.sent);
-            self.text.drain(..needed);
-            self.sent -= needed;
-        }
-    }
-}
-
-/// The byte at which the last `chars` characters before byte `end` begin; 0 if there are fewer.
-fn chars_before(text: &str, end: usize, chars: usize) -> usize {
-    match chars.checked_sub(1) {
-        None => end,
-        Some(skipped) => {
-            let head = text.get(..end).unwrap_or_default();
-            head.char_indices().rev().nth(skipped).map_or(0, |(at, _)| at)
+        if self.text.len() > SLACK_BYTES && 2 * self.sent > self.text.len() {
+            self.text.drain(..self.sent);
+            self.sent = 0;
         }
     }
 }

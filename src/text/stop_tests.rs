@@ -17,6 +17,14 @@ fn params(stop: &[&str], include: bool, min_tokens: u32) -> SamplingParams {
     }
 }
 
+fn stream_of(
+    tokenizer: &Arc<Tokenizer>,
+    prompt: &[TokenId],
+    params: &SamplingParams,
+) -> TextStream {
+    TextStream::new(tokenizer, prompt, params).unwrap()
+}
+
 /// The deltas of a sequence and whether a stop string ended it.
 fn run(stream: &mut TextStream, tokens: &[TokenId]) -> (Vec<String>, bool) {
     let mut deltas = Vec::new();
@@ -38,7 +46,7 @@ fn recorded(stop: &[&str], include: bool, min_tokens: u32) -> (Vec<String>, bool
     let tokenizer = golden("opt-tiny");
     let prompt = tokenizer.encode("The most dangerous animal is").unwrap();
     let params = params(stop, include, min_tokens);
-    run(&mut TextStream::new(&tokenizer, &prompt, &params), &ids(&OUTPUT))
+    run(&mut stream_of(&tokenizer, &prompt, &params), &ids(&OUTPUT))
 }
 
 fn owned(list: &[&str]) -> Vec<String> {
@@ -75,7 +83,7 @@ fn the_stop_token_has_no_text() {
             skip_special_tokens: skip,
             ..SamplingParams::default()
         };
-        let mut stream = TextStream::new(&tokenizer, &[], &params);
+        let mut stream = stream_of(&tokenizer, &[], &params);
         let mut out = String::new();
         assert!(!stream.push(TokenId(851), false, &mut out));
         assert!(!stream.push(TokenId(2), true, &mut out));
@@ -83,7 +91,7 @@ fn the_stop_token_has_no_text() {
         assert_eq!(out, format!(" @{text}"));
     }
     // A stop id that is an ordinary word has none either, and releases what was held back.
-    let mut stream = TextStream::new(&tokenizer, &[], &params(&["zzzz"], false, 0));
+    let mut stream = stream_of(&tokenizer, &[], &params(&["zzzz"], false, 0));
     let mut out = String::new();
     stream.push(TokenId(3255), false, &mut out);
     stream.push(TokenId(1186), true, &mut out);
@@ -96,7 +104,7 @@ fn the_stop_token_has_no_text() {
 fn without_detokenize_there_is_no_text() {
     let tokenizer = golden("opt-tiny");
     let params = SamplingParams { detokenize: false, ..SamplingParams::default() };
-    let mut stream = TextStream::new(&tokenizer, &[], &params);
+    let mut stream = stream_of(&tokenizer, &[], &params);
     assert_eq!(run(&mut stream, &ids(&OUTPUT)), (vec![String::new(); 5], false));
 }
 
@@ -142,7 +150,7 @@ fn random_streams() {
     let (mut stopped, mut ran) = (0, 0);
     for round in 0..3000 {
         let mut stop: Vec<String> = Vec::new();
-        for _ in 0..1 + rng.below(3) {
+        for _ in 0..1 + rng.below(5) {
             let chars = 1 + rng.below(6);
             stop.push((0..chars).map(|_| ['a', 'b', ' ', 'é', '日'][rng.below(5)]).collect());
         }
@@ -161,7 +169,7 @@ fn random_streams() {
             .collect();
         let wanted = naive(&pieces, &params);
         *if wanted.1 { &mut stopped } else { &mut ran } += 1;
-        let got = run(&mut TextStream::new(&tokenizer, &[], &params), &tokens);
+        let got = run(&mut stream_of(&tokenizer, &[], &params), &tokens);
         assert_eq!(got, wanted, "round {round}: {params:?}");
     }
     assert!(stopped > 300 && ran > 300, "{stopped} stopped, {ran} did not");
@@ -172,7 +180,7 @@ fn random_streams() {
 fn memory_is_bounded() {
     let tokenizer = golden("opt-tiny");
     let params = params(&["never comes"], false, 0);
-    let mut stream = TextStream::new(&tokenizer, &[], &params);
+    let mut stream = stream_of(&tokenizer, &[], &params);
     let mut out = String::new();
     for _ in 0..20_000 {
         stream.push(TokenId(1186), false, &mut out);
@@ -180,4 +188,42 @@ fn memory_is_bounded() {
     }
     stream.finish(&mut out);
     assert_eq!(out, "onth".repeat(20_000));
+}
+
+/// Case 10: what a token costs does not grow with the strings, neither in number nor in length.
+/// A day's work for one that looks at each string or at all that is held back.
+#[test]
+fn many_and_long_strings_cost_what_one_costs() {
+    let tokenizer = golden("opt-tiny");
+    let mut stop: Vec<String> = (0..10_000).map(|i| format!("<never {i} comes>")).collect();
+    stop.push("onth".repeat(25_000) + "!");
+    let params = SamplingParams { stop, max_tokens: None, ..SamplingParams::default() };
+    let first = stream_of(&tokenizer, &[], &params);
+    for mut stream in [first.clone(), first] {
+        let mut out = String::new();
+        for _ in 0..100_000 {
+            assert!(!stream.push(TokenId(1186), false, &mut out));
+        }
+        assert_eq!(out.len(), 4 * 100_000 - 4 * 25_000);
+        stream.finish(&mut out);
+        assert_eq!(out, "onth".repeat(100_000));
+    }
+}
+
+#[test]
+fn sequences_share_the_strings() {
+    let tokenizer = golden("opt-tiny");
+    let first = stream_of(&tokenizer, &[], &params(&["one", "two"], false, 0));
+    let strings = |stream: &TextStream| Arc::as_ptr(&stream.stops.as_ref().unwrap().strings);
+    assert_eq!(strings(&first.clone()), strings(&first));
+}
+
+/// The first of the client's list wins, not the one that ends first, nor the longest; NUL is a
+/// character.
+#[test]
+fn nested_and_equal_strings() {
+    assert_eq!(recorded(&["doepcopy", "ep", "oep", "oep"], false, 0).0.concat(), " @un");
+    assert_eq!(recorded(&["copy", "ep", "doepcopy"], false, 0).0.concat(), " @undoep");
+    let nul = recorded(&["e\0zz", "pc"], false, 0);
+    assert_eq!((nul.0.concat().as_str(), nul.1), (" @undoe", true));
 }

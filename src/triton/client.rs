@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::farewell::{self, Door};
-use super::handles::{Factory, InstanceHandle, Request};
+use super::handles::{Factory, InstanceHandle, Request, Response};
 use super::pace;
 use super::request::{worded, Parsed};
 use super::response::{AnswerRow, Before, Layout, Wanted};
@@ -73,22 +73,33 @@ impl Call {
         }
     }
 
+    /// The client gave up, or heard of a failure already.
     fn cancelled(&self) -> bool {
-        self.factory.cancelled()
+        self.ended.load(Ordering::Acquire) || self.factory.cancelled()
     }
 
+    /// One response of a stream. If it cannot be made the request fails with it.
     fn respond(&self, rows: &[AnswerRow]) {
         if self.ended.load(Ordering::Acquire) {
             return;
         }
         pace::before_send();
-        let sent = self.layout.fill(&self.factory, rows).and_then(|r| r.send(false, None));
-        if let Err(error) = sent {
-            tracing::error!("a response could not be sent: {error}");
+        let mut response = match self.factory.response() {
+            Ok(response) => response,
+            Err(error) => return self.refuse(&error),
+        };
+        if let Err(error) = self.layout.fill(&mut response, rows) {
+            if !self.ended.swap(true, Ordering::AcqRel) {
+                self.last(response, Err(error));
+            }
+            return;
+        }
+        if let Err(error) = response.send(false, None) {
+            self.refuse(&error);
         }
     }
 
-    /// The last response, then the statistics, then the request goes back.
+    /// The last response of the request, unless it had one.
     fn end<'a, T>(
         &self,
         outcome: std::result::Result<T, &Error>,
@@ -97,29 +108,39 @@ impl Call {
         if self.ended.swap(true, Ordering::AcqRel) {
             return;
         }
+        pace::before_send();
+        let mut response = match self.factory.response() {
+            Ok(response) => response,
+            Err(error) => return self.last_resort(&error),
+        };
+        let filled = match outcome {
+            Ok(answer) => self.layout.fill(&mut response, &rows(answer)),
+            Err(error) => Err(error.clone()),
+        };
+        self.last(response, filled);
+    }
+
+    /// The statistics, then this response with the FINAL flag, then the request goes back. An error
+    /// takes the place of what could not be filled in: on the same response, because the front end
+    /// may deliver no later one before it.
+    fn last(&self, response: Response, outcome: Result<()>) {
         let request = self.request.lock().take();
         if let Some(request) = &request {
             self.instance.report(request, outcome.is_ok(), self.rows, self.start_ns);
         }
-        pace::before_send();
-        let sent = match outcome {
-            Ok(answer) => {
-                self.layout.fill(&self.factory, &rows(answer)).and_then(|r| r.send(true, None))
-            }
-            Err(error) => self.send_error(error),
-        };
-        if let Err(error) = sent {
-            // The owed FINAL goes out as an error, or alone where even that is impossible.
-            tracing::error!("the last response could not be sent: {error}");
-            let last = self.send_error(&error);
-            if last.is_err() && self.decoupled {
-                let _ = self.factory.send_final();
-            }
+        if let Err(error) = response.send(true, outcome.err().as_ref()) {
+            self.last_resort(&error);
         }
     }
 
-    fn send_error(&self, error: &Error) -> Result<()> {
-        self.factory.response()?.send(true, Some(error))
+    /// The FINAL flag is owed: as an error, or alone where even that is impossible.
+    fn last_resort(&self, error: &Error) {
+        tracing::error!("the last response could not be sent: {error}");
+        let sent = self.factory.response().and_then(|last| last.send(true, Some(error)));
+        if sent.is_err() && self.decoupled {
+            let _ = self.factory.send_final();
+        }
+        drop(self.request.lock().take());
     }
 }
 

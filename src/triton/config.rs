@@ -7,7 +7,7 @@ use serde_json::{json, Value};
 use super::roles::{declares, Roles};
 
 /// Name, type, dimensions, required.
-type TensorRow = (&'static str, &'static str, i64, bool);
+pub(super) type TensorRow = (&'static str, &'static str, i64, bool);
 
 const INPUTS: [TensorRow; 11] = [
     ("text_input", "TYPE_STRING", 1, true),
@@ -23,7 +23,7 @@ const INPUTS: [TensorRow; 11] = [
     ("embedding_request", "TYPE_STRING", 1, false),
 ];
 
-const OUTPUTS: [TensorRow; 6] = [
+pub(super) const OUTPUTS: [TensorRow; 6] = [
     ("text_output", "TYPE_STRING", -1, false),
     ("finish_reason", "TYPE_STRING", -1, false),
     ("cumulative_logprob", "TYPE_FP32", -1, false),
@@ -31,6 +31,11 @@ const OUTPUTS: [TensorRow; 6] = [
     ("num_input_tokens", "TYPE_UINT32", 1, false),
     ("num_output_tokens", "TYPE_UINT32", -1, false),
 ];
+
+/// The type of the canonical input of this name.
+pub(super) fn tensor_type(input: &str) -> Option<&'static str> {
+    INPUTS.iter().find(|(name, ..)| *name == input).map(|(_, data_type, ..)| *data_type)
+}
 
 /// What we need of a model's config.
 #[derive(Debug, Clone, PartialEq)]

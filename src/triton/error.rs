@@ -3,7 +3,11 @@
 use std::ffi::{CStr, CString};
 
 use super::sys::{self, TRITONSERVER_Error, TRITONSERVER_Error_Code};
-use crate::error::{Error, Result};
+use crate::error::{brief, Error, Result};
+
+/// What an error's text may have: gRPC refuses 8 KiB of it after percent-encoding, which may triple
+/// it.
+const TEXT_BYTES: usize = 2048;
 
 /// Take an error that a server function returned; NULL is success.
 ///
@@ -34,7 +38,7 @@ fn code(error: &Error) -> TRITONSERVER_Error_Code {
 /// A new error object; whoever gets it owns it. NULL if there is no server to make one.
 pub(super) fn to_raw(error: &Error) -> *mut TRITONSERVER_Error {
     let Some(api) = sys::api() else { return std::ptr::null_mut() };
-    let text = c_text(error.message());
+    let text = c_text(&brief(error.message(), TEXT_BYTES, &['\n', '\t']));
     // SAFETY: the text is NUL-terminated and copied by the server.
     unsafe { api.required.TRITONSERVER_ErrorNew(code(error), text.as_ptr()) }
 }

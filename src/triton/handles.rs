@@ -2,6 +2,7 @@
 //! The only file beside `sys`, `error` and `metrics` that calls the server. It knows no text
 //! generation.
 
+mod size;
 mod terms;
 
 use std::ffi::{c_void, CStr};
@@ -187,12 +188,6 @@ impl ServerHandle {
         call!(TRITONSERVER_ServerUnloadModel(self.0, name.as_ptr()))
     }
 
-    /// End the process at once, without the server's exit handlers, so that somebody restarts it.
-    pub(super) fn leave_process(self) -> ! {
-        // SAFETY: nothing of this process runs after it.
-        unsafe { libc::_exit(1) }
-    }
-
     /// Whether new requests still reach this version: false once it is being unloaded.
     pub(super) fn is_ready(self, model: &str, version: u64) -> Result<bool> {
         let (name, mut ready) = (c_text(model), false);
@@ -332,7 +327,8 @@ impl Drop for Factory {
     }
 }
 
-/// A response being filled. Dropping it unsent deletes it.
+/// A response being filled. Each one that is made must be sent: the gRPC front end sends a stream's
+/// responses in the order in which they were made, and for one that was deleted it waits for ever.
 pub(super) struct Response(*mut TRITONBACKEND_Response);
 
 impl Response {
@@ -389,8 +385,10 @@ impl Response {
 }
 
 impl Drop for Response {
+    /// Only while a panic unwinds; whoever catches it sends the last response.
     fn drop(&mut self) {
-        let _ = call!(TRITONBACKEND_ResponseDelete(self.0));
+        let error = OwnedError::new(&internal!("a fault in making a response"));
+        let _ = call!(TRITONBACKEND_ResponseSend(self.0, 0, error.as_ptr()));
     }
 }
 

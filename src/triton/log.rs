@@ -10,6 +10,10 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::error::c_text;
 use super::sys::{self, TRITONSERVER_LogLevel};
+use crate::error::brief;
+
+/// What a line may have.
+const LINE_BYTES: usize = 4096;
 
 /// Send all events of this process's Rust code to the server from now on.
 pub(super) fn install() {
@@ -49,7 +53,7 @@ impl Subscriber for ServerLog {
         event.record(&mut line);
         let file = metadata.file().unwrap_or_default();
         let file = c_text(file.rsplit('/').next().unwrap_or(file));
-        let text = c_text(&line.0.replace('\0', " "));
+        let text = c_text(&brief(&line.0, LINE_BYTES, &['\t']));
         let number = metadata.line().unwrap_or(0) as i32;
         // SAFETY: both texts are NUL-terminated and copied by the server.
         let failed = unsafe {

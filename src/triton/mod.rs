@@ -8,7 +8,8 @@
 //! | `error`, `log`, `metrics` | our errors, log lines and observations as the server's |
 //! | `config`, `roles`, `options` | config.pbtxt, the names in it, `--backend-config` |
 //! | `model`, `watch` | models and instances: load, serve, unload |
-//! | `tensors`, `request`, `embedding` | input tensors and parameters -> what the engine takes |
+//! | `reader` | large requests are read beside the others |
+//! | `tensors`, `inputs`, `request`, `embedding` | input tensors and parameters -> what the engine takes |
 //! | `client`, `response`, `logprobs`, `pace`, `farewell` | answers -> responses: exactly one FINAL, no faster than HTTP |
 
 mod client;
@@ -17,12 +18,14 @@ mod embedding;
 mod error;
 mod farewell;
 mod handles;
+mod inputs;
 mod log;
 mod logprobs;
 mod metrics;
 mod model;
 mod options;
 mod pace;
+mod reader;
 mod request;
 mod response;
 mod roles;
@@ -40,7 +43,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::internal;
 use handles::{InstanceHandle, ModelHandle, Request};
-use model::{Instance, Model};
+use model::Model;
+use reader::Served;
 use sys::{
     TRITONBACKEND_Backend, TRITONBACKEND_BackendAttribute, TRITONBACKEND_Model,
     TRITONBACKEND_ModelInstance, TRITONBACKEND_Request, TRITONSERVER_Error,
@@ -89,7 +93,10 @@ pub extern "C" fn TRITONBACKEND_Initialize(
 /// The server is about to exit. Models are gone already.
 #[no_mangle]
 pub extern "C" fn TRITONBACKEND_Finalize(_: *mut TRITONBACKEND_Backend) -> *mut TRITONSERVER_Error {
-    ptr::null_mut()
+    fence("Finalize", || {
+        metrics::close();
+        Ok(())
+    })
 }
 
 /// Ask for one instance of KIND_MODEL where config.pbtxt has no instance group.
@@ -148,7 +155,7 @@ pub extern "C" fn TRITONBACKEND_ModelInstanceInitialize(
             Arc::increment_strong_count(model);
             Arc::from_raw(model)
         };
-        let state = Box::into_raw(Box::new(Instance::load(model, handle)?));
+        let state = Box::into_raw(Box::new(Served::load(model, handle)?));
         handle.set_state(state.cast()).inspect_err(|_| {
             // SAFETY: `state` is the Box of above and the server did not keep it.
             drop(unsafe { Box::from_raw(state) });
@@ -162,7 +169,7 @@ pub extern "C" fn TRITONBACKEND_ModelInstanceFinalize(
     instance: *mut TRITONBACKEND_ModelInstance,
 ) -> *mut TRITONSERVER_Error {
     fence("ModelInstanceFinalize", || {
-        let state = InstanceHandle::new(instance).state()?.cast::<Instance>();
+        let state = InstanceHandle::new(instance).state()?.cast::<Served>();
         if !state.is_null() {
             // SAFETY: ModelInstanceInitialize put the Box there and this is its end.
             unsafe { Box::from_raw(state) }.unload();
@@ -186,11 +193,7 @@ pub unsafe extern "C" fn TRITONBACKEND_ModelInstanceExecute(
         for index in 0..count as usize {
             // SAFETY: index < count.
             let request = Request::new(unsafe { *requests.add(index) });
-            let served = catch_unwind(AssertUnwindSafe(|| instance.serve(request)));
-            if served.is_err() {
-                // The request answered with an error when its client unwound.
-                tracing::error!("a fault in serving a request");
-            }
+            instance.take(request);
         }
         Ok(())
     })
@@ -205,8 +208,8 @@ pub extern "C" fn TRITONBACKEND_ModelInstanceReady(
 }
 
 /// The state of an instance between its Initialize and its Finalize.
-fn live<'a>(instance: *mut TRITONBACKEND_ModelInstance) -> Result<&'a Instance> {
-    let state = InstanceHandle::new(instance).state()?.cast::<Instance>();
+fn live<'a>(instance: *mut TRITONBACKEND_ModelInstance) -> Result<&'a Served> {
+    let state = InstanceHandle::new(instance).state()?.cast::<Served>();
     // SAFETY: ModelInstanceInitialize put it there; the server calls nothing after Finalize.
     unsafe { state.as_ref() }.ok_or_else(|| internal!("an instance that was not initialised"))
 }

@@ -14,7 +14,8 @@ use super::config::{self, ModelConfig};
 use super::embedding::Embedding;
 use super::farewell::Farewells;
 use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
-use super::metrics::ModelMetrics;
+use super::inputs;
+use super::metrics::Metrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
 use super::watch::{Keeper, Watched};
@@ -22,8 +23,9 @@ use crate::engine::{
     Client, EmbedRequest, Engine, EngineArgs, EngineOptions, GenerateRequest, Returns, Terms,
 };
 use crate::error::{Error, Result};
+use crate::files;
+use crate::internal;
 use crate::sampling::Limits;
-use crate::{internal, invalid};
 
 /// The server asked an instance whether it is ready, so it knows by itself when one died.
 static SERVER_ASKS: AtomicBool = AtomicBool::new(false);
@@ -37,7 +39,6 @@ pub(super) struct Model {
     config: ModelConfig,
     args: EngineArgs,
     options: Options,
-    metrics: Arc<ModelMetrics>,
 }
 
 impl Model {
@@ -63,7 +64,6 @@ impl Model {
             config,
             args,
             options: Options::read(&backend_config)?,
-            metrics: Arc::default(),
         })
     }
 }
@@ -83,7 +83,11 @@ fn complete_config(handle: ModelHandle) -> Result<ModelConfig> {
             handle.name()?
         );
     }
-    Ok(config::read(&json))
+    let config = config::read(&json);
+    for line in inputs::judge(&json, &config.roles)? {
+        tracing::warn!("{}: {line}", handle.name()?);
+    }
+    Ok(config)
 }
 
 fn config_json(handle: ModelHandle) -> Result<Value> {
@@ -94,16 +98,27 @@ fn config_json(handle: ModelHandle) -> Result<Value> {
 fn read_args(folder: &Path, version_dir: &Path) -> Result<(EngineArgs, Vec<String>)> {
     let candidates = [version_dir.join("model.json"), folder.join("vllm_engine_args.json")];
     for path in candidates {
-        match std::fs::read_to_string(&path) {
-            Ok(text) => return EngineArgs::parse(&text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(invalid!("{}: {e}", path.display())),
+        if let Some(text) = files::optional(files::read_text(&path, files::Kind::Arguments))? {
+            return EngineArgs::parse(&text);
         }
     }
     Err(Error::NotFound(format!(
         "'model.json' containing vllm engine args must be provided in '{}'",
         version_dir.display()
     )))
+}
+
+/// When a request came, on the server's clock and on ours.
+#[derive(Clone, Copy)]
+pub(super) struct Since {
+    start_ns: u64,
+    arrival: Instant,
+}
+
+impl Since {
+    pub(super) fn now() -> Since {
+        Since { start_ns: monotonic_ns(), arrival: Instant::now() }
+    }
 }
 
 /// One instance: an engine that serves requests.
@@ -125,15 +140,17 @@ impl Instance {
         let kind = handle.kind()?;
         model.args.check_parallel(kind != Kind::Ours)?;
         let name = handle.name()?;
+        let metrics = Arc::new(Metrics::default());
         let options = EngineOptions {
             version_dir: model.version_dir.clone(),
             gpu: match kind {
                 Kind::Gpu(gpu) => Some(gpu),
                 Kind::Ours => None,
             },
-            observer: Arc::clone(&model.metrics) as _,
+            observer: Arc::clone(&metrics) as _,
             max_waiting: model.options.max_waiting,
             max_backlog_tokens: model.options.max_backlog_tokens,
+            max_logprob_entries: model.options.max_logprob_entries,
             outbox_threads: model.options.outbox_threads,
             step_timeout: model.options.step_timeout,
             grammar_timeout: model.options.grammar_timeout,
@@ -154,25 +171,33 @@ impl Instance {
             engine: options,
             patience: model.options.drain_deadline,
             restarts: model.options.restarts,
+            load_deadline: model.options.load_deadline,
+            load_read_timeout: model.options.load_read_timeout,
             exit_when_dead: model.options.exit_when_dead,
             server_asks: || SERVER_ASKS.load(Ordering::Relaxed),
         })?;
         let engine = keeper.engine()?;
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
-            model.metrics.register(&model.name, model.version, facts.max_model_len);
+            metrics.register(&model.name, model.version, facts.max_model_len);
         }
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
         let most = std::env::var("VLLM_MAX_N_SEQUENCES").ok();
         let limits = Limits::new(facts.vocab_size, model.args.max_logprobs);
-        let limits = limits.with_max_sequences(most.as_deref())?;
+        let lists = model.options.lists.clone();
+        let limits = Limits { lists, ..limits.with_max_sequences(most.as_deref())? };
         let (embeds, adapters) = (facts.embeds, facts.adapters.clone());
         Ok(Instance { model, handle, keeper, farewells, limits, embeds, adapters })
     }
 
-    /// Answer or hand on each request; never waits for an engine.
-    pub(super) fn serve(&self, request: Request) {
-        let (start_ns, arrival) = (monotonic_ns(), Instant::now());
+    /// For threads and logs.
+    pub(super) fn name(&self) -> &str {
+        &self.model.name
+    }
+
+    /// Answer a request or hand it on; never waits for an engine.
+    pub(super) fn serve(&self, request: Request, since: Since) {
+        let Since { start_ns, arrival } = since;
         let factory = match request.factory() {
             Ok(factory) => factory,
             Err(e) => return tracing::error!("a request cannot be answered: {e}"),
@@ -204,6 +229,7 @@ impl Instance {
             adapters: self.adapters.as_deref(),
         };
         let mut parameters = request.parameters().map_err(worded)?;
+        inputs::take_terms(&tensors, &mut parameters).map_err(worded)?;
         let terms = request.terms(&mut parameters).map_err(worded)?;
         Ok((request::parse(&context, &tensors, parameters)?, terms))
     }

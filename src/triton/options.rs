@@ -8,6 +8,10 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::invalid;
+use crate::sampling::ListLimits;
+
+/// A network file system may be away for minutes and come back.
+const LOAD_READ_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Options {
@@ -17,6 +21,10 @@ pub(super) struct Options {
     pub max_request_bytes: u64,
     /// `max-backlog-tokens`: tokens of one stream that may wait for its responses to be sent.
     pub max_backlog_tokens: usize,
+    /// `max-logprob-entries`: logprobs of one request that may wait for a response to carry them.
+    pub max_logprob_entries: usize,
+    /// `max-stop-strings` and the like: what the lists of one request may hold.
+    pub lists: ListLimits,
     /// `drain-deadline-ms`: what is unfinished so long after an unload began, fails. Below the
     /// server's own exit timeout (30 s), so that a stop of the server is orderly.
     pub drain_deadline: Duration,
@@ -36,6 +44,11 @@ pub(super) struct Options {
     pub restarts: usize,
     /// `step-trace-dir`: Chrome trace events of each engine's steps, one file per instance.
     pub step_trace_dir: Option<PathBuf>,
+    /// `load-deadline-ms`: what is not loaded after so long is given up; 0 = never.
+    pub load_deadline: Option<Duration>,
+    /// `load-read-timeout-ms`: a load is given up when reads of its files bring nothing for so
+    /// long; 0 = never.
+    pub load_read_timeout: Option<Duration>,
     /// `exit-when-dead`: an engine that is dead for good ends the process, for whoever restarts it.
     pub exit_when_dead: bool,
 }
@@ -46,12 +59,16 @@ impl Default for Options {
             max_waiting: 4096,
             max_request_bytes: 64 << 20,
             max_backlog_tokens: 16 << 10,
+            max_logprob_entries: 2 << 20,
+            lists: ListLimits::DEFAULT,
             drain_deadline: Duration::from_secs(25),
             outbox_threads: None,
             default_max_tokens: None,
             step_timeout: None,
             grammar_timeout: Duration::from_secs(5),
             step_trace_dir: None,
+            load_deadline: None,
+            load_read_timeout: Some(LOAD_READ_TIMEOUT),
             restarts: 0,
             exit_when_dead: false,
         }
@@ -76,6 +93,14 @@ impl Options {
         if let Some(n) = number(cmdline, "max-backlog-tokens", 1)? {
             options.max_backlog_tokens = usize::try_from(n).unwrap_or(usize::MAX);
         }
+        if let Some(n) = number(cmdline, "max-logprob-entries", 1)? {
+            options.max_logprob_entries = usize::try_from(n).unwrap_or(usize::MAX);
+        }
+        for (key, limit) in options.lists.by_key() {
+            if let Some(n) = number(cmdline, key, 0)? {
+                *limit = usize::try_from(n).unwrap_or(usize::MAX);
+            }
+        }
         if let Some(ms) = number(cmdline, "drain-deadline-ms", 0)? {
             options.drain_deadline = Duration::from_millis(ms);
         }
@@ -93,6 +118,13 @@ impl Options {
         }
         options.step_trace_dir = cmdline["step-trace-dir"].as_str().map(PathBuf::from);
         options.step_timeout = number(cmdline, "step-timeout-ms", 0)?.map(Duration::from_millis);
+        let limit = |ms: u64| Some(Duration::from_millis(ms)).filter(|limit| !limit.is_zero());
+        if let Some(ms) = number(cmdline, "load-deadline-ms", 0)? {
+            options.load_deadline = limit(ms);
+        }
+        if let Some(ms) = number(cmdline, "load-read-timeout-ms", 0)? {
+            options.load_read_timeout = limit(ms);
+        }
         options.exit_when_dead = match cmdline["exit-when-dead"].as_str() {
             None | Some("false") => false,
             Some("true") => true,
@@ -132,6 +164,13 @@ mod tests {
         let options = Options::read(&config).unwrap();
         assert_eq!((options.exit_when_dead, options.default_max_tokens), (true, Some(64)));
         assert_eq!((options.restarts, options.step_timeout), (2, Some(Duration::ZERO)));
+        let config = json!({"cmdline": {"load-deadline-ms": "7", "load-read-timeout-ms": "0"}});
+        let options = Options::read(&config).unwrap();
+        assert_eq!(options.load_deadline, Some(Duration::from_millis(7)));
+        assert_eq!(options.load_read_timeout, None);
+        let config = json!({"cmdline": {"max-stop-bytes": "7", "max-logprob-entries": "9"}});
+        let options = Options::read(&config).unwrap();
+        assert_eq!((options.lists.stop_bytes, options.max_logprob_entries), (7, 9));
         for bad in ["0", "-1", "many", ""] {
             let config = json!({"cmdline": {"max-waiting": bad}});
             let error = Options::read(&config).unwrap_err();

@@ -7,12 +7,16 @@ use serde_json::{Map, Value};
 use super::config::ModelConfig;
 use super::embedding::Embedding;
 use super::handles::{Parameter, Tensor};
+use super::inputs;
 use super::response::Wanted;
 use super::roles::TextStyle;
 use super::tensors::{booleans, byte_strings, utf8};
-use crate::error::{Error, Result};
+use crate::error::{brief, Error, Result};
 use crate::invalid;
-use crate::sampling::{python_repr, Limits, SamplingParams};
+use crate::sampling::{python, python_repr, Limits, SamplingParams};
+
+/// Of a name that a message repeats.
+const SHOWN_NAME_BYTES: usize = 200;
 
 /// In front of what the engine or a parameter refuses; existing clients look for it.
 pub(super) const PREFIX: &str = "Error generating stream: ";
@@ -58,6 +62,8 @@ struct Inputs<'a> {
     stream: Option<Vec<bool>>,
     exclude_prompt: Option<bool>,
     wanted: Wanted,
+    /// Sampling parameters that are inputs of their own.
+    parameters: Vec<&'a Tensor>,
 }
 
 /// # Errors
@@ -85,6 +91,8 @@ fn check_adapter(context: &Context, name: &str) -> Result<()> {
         return Ok(());
     }
     let known = python_repr(&known.into());
+    // As it is, but a client's text is neither long nor on lines of its own.
+    let name = brief(name, SHOWN_NAME_BYTES, &[]);
     let text = format!("LoRA {name} is not supported, we currently support {known}");
     tracing::info!("{text}");
     Err(Error::InvalidArgument(text))
@@ -110,7 +118,8 @@ fn read(
     let batched = config.max_batch_size > 0;
     let prompts = rows_of(text, batched)?;
     let sampling = inputs.sampling.map(|tensor| rows_of(tensor, batched)).transpose()?;
-    let params = sampling_of(context, sampling, parameters, prompts.len())?;
+    let named = inputs::sampling(&inputs.parameters, prompts.len(), batched)?;
+    let params = sampling_of(context, sampling, parameters, named)?;
     let rows = prompts
         .into_iter()
         .zip(params)
@@ -182,6 +191,7 @@ impl<'a> Inputs<'a> {
                     return Err(invalid!("input 'image': model {} takes text only", context.name));
                 }
                 "embedding_request" => inputs.embedding = Some(tensor),
+                name if inputs::is_parameter(name) => inputs.parameters.push(tensor),
                 // A config may declare inputs that mean nothing to us.
                 _ => {}
             }
@@ -208,28 +218,45 @@ fn rows_of(tensor: &Tensor, batched: bool) -> Result<Vec<&[u8]>> {
     Ok(strings.into_iter().step_by(per_row).collect())
 }
 
-/// Sampling parameters of each row: from the tensor if there is one, else from the request's
-/// parameters.
+/// Sampling parameters of each row. A value stands in the tensor for all of them, in an input of its
+/// own or in the request's parameters: the first of these that has it decides, and with a tensor
+/// for all nobody reads the request's parameters.
 fn sampling_of(
     context: &Context,
     tensor: Option<Vec<&[u8]>>,
     parameters: Vec<(String, Parameter)>,
-    rows: usize,
+    named: Vec<Map<String, Value>>,
 ) -> Result<Vec<SamplingParams>> {
+    let (rows, tensor_given) = (named.len(), tensor.is_some());
     let read = |mut map: Map<String, Value>| {
         if let Some(tokens) = context.default_max_tokens {
             map.entry("max_tokens").or_insert(tokens.into());
         }
         SamplingParams::parse(&map, context.limits)
     };
-    let parsed = match tensor {
-        Some(texts) => texts
-            .into_iter()
-            .map(|text| read(SamplingParams::object(utf8(text)?)?))
-            .collect::<Result<Vec<_>>>(),
-        None => read(to_map(parameters)).map(|one| vec![one]),
+    // One row for all prompts stays one if no input has a value for each.
+    let same = named.windows(2).all(|pair| pair[0] == pair[1]);
+    let parse = || -> Result<Vec<SamplingParams>> {
+        let mut maps = match tensor {
+            Some(texts) => texts
+                .into_iter()
+                .map(|text| SamplingParams::object(utf8(text)?))
+                .collect::<Result<Vec<_>>>()?,
+            None => vec![to_map(parameters)?],
+        };
+        if let ([one], false) = (maps.as_slice(), same) {
+            maps = vec![one.clone(); rows];
+        }
+        for (map, named) in maps.iter_mut().zip(named) {
+            for (key, value) in named {
+                if !(tensor_given && map.contains_key(&key)) {
+                    map.insert(key, value);
+                }
+            }
+        }
+        maps.into_iter().map(read).collect()
     };
-    let mut parsed = parsed.inspect_err(|e| {
+    let mut parsed = parse().inspect_err(|e| {
         tracing::error!("Was trying to create `TritonSamplingParams`, but got exception: {e}");
     })?;
     if let ([one], true) = (parsed.as_slice(), rows > 1) {
@@ -242,15 +269,21 @@ fn sampling_of(
     Ok(parsed)
 }
 
-fn to_map(parameters: Vec<(String, Parameter)>) -> Map<String, Value> {
+/// # Errors
+/// InvalidArgument: a number that is not finite, which JSON cannot carry.
+fn to_map(parameters: Vec<(String, Parameter)>) -> Result<Map<String, Value>> {
     let values = parameters.into_iter().map(|(key, value)| {
         let value = match value {
             Parameter::Text(text) => Value::String(text),
             Parameter::Int(n) => n.into(),
             Parameter::Bool(b) => b.into(),
-            Parameter::Double(x) => x.into(),
+            Parameter::Double(x) if x.is_finite() => x.into(),
+            Parameter::Double(x) => {
+                let (key, got) = (python::shown_text(&key), python::float_text(x));
+                return Err(invalid!("parameter {key} must be a finite number, got {got}."));
+            }
         };
-        (key, value)
+        Ok((key, value))
     });
     values.collect()
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 
-use super::handles::{Factory, Request, Response};
+use super::handles::{Request, Response};
 use super::logprobs;
 use super::sys::{self, TRITONSERVER_DataType};
 use crate::engine::{Answer, Output};
@@ -92,9 +92,12 @@ impl Before<'_> {
 }
 
 impl Layout {
-    /// Make one response of one or more rows that have the same number of outputs.
-    pub(super) fn fill(&self, factory: &Factory, rows: &[AnswerRow]) -> Result<Response> {
-        let mut response = factory.response()?;
+    /// Fill one response with one or more rows that have the same number of outputs.
+    ///
+    /// # Errors
+    /// What the server says of a buffer: above all, that it does not fit the shared memory which
+    /// the client gave for it. The response is still good for an error.
+    pub(super) fn fill(&self, response: &mut Response, rows: &[AnswerRow]) -> Result<()> {
         let n = rows.first().map_or(0, |row| row.answer.outputs.len());
         let shape = [rows.len() as i64, n as i64];
         let shape = if self.batched { &shape[..] } else { &shape[1..] };
@@ -105,19 +108,19 @@ impl Layout {
                 out(rows[r].before.of(i));
                 out(output(r, i).map_or("", |o| o.text.as_str()));
             };
-            strings(&mut response, self.text_name, shape, size, &pieces)?;
+            strings(response, self.text_name, shape, size, &pieces)?;
         }
         if self.wanted.finish_reason {
             let pieces = |r: usize, i: usize, out: &mut dyn FnMut(&str)| {
                 let reason = output(r, i).and_then(|o| o.finish_reason);
                 out(reason.map_or("None", |reason| reason.as_str()));
             };
-            strings(&mut response, c"finish_reason", shape, size, &pieces)?;
+            strings(response, c"finish_reason", shape, size, &pieces)?;
         }
         if self.wanted.cumulative_logprob {
             let f32s = sys::TRITONSERVER_TYPE_FP32;
             let sum = |output: &Output| output.cumulative_logprob.to_le_bytes();
-            numbers(&mut response, c"cumulative_logprob", f32s, shape, rows, sum)?;
+            numbers(response, c"cumulative_logprob", f32s, shape, rows, sum)?;
         }
         if self.wanted.logprobs {
             let text = |o: &Output| logprobs::json(o.logprobs.as_deref());
@@ -126,7 +129,7 @@ impl Layout {
             let pieces = |r: usize, i: usize, out: &mut dyn FnMut(&str)| {
                 out(all[r].get(i).map_or("null", String::as_str));
             };
-            strings(&mut response, c"logprobs", shape, size, &pieces)?;
+            strings(response, c"logprobs", shape, size, &pieces)?;
         }
         if self.wanted.num_input_tokens {
             let shape = [rows.len() as i64, 1];
@@ -143,9 +146,9 @@ impl Layout {
             let shape = if self.embedding && !self.batched { &shape[..0] } else { shape };
             let u32s = sys::TRITONSERVER_TYPE_UINT32;
             let count = |output: &Output| output.tokens.to_le_bytes();
-            numbers(&mut response, c"num_output_tokens", u32s, shape, rows, count)?;
+            numbers(response, c"num_output_tokens", u32s, shape, rows, count)?;
         }
-        Ok(response)
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
-//! The C interface as bindgen made it from `triton_headers/`, and its functions looked up in the
-//! server that loaded us. Called by the rest of this room. It knows names, not meanings.
+//! The C interface as bindgen made it from `triton_headers/` (`tests/tidy` holds `sys/` to them),
+//! and its functions looked up in the server that loaded us. Called by the rest of this room. It
+//! knows names, not meanings.
 //!
 //! Looking up at run time leaves nothing undefined at link time: tests and examples link without a
 //! server, and a server that lacks a younger function still loads us.
@@ -13,15 +14,11 @@ use crate::internal;
 
 #[allow(non_camel_case_types, non_snake_case, non_upper_case_globals, dead_code)]
 #[allow(clippy::all, missing_docs, unused_qualifications)]
-mod required {
-    include!(concat!(env!("OUT_DIR"), "/triton_backend.rs"));
-}
+mod required;
 
 #[allow(non_camel_case_types, non_snake_case, non_upper_case_globals, dead_code)]
 #[allow(clippy::all, missing_docs, unused_qualifications, unused_imports)]
-mod newer {
-    include!(concat!(env!("OUT_DIR"), "/triton_newer.rs"));
-}
+mod newer;
 
 pub(super) use newer::{Newer, TRITONSERVER_InferenceRequest, TRITONSERVER_MetricArgs};
 pub(super) use required::*;

@@ -1,5 +1,7 @@
-//! Bytes of input tensors as texts and booleans. A client can lie about lengths and shapes: every
+//! Bytes of input tensors as texts, booleans and numbers. A client can lie about lengths and shapes: every
 //! length is checked against what is there. Called by `request`.
+
+use serde_json::Value;
 
 use super::handles::Tensor;
 use super::sys;
@@ -69,6 +71,47 @@ pub(super) fn booleans(tensor: &Tensor) -> Result<Vec<bool>> {
     Ok(tensor.bytes.iter().map(|byte| *byte != 0).collect())
 }
 
+/// The elements of a tensor of texts, booleans or numbers, by the interface's numbers of types.
+///
+/// # Errors
+/// InvalidArgument: another type, not as many bytes as the shape says, a text that is no UTF-8, a
+/// number that is not finite.
+pub(super) fn values(tensor: &Tensor) -> Result<Vec<Value>> {
+    fn numbers<const N: usize>(tensor: &Tensor, read: fn([u8; N]) -> Value) -> Result<Vec<Value>> {
+        let expected = elements(tensor)?;
+        let (numbers, rest) = tensor.bytes.as_chunks::<N>();
+        if numbers.len() != expected || !rest.is_empty() {
+            return Err(wrong_count(tensor, expected));
+        }
+        Ok(numbers.iter().map(|bytes| read(*bytes)).collect())
+    }
+    let values = match tensor.datatype {
+        sys::TRITONSERVER_TYPE_BOOL => booleans(tensor)?.into_iter().map(Value::from).collect(),
+        sys::TRITONSERVER_TYPE_BYTES => {
+            let texts = byte_strings(tensor)?.into_iter().map(|text| utf8(text).map(Value::from));
+            texts.collect::<Result<_>>()?
+        }
+        2 => numbers(tensor, |b| u8::from_le_bytes(b).into())?,
+        3 => numbers(tensor, |b| u16::from_le_bytes(b).into())?,
+        4 => numbers(tensor, |b| u32::from_le_bytes(b).into())?,
+        5 => numbers(tensor, |b| u64::from_le_bytes(b).into())?,
+        6 => numbers(tensor, |b| i8::from_le_bytes(b).into())?,
+        7 => numbers(tensor, |b| i16::from_le_bytes(b).into())?,
+        8 => numbers(tensor, |b| i32::from_le_bytes(b).into())?,
+        9 => numbers(tensor, |b| i64::from_le_bytes(b).into())?,
+        11 => numbers(tensor, |b| f32::from_le_bytes(b).into())?,
+        12 => numbers(tensor, |b| f64::from_le_bytes(b).into())?,
+        other => {
+            let name = &tensor.name;
+            return Err(invalid!("input '{name}' has the type {other}, which is no parameter's"));
+        }
+    };
+    match values.iter().any(Value::is_null) {
+        true => Err(invalid!("input '{}' must hold finite numbers", tensor.name)),
+        false => Ok(values),
+    }
+}
+
 fn wrong_count(tensor: &Tensor, expected: usize) -> crate::error::Error {
     invalid!(
         "input '{}' has {} bytes, which are not the {expected} elements of its shape {:?}",
@@ -110,6 +153,7 @@ pub fn read_any_tensor(bytes: &[u8]) {
         let _ = utf8(text);
     }
     let _ = booleans(&tensor);
+    let _ = values(&tensor);
 }
 
 #[cfg(test)]
@@ -176,6 +220,31 @@ mod tests {
         assert!(
             refused(booleans(&tensor(sys::TRITONSERVER_TYPE_BYTES, &[1], &[1]))).contains("BOOL")
         );
+    }
+
+    #[test]
+    fn numbers_are_read_by_their_type() {
+        for (datatype, bytes, value) in [
+            (1, &[1u8][..], Value::from(true)),
+            (2, &[200], Value::from(200)),
+            (5, &[0xff; 8], Value::from(u64::MAX)),
+            (6, &[0xff], Value::from(-1)),
+            (7, &[0xfe, 0xff], Value::from(-2)),
+            (8, &[0xfe, 0xff, 0xff, 0xff], Value::from(-2)),
+            (9, &[2, 0, 0, 0, 0, 0, 0, 0], Value::from(2)),
+            (11, &0.5f32.to_le_bytes(), Value::from(0.5)),
+            (12, &0.7f64.to_le_bytes(), Value::from(0.7)),
+            (13, b"\x03\0\0\0e\0z", Value::from("e\0z")),
+        ] {
+            assert_eq!(values(&tensor(datatype, &[1], bytes)).unwrap(), [value], "{datatype}");
+            assert!(values(&tensor(datatype, &[2], bytes)).is_err(), "{datatype}");
+            assert!(values(&tensor(datatype, &[1], &bytes[1..])).is_err(), "{datatype}");
+        }
+        for (datatype, bytes) in
+            [(11, &f32::NAN.to_le_bytes()[..]), (12, &f64::INFINITY.to_le_bytes()), (10, &[0, 0])]
+        {
+            assert!(values(&tensor(datatype, &[1], bytes)).is_err(), "{datatype}");
+        }
     }
 
     #[test]

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use parking_lot::RwLock;
 
 use super::handles::ServerHandle;
-use crate::engine::{Engine, EngineArgs, EngineOptions, Observation};
+use crate::engine::{Engine, EngineArgs, EngineOptions, LoadLimits, Observation};
 use crate::error::{Error, Result};
 use crate::internal;
 
@@ -35,12 +35,34 @@ pub(super) struct Watched {
     pub engine: EngineOptions,
     /// Time for requests in flight, counted from when the unload is noticed.
     pub patience: Duration,
+    /// Of a load, in all.
+    pub load_deadline: Option<Duration>,
+    /// Of a load's reads, while they bring nothing.
+    pub load_read_timeout: Option<Duration>,
     /// Times per hour that a dead engine is loaded again.
     pub restarts: usize,
     /// A dead engine that is not loaded again ends the process.
     pub exit_when_dead: bool,
     /// The server has a readiness probe of its own for instances: it need not be told.
     pub server_asks: fn() -> bool,
+}
+
+impl Watched {
+    /// An engine, unless that takes too long. A load that hangs keeps the server from ending, and
+    /// nothing tells of that: the server joins the thread that waits for the load before it says
+    /// that it goes. `stopped`: nor if this says that nobody waits any more.
+    fn load(&self, stopped: Option<Receiver<()>>) -> Result<Engine> {
+        let left = |stopped: &Receiver<()>| stopped.try_recv() == Err(TryRecvError::Disconnected);
+        let limits = LoadLimits {
+            deadline: self.load_deadline,
+            read_timeout: self.load_read_timeout,
+            wanted: Box::new(move || match stopped.as_ref().is_some_and(left) {
+                true => Err(Error::Unavailable("the model is being unloaded".into())),
+                false => Ok(()),
+            }),
+        };
+        Engine::load_within(self.args.clone(), self.engine.clone(), &limits)
+    }
 }
 
 /// The engine's place, and the thread that watches it.
@@ -61,7 +83,7 @@ struct Place {
 impl Keeper {
     /// Load the engine and start to watch it.
     pub(super) fn start(watched: Watched) -> Result<Keeper> {
-        let engine = Engine::load(watched.args.clone(), watched.engine.clone())?;
+        let engine = watched.load(None)?;
         let name = format!("watch {}", watched.model);
         let place = Arc::new(Place {
             watched,
@@ -112,6 +134,12 @@ impl Keeper {
     }
 }
 
+/// End the process at once, without the server's exit handlers, so that somebody restarts it.
+fn leave_process() -> ! {
+    // SAFETY: nothing of this process runs after it.
+    unsafe { libc::_exit(1) }
+}
+
 impl Place {
     fn watch(&self, stopped: &Receiver<()>) {
         let mut was_ready = false;
@@ -124,7 +152,7 @@ impl Place {
             }
             let engine = self.engine.read().clone();
             let Some(engine) = engine.filter(|engine| engine.health().is_ok()) else {
-                (dead, period) = match self.revive(&mut restarts) {
+                (dead, period) = match self.revive(&mut restarts, stopped) {
                     Some(period) => (false, period),
                     None => (true, PERIOD),
                 };
@@ -146,8 +174,8 @@ impl Place {
     }
 
     /// Load a dead engine again: when to look at it next. None: it is dead for good.
-    fn revive(&self, restarts: &mut VecDeque<Instant>) -> Option<Duration> {
-        let Watched { model, args, engine, restarts: limit, .. } = &self.watched;
+    fn revive(&self, restarts: &mut VecDeque<Instant>, stopped: &Receiver<()>) -> Option<Duration> {
+        let Watched { model, restarts: limit, .. } = &self.watched;
         while restarts.front().is_some_and(|at| at.elapsed() > RESTARTS_WITHIN) {
             restarts.pop_front();
         }
@@ -167,7 +195,7 @@ impl Place {
         }
         tracing::warn!("{model}: the engine is dead and is loaded again, {count} of {limit} times");
         let started = Instant::now();
-        match Engine::load(args.clone(), engine.clone()) {
+        match self.watched.load(Some(stopped.clone())) {
             Ok(engine) => {
                 *self.engine.write() = Some(Arc::new(engine));
                 tracing::warn!("{model}: serves again after {:.1?}", started.elapsed());
@@ -188,11 +216,11 @@ impl Place {
     /// Nobody brings the engine back.
     fn dead(&self) {
         self.observe(false);
-        let Watched { server, model, exit_when_dead, server_asks, .. } = &self.watched;
+        let Watched { model, exit_when_dead, server_asks, .. } = &self.watched;
         if *exit_when_dead {
             tracing::error!("{model} is dead: the process leaves, as exit-when-dead asks");
             std::thread::sleep(LAST_WORDS);
-            server.leave_process();
+            leave_process();
         }
         if !server_asks() {
             self.ask_unload();

@@ -38,7 +38,7 @@ REFUSED = [
     ({"stop": "a", "detokenize": False}, "stop strings are only supported when detokenize is True. "
                                          "Set detokenize=True to use stop."),
     ({"foo": 1}, "Unexpected keyword argument 'foo'"),
-    ({"guided_decoding": "x"}, "Unexpected keyword argument 'guided_decoding'"),
+    ({"guided_decoding": "x"}, "structured_outputs is not valid JSON: expected value at line 1 column 1"),
     ({"best_of": 2}, "Unexpected keyword argument 'best_of'"),
 ]
 # Only possible in the tensor: parameters of a request are scalars.

@@ -7,6 +7,7 @@ import time
 import urllib.request
 
 import aiohttp
+import yaml
 from clients import LIMIT_S, PROMPT, generate, sse
 from conftest import load
 from server import ROOT
@@ -24,12 +25,10 @@ def expressions():
     for panel in dashboard["panels"]:
         for target in panel["targets"]:
             found[f"panel {panel['title']}"] = found.get(f"panel {panel['title']}", "") + target["expr"]
-    rules = re.split(r"^ +- alert: ", ALERTS.read_text(), flags=re.M)[1:]
-    for rule in rules:
-        name = rule.splitlines()[0]
-        expr = re.search(r"^ +expr: (?:>-\n)?(.+?)(?=^ +for:)", rule, re.M | re.S)
-        assert expr and re.search(r"^ +severity: (critical|warning|info)$", rule, re.M) and "summary:" in rule, name
-        found[f"alert {name}"] = expr[1]
+    for group in yaml.safe_load(ALERTS.read_text())["groups"]:
+        for rule in group["rules"]:
+            assert rule["labels"]["severity"] in ("critical", "warning", "info") and rule["annotations"]["summary"], rule
+            found[f"alert {rule['alert']}"] = rule["expr"]
     return found
 
 

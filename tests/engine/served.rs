@@ -118,6 +118,7 @@ pub fn serve(model: &str, extra: Value) -> Served {
         observer: counter.clone(),
         max_waiting: 1024,
         max_backlog_tokens: 1 << 20,
+        max_logprob_entries: 1 << 20,
         outbox_threads: Some(1),
         step_timeout: None,
         grammar_timeout: Duration::from_secs(5),

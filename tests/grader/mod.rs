@@ -216,7 +216,7 @@ impl<D: Graded> Bench<D> {
             .zip(&bytes)
             .map(|(&outputs, bytes)| {
                 let (rows, cols) = if transposed { (inputs, outputs) } else { (outputs, inputs) };
-                HostTensor { dtype: stored, rows, cols, bytes }
+                HostTensor { dtype: stored, rows, cols, bytes: bytes.into() }
             })
             .collect();
         let outputs = parts.iter().map(|p| if transposed { p.cols } else { p.rows }).sum();

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::grader::{encode, Graded, Random};
-use triton_vllm::device::{AdapterPart, AdapterRoom, HostTensor};
+use triton_vllm::device::{AdapterPart, AdapterRoom, Bytes, HostTensor};
 use triton_vllm::ids::{AdapterId, BankId};
 use triton_vllm::plan::SlotChange;
 
@@ -64,7 +64,10 @@ fn install<D: Graded>(
     let matrix = |&outputs: &usize| (noise(rank * inputs, 1.0), noise(rank * outputs, small));
     let matrices: Vec<_> = shape.parts.iter().map(matrix).collect();
     let parts = shape.parts.iter().zip(&matrices).enumerate().map(|(n, (&outputs, (a, b)))| {
-        let tensor = |cols, bytes| HostTensor { dtype, rows: rank, cols, bytes };
+        let tensor = |cols, bytes| {
+            let bytes = Bytes::InMemory(bytes);
+            HostTensor { dtype, rows: rank, cols, bytes }
+        };
         let there = adapter % 2 == 0 || n % 2 == 0;
         there.then(|| AdapterPart { a: tensor(inputs, a), b: tensor(outputs, b) })
     });

@@ -58,7 +58,7 @@ impl Adapters {
                 continue;
             };
             let rank = part.rank(self.inputs, ends[1] - ends[0], self.room)?;
-            let (a, b) = (part.a.values().collect(), part.b.values().collect());
+            let (a, b) = (part.a.values()?, part.b.values()?);
             lows.push(Some(Low { rank, a, b }));
         }
         self.banks[bank.index()] = lows;

@@ -7,6 +7,7 @@ use super::buffer::Buffer;
 use super::numbers::{self, bf16_to_f32, exp, f16_to_f32, tanh};
 use super::simd::{dots, Isa};
 use crate::device::{AttnSpec, DType, KvShape, Limits, Rope};
+use crate::error::Result;
 use crate::ids::PageId;
 
 enum Memory {
@@ -30,16 +31,19 @@ pub enum Half {
 }
 
 impl Pool {
-    pub fn new(limits: &Limits) -> Pool {
+    /// # Errors
+    /// Unavailable: no memory for so many pages.
+    pub fn new(limits: &Limits) -> Result<Pool> {
         let shape = limits.kv.clone();
         let per_page = 2 * shape.kv_heads * limits.page_size * shape.head_dim;
-        let len = shape.layers * limits.pages * per_page;
+        let len = shape.layers.saturating_mul(limits.pages).saturating_mul(per_page);
         let memory = match shape.dtype {
-            DType::F32 => Memory::F32(Buffer::zeroed(len, 0.0)),
-            DType::F16 => Memory::F16(Buffer::zeroed(len, 0)),
-            DType::BF16 => Memory::BF16(Buffer::zeroed(len, 0)),
+            DType::F32 => Buffer::zeroed(len).map(Memory::F32),
+            DType::F16 => Buffer::zeroed(len).map(Memory::F16),
+            DType::BF16 => Buffer::zeroed(len).map(Memory::BF16),
         };
-        Pool { memory, shape, pages: limits.pages, page_size: limits.page_size }
+        let memory = memory.map_err(|e| e.context("KV cache: "))?;
+        Ok(Pool { memory, shape, pages: limits.pages, page_size: limits.page_size })
     }
 
     #[inline(always)]

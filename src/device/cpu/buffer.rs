@@ -1,6 +1,10 @@
 //! Memory of the CPU device: zeroed, lazily backed, aligned to a cache line. Everything else in
 //! this room builds on it; it knows no shapes.
 
+use bytemuck::Zeroable;
+
+use crate::error::{Error, Result};
+
 /// A fixed number of elements whose first one starts a cache line. Zeroed memory comes from the
 /// operating system page by page as it is touched, so a big pool costs nothing until it is used.
 pub struct Buffer<T> {
@@ -11,12 +15,22 @@ pub struct Buffer<T> {
 
 const CACHE_LINE_BYTES: usize = 64;
 
-impl<T: Copy + Default> Buffer<T> {
-    /// `zero` must be the all-zero value, else the memory is touched.
-    pub fn zeroed(len: usize, zero: T) -> Buffer<T> {
-        let memory = vec![zero; len + CACHE_LINE_BYTES / std::mem::size_of::<T>()];
+impl<T: Zeroable> Buffer<T> {
+    /// # Errors
+    /// Unavailable: the operating system does not give so much.
+    pub fn zeroed(len: usize) -> Result<Buffer<T>> {
+        let size = std::mem::size_of::<T>();
+        let whole = len.checked_add(CACHE_LINE_BYTES / size);
+        let memory = whole.and_then(|whole| bytemuck::allocation::try_zeroed_vec(whole).ok());
+        let memory: Vec<T> = memory.ok_or_else(|| {
+            let mib = (len as u128 * size as u128) >> 20;
+            Error::Unavailable(format!(
+                "no memory for {mib} MiB: lower max_model_len, max_num_seqs or \
+                 kv_cache_memory_bytes, or use a smaller model."
+            ))
+        })?;
         let start = memory.as_ptr().align_offset(CACHE_LINE_BYTES);
-        Buffer { memory, start, len }
+        Ok(Buffer { memory, start, len })
     }
 }
 
@@ -41,8 +55,10 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    pub fn new(rows: usize, width: usize) -> Tensor {
-        Tensor { data: Buffer::zeroed(rows * width, 0.0), rows, width }
+    /// # Errors
+    /// As `Buffer::zeroed`.
+    pub fn new(rows: usize, width: usize) -> Result<Tensor> {
+        Ok(Tensor { data: Buffer::zeroed(rows.saturating_mul(width))?, rows, width })
     }
 
     pub fn row(&self, r: usize) -> &[f32] {

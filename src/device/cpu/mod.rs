@@ -20,6 +20,7 @@ pub mod adapters;
 pub mod attention;
 pub mod buffer;
 pub mod experts;
+pub mod memory;
 pub mod numbers;
 mod pool;
 mod sampler;
@@ -34,6 +35,7 @@ use parking_lot::Mutex;
 use self::adapters::{Adapters, Delta};
 use self::attention::{attend_row, Half, Keys, Pool, RopeTable, Scratch};
 use self::buffer::Tensor;
+use self::memory::Memory;
 use self::simd::{with_isa, Isa, Job};
 use self::weight::{Panels, Weight};
 use self::workers::Workers;
@@ -137,7 +139,7 @@ impl Device for Cpu {
     type Weight = Weight;
 
     fn info(&self) -> DeviceInfo {
-        let (total_bytes, free_bytes) = memory();
+        let Memory { total_bytes, free_bytes, .. } = Memory::read();
         let name = format!("cpu ({}, {} threads)", self.isa.name(), self.workers.threads());
         DeviceInfo { name, total_bytes, free_bytes, depth: 1 }
     }
@@ -147,15 +149,15 @@ impl Device for Cpu {
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<Tensor> {
-        Ok(Tensor::new(rows, width))
+        Tensor::new(rows, width)
     }
 
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
-        Ok(Tensor::new(rows, vocab))
+        Tensor::new(rows, vocab)
     }
 
     fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Tensor> {
-        Ok(Tensor::new(rows, 2 * routing.top_k))
+        Tensor::new(rows, 2 * routing.top_k)
     }
 
     fn adapt(&mut self, weight: &mut Weight, parts: &[usize], room: AdapterRoom) -> Result<()> {
@@ -164,7 +166,7 @@ impl Device for Cpu {
     }
 
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
-        self.pool = Some(Pool::new(limits));
+        self.pool = Some(Pool::new(limits)?);
         self.slots = Slots::new(limits);
         Ok(())
     }
@@ -475,24 +477,5 @@ impl Device for Cpu {
         let data =
             tensor.data.get(..len).ok_or_else(|| internal!("{rows} of {} rows", tensor.rows))?;
         Ok(data.to_vec())
-    }
-}
-
-/// Memory of this machine, or of the container if it has less: (total, available) in bytes.
-fn memory() -> (u64, u64) {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = info.lines().find(|l| l.starts_with(name))?;
-        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
-    };
-    let total = field("MemTotal:").unwrap_or(0);
-    let free = field("MemAvailable:").unwrap_or(total);
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    match number("/sys/fs/cgroup/memory.max") {
-        Some(limit) if limit < total => {
-            let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
-            (limit, free.min(limit.saturating_sub(used)))
-        }
-        _ => (total, free),
     }
 }

@@ -3,6 +3,10 @@
 //! each output then adds its products in the order of the inputs, whatever the number of rows
 //! (design law 12).
 
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytemuck::Zeroable;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -10,8 +14,8 @@ use super::adapters::Adapters;
 use super::buffer::Buffer;
 use super::numbers::{bf16_to_f32, f16_to_f32};
 use super::workers::Workers;
-use crate::device::{DType, HostTensor, Source, WeightDesc, WeightKind};
-use crate::error::Result;
+use crate::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};
+use crate::error::{Error, Result};
 use crate::invalid;
 
 /// Outputs of a panel: four AVX-512 registers.
@@ -56,17 +60,8 @@ impl Panels {
     }
 
     /// Lanes of a panel and the first output that they compute; padding is left out.
-    pub fn runs(&self, panel: usize) -> [(std::ops::Range<usize>, usize); 2] {
-        let half = self.outputs / 2;
-        let first = panel * LANES;
-        let column = first / 2;
-        match self.gated {
-            false => [(0..LANES.min(self.outputs - first), first), (0..0, 0)],
-            true => {
-                let count = (LANES / 2).min(half - column);
-                [(0..count, column), (LANES / 2..LANES / 2 + count, half + column)]
-            }
-        }
+    pub fn runs(&self, panel: usize) -> [(Range<usize>, usize); 2] {
+        runs(self.outputs, self.gated, panel)
     }
 
     /// Which output a lane computes, if it is not padding.
@@ -80,6 +75,19 @@ fn panel_count(outputs: usize, gated: bool) -> usize {
         (outputs / 2).div_ceil(LANES / 2)
     } else {
         outputs.div_ceil(LANES)
+    }
+}
+
+fn runs(outputs: usize, gated: bool, panel: usize) -> [(Range<usize>, usize); 2] {
+    let half = outputs / 2;
+    let first = panel * LANES;
+    let column = first / 2;
+    match gated {
+        false => [(0..LANES.min(outputs - first), first), (0..0, 0)],
+        true => {
+            let count = (LANES / 2).min(half - column);
+            [(0..count, column), (LANES / 2..LANES / 2 + count, half + column)]
+        }
     }
 }
 
@@ -159,89 +167,120 @@ impl Weight {
     /// Copy `desc` into the layout for its kind.
     ///
     /// # Errors
-    /// Parts that do not add up to `outputs` x `inputs`.
+    /// Parts that do not add up to `outputs` x `inputs`, or cannot be read; no memory.
     pub fn pack(desc: &WeightDesc, workers: &Workers) -> Result<Weight> {
         let values = Values::new(desc)?;
         let (outputs, inputs) = (desc.outputs, desc.inputs);
-        let store = match desc.kind {
-            WeightKind::Vector => Store::Vector((0..outputs).map(|o| values.get(o, 0)).collect()),
-            WeightKind::Table => {
-                let place = |start: usize, out: &mut dyn FnMut(usize, f32)| {
-                    let row = start / inputs;
-                    (0..inputs).for_each(|i| out(i, values.get(row, i)));
-                };
-                Store::Table(workers.install(|| fill(desc.dtype, outputs * inputs, inputs, place)))
+        let packed = || match desc.kind {
+            WeightKind::Vector => {
+                let mut vector = vec![0.0; outputs];
+                values.rows(0..outputs, &mut Vec::new(), |o, _, x| vector[o] = x)?;
+                Ok(Store::Vector(vector))
             }
+            WeightKind::Table => table(desc, &values).map(Store::Table),
             WeightKind::Linear | WeightKind::GateUp | WeightKind::TableAndLinear => {
                 let gated = desc.kind == WeightKind::GateUp;
-                Store::Panels(workers.install(|| panels(desc, &values, 0, outputs, gated)))
+                panels(desc, &values, 0, outputs, gated).map(Store::Panels)
             }
             WeightKind::Experts { count, gated } => {
                 let each = outputs / count;
                 let stack = |n: usize| panels(desc, &values, n * each, each, gated);
-                Store::Experts(workers.install(|| (0..count).map(stack).collect()))
+                (0..count).map(stack).collect::<Result<_>>().map(Store::Experts)
             }
         };
+        let store = workers.install(packed).map_err(|e| match e {
+            // What was read says the file; what was not given, nothing.
+            Error::Unavailable(_) => e.context(&format!("{}: ", desc.name)),
+            other => other,
+        })?;
         Ok(Weight { store, name: desc.name.to_string(), outputs, inputs, adapters: None })
     }
 }
 
+/// Row-major.
+fn table(desc: &WeightDesc, values: &Values) -> Result<Elements> {
+    let (outputs, inputs) = (desc.outputs, desc.inputs);
+    fill(desc, outputs * inputs, LANES * inputs, |n, scratch, set| {
+        let first = n * LANES;
+        let rows = first..outputs.min(first + LANES);
+        values.rows(rows, scratch, |o, i, x| set((o - first) * inputs + i, x))
+    })
+}
+
 /// Outputs `first..first + outputs` of a weight in panels.
-fn panels(desc: &WeightDesc, values: &Values, first: usize, outputs: usize, gated: bool) -> Panels {
+fn panels(
+    desc: &WeightDesc,
+    values: &Values,
+    first: usize,
+    outputs: usize,
+    gated: bool,
+) -> Result<Panels> {
     let inputs = desc.inputs;
     let size = LANES * inputs;
-    let place = |start: usize, out: &mut dyn FnMut(usize, f32)| {
-        let panel = start / size;
-        for lane in 0..LANES {
-            let Some(o) = output_of(outputs, gated, panel, lane) else { continue };
-            (0..inputs).for_each(|i| out(i * LANES + lane, values.get(first + o, i)));
+    let len = panel_count(outputs, gated) * size;
+    let elements = fill(desc, len, size, |panel, scratch, set| {
+        for (lanes, output) in runs(outputs, gated, panel) {
+            let start = first + output;
+            values.rows(start..start + lanes.len(), scratch, |o, i, x| {
+                set(i * LANES + lanes.start + o - start, x);
+            })?;
         }
-    };
-    let elements = fill(desc.dtype, panel_count(outputs, gated) * size, size, place);
-    Panels { elements, inputs, outputs, gated }
+        Ok(())
+    })?;
+    Ok(Panels { elements, inputs, outputs, gated })
 }
 
-/// Make `len` elements in chunks of `chunk`; `place` is told where a chunk starts and sets its
-/// elements.
-fn fill<F>(dtype: DType, len: usize, chunk: usize, place: F) -> Elements
+/// Where `place` puts an element of its chunk.
+type Set<'s> = &'s mut dyn FnMut(usize, f32);
+
+/// Make `len` elements in chunks of `chunk`; `place` is told which chunk it is to set, and has
+/// memory that it may use.
+fn fill<F>(desc: &WeightDesc, len: usize, chunk: usize, place: F) -> Result<Elements>
 where
-    F: Fn(usize, &mut dyn FnMut(usize, f32)) + Sync,
+    F: Fn(usize, &mut Vec<u8>, Set) -> Result<()> + Sync,
 {
-    fn run<T: Copy + Default + Send>(
+    fn run<T: Zeroable + Send>(
         len: usize,
         chunk: usize,
-        place: &(impl Fn(usize, &mut dyn FnMut(usize, f32)) + Sync),
+        place: &(impl Fn(usize, &mut Vec<u8>, Set) -> Result<()> + Sync),
         convert: impl Fn(f32) -> T + Sync,
-    ) -> Buffer<T> {
-        let mut buffer = Buffer::zeroed(len, T::default());
-        buffer.par_chunks_mut(chunk.max(1)).enumerate().for_each(|(n, out)| {
-            place(n * chunk, &mut |i, x| out[i] = convert(x));
-        });
-        buffer
+    ) -> Result<Buffer<T>> {
+        let mut buffer = Buffer::zeroed(len)?;
+        let chunks = buffer.par_chunks_mut(chunk.max(1)).enumerate();
+        chunks.try_for_each_init(Vec::new, |scratch, (n, out)| {
+            place(n, scratch, &mut |i, x| out[i] = convert(x))
+        })?;
+        Ok(buffer)
     }
-    match dtype {
-        DType::F32 => Elements::F32(run(len, chunk, &place, |x| x)),
-        DType::F16 => Elements::F16(run(len, chunk, &place, |x| f16::from_f32(x).to_bits())),
-        DType::BF16 => Elements::BF16(run(len, chunk, &place, |x| bf16::from_f32(x).to_bits())),
+    match desc.dtype {
+        DType::F32 => run(len, chunk, &place, |x| x).map(Elements::F32),
+        DType::F16 => run(len, chunk, &place, |x| f16::from_f32(x).to_bits()).map(Elements::F16),
+        DType::BF16 => run(len, chunk, &place, |x| bf16::from_f32(x).to_bits()).map(Elements::BF16),
     }
 }
 
-/// Any [`Source`] as a function of (output, input).
+/// Any [`Source`] by rows of outputs.
 struct Values<'a> {
     desc: &'a WeightDesc<'a>,
-    /// First output of each part.
+    /// First output of each part, then the number of all.
     starts: Vec<usize>,
+    /// Parts that are stored `[inputs, outputs]`, whole: a row of outputs is a column there.
+    turned: Vec<Cow<'a, [u8]>>,
 }
 
 impl<'a> Values<'a> {
     fn new(desc: &'a WeightDesc<'a>) -> Result<Values<'a>> {
-        let mut starts = Vec::new();
+        let (mut starts, mut turned) = (Vec::new(), Vec::new());
         if let Source::Parts(parts) = &desc.source {
             let mut total = 0;
             for part in parts {
                 starts.push(total);
                 total += desc.part_outputs(part)?;
+                if desc.transposed {
+                    turned.push(part.bytes.load()?);
+                }
             }
+            starts.push(total);
             if total != desc.outputs {
                 return Err(invalid!(
                     "{}: parts have {total} outputs, expected {}.",
@@ -250,36 +289,93 @@ impl<'a> Values<'a> {
                 ));
             }
         }
-        Ok(Values { desc, starts })
+        Ok(Values { desc, starts, turned })
     }
 
-    #[inline]
-    fn get(&self, output: usize, input: usize) -> f32 {
-        match &self.desc.source {
-            Source::Parts(parts) => {
-                let n = self.starts.partition_point(|&s| s <= output) - 1;
-                let (part, row) = (&parts[n], output - self.starts[n]);
-                match self.desc.transposed {
-                    true => element(part, input * part.cols + row),
-                    false => element(part, row * part.cols + input),
-                }
-            }
+    /// Hand each (output, input, value) of some outputs to `take`.
+    fn rows(
+        &self,
+        outputs: Range<usize>,
+        scratch: &mut Vec<u8>,
+        mut take: impl FnMut(usize, usize, f32),
+    ) -> Result<()> {
+        let inputs = self.desc.inputs;
+        let parts = match &self.desc.source {
+            Source::Parts(parts) => parts,
             Source::Dummy { seed, scale } => {
-                let index = (output * self.desc.inputs + input) as u64;
-                uniform(seed.wrapping_add(index)) * scale
+                for (o, i) in outputs.flat_map(|o| (0..inputs).map(move |i| (o, i))) {
+                    take(o, i, uniform(seed.wrapping_add((o * inputs + i) as u64)) * scale);
+                }
+                return Ok(());
             }
-            Source::Constant(x) => *x,
+            Source::Constant(x) => {
+                outputs.for_each(|o| (0..inputs).for_each(|i| take(o, i, *x)));
+                return Ok(());
+            }
+        };
+        for (n, part) in parts.iter().enumerate() {
+            let (start, end) = (self.starts[n], self.starts[n + 1]);
+            let of_part = outputs.start.max(start)..outputs.end.min(end);
+            if of_part.is_empty() {
+                continue;
+            }
+            let rows = of_part.start - start..of_part.end - start;
+            let first = of_part.start;
+            match self.turned.get(n) {
+                Some(bytes) => columns(part, bytes, rows, |r, i, x| take(first + r, i, x)),
+                None => lines(part, rows, scratch, |r, i, x| take(first + r, i, x))?,
+            }
         }
+        Ok(())
     }
 }
 
+/// Rows of a part as they are stored; they count from 0 for `take`.
+fn lines(
+    part: &HostTensor,
+    rows: Range<usize>,
+    scratch: &mut Vec<u8>,
+    mut take: impl FnMut(usize, usize, f32),
+) -> Result<()> {
+    let row_bytes = part.cols * part.dtype.bytes();
+    let bytes = match part.bytes.slice(rows.start * row_bytes..rows.end * row_bytes) {
+        Bytes::InMemory(bytes) => bytes,
+        stored => {
+            scratch.resize(stored.len(), 0);
+            stored.read(0, scratch)?;
+            &scratch[..]
+        }
+    };
+    for (r, row) in bytes.chunks_exact(row_bytes.max(1)).enumerate() {
+        elements(part.dtype, row, |i, x| take(r, i, x));
+    }
+    Ok(())
+}
+
+/// The same of rows that are stored as columns.
+fn columns(
+    part: &HostTensor,
+    bytes: &[u8],
+    rows: Range<usize>,
+    mut take: impl FnMut(usize, usize, f32),
+) {
+    let size = part.dtype.bytes();
+    for (input, row) in bytes.chunks_exact((part.cols * size).max(1)).enumerate() {
+        elements(part.dtype, &row[rows.start * size..rows.end * size], |r, x| take(r, input, x));
+    }
+}
+
+/// Stored elements in f32.
 #[inline]
-fn element(part: &HostTensor, i: usize) -> f32 {
-    let b = part.bytes;
-    match part.dtype {
-        DType::F32 => f32::from_le_bytes([b[4 * i], b[4 * i + 1], b[4 * i + 2], b[4 * i + 3]]),
-        DType::F16 => f16_to_f32(u16::from_le_bytes([b[2 * i], b[2 * i + 1]])),
-        DType::BF16 => bf16_to_f32(u16::from_le_bytes([b[2 * i], b[2 * i + 1]])),
+fn elements(dtype: DType, bytes: &[u8], mut take: impl FnMut(usize, f32)) {
+    let halves = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).enumerate();
+    match dtype {
+        DType::F32 => {
+            let words = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            words.enumerate().for_each(|(i, x)| take(i, x));
+        }
+        DType::F16 => halves().for_each(|(i, h)| take(i, f16_to_f32(h))),
+        DType::BF16 => halves().for_each(|(i, h)| take(i, bf16_to_f32(h))),
     }
 }
 

@@ -109,10 +109,10 @@ impl Banks {
                 }
                 rows = part.rank(self.inputs, outputs, self.room)?;
                 let at = (bank * count + n) * rank * self.inputs * size;
-                stage.put(&self.memory, at, part.a.bytes)?;
-                for (to, from) in b
-                    .chunks_exact_mut(self.outputs * size)
-                    .zip(part.b.bytes.chunks_exact(outputs * size))
+                stage.put(&self.memory, at, &part.a.bytes.load()?)?;
+                let from = part.b.bytes.load()?;
+                for (to, from) in
+                    b.chunks_exact_mut(self.outputs * size).zip(from.chunks_exact(outputs * size))
                 {
                     to[first * size..(first + outputs) * size].copy_from_slice(from);
                 }

@@ -1,7 +1,7 @@
 //! Weights on the GPU, and how they get there: through two pinned buffers that take turns, so that
-//! the host fills one while the other is copied. Values that already have the device's type and
-//! orientation are copied to their place; others go through a staging buffer and a kernel.
-//! `Cuda::upload` calls it; it knows no verb.
+//! the host fills one, by several threads, while the other is copied. Values that already have the
+//! device's type and orientation are copied to their place; others go through a staging buffer and
+//! a kernel. `Cuda::upload` calls it; it knows no verb.
 
 use std::sync::Arc;
 
@@ -12,14 +12,17 @@ use super::context::{Context, Event};
 use super::launch::Kernel;
 use super::memory::{Memory, Pinned};
 use super::module::Kernels;
-use crate::device::{DType, HostTensor, Source, WeightDesc, WeightKind};
+use crate::device::cpu::workers::Workers;
+use crate::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};
 use crate::error::Result;
 use crate::{internal, invalid};
 
 /// Bytes of one pinned buffer.
 const CHUNK_BYTES: usize = 16 << 20;
-/// What one thread copies into it at a time.
+/// What one thread reads into it at a time.
 const SLICE_BYTES: usize = 1 << 20;
+/// Threads that read; more gain nothing, one buffer has 16 slices.
+const READERS_MAX: usize = 16;
 const THREADS: u32 = 256;
 
 /// A weight, row-major `[outputs, inputs]`; vectors are f32.
@@ -66,16 +69,20 @@ pub struct Uploader {
     context: Arc<Context>,
     lanes: Vec<Lane>,
     next: usize,
+    /// They read. Its own: a file that hangs must not hold up another model's load. None with no
+    /// lanes.
+    readers: Option<Workers>,
 }
 
 impl Uploader {
     pub fn new(context: &Arc<Context>) -> Uploader {
-        Uploader { context: context.clone(), lanes: Vec::new(), next: 0 }
+        Uploader { context: context.clone(), lanes: Vec::new(), next: 0, readers: None }
     }
 
     /// Give the buffers back. A later upload makes new ones.
     pub fn release(&mut self) {
         self.lanes.clear();
+        self.readers = None;
     }
 
     /// # Errors
@@ -154,9 +161,9 @@ impl Uploader {
     ) -> Result<()> {
         let size = part.dtype.bytes();
         let mut at = offset;
-        for chunk in part.bytes.chunks(CHUNK_BYTES) {
+        for chunk in chunks(&part.bytes, CHUNK_BYTES) {
             let place = at * target.dtype.bytes();
-            let lane = self.fill(chunk)?;
+            let lane = self.fill(&chunk)?;
             let count = chunk.len() / size;
             if part.dtype == target.dtype {
                 memory.write_at(place, &lane.pinned, chunk.len())?;
@@ -196,8 +203,8 @@ impl Uploader {
         }
         let rows_per_chunk = CHUNK_BYTES / row_bytes.max(1);
         let to = target.address + (first * inputs * target.dtype.bytes()) as u64;
-        for (n, chunk) in part.bytes.chunks(rows_per_chunk * row_bytes).enumerate() {
-            let lane = self.fill(chunk)?;
+        for (n, chunk) in chunks(&part.bytes, rows_per_chunk * row_bytes).enumerate() {
+            let lane = self.fill(&chunk)?;
             lane.staging.write_at(0, &lane.pinned, chunk.len())?;
             let count = chunk.len() / part.dtype.bytes();
             let kernel = target.pick(&target.kernels.turn_matrix, &target.kernels.turn_vector);
@@ -220,9 +227,12 @@ impl Uploader {
         Ok(())
     }
 
-    /// The next lane, free and filled with `bytes`.
-    fn fill(&mut self, bytes: &[u8]) -> Result<&Lane> {
+    /// The next lane, free and filled with `bytes`. After an error the lane is free as before:
+    /// nothing that reads it was enqueued.
+    fn fill(&mut self, bytes: &Bytes<'_>) -> Result<&Lane> {
         if self.lanes.is_empty() {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            self.readers = Some(Workers::new(cores.min(READERS_MAX), "upload")?);
             for _ in 0..2 {
                 self.lanes.push(Lane {
                     pinned: Pinned::new(&self.context, CHUNK_BYTES)?,
@@ -234,9 +244,12 @@ impl Uploader {
         let lane = &mut self.lanes[self.next];
         lane.free.wait()?;
         let to = &mut lane.pinned.bytes_mut()[..bytes.len()];
-        to.par_chunks_mut(SLICE_BYTES)
-            .zip(bytes.par_chunks(SLICE_BYTES))
-            .for_each(|(to, from)| to.copy_from_slice(from));
+        let slices = to.par_chunks_mut(SLICE_BYTES).enumerate();
+        let read = || slices.try_for_each(|(n, to)| bytes.read(n * SLICE_BYTES, to));
+        match &self.readers {
+            Some(readers) => readers.install(read)?,
+            None => read()?,
+        }
         Ok(&self.lanes[self.next])
     }
 
@@ -264,6 +277,13 @@ impl Target<'_> {
             matrix
         }
     }
+}
+
+/// What follows one another in pieces of `length` bytes; the last may be shorter.
+fn chunks<'a>(bytes: &Bytes<'a>, length: usize) -> impl Iterator<Item = Bytes<'a>> {
+    let (bytes, total) = (bytes.clone(), bytes.len());
+    let starts = (0..total).step_by(length.max(1));
+    starts.map(move |at| bytes.slice(at..total.min(at + length)))
 }
 
 /// Blocks for a loop over `count` elements.

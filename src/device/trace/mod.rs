@@ -74,7 +74,8 @@ pub struct Held {
 
 impl Held {
     pub fn without_pages(&self) -> u64 {
-        self.weights + self.tensors + self.slots + self.adapters
+        let parts = [self.weights, self.tensors, self.slots, self.adapters];
+        parts.iter().fold(0, |sum: u64, &part| sum.saturating_add(part))
     }
 }
 
@@ -113,6 +114,10 @@ impl Trace {
         self.held
     }
 
+    fn hold_tensor(&mut self, rows: usize, tensor: &TraceTensor) {
+        self.held.tensors = self.held.tensors.saturating_add(bytes(rows, tensor));
+    }
+
     fn rows(&self) -> usize {
         self.slots.batch.rows.len()
     }
@@ -130,8 +135,13 @@ impl Trace {
     }
 }
 
+/// A checkpoint may ask for more than a number holds; then it is too much for any device.
+fn product(factors: &[usize]) -> u64 {
+    factors.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64))
+}
+
 fn bytes(rows: usize, tensor: &TraceTensor) -> u64 {
-    (rows * tensor.width * tensor.bytes) as u64
+    product(&[rows, tensor.width, tensor.bytes])
 }
 
 impl Device for Trace {
@@ -147,8 +157,8 @@ impl Device for Trace {
             WeightKind::Vector => DType::F32,
             _ => weight.dtype,
         };
-        let bytes = (weight.outputs * weight.inputs * element.bytes()) as u64;
-        self.held.weights += bytes;
+        let bytes = product(&[weight.outputs, weight.inputs, element.bytes()]);
+        self.held.weights = self.held.weights.saturating_add(bytes);
         let count = match weight.kind {
             WeightKind::Experts { count, .. } => count,
             _ => 1,
@@ -159,13 +169,13 @@ impl Device for Trace {
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<TraceTensor> {
         let tensor = TraceTensor { rows, width, bytes: self.activation.bytes() };
-        self.held.tensors += bytes(rows, &tensor);
+        self.hold_tensor(rows, &tensor);
         Ok(tensor)
     }
 
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<TraceTensor> {
         let tensor = TraceTensor { rows, width: vocab, bytes: DType::F32.bytes() };
-        self.held.tensors += bytes(rows, &tensor);
+        self.hold_tensor(rows, &tensor);
         Ok(tensor)
     }
 
@@ -174,7 +184,8 @@ impl Device for Trace {
         // A row's logits; of each choice its place in the order by expert, and room for a tile of
         // it; how many each expert got.
         let words = rows * (routing.experts + 4 * routing.top_k) + 5 * routing.experts;
-        self.held.tensors += bytes(rows, &tensor) + (4 * words) as u64;
+        self.hold_tensor(rows, &tensor);
+        self.held.tensors = self.held.tensors.saturating_add(product(&[4, words]));
         Ok(tensor)
     }
 
@@ -196,7 +207,7 @@ impl Device for Trace {
         let row = 4 * (max_model_len.div_ceil(page_size) + 16);
         self.held.slots += (slots * row + step_tokens * 12) as u64;
         self.held.adapters += (step_tokens * self.low_width * 4) as u64;
-        self.held.pages += pages as u64 * limits.kv.page_bytes(page_size);
+        self.held.pages = (pages as u64).saturating_mul(limits.kv.page_bytes(page_size));
         self.kv = Some(limits.kv.clone());
         Ok(())
     }

@@ -13,6 +13,7 @@ use ureq::tls::{parse_pem, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::invalid;
 
 const LISTING_BYTES_MAX: u64 = 64 << 20;
@@ -57,6 +58,7 @@ pub(super) struct Remote<'a> {
     repo: &'a str,
     token: Option<&'a str>,
     retry_ms: u64,
+    progress: Option<&'a files::Progress>,
     follow: Agent,
     stay: Agent,
 }
@@ -86,7 +88,19 @@ impl<'a> Remote<'a> {
                 .build()
                 .into()
         };
-        Remote { endpoint, repo, token, retry_ms, follow: agent(10), stay: agent(0) }
+        let progress = None;
+        Remote { endpoint, repo, token, retry_ms, progress, follow: agent(10), stay: agent(0) }
+    }
+
+    pub fn called_off_by(mut self, progress: &'a files::Progress) -> Remote<'a> {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// # Errors
+    /// Cancelled: nobody waits for what is being fetched.
+    pub fn wanted(&self) -> Result<()> {
+        self.progress.map_or(Ok(()), files::Progress::wanted)
     }
 
     /// Ask until there is an answer or a refusal: a hub that cannot be reached or is busy gets
@@ -101,6 +115,7 @@ impl<'a> Remote<'a> {
                 outcome => return outcome,
             }
             std::thread::sleep(Duration::from_millis(self.retry_ms * tried));
+            self.wanted().map_err(Failure::Refused)?;
         }
         ask()
     }
@@ -272,6 +287,7 @@ impl<'a> Remote<'a> {
         let mut reader = answer.into_body().into_reader();
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
+            self.wanted()?;
             let count = match reader.read(&mut chunk) {
                 Ok(0) => return Ok(Ok(())),
                 Ok(count) => count,
@@ -338,8 +354,9 @@ fn listing_of(body: &[u8]) -> Option<Listing> {
     }
     let names = json.get("siblings")?.as_array()?.iter();
     let names = names.filter_map(|file| file.get("rfilename")?.as_str());
-    // Only files beside config.json are ever used: a name is a file's name.
-    let plain = names.filter(|name| !name.contains('/') && !name.starts_with('.'));
+    // Only files beside config.json are ever used, and one below: a name is a file's name.
+    let known = |name: &&str| !name.contains('/') || super::SMALL_FILES.contains(name);
+    let plain = names.filter(known).filter(|name| !name.starts_with('.'));
     Some(Listing { commit: commit.to_string(), files: plain.map(str::to_string).collect() })
 }
 
@@ -358,8 +375,8 @@ fn may_pass(status: StatusCode) -> bool {
 /// InvalidArgument: it cannot be read, or holds no certificate.
 pub(super) fn roots(name: &str, file: &Path) -> Result<RootCerts> {
     let shown = file.display();
-    let bytes = std::fs::read(file)
-        .map_err(|e| invalid!("{name}: {shown} cannot be read: {e}; correct or unset it."))?;
+    let bytes = files::read(file, files::Kind::Certificates)
+        .map_err(|e| invalid!("{name}: {e} Correct or unset it."))?;
     let certificate = |item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,

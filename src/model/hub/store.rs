@@ -5,13 +5,20 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 use super::remote::{Facts, Remote};
 use crate::error::{Error, Result};
+use crate::files::{read_text, Kind::Line};
 use crate::invalid;
+
+/// How long another process may hold a file's lock while its download does not grow.
+const LOCK_WITHOUT_PROGRESS: Duration = Duration::from_secs(300);
+const LOCK_PERIOD: Duration = Duration::from_millis(100);
 
 pub(super) struct Store {
     cache: PathBuf,
@@ -44,7 +51,7 @@ impl Store {
 
     /// What is here of the revision: a commit, or a name that stood for one when it was loaded.
     pub fn cached(&self) -> Option<PathBuf> {
-        let named = std::fs::read_to_string(self.folder().join("refs").join(&self.revision));
+        let named = read_text(&self.folder().join("refs").join(&self.revision), Line);
         let commit = named.map_or_else(|_| self.revision.clone(), |text| text.trim().to_string());
         let plain = !commit.is_empty() && commit.chars().all(|c| c.is_ascii_alphanumeric());
         Some(self.snapshot(&commit)).filter(|folder| plain && folder.is_dir())
@@ -56,7 +63,7 @@ impl Store {
             return Ok(());
         }
         let path = self.folder().join("refs").join(&self.revision);
-        if std::fs::read_to_string(&path).is_ok_and(|old| old == commit) {
+        if read_text(&path, Line).is_ok_and(|old| old == commit) {
             return Ok(());
         }
         self.make_parent(&path)?;
@@ -74,7 +81,7 @@ impl Store {
         let facts = remote.facts(commit, file)?;
         let blob = self.folder().join("blobs").join(&facts.etag);
         if !blob.exists() {
-            let lock = self.lock(&facts.etag, file)?;
+            let lock = self.lock(&facts.etag, file, remote)?;
             // The process that held the lock may have brought it.
             if !blob.exists() {
                 self.download(remote, commit, file, &facts, &blob)?;
@@ -109,7 +116,7 @@ impl Store {
             None => tracing::info!("downloading {file}"),
         }
         loop {
-            let opened = OpenOptions::new().create(true).append(true).open(&part);
+            let opened = open_own(OpenOptions::new().create(true).append(true), &part);
             let mut writer = opened.map_err(|e| write_error(&e))?;
             let resumed = remote.bytes(commit, file, facts.bytes, &mut writer, &write_error)?;
             writer.sync_all().map_err(|e| write_error(&e))?;
@@ -134,20 +141,40 @@ impl Store {
     }
 
     /// Held while the file lives. The Python tools lock the same file in the same way (flock).
-    fn lock(&self, etag: &str, file: &str) -> Result<File> {
+    fn lock(&self, etag: &str, file: &str, remote: &Remote) -> Result<File> {
         let path = self.cache.join(".locks").join(&self.name).join(format!("{etag}.lock"));
         self.make_parent(&path)?;
-        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let mut options = OpenOptions::new();
+        let opened = open_own(options.create(true).truncate(false).write(true), &path);
         let lock = opened.map_err(|e| self.write_error(file, &e))?;
-        match lock.try_lock() {
-            Ok(()) => return Ok(lock),
-            Err(TryLockError::WouldBlock) => {
-                tracing::info!("{file}: another process is downloading it, waiting for that");
-                lock.lock().map_err(|e| self.write_error(file, &e))?;
+        let part = self.folder().join("blobs").join(format!("{etag}.incomplete"));
+        let length = || std::fs::metadata(&part).map_or(0, |found| found.len());
+        let (mut had, mut since, mut said) = (length(), Instant::now(), false);
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(e)) => return Err(self.write_error(file, &e)),
             }
-            Err(TryLockError::Error(e)) => return Err(self.write_error(file, &e)),
+            if !said {
+                tracing::info!("{file}: another process is downloading it, waiting for that");
+                said = true;
+            }
+            remote.wanted()?;
+            let has = length();
+            if has != had {
+                (had, since) = (has, Instant::now());
+            }
+            if since.elapsed() > LOCK_WITHOUT_PROGRESS {
+                return Err(Error::Unavailable(format!(
+                    "{file}: another process holds {} and has brought nothing for {} s: end it, \
+                     or set 'download_dir' to a folder of this server's own.",
+                    path.display(),
+                    LOCK_WITHOUT_PROGRESS.as_secs()
+                )));
+            }
+            std::thread::sleep(LOCK_PERIOD);
         }
-        Ok(lock)
     }
 
     fn make_parent(&self, path: &Path) -> Result<()> {
@@ -188,8 +215,16 @@ fn kind_of(etag: &str) -> Option<Kind> {
     }
 }
 
+/// Open a file of the cache, which others write too: a FIFO there must not hang us.
+fn open_own(options: &mut OpenOptions, path: &Path) -> std::io::Result<File> {
+    options.custom_flags(libc::O_NONBLOCK).open(path)
+}
+
 fn hash(path: &Path, kind: Kind) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = open_own(OpenOptions::new().read(true), path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other(format!("{} is no regular file", path.display())));
+    }
     let mut context = match kind {
         Kind::Sha256 => Context::new(&SHA256),
         Kind::Git => {

@@ -1,6 +1,7 @@
 //! `pytorch_model.bin`: what `torch.save` writes since 1.6, a zip archive of one pickle and the
-//! bytes of each storage. Called by `weights` with the mapped file, which it borrows from. It never
-//! runs anything: [`pickle`] can build tensors and nothing else, [`zip`] reads stored entries only.
+//! bytes of each storage. Called by `weights`, of whose file it reads directory and pickle only. It
+//! never runs anything: [`pickle`] can build tensors and nothing else, [`zip`] reads stored entries
+//! only.
 
 mod pickle;
 mod zip;
@@ -9,6 +10,7 @@ use std::ops::Range;
 
 use safetensors::Dtype;
 
+use crate::device::Bytes;
 use crate::error::Result;
 use crate::invalid;
 use pickle::Tensor;
@@ -26,24 +28,33 @@ pub struct Located {
     pub bytes: Range<usize>,
 }
 
+/// Names and shapes of tensors: a hundred bytes each.
+const PICKLE_BYTES_MAX: usize = 128 << 20;
+
 /// All tensors of a file.
 ///
 /// # Errors
 /// InvalidArgument, one line without the path: not such a file, truncated, a pickle that asks for
 /// anything but tensors, or a tensor that reaches beyond its storage.
-pub fn tensors(file: &[u8]) -> Result<Vec<Located>> {
+pub fn tensors(file: &Bytes) -> Result<Vec<Located>> {
     let archive = Archive::open(file)?;
     let Some((pickle_name, pickle)) = archive.single("/data.pkl") else {
         return Err(invalid!("the zip archive holds no data.pkl, so it is no PyTorch checkpoint."));
     };
     let root = pickle_name.strip_suffix("data.pkl").unwrap_or_default().to_string();
     if let Some(order) = archive.get(&format!("{root}byteorder")) {
-        if file.get(order) != Some(b"little") {
+        // The longer of two words is enough to tell them apart.
+        let word = file.slice(order.start..order.end.min(order.start + 8)).load()?;
+        if word[..] != b"little"[..] {
             return Err(invalid!("the checkpoint was saved on a big-endian machine."));
         }
     }
-    let pickle = file.get(pickle).unwrap_or_default();
-    let read = pickle::read(pickle).map_err(|e| e.context("data.pkl: "))?;
+    if pickle.len() > PICKLE_BYTES_MAX {
+        let bytes = pickle.len();
+        return Err(invalid!("data.pkl has {bytes} bytes, at most {PICKLE_BYTES_MAX} are read."));
+    }
+    let pickle = file.slice(pickle).load()?;
+    let read = pickle::read(&pickle).map_err(|e| e.context("data.pkl: "))?;
     read.into_iter().map(|(name, tensor)| locate(&archive, &root, name, &tensor)).collect()
 }
 

@@ -83,7 +83,7 @@ fn archive(pickle: &[u8], data: &[u8]) -> Vec<u8> {
 
 #[track_caller]
 fn refused(file: &[u8], wanted: &str) {
-    let error = match tensors(file) {
+    let error = match tensors(&file.into()) {
         Ok(_) => panic!("must be refused with {wanted:?}"),
         Err(error) => error.message().to_string(),
     };
@@ -99,14 +99,14 @@ fn refused_pickle(pickle: &[u8], wanted: &str) {
 #[test]
 fn tensors_lie_where_strides_say() {
     let file = archive(&tensor(12, 4, &[2, 3], &[3, 1]), &(0..48).collect::<Vec<u8>>());
-    let [found] = &tensors(&file).unwrap()[..] else { panic!("one tensor") };
+    let [found] = &tensors(&(&file).into()).unwrap()[..] else { panic!("one tensor") };
     assert_eq!((found.name.as_str(), found.dtype), ("w", Dtype::F32));
     assert_eq!((&found.shape[..], found.contiguous), (&[2, 3][..], true));
     assert_eq!(file[found.bytes.clone()], (16..40).collect::<Vec<u8>>());
 
     let layout = |shape: &[i64], strides: &[i64]| {
         let file = archive(&tensor(12, 0, shape, strides), &[0; 48]);
-        let found = tensors(&file).unwrap().remove(0);
+        let found = tensors(&(&file).into()).unwrap().remove(0);
         (found.contiguous, found.bytes.len())
     };
     assert_eq!(layout(&[4, 3], &[3, 1]), (true, 48));
@@ -198,7 +198,7 @@ fn pickles_that_make_no_sense() {
 fn broken_archives() {
     let good = archive(&tensor(12, 0, &[4, 3], &[3, 1]), &[0; 48]);
     for length in 0..good.len() {
-        let error = tensors(&good[..length]).err().expect("cut short").message().to_string();
+        let error = tensors(&good[..length].into()).err().expect("cut short").message().to_string();
         assert!(!error.contains('\n'), "{error}");
     }
     let twice = [entry("a/data.pkl", b""), entry("a/data.pkl", b"")];
@@ -223,9 +223,9 @@ fn broken_archives() {
 fn changed_bytes_never_crash() {
     let path = "tests/fixtures/models/opt-bin/pytorch_model.bin";
     let good = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
-    let whole = tensors(&good).unwrap();
+    let whole = tensors(&(&good).into()).unwrap();
     assert!(whole.len() > 30 && whole.iter().all(|t| t.contiguous));
-    let pickle = Archive::open(&good).unwrap().single("/data.pkl").unwrap().1;
+    let pickle = Archive::open(&(&good).into()).unwrap().single("/data.pkl").unwrap().1;
     let mut state = 7u64;
     let mut below = |limit: usize| {
         state =
@@ -243,7 +243,7 @@ fn changed_bytes_never_crash() {
             };
             file[at] = below(256) as u8;
         }
-        match tensors(&file) {
+        match tensors(&(&file).into()) {
             Ok(found) => assert!(found.iter().all(|t| t.bytes.end <= file.len())),
             Err(error) => {
                 refusals += 1;

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::device::Bytes;
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -18,6 +19,14 @@ const CENTRAL: u32 = 0x0201_4b50;
 const LOCAL: u32 = 0x0403_4b50;
 /// The end record without its comment, which has up to 65535 bytes.
 const END_BYTES: usize = 22;
+const END_64_BYTES: usize = 56;
+const LOCATOR_BYTES: usize = 20;
+/// A local header without name and extra field.
+const LOCAL_BYTES: usize = 30;
+/// What is read to find the end record and its locator.
+const TAIL_BYTES: usize = LOCATOR_BYTES + END_BYTES + u16::MAX as usize;
+/// A hundred bytes for each tensor.
+const DIRECTORY_BYTES_MAX: usize = 128 << 20;
 
 pub(super) struct Archive {
     entries: BTreeMap<String, Range<usize>>,
@@ -27,28 +36,38 @@ impl Archive {
     /// # Errors
     /// InvalidArgument: no zip archive, cut short, compressed, or its numbers contradict each
     /// other.
-    pub fn open(file: &[u8]) -> Result<Archive> {
-        if file.get(..2) != Some(b"PK") {
+    pub fn open(file: &Bytes) -> Result<Archive> {
+        if part(file, 0, 2)?.as_deref() != Some(b"PK") {
             return Err(invalid!(
                 "not a zip archive, as torch.save writes since 1.6 ({} bytes): save it again with \
                  a newer PyTorch, or convert it to safetensors.",
                 file.len()
             ));
         }
-        let end = find_end(file).ok_or_else(|| {
+        let tail_bytes = TAIL_BYTES.min(file.len());
+        let tail = file.slice(file.len() - tail_bytes..file.len()).load()?;
+        let end = find_end(&tail).ok_or_else(|| {
             invalid!("truncated: {} bytes without the end of a zip archive.", file.len())
         })?;
-        let directory = directory(file, end).ok_or_else(|| broken("its end record"))?;
+        let place = directory(file, &tail, end)?.ok_or_else(|| broken("its end record"))?;
+        if place.len() > DIRECTORY_BYTES_MAX {
+            let bytes = place.len();
+            return Err(invalid!(
+                "the zip archive has a directory of {bytes} bytes, at most {DIRECTORY_BYTES_MAX} \
+                 are read."
+            ));
+        }
+        let directory = file.slice(place.clone()).load()?;
         let mut entries = BTreeMap::new();
-        let mut at = directory.start;
-        while at < directory.end {
-            let entry = Central::read(file, at).filter(|e| e.next <= directory.end);
+        let mut at = 0;
+        while at < directory.len() {
+            let entry = Central::read(&directory, at).filter(|e| e.next <= directory.len());
             let entry = entry.ok_or_else(|| broken("its directory"))?;
             at = entry.next;
             if entry.compressed {
                 return Err(invalid!("'{}' in the zip archive is compressed.", entry.name));
             }
-            let bytes = entry.bytes(file, directory.start);
+            let bytes = entry.bytes(file, place.start)?;
             let bytes = bytes.ok_or_else(|| broken(&format!("its entry '{}'", entry.name)))?;
             if entries.insert(entry.name.clone(), bytes).is_some() {
                 return Err(invalid!("'{}' is twice in the zip archive.", entry.name));
@@ -71,6 +90,14 @@ impl Archive {
 
 fn broken(what: &str) -> Error {
     invalid!("the zip archive is broken or truncated: {what} does not fit the file.")
+}
+
+/// `length` bytes from `at` on, if the file has them.
+fn part(file: &Bytes, at: usize, length: usize) -> Result<Option<Vec<u8>>> {
+    match at.checked_add(length).filter(|&end| end <= file.len()) {
+        Some(end) => Ok(Some(file.slice(at..end).load()?.into_owned())),
+        None => Ok(None),
+    }
 }
 
 fn u16_at(file: &[u8], at: usize) -> Option<u16> {
@@ -97,22 +124,26 @@ fn find_end(file: &[u8]) -> Option<usize> {
     })
 }
 
-/// Where the central directory lies, which ends before the end record.
-fn directory(file: &[u8], end: usize) -> Option<Range<usize>> {
-    let (mut size, mut start) =
-        (u64::from(u32_at(file, end + 12)?), u64::from(u32_at(file, end + 16)?));
-    let locator = end.checked_sub(20).filter(|&at| u32_at(file, at) == Some(LOCATOR_64));
-    if let Some(locator) = locator {
-        let record = usize::try_from(u64_at(file, locator + 8)?).ok()?;
-        if u32_at(file, record)? != END_64 {
-            return None;
+/// Where the central directory lies, which ends before the end record, at `end` of the file's
+/// `tail`.
+fn directory(file: &Bytes, tail: &[u8], end: usize) -> Result<Option<Range<usize>>> {
+    let locator = end.checked_sub(20).filter(|&at| u32_at(tail, at) == Some(LOCATOR_64));
+    let numbers = match locator {
+        None => u32_at(tail, end + 12).map(u64::from).zip(u32_at(tail, end + 16).map(u64::from)),
+        Some(locator) => {
+            let at = u64_at(tail, locator + 8).and_then(|at| usize::try_from(at).ok());
+            let record = part(file, at.unwrap_or(usize::MAX), END_64_BYTES)?;
+            let record = record.filter(|record| u32_at(record, 0) == Some(END_64));
+            record.and_then(|record| u64_at(&record, 40).zip(u64_at(&record, 48)))
         }
-        size = u64_at(file, record.checked_add(40)?)?;
-        start = u64_at(file, record.checked_add(48)?)?;
-    }
-    let start = usize::try_from(start).ok()?;
-    let stop = start.checked_add(usize::try_from(size).ok()?)?;
-    (stop <= end).then_some(start..stop)
+    };
+    let end = file.len() - tail.len() + end;
+    let range = |(size, start): (u64, u64)| {
+        let start = usize::try_from(start).ok()?;
+        let stop = start.checked_add(usize::try_from(size).ok()?)?;
+        (stop <= end).then_some(start..stop)
+    };
+    Ok(numbers.and_then(range))
 }
 
 struct Central {
@@ -169,15 +200,19 @@ impl Central {
     }
 
     /// The local header repeats name and extra field, with lengths of its own.
-    fn bytes(&self, file: &[u8], directory: usize) -> Option<Range<usize>> {
-        let local = usize::try_from(self.local).ok()?;
-        if u32_at(file, local)? != LOCAL {
-            return None;
-        }
-        let name = usize::from(u16_at(file, local.checked_add(26)?)?);
-        let extra = usize::from(u16_at(file, local.checked_add(28)?)?);
-        let start = local.checked_add(30 + name + extra)?;
-        let end = start.checked_add(usize::try_from(self.size).ok()?)?;
-        (end <= directory).then_some(start..end)
+    fn bytes(&self, file: &Bytes, directory: usize) -> Result<Option<Range<usize>>> {
+        let local = usize::try_from(self.local).unwrap_or(usize::MAX);
+        let header = part(file, local, LOCAL_BYTES)?;
+        let range = |header: &[u8]| {
+            if u32_at(header, 0)? != LOCAL {
+                return None;
+            }
+            let name = usize::from(u16_at(header, 26)?);
+            let extra = usize::from(u16_at(header, 28)?);
+            let start = local.checked_add(LOCAL_BYTES + name + extra)?;
+            let end = start.checked_add(usize::try_from(self.size).ok()?)?;
+            (end <= directory).then_some(start..end)
+        };
+        Ok(header.as_deref().and_then(range))
     }
 }

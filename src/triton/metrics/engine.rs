@@ -2,9 +2,7 @@
 //! the engine thread that are ours: `engine_healthy`, `engine_step_time`, `engine_host_time`.
 //! Called by `metrics`; it counts only.
 
-use std::ffi::CStr;
-
-use super::{Labels, Metric, PER_TOKEN_S};
+use super::{Join, Kind, Labels, Metric, PER_TOKEN_S};
 use crate::engine::{FinishReason, Observation};
 use crate::error::Result;
 use crate::triton::sys;
@@ -53,23 +51,18 @@ struct Histograms {
 }
 
 impl EngineSeries {
-    pub(super) fn new(model: &str, version: u64, labels: &Labels) -> Result<EngineSeries> {
-        let counter = |name, help| {
-            Metric::new(sys::TRITONSERVER_METRIC_KIND_COUNTER, name, help, labels, None)
-        };
+    pub(super) fn new(labels: &Labels) -> Result<EngineSeries> {
+        let counter = |name, help| Metric::new(name, help, labels, Kind::Counter);
         let success = |reason: &FinishReason| {
-            let more = [(c"finished_reason" as &CStr, reason.as_str())];
-            let labels = Labels::with(model, version, &more)?;
-            let (name, help) =
-                (c"vllm:request_success_total", c"Count of successfully processed requests.");
-            Metric::new(sys::TRITONSERVER_METRIC_KIND_COUNTER, name, help, &labels, None)
+            let labels = labels.with(c"finished_reason", reason.as_str());
+            let help = c"Count of successfully processed requests.";
+            Metric::new(c"vllm:request_success_total", help, &labels, Kind::Counter)
         };
         let healthy = Metric::new(
-            sys::TRITONSERVER_METRIC_KIND_GAUGE,
             c"vllm:engine_healthy",
             c"1 while the engine can serve, 0 once it is dead or while it is loaded again.",
             labels,
-            None,
+            Kind::Gauge(Join::Least),
         )?;
         healthy.set(1.0);
         Ok(EngineSeries {
@@ -146,9 +139,8 @@ impl Histograms {
             return Ok(None);
         }
         let token_s = [PER_TOKEN_S, SLOW_TOKEN_S].concat();
-        let histogram = |name, help, buckets| {
-            Metric::new(sys::TRITONSERVER_METRIC_KIND_HISTOGRAM, name, help, labels, Some(buckets))
-        };
+        let histogram =
+            |name, help, buckets| Metric::new(name, help, labels, Kind::Histogram(buckets));
         Ok(Some(Histograms {
             inter_token: histogram(
                 c"vllm:inter_token_latency_seconds",
