@@ -348,9 +348,7 @@ fn threads_of(
     let core = Core::new(runner, scheduler, inbox, helpers, shared, meter, args.stream_interval);
     let core = spawn(format!("engine {name}"), move || core.run())?;
     let mut eos = spec.eos_token_ids;
-    if let Some(own) = tokenizer.eos().filter(|own| !eos.contains(own)) {
-        eos.push(own);
-    }
+    eos.extend(tokenizer.eos().filter(|own| !eos.contains(own)));
     let rules = args.structured_outputs.clone();
     let grammars = Grammars::new(tokenizer.clone(), facts.vocab_size, &eos, rules, limit);
     let intake = Arc::new(Intake {
