@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::farewell::{self, Door};
 use super::handles::{Factory, InstanceHandle, Request, Response};
-use super::pace;
+use super::pace::Lane;
 use super::request::{worded, Parsed};
 use super::response::{AnswerRow, Before, Layout, Wanted};
 use super::roles::{Roles, TextStyle};
@@ -30,6 +30,7 @@ pub(super) struct Call {
     rows: u64,
     decoupled: bool,
     farewell: Door,
+    lane: Lane,
 }
 
 impl Call {
@@ -45,7 +46,19 @@ impl Call {
         let layout = Layout { text_name, wanted, batched: false, embedding: false };
         let (request, ended) = (Mutex::new(Some(request)), AtomicBool::new(false));
         let rows = 1;
-        Call { factory, request, instance, start_ns, ended, layout, rows, decoupled, farewell }
+        let lane = Lane::default();
+        Call {
+            factory,
+            request,
+            instance,
+            start_ns,
+            ended,
+            layout,
+            rows,
+            decoupled,
+            farewell,
+            lane,
+        }
     }
 
     /// Learn how answers are laid out.
@@ -83,7 +96,6 @@ impl Call {
         if self.ended.load(Ordering::Acquire) {
             return;
         }
-        pace::before_send();
         let mut response = match self.factory.response() {
             Ok(response) => response,
             Err(error) => return self.refuse(&error),
@@ -94,7 +106,7 @@ impl Call {
             }
             return;
         }
-        if let Err(error) = response.send(false, None) {
+        if let Err(error) = self.lane.send(|| response.send(false, None)) {
             self.refuse(&error);
         }
     }
@@ -108,7 +120,6 @@ impl Call {
         if self.ended.swap(true, Ordering::AcqRel) {
             return;
         }
-        pace::before_send();
         let mut response = match self.factory.response() {
             Ok(response) => response,
             Err(error) => return self.last_resort(&error),
@@ -128,7 +139,7 @@ impl Call {
         if let Some(request) = &request {
             self.instance.report(request, outcome.is_ok(), self.rows, self.start_ns);
         }
-        if let Err(error) = response.send(true, outcome.err().as_ref()) {
+        if let Err(error) = self.lane.send(|| response.send(true, outcome.err().as_ref())) {
             self.last_resort(&error);
         }
     }
@@ -189,6 +200,10 @@ impl Single {
 impl Client for Single {
     fn cancelled(&self) -> bool {
         self.call.cancelled()
+    }
+
+    fn ready(&self) -> bool {
+        self.call.lane.clear()
     }
 
     fn respond(&self, answer: Answer) {
@@ -273,6 +288,10 @@ fn answer_row<'a>(prompt: &'a Option<String>, answer: &'a Option<Answer>) -> Opt
 impl Client for BatchRow {
     fn cancelled(&self) -> bool {
         self.batch.failed.load(Ordering::Acquire) || self.batch.call.cancelled()
+    }
+
+    fn ready(&self) -> bool {
+        self.batch.call.lane.clear()
     }
 
     fn respond(&self, _: Answer) {
