@@ -21,8 +21,7 @@ type SetState = unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void;
 type Ready = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
 type Message = unsafe extern "C" fn(*mut c_void) -> *const c_char;
 type Delete = unsafe extern "C" fn(*mut c_void);
-type ModelReady =
-    unsafe extern "C" fn(*mut c_void, *const c_char, i64, *mut bool) -> *mut c_void;
+type ModelReady = unsafe extern "C" fn(*mut c_void, *const c_char, i64, *mut bool) -> *mut c_void;
 
 /// The function `name` behind this library.
 unsafe fn next(name: &CStr) -> *mut c_void {

@@ -113,9 +113,7 @@ impl Outboxes {
                 state: Mutex::default(),
                 threads: Mutex::default(),
             });
-            outbox
-                .spawn(0)
-                .map_err(|e| crate::internal!("cannot start an outbox thread: {e}"))?;
+            outbox.spawn(0).map_err(|e| crate::internal!("cannot start an outbox thread: {e}"))?;
             senders.push(sender);
             outboxes.push(outbox);
         }

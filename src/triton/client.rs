@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 
 /// One Triton request in flight.
 pub(super) struct Call {
-    factory: Factory,
+    factory: Arc<Factory>,
     /// Kept for the statistics at the end, then given back.
     request: Mutex<Option<Request>>,
     instance: InstanceHandle,
@@ -45,6 +45,7 @@ impl Call {
         let (text_name, wanted) = (c"", Wanted::default());
         let layout = Layout { text_name, wanted, batched: false, embedding: false };
         let (request, ended) = (Mutex::new(Some(request)), AtomicBool::new(false));
+        let factory = Arc::new(factory);
         let rows = 1;
         let lane = Lane::default();
         Call {
@@ -139,6 +140,7 @@ impl Call {
         if let Some(request) = &request {
             self.instance.report(request, outcome.is_ok(), self.rows, self.start_ns);
         }
+        farewell::hold(&self.farewell, Arc::clone(&self.factory));
         if let Err(error) = self.lane.send(|| response.send(true, outcome.err().as_ref())) {
             self.last_resort(&error);
         }

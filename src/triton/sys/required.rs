@@ -191,7 +191,8 @@ pub struct Required {
         version: i64,
         flags: *mut u32,
         unused: *mut *mut ::std::os::raw::c_void,
-    ) -> *mut TRITONSERVER_Error,
+    )
+        -> *mut TRITONSERVER_Error,
     pub TRITONSERVER_ServerModelIndex: unsafe extern "C" fn(
         server: *mut TRITONSERVER_Server,
         flags: u32,
@@ -430,9 +431,8 @@ impl Required {
             __library.get(b"TRITONSERVER_ServerUnloadModel\0").map(|sym| *sym)?;
         let TRITONSERVER_ServerIsLive =
             __library.get(b"TRITONSERVER_ServerIsLive\0").map(|sym| *sym)?;
-        let TRITONSERVER_ServerModelBatchProperties = __library
-            .get(b"TRITONSERVER_ServerModelBatchProperties\0")
-            .map(|sym| *sym)?;
+        let TRITONSERVER_ServerModelBatchProperties =
+            __library.get(b"TRITONSERVER_ServerModelBatchProperties\0").map(|sym| *sym)?;
         let TRITONSERVER_ServerModelIndex =
             __library.get(b"TRITONSERVER_ServerModelIndex\0").map(|sym| *sym)?;
         let TRITONBACKEND_ApiVersion =
