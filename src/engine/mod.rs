@@ -16,7 +16,7 @@
 //! | `fault` | a device that breaks on purpose, for tests |
 //! | `repetition` | has an output begun to go round in a circle? |
 //! | `guides` | grammars of running sequences: token masks while the device computes |
-//! | `outbox`, `relief` | tokens to words to clients: on their own threads, none of which waits for another's client |
+//! | `outbox`, `takeover` | tokens to words to clients: on their own threads, none of which waits for another's client |
 //! | `stream` | one request there: its sequences and its answers |
 //! | `scores` | logprobs as an answer shows them |
 //! | `ticket` | the promise of exactly one end to each accepted request |
@@ -35,13 +35,13 @@ mod loading;
 mod meter;
 mod outbox;
 mod pooling;
-mod relief;
 mod repetition;
 mod request;
 mod scores;
 mod sizes;
 mod step;
 mod stream;
+mod takeover;
 #[cfg(test)]
 mod backlog_tests;
 #[cfg(test)]

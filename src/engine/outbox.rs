@@ -9,7 +9,7 @@
 //! response by [`Backlog`].
 //!
 //! A client's call may block inside the server. Then only that client waits: an outbox's state is
-//! its own, not its thread's, and `relief` lets another thread go on with it. The thread that comes
+//! its own, not its thread's, and `takeover` lets another thread go on with it. The thread that comes
 //! back from such a call puts the request back and ends.
 
 use std::collections::{HashMap, VecDeque};
@@ -23,9 +23,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::command::{Command, Finish};
 use super::health::Health;
-use super::relief::Relief;
 use super::request::{Observation, Observer};
 use super::stream::{NewToken, Stream};
+use super::takeover::Takeover;
 use crate::error::{Error, Result};
 use crate::ids::RequestId;
 
@@ -84,7 +84,7 @@ const RETURN_PERIOD: Duration = Duration::from_millis(5);
 pub(super) struct Outboxes {
     senders: Vec<Sender<Batch>>,
     outboxes: Vec<Arc<Outbox>>,
-    relief: Relief,
+    takeover: Takeover,
 }
 
 /// What every thread shares.
@@ -117,8 +117,8 @@ impl Outboxes {
             senders.push(sender);
             outboxes.push(outbox);
         }
-        let relief = Relief::start(name, outboxes.clone())?;
-        Ok(Outboxes { senders, outboxes, relief })
+        let takeover = Takeover::start(name, outboxes.clone())?;
+        Ok(Outboxes { senders, outboxes, takeover })
     }
 
     pub fn len(&self) -> usize {
@@ -130,7 +130,7 @@ impl Outboxes {
     pub fn send(&self, index: usize, at: Instant, events: Vec<Event>) {
         if !events.is_empty() {
             let _ = self.senders[index].send(Batch { at, events });
-            self.relief.wake();
+            self.takeover.wake();
         }
     }
 
@@ -140,7 +140,7 @@ impl Outboxes {
         for outbox in self.outboxes {
             outbox.join();
         }
-        self.relief.stop();
+        self.takeover.stop();
     }
 }
 
@@ -222,7 +222,7 @@ impl Outbox {
 
     fn join(&self) {
         loop {
-            // Not while it is joined: relief may add one.
+            // Not while it is joined: takeover may add one.
             let thread = self.threads.lock().pop();
             match thread {
                 Some(thread) => drop(thread.join()),

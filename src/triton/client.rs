@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::farewell::{self, Door};
 use super::handles::{Factory, InstanceHandle, Request, Response};
-use super::pace::Lane;
+use super::pace::HttpPair;
 use super::request::{worded, Parsed};
 use super::response::{AnswerRow, Before, Layout, Wanted};
 use super::roles::{Roles, TextStyle};
@@ -30,7 +30,7 @@ pub(super) struct Call {
     rows: u64,
     decoupled: bool,
     farewell: Door,
-    lane: Lane,
+    pair: HttpPair,
 }
 
 impl Call {
@@ -47,7 +47,7 @@ impl Call {
         let (request, ended) = (Mutex::new(Some(request)), AtomicBool::new(false));
         let factory = Arc::new(factory);
         let rows = 1;
-        let lane = Lane::default();
+        let pair = HttpPair::default();
         Call {
             factory,
             request,
@@ -58,7 +58,7 @@ impl Call {
             rows,
             decoupled,
             farewell,
-            lane,
+            pair,
         }
     }
 
@@ -107,7 +107,7 @@ impl Call {
             }
             return;
         }
-        if let Err(error) = self.lane.send(|| response.send(false, None)) {
+        if let Err(error) = self.pair.send(|| response.send(false, None)) {
             self.refuse(&error);
         }
     }
@@ -141,7 +141,7 @@ impl Call {
             self.instance.report(request, outcome.is_ok(), self.rows, self.start_ns);
         }
         farewell::hold(&self.farewell, Arc::clone(&self.factory));
-        if let Err(error) = self.lane.send(|| response.send(true, outcome.err().as_ref())) {
+        if let Err(error) = self.pair.send(|| response.send(true, outcome.err().as_ref())) {
             self.last_resort(&error);
         }
     }
@@ -205,7 +205,7 @@ impl Client for Single {
     }
 
     fn ready(&self) -> bool {
-        self.call.lane.clear()
+        self.call.pair.clear()
     }
 
     fn respond(&self, answer: Answer) {
@@ -293,7 +293,7 @@ impl Client for BatchRow {
     }
 
     fn ready(&self) -> bool {
-        self.batch.call.lane.clear()
+        self.batch.call.pair.clear()
     }
 
     fn respond(&self, _: Answer) {

@@ -14,10 +14,10 @@ use super::embedding::Embedding;
 use super::farewell::Farewells;
 use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
 use super::inputs;
-use super::lineage::Lineage;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
+use super::versions::Version;
 use super::watch::{Keeper, Watched};
 use crate::engine::{
     Client, EmbedRequest, Engine, EngineArgs, EngineOptions, GenerateRequest, Returns, Terms,
@@ -36,7 +36,7 @@ pub(super) struct Model {
     config: ModelConfig,
     args: EngineArgs,
     options: Options,
-    lineage: Arc<Lineage>,
+    object: Arc<Version>,
 }
 
 impl Model {
@@ -46,7 +46,7 @@ impl Model {
     /// One line that names file and key; the server fails the load with it.
     pub(super) fn load(handle: ModelHandle) -> Result<Model> {
         let (name, version) = (handle.name()?, handle.version()?);
-        let lineage = Arc::new(Lineage::new(&name, version));
+        let object = Arc::new(Version::new(&name, version));
         let config = complete_config(handle)?;
         let backend_config = serde_json::from_str(&handle.backend_config()?).unwrap_or_default();
         let folder = handle.folder()?;
@@ -63,7 +63,7 @@ impl Model {
             config,
             args,
             options: Options::read(&backend_config)?,
-            lineage,
+            object,
         })
     }
 }
@@ -174,7 +174,7 @@ impl Instance {
             load_read_timeout: model.options.load_read_timeout,
             exit_when_dead: model.options.exit_when_dead,
             health_check: model.config.health_check,
-            lineage: Arc::clone(&model.lineage),
+            object: Arc::clone(&model.object),
         })?;
         let engine = keeper.engine()?;
         let facts = engine.facts();

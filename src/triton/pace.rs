@@ -55,7 +55,7 @@ thread_local! {
 
 /// What is known of the pair that a request's responses go through. One per request.
 #[derive(Default)]
-pub(super) struct Lane {
+pub(super) struct HttpPair {
     known: Mutex<Known>,
 }
 
@@ -78,7 +78,7 @@ enum Verdict {
     Wait,
 }
 
-impl Lane {
+impl HttpPair {
     /// A response may go out without waiting.
     pub(super) fn clear(&self) -> bool {
         !look_is_due() || self.verdict() != Verdict::Wait
@@ -249,7 +249,8 @@ mod tests {
         while queued_bytes(stuck.as_raw_fd()) <= QUEUED_BYTES_MAX {
             stuck.write_all(&[0; 24]).unwrap();
         }
-        let (own, grpc, elsewhere) = (Lane::default(), Lane::default(), Lane::default());
+        let (own, grpc, elsewhere) =
+            (HttpPair::default(), HttpPair::default(), HttpPair::default());
         let event = [1; 24];
         for _ in 0..3 {
             PAIRS.write().stale_at = None;
@@ -258,7 +259,7 @@ mod tests {
             elsewhere.try_out(stuck.as_raw_fd(), || idle.write_all(&event).unwrap());
         }
         let crowded = stuck.as_raw_fd();
-        let foreign = |lane: &Lane| lane.known.lock().foreign.contains(&crowded);
+        let foreign = |pair: &HttpPair| pair.known.lock().foreign.contains(&crowded);
         assert!(foreign(&grpc) && foreign(&elsewhere) && !foreign(&own));
         // Other tests send nothing, so the request was alone at least once.
         assert_eq!(own.known.lock().own, Some(crowded));

@@ -18,7 +18,7 @@ use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender, TryRecvErr
 use parking_lot::{Mutex, RwLock};
 
 use super::handles::ServerHandle;
-use super::lineage::Lineage;
+use super::versions::Version;
 use crate::engine::{Engine, EngineArgs, EngineOptions, LoadLimits, Observation, Observer};
 use crate::error::{Error, Result};
 use crate::internal;
@@ -58,7 +58,7 @@ pub(super) struct Watched {
     pub exit_when_dead: bool,
     /// A death is told by the next request, in the incumbent's words, and only then to the server.
     pub health_check: bool,
-    pub lineage: Arc<Lineage>,
+    pub object: Arc<Version>,
 }
 
 impl Watched {
@@ -103,12 +103,12 @@ struct Place {
 }
 
 /// Passes a death on to the place of the engine, and everything else to the metrics.
-struct Herald {
+struct EngineObserver {
     observer: Arc<dyn Observer>,
     place: OnceLock<Weak<Place>>,
 }
 
-impl Observer for Herald {
+impl Observer for EngineObserver {
     fn observe(&self, observation: Observation) {
         self.observer.observe(observation);
     }
@@ -124,8 +124,8 @@ impl Keeper {
     /// Load the engine and start to watch it.
     pub(super) fn start(mut watched: Watched) -> Result<Keeper> {
         let observer = Arc::clone(&watched.engine.observer);
-        let herald = Arc::new(Herald { observer, place: OnceLock::new() });
-        watched.engine.observer = Arc::clone(&herald) as _;
+        let told = Arc::new(EngineObserver { observer, place: OnceLock::new() });
+        watched.engine.observer = Arc::clone(&told) as _;
         let engine = watched.load(None)?;
 
         let name = format!("watch {}", watched.model);
@@ -136,7 +136,7 @@ impl Keeper {
             restarts: Mutex::default(),
             asked: Mutex::default(),
         });
-        let _ = herald.place.set(Arc::downgrade(&place));
+        let _ = told.place.set(Arc::downgrade(&place));
 
         let (stop, stopped) = bounded(0);
         let watching = Arc::clone(&place);
@@ -339,7 +339,7 @@ impl Place {
     /// From a detached thread, because the unload ends in our own finalisers. The receiver hears
     /// when the server has let go of the model or has refused.
     fn ask_unload(&self) -> Option<Receiver<()>> {
-        if !self.watched.lineage.may_ask() {
+        if !self.watched.object.may_ask() {
             return None;
         }
         let (server, name) = (self.watched.server, self.watched.model.clone());

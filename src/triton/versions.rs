@@ -18,20 +18,20 @@ struct Living {
 }
 
 /// One loaded version of a model, as long as it lives.
-pub(super) struct Lineage {
+pub(super) struct Version {
     key: (String, u64),
     number: u64,
     asked: AtomicBool,
 }
 
-impl Lineage {
-    pub(super) fn new(model: &str, version: u64) -> Lineage {
+impl Version {
+    pub(super) fn new(model: &str, version: u64) -> Version {
         let key = (model.to_string(), version);
         let mut living = LIVING.lock();
         let number = living.next;
         living.next += 1;
         living.numbers.entry(key.clone()).or_default().push(number);
-        Lineage { key, number, asked: AtomicBool::new(false) }
+        Version { key, number, asked: AtomicBool::new(false) }
     }
 
     /// Another object of the same name was made later and lives: the model was loaded again, or is
@@ -48,7 +48,7 @@ impl Lineage {
     }
 }
 
-impl Drop for Lineage {
+impl Drop for Version {
     fn drop(&mut self) {
         let mut living = LIVING.lock();
         if let Some(numbers) = living.numbers.get_mut(&self.key) {
@@ -66,17 +66,17 @@ mod tests {
 
     #[test]
     fn the_newest_asks_once() {
-        let old = Lineage::new("lineage-test", 1);
-        let other = Lineage::new("lineage-test", 2);
-        let new = Lineage::new("lineage-test", 1);
+        let old = Version::new("object-test", 1);
+        let other = Version::new("object-test", 2);
+        let new = Version::new("object-test", 1);
         assert!(!old.may_ask() && other.may_ask() && new.may_ask());
         assert!(!new.may_ask());
     }
 
     #[test]
     fn a_load_that_failed_leaves_the_word_to_the_one_before() {
-        let old = Lineage::new("lineage-test-failed", 1);
-        drop(Lineage::new("lineage-test-failed", 1));
+        let old = Version::new("object-test-failed", 1);
+        drop(Version::new("object-test-failed", 1));
         assert!(old.may_ask());
     }
 }

@@ -18,23 +18,23 @@ const PERIOD: Duration = Duration::from_millis(10);
 /// Threads of one outbox that may be blocked at a time; with more of them the outbox waits.
 const MOST_BLOCKED: usize = 64;
 
-pub(super) struct Relief {
+pub(super) struct Takeover {
     /// Dropping it ends the thread; a message wakes it.
     wake: Sender<()>,
     asleep: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
-impl Relief {
-    pub fn start(name: &str, outboxes: Vec<Arc<Outbox>>) -> Result<Relief> {
+impl Takeover {
+    pub fn start(name: &str, outboxes: Vec<Arc<Outbox>>) -> Result<Takeover> {
         let (wake, woken) = bounded(1);
         let asleep = Arc::new(AtomicBool::new(false));
         let sleeps = Arc::clone(&asleep);
         let thread = std::thread::Builder::new()
-            .name(format!("relief {name}"))
+            .name(format!("takeover {name}"))
             .spawn(move || watch(&outboxes, &woken, &sleeps))
             .map_err(|e| crate::internal!("cannot start a thread: {e}"))?;
-        Ok(Relief { wake, asleep, thread })
+        Ok(Takeover { wake, asleep, thread })
     }
 
     /// Something is to be answered.
