@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""The parts of ci/soak that run a stock server: chaos, clients, reload, replace. Each prints what it saw; a promise that was
+"""The parts of ci/soak that run a stock server: chaos, clients, reload, replace, attack. Each prints what it saw; a promise that was
 broken ends it with an error.
 
     ci/soak.py chaos   [--clients 500]  [--seconds 600] [--seed N]    bad clients, breaking engines, models that come and go
     ci/soak.py clients [--clients 1000] [--seconds 300]               streams of opt-tiny: no token lost, memory bounded
     ci/soak.py reload  [--rounds 200]                                 load, serve, unload: nothing grows
     ci/soak.py replace [--rounds 200] [--mode poll|explicit|both]     a model with metrics is loaded again in place under streams
+    ci/soak.py attack  [--rounds 200] [--seed N]                      hostile requests and files beside a quiet stream
 """
 import argparse
 import asyncio
@@ -23,6 +24,7 @@ from pathlib import Path
 from server import ROOT, TritonServer
 
 sys.path.insert(0, str(ROOT / "tests/contract"))
+from attacks import Attacks, run as run_attacks  # noqa: E402
 from chaos import MAX_MODEL_LEN, Chaos  # noqa: E402
 from clients import PROMPT, generate, golden_text  # noqa: E402
 from reloads import Streams, reload as reload_in_place  # noqa: E402
@@ -220,9 +222,25 @@ def replace_in(mode, rounds):
             hold(last[1] - settled[1] < MOST_GROWTH_BYTES, "memory grows")
 
 
+def attack(args):
+    with tempfile.TemporaryDirectory() as folder:
+        attacks = Attacks(folder, args.seed)
+        with TritonServer(attacks.repository.folder) as server:
+            sizes = Sizes(server)
+            sizes.start()
+            run_attacks(server, attacks, args.rounds)
+            sizes.done.set()
+            sizes.table()
+            hold("panicked" not in server.log_since(), "a panic")
+        print(f"{args.rounds} rounds; the quiet stream paused {attacks.longest_pause_s * 1e3:.0f} ms at the longest, "
+              f"the slowest attack was answered after {attacks.longest_answer_s:.1f} s")
+        for what, count in sorted(attacks.counts.items()):
+            print(f"{count:8} {what}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["chaos", "clients", "reload", "replace"])
+    parser.add_argument("part", choices=["chaos", "clients", "reload", "replace", "attack"])
     parser.add_argument("--clients", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--seed", type=int, default=int(time.time()) // 86400)
@@ -233,7 +251,7 @@ def main():
     print(f"{args.part}: {datetime.date.today()}, commit {commit}, {os.cpu_count()} CPUs, {platform.machine()}, seed {args.seed}",
           flush=True)
     try:
-        {"chaos": chaos, "clients": clients, "reload": reload, "replace": replace}[args.part](args)
+        {"chaos": chaos, "clients": clients, "reload": reload, "replace": replace, "attack": attack}[args.part](args)
     except Broken as broken:
         sys.exit(f"error: {broken}")
     print(f"{args.part}: every promise kept")

@@ -2,9 +2,11 @@
 //! would hang a load and a device would fill the memory; both are refused by name. Every read of a
 //! file in the crate goes through here but those of `/proc` and `/sys`.
 
+mod mistaken;
+
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -46,7 +48,8 @@ impl Kind {
 ///
 /// # Errors
 /// NotFound: it is not there. InvalidArgument: it is no regular file, larger than its kind may be,
-/// or cannot be read. One line that starts with the path.
+/// or cannot be read; it is something else than its name says, e.g. a pointer of Git LFS. One line
+/// that starts with the path.
 pub fn open(path: &Path, kind: Kind) -> Result<(File, Metadata)> {
     open_raw(path, kind).map_err(Error::on_one_line)
 }
@@ -60,6 +63,11 @@ fn open_raw(path: &Path, kind: Kind) -> Result<(File, Metadata)> {
     let file = opened.map_err(|e| io_error(path, &e))?;
     let found = file.metadata().map_err(|e| io_error(path, &e))?;
     judge(path, kind, &found)?;
+    let mut head = [0; mistaken::HEAD_BYTES];
+    // What cannot be read is said by whoever reads it.
+    if let Ok(read) = file.read_at(&mut head, 0) {
+        mistaken::judge(path, kind, &head[..read])?;
+    }
     Ok((file, found))
 }
 

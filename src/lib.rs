@@ -6,8 +6,8 @@
 //! it):
 //!
 //! ```text
-//! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error files ids
-//! plan sampling
+//! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error files json
+//! ids sampling plan
 //! ```
 //!
 //! | room | one sentence |
@@ -20,6 +20,7 @@
 //! | [`model`] | THE NET: config.json -> ModelSpec, weights, families as rows of data, one forward pass |
 //! | [`device`] | THE MUSCLE: trait Device, fused verbs; cpu is truth, trace counts, cuda is fast |
 //! | [`sampling`] | THE TASTE: validated parameters, the one random-number spec |
+//! | [`json`] | JSON as Python writes it, and keys of it by type |
 //! | [`files`] | how files are read: regular ones only, within the size of their kind |
 //! | [`plan`] | StepPlan and StepResult: the plain data in which scheduler and model meet |
 //!
@@ -29,6 +30,7 @@
 pub mod error;
 pub mod files;
 pub mod ids;
+pub mod json;
 pub mod plan;
 pub mod sampling;
 

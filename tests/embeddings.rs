@@ -101,6 +101,7 @@ fn load(model: &Path, extra: Value) -> Result<Engine> {
         max_logprob_entries: 1 << 20,
         outbox_threads: Some(1),
         step_timeout: None,
+        grammar_timeout: Duration::from_secs(5),
         step_trace: None,
     };
     Engine::load(args, options)

@@ -1,4 +1,5 @@
-//! A client that does not take its responses: what it may cost, and whom.
+//! Clients that do not take their responses, and requests with much to say: what they may cost, and
+//! whom.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use crossbeam::channel::{bounded, Receiver, Sender};
 
 use super::outbox::Backlog;
 use super::request::{Answer, Client, FinishReason, GenerateRequest, Returns, Terms};
-use super::tests::{bench, bench_with, Bench, Fault, LONG, PATIENCE};
+use super::tests::{bench, bench_with, Bench, Fault, GREEDY, LONG, PATIENCE};
 use crate::error::{Error, Result};
 use crate::sampling::{Limits, SamplingParams};
 
@@ -51,7 +52,8 @@ fn blocked(bench: &Bench) -> (Sender<()>, Receiver<Result<Answer>>) {
 
 #[test]
 fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
-    let bench = bench_with(Fault::None, 2, 2, 8, Backlog { tokens: 50, logprobs: usize::MAX });
+    let backlog = Backlog { tokens: 50, logprobs: usize::MAX };
+    let bench = bench_with(Fault::None, 2, 2, 8, backlog, true);
     let (open, told_slow) = blocked(&bench);
     // It runs beside the slow one and is as long.
     let (_, told) = bench.submit(false, LONG).expect("room");
@@ -97,5 +99,25 @@ fn a_death_is_told_to_everyone_beside_a_client_that_blocks() {
     }
     drop(open);
     told_slow.recv_timeout(PATIENCE).expect("a final").expect_err("it is dead");
+    bench.engine.drain(PATIENCE);
+}
+
+/// Sixteen hundred tokens become text at once, in several turns: nothing is lost or told twice, and a
+/// stream on the same thread goes on.
+#[test]
+fn a_large_answer_takes_turns() {
+    let backlog = Backlog { tokens: 50, logprobs: usize::MAX };
+    let bench = bench_with(Fault::None, 2, 9, 64, backlog, true);
+    let large = r#"{"n": 8, "seed": 3, "max_tokens": 200, "ignore_eos": true}"#;
+    let (_, told) = bench.submit(false, large).expect("room");
+    let (_, other) = bench.submit(true, GREEDY).expect("room");
+    assert!(other.recv_timeout(PATIENCE).expect("a final").is_ok());
+    let whole = told.recv_timeout(PATIENCE).expect("a final").expect("an answer").outputs;
+    assert_eq!(whole.len(), 8);
+    for output in &whole {
+        assert_eq!((output.tokens, output.finish_reason), (200, Some(FinishReason::Length)));
+        assert!(output.text.len() > 200);
+    }
+    assert_eq!(bench.engine.in_flight(), 0);
     bench.engine.drain(PATIENCE);
 }

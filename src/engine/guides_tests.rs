@@ -3,8 +3,12 @@
 //! nobody up.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::json;
+
+use super::super::outbox::Backlog;
+use super::super::request::Terms;
 
 use super::super::tests::*;
 use super::super::{Answer, FinishReason};
@@ -107,10 +111,12 @@ fn several_outputs_and_other_limits() {
 #[test]
 fn a_slow_grammar_holds_nobody_up() {
     let bench = bench(Fault::None, 2, 8, 64);
-    let properties: serde_json::Map<_, _> = (0..1500)
+    let properties: serde_json::Map<_, _> = (0..2400)
         .map(|i| (format!("p{i}"), json!({"type": "string", "maxLength": 1000 + i})))
         .collect();
-    let slow = sampling(json!({"json": {"type": "object", "properties": properties}}), json!({}));
+    let required: Vec<String> = properties.keys().cloned().collect();
+    let schema = json!({"type": "object", "properties": properties, "required": required});
+    let slow = sampling(json!({"json": schema}), json!({}));
     let (_, slow) = bench.submit(false, &slow).expect("room");
     // Two requests only: on a busy machine more of them take as long as the slow one.
     for quick in [GREEDY, &sampling(json!({"choice": ["ab"]}), json!({}))] {
@@ -120,6 +126,74 @@ fn a_slow_grammar_holds_nobody_up() {
     assert!(slow.is_empty(), "the slow one came first");
     let _ = slow.recv_timeout(PATIENCE).expect("a final");
     bench.engine.drain(PATIENCE);
+}
+
+/// Masks that come later than a step waits: their sequences sit steps out and lose nothing, and
+/// nobody beside them waits.
+#[test]
+fn a_late_mask_costs_its_own_sequence_only() {
+    for depth in [1, 2] {
+        let bench = bench(Fault::None, depth, 8, 64);
+        bench.mask_delay_ms.store(150, Ordering::Release);
+        let late = sampling(json!({"regex": "(ab[0-9]c){6}"}), json!({"min_tokens": 2}));
+        let late: Vec<_> = (0..2).map(|_| bench.submit(false, &late).expect("room").1).collect();
+        // Each of these takes as many steps as a late sequence takes tokens.
+        for _ in 0..2 {
+            let (_, told) = bench.submit(false, GREEDY).expect("room");
+            answer(&told);
+        }
+        assert!(late.iter().all(crossbeam::channel::Receiver::is_empty), "depth {depth}");
+        for told in &late {
+            let text = answer(told).outputs[0].text.clone();
+            assert_eq!(text.len(), 24, "depth {depth}: {text}");
+            for group in text.as_bytes().chunks(4) {
+                assert!(group.starts_with(b"ab") && group[2].is_ascii_digit(), "{text}");
+            }
+        }
+        bench.engine.drain(PATIENCE);
+    }
+}
+
+/// Without a token that ends a text the grammar's end is the request's, at its last token.
+#[test]
+fn a_model_without_an_end_ends_with_its_grammar() {
+    for (depth, delay_ms) in [(1, 0), (2, 0), (1, 60), (2, 60)] {
+        let backlog = Backlog { tokens: usize::MAX, logprobs: usize::MAX };
+        let bench = bench_with(Fault::None, depth, 4, 64, backlog, false);
+        bench.mask_delay_ms.store(delay_ms, Ordering::Release);
+        let outputs = sampling(json!({"regex": "[ab]{7}"}), json!({}));
+        for stream in [false, true] {
+            let (client, told) = bench.submit(stream, &outputs).expect("room");
+            let last = answer(&told);
+            let answers = client.answers.lock();
+            let texts = answers.iter().chain([&last]).map(|a| a.outputs[0].text.as_str());
+            let text: String = texts.collect();
+            assert!(text.len() == 7 && text.bytes().all(|b| b"ab".contains(&b)), "{text:?}");
+            assert_eq!(last.outputs[0].finish_reason, Some(FinishReason::Stop));
+        }
+        bench.engine.drain(PATIENCE);
+    }
+}
+
+/// The clients of grammars that compile leave, or have a timeout, or the model is unloaded.
+#[test]
+fn a_compilation_ends_with_its_client() {
+    let bench = bench(Fault::None, 2, 8, 64);
+    let properties: serde_json::Map<_, _> = (0..400)
+        .map(|i| (format!("p{i}"), json!({"type": "string", "pattern": format!("^a{{{i}}}$")})))
+        .collect();
+    let slow = sampling(json!({"json": {"type": "object", "properties": properties}}), json!({}));
+    let (client, told) = bench.submit(false, &slow).expect("room");
+    client.gone.store(true, Ordering::Release);
+    let outcome = told.recv_timeout(PATIENCE).expect("a final");
+    assert!(matches!(outcome, Err(Error::Cancelled(_))), "{outcome:?}");
+    let terms = Terms { timeout: Some(Duration::from_millis(1)), ..Terms::default() };
+    let (_, told) = bench.submit_with(false, &slow, terms).expect("room");
+    let outcome = told.recv_timeout(PATIENCE).expect("a final");
+    assert!(matches!(&outcome, Err(Error::Unavailable(text)) if text.contains("1000 us")));
+    let (_, told) = bench.submit(false, &slow).expect("room");
+    assert!(bench.engine.drain(PATIENCE), "no thread is left behind");
+    assert!(told.try_recv().is_ok(), "answered");
 }
 
 /// Refused when it is compiled, which is after the request was accepted.

@@ -5,21 +5,23 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam::channel::{unbounded, Receiver, Sender};
 
 use super::command::{Accepted, Command, Family, NewOutput, StopRules};
-use super::guides::Guided;
+use super::guides::{Freeing, Guided};
 use super::pooling::{Embedder, Job};
 use super::repetition::Circle;
 use super::request::{GenerateRequest, Returns};
 use super::scores::Scores;
+use super::workers::{Job as Work, Rules, Watch, Workers};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId, TokenId};
 use crate::sampling::{LogprobSpec, SamplerSpec, SamplingParams};
 use crate::text::{
-    check_prompt_chars, check_prompt_tokens, check_vocabulary, Grammars, Speller, TextStream,
-    Tokenizer, STACK_BYTES,
+    check_prompt_chars, check_prompt_tokens, check_vocabulary, Grammars, Patience, Speller,
+    TextStream, Tokenizer, Unhurried, STACK_BYTES,
 };
 use crate::{internal, invalid};
 
@@ -27,39 +29,63 @@ use crate::{internal, invalid};
 /// millisecond); larger ones on a thread of their own, so that one book does not hold up a hundred
 /// questions.
 const INLINE_BYTES: usize = 16 * 1024;
-/// Threads that compile grammars, so that one that takes long does not hold up the next: as many as
-/// half of the cores, between these.
+/// Threads that compile grammars, as long as none takes long: half of the cores, between these.
 const COMPILERS: (usize, usize) = (2, 8);
 
 /// The ways to the threads that prepare what would hold up the caller. They end when this is
 /// dropped. What waits for them is limited by the engine's tickets and by the length of a prompt.
 pub(super) struct Slow {
+    intake: Arc<Intake>,
     long_prompts: Sender<Job>,
-    grammars: Sender<Job>,
+    grammars: Workers,
 }
 
 impl Slow {
-    pub fn start(name: &str, intake: &Arc<Intake>) -> Result<(Slow, Vec<JoinHandle<()>>)> {
+    /// `grammar_limit`: what compiling one grammar may take.
+    pub fn start(
+        name: &str,
+        intake: &Arc<Intake>,
+        grammar_limit: Duration,
+    ) -> Result<(Slow, Vec<JoinHandle<()>>)> {
         intake.warn_of_vocabulary(name);
         let (long_prompts, prompts) = unbounded();
-        let (grammars, compile) = unbounded();
-        let mut threads = vec![reader(format!("tokenize {name}"), intake, &prompts)?];
+        let reader = reader(format!("tokenize {name}"), intake, &prompts)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        for i in 0..(cores / 2).clamp(COMPILERS.0, COMPILERS.1) {
-            threads.push(reader(format!("compile{i} {name}"), intake, &compile)?);
-        }
-        Ok((Slow { long_prompts, grammars }, threads))
+        let threads = (cores / 2).clamp(COMPILERS.0, COMPILERS.1);
+        let rules = Rules { threads, limit: grammar_limit, answers: true };
+        let (grammars, compilers) = Workers::start(format!("compile {name}"), rules)?;
+        let slow = Slow { intake: Arc::clone(intake), long_prompts, grammars };
+        Ok((slow, vec![reader, compilers]))
     }
 
-    /// None: the caller's own.
-    pub fn thread_for(&self, job: &Job) -> Option<&Sender<Job>> {
-        match job {
-            Job::Generate(request) if request.params.structured_outputs.is_some() => {
-                Some(&self.grammars)
-            }
-            _ => (job.work_bytes() > INLINE_BYTES).then_some(&self.long_prompts),
-        }
+    /// Is this too much for the caller's own thread?
+    pub fn wants(&self, job: &Job) -> bool {
+        has_grammar(job) || job.work_bytes() > INLINE_BYTES
     }
+
+    /// Have it prepared elsewhere.
+    ///
+    /// # Errors
+    /// Unavailable: no thread can take it.
+    pub fn send(&self, mut job: Job) -> Result<()> {
+        if !has_grammar(&job) {
+            let sent = self.long_prompts.send(job);
+            return sent.map_err(|_| Error::Unavailable("the model is being unloaded".into()));
+        }
+        let (intake, client) = (Arc::clone(&self.intake), Arc::clone(job.end().0));
+        let run = move |watch: &Arc<Watch>| {
+            let client = Arc::clone(job.end().0);
+            let taken = watch.check().and_then(|()| intake.accept(job, &**watch));
+            if let Err(error) = taken {
+                watch.refuse(&*client, error);
+            }
+        };
+        self.grammars.send(Work { client, run: Box::new(run) })
+    }
+}
+
+fn has_grammar(job: &Job) -> bool {
+    matches!(job, Job::Generate(request) if request.params.structured_outputs.is_some())
 }
 
 fn reader(name: String, intake: &Arc<Intake>, jobs: &Receiver<Job>) -> Result<JoinHandle<()>> {
@@ -69,7 +95,7 @@ fn reader(name: String, intake: &Arc<Intake>, jobs: &Receiver<Job>) -> Result<Jo
             let client = job.end().0.clone();
             let refused = match client.gone() {
                 // A parser that panics costs its own request only.
-                None => catch_unwind(AssertUnwindSafe(|| intake.accept(job)))
+                None => catch_unwind(AssertUnwindSafe(|| intake.accept(job, &Unhurried)))
                     .unwrap_or_else(|_| Err(internal!("a fault in reading the request")))
                     .err(),
                 Some(gone) => {
@@ -105,18 +131,21 @@ pub(super) struct Intake {
     /// Names of multi_lora.json, in its order.
     pub adapters: Vec<String>,
     pub commands: Sender<Command>,
+    /// Where guides of ended sequences go.
+    pub freeing: Freeing,
     pub next_id: AtomicU64,
     /// The model embeds and generates nothing.
     pub embedder: Option<Arc<Embedder>>,
 }
 
 impl Intake {
-    /// Tokenise, check the room, hand over.
-    pub fn accept(&self, job: Job) -> Result<()> {
+    /// Tokenise, check the room, hand over, as long as `patience` lasts.
+    pub fn accept(&self, job: Job, patience: &dyn Patience) -> Result<()> {
         let accepted = match job {
-            Job::Generate(request) => self.prepare(*request)?,
+            Job::Generate(request) => self.prepare(*request, patience)?,
             Job::Embed(request) => self.prepare_embedding(request)?,
         };
+        patience.check()?;
         self.commands
             .send(Command::Submit(Box::new(accepted)))
             .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
@@ -146,7 +175,7 @@ impl Intake {
         check_prompt_chars(prompt, &self.tokenizer, self.max_model_len)
     }
 
-    fn prepare(&self, request: GenerateRequest) -> Result<Accepted> {
+    fn prepare(&self, request: GenerateRequest, patience: &dyn Patience) -> Result<Accepted> {
         let GenerateRequest { prompt, params, stream, returns, client, arrival, terms } = request;
         if self.embedder.is_some() {
             return Err(invalid!("this model embeds, it does not generate text"));
@@ -162,7 +191,7 @@ impl Intake {
         let mut bad_words = self.tokenizer.bad_words(&params.bad_words)?;
         // What has a token that cannot be sampled never occurs.
         bad_words.retain(|word| check_vocabulary(word, self.vocab_size).is_ok());
-        let mut guided = self.guided(&params)?.map(Box::new);
+        let mut guided = self.guided(&params, patience)?.map(Box::new);
         let mut stop_ids = params.stop_token_ids.clone();
         if !params.ignore_eos {
             stop_ids.extend_from_slice(&self.eos);
@@ -241,11 +270,11 @@ impl Intake {
 
 impl Intake {
     /// The compiled grammar of a request that has one.
-    fn guided(&self, params: &SamplingParams) -> Result<Option<Guided>> {
+    fn guided(&self, params: &SamplingParams, patience: &dyn Patience) -> Result<Option<Guided>> {
         let Some(outputs) = &params.structured_outputs else { return Ok(None) };
-        let guide = self.grammars.compile(outputs)?;
+        let guide = self.grammars.compile(outputs, patience)?;
         let avoid = self.eos.iter().chain(&params.stop_token_ids).copied().collect();
-        Ok(Some(Guided::new(guide, params.min_tokens, avoid)))
+        Ok(Some(Guided::new(guide, params.min_tokens, avoid, self.freeing.clone())))
     }
 }
 

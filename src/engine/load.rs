@@ -29,7 +29,8 @@ use crate::files::Progress;
 use crate::ids::BankId;
 use crate::model::budget;
 use crate::model::config::SpecOptions;
-use crate::model::hub::{self, Hub, Wanted};
+use crate::model::folder::{self, Found};
+use crate::model::hub::{Hub, Wanted};
 use crate::model::{Adapter, Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Scheduler, SchedulerConfig};
@@ -53,9 +54,14 @@ pub(super) fn load(
             ignore: &args.ignore_patterns,
             weights,
         };
-        resolve(&wanted, &options.version_dir, key, &args, progress)
+        let judge = |folder: &Path| match weights {
+            Some(_) => judge_unread(folder, &args),
+            None => Ok(()),
+        };
+        resolve(&wanted, &options.version_dir, key, &args, progress, &judge)
     };
     let dir = found(&args.model, "model", &args.revision, files)?;
+    folder::judge(&dir)?;
     let tokenizer_dir = match &args.tokenizer {
         Some(name) => found(name, "tokenizer", &args.tokenizer_revision, None)?,
         None => dir.clone(),
@@ -75,35 +81,40 @@ pub(super) fn load(
     start(Cpu::new(threads())?, sizes::cpu_pool, model, tokenizer, args, options)
 }
 
-/// A local folder wins: a relative path is tried against the version directory first, then as it
-/// stands. What is no folder may be a model on a hub.
+/// What can be said of a model before its weights are here, so that nobody waits for gigabytes that
+/// cannot be served.
+fn judge_unread(folder: &Path, args: &EngineArgs) -> Result<()> {
+    folder::judge(folder)?;
+    // Warnings wait until all of it is read.
+    let quiet = tracing::subscriber::NoSubscriber::default();
+    tracing::subscriber::with_default(quiet, || {
+        ModelSpec::read(folder, &spec_options(args, None))?;
+        match args.tokenizer {
+            Some(_) => Ok(()),
+            None => Tokenizer::load(folder).map(|_| ()),
+        }
+    })
+}
+
+/// The folder of what is wanted: a local one, else a hub's, which `judge` may refuse before there are
+/// weights in it.
 fn resolve(
     wanted: &Wanted,
     version_dir: &Path,
     key: &str,
     args: &EngineArgs,
     progress: &Arc<Progress>,
+    judge: &dyn Fn(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
-    let name = wanted.repo;
-    let beside = version_dir.join(name);
-    if beside.is_dir() {
-        return Ok(beside);
-    }
-    let path = PathBuf::from(name);
-    if path.is_dir() {
-        return Ok(path);
-    }
-    if !hub::is_repo(name) {
-        return Err(Error::NotFound(format!(
-            "model.json: {key} '{name}' is no folder, neither in {} nor from the server's working \
-             directory, and no name of a model on a hub (org/name)",
-            version_dir.display()
-        )));
+    let at = |e: Error| e.context(&format!("model.json: {key}: "));
+    if let Found::Folder(folder) =
+        folder::find(wanted.repo, version_dir, wanted.revision).map_err(at)?
+    {
+        return Ok(folder);
     }
     let var = |name: &str| std::env::var(name).ok();
     let hub = Hub::new(args.download_dir.as_deref(), &args.hf_token, var);
-    let hub = hub.called_off_by(progress);
-    hub.snapshot(wanted).map_err(|e| e.context(&format!("model.json: {key}: ")))
+    hub.called_off_by(progress).judged_snapshot(wanted, judge).map_err(at)
 }
 
 /// What the driver makes when it is loaded.
@@ -253,13 +264,21 @@ fn read_model(
         Format::Safetensors => open(Files::Safetensors)?,
         Format::Torch => open(Files::Torch)?,
     };
-    let options = SpecOptions {
+    let stored = match &format {
+        LoadFormat::Files(checkpoint) => checkpoint.stored_dtype(),
+        LoadFormat::Dummy => None,
+    };
+    let mut spec = ModelSpec::read(dir, &spec_options(args, stored))?;
+    spec.adapters = args.lora.as_ref().map(LoraArgs::options);
+    Ok((spec, format))
+}
+
+/// What the arguments say of a model.
+fn spec_options(args: &EngineArgs, stored_dtype: Option<DType>) -> SpecOptions<'_> {
+    SpecOptions {
         hf_overrides: Some(&args.hf_overrides),
         dtype: args.dtype.map_or("", dtype_name),
-        stored_dtype: match &format {
-            LoadFormat::Files(checkpoint) => checkpoint.stored_dtype(),
-            LoadFormat::Dummy => None,
-        },
+        stored_dtype,
         supported: &[DType::BF16, DType::F16, DType::F32],
         max_model_len: args.max_model_len.map(i64::from),
         disable_sliding_window: args.disable_sliding_window,
@@ -269,10 +288,7 @@ fn read_model(
         },
         pooler: args.pooler.clone(),
         ..SpecOptions::default()
-    };
-    let mut spec = ModelSpec::read(dir, &options)?;
-    spec.adapters = args.lora.as_ref().map(LoraArgs::options);
-    Ok((spec, format))
+    }
 }
 
 /// The list of adapters, where LoRA is on.
@@ -325,11 +341,11 @@ fn threads_of(
     let meter = Meter::new(Arc::clone(&options.observer), trace);
     let kept = args.lora.as_ref().map_or(0, |lora| lora.max_cpu_loras);
     let (adapters, adapter_reader) = Adapters::start(name, adapters, &spec, kept, &commands)?;
-    let helpers = Helpers {
-        outboxes: Outboxes::start(name, outbox_threads, backlog, &shared)?,
-        guides: Guides::start(name, (threads() / 2).clamp(1, 8), &commands)?,
-        adapters,
-    };
+    let limit = options.grammar_timeout;
+    let guides = Guides::start(name, (threads() / 2).clamp(1, 8), limit, &commands)?;
+    let freeing = guides.freeing();
+    let outboxes = Outboxes::start(name, outbox_threads, backlog, &shared)?;
+    let helpers = Helpers { outboxes, guides, adapters };
     let core = Core::new(runner, scheduler, inbox, helpers, shared, meter, args.stream_interval);
     let core = spawn(format!("engine {name}"), move || core.run())?;
     let mut eos = spec.eos_token_ids;
@@ -337,7 +353,7 @@ fn threads_of(
         eos.push(own);
     }
     let rules = args.structured_outputs.clone();
-    let grammars = Grammars::new(tokenizer.clone(), facts.vocab_size, &eos, rules);
+    let grammars = Grammars::new(tokenizer.clone(), facts.vocab_size, &eos, rules, limit);
     let intake = Arc::new(Intake {
         tokenizer,
         grammars,
@@ -348,13 +364,14 @@ fn threads_of(
         log_requests: args.enable_log_requests,
         adapters: facts.adapters.clone().unwrap_or_default(),
         commands: commands.clone(),
+        freeing,
         next_id: AtomicU64::new(1),
         embedder: spec.pooling.map(|rule| {
             let model = args.model.clone();
             Arc::new(Embedder { rule, model, vocab_size: facts.vocab_size })
         }),
     });
-    let (slow, mut threads) = Slow::start(name, &intake)?;
+    let (slow, mut threads) = Slow::start(name, &intake, limit)?;
     // In this order they end: each lets go of what the next one waits for.
     threads.push(core);
     threads.extend(adapter_reader);

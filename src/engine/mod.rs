@@ -16,6 +16,7 @@
 //! | `fault` | a device that breaks on purpose, for tests |
 //! | `repetition` | has an output begun to go round in a circle? |
 //! | `guides` | grammars of running sequences: token masks while the device computes |
+//! | `workers` | threads for jobs that may take long: compiling grammars, token masks |
 //! | `outbox`, `takeover` | tokens to words to clients: on their own threads, none of which waits for another's client |
 //! | `stream` | one request there: its sequences and its answers |
 //! | `scores` | logprobs as an answer shows them |
@@ -48,6 +49,7 @@ mod backlog_tests;
 mod tests;
 mod ticket;
 mod watchdog;
+mod workers;
 
 pub use args::EngineArgs;
 pub use meter::Spent;
@@ -64,7 +66,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::text::Unhurried;
 use command::Command;
 use health::Health;
 use intake::{Intake, Slow};
@@ -93,6 +96,8 @@ pub struct EngineOptions {
     /// A step that runs longer poisons the engine; zero = never. None = [`STEP_TIMEOUT`], on the
     /// CPU [`STEP_TIMEOUT_CPU`].
     pub step_timeout: Option<Duration>,
+    /// What compiling one grammar may take, and each of its token masks.
+    pub grammar_timeout: Duration,
     /// Chrome trace events of the engine's steps go here.
     pub step_trace: Option<PathBuf>,
 }
@@ -185,13 +190,9 @@ impl Engine {
         let (client, terms) = job.end();
         let ticket = self.health.tickets.admit(Arc::clone(client), terms, n)?;
         *client = Arc::clone(&ticket) as _;
-        let taken = match self.slow.as_ref().and_then(|slow| slow.thread_for(&job)) {
-            Some(thread) => self.intake.check_length(job.text()).and_then(|()| {
-                thread
-                    .send(job)
-                    .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
-            }),
-            None => self.intake.accept(job),
+        let taken = match self.slow.as_ref().filter(|slow| slow.wants(&job)) {
+            Some(slow) => self.intake.check_length(job.text()).and_then(|()| slow.send(job)),
+            None => self.intake.accept(job, &Unhurried),
         };
         if taken.is_err() {
             ticket.withdraw();

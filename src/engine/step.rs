@@ -5,6 +5,7 @@
 //! one before it still runs, because plans name tokens by slot and never by value (design law 1).
 
 mod adapted;
+mod guided;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -22,11 +23,10 @@ use super::repetition::Circle;
 use super::request::{Client, FinishReason};
 use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
-use crate::ids::{AdapterId, BankId, RequestId, SlotId, TokenId};
+use crate::ids::{AdapterId, BankId, RequestId};
 use crate::model::Adapter;
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{Arrival, NewSequence, Scheduler, SchedulerStats};
-use crate::text::Next;
 
 /// How often cancels are looked for while nothing runs.
 const CANCEL_PERIOD: Duration = Duration::from_millis(10);
@@ -90,6 +90,11 @@ struct Live {
     guide: Option<Place>,
     /// The scheduler leaves it out until its guide is back.
     held: bool,
+    /// It left a step since its guide went away.
+    late: bool,
+    /// Told to the client once the guide is back and says whether it was the last one. For models
+    /// without a token that ends a text.
+    unsaid: Option<Box<NewToken>>,
 }
 
 impl Core {
@@ -202,57 +207,6 @@ impl Core {
         Ok(true)
     }
 
-    /// The sampling rows of a new plan that have a grammar. A slow one gets no further row until
-    /// its mask is there, so that nobody waits for it.
-    fn guided(&mut self, plan: &StepPlan) -> Vec<(SlotId, RequestId)> {
-        let (mut guided, mut slow) = (Vec::new(), Vec::new());
-        for row in plan.rows.iter().filter(|row| row.sample) {
-            let id = self.scheduler.id_in(row.slot);
-            match self.live.get(&id).and_then(|live| live.guide.as_ref()) {
-                Some(Place::Here(guide)) if guide.is_slow() => slow.push(id),
-                Some(_) => {}
-                None => continue,
-            }
-            guided.push((row.slot, id));
-        }
-        for id in slow {
-            self.scheduler.hold(id, true);
-            if let Some(live) = self.live.get_mut(&id) {
-                live.held = true;
-            }
-        }
-        guided
-    }
-
-    /// The masks of these rows. Sequences that ended meanwhile have none: what is sampled for them
-    /// is dropped.
-    fn late(&mut self, guided: Vec<(SlotId, RequestId)>) -> Result<Late> {
-        let mut late = Late::default();
-        for (slot, id) in guided {
-            loop {
-                match self.live.get(&id).map(|live| (live.ids, &live.guide)) {
-                    Some((_, Some(Place::Away))) => {
-                        let command = self.commands.recv();
-                        self.apply(command.map_err(|_| crate::internal!("no thread is left"))?)?;
-                    }
-                    Some((ids, Some(Place::Here(guide)))) => {
-                        match guide.next() {
-                            Ok(Next::Mask(mask)) => late.masks.push((slot, mask.clone())),
-                            Ok(Next::End) => {}
-                            Err(error) => {
-                                let error = error.clone();
-                                self.fail(ids, error);
-                            }
-                        }
-                        break;
-                    }
-                    _ => break,
-                }
-            }
-        }
-        Ok(late)
-    }
-
     /// Nothing can be planned before a slow mask or an adapter is there.
     fn wait_for_helpers(&mut self) -> Result<()> {
         self.meter.load(&self.stats());
@@ -309,14 +263,7 @@ impl Core {
                 self.scheduler.finish(id);
                 self.meter.ended(id, FinishReason::Stop);
             }
-            Command::Guided(id, guided) => {
-                if let Some(live) = self.live.get_mut(&id) {
-                    live.guide = Some(Place::Here(guided));
-                    if std::mem::take(&mut live.held) {
-                        self.scheduler.hold(id, false);
-                    }
-                }
-            }
+            Command::Guided(id, guided) => self.take_guide(id, guided),
             Command::Poisoned => {
                 return Err(self.shared.health.check().err().unwrap_or_else(|| {
                     crate::internal!("an outbox thread reported a failure without a cause")
@@ -361,6 +308,8 @@ impl Core {
                 outbox,
                 guide,
                 held: false,
+                late: false,
+                unsaid: None,
             };
             self.meter.arrived(ids.id(index), accepted.arrival);
             self.live.insert(ids.id(index), live);
@@ -406,19 +355,31 @@ impl Core {
             let length = Finish { reason: FinishReason::Length, by_token: false };
             let circle = live.circle.as_mut().is_some_and(|circle| circle.push(token));
             let finish = live.rules.check(live.outputs, token, circle);
-            let mut finish = finish.or(at_limit.then_some(length));
-            if finish.is_none() && live.guide.is_some() {
-                finish = guide_on(&self.guides, id, live, token);
-            }
+            let finish = finish.or(at_limit.then_some(length));
             let logprobs = result.samples[sample].logprobs.pop().map(Box::new);
-            let token = NewToken { token, logprobs };
-            let (request, index) = (live.ids.first, live.index);
-            self.outgoing[live.outbox].push(Event::Token { id: request, index, token, finish });
-            if let Some(finish) = finish {
-                self.meter.ended(id, finish.reason);
-                self.live.remove(&id);
-                self.scheduler.finish(id);
+            let new = NewToken { token, logprobs };
+            if finish.is_none()
+                && live.guide.is_some()
+                && !guided::guide_on(&self.guides, id, live, token)
+            {
+                live.unsaid = Some(Box::new(new));
+                live.held = true;
+                self.scheduler.hold(id, true);
+                continue;
             }
+            self.tell(id, new, finish);
+        }
+    }
+
+    /// Hand a token to its request, and end the sequence if that was its last one.
+    fn tell(&mut self, id: RequestId, token: NewToken, finish: Option<Finish>) {
+        let Some(live) = self.live.get(&id) else { return };
+        let (request, index) = (live.ids.first, live.index);
+        self.outgoing[live.outbox].push(Event::Token { id: request, index, token, finish });
+        if let Some(finish) = finish {
+            self.meter.ended(id, finish.reason);
+            self.live.remove(&id);
+            self.scheduler.finish(id);
         }
     }
 
@@ -472,20 +433,6 @@ impl Core {
             }
         }
     }
-}
-
-/// Let a sequence's guide take the token, elsewhere. For a model without a token that ends a text
-/// here and now: the end of its grammar is the end of the request.
-fn guide_on(guides: &Guides, id: RequestId, live: &mut Live, token: TokenId) -> Option<Finish> {
-    let Some(Place::Here(mut guided)) = live.guide.replace(Place::Away) else { return None };
-    if guided.has_end() {
-        guides.advance(id, guided, token);
-        return None;
-    }
-    guided.advance(token);
-    let over = matches!(guided.next(), Ok(Next::End));
-    live.guide = Some(Place::Here(guided));
-    over.then_some(Finish { reason: FinishReason::Stop, by_token: false })
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

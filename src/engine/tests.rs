@@ -30,6 +30,7 @@ const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/mode
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Far above what a scripted step takes.
 const STEP_LIMIT: Duration = Duration::from_secs(2);
+const GRAMMAR_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the device does in step n.
 #[derive(Clone, Copy, PartialEq)]
@@ -136,25 +137,24 @@ impl Client for Probe {
 pub(super) struct Bench {
     pub engine: Engine,
     gate: Sender<()>,
+    /// See [`Guides`].
+    pub mask_delay_ms: Arc<AtomicU64>,
 }
 
 pub(super) fn bench(fault: Fault, depth: usize, max_num_seqs: usize, max_waiting: usize) -> Bench {
     // No test but one asks for a limit of what a client lags behind.
-    bench_with(
-        fault,
-        depth,
-        max_num_seqs,
-        max_waiting,
-        Backlog { tokens: usize::MAX, logprobs: usize::MAX },
-    )
+    let backlog = Backlog { tokens: usize::MAX, logprobs: usize::MAX };
+    bench_with(fault, depth, max_num_seqs, max_waiting, backlog, true)
 }
 
+/// `ends`: the model has a token that ends a text.
 pub(super) fn bench_with(
     fault: Fault,
     depth: usize,
     max_num_seqs: usize,
     max_waiting: usize,
     backlog: Backlog,
+    ends: bool,
 ) -> Bench {
     let tokenizer = Arc::new(Tokenizer::load(Path::new(TOKENIZER)).expect("fixture"));
     let scheduler = Scheduler::new(SchedulerConfig {
@@ -181,15 +181,16 @@ pub(super) fn bench_with(
     let outboxes = Outboxes::start("test", 2, backlog, &shared).expect("threads");
     let (gate, wait) = bounded(16);
     let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
-    let guides = Guides::start("test", 1, &commands).expect("threads");
+    let guides = Guides::start("test", 1, GRAMMAR_LIMIT, &commands).expect("threads");
+    let (freeing, mask_delay_ms) = (guides.freeing(), guides.delay_ms.clone());
     let helpers = Helpers { outboxes, guides, adapters: Adapters::default() };
     let meter = Meter::new(Arc::new(Ignore), None);
     let core = Core::new(Box::new(runner), scheduler, inbox, helpers, shared, meter, 1);
     let thread = std::thread::spawn(move || core.run());
-    let eos: Vec<TokenId> = tokenizer.eos().into_iter().collect();
+    let eos: Vec<TokenId> = tokenizer.eos().into_iter().filter(|_| ends).collect();
     let intake = Arc::new(Intake {
         adapters: Vec::new(),
-        grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default()),
+        grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default(), GRAMMAR_LIMIT),
         eos,
         tokenizer,
         max_model_len: 256,
@@ -197,10 +198,11 @@ pub(super) fn bench_with(
         seed: 0,
         log_requests: false,
         commands: commands.clone(),
+        freeing,
         next_id: AtomicU64::new(1),
         embedder: None,
     });
-    let (slow, mut threads) = Slow::start("test", &intake).expect("threads");
+    let (slow, mut threads) = Slow::start("test", &intake, GRAMMAR_LIMIT).expect("threads");
     threads.push(thread);
     let facts = EngineFacts {
         device: "scripted".into(),
@@ -222,7 +224,7 @@ pub(super) fn bench_with(
         threads,
         watchdog: Some(watchdog),
     };
-    Bench { engine, gate }
+    Bench { engine, gate, mask_delay_ms }
 }
 
 impl Bench {

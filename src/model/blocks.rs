@@ -1,14 +1,15 @@
 //! What may differ from layer to layer: attention's window, scale, cap and rope; and the few
 //! numbers by which families stretch their residual. Called by `config` alone. It knows no tensor.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::config::{flag, optional_dimension};
 use super::families::{AttnScale, Family, Flag, Positions, Windows};
+use super::keys::{flag, positive, MAX_DIMENSION};
 use super::rope;
 use crate::device::{AttnSpec, DType, Rope};
 use crate::error::{Error, Result};
 use crate::invalid;
+use crate::json::{self, Object};
 
 /// The dimensions that all layers share.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +41,7 @@ pub struct Scales {
 ///
 /// # Errors
 /// A window, scale or cap that is no positive number; a layer type that we lack.
-pub fn blocks(config: &Map<String, Value>, family: &Family, shape: &Shape) -> Result<Vec<Block>> {
+pub fn blocks(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<Block>> {
     let scale = match family.attn_scale {
         AttnScale::HeadDim => (shape.head_dim as f32).powf(-0.5),
         AttnScale::RootOf(key) => positive(config, key)?.powf(-0.5) as f32,
@@ -49,7 +50,7 @@ pub fn blocks(config: &Map<String, Value>, family: &Family, shape: &Shape) -> Re
     let softcap = softcap(config, family, "attn_logit_softcapping")?;
     let windowed = windowed(config, family, shape.layers)?;
     let window = match windowed.contains(&true) {
-        true => optional_dimension(config, "sliding_window")?,
+        true => window(config)?,
         false => None,
     };
     let rotates = family.positions == Positions::Rope;
@@ -67,12 +68,21 @@ pub fn blocks(config: &Map<String, Value>, family: &Family, shape: &Shape) -> Re
     Ok(windowed.into_iter().map(block).collect())
 }
 
+/// Tokens of a window; null and 0 mean none.
+fn window(config: &Object) -> Result<Option<usize>> {
+    const KEY: &str = "sliding_window";
+    match config.given(KEY) {
+        Some(zero) if zero == 0 => Ok(None),
+        _ => config.count(KEY, MAX_DIMENSION),
+    }
+}
+
 /// The model's rope; behind it the one of windowed layers, if they have their own.
 ///
 /// # Errors
 /// Those of [`rope::from_config`].
 pub fn ropes(
-    config: &Map<String, Value>,
+    config: &Object,
     family: &Family,
     head_dim: usize,
     max_model_len: usize,
@@ -91,12 +101,10 @@ pub fn ropes(
 ///
 /// # Errors
 /// It is no positive number.
-pub fn softcap(config: &Map<String, Value>, family: &Family, key: &str) -> Result<Option<f32>> {
-    match config.get(key) {
-        Some(value) if family.softcaps && !value.is_null() => {
-            Ok(Some(positive(config, key)? as f32))
-        }
-        _ => Ok(None),
+pub fn softcap(config: &Object, family: &Family, key: &str) -> Result<Option<f32>> {
+    match family.softcaps {
+        true => Ok(config.positive(key)?.map(|cap| cap as f32)),
+        false => Ok(None),
     }
 }
 
@@ -106,12 +114,7 @@ pub fn softcap(config: &Map<String, Value>, family: &Family, key: &str) -> Resul
 ///
 /// # Errors
 /// A multiplier that is no positive number.
-pub fn scales(
-    config: &Map<String, Value>,
-    family: &Family,
-    hidden: usize,
-    dtype: DType,
-) -> Result<Scales> {
+pub fn scales(config: &Object, family: &Family, hidden: usize, dtype: DType) -> Result<Scales> {
     let mut scales = Scales { embed: 1.0, eps: 1.0, logits: 1.0 };
     if family.embed_sqrt {
         let root = (hidden as f32).sqrt();
@@ -122,70 +125,62 @@ pub fn scales(
         };
     }
     if family.multipliers {
-        let number = |key: &str| match config.contains_key(key) {
-            true => positive(config, key),
-            false => Ok(1.0),
-        };
-        let residual = number("residual_multiplier")?;
-        scales.embed = (number("embedding_multiplier")? / residual) as f32;
+        let residual = positive(config, "residual_multiplier")?;
+        scales.embed = (positive(config, "embedding_multiplier")? / residual) as f32;
         scales.eps = (1.0 / (residual * residual)) as f32;
-        scales.logits = (1.0 / number("logits_scaling")?) as f32;
+        scales.logits = (1.0 / positive(config, "logits_scaling")?) as f32;
     }
-    Ok(scales)
+    match [scales.embed, scales.eps, scales.logits].iter().all(|x| x.is_normal()) {
+        true => Ok(scales),
+        false => Err(invalid!(
+            "{} and the other multipliers leave the range of numbers.",
+            config.name("residual_multiplier")
+        )),
+    }
 }
 
 /// For each layer, whether it sees a window only.
-fn windowed(config: &Map<String, Value>, family: &Family, layers: usize) -> Result<Vec<bool>> {
+fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>> {
     let each = |f: &dyn Fn(usize) -> bool| Ok((0..layers).map(f).collect());
     if family.windows == Windows::Never {
         return each(&|_| false);
     }
     if let Windows::FromLayer { switch, .. } = family.windows {
-        if !flag(config, Flag::Key(switch, false)) {
+        if !flag(config, Flag::Key(switch))? {
             return each(&|_| false);
         }
     }
-    if let Some(Value::Array(types)) = config.get("layer_types") {
-        return listed(types, layers);
+    if let Some(types) = config.list("layer_types")? {
+        return listed(config, types, layers);
     }
     match family.windows {
         Windows::Never => each(&|_| false),
         Windows::All => each(&|_| true),
         Windows::FromLayer { first, .. } => {
-            let first = config.get(first).and_then(Value::as_u64).unwrap_or(0);
-            each(&|i| i as u64 >= first)
+            let from = config.given(first).and_then(Value::as_u64);
+            let from = from.ok_or_else(|| config.wrong(first, "a number of layers"))?;
+            each(&|i| i as u64 >= from)
         }
         Windows::ExceptEach(key) => {
-            let n = optional_dimension(config, key)?.unwrap_or(1);
+            let n = config.needed(key, "an integer", config.count(key, MAX_DIMENSION)?)?;
             each(&|i| (i + 1) % n != 0)
         }
     }
 }
 
-fn listed(types: &[Value], layers: usize) -> Result<Vec<bool>> {
+fn listed(config: &Object, types: &[Value], layers: usize) -> Result<Vec<bool>> {
+    let name = config.name("layer_types");
     if types.len() != layers {
-        return Err(invalid!(
-            "config.json: 'layer_types' has {} entries for {layers} layers.",
-            types.len()
-        ));
+        return Err(invalid!("{name} has {} entries for {layers} layers.", types.len()));
     }
     let windowed = |kind: &Value| match kind.as_str() {
         Some("sliding_attention") => Ok(true),
         Some("full_attention") => Ok(false),
         _ => Err(Error::Unsupported(format!(
-            "config.json: layer type {kind} is not supported; supported: full_attention, \
-             sliding_attention."
+            "{name}: layer type {} is not supported; supported: full_attention, \
+             sliding_attention.",
+            json::shown(kind)
         ))),
     };
     types.iter().map(windowed).collect()
-}
-
-fn positive(config: &Map<String, Value>, key: &str) -> Result<f64> {
-    match config.get(key).and_then(Value::as_f64) {
-        Some(x) if x.is_finite() && x > 0.0 => Ok(x),
-        _ => Err(invalid!(
-            "config.json: '{key}' must be a positive number, got {}.",
-            config.get(key).unwrap_or(&Value::Null)
-        )),
-    }
 }

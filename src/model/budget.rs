@@ -189,7 +189,7 @@ pub fn cpu_pool(
         return Err(too_large(memory, held, asked));
     }
     let pool = size(asked, page_bytes, options, limits)?;
-    Ok((pool, fixed.saturating_add(asked)))
+    Ok((pool, held.without_pages().saturating_add(asked)))
 }
 
 /// An encoder on the CPU keeps no pages: the bytes that it may take in all.
@@ -197,8 +197,8 @@ pub fn cpu_pool(
 /// # Errors
 /// As `cpu_pool`.
 pub fn cpu_encoder(memory: &Memory, held: &Held) -> Result<u64> {
-    let needed = held.without_pages().saturating_add(CPU_OTHER_BYTES);
-    match needed > memory.free_bytes {
+    let needed = held.without_pages();
+    match needed.saturating_add(CPU_OTHER_BYTES) > memory.free_bytes {
         true => Err(too_large(memory, held, 0)),
         false => Ok(needed),
     }

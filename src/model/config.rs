@@ -7,29 +7,34 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::blocks::{self, Block, Shape};
-use super::families::{self, Eps, Family, Flag, Positions};
+use super::families::{Family, Flag, Positions};
+pub use super::keys::parse_dtype;
+use super::keys::{self, dimension, flag};
 use super::length;
 use super::lora::AdapterOptions;
 use super::mixture::{self, MixtureSpec};
 use super::pooling::{PoolerOptions, PoolingRule, SideFiles};
 use super::rows::{self, FAMILIES};
+use super::source::Source;
 use crate::device::{Activation, DType, KvShape, Rope};
 use crate::error::{Error, Result};
-use crate::files::{self, Kind};
 use crate::ids::TokenId;
+use crate::json::object::Asked;
+use crate::json::{self, Object};
 use crate::{internal, invalid};
-
-/// Shapes above this are a mistake in the file, not a model; it keeps products inside a `usize`.
-pub(super) const MAX_DIMENSION: u64 = 1 << 24;
 
 /// Each has weights and pages of its own: published models stay below 200.
 const MAX_LAYERS: usize = 4096;
+/// More is a mistake in a file: the largest published models have 1e12 and some.
+const MAX_PARAMETERS: f64 = 1e14;
 
 /// What the user asked for, and what the device can do.
 #[derive(Debug, Clone, Default)]
 pub struct SpecOptions<'a> {
     /// Deep-merged into config.json before anything is read.
     pub hf_overrides: Option<&'a Map<String, Value>>,
+    /// The name of the file that they stand in; empty means model.json.
+    pub overrides_file: &'a str,
     /// `auto`, `half`, `float16`, `bfloat16`, `float`, `float32`. Empty means auto.
     pub dtype: &'a str,
     /// The element type of the stored weights, for a config.json that does not say.
@@ -117,45 +122,51 @@ impl ModelSpec {
     /// One line naming the file and key: missing or broken file, unknown architecture, a shape that
     /// does not fit, an option the forward pass lacks.
     pub fn read(dir: &Path, options: &SpecOptions) -> Result<ModelSpec> {
-        let mut config = read_object(&dir.join("config.json"))?;
-        let generation = options.generation_config.unwrap_or(dir).join("generation_config.json");
-        let generation = match options.generation_config {
-            Some(_) => Some(read_object(&generation)?),
-            None => files::optional(read_object(&generation))?,
-        };
-        if let Some(overrides) = options.hf_overrides {
-            merge(&mut config, overrides);
-        }
-        if let Some(Value::Object(mut text)) = config.remove("text_config") {
-            // The architecture is the whole checkpoint's.
-            text.remove("architectures");
-            merge(&mut config, &text);
-        }
+        let source = Source::read(dir, options)?;
         let options = SpecOptions { files: SideFiles::read(dir)?, ..options.clone() };
-        Self::from_config(&config, generation.as_ref(), &options).map_err(Error::on_one_line)
+        Self::of(&source, &options).map_err(Error::on_one_line)
     }
 
     /// The same from parsed files.
+    ///
+    /// # Errors
+    /// As `read`.
     pub fn from_config(
         config: &Map<String, Value>,
         generation: Option<&Map<String, Value>>,
         options: &SpecOptions,
     ) -> Result<ModelSpec> {
-        let family = family_of(config)?;
-        let config = &with_defaults(config, family)?;
+        let source = Source::of("config.json".into(), config.clone(), options)?;
+        Self::of(&source.with_generation("generation_config.json", generation), options)
+    }
+
+    fn of(source: &Source, options: &SpecOptions) -> Result<ModelSpec> {
+        let asked = Asked::default();
+        let config = source.config(&asked);
+        let family = family_of(&config)?;
+        let defaults: Map<String, Value> = serde_json::from_str(family.defaults)
+            .map_err(|e| internal!("defaults of {}: {e}", family.architecture))?;
+
+        let config = config.with(family.spellings, &defaults);
+        let spec = Self::build(&config, source.generation().as_ref(), family, options)?;
+        source.warn_of_unread(&asked);
+        Ok(spec)
+    }
+
+    fn build(
+        config: &Object,
+        generation: Option<&Object>,
+        family: &'static Family,
+        options: &SpecOptions,
+    ) -> Result<ModelSpec> {
         refuse_unsupported(config, family)?;
-        let keys = &family.keys;
         let shape = shape(config, family)?;
         let Shape { hidden, heads, kv_heads, head_dim, layers } = shape;
-        let ffn = match optional_dimension(config, keys.ffn)? {
-            Some(ffn) => ffn,
-            None if keys.ffn_default_4x => 4 * hidden,
-            None => return Err(missing(keys.ffn)),
-        };
-        let embed_width = match keys.embed_width {
-            Some(key) => optional_dimension(config, key)?.unwrap_or(hidden),
+        let embed_width = match family.keys.embed_width {
+            Some(key) => keys::width(config, key)?.unwrap_or(hidden),
             None => hidden,
         };
+
         let pooling = PoolingRule::of(config, family, options, hidden)?;
         let pools = pooling.is_some();
         let files = pools.then_some(&options.files);
@@ -167,41 +178,66 @@ impl ModelSpec {
         }
         let max_model_len =
             length.choose(options.max_model_len, family.positions != Positions::Rope)?;
-        let dtype = choose_dtype(config, family, pools, options)?;
+
+        let dtype = keys::choose_dtype(config, family, pools, options)?;
         let scales = blocks::scales(config, family, hidden, dtype)?;
-        Ok(ModelSpec {
+        let vocab_size = dimension(config, "vocab_size")?;
+        let spec = ModelSpec {
             family,
-            vocab_size: dimension(config, "vocab_size")?,
+            vocab_size,
             hidden,
             layers,
             heads,
             kv_heads,
             head_dim,
-            ffn,
+            ffn: ffn(config, family, hidden)?,
             mixture: mixture::mixture(config, family, layers)?,
             embed_width,
-            norm_eps: norm_eps(config, family.eps) * scales.eps,
-            activation: activation(config, family)?,
+            norm_eps: keys::norm_eps(config, family.eps)? * scales.eps,
+            activation: keys::activation(config, family)?,
             blocks,
             ropes: blocks::ropes(config, family, head_dim, max_model_len)?,
             embed_scale: scales.embed,
             logit_scale: if pools { 1.0 } else { scales.logits },
             logit_softcap: blocks::softcap(config, family, "final_logit_softcapping")?,
             derived_len,
-            tied: !pools && flag(config, Flag::Key("tie_word_embeddings", family.tied)),
-            qkv_bias: flag(config, family.qkv_bias),
-            out_bias: flag(config, family.out_bias),
-            mlp_bias: flag(config, family.mlp_bias),
-            norm_affine: flag(config, family.norm_affine),
-            norms: norm_order(config, family),
-            parallel: flag(config, family.parallel),
+            tied: !pools && flag(config, Flag::Key("tie_word_embeddings"))?,
+            qkv_bias: flag(config, family.qkv_bias)?,
+            out_bias: flag(config, family.out_bias)?,
+            mlp_bias: flag(config, family.mlp_bias)?,
+            norm_affine: flag(config, family.norm_affine)?,
+            norms: norm_order(config, family)?,
+            parallel: flag(config, family.parallel)?,
             dtype,
             max_model_len,
             adapters: None,
-            eos_token_ids: eos_token_ids(config, generation)?,
-            token_types: optional_dimension(config, "type_vocab_size")?.unwrap_or(0),
+            eos_token_ids: keys::eos_token_ids(config, generation, vocab_size)?,
+            token_types: match family.names.token_types {
+                Some(_) => dimension(config, "type_vocab_size")?,
+                None => 0,
+            },
             pooling,
-        })
+        };
+        spec.judge_size(config)?;
+        Ok(spec)
+    }
+
+    /// Every size by itself is in range; all of them together must be too.
+    fn judge_size(&self, config: &Object) -> Result<()> {
+        let ffn = self.mixture.as_ref().map_or(0.0, |m| m.ffn as f64 * m.routing.experts as f64);
+        let ffn = ffn.max(self.mlp_width() as f64);
+        let attention = 2.0 * (self.heads + self.kv_heads) as f64 * self.head_dim as f64;
+        let layer = (attention + 3.0 * ffn) * self.hidden as f64;
+        let table = self.vocab_size as f64 * self.embed_width as f64;
+        let parameters = self.layers as f64 * layer + 2.0 * table;
+        match parameters <= MAX_PARAMETERS {
+            true => Ok(()),
+            false => Err(invalid!(
+                "{} and the other sizes make a model of {parameters:.1e} parameters, at most \
+                 {MAX_PARAMETERS:.0e} can be described.",
+                config.name(self.family.keys.hidden)
+            )),
+        }
     }
 
     /// Experts of a layer, if it has some.
@@ -225,7 +261,7 @@ impl ModelSpec {
     pub fn kv_shape(&self, kv_cache_dtype: &str) -> Result<KvShape> {
         let dtype = match kv_cache_dtype {
             "" | "auto" => self.dtype,
-            name => parse_dtype(name).ok_or_else(|| {
+            name => keys::parse_dtype(name).ok_or_else(|| {
                 Error::Unsupported(format!(
                     "kv_cache_dtype '{name}' is not supported; supported: auto, float16, bfloat16, \
                      float32."
@@ -243,104 +279,94 @@ impl ModelSpec {
     }
 }
 
-pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    match serde_json::from_slice(&files::read(path, Kind::Config)?) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(invalid!("{}: is not a JSON object.", path.display())),
-        Err(e) => Err(invalid!("{}: is not valid JSON: {e}.", path.display())),
-    }
+pub(super) fn architecture<'a>(config: &Object<'a>) -> Result<Option<&'a str>> {
+    let expected = "a list of names";
+    let Some(list) = config.list("architectures")? else { return Ok(None) };
+    let name =
+        |value: &'a Value| value.as_str().ok_or_else(|| config.wrong("architectures", expected));
+    list.first().map(name).transpose()
 }
 
-/// Objects are merged key by key, anything else is replaced.
-fn merge(base: &mut Map<String, Value>, over: &Map<String, Value>) {
-    for (key, value) in over {
-        match (base.get_mut(key), value) {
-            (Some(Value::Object(old)), Value::Object(new)) => merge(old, new),
-            _ => {
-                base.insert(key.clone(), value.clone());
-            }
-        }
-    }
-}
-
-pub(super) fn architecture(config: &Map<String, Value>) -> Option<&str> {
-    config.get("architectures")?.get(0)?.as_str()
-}
-
-fn family_of(config: &Map<String, Value>) -> Result<&'static Family> {
+fn family_of(config: &Object) -> Result<&'static Family> {
     let names = || FAMILIES.iter().map(|f| f.architecture).collect::<Vec<_>>().join(", ");
-    match architecture(config) {
-        Some(name) => rows::find(name).ok_or_else(|| {
-            let own = match config.contains_key("auto_map") {
-                true => " (code of a checkpoint's own, 'auto_map', is never run)",
-                false => "",
-            };
-            Error::Unsupported(format!(
-                "config.json: model architecture '{name}' is not supported{own}; supported: {}.",
-                names()
-            ))
-        }),
-        None => {
-            Err(invalid!("config.json: 'architectures' must be a list with one of: {}.", names()))
-        }
-    }
+    let Some(name) = architecture(config)? else {
+        return Err(invalid!(
+            "{} must name one of: {}; if the checkpoint is one of these, name it in \
+             hf_overrides, {{\"architectures\": [\"...\"]}}.",
+            config.name("architectures"),
+            names()
+        ));
+    };
+    rows::find(name).ok_or_else(|| {
+        let own = match config.value("auto_map") {
+            Some(_) => " (code of a checkpoint's own, 'auto_map', is never run)",
+            None => "",
+        };
+        Error::Unsupported(format!(
+            "{}: model architecture '{}' is not supported{own}; supported: {}.",
+            config.name("architectures"),
+            json::cut(name),
+            names()
+        ))
+    })
 }
 
-/// Keys that the family lets a config.json leave out.
-fn with_defaults(config: &Map<String, Value>, family: &Family) -> Result<Map<String, Value>> {
-    let mut full: Map<String, Value> = serde_json::from_str(family.defaults)
-        .map_err(|e| internal!("defaults of {}: {e}", family.architecture))?;
-    full.extend(config.clone());
-    Ok(full)
-}
-
-fn shape(config: &Map<String, Value>, family: &Family) -> Result<Shape> {
+fn shape(config: &Object, family: &Family) -> Result<Shape> {
     let keys = &family.keys;
-    let hidden = dimension(config, keys.hidden)?;
-    let heads = dimension(config, keys.heads)?;
+    let hidden = keys::needed_width(config, keys.hidden)?;
+    let heads = keys::needed_width(config, keys.heads)?;
     let kv_heads = match keys.kv_heads {
-        Some(key) => optional_dimension(config, key)?.unwrap_or(heads),
+        Some(key) => keys::width(config, key)?.unwrap_or(heads),
         None => heads,
     };
-    let head_dim = head_dim(config, hidden, heads)?;
+    let head_dim = head_dim(config, family, hidden, heads)?;
     if !heads.is_multiple_of(kv_heads) {
         return Err(invalid!(
-            "config.json: {} {heads} is not a multiple of num_key_value_heads {kv_heads}.",
-            keys.heads
+            "{} is {heads}, which is not a multiple of num_key_value_heads {kv_heads}.",
+            config.name(keys.heads)
         ));
     }
-    let layers = dimension(config, keys.layers)?;
-    if layers > MAX_LAYERS {
-        return Err(invalid!("config.json: '{}' is {layers}, at most {MAX_LAYERS}.", keys.layers));
+    let all = heads.saturating_mul(head_dim);
+    if all > keys::MAX_WIDTH {
+        return Err(invalid!(
+            "{} is {heads} and head_dim {head_dim}: together {all} wide, at most {}.",
+            config.name(keys.heads),
+            keys::MAX_WIDTH
+        ));
     }
+    let layers = config.count(keys.layers, MAX_LAYERS)?;
+    let layers = config.needed(keys.layers, "an integer", layers)?;
     Ok(Shape { hidden, heads, kv_heads, head_dim, layers })
 }
 
-fn refuse_unsupported(config: &Map<String, Value>, family: &Family) -> Result<()> {
+fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
+    let lacks = |key: &str, supported: &str| {
+        let value = config.value(key).map(json::shown).unwrap_or_default();
+        Error::Unsupported(format!(
+            "{} is {value}, which {} does not support here; supported: {supported}.",
+            config.name(key),
+            family.architecture
+        ))
+    };
     for &key in family.must_be_off {
-        if truthy(config.get(key)) {
-            return Err(Error::Unsupported(format!(
-                "config.json: '{key}' is set, which {} does not support here.",
-                family.architecture
-            )));
+        if truthy(config.value(key)) {
+            return Err(lacks(key, "false"));
         }
     }
     for &(key, only) in family.must_be {
-        let value = config.get(key).unwrap_or(&Value::Null);
-        let is = |text| serde_json::from_str::<Value>(text).is_ok_and(|v| v == *value);
-        if !value.is_null() && !is(only) {
-            return Err(Error::Unsupported(format!(
-                "config.json: '{key}' is {value}; {} supports {only} only.",
-                family.architecture
-            )));
+        let is = |value: &Value| serde_json::from_str::<Value>(only).is_ok_and(|v| v == *value);
+        if !config.given(key).is_none_or(is) {
+            return Err(lacks(key, only));
         }
     }
-    if truthy(config.get("quantization_config")) {
-        let method = config.get("quantization_config").and_then(|q| q.get("quant_method"));
+    if truthy(config.value("quantization_config")) {
+        let config_of = config.object("quantization_config")?;
+        let method = config_of.and_then(|q| q.given("quant_method"));
         return Err(Error::Unsupported(format!(
-            "config.json: quantization_config (quant_method {}) is not supported; use a checkpoint \
-             in float32, float16 or bfloat16.",
-            method.unwrap_or(&Value::Null)
+            "{} (quant_method {}) is not supported; use a checkpoint in float32, float16 or \
+             bfloat16.",
+            config.name("quantization_config"),
+            json::shown(method.unwrap_or(&Value::Null))
         )));
     }
     Ok(())
@@ -350,132 +376,37 @@ pub(super) fn truthy(value: Option<&Value>) -> bool {
     !matches!(value, None | Some(Value::Null | Value::Bool(false)))
 }
 
-fn missing(key: &str) -> Error {
-    invalid!("config.json: '{key}' is missing.")
-}
-
-pub(super) fn optional_dimension(config: &Map<String, Value>, key: &str) -> Result<Option<usize>> {
-    match config.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_u64() {
-            Some(x) if (1..=MAX_DIMENSION).contains(&x) => Ok(Some(x as usize)),
-            _ => Err(invalid!(
-                "config.json: '{key}' must be an integer in 1..={MAX_DIMENSION}, got {value}."
-            )),
-        },
+fn ffn(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
+    let key = family.keys.ffn;
+    match keys::width(config, key)? {
+        None if family.keys.ffn_null_4x => Ok(4 * hidden),
+        ffn => config.needed(key, "an integer", ffn),
     }
 }
 
-pub(super) fn dimension(config: &Map<String, Value>, key: &str) -> Result<usize> {
-    optional_dimension(config, key)?.ok_or_else(|| missing(key))
-}
-
-fn head_dim(config: &Map<String, Value>, hidden: usize, heads: usize) -> Result<usize> {
-    match optional_dimension(config, "head_dim")? {
+fn head_dim(config: &Object, family: &Family, hidden: usize, heads: usize) -> Result<usize> {
+    match keys::width(config, "head_dim")? {
         Some(d) => Ok(d),
         None if hidden.is_multiple_of(heads) => Ok(hidden / heads),
         None => Err(invalid!(
-            "config.json: hidden size {hidden} is not a multiple of the {heads} attention heads \
-             and 'head_dim' is missing."
+            "{} is {hidden}, which is not a multiple of the {heads} attention heads, and \
+             'head_dim' is missing.",
+            config.name(family.keys.hidden)
         )),
     }
 }
 
-fn norm_order(config: &Map<String, Value>, family: &Family) -> NormOrder {
-    match (family.names.attn_norm, flag(config, family.pre_norm)) {
+fn norm_order(config: &Object, family: &Family) -> Result<NormOrder> {
+    Ok(match (family.names.attn_norm, flag(config, family.pre_norm)?) {
         (None, _) => NormOrder::HeadOnly,
         (_, true) => NormOrder::Before,
         (_, false) => NormOrder::After,
-    }
-}
-
-fn norm_eps(config: &Map<String, Value>, eps: Eps) -> f32 {
-    match eps {
-        Eps::Fixed(x) => x,
-        Eps::Key(key, default) => {
-            config.get(key).and_then(Value::as_f64).map_or(default, |x| x as f32)
-        }
-    }
-}
-
-fn activation(config: &Map<String, Value>, family: &Family) -> Result<Activation> {
-    let key = family.keys.activation;
-    let name = config.get(key).and_then(Value::as_str).or(family.keys.activation_default);
-    let name = name.ok_or_else(|| missing(key))?;
-    families::activation(name, family.gated)
-        .ok_or_else(|| Error::Unsupported(format!("config.json: {key} '{name}' is not supported.")))
-}
-
-pub(super) fn flag(config: &Map<String, Value>, flag: Flag) -> bool {
-    match flag {
-        Flag::Always => true,
-        Flag::Never => false,
-        Flag::Key(key, default) => config.get(key).and_then(Value::as_bool).unwrap_or(default),
-    }
-}
-
-/// An element type by any name that configs and users write.
-pub fn parse_dtype(name: &str) -> Option<DType> {
-    match name.strip_prefix("torch.").unwrap_or(name) {
-        "float32" | "float" => Some(DType::F32),
-        "float16" | "half" => Some(DType::F16),
-        "bfloat16" => Some(DType::BF16),
-        _ => None,
-    }
-}
-
-/// `auto` keeps 16-bit types; float32 becomes the device's first choice (float32 on CPU, bfloat16
-/// on GPUs; float16 where a model embeds), as does a type that the device or the family lacks.
-fn choose_dtype(
-    config: &Map<String, Value>,
-    family: &Family,
-    pools: bool,
-    options: &SpecOptions,
-) -> Result<DType> {
-    let fits = |d: &DType| !(family.no_float16 && *d == DType::F16);
-    if !matches!(options.dtype, "" | "auto") {
-        return match parse_dtype(options.dtype) {
-            Some(d) if !fits(&d) => Err(invalid!(
-                "The model type '{}' does not support float16. Reason: Numerical instability. \
-                 Please use bfloat16 or float32 instead.",
-                config.get("model_type").and_then(Value::as_str).unwrap_or(family.architecture)
-            )),
-            Some(d) if options.supported.is_empty() || options.supported.contains(&d) => Ok(d),
-            Some(_) => Err(invalid!("dtype '{}' is not supported by the device.", options.dtype)),
-            None => Err(invalid!(
-                "dtype must be one of auto, half, float16, bfloat16, float, float32, got '{}'.",
-                options.dtype
-            )),
-        };
-    }
-    let stored = config.get("dtype").or_else(|| config.get("torch_dtype"));
-    let stored = stored.and_then(Value::as_str).and_then(parse_dtype).or(options.stored_dtype);
-    Ok(match stored {
-        Some(d @ (DType::F16 | DType::BF16)) if options.supported.contains(&d) && fits(&d) => d,
-        _ if pools && options.supported.contains(&DType::F16) && fits(&DType::F16) => DType::F16,
-        _ => options.supported.iter().copied().find(fits).unwrap_or(DType::F32),
     })
-}
-
-fn eos_token_ids(
-    config: &Map<String, Value>,
-    generation: Option<&Map<String, Value>>,
-) -> Result<Vec<TokenId>> {
-    let (file, object) = match generation {
-        Some(object) => ("generation_config.json", object),
-        None => ("config.json", config),
-    };
-    let id = |value: &Value| match value.as_u64().and_then(|x| u32::try_from(x).ok()) {
-        Some(x) => Ok(TokenId(x)),
-        None => Err(invalid!("{file}: 'eos_token_id' must hold token ids, got {value}.")),
-    };
-    match object.get("eos_token_id") {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(ids)) => ids.iter().map(id).collect(),
-        Some(value) => Ok(vec![id(value)?]),
-    }
 }
 
 #[cfg(test)]
 #[path = "config_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "config_values_tests.rs"]
+mod values_tests;

@@ -3,20 +3,20 @@
 use super::*;
 use serde_json::json;
 
-const ALL: &[DType] = &[DType::F32, DType::BF16, DType::F16];
+pub(super) const ALL: &[DType] = &[DType::F32, DType::BF16, DType::F16];
 
-fn llama() -> Value {
+pub(super) fn llama() -> Value {
     json!({"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 72,
         "hidden_act": "silu", "max_position_embeddings": 512, "vocab_size": 100,
         "torch_dtype": "bfloat16", "eos_token_id": 2})
 }
 
-fn spec_of(config: Value, options: &SpecOptions) -> Result<ModelSpec> {
+pub(super) fn spec_of(config: Value, options: &SpecOptions) -> Result<ModelSpec> {
     ModelSpec::from_config(config.as_object().unwrap(), None, options)
 }
 
-fn with(key: &str, value: Value) -> Value {
+pub(super) fn with(key: &str, value: Value) -> Value {
     let mut config = llama();
     config[key] = value;
     config
@@ -106,13 +106,6 @@ fn generation_configs_may_lie_elsewhere() {
     let missing = ids(Some(&folder)).unwrap_err();
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(missing.message().ends_with("generation_config.json not found."), "{missing}");
-}
-
-#[test]
-fn overrides_merge_deeply() {
-    let mut base = json!({"a": {"b": 1, "c": 2}, "d": 3}).as_object().unwrap().clone();
-    merge(&mut base, json!({"a": {"c": 5}, "e": {"f": 1}}).as_object().unwrap());
-    assert_eq!(Value::Object(base), json!({"a": {"b": 1, "c": 5}, "d": 3, "e": {"f": 1}}));
 }
 
 #[test]
@@ -206,11 +199,79 @@ fn gemma_stretches_and_caps() {
     assert_eq!(spec_of(config, &with("auto")).unwrap().dtype, DType::F32);
 }
 
+/// An override as the user writes it, over a folder's config.json.
+fn overridden(config: Value, overrides: Value) -> Result<ModelSpec> {
+    let overrides = overrides.as_object().unwrap();
+    let options =
+        SpecOptions { supported: ALL, hf_overrides: Some(overrides), ..Default::default() };
+    spec_of(config, &options)
+}
+
 #[test]
-fn every_row_has_sound_defaults_and_its_own_name() {
-    for (i, family) in FAMILIES.iter().enumerate() {
-        assert!(with_defaults(&Map::new(), family).is_ok(), "{}", family.architecture);
-        let first = FAMILIES.iter().position(|f| f.architecture == family.architecture);
-        assert_eq!(first, Some(i));
+fn overrides_merge_deeply_and_go_before_the_text_model() {
+    let linear = with("rope_scaling", json!({"type": "linear", "factor": 4.0}));
+    let more = overridden(linear, json!({"rope_scaling": {"factor": 2.0}})).unwrap();
+    assert_eq!(more.max_model_len, 1024, "the type stays");
+    let text = with(
+        "text_config",
+        json!({"max_position_embeddings": 64, "vocab_size": 50,
+        "architectures": ["X"]}),
+    );
+    let of = |overrides| overridden(text.clone(), overrides).unwrap();
+    let spec = of(json!({}));
+    assert_eq!((spec.max_model_len, spec.vocab_size), (64, 50));
+    assert_eq!(of(json!({"vocab_size": 70})).vocab_size, 70);
+    assert_eq!(of(json!({"text_config": {"vocab_size": 80}})).vocab_size, 80);
+    let error = overridden(with("text_config", json!([1])), json!({})).unwrap_err();
+    assert!(error.message().contains("config.json: 'text_config' must be an object"), "{error}");
+}
+
+#[test]
+fn case_08_rope_scaling_as_text_has_its_effect() {
+    let text = json!({"rope_scaling": "{\"type\":\"dynamic\",\"factor\":2.0}"});
+    assert_eq!(overridden(llama(), text).unwrap().max_model_len, 1024);
+    let broken = overridden(llama(), json!({"rope_scaling": "{\"type\""})).unwrap_err();
+    let said = "model.json: 'hf_overrides.rope_scaling' must be an object, got ";
+    assert!(broken.message().starts_with(said), "{broken}");
+}
+
+/// Whichever way the checkpoint spells its rope, what the user writes wins.
+#[test]
+fn case_08_rope_overrides_reach_both_spellings() {
+    let old = with("rope_theta", json!(100.0));
+    let new = with("rope_parameters", json!({"rope_type": "default", "rope_theta": 100.0}));
+    let mut layers = with(
+        "rope_parameters",
+        json!({
+        "full_attention": {"rope_type": "default", "rope_theta": 100.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 9.0}}),
+    );
+    layers["architectures"] = json!(["Gemma3ForCausalLM"]);
+    for config in [old, new, layers] {
+        let spec = overridden(config.clone(), json!({"rope_theta": 64.0, "head_dim": 4})).unwrap();
+        assert_eq!(spec.ropes[0].inv_freq, [1.0, 0.125], "{config}");
+        let scaled = json!({"rope_scaling": {"rope_type": "linear", "factor": 2.0}, "head_dim": 4});
+        assert_eq!(overridden(config, scaled).unwrap().ropes[0].inv_freq, [0.5, 0.05]);
     }
+    let broken = overridden(with("rope_parameters", json!({})), json!({"rope_scaling": 3}));
+    assert!(broken
+        .unwrap_err()
+        .message()
+        .contains("'hf_overrides.rope_scaling' must be an object"));
+}
+
+#[test]
+fn overrides_that_nobody_reads_are_known() {
+    let overrides = json!({"rope_scalling": {}, "vocab_size": 9, "text_config": {"x": 1},
+        "rope_scaling": {"type": "linear", "factor": 2.0, "beta": 1}});
+    let options =
+        SpecOptions { supported: ALL, hf_overrides: overrides.as_object(), ..Default::default() };
+    let config = llama();
+    let source = Source::of("c".into(), config.as_object().unwrap().clone(), &options).unwrap();
+    let asked = Asked::default();
+    let object = source.config(&asked);
+    let family = family_of(&object).unwrap();
+    let defaults = serde_json::from_str(family.defaults).unwrap();
+    ModelSpec::build(&object.with(&[], &defaults), None, family, &options).unwrap();
+    assert_eq!(source.unread(&asked), ["rope_scalling", "text_config.x", "rope_scaling.beta"]);
 }

@@ -1,6 +1,7 @@
 //! The rows of architectures that only embed: every token sees every other. Part of the list in
 //! [`super::rows`], which looks them up.
 
+use super::defaults;
 use super::families::{Eps, Family, Flag, Keys, Names, Positions};
 use super::rows::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
 use crate::device::NormKind;
@@ -8,9 +9,10 @@ use crate::device::NormKind;
 /// Sentence embeddings; the pooler and the heads that checkpoints carry are left out.
 pub(super) const BERT: Family = Family {
     architecture: "BertModel",
+    aliases: &[],
     prefixes: &["", "bert."],
-    keys: Keys { kv_heads: None, activation_default: Some("gelu"), ..LLAMA_KEYS },
-    defaults: r#"{"type_vocab_size": 2}"#,
+    keys: Keys { kv_heads: None, ..LLAMA_KEYS },
+    defaults: defaults::BERT,
     names: Names {
         embed: "embeddings.word_embeddings",
         token_types: Some("embeddings.token_type_embeddings"),
@@ -25,7 +27,7 @@ pub(super) const BERT: Family = Family {
         ..LLAMA_NAMES
     },
     norm: NormKind::Layer,
-    eps: Eps::Key("layer_norm_eps", 1e-12),
+    eps: Eps::Key("layer_norm_eps"),
     gated: false,
     positions: Positions::Learned {
         name: "embeddings.position_embeddings",
@@ -45,17 +47,18 @@ pub(super) const BERT: Family = Family {
 /// BERT whose first two positions stand for padding.
 pub(super) const ROBERTA: Family = Family {
     architecture: "RobertaModel",
+    defaults: defaults::ROBERTA,
     prefixes: &["", "roberta."],
     positions: Positions::Learned {
         name: "embeddings.position_embeddings",
         offset: 2,
         inclusive: true,
     },
-    eps: Eps::Key("layer_norm_eps", 1e-5),
     must_be: &[("position_embedding_type", "\"absolute\""), ("pad_token_id", "1")],
     ..BERT
 };
 
 pub(super) const ROBERTA_MASKED: Family = Family { architecture: "RobertaForMaskedLM", ..ROBERTA };
 
-pub(super) const XLM_ROBERTA: Family = Family { architecture: "XLMRobertaModel", ..ROBERTA };
+pub(super) const XLM_ROBERTA: Family =
+    Family { architecture: "XLMRobertaModel", defaults: defaults::XLM_ROBERTA, ..ROBERTA };

@@ -9,15 +9,13 @@ use crate::device::{Activation, NormKind};
 pub enum Flag {
     Always,
     Never,
-    /// The key, and what its absence means.
-    Key(&'static str, bool),
+    Key(&'static str),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Eps {
     Fixed(f32),
-    /// The key, and what its absence means.
-    Key(&'static str, f32),
+    Key(&'static str),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,14 +81,14 @@ pub struct Keys {
     pub hidden: &'static str,
     pub layers: &'static str,
     pub heads: &'static str,
-    /// Absent key, or null: as many as heads.
+    /// None, or null: as many as heads.
     pub kv_heads: Option<&'static str>,
     pub ffn: &'static str,
-    /// Null or absent: four times hidden.
-    pub ffn_default_4x: bool,
+    /// Null: four times hidden.
+    pub ffn_null_4x: bool,
     pub activation: &'static str,
-    /// What its absence (or null) means.
-    pub activation_default: Option<&'static str>,
+    /// What null means; None: it must not be null.
+    pub activation_null: Option<&'static str>,
     /// Width of the token table where it may differ from hidden.
     pub embed_width: Option<&'static str>,
 }
@@ -163,11 +161,15 @@ pub struct SharedExpert {
 pub struct Family {
     /// `architectures[0]` of config.json.
     pub architecture: &'static str,
+    /// Other names of it.
+    pub aliases: &'static [&'static str],
     /// In front of every name but the head's; the first one under which the token table exists.
     pub prefixes: &'static [&'static str],
     pub keys: Keys,
-    /// A JSON object: keys that config.json may leave out.
+    /// A JSON object: what keys are that config.json leaves out. Null is not absent.
     pub defaults: &'static str,
+    /// Keys as some configs spell them, and as this row does.
+    pub spellings: &'static [(&'static str, &'static str)],
     pub names: Names,
     pub norm: NormKind,
     pub eps: Eps,
@@ -199,8 +201,6 @@ pub struct Family {
     pub head_bias: bool,
     /// Numbers leave float16's range.
     pub no_float16: bool,
-    /// The head is the token table, if config.json does not say.
-    pub tied: bool,
     /// Linear weights are stored `[inputs, outputs]`.
     pub transposed: bool,
     /// Every token sees every other: the model only embeds, and keeps no K and V.
@@ -211,15 +211,38 @@ pub struct Family {
     pub must_be: &'static [(&'static str, &'static str)],
 }
 
+/// Names of activations in config.json: of MLPs with a gate, and without.
+const GATED: &[(&str, Activation)] = &[
+    ("silu", Activation::SiluGated),
+    ("swish", Activation::SiluGated),
+    ("gelu_pytorch_tanh", Activation::GeluTanhGated),
+    ("gelu_new", Activation::GeluTanhGated),
+    ("gelu_fast", Activation::GeluTanhGated),
+];
+const PLAIN: &[(&str, Activation)] = &[
+    ("relu", Activation::Relu),
+    ("gelu", Activation::Gelu),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+];
+
+fn named(gated: bool) -> &'static [(&'static str, Activation)] {
+    if gated {
+        GATED
+    } else {
+        PLAIN
+    }
+}
+
 /// An activation by its name in config.json.
 pub fn activation(name: &str, gated: bool) -> Option<Activation> {
-    Some(match (name, gated) {
-        ("silu" | "swish", true) => Activation::SiluGated,
-        ("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast", true) => Activation::GeluTanhGated,
-        ("relu", false) => Activation::Relu,
-        ("gelu", false) => Activation::Gelu,
-        ("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast", false) => Activation::GeluTanh,
-        ("silu" | "swish", false) => Activation::Silu,
-        _ => return None,
-    })
+    named(gated).iter().find(|(known, _)| *known == name).map(|&(_, activation)| activation)
+}
+
+/// All names that [`activation`] knows.
+pub fn activations(gated: bool) -> Vec<&'static str> {
+    named(gated).iter().map(|&(name, _)| name).collect()
 }

@@ -17,6 +17,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::folder;
 use super::weights::{self, Files};
 use crate::error::{Error, Result};
 use crate::files::{self, Kind, Progress};
@@ -161,6 +162,19 @@ impl Hub {
     /// cache while offline. InvalidArgument: no access, or no place to write. Unavailable: the hub
     /// does not answer, or sends something else than it promised.
     pub fn snapshot(&self, wanted: &Wanted) -> Result<PathBuf> {
+        self.judged_snapshot(wanted, &|_| Ok(()))
+    }
+
+    /// The same where `judge` sees the folder with all but its weights before any are fetched, and
+    /// may refuse it.
+    ///
+    /// # Errors
+    /// As `snapshot`, and `judge`'s own.
+    pub fn judged_snapshot(
+        &self,
+        wanted: &Wanted,
+        judge: &dyn Fn(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let revision = wanted.revision.unwrap_or("main");
         let store = Store::new(&self.cache, wanted.repo, revision)?;
         if self.offline {
@@ -179,7 +193,7 @@ impl Hub {
         let remote = Remote::new(&self.endpoint, token, wanted.repo, self.retry_ms, roots)
             .called_off_by(&self.progress);
         match remote.listing(revision) {
-            Ok(listing) => self.download(wanted, &remote, &store, &listing),
+            Ok(listing) => self.download(wanted, &remote, &store, &listing, judge),
             Err(Failure::Unreachable(error)) => match store.cached() {
                 Some(folder) => {
                     tracing::warn!("{error} Serving what the cache has: {}", folder.display());
@@ -197,6 +211,7 @@ impl Hub {
         remote: &Remote,
         store: &Store,
         listing: &remote::Listing,
+        judge: &dyn Fn(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let names: Vec<&str> = listing
             .files
@@ -209,25 +224,59 @@ impl Hub {
         for name in SMALL_FILES.iter().filter(|name| names.contains(name)) {
             fetch(name)?;
         }
+        let mut weights = Vec::new();
         if let Some(files) = wanted.weights {
             for name in weight_files(&names, files) {
-                fetch(name)?;
-                if name.ends_with(".index.json") {
-                    for shard in weights::indexed_files(&folder, &folder.join(name))? {
-                        fetch(&shard.file_name().unwrap_or_default().to_string_lossy())?;
+                match name.ends_with(".index.json") {
+                    true => {
+                        fetch(name)?;
+                        weights.extend(shards(&folder, name, &names)?);
                     }
+                    false => weights.push(name),
                 }
             }
         }
-        store.write_ref(&listing.commit)?;
-        if !folder.is_dir() {
-            return Err(Error::NotFound(format!(
-                "model '{}' on {} holds no file of a language model.",
-                wanted.repo, self.endpoint
+
+        let repo = wanted.repo;
+        if !folder.is_dir() && weights.is_empty() {
+            return Err(match folder::other_format(names.iter().copied()) {
+                Some(format) => {
+                    Error::Unsupported(format!("model '{repo}' is not read: {format}."))
+                }
+                None => Error::NotFound(format!(
+                    "model '{repo}' on {} holds no file of a language model.",
+                    self.endpoint
+                )),
+            });
+        }
+        judge(&folder)?;
+        if weights.is_empty() && wanted.weights.is_some() {
+            let format = folder::other_format(names.iter().copied());
+            return Err(Error::Unsupported(format!(
+                "model '{repo}' has no weights that are read (*.safetensors, pytorch_model.bin){}.",
+                format.map(|format| format!(": {format}")).unwrap_or_default()
             )));
         }
+        for name in weights {
+            fetch(name)?;
+        }
+        store.write_ref(&listing.commit)?;
         Ok(folder)
     }
+}
+
+/// The files that an index names; each must be in the repository.
+fn shards<'a>(folder: &Path, index: &str, names: &[&'a str]) -> Result<Vec<&'a str>> {
+    let index = folder.join(index);
+    let shard = |path: PathBuf| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let known = names.iter().find(|name| **name == file).copied();
+        known.ok_or_else(|| {
+            let file = crate::json::cut(&file);
+            Error::NotFound(format!("{} names {file}, which does not exist.", index.display()))
+        })
+    };
+    weights::indexed_files(folder, &index)?.into_iter().map(shard).collect()
 }
 
 fn expanded(path: &str, home: &Path) -> PathBuf {

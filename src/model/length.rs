@@ -1,14 +1,13 @@
 //! How long a request may get: config.json's length keys, the rope's stretch and the user's wish,
 //! by the incumbent's rules. Called by `config` alone; it knows no page and no memory.
 
-use serde_json::{Map, Value};
-
-use super::config::MAX_DIMENSION;
 use super::families::{Family, Positions};
+use super::keys::MAX_DIMENSION;
 use super::pooling::SideFiles;
 use super::rope::{self, LengthRule};
 use crate::error::Result;
 use crate::invalid;
+use crate::json::Object;
 
 /// Used when config.json names no length at all, as the incumbent does.
 const FALLBACK_LEN: usize = 2048;
@@ -27,9 +26,9 @@ pub struct DerivedLen {
 /// embed.
 ///
 /// # Errors
-/// Those of [`rope::length_rule`].
+/// Those of [`rope::length_rule`]; a length that is no positive number.
 pub fn of(
-    config: &Map<String, Value>,
+    config: &Object,
     family: &Family,
     files: Option<&SideFiles>,
 ) -> Result<(DerivedLen, usize)> {
@@ -38,7 +37,7 @@ pub fn of(
         Positions::Learned { offset, inclusive: true, .. } => (LengthRule::default(), offset),
         Positions::Learned { .. } => (LengthRule::default(), 0),
     };
-    let mut length = DerivedLen::of(config, &rule);
+    let mut length = DerivedLen::of(config, &rule)?;
     let table = length.tokens().saturating_sub(before).max(1);
     if before > 0 {
         length.limit(table, "max_position_embeddings");
@@ -56,7 +55,10 @@ pub fn of(
 
 impl DerivedLen {
     /// The smallest of all length keys, stretched as the rope says; `model_max_length` replaces it.
-    pub fn of(config: &Map<String, Value>, rope: &LengthRule) -> DerivedLen {
+    ///
+    /// # Errors
+    /// One of them is no number from 1 on.
+    pub fn of(config: &Object, rope: &LengthRule) -> Result<DerivedLen> {
         const KEYS: [&str; 9] = [
             "max_position_embeddings",
             "n_positions",
@@ -68,18 +70,21 @@ impl DerivedLen {
             "max_seq_length",
             "seq_len",
         ];
-        let value = |key: &str| config.get(key).and_then(Value::as_f64).filter(|&x| x >= 1.0);
+        let value = |key: &str| match config.positive(key)? {
+            Some(x) if x < 1.0 => Err(config.wrong(key, "a number of tokens")),
+            length => Ok(length),
+        };
         let mut found =
             DerivedLen { key: KEYS[0], len: None, model_max_length: None, unasked: rope.unasked };
         for key in KEYS {
-            match value(key) {
+            match value(key)? {
                 Some(x) if found.len.is_none_or(|len| x < len) => {
                     (found.key, found.len) = (key, Some(x));
                 }
                 _ => {}
             }
         }
-        found.model_max_length = value("model_max_length");
+        found.model_max_length = value("model_max_length")?;
         if let Some(x) = found.model_max_length {
             (found.key, found.len) = ("model_max_length", Some(x));
         }
@@ -87,7 +92,7 @@ impl DerivedLen {
             found.len = rope.instead;
         }
         found.len = found.len.map(|x| x * rope.factor);
-        found
+        Ok(found)
     }
 
     /// No longer than this window, if there is one.
@@ -128,7 +133,7 @@ impl DerivedLen {
                 }
                 return Ok(self.unasked.map_or(own, |x| own.min((x as usize).max(1))));
             }
-            Some(x) if x >= 1 && x as u64 <= MAX_DIMENSION => x as usize,
+            Some(x) if x >= 1 && x as usize <= MAX_DIMENSION => x as usize,
             Some(x) => {
                 return Err(invalid!(
                     "max_model_len must be -1 or in 1..={MAX_DIMENSION}, got {x}."

@@ -343,10 +343,8 @@ impl<'a, D: Device> Loader<'a, D> {
         let table = checkpoint.tensor(&name, rows, width)?;
         let types = format!("{}.weight", self.name(types));
         let types = checkpoint.tensor(&types, self.spec.token_types, width)?;
-        let types = types.values()?;
-        let first = &types[..width];
-        let table = table.values()?;
-        let sums = table.iter().zip(first.iter().cycle()).map(|(p, t)| p + t);
+        let (table, types) = (table.values()?, types.values()?);
+        let sums = table.iter().zip(types[..width].iter().cycle()).map(|(p, t)| p + t);
         let bytes: Vec<u8> = sums.flat_map(f32::to_le_bytes).collect();
         let (dtype, cols, bytes) = (DType::F32, width, Bytes::InMemory(&bytes));
         let source = Source::Parts(vec![HostTensor { dtype, rows, cols, bytes }]);

@@ -8,14 +8,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::config::{read_object, ModelSpec};
+use super::config::ModelSpec;
 use super::families::Fused;
 use super::weights::Checkpoint;
 use crate::device::{AdapterPart, AdapterRoom, DType, HostTensor};
 use crate::error::{Error, Result};
+use crate::files::Kind;
 use crate::invalid;
+use crate::json::{self, Object};
 
 /// What a model is told of its adapters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,15 +121,16 @@ impl Adapter {
     /// lack, a module that this model has not, a tensor of another shape.
     pub fn read(dir: &Path, spec: &ModelSpec, options: &AdapterOptions) -> Result<Adapter> {
         let path = dir.join("adapter_config.json");
-        let config = read_object(&path)?;
-        let at = |e: Error| e.context(&format!("{}: ", path.display()));
-        let rank = rank(&config).map_err(at)?;
+        let config = json::read_object(&path, Kind::Config)?;
+        let shown = path.display().to_string();
+        let config = Object::new(&shown, &config);
+        let rank = config.needed("r", "a positive integer", config.count("r", RANK_MAX)?)?;
         if rank > options.room.rank {
             let limit = options.room.rank;
             return Err(invalid!("LoRA rank {rank} is greater than max_lora_rank {limit}."));
         }
-        let scale = scale(&config, rank).map_err(at)?;
-        refuse_unsupported(&config).map_err(at)?;
+        let scale = scale(&config, rank)?;
+        refuse_unsupported(&config)?;
         let checkpoint = Checkpoint::adapter(dir)?;
         let projections = projections(spec);
         let places = places(&checkpoint, spec, options, &projections)
@@ -209,28 +212,18 @@ fn place(name: &str, spec: &ModelSpec, projections: &[Projection; PROJECTIONS]) 
     })
 }
 
-fn rank(config: &Map<String, Value>) -> Result<usize> {
-    match config.get("r").and_then(Value::as_u64) {
-        Some(rank) if rank > 0 => Ok(usize::try_from(rank).unwrap_or(usize::MAX)),
-        _ => Err(invalid!("'r' must be a positive integer, got {}.", shown(config, "r"))),
-    }
-}
-
-fn scale(config: &Map<String, Value>, rank: usize) -> Result<f32> {
-    let alpha = config.get("lora_alpha").and_then(Value::as_f64).filter(|a| a.is_finite());
-    let Some(alpha) = alpha else {
-        let got = shown(config, "lora_alpha");
-        return Err(invalid!("'lora_alpha' must be a number, got {got}."));
-    };
-    let rslora = config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
+/// lora_alpha / r (or / sqrt(r)); a factor below zero is one too.
+fn scale(config: &Object, rank: usize) -> Result<f32> {
+    const KEY: &str = "lora_alpha";
+    let alpha = config.given(KEY).and_then(Value::as_f64).filter(|&a| (a as f32).is_finite());
+    let alpha = alpha.ok_or_else(|| config.wrong(KEY, "a number"))?;
+    let rslora = config.flag("use_rslora")?.unwrap_or(false);
     let size = if rslora { (rank as f64).sqrt() } else { rank as f64 };
     Ok((alpha / size) as f32)
 }
 
-fn shown<'a>(config: &'a Map<String, Value>, key: &str) -> &'a Value {
-    config.get(key).unwrap_or(&Value::Null)
-}
-
+/// A rank above all that devices take.
+const RANK_MAX: usize = 1 << 16;
 /// Key, the value that changes nothing, and why others cannot be served.
 const FIXED: &[(&str, &str, &str)] = &[
     ("peft_type", "LORA", "only LoRA adapters can be served"),
@@ -251,23 +244,27 @@ const OFF: &[(&str, &str)] = &[
     ("arrow_config", "routed adapters are not supported"),
 ];
 
-fn refuse_unsupported(config: &Map<String, Value>) -> Result<()> {
-    for (key, only, why) in FIXED {
-        let value = shown(config, key);
-        if !value.is_null() && value != only {
-            return Err(Error::Unsupported(format!("'{key}' is {value}: {why}.")));
+fn refuse_unsupported(config: &Object) -> Result<()> {
+    let lacks = |key: &str, value: &Value, why: &str| {
+        let value = json::shown(value);
+        Err(Error::Unsupported(format!("{} is {value}: {why}.", config.name(key))))
+    };
+    for &(key, only, why) in FIXED {
+        match config.given(key) {
+            Some(value) if value != only => return lacks(key, value, why),
+            _ => {}
         }
     }
-    for (key, why) in OFF {
-        let value = shown(config, key);
-        let off = match value {
+    for &(key, why) in OFF {
+        let off = |value: &Value| match value {
             Value::Null | Value::Bool(false) => true,
             Value::Array(list) => list.is_empty(),
             Value::Object(map) => map.is_empty(),
             _ => false,
         };
-        if !off {
-            return Err(Error::Unsupported(format!("'{key}' is {value}: {why}.")));
+        match config.value(key) {
+            Some(value) if !off(value) => return lacks(key, value, why),
+            _ => {}
         }
     }
     Ok(())

@@ -95,7 +95,7 @@ fn what_cannot_be_served_is_refused_in_one_line() {
     };
     for (more, expected) in [
         (json!({"r": 16}), "LoRA rank 16 is greater than max_lora_rank 8."),
-        (json!({"r": 0}), "DIR/adapter_config.json: 'r' must be a positive integer, got 0."),
+        (json!({"r": 0}), "DIR/adapter_config.json: 'r' must be an integer in 1..=65536, got 0."),
         (json!({"lora_alpha": null}), "'lora_alpha' must be a number, got null."),
         (json!({"peft_type": "IA3"}), "'peft_type' is \"IA3\": only LoRA"),
         (json!({"bias": "all"}), "'bias' is \"all\": biases"),

@@ -1,13 +1,12 @@
 //! A mixture of experts by config.json: how many there are, how wide, how rows choose, and which
 //! layers have one. Called by `config` alone. It knows no tensor.
 
-use serde_json::{Map, Value};
-
-use super::config::{dimension, flag, optional_dimension};
 use super::families::Family;
+use super::keys::{flag, needed_width, MAX_DIMENSION};
 use crate::device::{Routing, MAX_EXPERTS};
 use crate::error::Result;
 use crate::invalid;
+use crate::json::{self, Object};
 
 /// The experts of a model; every mixture layer has the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,58 +25,45 @@ pub struct MixtureSpec {
 /// # Errors
 /// A count or width that is no such thing; more experts chosen than there are, or more than
 /// [`MAX_EXPERTS`]; a layer number beyond the layers.
-pub fn mixture(
-    config: &Map<String, Value>,
-    family: &Family,
-    layers: usize,
-) -> Result<Option<MixtureSpec>> {
+pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option<MixtureSpec>> {
     let Some(row) = &family.mixture else { return Ok(None) };
-    let (experts, top_k) = (dimension(config, row.experts)?, dimension(config, row.top_k)?);
-    if experts > MAX_EXPERTS {
-        return Err(invalid!(
-            "config.json: '{}' is {experts}, at most {MAX_EXPERTS}.",
-            row.experts
-        ));
-    }
+    let count = |key| config.needed(key, "an integer", config.count(key, MAX_EXPERTS)?);
+    let (experts, top_k) = (count(row.experts)?, count(row.top_k)?);
     if top_k > experts {
         return Err(invalid!(
-            "config.json: '{}' is {top_k}, more than the {experts} of '{}'.",
-            row.top_k,
+            "{} is {top_k}, more than the {experts} of '{}'.",
+            config.name(row.top_k),
             row.experts
         ));
     }
-    let renormalise = flag(config, row.renormalise);
+    let renormalise = flag(config, row.renormalise)?;
     let shared_ffn = match &row.shared {
-        Some(shared) => Some(dimension(config, shared.ffn)?),
+        Some(shared) => Some(needed_width(config, shared.ffn)?),
         None => None,
     };
     Ok(Some(MixtureSpec {
         routing: Routing { experts, top_k, renormalise },
-        ffn: dimension(config, row.ffn)?,
+        ffn: needed_width(config, row.ffn)?,
         shared_ffn,
         layers: if row.sparse { sparse(config, layers)? } else { vec![true; layers] },
     }))
 }
 
 /// Each `decoder_sparse_step`-th layer has experts, but for those in `mlp_only_layers`.
-fn sparse(config: &Map<String, Value>, layers: usize) -> Result<Vec<bool>> {
-    let step = optional_dimension(config, "decoder_sparse_step")?.unwrap_or(1);
+fn sparse(config: &Object, layers: usize) -> Result<Vec<bool>> {
+    const STEP: &str = "decoder_sparse_step";
+    const DENSE: &str = "mlp_only_layers";
+    let step = config.needed(STEP, "an integer", config.count(STEP, MAX_DIMENSION)?)?;
     let mut sparse: Vec<bool> = (1..=layers).map(|n| n.is_multiple_of(step)).collect();
-    let dense = match config.get("mlp_only_layers") {
-        None | Some(Value::Null) => &[][..],
-        Some(Value::Array(list)) => list,
-        Some(other) => {
-            return Err(invalid!("config.json: 'mlp_only_layers' must be a list, got {other}."))
-        }
-    };
-    for layer in dense {
+    for layer in config.list(DENSE)?.unwrap_or_default() {
         let index = layer.as_u64().and_then(|n| usize::try_from(n).ok());
         match index.and_then(|n| sparse.get_mut(n)) {
             Some(sparse) => *sparse = false,
             None => {
                 return Err(invalid!(
-                    "config.json: 'mlp_only_layers' holds {layer}, which is none of the {layers} \
-                     layers."
+                    "{} holds {}, which is none of the {layers} layers.",
+                    config.name(DENSE),
+                    json::shown(layer)
                 ))
             }
         }
@@ -89,11 +75,13 @@ fn sparse(config: &Map<String, Value>, layers: usize) -> Result<Vec<bool>> {
 mod tests {
     use super::*;
     use crate::model::rows;
-    use serde_json::json;
+    use serde_json::{json, Value};
 
     fn of(architecture: &str, config: Value) -> Result<Option<MixtureSpec>> {
         let family = rows::find(architecture).unwrap();
-        mixture(config.as_object().unwrap(), family, 4)
+        let defaults = serde_json::from_str(family.defaults).unwrap();
+        let config = Object::new("config.json", config.as_object().unwrap());
+        mixture(&config.with(family.spellings, &defaults), family, 4)
     }
 
     fn qwen(more: Value) -> Result<Option<MixtureSpec>> {

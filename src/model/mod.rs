@@ -4,12 +4,17 @@
 //! | file | holds |
 //! |---|---|
 //! | [`config`] | config.json -> [`ModelSpec`]: shapes and rules, checked |
+//! | `source` | config.json with what the user overrides, generation_config.json |
+//! | `keys` | keys of config.json as sizes, flags, element types, ids |
 //! | [`length`] | how long a request may get |
 //! | [`blocks`] | what differs from layer to layer: windows, caps, scales, ropes |
 //! | [`mixture`] | experts: how many, how wide, in which layers |
 //! | [`families`] | what a family is, as data: keys, tensor names, kinds |
 //! | [`rows`] | one row of it per architecture |
+//! | `mixtures` | those of architectures with experts |
 //! | `encoders` | those of architectures that only embed |
+//! | `defaults` | what keys are that config.json leaves out |
+//! | [`folder`] | which folder a name means, and whether it holds a model |
 //! | [`hub`] | a model's files from a Hugging Face hub or its cache |
 //! | [`rope`] | rotary frequencies and their scaling |
 //! | [`pooling`] | what becomes of the hidden states of a model that embeds |
@@ -25,17 +30,22 @@ pub mod blocks;
 pub mod budget;
 pub mod config;
 pub mod decoder;
+mod defaults;
 mod encoders;
 pub mod families;
+pub mod folder;
 pub mod hub;
+mod keys;
 pub mod length;
 pub mod load;
 pub mod lora;
 pub mod mixture;
+mod mixtures;
 pub mod pooling;
 pub mod rope;
 pub mod rows;
 mod shard;
+mod source;
 mod torch;
 pub mod weights;
 

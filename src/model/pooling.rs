@@ -7,12 +7,15 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::config::{architecture, read_object, truthy, SpecOptions, MAX_DIMENSION};
+use super::config::{architecture, SpecOptions};
 use super::families::Family;
+use super::keys::{self, MAX_DIMENSION};
+use super::rows;
 use crate::device::Pooling;
 use crate::error::{Error, Result};
 use crate::files::{self, Kind};
 use crate::invalid;
+use crate::json::{self, Object};
 
 /// Does the model embed or generate?
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -82,13 +85,11 @@ const SENTENCE_CONFIGS: [&str; 7] = [
 ];
 
 /// Does the model embed? The user decides, then the files beside the checkpoint, then the name.
-fn embeds(config: &Map<String, Value>, family: &Family, options: &SpecOptions) -> Result<bool> {
-    let name = architecture(config).unwrap_or(family.architecture);
+fn embeds(config: &Object, family: &Family, options: &SpecOptions) -> Result<bool> {
+    let name = architecture(config)?.unwrap_or(family.architecture);
     let pools = match options.pooler.runner {
         Runner::Pooling => true,
-        Runner::Auto => {
-            options.files.pooling.is_some() || family.encoder || name != family.architecture
-        }
+        Runner::Auto => options.files.pooling.is_some() || family.encoder || rows::headless(name),
         Runner::Generate if family.encoder => {
             return Err(Error::Unsupported(format!(
                 "This model does not support runner 'generate': {name} only embeds. Remove \
@@ -97,13 +98,13 @@ fn embeds(config: &Map<String, Value>, family: &Family, options: &SpecOptions) -
         }
         Runner::Generate => false,
     };
-    if pools && truthy(config.get("word_embed_proj_dim")) {
-        let [hidden, width] = [family.keys.hidden, "word_embed_proj_dim"].map(|k| config.get(k));
-        if hidden != width {
-            return Err(Error::Unsupported(
-                "config.json: embedding with a 'word_embed_proj_dim' of its own is not supported."
-                    .into(),
-            ));
+    if let Some(key) = family.keys.embed_width.filter(|_| pools) {
+        let width = keys::width(config, key)?;
+        if width.is_some() && width != keys::width(config, family.keys.hidden)? {
+            return Err(Error::Unsupported(format!(
+                "{}: embedding with a width of its own is not supported.",
+                config.name(key)
+            )));
         }
     }
     Ok(pools)
@@ -116,17 +117,18 @@ impl SideFiles {
     /// A broken file; a module or a way of pooling that is not built, named.
     pub fn read(dir: &Path) -> Result<SideFiles> {
         let mut files = SideFiles { pooling: modules(dir)?, ..SideFiles::default() };
-        let length = |object: &Map<String, Value>, key: &str| {
-            let tokens = object.get(key).and_then(Value::as_f64);
-            tokens.filter(|x| (1.0..=MAX_DIMENSION as f64).contains(x)).map(|x| x as usize)
-        };
-        if let Some(config) = files::optional(read_object(&dir.join("tokenizer_config.json")))? {
-            files.tokenizer_max_length = length(&config, "model_max_length");
+        let tokenizer = dir.join("tokenizer_config.json");
+        if let Some(config) = optional(&tokenizer)? {
+            let shown = tokenizer.display().to_string();
+            files.tokenizer_max_length = length(&Object::new(&shown, &config), "model_max_length")?;
         }
         for name in SENTENCE_CONFIGS {
-            if let Some(config) = files::optional(read_object(&dir.join(name)))? {
-                files.max_seq_length = length(&config, "max_seq_length");
-                files.lowercase = config.get("do_lower_case") == Some(&Value::Bool(true));
+            let path = dir.join(name);
+            if let Some(config) = optional(&path)? {
+                let shown = path.display().to_string();
+                let config = Object::new(&shown, &config);
+                files.max_seq_length = length(&config, "max_seq_length")?;
+                files.lowercase = config.flag("do_lower_case")?.unwrap_or(false);
                 break;
             }
         }
@@ -134,30 +136,47 @@ impl SideFiles {
     }
 }
 
+/// Tokens at most; a number beyond all lengths, as tokenizers write it, says nothing.
+fn length(object: &Object, key: &str) -> Result<Option<usize>> {
+    match object.positive(key)? {
+        Some(x) if x < 1.0 => Err(object.wrong(key, "a number of tokens")),
+        length => Ok(length.filter(|&x| x <= MAX_DIMENSION as f64).map(|x| x as usize)),
+    }
+}
+
+fn optional(path: &Path) -> Result<Option<Map<String, Value>>> {
+    files::optional(json::read_object(path, Kind::Config))
+}
+
 /// `modules.json`: which module works on what the one before it gives.
 fn modules(dir: &Path) -> Result<Option<(Pooling, bool)>> {
     let path = dir.join("modules.json");
-    let Some(text) = files::optional(files::read(&path, Kind::Config))? else { return Ok(None) };
-    let shown = path.display();
-    let list: Vec<Map<String, Value>> = serde_json::from_slice(&text)
-        .map_err(|e| invalid!("{shown}: is not a list of modules: {e}."))?;
+    let Some(value) = files::optional(json::read(&path, Kind::Config))? else { return Ok(None) };
+    let shown = path.display().to_string();
+    let wrong = |value: &Value| {
+        invalid!("{shown}: must be a list of modules, got {}.", json::shown(value)).on_one_line()
+    };
     let (mut kind, mut normalize) = (None, false);
-    for module in &list {
-        let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or_default();
-        match text("type").rsplit('.').next().unwrap_or_default() {
+    for module in value.as_array().ok_or_else(|| wrong(&value))? {
+        let module = Object::new(&shown, module.as_object().ok_or_else(|| wrong(module))?);
+        let class = module.needed("type", "the class of a module", module.text("type")?)?;
+        match class.rsplit('.').next().unwrap_or_default() {
             "Transformer" => {}
             "Pooling" => {
                 // The folder comes from a file: it must not lead out of the checkpoint.
-                let folder = text("path");
+                let folder = module.text("path")?.unwrap_or_default();
                 let plain = !folder.split('/').any(|part| part == "..") && !folder.starts_with('/');
-                let config = dir.join(if plain { folder } else { "" }).join("config.json");
-                kind = Some(kind_of(&read_object(&config)?, &config)?);
+                if !plain {
+                    return Err(module.wrong("path", "a folder of the checkpoint"));
+                }
+                kind = Some(kind_of(&dir.join(folder).join("config.json"))?);
             }
             "Normalize" => normalize = true,
             other => {
                 return Err(Error::Unsupported(format!(
-                    "{shown}: module '{other}' is not supported; supported: Transformer, Pooling, \
-                     Normalize."
+                    "{shown}: module '{}' is not supported; supported: Transformer, Pooling, \
+                     Normalize.",
+                    json::cut(other)
                 )))
             }
         }
@@ -166,21 +185,25 @@ fn modules(dir: &Path) -> Result<Option<(Pooling, bool)>> {
 }
 
 /// `1_Pooling/config.json`: the one flag that is true, or `pooling_mode`.
-fn kind_of(config: &Map<String, Value>, path: &Path) -> Result<Pooling> {
-    let on = |(key, value): (&String, &Value)| {
-        let mode = key.strip_prefix("pooling_mode_")?;
-        (value == &Value::Bool(true)).then(|| mode.to_string())
-    };
-    let mut modes: Vec<String> = config.iter().filter_map(on).collect();
-    modes.extend(config.get("pooling_mode").and_then(Value::as_str).map(str::to_string));
-    match modes.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+fn kind_of(path: &Path) -> Result<Pooling> {
+    let map = json::read_object(path, Kind::Config)?;
+    let shown = path.display().to_string();
+    let config = Object::new(&shown, &map);
+    let mut modes: Vec<&str> = config.text("pooling_mode")?.into_iter().collect();
+    for key in map.keys() {
+        let Some(mode) = key.strip_prefix("pooling_mode_") else { continue };
+        if config.flag(key)?.unwrap_or(false) {
+            modes.push(mode);
+        }
+    }
+    match modes[..] {
         ["cls_token" | "cls"] => Ok(Pooling::First),
         ["lasttoken"] => Ok(Pooling::Last),
         ["mean_tokens" | "mean"] => Ok(Pooling::Mean),
         ref other => Err(Error::Unsupported(format!(
-            "{}: pooling by {other:?} is not supported; supported: one of cls_token, lasttoken, \
+            "{shown}: pooling by {} is not supported; supported: one of cls_token, lasttoken, \
              mean_tokens.",
-            path.display()
+            json::cut(&format!("{other:?}"))
         ))),
     }
 }
@@ -191,7 +214,7 @@ impl PoolingRule {
     /// # Errors
     /// Those of [`PoolingRule::new`]; the user wants the other kind, which the model is not.
     pub fn of(
-        config: &Map<String, Value>,
+        config: &Object,
         family: &Family,
         options: &SpecOptions,
         width: usize,
@@ -209,7 +232,7 @@ impl PoolingRule {
     /// # Errors
     /// `matryoshka_dimensions` is no list of sizes; a default size that the model cannot have.
     pub fn new(
-        config: &Map<String, Value>,
+        config: &Object,
         options: &PoolerOptions,
         files: &SideFiles,
         encoder: bool,
@@ -275,17 +298,18 @@ impl PoolingRule {
     }
 }
 
-fn dimensions(config: &Map<String, Value>) -> Result<Dimensions> {
-    let flag = config.get("is_matryoshka").and_then(Value::as_bool).unwrap_or(false);
-    let wrong = |v: &Value| invalid!("config.json: 'matryoshka_dimensions' must list sizes: {v}.");
-    match config.get("matryoshka_dimensions") {
-        None | Some(Value::Null) if flag => Ok(Dimensions::Any),
-        None | Some(Value::Null) => Ok(Dimensions::Whole),
-        Some(value) => {
-            let list = value.as_array().filter(|list| !list.is_empty());
+fn dimensions(config: &Object) -> Result<Dimensions> {
+    const KEY: &str = "matryoshka_dimensions";
+    let any = config.flag("is_matryoshka")?.unwrap_or(false);
+    let expected = "a list of sizes";
+    match config.list(KEY)? {
+        None if any => Ok(Dimensions::Any),
+        None => Ok(Dimensions::Whole),
+        Some([]) => Err(config.wrong(KEY, expected)),
+        Some(list) => {
             let size = |v: &Value| v.as_u64().filter(|&n| n > 0).map(|n| n as usize);
-            let sizes = list.and_then(|list| list.iter().map(size).collect::<Option<Vec<_>>>());
-            sizes.map(Dimensions::Listed).ok_or_else(|| wrong(value))
+            let sizes = list.iter().map(size).collect::<Option<Vec<_>>>();
+            sizes.map(Dimensions::Listed).ok_or_else(|| config.wrong(KEY, expected))
         }
     }
 }

@@ -21,7 +21,8 @@ fn module(kind: &str, path: &str) -> Value {
 
 fn rule(config: Value) -> PoolingRule {
     let (options, files) = (PoolerOptions::default(), SideFiles::default());
-    PoolingRule::new(config.as_object().unwrap(), &options, &files, false, 6).unwrap()
+    let config = Object::new("config.json", config.as_object().unwrap());
+    PoolingRule::new(&config, &options, &files, false, 6).unwrap()
 }
 
 #[test]
@@ -58,9 +59,10 @@ fn what_is_not_built_is_named() {
         ("max", with("Normalize"), modes("pooling_mode_max_tokens"), "[\"max_tokens\"]"),
         ("none", with("Normalize"), json!({}), "pooling by []"),
         ("dense", with("Dense"), modes("pooling_mode_cls_token"), "module 'Dense'"),
-        ("broken", json!({"a": 1}), json!({}), "is not a list of modules"),
-        // A folder that leads elsewhere is not followed: the checkpoint's own config is read.
-        ("path", json!([module("Pooling", "../x")]), json!({}), "config.json not found"),
+        ("broken", json!({"a": 1}), json!({}), "must be a list of modules"),
+        ("path", json!([module("Pooling", "../x")]), json!({}), "'path' must be a folder of"),
+        ("type", json!([{"type": 3}]), json!({}), "'type' must be a string, got 3"),
+        ("flag", with("Normalize"), json!({"pooling_mode_cls_token": "true"}), "true or false"),
     ] {
         let dir = folder(name, &[("modules.json", list), pooling(modes)]);
         let error = SideFiles::read(&dir).unwrap_err().to_string();
@@ -73,6 +75,7 @@ fn what_is_not_built_is_named() {
 #[test]
 fn users_go_before_files_and_files_before_defaults() {
     let config = Map::new();
+    let config = Object::new("config.json", &config);
     let files = SideFiles { pooling: Some((Pooling::Mean, false)), ..SideFiles::default() };
     let user = PoolerOptions { kind: Some(Pooling::First), ..PoolerOptions::default() };
     let none = PoolerOptions::default();

@@ -1,18 +1,18 @@
 //! Rotary position embedding: base frequencies and how a checkpoint stretches them. Called by
 //! `config` alone. It never knows positions; the device multiplies.
 
-use serde_json::{Map, Value};
-
+use super::keys::positive;
 use crate::device::Rope;
 use crate::error::{Error, Result};
 use crate::invalid;
+use crate::json::{self, Object};
 
 /// What config.json says of rope, in any of its spellings.
 struct Raw<'a> {
     theta: f64,
     kind: &'a str,
-    scaling: Option<&'a Map<String, Value>>,
-    config: &'a Map<String, Value>,
+    scaling: Option<Object<'a>>,
+    config: &'a Object<'a>,
 }
 
 /// How a rope changes the length that config.json's keys give.
@@ -31,6 +31,7 @@ impl Default for LengthRule {
     }
 }
 
+const THETA: &str = "rope_theta";
 const ORIGINAL: &str = "original_max_position_embeddings";
 const KINDS: [&str; 7] = ["default", "linear", "dynamic", "llama3", "yarn", "longrope", "su"];
 
@@ -40,11 +41,7 @@ const KINDS: [&str; 7] = ["default", "linear", "dynamic", "llama3", "yarn", "lon
 ///
 /// # Errors
 /// A scaling of another kind; a factor that is not a positive number.
-pub fn from_config(
-    config: &Map<String, Value>,
-    head_dim: usize,
-    max_model_len: usize,
-) -> Result<Rope> {
+pub fn from_config(config: &Object, head_dim: usize, max_model_len: usize) -> Result<Rope> {
     build(&raw(config, "full_attention")?, head_dim, max_model_len)
 }
 
@@ -53,10 +50,10 @@ pub fn from_config(
 ///
 /// # Errors
 /// As [`from_config`].
-pub fn local(config: &Map<String, Value>, head_dim: usize, max_model_len: usize) -> Result<Rope> {
+pub fn local(config: &Object, head_dim: usize, max_model_len: usize) -> Result<Rope> {
     let mut raw = raw(config, "sliding_attention")?;
-    if !raw.scaling.is_some_and(|s| s.contains_key("rope_theta")) {
-        let theta = config.get("rope_local_base_freq").and_then(Value::as_f64);
+    if raw.scaling.as_ref().and_then(|s| s.given(THETA)).is_none() {
+        let theta = config.positive("rope_local_base_freq")?;
         raw = Raw { theta: theta.unwrap_or(raw.theta), kind: "default", scaling: None, config };
     }
     build(&raw, head_dim, max_model_len)
@@ -67,12 +64,12 @@ pub fn local(config: &Map<String, Value>, head_dim: usize, max_model_len: usize)
 ///
 /// # Errors
 /// As [`from_config`].
-pub fn length_rule(config: &Map<String, Value>) -> Result<LengthRule> {
+pub fn length_rule(config: &Object) -> Result<LengthRule> {
     let raw = raw(config, "full_attention")?;
     let plain = LengthRule::default();
     Ok(match raw.kind {
         // Gemma 3's lengths count the factor of its global layers.
-        _ if config.contains_key("rope_local_base_freq") => plain,
+        _ if config.value("rope_local_base_freq").is_some() => plain,
         "linear" | "dynamic" => LengthRule { factor: raw.number("factor")?, ..plain },
         "yarn" => LengthRule {
             factor: raw.number("factor")?,
@@ -87,29 +84,43 @@ pub fn length_rule(config: &Map<String, Value>) -> Result<LengthRule> {
 impl Raw<'_> {
     /// A positive number beside the kind, or at config.json's top.
     fn optional(&self, key: &str) -> Result<Option<f64>> {
-        let own = self.scaling.filter(|s| s.get(key).is_some_and(|v| !v.is_null()));
-        let object = own.unwrap_or(self.config);
-        match object.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(_) => number(object, key).map(Some),
+        match self.scaling.as_ref().filter(|s| s.given(key).is_some()) {
+            Some(own) => own.positive(key),
+            None => self.config.positive(key),
         }
     }
 
+    /// The same where 0 means that it is not set.
+    fn unless_zero(&self, key: &str) -> Result<Option<f64>> {
+        let zero = self.place().given(key).is_some_and(|value| value.as_f64() == Some(0.0));
+        if zero {
+            return Ok(None);
+        }
+        self.optional(key)
+    }
+
     fn number(&self, key: &str) -> Result<f64> {
-        number(self.scaling.unwrap_or(self.config), key)
+        positive(self.place(), key)
+    }
+
+    /// The object that says how the rope is stretched.
+    fn place(&self) -> &Object<'_> {
+        self.scaling.as_ref().unwrap_or(self.config)
     }
 }
 
 fn build(raw: &Raw, head_dim: usize, max_model_len: usize) -> Result<Rope> {
-    let partial = raw.optional("partial_rotary_factor")?;
-    let partial = partial.or(raw.optional("rotary_pct")?).unwrap_or(1.0);
+    const PARTIAL: &str = "partial_rotary_factor";
+    let partial = raw.optional(PARTIAL)?.unwrap_or(1.0);
     let rotary_dim = (head_dim as f64 * partial) as usize;
     if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
         return Err(invalid!(
-            "config.json: rotary dimensions must be even and at most head_dim {head_dim}, got \
-             {rotary_dim} (partial_rotary_factor {partial})."
+            "{} is {partial}: rotary dimensions must be even and at most head_dim {head_dim}, got \
+             {rotary_dim}.",
+            raw.config.name(PARTIAL)
         ));
     }
+
     let mut theta = raw.theta;
     if raw.kind == "dynamic" {
         // The incumbent turns by the base of the longest text, at all lengths.
@@ -119,45 +130,57 @@ fn build(raw: &Raw, head_dim: usize, max_model_len: usize) -> Result<Rope> {
     let mut inv_freq: Vec<f64> =
         (0..rotary_dim / 2).map(|i| theta.powf(-((2 * i) as f64) / rotary_dim as f64)).collect();
     let mut magnitude = 1.0;
-    match (raw.kind, raw.scaling) {
-        ("linear", Some(s)) => {
-            let factor = number(s, "factor")?;
+    match raw.kind {
+        "linear" => {
+            let factor = raw.number("factor")?;
             inv_freq.iter_mut().for_each(|f| *f /= factor);
         }
-        ("llama3", Some(s)) => stretch_llama3(&mut inv_freq, s)?,
-        ("yarn", _) => magnitude = stretch_yarn(&mut inv_freq, raw)?,
-        ("longrope" | "su", Some(s)) => {
-            magnitude = stretch_longrope(&mut inv_freq, raw, s, max_model_len)?;
-        }
+        "llama3" => stretch_llama3(&mut inv_freq, raw)?,
+        "yarn" => magnitude = stretch_yarn(&mut inv_freq, raw)?,
+        "longrope" | "su" => magnitude = stretch_longrope(&mut inv_freq, raw, max_model_len)?,
         _ => {}
     }
-    let inv_freq = inv_freq.into_iter().map(|f| f as f32).collect();
-    Ok(Rope { rotary_dim, inv_freq, magnitude: magnitude as f32 })
+
+    let inv_freq: Vec<f32> = inv_freq.into_iter().map(|f| f as f32).collect();
+    let rope = Rope { rotary_dim, inv_freq, magnitude: magnitude as f32 };
+    let turns = |f: &f32| f.is_finite() && *f >= 0.0;
+    if !rope.inv_freq.iter().all(turns) || !rope.magnitude.is_finite() {
+        return Err(invalid!(
+            "{} and the numbers beside it give a rope that is no number.",
+            raw.place().name(THETA)
+        ));
+    }
+    Ok(rope)
 }
 
 /// `layers`: which of the two sets, where `rope_parameters` has one for each kind of layer.
-fn raw<'a>(config: &'a Map<String, Value>, layers: &str) -> Result<Raw<'a>> {
-    let parameters = config.get("rope_parameters").and_then(Value::as_object);
-    let parameters = parameters.map(|p| p.get(layers).and_then(Value::as_object).unwrap_or(p));
-    let scaling = parameters.or_else(|| config.get("rope_scaling").and_then(Value::as_object));
-    let theta = scaling
-        .and_then(|s| s.get("rope_theta"))
-        .or_else(|| config.get("rope_theta"))
-        .or_else(|| config.get("rotary_emb_base"))
-        .and_then(Value::as_f64)
-        .unwrap_or(10000.0);
-    if !(theta.is_finite() && theta > 0.0) {
-        return Err(invalid!("config.json: rope_theta must be a positive number, got {theta}."));
-    }
-    let kind = scaling
-        .and_then(|s| s.get("rope_type").or_else(|| s.get("type")))
-        .and_then(Value::as_str)
-        .unwrap_or("default");
+fn raw<'a>(config: &'a Object<'a>, layers: &str) -> Result<Raw<'a>> {
+    let older = config.object("rope_scaling")?;
+    let parameters = match config.object("rope_parameters")? {
+        Some(all) => Some(all.object(layers)?.unwrap_or(all)),
+        None => None,
+    };
+    let scaling = parameters.or(older);
+    let theta = match scaling.as_ref().filter(|s| s.given(THETA).is_some()) {
+        Some(own) => positive(own, THETA)?,
+        None => positive(config, THETA)?,
+    };
+
+    let Some(place) = &scaling else {
+        return Ok(Raw { theta, kind: "default", scaling, config });
+    };
+    let kind = place.text("rope_type")?.or(place.text("type")?).unwrap_or("default");
     if !KINDS.contains(&kind) {
         return Err(Error::Unsupported(format!(
-            "config.json: rope_scaling of type '{kind}' is not supported; supported: {}.",
+            "{}: rope scaling of type '{}' is not supported; supported: {}.",
+            place.name("rope_type"),
+            json::cut(kind),
             KINDS.join(", ")
         )));
+    }
+    const BETA: &str = "llama_4_scaling_beta";
+    if place.given(BETA).is_some_and(|beta| beta.as_f64() != Some(0.0)) {
+        return Err(Error::Unsupported(format!("{} is not supported.", place.name(BETA))));
     }
     Ok(Raw { theta, kind, scaling, config })
 }
@@ -165,10 +188,13 @@ fn raw<'a>(config: &'a Map<String, Value>, layers: &str) -> Result<Raw<'a>> {
 /// Llama 3.1: long waves are slowed by `factor`, short ones kept, those between blended. A wave's
 /// length is 2 pi / f positions, the borders are the original length over the two frequency
 /// factors.
-fn stretch_llama3(inv_freq: &mut [f64], s: &Map<String, Value>) -> Result<()> {
-    let factor = number(s, "factor")?;
-    let (low, high) = (number(s, "low_freq_factor")?, number(s, "high_freq_factor")?);
-    let original = number(s, "original_max_position_embeddings")?;
+fn stretch_llama3(inv_freq: &mut [f64], raw: &Raw) -> Result<()> {
+    let factor = raw.number("factor")?;
+    let (low, high) = (raw.number("low_freq_factor")?, raw.number("high_freq_factor")?);
+    let original = raw.number(ORIGINAL)?;
+    if high <= low {
+        return Err(raw.place().wrong("high_freq_factor", "greater than low_freq_factor"));
+    }
     for f in inv_freq {
         let wave = 2.0 * std::f64::consts::PI / *f;
         if wave > original / low {
@@ -187,7 +213,7 @@ fn stretch_yarn(inv_freq: &mut [f64], raw: &Raw) -> Result<f64> {
     let factor = raw.number("factor")?;
     let original = match raw.optional(ORIGINAL)? {
         Some(original) => original,
-        None => number(raw.config, "max_position_embeddings")?,
+        None => positive(raw.config, "max_position_embeddings")?,
     };
     let dim = 2.0 * inv_freq.len() as f64;
     // The pair that turns this often over the original length.
@@ -196,8 +222,7 @@ fn stretch_yarn(inv_freq: &mut [f64], raw: &Raw) -> Result<f64> {
     };
     let mut low = pair(raw.optional("beta_fast")?.unwrap_or(32.0));
     let mut high = pair(raw.optional("beta_slow")?.unwrap_or(1.0));
-    let truncate = raw.scaling.and_then(|s| s.get("truncate")).and_then(Value::as_bool);
-    if truncate.unwrap_or(true) {
+    if raw.place().flag("truncate")?.unwrap_or(true) {
         (low, high) = (low.floor(), high.ceil());
     }
     let (low, mut high) = (low.max(0.0), high.min(dim - 1.0));
@@ -212,7 +237,7 @@ fn stretch_yarn(inv_freq: &mut [f64], raw: &Raw) -> Result<f64> {
     if let Some(given) = raw.optional("attention_factor")? {
         return Ok(given);
     }
-    let both = (raw.optional("mscale")?, raw.optional("mscale_all_dim")?);
+    let both = (raw.unless_zero("mscale")?, raw.unless_zero("mscale_all_dim")?);
     let attention = raw.optional("attn_factor")?.unwrap_or(1.0);
     Ok(attention
         * match both {
@@ -223,29 +248,17 @@ fn stretch_yarn(inv_freq: &mut [f64], raw: &Raw) -> Result<f64> {
 
 /// Longrope (su): each pair has its own divisor, one set for texts up to the original length and
 /// one for longer ones. Returns the magnitude of cos and sin.
-fn stretch_longrope(
-    inv_freq: &mut [f64],
-    raw: &Raw,
-    s: &Map<String, Value>,
-    max_model_len: usize,
-) -> Result<f64> {
-    let longest = number(raw.config, "max_position_embeddings")?;
+fn stretch_longrope(inv_freq: &mut [f64], raw: &Raw, max_model_len: usize) -> Result<f64> {
+    let longest = positive(raw.config, "max_position_embeddings")?;
     let original = raw.optional(ORIGINAL)?.unwrap_or(longest);
     let long = max_model_len as f64 > original;
     let (key, own) =
         if long { ("long_factor", "long_mscale") } else { ("short_factor", "short_mscale") };
-    let factors = s.get(key).and_then(Value::as_array);
-    let Some(factors) = factors.filter(|f| f.len() == inv_freq.len()) else {
-        return Err(invalid!(
-            "config.json: rope scaling needs a list '{key}' of {} numbers.",
-            inv_freq.len()
-        ));
-    };
-    for (f, by) in inv_freq.iter_mut().zip(factors) {
-        match by.as_f64() {
-            Some(by) if by.is_finite() && by > 0.0 => *f /= by,
-            _ => return Err(invalid!("config.json: '{key}' holds {by}, not a positive number.")),
-        }
+    let place = raw.place();
+    let factors = place.positives(key, inv_freq.len())?;
+    let expected = format!("a list of {} positive numbers", inv_freq.len());
+    for (f, by) in inv_freq.iter_mut().zip(place.needed(key, &expected, factors)?) {
+        *f /= by;
     }
     if let Some(given) = raw.optional(own)?.or(raw.optional("attention_factor")?) {
         return Ok(given);
@@ -254,23 +267,24 @@ fn stretch_longrope(
     Ok(if grown <= 1.0 { 1.0 } else { (1.0 + grown.ln() / original.ln()).sqrt() })
 }
 
-fn number(s: &Map<String, Value>, key: &str) -> Result<f64> {
-    match s.get(key).and_then(Value::as_f64) {
-        Some(x) if x.is_finite() && x > 0.0 => Ok(x),
-        _ => Err(invalid!(
-            "config.json: rope scaling needs a positive number '{key}', got {}.",
-            s.get(key).unwrap_or(&Value::Null)
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{json, Value};
+
+    fn object(config: &Value) -> Object<'_> {
+        Object::new("config.json", config.as_object().unwrap())
+    }
+
+    /// `rope_theta` is 10000 unless said otherwise, as the families' defaults have it.
+    fn with_theta(config: &Value) -> Value {
+        let mut config = config.clone();
+        config.as_object_mut().unwrap().entry("rope_theta").or_insert(json!(10000.0));
+        config
+    }
 
     fn rope(config: Value, head_dim: usize) -> Result<Rope> {
-        from_config(config.as_object().unwrap(), head_dim, 4096)
+        from_config(&object(&with_theta(&config)), head_dim, 4096)
     }
 
     #[test]
@@ -292,7 +306,7 @@ mod tests {
     fn type_is_an_old_name_of_rope_type() {
         let config = json!({"rope_scaling": {"type": "linear", "factor": 4.0}});
         assert_eq!(rope(config.clone(), 8).unwrap().inv_freq[0], 0.25);
-        assert_eq!(length_rule(config.as_object().unwrap()).unwrap().factor, 4.0);
+        assert_eq!(length_rule(&object(&with_theta(&config))).unwrap().factor, 4.0);
     }
 
     #[test]
@@ -300,14 +314,15 @@ mod tests {
         let e = rope(json!({"rope_scaling": {"type": "xpos", "factor": 4.0}}), 8).unwrap_err();
         assert!(e.message().contains("'xpos'") && e.message().contains("llama3"), "{e}");
         let e = rope(json!({"rope_scaling": {"type": "linear", "factor": 0}}), 8).unwrap_err();
-        assert!(e.message().contains("'factor'"), "{e}");
+        assert!(e.message().contains("'rope_scaling.factor'"), "{e}");
     }
 
     #[test]
     fn longrope_takes_the_set_that_the_length_asks_for() {
         let config = json!({"max_position_embeddings": 4096, "original_max_position_embeddings": 64,
+            "rope_theta": 10000,
             "rope_scaling": {"type": "su", "short_factor": [1.0, 2.0], "long_factor": [4.0, 8.0]}});
-        let config = config.as_object().unwrap();
+        let config = &object(&config);
         let short = from_config(config, 4, 64).unwrap();
         let long = from_config(config, 4, 65).unwrap();
         assert_eq!((short.inv_freq[0], long.inv_freq[0]), (1.0, 0.25));
@@ -317,7 +332,10 @@ mod tests {
         assert_eq!((rule.factor, rule.unasked), (1.0, Some(64.0)));
         let short_list = json!({"max_position_embeddings": 64,
             "rope_scaling": {"type": "longrope", "short_factor": [1.0]}});
-        assert!(rope(short_list, 4).unwrap_err().message().contains("'long_factor' of 2"));
+        assert!(rope(short_list, 4)
+            .unwrap_err()
+            .message()
+            .contains("a list of 2 positive numbers"));
     }
 
     #[test]
@@ -325,7 +343,7 @@ mod tests {
         let config = json!({"max_position_embeddings": 128,
             "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.5,
                 "original_max_position_embeddings": 32}});
-        let rule = length_rule(config.as_object().unwrap()).unwrap();
+        let rule = length_rule(&object(&with_theta(&config))).unwrap();
         assert_eq!((rule.factor, rule.instead), (4.0, Some(32.0)));
         assert_eq!(rope(config, 8).unwrap().magnitude, 1.5);
     }
@@ -334,11 +352,11 @@ mod tests {
     fn windowed_layers_have_their_own_base() {
         let old = json!({"rope_theta": 81.0, "rope_local_base_freq": 16.0,
             "rope_scaling": {"rope_type": "linear", "factor": 8.0}});
-        let new = json!({"rope_parameters": {
+        let new = json!({"rope_theta": 3.0, "rope_parameters": {
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 81.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 16.0}}});
         for config in [old, new] {
-            let config = config.as_object().unwrap();
+            let config = &object(&config);
             let near = |x: f32, want: f32| (x / want - 1.0).abs() < 1e-6;
             assert!(near(from_config(config, 4, 1).unwrap().inv_freq[1], 1.0 / 72.0));
             assert!(near(local(config, 4, 1).unwrap().inv_freq[1], 0.25));

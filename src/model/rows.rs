@@ -2,11 +2,12 @@
 //! [`super::families`]. `config` looks rows up. `docs/models.md` lists the check that
 //! proves each row.
 
+use super::defaults;
 use super::encoders;
 use super::families::{
-    AttnScale, Eps, Family, Flag, Fused, Keys, Mixture, Names, Positions, QkNorm, SharedExpert,
-    Windows,
+    AttnScale, Eps, Family, Flag, Fused, Keys, Names, Positions, QkNorm, Windows,
 };
+use super::mixtures;
 use crate::device::NormKind;
 
 pub(super) const LLAMA_KEYS: Keys = Keys {
@@ -15,9 +16,9 @@ pub(super) const LLAMA_KEYS: Keys = Keys {
     heads: "num_attention_heads",
     kv_heads: Some("num_key_value_heads"),
     ffn: "intermediate_size",
-    ffn_default_4x: false,
+    ffn_null_4x: false,
     activation: "hidden_act",
-    activation_default: None,
+    activation_null: None,
     embed_width: None,
 };
 
@@ -44,18 +45,27 @@ const LLAMA_PREFIXES: &[&str] = &["model.", "", "language_model.model.", "model.
 
 pub(super) const LLAMA: Family = Family {
     architecture: "LlamaForCausalLM",
+    aliases: &[
+        "LLaMAForCausalLM",
+        "AquilaForCausalLM",
+        "AquilaModel",
+        "IQuestCoderForCausalLM",
+        "TeleChat3ForCausalLM",
+        "XverseForCausalLM",
+    ],
     prefixes: LLAMA_PREFIXES,
     keys: LLAMA_KEYS,
-    defaults: "{}",
+    defaults: defaults::LLAMA,
+    spellings: &[],
     names: LLAMA_NAMES,
     norm: NormKind::Rms,
-    eps: Eps::Key("rms_norm_eps", 1e-6),
+    eps: Eps::Key("rms_norm_eps"),
     gated: true,
     mixture: None,
     positions: Positions::Rope,
-    qkv_bias: Flag::Key("attention_bias", false),
-    out_bias: Flag::Key("attention_bias", false),
-    mlp_bias: Flag::Key("mlp_bias", false),
+    qkv_bias: Flag::Key("attention_bias"),
+    out_bias: Flag::Key("attention_bias"),
+    mlp_bias: Flag::Key("mlp_bias"),
     norm_affine: Flag::Always,
     pre_norm: Flag::Always,
     parallel: Flag::Never,
@@ -69,7 +79,6 @@ pub(super) const LLAMA: Family = Family {
     multipliers: false,
     head_bias: false,
     no_float16: false,
-    tied: false,
     transposed: false,
     encoder: false,
     must_be_off: &["use_bidirectional_attention"],
@@ -79,14 +88,27 @@ pub(super) const LLAMA: Family = Family {
 /// Llama with other names of its bias flags.
 const INTERNLM3: Family = Family {
     architecture: "InternLM3ForCausalLM",
-    qkv_bias: Flag::Key("qkv_bias", false),
-    out_bias: Flag::Key("bias", false),
-    mlp_bias: Flag::Key("bias", false),
+    aliases: &[],
+    defaults: defaults::INTERNLM3,
+    qkv_bias: Flag::Key("qkv_bias"),
+    out_bias: Flag::Key("bias"),
+    mlp_bias: Flag::Key("bias"),
     ..LLAMA
 };
 
-const MISTRAL: Family = Family {
+/// Llama with biases in attention, if config.json does not say otherwise.
+const INTERNLM: Family = Family {
+    architecture: "InternLMForCausalLM",
+    defaults: defaults::INTERNLM,
+    qkv_bias: Flag::Key("bias"),
+    mlp_bias: Flag::Never,
+    ..INTERNLM3
+};
+
+pub(super) const MISTRAL: Family = Family {
     architecture: "MistralForCausalLM",
+    aliases: &[],
+    defaults: defaults::MISTRAL,
     qkv_bias: Flag::Never,
     out_bias: Flag::Never,
     mlp_bias: Flag::Never,
@@ -97,8 +119,10 @@ const MISTRAL: Family = Family {
 const QWEN_WINDOWS: Windows =
     Windows::FromLayer { switch: "use_sliding_window", first: "max_window_layers" };
 
-const QWEN2: Family = Family {
+pub(super) const QWEN2: Family = Family {
     architecture: "Qwen2ForCausalLM",
+    aliases: &[],
+    defaults: defaults::QWEN2,
     qkv_bias: Flag::Always,
     out_bias: Flag::Never,
     mlp_bias: Flag::Never,
@@ -106,8 +130,10 @@ const QWEN2: Family = Family {
     ..LLAMA
 };
 
-const QWEN3: Family = Family {
+pub(super) const QWEN3: Family = Family {
     architecture: "Qwen3ForCausalLM",
+    aliases: &[],
+    defaults: defaults::QWEN3,
     names: Names {
         qk_norm: QkNorm::PerHead("self_attn.q_norm", "self_attn.k_norm"),
         ..LLAMA_NAMES
@@ -117,71 +143,10 @@ const QWEN3: Family = Family {
     ..LLAMA
 };
 
-const MIXTRAL: Family = Family {
-    architecture: "MixtralForCausalLM",
-    defaults: r#"{"num_local_experts": 8, "num_experts_per_tok": 2}"#,
-    eps: Eps::Key("rms_norm_eps", 1e-5),
-    mixture: Some(Mixture {
-        experts: "num_local_experts",
-        top_k: "num_experts_per_tok",
-        ffn: "intermediate_size",
-        renormalise: Flag::Always,
-        sparse: false,
-        blocks: &["block_sparse_moe", "mlp"],
-        router: "gate",
-        list: "experts",
-        gate_up: ["w1", "w3"],
-        down: "w2",
-        stacks: ["gate_up_proj", "down_proj"],
-        shared: None,
-    }),
-    ..MISTRAL
-};
-
-const QWEN_MIXTURE: Mixture = Mixture {
-    experts: "num_experts",
-    top_k: "num_experts_per_tok",
-    ffn: "moe_intermediate_size",
-    renormalise: Flag::Key("norm_topk_prob", false),
-    sparse: true,
-    blocks: &["mlp"],
-    router: "gate",
-    list: "experts",
-    gate_up: ["gate_proj", "up_proj"],
-    down: "down_proj",
-    stacks: ["gate_up_proj", "down_proj"],
-    shared: None,
-};
-
-/// Which layers a window would hold for depends on the version of transformers, and no published
-/// model has one.
-const QWEN2_MOE: Family = Family {
-    architecture: "Qwen2MoeForCausalLM",
-    qkv_bias: Flag::Key("qkv_bias", true),
-    mixture: Some(Mixture {
-        shared: Some(SharedExpert {
-            ffn: "shared_expert_intermediate_size",
-            gate_up: ["shared_expert.gate_proj", "shared_expert.up_proj"],
-            down: "shared_expert.down_proj",
-            gate: "shared_expert_gate",
-        }),
-        ..QWEN_MIXTURE
-    }),
-    windows: Windows::Never,
-    must_be_off: &["use_sliding_window"],
-    ..QWEN2
-};
-
-const QWEN3_MOE: Family = Family {
-    architecture: "Qwen3MoeForCausalLM",
-    mixture: Some(QWEN_MIXTURE),
-    windows: Windows::Never,
-    must_be_off: &["use_sliding_window"],
-    ..QWEN3
-};
-
 const OPT: Family = Family {
     architecture: "OPTForCausalLM",
+    aliases: &[],
+    defaults: defaults::OPT,
     prefixes: &["model.decoder.", "decoder.", ""],
     keys: Keys {
         kv_heads: None,
@@ -204,18 +169,25 @@ const OPT: Family = Family {
     eps: Eps::Fixed(1e-5),
     gated: false,
     positions: Positions::Learned { name: "embed_positions", offset: 2, inclusive: false },
-    qkv_bias: Flag::Key("enable_bias", true),
-    out_bias: Flag::Key("enable_bias", true),
-    mlp_bias: Flag::Key("enable_bias", true),
-    norm_affine: Flag::Key("layer_norm_elementwise_affine", true),
-    pre_norm: Flag::Key("do_layer_norm_before", true),
-    tied: true,
+    qkv_bias: Flag::Key("enable_bias"),
+    out_bias: Flag::Key("enable_bias"),
+    mlp_bias: Flag::Key("enable_bias"),
+    norm_affine: Flag::Key("layer_norm_elementwise_affine"),
+    pre_norm: Flag::Key("do_layer_norm_before"),
     must_be_off: &["_remove_final_layer_norm"],
     ..LLAMA
 };
 
 const GPT2: Family = Family {
     architecture: "GPT2LMHeadModel",
+    aliases: &[],
+    defaults: defaults::GPT2,
+    spellings: &[
+        ("hidden_size", "n_embd"),
+        ("max_position_embeddings", "n_positions"),
+        ("num_attention_heads", "n_head"),
+        ("num_hidden_layers", "n_layer"),
+    ],
     prefixes: &["transformer.", ""],
     keys: Keys {
         hidden: "n_embd",
@@ -223,9 +195,9 @@ const GPT2: Family = Family {
         heads: "n_head",
         kv_heads: None,
         ffn: "n_inner",
-        ffn_default_4x: true,
+        ffn_null_4x: true,
         activation: "activation_function",
-        activation_default: None,
+        activation_null: None,
         embed_width: None,
     },
     names: Names {
@@ -241,7 +213,7 @@ const GPT2: Family = Family {
         ..LLAMA_NAMES
     },
     norm: NormKind::Layer,
-    eps: Eps::Key("layer_norm_epsilon", 1e-5),
+    eps: Eps::Key("layer_norm_epsilon"),
     gated: false,
     positions: Positions::Learned { name: "wpe", offset: 0, inclusive: false },
     qkv_bias: Flag::Always,
@@ -249,7 +221,6 @@ const GPT2: Family = Family {
     mlp_bias: Flag::Always,
     norm_affine: Flag::Always,
     pre_norm: Flag::Always,
-    tied: true,
     transposed: true,
     must_be_off: &[
         "add_cross_attention",
@@ -262,16 +233,16 @@ const GPT2: Family = Family {
 /// The activation is the tanh form whatever the older key `hidden_act` says.
 const GEMMA: Family = Family {
     architecture: "GemmaForCausalLM",
+    aliases: &[],
     keys: Keys {
         activation: "hidden_activation",
-        activation_default: Some("gelu_pytorch_tanh"),
+        activation_null: Some("gelu_pytorch_tanh"),
         ..LLAMA_KEYS
     },
-    defaults: r#"{"head_dim": 256}"#,
+    defaults: defaults::GEMMA,
     norm: NormKind::RmsPlusOne,
     mlp_bias: Flag::Never,
     embed_sqrt: true,
-    tied: true,
     ..LLAMA
 };
 
@@ -284,9 +255,7 @@ const GEMMA2_NAMES: Names = Names {
 
 const GEMMA2: Family = Family {
     architecture: "Gemma2ForCausalLM",
-    defaults: r#"{"head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 4096,
-        "sliding_window_pattern": 2, "attn_logit_softcapping": 50.0,
-        "final_logit_softcapping": 30.0}"#,
+    defaults: defaults::GEMMA2,
     names: GEMMA2_NAMES,
     windows: Windows::ExceptEach("sliding_window_pattern"),
     attn_scale: AttnScale::RootOf("query_pre_attn_scalar"),
@@ -297,11 +266,7 @@ const GEMMA2: Family = Family {
 
 const GEMMA3: Family = Family {
     architecture: "Gemma3ForCausalLM",
-    defaults: r#"{"vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216,
-        "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4,
-        "head_dim": 256, "max_position_embeddings": 131072, "query_pre_attn_scalar": 256,
-        "sliding_window": 4096, "sliding_window_pattern": 6, "rope_theta": 1000000.0,
-        "rope_local_base_freq": 10000.0}"#,
+    defaults: defaults::GEMMA3,
     names: Names {
         qk_norm: QkNorm::PerHead("self_attn.q_norm", "self_attn.k_norm"),
         ..GEMMA2_NAMES
@@ -316,8 +281,9 @@ const GEMMA3_MULTIMODAL: Family =
 
 const PHI3: Family = Family {
     architecture: "Phi3ForCausalLM",
+    aliases: &[],
+    defaults: defaults::PHI3,
     names: Names { qkv: &["self_attn.qkv_proj"], up: &["mlp.gate_up_proj"], ..LLAMA_NAMES },
-    eps: Eps::Key("rms_norm_eps", 1e-5),
     qkv_bias: Flag::Never,
     out_bias: Flag::Never,
     mlp_bias: Flag::Never,
@@ -327,7 +293,8 @@ const PHI3: Family = Family {
 
 const PHI: Family = Family {
     architecture: "PhiForCausalLM",
-    defaults: r#"{"partial_rotary_factor": 0.5}"#,
+    aliases: &[],
+    defaults: defaults::PHI,
     names: Names {
         attn_out: "self_attn.dense",
         mlp_norm: None,
@@ -337,7 +304,7 @@ const PHI: Family = Family {
         ..LLAMA_NAMES
     },
     norm: NormKind::Layer,
-    eps: Eps::Key("layer_norm_eps", 1e-5),
+    eps: Eps::Key("layer_norm_eps"),
     gated: false,
     qkv_bias: Flag::Always,
     out_bias: Flag::Always,
@@ -350,9 +317,11 @@ const PHI: Family = Family {
 
 const NEOX: Family = Family {
     architecture: "GPTNeoXForCausalLM",
+    aliases: &[],
     prefixes: &["gpt_neox.", ""],
-    keys: Keys { kv_heads: None, activation_default: Some("gelu"), ..LLAMA_KEYS },
-    defaults: r#"{"rotary_pct": 0.25}"#,
+    keys: Keys { kv_heads: None, ..LLAMA_KEYS },
+    defaults: defaults::NEOX,
+    spellings: &[("rotary_pct", "partial_rotary_factor"), ("rotary_emb_base", "rope_theta")],
     names: Names {
         embed: "embed_in",
         qkv: &["attention.query_key_value"],
@@ -364,12 +333,12 @@ const NEOX: Family = Family {
         ..LLAMA_NAMES
     },
     norm: NormKind::Layer,
-    eps: Eps::Key("layer_norm_eps", 1e-5),
+    eps: Eps::Key("layer_norm_eps"),
     gated: false,
-    qkv_bias: Flag::Key("attention_bias", true),
-    out_bias: Flag::Key("attention_bias", true),
+    qkv_bias: Flag::Key("attention_bias"),
+    out_bias: Flag::Key("attention_bias"),
     mlp_bias: Flag::Always,
-    parallel: Flag::Key("use_parallel_residual", true),
+    parallel: Flag::Key("use_parallel_residual"),
     parallel_mlp_norm: true,
     fused: Fused::PerHead,
     ..LLAMA
@@ -377,20 +346,23 @@ const NEOX: Family = Family {
 
 const STABLELM: Family = Family {
     architecture: "StableLmForCausalLM",
-    defaults: r#"{"partial_rotary_factor": 0.25}"#,
+    aliases: &["StableLMEpochForCausalLM"],
+    defaults: defaults::STABLELM,
+    spellings: &[("norm_eps", "layer_norm_eps"), ("rope_pct", "partial_rotary_factor")],
     norm: NormKind::Layer,
-    eps: Eps::Key("layer_norm_eps", 1e-5),
-    qkv_bias: Flag::Key("use_qkv_bias", false),
+    eps: Eps::Key("layer_norm_eps"),
+    qkv_bias: Flag::Key("use_qkv_bias"),
     out_bias: Flag::Never,
     mlp_bias: Flag::Never,
-    parallel: Flag::Key("use_parallel_residual", false),
+    parallel: Flag::Key("use_parallel_residual"),
     must_be_off: &["qk_layernorm"],
     ..LLAMA
 };
 
 const GRANITE: Family = Family {
     architecture: "GraniteForCausalLM",
-    defaults: r#"{"attention_multiplier": 1.0}"#,
+    aliases: &[],
+    defaults: defaults::GRANITE,
     attn_scale: AttnScale::Key("attention_multiplier"),
     multipliers: true,
     ..LLAMA
@@ -398,6 +370,8 @@ const GRANITE: Family = Family {
 
 const OLMO2: Family = Family {
     architecture: "Olmo2ForCausalLM",
+    aliases: &[],
+    defaults: defaults::OLMO2,
     names: Names {
         attn_norm: None,
         attn_post: Some("post_attention_layernorm"),
@@ -406,7 +380,6 @@ const OLMO2: Family = Family {
         mlp_post: Some("post_feedforward_layernorm"),
         ..LLAMA_NAMES
     },
-    eps: Eps::Key("rms_norm_eps", 1e-5),
     mlp_bias: Flag::Never,
     ..LLAMA
 };
@@ -414,13 +387,14 @@ const OLMO2: Family = Family {
 /// Every architecture that can be served.
 pub const FAMILIES: &[Family] = &[
     LLAMA,
+    INTERNLM,
     INTERNLM3,
     MISTRAL,
     QWEN2,
     QWEN3,
-    MIXTRAL,
-    QWEN2_MOE,
-    QWEN3_MOE,
+    mixtures::MIXTRAL,
+    mixtures::QWEN2_MOE,
+    mixtures::QWEN3_MOE,
     GEMMA,
     GEMMA2,
     GEMMA3,
@@ -439,13 +413,23 @@ pub const FAMILIES: &[Family] = &[
     encoders::XLM_ROBERTA,
 ];
 
+fn whole(architecture: &str) -> Option<&'static Family> {
+    let is = |f: &&Family| f.architecture == architecture || f.aliases.contains(&architecture);
+    FAMILIES.iter().find(is)
+}
+
 /// The row of an architecture, if there is one. A decoder that was saved without its head, to
-/// embed, goes by `<name>Model`.
+/// embed, goes by `<name>Model` (Gemma 3: `<name>TextModel`).
 pub fn find(architecture: &str) -> Option<&'static Family> {
-    let named = |name: &str| FAMILIES.iter().find(|f| f.architecture == name);
-    let headless = || {
+    let without_head = || {
         let base = architecture.strip_suffix("Model")?;
-        named(&format!("{base}ForCausalLM")).or_else(|| named(&format!("{base}LMHeadModel")))
+        let base = base.strip_suffix("Text").unwrap_or(base);
+        whole(&format!("{base}ForCausalLM")).or_else(|| whole(&format!("{base}LMHeadModel")))
     };
-    named(architecture).or_else(headless)
+    whole(architecture).or_else(without_head)
+}
+
+/// Is this the name of a decoder without its head?
+pub fn headless(architecture: &str) -> bool {
+    whole(architecture).is_none() && find(architecture).is_some()
 }

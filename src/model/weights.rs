@@ -20,8 +20,9 @@ use super::shard::Shard;
 use super::torch;
 use crate::device::{Bytes, DType, HostTensor};
 use crate::error::{Error, Result};
-use crate::files::{self, Kind, Progress};
+use crate::files::{Kind, Progress};
 use crate::invalid;
+use crate::json::{self, Object};
 
 /// Where weights come from.
 pub enum LoadFormat {
@@ -326,20 +327,20 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
 
 /// The distinct files of an index, which must be plain names in the same folder.
 pub(super) fn indexed_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    let shown = index.display();
-    let text = files::read(index, Kind::Index)?;
-    let json: Value =
-        serde_json::from_slice(&text).map_err(|e| invalid!("{shown}: not valid JSON: {e}."))?;
-    let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
-        return Err(invalid!("{shown}: 'weight_map' must be an object."));
+    let shown = index.display().to_string();
+    let object = json::read_object(index, Kind::Index)?;
+    let object = Object::new(&shown, &object);
+    let Some(Value::Object(map)) = object.given("weight_map") else {
+        return Err(object.wrong("weight_map", "an object"));
     };
     let mut names = BTreeSet::new();
     for (tensor, file) in map {
         let plain = file.as_str().filter(|f| !f.is_empty() && !f.contains('/') && *f != "..");
-        let Some(file) = plain else {
-            return Err(invalid!("{shown}: the file of tensor '{tensor}' is not a name: {file}."));
+        let Some(name) = plain else {
+            let got = json::shown(file);
+            return Err(invalid!("{shown}: the file of tensor '{tensor}' is not a name: {got}."));
         };
-        names.insert(file.to_string());
+        names.insert(name.to_string());
     }
     Ok(names.into_iter().map(|name| dir.join(name)).collect())
 }

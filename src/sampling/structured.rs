@@ -8,9 +8,13 @@ use super::python;
 use crate::error::Result;
 use crate::invalid;
 
-/// Bytes of one schema or list of choices, of a grammar, of a regular expression: what compiles in
-/// tenths of a second at worst.
+/// Bytes of one schema, of a list of choices, of a grammar, of a regular expression: what compiles
+/// in tenths of a second at worst.
 const MAX_BYTES: usize = 1 << 20;
+/// As a text, where characters may be escaped.
+const MAX_TEXT_BYTES: usize = 1 << 22;
+const MAX_CHOICE_BYTES: usize = 1 << 19;
+const MAX_CHOICES: usize = 50_000;
 const MAX_GRAMMAR_BYTES: usize = 1 << 17;
 const MAX_REGEX_BYTES: usize = 1 << 15;
 /// Characters of a client's own text that a message repeats.
@@ -60,6 +64,12 @@ impl StructuredOutputs {
         let read;
         let map = match value {
             Value::Object(map) => map,
+            Value::String(text) if text.len() > MAX_TEXT_BYTES => {
+                return Err(invalid!(
+                    "structured_outputs has {} bytes, more than the limit of {MAX_TEXT_BYTES}.",
+                    text.len()
+                ));
+            }
             Value::String(text) => {
                 read = serde_json::from_str::<Value>(text)
                     .map_err(|e| invalid!("structured_outputs is not valid JSON: {e}"))?;
@@ -177,6 +187,12 @@ fn choices(value: &Value) -> Result<Vec<String>> {
     if list.is_empty() {
         return Err(invalid!("Choice '[]' cannot be an empty list"));
     }
+    if list.len() > MAX_CHOICES {
+        return Err(invalid!(
+            "structured_outputs.choice has {} texts, more than the limit of {MAX_CHOICES}.",
+            list.len()
+        ));
+    }
     let texts = list.iter().map(|item| item.as_str().map(str::to_string));
     let texts: Vec<String> = texts.collect::<Option<_>>().ok_or_else(wrong)?;
     within("choice", texts.iter().map(String::len).sum())?;
@@ -187,6 +203,7 @@ fn within(name: &str, bytes: usize) -> Result<()> {
     let limit = match name {
         "regex" | "whitespace_pattern" => MAX_REGEX_BYTES,
         "grammar" | "structural_tag" => MAX_GRAMMAR_BYTES,
+        "choice" => MAX_CHOICE_BYTES,
         _ => MAX_BYTES,
     };
     if bytes <= limit {
@@ -244,6 +261,20 @@ mod tests {
         assert_eq!(outputs.constraint, Constraint::Json(json!({"type": "null"})));
         assert!(outputs.options.disable_any_whitespace);
         assert!(!outputs.options.disable_additional_properties);
+    }
+
+    #[test]
+    fn lists_of_choices_are_limited() {
+        assert_eq!(
+            refusal(json!({"choice": vec![""; MAX_CHOICES + 1]})),
+            "structured_outputs.choice has 50001 texts, more than the limit of 50000."
+        );
+        assert_eq!(
+            refusal(json!({"choice": ["x".repeat(MAX_CHOICE_BYTES), "y"]})),
+            "structured_outputs.choice has 524289 bytes, more than the limit of 524288."
+        );
+        let long = format!("{{\"choice\": [\"\"{}]}}", ",\"\"".repeat(2_000_000));
+        assert!(refusal(json!(long)).contains("more than the limit of 4194304."));
     }
 
     #[test]

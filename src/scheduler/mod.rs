@@ -9,7 +9,8 @@
 //!    pages, waits at the head of the queue and later computes everything anew, or hits the cache.
 //! 2. Then, unless something was preempted, waiting sequences are admitted strictly in order, while
 //!    budget, a slot and pages for all of their known tokens are there. Only a sequence whose
-//!    adapter finds all banks in use is overtaken, and not for ever (see `plan_waiting`).
+//!    adapter finds all banks in use is overtaken, and not for ever (see `plan_waiting`). The order
+//!    is that of arrival, but the sequences of a large request stand further back (see `add`).
 //!
 //! # Steps in flight
 //! Step n + 1 may be planned before the tokens of step n are known: a sequence then feeds "the
@@ -55,6 +56,10 @@ pub struct Scheduler {
     waiting: VecDeque<Box<Sequence>>,
     /// Sequences that wait behind their leaders.
     followers: usize,
+    /// Sequences added that follow none.
+    arrivals: u64,
+    /// The newest of them, and its order.
+    newest: Option<(RequestId, u64)>,
     /// Slots in order of admission.
     running: Vec<SlotId>,
     seats: Seats,
@@ -87,6 +92,8 @@ impl Scheduler {
             kv,
             waiting: VecDeque::new(),
             followers: 0,
+            arrivals: 0,
+            newest: None,
             running: Vec::with_capacity(config.max_num_seqs),
             seats: Seats::new(config.max_num_seqs),
             banks: Banks::new(config.max_loras),
@@ -101,8 +108,9 @@ impl Scheduler {
         })
     }
 
-    /// Put a sequence in the queue, behind all of its priority or a more urgent one. How many may
-    /// wait is the caller's limit.
+    /// Put a sequence in the queue: behind the more urgent ones, and those of its priority that came
+    /// before. A request with more sequences than half of the slots has no right to them all: each
+    /// further one lets one more later arrival pass. How many may wait is the caller's limit.
     ///
     /// # Errors
     /// InvalidArgument if it could never run: an empty prompt, no token to generate, or a prompt
@@ -125,20 +133,38 @@ impl Scheduler {
         if new.adapter != AdapterId(0) && self.config.max_loras == 0 {
             return Err(internal!("adapter {} and no bank for it", new.adapter));
         }
+        let order = self.order_of(&new);
         // Without the cache there is nothing to wait for.
         let leader = new.leader.filter(|_| self.config.prefix_caching && !new.skip_cache);
         match leader.and_then(|id| self.find(id)).filter(|leader| !leader.prompt_fed()) {
             Some(leader) => {
-                leader.followers.push(new);
+                leader.followers.push((order, new));
                 self.followers += 1;
             }
-            None => {
-                let patient = self.waiting.iter().rev().take_while(|w| w.priority > new.priority);
-                let at = self.waiting.len() - patient.count();
-                self.waiting.insert(at, Box::new(Sequence::new(new, longest)));
-            }
+            None => self.queue(Sequence::new(new, order, longest)),
         }
         Ok(())
+    }
+
+    fn order_of(&mut self, new: &NewSequence) -> u64 {
+        match self.newest.filter(|(leader, _)| Some(*leader) == new.leader) {
+            Some((leader, order)) => {
+                let others = new.id.0.saturating_sub(leader.0);
+                order + others.saturating_sub(self.config.max_num_seqs as u64 / 2)
+            }
+            None => {
+                self.arrivals += 1;
+                self.newest = Some((new.id, self.arrivals));
+                self.arrivals
+            }
+        }
+    }
+
+    fn queue(&mut self, new: Sequence) {
+        let place = (new.priority, new.order);
+        let behind = self.waiting.iter().rev().take_while(|w| (w.priority, w.order) > place);
+        let at = self.waiting.len() - behind.count();
+        self.waiting.insert(at, Box::new(new));
     }
 
     /// Plan no row for a running sequence, or plan rows again. A preemption ends a hold. For a
@@ -148,6 +174,24 @@ impl Scheduler {
         if let Some(slot) = slot {
             self.seats[slot].held = held;
         }
+    }
+
+    /// Drop what the newest plan samples for a running sequence, and hold it: its last token is
+    /// fed once more when the hold ends. For a sequence whose mask did not come in time. The device
+    /// opens its row anew, since the token that it samples without a mask counts there.
+    pub fn sit_out(&mut self, id: RequestId) {
+        let Some(slot) = self.running.iter().copied().find(|&slot| self.seats[slot].id == id)
+        else {
+            return;
+        };
+        self.stays += 1;
+        let sequence = &mut self.seats[slot];
+        sequence.step_back();
+        sequence.stay = self.stays;
+        sequence.held = true;
+        self.changes.push(SlotChange::Close { slot });
+        self.changes.push(SlotChange::Open(Box::new(self.seats[slot].open(slot))));
+        self.push_pages(slot, 0);
     }
 
     /// Whose row a slot of the newest plan is.
@@ -170,7 +214,7 @@ impl Scheduler {
         }
         let leaders = self.waiting.iter_mut().map(|sequence| &mut **sequence);
         for leader in leaders.chain(self.seats.taken()) {
-            if let Some(at) = leader.followers.iter().position(|follower| follower.id == id) {
+            if let Some(at) = leader.followers.iter().position(|(_, follower)| follower.id == id) {
                 leader.followers.remove(at);
                 self.followers -= 1;
                 return true;
@@ -375,15 +419,11 @@ impl Scheduler {
         waiting.chain(self.seats.taken()).find(|sequence| sequence.id == id)
     }
 
-    /// They need their leader no longer: they go to the head of the queue, in their order, for
-    /// their request was there before whoever waits; only what is more urgent stays in front.
-    fn queue_followers(&mut self, followers: Vec<NewSequence>) {
+    /// They need their leader no longer: they go to their places in the queue.
+    fn queue_followers(&mut self, followers: Vec<(u64, NewSequence)>) {
         self.followers -= followers.len();
-        for follower in followers.into_iter().rev() {
-            let urgent = self.waiting.iter().take_while(|w| w.priority < follower.priority);
-            let at = urgent.count();
-            let sequence = Sequence::new(follower, self.config.longest());
-            self.waiting.insert(at, Box::new(sequence));
+        for (order, follower) in followers {
+            self.queue(Sequence::new(follower, order, self.config.longest()));
         }
     }
 

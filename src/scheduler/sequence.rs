@@ -1,7 +1,7 @@
 //! One sequence as the scheduler sees it: how far it is known, fed and in flight. And the seats:
 //! which sequence has which slot. Used inside this room only; plans and policy are next door.
 
-use std::ops::{Index, IndexMut};
+use std::ops::{Deref, Index, IndexMut};
 use std::sync::Arc;
 
 use crate::ids::{AdapterId, GroupId, RequestId, SlotId, TokenId};
@@ -30,18 +30,49 @@ pub struct NewSequence {
     pub priority: u64,
 }
 
+/// Prompt and outputs in one piece. Until the first output the prompt itself, which all sequences of
+/// a request share: thousands may wait.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    prompt: Arc<[TokenId]>,
+    /// Empty, or all of them.
+    all: Vec<TokenId>,
+}
+
+impl Tokens {
+    fn push(&mut self, token: TokenId) {
+        if self.all.is_empty() {
+            self.all.extend_from_slice(&self.prompt);
+        }
+        self.all.push(token);
+    }
+}
+
+impl Deref for Tokens {
+    type Target = [TokenId];
+
+    fn deref(&self) -> &[TokenId] {
+        match self.all.is_empty() {
+            true => &self.prompt,
+            false => &self.all,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) id: RequestId,
-    /// Not yet in the queue: they wait for this one's prompt to be fed.
-    pub(super) followers: Vec<NewSequence>,
+    /// Not yet in the queue: they wait for this one's prompt to be fed. Each with its `order`.
+    pub(super) followers: Vec<(u64, NewSequence)>,
     pub(super) skip_cache: bool,
     pub(super) prompt: Arc<[TokenId]>,
     pub(super) adapter: AdapterId,
     pub(super) priority: u64,
+    /// Place in the queue among those of the same priority.
+    pub(super) order: u64,
     pub(super) sampler: Arc<SamplerSpec>,
-    /// Prompt and outputs, as far as the host knows them.
-    pub(super) tokens: Vec<TokenId>,
+    /// As far as the host knows them.
+    pub(super) tokens: Tokens,
     /// The sequence is over when it has this many tokens. Its last one is never fed.
     pub(super) limit: usize,
     pub(super) table: PageTable,
@@ -60,7 +91,7 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(new: NewSequence, longest: usize) -> Sequence {
+    pub(super) fn new(new: NewSequence, order: u64, longest: usize) -> Sequence {
         let limit = new.prompt.len().saturating_add(new.max_tokens as usize).min(longest);
         Sequence {
             id: new.id,
@@ -68,8 +99,9 @@ impl Sequence {
             skip_cache: new.skip_cache,
             adapter: new.adapter,
             priority: new.priority,
+            order,
             sampler: new.sampler,
-            tokens: new.prompt.to_vec(),
+            tokens: Tokens { prompt: new.prompt.clone(), all: Vec::new() },
             prompt: new.prompt,
             limit,
             table: PageTable::new(GroupId(0), new.adapter),
@@ -136,6 +168,13 @@ impl Sequence {
         assert!(self.in_flight > 0, "a token that no step was to sample");
         self.in_flight -= 1;
         self.tokens.push(token);
+    }
+
+    /// Back to before the last known token was fed, in the same slot and pages.
+    pub(super) fn step_back(&mut self) {
+        self.fed = self.fed.min(self.tokens.len() - 1);
+        self.in_flight = 0;
+        self.last_on_device = false;
     }
 
     /// Back to the start, with the tokens that are known. Those in flight are sampled again: the

@@ -277,6 +277,37 @@ fn followers_of_whoever_is_over_are_served() {
     assert_eq!(shares(&s.plan().unwrap()), [(0, 10, true), (1, 10, true)]);
 }
 
+/// Case 10: with four slots, a request of nine sequences has the first four places in the queue as
+/// anybody would; each further one lets one more of those who came later pass.
+#[test]
+fn a_request_of_many_sequences_lets_others_pass() {
+    let first = request(1, 3, 1);
+    let other = |id| NewSequence { id: RequestId(id), leader: Some(first.id), ..first.clone() };
+    let mut all: Vec<NewSequence> = (2..=9).map(other).collect();
+    all.insert(0, first.clone());
+    all.extend([request(20, 3, 1), request(21, 3, 1)]);
+    // With the cache the others wait for the prompt of the first anyway.
+    for (prefix_caching, order) in
+        [(true, [1, 20, 21, 2, 3, 4, 5, 6, 7, 8, 9]), (false, [1, 2, 3, 4, 20, 5, 21, 6, 7, 8, 9])]
+    {
+        let config = SchedulerConfig {
+            max_num_seqs: 4,
+            pages: 65,
+            prefix_caching,
+            max_num_batched_tokens: 12,
+            ..config()
+        };
+        let mut s = scheduler(config, &all);
+        let mut admitted = Vec::new();
+        while let Some(plan) = s.plan() {
+            admitted.extend(s.take_admitted().map(|id| id.0));
+            s.commit(&answer(&plan, 7));
+        }
+        assert_eq!(admitted, order, "caching {prefix_caching}");
+        s.check();
+    }
+}
+
 #[test]
 fn a_sequence_may_ask_not_to_read_the_cache() {
     let first = request(1, 10, 1);
@@ -295,6 +326,37 @@ fn a_sequence_may_ask_not_to_read_the_cache() {
         assert_eq!(fed_now[0], fed);
         assert!(!skip_cache || fed_now[1] == 16 - 10, "it waits for nobody");
     }
+}
+
+/// Its mask was late: the token of that step counts nowhere, and the last one is fed once more.
+#[test]
+fn who_sits_a_step_out_takes_it_again() {
+    let mut s = scheduler(config(), &[request(1, 3, 9), request(2, 3, 9)]);
+    let first = s.plan().unwrap();
+    s.commit(&answer(&first, 7));
+    let second = s.plan().unwrap();
+    s.sit_out(RequestId(1));
+    s.sit_out(RequestId(99));
+    let arrived: Vec<RequestId> = s.commit(&answer(&second, 8)).iter().map(|a| a.id).collect();
+    assert_eq!(arrived, [RequestId(2)]);
+    let third = s.plan().unwrap();
+    assert_eq!(shares(&third), [(1, 1, true)], "held");
+    let [SlotChange::Close { .. }, SlotChange::Open(open), SlotChange::Pages { pages, .. }, ..] =
+        &third.changes[..]
+    else {
+        panic!("{:?}", third.changes)
+    };
+    assert_eq!((open.cached_tokens, open.tokens.len(), pages.len()), (3, 4, 1));
+    s.hold(RequestId(1), false);
+    let fourth = s.plan().unwrap();
+    assert_eq!(shares(&fourth)[0], (0, 1, true));
+    let Feed::Chunk(range) = &fourth.rows[0].feed else { panic!("a known token") };
+    assert_eq!(fourth.chunk_tokens[range.clone()], [TokenId(7)]);
+    s.commit(&answer(&third, 9));
+    assert!(s.commit(&answer(&fourth, 10)).contains(&arrival(1, 10, false)));
+    s.finish(RequestId(1));
+    s.finish(RequestId(2));
+    s.check();
 }
 
 /// A held sequence keeps its place, others go on, and a preemption lets it run again.

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Kind};
 use crate::ids::TokenId;
 use crate::invalid;
+use crate::json::{self, Object};
 
 /// What a folder holds.
 pub(super) struct Loaded {
@@ -34,10 +35,7 @@ const CACHED_WORDS: usize = 2000;
 /// NotFound without tokenizer files, InvalidArgument for files that are broken: one line with the
 /// path.
 pub(super) fn load(dir: &Path) -> Result<Loaded> {
-    let mut config = object(dir, "tokenizer_config.json")?;
-    for (key, value) in object(dir, "special_tokens_map.json")? {
-        config.entry(key).or_insert(value);
-    }
+    let mut config = side_files(dir)?;
     set_class(dir, &mut config)?;
     let whole = dir.join("tokenizer.json");
     let pieces = dir.join("tokenizer.model");
@@ -51,9 +49,11 @@ pub(super) fn load(dir: &Path) -> Result<Loaded> {
     // A serving engine neither cuts nor pads, whatever a training script has left in the file.
     inner.with_truncation(None).map_err(|e| broken(&whole, &e))?;
     inner.with_padding(None);
+
     let mut model = inner.get_model().clone();
     model.resize_cache(CACHED_WORDS);
     inner.with_model(model);
+
     add_tokens(&mut inner, &config).map_err(|e| e.context(&format!("{}: ", dir.display())))?;
     set_prefix_space(&mut inner, &config);
     let bos = role(&config, "bos_token").and_then(|t| inner.token_to_id(&t)).map(TokenId);
@@ -72,24 +72,83 @@ fn broken(path: &Path, why: &dyn std::fmt::Display) -> Error {
 
 /// `path` is only named. The crate trusts merges to fit the vocabulary and panics where not.
 fn parsed(path: &Path, bytes: &[u8]) -> Result<Inner> {
-    match std::panic::catch_unwind(|| Inner::from_bytes(bytes)) {
+    match std::panic::catch_unwind(|| Inner::from_bytes(json::unmarked(bytes))) {
         Ok(Ok(inner)) => Ok(inner),
         Ok(Err(e)) => Err(broken(path, &e)),
         Err(_) => Err(broken(path, &"vocabulary and merges contradict each other")),
     }
 }
 
-fn parse(path: &Path) -> Result<Map<String, Value>> {
-    match serde_json::from_slice(&read(path)?) {
-        Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(broken(path, &"not a JSON object")),
-        Err(e) => Err(broken(path, &e)),
+/// What tokenizer_config.json and, where that is silent, special_tokens_map.json say; every key that
+/// is read has its type.
+fn side_files(dir: &Path) -> Result<Map<String, Value>> {
+    let [first, second] =
+        ["tokenizer_config.json", "special_tokens_map.json"].map(|name| dir.join(name));
+    let [config, map] = [object(&first)?, object(&second)?];
+    let mut both = config.clone();
+    for (key, value) in map {
+        both.entry(key).or_insert(value);
+    }
+
+    let [first, second] = [first, second].map(|path| path.display().to_string());
+    judge(&Object::new(&second, &both).over(&first, "", &config)).map_err(Error::on_one_line)?;
+    Ok(both)
+}
+
+/// # Errors
+/// A key that is read has a value of another type.
+fn judge(config: &Object) -> Result<()> {
+    config.text("tokenizer_class")?;
+    for key in ["add_bos_token", "add_eos_token", "add_prefix_space", "legacy"] {
+        config.flag(key)?;
+    }
+    for key in ROLES {
+        if !config.given(key).is_none_or(is_token) {
+            return Err(config.wrong(key, TOKEN));
+        }
+    }
+    for key in MORE_TOKENS {
+        let good = match config.given(key) {
+            None => true,
+            Some(Value::Array(list)) => list.iter().all(is_token),
+            Some(Value::Object(map)) => map.values().all(is_token),
+            Some(_) => false,
+        };
+        if !good {
+            return Err(config.wrong(key, "a list of tokens, each a string or an object"));
+        }
+    }
+    let Some(listed) = config.object(LISTED)? else { return Ok(()) };
+    for (id, token) in config.given(LISTED).and_then(Value::as_object).into_iter().flatten() {
+        if id.parse::<u32>().is_err() {
+            return Err(invalid!("{} is no token id.", listed.name(id)));
+        }
+        if !is_token(token) {
+            return Err(listed.wrong(id, TOKEN));
+        }
+    }
+    Ok(())
+}
+
+const TOKEN: &str = "a token, as a string or as an object with 'content' and flags";
+const LISTED: &str = "added_tokens_decoder";
+const MORE_TOKENS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
+const TOKEN_FLAGS: [&str; 5] = ["special", "lstrip", "rstrip", "single_word", "normalized"];
+
+fn is_token(value: &Value) -> bool {
+    let flag = |key: &&str| value.get(key).is_none_or(|flag| flag.is_boolean() || flag.is_null());
+    match value {
+        Value::String(_) => true,
+        Value::Object(map) => {
+            map.get("content").is_some_and(Value::is_string) && TOKEN_FLAGS.iter().all(|k| flag(k))
+        }
+        _ => false,
     }
 }
 
 /// An optional file: absent = empty.
-fn object(dir: &Path, name: &str) -> Result<Map<String, Value>> {
-    Ok(files::optional(parse(&dir.join(name)))?.unwrap_or_default())
+fn object(path: &Path) -> Result<Map<String, Value>> {
+    Ok(files::optional(json::read_object(path, Kind::Tokenizer))?.unwrap_or_default())
 }
 
 /// The text of a special token: given as such or as an object with `content`.
@@ -114,8 +173,11 @@ fn flag(config: &Map<String, Value>, key: &str, default: bool) -> bool {
 /// them.
 fn set_class(dir: &Path, config: &mut Map<String, Value>) -> Result<()> {
     if class(config).is_empty() {
-        let model = object(dir, "config.json")?;
-        let of_type = match model.get("model_type").and_then(Value::as_str).unwrap_or("") {
+        let path = dir.join("config.json");
+        let (shown, model) = (path.display().to_string(), object(&path)?);
+        let object = Object::new(&shown, &model);
+        object.text("tokenizer_class").map_err(Error::on_one_line)?;
+        let of_type = match object.text("model_type")?.unwrap_or("") {
             "gpt2" | "opt" => "GPT2Tokenizer",
             "llama" | "mistral" | "mixtral" => "LlamaTokenizer",
             "gemma" | "gemma2" => "GemmaTokenizer",
@@ -152,7 +214,7 @@ fn sentencepiece(dir: &Path, path: &Path, config: &mut Map<String, Value>) -> Re
     config.insert("tokenizer_class".into(), name.into());
     set_defaults(name, config);
     let mut listed = Map::new();
-    for (token, id) in object(dir, "added_tokens.json")? {
+    for (token, id) in object(&dir.join("added_tokens.json"))? {
         let special = ROLES.iter().any(|key| role(config, key).as_ref() == Some(&token));
         listed.insert(id.to_string(), json!({"content": token, "special": special}));
     }
@@ -165,20 +227,40 @@ fn sentencepiece(dir: &Path, path: &Path, config: &mut Map<String, Value>) -> Re
     sentencepiece::read(&read(path)?, &rules).map_err(|e| broken(path, &e))
 }
 
+/// What would have been read, and what there is.
+fn no_tokenizer(dir: &Path) -> Error {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().take(1000);
+    let mut names: Vec<String> =
+        entries.map(|entry| json::cut(&entry.file_name().to_string_lossy())).collect();
+    names.sort();
+    let holds = match names.len() {
+        0 => "nothing".into(),
+        n if n > 8 => format!("{} and {} more", names[..8].join(", "), n - 8),
+        _ => names.join(", "),
+    };
+    let tekken = match names.iter().any(|name| name == "tekken.json") {
+        true => "; tekken.json, Mistral's own format, is not read",
+        false => "",
+    };
+    Error::NotFound(format!(
+        "no tokenizer in {}: expected tokenizer.json, vocab.json and merges.txt, or \
+         tokenizer.model{tekken}; the folder holds {holds}. Copy it from the model's repository, or \
+         name another folder as 'tokenizer'.",
+        dir.display()
+    ))
+    .on_one_line()
+}
+
 /// GPT-2's tokenizer from its two files; `config` gets its default special tokens.
 fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> {
     let vocab_path = dir.join("vocab.json");
     let merges_path = dir.join("merges.txt");
     if !vocab_path.exists() || !merges_path.exists() {
-        return Err(Error::NotFound(format!(
-            "no tokenizer in {}: expected tokenizer.json, vocab.json and merges.txt, or \
-             tokenizer.model",
-            dir.display()
-        )));
+        return Err(no_tokenizer(dir));
     }
     set_defaults("GPT2Tokenizer", config);
-    let vocab = parse(&vocab_path)?;
-    let merges = String::from_utf8(read(&merges_path)?).map_err(|e| broken(&merges_path, &e))?;
+    let vocab = json::read_object(&vocab_path, Kind::Tokenizer)?;
+    let merges = files::read_text(&merges_path, Kind::Tokenizer)?;
     let merges: Vec<&str> = merges
         .lines()
         .filter(|line| !line.starts_with("#version") && !line.trim().is_empty())
@@ -228,17 +310,14 @@ fn template(bos: Option<(&str, u64)>, eos: Option<(&str, u64)>) -> Value {
 /// them; at its end, where it has not.
 fn add_tokens(inner: &mut Inner, config: &Map<String, Value>) -> Result<()> {
     let mut listed: Vec<(u32, &Value)> = Vec::new();
-    for (id, token) in
-        config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten()
-    {
+    for (id, token) in config.get(LISTED).and_then(Value::as_object).into_iter().flatten() {
         let id = id.parse().map_err(|_| invalid!("added_tokens_decoder has a key {id:?}"))?;
         listed.push((id, token));
     }
     listed.sort_by_key(|(id, _)| *id);
     let mut tokens: Vec<AddedToken> =
         listed.iter().filter_map(|(_, token)| added_token(token, false)).collect();
-    let more = ["additional_special_tokens", "extra_special_tokens"];
-    let more = more.iter().filter_map(|key| config.get(*key)).flat_map(|list| match list {
+    let more = MORE_TOKENS.iter().filter_map(|key| config.get(*key)).flat_map(|list| match list {
         Value::Array(list) => list.iter().collect(),
         Value::Object(map) => map.values().collect(),
         _ => Vec::new(),

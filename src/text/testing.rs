@@ -56,8 +56,13 @@ pub fn byte_level(tokens: &[&str]) -> Tokenizer {
     let level = json!({
         "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
     });
+    with_decoder(tokens, &level, &level)
+}
+
+/// BPE of these tokens, no merges.
+pub fn with_decoder(tokens: &[&str], pre_tokenizer: &Value, decoder: &Value) -> Tokenizer {
     let whole = json!({
-        "version": "1.0", "added_tokens": [], "decoder": level, "pre_tokenizer": level,
+        "version": "1.0", "added_tokens": [], "decoder": decoder, "pre_tokenizer": pre_tokenizer,
         "model": {"type": "BPE", "vocab": vocab(tokens), "merges": []},
     });
     Folder::with(&[("tokenizer.json", whole.to_string())]).load().unwrap()

@@ -167,10 +167,7 @@ impl ByteTable {
         for id in 0..=largest {
             let start = table.bytes.len() as u32;
             let token = inner.id_to_token(id).unwrap_or_default();
-            let spelled: Option<Vec<u8>> =
-                token.chars().map(|c| *alphabet.get(c as usize)?).collect();
-            // A token that is not spelled in the alphabet (an added one) stands for itself.
-            table.bytes.extend(spelled.unwrap_or_else(|| token.as_bytes().to_vec()));
+            table.bytes.extend(spelled_in(&alphabet, &token));
             let len = table.bytes.len() as u32 - start;
             table.entries.push(Entry { start, len, special: added.is_special_token(&token) });
         }
@@ -187,6 +184,17 @@ impl ByteTable {
             _ => &[],
         }
     }
+}
+
+/// The bytes of a byte-level token.
+pub(super) fn from_alphabet(token: &str) -> Vec<u8> {
+    spelled_in(&byte_alphabet(), token)
+}
+
+/// A token that is not spelled in the alphabet (an added one) stands for itself.
+fn spelled_in(alphabet: &[Option<u8>], token: &str) -> Vec<u8> {
+    let spelled: Option<Vec<u8>> = token.chars().map(|c| *alphabet.get(c as usize)?).collect();
+    spelled.unwrap_or_else(|| token.as_bytes().to_vec())
 }
 
 /// GPT-2's alphabet: which byte a character of a token stands for. Printable bytes stand for

@@ -153,6 +153,7 @@ impl Instance {
             max_logprob_entries: model.options.max_logprob_entries,
             outbox_threads: model.options.outbox_threads,
             step_timeout: model.options.step_timeout,
+            grammar_timeout: model.options.grammar_timeout,
             step_trace: model
                 .options
                 .step_trace_dir

@@ -36,6 +36,9 @@ pub(super) struct Options {
     /// `step-timeout-ms`: an engine whose step runs longer is dead; 0 = never. None = by the
     /// device.
     pub step_timeout: Option<Duration>,
+    /// `grammar-timeout-ms`: what compiling one grammar of `structured_outputs` may take, and each
+    /// of its token masks; the request fails beyond.
+    pub grammar_timeout: Duration,
     /// `restart`: times per hour that a dead engine is loaded again in place, before it counts as
     /// dead for good.
     pub restarts: usize,
@@ -62,6 +65,7 @@ impl Default for Options {
             outbox_threads: None,
             default_max_tokens: None,
             step_timeout: None,
+            grammar_timeout: Duration::from_secs(5),
             step_trace_dir: None,
             load_deadline: None,
             load_read_timeout: Some(LOAD_READ_TIMEOUT),
@@ -105,6 +109,9 @@ impl Options {
         }
         if let Some(n) = number(cmdline, "default-max-tokens", 1)? {
             options.default_max_tokens = Some(u32::try_from(n).unwrap_or(u32::MAX));
+        }
+        if let Some(ms) = number(cmdline, "grammar-timeout-ms", 1)? {
+            options.grammar_timeout = Duration::from_millis(ms);
         }
         if let Some(n) = number(cmdline, "restart", 0)? {
             options.restarts = usize::try_from(n).unwrap_or(usize::MAX);
@@ -157,13 +164,13 @@ mod tests {
         let options = Options::read(&config).unwrap();
         assert_eq!((options.exit_when_dead, options.default_max_tokens), (true, Some(64)));
         assert_eq!((options.restarts, options.step_timeout), (2, Some(Duration::ZERO)));
-        let config = json!({"cmdline": {"max-stop-bytes": "7", "max-logprob-entries": "9"}});
-        let options = Options::read(&config).unwrap();
-        assert_eq!((options.lists.stop_bytes, options.max_logprob_entries), (7, 9));
         let config = json!({"cmdline": {"load-deadline-ms": "7", "load-read-timeout-ms": "0"}});
         let options = Options::read(&config).unwrap();
         assert_eq!(options.load_deadline, Some(Duration::from_millis(7)));
         assert_eq!(options.load_read_timeout, None);
+        let config = json!({"cmdline": {"max-stop-bytes": "7", "max-logprob-entries": "9"}});
+        let options = Options::read(&config).unwrap();
+        assert_eq!((options.lists.stop_bytes, options.max_logprob_entries), (7, 9));
         for bad in ["0", "-1", "many", ""] {
             let config = json!({"cmdline": {"max-waiting": bad}});
             let error = Options::read(&config).unwrap_err();

@@ -1,5 +1,6 @@
 //! The C interface as bindgen made it from `triton_headers/` (`tests/tidy` holds `sys/` to them),
-//! and its functions looked up in the server that loaded us. Called by the rest of this room. It knows names, not meanings.
+//! and its functions looked up in the server that loaded us. Called by the rest of this room. It
+//! knows names, not meanings.
 //!
 //! Looking up at run time leaves nothing undefined at link time: tests and examples link without a
 //! server, and a server that lacks a younger function still loads us.

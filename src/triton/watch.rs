@@ -62,22 +62,17 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// An engine, unless it takes too long or the server goes meanwhile: nothing else tells of
-    /// that, and a load that hangs would keep the server from ending. `stopped`: nor if this says
-    /// that nobody waits any more.
+    /// An engine, unless that takes too long. A load that hangs keeps the server from ending, and
+    /// nothing tells of that: the server joins the thread that waits for the load before it says
+    /// that it goes. `stopped`: nor if this says that nobody waits any more.
     fn load(&self, stopped: Option<Receiver<()>>) -> Result<Engine> {
-        let server = self.server;
+        let left = |stopped: &Receiver<()>| stopped.try_recv() == Err(TryRecvError::Disconnected);
         let limits = LoadLimits {
             deadline: self.load_deadline,
             read_timeout: self.load_read_timeout,
-            wanted: Box::new(move || {
-                let left = |receiver: &Receiver<()>| {
-                    receiver.try_recv() == Err(TryRecvError::Disconnected)
-                };
-                if stopped.as_ref().is_some_and(left) {
-                    return Err(Error::Unavailable("the model is being unloaded".into()));
-                }
-                server.stays().map_err(|e| e.context("the load is given up: "))
+            wanted: Box::new(move || match stopped.as_ref().is_some_and(left) {
+                true => Err(Error::Unavailable("the model is being unloaded".into())),
+                false => Ok(()),
             }),
         };
         Engine::load_within(self.args.clone(), self.engine.clone(), &limits)

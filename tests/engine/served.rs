@@ -121,6 +121,7 @@ pub fn serve(model: &str, extra: Value) -> Served {
         max_logprob_entries: 1 << 20,
         outbox_threads: Some(1),
         step_timeout: None,
+        grammar_timeout: Duration::from_secs(5),
         step_trace: None,
     };
     Served { engine: Engine::load(args, options).expect("a model that loads"), counter }

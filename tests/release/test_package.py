@@ -169,6 +169,15 @@ def test_one_version_everywhere():
     assert re.findall(r"image: \S+:(\S+)", kubernetes) == [VERSION]
 
 
+def test_no_dependency_needs_a_newer_rust_than_we_say():
+    arguments = ["metadata", "--format-version=1", "--locked", "--filter-platform=x86_64-unknown-linux-gnu"]
+    packages = json.loads(subprocess.run(["cargo", *arguments], cwd=ROOT, check=True, capture_output=True).stdout)["packages"]
+    needed = {p["name"]: tuple(int(n) for n in p["rust_version"].split(".")[:2]) for p in packages if p["rust_version"]}
+    ours = needed.pop("triton_vllm")
+    assert len(needed) > 50 and max(needed.values()) <= ours, {n: v for n, v in needed.items() if v > ours}
+    assert f"| {ours[0]}.{ours[1]} and newer" in (ROOT / "docs/install.md").read_text()
+
+
 def test_the_workflow_runs_tests_and_releases_tags():
     path = ROOT / ".github/workflows/ci.yml"
     workflow = yaml.safe_load(path.read_text())

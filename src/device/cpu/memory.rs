@@ -150,7 +150,8 @@ fn groups(root: &Path) -> Vec<Group> {
             let plain = inside.split('/').all(|part| part != "..");
             let inside = Path::new(if plain { inside.trim_start_matches('/') } else { "" });
             found.extend(inside.ancestors().map(|part| {
-                let shown = Path::new(&mount.point).join(part);
+                // The join of nothing would end in a slash.
+                let shown: PathBuf = Path::new(&mount.point).join(part).components().collect();
                 let below_root = shown.strip_prefix("/").unwrap_or(&shown);
                 Group { version, folder: root.join(below_root), shown: shown.clone() }
             }));

@@ -1,3 +1,5 @@
+//! Folders that stand for a machine with control groups, and promises on this one.
+
 use super::*;
 
 const GIB: u64 = 1 << 30;

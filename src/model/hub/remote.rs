@@ -354,8 +354,9 @@ fn listing_of(body: &[u8]) -> Option<Listing> {
     }
     let names = json.get("siblings")?.as_array()?.iter();
     let names = names.filter_map(|file| file.get("rfilename")?.as_str());
-    // Only files beside config.json are ever used: a name is a file's name.
-    let plain = names.filter(|name| !name.contains('/') && !name.starts_with('.'));
+    // Only files beside config.json are ever used, and one below: a name is a file's name.
+    let known = |name: &&str| !name.contains('/') || super::SMALL_FILES.contains(name);
+    let plain = names.filter(known).filter(|name| !name.starts_with('.'));
     Some(Listing { commit: commit.to_string(), files: plain.map(str::to_string).collect() })
 }
 

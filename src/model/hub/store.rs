@@ -217,15 +217,14 @@ fn kind_of(etag: &str) -> Option<Kind> {
 
 /// Open a file of the cache, which others write too: a FIFO there must not hang us.
 fn open_own(options: &mut OpenOptions, path: &Path) -> std::io::Result<File> {
-    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(std::io::Error::other(format!("{} is no regular file", path.display()))),
-    }
+    options.custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 fn hash(path: &Path, kind: Kind) -> std::io::Result<String> {
     let mut file = open_own(OpenOptions::new().read(true), path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other(format!("{} is no regular file", path.display())));
+    }
     let mut context = match kind {
         Kind::Sha256 => Context::new(&SHA256),
         Kind::Git => {

@@ -233,7 +233,7 @@ fn certificates_of_ones_own() {
     let cache = Folder::new();
     refused(&with(&cache, &[]), &["cannot be reached", "SSL_CERT_FILE"]);
     let missing = [("SSL_CERT_FILE", "/no/such.pem")];
-    refused(&with(&cache, &missing), &["SSL_CERT_FILE: /no/such.pem cannot be read", "unset"]);
+    refused(&with(&cache, &missing), &["SSL_CERT_FILE: /no/such.pem not found", "unset"]);
     let no_certificate = [("REQUESTS_CA_BUNDLE", &path("key.pem")[..]), missing[0]];
     refused(&with(&cache, &no_certificate), &["REQUESTS_CA_BUNDLE", "no PEM certificate"]);
 }

@@ -3,66 +3,56 @@
 //! token, which ids may be sampled next. `engine` owns guides; nothing here knows a device.
 //!
 //! The work is done by the crate `llguidance`, which vLLM can use as well: many messages are its
-//! own. Grammars come from strangers: their size is limited at the door, the crate counts what it
-//! spends while compiling and in every mask and gives up beyond [`limits`], and what it recurses on
-//! is limited by [`check_nesting`] and [`STACK_BYTES`].
+//! own. Grammars come from strangers: their size is limited at the door and in `bounds`, the crate
+//! counts what it spends while compiling and in every mask and gives up beyond its limits, and
+//! whoever waits for it is asked between the parts ([`Patience`]) and may [`Stop`] a guide.
 //!
 //! | file | what |
 //! |---|---|
+//! | `bounds` | what a grammar may cost |
 //! | `vocabulary` | the exact bytes of each token |
 //! | `schema` | JSON schemas with our options put in |
 //! | `ebnf` | EBNF (`root ::=`) to Lark |
 //! | `tags` | structural tags to Lark |
 
+mod bounds;
 mod ebnf;
 #[cfg(test)]
 mod fuzz_tests;
+#[cfg(test)]
+mod limit_tests;
+#[cfg(test)]
+mod meaning_tests;
 mod schema;
 mod tags;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
 
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::api::{GrammarInit, TopLevelGrammar};
+use llguidance::panic_utils::catch_unwind;
 use llguidance::toktrie::InferenceCapabilities;
-use llguidance::{Matcher, ParserFactory};
+use llguidance::{regex_to_lark, CancellationHandle, Matcher, ParserFactory};
 use serde_json::json;
 
 use super::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::invalid;
 use crate::sampling::{Constraint, StructuredOptions, StructuredOutputs};
+use bounds::{check_nesting, check_size, refusal};
 use schema::JsonRules;
 
 /// Stack that a thread needs which compiles grammars or asks guides: both recurse as deep as a
 /// grammar nests. Not touched until used.
 pub const STACK_BYTES: usize = 256 << 20;
-/// Brackets inside each other in a regular expression or a grammar.
-const MAX_NESTING: usize = 500;
-/// Rules and terminals of a grammar. The crate makes an error longer at each one on the way to it.
-const MAX_DEFINITIONS: usize = 2000;
-const MESSAGE_CHARS: usize = 1000;
-
-/// What one grammar may cost. Times are those of the crate's authors, on one core.
-fn limits() -> ParserLimits {
-    ParserLimits {
-        // Compiling: 20 ms.
-        initial_lexer_fuel: 1_000_000,
-        max_grammar_size: 500_000,
-        // One mask: 14 ms and 3 ms.
-        step_lexer_fuel: 200_000,
-        step_max_items: 50_000,
-        max_items_in_row: 2_000,
-        // 1 to 2 KiB each.
-        max_lexer_states: 1 << 15,
-        precompute_large_lexemes: true,
-        verbose_errors: false,
-    }
-}
-
+/// The operator's key for what compiling a grammar, and each mask of it, may take.
+pub const TIMEOUT_KEY: &str = "grammar-timeout-ms";
 /// Compiles grammars for one model. Shared by all threads.
 pub struct Grammars {
     tokenizer: Arc<Tokenizer>,
@@ -71,41 +61,62 @@ pub struct Grammars {
     /// Ids that end a text.
     ends: Arc<[TokenId]>,
     options: StructuredOptions,
+    /// What one mask may take; told in the refusal. Who keeps it is the caller.
+    timeout: Duration,
     /// Made when the first grammar comes: tens of milliseconds, tens of MB.
     factory: OnceLock<Result<ParserFactory>>,
 }
 
 impl Grammars {
-    /// `options`: the engine's own, on top of every request's.
+    /// `options`: the engine's own, on top of every request's. `timeout`: what refusals name as
+    /// the limit of one mask.
     pub fn new(
         tokenizer: Arc<Tokenizer>,
         vocab_size: u32,
         ends: &[TokenId],
         options: StructuredOptions,
+        timeout: Duration,
     ) -> Grammars {
         let ends = ends.iter().copied().filter(|id| id.0 < vocab_size).collect();
-        Grammars { tokenizer, vocab_size, ends, options, factory: OnceLock::new() }
+        Grammars { tokenizer, vocab_size, ends, options, timeout, factory: OnceLock::new() }
     }
 
     /// A guide before its first token. Milliseconds; wants [`STACK_BYTES`].
     ///
     /// # Errors
     /// InvalidArgument: what is wrong with the grammar or cannot be enforced, or its limits.
-    /// Unsupported: a tokenizer or a form of grammar that cannot be served.
-    pub fn compile(&self, outputs: &StructuredOutputs) -> Result<Guide> {
+    /// Unsupported: a tokenizer or a form of grammar that cannot be served. And what `patience`
+    /// says when it has ended.
+    pub fn compile(&self, outputs: &StructuredOutputs, patience: &dyn Patience) -> Result<Guide> {
         let factory = self.factory.get_or_init(|| self.make_factory());
         let factory = factory.as_ref().map_err(Clone::clone)?;
         let grammar = self.grammar(outputs)?;
+        patience.check()?;
+
+        let (env, limits) = (factory.tok_env().clone(), factory.limits().clone());
+        let parsed = catch_unwind(AssertUnwindSafe(|| {
+            GrammarInit::Serialized(grammar).to_internal(Some(env), limits)
+        }));
+        let (grammar, lexer) = parsed.map_err(|error| refusal(&error.to_string()))?;
+        patience.check()?;
+
+        bounds::check_lexer(&lexer, &factory.extra_lexemes(), factory.limits(), patience)?;
+        let init = GrammarInit::Internal(grammar, lexer);
+        let matcher = Matcher::new(factory.create_parser_from_init_default(init));
+        if let Some(error) = matcher.get_error() {
+            return Err(refusal(&error));
+        }
         let mut guide = Guide {
-            matcher: Matcher::new(factory.create_parser(grammar)),
+            matcher: matcher.into_cancellable(),
+            spent_steps: 0,
             ends: self.ends.clone(),
             words: self.vocab_size.div_ceil(32) as usize,
+            timeout: self.timeout,
         };
-        match guide.matcher.get_error() {
-            Some(error) => Err(invalid!("Grammar error: {}", own_text(&error))),
-            // A grammar that allows nothing at all shows at once.
-            None => guide.next(&[]).map(|_| guide),
-        }
+        patience.stop_by(guide.stop());
+        patience.check()?;
+        // A grammar that allows nothing at all shows at once.
+        guide.next(&[]).map(|_| guide)
     }
 
     fn make_factory(&self) -> Result<ParserFactory> {
@@ -114,7 +125,7 @@ impl Grammars {
         let factory = ParserFactory::new(&env, InferenceCapabilities::default(), &slices);
         let mut factory = factory.map_err(|e| crate::internal!("structured_outputs: {e}"))?;
         factory.quiet();
-        *factory.limits_mut() = limits();
+        *factory.limits_mut() = bounds::limits();
         Ok(factory)
     }
 
@@ -130,21 +141,22 @@ impl Grammars {
             }
             Constraint::Regex(pattern) => {
                 check_nesting("regex", pattern)?;
-                TopLevelGrammar::from_regex(pattern)
+                TopLevelGrammar::from_lark(format!("start: /{}/", ascii_classes(pattern)))
             }
             Constraint::Choice(choices) => {
-                let choices: Vec<String> = choices.iter().map(|text| quoted(text)).collect();
+                let choices: BTreeSet<String> = choices.iter().map(|text| quoted(text)).collect();
+                let choices: Vec<String> = choices.into_iter().collect();
                 let lark = format!("start: CHOICE\nCHOICE: {}", choices.join(" | "));
                 TopLevelGrammar::from_lark(lark)
             }
             Constraint::Grammar(text) if ebnf::is_ebnf(text) => {
                 let lark = ebnf::to_lark(text)?;
-                check_definitions(&lark)?;
+                check_size(&lark)?;
                 TopLevelGrammar::from_lark(lark)
             }
             Constraint::Grammar(text) => {
                 check_nesting("grammar", text)?;
-                check_definitions(text)?;
+                check_size(text)?;
                 TopLevelGrammar::from_lark(text.clone())
             }
             Constraint::StructuralTag(tag) => {
@@ -156,44 +168,15 @@ impl Grammars {
     }
 }
 
+/// A regular expression as it stands between slashes in Lark, with `\d`, `\w` and `\s` of ASCII,
+/// as vLLM's default engine has them.
+fn ascii_classes(pattern: &str) -> String {
+    regex_to_lark(pattern, "dws")
+}
+
 /// A text as a literal of Lark.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-/// Refuse what nests deeper than the stack is sure to bear, counting every bracket as one.
-fn check_nesting(name: &str, text: &str) -> Result<()> {
-    let (mut depth, mut deepest) = (0usize, 0);
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    if deepest <= MAX_NESTING {
-        return Ok(());
-    }
-    Err(invalid!(
-        "structured_outputs.{name} has {deepest} nested brackets, more than {MAX_NESTING}."
-    ))
-}
-
-/// Refuse more definitions than anybody writes: at most one a line.
-fn check_definitions(lark: &str) -> Result<()> {
-    let count = lark.lines().filter(|line| line.contains(':')).count();
-    if count <= MAX_DEFINITIONS {
-        return Ok(());
-    }
-    Err(invalid!(
-        "structured_outputs.grammar has {count} definitions, more than {MAX_DEFINITIONS}."
-    ))
-}
-
-/// The crate's message without its marks for logs, and not as long as the grammar that it quotes.
-fn own_text(message: &str) -> String {
-    message.trim_end_matches("\n<non-verbose/>").chars().take(MESSAGE_CHARS).collect()
 }
 
 /// What may come next.
@@ -205,12 +188,46 @@ pub enum Next {
     End,
 }
 
+/// Whoever waits for a compilation.
+pub trait Patience {
+    /// # Errors
+    /// Why it need not go on. Asked between its parts.
+    fn check(&self) -> Result<()>;
+
+    /// From here on this ends it.
+    fn stop_by(&self, stop: Stop);
+}
+
+/// Waits for ever.
+pub struct Unhurried;
+
+impl Patience for Unhurried {
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn stop_by(&self, _: Stop) {}
+}
+
+/// Ends a guide's computation, from another thread.
+pub struct Stop(CancellationHandle);
+
+impl Stop {
+    /// The computation that runs, and every later one of that guide, fails within microseconds.
+    pub fn now(&self) {
+        self.0.cancel();
+    }
+}
+
 /// One sequence's way through its grammar.
 pub struct Guide {
     matcher: Matcher,
+    /// Steps of building the lexer, which forks share, since this guide was made.
+    spent_steps: u64,
     ends: Arc<[TokenId]>,
     /// Length of a mask.
     words: usize,
+    timeout: Duration,
 }
 
 impl Guide {
@@ -220,18 +237,15 @@ impl Guide {
     /// # Errors
     /// InvalidArgument: no token leads on, or the mask costs more than the limits allow.
     pub fn next(&mut self, avoid: &[TokenId]) -> Result<Next> {
-        if self.matcher.is_stopped() && self.ends.is_empty() {
+        if self.matcher.is_stopped() && self.ends.is_empty() && !self.matcher.is_cancelled() {
             return Ok(Next::End);
         }
         let mask =
-            self.matcher.compute_mask_or_eos().map_err(|error| match &*error.to_string() {
-                "NoExtensionBias" | "NoExtensionBias\n<non-verbose/>" => {
-                    invalid!("Grammar error: no token of this model can go on in the grammar")
-                }
-                other => invalid!("Grammar error: {}", own_text(other)),
-            })?;
+            self.matcher.compute_mask_or_eos().map_err(|error| self.failed(&error.to_string()))?;
         let mut mask: Vec<u32> = mask.as_slice().to_vec();
         mask.resize(self.words, 0);
+        self.spend()?;
+
         let mut without = mask.clone();
         for id in avoid {
             if let Some(word) = without.get_mut(id.index() / 32) {
@@ -246,6 +260,20 @@ impl Guide {
         }
     }
 
+    /// Count what the last mask has cost: the lexer keeps all that it built.
+    fn spend(&mut self) -> Result<()> {
+        let cost = self.matcher.last_step_stats().map_or(0, |stats| stats.lexer_cost);
+        self.spent_steps = self.spent_steps.saturating_add(cost);
+        if self.spent_steps <= bounds::MAX_STEPS {
+            return Ok(());
+        }
+        Err(invalid!(
+            "Grammar error: the texts so far took more than the limit of {} steps in this \
+             grammar's lexer: use smaller values of multipleOf or simpler patterns",
+            bounds::MAX_STEPS
+        ))
+    }
+
     /// The token that was sampled under the last mask.
     ///
     /// # Errors
@@ -256,14 +284,36 @@ impl Guide {
             return Ok(());
         }
         let Err(error) = self.matcher.consume_token(token.0) else { return Ok(()) };
-        let error = own_text(&error.to_string());
-        if !error.contains("doesn't satisfy the grammar") {
-            return Err(invalid!("Grammar error: {error}"));
+        let text = error.to_string();
+        if !text.contains("doesn't satisfy the grammar") {
+            return Err(self.failed(&text));
         }
+        let text = text.trim_end_matches("\n<non-verbose/>");
         Err(invalid!(
             "structured_outputs: token {token} was sampled, which the grammar forbids here: \
-             allowed_token_ids, bad_words or logit_bias leave no token that it allows ({error})"
+             allowed_token_ids, bad_words or logit_bias leave no token that it allows ({text})"
         ))
+    }
+
+    fn failed(&self, error: &str) -> Error {
+        if self.matcher.is_cancelled() {
+            return invalid!(
+                "Grammar error: a token mask of this grammar takes longer than {} ms, the limit of \
+                 --backend-config=vllm,{TIMEOUT_KEY}: use a smaller grammar",
+                self.timeout.as_millis()
+            );
+        }
+        match error {
+            "NoExtensionBias" | "NoExtensionBias\n<non-verbose/>" => {
+                invalid!("Grammar error: no token of this model can go on in the grammar")
+            }
+            other => refusal(other),
+        }
+    }
+
+    /// What ends this guide's computation.
+    pub fn stop(&self) -> Stop {
+        Stop(self.matcher.cancellation_handle().unwrap_or_default())
     }
 
     /// The model has a token for the end of a text.
@@ -271,9 +321,8 @@ impl Guide {
         !self.ends.is_empty()
     }
 
-    /// Another one that goes its own way from here.
+    /// Another one that goes its own way from here. What the lexer has built is shared.
     pub fn fork(&self) -> Guide {
-        let matcher = self.matcher.deep_clone();
-        Guide { matcher, ends: self.ends.clone(), words: self.words }
+        Guide { matcher: self.matcher.clone(), ends: self.ends.clone(), ..*self }
     }
 }

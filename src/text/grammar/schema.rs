@@ -1,17 +1,35 @@
-//! JSON schemas as the grammar engine takes them: with our options put in. Called by
-//! [`super::Grammars`] and by structural tags; a pure function.
+//! JSON schemas as the grammar engine takes them, with the meaning that vLLM's users know: an
+//! object that lists its properties has no others, `oneOf` is `anyOf`, what says nothing about the
+//! output is left out, and our options are put in. Called by [`super::Grammars`] and by structural
+//! tags; a pure function but for a line in the log.
+//!
+//! | file | what |
+//! |---|---|
+//! | `parts` | what the parts of one schema (`allOf`, `$ref`, ...) are together |
+//! | `values` | numbers, texts and constants |
+//! | `size` | how large a schema may be |
+
+mod parts;
+mod size;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::BTreeMap;
 
 use serde_json::{json, Map, Value};
 
+use super::ascii_classes;
 use crate::error::Result;
 use crate::invalid;
 use crate::sampling::StructuredOptions;
+use parts::Parts;
+use size::Size;
 
 /// How JSON is written, from the request's options and the engine's.
 #[derive(Debug, Clone, Default)]
 pub(super) struct JsonRules {
     compact: bool,
-    closed: bool,
     whitespace: Option<String>,
 }
 
@@ -19,119 +37,281 @@ impl JsonRules {
     pub fn new(request: &StructuredOptions, engine: &StructuredOptions) -> JsonRules {
         JsonRules {
             compact: request.disable_any_whitespace || engine.disable_any_whitespace,
-            closed: request.disable_additional_properties || engine.disable_additional_properties,
             whitespace: request.whitespace_pattern.clone(),
         }
     }
 }
 
-/// The schema with the engine's own options as `x-guidance`.
+/// The schema in the engine's dialect, with its options as `x-guidance`.
 ///
 /// # Errors
-/// InvalidArgument: it is neither an object nor `true`.
+/// InvalidArgument: it is neither an object nor `true`, or too large, with the number and limit.
 pub(super) fn prepared(schema: &Value, rules: &JsonRules) -> Result<Value> {
-    let mut map = match schema {
-        Value::Object(map) => map.clone(),
-        Value::Bool(true) => Map::new(),
-        _ => return Err(invalid!("Grammar error: a schema must be an object or true")),
+    if !matches!(schema, Value::Object(_) | Value::Bool(true)) {
+        return Err(invalid!("Grammar error: a schema must be an object or true"));
+    }
+    let parts = Parts::new(schema);
+    let mut writer = Writer { parts, size: Size::default(), open: BTreeMap::new(), overlap: false };
+    let mut map = match writer.schema(schema, Place::Alone)? {
+        Value::Object(map) => map,
+        _ => Map::new(),
     };
+    writer.add_open_copies(&mut map)?;
+    if writer.overlap {
+        tracing::warn!(
+            "structured_outputs: branches of a oneOf may hold for the same value: taken as anyOf"
+        );
+    }
+
     let options = match (&rules.whitespace, rules.compact) {
         (_, true) => json!({
             "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "
         }),
-        (Some(pattern), false) => json!({"whitespace_pattern": pattern}),
+        (Some(pattern), false) => json!({"whitespace_pattern": ascii_classes(pattern)}),
         (None, false) => json!({}),
     };
     map.insert("x-guidance".into(), options);
-    let mut schema = Value::Object(map);
-    if rules.closed {
-        close(&mut schema);
-    }
-    Ok(schema)
+    Ok(Value::Object(map))
 }
 
-/// Keywords that hold one schema, a list of them, or a map of them.
-const ONE: [&str; 4] = ["items", "additionalProperties", "contains", "not"];
-const LISTS: [&str; 4] = ["prefixItems", "anyOf", "oneOf", "allOf"];
-const MAPS: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
+/// Where a schema stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// By itself: an object that lists properties is closed here.
+    Alone,
+    /// One of several that hold together: who holds them closes them all.
+    Part,
+}
 
-/// No properties but those that are named, in every object that does not say otherwise.
-fn close(schema: &mut Value) {
-    let Value::Object(map) = schema else { return };
-    let named = ["properties", "patternProperties"].iter().any(|key| map.contains_key(*key));
-    let open = ["additionalProperties", "unevaluatedProperties"];
-    if named && !open.iter().any(|key| map.contains_key(*key)) {
-        map.insert("additionalProperties".into(), Value::Bool(false));
-    }
-    for (key, value) in map {
-        match value {
-            Value::Array(list) if LISTS.contains(&key.as_str()) || key == "items" => {
-                list.iter_mut().for_each(close);
-            }
-            Value::Object(schemas) if MAPS.contains(&key.as_str()) => {
-                schemas.values_mut().for_each(close);
-            }
-            Value::Object(_) if ONE.contains(&key.as_str()) => close(value),
-            _ => {}
+/// Keywords without a meaning for the output.
+const NEUTRAL: [&str; 20] = [
+    "$comment",
+    "$dynamicAnchor",
+    "$id",
+    "$recursiveAnchor",
+    "$schema",
+    "$vocabulary",
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
+    "default",
+    "deprecated",
+    "description",
+    "discriminator",
+    "example",
+    "examples",
+    "id",
+    "readOnly",
+    "title",
+    "writeOnly",
+    "x-guidance",
+];
+const NUMBERS: [&str; 5] =
+    ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"];
+
+struct Writer<'a> {
+    parts: Parts<'a>,
+    size: Size,
+    /// Pointers to schemas that are parts somewhere, with the names of their copies that are not
+    /// closed; None: not written yet.
+    open: BTreeMap<String, (String, bool)>,
+    overlap: bool,
+}
+
+impl Writer<'_> {
+    fn schema(&mut self, schema: &Value, place: Place) -> Result<Value> {
+        self.size.value()?;
+        let Value::Object(map) = schema else { return Ok(schema.clone()) };
+        let several = Parts::are_several(map);
+        let inner = if several { Place::Part } else { place };
+        self.size.object(map)?;
+        if place == Place::Alone {
+            self.parts.check_multiples(map)?;
         }
+
+        let mut out = Map::new();
+        for (key, value) in map {
+            if !NEUTRAL.contains(&key.as_str()) && !says_nothing(key, value, map) {
+                self.keyword(key, value, map, inner, &mut out)?;
+            }
+        }
+        values::bound_integers(&mut out);
+        if place == Place::Alone {
+            self.close(map, &mut out);
+        }
+        Ok(Value::Object(out))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn objects_are_closed_where_schemas_stand() {
-        let rules = JsonRules { closed: true, ..JsonRules::default() };
-        let schema = json!({
-            "properties": {
-                "properties": {"properties": {"a": {}}},
-                "open": {"properties": {}, "additionalProperties": {"properties": {}}},
+    fn keyword(
+        &mut self,
+        key: &str,
+        value: &Value,
+        map: &Map<String, Value>,
+        inner: Place,
+        out: &mut Map<String, Value>,
+    ) -> Result<()> {
+        let written = match (key, value) {
+            ("properties" | "patternProperties" | "$defs" | "definitions", Value::Object(all)) => {
+                let mut schemas = Map::new();
+                for (name, schema) in all {
+                    schemas.insert(name.clone(), self.schema(schema, Place::Alone)?);
+                }
+                Value::Object(schemas)
+            }
+            ("items", Value::Array(list)) => {
+                let list = self.list(list, Place::Alone)?;
+                out.insert("prefixItems".into(), list);
+                return Ok(());
+            }
+            ("additionalItems", _) => {
+                // Without a list before it, it has no meaning.
+                if map.get("items").is_some_and(Value::is_array) {
+                    let items = self.schema(value, Place::Alone)?;
+                    out.insert("items".into(), items);
+                }
+                return Ok(());
+            }
+            ("prefixItems", Value::Array(list)) => self.list(list, Place::Alone)?,
+            ("items" | "additionalProperties", _) => self.schema(value, Place::Alone)?,
+            ("oneOf", Value::Array(list)) => {
+                self.overlap |= !self.parts.are_disjoint(list);
+                let branches = self.list(list, inner)?;
+                if !map.contains_key("anyOf") {
+                    out.insert("anyOf".into(), branches);
+                    return Ok(());
+                }
+                let all = out.entry("allOf").or_insert_with(|| json!([]));
+                if let Value::Array(all) = all {
+                    all.push(json!({"anyOf": branches}));
+                }
+                return Ok(());
+            }
+            ("allOf", Value::Array(list)) => {
+                let Value::Array(more) = self.list(list, inner)? else { return Ok(()) };
+                if let Value::Array(all) = out.entry("allOf").or_insert_with(|| json!([])) {
+                    all.extend(more);
+                }
+                return Ok(());
+            }
+            ("anyOf", Value::Array(list)) => self.list(list, inner)?,
+            ("$ref", Value::String(to)) => Value::String(self.reference(to, inner)),
+            ("unevaluatedProperties", _) if !Parts::are_several(map) => {
+                if !map.contains_key("additionalProperties") {
+                    let others = self.schema(value, Place::Alone)?;
+                    out.insert("additionalProperties".into(), others);
+                }
+                return Ok(());
+            }
+            ("unevaluatedProperties", Value::Bool(_)) => return Ok(()),
+            ("pattern", Value::String(pattern)) => {
+                self.size.pattern(pattern)?;
+                ascii_classes(pattern).into()
+            }
+            ("format", Value::String(format)) => match values::format(format) {
+                values::Format::Known => value.clone(),
+                values::Format::Pattern(pattern) if !map.contains_key("pattern") => {
+                    out.insert("pattern".into(), pattern.into());
+                    return Ok(());
+                }
+                values::Format::Pattern(_) => value.clone(),
+                values::Format::Unknown => return Ok(()),
             },
-            "$defs": {"x": {"items": {"anyOf": [{"patternProperties": {}}, {"type": "object"}]}}},
-            "enum": [{"properties": {}}],
-        });
-        assert_eq!(
-            prepared(&schema, &rules).unwrap(),
-            json!({
-                "properties": {
-                    "properties": {"properties": {"a": {}}, "additionalProperties": false},
-                    "open": {
-                        "properties": {},
-                        "additionalProperties": {"properties": {}, "additionalProperties": false}
-                    },
-                },
-                "$defs": {"x": {"items": {"anyOf": [
-                    {"patternProperties": {}, "additionalProperties": false}, {"type": "object"}
-                ]}}},
-                "enum": [{"properties": {}}],
-                "x-guidance": {},
-                "additionalProperties": false,
-            })
-        );
+            ("const", _) => {
+                self.size.constant(value)?;
+                values::check_exact(value)?;
+                value.clone()
+            }
+            ("enum", Value::Array(list)) => {
+                for constant in list {
+                    self.size.choice(constant)?;
+                    values::check_exact(constant)?;
+                }
+                value.clone()
+            }
+            (key, _) if NUMBERS.contains(&key) => {
+                values::check_multiple(key, value)?;
+                value.clone()
+            }
+            _ => {
+                self.size.constant(value)?;
+                value.clone()
+            }
+        };
+        out.insert(key.to_string(), written);
+        Ok(())
     }
 
-    /// A client's own `x-guidance` does not count.
-    #[test]
-    fn whitespace_follows_the_options() {
-        let options = |any: bool, pattern: Option<&str>| StructuredOptions {
-            disable_any_whitespace: any,
-            disable_additional_properties: false,
-            whitespace_pattern: pattern.map(str::to_string),
+    fn list(&mut self, list: &[Value], place: Place) -> Result<Value> {
+        let list: Result<Vec<Value>> =
+            list.iter().map(|schema| self.schema(schema, place)).collect();
+        list.map(Value::Array)
+    }
+
+    /// The same place, or that of its copy that is not closed.
+    fn reference(&mut self, to: &str, place: Place) -> String {
+        let to = self.parts.local(to);
+        let Some(pointer) = to.strip_prefix('#').filter(|_| self.parts.target(&to).is_some())
+        else {
+            return to;
         };
-        let none = StructuredOptions::default();
-        let own = json!({"x-guidance": {"lenient": true}});
-        let of = |request: &StructuredOptions, engine: &StructuredOptions| {
-            prepared(&own, &JsonRules::new(request, engine)).unwrap()["x-guidance"].clone()
-        };
-        assert_eq!(of(&none, &none), json!({}));
-        assert_eq!(of(&options(false, Some(" ?")), &none), json!({"whitespace_pattern": " ?"}));
-        for (request, engine) in [(true, false), (false, true)] {
-            let x = of(&options(request, Some(" ?")), &options(engine, None));
-            assert_eq!(x["whitespace_flexible"], false);
-            assert_eq!((&x["item_separator"], &x["key_separator"]), (&json!(", "), &json!(": ")));
+        if place == Place::Alone {
+            return to.replace("/oneOf/", "/anyOf/");
         }
-        assert!(prepared(&json!([]), &JsonRules::default()).is_err());
+        let next = self.open.len();
+        let mut name = format!("part{next}");
+        while self.parts.has_definition(&name) {
+            name.push('_');
+        }
+        let (name, _) = self.open.entry(pointer.to_string()).or_insert((name, false));
+        format!("#/$defs/{name}")
+    }
+
+    /// Write what [`Writer::reference`] has promised; a copy may refer to others.
+    fn add_open_copies(&mut self, root: &mut Map<String, Value>) -> Result<()> {
+        loop {
+            let next = self.open.iter_mut().find(|(_, (_, written))| !written);
+            let Some((pointer, (name, written))) = next else { return Ok(()) };
+            *written = true;
+            let (to, name) = (format!("#{pointer}"), name.clone());
+            let Some(target) = self.parts.target(&to) else { continue };
+            let copy = self.schema(target, Place::Part)?;
+            let definitions = root.entry("$defs").or_insert_with(|| json!({}));
+            if let Value::Object(definitions) = definitions {
+                definitions.insert(name, copy);
+            }
+        }
+    }
+
+    /// No properties but those that are listed, here or in a part, unless it says otherwise.
+    fn close(&self, map: &Map<String, Value>, out: &mut Map<String, Value>) {
+        let refused = map.get("unevaluatedProperties") == Some(&Value::Bool(false));
+        let open = ["additionalProperties", "unevaluatedProperties"];
+        if open.iter().any(|key| map.contains_key(*key)) && !refused {
+            return;
+        }
+        let Some(names) = self.parts.listed(map) else { return };
+        let listed = out.entry("properties").or_insert_with(|| json!({}));
+        let Value::Object(listed) = listed else { return };
+        for name in names {
+            listed.entry(name).or_insert(Value::Bool(true));
+        }
+        out.entry("additionalProperties").or_insert(Value::Bool(false));
+    }
+}
+
+/// A keyword with a value that leaves every output as it is.
+fn says_nothing(key: &str, value: &Value, map: &Map<String, Value>) -> bool {
+    let absent = |other: &str| !map.contains_key(other);
+    let anything = *value == Value::Bool(true) || *value == json!({});
+    match key {
+        "uniqueItems" | "not" => *value == Value::Bool(false),
+        "if" => absent("then") && absent("else"),
+        "then" | "else" => absent("if") || anything,
+        "minContains" | "maxContains" => absent("contains"),
+        "contains" => map.get("minContains") == Some(&json!(0)) && absent("maxContains"),
+        "dependentRequired" | "dependentSchemas" | "dependencies" => *value == json!({}),
+        "propertyNames" => anything || *value == json!({"type": "string"}),
+        "unevaluatedItems" => anything,
+        _ => false,
     }
 }

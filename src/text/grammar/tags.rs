@@ -8,12 +8,15 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::schema::{self, JsonRules};
-use super::{ebnf, quoted};
+use super::{ascii_classes, ebnf, quoted};
 use crate::error::{Error, Result};
 use crate::invalid;
 
 /// Formats inside each other.
 const MAX_DEPTH: usize = 50;
+/// Each trigger makes expressions that hold all others, and a branch for each of its tags.
+const MAX_TRIGGERS: usize = 50;
+const MAX_TAGS: usize = 500;
 
 /// # Errors
 /// InvalidArgument: a member is missing or of another type; Unsupported: a format that is not
@@ -103,7 +106,7 @@ impl Writer<'_> {
                 self.schema(schema)
             }
             "regex" => {
-                let pattern = llguidance::regex_to_lark(text(format, "pattern")?, "");
+                let pattern = ascii_classes(text(format, "pattern")?);
                 Ok(self.terminal(&format!("/{pattern}/")))
             }
             "grammar" => self.grammar(text(format, "grammar")?),
@@ -184,6 +187,15 @@ impl Writer<'_> {
         if triggers.is_empty() || triggers.contains(&"") {
             return Err(missing("triggers"));
         }
+        for (name, count, limit) in
+            [("triggers", triggers.len(), MAX_TRIGGERS), ("tags", tags.len(), MAX_TAGS)]
+        {
+            if count > limit {
+                return Err(invalid!(
+                    "structural_tag has {count} {name}, more than the limit of {limit}."
+                ));
+            }
+        }
         let any: Vec<String> = triggers.iter().map(|trigger| escaped(trigger)).collect();
         let any = any.join("|");
         let free = self.terminal(&format!("/(?s:.*)/ & ~/(?s:.*)({any})(?s:.*)/"));
@@ -249,6 +261,16 @@ mod tests {
         assert_eq!(
             text(json!({"format": {"type": "qwen_xml_parameter"}})),
             "structural_tag: the format 'qwen_xml_parameter' is not supported by this backend"
+        );
+        let tag = json!({"begin": "<a", "schema": {}, "end": ""});
+        let many: Vec<String> = (0..51).map(|i| format!("<{i}")).collect();
+        assert_eq!(
+            text(json!({"structures": [tag], "triggers": many})),
+            "structural_tag has 51 triggers, more than the limit of 50."
+        );
+        assert_eq!(
+            text(json!({"structures": vec![tag; 501], "triggers": ["<"]})),
+            "structural_tag has 501 tags, more than the limit of 500."
         );
         let mut deep = json!({"type": "any_text"});
         for _ in 0..60 {

@@ -17,7 +17,8 @@ impl Rig {
     pub fn new(tokenizer: Arc<Tokenizer>, eos: u32) -> Rig {
         let (size, ends) = (tokenizer.vocab_size(), ids(&[eos]));
         let options = StructuredOptions::default();
-        let grammars = Grammars::new(tokenizer.clone(), size, &ends, options);
+        let timeout = Duration::from_secs(5);
+        let grammars = Grammars::new(tokenizer.clone(), size, &ends, options, timeout);
         Rig { tokenizer, grammars, random: Random(11) }
     }
 
@@ -26,13 +27,17 @@ impl Rig {
     }
 
     /// Blanks are `▁`, and most characters have to be spelled in bytes.
-    fn llama() -> Rig {
+    pub fn llama() -> Rig {
         let tokens = ["a", "▁", "▁b", "{\"", "\":", "▁\"", "日", "tru", "e}", "12"];
         Rig::new(Arc::new(llama_like(&tokens)), 2)
     }
 
+    pub fn grammars(&self) -> &Grammars {
+        &self.grammars
+    }
+
     pub fn compile(&self, outputs: &Value) -> Result<Guide> {
-        self.grammars.compile(&StructuredOutputs::parse(outputs)?)
+        self.grammars.compile(&StructuredOutputs::parse(outputs)?, &Unhurried)
     }
 
     /// Sample at random until the end, after some tokens towards it: the text.
@@ -358,9 +363,10 @@ fn ends() {
     assert!(has(&mut fork, &[], b.0), "a fork goes its own way");
 
     let tokenizer = rig.tokenizer.clone();
-    let grammars = Grammars::new(tokenizer, 4096, &[], StructuredOptions::default());
+    let options = StructuredOptions::default();
+    let grammars = Grammars::new(tokenizer, 4096, &[], options, Duration::from_secs(5));
     let one = StructuredOutputs::parse(&json!({"choice": ["ab"]})).unwrap();
-    let mut endless = grammars.compile(&one).unwrap();
+    let mut endless = grammars.compile(&one, &Unhurried).unwrap();
     endless.accept(a).unwrap();
     assert!(matches!(endless.next(&[]), Ok(Next::Mask(_))));
     endless.accept(b).unwrap();

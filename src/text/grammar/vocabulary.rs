@@ -1,7 +1,8 @@
 //! What every token adds to a text, in exact bytes, as a trie for the grammar engine. Made once per
 //! tokenizer by [`super::Grammars`]. It knows no grammar.
 //!
-//! A text is the concatenation of its tokens' bytes for byte-level tokenizers and for those of
+//! A text is the concatenation of its tokens' bytes for byte-level tokenizers, also where other
+//! steps of the decoder come before the bytes, and for those of
 //! sentencepiece (`▁` is a blank, `<0xAB>` a byte); for others (WordPiece) what a token adds
 //! depends on its neighbours, and no mask could be right.
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use serde_json::Value;
 
+use super::super::tokenizer::from_alphabet;
 use super::super::Tokenizer;
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
@@ -57,6 +59,8 @@ pub(super) fn token_env(
 #[derive(Debug, Default, PartialEq)]
 struct Decoder {
     byte_fallback: bool,
+    /// The last step of a sequence: characters stand for bytes, as in GPT-2.
+    byte_level: bool,
     replacements: Vec<(String, String)>,
 }
 
@@ -80,8 +84,13 @@ impl Decoder {
     /// False for a rule under which tokens are not independent of each other.
     fn take(&mut self, rule: &Value) -> bool {
         let text = |value: &Value| value.as_str().map(str::to_string);
+        if self.byte_level {
+            // It makes one text of all tokens: what comes behind it sees no tokens any more.
+            return false;
+        }
         match rule.get("type").and_then(Value::as_str).unwrap_or_default() {
             "ByteFallback" => self.byte_fallback = true,
+            "ByteLevel" => self.byte_level = true,
             "Metaspace" => {
                 let Some(blank) = text(&rule["replacement"]) else { return false };
                 self.replacements.push((blank, " ".into()));
@@ -116,7 +125,10 @@ impl Decoder {
         for (from, to) in &self.replacements {
             text = text.replace(from.as_str(), to);
         }
-        text.into_bytes()
+        match self.byte_level {
+            true => from_alphabet(&text),
+            false => text.into_bytes(),
+        }
     }
 }
 
@@ -181,16 +193,38 @@ mod tests {
         assert_eq!(token_env(&tokenizer, 1, &[]).unwrap().tok_trie().token(0), b"a");
     }
 
+    /// Published byte-level tokenizers have other steps before the last one.
+    #[test]
+    fn a_sequence_may_end_in_bytes() {
+        let level = serde_json::json!({
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
+        });
+        let steps = serde_json::json!({"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": "Ġ"}, level,
+        ]});
+        let tokens = ["a", "Ġb", "Ã©", "▁c", "Ċ", "ÃĹ", "日"];
+        let tokenizer = crate::text::testing::with_decoder(&tokens, &level, &steps);
+        concatenates(&tokenizer, TokenId(0));
+        let spelled = words(&tokenizer, &[]);
+        assert_eq!(spelled[1], b" b");
+        assert_eq!(spelled[2], "é".as_bytes());
+        assert_eq!(spelled[3], b" c");
+        assert_eq!(spelled[4], b"\n");
+        assert_eq!(spelled[6], "日".as_bytes(), "not in the alphabet: itself");
+    }
+
     #[test]
     fn a_decoder_that_looks_at_neighbours_is_refused() {
-        let mut decoder = Decoder::default();
         for rule in [
             serde_json::json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
             serde_json::json!({"type": "Replace", "pattern": {"Regex": "a"}, "content": ""}),
             serde_json::json!({"type": "Sequence", "decoders": [{"type": "CTC"}]}),
+            serde_json::json!({"type": "Sequence", "decoders": [
+                {"type": "ByteLevel", "trim_offsets": true}, {"type": "Fuse"},
+            ]}),
             Value::Null,
         ] {
-            assert!(!decoder.take(&rule), "{rule}");
+            assert!(!Decoder::default().take(&rule), "{rule}");
         }
     }
 }

@@ -1,0 +1,201 @@
+//! Which folder a model's name means, and whether it holds a model in Hugging Face's format: what is
+//! missing is said, and whose format it is where it is another's. Called by `engine` before anything
+//! is read, and by `hub` before weights are fetched. It reads names of files only.
+
+use std::path::{Path, PathBuf};
+
+use super::hub;
+use crate::error::{Error, Result};
+use crate::files::{self, Kind};
+use crate::invalid;
+use crate::json::cut;
+
+/// Names of files that a message lists.
+const LISTED: usize = 8;
+
+/// What a name means.
+#[derive(Debug, PartialEq)]
+pub enum Found {
+    Folder(PathBuf),
+    /// A name on a hub.
+    Repo,
+}
+
+/// A local folder wins: `~` is the home, a relative path is tried against the version's folder
+/// first, then against the server's working directory. The folder of a model in a hub's cache means
+/// the snapshot of the revision in it. What is no folder may be a model on a hub.
+///
+/// # Errors
+/// NotFound, with the paths that were tried; Unsupported: a GGUF file; InvalidArgument: another
+/// file, or a URL.
+pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Found> {
+    let tried = candidates(name, version_dir);
+    let is_gguf = |text: &str| text.to_ascii_lowercase().ends_with(".gguf");
+    if let Some(folder) = tried.iter().find(|path| path.is_dir()) {
+        return snapshot_in(folder, revision).map(Found::Folder).map_err(Error::on_one_line);
+    }
+    let shown = cut(name);
+    // vLLM's names of quantisations in a repository: org/name:Q4_K_M.
+    let quantised = name.to_ascii_lowercase().contains("gguf:");
+    if is_gguf(name) || quantised {
+        return Err(Error::Unsupported(format!(
+            "'{shown}' is a GGUF file, and GGUF is not read yet: name the folder or the hub's name \
+             of the same model in safetensors (config.json, model.safetensors, tokenizer.json)."
+        )));
+    }
+    if let Some(file) = tried.iter().find(|path| path.exists()) {
+        return Err(invalid!(
+            "{} is a file: a model is named by the folder that holds its config.json.",
+            file.display()
+        )
+        .on_one_line());
+    }
+    if name.contains("://") {
+        return Err(invalid!(
+            "'{shown}' is a URL: a model is named by a local folder or by its name on a hub \
+             (org/name)."
+        ));
+    }
+    if hub::is_repo(name) {
+        return Ok(Found::Repo);
+    }
+    let tried: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
+    Err(Error::NotFound(format!(
+        "'{shown}' is no folder (tried: {}) and no name of a model on a hub (org/name).",
+        tried.join(", ")
+    ))
+    .on_one_line())
+}
+
+fn candidates(name: &str, version_dir: &Path) -> Vec<PathBuf> {
+    let home = || std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    if let Some(rest) = name.strip_prefix("~/") {
+        return home().into_iter().map(|home| home.join(rest)).collect();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    let mut paths = vec![version_dir.join(name), here.join(name)];
+    paths.dedup();
+    paths
+}
+
+/// The folder itself, or the snapshot in it if it is a model's folder in a hub's cache.
+fn snapshot_in(folder: &Path, revision: Option<&str>) -> Result<PathBuf> {
+    let snapshots = folder.join("snapshots");
+    if folder.join("config.json").exists() || !snapshots.is_dir() {
+        return Ok(folder.to_path_buf());
+    }
+    let revision = revision.unwrap_or("main");
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let commit = match revision.split('/').all(|part| !matches!(part, "" | "." | "..")) {
+        true => files::read_text(&folder.join("refs").join(revision), Kind::Line).ok(),
+        false => None,
+    };
+    let commit = commit.map_or_else(|| revision.to_string(), |text| text.trim().to_string());
+    let named = snapshots.join(&commit);
+    if plain(&commit) && named.is_dir() {
+        return Ok(named);
+    }
+    let all = names_in(&snapshots);
+    Err(Error::NotFound(format!(
+        "{} is a folder of a hub's cache without a snapshot of '{}'; it has {}. Name one of them \
+         as 'revision', or download the model again.",
+        folder.display(),
+        cut(revision),
+        list(&all, "no snapshot")
+    )))
+}
+
+/// Whether the folder holds the config.json of a model.
+///
+/// # Errors
+/// NotFound or Unsupported: it does not, with what it holds.
+pub fn judge(folder: &Path) -> Result<()> {
+    if folder.join("config.json").exists() {
+        return Ok(());
+    }
+    let shown = folder.display();
+    let names = names_in(folder);
+    let error = match other_format(names.iter().map(String::as_str)) {
+        Some(format) => Error::Unsupported(format!("{shown} is not read: {format}.")),
+        None if names.is_empty() => Error::NotFound(format!(
+            "{shown} is an empty folder: copy the model's files into it (config.json, \
+             *.safetensors, tokenizer.json)."
+        )),
+        None => Error::NotFound(format!(
+            "{shown}: config.json is missing, so it is no model in Hugging Face's format; the \
+             folder holds {}.",
+            list(&names, "nothing")
+        )),
+    };
+    Err(error.on_one_line())
+}
+
+/// Names of what is in a folder, in alphabetical order; at most a thousand.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(1000);
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+fn list(names: &[String], none: &str) -> String {
+    let shown: Vec<String> = names.iter().take(LISTED).map(|name| cut(name)).collect();
+    match names.len() {
+        0 => none.into(),
+        n if n > LISTED => format!("{} and {} more", shown.join(", "), n - LISTED),
+        _ => shown.join(", "),
+    }
+}
+
+/// How a format is told: a file's name, or its beginning and end, and what to say of it.
+const FORMATS: &[(&str, &str, &str)] = &[
+    ("tekken", ".json", MISTRAL),
+    ("consolidated", ".safetensors", MISTRAL),
+    (
+        "consolidated",
+        ".pth",
+        "it is in Meta's own format (consolidated.*.pth, params.json); take the model in Hugging \
+         Face's format (its name ends in -hf, or has none of these files)",
+    ),
+    (
+        "adapter_config",
+        ".json",
+        "it is a LoRA adapter; name its base model as 'model', set enable_lora, and list the \
+         adapter in multi_lora.json",
+    ),
+    (
+        "model_index",
+        ".json",
+        "it is a model of diffusers, which makes images; language models are served here",
+    ),
+    ("", ".gguf", "it holds GGUF, which is not read yet; take the same model in safetensors"),
+    ("ggml", ".bin", "it holds ggml, which is not read; take the same model in safetensors"),
+    (
+        "",
+        ".onnx",
+        "it holds ONNX; take the same model in safetensors, or serve it by Triton's \
+         onnxruntime backend",
+    ),
+    ("", ".engine", "it holds engines of TensorRT-LLM; take the model that they were built from"),
+    ("", ".nemo", "it is in NeMo's format; convert it to Hugging Face's"),
+    ("", ".h5", "it holds TensorFlow's weights; take the same model in safetensors"),
+    ("", ".msgpack", "it holds Flax's weights; take the same model in safetensors"),
+];
+
+const MISTRAL: &str = "it is in Mistral's own format (params.json, consolidated.safetensors, \
+    tekken.json); take the model in Hugging Face's format (config.json, model.safetensors, \
+    tokenizer.json)";
+
+/// Whose format these files are, if not Hugging Face's, and what to take instead.
+pub fn other_format<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+    let names: Vec<&str> = names.collect();
+    let found = |start: &str, end: &str| {
+        names.iter().any(|name| name.starts_with(start) && name.ends_with(end))
+    };
+    FORMATS.iter().find(|(start, end, _)| found(start, end)).map(|&(_, _, what)| what)
+}
+
+#[cfg(test)]
+#[path = "folder_tests.rs"]
+mod tests;

@@ -1,0 +1,162 @@
+//! Grammars that were made to cost much are refused or served in about the time of others, and in
+//! words for their client.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use serde_json::{json, Value};
+
+use super::tests::{set, Rig};
+use super::*;
+
+/// Half a second on an idle machine at worst; machines that test are not idle.
+const SOON: Duration = Duration::from_secs(8);
+
+fn hostile() -> Vec<(&'static str, Value)> {
+    let names = |n: usize| (0..n).map(|i| format!("n{i}")).collect::<Vec<_>>();
+    let letters = |n: usize| {
+        let letter = |i: usize| format!("\"{}\"", (b'a' + (i * 7 % 10) as u8) as char);
+        (0..n).map(letter).collect::<Vec<_>>().join(" | ")
+    };
+    let nested = (0..100).fold(json!(1), |inner, _| json!([inner]));
+    let wide = json!((0..60_000).map(|i| json!([i])).collect::<Vec<_>>());
+    let primes: Vec<Value> =
+        [3, 5, 7, 11, 13, 17, 19].iter().map(|p| json!({"multipleOf": p})).collect();
+    let literal = "\"a\" | ".repeat(13_000) + "\"b\"";
+    vec![
+        ("multipleOf", json!({"json": {"type": "integer", "multipleOf": 4_849_845}})),
+        ("a product", json!({"json": {"type": "integer", "allOf": primes}})),
+        ("alternatives", json!({"grammar": format!("start: {}", letters(20_000))})),
+        ("fewer of them", json!({"grammar": format!("start: {}", letters(8_000))})),
+        ("EBNF", json!({"grammar": format!("root ::= {}", letters(20_000))})),
+        ("recursive EBNF", json!({"grammar": format!("root ::= {} | root root", letters(18_000))})),
+        (
+            "names of rules",
+            json!({"grammar": format!("start: {}a\na: \"x\"", "a|".repeat(60_000))}),
+        ),
+        ("a regex", json!({"regex": letters(16_000 / 3).replace(['"', ' '], "")})),
+        ("a terminal", json!({"grammar": format!("start: T\nT: {literal}")})),
+        ("required", json!({"json": {"type": "object", "required": names(60_000)}})),
+        (
+            "in %json",
+            json!({"grammar": format!(
+                "start: %json {}", json!({"type": "object", "required": names(15_000)})
+            )}),
+        ),
+        (
+            "optional",
+            json!({"json": {"type": "object", "properties":
+                names(500).into_iter().map(|n| (n, json!({}))).collect::<serde_json::Map<_, _>>()
+            }}),
+        ),
+        ("nested const", json!({"json": {"const": nested}})),
+        ("wide const", json!({"json": {"const": wide}})),
+        ("empty choices", json!({"choice": vec![""; 1_000_000]})),
+        ("equal choices", json!({"choice": vec![""; 50_000]})),
+        ("1 MiB of choices", json!({"choice": names(150_000)})),
+        (
+            "512 kB of choices",
+            json!({"choice":
+                (0..50_000).map(|i| format!("{i:010}")).collect::<Vec<_>>()
+            }),
+        ),
+        ("enum", json!({"json": {"enum": names(50_000)}})),
+        (
+            "complements",
+            json!({"grammar":
+                "start: T\nT: \"a\" | \"b\" (/(a|b)*a(a|b){40}/ & ~/(a|b)*b(a|b){41}/)"
+            }),
+        ),
+        (
+            "patterns",
+            json!({"json": {"allOf": (1..12).map(|i| {
+            json!({"type": "string", "pattern": format!("^(x{{{}}})*$", 2 * i + 1)})
+        }).collect::<Vec<_>>()}}),
+        ),
+        (
+            "patternProperties",
+            json!({"json": {"type": "object", "patternProperties":
+                (0..50).map(|i| (format!("^p{i}_.*(a|b)*a(a|b){{9}}$"), json!({})))
+                    .collect::<serde_json::Map<_, _>>()
+            }}),
+        ),
+        (
+            "oneOf",
+            json!({"json": {"oneOf": (0..4_000).map(|i| {
+            json!({"type": "object", "properties": {"k": {"const": i}}, "required": ["k"]})
+        }).collect::<Vec<_>>()}}),
+        ),
+    ]
+}
+
+#[test]
+fn hostile_grammars_cost_no_more_than_others() {
+    let work = || {
+        let mut rig = Rig::opt();
+        rig.walk(&json!({"choice": ["warm"]}));
+        for (name, outputs) in hostile() {
+            let start = Instant::now();
+            let outcome = rig.compile(&outputs).and_then(|mut guide| {
+                for _ in 0..10 {
+                    let Next::Mask(mask) = guide.next(&[])? else { break };
+                    guide.accept(set(&mask)[0])?;
+                }
+                Ok(())
+            });
+            let took = start.elapsed();
+            let text = outcome.map_or_else(|e| e.to_string(), |()| "served".into());
+            if std::env::var_os("SHOW").is_some() {
+                println!("{name}: {took:?}: {}", text.chars().take(110).collect::<String>());
+            }
+            assert!(took < SOON, "{name}: {took:?}: {text}");
+            assert!(!text.contains("panic") && !text.contains("assertion"), "{name}: {text}");
+            assert!(text.chars().count() < 600, "{name}: {text}");
+        }
+    };
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join().unwrap();
+}
+
+/// Ends after some questions, as if the client had left.
+struct Short(AtomicUsize);
+
+impl Patience for Short {
+    fn check(&self) -> Result<()> {
+        let left = self.0.fetch_sub(1, Ordering::AcqRel);
+        if left > 1 {
+            return Ok(());
+        }
+        self.0.store(1, Ordering::Release);
+        Err(Error::Cancelled("gone".into()))
+    }
+
+    fn stop_by(&self, stop: Stop) {
+        stop.now();
+    }
+}
+
+#[test]
+fn a_compilation_ends_with_whom_it_is_for() {
+    let rig = Rig::opt();
+    let outputs = StructuredOutputs::parse(&json!({"regex": "[ab]+"})).unwrap();
+    for questions in [1, 2, 3, 100] {
+        let outcome = rig.grammars().compile(&outputs, &Short(AtomicUsize::new(questions)));
+        assert_eq!(outcome.err(), Some(Error::Cancelled("gone".into())), "{questions}");
+    }
+    // Told to stop when all parts are done: the first mask is refused.
+    let outcome = rig.grammars().compile(&outputs, &Short(AtomicUsize::new(usize::MAX)));
+    let text = outcome.err().expect("stopped").to_string();
+    assert!(text.contains("longer than 5000 ms") && text.contains("grammar-timeout-ms"), "{text}");
+}
+
+#[test]
+fn a_guide_that_is_stopped_says_so_and_its_forks_go_on() {
+    let rig = Rig::opt();
+    let mut guide = rig.compile(&json!({"regex": "[ab]+"})).unwrap();
+    let mut fork = guide.fork();
+    guide.stop().now();
+    for _ in 0..2 {
+        let text = guide.next(&[]).unwrap_err().to_string();
+        assert!(text.contains("takes longer than 5000 ms"), "{text}");
+    }
+    assert!(matches!(fork.next(&[]), Ok(Next::Mask(_))));
+}
