@@ -329,8 +329,9 @@ fn threads_of(
         Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
     };
     let (commands, inbox) = unbounded();
-    let health = Arc::new(Health::new(facts.max_num_seqs as usize + options.max_waiting));
     let observer = Arc::clone(&options.observer);
+    let health = Health::new(facts.max_num_seqs as usize + options.max_waiting);
+    let health = Arc::new(health.observed_by(Arc::clone(&observer)));
     let shared = Shared { observer, commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start(name, health.clone(), step_limit)?;
     let (tokens, logprobs) = (options.max_backlog_tokens, options.max_logprob_entries);
