@@ -57,9 +57,9 @@ impl AdapterList {
             Error::NotFound(_) => Error::NotFound(format!("Triton backend cannot find {shown}.")),
             other => other,
         })?;
-        let list =
+        let value =
             json::parse(text.as_bytes()).map_err(|e| invalid!("{shown} is not valid JSON: {e}"))?;
-        let Value::Object(map) = list else {
+        let Value::Object(map) = value else {
             return Err(invalid!("{shown} must hold one JSON object, name -> folder."));
         };
         if map.len() >= usize::from(u16::MAX) {

@@ -3,7 +3,6 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Instant;
 
@@ -19,6 +18,7 @@ use super::log;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
+use super::versions::Version;
 use super::watch::{Keeper, Watched};
 use crate::engine::{
     Client, EmbedRequest, Engine, EngineArgs, EngineOptions, GenerateRequest, Returns, Terms,
@@ -27,9 +27,6 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::internal;
 use crate::sampling::Limits;
-
-/// The server asked an instance whether it is ready, so it knows by itself when one died.
-static SERVER_ASKS: AtomicBool = AtomicBool::new(false);
 
 /// Keys of `--backend-config` that nobody reads are told once.
 static STRANGERS: Once = Once::new();
@@ -43,6 +40,7 @@ pub(super) struct Model {
     config: ModelConfig,
     args: EngineArgs,
     options: Options,
+    object: Arc<Version>,
     /// `log_level` of model.json, while the model is loaded.
     _log_level: log::Asked,
 }
@@ -54,6 +52,7 @@ impl Model {
     /// One line that names file and key; the server fails the load with it.
     pub(super) fn load(handle: ModelHandle) -> Result<Model> {
         let (name, version) = (handle.name()?, handle.version()?);
+        let object = Arc::new(Version::new(&name, version));
         let config = complete_config(handle)?;
         let backend_config = serde_json::from_str(&handle.backend_config()?).unwrap_or_default();
         let folder = handle.folder()?;
@@ -74,6 +73,7 @@ impl Model {
             config,
             args,
             options: Options::read(&backend_config)?,
+            object,
             _log_level: log_level,
         })
     }
@@ -189,7 +189,8 @@ impl Instance {
             load_deadline: model.options.load_deadline,
             load_read_timeout: model.options.load_read_timeout,
             exit_when_dead: model.options.exit_when_dead,
-            server_asks: || SERVER_ASKS.load(Ordering::Relaxed),
+            health_check: model.config.health_check,
+            object: Arc::clone(&model.object),
         })?;
         let engine = keeper.engine()?;
         let facts = engine.facts();
@@ -333,7 +334,7 @@ impl Instance {
 
     /// What the server's readiness probe asks, on servers that do.
     pub(super) fn ready(&self) -> Result<()> {
-        SERVER_ASKS.store(true, Ordering::Relaxed);
+        self.keeper.asked();
         self.keeper.engine().map(drop)
     }
 

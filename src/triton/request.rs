@@ -125,6 +125,10 @@ fn read(
         .zip(params)
         .map(|(prompt, params)| Ok(PromptRow { prompt: utf8(prompt)?.to_owned(), params }))
         .collect::<Result<Vec<_>>>()?;
+    if rows.len() > 1 {
+        let lists = rows.iter().map(|row| (&row.params.stop[..], &row.params.bad_words[..]));
+        context.limits.lists.check_rows(lists)?;
+    }
     if rows.iter().any(|row| row.params.n != rows[0].params.n) {
         return Err(invalid!("all rows of a batch must have the same 'n'"));
     }
