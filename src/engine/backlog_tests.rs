@@ -62,8 +62,8 @@ fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
     bench.engine.drain(PATIENCE);
 }
 
-/// Sixteen hundred tokens become text at once, in several turns: nothing is lost or told twice, and a
-/// stream on the same thread goes on.
+/// Sixteen hundred tokens become text at once, in several turns: nothing is lost or told twice, and
+/// a stream on the same thread goes on.
 #[test]
 fn a_large_answer_takes_turns() {
     let backlog = Backlog { tokens: 50, logprobs: usize::MAX };
