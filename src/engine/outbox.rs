@@ -3,8 +3,8 @@
 //!
 //! Each request belongs to one outbox thread for its whole life, which keeps its answers in order.
 //! The engine sends one batch of events per step and thread. A thread that falls behind drains
-//! every batch that waits before it answers: deltas of one request merge. Requests with something to
-//! say take turns of limited work, so that one with thousands of sequences does not keep another
+//! every batch that waits before it answers: deltas of one request merge. Requests with something
+//! to say take turns of limited work, so that one with thousands of sequences does not keep another
 //! waiting. Nothing here grows without bound: requests are limited at intake, what waits for a
 //! response by [`Backlog`].
 //!

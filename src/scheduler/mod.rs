@@ -109,8 +109,8 @@ impl Scheduler {
         })
     }
 
-    /// Put a sequence in the queue: behind the more urgent ones, and those of its priority that came
-    /// before. A request with more sequences than half of the slots has no right to them all: each
+    /// Put a sequence in the queue: behind the more urgent ones, and those of its priority that
+    /// came before. A request with more sequences than half of the slots has no right to them all: each
     /// further one lets one more later arrival pass. How many may wait is the caller's limit.
     ///
     /// # Errors
