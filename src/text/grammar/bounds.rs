@@ -22,8 +22,9 @@ const MAX_RULE_PARTS: usize = 10_000;
 const MAX_ALTERNATIVES: usize = 2000;
 /// Bytes of a grammar's literals and expressions once each terminal stands where it is used.
 const MAX_TERMINAL_BYTES: usize = 500_000;
-/// Steps of building a lexer until its first byte is read: 20 ms, and as long again in the crate.
-const MAX_FIRST_STEPS: u64 = 200_000;
+/// Steps of building a lexer until its first byte is read: 50 ms, and as long again in the crate. A
+/// number with bounds takes 600.
+const MAX_FIRST_STEPS: u64 = 400_000;
 /// Steps of building a lexer, over the whole life of a grammar: 13 bytes each at worst.
 pub(super) const MAX_STEPS: u64 = 20_000_000;
 /// Bytes of what stands in brackets behind a name.
