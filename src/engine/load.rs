@@ -340,8 +340,8 @@ fn threads_of(
     let meter = Meter::new(Arc::clone(&options.observer), trace);
     let kept = args.lora.as_ref().map_or(0, |lora| lora.max_cpu_loras);
     let (adapters, adapter_reader) = Adapters::start(name, adapters, &spec, kept, &commands)?;
-    let limit = options.grammar_timeout;
-    let guides = Guides::start(name, (threads() / 2).clamp(1, 8), limit, &commands)?;
+    let (count, limit) = ((threads() / 2).clamp(1, 8), options.grammar_timeout);
+    let guides = Guides::start(name, count, limit, &commands)?;
     let freeing = guides.freeing();
     let outboxes = Outboxes::start(name, outbox_threads, backlog, &shared)?;
     let helpers = Helpers { outboxes, guides, adapters };
