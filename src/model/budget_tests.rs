@@ -1,7 +1,9 @@
 //! Unit tests of `budget`, and the golden list of what a llama step launches.
 
 use super::*;
+use crate::device::AdapterRoom;
 use crate::model::config::SpecOptions;
+use crate::model::lora::AdapterOptions;
 use serde_json::json;
 
 fn llama() -> ModelSpec {
@@ -31,6 +33,22 @@ const SHARE: PoolOptions = PoolOptions {
     num_gpu_blocks_override: None,
     fit_max_model_len: false,
 };
+
+/// Adapters of the table and of the head: A, B and a rank of each bank.
+#[test]
+fn words_that_adapters_change_take_room() {
+    let adapted = |module: &str| {
+        let mut spec = llama();
+        let (room, modules) = (AdapterRoom { banks: 3, rank: 8 }, Some(vec![module.to_string()]));
+        spec.adapters = Some(AdapterOptions { room, modules });
+        footprint(&spec, &limits(&spec), DType::F32).unwrap().0.adapters
+    };
+    let banks = 3 * (4 * 8 * (100 + 64) + 4);
+    assert_eq!(adapted("embed_tokens"), banks);
+    // And A x of a step's rows.
+    assert_eq!(adapted("lm_head"), banks + 4 * 40 * 8);
+    assert_eq!(adapted("no_such_module"), 0);
+}
 
 #[test]
 fn a_mixture_reads_the_experts_that_rows_can_meet() {
