@@ -12,6 +12,7 @@ use crossbeam::channel::{unbounded, Receiver, Sender};
 use super::command::{Accepted, Command, Family, NewOutput, StopRules};
 use super::guides::{Freeing, Guided};
 use super::pooling::{Embedder, Job};
+use super::queued::PromptQueue;
 use super::repetition::Circle;
 use super::request::{GenerateRequest, Returns};
 use super::scores::Scores;
@@ -130,6 +131,7 @@ pub(super) struct Intake {
     pub log_requests: bool,
     /// Names of multi_lora.json, in its order.
     pub adapters: Vec<String>,
+    pub queue: Arc<PromptQueue>,
     pub commands: Sender<Command>,
     /// Where guides of ended sequences go.
     pub freeing: Freeing,
@@ -192,20 +194,7 @@ impl Intake {
         // What has a token that cannot be sampled never occurs.
         bad_words.retain(|word| check_vocabulary(word, self.vocab_size).is_ok());
         let mut guided = self.guided(&params, patience)?.map(Box::new);
-        let mut stop_ids = params.stop_token_ids.clone();
-        if !params.ignore_eos {
-            stop_ids.extend_from_slice(&self.eos);
-        }
-        stop_ids.sort_unstable();
-        let limits = StopRules {
-            max_tokens: params.max_tokens.map_or(room, |max| max.min(room)),
-            min_tokens: params.min_tokens,
-            stop_ids,
-            repetition: params.repetition_detection.clone(),
-        };
-        if let Some(rule) = &limits.repetition {
-            Circle::check(rule, limits.max_tokens, params.n)?;
-        }
+        let limits = self.stop_rules(&params, room)?;
         if self.log_requests {
             tracing::info!("request {first}: {} prompt tokens, {params:?}", tokens.len());
         }
@@ -242,6 +231,7 @@ impl Intake {
             adapter,
             sequences: ids.ids().enumerate().map(sequence).collect(),
             limits: Arc::new(limits),
+            queued: self.queue.add(tokens.len()),
             prompt: tokens.into(),
             client,
             stream,
@@ -252,6 +242,25 @@ impl Intake {
             priority: terms.priority,
             embedding: None,
         })
+    }
+
+    /// When a sequence of the request ends, with `room` for that many outputs.
+    fn stop_rules(&self, params: &SamplingParams, room: u32) -> Result<StopRules> {
+        let mut stop_ids = params.stop_token_ids.clone();
+        if !params.ignore_eos {
+            stop_ids.extend_from_slice(&self.eos);
+        }
+        stop_ids.sort_unstable();
+        let limits = StopRules {
+            max_tokens: params.max_tokens.map_or(room, |max| max.min(room)),
+            min_tokens: params.min_tokens,
+            stop_ids,
+            repetition: params.repetition_detection.clone(),
+        };
+        if let Some(rule) = &limits.repetition {
+            Circle::check(rule, limits.max_tokens, params.n)?;
+        }
+        Ok(limits)
     }
 
     pub(super) fn new_ids(&self, count: u32) -> Family {

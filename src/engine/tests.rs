@@ -12,7 +12,6 @@ use super::adapters::Adapters;
 use super::guides::Guides;
 use super::health::Health;
 use super::intake::{Intake, Slow};
-use super::meter::Meter;
 use super::outbox::{Backlog, Outboxes, Shared};
 use super::request::*;
 use super::step::{Core, Helpers, Runner};
@@ -22,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::ids::{BankId, TokenId};
 use crate::model::Adapter;
 use crate::plan::{Late, Sampled, StepPlan, StepResult};
-use crate::sampling::{Limits, SamplingParams};
+use crate::sampling::{Limits, NonFinite, SamplingParams};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::{Grammars, Tokenizer};
 
@@ -40,6 +39,8 @@ pub(super) enum Fault {
     Panic(u64),
     /// Waits at step n until the test opens the gate.
     Gate(u64),
+    /// The first row of step n has no finite logits.
+    NonFinite(u64),
 }
 
 struct Scripted {
@@ -68,18 +69,19 @@ impl Runner for Scripted {
             }
             _ => {}
         }
-        let tokens = vec![TokenId(300 + (plan.step % 5) as u32)];
+        let tokens = Ok(vec![TokenId(300 + (plan.step % 5) as u32)]);
         let samples = plan.rows.iter().filter(|row| row.sample);
         let samples = samples.map(|row| Sampled {
             slot: row.slot,
             tokens: tokens.clone(),
             logprobs: Vec::new(),
         });
-        self.queue.push_back(StepResult {
-            step: plan.step,
-            samples: samples.collect(),
-            ..StepResult::default()
-        });
+        let mut samples: Vec<Sampled> = samples.collect();
+        if self.fault == Fault::NonFinite(plan.step) {
+            samples[0].tokens = Err(NonFinite);
+        }
+        let step = plan.step;
+        self.queue.push_back(StepResult { step, samples, ..StepResult::default() });
         Ok(())
     }
 
@@ -91,7 +93,7 @@ impl Runner for Scripted {
             let bit = |id: &u32| mask[*id as usize / 32] >> (id % 32) & 1 == 1;
             let allowed: Vec<u32> = (0..4096).filter(bit).take(5).collect();
             let id = allowed[step.step as usize % allowed.len()];
-            sample.expect("a mask is for a row that samples").tokens = vec![TokenId(id)];
+            sample.expect("a mask is for a row that samples").tokens = Ok(vec![TokenId(id)]);
         }
         Ok(())
     }
@@ -136,7 +138,7 @@ impl Client for Probe {
 
 pub(super) struct Bench {
     pub engine: Engine,
-    gate: Sender<()>,
+    pub gate: Sender<()>,
     /// See [`Guides`].
     pub mask_delay_ms: Arc<AtomicU64>,
 }
@@ -165,6 +167,7 @@ pub(super) fn bench_with(
         pages: 64,
         depth,
         long_prefill_token_threshold: 0,
+        long_prefill_adaptive: false,
         chunked_prefill: true,
         prefix_caching: true,
         pooling: false,
@@ -174,7 +177,7 @@ pub(super) fn bench_with(
     })
     .expect("a valid config");
     let (commands, inbox) = unbounded();
-    let health = Arc::new(Health::new(max_num_seqs + max_waiting));
+    let health = Arc::new(Health::new(super::ticket::QueueLimit::new(max_num_seqs + max_waiting)));
     let shared =
         Shared { observer: Arc::new(Ignore), commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start("test", health.clone(), Some(STEP_LIMIT)).expect("a thread");
@@ -184,11 +187,12 @@ pub(super) fn bench_with(
     let guides = Guides::start("test", 1, GRAMMAR_LIMIT, &commands).expect("threads");
     let (freeing, mask_delay_ms) = (guides.freeing(), guides.delay_ms.clone());
     let helpers = Helpers { outboxes, guides, adapters: Adapters::default() };
-    let meter = Meter::new(Arc::new(Ignore), None);
+    let meter = super::meter::Meter::new(Arc::new(Ignore), None);
     let core = Core::new(Box::new(runner), scheduler, inbox, helpers, shared, meter, 1);
     let thread = std::thread::spawn(move || core.run());
     let eos: Vec<TokenId> = tokenizer.eos().into_iter().filter(|_| ends).collect();
     let intake = Arc::new(Intake {
+        queue: super::queued::PromptQueue::new(None),
         adapters: Vec::new(),
         grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default(), GRAMMAR_LIMIT),
         eos,
@@ -319,20 +323,6 @@ fn a_device_error_or_panic_fails_all_now_and_later() {
         assert!(refused.message().contains("scripted"), "{refused}");
         bench.engine.drain(PATIENCE);
     }
-}
-
-#[test]
-fn a_full_queue_refuses_at_once_and_names_the_keys() {
-    let bench = bench(Fault::Gate(1), 1, 1, 2);
-    let held: Vec<_> = (0..3).map(|_| bench.submit(false, GREEDY).expect("room")).collect();
-    let refused = bench.submit(false, GREEDY).err().expect("full");
-    assert!(matches!(refused, Error::Unavailable(_)));
-    assert!(refused.message().contains("max-waiting"), "{refused}");
-    bench.gate.send(()).expect("engine lives");
-    for (_, told) in held {
-        assert!(told.recv_timeout(PATIENCE).expect("a final").is_ok());
-    }
-    bench.engine.drain(PATIENCE);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! Used by `mod`, `health` and `step`; it never knows tokens, steps or devices.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,13 +13,24 @@ use super::request::{Answer, Client, Terms};
 use crate::error::{Error, Result};
 use crate::invalid;
 
-/// What raises the limit.
-const KEYS: &str = "max_num_seqs in model.json or --backend-config=vllm,max-waiting";
+/// How many sequences may run and wait, and which keys say so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QueueLimit {
+    pub sequences: usize,
+    pub keys: &'static str,
+}
+
+#[cfg(test)]
+impl QueueLimit {
+    pub fn new(sequences: usize) -> QueueLimit {
+        QueueLimit { sequences, keys: "max-waiting" }
+    }
+}
 
 /// All requests that were accepted and have not ended, of at most `limit` sequences.
 pub(super) struct Tickets {
     open: Mutex<Open>,
-    limit: usize,
+    limit: QueueLimit,
 }
 
 #[derive(Default)]
@@ -35,7 +46,7 @@ struct Open {
 }
 
 impl Tickets {
-    pub fn new(limit: usize) -> Arc<Tickets> {
+    pub fn new(limit: QueueLimit) -> Arc<Tickets> {
         Arc::new(Tickets { open: Mutex::default(), limit })
     }
 
@@ -59,17 +70,17 @@ impl Tickets {
         if let Some(error) = &open.closed {
             return Err(error.clone());
         }
-        let limit = self.limit;
-        if sequences > limit {
+        let QueueLimit { sequences: limit, keys } = self.limit;
+        if sequences > limit && limit > 0 {
             return Err(invalid!(
                 "n is {sequences}, but at most {limit} sequences may run and wait: lower n, or \
-                 raise {KEYS}"
+                 raise {keys}"
             ));
         }
         if open.sequences + sequences > limit {
             return Err(Error::Unavailable(format!(
                 "{} requests are running or waiting, and {limit} is the limit: retry later, or \
-                 raise {KEYS}",
+                 raise {keys}",
                 open.sequences
             )));
         }
@@ -83,6 +94,7 @@ impl Tickets {
             client,
             timeout: terms.timeout.map(|timeout| (timeout, Instant::now() + timeout)),
             ended: Mutex::new(false),
+            last: OnceLock::new(),
         });
         open.tickets.insert(id, Arc::downgrade(&ticket));
         Ok(ticket)
@@ -97,7 +109,7 @@ impl Tickets {
             open.tickets.values().filter_map(Weak::upgrade).collect()
         };
         for ticket in open {
-            ticket.finish(Err(error.clone()));
+            ticket.end_soon(error.clone());
         }
     }
 }
@@ -112,6 +124,8 @@ pub(super) struct Ticket {
     timeout: Option<(Duration, Instant)>,
     /// Held while the client is called, so that no delta overtakes the end.
     ended: Mutex<bool>,
+    /// How it ends as soon as no thread is in a call of the client.
+    last: OnceLock<Error>,
 }
 
 impl Ticket {
@@ -119,6 +133,29 @@ impl Ticket {
     pub fn withdraw(&self) {
         *self.ended.lock() = true;
         self.forget();
+    }
+
+    /// End it without waiting for a thread that is in a call of the client: that one does it then.
+    fn end_soon(&self, error: Error) {
+        let _ = self.last.set(error);
+        self.settle();
+    }
+
+    /// Called after `last` was set and after each call of the client, so by one or the other.
+    fn settle(&self) {
+        let Some(error) = self.last.get() else { return };
+        if let Some(mut ended) = self.ended.try_lock() {
+            self.end(&mut ended, Err(error.clone()));
+        }
+    }
+
+    fn end(&self, ended: &mut bool, outcome: Result<Answer>) {
+        if std::mem::replace(ended, true) {
+            return;
+        }
+        // Its place is free before the client hears of the end: it may come back at once.
+        self.forget();
+        self.client.finish(outcome);
     }
 
     fn forget(&self) {
@@ -149,21 +186,21 @@ impl Client for Ticket {
         })
     }
 
+    fn ready(&self) -> bool {
+        self.client.ready()
+    }
+
     fn respond(&self, answer: Answer) {
         let ended = self.ended.lock();
         if !*ended {
             self.client.respond(answer);
         }
+        drop(ended);
+        self.settle();
     }
 
     fn finish(&self, outcome: Result<Answer>) {
-        let mut ended = self.ended.lock();
-        if std::mem::replace(&mut *ended, true) {
-            return;
-        }
-        // Its place is free before the client hears of the end: it may come back at once.
-        self.forget();
-        self.client.finish(outcome);
+        self.end(&mut self.ended.lock(), outcome);
     }
 }
 
@@ -207,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_ticket_ends_once_and_hears_nothing_after() {
-        let (tickets, heard) = (Tickets::new(1), Arc::new(Heard::default()));
+        let (tickets, heard) = (Tickets::new(QueueLimit::new(1)), Arc::new(Heard::default()));
         let ticket = tickets.admit(heard.clone(), &Terms::default(), 1).unwrap();
         let full = tickets.admit(heard.clone(), &Terms::default(), 1).err().expect("full");
         assert!(full.message().starts_with("1 requests"), "{full}");
@@ -225,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_dropped_ticket_ends_by_itself_and_a_withdrawn_one_says_nothing() {
-        let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
+        let (tickets, heard) = (Tickets::new(QueueLimit::new(8)), Arc::new(Heard::default()));
         drop(tickets.admit(heard.clone(), &Terms::default(), 1).unwrap());
         assert!(matches!(heard.ends.lock()[..], [Some(Error::Unavailable(_))]));
         tickets.admit(heard.clone(), &Terms::default(), 1).unwrap().withdraw();
@@ -234,7 +271,7 @@ mod tests {
 
     #[test]
     fn closing_ends_all_and_refuses_those_who_come_later() {
-        let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
+        let (tickets, heard) = (Tickets::new(QueueLimit::new(8)), Arc::new(Heard::default()));
         let all: Vec<_> =
             (0..3).map(|_| tickets.admit(heard.clone(), &Terms::default(), 1).unwrap()).collect();
         tickets.close(&Error::Unavailable("first".into()));
@@ -248,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_timeout_is_told_with_its_number() {
-        let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
+        let (tickets, heard) = (Tickets::new(QueueLimit::new(8)), Arc::new(Heard::default()));
         let terms = |us| Terms { timeout: Some(Duration::from_micros(us)), ..Terms::default() };
         let patient = tickets.admit(heard.clone(), &terms(60_000_000), 1).unwrap();
         assert!(patient.gone().is_none());

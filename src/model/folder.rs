@@ -1,6 +1,6 @@
-//! Which folder a model's name means, and whether it holds a model in Hugging Face's format: what is
-//! missing is said, and whose format it is where it is another's. Called by `engine` before anything
-//! is read, and by `hub` before weights are fetched. It reads names of files only.
+//! Which folder a model's name means, and whether it holds a model in Hugging Face's format: what
+//! is missing is said, and whose format it is where it is another's. Called by `engine` before
+//! anything is read, and by `hub` before weights are fetched. It reads names of files only.
 
 use std::path::{Path, PathBuf};
 
@@ -79,7 +79,10 @@ fn candidates(name: &str, version_dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The folder itself, or the snapshot in it if it is a model's folder in a hub's cache.
-fn snapshot_in(folder: &Path, revision: Option<&str>) -> Result<PathBuf> {
+///
+/// # Errors
+/// NotFound: a cache's folder without that snapshot.
+pub fn snapshot_in(folder: &Path, revision: Option<&str>) -> Result<PathBuf> {
     let snapshots = folder.join("snapshots");
     if folder.join("config.json").exists() || !snapshots.is_dir() {
         return Ok(folder.to_path_buf());

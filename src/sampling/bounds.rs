@@ -41,6 +41,33 @@ impl ListLimits {
     }
 }
 
+impl ListLimits {
+    /// The same for all rows of a batch together, each its stop strings and its bad words: each is
+    /// prepared for itself.
+    ///
+    /// # Errors
+    /// InvalidArgument with both numbers and the key.
+    pub fn check_rows<'a>(
+        &self,
+        rows: impl Iterator<Item = (&'a [String], &'a [String])>,
+    ) -> Result<()> {
+        let bytes = |list: &[String]| list.iter().map(String::len).sum::<usize>();
+        let (mut stops, mut stop_bytes, mut words, mut word_bytes) = (0, 0, 0, 0);
+        for (stop, bad_words) in rows {
+            stops += stop.len();
+            stop_bytes += bytes(stop);
+            words += bad_words.len();
+            word_bytes += bytes(bad_words);
+        }
+
+        let units = ["strings in all rows", "bytes in all rows", "words in all rows"];
+        check("stop", units[0], stops, self.stop_strings, "max-stop-strings")?;
+        check("stop", units[1], stop_bytes, self.stop_bytes, "max-stop-bytes")?;
+        check("bad_words", units[2], words, self.bad_words, "max-bad-words")?;
+        check("bad_words", units[1], word_bytes, self.bad_words_bytes, "max-bad-words-bytes")
+    }
+}
+
 impl Default for ListLimits {
     fn default() -> Self {
         ListLimits::DEFAULT
@@ -82,6 +109,16 @@ mod tests {
             logit_biases: 5,
         };
         assert_eq!(limits, all);
+    }
+
+    #[test]
+    fn rows_count_together() {
+        let stop = ["ab".to_string(), "c".into()];
+        let limits = ListLimits { stop_strings: 5, stop_bytes: 8, ..ListLimits::default() };
+        let rows = |count| std::iter::repeat_n((&stop[..], &[][..]), count);
+        assert_eq!(limits.check_rows(rows(2)), Ok(()));
+        let text = limits.check_rows(rows(3)).unwrap_err().to_string();
+        assert!(text.starts_with("stop has 6 strings in all rows, more than the 5"), "{text}");
     }
 
     #[test]

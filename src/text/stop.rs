@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use aho_corasick::automaton::{Automaton, StateID};
@@ -16,13 +17,18 @@ use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, MatchKind};
 
 use super::{Detokenizer, Tokenizer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::invalid;
 use crate::sampling::SamplingParams;
 
 /// Text that was sent is forgotten when it grows beyond this.
 const SLACK_BYTES: usize = 4096;
+/// What the stop strings of all requests of this process may take once they are ready to be found,
+/// some thirty bytes for each of theirs: thousands of usual lists, dozens of the largest.
+const MAX_BYTES: usize = 512 << 20;
+/// What they take.
+static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// A clone is another sequence's before its first token: it shares the stop strings.
 #[derive(Clone)]
@@ -38,8 +44,37 @@ pub struct TextStream {
 /// The stop strings of a request, ready to be found: one pass over a text finds all of them.
 struct StopStrings {
     automaton: NFA,
-    /// Characters of the longest without its last one: a longer end of a text cannot become a match.
+    _held: Held,
+    /// Characters of the longest without its last one: no longer end of a text can become a match.
     reach_chars: usize,
+}
+
+/// A share of [`HELD_BYTES`].
+struct Held(usize);
+
+impl Held {
+    /// # Errors
+    /// Unavailable: other requests hold too much.
+    fn take(bytes: usize) -> Result<Held> {
+        let held = Held(bytes);
+        // Given back by `held` if it was too much.
+        let all = HELD_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        match all <= MAX_BYTES {
+            true => Ok(held),
+            false => Err(Error::Unavailable(format!(
+                "the stop strings of all requests would take {} MiB, and {} MiB is the limit: \
+                 retry later, or send fewer",
+                all >> 20,
+                MAX_BYTES >> 20
+            ))),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD_BYTES.fetch_sub(self.0, Ordering::Relaxed);
+    }
 }
 
 /// Present only if there are stop strings: without, text passes straight through.
@@ -61,7 +96,8 @@ impl TextStream {
     /// For the output that follows `prompt`.
     ///
     /// # Errors
-    /// InvalidArgument: more stop strings than can be searched for.
+    /// InvalidArgument: more stop strings than can be searched for. Unavailable: those of other
+    /// requests take too much memory.
     pub fn new(
         tokenizer: &Arc<Tokenizer>,
         prompt: &[TokenId],
@@ -139,7 +175,8 @@ impl StopStrings {
             .prefilter(false)
             .build(distinct)
             .map_err(|e| invalid!("stop: these strings cannot be searched for: {e}"))?;
-        Ok(Some(StopStrings { automaton, reach_chars: longest.saturating_sub(1) }))
+        let _held = Held::take(automaton.memory_usage())?;
+        Ok(Some(StopStrings { automaton, _held, reach_chars: longest.saturating_sub(1) }))
     }
 }
 

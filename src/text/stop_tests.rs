@@ -227,3 +227,15 @@ fn nested_and_equal_strings() {
     let nul = recorded(&["e\0zz", "pc"], false, 0);
     assert_eq!((nul.0.concat().as_str(), nul.1), (" @undoe", true));
 }
+
+/// Requests that wait hold their strings: all of them together have a limit.
+#[test]
+fn the_strings_of_all_requests_are_bounded() {
+    let one = Held::take(MAX_BYTES / 2).unwrap();
+    let refused = Held::take(MAX_BYTES).err().expect("too much");
+    assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
+    drop(one);
+    drop(Held::take(MAX_BYTES / 2).unwrap());
+    // Of other tests in this process there is little.
+    assert!(HELD_BYTES.load(Ordering::Relaxed) < MAX_BYTES / 4);
+}

@@ -3,8 +3,7 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -15,9 +14,11 @@ use super::embedding::Embedding;
 use super::farewell::Farewells;
 use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
 use super::inputs;
+use super::log;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
+use super::versions::Version;
 use super::watch::{Keeper, Watched};
 use crate::engine::{
     Client, EmbedRequest, Engine, EngineArgs, EngineOptions, GenerateRequest, Returns, Terms,
@@ -27,8 +28,8 @@ use crate::files;
 use crate::internal;
 use crate::sampling::Limits;
 
-/// The server asked an instance whether it is ready, so it knows by itself when one died.
-static SERVER_ASKS: AtomicBool = AtomicBool::new(false);
+/// Keys of `--backend-config` that nobody reads are told once.
+static STRANGERS: Once = Once::new();
 
 /// One version of one model.
 pub(super) struct Model {
@@ -39,6 +40,9 @@ pub(super) struct Model {
     config: ModelConfig,
     args: EngineArgs,
     options: Options,
+    object: Arc<Version>,
+    /// `log_level` of model.json, while the model is loaded.
+    _log_level: log::Asked,
 }
 
 impl Model {
@@ -48,11 +52,16 @@ impl Model {
     /// One line that names file and key; the server fails the load with it.
     pub(super) fn load(handle: ModelHandle) -> Result<Model> {
         let (name, version) = (handle.name()?, handle.version()?);
+        let object = Arc::new(Version::new(&name, version));
         let config = complete_config(handle)?;
         let backend_config = serde_json::from_str(&handle.backend_config()?).unwrap_or_default();
         let folder = handle.folder()?;
         let version_dir = folder.join(version.to_string());
         let (args, warnings) = read_args(&folder, &version_dir)?;
+        let log_level = log::Asked::new(args.operation.log_level);
+        STRANGERS.call_once(|| {
+            Options::strangers(&backend_config).iter().for_each(|line| tracing::warn!("{line}"));
+        });
         for warning in warnings {
             tracing::warn!("{name}: {warning}");
         }
@@ -64,6 +73,8 @@ impl Model {
             config,
             args,
             options: Options::read(&backend_config)?,
+            object,
+            _log_level: log_level,
         })
     }
 }
@@ -84,6 +95,9 @@ fn complete_config(handle: ModelHandle) -> Result<ModelConfig> {
         );
     }
     let config = config::read(&json);
+    for line in config::strangers(&json) {
+        tracing::warn!("{}: config.pbtxt: {line}", handle.name()?);
+    }
     for line in inputs::judge(&json, &config.roles)? {
         tracing::warn!("{}: {line}", handle.name()?);
     }
@@ -99,7 +113,8 @@ fn read_args(folder: &Path, version_dir: &Path) -> Result<(EngineArgs, Vec<Strin
     let candidates = [version_dir.join("model.json"), folder.join("vllm_engine_args.json")];
     for path in candidates {
         if let Some(text) = files::optional(files::read_text(&path, files::Kind::Arguments))? {
-            return EngineArgs::parse(&text);
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            return EngineArgs::parse_file(&text, &name);
         }
     }
     Err(Error::NotFound(format!(
@@ -152,7 +167,7 @@ impl Instance {
             max_backlog_tokens: model.options.max_backlog_tokens,
             max_logprob_entries: model.options.max_logprob_entries,
             outbox_threads: model.options.outbox_threads,
-            step_timeout: model.options.step_timeout,
+            step_timeout: model.options.step_timeout.or(model.args.operation.step_timeout),
             grammar_timeout: model.options.grammar_timeout,
             step_trace: model
                 .options
@@ -174,12 +189,14 @@ impl Instance {
             load_deadline: model.options.load_deadline,
             load_read_timeout: model.options.load_read_timeout,
             exit_when_dead: model.options.exit_when_dead,
-            server_asks: || SERVER_ASKS.load(Ordering::Relaxed),
+            health_check: model.config.health_check,
+            object: Arc::clone(&model.object),
         })?;
         let engine = keeper.engine()?;
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
-            metrics.register(&model.name, model.version, facts.max_model_len);
+            let buckets = &model.args.operation.buckets;
+            metrics.register(&model.name, model.version, facts.max_model_len, buckets);
         }
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
         let most = std::env::var("VLLM_MAX_N_SEQUENCES").ok();
@@ -317,7 +334,7 @@ impl Instance {
 
     /// What the server's readiness probe asks, on servers that do.
     pub(super) fn ready(&self) -> Result<()> {
-        SERVER_ASKS.store(true, Ordering::Relaxed);
+        self.keeper.asked();
         self.keeper.engine().map(drop)
     }
 

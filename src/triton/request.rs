@@ -125,6 +125,10 @@ fn read(
         .zip(params)
         .map(|(prompt, params)| Ok(PromptRow { prompt: utf8(prompt)?.to_owned(), params }))
         .collect::<Result<Vec<_>>>()?;
+    if rows.len() > 1 {
+        let lists = rows.iter().map(|row| (&row.params.stop[..], &row.params.bad_words[..]));
+        context.limits.lists.check_rows(lists)?;
+    }
     if rows.iter().any(|row| row.params.n != rows[0].params.n) {
         return Err(invalid!("all rows of a batch must have the same 'n'"));
     }
@@ -218,8 +222,8 @@ fn rows_of(tensor: &Tensor, batched: bool) -> Result<Vec<&[u8]>> {
     Ok(strings.into_iter().step_by(per_row).collect())
 }
 
-/// Sampling parameters of each row. A value stands in the tensor for all of them, in an input of its
-/// own or in the request's parameters: the first of these that has it decides, and with a tensor
+/// Sampling parameters of each row. A value stands in the tensor for all of them, in an input of
+/// its own or in the request's parameters: the first of these that has it decides, and with a tensor
 /// for all nobody reads the request's parameters.
 fn sampling_of(
     context: &Context,
