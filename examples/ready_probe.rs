@@ -4,20 +4,24 @@
 //!
 //! It asks when the file `$READY_PROBE.ask` appears, deletes that file and writes the answer to
 //! `$READY_PROBE`: `ready`, or the error's text.
+//!
+//! With `READY_PROBE_NEWER` in the environment the server's own readiness question becomes that of
+//! servers since 25.12: a model is ready if all its instances say so, whoever asks.
 
 use std::ffi::{c_char, c_void, CStr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::Once;
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
-static INSTANCE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+/// Addresses of the instances of the model that was loaded last.
+static INSTANCES: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 static STARTED: Once = Once::new();
 
 type SetState = unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void;
 type Ready = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
 type Message = unsafe extern "C" fn(*mut c_void) -> *const c_char;
 type Delete = unsafe extern "C" fn(*mut c_void);
+type ModelReady = unsafe extern "C" fn(*mut c_void, *const c_char, i64, *mut bool) -> *mut c_void;
 
 /// The function `name` behind this library.
 unsafe fn next(name: &CStr) -> *mut c_void {
@@ -34,7 +38,7 @@ pub unsafe extern "C" fn TRITONBACKEND_ModelInstanceSetState(
     instance: *mut c_void,
     state: *mut c_void,
 ) -> *mut c_void {
-    INSTANCE.store(instance, Ordering::Release);
+    INSTANCES.lock().expect("no panic").push(instance as usize);
     STARTED.call_once(|| {
         std::thread::spawn(probe);
     });
@@ -42,6 +46,28 @@ pub unsafe extern "C" fn TRITONBACKEND_ModelInstanceSetState(
     unsafe {
         let real: SetState = std::mem::transmute(next(c"TRITONBACKEND_ModelInstanceSetState"));
         real(instance, state)
+    }
+}
+
+/// Stands before the server's own; its front ends call it, and so may the backend.
+///
+/// # Safety
+/// As the server's function of that name.
+#[no_mangle]
+pub unsafe extern "C" fn TRITONSERVER_ServerModelIsReady(
+    server: *mut c_void,
+    name: *const c_char,
+    version: i64,
+    ready: *mut bool,
+) -> *mut c_void {
+    // SAFETY: the server has this function, with this type; `ready` is the caller's.
+    unsafe {
+        let real: ModelReady = std::mem::transmute(next(c"TRITONSERVER_ServerModelIsReady"));
+        let error = real(server, name, version, ready);
+        if error.is_null() && *ready && std::env::var_os("READY_PROBE_NEWER").is_some() {
+            *ready = call().is_none_or(|text| text == "ready");
+        }
+        error
     }
 }
 
@@ -60,6 +86,7 @@ fn probe() {
     }
 }
 
+/// What the first instance that is not ready says, else "ready".
 fn call() -> Option<String> {
     let library = std::ffi::CString::new(std::env::var("READY_PROBE_LIBRARY").ok()?).ok()?;
     // SAFETY: the library is loaded already, so no code runs; the functions have these types, and
@@ -74,10 +101,11 @@ fn call() -> Option<String> {
             return None;
         }
         let ready: Ready = std::mem::transmute(ready);
-        let error = ready(INSTANCE.load(Ordering::Acquire));
-        if error.is_null() {
+        let instances = INSTANCES.lock().expect("no panic").clone();
+        let asked = instances.into_iter().map(|instance| ready(instance as *mut c_void));
+        let Some(error) = asked.filter(|error| !error.is_null()).next() else {
             return Some("ready".into());
-        }
+        };
         let message: Message = std::mem::transmute(next(c"TRITONSERVER_ErrorMessage"));
         let delete: Delete = std::mem::transmute(next(c"TRITONSERVER_ErrorDelete"));
         let text = CStr::from_ptr(message(error)).to_string_lossy().into_owned();

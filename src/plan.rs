@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::ids::{AdapterId, BankId, GroupId, PageId, SlotId, TokenId};
-use crate::sampling::{SamplerSpec, TokenLogprobs};
+use crate::sampling::{NonFinite, SamplerSpec, TokenLogprobs};
 
 /// One step of the engine: at most `max_num_batched_tokens` token rows, prefill and decode mixed.
 #[derive(Debug, Clone, Default)]
@@ -136,7 +136,8 @@ pub struct StepResult {
     /// One entry per row that scores at least one position.
     pub scores: Vec<Scored>,
     /// Of a model that pools, f32 of the model's width, one per entry of `samples`: a row that
-    /// would be sampled from yields its sequence's vector instead, and token 0 stands for it.
+    /// would be sampled from yields its sequence's vector instead, and token 0 stands for it, or
+    /// `NonFinite` for one that holds NaN or infinity.
     pub vectors: Vec<Vec<f32>>,
 }
 
@@ -144,7 +145,9 @@ pub struct StepResult {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
     pub slot: SlotId,
-    pub tokens: Vec<TokenId>,
+    /// `NonFinite`: there is no token to choose. The slot goes on with token 0, so that steps in
+    /// flight can run; what comes of them is worth nothing.
+    pub tokens: Result<Vec<TokenId>, NonFinite>,
     /// One per token, if the slot's `SamplerSpec::logprobs` asks for them; else empty.
     pub logprobs: Vec<TokenLogprobs>,
 }
@@ -153,5 +156,29 @@ pub struct Sampled {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scored {
     pub slot: SlotId,
-    pub logprobs: Vec<TokenLogprobs>,
+    /// `NonFinite`: at one of the positions.
+    pub logprobs: Result<Vec<TokenLogprobs>, NonFinite>,
+}
+
+impl StepResult {
+    /// The next row of a model that pools.
+    pub fn push_vector(&mut self, slot: SlotId, vector: Vec<f32>) {
+        let finite = vector.iter().all(|x| x.is_finite());
+        let tokens = if finite { Ok(vec![TokenId(0)]) } else { Err(NonFinite) };
+        self.samples.push(Sampled { slot, tokens, logprobs: Vec::new() });
+        self.vectors.push(vector);
+    }
+
+    /// The next scored position of a slot; those of one row come one after the other.
+    pub fn push_score(&mut self, slot: SlotId, scored: Result<TokenLogprobs, NonFinite>) {
+        if self.scores.last().is_none_or(|row| row.slot != slot) {
+            self.scores.push(Scored { slot, logprobs: Ok(Vec::new()) });
+        }
+        let Some(row) = self.scores.last_mut() else { return };
+        match (&mut row.logprobs, scored) {
+            (Ok(logprobs), Ok(scored)) => logprobs.push(scored),
+            (logprobs, Err(error)) => *logprobs = Err(error),
+            (Err(_), Ok(_)) => {}
+        }
+    }
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
-use triton_vllm::device::DType;
+use triton_vllm::device::{DType, WeightKind};
 use triton_vllm::ids::{SlotId, TokenId};
 use triton_vllm::plan::{Feed, Late, Row};
 use triton_vllm::sampling::{
-    adjust::forbid, choose, History, LogprobSpec, SamplerSpec, TokenLogprobs,
+    adjust::forbid, choose, History, LogprobSpec, NonFinite, SamplerSpec, Seen, TokenLogprobs,
 };
 
 use grader::{gpu, Bench, Graded, Random, Setup};
@@ -195,7 +195,7 @@ fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
                 let got = if targets.is_empty() { None } else { scores.next() };
                 let got = got.map_or(&[][..], |scored| {
                     assert_eq!(scored.slot, id, "{what}");
-                    &scored.logprobs
+                    scored.logprobs.as_deref().expect(&what)
                 });
                 assert_eq!(got.len(), targets.len(), "{what}");
                 scored += targets.len();
@@ -206,16 +206,17 @@ fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
                 }
             }
             let row = left.next().unwrap();
+            let mut seen = Seen::default();
             if late.iter().any(|(masked, _)| *masked == id) {
-                forbid(row, &mask);
+                forbid(row, &mask, &mut seen);
             }
             let raw = row.to_vec();
             let position = b.length(slot) as u32;
-            let want = choose(row, &spec, &sequence.history, position);
+            let want = choose(row, seen, &spec, &sequence.history, position).expect(&what);
             let free = SamplerSpec { bad_words: Arc::from([]), ..(*spec).clone() };
-            let free = choose(&mut raw.clone(), &free, &sequence.history, position);
-            caught += usize::from(free != want);
-            assert_eq!((sampled.slot, &sampled.tokens[..]), (id, &[want][..]), "{what}");
+            let free = choose(&mut raw.clone(), seen, &free, &sequence.history, position);
+            caught += usize::from(free != Ok(want));
+            assert_eq!((sampled.slot, &sampled.tokens), (id, &Ok(vec![want])), "{what}");
             assert_eq!(sampled.logprobs.len(), usize::from(spec.logprobs.is_some()), "{what}");
             if let (Some(wanted), [got]) = (&spec.logprobs, &sampled.logprobs[..]) {
                 close(got, &TokenLogprobs::read(&raw, want, wanted), &what);
@@ -229,6 +230,132 @@ fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
     assert!(caught > 10, "bad words changed only {caught} choices");
     assert!(scored > 30, "only {scored} positions of prompts were scored");
     (sequences.into_iter().map(|s| s.tokens).collect(), reported)
+}
+
+/// Tokens whose rows of logits are, in this order: ordinary; +inf at one place; -inf everywhere;
+/// -inf everywhere but there, which is legal; NaN everywhere; NaN there and -inf else.
+const KINDS: usize = 6;
+const IS_FINITE: [bool; KINDS] = [true, false, false, true, false, false];
+
+/// A table of such tokens and a head to it, of which `place` is the odd one.
+fn odd_weights<D: Graded>(b: &mut Bench<D>, vocab: usize, place: usize) -> (D::Weight, D::Weight) {
+    const WIDTH: usize = 64;
+    let mut random = Random(31);
+    // The last columns are 0 but for the token of their kind.
+    let [inf, none, lone, nan] = [60, 61, 62, 63];
+    let mut table = vec![0.0; KINDS * WIDTH];
+    for (kind, row) in table.chunks_exact_mut(WIDTH).enumerate() {
+        row[..inf].fill_with(|| random.signed());
+        match kind {
+            1 => row[inf] = 1e20,
+            2 => row[none] = 1e20,
+            3 => row[lone] = 1e20,
+            4 => row.fill(f32::NAN),
+            5 => row[nan] = f32::INFINITY,
+            _ => {}
+        }
+    }
+    let mut head = vec![0.0; vocab * WIDTH];
+    for (token, row) in head.chunks_exact_mut(WIDTH).enumerate() {
+        row[..inf].fill_with(|| random.signed());
+        row[none] = -1e30;
+        match token == place {
+            true => row[inf] = 1e30,
+            false => [row[lone], row[nan]] = [-1e30, -1.0],
+        }
+    }
+    (b.given(WeightKind::Table, &table, WIDTH), b.given(WeightKind::Linear, &head, WIDTH))
+}
+
+/// Rows that are not finite, whatever samplers and masks do with them, and their neighbours.
+fn judge_odd<D: Graded>(vocab: usize, place: usize) {
+    let slots = 4 * samplers(vocab).len();
+    let setup = Setup { slots, step_tokens: 2 * slots, ..Setup::default() };
+    let mut b = Bench::<D>::new(DType::F32, &setup);
+    let (table, head) = odd_weights(&mut b, vocab, place);
+    let mut x = b.tensor(2 * slots, 64);
+    let mut picked = b.tensor(2 * slots, 64);
+    let mut logits = b.dev.logits_tensor(2 * slots, vocab).unwrap();
+    let mut random = Random(37);
+    let mask: Arc<[u32]> = (0..vocab.div_ceil(32) as u32).map(|w| w * 0x0101_8421 + 4).collect();
+    for step in 0..KINDS {
+        // The first of its two tokens is scored where the slot scores, the second sampled from.
+        let sequences: Vec<Sequence> = (0..slots)
+            .map(|slot| {
+                let kinds = [slot / KINDS + step, slot + step];
+                let tokens = kinds.map(|kind| TokenId((kind % KINDS) as u32)).to_vec();
+                let spec = Sequence::new(slot, vocab, &mut random).spec;
+                let history = History::new(&spec, &tokens, &[]);
+                Sequence { spec, prompt: 2, tokens, history }
+            })
+            .collect();
+        for (slot, sequence) in sequences.iter().enumerate() {
+            b.open(slot, &sequence.tokens, sequence.spec.clone());
+        }
+        rows(&sequences, |_| true, &mut b);
+        b.dev.embed(&table, 1.0, &mut x).unwrap();
+        b.dev.gather(&x, &mut picked).unwrap();
+        b.dev.logits(&head, None, &picked, &mut logits).unwrap();
+        let mut all = b.dev.read(&logits, 2 * slots).unwrap();
+        let is_masked = |slot: usize| (slot / KINDS + step).is_multiple_of(2);
+        let late = (0..slots).filter(|&slot| is_masked(slot));
+        let late = late.map(|slot| (SlotId(slot as u32), mask.clone())).collect();
+        b.dev.sample(&mut logits, &Late { masks: late }).unwrap();
+        let result = b.dev.collect().unwrap();
+
+        let mut left = all.chunks_exact_mut(vocab);
+        let mut scores = result.scores.iter();
+        for (slot, (sequence, sampled)) in sequences.iter().zip(&result.samples).enumerate() {
+            let Sequence { spec, tokens, history, .. } = sequence;
+            let what = format!("{vocab} tokens, step {step}, slot {slot}, {tokens:?}, {spec:?}");
+            let [first, second] = [tokens[0], tokens[1]].map(|kind| IS_FINITE[kind.index()]);
+            if let Some(wanted) = &spec.prompt_logprobs {
+                let row = left.next().unwrap();
+                let got = &scores.next().unwrap().logprobs;
+                match got {
+                    Ok(got) => close(&got[0], &TokenLogprobs::read(row, tokens[1], wanted), &what),
+                    Err(NonFinite) => {}
+                }
+                assert_eq!(got.is_ok(), first, "{what}");
+            }
+            let row = left.next().unwrap();
+            let mut seen = Seen::default();
+            if is_masked(slot) {
+                forbid(row, &mask, &mut seen);
+            }
+            let raw = row.to_vec();
+            let want = choose(row, seen, spec, history, 2);
+            assert_eq!(want.is_ok(), second, "the reference: {what}");
+            assert_eq!(sampled.tokens, want.map(|token| vec![token]), "{what}");
+            let reports = usize::from(second && spec.logprobs.is_some());
+            assert_eq!(sampled.logprobs.len(), reports, "{what}");
+            if let (Some(wanted), [got], Ok(want)) = (&spec.logprobs, &sampled.logprobs[..], want) {
+                close(got, &TokenLogprobs::read(&raw, want, wanted), &what);
+            }
+        }
+        assert!(scores.next().is_none(), "step {step} scores rows that none asked for");
+    }
+}
+
+#[test]
+fn the_cpu_tells_rows_that_are_not_finite() {
+    for place in [0, 1, 31, 49] {
+        judge_odd::<Cpu>(50, place);
+    }
+}
+
+#[test]
+fn the_gpu_tells_rows_that_are_not_finite() {
+    if gpu() {
+        for place in [0, 1, 31, 49] {
+            judge_odd::<Cuda>(50, place);
+        }
+        if !grader::small_shapes() {
+            for (vocab, place) in [(32_000, 0), (50_257, 50_256), (128_256, 70_001)] {
+                judge_odd::<Cuda>(vocab, place);
+            }
+        }
+    }
 }
 
 /// Sampled ids are fed, and the CPU refuses ids beyond the table.

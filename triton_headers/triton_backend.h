@@ -96,6 +96,7 @@ typedef enum { TRITONBACKEND_ARTIFACT_FILESYSTEM = 0 } TRITONBACKEND_ArtifactTyp
 /* Flags, also of ResponseSend and ResponseFactorySendFlags. */
 enum { TRITONSERVER_REQUEST_RELEASE_ALL = 1 };
 enum { TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1 };
+enum { TRITONSERVER_INDEX_FLAG_READY = 1 };
 
 /* Errors. The text is copied. */
 TRITONSERVER_Error* TRITONSERVER_ErrorNew(TRITONSERVER_Error_Code code, const char* text);
@@ -131,8 +132,12 @@ TRITONSERVER_Error* TRITONSERVER_MetricSet(TRITONSERVER_Metric* metric, double v
 
 /* The server itself. Unload returns at once; it fails unless the server runs in EXPLICIT mode. */
 TRITONSERVER_Error* TRITONSERVER_ServerUnloadModel(TRITONSERVER_Server* server, const char* name);
-TRITONSERVER_Error* TRITONSERVER_ServerModelIsReady(
-    TRITONSERVER_Server* server, const char* name, int64_t version, bool* ready);
+TRITONSERVER_Error* TRITONSERVER_ServerIsLive(TRITONSERVER_Server* server, bool* live);
+TRITONSERVER_Error* TRITONSERVER_ServerModelBatchProperties(
+    TRITONSERVER_Server* server, const char* name, int64_t version, uint32_t* flags,
+    void** unused);
+TRITONSERVER_Error* TRITONSERVER_ServerModelIndex(
+    TRITONSERVER_Server* server, uint32_t flags, TRITONSERVER_Message** index);
 
 /* The backend. */
 TRITONSERVER_Error* TRITONBACKEND_ApiVersion(uint32_t* major, uint32_t* minor);
@@ -212,7 +217,6 @@ TRITONSERVER_Error* TRITONBACKEND_ResponseFactorySendFlags(
     TRITONBACKEND_ResponseFactory* factory, uint32_t flags);
 TRITONSERVER_Error* TRITONBACKEND_ResponseNewFromFactory(
     TRITONBACKEND_Response** response, TRITONBACKEND_ResponseFactory* factory);
-TRITONSERVER_Error* TRITONBACKEND_ResponseDelete(TRITONBACKEND_Response* response);
 TRITONSERVER_Error* TRITONBACKEND_ResponseOutput(
     TRITONBACKEND_Response* response, TRITONBACKEND_Output** output, const char* name,
     TRITONSERVER_DataType type, const int64_t* shape, uint32_t rank);

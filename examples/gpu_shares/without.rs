@@ -4,7 +4,7 @@
 
 use triton_vllm::device::{
     Activation, AdapterPart, AdapterRoom, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling,
-    Rope, Routing, WeightDesc,
+    Rope, Routing, TablePart, WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::BankId;
@@ -87,9 +87,12 @@ impl<D: Device> Device for Without<D> {
         fn logits_tensor(rows: usize, vocab: usize) -> Result<D::Tensor>;
         fn routes_tensor(rows: usize, routing: &Routing) -> Result<D::Tensor>;
         fn adapt(weight: &mut D::Weight, parts: &[usize], room: AdapterRoom) -> Result<()>;
+        fn adapt_table(table: &mut D::Weight, room: AdapterRoom) -> Result<()>;
         fn reserve(limits: &Limits) -> Result<()>;
         fn install(weight: &mut D::Weight, bank: BankId,
                    parts: &[Option<AdapterPart<'_>>]) -> Result<()>;
+        fn install_table(table: &mut D::Weight, bank: BankId,
+                         part: Option<TablePart<'_>>) -> Result<()>;
         fn sample(logits: &mut D::Tensor, late: &Late) -> Result<()>;
         fn hand_over(pooled: &D::Tensor) -> Result<()>;
         fn collect() -> Result<StepResult>;

@@ -1,5 +1,6 @@
 //! Low-rank adapters (LoRA) as every device gets them: how much room there is, and the matrices of
-//! one. `model` makes them, devices take them apart; they know neither files nor sequences.
+//! one, for a linear and for a table. `model` makes them, devices take them apart; they know neither
+//! files nor sequences.
 
 use super::HostTensor;
 use crate::error::Result;
@@ -21,6 +22,40 @@ pub struct AdapterPart<'a> {
     pub b: HostTensor<'a>,
 }
 
+/// What an adapter does to a table: row t += B a, a the t-th row of `a`. Its scale is in B.
+pub struct TablePart<'a> {
+    /// `[rows of the table, rank]`, of the table's element type.
+    pub a: HostTensor<'a>,
+    /// B transposed, `[rank, width]`, of the same type.
+    pub b: HostTensor<'a>,
+}
+
+impl TablePart<'_> {
+    /// The rank, if both matrices fit a table of `rows` x `width`.
+    ///
+    /// # Errors
+    /// Internal: they do not fit each other, the table or the room.
+    pub fn rank(&self, rows: usize, width: usize, room: AdapterRoom) -> Result<usize> {
+        let (a, b) = (&self.a, &self.b);
+        let fits = a.rows == rows && a.cols == b.rows && b.cols == width && b.rows <= room.rank;
+        if fits && is_whole(a) && is_whole(b) {
+            return Ok(b.rows);
+        }
+        Err(crate::internal!(
+            "an adapter of {} x {} and {} x {} for a table of {rows} x {width}, rank {}",
+            a.rows,
+            a.cols,
+            b.rows,
+            b.cols,
+            room.rank
+        ))
+    }
+}
+
+fn is_whole(tensor: &HostTensor<'_>) -> bool {
+    tensor.bytes.len() == tensor.rows * tensor.cols * tensor.dtype.bytes()
+}
+
 impl AdapterPart<'_> {
     /// The rank, if both matrices fit.
     ///
@@ -29,9 +64,8 @@ impl AdapterPart<'_> {
     /// files checks that before.
     pub fn rank(&self, inputs: usize, outputs: usize, room: AdapterRoom) -> Result<usize> {
         let (a, b) = (&self.a, &self.b);
-        let whole = |t: &HostTensor| t.bytes.len() == t.rows * t.cols * t.dtype.bytes();
         let fits = a.rows == b.rows && a.rows <= room.rank && a.cols == inputs;
-        if fits && b.cols == outputs && whole(a) && whole(b) {
+        if fits && b.cols == outputs && is_whole(a) && is_whole(b) {
             return Ok(a.rows);
         }
         Err(crate::internal!(

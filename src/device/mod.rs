@@ -30,7 +30,7 @@ pub mod slots;
 pub mod trace;
 pub mod weights;
 
-pub use adapters::{AdapterPart, AdapterRoom};
+pub use adapters::{AdapterPart, AdapterRoom, TablePart};
 pub use weights::{Bytes, HostTensor, Source, Storage, WeightDesc, WeightKind};
 
 use crate::error::{Error, Result};
@@ -212,16 +212,19 @@ pub trait Device: Send + 'static {
     fn routes_tensor(&mut self, _rows: usize, _routing: &Routing) -> Result<Self::Tensor> {
         Err(self.lacks("routes_tensor"))
     }
-    /// Make room behind a `Linear` or `GateUp` weight: from now on `linear` and `linear_act` add,
-    /// before bias and activation, what the bank of a row's adapter holds for it. Rows without an
-    /// adapter, and all weights without room, cost what they did. `parts` are the outputs that an
-    /// adapter treats on their own; they add up to the weight's.
+    /// Make room behind a weight that rows are multiplied with: from now on `linear`, `linear_act`
+    /// and `logits` add, before bias, activation and cap, what the bank of a row's adapter holds
+    /// for it. Rows without an adapter, and all weights without room, cost what they did. `parts`
+    /// are the outputs that an adapter treats on their own; they add up to the weight's.
     fn adapt(
         &mut self,
         weight: &mut Self::Weight,
         parts: &[usize],
         room: AdapterRoom,
     ) -> Result<()>;
+    /// The same behind a weight that rows are looked up in: from now on `embed` adds, before the
+    /// scale, what the bank holds for the token. A tied head has both rooms, each for itself.
+    fn adapt_table(&mut self, table: &mut Self::Weight, room: AdapterRoom) -> Result<()>;
     /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
     fn reserve(&mut self, limits: &Limits) -> Result<()>;
 
@@ -239,6 +242,13 @@ pub trait Device: Send + 'static {
         weight: &mut Self::Weight,
         bank: BankId,
         parts: &[Option<AdapterPart<'_>>],
+    ) -> Result<()>;
+    /// The same for a table.
+    fn install_table(
+        &mut self,
+        table: &mut Self::Weight,
+        bank: BankId,
+        part: Option<TablePart<'_>>,
     ) -> Result<()>;
     /// Apply `plan.changes`, then make its rows the current batch.
     fn begin(&mut self, plan: &StepPlan) -> Result<()>;

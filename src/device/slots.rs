@@ -61,8 +61,9 @@ pub struct Batch {
     pub logits: Vec<LogitRow>,
     /// Some row has an adapter.
     pub adapters: bool,
-    /// The bank of each row; only where there are adapters.
+    /// The bank of each row, and of each row of logits; only where there are adapters.
     pub banks: Vec<Option<BankId>>,
+    pub logit_banks: Vec<Option<BankId>>,
 }
 
 /// Which adapter each bank holds. Every device has one.
@@ -243,10 +244,12 @@ impl Slots {
             return Err(internal!("step {} has {rows} rows of logits of {limit}", plan.step));
         }
         batch.banks.clear();
+        batch.logit_banks.clear();
         if batch.adapters {
             for row in &batch.rows {
                 batch.banks.push(self.row(row.slot)?.bank);
             }
+            batch.logit_banks.extend(batch.logits.iter().map(|picked| batch.banks[picked.row]));
         }
         self.batch = batch;
         Ok(())

@@ -17,6 +17,7 @@ use super::command::Command;
 use crate::error::{Error, Result};
 use crate::files::{self, Kind};
 use crate::ids::{AdapterId, RequestId};
+use crate::json;
 use crate::model::{Adapter, ModelSpec};
 use crate::scheduler::NewSequence;
 use crate::{internal, invalid};
@@ -41,9 +42,9 @@ impl AdapterList {
             Error::NotFound(_) => Error::NotFound(format!("Triton backend cannot find {shown}.")),
             other => other,
         })?;
-        let json: Value =
-            serde_json::from_str(&text).map_err(|e| invalid!("{shown} is not valid JSON: {e}"))?;
-        let Value::Object(map) = json else {
+        let value =
+            json::parse(text.as_bytes()).map_err(|e| invalid!("{shown} is not valid JSON: {e}"))?;
+        let Value::Object(map) = value else {
             return Err(invalid!("{shown} must hold one JSON object, name -> folder."));
         };
         if map.len() >= usize::from(u16::MAX) {

@@ -17,6 +17,7 @@ use super::fault::Faults;
 use crate::device::DType;
 use crate::error::{Error, Result};
 use crate::invalid;
+use crate::json;
 use crate::model::config::parse_dtype;
 use crate::model::hub::Token;
 use crate::model::pooling::PoolerOptions;
@@ -132,7 +133,7 @@ impl EngineArgs {
     /// InvalidArgument or Unsupported with one line that names the key, the value and what is
     /// allowed.
     pub fn parse(text: &str) -> Result<(EngineArgs, Vec<String>)> {
-        let value: Value = serde_json::from_str(text)
+        let value = json::parse(text.as_bytes())
             .map_err(|e| invalid!("model.json is not valid JSON: {e}"))?;
         match value {
             Value::Object(map) => EngineArgs::from_map(map).map_err(Error::on_one_line),

@@ -8,7 +8,7 @@ use crossbeam::channel::{bounded, Receiver, Sender};
 
 use super::outbox::Backlog;
 use super::request::{Answer, Client, FinishReason, GenerateRequest, Returns, Terms};
-use super::tests::{bench_with, Fault, GREEDY, LONG, PATIENCE};
+use super::tests::{bench, bench_with, Bench, Fault, GREEDY, LONG, PATIENCE};
 use crate::error::{Error, Result};
 use crate::sampling::{Limits, SamplingParams};
 
@@ -32,12 +32,10 @@ impl Client for Slow {
     }
 }
 
-#[test]
-fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
-    let backlog = Backlog { tokens: 50, logprobs: usize::MAX };
-    let bench = bench_with(Fault::None, 2, 2, 8, backlog, true);
+/// Submit a stream whose client blocks in its first response until the sender is dropped.
+fn blocked(bench: &Bench) -> (Sender<()>, Receiver<Result<Answer>>) {
     let (open, gate) = bounded(0);
-    let (outcome, told_slow) = bounded(1);
+    let (outcome, told) = bounded(1);
     let limits = Limits::new(4096, 20);
     let request = GenerateRequest {
         prompt: "The most dangerous animal is".into(),
@@ -49,7 +47,15 @@ fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
         terms: Terms::default(),
     };
     bench.engine.submit(request).expect("room");
-    // It runs beside the slow one, on the other outbox thread, and is as long.
+    (open, told)
+}
+
+#[test]
+fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
+    let backlog = Backlog { tokens: 50, logprobs: usize::MAX };
+    let bench = bench_with(Fault::None, 2, 2, 8, backlog, true);
+    let (open, told_slow) = blocked(&bench);
+    // It runs beside the slow one and is as long.
     let (_, told) = bench.submit(false, LONG).expect("room");
     let answer = told.recv_timeout(PATIENCE).expect("a final").expect("an answer");
     assert_eq!(answer.outputs[0].tokens, 200);
@@ -59,6 +65,40 @@ fn a_stream_that_lags_too_far_fails_alone_and_frees_its_place() {
     assert!(error.message().contains("50 tokens"), "{error}");
     assert!(error.message().contains("max-backlog-tokens"), "{error}");
     assert_eq!(bench.engine.in_flight(), 0);
+    bench.engine.drain(PATIENCE);
+}
+
+/// As the server's ensembles do it: a response is not taken until a later step has room. There are
+/// two outbox threads, so some of these requests share one with a client that blocks.
+#[test]
+fn a_client_that_blocks_keeps_nobody_else_waiting() {
+    let bench = bench(Fault::None, 2, 8, 8);
+    let slow: Vec<_> = (0..3).map(|_| blocked(&bench)).collect();
+    let others: Vec<_> = (0..5).map(|_| bench.submit(true, LONG).expect("room").1).collect();
+    for told in others {
+        let answer = told.recv_timeout(PATIENCE).expect("a final").expect("an answer");
+        assert_eq!(answer.outputs[0].finish_reason, Some(FinishReason::Length));
+    }
+    for (open, told) in slow {
+        assert!(told.try_recv().is_err(), "it is blocked");
+        drop(open);
+        told.recv_timeout(PATIENCE).expect("a final").expect("an answer");
+    }
+    bench.engine.drain(PATIENCE);
+}
+
+#[test]
+fn a_death_is_told_to_everyone_beside_a_client_that_blocks() {
+    let bench = bench(Fault::None, 2, 8, 8);
+    let (open, told_slow) = blocked(&bench);
+    let waiting: Vec<_> = (0..4).map(|_| bench.submit(true, LONG).expect("room").1).collect();
+    bench.engine.health.poison("a test");
+    for told in waiting {
+        // Some were done before.
+        let _ = told.recv_timeout(PATIENCE).expect("a final");
+    }
+    drop(open);
+    told_slow.recv_timeout(PATIENCE).expect("a final").expect_err("it is dead");
     bench.engine.drain(PATIENCE);
 }
 

@@ -203,7 +203,7 @@ impl Guides {
                 }
                 guided.advance(token);
                 #[cfg(test)]
-                if guided.outputs % 3 == 0 {
+                if guided.outputs.is_multiple_of(3) {
                     std::thread::sleep(Duration::from_millis(delay_ms));
                 }
                 let _ = back.send(Command::Guided(id, guided));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::request::Observer;
 use super::ticket::Tickets;
 use crate::error::{Error, Result};
 
@@ -19,12 +20,16 @@ pub(super) struct Health {
     /// step runs.
     step_began: AtomicU64,
     born: Instant,
+    /// Hears of the engine's death before any client does.
+    observer: Option<Arc<dyn Observer>>,
 }
 
 #[derive(Default)]
 struct State {
     /// Why the engine is dead.
     cause: Option<String>,
+    /// The observer knows of it, so clients may.
+    told: bool,
     /// When requests in flight end, once the engine drains.
     drain_deadline: Option<Instant>,
 }
@@ -37,12 +42,17 @@ impl Health {
             state: Mutex::default(),
             step_began: AtomicU64::new(0),
             born: Instant::now(),
+            observer: None,
         }
+    }
+
+    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Health {
+        Health { observer: Some(observer), ..self }
     }
 
     pub fn check(&self) -> Result<()> {
         let state = self.state.lock();
-        if let Some(cause) = &state.cause {
+        if let Some(cause) = state.cause.as_ref().filter(|_| state.told) {
             return Err(failed(cause));
         }
         if state.drain_deadline.is_some() {
@@ -56,17 +66,22 @@ impl Health {
         self.state.lock().cause.as_deref().map(failed)
     }
 
-    /// The engine is dead: everyone in flight hears it now, everyone later at once. The first
-    /// cause stays.
+    /// The engine is dead: the observer hears it first, then everyone in flight, and everyone later
+    /// at once. The first cause stays.
     pub fn poison(&self, cause: &str) {
         let mut state = self.state.lock();
-        let first = state.cause.is_none();
-        let kept = state.cause.get_or_insert_with(|| cause.to_string()).clone();
-        drop(state);
-        if first {
-            tracing::error!("the engine failed, all its requests fail from now on: {kept}");
+        if state.cause.is_some() {
+            return;
         }
-        self.tickets.close(&failed(&kept));
+        state.cause = Some(cause.to_string());
+        drop(state);
+
+        tracing::error!("the engine failed, all its requests fail from now on: {cause}");
+        if let Some(observer) = &self.observer {
+            observer.dying();
+        }
+        self.state.lock().told = true;
+        self.tickets.close(&failed(cause));
     }
 
     /// Refuse new requests; those in flight have until `deadline`. A second call may only move it
@@ -104,7 +119,7 @@ impl Health {
 }
 
 fn failed(cause: &str) -> Error {
-    Error::Unavailable(format!("the engine failed and must be reloaded: {cause}"))
+    Error::Unavailable(format!("the engine failed, unload the model and load it again: {cause}"))
 }
 
 fn unloading() -> Error {
@@ -125,6 +140,34 @@ mod tests {
         assert!(matches!(error, Error::Unavailable(_)));
         assert!(error.message().ends_with("first"), "{error}");
         assert_eq!(health.failure(), Some(error));
+    }
+
+    #[test]
+    fn the_observer_hears_of_a_death_before_any_client() {
+        struct Slow(Mutex<Vec<&'static str>>);
+        impl Observer for Slow {
+            fn observe(&self, _: crate::engine::Observation) {}
+            fn dying(&self) {
+                self.0.lock().push("observer");
+            }
+        }
+        struct Listener(Arc<Slow>);
+        impl crate::engine::Client for Listener {
+            fn cancelled(&self) -> bool {
+                false
+            }
+            fn respond(&self, _: crate::engine::Answer) {}
+            fn finish(&self, _: Result<crate::engine::Answer>) {
+                self.0 .0.lock().push("client");
+            }
+        }
+        let slow = Arc::new(Slow(Mutex::default()));
+        let health = Health::new(1).observed_by(slow.clone());
+        let client = Arc::new(Listener(slow.clone()));
+        let _ticket = health.tickets.admit(client, &Default::default(), 1).unwrap();
+        health.poison("a test");
+        health.poison("again");
+        assert_eq!(*slow.0.lock(), ["observer", "client"]);
     }
 
     #[test]

@@ -192,20 +192,7 @@ impl Intake {
         // What has a token that cannot be sampled never occurs.
         bad_words.retain(|word| check_vocabulary(word, self.vocab_size).is_ok());
         let mut guided = self.guided(&params, patience)?.map(Box::new);
-        let mut stop_ids = params.stop_token_ids.clone();
-        if !params.ignore_eos {
-            stop_ids.extend_from_slice(&self.eos);
-        }
-        stop_ids.sort_unstable();
-        let limits = StopRules {
-            max_tokens: params.max_tokens.map_or(room, |max| max.min(room)),
-            min_tokens: params.min_tokens,
-            stop_ids,
-            repetition: params.repetition_detection.clone(),
-        };
-        if let Some(rule) = &limits.repetition {
-            Circle::check(rule, limits.max_tokens, params.n)?;
-        }
+        let limits = self.stop_rules(&params, room)?;
         if self.log_requests {
             tracing::info!("request {first}: {} prompt tokens, {params:?}", tokens.len());
         }
@@ -252,6 +239,25 @@ impl Intake {
             priority: terms.priority,
             embedding: None,
         })
+    }
+
+    /// When a sequence of the request ends, with `room` for that many outputs.
+    fn stop_rules(&self, params: &SamplingParams, room: u32) -> Result<StopRules> {
+        let mut stop_ids = params.stop_token_ids.clone();
+        if !params.ignore_eos {
+            stop_ids.extend_from_slice(&self.eos);
+        }
+        stop_ids.sort_unstable();
+        let limits = StopRules {
+            max_tokens: params.max_tokens.map_or(room, |max| max.min(room)),
+            min_tokens: params.min_tokens,
+            stop_ids,
+            repetition: params.repetition_detection.clone(),
+        };
+        if let Some(rule) = &limits.repetition {
+            Circle::check(rule, limits.max_tokens, params.n)?;
+        }
+        Ok(limits)
     }
 
     pub(super) fn new_ids(&self, count: u32) -> Family {

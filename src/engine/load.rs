@@ -96,8 +96,8 @@ fn judge_unread(folder: &Path, args: &EngineArgs) -> Result<()> {
     })
 }
 
-/// The folder of what is wanted: a local one, else a hub's, which `judge` may refuse before there are
-/// weights in it.
+/// The folder of what is wanted: a local one, else a hub's, which `judge` may refuse before there
+/// are weights in it.
 fn resolve(
     wanted: &Wanted,
     version_dir: &Path,
@@ -329,8 +329,9 @@ fn threads_of(
         Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
     };
     let (commands, inbox) = unbounded();
-    let health = Arc::new(Health::new(facts.max_num_seqs as usize + options.max_waiting));
     let observer = Arc::clone(&options.observer);
+    let health = Health::new(facts.max_num_seqs as usize + options.max_waiting);
+    let health = Arc::new(health.observed_by(Arc::clone(&observer)));
     let shared = Shared { observer, commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start(name, health.clone(), step_limit)?;
     let (tokens, logprobs) = (options.max_backlog_tokens, options.max_logprob_entries);
@@ -348,9 +349,7 @@ fn threads_of(
     let core = Core::new(runner, scheduler, inbox, helpers, shared, meter, args.stream_interval);
     let core = spawn(format!("engine {name}"), move || core.run())?;
     let mut eos = spec.eos_token_ids;
-    if let Some(own) = tokenizer.eos().filter(|own| !eos.contains(own)) {
-        eos.push(own);
-    }
+    eos.extend(tokenizer.eos().filter(|own| !eos.contains(own)));
     let rules = args.structured_outputs.clone();
     let grammars = Grammars::new(tokenizer.clone(), facts.vocab_size, &eos, rules, limit);
     let intake = Arc::new(Intake {

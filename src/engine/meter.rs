@@ -109,6 +109,11 @@ impl Meter {
         self.observer.observe(Observation::Ended { reason, spent });
     }
 
+    /// A request fails because its logits are not finite.
+    pub fn corrupted(&self) {
+        self.observer.observe(Observation::Corrupted);
+    }
+
     /// Where things stand, when no step is going to say so.
     pub fn load(&self, stats: &SchedulerStats) {
         self.observer.observe(Observation::Load {

@@ -17,7 +17,7 @@
 //! | `repetition` | has an output begun to go round in a circle? |
 //! | `guides` | grammars of running sequences: token masks while the device computes |
 //! | `workers` | threads for jobs that may take long: compiling grammars, token masks |
-//! | `outbox` | tokens to words to clients: on their own threads |
+//! | `outbox`, `takeover` | tokens to words to clients: on their own threads, none of which waits for another's client |
 //! | `stream` | one request there: its sequences and its answers |
 //! | `scores` | logprobs as an answer shows them |
 //! | `ticket` | the promise of exactly one end to each accepted request |
@@ -42,8 +42,11 @@ mod scores;
 mod sizes;
 mod step;
 mod stream;
+mod takeover;
 #[cfg(test)]
 mod backlog_tests;
+#[cfg(test)]
+mod nonfinite_tests;
 #[cfg(test)]
 mod tests;
 mod ticket;

@@ -7,19 +7,25 @@
 //! to say take turns of limited work, so that one with thousands of sequences does not keep another
 //! waiting. Nothing here grows without bound: requests are limited at intake, what waits for a
 //! response by [`Backlog`].
+//!
+//! A client's call may block inside the server. Then only that client waits: an outbox's state is
+//! its own, not its thread's, and `takeover` lets another thread go on with it. The thread that comes
+//! back from such a call puts the request back and ends.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam::channel::{unbounded, Receiver, Sender};
+use crossbeam::channel::{unbounded, Receiver, RecvTimeoutError, Sender};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::command::{Command, Finish};
 use super::health::Health;
 use super::request::{Observation, Observer};
 use super::stream::{NewToken, Stream};
+use super::takeover::Takeover;
 use crate::error::{Error, Result};
 use crate::ids::RequestId;
 
@@ -54,16 +60,31 @@ pub(super) enum Event {
     },
 }
 
+impl Event {
+    fn id(&self) -> RequestId {
+        match self {
+            Event::Open(id, _) => *id,
+            Event::Token { id, .. } | Event::Vector { id, .. } | Event::Fail { id, .. } => *id,
+        }
+    }
+}
+
 /// Events of one step for one thread, with the time when the step's results were read.
 pub(super) struct Batch {
     pub at: Instant,
     pub events: Vec<Event>,
 }
 
-/// The threads. Dropping the senders ends them.
+/// Between two tries of requests whose clients could take no response.
+const HELD_PERIOD: Duration = Duration::from_micros(500);
+/// While threads are in calls that block: what they bring back is taken up so soon.
+const RETURN_PERIOD: Duration = Duration::from_millis(5);
+
+/// The outboxes and their threads. Dropping the senders ends them.
 pub(super) struct Outboxes {
     senders: Vec<Sender<Batch>>,
-    threads: Vec<JoinHandle<()>>,
+    outboxes: Vec<Arc<Outbox>>,
+    takeover: Takeover,
 }
 
 /// What every thread shares.
@@ -81,18 +102,23 @@ impl Outboxes {
         backlog: Backlog,
         shared: &Shared,
     ) -> Result<Outboxes> {
-        let mut outboxes = Outboxes { senders: Vec::new(), threads: Vec::new() };
+        let (mut senders, mut outboxes) = (Vec::new(), Vec::new());
         for i in 0..threads.max(1) {
-            let (sender, receiver) = unbounded();
-            let shared = shared.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("outbox{i} {name}"))
-                .spawn(move || Outbox { shared, backlog, streams: HashMap::new() }.run(receiver))
-                .map_err(|e| crate::internal!("cannot start an outbox thread: {e}"))?;
-            outboxes.senders.push(sender);
-            outboxes.threads.push(thread);
+            let (sender, batches) = unbounded();
+            let outbox = Arc::new(Outbox {
+                name: format!("outbox{i} {name}"),
+                shared: shared.clone(),
+                backlog,
+                batches,
+                state: Mutex::default(),
+                threads: Mutex::default(),
+            });
+            outbox.spawn(0).map_err(|e| crate::internal!("cannot start an outbox thread: {e}"))?;
+            senders.push(sender);
+            outboxes.push(outbox);
         }
-        Ok(outboxes)
+        let takeover = Takeover::start(name, outboxes.clone())?;
+        Ok(Outboxes { senders, outboxes, takeover })
     }
 
     pub fn len(&self) -> usize {
@@ -104,143 +130,349 @@ impl Outboxes {
     pub fn send(&self, index: usize, at: Instant, events: Vec<Event>) {
         if !events.is_empty() {
             let _ = self.senders[index].send(Batch { at, events });
+            self.takeover.wake();
         }
     }
 
     /// Send what is queued and join.
     pub fn close(self) {
         drop(self.senders);
-        for thread in self.threads {
-            let _ = thread.join();
+        for outbox in self.outboxes {
+            outbox.join();
         }
+        self.takeover.stop();
     }
 }
 
-struct Outbox {
+pub(super) struct Outbox {
+    name: String,
     shared: Shared,
     backlog: Backlog,
-    streams: HashMap<RequestId, Box<Stream>>,
+    batches: Receiver<Batch>,
+    state: Mutex<State>,
+    /// One that works, and those that may still be in a client's call.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct State {
+    streams: HashMap<RequestId, Slot>,
+    /// Events that were taken from the channel.
+    incoming: VecDeque<(Instant, Event)>,
+    /// Requests with something to say.
+    turns: VecDeque<RequestId>,
+    /// Requests whose clients cannot take a response right now, and since when nobody tried.
+    held: Vec<RequestId>,
+    held_at: Option<Instant>,
+    /// Number of the thread that works.
+    worker: u64,
+    /// Since when it is in a client's call.
+    calling: Option<Instant>,
+    /// Threads that were relieved and have not come back.
+    blocked: usize,
+}
+
+enum Slot {
+    Here(Box<Stream>),
+    /// A thread calls its client; what came meanwhile.
+    Calling(Vec<(Instant, Event)>),
+}
+
+/// What a thread does next.
+enum Next {
+    Take(Batch),
+    Work,
+    End,
+}
+
+/// The state, as the thread with this number holds it.
+struct Held<'a> {
+    state: MutexGuard<'a, State>,
+    me: u64,
+}
+
+impl Held<'_> {
+    /// Call a client without the state. False: another thread took over meanwhile.
+    fn call(&mut self, call: impl FnOnce()) -> bool {
+        self.state.calling = Some(Instant::now());
+        MutexGuard::unlocked(&mut self.state, call);
+        self.still_mine()
+    }
+
+    fn still_mine(&mut self) -> bool {
+        let mine = self.state.worker == self.me;
+        if mine {
+            self.state.calling = None;
+        }
+        mine
+    }
 }
 
 impl Outbox {
-    fn run(mut self, batches: Receiver<Batch>) {
-        let mut turns = VecDeque::new();
-        loop {
-            // With nobody in turn there is time to wait.
-            let first = match turns.is_empty() {
-                true => match batches.recv() {
-                    Ok(batch) => Some(batch),
-                    Err(_) => return,
-                },
-                false => None,
-            };
+    fn spawn(self: &Arc<Self>, number: u64) -> std::io::Result<()> {
+        let outbox = Arc::clone(self);
+        let thread = std::thread::Builder::new()
+            .name(self.name.clone())
+            .spawn(move || outbox.run(number))?;
+        let mut threads = self.threads.lock();
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        Ok(())
+    }
 
-            let turn = catch_unwind(AssertUnwindSafe(|| {
-                for batch in first.into_iter().chain(batches.try_iter()) {
-                    self.take(batch, &mut turns);
-                }
-                if let Some(id) = turns.pop_front().filter(|&id| self.answer(id)) {
-                    turns.push_back(id);
-                }
-            }));
-            if turn.is_err() {
-                self.panicked();
+    fn join(&self) {
+        loop {
+            // Not while it is joined: takeover may add one.
+            let thread = self.threads.lock().pop();
+            match thread {
+                Some(thread) => drop(thread.join()),
+                None => break,
             }
+        }
+        // Requests that nobody ended do so by their own guard.
+        let left = std::mem::take(&mut self.state.lock().streams);
+        drop(left);
+    }
+
+    /// Whether a call may begin to block soon.
+    pub fn busy(&self) -> bool {
+        let state = self.state.lock();
+        !state.streams.is_empty() || state.calling.is_some() || !self.batches.is_empty()
+    }
+
+    /// Let another thread work if the present one is in a call for longer than `limit`, unless
+    /// `most` threads are.
+    pub fn relieve(self: &Arc<Self>, limit: Duration, most: usize) {
+        let mut state = self.state.lock();
+        let late = state.calling.is_some_and(|since| since.elapsed() > limit);
+        if !late || state.blocked >= most {
+            return;
+        }
+        if self.spawn(state.worker + 1).is_ok() {
+            state.worker += 1;
+            state.calling = None;
+            state.blocked += 1;
+        }
+    }
+
+    fn run(self: Arc<Self>, me: u64) {
+        loop {
+            let first = match self.next() {
+                Next::Take(batch) => Some(batch),
+                Next::Work => None,
+                Next::End => return,
+            };
+            let worked = catch_unwind(AssertUnwindSafe(|| {
+                let mut held = Held { state: self.state.lock(), me };
+                for Batch { at, events } in first.into_iter().chain(self.batches.try_iter()) {
+                    held.state.incoming.extend(events.into_iter().map(|event| (at, event)));
+                }
+                self.work(&mut held)
+            }));
+            let mine = worked.unwrap_or_else(|_| {
+                self.panicked();
+                Held { state: self.state.lock(), me }.still_mine()
+            });
+            if !mine {
+                self.state.lock().blocked -= 1;
+                return;
+            }
+        }
+    }
+
+    /// Wait for something to do.
+    fn next(&self) -> Next {
+        let mut state = self.state.lock();
+        if state.held_at.is_some_and(|at| at.elapsed() >= HELD_PERIOD) {
+            let state = &mut *state;
+            state.held_at = None;
+            state.turns.extend(state.held.drain(..));
+        }
+        if !state.turns.is_empty() || !state.incoming.is_empty() {
+            return Next::Work;
+        }
+        let pause = match (state.held.is_empty(), state.blocked) {
+            (false, _) => Some(HELD_PERIOD),
+            (true, 0) => None,
+            (true, _) => Some(RETURN_PERIOD),
+        };
+        drop(state);
+
+        let Some(pause) = pause else {
+            return self.batches.recv().map_or(Next::End, Next::Take);
+        };
+        match self.batches.recv_timeout(pause) {
+            Ok(batch) => return Next::Take(batch),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(pause),
+        }
+        Next::Work
+    }
+
+    /// All events, then one turn. False: another thread took over.
+    fn work(&self, held: &mut Held) -> bool {
+        while let Some((at, event)) = held.state.incoming.pop_front() {
+            if !self.take(held, at, event) {
+                return false;
+            }
+        }
+        match held.state.turns.pop_front() {
+            Some(id) => self.answer(held, id),
+            None => true,
         }
     }
 
     /// A panic here is our defect: say so to everyone on this thread and let the engine die with
     /// it.
-    fn panicked(&mut self) {
+    fn panicked(&self) {
         self.shared.health.poison("an outbox thread panicked");
-        self.streams.clear();
+        let streams = std::mem::take(&mut self.state.lock().streams);
+        drop(streams);
         let _ = self.shared.commands.send(Command::Poisoned);
     }
 
-    fn take(&mut self, batch: Batch, turns: &mut VecDeque<RequestId>) {
-        for event in batch.events {
-            match event {
-                Event::Open(id, stream) => {
-                    self.streams.insert(id, stream);
-                }
-                Event::Token { id, index, token, finish } => {
-                    // A request that stop strings ended may still get its surplus token: dropped.
-                    let Some(stream) = self.streams.get_mut(&id) else { continue };
-                    if stream.take(index, token, finish, batch.at, &*self.shared.observer) {
-                        turns.push_back(id);
-                    }
-                    if stream.backlog_tokens() > self.backlog.tokens {
-                        self.lags(id);
-                    } else if stream.held_logprobs() > self.backlog.logprobs {
-                        self.reports_too_much(id);
-                    }
-                }
-                Event::Vector { id, vector } => self.embedded(id, vector, batch.at),
-                Event::Fail { id, error } => self.fail(id, error),
+    fn take(&self, held: &mut Held, at: Instant, event: Event) -> bool {
+        let id = event.id();
+        let stream = match (held.state.streams.get_mut(&id), event) {
+            (None, Event::Open(id, stream)) => {
+                held.state.streams.insert(id, Slot::Here(stream));
+                return true;
             }
+            // A request that stop strings ended may still get its surplus token: dropped.
+            (None, _) => return true,
+            (Some(Slot::Calling(events)), event) => {
+                self.wait(id, events, at, event);
+                return true;
+            }
+            (Some(Slot::Here(_)), Event::Vector { vector, .. }) => {
+                return self.embedded(held, id, vector, at);
+            }
+            (Some(Slot::Here(_)), Event::Fail { error, .. }) => return self.fail(held, id, error),
+            (Some(Slot::Here(_)), Event::Open(..)) => return true,
+            (Some(Slot::Here(stream)), Event::Token { index, token, finish, .. }) => {
+                let wants = stream.take(index, token, finish, at, &*self.shared.observer);
+                (wants, stream.backlog_tokens(), stream.held_logprobs())
+            }
+        };
+        let (wants_turn, tokens, logprobs) = stream;
+        if wants_turn {
+            held.state.turns.push_back(id);
         }
+        if tokens > self.backlog.tokens {
+            return self.fail(held, id, self.lags());
+        }
+        if logprobs > self.backlog.logprobs {
+            return self.fail(held, id, self.reports_too_much());
+        }
+        true
+    }
+
+    /// For a request whose client is being called. More than its backlog becomes its failure.
+    fn wait(&self, id: RequestId, events: &mut Vec<(Instant, Event)>, at: Instant, event: Event) {
+        if events.last().is_some_and(|(_, event)| matches!(event, Event::Fail { .. })) {
+            return;
+        }
+        if events.len() > self.backlog.tokens {
+            events.clear();
+            events.push((at, Event::Fail { id, error: self.lags() }));
+            return;
+        }
+        events.push((at, event));
     }
 
     /// The engine sees that the ticket has ended, as with a client that left.
-    fn lags(&mut self, id: RequestId) {
-        let error = Error::Unavailable(format!(
+    fn lags(&self) -> Error {
+        Error::Unavailable(format!(
             "more than {} tokens wait for the responses of this stream: read faster, or raise \
              --backend-config=vllm,max-backlog-tokens",
             self.backlog.tokens
-        ));
-        self.fail(id, error);
+        ))
     }
 
-    fn reports_too_much(&mut self, id: RequestId) {
-        let error = crate::invalid!(
+    fn reports_too_much(&self) -> Error {
+        crate::invalid!(
             "more than {} logprobs (tokens of all n sequences times logprobs) wait for a response \
              of this request: lower n, max_tokens or logprobs, stream it, or raise \
              --backend-config=vllm,max-logprob-entries",
             self.backlog.logprobs
-        );
-        self.fail(id, error);
+        )
     }
 
-    fn fail(&mut self, id: RequestId, error: Error) {
-        let Some(stream) = self.streams.remove(&id) else { return };
+    fn fail(&self, held: &mut Held, id: RequestId, error: Error) -> bool {
+        let Some(Slot::Here(stream)) = held.state.streams.remove(&id) else { return true };
         let cancelled = matches!(error, Error::Cancelled(_));
-        stream.client.finish(Err(error));
+        let mine = held.call(|| stream.client.finish(Err(error)));
         if cancelled {
             tracing::info!("Successfully cancelled the request");
         }
+        mine
     }
 
-    fn embedded(&mut self, id: RequestId, vector: Vec<f32>, at: Instant) {
-        let Some(stream) = self.streams.remove(&id) else { return };
-        if let Some(answer) = stream.embedded(vector, at, &*self.shared.observer) {
-            stream.client.finish(Ok(answer));
+    fn embedded(&self, held: &mut Held, id: RequestId, vector: Vec<f32>, at: Instant) -> bool {
+        let Some(Slot::Here(stream)) = held.state.streams.remove(&id) else { return true };
+        match stream.embedded(vector, at, &*self.shared.observer) {
+            Some(answer) => held.call(|| stream.client.finish(Ok(answer))),
+            None => true,
         }
     }
 
     /// One turn of a request: some of its pending tokens become text, and once all were looked at,
-    /// what is to be said is said. True: it wants another turn.
-    fn answer(&mut self, id: RequestId) -> bool {
-        let Some(stream) = self.streams.get_mut(&id) else { return false };
+    /// what is to be said is said.
+    fn answer(&self, held: &mut Held, id: RequestId) -> bool {
+        let state = &mut *held.state;
+        let Some(Slot::Here(stream)) = state.streams.get_mut(&id) else { return true };
+        if !stream.client.ready() {
+            state.held.push(id);
+            state.held_at.get_or_insert_with(Instant::now);
+            return true;
+        }
         let turn = stream.advance(&*self.shared.observer);
         for ended in turn.ended.iter().filter(|ended| ended.by_text) {
             let sequence = stream.ids.id(ended.index);
             let _ = self.shared.commands.send(Command::Stopped(sequence));
         }
         if !turn.whole {
+            state.turns.push_back(id);
             return true;
         }
-        if !stream.done() {
-            if stream.due() {
-                let answer = stream.take_answer();
-                stream.client.respond(answer);
-            }
-            return stream.wants_turn();
+        if stream.done() {
+            return self.finish(held, id);
         }
+        if stream.due() {
+            return self.respond(held, id);
+        }
+        if stream.wants_turn() {
+            state.turns.push_back(id);
+        }
+        true
+    }
 
-        let Some(mut stream) = self.streams.remove(&id) else { return false };
+    fn finish(&self, held: &mut Held, id: RequestId) -> bool {
+        let Some(Slot::Here(mut stream)) = held.state.streams.remove(&id) else { return true };
         self.shared.observer.observe(Observation::Answered { n: stream.ids.count });
         let answer = stream.take_answer();
-        stream.client.finish(Ok(answer));
-        false
+        held.call(|| stream.client.finish(Ok(answer)))
+    }
+
+    fn respond(&self, held: &mut Held, id: RequestId) -> bool {
+        let Some(slot) = held.state.streams.get_mut(&id) else { return true };
+        let Slot::Here(mut stream) = std::mem::replace(slot, Slot::Calling(Vec::new())) else {
+            return true;
+        };
+        let answer = stream.take_answer();
+        let mine = held.call(|| stream.client.respond(answer));
+
+        // Gone if a thread panicked meanwhile: then the stream ends by its own guard.
+        let state = &mut *held.state;
+        let Some(slot) = state.streams.get_mut(&id) else { return mine };
+        if stream.wants_turn() {
+            state.turns.push_back(id);
+        }
+        if let Slot::Calling(events) = std::mem::replace(slot, Slot::Here(stream)) {
+            for event in events.into_iter().rev() {
+                state.incoming.push_front(event);
+            }
+        }
+        mine
     }
 }

@@ -56,6 +56,11 @@ pub trait Client: Send + Sync {
     fn gone(&self) -> Option<Error> {
         self.cancelled().then(|| Error::Cancelled("Request was cancelled".into()))
     }
+    /// A response could be taken now. If not, a thread that has others to answer comes back to this
+    /// one; `respond` and `finish` may be called nevertheless, and wait.
+    fn ready(&self) -> bool {
+        true
+    }
     /// A delta of a streaming request that is not the last one.
     fn respond(&self, answer: Answer);
     /// The last word: exactly once per accepted request. For a stream the answer is the last delta,
@@ -129,6 +134,9 @@ impl FinishReason {
 /// Sees what happens, for metrics. Called from outbox and engine threads; must not block.
 pub trait Observer: Send + Sync {
     fn observe(&self, observation: Observation);
+
+    /// The engine is dead, and no client was told yet: all wait until this returns.
+    fn dying(&self) {}
 }
 
 /// Facts worth counting. Times in seconds of the monotonic clock.
@@ -156,6 +164,8 @@ pub enum Observation {
     Step { seconds: f64, host_s: f64, tokens: u32 },
     /// In that round: tokens asked of the prefix cache and found there, sequences preempted.
     Cache { queries_tokens: u64, hits_tokens: u64, preemptions: u64 },
+    /// A request failed because its logits, or its vector, were not finite.
+    Corrupted,
     /// The engine can serve, or cannot any more.
     Healthy(bool),
 }

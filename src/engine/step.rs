@@ -6,6 +6,7 @@
 
 mod adapted;
 mod guided;
+mod settle;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 
 use super::adapters::Adapters;
-use super::command::{Accepted, Command, Family, Finish, StopRules};
+use super::command::{Accepted, Command, Family, StopRules};
 use super::guides::{Guides, Place};
 use super::meter::Meter;
 use super::outbox::{Event, Outboxes, Shared};
@@ -26,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::ids::{AdapterId, BankId, RequestId};
 use crate::model::Adapter;
 use crate::plan::{Late, StepPlan, StepResult};
-use crate::scheduler::{Arrival, NewSequence, Scheduler, SchedulerStats};
+use crate::scheduler::{NewSequence, Scheduler, SchedulerStats};
 
 /// How often cancels are looked for while nothing runs.
 const CANCEL_PERIOD: Duration = Duration::from_millis(10);
@@ -332,54 +333,6 @@ impl Core {
                 tracing::info!("Cancelling the request");
             }
             self.fail(live.ids, error);
-        }
-    }
-
-    /// Hand a step's tokens to their requests and apply the stop rules of spec order: eos and stop
-    /// ids once `min_tokens` are there, then the length, then repetition.
-    fn settle(&mut self, mut result: StepResult) {
-        let now = Instant::now();
-        for Arrival { id, token, at_limit, sample } in self.scheduler.commit(&result) {
-            let Some(live) = self.live.get_mut(&id) else { continue };
-            if let Some(vector) = result.vectors.get(sample) {
-                let (id, vector) = (live.ids.first, vector.clone());
-                self.outgoing[live.outbox].push(Event::Vector { id, vector });
-                self.meter.ended(id, FinishReason::Stop);
-                self.live.remove(&id);
-                self.scheduler.finish(id);
-                continue;
-            }
-            self.meter.token(id, now);
-            live.outputs += 1;
-            // `min_tokens` may ask for more than the model's length has room for: the limit wins.
-            let length = Finish { reason: FinishReason::Length, by_token: false };
-            let circle = live.circle.as_mut().is_some_and(|circle| circle.push(token));
-            let finish = live.rules.check(live.outputs, token, circle);
-            let finish = finish.or(at_limit.then_some(length));
-            let logprobs = result.samples[sample].logprobs.pop().map(Box::new);
-            let new = NewToken { token, logprobs };
-            if finish.is_none()
-                && live.guide.is_some()
-                && !guided::guide_on(&self.guides, id, live, token)
-            {
-                live.unsaid = Some(Box::new(new));
-                live.held = true;
-                self.scheduler.hold(id, true);
-                continue;
-            }
-            self.tell(id, new, finish);
-        }
-    }
-
-    /// Hand a token to its request, and end the sequence if that was its last one.
-    fn tell(&mut self, id: RequestId, token: NewToken, finish: Option<Finish>) {
-        let Some(live) = self.live.get(&id) else { return };
-        let (request, index) = (live.ids.first, live.index);
-        self.outgoing[live.outbox].push(Event::Token { id: request, index, token, finish });
-        if let Some(finish) = finish {
-            self.meter.ended(id, finish.reason);
-            self.live.remove(&id);
-            self.scheduler.finish(id);
         }
     }
 

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::ids::{BankId, TokenId};
 use crate::model::Adapter;
 use crate::plan::{Late, Sampled, StepPlan, StepResult};
-use crate::sampling::{Limits, SamplingParams};
+use crate::sampling::{Limits, NonFinite, SamplingParams};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::{Grammars, Tokenizer};
 
@@ -40,6 +40,8 @@ pub(super) enum Fault {
     Panic(u64),
     /// Waits at step n until the test opens the gate.
     Gate(u64),
+    /// The first row of step n has no finite logits.
+    NonFinite(u64),
 }
 
 struct Scripted {
@@ -68,18 +70,19 @@ impl Runner for Scripted {
             }
             _ => {}
         }
-        let tokens = vec![TokenId(300 + (plan.step % 5) as u32)];
+        let tokens = Ok(vec![TokenId(300 + (plan.step % 5) as u32)]);
         let samples = plan.rows.iter().filter(|row| row.sample);
         let samples = samples.map(|row| Sampled {
             slot: row.slot,
             tokens: tokens.clone(),
             logprobs: Vec::new(),
         });
-        self.queue.push_back(StepResult {
-            step: plan.step,
-            samples: samples.collect(),
-            ..StepResult::default()
-        });
+        let mut samples: Vec<Sampled> = samples.collect();
+        if self.fault == Fault::NonFinite(plan.step) {
+            samples[0].tokens = Err(NonFinite);
+        }
+        let step = plan.step;
+        self.queue.push_back(StepResult { step, samples, ..StepResult::default() });
         Ok(())
     }
 
@@ -91,7 +94,7 @@ impl Runner for Scripted {
             let bit = |id: &u32| mask[*id as usize / 32] >> (id % 32) & 1 == 1;
             let allowed: Vec<u32> = (0..4096).filter(bit).take(5).collect();
             let id = allowed[step.step as usize % allowed.len()];
-            sample.expect("a mask is for a row that samples").tokens = vec![TokenId(id)];
+            sample.expect("a mask is for a row that samples").tokens = Ok(vec![TokenId(id)]);
         }
         Ok(())
     }
@@ -136,7 +139,7 @@ impl Client for Probe {
 
 pub(super) struct Bench {
     pub engine: Engine,
-    gate: Sender<()>,
+    pub gate: Sender<()>,
     /// See [`Guides`].
     pub mask_delay_ms: Arc<AtomicU64>,
 }
@@ -319,20 +322,6 @@ fn a_device_error_or_panic_fails_all_now_and_later() {
         assert!(refused.message().contains("scripted"), "{refused}");
         bench.engine.drain(PATIENCE);
     }
-}
-
-#[test]
-fn a_full_queue_refuses_at_once_and_names_the_keys() {
-    let bench = bench(Fault::Gate(1), 1, 1, 2);
-    let held: Vec<_> = (0..3).map(|_| bench.submit(false, GREEDY).expect("room")).collect();
-    let refused = bench.submit(false, GREEDY).err().expect("full");
-    assert!(matches!(refused, Error::Unavailable(_)));
-    assert!(refused.message().contains("max-waiting"), "{refused}");
-    bench.gate.send(()).expect("engine lives");
-    for (_, told) in held {
-        assert!(told.recv_timeout(PATIENCE).expect("a final").is_ok());
-    }
-    bench.engine.drain(PATIENCE);
 }
 
 #[test]

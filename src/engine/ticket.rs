@@ -4,7 +4,7 @@
 //! Used by `mod`, `health` and `step`; it never knows tokens, steps or devices.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -83,6 +83,7 @@ impl Tickets {
             client,
             timeout: terms.timeout.map(|timeout| (timeout, Instant::now() + timeout)),
             ended: Mutex::new(false),
+            last: OnceLock::new(),
         });
         open.tickets.insert(id, Arc::downgrade(&ticket));
         Ok(ticket)
@@ -97,7 +98,7 @@ impl Tickets {
             open.tickets.values().filter_map(Weak::upgrade).collect()
         };
         for ticket in open {
-            ticket.finish(Err(error.clone()));
+            ticket.end_soon(error.clone());
         }
     }
 }
@@ -112,6 +113,8 @@ pub(super) struct Ticket {
     timeout: Option<(Duration, Instant)>,
     /// Held while the client is called, so that no delta overtakes the end.
     ended: Mutex<bool>,
+    /// How it ends as soon as no thread is in a call of the client.
+    last: OnceLock<Error>,
 }
 
 impl Ticket {
@@ -119,6 +122,29 @@ impl Ticket {
     pub fn withdraw(&self) {
         *self.ended.lock() = true;
         self.forget();
+    }
+
+    /// End it without waiting for a thread that is in a call of the client: that one does it then.
+    fn end_soon(&self, error: Error) {
+        let _ = self.last.set(error);
+        self.settle();
+    }
+
+    /// Called after `last` was set and after each call of the client, so by one or the other.
+    fn settle(&self) {
+        let Some(error) = self.last.get() else { return };
+        if let Some(mut ended) = self.ended.try_lock() {
+            self.end(&mut ended, Err(error.clone()));
+        }
+    }
+
+    fn end(&self, ended: &mut bool, outcome: Result<Answer>) {
+        if std::mem::replace(ended, true) {
+            return;
+        }
+        // Its place is free before the client hears of the end: it may come back at once.
+        self.forget();
+        self.client.finish(outcome);
     }
 
     fn forget(&self) {
@@ -149,21 +175,21 @@ impl Client for Ticket {
         })
     }
 
+    fn ready(&self) -> bool {
+        self.client.ready()
+    }
+
     fn respond(&self, answer: Answer) {
         let ended = self.ended.lock();
         if !*ended {
             self.client.respond(answer);
         }
+        drop(ended);
+        self.settle();
     }
 
     fn finish(&self, outcome: Result<Answer>) {
-        let mut ended = self.ended.lock();
-        if std::mem::replace(&mut *ended, true) {
-            return;
-        }
-        // Its place is free before the client hears of the end: it may come back at once.
-        self.forget();
-        self.client.finish(outcome);
+        self.end(&mut self.ended.lock(), outcome);
     }
 }
 

@@ -299,6 +299,10 @@ impl Shared {
     fn look(&self, state: &mut State) -> Vec<(Arc<dyn Client>, Error)> {
         let mut over = Vec::new();
         for watch in &state.running {
+            if state.closed && !self.rules.answers {
+                // Nobody waits for it any more.
+                watch.give_up();
+            }
             if watch.began.elapsed() > LONG {
                 watch.long.store(true, Ordering::Release);
             }

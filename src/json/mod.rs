@@ -18,8 +18,8 @@ const WORDS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
 /// Characters of a value in a message.
 const SHOWN_CHARS: usize = 60;
 
-/// The value of a text. The last of equal keys wins; the numbers that JSON lacks become texts of the
-/// same letters, which no reader of numbers takes by accident.
+/// The value of a text. The last of equal keys wins; the numbers that JSON lacks become texts of
+/// the same letters, which no reader of numbers takes by accident.
 ///
 /// # Errors
 /// Why it is no JSON, with line and column.

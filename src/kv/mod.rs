@@ -158,6 +158,12 @@ impl KvLedger {
         table.registered = full;
     }
 
+    /// Let nobody hit the table's pages any more: what is in them is not to be trusted. Those who
+    /// share them keep them.
+    pub fn forget(&mut self, table: &PageTable) {
+        table.pages.iter().for_each(|&page| self.cache.evict(page));
+    }
+
     /// Take back all pages of a table. Tail first, so that of a chain the tail is evicted before
     /// the head, without which it could not be hit. Pages without a hash are given out next.
     pub fn release(&mut self, table: &mut PageTable) {
@@ -290,6 +296,22 @@ mod tests {
         assert!(kv.grow(&mut holder, 12));
         assert_eq!(kv.usage(), 1.0);
         kv.check([&holder].into_iter());
+    }
+
+    #[test]
+    fn forgotten_pages_are_hit_by_nobody_and_may_be_cached_anew() {
+        let mut kv = ledger(8);
+        let mut writer = write(&mut kv, &tokens(8));
+        let mut sharer = write(&mut kv, &tokens(9));
+        assert_eq!(sharer.pages()[..2], writer.pages()[..]);
+        kv.forget(&writer);
+        kv.release(&mut writer);
+        assert_eq!(kv.lookup(&mut table(), &tokens(9)), []);
+        kv.check([&sharer].into_iter());
+        let again = write(&mut kv, &tokens(8));
+        assert_eq!(kv.lookup(&mut table(), &tokens(9)), again.pages());
+        kv.release(&mut sharer);
+        kv.check([&again].into_iter());
     }
 
     #[test]

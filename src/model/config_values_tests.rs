@@ -1,5 +1,5 @@
-//! Values of config.json: which are refused and in which words, which are taken, and what absent keys
-//! are.
+//! Values of config.json: which are refused and in which words, which are taken, and what absent
+//! keys are.
 
 use serde_json::json;
 

@@ -30,6 +30,8 @@ pub struct Decoder<D: Device> {
     pooling: Option<Pooling>,
     /// Which linears of a layer have room for adapters.
     adapted: [bool; lora::PROJECTIONS],
+    adapted_embed: bool,
+    adapted_head: bool,
     buffers: Buffers<D::Tensor>,
 }
 
@@ -132,6 +134,8 @@ impl<D: Device> Decoder<D> {
             pooling: spec.pooling.as_ref().map(|rule| rule.kind),
             adapted: lora::projections(spec)
                 .map(|p| spec.adapters.as_ref().is_some_and(|o| o.reaches(&p))),
+            adapted_embed: lora::reaches_embed(spec),
+            adapted_head: lora::reaches_head(spec),
             buffers,
         })
     }
@@ -147,6 +151,13 @@ impl<D: Device> Decoder<D> {
                     dev.install(&mut linear.weight, bank, &adapter.parts(i, p))?;
                 }
             }
+        }
+        if self.adapted_embed {
+            dev.install_table(&mut self.weights.embed, bank, adapter.embed())?;
+        }
+        if self.adapted_head {
+            let head = self.weights.head.as_mut().unwrap_or(&mut self.weights.embed);
+            dev.install(head, bank, &[adapter.head()])?;
         }
         Ok(())
     }

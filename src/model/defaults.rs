@@ -1,7 +1,7 @@
 //! What keys of config.json are that a file leaves out: the defaults of transformers' config
 //! classes (4.57 and 5.24 agree), one object per class. Keys that are not read are left out, as are
-//! those whose default is null. `rows` names one for each row; a test holds them to what the classes
-//! were asked (`tests/fixtures/config_defaults.json`).
+//! those whose default is null. `rows` names one for each row; a test holds them to what the
+//! classes say (`tests/fixtures/config_defaults.json`).
 
 pub const LLAMA: &str = r#"{"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
     "num_hidden_layers": 32, "num_attention_heads": 32, "hidden_act": "silu",

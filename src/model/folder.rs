@@ -1,6 +1,6 @@
-//! Which folder a model's name means, and whether it holds a model in Hugging Face's format: what is
-//! missing is said, and whose format it is where it is another's. Called by `engine` before anything
-//! is read, and by `hub` before weights are fetched. It reads names of files only.
+//! Which folder a model's name means, and whether it holds a model in Hugging Face's format: what
+//! is missing is said, and whose format it is where it is another's. Called by `engine` before
+//! anything is read, and by `hub` before weights are fetched. It reads names of files only.
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,8 @@
 //! A family's names and a spec's shapes -> weights on a device. Called by `decoder` alone; the
 //! forward pass is not its business, nor are files: it asks [`Checkpoint`] for tensors by name.
 
+mod adapters;
+
 use super::config::{ModelSpec, NormOrder};
 use super::families::{Fused, Mixture, Names, Positions, QkNorm};
 use super::lora;
@@ -115,9 +117,10 @@ impl<'a, D: Device> Loader<'a, D> {
         let (spec, names) = (self.spec, self.names);
         let width = spec.embed_width;
         let kind = if spec.tied { WeightKind::TableAndLinear } else { WeightKind::Table };
-        let embed = self.table(names.embed, kind, spec.vocab_size, width)?;
+        let mut embed = self.table(names.embed, kind, spec.vocab_size, width)?;
         let pools = spec.pooling.is_some();
-        let head = if spec.tied || pools { None } else { Some(self.head()?) };
+        let mut head = if spec.tied || pools { None } else { Some(self.head()?) };
+        self.make_room_for_words(&mut embed, head.as_mut())?;
         let head_bias = match spec.family.head_bias && !pools {
             true => Some(self.vector(format!("{}.bias", names.head), spec.vocab_size, 0.0, 1.0)?),
             false => None,
@@ -179,18 +182,6 @@ impl<'a, D: Device> Loader<'a, D> {
         };
         self.make_room(&mut layer)?;
         Ok(layer)
-    }
-
-    /// Room for adapters, where there may be some.
-    fn make_room(&mut self, layer: &mut Layer<D::Weight>) -> Result<()> {
-        let Some(options) = &self.spec.adapters else { return Ok(()) };
-        let projections = lora::projections(self.spec);
-        for (linear, projection) in layer.linears_mut().into_iter().zip(&projections) {
-            if let Some(linear) = linear.filter(|_| options.reaches(projection)) {
-                self.dev.adapt(&mut linear.weight, &projection.outputs, options.room)?;
-            }
-        }
-        Ok(())
     }
 
     /// A layer's MLP, or its experts with the one that all tokens share.

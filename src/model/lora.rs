@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::config::ModelSpec;
 use super::families::Fused;
 use super::weights::Checkpoint;
-use crate::device::{AdapterPart, AdapterRoom, DType, HostTensor};
+use crate::device::{AdapterPart, AdapterRoom, DType, HostTensor, TablePart};
 use crate::error::{Error, Result};
 use crate::files::Kind;
 use crate::invalid;
@@ -23,7 +23,8 @@ use crate::json::{self, Object};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterOptions {
     pub room: AdapterRoom,
-    /// Last parts of module names (`lora_target_modules`); None: every linear of a layer.
+    /// Last parts of module names (`lora_target_modules`); None: every linear of a layer, the table
+    /// of tokens and the head.
     pub modules: Option<Vec<String>>,
 }
 
@@ -72,7 +73,25 @@ pub fn projections(spec: &ModelSpec) -> [Projection; PROJECTIONS] {
     ]
 }
 
+/// Whether adapters may change the table of tokens: not an encoder's.
+pub fn reaches_embed(spec: &ModelSpec) -> bool {
+    let allows = |o: &AdapterOptions| o.allows_name(spec.family.names.embed);
+    !spec.family.encoder && spec.adapters.as_ref().is_some_and(allows)
+}
+
+/// Whether adapters may change the head, if there is one. Where it is tied to the table, peft adapts
+/// each for itself.
+pub fn reaches_head(spec: &ModelSpec) -> bool {
+    let allows = |o: &AdapterOptions| o.allows_name(spec.family.names.head);
+    spec.pooling.is_none() && spec.adapters.as_ref().is_some_and(allows)
+}
+
 impl AdapterOptions {
+    fn allows_name(&self, module: &str) -> bool {
+        let last = module.rsplit('.').next().unwrap_or(module);
+        self.modules.as_ref().is_none_or(|allowed| allowed.iter().any(|name| name == last))
+    }
+
     /// Whether adapters may change some module of the projection.
     pub fn reaches(&self, projection: &Projection) -> bool {
         projection.modules.iter().any(|module| self.allows(projection, module))
@@ -80,9 +99,8 @@ impl AdapterOptions {
 
     /// Whether adapters may change this module of the projection.
     pub fn allows(&self, projection: &Projection, module: &str) -> bool {
-        let Some(allowed) = &self.modules else { return true };
-        let last = module.rsplit('.').next().unwrap_or(module);
-        allowed.iter().any(|name| name == last || name == projection.packed)
+        let packed = |allowed: &Vec<String>| allowed.iter().any(|name| name == projection.packed);
+        self.allows_name(module) || self.modules.as_ref().is_some_and(packed)
     }
 }
 
@@ -104,14 +122,23 @@ impl Low {
     }
 }
 
-/// An adapter, ready for any device: by layer, projection and part.
+/// An adapter, ready for any device.
 pub struct Adapter {
+    /// By layer, projection and part.
     layers: Vec<[Vec<Option<Low>>; PROJECTIONS]>,
+    /// Of the table: A transposed, `[tokens, rank]`.
+    embed: Option<Low>,
+    head: Option<Low>,
     dtype: DType,
 }
 
-/// A module that an adapter changes: layer, projection, part.
-type Place = (usize, usize, usize);
+/// A module that an adapter changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Linear { layer: usize, projection: usize, part: usize },
+    Embed,
+    Head,
+}
 
 impl Adapter {
     /// Read and check `adapter_config.json` and `adapter_model.safetensors` (or `.bin`).
@@ -131,26 +158,52 @@ impl Adapter {
         }
         let scale = scale(&config, rank)?;
         refuse_unsupported(&config)?;
+        if dir.join(ADDED_TOKENS).exists() {
+            let error = invalid!("{} lies beside it.", dir.join(ADDED_TOKENS).display());
+            return Err(added_tokens(error));
+        }
         let checkpoint = Checkpoint::adapter(dir)?;
         let projections = projections(spec);
         let places = places(&checkpoint, spec, options, &projections)
             .map_err(|e| e.context(&format!("{}: ", dir.display())))?;
         let empty =
             || std::array::from_fn(|p| projections[p].outputs.iter().map(|_| None).collect());
-        let mut layers: Vec<[Vec<Option<Low>>; PROJECTIONS]> =
-            (0..spec.layers).map(|_| empty()).collect();
-        for ((layer, p, part), module) in places {
-            let projection = &projections[p];
-            let (inputs, outputs) = (projection.inputs, projection.outputs[part]);
-            let a = checkpoint.tensor(&format!("{module}{A}"), rank, inputs)?;
-            let b = checkpoint.tensor(&format!("{module}{B}"), outputs, rank)?;
-            let heads = projection.by_head.then_some((spec.heads, spec.head_dim));
-            let a = encode(spec.dtype, a.values()?.into_iter());
-            let b = encode(spec.dtype, turned(&b, scale, heads)?.into_iter());
-            layers[layer][p][part] = Some(Low { rank, inputs, outputs, a, b });
+        let layers = (0..spec.layers).map(|_| empty()).collect();
+        let mut adapter = Adapter { layers, embed: None, head: None, dtype: spec.dtype };
+        let reader = Reader { checkpoint: &checkpoint, rank, scale, dtype: spec.dtype };
+        let (vocab, width) = (spec.vocab_size, spec.embed_width);
+        for (place, module) in places {
+            match place {
+                Place::Linear { layer, projection: p, part } => {
+                    let projection = &projections[p];
+                    let heads = projection.by_head.then_some((spec.heads, spec.head_dim));
+                    let shape = (projection.inputs, projection.outputs[part]);
+                    adapter.layers[layer][p][part] = Some(reader.linear(&module, shape, heads)?);
+                }
+                Place::Embed => adapter.embed = Some(reader.table(&module, vocab, width)?),
+                Place::Head => {
+                    let low = reader.linear(&module, (width, vocab), None);
+                    adapter.head = Some(low.map_err(added_tokens)?);
+                }
+            }
         }
         checkpoint.unchanged()?;
-        Ok(Adapter { layers, dtype: spec.dtype })
+        Ok(adapter)
+    }
+
+    /// What it does to the table of tokens; None: nothing.
+    pub fn embed(&self) -> Option<TablePart<'_>> {
+        let Low { rank, inputs: tokens, outputs: width, a, b } = self.embed.as_ref()?;
+        let dtype = self.dtype;
+        Some(TablePart {
+            a: HostTensor { dtype, rows: *tokens, cols: *rank, bytes: a.into() },
+            b: HostTensor { dtype, rows: *rank, cols: *width, bytes: b.into() },
+        })
+    }
+
+    /// What it does to the head; None: nothing.
+    pub fn head(&self) -> Option<AdapterPart<'_>> {
+        self.head.as_ref().map(|low| low.part(self.dtype))
     }
 
     /// What it does to one projection of a layer; None: nothing.
@@ -162,6 +215,58 @@ impl Adapter {
 
 const A: &str = ".lora_A.weight";
 const B: &str = ".lora_B.weight";
+const TABLE_A: &str = ".lora_embedding_A";
+const TABLE_B: &str = ".lora_embedding_B";
+/// Of the unchanged weight, which peft saves beside the adapter of a table or a head.
+const COPY: &str = ".base_layer.weight";
+
+/// Rows of a table that is longer than the model's.
+const ADDED_TOKENS: &str = "new_embeddings.safetensors";
+
+/// What is to be read of an adapter's tensors.
+struct Reader<'a> {
+    checkpoint: &'a Checkpoint,
+    rank: usize,
+    scale: f32,
+    /// The model's.
+    dtype: DType,
+}
+
+impl Reader<'_> {
+    fn linear(
+        &self,
+        module: &str,
+        (inputs, outputs): (usize, usize),
+        heads: Option<(usize, usize)>,
+    ) -> Result<Low> {
+        let rank = self.rank;
+        let a = self.checkpoint.tensor(&format!("{module}{A}"), rank, inputs)?;
+        let b = self.checkpoint.tensor(&format!("{module}{B}"), outputs, rank)?;
+        let a = encode(self.dtype, a.values()?.into_iter());
+        let b = encode(self.dtype, turned(&b, self.scale, heads)?.into_iter());
+        Ok(Low { rank, inputs, outputs, a, b })
+    }
+
+    fn table(&self, module: &str, tokens: usize, width: usize) -> Result<Low> {
+        let rank = self.rank;
+        let a = self.checkpoint.tensor(&format!("{module}{TABLE_A}"), rank, tokens);
+        let a = a.map_err(added_tokens)?;
+        let b = self.checkpoint.tensor(&format!("{module}{TABLE_B}"), width, rank)?;
+        let a = encode(self.dtype, turned(&a, 1.0, None)?.into_iter());
+        let b = encode(self.dtype, turned(&b, self.scale, None)?.into_iter());
+        Ok(Low { rank, inputs: tokens, outputs: width, a, b })
+    }
+}
+
+fn added_tokens(error: Error) -> Error {
+    match error {
+        Error::InvalidArgument(_) => error.context(
+            "adapters must have the model's vocabulary, added tokens are not supported: merge the \
+             adapter into the model. ",
+        ),
+        other => other,
+    }
+}
 
 /// The modules that the tensors belong to, by the names in front of [`A`] and [`B`].
 fn places(
@@ -173,19 +278,21 @@ fn places(
     let mut found = BTreeMap::new();
     let mut left_out = 0;
     for tensor in checkpoint.names() {
-        let module = tensor.strip_suffix(A).or(tensor.strip_suffix(B));
-        let place = module.and_then(|m| Some((place(m, spec, projections)?, m)));
-        let Some(((layer, p, part), module)) = place else {
-            let known: Vec<_> = projections.iter().flat_map(|p| p.modules).copied().collect();
-            return Err(invalid!(
-                "tensor '{tensor}' is no lora_A or lora_B of this model; modules that take \
-                 adapters: {}, in {} layers.",
-                known.join(", "),
-                spec.layers
-            ));
+        if is_copy(checkpoint, tensor, spec)? {
+            continue;
+        }
+        let Some((place, module)) = placed(tensor, spec, projections) else {
+            return Err(no_place(tensor, spec, projections));
         };
-        if options.allows(&projections[p], projections[p].modules[part]) {
-            found.insert((layer, p, part), module.to_string());
+        let allowed = match place {
+            Place::Linear { projection: p, part, .. } => {
+                options.allows(&projections[p], projections[p].modules[part])
+            }
+            Place::Embed => options.allows_name(spec.family.names.embed),
+            Place::Head => options.allows_name(spec.family.names.head),
+        };
+        if allowed {
+            found.insert(place, module.to_string());
         } else {
             left_out += 1;
         }
@@ -199,16 +306,86 @@ fn places(
     }
 }
 
-/// `base_model.model.<prefix><layers>.<i>.<module>`
-fn place(name: &str, spec: &ModelSpec, projections: &[Projection; PROJECTIONS]) -> Option<Place> {
-    let name = name.strip_prefix("base_model.model.").unwrap_or(name);
+/// A copy of the whole table or head, which must be the model's in shape; what is in it is not
+/// looked at.
+fn is_copy(checkpoint: &Checkpoint, tensor: &str, spec: &ModelSpec) -> Result<bool> {
+    let Some(module) = tensor.strip_suffix(COPY) else { return Ok(false) };
+    let name = bare(module);
+    if !is_embed(name, spec) && !is_head(name, spec) {
+        return Ok(false);
+    }
+    let whole = checkpoint.tensor(tensor, spec.vocab_size, spec.embed_width);
+    whole.map(|_| true).map_err(added_tokens)
+}
+
+fn no_place(tensor: &str, spec: &ModelSpec, projections: &[Projection; PROJECTIONS]) -> Error {
+    let name = bare(tensor).strip_suffix(".weight").unwrap_or_default();
+    if is_embed(name, spec) || is_head(name, spec) {
+        return Error::Unsupported(format!(
+            "tensor '{tensor}' replaces one of the model's, as adapters with added tokens do: \
+             merge the adapter into the model."
+        ));
+    }
+    let mut known: Vec<_> = projections.iter().flat_map(|p| p.modules).copied().collect();
+    if !spec.family.encoder {
+        known.push(spec.family.names.embed);
+    }
+    if spec.pooling.is_none() {
+        known.push(spec.family.names.head);
+    }
+    invalid!(
+        "tensor '{tensor}' is no lora_A or lora_B of this model; modules that take adapters: {}, \
+         in {} layers.",
+        known.join(", "),
+        spec.layers
+    )
+}
+
+/// Where a tensor belongs, and its module's name.
+fn placed<'a>(
+    tensor: &'a str,
+    spec: &ModelSpec,
+    projections: &[Projection; PROJECTIONS],
+) -> Option<(Place, &'a str)> {
+    if let Some(module) = tensor.strip_suffix(TABLE_A).or(tensor.strip_suffix(TABLE_B)) {
+        let known = is_embed(bare(module), spec) && !spec.family.encoder;
+        return known.then_some((Place::Embed, module));
+    }
+    let module = tensor.strip_suffix(A).or(tensor.strip_suffix(B))?;
+    if is_head(bare(module), spec) {
+        return spec.pooling.is_none().then_some((Place::Head, module));
+    }
+    linear_place(bare(module), spec, projections).map(|place| (place, module))
+}
+
+/// A module's name as the model has it.
+fn bare(module: &str) -> &str {
+    module.strip_prefix("base_model.model.").unwrap_or(module)
+}
+
+fn is_embed(name: &str, spec: &ModelSpec) -> bool {
+    let names = spec.family.prefixes.iter();
+    names.filter_map(|prefix| name.strip_prefix(prefix)).any(|rest| rest == spec.family.names.embed)
+}
+
+fn is_head(name: &str, spec: &ModelSpec) -> bool {
+    name.strip_prefix("language_model.").unwrap_or(name) == spec.family.names.head
+}
+
+/// `<prefix><layers>.<i>.<module>`
+fn linear_place(
+    name: &str,
+    spec: &ModelSpec,
+    projections: &[Projection; PROJECTIONS],
+) -> Option<Place> {
     let layers = format!("{}.", spec.family.names.layers);
     let behind = |prefix: &&str| name.strip_prefix(*prefix)?.strip_prefix(layers.as_str());
     let (number, module) = spec.family.prefixes.iter().find_map(behind)?.split_once('.')?;
     let layer = number.parse().ok().filter(|&layer: &usize| layer < spec.layers)?;
     projections.iter().enumerate().find_map(|(p, projection)| {
         let part = projection.modules.iter().position(|&m| m == module)?;
-        takes_adapters(spec, layer, p).then_some((layer, p, part))
+        let place = Place::Linear { layer, projection: p, part };
+        takes_adapters(spec, layer, p).then_some(place)
     })
 }
 
@@ -238,6 +415,7 @@ const OFF: &[(&str, &str)] = &[
     ("lora_bias", "biases of an adapter are not supported"),
     ("trainable_token_indices", "changed tokens are not supported"),
     ("layer_replication", "repeated layers are not supported"),
+    ("ensure_weight_tying", "table and head are adapted each for itself"),
     ("alora_invocation_tokens", "activated LoRA is not supported"),
     ("target_parameters", "adapters of parameters that are no linears are not supported"),
     ("use_qalora", "QALoRA is not supported"),

@@ -115,8 +115,10 @@ fn tensors_must_belong_to_the_model() {
     assert!(refusal(config(), &stranger).contains("self_attn.q_proj, self_attn.k_proj"));
     let beyond = [("model.layers.2.self_attn.q_proj.lora_A.weight", 2, 64)];
     assert!(refusal(config(), &beyond).contains("in 2 layers"), "layers 0 and 1 exist");
-    let head = [("lm_head.lora_A.weight", 2, 64)];
-    assert!(refusal(config(), &head).contains("'base_model.model.lm_head.lora_A.weight'"));
+    let norm = [("model.norm.lora_A.weight", 2, 64)];
+    let got = refusal(config(), &norm);
+    assert!(got.contains("'base_model.model.model.norm.lora_A.weight'"), "{got}");
+    assert!(got.contains("embed_tokens, lm_head, in 2 layers"), "{got}");
     assert!(refusal(config(), &Q[..1]).contains("q_proj.lora_B.weight' is missing"));
     let wide = [Q[0], ("model.layers.1.self_attn.q_proj.lora_B.weight", 96, 2)];
     assert!(refusal(config(), &wide).contains("has shape [96, 2], expected [64, 2]"));
@@ -124,6 +126,61 @@ fn tensors_must_belong_to_the_model() {
     let none = std::env::temp_dir().join("triton-vllm-no-such-adapter");
     let got = Adapter::read(&none, &spec("llama"), &options(8, None)).err().unwrap();
     assert!(got.message().contains("adapter_config.json"), "{got}");
+}
+
+const VOCAB: usize = 307;
+const WORDS: [(&str, usize, usize); 4] = [
+    ("lm_head.lora_A.weight", 2, 64),
+    ("lm_head.lora_B.weight", VOCAB, 2),
+    ("model.embed_tokens.lora_embedding_A", 2, VOCAB),
+    ("model.embed_tokens.lora_embedding_B", 64, 2),
+];
+
+#[test]
+fn the_table_and_the_head_take_adapters_too() {
+    // As peft saves it: beside a copy of what it did not change.
+    let copies = [
+        ("lm_head.base_layer.weight", VOCAB, 64),
+        ("model.embed_tokens.base_layer.weight", VOCAB, 64),
+    ];
+    let dir = folder(json!({"r": 2, "lora_alpha": 3}), &[&WORDS[..], &copies].concat());
+    let adapter = Adapter::read(&dir, &spec("llama"), &options(8, None)).unwrap();
+    let head = adapter.head().expect("a head");
+    assert_eq!((head.a.rows, head.a.cols, head.b.rows, head.b.cols), (2, 64, 2, VOCAB));
+    let all = |matrix: &HostTensor, x| matrix.values().unwrap().iter().all(|&y| y == x);
+    assert!(all(&head.a, 1.0) && all(&head.b, 1.5));
+    let embed = adapter.embed().expect("a table");
+    assert_eq!((embed.a.rows, embed.a.cols, embed.b.rows, embed.b.cols), (VOCAB, 2, 2, 64));
+    assert!(all(&embed.a, 1.0) && all(&embed.b, 1.5));
+    assert!(adapter.parts(0, 0).iter().all(Option::is_none), "layers");
+
+    let head_only = Adapter::read(&dir, &spec("llama"), &options(8, Some(&["lm_head"]))).unwrap();
+    assert!(head_only.head().is_some() && head_only.embed().is_none());
+}
+
+#[test]
+fn a_vocabulary_of_its_own_is_refused() {
+    let config = || json!({"r": 2, "lora_alpha": 4});
+    let words = "added tokens are not supported: merge the adapter into the model";
+    for (n, tensor) in [
+        (1, ("lm_head.lora_B.weight", VOCAB + 2, 2)),
+        (2, ("model.embed_tokens.lora_embedding_A", 2, VOCAB + 2)),
+    ] {
+        let mut tensors = WORDS;
+        tensors[n] = tensor;
+        let got = refusal(config(), &tensors);
+        assert!(got.contains(words) && got.contains("309"), "{got}");
+    }
+    let copy = [WORDS[2], WORDS[3], ("model.embed_tokens.base_layer.weight", VOCAB + 2, 64)];
+    assert!(refusal(config(), &copy).contains(words));
+    let dir = folder(config(), &WORDS);
+    std::fs::write(dir.join("new_embeddings.safetensors"), "").unwrap();
+    let got = Adapter::read(&dir, &spec("llama"), &options(8, None)).err().unwrap();
+    assert!(got.message().contains(words), "{got}");
+    for whole in ["lm_head.weight", "model.embed_tokens.weight"] {
+        let got = refusal(config(), &[WORDS[0], WORDS[1], (whole, VOCAB + 2, 64)]);
+        assert!(got.contains(&format!("{whole}' replaces one of the model's")), "{got}");
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The rows of architectures with experts. Part of the list in [`super::rows`], which looks them up.
+//! The rows of architectures with experts. Part of the list in [`super::rows`], which looks them
+//! up.
 
 use super::defaults;
 use super::families::{Family, Flag, Mixture, SharedExpert, Windows};

@@ -16,6 +16,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::Dtype;
 use serde_json::Value;
 
+use super::folder;
 use super::shard::Shard;
 use super::torch;
 use crate::device::{Bytes, DType, HostTensor};
@@ -249,7 +250,11 @@ fn safetensors_entries(bytes: &Bytes, file: usize) -> Result<Vec<(String, Entry)
     let header: Metadata = serde_json::from_slice(&header).map_err(|e| wrong(&e))?;
     let end = (header.data_len() as u64).saturating_add(start as u64);
     if end != total {
-        return Err(wrong(&format!("its header is of a file of {end} bytes")));
+        let cut = match end > total {
+            true => "; a copy or download was cut short: fetch it again",
+            false => "",
+        };
+        return Err(wrong(&format!("its header is of a file of {end} bytes{cut}")));
     }
     let entry = |(name, info): (String, &TensorInfo)| {
         let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
@@ -285,7 +290,7 @@ fn io_error(path: &Path, e: &std::io::Error) -> Error {
 
 fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
     let pairs = [(INDEX, SINGLE), (TORCH_INDEX, TORCH_SINGLE)];
-    let (mut found, mut other_format) = (Vec::new(), None);
+    let (mut found, mut others) = (Vec::new(), BTreeSet::new());
     for (n, (index, single)) in pairs.into_iter().enumerate() {
         let wanted = if n == 0 { files != Files::Torch } else { files != Files::Safetensors };
         if !wanted {
@@ -303,8 +308,8 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if n == 0 && name.ends_with(".safetensors") && !name.starts_with("consolidated") {
                 found.push(path);
-            } else if [".bin", ".pt", ".pth", ".gguf"].iter().any(|end| name.ends_with(end)) {
-                other_format = Some(name);
+            } else {
+                others.insert(name);
             }
         }
         if !found.is_empty() {
@@ -312,17 +317,23 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
             return Ok(found);
         }
     }
-    match other_format {
-        Some(name) => Err(Error::Unsupported(format!(
-            "{}: no safetensors file and no {TORCH_SINGLE}, only '{name}'; convert the checkpoint \
-             to safetensors.",
-            dir.display()
-        ))),
-        None => Err(Error::NotFound(format!(
-            "{}: no {SINGLE} or {INDEX}, no {TORCH_SINGLE} or {TORCH_INDEX}.",
-            dir.display()
-        ))),
-    }
+    let shown = dir.display();
+    let pickled = |name: &&String| [".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end));
+    Err(
+        match (folder::other_format(others.iter().map(String::as_str)), others.iter().find(pickled))
+        {
+            (Some(format), _) => Error::Unsupported(format!(
+                "{shown}: no safetensors file and no {TORCH_SINGLE}: {format}."
+            )),
+            (None, Some(name)) => Error::Unsupported(format!(
+                "{shown}: no safetensors file and no {TORCH_SINGLE}, only '{name}'; convert the \
+             checkpoint to safetensors."
+            )),
+            (None, None) => Error::NotFound(format!(
+                "{shown}: no {SINGLE} or {INDEX}, no {TORCH_SINGLE} or {TORCH_INDEX}."
+            )),
+        },
+    )
 }
 
 /// The distinct files of an index, which must be plain names in the same folder.

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::SamplerSpec;
+use super::{SamplerSpec, Seen};
 use crate::ids::TokenId;
 
 /// What a sampler must know of the tokens before: kept only as far as its spec needs it.
@@ -86,8 +86,8 @@ impl TokenCounts {
 }
 
 /// Steps 1 and 3: -inf for every token whose bit is not set. Bit i of word i/32 = token i may be
-/// chosen; tokens beyond the mask's end may not.
-pub fn forbid(logits: &mut [f32], mask: &[u32]) {
+/// chosen; tokens beyond the mask's end may not. `seen` sees what is hidden.
+pub fn forbid(logits: &mut [f32], mask: &[u32], seen: &mut Seen) {
     for (i, chunk) in logits.chunks_mut(32).enumerate() {
         let word = mask.get(i).copied().unwrap_or(0);
         if word == u32::MAX {
@@ -95,16 +95,21 @@ pub fn forbid(logits: &mut [f32], mask: &[u32]) {
         }
         for (bit, logit) in chunk.iter_mut().enumerate() {
             if word >> bit & 1 == 0 {
-                *logit = f32::NEG_INFINITY;
+                hide(logit, seen);
             }
         }
     }
 }
 
-/// Steps 3 to 7. Ids that the row has not are passed over.
-pub(super) fn adjust(logits: &mut [f32], spec: &SamplerSpec, history: &History) {
+fn hide(logit: &mut f32, seen: &mut Seen) {
+    seen.one(*logit);
+    *logit = f32::NEG_INFINITY;
+}
+
+/// Steps 3 to 7. Ids that the row has not are passed over. `seen` sees what is hidden.
+pub(super) fn adjust(logits: &mut [f32], spec: &SamplerSpec, history: &History, seen: &mut Seen) {
     if let Some(allowed) = &spec.allowed {
-        forbid(logits, allowed);
+        forbid(logits, allowed, seen);
     }
     for (token, bias) in spec.bias.iter() {
         if let Some(logit) = logits.get_mut(token.index()) {
@@ -112,7 +117,7 @@ pub(super) fn adjust(logits: &mut [f32], spec: &SamplerSpec, history: &History) 
         }
     }
     if history.outputs < spec.min_tokens {
-        spec.masked_until_min.iter().for_each(|token| forbid_one(logits, *token));
+        spec.masked_until_min.iter().for_each(|token| forbid_one(logits, *token, seen));
     }
     if let Some(counts) = &history.counts {
         penalise(logits, spec, counts);
@@ -124,15 +129,15 @@ pub(super) fn adjust(logits: &mut [f32], spec: &SamplerSpec, history: &History) 
     for word in spec.bad_words_behind(None).iter().chain(behind_newest) {
         if let Some((last, before)) = word.split_last() {
             if history.tail.ends_with(before) {
-                forbid_one(logits, *last);
+                forbid_one(logits, *last, seen);
             }
         }
     }
 }
 
-fn forbid_one(logits: &mut [f32], token: TokenId) {
+fn forbid_one(logits: &mut [f32], token: TokenId, seen: &mut Seen) {
     if let Some(logit) = logits.get_mut(token.index()) {
-        *logit = f32::NEG_INFINITY;
+        hide(logit, seen);
     }
 }
 

@@ -13,16 +13,29 @@
 //! the same set but for exact ties at the border, of which it keeps some by position.
 
 use super::adjust::adjust;
-use super::{noise, History, SamplerSpec};
+use super::{noise, History, NonFinite, SamplerSpec, Seen};
 use crate::ids::TokenId;
 
 /// Choose a token: steps 3 to 8. `logits` [vocab] is scratch afterwards; a late mask is already in
-/// it ([`super::adjust::forbid`]). `position` is the chosen token's own position (tokens known
-/// before it).
+/// it ([`super::adjust::forbid`]), and `seen` what it hid. `position` is the chosen token's own
+/// position (tokens known before it). Where masks leave no token, the answer is token 0.
 ///
-/// NaN counts as -inf. Where no token is left, the answer is token 0.
-pub fn choose(logits: &mut [f32], spec: &SamplerSpec, history: &History, position: u32) -> TokenId {
-    adjust(logits, spec, history);
+/// # Errors
+/// The row is not finite.
+pub fn choose(
+    logits: &mut [f32],
+    mut seen: Seen,
+    spec: &SamplerSpec,
+    history: &History,
+    position: u32,
+) -> Result<TokenId, NonFinite> {
+    adjust(logits, spec, history, &mut seen);
+    seen.all(logits).verdict()?;
+    Ok(draw(logits, spec, position))
+}
+
+/// Step 8, of a row that is finite.
+fn draw(logits: &mut [f32], spec: &SamplerSpec, position: u32) -> TokenId {
     if spec.temperature == 0.0 {
         return argmax(logits);
     }

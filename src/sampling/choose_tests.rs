@@ -96,12 +96,17 @@ impl Case {
     }
 
     fn chosen(&self) -> TokenId {
+        self.verdict().expect("a finite row")
+    }
+
+    fn verdict(&self) -> Result<TokenId, NonFinite> {
         let mut logits = self.logits.clone();
+        let mut seen = Seen::default();
         if let Some(mask) = &self.mask {
-            forbid(&mut logits, mask);
+            forbid(&mut logits, mask, &mut seen);
         }
         let history = History::new(&self.spec, &self.prompt, &self.outputs);
-        choose(&mut logits, &self.spec, &history, self.position())
+        choose(&mut logits, seen, &self.spec, &history, self.position())
     }
 
     /// The whole pipeline as the incumbent's documents put it, with full sorts. None where a border
@@ -213,9 +218,19 @@ fn skipping_changes_nothing() {
         let score = |i: &usize| logits[*i] + noise::gumbel(seed, position, *i as u32);
         let best = (0..logits.len()).reduce(|a, b| if score(&b) > score(&a) { b } else { a });
         let spec = SamplerSpec { temperature: 1.0, seed, ..SamplerSpec::default() };
-        let chosen = choose(&mut logits.clone(), &spec, &History::default(), position);
+        let chosen = plain(&logits, &spec, position);
         assert_eq!(Some(chosen.index()), best);
     }
+}
+
+fn spec_of(temperature: f32) -> SamplerSpec {
+    SamplerSpec { temperature, ..SamplerSpec::default() }
+}
+
+/// A token of a row that is finite and has no past.
+fn plain(logits: &[f32], spec: &SamplerSpec, position: u32) -> TokenId {
+    let mut logits = logits.to_vec();
+    choose(&mut logits, Seen::default(), spec, &History::default(), position).expect("finite")
 }
 
 /// Frequencies follow the softmax of the survivors.
@@ -226,7 +241,7 @@ fn frequencies_are_probabilities() {
     let draws = 40_000;
     let mut seen = [0u32; 5];
     for position in 0..draws {
-        seen[choose(&mut logits.clone(), &spec, &History::default(), position).index()] += 1;
+        seen[plain(&logits, &spec, position).index()] += 1;
     }
     let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
     for (logit, count) in logits.iter().zip(seen) {
@@ -252,33 +267,34 @@ fn argmax_takes_the_lowest_of_equals() {
     assert_eq!(argmax(&[1.0, f32::INFINITY, f32::INFINITY]).0, 1);
 }
 
+/// Whatever the sampler does with a row and wherever the logit lies: masked, forbidden, penalised,
+/// biased, below every floor.
 #[test]
-fn broken_rows_give_a_token() {
-    let all = SamplerSpec {
-        temperature: 0.7,
-        top_k: 2,
-        top_p: 0.5,
-        min_p: 0.1,
-        repetition_penalty: 1.3,
-        ..SamplerSpec::default()
-    };
-    let history = History::new(&all, &[TokenId(1), TokenId(999)], &[]);
-    let (nan, inf) = (f32::NAN, f32::INFINITY);
-    for (row, expected) in [
-        (vec![nan; 4], Some(0)),
-        (vec![-inf; 4], Some(0)),
-        (vec![0.0, inf, nan, inf], Some(1)),
-        (vec![nan, nan, 5.0, nan], Some(2)),
-        (vec![-inf, -inf, f32::MIN, -inf], None),
-        (vec![], Some(0)),
-    ] {
-        let chosen = choose(&mut row.clone(), &all, &history, 0);
-        if let Some(expected) = expected {
-            assert_eq!(chosen.0, expected, "{row:?}");
-        }
-        let greedy = SamplerSpec::default();
-        choose(&mut row.clone(), &greedy, &History::default(), 0);
+fn a_wild_logit_is_found_wherever_it_lies() {
+    let mut rng = Random(9);
+    for round in 0..400 {
+        let mut case = Case::random(&mut rng);
+        assert!(case.verdict().is_ok(), "round {round}: {:?}", case.spec);
+        let place = rng.below(case.logits.len() as u64) as usize;
+        case.logits[place] = [f32::NAN, f32::INFINITY][round % 2];
+        assert_eq!(case.verdict(), Err(NonFinite), "round {round}, {place}: {:?}", case.spec);
+        case.logits.fill(f32::NEG_INFINITY);
+        assert_eq!(case.verdict(), Err(NonFinite), "round {round}: {:?}", case.spec);
     }
+}
+
+/// Masks may leave nothing: that is the request's wish, not the model's fault.
+#[test]
+fn where_masks_leave_nothing_token_0_is_taken() {
+    let spec = SamplerSpec { allowed: Some(Arc::from([1 << 3])), ..SamplerSpec::default() };
+    for temperature in [0.0, 0.7] {
+        let spec = SamplerSpec { temperature, ..spec.clone() };
+        let (mut row, mut seen) = ([1.0; 5], Seen::default());
+        forbid(&mut row, &[1 << 2], &mut seen);
+        assert_eq!(choose(&mut row, seen, &spec, &History::default(), 0), Ok(TokenId(0)));
+    }
+    let lone = plain(&[f32::NEG_INFINITY, -1e30, f32::NEG_INFINITY], &spec_of(0.7), 0);
+    assert_eq!(lone, TokenId(1));
 }
 
 /// Ties: top_k keeps all logits equal to the k-th, top_p all equal to the last.
@@ -287,8 +303,7 @@ fn ties_stay_together() {
     let reachable = |spec: SamplerSpec| {
         let mut seen = std::collections::BTreeSet::new();
         for position in 0..2000 {
-            let mut row = [1.0f32, 3.0, 2.0, 2.0, 2.0, -50.0];
-            seen.insert(choose(&mut row, &spec, &History::default(), position).0);
+            seen.insert(plain(&[1.0, 3.0, 2.0, 2.0, 2.0, -50.0], &spec, position).0);
         }
         seen.into_iter().collect::<Vec<_>>()
     };
@@ -307,7 +322,7 @@ fn a_short_mask_forbids_the_rest() {
     row[90] = 9.0;
     row[40] = 8.0;
     let mask = [0, 1 << 8];
-    forbid(&mut row, &mask);
+    forbid(&mut row, &mask, &mut Seen::default());
     assert_eq!(argmax(&row).0, 40);
 }
 
@@ -340,7 +355,8 @@ fn bad_words_look_at_the_newest_outputs() {
     };
     let chosen = |prompt: &[u32], outputs: &[u32]| {
         let history = History::new(&spec, &ids(prompt), &ids(outputs));
-        choose(&mut [0.0, 0.0, 1.0, 2.0, 3.0], &spec, &history, 0).0
+        let mut row = [0.0, 0.0, 1.0, 2.0, 3.0];
+        choose(&mut row, Seen::default(), &spec, &history, 0).expect("a finite row").0
     };
     assert_eq!(chosen(&[], &[1, 2]), 2);
     assert_eq!(chosen(&[], &[0, 1, 2]), 2);

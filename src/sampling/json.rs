@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::python;
 use crate::error::Result;
 use crate::invalid;
+use crate::json;
 
 /// Parse an object; the last of equal keys wins. `NaN`, `Infinity` and `-Infinity`, which JSON
 /// lacks, become texts that `float()` reads back.
@@ -13,20 +14,8 @@ use crate::invalid;
 /// # Errors
 /// InvalidArgument, one line that says where.
 pub fn object(text: &str) -> Result<Map<String, Value>> {
-    let value = match serde_json::from_str::<Value>(text) {
-        Ok(value) => value,
-        Err(first) => match without_bare_words(text) {
-            None => return Err(not_json(&first)),
-            Some((quoted, same_length)) => match serde_json::from_str(&quoted) {
-                Ok(value) => value,
-                // The place is told by a version in which nothing has moved.
-                Err(_) => {
-                    let place = serde_json::from_str::<Value>(&same_length).err();
-                    return Err(not_json(place.as_ref().unwrap_or(&first)));
-                }
-            },
-        },
-    };
+    let value = json::parse(text.as_bytes())
+        .map_err(|why| invalid!("sampling_parameters is not valid JSON: {why}"))?;
     match value {
         Value::Object(map) => Ok(map),
         other => Err(invalid!(
@@ -34,42 +23,6 @@ pub fn object(text: &str) -> Result<Map<String, Value>> {
             python::type_name(&other)
         )),
     }
-}
-
-fn not_json(error: &serde_json::Error) -> crate::error::Error {
-    invalid!("sampling_parameters is not valid JSON: {error}")
-}
-
-/// Two copies of the text in which bare words outside of strings are legal JSON: quoted, and as a
-/// number of the same length. None if there is no such word.
-fn without_bare_words(text: &str) -> Option<(String, String)> {
-    let (mut quoted, mut same_length) = (String::new(), String::new());
-    let mut rest = text;
-    let mut in_string = false;
-    let mut found = false;
-    while let Some(c) = rest.chars().next() {
-        let words = ["NaN", "-Infinity", "Infinity"];
-        let word = words.into_iter().find(|w| !in_string && rest.starts_with(w));
-        let taken = match word {
-            Some(word) => {
-                found = true;
-                quoted.push_str(&format!("\"{word}\""));
-                same_length.push_str(&format!("{:>1$}", "0", word.len()));
-                word.len()
-            }
-            None => {
-                let escape = in_string && c == '\\';
-                let escaped = rest.chars().nth(1).filter(|_| escape).map_or(0, char::len_utf8);
-                in_string ^= c == '"';
-                let taken = c.len_utf8() + escaped;
-                quoted.push_str(&rest[..taken]);
-                same_length.push_str(&rest[..taken]);
-                taken
-            }
-        };
-        rest = &rest[taken..];
-    }
-    found.then_some((quoted, same_length))
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ use crate::error::Result;
 use crate::ids::{AdapterId, PageId, RequestId, SlotId};
 use crate::kv::{KvConfig, KvLedger};
 use crate::plan::{SlotChange, StepPlan, StepResult};
+use crate::sampling::NonFinite;
 use crate::{internal, invalid};
 use banks::Banks;
 use sequence::{Seats, Sequence};
@@ -242,7 +243,9 @@ impl Scheduler {
     }
 
     /// Take the result of the oldest planned step: append its tokens to their sequences and say
-    /// whose they are. Drops tokens of sequences that are over or were preempted since.
+    /// whose they are. Drops tokens of sequences that are over or were preempted since. A sequence
+    /// whose logits were not finite is over, or starts again without the cache if pages of others
+    /// may be to blame.
     pub fn commit(&mut self, result: &StepResult) -> Vec<Arrival> {
         let Some(planned) = self.in_flight.pop_front() else { panic!("no step is in flight") };
         assert_eq!(planned.step, result.step, "results come in the order of steps");
@@ -251,12 +254,31 @@ impl Scheduler {
         let rows = planned.samples.into_iter().zip(&result.samples);
         for (sample, ((slot, stay), sampled)) in rows.enumerate() {
             assert_eq!(slot, sampled.slot, "samples of step {} come in row order", result.step);
-            let [token] = sampled.tokens[..] else { panic!("slot {slot} sampled not one token") };
             let Some(sequence) = self.seats.get(slot, stay) else { continue };
-            sequence.arrive(token);
-            self.kv.register(&mut sequence.table, &sequence.tokens, sequence.fed);
-            let (id, at_limit) = (sequence.id, sequence.tokens.len() >= sequence.limit);
-            if at_limit {
+            let (id, mut at_limit) = (sequence.id, false);
+            let token = sampled.tokens.as_ref().map_err(|&error| error).map(|tokens| {
+                let [token] = tokens[..] else { panic!("slot {slot} sampled not one token") };
+                token
+            });
+
+            match token {
+                Ok(token) => {
+                    sequence.arrive(token);
+                    self.kv.register(&mut sequence.table, &sequence.tokens, sequence.fed);
+                    at_limit = sequence.tokens.len() >= sequence.limit;
+                }
+                Err(NonFinite) => {
+                    // NaN may lie in its pages, in those before the token that is to blame too
+                    // (0 * NaN): who shares only its beginning must not get them.
+                    self.kv.forget(&sequence.table);
+                    if sequence.hits > 0 {
+                        sequence.skip_cache = true;
+                        self.start_again(slot);
+                        continue;
+                    }
+                }
+            }
+            if at_limit || token.is_err() {
                 self.finish(id);
             }
             arrivals.push(Arrival { id, token, at_limit, sample });
@@ -380,6 +402,7 @@ impl Scheduler {
         self.stays += 1;
         sequence.stay = self.stays;
         sequence.fed = hits.len() * self.config.page_size;
+        sequence.hits = hits.len();
         self.changes.extend(self.banks.enter(sequence.adapter));
         let slot = self.seats.sit(sequence);
         self.changes.push(SlotChange::Open(Box::new(self.seats[slot].open(slot))));
@@ -430,10 +453,21 @@ impl Scheduler {
     fn preempt_last(&mut self) {
         // The first in line could always go on alone, since the pool holds `max_model_len`.
         assert!(self.running.len() > 1, "one sequence alone has all pages and wants more");
-        let mut sequence = self.vacate(self.running.len() - 1);
+        self.preempt(self.running.len() - 1);
+    }
+
+    /// The `at`-th running sequence waits at the head of the queue, to compute everything anew.
+    fn preempt(&mut self, at: usize) {
+        let mut sequence = self.vacate(at);
         sequence.rewind();
         self.waiting.push_front(sequence);
         self.preemptions += 1;
+    }
+
+    fn start_again(&mut self, slot: SlotId) {
+        if let Some(at) = self.running.iter().position(|&running| running == slot) {
+            self.preempt(at);
+        }
     }
 
     /// Give up the slot and the pages of the `at`-th running sequence.

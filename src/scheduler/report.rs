@@ -1,12 +1,14 @@
 //! What the scheduler tells `engine`: tokens that came, and where things stand. Plain data.
 
 use crate::ids::{RequestId, TokenId};
+use crate::sampling::NonFinite;
 
 /// A new token of a request. A request's tokens come oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
     pub id: RequestId,
-    pub token: TokenId,
+    /// `NonFinite`: there is none, and the sequence has left.
+    pub token: Result<TokenId, NonFinite>,
     /// `max_tokens` or `max_model_len` is reached: this was the last, the sequence has left.
     pub at_limit: bool,
     /// Which of the result's samples it is.

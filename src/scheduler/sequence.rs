@@ -78,6 +78,8 @@ pub(super) struct Sequence {
     pub(super) table: PageTable,
     /// Leading tokens that were fed by planned steps, or came from the prefix cache.
     pub(super) fed: usize,
+    /// Leading pages that came from the prefix cache: others may have written them.
+    pub(super) hits: usize,
     /// No row until somebody says otherwise, see [`super::Scheduler::hold`].
     pub(super) held: bool,
     /// Tokens that planned steps sample and that the host does not know yet. They follow `tokens`.
@@ -106,6 +108,7 @@ impl Sequence {
             limit,
             table: PageTable::new(GroupId(0), new.adapter),
             fed: 0,
+            hits: 0,
             held: false,
             in_flight: 0,
             last_on_device: false,

@@ -57,14 +57,14 @@ fn answer(plan: &StepPlan, token: u32) -> StepResult {
     let rows = plan.rows.iter().filter(|row| row.sample);
     let samples = rows.map(|row| Sampled {
         slot: row.slot,
-        tokens: vec![TokenId(token)],
+        tokens: Ok(vec![TokenId(token)]),
         logprobs: Vec::new(),
     });
     StepResult { step: plan.step, samples: samples.collect(), ..StepResult::default() }
 }
 
 fn arrival(id: u64, token: u32, at_limit: bool) -> Arrival {
-    Arrival { id: RequestId(id), token: TokenId(token), at_limit, sample: 0 }
+    Arrival { id: RequestId(id), token: Ok(TokenId(token)), at_limit, sample: 0 }
 }
 
 #[test]
@@ -275,6 +275,54 @@ fn followers_of_whoever_is_over_are_served() {
     let plain = SchedulerConfig { prefix_caching: false, max_num_batched_tokens: 32, ..config() };
     let mut s = scheduler(plain, &[first.clone(), other(2)]);
     assert_eq!(shares(&s.plan().unwrap()), [(0, 10, true), (1, 10, true)]);
+}
+
+/// It leaves, and what it wrote is hit by nobody: not by its own kind, and not by who shares its
+/// beginning, for NaN may lie before the token that is to blame.
+#[test]
+fn a_sequence_without_finite_logits_is_over_and_its_pages_forgotten() {
+    let alike = |id| NewSequence { id: RequestId(id), ..request(1, 9, 5) };
+    let mut s = scheduler(config(), &[alike(1), request(2, 3, 5)]);
+    let plan = s.plan().unwrap();
+    let mut result = answer(&plan, 7);
+    result.samples[0].tokens = Err(NonFinite);
+    let broken = Arrival { token: Err(NonFinite), ..arrival(1, 0, false) };
+    assert_eq!(s.commit(&result), [broken, Arrival { sample: 1, ..arrival(2, 7, false) }]);
+    assert!(!s.finish(RequestId(1)), "it has left");
+    s.check();
+    s.add(alike(3)).unwrap();
+    let plan = s.plan().unwrap();
+    assert_eq!(shares(&plan), [(1, 1, true), (0, 9, true)], "all of the prompt is computed");
+    assert_eq!(s.stats().prefix_hits_tokens, 0);
+    s.commit(&answer(&plan, 7));
+    s.add(alike(4)).unwrap();
+    assert_eq!(shares(&s.plan().unwrap())[2], (2, 1, true), "and may be hit again");
+}
+
+/// Whoever wrote the pages it shares may be to blame: it gets a second chance, alone.
+#[test]
+fn without_finite_logits_after_a_hit_a_sequence_starts_again_without_the_cache() {
+    let alike = |id| NewSequence { id: RequestId(id), ..request(1, 9, 5) };
+    let mut s = scheduler(config(), &[alike(1)]);
+    let plan = s.plan().unwrap();
+    s.commit(&answer(&plan, 7));
+    s.add(alike(2)).unwrap();
+    let plan = s.plan().unwrap();
+    assert_eq!(shares(&plan), [(0, 1, true), (1, 1, true)], "the second hits two pages");
+    let mut result = answer(&plan, 7);
+    result.samples[1].tokens = Err(NonFinite);
+    assert_eq!(s.commit(&result), [arrival(1, 7, false)], "nothing is said of the second");
+    s.check();
+    let plan = s.plan().unwrap();
+    assert_eq!(shares(&plan), [(0, 1, true), (1, 9, true)]);
+    let mut result = answer(&plan, 7);
+    assert_eq!(s.commit(&result).len(), 2, "this time it goes well");
+    let plan = s.plan().unwrap();
+    result = answer(&plan, 7);
+    result.samples[1].tokens = Err(NonFinite);
+    let over = Arrival { token: Err(NonFinite), sample: 1, ..arrival(2, 0, false) };
+    assert_eq!(s.commit(&result)[1], over, "it is over: it had no page of others");
+    s.check();
 }
 
 /// Case 10: with four slots, a request of nine sequences has the first four places in the queue as

@@ -79,8 +79,8 @@ fn parsed(path: &Path, bytes: &[u8]) -> Result<Inner> {
     }
 }
 
-/// What tokenizer_config.json and, where that is silent, special_tokens_map.json say; every key that
-/// is read has its type.
+/// What tokenizer_config.json and, where that is silent, special_tokens_map.json say; every key
+/// that is read has its type.
 fn side_files(dir: &Path) -> Result<Map<String, Value>> {
     let [first, second] =
         ["tokenizer_config.json", "special_tokens_map.json"].map(|name| dir.join(name));
@@ -244,8 +244,8 @@ fn no_tokenizer(dir: &Path) -> Error {
     };
     Error::NotFound(format!(
         "no tokenizer in {}: expected tokenizer.json, vocab.json and merges.txt, or \
-         tokenizer.model{tekken}; the folder holds {holds}. Copy it from the model's repository, or \
-         name another folder as 'tokenizer'.",
+         tokenizer.model{tekken}; the folder holds {holds}. Copy it from the model's repository, \
+         or name another folder as 'tokenizer'.",
         dir.display()
     ))
     .on_one_line()

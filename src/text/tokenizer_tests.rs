@@ -162,22 +162,26 @@ fn broken_folders_say_which_file() {
     assert_eq!(
         message,
         "no tokenizer in DIR: expected tokenizer.json, vocab.json and merges.txt, or \
-         tokenizer.model"
+         tokenizer.model; the folder holds nothing. Copy it from the model's repository, or name \
+         another folder as 'tokenizer'."
     );
+    let tekken = text(&[("tekken.json", "{}"), ("params.json", "{}")]).1;
+    assert!(tekken.contains("tekken.json, Mistral's own format, is not read"), "{tekken}");
+    assert!(tekken.contains("the folder holds params.json, tekken.json"), "{tekken}");
     assert!(matches!(error, Error::NotFound(_)));
     assert!(text(&[("tokenizer.model", "x")])
         .1
         .contains("tokenizer.model is not a tokenizer file"));
     assert!(text(&[("vocab.json", "{}")]).1.starts_with("no tokenizer in DIR"));
-    for (name, content) in [
-        ("tokenizer.json", ""),
-        ("tokenizer.json", "{\"version\":\"1.0\"}"),
-        ("tokenizer.json", "\u{0}\u{1}"),
-        ("tokenizer_config.json", "[]"),
-        ("special_tokens_map.json", "{"),
+    for (name, content, words) in [
+        ("tokenizer.json", "", " is empty"),
+        ("tokenizer.json", "{\"version\":\"1.0\"}", " is not a tokenizer file: "),
+        ("tokenizer.json", "\u{0}\u{1}", " is not a tokenizer file: "),
+        ("tokenizer_config.json", "[]", ": must hold one JSON object, got []"),
+        ("special_tokens_map.json", "{", ": is not valid JSON: "),
     ] {
         let (error, message) = text(&[(name, content)]);
-        assert!(message.starts_with(&format!("DIR/{name} is not a tokenizer file: ")), "{message}");
+        assert!(message.starts_with(&format!("DIR/{name}{words}")), "{message}");
         assert!(matches!(error, Error::InvalidArgument(_)));
     }
     let (_, message) = text(&[("vocab.json", "{\"a\":0}"), ("merges.txt", "#version: 0.2\na b\n")]);
@@ -189,6 +193,55 @@ fn broken_folders_say_which_file() {
     let opt = r#"{"add_bos_token":true,"bos_token":"</s>"}"#;
     let files = [("vocab.json", "{\"a\":0}"), ("merges.txt", ""), ("tokenizer_config.json", opt)];
     assert!(text(&files).1.contains("add_bos_token is set, but it has no </s>"));
+}
+
+/// Attack 13: every key that is read has its type.
+#[test]
+fn attack_13_values_of_other_types_are_refused() {
+    let vocab = ("vocab.json", r#"{"a":0,"b":1}"#.to_string());
+    let refused = |file: &'static str, key: &str, value: Value| {
+        let side = (file, serde_json::json!({ key: value }).to_string());
+        let merges = ("merges.txt", String::new());
+        match Folder::with(&[vocab.clone(), merges, side]).load() {
+            Ok(_) => None,
+            Err(e) => Some(e.to_string()),
+        }
+    };
+    let config = "tokenizer_config.json";
+    for (key, values) in [
+        ("add_bos_token", r#"["true", 1, []]"#),
+        ("add_prefix_space", r#"["false", 0, {}]"#),
+        ("legacy", r#"["x"]"#),
+        ("tokenizer_class", r#"[1, ["x"], true]"#),
+        ("bos_token", r#"[1, true, ["<s>"], {}, {"content": 1}]"#),
+        ("eos_token", r#"[{"content": "a", "special": "yes"}]"#),
+        ("additional_special_tokens", r#"["x", [1], 3, [{"content": null}]]"#),
+        ("added_tokens_decoder", r#"["x", [], {"a": {"content": "x"}}, {"1": 3}, {"-1": "x"}]"#),
+    ] {
+        for value in serde_json::from_str::<Vec<Value>>(values).unwrap() {
+            for file in [config, "special_tokens_map.json"] {
+                let said = refused(file, key, value.clone());
+                let said = said.unwrap_or_else(|| panic!("{file}: {key}: {value} loads"));
+                assert!(said.contains(&format!("{file}: '{key}")), "{key}: {value}: {said}");
+            }
+        }
+        assert_eq!(refused(config, key, Value::Null), None, "{key}: null is absent");
+    }
+    let both =
+        [vocab, ("merges.txt", String::new()), ("config.json", r#"{"model_type": 3}"#.into())];
+    let said = Folder::with(&both).load().map(|_| ()).unwrap_err().to_string();
+    assert!(said.contains("config.json: 'model_type' must be a string, got 3"), "{said}");
+}
+
+/// A byte order mark, and NaN, which Python writes.
+#[test]
+fn case_14_json_of_tokenizers_as_python_writes_it() {
+    let folder = Folder::with(&[
+        ("vocab.json", "\u{FEFF}{\"a\":0,\"b\":1,\"<s>\":2}".to_string()),
+        ("merges.txt", String::new()),
+        ("tokenizer_config.json", "\u{FEFF}{\"x\": NaN, \"bos_token\": \"<s>\"}".to_string()),
+    ]);
+    assert_eq!(folder.load().unwrap().bos(), Some(TokenId(2)));
 }
 
 /// Every answer that the incumbent recorded with a token count or with token ids.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::farewell::{self, Door};
 use super::handles::{Factory, InstanceHandle, Request, Response};
-use super::pace;
+use super::pace::HttpPair;
 use super::request::{worded, Parsed};
 use super::response::{AnswerRow, Before, Layout, Wanted};
 use super::roles::{Roles, TextStyle};
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 
 /// One Triton request in flight.
 pub(super) struct Call {
-    factory: Factory,
+    factory: Arc<Factory>,
     /// Kept for the statistics at the end, then given back.
     request: Mutex<Option<Request>>,
     instance: InstanceHandle,
@@ -30,6 +30,7 @@ pub(super) struct Call {
     rows: u64,
     decoupled: bool,
     farewell: Door,
+    pair: HttpPair,
 }
 
 impl Call {
@@ -44,8 +45,21 @@ impl Call {
         let (text_name, wanted) = (c"", Wanted::default());
         let layout = Layout { text_name, wanted, batched: false, embedding: false };
         let (request, ended) = (Mutex::new(Some(request)), AtomicBool::new(false));
+        let factory = Arc::new(factory);
         let rows = 1;
-        Call { factory, request, instance, start_ns, ended, layout, rows, decoupled, farewell }
+        let pair = HttpPair::default();
+        Call {
+            factory,
+            request,
+            instance,
+            start_ns,
+            ended,
+            layout,
+            rows,
+            decoupled,
+            farewell,
+            pair,
+        }
     }
 
     /// Learn how answers are laid out.
@@ -83,7 +97,6 @@ impl Call {
         if self.ended.load(Ordering::Acquire) {
             return;
         }
-        pace::before_send();
         let mut response = match self.factory.response() {
             Ok(response) => response,
             Err(error) => return self.refuse(&error),
@@ -94,7 +107,7 @@ impl Call {
             }
             return;
         }
-        if let Err(error) = response.send(false, None) {
+        if let Err(error) = self.pair.send(|| response.send(false, None)) {
             self.refuse(&error);
         }
     }
@@ -108,7 +121,6 @@ impl Call {
         if self.ended.swap(true, Ordering::AcqRel) {
             return;
         }
-        pace::before_send();
         let mut response = match self.factory.response() {
             Ok(response) => response,
             Err(error) => return self.last_resort(&error),
@@ -128,7 +140,8 @@ impl Call {
         if let Some(request) = &request {
             self.instance.report(request, outcome.is_ok(), self.rows, self.start_ns);
         }
-        if let Err(error) = response.send(true, outcome.err().as_ref()) {
+        farewell::hold(&self.farewell, Arc::clone(&self.factory));
+        if let Err(error) = self.pair.send(|| response.send(true, outcome.err().as_ref())) {
             self.last_resort(&error);
         }
     }
@@ -189,6 +202,10 @@ impl Single {
 impl Client for Single {
     fn cancelled(&self) -> bool {
         self.call.cancelled()
+    }
+
+    fn ready(&self) -> bool {
+        self.call.pair.clear()
     }
 
     fn respond(&self, answer: Answer) {
@@ -273,6 +290,10 @@ fn answer_row<'a>(prompt: &'a Option<String>, answer: &'a Option<Answer>) -> Opt
 impl Client for BatchRow {
     fn cancelled(&self) -> bool {
         self.batch.failed.load(Ordering::Acquire) || self.batch.call.cancelled()
+    }
+
+    fn ready(&self) -> bool {
+        self.batch.call.pair.clear()
     }
 
     fn respond(&self, _: Answer) {

@@ -7,7 +7,7 @@
 //! | `handles` | its objects with Rust's ownership |
 //! | `error`, `log`, `metrics` | our errors, log lines and observations as the server's |
 //! | `config`, `roles`, `options` | config.pbtxt, the names in it, `--backend-config` |
-//! | `model`, `watch` | models and instances: load, serve, unload |
+//! | `model`, `watch`, `versions` | models and instances: load, serve, unload |
 //! | `reader` | large requests are read beside the others |
 //! | `tensors`, `inputs`, `request`, `embedding` | tensors and parameters -> what the engine takes |
 //! | `client`, `response`, `logprobs`, `pace`, `farewell` | answers -> responses: exactly one FINAL, no faster than HTTP |
@@ -31,6 +31,7 @@ mod response;
 mod roles;
 mod sys;
 mod tensors;
+mod versions;
 mod watch;
 
 #[cfg(fuzzing)]

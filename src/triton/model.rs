@@ -3,7 +3,6 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +17,7 @@ use super::inputs;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
+use super::versions::Version;
 use super::watch::{Keeper, Watched};
 use crate::engine::{
     Client, EmbedRequest, Engine, EngineArgs, EngineOptions, GenerateRequest, Returns, Terms,
@@ -26,9 +26,6 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::internal;
 use crate::sampling::Limits;
-
-/// The server asked an instance whether it is ready, so it knows by itself when one died.
-static SERVER_ASKS: AtomicBool = AtomicBool::new(false);
 
 /// One version of one model.
 pub(super) struct Model {
@@ -39,6 +36,7 @@ pub(super) struct Model {
     config: ModelConfig,
     args: EngineArgs,
     options: Options,
+    object: Arc<Version>,
 }
 
 impl Model {
@@ -48,6 +46,7 @@ impl Model {
     /// One line that names file and key; the server fails the load with it.
     pub(super) fn load(handle: ModelHandle) -> Result<Model> {
         let (name, version) = (handle.name()?, handle.version()?);
+        let object = Arc::new(Version::new(&name, version));
         let config = complete_config(handle)?;
         let backend_config = serde_json::from_str(&handle.backend_config()?).unwrap_or_default();
         let folder = handle.folder()?;
@@ -64,6 +63,7 @@ impl Model {
             config,
             args,
             options: Options::read(&backend_config)?,
+            object,
         })
     }
 }
@@ -174,7 +174,8 @@ impl Instance {
             load_deadline: model.options.load_deadline,
             load_read_timeout: model.options.load_read_timeout,
             exit_when_dead: model.options.exit_when_dead,
-            server_asks: || SERVER_ASKS.load(Ordering::Relaxed),
+            health_check: model.config.health_check,
+            object: Arc::clone(&model.object),
         })?;
         let engine = keeper.engine()?;
         let facts = engine.facts();
@@ -317,7 +318,7 @@ impl Instance {
 
     /// What the server's readiness probe asks, on servers that do.
     pub(super) fn ready(&self) -> Result<()> {
-        SERVER_ASKS.store(true, Ordering::Relaxed);
+        self.keeper.asked();
         self.keeper.engine().map(drop)
     }
 

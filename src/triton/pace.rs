@@ -1,22 +1,34 @@
-//! Holds responses back while the server's HTTP threads lag. The stock server hands each response
-//! to its HTTP thread by a non-blocking write to a unix socket pair and **drops it when the pair is
-//! full**: a lost event, or a lost FINAL that hangs the client. So before some sends we look how
-//! much is queued in the process's socket pairs, and wait while it is much. Passive: nothing of the
-//! server is changed. Without an HTTP front end there are no such pairs and nothing is done. Called
-//! by `client`.
+//! Holds responses back while an HTTP thread of the server lags. The stock server hands each
+//! response to its HTTP thread by a non-blocking write to a unix socket pair and **drops it when the
+//! pair is full**: a lost event, or a lost FINAL that hangs the client. So before some sends we look
+//! how much is queued in the process's socket pairs, and a request whose thread has much queued
+//! waits. Passive: nothing of the server is changed. Without an HTTP front end there are no such
+//! pairs and nothing is done. Called by `client`.
+//!
+//! Only the requests of the pair that is crowded may wait, and the server does not say which those
+//! are: a gRPC request looks like an HTTP one. But a pair whose thread is stuck keeps what it holds,
+//! so one response sent then tells: if the pair holds more afterwards and nobody else sent
+//! meanwhile, the request is one of its own; if it holds the same, the request is another's. Each
+//! request learns that by itself, when it first meets a crowded pair, and is not asked again. Such
+//! trials end well before a pair is full, and then whoever is still unknown waits too.
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
-/// Look at the queues before each so-manieth send of a thread. A queued response occupies under 1
-/// kB of its socket, so 16 sends by each of a few threads are far less than what is left above the
-/// limit.
+/// Look at the queues before each so-manieth send of a thread, and before each while a pair is
+/// crowded. A queued response occupies under 1 kB of its socket, so 16 sends by each of a few
+/// threads are far less than what is left above the limit.
 const SENDS_PER_LOOK: u32 = 16;
 /// A socket takes about 208 kB by default; half of it leaves room for sends between two looks.
 const QUEUED_BYTES_MAX: libc::c_int = 100_000;
+/// Up to here requests of unknown pairs may try.
+const TRIAL_BYTES_MAX: libc::c_int = 150_000;
+/// A thread that is at work takes a response in less.
+const STUCK: Duration = Duration::from_micros(100);
 const PAUSE: Duration = Duration::from_micros(50);
 /// An HTTP thread that does not move for so long is stuck: waiting on would hang every client.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,28 +43,132 @@ struct Pairs {
 }
 
 static PAIRS: RwLock<Pairs> = RwLock::new(Pairs { fds: Vec::new(), stale_at: None });
+/// A pair was crowded at the last look.
+static CROWDED: AtomicBool = AtomicBool::new(false);
+/// Sends that began, and those that ended: whether a send was alone.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+static ENDED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static SENDS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// To be called before each response.
-pub(super) fn before_send() {
+/// What is known of the pair that a request's responses go through. One per request.
+#[derive(Default)]
+pub(super) struct HttpPair {
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// The pair.
+    own: Option<RawFd>,
+    /// Pairs that are not it.
+    foreign: Vec<RawFd>,
+    /// Since when it waits.
+    waits_since: Option<Instant>,
+}
+
+/// What stands against a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Nothing,
+    /// This pair is crowded and may be the request's: one response will tell.
+    Try(RawFd),
+    Wait,
+}
+
+impl HttpPair {
+    /// A response may go out without waiting.
+    pub(super) fn clear(&self) -> bool {
+        !look_is_due() || self.verdict() != Verdict::Wait
+    }
+
+    /// Call `send`, which hands one response to the server, as soon as there is room for it.
+    pub(super) fn send<T>(&self, send: impl FnOnce() -> T) -> T {
+        if !look_is_due() {
+            return counted(send).0;
+        }
+        loop {
+            match self.verdict() {
+                Verdict::Nothing => return counted(send).0,
+                Verdict::Try(fd) => return self.try_out(fd, send),
+                Verdict::Wait => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        let now = Instant::now();
+        refresh(now);
+        let queued = PAIRS.read().fds.iter().map(|&fd| (fd, queued_bytes(fd))).collect::<Vec<_>>();
+        let crowded = queued.into_iter().filter(|(_, queued)| *queued > QUEUED_BYTES_MAX);
+        let crowded = crowded.collect::<Vec<_>>();
+        CROWDED.store(!crowded.is_empty(), Ordering::Relaxed);
+        let mut known = self.known.lock();
+        let verdict = known.judge(&crowded);
+
+        if verdict != Verdict::Wait {
+            known.waits_since = None;
+        } else if now.duration_since(*known.waits_since.get_or_insert(now)) > PATIENCE {
+            tracing::warn!("the server's HTTP threads have not taken responses for {PATIENCE:?}");
+            known.waits_since = None;
+            return Verdict::Nothing;
+        }
+        verdict
+    }
+
+    /// Send, and learn from the crowded pair `fd` whether it is the request's.
+    fn try_out<T>(&self, fd: RawFd, send: impl FnOnce() -> T) -> T {
+        let earlier = queued_bytes(fd);
+        std::thread::sleep(STUCK);
+        let before = queued_bytes(fd);
+        let (sent, alone) = counted(send);
+        let after = queued_bytes(fd);
+
+        let mut known = self.known.lock();
+        if after > before && alone {
+            known.own = Some(fd);
+        }
+        if earlier == before && before == after {
+            known.foreign.push(fd);
+        }
+        sent
+    }
+}
+
+impl Known {
+    /// What the crowded pairs with their bytes mean for this request.
+    fn judge(&self, crowded: &[(RawFd, libc::c_int)]) -> Verdict {
+        let may_be_own = |fd| match self.own {
+            Some(own) => own == fd,
+            None => !self.foreign.contains(&fd),
+        };
+        match crowded.iter().find(|(fd, _)| may_be_own(*fd)) {
+            None => Verdict::Nothing,
+            Some(&(fd, queued)) if self.own.is_none() && queued < TRIAL_BYTES_MAX => {
+                Verdict::Try(fd)
+            }
+            Some(_) => Verdict::Wait,
+        }
+    }
+}
+
+/// Once in `SENDS_PER_LOOK` calls of this thread, always while a pair is crowded.
+fn look_is_due() -> bool {
     let sends = SENDS.get();
     SENDS.set(sends.wrapping_add(1));
-    if !sends.is_multiple_of(SENDS_PER_LOOK) {
-        return;
-    }
-    let now = Instant::now();
-    refresh(now);
-    let pairs = PAIRS.read();
-    while pairs.fds.iter().any(|&fd| queued_bytes(fd) > QUEUED_BYTES_MAX) {
-        if now.elapsed() > PATIENCE {
-            tracing::warn!("the server's HTTP threads have not taken responses for {PATIENCE:?}");
-            return;
-        }
-        std::thread::sleep(PAUSE);
-    }
+    sends.is_multiple_of(SENDS_PER_LOOK) || CROWDED.load(Ordering::Relaxed)
+}
+
+/// Call `send`; true if no other send ran meanwhile.
+fn counted<T>(send: impl FnOnce() -> T) -> (T, bool) {
+    let begun = BEGUN.fetch_add(1, Ordering::AcqRel) + 1;
+    let ended = ENDED.load(Ordering::Acquire);
+    let sent = send();
+    let alone = ended + 1 == begun && BEGUN.load(Ordering::Acquire) == begun;
+    ENDED.fetch_add(1, Ordering::AcqRel);
+    (sent, alone)
 }
 
 fn refresh(now: Instant) {
@@ -106,7 +222,7 @@ fn queued_bytes(fd: RawFd) -> libc::c_int {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
@@ -123,5 +239,36 @@ mod tests {
         near.write_all(&[0; 4096]).unwrap();
         assert!(queued_bytes(near.as_raw_fd()) >= 4096);
         assert_eq!(queued_bytes(far.as_raw_fd()), 0);
+    }
+
+    /// A stuck HTTP thread: its own request waits, one of gRPC and one of another thread do not.
+    #[test]
+    fn only_the_requests_of_a_crowded_pair_wait() {
+        let (mut stuck, mut thread) = UnixStream::pair().unwrap();
+        let (mut idle, _other) = UnixStream::pair().unwrap();
+        while queued_bytes(stuck.as_raw_fd()) <= QUEUED_BYTES_MAX {
+            stuck.write_all(&[0; 24]).unwrap();
+        }
+        let (own, grpc, elsewhere) =
+            (HttpPair::default(), HttpPair::default(), HttpPair::default());
+        let event = [1; 24];
+        for _ in 0..3 {
+            PAIRS.write().stale_at = None;
+            own.try_out(stuck.as_raw_fd(), || stuck.write_all(&event).unwrap());
+            grpc.try_out(stuck.as_raw_fd(), || ());
+            elsewhere.try_out(stuck.as_raw_fd(), || idle.write_all(&event).unwrap());
+        }
+        let crowded = stuck.as_raw_fd();
+        let foreign = |pair: &HttpPair| pair.known.lock().foreign.contains(&crowded);
+        assert!(foreign(&grpc) && foreign(&elsewhere) && !foreign(&own));
+        // Other tests send nothing, so the request was alone at least once.
+        assert_eq!(own.known.lock().own, Some(crowded));
+        assert_eq!(own.verdict(), Verdict::Wait);
+        assert_ne!(grpc.verdict(), Verdict::Wait);
+
+        let mut taken = vec![0; 1 << 20];
+        thread.set_nonblocking(true).unwrap();
+        while thread.read(&mut taken).is_ok() {}
+        assert_eq!(own.verdict(), Verdict::Nothing);
     }
 }

@@ -3,18 +3,23 @@
 //! point tells of the last: the server waits, without limit, until every request in flight is done,
 //! and only then calls our finaliser. So a thread looks now and then. Called by `model`; one per
 //! instance, joined on unload.
+//!
+//! A death is told to the server before any client hears of it: whoever loads the model again
+//! because of an error must find it on its way out, or the load does nothing, answers 200, and the
+//! unload that comes after it takes the model away.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender, TryRecvError};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::handles::ServerHandle;
-use crate::engine::{Engine, EngineArgs, EngineOptions, LoadLimits, Observation};
+use super::versions::Version;
+use crate::engine::{Engine, EngineArgs, EngineOptions, LoadLimits, Observation, Observer};
 use crate::error::{Error, Result};
 use crate::internal;
 
@@ -25,6 +30,14 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(3600);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Answers that are on their way out when the process leaves.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Clients of a dead engine wait so long for the server to take the model out; it needs
+/// milliseconds, unless it is busy with its repositories.
+const UNLOAD_PATIENCE: Duration = Duration::from_millis(300);
+/// A server that asked for an instance's readiness within this time will ask again, and knows of a
+/// death by itself.
+const ASKED_WITHIN: Duration = Duration::from_secs(120);
+/// Between two looks into the server's list, which has it read its repositories.
+const LIST_PERIOD: Duration = Duration::from_secs(10);
 
 /// What is watched, and what to do about its death.
 pub(super) struct Watched {
@@ -43,8 +56,9 @@ pub(super) struct Watched {
     pub restarts: usize,
     /// A dead engine that is not loaded again ends the process.
     pub exit_when_dead: bool,
-    /// The server has a readiness probe of its own for instances: it need not be told.
-    pub server_asks: fn() -> bool,
+    /// A death is told by the next request, in the incumbent's words, and only then to the server.
+    pub health_check: bool,
+    pub object: Arc<Version>,
 }
 
 impl Watched {
@@ -77,20 +91,48 @@ struct Place {
     /// None while the engine is loaded anew.
     engine: RwLock<Option<Arc<Engine>>>,
     unloading: AtomicBool,
-    unload_asked: AtomicBool,
+    /// When the engine was loaded again within `RESTARTS_WITHIN`.
+    restarts: Mutex<VecDeque<Instant>>,
+    /// When the server last asked whether the instance is ready.
+    asked: Mutex<Option<Instant>>,
+}
+
+/// Passes a death on to the place of the engine, and everything else to the metrics.
+struct EngineObserver {
+    observer: Arc<dyn Observer>,
+    place: OnceLock<Weak<Place>>,
+}
+
+impl Observer for EngineObserver {
+    fn observe(&self, observation: Observation) {
+        self.observer.observe(observation);
+    }
+
+    fn dying(&self) {
+        if let Some(place) = self.place.get().and_then(Weak::upgrade) {
+            place.dying();
+        }
+    }
 }
 
 impl Keeper {
     /// Load the engine and start to watch it.
-    pub(super) fn start(watched: Watched) -> Result<Keeper> {
+    pub(super) fn start(mut watched: Watched) -> Result<Keeper> {
+        let observer = Arc::clone(&watched.engine.observer);
+        let told = Arc::new(EngineObserver { observer, place: OnceLock::new() });
+        watched.engine.observer = Arc::clone(&told) as _;
         let engine = watched.load(None)?;
+
         let name = format!("watch {}", watched.model);
         let place = Arc::new(Place {
             watched,
             engine: RwLock::new(Some(Arc::new(engine))),
             unloading: AtomicBool::new(false),
-            unload_asked: AtomicBool::new(false),
+            restarts: Mutex::default(),
+            asked: Mutex::default(),
         });
+        let _ = told.place.set(Arc::downgrade(&place));
+
         let (stop, stopped) = bounded(0);
         let watching = Arc::clone(&place);
         let thread = std::thread::Builder::new()
@@ -124,6 +166,11 @@ impl Keeper {
         self.place.ask_unload();
     }
 
+    /// The server asks whether the instance is ready.
+    pub(super) fn asked(&self) {
+        *self.place.asked.lock() = Some(Instant::now());
+    }
+
     /// End the thread and the engine; the server calls for it when no request is left.
     pub(super) fn unload(self) {
         drop(self.stop);
@@ -143,16 +190,20 @@ fn leave_process() -> ! {
 impl Place {
     fn watch(&self, stopped: &Receiver<()>) {
         let mut was_ready = false;
-        let mut restarts = VecDeque::new();
+        let mut listed = None;
         let mut dead = false;
         let mut period = PERIOD;
         while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-            if dead || self.unloading.load(Ordering::Acquire) {
+            if self.unloading.load(Ordering::Acquire) {
+                continue;
+            }
+            if dead {
+                self.have_it_known();
                 continue;
             }
             let engine = self.engine.read().clone();
             let Some(engine) = engine.filter(|engine| engine.health().is_ok()) else {
-                (dead, period) = match self.revive(&mut restarts, stopped) {
+                (dead, period) = match self.revive(stopped) {
                     Some(period) => (false, period),
                     None => (true, PERIOD),
                 };
@@ -161,10 +212,10 @@ impl Place {
                 }
                 continue;
             };
-            // An error is how the server says that the version is going, or that itself is.
-            let Watched { server, model, version, patience, .. } = &self.watched;
-            let ready = server.is_ready(model, *version).unwrap_or(false);
+
+            let ready = self.ready(&mut listed);
             if was_ready && !ready {
+                let Watched { model, patience, .. } = &self.watched;
                 tracing::info!("{model} is being unloaded: requests in flight have {patience:?}");
                 self.unloading.store(true, Ordering::Release);
                 engine.begin_drain(*patience);
@@ -173,17 +224,42 @@ impl Place {
         }
     }
 
-    /// Load a dead engine again: when to look at it next. None: it is dead for good.
-    fn revive(&self, restarts: &mut VecDeque<Instant>, stopped: &Receiver<()>) -> Option<Duration> {
-        let Watched { model, restarts: limit, .. } = &self.watched;
+    /// Whether new requests still reach this version: false once it is being unloaded, or the
+    /// server ends. A name that the server does not find may be one that several namespaces have;
+    /// then nobody can tell which of them goes, and it counts as ready as long as one is.
+    /// `listed`: when the server's list last said so.
+    fn ready(&self, listed: &mut Option<Instant>) -> bool {
+        let Watched { server, model, version, .. } = &self.watched;
+        if server.stays().is_err() {
+            return false;
+        }
+        if server.finds(model, *version) {
+            return true;
+        }
+        if listed.is_some_and(|at| at.elapsed() < LIST_PERIOD) {
+            return true;
+        }
+        *listed = server.lists(model, *version).unwrap_or(false).then(Instant::now);
+        listed.is_some()
+    }
+
+    /// Restarts within the last hour.
+    fn restarted(&self) -> usize {
+        let mut restarts = self.restarts.lock();
         while restarts.front().is_some_and(|at| at.elapsed() > RESTARTS_WITHIN) {
             restarts.pop_front();
         }
-        if restarts.len() >= *limit {
+        restarts.len()
+    }
+
+    /// Load a dead engine again: when to look at it next. None: it is dead for good.
+    fn revive(&self, stopped: &Receiver<()>) -> Option<Duration> {
+        let Watched { model, restarts: limit, .. } = &self.watched;
+        let count = self.restarted() + 1;
+        if count > *limit {
             return None;
         }
-        restarts.push_back(Instant::now());
-        let count = restarts.len();
+        self.restarts.lock().push_back(Instant::now());
         self.observe(false);
         // Its memory must be free before the next engine takes its share.
         let freed = self.take().is_none_or(|engine| engine.drain(Duration::ZERO));
@@ -213,36 +289,68 @@ impl Place {
         self.watched.engine.observer.observe(Observation::Healthy(healthy));
     }
 
+    /// The engine died and no client knows. If nothing brings it back, the server lets go of the
+    /// model before anyone can react.
+    fn dying(&self) {
+        let Watched { restarts, exit_when_dead, health_check, .. } = &self.watched;
+        let revived = self.restarted() < *restarts;
+        if !revived && !*exit_when_dead && !*health_check && !self.server_asks() {
+            if let Some(asked) = self.ask_unload() {
+                let _ = asked.recv_timeout(UNLOAD_PATIENCE);
+            }
+        }
+    }
+
     /// Nobody brings the engine back.
     fn dead(&self) {
         self.observe(false);
-        let Watched { model, exit_when_dead, server_asks, .. } = &self.watched;
+        let Watched { model, exit_when_dead, .. } = &self.watched;
         if *exit_when_dead {
             tracing::error!("{model} is dead: the process leaves, as exit-when-dead asks");
             std::thread::sleep(LAST_WORDS);
             leave_process();
         }
-        if !server_asks() {
+        if self.server_asks() {
+            tracing::error!(
+                "{model} is dead, and readiness probes say so: unload it and load it again (a load \
+                 alone does nothing)"
+            );
+        }
+        self.have_it_known();
+    }
+
+    /// Have the server take a dead model out, unless it knows by itself: once, and not a newer
+    /// object of the same name.
+    fn have_it_known(&self) {
+        if !self.server_asks() {
             self.ask_unload();
         }
     }
 
-    /// From a detached thread, because the unload ends in our own finalisers.
-    fn ask_unload(&self) {
-        if self.unload_asked.swap(true, Ordering::AcqRel) {
-            return;
+    fn server_asks(&self) -> bool {
+        self.asked.lock().is_some_and(|at| at.elapsed() < ASKED_WITHIN)
+    }
+
+    /// From a detached thread, because the unload ends in our own finalisers. The receiver hears
+    /// when the server has let go of the model or has refused.
+    fn ask_unload(&self) -> Option<Receiver<()>> {
+        if !self.watched.object.may_ask() {
+            return None;
         }
         let (server, name) = (self.watched.server, self.watched.model.clone());
-        let asked = std::thread::Builder::new().name("vllm-unload".into()).spawn(move || {
+        let (done, asked) = bounded(1);
+        let thread = std::thread::Builder::new().name("vllm-unload".into()).spawn(move || {
             if let Err(e) = server.unload(&name) {
                 tracing::error!(
                     "{name} is dead but stays listed as ready: {e}; restart the server"
                 );
             }
+            let _ = done.send(());
         });
-        if let Err(e) = asked {
+        if let Err(e) = thread {
             tracing::error!("{} is dead and cannot be unloaded: {e}", self.watched.model);
         }
+        Some(asked)
     }
 
     /// The engine out of its place, once nobody submits to it any more.

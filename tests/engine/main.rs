@@ -6,6 +6,7 @@ mod devices;
 mod fields;
 mod grammars;
 mod mixes;
+mod nonfinite;
 mod requests;
 mod served;
 

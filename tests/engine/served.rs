@@ -31,6 +31,8 @@ pub fn device() -> String {
 pub struct Counter {
     pub generated: AtomicUsize,
     pub finished: AtomicUsize,
+    /// Requests that failed for logits that were not finite.
+    pub corrupted: AtomicUsize,
 }
 
 impl Observer for Counter {
@@ -41,6 +43,9 @@ impl Observer for Counter {
             }
             Observation::Finished { .. } => {
                 self.finished.fetch_add(1, Ordering::AcqRel);
+            }
+            Observation::Corrupted => {
+                self.corrupted.fetch_add(1, Ordering::AcqRel);
             }
             _ => {}
         }

@@ -148,6 +148,17 @@ impl<D: Graded> Bench<D> {
         self.weight(seed, WeightKind::Table, &[rows], width, self.dtype, false, 1.0)
     }
 
+    /// A matrix of these f32 in rows of `inputs`.
+    pub fn given(&mut self, kind: WeightKind, values: &[f32], inputs: usize) -> D::Weight {
+        let (dtype, outputs) = (DType::F32, values.len() / inputs);
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let part = HostTensor { dtype, rows: outputs, cols: inputs, bytes: (&bytes).into() };
+        let source = Source::Parts(vec![part]);
+        let (dtype, transposed) = (self.dtype, false);
+        let desc = WeightDesc { name: "test", kind, outputs, inputs, dtype, transposed, source };
+        self.dev.upload(desc).unwrap()
+    }
+
     /// Values of a size that keeps outputs near 1.
     pub fn linear(&mut self, seed: u64, outputs: usize, inputs: usize) -> D::Weight {
         self.weight(seed, WeightKind::Linear, &[outputs], inputs, self.dtype, false, 1.0)

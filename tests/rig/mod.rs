@@ -262,7 +262,8 @@ impl<D: Device> Rig<D> {
         assert_eq!((result.step, result.samples.len()), (plan.step, plan.samples()));
         for sample in result.samples {
             let seq = seqs.iter_mut().find(|s| s.slot == sample.slot).unwrap();
-            seq.outputs.extend(sample.tokens.iter().map(|t| t.0));
+            let tokens = sample.tokens.as_ref().expect("finite logits");
+            seq.outputs.extend(tokens.iter().map(|t| t.0));
         }
         logits
     }

@@ -3,6 +3,7 @@
 
 use triton_vllm::ids::{AdapterId, SlotId, TokenId};
 use triton_vllm::plan::{Feed, Row, Sampled, SlotChange, SlotOpen, StepPlan, StepResult};
+use triton_vllm::sampling::NonFinite;
 use triton_vllm::scheduler::{NewSequence, SchedulerConfig};
 
 pub const VOCAB: u64 = 40;
@@ -15,7 +16,8 @@ pub fn mix(a: u64, b: u64) -> u64 {
 }
 
 // The "model": K and V of a position say which tokens led to it, the sampled token depends on all
-// of them. Device and reference share these three lines and nothing else.
+// of them; once in a while there is none, for the logits are not finite. Device and reference share
+// these lines and nothing else.
 
 fn history_before_any(adapter: AdapterId) -> u64 {
     mix(1 + u64::from(adapter.0), 77)
@@ -27,6 +29,10 @@ fn history(before: u64, token: TokenId) -> u64 {
 
 fn choose(attended: u64, seed: u64, position: usize) -> TokenId {
     TokenId((mix(attended, mix(seed, position as u64)) % VOCAB) as u32)
+}
+
+fn is_broken(attended: u64, seed: u64, position: usize) -> bool {
+    mix(attended ^ seed, position as u64).is_multiple_of(400)
 }
 
 /// What `count` tokens follow a prompt, one sequence alone and without pages.
@@ -59,6 +65,8 @@ pub struct Device {
     memory: Vec<Vec<Option<u64>>>,
     /// Open rows that name each page.
     holders: Vec<u32>,
+    /// Seeds of sequences that had no token to choose.
+    pub broken: Vec<u64>,
     /// What each bank holds; 0: nothing.
     banks: Vec<AdapterId>,
     step: u64,
@@ -70,6 +78,7 @@ impl Device {
             rows: (0..config.max_num_seqs).map(|_| None).collect(),
             memory: vec![vec![None; config.page_size]; config.pages],
             holders: vec![0; config.pages],
+            broken: Vec::new(),
             banks: vec![AdapterId(0); config.max_loras],
             step: 0,
             config: config.clone(),
@@ -205,8 +214,15 @@ impl Device {
     fn sample(&mut self, slot: SlotId) -> Sampled {
         let attended = self.attend(slot);
         let row = self.rows[slot.index()].as_mut().expect("an open slot");
-        let token = choose(attended, row.open.sampler.seed, row.histories.len());
-        row.last = Some(token);
-        Sampled { slot, tokens: vec![token], logprobs: Vec::new() }
+        let (seed, position) = (row.open.sampler.seed, row.histories.len());
+        let tokens = match is_broken(attended, seed, position) {
+            true => {
+                self.broken.push(seed);
+                Err(NonFinite)
+            }
+            false => Ok(vec![choose(attended, seed, position)]),
+        };
+        row.last = Some(tokens.as_ref().map_or(TokenId(0), |tokens| tokens[0]));
+        Sampled { slot, tokens, logprobs: Vec::new() }
     }
 }

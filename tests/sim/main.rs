@@ -72,6 +72,8 @@ struct Coverage {
     stopped: u64,
     at_limit: u64,
     cancelled: u64,
+    /// Logits were not finite.
+    broken: u64,
     dropped_tokens: u64,
     /// Banks that changed their adapter.
     taken_banks: u64,
@@ -91,6 +93,7 @@ impl Coverage {
         self.stopped += other.stopped;
         self.at_limit += other.at_limit;
         self.cancelled += other.cancelled;
+        self.broken += other.broken;
         self.dropped_tokens += other.dropped_tokens;
         self.taken_banks += other.taken_banks;
         self.trace = mix(self.trace, other.trace);
@@ -244,10 +247,12 @@ impl Engine {
         self.results.push_back(self.device.run(plan));
         self.scheduler.check();
         // Followers are the exception: they wait for a prompt, and come next after it. Who needs a
-        // bank may be overtaken too; how often is a test of the scheduler's own.
+        // bank may be overtaken too; how often is a test of the scheduler's own. And who starts
+        // again without the cache does so behind those who go on.
         let queued = |id: &u64| {
             let new = &self.requests[*id as usize].new;
-            new.leader.is_none() && new.adapter == AdapterId(0)
+            let is_broken = self.device.broken.contains(id);
+            new.leader.is_none() && new.adapter == AdapterId(0) && !is_broken
         };
         let last_open = self.device.open_seeds().filter(queued).max();
         let in_order = |request: &&Request| {
@@ -276,12 +281,18 @@ impl Engine {
         for arrival in arrivals {
             let request = &mut self.requests[arrival.id.index()];
             assert!(!request.ended, "request {} got a token after its end", arrival.id);
-            request.outputs.push(arrival.token);
+            let Ok(token) = arrival.token else {
+                assert!(!self.scheduler.finish(arrival.id), "it has left");
+                self.seen.broken += 1;
+                request.ended = true;
+                continue;
+            };
+            request.outputs.push(token);
             let max_tokens = request.new.max_tokens as usize;
             let room = self.config.max_model_len - request.new.prompt.len();
             let last = request.outputs.len() == max_tokens.min(room);
             assert_eq!(arrival.at_limit, last, "request {}: its last token", arrival.id);
-            if request.stop == Some(arrival.token) {
+            if request.stop == Some(token) {
                 assert_eq!(self.scheduler.finish(arrival.id), !last);
                 self.seen.stopped += 1;
                 request.ended = true;
@@ -367,6 +378,7 @@ fn every_request_gets_its_own_tokens_and_every_page_comes_back() {
         sum.stopped,
         sum.at_limit,
         sum.cancelled,
+        sum.broken,
         sum.dropped_tokens,
         sum.taken_banks,
     ];

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::grader::{encode, Graded, Random};
-use triton_vllm::device::{AdapterPart, AdapterRoom, Bytes, HostTensor};
+use triton_vllm::device::{AdapterPart, AdapterRoom, Bytes, HostTensor, TablePart};
 use triton_vllm::ids::{AdapterId, BankId};
 use triton_vllm::plan::SlotChange;
 
@@ -153,5 +153,89 @@ fn activations_after_adapters() {
             b.dev.linear_act(&other, None, Activation::Relu, &hidden, &mut plain)?;
             Ok(vec![("adapted", b.dev.read(&out, rows)?), ("plain", b.dev.read(&plain, rows)?)])
         });
+    });
+}
+
+/// Fill a bank of a table and of a head with noise. Adapter 2 leaves the table alone, 3 the head.
+fn install_words<D: Graded>(
+    b: &mut Bench<D>,
+    (table, head): (&mut D::Weight, &mut D::Weight),
+    (vocab, width): (usize, usize),
+    (bank, adapter): (u16, u16),
+    rank: usize,
+) -> Result<()> {
+    let dtype = b.dtype;
+    let mut random = Random(u64::from(adapter) * 91 + rank as u64);
+    let mut noise = |count: usize, size: f32| -> Vec<u8> {
+        (0..count).flat_map(|_| encode(dtype, random.signed() * size)).collect()
+    };
+    let small = 1.0 / (rank as f32).sqrt();
+    let of_table = (noise(vocab * rank, 1.0), noise(rank * width, small));
+    let of_head = (noise(rank * width, 1.0), noise(rank * vocab, small));
+    let tensor = |rows, cols, bytes| {
+        let bytes = Bytes::InMemory(bytes);
+        HostTensor { dtype, rows, cols, bytes }
+    };
+    let part = (adapter != 2).then(|| TablePart {
+        a: tensor(vocab, rank, &of_table.0),
+        b: tensor(rank, width, &of_table.1),
+    });
+    b.dev.install_table(table, BankId(bank), part)?;
+    let part = (adapter != 3).then(|| AdapterPart {
+        a: tensor(rank, width, &of_head.0),
+        b: tensor(rank, vocab, &of_head.1),
+    });
+    b.dev.install(head, BankId(bank), &[part])?;
+    b.changes.push(SlotChange::Adapter { bank: BankId(bank), adapter: AdapterId(adapter) });
+    Ok(())
+}
+
+/// Rows of a table, then rows of logits, which are fewer and in other places than the token rows.
+#[test]
+fn tables_and_heads_with_adapters() {
+    let shapes = [(203, 40), (1003, 31), (4096, 264)];
+    each_type(|dtype| {
+        for (shape, rank) in shapes.iter().flat_map(|s| [1, 8, 16, 64].map(|rank| (*s, rank))) {
+            let (vocab, width) = shape;
+            if grader::small_shapes() && vocab * width > 100_000 {
+                continue;
+            }
+            let case = format!("rank {rank}, {vocab} tokens, {width} wide");
+            let setup = Setup { slots: SLOTS, ..Setup::default() };
+            compare!(dtype, &setup, &case, 3.0, |b| {
+                let (mut table, mut head) = (b.table(57, vocab, width), b.linear(58, vocab, width));
+                let mut x = b.tensor(setup.step_tokens, width);
+                let mut picked = b.tensor(SLOTS, width);
+                let mut logits = b.dev.logits_tensor(SLOTS, vocab)?;
+                let room = AdapterRoom { banks: 3, rank };
+                b.dev.adapt_table(&mut table, room)?;
+                b.dev.adapt(&mut head, &[vocab], room)?;
+                for bank in 0..3 {
+                    let both = (&mut table, &mut head);
+                    install_words(b, both, shape, (bank, bank + 1), rank)?;
+                }
+                b.dev.steady();
+                let mut results = Vec::new();
+                for (adapters, lengths) in STEPS {
+                    if adapters.contains(&4) && !b.adapters.contains(&4) {
+                        // A smaller rank than the one before it.
+                        let both = (&mut table, &mut head);
+                        install_words(b, both, shape, (0, 4), rank.div_ceil(2))?;
+                    }
+                    b.adapters.fill(0);
+                    b.adapters[..adapters.len()].copy_from_slice(adapters);
+                    b.dev.poison(&mut x);
+                    b.dev.poison(&mut logits);
+                    b.feed_new(lengths);
+                    b.dev.embed(&table, 1.5, &mut x)?;
+                    b.dev.gather(&x, &mut picked)?;
+                    b.dev.logits(&head, Some(30.0), &picked, &mut logits)?;
+                    results.push(("embedded", b.dev.read(&x, lengths.iter().sum())?));
+                    let sampled = lengths.iter().filter(|&&length| length > 0).count();
+                    results.push(("logits", b.dev.read(&logits, sampled)?));
+                }
+                Ok(results)
+            });
+        }
     });
 }

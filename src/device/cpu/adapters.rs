@@ -1,7 +1,7 @@
-//! Low-rank adapters behind a weight of the CPU device: y += B (A x), row by row. A row's numbers
-//! depend on its own adapter and nothing else: A x is one dot product per rank, B adds the ranks in
-//! order to the finished sums of a panel (design law 12). `Cpu::linear` calls it; it knows no
-//! sequence.
+//! Low-rank adapters behind a weight of the CPU device: y += B (A x), row by row, and behind a
+//! table. A row's numbers depend on its own adapter and nothing else: A x is one dot product per
+//! rank, B adds the ranks in order to the finished sums of a panel (design law 12). The verbs that
+//! multiply and look up call it; it knows no sequence.
 
 use parking_lot::Mutex;
 
@@ -9,8 +9,8 @@ use super::buffer::Tensor;
 use super::numbers;
 use super::simd::{with_isa, Isa};
 use super::workers::Workers;
-use crate::device::{AdapterPart, AdapterRoom};
-use crate::error::Result;
+use crate::device::{AdapterPart, AdapterRoom, TablePart};
+use crate::error::{Error, Result};
 use crate::ids::BankId;
 use crate::internal;
 
@@ -64,6 +64,60 @@ impl Adapters {
         self.banks[bank.index()] = lows;
         Ok(())
     }
+}
+
+/// What hangs on a table.
+pub struct TableAdapters {
+    rows: usize,
+    width: usize,
+    room: AdapterRoom,
+    banks: Vec<Option<TableLow>>,
+}
+
+/// One adapter's matrices, in f32.
+struct TableLow {
+    rank: usize,
+    /// `[rows of the table, rank]`
+    a: Vec<f32>,
+    /// `[rank, width]`
+    b: Vec<f32>,
+}
+
+impl TableAdapters {
+    pub fn new(rows: usize, width: usize, room: AdapterRoom) -> TableAdapters {
+        let banks = (0..room.banks).map(|_| None).collect();
+        TableAdapters { rows, width, room, banks }
+    }
+
+    /// # Errors
+    /// Internal: a bank or a shape that there is no room for.
+    pub fn install(&mut self, bank: BankId, part: Option<TablePart<'_>>) -> Result<()> {
+        let count = self.banks.len();
+        let place = self.banks.get_mut(bank.index());
+        let place = place.ok_or_else(|| internal!("a table for bank {bank} of {count}"))?;
+        *place = match part {
+            Some(part) => {
+                let rank = part.rank(self.rows, self.width, self.room)?;
+                let (a, b) = (part.a.values()?, part.b.values()?);
+                Some(TableLow { rank, a, b })
+            }
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// Add to the table's row `row` what the bank holds for it.
+    pub fn add(&self, bank: BankId, row: usize, out: &mut [f32]) {
+        let Some(TableLow { rank, a, b }) = &self.banks[bank.index()] else { return };
+        let low = &a[row * rank..(row + 1) * rank];
+        for (t, b) in low.iter().zip(b.chunks_exact(self.width)) {
+            out.iter_mut().zip(b).for_each(|(out, b)| *out += t * b);
+        }
+    }
+}
+
+pub fn no_room(weight: &str) -> Error {
+    internal!("{weight} has no room for adapters")
 }
 
 /// A x of every row of a step that has an adapter.

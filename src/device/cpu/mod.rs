@@ -12,6 +12,7 @@
 //! | [`numbers`] | arithmetic of one vector |
 //! | [`workers`] | threads |
 //! | [`attention`] | KV pool, attention, rope |
+//! | `rows` | token rows from tables, norms of heads |
 //! | `pool` | attention without pages, token rows to vectors |
 //! | `sampler` | rows of logits to tokens and logprobs |
 //! | [`experts`] | a mixture of experts: choosing, multiplying, adding up |
@@ -23,6 +24,7 @@ pub mod experts;
 pub mod memory;
 pub mod numbers;
 mod pool;
+mod rows;
 mod sampler;
 pub mod simd;
 pub mod weight;
@@ -32,7 +34,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use self::adapters::{Adapters, Delta};
+use self::adapters::{Adapters, Delta, TableAdapters};
 use self::attention::{attend_row, Half, Keys, Pool, RopeTable, Scratch};
 use self::buffer::Tensor;
 use self::memory::Memory;
@@ -42,7 +44,7 @@ use self::workers::Workers;
 use super::slots::Slots;
 use super::{
     Activation, AdapterPart, AdapterRoom, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling,
-    Rope, Routing, WeightDesc,
+    Rope, Routing, TablePart, WeightDesc,
 };
 use crate::error::Result;
 use crate::ids::BankId;
@@ -64,6 +66,13 @@ pub struct Cpu {
     slots: Slots,
     ropes: Vec<RopeTable>,
     results: VecDeque<StepResult>,
+}
+
+/// What a product runs over.
+#[derive(Clone, Copy)]
+enum Rows {
+    Tokens,
+    Logits,
 }
 
 impl Cpu {
@@ -90,19 +99,23 @@ impl Cpu {
 
     fn matmul(
         &self,
-        rows: usize,
+        rows: Rows,
         weight: &Weight,
         bias: Option<&Weight>,
         act: Option<Activation>,
         x: &Tensor,
         out: &mut Tensor,
     ) {
+        let batch = &self.slots.batch;
+        let (rows, banks) = match rows {
+            Rows::Tokens => (batch.rows.len(), &batch.banks),
+            Rows::Logits => (batch.logits.len(), &batch.logit_banks),
+        };
         if rows == 0 {
             return;
         }
-        let batch = &self.slots.batch;
         let adapters = weight.adapters.as_ref().filter(|_| batch.adapters);
-        let delta = adapters.map(|a| Delta::new(self.isa, &self.workers, a, &batch.banks, x));
+        let delta = adapters.map(|a| Delta::new(self.isa, &self.workers, a, banks, x));
         let bias = bias.map(Weight::vector);
         let panels = weight.panels();
         let job = Job::new(self.isa, panels, bias, act, rows, &x.data, &mut out.data);
@@ -165,6 +178,11 @@ impl Device for Cpu {
         Ok(())
     }
 
+    fn adapt_table(&mut self, table: &mut Weight, room: AdapterRoom) -> Result<()> {
+        table.table_adapters = Some(TableAdapters::new(table.outputs, table.inputs, room));
+        Ok(())
+    }
+
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
         self.pool = Some(Pool::new(limits)?);
         self.slots = Slots::new(limits);
@@ -177,9 +195,18 @@ impl Device for Cpu {
         bank: BankId,
         parts: &[Option<AdapterPart<'_>>],
     ) -> Result<()> {
-        let name = &weight.name;
-        let adapters = weight.adapters.as_mut();
-        adapters.ok_or_else(|| internal!("{name} has no room for adapters"))?.install(bank, parts)
+        let room = weight.adapters.as_mut().ok_or_else(|| adapters::no_room(&weight.name))?;
+        room.install(bank, parts)
+    }
+
+    fn install_table(
+        &mut self,
+        table: &mut Weight,
+        bank: BankId,
+        part: Option<TablePart<'_>>,
+    ) -> Result<()> {
+        let room = table.table_adapters.as_mut().ok_or_else(|| adapters::no_room(&table.name))?;
+        room.install(bank, part)
     }
 
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
@@ -202,26 +229,11 @@ impl Device for Cpu {
     }
 
     fn embed(&mut self, table: &Weight, scale: f32, out: &mut Tensor) -> Result<()> {
-        for (r, row) in self.slots.batch.rows.iter().enumerate() {
-            if row.token.index() >= table.outputs {
-                return Err(internal!("token {} of {}", row.token, table.outputs));
-            }
-            let out = out.row_mut(r);
-            table.table_row(row.token.index(), |i, x| out[i] = x * scale);
-        }
-        Ok(())
+        rows::embed(&self.slots.batch, table, scale, out)
     }
 
     fn add_positions(&mut self, table: &Weight, offset: usize, x: &mut Tensor) -> Result<()> {
-        for (r, row) in self.slots.batch.rows.iter().enumerate() {
-            let position = row.position + offset;
-            if position >= table.outputs {
-                return Err(internal!("position {position} of {}", table.outputs));
-            }
-            let x = x.row_mut(r);
-            table.table_row(position, |i, p| x[i] += p);
-        }
-        Ok(())
+        rows::add_positions(&self.slots.batch, table, offset, x)
     }
 
     fn norm(&mut self, norm: &Norm<Weight>, x: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -274,7 +286,7 @@ impl Device for Cpu {
         x: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        self.matmul(self.rows(), weight, bias, None, x, out);
+        self.matmul(Rows::Tokens, weight, bias, None, x, out);
         Ok(())
     }
 
@@ -286,7 +298,7 @@ impl Device for Cpu {
         x: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        self.matmul(self.rows(), weight, bias, Some(act), x, out);
+        self.matmul(Rows::Tokens, weight, bias, Some(act), x, out);
         Ok(())
     }
 
@@ -344,18 +356,7 @@ impl Device for Cpu {
         k: &Norm<Weight>,
         qkv: &mut Tensor,
     ) -> Result<()> {
-        let q_width = spec.heads * spec.head_dim;
-        let width = q_width + spec.kv_heads * spec.head_dim;
-        for r in 0..self.rows() {
-            let (q_row, k_row) = qkv.row_mut(r)[..width].split_at_mut(q_width);
-            for (norm, row) in [(q, q_row), (k, k_row)] {
-                let w = norm.weight.vector();
-                for head in row.chunks_exact_mut(w.len()) {
-                    let x = head.to_vec();
-                    numbers::norm(norm.kind, norm.eps, w, None, &x, head);
-                }
-            }
-        }
+        rows::norm_heads(self.rows(), spec, q, k, qkv);
         Ok(())
     }
 
@@ -445,7 +446,7 @@ impl Device for Cpu {
     }
 
     fn linear_gathered(&mut self, weight: &Weight, x: &Tensor, out: &mut Tensor) -> Result<()> {
-        self.matmul(self.slots.batch.logits.len(), weight, None, None, x, out);
+        self.matmul(Rows::Logits, weight, None, None, x, out);
         Ok(())
     }
 
@@ -457,7 +458,7 @@ impl Device for Cpu {
         logits: &mut Tensor,
     ) -> Result<()> {
         let rows = self.slots.batch.logits.len();
-        self.matmul(rows, head, None, None, x, logits);
+        self.matmul(Rows::Logits, head, None, None, x, logits);
         if let Some(cap) = softcap {
             let used = &mut logits.data[..rows * head.outputs];
             used.iter_mut().for_each(|l| *l = cap * numbers::tanh(*l / cap));

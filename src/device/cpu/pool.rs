@@ -12,9 +12,8 @@ use super::{Cpu, SHARED_FROM_ATTENTION_MACS};
 use crate::device::slots::Slots;
 use crate::device::{AttnSpec, Pooling};
 use crate::error::Result;
-use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Sampled, StepResult};
+use crate::plan::StepResult;
 
 /// K and V of all rows of a step, each `[kv head][row][d]`: a head's rows follow each other.
 struct Turned {
@@ -120,9 +119,7 @@ pub(super) fn pool(slots: &Slots, kind: Pooling, x: &Tensor, out: &mut Tensor) -
 pub(super) fn hand_over(slots: &Slots, pooled: &Tensor) -> StepResult {
     let mut result = StepResult { step: slots.batch.step, ..StepResult::default() };
     for (s, picked) in slots.batch.logits.iter().enumerate() {
-        let (slot, tokens) = (picked.slot, vec![TokenId(0)]);
-        result.samples.push(Sampled { slot, tokens, logprobs: Vec::new() });
-        result.vectors.push(pooled.row(s).to_vec());
+        result.push_vector(picked.slot, pooled.row(s).to_vec());
     }
     result
 }

@@ -4,9 +4,10 @@
 use super::buffer::Tensor;
 use crate::device::slots::Slots;
 use crate::error::Result;
+use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Late, Sampled, Scored, StepResult};
-use crate::sampling::{adjust::forbid, choose, TokenLogprobs};
+use crate::plan::{Late, Sampled, StepResult};
+use crate::sampling::{adjust::forbid, choose, Seen, TokenLogprobs};
 
 pub(super) fn sample(slots: &mut Slots, logits: &mut Tensor, late: &Late) -> Result<StepResult> {
     let rows = std::mem::take(&mut slots.batch.logits);
@@ -18,21 +19,24 @@ pub(super) fn sample(slots: &mut Slots, logits: &mut Tensor, late: &Late) -> Res
         if let Some(target) = picked.target {
             let wanted = spec.prompt_logprobs.as_ref();
             let wanted = wanted.ok_or_else(|| internal!("slot {slot} scores without a spec"))?;
-            let read = TokenLogprobs::read(logits, target, wanted);
-            match result.scores.last_mut().filter(|scored| scored.slot == slot) {
-                Some(scored) => scored.logprobs.push(read),
-                None => result.scores.push(Scored { slot, logprobs: vec![read] }),
-            }
+            let finite = Seen::default().all(logits).verdict();
+            let read = finite.map(|()| TokenLogprobs::read(logits, target, wanted));
+            result.push_score(slot, read);
             continue;
         }
+        let mut seen = Seen::default();
         if let Some((_, mask)) = late.masks.iter().find(|(s, _)| *s == slot) {
-            forbid(logits, mask);
+            forbid(logits, mask, &mut seen);
         }
         let raw = spec.logprobs.as_ref().map(|wanted| (wanted, logits.to_vec()));
-        let token = choose(logits, &spec, &row.history, row.length as u32);
-        row.accept(token);
-        let logprobs = raw.iter().map(|(wanted, raw)| TokenLogprobs::read(raw, token, wanted));
-        result.samples.push(Sampled { slot, tokens: vec![token], logprobs: logprobs.collect() });
+        let chosen = choose(logits, seen, &spec, &row.history, row.length as u32);
+        row.accept(chosen.unwrap_or(TokenId(0)));
+        let logprobs = match (chosen, raw) {
+            (Ok(token), Some((wanted, raw))) => vec![TokenLogprobs::read(&raw, token, wanted)],
+            _ => Vec::new(),
+        };
+        let tokens = chosen.map(|token| vec![token]);
+        result.samples.push(Sampled { slot, tokens, logprobs });
     }
     slots.batch.logits = rows;
     Ok(result)

@@ -10,7 +10,7 @@ use bytemuck::Zeroable;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::adapters::Adapters;
+use super::adapters::{Adapters, TableAdapters};
 use super::buffer::Buffer;
 use super::numbers::{bf16_to_f32, f16_to_f32};
 use super::workers::Workers;
@@ -117,6 +117,7 @@ pub struct Weight {
     pub outputs: usize,
     pub inputs: usize,
     pub adapters: Option<Adapters>,
+    pub table_adapters: Option<TableAdapters>,
 }
 
 impl Weight {
@@ -193,7 +194,8 @@ impl Weight {
             Error::Unavailable(_) => e.context(&format!("{}: ", desc.name)),
             other => other,
         })?;
-        Ok(Weight { store, name: desc.name.to_string(), outputs, inputs, adapters: None })
+        let (name, adapters, table_adapters) = (desc.name.to_string(), None, None);
+        Ok(Weight { store, name, outputs, inputs, adapters, table_adapters })
     }
 }
 

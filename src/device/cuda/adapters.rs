@@ -1,6 +1,6 @@
 //! Low-rank adapters behind a weight on the GPU: their banks, the way adapters get there, and the
-//! two launches around a GEMM. `Cuda`'s linear verbs call it; it knows no sequence: which bank a
-//! row uses, the kernels read from what the step's first kernel wrote.
+//! two launches around a GEMM. `Cuda`'s linear verbs and `logits` call it; it knows no sequence:
+//! which bank a row uses, the kernels read from what the step's first kernel wrote.
 //!
 //! Everything is allocated at load. An installation goes through two pinned buffers on the one
 //! stream, so steps that were enqueued before still see the old bank and nothing waits for it but
@@ -128,7 +128,7 @@ impl Banks {
 }
 
 /// Two pinned buffers that take turns.
-struct Stage {
+pub(super) struct Stage {
     lanes: Vec<(Pinned, Event)>,
     next: usize,
 }
@@ -139,7 +139,7 @@ impl Stage {
         Ok(Stage { lanes: (0..2).map(lane).collect::<Result<_>>()?, next: 0 })
     }
 
-    fn put(&mut self, memory: &Memory, offset: usize, bytes: &[u8]) -> Result<()> {
+    pub(super) fn put(&mut self, memory: &Memory, offset: usize, bytes: &[u8]) -> Result<()> {
         for (n, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
             let (pinned, free) = &mut self.lanes[self.next];
             free.wait()?;
@@ -156,7 +156,7 @@ impl Stage {
 #[derive(Default)]
 pub struct Adapters {
     /// Some weight has banks.
-    stage: Option<Stage>,
+    pub(super) stage: Option<Stage>,
     /// A x of one row at most: parts times rank.
     width: usize,
     /// A x of a step's rows, f32.
@@ -187,11 +187,16 @@ impl Cuda {
         let shape = (weight.inputs, weight.outputs);
         weight.banks = Some(Banks::new(&self.context, shape, parts, room, self.dtype)?);
         self.adapters.width = self.adapters.width.max(parts.len() * room.rank);
+        self.make_stage()?;
+        let context = self.context.clone();
+        self.adapters.reserve(&context, self.adapters.step_tokens)
+    }
+
+    pub(super) fn make_stage(&mut self) -> Result<()> {
         if self.adapters.stage.is_none() {
             self.adapters.stage = Some(Stage::new(&self.context)?);
         }
-        let context = self.context.clone();
-        self.adapters.reserve(&context, self.adapters.step_tokens)
+        Ok(())
     }
 
     pub(super) fn fill_bank(
@@ -220,14 +225,18 @@ impl Cuda {
             return self.product(rows, weight, bias, end, [x, y]);
         };
         let outputs = weight.outputs;
+        // Before the product, whose weights then come while these sums are made.
+        self.shrink(rows, banks, end, x)?;
+        if end == End::Logits {
+            self.product(rows, weight, bias, end, [x, y])?;
+            return self.expand(rows, banks, end, y);
+        }
         let sums = match end {
             End::Gated(_) => self.scratch(rows * outputs * self.dtype.bytes())?,
             End::Act(_) | End::Logits => y,
         };
-        // Before the product, whose weights then come while these sums are made.
-        self.shrink(rows, banks, x)?;
         self.product(rows, weight, 0, End::Act(NO_ACTIVATION), [x, sums])?;
-        self.expand(rows, banks, sums)?;
+        self.expand(rows, banks, end, sums)?;
         self.finish(rows, outputs, bias, end, [sums, y])
     }
 
@@ -245,8 +254,16 @@ impl Cuda {
         Ok(low.address)
     }
 
+    /// Token rows of rows of logits; 0: the rows are token rows.
+    fn row_of(&self, end: End) -> Result<u64> {
+        match end {
+            End::Logits => Ok(self.reserved()?.steps.device.gather_row.address),
+            End::Act(_) | End::Gated(_) => Ok(0),
+        }
+    }
+
     /// low = A x, of each row's bank.
-    fn shrink(&self, rows: usize, banks: &Banks, x: u64) -> Result<()> {
+    fn shrink(&self, rows: usize, banks: &Banks, end: End, x: u64) -> Result<()> {
         let device = &self.reserved()?.steps.device;
         let (count, rank) = (banks.parts.len(), banks.room.rank);
         let (across, tiles) = Cuda::tiles(rows, banks);
@@ -259,6 +276,7 @@ impl Cuda {
                 &(rows as u32),
                 &tiles,
                 &device.bank_of.address,
+                &self.row_of(end)?,
                 &banks.memory.address,
                 &banks.ranks(),
                 &(banks.inputs as u32),
@@ -271,7 +289,7 @@ impl Cuda {
     }
 
     /// y += B low, of each row's bank.
-    fn expand(&self, rows: usize, banks: &Banks, y: u64) -> Result<()> {
+    fn expand(&self, rows: usize, banks: &Banks, end: End, y: u64) -> Result<()> {
         let device = &self.reserved()?.steps.device;
         let (count, rank, outputs) = (banks.parts.len(), banks.room.rank, banks.outputs);
         let end0 = banks.parts[0];
@@ -279,7 +297,11 @@ impl Cuda {
         let wide = [outputs, end0, end1].iter().all(|end| end.is_multiple_of(8));
         let per_block = COLUMNS * if wide { 8 } else { 1 };
         let (across, tiles) = Cuda::tiles(rows, banks);
-        self.kernels.adapter_expand.launch(
+        let kernel = match end {
+            End::Logits => &self.kernels.adapter_expand_logits,
+            End::Act(_) | End::Gated(_) => &self.kernels.adapter_expand,
+        };
+        kernel.launch(
             &self.context,
             [across, outputs.div_ceil(per_block)],
             EXPAND_THREADS as u32,
@@ -288,6 +310,7 @@ impl Cuda {
                 &(rows as u32),
                 &tiles,
                 &device.bank_of.address,
+                &self.row_of(end)?,
                 &self.low()?,
                 &(banks.memory.address + banks.b_offset() as u64),
                 &banks.ranks(),
@@ -311,6 +334,6 @@ fn splits(rows: usize) -> usize {
 }
 
 /// Device memory is aligned to 256 bytes, and so is each of its parts.
-fn aligned(bytes: usize) -> usize {
+pub(super) fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(256)
 }

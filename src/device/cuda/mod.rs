@@ -18,6 +18,7 @@
 //! | `pool` | models that embed |
 //! | `rope` | rotation and the store to pages |
 //! | [`adapters`] | low-rank adapters behind a linear |
+//! | [`table_adapters`] | tables, and low-rank adapters behind them |
 //! | [`weights`] | upload |
 //! | [`slots`] | slot rows, and a step's input as words |
 //! | [`steps`] | steps in flight: input, late part, results |
@@ -33,6 +34,7 @@
 //! slot's row.
 
 pub mod adapters;
+pub mod table_adapters;
 pub mod attention;
 mod codes;
 pub mod context;

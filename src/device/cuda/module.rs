@@ -169,7 +169,7 @@ kernels! {
     "prompts": prompt_64 prompt_128 prompt_256;
     "experts": route_rows group_rows experts_up_narrow experts_up_wide experts_up_plain
         experts_down_narrow experts_down_wide experts_down_plain combine_experts add_gated;
-    "adapters": adapter_shrink adapter_expand;
+    "adapters": adapter_shrink adapter_expand adapter_expand_logits embed_adapted;
     "gemm": gemm_plain gemm_logits flush;
     "skinny": skinny skinny_gated skinny_logits;
     "sampler": mask_rows adjust_rows scan_rows draw_rows;

@@ -6,18 +6,21 @@ use super::slots::Pick;
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Sampled, Scored, StepResult};
-use crate::sampling::{LogprobSpec, TokenLogprobs};
+use crate::plan::{Sampled, StepResult};
+use crate::sampling::{LogprobSpec, NonFinite, Seen, TokenLogprobs};
 
 /// Others that a kernel lists at most: the largest, or given tokens. Whoever wants more gets the
 /// whole row of logits sorted on the host.
 pub const MOST_TOP: usize = 64;
 pub const MOST_TOKENS: usize = 128;
-/// Words of an answer: logprob, rank, then token and logprob of each other.
+/// Words of an answer: logprob, rank (0: the row is not finite), then token and logprob of each
+/// other.
 pub const MOST_ANSWER_WORDS: usize = 2 + 2 * MOST_TOKENS;
 /// Words of a request; the order is that of `REQ_*` in the kernel.
 pub const REQUEST_WORDS: usize = 5;
 const NONE: u32 = u32::MAX;
+/// Instead of a sampled id: the row is not finite (kernels/ranks.cuh).
+const NOT_FINITE: u32 = u32::MAX;
 
 /// Where a row's answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,33 +121,46 @@ impl Reports {
         let mut reports = self.list.iter().peekable();
         for (row, (pick, &id)) in picks.iter().zip(ids).enumerate() {
             let slot = pick.slot;
-            let token = pick.target.unwrap_or(TokenId(id));
-            let mut logprobs = Vec::new();
-            if let Some(report) = reports.next_if(|report| report.row == row) {
-                logprobs.push(match report.place {
-                    Place::Brief(at) => report.brief(token, answers.get(at..))?,
-                    Place::Whole(n) => {
-                        let logits = whole.get(n * vocab..(n + 1) * vocab).unwrap_or_default();
-                        let logits: Vec<f32> = logits.iter().map(|&w| f32::from_bits(w)).collect();
-                        TokenLogprobs::read(&logits, token, &report.spec)
-                    }
-                });
-            }
-            if pick.target.is_none() {
-                result.samples.push(Sampled { slot, tokens: vec![token], logprobs });
+            let report = reports.next_if(|report| report.row == row);
+            let read = |report: &Report, token| match report.place {
+                Place::Brief(at) => report.brief(token, answers.get(at..)),
+                Place::Whole(n) => {
+                    let logits = whole.get(n * vocab..(n + 1) * vocab).unwrap_or_default();
+                    Ok(report.whole(token, logits))
+                }
+            };
+            if let Some(target) = pick.target {
+                let report = report.ok_or_else(|| internal!("slot {slot} scores nothing"))?;
+                result.push_score(slot, read(report, target)?);
                 continue;
             }
-            match result.scores.last_mut().filter(|scored| scored.slot == slot) {
-                Some(scored) => scored.logprobs.append(&mut logprobs),
-                None => result.scores.push(Scored { slot, logprobs }),
+            let (mut tokens, mut logprobs) = (Err(NonFinite), Vec::new());
+            if id != NOT_FINITE {
+                tokens = Ok(vec![TokenId(id)]);
+                // Its own row was judged: what is read here is what masks left of it.
+                let report = report.map(|report| read(report, TokenId(id))).transpose()?;
+                logprobs.extend(report.and_then(std::result::Result::ok));
             }
+            result.samples.push(Sampled { slot, tokens, logprobs });
         }
         Ok(result)
     }
 }
 
+/// Logprobs of one position, as far as its row is finite.
+type Read = std::result::Result<TokenLogprobs, NonFinite>;
+
 impl Report {
-    fn brief(&self, token: TokenId, answer: Option<&[u32]>) -> Result<TokenLogprobs> {
+    fn whole(&self, token: TokenId, logits: &[u32]) -> Read {
+        let logits: Vec<f32> = logits.iter().map(|&word| f32::from_bits(word)).collect();
+        // What a sampled row has left may be nothing at all: it was judged with its token.
+        if !self.kept {
+            Seen::default().all(&logits).verdict()?;
+        }
+        Ok(TokenLogprobs::read(&logits, token, &self.spec))
+    }
+
+    fn brief(&self, token: TokenId, answer: Option<&[u32]>) -> Result<Read> {
         let others = match &self.spec {
             LogprobSpec::Top(k) => *k as usize,
             LogprobSpec::Tokens(tokens) => tokens.len(),
@@ -152,13 +168,16 @@ impl Report {
         let (own, pairs) = answer
             .and_then(|words| words.get(..2 + 2 * others)?.split_at_checked(2))
             .ok_or_else(|| internal!("an answer of {others} logprobs is cut off"))?;
+        if own[1] == 0 {
+            return Ok(Err(NonFinite));
+        }
         let pair = |pair: &[u32]| (TokenId(pair[0]), f32::from_bits(pair[1]));
-        Ok(TokenLogprobs {
+        Ok(Ok(TokenLogprobs {
             token,
             logprob: f32::from_bits(own[0]),
             rank: own[1],
             top: pairs.chunks_exact(2).map(pair).collect(),
-        })
+        }))
     }
 }
 
@@ -168,6 +187,7 @@ mod tests {
 
     use super::*;
     use crate::ids::SlotId;
+    use crate::plan::Scored;
 
     fn pick(slot: u32, target: Option<u32>, logprobs: Option<LogprobSpec>) -> Pick {
         Pick { slot: SlotId(slot), target: target.map(TokenId), logprobs }
@@ -221,13 +241,34 @@ mod tests {
             top: top.iter().map(|&(t, x)| (TokenId(t), x)).collect(),
         };
         let scored = vec![read(2, -1.0, 2, &[(9, -0.5)]), read(0, -2.0, 3, &[(8, -0.25)])];
-        assert_eq!(result.scores, [Scored { slot: SlotId(7), logprobs: scored }]);
-        let tokens: Vec<u32> = result.samples.iter().map(|s| s.tokens[0].0).collect();
-        assert_eq!(tokens, [11, 12, 1]);
+        let slot = SlotId(7);
+        assert_eq!(result.scores, [Scored { slot, logprobs: Ok(scored) }]);
+        let tokens = result.samples.iter().map(|s| s.tokens.clone());
+        assert_eq!(tokens.collect::<Vec<_>>(), [11, 12, 1].map(|t| Ok(vec![TokenId(t)])));
         assert!(result.samples[0].logprobs.is_empty());
         assert_eq!(result.samples[1].logprobs, [read(12, -3.0, 4, &[(5, -4.0), (1, -5.0)])]);
         let all = TokenLogprobs::read(&logits, TokenId(1), &LogprobSpec::Top(3));
         assert_eq!(result.samples[2].logprobs, [all]);
         assert!(reports.result(1, &picks(), &[0; 5], &answers[..9], &whole).is_err());
+    }
+
+    #[test]
+    fn rows_that_are_not_finite_give_no_token_and_no_logprobs() {
+        let reports = Reports::new(&picks(), 3);
+        // The second scored row, and the ids of two samples.
+        let mut answers = [0; 14];
+        answers[1] = 2;
+        let ids = [0, 0, NOT_FINITE, 12, NOT_FINITE];
+        let whole = [f32::NAN.to_bits(); 3];
+        let result = reports.result(1, &picks(), &ids, &answers, &whole).unwrap();
+        assert_eq!(result.scores, [Scored { slot: SlotId(7), logprobs: Err(NonFinite) }]);
+        let [first, second, third] = &result.samples[..] else { panic!("{result:?}") };
+        assert_eq!((&first.tokens, &third.tokens), (&Err(NonFinite), &Err(NonFinite)));
+        assert!(third.logprobs.is_empty());
+        assert_eq!(second.tokens, Ok(vec![TokenId(12)]));
+
+        let scored = [pick(7, Some(2), Some(LogprobSpec::Top(u32::MAX)))];
+        let result = Reports::new(&scored, 3).result(1, &scored, &[0], &[], &whole).unwrap();
+        assert_eq!(result.scores, [Scored { slot: SlotId(7), logprobs: Err(NonFinite) }]);
     }
 }

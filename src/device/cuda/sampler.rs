@@ -113,7 +113,7 @@ impl Sampler {
         let reports = Reports::new(picks, vocab);
         let sent = steps.send_late(late, picks, vocab, &reports.requests(WAVE))?;
         let call = Call { sampler: self, kernels, slots, logits, sent };
-        call.mask(rows)?;
+        call.mask(&steps.device, rows)?;
         let waves = reports.list.len().div_ceil(WAVE).max(1);
         let mut first = 0;
         for wave in 0..waves {
@@ -170,15 +170,24 @@ impl Call<'_> {
     }
 
     /// Step 1 of the spec.
-    fn mask(&self, rows: usize) -> Result<()> {
+    fn mask(&self, device: &OnDevice, rows: usize) -> Result<()> {
         let Sent { mask_of, masks, words_per_mask, .. } = self.sent;
         if mask_of == 0 {
             return Ok(());
         }
         let (parts, length) = self.scan_parts(rows);
         let (logits, vocab, length) = (self.logits.memory.address, self.vocab(), length as u32);
-        let arguments: [&dyn Argument; 6] =
-            [&logits, &vocab, &length, &mask_of, &masks, &words_per_mask];
+        let arguments: [&dyn Argument; 9] = [
+            &logits,
+            &vocab,
+            &length,
+            &mask_of,
+            &masks,
+            &words_per_mask,
+            &device.sample_slot.address,
+            &device.rows.address,
+            &self.slots.layout().stride,
+        ];
         let kernel = &self.kernels.mask_rows;
         kernel.launch(&self.sampler.context, [rows, parts], SCAN_THREADS, &arguments)
     }

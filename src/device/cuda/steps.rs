@@ -13,9 +13,8 @@ use super::reports::{Reports, MOST_ANSWER_WORDS};
 use super::slots::{Batch, Pick, RowLayout, Slots};
 use crate::device::Limits;
 use crate::error::Result;
-use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Late, Sampled, StepResult};
+use crate::plan::{Late, StepResult};
 
 /// One more than the steps in flight: the one that is being written.
 const RING: usize = super::DEPTH + 1;
@@ -259,17 +258,11 @@ impl Steps {
 
 /// The result of a step that pooled, from the bits of its vectors.
 fn vectors(step: u64, picks: &[Pick], words: &[u32], width: usize) -> StepResult {
-    let token = |pick: &Pick| {
-        let (slot, tokens) = (pick.slot, vec![TokenId(0)]);
-        Sampled { slot, tokens, logprobs: Vec::new() }
-    };
-    let rows = words.chunks_exact(width).take(picks.len());
-    StepResult {
-        step,
-        samples: picks.iter().map(token).collect(),
-        vectors: rows.map(|row| row.iter().map(|&x| f32::from_bits(x)).collect()).collect(),
-        ..StepResult::default()
+    let mut result = StepResult { step, ..StepResult::default() };
+    for (pick, row) in picks.iter().zip(words.chunks_exact(width)) {
+        result.push_vector(pick.slot, row.iter().map(|&x| f32::from_bits(x)).collect());
     }
+    result
 }
 
 /// Pinned memory of at least `bytes`.

@@ -16,7 +16,7 @@ use super::weights::Weight;
 use super::{Cuda, Reserved, Tensor, DEPTH, ROW_THREADS};
 use crate::device::{
     Activation, AdapterPart, AdapterRoom, AttnSpec, DType, Device, DeviceInfo, Limits, Norm,
-    NormKind, Pooling, Rope, Routing, WeightDesc, WeightKind,
+    NormKind, Pooling, Rope, Routing, TablePart, WeightDesc, WeightKind,
 };
 use crate::error::{Error, Result};
 use crate::ids::BankId;
@@ -76,6 +76,10 @@ impl Device for Cuda {
         self.make_banks(weight, parts, room)
     }
 
+    fn adapt_table(&mut self, table: &mut Weight, room: AdapterRoom) -> Result<()> {
+        self.make_table_banks(table, room)
+    }
+
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
         let kv = &limits.kv;
         if kv.dtype != self.dtype {
@@ -110,6 +114,15 @@ impl Device for Cuda {
         parts: &[Option<AdapterPart<'_>>],
     ) -> Result<()> {
         self.fill_bank(weight, bank, parts)
+    }
+
+    fn install_table(
+        &mut self,
+        table: &mut Weight,
+        bank: BankId,
+        part: Option<TablePart<'_>>,
+    ) -> Result<()> {
+        self.fill_table_bank(table, bank, part)
     }
 
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
@@ -189,21 +202,7 @@ impl Device for Cuda {
     }
 
     fn embed(&mut self, table: &Weight, scale: f32, out: &mut Tensor) -> Result<()> {
-        let rows = self.rows();
-        let out = out.at(rows, table.inputs, "embed");
-        self.kernels.embed.launch(
-            &self.context,
-            [rows, 1],
-            ROW_THREADS,
-            &[
-                &self.reserved()?.steps.device.token.address,
-                &table.matrix(),
-                &(table.outputs as u32),
-                &(table.inputs as u32),
-                &scale,
-                &out,
-            ],
-        )
+        self.look_up(table, scale, out)
     }
 
     fn add_positions(&mut self, table: &Weight, offset: usize, x: &mut Tensor) -> Result<()> {
@@ -461,7 +460,8 @@ impl Device for Cuda {
         let rows = self.samples();
         assert!(logits.dtype == DType::F32, "logits into activations");
         let y = logits.at(rows, head.outputs, "logits");
-        self.product(rows, head, 0, End::Logits, [x.at(rows, head.inputs, "logits"), y])?;
+        let x = x.at(rows, head.inputs, "logits");
+        self.adapted_product(rows, head, 0, End::Logits, [x, y])?;
         let Some(cap) = softcap else { return Ok(()) };
         let count = rows * head.outputs;
         let blocks = [count.div_ceil(THREADS as usize).min(4096), 1];

@@ -12,6 +12,7 @@ use super::context::{Context, Event};
 use super::launch::Kernel;
 use super::memory::{Memory, Pinned};
 use super::module::Kernels;
+use super::table_adapters::TableBanks;
 use crate::device::cpu::workers::Workers;
 use crate::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};
 use crate::error::Result;
@@ -34,6 +35,7 @@ pub struct Weight {
     pub inputs: usize,
     /// Adapters, where there is room for them.
     pub banks: Option<Banks>,
+    pub table_banks: Option<TableBanks>,
 }
 
 impl Weight {
@@ -123,7 +125,8 @@ impl Uploader {
         }
         let name = desc.name.to_string();
         let (outputs, inputs) = (desc.outputs, desc.inputs);
-        Ok(Weight { memory, name, kind: desc.kind, outputs, inputs, banks: None })
+        let (kind, banks, table_banks) = (desc.kind, None, None);
+        Ok(Weight { memory, name, kind, outputs, inputs, banks, table_banks })
     }
 
     fn parts(

@@ -28,6 +28,24 @@ impl Trace {
         self.launch("adapter_expand", expand, read, both, 2 * (rows * b) as u64);
     }
 
+    /// What `embed` reads beside the table, and its FLOPs: a row of A for each row, B of a bank
+    /// once.
+    pub(super) fn table_adapter_work(&self, rows: usize, table: &TraceWeight) -> (u64, u64) {
+        let Some(room) = table.table_adapters.filter(|_| self.slots.batch.adapters) else {
+            return (0, 0);
+        };
+        let elements = room.rank * (rows + room.banks * table.inputs);
+        let flops = 2 * (rows * room.rank * table.inputs) as u64;
+        (elements as u64 * element_bytes(table), flops)
+    }
+
+    pub(super) fn make_table_room(&mut self, table: &mut TraceWeight, room: AdapterRoom) {
+        let elements = room.rank * (table.outputs + table.inputs);
+        let bank = elements as u64 * element_bytes(table) + 4;
+        self.held.adapters += room.banks as u64 * bank;
+        table.table_adapters = Some(room);
+    }
+
     /// A holds `parts` matrices of `rank` rows, B one row per rank; each bank knows its ranks.
     pub(super) fn make_room(
         &mut self,
@@ -35,11 +53,14 @@ impl Trace {
         parts: &[usize],
         room: AdapterRoom,
     ) {
-        let element = weight.bytes / (weight.outputs * weight.inputs).max(1) as u64;
         let low = room.rank * (parts.len() * weight.inputs + weight.outputs);
-        let bank = low as u64 * element + 4 * parts.len() as u64;
+        let bank = low as u64 * element_bytes(weight) + 4 * parts.len() as u64;
         self.held.adapters += room.banks as u64 * bank;
         self.low_width = self.low_width.max(room.rank * parts.len());
         weight.adapters = Some((parts.len(), room));
     }
+}
+
+fn element_bytes(weight: &TraceWeight) -> u64 {
+    weight.bytes / (weight.outputs * weight.inputs).max(1) as u64
 }

@@ -1,6 +1,7 @@
 //! What verbs move and compute, where that takes more than a line. `Trace` calls it.
 
 use super::{bytes, Trace, TraceTensor, TraceWeight};
+use crate::device::slots::TokenRow;
 use crate::device::{AttnSpec, Pooling};
 use crate::error::Result;
 use crate::ids::TokenId;
@@ -10,11 +11,25 @@ use crate::plan::{Sampled, StepResult};
 impl Trace {
     pub(super) fn count_hand_over(&mut self, pooled: &TraceTensor) {
         let batch = &self.slots.batch;
-        let token = |slot| Sampled { slot, tokens: vec![TokenId(0)], logprobs: Vec::new() };
+        let token = |slot| Sampled { slot, tokens: Ok(vec![TokenId(0)]), logprobs: Vec::new() };
         let samples: Vec<Sampled> = batch.logits.iter().map(|l| token(l.slot)).collect();
         let vectors = vec![vec![0.0; pooled.width]; samples.len()];
         let result = StepResult { step: batch.step, samples, vectors, ..StepResult::default() };
         self.results.push_back(result);
+    }
+
+    pub(super) fn count_attend(&mut self, spec: &AttnSpec, qkv: &TraceTensor, out: &TraceTensor) {
+        let rows = &self.slots.batch.rows;
+        let seen = |r: &TokenRow| (r.position + 1).min(spec.window.unwrap_or(usize::MAX));
+        let pairs: usize = rows.iter().map(seen).sum();
+        // A sequence's rows lie together, and each sees one key more to the right.
+        let of_sequence = |rows: &[TokenRow]| rows.first().map_or(0, seen) + rows.len() - 1;
+        let keys: usize = rows.chunk_by(|a, b| a.slot == b.slot).map(of_sequence).sum();
+        let (rows, q) = (rows.len(), spec.heads * spec.head_dim);
+        let kv = self.kv.as_ref().map_or(0, |kv| kv.dtype.bytes());
+        let read = rows * q * qkv.bytes + keys * 2 * spec.kv_heads * spec.head_dim * kv;
+        let flops = (4 * pairs * q) as u64;
+        self.launch("attend", (rows, qkv.width, q), read as u64, bytes(rows, out), flops);
     }
 
     pub(super) fn count_attend_all(

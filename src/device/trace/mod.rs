@@ -11,10 +11,10 @@ mod sampler;
 
 use std::collections::VecDeque;
 
-use super::slots::{Slots, TokenRow};
+use super::slots::Slots;
 use super::{
     Activation, AdapterPart, AdapterRoom, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits,
-    Norm, Pooling, Rope, Routing, WeightDesc, WeightKind,
+    Norm, Pooling, Rope, Routing, TablePart, WeightDesc, WeightKind,
 };
 use crate::error::Result;
 use crate::ids::BankId;
@@ -50,6 +50,8 @@ pub struct TraceWeight {
     count: usize,
     /// Parts and room of adapters.
     adapters: Option<(usize, AdapterRoom)>,
+    /// Room of adapters of a table.
+    table_adapters: Option<AdapterRoom>,
 }
 
 impl TraceWeight {
@@ -164,7 +166,8 @@ impl Device for Trace {
             _ => 1,
         };
         let (outputs, inputs) = (weight.outputs, weight.inputs);
-        Ok(TraceWeight { outputs, inputs, bytes, count, adapters: None })
+        let (adapters, table_adapters) = (None, None);
+        Ok(TraceWeight { outputs, inputs, bytes, count, adapters, table_adapters })
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<TraceTensor> {
@@ -199,6 +202,11 @@ impl Device for Trace {
         Ok(())
     }
 
+    fn adapt_table(&mut self, table: &mut TraceWeight, room: AdapterRoom) -> Result<()> {
+        self.make_table_room(table, room);
+        Ok(())
+    }
+
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
         let Limits { slots, step_tokens, pages, page_size, max_model_len, .. } = *limits;
         self.slots = Slots::new(limits);
@@ -217,6 +225,15 @@ impl Device for Trace {
         _weight: &mut TraceWeight,
         _bank: BankId,
         _parts: &[Option<AdapterPart<'_>>],
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn install_table(
+        &mut self,
+        _table: &mut TraceWeight,
+        _bank: BankId,
+        _part: Option<TablePart<'_>>,
     ) -> Result<()> {
         Ok(())
     }
@@ -249,8 +266,9 @@ impl Device for Trace {
 
     fn embed(&mut self, table: &TraceWeight, _scale: f32, out: &mut TraceTensor) -> Result<()> {
         let rows = self.rows();
-        let read = rows as u64 * table.row_bytes();
-        self.launch("embed", (rows, 1, table.inputs), read, bytes(rows, out), 0);
+        let (more, flops) = self.table_adapter_work(rows, table);
+        let read = rows as u64 * table.row_bytes() + more;
+        self.launch("embed", (rows, 1, table.inputs), read, bytes(rows, out), flops);
         Ok(())
     }
 
@@ -413,17 +431,7 @@ impl Device for Trace {
         qkv: &TraceTensor,
         out: &mut TraceTensor,
     ) -> Result<()> {
-        let rows = &self.slots.batch.rows;
-        let seen = |r: &TokenRow| (r.position + 1).min(spec.window.unwrap_or(usize::MAX));
-        let pairs: usize = rows.iter().map(seen).sum();
-        // A sequence's rows lie together, and each sees one key more to the right.
-        let of_sequence = |rows: &[TokenRow]| rows.first().map_or(0, seen) + rows.len() - 1;
-        let keys: usize = rows.chunk_by(|a, b| a.slot == b.slot).map(of_sequence).sum();
-        let (rows, q) = (rows.len(), spec.heads * spec.head_dim);
-        let kv = self.kv.as_ref().map_or(0, |kv| kv.dtype.bytes());
-        let read = rows * q * qkv.bytes + keys * 2 * spec.kv_heads * spec.head_dim * kv;
-        let flops = (4 * pairs * q) as u64;
-        self.launch("attend", (rows, qkv.width, q), read as u64, bytes(rows, out), flops);
+        self.count_attend(spec, qkv, out);
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 use crate::device::slots::Slots;
 use crate::error::Result;
 use crate::ids::TokenId;
-use crate::plan::{Sampled, Scored, StepResult};
+use crate::plan::{Sampled, StepResult};
 use crate::sampling::{LogprobSpec, TokenLogprobs};
 
 pub(super) struct Answers {
@@ -38,14 +38,10 @@ pub(super) fn sample(slots: &mut Slots, vocab: usize) -> Result<Answers> {
         if picked.target.is_none() {
             row.accept(token);
             let logprobs = asked.iter().map(|_| certain(token)).collect();
-            answers.result.samples.push(Sampled { slot, tokens: vec![token], logprobs });
+            answers.result.samples.push(Sampled { slot, tokens: Ok(vec![token]), logprobs });
             continue;
         }
-        let scores = &mut answers.result.scores;
-        match scores.last_mut().filter(|scored| scored.slot == slot) {
-            Some(scored) => scored.logprobs.push(certain(token)),
-            None => scores.push(Scored { slot, logprobs: vec![certain(token)] }),
-        }
+        answers.result.push_score(slot, Ok(certain(token)));
     }
     slots.batch.logits = rows;
     Ok(answers)
@@ -115,7 +111,8 @@ mod tests {
         // A number and a token for each: four of their own, 3 x 5 and 100 others.
         assert_eq!(logprobs.written_bytes, 8 * (4 + 15 + 100));
         let result = trace.collect().unwrap();
-        let targets: Vec<u32> = result.scores[0].logprobs.iter().map(|l| l.token.0).collect();
+        let scored = result.scores[0].logprobs.as_ref().unwrap();
+        let targets: Vec<u32> = scored.iter().map(|l| l.token.0).collect();
         assert_eq!(targets, [1, 2, 3]);
         assert_eq!(result.samples[0].logprobs.len(), 1);
 

@@ -150,7 +150,8 @@ impl<'a> Remote<'a> {
     }
 
     fn url(&self, commit: &str, file: &str) -> String {
-        format!("{}/{}/resolve/{commit}/{}", self.endpoint, self.repo, escaped(file))
+        let file: Vec<String> = file.split('/').map(escaped).collect();
+        format!("{}/{}/resolve/{commit}/{}", self.endpoint, self.repo, file.join("/"))
     }
 
     fn what(&self, file: &str) -> String {

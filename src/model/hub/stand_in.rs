@@ -143,7 +143,8 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
         let body = format!(r#"{{"sha":"{COMMIT}","siblings":[{}]}}"#, names.join(","));
         return send(200, &format!("Content-Length: {}\r\n", body.len()), body.as_bytes());
     }
-    let name = path.rsplit('/').next().unwrap_or("").to_string();
+    let file = path.split_once("/resolve/").and_then(|(_, rest)| rest.split_once('/'));
+    let name = file.map_or("", |(_, name)| name).to_string();
     let Some(data) = world.files.get(&name).cloned() else { return send(404, refuse, b"") };
     if let Some(status) = world.file_status {
         return send(status, refuse, b"");

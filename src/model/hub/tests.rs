@@ -113,12 +113,72 @@ fn which_files() {
     assert_eq!(fetched(sharded, &["*.safetensors*"], any).unwrap(), bin);
     let bin_only: &[(&str, &[u8])] = &[("config.json", b"{}"), ("pytorch_model.bin", b"4")];
     assert_eq!(fetched(bin_only, &[], any).unwrap(), bin);
-    assert_eq!(fetched(bin_only, &[], Some(Files::Safetensors)).unwrap(), ["config.json"]);
+    let error = fetched(bin_only, &[], Some(Files::Safetensors)).unwrap_err();
+    assert!(error.message().contains("has no weights that are read"), "{error}");
     assert!(fetched(&[("README.md", b"")], &[], any).unwrap_err().message().contains("no file"));
     // An index that leads out of the folder.
     let evil: &[(&str, &[u8])] =
         &[("model.safetensors.index.json", br#"{"weight_map": {"a": "../../x"}}"#)];
     assert!(fetched(evil, &[], any).unwrap_err().message().contains("is not a name"));
+}
+
+/// 269 MB were fetched before a line of config.json was refused.
+#[test]
+fn what_cannot_be_served_is_refused_before_its_weights() {
+    let shards = br#"{"weight_map": {"a": "m-1.safetensors", "b": "m-9.safetensors"}}"#;
+    let split: &[(&str, &[u8])] = &[
+        ("config.json", b"{}"),
+        ("model.safetensors.index.json", shards),
+        ("m-1.safetensors", WEIGHTS),
+    ];
+    let gguf: &[(&str, &[u8])] = &[("README.md", b""), ("x.Q4.gguf", WEIGHTS)];
+    let mistral: &[(&str, &[u8])] =
+        &[("params.json", b"{}"), ("tekken.json", b"{}"), ("consolidated.safetensors", WEIGHTS)];
+    let both: &[(&str, &[u8])] = &[("config.json", b"{}"), ("x.gguf", WEIGHTS)];
+    let good: &[(&str, &[u8])] = &[("config.json", b"{}"), ("model.safetensors", WEIGHTS)];
+    for (files, words, looked_at) in [
+        (split, "names m-9.safetensors, which does not exist", false),
+        (gguf, "GGUF, which is not read yet", false),
+        (mistral, "Mistral's own format", false),
+        (
+            both,
+            "has no weights that are read (*.safetensors, pytorch_model.bin): it holds GGUF",
+            true,
+        ),
+        (good, "no such model", true),
+    ] {
+        let (stand_in, cache) = (StandIn::new(files), Folder::new());
+        let seen = std::cell::Cell::new(false);
+        let judge = |folder: &Path| {
+            seen.set(true);
+            assert!(folder.join("config.json").exists());
+            match files.len() == good.len() && files[1].0 == good[1].0 {
+                true => Err(Error::Unsupported("no such model".into())),
+                false => Ok(()),
+            }
+        };
+        let refused = hub(&stand_in, &cache).judged_snapshot(&any(None), &judge).unwrap_err();
+        assert!(refused.message().contains(words), "{refused}");
+        assert_eq!(seen.get(), looked_at, "{words}");
+        let large = |line: &String| line.ends_with(".safetensors") || line.ends_with(".gguf");
+        assert!(!stand_in.log().iter().any(|line| large(line)), "{words}: weights were asked for");
+    }
+}
+
+/// How vectors are made stands in a folder of its own.
+#[test]
+fn the_pooling_config_is_fetched() {
+    let files: &[(&str, &[u8])] = &[
+        ("config.json", b"{}"),
+        ("modules.json", b"[]"),
+        ("1_Pooling/config.json", b"{}"),
+        ("2_Dense/config.json", b"{}"),
+        ("model.safetensors", WEIGHTS),
+    ];
+    let (stand_in, cache) = (StandIn::new(files), Folder::new());
+    let folder = hub(&stand_in, &cache).snapshot(&any(None)).unwrap();
+    assert!(folder.join("1_Pooling/config.json").exists());
+    assert!(!folder.join("2_Dense").exists());
 }
 
 #[test]
@@ -251,6 +311,30 @@ fn full_disks_and_closed_folders() {
     let file = Folder::new();
     std::fs::write(file.path("hub"), "a file where the cache should be").unwrap();
     refused(&hub(&stand_in, &file), &["cannot be written"]);
+}
+
+/// Another process holds the lock and brings nothing: a load that is called off waits no longer.
+#[test]
+fn a_wait_for_another_process_ends_with_the_load() {
+    let (stand_in, cache) = (model(), Folder::new());
+    let locks = cache.path("hub/.locks/models--org--name");
+    std::fs::create_dir_all(&locks).unwrap();
+    let name = format!("{}.lock", etag("model.safetensors", WEIGHTS));
+    let lock = std::fs::File::create(locks.join(name)).unwrap();
+    lock.lock().unwrap();
+    let progress = Arc::new(Progress::default());
+    let hub = hub(&stand_in, &cache).called_off_by(&progress);
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| hub.snapshot(&any(None)));
+        let asked = |l: &String| l.starts_with("HEAD") && l.ends_with("model.safetensors");
+        while !stand_in.world().log.iter().any(asked) {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!loading.is_finished());
+        progress.stop();
+        assert!(matches!(loading.join().unwrap(), Err(Error::Cancelled(_))));
+    });
 }
 
 /// Another process holds the lock, brings the file and lets go: we wait and use it.

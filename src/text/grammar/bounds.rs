@@ -260,6 +260,15 @@ pub(super) fn refusal(message: &str) -> Error {
             limits().initial_lexer_fuel
         );
     }
+    if message.contains("too many expressions") || message.contains("too many states") {
+        let limits = limits();
+        return invalid!(
+            "Grammar error: what may follow here takes more than the limit of {} steps or {} \
+             states: use fewer and simpler patterns, or smaller values of multipleOf",
+            limits.step_lexer_fuel,
+            limits.max_lexer_states
+        );
+    }
     if let Some(rest) = message.split("Current row has ").nth(1) {
         let open = rest.split(' ').next().unwrap_or_default();
         return invalid!(
@@ -310,6 +319,7 @@ mod tests {
             ("panic: assertion failed: a < b\n<backtrace>\nx\n</backtrace>", "can hold"),
             ("Parser Error: Current row has 3026 items; max is 2000; consider", "3026 alternat"),
             ("initial lexer configuration (grammar) too big (limit for this)", "1000000 steps"),
+            ("lexer error: too many states: 32768 >= 32768", "200000 steps or 32768 states"),
         ] {
             let text = refusal(theirs).to_string();
             assert!(text.starts_with("Grammar error: ") && text.contains(ours), "{text}");

@@ -106,9 +106,6 @@ const NEUTRAL: [&str; 20] = [
     "writeOnly",
     "x-guidance",
 ];
-const NUMBERS: [&str; 5] =
-    ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"];
-
 struct Writer<'a> {
     parts: Parts<'a>,
     size: Size,
@@ -159,15 +156,13 @@ impl Writer<'_> {
                 Value::Object(schemas)
             }
             ("items", Value::Array(list)) => {
-                let list = self.list(list, Place::Alone)?;
-                out.insert("prefixItems".into(), list);
+                out.insert("prefixItems".into(), self.list(list, Place::Alone)?);
                 return Ok(());
             }
             ("additionalItems", _) => {
                 // Without a list before it, it has no meaning.
                 if map.get("items").is_some_and(Value::is_array) {
-                    let items = self.schema(value, Place::Alone)?;
-                    out.insert("items".into(), items);
+                    out.insert("items".into(), self.schema(value, Place::Alone)?);
                 }
                 return Ok(());
             }
@@ -176,21 +171,15 @@ impl Writer<'_> {
             ("oneOf", Value::Array(list)) => {
                 self.overlap |= !self.parts.are_disjoint(list);
                 let branches = self.list(list, inner)?;
-                if !map.contains_key("anyOf") {
-                    out.insert("anyOf".into(), branches);
-                    return Ok(());
-                }
-                let all = out.entry("allOf").or_insert_with(|| json!([]));
-                if let Value::Array(all) = all {
-                    all.push(json!({"anyOf": branches}));
+                match map.contains_key("anyOf") {
+                    true => add_parts(out, vec![json!({"anyOf": branches})]),
+                    false => drop(out.insert("anyOf".into(), branches)),
                 }
                 return Ok(());
             }
             ("allOf", Value::Array(list)) => {
-                let Value::Array(more) = self.list(list, inner)? else { return Ok(()) };
-                if let Value::Array(all) = out.entry("allOf").or_insert_with(|| json!([])) {
-                    all.extend(more);
-                }
+                let list: Result<Vec<_>> = list.iter().map(|one| self.schema(one, inner)).collect();
+                add_parts(out, list?);
                 return Ok(());
             }
             ("anyOf", Value::Array(list)) => self.list(list, inner)?,
@@ -203,6 +192,21 @@ impl Writer<'_> {
                 return Ok(());
             }
             ("unevaluatedProperties", Value::Bool(_)) => return Ok(()),
+            _ => return self.leaf(key, value, map, out),
+        };
+        out.insert(key.to_string(), written);
+        Ok(())
+    }
+
+    /// A keyword that holds no schema.
+    fn leaf(
+        &mut self,
+        key: &str,
+        value: &Value,
+        map: &Map<String, Value>,
+        out: &mut Map<String, Value>,
+    ) -> Result<()> {
+        let written = match (key, value) {
             ("pattern", Value::String(pattern)) => {
                 self.size.pattern(pattern)?;
                 ascii_classes(pattern).into()
@@ -228,8 +232,8 @@ impl Writer<'_> {
                 }
                 value.clone()
             }
-            (key, _) if NUMBERS.contains(&key) => {
-                values::check_multiple(key, value)?;
+            ("multipleOf", _) => {
+                values::check_common_multiple([value].into_iter())?;
                 value.clone()
             }
             _ => {
@@ -296,6 +300,13 @@ impl Writer<'_> {
             listed.entry(name).or_insert(Value::Bool(true));
         }
         out.entry("additionalProperties").or_insert(Value::Bool(false));
+    }
+}
+
+/// What holds together with the rest of a schema.
+fn add_parts(schema: &mut Map<String, Value>, parts: Vec<Value>) {
+    if let Value::Array(all) = schema.entry("allOf").or_insert_with(|| json!([])) {
+        all.extend(parts);
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) struct EngineSeries {
     prefix_queries: Metric,
     prefix_hits: Metric,
     preemptions: Metric,
+    corrupted: Metric,
     host_time: Metric,
     /// By finish reason, in the order of `REASONS`.
     success: Vec<Metric>,
@@ -78,6 +79,10 @@ impl EngineSeries {
             preemptions: counter(
                 c"vllm:num_preemptions_total",
                 c"Cumulative number of preemption from the engine.",
+            )?,
+            corrupted: counter(
+                c"vllm:corrupted_requests_total",
+                c"Requests that failed because their logits were not finite (NaN or infinity).",
             )?,
             host_time: counter(
                 c"vllm:engine_host_time_seconds_total",
@@ -127,6 +132,7 @@ impl EngineSeries {
                     series.add(by as f64);
                 }
             }
+            Observation::Corrupted => self.corrupted.add(1.0),
             Observation::Healthy(healthy) => self.healthy.set(f64::from(u8::from(healthy))),
             _ => {}
         }

@@ -118,6 +118,8 @@ pub const TRITONSERVER_REQUEST_RELEASE_ALL: _bindgen_ty_1 = 1;
 pub type _bindgen_ty_1 = ::std::os::raw::c_uint;
 pub const TRITONSERVER_RESPONSE_COMPLETE_FINAL: _bindgen_ty_2 = 1;
 pub type _bindgen_ty_2 = ::std::os::raw::c_uint;
+pub const TRITONSERVER_INDEX_FLAG_READY: _bindgen_ty_3 = 1;
+pub type _bindgen_ty_3 = ::std::os::raw::c_uint;
 pub struct Required {
     __library: ::libloading::Library,
     pub TRITONSERVER_ErrorNew: unsafe extern "C" fn(
@@ -179,11 +181,22 @@ pub struct Required {
         server: *mut TRITONSERVER_Server,
         name: *const ::std::os::raw::c_char,
     ) -> *mut TRITONSERVER_Error,
-    pub TRITONSERVER_ServerModelIsReady: unsafe extern "C" fn(
+    pub TRITONSERVER_ServerIsLive: unsafe extern "C" fn(
+        server: *mut TRITONSERVER_Server,
+        live: *mut bool_,
+    ) -> *mut TRITONSERVER_Error,
+    pub TRITONSERVER_ServerModelBatchProperties: unsafe extern "C" fn(
         server: *mut TRITONSERVER_Server,
         name: *const ::std::os::raw::c_char,
         version: i64,
-        ready: *mut bool_,
+        flags: *mut u32,
+        unused: *mut *mut ::std::os::raw::c_void,
+    )
+        -> *mut TRITONSERVER_Error,
+    pub TRITONSERVER_ServerModelIndex: unsafe extern "C" fn(
+        server: *mut TRITONSERVER_Server,
+        flags: u32,
+        index: *mut *mut TRITONSERVER_Message,
     ) -> *mut TRITONSERVER_Error,
     pub TRITONBACKEND_ApiVersion:
         unsafe extern "C" fn(major: *mut u32, minor: *mut u32) -> *mut TRITONSERVER_Error,
@@ -351,8 +364,6 @@ pub struct Required {
         response: *mut *mut TRITONBACKEND_Response,
         factory: *mut TRITONBACKEND_ResponseFactory,
     ) -> *mut TRITONSERVER_Error,
-    pub TRITONBACKEND_ResponseDelete:
-        unsafe extern "C" fn(response: *mut TRITONBACKEND_Response) -> *mut TRITONSERVER_Error,
     pub TRITONBACKEND_ResponseOutput: unsafe extern "C" fn(
         response: *mut TRITONBACKEND_Response,
         output: *mut *mut TRITONBACKEND_Output,
@@ -418,8 +429,12 @@ impl Required {
         let TRITONSERVER_MetricSet = __library.get(b"TRITONSERVER_MetricSet\0").map(|sym| *sym)?;
         let TRITONSERVER_ServerUnloadModel =
             __library.get(b"TRITONSERVER_ServerUnloadModel\0").map(|sym| *sym)?;
-        let TRITONSERVER_ServerModelIsReady =
-            __library.get(b"TRITONSERVER_ServerModelIsReady\0").map(|sym| *sym)?;
+        let TRITONSERVER_ServerIsLive =
+            __library.get(b"TRITONSERVER_ServerIsLive\0").map(|sym| *sym)?;
+        let TRITONSERVER_ServerModelBatchProperties =
+            __library.get(b"TRITONSERVER_ServerModelBatchProperties\0").map(|sym| *sym)?;
+        let TRITONSERVER_ServerModelIndex =
+            __library.get(b"TRITONSERVER_ServerModelIndex\0").map(|sym| *sym)?;
         let TRITONBACKEND_ApiVersion =
             __library.get(b"TRITONBACKEND_ApiVersion\0").map(|sym| *sym)?;
         let TRITONBACKEND_BackendConfig =
@@ -489,8 +504,6 @@ impl Required {
             __library.get(b"TRITONBACKEND_ResponseFactorySendFlags\0").map(|sym| *sym)?;
         let TRITONBACKEND_ResponseNewFromFactory =
             __library.get(b"TRITONBACKEND_ResponseNewFromFactory\0").map(|sym| *sym)?;
-        let TRITONBACKEND_ResponseDelete =
-            __library.get(b"TRITONBACKEND_ResponseDelete\0").map(|sym| *sym)?;
         let TRITONBACKEND_ResponseOutput =
             __library.get(b"TRITONBACKEND_ResponseOutput\0").map(|sym| *sym)?;
         let TRITONBACKEND_OutputBuffer =
@@ -516,7 +529,9 @@ impl Required {
             TRITONSERVER_MetricIncrement,
             TRITONSERVER_MetricSet,
             TRITONSERVER_ServerUnloadModel,
-            TRITONSERVER_ServerModelIsReady,
+            TRITONSERVER_ServerIsLive,
+            TRITONSERVER_ServerModelBatchProperties,
+            TRITONSERVER_ServerModelIndex,
             TRITONBACKEND_ApiVersion,
             TRITONBACKEND_BackendConfig,
             TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup,
@@ -551,7 +566,6 @@ impl Required {
             TRITONBACKEND_ResponseFactoryDelete,
             TRITONBACKEND_ResponseFactorySendFlags,
             TRITONBACKEND_ResponseNewFromFactory,
-            TRITONBACKEND_ResponseDelete,
             TRITONBACKEND_ResponseOutput,
             TRITONBACKEND_OutputBuffer,
             TRITONBACKEND_ResponseSend,
@@ -669,14 +683,30 @@ impl Required {
     ) -> *mut TRITONSERVER_Error {
         (self.TRITONSERVER_ServerUnloadModel)(server, name)
     }
-    pub unsafe fn TRITONSERVER_ServerModelIsReady(
+    pub unsafe fn TRITONSERVER_ServerIsLive(
+        &self,
+        server: *mut TRITONSERVER_Server,
+        live: *mut bool_,
+    ) -> *mut TRITONSERVER_Error {
+        (self.TRITONSERVER_ServerIsLive)(server, live)
+    }
+    pub unsafe fn TRITONSERVER_ServerModelBatchProperties(
         &self,
         server: *mut TRITONSERVER_Server,
         name: *const ::std::os::raw::c_char,
         version: i64,
-        ready: *mut bool_,
+        flags: *mut u32,
+        unused: *mut *mut ::std::os::raw::c_void,
     ) -> *mut TRITONSERVER_Error {
-        (self.TRITONSERVER_ServerModelIsReady)(server, name, version, ready)
+        (self.TRITONSERVER_ServerModelBatchProperties)(server, name, version, flags, unused)
+    }
+    pub unsafe fn TRITONSERVER_ServerModelIndex(
+        &self,
+        server: *mut TRITONSERVER_Server,
+        flags: u32,
+        index: *mut *mut TRITONSERVER_Message,
+    ) -> *mut TRITONSERVER_Error {
+        (self.TRITONSERVER_ServerModelIndex)(server, flags, index)
     }
     pub unsafe fn TRITONBACKEND_ApiVersion(
         &self,
@@ -964,12 +994,6 @@ impl Required {
         factory: *mut TRITONBACKEND_ResponseFactory,
     ) -> *mut TRITONSERVER_Error {
         (self.TRITONBACKEND_ResponseNewFromFactory)(response, factory)
-    }
-    pub unsafe fn TRITONBACKEND_ResponseDelete(
-        &self,
-        response: *mut TRITONBACKEND_Response,
-    ) -> *mut TRITONSERVER_Error {
-        (self.TRITONBACKEND_ResponseDelete)(response)
     }
     pub unsafe fn TRITONBACKEND_ResponseOutput(
         &self,

@@ -76,7 +76,7 @@ def test_case_20_integers_are_wide(tiny):
 def test_times_are_upper_case_and_notes_are_read_over(tiny):
     schema = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "At", "type": "string",
               "format": "date-time", "description": "when", "examples": ["now"], "deprecated": True}
-    for text in texts(tiny, outputs(schema), 10, max_tokens=60):
+    for text in texts(tiny, outputs(schema), 10, max_tokens=200):
         assert re.fullmatch(r'"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)"', text, re.ASCII), text
 
 

@@ -2,7 +2,8 @@
 // others leave after a load. Which bank a row uses the step's first kernel wrote, so a launch
 // depends on the model and the number of rows alone. Banks lie in [bank][part][rank][inputs] (A)
 // and [bank][rank][outputs] (B transposed), with room for the largest rank; `ranks` [bank][part]
-// says how many there are. A scale is in B already.
+// says how many there are. A scale is in B already. And adapters behind a table, whose rows are
+// looked up: embed_adapted.
 //
 // A grouped product: of each 32 rows those that have the same bank, eight at a time, read it
 // together. Tokens of a prompt lie together and fill such tiles by themselves; streams with few
@@ -42,10 +43,17 @@ struct Tile {
   }
 };
 
+// Which bank each row of a product uses: that of its token row, and where the rows are rows of
+// logits, of the token row that `row_of` names.
+struct RowBanks {
+  const u32 *bank_of, *row_of;
+  __device__ u32 of(u32 row) const { return bank_of[row_of ? row_of[row] : row]; }
+};
+
 // The tile `which` of a window, the same for all threads of a block. False: there are fewer.
-__device__ bool find(Tile& tile, u32 window, u32 which, u32 count, const u32* bank_of) {
+__device__ bool find(Tile& tile, u32 window, u32 which, u32 count, const RowBanks banks) {
   const u32 lane = threadIdx.x % 32, mine = window * WINDOW + lane;
-  const u32 bank = mine < count ? bank_of[mine] : 0;
+  const u32 bank = mine < count ? banks.of(mine) : 0;
   const u32 before = __popc(__match_any_sync(~0u, bank) & ((1u << lane) - 1));
   u32 starts = __ballot_sync(~0u, bank != 0 && before % TILE_ROWS == 0);
   if (which >= __popc(starts)) return false;
@@ -60,15 +68,15 @@ __device__ bool find(Tile& tile, u32 window, u32 which, u32 count, const u32* ba
 }
 
 // N neighbours, as they lie in memory: words, for elements would take a register each.
-template <int N>
+template <class T, int N>
 struct Pack {
-  static constexpr int WORDS = sizeof(Eight<act>) / 4;
+  static constexpr int WORDS = sizeof(Eight<T>) / 4;
   u32 raw[WORDS];
   __device__ void clear() {
 #pragma unroll
     for (int i = 0; i < WORDS; i++) raw[i] = 0;
   }
-  __device__ void load(const act* p) {
+  __device__ void load(const T* p) {
     const uint4* from = reinterpret_cast<const uint4*>(p);
 #pragma unroll
     for (int i = 0; i < WORDS / 4; i++) {
@@ -80,16 +88,16 @@ struct Pack {
   __device__ void unpack(float (&x)[8]) {
 #pragma unroll
     for (int i = 0; i < WORDS; i++) asm volatile("" : "+r"(raw[i]));
-    const Eight<act>& eight = reinterpret_cast<const Eight<act>&>(raw);
+    const Eight<T>& eight = reinterpret_cast<const Eight<T>&>(raw);
 #pragma unroll
     for (int i = 0; i < 8; i++) x[i] = to_f32(eight.v[i]);
   }
 };
-template <>
-struct Pack<1> {
-  act raw;
-  __device__ void clear() { raw = from_f32<act>(0.f); }
-  __device__ void load(const act* p) { raw = *p; }
+template <class T>
+struct Pack<T, 1> {
+  T raw;
+  __device__ void clear() { raw = from_f32<T>(0.f); }
+  __device__ void load(const T* p) { raw = *p; }
   __device__ void unpack(float (&x)[1]) { x[0] = to_f32(raw); }
 };
 
@@ -136,8 +144,9 @@ __device__ void multiply_share(const act* x, const act* a, u32 rows, const Tile&
 // low[split][r][part][j] = A[part][j] . x[r] over the split's share of the inputs, f32. Grid
 // (windows x tiles at a time, splits x parts * max_rank / 16).
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
-    adapter_shrink(const act* x, u32 count, u32 tiles, const u32* bank_of, const act* all,
-                   const u32* ranks, u32 inputs, u32 parts, u32 max_rank, u32 splits, float* low) {
+    adapter_shrink(const act* x, u32 count, u32 tiles, const u32* bank_of, const u32* row_of,
+                   const act* all, const u32* ranks, u32 inputs, u32 parts, u32 max_rank,
+                   u32 splits, float* low) {
   begin();
   const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const u32 width = parts * max_rank, split = blockIdx.y % splits;
@@ -145,8 +154,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
   const u32 share = (inputs + 32 * splits - 1) / (32 * splits) * 32;
   const u32 from = min(split * share, inputs), to = min(from + share, inputs);
   low += (u64)split * count * width;
+  const RowBanks banks = {bank_of, row_of};
   Tile tile;
-  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, bank_of); t += tiles) {
+  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, banks); t += tiles) {
     // Sums that nobody asks for, unless it is worth waiting for the rank.
     const u32 part = first / max_rank;
     if (max_rank > 16 && max_rank % 16 == 0 &&
@@ -190,12 +200,13 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
 // y of R rows, N columns a thread, from column i on. All threads of a block come here, also those
 // with `rank` or `count` 0, which have nothing to add. `low` passes through shared memory, RANKS at
 // a time of every part, for all threads of these rows want the same of it.
-template <int R, int N>
-__device__ void add(act* y, const u32 (&row)[R], u32 count, float (*shared)[PARTS * RANKS],
+template <int R, int N, class Out>
+__device__ void add(Out* y, const u32 (&row)[R], u32 count, float (*shared)[PARTS * RANKS],
                     const float* low, u32 splits, u64 next_split, const act* b, const u32* ranks,
                     u32 part, u32 rank, u32 outputs, u32 parts, u32 max_rank) {
   const u32 across = threadIdx.x % COLUMNS;
-  Pack<N> p[RANKS], old[R];
+  Pack<act, N> p[RANKS];
+  Pack<Out, N> old[R];
   float sum[R][N];
 #pragma unroll
   for (int m = 0; m < R; m++)
@@ -242,19 +253,17 @@ __device__ void add(act* y, const u32 (&row)[R], u32 count, float (*shared)[PART
 #pragma unroll
   for (u32 m = 0; m < R; m++) {
     if (rank == 0 || m >= count) break;
-    act* to = y + (u64)row[m] * outputs;
+    Out* to = y + (u64)row[m] * outputs;
     if constexpr (N == 8) store8(to, sum[m]);
-    else *to = from_f32<act>(sum[m][0]);
+    else *to = from_f32<Out>(sum[m][0]);
   }
 }
 
-// y[r] += B low[r]. One thread per eight columns (one where the widths are odd) of four rows, grid
-// (windows x tiles at a time, columns). At most three parts: they end at end0, end1 and outputs.
-extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
-    adapter_expand(act* y, u32 count, u32 tiles, const u32* bank_of, const float* low,
-                   const act* b, const u32* all_ranks, u32 outputs, u32 parts, u32 max_rank,
-                   u32 splits, u32 end0, u32 end1) {
-  begin();
+// What both kernels below do, `Out` being the type of y.
+template <class Out>
+__device__ void expand(Out* y, u32 count, u32 tiles, const RowBanks banks, const float* low,
+                       const act* b, const u32* all_ranks, u32 outputs, u32 parts, u32 max_rank,
+                       u32 splits, u32 end0, u32 end1) {
   __shared__ float shared[TILE_ROWS][PARTS * RANKS];
   const bool wide = (outputs | end0 | end1) % 8 == 0;
   const u32 i = (blockIdx.y * COLUMNS + threadIdx.x % COLUMNS) * (wide ? 8 : 1);
@@ -262,7 +271,7 @@ extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
   const bool upper = threadIdx.x >= COLUMNS;
   const u64 next_split = (u64)count * parts * max_rank;
   Tile tile;
-  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, bank_of); t += tiles) {
+  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, banks); t += tiles) {
     const u32* ranks = all_ranks + tile.bank * parts;
     const u32 above = upper ? 4 : 0, mine = tile.count() > above ? tile.count() - above : 0;
     const u32 rank = i < outputs && mine > 0 ? ranks[part] : 0;
@@ -278,5 +287,77 @@ extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
     if (wide && tile.count() == 1) ADD(1, 8, one);
     else if (wide) ADD(4, 8, row);
     else ADD(4, 1, row);
+  }
+}
+
+// y[r] += B low[r]. One thread per eight columns (one where the widths are odd) of four rows, grid
+// (windows x tiles at a time, columns). At most three parts: they end at end0, end1 and outputs.
+extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
+    adapter_expand(act* y, u32 count, u32 tiles, const u32* bank_of, const u32* row_of,
+                   const float* low, const act* b, const u32* all_ranks, u32 outputs, u32 parts,
+                   u32 max_rank, u32 splits, u32 end0, u32 end1) {
+  begin();
+  expand(y, count, tiles, RowBanks{bank_of, row_of}, low, b, all_ranks, outputs, parts, max_rank,
+         splits, end0, end1);
+}
+
+// The same onto rows of logits.
+extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
+    adapter_expand_logits(float* y, u32 count, u32 tiles, const u32* bank_of, const u32* row_of,
+                          const float* low, const act* b, const u32* all_ranks, u32 outputs,
+                          u32 parts, u32 max_rank, u32 splits, u32 end0, u32 end1) {
+  begin();
+  expand(y, count, tiles, RowBanks{bank_of, row_of}, low, b, all_ranks, outputs, parts, max_rank,
+         splits, end0, end1);
+}
+
+// Columns i.. of row `id` of a table and what an adapter adds to them, times scale.
+template <int N>
+__device__ void looked_up(const act* from, const act* a, const act* b, u32 rank, u32 width,
+                          float scale, act* to) {
+  Pack<act, N> pack;
+  float x[N];
+  pack.load(from);
+  pack.unpack(x);
+  for (u32 j = 0; j < rank; j++) {
+    float w[N];
+    pack.load(b + (u64)j * width);
+    pack.unpack(w);
+    const float t = to_f32(a[j]);
+#pragma unroll
+    for (int n = 0; n < N; n++) x[n] += t * w[n];
+  }
+#pragma unroll
+  for (int n = 0; n < N; n++) x[n] *= scale;
+  if constexpr (N == 8) store8(to, x);
+  else *to = from_f32<act>(x[0]);
+}
+
+// out[r] = (table[token[r]] + B a) * scale, a the token's row of A in the bank of row r: `embed` of
+// rows.cu for steps in which some row has an adapter. A lies in [bank][token][rank], with room for
+// max_rank, B transposed in [bank][max_rank][width]. Block per row, eight columns a thread (one
+// where the width is odd). Bytes: B once per row, from L2.
+extern "C" __global__ void embed_adapted(const u32* token, const u32* bank_of, const act* table,
+                                         u32 table_rows, u32 width, float scale, const act* all_a,
+                                         const act* all_b, const u32* ranks, u32 max_rank,
+                                         act* out) {
+  begin();
+  const u32 id = token[blockIdx.x], bank = bank_of[blockIdx.x];
+  act* to = out + (u64)blockIdx.x * width;
+  if (id >= table_rows) {
+    for (u32 i = threadIdx.x; i < width; i += blockDim.x) to[i] = from_f32<act>(0.f);
+    return;
+  }
+  const u32 rank = bank ? ranks[bank - 1] : 0;
+  const u64 place = bank ? bank - 1 : 0;
+  const act* from = table + (u64)id * width;
+  const act* a = all_a + place * table_rows * max_rank + (u64)id * rank;
+  const act* b = all_b + place * max_rank * width;
+  if (width % 8 == 0) {
+    for (u32 i = threadIdx.x * 8; i < width; i += blockDim.x * 8)
+      looked_up<8>(from + i, a, b + i, rank, width, scale, to + i);
+  } else {
+    for (u32 i = threadIdx.x; i < width; i += blockDim.x)
+      looked_up<1>(from + i, a, b + i, rank, width, scale, to + i);
   }
 }

@@ -153,5 +153,7 @@ enum SlotWord {
   SLOT_ALLOWED_AT = 22,
   // 1 + the bank of its adapter, 0 = none.
   SLOT_BANK = 23,
+  // What was seen of the row of logits that is sampled from (ranks.cuh); 0 between steps.
+  SLOT_SEEN = 24,
   SLOT_HEADER_WORDS = 32,
 };

@@ -19,12 +19,13 @@
 // Words of a request: the row of logits, the kept copy that stands for it (~0: the row itself), how
 // many others it lists, where their tokens begin in `requests` (~0: the largest), and where the
 // answer goes (~0: nowhere, the host wants the row). An answer: logprob, rank, then each other's
-// token and logprob.
+// token and logprob. Rank 0: the row is not finite; not said of kept rows, which the sampler judges
+// and of which masks may have left nothing.
 enum { REQ_ROW, REQ_KEPT, REQ_COUNT, REQ_TOKENS, REQ_OUT, REQ_WORDS };
 
 struct alignas(8) Piece {
   float peak, sum;
-  u32 not_below, unused;
+  u32 not_below, seen;
   u64 top[MAX_TOP];
 };
 
@@ -85,10 +86,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   Piece* piece = pieces + (u64)blockIdx.x * gridDim.y + blockIdx.y;
   const u32 from = blockIdx.y * length, to = min(from + length, vocab);
   const u32 own = key_of(asked.own(vocab));
-  u32 peak_key = 0, not_below = 0;
+  u32 peak_key = 0, not_below = 0, seen = 0;
 #pragma unroll 4
   for (u32 i = from + threadIdx.x; i < to; i += THREADS) {
-    const u32 key = key_of(asked.logits[i]);
+    const float x = asked.logits[i];
+    const u32 key = key_of(x);
+    seen |= seen_of(x);
     peak_key = max(peak_key, key);
     not_below += key >= own;
   }
@@ -110,10 +113,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   sum = block_sum(sum, scratch);
   // Exact: a part has fewer than 2^24 logits.
   const float count = block_sum((float)not_below, scratch);
+  seen = seen_by_block(seen);
   if (threadIdx.x == 0) {
     piece->peak = peak;
     piece->sum = sum;
     piece->not_below = (u32)count;
+    piece->seen = seen;
   }
   if (asked.request[REQ_TOKENS] != ~0u) return;
   const u32 k = min(asked.request[REQ_COUNT], MAX_TOP);
@@ -138,10 +143,11 @@ extern "C" __global__ void __launch_bounds__(32)
   const u32 lane = threadIdx.x;
   const Piece* piece = pieces + (u64)blockIdx.x * parts;
   float peak = -INFINITY, sum = 0.f;
-  u32 rank = 0;
+  u32 rank = 0, seen = 0;
   for (u32 p = 0; p < parts; p++) peak = fmaxf(peak, piece[p].peak);
   for (u32 p = 0; p < parts; p++) {
     rank += piece[p].not_below;
+    seen |= piece[p].seen;
     if (piece[p].peak > -INFINITY) sum += piece[p].sum * expf(piece[p].peak - peak);
   }
   const float log_sum = logf(sum);
@@ -151,7 +157,8 @@ extern "C" __global__ void __launch_bounds__(32)
   u32* answer = answers + asked.request[REQ_OUT];
   if (lane == 0) {
     answer[0] = __float_as_uint(logprob(asked.own(vocab)));
-    answer[1] = rank;
+    const bool judged = asked.request[REQ_KEPT] == ~0u;
+    answer[1] = judged && seen != SEEN_ABOVE ? 0 : rank;
   }
   const u32 count = asked.request[REQ_COUNT];
   if (asked.request[REQ_TOKENS] == ~0u) {

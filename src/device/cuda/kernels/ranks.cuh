@@ -1,10 +1,25 @@
 // What the kernels over rows of f32 logits share: values in an order that integers have too, and
-// the lists of a slot's sampler. NaN counts as -inf everywhere.
+// the lists of a slot's sampler. NaN counts as -inf everywhere; that a row has one is seen apart.
 #pragma once
 #include "common.cuh"
 
 // target[s] of a row of logits that is sampled from; another value is the token to report on.
 #define TO_SAMPLE ~0u
+// The sampled id of a row that is not finite.
+#define NOT_FINITE ~0u
+
+// What was seen of a row of logits, each of them once: where a mask hides it, or where the largest
+// is looked for. As `Seen` of src/sampling/finite.rs: a row with NaN or +inf, or with nothing above
+// -inf, is not finite.
+enum { SEEN_WILD = 1, SEEN_ABOVE = 2 };
+__device__ __forceinline__ u32 seen_of(float x) {
+  return (x < INFINITY ? 0 : SEEN_WILD) | (x > -INFINITY ? SEEN_ABOVE : 0);
+}
+// What all threads of the block saw; all of them call it.
+__device__ __forceinline__ u32 seen_by_block(u32 seen) {
+  const u32 wild = __syncthreads_or(seen & SEEN_WILD) ? SEEN_WILD : 0;
+  return wild | (__syncthreads_or(seen & SEEN_ABOVE) ? SEEN_ABOVE : 0);
+}
 
 // Bits of a float in an order that integers have too; NaN counts as -inf, -0 as 0.
 __device__ __forceinline__ u32 key_of(float x) {

@@ -10,6 +10,9 @@
 //   draw_rows    the best of the parts; for rows with a floor (min_p, top_k, top_p) the floor and
 //                the draw. Then the slot's row learns its token. A block per row.
 //
+// On the way the first three see every logit once, before they hide or divide it, and gather in the
+// slot's row whether the row is finite; where it is not, draw_rows answers so.
+//
 // A row of 128k is 512 KiB and stays in L2 between the passes. One block alone reads it in 8 us, so
 // the scan cuts rows until the card is full; greedy and plain rows need no other pass.
 //
@@ -204,16 +207,29 @@ __device__ __forceinline__ bool has_floor(const u32* row, u32 vocab) {
          __uint_as_float(row[SLOT_LN_MIN_P]) > -INFINITY;
 }
 
-// mask_of[s] = index of the row's mask in `masks`, or none (~0). Grid: rows x parts of `length`.
+// For a row of logits and what this thread saw of it: -inf instead of a logit.
+__device__ __forceinline__ void hide(float& logit, u32& seen) {
+  seen |= seen_of(logit);
+  logit = -INFINITY;
+}
+
+// mask_of[s] = index of the row's mask in `masks`, or none (~0): only rows that are sampled from
+// have one.
+// Grid: rows x parts of `length`.
 extern "C" __global__ void mask_rows(float* all_logits, u32 vocab, u32 length, const u32* mask_of,
-                                     const u32* masks, u32 mask_words) {
+                                     const u32* masks, u32 mask_words, const u32* sample_slot,
+                                     u32* rows, u64 stride) {
   begin();
   if (mask_of[blockIdx.x] == ~0u) return;
   float* logits = all_logits + (u64)blockIdx.x * vocab;
   const u32* mask = masks + (u64)mask_of[blockIdx.x] * mask_words;
   const u32 from = blockIdx.y * length, to = min(from + length, vocab);
+  u32 seen = 0;
   for (u32 i = from + threadIdx.x; i < to; i += blockDim.x)
-    if ((mask[i / 32] >> i % 32 & 1) == 0) logits[i] = -INFINITY;
+    if ((mask[i / 32] >> i % 32 & 1) == 0) hide(logits[i], seen);
+  seen = seen_by_block(seen);
+  u32* row = rows + sample_slot[blockIdx.x] * stride;
+  if (threadIdx.x == 0 && seen) atomicOr(&row[SLOT_SEEN], seen);
 }
 
 __device__ void penalise(float* logits, u32 vocab, const u32* row, const u32* counts) {
@@ -232,7 +248,8 @@ __device__ void penalise(float* logits, u32 vocab, const u32* row, const u32* co
 }
 
 // -inf for the last token of each bad word whose other tokens are the newest outputs.
-__device__ void forbid_bad_words(float* logits, u32 vocab, const u32* row, const Lists& lists) {
+__device__ void forbid_bad_words(float* logits, u32 vocab, const u32* row, const Lists& lists,
+                                 u32& seen) {
   const u32 outputs = row[SLOT_OUTPUTS], ring = row[SLOT_TAIL];
   const u32* tail = lists.tail();
   const u32* heads = lists.bad_words();
@@ -242,7 +259,7 @@ __device__ void forbid_bad_words(float* logits, u32 vocab, const u32* row, const
     bool same = before <= outputs;
     for (u32 i = 0; same && i < before; i++)
       same = tail[(outputs - before + i) % ring] == word[i];
-    if (same && last < vocab) logits[last] = -INFINITY;
+    if (same && last < vocab) hide(logits[last], seen);
   }
 }
 
@@ -260,16 +277,19 @@ extern "C" __global__ void adjust_rows(float* all_logits, u32 vocab, const u32* 
     if (token < vocab) logits[token] = __fadd_rn(logits[token], bias);
   }
   __syncthreads();
+  u32 seen = 0;
   if (row[SLOT_OUTPUTS] < row[SLOT_MIN_TOKENS]) {
     for (u32 i = threadIdx.x; i < row[SLOT_MASKED]; i += blockDim.x)
-      if (lists.masked()[i] < vocab) logits[lists.masked()[i]] = -INFINITY;
+      if (lists.masked()[i] < vocab) hide(logits[lists.masked()[i]], seen);
     __syncthreads();
   }
   if (row[SLOT_NEEDS_COUNTS]) {
     penalise(logits, vocab, row, row + counts_at);
     __syncthreads();
   }
-  forbid_bad_words(logits, vocab, row, lists);
+  forbid_bad_words(logits, vocab, row, lists, seen);
+  seen = seen_by_block(seen);
+  if (threadIdx.x == 0) row[SLOT_SEEN] |= seen;
 }
 
 // A part of a row: steps 3 and 8 as far as every logit has its own share in them.
@@ -277,8 +297,9 @@ struct Part {
   float* logits;
   const u32* allowed;
   u32 allowed_words, from, to;
-  __device__ float at(u32 i) const {
+  __device__ float at(u32 i, u32& seen) const {
     const float x = logits[i];
+    seen |= seen_of(x);
     if (!allowed) return x;
     const u32 word = i / 32 < allowed_words ? allowed[i / 32] : 0;
     return word >> i % 32 & 1 ? x : -INFINITY;
@@ -286,7 +307,8 @@ struct Part {
 };
 
 // best[0] = the largest logit + noise of this thread's share; the largest logit comes back.
-__device__ u64 scan_with_noise(const Part& part, const u32* row, float temperature, u64& drawn) {
+__device__ u64 scan_with_noise(const Part& part, const u32* row, float temperature, u64& drawn,
+                               u32& seen) {
   const u32 k0 = row[SLOT_SEED_LOW], k1 = row[SLOT_SEED_HIGH], position = row[SLOT_LENGTH];
   u64 top = 0;
   float best = -INFINITY;
@@ -298,7 +320,7 @@ __device__ u64 scan_with_noise(const Part& part, const u32* row, float temperatu
 #pragma unroll
     for (u32 j = 0; j < 4; j++) {
       const u32 i = four * 4 + j;
-      x[j] = i < part.to ? __fdiv_rn(part.at(i), temperature) : -INFINITY;
+      x[j] = i < part.to ? __fdiv_rn(part.at(i, seen), temperature) : -INFINITY;
       if (i < part.to) top = max(top, ranked(x[j], i));
       any |= x[j] >= LOWEST_FLOOR;
     }
@@ -333,26 +355,29 @@ extern "C" __global__ void __launch_bounds__(512)
                      min(from + length, vocab)};
   const float temperature = __uint_as_float(row[SLOT_TEMPERATURE]);
   u64 top = 0, drawn = 0;
+  u32 seen = 0;
   if (temperature == 0.f) {
 #pragma unroll 8
     for (u32 i = part.from + threadIdx.x; i < part.to; i += blockDim.x)
-      top = max(top, ranked(part.at(i), i));
+      top = max(top, ranked(part.at(i, seen), i));
   } else if (has_floor(row, vocab)) {
 #pragma unroll 4
     for (u32 i = part.from + threadIdx.x; i < part.to; i += blockDim.x) {
-      const float x = __fdiv_rn(part.at(i), temperature);
+      const float x = __fdiv_rn(part.at(i, seen), temperature);
       part.logits[i] = x;
       top = max(top, ranked(x, i));
     }
   } else {
-    top = scan_with_noise(part, row, temperature, drawn);
+    top = scan_with_noise(part, row, temperature, drawn, seen);
   }
+  seen = seen_by_block(seen);
   top = block_max(top, scratch);
   drawn = block_max(drawn, scratch);
   if (threadIdx.x == 0) {
     u64* to = best + 2 * ((u64)blockIdx.x * gridDim.y + blockIdx.y);
     to[0] = top;
     to[1] = drawn;
+    if (seen) atomicOr(&row[SLOT_SEEN], seen);
   }
 }
 
@@ -401,12 +426,19 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   top = block_max(top, &scratch[0][0]);
   drawn = block_max(drawn, &scratch[0][0]);
   const float max_logit = value_of(top);
+  // The block's barriers in between keep the write below behind all reads.
+  const bool finite = row[SLOT_SEEN] == SEEN_ABOVE;
   u32 token = token_of(top);
-  // Where nothing is left, token 0: the lowest of equals. `drawn` is 0 for greedy rows.
-  if (__uint_as_float(row[SLOT_TEMPERATURE]) != 0.f && isfinite(max_logit)) {
+  // Where masks leave nothing, token 0: the lowest of equals. `drawn` is 0 for greedy rows.
+  if (!finite) {
+    token = 0;
+  } else if (__uint_as_float(row[SLOT_TEMPERATURE]) != 0.f && isfinite(max_logit)) {
     token = token_of(drawn);
     if (has_floor(row, vocab)) token = draw_above_floor(logits, vocab, row, top, scratch);
   }
   record(token, row, Lists(row, lists_at), row + counts_at, counts_capacity);
-  if (threadIdx.x == 0) out[blockIdx.x] = token;
+  if (threadIdx.x == 0) {
+    row[SLOT_SEEN] = 0;
+    out[blockIdx.x] = finite ? token : NOT_FINITE;
+  }
 }

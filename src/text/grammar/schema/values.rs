@@ -118,15 +118,6 @@ pub(super) fn check_exact(constant: &Value) -> Result<()> {
 }
 
 /// # Errors
-/// InvalidArgument: a `multipleOf` that the engine cannot compute with.
-pub(super) fn check_multiple(key: &str, value: &Value) -> Result<()> {
-    if key == "multipleOf" {
-        return check_common_multiple([value].into_iter());
-    }
-    Ok(())
-}
-
-/// # Errors
 /// InvalidArgument: the least common multiple of these has too many digits.
 pub(super) fn check_common_multiple<'a>(all: impl Iterator<Item = &'a Value>) -> Result<()> {
     let parsed: Vec<(u128, u32)> = all.filter_map(Value::as_f64).map(decimal).collect();

@@ -1,0 +1,82 @@
+//! Which objects of one model live side by side. The server knows models by name: an unload that an
+//! old version asks for because its engine is dead takes the new one out, which was loaded in the
+//! meantime, and with it the word of a load that was answered with success. So a version asks only
+//! while it is the newest of its name, and all its instances ask once. Called by `model` and
+//! `watch`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+/// Numbers of the living by name and version; later ones are larger.
+static LIVING: Mutex<Living> = Mutex::new(Living { numbers: BTreeMap::new(), next: 0 });
+
+struct Living {
+    numbers: BTreeMap<(String, u64), Vec<u64>>,
+    next: u64,
+}
+
+/// One loaded version of a model, as long as it lives.
+pub(super) struct Version {
+    key: (String, u64),
+    number: u64,
+    asked: AtomicBool,
+}
+
+impl Version {
+    pub(super) fn new(model: &str, version: u64) -> Version {
+        let key = (model.to_string(), version);
+        let mut living = LIVING.lock();
+        let number = living.next;
+        living.next += 1;
+        living.numbers.entry(key.clone()).or_default().push(number);
+        Version { key, number, asked: AtomicBool::new(false) }
+    }
+
+    /// Another object of the same name was made later and lives: the model was loaded again, or is
+    /// being loaded, or another namespace has one too.
+    fn superseded(&self) -> bool {
+        let living = LIVING.lock();
+        let numbers = living.numbers.get(&self.key);
+        numbers.is_some_and(|numbers| numbers.iter().any(|&number| number > self.number))
+    }
+
+    /// Whether to ask the server for an unload now. True once.
+    pub(super) fn may_ask(&self) -> bool {
+        !self.superseded() && !self.asked.swap(true, Ordering::AcqRel)
+    }
+}
+
+impl Drop for Version {
+    fn drop(&mut self) {
+        let mut living = LIVING.lock();
+        if let Some(numbers) = living.numbers.get_mut(&self.key) {
+            numbers.retain(|&number| number != self.number);
+            if numbers.is_empty() {
+                living.numbers.remove(&self.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_asks_once() {
+        let old = Version::new("object-test", 1);
+        let other = Version::new("object-test", 2);
+        let new = Version::new("object-test", 1);
+        assert!(!old.may_ask() && other.may_ask() && new.may_ask());
+        assert!(!new.may_ask());
+    }
+
+    #[test]
+    fn a_load_that_failed_leaves_the_word_to_the_one_before() {
+        let old = Version::new("object-test-failed", 1);
+        drop(Version::new("object-test-failed", 1));
+        assert!(old.may_ask());
+    }
+}
