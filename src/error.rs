@@ -42,6 +42,12 @@ impl Error {
         self.with_text(text)
     }
 
+    /// The same kind of error with a text behind, e.g. what to do.
+    pub fn with_end(self, end: &str) -> Error {
+        let text = format!("{}{end}", self.message());
+        self.with_text(text)
+    }
+
     /// The same without line breaks and the like, which names in strangers' files may hold: a log
     /// line that a file can end is a log line that a file can write.
     pub fn on_one_line(self) -> Error {
@@ -71,6 +77,24 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Names longer than this are nobody's typing error.
+const NAME_MAX_CHARS: usize = 64;
+
+/// The known name that a mistyped one most likely stands for: at most a third of its letters
+/// differ. Case and `-` for `_` do not count.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let chars = name.chars().take(NAME_MAX_CHARS + 1).count();
+    if chars > NAME_MAX_CHARS {
+        return None;
+    }
+    let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
+    let name = plain(name);
+    let distance = |other: &str| strsim::osa_distance(&name, &plain(other));
+    let ranked = known.into_iter().map(|other| (distance(other), other));
+    let (distance, best) = ranked.min_by_key(|(distance, _)| *distance)?;
+    (distance <= (chars / 3).max(1)).then_some(best)
+}
 
 /// A text as it may leave the process, in a log line or an answer: at most about `limit_bytes`, of
 /// which a longer one keeps beginning and end, and without control characters but those of `kept`.
@@ -122,6 +146,25 @@ macro_rules! internal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mistyped_name_finds_its_own() {
+        let known = ["max_num_seqs", "max_model_len", "seed", "dtype"];
+        for (typed, meant) in [
+            ("max_num_seq", Some("max_num_seqs")),
+            ("max-model-len", Some("max_model_len")),
+            ("MAX_MODEL_LENGTH", Some("max_model_len")),
+            ("sede", Some("seed")),
+            ("dype", Some("dtype")),
+            ("invalid_attribute", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(typed, known), meant, "{typed}");
+        }
+        assert_eq!(nearest(&"max_model_len".repeat(1000), known), None);
+        assert_eq!(nearest("seed", []), None);
+    }
 
     #[test]
     fn a_brief_text_is_short_and_forges_no_line() {

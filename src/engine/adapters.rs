@@ -2,9 +2,12 @@
 //! sequences that wait for that. The engine thread owns [`Adapters`]; which adapter lies in which
 //! bank of the device is the scheduler's affair. It never knows what an adapter does.
 //!
-//! An adapter is read when the first request asks for it, while all others go on. One that cannot
+//! An adapter lies in a folder (`~` is the home; a relative one is tried against the version's
+//! folder, then against the server's working directory), or anything else is its name on a hub. It
+//! is read when the first request asks for it, while all others go on. One that cannot
 //! be read fails the requests that wait for it, and nobody else; the next request tries again.
 
+use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,24 +21,36 @@ use crate::error::{Error, Result};
 use crate::files::{self, Kind};
 use crate::ids::{AdapterId, RequestId};
 use crate::json;
-use crate::model::{Adapter, ModelSpec};
+use crate::model::folder;
+use crate::model::hub::{self, Hub, Wanted};
+use crate::model::{Adapter, Files, ModelSpec};
 use crate::scheduler::NewSequence;
 use crate::{internal, invalid};
 
 const FILE: &str = "multi_lora.json";
 
-/// multi_lora.json: names and folders, in its order. The n-th is `AdapterId(n + 1)`.
-#[derive(Debug, Clone, Default)]
-pub(super) struct AdapterList(Vec<(String, PathBuf)>);
+/// multi_lora.json: names and where each lies, in its order. The n-th is `AdapterId(n + 1)`.
+#[derive(Clone)]
+pub(super) struct AdapterList {
+    adapters: Vec<(String, String)>,
+    version_dir: PathBuf,
+    hub: Arc<Hub>,
+}
+
+/// Where an adapter is to be found.
+#[derive(Debug, PartialEq)]
+enum Place {
+    Folder(PathBuf),
+    /// `org/name`
+    Hub(String),
+}
 
 impl AdapterList {
-    /// Read `<version>/multi_lora.json`. A relative folder is tried against the version's folder
-    /// first, then against the server's working directory; whether it is there is seen on first
-    /// use.
+    /// Read `<version>/multi_lora.json`. Whether an adapter is there is seen on first use.
     ///
     /// # Errors
     /// NotFound: no such file. InvalidArgument: it holds anything but names and folders.
-    pub fn read(version_dir: &Path) -> Result<AdapterList> {
+    pub fn read(version_dir: &Path, hub: Hub) -> Result<AdapterList> {
         let path = version_dir.join(FILE);
         let shown = path.display();
         let text = files::read_text(&path, Kind::Arguments).map_err(|e| match e {
@@ -50,19 +65,71 @@ impl AdapterList {
         if map.len() >= usize::from(u16::MAX) {
             return Err(invalid!("{shown} names {} adapters, at most 65534.", map.len()));
         }
-        let folder = |(name, value): (String, Value)| match value {
-            Value::String(folder) => {
-                let beside = version_dir.join(&folder);
-                let folder = if beside.is_dir() { beside } else { PathBuf::from(folder) };
-                Ok((name, folder))
-            }
-            other => Err(invalid!("{shown}: the folder of '{name}' must be a string, got {other}")),
+        let place = |(name, value): (String, Value)| match value {
+            Value::String(place) if !place.trim().is_empty() => Ok((name, place)),
+            other => Err(invalid!(
+                "{shown}: the folder of '{name}' must be a string, got {} (a path, or the name of \
+                 an adapter on a hub, org/name)",
+                json::shown(&other)
+            )),
         };
-        Ok(AdapterList(map.into_iter().map(folder).collect::<Result<_>>()?))
+        Ok(AdapterList {
+            adapters: map.into_iter().map(place).collect::<Result<_>>()?,
+            version_dir: version_dir.to_path_buf(),
+            hub: Arc::new(hub),
+        })
+    }
+
+    fn place(&self, id: AdapterId) -> Result<Place> {
+        let given = self.given(id)?;
+        if let Some(rest) = given.strip_prefix('~').filter(|r| r.is_empty() || r.starts_with('/')) {
+            let home = std::env::var("HOME").unwrap_or_else(|_| "/root".into());
+            return Ok(Place::Folder(PathBuf::from(home + rest)));
+        }
+        if Path::new(given).is_absolute() {
+            return Ok(Place::Folder(given.into()));
+        }
+        let beside = self.version_dir.join(given);
+        let here = std::path::absolute(given).unwrap_or_else(|_| given.into());
+        if let Some(folder) = [&beside, &here].into_iter().find(|folder| folder.exists()) {
+            return Ok(Place::Folder(folder.clone()));
+        }
+        if hub::is_repo(given) {
+            return Ok(Place::Hub(given.into()));
+        }
+        Err(Error::NotFound(format!(
+            "'{given}' is nowhere: neither {} nor {} exists, and it is no name of an adapter on a \
+             hub (org/name)",
+            beside.display(),
+            here.display()
+        )))
+    }
+
+    /// The folder of an adapter on a hub, downloaded where the cache lacks it.
+    fn fetched(&self, repo: &str) -> Result<PathBuf> {
+        let weights = Some(Files::Adapter);
+        let folder = self.hub.snapshot(&Wanted { repo, revision: None, ignore: &[], weights });
+        folder.map_err(|e| {
+            e.context(&format!(
+                "'{repo}' is no folder in {} or in the server's working directory, and on the \
+                 hub: ",
+                self.version_dir.display()
+            ))
+        })
+    }
+
+    fn given(&self, id: AdapterId) -> Result<&str> {
+        let adapter = self.adapters.get(id.index().wrapping_sub(1));
+        let (_, given) = adapter.ok_or_else(|| internal!("adapter {id} does not exist"))?;
+        Ok(given)
+    }
+
+    fn name(&self, id: AdapterId) -> &str {
+        self.adapters.get(id.index().wrapping_sub(1)).map_or("", |(name, _)| name)
     }
 
     pub fn names(&self) -> Vec<String> {
-        self.0.iter().map(|(name, _)| name.clone()).collect()
+        self.adapters.iter().map(|(name, _)| name.clone()).collect()
     }
 }
 
@@ -90,32 +157,20 @@ pub(super) struct Adapters {
 }
 
 impl Adapters {
-    /// With the thread that reads; it ends when the result is dropped. No list: LoRA is off.
+    /// With the threads that read; they end when the result is dropped. No list: LoRA is off.
     pub fn start(
         name: &str,
         list: Option<AdapterList>,
         spec: &ModelSpec,
         kept: usize,
         commands: &Sender<Command>,
-    ) -> Result<(Adapters, Option<JoinHandle<()>>)> {
-        let Some(list) = list else { return Ok((Adapters::default(), None)) };
-        let (spec, commands) = (spec.clone(), commands.clone());
-        let (reader, wanted) = unbounded::<AdapterId>();
+    ) -> Result<(Adapters, Vec<JoinHandle<()>>)> {
+        let Some(list) = list else { return Ok((Adapters::default(), Vec::new())) };
         let absent = |_| Entry { state: State::Absent, used: 0 };
-        let entries = (0..list.0.len()).map(absent).collect();
-        let body = move || {
-            for id in wanted {
-                let read = || read(&list, id, &spec);
-                let outcome = catch_unwind(AssertUnwindSafe(read))
-                    .unwrap_or_else(|_| Err(internal!("a fault in reading adapter {id}")));
-                if commands.send(Command::Adapter { id, outcome }).is_err() {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name(format!("adapters {name}")).spawn(body);
-        let thread = thread.map_err(|e| internal!("cannot start a thread: {e}"))?;
-        Ok((Adapters { reader: Some(reader), entries, kept, uses: 0 }, Some(thread)))
+        let entries = (0..list.adapters.len()).map(absent).collect();
+        let readers = Readers { list, spec: spec.clone(), commands: commands.clone() };
+        let (reader, threads) = readers.start(name)?;
+        Ok((Adapters { reader: Some(reader), entries, kept, uses: 0 }, threads))
     }
 
     /// A new sequence: back if it can be scheduled, kept until its adapter is read if not.
@@ -203,17 +258,144 @@ impl Adapters {
     }
 }
 
-fn read(list: &AdapterList, id: AdapterId, spec: &ModelSpec) -> Result<Adapter> {
-    let (Some((name, folder)), Some(options)) =
-        (list.0.get(id.index().wrapping_sub(1)), &spec.adapters)
-    else {
-        return Err(internal!("adapter {id} does not exist"));
-    };
-    let started = std::time::Instant::now();
-    let adapter = Adapter::read(folder, spec, options)
-        .map_err(|e| e.context(&format!("LoRA adapter '{name}': ")))
-        .inspect_err(|e| tracing::error!("{e}"))?;
-    let took = started.elapsed();
-    tracing::info!("LoRA adapter '{name}': read {} in {took:.1?}", folder.display());
-    Ok(adapter)
+/// What the threads that read adapters share.
+#[derive(Clone)]
+struct Readers {
+    list: AdapterList,
+    spec: ModelSpec,
+    commands: Sender<Command>,
+}
+
+impl Readers {
+    /// One thread for adapters that lie in a folder, one for those on a hub: a download keeps only
+    /// other downloads waiting.
+    fn start(self, name: &str) -> Result<(Sender<AdapterId>, Vec<JoinHandle<()>>)> {
+        let (reader, wanted) = unbounded::<AdapterId>();
+        let (fetcher, remote) = unbounded::<(AdapterId, String)>();
+        let other = self.clone();
+        let fetch = move || {
+            let mut known: HashMap<AdapterId, PathBuf> = HashMap::new();
+            for (id, repo) in remote {
+                let fetched = known.get(&id).filter(|folder| folder.is_dir());
+                let folder = || match fetched {
+                    Some(folder) => Ok(folder.clone()),
+                    None => other.list.fetched(&repo),
+                };
+                let Some(folder) = other.answer(id, folder) else { return };
+                known.extend(folder.map(|folder| (id, folder)));
+            }
+        };
+        let read = move || {
+            for id in wanted {
+                let going_on = match self.list.place(id) {
+                    Ok(Place::Hub(repo)) => fetcher.send((id, repo)).is_ok(),
+                    Ok(Place::Folder(folder)) => {
+                        self.answer(id, || folder::snapshot_in(&folder, None)).is_some()
+                    }
+                    Err(error) => self.answer(id, || Err(error)).is_some(),
+                };
+                if !going_on {
+                    return;
+                }
+            }
+        };
+        let thread = |name: String, body: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name).spawn(body);
+            thread.map_err(|e| internal!("cannot start a thread: {e}"))
+        };
+        let threads = vec![
+            thread(format!("adapters {name}"), Box::new(read))?,
+            thread(format!("hub adapters {name}"), Box::new(fetch))?,
+        ];
+        Ok((reader, threads))
+    }
+
+    /// Read an adapter and tell the engine of it: None if that is gone. The folder, if it was read.
+    fn answer(
+        &self,
+        id: AdapterId,
+        folder: impl FnOnce() -> Result<PathBuf>,
+    ) -> Option<Option<PathBuf>> {
+        let name = self.list.name(id);
+        let read = || {
+            let folder = folder()?;
+            Ok((self.read(id, &folder)?, folder))
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(read))
+            .unwrap_or_else(|_| Err(internal!("a fault in reading it")))
+            .map_err(|e: Error| e.context(&format!("LoRA adapter '{name}': ")).on_one_line())
+            .inspect_err(|e| tracing::error!("{e}"));
+        let (outcome, folder) = match outcome {
+            Ok((adapter, folder)) => (Ok(adapter), Some(folder)),
+            Err(error) => (Err(error), None),
+        };
+        self.commands.send(Command::Adapter { id, outcome }).is_ok().then_some(folder)
+    }
+
+    fn read(&self, id: AdapterId, folder: &Path) -> Result<Adapter> {
+        let Some(options) = &self.spec.adapters else {
+            return Err(internal!("adapter {id} and no room for adapters"));
+        };
+        let started = std::time::Instant::now();
+        let adapter = Adapter::read(folder, &self.spec, options)?;
+        let took = started.elapsed();
+        let name = self.list.name(id);
+        tracing::info!("LoRA adapter '{name}': read {} in {took:.1?}", folder.display());
+        Ok(adapter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::hub::Token;
+
+    fn list(version_dir: &Path, adapters: Value) -> Result<AdapterList> {
+        std::fs::write(version_dir.join(FILE), adapters.to_string()).expect("a file");
+        AdapterList::read(version_dir, Hub::new(None, &Token::None, |_| None))
+    }
+
+    #[test]
+    fn case_09_where_an_adapter_is_looked_for() {
+        let dir = std::env::temp_dir().join(format!("adapter-places-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("mine/too")).expect("a folder");
+        let given = ["~/loras/a", "~", "/abs/b", "mine/too", "src", "org/name", "./no", "a/b/c"];
+        let map: serde_json::Map<_, _> =
+            given.iter().map(|text| (format!("of {text}"), json!(text))).collect();
+        let list = list(&dir, Value::Object(map)).expect("names and places");
+        let home = PathBuf::from(std::env::var("HOME").expect("a home"));
+        let place = |n: u16| list.place(AdapterId(n + 1));
+        assert_eq!(place(0), Ok(Place::Folder(home.join("loras/a"))));
+        assert_eq!(place(1), Ok(Place::Folder(home)));
+        assert_eq!(place(2), Ok(Place::Folder("/abs/b".into())), "as it is, there or not");
+        assert_eq!(place(3), Ok(Place::Folder(dir.join("mine/too"))));
+        let here = std::env::current_dir().expect("a working directory");
+        assert_eq!(place(4), Ok(Place::Folder(here.join("src"))));
+        assert_eq!(place(5), Ok(Place::Hub("org/name".into())));
+        for n in [6, 7] {
+            let error = place(n).expect_err(given[usize::from(n)]).to_string();
+            for tried in [dir.display().to_string(), here.display().to_string()] {
+                assert!(error.contains(&tried), "{error}");
+            }
+        }
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn other_values_than_places_are_refused() {
+        let dir = std::env::temp_dir().join(format!("adapter-lists-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a folder");
+        for (adapters, words) in [
+            (json!({"a": 5}), "the folder of 'a' must be a string, got "),
+            (json!({"a": " "}), "the folder of 'a' must be a string, got "),
+            (json!({"a": {"path": "/x"}}), "got {\"path\":\"/x\"}"),
+            (json!(["a"]), "must hold one JSON object"),
+        ] {
+            let error = list(&dir, adapters).err().expect(words).to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
 }

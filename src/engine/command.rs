@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::guides::Guided;
 use super::pooling::Wish;
+use super::queued::Queued;
 use super::request::{Client, FinishReason};
 use super::scores::Scores;
 use crate::error::Result;
@@ -38,6 +39,8 @@ pub(super) struct Accepted {
     pub ids: Family,
     pub adapter: AdapterId,
     pub prompt: Arc<[TokenId]>,
+    /// The prompt's place in the queue, until there is a first token.
+    pub queued: Queued,
     /// `ids.count` of them, in index order.
     pub sequences: Vec<NewOutput>,
     pub limits: Arc<StopRules>,

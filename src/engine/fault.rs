@@ -48,7 +48,7 @@ impl Faults {
             return Ok(None);
         };
         let faults = serde_json::from_value(faults)
-            .map_err(|e| invalid!("model.json: additional_config.inject_faults: {e}"))?;
+            .map_err(|e| invalid!("additional_config.inject_faults: {e}"))?;
         Ok(Some(faults))
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::request::Observer;
-use super::ticket::Tickets;
+use super::ticket::{QueueLimit, Tickets};
 use crate::error::{Error, Result};
 
 /// Shared by the handle and all threads of an engine.
@@ -35,8 +35,8 @@ struct State {
 }
 
 impl Health {
-    /// `limit`: requests that may be in flight.
-    pub fn new(limit: usize) -> Health {
+    /// `limit`: sequences of requests that may be in flight.
+    pub fn new(limit: QueueLimit) -> Health {
         Health {
             tickets: Tickets::new(limit),
             state: Mutex::default(),
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_first_cause_is_kept_and_told() {
-        let health = Health::new(1);
+        let health = Health::new(QueueLimit::new(1));
         assert!(health.check().is_ok() && health.failure().is_none());
         health.poison("first");
         health.poison("second");
@@ -162,7 +162,7 @@ mod tests {
             }
         }
         let slow = Arc::new(Slow(Mutex::default()));
-        let health = Health::new(1).observed_by(slow.clone());
+        let health = Health::new(QueueLimit::new(1)).observed_by(slow.clone());
         let client = Arc::new(Listener(slow.clone()));
         let _ticket = health.tickets.admit(client, &Default::default(), 1).unwrap();
         health.poison("a test");
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn draining_refuses() {
-        let health = Health::new(1);
+        let health = Health::new(QueueLimit::new(1));
         health.drain(Instant::now());
         assert!(matches!(health.check(), Err(Error::Unavailable(_))));
         assert!(health.failure().is_none());
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_steps_age_is_that_of_the_oldest() {
-        let health = Health::new(1);
+        let health = Health::new(QueueLimit::new(1));
         assert!(health.step_age().is_none());
         health.step_begins();
         std::thread::sleep(Duration::from_millis(20));

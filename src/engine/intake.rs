@@ -12,6 +12,7 @@ use crossbeam::channel::{unbounded, Receiver, Sender};
 use super::command::{Accepted, Command, Family, NewOutput, StopRules};
 use super::guides::{Freeing, Guided};
 use super::pooling::{Embedder, Job};
+use super::queued::PromptQueue;
 use super::repetition::Circle;
 use super::request::{GenerateRequest, Returns};
 use super::scores::Scores;
@@ -130,6 +131,7 @@ pub(super) struct Intake {
     pub log_requests: bool,
     /// Names of multi_lora.json, in its order.
     pub adapters: Vec<String>,
+    pub queue: Arc<PromptQueue>,
     pub commands: Sender<Command>,
     /// Where guides of ended sequences go.
     pub freeing: Freeing,
@@ -229,6 +231,7 @@ impl Intake {
             adapter,
             sequences: ids.ids().enumerate().map(sequence).collect(),
             limits: Arc::new(limits),
+            queued: self.queue.add(tokens.len()),
             prompt: tokens.into(),
             client,
             stream,

@@ -9,15 +9,18 @@ use std::thread::JoinHandle;
 use crossbeam::channel::unbounded;
 
 use super::adapters::{AdapterList, Adapters};
-use super::args::{DeviceArg, GenerationConfig, LoadFormat as Format, LoraArgs};
+use super::args::{GenerationConfig, LoadFormat as Format, LoraArgs};
 use super::guides::Guides;
 use super::health::Health;
 use super::intake::{Intake, Slow};
 use super::meter::{Meter, StepTrace};
 use super::outbox::{Backlog, Outboxes, Shared};
+use super::placement::choose_gpu;
 use super::pooling::Embedder;
+use super::queued::PromptQueue;
 use super::sizes::{self, SizePool};
 use super::step::{Core, Helpers, Runner};
+use super::ticket::QueueLimit;
 use super::watchdog::Watchdog;
 use super::{Engine, EngineArgs, EngineFacts, EngineOptions, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
 use crate::device::cpu::memory::Promise;
@@ -41,6 +44,7 @@ pub(super) fn load(
     options: EngineOptions,
     progress: &Arc<Progress>,
 ) -> Result<Engine> {
+    let gpu = choose_gpu(&args, &options)?;
     let files = match args.load_format {
         Format::Auto => Some(Files::Any),
         Format::Safetensors => Some(Files::Safetensors),
@@ -68,17 +72,17 @@ pub(super) fn load(
     };
     let tokenizer = Arc::new(Tokenizer::load(&tokenizer_dir)?);
     let model = read_model(&dir, &args, progress)?;
-    #[cfg(feature = "cuda")]
-    if let Some(gpu) = choose_gpu(&args, &options)? {
-        let mut device = Cuda::open(gpu, model.0.dtype)?;
-        if args.enforce_eager {
-            device.launch_eagerly();
+    match gpu {
+        #[cfg(feature = "cuda")]
+        Some(gpu) => {
+            let mut device = Cuda::open(gpu, model.0.dtype)?;
+            if args.enforce_eager {
+                device.launch_eagerly();
+            }
+            start(device, sizes::gpu_pool, model, tokenizer, args, options)
         }
-        return start(device, sizes::gpu_pool, model, tokenizer, args, options);
+        _ => start(Cpu::new(threads())?, sizes::cpu_pool, model, tokenizer, args, options),
     }
-    #[cfg(not(feature = "cuda"))]
-    warn_of_gpu(&args, &options);
-    start(Cpu::new(threads())?, sizes::cpu_pool, model, tokenizer, args, options)
 }
 
 /// What can be said of a model before its weights are here, so that nobody waits for gigabytes that
@@ -106,7 +110,7 @@ fn resolve(
     progress: &Arc<Progress>,
     judge: &dyn Fn(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
-    let at = |e: Error| e.context(&format!("model.json: {key}: "));
+    let at = |e: Error| e.context(&format!("{}: {key}: ", args.file));
     if let Found::Folder(folder) =
         folder::find(wanted.repo, version_dir, wanted.revision).map_err(at)?
     {
@@ -115,45 +119,6 @@ fn resolve(
     let var = |name: &str| std::env::var(name).ok();
     let hub = Hub::new(args.download_dir.as_deref(), &args.hf_token, var);
     hub.called_off_by(progress).judged_snapshot(wanted, judge).map_err(at)
-}
-
-/// What the driver makes when it is loaded.
-const DRIVER: &str = "/dev/nvidiactl";
-
-/// The GPU that serves: the instance group's, else the first visible one (configurations copied
-/// from the incumbent say KIND_CPU or KIND_MODEL, and it used the GPU there too). None: no NVIDIA
-/// device exists, or model.json says `"device": "cpu"`.
-///
-/// # Errors
-/// A GPU that is there but cannot be used fails the load: the CPU would serve at a hundredth of the
-/// speed.
-#[cfg(feature = "cuda")]
-fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<Option<usize>> {
-    if args.device == DeviceArg::Cpu {
-        return Ok(None);
-    }
-    if Cuda::count()? > 0 {
-        return Ok(Some(options.gpu.map_or(0, |gpu| gpu as usize)));
-    }
-    let hidden =
-        std::env::var_os("CUDA_VISIBLE_DEVICES").is_some_and(|v| v.is_empty() || v == "-1");
-    if hidden || !Path::new(DRIVER).exists() {
-        return Ok(None);
-    }
-    Err(Error::Unavailable(format!(
-        "{DRIVER} exists, but no NVIDIA GPU can be used: libcuda.so.1 is missing or shows none. \
-         Start the container with --gpus, or serve by the CPU with \"device\": \"cpu\" in \
-         model.json."
-    )))
-}
-
-/// This build has no GPU engine: say so where a GPU would have been expected.
-#[cfg(not(feature = "cuda"))]
-fn warn_of_gpu(args: &EngineArgs, options: &EngineOptions) {
-    let gpu = options.gpu.is_some() || Path::new(DRIVER).exists();
-    if gpu && args.device != DeviceArg::Cpu {
-        tracing::warn!("built without the feature cuda: the model is served by the CPU");
-    }
 }
 
 fn threads() -> usize {
@@ -213,12 +178,13 @@ fn start<D: Device>(
     }
     drop(format);
     let scheduler = Scheduler::new(SchedulerConfig {
-        max_num_seqs: limits.slots,
-        max_num_batched_tokens: limits.step_tokens,
+        max_num_seqs: args.limits.max_num_active_seqs.unwrap_or(limits.slots).min(limits.slots),
+        max_num_batched_tokens: sizes::scheduled_tokens(&args, &limits, &spec)?,
         max_model_len: limits.max_model_len,
         page_size: limits.page_size,
         pages: limits.pages,
         long_prefill_token_threshold: args.long_prefill_token_threshold as usize,
+        long_prefill_adaptive: args.limits.long_prefill_adaptive,
         chunked_prefill: args.enable_chunked_prefill && !spec.whole_prompts(),
         prefix_caching: args.enable_prefix_caching && !spec.whole_prompts(),
         pooling: spec.pooling.is_some(),
@@ -277,6 +243,7 @@ fn read_model(
 fn spec_options(args: &EngineArgs, stored_dtype: Option<DType>) -> SpecOptions<'_> {
     SpecOptions {
         hf_overrides: Some(&args.hf_overrides),
+        overrides_file: &args.file,
         dtype: args.dtype.map_or("", dtype_name),
         stored_dtype,
         supported: &[DType::BF16, DType::F16, DType::F32],
@@ -302,7 +269,9 @@ fn adapters_of(
         let (other, own) = (dtype_name(other), dtype_name(spec.dtype));
         tracing::warn!("lora_dtype: adapters have the model's type, {own}, not {other}");
     }
-    AdapterList::read(&options.version_dir).map(Some)
+    let var = |name: &str| std::env::var(name).ok();
+    let hub = Hub::new(args.download_dir.as_deref(), &args.hf_token, var);
+    AdapterList::read(&options.version_dir, hub).map(Some)
 }
 
 pub(super) fn dtype_name(dtype: DType) -> &'static str {
@@ -330,7 +299,7 @@ fn threads_of(
     };
     let (commands, inbox) = unbounded();
     let observer = Arc::clone(&options.observer);
-    let health = Health::new(facts.max_num_seqs as usize + options.max_waiting);
+    let health = Health::new(queue_limit(args, &facts, &options));
     let health = Arc::new(health.observed_by(Arc::clone(&observer)));
     let shared = Shared { observer, commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start(name, health.clone(), step_limit)?;
@@ -340,7 +309,7 @@ fn threads_of(
     let trace = options.step_trace.as_deref().map(StepTrace::create).transpose()?;
     let meter = Meter::new(Arc::clone(&options.observer), trace);
     let kept = args.lora.as_ref().map_or(0, |lora| lora.max_cpu_loras);
-    let (adapters, adapter_reader) = Adapters::start(name, adapters, &spec, kept, &commands)?;
+    let (adapters, adapter_readers) = Adapters::start(name, adapters, &spec, kept, &commands)?;
     let limit = options.grammar_timeout;
     let guides = Guides::start(name, (threads() / 2).clamp(1, 8), limit, &commands)?;
     let freeing = guides.freeing();
@@ -353,6 +322,7 @@ fn threads_of(
     let rules = args.structured_outputs.clone();
     let grammars = Grammars::new(tokenizer.clone(), facts.vocab_size, &eos, rules, limit);
     let intake = Arc::new(Intake {
+        queue: PromptQueue::new(args.limits.max_num_queued_tokens),
         tokenizer,
         grammars,
         max_model_len: facts.max_model_len,
@@ -372,7 +342,7 @@ fn threads_of(
     let (slow, mut threads) = Slow::start(name, &intake, limit)?;
     // In this order they end: each lets go of what the next one waits for.
     threads.push(core);
-    threads.extend(adapter_reader);
+    threads.extend(adapter_readers);
     Ok(Engine {
         facts,
         health,
@@ -382,6 +352,17 @@ fn threads_of(
         threads,
         watchdog: Some(watchdog),
     })
+}
+
+/// Sequences that may run and wait.
+fn queue_limit(args: &EngineArgs, facts: &EngineFacts, options: &EngineOptions) -> QueueLimit {
+    match args.limits.max_num_queued_reqs {
+        Some(sequences) => QueueLimit { sequences, keys: "max_num_queued_reqs in model.json" },
+        None => QueueLimit {
+            sequences: facts.max_num_seqs as usize + options.max_waiting,
+            keys: "max_num_seqs in model.json or --backend-config=vllm,max-waiting",
+        },
+    }
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `args` | model.json, parsed once |
 //! | `request` | what enters and leaves: requests, clients, answers, observations |
+//! | `placement` | which device serves |
 //! | `load` | args to a running engine: device, weights |
 //! | `sizes` | its batch, pages and memory, judged before anything is taken |
 //! | `loading` | a load that can be left: deadline, reads that hang, a server that goes |
@@ -20,6 +21,7 @@
 //! | `outbox`, `takeover` | tokens to words to clients: on their own threads, none of which waits for another's client |
 //! | `stream` | one request there: its sequences and its answers |
 //! | `scores` | logprobs as an answer shows them |
+//! | `queued` | prompt tokens that wait for a first token |
 //! | `ticket` | the promise of exactly one end to each accepted request |
 //! | `pooling` | requests that embed |
 //! | `health`, `watchdog` | poison and drain, and the thread that sees to both |
@@ -35,7 +37,9 @@ mod load;
 mod loading;
 mod meter;
 mod outbox;
+mod placement;
 mod pooling;
+mod queued;
 mod repetition;
 mod request;
 mod scores;
@@ -83,8 +87,7 @@ pub struct EngineOptions {
     pub name: String,
     /// `<repository>/<model>/<version>`: a relative `model` path is tried against it first.
     pub version_dir: PathBuf,
-    /// GPU to use; None = the first visible one. Which device serves: design law 11, decided in
-    /// `load`.
+    /// GPU to use; None = the first visible one. Which device serves is decided in `placement`.
     pub gpu: Option<u32>,
     pub observer: Arc<dyn Observer>,
     /// Requests that may wait for a slot; one more is refused with UNAVAILABLE.
@@ -188,6 +191,7 @@ impl Engine {
 
     fn take(&self, mut job: Job) -> Result<()> {
         self.health.check()?;
+        self.intake.queue.check()?;
         let n = job.sequences();
         let (client, terms) = job.end();
         let ticket = self.health.tickets.admit(Arc::clone(client), terms, n)?;

@@ -92,6 +92,7 @@ impl Intake {
                 stop_ids: Vec::new(),
                 repetition: None,
             }),
+            queued: self.queue.add(tokens.len()),
             prompt: tokens.into(),
             client,
             stream: false,

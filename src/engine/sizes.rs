@@ -97,6 +97,28 @@ pub(super) fn batch_sizes(
     Ok((seqs, tokens))
 }
 
+/// Tokens of a step: as many as the buffers take, or fewer by `max_num_scheduled_tokens`.
+pub(super) fn scheduled_tokens(
+    args: &EngineArgs,
+    limits: &Limits,
+    spec: &ModelSpec,
+) -> Result<usize> {
+    let Some(tokens) = args.limits.max_num_scheduled_tokens else { return Ok(limits.step_tokens) };
+    let tokens = tokens.min(limits.step_tokens);
+    let running = args.limits.max_num_active_seqs.unwrap_or(limits.slots).min(limits.slots);
+    let whole = spec.whole_prompts() || !args.enable_chunked_prefill;
+    let (least, key) = match whole {
+        true => (limits.max_model_len, "max_model_len, as prompts are not read in chunks"),
+        false => (running, "max_num_seqs (or max_num_active_seqs)"),
+    };
+    if tokens < least {
+        return Err(invalid!(
+            "max_num_scheduled_tokens ({tokens}) must be at least {least}: {key}"
+        ));
+    }
+    Ok(tokens)
+}
+
 /// Everything the device must hold; the pool by arithmetic. `max_model_len: -1` takes what fits.
 pub(super) fn limits_of(
     spec: &ModelSpec,

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::command::{Accepted, Family, Finish, NewOutput};
 use super::pooling::Wish;
+use super::queued::Queued;
 use super::request::{Answer, Client, FinishReason, Observation, Observer, Output};
 use super::scores::Scores;
 use crate::ids::TokenId;
@@ -29,6 +30,8 @@ pub(super) struct Stream {
     pub client: Arc<dyn Client>,
     pub ids: Family,
     prompt_tokens: u32,
+    /// None: there was a token.
+    waits: Option<Queued>,
     stream: bool,
     /// Text is wanted as it comes: for deltas, or to find stop strings. Otherwise once, at the end.
     eager: bool,
@@ -110,6 +113,7 @@ impl Stream {
             client,
             ids,
             prompt_tokens: prompt.len() as u32,
+            waits: Some(accepted.queued),
             stream,
             eager,
             stream_interval: accepted.stream_interval.unwrap_or(stream_interval),
@@ -136,6 +140,7 @@ impl Stream {
     ) -> bool {
         let running = self.sequences.get_mut(index).filter(|s| s.ended.is_none());
         let Some(sequence) = running else { return false };
+        self.waits = None;
         self.pending.add(&token);
         sequence.pending.push_back(token);
         sequence.finish = finish;

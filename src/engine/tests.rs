@@ -12,7 +12,6 @@ use super::adapters::Adapters;
 use super::guides::Guides;
 use super::health::Health;
 use super::intake::{Intake, Slow};
-use super::meter::Meter;
 use super::outbox::{Backlog, Outboxes, Shared};
 use super::request::*;
 use super::step::{Core, Helpers, Runner};
@@ -168,6 +167,7 @@ pub(super) fn bench_with(
         pages: 64,
         depth,
         long_prefill_token_threshold: 0,
+        long_prefill_adaptive: false,
         chunked_prefill: true,
         prefix_caching: true,
         pooling: false,
@@ -177,7 +177,7 @@ pub(super) fn bench_with(
     })
     .expect("a valid config");
     let (commands, inbox) = unbounded();
-    let health = Arc::new(Health::new(max_num_seqs + max_waiting));
+    let health = Arc::new(Health::new(super::ticket::QueueLimit::new(max_num_seqs + max_waiting)));
     let shared =
         Shared { observer: Arc::new(Ignore), commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start("test", health.clone(), Some(STEP_LIMIT)).expect("a thread");
@@ -187,11 +187,12 @@ pub(super) fn bench_with(
     let guides = Guides::start("test", 1, GRAMMAR_LIMIT, &commands).expect("threads");
     let (freeing, mask_delay_ms) = (guides.freeing(), guides.delay_ms.clone());
     let helpers = Helpers { outboxes, guides, adapters: Adapters::default() };
-    let meter = Meter::new(Arc::new(Ignore), None);
+    let meter = super::meter::Meter::new(Arc::new(Ignore), None);
     let core = Core::new(Box::new(runner), scheduler, inbox, helpers, shared, meter, 1);
     let thread = std::thread::spawn(move || core.run());
     let eos: Vec<TokenId> = tokenizer.eos().into_iter().filter(|_| ends).collect();
     let intake = Arc::new(Intake {
+        queue: super::queued::PromptQueue::new(None),
         adapters: Vec::new(),
         grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default(), GRAMMAR_LIMIT),
         eos,

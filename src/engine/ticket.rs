@@ -13,13 +13,24 @@ use super::request::{Answer, Client, Terms};
 use crate::error::{Error, Result};
 use crate::invalid;
 
-/// What raises the limit.
-const KEYS: &str = "max_num_seqs in model.json or --backend-config=vllm,max-waiting";
+/// How many sequences may run and wait, and which keys say so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QueueLimit {
+    pub sequences: usize,
+    pub keys: &'static str,
+}
+
+#[cfg(test)]
+impl QueueLimit {
+    pub fn new(sequences: usize) -> QueueLimit {
+        QueueLimit { sequences, keys: "max-waiting" }
+    }
+}
 
 /// All requests that were accepted and have not ended, of at most `limit` sequences.
 pub(super) struct Tickets {
     open: Mutex<Open>,
-    limit: usize,
+    limit: QueueLimit,
 }
 
 #[derive(Default)]
@@ -35,7 +46,7 @@ struct Open {
 }
 
 impl Tickets {
-    pub fn new(limit: usize) -> Arc<Tickets> {
+    pub fn new(limit: QueueLimit) -> Arc<Tickets> {
         Arc::new(Tickets { open: Mutex::default(), limit })
     }
 
@@ -59,17 +70,17 @@ impl Tickets {
         if let Some(error) = &open.closed {
             return Err(error.clone());
         }
-        let limit = self.limit;
-        if sequences > limit {
+        let QueueLimit { sequences: limit, keys } = self.limit;
+        if sequences > limit && limit > 0 {
             return Err(invalid!(
                 "n is {sequences}, but at most {limit} sequences may run and wait: lower n, or \
-                 raise {KEYS}"
+                 raise {keys}"
             ));
         }
         if open.sequences + sequences > limit {
             return Err(Error::Unavailable(format!(
                 "{} requests are running or waiting, and {limit} is the limit: retry later, or \
-                 raise {KEYS}",
+                 raise {keys}",
                 open.sequences
             )));
         }
@@ -233,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_ticket_ends_once_and_hears_nothing_after() {
-        let (tickets, heard) = (Tickets::new(1), Arc::new(Heard::default()));
+        let (tickets, heard) = (Tickets::new(QueueLimit::new(1)), Arc::new(Heard::default()));
         let ticket = tickets.admit(heard.clone(), &Terms::default(), 1).unwrap();
         let full = tickets.admit(heard.clone(), &Terms::default(), 1).err().expect("full");
         assert!(full.message().starts_with("1 requests"), "{full}");
@@ -251,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_dropped_ticket_ends_by_itself_and_a_withdrawn_one_says_nothing() {
-        let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
+        let (tickets, heard) = (Tickets::new(QueueLimit::new(8)), Arc::new(Heard::default()));
         drop(tickets.admit(heard.clone(), &Terms::default(), 1).unwrap());
         assert!(matches!(heard.ends.lock()[..], [Some(Error::Unavailable(_))]));
         tickets.admit(heard.clone(), &Terms::default(), 1).unwrap().withdraw();
@@ -260,7 +271,7 @@ mod tests {
 
     #[test]
     fn closing_ends_all_and_refuses_those_who_come_later() {
-        let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
+        let (tickets, heard) = (Tickets::new(QueueLimit::new(8)), Arc::new(Heard::default()));
         let all: Vec<_> =
             (0..3).map(|_| tickets.admit(heard.clone(), &Terms::default(), 1).unwrap()).collect();
         tickets.close(&Error::Unavailable("first".into()));
@@ -274,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_timeout_is_told_with_its_number() {
-        let (tickets, heard) = (Tickets::new(8), Arc::new(Heard::default()));
+        let (tickets, heard) = (Tickets::new(QueueLimit::new(8)), Arc::new(Heard::default()));
         let terms = |us| Terms { timeout: Some(Duration::from_micros(us)), ..Terms::default() };
         let patient = tickets.admit(heard.clone(), &terms(60_000_000), 1).unwrap();
         assert!(patient.gone().is_none());

@@ -79,7 +79,10 @@ fn candidates(name: &str, version_dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The folder itself, or the snapshot in it if it is a model's folder in a hub's cache.
-fn snapshot_in(folder: &Path, revision: Option<&str>) -> Result<PathBuf> {
+///
+/// # Errors
+/// NotFound: a cache's folder without that snapshot.
+pub fn snapshot_in(folder: &Path, revision: Option<&str>) -> Result<PathBuf> {
     let snapshots = folder.join("snapshots");
     if folder.join("config.json").exists() || !snapshots.is_dir() {
         return Ok(folder.to_path_buf());

@@ -221,7 +221,11 @@ impl Hub {
             .collect();
         let folder = store.snapshot(&listing.commit);
         let fetch = |name: &str| store.fetch(remote, &listing.commit, name);
-        for name in SMALL_FILES.iter().filter(|name| names.contains(name)) {
+        let small: &[&str] = match wanted.weights {
+            Some(Files::Adapter) => &["adapter_config.json"],
+            _ => &SMALL_FILES,
+        };
+        for name in small.iter().filter(|name| names.contains(name)) {
             fetch(name)?;
         }
         let mut weights = Vec::new();
@@ -238,13 +242,17 @@ impl Hub {
         }
 
         let repo = wanted.repo;
+        let (what, read) = match wanted.weights {
+            Some(Files::Adapter) => ("an adapter", weights::ADAPTER_FILES.join(", ")),
+            _ => ("a language model", "*.safetensors, pytorch_model.bin".into()),
+        };
         if !folder.is_dir() && weights.is_empty() {
             return Err(match folder::other_format(names.iter().copied()) {
                 Some(format) => {
                     Error::Unsupported(format!("model '{repo}' is not read: {format}."))
                 }
                 None => Error::NotFound(format!(
-                    "model '{repo}' on {} holds no file of a language model.",
+                    "model '{repo}' on {} holds no file of {what}.",
                     self.endpoint
                 )),
             });
@@ -253,7 +261,7 @@ impl Hub {
         if weights.is_empty() && wanted.weights.is_some() {
             let format = folder::other_format(names.iter().copied());
             return Err(Error::Unsupported(format!(
-                "model '{repo}' has no weights that are read (*.safetensors, pytorch_model.bin){}.",
+                "model '{repo}' has no weights that are read ({read}){}.",
                 format.map(|format| format!(": {format}")).unwrap_or_default()
             )));
         }
@@ -290,6 +298,10 @@ fn expanded(path: &str, home: &Path) -> PathBuf {
 fn weight_files<'a>(names: &[&'a str], files: Files) -> Vec<&'a str> {
     let of = |wanted: &str| names.iter().copied().filter(|&n| n == wanted).collect::<Vec<_>>();
     let mut kinds = Vec::new();
+    if files == Files::Adapter {
+        kinds.extend(weights::ADAPTER_FILES.map(of));
+        return kinds.into_iter().find(|kind| !kind.is_empty()).unwrap_or_default();
+    }
     if files != Files::Torch {
         kinds.push(of("model.safetensors.index.json"));
         kinds.push(of("model.safetensors"));

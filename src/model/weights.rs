@@ -56,11 +56,14 @@ pub enum Files {
     Any,
     Safetensors,
     Torch,
+    /// An adapter's, which is no checkpoint of its own.
+    Adapter,
 }
 
 /// As the safetensors crate has it.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 
+pub(super) const ADAPTER_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
@@ -120,9 +123,8 @@ impl Checkpoint {
     /// # Errors
     /// As `open`.
     pub fn adapter(dir: &Path) -> Result<Checkpoint> {
-        let names = ["adapter_model.safetensors", "adapter_model.bin"];
-        let path = names.iter().map(|name| dir.join(name)).find(|path| path.exists());
-        let [one, other] = names;
+        let path = ADAPTER_FILES.iter().map(|name| dir.join(name)).find(|path| path.exists());
+        let [one, other] = ADAPTER_FILES;
         let path = path.ok_or_else(|| {
             Error::NotFound(format!("{}: neither {one} nor {other}.", dir.display()))
         })?;

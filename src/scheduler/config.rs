@@ -20,6 +20,8 @@ pub struct SchedulerConfig {
     /// Tokens that one step feeds of one sequence at most, 0 = no such limit. Has no meaning
     /// without chunked prefill.
     pub long_prefill_token_threshold: usize,
+    /// The threshold is at least a step's tokens by the number of sequences that wait and run.
+    pub long_prefill_adaptive: bool,
     /// A prompt may be fed in several steps.
     pub chunked_prefill: bool,
     pub prefix_caching: bool,
@@ -85,12 +87,17 @@ impl SchedulerConfig {
         self.max_model_len + usize::from(self.pooling)
     }
 
-    /// How many of `unfed` tokens a sequence may feed within what is left of the step's budget.
-    pub(super) fn share(&self, unfed: usize, budget: usize) -> usize {
+    /// How many of `unfed` tokens a sequence may feed within what is left of the step's budget,
+    /// where as many `sequences` wait and run.
+    pub(super) fn share(&self, unfed: usize, budget: usize, sequences: usize) -> usize {
+        let fair = match self.long_prefill_adaptive {
+            true => self.max_num_batched_tokens / sequences.max(1),
+            false => 0,
+        };
         let threshold = match self.long_prefill_token_threshold {
             0 => usize::MAX,
             _ if !self.chunked_prefill => usize::MAX,
-            tokens => tokens,
+            tokens => tokens.max(fair),
         };
         unfed.min(threshold).min(budget)
     }

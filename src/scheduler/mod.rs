@@ -26,6 +26,8 @@ mod config;
 mod report;
 mod sequence;
 #[cfg(test)]
+mod bank_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -110,8 +112,9 @@ impl Scheduler {
     }
 
     /// Put a sequence in the queue: behind the more urgent ones, and those of its priority that
-    /// came before. A request with more sequences than half of the slots has no right to them all: each
-    /// further one lets one more later arrival pass. How many may wait is the caller's limit.
+    /// came before. A request with more sequences than half of the slots has no right to all of
+    /// them: each further one lets one more later arrival pass. How many may wait is the caller's
+    /// limit.
     ///
     /// # Errors
     /// InvalidArgument if it could never run: an empty prompt, no token to generate, or a prompt
@@ -324,11 +327,12 @@ impl Scheduler {
     /// Feed what runs, in order of admission. True if that cost a preemption.
     fn plan_running(&mut self, plan: &mut StepPlan, budget: &mut usize) -> bool {
         let mut preempted = false;
+        let sequences = self.running.len() + self.waiting_len();
         let mut at = 0;
         while at < self.running.len() && *budget > 0 {
             let slot = self.running[at];
             let sequence = &mut self.seats[slot];
-            let count = self.config.share(sequence.unfed(), *budget);
+            let count = self.config.share(sequence.unfed(), *budget, sequences);
             if count > 0 {
                 let held = sequence.table.pages().len();
                 if !self.kv.grow(&mut sequence.table, sequence.fed + count) {
@@ -352,6 +356,7 @@ impl Scheduler {
     /// `max_num_seqs` overtakers with an adapter the banks are left to empty, so that the first who
     /// waits for one gets it.
     fn plan_waiting(&mut self, plan: &mut StepPlan, budget: &mut usize) {
+        let sequences = self.running.len() + self.waiting_len();
         let mut at = 0;
         while *budget > 0 && self.seats.any_free() {
             let Some(sequence) = self.waiting.get_mut(at) else { break };
@@ -371,7 +376,7 @@ impl Scheduler {
             if !self.config.chunked_prefill && unfed > *budget {
                 break;
             }
-            let count = self.config.share(unfed, *budget);
+            let count = self.config.share(unfed, *budget, sequences);
             let reserve = self.config.reserve_full_isl;
             let positions = if reserve { sequence.tokens.len() } else { cached + count };
             if !self.kv.fits(&hits, positions, !self.running.is_empty()) {

@@ -5,6 +5,7 @@
 use serde_json::{json, Value};
 
 use super::roles::{declares, Roles};
+use crate::error::nearest;
 
 /// Name, type, dimensions, required.
 pub(super) type TensorRow = (&'static str, &'static str, i64, bool);
@@ -36,6 +37,9 @@ pub(super) const OUTPUTS: [TensorRow; 6] = [
 pub(super) fn tensor_type(input: &str) -> Option<&'static str> {
     INPUTS.iter().find(|(name, ..)| *name == input).map(|(_, data_type, ..)| *data_type)
 }
+
+const HEALTH_CHECK: &str = "ENABLE_VLLM_HEALTH_CHECK";
+const REPORT_METRICS: &str = "REPORT_CUSTOM_METRICS";
 
 /// What we need of a model's config.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,8 +94,8 @@ pub(super) fn read(config: &Value) -> ModelConfig {
             Value::String(text) => text.parse().unwrap_or(0),
             number => number.as_u64().unwrap_or(0),
         },
-        health_check: parameter(config, "ENABLE_VLLM_HEALTH_CHECK"),
-        report_metrics: parameter(config, "REPORT_CUSTOM_METRICS"),
+        health_check: parameter(config, HEALTH_CHECK),
+        report_metrics: parameter(config, REPORT_METRICS),
     }
 }
 
@@ -99,6 +103,23 @@ pub(super) fn read(config: &Value) -> ModelConfig {
 fn parameter(config: &Value, key: &str) -> bool {
     let value = config["parameters"][key]["string_value"].as_str().unwrap_or_default();
     value.eq_ignore_ascii_case("true")
+}
+
+/// A line for each parameter that is almost one of ours, or is one and neither true nor false.
+pub(super) fn strangers(config: &Value) -> Vec<String> {
+    let ours = [HEALTH_CHECK, REPORT_METRICS];
+    let line = |(key, value): (&String, &Value)| {
+        let key = key.as_str();
+        if !ours.contains(&key) {
+            let known = nearest(key, ours)?;
+            return Some(format!("parameter '{key}' has no effect: did you mean '{known}'?"));
+        }
+        let value = value["string_value"].as_str().unwrap_or_default();
+        let plain = ["true", "false"].iter().any(|word| value.eq_ignore_ascii_case(word));
+        (!plain).then(|| format!("parameter {key} is '{value}', which is read as false"))
+    };
+    let parameters = config["parameters"].as_object();
+    parameters.into_iter().flatten().filter_map(line).collect()
 }
 
 #[cfg(test)]
@@ -197,6 +218,25 @@ mod tests {
         let roles = read(&config).roles;
         assert_eq!((roles.text, roles.style), ("prompt", TextStyle::NewOnly));
         assert!(!declares(&config, "input", "text_input"));
+    }
+
+    #[test]
+    fn parameters_that_are_almost_ours_are_told() {
+        let text = |value: &str| json!({ "string_value": value });
+        let config = json!({"parameters": {"REPORT_CUSTOM_METRIC": text("true"),
+            "enable_vllm_health_check": text("true"), "REPORT_CUSTOM_METRICS": text("yes"),
+            "ENABLE_VLLM_HEALTH_CHECK": text("False"), "colour": text("red")}});
+        assert_eq!(
+            strangers(&config),
+            [
+                "parameter 'REPORT_CUSTOM_METRIC' has no effect: did you mean \
+                 'REPORT_CUSTOM_METRICS'?",
+                "parameter 'enable_vllm_health_check' has no effect: did you mean \
+                 'ENABLE_VLLM_HEALTH_CHECK'?",
+                "parameter REPORT_CUSTOM_METRICS is 'yes', which is read as false",
+            ]
+        );
+        assert!(strangers(&json!({})).is_empty());
     }
 
     #[test]

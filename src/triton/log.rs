@@ -1,8 +1,14 @@
 //! `tracing` into the server's log, with the `[vllm] ` that operators search for. Installed once by
 //! the backend's initialisation. Spans are not kept: a line stands for itself.
+//!
+//! `log_level` of a model.json acts here, for all of the backend's lines: they do not say which
+//! model they are of. With several models the most talkative wins; one that says nothing asks for
+//! what the server lets through.
 
 use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
 
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::subscriber::Interest;
@@ -23,13 +29,66 @@ pub(super) fn install() {
 
 struct ServerLog;
 
-fn level(level: &Level) -> TRITONSERVER_LogLevel {
-    match *level {
+/// What loaded models ask for: the number of each [`Asked`], and its level.
+static ASKED: Mutex<Vec<(u64, Option<Level>)>> = Mutex::new(Vec::new());
+static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Verbosity of the lines that are logged at most.
+static MOST: AtomicU8 = AtomicU8::new(verbosity(Level::TRACE));
+/// Lines up to this verbosity are logged although the server's log is not verbose.
+static LOUD: AtomicU8 = AtomicU8::new(verbosity(Level::INFO));
+
+/// A model's wish for a log level, until it is dropped.
+pub(super) struct Asked(u64);
+
+impl Asked {
+    pub(super) fn new(level: Option<Level>) -> Asked {
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut asked = ASKED.lock();
+        asked.push((id, level));
+        settle(&asked);
+        Asked(id)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let mut asked = ASKED.lock();
+        asked.retain(|(id, _)| *id != self.0);
+        settle(&asked);
+    }
+}
+
+fn settle(asked: &[(u64, Option<Level>)]) {
+    let most = asked.iter().map(|(_, level)| verbosity(level.unwrap_or(Level::TRACE))).max();
+    let loud = asked.iter().filter_map(|(_, level)| level.map(verbosity)).max();
+    MOST.store(most.unwrap_or(verbosity(Level::TRACE)), Ordering::Relaxed);
+    let info = verbosity(Level::INFO);
+    LOUD.store(loud.unwrap_or(info).max(info), Ordering::Relaxed);
+}
+
+const fn verbosity(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 0,
+        Level::WARN => 1,
+        Level::INFO => 2,
+        Level::DEBUG => 3,
+        Level::TRACE => 4,
+    }
+}
+
+/// The server's level for a line of ours; None: nobody wants it.
+fn level(level: Level) -> Option<TRITONSERVER_LogLevel> {
+    let own = verbosity(level);
+    if own > MOST.load(Ordering::Relaxed) {
+        return None;
+    }
+    Some(match level {
         Level::ERROR => sys::TRITONSERVER_LOG_ERROR,
         Level::WARN => sys::TRITONSERVER_LOG_WARN,
         Level::INFO => sys::TRITONSERVER_LOG_INFO,
-        Level::DEBUG | Level::TRACE => sys::TRITONSERVER_LOG_VERBOSE,
-    }
+        _ if own <= LOUD.load(Ordering::Relaxed) => sys::TRITONSERVER_LOG_INFO,
+        _ => sys::TRITONSERVER_LOG_VERBOSE,
+    })
 }
 
 impl Subscriber for ServerLog {
@@ -39,16 +98,16 @@ impl Subscriber for ServerLog {
     }
 
     fn enabled(&self, metadata: &Metadata) -> bool {
+        let (true, Some(level)) = (metadata.is_event(), level(*metadata.level())) else {
+            return false;
+        };
         // SAFETY: takes a number, returns a boolean.
-        metadata.is_event()
-            && sys::api().is_some_and(|api| unsafe {
-                api.required.TRITONSERVER_LogIsEnabled(level(metadata.level()))
-            })
+        sys::api().is_some_and(|api| unsafe { api.required.TRITONSERVER_LogIsEnabled(level) })
     }
 
     fn event(&self, event: &Event) {
-        let Some(api) = sys::api() else { return };
         let metadata = event.metadata();
+        let (Some(api), Some(level)) = (sys::api(), level(*metadata.level())) else { return };
         let mut line = Line(String::from("[vllm] "));
         event.record(&mut line);
         let file = metadata.file().unwrap_or_default();
@@ -57,7 +116,6 @@ impl Subscriber for ServerLog {
         let number = metadata.line().unwrap_or(0) as i32;
         // SAFETY: both texts are NUL-terminated and copied by the server.
         let failed = unsafe {
-            let level = level(metadata.level());
             api.required.TRITONSERVER_LogMessage(level, file.as_ptr(), number, text.as_ptr())
         };
         // A log that fails cannot be logged; the check frees the error.
@@ -87,5 +145,30 @@ impl Visit for Line {
             "message" => write!(self.0, "{value:?}"),
             name => write!(self.0, " {name}={value:?}"),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One test, since the levels are the process's.
+    #[test]
+    fn the_most_talkative_model_wins() {
+        let info = Some(sys::TRITONSERVER_LOG_INFO);
+        assert_eq!(level(Level::INFO), info);
+        assert_eq!(level(Level::DEBUG), Some(sys::TRITONSERVER_LOG_VERBOSE));
+        let quiet = Asked::new(Some(Level::ERROR));
+        assert_eq!((level(Level::WARN), level(Level::INFO)), (None, None));
+        assert_eq!(level(Level::ERROR), Some(sys::TRITONSERVER_LOG_ERROR));
+        let usual = Asked::new(None);
+        assert_eq!(level(Level::INFO), info);
+        let loud = Asked::new(Some(Level::DEBUG));
+        assert_eq!(level(Level::DEBUG), info);
+        assert_eq!(level(Level::TRACE), Some(sys::TRITONSERVER_LOG_VERBOSE));
+        drop((loud, usual));
+        assert_eq!(level(Level::INFO), None);
+        drop(quiet);
+        assert_eq!(level(Level::INFO), info);
     }
 }

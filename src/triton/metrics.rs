@@ -11,6 +11,7 @@ use self::engine::EngineSeries;
 pub(in crate::triton) use self::registry::close;
 use self::registry::{Join, Kind, Labels, Metric};
 use super::sys;
+use crate::engine::args::HistogramBuckets;
 use crate::engine::{Observation, Observer};
 use crate::error::Result;
 
@@ -51,11 +52,17 @@ struct Histograms {
 
 impl Metrics {
     /// Register the series. A server without metrics is no error: one line in the log.
-    pub(super) fn register(&self, model: &str, version: u64, max_model_len: u32) {
+    pub(super) fn register(
+        &self,
+        model: &str,
+        version: u64,
+        max_model_len: u32,
+        buckets: &HistogramBuckets,
+    ) {
         if self.series.get().is_some() {
             return;
         }
-        match Series::new(model, version, max_model_len) {
+        match Series::new(model, version, max_model_len, buckets) {
             Ok(series) => {
                 let _ = self.series.set(series);
             }
@@ -101,7 +108,12 @@ impl Observer for Metrics {
 }
 
 impl Series {
-    fn new(model: &str, version: u64, max_model_len: u32) -> Result<Series> {
+    fn new(
+        model: &str,
+        version: u64,
+        max_model_len: u32,
+        buckets: &HistogramBuckets,
+    ) -> Result<Series> {
         let labels = Labels::new(model, version);
         let counter = |name, help| Metric::new(name, help, &labels, Kind::Counter);
         let gauge = |name, help, join| Metric::new(name, help, &labels, Kind::Gauge(join));
@@ -129,48 +141,57 @@ impl Series {
                 c"KV-cache usage. 1 means 100 percent usage.",
                 Join::Most,
             )?,
-            engine: EngineSeries::new(&labels)?,
-            histograms: Histograms::new(&labels, max_model_len)?,
+            engine: EngineSeries::new(&labels, buckets)?,
+            histograms: Histograms::new(&labels, max_model_len, buckets)?,
         })
     }
 }
 
 impl Histograms {
-    fn new(labels: &Labels, max_model_len: u32) -> Result<Option<Histograms>> {
+    fn new(
+        labels: &Labels,
+        max_model_len: u32,
+        buckets: &HistogramBuckets,
+    ) -> Result<Option<Histograms>> {
         if sys::api().is_none_or(|api| api.newer.TRITONSERVER_MetricNewWithArgs.is_err()) {
             tracing::info!("this server has no histograms: only counters and gauges are reported");
             return Ok(None);
         }
         let lengths = one_two_five(max_model_len);
+        let lengths = buckets.of("request_tokens", &lengths);
         let histogram =
             |name, help, buckets| Metric::new(name, help, labels, Kind::Histogram(buckets));
         Ok(Some(Histograms {
             ttft: histogram(
                 c"vllm:time_to_first_token_seconds",
                 c"Histogram of time to first token in seconds.",
-                TTFT_S,
+                buckets.of("time_to_first_token", TTFT_S),
             )?,
             per_token: histogram(
                 c"vllm:time_per_output_token_seconds",
                 c"Histogram of time per output token in seconds.",
-                PER_TOKEN_S,
+                buckets.of("inter_token_latency", PER_TOKEN_S),
             )?,
             e2e: histogram(
                 c"vllm:e2e_request_latency_seconds",
                 c"Histogram of end to end request latency in seconds.",
-                E2E_S,
+                buckets.of("request_latency", E2E_S),
             )?,
             prompt_tokens: histogram(
                 c"vllm:request_prompt_tokens",
                 c"Number of prefill tokens processed.",
-                &lengths,
+                lengths,
             )?,
             generation_tokens: histogram(
                 c"vllm:request_generation_tokens",
                 c"Number of generation tokens processed.",
-                &lengths,
+                lengths,
             )?,
-            n: histogram(c"vllm:request_params_n", c"Histogram of the n request parameter.", N)?,
+            n: histogram(
+                c"vllm:request_params_n",
+                c"Histogram of the n request parameter.",
+                buckets.of("request_params_n", N),
+            )?,
         }))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -14,6 +14,7 @@ use super::embedding::Embedding;
 use super::farewell::Farewells;
 use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
 use super::inputs;
+use super::log;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
@@ -27,6 +28,9 @@ use crate::files;
 use crate::internal;
 use crate::sampling::Limits;
 
+/// Keys of `--backend-config` that nobody reads are told once.
+static STRANGERS: Once = Once::new();
+
 /// One version of one model.
 pub(super) struct Model {
     name: String,
@@ -37,6 +41,8 @@ pub(super) struct Model {
     args: EngineArgs,
     options: Options,
     object: Arc<Version>,
+    /// `log_level` of model.json, while the model is loaded.
+    _log_level: log::Asked,
 }
 
 impl Model {
@@ -52,6 +58,10 @@ impl Model {
         let folder = handle.folder()?;
         let version_dir = folder.join(version.to_string());
         let (args, warnings) = read_args(&folder, &version_dir)?;
+        let log_level = log::Asked::new(args.operation.log_level);
+        STRANGERS.call_once(|| {
+            Options::strangers(&backend_config).iter().for_each(|line| tracing::warn!("{line}"));
+        });
         for warning in warnings {
             tracing::warn!("{name}: {warning}");
         }
@@ -64,6 +74,7 @@ impl Model {
             args,
             options: Options::read(&backend_config)?,
             object,
+            _log_level: log_level,
         })
     }
 }
@@ -84,6 +95,9 @@ fn complete_config(handle: ModelHandle) -> Result<ModelConfig> {
         );
     }
     let config = config::read(&json);
+    for line in config::strangers(&json) {
+        tracing::warn!("{}: config.pbtxt: {line}", handle.name()?);
+    }
     for line in inputs::judge(&json, &config.roles)? {
         tracing::warn!("{}: {line}", handle.name()?);
     }
@@ -99,7 +113,8 @@ fn read_args(folder: &Path, version_dir: &Path) -> Result<(EngineArgs, Vec<Strin
     let candidates = [version_dir.join("model.json"), folder.join("vllm_engine_args.json")];
     for path in candidates {
         if let Some(text) = files::optional(files::read_text(&path, files::Kind::Arguments))? {
-            return EngineArgs::parse(&text);
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            return EngineArgs::parse_file(&text, &name);
         }
     }
     Err(Error::NotFound(format!(
@@ -152,7 +167,7 @@ impl Instance {
             max_backlog_tokens: model.options.max_backlog_tokens,
             max_logprob_entries: model.options.max_logprob_entries,
             outbox_threads: model.options.outbox_threads,
-            step_timeout: model.options.step_timeout,
+            step_timeout: model.options.step_timeout.or(model.args.operation.step_timeout),
             grammar_timeout: model.options.grammar_timeout,
             step_trace: model
                 .options
@@ -180,7 +195,8 @@ impl Instance {
         let engine = keeper.engine()?;
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
-            metrics.register(&model.name, model.version, facts.max_model_len);
+            let buckets = &model.args.operation.buckets;
+            metrics.register(&model.name, model.version, facts.max_model_len, buckets);
         }
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
         let most = std::env::var("VLLM_MAX_N_SEQUENCES").ok();

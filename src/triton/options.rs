@@ -1,17 +1,35 @@
 //! `--backend-config=vllm,key=value`: the few knobs that belong to the server's operator, not to a
 //! model. Called by `model`.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::error::Result;
+use crate::error::{nearest, Result};
 use crate::invalid;
 use crate::sampling::ListLimits;
 
 /// A network file system may be away for minutes and come back.
 const LOAD_READ_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What the server itself puts among ours, or takes for all backends.
+const OF_THE_SERVER: [&str; 5] = [
+    "auto-complete-config",
+    "backend-directory",
+    "default-max-batch-size",
+    "min-compute-capability",
+    "execution-policy",
+];
+/// Of the Python backend, which the incumbent runs in.
+const OF_PYTHON: [&str; 5] = [
+    "shm-default-byte-size",
+    "shm-growth-byte-size",
+    "shm-region-prefix-name",
+    "stub-timeout-seconds",
+    "thread-pool-size",
+];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Options {
@@ -76,14 +94,26 @@ impl Default for Options {
 }
 
 impl Options {
-    /// From the backend's config. The server's own keys stand among ours: unknown ones are not
-    /// ours.
+    /// From the backend's config.
     ///
     /// # Errors
     /// InvalidArgument: a value that is no number or out of range.
     pub(super) fn read(config: &Value) -> Result<Options> {
+        Options::parse(&Cmdline::new(config))
+    }
+
+    /// A line for each key that nobody reads.
+    pub(super) fn strangers(config: &Value) -> Vec<String> {
+        let cmdline = Cmdline::new(config);
+        match Options::parse(&cmdline) {
+            Ok(_) => cmdline.strangers(),
+            // The load fails with that.
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn parse(cmdline: &Cmdline) -> Result<Options> {
         let mut options = Options::default();
-        let cmdline = &config["cmdline"];
         if let Some(n) = number(cmdline, "max-waiting", 1)? {
             options.max_waiting = usize::try_from(n).unwrap_or(usize::MAX);
         }
@@ -116,7 +146,7 @@ impl Options {
         if let Some(n) = number(cmdline, "restart", 0)? {
             options.restarts = usize::try_from(n).unwrap_or(usize::MAX);
         }
-        options.step_trace_dir = cmdline["step-trace-dir"].as_str().map(PathBuf::from);
+        options.step_trace_dir = cmdline.text("step-trace-dir").map(PathBuf::from);
         options.step_timeout = number(cmdline, "step-timeout-ms", 0)?.map(Duration::from_millis);
         let limit = |ms: u64| Some(Duration::from_millis(ms)).filter(|limit| !limit.is_zero());
         if let Some(ms) = number(cmdline, "load-deadline-ms", 0)? {
@@ -125,21 +155,58 @@ impl Options {
         if let Some(ms) = number(cmdline, "load-read-timeout-ms", 0)? {
             options.load_read_timeout = limit(ms);
         }
-        options.exit_when_dead = match cmdline["exit-when-dead"].as_str() {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(other) => {
-                return Err(invalid!(
-                    "--backend-config=vllm,exit-when-dead={other}: expected true or false"
-                ));
-            }
-        };
+        options.exit_when_dead = switch(cmdline, "exit-when-dead")?.unwrap_or(false);
         Ok(options)
     }
 }
 
-fn number(cmdline: &Value, key: &str, least: u64) -> Result<Option<u64>> {
-    let Some(text) = cmdline[key].as_str() else { return Ok(None) };
+/// What was given, and which keys were asked for: the others are strangers.
+struct Cmdline<'a> {
+    given: &'a Value,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Cmdline<'a> {
+    fn new(config: &'a Value) -> Self {
+        Cmdline { given: &config["cmdline"], asked: RefCell::default() }
+    }
+
+    fn text(&self, key: &'static str) -> Option<&'a str> {
+        self.asked.borrow_mut().push(key);
+        self.given[key].as_str()
+    }
+
+    fn strangers(&self) -> Vec<String> {
+        let asked = self.asked.borrow();
+        let stranger = |key: &&String| {
+            !asked.contains(&key.as_str()) && !OF_THE_SERVER.contains(&key.as_str())
+        };
+        let line = |key: &String| {
+            let remedy = match nearest(key, asked.iter().copied()) {
+                _ if OF_PYTHON.contains(&key.as_str()) => {
+                    "it belongs to the Python backend".to_string()
+                }
+                Some(known) => format!("did you mean '{known}'?"),
+                None => format!("known are {}", asked.join(", ")),
+            };
+            format!("--backend-config=vllm,{} has no effect: {remedy}", key.escape_debug())
+        };
+        let given = self.given.as_object().into_iter().flatten().map(|(key, _)| key);
+        given.filter(stranger).map(line).collect()
+    }
+}
+
+fn switch(cmdline: &Cmdline, key: &'static str) -> Result<Option<bool>> {
+    let Some(text) = cmdline.text(key) else { return Ok(None) };
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(Some(true)),
+        "false" | "0" => Ok(Some(false)),
+        _ => Err(invalid!("--backend-config=vllm,{key}={text}: expected true or false")),
+    }
+}
+
+fn number(cmdline: &Cmdline, key: &'static str, least: u64) -> Result<Option<u64>> {
+    let Some(text) = cmdline.text(key) else { return Ok(None) };
     match text.trim().parse() {
         Ok(n) if n >= least => Ok(Some(n)),
         _ => Err(invalid!("--backend-config=vllm,{key}={text}: expected a number from {least} up")),
@@ -176,5 +243,26 @@ mod tests {
             let error = Options::read(&config).unwrap_err();
             assert!(error.message().contains("max-waiting"), "{error}");
         }
+    }
+    #[test]
+    fn a_key_that_nobody_reads_is_told_with_the_nearest_that_is() {
+        let lines = |cmdline: Value| Options::strangers(&json!({ "cmdline": cmdline }));
+        assert!(lines(json!({"auto-complete-config": "true", "backend-directory": "/b",
+                             "min-compute-capability": "6.0", "max-waiting": "8"}))
+        .is_empty());
+        let typed = lines(json!({"max-wating": "8", "exit_when_dead": "true"}));
+        assert_eq!(
+            typed,
+            [
+                "--backend-config=vllm,max-wating has no effect: did you mean 'max-waiting'?",
+                "--backend-config=vllm,exit_when_dead has no effect: did you mean \
+                 'exit-when-dead'?",
+            ]
+        );
+        let foreign = lines(json!({"shm-default-byte-size": "1", "colour": "red"}));
+        assert!(foreign[0].ends_with("it belongs to the Python backend"), "{foreign:?}");
+        assert!(foreign[1].contains("known are max-waiting, max-request-bytes, "), "{foreign:?}");
+        assert!(foreign[1].contains("step-trace-dir") && foreign[1].contains("exit-when-dead"));
+        assert!(Options::strangers(&json!({})).is_empty());
     }
 }

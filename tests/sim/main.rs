@@ -128,6 +128,7 @@ fn random_config(rng: &mut Rng) -> SchedulerConfig {
         page_size,
         pages: 1 + needed_pages + rng.below(spare_pages),
         long_prefill_token_threshold: rng.pick(&[0, 0, 7, 33]),
+        long_prefill_adaptive: false,
         chunked_prefill,
         prefix_caching: rng.percent(80),
         pooling: false,

@@ -1,263 +1,158 @@
-//! Every key that model.json may hold, by what we do with it. Data only: `args` reads it.
-//! The list is vLLM 0.25's AsyncEngineArgs; a key that stands in no table fails the load.
+//! The keys of model.json: which there are, what becomes of each, and what older ones are called
+//! today. The list itself is in `table`; a key that does not stand there fails the load.
 
-/// Typed fields of `EngineArgs`, or read and checked by name in `args`.
-pub(super) const READ: &[&str] = &[
-    "structured_outputs_config",
-    "model",
-    "tokenizer",
-    "hf_config_path",
-    "runner",
-    "convert",
-    "skip_tokenizer_init",
-    "tokenizer_mode",
-    "download_dir",
-    "load_format",
-    "config_format",
-    "dtype",
-    "kv_cache_dtype",
-    "seed",
-    "max_model_len",
-    "pipeline_parallel_size",
-    "tensor_parallel_size",
-    "block_size",
-    "enable_prefix_caching",
-    "disable_sliding_window",
-    "gpu_memory_utilization",
-    "kv_cache_memory_bytes",
-    "max_num_batched_tokens",
-    "max_num_partial_prefills",
-    "long_prefill_token_threshold",
-    "max_num_seqs",
-    "max_logprobs",
-    "logprobs_mode",
-    "disable_log_stats",
-    "revision",
-    "hf_token",
-    "ignore_patterns",
-    "hf_overrides",
-    "tokenizer_revision",
-    "quantization",
-    "enforce_eager",
-    "enable_lora",
-    "max_loras",
-    "max_lora_rank",
-    "max_cpu_loras",
-    "lora_dtype",
-    "lora_target_modules",
-    "num_gpu_blocks_override",
-    "enable_chunked_prefill",
-    "scheduler_reserve_full_isl",
-    "watermark",
-    "speculative_config",
-    "spec_method",
-    "spec_model",
-    "spec_tokens",
-    "scheduling_policy",
-    "generation_config",
-    "stream_interval",
-    "performance_mode",
-    "enable_log_requests",
-    "pooler_config",
-];
+use serde_json::{Map, Value};
 
-/// Accepted with any value: it changes nothing here (we never run a checkpoint's code, the engine
-/// is in this process, labels carry Triton's model name), or it belongs to a feature that another
-/// key turns on.
-pub(super) const QUIET: &[&str] = &[
-    "served_model_name",
-    "trust_remote_code",
-    "distributed_executor_backend",
-    "prefix_caching_hash_algo",
-    "code_revision",
-    "disable_custom_all_reduce",
-    "limit_mm_per_prompt",
-    "fully_sharded_loras",
-    "model_loader_extra_config",
-    "override_generation_config",
-    "use_tqdm_on_load",
-    "pt_load_map_location",
-    "async_scheduling",
-];
+use super::table::KEYS;
+use super::{pooling, structured, values};
+use crate::error::{nearest, Error, Result};
+use crate::invalid;
+use crate::json;
+use crate::sampling::python::quoted;
 
-/// Key and default (JSON). The default is silent, anything else is ignored with one warning.
-pub(super) const IGNORE: &[(&str, &str)] = &[
-    ("allowed_local_media_path", r#""""#),
-    ("allowed_media_domains", "null"),
-    ("safetensors_load_strategy", "null"),
-    ("safetensors_prefetch_num_threads", "null"),
-    ("safetensors_prefetch_block_size", "null"),
-    ("cudagraph_capture_sizes", "null"),
-    ("max_cudagraph_capture_size", "null"),
-    ("ir_op_priority", "{}"),
-    ("master_addr", r#""127.0.0.1""#),
-    ("master_port", "29501"),
-    ("node_rank", "0"),
-    ("distributed_timeout_seconds", "null"),
-    ("cpu_distributed_timeout_seconds", "null"),
-    ("numa_bind", "false"),
-    ("numa_bind_nodes", "null"),
-    ("numa_bind_cpus", "null"),
-    ("moe_backend", r#""auto""#),
-    ("linear_backend", r#""auto""#),
-    ("all2all_backend", r#""allgather_reducescatter""#),
-    ("disable_nccl_for_dp_synchronization", "null"),
-    ("expert_placement_strategy", r#""linear""#),
-    ("_api_process_count", "1"),
-    ("_api_process_rank", "0"),
-    ("max_parallel_loading_workers", "null"),
-    ("disable_cascade_attn", "true"),
-    ("cpu_offload_params", "[]"),
-    ("max_long_partial_prefills", "1"),
-    ("use_fp64_gumbel", "false"),
-    ("aggregate_engine_logging", "false"),
-    ("allow_deprecated_quantization", "false"),
-    ("language_model_only", "false"),
-    ("enable_mm_embeds", "false"),
-    ("interleave_mm_strings", "false"),
-    ("media_io_kwargs", "{}"),
-    ("mm_processor_kwargs", "null"),
-    ("mm_processor_cache_gb", "4"),
-    ("mm_processor_cache_type", r#""lru""#),
-    ("mm_shm_cache_max_object_size_mb", "128"),
-    ("mm_encoder_only", "false"),
-    ("mm_encoder_tp_mode", r#""weights""#),
-    ("mm_encoder_attn_backend", "null"),
-    ("mm_encoder_attn_dtype", "null"),
-    ("mm_encoder_fp8_scale_path", "null"),
-    ("mm_encoder_fp8_scale_save_path", "null"),
-    ("mm_encoder_fp8_scale_save_margin", "1.5"),
-    ("renderer_num_workers", "1"),
-    ("skip_mm_profiling", "false"),
-    ("video_pruning_rate", "null"),
-    ("mm_tensor_ipc", r#""direct_rpc""#),
-    ("mm_ipc_gpu_memory_gb", "0"),
-    ("default_mm_loras", "null"),
-    ("enable_tower_connector_lora", "false"),
-    ("specialize_active_lora", "false"),
-    ("enable_mixed_moe_lora_format", "false"),
-    ("ray_workers_use_nsight", "false"),
-    ("disable_chunked_mm_input", "false"),
-    ("prefill_schedule_interval", "1"),
-    ("disable_hybrid_kv_cache_manager", "null"),
-    ("reasoning_parser", r#""""#),
-    ("reasoning_parser_plugin", "null"),
-    ("show_hidden_metrics_for_version", "null"),
-    ("otlp_traces_endpoint", "null"),
-    ("collect_detailed_traces", "null"),
-    ("kv_cache_metrics", "false"),
-    ("kv_cache_metrics_sample", "0.01"),
-    ("cudagraph_metrics", "false"),
-    ("enable_layerwise_nvtx_tracing", "false"),
-    ("enable_mfu_metrics", "false"),
-    ("enable_logging_iteration_details", "false"),
-    ("jit_monitor_mode", r#""warn""#),
-    ("jit_monitor_verbose", "false"),
-    ("enable_mm_processor_stats", "false"),
-    ("compilation_config", "{}"),
-    ("attention_config", "{}"),
-    ("kernel_config", "{}"),
-    ("enable_flashinfer_autotune", "null"),
-    ("profiler_config", "{}"),
-    ("reasoning_config", "null"),
-    ("enable_cumem_allocator", "false"),
-    ("override_attention_dtype", "null"),
-    ("attention_backend", "null"),
-    ("calculate_kv_scales", "false"),
-    ("kv_cache_dtype_skip_layers", "[]"),
-    ("additional_config", "{}"),
-    ("optimization_level", "2"),
-    ("kv_offloading_backend", r#""native""#),
-    ("shutdown_timeout", "0"),
-    ("fail_on_environ_validation", "false"),
-    ("gdn_prefill_backend", "null"),
-    ("enable_dbo", "false"),
-    ("ubatch_size", "0"),
-    ("dbo_decode_token_threshold", "32"),
-    ("dbo_prefill_token_threshold", "512"),
-];
+/// The newest minor version of vLLM 0.x whose fields are in the table.
+pub(super) const NEWEST: u8 = 33;
 
-/// Key and default (JSON). The default is silent, anything else asks for what is not built: the
-/// load fails.
-pub(super) const REJECT: &[(&str, &str)] = &[
-    ("enable_return_routed_experts", "false"),
-    ("model_weights", r#""""#),
-    ("enable_prompt_embeds", "false"),
-    ("nnodes", "1"),
-    ("device_ids", "null"),
-    ("prefill_context_parallel_size", "1"),
-    ("decode_context_parallel_size", "1"),
-    ("dcp_comm_backend", r#""ag_rs""#),
-    ("dcp_kv_cache_interleave_size", "1"),
-    ("cp_kv_cache_interleave_size", "1"),
-    ("data_parallel_size", "1"),
-    ("data_parallel_rank", "null"),
-    ("data_parallel_start_rank", "null"),
-    ("data_parallel_size_local", "null"),
-    ("data_parallel_address", "null"),
-    ("data_parallel_rpc_port", "null"),
-    ("data_parallel_hybrid_lb", "false"),
-    ("data_parallel_external_lb", "false"),
-    ("data_parallel_multi_port_external_lb", "false"),
-    ("data_parallel_backend", r#""mp""#),
-    ("enable_expert_parallel", "false"),
-    ("enable_ep_weight_filter", "false"),
-    ("enable_elastic_ep", "false"),
-    ("eplb_config", "{}"),
-    ("enable_eplb", "false"),
-    ("offload_backend", r#""auto""#),
-    ("cpu_offload_gb", "0"),
-    ("offload_group_size", "0"),
-    ("offload_num_in_group", "1"),
-    ("offload_prefetch_step", "1"),
-    ("offload_params", "[]"),
-    ("model_class_overrides", "{}"),
-    ("quantization_config", "null"),
-    ("io_processor_plugin", "null"),
-    ("diffusion_config", "null"),
-    ("scheduler_cls", "null"),
-    ("mamba_config", "{}"),
-    ("worker_cls", r#""auto""#),
-    ("worker_extension_cls", r#""""#),
-    ("kv_transfer_config", "null"),
-    ("kv_events_config", "null"),
-    ("ec_transfer_config", "null"),
-    ("enable_sleep_mode", "false"),
-    ("model_impl", r#""auto""#),
-    ("mamba_cache_dtype", r#""auto""#),
-    ("mamba_ssm_cache_dtype", r#""auto""#),
-    ("mamba_block_size", "null"),
-    ("mamba_cache_mode", r#""none""#),
-    ("mamba_backend", r#""triton""#),
-    ("enable_mamba_cache_stochastic_rounding", "false"),
-    ("mamba_cache_philox_rounds", "0"),
-    ("logits_processors", "null"),
-    ("kv_sharing_fast_prefill", "false"),
-    ("kv_offloading_size", "null"),
-    ("tokens_only", "false"),
-    ("weight_transfer_config", "null"),
-];
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// A typed field of `EngineArgs`, or read and checked by name in `args`.
+    Read,
+    /// Taken with any value and in silence: it changes nothing here (we never run a checkpoint's
+    /// code, the engine is in this process, labels carry Triton's model name), or it belongs to a
+    /// feature that another key turns on.
+    Silent,
+    /// Neutral values are silent, anything else is ignored with one warning.
+    NoEffect,
+    /// Neutral values are silent, anything else would change answers or asks for what is not
+    /// built: the load fails.
+    Refused,
+    /// Neutral values are silent, anything else is read as this key, or as a part of it (`a.b`),
+    /// with one warning. If that is set too, it wins.
+    Heir(&'static str),
+}
 
-/// Keys of older vLLM releases that deployed files still carry: ignored with a warning.
-/// Those with a successor are mapped in `args` before this list is looked at.
-pub(super) const LEGACY: &[&str] = &[
-    "cuda_graph_sizes",
-    "disable_async_output_proc",
-    "disable_log_requests",
-    "disable_mm_preprocessor_cache",
-    "enable_reasoning",
-    "guided_decoding_backend",
-    "long_lora_scaling_factors",
-    "lora_extra_vocab_size",
-    "max_context_len_to_capture",
-    "max_seq_len_to_capture",
-    "multi_step_stream_outputs",
-    "num_lookahead_slots",
-    "num_scheduler_steps",
-    "preemption_mode",
-    "qlora_adapter_name_or_path",
-    "speculative_draft_tensor_parallel_size",
-    "swap_space",
-    "use_v2_block_manager",
-    "worker_use_ray",
-];
+pub(super) struct Key {
+    pub name: &'static str,
+    pub class: Class,
+    /// A JSON list of values that say nothing. null and empty texts, lists and objects always do.
+    pub neutral: &'static str,
+    /// Minor versions of vLLM 0.x that have it.
+    pub since: u8,
+    pub until: u8,
+}
+
+pub(super) const fn key(
+    name: &'static str,
+    class: Class,
+    neutral: &'static str,
+    since: u8,
+    until: u8,
+) -> Key {
+    Key { name, class, neutral, since, until }
+}
+
+impl Key {
+    fn find(name: &str) -> Option<&'static Key> {
+        KEYS.binary_search_by(|key| key.name.cmp(name)).ok().map(|at| &KEYS[at])
+    }
+
+    fn neutral(&self) -> Vec<Value> {
+        serde_json::from_str(self.neutral).unwrap_or_default()
+    }
+
+    fn is_neutral(&self, value: &Value) -> bool {
+        values::is_empty(value) || self.neutral().iter().any(|other| values::same(value, other))
+    }
+
+    /// Which versions of vLLM had it; "" for one that is still there.
+    fn ages(&self) -> String {
+        match (self.until < NEWEST, self.since == self.until) {
+            (false, _) => String::new(),
+            (true, true) => format!(" (a key of vLLM 0.{})", self.since),
+            (true, false) => format!(" (a key of vLLM 0.{} to 0.{})", self.since, self.until),
+        }
+    }
+}
+
+/// Every key must be known. What is ignored or refused is said here, what has another name today
+/// gets it; keys that say nothing are gone from `map` after that. `file` is where they stand.
+///
+/// # Errors
+/// InvalidArgument: an unknown key, with the nearest known one. Unsupported: a key whose value asks
+/// for what is not built.
+pub(super) fn judge(
+    map: &mut Map<String, Value>,
+    file: &str,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let given: Vec<String> = map.keys().cloned().collect();
+    for name in given {
+        let Some(key) = Key::find(&name) else { return Err(unknown(&name, file)) };
+        let (value, ages) = (&map[&name], key.ages());
+        match key.class {
+            Class::Read | Class::Silent => {}
+            _ if key.is_neutral(value) => {
+                map.remove(&name);
+            }
+            Class::NoEffect => warnings.push(format!(
+                "'{name}' has no effect here: {} is ignored{ages}",
+                json::shown(value)
+            )),
+            Class::Refused => {
+                let instead = match key.neutral().first() {
+                    None => String::new(),
+                    Some(neutral) => format!(" or use {neutral}"),
+                };
+                return Err(Error::Unsupported(format!(
+                    "{file}: '{name}': {} is not supported, remove it{instead}{ages}",
+                    json::shown(value)
+                )));
+            }
+            Class::Heir(heir) => {
+                let value = map.remove(&name).unwrap_or_default();
+                let outcome = inherit(map, &name, heir, value)
+                    .map_err(|e| e.context(&format!("{file}: ")))?;
+                warnings.push(format!("'{name}' is out of date: {outcome}{ages}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first part is the incumbent's text, which scripts look for.
+fn unknown(name: &str, file: &str) -> Error {
+    let remedy = match nearest(name, KEYS.iter().map(|key| key.name)) {
+        Some(known) => format!("did you mean '{known}'?"),
+        None => "remove it".into(),
+    };
+    invalid!(
+        "AsyncEngineArgs.__init__() got an unexpected keyword argument {} (in {file}: {remedy})",
+        quoted(&json::cut(name))
+    )
+}
+
+/// Put the value of an older key where it belongs today; what was done, for the log.
+fn inherit(
+    map: &mut Map<String, Value>,
+    name: &str,
+    heir: &'static str,
+    value: Value,
+) -> Result<String> {
+    let (target, last) = match heir.split_once('.') {
+        None => (map, heir),
+        Some((outer, last)) => (values::object_at(map, outer)?, last),
+    };
+    if target.get(last).is_some_and(|given| !values::is_empty(given)) {
+        return Ok(format!("ignored, as '{heir}' is set too"));
+    }
+    let moved = match name {
+        "use_dummy_weights" => vec![(last, Value::from("dummy"))],
+        "guided_decoding_backend" => structured::backend_and_options(&value)?,
+        "task" => vec![(last, pooling::runner_of_task(&value)?)],
+        "rope_scaling" => vec![(last, values::parsed_object(name, &value)?.into())],
+        _ => vec![(last, value)],
+    };
+    let shown: Vec<String> = moved.iter().map(|(_, value)| json::shown(value)).collect();
+    target.extend(moved.into_iter().map(|(part, value)| (part.to_string(), value)));
+    Ok(format!("read as '{heir}': {}", shown.join(", ")))
+}

@@ -52,7 +52,7 @@ pub(super) fn read(map: &Map<String, Value>, read: &mut Reader) -> Result<Option
         max_loras: max_loras as usize,
         max_cpu_loras: max_cpu_loras as usize,
         max_lora_rank: rank as usize,
-        lora_dtype: super::dtype(read, "lora_dtype")?,
+        lora_dtype: super::choices::dtype(read, "lora_dtype")?,
         lora_target_modules: target_modules(map)?,
     }))
 }

@@ -1,40 +1,47 @@
 //! The arguments of models that embed: `runner`, `convert`, `pooler_config` and what these were
 //! called before. Called by `args`; what a model makes of them is decided in `model::pooling`.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::values::{self, Reader};
 use crate::device::Pooling;
 use crate::error::{Error, Result};
+use crate::json;
 use crate::model::pooling::{PoolerOptions, Runner};
 use crate::sampling::python::quoted;
 
-/// Keys of `pooler_config` that we read; the others must not be set.
-const READ: [&str; 6] =
-    ["pooling_type", "seq_pooling_type", "normalize", "use_activation", "dimensions", "task"];
+/// Keys of `pooler_config` that we read, then those that must not be set.
+const KNOWN: [&str; 17] = [
+    "pooling_type",
+    "seq_pooling_type",
+    "normalize",
+    "use_activation",
+    "dimensions",
+    "task",
+    "tok_pooling_type",
+    "enable_chunked_processing",
+    "max_embed_len",
+    "logit_bias",
+    "logit_mean",
+    "logit_sigma",
+    "step_tag_id",
+    "returned_token_ids",
+    "softmax",
+    "activation",
+    "enable_flash_late_interaction",
+];
+const READ: usize = 6;
+/// Of models that compare tokens: whatever it says, nothing here does.
+const SILENT: &str = "enable_flash_late_interaction";
 
-/// `task` and `override_pooler_config` of older releases.
-pub(super) fn modernise(map: &mut Map<String, Value>, warnings: &mut Vec<String>) -> Result<()> {
-    if let Some(task) = map.remove("task") {
-        warnings.push("model.json: 'task' is out of date, use 'runner'".into());
-        match task.as_str().unwrap_or("auto") {
-            "auto" => {}
-            "generate" => {
-                map.entry("runner").or_insert("generate".into());
-            }
-            "embed" | "embedding" => {
-                map.entry("runner").or_insert("pooling".into());
-            }
-            other => return Err(not_built("task", other)),
-        }
+/// `task` of older releases as a `runner`.
+pub(super) fn runner_of_task(task: &Value) -> Result<Value> {
+    match task.as_str() {
+        Some("generate") => Ok("generate".into()),
+        Some("embed" | "embedding") => Ok("pooling".into()),
+        Some(other) => Err(not_built("task", other)),
+        None => Err(values::wrong("task", "a string", task)),
     }
-    if let Some(config) = map.remove("override_pooler_config") {
-        warnings.push(
-            "model.json: 'override_pooler_config' is out of date, read as pooler_config".into(),
-        );
-        map.entry("pooler_config").or_insert(config);
-    }
-    Ok(())
 }
 
 /// # Errors
@@ -52,13 +59,14 @@ pub(super) fn read(read: &mut Reader) -> Result<PoolerOptions> {
         (Some(other), _) => return Err(not_built("convert", other)),
     };
     let config = read.object("pooler_config")?;
-    if let Some((key, value)) =
-        config.iter().find(|(k, v)| !READ.contains(&k.as_str()) && !values::is_default(v, "false"))
-    {
-        return Err(not_built(&format!("pooler_config.{key}"), &value.to_string()));
-    }
     let mut quiet = Vec::new();
     let mut inner = Reader::new(&config, &mut quiet);
+    inner.only("pooler_config", &KNOWN)?;
+    let set = |value: &Value| !values::is_empty(value) && *value != Value::Bool(false);
+    let not_read = |key: &str| !KNOWN[..READ].contains(&key) && key != SILENT;
+    if let Some((key, value)) = config.iter().find(|(key, value)| not_read(key) && set(value)) {
+        return Err(not_built(&format!("pooler_config.{key}"), &json::shown(value)));
+    }
     let kind = inner.string("seq_pooling_type")?;
     let kind = kind.or(inner.string("pooling_type")?);
     let kind = match kind.as_deref().map(str::to_ascii_uppercase).as_deref() {

@@ -4,8 +4,9 @@ use std::fmt::Display;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{nearest, Error, Result};
 use crate::invalid;
+use crate::json;
 use crate::sampling::python::quoted;
 
 /// Reads keys of one object. `null` and a missing key are the same: not set.
@@ -29,6 +30,16 @@ impl<'a> Reader<'a> {
             Some(Value::String(s)) => Ok(Some(s.clone())),
             Some(other) => Err(wrong(key, "a string", other)),
         }
+    }
+
+    /// A string whose case says nothing, in capitals.
+    pub(super) fn upper(&mut self, key: &str) -> Result<Option<String>> {
+        Ok(self.string(key)?.map(|text| text.to_ascii_uppercase()))
+    }
+
+    /// One more line of warning.
+    pub(super) fn say(&mut self, warning: String) {
+        self.warnings.push(warning);
     }
 
     /// A string out of a closed set.
@@ -70,7 +81,7 @@ impl<'a> Reader<'a> {
             return Ok(Some(n));
         }
         let coerced = value.as_str().and_then(|s| s.trim().parse::<i64>().ok());
-        let coerced = coerced.ok_or_else(|| wrong(key, "a valid integer", value))?;
+        let coerced = coerced.ok_or_else(|| wrong_integer(key, value))?;
         self.warn(key, value, coerced);
         Ok(Some(coerced))
     }
@@ -99,12 +110,23 @@ impl<'a> Reader<'a> {
         match self.get(key) {
             None => Ok(Map::new()),
             Some(Value::Object(map)) => Ok(map.clone()),
+            Some(text @ Value::String(_)) => {
+                let map = parsed_object(key, text)?;
+                self.warn(key, text, "an object");
+                Ok(map)
+            }
             Some(other) => Err(wrong(key, "an object", other)),
         }
     }
 
+    /// Every member of the object called `name` must be `known`.
+    pub(super) fn only(&self, name: &str, known: &[&str]) -> Result<()> {
+        let stranger = self.map.keys().find(|member| !known.contains(&member.as_str()));
+        stranger.map_or(Ok(()), |member| Err(unknown(name, "key", member, known)))
+    }
+
     fn warn(&mut self, key: &str, value: &Value, read_as: impl Display) {
-        self.warnings.push(format!("model.json: '{key}': {value} is read as {read_as}"));
+        self.warnings.push(format!("'{key}': {} is read as {read_as}", json::shown(value)));
     }
 }
 
@@ -124,22 +146,83 @@ fn integral(x: f64) -> Option<i64> {
 
 pub(super) fn wrong(key: &str, expected: &str, got: &Value) -> Error {
     let how = if got.is_string() { " (unable to parse the string)" } else { "" };
-    invalid!("{key}: Input should be {expected}{how}, got {got}")
+    invalid!("{key}: Input should be {expected}{how}, got {}", json::shown(got))
 }
 
-/// `value` means the same as the JSON text `default`; null is always the default.
-pub(super) fn is_default(value: &Value, default: &str) -> bool {
-    let default: Value = serde_json::from_str(default).unwrap_or_default();
-    match (value, &default) {
-        (Value::Null, _) => true,
+/// `member` of the object `name` is no `what` that is known.
+pub(super) fn unknown(name: &str, what: &str, member: &str, known: &[&str]) -> Error {
+    let remedy = match nearest(member, known.iter().copied()) {
+        Some(known) => format!("did you mean '{known}'?"),
+        None => format!("known are {}", known.join(", ")),
+    };
+    invalid!("{name}: unknown {what} {}: {remedy}", quoted(&json::cut(member)))
+}
+
+/// "1k", "2M", "1_000": what vLLM's command line takes, and its engine arguments do not.
+fn wrong_integer(key: &str, got: &Value) -> Error {
+    let error = wrong(key, "a valid integer", got);
+    let text = got.as_str().unwrap_or_default().trim();
+    let number = text.trim_end_matches(|c: char| "kKmMgGtT".contains(c));
+    let numeric = |c: char| c.is_ascii_digit() || "_,.".contains(c);
+    match number.starts_with(|c: char| c.is_ascii_digit()) && number.chars().all(numeric) {
+        true => error.with_end(": write all digits, without suffix or separators"),
+        false => error,
+    }
+}
+
+/// An object, or a text that holds one.
+pub(super) fn parsed_object(key: &str, value: &Value) -> Result<Map<String, Value>> {
+    let parsed = match value {
+        Value::String(text) => match json::parse(text.as_bytes()) {
+            Ok(Value::Object(map)) => Some(map),
+            _ => None,
+        },
+        Value::Object(map) => Some(map.clone()),
+        _ => None,
+    };
+    parsed.ok_or_else(|| {
+        let got = json::shown(value);
+        invalid!("{key}: Input should be an object, or the JSON text of one, got {got}")
+    })
+}
+
+/// The object in `map` that is called `name`, made if it is not there.
+pub(super) fn object_at<'a>(
+    map: &'a mut Map<String, Value>,
+    name: &str,
+) -> Result<&'a mut Map<String, Value>> {
+    let slot = map.entry(name).or_insert(Value::Null);
+    if slot.is_null() || slot.is_string() {
+        *slot = match is_empty(slot) {
+            true => Value::Object(Map::new()),
+            false => Value::Object(parsed_object(name, slot)?),
+        };
+    }
+    match slot {
+        Value::Object(inner) => Ok(inner),
+        other => Err(wrong(name, "an object", other)),
+    }
+}
+
+/// Nothing is given: null, or an empty text, list or object.
+pub(super) fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// `value` means the same as `other`, if need be as a text of it.
+pub(super) fn same(value: &Value, other: &Value) -> bool {
+    match (value, other) {
         (Value::String(s), Value::Bool(b)) => truth(s) == Some(*b),
+        (Value::Number(n), Value::Bool(b)) => n.as_f64() == Some(f64::from(u8::from(*b))),
         (Value::String(s), Value::Number(n)) => s.trim().parse::<f64>().ok() == n.as_f64(),
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
-        // An empty container or text is "nothing given", whatever the default's type.
-        (Value::Object(m), _) if m.is_empty() => true,
-        (Value::Array(a), _) if a.is_empty() => true,
-        (Value::String(s), _) if s.is_empty() => true,
-        _ => *value == default,
+        _ => value == other,
     }
 }
 

@@ -116,6 +116,19 @@ fn which_files() {
     let error = fetched(bin_only, &[], Some(Files::Safetensors)).unwrap_err();
     assert!(error.message().contains("has no weights that are read"), "{error}");
     assert!(fetched(&[("README.md", b"")], &[], any).unwrap_err().message().contains("no file"));
+    let adapter: &[(&str, &[u8])] = &[
+        ("adapter_config.json", b"{}"),
+        ("adapter_model.bin", b"1"),
+        ("adapter_model.safetensors", b"2"),
+        ("model.safetensors", b"3"),
+        ("tokenizer.json", b"{}"),
+    ];
+    let parts = ["adapter_config.json", "adapter_model.safetensors"];
+    assert_eq!(fetched(adapter, &[], Some(Files::Adapter)).unwrap(), parts);
+    assert!(fetched(bin_only, &[], Some(Files::Adapter))
+        .unwrap_err()
+        .message()
+        .contains("adapter"));
     // An index that leads out of the folder.
     let evil: &[(&str, &[u8])] =
         &[("model.safetensors.index.json", br#"{"weight_map": {"a": "../../x"}}"#)];

@@ -3,6 +3,7 @@
 //! Called by `metrics`; it counts only.
 
 use super::{Join, Kind, Labels, Metric, PER_TOKEN_S};
+use crate::engine::args::HistogramBuckets;
 use crate::engine::{FinishReason, Observation};
 use crate::error::Result;
 use crate::triton::sys;
@@ -52,7 +53,7 @@ struct Histograms {
 }
 
 impl EngineSeries {
-    pub(super) fn new(labels: &Labels) -> Result<EngineSeries> {
+    pub(super) fn new(labels: &Labels, buckets: &HistogramBuckets) -> Result<EngineSeries> {
         let counter = |name, help| Metric::new(name, help, labels, Kind::Counter);
         let success = |reason: &FinishReason| {
             let labels = labels.with(c"finished_reason", reason.as_str());
@@ -89,7 +90,7 @@ impl EngineSeries {
                 c"Time of the engine thread outside the device's calls, in seconds.",
             )?,
             success: REASONS.iter().map(success).collect::<Result<_>>()?,
-            histograms: Histograms::new(labels)?,
+            histograms: Histograms::new(labels, buckets)?,
         })
     }
 
@@ -140,43 +141,45 @@ impl EngineSeries {
 }
 
 impl Histograms {
-    fn new(labels: &Labels) -> Result<Option<Histograms>> {
+    fn new(labels: &Labels, buckets: &HistogramBuckets) -> Result<Option<Histograms>> {
         if sys::api().is_none_or(|api| api.newer.TRITONSERVER_MetricNewWithArgs.is_err()) {
             return Ok(None);
         }
         let token_s = [PER_TOKEN_S, SLOW_TOKEN_S].concat();
+        let token_s = buckets.of("inter_token_latency", &token_s);
+        let phase_s = buckets.of("request_latency", PHASE_S);
         let histogram =
             |name, help, buckets| Metric::new(name, help, labels, Kind::Histogram(buckets));
         Ok(Some(Histograms {
             inter_token: histogram(
                 c"vllm:inter_token_latency_seconds",
                 c"Histogram of inter-token latency in seconds.",
-                &token_s,
+                token_s,
             )?,
             per_token: histogram(
                 c"vllm:request_time_per_output_token_seconds",
                 c"Histogram of time_per_output_token_seconds per request.",
-                &token_s,
+                token_s,
             )?,
             queue: histogram(
                 c"vllm:request_queue_time_seconds",
                 c"Histogram of time spent in WAITING phase for request.",
-                PHASE_S,
+                phase_s,
             )?,
             prefill: histogram(
                 c"vllm:request_prefill_time_seconds",
                 c"Histogram of time spent in PREFILL phase for request.",
-                PHASE_S,
+                phase_s,
             )?,
             decode: histogram(
                 c"vllm:request_decode_time_seconds",
                 c"Histogram of time spent in DECODE phase for request.",
-                PHASE_S,
+                phase_s,
             )?,
             inference: histogram(
                 c"vllm:request_inference_time_seconds",
                 c"Histogram of time spent in RUNNING phase for request.",
-                PHASE_S,
+                phase_s,
             )?,
             step_time: histogram(
                 c"vllm:engine_step_time_seconds",
@@ -186,7 +189,7 @@ impl Histograms {
             step_tokens: histogram(
                 c"vllm:iteration_tokens_total",
                 c"Histogram of number of tokens per engine_step.",
-                STEP_TOKENS,
+                buckets.of("iteration_tokens", STEP_TOKENS),
             )?,
         }))
     }
