@@ -7,7 +7,9 @@ mod rig;
 use std::path::{Path, PathBuf};
 
 use rig::{Rig, RigOptions, Sequence};
+use triton_vllm::ids::TokenId;
 use triton_vllm::model::Checkpoint;
+use triton_vllm::plan::StepPlan;
 
 struct Case {
     ids: Vec<u32>,
@@ -68,6 +70,18 @@ fn alone(rig: &mut Rig, case: &Case, steps: usize) -> (Vec<f32>, Vec<u32>) {
     }
     rig.close(&seq);
     (logits, seq.outputs)
+}
+
+/// The last line behind intake: such a row would be an error of the CPU and zeros on a GPU.
+#[test]
+fn a_token_beyond_the_table_never_reaches_the_device() {
+    let dir = fixtures().into_iter().find(|dir| dir.ends_with("llama")).unwrap();
+    let (mut rig, case) = (rig_of(&dir), cases(&dir).swap_remove(0));
+    let alien = TokenId(rig.spec.vocab_size as u32);
+    let plan = StepPlan { step: 1, chunk_tokens: vec![alien], ..Default::default() };
+    let error = rig.decoder.step(&mut rig.dev, &plan).unwrap_err().to_string();
+    assert!(error.contains(&format!("token {alien} in a table of {alien} rows")), "{error}");
+    assert_eq!(alone(&mut rig, &case, 1).1.len(), 1, "and the device goes on");
 }
 
 /// The sizes at which kernels and loaders trip are there, and not only in a row's name.

@@ -31,14 +31,16 @@ fn samplers(vocab: usize) -> Vec<SamplerSpec> {
     let word = |ids: &[u32]| ids.iter().map(|&id| TokenId(id)).collect::<Box<[TokenId]>>();
     // A few tokens that win all the time, so that words of them come up.
     let liked: Arc<[(TokenId, f32)]> = (0..3).map(|t| (TokenId(t), 30.0)).collect();
-    let words: Arc<[Box<[TokenId]>]> = Arc::from([
+    let mut words = [
         word(&[1, 1]),
         word(&[0, 2]),
         word(&[2, 0, 0]),
         word(&[0, 0, 0, 1]),
         word(&[7]),
         word(&[1_000_000]),
-    ]);
+    ];
+    SamplerSpec::sort_bad_words(&mut words);
+    let words: Arc<[Box<[TokenId]>]> = Arc::from(words);
     // More than a slot's row has room for.
     let many: Arc<[(TokenId, f32)]> =
         (0..vocab as u32).step_by(2).map(|t| (TokenId(t), (t % 7) as f32 - 3.0)).collect();

@@ -266,10 +266,10 @@ impl Sequence {
         }
     }
 
-    /// Detokenise pending tokens until the turn has `taken` enough. Some((reason, by a stop string))
-    /// if the sequence ends here; tokens behind a stop string are dropped and not counted. The first
-    /// token of a sequence that streams is taken alone: it is never late for later ones, and a
-    /// stream of several tokens is always several answers, however fast they come.
+    /// Detokenise pending tokens until the turn has `taken` enough. Some((reason, by a stop
+    /// string)) if the sequence ends here; tokens behind a stop string are dropped and not counted.
+    /// The first token of a sequence that streams is taken alone: it is never late for later ones,
+    /// and a stream of several tokens is always several answers, however fast they come.
     fn advance(&mut self, stream: bool, taken: &mut Held) -> Option<(FinishReason, bool)> {
         if self.ended.is_some() {
             return None;

@@ -434,6 +434,7 @@ fn lists_are_bounded() {
 fn refusals_show_a_piece_of_the_value() {
     let long = "y".repeat(1 << 20);
     let strings = vec!["y"; 1 << 16];
+    let many: Map<String, Value> = (0..16_000).map(|i| (format!("99{i}"), json!(1))).collect();
     for parameters in [
         json!({ &long: 1 }),
         json!({"temperature": long}),
@@ -444,7 +445,7 @@ fn refusals_show_a_piece_of_the_value() {
         json!({"logit_bias": strings}),
         json!({"logit_bias": { &long: 1 }}),
         json!({"logit_bias": {"1": long}}),
-        json!({"logit_bias": (0..16_000).map(|i| (format!("99{i}"), json!(1))).collect::<Map<_, _>>()}),
+        json!({ "logit_bias": many }),
         json!({"stop_token_ids": vec!["y"; 16_384]}),
         json!({"repetition_detection": strings}),
         json!({"repetition_detection": { &long: 1 }}),

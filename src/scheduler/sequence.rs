@@ -30,8 +30,8 @@ pub struct NewSequence {
     pub priority: u64,
 }
 
-/// Prompt and outputs in one piece. Until the first output the prompt itself, which all sequences of
-/// a request share: thousands may wait.
+/// Prompt and outputs in one piece. Until the first output the prompt itself, which all sequences
+/// of a request share: thousands may wait.
 #[derive(Debug)]
 pub(super) struct Tokens {
     prompt: Arc<[TokenId]>,

@@ -45,7 +45,7 @@ pub struct TextStream {
 struct StopStrings {
     automaton: NFA,
     _held: Held,
-    /// Characters of the longest without its last one: a longer end of a text cannot become a match.
+    /// Characters of the longest without its last one: no longer end of a text can become a match.
     reach_chars: usize,
 }
 

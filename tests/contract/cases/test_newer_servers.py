@@ -37,12 +37,17 @@ def newer(tmp_path):
             "READY_PROBE": str(tmp_path / "answer"), "READY_PROBE_LIBRARY": str(built_library())}
 
 
+def folder(parent, name):
+    (parent / name).mkdir()
+    return Repository(parent / name)
+
+
 def dies_at(step):
     return {"additional_config": {"inject_faults": {"error_at": step}}}
 
 
 def test_an_instance_that_dies_does_not_drain_the_other(tmp_path, newer):
-    repository = Repository(tmp_path / "repository")
+    repository = folder(tmp_path, "repository")
     config = CONFIG.replace("count: 1", "count: 2")
     with TritonServer(repository.folder, env=newer, backend_config={"restart": 1_000}) as server:
         # Each instance dies after a few answers, and comes back.
@@ -59,7 +64,7 @@ def test_an_instance_that_dies_does_not_drain_the_other(tmp_path, newer):
 
 def test_only_the_servers_side_counts_as_asking(tmp_path, newer):
     """On 25.12 to 26.03 nothing else would tell of the death: /v2/health/ready stays 200."""
-    repository = Repository(tmp_path / "repository")
+    repository = folder(tmp_path, "repository")
     with TritonServer(repository.folder, env=newer) as server:
         load(server, repository.add("dying", engine=dies_at(5)))
         time.sleep(1.2)  # our own thread has looked at the server
@@ -68,7 +73,7 @@ def test_only_the_servers_side_counts_as_asking(tmp_path, newer):
 
 
 def test_a_server_that_asks_keeps_the_model_and_says_no(tmp_path, newer):
-    repository = Repository(tmp_path / "repository")
+    repository = folder(tmp_path, "repository")
     with TritonServer(repository.folder, env=newer) as server:
         load(server, repository.add("asked", engine=dies_at(5)))
 
@@ -96,8 +101,7 @@ def server_get(server, path):
 
 def test_a_namesake_in_another_namespace_does_not_drain_a_model(tmp_path):
     """Two models of one name are found by nobody, so 'not ready' does not mean 'being unloaded'."""
-    mine, other = Repository(tmp_path / "mine"), Repository(tmp_path / "other")
-    other.folder.mkdir(parents=True)
+    mine, other = folder(tmp_path, "mine"), folder(tmp_path, "other")
     mine.add("twin")
     extra = ["--repository-poll-secs=1", "--model-namespacing=true", f"--model-repository={other.folder}"]
     with TritonServer(mine.folder, control="poll", extra=extra) as server:

@@ -36,7 +36,8 @@ def busy(server):
     """Seconds for which a large body kept the HTTP thread."""
     body = b'{"text_input": "x", "ignored": [' + b"1," * (BODY_BYTES // 2) + b"1]}"
     started = time.monotonic()
-    request = urllib.request.Request(f"{server.url}/v2/models/http/generate", data=body, method="POST")
+    request = urllib.request.Request(f"{server.url}/v2/models/http/generate", data=body, method="POST",
+                                     headers={"Content-Type": "application/json"})
     try:
         urllib.request.urlopen(request, timeout=LIMIT_S).read()
     except urllib.error.HTTPError as refused:

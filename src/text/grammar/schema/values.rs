@@ -17,7 +17,7 @@ const MAX_MULTIPLE: u128 = 100_000_000;
 
 const DATE: &str = "[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|\
                     (?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-9]))";
-const TIME: &str = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:[.][0-9]+)?\
+const TIME: &str = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:[.][0-9]{1,9})?\
                     (?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])";
 
 pub(super) enum Format {
@@ -29,8 +29,8 @@ pub(super) enum Format {
     Unknown,
 }
 
-/// RFC 3339 allows small letters in times; vLLM's default engine writes `T` and `Z` only, and so do
-/// most readers of such texts.
+/// RFC 3339 allows small letters in times; vLLM's default engine writes `T` and `Z` only, and most
+/// readers take no others. Nor do they take more than nanoseconds, which a model writes for ever.
 pub(super) fn format(name: &str) -> Format {
     const KNOWN: [&str; 9] =
         ["date", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid", "unknown"];
