@@ -138,3 +138,10 @@ def test_one_of_two_replicas_is_missed(server, repository, tmp_path):
     leaves = ["1"] * MINUTES + [None] * MINUTES
     assert firing([alive, alive], tmp_path, [(other, both)]) == set()
     assert firing([alive, alive], tmp_path, [(other, leaves)]) == {"VllmFewerEngines"}
+
+
+def test_requests_whose_logits_are_no_numbers_warn(tmp_path):
+    counter = f'vllm:corrupted_requests_total{{model="m",version="1",{at("a")}}}'
+    rises = ["0"] * MINUTES + ["2"] * 5
+    assert firing([{}, {}], tmp_path, [(counter, ["0"] * 2 * MINUTES)]) == set()
+    assert firing([{}, {}], tmp_path, [(counter, rises + ["2"] * (2 * MINUTES - len(rises)))]) == {"VllmCorruptedRequests"}
