@@ -245,7 +245,6 @@ fn spec_options(args: &EngineArgs, stored_dtype: Option<DType>) -> SpecOptions<'
     SpecOptions {
         hf_overrides: Some(&args.hf_overrides),
         overrides_file: &args.file,
-        overrides_file: &args.file,
         dtype: args.dtype.map_or("", dtype_name),
         stored_dtype,
         supported: &[DType::BF16, DType::F16, DType::F32],
