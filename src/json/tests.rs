@@ -1,3 +1,5 @@
+//! Texts as Python writes them, places of errors, keys by type.
+
 use super::*;
 use crate::json::object::Asked;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Names of folders, files and models, and folders in formats of others.
+
 use super::*;
 
 /// A folder that is gone after the test.
