@@ -1,4 +1,4 @@
-//! Texts as Python writes them, places of errors, keys by type.
+//! JSON as Python writes it, and objects read key by key.
 
 use super::*;
 use crate::json::object::Asked;

@@ -1,4 +1,4 @@
-//! Names of folders, files and models, and folders in formats of others.
+//! What a model's name may be: folders, cache folders of a hub, names on it, files by mistake.
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn names_of_folders_files_and_models() {
         ("~/no/such/model", "is no folder (tried: "),
         ("https://huggingface.co/org/name", "is a URL"),
         ("s3://bucket/model", "is a URL"),
-        ("", "is no folder"),
+        ("", "is empty"),
     ] {
         let said = match found(name) {
             Err(e) => e.to_string(),

@@ -127,7 +127,7 @@ def test_limits_of_the_queue(server, repository):
             refusals.add((status, key in str(answer)))
         for stream in streams:
             stream.join()
-        assert (503, True) in refusals and refusals <= {(503, True), (200, False)}, refusals
+        assert (400, True) in refusals and refusals <= {(400, True), (200, False)}, refusals
         status, answer = generate(server, name, {"text_input": PROMPT, "parameters": {"temperature": 0}})
         assert (status, answer.get("text_output")) == (200, PROMPT + golden_text()), answer
 
@@ -146,7 +146,8 @@ def test_log_levels_of_models(tmp_path):
     repository = Repository(tmp_path)
     with TritonServer(repository.folder) as server:
         quiet = loaded(server, repository, "quiet", log_level="ERROR", swap_space=16)
-        assert "[vllm]" not in quiet, quiet
+        lines = [line for line in quiet.splitlines() if "[vllm]" in line and "backend API" not in line]
+        assert not lines, lines
         where = server.log_size()
         assert server.load_model("no-such-model")[0] != 200
         assert "[vllm]" in loaded(server, repository, "usual", device="cpu")
