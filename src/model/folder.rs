@@ -73,9 +73,6 @@ pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Fo
 }
 
 fn candidates(name: &str, version_dir: &Path) -> Vec<PathBuf> {
-    if name.trim().is_empty() {
-        return Vec::new();
-    }
     let home = || std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
     if let Some(rest) = name.strip_prefix("~/") {
         return home().into_iter().map(|home| home.join(rest)).collect();
