@@ -245,7 +245,7 @@ fn missing_files() {
     std::fs::remove_file(spoiled.path(FILE)).unwrap();
     spoiled.refused(&spoiled.0.to_string_lossy(), &["no model.safetensors"]);
     std::fs::write(spoiled.path("weights.gguf"), b"x").unwrap();
-    spoiled.refused("weights.gguf", &["convert"]);
+    spoiled.refused(&spoiled.0.to_string_lossy(), &["holds GGUF, which is not read yet"]);
     std::fs::write(spoiled.path("pytorch_model.bin"), b"x").unwrap();
     spoiled.refused("pytorch_model.bin", &["1 bytes are too few"]);
     std::fs::write(spoiled.path("pytorch_model.bin"), b"\x80\x02}q\x00.rubbish").unwrap();
@@ -274,10 +274,12 @@ fn bad_configs_and_indexes() {
     spoiled.config("architectures", json!(["Llama\nERROR: all is lost"]));
     spoiled.refused("config.json", &[r"'Llama\nERROR: all is lost'"]);
 
-    for (name, text) in [("not_json", "{"), ("not_object", "[]"), ("empty", "")] {
+    for (name, text, word) in
+        [("not_json", "{", "JSON"), ("not_object", "[]", "JSON"), ("empty", "", "is empty")]
+    {
         let spoiled = Spoiled::of("llama", name);
         std::fs::write(spoiled.path("config.json"), text).unwrap();
-        spoiled.refused("config.json", &["JSON"]);
+        spoiled.refused("config.json", &[word]);
     }
     let index = "model.safetensors.index.json";
     for (n, text) in [r#"{"weight_map": {"x": "../../etc/passwd"}}"#, r#"{"weight_map": 3}"#, "x"]

@@ -1,6 +1,6 @@
 //! Low-rank adapters (LoRA) as every device gets them: how much room there is, and the matrices of
-//! one, for a linear and for a table. `model` makes them, devices take them apart; they know neither
-//! files nor sequences.
+//! one, for a linear and for a table. `model` makes them, devices take them apart; they know
+//! neither files nor sequences.
 
 use super::HostTensor;
 use crate::error::Result;

@@ -1,3 +1,5 @@
+//! JSON as Python writes it, and objects read key by key.
+
 use super::*;
 use crate::json::object::Asked;
 use serde_json::json;

@@ -29,6 +29,11 @@ pub enum Found {
 /// NotFound, with the paths that were tried; Unsupported: a GGUF file; InvalidArgument: another
 /// file, or a URL.
 pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Found> {
+    if name.trim().is_empty() {
+        return Err(invalid!(
+            "'model' is empty: it names a folder or a model on a hub (org/name)."
+        ));
+    }
     let tried = candidates(name, version_dir);
     let is_gguf = |text: &str| text.to_ascii_lowercase().ends_with(".gguf");
     if let Some(folder) = tried.iter().find(|path| path.is_dir()) {

@@ -1,3 +1,5 @@
+//! What a model's name may be: folders, cache folders of a hub, names on it, files by mistake.
+
 use super::*;
 
 /// A folder that is gone after the test.
@@ -43,7 +45,7 @@ fn names_of_folders_files_and_models() {
         ("~/no/such/model", "is no folder (tried: "),
         ("https://huggingface.co/org/name", "is a URL"),
         ("s3://bucket/model", "is a URL"),
-        ("", "is no folder"),
+        ("", "is empty"),
     ] {
         let said = match found(name) {
             Err(e) => e.to_string(),

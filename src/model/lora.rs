@@ -79,8 +79,8 @@ pub fn reaches_embed(spec: &ModelSpec) -> bool {
     !spec.family.encoder && spec.adapters.as_ref().is_some_and(allows)
 }
 
-/// Whether adapters may change the head, if there is one. Where it is tied to the table, peft adapts
-/// each for itself.
+/// Whether adapters may change the head, if there is one. Where it is tied to the table, peft
+/// adapts each for itself.
 pub fn reaches_head(spec: &ModelSpec) -> bool {
     let allows = |o: &AdapterOptions| o.allows_name(spec.family.names.head);
     spec.pooling.is_none() && spec.adapters.as_ref().is_some_and(allows)

