@@ -266,10 +266,11 @@ fn cpu_memory_is_judged_as_a_whole() {
 #[test]
 fn a_model_beyond_all_numbers_is_too_large() {
     let huge = 1 << 20;
+    // The most that config.json may say: more layers or wider heads are refused there.
     let config = json!({"architectures": ["LlamaForCausalLM"], "hidden_size": huge,
-        "num_hidden_layers": 4096, "num_attention_heads": huge, "num_key_value_heads": huge,
+        "num_hidden_layers": 8, "num_attention_heads": 1 << 14, "num_key_value_heads": 1 << 14,
         "intermediate_size": huge, "hidden_act": "silu", "max_position_embeddings": huge,
-        "vocab_size": huge, "head_dim": 1});
+        "vocab_size": huge, "head_dim": 64});
     let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
     let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
     let limits = Limits { step_tokens: huge, slots: 1 << 16, max_model_len: huge, ..limits(&spec) };

@@ -195,13 +195,13 @@ const MISTRAL: &str = "it is in Mistral's own format (params.json, consolidated.
     tekken.json); take the model in Hugging Face's format (config.json, model.safetensors, \
     tokenizer.json)";
 
-/// Whose format these files are, if not Hugging Face's, and what to take instead.
-pub fn other_format<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+/// Whose format these files are, if not Hugging Face's, by which file, and what to take instead.
+pub fn other_format<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
     let names: Vec<&str> = names.collect();
-    let found = |start: &str, end: &str| {
-        names.iter().any(|name| name.starts_with(start) && name.ends_with(end))
-    };
-    FORMATS.iter().find(|(start, end, _)| found(start, end)).map(|&(_, _, what)| what)
+    FORMATS.iter().find_map(|(start, end, what)| {
+        let told = |name: &&&str| name.starts_with(start) && name.ends_with(end);
+        names.iter().find(told).map(|name| format!("{what} (by '{}')", cut(name)))
+    })
 }
 
 #[cfg(test)]

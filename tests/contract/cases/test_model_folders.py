@@ -163,9 +163,9 @@ def test_case_08_rope_scaling_as_text(tiny, repository, key, place):
 
 
 @pytest.mark.parametrize("key, value", [
-    ("rms_norm_eps", "x"), ("rms_norm_eps", -1e-6), ("rope_theta", "500000"), ("tie_word_embeddings", "false"),
-    ("num_attention_heads", 0), ("num_hidden_layers", -2), ("hidden_size", "64"), ("head_dim", 1 << 19),
-    ("max_position_embeddings", "512"), ("rope_scaling", "linear"), ("eos_token_id", "2"),
+    ("rms_norm_eps", "x"), ("rms_norm_eps", -0.5), ("rope_theta", "500000"), ("tie_word_embeddings", "false"),
+    ("num_attention_heads", 0), ("num_hidden_layers", -2), ("hidden_size", "64"), ("head_dim", 1 << 21),
+    ("max_position_embeddings", "512"), ("rope_scaling", "linear"),
     ("architectures", "LlamaForCausalLM"),
 ])
 def test_attack_13_values_of_the_wrong_type(tiny, repository, tmp_path, key, value):
