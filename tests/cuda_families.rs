@@ -237,6 +237,11 @@ fn adapters_equal_peft() {
     for (dtype, tolerance) in [("float32", 1e-4), ("float16", 1e-2), ("bfloat16", 1e-1)] {
         for folder in &folders {
             let what = format!("{dtype} {}", folder.display());
+            let name = folder.file_name().unwrap().to_string_lossy();
+            if dtype == "float16" && (name.starts_with("gemma2") || name.starts_with("gemma3")) {
+                // As in `half_types_stay_close`.
+                continue;
+            }
             let text = std::fs::read_to_string(folder.join("expected.json")).unwrap();
             let json: serde_json::Value = serde_json::from_str(&text).unwrap();
             let dir = models().join(json["model"].as_str().unwrap());

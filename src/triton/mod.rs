@@ -7,7 +7,7 @@
 //! | `handles` | its objects with Rust's ownership |
 //! | `error`, `log`, `metrics` | our errors, log lines and observations as the server's |
 //! | `config`, `roles`, `options` | config.pbtxt, the names in it, `--backend-config` |
-//! | `model`, `watch`, `versions` | models and instances: load, serve, unload |
+//! | `model`, `watch`, `versions`, `heap` | models and instances: load, serve, unload |
 //! | `reader` | large requests are read beside the others |
 //! | `tensors`, `inputs`, `request`, `embedding` | tensors, parameters -> what the engine takes |
 //! | `client`, `response`, `logprobs`, `pace`, `farewell` | answers -> responses: exactly one FINAL, no faster than HTTP |
@@ -18,6 +18,7 @@ mod embedding;
 mod error;
 mod farewell;
 mod handles;
+mod heap;
 mod inputs;
 mod log;
 mod logprobs;
@@ -174,6 +175,7 @@ pub extern "C" fn TRITONBACKEND_ModelInstanceFinalize(
         if !state.is_null() {
             // SAFETY: ModelInstanceInitialize put the Box there and this is its end.
             unsafe { Box::from_raw(state) }.unload();
+            heap::give_back();
         }
         Ok(())
     })

@@ -13,6 +13,7 @@ use super::config::{self, ModelConfig};
 use super::embedding::Embedding;
 use super::farewell::Farewells;
 use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
+use super::heap;
 use super::inputs;
 use super::log;
 use super::metrics::Metrics;
@@ -198,6 +199,7 @@ impl Instance {
             let buckets = &model.args.operation.buckets;
             metrics.register(&model.name, model.version, facts.max_model_len, buckets);
         }
+        heap::give_back();
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
         let most = std::env::var("VLLM_MAX_N_SEQUENCES").ok();
         let limits = Limits::new(facts.vocab_size, model.args.max_logprobs);
