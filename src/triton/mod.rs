@@ -80,6 +80,7 @@ pub extern "C" fn TRITONBACKEND_Initialize(
             return Err(error);
         }
         log::install();
+        heap::fix_thresholds();
         let (mut major, mut minor) = (0, 0);
         sys::call!(TRITONBACKEND_ApiVersion(&mut major, &mut minor))?;
         if major != API_MAJOR {

@@ -87,7 +87,8 @@ def test_the_readmes_commands_in_order(tmp_path):
     assert code == 0, "Ctrl-C is an end in order"
     assert re.search(r'"text_output":"The capital of France is.+"', said)
     events = re.findall(r"^data: (\{.*\})$", said, re.M)
-    assert len(events) == 40 and all("text_output" in json.loads(e) for e in events)
+    # Tokens are sampled: the text may end before its 40th.
+    assert 1 <= len(events) <= 40 and all("text_output" in json.loads(e) for e in events)
     assert "4 of 4 answers" in said and (tmp_path / "results.txt").read_text().count("=========") == 4
     assert re.search(r'nv_inference_exec_count\{model="smol",version="1"\} [1-9]', said)
 
