@@ -24,11 +24,13 @@ const LONG: Duration = Duration::from_millis(20);
 /// Replacements at most.
 const MAX_EXTRA: usize = 8;
 
+type Run = Box<dyn FnOnce(&Arc<Watch>) + Send>;
+
 /// One thing to do.
 pub(super) struct Job {
     /// For whom: nobody works for a client that has left.
     pub client: Arc<dyn Client>,
-    pub run: Box<dyn FnOnce(&Arc<Watch>) + Send>,
+    pub run: Run,
 }
 
 #[derive(Clone, Copy)]

@@ -140,7 +140,7 @@ fn is_token(value: &Value) -> bool {
     match value {
         Value::String(_) => true,
         Value::Object(map) => {
-            map.get("content").is_some_and(Value::is_string) && TOKEN_FLAGS.iter().all(|k| flag(k))
+            map.get("content").is_some_and(Value::is_string) && TOKEN_FLAGS.iter().all(flag)
         }
         _ => false,
     }

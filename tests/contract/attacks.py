@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import tritonclient.grpc.aio as grpc
-from tritonclient.utils import shared_memory
+from tritonclient.utils import InferenceServerException, shared_memory
 
 from clients import PROMPT
 from conftest import MODELS, Repository
@@ -170,12 +170,22 @@ class Attacks:
                     yield dict(model_name="target", inputs=inputs, outputs=[output], enable_empty_final_response=True)
                 async for result, error in client.stream_infer(requests(), stream_timeout=20):
                     ends.append(error.message() if error else "answer")
-                await client.unregister_system_shared_memory(name)
+                await self.unregister(client, name)
         finally:
             shared_memory.destroy_shared_memory_region(region)
         errors = [end for end in ends if end != "answer"]
         hold(len(errors) == 1, f"a region that is too small: {ends}")
         return "refused"
+
+    async def unregister(self, client, name):
+        """The server lets go of a region a moment after the response."""
+        limit = time.monotonic() + 10
+        while True:
+            try:
+                return await client.unregister_system_shared_memory(name)
+            except InferenceServerException as error:
+                hold("in use" in error.message() and time.monotonic() < limit, f"a region is kept: {error.message()}")
+                await asyncio.sleep(0.02)
 
     def grammars(self):
         letters = "|".join(f'"{chr(0x4e00 + i)}"' for i in range(20_000))

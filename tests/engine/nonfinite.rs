@@ -81,7 +81,7 @@ fn samplings() -> Vec<Value> {
 
 #[track_caller]
 fn fails(told: Told, at: usize) {
-    let error = told.outcome().err().expect("no answer");
+    let error = told.outcome().expect_err("no answer");
     let line = error.message();
     let start = format!("The logits of output token {at} are not finite (NaN or infinity).");
     assert!(line.starts_with(&start) && line.contains("bfloat16 or float32"), "{line}");

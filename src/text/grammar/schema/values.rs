@@ -103,13 +103,14 @@ pub(super) fn check_exact(constant: &Value) -> Result<()> {
         match value {
             Value::Array(list) => open.extend(list),
             Value::Object(map) => open.extend(map.values()),
-            Value::Number(number) if number.is_i64() || number.is_u64() => {
-                if whole(value).is_some_and(|n| n.abs() > EXACT) {
-                    return Err(invalid!(
-                        "Grammar error: the constant {number} of the schema is larger than 2^53: \
-                         make it a text"
-                    ));
-                }
+            Value::Number(number)
+                if (number.is_i64() || number.is_u64())
+                    && whole(value).is_some_and(|n| n.abs() > EXACT) =>
+            {
+                return Err(invalid!(
+                    "Grammar error: the constant {number} of the schema is larger than 2^53: make \
+                     it a text"
+                ));
             }
             _ => {}
         }
