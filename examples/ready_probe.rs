@@ -102,8 +102,8 @@ fn call() -> Option<String> {
         }
         let ready: Ready = std::mem::transmute(ready);
         let instances = INSTANCES.lock().expect("no panic").clone();
-        let asked = instances.into_iter().map(|instance| ready(instance as *mut c_void));
-        let Some(error) = asked.filter(|error| !error.is_null()).next() else {
+        let mut asked = instances.into_iter().map(|instance| ready(instance as *mut c_void));
+        let Some(error) = asked.find(|error| !error.is_null()) else {
             return Some("ready".into());
         };
         let message: Message = std::mem::transmute(next(c"TRITONSERVER_ErrorMessage"));
