@@ -1,8 +1,8 @@
 //! What glibc's allocator keeps of the memory that loads and unloads free. Each load has threads of
 //! its own, so its buffers come from ever other arenas; and glibc raises its thresholds to the
-//! largest block that was ever freed, up to 32 and 64 MB: from then on each arena keeps as much, and
-//! a server whose models come and go seems to grow (by 25 MB a load with a tiny model). Called by
-//! `mod` and `model`.
+//! largest block that was ever freed, up to 32 and 64 MB: from then on each arena keeps as much,
+//! and a server whose models come and go seems to grow (by 25 MB a load with a tiny model). Called
+//! by `mod` and `model`.
 
 /// Larger blocks are mappings of their own, and are gone when they are freed. Far above what a
 /// request or a response takes.
@@ -25,8 +25,8 @@ pub(super) fn fix_thresholds() {
     }
 }
 
-/// Give whole free pages back to the system. Milliseconds for some hundred megabytes; not for a path
-/// that a request takes.
+/// Give whole free pages back to the system. Milliseconds for some hundred megabytes; not for a
+/// path that a request takes.
 pub(super) fn give_back() {
     // SAFETY: it reads and writes the allocator's own books only, under its own locks.
     #[cfg(target_env = "gnu")]

@@ -140,7 +140,7 @@ class Attacks:
 
     async def generate(self, model, parameters, text=PROMPT):
         """(status, answer or error text) of one whole request."""
-        body = {"text_input": text, "parameters": parameters}
+        body = {"text_input": text, "sampling_parameters": json.dumps(parameters)}
         async with self.session.post(f"{self.server.url}/v2/models/{model}/generate", data=json.dumps(body)) as answer:
             text = await answer.text()
             if answer.status != 200:

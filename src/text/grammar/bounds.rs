@@ -275,7 +275,8 @@ pub(super) fn refusal(message: &str) -> Error {
     if message.contains("Too many items") {
         return invalid!(
             "Grammar error: a token mask takes more than the limit of {} steps through the \
-             grammar: use fewer alternatives, or terminals (names in upper case) instead of single letters",
+             grammar: use fewer alternatives, or terminals (names in upper case) instead of \
+             single letters",
             limits().step_max_items
         );
     }
