@@ -204,9 +204,10 @@ class Attacks:
         return f"{kind}: {status}"
 
     async def many_stop_strings(self):
-        stop = [f"stop{i} " * 3 for i in range(10_000)]
-        status, text = await self.generate("target", {"max_tokens": 4, "n": 200, "ignore_eos": True, "stop": stop})
-        return status
+        count = self.rng.choice((1_000, 10_000))
+        stop = [f"stop{i} " * 3 for i in range(count)]
+        status, _ = await self.generate("target", {"max_tokens": 4, "n": 200, "ignore_eos": True, "stop": stop})
+        return f"{count}: {status}"
 
     async def many_words(self):
         key, value = self.rng.choice([("bad_words", [f"word{i}" for i in range(100_000)]),
