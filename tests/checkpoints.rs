@@ -121,7 +121,8 @@ fn cut_files() {
     for (n, keep) in [0usize, 7, 8, 100, 4000, 100_000].into_iter().enumerate() {
         let spoiled = Spoiled::of("llama", &format!("cut_{n}"));
         spoiled.bytes(|b| b.truncate(keep));
-        spoiled.refused(FILE, &[&format!("{keep} bytes")]);
+        let short = format!("{keep} bytes");
+        spoiled.refused(FILE, &[if keep == 0 { "is empty" } else { &short }]);
     }
     let spoiled = Spoiled::of("llama", "cut_last");
     spoiled.bytes(|b| b.truncate(b.len() - 1));
@@ -271,7 +272,7 @@ fn bad_configs_and_indexes() {
     spoiled.refused("config.json", &["num_hidden_layers", "16777216", "4096"]);
     let spoiled = Spoiled::of("llama", "line_break");
     spoiled.config("architectures", json!(["Llama\nERROR: all is lost"]));
-    spoiled.refused("config.json", &["'Llama ERROR: all is lost'"]);
+    spoiled.refused("config.json", &[r"'Llama\nERROR: all is lost'"]);
 
     for (name, text) in [("not_json", "{"), ("not_object", "[]"), ("empty", "")] {
         let spoiled = Spoiled::of("llama", name);

@@ -102,8 +102,8 @@ fn a_death_is_told_to_everyone_beside_a_client_that_blocks() {
     bench.engine.drain(PATIENCE);
 }
 
-/// Sixteen hundred tokens become text at once, in several turns: nothing is lost or told twice, and a
-/// stream on the same thread goes on.
+/// Sixteen hundred tokens become text at once, in several turns: nothing is lost or told twice, and
+/// a stream on the same thread goes on.
 #[test]
 fn a_large_answer_takes_turns() {
     let backlog = Backlog { tokens: 50, logprobs: usize::MAX };

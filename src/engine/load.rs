@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam::channel::unbounded;
 
@@ -282,6 +283,15 @@ pub(super) fn dtype_name(dtype: DType) -> &'static str {
     }
 }
 
+/// How long a step may run.
+fn step_limit(options: &EngineOptions, facts: &EngineFacts) -> Option<Duration> {
+    match options.step_timeout {
+        None if facts.device.starts_with("cpu") => Some(STEP_TIMEOUT_CPU),
+        None => Some(STEP_TIMEOUT),
+        Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
+    }
+}
+
 fn threads_of(
     runner: Box<dyn Runner>,
     scheduler: Scheduler,
@@ -292,17 +302,12 @@ fn threads_of(
     options: EngineOptions,
 ) -> Result<Engine> {
     let name = &options.name;
-    let step_limit = match options.step_timeout {
-        None if facts.device.starts_with("cpu") => Some(STEP_TIMEOUT_CPU),
-        None => Some(STEP_TIMEOUT),
-        Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
-    };
     let (commands, inbox) = unbounded();
     let observer = Arc::clone(&options.observer);
     let health = Health::new(queue_limit(args, &facts, &options));
     let health = Arc::new(health.observed_by(Arc::clone(&observer)));
     let shared = Shared { observer, commands: commands.clone(), health: health.clone() };
-    let watchdog = Watchdog::start(name, health.clone(), step_limit)?;
+    let watchdog = Watchdog::start(name, health.clone(), step_limit(&options, &facts))?;
     let (tokens, logprobs) = (options.max_backlog_tokens, options.max_logprob_entries);
     let backlog = Backlog { tokens, logprobs };
     let outbox_threads = options.outbox_threads.unwrap_or_else(|| (threads() / 4).clamp(1, 4));

@@ -1,16 +1,17 @@
-//! Outbox threads: tokens in, words out. They detokenise, match stop strings and call the clients,
-//! so that the engine thread never waits for text or for a slow reader (design law 10).
+//! Outbox threads: tokens in, words out. They detokenise, match stop strings and call the
+//! clients, so that the engine thread never waits for text or for a slow reader (design law
+//! 10).
 //!
-//! Each request belongs to one outbox thread for its whole life, which keeps its answers in order.
-//! The engine sends one batch of events per step and thread. A thread that falls behind drains
-//! every batch that waits before it answers: deltas of one request merge. Requests with something
-//! to say take turns of limited work, so that one with thousands of sequences does not keep another
-//! waiting. Nothing here grows without bound: requests are limited at intake, what waits for a
-//! response by [`Backlog`].
+//! Each request belongs to one outbox thread for its whole life, which keeps its answers in
+//! order. The engine sends one batch of events per step and thread. A thread that falls behind
+//! drains every batch that waits before it answers: deltas of one request merge. Requests with
+//! something to say take turns of limited work, so that one with thousands of sequences does
+//! not keep another waiting. Nothing here grows without bound: requests are limited at intake,
+//! what waits for a response by [`Backlog`].
 //!
-//! A client's call may block inside the server. Then only that client waits: an outbox's state is
-//! its own, not its thread's, and `takeover` lets another thread go on with it. The thread that comes
-//! back from such a call puts the request back and ends.
+//! A client's call may block inside the server. Then only that client waits: an outbox's state
+//! is its own, not its thread's, and `takeover` lets another thread go on with it. The thread
+//! that comes back from such a call puts the request back and ends.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};

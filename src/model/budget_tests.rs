@@ -1,7 +1,9 @@
 //! Unit tests of `budget`, and the golden list of what a llama step launches.
 
 use super::*;
+use crate::device::AdapterRoom;
 use crate::model::config::SpecOptions;
+use crate::model::lora::AdapterOptions;
 use serde_json::json;
 
 fn llama() -> ModelSpec {
@@ -31,6 +33,22 @@ const SHARE: PoolOptions = PoolOptions {
     num_gpu_blocks_override: None,
     fit_max_model_len: false,
 };
+
+/// Adapters of the table and of the head: A, B and a rank of each bank.
+#[test]
+fn words_that_adapters_change_take_room() {
+    let adapted = |module: &str| {
+        let mut spec = llama();
+        let (room, modules) = (AdapterRoom { banks: 3, rank: 8 }, Some(vec![module.to_string()]));
+        spec.adapters = Some(AdapterOptions { room, modules });
+        footprint(&spec, &limits(&spec), DType::F32).unwrap().0.adapters
+    };
+    let banks = 3 * (4 * 8 * (100 + 64) + 4);
+    assert_eq!(adapted("embed_tokens"), banks);
+    // And A x of a step's rows.
+    assert_eq!(adapted("lm_head"), banks + 4 * 40 * 8);
+    assert_eq!(adapted("no_such_module"), 0);
+}
 
 #[test]
 fn a_mixture_reads_the_experts_that_rows_can_meet() {
@@ -247,9 +265,9 @@ fn cpu_memory_is_judged_as_a_whole() {
 /// Sizes that no number holds are too large, not small.
 #[test]
 fn a_model_beyond_all_numbers_is_too_large() {
-    let huge = 1 << 24;
+    let huge = 1 << 20;
     let config = json!({"architectures": ["LlamaForCausalLM"], "hidden_size": huge,
-        "num_hidden_layers": 4096, "num_attention_heads": 1 << 20, "num_key_value_heads": 1 << 20,
+        "num_hidden_layers": 4096, "num_attention_heads": huge, "num_key_value_heads": huge,
         "intermediate_size": huge, "hidden_act": "silu", "max_position_embeddings": huge,
         "vocab_size": huge, "head_dim": huge});
     let options = SpecOptions { supported: &[DType::F32], ..Default::default() };

@@ -12,7 +12,7 @@ use crate::invalid;
 /// in tenths of a second at worst.
 const MAX_BYTES: usize = 1 << 20;
 /// As a text, where characters may be escaped.
-const MAX_TEXT_BYTES: usize = 1 << 22;
+const MAX_TEXT_BYTES: usize = 1 << 21;
 const MAX_CHOICE_BYTES: usize = 1 << 19;
 const MAX_CHOICES: usize = 50_000;
 const MAX_GRAMMAR_BYTES: usize = 1 << 17;
@@ -274,7 +274,7 @@ mod tests {
             "structured_outputs.choice has 524289 bytes, more than the limit of 524288."
         );
         let long = format!("{{\"choice\": [\"\"{}]}}", ",\"\"".repeat(2_000_000));
-        assert!(refusal(json!(long)).contains("more than the limit of 4194304."));
+        assert!(refusal(json!(long)).contains("more than the limit of 2097152."));
     }
 
     #[test]

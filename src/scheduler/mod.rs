@@ -26,6 +26,8 @@ mod config;
 mod report;
 mod sequence;
 #[cfg(test)]
+mod bank_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -110,8 +112,9 @@ impl Scheduler {
     }
 
     /// Put a sequence in the queue: behind the more urgent ones, and those of its priority that
-    /// came before. A request with more sequences than half of the slots has no right to them all: each
-    /// further one lets one more later arrival pass. How many may wait is the caller's limit.
+    /// came before. A request with more sequences than half of the slots has no right to all of
+    /// them: each further one lets one more later arrival pass. How many may wait is the caller's
+    /// limit.
     ///
     /// # Errors
     /// InvalidArgument if it could never run: an empty prompt, no token to generate, or a prompt

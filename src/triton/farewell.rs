@@ -1,17 +1,18 @@
-//! What of a request goes a moment later than it could, because the stock server is not done with
-//! it. One thread per instance, joined on unload; called by `client`.
+//! What of a request goes a moment later than it could, because the stock server is not done
+//! with it. One thread per instance, joined on unload; called by `client`.
 //!
-//! **Ends of cancelled requests.** The gRPC front end of servers before 25.04 (its own mends are
-//! server#7840 and #8078) walks over a stream's requests while it cancels them, and expects its last
-//! write to come back before the FINAL response: a FINAL within microseconds frees what it still
-//! uses, or locks its thread and ours against each other for ever. Nobody waits for the answer, and
-//! slot and pages are free already.
+//! **Ends of cancelled requests.** The gRPC front end of servers before 25.04 (its own mends
+//! are server#7840 and #8078) walks over a stream's requests while it cancels them, and expects
+//! its last write to come back before the FINAL response: a FINAL within microseconds frees
+//! what it still uses, or locks its thread and ours against each other for ever. Nobody waits
+//! for the answer, and slot and pages are free already.
 //!
-//! **Factories of ended requests**, which keep the model alive. When the last request of a model
-//! that is being unloaded ends before the server's own thread is back from our Execute, the server
-//! stops that thread by a list of instances from which the thread has taken its own: every 64th time
-//! it reads freed memory there, and ends the process once something else was put into it. (2 of
-//! 3 400 reloads here; a C backend of 20 lines that fills 2 kB in its Execute dies within 200.)
+//! **Factories of ended requests**, which keep the model alive. When the last request of a
+//! model that is being unloaded ends before the server's own thread is back from our Execute,
+//! the server stops that thread by a list of instances from which the thread has taken its own:
+//! every 64th time it reads freed memory there, and ends the process once something else was
+//! put into it. (2 of 3 400 reloads here; a C backend of 20 lines that fills 2 kB in its
+//! Execute dies within 200.)
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

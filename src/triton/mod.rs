@@ -9,7 +9,7 @@
 //! | `config`, `roles`, `options` | config.pbtxt, the names in it, `--backend-config` |
 //! | `model`, `watch`, `versions` | models and instances: load, serve, unload |
 //! | `reader` | large requests are read beside the others |
-//! | `tensors`, `inputs`, `request`, `embedding` | tensors and parameters -> what the engine takes |
+//! | `tensors`, `inputs`, `request`, `embedding` | tensors, parameters -> what the engine takes |
 //! | `client`, `response`, `logprobs`, `pace`, `farewell` | answers -> responses: exactly one FINAL, no faster than HTTP |
 
 mod client;

@@ -1,16 +1,17 @@
 //! Holds responses back while an HTTP thread of the server lags. The stock server hands each
-//! response to its HTTP thread by a non-blocking write to a unix socket pair and **drops it when the
-//! pair is full**: a lost event, or a lost FINAL that hangs the client. So before some sends we look
-//! how much is queued in the process's socket pairs, and a request whose thread has much queued
-//! waits. Passive: nothing of the server is changed. Without an HTTP front end there are no such
-//! pairs and nothing is done. Called by `client`.
+//! response to its HTTP thread by a non-blocking write to a unix socket pair and **drops it
+//! when the pair is full**: a lost event, or a lost FINAL that hangs the client. So before some
+//! sends we look how much is queued in the process's socket pairs, and a request whose thread
+//! has much queued waits. Passive: nothing of the server is changed. Without an HTTP front end
+//! there are no such pairs and nothing is done. Called by `client`.
 //!
-//! Only the requests of the pair that is crowded may wait, and the server does not say which those
-//! are: a gRPC request looks like an HTTP one. But a pair whose thread is stuck keeps what it holds,
-//! so one response sent then tells: if the pair holds more afterwards and nobody else sent
-//! meanwhile, the request is one of its own; if it holds the same, the request is another's. Each
-//! request learns that by itself, when it first meets a crowded pair, and is not asked again. Such
-//! trials end well before a pair is full, and then whoever is still unknown waits too.
+//! Only the requests of the pair that is crowded may wait, and the server does not say which
+//! those are: a gRPC request looks like an HTTP one. But a pair whose thread is stuck keeps
+//! what it holds, so one response sent then tells: if the pair holds more afterwards and nobody
+//! else sent meanwhile, the request is one of its own; if it holds the same, the request is
+//! another's. Each request learns that by itself, when it first meets a crowded pair, and is
+//! not asked again. Such trials end well before a pair is full, and then whoever is still
+//! unknown waits too.
 
 use std::cell::Cell;
 use std::os::fd::RawFd;

@@ -223,8 +223,8 @@ fn rows_of(tensor: &Tensor, batched: bool) -> Result<Vec<&[u8]>> {
 }
 
 /// Sampling parameters of each row. A value stands in the tensor for all of them, in an input of
-/// its own or in the request's parameters: the first of these that has it decides, and with a tensor
-/// for all nobody reads the request's parameters.
+/// its own or in the request's parameters: the first of these that has it decides, and with a
+/// tensor for all nobody reads the request's parameters.
 fn sampling_of(
     context: &Context,
     tensor: Option<Vec<&[u8]>>,

@@ -1,5 +1,5 @@
-//! Bytes of input tensors as texts, booleans and numbers. A client can lie about lengths and shapes:
-//! every length is checked against what is there. Called by `request`.
+//! Bytes of input tensors as texts, booleans and numbers. A client can lie about lengths and
+//! shapes: every length is checked against what is there. Called by `request` and `inputs`.
 
 use serde_json::Value;
 

@@ -87,7 +87,7 @@ DAMAGED = {
     "empty-folder": (LLAMA, lambda folder: [f.unlink() for f in folder.iterdir()], [r"config\.json|tokenizer"]),
     "config-not-json": (LLAMA, write("config.json", b"{"), ["config.json"]),
     "config-a-list": (LLAMA, write("config.json", b"[]"), ["config.json"]),
-    "config-without-layers": (LLAMA, config_with(num_hidden_layers=None), ["num_hidden_layers"]),
+    "config-without-layers": (LLAMA, config_with(num_hidden_layers=None), [r"model\.layers\.2\."]),
     "config-with-text-size": (LLAMA, config_with(hidden_size="wide"), ["hidden_size"]),
     "config-with-no-heads": (LLAMA, config_with(num_attention_heads=0), ["num_attention_heads"]),
     "config-heads-do-not-divide": (LLAMA, config_with(num_key_value_heads=3), ["num_key_value_heads"]),

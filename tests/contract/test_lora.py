@@ -3,9 +3,12 @@ import asyncio
 import copy
 import json
 import os
+import shutil
+import struct
 import subprocess
 import sys
 import threading
+import time
 
 import aiohttp
 import golden
@@ -161,14 +164,23 @@ def test_a_cached_prompt_belongs_to_its_adapter(server, repository):
 # ---- reading -------------------------------------------------------------------------------------
 
 def test_nobody_waits_for_an_adapter_but_who_asked_for_it(server, repository, tmp_path):
-    """The adapter's config is a pipe that nobody writes to: reading it takes as long as we want."""
+    """Behind adapters with 50 000 tensors each, which take seconds to read and are refused then."""
+    large = tmp_path / "large"
+    large.mkdir()
+    shutil.copy(MODELS / "llama-lora-a" / "adapter_config.json", large)
+    header = json.dumps({f"x{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(50_000)})
+    (large / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
     slow = tmp_path / "slow"
     slow.mkdir()
-    os.mkfifo(slow / "adapter_config.json")
-    load(server, add(repository, "lora-slow", {**ADAPTERS, "slow": str(slow)}, max_loras=2))
+    (slow / "adapter_config.json").write_text("{ broken")
+    before = {f"large-{n}": str(large) for n in range(8)}
+    load(server, add(repository, "lora-slow", {**ADAPTERS, **before, "slow": str(slow)}, max_loras=2))
     waiting = {}
-    thread = threading.Thread(target=lambda: waiting.update(slow=ask(server, "lora-slow", "slow")))
-    thread.start()
+    threads = [threading.Thread(target=lambda name=name: waiting.update({name: ask(server, "lora-slow", name)}))
+               for name in (*before, "slow")]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.01)
     for _ in range(3):
         status, answer = ask(server, "lora-slow", None)
         assert status == 200 and answer["text_output"] == text_of("lora.None")
@@ -182,9 +194,10 @@ def test_nobody_waits_for_an_adapter_but_who_asked_for_it(server, repository, tm
                 await session.post(f"{server.url}/v2/models/lora-slow/generate", json=body)
 
     asyncio.run(give_up())
-    assert not waiting
-    (slow / "adapter_config.json").write_text("{ broken")
-    thread.join(LIMIT_S)
+    assert "slow" not in waiting
+    for thread in threads:
+        thread.join(LIMIT_S)
+    assert all(waiting[name][0] == 400 and "'x" in waiting[name][1]["error"] for name in before), waiting
     status, answer = waiting["slow"]
     assert status == 400 and "LoRA adapter 'slow'" in answer["error"] and "not valid JSON" in answer["error"], answer
 

@@ -22,6 +22,9 @@ const MAX_RULE_PARTS: usize = 10_000;
 const MAX_ALTERNATIVES: usize = 2000;
 /// Bytes of a grammar's literals and expressions once each terminal stands where it is used.
 const MAX_TERMINAL_BYTES: usize = 500_000;
+/// Steps of building a lexer until its first byte is read: 50 ms, and as long again in the crate. A
+/// number with bounds takes 600.
+const MAX_FIRST_STEPS: u64 = 400_000;
 /// Steps of building a lexer, over the whole life of a grammar: 13 bytes each at worst.
 pub(super) const MAX_STEPS: u64 = 20_000_000;
 /// Bytes of what stands in brackets behind a name.
@@ -221,7 +224,7 @@ pub(super) fn check_lexer(
     let mut limits = limits.clone();
     let lexer = spec.to_regex_vec(&mut limits);
     let mut lexer = lexer.map_err(|error| refusal(&error.to_string()))?;
-    lexer.set_fuel(limits.initial_lexer_fuel);
+    lexer.set_fuel(limits.initial_lexer_fuel.min(MAX_FIRST_STEPS));
     let start = lexer.initial_state(&spec.all_lexemes());
     for byte in 0..=u8::MAX {
         patience.check()?;
@@ -235,9 +238,9 @@ pub(super) fn check_lexer(
 
 fn too_costly() -> Error {
     invalid!(
-        "Grammar error: deciding what may begin a text takes more than the limit of {} steps: use \
-         smaller values of multipleOf, or fewer and simpler patterns in intersections",
-        limits().initial_lexer_fuel
+        "Grammar error: deciding what may begin a text takes more than the limit of \
+         {MAX_FIRST_STEPS} steps: use smaller values of multipleOf, or fewer and simpler patterns \
+         in intersections"
     )
 }
 
@@ -267,6 +270,13 @@ pub(super) fn refusal(message: &str) -> Error {
              states: use fewer and simpler patterns, or smaller values of multipleOf",
             limits.step_lexer_fuel,
             limits.max_lexer_states
+        );
+    }
+    if message.contains("Too many items") {
+        return invalid!(
+            "Grammar error: a token mask takes more than the limit of {} steps through the grammar: \
+             use fewer alternatives, or terminals (names in upper case) instead of single letters",
+            limits().step_max_items
         );
     }
     if let Some(rest) = message.split("Current row has ").nth(1) {
@@ -319,6 +329,7 @@ mod tests {
             ("panic: assertion failed: a < b\n<backtrace>\nx\n</backtrace>", "can hold"),
             ("Parser Error: Current row has 3026 items; max is 2000; consider", "3026 alternat"),
             ("initial lexer configuration (grammar) too big (limit for this)", "1000000 steps"),
+            ("parser error: Too many items (limit 50000; mask); try", "50000 steps"),
             ("lexer error: too many states: 32768 >= 32768", "200000 steps or 32768 states"),
         ] {
             let text = refusal(theirs).to_string();

@@ -290,7 +290,7 @@ def test_a_server_ends_while_a_load_hangs(tmp_path):
     with BlackHole() as endpoint:
         # The server joins the thread that waits for the load, so that the load's end is the server's.
         with hub_server(tmp_path, endpoint, backend_config={"load-deadline-ms": 5000},
-                        extra=("--exit-timeout-secs=2",)) as server:  # noqa: F811
+                        extra=("--exit-timeout-secs=15",)) as server:  # noqa: F811
             asked = subprocess.Popen(["curl", "-s", "-m", "60", "-X", "POST",
                                       f"{server.url}/v2/repository/models/hangs/load"], stdout=subprocess.DEVNULL)
             time.sleep(1)
