@@ -32,7 +32,9 @@ def scrape(server):
 
 
 def healthy(server, model):
-    return next(v for name, v in scrape(server).items() if name.startswith(HEALTHY) and f'"{model}"' in name)
+    """The gauge's value; None without one, also while the metrics port, the last to open, is not there yet."""
+    found = (scrape(server) or {}).items()
+    return next((v for name, v in found if name.startswith(HEALTHY) and f'"{model}"' in name), None)
 
 
 def at(instance):
@@ -87,6 +89,7 @@ def test_a_death_without_restart_is_told(tmp_path, control, ends):
                           backend_config={"exit-when-dead": "true"} if ends == "exits" else {})
     server.start()
     try:
+        until(lambda: healthy(server, "dying") == "1", server.log_tail())
         alive = scrape(server)
         assert generate(server, "dying", SHORT)[0] >= 400
         if ends == "unloaded":
@@ -111,6 +114,7 @@ def test_a_death_with_restart_warns_and_ends(tmp_path):
     repository = Repository(tmp_path)
     with TritonServer(repository.folder, env=ALLOWED, backend_config={"restart": 1}) as server:
         load(server, repository.add("phoenix", config=REPORT, engine=faulty(error_at=8)))
+        until(lambda: healthy(server, "phoenix") == "1", server.log_tail())
         alive = scrape(server)
         all_failed(streams(server, "phoenix", 2), "")
         until(lambda: generate(server, "phoenix", SHORT)[0] == 200, server.log_tail())
@@ -131,6 +135,7 @@ def test_a_death_with_restart_warns_and_ends(tmp_path):
 
 def test_one_of_two_replicas_is_missed(server, repository, tmp_path):
     load(server, repository.add("twin", config=REPORT))
+    until(lambda: healthy(server, "twin") == "1", server.log_tail())
     alive = scrape(server)
     [gauge] = [name for name in alive if name.startswith(HEALTHY) and '"twin"' in name]
     other = gauge.replace(at("a"), at("b"))

@@ -6,8 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import time
 
 import pytest
 from buckets import ENVIRONMENT, Bucket
@@ -16,7 +14,7 @@ from conftest import CONFIG, MODELS, Repository
 from server import ROOT, TritonServer, free_ports
 from test_health import ALLOWED, SHORT, faulty
 
-COMMAND = [sys.executable, str(ROOT / "ci/server.py")]
+COMMAND = [str(ROOT / "ci/server.py")]
 READY = re.compile(r"ready  http (\S+)  grpc (\S+)  metrics (\S+)  \(Ctrl-C stops\)\n")
 
 
