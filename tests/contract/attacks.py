@@ -3,6 +3,7 @@
 stream beside says the same text as ever; the process lives.
 """
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -44,6 +45,26 @@ def with_nan(path):
     begin, end = header["model.decoder.final_layer_norm.weight"]["data_offsets"]
     data[8 + length + begin:8 + length + end] = struct.pack("<f", float("nan")) * ((end - begin) // 4)
     path.write_bytes(data)
+
+
+@contextlib.contextmanager
+def rewriting(path, cut_bytes):
+    """Meanwhile the file is cut to `cut_bytes` and written whole again, over and over; it is whole at the end."""
+    data, stop = path.read_bytes(), threading.Event()
+
+    def rewrite():
+        while not stop.is_set():
+            with open(path, "r+b") as file:
+                file.truncate(cut_bytes)
+                file.seek(0)
+                file.write(data)
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        writer.join()
 
 
 class Attacks:
@@ -247,51 +268,21 @@ class Attacks:
 
     async def adapter_rewritten(self):
         """An adapter's file is copied over, cut and written again while adapters are read again and again."""
-        source = MODELS / "llama-lora-a" / "adapter_model.safetensors"
-        data, path = source.read_bytes(), self.adapter / source.name
-        stop = threading.Event()
-
-        def rewrite():
-            while not stop.is_set():
-                with open(path, "r+b") as file:
-                    file.truncate(100)
-                    file.seek(0)
-                    file.write(data)
-        writer = threading.Thread(target=rewrite)
-        writer.start()
-        try:
+        with rewriting(self.adapter / "adapter_model.safetensors", 100):
             for _ in range(4):
                 for name in ("a", "b"):
                     status, text = await self.generate("adapted", {"max_tokens": 2, "lora_name": name})
                     hold(name == "a" or status == 200, f"the adapter beside one that changes: {text}")
-        finally:
-            stop.set()
-            writer.join()
         status, text = await self.generate("adapted", {"max_tokens": 2, "lora_name": "a"})
         hold(status == 200, f"an adapter that is whole again: {text}")
         return status
 
     async def weights_rewritten(self):
         """Weights are cut and written again while they are loaded."""
-        data, path = (MODELS / "opt-tiny" / "model.safetensors").read_bytes(), self.rewritten / "model.safetensors"
-        stop = threading.Event()
-
-        def rewrite():
-            while not stop.is_set():
-                with open(path, "r+b") as file:
-                    file.truncate(5000)
-                    file.seek(0)
-                    file.write(data)
-        writer = threading.Thread(target=rewrite)
-        writer.start()
-        outcomes = []
-        try:
+        with rewriting(self.rewritten / "model.safetensors", 5000):
             for _ in range(3):
-                outcomes.append((await asyncio.to_thread(self.server.load_model, "rewritten"))[0])
+                await asyncio.to_thread(self.server.load_model, "rewritten")
                 await asyncio.to_thread(self.server.unload_model, "rewritten")
-        finally:
-            stop.set()
-            writer.join()
         return "loaded or refused"
 
     async def bad_load(self):
