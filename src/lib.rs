@@ -18,7 +18,7 @@
 //! | [`kv`] | THE LEDGER: pages, reference counts, prefix hashes, LRU; no memory of a device |
 //! | [`text`] | THE WORDS: tokenizer, incremental detokeniser, stop strings, grammars |
 //! | [`model`] | THE NET: config.json -> ModelSpec, weights, families as rows of data, one forward pass |
-//! | [`device`] | THE MUSCLE: trait Device, fused verbs; cpu is truth, trace counts, cuda is fast |
+//! | [`device`] | THE MUSCLE: trait Device, fused ops; cpu is truth, trace counts, cuda is fast |
 //! | [`sampling`] | THE TASTE: validated parameters, the one random-number spec |
 //! | [`json`] | JSON as Python writes it, and keys of it by type |
 //! | [`files`] | how files are read: regular ones only, within the size of their kind |

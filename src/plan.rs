@@ -113,7 +113,7 @@ impl StepPlan {
         self.rows.iter().filter(|r| r.sample).count()
     }
 
-    /// Rows of logits, in the order of `rows`: S of the verbs, at most `Limits::logit_rows`.
+    /// Rows of logits, in the order of `rows`: S of the ops, at most `Limits::logit_rows`.
     pub fn logit_rows(&self) -> usize {
         self.rows.iter().map(Row::logit_rows).sum()
     }

@@ -1,4 +1,4 @@
-//! LoRA on the CPU device: the verbs against f64, every family's fixture against the same
+//! LoRA on the CPU device: the ops against f64, every family's fixture against the same
 //! checkpoint with the adapter merged into its weights, and peft's own folders against what
 //! transformers and peft computed. Rows without an adapter, and rows of other adapters, must not
 //! change a bit of a row.
@@ -43,7 +43,7 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-// ---- verbs --------------------------------------------------------------------------------------
+// ---- ops --------------------------------------------------------------------------------------
 
 /// Adapter (0: none) and token rows of each sequence of a step.
 type Mix = [(u16, usize)];
@@ -186,7 +186,7 @@ fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 
-/// What the verbs give for a mix of rows, on one instruction set and number of threads.
+/// What the ops give for a mix of rows, on one instruction set and number of threads.
 fn run(
     case: &Case,
     gated: bool,

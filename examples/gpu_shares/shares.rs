@@ -22,7 +22,7 @@ const WARM_STEPS: usize = 4;
 const STEPS: usize = 21;
 const PREFILLS: usize = 3;
 
-/// Calls of one verb with one shape.
+/// Calls of one op with one shape.
 struct Kind {
     name: String,
     /// Their numbers in the step.
@@ -32,11 +32,11 @@ struct Kind {
 
 impl Kind {
     fn name(launch: &Launch) -> String {
-        let Launch { verb, inputs, outputs, .. } = launch;
-        match *verb {
+        let Launch { op, inputs, outputs, .. } = launch;
+        match *op {
             "linear" | "linear_act" | "linear_gathered" | "logits" | "route" | "experts"
-            | "experts_act" => format!("{verb} {inputs} to {outputs}"),
-            verb => verb.to_string(),
+            | "experts_act" => format!("{op} {inputs} to {outputs}"),
+            op => op.to_string(),
         }
     }
 }
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn floors_are_bytes_of_few_rows_and_flops_of_many() {
         let launch = |rows: u64| Launch {
-            verb: "logits",
+            op: "logits",
             rows: rows as usize,
             inputs: 4096,
             outputs: 128_256,

@@ -1,4 +1,4 @@
-//! A device without some of its verbs' calls: `shares` learns from it what they cost, and drives
+//! A device without some of its ops' calls: `shares` learns from it what they cost, and drives
 //! it as it drives any other. Buffers keep what they held, so the numbers of such a step mean
 //! nothing; its time does.
 

@@ -1,14 +1,14 @@
-//! THE MUSCLE: the contract of a device, one page of fused verbs. `model::decoder` is written
+//! THE MUSCLE: the contract of a device, one page of fused ops. `model::decoder` is written
 //! against this trait once and runs on every device: `cpu` (truth), `trace` (accountant), `cuda`
 //! (speed). `engine` starts and ends steps. A device imports no other room; of a model it sees only
 //! shapes.
 //!
 //! # A step
 //! `begin(plan)` applies the slot changes and makes the plan the *current batch*: a flat list of
-//! token rows (each with token id, position, slot), in the plan's order. The verbs then run over
+//! token rows (each with token id, position, slot), in the plan's order. The ops then run over
 //! the current batch; `R` in their docs is its number of token rows, `S` its number of rows of
 //! logits: of each row of the plan the scored positions, then the one to sample from. `sample` ends
-//! the enqueueing, `collect` waits for the oldest step that was not yet collected. Verbs are
+//! the enqueueing, `collect` waits for the oldest step that was not yet collected. Ops are
 //! asynchronous: an error may surface at any later call. After an error the device is lost.
 //!
 //! # Slot rows
@@ -191,8 +191,8 @@ pub enum Pooling {
     Mean,
 }
 
-/// The verbs. `Tensor` is a buffer of `[rows, width]` activations on the device, made once at load
-/// so that its address never changes; a verb touches only the first R (or S) rows.
+/// The ops. `Tensor` is a buffer of `[rows, width]` activations on the device, made once at load
+/// so that its address never changes; an op touches only the first R (or S) rows.
 pub trait Device: Send + 'static {
     type Tensor: Send;
     type Weight: Send;
@@ -228,7 +228,7 @@ pub trait Device: Send + 'static {
     /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
     fn reserve(&mut self, limits: &Limits) -> Result<()>;
 
-    /// A promise for the rest of the device's life: from here on every step calls the same verbs,
+    /// A promise for the rest of the device's life: from here on every step calls the same ops,
     /// with the same tensors, weights and numbers, between `begin` and `sample`. So a device may
     /// remember what a step of a size comes to. Without it nothing is remembered.
     fn steady(&mut self) {}
@@ -272,7 +272,7 @@ pub trait Device: Send + 'static {
     /// Wait for the oldest step that was sampled or handed over and not collected.
     fn collect(&mut self) -> Result<StepResult>;
 
-    // ---- verbs over the current batch ---------------------------------------------------------
+    // ---- ops over the current batch ---------------------------------------------------------
 
     /// out[r] = table[token(r)] * scale; `[R, inputs of table]`.
     fn embed(&mut self, table: &Self::Weight, scale: f32, out: &mut Self::Tensor) -> Result<()>;
@@ -320,7 +320,7 @@ pub trait Device: Send + 'static {
         out: &mut Self::Tensor,
     ) -> Result<()>;
     /// routes[r] = the `top_k` largest of softmax(x[r] W^T), W `[experts, inputs]`, all in f32; of
-    /// equals the one with the smaller number. The verbs below read them; row `r * top_k + j` of
+    /// equals the one with the smaller number. The ops below read them; row `r * top_k + j` of
     /// their tensors belongs to choice j of row r.
     fn route(
         &mut self,
@@ -438,9 +438,9 @@ pub trait Device: Send + 'static {
     /// The first `rows` rows of a tensor in f32, for tests and logits checks. Waits.
     fn read(&mut self, tensor: &Self::Tensor, rows: usize) -> Result<Vec<f32>>;
 
-    /// The refusal of a device without one of the verbs that only some families need.
-    fn lacks(&self, verb: &str) -> Error {
+    /// The refusal of a device without one of the ops that only some families need.
+    fn lacks(&self, op: &str) -> Error {
         let device = self.info().name;
-        Error::Unsupported(format!("This model needs '{verb}', which {device} does not have."))
+        Error::Unsupported(format!("This model needs '{op}', which {device} does not have."))
     }
 }

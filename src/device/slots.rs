@@ -52,12 +52,12 @@ pub struct TokenRow {
     pub slot: SlotId,
 }
 
-/// What the verbs run over.
+/// What the ops run over.
 #[derive(Default)]
 pub struct Batch {
     pub step: u64,
     pub rows: Vec<TokenRow>,
-    /// In the plan's order: S of the verbs.
+    /// In the plan's order: S of the ops.
     pub logits: Vec<LogitRow>,
     /// Some row has an adapter.
     pub adapters: bool,

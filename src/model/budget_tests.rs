@@ -60,7 +60,7 @@ fn a_mixture_reads_the_experts_that_rows_can_meet() {
     let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
     let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
     let (held, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
-    let of = |verb: &str| launches.iter().filter(|l| l.verb == verb).collect::<Vec<_>>();
+    let of = |op: &str| launches.iter().filter(|l| l.op == op).collect::<Vec<_>>();
     let (up, down) = (of("experts_act"), of("experts"));
     assert_eq!((up.len(), down.len()), (1, 1));
     assert_eq!((up[0].rows, up[0].inputs, up[0].outputs), (80, 64, 48));
@@ -74,7 +74,7 @@ fn a_mixture_reads_the_experts_that_rows_can_meet() {
 }
 
 /// The shapes that `examples/gpu_steps` is timed with: parameters as published, so the shapes are
-/// right, and a step of each within an accountant's reach, so that all their verbs exist.
+/// right, and a step of each within an accountant's reach, so that all their ops exist.
 #[test]
 fn deployed_shapes_have_their_published_sizes() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("ci/shapes");
@@ -106,7 +106,7 @@ fn deployed_shapes_have_their_published_sizes() {
 fn a_llama_step_launches_eight_verbs_a_layer() {
     let spec = llama();
     let (_, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
-    let shapes: Vec<_> = launches.iter().map(|l| (l.verb, l.rows, l.inputs, l.outputs)).collect();
+    let shapes: Vec<_> = launches.iter().map(|l| (l.op, l.rows, l.inputs, l.outputs)).collect();
     let layer = [
         ("linear", 40, 64, 128),
         ("rope_store", 40, 128, 128),
@@ -122,10 +122,10 @@ fn a_llama_step_launches_eight_verbs_a_layer() {
     want.extend([("gather", 1, 64, 64), ("logits", 1, 64, 100), ("sample", 1, 100, 1)]);
     assert_eq!(shapes, want);
     let flops: u64 =
-        launches.iter().filter(|l| l.verb.starts_with("linear")).map(|l| l.flops).sum();
+        launches.iter().filter(|l| l.op.starts_with("linear")).map(|l| l.flops).sum();
     assert_eq!(flops, 2 * 2 * 40 * (64 * 128 + 64 * 64 + 64 * 144 + 72 * 64));
     let pairs: u64 = (1..=40).sum();
-    let attend = launches.iter().find(|l| l.verb == "attend").unwrap();
+    let attend = launches.iter().find(|l| l.op == "attend").unwrap();
     assert_eq!(attend.flops, 4 * pairs * 64);
     assert_eq!(attend.read_bytes, 4 * (40 * 64 + 40 * 2 * 32));
 }
@@ -140,14 +140,14 @@ fn other_layers_launch_what_their_row_says() {
         let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
         let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
         let (_, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
-        let verbs: Vec<_> = launches.iter().map(|l| l.verb).collect();
+        let ops: Vec<_> = launches.iter().map(|l| l.op).collect();
         // The first layer: up to the second one's q, k and v.
         let starts = |i: &usize| {
-            let next = &verbs[i + 1..];
-            verbs[*i] == "linear" && matches!(next[0], "norm_heads" | "rope_store")
+            let next = &ops[i + 1..];
+            ops[*i] == "linear" && matches!(next[0], "norm_heads" | "rope_store")
         };
-        let starts: Vec<usize> = (0..verbs.len() - 1).filter(starts).collect();
-        verbs[starts[0]..starts[1]].to_vec()
+        let starts: Vec<usize> = (0..ops.len() - 1).filter(starts).collect();
+        ops[starts[0]..starts[1]].to_vec()
     };
     let neox = ["norm", "linear_act", "add", "linear", "add_norm"];
     assert_eq!(layer("GPTNeoXForCausalLM")[4..], neox);

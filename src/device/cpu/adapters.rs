@@ -1,6 +1,6 @@
 //! Low-rank adapters behind a weight of the CPU device: y += B (A x), row by row, and behind a
 //! table. A row's numbers depend on its own adapter and nothing else: A x is one dot product per
-//! rank, B adds the ranks in order to the finished sums of a panel (design law 12). The verbs that
+//! rank, B adds the ranks in order to the finished sums of a panel (design law 12). The ops that
 //! multiply and look up call it; it knows no sequence.
 
 use parking_lot::Mutex;

@@ -1,5 +1,5 @@
 //! A mixture of experts on the CPU: rows choose experts, the rows of one expert are gathered and
-//! multiplied together, each row's results are added up. Called by the verbs; sums run in an order
+//! multiplied together, each row's results are added up. Called by the ops; sums run in an order
 //! that no other row has a say in, as everywhere on this device.
 
 use super::buffer::Tensor;

@@ -1,7 +1,7 @@
 //! The CPU device: truth. Activations in f32, weights and pages as stored, plain loops in a fixed
 //! order: a row's numbers depend on nothing but the row (design law 12). It grades every other
 //! device, runs the demo, and serves where no GPU is. `engine` makes it, `model::decoder` calls its
-//! verbs.
+//! ops.
 //!
 //! | file | holds |
 //! |---|---|

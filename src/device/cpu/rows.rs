@@ -1,4 +1,4 @@
-//! Verbs of the CPU device that look token rows up or norm parts of them. `Cpu` calls it; it knows
+//! Ops of the CPU device that look token rows up or norm parts of them. `Cpu` calls it; it knows
 //! no linear and no page.
 
 use super::buffer::Tensor;

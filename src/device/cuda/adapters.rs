@@ -1,5 +1,5 @@
 //! Low-rank adapters behind a weight on the GPU: their banks, the way adapters get there, and the
-//! two launches around a GEMM. `Cuda`'s linear verbs and `logits` call it; it knows no sequence:
+//! two launches around a GEMM. `Cuda`'s linear ops and `logits` call it; it knows no sequence:
 //! which bank a row uses, the kernels read from what the step's first kernel wrote.
 //!
 //! Everything is allocated at load. An installation goes through two pinned buffers on the one

@@ -1,4 +1,4 @@
-//! The numbers by which kernels know norms and activations. `verbs` passes them; they stand in
+//! The numbers by which kernels know norms and activations. `ops` passes them; they stand in
 //! kernels/norm.cu and kernels/activation.cu too.
 
 use crate::device::{Activation, NormKind};

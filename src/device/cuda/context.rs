@@ -1,5 +1,5 @@
 //! A GPU: driver probe, primary context, streams, events, and whether launches are made, recorded
-//! or left to a graph. The rest of `device::cuda` builds on it; it knows no kernel and no verb.
+//! or left to a graph. The rest of `device::cuda` builds on it; it knows no kernel and no op.
 //!
 //! Everything goes through cudarc's `sys`, which opens libcuda at the first call and panics where a
 //! symbol is missing. [`Context::open`] therefore looks every symbol up before the first call: what

@@ -1,5 +1,5 @@
 //! A mixture of experts on the GPU: what lies behind a `routes` tensor, and the launches of its
-//! verbs. Grids are for the worst case of (model, rows), because a step may be a replayed graph and
+//! ops. Grids are for the worst case of (model, rows), because a step may be a replayed graph and
 //! nobody on the host knows which experts it meets. The kernels are in kernels/experts.cu.
 
 use super::codes::activation_code;

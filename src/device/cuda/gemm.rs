@@ -1,4 +1,4 @@
-//! y = x W^T through cuBLASLt, with an own plan cache. `Cuda`'s linear verbs call it; it knows no
+//! y = x W^T through cuBLASLt, with an own plan cache. `Cuda`'s linear ops call it; it knows no
 //! weight's name and no step.
 //!
 //! Descriptors are made once per exact shape; the algorithm is chosen once per (shape, bucket of
@@ -266,7 +266,7 @@ impl Gemm {
     ) -> lt::cublasStatus_t {
         let (one, zero) = (1f32, 0f32);
         // SAFETY: all handles live; the operands are live device memory of at least the layouts'
-        // sizes (the verbs check rows and widths); scalars are on the host, as the descriptor says
+        // sizes (the ops check rows and widths); scalars are on the host, as the descriptor says
         // by default.
         unsafe {
             lt::cublasLtMatmul(

@@ -1,7 +1,7 @@
 //! CUDA graphs: a memo of what a decode step launches between `begin` and `forwarded`. `Cuda` asks
 //! [`Graphs::begin`] at the start of a step and [`Graphs::end`] at that end, before the host waits
 //! for anything (no recording survives that); launches in between are recorded, skipped because a
-//! graph will do them, or made, as [`Context::mode`] says. It knows no verb.
+//! graph will do them, or made, as [`Context::mode`] says. It knows no op.
 //!
 //! A decode step's launches depend on nothing but the model, the number of token rows, and whether
 //! some row has an adapter: everything else the kernels read from device memory. So rows are padded

@@ -1,4 +1,4 @@
-//! One kernel and how to start it. `module` makes [`Kernel`]s, verbs launch them; it knows no verb.
+//! One kernel and how to start it. `module` makes [`Kernel`]s, ops launch them; it knows no op.
 //! Launch attributes (programmatic dependent launch) are set here and nowhere else.
 
 use std::ffi::c_void;
@@ -116,8 +116,8 @@ impl Kernel {
         context.launch(self.function as u64, (x as u64) << 32 | y as u64, |stream| {
             config.hStream = stream;
             // SAFETY: the function belongs to a module that lives as long as the device, the places
-            // point to live values, and verbs pass them in the order and with the types of the
-            // kernel's signature (held by tests/cuda_verbs.rs, which runs every kernel under
+            // point to live values, and ops pass them in the order and with the types of the
+            // kernel's signature (held by tests/cuda_ops.rs, which runs every kernel under
             // compute-sanitizer).
             let code = unsafe {
                 let places = places.as_mut_ptr();

@@ -1,6 +1,6 @@
-//! The CUDA device: speed. The verbs of [`Device`] on one NVIDIA GPU, with activations in the
+//! The CUDA device: speed. The ops of [`Device`] on one NVIDIA GPU, with activations in the
 //! model's own type and f32 inside of norms, softmax and sums. `engine` makes it, `model::decoder`
-//! calls its verbs; the CPU device grades it (tests/cuda_verbs.rs). It knows shapes, slots and
+//! calls its ops; the CPU device grades it (tests/cuda_ops.rs). It knows shapes, slots and
 //! pages, never a model's name.
 //!
 //! | file | holds |
@@ -26,10 +26,10 @@
 //! | `sampler` | the end of a step: tokens and logprobs |
 //! | `sampler_row` | a slot's sampler as words |
 //! | [`reports`] | logprobs: requests and answers as words |
-//! | `verbs` | the trait's verbs: checks, arguments, launches |
+//! | `ops` | the trait's ops: checks, arguments, launches |
 //! | `kernels/` | CUDA C++ |
 //!
-//! One stream carries everything in order, so no verb waits for another on the host. A step costs
+//! One stream carries everything in order, so no op waits for another on the host. A step costs
 //! one copy to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the
 //! slot's row.
 
@@ -52,7 +52,7 @@ mod sampler_row;
 mod skinny;
 pub mod slots;
 pub mod steps;
-mod verbs;
+mod ops;
 pub mod weights;
 mod worklist;
 
@@ -89,10 +89,10 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    fn at(&self, rows: usize, width: usize, verb: &str) -> u64 {
+    fn at(&self, rows: usize, width: usize, op: &str) -> u64 {
         assert!(
             rows <= self.rows && width == self.width,
-            "{verb}: {rows} x {width} in a buffer of {} x {}",
+            "{op}: {rows} x {width} in a buffer of {} x {}",
             self.rows,
             self.width
         );
@@ -177,7 +177,7 @@ impl Cuda {
         (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler) as u64
     }
 
-    /// No graphs: every launch is made when its verb is called. Before a model is loaded.
+    /// No graphs: every launch is made when its op is called. Before a model is loaded.
     pub fn launch_eagerly(&mut self) {
         self.eager = true;
     }
@@ -187,7 +187,7 @@ impl Cuda {
         tensor.memory.fill(byte)
     }
 
-    /// From here on steps call other verbs than before, again the same ones in each: for
+    /// From here on steps call other ops than before, again the same ones in each: for
     /// measurements.
     pub fn forget_steps(&mut self) {
         if let Some(reserved) = &mut self.reserved {
@@ -205,12 +205,12 @@ impl Cuda {
         self.reserved.as_ref().ok_or_else(|| internal!("a step before reserve"))
     }
 
-    /// Token rows that the verbs run over.
+    /// Token rows that the ops run over.
     fn rows(&self) -> usize {
         self.padded.unwrap_or(self.slots.batch.rows)
     }
 
-    /// Sampling rows that the verbs run over.
+    /// Sampling rows that the ops run over.
     fn samples(&self) -> usize {
         self.padded.unwrap_or(self.slots.batch.samples.len())
     }

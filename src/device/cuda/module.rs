@@ -1,5 +1,5 @@
 //! The kernels in this library, and which of their binaries fits a card. `Cuda::open` loads them
-//! once; it knows no verb.
+//! once; it knows no op.
 //!
 //! The build script leaves one binary per source file, element type and architecture
 //! (build/kernels.rs). Machine code runs on its own major version from its own minor on, except `a`

@@ -1,5 +1,5 @@
 //! Models that embed on the GPU: attention over a whole sequence without pages, token rows to
-//! vectors, and the vectors' way back. `verbs` calls it. Where a sequence begins and ends the
+//! vectors, and the vectors' way back. `ops` calls it. Where a sequence begins and ends the
 //! kernels read from the step's rows on the device, so launches depend on R and S alone.
 
 use super::launch::Argument;
@@ -21,12 +21,12 @@ fn code(kind: Pooling) -> u32 {
 
 impl Cuda {
     /// Every sequence of the step begins in it.
-    fn whole(&self, verb: &str) -> Result<()> {
+    fn whole(&self, op: &str) -> Result<()> {
         match self.slots.batch.spans.iter().find(|span| span.tokens != span.length) {
             None => Ok(()),
             Some(span) => {
                 let (slot, fed, length) = (span.slot, span.tokens, span.length);
-                Err(internal!("{verb}: slot {slot} feeds {fed} of its {length} tokens"))
+                Err(internal!("{op}: slot {slot} feeds {fed} of its {length} tokens"))
             }
         }
     }

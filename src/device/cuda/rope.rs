@@ -1,4 +1,4 @@
-//! Rotation of q and k, and k and v into their pages: the arguments of one launch. `verbs` calls
+//! Rotation of q and k, and k and v into their pages: the arguments of one launch. `ops` calls
 //! it; the kernel is in kernels/rope.cu.
 
 use super::{Cuda, Tensor, ROW_THREADS};

@@ -1,5 +1,5 @@
 //! Which products go to the kernels of kernels/skinny.cu, and their launch: few rows of a half
-//! type, where streaming the weights is all there is to do. `Cuda`'s linear verbs ask it first; it
+//! type, where streaming the weights is all there is to do. `Cuda`'s linear ops ask it first; it
 //! knows no weight's name.
 
 use super::codes::NO_ACTIVATION;

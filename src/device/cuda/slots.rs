@@ -108,7 +108,7 @@ pub struct Pick {
 #[derive(Debug, Default, Clone)]
 pub struct Batch {
     pub step: u64,
-    /// Token rows: R of the verbs.
+    /// Token rows: R of the ops.
     pub rows: usize,
     pub spans: Vec<Span>,
     /// Rows of logits, in the plan's order.

@@ -1,5 +1,5 @@
 //! Steps in flight: the buffers that a step's input, late part and results pass through, and the
-//! order in which they come back. `Cuda` calls it around the launches of a step; it knows no verb.
+//! order in which they come back. `Cuda` calls it around the launches of a step; it knows no op.
 //!
 //! On the GPU there is one of each buffer, because the stream puts steps in order. Pinned memory
 //! comes in a ring: the host writes one while the GPU still reads another.

@@ -1,7 +1,7 @@
 //! Weights on the GPU, and how they get there: through two pinned buffers that take turns, so that
 //! the host fills one, by several threads, while the other is copied. Values that already have the
 //! device's type and orientation are copied to their place; others go through a staging buffer and
-//! a kernel. `Cuda::upload` calls it; it knows no verb.
+//! a kernel. `Cuda::upload` calls it; it knows no op.
 
 use std::sync::Arc;
 

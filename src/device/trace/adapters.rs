@@ -1,5 +1,5 @@
 //! Low-rank adapters in the accountant's book: their memory and launches. `Trace` calls it from its
-//! verbs; it knows no verb's caller.
+//! ops; it knows no op's caller.
 
 use super::{bytes, Trace, TraceTensor, TraceWeight};
 use crate::device::AdapterRoom;

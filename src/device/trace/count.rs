@@ -1,4 +1,4 @@
-//! What verbs move and compute, where that takes more than a line. `Trace` calls it.
+//! What ops move and compute, where that takes more than a line. `Trace` calls it.
 
 use super::{bytes, Trace, TraceTensor, TraceWeight};
 use crate::device::slots::TokenRow;
@@ -57,7 +57,7 @@ impl Trace {
     /// Rows of a linear: activations in and out, the weight once.
     pub(super) fn linear_launch(
         &mut self,
-        verb: &'static str,
+        op: &'static str,
         rows: usize,
         weight: &TraceWeight,
         x: &TraceTensor,
@@ -65,7 +65,7 @@ impl Trace {
     ) -> Result<()> {
         if x.width != weight.inputs || rows > x.rows || rows > out.rows {
             return Err(internal!(
-                "{verb}: {rows} rows of {} for {} inputs",
+                "{op}: {rows} rows of {} for {} inputs",
                 x.width,
                 weight.inputs
             ));
@@ -73,7 +73,7 @@ impl Trace {
         let shape = (rows, weight.inputs, weight.outputs);
         let read = weight.bytes + bytes(rows, x);
         let flops = 2 * (rows * weight.inputs * weight.outputs) as u64;
-        self.launch(verb, shape, read, bytes(rows, out), flops);
+        self.launch(op, shape, read, bytes(rows, out), flops);
         if let Some(adapters) = weight.adapters.filter(|_| self.slots.batch.adapters) {
             self.adapter_launches(rows, weight, adapters, x, out);
         }
@@ -83,7 +83,7 @@ impl Trace {
     /// Every row meets `top_k` experts; of the stack only those are read that some row may meet.
     pub(super) fn experts_launch(
         &mut self,
-        verb: &'static str,
+        op: &'static str,
         weight: &TraceWeight,
         routes: &TraceTensor,
         (x_rows, x): (usize, &TraceTensor),
@@ -92,7 +92,7 @@ impl Trace {
         let chosen = self.rows() * routes.width / 2;
         if x.width != weight.inputs || chosen > out.rows {
             return Err(internal!(
-                "{verb}: {chosen} rows of {} for {} inputs",
+                "{op}: {chosen} rows of {} for {} inputs",
                 x.width,
                 weight.inputs
             ));
@@ -102,13 +102,13 @@ impl Trace {
         let read = weight.bytes / weight.count as u64 * met + bytes(x_rows, x);
         let flops = 2 * (chosen * weight.inputs * outputs) as u64;
         let shape = (chosen, weight.inputs, outputs);
-        self.launch(verb, shape, read, bytes(chosen, out), flops);
+        self.launch(op, shape, read, bytes(chosen, out), flops);
         Ok(())
     }
 
     pub(super) fn norm_launch(
         &mut self,
-        verb: &'static str,
+        op: &'static str,
         reads: u64,
         writes: u64,
         x: &TraceTensor,
@@ -116,6 +116,6 @@ impl Trace {
         let rows = self.rows();
         let one = bytes(rows, x);
         let flops = (5 * rows * x.width) as u64;
-        self.launch(verb, (rows, x.width, x.width), reads * one, writes * one, flops);
+        self.launch(op, (rows, x.width, x.width), reads * one, writes * one, flops);
     }
 }

@@ -21,10 +21,10 @@ use crate::ids::BankId;
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
 
-/// One verb's work.
+/// One op's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
-    pub verb: &'static str,
+    pub op: &'static str,
     /// Rows it ran over: token rows, or sampling rows.
     pub rows: usize,
     pub inputs: usize,
@@ -126,13 +126,13 @@ impl Trace {
 
     fn launch(
         &mut self,
-        verb: &'static str,
+        op: &'static str,
         (rows, inputs, outputs): (usize, usize, usize),
         read_bytes: u64,
         written_bytes: u64,
         flops: u64,
     ) {
-        let launch = Launch { verb, rows, inputs, outputs, read_bytes, written_bytes, flops };
+        let launch = Launch { op, rows, inputs, outputs, read_bytes, written_bytes, flops };
         self.launches.push(launch);
     }
 }

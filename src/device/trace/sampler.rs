@@ -105,8 +105,8 @@ mod tests {
         trace.sample(&mut logits, &Late::default()).unwrap();
         let launches = trace.take_launches();
         let [sample, logprobs] = &launches[..] else { panic!("{launches:?}") };
-        assert_eq!((sample.verb, sample.rows), ("sample", 4));
-        assert_eq!((logprobs.verb, logprobs.rows), ("logprobs", 4));
+        assert_eq!((sample.op, sample.rows), ("sample", 4));
+        assert_eq!((logprobs.op, logprobs.rows), ("logprobs", 4));
         assert_eq!(logprobs.read_bytes, 4 * 4 * 100);
         // A number and a token for each: four of their own, 3 x 5 and 100 others.
         assert_eq!(logprobs.written_bytes, 8 * (4 + 15 + 100));

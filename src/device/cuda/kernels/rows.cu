@@ -1,4 +1,4 @@
-// Verbs that only move rows: embed, add_positions, gather, pool. Block per row, 128 threads, 16
+// Ops that only move rows: embed, add_positions, gather, pool. Block per row, 128 threads, 16
 // bytes a thread where the width is a multiple of 8 elements. Bytes: each row is read once and
 // written once; at decode sizes they live on launch latency.
 #include "common.cuh"

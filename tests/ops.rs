@@ -1,7 +1,7 @@
-//! The verbs of the CPU device over tables of shapes and types: against naive loops in f64, and bit
+//! The ops of the CPU device over tables of shapes and types: against naive loops in f64, and bit
 //! for bit between instruction sets, numbers of rows and numbers of threads.
 
-#[path = "verbs/experts.rs"]
+#[path = "ops/experts.rs"]
 mod experts;
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Attention over pages on the GPU against the CPU device: chunks and single rows mixed, contexts
-//! that are cut into parts, more sequences than blocks. Part of `cuda_verbs`.
+//! that are cut into parts, more sequences than blocks. Part of `cuda_ops`.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Every verb on the GPU against the CPU device, over a table of shapes and element types: random
+//! Every op on the GPU against the CPU device, over a table of shapes and element types: random
 //! inputs, poisoned outputs, odd sizes; a failure names the case and its worst element. Without a
 //! GPU the tests say so and pass; `TRITON_VLLM_REQUIRE_GPU=1` makes that a failure.
 //!
@@ -30,14 +30,14 @@ macro_rules! compare {
     }};
 }
 
-#[path = "verbs/cuda_adapters.rs"]
+#[path = "ops/cuda_adapters.rs"]
 mod cuda_adapters;
-#[path = "verbs/cuda_attention.rs"]
+#[path = "ops/cuda_attention.rs"]
 mod cuda_attention;
-#[path = "verbs/cuda_encoders.rs"]
+#[path = "ops/cuda_encoders.rs"]
 mod cuda_encoders;
 
-/// Rows of a step for the row-by-row verbs: one, a few, odd, more than a tile.
+/// Rows of a step for the row-by-row ops: one, a few, odd, more than a tile.
 const ROWS: [usize; 5] = [1, 2, 7, 33, 130];
 
 #[test]

@@ -1,6 +1,6 @@
 //! Low-rank adapters on the GPU against the CPU device: ranks from 1 to 64, parts that an adapter
 //! leaves alone, rows of several adapters and of none, chunks and decode steps, padded and replayed
-//! ones too. Part of `cuda_verbs`.
+//! ones too. Part of `cuda_ops`.
 
 use super::*;
 use crate::grader::{encode, Graded, Random};

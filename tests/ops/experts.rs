@@ -1,4 +1,4 @@
-//! The verbs of a mixture of experts: against naive loops in f64, and bit for bit whatever other
+//! The ops of a mixture of experts: against naive loops in f64, and bit for bit whatever other
 //! rows are there. Unequal numbers of rows for each expert, experts that nobody chose, one row.
 
 use super::*;

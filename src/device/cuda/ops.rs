@@ -1,4 +1,4 @@
-//! The verbs of [`Device`] on the GPU: each checks shapes, looks its addresses up and launches. The
+//! The ops of [`Device`] on the GPU: each checks shapes, looks its addresses up and launches. The
 //! contract of each is in `device/mod.rs`, the arithmetic in `kernels/`.
 
 use half::{bf16, f16};

@@ -1,4 +1,4 @@
-//! The verbs of models that embed on the GPU against the CPU device. Part of `cuda_verbs`.
+//! The ops of models that embed on the GPU against the CPU device. Part of `cuda_ops`.
 
 use super::*;
 use crate::grader::Graded;
