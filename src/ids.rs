@@ -50,5 +50,5 @@ id!(
 );
 id!(
     /// A place for one adapter on the device.
-    BankId(u16)
+    AdapterSlotId(u16)
 );

@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::ids::{AdapterId, BankId, GroupId, PageId, SlotId, TokenId};
+use crate::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use crate::sampling::{NonFinite, SamplerSpec, TokenLogprobs};
 
 /// One step of the engine: at most `max_num_batched_tokens` token rows, prefill and decode mixed.
@@ -35,15 +35,15 @@ pub enum SlotChange {
     Pages { slot: SlotId, group: GroupId, pages: Vec<PageId> },
     /// The slot's sequence is over or preempted; the row may be reused from the next change on.
     Close { slot: SlotId },
-    /// From now on `bank` holds this adapter, whose weights were put there before the step. No open
-    /// slot uses what the bank held before.
-    Adapter { bank: BankId, adapter: AdapterId },
+    /// From now on `adapter slot` holds this adapter, whose weights were put there before the step. No open
+    /// slot uses what the adapter slot held before.
+    Adapter { adapter_slot: AdapterSlotId, adapter: AdapterId },
 }
 
 #[derive(Debug, Clone)]
 pub struct SlotOpen {
     pub slot: SlotId,
-    /// A bank holds it, unless it is 0.
+    /// An adapter slot holds it, unless it is 0.
     pub adapter: AdapterId,
     /// All tokens known so far: the prompt, and after a preemption the outputs too. The device
     /// needs them for penalties (counts of prompt and output tokens) and for the newest outputs

@@ -18,10 +18,10 @@ use triton_vllm::device::cpu::simd::Isa;
 use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::{
-    Activation, AdapterPart, AdapterRoom, DType, Device, HostTensor, KvShape, Limits, Source,
+    Activation, AdapterPart, AdapterCapacity, DType, Device, HostTensor, KvShape, Limits, Source,
     WeightDesc, WeightKind,
 };
-use triton_vllm::ids::{AdapterId, BankId, GroupId, PageId, SlotId, TokenId};
+use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::lora::{projections, takes_adapters};
 use triton_vllm::model::{Adapter, AdapterOptions, ModelSpec};
 use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};
@@ -48,7 +48,7 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 /// Adapter (0: none) and token rows of each sequence of a step.
 type Mix = [(u16, usize)];
 
-const ROOM: AdapterRoom = AdapterRoom { banks: 2, rank: 5 };
+const ROOM: AdapterCapacity = AdapterCapacity { slots: 2, rank: 5 };
 
 fn upload(dev: &mut Cpu, kind: WeightKind, outputs: usize, inputs: usize, w: &[f32]) -> Weight {
     let bytes = bytes(w);
@@ -74,7 +74,7 @@ fn begin(dev: &mut Cpu, mix: &Mix) {
     })
     .unwrap();
     let adapter =
-        |bank: u16| SlotChange::Adapter { bank: BankId(bank), adapter: AdapterId(bank + 1) };
+        |adapter_slot: u16| SlotChange::Adapter { adapter_slot: AdapterSlotId(adapter_slot), adapter: AdapterId(adapter_slot + 1) };
     let mut plan =
         StepPlan { step: 1, changes: vec![adapter(0), adapter(1)], ..Default::default() };
     for (n, &(adapter, rows)) in mix.iter().enumerate() {
@@ -107,31 +107,31 @@ fn tensor(dev: &mut Cpu, rows: usize, width: usize, values: &[f32]) -> Tensor {
 /// Rank, A, B transposed.
 type Low = (usize, Vec<f32>, Vec<f32>);
 
-/// A weight of these parts with an adapter in each bank; bank 1 leaves the last part alone.
+/// A weight of these parts with an adapter in each adapter slot; adapter slot 1 leaves the last part alone.
 struct Case {
     parts: Vec<usize>,
     inputs: usize,
     w: Vec<f32>,
     bias: Vec<f32>,
-    /// By bank, then part.
-    banks: Vec<Vec<Option<Low>>>,
+    /// By adapter slot, then part.
+    adapter_slots: Vec<Vec<Option<Low>>>,
 }
 
 impl Case {
     fn new(noise: &mut Noise, parts: &[usize], inputs: usize) -> Case {
         let outputs = parts.iter().sum();
-        let banks = (0..2).map(|bank| {
+        let adapter_slots = (0..2).map(|adapter_slot| {
             let part = |(n, &width): (usize, &usize)| {
-                let rank = 2 + bank + n;
-                let left_alone = bank == 1 && n + 1 == parts.len() && n > 0;
+                let rank = 2 + adapter_slot + n;
+                let left_alone = adapter_slot == 1 && n + 1 == parts.len() && n > 0;
                 let low = (rank, noise.values(rank * inputs), noise.values(rank * width));
                 (!left_alone).then_some(low)
             };
             parts.iter().enumerate().map(part).collect()
         });
-        let banks = banks.collect();
+        let adapter_slots = adapter_slots.collect();
         let (w, bias) = (noise.values(outputs * inputs), noise.values(outputs));
-        Case { parts: parts.to_vec(), inputs, w, bias, banks }
+        Case { parts: parts.to_vec(), inputs, w, bias, adapter_slots }
     }
 
     fn weight(&self, dev: &mut Cpu, kind: WeightKind, adapted: bool) -> Weight {
@@ -141,7 +141,7 @@ impl Case {
             return weight;
         }
         dev.adapt(&mut weight, &self.parts, ROOM).unwrap();
-        for (bank, lows) in self.banks.iter().enumerate() {
+        for (adapter_slot, lows) in self.adapter_slots.iter().enumerate() {
             let kept: Vec<_> =
                 lows.iter().map(|l| l.as_ref().map(|(r, a, b)| (*r, bytes(a), bytes(b)))).collect();
             let parts = kept.iter().zip(&self.parts).map(|(low, &width)| {
@@ -153,7 +153,7 @@ impl Case {
                 })
             });
             let parts: Vec<_> = parts.collect();
-            dev.install(&mut weight, BankId(bank as u16), &parts).unwrap();
+            dev.install(&mut weight, AdapterSlotId(adapter_slot as u16), &parts).unwrap();
         }
         weight
     }
@@ -167,8 +167,8 @@ impl Case {
         out.iter_mut().zip(&self.bias).for_each(|(o, b)| *o += f64::from(*b));
         let mut first = 0;
         for (n, &width) in self.parts.iter().enumerate() {
-            let bank = usize::from(adapter).checked_sub(1).map(|bank| &self.banks[bank]);
-            if let Some((rank, a, b)) = bank.and_then(|bank| bank[n].as_ref()) {
+            let adapter_slot = usize::from(adapter).checked_sub(1).map(|adapter_slot| &self.adapter_slots[adapter_slot]);
+            if let Some((rank, a, b)) = adapter_slot.and_then(|adapter_slot| adapter_slot[n].as_ref()) {
                 for j in 0..*rank {
                     let low = dot(&a[j * self.inputs..(j + 1) * self.inputs]);
                     for o in 0..width {
@@ -333,7 +333,7 @@ const RANK: usize = 3;
 const SCALE: f32 = 2.0;
 
 fn options() -> AdapterOptions {
-    AdapterOptions { room: AdapterRoom { banks: 2, rank: 4 }, modules: None }
+    AdapterOptions { room: AdapterCapacity { slots: 2, rank: 4 }, modules: None }
 }
 
 /// A random adapter for every linear of a model, and the checkpoint with it merged in.
@@ -423,7 +423,7 @@ fn an_adapter_equals_merged_weights_in_every_family() {
             std::fs::write(scratch.0.join("adapter_config.json"), config).unwrap();
             write_tensors(&scratch.0.join("adapter_model.safetensors"), &adapter);
             let adapter = Adapter::read(&scratch.0, &rig.spec, &options()).unwrap();
-            rig.install(BankId(id - 1), AdapterId(id), &adapter);
+            rig.install(AdapterSlotId(id - 1), AdapterId(id), &adapter);
             let folder = scratch.0.join(format!("merged-{id}"));
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::copy(dir.join("config.json"), folder.join("config.json")).unwrap();
@@ -479,7 +479,7 @@ fn folders_of_peft_equal_peft() {
             RigOptions { adapters: Some(options()), dtype: "float32", ..Default::default() };
         let mut rig = Rig::files(&model, &options);
         let adapter = Adapter::read(&dir, &rig.spec, &self::options()).unwrap();
-        rig.install(BankId(1), AdapterId(7), &adapter);
+        rig.install(AdapterSlotId(1), AdapterId(7), &adapter);
         for prompt in json["prompts"].as_array().unwrap() {
             let read = |key: &str| prompt[key].clone();
             let ids: Vec<u32> = serde_json::from_value(read("ids")).unwrap();

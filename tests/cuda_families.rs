@@ -15,8 +15,8 @@ use rig::embeddings::{close, floats, ids, rig_of, KINDS, ROWS};
 use rig::{embeddings, Rig, RigOptions, SUPPORTED};
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
-use triton_vllm::device::{AdapterRoom, Device};
-use triton_vllm::ids::{AdapterId, BankId};
+use triton_vllm::device::{AdapterCapacity, Device};
+use triton_vllm::ids::{AdapterId, AdapterSlotId};
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, LoadFormat, ModelSpec};
 use triton_vllm::sampling::SamplerSpec;
@@ -229,7 +229,7 @@ fn adapters_equal_peft() {
     if !gpu() {
         return;
     }
-    let room = AdapterRoom { banks: 2, rank: 4 };
+    let room = AdapterCapacity { slots: 2, rank: 4 };
     let options = AdapterOptions { room, modules: None };
     let entries = std::fs::read_dir(models().with_file_name("adapters")).expect("adapters");
     let folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -251,7 +251,7 @@ fn adapters_equal_peft() {
             let dev = Cuda::open(0, spec.dtype).unwrap();
             let mut rig =
                 Rig::on(dev, spec, &format, &RigOptions { kv: dtype, ..Default::default() });
-            rig.install(BankId(1), AdapterId(7), &adapter);
+            rig.install(AdapterSlotId(1), AdapterId(7), &adapter);
             for (case, plain) in cases_of(&json).iter().zip(&cases(&dir)) {
                 let mut seq = rig.open_with(&case.ids, AdapterId(7));
                 let logits = rig.feed_prompt(&mut seq, usize::MAX);

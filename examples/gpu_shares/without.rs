@@ -3,11 +3,11 @@
 //! nothing; its time does.
 
 use triton_vllm::device::{
-    Activation, AdapterPart, AdapterRoom, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling,
+    Activation, AdapterPart, AdapterCapacity, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling,
     Rope, Routing, TablePart, WeightDesc,
 };
 use triton_vllm::error::Result;
-use triton_vllm::ids::BankId;
+use triton_vllm::ids::AdapterSlotId;
 use triton_vllm::plan::{Late, StepPlan, StepResult};
 
 pub struct Without<D> {
@@ -86,12 +86,12 @@ impl<D: Device> Device for Without<D> {
         fn tensor(rows: usize, width: usize) -> Result<D::Tensor>;
         fn logits_tensor(rows: usize, vocab: usize) -> Result<D::Tensor>;
         fn routes_tensor(rows: usize, routing: &Routing) -> Result<D::Tensor>;
-        fn adapt(weight: &mut D::Weight, parts: &[usize], room: AdapterRoom) -> Result<()>;
-        fn adapt_table(table: &mut D::Weight, room: AdapterRoom) -> Result<()>;
+        fn adapt(weight: &mut D::Weight, parts: &[usize], room: AdapterCapacity) -> Result<()>;
+        fn adapt_table(table: &mut D::Weight, room: AdapterCapacity) -> Result<()>;
         fn reserve(limits: &Limits) -> Result<()>;
-        fn install(weight: &mut D::Weight, bank: BankId,
+        fn install(weight: &mut D::Weight, adapter_slot: AdapterSlotId,
                    parts: &[Option<AdapterPart<'_>>]) -> Result<()>;
-        fn install_table(table: &mut D::Weight, bank: BankId,
+        fn install_table(table: &mut D::Weight, adapter_slot: AdapterSlotId,
                          part: Option<TablePart<'_>>) -> Result<()>;
         fn sample(logits: &mut D::Tensor, late: &Late) -> Result<()>;
         fn hand_over(pooled: &D::Tensor) -> Result<()>;

@@ -1,4 +1,4 @@
-//! Low-rank adapters (LoRA) as every device gets them: how much room there is, and the matrices of
+//! Low-rank adapters (LoRA) as every device gets them: how much place there is, and the matrices of
 //! one, for a linear and for a table. `model` makes them, devices take them apart; they know
 //! neither files nor sequences.
 
@@ -7,9 +7,9 @@ use crate::error::Result;
 
 /// Room for low-rank adapters (LoRA) behind a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AdapterRoom {
+pub struct AdapterCapacity {
     /// Adapters that may be there at the same time.
-    pub banks: usize,
+    pub slots: usize,
     /// The largest rank.
     pub rank: usize,
 }
@@ -34,10 +34,10 @@ impl TablePart<'_> {
     /// The rank, if both matrices fit a table of `rows` x `width`.
     ///
     /// # Errors
-    /// Internal: they do not fit each other, the table or the room.
-    pub fn rank(&self, rows: usize, width: usize, room: AdapterRoom) -> Result<usize> {
+    /// Internal: they do not fit each other, the table or the capacity.
+    pub fn rank(&self, rows: usize, width: usize, capacity: AdapterCapacity) -> Result<usize> {
         let (a, b) = (&self.a, &self.b);
-        let fits = a.rows == rows && a.cols == b.rows && b.cols == width && b.rows <= room.rank;
+        let fits = a.rows == rows && a.cols == b.rows && b.cols == width && b.rows <= capacity.rank;
         if fits && is_whole(a) && is_whole(b) {
             return Ok(b.rows);
         }
@@ -47,7 +47,7 @@ impl TablePart<'_> {
             a.cols,
             b.rows,
             b.cols,
-            room.rank
+            capacity.rank
         ))
     }
 }
@@ -60,11 +60,11 @@ impl AdapterPart<'_> {
     /// The rank, if both matrices fit.
     ///
     /// # Errors
-    /// Internal: they do not fit each other, the weight or the room. Whoever reads adapters from
+    /// Internal: they do not fit each other, the weight or the capacity. Whoever reads adapters from
     /// files checks that before.
-    pub fn rank(&self, inputs: usize, outputs: usize, room: AdapterRoom) -> Result<usize> {
+    pub fn rank(&self, inputs: usize, outputs: usize, capacity: AdapterCapacity) -> Result<usize> {
         let (a, b) = (&self.a, &self.b);
-        let fits = a.rows == b.rows && a.rows <= room.rank && a.cols == inputs;
+        let fits = a.rows == b.rows && a.rows <= capacity.rank && a.cols == inputs;
         if fits && b.cols == outputs && is_whole(a) && is_whole(b) {
             return Ok(a.rows);
         }
@@ -74,7 +74,7 @@ impl AdapterPart<'_> {
             a.cols,
             b.rows,
             b.cols,
-            room.rank
+            capacity.rank
         ))
     }
 }

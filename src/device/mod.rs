@@ -13,7 +13,7 @@
 //!
 //! # Slot rows
 //! Each slot has a row that lives on the device between steps: page table per group, length
-//! (positions whose K and V are in pages), last sampled token, the bank of its adapter, sampler,
+//! (positions whose K and V are in pages), last sampled token, the adapter slot of its adapter, sampler,
 //! and as far as the sampler needs them sparse counts of prompt and output tokens and the newest
 //! outputs. Only `begin` and `sample` change it.
 //!
@@ -30,11 +30,11 @@ pub mod slots;
 pub mod trace;
 pub mod weights;
 
-pub use adapters::{AdapterPart, AdapterRoom, TablePart};
+pub use adapters::{AdapterPart, AdapterCapacity, TablePart};
 pub use weights::{Bytes, HostTensor, Source, Storage, WeightDesc, WeightKind};
 
 use crate::error::{Error, Result};
-use crate::ids::BankId;
+use crate::ids::AdapterSlotId;
 use crate::plan::{Late, StepPlan, StepResult};
 
 /// Element type of weights in a checkpoint, and of pages in the pool.
@@ -213,18 +213,18 @@ pub trait Device: Send + 'static {
         Err(self.lacks("routes_tensor"))
     }
     /// Make room behind a weight that rows are multiplied with: from now on `linear`, `linear_act`
-    /// and `logits` add, before bias, activation and cap, what the bank of a row's adapter holds
+    /// and `logits` add, before bias, activation and cap, what the adapter slot of a row's adapter holds
     /// for it. Rows without an adapter, and all weights without room, cost what they did. `parts`
     /// are the outputs that an adapter treats on their own; they add up to the weight's.
     fn adapt(
         &mut self,
         weight: &mut Self::Weight,
         parts: &[usize],
-        room: AdapterRoom,
+        room: AdapterCapacity,
     ) -> Result<()>;
     /// The same behind a weight that rows are looked up in: from now on `embed` adds, before the
-    /// scale, what the bank holds for the token. A tied head has both rooms, each for itself.
-    fn adapt_table(&mut self, table: &mut Self::Weight, room: AdapterRoom) -> Result<()>;
+    /// scale, what the adapter slot holds for the token. A tied head has both rooms, each for itself.
+    fn adapt_table(&mut self, table: &mut Self::Weight, room: AdapterCapacity) -> Result<()>;
     /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
     fn reserve(&mut self, limits: &Limits) -> Result<()>;
 
@@ -235,19 +235,19 @@ pub trait Device: Send + 'static {
 
     // ---- step ---------------------------------------------------------------------------------
 
-    /// Fill a bank of one weight between two steps, one entry per part; None: this adapter leaves
+    /// Fill an adapter slot of one weight between two steps, one entry per part; None: this adapter leaves
     /// the part alone. Steps that run already still see what was there.
     fn install(
         &mut self,
         weight: &mut Self::Weight,
-        bank: BankId,
+        adapter_slot: AdapterSlotId,
         parts: &[Option<AdapterPart<'_>>],
     ) -> Result<()>;
     /// The same for a table.
     fn install_table(
         &mut self,
         table: &mut Self::Weight,
-        bank: BankId,
+        adapter_slot: AdapterSlotId,
         part: Option<TablePart<'_>>,
     ) -> Result<()>;
     /// Apply `plan.changes`, then make its rows the current batch.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Limits;
 use crate::error::Result;
-use crate::ids::{AdapterId, BankId, GroupId, PageId, SlotId, TokenId};
+use crate::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use crate::internal;
 use crate::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};
 use crate::sampling::{History, SamplerSpec};
@@ -17,21 +17,21 @@ pub struct SlotRow {
     pub length: usize,
     pub last: TokenId,
     /// Of its adapter, if it has one.
-    pub bank: Option<BankId>,
+    pub adapter_slot: Option<AdapterSlotId>,
     pub sampler: Arc<SamplerSpec>,
     /// As far as the sampler needs it.
     pub history: History,
 }
 
 impl SlotRow {
-    fn open(open: &SlotOpen, bank: Option<BankId>) -> SlotRow {
+    fn open(open: &SlotOpen, adapter_slot: Option<AdapterSlotId>) -> SlotRow {
         let (prompt, outputs) =
             open.tokens.split_at(open.tokens.len().min(open.prompt_tokens as usize));
         SlotRow {
             pages: Vec::new(),
             length: open.cached_tokens as usize,
             last: TokenId(0),
-            bank,
+            adapter_slot,
             history: History::new(&open.sampler, prompt, outputs),
             sampler: open.sampler.clone(),
         }
@@ -61,33 +61,33 @@ pub struct Batch {
     pub logits: Vec<LogitRow>,
     /// Some row has an adapter.
     pub adapters: bool,
-    /// The bank of each row, and of each row of logits; only where there are adapters.
-    pub banks: Vec<Option<BankId>>,
-    pub logit_banks: Vec<Option<BankId>>,
+    /// The adapter slot of each row, and of each row of logits; only where there are adapters.
+    pub adapter_slots: Vec<Option<AdapterSlotId>>,
+    pub logits_adapter_slots: Vec<Option<AdapterSlotId>>,
 }
 
-/// Which adapter each bank holds. Every device has one.
+/// Which adapter each adapter slot holds. Every device has one.
 #[derive(Debug, Default)]
-pub struct BankTable(Vec<AdapterId>);
+pub struct AdapterSlotTable(Vec<AdapterId>);
 
-impl BankTable {
-    pub fn put(&mut self, bank: BankId, adapter: AdapterId) {
-        let banks = self.0.len().max(bank.index() + 1);
-        self.0.resize(banks, AdapterId(0));
-        self.0[bank.index()] = adapter;
+impl AdapterSlotTable {
+    pub fn put(&mut self, adapter_slot: AdapterSlotId, adapter: AdapterId) {
+        let adapter_slots = self.0.len().max(adapter_slot.index() + 1);
+        self.0.resize(adapter_slots, AdapterId(0));
+        self.0[adapter_slot.index()] = adapter;
     }
 
-    /// The adapter's bank; none for the adapter 0.
+    /// The adapter's adapter slot; none for the adapter 0.
     ///
     /// # Errors
-    /// Internal: no bank holds it.
-    pub fn of(&self, adapter: AdapterId) -> Result<Option<BankId>> {
+    /// Internal: no adapter slot holds it.
+    pub fn of(&self, adapter: AdapterId) -> Result<Option<AdapterSlotId>> {
         if adapter == AdapterId(0) {
             return Ok(None);
         }
         let at = self.0.iter().position(|&held| held == adapter);
-        let at = at.ok_or_else(|| internal!("adapter {adapter} is in no bank"))?;
-        Ok(Some(BankId(at as u16)))
+        let at = at.ok_or_else(|| internal!("adapter {adapter} is in no adapter slot"))?;
+        Ok(Some(AdapterSlotId(at as u16)))
     }
 }
 
@@ -152,7 +152,7 @@ impl Batch {
 pub struct Slots {
     rows: Vec<Option<SlotRow>>,
     pub batch: Batch,
-    banks: BankTable,
+    adapter_slots: AdapterSlotTable,
     page_size: usize,
     step_tokens: usize,
     logit_rows: usize,
@@ -164,7 +164,7 @@ impl Slots {
         Slots {
             rows: (0..limits.slots).map(|_| None).collect(),
             batch: Batch::default(),
-            banks: BankTable::default(),
+            adapter_slots: AdapterSlotTable::default(),
             page_size: limits.page_size,
             step_tokens: limits.step_tokens,
             logit_rows: limits.logit_rows,
@@ -209,7 +209,7 @@ impl Slots {
             let page_size = self.page_size;
             let slot = self.row_mut(row.slot)?;
             let first = slot.length;
-            batch.adapters |= slot.bank.is_some();
+            batch.adapters |= slot.adapter_slot.is_some();
             match &row.feed {
                 Feed::Chunk(range) => {
                     let tokens = plan.chunk_tokens.get(range.clone());
@@ -243,13 +243,13 @@ impl Slots {
             let (rows, limit) = (batch.logits.len(), self.logit_rows);
             return Err(internal!("step {} has {rows} rows of logits of {limit}", plan.step));
         }
-        batch.banks.clear();
-        batch.logit_banks.clear();
+        batch.adapter_slots.clear();
+        batch.logits_adapter_slots.clear();
         if batch.adapters {
             for row in &batch.rows {
-                batch.banks.push(self.row(row.slot)?.bank);
+                batch.adapter_slots.push(self.row(row.slot)?.adapter_slot);
             }
-            batch.logit_banks.extend(batch.logits.iter().map(|picked| batch.banks[picked.row]));
+            batch.logits_adapter_slots.extend(batch.logits.iter().map(|picked| batch.adapter_slots[picked.row]));
         }
         self.batch = batch;
         Ok(())
@@ -258,11 +258,11 @@ impl Slots {
     fn change(&mut self, change: &SlotChange) -> Result<()> {
         match change {
             SlotChange::Open(open) => {
-                let bank = self.banks.of(open.adapter)?;
+                let adapter_slot = self.adapter_slots.of(open.adapter)?;
                 let count = self.rows.len();
                 let row = self.rows.get_mut(open.slot.index());
                 let row = row.ok_or_else(|| internal!("slot {} of {count}", open.slot))?;
-                *row = Some(SlotRow::open(open, bank));
+                *row = Some(SlotRow::open(open, adapter_slot));
             }
             SlotChange::Pages { slot, group, pages } => {
                 if *group != GroupId(0) {
@@ -277,7 +277,7 @@ impl Slots {
                 self.row(*slot)?;
                 self.rows[slot.index()] = None;
             }
-            SlotChange::Adapter { bank, adapter } => self.banks.put(*bank, *adapter),
+            SlotChange::Adapter { adapter_slot, adapter } => self.adapter_slots.put(*adapter_slot, *adapter),
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! LoRA adapters on the host: their names (multi_lora.json), the thread that reads them, and the
 //! sequences that wait for that. The engine thread owns [`Adapters`]; which adapter lies in which
-//! bank of the device is the scheduler's affair. It never knows what an adapter does.
+//! adapter slot of the device is the scheduler's affair. It never knows what an adapter does.
 //!
 //! An adapter lies in a folder (`~` is the home; a relative one is tried against the version's
 //! folder, then against the server's working directory), or anything else is its name on a hub. It

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::step::Runner;
 use crate::error::Result;
-use crate::ids::BankId;
+use crate::ids::AdapterSlotId;
 use crate::model::Adapter;
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::{internal, invalid};
@@ -87,8 +87,8 @@ impl Runner for Faulty {
         self.runner.depth()
     }
 
-    fn install(&mut self, bank: BankId, adapter: &Adapter) -> Result<()> {
-        self.runner.install(bank, adapter)
+    fn install(&mut self, adapter_slot: AdapterSlotId, adapter: &Adapter) -> Result<()> {
+        self.runner.install(adapter_slot, adapter)
     }
 
     fn forward(&mut self, plan: &StepPlan) -> Result<()> {
@@ -130,7 +130,7 @@ mod tests {
             1
         }
 
-        fn install(&mut self, _: BankId, _: &Adapter) -> Result<()> {
+        fn install(&mut self, _: AdapterSlotId, _: &Adapter) -> Result<()> {
             Ok(())
         }
 

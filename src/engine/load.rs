@@ -30,7 +30,7 @@ use crate::device::cuda::Cuda;
 use crate::device::{cpu::Cpu, DType, Device};
 use crate::error::{Error, Result};
 use crate::files::Progress;
-use crate::ids::BankId;
+use crate::ids::AdapterSlotId;
 use crate::model::budget;
 use crate::model::config::SpecOptions;
 use crate::model::folder::{self, Found};
@@ -140,8 +140,8 @@ impl<D: Device> Runner for Net<D> {
         self.depth
     }
 
-    fn install(&mut self, bank: BankId, adapter: &Adapter) -> Result<()> {
-        self.decoder.install(&mut self.device, bank, adapter)
+    fn install(&mut self, adapter_slot: AdapterSlotId, adapter: &Adapter) -> Result<()> {
+        self.decoder.install(&mut self.device, adapter_slot, adapter)
     }
 
     fn forward(&mut self, plan: &StepPlan) -> Result<()> {

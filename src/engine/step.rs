@@ -24,7 +24,7 @@ use super::repetition::Circle;
 use super::request::{Client, FinishReason};
 use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
-use crate::ids::{AdapterId, BankId, RequestId};
+use crate::ids::{AdapterId, AdapterSlotId, RequestId};
 use crate::model::Adapter;
 use crate::plan::{Late, StepPlan, StepResult};
 use crate::scheduler::{NewSequence, Scheduler, SchedulerStats};
@@ -36,8 +36,8 @@ const CANCEL_PERIOD: Duration = Duration::from_millis(10);
 pub(super) trait Runner: Send {
     /// Steps that may be enqueued before the first is collected.
     fn depth(&self) -> usize;
-    /// Put an adapter into a bank, for the steps enqueued from now on.
-    fn install(&mut self, bank: BankId, adapter: &Adapter) -> Result<()>;
+    /// Put an adapter into an adapter slot, for the steps enqueued from now on.
+    fn install(&mut self, adapter_slot: AdapterSlotId, adapter: &Adapter) -> Result<()>;
     /// Enqueue a step up to its logits.
     fn forward(&mut self, plan: &StepPlan) -> Result<()>;
     /// End the enqueueing of that step: choose its tokens. Earlier steps may be collected between

@@ -18,7 +18,7 @@ use super::step::{Core, Helpers, Runner};
 use super::watchdog::Watchdog;
 use super::{Engine, EngineFacts};
 use crate::error::{Error, Result};
-use crate::ids::{BankId, TokenId};
+use crate::ids::{AdapterSlotId, TokenId};
 use crate::model::Adapter;
 use crate::plan::{Late, Sampled, StepPlan, StepResult};
 use crate::sampling::{Limits, NonFinite, SamplingParams};
@@ -55,7 +55,7 @@ impl Runner for Scripted {
         self.depth
     }
 
-    fn install(&mut self, _: BankId, _: &Adapter) -> Result<()> {
+    fn install(&mut self, _: AdapterSlotId, _: &Adapter) -> Result<()> {
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Unit tests of `budget`, and the golden list of what a llama step launches.
 
 use super::*;
-use crate::device::AdapterRoom;
+use crate::device::AdapterCapacity;
 use crate::model::config::SpecOptions;
 use crate::model::lora::AdapterOptions;
 use serde_json::json;
@@ -34,19 +34,19 @@ const SHARE: PoolOptions = PoolOptions {
     fit_max_model_len: false,
 };
 
-/// Adapters of the table and of the head: A, B and a rank of each bank.
+/// Adapters of the table and of the head: A, B and a rank of each adapter slot.
 #[test]
 fn words_that_adapters_change_take_room() {
     let adapted = |module: &str| {
         let mut spec = llama();
-        let (room, modules) = (AdapterRoom { banks: 3, rank: 8 }, Some(vec![module.to_string()]));
+        let (room, modules) = (AdapterCapacity { slots: 3, rank: 8 }, Some(vec![module.to_string()]));
         spec.adapters = Some(AdapterOptions { room, modules });
         footprint(&spec, &limits(&spec), DType::F32).unwrap().0.adapters
     };
-    let banks = 3 * (4 * 8 * (100 + 64) + 4);
-    assert_eq!(adapted("embed_tokens"), banks);
+    let adapter_slots = 3 * (4 * 8 * (100 + 64) + 4);
+    assert_eq!(adapted("embed_tokens"), adapter_slots);
     // And A x of a step's rows.
-    assert_eq!(adapted("lm_head"), banks + 4 * 40 * 8);
+    assert_eq!(adapted("lm_head"), adapter_slots + 4 * 40 * 8);
     assert_eq!(adapted("no_such_module"), 0);
 }
 

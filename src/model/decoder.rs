@@ -9,7 +9,7 @@ use super::lora::{self, Adapter};
 use super::weights::LoadFormat;
 use crate::device::{Activation, Device, Limits, Norm, Pooling, Rope};
 use crate::error::Result;
-use crate::ids::BankId;
+use crate::ids::AdapterSlotId;
 use crate::internal;
 use crate::plan::{Late, StepPlan};
 
@@ -140,24 +140,24 @@ impl<D: Device> Decoder<D> {
         })
     }
 
-    /// Put an adapter into a bank, for the steps begun from now on.
+    /// Put an adapter into an adapter slot, for the steps begun from now on.
     ///
     /// # Errors
     /// Those of the device; it is lost then.
-    pub fn install(&mut self, dev: &mut D, bank: BankId, adapter: &Adapter) -> Result<()> {
+    pub fn install(&mut self, dev: &mut D, adapter_slot: AdapterSlotId, adapter: &Adapter) -> Result<()> {
         for (i, layer) in self.weights.layers.iter_mut().enumerate() {
             for (p, linear) in layer.linears_mut().into_iter().enumerate() {
                 if let Some(linear) = linear.filter(|_| self.adapted[p]) {
-                    dev.install(&mut linear.weight, bank, &adapter.parts(i, p))?;
+                    dev.install(&mut linear.weight, adapter_slot, &adapter.parts(i, p))?;
                 }
             }
         }
         if self.adapted_embed {
-            dev.install_table(&mut self.weights.embed, bank, adapter.embed())?;
+            dev.install_table(&mut self.weights.embed, adapter_slot, adapter.embed())?;
         }
         if self.adapted_head {
             let head = self.weights.head.as_mut().unwrap_or(&mut self.weights.embed);
-            dev.install(head, bank, &[adapter.head()])?;
+            dev.install(head, adapter_slot, &[adapter.head()])?;
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! LoRA adapters: a PEFT folder -> matrices in the order and type in which a device takes them.
-//! Called by `engine` on a thread of its own; `decoder` puts what was read into a bank. Which
+//! Called by `engine` on a thread of its own; `decoder` puts what was read into an adapter slot. Which
 //! modules a family has is said by its row ([`projections`]); nothing here depends on a device.
 //!
 //! An adapter adds scale * B (A x) to a linear, scale = lora_alpha / r (or / sqrt(r), rsLoRA). Here
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::config::ModelSpec;
 use super::families::Fused;
 use super::weights::Checkpoint;
-use crate::device::{AdapterPart, AdapterRoom, DType, HostTensor, TablePart};
+use crate::device::{AdapterPart, AdapterCapacity, DType, HostTensor, TablePart};
 use crate::error::{Error, Result};
 use crate::files::Kind;
 use crate::invalid;
@@ -22,7 +22,7 @@ use crate::json::{self, Object};
 /// What a model is told of its adapters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterOptions {
-    pub room: AdapterRoom,
+    pub room: AdapterCapacity,
     /// Last parts of module names (`lora_target_modules`); None: every linear of a layer, the table
     /// of tokens and the head.
     pub modules: Option<Vec<String>>,

@@ -17,7 +17,7 @@ fn spec(model: &str) -> ModelSpec {
 
 fn options(rank: usize, modules: Option<&[&str]>) -> AdapterOptions {
     let modules = modules.map(|names| names.iter().map(|n| n.to_string()).collect());
-    AdapterOptions { room: AdapterRoom { banks: 1, rank }, modules }
+    AdapterOptions { room: AdapterCapacity { slots: 1, rank }, modules }
 }
 
 struct Folder(PathBuf);

@@ -9,7 +9,7 @@
 //!    pages, waits at the head of the queue and later computes everything anew, or hits the cache.
 //! 2. Then, unless something was preempted, waiting sequences are admitted strictly in order, while
 //!    budget, a slot and pages for all of their known tokens are there. Only a sequence whose
-//!    adapter finds all banks in use is overtaken, and not for ever (see `plan_waiting`). The order
+//!    adapter finds all adapter slots in use is overtaken, and not for ever (see `plan_waiting`). The order
 //!    is that of arrival, but the sequences of a large request stand further back (see `add`).
 //!
 //! # Steps in flight
@@ -21,12 +21,12 @@
 //! sampling row notes for which stay in the slot it was planned, and [`Scheduler::commit`] drops
 //! those whose stay is over.
 
-mod banks;
+mod adapter_slots;
 mod config;
 mod report;
 mod sequence;
 #[cfg(test)]
-mod bank_tests;
+mod adapter_slot_tests;
 #[cfg(test)]
 mod tests;
 
@@ -42,7 +42,7 @@ use crate::kv::{KvConfig, KvLedger};
 use crate::plan::{SlotChange, StepPlan, StepResult};
 use crate::sampling::NonFinite;
 use crate::{internal, invalid};
-use banks::Banks;
+use adapter_slots::AdapterSlots;
 use sequence::{Seats, Sequence};
 
 /// A planned step without result: the slot and the stay of each row that samples, in row order.
@@ -66,8 +66,8 @@ pub struct Scheduler {
     /// Slots in order of admission.
     running: Vec<SlotId>,
     seats: Seats,
-    banks: Banks,
-    /// Sequences with an adapter that were admitted past the first one that waits for a bank.
+    adapter_slots: AdapterSlots,
+    /// Sequences with an adapter that were admitted past the first one that waits for an adapter slot.
     overtakers: usize,
     /// For the next plan: what happened to slots since the last one.
     changes: Vec<SlotChange>,
@@ -99,7 +99,7 @@ impl Scheduler {
             newest: None,
             running: Vec::with_capacity(config.max_num_seqs),
             seats: Seats::new(config.max_num_seqs),
-            banks: Banks::new(config.max_loras),
+            adapter_slots: AdapterSlots::new(config.max_loras),
             overtakers: 0,
             changes: Vec::new(),
             in_flight: VecDeque::with_capacity(config.depth),
@@ -135,7 +135,7 @@ impl Scheduler {
             ));
         }
         if new.adapter != AdapterId(0) && self.config.max_loras == 0 {
-            return Err(internal!("adapter {} and no bank for it", new.adapter));
+            return Err(internal!("adapter {} and no adapter_slot for it", new.adapter));
         }
         let order = self.order_of(&new);
         // Without the cache there is nothing to wait for.
@@ -352,8 +352,8 @@ impl Scheduler {
     }
 
     /// Admit from the head of the queue. The first that does not fit ends it: nobody overtakes, but
-    /// for those whose adapter has a bank, or who need none, past those who wait for a bank. After
-    /// `max_num_seqs` overtakers with an adapter the banks are left to empty, so that the first who
+    /// for those whose adapter has an adapter slot, or who need none, past those who wait for an adapter slot. After
+    /// `max_num_seqs` overtakers with an adapter the adapter slots are left to empty, so that the first who
     /// waits for one gets it.
     fn plan_waiting(&mut self, plan: &mut StepPlan, budget: &mut usize) {
         let sequences = self.running.len() + self.waiting_len();
@@ -362,7 +362,7 @@ impl Scheduler {
             let Some(sequence) = self.waiting.get_mut(at) else { break };
             let plain = sequence.adapter == AdapterId(0);
             let patience = at == 0 || self.overtakers < self.config.max_num_seqs;
-            let may_run = plain || patience && self.banks.has_room(sequence.adapter);
+            let may_run = plain || patience && self.adapter_slots.has_room(sequence.adapter);
             if !may_run {
                 at += 1;
                 continue;
@@ -408,7 +408,7 @@ impl Scheduler {
         sequence.stay = self.stays;
         sequence.fed = hits.len() * self.config.page_size;
         sequence.hits = hits.len();
-        self.changes.extend(self.banks.enter(sequence.adapter));
+        self.changes.extend(self.adapter_slots.enter(sequence.adapter));
         let slot = self.seats.sit(sequence);
         self.changes.push(SlotChange::Open(Box::new(self.seats[slot].open(slot))));
         self.running.push(slot);
@@ -480,7 +480,7 @@ impl Scheduler {
         let slot = self.running.remove(at);
         let mut sequence = self.seats.leave(slot);
         self.kv.release(&mut sequence.table);
-        self.banks.leave(sequence.adapter);
+        self.adapter_slots.leave(sequence.adapter);
         self.changes.push(SlotChange::Close { slot });
         sequence
     }

@@ -4,8 +4,8 @@
 
 use super::*;
 use crate::grader::{encode, Graded, Random};
-use triton_vllm::device::{AdapterPart, AdapterRoom, Bytes, HostTensor, TablePart};
-use triton_vllm::ids::{AdapterId, BankId};
+use triton_vllm::device::{AdapterPart, AdapterCapacity, Bytes, HostTensor, TablePart};
+use triton_vllm::ids::{AdapterId, AdapterSlotId};
 use triton_vllm::plan::SlotChange;
 
 struct Shape {
@@ -46,12 +46,12 @@ const STEPS: [(&[u16], &[usize]); 12] = [
     (&[4, 2, 0, 3, 3, 3], &[90, 0, 12, 1, 1, 17]),
 ];
 
-/// Fill a bank with noise. Odd adapters leave every second part alone.
+/// Fill an adapter slot with noise. Odd adapters leave every second part alone.
 fn install<D: Graded>(
     b: &mut Bench<D>,
     weight: &mut D::Weight,
     shape: &Shape,
-    (bank, adapter): (u16, u16),
+    (adapter_slot, adapter): (u16, u16),
     rank: usize,
 ) -> Result<()> {
     let (dtype, inputs) = (b.dtype, shape.inputs);
@@ -71,9 +71,9 @@ fn install<D: Graded>(
         let there = adapter % 2 == 0 || n % 2 == 0;
         there.then(|| AdapterPart { a: tensor(inputs, a), b: tensor(outputs, b) })
     });
-    let (bank, parts): (_, Vec<_>) = (BankId(bank), parts.collect());
-    b.dev.install(weight, bank, &parts)?;
-    b.changes.push(SlotChange::Adapter { bank, adapter: AdapterId(adapter) });
+    let (adapter_slot, parts): (_, Vec<_>) = (AdapterSlotId(adapter_slot), parts.collect());
+    b.dev.install(weight, adapter_slot, &parts)?;
+    b.changes.push(SlotChange::Adapter { adapter_slot, adapter: AdapterId(adapter) });
     Ok(())
 }
 
@@ -98,14 +98,14 @@ fn linears_with_adapters() {
                     false => b.linear(52, outputs, inputs),
                 };
                 let bias = b.vector(53, outputs);
-                b.dev.adapt(&mut weight, parts, AdapterRoom { banks: 3, rank })?;
-                for bank in 0..3 {
-                    install(b, &mut weight, shape, (bank, bank + 1), rank)?;
+                b.dev.adapt(&mut weight, parts, AdapterCapacity { slots: 3, rank })?;
+                for adapter_slot in 0..3 {
+                    install(b, &mut weight, shape, (adapter_slot, adapter_slot + 1), rank)?;
                 }
                 b.dev.steady();
                 let mut results = Vec::new();
                 // Many streams, whose adapters take turns: in every 32 rows more tiles than one of
-                // some banks.
+                // some adapter slots.
                 let mixed: Vec<u16> =
                     (0..SLOTS as u16).map(|n| [2, 3, 3, 0, 4, 3][usize::from(n % 6)]).collect();
                 let many = [(&mixed[..], &[1; SLOTS][..]), (&mixed[7..], &[1; 45][..])];
@@ -142,7 +142,7 @@ fn activations_after_adapters() {
             let (x, rows) = (b.table(54, 20, shape.inputs), 20);
             let mut weight = b.linear(55, 72, shape.inputs);
             let other = b.linear(56, 72, shape.inputs);
-            b.dev.adapt(&mut weight, shape.parts, AdapterRoom { banks: 1, rank: 8 })?;
+            b.dev.adapt(&mut weight, shape.parts, AdapterCapacity { slots: 1, rank: 8 })?;
             install(b, &mut weight, &shape, (0, 1), 5)?;
             let mut hidden = b.tensor(rows, shape.inputs);
             let (mut out, mut plain) = (b.tensor(rows, 72), b.tensor(rows, 72));
@@ -156,12 +156,12 @@ fn activations_after_adapters() {
     });
 }
 
-/// Fill a bank of a table and of a head with noise. Adapter 2 leaves the table alone, 3 the head.
+/// Fill an adapter slot of a table and of a head with noise. Adapter 2 leaves the table alone, 3 the head.
 fn install_words<D: Graded>(
     b: &mut Bench<D>,
     (table, head): (&mut D::Weight, &mut D::Weight),
     (vocab, width): (usize, usize),
-    (bank, adapter): (u16, u16),
+    (adapter_slot, adapter): (u16, u16),
     rank: usize,
 ) -> Result<()> {
     let dtype = b.dtype;
@@ -180,13 +180,13 @@ fn install_words<D: Graded>(
         a: tensor(vocab, rank, &of_table.0),
         b: tensor(rank, width, &of_table.1),
     });
-    b.dev.install_table(table, BankId(bank), part)?;
+    b.dev.install_table(table, AdapterSlotId(adapter_slot), part)?;
     let part = (adapter != 3).then(|| AdapterPart {
         a: tensor(rank, width, &of_head.0),
         b: tensor(rank, vocab, &of_head.1),
     });
-    b.dev.install(head, BankId(bank), &[part])?;
-    b.changes.push(SlotChange::Adapter { bank: BankId(bank), adapter: AdapterId(adapter) });
+    b.dev.install(head, AdapterSlotId(adapter_slot), &[part])?;
+    b.changes.push(SlotChange::Adapter { adapter_slot: AdapterSlotId(adapter_slot), adapter: AdapterId(adapter) });
     Ok(())
 }
 
@@ -207,12 +207,12 @@ fn tables_and_heads_with_adapters() {
                 let mut x = b.tensor(setup.step_tokens, width);
                 let mut picked = b.tensor(SLOTS, width);
                 let mut logits = b.dev.logits_tensor(SLOTS, vocab)?;
-                let room = AdapterRoom { banks: 3, rank };
+                let room = AdapterCapacity { slots: 3, rank };
                 b.dev.adapt_table(&mut table, room)?;
                 b.dev.adapt(&mut head, &[vocab], room)?;
-                for bank in 0..3 {
+                for adapter_slot in 0..3 {
                     let both = (&mut table, &mut head);
-                    install_words(b, both, shape, (bank, bank + 1), rank)?;
+                    install_words(b, both, shape, (adapter_slot, adapter_slot + 1), rank)?;
                 }
                 b.dev.steady();
                 let mut results = Vec::new();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::{DType, Device, Limits};
-use triton_vllm::ids::{AdapterId, BankId, GroupId, PageId, SlotId, TokenId};
+use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, Decoder, LoadFormat, ModelSpec};
 use triton_vllm::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
@@ -109,10 +109,10 @@ impl<D: Device> Rig<D> {
         }
     }
 
-    /// Put an adapter into a bank and say so in the next step.
-    pub fn install(&mut self, bank: BankId, id: AdapterId, adapter: &Adapter) {
-        self.decoder.install(&mut self.dev, bank, adapter).unwrap();
-        self.changes.push(SlotChange::Adapter { bank, adapter: id });
+    /// Put an adapter into an adapter slot and say so in the next step.
+    pub fn install(&mut self, adapter_slot: AdapterSlotId, id: AdapterId, adapter: &Adapter) {
+        self.decoder.install(&mut self.dev, adapter_slot, adapter).unwrap();
+        self.changes.push(SlotChange::Adapter { adapter_slot, adapter: id });
     }
 
     pub fn open(&mut self, prompt: &[u32]) -> Sequence {

@@ -67,8 +67,8 @@ pub struct Device {
     holders: Vec<u32>,
     /// Seeds of sequences that had no token to choose.
     pub broken: Vec<u64>,
-    /// What each bank holds; 0: nothing.
-    banks: Vec<AdapterId>,
+    /// What each adapter slot holds; 0: nothing.
+    adapter_slots: Vec<AdapterId>,
     step: u64,
 }
 
@@ -79,7 +79,7 @@ impl Device {
             memory: vec![vec![None; config.page_size]; config.pages],
             holders: vec![0; config.pages],
             broken: Vec::new(),
-            banks: vec![AdapterId(0); config.max_loras],
+            adapter_slots: vec![AdapterId(0); config.max_loras],
             step: 0,
             config: config.clone(),
         }
@@ -112,8 +112,8 @@ impl Device {
         match change {
             SlotChange::Open(open) => {
                 assert!(self.rows[open.slot.index()].is_none(), "slot {} is taken", open.slot);
-                let held = open.adapter == AdapterId(0) || self.banks.contains(&open.adapter);
-                assert!(held, "adapter {} is in no bank of {:?}", open.adapter, self.banks);
+                let held = open.adapter == AdapterId(0) || self.adapter_slots.contains(&open.adapter);
+                assert!(held, "adapter {} is in no adapter slot of {:?}", open.adapter, self.adapter_slots);
                 let mut state = history_before_any(open.adapter);
                 let cached = &open.tokens[..open.cached_tokens as usize];
                 let known = cached.iter().map(|&token| {
@@ -137,12 +137,12 @@ impl Device {
                 let row = self.rows[slot.index()].take().expect("an open slot is closed");
                 row.table.iter().for_each(|&page| self.holders[page] -= 1);
             }
-            SlotChange::Adapter { bank, adapter } => {
-                assert!(!self.banks.contains(adapter), "adapter {adapter} has a bank already");
-                let old = std::mem::replace(&mut self.banks[bank.index()], *adapter);
+            SlotChange::Adapter { adapter_slot, adapter } => {
+                assert!(!self.adapter_slots.contains(adapter), "adapter {adapter} has an adapter slot already");
+                let old = std::mem::replace(&mut self.adapter_slots[adapter_slot.index()], *adapter);
                 let mut open = self.rows.iter().flatten();
                 let used = old != AdapterId(0) && open.any(|row| row.open.adapter == old);
-                assert!(!used, "bank {bank} is taken from adapter {old}, which runs");
+                assert!(!used, "adapter_slot {adapter_slot} is taken from adapter {old}, which runs");
             }
         }
     }

@@ -75,8 +75,8 @@ struct Coverage {
     /// Logits were not finite.
     broken: u64,
     dropped_tokens: u64,
-    /// Banks that changed their adapter.
-    taken_banks: u64,
+    /// Adapter slots that changed their adapter.
+    taken_adapter_slots: u64,
     /// Of all plans in order: equal in two runs of a seed.
     trace: u64,
 }
@@ -95,7 +95,7 @@ impl Coverage {
         self.cancelled += other.cancelled;
         self.broken += other.broken;
         self.dropped_tokens += other.dropped_tokens;
-        self.taken_banks += other.taken_banks;
+        self.taken_adapter_slots += other.taken_adapter_slots;
         self.trace = mix(self.trace, other.trace);
     }
 }
@@ -240,7 +240,7 @@ impl Engine {
                     let with = |trace, page: &PageId| mix(trace, page.0.into());
                     seen.trace = pages.iter().fold(seen.trace, with);
                 }
-                SlotChange::Adapter { .. } => seen.taken_banks += 1,
+                SlotChange::Adapter { .. } => seen.taken_adapter_slots += 1,
                 _ => {}
             }
         }
@@ -248,7 +248,7 @@ impl Engine {
         self.results.push_back(self.device.run(plan));
         self.scheduler.check();
         // Followers are the exception: they wait for a prompt, and come next after it. Who needs a
-        // bank may be overtaken too; how often is a test of the scheduler's own. And who starts
+        // adapter slot may be overtaken too; how often is a test of the scheduler's own. And who starts
         // again without the cache does so behind those who go on.
         let queued = |id: &u64| {
             let new = &self.requests[*id as usize].new;
@@ -381,7 +381,7 @@ fn every_request_gets_its_own_tokens_and_every_page_comes_back() {
         sum.cancelled,
         sum.broken,
         sum.dropped_tokens,
-        sum.taken_banks,
+        sum.taken_adapter_slots,
     ];
     assert!(!many || rare.iter().all(|&count| count >= 100), "too little happened: {sum:?}");
 }

@@ -9,9 +9,9 @@ use super::buffer::Tensor;
 use super::numbers;
 use super::simd::{with_isa, Isa};
 use super::workers::Workers;
-use crate::device::{AdapterPart, AdapterRoom, TablePart};
+use crate::device::{AdapterPart, AdapterCapacity, TablePart};
 use crate::error::{Error, Result};
-use crate::ids::BankId;
+use crate::ids::AdapterSlotId;
 use crate::internal;
 
 /// One part's matrices, in f32.
@@ -28,28 +28,28 @@ pub struct Adapters {
     inputs: usize,
     /// First output of each part, then the number of all outputs.
     starts: Vec<usize>,
-    room: AdapterRoom,
-    /// By bank, then part.
-    banks: Vec<Vec<Option<Low>>>,
+    capacity: AdapterCapacity,
+    /// By adapter slot, then part.
+    slots: Vec<Vec<Option<Low>>>,
 }
 
 impl Adapters {
-    pub fn new(inputs: usize, parts: &[usize], room: AdapterRoom) -> Adapters {
+    pub fn new(inputs: usize, parts: &[usize], capacity: AdapterCapacity) -> Adapters {
         let mut starts = vec![0];
         starts.extend(parts.iter().scan(0, |end, part| {
             *end += part;
             Some(*end)
         }));
-        let banks = (0..room.banks).map(|_| Vec::new()).collect();
-        Adapters { inputs, starts, room, banks }
+        let slots = (0..capacity.slots).map(|_| Vec::new()).collect();
+        Adapters { inputs, starts, capacity, slots }
     }
 
     /// # Errors
-    /// Internal: a bank, a part or a shape that there is no room for.
-    pub fn install(&mut self, bank: BankId, parts: &[Option<AdapterPart<'_>>]) -> Result<()> {
-        let count = self.banks.len();
-        if bank.index() >= count || parts.len() + 1 != self.starts.len() {
-            return Err(internal!("{} parts for bank {bank} of {count}", parts.len()));
+    /// Internal: an adapter slot, a part or a shape that there is no room for.
+    pub fn install(&mut self, slot: AdapterSlotId, parts: &[Option<AdapterPart<'_>>]) -> Result<()> {
+        let count = self.slots.len();
+        if slot.index() >= count || parts.len() + 1 != self.starts.len() {
+            return Err(internal!("{} parts for slot {slot} of {count}", parts.len()));
         }
         let mut lows = Vec::with_capacity(parts.len());
         for (part, ends) in parts.iter().zip(self.starts.windows(2)) {
@@ -57,11 +57,11 @@ impl Adapters {
                 lows.push(None);
                 continue;
             };
-            let rank = part.rank(self.inputs, ends[1] - ends[0], self.room)?;
+            let rank = part.rank(self.inputs, ends[1] - ends[0], self.capacity)?;
             let (a, b) = (part.a.values()?, part.b.values()?);
             lows.push(Some(Low { rank, a, b }));
         }
-        self.banks[bank.index()] = lows;
+        self.slots[slot.index()] = lows;
         Ok(())
     }
 }
@@ -70,8 +70,8 @@ impl Adapters {
 pub struct TableAdapters {
     rows: usize,
     width: usize,
-    room: AdapterRoom,
-    banks: Vec<Option<TableLow>>,
+    capacity: AdapterCapacity,
+    slots: Vec<Option<TableLow>>,
 }
 
 /// One adapter's matrices, in f32.
@@ -84,20 +84,20 @@ struct TableLow {
 }
 
 impl TableAdapters {
-    pub fn new(rows: usize, width: usize, room: AdapterRoom) -> TableAdapters {
-        let banks = (0..room.banks).map(|_| None).collect();
-        TableAdapters { rows, width, room, banks }
+    pub fn new(rows: usize, width: usize, capacity: AdapterCapacity) -> TableAdapters {
+        let slots = (0..capacity.slots).map(|_| None).collect();
+        TableAdapters { rows, width, capacity, slots }
     }
 
     /// # Errors
-    /// Internal: a bank or a shape that there is no room for.
-    pub fn install(&mut self, bank: BankId, part: Option<TablePart<'_>>) -> Result<()> {
-        let count = self.banks.len();
-        let place = self.banks.get_mut(bank.index());
-        let place = place.ok_or_else(|| internal!("a table for bank {bank} of {count}"))?;
+    /// Internal: an adapter slot or a shape that there is no room for.
+    pub fn install(&mut self, slot: AdapterSlotId, part: Option<TablePart<'_>>) -> Result<()> {
+        let count = self.slots.len();
+        let place = self.slots.get_mut(slot.index());
+        let place = place.ok_or_else(|| internal!("a table for slot {slot} of {count}"))?;
         *place = match part {
             Some(part) => {
-                let rank = part.rank(self.rows, self.width, self.room)?;
+                let rank = part.rank(self.rows, self.width, self.capacity)?;
                 let (a, b) = (part.a.values()?, part.b.values()?);
                 Some(TableLow { rank, a, b })
             }
@@ -106,9 +106,9 @@ impl TableAdapters {
         Ok(())
     }
 
-    /// Add to the table's row `row` what the bank holds for it.
-    pub fn add(&self, bank: BankId, row: usize, out: &mut [f32]) {
-        let Some(TableLow { rank, a, b }) = &self.banks[bank.index()] else { return };
+    /// Add to the table's row `row` what the adapter slot holds for it.
+    pub fn add(&self, slot: AdapterSlotId, row: usize, out: &mut [f32]) {
+        let Some(TableLow { rank, a, b }) = &self.slots[slot.index()] else { return };
         let low = &a[row * rank..(row + 1) * rank];
         for (t, b) in low.iter().zip(b.chunks_exact(self.width)) {
             out.iter_mut().zip(b).for_each(|(out, b)| *out += t * b);
@@ -123,7 +123,7 @@ pub fn no_room(weight: &str) -> Error {
 /// A x of every row of a step that has an adapter.
 pub struct Delta<'a> {
     adapters: &'a Adapters,
-    banks: &'a [Option<BankId>],
+    slots: &'a [Option<AdapterSlotId>],
     /// `[rows, parts, rank]`
     low: Vec<f32>,
     /// Elements of a row in `low`.
@@ -131,24 +131,24 @@ pub struct Delta<'a> {
 }
 
 impl<'a> Delta<'a> {
-    /// `banks` are those of the step's rows.
+    /// `adapter slots` are those of the step's rows.
     pub fn new(
         isa: Isa,
         workers: &Workers,
         adapters: &'a Adapters,
-        banks: &'a [Option<BankId>],
+        slots: &'a [Option<AdapterSlotId>],
         x: &Tensor,
     ) -> Delta<'a> {
-        let (rank, inputs) = (adapters.room.rank, adapters.inputs);
+        let (rank, inputs) = (adapters.capacity.rank, adapters.inputs);
         let stride = rank * (adapters.starts.len() - 1);
-        let mut low = vec![0.0; banks.len() * stride];
-        let rows = low.chunks_exact_mut(stride.max(1)).zip(banks).enumerate();
-        let todo = Mutex::new(rows.filter_map(|(r, (low, bank))| Some((r, low, (*bank)?))));
-        let worth_it = banks.len() * stride * inputs >= super::SHARED_FROM_ATTENTION_MACS;
+        let mut low = vec![0.0; slots.len() * stride];
+        let rows = low.chunks_exact_mut(stride.max(1)).zip(slots).enumerate();
+        let todo = Mutex::new(rows.filter_map(|(r, (low, slot))| Some((r, low, (*slot)?))));
+        let worth_it = slots.len() * stride * inputs >= super::SHARED_FROM_ATTENTION_MACS;
         workers.share(worth_it, &|| loop {
-            let Some((r, low, bank)) = todo.lock().next() else { return };
+            let Some((r, low, slot)) = todo.lock().next() else { return };
             let x = &x.row(r)[..inputs];
-            let parts = low.chunks_exact_mut(rank).zip(&adapters.banks[bank.index()]);
+            let parts = low.chunks_exact_mut(rank).zip(&adapters.slots[slot.index()]);
             with_isa(
                 isa,
                 #[inline(always)]
@@ -161,19 +161,19 @@ impl<'a> Delta<'a> {
                 },
             );
         });
-        Delta { adapters, banks, low, stride }
+        Delta { adapters, slots, low, stride }
     }
 
     /// Add the delta of row `r` to its sums of the outputs from `first` on.
     #[inline(always)]
     pub fn add(&self, r: usize, first: usize, sums: &mut [f32]) {
-        let Some(bank) = self.banks[r] else { return };
-        let Adapters { starts, banks, room, .. } = self.adapters;
+        let Some(slot) = self.slots[r] else { return };
+        let Adapters { starts, slots, capacity, .. } = self.adapters;
         let end = first + sums.len();
-        for (n, part) in banks[bank.index()].iter().enumerate() {
+        for (n, part) in slots[slot.index()].iter().enumerate() {
             let (start, stop) = (starts[n].max(first), starts[n + 1].min(end));
             let Some(part) = part.as_ref().filter(|_| start < stop) else { continue };
-            let low = &self.low[r * self.stride + n * room.rank..][..part.rank];
+            let low = &self.low[r * self.stride + n * capacity.rank..][..part.rank];
             let width = starts[n + 1] - starts[n];
             let sums = &mut sums[start - first..stop - first];
             for (t, b) in low.iter().zip(part.b.chunks_exact(width)) {

@@ -43,11 +43,11 @@ use self::weight::{Panels, Weight};
 use self::workers::Workers;
 use super::slots::Slots;
 use super::{
-    Activation, AdapterPart, AdapterRoom, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling,
+    Activation, AdapterPart, AdapterCapacity, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling,
     Rope, Routing, TablePart, WeightDesc,
 };
 use crate::error::Result;
-use crate::ids::BankId;
+use crate::ids::AdapterSlotId;
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
 
@@ -107,15 +107,15 @@ impl Cpu {
         out: &mut Tensor,
     ) {
         let batch = &self.slots.batch;
-        let (rows, banks) = match rows {
-            Rows::Tokens => (batch.rows.len(), &batch.banks),
-            Rows::Logits => (batch.logits.len(), &batch.logit_banks),
+        let (rows, adapter_slots) = match rows {
+            Rows::Tokens => (batch.rows.len(), &batch.adapter_slots),
+            Rows::Logits => (batch.logits.len(), &batch.logits_adapter_slots),
         };
         if rows == 0 {
             return;
         }
         let adapters = weight.adapters.as_ref().filter(|_| batch.adapters);
-        let delta = adapters.map(|a| Delta::new(self.isa, &self.workers, a, banks, x));
+        let delta = adapters.map(|a| Delta::new(self.isa, &self.workers, a, adapter_slots, x));
         let bias = bias.map(Weight::vector);
         let panels = weight.panels();
         let job = Job::new(self.isa, panels, bias, act, rows, &x.data, &mut out.data);
@@ -173,13 +173,13 @@ impl Device for Cpu {
         Tensor::new(rows, 2 * routing.top_k)
     }
 
-    fn adapt(&mut self, weight: &mut Weight, parts: &[usize], room: AdapterRoom) -> Result<()> {
-        weight.adapters = Some(Adapters::new(weight.inputs, parts, room));
+    fn adapt(&mut self, weight: &mut Weight, parts: &[usize], capacity: AdapterCapacity) -> Result<()> {
+        weight.adapters = Some(Adapters::new(weight.inputs, parts, capacity));
         Ok(())
     }
 
-    fn adapt_table(&mut self, table: &mut Weight, room: AdapterRoom) -> Result<()> {
-        table.table_adapters = Some(TableAdapters::new(table.outputs, table.inputs, room));
+    fn adapt_table(&mut self, table: &mut Weight, capacity: AdapterCapacity) -> Result<()> {
+        table.table_adapters = Some(TableAdapters::new(table.outputs, table.inputs, capacity));
         Ok(())
     }
 
@@ -192,21 +192,21 @@ impl Device for Cpu {
     fn install(
         &mut self,
         weight: &mut Weight,
-        bank: BankId,
+        adapter_slot: AdapterSlotId,
         parts: &[Option<AdapterPart<'_>>],
     ) -> Result<()> {
-        let room = weight.adapters.as_mut().ok_or_else(|| adapters::no_room(&weight.name))?;
-        room.install(bank, parts)
+        let capacity = weight.adapters.as_mut().ok_or_else(|| adapters::no_room(&weight.name))?;
+        capacity.install(adapter_slot, parts)
     }
 
     fn install_table(
         &mut self,
         table: &mut Weight,
-        bank: BankId,
+        adapter_slot: AdapterSlotId,
         part: Option<TablePart<'_>>,
     ) -> Result<()> {
-        let room = table.table_adapters.as_mut().ok_or_else(|| adapters::no_room(&table.name))?;
-        room.install(bank, part)
+        let capacity = table.table_adapters.as_mut().ok_or_else(|| adapters::no_room(&table.name))?;
+        capacity.install(adapter_slot, part)
     }
 
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {

@@ -1,9 +1,9 @@
-//! Low-rank adapters behind a weight on the GPU: their banks, the way adapters get there, and the
+//! Low-rank adapters behind a weight on the GPU: their adapter slots, the way adapters get there, and the
 //! two launches around a GEMM. `Cuda`'s linear ops and `logits` call it; it knows no sequence:
-//! which bank a row uses, the kernels read from what the step's first kernel wrote.
+//! which adapter slot a row uses, the kernels read from what the step's first kernel wrote.
 //!
 //! Everything is allocated at load. An installation goes through two pinned buffers on the one
-//! stream, so steps that were enqueued before still see the old bank and nothing waits for it but
+//! stream, so steps that were enqueued before still see the old adapter slot and nothing waits for it but
 //! the host, while the stream reaches the copies.
 
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::memory::{Memory, Pinned};
 use super::skinny::End;
 use super::weights::Weight;
 use super::Cuda;
-use crate::device::{AdapterPart, AdapterRoom, DType};
+use crate::device::{AdapterPart, AdapterCapacity, DType};
 use crate::error::Result;
-use crate::ids::BankId;
+use crate::ids::AdapterSlotId;
 use crate::internal;
 
 /// Bytes of one pinned buffer.
@@ -37,11 +37,11 @@ const MOST_TILES: usize = 8;
 /// q, k and v.
 const PARTS_MAX: usize = 3;
 
-/// Banks of one weight, in one piece of memory: A `[bank][part][rank][inputs]`, B transposed
-/// `[bank][rank][outputs]`, ranks `[bank][part]`.
-pub struct Banks {
+/// AdapterMatrices of one weight, in one piece of memory: A `[adapter slot][part][rank][inputs]`, B transposed
+/// `[adapter slot][rank][outputs]`, ranks `[adapter slot][part]`.
+pub struct AdapterMatrices {
     memory: Memory,
-    room: AdapterRoom,
+    capacity: AdapterCapacity,
     /// Outputs of each part.
     parts: Vec<usize>,
     inputs: usize,
@@ -49,30 +49,30 @@ pub struct Banks {
     element_bytes: usize,
 }
 
-impl Banks {
+impl AdapterMatrices {
     fn new(
         context: &Arc<Context>,
         (inputs, outputs): (usize, usize),
         parts: &[usize],
-        room: AdapterRoom,
+        capacity: AdapterCapacity,
         dtype: DType,
-    ) -> Result<Banks> {
+    ) -> Result<AdapterMatrices> {
         if parts.len() > PARTS_MAX || parts.iter().sum::<usize>() != outputs {
             return Err(internal!("adapters for parts {parts:?} of {outputs} outputs"));
         }
         let element_bytes = dtype.bytes();
-        let a = room.banks * parts.len() * room.rank * inputs * element_bytes;
-        let b = room.banks * room.rank * outputs * element_bytes;
-        let bytes = aligned(a) + aligned(b) + 4 * room.banks * parts.len();
+        let a = capacity.slots * parts.len() * capacity.rank * inputs * element_bytes;
+        let b = capacity.slots * capacity.rank * outputs * element_bytes;
+        let bytes = aligned(a) + aligned(b) + 4 * capacity.slots * parts.len();
         let memory = Memory::new(context, bytes, "LoRA adapters (max_loras, max_lora_rank)")?;
-        // Ranks of 0: a bank that nobody filled does nothing.
+        // Ranks of 0: an adapter slot that nobody filled does nothing.
         memory.fill(0)?;
         let parts = parts.to_vec();
-        Ok(Banks { memory, room, parts, inputs, outputs, element_bytes })
+        Ok(AdapterMatrices { memory, capacity, parts, inputs, outputs, element_bytes })
     }
 
     fn b_offset(&self) -> usize {
-        let rows = self.room.banks * self.parts.len() * self.room.rank;
+        let rows = self.capacity.slots * self.parts.len() * self.capacity.rank;
         aligned(rows * self.inputs * self.element_bytes)
     }
 
@@ -82,7 +82,7 @@ impl Banks {
     }
 
     fn ranks_offset(&self) -> usize {
-        let b = self.room.banks * self.room.rank * self.outputs * self.element_bytes;
+        let b = self.capacity.slots * self.capacity.rank * self.outputs * self.element_bytes;
         self.b_offset() + aligned(b)
     }
 
@@ -90,14 +90,14 @@ impl Banks {
         &self,
         stage: &mut Stage,
         dtype: DType,
-        bank: BankId,
+        slot: AdapterSlotId,
         parts: &[Option<AdapterPart<'_>>],
     ) -> Result<()> {
-        let (count, bank) = (self.parts.len(), bank.index());
-        if bank >= self.room.banks || parts.len() != count {
-            return Err(internal!("{} parts for bank {bank} of {}", parts.len(), self.room.banks));
+        let (count, slot) = (self.parts.len(), slot.index());
+        if slot >= self.capacity.slots || parts.len() != count {
+            return Err(internal!("{} parts for slot {slot} of {}", parts.len(), self.capacity.slots));
         }
-        let (size, rank) = (self.element_bytes, self.room.rank);
+        let (size, rank) = (self.element_bytes, self.capacity.rank);
         let mut ranks = Vec::with_capacity(4 * count);
         let mut b = vec![0u8; rank * self.outputs * size];
         let (mut first, mut highest) = (0, 0);
@@ -107,8 +107,8 @@ impl Banks {
                 if part.a.dtype != dtype || part.b.dtype != dtype {
                     return Err(internal!("an adapter of another type than {dtype:?}"));
                 }
-                rows = part.rank(self.inputs, outputs, self.room)?;
-                let at = (bank * count + n) * rank * self.inputs * size;
+                rows = part.rank(self.inputs, outputs, self.capacity)?;
+                let at = (slot * count + n) * rank * self.inputs * size;
                 stage.put(&self.memory, at, &part.a.bytes.load()?)?;
                 let from = part.b.bytes.load()?;
                 for (to, from) in
@@ -121,9 +121,9 @@ impl Banks {
             highest = highest.max(rows);
             first += outputs;
         }
-        let at = self.b_offset() + bank * rank * self.outputs * size;
+        let at = self.b_offset() + slot * rank * self.outputs * size;
         stage.put(&self.memory, at, &b[..highest * self.outputs * size])?;
-        stage.put(&self.memory, self.ranks_offset() + 4 * bank * count, &ranks)
+        stage.put(&self.memory, self.ranks_offset() + 4 * slot * count, &ranks)
     }
 }
 
@@ -155,7 +155,7 @@ impl Stage {
 /// What all adapted weights of a device share.
 #[derive(Default)]
 pub struct Adapters {
-    /// Some weight has banks.
+    /// Some weight has adapter slots.
     pub(super) stage: Option<Stage>,
     /// A x of one row at most: parts times rank.
     width: usize,
@@ -166,7 +166,7 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    /// Before the first step; weights that get banks later are as welcome.
+    /// Before the first step; weights that get adapter slots later are as welcome.
     pub fn reserve(&mut self, context: &Arc<Context>, step_tokens: usize) -> Result<()> {
         self.step_tokens = step_tokens;
         let bytes = 4 * step_tokens.max(SPLITS * FEW_ROWS) * self.width;
@@ -178,15 +178,15 @@ impl Adapters {
 }
 
 impl Cuda {
-    pub(super) fn make_banks(
+    pub(super) fn make_adapters(
         &mut self,
         weight: &mut Weight,
         parts: &[usize],
-        room: AdapterRoom,
+        capacity: AdapterCapacity,
     ) -> Result<()> {
         let shape = (weight.inputs, weight.outputs);
-        weight.banks = Some(Banks::new(&self.context, shape, parts, room, self.dtype)?);
-        self.adapters.width = self.adapters.width.max(parts.len() * room.rank);
+        weight.adapters = Some(AdapterMatrices::new(&self.context, shape, parts, capacity, self.dtype)?);
+        self.adapters.width = self.adapters.width.max(parts.len() * capacity.rank);
         self.make_stage()?;
         let context = self.context.clone();
         self.adapters.reserve(&context, self.adapters.step_tokens)
@@ -199,15 +199,15 @@ impl Cuda {
         Ok(())
     }
 
-    pub(super) fn fill_bank(
+    pub(super) fn fill_adapter_slot(
         &mut self,
         weight: &Weight,
-        bank: BankId,
+        slot: AdapterSlotId,
         parts: &[Option<AdapterPart<'_>>],
     ) -> Result<()> {
         self.context.bind()?;
-        match (&weight.banks, &mut self.adapters.stage) {
-            (Some(banks), Some(stage)) => banks.install(stage, self.dtype, bank, parts),
+        match (&weight.adapters, &mut self.adapters.stage) {
+            (Some(slots), Some(stage)) => slots.install(stage, self.dtype, slot, parts),
             _ => Err(internal!("{} has no room for adapters", weight.name)),
         }
     }
@@ -221,31 +221,31 @@ impl Cuda {
         end: End,
         [x, y]: [u64; 2],
     ) -> Result<()> {
-        let Some(banks) = weight.banks.as_ref().filter(|_| self.slots.batch.adapters) else {
+        let Some(slots) = weight.adapters.as_ref().filter(|_| self.slots.batch.adapters) else {
             return self.product(rows, weight, bias, end, [x, y]);
         };
         let outputs = weight.outputs;
         // Before the product, whose weights then come while these sums are made.
-        self.shrink(rows, banks, end, x)?;
+        self.shrink(rows, slots, end, x)?;
         if end == End::Logits {
             self.product(rows, weight, bias, end, [x, y])?;
-            return self.expand(rows, banks, end, y);
+            return self.expand(rows, slots, end, y);
         }
         let sums = match end {
             End::Gated(_) => self.scratch(rows * outputs * self.dtype.bytes())?,
             End::Act(_) | End::Logits => y,
         };
         self.product(rows, weight, 0, End::Act(NO_ACTIVATION), [x, sums])?;
-        self.expand(rows, banks, end, sums)?;
+        self.expand(rows, slots, end, sums)?;
         self.finish(rows, outputs, bias, end, [sums, y])
     }
 
     /// Blocks across the rows, and how many of them share a window.
-    fn tiles(rows: usize, banks: &Banks) -> (usize, u32) {
+    fn tiles(rows: usize, slots: &AdapterMatrices) -> (usize, u32) {
         let window = rows.min(WINDOW);
-        // Each bank of a window ends with a tile that is not full.
-        let banks = banks.room.banks.min(window);
-        let tiles = ((window + banks * (TILE_ROWS - 1)) / TILE_ROWS).clamp(1, MOST_TILES);
+        // Each adapter slot of a window ends with a tile that is not full.
+        let slots = slots.capacity.slots.min(window);
+        let tiles = ((window + slots * (TILE_ROWS - 1)) / TILE_ROWS).clamp(1, MOST_TILES);
         (rows.div_ceil(WINDOW) * tiles, tiles as u32)
     }
 
@@ -262,11 +262,11 @@ impl Cuda {
         }
     }
 
-    /// low = A x, of each row's bank.
-    fn shrink(&self, rows: usize, banks: &Banks, end: End, x: u64) -> Result<()> {
+    /// low = A x, of each row's adapter slot.
+    fn shrink(&self, rows: usize, slots: &AdapterMatrices, end: End, x: u64) -> Result<()> {
         let device = &self.reserved()?.steps.device;
-        let (count, rank) = (banks.parts.len(), banks.room.rank);
-        let (across, tiles) = Cuda::tiles(rows, banks);
+        let (count, rank) = (slots.parts.len(), slots.capacity.rank);
+        let (across, tiles) = Cuda::tiles(rows, slots);
         self.kernels.adapter_shrink.launch(
             &self.context,
             [across, splits(rows) * (count * rank).div_ceil(A_ROWS)],
@@ -275,11 +275,11 @@ impl Cuda {
                 &x,
                 &(rows as u32),
                 &tiles,
-                &device.bank_of.address,
+                &device.adapter_slot_of.address,
                 &self.row_of(end)?,
-                &banks.memory.address,
-                &banks.ranks(),
-                &(banks.inputs as u32),
+                &slots.memory.address,
+                &slots.ranks(),
+                &(slots.inputs as u32),
                 &(count as u32),
                 &(rank as u32),
                 &(splits(rows) as u32),
@@ -288,15 +288,15 @@ impl Cuda {
         )
     }
 
-    /// y += B low, of each row's bank.
-    fn expand(&self, rows: usize, banks: &Banks, end: End, y: u64) -> Result<()> {
+    /// y += B low, of each row's adapter slot.
+    fn expand(&self, rows: usize, slots: &AdapterMatrices, end: End, y: u64) -> Result<()> {
         let device = &self.reserved()?.steps.device;
-        let (count, rank, outputs) = (banks.parts.len(), banks.room.rank, banks.outputs);
-        let end0 = banks.parts[0];
-        let end1 = end0 + banks.parts.get(1).copied().unwrap_or(outputs - end0);
+        let (count, rank, outputs) = (slots.parts.len(), slots.capacity.rank, slots.outputs);
+        let end0 = slots.parts[0];
+        let end1 = end0 + slots.parts.get(1).copied().unwrap_or(outputs - end0);
         let wide = [outputs, end0, end1].iter().all(|end| end.is_multiple_of(8));
         let per_block = COLUMNS * if wide { 8 } else { 1 };
-        let (across, tiles) = Cuda::tiles(rows, banks);
+        let (across, tiles) = Cuda::tiles(rows, slots);
         let kernel = match end {
             End::Logits => &self.kernels.adapter_expand_logits,
             End::Act(_) | End::Gated(_) => &self.kernels.adapter_expand,
@@ -309,11 +309,11 @@ impl Cuda {
                 &y,
                 &(rows as u32),
                 &tiles,
-                &device.bank_of.address,
+                &device.adapter_slot_of.address,
                 &self.row_of(end)?,
                 &self.low()?,
-                &(banks.memory.address + banks.b_offset() as u64),
-                &banks.ranks(),
+                &(slots.memory.address + slots.b_offset() as u64),
+                &slots.ranks(),
                 &(outputs as u32),
                 &(count as u32),
                 &(rank as u32),

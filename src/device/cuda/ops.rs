@@ -15,11 +15,11 @@ use super::steps::Steps;
 use super::weights::Weight;
 use super::{Cuda, Reserved, Tensor, DEPTH, ROW_THREADS};
 use crate::device::{
-    Activation, AdapterPart, AdapterRoom, AttnSpec, DType, Device, DeviceInfo, Limits, Norm,
+    Activation, AdapterPart, AdapterCapacity, AttnSpec, DType, Device, DeviceInfo, Limits, Norm,
     NormKind, Pooling, Rope, Routing, TablePart, WeightDesc, WeightKind,
 };
 use crate::error::{Error, Result};
-use crate::ids::BankId;
+use crate::ids::AdapterSlotId;
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
 
@@ -72,12 +72,12 @@ impl Device for Cuda {
         self.make_routes(rows, routing)
     }
 
-    fn adapt(&mut self, weight: &mut Weight, parts: &[usize], room: AdapterRoom) -> Result<()> {
-        self.make_banks(weight, parts, room)
+    fn adapt(&mut self, weight: &mut Weight, parts: &[usize], capacity: AdapterCapacity) -> Result<()> {
+        self.make_adapters(weight, parts, capacity)
     }
 
-    fn adapt_table(&mut self, table: &mut Weight, room: AdapterRoom) -> Result<()> {
-        self.make_table_banks(table, room)
+    fn adapt_table(&mut self, table: &mut Weight, capacity: AdapterCapacity) -> Result<()> {
+        self.make_table_adapters(table, capacity)
     }
 
     fn reserve(&mut self, limits: &Limits) -> Result<()> {
@@ -110,19 +110,19 @@ impl Device for Cuda {
     fn install(
         &mut self,
         weight: &mut Weight,
-        bank: BankId,
+        adapter_slot: AdapterSlotId,
         parts: &[Option<AdapterPart<'_>>],
     ) -> Result<()> {
-        self.fill_bank(weight, bank, parts)
+        self.fill_adapter_slot(weight, adapter_slot, parts)
     }
 
     fn install_table(
         &mut self,
         table: &mut Weight,
-        bank: BankId,
+        adapter_slot: AdapterSlotId,
         part: Option<TablePart<'_>>,
     ) -> Result<()> {
-        self.fill_table_bank(table, bank, part)
+        self.fill_table_adapter_slot(table, adapter_slot, part)
     }
 
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
@@ -157,7 +157,7 @@ impl Device for Cuda {
                 &device.token.address,
                 &device.position.address,
                 &device.slot_of.address,
-                &device.bank_of.address,
+                &device.adapter_slot_of.address,
                 &device.gather_row.address,
                 &device.sample_slot.address,
                 &device.target.address,

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::sampler_row::{adjusts, SamplerRow, HEADER_WORDS};
-use crate::device::slots::BankTable;
+use crate::device::slots::AdapterSlotTable;
 use crate::device::Limits;
 use crate::error::Result;
 use crate::ids::{SlotId, TokenId};
@@ -20,8 +20,8 @@ use crate::sampling::{LogprobSpec, SamplerSpec, TokenCounts};
 const LIST_WORDS: usize = 1024;
 const RECORD_WORDS: usize = 10;
 const CHANGE_WORDS: usize = 5;
-/// `SLOT_BANK` of the header: 1 + the bank of the row's adapter, 0 = none.
-const BANK_WORD: usize = 23;
+/// `SLOT_ADAPTER` of the header: 1 + the adapter slot of the row's adapter, 0 = none.
+const ADAPTER_WORD: usize = 23;
 const FEED_LAST: u32 = 1;
 const SAMPLE: u32 = 2;
 
@@ -130,7 +130,7 @@ pub struct Slots {
     rows: Vec<Row>,
     /// Slots with changes, in order.
     touched: Vec<SlotId>,
-    banks: BankTable,
+    adapter_slots: AdapterSlotTable,
     data: Vec<u32>,
     records: Vec<u32>,
     changes: Vec<u32>,
@@ -315,8 +315,8 @@ impl Slots {
     fn change(&mut self, change: &SlotChange, limits: &Limits, far: Far<'_>) -> Result<()> {
         match change {
             SlotChange::Open(open) => self.open(open, far),
-            SlotChange::Adapter { bank, adapter } => {
-                self.banks.put(*bank, *adapter);
+            SlotChange::Adapter { adapter_slot, adapter } => {
+                self.adapter_slots.put(*adapter_slot, *adapter);
                 Ok(())
             }
             SlotChange::Close { slot } => {
@@ -347,9 +347,9 @@ impl Slots {
 
     fn open(&mut self, open: &SlotOpen, far: Far<'_>) -> Result<()> {
         let slot = open.slot;
-        let bank = self.banks.of(open.adapter)?;
+        let adapter_slot = self.adapter_slots.of(open.adapter)?;
         let row = self.row(slot)?;
-        let (length, adapted) = (open.cached_tokens as usize, bank.is_some());
+        let (length, adapted) = (open.cached_tokens as usize, adapter_slot.is_some());
         row.changes.clear();
         let (sampler, changes) = (open.sampler.clone(), std::mem::take(&mut row.changes));
         *row = Row { open: true, adapted, length, pages: 0, sampler, changes };
@@ -364,7 +364,7 @@ impl Slots {
             words => (far(slot, words)?, 0),
         };
         let mut header = sampler.header(far);
-        header[BANK_WORD] = bank.map_or(0, |bank| 1 + u32::from(bank.0));
+        header[ADAPTER_WORD] = adapter_slot.map_or(0, |adapter_slot| 1 + u32::from(adapter_slot.0));
         self.put(slot, 0, 0, header)?;
         self.put(slot, far, lists_at, sampler.lists)?;
         if counts.len() / 2 > self.layout.counts_capacity as usize {

@@ -30,8 +30,8 @@ pub struct OnDevice {
     pub token: Memory,
     pub position: Memory,
     pub slot_of: Memory,
-    /// 1 + the bank of a row's adapter, 0 = none.
-    pub bank_of: Memory,
+    /// 1 + the adapter slot of a row's adapter, 0 = none.
+    pub adapter_slot_of: Memory,
     /// Token row of each row of logits, its slot, and its target (kernels/ranks.cuh).
     pub gather_row: Memory,
     pub sample_slot: Memory,
@@ -95,7 +95,7 @@ impl Steps {
             token: tokens("token ids")?,
             position: tokens("positions")?,
             slot_of: tokens("slots of rows")?,
-            bank_of: tokens("banks of rows")?,
+            adapter_slot_of: tokens("adapter_slots of rows")?,
             gather_row: logits("sampling rows")?,
             sample_slot: logits("sampling slots")?,
             target: logits("targets")?,

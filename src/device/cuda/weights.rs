@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::adapters::Banks;
+use super::adapters::AdapterMatrices;
 use super::context::{Context, Event};
 use super::launch::Kernel;
 use super::memory::{Memory, Pinned};
 use super::module::Kernels;
-use super::table_adapters::TableBanks;
+use super::table_adapters::TableAdapterMatrices;
 use crate::device::cpu::workers::Workers;
 use crate::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};
 use crate::error::Result;
@@ -34,8 +34,8 @@ pub struct Weight {
     pub outputs: usize,
     pub inputs: usize,
     /// Adapters, where there is room for them.
-    pub banks: Option<Banks>,
-    pub table_banks: Option<TableBanks>,
+    pub adapters: Option<AdapterMatrices>,
+    pub table_adapters: Option<TableAdapterMatrices>,
 }
 
 impl Weight {
@@ -125,8 +125,8 @@ impl Uploader {
         }
         let name = desc.name.to_string();
         let (outputs, inputs) = (desc.outputs, desc.inputs);
-        let (kind, banks, table_banks) = (desc.kind, None, None);
-        Ok(Weight { memory, name, kind, outputs, inputs, banks, table_banks })
+        let (kind, adapters, table_adapters) = (desc.kind, None, None);
+        Ok(Weight { memory, name, kind, outputs, inputs, adapters, table_adapters })
     }
 
     fn parts(

@@ -2,62 +2,62 @@
 //! ops; it knows no op's caller.
 
 use super::{bytes, Trace, TraceTensor, TraceWeight};
-use crate::device::AdapterRoom;
+use crate::device::AdapterCapacity;
 
 impl Trace {
     /// Two more launches: A x of all parts, then B of it onto the output. Every row counts, at the
-    /// largest rank; a bank is read once.
+    /// largest rank; an adapter slot is read once.
     pub(super) fn adapter_launches(
         &mut self,
         rows: usize,
         weight: &TraceWeight,
-        (parts, room): (usize, AdapterRoom),
+        (parts, capacity): (usize, AdapterCapacity),
         x: &TraceTensor,
         out: &TraceTensor,
     ) {
-        let low = room.rank * parts;
+        let low = capacity.rank * parts;
         let low_bytes = (4 * rows * low) as u64;
-        let (a, b) = (low * weight.inputs, room.rank * weight.outputs);
-        let banks = (room.banks * x.bytes) as u64;
-        let read = bytes(rows, x) + banks * a as u64;
+        let (a, b) = (low * weight.inputs, capacity.rank * weight.outputs);
+        let slots = (capacity.slots * x.bytes) as u64;
+        let read = bytes(rows, x) + slots * a as u64;
         let shrink = (rows, weight.inputs, low);
         self.launch("adapter_shrink", shrink, read, low_bytes, 2 * (rows * a) as u64);
         let both = bytes(rows, out);
-        let read = low_bytes + both + banks * b as u64;
+        let read = low_bytes + both + slots * b as u64;
         let expand = (rows, low, weight.outputs);
         self.launch("adapter_expand", expand, read, both, 2 * (rows * b) as u64);
     }
 
-    /// What `embed` reads beside the table, and its FLOPs: a row of A for each row, B of a bank
+    /// What `embed` reads beside the table, and its FLOPs: a row of A for each row, B of an adapter slot
     /// once.
     pub(super) fn table_adapter_work(&self, rows: usize, table: &TraceWeight) -> (u64, u64) {
-        let Some(room) = table.table_adapters.filter(|_| self.slots.batch.adapters) else {
+        let Some(capacity) = table.table_adapters.filter(|_| self.slots.batch.adapters) else {
             return (0, 0);
         };
-        let elements = room.rank * (rows + room.banks * table.inputs);
-        let flops = 2 * (rows * room.rank * table.inputs) as u64;
+        let elements = capacity.rank * (rows + capacity.slots * table.inputs);
+        let flops = 2 * (rows * capacity.rank * table.inputs) as u64;
         (elements as u64 * element_bytes(table), flops)
     }
 
-    pub(super) fn make_table_room(&mut self, table: &mut TraceWeight, room: AdapterRoom) {
-        let elements = room.rank * (table.outputs + table.inputs);
-        let bank = elements as u64 * element_bytes(table) + 4;
-        self.held.adapters += room.banks as u64 * bank;
-        table.table_adapters = Some(room);
+    pub(super) fn make_table_adapter_slots(&mut self, table: &mut TraceWeight, capacity: AdapterCapacity) {
+        let elements = capacity.rank * (table.outputs + table.inputs);
+        let slot = elements as u64 * element_bytes(table) + 4;
+        self.held.adapters += capacity.slots as u64 * slot;
+        table.table_adapters = Some(capacity);
     }
 
-    /// A holds `parts` matrices of `rank` rows, B one row per rank; each bank knows its ranks.
-    pub(super) fn make_room(
+    /// A holds `parts` matrices of `rank` rows, B one row per rank; each adapter slot knows its ranks.
+    pub(super) fn make_adapter_slots(
         &mut self,
         weight: &mut TraceWeight,
         parts: &[usize],
-        room: AdapterRoom,
+        capacity: AdapterCapacity,
     ) {
-        let low = room.rank * (parts.len() * weight.inputs + weight.outputs);
-        let bank = low as u64 * element_bytes(weight) + 4 * parts.len() as u64;
-        self.held.adapters += room.banks as u64 * bank;
-        self.low_width = self.low_width.max(room.rank * parts.len());
-        weight.adapters = Some((parts.len(), room));
+        let low = capacity.rank * (parts.len() * weight.inputs + weight.outputs);
+        let slot = low as u64 * element_bytes(weight) + 4 * parts.len() as u64;
+        self.held.adapters += capacity.slots as u64 * slot;
+        self.low_width = self.low_width.max(capacity.rank * parts.len());
+        weight.adapters = Some((parts.len(), capacity));
     }
 }
 

@@ -13,11 +13,11 @@ use std::collections::VecDeque;
 
 use super::slots::Slots;
 use super::{
-    Activation, AdapterPart, AdapterRoom, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits,
+    Activation, AdapterPart, AdapterCapacity, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits,
     Norm, Pooling, Rope, Routing, TablePart, WeightDesc, WeightKind,
 };
 use crate::error::Result;
-use crate::ids::BankId;
+use crate::ids::AdapterSlotId;
 use crate::internal;
 use crate::plan::{Late, StepPlan, StepResult};
 
@@ -48,10 +48,10 @@ pub struct TraceWeight {
     bytes: u64,
     /// How many matrices are stacked.
     count: usize,
-    /// Parts and room of adapters.
-    adapters: Option<(usize, AdapterRoom)>,
+    /// Parts and capacity of adapters.
+    adapters: Option<(usize, AdapterCapacity)>,
     /// Room of adapters of a table.
-    table_adapters: Option<AdapterRoom>,
+    table_adapters: Option<AdapterCapacity>,
 }
 
 impl TraceWeight {
@@ -68,7 +68,7 @@ pub struct Held {
     pub tensors: u64,
     /// Page tables, lengths, last tokens and step inputs.
     pub slots: u64,
-    /// Banks of adapters, and A x of a step's rows.
+    /// Adapter slots of adapters, and A x of a step's rows.
     pub adapters: u64,
     /// The KV pool.
     pub pages: u64,
@@ -196,14 +196,14 @@ impl Device for Trace {
         &mut self,
         weight: &mut TraceWeight,
         parts: &[usize],
-        room: AdapterRoom,
+        capacity: AdapterCapacity,
     ) -> Result<()> {
-        self.make_room(weight, parts, room);
+        self.make_adapter_slots(weight, parts, capacity);
         Ok(())
     }
 
-    fn adapt_table(&mut self, table: &mut TraceWeight, room: AdapterRoom) -> Result<()> {
-        self.make_table_room(table, room);
+    fn adapt_table(&mut self, table: &mut TraceWeight, capacity: AdapterCapacity) -> Result<()> {
+        self.make_table_adapter_slots(table, capacity);
         Ok(())
     }
 
@@ -223,7 +223,7 @@ impl Device for Trace {
     fn install(
         &mut self,
         _weight: &mut TraceWeight,
-        _bank: BankId,
+        _adapter_slot: AdapterSlotId,
         _parts: &[Option<AdapterPart<'_>>],
     ) -> Result<()> {
         Ok(())
@@ -232,7 +232,7 @@ impl Device for Trace {
     fn install_table(
         &mut self,
         _table: &mut TraceWeight,
-        _bank: BankId,
+        _adapter_slot: AdapterSlotId,
         _part: Option<TablePart<'_>>,
     ) -> Result<()> {
         Ok(())

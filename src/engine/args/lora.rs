@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::values::{self, Reader};
-use crate::device::{AdapterRoom, DType};
+use crate::device::{AdapterCapacity, DType};
 use crate::error::Result;
 use crate::invalid;
 use crate::model::AdapterOptions;
@@ -25,7 +25,7 @@ pub struct LoraArgs {
 
 /// Ranks that the incumbent's kernels are built for.
 const RANKS: [i64; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
-const BANKS_MAX: u64 = 1024;
+const ADAPTER_SLOTS_MAX: u64 = 1024;
 
 /// # Errors
 /// InvalidArgument with the key, the value and what is allowed.
@@ -34,8 +34,8 @@ pub(super) fn read(map: &Map<String, Value>, read: &mut Reader) -> Result<Option
         return Ok(None);
     }
     let max_loras: u64 = read.at_least("max_loras", 1)?.unwrap_or(1);
-    if max_loras > BANKS_MAX {
-        return Err(invalid!("max_loras must be in [1, {BANKS_MAX}], got {max_loras}"));
+    if max_loras > ADAPTER_SLOTS_MAX {
+        return Err(invalid!("max_loras must be in [1, {ADAPTER_SLOTS_MAX}], got {max_loras}"));
     }
     let max_cpu_loras: u64 = read.at_least("max_cpu_loras", 1)?.unwrap_or(max_loras);
     if max_cpu_loras < max_loras {
@@ -73,7 +73,7 @@ impl LoraArgs {
     /// What the model is told of it.
     pub fn options(&self) -> AdapterOptions {
         AdapterOptions {
-            room: AdapterRoom { banks: self.max_loras, rank: self.max_lora_rank },
+            room: AdapterCapacity { slots: self.max_loras, rank: self.max_lora_rank },
             modules: self.lora_target_modules.clone(),
         }
     }

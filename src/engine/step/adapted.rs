@@ -1,4 +1,4 @@
-//! Adapters on the engine thread: into banks as plans say, and what becomes of the sequences that
+//! Adapters on the engine thread: into adapter slots as plans say, and what becomes of the sequences that
 //! waited for one. Part of `step`, whose loop calls it.
 
 use super::Core;
@@ -9,11 +9,11 @@ use crate::plan::{SlotChange, StepPlan};
 use crate::scheduler::SchedulerStats;
 
 impl Core {
-    /// Fill the banks that change hands with this step.
+    /// Fill the adapter slots that change hands with this step.
     pub(super) fn install(&mut self, plan: &StepPlan) -> Result<()> {
         for change in &plan.changes {
-            if let SlotChange::Adapter { bank, adapter } = change {
-                self.runner.install(*bank, &*self.adapters.get(*adapter)?)?;
+            if let SlotChange::Adapter { adapter_slot, adapter } = change {
+                self.runner.install(*adapter_slot, &*self.adapters.get(*adapter)?)?;
             }
         }
         Ok(())

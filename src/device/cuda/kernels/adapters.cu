@@ -1,11 +1,11 @@
 // Low-rank adapters behind a linear: y[r] += B (A x[r]) for the rows whose slot has an adapter; all
-// others leave after a load. Which bank a row uses the step's first kernel wrote, so a launch
-// depends on the model and the number of rows alone. Banks lie in [bank][part][rank][inputs] (A)
-// and [bank][rank][outputs] (B transposed), with room for the largest rank; `ranks` [bank][part]
+// others leave after a load. Which slot a row uses the step's first kernel wrote, so a launch
+// depends on the model and the number of rows alone. Adapter slots lie in [slot][part][rank][inputs] (A)
+// and [slot][rank][outputs] (B transposed), with room for the largest rank; `ranks` [slot][part]
 // says how many there are. A scale is in B already. And adapters behind a table, whose rows are
 // looked up: embed_adapted.
 //
-// A grouped product: of each 32 rows those that have the same bank, eight at a time, read it
+// A grouped product: of each 32 rows those that have the same slot, eight at a time, read it
 // together. Tokens of a prompt lie together and fill such tiles by themselves; streams with few
 // adapters among them fill them too, wherever they stand in the step. A block takes one tile after
 // another of its 32 rows.
@@ -30,9 +30,9 @@
 #define RANKS 16
 #define SPLITS 4
 
-// Rows of a window that have one bank.
+// Rows of a window that have one slot.
 struct Tile {
-  u32 bank;  // counted from 0
+  u32 slot;  // counted from 0
   u32 first, rows;  // of the window, and a bit for each of the tile's
   __device__ u32 count() const { return __popc(rows); }
   // The n-th of its rows; beyond them the last.
@@ -43,27 +43,27 @@ struct Tile {
   }
 };
 
-// Which bank each row of a product uses: that of its token row, and where the rows are rows of
+// Which slot each row of a product uses: that of its token row, and where the rows are rows of
 // logits, of the token row that `row_of` names.
-struct RowBanks {
-  const u32 *bank_of, *row_of;
-  __device__ u32 of(u32 row) const { return bank_of[row_of ? row_of[row] : row]; }
+struct RowAdapters {
+  const u32 *adapter_slot_of, *row_of;
+  __device__ u32 of(u32 row) const { return adapter_slot_of[row_of ? row_of[row] : row]; }
 };
 
 // The tile `which` of a window, the same for all threads of a block. False: there are fewer.
-__device__ bool find(Tile& tile, u32 window, u32 which, u32 count, const RowBanks banks) {
+__device__ bool find(Tile& tile, u32 window, u32 which, u32 count, const RowAdapters slots) {
   const u32 lane = threadIdx.x % 32, mine = window * WINDOW + lane;
-  const u32 bank = mine < count ? banks.of(mine) : 0;
-  const u32 before = __popc(__match_any_sync(~0u, bank) & ((1u << lane) - 1));
-  u32 starts = __ballot_sync(~0u, bank != 0 && before % TILE_ROWS == 0);
+  const u32 slot = mine < count ? slots.of(mine) : 0;
+  const u32 before = __popc(__match_any_sync(~0u, slot) & ((1u << lane) - 1));
+  u32 starts = __ballot_sync(~0u, slot != 0 && before % TILE_ROWS == 0);
   if (which >= __popc(starts)) return false;
   for (u32 t = 0; t < which; t++) starts &= starts - 1;
   const u32 leader = __ffs(starts) - 1;
-  const u32 its_bank = __shfl_sync(~0u, bank, leader);
+  const u32 its_slot = __shfl_sync(~0u, slot, leader);
   const u32 its_number = __shfl_sync(~0u, before, leader) / TILE_ROWS;
-  tile.bank = its_bank - 1;
+  tile.slot = its_slot - 1;
   tile.first = window * WINDOW;
-  tile.rows = __ballot_sync(~0u, bank == its_bank && before / TILE_ROWS == its_number);
+  tile.rows = __ballot_sync(~0u, slot == its_slot && before / TILE_ROWS == its_number);
   return true;
 }
 
@@ -144,7 +144,7 @@ __device__ void multiply_share(const act* x, const act* a, u32 rows, const Tile&
 // low[split][r][part][j] = A[part][j] . x[r] over the split's share of the inputs, f32. Grid
 // (windows x tiles at a time, splits x parts * max_rank / 16).
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
-    adapter_shrink(const act* x, u32 count, u32 tiles, const u32* bank_of, const u32* row_of,
+    adapter_shrink(const act* x, u32 count, u32 tiles, const u32* adapter_slot_of, const u32* row_of,
                    const act* all, const u32* ranks, u32 inputs, u32 parts, u32 max_rank,
                    u32 splits, float* low) {
   begin();
@@ -154,15 +154,15 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
   const u32 share = (inputs + 32 * splits - 1) / (32 * splits) * 32;
   const u32 from = min(split * share, inputs), to = min(from + share, inputs);
   low += (u64)split * count * width;
-  const RowBanks banks = {bank_of, row_of};
+  const RowAdapters slots = {adapter_slot_of, row_of};
   Tile tile;
-  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, banks); t += tiles) {
+  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, slots); t += tiles) {
     // Sums that nobody asks for, unless it is worth waiting for the rank.
     const u32 part = first / max_rank;
     if (max_rank > 16 && max_rank % 16 == 0 &&
-        first % max_rank >= ranks[tile.bank * parts + part])
+        first % max_rank >= ranks[tile.slot * parts + part])
       continue;
-    const act* a = all + ((u64)tile.bank * width + first) * inputs;
+    const act* a = all + ((u64)tile.slot * width + first) * inputs;
     const u32 rows = min(16u, width - first);
 #if ACT != 0
     if (inputs % 8 == 0) {
@@ -261,7 +261,7 @@ __device__ void add(Out* y, const u32 (&row)[R], u32 count, float (*shared)[PART
 
 // What both kernels below do, `Out` being the type of y.
 template <class Out>
-__device__ void expand(Out* y, u32 count, u32 tiles, const RowBanks banks, const float* low,
+__device__ void expand(Out* y, u32 count, u32 tiles, const RowAdapters slots, const float* low,
                        const act* b, const u32* all_ranks, u32 outputs, u32 parts, u32 max_rank,
                        u32 splits, u32 end0, u32 end1) {
   __shared__ float shared[TILE_ROWS][PARTS * RANKS];
@@ -271,11 +271,11 @@ __device__ void expand(Out* y, u32 count, u32 tiles, const RowBanks banks, const
   const bool upper = threadIdx.x >= COLUMNS;
   const u64 next_split = (u64)count * parts * max_rank;
   Tile tile;
-  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, banks); t += tiles) {
-    const u32* ranks = all_ranks + tile.bank * parts;
+  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, slots); t += tiles) {
+    const u32* ranks = all_ranks + tile.slot * parts;
     const u32 above = upper ? 4 : 0, mine = tile.count() > above ? tile.count() - above : 0;
     const u32 rank = i < outputs && mine > 0 ? ranks[part] : 0;
-    const act* w = b + (u64)tile.bank * max_rank * outputs + i;
+    const act* w = b + (u64)tile.slot * max_rank * outputs + i;
     u32 row[4];
 #pragma unroll
     for (u32 m = 0; m < 4; m++) row[m] = tile.row(above + m);
@@ -293,21 +293,21 @@ __device__ void expand(Out* y, u32 count, u32 tiles, const RowBanks banks, const
 // y[r] += B low[r]. One thread per eight columns (one where the widths are odd) of four rows, grid
 // (windows x tiles at a time, columns). At most three parts: they end at end0, end1 and outputs.
 extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
-    adapter_expand(act* y, u32 count, u32 tiles, const u32* bank_of, const u32* row_of,
+    adapter_expand(act* y, u32 count, u32 tiles, const u32* adapter_slot_of, const u32* row_of,
                    const float* low, const act* b, const u32* all_ranks, u32 outputs, u32 parts,
                    u32 max_rank, u32 splits, u32 end0, u32 end1) {
   begin();
-  expand(y, count, tiles, RowBanks{bank_of, row_of}, low, b, all_ranks, outputs, parts, max_rank,
+  expand(y, count, tiles, RowAdapters{adapter_slot_of, row_of}, low, b, all_ranks, outputs, parts, max_rank,
          splits, end0, end1);
 }
 
 // The same onto rows of logits.
 extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
-    adapter_expand_logits(float* y, u32 count, u32 tiles, const u32* bank_of, const u32* row_of,
+    adapter_expand_logits(float* y, u32 count, u32 tiles, const u32* adapter_slot_of, const u32* row_of,
                           const float* low, const act* b, const u32* all_ranks, u32 outputs,
                           u32 parts, u32 max_rank, u32 splits, u32 end0, u32 end1) {
   begin();
-  expand(y, count, tiles, RowBanks{bank_of, row_of}, low, b, all_ranks, outputs, parts, max_rank,
+  expand(y, count, tiles, RowAdapters{adapter_slot_of, row_of}, low, b, all_ranks, outputs, parts, max_rank,
          splits, end0, end1);
 }
 
@@ -333,23 +333,23 @@ __device__ void looked_up(const act* from, const act* a, const act* b, u32 rank,
   else *to = from_f32<act>(x[0]);
 }
 
-// out[r] = (table[token[r]] + B a) * scale, a the token's row of A in the bank of row r: `embed` of
-// rows.cu for steps in which some row has an adapter. A lies in [bank][token][rank], with room for
-// max_rank, B transposed in [bank][max_rank][width]. Block per row, eight columns a thread (one
+// out[r] = (table[token[r]] + B a) * scale, a the token's row of A in the slot of row r: `embed` of
+// rows.cu for steps in which some row has an adapter. A lies in [slot][token][rank], with room for
+// max_rank, B transposed in [slot][max_rank][width]. Block per row, eight columns a thread (one
 // where the width is odd). Bytes: B once per row, from L2.
-extern "C" __global__ void embed_adapted(const u32* token, const u32* bank_of, const act* table,
+extern "C" __global__ void embed_adapted(const u32* token, const u32* adapter_slot_of, const act* table,
                                          u32 table_rows, u32 width, float scale, const act* all_a,
                                          const act* all_b, const u32* ranks, u32 max_rank,
                                          act* out) {
   begin();
-  const u32 id = token[blockIdx.x], bank = bank_of[blockIdx.x];
+  const u32 id = token[blockIdx.x], slot = adapter_slot_of[blockIdx.x];
   act* to = out + (u64)blockIdx.x * width;
   if (id >= table_rows) {
     for (u32 i = threadIdx.x; i < width; i += blockDim.x) to[i] = from_f32<act>(0.f);
     return;
   }
-  const u32 rank = bank ? ranks[bank - 1] : 0;
-  const u64 place = bank ? bank - 1 : 0;
+  const u32 rank = slot ? ranks[slot - 1] : 0;
+  const u64 place = slot ? slot - 1 : 0;
   const act* from = table + (u64)id * width;
   const act* a = all_a + place * table_rows * max_rank + (u64)id * rank;
   const act* b = all_b + place * max_rank * width;

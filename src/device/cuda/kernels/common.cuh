@@ -151,8 +151,8 @@ enum SlotWord {
   // Words of the mask, ~0 = there is none; where it begins in the lists.
   SLOT_ALLOWED = 21,
   SLOT_ALLOWED_AT = 22,
-  // 1 + the bank of its adapter, 0 = none.
-  SLOT_BANK = 23,
+  // 1 + the slot of its adapter, 0 = none.
+  SLOT_ADAPTER = 23,
   // What was seen of the row of logits that is sampled from (ranks.cuh); 0 between steps.
   SLOT_SEEN = 24,
   SLOT_HEADER_WORDS = 32,

@@ -3,7 +3,7 @@
 // One block per row of the plan, 256 threads. The step's input is one buffer of u32 words, copied
 // from pinned memory in one piece: records, changes, then the words that both point to. A block
 // first applies the changes of its own slot (so one launch does both without a grid-wide wait:
-// nobody else reads that row), then writes id, position, slot and bank of its token rows. Slots
+// nobody else reads that row), then writes id, position, slot and slot of its token rows. Slots
 // with changes and no tokens have a record with count 0. Bytes: the input once, 16 per token row.
 // It lives on launch latency, ~2 us.
 #include "ranks.cuh"
@@ -30,7 +30,7 @@ enum { FEED_LAST = 1, SAMPLE = 2 };
 enum { CHANGE_TO, CHANGE_FROM, CHANGE_COUNT, CHANGE_LOW, CHANGE_HIGH, CHANGE_WORDS };
 
 extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32* token,
-                                   u32* position, u32* slot_of, u32* bank_of, u32* gather_row,
+                                   u32* position, u32* slot_of, u32* adapter_slot_of, u32* gather_row,
                                    u32* sample_slot, u32* target, u32 count, u32 padded) {
   begin();
   // Rows that a decode step is padded with: in nobody's slot.
@@ -39,7 +39,7 @@ extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32*
       token[i] = 0;
       position[i] = 0;
       slot_of[i] = NO_SLOT;
-      bank_of[i] = 0;
+      adapter_slot_of[i] = 0;
       gather_row[i] = i;
     }
   }
@@ -54,7 +54,7 @@ extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32*
     for (u32 i = threadIdx.x; i < change[CHANGE_COUNT]; i += blockDim.x) to[i] = from[i];
   }
   __syncthreads();
-  const u32 length = row[SLOT_LENGTH], last = row[SLOT_LAST], bank = row[SLOT_BANK];
+  const u32 length = row[SLOT_LENGTH], last = row[SLOT_LAST], slot = row[SLOT_ADAPTER];
   const u32 first = record[REC_FIRST];
   const u32* chunk = input + record[REC_CHUNK];
   __syncthreads();
@@ -62,7 +62,7 @@ extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32*
     token[first + i] = flags & FEED_LAST ? last : chunk[i];
     position[first + i] = length + i;
     slot_of[first + i] = slot;
-    bank_of[first + i] = bank;
+    adapter_slot_of[first + i] = slot;
   }
   const u32 scored = record[REC_SCORED], nth = record[REC_SAMPLE];
   for (u32 i = threadIdx.x; i < scored; i += blockDim.x) {

@@ -1,0 +1,68 @@
+//! Which adapter lies in which adapter slot of the device, and for whom the others make room: least
+//! recently used first, never one that a sequence runs with. Used by the scheduler only, which
+//! tells the device with [`SlotChange::Adapter`]; it knows no weights.
+
+use crate::ids::{AdapterId, AdapterSlotId};
+use crate::plan::SlotChange;
+
+#[derive(Debug, Clone, Default)]
+struct AdapterSlot {
+    /// 0: empty.
+    adapter: AdapterId,
+    /// Sequences that run with it.
+    running: usize,
+    /// Number of the admission that used it last.
+    used: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct AdapterSlots {
+    adapter_slots: Vec<AdapterSlot>,
+    admissions: u64,
+}
+
+impl AdapterSlots {
+    pub(super) fn new(adapter_slots: usize) -> AdapterSlots {
+        AdapterSlots { adapter_slots: vec![AdapterSlot::default(); adapter_slots], admissions: 0 }
+    }
+
+    /// Whether a sequence with this adapter could be admitted now.
+    pub(super) fn has_room(&self, adapter: AdapterId) -> bool {
+        adapter == AdapterId(0) || self.find(adapter).is_some()
+    }
+
+    /// One more sequence runs with it. The change to announce, if the adapter takes an adapter slot over.
+    pub(super) fn enter(&mut self, adapter: AdapterId) -> Option<SlotChange> {
+        if adapter == AdapterId(0) {
+            return None;
+        }
+        let Some(at) = self.find(adapter) else { panic!("adapter {adapter} has no adapter_slot") };
+        self.admissions += 1;
+        let adapter_slot = &mut self.adapter_slots[at];
+        adapter_slot.running += 1;
+        adapter_slot.used = self.admissions;
+        if adapter_slot.adapter == adapter {
+            return None;
+        }
+        adapter_slot.adapter = adapter;
+        Some(SlotChange::Adapter { adapter_slot: AdapterSlotId(at as u16), adapter })
+    }
+
+    /// A sequence with it left its slot.
+    pub(super) fn leave(&mut self, adapter: AdapterId) {
+        if adapter == AdapterId(0) {
+            return;
+        }
+        match self.adapter_slots.iter_mut().find(|adapter_slot| adapter_slot.adapter == adapter && adapter_slot.running > 0) {
+            Some(adapter_slot) => adapter_slot.running -= 1,
+            None => panic!("nobody runs with adapter {adapter}"),
+        }
+    }
+
+    /// Its adapter slot, else the one that was idle for longest.
+    fn find(&self, adapter: AdapterId) -> Option<usize> {
+        let held = self.adapter_slots.iter().position(|adapter_slot| adapter_slot.adapter == adapter);
+        let idle = self.adapter_slots.iter().enumerate().filter(|(_, adapter_slot)| adapter_slot.running == 0);
+        held.or_else(|| idle.min_by_key(|(_, adapter_slot)| adapter_slot.used).map(|(at, _)| at))
+    }
+}
