@@ -9,6 +9,7 @@
 //! changed is compiled.
 
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_char, c_int, CStr, CString};
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -26,6 +27,13 @@ const PTX: &str = "80";
 /// Kernels over f32, integers or bytes alone: one compilation. All others: one per element type.
 const UNTYPED: [&str; 3] = ["step", "sampler", "logprobs"];
 const TYPES: [&str; 3] = ["f32", "f16", "bf16"];
+
+/// What tells one NVRTC from another, wherever it lies: major and minor version, size of the
+/// library.
+type Compiler = (c_int, c_int, u64);
+
+/// Headers by name.
+type Headers = BTreeMap<String, String>;
 
 /// One compilation.
 struct Job {
@@ -57,7 +65,7 @@ pub fn build() -> Result<(), String> {
     println!("cargo:rerun-if-env-changed=TRITON_VLLM_CUDA_ARCHS");
     let library = find_nvrtc(&root)?;
     let nvrtc = Nvrtc::open(&library)?;
-    let jobs = jobs(&root.join(FOLDER), &targets(), &library)?;
+    let jobs = jobs(&root.join(FOLDER), &targets(), &nvrtc.identity(&library)?)?;
     compile_all(&nvrtc, &jobs, &root.join(FOLDER), &out)?;
     let index = jobs.iter().map(|job| index_line(job, &out)).collect::<String>();
     let text = format!("pub static BINARIES: &[Binary] = &[\n{index}];\n");
@@ -110,7 +118,7 @@ fn find_nvrtc(root: &Path) -> Result<PathBuf, String> {
     })
 }
 
-fn jobs(folder: &Path, targets: &[String], library: &Path) -> Result<Vec<Job>, String> {
+fn jobs(folder: &Path, targets: &[String], compiler: &Compiler) -> Result<Vec<Job>, String> {
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
         .map_err(|e| format!("{}: {e}", folder.display()))?
         .flatten()
@@ -118,10 +126,13 @@ fn jobs(folder: &Path, targets: &[String], library: &Path) -> Result<Vec<Job>, S
         .collect();
     files.sort();
     let read = |p: &PathBuf| fs::read_to_string(p).map_err(|e| format!("{}: {e}", p.display()));
-    let (mut headers, mut sources) = (String::new(), Vec::new());
+    let (mut headers, mut sources) = (Headers::new(), Vec::new());
     for path in &files {
         match path.extension().and_then(|e| e.to_str()) {
-            Some("cuh") => headers += &read(path)?,
+            Some("h" | "cuh") => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                headers.insert(name, read(path)?);
+            }
             Some("cu") => sources.push((path, read(path)?)),
             _ => {}
         }
@@ -129,11 +140,15 @@ fn jobs(folder: &Path, targets: &[String], library: &Path) -> Result<Vec<Job>, S
     let mut jobs = Vec::new();
     for (path, source) in sources {
         let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut included = BTreeSet::new();
+        include(&source, &headers, &mut included);
+        let headers: Vec<&String> = included.iter().filter_map(|name| headers.get(name)).collect();
+
         let types = if UNTYPED.contains(&file.as_str()) { 1 } else { TYPES.len() };
         for act in 0..types {
             for target in targets {
                 let mut hasher = DefaultHasher::new();
-                (&source, &headers, act, target, library, include_str!("kernels.rs"))
+                (&source, &headers, act, target, compiler, include_str!("kernels.rs"))
                     .hash(&mut hasher);
                 jobs.push(Job {
                     file: file.clone(),
@@ -146,6 +161,17 @@ fn jobs(folder: &Path, targets: &[String], library: &Path) -> Result<Vec<Job>, S
         }
     }
     Ok(jobs)
+}
+
+/// The names of the headers that `source` includes, directly or by another one.
+fn include(source: &str, headers: &Headers, into: &mut BTreeSet<String>) {
+    let names =
+        source.lines().filter_map(|line| line.strip_prefix("#include \"")?.split('"').next());
+    for name in names {
+        if let Some(header) = headers.get(name).filter(|_| into.insert(name.to_owned())) {
+            include(header, headers, into);
+        }
+    }
 }
 
 fn compile_all(nvrtc: &Nvrtc, jobs: &[Job], folder: &Path, out: &Path) -> Result<(), String> {
@@ -195,6 +221,7 @@ type Bytes = unsafe extern "C" fn(Program, *mut c_char) -> c_int;
 
 /// The few functions of NVRTC that we call.
 struct Nvrtc {
+    version: unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int,
     create: unsafe extern "C" fn(
         *mut Program,
         *const c_char,
@@ -225,6 +252,7 @@ impl Nvrtc {
                 };
             }
             Ok(Nvrtc {
+                version: symbol!("nvrtcVersion"),
                 create: symbol!("nvrtcCreateProgram"),
                 destroy: symbol!("nvrtcDestroyProgram"),
                 compile: symbol!("nvrtcCompileProgram"),
@@ -235,6 +263,14 @@ impl Nvrtc {
                 _library: lib,
             })
         }
+    }
+
+    fn identity(&self, path: &Path) -> Result<Compiler, String> {
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: it writes two integers.
+        self.check(unsafe { (self.version)(&mut major, &mut minor) }, "")?;
+        let file = fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok((major, minor, file.len()))
     }
 
     fn check(&self, code: c_int, log: &str) -> Result<(), String> {

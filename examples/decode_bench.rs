@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use serde_json::json;
 use triton_vllm::device::cpu::Cpu;
-use triton_vllm::device::{DType, Device, Limits};
+use triton_vllm::device::{DType, Device, DeviceLimits};
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::{Checkpoint, Decoder, LoadFormat, ModelSpec};
-use triton_vllm::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
+use triton_vllm::model::{Checkpoint, Decoder, ModelSpec, WeightSource};
+use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
 
 const PROMPT_TOKENS: usize = 16;
@@ -36,16 +36,16 @@ fn main() -> Result<()> {
             "n_head": 12, "n_positions": 1024, "vocab_size": 50257,
             "activation_function": "gelu_new"});
         let config = config.as_object().cloned().unwrap_or_default();
-        (ModelSpec::from_config(&config, None, &options)?, LoadFormat::Dummy)
+        (ModelSpec::from_config(&config, None, &options)?, WeightSource::Dummy)
     } else {
         let dir = Path::new(&model);
-        (ModelSpec::read(dir, &options)?, LoadFormat::Files(Checkpoint::open(dir)?))
+        (ModelSpec::read(dir, &options)?, WeightSource::Files(Checkpoint::open(dir)?))
     };
     let per_slot = (PROMPT_TOKENS + steps).div_ceil(PAGE_SIZE);
-    let limits = Limits {
+    let limits = DeviceLimits {
         step_tokens: (batch * PROMPT_TOKENS).max(64),
         slots: batch,
-        logit_rows: batch,
+        logits_rows: batch,
         pages: 1 + batch * per_slot,
         page_size: PAGE_SIZE,
         max_model_len: spec.max_model_len,
@@ -110,6 +110,6 @@ fn prefill(batch: usize, per_slot: usize, vocab: usize) -> StepPlan {
 
 fn run(dev: &mut Cpu, decoder: &mut Decoder<Cpu>, plan: StepPlan) -> Result<()> {
     decoder.step(dev, &plan)?;
-    decoder.sample(dev, &Late::default())?;
+    decoder.sample(dev, &TokenMasks::default())?;
     dev.collect().map(drop)
 }

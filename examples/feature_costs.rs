@@ -16,13 +16,13 @@ use serde_json::{json, Map, Value};
 use triton_vllm::device::DType;
 use triton_vllm::engine::{
     Answer, Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Observation, Observer,
-    Returns, Terms,
+    RequestOptions, Returns,
 };
 use triton_vllm::error::Result;
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::lora::{projections, takes_adapters};
 use triton_vllm::model::ModelSpec;
-use triton_vllm::sampling::{Limits, SamplingParams};
+use triton_vllm::sampling::{SamplingLimits, SamplingParams};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Steps at the start that are not counted: they choose algorithms and record graphs.
@@ -233,7 +233,7 @@ fn time(
     all.insert("max_tokens".into(), tokens.into());
     all.insert("ignore_eos".into(), true.into());
     all.extend(sampling.as_object().cloned().unwrap_or_default());
-    let limits = Limits::new(engine.facts().vocab_size, 20);
+    let limits = SamplingLimits::new(engine.facts().vocab_size, 20);
     let (end, told) = bounded(options.sequences as usize);
     for i in 0..options.sequences {
         if *adapters {
@@ -247,7 +247,7 @@ fn time(
             returns: Returns { logprobs: *logprobs, cumulative_logprob: *logprobs },
             client: Arc::new(Waiting(end.clone())),
             arrival: Instant::now(),
-            terms: Terms::default(),
+            options: RequestOptions::default(),
         })?;
     }
     let mut prompt_tokens = 0;

@@ -2,7 +2,7 @@
 //! weights are made up. WORK is `prefill:TOKENS` or `decode:SEQUENCESxCONTEXT`; without any, a
 //! usual set. Prints the host's share of a step, milliseconds per decode step at several batch
 //! sizes, and prompt tokens per second. Greedy, depth 2, as the engine runs it but without engine,
-//! text and door.
+//! text and server.
 
 mod gpu;
 

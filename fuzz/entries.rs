@@ -13,7 +13,7 @@ use triton_vllm::error::{Error, Result};
 use triton_vllm::ids::TokenId;
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::{Checkpoint, ModelSpec};
-use triton_vllm::sampling::{Limits, SamplingParams};
+use triton_vllm::sampling::{SamplingLimits, SamplingParams};
 use triton_vllm::text::{Grammars, Next, Tokenizer, Unhurried, STACK_BYTES};
 
 /// Tensors that the good checkpoints of `tests/fuzz` hold, with shapes right and wrong.
@@ -127,7 +127,7 @@ pub fn config(data: &[u8]) {
     let options = SpecOptions { supported, ..Default::default() };
     if let Some(spec) = judge(ModelSpec::read(&folder, &options)) {
         judge(spec.kv_shape("auto"));
-        assert!(spec.layers == spec.blocks.len() && spec.max_model_len > 0);
+        assert!(spec.layers == spec.attention.len() && spec.max_model_len > 0);
     }
 }
 
@@ -139,7 +139,7 @@ pub fn model_json(data: &[u8]) {
 
 pub fn sampling(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
-        let limits = Limits::new(1000, 20);
+        let limits = SamplingLimits::new(1000, 20);
         judge(SamplingParams::parse_text(text, &limits));
     }
 }
@@ -148,7 +148,7 @@ pub fn sampling(data: &[u8]) {
 /// masks.
 pub fn grammar(data: &[u8]) {
     static GRAMMARS: OnceLock<Grammars> = OnceLock::new();
-    let limits = Limits::new(559, 20);
+    let limits = SamplingLimits::new(559, 20);
     let text = String::from_utf8_lossy(data);
     let Some(params) = judge(SamplingParams::parse_text(&text, &limits)) else { return };
     let Some(outputs) = params.structured_outputs else { return };

@@ -35,8 +35,8 @@ pub enum SlotChange {
     Pages { slot: SlotId, group: GroupId, pages: Vec<PageId> },
     /// The slot's sequence is over or preempted; the row may be reused from the next change on.
     Close { slot: SlotId },
-    /// From now on `adapter slot` holds this adapter, whose weights were put there before the step. No open
-    /// slot uses what the adapter slot held before.
+    /// From now on `adapter slot` holds this adapter, whose weights were put there before the step.
+    /// No open slot uses what the adapter slot held before.
     Adapter { adapter_slot: AdapterSlotId, adapter: AdapterId },
 }
 
@@ -67,7 +67,7 @@ pub struct Row {
     /// Score fed positions, the first `score.len()` of the row: each reports the logprobs of the
     /// token that really follows it, `StepPlan::targets[score]`, by the slot's
     /// `SamplerSpec::prompt_logprobs` (which must be there). A position is scored or sampled from,
-    /// not both: `score.len() + sample <= tokens`. Each takes a row of logits of its own.
+    /// not both: `score.len() + sample <= tokens`. Each takes a logits row of its own.
     pub score: Option<Range<usize>>,
 }
 
@@ -77,8 +77,8 @@ impl Row {
         self.score.as_ref().map_or(0, ExactSizeIterator::len)
     }
 
-    /// Rows of logits: the scored positions in order, then the one to sample from.
-    pub fn logit_rows(&self) -> usize {
+    /// Logits rows: the scored positions in order, then the one to sample from.
+    pub fn logits_rows(&self) -> usize {
         self.scored() + usize::from(self.sample)
     }
 }
@@ -113,18 +113,18 @@ impl StepPlan {
         self.rows.iter().filter(|r| r.sample).count()
     }
 
-    /// Rows of logits, in the order of `rows`: S of the ops, at most `Limits::logit_rows`.
-    pub fn logit_rows(&self) -> usize {
-        self.rows.iter().map(Row::logit_rows).sum()
+    /// Logits rows, in the order of `rows`: S of the ops, at most `DeviceLimits::logits_rows`.
+    pub fn logits_rows(&self) -> usize {
+        self.rows.iter().map(Row::logits_rows).sum()
     }
 }
 
 /// What needs the previous step's tokens on the host (grammar masks): uploaded while `forward`
 /// runs. Rows without an entry never wait for rows with one.
 #[derive(Debug, Clone, Default)]
-pub struct Late {
+pub struct TokenMasks {
     /// Slot and its allowed tokens, bit i of word i/32 = token i may be sampled.
-    pub masks: Vec<(SlotId, Arc<[u32]>)>,
+    pub by_slot: Vec<(SlotId, Arc<[u32]>)>,
 }
 
 /// What a step yields, in the plan's row order.

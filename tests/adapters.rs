@@ -18,8 +18,8 @@ use triton_vllm::device::cpu::simd::Isa;
 use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::{
-    Activation, AdapterPart, AdapterCapacity, DType, Device, HostTensor, KvShape, Limits, Source,
-    WeightDesc, WeightKind,
+    Activation, AdapterCapacity, AdapterPart, DType, Device, DeviceLimits, HostTensor, KvShape,
+    Source, WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::lora::{projections, takes_adapters};
@@ -63,18 +63,20 @@ fn begin(dev: &mut Cpu, mix: &Mix) {
     let total = mix.iter().map(|(_, rows)| rows).sum();
     let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: DType::F32 };
     let slots = mix.len();
-    dev.reserve(&Limits {
+    dev.reserve(&DeviceLimits {
         step_tokens: total,
         slots,
-        logit_rows: slots,
+        logits_rows: slots,
         pages: 1 + 2 * slots,
         page_size: 16,
         max_model_len: 32,
         kv,
     })
     .unwrap();
-    let adapter =
-        |adapter_slot: u16| SlotChange::Adapter { adapter_slot: AdapterSlotId(adapter_slot), adapter: AdapterId(adapter_slot + 1) };
+    let adapter = |adapter_slot: u16| SlotChange::Adapter {
+        adapter_slot: AdapterSlotId(adapter_slot),
+        adapter: AdapterId(adapter_slot + 1),
+    };
     let mut plan =
         StepPlan { step: 1, changes: vec![adapter(0), adapter(1)], ..Default::default() };
     for (n, &(adapter, rows)) in mix.iter().enumerate() {
@@ -107,7 +109,8 @@ fn tensor(dev: &mut Cpu, rows: usize, width: usize, values: &[f32]) -> Tensor {
 /// Rank, A, B transposed.
 type Low = (usize, Vec<f32>, Vec<f32>);
 
-/// A weight of these parts with an adapter in each adapter slot; adapter slot 1 leaves the last part alone.
+/// A weight of these parts with an adapter in each adapter slot; adapter slot 1 leaves the last
+/// part alone.
 struct Case {
     parts: Vec<usize>,
     inputs: usize,
@@ -167,8 +170,12 @@ impl Case {
         out.iter_mut().zip(&self.bias).for_each(|(o, b)| *o += f64::from(*b));
         let mut first = 0;
         for (n, &width) in self.parts.iter().enumerate() {
-            let adapter_slot = usize::from(adapter).checked_sub(1).map(|adapter_slot| &self.adapter_slots[adapter_slot]);
-            if let Some((rank, a, b)) = adapter_slot.and_then(|adapter_slot| adapter_slot[n].as_ref()) {
+            let adapter_slot = usize::from(adapter)
+                .checked_sub(1)
+                .map(|adapter_slot| &self.adapter_slots[adapter_slot]);
+            if let Some((rank, a, b)) =
+                adapter_slot.and_then(|adapter_slot| adapter_slot[n].as_ref())
+            {
                 for j in 0..*rank {
                     let low = dot(&a[j * self.inputs..(j + 1) * self.inputs]);
                     for o in 0..width {

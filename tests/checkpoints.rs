@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{json, Value};
 use triton_vllm::device::trace::Trace;
-use triton_vllm::device::{DType, Limits};
+use triton_vllm::device::{DType, DeviceLimits};
 use triton_vllm::error::Error;
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::{Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
+use triton_vllm::model::{Checkpoint, Decoder, Files, ModelSpec, WeightSource};
 
 /// A copy of a fixture that a test may spoil; removed at the end.
 struct Spoiled(PathBuf);
@@ -70,17 +70,17 @@ impl Spoiled {
         let checkpoint = Checkpoint::open(&self.0)?;
         let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
         let spec = ModelSpec::read(&self.0, &options)?;
-        let limits = Limits {
+        let limits = DeviceLimits {
             step_tokens: 16,
             slots: 1,
-            logit_rows: 1,
+            logits_rows: 1,
             pages: 9,
             page_size: 16,
             max_model_len: spec.max_model_len,
             kv: spec.kv_shape("auto")?,
         };
         let mut trace = Trace::new(DType::F32);
-        Decoder::load(&spec, &LoadFormat::Files(checkpoint), &mut trace, &limits).map(drop)
+        Decoder::load(&spec, &WeightSource::Files(checkpoint), &mut trace, &limits).map(drop)
     }
 
     /// The one line; it names the folder's file and holds all of `wanted`.

@@ -18,7 +18,7 @@ use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::{AdapterCapacity, Device};
 use triton_vllm::ids::{AdapterId, AdapterSlotId};
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, LoadFormat, ModelSpec};
+use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, ModelSpec, WeightSource};
 use triton_vllm::sampling::SamplerSpec;
 
 struct Case {
@@ -72,7 +72,7 @@ fn on_gpu(dir: &Path, dtype: &'static str) -> Rig<Cuda> {
     Rig::on(dev, spec, &format, &RigOptions { kv: dtype, ..Default::default() })
 }
 
-fn model(dir: &Path, dtype: &str) -> (ModelSpec, LoadFormat) {
+fn model(dir: &Path, dtype: &str) -> (ModelSpec, WeightSource) {
     let checkpoint = Checkpoint::open(dir).unwrap();
     let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -83,7 +83,7 @@ fn model(dir: &Path, dtype: &str) -> (ModelSpec, LoadFormat) {
         dtype,
         ..Default::default()
     };
-    (ModelSpec::read(dir, &options).unwrap(), LoadFormat::Files(checkpoint))
+    (ModelSpec::read(dir, &options).unwrap(), WeightSource::Files(checkpoint))
 }
 
 fn generate<D: Device>(rig: &mut Rig<D>, ids: &[u32], steps: usize) -> (Vec<f32>, Vec<u32>) {
@@ -138,7 +138,7 @@ fn half_types_stay_close() {
         let mut largest = 0f32;
         for dir in fixtures() {
             // Their activations leave float16's range: the model room refuses them, as the
-            // incumbent.
+            // Python backend.
             let name = dir.file_name().unwrap_or_default().to_string_lossy();
             if dtype == "float16" && (name.starts_with("gemma2") || name.starts_with("gemma3")) {
                 continue;

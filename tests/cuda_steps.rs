@@ -1,4 +1,4 @@
-//! Steps on the GPU: some that overlap, late masks, plans that are refused. Skipped without a GPU
+//! Steps on the GPU: some that overlap, token masks, plans that are refused. Skipped without a GPU
 //! (see `grader`). Its sampler is judged in `samplers`.
 #![cfg(feature = "cuda")]
 
@@ -10,7 +10,7 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::{Bytes, DType, Device, HostTensor, Source, WeightDesc, WeightKind};
 use triton_vllm::ids::{SlotId, TokenId};
-use triton_vllm::plan::{Feed, Late, Row, SlotChange};
+use triton_vllm::plan::{Feed, Row, SlotChange, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
 
 use grader::{gpu, Bench, Graded, Setup};
@@ -50,7 +50,7 @@ fn steps_overlap() {
             b.dev.embed(&table, 1.0, &mut x).unwrap();
             b.dev.gather(&x, &mut picked).unwrap();
             b.dev.logits(&head, None, &picked, &mut logits).unwrap();
-            b.dev.sample(&mut logits, &Late::default()).unwrap();
+            b.dev.sample(&mut logits, &TokenMasks::default()).unwrap();
             in_flight += 1;
             if in_flight == depth {
                 results.push(b.dev.collect().unwrap());
@@ -106,7 +106,7 @@ fn masked<D: Graded>(overlap: bool, masks: bool) -> Vec<[TokenId; 2]> {
         let mut mask = vec![0u32; vocab.div_ceil(32)];
         ways.iter().for_each(|way| mask[*way as usize / 32] |= 1 << (way % 32));
         let mask = masks.then(|| (SlotId(0), mask.into()));
-        b.dev.sample(&mut logits, &Late { masks: mask.into_iter().collect() }).unwrap();
+        b.dev.sample(&mut logits, &TokenMasks { by_slot: mask.into_iter().collect() }).unwrap();
         if !overlap {
             collect(&mut b, &mut tokens);
             let got = tokens[tokens.len() - 1][0].0;
@@ -133,8 +133,8 @@ fn masks_follow_the_token_before() {
     assert_eq!(masked::<Cuda>(true, true), expected);
 }
 
-/// Plans that the ledger would never make are refused, with a sentence, before anything reaches the
-/// GPU.
+/// Plans that the cache manager would never make are refused, with a sentence, before anything
+/// reaches the GPU.
 #[test]
 fn impossible_plans_are_refused() {
     if !gpu() {

@@ -15,7 +15,7 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::Pooling;
 use triton_vllm::engine::{
     Answer, Client, EmbedInput, EmbedRequest, Engine, EngineArgs, EngineOptions, Observation,
-    Observer, Terms,
+    Observer, RequestOptions,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::TokenId;
@@ -115,8 +115,8 @@ fn ask(
 ) -> Receiver<Result<Answer>> {
     let (end, told) = bounded(1);
     let client = Arc::new(Listener { gone, end });
-    let (arrival, terms) = (Instant::now(), Terms::default());
-    let request = EmbedRequest { input, dimensions, client: client.clone(), arrival, terms };
+    let (arrival, terms) = (Instant::now(), RequestOptions::default());
+    let request = EmbedRequest { input, dimensions, client: client.clone(), arrival, options };
     if let Err(error) = engine.embed(request) {
         client.finish(Err(error));
     }

@@ -11,8 +11,8 @@ use triton_vllm::device::cpu::simd::Isa;
 use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::{
-    Activation, AttnSpec, DType, Device, HostTensor, KvShape, Limits, Norm, NormKind, Rope, Source,
-    WeightDesc, WeightKind,
+    Activation, AttnSpec, DType, Device, DeviceLimits, HostTensor, KvShape, Norm, NormKind, Rope,
+    Source, WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};
@@ -68,10 +68,10 @@ fn rounded(dtype: DType, w: &[f32]) -> Vec<f32> {
 fn device(isa: Isa, threads: usize, rows: usize, position: usize, kv: KvShape) -> Cpu {
     let mut dev = Cpu::with_isa(threads, isa).unwrap();
     let pages = (position + rows).div_ceil(16);
-    let limits = Limits {
+    let limits = DeviceLimits {
         step_tokens: rows.max(1),
         slots: 2,
-        logit_rows: 2,
+        logits_rows: 2,
         pages: pages + 1,
         page_size: 16,
         max_model_len: position + rows,

@@ -1,6 +1,6 @@
 //! The sampler of a device against the reference sampler, on the device's own logits, so that only
-//! the sampler is judged: tokens, logprobs, ranks, scored prompts, late masks, preemptions. The CPU
-//! everywhere, the GPU where there is one (see `grader`).
+//! the sampler is judged: tokens, logprobs, ranks, scored prompts, token masks, preemptions. The
+//! CPU everywhere, the GPU where there is one (see `grader`).
 #![cfg(feature = "cuda")]
 
 mod grader;
@@ -11,7 +11,7 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::{DType, WeightKind};
 use triton_vllm::ids::{SlotId, TokenId};
-use triton_vllm::plan::{Feed, Late, Row};
+use triton_vllm::plan::{Feed, Row, TokenMasks};
 use triton_vllm::sampling::{
     adjust::forbid, choose, History, LogprobSpec, SamplerSpec, Seen, TokenLogprobs,
 };
@@ -182,7 +182,7 @@ fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
             .filter(|_| step >= 5)
             .map(|slot| (SlotId(slot as u32), mask.clone()))
             .collect();
-        b.dev.sample(&mut logits, &Late { masks: late.clone() }).unwrap();
+        b.dev.sample(&mut logits, &TokenMasks { by_slot: late.clone() }).unwrap();
         let result = b.dev.collect().unwrap();
         assert_eq!(result.samples.len(), slots);
         let mut left = all.chunks_exact_mut(vocab);
@@ -232,7 +232,7 @@ fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
     (sequences.into_iter().map(|s| s.tokens).collect(), reported)
 }
 
-/// Tokens whose rows of logits are, in this order: ordinary; +inf at one place; -inf everywhere;
+/// Tokens whose logits rows are, in this order: ordinary; +inf at one place; -inf everywhere;
 /// -inf everywhere but there, which is legal; NaN everywhere; NaN there and -inf else.
 const KINDS: usize = 6;
 const IS_FINITE: [bool; KINDS] = [true, false, false, true, false, false];
@@ -300,7 +300,7 @@ fn judge_odd<D: Graded>(vocab: usize, place: usize) {
         let is_masked = |slot: usize| (slot / KINDS + step).is_multiple_of(2);
         let late = (0..slots).filter(|&slot| is_masked(slot));
         let late = late.map(|slot| (SlotId(slot as u32), mask.clone())).collect();
-        b.dev.sample(&mut logits, &Late { masks: late }).unwrap();
+        b.dev.sample(&mut logits, &TokenMasks { by_slot: late }).unwrap();
         let result = b.dev.collect().unwrap();
 
         let mut left = all.chunks_exact_mut(vocab);

@@ -272,7 +272,7 @@ class Bench:
 
 
 def table(rows):
-    lines = ["| workload | out tok/s (incumbent) | TTFT p50 / p99 ms (incumbent) | TPOT p50 / p99 ms (incumbent) "
+    lines = ["| workload | out tok/s (Python backend) | TTFT p50 / p99 ms (Python backend) | TPOT p50 / p99 ms (Python backend) "
              "| responses per request | server / client cores | resident MB | first answer s |",
              "|---|---|---|---|---|---|---|---|"]
     for r in rows:

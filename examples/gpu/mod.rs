@@ -1,17 +1,17 @@
 //! What the programs that time a GPU share: a model of dummy weights on a device, driven step by
-//! step as the engine does it but without engine, text and door. `gpu_steps` and `gpu_shares` use
+//! step as the engine does it but without engine, text and server. `gpu_steps` and `gpu_shares` use
 //! it; it prints nothing.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-use triton_vllm::device::{DType, Device, Limits};
+use triton_vllm::device::{DType, Device, DeviceLimits};
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::{Decoder, LoadFormat, ModelSpec};
-use triton_vllm::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
+use triton_vllm::model::{Decoder, ModelSpec, WeightSource};
+use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
 
 pub const PAGE: usize = 16;
 const STEP_TOKENS: usize = 8192;
@@ -85,7 +85,7 @@ pub struct Pace {
 pub struct Bench<D: Device> {
     pub dev: D,
     decoder: Decoder<D>,
-    pub limits: Limits,
+    pub limits: DeviceLimits,
     /// Length and pages of each slot.
     slots: HashMap<u32, (usize, usize)>,
     changes: Vec<SlotChange>,
@@ -97,16 +97,16 @@ pub struct Bench<D: Device> {
 impl<D: Device> Bench<D> {
     /// Dummy weights, and a pool of `pages`.
     pub fn load(spec: &ModelSpec, mut dev: D, pages: usize) -> Result<Bench<D>> {
-        let limits = Limits {
+        let limits = DeviceLimits {
             step_tokens: STEP_TOKENS,
             slots: SLOTS,
-            logit_rows: SLOTS,
+            logits_rows: SLOTS,
             pages,
             page_size: PAGE,
             max_model_len: spec.max_model_len.min(LONGEST),
             kv: spec.kv_shape("auto")?,
         };
-        let decoder = Decoder::load(spec, &LoadFormat::Dummy, &mut dev, &limits)?;
+        let decoder = Decoder::load(spec, &WeightSource::Dummy, &mut dev, &limits)?;
         let vocab = spec.vocab_size as u32;
         let (slots, changes) = (HashMap::new(), Vec::new());
         Ok(Bench { dev, decoder, limits, slots, changes, next_page: 0, step: 0, vocab })
@@ -156,7 +156,7 @@ impl<D: Device> Bench<D> {
             ..StepPlan::default()
         };
         self.decoder.step(&mut self.dev, &plan)?;
-        self.decoder.sample(&mut self.dev, &Late::default())
+        self.decoder.sample(&mut self.dev, &TokenMasks::default())
     }
 
     /// Open the slots and feed `tokens` of each, in steps of at most STEP_TOKENS.

@@ -9,11 +9,11 @@ use std::time::Instant;
 use triton_vllm::device::cuda::weights::Weight;
 use triton_vllm::device::cuda::{Cuda, Tensor};
 use triton_vllm::device::{
-    AttnSpec, DType, Device, KvShape, Limits, Source, WeightDesc, WeightKind,
+    AttnSpec, DType, Device, DeviceLimits, KvShape, Source, WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
-use triton_vllm::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
+use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
 
 use crate::floor::Floor;
 use crate::gpu::{median, PAGE};
@@ -170,10 +170,10 @@ impl<'a> Bench<'a> {
         let longest = shape.sequences.iter().map(|s| s.cached + s.tokens).max().unwrap_or(1);
         // As many as a decode step may be padded to.
         let slots = shape.sequences.len().next_multiple_of(64);
-        let limits = Limits {
+        let limits = DeviceLimits {
             step_tokens: STEP_TOKENS,
             slots,
-            logit_rows: slots,
+            logits_rows: slots,
             pages: 1 + pages,
             page_size: PAGE,
             max_model_len: longest,
@@ -240,7 +240,7 @@ impl<'a> Bench<'a> {
         };
         self.dev.begin(&plan)?;
         work(self)?;
-        self.dev.sample(&mut self.logits, &Late::default())?;
+        self.dev.sample(&mut self.logits, &TokenMasks::default())?;
         self.dev.collect().map(drop)
     }
 

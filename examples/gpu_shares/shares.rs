@@ -1,6 +1,6 @@
 //! What each kind of kernel costs in a step of a model, beside its floor. Its cost is the step's
 //! time less that of the step without its calls, so what it hides behind its neighbours is not
-//! counted, and all costs need not sum up to the step. Calls and floors are the accountant's
+//! counted, and all costs need not sum up to the step. Calls and floors are the trace device's
 //! (`device::trace`): bytes that a perfect kernel moves, or FLOPs. Without a kind buffers keep what
 //! they held: times do not depend on numbers.
 
@@ -189,7 +189,7 @@ mod tests {
         read_spec(&models.join(name)).unwrap()
     }
 
-    /// The accountant's numbers of calls are those that a device's calls get.
+    /// The trace device's numbers of calls are those that a device's calls get.
     #[test]
     fn leaving_out_a_kind_leaves_the_others() {
         for (model, work) in [

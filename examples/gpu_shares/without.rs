@@ -3,12 +3,12 @@
 //! nothing; its time does.
 
 use triton_vllm::device::{
-    Activation, AdapterPart, AdapterCapacity, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling,
-    Rope, Routing, TablePart, WeightDesc,
+    Activation, AdapterCapacity, AdapterPart, AttnSpec, Device, DeviceInfo, DeviceLimits, Norm,
+    Pooling, Rope, Routing, TablePart, WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::AdapterSlotId;
-use triton_vllm::plan::{Late, StepPlan, StepResult};
+use triton_vllm::plan::{StepPlan, StepResult, TokenMasks};
 
 pub struct Without<D> {
     pub device: D,
@@ -88,12 +88,12 @@ impl<D: Device> Device for Without<D> {
         fn routes_tensor(rows: usize, routing: &Routing) -> Result<D::Tensor>;
         fn adapt(weight: &mut D::Weight, parts: &[usize], room: AdapterCapacity) -> Result<()>;
         fn adapt_table(table: &mut D::Weight, room: AdapterCapacity) -> Result<()>;
-        fn reserve(limits: &Limits) -> Result<()>;
+        fn reserve(limits: &DeviceLimits) -> Result<()>;
         fn install(weight: &mut D::Weight, adapter_slot: AdapterSlotId,
                    parts: &[Option<AdapterPart<'_>>]) -> Result<()>;
         fn install_table(table: &mut D::Weight, adapter_slot: AdapterSlotId,
                          part: Option<TablePart<'_>>) -> Result<()>;
-        fn sample(logits: &mut D::Tensor, late: &Late) -> Result<()>;
+        fn sample(logits: &mut D::Tensor, masks: &TokenMasks) -> Result<()>;
         fn hand_over(pooled: &D::Tensor) -> Result<()>;
         fn collect() -> Result<StepResult>;
         fn read(tensor: &D::Tensor, rows: usize) -> Result<Vec<f32>>;

@@ -60,8 +60,8 @@ impl AdapterPart<'_> {
     /// The rank, if both matrices fit.
     ///
     /// # Errors
-    /// Internal: they do not fit each other, the weight or the capacity. Whoever reads adapters from
-    /// files checks that before.
+    /// Internal: they do not fit each other, the weight or the capacity. Whoever reads adapters
+    /// from files checks that before.
     pub fn rank(&self, inputs: usize, outputs: usize, capacity: AdapterCapacity) -> Result<usize> {
         let (a, b) = (&self.a, &self.b);
         let fits = a.rows == b.rows && a.rows <= capacity.rank && a.cols == inputs;

@@ -1,5 +1,5 @@
 //! THE MUSCLE: the contract of a device, one page of fused ops. `model::decoder` is written
-//! against this trait once and runs on every device: `cpu` (truth), `trace` (accountant), `cuda`
+//! against this trait once and runs on every device: `cpu` (truth), `trace` (counts), `cuda`
 //! (speed). `engine` starts and ends steps. A device imports no other room; of a model it sees only
 //! shapes.
 //!
@@ -13,9 +13,9 @@
 //!
 //! # Slot rows
 //! Each slot has a row that lives on the device between steps: page table per group, length
-//! (positions whose K and V are in pages), last sampled token, the adapter slot of its adapter, sampler,
-//! and as far as the sampler needs them sparse counts of prompt and output tokens and the newest
-//! outputs. Only `begin` and `sample` change it.
+//! (positions whose K and V are in pages), last sampled token, the adapter slot of its adapter,
+//! sampler, and as far as the sampler needs them sparse counts of prompt and output tokens and the
+//! newest outputs. Only `begin` and `sample` change it.
 //!
 //! # Numbers
 //! Activations have the device's own precision (f32 on cpu). Logits, norms' sums and softmax are
@@ -30,12 +30,12 @@ pub mod slots;
 pub mod trace;
 pub mod weights;
 
-pub use adapters::{AdapterPart, AdapterCapacity, TablePart};
+pub use adapters::{AdapterCapacity, AdapterPart, TablePart};
 pub use weights::{Bytes, HostTensor, Source, Storage, WeightDesc, WeightKind};
 
 use crate::error::{Error, Result};
 use crate::ids::AdapterSlotId;
-use crate::plan::{Late, StepPlan, StepResult};
+use crate::plan::{StepPlan, StepResult, TokenMasks};
 
 /// Element type of weights in a checkpoint, and of pages in the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,9 +54,9 @@ impl DType {
     }
 }
 
-/// Rows of logits that an engine gives even few slots ([`Limits::logit_rows`]): a prompt that is
-/// scored takes one per token, so this bounds how slowly it goes.
-pub const LEAST_LOGIT_ROWS: usize = 64;
+/// Logits rows that an engine gives even few slots ([`DeviceLimits::logits_rows`]): a prompt that
+/// is scored takes one per token, so this bounds how slowly it goes.
+pub const LEAST_LOGITS_ROWS: usize = 64;
 
 /// What a device is.
 #[derive(Debug, Clone)]
@@ -73,13 +73,13 @@ pub struct DeviceInfo {
 
 /// Everything a device must hold beside weights; allocated once, by `reserve`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct DeviceLimits {
     /// Token rows of one step (`max_num_batched_tokens`).
     pub step_tokens: usize,
     /// Slots, hence sampled tokens of one step (`max_num_seqs`).
     pub slots: usize,
-    /// Rows of logits of one step, sampled from or scored; at least `slots`.
-    pub logit_rows: usize,
+    /// Logits rows of one step, sampled from or scored; at least `slots`.
+    pub logits_rows: usize,
     /// Pages in the pool, the null page included.
     pub pages: usize,
     /// Tokens of a page; any multiple of 16.
@@ -213,9 +213,9 @@ pub trait Device: Send + 'static {
         Err(self.lacks("routes_tensor"))
     }
     /// Make room behind a weight that rows are multiplied with: from now on `linear`, `linear_act`
-    /// and `logits` add, before bias, activation and cap, what the adapter slot of a row's adapter holds
-    /// for it. Rows without an adapter, and all weights without room, cost what they did. `parts`
-    /// are the outputs that an adapter treats on their own; they add up to the weight's.
+    /// and `logits` add, before bias, activation and cap, what the adapter slot of a row's adapter
+    /// holds for it. Rows without an adapter, and all weights without room, cost what they did.
+    /// `parts` are the outputs that an adapter treats on their own; they add up to the weight's.
     fn adapt(
         &mut self,
         weight: &mut Self::Weight,
@@ -223,10 +223,11 @@ pub trait Device: Send + 'static {
         room: AdapterCapacity,
     ) -> Result<()>;
     /// The same behind a weight that rows are looked up in: from now on `embed` adds, before the
-    /// scale, what the adapter slot holds for the token. A tied head has both rooms, each for itself.
+    /// scale, what the adapter slot holds for the token. A tied head has both rooms, each for
+    /// itself.
     fn adapt_table(&mut self, table: &mut Self::Weight, room: AdapterCapacity) -> Result<()>;
     /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
-    fn reserve(&mut self, limits: &Limits) -> Result<()>;
+    fn reserve(&mut self, limits: &DeviceLimits) -> Result<()>;
 
     /// A promise for the rest of the device's life: from here on every step calls the same ops,
     /// with the same tensors, weights and numbers, between `begin` and `sample`. So a device may
@@ -235,8 +236,8 @@ pub trait Device: Send + 'static {
 
     // ---- step ---------------------------------------------------------------------------------
 
-    /// Fill an adapter slot of one weight between two steps, one entry per part; None: this adapter leaves
-    /// the part alone. Steps that run already still see what was there.
+    /// Fill an adapter slot of one weight between two steps, one entry per part; None: this adapter
+    /// leaves the part alone. Steps that run already still see what was there.
     fn install(
         &mut self,
         weight: &mut Self::Weight,
@@ -260,7 +261,7 @@ pub trait Device: Send + 'static {
     /// From logits `[S, vocab]` choose one token per sampling row by the slots' samplers (order of
     /// steps: `SamplerSpec`); it becomes the slot's last token and is counted. Logprobs of sampled
     /// and scored rows are taken before the samplers change the logits.
-    fn sample(&mut self, logits: &mut Self::Tensor, late: &Late) -> Result<()>;
+    fn sample(&mut self, logits: &mut Self::Tensor, masks: &TokenMasks) -> Result<()>;
     /// The other end of a step, of models that pool: the S rows of `pooled` are the result's
     /// vectors.
     fn hand_over(&mut self, pooled: &Self::Tensor) -> Result<()>;

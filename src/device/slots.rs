@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Limits;
+use super::DeviceLimits;
 use crate::error::Result;
 use crate::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use crate::internal;
@@ -58,10 +58,10 @@ pub struct Batch {
     pub step: u64,
     pub rows: Vec<TokenRow>,
     /// In the plan's order: S of the ops.
-    pub logits: Vec<LogitRow>,
+    pub logits: Vec<LogitsRow>,
     /// Some row has an adapter.
     pub adapters: bool,
-    /// The adapter slot of each row, and of each row of logits; only where there are adapters.
+    /// The adapter slot of each row, and of each logits row; only where there are adapters.
     pub adapter_slots: Vec<Option<AdapterSlotId>>,
     pub logits_adapter_slots: Vec<Option<AdapterSlotId>>,
 }
@@ -91,9 +91,9 @@ impl AdapterSlotTable {
     }
 }
 
-/// One row of logits of the batch.
+/// One logits row of the batch.
 #[derive(Debug, Clone, Copy)]
-pub struct LogitRow {
+pub struct LogitsRow {
     pub slot: SlotId,
     /// Its token row.
     pub row: usize,
@@ -102,21 +102,21 @@ pub struct LogitRow {
 }
 
 impl Batch {
-    /// The rows of logits of `row`, whose token rows begin at `first`.
-    fn pick(&mut self, plan: &StepPlan, row: &Row, first: usize) -> Result<()> {
+    /// The logits rows of `row`, whose token rows begin at `first`.
+    fn push_logits_rows(&mut self, plan: &StepPlan, row: &Row, first: usize) -> Result<()> {
         let tokens = row.feed.tokens();
-        if row.logit_rows() > tokens {
-            let (slot, rows) = (row.slot, row.logit_rows());
-            return Err(internal!("slot {slot} wants {rows} rows of logits of {tokens} tokens"));
+        if row.logits_rows() > tokens {
+            let (slot, rows) = (row.slot, row.logits_rows());
+            return Err(internal!("slot {slot} wants {rows} logits rows of {tokens} tokens"));
         }
         let targets = plan.targets.get(row.score.clone().unwrap_or_default());
         let targets = targets.ok_or_else(|| internal!("targets {:?}", row.score))?;
         let slot = row.slot;
         for (i, &target) in targets.iter().enumerate() {
-            self.logits.push(LogitRow { slot, row: first + i, target: Some(target) });
+            self.logits.push(LogitsRow { slot, row: first + i, target: Some(target) });
         }
         if row.sample {
-            self.logits.push(LogitRow { slot, row: first + tokens - 1, target: None });
+            self.logits.push(LogitsRow { slot, row: first + tokens - 1, target: None });
         }
         Ok(())
     }
@@ -133,12 +133,12 @@ impl Batch {
         })
     }
 
-    /// The token rows of the sequence of a row of logits, which must begin in this step.
+    /// The token rows of the sequence of a logits row, which must begin in this step.
     ///
     /// # Errors
     /// Internal: it began earlier.
-    pub fn whole(&self, picked: &LogitRow) -> Result<std::ops::Range<usize>> {
-        let (slot, last) = (picked.slot, picked.row);
+    pub fn whole(&self, logits_row: &LogitsRow) -> Result<std::ops::Range<usize>> {
+        let (slot, last) = (logits_row.slot, logits_row.row);
         let first = last.checked_sub(self.rows[last].position);
         let first = first.filter(|&first| self.rows[first].slot == slot);
         first
@@ -155,19 +155,19 @@ pub struct Slots {
     adapter_slots: AdapterSlotTable,
     page_size: usize,
     step_tokens: usize,
-    logit_rows: usize,
+    logits_rows: usize,
     pages: usize,
 }
 
 impl Slots {
-    pub fn new(limits: &Limits) -> Slots {
+    pub fn new(limits: &DeviceLimits) -> Slots {
         Slots {
             rows: (0..limits.slots).map(|_| None).collect(),
             batch: Batch::default(),
             adapter_slots: AdapterSlotTable::default(),
             page_size: limits.page_size,
             step_tokens: limits.step_tokens,
-            logit_rows: limits.logit_rows,
+            logits_rows: limits.logits_rows,
             pages: limits.pages,
         }
     }
@@ -237,11 +237,11 @@ impl Slots {
                 ));
             }
             let first = batch.rows.len() - row.feed.tokens();
-            batch.pick(plan, row, first)?;
+            batch.push_logits_rows(plan, row, first)?;
         }
-        if batch.logits.len() > self.logit_rows {
-            let (rows, limit) = (batch.logits.len(), self.logit_rows);
-            return Err(internal!("step {} has {rows} rows of logits of {limit}", plan.step));
+        if batch.logits.len() > self.logits_rows {
+            let (rows, limit) = (batch.logits.len(), self.logits_rows);
+            return Err(internal!("step {} has {rows} logits rows of {limit}", plan.step));
         }
         batch.adapter_slots.clear();
         batch.logits_adapter_slots.clear();
@@ -249,7 +249,9 @@ impl Slots {
             for row in &batch.rows {
                 batch.adapter_slots.push(self.row(row.slot)?.adapter_slot);
             }
-            batch.logits_adapter_slots.extend(batch.logits.iter().map(|picked| batch.adapter_slots[picked.row]));
+            batch
+                .logits_adapter_slots
+                .extend(batch.logits.iter().map(|logits_row| batch.adapter_slots[logits_row.row]));
         }
         self.batch = batch;
         Ok(())
@@ -277,7 +279,9 @@ impl Slots {
                 self.row(*slot)?;
                 self.rows[slot.index()] = None;
             }
-            SlotChange::Adapter { adapter_slot, adapter } => self.adapter_slots.put(*adapter_slot, *adapter),
+            SlotChange::Adapter { adapter_slot, adapter } => {
+                self.adapter_slots.put(*adapter_slot, *adapter)
+            }
         }
         Ok(())
     }

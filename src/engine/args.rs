@@ -221,7 +221,7 @@ impl EngineArgs {
         }
         if !self.block_size.is_multiple_of(16) {
             return Err(invalid!(
-                "Block size must be a multiple of 16. block_size is {}",
+                "LayerAttention size must be a multiple of 16. block_size is {}",
                 self.block_size
             ));
         }

@@ -7,10 +7,10 @@ use std::time::Instant;
 use crossbeam::channel::{bounded, Receiver, Sender};
 
 use super::outbox::Backlog;
-use super::request::{Answer, Client, FinishReason, GenerateRequest, Returns, Terms};
+use super::request::{Answer, Client, FinishReason, GenerateRequest, RequestOptions, Returns};
 use super::tests::{bench, bench_with, Bench, Fault, GREEDY, LONG, PATIENCE};
 use crate::error::{Error, Result};
-use crate::sampling::{Limits, SamplingParams};
+use crate::sampling::{SamplingLimits, SamplingParams};
 
 /// Takes its first response when the test opens the gate.
 struct Slow {
@@ -36,7 +36,7 @@ impl Client for Slow {
 fn blocked(bench: &Bench) -> (Sender<()>, Receiver<Result<Answer>>) {
     let (open, gate) = bounded(0);
     let (outcome, told) = bounded(1);
-    let limits = Limits::new(4096, 20);
+    let limits = SamplingLimits::new(4096, 20);
     let request = GenerateRequest {
         prompt: "The most dangerous animal is".into(),
         params: SamplingParams::parse_text(LONG, &limits).unwrap(),
@@ -44,7 +44,7 @@ fn blocked(bench: &Bench) -> (Sender<()>, Receiver<Result<Answer>>) {
         returns: Returns::default(),
         client: Arc::new(Slow { gate, outcome }),
         arrival: Instant::now(),
-        terms: Terms::default(),
+        options: RequestOptions::default(),
     };
     bench.engine.submit(request).expect("room");
     (open, told)

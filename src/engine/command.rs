@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::guides::Guided;
-use super::pooling::Wish;
+use super::grammar_matchers::MatcherState;
+use super::pooling::EmbedOptions;
 use super::queued::Queued;
 use super::request::{Client, FinishReason};
 use super::scores::Scores;
@@ -20,8 +20,8 @@ pub(super) enum Command {
     Submit(Box<Accepted>),
     /// An outbox found a stop string: the sequence is over, only its slot is still taken.
     Stopped(RequestId),
-    /// A sequence's guide took its token and knows what may follow.
-    Guided(RequestId, Box<Guided>),
+    /// A sequence's matcher took its token and knows what may follow.
+    MatcherState(RequestId, Box<MatcherState>),
     /// An outbox died; `Health` has the cause.
     Poisoned,
     /// The reader of adapters is done with one.
@@ -36,7 +36,7 @@ pub(super) enum Command {
 
 /// A request on its way to the scheduler. It goes by the id of its first sequence.
 pub(super) struct Accepted {
-    pub ids: Family,
+    pub ids: SequenceIds,
     pub adapter: AdapterId,
     pub prompt: Arc<[TokenId]>,
     /// The prompt's place in the queue, until there is a first token.
@@ -55,7 +55,7 @@ pub(super) struct Accepted {
     pub skip_cache: bool,
     pub priority: u64,
     /// The prompt is embedded and nothing is generated.
-    pub embedding: Option<Wish>,
+    pub embedding: Option<EmbedOptions>,
 }
 
 /// What is a sequence's own.
@@ -65,17 +65,17 @@ pub(super) struct NewOutput {
     /// None: nobody reads logprobs.
     pub scores: Option<Scores>,
     /// None: any token may be sampled.
-    pub guided: Option<Box<Guided>>,
+    pub matcher_state: Option<Box<MatcherState>>,
 }
 
 /// The ids of a request's sequences: `count` (the request's `n`) in a row.
 #[derive(Clone, Copy)]
-pub(super) struct Family {
+pub(super) struct SequenceIds {
     pub first: RequestId,
     pub count: u32,
 }
 
-impl Family {
+impl SequenceIds {
     /// The sequence with this index.
     pub fn id(&self, index: usize) -> RequestId {
         RequestId(self.first.0 + index as u64)
@@ -106,8 +106,8 @@ pub(super) struct Finish {
 }
 
 impl StopRules {
-    /// After the `outputs`-th token, which closed a circle or not: does the request end here?
-    pub fn check(&self, outputs: u32, token: TokenId, circle: bool) -> Option<Finish> {
+    /// After the `outputs`-th token, which closed a repetition or not: does the request end here?
+    pub fn check(&self, outputs: u32, token: TokenId, repetition: bool) -> Option<Finish> {
         if outputs < self.min_tokens {
             return None;
         }
@@ -118,7 +118,7 @@ impl StopRules {
             true => FinishReason::Length,
             false => FinishReason::Repetition,
         };
-        let over = outputs >= self.max_tokens || circle;
+        let over = outputs >= self.max_tokens || repetition;
         over.then_some(Finish { reason, by_token: false })
     }
 }
@@ -135,8 +135,8 @@ mod tests {
         let stop = rules.check(3, TokenId(2), true).expect("active at min_tokens");
         assert!(stop.by_token && stop.reason == FinishReason::Stop);
         assert!(rules.check(4, TokenId(7), false).is_none());
-        let circle = rules.check(4, TokenId(7), true).expect("a circle");
-        assert!(!circle.by_token && circle.reason == FinishReason::Repetition);
+        let repetition = rules.check(4, TokenId(7), true).expect("a repetition");
+        assert!(!repetition.by_token && repetition.reason == FinishReason::Repetition);
         let length = rules.check(5, TokenId(7), true).expect("max_tokens");
         assert!(!length.by_token && length.reason == FinishReason::Length);
         let both = rules.check(5, TokenId(2), false).expect("a stop id on the last token");

@@ -12,7 +12,7 @@ use super::step::Runner;
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::model::Adapter;
-use crate::plan::{Late, StepPlan, StepResult};
+use crate::plan::{StepPlan, StepResult, TokenMasks};
 use crate::{internal, invalid};
 
 /// Set to 1 where faults may be injected.
@@ -106,8 +106,8 @@ impl Runner for Faulty {
         self.runner.forward(plan)
     }
 
-    fn sample(&mut self, late: &Late) -> Result<()> {
-        self.runner.sample(late)
+    fn sample(&mut self, masks: &TokenMasks) -> Result<()> {
+        self.runner.sample(masks)
     }
 
     fn collect(&mut self) -> Result<StepResult> {
@@ -138,7 +138,7 @@ mod tests {
             Ok(())
         }
 
-        fn sample(&mut self, _: &Late) -> Result<()> {
+        fn sample(&mut self, _: &TokenMasks) -> Result<()> {
             Ok(())
         }
 

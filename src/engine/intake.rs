@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use crossbeam::channel::{unbounded, Receiver, Sender};
 
-use super::command::{Accepted, Command, Family, NewOutput, StopRules};
-use super::guides::{Freeing, Guided};
+use super::command::{Accepted, Command, NewOutput, SequenceIds, StopRules};
+use super::grammar_matchers::{DropThread, MatcherState};
 use super::pooling::{Embedder, Job};
 use super::queued::PromptQueue;
-use super::repetition::Circle;
+use super::repetition::RepetitionDetector;
 use super::request::{GenerateRequest, Returns};
 use super::scores::Scores;
 use super::workers::{Job as Work, Rules, Watch, Workers};
@@ -133,8 +133,8 @@ pub(super) struct Intake {
     pub adapters: Vec<String>,
     pub queue: Arc<PromptQueue>,
     pub commands: Sender<Command>,
-    /// Where guides of ended sequences go.
-    pub freeing: Freeing,
+    /// Where matchers of ended sequences go.
+    pub drop_thread: DropThread,
     pub next_id: AtomicU64,
     /// The model embeds and generates nothing.
     pub embedder: Option<Arc<Embedder>>,
@@ -178,7 +178,7 @@ impl Intake {
     }
 
     fn prepare(&self, request: GenerateRequest, patience: &dyn Patience) -> Result<Accepted> {
-        let GenerateRequest { prompt, params, stream, returns, client, arrival, terms } = request;
+        let GenerateRequest { prompt, params, stream, returns, client, arrival, options } = request;
         if self.embedder.is_some() {
             return Err(invalid!("this model embeds, it does not generate text"));
         }
@@ -193,7 +193,7 @@ impl Intake {
         let mut bad_words = self.tokenizer.bad_words(&params.bad_words)?;
         // What has a token that cannot be sampled never occurs.
         bad_words.retain(|word| check_vocabulary(word, self.vocab_size).is_ok());
-        let mut guided = self.guided(&params, patience)?.map(Box::new);
+        let mut matcher_state = self.matcher_state(&params, patience)?.map(Box::new);
         let limits = self.stop_rules(&params, room)?;
         if self.log_requests {
             tracing::info!("request {first}: {} prompt tokens, {params:?}", tokens.len());
@@ -204,8 +204,8 @@ impl Intake {
             // The sum needs the sampled token's own only.
             sampler.logprobs = returns.cumulative_logprob.then_some(LogprobSpec::Top(0));
         }
-        if guided.is_some() {
-            // Masked by the guide, which knows when the grammar has nothing else.
+        if matcher_state.is_some() {
+            // Masked by the matcher, which knows when the grammar has nothing else.
             sampler.min_tokens = 0;
             sampler.masked_until_min = Arc::from([]);
         }
@@ -220,11 +220,11 @@ impl Intake {
                 let speller = spell.then(|| Speller::new(&self.tokenizer, &tokens));
                 Scores::new(returns, speller)
             });
-            let guided = match index + 1 == ids.count as usize {
-                true => guided.take(),
-                false => guided.as_ref().map(|guided| Box::new(guided.fork())),
+            let matcher_state = match index + 1 == ids.count as usize {
+                true => matcher_state.take(),
+                false => matcher_state.as_ref().map(|matcher_state| Box::new(matcher_state.fork())),
             };
-            NewOutput { sampler: Arc::new(sampler), text: text.clone(), scores, guided }
+            NewOutput { sampler: Arc::new(sampler), text: text.clone(), scores, matcher_state }
         };
         Ok(Accepted {
             ids,
@@ -239,7 +239,7 @@ impl Intake {
             eager: stream || !params.stop.is_empty(),
             arrival,
             skip_cache: params.skip_reading_prefix_cache,
-            priority: terms.priority,
+            priority: options.priority,
             embedding: None,
         })
     }
@@ -258,14 +258,14 @@ impl Intake {
             repetition: params.repetition_detection.clone(),
         };
         if let Some(rule) = &limits.repetition {
-            Circle::check(rule, limits.max_tokens, params.n)?;
+            RepetitionDetector::check(rule, limits.max_tokens, params.n)?;
         }
         Ok(limits)
     }
 
-    pub(super) fn new_ids(&self, count: u32) -> Family {
+    pub(super) fn new_ids(&self, count: u32) -> SequenceIds {
         let first = RequestId(self.next_id.fetch_add(u64::from(count), Ordering::Relaxed));
-        Family { first, count }
+        SequenceIds { first, count }
     }
 
     fn adapter(&self, name: Option<&str>) -> Result<AdapterId> {
@@ -279,11 +279,15 @@ impl Intake {
 
 impl Intake {
     /// The compiled grammar of a request that has one.
-    fn guided(&self, params: &SamplingParams, patience: &dyn Patience) -> Result<Option<Guided>> {
+    fn matcher_state(
+        &self,
+        params: &SamplingParams,
+        patience: &dyn Patience,
+    ) -> Result<Option<MatcherState>> {
         let Some(outputs) = &params.structured_outputs else { return Ok(None) };
-        let guide = self.grammars.compile(outputs, patience)?;
+        let matcher = self.grammars.compile(outputs, patience)?;
         let avoid = self.eos.iter().chain(&params.stop_token_ids).copied().collect();
-        Ok(Some(Guided::new(guide, params.min_tokens, avoid, self.freeing.clone())))
+        Ok(Some(MatcherState::new(matcher, params.min_tokens, avoid, self.drop_thread.clone())))
     }
 }
 

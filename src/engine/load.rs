@@ -10,8 +10,8 @@ use std::time::Duration;
 use crossbeam::channel::unbounded;
 
 use super::adapters::{AdapterList, Adapters};
-use super::args::{GenerationConfig, LoadFormat as Format, LoraArgs};
-use super::guides::Guides;
+use super::args::{GenerationConfig, LoadFormat, LoraArgs};
+use super::grammar_matchers::MatcherThreads;
 use super::health::Health;
 use super::intake::{Intake, Slow};
 use super::meter::{Meter, StepTrace};
@@ -35,8 +35,8 @@ use crate::model::budget;
 use crate::model::config::SpecOptions;
 use crate::model::folder::{self, Found};
 use crate::model::hub::{Hub, Wanted};
-use crate::model::{Adapter, Checkpoint, Decoder, Files, LoadFormat, ModelSpec};
-use crate::plan::{Late, StepPlan, StepResult};
+use crate::model::{Adapter, Checkpoint, Decoder, Files, ModelSpec, WeightSource};
+use crate::plan::{StepPlan, StepResult, TokenMasks};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::{Grammars, Tokenizer};
 
@@ -47,10 +47,10 @@ pub(super) fn load(
 ) -> Result<Engine> {
     let gpu = choose_gpu(&args, &options)?;
     let files = match args.load_format {
-        Format::Auto => Some(Files::Any),
-        Format::Safetensors => Some(Files::Safetensors),
-        Format::Torch => Some(Files::Torch),
-        Format::Dummy => None,
+        LoadFormat::Auto => Some(Files::Any),
+        LoadFormat::Safetensors => Some(Files::Safetensors),
+        LoadFormat::Torch => Some(Files::Torch),
+        LoadFormat::Dummy => None,
     };
     let found = |name: &str, key: &str, revision: &Option<String>, weights: Option<Files>| {
         let wanted = Wanted {
@@ -148,8 +148,8 @@ impl<D: Device> Runner for Net<D> {
         self.decoder.step(&mut self.device, plan)
     }
 
-    fn sample(&mut self, late: &Late) -> Result<()> {
-        self.decoder.sample(&mut self.device, late)
+    fn sample(&mut self, masks: &TokenMasks) -> Result<()> {
+        self.decoder.sample(&mut self.device, masks)
     }
 
     fn collect(&mut self) -> Result<StepResult> {
@@ -164,7 +164,7 @@ impl<D: Device> Runner for Net<D> {
 fn start<D: Device>(
     mut device: D,
     pool: SizePool,
-    (spec, format): (ModelSpec, LoadFormat),
+    (spec, format): (ModelSpec, WeightSource),
     tokenizer: Arc<Tokenizer>,
     args: EngineArgs,
     options: EngineOptions,
@@ -174,7 +174,7 @@ fn start<D: Device>(
     let batch = sizes::batch_sizes(&args, &spec, &info)?;
     let (limits, promise) = sizes::limits_of(&spec, &args, &info, pool, batch)?;
     let decoder = Decoder::load(&spec, &format, &mut device, &limits)?;
-    if let LoadFormat::Files(checkpoint) = &format {
+    if let WeightSource::Files(checkpoint) = &format {
         checkpoint.unchanged()?;
     }
     drop(format);
@@ -223,17 +223,17 @@ fn read_model(
     dir: &Path,
     args: &EngineArgs,
     progress: &Arc<Progress>,
-) -> Result<(ModelSpec, LoadFormat)> {
-    let open = |files| Checkpoint::open_counted(dir, files, progress).map(LoadFormat::Files);
+) -> Result<(ModelSpec, WeightSource)> {
+    let open = |files| Checkpoint::open_counted(dir, files, progress).map(WeightSource::Files);
     let format = match args.load_format {
-        Format::Dummy => LoadFormat::Dummy,
-        Format::Auto => open(Files::Any)?,
-        Format::Safetensors => open(Files::Safetensors)?,
-        Format::Torch => open(Files::Torch)?,
+        LoadFormat::Dummy => WeightSource::Dummy,
+        LoadFormat::Auto => open(Files::Any)?,
+        LoadFormat::Safetensors => open(Files::Safetensors)?,
+        LoadFormat::Torch => open(Files::Torch)?,
     };
     let stored = match &format {
-        LoadFormat::Files(checkpoint) => checkpoint.stored_dtype(),
-        LoadFormat::Dummy => None,
+        WeightSource::Files(checkpoint) => checkpoint.stored_dtype(),
+        WeightSource::Dummy => None,
     };
     let mut spec = ModelSpec::read(dir, &spec_options(args, stored))?;
     spec.adapters = args.lora.as_ref().map(LoraArgs::options);
@@ -316,10 +316,10 @@ fn threads_of(
     let kept = args.lora.as_ref().map_or(0, |lora| lora.max_cpu_loras);
     let (adapters, adapter_readers) = Adapters::start(name, adapters, &spec, kept, &commands)?;
     let limit = options.grammar_timeout;
-    let guides = Guides::start(name, (threads() / 2).clamp(1, 8), limit, &commands)?;
-    let freeing = guides.freeing();
+    let matchers = MatcherThreads::start(name, (threads() / 2).clamp(1, 8), limit, &commands)?;
+    let drop_thread = matchers.drop_thread();
     let outboxes = Outboxes::start(name, outbox_threads, backlog, &shared)?;
-    let helpers = Helpers { outboxes, guides, adapters };
+    let helpers = Helpers { outboxes, matchers, adapters };
     let core = Core::new(runner, scheduler, inbox, helpers, shared, meter, args.stream_interval);
     let core = spawn(format!("engine {name}"), move || core.run())?;
     let mut eos = spec.eos_token_ids;
@@ -337,7 +337,7 @@ fn threads_of(
         log_requests: args.enable_log_requests,
         adapters: facts.adapters.clone().unwrap_or_default(),
         commands: commands.clone(),
-        freeing,
+        drop_thread,
         next_id: AtomicU64::new(1),
         embedder: spec.pooling.map(|rule| {
             let model = args.model.clone();

@@ -16,7 +16,7 @@
 //! | `meter` | what requests and steps cost, for metrics and the trace file |
 //! | `fault` | a device that breaks on purpose, for tests |
 //! | `repetition` | has an output begun to go round in a circle? |
-//! | `guides` | grammars of running sequences: token masks while the device computes |
+//! | `grammar_matchers` | grammars of running sequences: token masks while the device computes |
 //! | `workers` | threads for jobs that may take long: compiling grammars, token masks |
 //! | `outbox`, `takeover` | tokens to words to clients: on their own threads, none of which waits for another's client |
 //! | `stream` | one request there: its sequences and its answers |
@@ -30,7 +30,7 @@ mod adapters;
 pub mod args;
 mod command;
 mod fault;
-mod guides;
+mod grammar_matchers;
 mod health;
 mod intake;
 mod load;
@@ -62,7 +62,7 @@ pub use meter::Spent;
 pub use pooling::{EmbedInput, EmbedRequest};
 pub use request::{
     Answer, Client, FinishReason, GenerateRequest, LogprobEntry, Observation, Observer, Output,
-    Position, Returns, Terms,
+    Position, RequestOptions, Returns,
 };
 
 use std::path::PathBuf;
@@ -193,8 +193,8 @@ impl Engine {
         self.health.check()?;
         self.intake.queue.check()?;
         let n = job.sequences();
-        let (client, terms) = job.end();
-        let ticket = self.health.tickets.admit(Arc::clone(client), terms, n)?;
+        let (client, options) = job.end();
+        let ticket = self.health.tickets.admit(Arc::clone(client), options, n)?;
         *client = Arc::clone(&ticket) as _;
         let taken = match self.slow.as_ref().filter(|slow| slow.wants(&job)) {
             Some(slow) => self.intake.check_length(job.text()).and_then(|()| slow.send(job)),

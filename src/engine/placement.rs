@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 const DRIVER: &str = "/dev/nvidiactl";
 
 /// The GPU that serves: the instance group's, else the first visible one (configurations copied
-/// from the incumbent say KIND_CPU or KIND_MODEL, and it used the GPU there too). None: the CPU
-/// serves, because model.json says so or because there is no NVIDIA device, which is warned of.
+/// from the Python backend say KIND_CPU or KIND_MODEL, and it used the GPU there too). None: the
+/// CPU serves, because model.json says so or because there is no NVIDIA device, which is warned of.
 ///
 /// # Errors
 /// A GPU that is there but cannot be used, or one that model.json or the instance group asks for

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::command::{Accepted, NewOutput, StopRules};
 use super::intake::Intake;
-use super::request::{Answer, Client, FinishReason, GenerateRequest, Output, Terms};
+use super::request::{Answer, Client, FinishReason, GenerateRequest, Output, RequestOptions};
 use crate::error::Result;
 use crate::ids::{AdapterId, TokenId};
 use crate::invalid;
@@ -24,7 +24,7 @@ pub struct EmbedRequest {
     pub client: Arc<dyn Client>,
     /// When the door saw it.
     pub arrival: Instant,
-    pub terms: Terms,
+    pub options: RequestOptions,
 }
 
 /// What is to be embedded.
@@ -46,7 +46,7 @@ pub(super) struct Embedder {
 
 /// What one request's vector becomes.
 #[derive(Clone)]
-pub(super) struct Wish {
+pub(super) struct EmbedOptions {
     embedder: Arc<Embedder>,
     size: Option<usize>,
 }
@@ -54,7 +54,7 @@ pub(super) struct Wish {
 impl Intake {
     /// Tokenise and check. Refuses everything if the model generates.
     pub(super) fn prepare_embedding(&self, request: EmbedRequest) -> Result<Accepted> {
-        let EmbedRequest { input, dimensions, client, arrival, terms } = request;
+        let EmbedRequest { input, dimensions, client, arrival, options } = request;
         let Some(embedder) = &self.embedder else {
             return Err(invalid!("this model generates text, it does not embed"));
         };
@@ -84,7 +84,7 @@ impl Intake {
                 sampler: Arc::default(),
                 text: TextStream::new(&self.tokenizer, &tokens, &silent)?,
                 scores: None,
-                guided: None,
+                matcher_state: None,
             }],
             limits: Arc::new(StopRules {
                 max_tokens: 1,
@@ -99,14 +99,14 @@ impl Intake {
             stream_interval: None,
             eager: false,
             arrival,
-            priority: terms.priority,
+            priority: options.priority,
             skip_cache: false,
-            embedding: Some(Wish { embedder: embedder.clone(), size }),
+            embedding: Some(EmbedOptions { embedder: embedder.clone(), size }),
         })
     }
 }
 
-impl Wish {
+impl EmbedOptions {
     /// The answer to the sequence of `prompt_tokens` whose rows were pooled to `vector`.
     pub(super) fn answer(&self, vector: Vec<f32>, prompt_tokens: u32) -> Answer {
         let text = json_list(&self.embedder.rule.finish(vector, self.size));
@@ -146,10 +146,10 @@ pub(super) enum Job {
 
 impl Job {
     /// Who waits for the end, and for how long.
-    pub(super) fn end(&mut self) -> (&mut Arc<dyn Client>, &Terms) {
+    pub(super) fn end(&mut self) -> (&mut Arc<dyn Client>, &RequestOptions) {
         match self {
-            Job::Generate(request) => (&mut request.client, &request.terms),
-            Job::Embed(request) => (&mut request.client, &request.terms),
+            Job::Generate(request) => (&mut request.client, &request.options),
+            Job::Embed(request) => (&mut request.client, &request.options),
         }
     }
 

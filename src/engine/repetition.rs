@@ -1,5 +1,5 @@
-//! Has the output begun to go round in a circle? One [`Circle`] per sequence that asks for the
-//! rule. Called by `step` with each new token; it knows tokens only.
+//! Has the output begun to go round in a repetition? One [`RepetitionDetector`] per sequence that
+//! asks for the rule. Called by `step` with each new token; it knows tokens only.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::sampling::RepetitionRule;
 
 /// For each pattern size how long the output has been equal to itself that many tokens before: a
 /// token costs one comparison per size, whatever the output looks like.
-pub(super) struct Circle {
+pub(super) struct RepetitionDetector {
     /// The first size of `runs`.
     least: usize,
     /// Repetitions after the first occurrence of the pattern.
@@ -23,11 +23,11 @@ pub(super) struct Circle {
 /// comparison at every token.
 const MAX_SIZES: usize = 1 << 15;
 
-impl Circle {
+impl RepetitionDetector {
     /// # Errors
     /// InvalidArgument: `sequences` of them watch more than a request may.
     pub fn check(rule: &RepetitionRule, max_tokens: u32, sequences: u32) -> Result<()> {
-        let sizes = Circle::sizes(rule, max_tokens).len();
+        let sizes = RepetitionDetector::sizes(rule, max_tokens).len();
         let all = sizes.saturating_mul(sequences as usize);
         match all <= MAX_SIZES {
             true => Ok(()),
@@ -46,9 +46,9 @@ impl Circle {
     }
 
     /// For at most `max_tokens` outputs.
-    pub fn new(rule: &RepetitionRule, max_tokens: u32) -> Circle {
-        let sizes = Circle::sizes(rule, max_tokens);
-        Circle {
+    pub fn new(rule: &RepetitionRule, max_tokens: u32) -> RepetitionDetector {
+        let sizes = RepetitionDetector::sizes(rule, max_tokens);
+        RepetitionDetector {
             least: sizes.start,
             more: rule.count as usize - 1,
             runs: vec![0; sizes.len()],
@@ -94,11 +94,11 @@ mod tests {
             let least = 1 + next(4) as u32;
             let rule =
                 RepetitionRule { sizes: least..=least + next(5) as u32, count: 2 + next(3) as u32 };
-            let mut circle = Circle::new(&rule, 40);
+            let mut repetition = RepetitionDetector::new(&rule, 40);
             let mut outputs = Vec::new();
             for _ in 0..40 {
                 outputs.push(next(2) as u32);
-                let closed = circle.push(TokenId(outputs[outputs.len() - 1]));
+                let closed = repetition.push(TokenId(outputs[outputs.len() - 1]));
                 assert_eq!(closed, naive(&outputs, &rule), "{rule:?} {outputs:?}");
                 found += u32::from(closed);
             }
@@ -109,22 +109,25 @@ mod tests {
     #[test]
     fn sizes_that_cannot_fit_cost_nothing() {
         let rule = RepetitionRule { sizes: 1..=u32::MAX, count: 2 };
-        assert_eq!(Circle::new(&rule, 100).runs.len(), 50);
+        assert_eq!(RepetitionDetector::new(&rule, 100).runs.len(), 50);
         let rule = RepetitionRule { sizes: 51..=u32::MAX, count: 2 };
-        assert!(!Circle::new(&rule, 100).push(TokenId(0)));
+        assert!(!RepetitionDetector::new(&rule, 100).push(TokenId(0)));
     }
 
     /// Attack 16: a gigabyte for n = 4000 at 131 072 tokens.
     #[test]
     fn the_sequences_of_a_request_share_a_limit() {
         let rule = RepetitionRule { sizes: 1..=u32::MAX, count: 2 };
-        let refused = Circle::check(&rule, 131_072, 4000).unwrap_err().to_string();
+        let refused = RepetitionDetector::check(&rule, 131_072, 4000).unwrap_err().to_string();
         assert!(refused.contains("65536 pattern sizes for each of n = 4000"), "{refused}");
-        assert_eq!(Circle::check(&rule, 65_536, 1), Ok(()));
+        assert_eq!(RepetitionDetector::check(&rule, 65_536, 1), Ok(()));
         assert_eq!(
-            Circle::check(&RepetitionRule { sizes: 3..=10, count: 2 }, 131_072, 4000),
+            RepetitionDetector::check(&RepetitionRule { sizes: 3..=10, count: 2 }, 131_072, 4000),
             Ok(())
         );
-        assert_eq!(Circle::check(&RepetitionRule { sizes: 51..=60, count: 2 }, 100, 1), Ok(()));
+        assert_eq!(
+            RepetitionDetector::check(&RepetitionRule { sizes: 51..=60, count: 2 }, 100, 1),
+            Ok(())
+        );
     }
 }

@@ -20,22 +20,22 @@ pub struct GenerateRequest {
     pub client: Arc<dyn Client>,
     /// When the door saw it: TTFT and latency count from here.
     pub arrival: Instant,
-    pub terms: Terms,
+    pub options: RequestOptions,
 }
 
 /// What a request asks of its serving, beside its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
+pub struct RequestOptions {
     /// From acceptance to the end; what is unfinished then fails. None = for ever.
     pub timeout: Option<Duration>,
     /// Among waiting requests a smaller number goes first; equal ones in order of arrival.
     pub priority: u64,
 }
 
-impl Default for Terms {
+impl Default for RequestOptions {
     /// Patient, and behind those who name a priority.
     fn default() -> Self {
-        Terms { timeout: None, priority: u64::MAX }
+        RequestOptions { timeout: None, priority: u64::MAX }
     }
 }
 

@@ -11,7 +11,7 @@ pub(super) struct Scores {
     returns: Returns,
     /// None: texts are not wanted.
     speller: Option<Speller>,
-    /// In f64, as the incumbent sums.
+    /// In f64, as the Python backend sums.
     sum: f64,
     /// Not yet reported.
     positions: Vec<Position>,

@@ -6,7 +6,7 @@ use super::EngineArgs;
 use crate::device::cpu::memory::{self, Promise};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
-use crate::device::{DType, DeviceInfo, Limits, LEAST_LOGIT_ROWS};
+use crate::device::{DType, DeviceInfo, DeviceLimits, LEAST_LOGITS_ROWS};
 use crate::error::Result;
 use crate::invalid;
 use crate::model::budget::{self, PoolOptions, PoolSize};
@@ -19,13 +19,13 @@ const STEP_TOKENS_MAX: usize = 1 << 24;
 /// How a device's page pool is sized, and the memory that it was promised for all it holds. An
 /// encoder's pool has the pages that `limits` say, which take no memory.
 pub(super) type SizePool =
-    fn(&DeviceInfo, &ModelSpec, &PoolOptions, &Limits) -> Result<(PoolSize, Option<Promise>)>;
+    fn(&DeviceInfo, &ModelSpec, &PoolOptions, &DeviceLimits) -> Result<(PoolSize, Option<Promise>)>;
 
 pub(super) fn cpu_pool(
     _: &DeviceInfo,
     spec: &ModelSpec,
     options: &PoolOptions,
-    limits: &Limits,
+    limits: &DeviceLimits,
 ) -> Result<(PoolSize, Option<Promise>)> {
     let held = budget::held(spec, limits, DType::F32)?;
     let (pool, promise) = memory::promise(|memory| match spec.family.encoder {
@@ -43,7 +43,7 @@ pub(super) fn gpu_pool(
     info: &DeviceInfo,
     spec: &ModelSpec,
     options: &PoolOptions,
-    limits: &Limits,
+    limits: &DeviceLimits,
 ) -> Result<(PoolSize, Option<Promise>)> {
     if spec.family.encoder {
         return Ok((PoolSize { pages: limits.pages, available_bytes: 0 }, None));
@@ -53,7 +53,7 @@ pub(super) fn gpu_pool(
     Ok((budget::gpu_pool(info, &held, options, limits)?, None))
 }
 
-/// `max_num_seqs` and `max_num_batched_tokens`, by the incumbent's rules: more on GPUs of
+/// `max_num_seqs` and `max_num_batched_tokens`, by the Python backend's rules: more on GPUs of
 /// 70 GiB and up, but for the A100.
 pub(super) fn batch_sizes(
     args: &EngineArgs,
@@ -100,7 +100,7 @@ pub(super) fn batch_sizes(
 /// Tokens of a step: as many as the buffers take, or fewer by `max_num_scheduled_tokens`.
 pub(super) fn scheduled_tokens(
     args: &EngineArgs,
-    limits: &Limits,
+    limits: &DeviceLimits,
     spec: &ModelSpec,
 ) -> Result<usize> {
     let Some(tokens) = args.limits.max_num_scheduled_tokens else { return Ok(limits.step_tokens) };
@@ -126,7 +126,7 @@ pub(super) fn limits_of(
     info: &DeviceInfo,
     size_pool: SizePool,
     (slots, step_tokens): (usize, usize),
-) -> Result<(Limits, Option<Promise>)> {
+) -> Result<(DeviceLimits, Option<Promise>)> {
     // An encoder keeps no K and V: a page is then the right to a slot and takes no memory.
     let page_size = match spec.family.encoder {
         true => spec.max_model_len.next_multiple_of(16),
@@ -138,10 +138,10 @@ pub(super) fn limits_of(
         num_gpu_blocks_override: args.num_gpu_blocks_override.map(u64::from),
         fit_max_model_len: args.fit_max_model_len,
     };
-    let mut limits = Limits {
+    let mut limits = DeviceLimits {
         step_tokens,
         slots,
-        logit_rows: slots.max(LEAST_LOGIT_ROWS).min(step_tokens),
+        logits_rows: slots.max(LEAST_LOGITS_ROWS).min(step_tokens),
         pages: 0,
         page_size,
         max_model_len: spec.max_model_len,

@@ -5,7 +5,7 @@
 //! one before it still runs, because plans name tokens by slot and never by value (design law 1).
 
 mod adapted;
-mod guided;
+mod masks;
 mod settle;
 
 use std::collections::{HashMap, VecDeque};
@@ -16,17 +16,17 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 
 use super::adapters::Adapters;
-use super::command::{Accepted, Command, Family, StopRules};
-use super::guides::{Guides, Place};
+use super::command::{Accepted, Command, SequenceIds, StopRules};
+use super::grammar_matchers::{MatcherThreads, Place};
 use super::meter::Meter;
 use super::outbox::{Event, Outboxes, Shared};
-use super::repetition::Circle;
+use super::repetition::RepetitionDetector;
 use super::request::{Client, FinishReason};
 use super::stream::{NewToken, Stream};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, AdapterSlotId, RequestId};
 use crate::model::Adapter;
-use crate::plan::{Late, StepPlan, StepResult};
+use crate::plan::{StepPlan, StepResult, TokenMasks};
 use crate::scheduler::{NewSequence, Scheduler, SchedulerStats};
 
 /// How often cancels are looked for while nothing runs.
@@ -41,8 +41,8 @@ pub(super) trait Runner: Send {
     /// Enqueue a step up to its logits.
     fn forward(&mut self, plan: &StepPlan) -> Result<()>;
     /// End the enqueueing of that step: choose its tokens. Earlier steps may be collected between
-    /// the two, so that `late` can depend on their tokens.
-    fn sample(&mut self, late: &Late) -> Result<()>;
+    /// the two, so that `masks` can depend on their tokens.
+    fn sample(&mut self, masks: &TokenMasks) -> Result<()>;
     /// The result of the oldest step that was not collected; waits for it.
     fn collect(&mut self) -> Result<StepResult>;
     /// For tests: `Device::break_down`.
@@ -54,7 +54,7 @@ pub(super) trait Runner: Send {
 /// The threads that work for this one.
 pub(super) struct Helpers {
     pub outboxes: Outboxes,
-    pub guides: Guides,
+    pub matchers: MatcherThreads,
     pub adapters: Adapters,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Core {
     pub shared: Shared,
     pub meter: Meter,
     pub stream_interval: u32,
-    pub guides: Guides,
+    pub matchers: MatcherThreads,
     pub adapters: Adapters,
     live: HashMap<RequestId, Live>,
     /// Events of this round, one list per outbox thread.
@@ -79,21 +79,21 @@ pub(super) struct Core {
 /// A sequence that the scheduler holds.
 struct Live {
     /// All sequences of its request, and which of them it is.
-    ids: Family,
+    ids: SequenceIds,
     index: usize,
     client: Arc<dyn Client>,
     adapter: AdapterId,
     rules: Arc<StopRules>,
     outputs: u32,
-    circle: Option<Circle>,
+    repetition: Option<RepetitionDetector>,
     outbox: usize,
     /// None: no grammar.
-    guide: Option<Place>,
-    /// The scheduler leaves it out until its guide is back.
+    matcher: Option<Place>,
+    /// The scheduler leaves it out until its matcher is back.
     held: bool,
-    /// It left a step since its guide went away.
-    late: bool,
-    /// Told to the client once the guide is back and says whether it was the last one. For models
+    /// It left a step since its matcher went away.
+    skips_step: bool,
+    /// Told to the client once the matcher is back and says whether it was the last one. For models
     /// without a token that ends a text.
     unsaid: Option<Box<NewToken>>,
 }
@@ -108,7 +108,7 @@ impl Core {
         meter: Meter,
         stream_interval: u32,
     ) -> Core {
-        let Helpers { outboxes, guides, adapters } = helpers;
+        let Helpers { outboxes, matchers, adapters } = helpers;
         let outgoing = (0..outboxes.len()).map(|_| Vec::new()).collect();
         Core {
             runner,
@@ -118,7 +118,7 @@ impl Core {
             shared,
             meter,
             stream_interval,
-            guides,
+            matchers,
             adapters,
             live: HashMap::new(),
             outgoing,
@@ -160,14 +160,14 @@ impl Core {
                 self.meter.planned(&plan, self.scheduler.take_admitted());
                 let runner = &mut self.runner;
                 self.meter.device(|| runner.forward(&plan))?;
-                let guided = self.guided(&plan);
-                if !guided.is_empty() {
+                let constrained = self.rows_with_grammar(&plan);
+                if !constrained.is_empty() {
                     // Their masks depend on the tokens of the step before, which ends first.
                     settled = self.collect_all()?;
                 }
-                let late = self.late(guided)?;
+                let masks = self.token_masks(constrained)?;
                 let runner = &mut self.runner;
-                self.meter.device(|| runner.sample(&late))?;
+                self.meter.device(|| runner.sample(&masks))?;
                 self.in_flight.push_back(plan.step);
             }
             if !settled && !self.in_flight.is_empty() {
@@ -264,7 +264,7 @@ impl Core {
                 self.scheduler.finish(id);
                 self.meter.ended(id, FinishReason::Stop);
             }
-            Command::Guided(id, guided) => self.take_guide(id, guided),
+            Command::MatcherState(id, matcher_state) => self.take_matcher(id, matcher_state),
             Command::Poisoned => {
                 return Err(self.shared.health.check().err().unwrap_or_else(|| {
                     crate::internal!("an outbox thread reported a failure without a cause")
@@ -283,7 +283,7 @@ impl Core {
         for (index, sequence) in accepted.sequences.iter_mut().enumerate() {
             let new = NewSequence {
                 id: ids.id(index),
-                leader: (index > 0).then_some(ids.first),
+                primary: (index > 0).then_some(ids.first),
                 adapter,
                 max_tokens: accepted.limits.max_tokens,
                 sampler: sequence.sampler.clone(),
@@ -296,8 +296,9 @@ impl Core {
                 None => Ok(()),
             });
             let (client, rules) = (accepted.client.clone(), accepted.limits.clone());
-            let circle = rules.repetition.as_ref().map(|r| Circle::new(r, rules.max_tokens));
-            let guide = sequence.guided.take().map(Place::Here);
+            let repetition =
+                rules.repetition.as_ref().map(|r| RepetitionDetector::new(r, rules.max_tokens));
+            let matcher = sequence.matcher_state.take().map(Place::Here);
             let live = Live {
                 ids,
                 index,
@@ -305,11 +306,11 @@ impl Core {
                 adapter,
                 rules,
                 outputs: 0,
-                circle,
+                repetition,
                 outbox,
-                guide,
+                matcher,
                 held: false,
-                late: false,
+                skips_step: false,
                 unsaid: None,
             };
             self.meter.arrived(ids.id(index), accepted.arrival);
@@ -337,7 +338,7 @@ impl Core {
     }
 
     /// End a request, with all of its sequences that still run.
-    fn fail(&mut self, request: Family, error: Error) {
+    fn fail(&mut self, request: SequenceIds, error: Error) {
         let cancelled = matches!(error, Error::Cancelled(_));
         let reason = if cancelled { FinishReason::Abort } else { FinishReason::Error };
         let mut outbox = None;

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::command::{Accepted, Family, Finish, NewOutput};
-use super::pooling::Wish;
+use super::command::{Accepted, Finish, NewOutput, SequenceIds};
+use super::pooling::EmbedOptions;
 use super::queued::Queued;
 use super::request::{Answer, Client, FinishReason, Observation, Observer, Output};
 use super::scores::Scores;
@@ -28,7 +28,7 @@ struct Held {
 
 pub(super) struct Stream {
     pub client: Arc<dyn Client>,
-    pub ids: Family,
+    pub ids: SequenceIds,
     prompt_tokens: u32,
     /// None: there was a token.
     waits: Option<Queued>,
@@ -38,7 +38,7 @@ pub(super) struct Stream {
     stream_interval: u32,
     arrival: Instant,
     /// It embeds: what its vector becomes.
-    embedding: Option<Wish>,
+    embedding: Option<EmbedOptions>,
     /// Waits for its turn.
     queued: bool,
     /// In index order.

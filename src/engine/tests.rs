@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{bounded, unbounded, Receiver, Sender};
 
 use super::adapters::Adapters;
-use super::guides::Guides;
+use super::grammar_matchers::MatcherThreads;
 use super::health::Health;
 use super::intake::{Intake, Slow};
 use super::outbox::{Backlog, Outboxes, Shared};
@@ -20,8 +20,8 @@ use super::{Engine, EngineFacts};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterSlotId, TokenId};
 use crate::model::Adapter;
-use crate::plan::{Late, Sampled, StepPlan, StepResult};
-use crate::sampling::{Limits, NonFinite, SamplingParams};
+use crate::plan::{Sampled, StepPlan, StepResult, TokenMasks};
+use crate::sampling::{NonFinite, SamplingLimits, SamplingParams};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::{Grammars, Tokenizer};
 
@@ -86,9 +86,9 @@ impl Runner for Scripted {
     }
 
     /// One of the five lowest that a mask allows, in turn.
-    fn sample(&mut self, late: &Late) -> Result<()> {
+    fn sample(&mut self, masks: &TokenMasks) -> Result<()> {
         let step = self.queue.back_mut().expect("sample follows forward");
-        for (slot, mask) in &late.masks {
+        for (slot, mask) in &masks.by_slot {
             let sample = step.samples.iter_mut().find(|sample| sample.slot == *slot);
             let bit = |id: &u32| mask[*id as usize / 32] >> (id % 32) & 1 == 1;
             let allowed: Vec<u32> = (0..4096).filter(bit).take(5).collect();
@@ -139,7 +139,7 @@ impl Client for Probe {
 pub(super) struct Bench {
     pub engine: Engine,
     pub gate: Sender<()>,
-    /// See [`Guides`].
+    /// See [`MatcherThreads`].
     pub mask_delay_ms: Arc<AtomicU64>,
 }
 
@@ -184,9 +184,9 @@ pub(super) fn bench_with(
     let outboxes = Outboxes::start("test", 2, backlog, &shared).expect("threads");
     let (gate, wait) = bounded(16);
     let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
-    let guides = Guides::start("test", 1, GRAMMAR_LIMIT, &commands).expect("threads");
-    let (freeing, mask_delay_ms) = (guides.freeing(), guides.delay_ms.clone());
-    let helpers = Helpers { outboxes, guides, adapters: Adapters::default() };
+    let matchers = MatcherThreads::start("test", 1, GRAMMAR_LIMIT, &commands).expect("threads");
+    let (drop_thread, mask_delay_ms) = (matchers.drop_thread(), matchers.delay_ms.clone());
+    let helpers = Helpers { outboxes, matchers, adapters: Adapters::default() };
     let meter = super::meter::Meter::new(Arc::new(Ignore), None);
     let core = Core::new(Box::new(runner), scheduler, inbox, helpers, shared, meter, 1);
     let thread = std::thread::spawn(move || core.run());
@@ -202,7 +202,7 @@ pub(super) fn bench_with(
         seed: 0,
         log_requests: false,
         commands: commands.clone(),
-        freeing,
+        drop_thread,
         next_id: AtomicU64::new(1),
         embedder: None,
     });
@@ -237,14 +237,14 @@ impl Bench {
         stream: bool,
         sampling: &str,
     ) -> Result<(Arc<Probe>, Receiver<Result<Answer>>)> {
-        self.submit_with(stream, sampling, Terms::default())
+        self.submit_with(stream, sampling, RequestOptions::default())
     }
 
     pub(super) fn submit_with(
         &self,
         stream: bool,
         sampling: &str,
-        terms: Terms,
+        options: RequestOptions,
     ) -> Result<(Arc<Probe>, Receiver<Result<Answer>>)> {
         let (outcome, told) = bounded(4);
         let client = Arc::new(Probe {
@@ -254,7 +254,7 @@ impl Bench {
             answers: Default::default(),
             outcome,
         });
-        let limits = Limits::new(4096, 20);
+        let limits = SamplingLimits::new(4096, 20);
         let request = GenerateRequest {
             prompt: "The most dangerous animal is".into(),
             params: SamplingParams::parse_text(sampling, &limits)?,
@@ -262,7 +262,7 @@ impl Bench {
             returns: Returns::default(),
             client: client.clone(),
             arrival: Instant::now(),
-            terms,
+            options,
         };
         self.engine.submit(request)?;
         Ok((client, told))
@@ -398,7 +398,8 @@ fn an_unload_ends_although_the_engine_thread_hangs() {
 fn a_timeout_ends_a_request_and_no_other() {
     let bench = bench(Fault::Gate(2), 1, 1, 8);
     let (_, running) = bench.submit(true, GREEDY).expect("room");
-    let hasty = Terms { timeout: Some(Duration::from_millis(5)), ..Terms::default() };
+    let hasty =
+        RequestOptions { timeout: Some(Duration::from_millis(5)), ..RequestOptions::default() };
     let (_, waiting) = bench.submit_with(false, GREEDY, hasty).expect("room");
     std::thread::sleep(Duration::from_millis(10));
     bench.gate.send(()).expect("engine lives");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::request::{Answer, Client, Terms};
+use super::request::{Answer, Client, RequestOptions};
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -63,7 +63,7 @@ impl Tickets {
     pub fn admit(
         self: &Arc<Self>,
         client: Arc<dyn Client>,
-        terms: &Terms,
+        options: &RequestOptions,
         sequences: usize,
     ) -> Result<Arc<Ticket>> {
         let mut open = self.open.lock();
@@ -92,7 +92,7 @@ impl Tickets {
             sequences,
             tickets: Arc::clone(self),
             client,
-            timeout: terms.timeout.map(|timeout| (timeout, Instant::now() + timeout)),
+            timeout: options.timeout.map(|timeout| (timeout, Instant::now() + timeout)),
             ended: Mutex::new(false),
             last: OnceLock::new(),
         });
@@ -245,8 +245,8 @@ mod tests {
     #[test]
     fn a_ticket_ends_once_and_hears_nothing_after() {
         let (tickets, heard) = (Tickets::new(QueueLimit::new(1)), Arc::new(Heard::default()));
-        let ticket = tickets.admit(heard.clone(), &Terms::default(), 1).unwrap();
-        let full = tickets.admit(heard.clone(), &Terms::default(), 1).err().expect("full");
+        let ticket = tickets.admit(heard.clone(), &RequestOptions::default(), 1).unwrap();
+        let full = tickets.admit(heard.clone(), &RequestOptions::default(), 1).err().expect("full");
         assert!(full.message().starts_with("1 requests"), "{full}");
         ticket.respond(answer());
         ticket.finish(Ok(answer()));
@@ -263,22 +263,23 @@ mod tests {
     #[test]
     fn a_dropped_ticket_ends_by_itself_and_a_withdrawn_one_says_nothing() {
         let (tickets, heard) = (Tickets::new(QueueLimit::new(8)), Arc::new(Heard::default()));
-        drop(tickets.admit(heard.clone(), &Terms::default(), 1).unwrap());
+        drop(tickets.admit(heard.clone(), &RequestOptions::default(), 1).unwrap());
         assert!(matches!(heard.ends.lock()[..], [Some(Error::Unavailable(_))]));
-        tickets.admit(heard.clone(), &Terms::default(), 1).unwrap().withdraw();
+        tickets.admit(heard.clone(), &RequestOptions::default(), 1).unwrap().withdraw();
         assert_eq!((heard.ends.lock().len(), tickets.len()), (1, 0));
     }
 
     #[test]
     fn closing_ends_all_and_refuses_those_who_come_later() {
         let (tickets, heard) = (Tickets::new(QueueLimit::new(8)), Arc::new(Heard::default()));
-        let all: Vec<_> =
-            (0..3).map(|_| tickets.admit(heard.clone(), &Terms::default(), 1).unwrap()).collect();
+        let all: Vec<_> = (0..3)
+            .map(|_| tickets.admit(heard.clone(), &RequestOptions::default(), 1).unwrap())
+            .collect();
         tickets.close(&Error::Unavailable("first".into()));
         tickets.close(&Error::Unavailable("second".into()));
         let first = Some(Error::Unavailable("first".into()));
         assert_eq!(*heard.ends.lock(), [first.clone(), first.clone(), first.clone()]);
-        assert_eq!(tickets.admit(heard.clone(), &Terms::default(), 1).err(), first);
+        assert_eq!(tickets.admit(heard.clone(), &RequestOptions::default(), 1).err(), first);
         drop(all);
         assert_eq!(heard.ends.lock().len(), 3);
     }
@@ -286,10 +287,13 @@ mod tests {
     #[test]
     fn a_timeout_is_told_with_its_number() {
         let (tickets, heard) = (Tickets::new(QueueLimit::new(8)), Arc::new(Heard::default()));
-        let terms = |us| Terms { timeout: Some(Duration::from_micros(us)), ..Terms::default() };
-        let patient = tickets.admit(heard.clone(), &terms(60_000_000), 1).unwrap();
+        let options = |us| RequestOptions {
+            timeout: Some(Duration::from_micros(us)),
+            ..RequestOptions::default()
+        };
+        let patient = tickets.admit(heard.clone(), &options(60_000_000), 1).unwrap();
         assert!(patient.gone().is_none());
-        let hasty = tickets.admit(heard.clone(), &terms(0), 1).unwrap();
+        let hasty = tickets.admit(heard.clone(), &options(0), 1).unwrap();
         let error = hasty.gone().expect("it expired");
         assert!(matches!(error, Error::Unavailable(_)) && error.message().contains("0 us"));
     }

@@ -5,7 +5,7 @@
 //! Page ids are given out, shared and taken back at planning time. That is safe although the device
 //! is still busy with earlier steps: a device runs steps in order, so whatever an earlier step
 //! reads or writes in a page is over before the step that uses the page anew begins. See also
-//! [`KvLedger::register`] for when a page may be hit.
+//! [`KvCacheManager::register`] for when a page may be hit.
 
 mod pages;
 mod prefix;
@@ -70,7 +70,7 @@ pub struct PrefixStats {
 }
 
 #[derive(Debug)]
-pub struct KvLedger {
+pub struct KvCacheManager {
     config: KvConfig,
     pool: PagePool,
     hasher: PrefixHasher,
@@ -78,10 +78,10 @@ pub struct KvLedger {
     stats: PrefixStats,
 }
 
-impl KvLedger {
-    pub fn new(config: KvConfig) -> KvLedger {
+impl KvCacheManager {
+    pub fn new(config: KvConfig) -> KvCacheManager {
         assert!(config.page_size > 0, "page_size is 0");
-        KvLedger {
+        KvCacheManager {
             pool: PagePool::new(config.pages),
             hasher: PrefixHasher::new(),
             cache: PrefixCache::new(config.pages),
@@ -92,7 +92,7 @@ impl KvLedger {
 
     /// Cached pages that begin `tokens` (all that are known of the sequence). At most
     /// floor((tokens - 1) / page_size): the last token is always fed, for its logits.
-    /// Takes nothing: the answer holds until the next call that changes the ledger.
+    /// Takes nothing: the answer holds until the next call that changes the cache manager.
     pub fn lookup(&self, table: &mut PageTable, tokens: &[TokenId]) -> Vec<PageId> {
         assert!(table.pages.is_empty(), "a lookup for a sequence that holds pages");
         if !self.config.prefix_caching {
@@ -103,8 +103,8 @@ impl KvLedger {
         table.hashes[..limit].iter().map_while(|&hash| self.cache.get(hash)).collect()
     }
 
-    /// Whether [`KvLedger::admit`] can give `positions` positions, the pages in `hits` among them;
-    /// `headroom`: and leave the watermark free.
+    /// Whether [`KvCacheManager::admit`] can give `positions` positions, the pages in `hits` among
+    /// them; `headroom`: and leave the watermark free.
     pub fn fits(&self, hits: &[PageId], positions: usize, headroom: bool) -> bool {
         let idle_hits = hits.iter().filter(|&&page| self.pool.refs(page) == 0).count();
         let fresh = self.pages_for(positions).saturating_sub(hits.len());
@@ -112,7 +112,8 @@ impl KvLedger {
         fresh + idle_hits + watermark <= self.pool.free()
     }
 
-    /// Give an empty table the pages of `hits` (from [`KvLedger::lookup`] of the same `tokens`).
+    /// Give an empty table the pages of `hits` (from [`KvCacheManager::lookup`] of the same
+    /// `tokens`).
     pub fn admit(&mut self, table: &mut PageTable, tokens: &[TokenId], hits: &[PageId]) {
         assert!(table.pages.is_empty(), "a sequence that holds pages is admitted");
         for &page in hits {
@@ -183,7 +184,8 @@ impl KvLedger {
         self.stats
     }
 
-    /// Panics unless the ledger agrees with itself and `tables` are all that hold pages. O(pages).
+    /// Panics unless the cache manager agrees with itself and `tables` are all that hold pages.
+    /// O(pages).
     pub fn check<'a>(&self, tables: impl Iterator<Item = &'a PageTable>) {
         let mut held = vec![0; self.config.pages];
         for page in tables.flat_map(|table| &table.pages) {
@@ -215,8 +217,13 @@ impl KvLedger {
 mod tests {
     use super::*;
 
-    fn ledger(pages: usize) -> KvLedger {
-        KvLedger::new(KvConfig { pages, page_size: 4, prefix_caching: true, watermark_pages: 1 })
+    fn manager(pages: usize) -> KvCacheManager {
+        KvCacheManager::new(KvConfig {
+            pages,
+            page_size: 4,
+            prefix_caching: true,
+            watermark_pages: 1,
+        })
     }
 
     fn table() -> PageTable {
@@ -227,7 +234,7 @@ mod tests {
         (0..count).map(TokenId).collect()
     }
 
-    fn write(kv: &mut KvLedger, tokens: &[TokenId]) -> PageTable {
+    fn write(kv: &mut KvCacheManager, tokens: &[TokenId]) -> PageTable {
         let mut table = table();
         let hits = kv.lookup(&mut table, tokens);
         kv.admit(&mut table, tokens, &hits);
@@ -238,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_hit_leaves_the_last_token_to_feed() {
-        let mut kv = ledger(8);
+        let mut kv = manager(8);
         let mut writer = write(&mut kv, &tokens(8));
         kv.release(&mut writer);
         assert_eq!(kv.usage(), 0.0);
@@ -251,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_page_is_cached_when_it_is_written_and_its_tokens_are_known() {
-        let mut kv = ledger(8);
+        let mut kv = manager(8);
         let mut writer = table();
         assert!(kv.grow(&mut writer, 8));
         kv.register(&mut writer, &tokens(8), 3);
@@ -264,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_tail_of_a_chain_is_evicted_before_its_head() {
-        let mut kv = ledger(4);
+        let mut kv = manager(4);
         let mut writer = write(&mut kv, &tokens(12));
         kv.release(&mut writer);
         let mut stranger = table();
@@ -276,7 +283,7 @@ mod tests {
 
     #[test]
     fn admission_counts_idle_hits_and_the_watermark() {
-        let mut kv = ledger(5);
+        let mut kv = manager(5);
         let mut writer = write(&mut kv, &tokens(8));
         let hits = kv.lookup(&mut table(), &tokens(9));
         assert!(kv.fits(&hits, 16, false), "2 shared, 2 fresh of 2 free");
@@ -289,7 +296,7 @@ mod tests {
 
     #[test]
     fn growing_is_all_or_nothing() {
-        let mut kv = ledger(4);
+        let mut kv = manager(4);
         let mut holder = table();
         assert!(!kv.grow(&mut holder, 13));
         assert_eq!(kv.usage(), 0.0);
@@ -300,7 +307,7 @@ mod tests {
 
     #[test]
     fn forgotten_pages_are_hit_by_nobody_and_may_be_cached_anew() {
-        let mut kv = ledger(8);
+        let mut kv = manager(8);
         let mut writer = write(&mut kv, &tokens(8));
         let mut sharer = write(&mut kv, &tokens(9));
         assert_eq!(sharer.pages()[..2], writer.pages()[..]);
@@ -316,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_sequence_counts_once_in_the_hit_rate() {
-        let mut kv = ledger(8);
+        let mut kv = manager(8);
         let mut writer = write(&mut kv, &tokens(9));
         kv.release(&mut writer);
         let mut reader = write(&mut kv, &tokens(9));

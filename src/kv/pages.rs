@@ -1,6 +1,6 @@
 //! The pool of page ids: how many sequences hold each page, and the order in which pages that
-//! nobody holds are given out. Called by the ledger; it knows neither tokens nor hashes, and a page
-//! is a number here: its memory belongs to a device.
+//! nobody holds are given out. Called by the cache manager; it knows neither tokens nor hashes, and
+//! a page is a number here: its memory belongs to a device.
 
 use crate::ids::PageId;
 

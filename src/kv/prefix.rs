@@ -1,5 +1,6 @@
 //! Which page holds which prefix. A full page is known by a chained hash: of everything before it,
-//! and of its own tokens. Called by the ledger; it knows nothing of who holds a page or how long.
+//! and of its own tokens. Called by the cache manager; it knows nothing of who holds a page or how
+//! long.
 
 use std::collections::hash_map::{DefaultHasher, Entry, HashMap, RandomState};
 use std::hash::{BuildHasher, Hasher};

@@ -3,14 +3,14 @@
 
 use super::config::ModelSpec;
 use super::decoder::Decoder;
-use super::weights::LoadFormat;
+use super::weights::WeightSource;
 use crate::device::cpu::memory::Memory;
 use crate::device::trace::{Held, Launch, Trace};
-use crate::device::{DType, DeviceInfo, Limits};
+use crate::device::{DType, DeviceInfo, DeviceLimits};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use crate::invalid;
-use crate::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
+use crate::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
 
 /// What the user said about KV memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,11 +34,11 @@ pub struct PoolSize {
     pub available_bytes: u64,
 }
 
-/// The pool of the incumbent's CPU engine, and the most that ours takes unasked.
+/// The pool of the Python backend's CPU engine, and the most that ours takes unasked.
 const CPU_POOL_BYTES: u64 = 4 << 30;
 /// Below this a pool is not worth making smaller.
 const CPU_SMALL_POOL_BYTES: u64 = 64 << 20;
-/// What the ledger knows of a page, in the host's memory.
+/// What the cache manager knows of a page, in the host's memory.
 const LEDGER_PAGE_BYTES: u64 = 128;
 /// Tokenizer, grammars, threads, and what a load holds for a moment.
 const CPU_OTHER_BYTES: u64 = 256 << 20;
@@ -50,14 +50,14 @@ const CPU_OTHER_BYTES: u64 = 256 << 20;
 /// None for a spec that [`ModelSpec::read`] made and limits of at least one slot and token.
 pub fn footprint(
     spec: &ModelSpec,
-    limits: &Limits,
+    limits: &DeviceLimits,
     activation: DType,
 ) -> Result<(Held, Vec<Launch>)> {
     let per_slot = limits.max_model_len.div_ceil(limits.page_size);
     let (mut trace, mut decoder) = counted(spec, limits, activation)?;
     let plan = full_step(limits, per_slot);
     decoder.step(&mut trace, &plan)?;
-    decoder.sample(&mut trace, &Late::default())?;
+    decoder.sample(&mut trace, &TokenMasks::default())?;
     let mut held = trace.held();
     held.pages = (limits.pages as u64).saturating_mul(limits.kv.page_bytes(limits.page_size));
     Ok((held, trace.take_launches()))
@@ -67,25 +67,25 @@ pub fn footprint(
 ///
 /// # Errors
 /// As `footprint`.
-pub fn held(spec: &ModelSpec, limits: &Limits, activation: DType) -> Result<Held> {
+pub fn held(spec: &ModelSpec, limits: &DeviceLimits, activation: DType) -> Result<Held> {
     Ok(counted(spec, limits, activation)?.0.held())
 }
 
 fn counted(
     spec: &ModelSpec,
-    limits: &Limits,
+    limits: &DeviceLimits,
     activation: DType,
 ) -> Result<(Trace, Decoder<Trace>)> {
     let mut trace = Trace::new(activation);
     let mut roomy = limits.clone();
     roomy.pages = limits.max_model_len.div_ceil(limits.page_size) + 1;
-    let decoder = Decoder::load(spec, &LoadFormat::Dummy, &mut trace, &roomy)?;
+    let decoder = Decoder::load(spec, &WeightSource::Dummy, &mut trace, &roomy)?;
     Ok((trace, decoder))
 }
 
 /// A step of `step_tokens` prompt tokens in as few sequences as can be. They share pages: only the
-/// accountant runs it.
-fn full_step(limits: &Limits, per_slot: usize) -> StepPlan {
+/// trace device runs it.
+fn full_step(limits: &DeviceLimits, per_slot: usize) -> StepPlan {
     let mut plan = StepPlan { step: 1, ..Default::default() };
     let mut left = limits.step_tokens;
     for s in 0..limits.slots as u32 {
@@ -121,12 +121,12 @@ fn full_step(limits: &Limits, per_slot: usize) -> StepPlan {
 ///
 /// # Errors
 /// Unavailable: less memory is free than the share. InvalidArgument: nothing is left, or less than
-/// one request of `max_model_len` tokens needs. The texts are the incumbent's.
+/// one request of `max_model_len` tokens needs. The texts are the Python backend's.
 pub fn gpu_pool(
     device: &DeviceInfo,
     held: &Held,
     options: &PoolOptions,
-    limits: &Limits,
+    limits: &DeviceLimits,
 ) -> Result<PoolSize> {
     let available = match options.kv_cache_memory_bytes {
         Some(bytes) => bytes,
@@ -166,7 +166,7 @@ pub fn cpu_pool(
     memory: &Memory,
     held: &Held,
     options: &PoolOptions,
-    limits: &Limits,
+    limits: &DeviceLimits,
 ) -> Result<(PoolSize, u64)> {
     let page_bytes = limits.kv.page_bytes(limits.page_size).saturating_add(LEDGER_PAGE_BYTES);
     let per_slot = limits.max_model_len.div_ceil(limits.page_size) as u64;
@@ -230,7 +230,7 @@ fn size(
     available: u64,
     page_bytes: u64,
     options: &PoolOptions,
-    limits: &Limits,
+    limits: &DeviceLimits,
 ) -> Result<PoolSize> {
     let (pages, available) = match options.num_gpu_blocks_override {
         Some(pages) => (pages, pages.saturating_mul(page_bytes)),

@@ -15,11 +15,11 @@ fn llama() -> ModelSpec {
     ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap()
 }
 
-fn limits(spec: &ModelSpec) -> Limits {
-    Limits {
+fn limits(spec: &ModelSpec) -> DeviceLimits {
+    DeviceLimits {
         step_tokens: 40,
         slots: 8,
-        logit_rows: 8,
+        logits_rows: 8,
         pages: 100,
         page_size: 16,
         max_model_len: 512,
@@ -39,7 +39,8 @@ const SHARE: PoolOptions = PoolOptions {
 fn words_that_adapters_change_take_room() {
     let adapted = |module: &str| {
         let mut spec = llama();
-        let (room, modules) = (AdapterCapacity { slots: 3, rank: 8 }, Some(vec![module.to_string()]));
+        let (room, modules) =
+            (AdapterCapacity { slots: 3, rank: 8 }, Some(vec![module.to_string()]));
         spec.adapters = Some(AdapterOptions { room, modules });
         footprint(&spec, &limits(&spec), DType::F32).unwrap().0.adapters
     };
@@ -74,7 +75,7 @@ fn a_mixture_reads_the_experts_that_rows_can_meet() {
 }
 
 /// The shapes that `examples/gpu_steps` is timed with: parameters as published, so the shapes are
-/// right, and a step of each within an accountant's reach, so that all their ops exist.
+/// right, and a step of each within the trace device's reach, so that all their ops exist.
 #[test]
 fn deployed_shapes_have_their_published_sizes() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("ci/shapes");
@@ -121,8 +122,7 @@ fn a_llama_step_launches_eight_verbs_a_layer() {
     want.extend(layer.iter().chain(&layer));
     want.extend([("gather", 1, 64, 64), ("logits", 1, 64, 100), ("sample", 1, 100, 1)]);
     assert_eq!(shapes, want);
-    let flops: u64 =
-        launches.iter().filter(|l| l.op.starts_with("linear")).map(|l| l.flops).sum();
+    let flops: u64 = launches.iter().filter(|l| l.op.starts_with("linear")).map(|l| l.flops).sum();
     assert_eq!(flops, 2 * 2 * 40 * (64 * 128 + 64 * 64 + 64 * 144 + 72 * 64));
     let pairs: u64 = (1..=40).sum();
     let attend = launches.iter().find(|l| l.op == "attend").unwrap();
@@ -213,7 +213,7 @@ fn cpu_pool_stays_small() {
     let spec = llama();
     let mut limits = limits(&spec);
     let held = Held::default();
-    let pages = |total_gib: u64, limits: &Limits| {
+    let pages = |total_gib: u64, limits: &DeviceLimits| {
         let memory = machine(total_gib << 30, total_gib << 30);
         cpu_pool(&memory, &held, &SHARE, limits).unwrap().0.pages
     };
@@ -254,7 +254,7 @@ fn cpu_memory_is_judged_as_a_whole() {
     // Weights alone.
     refused(pool(10, &SHARE), &["weights 10.00", "10.00 of 64.00 GiB"]);
     // A pool that nobody asked for takes what is left.
-    let many = Limits { slots: 1 << 16, ..limits.clone() };
+    let many = DeviceLimits { slots: 1 << 16, ..limits.clone() };
     let memory = machine(64 * GIB, 12 * GIB);
     let (found, taken) = cpu_pool(&memory, &held, &SHARE, &many).unwrap();
     assert_eq!((found.available_bytes, taken), (GIB * 3 / 4, 12 * GIB - (GIB / 4)));
@@ -273,7 +273,8 @@ fn a_model_beyond_all_numbers_is_too_large() {
         "vocab_size": huge, "head_dim": 64});
     let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
     let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
-    let limits = Limits { step_tokens: huge, slots: 1 << 16, max_model_len: huge, ..limits(&spec) };
+    let limits =
+        DeviceLimits { step_tokens: huge, slots: 1 << 16, max_model_len: huge, ..limits(&spec) };
     let held = held(&spec, &limits, DType::F32).unwrap();
     let error = cpu_pool(&machine(1 << 40, 1 << 40), &held, &SHARE, &limits).unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");

@@ -6,15 +6,15 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::blocks::{self, Block, Shape};
+use super::architectures::{self, FAMILIES};
 use super::families::{Family, Flag, Positions};
 pub use super::keys::parse_dtype;
 use super::keys::{self, dimension, flag};
+use super::layers::{self, LayerAttention, Shape};
 use super::length;
 use super::lora::AdapterOptions;
 use super::mixture::{self, MixtureSpec};
 use super::pooling::{PoolerOptions, PoolingRule, SideFiles};
-use super::rows::{self, FAMILIES};
 use super::source::Source;
 use crate::device::{Activation, DType, KvShape, Rope};
 use crate::error::{Error, Result};
@@ -83,8 +83,8 @@ pub struct ModelSpec {
     pub norm_eps: f32,
     pub activation: Activation,
     /// Attention of each layer.
-    pub blocks: Vec<Block>,
-    /// What [`Block::rope`] counts; none with learned positions.
+    pub attention: Vec<LayerAttention>,
+    /// What [`LayerAttention::rope`] counts; none with learned positions.
     pub ropes: Vec<Rope>,
     /// Multiplies the rows of the token table.
     pub embed_scale: f32,
@@ -171,16 +171,16 @@ impl ModelSpec {
         let pools = pooling.is_some();
         let files = pools.then_some(&options.files);
         let (mut length, derived_len) = length::of(config, family, files)?;
-        let mut blocks = blocks::blocks(config, family, &shape)?;
+        let mut attention = layers::attention(config, family, &shape)?;
         if options.disable_sliding_window {
-            length.within(blocks.iter().filter_map(|block| block.attn.window).min());
-            blocks.iter_mut().for_each(|block| block.attn.window = None);
+            length.within(attention.iter().filter_map(|layer| layer.attn.window).min());
+            attention.iter_mut().for_each(|layer| layer.attn.window = None);
         }
         let max_model_len =
             length.choose(options.max_model_len, family.positions != Positions::Rope)?;
 
         let dtype = keys::choose_dtype(config, family, pools, options)?;
-        let scales = blocks::scales(config, family, hidden, dtype)?;
+        let scales = layers::scales(config, family, hidden, dtype)?;
         let vocab_size = dimension(config, "vocab_size")?;
         let spec = ModelSpec {
             family,
@@ -195,11 +195,11 @@ impl ModelSpec {
             embed_width,
             norm_eps: keys::norm_eps(config, family.eps)? * scales.eps,
             activation: keys::activation(config, family)?,
-            blocks,
-            ropes: blocks::ropes(config, family, head_dim, max_model_len)?,
+            attention,
+            ropes: layers::ropes(config, family, head_dim, max_model_len)?,
             embed_scale: scales.embed,
             logit_scale: if pools { 1.0 } else { scales.logits },
-            logit_softcap: blocks::softcap(config, family, "final_logit_softcapping")?,
+            logit_softcap: layers::softcap(config, family, "final_logit_softcapping")?,
             derived_len,
             tied: !pools && flag(config, Flag::Key("tie_word_embeddings"))?,
             qkv_bias: flag(config, family.qkv_bias)?,
@@ -297,7 +297,7 @@ fn family_of(config: &Object) -> Result<&'static Family> {
             names()
         ));
     };
-    rows::find(name).ok_or_else(|| {
+    architectures::find(name).ok_or_else(|| {
         let own = match config.value("auto_map") {
             Some(_) => " (code of a checkpoint's own, 'auto_map', is never run)",
             None => "",

@@ -78,7 +78,7 @@ fn windows_can_be_switched_off() {
         spec_of(config.clone(), &options)
     };
     let off = spec(&config, None).unwrap();
-    assert_eq!((off.max_model_len, off.blocks[0].attn.window), (40, None));
+    assert_eq!((off.max_model_len, off.attention[0].attn.window), (40, None));
     let error = spec(&config, Some(41)).unwrap_err();
     assert!(error.message().contains("sliding_window=40"), "{error}");
     assert_eq!(spec(&config, Some(30)).unwrap().max_model_len, 30);
@@ -163,7 +163,7 @@ fn what_each_layer_sees() {
             config[key] = value.clone();
         }
         let options = SpecOptions { supported: ALL, ..Default::default() };
-        spec_of(config, &options).unwrap().blocks.iter().map(|b| b.attn.window).collect()
+        spec_of(config, &options).unwrap().attention.iter().map(|layer| layer.attn.window).collect()
     };
     let w = Some(7);
     let sliding = json!({"sliding_window": 7});
@@ -188,11 +188,11 @@ fn gemma_stretches_and_caps() {
     let spec = spec_of(config.clone(), &with("auto")).unwrap();
     // sqrt(2048) = 45.2548..., in bfloat16 45.25.
     assert_eq!((spec.embed_scale, spec.head_dim), (45.25, 256));
-    assert_eq!((spec.blocks[0].attn.softcap, spec.logit_softcap), (Some(50.0), Some(30.0)));
-    assert_eq!(spec.blocks[0].attn.scale, 1.0 / 16.0);
+    assert_eq!((spec.attention[0].attn.softcap, spec.logit_softcap), (Some(50.0), Some(30.0)));
+    assert_eq!(spec.attention[0].attn.scale, 1.0 / 16.0);
     config["attn_logit_softcapping"] = json!(null);
     let spec = spec_of(config.clone(), &with("float32")).unwrap();
-    assert_eq!((spec.embed_scale, spec.blocks[0].attn.softcap), (2048f32.sqrt(), None));
+    assert_eq!((spec.embed_scale, spec.attention[0].attn.softcap), (2048f32.sqrt(), None));
     let e = spec_of(config.clone(), &with("half")).unwrap_err();
     assert!(e.message().starts_with("The model type 'gemma2' does not support float16."), "{e}");
     config["torch_dtype"] = json!("float16");

@@ -160,7 +160,7 @@ fn what_transformers_takes_is_taken() {
     assert_eq!(ids, [TokenId(2), TokenId(7)], "100 is not in a vocabulary of 100");
     let none = json!({"architectures": ["MistralForCausalLM"], "sliding_window": 0});
     let zero = spec_of(none, &options).unwrap();
-    assert_eq!(zero.blocks[0].attn.window, None);
+    assert_eq!(zero.attention[0].attn.window, None);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn case_17_absent_keys_of_a_file() {
     bare["architectures"] = json!(["MistralForCausalLM"]);
     bare["num_attention_heads"] = json!(8);
     let mistral = spec(bare).unwrap();
-    assert_eq!((mistral.kv_heads, mistral.blocks[0].attn.window), (8, Some(4096)));
+    assert_eq!((mistral.kv_heads, mistral.attention[0].attn.window), (8, Some(4096)));
 }
 
 #[test]

@@ -2,21 +2,21 @@
 //! by step. Families differ in data ([`ModelSpec`], [`Weights`]), never in code. It knows no
 //! tokens' values, no pages, no graphs and no streams.
 
-use super::blocks::Block;
 use super::config::{ModelSpec, NormOrder};
+use super::layers::LayerAttention;
 use super::load::{self, Layer, Mlp, Weights};
 use super::lora::{self, Adapter};
-use super::weights::LoadFormat;
-use crate::device::{Activation, Device, Limits, Norm, Pooling, Rope};
+use super::weights::WeightSource;
+use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope};
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
-use crate::plan::{Late, StepPlan};
+use crate::plan::{StepPlan, TokenMasks};
 
 /// A decoder on a device: weights and the buffers of a step.
 pub struct Decoder<D: Device> {
     weights: Weights<D::Weight>,
-    blocks: Vec<Block>,
+    attention: Vec<LayerAttention>,
     ropes: Vec<Rope>,
     activation: Activation,
     norms: NormOrder,
@@ -35,7 +35,7 @@ pub struct Decoder<D: Device> {
     buffers: Buffers<D::Tensor>,
 }
 
-/// Activations, `[step_tokens, _]` up to `attn` and `[logit_rows, _]` from `picked` on. Made once,
+/// Activations, `[step_tokens, _]` up to `attn` and `[logits_rows, _]` from `picked` on. Made once,
 /// so that their addresses never change.
 struct Buffers<T> {
     /// Token vectors as wide as the table; only where a projection follows.
@@ -90,12 +90,12 @@ impl<D: Device> Decoder<D> {
     /// Those of [`load::load`]; out of memory on the device.
     pub fn load(
         spec: &ModelSpec,
-        format: &LoadFormat,
+        format: &WeightSource,
         dev: &mut D,
-        limits: &Limits,
+        limits: &DeviceLimits,
     ) -> Result<Decoder<D>> {
         let weights = load::load(spec, format, dev)?;
-        let (tokens, picked) = (limits.step_tokens, limits.logit_rows);
+        let (tokens, picked) = (limits.step_tokens, limits.logits_rows);
         let q = spec.heads * spec.head_dim;
         let qkv = q + 2 * spec.kv_heads * spec.head_dim;
         let answer = spec.pooling.as_ref().map_or(spec.vocab_size, |rule| rule.width);
@@ -122,7 +122,7 @@ impl<D: Device> Decoder<D> {
         dev.steady();
         Ok(Decoder {
             weights,
-            blocks: spec.blocks.clone(),
+            attention: spec.attention.clone(),
             ropes: spec.ropes.clone(),
             activation: spec.activation,
             norms: spec.norms,
@@ -144,7 +144,12 @@ impl<D: Device> Decoder<D> {
     ///
     /// # Errors
     /// Those of the device; it is lost then.
-    pub fn install(&mut self, dev: &mut D, adapter_slot: AdapterSlotId, adapter: &Adapter) -> Result<()> {
+    pub fn install(
+        &mut self,
+        dev: &mut D,
+        adapter_slot: AdapterSlotId,
+        adapter: &Adapter,
+    ) -> Result<()> {
         for (i, layer) in self.weights.layers.iter_mut().enumerate() {
             for (p, linear) in layer.linears_mut().into_iter().enumerate() {
                 if let Some(linear) = linear.filter(|_| self.adapted[p]) {
@@ -162,7 +167,7 @@ impl<D: Device> Decoder<D> {
         Ok(())
     }
 
-    /// Begin a step and enqueue its forward pass, up to its rows of logits.
+    /// Begin a step and enqueue its forward pass, up to its logits rows.
     ///
     /// # Errors
     /// Internal: the plan has a token that the embedding table has no row for; the device has not
@@ -183,15 +188,15 @@ impl<D: Device> Decoder<D> {
 
     /// Enqueue the choice of tokens, or the vectors' way back: the second half of the step begun
     /// last.
-    pub fn sample(&mut self, dev: &mut D, late: &Late) -> Result<()> {
+    pub fn sample(&mut self, dev: &mut D, masks: &TokenMasks) -> Result<()> {
         if self.pooling.is_some() {
             return dev.hand_over(&self.buffers.logits);
         }
-        dev.sample(&mut self.buffers.logits, late)
+        dev.sample(&mut self.buffers.logits, masks)
     }
 
     /// The first `rows` rows of the last step's logits, `[rows, vocab]`, or pooled vectors, in the
-    /// order of its rows of logits. Waits. A device may change them while it samples, so read
+    /// order of its logits rows. Waits. A device may change them while it samples, so read
     /// before.
     pub fn logits(&self, dev: &mut D, rows: usize) -> Result<Vec<f32>> {
         dev.read(&self.buffers.logits, rows)
@@ -224,19 +229,19 @@ impl<D: Device> Decoder<D> {
 
     fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
         let (b, norms) = (&mut self.buffers, self.norms);
-        let (layer, block) = (&self.weights.layers[index], &self.blocks[index]);
+        let (layer, attention) = (&self.weights.layers[index], &self.attention[index]);
         let (qkv, out) = (&layer.qkv, &layer.attn_out);
         let input = if norms == NormOrder::Before { &b.normed } else { &b.residual };
         dev.linear(&qkv.weight, qkv.bias.as_ref(), input, &mut b.qkv)?;
         if let Some((q, k)) = &layer.heads {
-            dev.norm_heads(&block.attn, q, k, &mut b.qkv)?;
+            dev.norm_heads(&attention.attn, q, k, &mut b.qkv)?;
         }
         if self.encoder {
-            dev.attend_all(&block.attn, &b.qkv, &mut b.attn)?;
+            dev.attend_all(&attention.attn, &b.qkv, &mut b.attn)?;
         } else {
-            let rope = block.rope.and_then(|i| self.ropes.get(i));
-            dev.rope_store(index, &block.attn, rope, &mut b.qkv)?;
-            dev.attend(index, &block.attn, &b.qkv, &mut b.attn)?;
+            let rope = attention.rope.and_then(|i| self.ropes.get(i));
+            dev.rope_store(index, &attention.attn, rope, &mut b.qkv)?;
+            dev.attend(index, &attention.attn, &b.qkv, &mut b.attn)?;
         }
         dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)?;
         b.post(dev, layer.attn_post.as_ref())?;

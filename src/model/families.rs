@@ -1,6 +1,7 @@
 //! What a family of models is, as data: which config keys, which tensor names, which norm,
-//! positions and biases. The rows are in `rows`; `config` and `blocks` read the keys, `load` the
-//! names. A new family is a new row and no new code. It never touches a file or a device.
+//! positions and biases. The rows are in `architectures`; `config` and `layers` read the keys,
+//! `load` the names. A new family is a new row and no new code. It never touches a file or a
+//! device.
 
 use crate::device::{Activation, NormKind};
 

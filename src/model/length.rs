@@ -1,5 +1,5 @@
 //! How long a request may get: config.json's length keys, the rope's stretch and the user's wish,
-//! by the incumbent's rules. Called by `config` alone; it knows no page and no memory.
+//! by the Python backend's rules. Called by `config` alone; it knows no page and no memory.
 
 use super::families::{Family, Positions};
 use super::keys::MAX_DIMENSION;
@@ -9,13 +9,13 @@ use crate::error::Result;
 use crate::invalid;
 use crate::json::Object;
 
-/// Used when config.json names no length at all, as the incumbent does.
+/// Used when config.json names no length at all, as the Python backend does.
 const FALLBACK_LEN: usize = 2048;
 
 /// How long the checkpoint says it may get, and by which key.
 pub struct DerivedLen {
     key: &'static str,
-    /// As the incumbent computes it: a float, since a rope factor may be one.
+    /// As the Python backend computes it: a float, since a rope factor may be one.
     len: Option<f64>,
     model_max_length: Option<f64>,
     /// Longer than this only if the user says so.
@@ -118,7 +118,7 @@ impl DerivedLen {
     /// The user's length if it fits.
     ///
     /// # Errors
-    /// It is no length, or more than the checkpoint's; the text is the incumbent's.
+    /// It is no length, or more than the checkpoint's; the text is the Python backend's.
     /// A learned table ends where it ends, so there the environment
     /// variable that lets longer ones pass has no effect.
     pub fn choose(&self, user: Option<i64>, learned: bool) -> Result<usize> {

@@ -7,7 +7,7 @@ use super::config::{ModelSpec, NormOrder};
 use super::families::{Fused, Mixture, Names, Positions, QkNorm};
 use super::lora;
 use super::mixture::MixtureSpec;
-use super::weights::{Checkpoint, LoadFormat};
+use super::weights::{Checkpoint, WeightSource};
 use crate::device::{
     Bytes, DType, Device, HostTensor, Norm, NormKind, Routing, Source, WeightDesc, WeightKind,
 };
@@ -90,15 +90,15 @@ pub struct Weights<W> {
 /// memory on the device.
 pub fn load<D: Device>(
     spec: &ModelSpec,
-    format: &LoadFormat,
+    format: &WeightSource,
     dev: &mut D,
 ) -> Result<Weights<D::Weight>> {
     let names = &spec.family.names;
     let prefixes = spec.family.prefixes;
     let has = |c: &Checkpoint, prefix: &str| c.contains(&format!("{prefix}{}.weight", names.embed));
     let prefix = match format {
-        LoadFormat::Files(c) => prefixes.iter().find(|p| has(c, p)),
-        LoadFormat::Dummy => None,
+        WeightSource::Files(c) => prefixes.iter().find(|p| has(c, p)),
+        WeightSource::Dummy => None,
     };
     let prefix = prefix.or(prefixes.first()).copied().unwrap_or("");
     Loader { spec, format, dev, prefix, names }.all()
@@ -106,7 +106,7 @@ pub fn load<D: Device>(
 
 struct Loader<'a, D> {
     spec: &'a ModelSpec,
-    format: &'a LoadFormat,
+    format: &'a WeightSource,
     dev: &'a mut D,
     prefix: &'static str,
     names: &'static Names,
@@ -222,7 +222,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let first = names.next().unwrap_or_default();
         let has = |c: &Checkpoint, name: &str| c.contains(&format!("{name}.{}.weight", row.router));
         match self.format {
-            LoadFormat::Files(c) if !has(c, &first) => names.find(|n| has(c, n)).unwrap_or(first),
+            WeightSource::Files(c) if !has(c, &first) => names.find(|n| has(c, n)).unwrap_or(first),
             _ => first,
         }
     }
@@ -265,7 +265,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let gated = names.len() > count;
         let each = outputs * names.len() / count;
         let source = match self.format {
-            LoadFormat::Files(c) if c.contains(stack) => {
+            WeightSource::Files(c) if c.contains(stack) => {
                 Some(Source::Parts(vec![c.stack(stack, count, each, inputs)?]))
             }
             _ => self.parts(names, &vec![outputs; names.len()], inputs, false)?,
@@ -326,7 +326,7 @@ impl<'a, D: Device> Loader<'a, D> {
     /// The table of positions; to each row the vector of token type 0 is added, if there is one.
     fn position_table(&mut self, name: &str, rows: usize) -> Result<D::Weight> {
         let (width, kind) = (self.spec.hidden, WeightKind::Table);
-        let (LoadFormat::Files(checkpoint), Some(types)) = (self.format, self.names.token_types)
+        let (WeightSource::Files(checkpoint), Some(types)) = (self.format, self.names.token_types)
         else {
             return self.table(name, kind, rows, width);
         };
@@ -347,7 +347,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let usual = format!("{}.weight", self.names.head);
         let other = format!("language_model.{usual}");
         let name = match self.format {
-            LoadFormat::Files(c) if c.contains(&other) => other,
+            WeightSource::Files(c) if c.contains(&other) => other,
             _ => usual,
         };
         let (vocab, width) = (self.spec.vocab_size, self.spec.embed_width);
@@ -450,7 +450,7 @@ impl<'a, D: Device> Loader<'a, D> {
         inputs: usize,
         transposed: bool,
     ) -> Result<Option<Source<'a>>> {
-        let LoadFormat::Files(checkpoint) = self.format else { return Ok(None) };
+        let WeightSource::Files(checkpoint) = self.format else { return Ok(None) };
         let tensor = |(name, &rows): (&String, &usize)| match transposed {
             true => checkpoint.tensor(name, inputs, rows),
             false => checkpoint.tensor(name, rows, inputs),

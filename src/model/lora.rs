@@ -1,6 +1,7 @@
 //! LoRA adapters: a PEFT folder -> matrices in the order and type in which a device takes them.
-//! Called by `engine` on a thread of its own; `decoder` puts what was read into an adapter slot. Which
-//! modules a family has is said by its row ([`projections`]); nothing here depends on a device.
+//! Called by `engine` on a thread of its own; `decoder` puts what was read into an adapter slot.
+//! Which modules a family has is said by its row ([`projections`]); nothing here depends on a
+//! device.
 //!
 //! An adapter adds scale * B (A x) to a linear, scale = lora_alpha / r (or / sqrt(r), rsLoRA). Here
 //! the scale is multiplied into B, in f32, before B is rounded to the model's type.
@@ -13,7 +14,7 @@ use serde_json::Value;
 use super::config::ModelSpec;
 use super::families::Fused;
 use super::weights::Checkpoint;
-use crate::device::{AdapterPart, AdapterCapacity, DType, HostTensor, TablePart};
+use crate::device::{AdapterCapacity, AdapterPart, DType, HostTensor, TablePart};
 use crate::error::{Error, Result};
 use crate::files::Kind;
 use crate::invalid;
@@ -38,7 +39,7 @@ pub struct Projection {
     pub inputs: usize,
     /// The rows of B are q, k and v of head 0, of head 1, ...
     by_head: bool,
-    /// What the incumbent calls all parts together.
+    /// What the Python backend calls all parts together.
     packed: &'static str,
 }
 

@@ -74,11 +74,11 @@ fn sparse(config: &Object, layers: usize) -> Result<Vec<bool>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::rows;
+    use crate::model::architectures;
     use serde_json::{json, Value};
 
     fn of(architecture: &str, config: Value) -> Result<Option<MixtureSpec>> {
-        let family = rows::find(architecture).unwrap();
+        let family = architectures::find(architecture).unwrap();
         let defaults = serde_json::from_str(family.defaults).unwrap();
         let config = Object::new("config.json", config.as_object().unwrap());
         mixture(&config.with(family.spellings, &defaults), family, 4)

@@ -1,9 +1,9 @@
-//! The rows of architectures with experts. Part of the list in [`super::rows`], which looks them
-//! up.
+//! The rows of architectures with experts. Part of the list in [`super::architectures`], which
+//! looks them up.
 
+use super::architectures::{MISTRAL, QWEN2, QWEN3};
 use super::defaults;
 use super::families::{Family, Flag, Mixture, SharedExpert, Windows};
-use super::rows::{MISTRAL, QWEN2, QWEN3};
 
 pub(super) const MIXTRAL: Family = Family {
     architecture: "MixtralForCausalLM",

@@ -7,10 +7,10 @@
 //! | `source` | config.json with what the user overrides, generation_config.json |
 //! | `keys` | keys of config.json as sizes, flags, element types, ids |
 //! | [`length`] | how long a request may get |
-//! | [`blocks`] | what differs from layer to layer: windows, caps, scales, ropes |
+//! | [`layers`] | what differs from layer to layer: windows, caps, scales, ropes |
 //! | [`mixture`] | experts: how many, how wide, in which layers |
 //! | [`families`] | what a family is, as data: keys, tensor names, kinds |
-//! | [`rows`] | one row of it per architecture |
+//! | [`architectures`] | one row of it per architecture |
 //! | `mixtures` | those of architectures with experts |
 //! | `encoders` | those of architectures that only embed |
 //! | `defaults` | what keys are that config.json leaves out |
@@ -26,7 +26,7 @@
 //! | [`decoder`] | THE forward pass, generic over the device |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
 
-pub mod blocks;
+pub mod layers;
 pub mod budget;
 pub mod config;
 pub mod decoder;
@@ -43,7 +43,7 @@ pub mod mixture;
 mod mixtures;
 pub mod pooling;
 pub mod rope;
-pub mod rows;
+pub mod architectures;
 mod shard;
 mod source;
 mod torch;
@@ -52,4 +52,4 @@ pub mod weights;
 pub use config::ModelSpec;
 pub use decoder::Decoder;
 pub use lora::{Adapter, AdapterOptions};
-pub use weights::{Checkpoint, Files, LoadFormat};
+pub use weights::{Checkpoint, Files, WeightSource};

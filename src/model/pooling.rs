@@ -1,16 +1,16 @@
 //! What becomes of the last hidden states of a model that embeds: which rows make the vector,
 //! whether it is normalised, how short a request may have it. From the files that
 //! sentence-transformers leaves beside a checkpoint, the user's `pooler_config`, and the
-//! incumbent's defaults. `config` calls it at load, `engine` keeps the result.
+//! Python backend's defaults. `config` calls it at load, `engine` keeps the result.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::architectures;
 use super::config::{architecture, SpecOptions};
 use super::families::Family;
 use super::keys::{self, MAX_DIMENSION};
-use super::rows;
 use crate::device::Pooling;
 use crate::error::{Error, Result};
 use crate::files::{self, Kind};
@@ -89,7 +89,9 @@ fn embeds(config: &Object, family: &Family, options: &SpecOptions) -> Result<boo
     let name = architecture(config)?.unwrap_or(family.architecture);
     let pools = match options.pooler.runner {
         Runner::Pooling => true,
-        Runner::Auto => options.files.pooling.is_some() || family.encoder || rows::headless(name),
+        Runner::Auto => {
+            options.files.pooling.is_some() || family.encoder || architectures::headless(name)
+        }
         Runner::Generate if family.encoder => {
             return Err(Error::Unsupported(format!(
                 "This model does not support runner 'generate': {name} only embeds. Remove \
@@ -262,7 +264,7 @@ impl PoolingRule {
     /// The size that a request asks for.
     ///
     /// # Errors
-    /// The incumbent's texts, which name the `model`; more than a whole vector has.
+    /// The Python backend's texts, which name the `model`; more than a whole vector has.
     pub fn check(&self, size: i64, model: &str) -> Result<usize> {
         let positive = usize::try_from(size).ok().filter(|&n| n > 0);
         match (&self.dimensions, positive) {

@@ -37,7 +37,7 @@ const KINDS: [&str; 7] = ["default", "linear", "dynamic", "llama3", "yarn", "lon
 
 /// The rope of a model with heads of `head_dim`: `rope_parameters` (transformers 5), else
 /// `rope_theta` and `rope_scaling` (4). `max_model_len` chooses between longrope's two sets of
-/// factors, once for all requests, as the incumbent does.
+/// factors, once for all requests, as the Python backend does.
 ///
 /// # Errors
 /// A scaling of another kind; a factor that is not a positive number.
@@ -123,7 +123,7 @@ fn build(raw: &Raw, head_dim: usize, max_model_len: usize) -> Result<Rope> {
 
     let mut theta = raw.theta;
     if raw.kind == "dynamic" {
-        // The incumbent turns by the base of the longest text, at all lengths.
+        // The Python backend turns by the base of the longest text, at all lengths.
         let (factor, dim) = (raw.number("factor")?, rotary_dim as f64);
         theta *= (factor * factor - (factor - 1.0)).powf(dim / (dim - 2.0));
     }

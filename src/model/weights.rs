@@ -26,7 +26,7 @@ use crate::invalid;
 use crate::json::{self, Object};
 
 /// Where weights come from.
-pub enum LoadFormat {
+pub enum WeightSource {
     /// `auto`, `safetensors`, `pt`.
     Files(Checkpoint),
     /// `dummy`: deterministic noise of the right shapes.

@@ -1,4 +1,4 @@
-//! Steps 1 and 3 to 7 of [`super::spec`]: what is done to a row of logits before a token is drawn,
+//! Steps 1 and 3 to 7 of [`super::spec`]: what is done to a logits row before a token is drawn,
 //! and what must be remembered of a sequence for it. Reference code, as [`super::choose`], which
 //! calls it. It knows no batch.
 

@@ -43,7 +43,7 @@ pub(super) fn known(key: &str) -> Option<&'static str> {
 }
 
 /// # Errors
-/// InvalidArgument in the incumbent's words: the value asks for something.
+/// InvalidArgument in the Python backend's words: the value asks for something.
 pub(super) fn check(name: &str, value: &Value, n: u32) -> Result<()> {
     let Some((_, neutral)) = PARAMETERS.iter().find(|(known, _)| *known == name) else {
         return Ok(());

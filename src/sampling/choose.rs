@@ -1,4 +1,4 @@
-//! The reference sampler: one row of logits to one token, in the order that [`super::spec`] fixes;
+//! The reference sampler: one logits row to one token, in the order that [`super::spec`] fixes;
 //! what happens to the logits before the draw is in [`super::adjust`]. The cpu device calls it for
 //! every sampled row, tests hold GPU kernels against it. It knows no batch.
 //!
@@ -9,8 +9,8 @@
 //! - top_p: floor = the smallest logit with less than top_p of the survivors' mass strictly above
 //!   it
 //!
-//! The incumbent's top_p drops, in ascending order, whatever has a cumulative mass <= 1 - top_p:
-//! the same set but for exact ties at the border, of which it keeps some by position.
+//! The Python backend's top_p drops, in ascending order, whatever has a cumulative mass <= 1 -
+//! top_p: the same set but for exact ties at the border, of which it keeps some by position.
 
 use super::adjust::adjust;
 use super::{noise, History, NonFinite, SamplerSpec, Seen};

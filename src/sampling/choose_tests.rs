@@ -109,8 +109,9 @@ impl Case {
         choose(&mut logits, seen, &self.spec, &history, self.position())
     }
 
-    /// The whole pipeline as the incumbent's documents put it, with full sorts. None where a border
-    /// (a mass near top_p, a logit near min_p's, two best scores) is too close for f32 to tell.
+    /// The whole pipeline as the Python backend's documents put it, with full sorts. None where a
+    /// border (a mass near top_p, a logit near min_p's, two best scores) is too close for f32 to
+    /// tell.
     fn naive(&self) -> Option<TokenId> {
         const CLOSE: f64 = 1e-5;
         let spec = &self.spec;

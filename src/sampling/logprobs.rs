@@ -1,4 +1,4 @@
-//! Logprobs of one row of logits: what a position reports of its token and of others. The cpu
+//! Logprobs of one logits row: what a position reports of its token and of others. The cpu
 //! device calls it, a CUDA device fills the same [`TokenLogprobs`]; tests hold one against the
 //! other. It knows no batch and no text.
 
@@ -20,7 +20,7 @@ pub struct TokenLogprobs {
 }
 
 impl TokenLogprobs {
-    /// From a row of logits [vocab], after step 1 of [`super::spec`]. NaN counts as -inf.
+    /// From a logits row [vocab], after step 1 of [`super::spec`]. NaN counts as -inf.
     pub fn read(logits: &[f32], token: TokenId, spec: &LogprobSpec) -> TokenLogprobs {
         let logit = |t: TokenId| {
             let x = logits.get(t.index()).copied().unwrap_or(f32::NEG_INFINITY);

@@ -22,7 +22,7 @@ pub use bounds::ListLimits;
 pub use choose::choose;
 pub use finite::{NonFinite, Seen};
 pub use logprobs::TokenLogprobs;
-pub use params::{Limits, RepetitionRule, SamplingParams};
+pub use params::{RepetitionRule, SamplingLimits, SamplingParams};
 pub use python::repr as python_repr;
 pub use spec::{LogprobSpec, SamplerSpec};
 pub use structured::{Constraint, StructuredOptions, StructuredOutputs};

@@ -16,7 +16,7 @@ use crate::invalid;
 
 /// What validation needs to know of the model.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct SamplingLimits {
     pub vocab_size: u32,
     /// Engine argument `max_logprobs`; -1 = the whole vocabulary.
     pub max_logprobs: i64,
@@ -26,20 +26,20 @@ pub struct Limits {
     pub lists: ListLimits,
 }
 
-impl Limits {
-    /// The incumbent's own limit of `n`.
+impl SamplingLimits {
+    /// The Python backend's own limit of `n`.
     const MAX_SEQUENCES: u32 = 16_384;
 
-    pub const fn new(vocab_size: u32, max_logprobs: i64) -> Limits {
-        let (max_sequences, lists) = (Limits::MAX_SEQUENCES, ListLimits::DEFAULT);
-        Limits { vocab_size, max_logprobs, max_sequences, lists }
+    pub const fn new(vocab_size: u32, max_logprobs: i64) -> SamplingLimits {
+        let (max_sequences, lists) = (SamplingLimits::MAX_SEQUENCES, ListLimits::DEFAULT);
+        SamplingLimits { vocab_size, max_logprobs, max_sequences, lists }
     }
 
     /// What `VLLM_MAX_N_SEQUENCES` says, if it is set.
     ///
     /// # Errors
     /// InvalidArgument: not a number from 1 on.
-    pub fn with_max_sequences(mut self, said: Option<&str>) -> Result<Limits> {
+    pub fn with_max_sequences(mut self, said: Option<&str>) -> Result<SamplingLimits> {
         if let Some(text) = said {
             self.max_sequences = text.trim().parse().ok().filter(|n| *n > 0).ok_or_else(|| {
                 invalid!("VLLM_MAX_N_SEQUENCES must be a number from 1 on, got {text:?}")
@@ -154,7 +154,7 @@ impl SamplingParams {
     /// # Errors
     /// InvalidArgument: not JSON or no object, with line and column; and what
     /// [`SamplingParams::parse`] says.
-    pub fn parse_text(text: &str, limits: &Limits) -> Result<SamplingParams> {
+    pub fn parse_text(text: &str, limits: &SamplingLimits) -> Result<SamplingParams> {
         SamplingParams::parse(&SamplingParams::object(text)?, limits)
     }
 
@@ -170,8 +170,8 @@ impl SamplingParams {
     /// unknown key fails, then the rules are checked in theirs.
     ///
     /// # Errors
-    /// InvalidArgument with the incumbent's text.
-    pub fn parse(source: &Map<String, Value>, limits: &Limits) -> Result<SamplingParams> {
+    /// InvalidArgument with the Python backend's text.
+    pub fn parse(source: &Map<String, Value>, limits: &SamplingLimits) -> Result<SamplingParams> {
         let checked = || verify::checked(Raw::read(source)?, limits);
         checked().map_err(Error::on_one_line)
     }
@@ -364,13 +364,13 @@ mod tests {
     use crate::error::Error;
     use serde_json::json;
 
-    const LIMITS: Limits = Limits::new(100, 20);
+    const LIMITS: SamplingLimits = SamplingLimits::new(100, 20);
 
     fn parse(value: Value) -> Result<SamplingParams> {
         SamplingParams::parse(value.as_object().unwrap(), &LIMITS)
     }
 
-    /// Null is "unset" for every key; the incumbent's int(None) error is not kept.
+    /// Null is "unset" for every key; the Python backend's int(None) error is not kept.
     #[test]
     fn null_is_unset() {
         let keys = ["n", "top_k", "temperature", "seed", "stop", "stop_token_ids", "logprobs"]

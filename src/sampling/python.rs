@@ -1,4 +1,4 @@
-//! Python's rules for numbers and texts: clients of the incumbent rely on `int()`, `float()`,
+//! Python's rules for numbers and texts: clients of the Python backend rely on `int()`, `float()`,
 //! `bool()` and on how values look in its messages. Called by [`super::params`], and by the door
 //! for numbers in its answers; it knows no parameter. Where we decided otherwise (null, "true" and
 //! "false" texts) the function says so.

@@ -1,7 +1,7 @@
 //! What a device needs to choose a token for one slot. Built from `SamplingParams` at the door,
 //! sent once when the slot opens. The order of steps on the logits is spec for all devices:
 //!
-//! 1. token mask of the step's late part (a grammar's)
+//! 1. token mask of the token masks of a step (a grammar's)
 //! 2. what `logprobs` and `prompt_logprobs` report is log_softmax of the logits as they are *here*
 //! 3. `allowed`: every other token is -inf
 //! 4. `bias` is added

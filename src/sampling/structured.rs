@@ -59,7 +59,7 @@ impl StructuredOutputs {
     /// From an object, or a text that holds one. Null, false and unknown members count as absent.
     ///
     /// # Errors
-    /// InvalidArgument, with the incumbent's text where it has one of its own.
+    /// InvalidArgument, with the Python backend's text where it has one of its own.
     pub fn parse(value: &Value) -> Result<StructuredOutputs> {
         let read;
         let map = match value {

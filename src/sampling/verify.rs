@@ -1,5 +1,5 @@
-//! The rules that sampling parameters obey, in the incumbent's order and with its texts. Called by
-//! [`super::params`] only.
+//! The rules that sampling parameters obey, in the Python backend's order and with its texts.
+//! Called by [`super::params`] only.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::ages;
 use super::bounds::{self, ListLimits};
-use super::params::{Limits, Raw, RepetitionRule, SamplingParams};
+use super::params::{Raw, RepetitionRule, SamplingLimits, SamplingParams};
 use super::python::{self, float_text};
 use super::structured::StructuredOutputs;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ const LOWEST_TEMPERATURE: f64 = 0.01;
 const MAX_LOGPROB_TOKEN_IDS: usize = 128;
 
 /// Apply defaults, then every rule; the first that fails wins.
-pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
+pub(super) fn checked(raw: Raw, limits: &SamplingLimits) -> Result<SamplingParams> {
     thinking_token_budget(raw.thinking_token_budget)?;
     list_lengths(&raw, limits)?;
     let stop = texts("stop", raw.stop)?;
@@ -78,7 +78,7 @@ pub(super) fn checked(raw: Raw, limits: &Limits) -> Result<SamplingParams> {
 }
 
 /// Refuse lists that are longer than one request's may be, before anything of them is copied.
-fn list_lengths(raw: &Raw, limits: &Limits) -> Result<()> {
+fn list_lengths(raw: &Raw, limits: &SamplingLimits) -> Result<()> {
     let ListLimits { stop_strings, stop_bytes, stop_token_ids, .. } = limits.lists;
     let ListLimits { bad_words, bad_words_bytes, logit_biases, .. } = limits.lists;
     let vocab = limits.vocab_size as usize;
@@ -358,7 +358,7 @@ fn stop_ids(value: Option<&Value>, vocab: u32) -> Result<Vec<TokenId>> {
 }
 
 /// The rules that need the model: maximum of logprobs, ids inside the vocabulary.
-fn against_model(raw: &Raw, params: &mut SamplingParams, limits: &Limits) -> Result<()> {
+fn against_model(raw: &Raw, params: &mut SamplingParams, limits: &SamplingLimits) -> Result<()> {
     let vocab = limits.vocab_size;
     let all = i64::from(vocab);
     let max = if limits.max_logprobs == -1 { all } else { limits.max_logprobs };

@@ -3,8 +3,8 @@
 use super::*;
 use serde_json::json;
 
-fn limits() -> Limits {
-    Limits::new(4096, 20)
+fn limits() -> SamplingLimits {
+    SamplingLimits::new(4096, 20)
 }
 
 fn parse(value: Value) -> Result<SamplingParams> {
@@ -136,7 +136,7 @@ fn rules_that_need_the_model() {
         "Requested prompt logprobs of 4096, which is greater than max allowed: 20 \
          (parameter=prompt_logprobs, value=4096)",
     );
-    let whole = Limits { max_logprobs: -1, ..limits() };
+    let whole = SamplingLimits { max_logprobs: -1, ..limits() };
     let source = json!({"prompt_logprobs": -1});
     assert!(SamplingParams::parse(source.as_object().unwrap(), &whole).is_ok());
     fails(
@@ -237,7 +237,7 @@ fn empty_values_ask_for_nothing() {
     }
 }
 
-/// Requests that the incumbent refused, with the reasons that it wrote to its log.
+/// Requests that the Python backend refused, with the reasons that it wrote to its log.
 #[test]
 fn recorded_refusals() {
     for (text, reason) in [

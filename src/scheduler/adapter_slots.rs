@@ -31,7 +31,8 @@ impl AdapterSlots {
         adapter == AdapterId(0) || self.find(adapter).is_some()
     }
 
-    /// One more sequence runs with it. The change to announce, if the adapter takes an adapter slot over.
+    /// One more sequence runs with it. The change to announce, if the adapter takes an adapter slot
+    /// over.
     pub(super) fn enter(&mut self, adapter: AdapterId) -> Option<SlotChange> {
         if adapter == AdapterId(0) {
             return None;
@@ -49,11 +50,15 @@ impl AdapterSlots {
     }
 
     /// A sequence with it left its slot.
-    pub(super) fn leave(&mut self, adapter: AdapterId) {
+    pub(super) fn release(&mut self, adapter: AdapterId) {
         if adapter == AdapterId(0) {
             return;
         }
-        match self.adapter_slots.iter_mut().find(|adapter_slot| adapter_slot.adapter == adapter && adapter_slot.running > 0) {
+        match self
+            .adapter_slots
+            .iter_mut()
+            .find(|adapter_slot| adapter_slot.adapter == adapter && adapter_slot.running > 0)
+        {
             Some(adapter_slot) => adapter_slot.running -= 1,
             None => panic!("nobody runs with adapter {adapter}"),
         }
@@ -61,8 +66,13 @@ impl AdapterSlots {
 
     /// Its adapter slot, else the one that was idle for longest.
     fn find(&self, adapter: AdapterId) -> Option<usize> {
-        let held = self.adapter_slots.iter().position(|adapter_slot| adapter_slot.adapter == adapter);
-        let idle = self.adapter_slots.iter().enumerate().filter(|(_, adapter_slot)| adapter_slot.running == 0);
+        let held =
+            self.adapter_slots.iter().position(|adapter_slot| adapter_slot.adapter == adapter);
+        let idle = self
+            .adapter_slots
+            .iter()
+            .enumerate()
+            .filter(|(_, adapter_slot)| adapter_slot.running == 0);
         held.or_else(|| idle.min_by_key(|(_, adapter_slot)| adapter_slot.used).map(|(at, _)| at))
     }
 }

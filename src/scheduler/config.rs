@@ -33,7 +33,8 @@ pub struct SchedulerConfig {
     /// Admit a sequence only if pages for all its known tokens are free, not just for its first
     /// chunk.
     pub reserve_full_isl: bool,
-    /// Adapters that sequences may run with at the same time; as many adapter slots. 0: none at all.
+    /// Adapters that sequences may run with at the same time; as many adapter slots. 0: none at
+    /// all.
     pub max_loras: usize,
     /// Steps that may be planned before the first is committed (`DeviceInfo::depth`).
     pub depth: usize,

@@ -1,6 +1,6 @@
 //! THE POLICY: which sequences run in the next step, and with which tokens. A function of its own
-//! queues and the ledger: no device, no clock, no thread, no randomness, so a run can be repeated
-//! exactly. Called by `engine`; it never sees text, clients or models.
+//! queues and the cache manager: no device, no clock, no thread, no randomness, so a run can be
+//! repeated exactly. Called by `engine`; it never sees text, clients or models.
 //! # A step
 //! There is no prefill phase and no decode phase: a sequence has tokens, some of them were fed, and
 //! a step feeds some of the rest within a budget of token rows.
@@ -18,8 +18,8 @@
 //! before may still work on its slot and pages. Slot and pages are nevertheless free at once,
 //! because the device runs steps in order: whoever gets them does so in a later step, which first
 //! sees the changes `Close` and `Open`. Only the late *results* have to be dropped: each planned
-//! sampling row notes for which stay in the slot it was planned, and [`Scheduler::commit`] drops
-//! those whose stay is over.
+//! sampling row notes for which generation in the slot it was planned, and [`Scheduler::commit`]
+//! drops those whose generation is over.
 
 mod adapter_slots;
 mod config;
@@ -38,14 +38,15 @@ pub use sequence::NewSequence;
 
 use crate::error::Result;
 use crate::ids::{AdapterId, PageId, RequestId, SlotId};
-use crate::kv::{KvConfig, KvLedger};
+use crate::kv::{KvCacheManager, KvConfig};
 use crate::plan::{SlotChange, StepPlan, StepResult};
 use crate::sampling::NonFinite;
 use crate::{internal, invalid};
 use adapter_slots::AdapterSlots;
-use sequence::{Seats, Sequence};
+use sequence::{Sequence, Slots};
 
-/// A planned step without result: the slot and the stay of each row that samples, in row order.
+/// A planned step without result: the slot and the generation of each row that samples, in row
+/// order.
 #[derive(Debug)]
 struct InFlight {
     step: u64,
@@ -55,25 +56,26 @@ struct InFlight {
 #[derive(Debug)]
 pub struct Scheduler {
     config: SchedulerConfig,
-    kv: KvLedger,
+    kv: KvCacheManager,
     waiting: VecDeque<Box<Sequence>>,
-    /// Sequences that wait behind their leaders.
-    followers: usize,
+    /// Sequences that wait behind their primaries.
+    siblings: usize,
     /// Sequences added that follow none.
     arrivals: u64,
     /// The newest of them, and its order.
     newest: Option<(RequestId, u64)>,
     /// Slots in order of admission.
     running: Vec<SlotId>,
-    seats: Seats,
+    slots: Slots,
     adapter_slots: AdapterSlots,
-    /// Sequences with an adapter that were admitted past the first one that waits for an adapter slot.
+    /// Sequences with an adapter that were admitted past the first one that waits for an adapter
+    /// slot.
     overtakers: usize,
     /// For the next plan: what happened to slots since the last one.
     changes: Vec<SlotChange>,
     in_flight: VecDeque<InFlight>,
     step: u64,
-    stays: u64,
+    generations: u64,
     preemptions: u64,
     /// Who got a slot for the first time, until [`Scheduler::take_admitted`] asks.
     admitted: Vec<RequestId>,
@@ -85,7 +87,7 @@ impl Scheduler {
     /// `max_model_len`; names the key to change.
     pub fn new(config: SchedulerConfig) -> Result<Scheduler> {
         config.validate()?;
-        let kv = KvLedger::new(KvConfig {
+        let kv = KvCacheManager::new(KvConfig {
             pages: config.pages,
             page_size: config.page_size,
             prefix_caching: config.prefix_caching,
@@ -94,17 +96,17 @@ impl Scheduler {
         Ok(Scheduler {
             kv,
             waiting: VecDeque::new(),
-            followers: 0,
+            siblings: 0,
             arrivals: 0,
             newest: None,
             running: Vec::with_capacity(config.max_num_seqs),
-            seats: Seats::new(config.max_num_seqs),
+            slots: Slots::new(config.max_num_seqs),
             adapter_slots: AdapterSlots::new(config.max_loras),
             overtakers: 0,
             changes: Vec::new(),
             in_flight: VecDeque::with_capacity(config.depth),
             step: 0,
-            stays: 0,
+            generations: 0,
             preemptions: 0,
             admitted: Vec::new(),
             config,
@@ -139,11 +141,11 @@ impl Scheduler {
         }
         let order = self.order_of(&new);
         // Without the cache there is nothing to wait for.
-        let leader = new.leader.filter(|_| self.config.prefix_caching && !new.skip_cache);
-        match leader.and_then(|id| self.find(id)).filter(|leader| !leader.prompt_fed()) {
-            Some(leader) => {
-                leader.followers.push((order, new));
-                self.followers += 1;
+        let primary = new.primary.filter(|_| self.config.prefix_caching && !new.skip_cache);
+        match primary.and_then(|id| self.find(id)).filter(|primary| !primary.prompt_fed()) {
+            Some(primary) => {
+                primary.siblings.push((order, new));
+                self.siblings += 1;
             }
             None => self.queue(Sequence::new(new, order, longest)),
         }
@@ -151,9 +153,9 @@ impl Scheduler {
     }
 
     fn order_of(&mut self, new: &NewSequence) -> u64 {
-        match self.newest.filter(|(leader, _)| Some(*leader) == new.leader) {
-            Some((leader, order)) => {
-                let others = new.id.0.saturating_sub(leader.0);
+        match self.newest.filter(|(primary, _)| Some(*primary) == new.primary) {
+            Some((primary, order)) => {
+                let others = new.id.0.saturating_sub(primary.0);
                 order + others.saturating_sub(self.config.max_num_seqs as u64 / 2)
             }
             None => {
@@ -174,53 +176,53 @@ impl Scheduler {
     /// Plan no row for a running sequence, or plan rows again. A preemption ends a hold. For a
     /// sequence that has to wait for something besides its tokens, such as a slow grammar mask.
     pub fn hold(&mut self, id: RequestId, held: bool) {
-        let slot = self.running.iter().copied().find(|&slot| self.seats[slot].id == id);
+        let slot = self.running.iter().copied().find(|&slot| self.slots[slot].id == id);
         if let Some(slot) = slot {
-            self.seats[slot].held = held;
+            self.slots[slot].held = held;
         }
     }
 
     /// Drop what the newest plan samples for a running sequence, and hold it: its last token is
     /// fed once more when the hold ends. For a sequence whose mask did not come in time. The device
     /// opens its row anew, since the token that it samples without a mask counts there.
-    pub fn sit_out(&mut self, id: RequestId) {
-        let Some(slot) = self.running.iter().copied().find(|&slot| self.seats[slot].id == id)
+    pub fn skip_step(&mut self, id: RequestId) {
+        let Some(slot) = self.running.iter().copied().find(|&slot| self.slots[slot].id == id)
         else {
             return;
         };
-        self.stays += 1;
-        let sequence = &mut self.seats[slot];
+        self.generations += 1;
+        let sequence = &mut self.slots[slot];
         sequence.step_back();
-        sequence.stay = self.stays;
+        sequence.generation = self.generations;
         sequence.held = true;
         self.changes.push(SlotChange::Close { slot });
-        self.changes.push(SlotChange::Open(Box::new(self.seats[slot].open(slot))));
+        self.changes.push(SlotChange::Open(Box::new(self.slots[slot].open(slot))));
         self.push_pages(slot, 0);
     }
 
     /// Whose row a slot of the newest plan is.
     pub fn id_in(&self, slot: SlotId) -> RequestId {
-        self.seats[slot].id
+        self.slots[slot].id
     }
 
     /// The request is over, for whatever reason (stop, cancel, error): forget it, wherever it is.
     /// Its tokens in flight will be dropped. False: it was not here (any more).
     pub fn finish(&mut self, id: RequestId) -> bool {
-        if let Some(at) = self.running.iter().position(|&slot| self.seats[slot].id == id) {
+        if let Some(at) = self.running.iter().position(|&slot| self.slots[slot].id == id) {
             let over = self.vacate(at);
-            self.queue_followers(over.followers);
+            self.queue_siblings(over.siblings);
             return true;
         }
         if let Some(at) = self.waiting.iter().position(|sequence| sequence.id == id) {
             let over = self.waiting.remove(at);
-            over.into_iter().for_each(|sequence| self.queue_followers(sequence.followers));
+            over.into_iter().for_each(|sequence| self.queue_siblings(sequence.siblings));
             return true;
         }
-        let leaders = self.waiting.iter_mut().map(|sequence| &mut **sequence);
-        for leader in leaders.chain(self.seats.taken()) {
-            if let Some(at) = leader.followers.iter().position(|(_, follower)| follower.id == id) {
-                leader.followers.remove(at);
-                self.followers -= 1;
+        let primaries = self.waiting.iter_mut().map(|sequence| &mut **sequence);
+        for primary in primaries.chain(self.slots.taken()) {
+            if let Some(at) = primary.siblings.iter().position(|(_, sibling)| sibling.id == id) {
+                primary.siblings.remove(at);
+                self.siblings -= 1;
                 return true;
             }
         }
@@ -255,9 +257,9 @@ impl Scheduler {
         assert_eq!(planned.samples.len(), result.samples.len(), "samples of step {}", result.step);
         let mut arrivals = Vec::with_capacity(result.samples.len());
         let rows = planned.samples.into_iter().zip(&result.samples);
-        for (sample, ((slot, stay), sampled)) in rows.enumerate() {
+        for (sample, ((slot, generation), sampled)) in rows.enumerate() {
             assert_eq!(slot, sampled.slot, "samples of step {} come in row order", result.step);
-            let Some(sequence) = self.seats.get(slot, stay) else { continue };
+            let Some(sequence) = self.slots.get(slot, generation) else { continue };
             let (id, mut at_limit) = (sequence.id, false);
             let token = sampled.tokens.as_ref().map_err(|&error| error).map(|tokens| {
                 let [token] = tokens[..] else { panic!("slot {slot} sampled not one token") };
@@ -295,7 +297,7 @@ impl Scheduler {
     }
 
     pub fn waiting_len(&self) -> usize {
-        self.waiting.len() + self.followers
+        self.waiting.len() + self.siblings
     }
 
     pub fn running_len(&self) -> usize {
@@ -321,7 +323,7 @@ impl Scheduler {
 
     /// Panics unless every page is accounted for. O(pages): for tests and idle moments.
     pub fn check(&self) {
-        self.kv.check(self.running.iter().map(|&slot| &self.seats[slot].table));
+        self.kv.check(self.running.iter().map(|&slot| &self.slots[slot].table));
     }
 
     /// Feed what runs, in order of admission. True if that cost a preemption.
@@ -331,7 +333,7 @@ impl Scheduler {
         let mut at = 0;
         while at < self.running.len() && *budget > 0 {
             let slot = self.running[at];
-            let sequence = &mut self.seats[slot];
+            let sequence = &mut self.slots[slot];
             let count = self.config.share(sequence.unfed(), *budget, sequences);
             if count > 0 {
                 let held = sequence.table.pages().len();
@@ -343,7 +345,7 @@ impl Scheduler {
                     continue;
                 }
                 self.push_pages(slot, held);
-                self.seats[slot].feed(count, slot, plan);
+                self.slots[slot].feed(count, slot, plan);
                 *budget -= count;
             }
             at += 1;
@@ -352,13 +354,13 @@ impl Scheduler {
     }
 
     /// Admit from the head of the queue. The first that does not fit ends it: nobody overtakes, but
-    /// for those whose adapter has an adapter slot, or who need none, past those who wait for an adapter slot. After
-    /// `max_num_seqs` overtakers with an adapter the adapter slots are left to empty, so that the first who
-    /// waits for one gets it.
+    /// for those whose adapter has an adapter slot, or who need none, past those who wait for an
+    /// adapter slot. After `max_num_seqs` overtakers with an adapter the adapter slots are left to
+    /// empty, so that the first who waits for one gets it.
     fn plan_waiting(&mut self, plan: &mut StepPlan, budget: &mut usize) {
         let sequences = self.running.len() + self.waiting_len();
         let mut at = 0;
-        while *budget > 0 && self.seats.any_free() {
+        while *budget > 0 && self.slots.any_free() {
             let Some(sequence) = self.waiting.get_mut(at) else { break };
             let plain = sequence.adapter == AdapterId(0);
             let patience = at == 0 || self.overtakers < self.config.max_num_seqs;
@@ -389,11 +391,11 @@ impl Scheduler {
                 (false, _) => self.overtakers += 1,
             }
             let slot = self.admit(sequence, &hits);
-            let sequence = &mut self.seats[slot];
+            let sequence = &mut self.slots[slot];
             let grown = self.kv.grow(&mut sequence.table, cached + count);
             assert!(grown, "an admitted sequence has its first pages");
             self.push_pages(slot, 0);
-            self.seats[slot].feed(count, slot, plan);
+            self.slots[slot].feed(count, slot, plan);
             *budget -= count;
         }
     }
@@ -401,23 +403,23 @@ impl Scheduler {
     /// From the queue to a slot, with the cached pages `hits`.
     fn admit(&mut self, mut sequence: Box<Sequence>, hits: &[PageId]) -> SlotId {
         self.kv.admit(&mut sequence.table, &sequence.tokens, hits);
-        if sequence.stay == 0 {
+        if sequence.generation == 0 {
             self.admitted.push(sequence.id);
         }
-        self.stays += 1;
-        sequence.stay = self.stays;
+        self.generations += 1;
+        sequence.generation = self.generations;
         sequence.fed = hits.len() * self.config.page_size;
         sequence.hits = hits.len();
         self.changes.extend(self.adapter_slots.enter(sequence.adapter));
-        let slot = self.seats.sit(sequence);
-        self.changes.push(SlotChange::Open(Box::new(self.seats[slot].open(slot))));
+        let slot = self.slots.assign(sequence);
+        self.changes.push(SlotChange::Open(Box::new(self.slots[slot].open(slot))));
         self.running.push(slot);
         slot
     }
 
     /// Tell the slot's row of the pages after the first `held`.
     fn push_pages(&mut self, slot: SlotId, held: usize) {
-        let table = &self.seats[slot].table;
+        let table = &self.slots[slot].table;
         if held < table.pages().len() {
             let pages = table.pages()[held..].to_vec();
             self.changes.push(SlotChange::Pages { slot, group: table.group(), pages });
@@ -425,33 +427,33 @@ impl Scheduler {
     }
 
     /// The plan is final: note who awaits a token, and let the pages it fills be hit from now on,
-    /// by followers first. Not earlier: a reader in the same step would race with the writes.
+    /// by siblings first. Not earlier: a reader in the same step would race with the writes.
     fn launch(&mut self, plan: &StepPlan) {
         self.step = plan.step;
         let mut samples = Vec::with_capacity(plan.rows.len());
-        let mut followers = Vec::new();
+        let mut siblings = Vec::new();
         for row in &plan.rows {
-            let sequence = &mut self.seats[row.slot];
+            let sequence = &mut self.slots[row.slot];
             self.kv.register(&mut sequence.table, &sequence.tokens, sequence.fed);
             if row.sample {
-                samples.push((row.slot, sequence.stay));
-                followers.append(&mut sequence.followers);
+                samples.push((row.slot, sequence.generation));
+                siblings.append(&mut sequence.siblings);
             }
         }
-        self.queue_followers(followers);
+        self.queue_siblings(siblings);
         self.in_flight.push_back(InFlight { step: plan.step, samples });
     }
 
     fn find(&mut self, id: RequestId) -> Option<&mut Sequence> {
         let waiting = self.waiting.iter_mut().map(|sequence| &mut **sequence);
-        waiting.chain(self.seats.taken()).find(|sequence| sequence.id == id)
+        waiting.chain(self.slots.taken()).find(|sequence| sequence.id == id)
     }
 
-    /// They need their leader no longer: they go to their places in the queue.
-    fn queue_followers(&mut self, followers: Vec<(u64, NewSequence)>) {
-        self.followers -= followers.len();
-        for (order, follower) in followers {
-            self.queue(Sequence::new(follower, order, self.config.longest()));
+    /// They need their primary no longer: they go to their places in the queue.
+    fn queue_siblings(&mut self, siblings: Vec<(u64, NewSequence)>) {
+        self.siblings -= siblings.len();
+        for (order, sibling) in siblings {
+            self.queue(Sequence::new(sibling, order, self.config.longest()));
         }
     }
 
@@ -478,9 +480,9 @@ impl Scheduler {
     /// Give up the slot and the pages of the `at`-th running sequence.
     fn vacate(&mut self, at: usize) -> Box<Sequence> {
         let slot = self.running.remove(at);
-        let mut sequence = self.seats.leave(slot);
+        let mut sequence = self.slots.release(slot);
         self.kv.release(&mut sequence.table);
-        self.adapter_slots.leave(sequence.adapter);
+        self.adapter_slots.release(sequence.adapter);
         self.changes.push(SlotChange::Close { slot });
         sequence
     }

@@ -1,4 +1,4 @@
-//! One sequence as the scheduler sees it: how far it is known, fed and in flight. And the seats:
+//! One sequence as the scheduler sees it: how far it is known, fed and in flight. And the slots:
 //! which sequence has which slot. Used inside this room only; plans and policy are next door.
 
 use std::ops::{Deref, Index, IndexMut};
@@ -17,7 +17,7 @@ pub struct NewSequence {
     /// A sequence with the same prompt that was added before: this one is not admitted until that
     /// one's prompt is fed (or it is over), so that it finds the prompt's pages in the cache
     /// instead of computing them a second time. Meanwhile it holds up nobody.
-    pub leader: Option<RequestId>,
+    pub primary: Option<RequestId>,
     /// At least one token, and room for one more below `max_model_len`.
     pub prompt: Arc<[TokenId]>,
     /// Tokens to generate at most, at least 1; `max_model_len` may end the sequence earlier.
@@ -63,7 +63,7 @@ impl Deref for Tokens {
 pub(super) struct Sequence {
     pub(super) id: RequestId,
     /// Not yet in the queue: they wait for this one's prompt to be fed. Each with its `order`.
-    pub(super) followers: Vec<(u64, NewSequence)>,
+    pub(super) siblings: Vec<(u64, NewSequence)>,
     pub(super) skip_cache: bool,
     pub(super) prompt: Arc<[TokenId]>,
     pub(super) adapter: AdapterId,
@@ -87,9 +87,9 @@ pub(super) struct Sequence {
     /// The newest token was or will be sampled in the slot this sequence sits in: feed it from
     /// there.
     pub(super) last_on_device: bool,
-    /// Which stay in a slot this is, unique in the scheduler's life: results of an earlier stay, or
-    /// of another sequence in the same slot, carry another number.
-    pub(super) stay: u64,
+    /// Which generation in a slot this is, unique in the scheduler's life: results of an earlier
+    /// generation, or of another sequence in the same slot, carry another number.
+    pub(super) generation: u64,
 }
 
 impl Sequence {
@@ -97,7 +97,7 @@ impl Sequence {
         let limit = new.prompt.len().saturating_add(new.max_tokens as usize).min(longest);
         Sequence {
             id: new.id,
-            followers: Vec::new(),
+            siblings: Vec::new(),
             skip_cache: new.skip_cache,
             adapter: new.adapter,
             priority: new.priority,
@@ -112,7 +112,7 @@ impl Sequence {
             held: false,
             in_flight: 0,
             last_on_device: false,
-            stay: 0,
+            generation: 0,
         }
     }
 
@@ -192,22 +192,22 @@ impl Sequence {
 
 /// The slots: one sequence each, or free.
 #[derive(Debug)]
-pub(super) struct Seats {
-    seats: Vec<Option<Box<Sequence>>>,
+pub(super) struct Slots {
+    slots: Vec<Option<Box<Sequence>>>,
     free: Vec<SlotId>,
 }
 
-impl Seats {
-    pub(super) fn new(slots: usize) -> Seats {
-        Seats {
-            seats: (0..slots).map(|_| None).collect(),
+impl Slots {
+    pub(super) fn new(slots: usize) -> Slots {
+        Slots {
+            slots: (0..slots).map(|_| None).collect(),
             free: (0..slots as u32).rev().map(SlotId).collect(),
         }
     }
 
     /// Who sits anywhere.
     pub(super) fn taken(&mut self) -> impl Iterator<Item = &mut Sequence> {
-        self.seats.iter_mut().flatten().map(|sequence| &mut **sequence)
+        self.slots.iter_mut().flatten().map(|sequence| &mut **sequence)
     }
 
     pub(super) fn any_free(&self) -> bool {
@@ -215,40 +215,40 @@ impl Seats {
     }
 
     /// Seat a sequence. There must be a free slot.
-    pub(super) fn sit(&mut self, sequence: Box<Sequence>) -> SlotId {
+    pub(super) fn assign(&mut self, sequence: Box<Sequence>) -> SlotId {
         let Some(slot) = self.free.pop() else { panic!("a sequence is seated, no slot is free") };
-        self.seats[slot.index()] = Some(sequence);
+        self.slots[slot.index()] = Some(sequence);
         slot
     }
 
-    pub(super) fn leave(&mut self, slot: SlotId) -> Box<Sequence> {
-        let Some(sequence) = self.seats[slot.index()].take() else {
+    pub(super) fn release(&mut self, slot: SlotId) -> Box<Sequence> {
+        let Some(sequence) = self.slots[slot.index()].take() else {
             panic!("slot {slot} is left, nobody sits there")
         };
         self.free.push(slot);
         sequence
     }
 
-    /// The sequence that sits in `slot` since the stay `stay`, if it still does.
-    pub(super) fn get(&mut self, slot: SlotId, stay: u64) -> Option<&mut Sequence> {
-        self.seats[slot.index()].as_deref_mut().filter(|sequence| sequence.stay == stay)
+    /// The sequence that sits in `slot` since the generation `generation`, if it still does.
+    pub(super) fn get(&mut self, slot: SlotId, generation: u64) -> Option<&mut Sequence> {
+        self.slots[slot.index()].as_deref_mut().filter(|sequence| sequence.generation == generation)
     }
 }
 
-impl Index<SlotId> for Seats {
+impl Index<SlotId> for Slots {
     type Output = Sequence;
 
     fn index(&self, slot: SlotId) -> &Sequence {
-        match &self.seats[slot.index()] {
+        match &self.slots[slot.index()] {
             Some(sequence) => sequence,
             None => panic!("nobody sits in slot {slot}"),
         }
     }
 }
 
-impl IndexMut<SlotId> for Seats {
+impl IndexMut<SlotId> for Slots {
     fn index_mut(&mut self, slot: SlotId) -> &mut Sequence {
-        match &mut self.seats[slot.index()] {
+        match &mut self.slots[slot.index()] {
             Some(sequence) => sequence,
             None => panic!("nobody sits in slot {slot}"),
         }

@@ -30,7 +30,7 @@ pub(super) fn config() -> SchedulerConfig {
 /// Request `id` whose prompt is `tokens` tokens like no other's.
 pub(super) fn request(id: u64, tokens: u32, max_tokens: u32) -> NewSequence {
     NewSequence {
-        leader: None,
+        primary: None,
         skip_cache: false,
         id: RequestId(id),
         prompt: (0..tokens).map(|i| TokenId(1000 * id as u32 + i)).collect(),
@@ -259,9 +259,9 @@ fn the_urgent_wait_in_front_of_the_patient_and_behind_their_equals() {
 /// Sequences of one request: the first computes the prompt, the others take its full pages, and
 /// whoever came after them is served meanwhile.
 #[test]
-fn followers_share_the_prompts_pages() {
+fn siblings_share_the_prompts_pages() {
     let first = request(1, 10, 8);
-    let other = |id| NewSequence { id: RequestId(id), leader: Some(first.id), ..first.clone() };
+    let other = |id| NewSequence { id: RequestId(id), primary: Some(first.id), ..first.clone() };
     let all = [first.clone(), other(2), other(3), request(4, 4, 1)];
     let mut s = scheduler(SchedulerConfig { max_num_batched_tokens: 8, ..config() }, &all);
     assert_eq!((s.waiting_len(), s.stats().waiting), (4, 4));
@@ -279,9 +279,9 @@ fn followers_share_the_prompts_pages() {
 }
 
 #[test]
-fn followers_of_whoever_is_over_are_served() {
+fn siblings_of_whoever_is_over_are_served() {
     let first = request(1, 10, 8);
-    let other = |id| NewSequence { id: RequestId(id), leader: Some(first.id), ..first.clone() };
+    let other = |id| NewSequence { id: RequestId(id), primary: Some(first.id), ..first.clone() };
     let all = [first.clone(), other(2), other(3), other(4)];
     let mut s = scheduler(SchedulerConfig { max_num_batched_tokens: 8, ..config() }, &all);
     assert!(s.finish(RequestId(3)) && !s.finish(RequestId(3)), "also while it follows");
@@ -347,7 +347,7 @@ fn without_finite_logits_after_a_hit_a_sequence_starts_again_without_the_cache()
 #[test]
 fn a_request_of_many_sequences_lets_others_pass() {
     let first = request(1, 3, 1);
-    let other = |id| NewSequence { id: RequestId(id), leader: Some(first.id), ..first.clone() };
+    let other = |id| NewSequence { id: RequestId(id), primary: Some(first.id), ..first.clone() };
     let mut all: Vec<NewSequence> = (2..=9).map(other).collect();
     all.insert(0, first.clone());
     all.extend([request(20, 3, 1), request(21, 3, 1)]);
@@ -381,10 +381,10 @@ fn a_sequence_may_ask_not_to_read_the_cache() {
         let plan = s.plan().unwrap();
         s.commit(&answer(&plan, 7));
         let new = NewSequence { id: RequestId(2), skip_cache, ..first.clone() };
-        let follower = NewSequence { id: RequestId(3), leader: Some(RequestId(2)), ..new.clone() };
+        let sibling = NewSequence { id: RequestId(3), primary: Some(RequestId(2)), ..new.clone() };
         s.add(new).unwrap();
         if skip_cache {
-            s.add(follower).unwrap();
+            s.add(sibling).unwrap();
         }
         let fed_now: Vec<usize> =
             s.plan().unwrap().rows.iter().map(|row| row.feed.tokens()).collect();
@@ -400,8 +400,8 @@ fn who_sits_a_step_out_takes_it_again() {
     let first = s.plan().unwrap();
     s.commit(&answer(&first, 7));
     let second = s.plan().unwrap();
-    s.sit_out(RequestId(1));
-    s.sit_out(RequestId(99));
+    s.skip_step(RequestId(1));
+    s.skip_step(RequestId(99));
     let arrived: Vec<RequestId> = s.commit(&answer(&second, 8)).iter().map(|a| a.id).collect();
     assert_eq!(arrived, [RequestId(2)]);
     let third = s.plan().unwrap();

@@ -26,7 +26,7 @@ impl Stream<'_> {
         };
         match step(self) {
             Ok(piece) => piece.unwrap_or_default(),
-            // "Invalid prefix": the incumbent starts a new stream with this token.
+            // "Invalid prefix": the Python backend starts a new stream with this token.
             Err(_) => {
                 (self.ids, self.prefix, self.index) = (Vec::new(), String::new(), 0);
                 step(self).unwrap().unwrap_or_default()

@@ -1,5 +1,5 @@
-//! Is a prompt short enough? The texts are the incumbent's. Called by the engine's intake, on the
-//! caller's thread: before tokenising (a cheap guard) and after it.
+//! Is a prompt short enough? The texts are the Python backend's. Called by the engine's intake, on
+//! the caller's thread: before tokenising (a cheap guard) and after it.
 
 use super::Tokenizer;
 use crate::error::Result;
@@ -58,7 +58,7 @@ pub fn check_input_tokens(tokens: usize, max_model_len: u32) -> Result<()> {
         return Err(invalid!("The decoder prompt cannot be empty"));
     }
     if tokens > limit {
-        // The incumbent stops counting one token above the limit, hence its "at least".
+        // The Python backend stops counting one token above the limit, hence its "at least".
         let least = limit + 1;
         return Err(invalid!(
             "This model's maximum context length is {limit} tokens. However, you requested 0 \
@@ -90,7 +90,7 @@ pub fn check_input_ids(ids: &[TokenId], max_model_len: u32, vocab_size: u32) -> 
 /// may know tokens that were added after the model was trained.
 ///
 /// # Errors
-/// InvalidArgument with the first such id, in the incumbent's words.
+/// InvalidArgument with the first such id, in the Python backend's words.
 pub fn check_vocabulary(ids: &[TokenId], vocab_size: u32) -> Result<()> {
     match ids.iter().find(|id| id.0 >= vocab_size) {
         Some(id) => Err(invalid!("Token id {id} is out of vocabulary")),

@@ -14,7 +14,9 @@ mod stop;
 mod tokenizer;
 
 pub use detokenize::Detokenizer;
-pub use grammar::{Grammars, Guide, Next, Patience, Stop, Unhurried, STACK_BYTES, TIMEOUT_KEY};
+pub use grammar::{
+    GrammarMatcher, Grammars, Next, Patience, Stop, Unhurried, STACK_BYTES, TIMEOUT_KEY,
+};
 pub use limits::{
     check_input_ids, check_input_tokens, check_prompt_chars, check_prompt_tokens, check_vocabulary,
 };

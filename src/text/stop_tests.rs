@@ -1,4 +1,4 @@
-//! Recorded streams, and random ones against the incumbent's rule spelled out on whole texts.
+//! Recorded streams, and random ones against the Python backend's rule spelled out on whole texts.
 
 use super::*;
 use crate::text::testing::*;
@@ -108,7 +108,7 @@ fn without_detokenize_there_is_no_text() {
     assert_eq!(run(&mut stream, &ids(&OUTPUT)), (vec![String::new(); 5], false));
 }
 
-/// The incumbent's rule on whole texts, characters as a list.
+/// The Python backend's rule on whole texts, characters as a list.
 fn naive(pieces: &[String], params: &SamplingParams) -> (Vec<String>, bool) {
     let longest = params.stop.iter().map(|s| s.chars().count()).max().unwrap_or(1);
     let hold = if params.include_stop_str_in_output { 0 } else { longest - 1 };

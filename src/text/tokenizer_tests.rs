@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::text::testing::*;
 use serde_json::{json, Value};
 
-/// Counts and texts that the incumbent recorded: opt-tiny's template adds `<s>`, gpt2-tiny has
+/// Counts and texts that the Python backend recorded: opt-tiny's template adds `<s>`, gpt2-tiny has
 /// none.
 #[test]
 fn recorded_prompts() {
@@ -23,7 +23,7 @@ fn recorded_prompts() {
     assert_eq!(opt.encode("<s>hi</s>").unwrap()[..2], ids(&[0, 0]));
 }
 
-/// Each word at the start of a text and behind a blank, by the incumbent's rule.
+/// Each word at the start of a text and behind a blank, by the Python backend's rule.
 #[test]
 fn bad_words_are_tokens_with_and_without_a_blank() {
     let opt = golden("opt-tiny");
@@ -244,7 +244,7 @@ fn case_14_json_of_tokenizers_as_python_writes_it() {
     assert_eq!(folder.load().unwrap().bos(), Some(TokenId(2)));
 }
 
-/// Every answer that the incumbent recorded with a token count or with token ids.
+/// Every answer that the Python backend recorded with a token count or with token ids.
 #[test]
 fn recorded_answers() {
     let mut tokenizers = std::collections::HashMap::new();

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::farewell::{self, Door};
+use super::backpressure::HttpPair;
+use super::delayed_cancel::{self, DelayedEndSender};
 use super::handles::{Factory, InstanceHandle, Request, Response};
-use super::pace::HttpPair;
 use super::request::{worded, Parsed};
 use super::response::{AnswerRow, Before, Layout, Wanted};
 use super::roles::{Roles, TextStyle};
@@ -17,7 +17,7 @@ use crate::engine::{Answer, Client};
 use crate::error::{Error, Result};
 
 /// One Triton request in flight.
-pub(super) struct Call {
+pub(super) struct BackendRequest {
     factory: Arc<Factory>,
     /// Kept for the statistics at the end, then given back.
     request: Mutex<Option<Request>>,
@@ -29,26 +29,26 @@ pub(super) struct Call {
     /// Rows of the batch; 1 without one.
     rows: u64,
     decoupled: bool,
-    farewell: Door,
+    delayed: DelayedEndSender,
     pair: HttpPair,
 }
 
-impl Call {
+impl BackendRequest {
     pub(super) fn new(
         request: Request,
         factory: Factory,
         instance: InstanceHandle,
         start_ns: u64,
         decoupled: bool,
-        farewell: Door,
-    ) -> Call {
+        delayed: DelayedEndSender,
+    ) -> BackendRequest {
         let (text_name, wanted) = (c"", Wanted::default());
         let layout = Layout { text_name, wanted, batched: false, embedding: false };
         let (request, ended) = (Mutex::new(Some(request)), AtomicBool::new(false));
         let factory = Arc::new(factory);
         let rows = 1;
         let pair = HttpPair::default();
-        Call {
+        BackendRequest {
             factory,
             request,
             instance,
@@ -57,7 +57,7 @@ impl Call {
             layout,
             rows,
             decoupled,
-            farewell,
+            delayed,
             pair,
         }
     }
@@ -82,7 +82,7 @@ impl Call {
     /// The request failed.
     fn fail(self: &Arc<Self>, error: Error) {
         match error {
-            Error::Cancelled(_) => farewell::leave(&self.farewell, Arc::clone(self), error),
+            Error::Cancelled(_) => delayed_cancel::cancel(&self.delayed, Arc::clone(self), error),
             error => self.refuse(&error),
         }
     }
@@ -140,7 +140,7 @@ impl Call {
         if let Some(request) = &request {
             self.instance.report(request, outcome.is_ok(), self.rows, self.start_ns);
         }
-        farewell::hold(&self.farewell, Arc::clone(&self.factory));
+        delayed_cancel::hold(&self.delayed, Arc::clone(&self.factory));
         if let Err(error) = self.pair.send(|| response.send(true, outcome.err().as_ref())) {
             self.last_resort(&error);
         }
@@ -157,7 +157,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for BackendRequest {
     fn drop(&mut self) {
         if !self.ended.load(Ordering::Acquire) {
             tracing::error!("a request was dropped without an answer");
@@ -168,7 +168,7 @@ impl Drop for Call {
 
 /// The client of a request with one prompt.
 pub(super) struct Single {
-    call: Arc<Call>,
+    call: Arc<BackendRequest>,
     /// The prompt, if it is part of the text.
     prompt: Option<String>,
     /// `TextStyle::RunningTotal` of a stream: prompt and text so far of each output.
@@ -176,13 +176,18 @@ pub(super) struct Single {
 }
 
 impl Single {
-    pub(super) fn new(call: Call, prompt: Option<String>, style: TextStyle, stream: bool) -> Self {
+    pub(super) fn new(
+        call: BackendRequest,
+        prompt: Option<String>,
+        style: TextStyle,
+        stream: bool,
+    ) -> Self {
         let running = stream && style == TextStyle::RunningTotal;
         let call = Arc::new(call);
         Single { call, prompt, totals: running.then(Mutex::default) }
     }
 
-    /// Call `send` with the row, and add its text to the running totals.
+    /// BackendRequest `send` with the row, and add its text to the running totals.
     fn with_row<T>(&self, answer: &Answer, send: impl FnOnce(AnswerRow) -> T) -> T {
         let Some(totals) = &self.totals else {
             let before = self.prompt.as_deref().map_or(Before::Nothing, Before::Prompt);
@@ -222,7 +227,7 @@ impl Client for Single {
 
 /// The shared part of a batch: one Triton request, several generations.
 pub(super) struct Batch {
-    call: Arc<Call>,
+    call: Arc<BackendRequest>,
     state: Mutex<BatchState>,
     /// A row failed: the others need not go on.
     failed: AtomicBool,
@@ -244,7 +249,7 @@ pub(super) struct BatchRow {
 
 impl Batch {
     /// One client per row, in row order.
-    pub(super) fn rows(call: Call, prompts: Vec<Option<String>>) -> Vec<BatchRow> {
+    pub(super) fn rows(call: BackendRequest, prompts: Vec<Option<String>>) -> Vec<BatchRow> {
         let missing = prompts.len();
         let rows = prompts.into_iter().map(|prompt| (prompt, None)).collect();
         let state = Mutex::new(BatchState { rows, missing, error: None });

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_is_completed_as_the_incumbent_does() {
+    fn one_line_is_completed_as_the_python_backend_does() {
         let mut config = json!({"name": "m", "backend": "vllm", "max_batch_size": 0,
                                 "input": [], "output": []});
         complete(&mut config);

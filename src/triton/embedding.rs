@@ -1,6 +1,6 @@
 //! The input `embedding_request`: JSON of a text or token ids to embed and how long the vector may
 //! be, `{"input": "…" | [ids], "pooling_params": {"dimensions": [d]}}`. Called by `request`; it
-//! never sends anything. Keys that mean nothing here are passed over, as the incumbent does.
+//! never sends anything. Keys that mean nothing here are passed over, as the Python backend does.
 
 use serde_json::{Map, Value};
 
@@ -31,7 +31,7 @@ impl Embedding {
 
 fn input(object: &Map<String, Value>) -> Result<EmbedInput> {
     match object.get("input") {
-        // A missing key in the incumbent's words.
+        // A missing key in the Python backend's words.
         None => Err(invalid!("'input'")),
         Some(Value::String(text)) => Ok(EmbedInput::Text(text.clone())),
         Some(Value::Array(list)) => {

@@ -4,7 +4,7 @@
 
 mod server;
 mod size;
-mod terms;
+mod request_options;
 
 use std::ffi::{c_void, CStr};
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
 //! The engine's observations as Triton metrics, with the names, helps and buckets that dashboards
-//! of the incumbent know. Called by `model` at load and by engine and outbox threads after. It
+//! of the Python backend know. Called by `model` at load and by engine and outbox threads after. It
 //! counts only.
 
 mod engine;

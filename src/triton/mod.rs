@@ -10,13 +10,13 @@
 //! | `model`, `watch`, `versions`, `heap` | models and instances: load, serve, unload |
 //! | `reader` | large requests are read beside the others |
 //! | `tensors`, `inputs`, `request`, `embedding` | tensors, parameters -> what the engine takes |
-//! | `client`, `response`, `logprobs`, `pace`, `farewell` | answers -> responses: exactly one FINAL, no faster than HTTP |
+//! | `client`, `response`, `logprobs`, `backpressure`, `delayed_cancel` | answers -> responses: exactly one FINAL, no faster than HTTP |
 
 mod client;
 mod config;
 mod embedding;
 mod error;
-mod farewell;
+mod delayed_cancel;
 mod handles;
 mod heap;
 mod inputs;
@@ -25,7 +25,7 @@ mod logprobs;
 mod metrics;
 mod model;
 mod options;
-mod pace;
+mod backpressure;
 mod reader;
 mod request;
 mod response;

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::client::{Batch, Call, Single};
+use super::client::{BackendRequest, Batch, Single};
 use super::config::{self, ModelConfig};
+use super::delayed_cancel::DelayedEnds;
 use super::embedding::Embedding;
-use super::farewell::Farewells;
 use super::handles::{monotonic_ns, InstanceHandle, Kind, ModelHandle, Request, ServerHandle};
 use super::heap;
 use super::inputs;
@@ -20,14 +20,15 @@ use super::metrics::Metrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
 use super::versions::Version;
-use super::watch::{Keeper, Watched};
+use super::watch::{Supervisor, Watched};
 use crate::engine::{
-    Client, EmbedRequest, Engine, EngineArgs, EngineOptions, GenerateRequest, Returns, Terms,
+    Client, EmbedRequest, Engine, EngineArgs, EngineOptions, GenerateRequest, RequestOptions,
+    Returns,
 };
 use crate::error::{Error, Result};
 use crate::files;
 use crate::internal;
-use crate::sampling::Limits;
+use crate::sampling::SamplingLimits;
 
 /// Keys of `--backend-config` that nobody reads are told once.
 static STRANGERS: Once = Once::new();
@@ -141,9 +142,9 @@ impl Since {
 pub(super) struct Instance {
     model: Arc<Model>,
     handle: InstanceHandle,
-    keeper: Keeper,
-    farewells: Farewells,
-    limits: Limits,
+    supervisor: Supervisor,
+    delayed_ends: DelayedEnds,
+    limits: SamplingLimits,
     /// The model embeds and generates nothing.
     embeds: bool,
     /// Names of LoRA adapters; None: LoRA is off.
@@ -177,9 +178,9 @@ impl Instance {
                 .map(|dir| dir.join(format!("{}.json", name.replace('/', "_")))),
             name,
         };
-        let farewells = Farewells::start(&model.name)?;
+        let delayed_ends = DelayedEnds::start(&model.name)?;
         let started = Instant::now();
-        let keeper = Keeper::start(Watched {
+        let supervisor = Supervisor::start(Watched {
             server: model.server,
             model: model.name.clone(),
             version: model.version,
@@ -193,7 +194,7 @@ impl Instance {
             health_check: model.config.health_check,
             object: Arc::clone(&model.object),
         })?;
-        let engine = keeper.engine()?;
+        let engine = supervisor.engine()?;
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
             let buckets = &model.args.operation.buckets;
@@ -202,11 +203,11 @@ impl Instance {
         heap::give_back();
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
         let most = std::env::var("VLLM_MAX_N_SEQUENCES").ok();
-        let limits = Limits::new(facts.vocab_size, model.args.max_logprobs);
+        let limits = SamplingLimits::new(facts.vocab_size, model.args.max_logprobs);
         let lists = model.options.lists.clone();
-        let limits = Limits { lists, ..limits.with_max_sequences(most.as_deref())? };
+        let limits = SamplingLimits { lists, ..limits.with_max_sequences(most.as_deref())? };
         let (embeds, adapters) = (facts.embeds, facts.adapters.clone());
-        Ok(Instance { model, handle, keeper, farewells, limits, embeds, adapters })
+        Ok(Instance { model, handle, supervisor, delayed_ends, limits, embeds, adapters })
     }
 
     /// For threads and logs.
@@ -224,20 +225,21 @@ impl Instance {
         let parsed = catch_unwind(AssertUnwindSafe(|| self.parse(&request)))
             .unwrap_or_else(|_| Err(internal!("a fault in reading the request")));
         let decoupled = self.model.config.decoupled;
-        let door = self.farewells.door();
-        let mut call = Call::new(request, factory, self.handle, start_ns, decoupled, door);
+        let delayed = self.delayed_ends.sender();
+        let mut call =
+            BackendRequest::new(request, factory, self.handle, start_ns, decoupled, delayed);
         let config = &self.model.config;
-        let ready = parsed.and_then(|(parsed, terms)| {
+        let ready = parsed.and_then(|(parsed, options)| {
             call.expect(&parsed, &config.roles, config.max_batch_size > 0)?;
-            Ok((parsed, terms, self.engine()?))
+            Ok((parsed, options, self.engine()?))
         });
         match ready {
-            Ok((parsed, terms, engine)) => self.submit(&engine, call, parsed, terms, arrival),
+            Ok((parsed, options, engine)) => self.submit(&engine, call, parsed, options, arrival),
             Err(error) => call.refuse(&error),
         }
     }
 
-    fn parse(&self, request: &Request) -> Result<(Parsed, Terms)> {
+    fn parse(&self, request: &Request) -> Result<(Parsed, RequestOptions)> {
         let tensors = request.inputs(self.model.options.max_request_bytes).map_err(worded)?;
         let context = Context {
             name: &self.model.name,
@@ -249,21 +251,21 @@ impl Instance {
         };
         let mut parameters = request.parameters().map_err(worded)?;
         inputs::take_terms(&tensors, &mut parameters).map_err(worded)?;
-        let terms = request.terms(&mut parameters).map_err(worded)?;
-        Ok((request::parse(&context, &tensors, parameters)?, terms))
+        let options = request.options(&mut parameters).map_err(worded)?;
+        Ok((request::parse(&context, &tensors, parameters)?, options))
     }
 
     fn embed(
         &self,
         engine: &Engine,
-        call: Call,
+        call: BackendRequest,
         mut embeddings: Vec<Embedding>,
-        terms: Terms,
+        options: RequestOptions,
         arrival: Instant,
     ) {
         let give = |Embedding { input, dimensions }, client: Arc<dyn Client>| {
-            let (given, terms) = (client.clone(), terms.clone());
-            let request = EmbedRequest { input, dimensions, client: given, arrival, terms };
+            let (given, options) = (client.clone(), options.clone());
+            let request = EmbedRequest { input, dimensions, client: given, arrival, options };
             if let Err(error) = engine.embed(request) {
                 client.finish(Err(error));
             }
@@ -281,9 +283,16 @@ impl Instance {
         }
     }
 
-    fn submit(&self, engine: &Engine, call: Call, parsed: Parsed, terms: Terms, arrival: Instant) {
+    fn submit(
+        &self,
+        engine: &Engine,
+        call: BackendRequest,
+        parsed: Parsed,
+        options: RequestOptions,
+        arrival: Instant,
+    ) {
         if !parsed.embeddings.is_empty() {
-            return self.embed(engine, call, parsed.embeddings, terms, arrival);
+            return self.embed(engine, call, parsed.embeddings, options, arrival);
         }
         let (stream, echo) = (parsed.stream, parsed.echo);
         let returns = Returns {
@@ -299,7 +308,7 @@ impl Instance {
                 returns,
                 client: Arc::clone(&client),
                 arrival,
-                terms: terms.clone(),
+                options: options.clone(),
             });
             if let Err(error) = taken {
                 client.finish(Err(error));
@@ -319,30 +328,30 @@ impl Instance {
         }
     }
 
-    /// A dead engine answers at once; with ENABLE_VLLM_HEALTH_CHECK in the incumbent's words, and
-    /// the model leaves the server, unless the engine is being loaded again.
+    /// A dead engine answers at once; with ENABLE_VLLM_HEALTH_CHECK in the Python backend's words,
+    /// and the model leaves the server, unless the engine is being loaded again.
     fn engine(&self) -> Result<Arc<Engine>> {
-        let error = match self.keeper.engine() {
+        let error = match self.supervisor.engine() {
             Ok(engine) => return Ok(engine),
             Err(error) => error,
         };
         let restarts = self.model.options.restarts > 0;
-        if !self.model.config.health_check || self.keeper.unloading() || restarts {
+        if !self.model.config.health_check || self.supervisor.unloading() || restarts {
             return Err(worded(error));
         }
-        self.keeper.ask_unload();
+        self.supervisor.ask_unload();
         Err(Error::Unavailable("Model is unavailable due to unhealthy vLLM engine".into()))
     }
 
     /// What the server's readiness probe asks, on servers that do.
     pub(super) fn ready(&self) -> Result<()> {
-        self.keeper.asked();
-        self.keeper.engine().map(drop)
+        self.supervisor.asked();
+        self.supervisor.engine().map(drop)
     }
 
     /// Unload: the server calls it when no request is left.
     pub(super) fn unload(self) {
-        self.keeper.unload();
-        self.farewells.stop();
+        self.supervisor.unload();
+        self.delayed_ends.stop();
     }
 }

@@ -13,7 +13,7 @@ use super::roles::TextStyle;
 use super::tensors::{booleans, byte_strings, utf8};
 use crate::error::{brief, Error, Result};
 use crate::invalid;
-use crate::sampling::{python, python_repr, Limits, SamplingParams};
+use crate::sampling::{python, python_repr, SamplingLimits, SamplingParams};
 
 /// Of a name that a message repeats.
 const SHOWN_NAME_BYTES: usize = 200;
@@ -44,7 +44,7 @@ pub(super) struct PromptRow {
 pub(super) struct Context<'a> {
     pub name: &'a str,
     pub config: &'a ModelConfig,
-    pub limits: &'a Limits,
+    pub limits: &'a SamplingLimits,
     /// For requests that do not say; None = vLLM's own 16.
     pub default_max_tokens: Option<u32>,
     /// The model embeds and generates nothing.
@@ -81,7 +81,7 @@ pub(super) fn parse(
 }
 
 /// # Errors
-/// Whole texts that clients of the incumbent know: no prefix.
+/// Whole texts that clients of the Python backend know: no prefix.
 fn check_adapter(context: &Context, name: &str) -> Result<()> {
     let Some(known) = context.adapters else {
         tracing::info!("LoRA is not enabled, please restart the backend with LoRA enabled.");

@@ -133,7 +133,8 @@ impl Layout {
         }
         if self.wanted.num_input_tokens {
             let shape = [rows.len() as i64, 1];
-            // Without a batch dimension a scalar: the incumbent's shape is [] though declared [1].
+            // Without a batch dimension a scalar: the Python backend's shape is [] though declared
+            // [1].
             let shape = if self.batched { &shape[..] } else { &shape[..0] };
             let name = c"num_input_tokens";
             let buffer =

@@ -56,7 +56,8 @@ pub(super) struct Watched {
     pub restarts: usize,
     /// A dead engine that is not loaded again ends the process.
     pub exit_when_dead: bool,
-    /// A death is told by the next request, in the incumbent's words, and only then to the server.
+    /// A death is told by the next request, in the Python backend's words, and only then to the
+    /// server.
     pub health_check: bool,
     pub object: Arc<Version>,
 }
@@ -80,7 +81,7 @@ impl Watched {
 }
 
 /// The engine's place, and the thread that watches it.
-pub(super) struct Keeper {
+pub(super) struct Supervisor {
     place: Arc<Place>,
     stop: Sender<()>,
     thread: JoinHandle<()>,
@@ -115,9 +116,9 @@ impl Observer for EngineObserver {
     }
 }
 
-impl Keeper {
+impl Supervisor {
     /// Load the engine and start to watch it.
-    pub(super) fn start(mut watched: Watched) -> Result<Keeper> {
+    pub(super) fn start(mut watched: Watched) -> Result<Supervisor> {
         let observer = Arc::clone(&watched.engine.observer);
         let told = Arc::new(EngineObserver { observer, place: OnceLock::new() });
         watched.engine.observer = Arc::clone(&told) as _;
@@ -139,7 +140,7 @@ impl Keeper {
             .name(name)
             .spawn(move || watching.watch(&stopped))
             .map_err(|e| internal!("cannot start a thread: {e}"))?;
-        Ok(Keeper { place, stop, thread })
+        Ok(Supervisor { place, stop, thread })
     }
 
     /// The engine, if it can serve.

@@ -2,7 +2,7 @@
 
 Used by replay.py (against a server) and test_golden.py (against itself). It never opens a connection.
 
-A *record* is a request with the incumbent's full response. A *view* is the comparable part of a response:
+A *record* is a request with the Python backend's full response. A *view* is the comparable part of a response:
 streams are merged, because how tokens are spread over events depends on timing on both sides; memory
 addresses, times and Python tracebacks are masked.
 """
@@ -22,7 +22,7 @@ MASKS = (
     (re.compile(r"\n\nAt:\n.*\Z", re.S), "\n\nAt: TRACEBACK"),
     (re.compile(r"\[\d\d:\d\d:\d\d\] "), ""),
 )
-# A model's configuration names the file that serves it: the incumbent's own, or the server finds a library by itself.
+# A model's configuration names the file that serves it: the Python backend's own, or the server finds a library by itself.
 INCUMBENTS_FILE = ("runtime", "model.py")
 
 
@@ -220,7 +220,7 @@ class Lists:
     """The two committed lists of cases that may differ.
 
     differences.json    {case, transports, row, error | fields | answer}: row of the table of decisions; `error` is
-                        the incumbent's answer with another message, `fields` is it with other values of these
+                        the Python backend's answer with another message, `fields` is it with other values of these
                         outputs, `answer` is the whole new view;
                         shape_only: the new answer is random, only its shape is asserted
     not_built_yet.json  {case, transports, why}: answers with an error that contains NOT_BUILT_TEXT

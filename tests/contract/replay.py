@@ -50,7 +50,7 @@ def verdicts(pairs, lists):
     return wrong
 
 
-# Which row of the table of decisions explains a difference: by the case, else by what the incumbent said.
+# Which row of the table of decisions explains a difference: by the case, else by what the Python backend said.
 ROW_BY_CASE = (
     (r"^so\.json_(compact|schema_string)$", 17),
     (r"^basic\.id$", 10), (r"_null$|max_tokens_none$", 12), (r"^err\.image_", 2), (r"^err\.sp_nan$", 1), (r"^err\.sp_json", 13),

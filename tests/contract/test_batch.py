@@ -1,4 +1,4 @@
-"""max_batch_size above 0, decoupled=false, and what the incumbent could not load."""
+"""max_batch_size above 0, decoupled=false, and what the Python backend could not load."""
 import asyncio
 import json
 

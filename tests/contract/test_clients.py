@@ -1,4 +1,4 @@
-"""Clients that were written for the incumbent, step by step: NVIDIA's sample client, the tutorial's, a streaming script."""
+"""Clients that were written for the Python backend, step by step: NVIDIA's sample client, the tutorial's, a streaming script."""
 import asyncio
 import json
 import queue

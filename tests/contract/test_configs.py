@@ -1,4 +1,4 @@
-"""Every configuration that the incumbent was asked to load: what loaded there loads and answers alike, what did not
+"""Every configuration that the Python backend was asked to load: what loaded there loads and answers alike, what did not
 says why or, by the table of decisions, loads."""
 import asyncio
 import copy

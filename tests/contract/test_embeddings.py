@@ -1,4 +1,4 @@
-"""Requests that embed: the incumbent's recorded answers, and a small BERT as sentence-transformers saves it."""
+"""Requests that embed: the Python backend's recorded answers, and a small BERT as sentence-transformers saves it."""
 import asyncio
 import copy
 import json

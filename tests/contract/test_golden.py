@@ -7,7 +7,7 @@ import pytest
 
 RECORDS, _ = golden.load_records("goldens.json")
 NO_LISTS = golden.Lists([], [])
-# Rows of the table of decisions that say how an answer is better than the incumbent's.
+# Rows of the table of decisions that say how an answer is better than the Python backend's.
 BETTER = {1, 2, 3, 6, 10, 12, 13, 14, 17, 18, 19, 20, 21, 24}
 
 

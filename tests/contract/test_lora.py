@@ -1,4 +1,4 @@
-"""LoRA under a stock server: the incumbent's recorded answers, adapters side by side, and adapters that are broken."""
+"""LoRA under a stock server: the Python backend's recorded answers, adapters side by side, and adapters that are broken."""
 import asyncio
 import copy
 import json
@@ -19,7 +19,7 @@ from server import ROOT
 from transport import Sender
 
 RECORDS, _ = golden.load_records("goldens_lora.json")
-# What the incumbent's dead engine said, or did not say: not what we want to say.
+# What the Python backend's dead engine said, or did not say: not what we want to say.
 OURS = ("lora.bad_path", "lora.after", "lora.load", "lora.load_without_multi_lora_json")
 SENT = [r for r in RECORDS if r["id"] not in OURS]
 ADAPTERS = {"sheep": str(MODELS / "llama-lora-a"), "dog": str(MODELS / "llama-lora-b"), "ghost": "/nonexistent/lora"}

@@ -1,4 +1,4 @@
-"""The incumbent's metric families with the same names, texts, labels and buckets, and figures that add up."""
+"""The Python backend's metric families with the same names, texts, labels and buckets, and figures that add up."""
 import json
 import re
 import time

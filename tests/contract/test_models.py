@@ -1,4 +1,4 @@
-"""Greedy texts and logprobs of gpt2-tiny, llama-tiny and qwen2-tiny, as recorded from the incumbent."""
+"""Greedy texts and logprobs of gpt2-tiny, llama-tiny and qwen2-tiny, as recorded from the Python backend."""
 import asyncio
 
 import golden

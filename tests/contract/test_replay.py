@@ -1,4 +1,4 @@
-"""Every recorded request of the incumbent, sent to this backend: the same answer, or a listed one."""
+"""Every recorded request of the Python backend, sent to this backend: the same answer, or a listed one."""
 import asyncio
 
 import golden

@@ -1,4 +1,4 @@
-"""The incumbent's recorded answers with structured outputs and an engine that writes JSON without free whitespace."""
+"""The Python backend's recorded answers with structured outputs and an engine that writes JSON without free whitespace."""
 import asyncio
 
 import golden

@@ -138,10 +138,10 @@ fn ends() {
     // Three times one token is a repetition; not before min_tokens.
     let rule = json!({"max_pattern_size": 1, "min_pattern_size": 1, "min_count": 3});
     let round = json!({"logit_bias": {"77": 100}, "repetition_detection": rule});
-    let circle = output(&served, greedy(round.clone()));
-    assert_eq!((circle.tokens, circle.finish_reason), (3, Some(FinishReason::Repetition)));
-    let circle = output(&served, greedy(with(round, json!({"min_tokens": 7}))));
-    assert_eq!((circle.tokens, circle.finish_reason), (7, Some(FinishReason::Repetition)));
+    let repetition = output(&served, greedy(round.clone()));
+    assert_eq!((repetition.tokens, repetition.finish_reason), (3, Some(FinishReason::Repetition)));
+    let repetition = output(&served, greedy(with(round, json!({"min_tokens": 7}))));
+    assert_eq!((repetition.tokens, repetition.finish_reason), (7, Some(FinishReason::Repetition)));
 
     let endless = output(&served, greedy(json!({"max_tokens": null})));
     let prompt = served.ask(PROMPT, greedy(json!({})), false).answer().prompt_tokens;

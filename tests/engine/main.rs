@@ -1,5 +1,6 @@
-//! The whole engine on the CPU, without Triton: greedy texts of the incumbent's recorded models,
-//! and that batch mix, chunked prefill, the prefix cache and preemption do not change a word.
+//! The whole engine on the CPU, without Triton: greedy texts of the Python backend's recorded
+//! models, and that batch mix, chunked prefill, the prefix cache and preemption do not change a
+//! word.
 
 #[cfg(feature = "cuda")]
 mod devices;
@@ -39,7 +40,7 @@ fn recorded(model: &str) -> Vec<(String, Value, String)> {
 }
 
 #[test]
-fn greedy_texts_equal_the_incumbents() {
+fn greedy_texts_equal_the_python_backends() {
     for model in ["gpt2-tiny", "llama-tiny"] {
         let served = serve(model, json!({}));
         let records = recorded(model);

@@ -8,10 +8,10 @@ use crossbeam::channel::{bounded, Receiver, Sender};
 use serde_json::{json, Value};
 use triton_vllm::engine::{
     Answer, Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Observation, Observer,
-    Returns, Terms,
+    RequestOptions, Returns,
 };
 use triton_vllm::error::Result;
-use triton_vllm::sampling::{Limits, SamplingParams};
+use triton_vllm::sampling::{SamplingLimits, SamplingParams};
 
 /// `TRITON_VLLM_GOLDENS` names the folder where the checkout is elsewhere.
 pub fn goldens() -> String {
@@ -155,13 +155,13 @@ impl Served {
         let (end, told) = bounded(1);
         let client =
             Arc::new(Listener { so_far: Default::default(), parts: Default::default(), end });
-        let limits = Limits::new(4096, -1);
+        let limits = SamplingLimits::new(4096, -1);
         let params = SamplingParams::parse_text(&sampling.to_string(), &limits).expect("valid");
         let prompt = prompt.to_string();
         let arrival = Instant::now();
         let returns = Returns { logprobs: true, cumulative_logprob: true };
-        let terms = Terms::default();
-        let request = GenerateRequest { prompt, params, stream, returns, client, arrival, terms };
+        let options = RequestOptions::default();
+        let request = GenerateRequest { prompt, params, stream, returns, client, arrival, options };
         self.engine.submit(request).expect("room");
         Told(told)
     }

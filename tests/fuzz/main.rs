@@ -13,7 +13,7 @@ use serde_json::{json, Value};
 use triton_vllm::engine::EngineArgs;
 use triton_vllm::error::Error;
 use triton_vllm::ids::TokenId;
-use triton_vllm::sampling::{Limits, SamplingParams};
+use triton_vllm::sampling::{SamplingLimits, SamplingParams};
 
 use mutate::Mutator;
 
@@ -99,7 +99,7 @@ fn requests() -> Vec<String> {
     all
 }
 
-fn check_params(params: &SamplingParams, limits: &Limits) {
+fn check_params(params: &SamplingParams, limits: &SamplingLimits) {
     let vocab = limits.vocab_size;
     let inside = |tokens: &[TokenId]| tokens.iter().all(|token| token.0 < vocab);
     assert!((1..=16_384).contains(&params.n));
@@ -123,7 +123,7 @@ fn check_params(params: &SamplingParams, limits: &Limits) {
 
 #[test]
 fn sampling_parameters() {
-    let limits = Limits::new(100, 20);
+    let limits = SamplingLimits::new(100, 20);
     let odd =
         [json!(99), json!(100), json!([[]]), json!({"99": "0.5"}), json!("{\"min_count\":2}")];
     fuzz(&requests(), &odd, |text| match SamplingParams::parse_text(text, &limits) {

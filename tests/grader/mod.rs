@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::{
-    DType, Device, HostTensor, KvShape, Limits, Source, WeightDesc, WeightKind,
+    DType, Device, DeviceLimits, HostTensor, KvShape, Source, WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
@@ -106,10 +106,10 @@ impl<D: Graded> Bench<D> {
         let mut dev = D::make(dtype);
         let pages = 1 + 2 * setup.slots * setup.max_model_len.div_ceil(setup.page_size);
         let kv = KvShape { layers: 2, kv_heads: setup.kv_heads, head_dim: setup.head_dim, dtype };
-        let limits = Limits {
+        let limits = DeviceLimits {
             step_tokens: setup.step_tokens,
             slots: setup.slots,
-            logit_rows: setup.step_tokens,
+            logits_rows: setup.step_tokens,
             pages,
             page_size: setup.page_size,
             max_model_len: setup.max_model_len,

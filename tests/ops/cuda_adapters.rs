@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::grader::{encode, Graded, Random};
-use triton_vllm::device::{AdapterPart, AdapterCapacity, Bytes, HostTensor, TablePart};
+use triton_vllm::device::{AdapterCapacity, AdapterPart, Bytes, HostTensor, TablePart};
 use triton_vllm::ids::{AdapterId, AdapterSlotId};
 use triton_vllm::plan::SlotChange;
 
@@ -156,7 +156,8 @@ fn activations_after_adapters() {
     });
 }
 
-/// Fill an adapter slot of a table and of a head with noise. Adapter 2 leaves the table alone, 3 the head.
+/// Fill an adapter slot of a table and of a head with noise. Adapter 2 leaves the table alone, 3
+/// the head.
 fn install_words<D: Graded>(
     b: &mut Bench<D>,
     (table, head): (&mut D::Weight, &mut D::Weight),
@@ -186,11 +187,14 @@ fn install_words<D: Graded>(
         b: tensor(rank, vocab, &of_head.1),
     });
     b.dev.install(head, AdapterSlotId(adapter_slot), &[part])?;
-    b.changes.push(SlotChange::Adapter { adapter_slot: AdapterSlotId(adapter_slot), adapter: AdapterId(adapter) });
+    b.changes.push(SlotChange::Adapter {
+        adapter_slot: AdapterSlotId(adapter_slot),
+        adapter: AdapterId(adapter),
+    });
     Ok(())
 }
 
-/// Rows of a table, then rows of logits, which are fewer and in other places than the token rows.
+/// Rows of a table, then logits rows, which are fewer and in other places than the token rows.
 #[test]
 fn tables_and_heads_with_adapters() {
     let shapes = [(203, 40), (1003, 31), (4096, 264)];

@@ -7,7 +7,7 @@ use serde_json::Value;
 use triton_vllm::device::{Device, Pooling};
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::pooling::{PoolerOptions, Runner};
-use triton_vllm::model::{Checkpoint, LoadFormat, ModelSpec};
+use triton_vllm::model::{Checkpoint, ModelSpec, WeightSource};
 
 use super::{Rig, RigOptions, SUPPORTED};
 
@@ -56,7 +56,7 @@ pub fn rig_of<D: Device>(
     let spec = ModelSpec::read(&dir, &options).unwrap();
     let dev = make(&spec);
     let options = RigOptions { kv: dtype, ..RigOptions::default() };
-    Rig::on(dev, spec, &LoadFormat::Files(checkpoint), &options)
+    Rig::on(dev, spec, &WeightSource::Files(checkpoint), &options)
 }
 
 /// The worst element within `tolerance` of the largest.

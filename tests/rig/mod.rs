@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
-use triton_vllm::device::{DType, Device, Limits};
+use triton_vllm::device::{DType, Device, DeviceLimits};
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, Decoder, LoadFormat, ModelSpec};
-use triton_vllm::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
+use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, Decoder, ModelSpec, WeightSource};
+use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
 
 pub const SUPPORTED: &[DType] = &[DType::F32, DType::BF16, DType::F16];
@@ -70,23 +70,23 @@ impl Rig<Cpu> {
         };
         let mut spec = ModelSpec::read(dir, &spec_options).unwrap();
         spec.adapters = options.adapters.clone();
-        Rig::new(spec, &LoadFormat::Files(checkpoint), options)
+        Rig::new(spec, &WeightSource::Files(checkpoint), options)
     }
 
-    pub fn new(spec: ModelSpec, format: &LoadFormat, options: &RigOptions) -> Rig {
+    pub fn new(spec: ModelSpec, format: &WeightSource, options: &RigOptions) -> Rig {
         Rig::on(Cpu::new(options.threads).unwrap(), spec, format, options)
     }
 }
 
 impl<D: Device> Rig<D> {
     /// On any device.
-    pub fn on(mut dev: D, spec: ModelSpec, format: &LoadFormat, options: &RigOptions) -> Rig<D> {
+    pub fn on(mut dev: D, spec: ModelSpec, format: &WeightSource, options: &RigOptions) -> Rig<D> {
         let slots = 33;
         let per_slot = spec.max_model_len.div_ceil(options.page_size);
-        let limits = Limits {
+        let limits = DeviceLimits {
             step_tokens: 512,
             slots,
-            logit_rows: 128,
+            logits_rows: 128,
             pages: 1 + slots * per_slot,
             page_size: options.page_size,
             max_model_len: spec.max_model_len,
@@ -222,7 +222,7 @@ impl<D: Device> Rig<D> {
         let (step, changes) = (self.step, std::mem::take(&mut self.changes));
         let plan = StepPlan { step, changes, rows, chunk_tokens: tokens, targets: Vec::new() };
         self.decoder.step(&mut self.dev, &plan).unwrap();
-        self.decoder.sample(&mut self.dev, &Late::default()).unwrap();
+        self.decoder.sample(&mut self.dev, &TokenMasks::default()).unwrap();
         let result = self.dev.collect().unwrap();
         let slots: Vec<SlotId> = result.samples.iter().map(|s| s.slot).collect();
         assert_eq!(slots, seqs.iter().map(|s| s.slot).collect::<Vec<_>>());
@@ -257,7 +257,7 @@ impl<D: Device> Rig<D> {
             StepPlan { step: self.step, changes, rows, chunk_tokens: tokens, ..Default::default() };
         self.decoder.step(&mut self.dev, &plan).unwrap();
         let logits = self.decoder.logits(&mut self.dev, plan.samples()).unwrap();
-        self.decoder.sample(&mut self.dev, &Late::default()).unwrap();
+        self.decoder.sample(&mut self.dev, &TokenMasks::default()).unwrap();
         let result = self.dev.collect().unwrap();
         assert_eq!((result.step, result.samples.len()), (plan.step, plan.samples()));
         for sample in result.samples {

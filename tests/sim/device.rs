@@ -112,8 +112,13 @@ impl Device {
         match change {
             SlotChange::Open(open) => {
                 assert!(self.rows[open.slot.index()].is_none(), "slot {} is taken", open.slot);
-                let held = open.adapter == AdapterId(0) || self.adapter_slots.contains(&open.adapter);
-                assert!(held, "adapter {} is in no adapter slot of {:?}", open.adapter, self.adapter_slots);
+                let held =
+                    open.adapter == AdapterId(0) || self.adapter_slots.contains(&open.adapter);
+                assert!(
+                    held,
+                    "adapter {} is in no adapter slot of {:?}",
+                    open.adapter, self.adapter_slots
+                );
                 let mut state = history_before_any(open.adapter);
                 let cached = &open.tokens[..open.cached_tokens as usize];
                 let known = cached.iter().map(|&token| {
@@ -138,11 +143,18 @@ impl Device {
                 row.table.iter().for_each(|&page| self.holders[page] -= 1);
             }
             SlotChange::Adapter { adapter_slot, adapter } => {
-                assert!(!self.adapter_slots.contains(adapter), "adapter {adapter} has an adapter slot already");
-                let old = std::mem::replace(&mut self.adapter_slots[adapter_slot.index()], *adapter);
+                assert!(
+                    !self.adapter_slots.contains(adapter),
+                    "adapter {adapter} has an adapter slot already"
+                );
+                let old =
+                    std::mem::replace(&mut self.adapter_slots[adapter_slot.index()], *adapter);
                 let mut open = self.rows.iter().flatten();
                 let used = old != AdapterId(0) && open.any(|row| row.open.adapter == old);
-                assert!(!used, "adapter_slot {adapter_slot} is taken from adapter {old}, which runs");
+                assert!(
+                    !used,
+                    "adapter_slot {adapter_slot} is taken from adapter {old}, which runs"
+                );
             }
         }
     }

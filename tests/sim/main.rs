@@ -1,9 +1,9 @@
-//! The scheduler and the ledger in a simulated engine: thousands of seeded workloads on a device
-//! that executes step plans literally and knows, for every position of every page, which history of
-//! tokens was written there. So a wrong prefix hit, a page shared without a count, a stale table
-//! and a slot's late token all show, at the step in which they happen. What a request gets must not
-//! depend on batching, chunking, preemption, prefix hits or depth: it is compared with a straight
-//! run.
+//! The scheduler and the cache manager in a simulated engine: thousands of seeded workloads on a
+//! device that executes step plans literally and knows, for every position of every page, which
+//! history of tokens was written there. So a wrong prefix hit, a page shared without a count, a
+//! stale table and a slot's late token all show, at the step in which they happen. What a request
+//! gets must not depend on batching, chunking, preemption, prefix hits or depth: it is compared
+//! with a straight run.
 //!
 //! `SIM_SEED=n` repeats one workload, `SIM_ROUNDS=n` runs more of them.
 
@@ -200,16 +200,16 @@ impl Engine {
         prompt.extend(random_tokens(rng, length - prompt.len()));
         // Another sequence of a request that is there (or was).
         let led = !self.requests.is_empty() && rng.percent(20);
-        let leader = led.then(|| RequestId(rng.below(self.requests.len()) as u64));
-        if let Some(leader) = leader {
-            prompt = self.requests[leader.index()].new.prompt.to_vec();
+        let primary = led.then(|| RequestId(rng.below(self.requests.len()) as u64));
+        if let Some(primary) = primary {
+            prompt = self.requests[primary.index()].new.prompt.to_vec();
         }
         let length = prompt.len();
         let id = RequestId(self.requests.len() as u64);
         let longest = rng.pick(&[3, limit / 2 + 1, 2 * limit]);
         let new = NewSequence {
             id,
-            leader,
+            primary,
             skip_cache: rng.percent(5),
             prompt: Arc::from(prompt),
             max_tokens: rng.between(1, longest) as u32,
@@ -247,13 +247,13 @@ impl Engine {
         assert!(plan.rows.len() <= self.config.max_num_seqs);
         self.results.push_back(self.device.run(plan));
         self.scheduler.check();
-        // Followers are the exception: they wait for a prompt, and come next after it. Who needs a
-        // adapter slot may be overtaken too; how often is a test of the scheduler's own. And who starts
-        // again without the cache does so behind those who go on.
+        // Siblings are the exception: they wait for a prompt, and come next after it. Who needs a
+        // adapter slot may be overtaken too; how often is a test of the scheduler's own. And who
+        // starts again without the cache does so behind those who go on.
         let queued = |id: &u64| {
             let new = &self.requests[*id as usize].new;
             let is_broken = self.device.broken.contains(id);
-            new.leader.is_none() && new.adapter == AdapterId(0) && !is_broken
+            new.primary.is_none() && new.adapter == AdapterId(0) && !is_broken
         };
         let last_open = self.device.open_seeds().filter(queued).max();
         let in_order = |request: &&Request| {

@@ -9,7 +9,7 @@ use super::buffer::Tensor;
 use super::numbers;
 use super::simd::{with_isa, Isa};
 use super::workers::Workers;
-use crate::device::{AdapterPart, AdapterCapacity, TablePart};
+use crate::device::{AdapterCapacity, AdapterPart, TablePart};
 use crate::error::{Error, Result};
 use crate::ids::AdapterSlotId;
 use crate::internal;
@@ -46,7 +46,11 @@ impl Adapters {
 
     /// # Errors
     /// Internal: an adapter slot, a part or a shape that there is no room for.
-    pub fn install(&mut self, slot: AdapterSlotId, parts: &[Option<AdapterPart<'_>>]) -> Result<()> {
+    pub fn install(
+        &mut self,
+        slot: AdapterSlotId,
+        parts: &[Option<AdapterPart<'_>>],
+    ) -> Result<()> {
         let count = self.slots.len();
         if slot.index() >= count || parts.len() + 1 != self.starts.len() {
             return Err(internal!("{} parts for slot {slot} of {count}", parts.len()));

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use super::buffer::Buffer;
 use super::numbers::{self, bf16_to_f32, exp, f16_to_f32, tanh};
 use super::simd::{dots, Isa};
-use crate::device::{AttnSpec, DType, KvShape, Limits, Rope};
+use crate::device::{AttnSpec, DType, DeviceLimits, KvShape, Rope};
 use crate::error::Result;
 use crate::ids::PageId;
 
@@ -33,7 +33,7 @@ pub enum Half {
 impl Pool {
     /// # Errors
     /// Unavailable: no memory for so many pages.
-    pub fn new(limits: &Limits) -> Result<Pool> {
+    pub fn new(limits: &DeviceLimits) -> Result<Pool> {
         let shape = limits.kv.clone();
         let per_page = 2 * shape.kv_heads * limits.page_size * shape.head_dim;
         let len = shape.layers.saturating_mul(limits.pages).saturating_mul(per_page);

@@ -14,7 +14,7 @@
 //! | [`attention`] | KV pool, attention, rope |
 //! | `rows` | token rows from tables, norms of heads |
 //! | `pool` | attention without pages, token rows to vectors |
-//! | `sampler` | rows of logits to tokens and logprobs |
+//! | `sampler` | logits rows to tokens and logprobs |
 //! | [`experts`] | a mixture of experts: choosing, multiplying, adding up |
 
 pub mod adapters;
@@ -43,13 +43,13 @@ use self::weight::{Panels, Weight};
 use self::workers::Workers;
 use super::slots::Slots;
 use super::{
-    Activation, AdapterPart, AdapterCapacity, AttnSpec, Device, DeviceInfo, Limits, Norm, Pooling,
-    Rope, Routing, TablePart, WeightDesc,
+    Activation, AdapterCapacity, AdapterPart, AttnSpec, Device, DeviceInfo, DeviceLimits, Norm,
+    Pooling, Rope, Routing, TablePart, WeightDesc,
 };
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
-use crate::plan::{Late, StepPlan, StepResult};
+use crate::plan::{StepPlan, StepResult, TokenMasks};
 
 /// Work below these is done by the caller alone: waking a thread costs some 10 us, and another
 /// thread may want the core. Weight bytes count where rows are few, multiply-adds where they are
@@ -173,7 +173,12 @@ impl Device for Cpu {
         Tensor::new(rows, 2 * routing.top_k)
     }
 
-    fn adapt(&mut self, weight: &mut Weight, parts: &[usize], capacity: AdapterCapacity) -> Result<()> {
+    fn adapt(
+        &mut self,
+        weight: &mut Weight,
+        parts: &[usize],
+        capacity: AdapterCapacity,
+    ) -> Result<()> {
         weight.adapters = Some(Adapters::new(weight.inputs, parts, capacity));
         Ok(())
     }
@@ -183,7 +188,7 @@ impl Device for Cpu {
         Ok(())
     }
 
-    fn reserve(&mut self, limits: &Limits) -> Result<()> {
+    fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
         self.pool = Some(Pool::new(limits)?);
         self.slots = Slots::new(limits);
         Ok(())
@@ -205,7 +210,8 @@ impl Device for Cpu {
         adapter_slot: AdapterSlotId,
         part: Option<TablePart<'_>>,
     ) -> Result<()> {
-        let capacity = table.table_adapters.as_mut().ok_or_else(|| adapters::no_room(&table.name))?;
+        let capacity =
+            table.table_adapters.as_mut().ok_or_else(|| adapters::no_room(&table.name))?;
         capacity.install(adapter_slot, part)
     }
 
@@ -213,8 +219,8 @@ impl Device for Cpu {
         self.slots.begin(plan)
     }
 
-    fn sample(&mut self, logits: &mut Tensor, late: &Late) -> Result<()> {
-        let result = sampler::sample(&mut self.slots, logits, late)?;
+    fn sample(&mut self, logits: &mut Tensor, masks: &TokenMasks) -> Result<()> {
+        let result = sampler::sample(&mut self.slots, logits, masks)?;
         self.results.push_back(result);
         Ok(())
     }
@@ -439,8 +445,8 @@ impl Device for Cpu {
     }
 
     fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {
-        for (s, picked) in self.slots.batch.logits.iter().enumerate() {
-            out.row_mut(s).copy_from_slice(x.row(picked.row));
+        for (s, logits_row) in self.slots.batch.logits.iter().enumerate() {
+            out.row_mut(s).copy_from_slice(x.row(logits_row.row));
         }
         Ok(())
     }

@@ -39,8 +39,8 @@ impl Turned {
 /// `Device::attend_all`.
 pub(super) fn attend_all(dev: &Cpu, spec: &AttnSpec, qkv: &Tensor, out: &mut Tensor) -> Result<()> {
     let batch = &dev.slots.batch;
-    for picked in &batch.logits {
-        batch.whole(picked)?;
+    for logits_row in &batch.logits {
+        batch.whole(logits_row)?;
     }
     if batch.logits.len() != batch.sequences().count() {
         return Err(internal!("attention over a prompt that is not fed to its end"));
@@ -96,13 +96,13 @@ fn attend_row(
 
 /// `Device::pool`.
 pub(super) fn pool(slots: &Slots, kind: Pooling, x: &Tensor, out: &mut Tensor) -> Result<()> {
-    for (s, picked) in slots.batch.logits.iter().enumerate() {
+    for (s, logits_row) in slots.batch.logits.iter().enumerate() {
         let out = out.row_mut(s);
         match kind {
-            Pooling::Last => out.copy_from_slice(x.row(picked.row)),
-            Pooling::First => out.copy_from_slice(x.row(slots.batch.whole(picked)?.start)),
+            Pooling::Last => out.copy_from_slice(x.row(logits_row.row)),
+            Pooling::First => out.copy_from_slice(x.row(slots.batch.whole(logits_row)?.start)),
             Pooling::Mean => {
-                let rows = slots.batch.whole(picked)?;
+                let rows = slots.batch.whole(logits_row)?;
                 let count = rows.len() as f32;
                 out.fill(0.0);
                 for row in rows {
@@ -118,8 +118,8 @@ pub(super) fn pool(slots: &Slots, kind: Pooling, x: &Tensor, out: &mut Tensor) -
 /// `Device::hand_over`: the step's result.
 pub(super) fn hand_over(slots: &Slots, pooled: &Tensor) -> StepResult {
     let mut result = StepResult { step: slots.batch.step, ..StepResult::default() };
-    for (s, picked) in slots.batch.logits.iter().enumerate() {
-        result.push_vector(picked.slot, pooled.row(s).to_vec());
+    for (s, logits_row) in slots.batch.logits.iter().enumerate() {
+        result.push_vector(logits_row.slot, pooled.row(s).to_vec());
     }
     result
 }

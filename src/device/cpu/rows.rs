@@ -19,7 +19,9 @@ pub(super) fn embed(batch: &Batch, table: &Weight, scale: f32, out: &mut Tensor)
         }
         let out = &mut out.row_mut(r)[..table.inputs];
         table.table_row(token, |i, x| out[i] = x);
-        if let Some((adapters, adapter_slot)) = adapters.and_then(|a| Some((a, batch.adapter_slots[r]?))) {
+        if let Some((adapters, adapter_slot)) =
+            adapters.and_then(|a| Some((a, batch.adapter_slots[r]?)))
+        {
             adapters.add(adapter_slot, token, out);
         }
         out.iter_mut().for_each(|x| *x *= scale);

@@ -1,4 +1,4 @@
-//! The end of a step on the CPU: rows of logits to tokens and logprobs, by the reference sampler of
+//! The end of a step on the CPU: logits rows to tokens and logprobs, by the reference sampler of
 //! `crate::sampling`, one row after the other. `Cpu::sample` calls it; it knows no arithmetic.
 
 use super::buffer::Tensor;
@@ -6,17 +6,21 @@ use crate::device::slots::Slots;
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Late, Sampled, StepResult};
+use crate::plan::{Sampled, StepResult, TokenMasks};
 use crate::sampling::{adjust::forbid, choose, Seen, TokenLogprobs};
 
-pub(super) fn sample(slots: &mut Slots, logits: &mut Tensor, late: &Late) -> Result<StepResult> {
+pub(super) fn sample(
+    slots: &mut Slots,
+    logits: &mut Tensor,
+    masks: &TokenMasks,
+) -> Result<StepResult> {
     let rows = std::mem::take(&mut slots.batch.logits);
     let mut result = StepResult { step: slots.batch.step, ..StepResult::default() };
-    for (i, picked) in rows.iter().enumerate() {
-        let slot = picked.slot;
+    for (i, logits_row) in rows.iter().enumerate() {
+        let slot = logits_row.slot;
         let row = slots.row_mut(slot)?;
         let (spec, logits) = (row.sampler.clone(), logits.row_mut(i));
-        if let Some(target) = picked.target {
+        if let Some(target) = logits_row.target {
             let wanted = spec.prompt_logprobs.as_ref();
             let wanted = wanted.ok_or_else(|| internal!("slot {slot} scores without a spec"))?;
             let finite = Seen::default().all(logits).verdict();
@@ -25,7 +29,7 @@ pub(super) fn sample(slots: &mut Slots, logits: &mut Tensor, late: &Late) -> Res
             continue;
         }
         let mut seen = Seen::default();
-        if let Some((_, mask)) = late.masks.iter().find(|(s, _)| *s == slot) {
+        if let Some((_, mask)) = masks.by_slot.iter().find(|(s, _)| *s == slot) {
             forbid(logits, mask, &mut seen);
         }
         let raw = spec.logprobs.as_ref().map(|wanted| (wanted, logits.to_vec()));

@@ -1,20 +1,21 @@
-//! Low-rank adapters behind a weight on the GPU: their adapter slots, the way adapters get there, and the
-//! two launches around a GEMM. `Cuda`'s linear ops and `logits` call it; it knows no sequence:
-//! which adapter slot a row uses, the kernels read from what the step's first kernel wrote.
+//! Low-rank adapters behind a weight on the GPU: their adapter slots, the way adapters get there,
+//! and the two launches around a GEMM. `Cuda`'s linear ops and `logits` call it; it knows no
+//! sequence: which adapter slot a row uses, the kernels read from what the step's first kernel
+//! wrote.
 //!
 //! Everything is allocated at load. An installation goes through two pinned buffers on the one
-//! stream, so steps that were enqueued before still see the old adapter slot and nothing waits for it but
-//! the host, while the stream reaches the copies.
+//! stream, so steps that were enqueued before still see the old adapter slot and nothing waits for
+//! it but the host, while the stream reaches the copies.
 
 use std::sync::Arc;
 
 use super::codes::NO_ACTIVATION;
 use super::context::{Context, Event};
+use super::gemm_small_m::End;
 use super::memory::{Memory, Pinned};
-use super::skinny::End;
 use super::weights::Weight;
 use super::Cuda;
-use crate::device::{AdapterPart, AdapterCapacity, DType};
+use crate::device::{AdapterCapacity, AdapterPart, DType};
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
@@ -37,8 +38,8 @@ const MOST_TILES: usize = 8;
 /// q, k and v.
 const PARTS_MAX: usize = 3;
 
-/// AdapterMatrices of one weight, in one piece of memory: A `[adapter slot][part][rank][inputs]`, B transposed
-/// `[adapter slot][rank][outputs]`, ranks `[adapter slot][part]`.
+/// Adapters of one weight, in one piece of memory: A `[adapter slot][part][rank][inputs]`, B
+/// transposed `[adapter slot][rank][outputs]`, ranks `[adapter slot][part]`.
 pub struct AdapterMatrices {
     memory: Memory,
     capacity: AdapterCapacity,
@@ -95,7 +96,11 @@ impl AdapterMatrices {
     ) -> Result<()> {
         let (count, slot) = (self.parts.len(), slot.index());
         if slot >= self.capacity.slots || parts.len() != count {
-            return Err(internal!("{} parts for slot {slot} of {}", parts.len(), self.capacity.slots));
+            return Err(internal!(
+                "{} parts for slot {slot} of {}",
+                parts.len(),
+                self.capacity.slots
+            ));
         }
         let (size, rank) = (self.element_bytes, self.capacity.rank);
         let mut ranks = Vec::with_capacity(4 * count);
@@ -185,7 +190,8 @@ impl Cuda {
         capacity: AdapterCapacity,
     ) -> Result<()> {
         let shape = (weight.inputs, weight.outputs);
-        weight.adapters = Some(AdapterMatrices::new(&self.context, shape, parts, capacity, self.dtype)?);
+        weight.adapters =
+            Some(AdapterMatrices::new(&self.context, shape, parts, capacity, self.dtype)?);
         self.adapters.width = self.adapters.width.max(parts.len() * capacity.rank);
         self.make_stage()?;
         let context = self.context.clone();
@@ -254,7 +260,7 @@ impl Cuda {
         Ok(low.address)
     }
 
-    /// Token rows of rows of logits; 0: the rows are token rows.
+    /// Token rows of logits rows; 0: the rows are token rows.
     fn row_of(&self, end: End) -> Result<u64> {
         match end {
             End::Logits => Ok(self.reserved()?.steps.device.gather_row.address),

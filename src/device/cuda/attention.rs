@@ -2,8 +2,8 @@
 //! made and ships it with the step's input, `Cuda::attend` launches. It knows lengths, no values.
 //!
 //! Chunks of prompts and single tokens have kernels of their own; one of the two for prompts needs
-//! Hopper's instructions (kernels/prompts.cu). f32, head sizes without a tile, and the very first
-//! step (which learns the number of q heads) go to the plain kernel.
+//! Hopper's instructions (kernels/attention_prefill_sm90.cu). f32, head sizes without a tile, and
+//! the very first step (which learns the number of q heads) go to the plain kernel.
 //!
 //! The list lies at the front of the step's input, so its address never changes, and the grid of
 //! single tokens depends on the card alone: one recorded launch fits all decode steps.
@@ -14,10 +14,10 @@ use super::context::Context;
 use super::launch::{Argument, Kernel};
 use super::memory::Memory;
 use super::module::Kernels;
-use super::slots::{RowLayout, Span};
+use super::slots::{RowLayout, SeqChunk};
 use super::steps::OnDevice;
-use super::worklist::{Plan, CHUNK_ROWS, ITEM_WORDS, PARTS_PER_BLOCK, SPLIT_ROWS, TILE_KEYS};
-use crate::device::{AttnSpec, DType, KvShape, Limits};
+use super::worklist::{WorkList, ITEM_WORDS, PARTS_PER_BLOCK, PROMPT_ROWS, SPLIT_ROWS, TILE_KEYS};
+use crate::device::{AttnSpec, DType, DeviceLimits, KvShape};
 use crate::error::{Error, Result};
 
 /// Head sizes that the plain kernel takes at most.
@@ -29,7 +29,8 @@ const SPLIT_STAGES: usize = 2;
 const CHUNK_STAGES: usize = 3;
 /// The kernels' own, beside the stages.
 const STATIC_SHARED_BYTES: usize = 1024;
-/// The architecture of kernels/prompts.cu, its stages, and what its tiles are aligned to.
+/// The architecture of kernels/attention_prefill_sm90.cu, its stages, and what its tiles are
+/// aligned to.
 const PROMPT_CAPABILITY: u32 = 90;
 const PROMPT_STAGES: usize = 2;
 const PANEL_BYTES: usize = 1024;
@@ -81,7 +82,7 @@ pub struct Attention {
     split: Shape,
     /// Blocks of the split kernel per KV head: together as many as the card holds at once.
     split_blocks: usize,
-    plan: Plan,
+    list: WorkList,
     parts: Memory,
     statistics: Memory,
     /// Parts that are done, per sequence and KV head; 0 between launches.
@@ -93,7 +94,7 @@ impl Attention {
         context: &Arc<Context>,
         kernels: &Kernels,
         dtype: DType,
-        limits: &Limits,
+        limits: &DeviceLimits,
     ) -> Result<Attention> {
         let (dim, kv_heads) = (limits.kv.head_dim, limits.kv.kv_heads.max(1));
         let fits = |shape: &Shape| shape.shared_bytes + STATIC_SHARED_BYTES <= context.shared_bytes;
@@ -124,7 +125,7 @@ impl Attention {
             chunk,
             split,
             split_blocks,
-            plan: Plan::default(),
+            list: WorkList::default(),
             parts: Memory::new(context, rows * dim * 4, "parts of attention")?,
             statistics: Memory::new(context, rows * 8, "parts of attention")?,
             arrivals,
@@ -133,23 +134,23 @@ impl Attention {
 
     /// Make the work list of a step; empty where the plain kernel runs. Whether all steps with as
     /// many rows are launched alike: not before it is known which kernel runs, nor with prompts.
-    pub fn plan(&mut self, spans: &[Span]) -> bool {
+    pub fn plan(&mut self, chunks: &[SeqChunk]) -> bool {
         let Some(group) = self.group else { return false };
         if self.tiled {
-            self.plan.make(spans, group, self.split_blocks);
+            self.list.make(chunks, group, self.split_blocks);
         }
-        self.plan.chunks == 0
+        self.list.prompt_tiles == 0
     }
 
     /// The work list, in words.
     pub fn words(&self) -> &[u32] {
-        &self.plan.words
+        &self.list.words
     }
 
     pub fn run(&mut self, context: &Context, kernels: &Kernels, call: &Call<'_>) -> Result<()> {
         let spec = call.spec;
         let group = spec.heads / spec.kv_heads.max(1);
-        let planned = self.group == Some(group) && !self.plan.words.is_empty();
+        let planned = self.group == Some(group) && !self.list.words.is_empty();
         self.group = Some(group);
         match tile_kernels(kernels, spec.head_dim) {
             Some(tiles) if planned => self.run_tiles(context, tiles, call),
@@ -159,10 +160,10 @@ impl Attention {
 
     fn run_tiles(&self, context: &Context, kinds: Kinds<'_>, call: &Call<'_>) -> Result<()> {
         let Call { spec, layout, device, .. } = *call;
-        let Plan { chunks, split, .. } = self.plan;
+        let WorkList { prompt_tiles, split, .. } = self.list;
         let split_blocks = if split { self.split_blocks } else { 0 };
         let launches = [
-            (kinds.prompts(), chunks, CHUNK_THREADS, self.chunk),
+            (kinds.prompts(), prompt_tiles, CHUNK_THREADS, self.chunk),
             (kinds.split, split_blocks, THREADS, self.split),
         ];
         let mut at = device.input.address;
@@ -252,5 +253,5 @@ fn shared_bytes(dim: usize, stages: usize) -> usize {
 /// Q, two stages of K and V (128 keys, 64 at the largest head size), and what aligns them.
 fn prompt_shared_bytes(dim: usize) -> usize {
     let keys = if dim == 256 { 64 } else { 128 };
-    (CHUNK_ROWS + 2 * PROMPT_STAGES * keys) * dim * 2 + PANEL_BYTES
+    (PROMPT_ROWS + 2 * PROMPT_STAGES * keys) * dim * 2 + PANEL_BYTES
 }

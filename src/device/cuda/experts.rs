@@ -3,10 +3,10 @@
 //! nobody on the host knows which experts it meets. The kernels are in kernels/experts.cu.
 
 use super::codes::activation_code;
+use super::gemm_small_m::End;
 use super::launch::{Argument, Kernel};
 use super::memory::Memory;
 use super::module::Kernels;
-use super::skinny::End;
 use super::weights::Weight;
 use super::{columns, Cuda, Tensor, ROW_THREADS};
 use crate::device::{Activation, DType, Routing, WeightKind, MAX_EXPERTS};

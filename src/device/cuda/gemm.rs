@@ -126,7 +126,7 @@ impl Drop for Layout {
 }
 
 /// Everything that a product of one exact shape needs. No algorithm: the plain kernel.
-struct Plan {
+struct TunedGemm {
     w: Layout,
     x: Layout,
     y: Layout,
@@ -140,7 +140,7 @@ pub struct Gemm {
     preference: lt::cublasLtMatmulPreference_t,
     workspace: Memory,
     kind: lt::cudaDataType,
-    plans: HashMap<Key, Plan>,
+    plans: HashMap<Key, TunedGemm>,
     tuned: HashMap<Key, lt::cublasLtMatmulAlgo_t>,
 }
 
@@ -259,7 +259,7 @@ impl Gemm {
 
     fn multiply(
         &self,
-        plan: &Plan,
+        plan: &TunedGemm,
         algorithm: &lt::cublasLtMatmulAlgo_t,
         product: &Product,
         stream: CUstream,
@@ -303,10 +303,10 @@ impl Gemm {
         )
     }
 
-    fn plan(&mut self, kernels: &Kernels, product: &Product) -> Result<Plan> {
+    fn plan(&mut self, kernels: &Kernels, product: &Product) -> Result<TunedGemm> {
         let Product { rows, outputs, inputs, logits, .. } = *product;
         let result = if logits { lt::cudaDataType_t::CUDA_R_32F } else { self.kind };
-        let mut plan = Plan {
+        let mut plan = TunedGemm {
             w: Layout::new(self.kind, inputs, outputs)?,
             x: Layout::new(self.kind, inputs, rows)?,
             y: Layout::new(result, outputs, rows)?,
@@ -323,7 +323,7 @@ impl Gemm {
         Ok(plan)
     }
 
-    fn fits(&self, plan: &Plan, algorithm: &lt::cublasLtMatmulAlgo_t) -> bool {
+    fn fits(&self, plan: &TunedGemm, algorithm: &lt::cublasLtMatmulAlgo_t) -> bool {
         let mut result = no_result();
         // SAFETY: live handles, layouts and result.
         let status = unsafe {
@@ -372,7 +372,7 @@ impl Gemm {
     fn choose(
         &self,
         kernels: &Kernels,
-        plan: &Plan,
+        plan: &TunedGemm,
         product: &Product,
     ) -> Result<Option<lt::cublasLtMatmulAlgo_t>> {
         let mut found = [no_result(); CANDIDATES];

@@ -11,7 +11,7 @@
 //! | [`launch`] | one kernel, started |
 //! | [`experts`] | a mixture of experts: choices, groups, products |
 //! | [`gemm`] | cuBLASLt with an own plan cache |
-//! | `skinny` | products of few rows |
+//! | `gemm_small_m` | products of few rows |
 //! | [`graphs`] | recorded decode steps |
 //! | [`attention`] | attention over pages: which kernel |
 //! | `worklist` | which tile of a step's attention meets which keys |
@@ -21,7 +21,7 @@
 //! | [`table_adapters`] | tables, and low-rank adapters behind them |
 //! | [`weights`] | upload |
 //! | [`slots`] | slot rows, and a step's input as words |
-//! | [`steps`] | steps in flight: input, late part, results |
+//! | [`steps`] | steps in flight: input, token masks, results |
 //! | `codes` | numbers by which kernels know norms and activations |
 //! | `sampler` | the end of a step: tokens and logprobs |
 //! | `sampler_row` | a slot's sampler as words |
@@ -49,7 +49,7 @@ pub mod reports;
 mod rope;
 mod sampler;
 mod sampler_row;
-mod skinny;
+mod gemm_small_m;
 pub mod slots;
 pub mod steps;
 mod ops;
@@ -63,16 +63,16 @@ use self::attention::Attention;
 use self::codes::NO_ACTIVATION;
 use self::context::Context;
 use self::gemm::{Gemm, Product};
+use self::gemm_small_m::End;
 use self::graphs::Graphs;
 use self::launch::Argument;
 use self::memory::Memory;
 use self::module::Kernels;
 use self::sampler::Sampler;
-use self::skinny::End;
 use self::slots::Slots;
 use self::steps::Steps;
 use self::weights::{Uploader, Weight};
-use super::{DType, Limits};
+use super::{DType, DeviceLimits};
 use crate::error::Result;
 use crate::internal;
 
@@ -102,7 +102,7 @@ impl Tensor {
 
 /// What `reserve` makes.
 struct Reserved {
-    limits: Limits,
+    limits: DeviceLimits,
     pool: Memory,
     /// Elements of one layer of the pool.
     layer_bytes: u64,
@@ -148,7 +148,7 @@ impl Cuda {
     pub fn open(ordinal: usize, dtype: DType) -> Result<Cuda> {
         let context = Context::open(ordinal)?;
         let kernels = Kernels::of(&context, dtype)?;
-        skinny::prepare(&context, &kernels)?;
+        gemm_small_m::prepare(&context, &kernels)?;
         Ok(Cuda {
             dtype,
             kernels,
@@ -169,11 +169,11 @@ impl Cuda {
     /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows
     /// with their counts, gates and ups of `gate_up` columns, copies of logits of `vocab` columns.
     /// For the arithmetic that sizes the pool.
-    pub fn extra_bytes(limits: &Limits, gate_up: usize, vocab: usize) -> u64 {
+    pub fn extra_bytes(limits: &DeviceLimits, gate_up: usize, vocab: usize) -> u64 {
         let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
         let scratch = limits.step_tokens * gate_up * limits.kv.dtype.bytes();
         let parts = attention::parts_bytes(&limits.kv);
-        let sampler = sampler::bytes(limits.logit_rows, vocab);
+        let sampler = sampler::bytes(limits.logits_rows, vocab);
         (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler) as u64
     }
 
@@ -235,9 +235,9 @@ impl Cuda {
         [x, y]: [u64; 2],
     ) -> Result<()> {
         let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
-        if skinny::takes(&self.context, self.dtype, rows, inputs) {
-            let call = skinny::Call { rows, outputs, inputs, x, w, bias, y, end };
-            return skinny::run(&self.context, &self.kernels, &call);
+        if gemm_small_m::takes(&self.context, self.dtype, rows, inputs) {
+            let call = gemm_small_m::Call { rows, outputs, inputs, x, w, bias, y, end };
+            return gemm_small_m::run(&self.context, &self.kernels, &call);
         }
         let gated = matches!(end, End::Gated(_));
         let to = if gated { self.scratch(rows * outputs * self.dtype.bytes())? } else { y };

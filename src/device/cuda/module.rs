@@ -159,19 +159,19 @@ impl Kernels {
 
 kernels! {
     "step": prepare;
-    "rows": embed add_positions gather pool;
+    "gather": embed add_positions gather pool;
     "norm": norm_rows add_norm add_rows norm_parts;
     "activation": bias_act gated_act softcap bias_logits;
     "rope": rope_store;
     "attention": attend_rows attend_all;
-    "tiles": chunk_64 chunk_80 chunk_96 chunk_128 chunk_256 split_64 split_80 split_96 split_128
+    "attention_mma": chunk_64 chunk_80 chunk_96 chunk_128 chunk_256 split_64 split_80 split_96 split_128
         split_256;
-    "prompts": prompt_64 prompt_128 prompt_256;
+    "attention_prefill_sm90": prompt_64 prompt_128 prompt_256;
     "experts": route_rows group_rows experts_up_narrow experts_up_wide experts_up_plain
         experts_down_narrow experts_down_wide experts_down_plain combine_experts add_gated;
     "adapters": adapter_shrink adapter_expand adapter_expand_logits embed_adapted;
     "gemm": gemm_plain gemm_logits flush;
-    "skinny": skinny skinny_gated skinny_logits;
+    "gemm_small_m": gemm_small_m gemm_small_m_gated gemm_small_m_logits;
     "sampler": mask_rows adjust_rows scan_rows draw_rows;
     "logprobs": keep_rows report_parts report_rows;
     "weights": convert_matrix convert_vector turn_matrix turn_vector dummy_matrix dummy_vector

@@ -6,22 +6,22 @@ use half::{bf16, f16};
 use super::attention::{Attention, Call};
 use super::codes::{activation_code, norm_code, NO_ACTIVATION};
 use super::context::Context;
+use super::gemm_small_m::End;
 use super::graphs::{self, Graphs};
 use super::launch::Argument;
 use super::memory::Memory;
-use super::skinny::End;
 use super::slots::Slots;
 use super::steps::Steps;
 use super::weights::Weight;
 use super::{Cuda, Reserved, Tensor, DEPTH, ROW_THREADS};
 use crate::device::{
-    Activation, AdapterPart, AdapterCapacity, AttnSpec, DType, Device, DeviceInfo, Limits, Norm,
-    NormKind, Pooling, Rope, Routing, TablePart, WeightDesc, WeightKind,
+    Activation, AdapterCapacity, AdapterPart, AttnSpec, DType, Device, DeviceInfo, DeviceLimits,
+    Norm, NormKind, Pooling, Rope, Routing, TablePart, WeightDesc, WeightKind,
 };
 use crate::error::{Error, Result};
 use crate::ids::AdapterSlotId;
 use crate::internal;
-use crate::plan::{Late, StepPlan, StepResult};
+use crate::plan::{StepPlan, StepResult, TokenMasks};
 
 /// Threads of a norm's block: one for eight columns, whole warps.
 fn norm_threads(width: usize) -> u32 {
@@ -72,7 +72,12 @@ impl Device for Cuda {
         self.make_routes(rows, routing)
     }
 
-    fn adapt(&mut self, weight: &mut Weight, parts: &[usize], capacity: AdapterCapacity) -> Result<()> {
+    fn adapt(
+        &mut self,
+        weight: &mut Weight,
+        parts: &[usize],
+        capacity: AdapterCapacity,
+    ) -> Result<()> {
         self.make_adapters(weight, parts, capacity)
     }
 
@@ -80,7 +85,7 @@ impl Device for Cuda {
         self.make_table_adapters(table, capacity)
     }
 
-    fn reserve(&mut self, limits: &Limits) -> Result<()> {
+    fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
         let kv = &limits.kv;
         if kv.dtype != self.dtype {
             return Err(Error::Unsupported(format!(
@@ -137,7 +142,7 @@ impl Device for Cuda {
         let most = reserved.limits.slots.min(reserved.limits.step_tokens);
         let padded = graphs::padded(batch.rows)
             .filter(|&rows| batch.decode && reserved.graphs.steady && rows <= most);
-        let repeats = reserved.attention.plan(&batch.spans);
+        let repeats = reserved.attention.plan(&batch.chunks);
         let (input, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;
         if moved {
             reserved.graphs.forget();
@@ -180,13 +185,13 @@ impl Device for Cuda {
         self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.graphs.end())
     }
 
-    fn sample(&mut self, logits: &mut Tensor, late: &Late) -> Result<()> {
+    fn sample(&mut self, logits: &mut Tensor, masks: &TokenMasks) -> Result<()> {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
         reserved.graphs.end()?;
         logits.at(self.slots.batch.samples.len(), logits.width, "sample");
-        self.sampler.run(&self.kernels, &self.slots, &mut reserved.steps, logits, late)
+        self.sampler.run(&self.kernels, &self.slots, &mut reserved.steps, logits, masks)
     }
 
     fn hand_over(&mut self, pooled: &Tensor) -> Result<()> {

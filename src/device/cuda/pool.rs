@@ -10,7 +10,7 @@ use crate::internal;
 
 use super::attention::{MAX_HEAD_DIM, THREADS};
 
-/// As in kernels/rows.cu.
+/// As in kernels/gather.cu.
 fn code(kind: Pooling) -> u32 {
     match kind {
         Pooling::First => 0,
@@ -22,10 +22,10 @@ fn code(kind: Pooling) -> u32 {
 impl Cuda {
     /// Every sequence of the step begins in it.
     fn whole(&self, op: &str) -> Result<()> {
-        match self.slots.batch.spans.iter().find(|span| span.tokens != span.length) {
+        match self.slots.batch.chunks.iter().find(|chunk| chunk.tokens != chunk.length) {
             None => Ok(()),
-            Some(span) => {
-                let (slot, fed, length) = (span.slot, span.tokens, span.length);
+            Some(chunk) => {
+                let (slot, fed, length) = (chunk.slot, chunk.tokens, chunk.length);
                 Err(internal!("{op}: slot {slot} feeds {fed} of its {length} tokens"))
             }
         }

@@ -1,8 +1,8 @@
-//! Logprobs on their way: which rows of logits of a step report what, as the requests that
+//! Logprobs on their way: which logits rows of a step report what, as the requests that
 //! kernels/logprobs.cu reads, and its answers as [`TokenLogprobs`]. `sampler` makes them, `steps`
 //! reads them when a step is collected; it touches no GPU.
 
-use super::slots::Pick;
+use super::slots::LogitsRow;
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::internal;
@@ -10,7 +10,7 @@ use crate::plan::{Sampled, StepResult};
 use crate::sampling::{LogprobSpec, NonFinite, Seen, TokenLogprobs};
 
 /// Others that a kernel lists at most: the largest, or given tokens. Whoever wants more gets the
-/// whole row of logits sorted on the host.
+/// whole logits row sorted on the host.
 pub const MOST_TOP: usize = 64;
 pub const MOST_TOKENS: usize = 128;
 /// Words of an answer: logprob, rank (0: the row is not finite), then token and logprob of each
@@ -19,7 +19,7 @@ pub const MOST_ANSWER_WORDS: usize = 2 + 2 * MOST_TOKENS;
 /// Words of a request; the order is that of `REQ_*` in the kernel.
 pub const REQUEST_WORDS: usize = 5;
 const NONE: u32 = u32::MAX;
-/// Instead of a sampled id: the row is not finite (kernels/ranks.cuh).
+/// Instead of a sampled id: the row is not finite (kernels/logits_order.cuh).
 const NOT_FINITE: u32 = u32::MAX;
 
 /// Where a row's answer is.
@@ -31,10 +31,10 @@ pub enum Place {
     Whole(usize),
 }
 
-/// One row of logits that reports.
+/// One logits row that reports.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// The row of logits.
+    /// The logits row.
     pub row: usize,
     /// Its logits are kept before the sampler changes them: it is sampled from.
     pub kept: bool,
@@ -54,10 +54,10 @@ pub struct Reports {
 }
 
 impl Reports {
-    pub fn new(picks: &[Pick], vocab: usize) -> Reports {
+    pub fn new(logits_rows: &[LogitsRow], vocab: usize) -> Reports {
         let mut reports = Reports { vocab, ..Reports::default() };
-        for (row, pick) in picks.iter().enumerate() {
-            let Some(spec) = pick.logprobs.clone() else { continue };
+        for (row, logits_row) in logits_rows.iter().enumerate() {
+            let Some(spec) = logits_row.logprobs.clone() else { continue };
             let others = match &spec {
                 LogprobSpec::Top(k) => Some(*k as usize).filter(|k| *k <= MOST_TOP.min(vocab)),
                 LogprobSpec::Tokens(t) => Some(t.len()).filter(|n| *n <= MOST_TOKENS),
@@ -72,7 +72,7 @@ impl Reports {
                     Place::Whole(reports.whole_rows - 1)
                 }
             };
-            let kept = pick.target.is_none();
+            let kept = logits_row.target.is_none();
             reports.list.push(Report { row, kept, spec, place });
         }
         reports
@@ -111,7 +111,7 @@ impl Reports {
     pub fn result(
         &self,
         step: u64,
-        picks: &[Pick],
+        logits_rows: &[LogitsRow],
         ids: &[u32],
         answers: &[u32],
         whole: &[u32],
@@ -119,8 +119,8 @@ impl Reports {
         let vocab = self.vocab;
         let mut result = StepResult { step, ..StepResult::default() };
         let mut reports = self.list.iter().peekable();
-        for (row, (pick, &id)) in picks.iter().zip(ids).enumerate() {
-            let slot = pick.slot;
+        for (row, (logits_row, &id)) in logits_rows.iter().zip(ids).enumerate() {
+            let slot = logits_row.slot;
             let report = reports.next_if(|report| report.row == row);
             let read = |report: &Report, token| match report.place {
                 Place::Brief(at) => report.brief(token, answers.get(at..)),
@@ -129,7 +129,7 @@ impl Reports {
                     Ok(report.whole(token, logits))
                 }
             };
-            if let Some(target) = pick.target {
+            if let Some(target) = logits_row.target {
                 let report = report.ok_or_else(|| internal!("slot {slot} scores nothing"))?;
                 result.push_score(slot, read(report, target)?);
                 continue;
@@ -189,25 +189,25 @@ mod tests {
     use crate::ids::SlotId;
     use crate::plan::Scored;
 
-    fn pick(slot: u32, target: Option<u32>, logprobs: Option<LogprobSpec>) -> Pick {
-        Pick { slot: SlotId(slot), target: target.map(TokenId), logprobs }
+    fn logits_row(slot: u32, target: Option<u32>, logprobs: Option<LogprobSpec>) -> LogitsRow {
+        LogitsRow { slot: SlotId(slot), target: target.map(TokenId), logprobs }
     }
 
     /// Rows 0 and 1 are scored, 2 reports nothing, 3 lists tokens, 4 wants the whole row.
-    fn picks() -> Vec<Pick> {
+    fn logits_rows() -> Vec<LogitsRow> {
         let given = LogprobSpec::Tokens(Arc::from([TokenId(5), TokenId(1)]));
         vec![
-            pick(7, Some(2), Some(LogprobSpec::Top(1))),
-            pick(7, Some(0), Some(LogprobSpec::Top(1))),
-            pick(7, None, None),
-            pick(3, None, Some(given)),
-            pick(4, None, Some(LogprobSpec::Top(u32::MAX))),
+            logits_row(7, Some(2), Some(LogprobSpec::Top(1))),
+            logits_row(7, Some(0), Some(LogprobSpec::Top(1))),
+            logits_row(7, None, None),
+            logits_row(3, None, Some(given)),
+            logits_row(4, None, Some(LogprobSpec::Top(u32::MAX))),
         ]
     }
 
     #[test]
     fn requests_find_their_tokens_within_their_wave() {
-        let reports = Reports::new(&picks(), 3);
+        let reports = Reports::new(&logits_rows(), 3);
         assert_eq!((reports.answer_words, reports.whole_rows), (4 + 4 + 6, 1));
         let words = reports.requests(2);
         let rows: Vec<&[u32]> = words.chunks_exact(REQUEST_WORDS).take(4).collect();
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn answers_become_results() {
-        let reports = Reports::new(&picks(), 3);
+        let reports = Reports::new(&logits_rows(), 3);
         let f = |x: f32| x.to_bits();
         let answers = [
             vec![f(-1.0), 2, 9, f(-0.5)],
@@ -233,7 +233,8 @@ mod tests {
         let mut whole: Vec<u32> = logits.iter().map(|x| x.to_bits()).collect();
         // A buffer is longer than what is in it.
         whole.resize(8, 0x7f80_0000);
-        let result = reports.result(1, &picks(), &[0, 0, 11, 12, 1], &answers, &whole).unwrap();
+        let result =
+            reports.result(1, &logits_rows(), &[0, 0, 11, 12, 1], &answers, &whole).unwrap();
         let read = |token, logprob, rank, top: &[(u32, f32)]| TokenLogprobs {
             token: TokenId(token),
             logprob,
@@ -249,25 +250,25 @@ mod tests {
         assert_eq!(result.samples[1].logprobs, [read(12, -3.0, 4, &[(5, -4.0), (1, -5.0)])]);
         let all = TokenLogprobs::read(&logits, TokenId(1), &LogprobSpec::Top(3));
         assert_eq!(result.samples[2].logprobs, [all]);
-        assert!(reports.result(1, &picks(), &[0; 5], &answers[..9], &whole).is_err());
+        assert!(reports.result(1, &logits_rows(), &[0; 5], &answers[..9], &whole).is_err());
     }
 
     #[test]
     fn rows_that_are_not_finite_give_no_token_and_no_logprobs() {
-        let reports = Reports::new(&picks(), 3);
+        let reports = Reports::new(&logits_rows(), 3);
         // The second scored row, and the ids of two samples.
         let mut answers = [0; 14];
         answers[1] = 2;
         let ids = [0, 0, NOT_FINITE, 12, NOT_FINITE];
         let whole = [f32::NAN.to_bits(); 3];
-        let result = reports.result(1, &picks(), &ids, &answers, &whole).unwrap();
+        let result = reports.result(1, &logits_rows(), &ids, &answers, &whole).unwrap();
         assert_eq!(result.scores, [Scored { slot: SlotId(7), logprobs: Err(NonFinite) }]);
         let [first, second, third] = &result.samples[..] else { panic!("{result:?}") };
         assert_eq!((&first.tokens, &third.tokens), (&Err(NonFinite), &Err(NonFinite)));
         assert!(third.logprobs.is_empty());
         assert_eq!(second.tokens, Ok(vec![TokenId(12)]));
 
-        let scored = [pick(7, Some(2), Some(LogprobSpec::Top(u32::MAX)))];
+        let scored = [logits_row(7, Some(2), Some(LogprobSpec::Top(u32::MAX)))];
         let result = Reports::new(&scored, 3).result(1, &scored, &[0], &[], &whole).unwrap();
         assert_eq!(result.scores, [Scored { slot: SlotId(7), logprobs: Err(NonFinite) }]);
     }

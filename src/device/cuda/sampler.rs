@@ -10,11 +10,11 @@ use super::memory::Memory;
 use super::module::Kernels;
 use super::reports::{Place, Reports, REQUEST_WORDS};
 use super::slots::Slots;
-use super::steps::{OnDevice, Sent, Steps};
+use super::steps::{OnDevice, SampleInput, Steps};
 use super::Tensor;
 use crate::error::Result;
 use crate::ids::SlotId;
-use crate::plan::Late;
+use crate::plan::TokenMasks;
 
 const ADJUST_THREADS: u32 = 512;
 const SCAN_THREADS: u32 = 512;
@@ -53,7 +53,7 @@ fn kept_bytes(rows: usize, vocab: usize) -> usize {
     rows.min(WAVE) * vocab * 4
 }
 
-/// What a sampler takes for so many rows of logits.
+/// What a sampler takes for so many logits rows.
 pub fn bytes(rows: usize, vocab: usize) -> usize {
     kept_bytes(rows, vocab) + rows.min(WAVE) * REPORT_PARTS * PIECE_BYTES
 }
@@ -106,12 +106,12 @@ impl Sampler {
         slots: &Slots,
         steps: &mut Steps,
         logits: &Tensor,
-        late: &Late,
+        masks: &TokenMasks,
     ) -> Result<()> {
-        let picks = &slots.batch.samples;
-        let (rows, vocab) = (picks.len(), logits.width);
-        let reports = Reports::new(picks, vocab);
-        let sent = steps.send_late(late, picks, vocab, &reports.requests(WAVE))?;
+        let logits_rows = &slots.batch.samples;
+        let (rows, vocab) = (logits_rows.len(), logits.width);
+        let reports = Reports::new(logits_rows, vocab);
+        let sent = steps.send_sample_input(masks, logits_rows, vocab, &reports.requests(WAVE))?;
         let call = Call { sampler: self, kernels, slots, logits, sent };
         call.mask(&steps.device, rows)?;
         let waves = reports.list.len().div_ceil(WAVE).max(1);
@@ -145,7 +145,7 @@ struct Call<'a> {
     kernels: &'a Kernels,
     slots: &'a Slots,
     logits: &'a Tensor,
-    sent: Sent,
+    sent: SampleInput,
 }
 
 fn address(memory: &Option<Memory>) -> u64 {
@@ -171,7 +171,7 @@ impl Call<'_> {
 
     /// Step 1 of the spec.
     fn mask(&self, device: &OnDevice, rows: usize) -> Result<()> {
-        let Sent { mask_of, masks, words_per_mask, .. } = self.sent;
+        let SampleInput { mask_of, masks, words_per_mask, .. } = self.sent;
         if mask_of == 0 {
             return Ok(());
         }

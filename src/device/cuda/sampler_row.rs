@@ -1,6 +1,6 @@
 //! What a slot's row says of its sampler, in words: the header, and lists as long as the request
-//! makes them (kernels/common.cuh and kernels/ranks.cuh have the same order). `slots` writes both
-//! when a slot opens; it touches no GPU.
+//! makes them (kernels/common.cuh and kernels/logits_order.cuh have the same order). `slots` writes
+//! both when a slot opens; it touches no GPU.
 
 use crate::ids::TokenId;
 use crate::plan::SlotOpen;

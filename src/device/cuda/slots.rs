@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::sampler_row::{adjusts, SamplerRow, HEADER_WORDS};
 use crate::device::slots::AdapterSlotTable;
-use crate::device::Limits;
+use crate::device::DeviceLimits;
 use crate::error::Result;
 use crate::ids::{SlotId, TokenId};
 use crate::internal;
@@ -41,7 +41,7 @@ pub struct RowLayout {
 }
 
 impl RowLayout {
-    pub fn new(limits: &Limits) -> RowLayout {
+    pub fn new(limits: &DeviceLimits) -> RowLayout {
         let table = limits.max_model_len.div_ceil(limits.page_size);
         // Prompt and outputs, one sampled ahead of a stop that the host has not seen yet included.
         let capacity = limits.max_model_len + 2;
@@ -85,7 +85,7 @@ struct Row {
 
 /// A sequence's share of the token rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub struct SeqChunk {
     pub slot: u32,
     /// First token row.
     pub first: usize,
@@ -94,9 +94,9 @@ pub struct Span {
     pub length: usize,
 }
 
-/// One row of logits.
+/// One logits row.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pick {
+pub struct LogitsRow {
     pub slot: SlotId,
     /// The token to report on; None: sample one.
     pub target: Option<TokenId>,
@@ -110,9 +110,9 @@ pub struct Batch {
     pub step: u64,
     /// Token rows: R of the ops.
     pub rows: usize,
-    pub spans: Vec<Span>,
-    /// Rows of logits, in the plan's order.
-    pub samples: Vec<Pick>,
+    pub chunks: Vec<SeqChunk>,
+    /// Logits rows, in the plan's order.
+    pub samples: Vec<LogitsRow>,
     /// A sampled row has biases, penalties and the like.
     pub adjusts: bool,
     /// Records of the input: blocks of the kernel that reads it.
@@ -126,7 +126,7 @@ pub struct Batch {
 #[derive(Default)]
 pub struct Slots {
     layout: RowLayout,
-    limits: Option<Limits>,
+    limits: Option<DeviceLimits>,
     rows: Vec<Row>,
     /// Slots with changes, in order.
     touched: Vec<SlotId>,
@@ -138,7 +138,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    pub fn new(limits: &Limits) -> Slots {
+    pub fn new(limits: &DeviceLimits) -> Slots {
         Slots {
             layout: RowLayout::new(limits),
             limits: Some(limits.clone()),
@@ -179,7 +179,7 @@ impl Slots {
         batch.rows = 0;
         batch.samples.clear();
         batch.adjusts = false;
-        batch.spans.clear();
+        batch.chunks.clear();
         batch.adapters = false;
         let chunks = self.data.len();
         self.data.extend(plan.chunk_tokens.iter().map(|t| t.0));
@@ -197,19 +197,19 @@ impl Slots {
             let length = self.advance(row.slot, tokens, &limits)?;
             batch.adapters |= self.rows[row.slot.index()].adapted;
             let (slot, first) = (row.slot.0, batch.rows);
-            batch.spans.push(Span { slot, first, tokens, length });
+            batch.chunks.push(SeqChunk { slot, first, tokens, length });
             let sample = if row.sample { SAMPLE } else { 0 };
             let (first, nth) = (batch.rows as u32, batch.samples.len() as u32);
-            let scored = self.pick(plan, row, &mut batch)? as u32;
+            let scored = self.push_logits_rows(plan, row, &mut batch)? as u32;
             let targets = (targets + row.score.as_ref().map_or(0, |score| score.start)) as u32;
             let (tokens, chunk) = (tokens as u32, chunk as u32);
             let record = [tokens, flag | sample, chunk, first, nth, scored, targets];
             self.record(row.slot, record);
             batch.rows += tokens as usize;
         }
-        if batch.samples.len() > limits.logit_rows {
-            let (rows, limit) = (batch.samples.len(), limits.logit_rows);
-            return Err(internal!("step {} has {rows} rows of logits of {limit}", plan.step));
+        if batch.samples.len() > limits.logits_rows {
+            let (rows, limit) = (batch.samples.len(), limits.logits_rows);
+            return Err(internal!("step {} has {rows} logits rows of {limit}", plan.step));
         }
         // Slots with changes that feed nothing.
         for slot in std::mem::take(&mut self.touched) {
@@ -252,11 +252,16 @@ impl Slots {
         }
     }
 
-    /// Rows of logits of `row`; how many are scored.
-    fn pick(&mut self, plan: &StepPlan, row: &PlanRow, batch: &mut Batch) -> Result<usize> {
+    /// Logits rows of `row`; how many are scored.
+    fn push_logits_rows(
+        &mut self,
+        plan: &StepPlan,
+        row: &PlanRow,
+        batch: &mut Batch,
+    ) -> Result<usize> {
         let (slot, tokens) = (row.slot, row.feed.tokens());
         let targets = plan.targets.get(row.score.clone().unwrap_or_default());
-        let targets = targets.filter(|_| row.logit_rows() <= tokens);
+        let targets = targets.filter(|_| row.logits_rows() <= tokens);
         let targets = targets.ok_or_else(|| {
             let (scores, sample) = (&row.score, row.sample);
             internal!("slot {slot} feeds {tokens} tokens, scores {scores:?}, samples: {sample}")
@@ -266,19 +271,19 @@ impl Slots {
         if logprobs.is_none() && !targets.is_empty() {
             return Err(internal!("slot {slot} scores without a spec"));
         }
-        batch.samples.extend(targets.iter().map(|&target| Pick {
+        batch.samples.extend(targets.iter().map(|&target| LogitsRow {
             slot,
             target: Some(target),
             logprobs: logprobs.clone(),
         }));
         if row.sample {
             batch.adjusts |= adjusts(spec);
-            batch.samples.push(Pick { slot, target: None, logprobs: spec.logprobs.clone() });
+            batch.samples.push(LogitsRow { slot, target: None, logprobs: spec.logprobs.clone() });
         }
         Ok(targets.len())
     }
 
-    /// A record of slot, `of`: tokens, flags, chunk, first token row, first row of logits, scored,
+    /// A record of slot, `of`: tokens, flags, chunk, first token row, first logits row, scored,
     /// targets, and of the slot's changes.
     fn record(&mut self, slot: SlotId, of: [u32; 7]) {
         let changes = &mut self.rows[slot.index()].changes;
@@ -297,7 +302,7 @@ impl Slots {
         row.ok_or_else(|| internal!("slot {slot} of {count}"))
     }
 
-    fn advance(&mut self, slot: SlotId, tokens: usize, limits: &Limits) -> Result<usize> {
+    fn advance(&mut self, slot: SlotId, tokens: usize, limits: &DeviceLimits) -> Result<usize> {
         let row = self.row(slot)?;
         let length = row.length + tokens;
         if !row.open || tokens == 0 || length > row.pages * limits.page_size {
@@ -312,7 +317,7 @@ impl Slots {
         Ok(length)
     }
 
-    fn change(&mut self, change: &SlotChange, limits: &Limits, far: Far<'_>) -> Result<()> {
+    fn change(&mut self, change: &SlotChange, limits: &DeviceLimits, far: Far<'_>) -> Result<()> {
         match change {
             SlotChange::Open(open) => self.open(open, far),
             SlotChange::Adapter { adapter_slot, adapter } => {

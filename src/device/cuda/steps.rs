@@ -1,4 +1,4 @@
-//! Steps in flight: the buffers that a step's input, late part and results pass through, and the
+//! Steps in flight: the buffers that a step's input, token masks and results pass through, and the
 //! order in which they come back. `Cuda` calls it around the launches of a step; it knows no op.
 //!
 //! On the GPU there is one of each buffer, because the stream puts steps in order. Pinned memory
@@ -10,11 +10,11 @@ use std::sync::Arc;
 use super::context::{Context, Event};
 use super::memory::{Memory, Pinned};
 use super::reports::{Reports, MOST_ANSWER_WORDS};
-use super::slots::{Batch, Pick, RowLayout, Slots};
-use crate::device::Limits;
+use super::slots::{Batch, LogitsRow, RowLayout, Slots};
+use crate::device::DeviceLimits;
 use crate::error::Result;
 use crate::internal;
-use crate::plan::{Late, StepResult};
+use crate::plan::{StepResult, TokenMasks};
 
 /// One more than the steps in flight: the one that is being written.
 const RING: usize = super::DEPTH + 1;
@@ -32,30 +32,30 @@ pub struct OnDevice {
     pub slot_of: Memory,
     /// 1 + the adapter slot of a row's adapter, 0 = none.
     pub adapter_slot_of: Memory,
-    /// Token row of each row of logits, its slot, and its target (kernels/ranks.cuh).
+    /// Token row of each logits row, its slot, and its target (kernels/logits_order.cuh).
     pub gather_row: Memory,
     pub sample_slot: Memory,
     pub target: Memory,
     /// Ids, then answers to requests for logprobs.
     pub out: Memory,
-    late: Option<Memory>,
+    sample_input: Option<Memory>,
 }
 
 /// Buffers on the host.
-struct Lane {
+struct StagingBuffers {
     input: Pinned,
     results: Pinned,
-    late: Option<Pinned>,
-    /// Rows of logits that the host wants.
+    sample_input: Option<Pinned>,
+    /// Logits rows that the host wants.
     whole: Option<Pinned>,
     /// The GPU has read the input; it has done everything of the step.
     sent: Event,
     done: Event,
 }
 
-/// The late part on the GPU: addresses (0 = the step has none) and the length of a mask.
+/// The token masks on the GPU: addresses (0 = the step has none) and the length of a mask.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Sent {
+pub struct SampleInput {
     pub requests: u64,
     pub mask_of: u64,
     pub masks: u64,
@@ -64,9 +64,9 @@ pub struct Sent {
 
 /// A step that was enqueued and not collected.
 struct Pending {
-    lane: usize,
+    staging: usize,
     step: u64,
-    picks: Vec<Pick>,
+    logits_rows: Vec<LogitsRow>,
     reports: Reports,
     /// Of a step that pooled: elements of a vector.
     width: Option<usize>,
@@ -75,20 +75,20 @@ struct Pending {
 pub struct Steps {
     context: Arc<Context>,
     pub device: OnDevice,
-    lanes: Vec<Lane>,
-    /// The current step's lane.
+    ring: Vec<StagingBuffers>,
+    /// The current step's staging.
     current: usize,
     pending: VecDeque<Pending>,
 }
 
 impl Steps {
-    pub fn new(context: &Arc<Context>, limits: &Limits, layout: &RowLayout) -> Result<Steps> {
+    pub fn new(context: &Arc<Context>, limits: &DeviceLimits, layout: &RowLayout) -> Result<Steps> {
         let words = |n: usize, what: &str| Memory::new(context, 4 * n, what);
         let input = (USUAL_WORDS + limits.step_tokens + 8 * limits.slots).next_power_of_two();
         let tokens = |what| words(limits.step_tokens, what);
-        let logits = |what| words(limits.logit_rows, what);
+        let logits = |what| words(limits.logits_rows, what);
         // Ids, and an answer for each.
-        let out = limits.logit_rows * (1 + MOST_ANSWER_WORDS);
+        let out = limits.logits_rows * (1 + MOST_ANSWER_WORDS);
         let device = OnDevice {
             input: words(input, "step inputs")?,
             rows: words(layout.stride as usize * limits.slots, "slot rows")?,
@@ -100,36 +100,36 @@ impl Steps {
             sample_slot: logits("sampling slots")?,
             target: logits("targets")?,
             out: words(out, "sampled ids")?,
-            late: None,
+            sample_input: None,
         };
-        let lane = || -> Result<Lane> {
-            Ok(Lane {
+        let staging = || -> Result<StagingBuffers> {
+            Ok(StagingBuffers {
                 input: Pinned::new(context, 4 * input)?,
                 results: Pinned::new(context, 4 * out)?,
-                late: None,
+                sample_input: None,
                 whole: None,
                 sent: Event::new(context, false)?,
                 done: Event::new(context, false)?,
             })
         };
-        let lanes = (0..RING).map(|_| lane()).collect::<Result<_>>()?;
+        let ring = (0..RING).map(|_| staging()).collect::<Result<_>>()?;
         let context = context.clone();
-        Ok(Steps { context, device, lanes, current: 0, pending: VecDeque::new() })
+        Ok(Steps { context, device, ring, current: 0, pending: VecDeque::new() })
     }
 
     /// Copy the encoded input of a step to the GPU, in one piece: `first`, then the slots' part,
     /// whose address comes back. True if the buffer had to grow, and so has moved.
     pub fn send(&mut self, slots: &Slots, first: &[u32]) -> Result<(u64, bool)> {
         self.current = (self.current + 1) % RING;
-        if self.pending.iter().any(|pending| pending.lane == self.current) {
+        if self.pending.iter().any(|pending| pending.staging == self.current) {
             return Err(internal!("more than {} steps in flight", super::DEPTH));
         }
         let words = first.len() + slots.words();
-        let lane = &mut self.lanes[self.current];
-        lane.sent.wait()?;
-        lane.done.wait()?;
-        if lane.input.bytes < 4 * words {
-            lane.input = Pinned::new(&self.context, 4 * words.next_power_of_two())?;
+        let staging = &mut self.ring[self.current];
+        staging.sent.wait()?;
+        staging.done.wait()?;
+        if staging.input.bytes < 4 * words {
+            staging.input = Pinned::new(&self.context, 4 * words.next_power_of_two())?;
         }
         let grows = self.device.input.bytes < 4 * words;
         if grows {
@@ -137,64 +137,66 @@ impl Steps {
             let bytes = 4 * words.next_power_of_two();
             self.device.input = Memory::new(&self.context, bytes, "step inputs")?;
         }
-        let (front, rest) = lane.input.words().split_at_mut(first.len());
+        let (front, rest) = staging.input.words().split_at_mut(first.len());
         front.copy_from_slice(first);
         slots.write(rest);
-        self.device.input.write(&lane.input, words)?;
-        lane.sent.record()?;
+        self.device.input.write(&staging.input, words)?;
+        staging.sent.record()?;
         Ok((self.device.input.address + 4 * first.len() as u64, grows))
     }
 
     /// Copy to the GPU what `sample` needs beyond the slots' rows: requests for logprobs, then
-    /// which mask each row of logits has, then the masks, each as long as the vocabulary; bits that
+    /// which mask each logits row has, then the masks, each as long as the vocabulary; bits that
     /// a mask has not are 0.
-    pub fn send_late(
+    pub fn send_sample_input(
         &mut self,
-        late: &Late,
-        picks: &[Pick],
+        masks: &TokenMasks,
+        logits_rows: &[LogitsRow],
         vocab: usize,
         requests: &[u32],
-    ) -> Result<Sent> {
+    ) -> Result<SampleInput> {
         const NONE: u32 = u32::MAX;
         let per_mask = vocab.div_ceil(32);
-        let masks_words = match late.masks.len() {
+        let masks_words = match masks.by_slot.len() {
             0 => 0,
-            count => picks.len() + per_mask * count,
+            count => logits_rows.len() + per_mask * count,
         };
         let words = requests.len() + masks_words;
         if words == 0 {
-            return Ok(Sent::default());
+            return Ok(SampleInput::default());
         }
-        let lane = &mut self.lanes[self.current];
-        let pinned = grown(&self.context, &mut lane.late, 4 * words)?;
-        if self.device.late.as_ref().is_none_or(|m| m.bytes < 4 * words) {
+        let staging = &mut self.ring[self.current];
+        let pinned = grown(&self.context, &mut staging.sample_input, 4 * words)?;
+        if self.device.sample_input.as_ref().is_none_or(|m| m.bytes < 4 * words) {
             let bytes = 4 * words.next_power_of_two();
-            self.device.late = Some(Memory::new(&self.context, bytes, "token masks")?);
+            self.device.sample_input = Some(Memory::new(&self.context, bytes, "token masks")?);
         }
-        let Some(memory) = &self.device.late else { return Err(internal!("no buffer for masks")) };
+        let Some(memory) = &self.device.sample_input else {
+            return Err(internal!("no buffer for masks"));
+        };
         let (first, rest) = pinned.words()[..words].split_at_mut(requests.len());
         first.copy_from_slice(requests);
-        let mut sent = Sent { requests: memory.address, ..Sent::default() };
+        let mut sent = SampleInput { requests: memory.address, ..SampleInput::default() };
         if masks_words > 0 {
-            let (of, masks) = rest.split_at_mut(picks.len());
-            for (of, pick) in of.iter_mut().zip(picks) {
-                let mask = late.masks.iter().position(|(slot, _)| *slot == pick.slot);
-                *of = mask.filter(|_| pick.target.is_none()).map_or(NONE, |n| n as u32);
+            let (of, words_of) = rest.split_at_mut(logits_rows.len());
+            for (of, logits_row) in of.iter_mut().zip(logits_rows) {
+                let mask = masks.by_slot.iter().position(|(slot, _)| *slot == logits_row.slot);
+                *of = mask.filter(|_| logits_row.target.is_none()).map_or(NONE, |n| n as u32);
             }
-            for (to, (_, mask)) in masks.chunks_exact_mut(per_mask).zip(&late.masks) {
+            for (to, (_, mask)) in words_of.chunks_exact_mut(per_mask).zip(&masks.by_slot) {
                 let known = mask.len().min(per_mask);
                 to[..known].copy_from_slice(&mask[..known]);
                 to[known..].fill(0);
             }
             sent.mask_of = memory.address + 4 * requests.len() as u64;
-            sent.masks = sent.mask_of + 4 * picks.len() as u64;
+            sent.masks = sent.mask_of + 4 * logits_rows.len() as u64;
             sent.words_per_mask = per_mask as u32;
         }
         memory.write(pinned, words)?;
         Ok(sent)
     }
 
-    /// Fetch a row of logits: `vocab` f32 of `from`, the `nth` of `count` that the step fetches.
+    /// Fetch a logits row: `vocab` f32 of `from`, the `nth` of `count` that the step fetches.
     pub fn take_row(
         &mut self,
         from: &Memory,
@@ -203,64 +205,71 @@ impl Steps {
         [vocab, count]: [usize; 2],
     ) -> Result<()> {
         let bytes = 4 * vocab;
-        let lane = &mut self.lanes[self.current];
-        let whole = grown(&self.context, &mut lane.whole, bytes * count)?;
+        let staging = &mut self.ring[self.current];
+        let whole = grown(&self.context, &mut staging.whole, bytes * count)?;
         from.read(row * bytes, whole, nth * bytes, bytes)
     }
 
     /// Everything of the step is enqueued: fetch its ids and answers.
     pub fn finish(&mut self, batch: &Batch, reports: Reports) -> Result<()> {
-        let lane = &mut self.lanes[self.current];
-        let picks = batch.samples.clone();
-        if !picks.is_empty() {
-            let words = picks.len() + reports.answer_words;
-            self.device.out.read(0, &mut lane.results, 0, 4 * words)?;
+        let staging = &mut self.ring[self.current];
+        let logits_rows = batch.samples.clone();
+        if !logits_rows.is_empty() {
+            let words = logits_rows.len() + reports.answer_words;
+            self.device.out.read(0, &mut staging.results, 0, 4 * words)?;
         }
-        lane.done.record()?;
-        let (lane, step) = (self.current, batch.step);
-        self.pending.push_back(Pending { lane, step, picks, reports, width: None });
+        staging.done.record()?;
+        let (staging, step) = (self.current, batch.step);
+        self.pending.push_back(Pending { staging, step, logits_rows, reports, width: None });
         Ok(())
     }
 
     /// The same for a step that pooled: fetch its vectors, f32 of `width` each.
     pub fn finish_vectors(&mut self, batch: &Batch, from: &Memory, width: usize) -> Result<()> {
-        let lane = &mut self.lanes[self.current];
-        let picks = batch.samples.clone();
-        if !picks.is_empty() {
-            let bytes = 4 * width * picks.len();
-            from.read(0, grown(&self.context, &mut lane.whole, bytes)?, 0, bytes)?;
+        let staging = &mut self.ring[self.current];
+        let logits_rows = batch.samples.clone();
+        if !logits_rows.is_empty() {
+            let bytes = 4 * width * logits_rows.len();
+            from.read(0, grown(&self.context, &mut staging.whole, bytes)?, 0, bytes)?;
         }
-        lane.done.record()?;
-        let (lane, step, width) = (self.current, batch.step, Some(width));
-        self.pending.push_back(Pending { lane, step, picks, reports: Reports::default(), width });
+        staging.done.record()?;
+        let (staging, step, width) = (self.current, batch.step, Some(width));
+        self.pending.push_back(Pending {
+            staging,
+            step,
+            logits_rows,
+            reports: Reports::default(),
+            width,
+        });
         Ok(())
     }
 
     /// Wait for the oldest step that was not collected.
     pub fn collect(&mut self) -> Result<StepResult> {
-        let Some(Pending { lane, step, picks, reports, width }) = self.pending.pop_front() else {
+        let Some(Pending { staging, step, logits_rows, reports, width }) = self.pending.pop_front()
+        else {
             return Err(internal!("no step to collect"));
         };
-        let lane = &mut self.lanes[lane];
-        lane.done.wait()?;
+        let staging = &mut self.ring[staging];
+        staging.done.wait()?;
         if let Some(width) = width {
-            let words = lane.whole.as_mut().map_or(&[][..], |whole| whole.words());
-            return Ok(vectors(step, &picks, words, width));
+            let words = staging.whole.as_mut().map_or(&[][..], |whole| whole.words());
+            return Ok(vectors(step, &logits_rows, words, width));
         }
-        let (ids, answers) = lane.results.words().split_at(picks.len());
-        let whole: &[u32] = match &mut lane.whole {
+        let (ids, answers) = staging.results.words().split_at(logits_rows.len());
+        let whole: &[u32] = match &mut staging.whole {
             Some(whole) if reports.whole_rows > 0 => whole.words(),
             _ => &[],
         };
-        reports.result(step, &picks, ids, answers, whole)
+        reports.result(step, &logits_rows, ids, answers, whole)
     }
 }
 
 /// The result of a step that pooled, from the bits of its vectors.
-fn vectors(step: u64, picks: &[Pick], words: &[u32], width: usize) -> StepResult {
+fn vectors(step: u64, logits_rows: &[LogitsRow], words: &[u32], width: usize) -> StepResult {
     let mut result = StepResult { step, ..StepResult::default() };
-    for (pick, row) in picks.iter().zip(words.chunks_exact(width)) {
-        result.push_vector(pick.slot, row.iter().map(|&x| f32::from_bits(x)).collect());
+    for (logits_row, row) in logits_rows.iter().zip(words.chunks_exact(width)) {
+        result.push_vector(logits_row.slot, row.iter().map(|&x| f32::from_bits(x)).collect());
     }
     result
 }

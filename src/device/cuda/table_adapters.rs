@@ -1,5 +1,5 @@
-//! Tables on the GPU: the lookup, and the low-rank adapters behind a table with their adapter slots and the
-//! way they get there, which is that of `adapters`. `Cuda::embed` calls it.
+//! Tables on the GPU: the lookup, and the low-rank adapters behind a table with their adapter slots
+//! and the way they get there, which is that of `adapters`. `Cuda::embed` calls it.
 
 use std::sync::Arc;
 
@@ -13,8 +13,9 @@ use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
 
-/// AdapterMatrices of one table, in one piece of memory: A `[adapter slot][row of the table][rank]`, each adapter slot with
-/// room for the largest rank, B transposed `[adapter slot][largest rank][width]`, ranks `[adapter slot]`.
+/// Adapters of one table, in one piece of memory: A `[adapter slot][row of the table][rank]`, each
+/// adapter slot with room for the largest rank, B transposed `[adapter slot][largest rank][width]`,
+/// ranks `[adapter slot]`.
 pub struct TableAdapterMatrices {
     memory: Memory,
     capacity: AdapterCapacity,
@@ -31,7 +32,8 @@ impl TableAdapterMatrices {
         dtype: DType,
     ) -> Result<TableAdapterMatrices> {
         let element_bytes = dtype.bytes();
-        let [a, b] = [rows, width].map(|n| aligned(capacity.slots * capacity.rank * n * element_bytes));
+        let [a, b] =
+            [rows, width].map(|n| aligned(capacity.slots * capacity.rank * n * element_bytes));
         let bytes = a + b + 4 * capacity.slots;
         let memory = Memory::new(context, bytes, "LoRA adapters (max_loras, max_lora_rank)")?;
         // Ranks of 0: an adapter slot that nobody filled does nothing.
@@ -76,9 +78,14 @@ impl TableAdapterMatrices {
 }
 
 impl Cuda {
-    pub(super) fn make_table_adapters(&mut self, table: &mut Weight, capacity: AdapterCapacity) -> Result<()> {
+    pub(super) fn make_table_adapters(
+        &mut self,
+        table: &mut Weight,
+        capacity: AdapterCapacity,
+    ) -> Result<()> {
         let shape = (table.outputs, table.inputs);
-        table.table_adapters = Some(TableAdapterMatrices::new(&self.context, shape, capacity, self.dtype)?);
+        table.table_adapters =
+            Some(TableAdapterMatrices::new(&self.context, shape, capacity, self.dtype)?);
         self.make_stage()
     }
 

@@ -60,30 +60,30 @@ impl Weight {
 }
 
 /// A pinned buffer with its place on the device.
-struct Lane {
+struct StagingBuffers {
     pinned: Pinned,
-    staging: Memory,
+    on_device: Memory,
     /// The GPU has read both.
     free: Event,
 }
 
 pub struct Uploader {
     context: Arc<Context>,
-    lanes: Vec<Lane>,
+    ring: Vec<StagingBuffers>,
     next: usize,
     /// They read. Its own: a file that hangs must not hold up another model's load. None with no
-    /// lanes.
+    /// ring.
     readers: Option<Workers>,
 }
 
 impl Uploader {
     pub fn new(context: &Arc<Context>) -> Uploader {
-        Uploader { context: context.clone(), lanes: Vec::new(), next: 0, readers: None }
+        Uploader { context: context.clone(), ring: Vec::new(), next: 0, readers: None }
     }
 
     /// Give the buffers back. A later upload makes new ones.
     pub fn release(&mut self) {
-        self.lanes.clear();
+        self.ring.clear();
         self.readers = None;
     }
 
@@ -166,12 +166,12 @@ impl Uploader {
         let mut at = offset;
         for chunk in chunks(&part.bytes, CHUNK_BYTES) {
             let place = at * target.dtype.bytes();
-            let lane = self.fill(&chunk)?;
+            let staging = self.fill(&chunk)?;
             let count = chunk.len() / size;
             if part.dtype == target.dtype {
-                memory.write_at(place, &lane.pinned, chunk.len())?;
+                memory.write_at(place, &staging.pinned, chunk.len())?;
             } else {
-                lane.staging.write_at(0, &lane.pinned, chunk.len())?;
+                staging.on_device.write_at(0, &staging.pinned, chunk.len())?;
                 let kernel =
                     target.pick(&target.kernels.convert_matrix, &target.kernels.convert_vector);
                 kernel.launch(
@@ -179,7 +179,7 @@ impl Uploader {
                     [blocks(count), 1],
                     THREADS,
                     &[
-                        &self.lanes[self.next].staging.address,
+                        &self.ring[self.next].on_device.address,
                         &(part.dtype as i32),
                         &(count as u64),
                         &(target.address + place as u64),
@@ -207,8 +207,8 @@ impl Uploader {
         let rows_per_chunk = CHUNK_BYTES / row_bytes.max(1);
         let to = target.address + (first * inputs * target.dtype.bytes()) as u64;
         for (n, chunk) in chunks(&part.bytes, rows_per_chunk * row_bytes).enumerate() {
-            let lane = self.fill(&chunk)?;
-            lane.staging.write_at(0, &lane.pinned, chunk.len())?;
+            let staging = self.fill(&chunk)?;
+            staging.on_device.write_at(0, &staging.pinned, chunk.len())?;
             let count = chunk.len() / part.dtype.bytes();
             let kernel = target.pick(&target.kernels.turn_matrix, &target.kernels.turn_vector);
             kernel.launch(
@@ -216,7 +216,7 @@ impl Uploader {
                 [blocks(count), 1],
                 THREADS,
                 &[
-                    &self.lanes[self.next].staging.address,
+                    &self.ring[self.next].on_device.address,
                     &(part.dtype as i32),
                     &(count as u64),
                     &(part.cols as u64),
@@ -230,36 +230,36 @@ impl Uploader {
         Ok(())
     }
 
-    /// The next lane, free and filled with `bytes`. After an error the lane is free as before:
-    /// nothing that reads it was enqueued.
-    fn fill(&mut self, bytes: &Bytes<'_>) -> Result<&Lane> {
-        if self.lanes.is_empty() {
+    /// The next staging, free and filled with `bytes`. After an error the staging is free as
+    /// before: nothing that reads it was enqueued.
+    fn fill(&mut self, bytes: &Bytes<'_>) -> Result<&StagingBuffers> {
+        if self.ring.is_empty() {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             self.readers = Some(Workers::new(cores.min(READERS_MAX), "upload")?);
             for _ in 0..2 {
-                self.lanes.push(Lane {
+                self.ring.push(StagingBuffers {
                     pinned: Pinned::new(&self.context, CHUNK_BYTES)?,
-                    staging: Memory::new(&self.context, CHUNK_BYTES, "staging weights")?,
+                    on_device: Memory::new(&self.context, CHUNK_BYTES, "staging weights")?,
                     free: Event::new(&self.context, false)?,
                 });
             }
         }
-        let lane = &mut self.lanes[self.next];
-        lane.free.wait()?;
-        let to = &mut lane.pinned.bytes_mut()[..bytes.len()];
+        let staging = &mut self.ring[self.next];
+        staging.free.wait()?;
+        let to = &mut staging.pinned.bytes_mut()[..bytes.len()];
         let slices = to.par_chunks_mut(SLICE_BYTES).enumerate();
         let read = || slices.try_for_each(|(n, to)| bytes.read(n * SLICE_BYTES, to));
         match &self.readers {
             Some(readers) => readers.install(read)?,
             None => read()?,
         }
-        Ok(&self.lanes[self.next])
+        Ok(&self.ring[self.next])
     }
 
-    /// Everything that reads the current lane is enqueued: go on with the other.
+    /// Everything that reads the current staging is enqueued: go on with the other.
     fn turn(&mut self) -> Result<()> {
-        self.lanes[self.next].free.record()?;
-        self.next = (self.next + 1) % self.lanes.len();
+        self.ring[self.next].free.record()?;
+        self.next = (self.next + 1) % self.ring.len();
         Ok(())
     }
 }

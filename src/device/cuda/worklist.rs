@@ -1,6 +1,7 @@
 //! The work list of paged attention on tensor cores: which tile of packed rows meets which keys.
-//! `attention` has it made once a step and ships it with the step's input; kernels/tiles.cuh says
-//! what the words mean. It knows lengths, no values and no card but for its number of blocks.
+//! `attention` has it made once a step and ships it with the step's input;
+//! kernels/attention_mma.cuh says what the words mean. It knows lengths, no values and no card but
+//! for its number of blocks.
 //!
 //! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first. A
 //! single token becomes a tile of at most 16 packed rows. All keys of all single tokens are laid in
@@ -8,11 +9,11 @@
 //! together whatever the lengths; a block walks over its items, and the last block of a sequence to
 //! finish joins the sequence's parts.
 
-use super::slots::Span;
+use super::slots::SeqChunk;
 
-/// As in kernels/tiles.cuh, tiles.cu and prompts.cu.
+/// As in kernels/attention_mma.cuh, attention_mma.cu and attention_prefill_sm90.cu.
 pub const ITEM_WORDS: usize = 8;
-pub const CHUNK_ROWS: usize = 128;
+pub const PROMPT_ROWS: usize = 128;
 pub const SPLIT_ROWS: usize = 16;
 pub const TILE_KEYS: usize = 64;
 const NO_PART: u32 = u32::MAX;
@@ -28,34 +29,34 @@ pub const PARTS_PER_BLOCK: usize = 2;
 /// The work list of a step, in words: chunk tiles; then, if there are single tokens, the first item
 /// of each block of the split kernel, empty where it has none, and the items that follow them.
 #[derive(Default)]
-pub struct Plan {
+pub struct WorkList {
     pub words: Vec<u32>,
     /// Tiles of prompts.
-    pub chunks: usize,
+    pub prompt_tiles: usize,
     /// There are single tokens.
     pub split: bool,
     /// Where the items of the packed rows in hand lie.
     pieces: Vec<usize>,
 }
 
-impl Plan {
+impl WorkList {
     /// Make the list of a step with `group` q heads per KV head, for `blocks` blocks of the split
     /// kernel per KV head.
-    pub fn make(&mut self, spans: &[Span], group: usize, blocks: usize) {
+    pub fn make(&mut self, chunks: &[SeqChunk], group: usize, blocks: usize) {
         self.words.clear();
-        let single = |span: &&Span| span.tokens * group <= SPLIT_ROWS || span.tokens == 1;
-        self.chunks = 0;
+        let single = |chunk: &&SeqChunk| chunk.tokens * group <= SPLIT_ROWS || chunk.tokens == 1;
+        self.prompt_tiles = 0;
         // Longest first: the last blocks to start are then short.
-        for span in spans.iter().filter(|s| !single(s)) {
-            let packed = span.tokens * group;
-            for begin in (0..packed).step_by(CHUNK_ROWS).rev() {
-                let count = CHUNK_ROWS.min(packed - begin);
-                let keys = span.length - span.tokens + (begin + count - 1) / group + 1;
-                self.words.extend(item(span, begin, count, [0, keys], None));
-                self.chunks += 1;
+        for chunk in chunks.iter().filter(|s| !single(s)) {
+            let packed = chunk.tokens * group;
+            for begin in (0..packed).step_by(PROMPT_ROWS).rev() {
+                let count = PROMPT_ROWS.min(packed - begin);
+                let keys = chunk.length - chunk.tokens + (begin + count - 1) / group + 1;
+                self.words.extend(item(chunk, begin, count, [0, keys], None));
+                self.prompt_tiles += 1;
             }
         }
-        let tokens = || spans.iter().filter(single);
+        let tokens = || chunks.iter().filter(single);
         self.split = tokens().next().is_some();
         if !self.split {
             return;
@@ -65,9 +66,9 @@ impl Plan {
         self.words.resize(first + ITEM_WORDS * blocks, 0);
         // The block in hand, and where its last item lies.
         let (mut current, mut last, mut parts) = (None, 0, 0);
-        cut(tokens(), group, cost, |block, span, begin, [from, to]| {
-            let count = SPLIT_ROWS.min(span.tokens * group - begin);
-            let whole = from == 0 && to == span.length;
+        cut(tokens(), group, cost, |block, chunk, begin, [from, to]| {
+            let count = SPLIT_ROWS.min(chunk.tokens * group - begin);
+            let whole = from == 0 && to == chunk.length;
             let at = match current == Some(block) {
                 true => self.words.len(),
                 false => first + ITEM_WORDS * block,
@@ -79,13 +80,13 @@ impl Plan {
             }
             (current, last) = (Some(block), at);
             let part = (!whole).then_some([parts, self.pieces.len()]);
-            let item = item(span, begin, count, [from, to], part);
+            let item = item(chunk, begin, count, [from, to], part);
             self.words[at..at + ITEM_WORDS].copy_from_slice(&item);
             if whole {
                 return;
             }
             self.pieces.push(at);
-            if to == span.length {
+            if to == chunk.length {
                 // Now it is known how many pieces these rows have.
                 let count = self.pieces.len();
                 for at in self.pieces.drain(..) {
@@ -99,26 +100,26 @@ impl Plan {
 
 /// `part`: the first part of these rows, and which this one is; how many there are comes later.
 fn item(
-    span: &Span,
+    chunk: &SeqChunk,
     begin: usize,
     count: usize,
     keys: [usize; 2],
     part: Option<[usize; 2]>,
 ) -> [u32; ITEM_WORDS] {
-    let [first, begin, count] = [span.first, begin, count].map(|n| n as u32);
+    let [first, begin, count] = [chunk.first, begin, count].map(|n| n as u32);
     let [from, to] = keys.map(|n| n as u32);
     let [part, piece] = part.map_or([NO_PART, 0], |part| part.map(|n| n as u32));
-    [span.slot, first, begin, count, from, to, part, piece]
+    [chunk.slot, first, begin, count, from, to, part, piece]
 }
 
 /// The least cost of the most expensive block with which `blocks` suffice.
 fn least_cost<'a, S>(singles: impl Fn() -> S, group: usize, blocks: usize) -> usize
 where
-    S: Iterator<Item = &'a Span>,
+    S: Iterator<Item = &'a SeqChunk>,
 {
-    let of = |span: &Span| {
-        let row_tiles = (span.tokens * group).div_ceil(SPLIT_ROWS);
-        row_tiles * (span.length.div_ceil(TILE_KEYS) + ITEM_COST_TILES)
+    let of = |chunk: &SeqChunk| {
+        let row_tiles = (chunk.tokens * group).div_ceil(SPLIT_ROWS);
+        row_tiles * (chunk.length.div_ceil(TILE_KEYS) + ITEM_COST_TILES)
     };
     let all: usize = singles().map(of).sum();
     // Cuts cost little more than a block's share of everything, so this ends after a few rounds.
@@ -127,26 +128,26 @@ where
         .unwrap_or(all)
 }
 
-/// Deal the keys of single tokens to blocks of `cost` each: `item` gets the block, the span, the
+/// Deal the keys of single tokens to blocks of `cost` each: `item` gets the block, the chunk, the
 /// first of at most SPLIT_ROWS packed rows, and keys from and to. Returns the number of blocks.
 fn cut<'a>(
-    singles: impl Iterator<Item = &'a Span>,
+    singles: impl Iterator<Item = &'a SeqChunk>,
     group: usize,
     cost: usize,
-    mut item: impl FnMut(usize, &Span, usize, [usize; 2]),
+    mut item: impl FnMut(usize, &SeqChunk, usize, [usize; 2]),
 ) -> usize {
     let (mut block, mut room) = (0, cost);
-    for span in singles {
-        for begin in (0..span.tokens * group).step_by(SPLIT_ROWS) {
+    for chunk in singles {
+        for begin in (0..chunk.tokens * group).step_by(SPLIT_ROWS) {
             let mut from = 0;
-            while from < span.length {
+            while from < chunk.length {
                 if room <= ITEM_COST_TILES {
                     (block, room) = (block + 1, cost);
                 }
-                let left = (span.length - from).div_ceil(TILE_KEYS);
+                let left = (chunk.length - from).div_ceil(TILE_KEYS);
                 let tiles = left.min(room - ITEM_COST_TILES);
-                let to = span.length.min(from + tiles * TILE_KEYS);
-                item(block, span, begin, [from, to]);
+                let to = chunk.length.min(from + tiles * TILE_KEYS);
+                item(block, chunk, begin, [from, to]);
                 (from, room) = (to, room - ITEM_COST_TILES - tiles);
             }
         }
@@ -158,7 +159,7 @@ fn cut<'a>(
 mod tests {
     use super::*;
 
-    /// Every packed row of every span meets each of its keys exactly once, and parts are within
+    /// Every packed row of every chunk meets each of its keys exactly once, and parts are within
     /// bounds.
     #[test]
     fn tiles_cover_rows_and_keys_once() {
@@ -167,38 +168,38 @@ mod tests {
         for group in [1, 3, 4, 7, 32] {
             for blocks in [1, 8, 40, 1000] {
                 let mut first = 0;
-                let mut spans = Vec::new();
+                let mut chunks = Vec::new();
                 for (slot, &(tokens, length)) in lengths.iter().enumerate() {
-                    spans.push(Span { slot: slot as u32, first, tokens, length });
+                    chunks.push(SeqChunk { slot: slot as u32, first, tokens, length });
                     first += tokens;
                 }
-                let mut plan = Plan::default();
-                plan.make(&spans, group, blocks);
-                check(&plan, &spans, group, blocks);
+                let mut list = WorkList::default();
+                list.make(&chunks, group, blocks);
+                check(&list, &chunks, group, blocks);
             }
         }
     }
 
-    fn check(plan: &Plan, spans: &[Span], group: usize, blocks: usize) {
-        let (chunks, rest) = plan.words.split_at(plan.chunks * ITEM_WORDS);
+    fn check(list: &WorkList, chunks: &[SeqChunk], group: usize, blocks: usize) {
+        let (prompts, rest) = list.words.split_at(list.prompt_tiles * ITEM_WORDS);
         // Every block's items, one after the other: all items of the list that are not empty.
-        let list: Vec<&[u32]> = rest.chunks_exact(ITEM_WORDS).collect();
+        let items: Vec<&[u32]> = rest.chunks_exact(ITEM_WORDS).collect();
         let mut splits = Vec::new();
         for block in 0..blocks {
             let mut at = block;
-            while list[at][ITEM_COUNT] != 0 {
-                splits.push(list[at]);
-                match (list[at][ITEM_COUNT] >> NEXT_SHIFT) as usize {
+            while items[at][ITEM_COUNT] != 0 {
+                splits.push(items[at]);
+                match (items[at][ITEM_COUNT] >> NEXT_SHIFT) as usize {
                     0 => break,
                     next => at = next,
                 }
             }
         }
-        assert_eq!(splits.len(), list.iter().filter(|item| item[ITEM_COUNT] != 0).count());
-        let mut seen = vec![vec![]; spans.len()];
+        assert_eq!(splits.len(), items.iter().filter(|item| item[ITEM_COUNT] != 0).count());
+        let mut seen = vec![vec![]; chunks.len()];
         let mut pieces_of = std::collections::BTreeMap::new();
-        for (n, item) in chunks.chunks_exact(ITEM_WORDS).chain(splits).enumerate() {
-            let most = if n < plan.chunks { CHUNK_ROWS } else { SPLIT_ROWS };
+        for (n, item) in prompts.chunks_exact(ITEM_WORDS).chain(splits).enumerate() {
+            let most = if n < list.prompt_tiles { PROMPT_ROWS } else { SPLIT_ROWS };
             let count = item[ITEM_COUNT] % (1 << NEXT_SHIFT);
             assert!((1..=most as u32).contains(&count));
             assert!(item[4] < item[5]);
@@ -220,16 +221,16 @@ mod tests {
             assert_eq!((first, which), (next, (0..pieces).collect()));
             next += pieces;
         }
-        for (span, seen) in spans.iter().zip(&mut seen) {
+        for (chunk, seen) in chunks.iter().zip(&mut seen) {
             seen.sort_unstable();
-            for row in 0..span.tokens * group {
-                let position = span.length - span.tokens + row / group;
+            for row in 0..chunk.tokens * group {
+                let position = chunk.length - chunk.tokens + row / group;
                 let mut next = 0;
                 for &(_, from, to) in seen.iter().filter(|(r, ..)| *r == row) {
-                    assert_eq!(from, next, "{span:?} row {row}");
+                    assert_eq!(from, next, "{chunk:?} row {row}");
                     next = to;
                 }
-                assert!(next > position && next <= span.length, "{span:?} row {row} to {next}");
+                assert!(next > position && next <= chunk.length, "{chunk:?} row {row} to {next}");
             }
         }
     }
@@ -237,15 +238,17 @@ mod tests {
     /// Sixteen streams of nine tiles on a card that holds 49 blocks a head: three tiles each.
     #[test]
     fn blocks_end_together() {
-        let span = |slot: usize| Span { slot: slot as u32, first: slot, tokens: 1, length: 529 };
-        let spans: Vec<Span> = (0..16).map(span).collect();
-        assert_eq!(least_cost(|| spans.iter(), 4, 49), ITEM_COST_TILES + 3);
+        let chunk =
+            |slot: usize| SeqChunk { slot: slot as u32, first: slot, tokens: 1, length: 529 };
+        let chunks: Vec<SeqChunk> = (0..16).map(chunk).collect();
+        assert_eq!(least_cost(|| chunks.iter(), 4, 49), ITEM_COST_TILES + 3);
         // A hundred short ones and a long one: nobody gets all the short ones.
-        let mut spans: Vec<Span> = (0..100).map(|slot| Span { length: 20, ..span(slot) }).collect();
-        spans.push(Span { length: 64 * 500, ..span(100) });
-        let cost = least_cost(|| spans.iter(), 4, 49);
+        let mut chunks: Vec<SeqChunk> =
+            (0..100).map(|slot| SeqChunk { length: 20, ..chunk(slot) }).collect();
+        chunks.push(SeqChunk { length: 64 * 500, ..chunk(100) });
+        let cost = least_cost(|| chunks.iter(), 4, 49);
         let mut of_block = vec![0; 49];
-        cut(spans.iter(), 4, cost, |block, _, _, [from, to]| {
+        cut(chunks.iter(), 4, cost, |block, _, _, [from, to]| {
             of_block[block] += ITEM_COST_TILES + (to - from).div_ceil(TILE_KEYS);
         });
         let all: usize = of_block.iter().sum();

@@ -1,5 +1,5 @@
-//! Low-rank adapters in the accountant's book: their memory and launches. `Trace` calls it from its
-//! ops; it knows no op's caller.
+//! Low-rank adapters in the trace device's book: their memory and launches. `Trace` calls it from
+//! its ops; it knows no op's caller.
 
 use super::{bytes, Trace, TraceTensor, TraceWeight};
 use crate::device::AdapterCapacity;
@@ -28,8 +28,8 @@ impl Trace {
         self.launch("adapter_expand", expand, read, both, 2 * (rows * b) as u64);
     }
 
-    /// What `embed` reads beside the table, and its FLOPs: a row of A for each row, B of an adapter slot
-    /// once.
+    /// What `embed` reads beside the table, and its FLOPs: a row of A for each row, B of an adapter
+    /// slot once.
     pub(super) fn table_adapter_work(&self, rows: usize, table: &TraceWeight) -> (u64, u64) {
         let Some(capacity) = table.table_adapters.filter(|_| self.slots.batch.adapters) else {
             return (0, 0);
@@ -39,14 +39,19 @@ impl Trace {
         (elements as u64 * element_bytes(table), flops)
     }
 
-    pub(super) fn make_table_adapter_slots(&mut self, table: &mut TraceWeight, capacity: AdapterCapacity) {
+    pub(super) fn make_table_adapter_slots(
+        &mut self,
+        table: &mut TraceWeight,
+        capacity: AdapterCapacity,
+    ) {
         let elements = capacity.rank * (table.outputs + table.inputs);
         let slot = elements as u64 * element_bytes(table) + 4;
         self.held.adapters += capacity.slots as u64 * slot;
         table.table_adapters = Some(capacity);
     }
 
-    /// A holds `parts` matrices of `rank` rows, B one row per rank; each adapter slot knows its ranks.
+    /// A holds `parts` matrices of `rank` rows, B one row per rank; each adapter slot knows its
+    /// ranks.
     pub(super) fn make_adapter_slots(
         &mut self,
         weight: &mut TraceWeight,

@@ -64,11 +64,7 @@ impl Trace {
         out: &TraceTensor,
     ) -> Result<()> {
         if x.width != weight.inputs || rows > x.rows || rows > out.rows {
-            return Err(internal!(
-                "{op}: {rows} rows of {} for {} inputs",
-                x.width,
-                weight.inputs
-            ));
+            return Err(internal!("{op}: {rows} rows of {} for {} inputs", x.width, weight.inputs));
         }
         let shape = (rows, weight.inputs, weight.outputs);
         let read = weight.bytes + bytes(rows, x);

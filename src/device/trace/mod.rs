@@ -13,13 +13,13 @@ use std::collections::VecDeque;
 
 use super::slots::Slots;
 use super::{
-    Activation, AdapterPart, AdapterCapacity, AttnSpec, DType, Device, DeviceInfo, KvShape, Limits,
-    Norm, Pooling, Rope, Routing, TablePart, WeightDesc, WeightKind,
+    Activation, AdapterCapacity, AdapterPart, AttnSpec, DType, Device, DeviceInfo, DeviceLimits,
+    KvShape, Norm, Pooling, Rope, Routing, TablePart, WeightDesc, WeightKind,
 };
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
-use crate::plan::{Late, StepPlan, StepResult};
+use crate::plan::{StepPlan, StepResult, TokenMasks};
 
 /// One op's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,8 +207,8 @@ impl Device for Trace {
         Ok(())
     }
 
-    fn reserve(&mut self, limits: &Limits) -> Result<()> {
-        let Limits { slots, step_tokens, pages, page_size, max_model_len, .. } = *limits;
+    fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
+        let DeviceLimits { slots, step_tokens, pages, page_size, max_model_len, .. } = *limits;
         self.slots = Slots::new(limits);
         // A page id, length, last token and sampler; a token row's id, position and slot: 4 bytes
         // each.
@@ -242,7 +242,7 @@ impl Device for Trace {
         self.slots.begin(plan)
     }
 
-    fn sample(&mut self, logits: &mut TraceTensor, _late: &Late) -> Result<()> {
+    fn sample(&mut self, logits: &mut TraceTensor, _masks: &TokenMasks) -> Result<()> {
         let sampled = sampler::sample(&mut self.slots, logits.width)?;
         let (count, vocab) = (self.slots.batch.logits.len(), logits.width);
         self.launch("sample", (count, vocab, 1), bytes(count, logits), 4 * count as u64, 0);

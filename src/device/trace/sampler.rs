@@ -1,4 +1,4 @@
-//! What the accountant answers for a step: token 0 everywhere, every token certain, and how many
+//! What the trace device answers for a step: token 0 everywhere, every token certain, and how many
 //! logprobs a real device would have to report. `Trace::sample` calls it.
 
 use crate::device::slots::Slots;
@@ -9,7 +9,7 @@ use crate::sampling::{LogprobSpec, TokenLogprobs};
 
 pub(super) struct Answers {
     pub result: StepResult,
-    /// Rows of logits that report logprobs.
+    /// Logits rows that report logprobs.
     pub reports: usize,
     /// Tokens that they list beside their own.
     pub listed: usize,
@@ -20,11 +20,11 @@ pub(super) fn sample(slots: &mut Slots, vocab: usize) -> Result<Answers> {
     let result = StepResult { step: slots.batch.step, ..StepResult::default() };
     let mut answers = Answers { result, reports: 0, listed: 0 };
     let certain = |token| TokenLogprobs { token, logprob: 0.0, rank: 1, top: Vec::new() };
-    for picked in &rows {
-        let (slot, token) = (picked.slot, picked.target.unwrap_or(TokenId(0)));
+    for logits_row in &rows {
+        let (slot, token) = (logits_row.slot, logits_row.target.unwrap_or(TokenId(0)));
         let row = slots.row_mut(slot)?;
         let spec = row.sampler.clone();
-        let asked = match picked.target {
+        let asked = match logits_row.target {
             Some(_) => &spec.prompt_logprobs,
             None => &spec.logprobs,
         };
@@ -35,7 +35,7 @@ pub(super) fn sample(slots: &mut Slots, vocab: usize) -> Result<Answers> {
                 LogprobSpec::Tokens(tokens) => tokens.len(),
             };
         }
-        if picked.target.is_none() {
+        if logits_row.target.is_none() {
             row.accept(token);
             let logprobs = asked.iter().map(|_| certain(token)).collect();
             answers.result.samples.push(Sampled { slot, tokens: Ok(vec![token]), logprobs });
@@ -52,9 +52,9 @@ mod tests {
     use std::sync::Arc;
 
     use crate::device::trace::Trace;
-    use crate::device::{DType, Device, KvShape, Limits};
+    use crate::device::{DType, Device, DeviceLimits, KvShape};
     use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
-    use crate::plan::{Feed, Late, Row, SlotChange, SlotOpen, StepPlan};
+    use crate::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
     use crate::sampling::{LogprobSpec, SamplerSpec};
 
     /// A prompt of four tokens, three of them scored, the last sampled from.
@@ -82,10 +82,10 @@ mod tests {
     #[test]
     fn logprobs_are_a_launch_where_rows_ask() {
         let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 8, dtype: DType::F32 };
-        let limits = Limits {
+        let limits = DeviceLimits {
             step_tokens: 8,
             slots: 1,
-            logit_rows: 8,
+            logits_rows: 8,
             pages: 2,
             page_size: 16,
             max_model_len: 16,
@@ -100,9 +100,9 @@ mod tests {
             ..SamplerSpec::default()
         };
         let plan = plan(sampler);
-        assert_eq!(plan.logit_rows(), 4);
+        assert_eq!(plan.logits_rows(), 4);
         trace.begin(&plan).unwrap();
-        trace.sample(&mut logits, &Late::default()).unwrap();
+        trace.sample(&mut logits, &TokenMasks::default()).unwrap();
         let launches = trace.take_launches();
         let [sample, logprobs] = &launches[..] else { panic!("{launches:?}") };
         assert_eq!((sample.op, sample.rows), ("sample", 4));
@@ -119,7 +119,7 @@ mod tests {
         let mut more = plan.clone();
         more.rows[0].score = Some(0..4);
         more.targets.push(TokenId(9));
-        assert!(trace.begin(&more).is_err(), "five rows of logits of four tokens");
+        assert!(trace.begin(&more).is_err(), "five logits rows of four tokens");
         let mut wild = plan;
         wild.targets.truncate(2);
         assert!(trace.begin(&wild).is_err(), "targets beyond the plan's");

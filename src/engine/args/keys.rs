@@ -119,7 +119,7 @@ pub(super) fn judge(
     Ok(())
 }
 
-/// The first part is the incumbent's text, which scripts look for.
+/// The first part is the Python backend's text, which scripts look for.
 fn unknown(name: &str, file: &str) -> Error {
     let remedy = match nearest(name, KEYS.iter().map(|key| key.name)) {
         Some(known) => format!("did you mean '{known}'?"),

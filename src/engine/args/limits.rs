@@ -1,5 +1,5 @@
-//! Limits of the queue and of a step that vLLM has had since 0.26, beside `max_num_seqs` and
-//! `max_num_batched_tokens`, which size the device's buffers. Called by `args`.
+//! SamplingLimits of the queue and of a step that vLLM has had since 0.26, beside `max_num_seqs`
+//! and `max_num_batched_tokens`, which size the device's buffers. Called by `args`.
 
 use super::values::Reader;
 use crate::error::Result;

@@ -23,7 +23,7 @@ pub struct LoraArgs {
     pub lora_target_modules: Option<Vec<String>>,
 }
 
-/// Ranks that the incumbent's kernels are built for.
+/// Ranks that the Python backend's kernels are built for.
 const RANKS: [i64; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
 const ADAPTER_SLOTS_MAX: u64 = 1024;
 

@@ -89,7 +89,7 @@ fn values_out_of_range_name_the_key() {
         (r#"{"max_num_seqs":5000000000}"#, "max_num_seqs is too large: 5000000000"),
         (r#"{"max_num_seqs":1.5}"#, "max_num_seqs: Input should be a valid integer"),
         (r#"{"max_num_seqs":0}"#, "max_num_seqs must be at least 1"),
-        (r#"{"block_size":24}"#, "Block size must be a multiple of 16."),
+        (r#"{"block_size":24}"#, "LayerAttention size must be a multiple of 16."),
         (r#"{"gpu_memory_utilization":1.5}"#, "gpu_memory_utilization must be in (0, 1], got 1.5"),
         (r#"{"gpu_memory_utilization":0}"#, "gpu_memory_utilization must be in (0, 1], got 0"),
         (r#"{"watermark":1}"#, "watermark must be in [0, 1), got 1"),

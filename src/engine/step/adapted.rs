@@ -1,5 +1,5 @@
-//! Adapters on the engine thread: into adapter slots as plans say, and what becomes of the sequences that
-//! waited for one. Part of `step`, whose loop calls it.
+//! Adapters on the engine thread: into adapter slots as plans say, and what becomes of the
+//! sequences that waited for one. Part of `step`, whose loop calls it.
 
 use super::Core;
 use crate::error::Result;

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{guided, Core, Live};
+use super::{masks, Core, Live};
 use crate::engine::command::Finish;
 use crate::engine::outbox::Event;
 use crate::engine::request::FinishReason;
@@ -44,14 +44,15 @@ impl Core {
             live.outputs += 1;
             // `min_tokens` may ask for more than the model's length has room for: the limit wins.
             let length = Finish { reason: FinishReason::Length, by_token: false };
-            let circle = live.circle.as_mut().is_some_and(|circle| circle.push(token));
-            let finish = live.rules.check(live.outputs, token, circle);
+            let repetition =
+                live.repetition.as_mut().is_some_and(|repetition| repetition.push(token));
+            let finish = live.rules.check(live.outputs, token, repetition);
             let finish = finish.or(at_limit.then_some(length));
             let logprobs = result.samples[sample].logprobs.pop().map(Box::new);
             let new = NewToken { token, logprobs };
             if finish.is_none()
-                && live.guide.is_some()
-                && !guided::guide_on(&self.guides, id, live, token)
+                && live.matcher.is_some()
+                && !masks::advance_matcher(&self.matchers, id, live, token)
             {
                 live.unsaid = Some(Box::new(new));
                 live.held = true;

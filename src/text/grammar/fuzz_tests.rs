@@ -96,15 +96,15 @@ fn nonsense_is_refused_or_served() {
         for round in 0..600 {
             let (kind, seed) = SEEDS[round % SEEDS.len()];
             let text = mutated(&mut random, seed);
-            let Ok(mut guide) = rig.compile(&json!({kind: text})) else {
+            let Ok(mut matcher) = rig.compile(&json!({kind: text})) else {
                 refused += 1;
                 continue;
             };
             compiled += 1;
             for _ in 0..5 {
-                let Ok(Next::Mask(mask)) = guide.next(&[]) else { break };
+                let Ok(Next::Mask(mask)) = matcher.next(&[]) else { break };
                 let allowed = set(&mask);
-                guide.accept(allowed[random.below(allowed.len())]).unwrap();
+                matcher.accept(allowed[random.below(allowed.len())]).unwrap();
             }
         }
         (compiled, refused)
@@ -158,10 +158,10 @@ fn monsters_are_refused_or_served() {
         let rig = Rig::opt();
         for (number, monster) in monsters.into_iter().enumerate() {
             let start = std::time::Instant::now();
-            let outcome = rig.compile(&monster).and_then(|mut guide| {
+            let outcome = rig.compile(&monster).and_then(|mut matcher| {
                 for _ in 0..20 {
-                    let Next::Mask(mask) = guide.next(&[])? else { break };
-                    guide.accept(set(&mask)[0])?;
+                    let Next::Mask(mask) = matcher.next(&[])? else { break };
+                    matcher.accept(set(&mask)[0])?;
                 }
                 Ok(())
             });

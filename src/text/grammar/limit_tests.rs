@@ -96,10 +96,10 @@ fn hostile_grammars_cost_no_more_than_others() {
         rig.walk(&json!({"choice": ["warm"]}));
         for (name, outputs) in hostile() {
             let start = Instant::now();
-            let outcome = rig.compile(&outputs).and_then(|mut guide| {
+            let outcome = rig.compile(&outputs).and_then(|mut matcher| {
                 for _ in 0..10 {
-                    let Next::Mask(mask) = guide.next(&[])? else { break };
-                    guide.accept(set(&mask)[0])?;
+                    let Next::Mask(mask) = matcher.next(&[])? else { break };
+                    matcher.accept(set(&mask)[0])?;
                 }
                 Ok(())
             });
@@ -149,13 +149,13 @@ fn a_compilation_ends_with_whom_it_is_for() {
 }
 
 #[test]
-fn a_guide_that_is_stopped_says_so_and_its_forks_go_on() {
+fn a_matcher_that_is_stopped_says_so_and_its_forks_go_on() {
     let rig = Rig::opt();
-    let mut guide = rig.compile(&json!({"regex": "[ab]+"})).unwrap();
-    let mut fork = guide.fork();
-    guide.stop().now();
+    let mut matcher = rig.compile(&json!({"regex": "[ab]+"})).unwrap();
+    let mut fork = matcher.fork();
+    matcher.stop().now();
     for _ in 0..2 {
-        let text = guide.next(&[]).unwrap_err().to_string();
+        let text = matcher.next(&[]).unwrap_err().to_string();
         assert!(text.contains("takes longer than 5000 ms"), "{text}");
     }
     assert!(matches!(fork.next(&[]), Ok(Next::Mask(_))));

@@ -1,11 +1,12 @@
 //! Grammar to token mask. [`Grammars`] compiles a request's `structured_outputs` against the
-//! tokenizer, on any thread that may take its time; the [`Guide`] that comes out says, token by
-//! token, which ids may be sampled next. `engine` owns guides; nothing here knows a device.
+//! tokenizer, on any thread that may take its time; the [`GrammarMatcher`] that comes out says,
+//! token by token, which ids may be sampled next. `engine` owns matchers; nothing here knows a
+//! device.
 //!
 //! The work is done by the crate `llguidance`, which vLLM can use as well: many messages are its
 //! own. Grammars come from strangers: their size is limited at the door and in `bounds`, the crate
 //! counts what it spends while compiling and in every mask and gives up beyond its limits, and
-//! whoever waits for it is asked between the parts ([`Patience`]) and may [`Stop`] a guide.
+//! whoever waits for it is asked between the parts ([`Patience`]) and may [`Stop`] a matcher.
 //!
 //! | file | what |
 //! |---|---|
@@ -48,7 +49,7 @@ use crate::sampling::{Constraint, StructuredOptions, StructuredOutputs};
 use bounds::{check_nesting, check_size, refusal};
 use schema::JsonRules;
 
-/// Stack that a thread needs which compiles grammars or asks guides: both recurse as deep as a
+/// Stack that a thread needs which compiles grammars or asks matchers: both recurse as deep as a
 /// grammar nests. Not touched until used.
 pub const STACK_BYTES: usize = 256 << 20;
 /// The operator's key for what compiling a grammar, and each mask of it, may take.
@@ -81,13 +82,17 @@ impl Grammars {
         Grammars { tokenizer, vocab_size, ends, options, timeout, factory: OnceLock::new() }
     }
 
-    /// A guide before its first token. Milliseconds; wants [`STACK_BYTES`].
+    /// A matcher before its first token. Milliseconds; wants [`STACK_BYTES`].
     ///
     /// # Errors
     /// InvalidArgument: what is wrong with the grammar or cannot be enforced, or its limits.
     /// Unsupported: a tokenizer or a form of grammar that cannot be served. And what `patience`
     /// says when it has ended.
-    pub fn compile(&self, outputs: &StructuredOutputs, patience: &dyn Patience) -> Result<Guide> {
+    pub fn compile(
+        &self,
+        outputs: &StructuredOutputs,
+        patience: &dyn Patience,
+    ) -> Result<GrammarMatcher> {
         let factory = self.factory.get_or_init(|| self.make_factory());
         let factory = factory.as_ref().map_err(Clone::clone)?;
         let grammar = self.grammar(outputs)?;
@@ -106,17 +111,17 @@ impl Grammars {
         if let Some(error) = matcher.get_error() {
             return Err(refusal(&error));
         }
-        let mut guide = Guide {
-            matcher: matcher.into_cancellable(),
+        let mut matcher = GrammarMatcher {
+            inner: matcher.into_cancellable(),
             spent_steps: 0,
             ends: self.ends.clone(),
             words: self.vocab_size.div_ceil(32) as usize,
             timeout: self.timeout,
         };
-        patience.stop_by(guide.stop());
+        patience.stop_by(matcher.stop());
         patience.check()?;
         // A grammar that allows nothing at all shows at once.
-        guide.next(&[]).map(|_| guide)
+        matcher.next(&[]).map(|_| matcher)
     }
 
     fn make_factory(&self) -> Result<ParserFactory> {
@@ -209,20 +214,20 @@ impl Patience for Unhurried {
     fn stop_by(&self, _: Stop) {}
 }
 
-/// Ends a guide's computation, from another thread.
+/// Ends a matcher's computation, from another thread.
 pub struct Stop(CancellationHandle);
 
 impl Stop {
-    /// The computation that runs, and every later one of that guide, fails within microseconds.
+    /// The computation that runs, and every later one of that matcher, fails within microseconds.
     pub fn now(&self) {
         self.0.cancel();
     }
 }
 
 /// One sequence's way through its grammar.
-pub struct Guide {
-    matcher: Matcher,
-    /// Steps of building the lexer, which forks share, since this guide was made.
+pub struct GrammarMatcher {
+    inner: Matcher,
+    /// Steps of building the lexer, which forks share, since this matcher was made.
     spent_steps: u64,
     ends: Arc<[TokenId]>,
     /// Length of a mask.
@@ -230,18 +235,18 @@ pub struct Guide {
     timeout: Duration,
 }
 
-impl Guide {
+impl GrammarMatcher {
     /// The tokens that may be sampled now, without those of `avoid` as long as there are others.
     /// Where a text may end, the model's ends are among them; where it must, nothing else is.
     ///
     /// # Errors
     /// InvalidArgument: no token leads on, or the mask costs more than the limits allow.
     pub fn next(&mut self, avoid: &[TokenId]) -> Result<Next> {
-        if self.matcher.is_stopped() && self.ends.is_empty() && !self.matcher.is_cancelled() {
+        if self.inner.is_stopped() && self.ends.is_empty() && !self.inner.is_cancelled() {
             return Ok(Next::End);
         }
         let mask =
-            self.matcher.compute_mask_or_eos().map_err(|error| self.failed(&error.to_string()))?;
+            self.inner.compute_mask_or_eos().map_err(|error| self.failed(&error.to_string()))?;
         let mut mask: Vec<u32> = mask.as_slice().to_vec();
         mask.resize(self.words, 0);
         self.spend()?;
@@ -262,7 +267,7 @@ impl Guide {
 
     /// Count what the last mask has cost: the lexer keeps all that it built.
     fn spend(&mut self) -> Result<()> {
-        let cost = self.matcher.last_step_stats().map_or(0, |stats| stats.lexer_cost);
+        let cost = self.inner.last_step_stats().map_or(0, |stats| stats.lexer_cost);
         self.spent_steps = self.spent_steps.saturating_add(cost);
         if self.spent_steps <= bounds::MAX_STEPS {
             return Ok(());
@@ -280,10 +285,10 @@ impl Guide {
     /// InvalidArgument: the mask forbade it. Other parameters must have left no token that it
     /// allowed.
     pub fn accept(&mut self, token: TokenId) -> Result<()> {
-        if self.matcher.is_stopped() && self.ends.contains(&token) {
+        if self.inner.is_stopped() && self.ends.contains(&token) {
             return Ok(());
         }
-        let Err(error) = self.matcher.consume_token(token.0) else { return Ok(()) };
+        let Err(error) = self.inner.consume_token(token.0) else { return Ok(()) };
         let text = error.to_string();
         if !text.contains("doesn't satisfy the grammar") {
             return Err(self.failed(&text));
@@ -296,7 +301,7 @@ impl Guide {
     }
 
     fn failed(&self, error: &str) -> Error {
-        if self.matcher.is_cancelled() {
+        if self.inner.is_cancelled() {
             return invalid!(
                 "Grammar error: a token mask of this grammar takes longer than {} ms, the limit of \
                  --backend-config=vllm,{TIMEOUT_KEY}: use a smaller grammar",
@@ -311,9 +316,9 @@ impl Guide {
         }
     }
 
-    /// What ends this guide's computation.
+    /// What ends this matcher's computation.
     pub fn stop(&self) -> Stop {
-        Stop(self.matcher.cancellation_handle().unwrap_or_default())
+        Stop(self.inner.cancellation_handle().unwrap_or_default())
     }
 
     /// The model has a token for the end of a text.
@@ -322,7 +327,7 @@ impl Guide {
     }
 
     /// Another one that goes its own way from here. What the lexer has built is shared.
-    pub fn fork(&self) -> Guide {
-        Guide { matcher: self.matcher.clone(), ends: self.ends.clone(), ..*self }
+    pub fn fork(&self) -> GrammarMatcher {
+        GrammarMatcher { inner: self.inner.clone(), ends: self.ends.clone(), ..*self }
     }
 }

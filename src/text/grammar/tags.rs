@@ -1,7 +1,7 @@
 //! Structural tags to the Lark dialect of the grammar engine: free text in which a trigger starts a
-//! tag whose content is constrained. Both forms that clients of the incumbent send: `structures`
-//! with `triggers`, and `{"type": "structural_tag", "format": ...}`. Called by [`super::Grammars`];
-//! a pure function.
+//! tag whose content is constrained. Both forms that clients of the Python backend send:
+//! `structures` with `triggers`, and `{"type": "structural_tag", "format": ...}`. Called by
+//! [`super::Grammars`]; a pure function.
 
 use std::fmt::Write;
 

@@ -36,7 +36,7 @@ impl Rig {
         &self.grammars
     }
 
-    pub fn compile(&self, outputs: &Value) -> Result<Guide> {
+    pub fn compile(&self, outputs: &Value) -> Result<GrammarMatcher> {
         self.grammars.compile(&StructuredOutputs::parse(outputs)?, &Unhurried)
     }
 
@@ -47,11 +47,11 @@ impl Rig {
 
     /// As `walk`, but later tokens are rather those of `way`.
     fn walk_by(&mut self, outputs: &Value, way: &[&str]) -> String {
-        let mut guide = self.compile(outputs).unwrap_or_else(|e| panic!("{outputs}: {e}"));
+        let mut matcher = self.compile(outputs).unwrap_or_else(|e| panic!("{outputs}: {e}"));
         let closers = ["</s>", "\"", "}", "]", ",", ":", "e", ")", "'"];
         let mut tokens = Vec::new();
         for step in 0..3000 {
-            let Next::Mask(mask) = guide.next(&[]).unwrap() else { panic!("there is an eos") };
+            let Next::Mask(mask) = matcher.next(&[]).unwrap() else { panic!("there is an eos") };
             let mut allowed = set(&mask);
             if step > 60 {
                 let blank = |id: &TokenId| {
@@ -79,7 +79,7 @@ impl Rig {
                 }
             }
             let token = allowed[self.random.below(allowed.len())];
-            guide.accept(token).unwrap();
+            matcher.accept(token).unwrap();
             if token == TokenId(2) {
                 return self.text(&tokens);
             }
@@ -289,7 +289,7 @@ fn structural_tags() {
     }
 }
 
-/// Texts that the incumbent's engine gave; those of `llguidance` are its own.
+/// Texts that vLLM's engine gave; those of `llguidance` are its own.
 #[test]
 fn refusals() {
     let rig = Rig::opt();
@@ -335,7 +335,10 @@ fn refusals() {
 #[test]
 fn ends() {
     let rig = Rig::opt();
-    let has = |guide: &mut Guide, avoid: &[TokenId], id: u32| match guide.next(avoid).unwrap() {
+    let has = |matcher: &mut GrammarMatcher, avoid: &[TokenId], id: u32| match matcher
+        .next(avoid)
+        .unwrap()
+    {
         Next::Mask(mask) => set(&mask).contains(&TokenId(id)),
         Next::End => panic!("there is an eos"),
     };
@@ -344,22 +347,22 @@ fn ends() {
             (0..4096).map(TokenId).find(|id| rig.tokenizer.spelling(*id).as_deref() == Some(text));
         id.unwrap()
     };
-    let mut guide = rig.compile(&json!({"regex": "ab?"})).unwrap();
+    let mut matcher = rig.compile(&json!({"regex": "ab?"})).unwrap();
     let (a, b, eos) = (spelled("a"), spelled("b"), TokenId(2));
-    assert!(!has(&mut guide, &[], eos.0) && has(&mut guide, &[], a.0));
-    assert!(guide.fork().accept(b).unwrap_err().to_string().contains("the grammar forbids here"));
-    guide.accept(a).unwrap();
-    assert!(has(&mut guide, &[], eos.0) && has(&mut guide, &[], b.0));
-    assert!(!has(&mut guide, &[eos], eos.0), "avoided, there is another way");
-    let mut fork = guide.fork();
-    guide.accept(b).unwrap();
-    assert!(has(&mut guide, &[eos], eos.0), "nothing else may come");
-    assert!(!has(&mut guide, &[], b.0));
+    assert!(!has(&mut matcher, &[], eos.0) && has(&mut matcher, &[], a.0));
+    assert!(matcher.fork().accept(b).unwrap_err().to_string().contains("the grammar forbids here"));
+    matcher.accept(a).unwrap();
+    assert!(has(&mut matcher, &[], eos.0) && has(&mut matcher, &[], b.0));
+    assert!(!has(&mut matcher, &[eos], eos.0), "avoided, there is another way");
+    let mut fork = matcher.fork();
+    matcher.accept(b).unwrap();
+    assert!(has(&mut matcher, &[eos], eos.0), "nothing else may come");
+    assert!(!has(&mut matcher, &[], b.0));
     for _ in 0..3 {
-        guide.accept(eos).unwrap();
-        assert!(has(&mut guide, &[eos], eos.0), "for ever");
+        matcher.accept(eos).unwrap();
+        assert!(has(&mut matcher, &[eos], eos.0), "for ever");
     }
-    assert!(guide.accept(a).is_err());
+    assert!(matcher.accept(a).is_err());
     assert!(has(&mut fork, &[], b.0), "a fork goes its own way");
 
     let tokenizer = rig.tokenizer.clone();

@@ -1,6 +1,6 @@
-//! Series that the incumbent lacks, under the names that vLLM's own server gives them, and a few of
-//! the engine thread that are ours: `engine_healthy`, `engine_step_time`, `engine_host_time`.
-//! Called by `metrics`; it counts only.
+//! Series that the Python backend lacks, under the names that vLLM's own server gives them, and a
+//! few of the engine thread that are ours: `engine_healthy`, `engine_step_time`,
+//! `engine_host_time`. Called by `metrics`; it counts only.
 
 use super::{Join, Kind, Labels, Metric, PER_TOKEN_S};
 use crate::engine::args::HistogramBuckets;

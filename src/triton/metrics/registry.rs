@@ -23,7 +23,7 @@ static REGISTRY: Mutex<Registry> =
     Mutex::new(Registry { families: BTreeMap::new(), series: BTreeMap::new(), users: 0 });
 
 struct Registry {
-    families: BTreeMap<&'static CStr, Family>,
+    families: BTreeMap<&'static CStr, MetricFamily>,
     /// Each with the number of its users.
     series: BTreeMap<Key, (Arc<Series>, usize)>,
     /// Users so far of all series, for their numbers.
@@ -33,10 +33,10 @@ struct Registry {
 /// Name and labels.
 type Key = (&'static CStr, Vec<(&'static CStr, String)>);
 
-struct Family(*mut TRITONSERVER_MetricFamily);
+struct MetricFamily(*mut TRITONSERVER_MetricFamily);
 
 // SAFETY: the server guards its families; this pointer is only used under the registry's lock.
-unsafe impl Send for Family {}
+unsafe impl Send for MetricFamily {}
 
 /// A series of the server with all its users.
 struct Series {
@@ -193,7 +193,7 @@ impl Registry {
             Kind::Histogram(_) => sys::TRITONSERVER_METRIC_KIND_HISTOGRAM,
         };
         call!(TRITONSERVER_MetricFamilyNew(&mut family, kind, name.as_ptr(), help.as_ptr()))?;
-        self.families.insert(name, Family(family));
+        self.families.insert(name, MetricFamily(family));
         Ok(family)
     }
 }

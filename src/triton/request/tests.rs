@@ -31,7 +31,7 @@ fn parse_with(
     tensors: &[Tensor],
     parameters: &[(&str, Parameter)],
 ) -> Result<Parsed> {
-    let limits = Limits::new(100, 20);
+    let limits = SamplingLimits::new(100, 20);
     let context = Context {
         name: "m",
         config,
@@ -236,7 +236,7 @@ fn spoiled_tensors_are_refused() {
 #[test]
 fn adapters_are_known_by_name() {
     let config = model(json!({}));
-    let limits = Limits::new(100, 20);
+    let limits = SamplingLimits::new(100, 20);
     let names = ["doll".to_string(), "sheep".to_string()];
     let ask = |name: &str| {
         let context = Context {

@@ -1,7 +1,7 @@
 // What follows a GEMM: bias, activation, the product of gate and up, the soft cap of logits.
 // Elementwise over [rows, width] with one thread per eight columns (one where the width is odd),
 // grid (rows, columns). Bytes: plain reads and writes once, gated reads 2 and writes 1. Few rows
-// have it folded into skinny.cu; for many the launch is small beside the GEMM.
+// have it folded into gemm_small_m.cu; for many the launch is small beside the GEMM.
 #include "activation.cuh"
 #include "common.cuh"
 

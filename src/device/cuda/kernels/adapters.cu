@@ -1,9 +1,9 @@
 // Low-rank adapters behind a linear: y[r] += B (A x[r]) for the rows whose slot has an adapter; all
 // others leave after a load. Which slot a row uses the step's first kernel wrote, so a launch
-// depends on the model and the number of rows alone. Adapter slots lie in [slot][part][rank][inputs] (A)
-// and [slot][rank][outputs] (B transposed), with room for the largest rank; `ranks` [slot][part]
-// says how many there are. A scale is in B already. And adapters behind a table, whose rows are
-// looked up: embed_adapted.
+// depends on the model and the number of rows alone. Adapter slots lie in
+// [slot][part][rank][inputs] (A) and [slot][rank][outputs] (B transposed), with room for the
+// largest rank; `ranks` [slot][part] says how many there are. A scale is in B already. And adapters
+// behind a table, whose rows are looked up: embed_adapted.
 //
 // A grouped product: of each 32 rows those that have the same slot, eight at a time, read it
 // together. Tokens of a prompt lie together and fill such tiles by themselves; streams with few
@@ -301,7 +301,7 @@ extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
          splits, end0, end1);
 }
 
-// The same onto rows of logits.
+// The same onto logits rows.
 extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
     adapter_expand_logits(float* y, u32 count, u32 tiles, const u32* adapter_slot_of, const u32* row_of,
                           const float* low, const act* b, const u32* all_ranks, u32 outputs,
@@ -334,8 +334,8 @@ __device__ void looked_up(const act* from, const act* a, const act* b, u32 rank,
 }
 
 // out[r] = (table[token[r]] + B a) * scale, a the token's row of A in the slot of row r: `embed` of
-// rows.cu for steps in which some row has an adapter. A lies in [slot][token][rank], with room for
-// max_rank, B transposed in [slot][max_rank][width]. Block per row, eight columns a thread (one
+// gather.cu for steps in which some row has an adapter. A lies in [slot][token][rank], with room
+// for max_rank, B transposed in [slot][max_rank][width]. Block per row, eight columns a thread (one
 // where the width is odd). Bytes: B once per row, from L2.
 extern "C" __global__ void embed_adapted(const u32* token, const u32* adapter_slot_of, const act* table,
                                          u32 table_rows, u32 width, float scale, const act* all_a,

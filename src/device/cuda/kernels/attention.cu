@@ -66,7 +66,7 @@ __device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const
   float* total = highest + GROUPS;
   const u32 lane = threadIdx.x % LANES, group = threadIdx.x / LANES, element = lane * 8;
 
-  float query[8], sum[8] = {}, top = LOWEST, mass = 0.f;
+  float query[8], sum[8] = {}, row_max = LOWEST, row_sum = 0.f;
   load<WHOLE>(q, element, s.dim, query);
   // All groups make the same number of rounds, so the shuffles see whole warps.
   for (u32 base = first; base <= last; base += GROUPS * KEYS) {
@@ -81,7 +81,7 @@ __device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const
 #pragma unroll
       for (int j = 0; j < 8; j++) score[k] += query[j] * x[j];
     }
-    float peak = top;
+    float peak = row_max;
 #pragma unroll
     for (int k = 0; k < KEYS; k++) {
 #pragma unroll
@@ -91,15 +91,15 @@ __device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const
       score[k] = base + group * KEYS + k <= last ? score[k] * LOG2E : -INFINITY;
       peak = fmaxf(peak, score[k]);
     }
-    const float shrink = exp2f(top - peak);
-    top = peak;
-    mass *= shrink;
+    const float shrink = exp2f(row_max - peak);
+    row_max = peak;
+    row_sum *= shrink;
 #pragma unroll
     for (int j = 0; j < 8; j++) sum[j] *= shrink;
 #pragma unroll
     for (int k = 0; k < KEYS; k++) {
       const float weight = exp2f(score[k] - peak);
-      mass += weight;
+      row_sum += weight;
 #pragma unroll
       for (int j = 0; j < 8; j++) sum[j] += weight * value[k][j];
     }
@@ -108,8 +108,8 @@ __device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const
 #pragma unroll
   for (int j = 0; j < 8; j++) partial[group * LANES * 8 + element + j] = sum[j];
   if (lane == 0) {
-    highest[group] = top;
-    total[group] = mass;
+    highest[group] = row_max;
+    total[group] = row_sum;
   }
   __syncthreads();
   float peak = LOWEST, all = 0.f;

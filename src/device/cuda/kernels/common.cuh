@@ -123,8 +123,8 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
 #define NO_SLOT ~0u
 
 // Words of a slot's row; `sampler_row.rs` writes them and has the same list. After the header come
-// room for the sampler's lists (ranks.cuh), the page table, and the counts: two words an entry, the
-// token and how often it was sampled (0 = it is in the prompt only).
+// room for the sampler's lists (logits_order.cuh), the page table, and the counts: two words an
+// entry, the token and how often it was sampled (0 = it is in the prompt only).
 enum SlotWord {
   SLOT_LENGTH = 0,
   SLOT_LAST = 1,
@@ -153,7 +153,7 @@ enum SlotWord {
   SLOT_ALLOWED_AT = 22,
   // 1 + the slot of its adapter, 0 = none.
   SLOT_ADAPTER = 23,
-  // What was seen of the row of logits that is sampled from (ranks.cuh); 0 between steps.
+  // What was seen of the logits row that is sampled from (logits_order.cuh); 0 between steps.
   SLOT_SEEN = 24,
   SLOT_HEADER_WORDS = 32,
 };

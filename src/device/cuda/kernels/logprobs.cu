@@ -1,4 +1,4 @@
-// Logprobs of the rows of logits that ask for them, as src/sampling/logprobs.rs defines them. Only
+// Logprobs of the logits rows that ask for them, as src/sampling/logprobs.rs defines them. Only
 // launched where a row asks. Three kernels, around the sampler's:
 //
 //   keep_rows      before the sampler changes a row: a copy of it. Blocks across a row.
@@ -9,14 +9,14 @@
 // The largest k (at most MAX_TOP; beyond it the host gets the whole row) without a sort: each lane
 // of a warp holds the best of its share, and whoever gives the warp's best looks for its next. 20
 // rounds over 1024 logits in L1 take about 3 us.
-#include "ranks.cuh"
+#include "logits_order.cuh"
 
 #define THREADS 256
 #define WARPS (THREADS / 32)
 #define MAX_TOP 64
 #define MAX_PARTS 32
 
-// Words of a request: the row of logits, the kept copy that stands for it (~0: the row itself), how
+// Words of a request: the logits row, the kept copy that stands for it (~0: the row itself), how
 // many others it lists, where their tokens begin in `requests` (~0: the largest), and where the
 // answer goes (~0: nowhere, the host wants the row). An answer: logprob, rank, then each other's
 // token and logprob. Rank 0: the row is not finite; not said of kept rows, which the sampler judges

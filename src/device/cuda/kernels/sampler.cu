@@ -1,4 +1,4 @@
-// Tokens from rows of logits, in the order that src/sampling/spec.rs fixes, with the noise of
+// Tokens from logits rows, in the order that src/sampling/spec.rs fixes, with the noise of
 // src/sampling/noise.rs. Three kernels, and one that runs only where a grammar sent masks:
 //
 //   mask_rows    step 1: -inf where a mask has no bit. Blocks across a row.
@@ -207,7 +207,7 @@ __device__ __forceinline__ bool has_floor(const u32* row, u32 vocab) {
          __uint_as_float(row[SLOT_LN_MIN_P]) > -INFINITY;
 }
 
-// For a row of logits and what this thread saw of it: -inf instead of a logit.
+// For a logits row and what this thread saw of it: -inf instead of a logit.
 __device__ __forceinline__ void hide(float& logit, u32& seen) {
   seen |= seen_of(logit);
   logit = -INFINITY;

@@ -1,7 +1,7 @@
-// What draw_rows of sampler.cu knows of a row of logits: sums over a block, and the largest logits,
+// What draw_rows of sampler.cu knows of a logits row: sums over a block, and the largest logits,
 // sorted. One block of THREADS threads a row (block_max: any), whose threads call these together.
 #pragma once
-#include "ranks.cuh"
+#include "logits_order.cuh"
 
 #define THREADS 1024
 #define WARPS (THREADS / 32)

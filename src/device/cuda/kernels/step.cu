@@ -3,10 +3,10 @@
 // One block per row of the plan, 256 threads. The step's input is one buffer of u32 words, copied
 // from pinned memory in one piece: records, changes, then the words that both point to. A block
 // first applies the changes of its own slot (so one launch does both without a grid-wide wait:
-// nobody else reads that row), then writes id, position, slot and slot of its token rows. Slots
-// with changes and no tokens have a record with count 0. Bytes: the input once, 16 per token row.
-// It lives on launch latency, ~2 us.
-#include "ranks.cuh"
+// nobody else reads that row), then writes id, position, slot and adapter slot of its token rows.
+// Slots with changes and no tokens have a record with count 0. Bytes: the input once, 16 per token
+// row. It lives on launch latency, ~2 us.
+#include "logits_order.cuh"
 
 // Words of a record.
 enum {
@@ -22,7 +22,7 @@ enum {
   REC_TARGETS,
   REC_WORDS
 };
-// REC_SAMPLE is the first of its rows of logits: as many as it scores, then the one to sample.
+// REC_SAMPLE is the first of its logits rows: as many as it scores, then the one to sample.
 // Flags of a record: tokens come from the slot's last one; the last token row is sampled.
 enum { FEED_LAST = 1, SAMPLE = 2 };
 // A change copies `count` words from the input to word `to` of the slot's row, or of the memory at
@@ -54,7 +54,7 @@ extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32*
     for (u32 i = threadIdx.x; i < change[CHANGE_COUNT]; i += blockDim.x) to[i] = from[i];
   }
   __syncthreads();
-  const u32 length = row[SLOT_LENGTH], last = row[SLOT_LAST], slot = row[SLOT_ADAPTER];
+  const u32 length = row[SLOT_LENGTH], last = row[SLOT_LAST], adapter = row[SLOT_ADAPTER];
   const u32 first = record[REC_FIRST];
   const u32* chunk = input + record[REC_CHUNK];
   __syncthreads();
@@ -62,7 +62,7 @@ extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32*
     token[first + i] = flags & FEED_LAST ? last : chunk[i];
     position[first + i] = length + i;
     slot_of[first + i] = slot;
-    adapter_slot_of[first + i] = slot;
+    adapter_slot_of[first + i] = adapter;
   }
   const u32 scored = record[REC_SCORED], nth = record[REC_SAMPLE];
   for (u32 i = threadIdx.x; i < scored; i += blockDim.x) {

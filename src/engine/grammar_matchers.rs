@@ -1,6 +1,7 @@
-//! Guides of running sequences: the threads that take a sampled token into a grammar and compute
-//! the next token mask, while the device runs a forward pass. `step` sends a sequence's guide away
-//! with its token and gets it back, with the mask, as a command. It never sees a grammar's text.
+//! Grammar matchers of running sequences: the threads that take a sampled token into a grammar and
+//! compute the next token mask, while the device runs a forward pass. `step` sends a sequence's
+//! matcher away with its token and gets it back, with the mask, as a command. It never sees a
+//! grammar's text.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,7 +14,7 @@ use super::request::{Answer, Client};
 use super::workers::{Job, JobSender, Rules, Workers};
 use crate::error::Result;
 use crate::ids::{RequestId, TokenId};
-use crate::text::{Guide, Next, Patience};
+use crate::text::{GrammarMatcher, Next, Patience};
 
 /// A mask that takes longer is not waited for while a step's other rows are ready: its sequence
 /// sits out steps until the mask is there.
@@ -22,43 +23,48 @@ const SLOW: Duration = Duration::from_millis(2);
 /// without a mask then leaves the step.
 pub(super) const MASK_WAIT: Duration = Duration::from_millis(20);
 /// A sequence that left so many steps counts as slow for good.
-const MAX_LATE: u32 = 3;
+const MAX_SKIPPED_STEPS: u32 = 3;
 
-/// One sequence's guide, what it allows next, and the rules that choose among that.
-pub(super) struct Guided {
+/// One sequence's matcher, what it allows next, and the rules that choose among that.
+pub(super) struct MatcherState {
     /// Taken when this is dropped: what frees much memory does it where nobody waits.
-    guide: Option<Box<Guide>>,
-    freed_by: Freeing,
+    matcher: Option<Box<GrammarMatcher>>,
+    freed_by: DropThread,
     next: Result<Next>,
     slow: bool,
-    late: u32,
+    skipped_steps: u32,
     outputs: u32,
     min_tokens: u32,
     /// Ids that may not be sampled before `min_tokens` as long as the grammar has others.
     avoid: Arc<[TokenId]>,
 }
 
-impl Guided {
+impl MatcherState {
     /// Before the first token.
-    pub fn new(guide: Guide, min_tokens: u32, avoid: Arc<[TokenId]>, freed_by: Freeing) -> Guided {
-        let mut guided = Guided {
-            guide: Some(Box::new(guide)),
+    pub fn new(
+        matcher: GrammarMatcher,
+        min_tokens: u32,
+        avoid: Arc<[TokenId]>,
+        freed_by: DropThread,
+    ) -> MatcherState {
+        let mut matcher_state = MatcherState {
+            matcher: Some(Box::new(matcher)),
             freed_by,
             next: Ok(Next::End),
             slow: false,
-            late: 0,
+            skipped_steps: 0,
             outputs: 0,
             min_tokens,
             avoid,
         };
-        guided.look();
-        guided
+        matcher_state.look();
+        matcher_state
     }
 
     /// The same for another sequence of the request, before the first token.
-    pub fn fork(&self) -> Guided {
-        Guided {
-            guide: self.guide.as_ref().map(|guide| Box::new(guide.fork())),
+    pub fn fork(&self) -> MatcherState {
+        MatcherState {
+            matcher: self.matcher.as_ref().map(|matcher| Box::new(matcher.fork())),
             freed_by: self.freed_by.clone(),
             next: self.next.clone(),
             avoid: self.avoid.clone(),
@@ -72,24 +78,24 @@ impl Guided {
 
     /// The model has a token that says the end.
     pub fn has_end(&self) -> bool {
-        self.guide.as_ref().is_some_and(|guide| guide.has_end())
+        self.matcher.as_ref().is_some_and(|matcher| matcher.has_end())
     }
 
     /// Its next mask may take long.
     pub fn is_slow(&self) -> bool {
-        self.slow || self.late >= MAX_LATE
+        self.slow || self.skipped_steps >= MAX_SKIPPED_STEPS
     }
 
     /// Its sequence had to leave a step.
-    pub fn was_late(&mut self) {
-        self.late = self.late.saturating_add(1);
+    pub fn has_skipped_step(&mut self) {
+        self.skipped_steps = self.skipped_steps.saturating_add(1);
     }
 
     /// Take the token that was sampled under the last mask, and look what may follow.
     fn advance(&mut self, token: TokenId) {
         self.outputs += 1;
-        let Some(guide) = &mut self.guide else { return };
-        match guide.accept(token) {
+        let Some(matcher) = &mut self.matcher else { return };
+        match matcher.accept(token) {
             Ok(()) => self.look(),
             Err(error) => self.next = Err(error),
         }
@@ -98,31 +104,31 @@ impl Guided {
     fn look(&mut self) {
         let start = Instant::now();
         let avoid = if self.outputs < self.min_tokens { &self.avoid[..] } else { &[] };
-        if let Some(guide) = &mut self.guide {
-            self.next = guide.next(avoid);
+        if let Some(matcher) = &mut self.matcher {
+            self.next = matcher.next(avoid);
         }
         self.slow = start.elapsed() > SLOW;
     }
 }
 
-impl Drop for Guided {
+impl Drop for MatcherState {
     fn drop(&mut self) {
-        if let Some(guide) = self.guide.take() {
-            self.freed_by.free(guide);
+        if let Some(matcher) = self.matcher.take() {
+            self.freed_by.free(matcher);
         }
     }
 }
 
-/// Where guides are freed: a large one takes longer than a step may.
+/// Where matchers are freed: a large one takes longer than a step may.
 #[derive(Clone)]
-pub(super) struct Freeing {
+pub(super) struct DropThread {
     jobs: JobSender,
 }
 
-impl Freeing {
-    fn free(&self, guide: Box<Guide>) {
+impl DropThread {
+    fn free(&self, matcher: Box<GrammarMatcher>) {
         let client: Arc<dyn Client> = Arc::new(Nobody);
-        self.jobs.send(Job { client, run: Box::new(move |_| drop(guide)) });
+        self.jobs.send(Job { client, run: Box::new(move |_| drop(matcher)) });
     }
 }
 
@@ -139,57 +145,57 @@ impl Client for Nobody {
     fn finish(&self, _: Result<Answer>) {}
 }
 
-/// Where a sequence's guide is.
+/// Where a sequence's matcher is.
 pub(super) enum Place {
-    Here(Box<Guided>),
-    /// With a thread of [`Guides`]: it comes back as [`Command::Guided`].
+    Here(Box<MatcherState>),
+    /// With a thread of [`MatcherThreads`]: it comes back as [`Command::MatcherState`].
     Away,
 }
 
 /// The threads. Joined when dropped.
-pub(super) struct Guides {
+pub(super) struct MatcherThreads {
     workers: Option<Workers>,
     supervisor: Option<JoinHandle<()>>,
     back: Sender<Command>,
-    freeing: Freeing,
+    drop_thread: DropThread,
     /// Milliseconds that every third mask takes longer.
     #[cfg(test)]
     pub delay_ms: Arc<std::sync::atomic::AtomicU64>,
 }
 
-impl Guides {
-    /// `back`: where guides are sent back to. `limit`: what one mask may take.
+impl MatcherThreads {
+    /// `back`: where matchers are sent back to. `limit`: what one mask may take.
     pub fn start(
         name: &str,
         threads: usize,
         limit: Duration,
         back: &Sender<Command>,
-    ) -> Result<Guides> {
+    ) -> Result<MatcherThreads> {
         let rules = Rules { threads, limit, answers: false };
-        let (workers, supervisor) = Workers::start(format!("guide {name}"), rules)?;
-        let freeing = Freeing { jobs: workers.sender() };
+        let (workers, supervisor) = Workers::start(format!("grammar {name}"), rules)?;
+        let drop_thread = DropThread { jobs: workers.sender() };
         let back = back.clone();
-        Ok(Guides {
+        Ok(MatcherThreads {
             workers: Some(workers),
             supervisor: Some(supervisor),
             back,
-            freeing,
+            drop_thread,
             #[cfg(test)]
             delay_ms: Arc::default(),
         })
     }
 
-    /// For those who make guides.
-    pub fn freeing(&self) -> Freeing {
-        self.freeing.clone()
+    /// For those who make matchers.
+    pub fn drop_thread(&self) -> DropThread {
+        self.drop_thread.clone()
     }
 
-    /// Let the guide of sequence `id` take a token, on another thread.
+    /// Let the matcher of sequence `id` take a token, on another thread.
     pub fn advance(
         &self,
         id: RequestId,
         client: &Arc<dyn Client>,
-        mut guided: Box<Guided>,
+        mut matcher_state: Box<MatcherState>,
         token: TokenId,
     ) {
         let back = self.back.clone();
@@ -198,15 +204,15 @@ impl Guides {
         let job = Job {
             client: Arc::clone(client),
             run: Box::new(move |watch| {
-                if let Some(guide) = &guided.guide {
-                    watch.stop_by(guide.stop());
+                if let Some(matcher) = &matcher_state.matcher {
+                    watch.stop_by(matcher.stop());
                 }
-                guided.advance(token);
+                matcher_state.advance(token);
                 #[cfg(test)]
-                if guided.outputs.is_multiple_of(3) {
+                if matcher_state.outputs.is_multiple_of(3) {
                     std::thread::sleep(Duration::from_millis(delay_ms));
                 }
-                let _ = back.send(Command::Guided(id, guided));
+                let _ = back.send(Command::MatcherState(id, matcher_state));
             }),
         };
         if let Some(workers) = &self.workers {
@@ -216,7 +222,7 @@ impl Guides {
     }
 }
 
-impl Drop for Guides {
+impl Drop for MatcherThreads {
     fn drop(&mut self) {
         self.workers = None;
         if let Some(supervisor) = self.supervisor.take() {
@@ -226,5 +232,5 @@ impl Drop for Guides {
 }
 
 #[cfg(test)]
-#[path = "guides_tests.rs"]
+#[path = "grammar_matchers_tests.rs"]
 mod tests;

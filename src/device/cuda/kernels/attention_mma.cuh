@@ -35,7 +35,7 @@ struct Call {
   const act* pool;
   act* out;
   float* parts;        // [part][kv head][16][dim], weighted sums
-  float2* statistics;  // [part][kv head][16], maximum (base 2) and mass
+  float2* statistics;  // [part][kv head][16], maximum (base 2) and row_sum
   u32* arrivals;       // [first part][kv head], parts that are done; 0 between launches
 };
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::sys::{self, TRITONSERVER_InferenceRequest};
 use super::{Parameter, Request};
-use crate::engine::Terms;
+use crate::engine::RequestOptions;
 use crate::error::Result;
 use crate::invalid;
 
@@ -16,16 +16,16 @@ impl Request {
     ///
     /// # Errors
     /// InvalidArgument: one of them is no number from 0 up.
-    pub(in crate::triton) fn terms(
+    pub(in crate::triton) fn options(
         &self,
         parameters: &mut Vec<(String, Parameter)>,
-    ) -> Result<Terms> {
+    ) -> Result<RequestOptions> {
         let (timeout_us, priority) = self.fields();
         let timeout_us = take(parameters, "timeout")?.unwrap_or(timeout_us);
         let priority = take(parameters, "priority")?.unwrap_or(priority);
-        Ok(Terms {
+        Ok(RequestOptions {
             timeout: (timeout_us > 0).then(|| Duration::from_micros(timeout_us)),
-            priority: if priority > 0 { priority } else { Terms::default().priority },
+            priority: if priority > 0 { priority } else { RequestOptions::default().priority },
         })
     }
 

@@ -23,7 +23,7 @@ pub struct Shape {
 
 /// One layer's attention.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Block {
+pub struct LayerAttention {
     pub attn: AttnSpec,
     /// Index into `ModelSpec::ropes`; none with learned positions.
     pub rope: Option<usize>,
@@ -41,7 +41,7 @@ pub struct Scales {
 ///
 /// # Errors
 /// A window, scale or cap that is no positive number; a layer type that we lack.
-pub fn blocks(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<Block>> {
+pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<LayerAttention>> {
     let scale = match family.attn_scale {
         AttnScale::HeadDim => (shape.head_dim as f32).powf(-0.5),
         AttnScale::RootOf(key) => positive(config, key)?.powf(-0.5) as f32,
@@ -54,7 +54,7 @@ pub fn blocks(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<Blo
         false => None,
     };
     let rotates = family.positions == Positions::Rope;
-    let block = |windowed: bool| Block {
+    let block = |windowed: bool| LayerAttention {
         attn: AttnSpec {
             heads: shape.heads,
             kv_heads: shape.kv_heads,

@@ -1,6 +1,6 @@
-//! Which products go to the kernels of kernels/skinny.cu, and their launch: few rows of a half
-//! type, where streaming the weights is all there is to do. `Cuda`'s linear ops ask it first; it
-//! knows no weight's name.
+//! Which products go to the kernels of kernels/gemm_small_m.cu, and their launch: few rows of a
+//! half type, where streaming the weights is all there is to do. `Cuda`'s linear ops ask it first;
+//! it knows no weight's name.
 
 use super::codes::NO_ACTIVATION;
 use super::context::Context;
@@ -13,7 +13,7 @@ use crate::error::Result;
 const MOST_ROWS: usize = 8;
 /// Compute capability that has bulk copies.
 const OLDEST_CAPABILITY: u32 = 90;
-/// As in kernels/skinny.cu: eight warps that multiply, one that copies.
+/// As in kernels/gemm_small_m.cu: eight warps that multiply, one that copies.
 const THREADS: u32 = 288;
 const STAGES: usize = 5;
 const STAGE_BYTES: usize = 16 * (1024 + 64);
@@ -59,16 +59,16 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
     if context.capability < OLDEST_CAPABILITY {
         return Ok(());
     }
-    let kernels = [&k.skinny, &k.skinny_gated, &k.skinny_logits];
+    let kernels = [&k.gemm_small_m, &k.gemm_small_m_gated, &k.gemm_small_m_logits];
     kernels.iter().try_for_each(|kernel| kernel.allow_shared(SHARED_BYTES))
 }
 
 /// Enqueue a product that [`takes`] accepts.
 pub fn run(context: &Context, kernels: &Kernels, call: &Call) -> Result<()> {
     let (kernel, tiles, kind) = match call.end {
-        End::Act(kind) => (&kernels.skinny, call.outputs.div_ceil(16), kind),
-        End::Gated(kind) => (&kernels.skinny_gated, (call.outputs / 2).div_ceil(8), kind),
-        End::Logits => (&kernels.skinny_logits, call.outputs.div_ceil(16), NO_ACTIVATION),
+        End::Act(kind) => (&kernels.gemm_small_m, call.outputs.div_ceil(16), kind),
+        End::Gated(kind) => (&kernels.gemm_small_m_gated, (call.outputs / 2).div_ceil(8), kind),
+        End::Logits => (&kernels.gemm_small_m_logits, call.outputs.div_ceil(16), NO_ACTIVATION),
     };
     let most = BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors as usize;
     let blocks = [tiles.min(most), 1];

@@ -218,6 +218,6 @@ extern __shared__ __align__(128) u8 dynamic_shared[];
     BODY(GATED, OUT);                                                                        \
   }
 
-ENTRY(skinny, false, act)
-ENTRY(skinny_gated, true, act)
-ENTRY(skinny_logits, false, float)
+ENTRY(gemm_small_m, false, act)
+ENTRY(gemm_small_m_gated, true, act)
+ENTRY(gemm_small_m_logits, false, float)

@@ -20,8 +20,8 @@
 // once per 128 packed rows from L2. FLOPs: 4 x rows x keys x dim, half of it masked away in the
 // diagonal tiles. Bound of chunk: each warp reads all of a tile from shared memory, 2048 clocks per
 // 128 x 64 x 128 tile at 128 bytes a clock. Where there is wgmma, whose operands need no such
-// reads, prompts.cu has the chunks.
-#include "tiles.cuh"
+// reads, attention_prefill_sm90.cu has the chunks.
+#include "attention_mma.cuh"
 
 #define KEYS 64
 #define SPLIT_ROWS 16
@@ -40,7 +40,7 @@ struct Tile {
   u32 lane, wm, wn;
   u32 q[STEPS][4];
   float o[DT][4];
-  float top[2], mass[2];
+  float row_max[2], row_sum[2];
   u32 at[2];  // positions of the two packed rows of this thread
 
   // A thread's two packed rows, relative to the tile.
@@ -65,8 +65,8 @@ struct Tile {
     }
 #pragma unroll
     for (int t = 0; t < DT; t++) o[t][0] = o[t][1] = o[t][2] = o[t][3] = 0.f;
-    top[0] = top[1] = LOWEST;
-    mass[0] = mass[1] = 0.f;
+    row_max[0] = row_max[1] = LOWEST;
+    row_sum[0] = row_sum[1] = 0.f;
   }
 
   // Where the K of a key of this block's head lies, in units of 16 bytes from the pool's start. The
@@ -130,17 +130,17 @@ struct Tile {
   }
 
   // One step of the online softmax; scores become weights.
-  __device__ void soften(float (&s)[NT][4]) {
+  __device__ void online_softmax(float (&s)[NT][4]) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      float peak = top[half];
+      float peak = row_max[half];
 #pragma unroll
       for (int n = 0; n < NT; n++) peak = fmaxf(peak, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
       peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 1));
       peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 2));
-      const float shrink = exp2f(top[half] - peak);
-      top[half] = peak;
-      mass[half] *= shrink;
+      const float shrink = exp2f(row_max[half] - peak);
+      row_max[half] = peak;
+      row_sum[half] *= shrink;
 #pragma unroll
       for (int t = 0; t < DT; t++) {
         o[t][2 * half] *= shrink;
@@ -151,7 +151,7 @@ struct Tile {
 #pragma unroll
         for (int i = 2 * half; i < 2 * half + 2; i++) {
           s[n][i] = exp2f(s[n][i] - peak);
-          mass[half] += s[n][i];
+          row_sum[half] += s[n][i];
         }
       }
     }
@@ -220,15 +220,15 @@ struct Tile {
       const bool mask = first + KEYS > min(lowest + 1, to) || c.window != 0;
       float s[NT][4];
       scores(c, keys, first, to, mask, s);
-      soften(s);
+      online_softmax(s);
       gather_values(keys + KEYS * PAD, s);
       if (look) places[(ahead + 1) % 2][threadIdx.x] = place;
     }
     __syncthreads();
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      mass[half] += __shfl_xor_sync(~0u, mass[half], 1);
-      mass[half] += __shfl_xor_sync(~0u, mass[half], 2);
+      row_sum[half] += __shfl_xor_sync(~0u, row_sum[half], 1);
+      row_sum[half] += __shfl_xor_sync(~0u, row_sum[half], 2);
     }
   }
 
@@ -242,7 +242,7 @@ struct Tile {
       const u32 packed = item[ITEM_BEGIN] + r;
       const u64 token = item[ITEM_FIRST] + packed / group;
       act* to = c.out + (token * c.heads + kv * group + packed % group) * D + lane % 4 * 2;
-      const float scale = 1.f / mass[half];
+      const float scale = 1.f / row_sum[half];
 #pragma unroll
       for (int t = 0; t < DT; t++)
         *reinterpret_cast<u32*>(to + t * 8) =
@@ -254,8 +254,8 @@ struct Tile {
   __device__ void merge(const Call& c, const u32* item, u32 count, float* shared) {
     constexpr int ROW = D + 4;
     float* sums = shared;                          // [WN][16][ROW]
-    float* tops = shared + WN * SPLIT_ROWS * ROW;  // [WN][16]
-    float* masses = tops + WN * SPLIT_ROWS;
+    float* row_maxima = shared + WN * SPLIT_ROWS * ROW;  // [WN][16]
+    float* row_sums = row_maxima + WN * SPLIT_ROWS;
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -266,8 +266,8 @@ struct Tile {
         sums[r * ROW + t * 8 + lane % 4 * 2 + 1] = o[t][2 * half + 1];
       }
       if (lane % 4 == 0) {
-        tops[r] = top[half];
-        masses[r] = mass[half];
+        row_maxima[r] = row_max[half];
+        row_sums[r] = row_sum[half];
       }
     }
     __syncthreads();
@@ -275,11 +275,11 @@ struct Tile {
       const u32 r = n / D, d = n % D;
       float peak = LOWEST, all = 0.f, sum = 0.f;
 #pragma unroll
-      for (int w = 0; w < WN; w++) peak = fmaxf(peak, tops[w * SPLIT_ROWS + r]);
+      for (int w = 0; w < WN; w++) peak = fmaxf(peak, row_maxima[w * SPLIT_ROWS + r]);
 #pragma unroll
       for (int w = 0; w < WN; w++) {
-        const float share = exp2f(tops[w * SPLIT_ROWS + r] - peak);
-        all += masses[w * SPLIT_ROWS + r] * share;
+        const float share = exp2f(row_maxima[w * SPLIT_ROWS + r] - peak);
+        all += row_sums[w * SPLIT_ROWS + r] * share;
         sum += sums[(w * SPLIT_ROWS + r) * ROW + d] * share;
       }
       if (item[ITEM_PART] == NO_PART) {

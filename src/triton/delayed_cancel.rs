@@ -4,7 +4,7 @@
 //! **Ends of cancelled requests.** The gRPC front end of servers before 25.04 (its own mends
 //! are server#7840 and #8078) walks over a stream's requests while it cancels them, and expects
 //! its last write to come back before the FINAL response: a FINAL within microseconds frees
-//! what it still uses, or locks its thread and ours against each other for ever. Nobody waits
+//! end it still uses, or locks its thread and ours against each other for ever. Nobody waits
 //! for the answer, and slot and pages are free already.
 //!
 //! **Factories of ended requests**, which keep the model alive. When the last request of a
@@ -20,86 +20,86 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{unbounded, Receiver, Sender};
 
-use super::client::Call;
+use super::client::BackendRequest;
 use super::handles::Factory;
 use crate::error::{Error, Result};
 use crate::internal;
 
-/// Some hundred times what the server needs on a busy machine.
+/// Some hundred times end the server needs on a busy machine.
 const PAUSE: Duration = Duration::from_millis(30);
 
 /// What goes later, and since when it waits.
-pub(super) struct Leaving {
+pub(super) struct DelayedEnd {
     since: Instant,
-    what: What,
+    end: End,
 }
 
-enum What {
+enum End {
     /// A cancelled request and its last word.
-    Cancelled(Arc<Call>, Error),
+    Cancelled(Arc<BackendRequest>, Error),
     Ended(Arc<Factory>),
 }
 
-/// The door to the thread: each call holds one.
-pub(super) type Door = Sender<Leaving>;
+/// The sender to the thread: each call holds one.
+pub(super) type DelayedEndSender = Sender<DelayedEnd>;
 
-pub(super) struct Farewells {
-    door: Door,
+pub(super) struct DelayedEnds {
+    sender: DelayedEndSender,
     thread: JoinHandle<()>,
 }
 
-impl Farewells {
-    pub(super) fn start(name: &str) -> Result<Farewells> {
+impl DelayedEnds {
+    pub(super) fn start(name: &str) -> Result<DelayedEnds> {
         // Limited by the requests that the engine accepts.
-        let (door, leaving) = unbounded();
+        let (sender, leaving) = unbounded();
         let thread = std::thread::Builder::new()
-            .name(format!("farewell {name}"))
-            .spawn(move || see_off(&leaving))
+            .name(format!("delayed-cancel {name}"))
+            .spawn(move || run(&leaving))
             .map_err(|e| internal!("cannot start a thread: {e}"))?;
-        Ok(Farewells { door, thread })
+        Ok(DelayedEnds { sender, thread })
     }
 
-    pub(super) fn door(&self) -> Door {
-        self.door.clone()
+    pub(super) fn sender(&self) -> DelayedEndSender {
+        self.sender.clone()
     }
 
-    /// The server calls for it when no request is left, so no other door is.
+    /// The server calls for it when no request is left, so no other sender is.
     pub(super) fn stop(self) {
-        drop(self.door);
+        drop(self.sender);
         let _ = self.thread.join();
     }
 }
 
 /// Let a cancelled call end when the server has seen to its cancellation.
-pub(super) fn leave(door: &Door, call: Arc<Call>, error: Error) {
-    send(door, What::Cancelled(call, error));
+pub(super) fn cancel(sender: &DelayedEndSender, call: Arc<BackendRequest>, error: Error) {
+    send(sender, End::Cancelled(call, error));
 }
 
 /// Hold the factory of a request that has ended until the server's thread is back.
-pub(super) fn hold(door: &Door, factory: Arc<Factory>) {
-    send(door, What::Ended(factory));
+pub(super) fn hold(sender: &DelayedEndSender, factory: Arc<Factory>) {
+    send(sender, End::Ended(factory));
 }
 
-fn send(door: &Door, what: What) {
+fn send(sender: &DelayedEndSender, end: End) {
     // It fails only without the thread: then it comes back and goes now.
-    if let Err(failed) = door.send(Leaving { since: Instant::now(), what }) {
-        failed.into_inner().what.go();
+    if let Err(failed) = sender.send(DelayedEnd { since: Instant::now(), end }) {
+        failed.into_inner().end.go();
     }
 }
 
-impl What {
+impl End {
     fn go(self) {
         match self {
-            What::Cancelled(call, error) => call.refuse(&error),
-            What::Ended(factory) => drop(factory),
+            End::Cancelled(call, error) => call.refuse(&error),
+            End::Ended(factory) => drop(factory),
         }
     }
 }
 
 /// In order of their coming: each waits equally long.
-fn see_off(leaving: &Receiver<Leaving>) {
-    for Leaving { since, what } in leaving {
+fn run(leaving: &Receiver<DelayedEnd>) {
+    for DelayedEnd { since, end } in leaving {
         std::thread::sleep(PAUSE.saturating_sub(since.elapsed()));
-        what.go();
+        end.go();
     }
 }

@@ -3,12 +3,12 @@
 #pragma once
 #include "common.cuh"
 
-// target[s] of a row of logits that is sampled from; another value is the token to report on.
+// target[s] of a logits row that is sampled from; another value is the token to report on.
 #define TO_SAMPLE ~0u
 // The sampled id of a row that is not finite.
 #define NOT_FINITE ~0u
 
-// What was seen of a row of logits, each of them once: where a mask hides it, or where the largest
+// What was seen of a logits row, each of them once: where a mask hides it, or where the largest
 // is looked for. As `Seen` of src/sampling/finite.rs: a row with NaN or +inf, or with nothing above
 // -inf, is not finite.
 enum { SEEN_WILD = 1, SEEN_ABOVE = 2 };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::outbox::Backlog;
-use super::super::request::Terms;
+use super::super::request::RequestOptions;
 
 use super::super::tests::*;
 use super::super::{Answer, FinishReason};
@@ -55,7 +55,7 @@ fn grammars_are_obeyed_beside_others() {
     }
 }
 
-/// The pool holds a third of what these need: they are preempted again and again, and a guide
+/// The pool holds a third of what these need: they are preempted again and again, and a matcher
 /// stays where its sequence's known tokens are.
 #[test]
 fn a_preemption_does_not_lose_the_way() {
@@ -187,8 +187,9 @@ fn a_compilation_ends_with_its_client() {
     client.gone.store(true, Ordering::Release);
     let outcome = told.recv_timeout(PATIENCE).expect("a final");
     assert!(matches!(outcome, Err(Error::Cancelled(_))), "{outcome:?}");
-    let terms = Terms { timeout: Some(Duration::from_millis(1)), ..Terms::default() };
-    let (_, told) = bench.submit_with(false, &slow, terms).expect("room");
+    let options =
+        RequestOptions { timeout: Some(Duration::from_millis(1)), ..RequestOptions::default() };
+    let (_, told) = bench.submit_with(false, &slow, options).expect("room");
     let outcome = told.recv_timeout(PATIENCE).expect("a final");
     assert!(matches!(&outcome, Err(Error::Unavailable(text)) if text.contains("1000 us")));
     let (_, told) = bench.submit(false, &slow).expect("room");

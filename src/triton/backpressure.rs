@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-/// Look at the queues before each so-manieth send of a thread, and before each while a pair is
+/// Look at the queues before every 16th send of a thread, and before each while a pair is
 /// crowded. A queued response occupies under 1 kB of its socket, so 16 sends by each of a few
 /// threads are far less than what is left above the limit.
 const SENDS_PER_LOOK: u32 = 16;

@@ -1,5 +1,5 @@
 // Paged causal attention over prompts on Hopper, for half types and head sizes 64, 128 and 256: the
-// chunks of tiles.cu by wgmma. Same work list, any page size, window and soft cap.
+// chunks of attention_mma.cu by wgmma. Same work list, any page size, window and soft cap.
 //
 // A block has 128 packed rows (token r / group, head r % group), two warpgroups with 64 each, and
 // goes through tiles of 128 keys (64 where the head size is 256: registers). Q, K and V lie in
@@ -14,7 +14,7 @@
 // L2. Measured on an H200: 410-450 TFLOP/s from 4096 tokens on (ci/runs). What lies between that
 // and the floor: both groups do their softmax at the same time, for the barrier keeps them in step;
 // groups that take turns, with K and V handed over by mbarriers, are the next step.
-#include "tiles.cuh"
+#include "attention_mma.cuh"
 #include "warpgroup.cuh"
 
 #if ARCH == 90 && ACT != 0
@@ -50,7 +50,7 @@ struct Prompt {
   float s[KEYS / 2];
   float o[WIDTHS][WIDTH / 2];
   u32 p[KEYS / 16][4];
-  float top[2], mass[2];
+  float row_max[2], row_sum[2];
   u32 at[2];  // positions of the two packed rows of this thread
 
   __device__ u32 row(int half) const { return row0 + lane / 4 + half * 8; }
@@ -76,8 +76,8 @@ struct Prompt {
 #pragma unroll
       for (int i = 0; i < WIDTH / 2; i++) o[w][i] = 0.f;
     }
-    top[0] = top[1] = LOWEST;
-    mass[0] = mass[1] = 0.f;
+    row_max[0] = row_max[1] = LOWEST;
+    row_sum[0] = row_sum[1] = 0.f;
   }
 
   // Where the K of key `first + threadIdx.x` of this block's head lies, in units of 16 bytes from
@@ -129,7 +129,7 @@ struct Prompt {
 
   // One step of the online softmax over a tile that starts at key `first`: scores become weights.
   // The sums so far shrink by what is returned.
-  __device__ float2 soften(const Call& c, u32 first, u32 end, bool mask) {
+  __device__ float2 online_softmax(const Call& c, u32 first, u32 end, bool mask) {
     float factor = c.scale * LOG2E;
     if (c.cap != 0.f) {
 #pragma unroll
@@ -153,9 +153,9 @@ struct Prompt {
         peak = fmaxf(peak, fmaxf(s[4 * n + 2 * half], s[4 * n + 2 * half + 1]));
       peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 1));
       peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 2));
-      peak = fmaxf(top[half], peak * factor);
-      shrink[half] = exp2_fast(top[half] - peak);
-      top[half] = peak;
+      peak = fmaxf(row_max[half], peak * factor);
+      shrink[half] = exp2_fast(row_max[half] - peak);
+      row_max[half] = peak;
       float sum = 0.f;
 #pragma unroll
       for (int n = 0; n < KEYS / 8; n++) {
@@ -165,7 +165,7 @@ struct Prompt {
           sum += s[i];
         }
       }
-      mass[half] = mass[half] * shrink[half] + sum;
+      row_sum[half] = row_sum[half] * shrink[half] + sum;
     }
     return make_float2(shrink[0], shrink[1]);
   }
@@ -173,7 +173,7 @@ struct Prompt {
   // The end of a round, for the whole block: its values are added, the next K and this V are there,
   // and nobody needs this K and the V before. It stands at the top of the next round, where no
   // compiler moves the wait for the values above the softmax that is to hide it.
-  __device__ void take_over() {
+  __device__ void sync_stage() {
     finish<0>();
 #pragma unroll
     for (int w = 0; w < WIDTHS; w++) hold(o[w]);
@@ -235,10 +235,10 @@ struct Prompt {
     start_scores(0);
     finish<0>();
     hold(s);
-    float2 shrink = soften(c, from, to, masked(0));
+    float2 shrink = online_softmax(c, from, to, masked(0));
     u32 t = 0;
     for (; t + 1 < tiles; t++) {
-      take_over();
+      sync_stage();
       if (t + 2 < tiles) fetch(c, places[(t + 2) % PLACES], 0, keys + t % 2 * TILE);
       fetch(c, places[(t + 1) % PLACES], slab, values + (t + 1) % 2 * TILE);
       commit();
@@ -252,9 +252,9 @@ struct Prompt {
       if (look) places[(t + 3) % PLACES][threadIdx.x] = place;
       finish<1>();
       hold(s);
-      shrink = soften(c, from + (t + 1) * KEYS, to, masked(t + 1));
+      shrink = online_softmax(c, from + (t + 1) * KEYS, to, masked(t + 1));
     }
-    take_over();
+    sync_stage();
     prepare_values(shrink);
     ready();
     start_values(t % 2);
@@ -267,14 +267,14 @@ struct Prompt {
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      mass[half] += __shfl_xor_sync(~0u, mass[half], 1);
-      mass[half] += __shfl_xor_sync(~0u, mass[half], 2);
+      row_sum[half] += __shfl_xor_sync(~0u, row_sum[half], 1);
+      row_sum[half] += __shfl_xor_sync(~0u, row_sum[half], 2);
       const u32 r = row(half);
       if (r >= item[ITEM_COUNT]) continue;
       const u32 packed = item[ITEM_BEGIN] + r;
       const u64 token = item[ITEM_FIRST] + packed / group;
       act* to = c.out + (token * c.heads + kv * group + packed % group) * D + lane % 4 * 2;
-      const float scale = 1.f / mass[half];
+      const float scale = 1.f / row_sum[half];
 #pragma unroll
       for (int n = 0; n < D / 8; n++) {
         const float* pair = &o[n * 8 / WIDTH][n * 8 % WIDTH / 2 + 2 * half];
