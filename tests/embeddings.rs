@@ -115,7 +115,7 @@ fn ask(
 ) -> Receiver<Result<Answer>> {
     let (end, told) = bounded(1);
     let client = Arc::new(Listener { gone, end });
-    let (arrival, terms) = (Instant::now(), RequestOptions::default());
+    let (arrival, options) = (Instant::now(), RequestOptions::default());
     let request = EmbedRequest { input, dimensions, client: client.clone(), arrival, options };
     if let Err(error) = engine.embed(request) {
         client.finish(Err(error));
