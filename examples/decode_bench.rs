@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use serde_json::json;
 use triton_vllm::device::cpu::Cpu;
-use triton_vllm::device::{DType, Device, DeviceLimits};
+use triton_vllm::device::ops::*;
+use triton_vllm::device::{DType, DeviceLimits};
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;

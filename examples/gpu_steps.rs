@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use gpu::{median, read_spec, Bench, Work};
 use triton_vllm::device::cuda::Cuda;
-use triton_vllm::device::Device;
+use triton_vllm::device::ops::*;
+
 use triton_vllm::error::Result;
 
 const PAGES: usize = 20_000;

@@ -17,9 +17,10 @@ use triton_vllm::device::cpu::buffer::Tensor;
 use triton_vllm::device::cpu::simd::Isa;
 use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
+use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AdapterCapacity, AdapterPart, DType, Device, DeviceLimits, HostTensor, KvShape,
-    Source, WeightDesc, WeightKind,
+    Activation, AdapterCapacity, AdapterPart, DType, DeviceLimits, HostTensor, KvShape, Source,
+    WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::lora::{projections, takes_adapters};

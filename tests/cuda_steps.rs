@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
-use triton_vllm::device::{Bytes, DType, Device, HostTensor, Source, WeightDesc, WeightKind};
+use triton_vllm::device::ops::*;
+use triton_vllm::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};
 use triton_vllm::ids::{SlotId, TokenId};
 use triton_vllm::plan::{Feed, Row, SlotChange, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;

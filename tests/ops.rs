@@ -10,9 +10,10 @@ use triton_vllm::device::cpu::buffer::Tensor;
 use triton_vllm::device::cpu::simd::Isa;
 use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
+use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AttnSpec, DType, Device, DeviceLimits, HostTensor, KvShape, Norm, NormKind, Rope,
-    Source, WeightDesc, WeightKind,
+    Activation, AttnSpec, DType, DeviceLimits, HostTensor, KvShape, Norm, NormKind, Rope, Source,
+    WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};

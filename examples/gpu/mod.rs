@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-use triton_vllm::device::{DType, Device, DeviceLimits};
+use triton_vllm::device::ops::*;
+use triton_vllm::device::{DType, DeviceLimits};
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;

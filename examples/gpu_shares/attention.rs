@@ -8,9 +8,8 @@ use std::time::Instant;
 
 use triton_vllm::device::cuda::weights::Weight;
 use triton_vllm::device::cuda::{Cuda, Tensor};
-use triton_vllm::device::{
-    AttnSpec, DType, Device, DeviceLimits, KvShape, Source, WeightDesc, WeightKind,
-};
+use triton_vllm::device::ops::*;
+use triton_vllm::device::{AttnSpec, DType, DeviceLimits, KvShape, Source, WeightDesc, WeightKind};
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};

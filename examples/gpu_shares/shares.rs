@@ -8,8 +8,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use triton_vllm::device::cuda::Cuda;
+use triton_vllm::device::ops::*;
 use triton_vllm::device::trace::{Launch, Trace};
-use triton_vllm::device::{DType, Device};
+use triton_vllm::device::DType;
 use triton_vllm::error::Result;
 use triton_vllm::model::ModelSpec;
 

@@ -2,9 +2,10 @@
 //! it as it drives any other. Buffers keep what they held, so the numbers of such a step mean
 //! nothing; its time does.
 
+use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AdapterCapacity, AdapterPart, AttnSpec, Device, DeviceInfo, DeviceLimits, Norm,
-    Pooling, Rope, Routing, TablePart, WeightDesc,
+    Activation, AdapterCapacity, AdapterPart, AttnSpec, DeviceInfo, DeviceLimits, Norm, Pooling,
+    Rope, Routing, TablePart, WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::AdapterSlotId;
@@ -59,46 +60,46 @@ macro_rules! pass_on_or_omit {
     )*};
 }
 
-#[rustfmt::skip]
-impl<D: Device> Device for Without<D> {
+impl<D: Device> DeviceTypes for Without<D> {
     type Tensor = D::Tensor;
     type Weight = D::Weight;
 
     fn info(&self) -> DeviceInfo {
         self.device.info()
     }
+}
 
-    fn steady(&mut self) {
-        self.device.steady();
+#[rustfmt::skip]
+impl<D: Device> LoadOps for Without<D> {
+    pass_on! {
+        fn upload(weight: WeightDesc<'_>) -> Result<D::Weight>;
+        fn tensor(rows: usize, width: usize) -> Result<D::Tensor>;
+        fn logits_tensor(rows: usize, vocab: usize) -> Result<D::Tensor>;
+        fn reserve(limits: &DeviceLimits) -> Result<()>;
+        fn read(tensor: &D::Tensor, rows: usize) -> Result<Vec<f32>>;
     }
+}
 
-    fn forwarded(&mut self) -> Result<()> {
-        self.device.forwarded()
-    }
-
+#[rustfmt::skip]
+impl<D: Device> StepOps for Without<D> {
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
         self.calls = 0;
         self.device.begin(plan)
     }
 
-    pass_on! {
-        fn upload(weight: WeightDesc<'_>) -> Result<D::Weight>;
-        fn tensor(rows: usize, width: usize) -> Result<D::Tensor>;
-        fn logits_tensor(rows: usize, vocab: usize) -> Result<D::Tensor>;
-        fn routes_tensor(rows: usize, routing: &Routing) -> Result<D::Tensor>;
-        fn adapt(weight: &mut D::Weight, parts: &[usize], room: AdapterCapacity) -> Result<()>;
-        fn adapt_table(table: &mut D::Weight, room: AdapterCapacity) -> Result<()>;
-        fn reserve(limits: &DeviceLimits) -> Result<()>;
-        fn install(weight: &mut D::Weight, adapter_slot: AdapterSlotId,
-                   parts: &[Option<AdapterPart<'_>>]) -> Result<()>;
-        fn install_table(table: &mut D::Weight, adapter_slot: AdapterSlotId,
-                         part: Option<TablePart<'_>>) -> Result<()>;
-        fn sample(logits: &mut D::Tensor, masks: &TokenMasks) -> Result<()>;
-        fn hand_over(pooled: &D::Tensor) -> Result<()>;
-        fn collect() -> Result<StepResult>;
-        fn read(tensor: &D::Tensor, rows: usize) -> Result<Vec<f32>>;
+    fn steady(&mut self) {
+        self.device.steady();
     }
 
+    pass_on! {
+        fn forwarded() -> Result<()>;
+        fn sample(logits: &mut D::Tensor, masks: &TokenMasks) -> Result<()>;
+        fn collect() -> Result<StepResult>;
+    }
+}
+
+#[rustfmt::skip]
+impl<D: Device> DenseOps for Without<D> {
     pass_on_or_omit! {
         fn embed(table: &D::Weight, scale: f32, out: &mut D::Tensor);
         fn add_positions(table: &D::Weight, offset: usize, x: &mut D::Tensor);
@@ -110,21 +111,59 @@ impl<D: Device> Device for Without<D> {
                   out: &mut D::Tensor);
         fn linear_act(weight: &D::Weight, bias: Option<&D::Weight>, act: Activation,
                       x: &D::Tensor, out: &mut D::Tensor);
+        fn gather(x: &D::Tensor, out: &mut D::Tensor);
+        fn linear_gathered(weight: &D::Weight, x: &D::Tensor, out: &mut D::Tensor);
+        fn logits(head: &D::Weight, softcap: Option<f32>, x: &D::Tensor, logits: &mut D::Tensor);
+        fn bias_logits(bias: &D::Weight, logits: &mut D::Tensor);
+    }
+}
+
+#[rustfmt::skip]
+impl<D: Device> AttentionOps for Without<D> {
+    pass_on_or_omit! {
+        fn norm_heads(spec: &AttnSpec, q: &Norm<D::Weight>, k: &Norm<D::Weight>,
+                      qkv: &mut D::Tensor);
+        fn rope_store(layer: usize, spec: &AttnSpec, rope: Option<&Rope>, qkv: &mut D::Tensor);
+        fn attend(layer: usize, spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
+        fn attend_all(spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
+    }
+}
+
+#[rustfmt::skip]
+impl<D: Device> ExpertOps for Without<D> {
+    pass_on! {
+        fn routes_tensor(rows: usize, routing: &Routing) -> Result<D::Tensor>;
+    }
+
+    pass_on_or_omit! {
         fn route(gate: &D::Weight, routing: &Routing, x: &D::Tensor, routes: &mut D::Tensor);
         fn experts_act(weight: &D::Weight, act: Activation, routes: &D::Tensor, x: &D::Tensor,
                        out: &mut D::Tensor);
         fn experts(weight: &D::Weight, routes: &D::Tensor, x: &D::Tensor, out: &mut D::Tensor);
         fn combine(routes: &D::Tensor, parts: &D::Tensor, out: &mut D::Tensor);
         fn add_gated(gate: &D::Weight, x: &D::Tensor, delta: &D::Tensor, out: &mut D::Tensor);
-        fn norm_heads(spec: &AttnSpec, q: &Norm<D::Weight>, k: &Norm<D::Weight>,
-                      qkv: &mut D::Tensor);
-        fn rope_store(layer: usize, spec: &AttnSpec, rope: Option<&Rope>, qkv: &mut D::Tensor);
-        fn attend(layer: usize, spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
-        fn attend_all(spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
+    }
+}
+
+#[rustfmt::skip]
+impl<D: Device> AdapterOps for Without<D> {
+    pass_on! {
+        fn adapt(weight: &mut D::Weight, parts: &[usize], capacity: AdapterCapacity) -> Result<()>;
+        fn adapt_table(table: &mut D::Weight, capacity: AdapterCapacity) -> Result<()>;
+        fn install(weight: &mut D::Weight, slot: AdapterSlotId,
+                   parts: &[Option<AdapterPart<'_>>]) -> Result<()>;
+        fn install_table(table: &mut D::Weight, slot: AdapterSlotId,
+                         part: Option<TablePart<'_>>) -> Result<()>;
+    }
+}
+
+#[rustfmt::skip]
+impl<D: Device> PoolingOps for Without<D> {
+    pass_on_or_omit! {
         fn pool(kind: Pooling, x: &D::Tensor, out: &mut D::Tensor);
-        fn gather(x: &D::Tensor, out: &mut D::Tensor);
-        fn linear_gathered(weight: &D::Weight, x: &D::Tensor, out: &mut D::Tensor);
-        fn logits(head: &D::Weight, softcap: Option<f32>, x: &D::Tensor, logits: &mut D::Tensor);
-        fn bias_logits(bias: &D::Weight, logits: &mut D::Tensor);
+    }
+
+    pass_on! {
+        fn hand_over(pooled: &D::Tensor) -> Result<()>;
     }
 }

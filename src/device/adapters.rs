@@ -2,8 +2,9 @@
 //! one, for a linear and for a table. `model` makes them, devices take them apart; they know
 //! neither files nor sequences.
 
-use super::HostTensor;
+use super::{DeviceTypes, HostTensor};
 use crate::error::Result;
+use crate::ids::AdapterSlotId;
 
 /// Room for low-rank adapters (LoRA) behind a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,4 +78,40 @@ impl AdapterPart<'_> {
             capacity.rank
         ))
     }
+}
+
+/// Low-rank adapters behind weights.
+pub trait AdapterOps: DeviceTypes {
+    /// Make room behind a weight that rows are multiplied with: from now on `linear`, `linear_act`
+    /// and `logits` add, before bias, activation and cap, what the adapter slot of a row's adapter
+    /// holds for it. Rows without an adapter, and all weights without room, cost what they did.
+    /// `parts` are the outputs that an adapter treats on their own; they add up to the weight's.
+    fn adapt(
+        &mut self,
+        weight: &mut Self::Weight,
+        parts: &[usize],
+        capacity: AdapterCapacity,
+    ) -> Result<()>;
+
+    /// The same behind a weight that rows are looked up in: from now on `embed` adds, before the
+    /// scale, what the adapter slot holds for the token. A tied head has both rooms, each for
+    /// itself.
+    fn adapt_table(&mut self, table: &mut Self::Weight, capacity: AdapterCapacity) -> Result<()>;
+
+    /// Fill an adapter slot of one weight between two steps, one entry per part; None: this adapter
+    /// leaves the part alone. Steps that run already still see what was there.
+    fn install(
+        &mut self,
+        weight: &mut Self::Weight,
+        adapter_slot: AdapterSlotId,
+        parts: &[Option<AdapterPart<'_>>],
+    ) -> Result<()>;
+
+    /// The same for a table.
+    fn install_table(
+        &mut self,
+        table: &mut Self::Weight,
+        adapter_slot: AdapterSlotId,
+        part: Option<TablePart<'_>>,
+    ) -> Result<()>;
 }

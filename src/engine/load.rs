@@ -27,7 +27,7 @@ use super::{Engine, EngineArgs, EngineFacts, EngineOptions, STEP_TIMEOUT, STEP_T
 use crate::device::cpu::memory::Promise;
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
-use crate::device::{cpu::Cpu, DType, Device};
+use crate::device::{cpu::Cpu, BreakOnPurpose, DType, Device};
 use crate::error::{Error, Result};
 use crate::files::Progress;
 use crate::ids::AdapterSlotId;
@@ -127,7 +127,7 @@ fn threads() -> usize {
 }
 
 /// A device with a net on it.
-struct Net<D: Device> {
+struct Net<D: Device + BreakOnPurpose> {
     device: D,
     decoder: Decoder<D>,
     depth: usize,
@@ -135,7 +135,7 @@ struct Net<D: Device> {
     _promise: Option<Promise>,
 }
 
-impl<D: Device> Runner for Net<D> {
+impl<D: Device + BreakOnPurpose> Runner for Net<D> {
     fn depth(&self) -> usize {
         self.depth
     }
@@ -157,11 +157,11 @@ impl<D: Device> Runner for Net<D> {
     }
 
     fn break_device(&mut self) -> Result<()> {
-        self.device.break_down()
+        self.device.break_on_purpose()
     }
 }
 
-fn start<D: Device>(
+fn start<D: Device + BreakOnPurpose>(
     mut device: D,
     pool: SizePool,
     (spec, format): (ModelSpec, WeightSource),

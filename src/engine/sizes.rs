@@ -6,7 +6,7 @@ use super::EngineArgs;
 use crate::device::cpu::memory::{self, Promise};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
-use crate::device::{DType, DeviceInfo, DeviceLimits, LEAST_LOGITS_ROWS};
+use crate::device::{DType, DeviceInfo, DeviceKind, DeviceLimits, LEAST_LOGITS_ROWS};
 use crate::error::Result;
 use crate::invalid;
 use crate::model::budget::{self, PoolOptions, PoolSize};
@@ -61,9 +61,12 @@ pub(super) fn batch_sizes(
     info: &DeviceInfo,
 ) -> Result<(usize, usize)> {
     const LARGE_BYTES: u64 = 70 << 30;
-    let name = info.name.to_lowercase();
-    let large =
-        info.total_bytes >= LARGE_BYTES && !name.contains("a100") && !name.starts_with("cpu");
+    let large = match &info.kind {
+        DeviceKind::Gpu { product } => {
+            info.total_bytes >= LARGE_BYTES && !product.to_lowercase().contains("a100")
+        }
+        DeviceKind::Cpu | DeviceKind::Trace => false,
+    };
     let (usual_seqs, usual_tokens) = if large { (1024, 8192) } else { (256, 2048) };
     let double = if args.throughput_mode { 2 } else { 1 };
     let length = spec.max_model_len;

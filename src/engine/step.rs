@@ -45,7 +45,7 @@ pub(super) trait Runner: Send {
     fn sample(&mut self, masks: &TokenMasks) -> Result<()>;
     /// The result of the oldest step that was not collected; waits for it.
     fn collect(&mut self) -> Result<StepResult>;
-    /// For tests: `Device::break_down`.
+    /// For tests: `BreakOnPurpose`.
     fn break_device(&mut self) -> Result<()> {
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Unit tests of `budget`, and the golden list of what a llama step launches.
 
 use super::*;
-use crate::device::AdapterCapacity;
+use crate::device::{AdapterCapacity, DeviceKind};
 use crate::model::config::SpecOptions;
 use crate::model::lora::AdapterOptions;
 use serde_json::json;
@@ -179,6 +179,7 @@ fn gpu_share_and_its_refusals() {
     let page = limits.kv.page_bytes(16);
     let held = Held { weights: 10 * page, tensors: 5 * page, ..Default::default() };
     let device = |total, free| DeviceInfo {
+        kind: DeviceKind::Gpu { product: "test".into() },
         name: "cuda:0".to_string(),
         total_bytes: total * page,
         free_bytes: free * page,

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use half::{bf16, f16};
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
+use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    DType, Device, DeviceLimits, HostTensor, KvShape, Source, WeightDesc, WeightKind,
+    DType, DeviceLimits, HostTensor, KvShape, Source, WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};

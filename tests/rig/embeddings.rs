@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use triton_vllm::device::{Device, Pooling};
+use triton_vllm::device::ops::*;
+use triton_vllm::device::Pooling;
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::pooling::{PoolerOptions, Runner};
 use triton_vllm::model::{Checkpoint, ModelSpec, WeightSource};

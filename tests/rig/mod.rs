@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
-use triton_vllm::device::{DType, Device, DeviceLimits};
+use triton_vllm::device::ops::*;
+use triton_vllm::device::{DType, DeviceLimits};
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, Decoder, ModelSpec, WeightSource};

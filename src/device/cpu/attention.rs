@@ -1,128 +1,172 @@
-//! The KV pool and attention over its pages, with rope. Each (token row, head) is computed alone
-//! and in the order of positions, so batch mix and chunking change no bit.
+//! Attention on the CPU: over the pages of a sequence, or over its rows of this step. Each (token
+//! row, head) is computed alone and in the order of positions, so batch mix and chunking change no
+//! bit.
 
-use half::{bf16, f16};
+use std::ops::Range;
 
-use super::buffer::Buffer;
-use super::numbers::{self, bf16_to_f32, exp, f16_to_f32, tanh};
-use super::simd::{dots, Isa};
-use crate::device::{AttnSpec, DType, DeviceLimits, KvShape, Rope};
+use parking_lot::Mutex;
+
+use super::buffer::Tensor;
+use super::kv_pool::{Half, Pool};
+use super::numbers::{self, exp, tanh};
+use super::rope::RopeTable;
+use super::simd::{dots, with_isa, Isa};
+use super::weight::Weight;
+use super::{Cpu, SHARED_FROM_ATTENTION_MACS};
+use crate::device::{AttentionOps, AttnSpec, Norm, Rope};
 use crate::error::Result;
 use crate::ids::PageId;
+use crate::internal;
 
-enum Memory {
-    F32(Buffer<f32>),
-    F16(Buffer<u16>),
-    BF16(Buffer<u16>),
-}
-
-/// `[layer][page][K|V][kv head][token][d]`.
-pub struct Pool {
-    memory: Memory,
-    shape: KvShape,
-    pages: usize,
-    page_size: usize,
-}
-
-#[derive(Clone, Copy)]
-pub enum Half {
-    K = 0,
-    V = 1,
-}
-
-impl Pool {
-    /// # Errors
-    /// Unavailable: no memory for so many pages.
-    pub fn new(limits: &DeviceLimits) -> Result<Pool> {
-        let shape = limits.kv.clone();
-        let per_page = 2 * shape.kv_heads * limits.page_size * shape.head_dim;
-        let len = shape.layers.saturating_mul(limits.pages).saturating_mul(per_page);
-        let memory = match shape.dtype {
-            DType::F32 => Buffer::zeroed(len).map(Memory::F32),
-            DType::F16 => Buffer::zeroed(len).map(Memory::F16),
-            DType::BF16 => Buffer::zeroed(len).map(Memory::BF16),
-        };
-        let memory = memory.map_err(|e| e.context("KV cache: "))?;
-        Ok(Pool { memory, shape, pages: limits.pages, page_size: limits.page_size })
+impl AttentionOps for Cpu {
+    fn norm_heads(
+        &mut self,
+        spec: &AttnSpec,
+        q: &Norm<Weight>,
+        k: &Norm<Weight>,
+        qkv: &mut Tensor,
+    ) -> Result<()> {
+        let q_width = spec.heads * spec.head_dim;
+        let width = q_width + spec.kv_heads * spec.head_dim;
+        for r in 0..self.rows() {
+            let (q_row, k_row) = qkv.row_mut(r)[..width].split_at_mut(q_width);
+            for (norm, row) in [(q, q_row), (k, k_row)] {
+                let w = norm.weight.vector();
+                for head in row.chunks_exact_mut(w.len()) {
+                    let x = head.to_vec();
+                    numbers::norm(norm.kind, norm.eps, w, None, &x, head);
+                }
+            }
+        }
+        Ok(())
     }
 
-    #[inline(always)]
-    fn offset(&self, layer: usize, page: PageId, half: Half, head: usize, token: usize) -> usize {
-        let page = (layer * self.pages + page.index()) * 2 + half as usize;
-        ((page * self.shape.kv_heads + head) * self.page_size + token) * self.shape.head_dim
-    }
-
-    /// Write one head's k or v of one position.
-    pub fn store(
+    fn rope_store(
         &mut self,
         layer: usize,
-        pages: &[PageId],
-        position: usize,
-        half: Half,
-        head: usize,
-        values: &[f32],
-    ) {
-        let page = pages[position / self.page_size];
-        let at = self.offset(layer, page, half, head, position % self.page_size);
-        let range = at..at + values.len();
-        match &mut self.memory {
-            Memory::F32(m) => m[range].copy_from_slice(values),
-            Memory::F16(m) => {
-                let out = m[range].iter_mut().zip(values);
-                out.for_each(|(o, &x)| *o = f16::from_f32(x).to_bits());
+        spec: &AttnSpec,
+        rope: Option<&Rope>,
+        qkv: &mut Tensor,
+    ) -> Result<()> {
+        let Cpu { slots, ropes, pool, .. } = self;
+        let pool = pool.as_mut().ok_or_else(|| internal!("no pages were reserved"))?;
+        let table = rope.map(|rope| {
+            let known = ropes.iter().position(|t| t.is_for(rope)).unwrap_or_else(|| {
+                ropes.push(RopeTable::new(rope));
+                ropes.len() - 1
+            });
+            let last = slots.batch.rows.iter().map(|r| r.position).max().unwrap_or(0);
+            ropes[known].extend_to(last);
+            &ropes[known]
+        });
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        for (r, row) in slots.batch.rows.iter().enumerate() {
+            let pages = &slots.row(row.slot)?.pages;
+            let vector = qkv.row_mut(r);
+            if let Some(table) = table {
+                let heads = vector[..q + kv].chunks_exact_mut(spec.head_dim);
+                heads.for_each(|head| table.rotate(row.position, head));
             }
-            Memory::BF16(m) => {
-                let out = m[range].iter_mut().zip(values);
-                out.for_each(|(o, &x)| *o = bf16::from_f32(x).to_bits());
+            let (k, v) = vector[q..].split_at(kv);
+            for (half, values) in [(Half::K, k), (Half::V, v)] {
+                for (head, values) in values.chunks_exact(spec.head_dim).enumerate() {
+                    pool.store(layer, pages, row.position, half, head, values);
+                }
             }
         }
+        Ok(())
     }
 
-    /// `count` tokens from the start of a page as f32, `[count, d]`; converted into `scratch` if
-    /// need be.
-    #[inline(always)]
-    fn tokens<'a>(&'a self, at: usize, count: usize, scratch: &'a mut [f32]) -> &'a [f32] {
-        let range = at..at + count * self.shape.head_dim;
-        match &self.memory {
-            Memory::F32(m) => &m[range],
-            Memory::F16(m) => {
-                let out = &mut scratch[..range.len()];
-                out.iter_mut().zip(&m[range]).for_each(|(o, &h)| *o = f16_to_f32(h));
-                out
+    fn attend(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        qkv: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let pool = self.pool.as_ref().ok_or_else(|| internal!("no pages were reserved"))?;
+        let rows = &self.slots.batch.rows;
+        let q = spec.heads * spec.head_dim;
+        let keys: usize = rows.iter().map(|r| r.position + 1).sum();
+        let worth_it = rows.len() > 1 && 2 * keys * q >= SHARED_FROM_ATTENTION_MACS;
+        let width = out.width;
+        let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(rows).enumerate());
+        let lost = Mutex::new(None);
+        self.workers.share(worth_it, &|| {
+            let mut scratch = Scratch::new(pool);
+            loop {
+                let Some((r, (out, row))) = todo.lock().next() else { return };
+                let keys = match self.slots.row(row.slot) {
+                    Ok(slot) => Keys { pool, layer, pages: &slot.pages },
+                    Err(e) => return *lost.lock() = Some(e),
+                };
+                let (position, q) = (row.position, &qkv.row(r)[..q]);
+                with_isa(
+                    self.isa,
+                    #[inline(always)]
+                    || attend_row(self.isa, keys, spec, position, q, out, &mut scratch),
+                );
             }
-            Memory::BF16(m) => {
-                let out = &mut scratch[..range.len()];
-                out.iter_mut().zip(&m[range]).for_each(|(o, &h)| *o = bf16_to_f32(h));
-                out
-            }
+        });
+        lost.into_inner().map_or(Ok(()), Err)
+    }
+
+    fn attend_all(&mut self, spec: &AttnSpec, qkv: &Tensor, out: &mut Tensor) -> Result<()> {
+        let batch = &self.slots.batch;
+        for logits_row in &batch.logits {
+            batch.whole(logits_row)?;
         }
+        if batch.logits.len() != batch.sequences().count() {
+            return Err(internal!("attention over a prompt that is not fed to its end"));
+        }
+        let turned = Turned::new(spec, qkv, batch.rows.len());
+        let q = spec.heads * spec.head_dim;
+        let sequences =
+            || batch.sequences().flat_map(|s| s.clone().map(move |row| (row, s.clone())));
+        let keys: usize = batch.sequences().map(|s| s.len() * s.len()).sum();
+        let worth_it = batch.rows.len() > 1 && 2 * keys * q >= SHARED_FROM_ATTENTION_MACS;
+        let width = out.width;
+        let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(sequences()));
+        self.workers.share(worth_it, &|| {
+            let mut scores = Vec::new();
+            loop {
+                let Some((out, (row, sequence))) = todo.lock().next() else { return };
+                let q = &qkv.row(row)[..q];
+                with_isa(
+                    self.isa,
+                    #[inline(always)]
+                    || attend_whole_row(self.isa, &turned, spec, sequence, q, out, &mut scores),
+                );
+            }
+        });
+        Ok(())
     }
 }
 
 /// Working memory of one thread.
-pub struct Scratch {
+struct Scratch {
     scores: Vec<f32>,
     converted: Vec<f32>,
 }
 
 impl Scratch {
-    pub fn new(pool: &Pool) -> Scratch {
+    fn new(pool: &Pool) -> Scratch {
         Scratch { scores: Vec::new(), converted: vec![0.0; pool.page_size * pool.shape.head_dim] }
     }
 }
 
 /// Whose keys and values: a layer's, in the pages of one sequence.
 #[derive(Clone, Copy)]
-pub struct Keys<'a> {
-    pub pool: &'a Pool,
-    pub layer: usize,
-    pub pages: &'a [PageId],
+struct Keys<'a> {
+    pool: &'a Pool,
+    layer: usize,
+    pages: &'a [PageId],
 }
 
 /// out = softmax(q k^T * scale) v for all heads of one token row at `position`. `q` is
 /// `[heads, head_dim]`, as is `out`.
 #[inline(always)]
-pub fn attend_row(
+fn attend_row(
     isa: Isa,
     keys: Keys,
     spec: &AttnSpec,
@@ -162,7 +206,7 @@ pub fn attend_row(
 /// out += sum over tokens of p * v; `values` is `[tokens, d]`. 32 sums at a time stay in registers
 /// over the tokens, in whose order each of them is added up.
 #[inline(always)]
-pub(super) fn weigh(values: &[f32], scores: &[f32], out: &mut [f32]) {
+fn weigh(values: &[f32], scores: &[f32], out: &mut [f32]) {
     const WIDE: usize = 32;
     let d = out.len();
     let mut column = 0;
@@ -220,7 +264,7 @@ impl Iterator for Runs {
 }
 
 #[inline(always)]
-pub(super) fn score(spec: &AttnSpec, product: f32) -> f32 {
+fn score(spec: &AttnSpec, product: f32) -> f32 {
     let s = product * spec.scale;
     match spec.softcap {
         Some(cap) => cap * tanh(s / cap),
@@ -230,48 +274,54 @@ pub(super) fn score(spec: &AttnSpec, product: f32) -> f32 {
 
 /// scores = e^(score - max); returns their sum.
 #[inline(always)]
-pub(super) fn softmax(scores: &mut [f32]) -> f32 {
+fn softmax(scores: &mut [f32]) -> f32 {
     let max = numbers::max(scores);
     scores.iter_mut().for_each(|s| *s = exp(*s - max));
     numbers::sum_by(scores, |p| p)
 }
 
-/// cos and sin by position, filled as positions come up; one per set of frequencies.
-pub struct RopeTable {
-    rope: Rope,
-    /// `[position][cos | sin][rotary_dim / 2]`
-    rows: Vec<f32>,
+/// K and V of all rows of a step, each `[kv head][row][d]`: a head's rows follow each other.
+struct Turned {
+    k: Vec<f32>,
+    v: Vec<f32>,
+    rows: usize,
 }
 
-impl RopeTable {
-    pub fn new(rope: &Rope) -> RopeTable {
-        RopeTable { rope: rope.clone(), rows: Vec::new() }
+impl Turned {
+    fn new(spec: &AttnSpec, qkv: &Tensor, rows: usize) -> Turned {
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let turned = |from: usize| -> Vec<f32> {
+            let head = |h: usize| {
+                let at = from + h * spec.head_dim;
+                (0..rows).flat_map(move |r| &qkv.row(r)[at..at + spec.head_dim])
+            };
+            (0..spec.kv_heads).flat_map(head).copied().collect()
+        };
+        Turned { k: turned(q), v: turned(q + kv), rows }
     }
+}
 
-    pub fn is_for(&self, rope: &Rope) -> bool {
-        self.rope == *rope
-    }
-
-    /// Make room for positions up to `last`.
-    pub fn extend_to(&mut self, last: usize) {
-        let width = self.rope.rotary_dim;
-        for position in self.rows.len() / width..=last {
-            let angles = self.rope.inv_freq.iter().map(|f| position as f32 * f);
-            let magnitude = self.rope.magnitude;
-            self.rows.extend(angles.clone().map(|a| a.cos() * magnitude));
-            self.rows.extend(angles.map(|a| a.sin() * magnitude));
-        }
-    }
-
-    /// Rotate one head: element i pairs with i + rotary_dim / 2.
-    #[inline(always)]
-    pub fn rotate(&self, position: usize, head: &mut [f32]) {
-        let width = self.rope.rotary_dim;
-        let row = &self.rows[position * width..(position + 1) * width];
-        let (cos, sin) = row.split_at(width / 2);
-        let (low, high) = head[..width].split_at_mut(width / 2);
-        for (((a, b), &c), &s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-            (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
-        }
+fn attend_whole_row(
+    isa: Isa,
+    turned: &Turned,
+    spec: &AttnSpec,
+    sequence: Range<usize>,
+    q: &[f32],
+    out: &mut [f32],
+    scores: &mut Vec<f32>,
+) {
+    let d = spec.head_dim;
+    let group = spec.heads / spec.kv_heads;
+    scores.resize(sequence.len(), 0.0);
+    for (head, (q, out)) in q.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
+        let first = head / group * turned.rows;
+        let range = (first + sequence.start) * d..(first + sequence.end) * d;
+        dots(isa, q, &turned.k[range.clone()], scores);
+        scores.iter_mut().for_each(|s| *s = score(spec, *s));
+        let total = softmax(scores);
+        out.fill(0.0);
+        weigh(&turned.v[range], scores, out);
+        let inverse = 1.0 / total;
+        out.iter_mut().for_each(|o| *o *= inverse);
     }
 }

@@ -1,53 +1,107 @@
 //! A mixture of experts on the CPU: rows choose experts, the rows of one expert are gathered and
-//! multiplied together, each row's results are added up. Called by the ops; sums run in an order
-//! that no other row has a say in, as everywhere on this device.
+//! multiplied together, each row's results are added up. Sums run in an order that no other row has
+//! a say in, as everywhere on this device.
 
 use super::buffer::Tensor;
 use super::weight::{Panels, Weight};
 use super::{numbers, Cpu};
-use crate::device::{Activation, Routing};
+use crate::device::{Activation, ExpertOps, Routing};
 use crate::error::Result;
 use crate::internal;
 
-/// See [`crate::device::Device::route`].
-pub fn route(
-    dev: &Cpu,
-    gate: &Weight,
-    routing: &Routing,
-    x: &Tensor,
-    routes: &mut Tensor,
-) -> Result<()> {
-    let (rows, experts, top_k) = (dev.rows(), routing.experts, routing.top_k);
-    let panels = gate.panels();
-    if panels.outputs != experts || routes.width != 2 * top_k || top_k > experts {
-        return Err(internal!("{top_k} of {experts} experts by {} outputs", panels.outputs));
+impl ExpertOps for Cpu {
+    fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Tensor> {
+        Tensor::new(rows, 2 * routing.top_k)
     }
-    let mut logits = vec![0.0; rows * experts];
-    if rows > 0 {
-        dev.multiply(rows, panels, None, None, &x.data, &mut logits);
-    }
-    for (r, row) in logits.chunks_exact_mut(experts).enumerate() {
-        let top = numbers::max(row);
-        row.iter_mut().for_each(|l| *l = numbers::exp(*l - top));
-        let mut total = numbers::sum_by(row, |e| e);
-        let (numbers, weights) = routes.row_mut(r).split_at_mut(top_k);
-        for (number, weight) in numbers.iter_mut().zip(weights.iter_mut()) {
-            // The first of the largest; -1 marks what was taken.
-            let best = (1..experts).fold(0, |best, e| if row[e] > row[best] { e } else { best });
-            (*number, *weight) = (best as f32, row[best]);
-            row[best] = -1.0;
+
+    fn route(
+        &mut self,
+        gate: &Weight,
+        routing: &Routing,
+        x: &Tensor,
+        routes: &mut Tensor,
+    ) -> Result<()> {
+        let (rows, experts, top_k) = (self.rows(), routing.experts, routing.top_k);
+        let panels = gate.panels();
+        if panels.outputs != experts || routes.width != 2 * top_k || top_k > experts {
+            return Err(internal!("{top_k} of {experts} experts by {} outputs", panels.outputs));
         }
-        if routing.renormalise {
-            total = weights.iter().sum();
+        let mut logits = vec![0.0; rows * experts];
+        if rows > 0 {
+            self.multiply(rows, panels, None, None, &x.data, &mut logits);
         }
-        weights.iter_mut().for_each(|w| *w /= total);
+        for (r, row) in logits.chunks_exact_mut(experts).enumerate() {
+            let top = numbers::max(row);
+            row.iter_mut().for_each(|l| *l = numbers::exp(*l - top));
+            let mut total = numbers::sum_by(row, |e| e);
+            let (numbers, weights) = routes.row_mut(r).split_at_mut(top_k);
+            for (number, weight) in numbers.iter_mut().zip(weights.iter_mut()) {
+                // The first of the largest; -1 marks what was taken.
+                let best =
+                    (1..experts).fold(0, |best, e| if row[e] > row[best] { e } else { best });
+                (*number, *weight) = (best as f32, row[best]);
+                row[best] = -1.0;
+            }
+            if routing.renormalise {
+                total = weights.iter().sum();
+            }
+            weights.iter_mut().for_each(|w| *w /= total);
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn experts_act(
+        &mut self,
+        weight: &Weight,
+        act: Activation,
+        routes: &Tensor,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        multiply(self, weight, Some(act), routes, x, out)
+    }
+
+    fn experts(
+        &mut self,
+        weight: &Weight,
+        routes: &Tensor,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        multiply(self, weight, None, routes, x, out)
+    }
+
+    fn combine(&mut self, routes: &Tensor, parts: &Tensor, out: &mut Tensor) -> Result<()> {
+        let top_k = routes.width / 2;
+        for r in 0..self.rows() {
+            let out = out.row_mut(r);
+            out.fill(0.0);
+            for (j, &weight) in routes.row(r)[top_k..].iter().enumerate() {
+                let part = parts.row(r * top_k + j);
+                out.iter_mut().zip(part).for_each(|(o, p)| *o += weight * p);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_gated(
+        &mut self,
+        gate: &Weight,
+        x: &Tensor,
+        delta: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        for r in 0..self.rows() {
+            let share = 1.0 / (1.0 + numbers::exp(-numbers::dot(gate.vector(), x.row(r))));
+            out.row_mut(r).iter_mut().zip(delta.row(r)).for_each(|(o, d)| *o += share * d);
+        }
+        Ok(())
+    }
 }
 
 /// Row r, choice j of `out` = [act](x W^T) by the expert of that choice. `x` has a row for each row
 /// (with an activation) or for each choice (without).
-pub fn multiply(
+fn multiply(
     dev: &Cpu,
     weight: &Weight,
     act: Option<Activation>,
@@ -95,25 +149,4 @@ fn chosen(rows: usize, top_k: usize, routes: &Tensor, experts: usize) -> Result<
         }
     }
     Ok(of)
-}
-
-/// See [`crate::device::Device::combine`].
-pub fn combine(rows: usize, routes: &Tensor, parts: &Tensor, out: &mut Tensor) {
-    let top_k = routes.width / 2;
-    for r in 0..rows {
-        let out = out.row_mut(r);
-        out.fill(0.0);
-        for (j, &weight) in routes.row(r)[top_k..].iter().enumerate() {
-            let part = parts.row(r * top_k + j);
-            out.iter_mut().zip(part).for_each(|(o, p)| *o += weight * p);
-        }
-    }
-}
-
-/// See [`crate::device::Device::add_gated`].
-pub fn add_gated(rows: usize, gate: &[f32], x: &Tensor, delta: &Tensor, out: &mut Tensor) {
-    for r in 0..rows {
-        let share = 1.0 / (1.0 + numbers::exp(-numbers::dot(gate, x.row(r))));
-        out.row_mut(r).iter_mut().zip(delta.row(r)).for_each(|(o, d)| *o += share * d);
-    }
 }

@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::adapters::Delta;
+use super::low_rank::Delta;
 use super::numbers;
 use super::weight::{Elements, Panels, LANES};
 use crate::device::Activation;

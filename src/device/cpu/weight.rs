@@ -1,7 +1,7 @@
 //! Weights of the CPU device, and how they are packed at upload. A linear is cut into panels of
 //! [`LANES`] outputs, `[panel][input][lane]`, so that the lanes of a vector register are outputs:
 //! each output then adds its products in the order of the inputs, whatever the number of rows
-//! (design law 12).
+//! (docs/architecture.md, Laws: row-invariant CPU products).
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,8 +10,8 @@ use bytemuck::Zeroable;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::adapters::{Adapters, TableAdapters};
 use super::buffer::Buffer;
+use super::low_rank::{Adapters, TableAdapters};
 use super::numbers::{bf16_to_f32, f16_to_f32};
 use super::workers::Workers;
 use crate::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};

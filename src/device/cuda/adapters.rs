@@ -1,27 +1,21 @@
-//! Low-rank adapters behind a weight on the GPU: their adapter slots, the way adapters get there,
-//! and the two launches around a GEMM. `Cuda`'s linear ops and `logits` call it; it knows no
-//! sequence: which adapter slot a row uses, the kernels read from what the step's first kernel
-//! wrote.
-//!
-//! Everything is allocated at load. An installation goes through two pinned buffers on the one
-//! stream, so steps that were enqueued before still see the old adapter slot and nothing waits for
-//! it but the host, while the stream reaches the copies.
+//! Low-rank adapters on the GPU: their slots behind weights and tables, and the two launches around
+//! a product. The linears and `logits` call them; they know no sequence: which adapter slot a row
+//! uses, the kernels read from what the step's first kernel wrote.
 
 use std::sync::Arc;
 
 use super::codes::NO_ACTIVATION;
-use super::context::{Context, Event};
+use super::context::Context;
 use super::gemm_small_m::End;
-use super::memory::{Memory, Pinned};
+use super::low_rank::{AdapterMatrices, Stage, TableAdapterMatrices};
+use super::memory::Memory;
 use super::weights::Weight;
-use super::Cuda;
-use crate::device::{AdapterCapacity, AdapterPart, DType};
+use super::{Cuda, ROW_THREADS};
+use crate::device::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
 
-/// Bytes of one pinned buffer.
-const CHUNK_BYTES: usize = 4 << 20;
 /// As in kernels/adapters.cu.
 const WARPS: usize = 16;
 const WINDOW: usize = 32;
@@ -35,127 +29,6 @@ const SPLITS: usize = 4;
 const FEW_ROWS: usize = 256;
 /// Blocks that share a window's tiles, at most.
 const MOST_TILES: usize = 8;
-/// q, k and v.
-const PARTS_MAX: usize = 3;
-
-/// Adapters of one weight, in one piece of memory: A `[adapter slot][part][rank][inputs]`, B
-/// transposed `[adapter slot][rank][outputs]`, ranks `[adapter slot][part]`.
-pub struct AdapterMatrices {
-    memory: Memory,
-    capacity: AdapterCapacity,
-    /// Outputs of each part.
-    parts: Vec<usize>,
-    inputs: usize,
-    outputs: usize,
-    element_bytes: usize,
-}
-
-impl AdapterMatrices {
-    fn new(
-        context: &Arc<Context>,
-        (inputs, outputs): (usize, usize),
-        parts: &[usize],
-        capacity: AdapterCapacity,
-        dtype: DType,
-    ) -> Result<AdapterMatrices> {
-        if parts.len() > PARTS_MAX || parts.iter().sum::<usize>() != outputs {
-            return Err(internal!("adapters for parts {parts:?} of {outputs} outputs"));
-        }
-        let element_bytes = dtype.bytes();
-        let a = capacity.slots * parts.len() * capacity.rank * inputs * element_bytes;
-        let b = capacity.slots * capacity.rank * outputs * element_bytes;
-        let bytes = aligned(a) + aligned(b) + 4 * capacity.slots * parts.len();
-        let memory = Memory::new(context, bytes, "LoRA adapters (max_loras, max_lora_rank)")?;
-        // Ranks of 0: an adapter slot that nobody filled does nothing.
-        memory.fill(0)?;
-        let parts = parts.to_vec();
-        Ok(AdapterMatrices { memory, capacity, parts, inputs, outputs, element_bytes })
-    }
-
-    fn b_offset(&self) -> usize {
-        let rows = self.capacity.slots * self.parts.len() * self.capacity.rank;
-        aligned(rows * self.inputs * self.element_bytes)
-    }
-
-    /// Where the ranks are.
-    fn ranks(&self) -> u64 {
-        self.memory.address + self.ranks_offset() as u64
-    }
-
-    fn ranks_offset(&self) -> usize {
-        let b = self.capacity.slots * self.capacity.rank * self.outputs * self.element_bytes;
-        self.b_offset() + aligned(b)
-    }
-
-    fn install(
-        &self,
-        stage: &mut Stage,
-        dtype: DType,
-        slot: AdapterSlotId,
-        parts: &[Option<AdapterPart<'_>>],
-    ) -> Result<()> {
-        let (count, slot) = (self.parts.len(), slot.index());
-        if slot >= self.capacity.slots || parts.len() != count {
-            return Err(internal!(
-                "{} parts for slot {slot} of {}",
-                parts.len(),
-                self.capacity.slots
-            ));
-        }
-        let (size, rank) = (self.element_bytes, self.capacity.rank);
-        let mut ranks = Vec::with_capacity(4 * count);
-        let mut b = vec![0u8; rank * self.outputs * size];
-        let (mut first, mut highest) = (0, 0);
-        for (n, (part, &outputs)) in parts.iter().zip(&self.parts).enumerate() {
-            let mut rows = 0;
-            if let Some(part) = part {
-                if part.a.dtype != dtype || part.b.dtype != dtype {
-                    return Err(internal!("an adapter of another type than {dtype:?}"));
-                }
-                rows = part.rank(self.inputs, outputs, self.capacity)?;
-                let at = (slot * count + n) * rank * self.inputs * size;
-                stage.put(&self.memory, at, &part.a.bytes.load()?)?;
-                let from = part.b.bytes.load()?;
-                for (to, from) in
-                    b.chunks_exact_mut(self.outputs * size).zip(from.chunks_exact(outputs * size))
-                {
-                    to[first * size..(first + outputs) * size].copy_from_slice(from);
-                }
-            }
-            ranks.extend((rows as u32).to_le_bytes());
-            highest = highest.max(rows);
-            first += outputs;
-        }
-        let at = self.b_offset() + slot * rank * self.outputs * size;
-        stage.put(&self.memory, at, &b[..highest * self.outputs * size])?;
-        stage.put(&self.memory, self.ranks_offset() + 4 * slot * count, &ranks)
-    }
-}
-
-/// Two pinned buffers that take turns.
-pub(super) struct Stage {
-    lanes: Vec<(Pinned, Event)>,
-    next: usize,
-}
-
-impl Stage {
-    fn new(context: &Arc<Context>) -> Result<Stage> {
-        let lane = |_| Ok((Pinned::new(context, CHUNK_BYTES)?, Event::new(context, false)?));
-        Ok(Stage { lanes: (0..2).map(lane).collect::<Result<_>>()?, next: 0 })
-    }
-
-    pub(super) fn put(&mut self, memory: &Memory, offset: usize, bytes: &[u8]) -> Result<()> {
-        for (n, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
-            let (pinned, free) = &mut self.lanes[self.next];
-            free.wait()?;
-            pinned.bytes_mut()[..chunk.len()].copy_from_slice(chunk);
-            memory.write_at(offset + n * CHUNK_BYTES, pinned, chunk.len())?;
-            free.record()?;
-            self.next = (self.next + 1) % self.lanes.len();
-        }
-        Ok(())
-    }
-}
 
 /// What all adapted weights of a device share.
 #[derive(Default)]
@@ -182,8 +55,8 @@ impl Adapters {
     }
 }
 
-impl Cuda {
-    pub(super) fn make_adapters(
+impl AdapterOps for Cuda {
+    fn adapt(
         &mut self,
         weight: &mut Weight,
         parts: &[usize],
@@ -198,16 +71,16 @@ impl Cuda {
         self.adapters.reserve(&context, self.adapters.step_tokens)
     }
 
-    pub(super) fn make_stage(&mut self) -> Result<()> {
-        if self.adapters.stage.is_none() {
-            self.adapters.stage = Some(Stage::new(&self.context)?);
-        }
-        Ok(())
+    fn adapt_table(&mut self, table: &mut Weight, capacity: AdapterCapacity) -> Result<()> {
+        let shape = (table.outputs, table.inputs);
+        table.table_adapters =
+            Some(TableAdapterMatrices::new(&self.context, shape, capacity, self.dtype)?);
+        self.make_stage()
     }
 
-    pub(super) fn fill_adapter_slot(
+    fn install(
         &mut self,
-        weight: &Weight,
+        weight: &mut Weight,
         slot: AdapterSlotId,
         parts: &[Option<AdapterPart<'_>>],
     ) -> Result<()> {
@@ -216,6 +89,28 @@ impl Cuda {
             (Some(slots), Some(stage)) => slots.install(stage, self.dtype, slot, parts),
             _ => Err(internal!("{} has no room for adapters", weight.name)),
         }
+    }
+
+    fn install_table(
+        &mut self,
+        table: &mut Weight,
+        slot: AdapterSlotId,
+        part: Option<TablePart<'_>>,
+    ) -> Result<()> {
+        self.context.bind()?;
+        match (&table.table_adapters, &mut self.adapters.stage) {
+            (Some(slots), Some(stage)) => slots.install(stage, self.dtype, slot, part),
+            _ => Err(internal!("{} has no room for adapters", table.name)),
+        }
+    }
+}
+
+impl Cuda {
+    fn make_stage(&mut self) -> Result<()> {
+        if self.adapters.stage.is_none() {
+            self.adapters.stage = Some(Stage::new(&self.context)?);
+        }
+        Ok(())
     }
 
     /// y = end(x W^T + what the rows' adapters give + bias). Addresses as in [`Cuda::product`].
@@ -329,6 +224,38 @@ impl Cuda {
             ],
         )
     }
+
+    /// The same in a step in which some row has an adapter. `out` is an address.
+    pub(super) fn look_up_adapted(
+        &self,
+        rows: usize,
+        table: &Weight,
+        slots: &TableAdapterMatrices,
+        scale: f32,
+        out: u64,
+    ) -> Result<()> {
+        let device = &self.reserved()?.steps.device;
+        let address = slots.memory.address;
+        let [b, ranks] = slots.offsets().map(|offset| address + offset as u64);
+        self.kernels.embed_adapted.launch(
+            &self.context,
+            [rows, 1],
+            ROW_THREADS,
+            &[
+                &device.token.address,
+                &device.adapter_slot_of.address,
+                &table.matrix(),
+                &(table.outputs as u32),
+                &(table.inputs as u32),
+                &scale,
+                &address,
+                &b,
+                &ranks,
+                &(slots.capacity.rank as u32),
+                &out,
+            ],
+        )
+    }
 }
 
 fn splits(rows: usize) -> usize {
@@ -337,9 +264,4 @@ fn splits(rows: usize) -> usize {
     } else {
         1
     }
-}
-
-/// Device memory is aligned to 256 bytes, and so is each of its parts.
-pub(super) fn aligned(bytes: usize) -> usize {
-    bytes.next_multiple_of(256)
 }

@@ -1,257 +1,165 @@
-//! Attention over pages: which kernel, with which work list. `Cuda::begin` has the list of a step
-//! made and ships it with the step's input, `Cuda::attend` launches. It knows lengths, no values.
-//!
-//! Chunks of prompts and single tokens have kernels of their own; one of the two for prompts needs
-//! Hopper's instructions (kernels/attention_prefill_sm90.cu). f32, head sizes without a tile, and
-//! the very first step (which learns the number of q heads) go to the plain kernel.
-//!
-//! The list lies at the front of the step's input, so its address never changes, and the grid of
-//! single tokens depends on the card alone: one recorded launch fits all decode steps.
+//! Attention on the GPU: norms of heads, rotation and the store to pages, attention over pages or
+//! over the sequences of a step. Which kernel runs over pages `paged_attention` decides.
 
-use std::sync::Arc;
-
-use super::context::Context;
-use super::launch::{Argument, Kernel};
-use super::memory::Memory;
-use super::module::Kernels;
-use super::slots::{RowLayout, SeqChunk};
-use super::steps::OnDevice;
-use super::worklist::{WorkList, ITEM_WORDS, PARTS_PER_BLOCK, PROMPT_ROWS, SPLIT_ROWS, TILE_KEYS};
-use crate::device::{AttnSpec, DType, DeviceLimits, KvShape};
+use super::codes::norm_code;
+use super::dense::norm_threads;
+use super::launch::Argument;
+use super::paged_attention::{Call, MAX_HEAD_DIM, THREADS};
+use super::weights::Weight;
+use super::{Cuda, Tensor, ROW_THREADS};
+use crate::device::{AttentionOps, AttnSpec, Norm, Rope};
 use crate::error::{Error, Result};
+use crate::internal;
 
-/// Head sizes that the plain kernel takes at most.
-pub(super) const MAX_HEAD_DIM: usize = 256;
-pub(super) const THREADS: u32 = 128;
-const CHUNK_THREADS: u32 = 256;
-const SPLIT_STAGES: usize = 2;
-/// Where they fit; else two.
-const CHUNK_STAGES: usize = 3;
-/// The kernels' own, beside the stages.
-const STATIC_SHARED_BYTES: usize = 1024;
-/// The architecture of kernels/attention_prefill_sm90.cu, its stages, and what its tiles are
-/// aligned to.
-const PROMPT_CAPABILITY: u32 = 90;
-const PROMPT_STAGES: usize = 2;
-const PANEL_BYTES: usize = 1024;
-/// Blocks of the split kernel that the card holds at once, at most, for arithmetic before a card is
-/// known.
-const MOST_BLOCKS: usize = 4 * 160;
+/// Pairs that rope_store takes at most (its parameter space and shared memory).
+const MAX_ROPE_PAIRS: usize = 256;
+/// Heads of a block of rope_store.
+const ROPE_HEADS: usize = 16;
 
-/// Bytes for the parts of split sequences, at most.
-pub fn parts_bytes(kv: &KvShape) -> usize {
-    let parts = PARTS_PER_BLOCK * (MOST_BLOCKS + kv.kv_heads);
-    parts * SPLIT_ROWS * (kv.head_dim + 2) * 4
-}
-
-/// One `attend`.
-pub struct Call<'a> {
-    pub rows: usize,
-    pub spec: &'a AttnSpec,
-    pub page_size: usize,
-    pub layout: &'a RowLayout,
-    pub device: &'a OnDevice,
-    pub qkv: u64,
-    pub pool: u64,
-    pub out: u64,
-}
-
-/// A kernel's shared memory beyond the static.
-#[derive(Clone, Copy)]
-struct Shape {
-    stages: usize,
-    shared_bytes: usize,
-}
-
-/// The kernels of a head size.
-struct Kinds<'a> {
-    /// 128 packed rows, by mma.
-    chunk: &'a Kernel,
-    /// The same by wgmma.
-    prompt: Option<&'a Kernel>,
-    /// 16 packed rows.
-    split: &'a Kernel,
-}
-
-pub struct Attention {
-    /// There are tensor-core tiles for this type and head size on this card.
-    tiled: bool,
-    /// q heads per KV head, once a step has shown it.
-    group: Option<usize>,
-    chunk: Shape,
-    split: Shape,
-    /// Blocks of the split kernel per KV head: together as many as the card holds at once.
-    split_blocks: usize,
-    list: WorkList,
-    parts: Memory,
-    statistics: Memory,
-    /// Parts that are done, per sequence and KV head; 0 between launches.
-    arrivals: Memory,
-}
-
-impl Attention {
-    pub fn new(
-        context: &Arc<Context>,
-        kernels: &Kernels,
-        dtype: DType,
-        limits: &DeviceLimits,
-    ) -> Result<Attention> {
-        let (dim, kv_heads) = (limits.kv.head_dim, limits.kv.kv_heads.max(1));
-        let fits = |shape: &Shape| shape.shared_bytes + STATIC_SHARED_BYTES <= context.shared_bytes;
-        let split = Shape { stages: SPLIT_STAGES, shared_bytes: shared_bytes(dim, SPLIT_STAGES) };
-        let three = Shape { stages: CHUNK_STAGES, shared_bytes: shared_bytes(dim, CHUNK_STAGES) };
-        let mut chunk = if fits(&three) { three } else { split };
-        let kinds = tile_kernels(kernels, dim).filter(|_| dtype != DType::F32 && fits(&split));
-        if let Some(kinds) = &kinds {
-            if kinds.prompt.is_some() {
-                chunk = Shape { stages: PROMPT_STAGES, shared_bytes: prompt_shared_bytes(dim) };
-            }
-            kinds.prompts().allow_shared(chunk.shared_bytes)?;
-            kinds.split.allow_shared(split.shared_bytes)?;
+impl AttentionOps for Cuda {
+    fn norm_heads(
+        &mut self,
+        spec: &AttnSpec,
+        q: &Norm<Weight>,
+        k: &Norm<Weight>,
+        qkv: &mut Tensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let (q_width, k_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let stride = q_width + 2 * k_width;
+        let x = qkv.at(rows, stride, "norm_heads");
+        for (norm, first, total) in [(q, 0, q_width), (k, q_width, k_width)] {
+            let width = norm.weight.outputs;
+            assert!(width > 0 && total % width == 0, "norm of {width} over heads of {total}");
+            self.kernels.norm_parts.launch(
+                &self.context,
+                [rows, total / width],
+                norm_threads(width),
+                &[
+                    &x,
+                    &(stride as u32),
+                    &(first as u32),
+                    &norm.weight.vector(width),
+                    &(width as u32),
+                    &norm.eps,
+                    &norm_code(norm.kind),
+                ],
+            )?;
         }
-        let tiled = kinds.is_some();
-        let resident = match &kinds {
-            Some(kinds) => kinds.split.resident_blocks(context, THREADS, split.shared_bytes)?,
-            None => 0,
-        };
-        let split_blocks = (resident.min(MOST_BLOCKS) / kv_heads).max(1);
-        let parts = if tiled { PARTS_PER_BLOCK * split_blocks * kv_heads } else { 0 };
-        let rows = parts * SPLIT_ROWS;
-        let arrivals = Memory::new(context, 4 * parts, "parts of attention")?;
-        arrivals.fill(0)?;
-        Ok(Attention {
-            tiled,
-            group: None,
-            chunk,
-            split,
-            split_blocks,
-            list: WorkList::default(),
-            parts: Memory::new(context, rows * dim * 4, "parts of attention")?,
-            statistics: Memory::new(context, rows * 8, "parts of attention")?,
-            arrivals,
-        })
+        Ok(())
     }
 
-    /// Make the work list of a step; empty where the plain kernel runs. Whether all steps with as
-    /// many rows are launched alike: not before it is known which kernel runs, nor with prompts.
-    pub fn plan(&mut self, chunks: &[SeqChunk]) -> bool {
-        let Some(group) = self.group else { return false };
-        if self.tiled {
-            self.list.make(chunks, group, self.split_blocks);
+    fn rope_store(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        rope: Option<&Rope>,
+        qkv: &mut Tensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
+        let mut inverse = [0f32; MAX_ROPE_PAIRS];
+        let (mut half, mut magnitude) = (0, 1.0);
+        if let Some(rope) = rope {
+            half = rope.rotary_dim / 2;
+            magnitude = rope.magnitude;
+            let room = inverse.get_mut(..half).filter(|room| room.len() == rope.inv_freq.len());
+            let room = room.ok_or_else(|| {
+                internal!(
+                    "rope over {} dimensions, at most {}",
+                    rope.rotary_dim,
+                    2 * MAX_ROPE_PAIRS
+                )
+            })?;
+            room.copy_from_slice(&rope.inv_freq);
         }
-        self.list.prompt_tiles == 0
-    }
-
-    /// The work list, in words.
-    pub fn words(&self) -> &[u32] {
-        &self.list.words
-    }
-
-    pub fn run(&mut self, context: &Context, kernels: &Kernels, call: &Call<'_>) -> Result<()> {
-        let spec = call.spec;
-        let group = spec.heads / spec.kv_heads.max(1);
-        let planned = self.group == Some(group) && !self.list.words.is_empty();
-        self.group = Some(group);
-        match tile_kernels(kernels, spec.head_dim) {
-            Some(tiles) if planned => self.run_tiles(context, tiles, call),
-            _ => run_plain(context, kernels, call),
-        }
-    }
-
-    fn run_tiles(&self, context: &Context, kinds: Kinds<'_>, call: &Call<'_>) -> Result<()> {
-        let Call { spec, layout, device, .. } = *call;
-        let WorkList { prompt_tiles, split, .. } = self.list;
-        let split_blocks = if split { self.split_blocks } else { 0 };
-        let launches = [
-            (kinds.prompts(), prompt_tiles, CHUNK_THREADS, self.chunk),
-            (kinds.split, split_blocks, THREADS, self.split),
-        ];
-        let mut at = device.input.address;
-        for (kernel, count, threads, shape) in launches {
-            let arguments: [&dyn Argument; 18] = [
-                &at,
-                &call.qkv,
+        let reserved = self.reserved()?;
+        let device = &reserved.steps.device;
+        let layout = self.slots.layout();
+        self.kernels.rope_store.launch(
+            &self.context,
+            [rows, (spec.heads + 2 * spec.kv_heads).div_ceil(ROPE_HEADS)],
+            ROW_THREADS,
+            &[
+                &qkv.at(rows, width, "rope_store"),
                 &device.position.address,
+                &device.slot_of.address,
                 &device.rows.address,
                 &layout.stride,
                 &layout.pages,
                 &(spec.heads as u32),
                 &(spec.kv_heads as u32),
-                &(call.page_size as u32),
-                &spec.scale,
-                &(spec.window.unwrap_or(0) as u32),
-                &spec.softcap.unwrap_or(0.0),
-                &call.pool,
-                &call.out,
-                &self.parts.address,
-                &self.statistics.address,
-                &self.arrivals.address,
-                &(shape.stages as u32),
-            ];
-            let blocks = [count, spec.kv_heads];
-            kernel.launch_shared(context, blocks, threads, shape.shared_bytes, &arguments)?;
-            at += (4 * ITEM_WORDS * count) as u64;
+                &(spec.head_dim as u32),
+                &(reserved.limits.page_size as u32),
+                &(half as u32),
+                &magnitude,
+                &(reserved.pool.address + layer as u64 * reserved.layer_bytes),
+                &inverse,
+            ],
+        )
+    }
+
+    fn attend(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        qkv: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
+        let Some(reserved) = &mut self.reserved else {
+            return Err(internal!("a step before reserve"));
+        };
+        let call = Call {
+            rows,
+            spec,
+            page_size: reserved.limits.page_size,
+            layout: self.slots.layout(),
+            device: &reserved.steps.device,
+            qkv: qkv.at(rows, width, "attend"),
+            pool: reserved.pool.address + layer as u64 * reserved.layer_bytes,
+            out: out.at(rows, spec.heads * spec.head_dim, "attend"),
+        };
+        reserved.attention.run(&self.context, &self.kernels, &call)
+    }
+
+    fn attend_all(&mut self, spec: &AttnSpec, qkv: &Tensor, out: &mut Tensor) -> Result<()> {
+        self.whole_sequences("attend_all")?;
+        if spec.head_dim > MAX_HEAD_DIM {
+            return Err(Error::Unsupported(format!(
+                "head_dim {}: attention on GPUs goes up to {MAX_HEAD_DIM}.",
+                spec.head_dim
+            )));
         }
-        Ok(())
+        let (rows, width) = (self.rows(), (spec.heads + 2 * spec.kv_heads) * spec.head_dim);
+        let device = &self.reserved()?.steps.device;
+        let arguments: [&dyn Argument; 11] = [
+            &qkv.at(rows, width, "attend_all"),
+            &device.position.address,
+            &device.slot_of.address,
+            &device.rows.address,
+            &self.slots.layout().stride,
+            &(spec.heads as u32),
+            &(spec.kv_heads as u32),
+            &(spec.head_dim as u32),
+            &spec.scale,
+            &spec.softcap.unwrap_or(0.0),
+            &out.at(rows, spec.heads * spec.head_dim, "attend_all"),
+        ];
+        self.kernels.attend_all.launch(&self.context, [rows, spec.heads], THREADS, &arguments)
     }
 }
 
-fn run_plain(context: &Context, kernels: &Kernels, call: &Call<'_>) -> Result<()> {
-    let Call { spec, layout, device, .. } = *call;
-    if spec.head_dim > MAX_HEAD_DIM {
-        return Err(Error::Unsupported(format!(
-            "head_dim {}: attention on GPUs goes up to {MAX_HEAD_DIM}.",
-            spec.head_dim
-        )));
+impl Cuda {
+    /// Every sequence of the step begins in it.
+    pub(super) fn whole_sequences(&self, op: &str) -> Result<()> {
+        match self.slots.batch.chunks.iter().find(|chunk| chunk.tokens != chunk.length) {
+            None => Ok(()),
+            Some(chunk) => {
+                let (slot, fed, length) = (chunk.slot, chunk.tokens, chunk.length);
+                Err(internal!("{op}: slot {slot} feeds {fed} of its {length} tokens"))
+            }
+        }
     }
-    let arguments: [&dyn Argument; 15] = [
-        &call.qkv,
-        &device.position.address,
-        &device.slot_of.address,
-        &device.rows.address,
-        &layout.stride,
-        &layout.pages,
-        &(spec.heads as u32),
-        &(spec.kv_heads as u32),
-        &(spec.head_dim as u32),
-        &(call.page_size as u32),
-        &spec.scale,
-        &(spec.window.unwrap_or(0) as u32),
-        &spec.softcap.unwrap_or(0.0),
-        &call.pool,
-        &call.out,
-    ];
-    kernels.attend_rows.launch(context, [call.rows, spec.heads], THREADS, &arguments)
-}
-
-impl<'a> Kinds<'a> {
-    /// The one for 128 packed rows.
-    fn prompts(&self) -> &'a Kernel {
-        self.prompt.unwrap_or(self.chunk)
-    }
-}
-
-/// The kernels of a head size, if there are any.
-fn tile_kernels(k: &Kernels, dim: usize) -> Option<Kinds<'_>> {
-    let (chunk, prompt, split) = match dim {
-        64 => (&k.chunk_64, Some(&k.prompt_64), &k.split_64),
-        80 => (&k.chunk_80, None, &k.split_80),
-        96 => (&k.chunk_96, None, &k.split_96),
-        128 => (&k.chunk_128, Some(&k.prompt_128), &k.split_128),
-        256 => (&k.chunk_256, Some(&k.prompt_256), &k.split_256),
-        _ => return None,
-    };
-    let prompt = prompt.filter(|kernel| kernel.capability == PROMPT_CAPABILITY);
-    Some(Kinds { chunk, prompt, split })
-}
-
-/// K and V tiles of the stages, rows padded by 16 bytes.
-fn shared_bytes(dim: usize, stages: usize) -> usize {
-    stages * 2 * TILE_KEYS * (dim + 8) * 2
-}
-
-/// Q, two stages of K and V (128 keys, 64 at the largest head size), and what aligns them.
-fn prompt_shared_bytes(dim: usize) -> usize {
-    let keys = if dim == 256 { 64 } else { 128 };
-    (PROMPT_ROWS + 2 * PROMPT_STAGES * keys) * dim * 2 + PANEL_BYTES
 }

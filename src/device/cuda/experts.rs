@@ -1,15 +1,16 @@
-//! A mixture of experts on the GPU: what lies behind a `routes` tensor, and the launches of its
-//! ops. Grids are for the worst case of (model, rows), because a step may be a replayed graph and
-//! nobody on the host knows which experts it meets. The kernels are in kernels/experts.cu.
+//! A mixture of experts on the GPU: what lies behind a `routes` tensor, and the launches. Grids are
+//! for the worst case of (model, rows), because a step may be a replayed graph and nobody on the
+//! host knows which experts it meets. The kernels are in kernels/experts.cu.
 
 use super::codes::activation_code;
+use super::dense::columns;
 use super::gemm_small_m::End;
 use super::launch::{Argument, Kernel};
 use super::memory::Memory;
 use super::module::Kernels;
 use super::weights::Weight;
-use super::{columns, Cuda, Tensor, ROW_THREADS};
-use crate::device::{Activation, DType, Routing, WeightKind, MAX_EXPERTS};
+use super::{Cuda, Tensor, ROW_THREADS};
+use crate::device::{Activation, DType, ExpertOps, Routing, WeightKind, MAX_EXPERTS};
 use crate::error::Result;
 use crate::internal;
 
@@ -67,14 +68,14 @@ pub fn allow_shared(kernels: &Kernels) -> Result<()> {
 }
 
 /// One of the three kernels of a product, and how it is launched.
-struct Plan<'a> {
+struct Tiling<'a> {
     kernel: &'a Kernel,
     columns: usize,
     threads: u32,
     shared: usize,
 }
 
-fn plan(kernels: &Kernels, dtype: DType, inputs: usize, rows: usize, gated: bool) -> Plan<'_> {
+fn tiling(kernels: &Kernels, dtype: DType, inputs: usize, rows: usize, gated: bool) -> Tiling<'_> {
     let [plain, narrow, wide] = match gated {
         true => [&kernels.experts_up_plain, &kernels.experts_up_narrow, &kernels.experts_up_wide],
         false => {
@@ -84,16 +85,18 @@ fn plan(kernels: &Kernels, dtype: DType, inputs: usize, rows: usize, gated: bool
     // A gated tile's outputs are half gates and half ups.
     let halves = if gated { 2 } else { 1 };
     if dtype == DType::F32 || !inputs.is_multiple_of(8) {
-        return Plan { kernel: plain, columns: PLAIN_COLUMNS, threads: 256, shared: 0 };
+        return Tiling { kernel: plain, columns: PLAIN_COLUMNS, threads: 256, shared: 0 };
     }
     match rows == WIDE_ROWS {
-        true => Plan { kernel: wide, columns: 128 / halves, threads: 256, shared: WIDE_SHARED },
-        false => Plan { kernel: narrow, columns: 64 / halves, threads: 128, shared: NARROW_SHARED },
+        true => Tiling { kernel: wide, columns: 128 / halves, threads: 256, shared: WIDE_SHARED },
+        false => {
+            Tiling { kernel: narrow, columns: 64 / halves, threads: 128, shared: NARROW_SHARED }
+        }
     }
 }
 
-impl Cuda {
-    pub(super) fn make_routes(&self, rows: usize, routing: &Routing) -> Result<Tensor> {
+impl ExpertOps for Cuda {
+    fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Tensor> {
         let Routing { experts, top_k, .. } = *routing;
         if experts > MAX_EXPERTS || top_k > experts {
             return Err(internal!("{top_k} of {experts} experts, at most {MAX_EXPERTS}"));
@@ -106,13 +109,12 @@ impl Cuda {
         Ok(Tensor { memory, rows, width: 2 * top_k, dtype: DType::F32 })
     }
 
-    /// The router's logits, the choices by them, and their groups.
-    pub(super) fn choose_experts(
+    fn route(
         &mut self,
         gate: &Weight,
         routing: &Routing,
         x: &Tensor,
-        routes: &Tensor,
+        routes: &mut Tensor,
     ) -> Result<()> {
         let (rows, Routing { experts, top_k, renormalise }) = (self.rows(), *routing);
         let base = routes.at(rows, 2 * top_k, "route");
@@ -152,9 +154,63 @@ impl Cuda {
         )
     }
 
+    fn experts_act(
+        &mut self,
+        weight: &Weight,
+        act: Activation,
+        routes: &Tensor,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.multiply_experts(weight, Some(act), routes, x, out)
+    }
+
+    fn experts(
+        &mut self,
+        weight: &Weight,
+        routes: &Tensor,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.multiply_experts(weight, None, routes, x, out)
+    }
+
+    fn combine(&mut self, routes: &Tensor, parts: &Tensor, out: &mut Tensor) -> Result<()> {
+        let (rows, top_k, width) = (self.rows(), routes.width / 2, out.width);
+        let arguments: [&dyn Argument; 5] = [
+            &routes.at(rows, routes.width, "combine"),
+            &parts.at(rows * top_k, width, "combine"),
+            &(top_k as u32),
+            &(width as u32),
+            &out.at(rows, width, "combine"),
+        ];
+        let blocks = [rows, columns(width)];
+        self.kernels.combine_experts.launch(&self.context, blocks, ROW_THREADS, &arguments)
+    }
+
+    fn add_gated(
+        &mut self,
+        gate: &Weight,
+        x: &Tensor,
+        delta: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), out.width);
+        let arguments: [&dyn Argument; 5] = [
+            &gate.vector(width),
+            &x.at(rows, width, "add_gated"),
+            &delta.at(rows, width, "add_gated"),
+            &(width as u32),
+            &out.at(rows, width, "add_gated"),
+        ];
+        self.kernels.add_gated.launch(&self.context, [rows, 1], 256, &arguments)
+    }
+}
+
+impl Cuda {
     /// `experts_act` (with an activation; x has a row for each row) and `experts` (x has a row for
     /// each choice).
-    pub(super) fn multiply_experts(
+    fn multiply_experts(
         &mut self,
         weight: &Weight,
         act: Option<Activation>,
@@ -173,12 +229,12 @@ impl Cuda {
         let base = routes.at(rows, routes.width, "experts");
         let at = |offset: usize| base + offset as u64;
         let tile = tile_rows(choices, count);
-        let plan = plan(&self.kernels, self.dtype, weight.inputs, tile, gated);
-        plan.kernel.launch_shared(
+        let tiling = tiling(&self.kernels, self.dtype, weight.inputs, tile, gated);
+        tiling.kernel.launch_shared(
             &self.context,
-            [width.div_ceil(plan.columns), most_tiles(choices, count, tile)],
-            plan.threads,
-            plan.shared,
+            [width.div_ceil(tiling.columns), most_tiles(choices, count, tile)],
+            tiling.threads,
+            tiling.shared,
             &[
                 &x.at(x_rows, weight.inputs, "experts"),
                 &weight.matrix(),
@@ -192,42 +248,6 @@ impl Cuda {
                 &act.map_or(0, activation_code),
             ],
         )
-    }
-
-    pub(super) fn combine_parts(
-        &self,
-        routes: &Tensor,
-        parts: &Tensor,
-        out: &Tensor,
-    ) -> Result<()> {
-        let (rows, top_k, width) = (self.rows(), routes.width / 2, out.width);
-        let arguments: [&dyn Argument; 5] = [
-            &routes.at(rows, routes.width, "combine"),
-            &parts.at(rows * top_k, width, "combine"),
-            &(top_k as u32),
-            &(width as u32),
-            &out.at(rows, width, "combine"),
-        ];
-        let blocks = [rows, columns(width)];
-        self.kernels.combine_experts.launch(&self.context, blocks, ROW_THREADS, &arguments)
-    }
-
-    pub(super) fn add_by_gate(
-        &self,
-        gate: &Weight,
-        x: &Tensor,
-        delta: &Tensor,
-        out: &Tensor,
-    ) -> Result<()> {
-        let (rows, width) = (self.rows(), out.width);
-        let arguments: [&dyn Argument; 5] = [
-            &gate.vector(width),
-            &x.at(rows, width, "add_gated"),
-            &delta.at(rows, width, "add_gated"),
-            &(width as u32),
-            &out.at(rows, width, "add_gated"),
-        ];
-        self.kernels.add_gated.launch(&self.context, [rows, 1], 256, &arguments)
     }
 }
 

@@ -5,28 +5,25 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | [`load`], [`step`], [`dense`], [`attention`] | chapters of [`super::Device`] |
+//! | [`experts`], [`adapters`], [`pooling`] | chapters of [`super::Device`] |
 //! | [`context`] | driver probe, context, streams, events |
 //! | [`memory`] | memory of the GPU, page-locked memory of the host |
 //! | [`module`] | the kernels' binaries, chosen by compute capability |
 //! | [`launch`] | one kernel, started |
-//! | [`experts`] | a mixture of experts: choices, groups, products |
-//! | [`gemm`] | cuBLASLt with an own plan cache |
+//! | [`gemm`] | cuBLASLt, one algorithm for each shape |
 //! | `gemm_small_m` | products of few rows |
 //! | [`graphs`] | recorded decode steps |
-//! | [`attention`] | attention over pages: which kernel |
+//! | [`paged_attention`] | attention over pages: which kernel |
 //! | `worklist` | which tile of a step's attention meets which keys |
-//! | `pool` | models that embed |
-//! | `rope` | rotation and the store to pages |
-//! | [`adapters`] | low-rank adapters behind a linear |
-//! | [`table_adapters`] | tables, and low-rank adapters behind them |
+//! | [`low_rank`] | what adapters hold behind a weight |
 //! | [`weights`] | upload |
-//! | [`slots`] | slot rows, and a step's input as words |
+//! | [`slots`] | a step's input as the GPU reads it |
 //! | [`steps`] | steps in flight: input, token masks, results |
 //! | `codes` | numbers by which kernels know norms and activations |
 //! | `sampler` | the end of a step: tokens and logprobs |
 //! | `sampler_row` | a slot's sampler as words |
 //! | [`reports`] | logprobs: requests and answers as words |
-//! | `ops` | the trait's ops: checks, arguments, launches |
 //! | `kernels/` | CUDA C++ |
 //!
 //! One stream carries everything in order, so no op waits for another on the host. A step costs
@@ -34,45 +31,45 @@
 //! slot's row.
 
 pub mod adapters;
-pub mod table_adapters;
 pub mod attention;
 mod codes;
 pub mod context;
+pub mod dense;
 pub mod experts;
 pub mod gemm;
+mod gemm_small_m;
 pub mod graphs;
 pub mod launch;
+pub mod load;
+pub mod low_rank;
 pub mod memory;
 pub mod module;
-mod pool;
+pub mod paged_attention;
+pub mod pooling;
 pub mod reports;
-mod rope;
 mod sampler;
 mod sampler_row;
-mod gemm_small_m;
 pub mod slots;
+pub mod step;
 pub mod steps;
-mod ops;
 pub mod weights;
 mod worklist;
 
 use std::sync::Arc;
 
 use self::adapters::Adapters;
-use self::attention::Attention;
-use self::codes::NO_ACTIVATION;
 use self::context::Context;
-use self::gemm::{Gemm, Product};
-use self::gemm_small_m::End;
+use self::gemm::Gemm;
 use self::graphs::Graphs;
 use self::launch::Argument;
 use self::memory::Memory;
 use self::module::Kernels;
+use self::paged_attention::Attention;
 use self::sampler::Sampler;
 use self::slots::Slots;
 use self::steps::Steps;
-use self::weights::{Uploader, Weight};
-use super::{DType, DeviceLimits};
+use self::weights::Uploader;
+use super::{BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes};
 use crate::error::Result;
 use crate::internal;
 
@@ -172,7 +169,7 @@ impl Cuda {
     pub fn extra_bytes(limits: &DeviceLimits, gate_up: usize, vocab: usize) -> u64 {
         let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
         let scratch = limits.step_tokens * gate_up * limits.kv.dtype.bytes();
-        let parts = attention::parts_bytes(&limits.kv);
+        let parts = paged_attention::parts_bytes(&limits.kv);
         let sampler = sampler::bytes(limits.logits_rows, vocab);
         (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler) as u64
     }
@@ -214,77 +211,32 @@ impl Cuda {
     fn samples(&self) -> usize {
         self.padded.unwrap_or(self.slots.batch.samples.len())
     }
+}
 
-    /// Scratch of at least `bytes`. Grows, which waits for the GPU, only where reserve did not
-    /// know.
-    fn scratch(&mut self, bytes: usize) -> Result<u64> {
-        if self.scratch.as_ref().is_none_or(|s| s.bytes < bytes) {
-            self.scratch = None;
-            self.scratch = Some(Memory::new(&self.context, bytes, "gates and ups")?);
+impl DeviceTypes for Cuda {
+    type Tensor = Tensor;
+    type Weight = weights::Weight;
+
+    fn info(&self) -> DeviceInfo {
+        let (total_bytes, free_bytes) = self.context.memory().unwrap_or((0, 0));
+        let Context { name: product, capability, multiprocessors, .. } = &*self.context;
+        let (major, minor) = (capability / 10, capability % 10);
+        let name = format!("{product} (sm_{major}{minor}, {multiprocessors} multiprocessors)");
+        DeviceInfo {
+            kind: DeviceKind::Gpu { product: product.clone() },
+            name,
+            total_bytes,
+            free_bytes,
+            depth: DEPTH,
         }
-        Ok(self.scratch.as_ref().map_or(0, |s| s.address))
-    }
-
-    /// y = end(x W^T + bias) over `rows` rows; `bias` may be 0.
-    fn product(
-        &mut self,
-        rows: usize,
-        weight: &Weight,
-        bias: u64,
-        end: End,
-        [x, y]: [u64; 2],
-    ) -> Result<()> {
-        let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
-        if gemm_small_m::takes(&self.context, self.dtype, rows, inputs) {
-            let call = gemm_small_m::Call { rows, outputs, inputs, x, w, bias, y, end };
-            return gemm_small_m::run(&self.context, &self.kernels, &call);
-        }
-        let gated = matches!(end, End::Gated(_));
-        let to = if gated { self.scratch(rows * outputs * self.dtype.bytes())? } else { y };
-        let logits = end == End::Logits;
-        self.gemm.run(&self.kernels, &Product { rows, outputs, inputs, logits, x, w, y: to })?;
-        self.finish(rows, outputs, bias, end, [to, y])
-    }
-
-    /// y = end(sums + bias); only a gated end has its sums elsewhere.
-    fn finish(
-        &self,
-        rows: usize,
-        outputs: usize,
-        bias: u64,
-        end: End,
-        [sums, y]: [u64; 2],
-    ) -> Result<()> {
-        match end {
-            End::Act(NO_ACTIVATION) if bias == 0 => Ok(()),
-            End::Act(kind) => self.bias_act(rows, outputs, y, bias, kind),
-            End::Gated(kind) => self.gated_act(rows, outputs / 2, [sums, y], bias, kind),
-            End::Logits => Ok(()),
-        }
-    }
-
-    fn gated_act(
-        &self,
-        rows: usize,
-        half: usize,
-        [both, y]: [u64; 2],
-        bias: u64,
-        kind: i32,
-    ) -> Result<()> {
-        let arguments: [&dyn Argument; 5] = [&both, &bias, &(half as u32), &kind, &y];
-        let blocks = [rows, columns(half)];
-        self.kernels.gated_act.launch(&self.context, blocks, ROW_THREADS, &arguments)
-    }
-
-    fn bias_act(&self, rows: usize, width: usize, x: u64, bias: u64, kind: i32) -> Result<()> {
-        let blocks = [rows, columns(width)];
-        let arguments: [&dyn Argument; 4] = [&x, &bias, &(width as u32), &kind];
-        self.kernels.bias_act.launch(&self.context, blocks, ROW_THREADS, &arguments)
     }
 }
 
-/// Blocks of ROW_THREADS threads across a row, eight columns a thread where the width allows.
-fn columns(width: usize) -> usize {
-    let per_thread = if width.is_multiple_of(8) { 8 } else { 1 };
-    width.div_ceil(per_thread * ROW_THREADS as usize)
+impl BreakOnPurpose for Cuda {
+    fn break_on_purpose(&mut self) -> Result<()> {
+        // No allocation lies at address 0: reading the row's number there ends the context.
+        const NOWHERE: u64 = 0;
+        let arguments: [&dyn Argument; 4] = [&NOWHERE, &NOWHERE, &8u32, &NOWHERE];
+        self.kernels.gather.launch(&self.context, [1, 1], ROW_THREADS, &arguments)
+    }
 }

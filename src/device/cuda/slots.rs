@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::sampler_row::{adjusts, SamplerRow, HEADER_WORDS};
-use crate::device::slots::AdapterSlotTable;
+use crate::device::batch::AdapterSlotTable;
 use crate::device::DeviceLimits;
 use crate::error::Result;
 use crate::ids::{SlotId, TokenId};

@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::adapters::AdapterMatrices;
 use super::context::{Context, Event};
 use super::launch::Kernel;
+use super::low_rank::{AdapterMatrices, TableAdapterMatrices};
 use super::memory::{Memory, Pinned};
 use super::module::Kernels;
-use super::table_adapters::TableAdapterMatrices;
 use crate::device::cpu::workers::Workers;
 use crate::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};
 use crate::error::Result;

@@ -1,8 +1,51 @@
-//! Low-rank adapters in the trace device's book: their memory and launches. `Trace` calls it from
-//! its ops; it knows no op's caller.
+//! What low-rank adapters would hold, move and compute.
 
 use super::{bytes, Trace, TraceTensor, TraceWeight};
-use crate::device::AdapterCapacity;
+use crate::device::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
+use crate::error::Result;
+use crate::ids::AdapterSlotId;
+
+impl AdapterOps for Trace {
+    fn adapt(
+        &mut self,
+        weight: &mut TraceWeight,
+        parts: &[usize],
+        capacity: AdapterCapacity,
+    ) -> Result<()> {
+        let low = capacity.rank * (parts.len() * weight.inputs + weight.outputs);
+        let slot = low as u64 * element_bytes(weight) + 4 * parts.len() as u64;
+        self.held.adapters += capacity.slots as u64 * slot;
+        self.low_width = self.low_width.max(capacity.rank * parts.len());
+        weight.adapters = Some((parts.len(), capacity));
+        Ok(())
+    }
+
+    fn adapt_table(&mut self, table: &mut TraceWeight, capacity: AdapterCapacity) -> Result<()> {
+        let elements = capacity.rank * (table.outputs + table.inputs);
+        let slot = elements as u64 * element_bytes(table) + 4;
+        self.held.adapters += capacity.slots as u64 * slot;
+        table.table_adapters = Some(capacity);
+        Ok(())
+    }
+
+    fn install(
+        &mut self,
+        _weight: &mut TraceWeight,
+        _adapter_slot: AdapterSlotId,
+        _parts: &[Option<AdapterPart<'_>>],
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn install_table(
+        &mut self,
+        _table: &mut TraceWeight,
+        _adapter_slot: AdapterSlotId,
+        _part: Option<TablePart<'_>>,
+    ) -> Result<()> {
+        Ok(())
+    }
+}
 
 impl Trace {
     /// Two more launches: A x of all parts, then B of it onto the output. Every row counts, at the
@@ -37,32 +80,6 @@ impl Trace {
         let elements = capacity.rank * (rows + capacity.slots * table.inputs);
         let flops = 2 * (rows * capacity.rank * table.inputs) as u64;
         (elements as u64 * element_bytes(table), flops)
-    }
-
-    pub(super) fn make_table_adapter_slots(
-        &mut self,
-        table: &mut TraceWeight,
-        capacity: AdapterCapacity,
-    ) {
-        let elements = capacity.rank * (table.outputs + table.inputs);
-        let slot = elements as u64 * element_bytes(table) + 4;
-        self.held.adapters += capacity.slots as u64 * slot;
-        table.table_adapters = Some(capacity);
-    }
-
-    /// A holds `parts` matrices of `rank` rows, B one row per rank; each adapter slot knows its
-    /// ranks.
-    pub(super) fn make_adapter_slots(
-        &mut self,
-        weight: &mut TraceWeight,
-        parts: &[usize],
-        capacity: AdapterCapacity,
-    ) {
-        let low = capacity.rank * (parts.len() * weight.inputs + weight.outputs);
-        let slot = low as u64 * element_bytes(weight) + 4 * parts.len() as u64;
-        self.held.adapters += capacity.slots as u64 * slot;
-        self.low_width = self.low_width.max(capacity.rank * parts.len());
-        weight.adapters = Some((parts.len(), capacity));
     }
 }
 

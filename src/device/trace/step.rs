@@ -1,21 +1,24 @@
-//! What the trace device answers for a step: token 0 everywhere, every token certain, and how many
-//! logprobs a real device would have to report. `Trace::sample` calls it.
+//! The frame of a step of the trace device. Its answer is token 0 everywhere, every token certain,
+//! and it counts how many logprobs a real device would have to report.
 
-use crate::device::slots::Slots;
+use super::{bytes, Trace, TraceTensor};
+use crate::device::batch::Slots;
+use crate::device::StepOps;
 use crate::error::Result;
 use crate::ids::TokenId;
-use crate::plan::{Sampled, StepResult};
+use crate::internal;
+use crate::plan::{Sampled, StepPlan, StepResult, TokenMasks};
 use crate::sampling::{LogprobSpec, TokenLogprobs};
 
-pub(super) struct Answers {
-    pub result: StepResult,
+struct Answers {
+    result: StepResult,
     /// Logits rows that report logprobs.
-    pub reports: usize,
+    reports: usize,
     /// Tokens that they list beside their own.
-    pub listed: usize,
+    listed: usize,
 }
 
-pub(super) fn sample(slots: &mut Slots, vocab: usize) -> Result<Answers> {
+fn answer(slots: &mut Slots, vocab: usize) -> Result<Answers> {
     let rows = std::mem::take(&mut slots.batch.logits);
     let result = StepResult { step: slots.batch.step, ..StepResult::default() };
     let mut answers = Answers { result, reports: 0, listed: 0 };
@@ -47,12 +50,42 @@ pub(super) fn sample(slots: &mut Slots, vocab: usize) -> Result<Answers> {
     Ok(answers)
 }
 
+impl StepOps for Trace {
+    fn begin(&mut self, plan: &StepPlan) -> Result<()> {
+        self.slots.begin(plan)
+    }
+
+    fn steady(&mut self) {}
+
+    fn forwarded(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn sample(&mut self, logits: &mut TraceTensor, _masks: &TokenMasks) -> Result<()> {
+        let sampled = answer(&mut self.slots, logits.width)?;
+        let (count, vocab) = (self.slots.batch.logits.len(), logits.width);
+        self.launch("sample", (count, vocab, 1), bytes(count, logits), 4 * count as u64, 0);
+        if sampled.reports > 0 {
+            let (rows, listed) = (sampled.reports, sampled.listed as u64);
+            let (read, flops) = (bytes(rows, logits), (2 * rows * vocab) as u64);
+            self.launch("logprobs", (rows, vocab, 1), read, 8 * (rows as u64 + listed), flops);
+        }
+        self.results.push_back(sampled.result);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepResult> {
+        self.results.pop_front().ok_or_else(|| internal!("no step to collect"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use crate::device::ops::*;
     use crate::device::trace::Trace;
-    use crate::device::{DType, Device, DeviceLimits, KvShape};
+    use crate::device::{DType, DeviceLimits, KvShape};
     use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
     use crate::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
     use crate::sampling::{LogprobSpec, SamplerSpec};

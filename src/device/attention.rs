@@ -1,0 +1,74 @@
+//! Attention: q, k and v of the current batch, the pages of its sequences, and what is done to
+//! heads before they meet.
+
+use super::{DeviceTypes, Norm};
+use crate::error::Result;
+
+/// Rotation of q and k ("neox": element i pairs with i + rotary_dim / 2).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Rotated dimensions of a head, from the front; the rest pass through.
+    pub rotary_dim: usize,
+    /// `rotary_dim / 2` inverse frequencies, scaling already applied.
+    pub inv_freq: Vec<f32>,
+    /// Multiplies cos and sin (yarn, longrope); else 1.
+    pub magnitude: f32,
+}
+
+/// Shape and rule of one layer's attention.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttnSpec {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// Multiplies q.k, e.g. head_dim^-0.5.
+    pub scale: f32,
+    /// Key j is visible to query i if i - j < window (and j <= i).
+    pub window: Option<usize>,
+    /// cap * tanh(s / cap) on scores, before the mask.
+    pub softcap: Option<f32>,
+}
+
+/// Ops of attention over the current batch.
+pub trait AttentionOps: DeviceTypes {
+    /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v, before `rope_store`: norm q and k in place.
+    /// Norm weights of `head_dim` elements work on each head alone, those of `heads * head_dim` (k:
+    /// `kv_heads * head_dim`) over all heads together. RMS kinds only.
+    fn norm_heads(
+        &mut self,
+        spec: &AttnSpec,
+        q: &Norm<Self::Weight>,
+        k: &Norm<Self::Weight>,
+        qkv: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v: rotate q and k by their positions (no rope:
+    /// leave them), then write k and v of `layer` to the slots' pages of group 0.
+    fn rope_store(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        rope: Option<&Rope>,
+        qkv: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// out[r] = causal attention of q in `qkv` over the slot's pages, positions 0..=position(r);
+    /// `[R, heads * head_dim]`. Any mix of chunks and single rows.
+    fn attend(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        qkv: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// out[r] = attention of q in `qkv` over k and v in `qkv` of all rows of its sequence, behind
+    /// it too; `[R, heads * head_dim]`. No pages: the step feeds its sequences as a whole. No
+    /// window.
+    fn attend_all(
+        &mut self,
+        spec: &AttnSpec,
+        qkv: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+}

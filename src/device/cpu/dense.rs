@@ -1,0 +1,202 @@
+//! Lookup, norms, linears and the head on the CPU, row by row: a row's numbers depend on nothing
+//! but the row.
+
+use super::adapters::delta;
+use super::buffer::Tensor;
+use super::numbers;
+use super::simd::{with_isa, Job};
+use super::weight::{Panels, Weight};
+use super::{Cpu, SHARED_FROM_BYTES, SHARED_FROM_MACS};
+use crate::device::{Activation, DenseOps, Norm};
+use crate::error::Result;
+use crate::internal;
+
+/// What a product runs over.
+#[derive(Clone, Copy)]
+enum Rows {
+    Tokens,
+    Logits,
+}
+
+impl DenseOps for Cpu {
+    fn embed(&mut self, table: &Weight, scale: f32, out: &mut Tensor) -> Result<()> {
+        let batch = &self.slots.batch;
+        let adapters = table.table_adapters.as_ref().filter(|_| batch.adapters);
+        for (r, row) in batch.rows.iter().enumerate() {
+            let token = row.token.index();
+            if token >= table.outputs {
+                return Err(internal!("token {} of {}", row.token, table.outputs));
+            }
+            let out = &mut out.row_mut(r)[..table.inputs];
+            table.table_row(token, |i, x| out[i] = x);
+            if let Some((adapters, adapter_slot)) =
+                adapters.and_then(|a| Some((a, batch.adapter_slots[r]?)))
+            {
+                adapters.add(adapter_slot, token, out);
+            }
+            out.iter_mut().for_each(|x| *x *= scale);
+        }
+        Ok(())
+    }
+
+    fn add_positions(&mut self, table: &Weight, offset: usize, x: &mut Tensor) -> Result<()> {
+        let batch = &self.slots.batch;
+        for (r, row) in batch.rows.iter().enumerate() {
+            let position = row.position + offset;
+            if position >= table.outputs {
+                return Err(internal!("position {position} of {}", table.outputs));
+            }
+            let x = x.row_mut(r);
+            table.table_row(position, |i, p| x[i] += p);
+        }
+        Ok(())
+    }
+
+    fn norm(&mut self, norm: &Norm<Weight>, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        let (w, b) = (norm.weight.vector(), norm.bias.as_ref().map(Weight::vector));
+        with_isa(
+            self.isa,
+            #[inline(always)]
+            || {
+                for r in 0..self.rows() {
+                    numbers::norm(norm.kind, norm.eps, w, b, x.row(r), out.row_mut(r));
+                }
+            },
+        );
+        Ok(())
+    }
+
+    fn add_norm(
+        &mut self,
+        norm: &Norm<Weight>,
+        delta: &Tensor,
+        residual: &mut Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let (w, b) = (norm.weight.vector(), norm.bias.as_ref().map(Weight::vector));
+        with_isa(
+            self.isa,
+            #[inline(always)]
+            || {
+                for r in 0..self.rows() {
+                    let residual = residual.row_mut(r);
+                    residual.iter_mut().zip(delta.row(r)).for_each(|(x, d)| *x += d);
+                    numbers::norm(norm.kind, norm.eps, w, b, residual, out.row_mut(r));
+                }
+            },
+        );
+        Ok(())
+    }
+
+    fn add(&mut self, delta: &Tensor, residual: &mut Tensor) -> Result<()> {
+        for r in 0..self.rows() {
+            residual.row_mut(r).iter_mut().zip(delta.row(r)).for_each(|(x, d)| *x += d);
+        }
+        Ok(())
+    }
+
+    fn linear(
+        &mut self,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.matmul(Rows::Tokens, weight, bias, None, x, out);
+        Ok(())
+    }
+
+    fn linear_act(
+        &mut self,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        act: Activation,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.matmul(Rows::Tokens, weight, bias, Some(act), x, out);
+        Ok(())
+    }
+
+    fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        for (s, logits_row) in self.slots.batch.logits.iter().enumerate() {
+            out.row_mut(s).copy_from_slice(x.row(logits_row.row));
+        }
+        Ok(())
+    }
+
+    fn linear_gathered(&mut self, weight: &Weight, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        self.matmul(Rows::Logits, weight, None, None, x, out);
+        Ok(())
+    }
+
+    fn logits(
+        &mut self,
+        head: &Weight,
+        softcap: Option<f32>,
+        x: &Tensor,
+        logits: &mut Tensor,
+    ) -> Result<()> {
+        let rows = self.slots.batch.logits.len();
+        self.matmul(Rows::Logits, head, None, None, x, logits);
+        if let Some(cap) = softcap {
+            let used = &mut logits.data[..rows * head.outputs];
+            used.iter_mut().for_each(|l| *l = cap * numbers::tanh(*l / cap));
+        }
+        Ok(())
+    }
+
+    fn bias_logits(&mut self, bias: &Weight, logits: &mut Tensor) -> Result<()> {
+        for s in 0..self.slots.batch.logits.len() {
+            logits.row_mut(s).iter_mut().zip(bias.vector()).for_each(|(l, b)| *l += b);
+        }
+        Ok(())
+    }
+}
+
+impl Cpu {
+    fn matmul(
+        &self,
+        rows: Rows,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        act: Option<Activation>,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) {
+        let batch = &self.slots.batch;
+        let (rows, adapter_slots) = match rows {
+            Rows::Tokens => (batch.rows.len(), &batch.adapter_slots),
+            Rows::Logits => (batch.logits.len(), &batch.logits_adapter_slots),
+        };
+        if rows == 0 {
+            return;
+        }
+        let adapters = weight.adapters.as_ref().filter(|_| batch.adapters);
+        let delta = adapters.map(|a| delta(self.isa, &self.workers, a, adapter_slots, x));
+        let bias = bias.map(Weight::vector);
+        let panels = weight.panels();
+        let job = Job::new(self.isa, panels, bias, act, rows, &x.data, &mut out.data);
+        self.share(&job.plus(delta.as_ref()), rows, panels);
+    }
+
+    pub(super) fn multiply(
+        &self,
+        rows: usize,
+        panels: &Panels,
+        bias: Option<&[f32]>,
+        act: Option<Activation>,
+        x: &[f32],
+        out: &mut [f32],
+    ) {
+        let job = Job::new(self.isa, panels, bias, act, rows, x, out);
+        self.share(&job, rows, panels);
+    }
+
+    fn share(&self, job: &Job, rows: usize, panels: &Panels) {
+        let macs = rows * panels.inputs * panels.outputs;
+        let worth_it = panels.bytes() >= SHARED_FROM_BYTES || macs >= SHARED_FROM_MACS;
+        let worth_it = worth_it && panels.count() > 1;
+        self.workers.share(worth_it, &|| job.work());
+    }
+}

@@ -1,0 +1,111 @@
+//! The pages of the CPU device: K and V of all layers, as stored. It knows neither sequences nor
+//! heads' queries.
+
+use half::{bf16, f16};
+
+use super::buffer::Buffer;
+use super::numbers::{bf16_to_f32, f16_to_f32};
+use crate::device::{DType, DeviceLimits, KvShape};
+use crate::error::Result;
+use crate::ids::PageId;
+
+enum Memory {
+    F32(Buffer<f32>),
+    F16(Buffer<u16>),
+    BF16(Buffer<u16>),
+}
+
+/// `[layer][page][K|V][kv head][token][d]`.
+pub struct Pool {
+    memory: Memory,
+    pub(super) shape: KvShape,
+    pages: usize,
+    pub(super) page_size: usize,
+}
+
+#[derive(Clone, Copy)]
+pub enum Half {
+    K = 0,
+    V = 1,
+}
+
+impl Pool {
+    /// # Errors
+    /// Unavailable: no memory for so many pages.
+    pub fn new(limits: &DeviceLimits) -> Result<Pool> {
+        let shape = limits.kv.clone();
+        let per_page = 2 * shape.kv_heads * limits.page_size * shape.head_dim;
+        let len = shape.layers.saturating_mul(limits.pages).saturating_mul(per_page);
+        let memory = match shape.dtype {
+            DType::F32 => Buffer::zeroed(len).map(Memory::F32),
+            DType::F16 => Buffer::zeroed(len).map(Memory::F16),
+            DType::BF16 => Buffer::zeroed(len).map(Memory::BF16),
+        };
+        let memory = memory.map_err(|e| e.context("KV cache: "))?;
+        Ok(Pool { memory, shape, pages: limits.pages, page_size: limits.page_size })
+    }
+
+    #[inline(always)]
+    pub(super) fn offset(
+        &self,
+        layer: usize,
+        page: PageId,
+        half: Half,
+        head: usize,
+        token: usize,
+    ) -> usize {
+        let page = (layer * self.pages + page.index()) * 2 + half as usize;
+        ((page * self.shape.kv_heads + head) * self.page_size + token) * self.shape.head_dim
+    }
+
+    /// Write one head's k or v of one position.
+    pub fn store(
+        &mut self,
+        layer: usize,
+        pages: &[PageId],
+        position: usize,
+        half: Half,
+        head: usize,
+        values: &[f32],
+    ) {
+        let page = pages[position / self.page_size];
+        let at = self.offset(layer, page, half, head, position % self.page_size);
+        let range = at..at + values.len();
+        match &mut self.memory {
+            Memory::F32(m) => m[range].copy_from_slice(values),
+            Memory::F16(m) => {
+                let out = m[range].iter_mut().zip(values);
+                out.for_each(|(o, &x)| *o = f16::from_f32(x).to_bits());
+            }
+            Memory::BF16(m) => {
+                let out = m[range].iter_mut().zip(values);
+                out.for_each(|(o, &x)| *o = bf16::from_f32(x).to_bits());
+            }
+        }
+    }
+
+    /// `count` tokens from the start of a page as f32, `[count, d]`; converted into `scratch` if
+    /// need be.
+    #[inline(always)]
+    pub(super) fn tokens<'a>(
+        &'a self,
+        at: usize,
+        count: usize,
+        scratch: &'a mut [f32],
+    ) -> &'a [f32] {
+        let range = at..at + count * self.shape.head_dim;
+        match &self.memory {
+            Memory::F32(m) => &m[range],
+            Memory::F16(m) => {
+                let out = &mut scratch[..range.len()];
+                out.iter_mut().zip(&m[range]).for_each(|(o, &h)| *o = f16_to_f32(h));
+                out
+            }
+            Memory::BF16(m) => {
+                let out = &mut scratch[..range.len()];
+                out.iter_mut().zip(&m[range]).for_each(|(o, &h)| *o = bf16_to_f32(h));
+                out
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Loading on the CPU: weights in panels, buffers, the KV pool.
+
+use super::buffer::Tensor;
+use super::kv_pool::Pool;
+use super::weight::Weight;
+use super::Cpu;
+use crate::device::batch::Slots;
+use crate::device::{DeviceLimits, LoadOps, WeightDesc};
+use crate::error::Result;
+use crate::internal;
+
+impl LoadOps for Cpu {
+    fn upload(&mut self, weight: WeightDesc<'_>) -> Result<Weight> {
+        Weight::pack(&weight, &self.workers)
+    }
+
+    fn tensor(&mut self, rows: usize, width: usize) -> Result<Tensor> {
+        Tensor::new(rows, width)
+    }
+
+    fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
+        Tensor::new(rows, vocab)
+    }
+
+    fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
+        self.pool = Some(Pool::new(limits)?);
+        self.slots = Slots::new(limits);
+        Ok(())
+    }
+
+    fn read(&mut self, tensor: &Tensor, rows: usize) -> Result<Vec<f32>> {
+        let len = rows * tensor.width;
+        let data =
+            tensor.data.get(..len).ok_or_else(|| internal!("{rows} of {} rows", tensor.rows))?;
+        Ok(data.to_vec())
+    }
+}

@@ -1,0 +1,43 @@
+//! Rotation of heads by position on the CPU.
+
+use crate::device::Rope;
+
+/// cos and sin by position, filled as positions come up; one per set of frequencies.
+pub struct RopeTable {
+    rope: Rope,
+    /// `[position][cos | sin][rotary_dim / 2]`
+    rows: Vec<f32>,
+}
+
+impl RopeTable {
+    pub fn new(rope: &Rope) -> RopeTable {
+        RopeTable { rope: rope.clone(), rows: Vec::new() }
+    }
+
+    pub fn is_for(&self, rope: &Rope) -> bool {
+        self.rope == *rope
+    }
+
+    /// Make room for positions up to `last`.
+    pub fn extend_to(&mut self, last: usize) {
+        let width = self.rope.rotary_dim;
+        for position in self.rows.len() / width..=last {
+            let angles = self.rope.inv_freq.iter().map(|f| position as f32 * f);
+            let magnitude = self.rope.magnitude;
+            self.rows.extend(angles.clone().map(|a| a.cos() * magnitude));
+            self.rows.extend(angles.map(|a| a.sin() * magnitude));
+        }
+    }
+
+    /// Rotate one head: element i pairs with i + rotary_dim / 2.
+    #[inline(always)]
+    pub fn rotate(&self, position: usize, head: &mut [f32]) {
+        let width = self.rope.rotary_dim;
+        let row = &self.rows[position * width..(position + 1) * width];
+        let (cos, sin) = row.split_at(width / 2);
+        let (low, high) = head[..width].split_at_mut(width / 2);
+        for (((a, b), &c), &s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+            (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Loading on the GPU: weights, buffers, the KV pool and everything that a step needs.
+
+use half::{bf16, f16};
+
+use super::graphs::Graphs;
+use super::memory::Memory;
+use super::paged_attention::Attention;
+use super::slots::Slots;
+use super::steps::Steps;
+use super::weights::Weight;
+use super::{Cuda, Reserved, Tensor};
+use crate::device::{DType, DeviceLimits, LoadOps, StepOps, WeightDesc, WeightKind};
+use crate::error::{Error, Result};
+use crate::internal;
+
+impl LoadOps for Cuda {
+    fn upload(&mut self, weight: WeightDesc<'_>) -> Result<Weight> {
+        if weight.kind == WeightKind::GateUp {
+            self.gate_up = self.gate_up.max(weight.outputs);
+        }
+        self.uploader.upload(&self.kernels, self.dtype, &weight)
+    }
+
+    fn tensor(&mut self, rows: usize, width: usize) -> Result<Tensor> {
+        let dtype = self.dtype;
+        let memory = Memory::new(&self.context, rows * width * dtype.bytes(), "activations")?;
+        Ok(Tensor { memory, rows, width, dtype })
+    }
+
+    fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
+        let memory = Memory::new(&self.context, rows * vocab * 4, "logits")?;
+        self.sampler.hold(rows, vocab)?;
+        Ok(Tensor { memory, rows, width: vocab, dtype: DType::F32 })
+    }
+
+    fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
+        let kv = &limits.kv;
+        if kv.dtype != self.dtype {
+            return Err(Error::Unsupported(format!(
+                "kv_cache_dtype: pages of {:?} under a model of {:?} are not supported on GPUs \
+                 yet.",
+                kv.dtype, self.dtype
+            )));
+        }
+        let page_bytes = kv.page_bytes(limits.page_size) / kv.layers.max(1) as u64;
+        let layer_bytes = page_bytes * limits.pages as u64;
+        let pool = Memory::new(&self.context, layer_bytes as usize * kv.layers, "the KV pool")?;
+        // A page that nobody wrote must hold numbers: NaN times a weight of 0 is NaN.
+        pool.fill(0)?;
+        self.slots = Slots::new(limits);
+        let steps = Steps::new(&self.context, limits, self.slots.layout())?;
+        if self.gate_up > 0 {
+            self.scratch(limits.step_tokens * self.gate_up * self.dtype.bytes())?;
+        }
+        self.adapters.reserve(&self.context, limits.step_tokens)?;
+        self.uploader.release();
+        let attention = Attention::new(&self.context, &self.kernels, self.dtype, limits)?;
+        let (limits, graphs) = (limits.clone(), Graphs::new(&self.context));
+        self.reserved = Some(Reserved { limits, pool, layer_bytes, steps, attention, graphs });
+        Ok(())
+    }
+
+    fn read(&mut self, tensor: &Tensor, rows: usize) -> Result<Vec<f32>> {
+        if rows > tensor.rows {
+            return Err(internal!("{rows} of {} rows", tensor.rows));
+        }
+        self.forwarded()?;
+        let bytes = tensor.memory.read_now(rows * tensor.width * tensor.dtype.bytes())?;
+        let elements = bytes.chunks_exact(tensor.dtype.bytes());
+        let pair = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
+        Ok(match tensor.dtype {
+            DType::F32 => elements.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            DType::F16 => elements.map(|b| f16::from_bits(pair(b)).to_f32()).collect(),
+            DType::BF16 => elements.map(|b| bf16::from_bits(pair(b)).to_f32()).collect(),
+        })
+    }
+}

@@ -1,0 +1,83 @@
+//! The frame of a step on the GPU: one copy of input and the kernel that spreads it, the graph that
+//! records or replays what lies between, the sampler, one copy back.
+
+use super::graphs;
+use super::{Cuda, Tensor, ROW_THREADS};
+use crate::device::StepOps;
+use crate::error::Result;
+use crate::internal;
+use crate::plan::{StepPlan, StepResult, TokenMasks};
+
+impl StepOps for Cuda {
+    fn begin(&mut self, plan: &StepPlan) -> Result<()> {
+        self.context.bind()?;
+        let sampler = &mut self.sampler;
+        self.slots.begin(plan, &mut |slot, words| sampler.far(slot, words))?;
+        let Some(reserved) = &mut self.reserved else {
+            return Err(internal!("a step before reserve"));
+        };
+        let batch = &self.slots.batch;
+        // More rows than slots have no logits.
+        let most = reserved.limits.slots.min(reserved.limits.step_tokens);
+        let padded = graphs::padded(batch.rows)
+            .filter(|&rows| batch.decode && reserved.graphs.steady && rows <= most);
+        let repeats = reserved.attention.plan(&batch.chunks);
+        let (input, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;
+        if moved {
+            reserved.graphs.forget();
+        }
+        self.padded = padded;
+        let (rows, all) = (batch.rows as u32, padded.unwrap_or(batch.rows) as u32);
+        let device = &reserved.steps.device;
+        let stride = self.slots.layout().stride;
+        self.kernels.prepare.launch(
+            &self.context,
+            [self.slots.batch.records, 1],
+            ROW_THREADS,
+            &[
+                &input,
+                &device.rows.address,
+                &stride,
+                &device.token.address,
+                &device.position.address,
+                &device.slot_of.address,
+                &device.adapter_slot_of.address,
+                &device.gather_row.address,
+                &device.sample_slot.address,
+                &device.target.address,
+                &rows,
+                &all,
+            ],
+        )?;
+        let adapters = self.slots.batch.adapters;
+        let key = padded.filter(|_| repeats).map(|rows| graphs::Key { rows, adapters });
+        reserved.graphs.begin(key)
+    }
+
+    fn steady(&mut self) {
+        if let Some(reserved) = &mut self.reserved {
+            reserved.graphs.steady = !self.eager;
+        }
+    }
+
+    fn forwarded(&mut self) -> Result<()> {
+        self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.graphs.end())
+    }
+
+    fn sample(&mut self, logits: &mut Tensor, masks: &TokenMasks) -> Result<()> {
+        let Some(reserved) = &mut self.reserved else {
+            return Err(internal!("a step before reserve"));
+        };
+        reserved.graphs.end()?;
+        logits.at(self.slots.batch.samples.len(), logits.width, "sample");
+        self.sampler.run(&self.kernels, &self.slots, &mut reserved.steps, logits, masks)
+    }
+
+    fn collect(&mut self) -> Result<StepResult> {
+        self.context.bind()?;
+        let Some(reserved) = &mut self.reserved else {
+            return Err(internal!("no step to collect"));
+        };
+        reserved.steps.collect()
+    }
+}

@@ -1,0 +1,115 @@
+//! Ops over token rows and logits rows one by one: lookup, norms, linears, the head.
+
+use super::DeviceTypes;
+use crate::error::Result;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum NormKind {
+    /// x / sqrt(mean(x^2) + eps) * w
+    Rms,
+    /// x / sqrt(mean(x^2) + eps) * (1 + w)
+    RmsPlusOne,
+    /// (x - mean) / sqrt(var + eps) * w + b
+    Layer,
+}
+
+/// A norm: its weights and rule.
+pub struct Norm<W> {
+    pub kind: NormKind,
+    pub eps: f32,
+    pub weight: W,
+    pub bias: Option<W>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    Relu,
+    Gelu,
+    GeluTanh,
+    Silu,
+    /// silu(gate) * up over a `GateUp` weight.
+    SiluGated,
+    GeluTanhGated,
+}
+
+impl Activation {
+    pub fn is_gated(self) -> bool {
+        matches!(self, Activation::SiluGated | Activation::GeluTanhGated)
+    }
+}
+
+/// Ops without attention over the current batch.
+pub trait DenseOps: DeviceTypes {
+    /// out[r] = table[token(r)] * scale; `[R, inputs of table]`.
+    fn embed(&mut self, table: &Self::Weight, scale: f32, out: &mut Self::Tensor) -> Result<()>;
+
+    /// x[r] += table[position(r) + offset].
+    fn add_positions(
+        &mut self,
+        table: &Self::Weight,
+        offset: usize,
+        x: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// out = norm(x), row by row.
+    fn norm(
+        &mut self,
+        norm: &Norm<Self::Weight>,
+        x: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// residual += delta; out = norm(residual). The fused form of every layer's seam.
+    fn add_norm(
+        &mut self,
+        norm: &Norm<Self::Weight>,
+        delta: &Self::Tensor,
+        residual: &mut Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// residual += delta. The seam of blocks that read the residual without a norm.
+    fn add(&mut self, delta: &Self::Tensor, residual: &mut Self::Tensor) -> Result<()>;
+
+    /// out = x W^T + b; `[R, inputs]` -> `[R, outputs]`.
+    fn linear(
+        &mut self,
+        weight: &Self::Weight,
+        bias: Option<&Self::Weight>,
+        x: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// out = act(x W^T + b); a gated activation halves the width: `[R, outputs / 2]`.
+    fn linear_act(
+        &mut self,
+        weight: &Self::Weight,
+        bias: Option<&Self::Weight>,
+        act: Activation,
+        x: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// out[s] = x[token row of row s of logits]; `[S, width]`.
+    fn gather(&mut self, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
+
+    /// `linear` over the S gathered rows (project_out before a head).
+    fn linear_gathered(
+        &mut self,
+        weight: &Self::Weight,
+        x: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// logits = x W^T, with an optional cap * tanh(l / cap); `[S, inputs]` -> f32 `[S, vocab]`.
+    fn logits(
+        &mut self,
+        head: &Self::Weight,
+        softcap: Option<f32>,
+        x: &Self::Tensor,
+        logits: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// logits[s] += bias, after `logits`; the few models whose head has one.
+    fn bias_logits(&mut self, bias: &Self::Weight, logits: &mut Self::Tensor) -> Result<()>;
+}

@@ -1,0 +1,81 @@
+//! Loading: everything that a device holds is allocated here, once, before the first step. `model`
+//! uploads weights and makes buffers, `engine` reserves pages and slots; nothing here knows a file
+//! or a sequence.
+
+use super::{DeviceTypes, WeightDesc};
+use crate::error::Result;
+
+/// Element type of weights in a checkpoint, and of pages in the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DType {
+    F32,
+    F16,
+    BF16,
+}
+
+impl DType {
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::F16 | DType::BF16 => 2,
+        }
+    }
+}
+
+/// Logits rows that an engine gives even few slots ([`DeviceLimits::logits_rows`]): a prompt that
+/// is scored takes one per token, so this bounds how slowly it goes.
+pub const LEAST_LOGITS_ROWS: usize = 64;
+
+/// Everything a device must hold beside weights; allocated once, by `reserve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceLimits {
+    /// Token rows of one step (`max_num_batched_tokens`).
+    pub step_tokens: usize,
+    /// Slots, hence sampled tokens of one step (`max_num_seqs`).
+    pub slots: usize,
+    /// Logits rows of one step, sampled from or scored; at least `slots`.
+    pub logits_rows: usize,
+    /// Pages in the pool, the null page included.
+    pub pages: usize,
+    /// Tokens of a page; any multiple of 16.
+    pub page_size: usize,
+    /// Positions of one sequence at most.
+    pub max_model_len: usize,
+    pub kv: KvShape,
+}
+
+/// Shape of the KV pool: `[layer][page][K|V][kv head][token][d]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvShape {
+    pub layers: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub dtype: DType,
+}
+
+impl KvShape {
+    /// Bytes of one page over all layers.
+    pub fn page_bytes(&self, page_size: usize) -> u64 {
+        let factors = [2, self.kv_heads, page_size, self.head_dim, self.dtype.bytes()];
+        let all = factors.iter().chain([&self.layers]);
+        all.fold(1, |product: u64, &n| product.saturating_mul(n as u64))
+    }
+}
+
+/// What a device allocates. Sizes are in elements unless they say bytes.
+pub trait LoadOps: DeviceTypes {
+    /// Copy a weight to the device, in the layout that suits it.
+    fn upload(&mut self, weight: WeightDesc<'_>) -> Result<Self::Weight>;
+
+    /// A buffer of activations, contents undefined.
+    fn tensor(&mut self, rows: usize, width: usize) -> Result<Self::Tensor>;
+
+    /// A buffer of f32 logits `[rows, vocab]` or pooled vectors, contents undefined.
+    fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Self::Tensor>;
+
+    /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
+    fn reserve(&mut self, limits: &DeviceLimits) -> Result<()>;
+
+    /// The first `rows` rows of a tensor in f32, for tests and logits checks. Waits.
+    fn read(&mut self, tensor: &Self::Tensor, rows: usize) -> Result<Vec<f32>>;
+}

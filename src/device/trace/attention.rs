@@ -1,0 +1,72 @@
+//! What attention would move and compute.
+
+use super::{bytes, Trace, TraceTensor, TraceWeight};
+use crate::device::batch::TokenRow;
+use crate::device::{AttentionOps, AttnSpec, Norm, Rope};
+use crate::error::Result;
+
+impl AttentionOps for Trace {
+    fn norm_heads(
+        &mut self,
+        spec: &AttnSpec,
+        _q: &Norm<TraceWeight>,
+        _k: &Norm<TraceWeight>,
+        qkv: &mut TraceTensor,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), (spec.heads + spec.kv_heads) * spec.head_dim);
+        let moved = (rows * width * qkv.bytes) as u64;
+        self.launch("norm_heads", (rows, width, width), moved, moved, (5 * rows * width) as u64);
+        Ok(())
+    }
+
+    fn rope_store(
+        &mut self,
+        _layer: usize,
+        spec: &AttnSpec,
+        rope: Option<&Rope>,
+        qkv: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let kv = self.kv.as_ref().map_or(0, |kv| kv.dtype.bytes());
+        let stored = (rows * 2 * spec.kv_heads * spec.head_dim * kv) as u64;
+        let turned = rope.map_or(0, |r| (spec.heads + spec.kv_heads) * r.rotary_dim * rows);
+        let written = stored + (turned * qkv.bytes) as u64;
+        let flops = 3 * turned as u64;
+        self.launch("rope_store", (rows, qkv.width, qkv.width), bytes(rows, qkv), written, flops);
+        Ok(())
+    }
+
+    fn attend(
+        &mut self,
+        _layer: usize,
+        spec: &AttnSpec,
+        qkv: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = &self.slots.batch.rows;
+        let seen = |r: &TokenRow| (r.position + 1).min(spec.window.unwrap_or(usize::MAX));
+        let pairs: usize = rows.iter().map(seen).sum();
+        // A sequence's rows lie together, and each sees one key more to the right.
+        let of_sequence = |rows: &[TokenRow]| rows.first().map_or(0, seen) + rows.len() - 1;
+        let keys: usize = rows.chunk_by(|a, b| a.slot == b.slot).map(of_sequence).sum();
+        let (rows, q) = (rows.len(), spec.heads * spec.head_dim);
+        let kv = self.kv.as_ref().map_or(0, |kv| kv.dtype.bytes());
+        let read = rows * q * qkv.bytes + keys * 2 * spec.kv_heads * spec.head_dim * kv;
+        let flops = (4 * pairs * q) as u64;
+        self.launch("attend", (rows, qkv.width, q), read as u64, bytes(rows, out), flops);
+        Ok(())
+    }
+
+    fn attend_all(
+        &mut self,
+        spec: &AttnSpec,
+        qkv: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let (rows, q) = (self.rows(), spec.heads * spec.head_dim);
+        let keys: usize = self.slots.batch.sequences().map(|s| s.len() * s.len()).sum();
+        let flops = (4 * keys * q) as u64;
+        self.launch("attend_all", (rows, qkv.width, q), bytes(rows, qkv), bytes(rows, out), flops);
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! What a mixture of experts would move and compute.
+
+use super::{bytes, product, Trace, TraceTensor, TraceWeight};
+use crate::device::{Activation, DType, ExpertOps, Routing};
+use crate::error::Result;
+use crate::internal;
+
+impl ExpertOps for Trace {
+    fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<TraceTensor> {
+        let tensor = TraceTensor { rows, width: 2 * routing.top_k, bytes: DType::F32.bytes() };
+        // A row's logits; of each choice its place in the order by expert, and room for a tile of
+        // it; how many each expert got.
+        let words = rows * (routing.experts + 4 * routing.top_k) + 5 * routing.experts;
+        self.hold_tensor(rows, &tensor);
+        self.held.tensors = self.held.tensors.saturating_add(product(&[4, words]));
+        Ok(tensor)
+    }
+
+    fn route(
+        &mut self,
+        gate: &TraceWeight,
+        _routing: &Routing,
+        x: &TraceTensor,
+        routes: &mut TraceTensor,
+    ) -> Result<()> {
+        self.linear_launch("route", self.rows(), gate, x, routes)
+    }
+
+    fn experts_act(
+        &mut self,
+        weight: &TraceWeight,
+        _act: Activation,
+        routes: &TraceTensor,
+        x: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        self.experts_launch("experts_act", weight, routes, (self.rows(), x), out)
+    }
+
+    fn experts(
+        &mut self,
+        weight: &TraceWeight,
+        routes: &TraceTensor,
+        x: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let chosen = self.rows() * routes.width / 2;
+        self.experts_launch("experts", weight, routes, (chosen, x), out)
+    }
+
+    fn combine(
+        &mut self,
+        routes: &TraceTensor,
+        parts: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let chosen = rows * routes.width / 2;
+        let (read, written) = (bytes(chosen, parts) + bytes(rows, routes), bytes(rows, out));
+        let flops = (2 * chosen * out.width) as u64;
+        self.launch("combine", (rows, out.width, out.width), read, written, flops);
+        Ok(())
+    }
+
+    fn add_gated(
+        &mut self,
+        gate: &TraceWeight,
+        _x: &TraceTensor,
+        delta: &TraceTensor,
+        _out: &mut TraceTensor,
+    ) -> Result<()> {
+        let (rows, one) = (self.rows(), bytes(self.rows(), delta));
+        let shape = (rows, delta.width, delta.width);
+        let flops = (4 * rows * delta.width) as u64;
+        self.launch("add_gated", shape, 3 * one + gate.bytes, one, flops);
+        Ok(())
+    }
+}
+
+impl Trace {
+    /// Every row meets `top_k` experts; of the stack only those are read that some row may meet.
+    fn experts_launch(
+        &mut self,
+        op: &'static str,
+        weight: &TraceWeight,
+        routes: &TraceTensor,
+        (x_rows, x): (usize, &TraceTensor),
+        out: &TraceTensor,
+    ) -> Result<()> {
+        let chosen = self.rows() * routes.width / 2;
+        if x.width != weight.inputs || chosen > out.rows {
+            return Err(internal!(
+                "{op}: {chosen} rows of {} for {} inputs",
+                x.width,
+                weight.inputs
+            ));
+        }
+        let outputs = weight.outputs / weight.count;
+        let met = weight.count.min(chosen) as u64;
+        let read = weight.bytes / weight.count as u64 * met + bytes(x_rows, x);
+        let flops = 2 * (chosen * weight.inputs * outputs) as u64;
+        let shape = (chosen, weight.inputs, outputs);
+        self.launch(op, shape, read, bytes(chosen, out), flops);
+        Ok(())
+    }
+}
