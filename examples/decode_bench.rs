@@ -14,7 +14,7 @@ use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::{Checkpoint, Decoder, ModelSpec, WeightSource};
-use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
+use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
 
 const PROMPT_TOKENS: usize = 16;
@@ -61,10 +61,8 @@ fn main() -> Result<()> {
     let prefill_s = start.elapsed().as_secs_f64();
     let mut times_us: Vec<f64> = Vec::new();
     for step in 1..steps {
-        let row =
-            |s| Row { slot: SlotId(s), feed: Feed::Last { count: 1 }, sample: true, score: None };
-        let rows = (0..batch as u32).map(row).collect();
-        let plan = StepPlan { step: step as u64 + 1, rows, ..Default::default() };
+        let mut plan = StepPlan { step: step as u64 + 1, ..Default::default() };
+        (0..batch as u32).for_each(|s| plan.push(SlotId(s), Feed::LastSampled, true));
         let start = Instant::now();
         run(&mut dev, &mut decoder, plan)?;
         times_us.push(start.elapsed().as_secs_f64() * 1e6);
@@ -103,8 +101,8 @@ fn prefill(batch: usize, per_slot: usize, vocab: usize) -> StepPlan {
         })));
         let pages = (0..per_slot).map(|p| PageId((1 + s * per_slot + p) as u32)).collect();
         plan.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
-        let feed = Feed::Chunk(first..first + PROMPT_TOKENS);
-        plan.rows.push(Row { slot, feed, sample: true, score: None });
+        let feed = Feed::Known(first..first + PROMPT_TOKENS);
+        plan.push(slot, feed, true);
     }
     plan
 }

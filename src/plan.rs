@@ -1,8 +1,8 @@
 //! StepPlan: the plain data in which scheduler and model meet. Built by `scheduler`, fed by
-//! `engine` to `model` and `device`, answered by a [`StepResult`]. A leaf: it knows no room.
+//! `engine` to `model` and `device`, answered by a [`StepResult`]. A leaf: it imports only leaves.
 //!
 //! Two rules make steps asynchronous. A plan never contains a value that the previous step
-//! computes: it says "the token this slot sampled last" ([`Feed::Last`]) and the device looks it up
+//! computes: it says "the token this slot sampled last" ([`Feed::LastSampled`]) and the device looks it up
 //! in the slot's row. And a plan carries *changes* of slot rows ([`SlotChange`]), not the rows.
 
 use std::ops::Range;
@@ -19,11 +19,12 @@ pub struct StepPlan {
     /// Applied in order, before anything else of the step.
     pub changes: Vec<SlotChange>,
     /// What runs, one entry per sequence, each slot at most once.
-    pub rows: Vec<Row>,
-    /// Token ids of all prefill chunks of this step, flat; [`Feed::Chunk`] points into it.
+    pub chunks: Vec<SeqChunk>,
+    /// Known token ids of all chunks, flat; [`Feed::Known`] points into it.
     pub chunk_tokens: Vec<TokenId>,
-    /// What follows each scored position, flat; [`Row::score`] points into it.
-    pub targets: Vec<TokenId>,
+    /// The positions whose logits are wanted, in the order of chunks and of tokens in them, each at
+    /// most once.
+    pub logits: Vec<LogitsRow>,
 }
 
 /// A change of one slot row on the device.
@@ -32,16 +33,33 @@ pub enum SlotChange {
     /// Take the slot for a sequence (again after a preemption). Clears whatever the row held.
     Open(Box<SlotOpen>),
     /// Append pages to the slot's table of `group`: position p lives in `table[p / page_size]`.
-    Pages { slot: SlotId, group: GroupId, pages: Vec<PageId> },
+    Pages {
+        /// Whose table.
+        slot: SlotId,
+        /// Which of its tables.
+        group: GroupId,
+        /// In the order of positions.
+        pages: Vec<PageId>,
+    },
     /// The slot's sequence is over or preempted; the row may be reused from the next change on.
-    Close { slot: SlotId },
-    /// From now on `adapter slot` holds this adapter, whose weights were put there before the step.
-    /// No open slot uses what the adapter slot held before.
-    Adapter { adapter_slot: AdapterSlotId, adapter: AdapterId },
+    Close {
+        /// It must be open.
+        slot: SlotId,
+    },
+    /// From now on an adapter slot holds this adapter, whose weights were put there before the
+    /// step. No open slot uses what the adapter slot held before.
+    Adapter {
+        /// Where it is.
+        adapter_slot: AdapterSlotId,
+        /// What is there.
+        adapter: AdapterId,
+    },
 }
 
+/// A sequence that takes a slot.
 #[derive(Debug, Clone)]
 pub struct SlotOpen {
+    /// The slot.
     pub slot: SlotId,
     /// An adapter slot holds it, unless it is 0.
     pub adapter: AdapterId,
@@ -53,69 +71,93 @@ pub struct SlotOpen {
     pub prompt_tokens: u32,
     /// Positions whose K and V are already in pages (prefix cache hit): the row's first length.
     pub cached_tokens: u32,
+    /// How its tokens are chosen.
     pub sampler: Arc<SamplerSpec>,
 }
 
 /// One sequence's share of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub struct SeqChunk {
+    /// The sequence's slot.
     pub slot: SlotId,
+    /// Its tokens.
     pub feed: Feed,
-    /// Sample from the last fed position's logits. False for a prefill chunk that does not end the
-    /// known tokens. The sampled token becomes the slot's last token, at position = its new length.
-    pub sample: bool,
-    /// Score fed positions, the first `score.len()` of the row: each reports the logprobs of the
-    /// token that really follows it, `StepPlan::targets[score]`, by the slot's
-    /// `SamplerSpec::prompt_logprobs` (which must be there). A position is scored or sampled from,
-    /// not both: `score.len() + sample <= tokens`. Each takes a logits row of its own.
-    pub score: Option<Range<usize>>,
 }
 
-impl Row {
-    /// Positions that are scored.
-    pub fn scored(&self) -> usize {
-        self.score.as_ref().map_or(0, ExactSizeIterator::len)
-    }
-
-    /// Logits rows: the scored positions in order, then the one to sample from.
-    pub fn logits_rows(&self) -> usize {
-        self.scored() + usize::from(self.sample)
-    }
-}
-
-/// Which tokens a row feeds. Positions always continue at the slot's length on the device, which
+/// Which tokens a chunk feeds. Positions always continue at the slot's length on the device, which
 /// then grows by the number of tokens fed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Feed {
     /// Known tokens: `StepPlan::chunk_tokens[range]`.
-    Chunk(Range<usize>),
-    /// `count` tokens that the slot sampled in the previous step (1 until drafts are verified).
-    Last { count: u32 },
+    Known(Range<usize>),
+    /// The token that the slot sampled last.
+    LastSampled,
 }
 
 impl Feed {
+    /// Token rows.
     pub fn tokens(&self) -> usize {
         match self {
-            Feed::Chunk(range) => range.len(),
-            Feed::Last { count } => *count as usize,
+            Feed::Known(range) => range.len(),
+            Feed::LastSampled => 1,
         }
     }
 }
 
+/// One position whose logits are computed, and what for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogitsRow {
+    /// Index into [`StepPlan::chunks`].
+    pub chunk: usize,
+    /// Which token of the chunk, from 0.
+    pub token: usize,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// What becomes of a logits row. Speculation adds one more: the check of a draft, which yields a
+/// token as `Sample` does and compares it with the one that was fed behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Choose a token by the slot's sampler. Only the last token of a chunk may be sampled from:
+    /// what is chosen becomes the slot's last token, at position = its new length.
+    Sample,
+    /// Report the logprobs of a known token, the one that follows this position, by the slot's
+    /// `SamplerSpec::prompt_logprobs` (which must be there).
+    Report {
+        /// The token that follows.
+        next: TokenId,
+    },
+}
+
 impl StepPlan {
-    /// Token rows of this step.
+    /// Add a sequence's chunk; with `sample` its last token is sampled from. A prefill chunk that
+    /// does not end the known tokens has no logits.
+    pub fn push(&mut self, slot: SlotId, feed: Feed, sample: bool) {
+        let tokens = feed.tokens();
+        self.chunks.push(SeqChunk { slot, feed });
+        if sample && tokens > 0 {
+            let chunk = self.chunks.len() - 1;
+            self.logits.push(LogitsRow { chunk, token: tokens - 1, purpose: Purpose::Sample });
+        }
+    }
+
+    /// Token rows of this step: R of the ops.
     pub fn tokens(&self) -> usize {
-        self.rows.iter().map(|r| r.feed.tokens()).sum()
+        self.chunks.iter().map(|chunk| chunk.feed.tokens()).sum()
     }
 
-    /// Rows that yield a token.
-    pub fn samples(&self) -> usize {
-        self.rows.iter().filter(|r| r.sample).count()
+    /// Whether a chunk is sampled from, by its index.
+    pub fn samples(&self, chunk: usize) -> bool {
+        let at = self.logits.partition_point(|row| row.chunk <= chunk);
+        let last = at.checked_sub(1).map(|last| &self.logits[last]);
+        last.is_some_and(|last| last.chunk == chunk && last.purpose == Purpose::Sample)
     }
 
-    /// Logits rows, in the order of `rows`: S of the ops, at most `DeviceLimits::logits_rows`.
-    pub fn logits_rows(&self) -> usize {
-        self.rows.iter().map(Row::logits_rows).sum()
+    /// The slots that are sampled from, in the order of their results.
+    pub fn sampled(&self) -> impl Iterator<Item = SlotId> + '_ {
+        let sampled = self.logits.iter().filter(|row| row.purpose == Purpose::Sample);
+        sampled.filter_map(|row| Some(self.chunks.get(row.chunk)?.slot))
     }
 }
 
@@ -127,14 +169,15 @@ pub struct TokenMasks {
     pub by_slot: Vec<(SlotId, Arc<[u32]>)>,
 }
 
-/// What a step yields, in the plan's row order.
+/// What a step yields, in the order of the plan's logits rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepResult {
+    /// The plan's.
     pub step: u64,
-    /// One entry per row with `sample`.
+    /// One entry per logits row that is sampled from.
     pub samples: Vec<Sampled>,
-    /// One entry per row that scores at least one position.
-    pub scores: Vec<Scored>,
+    /// One entry per slot with reports.
+    pub reports: Vec<Reported>,
     /// Of a model that pools, f32 of the model's width, one per entry of `samples`: a row that
     /// would be sampled from yields its sequence's vector instead, and token 0 stands for it, or
     /// `NonFinite` for one that holds NaN or infinity.
@@ -144,6 +187,7 @@ pub struct StepResult {
 /// Tokens that a slot accepted in a step, oldest first. One, until drafts are verified.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
+    /// Whose.
     pub slot: SlotId,
     /// `NonFinite`: there is no token to choose. The slot goes on with token 0, so that steps in
     /// flight can run; what comes of them is worth nothing.
@@ -152,9 +196,10 @@ pub struct Sampled {
     pub logprobs: Vec<TokenLogprobs>,
 }
 
-/// Logprobs of a row's targets, in the order of its positions.
+/// Logprobs of known tokens of a slot, in the order of their positions.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Scored {
+pub struct Reported {
+    /// Whose.
     pub slot: SlotId,
     /// `NonFinite`: at one of the positions.
     pub logprobs: Result<Vec<TokenLogprobs>, NonFinite>,
@@ -169,14 +214,15 @@ impl StepResult {
         self.vectors.push(vector);
     }
 
-    /// The next scored position of a slot; those of one row come one after the other.
-    pub fn push_score(&mut self, slot: SlotId, scored: Result<TokenLogprobs, NonFinite>) {
-        if self.scores.last().is_none_or(|row| row.slot != slot) {
-            self.scores.push(Scored { slot, logprobs: Ok(Vec::new()) });
+    /// The next report of a slot; those of one slot come one after the other.
+    pub fn push_report(&mut self, slot: SlotId, report: Result<TokenLogprobs, NonFinite>) {
+        if self.reports.last().is_none_or(|last| last.slot != slot) {
+            self.reports.push(Reported { slot, logprobs: Ok(Vec::new()) });
         }
-        let Some(row) = self.scores.last_mut() else { return };
-        match (&mut row.logprobs, scored) {
-            (Ok(logprobs), Ok(scored)) => logprobs.push(scored),
+        let Some(last) = self.reports.last_mut() else { return };
+
+        match (&mut last.logprobs, report) {
+            (Ok(logprobs), Ok(report)) => logprobs.push(report),
             (logprobs, Err(error)) => *logprobs = Err(error),
             (Err(_), Ok(_)) => {}
         }

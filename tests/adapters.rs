@@ -25,7 +25,7 @@ use triton_vllm::device::{
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::lora::{projections, takes_adapters};
 use triton_vllm::model::{Adapter, AdapterOptions, ModelSpec};
-use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};
+use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan};
 
 /// Uniform in [-1, 1) from a linear congruential generator.
 struct Noise(u64);
@@ -94,8 +94,8 @@ fn begin(dev: &mut Cpu, mix: &Mix) {
         plan.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
         let first = plan.chunk_tokens.len();
         plan.chunk_tokens.extend((first..first + rows).map(|t| TokenId(t as u32)));
-        let feed = Feed::Chunk(first..first + rows);
-        plan.rows.push(Row { slot, feed, sample: true, score: None });
+        let feed = Feed::Known(first..first + rows);
+        plan.push(slot, feed, true);
     }
     dev.begin(&plan).unwrap();
 }

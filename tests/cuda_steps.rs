@@ -11,7 +11,7 @@ use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};
 use triton_vllm::ids::{SlotId, TokenId};
-use triton_vllm::plan::{Feed, Row, SlotChange, TokenMasks};
+use triton_vllm::plan::{Feed, SlotChange, StepPlan, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
 
 use grader::{gpu, Bench, Graded, Setup};
@@ -41,13 +41,11 @@ fn steps_overlap() {
             if step == 0 {
                 b.open(0, &[TokenId(5)], Arc::default());
             }
-            let chunk =
-                |first: bool| if first { Feed::Chunk(0..1) } else { Feed::Last { count: 1 } };
-            let rows = vec![
-                Row { slot: SlotId(0), feed: chunk(step == 0), sample: true, score: None },
-                Row { slot: SlotId(1), feed: chunk(step % 9 == 0), sample: true, score: None },
-            ];
-            b.begin(rows, vec![TokenId(5)]);
+            let chunk = |first: bool| if first { Feed::Known(0..1) } else { Feed::LastSampled };
+            let mut plan = StepPlan { chunk_tokens: vec![TokenId(5)], ..StepPlan::default() };
+            plan.push(SlotId(0), chunk(step == 0), true);
+            plan.push(SlotId(1), chunk(step % 9 == 0), true);
+            b.begin(plan);
             b.dev.embed(&table, 1.0, &mut x).unwrap();
             b.dev.gather(&x, &mut picked).unwrap();
             b.dev.logits(&head, None, &picked, &mut logits).unwrap();
@@ -89,12 +87,14 @@ fn masked<D: Graded>(overlap: bool, masks: bool) -> Vec<[TokenId; 2]> {
         tokens.push([0, 1].map(|n: usize| samples[n].tokens.as_ref().unwrap()[0]));
     };
     for step in 0..40 {
-        let row = |slot: usize| {
-            let known = Feed::Chunk(slot..slot + 1);
-            let feed = if step == 0 { known } else { Feed::Last { count: 1 } };
-            Row { slot: SlotId(slot as u32), feed, sample: true, score: None }
-        };
-        b.begin(vec![row(0), row(1)], vec![TokenId(5), TokenId(7)]);
+        let chunk_tokens = vec![TokenId(5), TokenId(7)];
+        let mut plan = StepPlan { chunk_tokens, ..StepPlan::default() };
+        for slot in 0..2 {
+            let known = Feed::Known(slot..slot + 1);
+            let feed = if step == 0 { known } else { Feed::LastSampled };
+            plan.push(SlotId(slot as u32), feed, true);
+        }
+        b.begin(plan);
         b.dev.embed(&table, 1.0, &mut x).unwrap();
         b.dev.gather(&x, &mut picked).unwrap();
         b.dev.logits(&head, None, &picked, &mut logits).unwrap();
@@ -143,12 +143,14 @@ fn impossible_plans_are_refused() {
     }
     let mut b = Bench::<Cuda>::new(DType::F32, &Setup::default());
     let row = |slot| {
-        vec![Row { slot: SlotId(slot), feed: Feed::Last { count: 1 }, sample: true, score: None }]
+        let mut plan = StepPlan::default();
+        plan.push(SlotId(slot), Feed::LastSampled, true);
+        plan
     };
-    assert!(b.try_begin(row(0), vec![]).is_err(), "a slot that is not open");
-    assert!(b.try_begin(row(9999), vec![]).is_err(), "a slot that does not exist");
+    assert!(b.try_begin(row(0)).is_err(), "a slot that is not open");
+    assert!(b.try_begin(row(9999)).is_err(), "a slot that does not exist");
     b.changes.push(SlotChange::Close { slot: SlotId(9999) });
-    assert!(b.try_begin(vec![], vec![]).is_err(), "closing what does not exist");
+    assert!(b.try_begin(StepPlan::default()).is_err(), "closing what does not exist");
     let part = HostTensor { dtype: DType::F32, rows: 2, cols: 2, bytes: Bytes::InMemory(&[0; 12]) };
     let desc = WeightDesc {
         name: "w",

@@ -16,7 +16,7 @@ use triton_vllm::device::{
     WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
-use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};
+use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan};
 
 /// Uniform in [-1, 1) from a linear congruential generator.
 struct Noise(u64);
@@ -95,16 +95,17 @@ fn plan(rows: usize, position: usize, pages: usize) -> StepPlan {
     };
     // Backwards, so that positions must go through the table.
     let pages = (1..=pages as u32).rev().map(PageId).collect();
-    StepPlan {
+    let mut plan = StepPlan {
         step: 1,
         changes: vec![
             SlotChange::Open(Box::new(open)),
             SlotChange::Pages { slot, group: GroupId(0), pages },
         ],
-        rows: vec![Row { slot, feed: Feed::Chunk(0..rows), sample: true, score: None }],
         chunk_tokens: (0..rows as u32).map(TokenId).collect(),
-        targets: Vec::new(),
-    }
+        ..StepPlan::default()
+    };
+    plan.push(slot, Feed::Known(0..rows), true);
+    plan
 }
 
 const NO_KV: KvShape = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: DType::F32 };

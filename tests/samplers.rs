@@ -11,7 +11,7 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::{DType, WeightKind};
 use triton_vllm::ids::{SlotId, TokenId};
-use triton_vllm::plan::{Feed, Row, TokenMasks};
+use triton_vllm::plan::{Feed, LogitsRow, Purpose, StepPlan, TokenMasks};
 use triton_vllm::sampling::{
     adjust::forbid, choose, History, LogprobSpec, SamplerSpec, Seen, TokenLogprobs,
 };
@@ -124,26 +124,26 @@ fn close(got: &TokenLogprobs, want: &TokenLogprobs, what: &str) {
 
 /// The rows of a step: whole sequences where they are new, else the last token.
 fn rows(sequences: &[Sequence], fresh: impl Fn(usize) -> bool, b: &mut Bench<impl Graded>) {
-    let (mut rows, mut tokens, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    let mut plan = StepPlan::default();
     for (slot, sequence) in sequences.iter().enumerate() {
-        let mut row = Row {
-            slot: SlotId(slot as u32),
-            feed: Feed::Last { count: 1 },
-            sample: true,
-            score: None,
-        };
+        let mut feed = Feed::LastSampled;
         if fresh(slot) {
-            row.feed = Feed::Chunk(tokens.len()..tokens.len() + sequence.tokens.len());
-            tokens.extend(&sequence.tokens);
+            let known = plan.chunk_tokens.len();
+            feed = Feed::Known(known..known + sequence.tokens.len());
+            plan.chunk_tokens.extend(&sequence.tokens);
             if sequence.spec.prompt_logprobs.is_some() {
-                let next = &sequence.tokens[1..sequence.prompt];
-                row.score = Some(targets.len()..targets.len() + next.len());
-                targets.extend(next);
+                let chunk = plan.chunks.len();
+                let next = sequence.tokens[1..sequence.prompt].iter().enumerate();
+                plan.logits.extend(next.map(|(token, &next)| LogitsRow {
+                    chunk,
+                    token,
+                    purpose: Purpose::Report { next },
+                }));
             }
         }
-        rows.push(row);
+        plan.push(SlotId(slot as u32), feed, true);
     }
-    b.try_score(rows, tokens, targets).unwrap();
+    b.begin(plan);
 }
 
 /// All tokens of all slots, and all logprobs in order, for a comparison of devices.
@@ -178,21 +178,21 @@ fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
         b.dev.logits(&head, None, &picked, &mut logits).unwrap();
         let mut all = b.dev.read(&logits, most).unwrap();
         // A mask for every slot of the second half, in the later steps.
-        let late: Vec<_> = (slots / 2..slots)
+        let masked: Vec<_> = (slots / 2..slots)
             .filter(|_| step >= 5)
             .map(|slot| (SlotId(slot as u32), mask.clone()))
             .collect();
-        b.dev.sample(&mut logits, &TokenMasks { by_slot: late.clone() }).unwrap();
+        b.dev.sample(&mut logits, &TokenMasks { by_slot: masked.clone() }).unwrap();
         let result = b.dev.collect().unwrap();
         assert_eq!(result.samples.len(), slots);
         let mut left = all.chunks_exact_mut(vocab);
-        let mut scores = result.scores.iter();
+        let mut reports = result.reports.iter();
         for (slot, (sequence, sampled)) in sequences.iter_mut().zip(&result.samples).enumerate() {
             let (id, spec) = (SlotId(slot as u32), sequence.spec.clone());
             let what = format!("{vocab} tokens, step {step}, slot {slot}, {spec:?}");
             if let Some(wanted) = spec.prompt_logprobs.as_ref().filter(|_| fresh(slot)) {
                 let targets = &sequence.tokens[1..sequence.prompt];
-                let got = if targets.is_empty() { None } else { scores.next() };
+                let got = if targets.is_empty() { None } else { reports.next() };
                 let got = got.map_or(&[][..], |scored| {
                     assert_eq!(scored.slot, id, "{what}");
                     scored.logprobs.as_deref().expect(&what)
@@ -207,7 +207,7 @@ fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
             }
             let row = left.next().unwrap();
             let mut seen = Seen::default();
-            if late.iter().any(|(masked, _)| *masked == id) {
+            if masked.iter().any(|(slot, _)| *slot == id) {
                 forbid(row, &mask, &mut seen);
             }
             let raw = row.to_vec();
@@ -225,7 +225,7 @@ fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
             sequence.history.push(want);
             sequence.tokens.push(want);
         }
-        assert!(scores.next().is_none(), "step {step} scores rows that none asked for");
+        assert!(reports.next().is_none(), "step {step} reports rows that none asked for");
     }
     assert!(caught > 10, "bad words changed only {caught} choices");
     assert!(scored > 30, "only {scored} positions of prompts were scored");
@@ -298,20 +298,20 @@ fn judge_odd<D: Graded>(vocab: usize, place: usize) {
         b.dev.logits(&head, None, &picked, &mut logits).unwrap();
         let mut all = b.dev.read(&logits, 2 * slots).unwrap();
         let is_masked = |slot: usize| (slot / KINDS + step).is_multiple_of(2);
-        let late = (0..slots).filter(|&slot| is_masked(slot));
-        let late = late.map(|slot| (SlotId(slot as u32), mask.clone())).collect();
-        b.dev.sample(&mut logits, &TokenMasks { by_slot: late }).unwrap();
+        let masked = (0..slots).filter(|&slot| is_masked(slot));
+        let masked = masked.map(|slot| (SlotId(slot as u32), mask.clone())).collect();
+        b.dev.sample(&mut logits, &TokenMasks { by_slot: masked }).unwrap();
         let result = b.dev.collect().unwrap();
 
         let mut left = all.chunks_exact_mut(vocab);
-        let mut scores = result.scores.iter();
+        let mut reports = result.reports.iter();
         for (slot, (sequence, sampled)) in sequences.iter().zip(&result.samples).enumerate() {
             let Sequence { spec, tokens, history, .. } = sequence;
             let what = format!("{vocab} tokens, step {step}, slot {slot}, {tokens:?}, {spec:?}");
             let [first, second] = [tokens[0], tokens[1]].map(|kind| IS_FINITE[kind.index()]);
             if let Some(wanted) = &spec.prompt_logprobs {
                 let row = left.next().unwrap();
-                let got = &scores.next().unwrap().logprobs;
+                let got = &reports.next().unwrap().logprobs;
                 if let Ok(got) = got {
                     close(&got[0], &TokenLogprobs::read(row, tokens[1], wanted), &what);
                 }
@@ -332,7 +332,7 @@ fn judge_odd<D: Graded>(vocab: usize, place: usize) {
                 close(got, &TokenLogprobs::read(&raw, want, wanted), &what);
             }
         }
-        assert!(scores.next().is_none(), "step {step} scores rows that none asked for");
+        assert!(reports.next().is_none(), "step {step} reports rows that none asked for");
     }
 }
 

@@ -12,7 +12,7 @@ use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::{Decoder, ModelSpec, WeightSource};
-use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
+use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
 
 pub const PAGE: usize = 16;
 const STEP_TOKENS: usize = 8192;
@@ -126,7 +126,8 @@ impl<D: Device> Bench<D> {
         })));
     }
 
-    pub fn row(&mut self, slot: u32, feed: Feed) -> Row {
+    /// Add a slot's chunk to a plan, with the pages that it needs.
+    pub fn push(&mut self, plan: &mut StepPlan, slot: u32, feed: Feed) {
         let (length, pages) = self.slots.get_mut(&slot).expect("an open slot");
         *length += feed.tokens();
         let mut new = Vec::new();
@@ -139,23 +140,18 @@ impl<D: Device> Bench<D> {
             let (slot, group) = (SlotId(slot), GroupId(0));
             self.changes.push(SlotChange::Pages { slot, group, pages: new });
         }
-        Row { slot: SlotId(slot), feed, sample: true, score: None }
+        plan.push(SlotId(slot), feed, true);
     }
 
     /// Enqueue a step; `tokens` are those of its chunks.
-    pub fn enqueue(&mut self, rows: Vec<Row>, tokens: usize) -> Result<()> {
+    pub fn enqueue(&mut self, mut plan: StepPlan, tokens: usize) -> Result<()> {
         self.step += 1;
         let (step, vocab) = (self.step, self.vocab);
         let token =
             |i: usize| TokenId((i as u32).wrapping_mul(7919).wrapping_add(step as u32) % vocab);
-        let chunk_tokens = (0..tokens).map(token).collect();
-        let plan = StepPlan {
-            step,
-            changes: std::mem::take(&mut self.changes),
-            rows,
-            chunk_tokens,
-            ..StepPlan::default()
-        };
+        plan.step = step;
+        plan.changes = std::mem::take(&mut self.changes);
+        plan.chunk_tokens = (0..tokens).map(token).collect();
         self.decoder.step(&mut self.dev, &plan)?;
         self.decoder.sample(&mut self.dev, &TokenMasks::default())
     }
@@ -169,11 +165,11 @@ impl<D: Device> Bench<D> {
             let mut left = tokens;
             while left > 0 {
                 let count = left.min(STEP_TOKENS);
-                let mut rows = Vec::new();
+                let mut plan = StepPlan::default();
                 for (n, &slot) in group.iter().enumerate() {
-                    rows.push(self.row(slot, Feed::Chunk(n * count..(n + 1) * count)));
+                    self.push(&mut plan, slot, Feed::Known(n * count..(n + 1) * count));
                 }
-                self.enqueue(rows, count * group.len())?;
+                self.enqueue(plan, count * group.len())?;
                 self.dev.collect()?;
                 left -= count;
             }
@@ -188,9 +184,10 @@ impl<D: Device> Bench<D> {
         for step in 0..=steps {
             if step < steps {
                 let start = Instant::now();
-                let feed = Feed::Last { count: 1 };
-                let rows = slots.iter().map(|&s| self.row(s, feed.clone())).collect();
-                self.enqueue(rows, 0)?;
+                let feed = Feed::LastSampled;
+                let mut plan = StepPlan::default();
+                slots.iter().for_each(|&slot| self.push(&mut plan, slot, feed.clone()));
+                self.enqueue(plan, 0)?;
                 hosts_ms.push(start.elapsed().as_secs_f64() * 1e3);
             }
             if step > 0 {

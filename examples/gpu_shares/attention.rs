@@ -12,7 +12,7 @@ use triton_vllm::device::ops::*;
 use triton_vllm::device::{AttnSpec, DType, DeviceLimits, KvShape, Source, WeightDesc, WeightKind};
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
-use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
+use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
 
 use crate::floor::Floor;
 use crate::gpu::{median, PAGE};
@@ -224,19 +224,15 @@ impl<'a> Bench<'a> {
     /// One step: `work` between its begin and its end.
     fn step(
         &mut self,
-        rows: Vec<Row>,
+        mut plan: StepPlan,
         tokens: usize,
         work: impl FnOnce(&mut Bench<'a>) -> Result<()>,
     ) -> Result<()> {
         self.step += 1;
         let token = |i: usize| TokenId((i * 7919 + 13 * self.step as usize) as u32 % VOCAB as u32);
-        let plan = StepPlan {
-            step: self.step,
-            rows,
-            chunk_tokens: (0..tokens).map(token).collect(),
-            changes: std::mem::take(&mut self.changes),
-            ..StepPlan::default()
-        };
+        plan.step = self.step;
+        plan.chunk_tokens = (0..tokens).map(token).collect();
+        plan.changes = std::mem::take(&mut self.changes);
         self.dev.begin(&plan)?;
         work(self)?;
         self.dev.sample(&mut self.logits, &TokenMasks::default())?;
@@ -245,25 +241,24 @@ impl<'a> Bench<'a> {
 
     /// Write K and V of all positions, in all layers.
     fn store(&mut self) -> Result<()> {
-        let (mut rows, mut tokens) = (Vec::new(), 0);
+        let (mut plan, mut tokens) = (StepPlan::default(), 0);
         for n in 0..self.shape.sequences.len() {
             self.open(n, 0);
             let Sequence { cached, tokens: fed } = self.shape.sequences[n];
             let mut left = cached + fed;
             while left > 0 {
                 let count = left.min(STEP_TOKENS - tokens);
-                let (slot, feed) = (SlotId(n as u32), Feed::Chunk(tokens..tokens + count));
-                rows.push(Row { slot, feed, sample: false, score: None });
+                plan.push(SlotId(n as u32), Feed::Known(tokens..tokens + count), false);
                 (left, tokens) = (left - count, tokens + count);
                 if tokens == STEP_TOKENS {
-                    self.step(std::mem::take(&mut rows), tokens, Bench::store_step)?;
+                    self.step(std::mem::take(&mut plan), tokens, Bench::store_step)?;
                     tokens = 0;
                 }
             }
         }
         match tokens {
             0 => Ok(()),
-            _ => self.step(rows, tokens, Bench::store_step),
+            _ => self.step(plan, tokens, Bench::store_step),
         }
     }
 
@@ -278,20 +273,20 @@ impl<'a> Bench<'a> {
     /// The shape's step with so many calls of `attend`: its microseconds. The slots are opened
     /// anew, so every step is the same.
     fn attend(&mut self, calls: usize) -> Result<f64> {
-        let (mut rows, mut tokens) = (Vec::new(), 0);
+        let (mut plan, mut tokens) = (StepPlan::default(), 0);
         for n in 0..self.shape.sequences.len() {
             let Sequence { cached, tokens: fed } = self.shape.sequences[n];
             self.open(n, cached);
             let feed = match fed {
-                1 => Feed::Last { count: 1 },
-                _ => Feed::Chunk(tokens..tokens + fed),
+                1 => Feed::LastSampled,
+                _ => Feed::Known(tokens..tokens + fed),
             };
             tokens += if fed > 1 { fed } else { 0 };
-            rows.push(Row { slot: SlotId(n as u32), feed, sample: true, score: None });
+            plan.push(SlotId(n as u32), feed, true);
         }
         self.dev.wait()?;
         let start = Instant::now();
-        self.step(rows, tokens, |b| {
+        self.step(plan, tokens, |b| {
             for call in 0..calls {
                 b.dev.attend(call % b.layers, &b.attn, &b.qkv, &mut b.out)?;
             }
@@ -313,8 +308,9 @@ impl<'a> Bench<'a> {
         self.store()?;
         // Before a step has shown the number of heads a device runs its plain kernel: a short one.
         self.open(0, 0);
-        let row = Row { slot: SlotId(0), feed: Feed::Last { count: 1 }, sample: true, score: None };
-        self.step(vec![row], 0, |b| b.dev.attend(0, &b.attn, &b.qkv, &mut b.out))?;
+        let mut plan = StepPlan::default();
+        plan.push(SlotId(0), Feed::LastSampled, true);
+        self.step(plan, 0, |b| b.dev.attend(0, &b.attn, &b.qkv, &mut b.out))?;
         self.dev.steady();
         let many = (STEP_US / self.shape.peer_us).clamp(16.0, 80.0) as usize;
         let few = many / 4;

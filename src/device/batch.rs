@@ -1,87 +1,324 @@
-//! Slot rows and the current batch, for devices that keep them on the host (`cpu`, `trace`): what
-//! lives between steps, and what a step runs over. It knows no activations and no pages' contents.
+//! A step's plan, checked and flattened once for all devices. [`SlotTable`] knows of each slot what
+//! a plan can be checked against; [`Batch`] is what the ops of a step run over. Devices call it at
+//! the beginning of `begin` and then apply the same changes to whatever they hold themselves,
+//! without a check of their own.
 
 use std::sync::Arc;
 
 use super::DeviceLimits;
 use crate::error::Result;
-use crate::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
+use crate::ids::{AdapterId, AdapterSlotId, GroupId, SlotId};
 use crate::internal;
-use crate::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};
-use crate::sampling::{History, SamplerSpec};
+use crate::plan::{Feed, Purpose, SlotChange, SlotOpen, StepPlan};
+use crate::sampling::{LogprobSpec, SamplerSpec};
 
-/// One sequence's row.
-pub struct SlotRow {
-    pub pages: Vec<PageId>,
-    /// Positions whose K and V are in pages, once the current step has run.
-    pub length: usize,
-    pub last: TokenId,
-    /// Of its adapter, if it has one.
-    pub adapter_slot: Option<AdapterSlotId>,
-    pub sampler: Arc<SamplerSpec>,
-    /// As far as the sampler needs it.
-    pub history: History,
+/// What a step runs over.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The plan's.
+    pub step: u64,
+    /// Token rows: R of the ops.
+    pub rows: usize,
+    /// The sequences that run, in the order of their token rows.
+    pub chunks: Vec<BatchChunk>,
+    /// The logits rows, in the order of their token rows: S of the ops is their number.
+    pub logits: Vec<BatchLogits>,
+    /// Some sequence that runs has an adapter.
+    pub adapters: bool,
+    /// Every sequence feeds one token and is sampled from: token row i is logits row i.
+    pub decode: bool,
 }
 
-impl SlotRow {
-    fn open(open: &SlotOpen, adapter_slot: Option<AdapterSlotId>) -> SlotRow {
-        let (prompt, outputs) =
-            open.tokens.split_at(open.tokens.len().min(open.prompt_tokens as usize));
-        SlotRow {
-            pages: Vec::new(),
-            length: open.cached_tokens as usize,
-            last: TokenId(0),
-            adapter_slot,
-            history: History::new(&open.sampler, prompt, outputs),
-            sampler: open.sampler.clone(),
+impl Batch {
+    /// For ops over whole sequences: each of the step begins in it.
+    ///
+    /// # Errors
+    /// Internal: one began earlier. `op` says who asks.
+    pub fn whole_sequences(&self, op: &str) -> Result<()> {
+        let Some(part) = self.chunks.iter().find(|chunk| !chunk.is_whole()) else { return Ok(()) };
+        let BatchChunk { slot, tokens, length, .. } = part;
+        Err(internal!("{op}: slot {slot} feeds {tokens} of its {length} tokens"))
+    }
+}
+
+/// A sequence's share of the token rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchChunk {
+    /// The sequence's slot.
+    pub slot: SlotId,
+    /// First token row.
+    pub first: usize,
+    /// Token rows, at least one.
+    pub tokens: usize,
+    /// Positions of the sequence once the step has run.
+    pub length: usize,
+    /// Where its known tokens begin in `StepPlan::chunk_tokens`; None: its row is the token that
+    /// the slot sampled last.
+    pub known: Option<usize>,
+    /// First logits row.
+    pub first_logits: usize,
+    /// Logits rows.
+    pub logits: usize,
+}
+
+impl BatchChunk {
+    /// Its token rows.
+    pub fn rows(&self) -> std::ops::Range<usize> {
+        self.first..self.first + self.tokens
+    }
+
+    /// The position of its first token row.
+    pub fn position(&self) -> usize {
+        self.length - self.tokens
+    }
+
+    /// The step feeds the sequence as a whole.
+    pub fn is_whole(&self) -> bool {
+        self.tokens == self.length
+    }
+}
+
+/// One logits row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchLogits {
+    /// Whose.
+    pub slot: SlotId,
+    /// Index into [`Batch::chunks`].
+    pub chunk: usize,
+    /// Its token row.
+    pub row: usize,
+    /// What for.
+    pub purpose: Purpose,
+    /// Logprobs to report, of the token that is sampled or of the one that is known.
+    pub logprobs: Option<LogprobSpec>,
+}
+
+/// What of a slot a plan is checked against.
+#[derive(Debug, Clone, Default)]
+struct Slot {
+    open: bool,
+    length: usize,
+    pages: usize,
+    adapter_slot: Option<AdapterSlotId>,
+    sampler: Arc<SamplerSpec>,
+}
+
+/// All slots of a device, and the current batch.
+#[derive(Debug, Default)]
+pub struct SlotTable {
+    /// None before the device was reserved.
+    limits: Option<DeviceLimits>,
+    slots: Vec<Slot>,
+    adapter_slots: AdapterSlotTable,
+    /// Of the current step.
+    pub batch: Batch,
+}
+
+impl SlotTable {
+    /// All slots closed.
+    pub fn new(limits: &DeviceLimits) -> SlotTable {
+        SlotTable {
+            limits: Some(limits.clone()),
+            slots: vec![Slot::default(); limits.slots],
+            ..SlotTable::default()
         }
     }
 
-    /// Record a sampled token.
-    pub fn accept(&mut self, token: TokenId) {
-        self.last = token;
-        self.history.push(token);
+    /// Check a plan, apply its changes and make it the current batch.
+    ///
+    /// # Errors
+    /// Internal: a plan that does not fit the limits or the slots' state. The device is lost then.
+    pub fn begin(&mut self, plan: &StepPlan) -> Result<&Batch> {
+        let limits = self.limits.clone().ok_or_else(|| internal!("a step before reserve"))?;
+        let tokens = plan.tokens();
+        if tokens > limits.step_tokens {
+            return Err(internal!(
+                "step {} has {tokens} tokens, more than the {} that were reserved",
+                plan.step,
+                limits.step_tokens
+            ));
+        }
+        if plan.logits.len() > limits.logits_rows {
+            let (rows, most) = (plan.logits.len(), limits.logits_rows);
+            return Err(internal!("step {} has {rows} logits rows of {most}", plan.step));
+        }
+
+        for change in &plan.changes {
+            self.change(change, &limits)?;
+        }
+
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.step = plan.step;
+        batch.rows = 0;
+        batch.adapters = false;
+        batch.chunks.clear();
+        batch.logits.clear();
+        self.flatten_chunks(plan, &limits, &mut batch)?;
+        self.flatten_logits(plan, &mut batch)?;
+        batch.decode = batch.rows == batch.chunks.len() && batch.logits.len() == batch.rows;
+        self.batch = batch;
+        Ok(&self.batch)
+    }
+
+    /// The adapter slot of a slot's adapter, if it has one.
+    pub fn adapter_slot(&self, slot: SlotId) -> Option<AdapterSlotId> {
+        self.slots.get(slot.index())?.adapter_slot
+    }
+
+    /// Positions of a slot's sequence once the current step has run.
+    pub fn length(&self, slot: SlotId) -> usize {
+        self.slots.get(slot.index()).map_or(0, |slot| slot.length)
+    }
+
+    /// The sampler of a slot.
+    pub fn sampler(&self, slot: SlotId) -> Option<&Arc<SamplerSpec>> {
+        self.slots.get(slot.index()).map(|slot| &slot.sampler)
+    }
+
+    fn flatten_chunks(
+        &mut self,
+        plan: &StepPlan,
+        limits: &DeviceLimits,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        for chunk in &plan.chunks {
+            let known = match &chunk.feed {
+                Feed::LastSampled => None,
+                Feed::Known(range) if range.end <= plan.chunk_tokens.len() => Some(range.start),
+                Feed::Known(range) => return Err(internal!("chunk {range:?} is not in the plan")),
+            };
+            let tokens = chunk.feed.tokens();
+            let slot = self.open_slot(chunk.slot)?;
+            let length = slot.length + tokens;
+            if tokens == 0 || length > slot.pages * limits.page_size {
+                return Err(internal!(
+                    "slot {} cannot grow from {} by {tokens} positions in {} pages",
+                    chunk.slot,
+                    slot.length,
+                    slot.pages
+                ));
+            }
+
+            slot.length = length;
+            batch.adapters |= slot.adapter_slot.is_some();
+            batch.chunks.push(BatchChunk {
+                slot: chunk.slot,
+                first: batch.rows,
+                tokens,
+                length,
+                known,
+                first_logits: 0,
+                logits: 0,
+            });
+            batch.rows += tokens;
+        }
+        Ok(())
+    }
+
+    fn flatten_logits(&self, plan: &StepPlan, batch: &mut Batch) -> Result<()> {
+        let mut next_row = 0;
+        for wanted in &plan.logits {
+            let (nth, chunk) = (batch.logits.len(), batch.chunks.get_mut(wanted.chunk));
+            let chunk = chunk.filter(|chunk| wanted.token < chunk.tokens);
+            let chunk =
+                chunk.ok_or_else(|| internal!("{wanted:?} is not in step {}", plan.step))?;
+            let slot = chunk.slot;
+            let row = chunk.first + wanted.token;
+            if row < next_row {
+                return Err(internal!("slot {slot}: logits rows out of order, or one twice"));
+            }
+            next_row = row + 1;
+
+            let sampler = &self.slots[slot.index()].sampler;
+            let logprobs = match wanted.purpose {
+                Purpose::Sample if wanted.token + 1 == chunk.tokens => sampler.logprobs.clone(),
+                Purpose::Sample => {
+                    return Err(internal!("slot {slot} is sampled from within its chunk"));
+                }
+                Purpose::Report { .. } if sampler.prompt_logprobs.is_none() => {
+                    return Err(internal!("slot {slot} reports without a spec"));
+                }
+                Purpose::Report { .. } => sampler.prompt_logprobs.clone(),
+            };
+
+            if chunk.logits == 0 {
+                chunk.first_logits = nth;
+            }
+            chunk.logits += 1;
+            let (chunk, purpose) = (wanted.chunk, wanted.purpose);
+            batch.logits.push(BatchLogits { slot, chunk, row, purpose, logprobs });
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, change: &SlotChange, limits: &DeviceLimits) -> Result<()> {
+        match change {
+            SlotChange::Open(open) => self.open(open, limits),
+            SlotChange::Pages { slot, group, pages } => {
+                let most = limits.max_model_len.div_ceil(limits.page_size);
+                let known = pages.iter().all(|page| page.index() < limits.pages);
+                let held = self.open_slot(*slot)?;
+                if *group != GroupId(0) || !known || held.pages + pages.len() > most {
+                    return Err(internal!(
+                        "slot {slot} cannot take the pages {pages:?} of group {group} after {} of \
+                         {most}; the pool has {}",
+                        held.pages,
+                        limits.pages
+                    ));
+                }
+                held.pages += pages.len();
+                Ok(())
+            }
+            SlotChange::Close { slot } => {
+                self.open_slot(*slot)?.open = false;
+                Ok(())
+            }
+            SlotChange::Adapter { adapter_slot, adapter } => {
+                self.adapter_slots.put(*adapter_slot, *adapter);
+                Ok(())
+            }
+        }
+    }
+
+    fn open(&mut self, open: &SlotOpen, limits: &DeviceLimits) -> Result<()> {
+        let adapter_slot = self.adapter_slots.of(open.adapter)?;
+        let count = self.slots.len();
+        let slot = self.slots.get_mut(open.slot.index());
+        let slot = slot.ok_or_else(|| internal!("slot {} of {count}", open.slot))?;
+        // One token may have been sampled ahead of a stop that the host had not seen.
+        if open.tokens.len() > limits.max_model_len + 2 {
+            return Err(internal!("slot {} opens with {} tokens", open.slot, open.tokens.len()));
+        }
+
+        *slot = Slot {
+            open: true,
+            length: open.cached_tokens as usize,
+            pages: 0,
+            adapter_slot,
+            sampler: open.sampler.clone(),
+        };
+        Ok(())
+    }
+
+    fn open_slot(&mut self, slot: SlotId) -> Result<&mut Slot> {
+        let held = self.slots.get_mut(slot.index()).filter(|held| held.open);
+        held.ok_or_else(|| internal!("slot {slot} is not open"))
     }
 }
 
-/// One token row of the batch.
-#[derive(Debug, Clone, Copy)]
-pub struct TokenRow {
-    pub token: TokenId,
-    pub position: usize,
-    pub slot: SlotId,
-}
-
-/// What the ops run over.
-#[derive(Default)]
-pub struct Batch {
-    pub step: u64,
-    pub rows: Vec<TokenRow>,
-    /// In the plan's order: S of the ops.
-    pub logits: Vec<LogitsRow>,
-    /// Some row has an adapter.
-    pub adapters: bool,
-    /// The adapter slot of each row, and of each logits row; only where there are adapters.
-    pub adapter_slots: Vec<Option<AdapterSlotId>>,
-    pub logits_adapter_slots: Vec<Option<AdapterSlotId>>,
-}
-
-/// Which adapter each adapter slot holds. Every device has one.
+/// Which adapter each adapter slot holds.
 #[derive(Debug, Default)]
-pub struct AdapterSlotTable(Vec<AdapterId>);
+struct AdapterSlotTable(Vec<AdapterId>);
 
 impl AdapterSlotTable {
-    pub fn put(&mut self, adapter_slot: AdapterSlotId, adapter: AdapterId) {
-        let adapter_slots = self.0.len().max(adapter_slot.index() + 1);
-        self.0.resize(adapter_slots, AdapterId(0));
+    fn put(&mut self, adapter_slot: AdapterSlotId, adapter: AdapterId) {
+        let count = self.0.len().max(adapter_slot.index() + 1);
+        self.0.resize(count, AdapterId(0));
         self.0[adapter_slot.index()] = adapter;
     }
 
-    /// The adapter's adapter slot; none for the adapter 0.
-    ///
-    /// # Errors
-    /// Internal: no adapter slot holds it.
-    pub fn of(&self, adapter: AdapterId) -> Result<Option<AdapterSlotId>> {
+    /// The adapter's slot; none for the adapter 0.
+    fn of(&self, adapter: AdapterId) -> Result<Option<AdapterSlotId>> {
         if adapter == AdapterId(0) {
             return Ok(None);
         }
@@ -91,198 +328,6 @@ impl AdapterSlotTable {
     }
 }
 
-/// One logits row of the batch.
-#[derive(Debug, Clone, Copy)]
-pub struct LogitsRow {
-    pub slot: SlotId,
-    /// Its token row.
-    pub row: usize,
-    /// The token to report logprobs of; None: sample one.
-    pub target: Option<TokenId>,
-}
-
-impl Batch {
-    /// The logits rows of `row`, whose token rows begin at `first`.
-    fn push_logits_rows(&mut self, plan: &StepPlan, row: &Row, first: usize) -> Result<()> {
-        let tokens = row.feed.tokens();
-        if row.logits_rows() > tokens {
-            let (slot, rows) = (row.slot, row.logits_rows());
-            return Err(internal!("slot {slot} wants {rows} logits rows of {tokens} tokens"));
-        }
-        let targets = plan.targets.get(row.score.clone().unwrap_or_default());
-        let targets = targets.ok_or_else(|| internal!("targets {:?}", row.score))?;
-        let slot = row.slot;
-        for (i, &target) in targets.iter().enumerate() {
-            self.logits.push(LogitsRow { slot, row: first + i, target: Some(target) });
-        }
-        if row.sample {
-            self.logits.push(LogitsRow { slot, row: first + tokens - 1, target: None });
-        }
-        Ok(())
-    }
-}
-
-impl Batch {
-    /// The token rows of each sequence, in order.
-    pub fn sequences(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
-        let mut first = 0;
-        self.rows.chunk_by(|a, b| a.slot == b.slot).map(move |rows| {
-            let begin = first;
-            first += rows.len();
-            begin..first
-        })
-    }
-
-    /// The token rows of the sequence of a logits row, which must begin in this step.
-    ///
-    /// # Errors
-    /// Internal: it began earlier.
-    pub fn whole(&self, logits_row: &LogitsRow) -> Result<std::ops::Range<usize>> {
-        let (slot, last) = (logits_row.slot, logits_row.row);
-        let first = last.checked_sub(self.rows[last].position);
-        let first = first.filter(|&first| self.rows[first].slot == slot);
-        first
-            .map(|first| first..last + 1)
-            .ok_or_else(|| internal!("slot {slot} is pooled over a prompt that came in pieces"))
-    }
-}
-
-/// All slots of a device, and the current batch.
-#[derive(Default)]
-pub struct Slots {
-    rows: Vec<Option<SlotRow>>,
-    pub batch: Batch,
-    adapter_slots: AdapterSlotTable,
-    page_size: usize,
-    step_tokens: usize,
-    logits_rows: usize,
-    pages: usize,
-}
-
-impl Slots {
-    pub fn new(limits: &DeviceLimits) -> Slots {
-        Slots {
-            rows: (0..limits.slots).map(|_| None).collect(),
-            batch: Batch::default(),
-            adapter_slots: AdapterSlotTable::default(),
-            page_size: limits.page_size,
-            step_tokens: limits.step_tokens,
-            logits_rows: limits.logits_rows,
-            pages: limits.pages,
-        }
-    }
-
-    /// # Errors
-    /// Internal: the slot is not open, or does not exist.
-    pub fn row(&self, slot: SlotId) -> Result<&SlotRow> {
-        let row = self.rows.get(slot.index()).and_then(Option::as_ref);
-        row.ok_or_else(|| internal!("slot {slot} is not open"))
-    }
-
-    pub fn row_mut(&mut self, slot: SlotId) -> Result<&mut SlotRow> {
-        let row = self.rows.get_mut(slot.index()).and_then(Option::as_mut);
-        row.ok_or_else(|| internal!("slot {slot} is not open"))
-    }
-
-    /// Apply the plan's changes and flatten its rows.
-    ///
-    /// # Errors
-    /// Internal: a plan that does not fit the limits or the slots' state. The device is lost then.
-    pub fn begin(&mut self, plan: &StepPlan) -> Result<()> {
-        for change in &plan.changes {
-            self.change(change)?;
-        }
-        if plan.tokens() > self.step_tokens {
-            return Err(internal!(
-                "step {} has {} tokens, more than the {} that were reserved",
-                plan.step,
-                plan.tokens(),
-                self.step_tokens
-            ));
-        }
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.step = plan.step;
-        batch.rows.clear();
-        batch.logits.clear();
-        batch.adapters = false;
-        for row in &plan.rows {
-            let page_size = self.page_size;
-            let slot = self.row_mut(row.slot)?;
-            let first = slot.length;
-            batch.adapters |= slot.adapter_slot.is_some();
-            match &row.feed {
-                Feed::Chunk(range) => {
-                    let tokens = plan.chunk_tokens.get(range.clone());
-                    let tokens =
-                        tokens.ok_or_else(|| internal!("chunk {range:?} is not in the plan"))?;
-                    batch.rows.extend(tokens.iter().enumerate().map(|(i, &token)| TokenRow {
-                        token,
-                        position: first + i,
-                        slot: row.slot,
-                    }));
-                }
-                Feed::Last { count: 1 } => {
-                    batch.rows.push(TokenRow { token: slot.last, position: first, slot: row.slot });
-                }
-                Feed::Last { count } => return Err(internal!("cannot feed {count} last tokens")),
-            }
-            slot.length += row.feed.tokens();
-            if slot.length > slot.pages.len() * page_size {
-                return Err(internal!(
-                    "slot {} needs {} positions, its {} pages hold {}",
-                    row.slot,
-                    slot.length,
-                    slot.pages.len(),
-                    slot.pages.len() * page_size
-                ));
-            }
-            let first = batch.rows.len() - row.feed.tokens();
-            batch.push_logits_rows(plan, row, first)?;
-        }
-        if batch.logits.len() > self.logits_rows {
-            let (rows, limit) = (batch.logits.len(), self.logits_rows);
-            return Err(internal!("step {} has {rows} logits rows of {limit}", plan.step));
-        }
-        batch.adapter_slots.clear();
-        batch.logits_adapter_slots.clear();
-        if batch.adapters {
-            for row in &batch.rows {
-                batch.adapter_slots.push(self.row(row.slot)?.adapter_slot);
-            }
-            batch
-                .logits_adapter_slots
-                .extend(batch.logits.iter().map(|logits_row| batch.adapter_slots[logits_row.row]));
-        }
-        self.batch = batch;
-        Ok(())
-    }
-
-    fn change(&mut self, change: &SlotChange) -> Result<()> {
-        match change {
-            SlotChange::Open(open) => {
-                let adapter_slot = self.adapter_slots.of(open.adapter)?;
-                let count = self.rows.len();
-                let row = self.rows.get_mut(open.slot.index());
-                let row = row.ok_or_else(|| internal!("slot {} of {count}", open.slot))?;
-                *row = Some(SlotRow::open(open, adapter_slot));
-            }
-            SlotChange::Pages { slot, group, pages } => {
-                if *group != GroupId(0) {
-                    return Err(internal!("page group {group} does not exist"));
-                }
-                if let Some(page) = pages.iter().find(|p| p.index() >= self.pages) {
-                    return Err(internal!("page {page} of {}", self.pages));
-                }
-                self.row_mut(*slot)?.pages.extend_from_slice(pages);
-            }
-            SlotChange::Close { slot } => {
-                self.row(*slot)?;
-                self.rows[slot.index()] = None;
-            }
-            SlotChange::Adapter { adapter_slot, adapter } => {
-                self.adapter_slots.put(*adapter_slot, *adapter)
-            }
-        }
-        Ok(())
-    }
-}
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

@@ -22,10 +22,6 @@ impl DType {
     }
 }
 
-/// Logits rows that an engine gives even few slots ([`DeviceLimits::logits_rows`]): a prompt that
-/// is scored takes one per token, so this bounds how slowly it goes.
-pub const LEAST_LOGITS_ROWS: usize = 64;
-
 /// Everything a device must hold beside weights; allocated once, by `reserve`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceLimits {
@@ -33,7 +29,7 @@ pub struct DeviceLimits {
     pub step_tokens: usize,
     /// Slots, hence sampled tokens of one step (`max_num_seqs`).
     pub slots: usize,
-    /// Logits rows of one step, sampled from or scored; at least `slots`.
+    /// Logits rows of one step, of all purposes; at least as many as sequences may be sampled from.
     pub logits_rows: usize,
     /// Pages in the pool, the null page included.
     pub pages: usize,

@@ -14,6 +14,7 @@
 //! | [`adapters`] | [`AdapterOps`] | low-rank adapters behind weights |
 //! | [`pooling`] | [`PoolingOps`] | models that embed |
 //! | [`batch`] | | a step's plan, checked and flattened once for all devices |
+//! | [`host_slots`] | | slots of devices that keep them in the host's memory |
 //! | [`weights`] | | a weight on its way from a checkpoint to a device |
 //!
 //! # A step
@@ -43,6 +44,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod dense;
 pub mod experts;
+pub mod host_slots;
 pub mod load;
 pub mod pooling;
 pub mod step;
@@ -53,7 +55,7 @@ pub use adapters::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
 pub use attention::{AttentionOps, AttnSpec, Rope};
 pub use dense::{Activation, DenseOps, Norm, NormKind};
 pub use experts::{ExpertOps, Routing, MAX_EXPERTS};
-pub use load::{DType, DeviceLimits, KvShape, LoadOps, LEAST_LOGITS_ROWS};
+pub use load::{DType, DeviceLimits, KvShape, LoadOps};
 pub use pooling::{Pooling, PoolingOps};
 pub use step::StepOps;
 pub use weights::{Bytes, HostTensor, Source, Storage, WeightDesc, WeightKind};

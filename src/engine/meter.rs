@@ -66,8 +66,8 @@ impl Meter {
 
     /// A plan was made; `admitted` got their first slot in it.
     pub fn planned(&mut self, plan: &StepPlan, admitted: impl Iterator<Item = RequestId>) {
-        self.round.tokens += plan.rows.iter().map(|row| row.feed.tokens()).sum::<usize>();
-        self.round.rows += plan.rows.len();
+        self.round.tokens += plan.tokens();
+        self.round.rows += plan.chunks.len();
         self.round.step = plan.step;
         let now = Instant::now();
         for id in admitted {
@@ -224,7 +224,7 @@ mod tests {
 
     use super::*;
     use crate::ids::SlotId;
-    use crate::plan::{Feed, Row};
+    use crate::plan::Feed;
 
     #[derive(Default)]
     struct Heard(Mutex<Vec<Observation>>);
@@ -245,8 +245,8 @@ mod tests {
         meter.arrived(id, Instant::now());
         meter.arrived(lost, Instant::now());
         meter.round_begins();
-        let row = Row { slot: SlotId(0), feed: Feed::Chunk(0..7), sample: true, score: None };
-        let plan = StepPlan { step: 5, rows: vec![row], ..StepPlan::default() };
+        let mut plan = StepPlan { step: 5, ..StepPlan::default() };
+        plan.push(SlotId(0), Feed::Known(0..7), true);
         meter.planned(&plan, [id].into_iter());
         let pause = Duration::from_millis(20);
         let slept = || {

@@ -6,7 +6,7 @@ use super::EngineArgs;
 use crate::device::cpu::memory::{self, Promise};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
-use crate::device::{DType, DeviceInfo, DeviceKind, DeviceLimits, LEAST_LOGITS_ROWS};
+use crate::device::{DType, DeviceInfo, DeviceKind, DeviceLimits};
 use crate::error::Result;
 use crate::invalid;
 use crate::model::budget::{self, PoolOptions, PoolSize};
@@ -144,7 +144,7 @@ pub(super) fn limits_of(
     let mut limits = DeviceLimits {
         step_tokens,
         slots,
-        logits_rows: slots.max(LEAST_LOGITS_ROWS).min(step_tokens),
+        logits_rows: slots.min(step_tokens),
         pages: 0,
         page_size,
         max_model_len: spec.max_model_len,

@@ -70,9 +70,8 @@ impl Runner for Scripted {
             _ => {}
         }
         let tokens = Ok(vec![TokenId(300 + (plan.step % 5) as u32)]);
-        let samples = plan.rows.iter().filter(|row| row.sample);
-        let samples = samples.map(|row| Sampled {
-            slot: row.slot,
+        let samples = plan.sampled().map(|slot| Sampled {
+            slot,
             tokens: tokens.clone(),
             logprobs: Vec::new(),
         });

@@ -10,7 +10,7 @@ use crate::device::{DType, DeviceInfo, DeviceLimits};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use crate::invalid;
-use crate::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
+use crate::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
 
 /// What the user said about KV memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -106,12 +106,7 @@ fn full_step(limits: &DeviceLimits, per_slot: usize) -> StepPlan {
         plan.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
         let first = plan.chunk_tokens.len();
         plan.chunk_tokens.resize(first + count, TokenId(0));
-        plan.rows.push(Row {
-            slot,
-            feed: Feed::Chunk(first..first + count),
-            sample: true,
-            score: None,
-        });
+        plan.push(slot, Feed::Known(first..first + count), true);
         left -= count;
     }
     plan

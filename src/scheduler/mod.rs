@@ -239,7 +239,7 @@ impl Scheduler {
         if !preempted {
             self.plan_waiting(&mut plan, &mut budget);
         }
-        if plan.rows.is_empty() {
+        if plan.chunks.is_empty() {
             return None;
         }
         plan.changes = std::mem::take(&mut self.changes);
@@ -430,15 +430,17 @@ impl Scheduler {
     /// by siblings first. Not earlier: a reader in the same step would race with the writes.
     fn launch(&mut self, plan: &StepPlan) {
         self.step = plan.step;
-        let mut samples = Vec::with_capacity(plan.rows.len());
-        let mut siblings = Vec::new();
-        for row in &plan.rows {
-            let sequence = &mut self.slots[row.slot];
+        for chunk in &plan.chunks {
+            let sequence = &mut self.slots[chunk.slot];
             self.kv.register(&mut sequence.table, &sequence.tokens, sequence.fed);
-            if row.sample {
-                samples.push((row.slot, sequence.generation));
-                siblings.append(&mut sequence.siblings);
-            }
+        }
+
+        let mut samples = Vec::with_capacity(plan.logits.len());
+        let mut siblings = Vec::new();
+        for slot in plan.sampled() {
+            let sequence = &mut self.slots[slot];
+            samples.push((slot, sequence.generation));
+            siblings.append(&mut sequence.siblings);
         }
         self.queue_siblings(siblings);
         self.in_flight.push_back(InFlight { step: plan.step, samples });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::ids::{AdapterId, GroupId, RequestId, SlotId, TokenId};
 use crate::kv::PageTable;
-use crate::plan::{Feed, Row, SlotOpen, StepPlan};
+use crate::plan::{Feed, SlotOpen, StepPlan};
 use crate::sampling::SamplerSpec;
 
 /// A sequence to generate, with its prompt.
@@ -148,14 +148,15 @@ impl Sequence {
         }
     }
 
-    /// Plan the next `count` tokens, for which the table has pages, as a row of `plan`.
+    /// Plan the next `count` tokens, for which the table has pages, as a chunk of `plan`.
     pub(super) fn feed(&mut self, count: usize, slot: SlotId, plan: &mut StepPlan) {
         let feed = if self.last_on_device {
-            Feed::Last { count: count as u32 }
+            assert_eq!(count, 1, "only the newest token is on the device alone");
+            Feed::LastSampled
         } else {
             let start = plan.chunk_tokens.len();
             plan.chunk_tokens.extend(&self.tokens[self.fed..self.fed + count]);
-            Feed::Chunk(start..plan.chunk_tokens.len())
+            Feed::Known(start..plan.chunk_tokens.len())
         };
         self.fed += count;
         let sample = self.fed == self.len();
@@ -163,7 +164,7 @@ impl Sequence {
             self.in_flight += 1;
             self.last_on_device = true;
         }
-        plan.rows.push(Row { slot, feed, sample, score: None });
+        plan.push(slot, feed, sample);
     }
 
     /// The oldest token in flight becomes known.

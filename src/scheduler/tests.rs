@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::ids::{AdapterId, TokenId};
-use crate::plan::{Feed, Row, Sampled};
+use crate::plan::{Feed, Sampled, SeqChunk};
 use crate::sampling::SamplerSpec;
 
 pub(super) fn config() -> SchedulerConfig {
@@ -51,13 +51,14 @@ pub(super) fn scheduler(config: SchedulerConfig, requests: &[NewSequence]) -> Sc
 
 /// (slot, tokens fed, samples) of each row.
 pub(super) fn shares(plan: &StepPlan) -> Vec<(u32, usize, bool)> {
-    plan.rows.iter().map(|row| (row.slot.0, row.feed.tokens(), row.sample)).collect()
+    let share =
+        |(at, chunk): (usize, &SeqChunk)| (chunk.slot.0, chunk.feed.tokens(), plan.samples(at));
+    plan.chunks.iter().enumerate().map(share).collect()
 }
 
 pub(super) fn answer(plan: &StepPlan, token: u32) -> StepResult {
-    let rows = plan.rows.iter().filter(|row| row.sample);
-    let samples = rows.map(|row| Sampled {
-        slot: row.slot,
+    let samples = plan.sampled().map(|slot| Sampled {
+        slot,
         tokens: Ok(vec![TokenId(token)]),
         logprobs: Vec::new(),
     });
@@ -77,8 +78,8 @@ fn what_runs_goes_first_and_the_rest_of_the_budget_feeds_chunks() {
     s.commit(&answer(&first, 7));
     let second = s.plan().unwrap();
     assert_eq!(shares(&second), [(0, 1, true), (1, 7, true)]);
-    assert_eq!(second.rows[0].feed, Feed::Last { count: 1 });
-    let Feed::Chunk(range) = &second.rows[1].feed else { panic!("a known chunk") };
+    assert_eq!(second.chunks[0].feed, Feed::LastSampled);
+    let Feed::Known(range) = &second.chunks[1].feed else { panic!("a known chunk") };
     assert_eq!(second.chunk_tokens[range.clone()], request(2, 20, 9).prompt[13..]);
 }
 
@@ -87,10 +88,8 @@ fn the_next_step_is_planned_before_tokens_are_known_and_never_past_the_limit() {
     let mut s = scheduler(config(), &[request(1, 3, 2)]);
     let first = s.plan().unwrap();
     let second = s.plan().unwrap();
-    assert_eq!(
-        second.rows,
-        [Row { slot: SlotId(0), feed: Feed::Last { count: 1 }, sample: true, score: None }]
-    );
+    assert_eq!(second.chunks, [SeqChunk { slot: SlotId(0), feed: Feed::LastSampled }]);
+    assert!(second.samples(0));
     assert_eq!(s.commit(&answer(&first, 7)), [arrival(1, 7, false)]);
     assert!(s.plan().is_none(), "its last token is in flight");
     assert_eq!(s.commit(&answer(&second, 8)), [arrival(1, 8, true)]);
@@ -150,7 +149,7 @@ fn admission_waits_for_pages_for_the_whole_prompt_unless_told_otherwise() {
     for (reserve_full_isl, rows) in [(true, 1), (false, 2)] {
         let config = SchedulerConfig { reserve_full_isl, ..config() };
         let mut s = scheduler(config, &[request(1, 5, 9), request(2, 31, 1)]);
-        assert_eq!(s.plan().unwrap().rows.len(), rows);
+        assert_eq!(s.plan().unwrap().chunks.len(), rows);
     }
 }
 
@@ -387,7 +386,7 @@ fn a_sequence_may_ask_not_to_read_the_cache() {
             s.add(sibling).unwrap();
         }
         let fed_now: Vec<usize> =
-            s.plan().unwrap().rows.iter().map(|row| row.feed.tokens()).collect();
+            s.plan().unwrap().chunks.iter().map(|chunk| chunk.feed.tokens()).collect();
         assert_eq!(fed_now[0], fed);
         assert!(!skip_cache || fed_now[1] == 16 - 10, "it waits for nobody");
     }
@@ -415,7 +414,7 @@ fn who_sits_a_step_out_takes_it_again() {
     s.hold(RequestId(1), false);
     let fourth = s.plan().unwrap();
     assert_eq!(shares(&fourth)[0], (0, 1, true));
-    let Feed::Chunk(range) = &fourth.rows[0].feed else { panic!("a known token") };
+    let Feed::Known(range) = &fourth.chunks[0].feed else { panic!("a known token") };
     assert_eq!(fourth.chunk_tokens[range.clone()], [TokenId(7)]);
     s.commit(&answer(&third, 9));
     assert!(s.commit(&answer(&fourth, 10)).contains(&arrival(1, 10, false)));
@@ -429,7 +428,7 @@ fn who_sits_a_step_out_takes_it_again() {
 fn who_is_held_has_no_rows() {
     let mut s = scheduler(config(), &[request(1, 3, 20), request(2, 3, 20)]);
     let first = s.plan().unwrap();
-    assert_eq!(s.id_in(first.rows[1].slot), RequestId(2));
+    assert_eq!(s.id_in(first.chunks[1].slot), RequestId(2));
     s.hold(RequestId(1), true);
     s.hold(RequestId(99), true);
     let second = s.plan().unwrap();
@@ -441,10 +440,10 @@ fn who_is_held_has_no_rows() {
     s.hold(RequestId(1), false);
     let third = s.plan().unwrap();
     assert_eq!(shares(&third), [(0, 1, true)]);
-    assert_eq!(third.rows[0].feed, Feed::Last { count: 1 });
+    assert_eq!(third.chunks[0].feed, Feed::LastSampled);
     s.preempt_last();
     s.commit(&answer(&third, 7));
     let fourth = s.plan().unwrap();
     assert_eq!(shares(&fourth), [(0, 1, true), (1, 1, true)], "it runs, four tokens are cached");
-    assert!(matches!(fourth.rows[1].feed, Feed::Chunk(_)));
+    assert!(matches!(fourth.chunks[1].feed, Feed::Known(_)));
 }

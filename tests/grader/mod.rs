@@ -14,7 +14,7 @@ use triton_vllm::device::{
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
-use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan};
+use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan};
 use triton_vllm::sampling::SamplerSpec;
 
 /// Numerical Recipes' generator: good enough for inputs.
@@ -253,7 +253,7 @@ impl<D: Graded> Bench<D> {
     }
 
     pub fn feed_some(&mut self, lengths: &[usize], samples: &[bool]) {
-        let mut rows = Vec::new();
+        let mut plan = StepPlan::default();
         let mut at = 0;
         for (slot, (&length, &sample)) in lengths.iter().zip(samples).enumerate() {
             if length == 0 {
@@ -263,28 +263,29 @@ impl<D: Graded> Bench<D> {
             if !self.slots[slot].open || full {
                 self.open(slot, &[TokenId(0)], Arc::default());
             }
-            let feed = Feed::Chunk(at..at + length);
-            rows.push(Row { slot: SlotId(slot as u32), feed, sample, score: None });
+            let feed = Feed::Known(at..at + length);
+            plan.push(SlotId(slot as u32), feed, sample);
             at += length;
         }
-        self.begin(rows, (0..at as u32).map(TokenId).collect());
+        plan.chunk_tokens = (0..at as u32).map(TokenId).collect();
+        self.begin(plan);
     }
 
     /// Begin a step with these prompts, or with the last token of every sequence.
     pub fn feed_prompts(&mut self, prompts: &[Vec<u32>], lengths: &[usize], first: bool) {
-        let mut tokens = Vec::new();
-        let mut rows = Vec::new();
+        let mut plan = StepPlan::default();
         for (slot, (prompt, &length)) in prompts.iter().zip(lengths).enumerate() {
+            let known = plan.chunk_tokens.len();
             let feed = match first {
-                true => Feed::Chunk(tokens.len()..tokens.len() + length),
-                false => Feed::Last { count: 1 },
+                true => Feed::Known(known..known + length),
+                false => Feed::LastSampled,
             };
             if first {
-                tokens.extend(prompt.iter().map(|&t| TokenId(t)));
+                plan.chunk_tokens.extend(prompt.iter().map(|&t| TokenId(t)));
             }
-            rows.push(Row { slot: SlotId(slot as u32), feed, sample: true, score: None });
+            plan.push(SlotId(slot as u32), feed, true);
         }
-        self.begin(rows, tokens);
+        self.begin(plan);
     }
 
     pub fn open(&mut self, slot: usize, tokens: &[TokenId], sampler: Arc<SamplerSpec>) {
@@ -315,38 +316,31 @@ impl<D: Graded> Bench<D> {
         })));
     }
 
-    pub fn begin(&mut self, rows: Vec<Row>, tokens: Vec<TokenId>) {
-        self.try_begin(rows, tokens).unwrap();
+    /// Begin the next step with the chunks and logits rows of `plan`; pages and changes that it
+    /// needs are added.
+    pub fn begin(&mut self, plan: StepPlan) {
+        self.try_begin(plan).unwrap();
     }
 
-    pub fn try_begin(&mut self, rows: Vec<Row>, tokens: Vec<TokenId>) -> Result<()> {
-        self.try_score(rows, tokens, Vec::new())
-    }
-
-    /// The same for rows that score `targets`.
-    pub fn try_score(
-        &mut self,
-        rows: Vec<Row>,
-        tokens: Vec<TokenId>,
-        targets: Vec<TokenId>,
-    ) -> Result<()> {
-        for row in &rows {
-            let Some(slot) = self.slots.get_mut(row.slot.index()).filter(|s| s.open) else {
+    pub fn try_begin(&mut self, mut plan: StepPlan) -> Result<()> {
+        for chunk in &plan.chunks {
+            let Some(slot) = self.slots.get_mut(chunk.slot.index()).filter(|s| s.open) else {
                 continue;
             };
-            slot.length += row.feed.tokens();
+            slot.length += chunk.feed.tokens();
             while slot.pages * self.setup.page_size < slot.length {
                 slot.pages += 1;
                 // Pages of closed sequences go round: enough for twice the slots.
                 let page = self.free_pages.remove(0);
                 self.free_pages.push(page);
-                let (slot, pages) = (row.slot, vec![page]);
+                let (slot, pages) = (chunk.slot, vec![page]);
                 self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
             }
         }
         self.step += 1;
-        let changes = std::mem::take(&mut self.changes);
-        self.dev.begin(&StepPlan { step: self.step, changes, rows, chunk_tokens: tokens, targets })
+        plan.step = self.step;
+        plan.changes = std::mem::take(&mut self.changes);
+        self.dev.begin(&plan)
     }
 }
 

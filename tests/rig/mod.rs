@@ -14,7 +14,7 @@ use triton_vllm::device::{DType, DeviceLimits};
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, Decoder, ModelSpec, WeightSource};
-use triton_vllm::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
+use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
 
 pub const SUPPORTED: &[DType] = &[DType::F32, DType::BF16, DType::F16];
@@ -185,22 +185,17 @@ impl<D: Device> Rig<D> {
             let from = seq.length;
             let to = from.saturating_add(chunk).min(seq.prompt.len());
             self.grow(seq, to - from);
-            let tokens = seq.prompt[from..to].iter().map(|&t| TokenId(t)).collect();
+            let chunk_tokens = seq.prompt[from..to].iter().map(|&t| TokenId(t)).collect();
             let done = to == seq.prompt.len();
-            let mut rows = vec![Row {
-                slot: seq.slot,
-                feed: Feed::Chunk(0..to - from),
-                sample: done,
-                score: None,
-            }];
-            for other in others.iter_mut() {
+            let mut plan = StepPlan { chunk_tokens, ..StepPlan::default() };
+            for other in others.iter_mut().rev() {
                 self.grow(other, 1);
-                let (slot, feed) = (other.slot, Feed::Last { count: 1 });
-                rows.insert(0, Row { slot, feed, sample: true, score: None });
+                plan.push(other.slot, Feed::LastSampled, true);
             }
+            plan.push(seq.slot, Feed::Known(0..to - from), done);
             let mut all: Vec<&mut Sequence> = others.iter_mut().collect();
             all.push(seq);
-            let logits = self.run(rows, tokens, &mut all);
+            let logits = self.run(plan, &mut all);
             if done {
                 // The prompt's row comes last.
                 return logits[logits.len() - self.spec.vocab_size..].to_vec();
@@ -211,17 +206,17 @@ impl<D: Device> Rig<D> {
     /// Vectors of texts that one step feeds as a whole, of a model that pools.
     pub fn embed(&mut self, texts: &[Vec<u32>]) -> Vec<Vec<f32>> {
         let mut seqs: Vec<Sequence> = texts.iter().map(|text| self.open(text)).collect();
-        let (mut rows, mut tokens) = (Vec::new(), Vec::new());
+        let mut plan = StepPlan::default();
         for seq in &mut seqs {
-            let first = tokens.len();
-            tokens.extend(seq.prompt.iter().map(|&t| TokenId(t)));
-            self.grow(seq, tokens.len() - first);
-            let feed = Feed::Chunk(first..tokens.len());
-            rows.push(Row { slot: seq.slot, feed, sample: true, score: None });
+            let first = plan.chunk_tokens.len();
+            plan.chunk_tokens.extend(seq.prompt.iter().map(|&t| TokenId(t)));
+            let end = plan.chunk_tokens.len();
+            self.grow(seq, end - first);
+            plan.push(seq.slot, Feed::Known(first..end), true);
         }
         self.step += 1;
-        let (step, changes) = (self.step, std::mem::take(&mut self.changes));
-        let plan = StepPlan { step, changes, rows, chunk_tokens: tokens, targets: Vec::new() };
+        plan.step = self.step;
+        plan.changes = std::mem::take(&mut self.changes);
         self.decoder.step(&mut self.dev, &plan).unwrap();
         self.decoder.sample(&mut self.dev, &TokenMasks::default()).unwrap();
         let result = self.dev.collect().unwrap();
@@ -233,34 +228,23 @@ impl<D: Device> Rig<D> {
 
     /// One token for each.
     pub fn decode(&mut self, seqs: &mut [&mut Sequence]) -> Vec<f32> {
-        let mut rows = Vec::new();
+        let mut plan = StepPlan::default();
         for seq in seqs.iter_mut() {
             self.grow(seq, 1);
-            rows.push(Row {
-                slot: seq.slot,
-                feed: Feed::Last { count: 1 },
-                sample: true,
-                score: None,
-            });
+            plan.push(seq.slot, Feed::LastSampled, true);
         }
-        self.run(rows, Vec::new(), seqs)
+        self.run(plan, seqs)
     }
 
-    fn run(
-        &mut self,
-        rows: Vec<Row>,
-        tokens: Vec<TokenId>,
-        seqs: &mut [&mut Sequence],
-    ) -> Vec<f32> {
+    fn run(&mut self, mut plan: StepPlan, seqs: &mut [&mut Sequence]) -> Vec<f32> {
         self.step += 1;
-        let changes = std::mem::take(&mut self.changes);
-        let plan =
-            StepPlan { step: self.step, changes, rows, chunk_tokens: tokens, ..Default::default() };
+        plan.step = self.step;
+        plan.changes = std::mem::take(&mut self.changes);
         self.decoder.step(&mut self.dev, &plan).unwrap();
-        let logits = self.decoder.logits(&mut self.dev, plan.samples()).unwrap();
+        let logits = self.decoder.logits(&mut self.dev, plan.logits.len()).unwrap();
         self.decoder.sample(&mut self.dev, &TokenMasks::default()).unwrap();
         let result = self.dev.collect().unwrap();
-        assert_eq!((result.step, result.samples.len()), (plan.step, plan.samples()));
+        assert_eq!((result.step, result.samples.len()), (plan.step, plan.logits.len()));
         for sample in result.samples {
             let seq = seqs.iter_mut().find(|s| s.slot == sample.slot).unwrap();
             let tokens = sample.tokens.as_ref().expect("finite logits");

@@ -2,7 +2,7 @@
 //! position that attention would read must hold the history of tokens that belongs there.
 
 use triton_vllm::ids::{AdapterId, SlotId, TokenId};
-use triton_vllm::plan::{Feed, Row, Sampled, SlotChange, SlotOpen, StepPlan, StepResult};
+use triton_vllm::plan::{Feed, Sampled, SeqChunk, SlotChange, SlotOpen, StepPlan, StepResult};
 use triton_vllm::sampling::NonFinite;
 use triton_vllm::scheduler::{NewSequence, SchedulerConfig};
 
@@ -91,14 +91,13 @@ impl Device {
         plan.changes.iter().for_each(|change| self.change(change));
         self.check_cached(plan);
         self.check_limits(plan);
-        for row in &plan.rows {
-            self.write(plan, row);
+        for (at, chunk) in plan.chunks.iter().enumerate() {
+            self.write(plan, chunk, plan.samples(at));
         }
-        let sampling = plan.rows.iter().filter(|row| row.sample);
-        let samples = sampling.map(|row| self.sample(row.slot)).collect();
-        // Rows that do not sample attend too; each position of theirs must be right as well.
-        for row in plan.rows.iter().filter(|row| !row.sample) {
-            self.attend(row.slot);
+        let samples = plan.sampled().map(|slot| self.sample(slot)).collect();
+        // Chunks that do not sample attend too; each position of theirs must be right as well.
+        for (_, chunk) in plan.chunks.iter().enumerate().filter(|&(at, _)| !plan.samples(at)) {
+            self.attend(chunk.slot);
         }
         StepResult { step: plan.step, samples, ..StepResult::default() }
     }
@@ -168,36 +167,33 @@ impl Device {
     }
 
     fn check_limits(&self, plan: &StepPlan) {
-        assert!(!plan.rows.is_empty(), "an empty step");
+        assert!(!plan.chunks.is_empty(), "an empty step");
         assert!(plan.tokens() <= self.config.max_num_batched_tokens, "the budget of a step");
-        let mut slots: Vec<SlotId> = plan.rows.iter().map(|row| row.slot).collect();
+        let mut slots: Vec<SlotId> = plan.chunks.iter().map(|chunk| chunk.slot).collect();
         slots.sort();
         slots.dedup();
-        assert_eq!(slots.len(), plan.rows.len(), "each slot at most once");
+        assert_eq!(slots.len(), plan.chunks.len(), "each slot at most once");
         let threshold = self.config.long_prefill_token_threshold;
         if threshold > 0 && self.config.chunked_prefill {
-            assert!(plan.rows.iter().all(|row| row.feed.tokens() <= threshold), "the threshold");
+            assert!(plan.chunks.iter().all(|c| c.feed.tokens() <= threshold), "the threshold");
         }
         assert!(self.holders.iter().all(|&holders| holders as usize <= self.config.max_num_seqs));
     }
 
-    fn write(&mut self, plan: &StepPlan, row: &Row) {
-        let slot = self.rows[row.slot.index()].as_mut().expect("a row of an open slot");
+    fn write(&mut self, plan: &StepPlan, chunk: &SeqChunk, samples: bool) {
+        let slot = self.rows[chunk.slot.index()].as_mut().expect("a chunk of an open slot");
         let start = slot.histories.len();
-        let fed: Vec<TokenId> = match &row.feed {
-            Feed::Last { count } => {
-                assert_eq!(*count, 1);
-                vec![slot.last.expect("the slot sampled a token")]
-            }
-            Feed::Chunk(range) => plan.chunk_tokens[range.clone()].to_vec(),
+        let fed: Vec<TokenId> = match &chunk.feed {
+            Feed::LastSampled => vec![slot.last.expect("the slot sampled a token")],
+            Feed::Known(range) => plan.chunk_tokens[range.clone()].to_vec(),
         };
-        assert!(!fed.is_empty(), "a row feeds something");
+        assert!(!fed.is_empty(), "a chunk feeds something");
         let end = start + fed.len();
         assert!(end < self.config.max_model_len, "the last token is never fed");
-        if let Feed::Chunk(_) = row.feed {
+        if let Feed::Known(_) = chunk.feed {
             assert_eq!(fed, slot.open.tokens[start..end], "a chunk continues the known tokens");
-            assert_eq!(row.sample, end == slot.open.tokens.len(), "the chunk's end samples");
-            assert!(row.sample || self.config.chunked_prefill, "a prompt was cut");
+            assert_eq!(samples, end == slot.open.tokens.len(), "the chunk's end samples");
+            assert!(samples || self.config.chunked_prefill, "a prompt was cut");
         }
         for (position, token) in (start..end).zip(fed) {
             let before = match slot.histories.last() {
@@ -206,7 +202,7 @@ impl Device {
             };
             slot.histories.push(history(before, token));
             let page = slot.table[position / self.config.page_size];
-            assert_eq!(self.holders[page], 1, "slot {} writes to shared page {page}", row.slot);
+            assert_eq!(self.holders[page], 1, "slot {} writes to shared page {page}", chunk.slot);
             self.memory[page][position % self.config.page_size] = slot.histories.last().copied();
         }
     }

@@ -230,9 +230,10 @@ impl Engine {
         let seen = &mut self.seen;
         seen.steps += 1;
         seen.tokens += plan.tokens() as u64;
-        seen.cut_chunks += plan.rows.iter().filter(|row| !row.sample).count() as u64;
-        for row in &plan.rows {
-            seen.trace = mix(seen.trace, u64::from(row.slot.0) << 32 | row.feed.tokens() as u64);
+        seen.cut_chunks += (plan.chunks.len() - plan.sampled().count()) as u64;
+        for chunk in &plan.chunks {
+            let share = u64::from(chunk.slot.0) << 32 | chunk.feed.tokens() as u64;
+            seen.trace = mix(seen.trace, share);
         }
         for change in &plan.changes {
             match change {
@@ -244,7 +245,7 @@ impl Engine {
                 _ => {}
             }
         }
-        assert!(plan.rows.len() <= self.config.max_num_seqs);
+        assert!(plan.chunks.len() <= self.config.max_num_seqs);
         self.results.push_back(self.device.run(plan));
         self.scheduler.check();
         // Siblings are the exception: they wait for a prompt, and come next after it. Who needs a

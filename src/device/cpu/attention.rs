@@ -13,6 +13,7 @@ use super::rope::RopeTable;
 use super::simd::{dots, with_isa, Isa};
 use super::weight::Weight;
 use super::{Cpu, SHARED_FROM_ATTENTION_MACS};
+use crate::device::batch::BatchChunk;
 use crate::device::{AttentionOps, AttnSpec, Norm, Rope};
 use crate::error::Result;
 use crate::ids::PageId;
@@ -55,12 +56,12 @@ impl AttentionOps for Cpu {
                 ropes.push(RopeTable::new(rope));
                 ropes.len() - 1
             });
-            let last = slots.batch.rows.iter().map(|r| r.position).max().unwrap_or(0);
+            let last = slots.token_rows.iter().map(|r| r.position).max().unwrap_or(0);
             ropes[known].extend_to(last);
             &ropes[known]
         });
         let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        for (r, row) in slots.batch.rows.iter().enumerate() {
+        for (r, row) in slots.token_rows.iter().enumerate() {
             let pages = &slots.row(row.slot)?.pages;
             let vector = qkv.row_mut(r);
             if let Some(table) = table {
@@ -85,7 +86,7 @@ impl AttentionOps for Cpu {
         out: &mut Tensor,
     ) -> Result<()> {
         let pool = self.pool.as_ref().ok_or_else(|| internal!("no pages were reserved"))?;
-        let rows = &self.slots.batch.rows;
+        let rows = &self.slots.token_rows;
         let q = spec.heads * spec.head_dim;
         let keys: usize = rows.iter().map(|r| r.position + 1).sum();
         let worth_it = rows.len() > 1 && 2 * keys * q >= SHARED_FROM_ATTENTION_MACS;
@@ -112,19 +113,17 @@ impl AttentionOps for Cpu {
     }
 
     fn attend_all(&mut self, spec: &AttnSpec, qkv: &Tensor, out: &mut Tensor) -> Result<()> {
-        let batch = &self.slots.batch;
-        for logits_row in &batch.logits {
-            batch.whole(logits_row)?;
-        }
-        if batch.logits.len() != batch.sequences().count() {
-            return Err(internal!("attention over a prompt that is not fed to its end"));
-        }
-        let turned = Turned::new(spec, qkv, batch.rows.len());
+        let batch = self.slots.batch();
+        batch.whole_sequences("attend_all")?;
+        let turned = Turned::new(spec, qkv, batch.rows);
         let q = spec.heads * spec.head_dim;
-        let sequences =
-            || batch.sequences().flat_map(|s| s.clone().map(move |row| (row, s.clone())));
-        let keys: usize = batch.sequences().map(|s| s.len() * s.len()).sum();
-        let worth_it = batch.rows.len() > 1 && 2 * keys * q >= SHARED_FROM_ATTENTION_MACS;
+        let keys: usize = batch.chunks.iter().map(|chunk| chunk.tokens * chunk.tokens).sum();
+        let worth_it = batch.rows > 1 && 2 * keys * q >= SHARED_FROM_ATTENTION_MACS;
+        let rows_of = |chunk: &BatchChunk| {
+            let rows = chunk.rows();
+            rows.clone().map(move |row| (row, rows.clone()))
+        };
+        let sequences = || batch.chunks.iter().flat_map(rows_of);
         let width = out.width;
         let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(sequences()));
         self.workers.share(worth_it, &|| {

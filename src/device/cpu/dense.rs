@@ -20,9 +20,9 @@ enum Rows {
 
 impl DenseOps for Cpu {
     fn embed(&mut self, table: &Weight, scale: f32, out: &mut Tensor) -> Result<()> {
-        let batch = &self.slots.batch;
-        let adapters = table.table_adapters.as_ref().filter(|_| batch.adapters);
-        for (r, row) in batch.rows.iter().enumerate() {
+        let slots = &self.slots;
+        let adapters = table.table_adapters.as_ref().filter(|_| slots.batch().adapters);
+        for (r, row) in slots.token_rows.iter().enumerate() {
             let token = row.token.index();
             if token >= table.outputs {
                 return Err(internal!("token {} of {}", row.token, table.outputs));
@@ -30,7 +30,7 @@ impl DenseOps for Cpu {
             let out = &mut out.row_mut(r)[..table.inputs];
             table.table_row(token, |i, x| out[i] = x);
             if let Some((adapters, adapter_slot)) =
-                adapters.and_then(|a| Some((a, batch.adapter_slots[r]?)))
+                adapters.and_then(|a| Some((a, slots.adapter_slots[r]?)))
             {
                 adapters.add(adapter_slot, token, out);
             }
@@ -40,8 +40,7 @@ impl DenseOps for Cpu {
     }
 
     fn add_positions(&mut self, table: &Weight, offset: usize, x: &mut Tensor) -> Result<()> {
-        let batch = &self.slots.batch;
-        for (r, row) in batch.rows.iter().enumerate() {
+        for (r, row) in self.slots.token_rows.iter().enumerate() {
             let position = row.position + offset;
             if position >= table.outputs {
                 return Err(internal!("position {position} of {}", table.outputs));
@@ -119,8 +118,8 @@ impl DenseOps for Cpu {
     }
 
     fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {
-        for (s, logits_row) in self.slots.batch.logits.iter().enumerate() {
-            out.row_mut(s).copy_from_slice(x.row(logits_row.row));
+        for (s, logits) in self.slots.logits().iter().enumerate() {
+            out.row_mut(s).copy_from_slice(x.row(logits.row));
         }
         Ok(())
     }
@@ -137,7 +136,7 @@ impl DenseOps for Cpu {
         x: &Tensor,
         logits: &mut Tensor,
     ) -> Result<()> {
-        let rows = self.slots.batch.logits.len();
+        let rows = self.slots.logits().len();
         self.matmul(Rows::Logits, head, None, None, x, logits);
         if let Some(cap) = softcap {
             let used = &mut logits.data[..rows * head.outputs];
@@ -147,7 +146,7 @@ impl DenseOps for Cpu {
     }
 
     fn bias_logits(&mut self, bias: &Weight, logits: &mut Tensor) -> Result<()> {
-        for s in 0..self.slots.batch.logits.len() {
+        for s in 0..self.slots.logits().len() {
             logits.row_mut(s).iter_mut().zip(bias.vector()).for_each(|(l, b)| *l += b);
         }
         Ok(())
@@ -164,15 +163,15 @@ impl Cpu {
         x: &Tensor,
         out: &mut Tensor,
     ) {
-        let batch = &self.slots.batch;
+        let slots = &self.slots;
         let (rows, adapter_slots) = match rows {
-            Rows::Tokens => (batch.rows.len(), &batch.adapter_slots),
-            Rows::Logits => (batch.logits.len(), &batch.logits_adapter_slots),
+            Rows::Tokens => (slots.tokens(), &slots.adapter_slots),
+            Rows::Logits => (slots.logits().len(), &slots.logits_adapter_slots),
         };
         if rows == 0 {
             return;
         }
-        let adapters = weight.adapters.as_ref().filter(|_| batch.adapters);
+        let adapters = weight.adapters.as_ref().filter(|_| slots.batch().adapters);
         let delta = adapters.map(|a| delta(self.isa, &self.workers, a, adapter_slots, x));
         let bias = bias.map(Weight::vector);
         let panels = weight.panels();

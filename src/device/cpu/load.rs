@@ -4,7 +4,7 @@ use super::buffer::Tensor;
 use super::kv_pool::Pool;
 use super::weight::Weight;
 use super::Cpu;
-use crate::device::batch::Slots;
+use crate::device::host_slots::HostSlots;
 use crate::device::{DeviceLimits, LoadOps, WeightDesc};
 use crate::error::Result;
 use crate::internal;
@@ -24,7 +24,7 @@ impl LoadOps for Cpu {
 
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
         self.pool = Some(Pool::new(limits)?);
-        self.slots = Slots::new(limits);
+        self.slots = HostSlots::new(limits);
         Ok(())
     }
 

@@ -41,7 +41,7 @@ use self::memory::Memory;
 use self::rope::RopeTable;
 use self::simd::Isa;
 use self::workers::Workers;
-use super::batch::Slots;
+use super::host_slots::HostSlots;
 use super::{BreakOnPurpose, DeviceInfo, DeviceKind, DeviceTypes};
 use crate::error::Result;
 use crate::internal;
@@ -59,7 +59,7 @@ pub struct Cpu {
     isa: Isa,
     workers: Workers,
     pool: Option<Pool>,
-    slots: Slots,
+    slots: HostSlots,
     ropes: Vec<RopeTable>,
     results: VecDeque<StepResult>,
 }
@@ -80,14 +80,14 @@ impl Cpu {
             isa,
             workers,
             pool: None,
-            slots: Slots::default(),
+            slots: HostSlots::default(),
             ropes: Vec::new(),
             results: VecDeque::new(),
         })
     }
 
     fn rows(&self) -> usize {
-        self.slots.batch.rows.len()
+        self.slots.tokens()
     }
 }
 

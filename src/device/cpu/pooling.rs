@@ -8,15 +8,16 @@ use crate::plan::StepResult;
 
 impl PoolingOps for Cpu {
     fn pool(&mut self, kind: Pooling, x: &Tensor, out: &mut Tensor) -> Result<()> {
-        for (s, logits_row) in self.slots.batch.logits.iter().enumerate() {
+        if kind != Pooling::Last {
+            self.slots.batch().whole_sequences("pool")?;
+        }
+        for (s, logits) in self.slots.logits().iter().enumerate() {
+            let rows = self.slots.chunk_of(logits).rows();
             let out = out.row_mut(s);
             match kind {
-                Pooling::Last => out.copy_from_slice(x.row(logits_row.row)),
-                Pooling::First => {
-                    out.copy_from_slice(x.row(self.slots.batch.whole(logits_row)?.start))
-                }
+                Pooling::Last => out.copy_from_slice(x.row(logits.row)),
+                Pooling::First => out.copy_from_slice(x.row(rows.start)),
                 Pooling::Mean => {
-                    let rows = self.slots.batch.whole(logits_row)?;
                     let count = rows.len() as f32;
                     out.fill(0.0);
                     for row in rows {
@@ -30,9 +31,9 @@ impl PoolingOps for Cpu {
     }
 
     fn hand_over(&mut self, pooled: &Tensor) -> Result<()> {
-        let mut result = StepResult { step: self.slots.batch.step, ..StepResult::default() };
-        for (s, logits_row) in self.slots.batch.logits.iter().enumerate() {
-            result.push_vector(logits_row.slot, pooled.row(s).to_vec());
+        let mut result = StepResult { step: self.slots.batch().step, ..StepResult::default() };
+        for (s, logits) in self.slots.logits().iter().enumerate() {
+            result.push_vector(logits.slot, pooled.row(s).to_vec());
         }
         self.results.push_back(result);
         Ok(())

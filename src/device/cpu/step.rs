@@ -3,12 +3,13 @@
 
 use super::buffer::Tensor;
 use super::Cpu;
+use crate::device::batch::BatchLogits;
 use crate::device::StepOps;
 use crate::error::Result;
-use crate::ids::TokenId;
+use crate::ids::{SlotId, TokenId};
 use crate::internal;
-use crate::plan::{Sampled, StepPlan, StepResult, TokenMasks};
-use crate::sampling::{adjust::forbid, choose, Seen, TokenLogprobs};
+use crate::plan::{Purpose, Sampled, StepPlan, StepResult, TokenMasks};
+use crate::sampling::{adjust::forbid, choose, LogprobSpec, Seen, TokenLogprobs};
 
 impl StepOps for Cpu {
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
@@ -22,41 +23,59 @@ impl StepOps for Cpu {
     }
 
     fn sample(&mut self, logits: &mut Tensor, masks: &TokenMasks) -> Result<()> {
-        let rows = std::mem::take(&mut self.slots.batch.logits);
-        let mut result = StepResult { step: self.slots.batch.step, ..StepResult::default() };
-        for (i, logits_row) in rows.iter().enumerate() {
-            let slot = logits_row.slot;
-            let row = self.slots.row_mut(slot)?;
-            let (spec, logits) = (row.sampler.clone(), logits.row_mut(i));
-            if let Some(target) = logits_row.target {
-                let wanted = spec.prompt_logprobs.as_ref();
-                let wanted =
-                    wanted.ok_or_else(|| internal!("slot {slot} scores without a spec"))?;
-                let finite = Seen::default().all(logits).verdict();
-                let read = finite.map(|()| TokenLogprobs::read(logits, target, wanted));
-                result.push_score(slot, read);
-                continue;
+        let batch = self.slots.batch();
+        let mut result = StepResult { step: batch.step, ..StepResult::default() };
+        for nth in 0..batch.logits.len() {
+            let BatchLogits { slot, purpose, logprobs, .. } = self.slots.logits()[nth].clone();
+            match purpose {
+                Purpose::Sample => {
+                    let sampled = self.choose(slot, logprobs, logits.row_mut(nth), masks)?;
+                    result.samples.push(sampled);
+                }
+                Purpose::Report { next } => {
+                    let logits = logits.row_mut(nth);
+                    let finite = Seen::default().all(logits).verdict();
+                    if let Some(wanted) = &logprobs {
+                        let report = finite.map(|()| TokenLogprobs::read(logits, next, wanted));
+                        result.push_report(slot, report);
+                    }
+                }
             }
-            let mut seen = Seen::default();
-            if let Some((_, mask)) = masks.by_slot.iter().find(|(s, _)| *s == slot) {
-                forbid(logits, mask, &mut seen);
-            }
-            let raw = spec.logprobs.as_ref().map(|wanted| (wanted, logits.to_vec()));
-            let chosen = choose(logits, seen, &spec, &row.history, row.length as u32);
-            row.accept(chosen.unwrap_or(TokenId(0)));
-            let logprobs = match (chosen, raw) {
-                (Ok(token), Some((wanted, raw))) => vec![TokenLogprobs::read(&raw, token, wanted)],
-                _ => Vec::new(),
-            };
-            let tokens = chosen.map(|token| vec![token]);
-            result.samples.push(Sampled { slot, tokens, logprobs });
         }
-        self.slots.batch.logits = rows;
         self.results.push_back(result);
         Ok(())
     }
 
     fn collect(&mut self) -> Result<StepResult> {
         self.results.pop_front().ok_or_else(|| internal!("no step to collect"))
+    }
+}
+
+impl Cpu {
+    /// Sample a slot's next token from its logits, which are scratch afterwards.
+    fn choose(
+        &mut self,
+        slot: SlotId,
+        logprobs: Option<LogprobSpec>,
+        logits: &mut [f32],
+        masks: &TokenMasks,
+    ) -> Result<Sampled> {
+        let length = self.slots.length(slot);
+        let row = self.slots.row_mut(slot)?;
+        let mut seen = Seen::default();
+        if let Some((_, mask)) = masks.by_slot.iter().find(|(of, _)| *of == slot) {
+            forbid(logits, mask, &mut seen);
+        }
+
+        // The samplers change the logits; logprobs are those before.
+        let raw = logprobs.map(|wanted| (wanted, logits.to_vec()));
+        let chosen = choose(logits, seen, &row.sampler, &row.history, length as u32);
+        row.accept(chosen.unwrap_or(TokenId(0)));
+
+        let logprobs = match (chosen, raw) {
+            (Ok(token), Some((wanted, raw))) => vec![TokenLogprobs::read(&raw, token, &wanted)],
+            _ => Vec::new(),
+        };
+        Ok(Sampled { slot, tokens: chosen.map(|token| vec![token]), logprobs })
     }
 }

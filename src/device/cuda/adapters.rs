@@ -122,7 +122,7 @@ impl Cuda {
         end: End,
         [x, y]: [u64; 2],
     ) -> Result<()> {
-        let Some(slots) = weight.adapters.as_ref().filter(|_| self.slots.batch.adapters) else {
+        let Some(slots) = weight.adapters.as_ref().filter(|_| self.slots.batch().adapters) else {
             return self.product(rows, weight, bias, end, [x, y]);
         };
         let outputs = weight.outputs;

@@ -125,7 +125,7 @@ impl AttentionOps for Cuda {
     }
 
     fn attend_all(&mut self, spec: &AttnSpec, qkv: &Tensor, out: &mut Tensor) -> Result<()> {
-        self.whole_sequences("attend_all")?;
+        self.slots.batch().whole_sequences("attend_all")?;
         if spec.head_dim > MAX_HEAD_DIM {
             return Err(Error::Unsupported(format!(
                 "head_dim {}: attention on GPUs goes up to {MAX_HEAD_DIM}.",
@@ -148,18 +148,5 @@ impl AttentionOps for Cuda {
             &out.at(rows, spec.heads * spec.head_dim, "attend_all"),
         ];
         self.kernels.attend_all.launch(&self.context, [rows, spec.heads], THREADS, &arguments)
-    }
-}
-
-impl Cuda {
-    /// Every sequence of the step begins in it.
-    pub(super) fn whole_sequences(&self, op: &str) -> Result<()> {
-        match self.slots.batch.chunks.iter().find(|chunk| chunk.tokens != chunk.length) {
-            None => Ok(()),
-            Some(chunk) => {
-                let (slot, fed, length) = (chunk.slot, chunk.tokens, chunk.length);
-                Err(internal!("{op}: slot {slot} feeds {fed} of its {length} tokens"))
-            }
-        }
     }
 }

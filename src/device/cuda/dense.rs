@@ -29,7 +29,7 @@ impl DenseOps for Cuda {
     fn embed(&mut self, table: &Weight, scale: f32, out: &mut Tensor) -> Result<()> {
         let rows = self.rows();
         let out = out.at(rows, table.inputs, "embed");
-        if let Some(slots) = table.table_adapters.as_ref().filter(|_| self.slots.batch.adapters) {
+        if let Some(slots) = table.table_adapters.as_ref().filter(|_| self.slots.batch().adapters) {
             return self.look_up_adapted(rows, table, slots, scale, out);
         }
         self.kernels.embed.launch(

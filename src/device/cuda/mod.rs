@@ -204,12 +204,12 @@ impl Cuda {
 
     /// Token rows that the ops run over.
     fn rows(&self) -> usize {
-        self.padded.unwrap_or(self.slots.batch.rows)
+        self.padded.unwrap_or(self.slots.batch().rows)
     }
 
     /// Sampling rows that the ops run over.
     fn samples(&self) -> usize {
-        self.padded.unwrap_or(self.slots.batch.samples.len())
+        self.padded.unwrap_or(self.slots.batch().logits.len())
     }
 }
 

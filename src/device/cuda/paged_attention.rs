@@ -14,9 +14,10 @@ use super::context::Context;
 use super::launch::{Argument, Kernel};
 use super::memory::Memory;
 use super::module::Kernels;
-use super::slots::{RowLayout, SeqChunk};
+use super::slots::RowLayout;
 use super::steps::OnDevice;
 use super::worklist::{WorkList, ITEM_WORDS, PARTS_PER_BLOCK, PROMPT_ROWS, SPLIT_ROWS, TILE_KEYS};
+use crate::device::batch::BatchChunk;
 use crate::device::{AttnSpec, DType, DeviceLimits, KvShape};
 use crate::error::{Error, Result};
 
@@ -134,7 +135,7 @@ impl Attention {
 
     /// Make the work list of a step; empty where the plain kernel runs. Whether all steps with as
     /// many rows are launched alike: not before it is known which kernel runs, nor with prompts.
-    pub fn plan(&mut self, chunks: &[SeqChunk]) -> bool {
+    pub fn plan(&mut self, chunks: &[BatchChunk]) -> bool {
         let Some(group) = self.group else { return false };
         if self.tiled {
             self.list.make(chunks, group, self.split_blocks);

@@ -20,7 +20,7 @@ fn code(kind: Pooling) -> u32 {
 impl PoolingOps for Cuda {
     fn pool(&mut self, kind: Pooling, x: &Tensor, out: &mut Tensor) -> Result<()> {
         if kind != Pooling::Last {
-            self.whole_sequences("pool")?;
+            self.slots.batch().whole_sequences("pool")?;
         }
         assert!(out.dtype == DType::F32, "vectors into activations");
         let (samples, width) = (self.samples(), x.width);
@@ -42,8 +42,8 @@ impl PoolingOps for Cuda {
             return Err(internal!("a step before reserve"));
         };
         reserved.graphs.end()?;
-        let batch = &self.slots.batch;
-        pooled.at(batch.samples.len(), pooled.width, "hand_over");
+        let batch = self.slots.batch();
+        pooled.at(batch.logits.len(), pooled.width, "hand_over");
         reserved.steps.finish_vectors(batch, &pooled.memory, pooled.width)
     }
 }

@@ -2,11 +2,11 @@
 //! kernels/logprobs.cu reads, and its answers as [`TokenLogprobs`]. `sampler` makes them, `steps`
 //! reads them when a step is collected; it touches no GPU.
 
-use super::slots::LogitsRow;
+use crate::device::batch::BatchLogits;
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Sampled, StepResult};
+use crate::plan::{Purpose, Sampled, StepResult};
 use crate::sampling::{LogprobSpec, NonFinite, Seen, TokenLogprobs};
 
 /// Others that a kernel lists at most: the largest, or given tokens. Whoever wants more gets the
@@ -54,7 +54,7 @@ pub struct Reports {
 }
 
 impl Reports {
-    pub fn new(logits_rows: &[LogitsRow], vocab: usize) -> Reports {
+    pub fn new(logits_rows: &[BatchLogits], vocab: usize) -> Reports {
         let mut reports = Reports { vocab, ..Reports::default() };
         for (row, logits_row) in logits_rows.iter().enumerate() {
             let Some(spec) = logits_row.logprobs.clone() else { continue };
@@ -72,7 +72,7 @@ impl Reports {
                     Place::Whole(reports.whole_rows - 1)
                 }
             };
-            let kept = logits_row.target.is_none();
+            let kept = logits_row.purpose == Purpose::Sample;
             reports.list.push(Report { row, kept, spec, place });
         }
         reports
@@ -111,7 +111,7 @@ impl Reports {
     pub fn result(
         &self,
         step: u64,
-        logits_rows: &[LogitsRow],
+        logits_rows: &[BatchLogits],
         ids: &[u32],
         answers: &[u32],
         whole: &[u32],
@@ -129,9 +129,9 @@ impl Reports {
                     Ok(report.whole(token, logits))
                 }
             };
-            if let Some(target) = logits_row.target {
-                let report = report.ok_or_else(|| internal!("slot {slot} scores nothing"))?;
-                result.push_score(slot, read(report, target)?);
+            if let Purpose::Report { next } = logits_row.purpose {
+                let report = report.ok_or_else(|| internal!("slot {slot} reports nothing"))?;
+                result.push_report(slot, read(report, next)?);
                 continue;
             }
             let (mut tokens, mut logprobs) = (Err(NonFinite), Vec::new());
@@ -187,14 +187,18 @@ mod tests {
 
     use super::*;
     use crate::ids::SlotId;
-    use crate::plan::Scored;
+    use crate::plan::Reported;
 
-    fn logits_row(slot: u32, target: Option<u32>, logprobs: Option<LogprobSpec>) -> LogitsRow {
-        LogitsRow { slot: SlotId(slot), target: target.map(TokenId), logprobs }
+    fn logits_row(slot: u32, next: Option<u32>, logprobs: Option<LogprobSpec>) -> BatchLogits {
+        let purpose = match next {
+            Some(next) => Purpose::Report { next: TokenId(next) },
+            None => Purpose::Sample,
+        };
+        BatchLogits { slot: SlotId(slot), chunk: 0, row: 0, purpose, logprobs }
     }
 
     /// Rows 0 and 1 are scored, 2 reports nothing, 3 lists tokens, 4 wants the whole row.
-    fn logits_rows() -> Vec<LogitsRow> {
+    fn logits_rows() -> Vec<BatchLogits> {
         let given = LogprobSpec::Tokens(Arc::from([TokenId(5), TokenId(1)]));
         vec![
             logits_row(7, Some(2), Some(LogprobSpec::Top(1))),
@@ -243,7 +247,7 @@ mod tests {
         };
         let scored = vec![read(2, -1.0, 2, &[(9, -0.5)]), read(0, -2.0, 3, &[(8, -0.25)])];
         let slot = SlotId(7);
-        assert_eq!(result.scores, [Scored { slot, logprobs: Ok(scored) }]);
+        assert_eq!(result.reports, [Reported { slot, logprobs: Ok(scored) }]);
         let tokens = result.samples.iter().map(|s| s.tokens.clone());
         assert_eq!(tokens.collect::<Vec<_>>(), [11, 12, 1].map(|t| Ok(vec![TokenId(t)])));
         assert!(result.samples[0].logprobs.is_empty());
@@ -262,7 +266,7 @@ mod tests {
         let ids = [0, 0, NOT_FINITE, 12, NOT_FINITE];
         let whole = [f32::NAN.to_bits(); 3];
         let result = reports.result(1, &logits_rows(), &ids, &answers, &whole).unwrap();
-        assert_eq!(result.scores, [Scored { slot: SlotId(7), logprobs: Err(NonFinite) }]);
+        assert_eq!(result.reports, [Reported { slot: SlotId(7), logprobs: Err(NonFinite) }]);
         let [first, second, third] = &result.samples[..] else { panic!("{result:?}") };
         assert_eq!((&first.tokens, &third.tokens), (&Err(NonFinite), &Err(NonFinite)));
         assert!(third.logprobs.is_empty());
@@ -270,6 +274,6 @@ mod tests {
 
         let scored = [logits_row(7, Some(2), Some(LogprobSpec::Top(u32::MAX)))];
         let result = Reports::new(&scored, 3).result(1, &scored, &[0], &[], &whole).unwrap();
-        assert_eq!(result.scores, [Scored { slot: SlotId(7), logprobs: Err(NonFinite) }]);
+        assert_eq!(result.reports, [Reported { slot: SlotId(7), logprobs: Err(NonFinite) }]);
     }
 }

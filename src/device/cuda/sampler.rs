@@ -108,7 +108,7 @@ impl Sampler {
         logits: &Tensor,
         masks: &TokenMasks,
     ) -> Result<()> {
-        let logits_rows = &slots.batch.samples;
+        let logits_rows = &slots.batch().logits;
         let (rows, vocab) = (logits_rows.len(), logits.width);
         let reports = Reports::new(logits_rows, vocab);
         let sent = steps.send_sample_input(masks, logits_rows, vocab, &reports.requests(WAVE))?;
@@ -135,7 +135,7 @@ impl Sampler {
             call.report(&steps.device, requests, list.len())?;
             first = end;
         }
-        steps.finish(&slots.batch, reports)
+        steps.finish(slots.batch(), reports)
     }
 }
 
@@ -210,7 +210,7 @@ impl Call<'_> {
         let vocab = self.vocab();
         let logits = self.logits.memory.address + 4 * u64::from(vocab) * first as u64;
         let (slot, target) = (words(&device.sample_slot), words(&device.target));
-        if self.slots.batch.adjusts {
+        if self.slots.adjusts {
             let arguments: [&dyn Argument; 8] = [
                 &logits,
                 &vocab,
@@ -267,7 +267,7 @@ impl Call<'_> {
             [&logits, &kept, &vocab, &length, &requests, &target, &out, &pieces];
         let kernel = &self.kernels.report_parts;
         kernel.launch(context, [count, parts], REPORT_THREADS, &arguments)?;
-        let answers = out + 4 * self.slots.batch.samples.len() as u64;
+        let answers = out + 4 * self.slots.batch().logits.len() as u64;
         let parts = parts as u32;
         let arguments: [&dyn Argument; 9] =
             [&logits, &kept, &vocab, &requests, &target, &out, &pieces, &parts, &answers];

@@ -1,29 +1,31 @@
-//! Slot rows as the host sees them, and the input of a step as the GPU reads it: one run of u32
-//! words with records, changes and their data (kernels/step.cu has the same lists). `Cuda::begin`
-//! calls it; it touches no GPU.
+//! The input of a step as the GPU reads it: one run of u32 words with records, changes of slot rows
+//! and their data (kernels/step.cu has the same lists). `Cuda::begin` calls it with a plan that
+//! [`SlotTable`] has checked; it touches no GPU.
 //!
-//! The host keeps of each row only what it needs to check a plan and to append pages: length and
-//! number of pages. Everything else lives on the device alone.
-
-use std::sync::Arc;
+//! The host keeps of each row only how many pages it has, to append others. Everything else lives
+//! on the device alone.
 
 use super::sampler_row::{adjusts, SamplerRow, HEADER_WORDS};
-use crate::device::batch::AdapterSlotTable;
+use crate::device::batch::{Batch, BatchChunk, SlotTable};
 use crate::device::DeviceLimits;
 use crate::error::Result;
-use crate::ids::{SlotId, TokenId};
+use crate::ids::SlotId;
 use crate::internal;
-use crate::plan::{Feed, Row as PlanRow, SlotChange, SlotOpen, StepPlan};
-use crate::sampling::{LogprobSpec, SamplerSpec, TokenCounts};
+use crate::plan::{Purpose, SlotChange, SlotOpen, StepPlan};
+use crate::sampling::TokenCounts;
 
 /// Words of a row for the sampler's lists; longer ones lie elsewhere.
 const LIST_WORDS: usize = 1024;
 const RECORD_WORDS: usize = 10;
 const CHANGE_WORDS: usize = 5;
+/// Words of a logits row.
+const LOGITS_WORDS: usize = 2;
 /// `SLOT_ADAPTER` of the header: 1 + the adapter slot of the row's adapter, 0 = none.
 const ADAPTER_WORD: usize = 23;
+/// Flag of a record: its token is the one that the slot sampled last.
 const FEED_LAST: u32 = 1;
-const SAMPLE: u32 = 2;
+/// Instead of the token to report on: sample one.
+const TO_SAMPLE: u32 = u32::MAX;
 
 /// Gives a slot memory for so many words: its address, which stays until the slot asks for more.
 pub type Far<'a> = &'a mut dyn FnMut(SlotId, usize) -> Result<u64>;
@@ -55,10 +57,6 @@ impl RowLayout {
             stride: (counts + 2 * capacity).next_multiple_of(32) as u64,
         }
     }
-
-    fn table_len(&self) -> usize {
-        (self.counts - self.pages) as usize
-    }
 }
 
 /// A run of words for a slot's row, or for memory at another address.
@@ -72,83 +70,54 @@ struct Change {
     count: u32,
 }
 
+/// What the host keeps of a slot's row.
 #[derive(Default, Clone)]
 struct Row {
-    open: bool,
-    adapted: bool,
-    length: usize,
+    /// Pages in its table.
     pages: usize,
-    sampler: Arc<SamplerSpec>,
     /// Of this step.
     changes: Vec<Change>,
 }
 
-/// A sequence's share of the token rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SeqChunk {
-    pub slot: u32,
-    /// First token row.
-    pub first: usize,
-    pub tokens: usize,
-    /// Positions after this step.
-    pub length: usize,
-}
-
-/// One logits row.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogitsRow {
-    pub slot: SlotId,
-    /// The token to report on; None: sample one.
-    pub target: Option<TokenId>,
-    /// Logprobs to report.
-    pub logprobs: Option<LogprobSpec>,
-}
-
-/// What a step runs over, as far as the host must know.
-#[derive(Debug, Default, Clone)]
-pub struct Batch {
-    pub step: u64,
-    /// Token rows: R of the ops.
-    pub rows: usize,
-    pub chunks: Vec<SeqChunk>,
-    /// Logits rows, in the plan's order.
-    pub samples: Vec<LogitsRow>,
-    /// A sampled row has biases, penalties and the like.
-    pub adjusts: bool,
-    /// Records of the input: blocks of the kernel that reads it.
-    pub records: usize,
-    /// Every sequence feeds one token and samples: token row i is sampling row i.
-    pub decode: bool,
-    /// Some row has an adapter.
-    pub adapters: bool,
-}
-
+/// The rows of all slots, and the input of the current step.
 #[derive(Default)]
 pub struct Slots {
     layout: RowLayout,
-    limits: Option<DeviceLimits>,
+    table: SlotTable,
     rows: Vec<Row>,
     /// Slots with changes, in order.
     touched: Vec<SlotId>,
-    adapter_slots: AdapterSlotTable,
     data: Vec<u32>,
     records: Vec<u32>,
     changes: Vec<u32>,
-    pub batch: Batch,
+    /// A sampled row has biases, penalties and the like.
+    pub adjusts: bool,
 }
 
 impl Slots {
+    /// All slots closed.
     pub fn new(limits: &DeviceLimits) -> Slots {
         Slots {
             layout: RowLayout::new(limits),
-            limits: Some(limits.clone()),
+            table: SlotTable::new(limits),
             rows: vec![Row::default(); limits.slots],
             ..Slots::default()
         }
     }
 
+    /// Where the parts of a row lie.
     pub fn layout(&self) -> &RowLayout {
         &self.layout
+    }
+
+    /// The current batch.
+    pub fn batch(&self) -> &Batch {
+        &self.table.batch
+    }
+
+    /// Records of the input: blocks of the kernel that reads it.
+    pub fn records(&self) -> usize {
+        self.records.len() / RECORD_WORDS
     }
 
     /// Check a plan and encode it. `far` gives a slot memory for so many words.
@@ -156,72 +125,46 @@ impl Slots {
     /// # Errors
     /// Internal: a plan that does not fit the limits or the slots' state. The device is lost then.
     pub fn begin(&mut self, plan: &StepPlan, far: Far<'_>) -> Result<()> {
-        let Some(limits) = self.limits.clone() else {
-            return Err(internal!("a step before reserve"));
-        };
+        self.table.begin(plan)?;
         self.data.clear();
         self.records.clear();
         self.changes.clear();
         self.touched.clear();
-        if plan.tokens() > limits.step_tokens {
-            return Err(internal!(
-                "step {} has {} tokens, more than the {} that were reserved",
-                plan.step,
-                plan.tokens(),
-                limits.step_tokens
-            ));
-        }
         for change in &plan.changes {
-            self.change(change, &limits, far)?;
+            self.change(change, far)?;
         }
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.step = plan.step;
-        batch.rows = 0;
-        batch.samples.clear();
-        batch.adjusts = false;
-        batch.chunks.clear();
-        batch.adapters = false;
-        let chunks = self.data.len();
-        self.data.extend(plan.chunk_tokens.iter().map(|t| t.0));
-        let targets = self.data.len();
-        self.data.extend(plan.targets.iter().map(|t| t.0));
-        for row in &plan.rows {
-            let tokens = row.feed.tokens();
-            let (flag, chunk) = match &row.feed {
-                Feed::Chunk(range) if range.end <= plan.chunk_tokens.len() => {
-                    (0, chunks + range.start)
-                }
-                Feed::Last { count: 1 } => (FEED_LAST, 0),
-                other => return Err(internal!("step {}: cannot feed {other:?}", plan.step)),
-            };
-            let length = self.advance(row.slot, tokens, &limits)?;
-            batch.adapters |= self.rows[row.slot.index()].adapted;
-            let (slot, first) = (row.slot.0, batch.rows);
-            batch.chunks.push(SeqChunk { slot, first, tokens, length });
-            let sample = if row.sample { SAMPLE } else { 0 };
-            let (first, nth) = (batch.rows as u32, batch.samples.len() as u32);
-            let scored = self.push_logits_rows(plan, row, &mut batch)? as u32;
-            let targets = (targets + row.score.as_ref().map_or(0, |score| score.start)) as u32;
-            let (tokens, chunk) = (tokens as u32, chunk as u32);
-            let record = [tokens, flag | sample, chunk, first, nth, scored, targets];
-            self.record(row.slot, record);
-            batch.rows += tokens as usize;
-        }
-        if batch.samples.len() > limits.logits_rows {
-            let (rows, limit) = (batch.samples.len(), limits.logits_rows);
-            return Err(internal!("step {} has {rows} logits rows of {limit}", plan.step));
+
+        let chunk_tokens = self.data.len();
+        self.data.extend(plan.chunk_tokens.iter().map(|token| token.0));
+        let logits = self.data.len();
+        self.put_logits();
+        for nth in 0..self.table.batch.chunks.len() {
+            let chunk = self.table.batch.chunks[nth];
+            self.record(&chunk, chunk_tokens, logits);
         }
         // Slots with changes that feed nothing.
         for slot in std::mem::take(&mut self.touched) {
             if !self.rows[slot.index()].changes.is_empty() {
-                self.record(slot, [0; 7]);
+                self.record(&empty(slot), 0, 0);
             }
         }
-        batch.records = self.records.len() / RECORD_WORDS;
-        batch.decode = batch.rows == plan.rows.len() && batch.samples.len() == batch.rows;
-        self.batch = batch;
         self.place();
         Ok(())
+    }
+
+    /// Two words for each logits row: its token row, and the token to report on.
+    fn put_logits(&mut self) {
+        self.adjusts = false;
+        for row in &self.table.batch.logits {
+            let next = match row.purpose {
+                Purpose::Report { next } => next.0,
+                Purpose::Sample => {
+                    self.adjusts |= self.table.sampler(row.slot).is_some_and(|spec| adjusts(spec));
+                    TO_SAMPLE
+                }
+            };
+            self.data.extend([row.row as u32, next]);
+        }
     }
 
     /// Words of the encoded input.
@@ -252,48 +195,32 @@ impl Slots {
         }
     }
 
-    /// Logits rows of `row`; how many are scored.
-    fn push_logits_rows(
-        &mut self,
-        plan: &StepPlan,
-        row: &PlanRow,
-        batch: &mut Batch,
-    ) -> Result<usize> {
-        let (slot, tokens) = (row.slot, row.feed.tokens());
-        let targets = plan.targets.get(row.score.clone().unwrap_or_default());
-        let targets = targets.filter(|_| row.logits_rows() <= tokens);
-        let targets = targets.ok_or_else(|| {
-            let (scores, sample) = (&row.score, row.sample);
-            internal!("slot {slot} feeds {tokens} tokens, scores {scores:?}, samples: {sample}")
-        })?;
-        let spec = &self.row(slot)?.sampler;
-        let logprobs = &spec.prompt_logprobs;
-        if logprobs.is_none() && !targets.is_empty() {
-            return Err(internal!("slot {slot} scores without a spec"));
-        }
-        batch.samples.extend(targets.iter().map(|&target| LogitsRow {
-            slot,
-            target: Some(target),
-            logprobs: logprobs.clone(),
-        }));
-        if row.sample {
-            batch.adjusts |= adjusts(spec);
-            batch.samples.push(LogitsRow { slot, target: None, logprobs: spec.logprobs.clone() });
-        }
-        Ok(targets.len())
-    }
-
-    /// A record of slot, `of`: tokens, flags, chunk, first token row, first logits row, scored,
-    /// targets, and of the slot's changes.
-    fn record(&mut self, slot: SlotId, of: [u32; 7]) {
-        let changes = &mut self.rows[slot.index()].changes;
-        let (first, count) = (self.changes.len() as u32, changes.len() as u32);
+    /// A record of a sequence, with its slot's changes. Known tokens and logits rows of the step
+    /// begin at these words of the data.
+    fn record(&mut self, chunk: &BatchChunk, chunk_tokens: usize, logits: usize) {
+        let changes = &mut self.rows[chunk.slot.index()].changes;
+        let first_change = self.changes.len();
+        let change_count = changes.len();
         for Change { far, to, from, count } in changes.drain(..) {
             self.changes.extend([to, from, count, far as u32, (far >> 32) as u32]);
         }
-        let [tokens, flags, chunk, row, nth, scored, targets] = of;
-        let record = [slot.0, tokens, flags, chunk, row, nth, first, count, scored, targets];
-        self.records.extend(record);
+
+        let flags = if chunk.known.is_none() { FEED_LAST } else { 0 };
+        let tokens_at = chunk_tokens + chunk.known.unwrap_or(0);
+        let logits_at = logits + LOGITS_WORDS * chunk.first_logits;
+        let numbers = [
+            chunk.tokens,
+            flags as usize,
+            tokens_at,
+            chunk.first,
+            chunk.first_logits,
+            first_change,
+            change_count,
+            chunk.logits,
+            logits_at,
+        ];
+        self.records.push(chunk.slot.0);
+        self.records.extend(numbers.map(|n| n as u32));
     }
 
     fn row(&mut self, slot: SlotId) -> Result<&mut Row> {
@@ -302,47 +229,17 @@ impl Slots {
         row.ok_or_else(|| internal!("slot {slot} of {count}"))
     }
 
-    fn advance(&mut self, slot: SlotId, tokens: usize, limits: &DeviceLimits) -> Result<usize> {
-        let row = self.row(slot)?;
-        let length = row.length + tokens;
-        if !row.open || tokens == 0 || length > row.pages * limits.page_size {
-            return Err(internal!(
-                "slot {slot} (open: {}) cannot grow from {} by {tokens} positions in {} pages",
-                row.open,
-                row.length,
-                row.pages
-            ));
-        }
-        row.length = length;
-        Ok(length)
-    }
-
-    fn change(&mut self, change: &SlotChange, limits: &DeviceLimits, far: Far<'_>) -> Result<()> {
+    fn change(&mut self, change: &SlotChange, far: Far<'_>) -> Result<()> {
         match change {
             SlotChange::Open(open) => self.open(open, far),
-            SlotChange::Adapter { adapter_slot, adapter } => {
-                self.adapter_slots.put(*adapter_slot, *adapter);
-                Ok(())
-            }
+            SlotChange::Adapter { .. } => Ok(()),
             SlotChange::Close { slot } => {
-                let row = self.row(*slot)?;
-                row.open = false;
-                row.changes.clear();
+                self.row(*slot)?.changes.clear();
                 Ok(())
             }
-            SlotChange::Pages { slot, group, pages } => {
-                let table = self.layout.table_len();
+            SlotChange::Pages { slot, pages, .. } => {
                 let row = self.row(*slot)?;
                 let first = row.pages;
-                let fits = first + pages.len() <= table;
-                let known = pages.iter().all(|p| p.index() < limits.pages);
-                if group.0 != 0 || !row.open || !fits || !known {
-                    return Err(internal!(
-                        "slot {slot} cannot take {} pages of group {group} after {first} of \
-                         {table}",
-                        pages.len()
-                    ));
-                }
                 row.pages += pages.len();
                 let at = self.layout.pages + first as u32;
                 self.put(*slot, 0, at, pages.iter().map(|p| p.0))
@@ -352,29 +249,29 @@ impl Slots {
 
     fn open(&mut self, open: &SlotOpen, far: Far<'_>) -> Result<()> {
         let slot = open.slot;
-        let adapter_slot = self.adapter_slots.of(open.adapter)?;
         let row = self.row(slot)?;
-        let (length, adapted) = (open.cached_tokens as usize, adapter_slot.is_some());
         row.changes.clear();
-        let (sampler, changes) = (open.sampler.clone(), std::mem::take(&mut row.changes));
-        *row = Row { open: true, adapted, length, pages: 0, sampler, changes };
-        let (prompt, outputs) =
-            open.tokens.split_at((open.prompt_tokens as usize).min(open.tokens.len()));
+        row.pages = 0;
+
+        let prompt_tokens = (open.prompt_tokens as usize).min(open.tokens.len());
+        let (prompt, outputs) = open.tokens.split_at(prompt_tokens);
         let counts = open.sampler.needs_counts().then(|| TokenCounts::new(prompt, outputs));
         let counts: Vec<u32> =
             counts.iter().flat_map(TokenCounts::iter).flat_map(|(t, n)| [t.0, n]).collect();
+        if counts.len() / 2 > self.layout.counts_capacity as usize {
+            return Err(internal!("slot {slot} opens with {} tokens", open.tokens.len()));
+        }
+
         let sampler = SamplerRow::new(open, outputs, counts.len() / 2);
         let (far, lists_at) = match sampler.lists.len() {
             0..=LIST_WORDS => (0, self.layout.lists),
             words => (far(slot, words)?, 0),
         };
         let mut header = sampler.header(far);
-        header[ADAPTER_WORD] = adapter_slot.map_or(0, |adapter_slot| 1 + u32::from(adapter_slot.0));
+        header[ADAPTER_WORD] =
+            self.table.adapter_slot(slot).map_or(0, |slot| 1 + u32::from(slot.0));
         self.put(slot, 0, 0, header)?;
         self.put(slot, far, lists_at, sampler.lists)?;
-        if counts.len() / 2 > self.layout.counts_capacity as usize {
-            return Err(internal!("slot {slot} opens with {} tokens", open.tokens.len()));
-        }
         self.put(slot, 0, self.layout.counts, counts)
     }
 
@@ -395,4 +292,9 @@ impl Slots {
         }
         Ok(())
     }
+}
+
+/// A record that applies changes and feeds nothing.
+fn empty(slot: SlotId) -> BatchChunk {
+    BatchChunk { slot, first: 0, tokens: 0, length: 0, known: Some(0), first_logits: 0, logits: 0 }
 }

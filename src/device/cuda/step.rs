@@ -16,7 +16,7 @@ impl StepOps for Cuda {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
-        let batch = &self.slots.batch;
+        let batch = self.slots.batch();
         // More rows than slots have no logits.
         let most = reserved.limits.slots.min(reserved.limits.step_tokens);
         let padded = graphs::padded(batch.rows)
@@ -32,7 +32,7 @@ impl StepOps for Cuda {
         let stride = self.slots.layout().stride;
         self.kernels.prepare.launch(
             &self.context,
-            [self.slots.batch.records, 1],
+            [self.slots.records(), 1],
             ROW_THREADS,
             &[
                 &input,
@@ -49,7 +49,7 @@ impl StepOps for Cuda {
                 &all,
             ],
         )?;
-        let adapters = self.slots.batch.adapters;
+        let adapters = self.slots.batch().adapters;
         let key = padded.filter(|_| repeats).map(|rows| graphs::Key { rows, adapters });
         reserved.graphs.begin(key)
     }
@@ -69,7 +69,7 @@ impl StepOps for Cuda {
             return Err(internal!("a step before reserve"));
         };
         reserved.graphs.end()?;
-        logits.at(self.slots.batch.samples.len(), logits.width, "sample");
+        logits.at(self.slots.batch().logits.len(), logits.width, "sample");
         self.sampler.run(&self.kernels, &self.slots, &mut reserved.steps, logits, masks)
     }
 

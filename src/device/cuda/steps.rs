@@ -10,11 +10,12 @@ use std::sync::Arc;
 use super::context::{Context, Event};
 use super::memory::{Memory, Pinned};
 use super::reports::{Reports, MOST_ANSWER_WORDS};
-use super::slots::{Batch, LogitsRow, RowLayout, Slots};
+use super::slots::{RowLayout, Slots};
+use crate::device::batch::{Batch, BatchLogits};
 use crate::device::DeviceLimits;
 use crate::error::Result;
 use crate::internal;
-use crate::plan::{StepResult, TokenMasks};
+use crate::plan::{Purpose, StepResult, TokenMasks};
 
 /// One more than the steps in flight: the one that is being written.
 const RING: usize = super::DEPTH + 1;
@@ -66,7 +67,7 @@ pub struct SampleInput {
 struct Pending {
     staging: usize,
     step: u64,
-    logits_rows: Vec<LogitsRow>,
+    logits_rows: Vec<BatchLogits>,
     reports: Reports,
     /// Of a step that pooled: elements of a vector.
     width: Option<usize>,
@@ -151,7 +152,7 @@ impl Steps {
     pub fn send_sample_input(
         &mut self,
         masks: &TokenMasks,
-        logits_rows: &[LogitsRow],
+        logits_rows: &[BatchLogits],
         vocab: usize,
         requests: &[u32],
     ) -> Result<SampleInput> {
@@ -181,7 +182,9 @@ impl Steps {
             let (of, words_of) = rest.split_at_mut(logits_rows.len());
             for (of, logits_row) in of.iter_mut().zip(logits_rows) {
                 let mask = masks.by_slot.iter().position(|(slot, _)| *slot == logits_row.slot);
-                *of = mask.filter(|_| logits_row.target.is_none()).map_or(NONE, |n| n as u32);
+                *of = mask
+                    .filter(|_| logits_row.purpose == Purpose::Sample)
+                    .map_or(NONE, |n| n as u32);
             }
             for (to, (_, mask)) in words_of.chunks_exact_mut(per_mask).zip(&masks.by_slot) {
                 let known = mask.len().min(per_mask);
@@ -213,7 +216,7 @@ impl Steps {
     /// Everything of the step is enqueued: fetch its ids and answers.
     pub fn finish(&mut self, batch: &Batch, reports: Reports) -> Result<()> {
         let staging = &mut self.ring[self.current];
-        let logits_rows = batch.samples.clone();
+        let logits_rows = batch.logits.clone();
         if !logits_rows.is_empty() {
             let words = logits_rows.len() + reports.answer_words;
             self.device.out.read(0, &mut staging.results, 0, 4 * words)?;
@@ -227,7 +230,7 @@ impl Steps {
     /// The same for a step that pooled: fetch its vectors, f32 of `width` each.
     pub fn finish_vectors(&mut self, batch: &Batch, from: &Memory, width: usize) -> Result<()> {
         let staging = &mut self.ring[self.current];
-        let logits_rows = batch.samples.clone();
+        let logits_rows = batch.logits.clone();
         if !logits_rows.is_empty() {
             let bytes = 4 * width * logits_rows.len();
             from.read(0, grown(&self.context, &mut staging.whole, bytes)?, 0, bytes)?;
@@ -266,7 +269,7 @@ impl Steps {
 }
 
 /// The result of a step that pooled, from the bits of its vectors.
-fn vectors(step: u64, logits_rows: &[LogitsRow], words: &[u32], width: usize) -> StepResult {
+fn vectors(step: u64, logits_rows: &[BatchLogits], words: &[u32], width: usize) -> StepResult {
     let mut result = StepResult { step, ..StepResult::default() };
     for (logits_row, row) in logits_rows.iter().zip(words.chunks_exact(width)) {
         result.push_vector(logits_row.slot, row.iter().map(|&x| f32::from_bits(x)).collect());

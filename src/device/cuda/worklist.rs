@@ -9,7 +9,7 @@
 //! together whatever the lengths; a block walks over its items, and the last block of a sequence to
 //! finish joins the sequence's parts.
 
-use super::slots::SeqChunk;
+use crate::device::batch::BatchChunk;
 
 /// As in kernels/attention_mma.cuh, attention_mma.cu and attention_prefill_sm90.cu.
 pub const ITEM_WORDS: usize = 8;
@@ -42,9 +42,9 @@ pub struct WorkList {
 impl WorkList {
     /// Make the list of a step with `group` q heads per KV head, for `blocks` blocks of the split
     /// kernel per KV head.
-    pub fn make(&mut self, chunks: &[SeqChunk], group: usize, blocks: usize) {
+    pub fn make(&mut self, chunks: &[BatchChunk], group: usize, blocks: usize) {
         self.words.clear();
-        let single = |chunk: &&SeqChunk| chunk.tokens * group <= SPLIT_ROWS || chunk.tokens == 1;
+        let single = |chunk: &&BatchChunk| chunk.tokens * group <= SPLIT_ROWS || chunk.tokens == 1;
         self.prompt_tiles = 0;
         // Longest first: the last blocks to start are then short.
         for chunk in chunks.iter().filter(|s| !single(s)) {
@@ -100,7 +100,7 @@ impl WorkList {
 
 /// `part`: the first part of these rows, and which this one is; how many there are comes later.
 fn item(
-    chunk: &SeqChunk,
+    chunk: &BatchChunk,
     begin: usize,
     count: usize,
     keys: [usize; 2],
@@ -109,15 +109,15 @@ fn item(
     let [first, begin, count] = [chunk.first, begin, count].map(|n| n as u32);
     let [from, to] = keys.map(|n| n as u32);
     let [part, piece] = part.map_or([NO_PART, 0], |part| part.map(|n| n as u32));
-    [chunk.slot, first, begin, count, from, to, part, piece]
+    [chunk.slot.0, first, begin, count, from, to, part, piece]
 }
 
 /// The least cost of the most expensive block with which `blocks` suffice.
 fn least_cost<'a, S>(singles: impl Fn() -> S, group: usize, blocks: usize) -> usize
 where
-    S: Iterator<Item = &'a SeqChunk>,
+    S: Iterator<Item = &'a BatchChunk>,
 {
-    let of = |chunk: &SeqChunk| {
+    let of = |chunk: &BatchChunk| {
         let row_tiles = (chunk.tokens * group).div_ceil(SPLIT_ROWS);
         row_tiles * (chunk.length.div_ceil(TILE_KEYS) + ITEM_COST_TILES)
     };
@@ -131,10 +131,10 @@ where
 /// Deal the keys of single tokens to blocks of `cost` each: `item` gets the block, the chunk, the
 /// first of at most SPLIT_ROWS packed rows, and keys from and to. Returns the number of blocks.
 fn cut<'a>(
-    singles: impl Iterator<Item = &'a SeqChunk>,
+    singles: impl Iterator<Item = &'a BatchChunk>,
     group: usize,
     cost: usize,
-    mut item: impl FnMut(usize, &SeqChunk, usize, [usize; 2]),
+    mut item: impl FnMut(usize, &BatchChunk, usize, [usize; 2]),
 ) -> usize {
     let (mut block, mut room) = (0, cost);
     for chunk in singles {
@@ -158,6 +158,12 @@ fn cut<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::SlotId;
+
+    fn chunk(slot: usize, first: usize, tokens: usize, length: usize) -> BatchChunk {
+        let slot = SlotId(slot as u32);
+        BatchChunk { slot, first, tokens, length, known: None, first_logits: 0, logits: 0 }
+    }
 
     /// Every packed row of every chunk meets each of its keys exactly once, and parts are within
     /// bounds.
@@ -170,7 +176,7 @@ mod tests {
                 let mut first = 0;
                 let mut chunks = Vec::new();
                 for (slot, &(tokens, length)) in lengths.iter().enumerate() {
-                    chunks.push(SeqChunk { slot: slot as u32, first, tokens, length });
+                    chunks.push(chunk(slot, first, tokens, length));
                     first += tokens;
                 }
                 let mut list = WorkList::default();
@@ -180,7 +186,7 @@ mod tests {
         }
     }
 
-    fn check(list: &WorkList, chunks: &[SeqChunk], group: usize, blocks: usize) {
+    fn check(list: &WorkList, chunks: &[BatchChunk], group: usize, blocks: usize) {
         let (prompts, rest) = list.words.split_at(list.prompt_tiles * ITEM_WORDS);
         // Every block's items, one after the other: all items of the list that are not empty.
         let items: Vec<&[u32]> = rest.chunks_exact(ITEM_WORDS).collect();
@@ -238,14 +244,13 @@ mod tests {
     /// Sixteen streams of nine tiles on a card that holds 49 blocks a head: three tiles each.
     #[test]
     fn blocks_end_together() {
-        let chunk =
-            |slot: usize| SeqChunk { slot: slot as u32, first: slot, tokens: 1, length: 529 };
-        let chunks: Vec<SeqChunk> = (0..16).map(chunk).collect();
+        let single = |slot| chunk(slot, slot, 1, 529);
+        let chunks: Vec<BatchChunk> = (0..16).map(single).collect();
         assert_eq!(least_cost(|| chunks.iter(), 4, 49), ITEM_COST_TILES + 3);
         // A hundred short ones and a long one: nobody gets all the short ones.
-        let mut chunks: Vec<SeqChunk> =
-            (0..100).map(|slot| SeqChunk { length: 20, ..chunk(slot) }).collect();
-        chunks.push(SeqChunk { length: 64 * 500, ..chunk(100) });
+        let mut chunks: Vec<BatchChunk> =
+            (0..100).map(|slot| BatchChunk { length: 20, ..single(slot) }).collect();
+        chunks.push(BatchChunk { length: 64 * 500, ..single(100) });
         let cost = least_cost(|| chunks.iter(), 4, 49);
         let mut of_block = vec![0; 49];
         cut(chunks.iter(), 4, cost, |block, _, _, [from, to]| {

@@ -74,7 +74,7 @@ impl Trace {
     /// What `embed` reads beside the table, and its FLOPs: a row of A for each row, B of an adapter
     /// slot once.
     pub(super) fn table_adapter_work(&self, rows: usize, table: &TraceWeight) -> (u64, u64) {
-        let Some(capacity) = table.table_adapters.filter(|_| self.slots.batch.adapters) else {
+        let Some(capacity) = table.table_adapters.filter(|_| self.slots.batch().adapters) else {
             return (0, 0);
         };
         let elements = capacity.rank * (rows + capacity.slots * table.inputs);

@@ -1,7 +1,7 @@
 //! What attention would move and compute.
 
 use super::{bytes, Trace, TraceTensor, TraceWeight};
-use crate::device::batch::TokenRow;
+use crate::device::host_slots::TokenRow;
 use crate::device::{AttentionOps, AttnSpec, Norm, Rope};
 use crate::error::Result;
 
@@ -43,7 +43,7 @@ impl AttentionOps for Trace {
         qkv: &TraceTensor,
         out: &mut TraceTensor,
     ) -> Result<()> {
-        let rows = &self.slots.batch.rows;
+        let rows = &self.slots.token_rows;
         let seen = |r: &TokenRow| (r.position + 1).min(spec.window.unwrap_or(usize::MAX));
         let pairs: usize = rows.iter().map(seen).sum();
         // A sequence's rows lie together, and each sees one key more to the right.
@@ -64,7 +64,7 @@ impl AttentionOps for Trace {
         out: &mut TraceTensor,
     ) -> Result<()> {
         let (rows, q) = (self.rows(), spec.heads * spec.head_dim);
-        let keys: usize = self.slots.batch.sequences().map(|s| s.len() * s.len()).sum();
+        let keys: usize = self.slots.batch().chunks.iter().map(|c| c.tokens * c.tokens).sum();
         let flops = (4 * keys * q) as u64;
         self.launch("attend_all", (rows, qkv.width, q), bytes(rows, qkv), bytes(rows, out), flops);
         Ok(())

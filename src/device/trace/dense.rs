@@ -77,7 +77,7 @@ impl DenseOps for Trace {
     }
 
     fn gather(&mut self, x: &TraceTensor, out: &mut TraceTensor) -> Result<()> {
-        let rows = self.slots.batch.logits.len();
+        let rows = self.slots.logits().len();
         let moved = bytes(rows, x);
         self.launch("gather", (rows, x.width, out.width), moved, moved, 0);
         Ok(())
@@ -89,7 +89,7 @@ impl DenseOps for Trace {
         x: &TraceTensor,
         out: &mut TraceTensor,
     ) -> Result<()> {
-        let rows = self.slots.batch.logits.len();
+        let rows = self.slots.logits().len();
         self.linear_launch("linear_gathered", rows, weight, x, out)
     }
 
@@ -100,12 +100,12 @@ impl DenseOps for Trace {
         x: &TraceTensor,
         logits: &mut TraceTensor,
     ) -> Result<()> {
-        let rows = self.slots.batch.logits.len();
+        let rows = self.slots.logits().len();
         self.linear_launch("logits", rows, head, x, logits)
     }
 
     fn bias_logits(&mut self, bias: &TraceWeight, logits: &mut TraceTensor) -> Result<()> {
-        let rows = self.slots.batch.logits.len();
+        let rows = self.slots.logits().len();
         let (moved, shape) = (bytes(rows, logits), (rows, logits.width, logits.width));
         let flops = (rows * logits.width) as u64;
         self.launch("bias_logits", shape, moved + bias.bytes, moved, flops);
@@ -130,7 +130,7 @@ impl Trace {
         let read = weight.bytes + bytes(rows, x);
         let flops = 2 * (rows * weight.inputs * weight.outputs) as u64;
         self.launch(op, shape, read, bytes(rows, out), flops);
-        if let Some(adapters) = weight.adapters.filter(|_| self.slots.batch.adapters) {
+        if let Some(adapters) = weight.adapters.filter(|_| self.slots.batch().adapters) {
             self.adapter_launches(rows, weight, adapters, x, out);
         }
         Ok(())

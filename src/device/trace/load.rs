@@ -1,7 +1,7 @@
 //! What loading would take.
 
 use super::{product, Trace, TraceTensor, TraceWeight};
-use crate::device::batch::Slots;
+use crate::device::host_slots::HostSlots;
 use crate::device::{DType, DeviceLimits, LoadOps, WeightDesc, WeightKind};
 use crate::error::Result;
 
@@ -36,7 +36,7 @@ impl LoadOps for Trace {
 
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
         let DeviceLimits { slots, step_tokens, pages, page_size, max_model_len, .. } = *limits;
-        self.slots = Slots::new(limits);
+        self.slots = HostSlots::new(limits);
         // A page id, length, last token and sampler; a token row's id, position and slot: 4 bytes
         // each.
         let row = 4 * (max_model_len.div_ceil(page_size) + 16);

@@ -15,7 +15,7 @@ mod step;
 
 use std::collections::VecDeque;
 
-use super::batch::Slots;
+use super::host_slots::HostSlots;
 use super::{AdapterCapacity, DType, DeviceInfo, DeviceKind, DeviceTypes, KvShape};
 use crate::plan::StepResult;
 
@@ -81,7 +81,7 @@ impl Held {
 
 pub struct Trace {
     activation: DType,
-    slots: Slots,
+    slots: HostSlots,
     kv: Option<KvShape>,
     results: VecDeque<StepResult>,
     launches: Vec<Launch>,
@@ -95,7 +95,7 @@ impl Trace {
     pub fn new(activation: DType) -> Trace {
         Trace {
             activation,
-            slots: Slots::default(),
+            slots: HostSlots::default(),
             kv: None,
             results: VecDeque::new(),
             launches: Vec::new(),
@@ -119,7 +119,7 @@ impl Trace {
     }
 
     fn rows(&self) -> usize {
-        self.slots.batch.rows.len()
+        self.slots.tokens()
     }
 
     fn launch(

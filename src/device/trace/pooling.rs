@@ -8,7 +8,7 @@ use crate::plan::{Sampled, StepResult};
 
 impl PoolingOps for Trace {
     fn pool(&mut self, kind: Pooling, x: &TraceTensor, out: &mut TraceTensor) -> Result<()> {
-        let samples = self.slots.batch.logits.len();
+        let samples = self.slots.logits().len();
         let (read, flops) = match kind {
             Pooling::Mean => (self.rows(), self.rows() * x.width),
             Pooling::First | Pooling::Last => (samples, 0),
@@ -19,7 +19,7 @@ impl PoolingOps for Trace {
     }
 
     fn hand_over(&mut self, pooled: &TraceTensor) -> Result<()> {
-        let batch = &self.slots.batch;
+        let batch = self.slots.batch();
         let token = |slot| Sampled { slot, tokens: Ok(vec![TokenId(0)]), logprobs: Vec::new() };
         let samples: Vec<Sampled> = batch.logits.iter().map(|l| token(l.slot)).collect();
         let vectors = vec![vec![0.0; pooled.width]; samples.len()];

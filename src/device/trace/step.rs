@@ -2,12 +2,13 @@
 //! and it counts how many logprobs a real device would have to report.
 
 use super::{bytes, Trace, TraceTensor};
-use crate::device::batch::Slots;
+use crate::device::batch::BatchLogits;
+use crate::device::host_slots::HostSlots;
 use crate::device::StepOps;
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Sampled, StepPlan, StepResult, TokenMasks};
+use crate::plan::{Purpose, Sampled, StepPlan, StepResult, TokenMasks};
 use crate::sampling::{LogprobSpec, TokenLogprobs};
 
 struct Answers {
@@ -18,35 +19,29 @@ struct Answers {
     listed: usize,
 }
 
-fn answer(slots: &mut Slots, vocab: usize) -> Result<Answers> {
-    let rows = std::mem::take(&mut slots.batch.logits);
-    let result = StepResult { step: slots.batch.step, ..StepResult::default() };
+fn answer(slots: &mut HostSlots, vocab: usize) -> Result<Answers> {
+    let result = StepResult { step: slots.batch().step, ..StepResult::default() };
     let mut answers = Answers { result, reports: 0, listed: 0 };
     let certain = |token| TokenLogprobs { token, logprob: 0.0, rank: 1, top: Vec::new() };
-    for logits_row in &rows {
-        let (slot, token) = (logits_row.slot, logits_row.target.unwrap_or(TokenId(0)));
-        let row = slots.row_mut(slot)?;
-        let spec = row.sampler.clone();
-        let asked = match logits_row.target {
-            Some(_) => &spec.prompt_logprobs,
-            None => &spec.logprobs,
+    for nth in 0..slots.logits().len() {
+        let BatchLogits { slot, purpose, logprobs, .. } = slots.logits()[nth].clone();
+        answers.reports += usize::from(logprobs.is_some());
+        answers.listed += match &logprobs {
+            None => 0,
+            Some(LogprobSpec::Top(k)) => (*k as usize).min(vocab),
+            Some(LogprobSpec::Tokens(tokens)) => tokens.len(),
         };
-        if let Some(asked) = asked {
-            answers.reports += 1;
-            answers.listed += match asked {
-                LogprobSpec::Top(k) => (*k as usize).min(vocab),
-                LogprobSpec::Tokens(tokens) => tokens.len(),
-            };
+
+        match purpose {
+            Purpose::Report { next } => answers.result.push_report(slot, Ok(certain(next))),
+            Purpose::Sample => {
+                let token = TokenId(0);
+                slots.row_mut(slot)?.accept(token);
+                let logprobs = logprobs.iter().map(|_| certain(token)).collect();
+                answers.result.samples.push(Sampled { slot, tokens: Ok(vec![token]), logprobs });
+            }
         }
-        if logits_row.target.is_none() {
-            row.accept(token);
-            let logprobs = asked.iter().map(|_| certain(token)).collect();
-            answers.result.samples.push(Sampled { slot, tokens: Ok(vec![token]), logprobs });
-            continue;
-        }
-        answers.result.push_score(slot, Ok(certain(token)));
     }
-    slots.batch.logits = rows;
     Ok(answers)
 }
 
@@ -63,7 +58,7 @@ impl StepOps for Trace {
 
     fn sample(&mut self, logits: &mut TraceTensor, _masks: &TokenMasks) -> Result<()> {
         let sampled = answer(&mut self.slots, logits.width)?;
-        let (count, vocab) = (self.slots.batch.logits.len(), logits.width);
+        let (count, vocab) = (self.slots.logits().len(), logits.width);
         self.launch("sample", (count, vocab, 1), bytes(count, logits), 4 * count as u64, 0);
         if sampled.reports > 0 {
             let (rows, listed) = (sampled.reports, sampled.listed as u64);
@@ -87,10 +82,12 @@ mod tests {
     use crate::device::trace::Trace;
     use crate::device::{DType, DeviceLimits, KvShape};
     use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
-    use crate::plan::{Feed, Row, SlotChange, SlotOpen, StepPlan, TokenMasks};
+    use crate::plan::{
+        Feed, LogitsRow, Purpose, SeqChunk, SlotChange, SlotOpen, StepPlan, TokenMasks,
+    };
     use crate::sampling::{LogprobSpec, SamplerSpec};
 
-    /// A prompt of four tokens, three of them scored, the last sampled from.
+    /// A prompt of four tokens: a report on three positions, the last is sampled from.
     fn plan(sampler: SamplerSpec) -> StepPlan {
         let slot = SlotId(0);
         let tokens: Arc<[TokenId]> = (0..4).map(TokenId).collect();
@@ -103,12 +100,19 @@ mod tests {
             sampler: Arc::new(sampler),
         };
         let pages = SlotChange::Pages { slot, group: GroupId(0), pages: vec![PageId(1)] };
+        let report = |token| Purpose::Report { next: tokens[token + 1] };
+        let logits = (0..4).map(|token| LogitsRow {
+            chunk: 0,
+            token,
+            purpose: if token < 3 { report(token) } else { Purpose::Sample },
+        });
+        let logits = logits.collect();
         StepPlan {
             step: 1,
             changes: vec![SlotChange::Open(Box::new(open)), pages],
-            rows: vec![Row { slot, feed: Feed::Chunk(0..4), sample: true, score: Some(0..3) }],
+            chunks: vec![SeqChunk { slot, feed: Feed::Known(0..4) }],
             chunk_tokens: tokens.to_vec(),
-            targets: tokens[1..].to_vec(),
+            logits,
         }
     }
 
@@ -133,7 +137,7 @@ mod tests {
             ..SamplerSpec::default()
         };
         let plan = plan(sampler);
-        assert_eq!(plan.logits_rows(), 4);
+        assert_eq!(plan.logits.len(), 4);
         trace.begin(&plan).unwrap();
         trace.sample(&mut logits, &TokenMasks::default()).unwrap();
         let launches = trace.take_launches();
@@ -144,17 +148,9 @@ mod tests {
         // A number and a token for each: four of their own, 3 x 5 and 100 others.
         assert_eq!(logprobs.written_bytes, 8 * (4 + 15 + 100));
         let result = trace.collect().unwrap();
-        let scored = result.scores[0].logprobs.as_ref().unwrap();
+        let scored = result.reports[0].logprobs.as_ref().unwrap();
         let targets: Vec<u32> = scored.iter().map(|l| l.token.0).collect();
         assert_eq!(targets, [1, 2, 3]);
         assert_eq!(result.samples[0].logprobs.len(), 1);
-
-        let mut more = plan.clone();
-        more.rows[0].score = Some(0..4);
-        more.targets.push(TokenId(9));
-        assert!(trace.begin(&more).is_err(), "five logits rows of four tokens");
-        let mut wild = plan;
-        wild.targets.truncate(2);
-        assert!(trace.begin(&wild).is_err(), "targets beyond the plan's");
     }
 }

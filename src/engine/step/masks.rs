@@ -17,14 +17,14 @@ impl Core {
     /// its mask is there, so that nobody waits for it.
     pub(super) fn rows_with_grammar(&mut self, plan: &StepPlan) -> Vec<(SlotId, RequestId)> {
         let (mut constrained, mut slow) = (Vec::new(), Vec::new());
-        for row in plan.rows.iter().filter(|row| row.sample) {
-            let id = self.scheduler.id_in(row.slot);
+        for slot in plan.sampled() {
+            let id = self.scheduler.id_in(slot);
             match self.live.get(&id).and_then(|live| live.matcher.as_ref()) {
                 Some(Place::Here(matcher)) if matcher.is_slow() => slow.push(id),
                 Some(_) => {}
                 None => continue,
             }
-            constrained.push((row.slot, id));
+            constrained.push((slot, id));
         }
         for id in slow {
             self.scheduler.hold(id, true);

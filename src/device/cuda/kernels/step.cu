@@ -15,16 +15,17 @@ enum {
   REC_FLAGS,
   REC_CHUNK,
   REC_FIRST,
-  REC_SAMPLE,
+  REC_FIRST_LOGITS,
   REC_CHANGE,
   REC_CHANGES,
-  REC_SCORED,
-  REC_TARGETS,
+  REC_LOGITS_COUNT,
+  REC_LOGITS,
   REC_WORDS
 };
-// REC_SAMPLE is the first of its logits rows: as many as it scores, then the one to sample.
-// Flags of a record: tokens come from the slot's last one; the last token row is sampled.
-enum { FEED_LAST = 1, SAMPLE = 2 };
+// Flag of a record: its token is the slot's last one.
+enum { FEED_LAST = 1 };
+// A logits row: its token row, and the token to report on or TO_SAMPLE.
+enum { LOGITS_ROW, LOGITS_TARGET, LOGITS_WORDS };
 // A change copies `count` words from the input to word `to` of the slot's row, or of the memory at
 // another address.
 enum { CHANGE_TO, CHANGE_FROM, CHANGE_COUNT, CHANGE_LOW, CHANGE_HIGH, CHANGE_WORDS };
@@ -64,18 +65,12 @@ extern "C" __global__ void prepare(const u32* input, u32* rows, u64 stride, u32*
     slot_of[first + i] = slot;
     adapter_slot_of[first + i] = adapter;
   }
-  const u32 scored = record[REC_SCORED], nth = record[REC_SAMPLE];
-  for (u32 i = threadIdx.x; i < scored; i += blockDim.x) {
-    gather_row[nth + i] = first + i;
+  const u32 count_logits = record[REC_LOGITS_COUNT], nth = record[REC_FIRST_LOGITS];
+  const u32* logits = input + record[REC_LOGITS];
+  for (u32 i = threadIdx.x; i < count_logits; i += blockDim.x) {
+    gather_row[nth + i] = logits[i * LOGITS_WORDS + LOGITS_ROW];
     sample_slot[nth + i] = slot;
-    target[nth + i] = input[record[REC_TARGETS] + i];
+    target[nth + i] = logits[i * LOGITS_WORDS + LOGITS_TARGET];
   }
-  if (threadIdx.x == 0 && tokens > 0) {
-    row[SLOT_LENGTH] = length + tokens;
-    if (flags & SAMPLE) {
-      gather_row[nth + scored] = first + tokens - 1;
-      sample_slot[nth + scored] = slot;
-      target[nth + scored] = TO_SAMPLE;
-    }
-  }
+  if (threadIdx.x == 0 && tokens > 0) row[SLOT_LENGTH] = length + tokens;
 }
