@@ -1,4 +1,4 @@
-//! The one error type. Every room returns it, `triton/` maps it 1:1 to TRITONSERVER error codes. A
+//! The one error type. Every module returns it, `triton/` maps it 1:1 to TRITONSERVER error codes. A
 //! message names the thing, the value, the limit and the key to change. It never knows who reads
 //! it.
 

@@ -18,8 +18,11 @@ pub struct Rope {
 /// Shape and rule of one layer's attention.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttnSpec {
+    /// Query heads.
     pub heads: usize,
+    /// Key and value heads; a divisor of `heads`.
     pub kv_heads: usize,
+    /// Elements of a head.
     pub head_dim: usize,
     /// Multiplies q.k, e.g. head_dim^-0.5.
     pub scale: f32,

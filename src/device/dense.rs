@@ -3,6 +3,7 @@
 use super::DeviceTypes;
 use crate::error::Result;
 
+/// The rule of a norm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NormKind {
     /// x / sqrt(mean(x^2) + eps) * w
@@ -15,24 +16,35 @@ pub enum NormKind {
 
 /// A norm: its weights and rule.
 pub struct Norm<W> {
+    /// The rule.
     pub kind: NormKind,
+    /// Added to the mean square, or to the variance.
     pub eps: f32,
+    /// As wide as a row, or as what is normed of it.
     pub weight: W,
+    /// Of `Layer` alone.
     pub bias: Option<W>,
 }
 
+/// What follows a linear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
+    /// max(x, 0)
     Relu,
+    /// x * P(X <= x), X normal: the exact form.
     Gelu,
+    /// Its approximation by tanh.
     GeluTanh,
+    /// x * sigmoid(x)
     Silu,
     /// silu(gate) * up over a `GateUp` weight.
     SiluGated,
+    /// gelu(gate) * up, by tanh, over a `GateUp` weight.
     GeluTanhGated,
 }
 
 impl Activation {
+    /// It halves the width.
     pub fn is_gated(self) -> bool {
         matches!(self, Activation::SiluGated | Activation::GeluTanhGated)
     }

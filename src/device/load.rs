@@ -8,12 +8,16 @@ use crate::error::Result;
 /// Element type of weights in a checkpoint, and of pages in the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DType {
+    /// IEEE single.
     F32,
+    /// IEEE half.
     F16,
+    /// bfloat16.
     BF16,
 }
 
 impl DType {
+    /// Of one element.
     pub fn bytes(self) -> usize {
         match self {
             DType::F32 => 4,
@@ -37,15 +41,20 @@ pub struct DeviceLimits {
     pub page_size: usize,
     /// Positions of one sequence at most.
     pub max_model_len: usize,
+    /// Shape of the pool.
     pub kv: KvShape,
 }
 
 /// Shape of the KV pool: `[layer][page][K|V][kv head][token][d]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvShape {
+    /// Layers that keep K and V.
     pub layers: usize,
+    /// Heads of K, and of V.
     pub kv_heads: usize,
+    /// Elements of a head.
     pub head_dim: usize,
+    /// Of an element.
     pub dtype: DType,
 }
 

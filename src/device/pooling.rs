@@ -8,6 +8,7 @@ use crate::error::Result;
 pub enum Pooling {
     /// The first row (BERT's `[CLS]`).
     First,
+    /// The last row.
     Last,
     /// The mean of all rows.
     Mean,

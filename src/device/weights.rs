@@ -20,11 +20,15 @@ pub trait Storage: Sync {
 /// The bytes of a tensor.
 #[derive(Clone)]
 pub enum Bytes<'a> {
+    /// They are here.
     InMemory(&'a [u8]),
     /// So many from `at` on.
     Stored {
+        /// Where they lie.
         storage: &'a dyn Storage,
+        /// The first.
         at: u64,
+        /// How many.
         length: usize,
     },
 }
@@ -42,6 +46,7 @@ impl<'a> From<&'a Vec<u8>> for Bytes<'a> {
 }
 
 impl<'a> Bytes<'a> {
+    /// How many.
     pub fn len(&self) -> usize {
         match self {
             Bytes::InMemory(bytes) => bytes.len(),
@@ -49,6 +54,7 @@ impl<'a> Bytes<'a> {
         }
     }
 
+    /// There are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -105,8 +111,11 @@ fn no_memory(bytes: usize) -> Error {
 /// One 2-D (or 1-D: `rows` = 1) tensor of a checkpoint, row-major, not aligned.
 #[derive(Clone)]
 pub struct HostTensor<'a> {
+    /// Of an element.
     pub dtype: DType,
+    /// Of the matrix; of a vector its length.
     pub rows: usize,
+    /// Elements of a row.
     pub cols: usize,
     /// `rows * cols * dtype.bytes()` bytes.
     pub bytes: Bytes<'a>,
@@ -138,7 +147,12 @@ pub enum Source<'a> {
     /// Stacked along the output dimension: q|k|v, gate|up. All have the same number of inputs.
     Parts(Vec<HostTensor<'a>>),
     /// `load_format: dummy`: uniform in ±scale from this seed, generated on the device.
-    Dummy { seed: u64, scale: f32 },
+    Dummy {
+        /// Of the values.
+        seed: u64,
+        /// The largest.
+        scale: f32,
+    },
     /// Every element the same: biases of 0, norms of 1.
     Constant(f32),
 }
@@ -147,13 +161,17 @@ pub enum Source<'a> {
 pub struct WeightDesc<'a> {
     /// For messages: the checkpoint's name of the first part.
     pub name: &'a str,
+    /// What ops do with it.
     pub kind: WeightKind,
+    /// Rows of the matrix.
     pub outputs: usize,
+    /// Elements of a row.
     pub inputs: usize,
     /// Element type on the device, for matrices; vectors are held in f32.
     pub dtype: DType,
     /// The parts are stored `[inputs, outputs]` (GPT-2's Conv1D).
     pub transposed: bool,
+    /// Where the values come from.
     pub source: Source<'a>,
 }
 
@@ -182,6 +200,7 @@ impl WeightDesc<'_> {
     }
 }
 
+/// What ops do with a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightKind {
     /// For `linear*` and `logits`: the device may repack it as it likes.
@@ -196,5 +215,10 @@ pub enum WeightKind {
     Vector,
     /// For `experts*`: `count` matrices of `outputs / count` rows each, one below the other. Gated:
     /// each is a gate and the up that belongs to it, as in `GateUp`.
-    Experts { count: usize, gated: bool },
+    Experts {
+        /// Experts.
+        count: usize,
+        /// Each is two matrices.
+        gated: bool,
+    },
 }

@@ -1,7 +1,7 @@
 //! THE TASTE: which token is taken. Validated parameters of a request ([`SamplingParams`]), what a
 //! device needs of them ([`SamplerSpec`]), the one random-number spec that every device obeys
 //! ([`noise`]), the reference sampler ([`choose`]) and what it reports ([`TokenLogprobs`]). A leaf:
-//! every room may import it, it imports only `error` and `ids`.
+//! every module may import it, it imports only `error` and `ids`.
 
 pub mod adjust;
 mod ages;

@@ -1,5 +1,5 @@
 //! Memory of the CPU device: zeroed, lazily backed, aligned to a cache line. Everything else in
-//! this room builds on it; it knows no shapes.
+//! this device builds on it; it knows no shapes.
 
 use bytemuck::Zeroable;
 
@@ -49,8 +49,11 @@ impl<T> std::ops::DerefMut for Buffer<T> {
 
 /// Activations: `rows` x `width` in f32, row-major.
 pub struct Tensor {
+    /// Row after row.
     pub data: Buffer<f32>,
+    /// Rows that fit.
     pub rows: usize,
+    /// Elements of a row.
     pub width: usize,
 }
 
@@ -61,10 +64,12 @@ impl Tensor {
         Ok(Tensor { data: Buffer::zeroed(rows.saturating_mul(width))?, rows, width })
     }
 
+    /// The r-th row.
     pub fn row(&self, r: usize) -> &[f32] {
         &self.data[r * self.width..(r + 1) * self.width]
     }
 
+    /// The r-th row, to write.
     pub fn row_mut(&mut self, r: usize) -> &mut [f32] {
         &mut self.data[r * self.width..(r + 1) * self.width]
     }

@@ -23,9 +23,12 @@ pub struct Pool {
     pub(super) page_size: usize,
 }
 
+/// Which half of a page.
 #[derive(Clone, Copy)]
 pub enum Half {
+    /// Keys.
     K = 0,
+    /// Values.
     V = 1,
 }
 

@@ -28,6 +28,7 @@ pub struct Adapters {
 }
 
 impl Adapters {
+    /// Empty slots; `parts` are the outputs of each part of the weight.
     pub fn new(inputs: usize, parts: &[usize], capacity: AdapterCapacity) -> Adapters {
         let mut starts = vec![0];
         starts.extend(parts.iter().scan(0, |end, part| {
@@ -82,6 +83,7 @@ struct TableLow {
 }
 
 impl TableAdapters {
+    /// Empty slots behind a table of `rows` x `width`.
     pub fn new(rows: usize, width: usize, capacity: AdapterCapacity) -> TableAdapters {
         let slots = (0..capacity.slots).map(|_| None).collect();
         TableAdapters { rows, width, capacity, slots }

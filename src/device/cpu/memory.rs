@@ -70,6 +70,7 @@ fn anonymous_bytes(status: &str) -> u64 {
 }
 
 impl Memory {
+    /// As it is now.
     pub fn read() -> Memory {
         Memory::under(Path::new("/"))
     }

@@ -55,6 +55,7 @@ const SHARED_FROM_MACS: usize = 16 << 20;
 /// Of attention, which runs at a fraction of a linear's speed.
 const SHARED_FROM_ATTENTION_MACS: usize = 4 << 20;
 
+/// The CPU device.
 pub struct Cpu {
     isa: Isa,
     workers: Workers,

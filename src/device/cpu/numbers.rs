@@ -4,6 +4,7 @@
 
 use crate::device::{Activation, NormKind};
 
+/// Exact.
 #[inline(always)]
 pub fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
@@ -50,6 +51,7 @@ pub fn exp(x: f32) -> f32 {
     }
 }
 
+/// By [`exp`], so with the same bits on every instruction set.
 #[inline(always)]
 pub fn tanh(x: f32) -> f32 {
     1.0 - 2.0 / (exp(2.0 * x) + 1.0)

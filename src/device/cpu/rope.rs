@@ -10,10 +10,12 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
+    /// No positions yet.
     pub fn new(rope: &Rope) -> RopeTable {
         RopeTable { rope: rope.clone(), rows: Vec::new() }
     }
 
+    /// Whether it was made for these frequencies.
     pub fn is_for(&self, rope: &Rope) -> bool {
         self.rope == *rope
     }

@@ -1,4 +1,4 @@
-//! The inner loops of the CPU device, once per instruction set, and the only `unsafe` of this room:
+//! The inner loops of the CPU device, once per instruction set, and the only `unsafe` of this device:
 //! calls into `#[target_feature]` functions and vector loads in them. Which set runs is found at
 //! run time. All sets give the same bits: the scalar twin grades the others in tests.
 
@@ -59,6 +59,7 @@ impl Isa {
         all
     }
 
+    /// For logs.
     pub fn name(self) -> &'static str {
         match self.0 {
             Level::Scalar => "scalar",

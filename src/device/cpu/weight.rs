@@ -23,8 +23,11 @@ pub const LANES: usize = 64;
 
 /// Elements as they are stored.
 pub enum Elements {
+    /// As stored.
     F32(Buffer<f32>),
+    /// Bits of halves.
     F16(Buffer<u16>),
+    /// Bits of bfloat16s.
     BF16(Buffer<u16>),
 }
 
@@ -40,18 +43,23 @@ impl Elements {
 
 /// A matrix for `linear`.
 pub struct Panels {
+    /// `[panel][input][lane]`.
     pub elements: Elements,
+    /// Of a row.
     pub inputs: usize,
+    /// Of the matrix; gates and ups together.
     pub outputs: usize,
     /// A panel holds 32 gates and then the 32 ups that belong to them.
     pub gated: bool,
 }
 
 impl Panels {
+    /// Panels.
     pub fn count(&self) -> usize {
         panel_count(self.outputs, self.gated)
     }
 
+    /// Of all elements.
     pub fn bytes(&self) -> usize {
         match &self.elements {
             Elements::F32(b) => b.len() * 4,
@@ -113,10 +121,15 @@ enum Store {
 /// What `upload` returns.
 pub struct Weight {
     store: Store,
+    /// As in the checkpoint, for errors.
     pub name: String,
+    /// Rows.
     pub outputs: usize,
+    /// Elements of a row.
     pub inputs: usize,
+    /// Where there is room for adapters behind it.
     pub adapters: Option<Adapters>,
+    /// The same for rows that are looked up.
     pub table_adapters: Option<TableAdapters>,
 }
 

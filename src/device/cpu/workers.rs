@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use crate::error::Result;
 use crate::internal;
 
+/// Threads that help the caller with a product.
 pub struct Workers {
     /// None only while dropping.
     pool: Option<rayon::ThreadPool>,
@@ -38,6 +39,7 @@ impl Workers {
         Ok(Workers { pool: Some(pool), handles, threads })
     }
 
+    /// How many work, the caller included.
     pub fn threads(&self) -> usize {
         self.threads
     }

@@ -22,13 +22,19 @@ use crate::plan::StepResult;
 /// One op's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
+    /// Name of the op.
     pub op: &'static str,
     /// Rows it ran over: token rows, or sampling rows.
     pub rows: usize,
+    /// Elements of an input row.
     pub inputs: usize,
+    /// Elements of an output row.
     pub outputs: usize,
+    /// Bytes read.
     pub read_bytes: u64,
+    /// Bytes written.
     pub written_bytes: u64,
+    /// A multiply-add counts as two.
     pub flops: u64,
 }
 
@@ -61,6 +67,7 @@ impl TraceWeight {
 /// Memory a device must give, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
+    /// Of all weights.
     pub weights: u64,
     /// Activations and logits.
     pub tensors: u64,
@@ -73,12 +80,14 @@ pub struct Held {
 }
 
 impl Held {
+    /// Everything but the KV pool.
     pub fn without_pages(&self) -> u64 {
         let parts = [self.weights, self.tensors, self.slots, self.adapters];
         parts.iter().fold(0, |sum: u64, &part| sum.saturating_add(part))
     }
 }
 
+/// The trace device.
 pub struct Trace {
     activation: DType,
     slots: HostSlots,
