@@ -1,9 +1,9 @@
 //! How many KV pages a device can hold, by arithmetic: the trace device loads the model and counts,
 //! no profiling run is needed. Called by `engine` at load; it asks nothing of the real device.
 
+use super::checkpoint::WeightSource;
 use super::config::ModelSpec;
 use super::decoder::Decoder;
-use super::weights::WeightSource;
 use crate::device::cpu::memory::Memory;
 use crate::device::trace::{Held, Launch, Trace};
 use crate::device::{DType, DeviceInfo, DeviceLimits};
@@ -39,7 +39,7 @@ const CPU_POOL_BYTES: u64 = 4 << 30;
 /// Below this a pool is not worth making smaller.
 const CPU_SMALL_POOL_BYTES: u64 = 64 << 20;
 /// What the cache manager knows of a page, in the host's memory.
-const LEDGER_PAGE_BYTES: u64 = 128;
+const CACHE_MANAGER_PAGE_BYTES: u64 = 128;
 /// Tokenizer, grammars, threads, and what a load holds for a moment.
 const CPU_OTHER_BYTES: u64 = 256 << 20;
 
@@ -168,7 +168,8 @@ pub fn cpu_pool(
     options: &PoolOptions,
     limits: &DeviceLimits,
 ) -> Result<(PoolSize, u64)> {
-    let page_bytes = limits.kv.page_bytes(limits.page_size).saturating_add(LEDGER_PAGE_BYTES);
+    let page_bytes =
+        limits.kv.page_bytes(limits.page_size).saturating_add(CACHE_MANAGER_PAGE_BYTES);
     let per_slot = limits.max_model_len.div_ceil(limits.page_size) as u64;
     let pages = |count: u64| count.saturating_add(1).saturating_mul(page_bytes);
     let all = pages((limits.slots as u64).saturating_mul(per_slot));

@@ -36,12 +36,12 @@ const SHARE: PoolOptions = PoolOptions {
 
 /// Adapters of the table and of the head: A, B and a rank of each adapter slot.
 #[test]
-fn words_that_adapters_change_take_room() {
+fn tables_that_adapters_change_take_memory() {
     let adapted = |module: &str| {
         let mut spec = llama();
-        let (room, modules) =
-            (AdapterCapacity { slots: 3, rank: 8 }, Some(vec![module.to_string()]));
-        spec.adapters = Some(AdapterOptions { room, modules });
+        let capacity = AdapterCapacity { slots: 3, rank: 8 };
+        let modules = Some(vec![module.to_string()]);
+        spec.adapters = Some(AdapterOptions { capacity, modules });
         footprint(&spec, &limits(&spec), DType::F32).unwrap().0.adapters
     };
     let adapter_slots = 3 * (4 * 8 * (100 + 64) + 4);

@@ -17,8 +17,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::folder;
-use super::weights::{self, Files};
+use super::checkpoint::{self, Files};
+use super::foreign_formats::other_format;
 use crate::error::{Error, Result};
 use crate::files::{self, Kind, Progress};
 use remote::{Failure, Remote};
@@ -243,11 +243,11 @@ impl Hub {
 
         let repo = wanted.repo;
         let (what, read) = match wanted.weights {
-            Some(Files::Adapter) => ("an adapter", weights::ADAPTER_FILES.join(", ")),
+            Some(Files::Adapter) => ("an adapter", checkpoint::ADAPTER_FILES.join(", ")),
             _ => ("a language model", "*.safetensors, pytorch_model.bin".into()),
         };
         if !folder.is_dir() && weights.is_empty() {
-            return Err(match folder::other_format(names.iter().copied()) {
+            return Err(match other_format(names.iter().copied()) {
                 Some(format) => {
                     Error::Unsupported(format!("model '{repo}' is not read: {format}."))
                 }
@@ -259,7 +259,7 @@ impl Hub {
         }
         judge(&folder)?;
         if weights.is_empty() && wanted.weights.is_some() {
-            let format = folder::other_format(names.iter().copied());
+            let format = other_format(names.iter().copied());
             return Err(Error::Unsupported(format!(
                 "model '{repo}' has no weights that are read ({read}){}.",
                 format.map(|format| format!(": {format}")).unwrap_or_default()
@@ -284,7 +284,7 @@ fn shards<'a>(folder: &Path, index: &str, names: &[&'a str]) -> Result<Vec<&'a s
             Error::NotFound(format!("{} names {file}, which does not exist.", index.display()))
         })
     };
-    weights::indexed_files(folder, &index)?.into_iter().map(shard).collect()
+    checkpoint::indexed_files(folder, &index)?.into_iter().map(shard).collect()
 }
 
 fn expanded(path: &str, home: &Path) -> PathBuf {
@@ -299,7 +299,7 @@ fn weight_files<'a>(names: &[&'a str], files: Files) -> Vec<&'a str> {
     let of = |wanted: &str| names.iter().copied().filter(|&n| n == wanted).collect::<Vec<_>>();
     let mut kinds = Vec::new();
     if files == Files::Adapter {
-        kinds.extend(weights::ADAPTER_FILES.map(of));
+        kinds.extend(checkpoint::ADAPTER_FILES.map(of));
         return kinds.into_iter().find(|kind| !kind.is_empty()).unwrap_or_default();
     }
     if files != Files::Torch {

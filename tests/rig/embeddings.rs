@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use triton_vllm::device::{Device, Pooling};
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::pooling::{PoolerOptions, Runner};
+use triton_vllm::model::config::{PoolerOptions, Runner};
 use triton_vllm::model::{Checkpoint, ModelSpec, WeightSource};
 
 use super::{Rig, RigOptions, SUPPORTED};

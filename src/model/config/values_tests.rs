@@ -5,6 +5,8 @@ use serde_json::json;
 
 use super::tests::{llama, spec_of, with, ALL};
 use super::*;
+use crate::device::Activation;
+use crate::ids::TokenId;
 
 /// Attack 13: each key that is read, with values that are none. Every message names file, key and
 /// value, is one short line, and says what was expected.
@@ -195,7 +197,7 @@ fn case_16_other_names_of_rows() {
 /// A file that names its architecture alone is what transformers' class makes of it.
 #[test]
 fn case_17_absent_keys_are_as_in_transformers() {
-    let text = include_str!("../../tests/fixtures/config_defaults.json");
+    let text = include_str!("../../../tests/fixtures/config_defaults.json");
     let classes: Map<String, Value> = serde_json::from_str(text).unwrap();
     let mut seen = 0;
     for family in FAMILIES {

@@ -1,13 +1,8 @@
-//! One row of data per architecture that can be served; what the fields mean is said in
-//! [`super::families`]. `config` looks rows up. `docs/models.md` lists the check that
-//! proves each row.
+//! The rows of architectures that generate, but for those with experts. Part of the list in
+//! [`super`], which looks them up.
 
 use super::defaults;
-use super::encoders;
-use super::families::{
-    AttnScale, Eps, Family, Flag, Fused, Keys, Names, Positions, QkNorm, Windows,
-};
-use super::mixtures;
+use super::family::{AttnScale, Eps, Family, Flag, Fused, Keys, Names, Positions, QkNorm, Windows};
 use crate::device::NormKind;
 
 pub(super) const LLAMA_KEYS: Keys = Keys {
@@ -86,7 +81,7 @@ pub(super) const LLAMA: Family = Family {
 };
 
 /// Llama with other names of its bias flags.
-const INTERNLM3: Family = Family {
+pub(super) const INTERNLM3: Family = Family {
     architecture: "InternLM3ForCausalLM",
     aliases: &[],
     defaults: defaults::INTERNLM3,
@@ -97,7 +92,7 @@ const INTERNLM3: Family = Family {
 };
 
 /// Llama with biases in attention, if config.json does not say otherwise.
-const INTERNLM: Family = Family {
+pub(super) const INTERNLM: Family = Family {
     architecture: "InternLMForCausalLM",
     defaults: defaults::INTERNLM,
     qkv_bias: Flag::Key("bias"),
@@ -143,7 +138,7 @@ pub(super) const QWEN3: Family = Family {
     ..LLAMA
 };
 
-const OPT: Family = Family {
+pub(super) const OPT: Family = Family {
     architecture: "OPTForCausalLM",
     aliases: &[],
     defaults: defaults::OPT,
@@ -178,7 +173,7 @@ const OPT: Family = Family {
     ..LLAMA
 };
 
-const GPT2: Family = Family {
+pub(super) const GPT2: Family = Family {
     architecture: "GPT2LMHeadModel",
     aliases: &[],
     defaults: defaults::GPT2,
@@ -231,7 +226,7 @@ const GPT2: Family = Family {
 };
 
 /// The activation is the tanh form whatever the older key `hidden_act` says.
-const GEMMA: Family = Family {
+pub(super) const GEMMA: Family = Family {
     architecture: "GemmaForCausalLM",
     aliases: &[],
     keys: Keys {
@@ -253,7 +248,7 @@ const GEMMA2_NAMES: Names = Names {
     ..LLAMA_NAMES
 };
 
-const GEMMA2: Family = Family {
+pub(super) const GEMMA2: Family = Family {
     architecture: "Gemma2ForCausalLM",
     defaults: defaults::GEMMA2,
     names: GEMMA2_NAMES,
@@ -264,7 +259,7 @@ const GEMMA2: Family = Family {
     ..GEMMA
 };
 
-const GEMMA3: Family = Family {
+pub(super) const GEMMA3: Family = Family {
     architecture: "Gemma3ForCausalLM",
     defaults: defaults::GEMMA3,
     names: Names {
@@ -276,10 +271,10 @@ const GEMMA3: Family = Family {
 };
 
 /// The text model of an image-and-text checkpoint.
-const GEMMA3_MULTIMODAL: Family =
+pub(super) const GEMMA3_MULTIMODAL: Family =
     Family { architecture: "Gemma3ForConditionalGeneration", ..GEMMA3 };
 
-const PHI3: Family = Family {
+pub(super) const PHI3: Family = Family {
     architecture: "Phi3ForCausalLM",
     aliases: &[],
     defaults: defaults::PHI3,
@@ -291,7 +286,7 @@ const PHI3: Family = Family {
     ..LLAMA
 };
 
-const PHI: Family = Family {
+pub(super) const PHI: Family = Family {
     architecture: "PhiForCausalLM",
     aliases: &[],
     defaults: defaults::PHI,
@@ -315,7 +310,7 @@ const PHI: Family = Family {
     ..LLAMA
 };
 
-const NEOX: Family = Family {
+pub(super) const NEOX: Family = Family {
     architecture: "GPTNeoXForCausalLM",
     aliases: &[],
     prefixes: &["gpt_neox.", ""],
@@ -344,7 +339,7 @@ const NEOX: Family = Family {
     ..LLAMA
 };
 
-const STABLELM: Family = Family {
+pub(super) const STABLELM: Family = Family {
     architecture: "StableLmForCausalLM",
     aliases: &["StableLMEpochForCausalLM"],
     defaults: defaults::STABLELM,
@@ -359,7 +354,7 @@ const STABLELM: Family = Family {
     ..LLAMA
 };
 
-const GRANITE: Family = Family {
+pub(super) const GRANITE: Family = Family {
     architecture: "GraniteForCausalLM",
     aliases: &[],
     defaults: defaults::GRANITE,
@@ -368,7 +363,7 @@ const GRANITE: Family = Family {
     ..LLAMA
 };
 
-const OLMO2: Family = Family {
+pub(super) const OLMO2: Family = Family {
     architecture: "Olmo2ForCausalLM",
     aliases: &[],
     defaults: defaults::OLMO2,
@@ -383,53 +378,3 @@ const OLMO2: Family = Family {
     mlp_bias: Flag::Never,
     ..LLAMA
 };
-
-/// Every architecture that can be served.
-pub const FAMILIES: &[Family] = &[
-    LLAMA,
-    INTERNLM,
-    INTERNLM3,
-    MISTRAL,
-    QWEN2,
-    QWEN3,
-    mixtures::MIXTRAL,
-    mixtures::QWEN2_MOE,
-    mixtures::QWEN3_MOE,
-    GEMMA,
-    GEMMA2,
-    GEMMA3,
-    GEMMA3_MULTIMODAL,
-    PHI3,
-    PHI,
-    STABLELM,
-    GRANITE,
-    OLMO2,
-    OPT,
-    GPT2,
-    NEOX,
-    encoders::BERT,
-    encoders::ROBERTA,
-    encoders::ROBERTA_MASKED,
-    encoders::XLM_ROBERTA,
-];
-
-fn whole(architecture: &str) -> Option<&'static Family> {
-    let is = |f: &&Family| f.architecture == architecture || f.aliases.contains(&architecture);
-    FAMILIES.iter().find(is)
-}
-
-/// The row of an architecture, if there is one. A decoder that was saved without its head, to
-/// embed, goes by `<name>Model` (Gemma 3: `<name>TextModel`).
-pub fn find(architecture: &str) -> Option<&'static Family> {
-    let without_head = || {
-        let base = architecture.strip_suffix("Model")?;
-        let base = base.strip_suffix("Text").unwrap_or(base);
-        whole(&format!("{base}ForCausalLM")).or_else(|| whole(&format!("{base}LMHeadModel")))
-    };
-    whole(architecture).or_else(without_head)
-}
-
-/// Is this the name of a decoder without its head?
-pub fn headless(architecture: &str) -> bool {
-    whole(architecture).is_none() && find(architecture).is_some()
-}

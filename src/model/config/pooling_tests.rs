@@ -3,6 +3,8 @@
 use serde_json::json;
 
 use super::*;
+use serde_json::Map;
+use std::path::Path;
 
 fn folder(name: &str, files: &[(&str, Value)]) -> std::path::PathBuf {
     let dir = std::env::temp_dir().join(format!("pooling-{name}-{}", std::process::id()));

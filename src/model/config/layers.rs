@@ -3,13 +3,13 @@
 
 use serde_json::Value;
 
-use super::families::{AttnScale, Family, Flag, Positions, Windows};
 use super::keys::{flag, positive, MAX_DIMENSION};
 use super::rope;
 use crate::device::{AttnSpec, DType, Rope};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
+use crate::model::architectures::{AttnScale, Family, Flag, Positions, Windows};
 
 /// The dimensions that all layers share.
 #[derive(Debug, Clone, Copy)]
@@ -49,12 +49,10 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
     };
     let softcap = softcap(config, family, "attn_logit_softcapping")?;
     let windowed = windowed(config, family, shape.layers)?;
-    let window = match windowed.contains(&true) {
-        true => window(config)?,
-        false => None,
-    };
+    let window = if windowed.contains(&true) { window(config)? } else { None };
+
     let rotates = family.positions == Positions::Rope;
-    let block = |windowed: bool| LayerAttention {
+    let layer = |windowed: bool| LayerAttention {
         attn: AttnSpec {
             heads: shape.heads,
             kv_heads: shape.kv_heads,
@@ -65,7 +63,7 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
         },
         rope: rotates.then_some(usize::from(windowed && family.local_rope)),
     };
-    Ok(windowed.into_iter().map(block).collect())
+    Ok(windowed.into_iter().map(layer).collect())
 }
 
 /// Tokens of a window; null and 0 mean none.
@@ -102,14 +100,14 @@ pub fn ropes(
 /// # Errors
 /// It is no positive number.
 pub fn softcap(config: &Object, family: &Family, key: &str) -> Result<Option<f32>> {
-    match family.softcaps {
-        true => Ok(config.positive(key)?.map(|cap| cap as f32)),
-        false => Ok(None),
+    if !family.softcaps {
+        return Ok(None);
     }
+    Ok(config.positive(key)?.map(|cap| cap as f32))
 }
 
-/// Granite adds each block's output times m. The residual divided by m gives the same model: the
-/// embedding is divided, blocks are added as they are, and norms, which forget the size of their
+/// Granite adds each sublayer's output times m. The residual divided by m gives the same model: the
+/// embedding is divided, outputs are added as they are, and norms, which forget the size of their
 /// input, need eps / m^2.
 ///
 /// # Errors
@@ -130,13 +128,13 @@ pub fn scales(config: &Object, family: &Family, hidden: usize, dtype: DType) -> 
         scales.eps = (1.0 / (residual * residual)) as f32;
         scales.logits = (1.0 / positive(config, "logits_scaling")?) as f32;
     }
-    match [scales.embed, scales.eps, scales.logits].iter().all(|x| x.is_normal()) {
-        true => Ok(scales),
-        false => Err(invalid!(
+    if ![scales.embed, scales.eps, scales.logits].iter().all(|x| x.is_normal()) {
+        return Err(invalid!(
             "{} and the other multipliers leave the range of numbers.",
             config.name("residual_multiplier")
-        )),
+        ));
     }
+    Ok(scales)
 }
 
 /// For each layer, whether it sees a window only.
@@ -153,6 +151,7 @@ fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>
     if let Some(types) = config.list("layer_types")? {
         return listed(config, types, layers);
     }
+
     match family.windows {
         Windows::Never => each(&|_| false),
         Windows::All => each(&|_| true),

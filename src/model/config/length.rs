@@ -1,13 +1,13 @@
 //! How long a request may get: config.json's length keys, the rope's stretch and the user's wish,
 //! by the Python backend's rules. Called by `config` alone; it knows no page and no memory.
 
-use super::families::{Family, Positions};
 use super::keys::MAX_DIMENSION;
-use super::pooling::SideFiles;
 use super::rope::{self, LengthRule};
+use super::side_files::SideFiles;
 use crate::error::Result;
 use crate::invalid;
 use crate::json::Object;
+use crate::model::architectures::{Family, Positions};
 
 /// Used when config.json names no length at all, as the Python backend does.
 const FALLBACK_LEN: usize = 2048;

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::config::SpecOptions;
+use super::spec::SpecOptions;
 use crate::error::Result;
 use crate::files::{self, Kind};
-use crate::json::object::Asked;
+use crate::json::object::KeysRead;
 use crate::json::{self, Object};
 
 /// Keys whose value is an object, which users of model.json also write as its text.
@@ -88,9 +88,9 @@ impl<'a> Source<'a> {
         Source { generation: object.map(|object| (path.to_string(), object.clone())), ..self }
     }
 
-    /// config.json; each key that is read goes to `asked`.
-    pub fn config<'s>(&'s self, asked: &'s Asked) -> Object<'s> {
-        let config = Object::new(&self.path, &self.merged).noting(asked);
+    /// config.json; each key that is read is noted in `keys_read`.
+    pub fn config<'s>(&'s self, keys_read: &'s KeysRead) -> Object<'s> {
+        let config = Object::new(&self.path, &self.merged).noting(keys_read);
         let config = config.over(&self.path, "text_config.", &self.text);
         let config = match self.overrides.get(TEXT).and_then(Value::as_object) {
             Some(text) => config.over(self.overrides_file, "hf_overrides.text_config.", text),
@@ -104,14 +104,14 @@ impl<'a> Source<'a> {
         self.generation.as_ref().map(|(path, object)| Object::new(path, object))
     }
 
-    /// Overrides that nobody asked for.
-    pub fn unread(&self, asked: &Asked) -> Vec<String> {
-        unread(&self.overrides, "", &asked.borrow())
+    /// Overrides that no reader asked for, by key.
+    pub fn unread(&self, keys_read: &KeysRead) -> Vec<String> {
+        unread(&self.overrides, "", &keys_read.borrow())
     }
 
     /// Say which these are.
-    pub fn warn_of_unread(&self, asked: &Asked) {
-        for key in self.unread(asked) {
+    pub fn warn_of_unread(&self, keys_read: &KeysRead) {
+        for key in self.unread(keys_read) {
             tracing::warn!(
                 "{}: 'hf_overrides.{}' has no effect: no such key is read of a model of this kind",
                 self.overrides_file,
@@ -169,17 +169,17 @@ fn with_rope_of(config: &Map<String, Value>, overrides: Map<String, Value>) -> M
     rope
 }
 
-fn unread(overrides: &Map<String, Value>, path: &str, asked: &BTreeSet<String>) -> Vec<String> {
+fn unread(overrides: &Map<String, Value>, path: &str, keys_read: &BTreeSet<String>) -> Vec<String> {
     let mut found = Vec::new();
     for (key, value) in overrides {
         let name = format!("{path}{key}");
         match value {
             Value::Object(inner) if path.is_empty() && key == TEXT => {
-                let inner = unread(inner, "", asked);
+                let inner = unread(inner, "", keys_read);
                 found.extend(inner.into_iter().map(|key| format!("{TEXT}.{key}")));
             }
-            _ if !asked.contains(&name) => found.push(name),
-            Value::Object(inner) => found.extend(unread(inner, &format!("{name}."), asked)),
+            _ if !keys_read.contains(&name) => found.push(name),
+            Value::Object(inner) => found.extend(unread(inner, &format!("{name}."), keys_read)),
             _ => {}
         }
     }

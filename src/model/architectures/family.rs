@@ -3,7 +3,7 @@
 //! `load` the names. A new family is a new row and no new code. It never touches a file or a
 //! device.
 
-use crate::device::{Activation, NormKind};
+use crate::device::NormKind;
 
 /// A `config.json` flag that switches a feature, or a fixed answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +106,8 @@ pub struct Names {
     /// Before and after the layers, where the token table has another width than hidden.
     pub project: Option<(&'static str, &'static str)>,
     pub layers: &'static str,
-    /// Before attention (or after its residual: `pre_norm`). None, with `mlp_norm`: blocks read the
-    /// residual as it is.
+    /// Before attention (or after its residual: `pre_norm`). None, with `mlp_norm`: sublayers read
+    /// the residual as it is.
     pub attn_norm: Option<&'static str>,
     /// Over attention's output, before it is added.
     pub attn_post: Option<&'static str>,
@@ -124,7 +124,8 @@ pub struct Names {
     pub head: &'static str,
 }
 
-/// Experts in place of the MLP. Keys of config.json, and tensor names behind the block's.
+/// Experts in place of the MLP. Keys of config.json, and tensor names behind the
+/// module's.
 #[derive(Debug)]
 pub struct Mixture {
     pub experts: &'static str,
@@ -136,8 +137,8 @@ pub struct Mixture {
     pub renormalise: Flag,
     /// `decoder_sparse_step` and `mlp_only_layers` are obeyed: other layers have the plain MLP.
     pub sparse: bool,
-    /// What the block may be called; the first under which the router exists.
-    pub blocks: &'static [&'static str],
+    /// What the module may be called; the first under which the router exists.
+    pub modules: &'static [&'static str],
     pub router: &'static str,
     /// Before each expert's number; before the names of the stacks that hold all of them.
     pub list: &'static str,
@@ -182,9 +183,9 @@ pub struct Family {
     pub mlp_bias: Flag,
     /// Norms have learned weights (and biases, if `norm` is `Layer`).
     pub norm_affine: Flag,
-    /// Norm before a block (and at the end) or after its residual.
+    /// Norm before a sublayer (and at the end) or after its residual.
     pub pre_norm: Flag,
-    /// Both blocks read the same residual: x + attn(norm x) + mlp(norm x).
+    /// Attention and MLP read the same residual: x + attn(norm x) + mlp(norm x).
     pub parallel: Flag,
     /// There, the MLP has a norm of its own.
     pub parallel_mlp_norm: bool,
@@ -210,40 +211,4 @@ pub struct Family {
     pub must_be_off: &'static [&'static str],
     /// Keys that must be absent, null or this (JSON).
     pub must_be: &'static [(&'static str, &'static str)],
-}
-
-/// Names of activations in config.json: of MLPs with a gate, and without.
-const GATED: &[(&str, Activation)] = &[
-    ("silu", Activation::SiluGated),
-    ("swish", Activation::SiluGated),
-    ("gelu_pytorch_tanh", Activation::GeluTanhGated),
-    ("gelu_new", Activation::GeluTanhGated),
-    ("gelu_fast", Activation::GeluTanhGated),
-];
-const PLAIN: &[(&str, Activation)] = &[
-    ("relu", Activation::Relu),
-    ("gelu", Activation::Gelu),
-    ("gelu_new", Activation::GeluTanh),
-    ("gelu_pytorch_tanh", Activation::GeluTanh),
-    ("gelu_fast", Activation::GeluTanh),
-    ("silu", Activation::Silu),
-    ("swish", Activation::Silu),
-];
-
-fn named(gated: bool) -> &'static [(&'static str, Activation)] {
-    if gated {
-        GATED
-    } else {
-        PLAIN
-    }
-}
-
-/// An activation by its name in config.json.
-pub fn activation(name: &str, gated: bool) -> Option<Activation> {
-    named(gated).iter().find(|(known, _)| *known == name).map(|&(_, activation)| activation)
-}
-
-/// All names that [`activation`] knows.
-pub fn activations(gated: bool) -> Vec<&'static str> {
-    named(gated).iter().map(|&(name, _)| name).collect()
 }

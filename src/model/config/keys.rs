@@ -3,13 +3,11 @@
 
 use serde_json::Value;
 
-use super::config::SpecOptions;
-use super::families::{self, Eps, Family, Flag};
 use crate::device::{Activation, DType};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
-use crate::invalid;
 use crate::json::{self, Object};
+use crate::model::architectures::{Eps, Family, Flag};
 
 /// Lengths and vocabularies above this are a mistake in the file, not a model.
 pub const MAX_DIMENSION: usize = 1 << 24;
@@ -17,6 +15,24 @@ pub const MAX_DIMENSION: usize = 1 << 24;
 /// vocabulary, stay inside a `usize`.
 pub const MAX_WIDTH: usize = 1 << 20;
 const INTEGER: &str = "an integer";
+
+/// Names of activations in config.json: of MLPs with a gate, and without.
+const GATED: &[(&str, Activation)] = &[
+    ("silu", Activation::SiluGated),
+    ("swish", Activation::SiluGated),
+    ("gelu_pytorch_tanh", Activation::GeluTanhGated),
+    ("gelu_new", Activation::GeluTanhGated),
+    ("gelu_fast", Activation::GeluTanhGated),
+];
+const PLAIN: &[(&str, Activation)] = &[
+    ("relu", Activation::Relu),
+    ("gelu", Activation::Gelu),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+];
 
 /// A count of tokens or rows that must be there.
 ///
@@ -78,12 +94,16 @@ pub fn activation(config: &Object, family: &Family) -> Result<Activation> {
     let key = family.keys.activation;
     let name = config.text(key)?.or(family.keys.activation_null);
     let name = config.needed(key, "the name of an activation", name)?;
-    families::activation(name, family.gated).ok_or_else(|| {
+
+    let known = if family.gated { GATED } else { PLAIN };
+    let activation = known.iter().find(|(known, _)| *known == name);
+    activation.map(|&(_, activation)| activation).ok_or_else(|| {
+        let names: Vec<&str> = known.iter().map(|&(name, _)| name).collect();
         Error::Unsupported(format!(
             "{}: '{}' is not supported; supported: {}.",
             config.name(key),
             json::cut(name),
-            families::activations(family.gated).join(", ")
+            names.join(", ")
         ))
     })
 }
@@ -95,59 +115,6 @@ pub fn parse_dtype(name: &str) -> Option<DType> {
         "float16" | "half" => Some(DType::F16),
         "bfloat16" => Some(DType::BF16),
         _ => None,
-    }
-}
-
-/// `auto` keeps 16-bit types; float32 becomes the device's first choice (float32 on CPU, bfloat16
-/// on GPUs; float16 where a model embeds), as does a type that the device or the family lacks.
-///
-/// # Errors
-/// The user's type is none, or not for this device or model; config.json's is none that is read.
-pub fn choose_dtype(
-    config: &Object,
-    family: &Family,
-    pools: bool,
-    options: &SpecOptions,
-) -> Result<DType> {
-    let fits = |d: &DType| !(family.no_float16 && *d == DType::F16);
-    if !matches!(options.dtype, "" | "auto") {
-        return match parse_dtype(options.dtype) {
-            Some(d) if !fits(&d) => Err(invalid!(
-                "The model type '{}' does not support float16. Reason: Numerical instability. \
-                 Please use bfloat16 or float32 instead.",
-                config.text("model_type")?.map_or(family.architecture.into(), json::cut)
-            )),
-            Some(d) if options.supported.is_empty() || options.supported.contains(&d) => Ok(d),
-            Some(_) => Err(invalid!("dtype '{}' is not supported by the device.", options.dtype)),
-            None => Err(invalid!(
-                "dtype must be one of auto, half, float16, bfloat16, float, float32, got '{}'.",
-                options.dtype
-            )),
-        };
-    }
-
-    let stored = stated_dtype(config)?.or(options.stored_dtype);
-    Ok(match stored {
-        Some(d @ (DType::F16 | DType::BF16)) if options.supported.contains(&d) && fits(&d) => d,
-        _ if pools && options.supported.contains(&DType::F16) && fits(&DType::F16) => DType::F16,
-        _ => options.supported.iter().copied().find(fits).unwrap_or(DType::F32),
-    })
-}
-
-/// The type that config.json says its weights have.
-fn stated_dtype(config: &Object) -> Result<Option<DType>> {
-    let key = if config.given("dtype").is_some() { "dtype" } else { "torch_dtype" };
-    match config.text(key)? {
-        None | Some("auto") => Ok(None),
-        Some(name) => match parse_dtype(name) {
-            Some(dtype) => Ok(Some(dtype)),
-            None => Err(Error::Unsupported(format!(
-                "{}: '{}' is not supported; supported: float32, float16, bfloat16. 'dtype' in \
-                 model.json goes before it.",
-                config.name(key),
-                json::cut(name)
-            ))),
-        },
     }
 }
 
@@ -182,4 +149,21 @@ pub fn eos_token_ids(
         );
     }
     Ok(ids)
+}
+
+/// `architectures[0]`, if there is one.
+///
+/// # Errors
+/// The key holds something else than a list of names.
+pub fn architecture<'a>(config: &Object<'a>) -> Result<Option<&'a str>> {
+    let expected = "a list of names";
+    let Some(list) = config.list("architectures")? else { return Ok(None) };
+    let name =
+        |value: &'a Value| value.as_str().ok_or_else(|| config.wrong("architectures", expected));
+    list.first().map(name).transpose()
+}
+
+/// Whether a key switches something on that is off when it is absent, null or false.
+pub fn is_on(value: Option<&Value>) -> bool {
+    !matches!(value, None | Some(Value::Null | Value::Bool(false)))
 }

@@ -1,6 +1,8 @@
 //! Unit tests of `config`: what is read, what is refused and in which words.
 
 use super::*;
+use crate::device::DType;
+use crate::ids::TokenId;
 use serde_json::json;
 
 pub(super) const ALL: &[DType] = &[DType::F32, DType::BF16, DType::F16];
@@ -268,10 +270,10 @@ fn overrides_that_nobody_reads_are_known() {
         SpecOptions { supported: ALL, hf_overrides: overrides.as_object(), ..Default::default() };
     let config = llama();
     let source = Source::of("c".into(), config.as_object().unwrap().clone(), &options).unwrap();
-    let asked = Asked::default();
-    let object = source.config(&asked);
+    let keys_read = KeysRead::default();
+    let object = source.config(&keys_read);
     let family = family_of(&object).unwrap();
     let defaults = serde_json::from_str(family.defaults).unwrap();
     ModelSpec::build(&object.with(&[], &defaults), None, family, &options).unwrap();
-    assert_eq!(source.unread(&asked), ["rope_scalling", "text_config.x", "rope_scaling.beta"]);
+    assert_eq!(source.unread(&keys_read), ["rope_scalling", "text_config.x", "rope_scaling.beta"]);
 }

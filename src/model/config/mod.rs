@@ -2,118 +2,40 @@
 //! checked, so that `decoder` never meets a bad one. Called by `engine` at load. It knows no tensor
 //! and no device beyond the element types it is told are supported.
 
+mod dtype;
+mod keys;
+mod layers;
+mod length;
+mod mixture;
+mod pooling;
+mod rope;
+mod side_files;
+mod source;
+mod spec;
+
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::architectures::{self, FAMILIES};
-use super::families::{Family, Flag, Positions};
-pub use super::keys::parse_dtype;
-use super::keys::{self, dimension, flag};
-use super::layers::{self, LayerAttention, Shape};
-use super::length;
-use super::lora::AdapterOptions;
-use super::mixture::{self, MixtureSpec};
-use super::pooling::{PoolerOptions, PoolingRule, SideFiles};
-use super::source::Source;
-use crate::device::{Activation, DType, KvShape, Rope};
+use super::architectures::{self, Family, Flag, Positions, FAMILIES};
 use crate::error::{Error, Result};
-use crate::ids::TokenId;
-use crate::json::object::Asked;
+use crate::json::object::KeysRead;
 use crate::json::{self, Object};
 use crate::{internal, invalid};
+pub use keys::parse_dtype;
+use keys::{architecture, dimension, flag, is_on};
+pub use layers::LayerAttention;
+use layers::Shape;
+pub use mixture::MixtureSpec;
+pub use pooling::{Dimensions, PoolerOptions, PoolingRule, Runner};
+pub use side_files::SideFiles;
+use source::Source;
+pub use spec::{ModelSpec, NormOrder, SpecOptions};
 
 /// Each has weights and pages of its own: published models stay below 200.
 const MAX_LAYERS: usize = 4096;
 /// More is a mistake in a file: the largest published models have 1e12 and some.
 const MAX_PARAMETERS: f64 = 1e14;
-
-/// What the user asked for, and what the device can do.
-#[derive(Debug, Clone, Default)]
-pub struct SpecOptions<'a> {
-    /// Deep-merged into config.json before anything is read.
-    pub hf_overrides: Option<&'a Map<String, Value>>,
-    /// The name of the file that they stand in; empty means model.json.
-    pub overrides_file: &'a str,
-    /// `auto`, `half`, `float16`, `bfloat16`, `float`, `float32`. Empty means auto.
-    pub dtype: &'a str,
-    /// The element type of the stored weights, for a config.json that does not say.
-    pub stored_dtype: Option<DType>,
-    /// Supported by the device, best first. A float32 checkpoint under `auto` gets the first.
-    pub supported: &'a [DType],
-    /// None and -1 mean the derived length.
-    pub max_model_len: Option<i64>,
-    /// Every layer sees all; the length is at most the window, within which that is the same.
-    pub disable_sliding_window: bool,
-    /// The folder of generation_config.json; None: the model's, if it has one.
-    pub generation_config: Option<&'a Path>,
-    pub pooler: PoolerOptions,
-    /// [`ModelSpec::read`] reads them itself.
-    pub files: SideFiles,
-}
-
-/// Where a layer's norms stand. Norms of a block's output come on top, by the family's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NormOrder {
-    /// In front of each block, and one in front of the head.
-    Before,
-    /// Over the residual, after a block was added.
-    After,
-    /// Blocks read the residual as it is; one norm in front of the head.
-    HeadOnly,
-}
-
-/// A model that can be served. Built by [`ModelSpec::read`] only.
-#[derive(Debug, Clone)]
-pub struct ModelSpec {
-    pub family: &'static Family,
-    /// Rows of the token table; may exceed the tokenizer's size.
-    pub vocab_size: usize,
-    pub hidden: usize,
-    pub layers: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    /// Width of a plain MLP.
-    pub ffn: usize,
-    /// Experts in place of it, in some layers or all.
-    pub mixture: Option<MixtureSpec>,
-    /// Width of the token table; `hidden` but for OPT-350m.
-    pub embed_width: usize,
-    pub norm_eps: f32,
-    pub activation: Activation,
-    /// Attention of each layer.
-    pub attention: Vec<LayerAttention>,
-    /// What [`LayerAttention::rope`] counts; none with learned positions.
-    pub ropes: Vec<Rope>,
-    /// Multiplies the rows of the token table.
-    pub embed_scale: f32,
-    /// Multiplies the final norm, hence the logits.
-    pub logit_scale: f32,
-    /// cap * tanh(l / cap) on logits.
-    pub logit_softcap: Option<f32>,
-    /// Positions the model was made for; rows of a learned table, less its offset.
-    pub derived_len: usize,
-    pub tied: bool,
-    pub qkv_bias: bool,
-    pub out_bias: bool,
-    pub mlp_bias: bool,
-    pub norm_affine: bool,
-    pub norms: NormOrder,
-    /// Both blocks read the same residual.
-    pub parallel: bool,
-    /// Element type of matrices on the device.
-    pub dtype: DType,
-    pub max_model_len: usize,
-    /// Room for LoRA adapters behind its linears; `engine` sets it.
-    pub adapters: Option<AdapterOptions>,
-    /// generation_config.json's, else config.json's; the tokenizer's own come on top.
-    pub eos_token_ids: Vec<TokenId>,
-    /// Rows of the table of token types, if there is one.
-    pub token_types: usize,
-    /// The model embeds, and generates nothing.
-    pub pooling: Option<PoolingRule>,
-}
 
 impl ModelSpec {
     /// Read `<dir>/config.json` and `<dir>/generation_config.json`.
@@ -141,15 +63,15 @@ impl ModelSpec {
     }
 
     fn of(source: &Source, options: &SpecOptions) -> Result<ModelSpec> {
-        let asked = Asked::default();
-        let config = source.config(&asked);
+        let keys_read = KeysRead::default();
+        let config = source.config(&keys_read);
         let family = family_of(&config)?;
         let defaults: Map<String, Value> = serde_json::from_str(family.defaults)
             .map_err(|e| internal!("defaults of {}: {e}", family.architecture))?;
 
         let config = config.with(family.spellings, &defaults);
         let spec = Self::build(&config, source.generation().as_ref(), family, options)?;
-        source.warn_of_unread(&asked);
+        source.warn_of_unread(&keys_read);
         Ok(spec)
     }
 
@@ -167,7 +89,7 @@ impl ModelSpec {
             None => hidden,
         };
 
-        let pooling = PoolingRule::of(config, family, options, hidden)?;
+        let pooling = PoolingRule::of(config, family, &options.pooler, &options.files, hidden)?;
         let pools = pooling.is_some();
         let files = pools.then_some(&options.files);
         let (mut length, derived_len) = length::of(config, family, files)?;
@@ -179,7 +101,7 @@ impl ModelSpec {
         let max_model_len =
             length.choose(options.max_model_len, family.positions != Positions::Rope)?;
 
-        let dtype = keys::choose_dtype(config, family, pools, options)?;
+        let dtype = dtype::choose(config, family, pools, options)?;
         let scales = layers::scales(config, family, hidden, dtype)?;
         let vocab_size = dimension(config, "vocab_size")?;
         let spec = ModelSpec {
@@ -239,52 +161,6 @@ impl ModelSpec {
             )),
         }
     }
-
-    /// Experts of a layer, if it has some.
-    pub fn mixture_of(&self, layer: usize) -> Option<&MixtureSpec> {
-        self.mixture.as_ref().filter(|m| m.layers.get(layer).is_some_and(|&experts| experts))
-    }
-
-    /// The widest MLP that is not one of the experts; 0 if there is none.
-    pub fn mlp_width(&self) -> usize {
-        let width = |layer| match self.mixture_of(layer) {
-            Some(mixture) => mixture.shared_ffn.unwrap_or(0),
-            None => self.ffn,
-        };
-        (0..self.layers).map(width).max().unwrap_or(0)
-    }
-
-    /// Shape of the KV pool. `kv_cache_dtype` is `auto` (as the weights) or an element type's name.
-    ///
-    /// # Errors
-    /// A `kv_cache_dtype` that is none of these.
-    pub fn kv_shape(&self, kv_cache_dtype: &str) -> Result<KvShape> {
-        let dtype = match kv_cache_dtype {
-            "" | "auto" => self.dtype,
-            name => keys::parse_dtype(name).ok_or_else(|| {
-                Error::Unsupported(format!(
-                    "kv_cache_dtype '{name}' is not supported; supported: auto, float16, bfloat16, \
-                     float32."
-                ))
-            })?,
-        };
-        // An encoder keeps nothing.
-        let layers = if self.family.encoder { 0 } else { self.layers };
-        Ok(KvShape { layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
-    }
-
-    /// Every prompt must come in one step, and nothing of it can be taken from another's pages.
-    pub fn whole_prompts(&self) -> bool {
-        self.family.encoder || self.pooling.as_ref().is_some_and(PoolingRule::whole)
-    }
-}
-
-pub(super) fn architecture<'a>(config: &Object<'a>) -> Result<Option<&'a str>> {
-    let expected = "a list of names";
-    let Some(list) = config.list("architectures")? else { return Ok(None) };
-    let name =
-        |value: &'a Value| value.as_str().ok_or_else(|| config.wrong("architectures", expected));
-    list.first().map(name).transpose()
 }
 
 fn family_of(config: &Object) -> Result<&'static Family> {
@@ -349,7 +225,7 @@ fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
         ))
     };
     for &key in family.must_be_off {
-        if truthy(config.value(key)) {
+        if is_on(config.value(key)) {
             return Err(lacks(key, "false"));
         }
     }
@@ -359,7 +235,7 @@ fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
             return Err(lacks(key, only));
         }
     }
-    if truthy(config.value("quantization_config")) {
+    if is_on(config.value("quantization_config")) {
         let config_of = config.object("quantization_config")?;
         let method = config_of.and_then(|q| q.given("quant_method"));
         return Err(Error::Unsupported(format!(
@@ -370,10 +246,6 @@ fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-pub(super) fn truthy(value: Option<&Value>) -> bool {
-    !matches!(value, None | Some(Value::Null | Value::Bool(false)))
 }
 
 fn ffn(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
@@ -405,8 +277,6 @@ fn norm_order(config: &Object, family: &Family) -> Result<NormOrder> {
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;
 #[cfg(test)]
-#[path = "config_values_tests.rs"]
 mod values_tests;

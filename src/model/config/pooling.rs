@@ -1,21 +1,17 @@
 //! What becomes of the last hidden states of a model that embeds: which rows make the vector,
-//! whether it is normalised, how short a request may have it. From the files that
-//! sentence-transformers leaves beside a checkpoint, the user's `pooler_config`, and the
-//! Python backend's defaults. `config` calls it at load, `engine` keeps the result.
+//! whether it is normalised, how short a request may have it. From the user's `pooler_config`, the
+//! files beside the checkpoint, and the Python backend's defaults. `config` calls it at load,
+//! `engine` keeps the result.
 
-use std::path::Path;
+use serde_json::Value;
 
-use serde_json::{Map, Value};
-
-use super::architectures;
-use super::config::{architecture, SpecOptions};
-use super::families::Family;
-use super::keys::{self, MAX_DIMENSION};
+use super::keys::{self, architecture};
+use super::side_files::SideFiles;
 use crate::device::Pooling;
 use crate::error::{Error, Result};
-use crate::files::{self, Kind};
 use crate::invalid;
-use crate::json::{self, Object};
+use crate::json::Object;
+use crate::model::architectures::{self, Family};
 
 /// Does the model embed or generate?
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,19 +31,6 @@ pub struct PoolerOptions {
     pub normalize: Option<bool>,
     /// Of requests that name none.
     pub dimensions: Option<usize>,
-}
-
-/// What the files beside a checkpoint say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SideFiles {
-    /// `modules.json` with a pooling module: its kind, and whether a normalising one follows.
-    pub pooling: Option<(Pooling, bool)>,
-    /// Tokens of a text at most, `sentence_*_config.json`.
-    pub max_seq_length: Option<usize>,
-    /// Texts are to be put in lower case before they are tokenised.
-    pub lowercase: bool,
-    /// `model_max_length` of tokenizer_config.json.
-    pub tokenizer_max_length: Option<usize>,
 }
 
 /// What a request's `dimensions` may be.
@@ -73,25 +56,17 @@ pub struct PoolingRule {
     pub default_dimensions: Option<usize>,
 }
 
-/// Files of older sentence-transformers, one name per architecture; all hold the same keys.
-const SENTENCE_CONFIGS: [&str; 7] = [
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-];
-
 /// Does the model embed? The user decides, then the files beside the checkpoint, then the name.
-fn embeds(config: &Object, family: &Family, options: &SpecOptions) -> Result<bool> {
+fn embeds(
+    config: &Object,
+    family: &Family,
+    options: &PoolerOptions,
+    files: &SideFiles,
+) -> Result<bool> {
     let name = architecture(config)?.unwrap_or(family.architecture);
-    let pools = match options.pooler.runner {
+    let pools = match options.runner {
         Runner::Pooling => true,
-        Runner::Auto => {
-            options.files.pooling.is_some() || family.encoder || architectures::headless(name)
-        }
+        Runner::Auto => files.pooling.is_some() || family.encoder || architectures::headless(name),
         Runner::Generate if family.encoder => {
             return Err(Error::Unsupported(format!(
                 "This model does not support runner 'generate': {name} only embeds. Remove \
@@ -100,6 +75,7 @@ fn embeds(config: &Object, family: &Family, options: &SpecOptions) -> Result<boo
         }
         Runner::Generate => false,
     };
+
     if let Some(key) = family.keys.embed_width.filter(|_| pools) {
         let width = keys::width(config, key)?;
         if width.is_some() && width != keys::width(config, family.keys.hidden)? {
@@ -112,104 +88,6 @@ fn embeds(config: &Object, family: &Family, options: &SpecOptions) -> Result<boo
     Ok(pools)
 }
 
-impl SideFiles {
-    /// Absent files say nothing.
-    ///
-    /// # Errors
-    /// A broken file; a module or a way of pooling that is not built, named.
-    pub fn read(dir: &Path) -> Result<SideFiles> {
-        let mut files = SideFiles { pooling: modules(dir)?, ..SideFiles::default() };
-        let tokenizer = dir.join("tokenizer_config.json");
-        if let Some(config) = optional(&tokenizer)? {
-            let shown = tokenizer.display().to_string();
-            files.tokenizer_max_length = length(&Object::new(&shown, &config), "model_max_length")?;
-        }
-        for name in SENTENCE_CONFIGS {
-            let path = dir.join(name);
-            if let Some(config) = optional(&path)? {
-                let shown = path.display().to_string();
-                let config = Object::new(&shown, &config);
-                files.max_seq_length = length(&config, "max_seq_length")?;
-                files.lowercase = config.flag("do_lower_case")?.unwrap_or(false);
-                break;
-            }
-        }
-        Ok(files)
-    }
-}
-
-/// Tokens at most; a number beyond all lengths, as tokenizers write it, says nothing.
-fn length(object: &Object, key: &str) -> Result<Option<usize>> {
-    match object.positive(key)? {
-        Some(x) if x < 1.0 => Err(object.wrong(key, "a number of tokens")),
-        length => Ok(length.filter(|&x| x <= MAX_DIMENSION as f64).map(|x| x as usize)),
-    }
-}
-
-fn optional(path: &Path) -> Result<Option<Map<String, Value>>> {
-    files::optional(json::read_object(path, Kind::Config))
-}
-
-/// `modules.json`: which module works on what the one before it gives.
-fn modules(dir: &Path) -> Result<Option<(Pooling, bool)>> {
-    let path = dir.join("modules.json");
-    let Some(value) = files::optional(json::read(&path, Kind::Config))? else { return Ok(None) };
-    let shown = path.display().to_string();
-    let wrong = |value: &Value| {
-        invalid!("{shown}: must be a list of modules, got {}.", json::shown(value)).on_one_line()
-    };
-    let (mut kind, mut normalize) = (None, false);
-    for module in value.as_array().ok_or_else(|| wrong(&value))? {
-        let module = Object::new(&shown, module.as_object().ok_or_else(|| wrong(module))?);
-        let class = module.needed("type", "the class of a module", module.text("type")?)?;
-        match class.rsplit('.').next().unwrap_or_default() {
-            "Transformer" => {}
-            "Pooling" => {
-                // The folder comes from a file: it must not lead out of the checkpoint.
-                let folder = module.text("path")?.unwrap_or_default();
-                let plain = !folder.split('/').any(|part| part == "..") && !folder.starts_with('/');
-                if !plain {
-                    return Err(module.wrong("path", "a folder of the checkpoint"));
-                }
-                kind = Some(kind_of(&dir.join(folder).join("config.json"))?);
-            }
-            "Normalize" => normalize = true,
-            other => {
-                return Err(Error::Unsupported(format!(
-                    "{shown}: module '{}' is not supported; supported: Transformer, Pooling, \
-                     Normalize.",
-                    json::cut(other)
-                )))
-            }
-        }
-    }
-    Ok(kind.map(|kind| (kind, normalize)))
-}
-
-/// `1_Pooling/config.json`: the one flag that is true, or `pooling_mode`.
-fn kind_of(path: &Path) -> Result<Pooling> {
-    let map = json::read_object(path, Kind::Config)?;
-    let shown = path.display().to_string();
-    let config = Object::new(&shown, &map);
-    let mut modes: Vec<&str> = config.text("pooling_mode")?.into_iter().collect();
-    for key in map.keys() {
-        let Some(mode) = key.strip_prefix("pooling_mode_") else { continue };
-        if config.flag(key)?.unwrap_or(false) {
-            modes.push(mode);
-        }
-    }
-    match modes[..] {
-        ["cls_token" | "cls"] => Ok(Pooling::First),
-        ["lasttoken"] => Ok(Pooling::Last),
-        ["mean_tokens" | "mean"] => Ok(Pooling::Mean),
-        ref other => Err(Error::Unsupported(format!(
-            "{shown}: pooling by {} is not supported; supported: one of cls_token, lasttoken, \
-             mean_tokens.",
-            json::cut(&format!("{other:?}"))
-        ))),
-    }
-}
-
 impl PoolingRule {
     /// The rule of a model that embeds, None of one that generates.
     ///
@@ -218,14 +96,14 @@ impl PoolingRule {
     pub fn of(
         config: &Object,
         family: &Family,
-        options: &SpecOptions,
+        options: &PoolerOptions,
+        files: &SideFiles,
         width: usize,
     ) -> Result<Option<PoolingRule>> {
-        if !embeds(config, family, options)? {
+        if !embeds(config, family, options, files)? {
             return Ok(None);
         }
-        let SpecOptions { pooler, files, .. } = options;
-        PoolingRule::new(config, pooler, files, family.encoder, width).map(Some)
+        PoolingRule::new(config, options, files, family.encoder, width).map(Some)
     }
 
     /// The user's word first, then the files', then the default: the first row of an encoder, the

@@ -1,6 +1,6 @@
 //! One file of a checkpoint, read at any place by several threads at once. It is not mapped: a
 //! mapped file that another process shortens ends this one, a read that comes short is an error.
-//! Called by `weights` only.
+//! Called by `checkpoint` only.
 
 use std::fs::{File, Metadata};
 use std::io::ErrorKind;

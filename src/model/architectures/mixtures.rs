@@ -1,9 +1,9 @@
-//! The rows of architectures with experts. Part of the list in [`super::architectures`], which
+//! The rows of architectures with experts. Part of the list in [`super`], which
 //! looks them up.
 
-use super::architectures::{MISTRAL, QWEN2, QWEN3};
+use super::decoders::{MISTRAL, QWEN2, QWEN3};
 use super::defaults;
-use super::families::{Family, Flag, Mixture, SharedExpert, Windows};
+use super::family::{Family, Flag, Mixture, SharedExpert, Windows};
 
 pub(super) const MIXTRAL: Family = Family {
     architecture: "MixtralForCausalLM",
@@ -15,7 +15,7 @@ pub(super) const MIXTRAL: Family = Family {
         ffn: "intermediate_size",
         renormalise: Flag::Always,
         sparse: false,
-        blocks: &["block_sparse_moe", "mlp"],
+        modules: &["block_sparse_moe", "mlp"],
         router: "gate",
         list: "experts",
         gate_up: ["w1", "w3"],
@@ -32,7 +32,7 @@ const QWEN_MIXTURE: Mixture = Mixture {
     ffn: "moe_intermediate_size",
     renormalise: Flag::Key("norm_topk_prob"),
     sparse: true,
-    blocks: &["mlp"],
+    modules: &["mlp"],
     router: "gate",
     list: "experts",
     gate_up: ["gate_proj", "up_proj"],

@@ -1,12 +1,12 @@
 //! A mixture of experts by config.json: how many there are, how wide, how rows choose, and which
 //! layers have one. Called by `config` alone. It knows no tensor.
 
-use super::families::Family;
 use super::keys::{flag, needed_width, MAX_DIMENSION};
 use crate::device::{Routing, MAX_EXPERTS};
 use crate::error::Result;
 use crate::invalid;
 use crate::json::{self, Object};
+use crate::model::architectures::Family;
 
 /// The experts of a model; every mixture layer has the same.
 #[derive(Debug, Clone, PartialEq, Eq)]

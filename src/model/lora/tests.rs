@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::*;
+use crate::device::AdapterCapacity;
 use crate::model::config::SpecOptions;
+use serde_json::Value;
 
 fn spec(model: &str) -> ModelSpec {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(model);
@@ -17,7 +19,7 @@ fn spec(model: &str) -> ModelSpec {
 
 fn options(rank: usize, modules: Option<&[&str]>) -> AdapterOptions {
     let modules = modules.map(|names| names.iter().map(|n| n.to_string()).collect());
-    AdapterOptions { room: AdapterCapacity { slots: 1, rank }, modules }
+    AdapterOptions { capacity: AdapterCapacity { slots: 1, rank }, modules }
 }
 
 struct Folder(PathBuf);
@@ -202,6 +204,6 @@ fn rows_of_heads_become_rows_of_parts() {
     let b = HostTensor { dtype: DType::F32, rows: 12, cols: 1, bytes: (&values).into() };
     // Two heads of d = 2: q0 k0 v0 q1 k1 v1.
     let want = [0., 1., 6., 7., 2., 3., 8., 9., 4., 5., 10., 11.];
-    assert_eq!(turned(&b, 1.0, Some((2, 2))).unwrap(), want);
-    assert_eq!(turned(&b, 2.0, None).unwrap()[3], 6.0);
+    assert_eq!(transposed(&b, 1.0, Some(Heads { count: 2, dim: 2 })).unwrap(), want);
+    assert_eq!(transposed(&b, 2.0, None).unwrap()[3], 6.0);
 }

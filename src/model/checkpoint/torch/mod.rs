@@ -1,5 +1,5 @@
 //! `pytorch_model.bin`: what `torch.save` writes since 1.6, a zip archive of one pickle and the
-//! bytes of each storage. Called by `weights`, of whose file it reads directory and pickle only. It
+//! bytes of each storage. Called by `checkpoint`, of whose file it reads directory and pickle only. It
 //! never runs anything: [`pickle`] can build tensors and nothing else, [`zip`] reads stored entries
 //! only.
 

@@ -1,9 +1,9 @@
 //! The rows of architectures that only embed: every token sees every other. Part of the list in
-//! [`super::architectures`], which looks them up.
+//! [`super`], which looks them up.
 
-use super::architectures::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
+use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
 use super::defaults;
-use super::families::{Eps, Family, Flag, Keys, Names, Positions};
+use super::family::{Eps, Family, Flag, Keys, Names, Positions};
 use crate::device::NormKind;
 
 /// Sentence embeddings; the pooler and the heads that checkpoints carry are left out.
