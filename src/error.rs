@@ -116,9 +116,10 @@ pub fn brief<'a>(text: &'a str, limit_bytes: usize, kept: &[char]) -> Cow<'a, st
     let mut out = String::with_capacity(limit_bytes.min(text.len()));
     let push = |part: &str, out: &mut String| {
         for c in part.chars() {
-            match shown(c) {
-                true => out.push(c),
-                false => out.extend(c.escape_default()),
+            if shown(c) {
+                out.push(c)
+            } else {
+                out.extend(c.escape_default())
             }
         }
     };

@@ -93,6 +93,7 @@ fn full_step(limits: &DeviceLimits, per_slot: usize) -> StepPlan {
         if count == 0 {
             break;
         }
+
         let slot = SlotId(s);
         plan.changes.push(SlotChange::Open(Box::new(SlotOpen {
             slot,
@@ -104,6 +105,7 @@ fn full_step(limits: &DeviceLimits, per_slot: usize) -> StepPlan {
         })));
         let pages = (1..=per_slot as u32).map(PageId).collect();
         plan.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
+
         let first = plan.chunk_tokens.len();
         plan.chunk_tokens.resize(first + count, TokenId(0));
         plan.rows.push(Row {
@@ -199,10 +201,10 @@ pub fn cpu_pool(
 /// As `cpu_pool`.
 pub fn cpu_encoder(memory: &Memory, held: &Held) -> Result<u64> {
     let needed = held.without_pages();
-    match needed.saturating_add(CPU_OTHER_BYTES) > memory.free_bytes {
-        true => Err(too_large(memory, held, 0)),
-        false => Ok(needed),
+    if needed.saturating_add(CPU_OTHER_BYTES) > memory.free_bytes {
+        return Err(too_large(memory, held, 0));
     }
+    Ok(needed)
 }
 
 fn too_large(memory: &Memory, held: &Held, pool_bytes: u64) -> Error {

@@ -16,7 +16,7 @@ const LISTED: usize = 8;
 
 /// What a name means.
 #[derive(Debug, PartialEq)]
-pub enum Found {
+pub enum Location {
     Folder(PathBuf),
     /// A name on a hub.
     Repo,
@@ -29,7 +29,7 @@ pub enum Found {
 /// # Errors
 /// NotFound, with the paths that were tried; Unsupported: a GGUF file; InvalidArgument: another
 /// file, or a URL.
-pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Found> {
+pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Location> {
     if name.trim().is_empty() {
         return Err(invalid!(
             "'model' is empty: it names a folder or a model on a hub (org/name)."
@@ -38,7 +38,7 @@ pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Fo
     let tried = candidates(name, version_dir);
     let is_gguf = |text: &str| text.to_ascii_lowercase().ends_with(".gguf");
     if let Some(folder) = tried.iter().find(|path| path.is_dir()) {
-        return snapshot_in(folder, revision).map(Found::Folder).map_err(Error::on_one_line);
+        return snapshot_in(folder, revision).map(Location::Folder).map_err(Error::on_one_line);
     }
     let shown = cut(name);
     // vLLM's names of quantisations in a repository: org/name:Q4_K_M.
@@ -63,7 +63,7 @@ pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Fo
         ));
     }
     if hub::is_repo(name) {
-        return Ok(Found::Repo);
+        return Ok(Location::Repo);
     }
     let tried: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
     Err(Error::NotFound(format!(
@@ -95,10 +95,9 @@ pub fn snapshot_in(folder: &Path, revision: Option<&str>) -> Result<PathBuf> {
     }
     let revision = revision.unwrap_or("main");
     let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    let commit = match revision.split('/').all(|part| !matches!(part, "" | "." | "..")) {
-        true => files::read_text(&folder.join("refs").join(revision), Kind::Line).ok(),
-        false => None,
-    };
+    let inside = revision.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let read_ref = || files::read_text(&folder.join("refs").join(revision), Kind::Line).ok();
+    let commit = inside.then(read_ref).flatten();
     let commit = commit.map_or_else(|| revision.to_string(), |text| text.trim().to_string());
     let named = snapshots.join(&commit);
     if plain(&commit) && named.is_dir() {

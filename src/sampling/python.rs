@@ -1,6 +1,6 @@
 //! Python's rules for numbers and texts: clients of the Python backend rely on `int()`, `float()`,
-//! `bool()` and on how values look in its messages. Called by [`super::params`], and by the door
-//! for numbers in its answers; it knows no parameter. Where we decided otherwise (null, "true" and
+//! `bool()` and on how values look in its messages. Called by `raw` and
+//! `verify`, and by `triton` for numbers in its answers; it knows no parameter. Where we decided otherwise (null, "true" and
 //! "false" texts) the function says so.
 
 use serde_json::Value;
@@ -165,6 +165,7 @@ fn write(value: &Value, limit: usize, out: &mut String) {
         Value::String(s) => {
             out.push_str(&quoted(head(s, limit.saturating_add(1))));
         }
+
         Value::Array(list) => {
             out.push('[');
             for (i, element) in list.iter().enumerate() {

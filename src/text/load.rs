@@ -238,9 +238,10 @@ fn no_tokenizer(dir: &Path) -> Error {
         n if n > 8 => format!("{} and {} more", names[..8].join(", "), n - 8),
         _ => names.join(", "),
     };
-    let tekken = match names.iter().any(|name| name == "tekken.json") {
-        true => "; tekken.json, Mistral's own format, is not read",
-        false => "",
+    let tekken = if names.iter().any(|name| name == "tekken.json") {
+        "; tekken.json, Mistral's own format, is not read"
+    } else {
+        ""
     };
     Error::NotFound(format!(
         "no tokenizer in {}: expected tokenizer.json, vocab.json and merges.txt, or \

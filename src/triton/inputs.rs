@@ -100,9 +100,10 @@ fn expected(name: &str, roles: &Roles) -> Expected {
     if let Some(wanted) = canonical.and_then(tensor_type) {
         return Expected::One(wanted);
     }
-    match is_parameter(name) || TERMS.contains(&name) {
-        true => Expected::Any(&TYPES),
-        false => Expected::Nothing,
+    if is_parameter(name) || TERMS.contains(&name) {
+        Expected::Any(&TYPES)
+    } else {
+        Expected::Nothing
     }
 }
 

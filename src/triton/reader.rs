@@ -46,9 +46,10 @@ impl Served {
     /// Take a request: it will be answered, whatever comes. Returns without waiting for an engine.
     pub(super) fn take(&self, request: Request) {
         let since = Since::now();
-        let here = match request.bytes().is_ok_and(|bytes| bytes > INLINE_BYTES) {
-            false => Some((request, since)),
-            true => self.large.try_send((request, since)).err().map(|full| full.into_inner()),
+        let here = if request.bytes().is_ok_and(|bytes| bytes > INLINE_BYTES) {
+            self.large.try_send((request, since)).err().map(|full| full.into_inner())
+        } else {
+            Some((request, since))
         };
         if let Some((request, since)) = here {
             serve(&self.instance, request, since);

@@ -71,9 +71,12 @@ impl Watched {
         let limits = LoadLimits {
             deadline: self.load_deadline,
             read_timeout: self.load_read_timeout,
-            wanted: Box::new(move || match stopped.as_ref().is_some_and(left) {
-                true => Err(Error::Unavailable("the model is being unloaded".into())),
-                false => Ok(()),
+            wanted: Box::new(move || {
+                if stopped.as_ref().is_some_and(left) {
+                    Err(Error::Unavailable("the model is being unloaded".into()))
+                } else {
+                    Ok(())
+                }
             }),
         };
         Engine::load_within(self.args.clone(), self.engine.clone(), &limits)

@@ -140,9 +140,10 @@ impl Checkpoint {
             let length = bytes.len();
             return Err(invalid!("{shown}: {length} bytes are too few for a checkpoint."));
         }
-        let entries = match shard.path().extension().is_some_and(|e| e == "safetensors") {
-            true => safetensors_entries(&bytes, self.files.len()),
-            false => torch_entries(&bytes, self.files.len()),
+        let entries = if shard.path().extension().is_some_and(|e| e == "safetensors") {
+            safetensors_entries(&bytes, self.files.len())
+        } else {
+            torch_entries(&bytes, self.files.len())
         };
         // A file that is being written makes no sense for a reason that is worth more than how.
         let entries = entries.map_err(|e| match shard.unchanged() {
@@ -217,6 +218,7 @@ impl Checkpoint {
                 entry.dtype
             ));
         };
+
         if !entry.contiguous {
             return Err(invalid!(
                 "{}: tensor '{name}' is stored transposed or with gaps: save it with \
@@ -231,6 +233,7 @@ impl Checkpoint {
                 entry.shape
             ));
         }
+
         let cols = or.last().copied().unwrap_or(1);
         let rows = or.iter().product::<usize>() / cols.max(1);
         Ok(HostTensor { dtype, rows, cols, bytes: shard.bytes().slice(entry.bytes.clone()) })
@@ -249,17 +252,17 @@ fn safetensors_entries(bytes: &Bytes, file: usize) -> Result<Vec<(String, Entry)
     if length > HEADER_BYTES_MAX || length > total - 8 {
         return Err(wrong(&format!("its header has {length} bytes")));
     }
+
     let start = 8 + length as usize;
     let header = bytes.slice(8..start).load()?;
     let header: Metadata = serde_json::from_slice(&header).map_err(|e| wrong(&e))?;
     let end = (header.data_len() as u64).saturating_add(start as u64);
     if end != total {
-        let cut = match end > total {
-            true => "; a copy or download was cut short: fetch it again",
-            false => "",
-        };
+        let cut =
+            if end > total { "; a copy or download was cut short: fetch it again" } else { "" };
         return Err(wrong(&format!("its header is of a file of {end} bytes{cut}")));
     }
+
     let entry = |(name, info): (String, &TensorInfo)| {
         let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
         let (dtype, shape) = (info.dtype, info.shape.clone());
@@ -294,12 +297,14 @@ fn io_error(path: &Path, e: &std::io::Error) -> Error {
 
 fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
     let pairs = [(INDEX, SINGLE), (TORCH_INDEX, TORCH_SINGLE)];
-    let (mut found, mut others) = (Vec::new(), BTreeSet::new());
+    let mut found = Vec::new();
+    let mut others = BTreeSet::new();
     for (n, (index, single)) in pairs.into_iter().enumerate() {
         let wanted = if n == 0 { files != Files::Torch } else { files != Files::Safetensors };
         if !wanted {
             continue;
         }
+
         let index = dir.join(index);
         if index.exists() {
             return indexed_files(dir, &index);
@@ -307,6 +312,7 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
         if dir.join(single).exists() {
             return Ok(vec![dir.join(single)]);
         }
+
         for entry in std::fs::read_dir(dir).map_err(|e| io_error(dir, &e))? {
             let path = entry.map_err(|e| io_error(dir, &e))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -321,6 +327,7 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
             return Ok(found);
         }
     }
+
     let shown = dir.display();
     let pickled = |name: &&String| [".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end));
     Err(match (other_format(others.iter().map(String::as_str)), others.iter().find(pickled)) {

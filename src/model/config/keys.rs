@@ -134,11 +134,13 @@ pub fn eos_token_ids(
         let id = value.as_u64().and_then(|x| u32::try_from(x).ok()).map(TokenId);
         id.ok_or_else(|| object.wrong(KEY, "a token id or a list of them"))
     };
+
     let ids: Vec<TokenId> = match object.given(KEY) {
         None => Vec::new(),
         Some(Value::Array(ids)) => ids.iter().map(id).collect::<Result<_>>()?,
         Some(value) => vec![id(value)?],
     };
+
     let (ids, never): (Vec<_>, Vec<_>) =
         ids.into_iter().partition(|id| (id.0 as usize) < vocab_size);
     if let Some(id) = never.first() {

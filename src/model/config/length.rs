@@ -74,6 +74,7 @@ impl DerivedLen {
             Some(x) if x < 1.0 => Err(config.wrong(key, "a number of tokens")),
             length => Ok(length),
         };
+
         let mut found =
             DerivedLen { key: KEYS[0], len: None, model_max_length: None, unasked: rope.unasked };
         for key in KEYS {
@@ -84,6 +85,7 @@ impl DerivedLen {
                 _ => {}
             }
         }
+
         found.model_max_length = value("model_max_length")?;
         if let Some(x) = found.model_max_length {
             (found.key, found.len) = ("model_max_length", Some(x));
@@ -140,6 +142,7 @@ impl DerivedLen {
                 ))
             }
         };
+
         let Some(len) = self.len else { return Ok(user) };
         if user as f64 <= len || self.model_max_length.is_some_and(|m| user as f64 <= m) {
             return Ok(user);
@@ -153,6 +156,7 @@ impl DerivedLen {
             );
             return Ok(user);
         }
+
         let model_max = self.model_max_length.map_or("None".to_string(), |m| m.to_string());
         Err(invalid!(
             "User-specified max_model_len ({user}) is greater than the derived max_model_len \

@@ -152,14 +152,14 @@ impl ModelSpec {
         let layer = (attention + 3.0 * ffn) * self.hidden as f64;
         let table = self.vocab_size as f64 * self.embed_width as f64;
         let parameters = self.layers as f64 * layer + 2.0 * table;
-        match parameters <= MAX_PARAMETERS {
-            true => Ok(()),
-            false => Err(invalid!(
+        if parameters > MAX_PARAMETERS {
+            return Err(invalid!(
                 "{} and the other sizes make a model of {parameters:.1e} parameters, at most \
                  {MAX_PARAMETERS:.0e} can be described.",
                 config.name(self.family.keys.hidden)
-            )),
+            ));
         }
+        Ok(())
     }
 }
 
@@ -196,6 +196,7 @@ fn shape(config: &Object, family: &Family) -> Result<Shape> {
         None => heads,
     };
     let head_dim = head_dim(config, family, hidden, heads)?;
+
     if !heads.is_multiple_of(kv_heads) {
         return Err(invalid!(
             "{} is {heads}, which is not a multiple of num_key_value_heads {kv_heads}.",
@@ -210,6 +211,7 @@ fn shape(config: &Object, family: &Family) -> Result<Shape> {
             keys::MAX_WIDTH
         ));
     }
+
     let layers = config.count(keys.layers, MAX_LAYERS)?;
     let layers = config.needed(keys.layers, "an integer", layers)?;
     Ok(Shape { hidden, heads, kv_heads, head_dim, layers })
@@ -224,6 +226,7 @@ fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
             family.architecture
         ))
     };
+
     for &key in family.must_be_off {
         if is_on(config.value(key)) {
             return Err(lacks(key, "false"));
@@ -235,6 +238,7 @@ fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
             return Err(lacks(key, only));
         }
     }
+
     if is_on(config.value("quantization_config")) {
         let config_of = config.object("quantization_config")?;
         let method = config_of.and_then(|q| q.given("quant_method"));

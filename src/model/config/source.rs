@@ -159,9 +159,10 @@ fn with_rope_of(config: &Map<String, Value>, overrides: Map<String, Value>) -> M
     if own.is_empty() {
         return rest;
     }
-    let own = match given.contains_key(FULL) {
-        true => Map::from_iter([(FULL.to_string(), Value::Object(own))]),
-        false => own,
+    let own = if given.contains_key(FULL) {
+        Map::from_iter([(FULL.to_string(), Value::Object(own))])
+    } else {
+        own
     };
     // Both spellings at once: today's wins.
     let mut rope = Map::from_iter([(ROPE.to_string(), Value::Object(own))]);

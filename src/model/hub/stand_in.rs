@@ -120,6 +120,7 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
             from = range.trim_end_matches('-').parse::<usize>().ok();
         }
     }
+
     let mut world = world.lock().unwrap();
     world.log.push(entry);
     drop(lines);
@@ -129,6 +130,7 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
         stream.write_all(body)?;
         stream.flush()
     };
+
     let refuse = "Content-Length: 0\r\n";
     if !world.statuses.is_empty() {
         let status = world.statuses.remove(0);
@@ -137,12 +139,14 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
     if let Some(status) = world.status {
         return send(status, refuse, b"");
     }
+
     if path.starts_with("/api/models/") {
         let names: Vec<String> =
             world.files.keys().map(|name| format!(r#"{{"rfilename":"{name}"}}"#)).collect();
         let body = format!(r#"{{"sha":"{COMMIT}","siblings":[{}]}}"#, names.join(","));
         return send(200, &format!("Content-Length: {}\r\n", body.len()), body.as_bytes());
     }
+
     let file = path.split_once("/resolve/").and_then(|(_, rest)| rest.split_once('/'));
     let name = file.map_or("", |(_, name)| name).to_string();
     let Some(data) = world.files.get(&name).cloned() else { return send(404, refuse, b"") };
@@ -154,6 +158,7 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
     if let (Some(first), Some(byte)) = (sent.first_mut(), world.damage) {
         *first = byte;
     }
+
     let start = from.unwrap_or(0).min(sent.len());
     let body = &sent[start..];
     let mut headers = format!(

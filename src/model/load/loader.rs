@@ -131,6 +131,7 @@ impl<'a, D: Device> Loader<'a, D> {
         } else {
             None
         };
+
         let scaled: Vec<u8>;
         let source = match parts {
             Some(Source::Parts(parts)) if scale != 1.0 => {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use llguidance::api::ParserLimits;
 use llguidance::earley::lexerspec::LexerSpec;
 
-use super::Patience;
+use super::interrupt::Interrupt;
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -217,7 +217,7 @@ pub(super) fn check_lexer(
     spec: &LexerSpec,
     extra_lexemes: &[String],
     limits: &ParserLimits,
-    patience: &dyn Patience,
+    interrupt: &dyn Interrupt,
 ) -> Result<()> {
     let mut spec = spec.clone();
     spec.add_extra_lexemes(extra_lexemes);
@@ -227,7 +227,7 @@ pub(super) fn check_lexer(
     lexer.set_fuel(limits.initial_lexer_fuel.min(MAX_FIRST_STEPS));
     let start = lexer.initial_state(&spec.all_lexemes());
     for byte in 0..=u8::MAX {
-        patience.check()?;
+        interrupt.check()?;
         lexer.transition(start, byte);
         if lexer.has_error() {
             return Err(too_costly());

@@ -105,10 +105,10 @@ impl<'a> Parser<'a> {
 
     fn want(&mut self, token: &str) -> Result<()> {
         self.blank();
-        match self.take(token) {
-            true => Ok(()),
-            false => Err(self.error(&format!("Expected '{token}'"))),
+        if !self.take(token) {
+            return Err(self.error(&format!("Expected '{token}'")));
         }
+        Ok(())
     }
 
     fn error(&self, what: &str) -> Error {
@@ -337,9 +337,10 @@ impl<'a> Writer<'a> {
     fn grammar(mut self) -> String {
         self.out.push_str(if self.regular[0] { "start: T0\n" } else { "start: r0\n" });
         for (number, rule) in self.rules.iter().enumerate() {
-            let (name, body) = match self.regular[number] {
-                true => ("T", self.terminal(rule)),
-                false => ("r", self.rule(rule)),
+            let (name, body) = if self.regular[number] {
+                ("T", self.terminal(rule))
+            } else {
+                ("r", self.rule(rule))
             };
             let _ = writeln!(self.out, "{name}{number}: {body}");
         }

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{json, Map, Value};
 
-use super::ascii_classes;
+use super::lark::ascii_classes;
 use crate::error::Result;
 use crate::invalid;
 use crate::sampling::StructuredOptions;
@@ -171,9 +171,10 @@ impl Writer<'_> {
             ("oneOf", Value::Array(list)) => {
                 self.overlap |= !self.parts.are_disjoint(list);
                 let branches = self.list(list, inner)?;
-                match map.contains_key("anyOf") {
-                    true => add_parts(out, vec![json!({"anyOf": branches})]),
-                    false => drop(out.insert("anyOf".into(), branches)),
+                if map.contains_key("anyOf") {
+                    add_parts(out, vec![json!({"anyOf": branches})])
+                } else {
+                    drop(out.insert("anyOf".into(), branches))
                 }
                 return Ok(());
             }

@@ -7,8 +7,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::ebnf;
+use super::lark::{ascii_classes, quoted};
 use super::schema::{self, JsonRules};
-use super::{ascii_classes, ebnf, quoted};
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -130,9 +131,10 @@ impl Writer<'_> {
                     tags.iter().map(|t| format!("{} {}", quoted(&t.begin), t.content)).collect();
                 let one = self.rule(&tags.join(" | "));
                 let separator = quoted(text(format, "separator")?);
-                let more = match flag(format, "stop_after_first") {
-                    true => one,
-                    false => format!("{one} ({separator} {one})*"),
+                let more = if flag(format, "stop_after_first") {
+                    one
+                } else {
+                    format!("{one} ({separator} {one})*")
                 };
                 Ok(if flag(format, "at_least_one") { more } else { format!("({more})?") })
             }

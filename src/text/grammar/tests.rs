@@ -37,7 +37,7 @@ impl Rig {
     }
 
     pub fn compile(&self, outputs: &Value) -> Result<GrammarMatcher> {
-        self.grammars.compile(&StructuredOutputs::parse(outputs)?, &Unhurried)
+        self.grammars.compile(&StructuredOutputs::parse(outputs)?, &NeverInterrupted)
     }
 
     /// Sample at random until the end, after some tokens towards it: the text.
@@ -369,7 +369,7 @@ fn ends() {
     let options = StructuredOptions::default();
     let grammars = Grammars::new(tokenizer, 4096, &[], options, Duration::from_secs(5));
     let one = StructuredOutputs::parse(&json!({"choice": ["ab"]})).unwrap();
-    let mut endless = grammars.compile(&one, &Unhurried).unwrap();
+    let mut endless = grammars.compile(&one, &NeverInterrupted).unwrap();
     endless.accept(a).unwrap();
     assert!(matches!(endless.next(&[]), Ok(Next::Mask(_))));
     endless.accept(b).unwrap();

@@ -173,6 +173,7 @@ impl<'a> Machine<'a> {
                 2 => {}
                 other => return Err(invalid!("pickle protocol {other}, expected 2.")),
             },
+            // Marks, and values that stand for themselves.
             b'(' => self.marks.push(self.stack.len()),
             b'N' | 0x88 | 0x89 | b']' => self.push(Value::Other)?,
             b'G' => {
@@ -193,6 +194,7 @@ impl<'a> Machine<'a> {
             }
             0x8a => self.long()?,
             b'X' => self.text()?,
+            // Dictionaries and tuples, and what is remembered of them.
             b'}' => self.push(Value::Dict(Vec::new()))?,
             b')' => self.tuple(self.stack.len())?,
             b't' => {
@@ -217,6 +219,7 @@ impl<'a> Machine<'a> {
                 let mark = self.mark()?;
                 self.stack.truncate(mark);
             }
+            // Tensors: the only things that are built.
             b'c' => self.global()?,
             b'Q' => self.storage()?,
             b'R' => self.reduce()?,

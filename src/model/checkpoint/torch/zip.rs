@@ -44,6 +44,7 @@ impl Archive {
                 file.len()
             ));
         }
+
         let tail_bytes = TAIL_BYTES.min(file.len());
         let tail = file.slice(file.len() - tail_bytes..file.len()).load()?;
         let end = find_end(&tail).ok_or_else(|| {
@@ -57,6 +58,7 @@ impl Archive {
                  are read."
             ));
         }
+
         let directory = file.slice(place.clone()).load()?;
         let mut entries = BTreeMap::new();
         let mut at = 0;

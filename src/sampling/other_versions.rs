@@ -1,7 +1,7 @@
 //! Parameters that other versions of vLLM know: those that it dropped, which many clients still
 //! send, and those that are newer than what is served here. A value that asks for nothing is
 //! ignored, any other is refused by name, because it would change the answer. Called by
-//! [`super::params`] and [`super::verify`].
+//! `raw` and `verify`.
 
 use serde_json::Value;
 
@@ -23,14 +23,14 @@ enum Neutral {
 }
 
 const PARAMETERS: [(&str, Neutral); 10] = [
-    // Dropped.
+    // vLLM dropped these.
     ("use_beam_search", Neutral::False),
     ("best_of", Neutral::OneOrN),
     ("length_penalty", Neutral::One),
     ("early_stopping", Neutral::False),
     ("logits_processors", Neutral::Nothing),
     ("truncate_prompt_tokens", Neutral::Null),
-    // Newer.
+    // These are newer.
     ("prompt_logprob_token_ids", Neutral::Nothing),
     ("prompt_logprob_start", Neutral::Zero),
     ("watermarking", Neutral::Nothing),
@@ -42,6 +42,8 @@ pub(super) fn known(key: &str) -> Option<&'static str> {
     PARAMETERS.iter().map(|(name, _)| *name).find(|name| *name == key)
 }
 
+/// Judge a value of one of these parameters; `n` is the request's number of sequences.
+///
 /// # Errors
 /// InvalidArgument in the Python backend's words: the value asks for something.
 pub(super) fn check(name: &str, value: &Value, n: u32) -> Result<()> {
@@ -59,10 +61,10 @@ pub(super) fn check(name: &str, value: &Value, n: u32) -> Result<()> {
             Neutral::OneOrN => number().is_some_and(|x| x == 1.0 || x == f64::from(n)),
             Neutral::Nothing => python::truth(value) == Some(false) && !value.is_number(),
         };
-    match asks_nothing {
-        true => Ok(()),
-        false => Err(invalid!("Unexpected keyword argument '{name}'")),
+    if !asks_nothing {
+        return Err(invalid!("Unexpected keyword argument '{name}'"));
     }
+    Ok(())
 }
 
 #[cfg(test)]
