@@ -1,29 +1,36 @@
-//! The server itself: what a model may ask of it and about itself.
+//! The server itself: what a model may ask of it and about itself. Called by `watch`.
 
 use std::ptr;
 
 use serde_json::Value;
 
-use super::super::error::c_text;
-use super::super::sys::{self, call, *};
-use super::take_message;
+use super::text::take_message;
 use crate::error::Result;
 use crate::internal;
+use crate::triton::error::{c_text, call};
+use crate::triton::sys::{self, *};
 
 /// The server. It outlives every model.
 #[derive(Clone, Copy)]
-pub(in crate::triton) struct ServerHandle(pub(super) *mut TRITONSERVER_Server);
+pub(in crate::triton) struct ServerHandle(*mut TRITONSERVER_Server);
 
 // SAFETY: the server's interface may be called from any thread.
 unsafe impl Send for ServerHandle {}
 unsafe impl Sync for ServerHandle {}
 
 impl ServerHandle {
+    pub(super) fn new(server: *mut TRITONSERVER_Server) -> Self {
+        ServerHandle(server)
+    }
+
+    /// Have the server take a model out. Returns when it has, or has refused.
     pub(in crate::triton) fn unload(self, model: &str) -> Result<()> {
         let name = c_text(model);
         call!(TRITONSERVER_ServerUnloadModel(self.0, name.as_ptr()))
     }
 
+    /// Whether the server goes on.
+    ///
     /// # Errors
     /// The server is about to exit, in its words. A server that does not say so yet, because it
     /// starts, stays.

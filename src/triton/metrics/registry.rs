@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::internal;
-use crate::triton::error::{c_text, check};
-use crate::triton::sys::{self, call, *};
+use crate::triton::error::{c_text, call, check};
+use crate::triton::sys::{self, *};
 
 /// The server keeps its metrics, as this does, until the process or the library goes.
 static REGISTRY: Mutex<Registry> =

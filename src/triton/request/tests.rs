@@ -68,7 +68,10 @@ fn one_prompt_with_request_parameters() {
     assert_eq!((row.params.max_tokens, row.params.top_k), (Some(7), 5));
     assert_eq!((row.params.temperature, row.params.ignore_eos), (0.5, true));
     assert!(parsed.echo && !parsed.stream);
-    assert_eq!(parsed.wanted, Wanted { finish_reason: true, ..Wanted::default() });
+    assert_eq!(
+        parsed.outputs,
+        RequestedOutputs { finish_reason: true, ..RequestedOutputs::default() }
+    );
 }
 
 #[test]
