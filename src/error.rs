@@ -22,9 +22,11 @@ pub enum Error {
     Internal(String),
 }
 
+/// What most functions of the crate return.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// The text, which the client or the log sees.
     pub fn message(&self) -> &str {
         match self {
             Error::InvalidArgument(m)

@@ -1,6 +1,6 @@
 //! JSON files as Python and hand editors write them: with a byte order mark, and with NaN, Infinity
-//! and -Infinity, which JSON lacks. A leaf: every JSON text of the crate is read here. It never knows
-//! what a key means.
+//! and -Infinity, which JSON lacks. A leaf: every JSON text of the crate is read here. It never
+//! knows what a key means.
 //!
 //! | file | holds |
 //! |---|---|

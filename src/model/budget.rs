@@ -29,6 +29,7 @@ pub struct PoolOptions {
 /// Pages, the null page included, and why so many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSize {
+    /// How many there are.
     pub pages: usize,
     /// Bytes that were to share out.
     pub available_bytes: u64,

@@ -104,7 +104,7 @@ fn deployed_shapes_have_their_published_sizes() {
 }
 
 #[test]
-fn a_llama_step_launches_eight_verbs_a_layer() {
+fn a_llama_step_launches_eight_ops_a_layer() {
     let spec = llama();
     let (_, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
     let shapes: Vec<_> = launches.iter().map(|l| (l.op, l.rows, l.inputs, l.outputs)).collect();
@@ -189,6 +189,7 @@ fn gpu_share_and_its_refusals() {
     let refused = |total, free, options: &PoolOptions| {
         gpu_pool(&device(total, free), &held, options, &limits).unwrap_err().message().to_string()
     };
+
     assert!(refused(200, 99, &SHARE).starts_with("Free memory on device cuda:0 ("));
     assert!(refused(20, 20, &SHARE).starts_with("No available memory for the cache blocks."));
     let text = refused(60, 60, &SHARE);

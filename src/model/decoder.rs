@@ -36,8 +36,8 @@ pub struct Decoder<D: Device> {
     buffers: Buffers<D::Tensor>,
 }
 
-/// Activations, `[step_tokens, _]` up to `attn` and `[logits_rows, _]` from `gathered` on. Made once,
-/// so that their addresses never change.
+/// Activations, `[step_tokens, _]` up to `attn` and `[logits_rows, _]` from `gathered` on. Made
+/// once, so that their addresses never change.
 struct Buffers<T> {
     /// Token vectors as wide as the table; only where a projection follows.
     embedded: Option<T>,

@@ -17,6 +17,7 @@ const LISTED: usize = 8;
 /// What a name means.
 #[derive(Debug, PartialEq)]
 pub enum Location {
+    /// A folder of this machine.
     Folder(PathBuf),
     /// A name on a hub.
     Repo,

@@ -38,6 +38,7 @@ fn names_of_folders_files_and_models() {
     let here = std::env::current_dir().unwrap();
     assert_eq!(found("src"), Ok(Location::Folder(here.join("src"))));
     assert_eq!(found("org/name"), Ok(Location::Repo));
+
     for (name, word) in [
         ("mine/weights.bin", "weights.bin is a file: a model is named by the folder"),
         ("/no/such", "is no folder (tried: /no/such) and no name"),

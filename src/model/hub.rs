@@ -37,6 +37,7 @@ pub enum Token {
     Environment,
     /// `false`: none, even if the environment has one.
     None,
+    /// This one.
     Given(String),
 }
 

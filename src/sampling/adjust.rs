@@ -55,6 +55,7 @@ pub struct TokenCounts {
 }
 
 impl TokenCounts {
+    /// Of a sequence with this prompt and these outputs so far.
     pub fn new(prompt: &[TokenId], outputs: &[TokenId]) -> TokenCounts {
         let mut counts = TokenCounts::default();
         for token in prompt {

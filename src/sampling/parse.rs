@@ -1,4 +1,5 @@
-//! A request's JSON -> [`SamplingParams`]: read, then judged. Called by `triton`; it knows no tensor.
+//! A request's JSON -> [`SamplingParams`]: read, then judged. Called by `triton`; it knows no
+//! tensor.
 
 use serde_json::{Map, Value};
 

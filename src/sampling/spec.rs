@@ -24,7 +24,8 @@ pub struct SamplerSpec {
     /// Keep the k largest logits, ties with the k-th kept. 0 = off.
     pub top_k: u32,
     /// (0, 1], 1 = off. Over the survivors of min_p and top_k, renormalised: a logit stays if less
-    /// than top_p of the probability lies strictly above it. So the largest always stays, ties together.
+    /// than top_p of the probability lies strictly above it. So the largest always stays, ties
+    /// together.
     pub top_p: f32,
     /// [0, 1], 0 = off. Drops logits < max + ln(min_p), after temperature.
     pub min_p: f32,

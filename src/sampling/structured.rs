@@ -306,6 +306,7 @@ mod tests {
             refusal(json!({"choice": ["a", 1]})),
             "structured_outputs.choice must be a list of strings, got ['a', 1]."
         );
+
         assert_eq!(
             refusal(json!({"grammar": " "})),
             "structured_outputs.grammar cannot be an empty string"

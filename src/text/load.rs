@@ -107,6 +107,7 @@ fn judge(config: &Object) -> Result<()> {
             return Err(config.wrong(key, TOKEN));
         }
     }
+
     for key in MORE_TOKENS {
         let good = match config.given(key) {
             None => true,
@@ -118,6 +119,7 @@ fn judge(config: &Object) -> Result<()> {
             return Err(config.wrong(key, "a list of tokens, each a string or an object"));
         }
     }
+
     let Some(listed) = config.object(LISTED)? else { return Ok(()) };
     for (id, token) in config.given(LISTED).and_then(Value::as_object).into_iter().flatten() {
         if id.parse::<u32>().is_err() {
@@ -259,6 +261,7 @@ fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> 
     if !vocab_path.exists() || !merges_path.exists() {
         return Err(no_tokenizer(dir));
     }
+
     set_defaults("GPT2Tokenizer", config);
     let vocab = json::read_object(&vocab_path, Kind::Tokenizer)?;
     let merges = files::read_text(&merges_path, Kind::Tokenizer)?;
@@ -266,6 +269,7 @@ fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> 
         .lines()
         .filter(|line| !line.starts_with("#version") && !line.trim().is_empty())
         .collect();
+
     let byte_level = json!({
         "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
     });
@@ -278,6 +282,7 @@ fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> 
         }
         _ => byte_level.clone(),
     };
+
     let whole = json!({
         "version": "1.0", "added_tokens": [], "normalizer": null,
         "pre_tokenizer": byte_level, "decoder": byte_level,

@@ -160,6 +160,7 @@ mod tests {
                 r#""embedding_request" "TYPE_STRING" [1] optional"#,
             ]
         );
+
         assert_eq!(
             lines(&config, "output"),
             [

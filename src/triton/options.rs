@@ -1,4 +1,5 @@
-//! `--backend-config=vllm,key=value`: what the server's operator decides, not a model.json. Called by `model`.
+//! `--backend-config=vllm,key=value`: what the server's operator decides, not a model.json. Called
+//! by `model`.
 
 use std::cell::RefCell;
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! Reads large requests on threads of their own: megabytes of JSON, long lists and books are parsed
 //! beside the thread on which the server hands over requests, so that the next question does not
-//! wait for them. Called by the entry points in `mod`; what a request means is not known here, but in `model`.
+//! wait for them. Called by the entry points in `mod`; what a request means is not known here, but
+//! in `model`.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;

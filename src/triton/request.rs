@@ -1,6 +1,6 @@
-//! From a Triton request to what the engine takes: prompts, sampling parameters, what it asks for. Everything
-//! illegal is refused here, with the text the client sees. Called by `model`; it never sends
-//! anything.
+//! From a Triton request to what the engine takes: prompts, sampling parameters, what it asks for.
+//! Everything illegal is refused here, with the text the client sees. Called by `model`; it never
+//! sends anything.
 
 use serde_json::{Map, Value};
 

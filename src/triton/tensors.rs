@@ -85,6 +85,7 @@ pub(super) fn values(tensor: &Tensor) -> Result<Vec<Value>> {
         }
         Ok(numbers.iter().map(|bytes| read(*bytes)).collect())
     }
+
     let values = match tensor.datatype {
         sys::TRITONSERVER_TYPE_BOOL => booleans(tensor)?.into_iter().map(Value::from).collect(),
         sys::TRITONSERVER_TYPE_BYTES => {
@@ -106,6 +107,7 @@ pub(super) fn values(tensor: &Tensor) -> Result<Vec<Value>> {
             return Err(invalid!("input '{name}' has the type {other}, which is no parameter's"));
         }
     };
+
     if values.iter().any(Value::is_null) {
         return Err(invalid!("input '{}' must hold finite numbers", tensor.name));
     }

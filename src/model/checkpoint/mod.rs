@@ -56,7 +56,9 @@ struct Entry {
 pub enum Files {
     /// safetensors if there are any, else PyTorch's.
     Any,
+    /// `*.safetensors` only.
     Safetensors,
+    /// `pytorch_model.bin` only.
     Torch,
     /// An adapter's, which is no checkpoint of its own.
     Adapter,
@@ -166,6 +168,7 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }

@@ -24,6 +24,7 @@ pub struct Shape {
 /// One layer's attention.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerAttention {
+    /// Heads, scale, window and cap.
     pub attn: AttnSpec,
     /// Index into `ModelSpec::ropes`; none with learned positions.
     pub rope: Option<usize>,

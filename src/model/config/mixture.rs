@@ -11,6 +11,7 @@ use crate::model::architectures::Family;
 /// The experts of a model; every mixture layer has the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MixtureSpec {
+    /// How many there are and how tokens choose.
     pub routing: Routing,
     /// Width of one expert.
     pub ffn: usize,

@@ -19,15 +19,20 @@ pub enum Runner {
     /// It embeds if sentence-transformers' files say so, or an architecture without a head.
     #[default]
     Auto,
+    /// It generates; an error for one that cannot.
     Generate,
+    /// It embeds.
     Pooling,
 }
 
 /// What the user said (`runner`, `pooler_config`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PoolerOptions {
+    /// Does the model embed?
     pub runner: Runner,
+    /// Which rows make the vector; None: as the files or the defaults say.
     pub kind: Option<Pooling>,
+    /// To length 1; None: as the files or the defaults say.
     pub normalize: Option<bool>,
     /// Of requests that name none.
     pub dimensions: Option<usize>,
@@ -38,19 +43,24 @@ pub struct PoolerOptions {
 pub enum Dimensions {
     /// The model was not trained to be cut.
     Whole,
+    /// Any, up to the whole vector.
     Any,
+    /// One of these.
     Listed(Vec<usize>),
 }
 
 /// How vectors are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolingRule {
+    /// Which rows make the vector.
     pub kind: Pooling,
     /// To length 1, after they were cut.
     pub normalize: bool,
+    /// Texts are put in lower case before they are tokenised.
     pub lowercase: bool,
     /// Elements of a whole vector.
     pub width: usize,
+    /// What a request may ask for.
     pub dimensions: Dimensions,
     /// Of requests that name none.
     pub default_dimensions: Option<usize>,

@@ -35,6 +35,7 @@ pub struct SpecOptions<'a> {
     pub disable_sliding_window: bool,
     /// The folder of generation_config.json; None: the model's, if it has one.
     pub generation_config: Option<&'a Path>,
+    /// How a model that embeds is to pool.
     pub pooler: PoolerOptions,
     /// [`ModelSpec::read`] reads them itself.
     pub files: SideFiles,
@@ -55,13 +56,19 @@ pub enum NormOrder {
 /// A model that can be served. Built by [`ModelSpec::read`] only.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
+    /// The row of its architecture.
     pub family: &'static Family,
     /// Rows of the token table; may exceed the tokenizer's size.
     pub vocab_size: usize,
+    /// Width of the residual.
     pub hidden: usize,
+    /// Number of layers.
     pub layers: usize,
+    /// Heads of q.
     pub heads: usize,
+    /// Heads of k and v; `heads` is a multiple.
     pub kv_heads: usize,
+    /// Width of a head.
     pub head_dim: usize,
     /// Width of a plain MLP.
     pub ffn: usize,
@@ -69,7 +76,9 @@ pub struct ModelSpec {
     pub mixture: Option<MixtureSpec>,
     /// Width of the token table; `hidden` but for OPT-350m.
     pub embed_width: usize,
+    /// Epsilon of all norms.
     pub norm_eps: f32,
+    /// Of the MLP and the experts.
     pub activation: Activation,
     /// Attention of each layer.
     pub attention: Vec<LayerAttention>,
@@ -83,16 +92,23 @@ pub struct ModelSpec {
     pub logit_softcap: Option<f32>,
     /// Positions the model was made for; rows of a learned table, less its offset.
     pub derived_len: usize,
+    /// The token table is the head too.
     pub tied: bool,
+    /// The product in front of attention has a bias.
     pub qkv_bias: bool,
+    /// Attention's output product has one.
     pub out_bias: bool,
+    /// Both products of the MLP have one.
     pub mlp_bias: bool,
+    /// Norms have learned weights.
     pub norm_affine: bool,
+    /// Where they stand.
     pub norms: NormOrder,
     /// Attention and MLP read the same residual.
     pub parallel: bool,
     /// Element type of matrices on the device.
     pub dtype: DType,
+    /// Tokens of the longest sequence, prompt and output.
     pub max_model_len: usize,
     /// Room for LoRA adapters behind its linears; `engine` sets it.
     pub adapters: Option<AdapterOptions>,

@@ -126,6 +126,7 @@ fn refusals_name_the_key() {
         (with("quantization_config", json!({"quant_method": "awq"})), "awq"),
         (with("eos_token_id", json!("x")), "'eos_token_id'"),
     ];
+
     for (config, want) in cases {
         let text = refused(config);
         assert!(text.contains(want) && !text.contains('\n'), "{text}");

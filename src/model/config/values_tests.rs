@@ -108,6 +108,7 @@ fn attack_13_numbers_of_a_rope_are_judged() {
             }
         }
     }
+
     for (scaling, word) in [
         (
             json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0,
@@ -182,6 +183,7 @@ fn case_16_other_names_of_rows() {
         let headless = matches!(name, "Qwen2Model" | "Gemma3TextModel");
         assert_eq!(spec.pooling.is_some(), headless, "{name}");
     }
+
     let mut stable = with("architectures", json!(["StableLMEpochForCausalLM"]));
     (stable["norm_eps"], stable["rope_pct"]) = (json!(0.125), json!(0.5));
     let spec = spec_of(stable.clone(), &options).unwrap();

@@ -149,6 +149,7 @@ fn what_cannot_be_served_is_refused_before_its_weights() {
         &[("params.json", b"{}"), ("tekken.json", b"{}"), ("consolidated.safetensors", WEIGHTS)];
     let both: &[(&str, &[u8])] = &[("config.json", b"{}"), ("x.gguf", WEIGHTS)];
     let good: &[(&str, &[u8])] = &[("config.json", b"{}"), ("model.safetensors", WEIGHTS)];
+
     for (files, words, looked_at) in [
         (split, "names m-9.safetensors, which does not exist", false),
         (gguf, "GGUF, which is not read yet", false),
@@ -265,6 +266,7 @@ fn refusals_say_what_to_do() {
         refused(&without, &["status 500"]);
         stand_in.world().status = None;
     }
+
     let gone = hub_with("http://127.0.0.1:1", &cache, &[]);
     refused(&gone, &["127.0.0.1:1 cannot be reached", "HF_ENDPOINT", "local folder"]);
     let offline = hub_with("http://127.0.0.1:1", &cache, &[("HF_HUB_OFFLINE", "true")]);
@@ -391,6 +393,7 @@ fn settings() {
     assert_eq!((cache.as_str(), token, offline), ("/h/.cache/huggingface/hub", None, false));
     assert_eq!(endpoint, "https://huggingface.co");
     let cache = |dir, vars: &[(&str, &str)]| make(dir, Token::None, &[&[home], vars].concat()).0;
+
     assert_eq!(cache(None, &[("XDG_CACHE_HOME", "/x")]), "/x/huggingface/hub");
     assert_eq!(cache(None, &[("HF_HOME", "~/m")]), "/h/m/hub");
     assert_eq!(cache(None, &[("HF_HOME", "/m"), ("HF_HUB_CACHE", "/c")]), "/c");

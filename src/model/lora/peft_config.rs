@@ -1,5 +1,5 @@
-//! adapter_config.json, as PEFT writes it: rank and scale, and what makes an adapter one that cannot
-//! be served. Called by the reader of adapters.
+//! adapter_config.json, as PEFT writes it: rank and scale, and what makes an adapter one that
+//! cannot be served. Called by the reader of adapters.
 
 use std::path::Path;
 

@@ -226,6 +226,7 @@ impl<'a> Parser<'a> {
         let Some(end) = self.rest().find('}') else { return Err(self.error("Expected '}'")) };
         let inner = self.rest()[1..end].to_string();
         self.at += end + 1;
+
         let number = |text: &str| match text.trim() {
             "" => Some(None),
             digits => digits.parse::<u32>().ok().filter(|n| *n <= MAX_REPETITIONS).map(Some),
@@ -234,6 +235,7 @@ impl<'a> Parser<'a> {
             None => (number(&inner), number(&inner)),
             Some((low, high)) => (number(low), number(high)),
         };
+
         match (low, high) {
             (Some(low), Some(None)) if inner.contains(',') => {
                 Ok(format!("{{{},}}", low.unwrap_or(0)))
@@ -268,7 +270,9 @@ impl<'a> Parser<'a> {
         if self.take("^") {
             class.push('^');
         }
+
         let mut empty = true;
+
         loop {
             match self.character()? {
                 None | Some(('\n', false)) => return Err(self.error("Expected ']'")),
@@ -280,6 +284,7 @@ impl<'a> Parser<'a> {
                 }
             }
         }
+
         if empty {
             return if class == "/[^" {
                 Ok(r"/(?s:.)/".into())
@@ -384,6 +389,7 @@ impl<'a> Writer<'a> {
                 format!("({})", parts.join(" | "))
             }
             Node::Repeat(inner, suffix) => format!("({}){suffix}", self.rule(inner)),
+
             Node::Sequence(parts) => {
                 let mut written = Vec::new();
                 let mut rest = &parts[..];

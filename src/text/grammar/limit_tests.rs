@@ -24,6 +24,7 @@ fn hostile() -> Vec<(&'static str, Value)> {
     let primes: Vec<Value> =
         [3, 5, 7, 11, 13, 17, 19].iter().map(|p| json!({"multipleOf": p})).collect();
     let literal = "\"a\" | ".repeat(13_000) + "\"b\"";
+
     vec![
         ("multipleOf", json!({"json": {"type": "integer", "multipleOf": 4_849_845}})),
         ("a product", json!({"json": {"type": "integer", "allOf": primes}})),

@@ -36,8 +36,8 @@ pub struct GrammarMatcher {
 }
 
 impl GrammarMatcher {
-    /// Before the first token of a text that one of `ends` may end; `vocab_size` ids can be sampled.
-    /// `timeout` is named in refusals.
+    /// Before the first token of a text that one of `ends` may end; `vocab_size` ids can be
+    /// sampled. `timeout` is named in refusals.
     pub(super) fn new(
         inner: Matcher,
         ends: Arc<[TokenId]>,

@@ -147,6 +147,7 @@ impl Grammars {
                 let schema = json!({"type": "object"});
                 TopLevelGrammar::from_json_schema(schema::prepared(&schema, &rules)?)
             }
+
             Constraint::Regex(pattern) => {
                 check_nesting("regex", pattern)?;
                 TopLevelGrammar::from_lark(format!("start: /{}/", ascii_classes(pattern)))
@@ -157,6 +158,7 @@ impl Grammars {
                 let lark = format!("start: CHOICE\nCHOICE: {}", choices.join(" | "));
                 TopLevelGrammar::from_lark(lark)
             }
+
             Constraint::Grammar(text) if ebnf::is_ebnf(text) => {
                 let lark = ebnf::to_lark(text)?;
                 check_size(&lark)?;

@@ -221,11 +221,13 @@ impl Writer<'_> {
                 values::Format::Pattern(_) => value.clone(),
                 values::Format::Unknown => return Ok(()),
             },
+
             ("const", _) => {
                 self.size.constant(value)?;
                 values::check_exact(value)?;
                 value.clone()
             }
+
             ("enum", Value::Array(list)) => {
                 for constant in list {
                     self.size.choice(constant)?;
@@ -242,6 +244,7 @@ impl Writer<'_> {
                 value.clone()
             }
         };
+
         out.insert(key.to_string(), written);
         Ok(())
     }

@@ -100,6 +100,7 @@ impl Writer<'_> {
                 "structural_tag: more than {MAX_DEPTH} formats inside each other"
             ));
         }
+
         match text(format, "type")? {
             "const_string" => Ok(quoted(text(format, "value")?)),
             "json_schema" => {
@@ -118,6 +119,7 @@ impl Writer<'_> {
                 let Tag { begin, content } = self.tag(format, depth)?;
                 Ok(format!("{} {content}", quoted(&begin)))
             }
+
             "triggered_tags" => {
                 let tags = self.tags(format, depth)?;
                 let triggers = format.get("triggers").unwrap_or(&Value::Null);
@@ -125,6 +127,7 @@ impl Writer<'_> {
                     (flag(format, "at_least_one"), flag(format, "stop_after_first"));
                 self.triggered(&tags, list(triggers, "triggers")?, at_least_one, only_one)
             }
+
             "tags_with_separator" => {
                 let tags = self.tags(format, depth)?;
                 let tags: Vec<String> =
@@ -189,6 +192,7 @@ impl Writer<'_> {
         if triggers.is_empty() || triggers.contains(&"") {
             return Err(missing("triggers"));
         }
+
         for (name, count, limit) in
             [("triggers", triggers.len(), MAX_TRIGGERS), ("tags", tags.len(), MAX_TAGS)]
         {
@@ -198,6 +202,7 @@ impl Writer<'_> {
                 ));
             }
         }
+
         let any: Vec<String> = triggers.iter().map(|trigger| escaped(trigger)).collect();
         let any = any.join("|");
         let free = self.terminal(&format!("/(?s:.*)/ & ~/(?s:.*)({any})(?s:.*)/"));
@@ -211,6 +216,7 @@ impl Writer<'_> {
                 }
             }
         }
+
         let started = |tag: &Tag| triggers.iter().any(|trigger| tag.begin.starts_with(trigger));
         if let Some(tag) = tags.iter().find(|tag| !started(tag)) {
             return Err(invalid!(
@@ -218,6 +224,7 @@ impl Writer<'_> {
                 tag.begin
             ));
         }
+
         let one = self.rule(&branches.join(" | "));
         Ok(match (at_least_one, only_one) {
             (true, true) => one,
@@ -260,6 +267,7 @@ mod tests {
             })),
             format!("{lead}No trigger begins the tag \"<a\"")
         );
+
         assert_eq!(
             text(json!({"format": {"type": "qwen_xml_parameter"}})),
             "structural_tag: the format 'qwen_xml_parameter' is not supported by this backend"

@@ -1,7 +1,7 @@
 //! `pytorch_model.bin`: what `torch.save` writes since 1.6, a zip archive of one pickle and the
-//! bytes of each storage. Called by `checkpoint`, of whose file it reads directory and pickle only. It
-//! never runs anything: [`pickle`] can build tensors and nothing else, [`zip`] reads stored entries
-//! only.
+//! bytes of each storage. Called by `checkpoint`, of whose file it reads directory and pickle only.
+//! It never runs anything: [`pickle`] can build tensors and nothing else, [`zip`] reads stored
+//! entries only.
 
 mod pickle;
 mod zip;

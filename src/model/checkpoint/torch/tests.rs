@@ -33,6 +33,7 @@ fn zip(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
         directory.extend(local.to_le_bytes());
         directory.extend(name.as_bytes());
     }
+
     let (start, count) = (file.len() as u32, entries.len() as u16);
     file.extend(&directory);
     file.extend(b"PK\x05\x06\0\0\0\0");
@@ -233,6 +234,7 @@ fn changed_bytes_never_crash() {
         ((state >> 33) % limit as u64) as usize
     };
     let mut refusals = 0;
+
     for round in 0..6000 {
         let mut file = good.clone();
         for _ in 0..1 + below(4) {

@@ -53,6 +53,7 @@ pub(super) fn bound_integers(schema: &mut Map<String, Value>) {
     if !named("integer") || named("number") {
         return;
     }
+
     for (key, exclusive, inward) in
         [("minimum", "exclusiveMinimum", 1), ("maximum", "exclusiveMaximum", -1)]
     {
@@ -69,6 +70,7 @@ pub(super) fn bound_integers(schema: &mut Map<String, Value>) {
             schema.insert(key.into(), rounded(bound, inward));
         }
     }
+
     let bound = |key: &str| schema.get(key).and_then(whole);
     let (low, high) = (bound("minimum"), bound("maximum"));
     if low.is_some_and(|low| low >= WIDE) && high.is_none() {
