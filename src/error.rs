@@ -1,5 +1,5 @@
-//! The one error type. Every room returns it, `triton/` maps it 1:1 to TRITONSERVER error codes. A
-//! message names the thing, the value, the limit and the key to change. It never knows who reads
+//! The one error type. Every module returns it, `triton/` maps it 1:1 to TRITONSERVER error codes.
+//! A message names the thing, the value, the limit and the key to change. It never knows who reads
 //! it.
 
 use std::borrow::Cow;
@@ -50,7 +50,7 @@ impl Error {
         self.with_text(text)
     }
 
-    /// The same without line breaks and the like, which names in strangers' files may hold: a log
+    /// The same without line breaks and the like, which names in a client's files may hold: a log
     /// line that a file can end is a log line that a file can write.
     pub fn on_one_line(self) -> Error {
         if !self.message().contains(char::is_control) {

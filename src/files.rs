@@ -1,7 +1,7 @@
-//! How files of strangers are read: regular ones only, and no larger than their kind may be. A FIFO
-//! would hang a load and a device would fill the memory; both are refused by name. Every read of a
-//! file in the crate goes through here but those of `/proc` and `/sys`. A leaf: it never knows what
-//! is in a file, but for files that are not what their name says (`mistaken`).
+//! How files that others wrote are read: regular ones only, and no larger than their kind may be. A
+//! FIFO would hang a load and a device would fill the memory; both are refused by name. Every read
+//! of a file in the crate goes through here but those of `/proc` and `/sys`. A leaf: it never knows
+//! what is in a file, but for files that are not what their name says (`mistaken`).
 
 mod kind;
 mod mistaken;

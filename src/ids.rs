@@ -1,4 +1,4 @@
-//! Names for numbers, so that a page is never taken for a slot. A leaf: every room may import it.
+//! Names for numbers, so that a page is never taken for a slot. A leaf: every module may import it.
 
 use std::fmt;
 

@@ -1,5 +1,6 @@
 //! Keys of a JSON object of a file, read by type. What is there with another type is an error that
 //! names the file, the key, the value and what was expected; nothing is taken for absent but null.
+//! Called by whoever reads a configuration; it never knows what a key means.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Values and texts of strangers as messages show them: short, on one line, without characters that
+//! Values and texts from outside as messages show them: short, on one line, without characters that
 //! hide. Called wherever an error repeats what it was given.
 
 use serde_json::Value;

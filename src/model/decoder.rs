@@ -29,7 +29,7 @@ pub struct Decoder<D: Device> {
     encoder: bool,
     /// The model embeds.
     pooling: Option<Pooling>,
-    /// Which linears of a layer have room for adapters.
+    /// Which linears of a layer have adapter slots.
     adapted: [bool; lora::PROJECTIONS],
     adapted_embed: bool,
     adapted_head: bool,
@@ -265,7 +265,8 @@ impl<D: Device> Decoder<D> {
     }
 
     fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
-        let (b, norms) = (&mut self.buffers, self.norms);
+        let b = &mut self.buffers;
+        let norms = self.norms;
         let layer = &self.weights.layers[index];
         let attention = &self.attention[index];
         let (qkv, out) = (&layer.qkv, &layer.attn_out);

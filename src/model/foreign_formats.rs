@@ -1,9 +1,9 @@
-//! Checkpoints in formats other than Hugging Face's, told by the names of their files, and what to
+//! Checkpoints in formats other than Hugging Face's, by the names of their files, and what to
 //! take instead. Called by `folder`, `hub` and `checkpoint` for the text of a refusal.
 
 use crate::json::cut;
 
-/// How a format is told: a file's name, or its beginning and end, and what to say of it.
+/// How a format is recognised: a file's name, or its beginning and end, and what to say of it.
 const FORMATS: &[(&str, &str, &str)] = &[
     ("tekken", ".json", MISTRAL),
     ("consolidated", ".safetensors", MISTRAL),
@@ -46,7 +46,7 @@ const MISTRAL: &str = "it is in Mistral's own format (params.json, consolidated.
 pub fn other_format<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
     let names: Vec<&str> = names.collect();
     FORMATS.iter().find_map(|(start, end, what)| {
-        let told = |name: &&&str| name.starts_with(start) && name.ends_with(end);
-        names.iter().find(told).map(|name| format!("{what} (by '{}')", cut(name)))
+        let is_named = |name: &&&str| name.starts_with(start) && name.ends_with(end);
+        names.iter().find(is_named).map(|name| format!("{what} (by '{}')", cut(name)))
     })
 }

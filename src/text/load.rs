@@ -176,7 +176,8 @@ fn flag(config: &Map<String, Value>, key: &str, default: bool) -> bool {
 fn set_class(dir: &Path, config: &mut Map<String, Value>) -> Result<()> {
     if class(config).is_empty() {
         let path = dir.join("config.json");
-        let (shown, model) = (path.display().to_string(), object(&path)?);
+        let shown = path.display().to_string();
+        let model = object(&path)?;
         let object = Object::new(&shown, &model);
         object.text("tokenizer_class").map_err(Error::on_one_line)?;
         let of_type = match object.text("model_type")?.unwrap_or("") {

@@ -1,4 +1,4 @@
-//! What the tests of this room share: tokenizers, recorded answers, a seeded generator.
+//! What the tests of this module share: tokenizers, recorded answers, a seeded generator.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

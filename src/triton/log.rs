@@ -2,8 +2,8 @@
 //! the backend's initialisation. Spans are not kept: a line stands for itself.
 //!
 //! `log_level` of a model.json acts here, for all of the backend's lines: they do not say which
-//! model they are of. With several models the most talkative wins; one that says nothing asks for
-//! what the server lets through.
+//! model they are of. Of several models the most verbose level holds; one without a level asks
+//! for what the server lets through.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
@@ -154,7 +154,7 @@ mod tests {
 
     /// One test, since the levels are the process's.
     #[test]
-    fn the_most_talkative_model_wins() {
+    fn the_most_verbose_model_wins() {
         let info = Some(sys::TRITONSERVER_LOG_INFO);
         assert_eq!(level(Level::INFO), info);
         assert_eq!(level(Level::DEBUG), Some(sys::TRITONSERVER_LOG_VERBOSE));

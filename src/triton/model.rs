@@ -320,7 +320,8 @@ impl Instance {
             return self.embed(engine, request, parsed.embeddings, options, arrival);
         }
 
-        let (stream, echo) = (parsed.stream, parsed.echo);
+        let stream = parsed.stream;
+        let echo = parsed.echo;
         let returns = Returns {
             logprobs: parsed.outputs.logprobs,
             cumulative_logprob: parsed.outputs.cumulative_logprob,

@@ -35,7 +35,8 @@ impl InstanceState {
         let instance = Arc::new(Instance::load(model, handle)?);
         let mut served = InstanceState { instance, large, threads: Vec::new() };
         for i in 0..THREADS {
-            let (instance, inbox) = (Arc::clone(&served.instance), inbox.clone());
+            let instance = Arc::clone(&served.instance);
+            let inbox = inbox.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("reader{i} {}", instance.name()))
                 .spawn(move || read(&instance, &inbox))

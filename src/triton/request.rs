@@ -244,7 +244,8 @@ fn sampling_of(
     parameters: Vec<(String, Parameter)>,
     named: Vec<Map<String, Value>>,
 ) -> Result<Vec<SamplingParams>> {
-    let (rows, tensor_given) = (named.len(), tensor.is_some());
+    let rows = named.len();
+    let tensor_given = tensor.is_some();
     let read = |mut map: Map<String, Value>| {
         if let Some(tokens) = context.default_max_tokens {
             map.entry("max_tokens").or_insert(tokens.into());

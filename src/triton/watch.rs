@@ -1,10 +1,10 @@
 //! Supervises one engine: loads it again after a failure if the operator wants that, tells the
 //! server of a death it cannot see, and notices that the server is unloading the model. No entry
-//! point tells of the last: the server waits, without limit, until every request in flight is done,
+//! point says so: the server waits, without limit, until every request in flight is done,
 //! and only then calls our finaliser. So a thread looks now and then. Called by `model`; one per
 //! instance, joined on unload.
 //!
-//! A death is told to the server before any client hears of it: whoever loads the model again
+//! The server hears of a death before any client does: whoever loads the model again
 //! because of an error must find it on its way out, or the load does nothing, answers 200, and the
 //! unload that comes after it takes the model away.
 
@@ -57,15 +57,15 @@ pub(super) struct Watched {
     pub restarts: usize,
     /// A dead engine that is not loaded again ends the process.
     pub exit_when_dead: bool,
-    /// A death is told by the next request, in the Python backend's words, and only then to the
-    /// server.
+    /// The next request says that the engine is dead, in the Python backend's words, and only then
+    /// to the server.
     pub health_check: bool,
     pub loaded: Arc<LoadedVersion>,
 }
 
 impl Watched {
     /// An engine, unless that takes too long. A load that hangs keeps the server from ending, and
-    /// nothing tells of that: the server joins the thread that waits for the load before it says
+    /// nothing says so: the server joins the thread that waits for the load before it says
     /// that it goes. `stopped`: nor if this says that nobody waits any more.
     fn load(&self, stopped: Option<Receiver<()>>) -> Result<Engine> {
         let left = |stopped: &Receiver<()>| stopped.try_recv() == Err(TryRecvError::Disconnected);
@@ -345,7 +345,8 @@ impl Supervised {
         if !self.watched.loaded.may_ask() {
             return None;
         }
-        let (server, name) = (self.watched.server, self.watched.model.clone());
+        let server = self.watched.server;
+        let name = self.watched.model.clone();
         let (done, asked) = bounded(1);
         let thread = std::thread::Builder::new().name("vllm-unload".into()).spawn(move || {
             if let Err(e) = server.unload(&name) {

@@ -268,7 +268,8 @@ fn safetensors_entries(bytes: &Bytes, file: usize) -> Result<Vec<(String, Entry)
 
     let entry = |(name, info): (String, &TensorInfo)| {
         let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
-        let (dtype, shape) = (info.dtype, info.shape.clone());
+        let dtype = info.dtype;
+        let shape = info.shape.clone();
         (name, Entry { file, dtype, shape, contiguous: true, bytes })
     };
     Ok(header.tensors().into_iter().map(entry).collect())

@@ -1,5 +1,6 @@
-//! How long a request may get: config.json's length keys, the rope's stretch and the user's wish,
-//! by the Python backend's rules. Called by `config` alone; it knows no page and no memory.
+//! How long a request may get: config.json's length keys, the rope's stretch and the user's
+//! `max_model_len`, by the Python backend's rules. Called by `config` alone; it knows no page and
+//! no memory.
 
 use super::keys::MAX_DIMENSION;
 use super::rope::{self, LengthRule};

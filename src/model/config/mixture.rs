@@ -29,7 +29,8 @@ pub struct MixtureSpec {
 pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option<MixtureSpec>> {
     let Some(row) = &family.mixture else { return Ok(None) };
     let count = |key| config.needed(key, "an integer", config.count(key, MAX_EXPERTS)?);
-    let (experts, top_k) = (count(row.experts)?, count(row.top_k)?);
+    let experts = count(row.experts)?;
+    let top_k = count(row.top_k)?;
     if top_k > experts {
         return Err(invalid!(
             "{} is {top_k}, more than the {experts} of '{}'.",

@@ -1,6 +1,6 @@
 //! config.json (and generation_config.json) -> [`ModelSpec`]: every shape and rule of a model,
 //! checked, so that `decoder` never meets a bad one. Called by `engine` at load. It knows no tensor
-//! and no device beyond the element types it is told are supported.
+//! and no device beyond the element types that are supported.
 
 mod dtype;
 mod keys;

@@ -8,9 +8,10 @@ use crate::invalid;
 use crate::json::{self, Object};
 
 /// What config.json says of rope, in any of its spellings.
-struct Raw<'a> {
+struct RopeKeys<'a> {
     theta: f64,
     kind: &'a str,
+    /// The object that says how the rope is stretched.
     scaling: Option<Object<'a>>,
     config: &'a Object<'a>,
 }
@@ -18,6 +19,7 @@ struct Raw<'a> {
 /// How a rope changes the length that config.json's keys give.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LengthRule {
+    /// The keys' length times this.
     pub factor: f64,
     /// Takes the place of the keys.
     pub instead: Option<f64>,
@@ -42,7 +44,7 @@ const KINDS: [&str; 7] = ["default", "linear", "dynamic", "llama3", "yarn", "lon
 /// # Errors
 /// A scaling of another kind; a factor that is not a positive number.
 pub fn from_config(config: &Object, head_dim: usize, max_model_len: usize) -> Result<Rope> {
-    build(&raw(config, "full_attention")?, head_dim, max_model_len)
+    build(&read_keys(config, "full_attention")?, head_dim, max_model_len)
 }
 
 /// The rope of windowed layers that have their own: `rope_parameters.sliding_attention`, else the
@@ -51,12 +53,13 @@ pub fn from_config(config: &Object, head_dim: usize, max_model_len: usize) -> Re
 /// # Errors
 /// As [`from_config`].
 pub fn local(config: &Object, head_dim: usize, max_model_len: usize) -> Result<Rope> {
-    let mut raw = raw(config, "sliding_attention")?;
-    if raw.scaling.as_ref().and_then(|s| s.given(THETA)).is_none() {
+    let mut keys = read_keys(config, "sliding_attention")?;
+    if keys.scaling.as_ref().and_then(|s| s.given(THETA)).is_none() {
         let theta = config.positive("rope_local_base_freq")?;
-        raw = Raw { theta: theta.unwrap_or(raw.theta), kind: "default", scaling: None, config };
+        keys =
+            RopeKeys { theta: theta.unwrap_or(keys.theta), kind: "default", scaling: None, config };
     }
-    build(&raw, head_dim, max_model_len)
+    build(&keys, head_dim, max_model_len)
 }
 
 /// By what `max_position_embeddings` grows. llama3 and longrope count their factor already; yarn
@@ -65,23 +68,23 @@ pub fn local(config: &Object, head_dim: usize, max_model_len: usize) -> Result<R
 /// # Errors
 /// As [`from_config`].
 pub fn length_rule(config: &Object) -> Result<LengthRule> {
-    let raw = raw(config, "full_attention")?;
+    let keys = read_keys(config, "full_attention")?;
     let plain = LengthRule::default();
-    Ok(match raw.kind {
+    Ok(match keys.kind {
         // Gemma 3's lengths count the factor of its global layers.
         _ if config.value("rope_local_base_freq").is_some() => plain,
-        "linear" | "dynamic" => LengthRule { factor: raw.number("factor")?, ..plain },
+        "linear" | "dynamic" => LengthRule { factor: keys.number("factor")?, ..plain },
         "yarn" => LengthRule {
-            factor: raw.number("factor")?,
-            instead: raw.optional(ORIGINAL)?,
+            factor: keys.number("factor")?,
+            instead: keys.optional(ORIGINAL)?,
             unasked: None,
         },
-        "longrope" | "su" => LengthRule { unasked: raw.optional(ORIGINAL)?, ..plain },
+        "longrope" | "su" => LengthRule { unasked: keys.optional(ORIGINAL)?, ..plain },
         _ => plain,
     })
 }
 
-impl Raw<'_> {
+impl RopeKeys<'_> {
     /// A positive number beside the kind, or at config.json's top.
     fn optional(&self, key: &str) -> Result<Option<f64>> {
         match self.scaling.as_ref().filter(|s| s.given(key).is_some()) {
@@ -92,7 +95,7 @@ impl Raw<'_> {
 
     /// The same where 0 means that it is not set.
     fn unless_zero(&self, key: &str) -> Result<Option<f64>> {
-        let zero = self.place().given(key).is_some_and(|value| value.as_f64() == Some(0.0));
+        let zero = self.object().given(key).is_some_and(|value| value.as_f64() == Some(0.0));
         if zero {
             return Ok(None);
         }
@@ -100,44 +103,45 @@ impl Raw<'_> {
     }
 
     fn number(&self, key: &str) -> Result<f64> {
-        positive(self.place(), key)
+        positive(self.object(), key)
     }
 
-    /// The object that says how the rope is stretched.
-    fn place(&self) -> &Object<'_> {
+    /// Where the numbers of the kind stand.
+    fn object(&self) -> &Object<'_> {
         self.scaling.as_ref().unwrap_or(self.config)
     }
 }
 
-fn build(raw: &Raw, head_dim: usize, max_model_len: usize) -> Result<Rope> {
+fn build(keys: &RopeKeys, head_dim: usize, max_model_len: usize) -> Result<Rope> {
     const PARTIAL: &str = "partial_rotary_factor";
-    let partial = raw.optional(PARTIAL)?.unwrap_or(1.0);
+    let partial = keys.optional(PARTIAL)?.unwrap_or(1.0);
     let rotary_dim = (head_dim as f64 * partial) as usize;
     if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
         return Err(invalid!(
             "{} is {partial}: rotary dimensions must be even and at most head_dim {head_dim}, got \
              {rotary_dim}.",
-            raw.config.name(PARTIAL)
+            keys.config.name(PARTIAL)
         ));
     }
 
-    let mut theta = raw.theta;
-    if raw.kind == "dynamic" {
+    let mut theta = keys.theta;
+    if keys.kind == "dynamic" {
         // The Python backend turns by the base of the longest text, at all lengths.
-        let (factor, dim) = (raw.number("factor")?, rotary_dim as f64);
+        let factor = keys.number("factor")?;
+        let dim = rotary_dim as f64;
         theta *= (factor * factor - (factor - 1.0)).powf(dim / (dim - 2.0));
     }
     let mut inv_freq: Vec<f64> =
         (0..rotary_dim / 2).map(|i| theta.powf(-((2 * i) as f64) / rotary_dim as f64)).collect();
     let mut magnitude = 1.0;
-    match raw.kind {
+    match keys.kind {
         "linear" => {
-            let factor = raw.number("factor")?;
+            let factor = keys.number("factor")?;
             inv_freq.iter_mut().for_each(|f| *f /= factor);
         }
-        "llama3" => stretch_llama3(&mut inv_freq, raw)?,
-        "yarn" => magnitude = stretch_yarn(&mut inv_freq, raw)?,
-        "longrope" | "su" => magnitude = stretch_longrope(&mut inv_freq, raw, max_model_len)?,
+        "llama3" => stretch_llama3(&mut inv_freq, keys)?,
+        "yarn" => magnitude = stretch_yarn(&mut inv_freq, keys)?,
+        "longrope" | "su" => magnitude = stretch_longrope(&mut inv_freq, keys, max_model_len)?,
         _ => {}
     }
 
@@ -147,14 +151,14 @@ fn build(raw: &Raw, head_dim: usize, max_model_len: usize) -> Result<Rope> {
     if !rope.inv_freq.iter().all(turns) || !rope.magnitude.is_finite() {
         return Err(invalid!(
             "{} and the numbers beside it give a rope that is no number.",
-            raw.place().name(THETA)
+            keys.object().name(THETA)
         ));
     }
     Ok(rope)
 }
 
 /// `layers`: which of the two sets, where `rope_parameters` has one for each kind of layer.
-fn raw<'a>(config: &'a Object<'a>, layers: &str) -> Result<Raw<'a>> {
+fn read_keys<'a>(config: &'a Object<'a>, layers: &str) -> Result<RopeKeys<'a>> {
     let older = config.object("rope_scaling")?;
     let parameters = match config.object("rope_parameters")? {
         Some(all) => Some(all.object(layers)?.unwrap_or(all)),
@@ -166,34 +170,35 @@ fn raw<'a>(config: &'a Object<'a>, layers: &str) -> Result<Raw<'a>> {
         None => positive(config, THETA)?,
     };
 
-    let Some(place) = &scaling else {
-        return Ok(Raw { theta, kind: "default", scaling, config });
+    let Some(object) = &scaling else {
+        return Ok(RopeKeys { theta, kind: "default", scaling, config });
     };
-    let kind = place.text("rope_type")?.or(place.text("type")?).unwrap_or("default");
+    let kind = object.text("rope_type")?.or(object.text("type")?).unwrap_or("default");
     if !KINDS.contains(&kind) {
         return Err(Error::Unsupported(format!(
             "{}: rope scaling of type '{}' is not supported; supported: {}.",
-            place.name("rope_type"),
+            object.name("rope_type"),
             json::cut(kind),
             KINDS.join(", ")
         )));
     }
     const BETA: &str = "llama_4_scaling_beta";
-    if place.given(BETA).is_some_and(|beta| beta.as_f64() != Some(0.0)) {
-        return Err(Error::Unsupported(format!("{} is not supported.", place.name(BETA))));
+    if object.given(BETA).is_some_and(|beta| beta.as_f64() != Some(0.0)) {
+        return Err(Error::Unsupported(format!("{} is not supported.", object.name(BETA))));
     }
-    Ok(Raw { theta, kind, scaling, config })
+    Ok(RopeKeys { theta, kind, scaling, config })
 }
 
 /// Llama 3.1: long waves are slowed by `factor`, short ones kept, those between blended. A wave's
 /// length is 2 pi / f positions, the borders are the original length over the two frequency
 /// factors.
-fn stretch_llama3(inv_freq: &mut [f64], raw: &Raw) -> Result<()> {
-    let factor = raw.number("factor")?;
-    let (low, high) = (raw.number("low_freq_factor")?, raw.number("high_freq_factor")?);
-    let original = raw.number(ORIGINAL)?;
+fn stretch_llama3(inv_freq: &mut [f64], keys: &RopeKeys) -> Result<()> {
+    let factor = keys.number("factor")?;
+    let low = keys.number("low_freq_factor")?;
+    let high = keys.number("high_freq_factor")?;
+    let original = keys.number(ORIGINAL)?;
     if high <= low {
-        return Err(raw.place().wrong("high_freq_factor", "greater than low_freq_factor"));
+        return Err(keys.object().wrong("high_freq_factor", "greater than low_freq_factor"));
     }
     for f in inv_freq {
         let wave = 2.0 * std::f64::consts::PI / *f;
@@ -209,20 +214,20 @@ fn stretch_llama3(inv_freq: &mut [f64], raw: &Raw) -> Result<()> {
 
 /// YaRN: pairs that turn more than `beta_fast` times over the original length are kept, those below
 /// `beta_slow` slowed by `factor`, a ramp between. Returns the magnitude of cos and sin.
-fn stretch_yarn(inv_freq: &mut [f64], raw: &Raw) -> Result<f64> {
-    let factor = raw.number("factor")?;
-    let original = match raw.optional(ORIGINAL)? {
+fn stretch_yarn(inv_freq: &mut [f64], keys: &RopeKeys) -> Result<f64> {
+    let factor = keys.number("factor")?;
+    let original = match keys.optional(ORIGINAL)? {
         Some(original) => original,
-        None => positive(raw.config, "max_position_embeddings")?,
+        None => positive(keys.config, "max_position_embeddings")?,
     };
     let dim = 2.0 * inv_freq.len() as f64;
     // The pair that turns this often over the original length.
     let pair = |turns: f64| {
-        dim * (original / (turns * 2.0 * std::f64::consts::PI)).ln() / (2.0 * raw.theta.ln())
+        dim * (original / (turns * 2.0 * std::f64::consts::PI)).ln() / (2.0 * keys.theta.ln())
     };
-    let mut low = pair(raw.optional("beta_fast")?.unwrap_or(32.0));
-    let mut high = pair(raw.optional("beta_slow")?.unwrap_or(1.0));
-    if raw.place().flag("truncate")?.unwrap_or(true) {
+    let mut low = pair(keys.optional("beta_fast")?.unwrap_or(32.0));
+    let mut high = pair(keys.optional("beta_slow")?.unwrap_or(1.0));
+    if keys.object().flag("truncate")?.unwrap_or(true) {
         (low, high) = (low.floor(), high.ceil());
     }
     let (low, mut high) = (low.max(0.0), high.min(dim - 1.0));
@@ -234,11 +239,11 @@ fn stretch_yarn(inv_freq: &mut [f64], raw: &Raw) -> Result<f64> {
         *f = *f / factor * slowed + *f * (1.0 - slowed);
     }
     let magnitude = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
-    if let Some(given) = raw.optional("attention_factor")? {
+    if let Some(given) = keys.optional("attention_factor")? {
         return Ok(given);
     }
-    let both = (raw.unless_zero("mscale")?, raw.unless_zero("mscale_all_dim")?);
-    let attention = raw.optional("attn_factor")?.unwrap_or(1.0);
+    let both = (keys.unless_zero("mscale")?, keys.unless_zero("mscale_all_dim")?);
+    let attention = keys.optional("attn_factor")?.unwrap_or(1.0);
     Ok(attention
         * match both {
             (Some(scale), Some(all)) => magnitude(scale) / magnitude(all),
@@ -248,19 +253,19 @@ fn stretch_yarn(inv_freq: &mut [f64], raw: &Raw) -> Result<f64> {
 
 /// Longrope (su): each pair has its own divisor, one set for texts up to the original length and
 /// one for longer ones. Returns the magnitude of cos and sin.
-fn stretch_longrope(inv_freq: &mut [f64], raw: &Raw, max_model_len: usize) -> Result<f64> {
-    let longest = positive(raw.config, "max_position_embeddings")?;
-    let original = raw.optional(ORIGINAL)?.unwrap_or(longest);
+fn stretch_longrope(inv_freq: &mut [f64], keys: &RopeKeys, max_model_len: usize) -> Result<f64> {
+    let longest = positive(keys.config, "max_position_embeddings")?;
+    let original = keys.optional(ORIGINAL)?.unwrap_or(longest);
     let long = max_model_len as f64 > original;
     let (key, own) =
         if long { ("long_factor", "long_mscale") } else { ("short_factor", "short_mscale") };
-    let place = raw.place();
-    let factors = place.positives(key, inv_freq.len())?;
+    let object = keys.object();
+    let factors = object.positives(key, inv_freq.len())?;
     let expected = format!("a list of {} positive numbers", inv_freq.len());
-    for (f, by) in inv_freq.iter_mut().zip(place.needed(key, &expected, factors)?) {
+    for (f, by) in inv_freq.iter_mut().zip(object.needed(key, &expected, factors)?) {
         *f /= by;
     }
-    if let Some(given) = raw.optional(own)?.or(raw.optional("attention_factor")?) {
+    if let Some(given) = keys.optional(own)?.or(keys.optional("attention_factor")?) {
         return Ok(given);
     }
     let grown = longest / original;

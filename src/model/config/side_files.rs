@@ -82,7 +82,8 @@ fn modules(dir: &Path) -> Result<Option<(Pooling, bool)>> {
     let wrong = |value: &Value| {
         invalid!("{shown}: must be a list of modules, got {}.", json::shown(value)).on_one_line()
     };
-    let (mut kind, mut normalize) = (None, false);
+    let mut kind = None;
+    let mut normalize = false;
     for module in value.as_array().ok_or_else(|| wrong(&value))? {
         let module = Object::new(&shown, module.as_object().ok_or_else(|| wrong(module))?);
         let class = module.needed("type", "the class of a module", module.text("type")?)?;

@@ -110,7 +110,7 @@ pub struct ModelSpec {
     pub dtype: DType,
     /// Tokens of the longest sequence, prompt and output.
     pub max_model_len: usize,
-    /// Room for LoRA adapters behind its linears; `engine` sets it.
+    /// Adapter slots behind its linears; `engine` sets it.
     pub adapters: Option<AdapterOptions>,
     /// generation_config.json's, else config.json's; the tokenizer's own come on top.
     pub eos_token_ids: Vec<TokenId>,

@@ -108,8 +108,10 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
     let mut lines = BufReader::new(&mut stream).lines();
     let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
     let mut words = first.split(' ');
-    let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or("").to_string());
-    let (mut from, mut entry) = (None, format!("{method} {path}"));
+    let method = words.next().unwrap_or("");
+    let path = words.next().unwrap_or("").to_string();
+    let mut from = None;
+    let mut entry = format!("{method} {path}");
     for line in lines.by_ref() {
         let line = line?;
         let Some((key, value)) = line.split_once(": ") else { break };

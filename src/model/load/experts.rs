@@ -16,7 +16,9 @@ impl<D: Device> Loader<'_, D> {
         row: &Mixture,
         mixture: &MixtureSpec,
     ) -> Result<Experts<D::Weight>> {
-        let (hidden, ffn, routing) = (self.spec.hidden, mixture.ffn, mixture.routing);
+        let hidden = self.spec.hidden;
+        let ffn = mixture.ffn;
+        let routing = mixture.routing;
         let module = &self.mixture_name(layer, row);
         let router = [format!("{module}.{}", row.router)];
         let router = self.linear(&router, &[routing.experts], hidden, false)?.weight;

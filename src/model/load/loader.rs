@@ -51,7 +51,8 @@ impl<'a, D: Device> Loader<'a, D> {
         down: String,
         ffn: usize,
     ) -> Result<Mlp<D::Weight>> {
-        let (hidden, bias) = (self.spec.hidden, self.spec.mlp_bias);
+        let hidden = self.spec.hidden;
+        let bias = self.spec.mlp_bias;
         let outputs = if self.spec.family.gated { &[ffn, ffn][..] } else { &[ffn] };
         let up = self.linear(up, outputs, hidden, bias)?;
         Ok(Mlp { up, down: self.linear(&[down], &[hidden], ffn, bias)? })

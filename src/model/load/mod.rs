@@ -154,7 +154,8 @@ impl<D: Device> Loader<'_, D> {
 
     /// The table of positions; to each row the vector of token type 0 is added, if there is one.
     fn position_table(&mut self, name: &str, rows: usize) -> Result<D::Weight> {
-        let (width, kind) = (self.spec.hidden, WeightKind::Table);
+        let width = self.spec.hidden;
+        let kind = WeightKind::Table;
         let (WeightSource::Files(checkpoint), Some(types)) = (self.format, self.names.token_types)
         else {
             return self.table(name, kind, rows, width);
@@ -167,7 +168,9 @@ impl<D: Device> Loader<'_, D> {
         let (table, types) = (table.values()?, types.values()?);
         let sums = table.iter().zip(types[..width].iter().cycle()).map(|(p, t)| p + t);
         let bytes: Vec<u8> = sums.flat_map(f32::to_le_bytes).collect();
-        let (dtype, cols, bytes) = (DType::F32, width, Bytes::InMemory(&bytes));
+        let dtype = DType::F32;
+        let cols = width;
+        let bytes = Bytes::InMemory(&bytes);
         let source = Source::Parts(vec![HostTensor { dtype, rows, cols, bytes }]);
         self.upload(&name, kind, rows, width, false, Some(source))
     }

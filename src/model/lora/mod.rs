@@ -4,7 +4,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `options` | what a model is told of its adapters |
+//! | `options` | which adapters a model may get |
 //! | `projections` | which linears of a model they may change |
 //! | `peft_config` | adapter_config.json: rank, scale, what cannot be served |
 //! | `names` | which tensor changes what, by its name |

@@ -1,9 +1,9 @@
-//! What a model is told of the adapters that it may get. Called by `engine`, which makes it of
+//! Which adapters a model may get, and what they may change. Called by `engine`, which makes it of
 //! model.json, and by whoever asks what adapters may change.
 
 use crate::device::AdapterCapacity;
 
-/// What a model is told of its adapters.
+/// Which adapters a model may get, and what they may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterOptions {
     /// Adapter slots, and the largest rank that they hold.

@@ -4,7 +4,7 @@
 //! device.
 //!
 //! The work is done by the crate `llguidance`, which vLLM can use as well: many messages are its
-//! own. Grammars come from strangers: their size is limited when they are parsed and in `bounds`,
+//! own. Grammars come from clients: their size is limited when they are parsed and in `bounds`,
 //! the crate counts what it spends while compiling and in every mask and gives up beyond its
 //! limits, and whoever waits for it may end it ([`Interrupt`], [`StopHandle`]).
 //!
@@ -69,7 +69,7 @@ pub struct Grammars {
     /// Ids that end a text.
     ends: Arc<[TokenId]>,
     options: StructuredOptions,
-    /// What one mask may take; told in the refusal. Who keeps it is the caller.
+    /// What one mask may take, for the refusal. The caller sees that it is kept.
     timeout: Duration,
     /// Made when the first grammar comes: tens of milliseconds, tens of MB.
     factory: OnceLock<Result<ParserFactory>>,
@@ -105,7 +105,8 @@ impl Grammars {
         let grammar = self.grammar(outputs)?;
         interrupt.check()?;
 
-        let (env, limits) = (factory.tok_env().clone(), factory.limits().clone());
+        let env = factory.tok_env().clone();
+        let limits = factory.limits().clone();
         let parsed = catch_unwind(AssertUnwindSafe(|| {
             GrammarInit::Serialized(grammar).to_internal(Some(env), limits)
         }));
@@ -118,7 +119,8 @@ impl Grammars {
         if let Some(error) = matcher.get_error() {
             return Err(refusal(&error));
         }
-        let (ends, timeout) = (self.ends.clone(), self.timeout);
+        let ends = self.ends.clone();
+        let timeout = self.timeout;
         let matcher = matcher.into_cancellable();
         let mut matcher = GrammarMatcher::new(matcher, ends, self.vocab_size, timeout);
         interrupt.stop_by(matcher.stop_handle());

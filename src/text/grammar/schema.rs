@@ -280,7 +280,8 @@ impl Writer<'_> {
             let next = self.open.iter_mut().find(|(_, (_, written))| !written);
             let Some((pointer, (name, written))) = next else { return Ok(()) };
             *written = true;
-            let (to, name) = (format!("#{pointer}"), name.clone());
+            let to = format!("#{pointer}");
+            let name = name.clone();
             let Some(target) = self.parts.target(&to) else { continue };
             let copy = self.schema(target, Place::Part)?;
             let definitions = root.entry("$defs").or_insert_with(|| json!({}));

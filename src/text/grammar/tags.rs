@@ -170,7 +170,8 @@ impl Writer<'_> {
         let content = tag.get("content").ok_or_else(|| missing("content"))?;
         let content = if content["type"] == "any_text" && !end.is_empty() {
             // Up to the first `end`, in one lexeme.
-            let (all, end) = ("(?s:.*)", escaped(end));
+            let all = "(?s:.*)";
+            let end = escaped(end);
             self.terminal(&format!("/{all}{end}/ & ~/{all}{end}(?s:.+)/"))
         } else {
             format!("{} {}", self.format(content, depth + 1)?, quoted(end))

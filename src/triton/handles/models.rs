@@ -16,7 +16,8 @@ use crate::triton::sys::{self, *};
 pub(in crate::triton) fn prefer_one_instance(
     attribute: *mut TRITONBACKEND_BackendAttribute,
 ) -> Result<()> {
-    let (kind, devices) = (sys::TRITONSERVER_INSTANCEGROUPKIND_MODEL, ptr::null());
+    let kind = sys::TRITONSERVER_INSTANCEGROUPKIND_MODEL;
+    let devices = ptr::null();
     call!(TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup(attribute, kind, 1, devices, 0))
 }
 
@@ -62,7 +63,8 @@ impl ModelHandle {
 
     /// The model's folder, which holds config.pbtxt and the versions.
     pub(in crate::triton) fn folder(self) -> Result<PathBuf> {
-        let (mut kind, mut folder) = (0, ptr::null());
+        let mut kind = 0;
+        let mut folder = ptr::null();
         call!(TRITONBACKEND_ModelRepository(self.0, &mut kind, &mut folder))?;
         if kind != sys::TRITONBACKEND_ARTIFACT_FILESYSTEM {
             return Err(invalid!("the model repository is of kind {kind}, not a file system"));
@@ -95,7 +97,8 @@ impl ModelHandle {
 
     /// `--backend-config` as JSON.
     pub(in crate::triton) fn backend_config(self) -> Result<String> {
-        let (mut backend, mut message) = (ptr::null_mut(), ptr::null_mut());
+        let mut backend = ptr::null_mut();
+        let mut message = ptr::null_mut();
         call!(TRITONBACKEND_ModelBackend(self.0, &mut backend))?;
         call!(TRITONBACKEND_BackendConfig(backend, &mut message))?;
         // SAFETY: the backend keeps this message: it is read, not deleted.

@@ -68,7 +68,9 @@ impl Request {
         call!(TRITONBACKEND_RequestParameterCount(self.0, &mut count))?;
         (0..count)
             .map(|index| {
-                let (mut key, mut kind, mut value) = (ptr::null(), 0, ptr::null());
+                let mut key = ptr::null();
+                let mut kind = 0;
+                let mut value = ptr::null();
                 call!(TRITONBACKEND_RequestParameter(
                     self.0, index, &mut key, &mut kind, &mut value
                 ))?;
@@ -96,13 +98,18 @@ impl Request {
 
     /// Bytes of its inputs and of the texts among its parameters.
     pub(in crate::triton) fn bytes(&self) -> Result<u64> {
-        let (mut count, mut bytes) = (0, 0);
+        let mut count = 0;
+        let mut bytes = 0;
         call!(TRITONBACKEND_RequestInputCount(self.0, &mut count))?;
         for index in 0..count {
-            let (mut input, mut total) = (ptr::null_mut(), 0);
+            let mut input = ptr::null_mut();
+            let mut total = 0;
             call!(TRITONBACKEND_RequestInputByIndex(self.0, index, &mut input))?;
-            let (mut name, mut datatype, mut shape) = (ptr::null(), 0, ptr::null());
-            let (mut rank, mut buffers) = (0, 0);
+            let mut name = ptr::null();
+            let mut datatype = 0;
+            let mut shape = ptr::null();
+            let mut rank = 0;
+            let mut buffers = 0;
             call!(TRITONBACKEND_InputProperties(
                 input,
                 &mut name,
@@ -117,7 +124,9 @@ impl Request {
 
         call!(TRITONBACKEND_RequestParameterCount(self.0, &mut count))?;
         for index in 0..count {
-            let (mut key, mut kind, mut value) = (ptr::null(), 0, ptr::null());
+            let mut key = ptr::null();
+            let mut kind = 0;
+            let mut value = ptr::null();
             call!(TRITONBACKEND_RequestParameter(self.0, index, &mut key, &mut kind, &mut value))?;
             if kind == sys::TRITONSERVER_PARAMETER_STRING && !value.is_null() {
                 // SAFETY: a parameter of this type is a NUL-terminated text of the server, which
@@ -146,8 +155,12 @@ impl Drop for Request {
 }
 
 fn read_input(input: *mut TRITONBACKEND_Input, room: &mut u64, max_bytes: u64) -> Result<Tensor> {
-    let (mut name, mut datatype, mut shape) = (ptr::null(), 0, ptr::null());
-    let (mut rank, mut total, mut buffers) = (0, 0, 0);
+    let mut name = ptr::null();
+    let mut datatype = 0;
+    let mut shape = ptr::null();
+    let mut rank = 0;
+    let mut total = 0;
+    let mut buffers = 0;
     call!(TRITONBACKEND_InputProperties(
         input,
         &mut name,
@@ -173,7 +186,9 @@ fn read_input(input: *mut TRITONBACKEND_Input, room: &mut u64, max_bytes: u64) -
     };
     let mut bytes = Vec::with_capacity(total as usize);
     for index in 0..buffers {
-        let (mut buffer, mut length, mut device) = (ptr::null(), 0u64, 0);
+        let mut buffer = ptr::null();
+        let mut length = 0u64;
+        let mut device = 0;
         let mut memory = sys::TRITONSERVER_MEMORY_CPU;
         call!(TRITONBACKEND_InputBuffer(
             input,

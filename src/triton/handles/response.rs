@@ -72,7 +72,8 @@ impl Response {
             dims,
             rank
         ))?;
-        let (mut buffer, mut device) = (ptr::null_mut(), 0);
+        let mut buffer = ptr::null_mut();
+        let mut device = 0;
         let mut memory = sys::TRITONSERVER_MEMORY_CPU;
         call!(TRITONBACKEND_OutputBuffer(
             output,

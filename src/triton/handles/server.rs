@@ -43,7 +43,9 @@ impl ServerHandle {
     /// the server's readiness question: since 25.12 that one asks our own instances, of which a
     /// dead one does not mean that the model is being unloaded.
     pub(in crate::triton) fn finds(self, model: &str, version: u64) -> bool {
-        let (name, mut flags, mut unused) = (c_text(model), 0, ptr::null_mut());
+        let name = c_text(model);
+        let mut flags = 0;
+        let mut unused = ptr::null_mut();
         let version = i64::try_from(version).unwrap_or(-1);
         call!(TRITONSERVER_ServerModelBatchProperties(
             self.0,
@@ -58,7 +60,8 @@ impl ServerHandle {
     /// Whether a ready version of this name is in the server's list, in whatever namespace. Has the
     /// server read its repositories.
     pub(in crate::triton) fn lists(self, model: &str, version: u64) -> Result<bool> {
-        let (ready_only, mut message) = (sys::TRITONSERVER_INDEX_FLAG_READY, ptr::null_mut());
+        let ready_only = sys::TRITONSERVER_INDEX_FLAG_READY;
+        let mut message = ptr::null_mut();
         call!(TRITONSERVER_ServerModelIndex(self.0, ready_only, &mut message))?;
         // SAFETY: ServerModelIndex gave us the message.
         let text = unsafe { take_message(message) }?;

@@ -30,7 +30,8 @@ pub(super) fn text(start: *const std::ffi::c_char) -> Result<String> {
 /// # Safety
 /// `message` is live.
 pub(super) unsafe fn message_text(message: *mut TRITONSERVER_Message) -> Result<String> {
-    let (mut start, mut bytes) = (ptr::null(), 0);
+    let mut start = ptr::null();
+    let mut bytes = 0;
     call!(TRITONSERVER_MessageSerializeToJson(message, &mut start, &mut bytes))?;
     let text = std::slice::from_raw_parts(start.cast::<u8>(), bytes);
     Ok(String::from_utf8_lossy(text).into_owned())

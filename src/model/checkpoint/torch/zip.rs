@@ -162,7 +162,9 @@ impl Central {
             return None;
         }
         let length = |field: usize| Some(usize::from(u16_at(file, at + field)?));
-        let (name_end, extra, comment) = (at + 46 + length(28)?, length(30)?, length(32)?);
+        let name_end = at + 46 + length(28)?;
+        let extra = length(30)?;
+        let comment = length(32)?;
         let name = String::from_utf8_lossy(file.get(at + 46..name_end)?).into_owned();
         let (packed, size) = (u32_at(file, at + 20)?, u32_at(file, at + 24)?);
         let mut entry = Central {

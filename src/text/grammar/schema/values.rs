@@ -1,5 +1,6 @@
 //! Numbers, texts and constants of a schema, where the engine would read them otherwise than they
-//! are meant: it holds numbers as f64, and knows formats by its own list.
+//! are meant: it holds numbers as f64, and knows formats by its own list. Called by the writer of
+//! schemas; each function sees one value.
 
 use serde_json::{Map, Number, Value};
 
