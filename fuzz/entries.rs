@@ -14,7 +14,7 @@ use triton_vllm::ids::TokenId;
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::{Checkpoint, ModelSpec};
 use triton_vllm::sampling::{SamplingLimits, SamplingParams};
-use triton_vllm::text::{Grammars, Next, Tokenizer, Unhurried, STACK_BYTES};
+use triton_vllm::text::{Grammars, NeverInterrupted, Next, Tokenizer, STACK_BYTES};
 
 /// Tensors that the good checkpoints of `tests/fuzz` hold, with shapes right and wrong.
 const TENSORS: [(&str, usize, usize); 6] = [
@@ -161,7 +161,7 @@ pub fn grammar(data: &[u8]) {
     });
     let work = || {
         // The compiler points into the grammar, in several lines.
-        let Ok(mut guide) = grammars.compile(&outputs, &Unhurried) else { return };
+        let Ok(mut guide) = grammars.compile(&outputs, &NeverInterrupted) else { return };
         for _ in 0..4 {
             let Some(Next::Mask(mask)) = judge(guide.next(&[])) else { return };
             let words = mask.iter().zip(0u32..).find(|(word, _)| **word != 0);

@@ -1,5 +1,5 @@
-//! The one error type. Every module returns it, `triton/` maps it 1:1 to TRITONSERVER error codes. A
-//! message names the thing, the value, the limit and the key to change. It never knows who reads
+//! The one error type. Every module returns it, `triton/` maps it 1:1 to TRITONSERVER error codes.
+//! A message names the thing, the value, the limit and the key to change. It never knows who reads
 //! it.
 
 use std::borrow::Cow;
@@ -22,9 +22,11 @@ pub enum Error {
     Internal(String),
 }
 
+/// What most functions of the crate return.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// The text, which the client or the log sees.
     pub fn message(&self) -> &str {
         match self {
             Error::InvalidArgument(m)
@@ -48,7 +50,7 @@ impl Error {
         self.with_text(text)
     }
 
-    /// The same without line breaks and the like, which names in strangers' files may hold: a log
+    /// The same without line breaks and the like, which names in a client's files may hold: a log
     /// line that a file can end is a log line that a file can write.
     pub fn on_one_line(self) -> Error {
         if !self.message().contains(char::is_control) {
@@ -116,9 +118,10 @@ pub fn brief<'a>(text: &'a str, limit_bytes: usize, kept: &[char]) -> Cow<'a, st
     let mut out = String::with_capacity(limit_bytes.min(text.len()));
     let push = |part: &str, out: &mut String| {
         for c in part.chars() {
-            match shown(c) {
-                true => out.push(c),
-                false => out.extend(c.escape_default()),
+            if shown(c) {
+                out.push(c)
+            } else {
+                out.extend(c.escape_default())
             }
         }
     };

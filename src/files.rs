@@ -1,7 +1,9 @@
-//! How files of strangers are read: regular ones only, and no larger than their kind may be. A FIFO
-//! would hang a load and a device would fill the memory; both are refused by name. Every read of a
-//! file in the crate goes through here but those of `/proc` and `/sys`.
+//! How files that others wrote are read: regular ones only, and no larger than their kind may be. A
+//! FIFO would hang a load and a device would fill the memory; both are refused by name. Every read
+//! of a file in the crate goes through here but those of `/proc` and `/sys`. A leaf: it never knows
+//! what is in a file, but for files that are not what their name says (`mistaken`).
 
+mod kind;
 mod mistaken;
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
@@ -12,37 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::invalid;
-
-/// What a file is to us, which says how large it may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// model.json and multi_lora.json.
-    Arguments,
-    /// config.json and all other small JSON beside a checkpoint.
-    Config,
-    /// Vocabularies and merges, in any format.
-    Tokenizer,
-    /// Which shard holds which tensor.
-    Index,
-    /// A token, or a commit that a name of the hub's stands for.
-    Line,
-    /// PEM files.
-    Certificates,
-    /// Tensors: read piece by piece, never as a whole.
-    Weights,
-}
-
-impl Kind {
-    /// The largest published ones stay below a third of these.
-    pub fn max_bytes(self) -> u64 {
-        match self {
-            Kind::Line => 64 << 10,
-            Kind::Arguments | Kind::Config | Kind::Certificates => 16 << 20,
-            Kind::Tokenizer | Kind::Index => 128 << 20,
-            Kind::Weights => 16 << 40,
-        }
-    }
-}
+pub use kind::Kind;
 
 /// Open a file to read it.
 ///
@@ -116,10 +88,10 @@ pub fn read(path: &Path, kind: Kind) -> Result<Vec<u8>> {
     // It may grow while it is read.
     let outcome = file.take(limit + 1).read_to_end(&mut bytes);
     outcome.map_err(|e| io_error(path, &e).on_one_line())?;
-    match bytes.len() as u64 > limit {
-        true => Err(too_large(path, kind, bytes.len() as u64).on_one_line()),
-        false => Ok(bytes),
+    if bytes.len() as u64 > limit {
+        return Err(too_large(path, kind, bytes.len() as u64).on_one_line());
     }
+    Ok(bytes)
 }
 
 /// The whole file as text.
@@ -162,13 +134,15 @@ impl Progress {
         outcome
     }
 
+    /// Whether somebody still waits for the reads.
+    ///
     /// # Errors
-    /// Cancelled: nobody waits any more.
+    /// Cancelled: nobody does.
     pub fn wanted(&self) -> Result<()> {
-        match self.stopped.load(Ordering::Relaxed) {
-            true => Err(Error::Cancelled("the load was called off.".into())),
-            false => Ok(()),
+        if self.stopped.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled("the load was called off.".into()));
         }
+        Ok(())
     }
 
     /// Reads that ended, if one is under way.

@@ -341,7 +341,7 @@ const RANK: usize = 3;
 const SCALE: f32 = 2.0;
 
 fn options() -> AdapterOptions {
-    AdapterOptions { room: AdapterCapacity { slots: 2, rank: 4 }, modules: None }
+    AdapterOptions { capacity: AdapterCapacity { slots: 2, rank: 4 }, modules: None }
 }
 
 /// A random adapter for every linear of a model, and the checkpoint with it merged in.

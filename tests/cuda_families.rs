@@ -230,8 +230,8 @@ fn adapters_equal_peft() {
     if !gpu() {
         return;
     }
-    let room = AdapterCapacity { slots: 2, rank: 4 };
-    let options = AdapterOptions { room, modules: None };
+    let capacity = AdapterCapacity { slots: 2, rank: 4 };
+    let options = AdapterOptions { capacity, modules: None };
     let entries = std::fs::read_dir(models().with_file_name("adapters")).expect("adapters");
     let folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     assert!(folders.len() >= 4, "{folders:?}");

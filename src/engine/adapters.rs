@@ -22,7 +22,7 @@ use crate::files::{self, Kind};
 use crate::ids::{AdapterId, RequestId};
 use crate::json;
 use crate::model::folder;
-use crate::model::hub::{self, Hub, Wanted};
+use crate::model::hub::{self, Hub, SnapshotRequest};
 use crate::model::{Adapter, Files, ModelSpec};
 use crate::scheduler::NewSequence;
 use crate::{internal, invalid};
@@ -108,7 +108,8 @@ impl AdapterList {
     /// The folder of an adapter on a hub, downloaded where the cache lacks it.
     fn fetched(&self, repo: &str) -> Result<PathBuf> {
         let weights = Some(Files::Adapter);
-        let folder = self.hub.snapshot(&Wanted { repo, revision: None, ignore: &[], weights });
+        let folder =
+            self.hub.snapshot(&SnapshotRequest { repo, revision: None, ignore: &[], weights });
         folder.map_err(|e| {
             e.context(&format!(
                 "'{repo}' is no folder in {} or in the server's working directory, and on the \

@@ -14,7 +14,7 @@ use super::request::{Answer, Client};
 use super::workers::{Job, JobSender, Rules, Workers};
 use crate::error::Result;
 use crate::ids::{RequestId, TokenId};
-use crate::text::{GrammarMatcher, Next, Patience};
+use crate::text::{GrammarMatcher, Interrupt, Next};
 
 /// A mask that takes longer is not waited for while a step's other rows are ready: its sequence
 /// sits out steps until the mask is there.
@@ -205,7 +205,7 @@ impl MatcherThreads {
             client: Arc::clone(client),
             run: Box::new(move |watch| {
                 if let Some(matcher) = &matcher_state.matcher {
-                    watch.stop_by(matcher.stop());
+                    watch.stop_by(matcher.stop_handle());
                 }
                 matcher_state.advance(token);
                 #[cfg(test)]

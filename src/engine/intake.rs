@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId, TokenId};
 use crate::sampling::{LogprobSpec, SamplerSpec, SamplingParams};
 use crate::text::{
-    check_prompt_chars, check_prompt_tokens, check_vocabulary, Grammars, Patience, Speller,
-    TextStream, Tokenizer, Unhurried, STACK_BYTES,
+    check_prompt_chars, check_prompt_tokens, check_vocabulary, Grammars, Interrupt,
+    NeverInterrupted, Speller, TextStream, Tokenizer, STACK_BYTES,
 };
 use crate::{internal, invalid};
 
@@ -96,7 +96,7 @@ fn reader(name: String, intake: &Arc<Intake>, jobs: &Receiver<Job>) -> Result<Jo
             let client = job.end().0.clone();
             let refused = match client.gone() {
                 // A parser that panics costs its own request only.
-                None => catch_unwind(AssertUnwindSafe(|| intake.accept(job, &Unhurried)))
+                None => catch_unwind(AssertUnwindSafe(|| intake.accept(job, &NeverInterrupted)))
                     .unwrap_or_else(|_| Err(internal!("a fault in reading the request")))
                     .err(),
                 Some(gone) => {
@@ -141,13 +141,13 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// Tokenise, check the room, hand over, as long as `patience` lasts.
-    pub fn accept(&self, job: Job, patience: &dyn Patience) -> Result<()> {
+    /// Tokenise, check the room, hand over, unless `interrupt` ends it.
+    pub fn accept(&self, job: Job, interrupt: &dyn Interrupt) -> Result<()> {
         let accepted = match job {
-            Job::Generate(request) => self.prepare(*request, patience)?,
+            Job::Generate(request) => self.prepare(*request, interrupt)?,
             Job::Embed(request) => self.prepare_embedding(request)?,
         };
-        patience.check()?;
+        interrupt.check()?;
         self.commands
             .send(Command::Submit(Box::new(accepted)))
             .map_err(|_| Error::Unavailable("the model is being unloaded".into()))
@@ -177,7 +177,7 @@ impl Intake {
         check_prompt_chars(prompt, &self.tokenizer, self.max_model_len)
     }
 
-    fn prepare(&self, request: GenerateRequest, patience: &dyn Patience) -> Result<Accepted> {
+    fn prepare(&self, request: GenerateRequest, interrupt: &dyn Interrupt) -> Result<Accepted> {
         let GenerateRequest { prompt, params, stream, returns, client, arrival, options } = request;
         if self.embedder.is_some() {
             return Err(invalid!("this model embeds, it does not generate text"));
@@ -193,7 +193,7 @@ impl Intake {
         let mut bad_words = self.tokenizer.bad_words(&params.bad_words)?;
         // What has a token that cannot be sampled never occurs.
         bad_words.retain(|word| check_vocabulary(word, self.vocab_size).is_ok());
-        let mut matcher_state = self.matcher_state(&params, patience)?.map(Box::new);
+        let mut matcher_state = self.matcher_state(&params, interrupt)?.map(Box::new);
         let limits = self.stop_rules(&params, room)?;
         if self.log_requests {
             tracing::info!("request {first}: {} prompt tokens, {params:?}", tokens.len());
@@ -282,10 +282,10 @@ impl Intake {
     fn matcher_state(
         &self,
         params: &SamplingParams,
-        patience: &dyn Patience,
+        interrupt: &dyn Interrupt,
     ) -> Result<Option<MatcherState>> {
         let Some(outputs) = &params.structured_outputs else { return Ok(None) };
-        let matcher = self.grammars.compile(outputs, patience)?;
+        let matcher = self.grammars.compile(outputs, interrupt)?;
         let avoid = self.eos.iter().chain(&params.stop_token_ids).copied().collect();
         Ok(Some(MatcherState::new(matcher, params.min_tokens, avoid, self.drop_thread.clone())))
     }

@@ -33,8 +33,8 @@ use crate::files::Progress;
 use crate::ids::AdapterSlotId;
 use crate::model::budget;
 use crate::model::config::SpecOptions;
-use crate::model::folder::{self, Found};
-use crate::model::hub::{Hub, Wanted};
+use crate::model::folder::{self, Location};
+use crate::model::hub::{Hub, SnapshotRequest};
 use crate::model::{Adapter, Checkpoint, Decoder, Files, ModelSpec, WeightSource};
 use crate::plan::{StepPlan, StepResult, TokenMasks};
 use crate::scheduler::{Scheduler, SchedulerConfig};
@@ -53,7 +53,7 @@ pub(super) fn load(
         LoadFormat::Dummy => None,
     };
     let found = |name: &str, key: &str, revision: &Option<String>, weights: Option<Files>| {
-        let wanted = Wanted {
+        let wanted = SnapshotRequest {
             repo: name,
             revision: revision.as_deref(),
             ignore: &args.ignore_patterns,
@@ -104,7 +104,7 @@ fn judge_unread(folder: &Path, args: &EngineArgs) -> Result<()> {
 /// The folder of what is wanted: a local one, else a hub's, which `judge` may refuse before there
 /// are weights in it.
 fn resolve(
-    wanted: &Wanted,
+    wanted: &SnapshotRequest,
     version_dir: &Path,
     key: &str,
     args: &EngineArgs,
@@ -112,7 +112,7 @@ fn resolve(
     judge: &dyn Fn(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
     let at = |e: Error| e.context(&format!("{}: {key}: ", args.file));
-    if let Found::Folder(folder) =
+    if let Location::Folder(folder) =
         folder::find(wanted.repo, version_dir, wanted.revision).map_err(at)?
     {
         return Ok(folder);

@@ -73,7 +73,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Sender;
 
 use crate::error::Result;
-use crate::text::Unhurried;
+use crate::text::NeverInterrupted;
 use command::Command;
 use health::Health;
 use intake::{Intake, Slow};
@@ -198,7 +198,7 @@ impl Engine {
         *client = Arc::clone(&ticket) as _;
         let taken = match self.slow.as_ref().filter(|slow| slow.wants(&job)) {
             Some(slow) => self.intake.check_length(job.text()).and_then(|()| slow.send(job)),
-            None => self.intake.accept(job, &Unhurried),
+            None => self.intake.accept(job, &NeverInterrupted),
         };
         if taken.is_err() {
             ticket.withdraw();

@@ -11,7 +11,7 @@ use super::request::{Answer, Client, FinishReason, GenerateRequest, Output, Requ
 use crate::error::Result;
 use crate::ids::{AdapterId, TokenId};
 use crate::invalid;
-use crate::model::pooling::PoolingRule;
+use crate::model::config::PoolingRule;
 use crate::sampling::{python::float_text, SamplingParams};
 use crate::text::{check_input_ids, check_input_tokens, TextStream};
 

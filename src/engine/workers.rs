@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::request::Client;
 use crate::error::{Error, Result};
-use crate::text::{Patience, Stop, STACK_BYTES, TIMEOUT_KEY};
+use crate::text::{Interrupt, StopHandle, STACK_BYTES, TIMEOUT_KEY};
 use crate::{internal, invalid};
 
 /// Between two looks at the jobs that run.
@@ -76,7 +76,7 @@ pub(super) struct Watch {
     limit: Duration,
     long: AtomicBool,
     given_up: AtomicBool,
-    stop: Mutex<Option<Stop>>,
+    stop: Mutex<Option<StopHandle>>,
 }
 
 impl Watch {
@@ -102,7 +102,7 @@ impl Watch {
     fn give_up(&self) {
         self.given_up.store(true, Ordering::Release);
         if let Some(stop) = &*self.stop.lock() {
-            stop.now();
+            stop.stop();
         }
     }
 
@@ -126,15 +126,15 @@ impl Watch {
     }
 }
 
-impl Patience for Watch {
+impl Interrupt for Watch {
     fn check(&self) -> Result<()> {
         self.over().map_or(Ok(()), Err)
     }
 
-    fn stop_by(&self, stop: Stop) {
+    fn stop_by(&self, stop: StopHandle) {
         let mut kept = self.stop.lock();
         if self.is_given_up() {
-            stop.now();
+            stop.stop();
         }
         *kept = Some(stop);
     }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::Kind;
+use super::kind::Kind;
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -13,6 +13,8 @@ pub(super) const HEAD_BYTES: usize = 512;
 
 const POINTER: &str = "version https://git-lfs.github.com/spec/";
 
+/// Judge a file by its first [`HEAD_BYTES`] bytes, or all there are.
+///
 /// # Errors
 /// InvalidArgument or Unsupported: it cannot be a file of this kind. One line that starts with the
 /// path.

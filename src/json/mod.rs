@@ -1,8 +1,15 @@
 //! JSON files as Python and hand editors write them: with a byte order mark, and with NaN, Infinity
-//! and -Infinity, which JSON lacks. Every JSON text of the crate is read here; [`object`] reads the
-//! keys of what was found, by type. It never knows what a key means.
+//! and -Infinity, which JSON lacks. A leaf: every JSON text of the crate is read here. It never
+//! knows what a key means.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `json` | texts and files -> values |
+//! | [`object`] | keys of an object, read by type |
+//! | `shown` | values as messages show them |
 
 pub mod object;
+mod shown;
 
 use std::path::Path;
 
@@ -12,11 +19,11 @@ use crate::error::Result;
 use crate::files::{self, Kind};
 use crate::invalid;
 pub use object::Object;
+pub use shown::{cut, shown};
 
 const MARK: &[u8] = b"\xEF\xBB\xBF";
+/// Numbers of Python's json module that JSON lacks.
 const WORDS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
-/// Characters of a value in a message.
-const SHOWN_CHARS: usize = 60;
 
 /// The value of a text. The last of equal keys wins; the numbers that JSON lacks become texts of
 /// the same letters, which no reader of numbers takes by accident.
@@ -33,9 +40,9 @@ pub fn parse(text: &[u8]) -> std::result::Result<Value, String> {
         Err(error) => error,
     };
     let Some(words) = Words::of(text) else { return Err(first.to_string()) };
-    // Places are told by a copy in which nothing has moved.
-    let place = |_| serde_json::from_slice::<Value>(&words.same_length).err().unwrap_or(first);
-    serde_json::from_slice(&words.quoted).map_err(|e| place(e).to_string())
+    // Line and column are taken from a copy in which nothing has moved.
+    let error = |_| serde_json::from_slice::<Value>(&words.same_length).err().unwrap_or(first);
+    serde_json::from_slice(&words.quoted).map_err(|e| error(e).to_string())
 }
 
 /// A text without its byte order mark.
@@ -67,37 +74,6 @@ pub fn read_object(path: &Path, kind: Kind) -> Result<Map<String, Value>> {
     }
 }
 
-/// A value for a message: short, and without characters that end a line or hide.
-pub fn shown(value: &Value) -> String {
-    let text = match value {
-        // Not written out before it is cut: a file may hold a list of a million.
-        Value::Array(list) if list.len() > 8 => format!("a list of {} values", list.len()),
-        Value::Object(map) if map.len() > 8 => format!("an object of {} keys", map.len()),
-        other => other.to_string(),
-    };
-    cut(&text)
-}
-
-/// A text for a message: at most 60 characters, control characters and those that turn the
-/// direction of writing escaped.
-pub fn cut(text: &str) -> String {
-    let mut short = String::new();
-    for (n, c) in text.chars().enumerate() {
-        if n == SHOWN_CHARS {
-            short.push('…');
-            break;
-        }
-        match c {
-            '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{2069}' => {
-                short.extend(c.escape_unicode());
-            }
-            c if c.is_control() => short.extend(c.escape_default()),
-            c => short.push(c),
-        }
-    }
-    short
-}
-
 /// Two copies of a text in which the numbers that JSON lacks are legal: as strings, and as a number
 /// of the same length.
 struct Words {
@@ -109,7 +85,9 @@ impl Words {
     /// None: there is no such word outside of strings.
     fn of(text: &[u8]) -> Option<Words> {
         let mut words = Words { quoted: Vec::new(), same_length: Vec::new() };
-        let (mut at, mut in_string, mut found) = (0, false, false);
+        let mut at = 0;
+        let mut in_string = false;
+        let mut found = false;
         while let Some(&byte) = text.get(at) {
             let rest = &text[at..];
             if let Some(word) = WORDS.into_iter().find(|w| !in_string && is_value(rest, w)) {

@@ -1,17 +1,18 @@
 //! Keys of a JSON object of a file, read by type. What is there with another type is an error that
 //! names the file, the key, the value and what was expected; nothing is taken for absent but null.
+//! Called by whoever reads a configuration; it never knows what a key means.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{cut, shown};
+use super::shown::{cut, shown};
 use crate::error::{Error, Result};
 use crate::invalid;
 
-/// Keys that were asked for, by their path.
-pub type Asked = RefCell<BTreeSet<String>>;
+/// Keys that were read, by their path; a caller may see which of its own nobody read.
+pub type KeysRead = RefCell<BTreeSet<String>>;
 
 /// Where a key may have come from: what stands in front of it in messages, and the keys there.
 #[derive(Clone)]
@@ -32,14 +33,14 @@ pub struct Object<'a> {
     spellings: &'a [(&'a str, &'a str)],
     /// The first that holds a key names it; the last names those that none holds.
     layers: Vec<Layer<'a>>,
-    asked: Option<&'a Asked>,
+    keys_read: Option<&'a KeysRead>,
 }
 
 impl<'a> Object<'a> {
     /// The object that the file of this name (or path) holds.
     pub fn new(file: &'a str, map: &'a Map<String, Value>) -> Object<'a> {
         let layers = vec![Layer { file, path: String::new(), keys: map }];
-        Object { map, defaults: None, spellings: &[], layers, asked: None }
+        Object { map, defaults: None, spellings: &[], layers, keys_read: None }
     }
 
     /// The same with other spellings of some keys, and values for absent ones.
@@ -59,8 +60,8 @@ impl<'a> Object<'a> {
     }
 
     /// The same, with a list in which every key that is read is noted.
-    pub fn noting(mut self, asked: &'a Asked) -> Object<'a> {
-        self.asked = Some(asked);
+    pub fn noting(mut self, keys_read: &'a KeysRead) -> Object<'a> {
+        self.keys_read = Some(keys_read);
         self
     }
 
@@ -70,18 +71,18 @@ impl<'a> Object<'a> {
         'a: 'k,
     {
         let other = |&&(other, own): &&(&str, &str)| own == key && self.map.contains_key(other);
-        match self.map.contains_key(key) {
-            true => key,
-            false => self.spellings.iter().find(other).map_or(key, |&(other, _)| other),
+        if self.map.contains_key(key) {
+            return key;
         }
+        self.spellings.iter().find(other).map_or(key, |&(other, _)| other)
     }
 
     /// What is there, null too.
     pub fn value(&self, key: &str) -> Option<&'a Value> {
         let spelled = self.spelled(key);
-        if let Some(asked) = self.asked {
+        if let Some(keys_read) = self.keys_read {
             let path = self.layers.last().map_or("", |layer| &layer.path);
-            asked.borrow_mut().insert(format!("{path}{spelled}"));
+            keys_read.borrow_mut().insert(format!("{path}{spelled}"));
         }
         self.map.get(spelled).or_else(|| self.defaults?.get(key))
     }
@@ -189,7 +190,7 @@ impl<'a> Object<'a> {
             Some(Layer { file: layer.file, path: format!("{}{key}.", layer.path), keys })
         };
         let layers = self.layers.iter().filter_map(inner).collect();
-        Ok(Some(Object { map, defaults: None, spellings: &[], layers, asked: self.asked }))
+        Ok(Some(Object { map, defaults: None, spellings: &[], layers, keys_read: self.keys_read }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! JSON as Python writes it, and objects read key by key.
 
 use super::*;
-use crate::json::object::Asked;
+use crate::json::object::KeysRead;
 use serde_json::json;
 
 fn good(text: impl AsRef<[u8]>) -> Value {
@@ -137,8 +137,8 @@ fn keys_are_read_by_type() {
 fn a_key_is_named_by_where_it_came_from() {
     let merged = json!({"a": "x", "s": {"p": "x", "q": "x", "r": "x"}, "t": 1});
     let (merged, given) = (merged.as_object().unwrap(), json!({"s": {"p": "x"}, "a": "x"}));
-    let asked = Asked::default();
-    let object = Object::new("c.json", merged).noting(&asked);
+    let keys_read = KeysRead::default();
+    let object = Object::new("c.json", merged).noting(&keys_read);
     let object = object.over("m.json", "hf_overrides.", given.as_object().unwrap());
     let text = |e: crate::error::Error| e.to_string();
     assert_eq!(text(object.wrong("a", "1")), "m.json: 'hf_overrides.a' must be 1, got \"x\".");
@@ -148,6 +148,6 @@ fn a_key_is_named_by_where_it_came_from() {
     assert!(said.starts_with("m.json: 'hf_overrides.s.p' must be a positive number"), "{said}");
     let said = text(inner.positive("q").unwrap_err());
     assert!(said.starts_with("c.json: 's.q' must be"), "{said}");
-    let asked: Vec<String> = asked.borrow().iter().cloned().collect();
-    assert_eq!(asked, ["s", "s.p", "s.q"]);
+    let keys_read: Vec<String> = keys_read.borrow().iter().cloned().collect();
+    assert_eq!(keys_read, ["s", "s.p", "s.q"]);
 }

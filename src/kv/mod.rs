@@ -1,6 +1,6 @@
-//! THE LEDGER: which sequence holds which pages of the KV pool, and which pages can be hit again by
-//! their content. Called by `scheduler` only. It never knows a device's memory, a step or a
-//! request.
+//! The KV cache manager: which sequence holds which pages of the KV pool, and which pages can be
+//! hit again by their content. Called by `scheduler` only. It never knows a device's memory, a step
+//! or a request.
 //!
 //! Page ids are given out, shared and taken back at planning time. That is safe although the device
 //! is still busy with earlier steps: a device runs steps in order, so whatever an earlier step
@@ -14,12 +14,14 @@ use crate::ids::{AdapterId, GroupId, PageId, TokenId};
 use pages::{End, PagePool};
 use prefix::{PageHash, PrefixCache, PrefixHasher};
 
+/// How large the pool is, and how it is used.
 #[derive(Debug, Clone)]
 pub struct KvConfig {
     /// Pages in the pool, the null page included.
     pub pages: usize,
     /// Tokens of a page.
     pub page_size: usize,
+    /// Pages of other sequences are hit by their content.
     pub prefix_caching: bool,
     /// Pages that admission leaves free as head room for what is running.
     pub watermark_pages: usize,
@@ -42,6 +44,8 @@ pub struct PageTable {
 }
 
 impl PageTable {
+    /// Of a sequence that holds no page yet. What it computes depends on `adapter`, so pages are
+    /// shared between sequences of the same adapter only.
     pub fn new(group: GroupId, adapter: AdapterId) -> PageTable {
         PageTable {
             group,
@@ -53,10 +57,12 @@ impl PageTable {
         }
     }
 
+    /// The group whose layers these pages are for.
     pub fn group(&self) -> GroupId {
         self.group
     }
 
+    /// In the order of positions.
     pub fn pages(&self) -> &[PageId] {
         &self.pages
     }
@@ -65,10 +71,13 @@ impl PageTable {
 /// Tokens asked of the prefix cache and found there, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PrefixStats {
+    /// Tokens of all sequences that were admitted.
     pub queries_tokens: u64,
+    /// Of these, those whose pages were cached.
     pub hits_tokens: u64,
 }
 
+/// Who holds which page, and which pages can be hit again.
 #[derive(Debug)]
 pub struct KvCacheManager {
     config: KvConfig,
@@ -79,6 +88,10 @@ pub struct KvCacheManager {
 }
 
 impl KvCacheManager {
+    /// An empty pool.
+    ///
+    /// # Panics
+    /// A page size of 0, or a pool without a page beside the null page.
     pub fn new(config: KvConfig) -> KvCacheManager {
         assert!(config.page_size > 0, "page_size is 0");
         KvCacheManager {
@@ -180,6 +193,7 @@ impl KvCacheManager {
         1.0 - self.pool.free() as f64 / self.pool.capacity() as f64
     }
 
+    /// How the prefix cache did since the start.
     pub fn stats(&self) -> PrefixStats {
         self.stats
     }

@@ -117,7 +117,8 @@ impl PagePool {
                 "page {page}: its count, and how many tables name it"
             );
         }
-        let (mut at, mut listed) = (NULL, 0);
+        let mut at = NULL;
+        let mut listed = 0;
         loop {
             let next = self.meta[at as usize].next;
             assert_eq!(self.meta[next as usize].prev, at, "page {next}: its link back");

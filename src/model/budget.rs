@@ -1,9 +1,9 @@
 //! How many KV pages a device can hold, by arithmetic: the trace device loads the model and counts,
 //! no profiling run is needed. Called by `engine` at load; it asks nothing of the real device.
 
+use super::checkpoint::WeightSource;
 use super::config::ModelSpec;
 use super::decoder::Decoder;
-use super::weights::WeightSource;
 use crate::device::cpu::memory::Memory;
 use crate::device::trace::{Held, Launch, Trace};
 use crate::device::{DType, DeviceInfo, DeviceLimits};
@@ -29,6 +29,7 @@ pub struct PoolOptions {
 /// Pages, the null page included, and why so many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSize {
+    /// How many there are.
     pub pages: usize,
     /// Bytes that were to share out.
     pub available_bytes: u64,
@@ -39,7 +40,7 @@ const CPU_POOL_BYTES: u64 = 4 << 30;
 /// Below this a pool is not worth making smaller.
 const CPU_SMALL_POOL_BYTES: u64 = 64 << 20;
 /// What the cache manager knows of a page, in the host's memory.
-const LEDGER_PAGE_BYTES: u64 = 128;
+const CACHE_MANAGER_PAGE_BYTES: u64 = 128;
 /// Tokenizer, grammars, threads, and what a load holds for a moment.
 const CPU_OTHER_BYTES: u64 = 256 << 20;
 
@@ -93,6 +94,7 @@ fn full_step(limits: &DeviceLimits, per_slot: usize) -> StepPlan {
         if count == 0 {
             break;
         }
+
         let slot = SlotId(s);
         plan.changes.push(SlotChange::Open(Box::new(SlotOpen {
             slot,
@@ -104,6 +106,7 @@ fn full_step(limits: &DeviceLimits, per_slot: usize) -> StepPlan {
         })));
         let pages = (1..=per_slot as u32).map(PageId).collect();
         plan.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
+
         let first = plan.chunk_tokens.len();
         plan.chunk_tokens.resize(first + count, TokenId(0));
         plan.push(slot, Feed::Known(first..first + count), true);
@@ -163,7 +166,8 @@ pub fn cpu_pool(
     options: &PoolOptions,
     limits: &DeviceLimits,
 ) -> Result<(PoolSize, u64)> {
-    let page_bytes = limits.kv.page_bytes(limits.page_size).saturating_add(LEDGER_PAGE_BYTES);
+    let page_bytes =
+        limits.kv.page_bytes(limits.page_size).saturating_add(CACHE_MANAGER_PAGE_BYTES);
     let per_slot = limits.max_model_len.div_ceil(limits.page_size) as u64;
     let pages = |count: u64| count.saturating_add(1).saturating_mul(page_bytes);
     let all = pages((limits.slots as u64).saturating_mul(per_slot));
@@ -193,10 +197,10 @@ pub fn cpu_pool(
 /// As `cpu_pool`.
 pub fn cpu_encoder(memory: &Memory, held: &Held) -> Result<u64> {
     let needed = held.without_pages();
-    match needed.saturating_add(CPU_OTHER_BYTES) > memory.free_bytes {
-        true => Err(too_large(memory, held, 0)),
-        false => Ok(needed),
+    if needed.saturating_add(CPU_OTHER_BYTES) > memory.free_bytes {
+        return Err(too_large(memory, held, 0));
     }
+    Ok(needed)
 }
 
 fn too_large(memory: &Memory, held: &Held, pool_bytes: u64) -> Error {

@@ -36,12 +36,12 @@ const SHARE: PoolOptions = PoolOptions {
 
 /// Adapters of the table and of the head: A, B and a rank of each adapter slot.
 #[test]
-fn words_that_adapters_change_take_room() {
+fn tables_that_adapters_change_take_memory() {
     let adapted = |module: &str| {
         let mut spec = llama();
-        let (room, modules) =
-            (AdapterCapacity { slots: 3, rank: 8 }, Some(vec![module.to_string()]));
-        spec.adapters = Some(AdapterOptions { room, modules });
+        let capacity = AdapterCapacity { slots: 3, rank: 8 };
+        let modules = Some(vec![module.to_string()]);
+        spec.adapters = Some(AdapterOptions { capacity, modules });
         footprint(&spec, &limits(&spec), DType::F32).unwrap().0.adapters
     };
     let adapter_slots = 3 * (4 * 8 * (100 + 64) + 4);
@@ -104,7 +104,7 @@ fn deployed_shapes_have_their_published_sizes() {
 }
 
 #[test]
-fn a_llama_step_launches_eight_verbs_a_layer() {
+fn a_llama_step_launches_eight_ops_a_layer() {
     let spec = llama();
     let (_, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
     let shapes: Vec<_> = launches.iter().map(|l| (l.op, l.rows, l.inputs, l.outputs)).collect();
@@ -190,6 +190,7 @@ fn gpu_share_and_its_refusals() {
     let refused = |total, free, options: &PoolOptions| {
         gpu_pool(&device(total, free), &held, options, &limits).unwrap_err().message().to_string()
     };
+
     assert!(refused(200, 99, &SHARE).starts_with("Free memory on device cuda:0 ("));
     assert!(refused(20, 20, &SHARE).starts_with("No available memory for the cache blocks."));
     let text = refused(60, 60, &SHARE);

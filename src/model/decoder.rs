@@ -1,12 +1,13 @@
-//! THE forward pass, written once over [`Device`]. `engine` loads a [`Decoder`] and drives it step
+//! The forward pass, written once over [`Device`]. `engine` loads a [`Decoder`] and drives it step
 //! by step. Families differ in data ([`ModelSpec`], [`Weights`]), never in code. It knows no
-//! tokens' values, no pages, no graphs and no streams.
+//! tokens' values, no pages, no graphs and no streams. (docs/architecture.md, Laws: one forward
+//! pass.)
 
-use super::config::{ModelSpec, NormOrder};
-use super::layers::LayerAttention;
-use super::load::{self, Layer, Mlp, Weights};
+use super::checkpoint::WeightSource;
+use super::config::{LayerAttention, ModelSpec, NormOrder};
+use super::load;
 use super::lora::{self, Adapter};
-use super::weights::WeightSource;
+use super::weights::{Experts, FeedForward, Layer, Mlp, PositionTable, QkNorms, Weights};
 use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope};
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
@@ -28,27 +29,28 @@ pub struct Decoder<D: Device> {
     encoder: bool,
     /// The model embeds.
     pooling: Option<Pooling>,
-    /// Which linears of a layer have room for adapters.
+    /// Which linears of a layer have adapter slots.
     adapted: [bool; lora::PROJECTIONS],
     adapted_embed: bool,
     adapted_head: bool,
     buffers: Buffers<D::Tensor>,
 }
 
-/// Activations, `[step_tokens, _]` up to `attn` and `[logits_rows, _]` from `picked` on. Made once,
-/// so that their addresses never change.
+/// Activations, `[step_tokens, _]` up to `attn` and `[logits_rows, _]` from `gathered` on. Made
+/// once, so that their addresses never change.
 struct Buffers<T> {
     /// Token vectors as wide as the table; only where a projection follows.
     embedded: Option<T>,
     residual: T,
-    /// A block's output, before it is added.
+    /// A sublayer's output, before it is added.
     delta: T,
     normed: T,
     qkv: T,
     attn: T,
     ffn: T,
     mixture: Option<MixtureBuffers<T>>,
-    picked: T,
+    /// Residuals of the logits rows.
+    gathered: T,
     projected: Option<T>,
     /// Or pooled vectors.
     logits: T,
@@ -59,8 +61,13 @@ struct MixtureBuffers<T> {
     routes: T,
     ffn: T,
     parts: T,
-    /// Of the expert that all tokens share: its inside and what it says, `[step_tokens, _]`.
-    shared: Option<(T, T)>,
+    shared: Option<SharedBuffers<T>>,
+}
+
+/// Of the expert that all tokens share, `[step_tokens, _]`.
+struct SharedBuffers<T> {
+    ffn: T,
+    output: T,
 }
 
 impl<T> MixtureBuffers<T> {
@@ -71,15 +78,42 @@ impl<T> MixtureBuffers<T> {
     ) -> Result<Option<MixtureBuffers<T>>> {
         let Some(mixture) = &spec.mixture else { return Ok(None) };
         let choices = tokens * mixture.routing.top_k;
+        let hidden = spec.hidden;
         Ok(Some(MixtureBuffers {
             routes: dev.routes_tensor(tokens, &mixture.routing)?,
             ffn: dev.tensor(choices, mixture.ffn)?,
-            parts: dev.tensor(choices, spec.hidden)?,
+            parts: dev.tensor(choices, hidden)?,
             shared: match mixture.shared_ffn {
-                Some(ffn) => Some((dev.tensor(tokens, ffn)?, dev.tensor(tokens, spec.hidden)?)),
+                Some(ffn) => Some(SharedBuffers {
+                    ffn: dev.tensor(tokens, ffn)?,
+                    output: dev.tensor(tokens, hidden)?,
+                }),
                 None => None,
             },
         }))
+    }
+
+    /// The experts that each row of `input` chooses and the one that all share, into `output`.
+    fn run<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        experts: &Experts<D::Weight>,
+        act: Activation,
+        input: &T,
+        output: &mut T,
+    ) -> Result<()> {
+        dev.route(&experts.router, &experts.routing, input, &mut self.routes)?;
+        dev.experts_act(&experts.up, act, &self.routes, input, &mut self.ffn)?;
+        dev.experts(&experts.down, &self.routes, &self.ffn, &mut self.parts)?;
+        dev.combine(&self.routes, &self.parts, output)?;
+
+        let Some((expert, b)) = experts.shared.as_ref().zip(self.shared.as_mut()) else {
+            return Ok(());
+        };
+        let Mlp { up, down } = &expert.mlp;
+        dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut b.ffn)?;
+        dev.linear(&down.weight, down.bias.as_ref(), &b.ffn, &mut b.output)?;
+        dev.add_gated(&expert.gate, input, &b.output, output)
     }
 }
 
@@ -95,13 +129,13 @@ impl<D: Device> Decoder<D> {
         limits: &DeviceLimits,
     ) -> Result<Decoder<D>> {
         let weights = load::load(spec, format, dev)?;
-        let (tokens, picked) = (limits.step_tokens, limits.logits_rows);
+        let tokens = limits.step_tokens;
+        let rows = limits.logits_rows;
         let q = spec.heads * spec.head_dim;
         let qkv = q + 2 * spec.kv_heads * spec.head_dim;
         let answer = spec.pooling.as_ref().map_or(spec.vocab_size, |rule| rule.width);
-        let optional = |dev: &mut D, on: bool, rows| match on {
-            true => dev.tensor(rows, spec.embed_width).map(Some),
-            false => Ok(None),
+        let optional = |dev: &mut D, on: bool, rows| {
+            on.then(|| dev.tensor(rows, spec.embed_width)).transpose()
         };
         let plain = (0..spec.layers).any(|layer| spec.mixture_of(layer).is_none());
         let buffers = Buffers {
@@ -114,12 +148,13 @@ impl<D: Device> Decoder<D> {
             // A column where all layers have experts.
             ffn: dev.tensor(tokens, if plain { spec.ffn } else { 1 })?,
             mixture: MixtureBuffers::new(dev, spec, tokens)?,
-            picked: dev.tensor(picked, spec.hidden)?,
-            projected: optional(dev, weights.project_out.is_some(), picked)?,
-            logits: dev.logits_tensor(picked, answer)?,
+            gathered: dev.tensor(rows, spec.hidden)?,
+            projected: optional(dev, weights.project_out.is_some(), rows)?,
+            logits: dev.logits_tensor(rows, answer)?,
         };
         dev.reserve(limits)?;
         dev.steady();
+
         Ok(Decoder {
             weights,
             attention: spec.attention.clone(),
@@ -209,6 +244,7 @@ impl<D: Device> Decoder<D> {
         if normed {
             std::mem::swap(&mut b.residual, &mut b.normed);
         }
+
         match (&w.project_in, &mut b.embedded) {
             (Some(project), Some(embedded)) => {
                 dev.embed(&w.embed, self.embed_scale, embedded)?;
@@ -216,9 +252,10 @@ impl<D: Device> Decoder<D> {
             }
             _ => dev.embed(&w.embed, self.embed_scale, &mut b.residual)?,
         }
-        if let Some((table, offset)) = &w.positions {
+        if let Some(PositionTable { table, offset }) = &w.positions {
             dev.add_positions(table, *offset, &mut b.residual)?;
         }
+
         let Some(norm) = &w.first else { return Ok(()) };
         dev.norm(norm, &b.residual, &mut b.normed)?;
         if normed {
@@ -228,12 +265,15 @@ impl<D: Device> Decoder<D> {
     }
 
     fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
-        let (b, norms) = (&mut self.buffers, self.norms);
-        let (layer, attention) = (&self.weights.layers[index], &self.attention[index]);
+        let b = &mut self.buffers;
+        let norms = self.norms;
+        let layer = &self.weights.layers[index];
+        let attention = &self.attention[index];
         let (qkv, out) = (&layer.qkv, &layer.attn_out);
+
         let input = if norms == NormOrder::Before { &b.normed } else { &b.residual };
         dev.linear(&qkv.weight, qkv.bias.as_ref(), input, &mut b.qkv)?;
-        if let Some((q, k)) = &layer.heads {
+        if let Some(QkNorms { q, k }) = &layer.qk_norms {
             dev.norm_heads(&attention.attn, q, k, &mut b.qkv)?;
         }
         if self.encoder {
@@ -244,16 +284,17 @@ impl<D: Device> Decoder<D> {
             dev.attend(index, &attention.attn, &b.qkv, &mut b.attn)?;
         }
         dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)?;
-        b.post(dev, layer.attn_post.as_ref())?;
+        b.norm_output(dev, layer.attn_post.as_ref())?;
+
         match (self.parallel, &layer.after_attn) {
-            (false, norm) => b.seam(dev, norm.as_ref(), norms)?,
+            (false, norm) => b.add_output(dev, norm.as_ref(), norms)?,
             (true, Some(norm)) => dev.norm(norm, &b.residual, &mut b.normed)?,
             (true, None) => {}
         }
 
         b.feed_forward(dev, layer, self.activation, norms, self.parallel)?;
-        b.post(dev, layer.mlp_post.as_ref())?;
-        b.seam(dev, layer.after_mlp.as_ref(), norms)
+        b.norm_output(dev, layer.mlp_post.as_ref())?;
+        b.add_output(dev, layer.after_mlp.as_ref(), norms)
     }
 
     fn head(&mut self, dev: &mut D) -> Result<()> {
@@ -262,14 +303,15 @@ impl<D: Device> Decoder<D> {
         if let Some(kind) = self.pooling {
             return dev.pool(kind, last, &mut b.logits);
         }
-        dev.gather(last, &mut b.picked)?;
-        let (head, cap) = (w.head.as_ref().unwrap_or(&w.embed), self.logit_softcap);
+        dev.gather(last, &mut b.gathered)?;
+        let head = w.head.as_ref().unwrap_or(&w.embed);
+        let cap = self.logit_softcap;
         match (&w.project_out, &mut b.projected) {
             (Some(project), Some(projected)) => {
-                dev.linear_gathered(project, &b.picked, projected)?;
+                dev.linear_gathered(project, &b.gathered, projected)?;
                 dev.logits(head, cap, projected, &mut b.logits)?;
             }
-            _ => dev.logits(head, cap, &b.picked, &mut b.logits)?,
+            _ => dev.logits(head, cap, &b.gathered, &mut b.logits)?,
         }
         match &w.head_bias {
             Some(bias) => dev.bias_logits(bias, &mut b.logits),
@@ -279,8 +321,8 @@ impl<D: Device> Decoder<D> {
 }
 
 impl<T> Buffers<T> {
-    /// The MLP, or the experts and the MLP that all tokens share; into `delta`, whose old content
-    /// is added to the residual in between if both blocks read the same (`parallel`).
+    /// The MLP or the experts, into `delta`, whose old content is added to the residual in between
+    /// if attention and MLP read the same (`parallel`; no family has experts there).
     fn feed_forward<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
@@ -290,34 +332,26 @@ impl<T> Buffers<T> {
         parallel: bool,
     ) -> Result<()> {
         let input = if norms == NormOrder::Before { &self.normed } else { &self.residual };
-        if let (Some(Mlp { up, down }), None) = (&layer.mlp, &layer.experts) {
-            dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut self.ffn)?;
-            if parallel {
-                dev.add(&self.delta, &mut self.residual)?;
+        match &layer.feed_forward {
+            FeedForward::Mlp(Mlp { up, down }) => {
+                dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut self.ffn)?;
+                if parallel {
+                    dev.add(&self.delta, &mut self.residual)?;
+                }
+                dev.linear(&down.weight, down.bias.as_ref(), &self.ffn, &mut self.delta)
             }
-            return dev.linear(&down.weight, down.bias.as_ref(), &self.ffn, &mut self.delta);
-        }
-        // No family has experts beside attention.
-        let Some((experts, m)) = layer.experts.as_ref().zip(self.mixture.as_mut()) else {
-            return Err(internal!("a layer without MLP and experts"));
-        };
-        dev.route(&experts.router, &experts.routing, input, &mut m.routes)?;
-        dev.experts_act(&experts.up, act, &m.routes, input, &mut m.ffn)?;
-        dev.experts(&experts.down, &m.routes, &m.ffn, &mut m.parts)?;
-        dev.combine(&m.routes, &m.parts, &mut self.delta)?;
-        match (&layer.mlp, &experts.shared_gate, &mut m.shared) {
-            (Some(Mlp { up, down }), Some(gate), Some((ffn, shared))) => {
-                dev.linear_act(&up.weight, up.bias.as_ref(), act, input, ffn)?;
-                dev.linear(&down.weight, down.bias.as_ref(), ffn, shared)?;
-                dev.add_gated(gate, input, shared, &mut self.delta)
+            FeedForward::Experts(experts) => {
+                let Some(buffers) = &mut self.mixture else {
+                    return Err(internal!("experts without their buffers"));
+                };
+                buffers.run(dev, experts, act, input, &mut self.delta)
             }
-            _ => Ok(()),
         }
     }
 
-    /// Norm a block's output. The normed input is not needed any more, so the two buffers change
+    /// Norm a sublayer's output. The normed input is not needed any more, so the two buffers change
     /// roles; twice per layer, if at all.
-    fn post<D: Device<Tensor = T>>(
+    fn norm_output<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
         norm: Option<&Norm<D::Weight>>,
@@ -329,10 +363,10 @@ impl<T> Buffers<T> {
         Ok(())
     }
 
-    /// Between two blocks: add the block's output, norm. In norm-after models the normed vectors
+    /// Between two sublayers: add the output, norm. In norm-after models the normed vectors
     /// are the residual that goes on, so the two buffers change roles; an even number of times per
     /// layer.
-    fn seam<D: Device<Tensor = T>>(
+    fn add_output<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
         norm: Option<&Norm<D::Weight>>,

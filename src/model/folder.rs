@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::foreign_formats::other_format;
 use super::hub;
 use crate::error::{Error, Result};
 use crate::files::{self, Kind};
@@ -15,7 +16,8 @@ const LISTED: usize = 8;
 
 /// What a name means.
 #[derive(Debug, PartialEq)]
-pub enum Found {
+pub enum Location {
+    /// A folder of this machine.
     Folder(PathBuf),
     /// A name on a hub.
     Repo,
@@ -28,7 +30,7 @@ pub enum Found {
 /// # Errors
 /// NotFound, with the paths that were tried; Unsupported: a GGUF file; InvalidArgument: another
 /// file, or a URL.
-pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Found> {
+pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Location> {
     if name.trim().is_empty() {
         return Err(invalid!(
             "'model' is empty: it names a folder or a model on a hub (org/name)."
@@ -37,7 +39,7 @@ pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Fo
     let tried = candidates(name, version_dir);
     let is_gguf = |text: &str| text.to_ascii_lowercase().ends_with(".gguf");
     if let Some(folder) = tried.iter().find(|path| path.is_dir()) {
-        return snapshot_in(folder, revision).map(Found::Folder).map_err(Error::on_one_line);
+        return snapshot_in(folder, revision).map(Location::Folder).map_err(Error::on_one_line);
     }
     let shown = cut(name);
     // vLLM's names of quantisations in a repository: org/name:Q4_K_M.
@@ -62,7 +64,7 @@ pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Fo
         ));
     }
     if hub::is_repo(name) {
-        return Ok(Found::Repo);
+        return Ok(Location::Repo);
     }
     let tried: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
     Err(Error::NotFound(format!(
@@ -94,10 +96,9 @@ pub fn snapshot_in(folder: &Path, revision: Option<&str>) -> Result<PathBuf> {
     }
     let revision = revision.unwrap_or("main");
     let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    let commit = match revision.split('/').all(|part| !matches!(part, "" | "." | "..")) {
-        true => files::read_text(&folder.join("refs").join(revision), Kind::Line).ok(),
-        false => None,
-    };
+    let inside = revision.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let read_ref = || files::read_text(&folder.join("refs").join(revision), Kind::Line).ok();
+    let commit = inside.then(read_ref).flatten();
     let commit = commit.map_or_else(|| revision.to_string(), |text| text.trim().to_string());
     let named = snapshots.join(&commit);
     if plain(&commit) && named.is_dir() {
@@ -154,54 +155,6 @@ fn list(names: &[String], none: &str) -> String {
         n if n > LISTED => format!("{} and {} more", shown.join(", "), n - LISTED),
         _ => shown.join(", "),
     }
-}
-
-/// How a format is told: a file's name, or its beginning and end, and what to say of it.
-const FORMATS: &[(&str, &str, &str)] = &[
-    ("tekken", ".json", MISTRAL),
-    ("consolidated", ".safetensors", MISTRAL),
-    (
-        "consolidated",
-        ".pth",
-        "it is in Meta's own format (consolidated.*.pth, params.json); take the model in Hugging \
-         Face's format (its name ends in -hf, or has none of these files)",
-    ),
-    (
-        "adapter_config",
-        ".json",
-        "it is a LoRA adapter; name its base model as 'model', set enable_lora, and list the \
-         adapter in multi_lora.json",
-    ),
-    (
-        "model_index",
-        ".json",
-        "it is a model of diffusers, which makes images; language models are served here",
-    ),
-    ("", ".gguf", "it holds GGUF, which is not read yet; take the same model in safetensors"),
-    ("ggml", ".bin", "it holds ggml, which is not read; take the same model in safetensors"),
-    (
-        "",
-        ".onnx",
-        "it holds ONNX; take the same model in safetensors, or serve it by Triton's \
-         onnxruntime backend",
-    ),
-    ("", ".engine", "it holds engines of TensorRT-LLM; take the model that they were built from"),
-    ("", ".nemo", "it is in NeMo's format; convert it to Hugging Face's"),
-    ("", ".h5", "it holds TensorFlow's weights; take the same model in safetensors"),
-    ("", ".msgpack", "it holds Flax's weights; take the same model in safetensors"),
-];
-
-const MISTRAL: &str = "it is in Mistral's own format (params.json, consolidated.safetensors, \
-    tekken.json); take the model in Hugging Face's format (config.json, model.safetensors, \
-    tokenizer.json)";
-
-/// Whose format these files are, if not Hugging Face's, by which file, and what to take instead.
-pub fn other_format<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let names: Vec<&str> = names.collect();
-    FORMATS.iter().find_map(|(start, end, what)| {
-        let told = |name: &&&str| name.starts_with(start) && name.ends_with(end);
-        names.iter().find(told).map(|name| format!("{what} (by '{}')", cut(name)))
-    })
 }
 
 #[cfg(test)]

@@ -33,11 +33,12 @@ impl Drop for Place {
 fn names_of_folders_files_and_models() {
     let place = Place::new("names", &["mine/config.json", "mine/weights.bin"]);
     let found = |name: &str| find(name, &place.0, None);
-    assert_eq!(found("mine"), Ok(Found::Folder(place.0.join("mine"))), "beside the arguments");
-    assert_eq!(found(&place.name()), Ok(Found::Folder(place.0.clone())));
+    assert_eq!(found("mine"), Ok(Location::Folder(place.0.join("mine"))), "beside the arguments");
+    assert_eq!(found(&place.name()), Ok(Location::Folder(place.0.clone())));
     let here = std::env::current_dir().unwrap();
-    assert_eq!(found("src"), Ok(Found::Folder(here.join("src"))));
-    assert_eq!(found("org/name"), Ok(Found::Repo));
+    assert_eq!(found("src"), Ok(Location::Folder(here.join("src"))));
+    assert_eq!(found("org/name"), Ok(Location::Repo));
+
     for (name, word) in [
         ("mine/weights.bin", "weights.bin is a file: a model is named by the folder"),
         ("/no/such", "is no folder (tried: /no/such) and no name"),
@@ -76,7 +77,7 @@ fn case_12_folders_of_a_cache_mean_their_snapshot() {
     std::fs::write(place.0.join("refs/main"), format!("{main}\n")).unwrap();
     std::fs::write(place.0.join("refs/pr/1"), other).unwrap();
     let found = |revision| find(&place.name(), Path::new("/"), revision);
-    let folder = |commit| Ok(Found::Folder(place.0.join("snapshots").join(commit)));
+    let folder = |commit| Ok(Location::Folder(place.0.join("snapshots").join(commit)));
     assert_eq!(found(None), folder(main));
     assert_eq!(found(Some("pr/1")), folder(other));
     assert_eq!(found(Some(other)), folder(other));

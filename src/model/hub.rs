@@ -4,12 +4,14 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `hub` | the rules: settings, which files a model needs, cache or network |
+//! | `hub` | the rules: settings, cache or network |
+//! | [`files`] | which files of a repository a model needs |
 //! | [`remote`] | HTTP: what the hub says of a revision or a file, and its bytes |
 //! | [`store`] | the cache folder: blobs, snapshots, refs, locks, hashes |
 //!
 //! Facts: the documented environment variables and cache layout of `huggingface_hub`.
 
+mod files;
 mod remote;
 mod store;
 
@@ -17,38 +19,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::folder;
-use super::weights::{self, Files};
+use super::checkpoint::{Files, ADAPTER_FILES};
+use super::foreign_formats::other_format;
 use crate::error::{Error, Result};
-use crate::files::{self, Kind, Progress};
+use crate::files::{read_text, Kind, Progress};
+use files::{matches, shards, weight_files, SMALL_FILES};
 use remote::{Failure, Remote};
 use store::Store;
 
 /// As the Python tools read them, in this order.
 const ROOTS: [&str; 3] = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"];
 const ENDPOINT: &str = "https://huggingface.co";
-/// Everything but weights that a text model needs.
-const SMALL_FILES: [&str; 18] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "vocab.txt",
-    "modules.json",
-    "1_Pooling/config.json",
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-];
-
 /// The key `hf_token`.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Token {
@@ -56,6 +37,7 @@ pub enum Token {
     Environment,
     /// `false`: none, even if the environment has one.
     None,
+    /// This one.
     Given(String),
 }
 
@@ -84,8 +66,8 @@ pub struct Hub {
     progress: Arc<Progress>,
 }
 
-/// What is asked for.
-pub struct Wanted<'a> {
+/// What is to be fetched.
+pub struct SnapshotRequest<'a> {
     /// `org/name` or `name`.
     pub repo: &'a str,
     /// Branch, tag, `refs/pr/1` or commit; None = `main`.
@@ -121,6 +103,7 @@ impl Hub {
         let hf_home = folder("HF_HOME").unwrap_or_else(|| {
             folder("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache")).join("huggingface")
         });
+
         let cache = download_dir.map(Path::to_path_buf);
         let cache = cache.or_else(|| folder("HF_HUB_CACHE"));
         let cache = cache.or_else(|| folder("HUGGINGFACE_HUB_CACHE"));
@@ -130,8 +113,9 @@ impl Hub {
             Token::Given(token) => Some(token.clone()),
             Token::Environment => var("HF_TOKEN")
                 .or_else(|| var("HUGGING_FACE_HUB_TOKEN"))
-                .or_else(|| files::read_text(&file, Kind::Line).ok()),
+                .or_else(|| read_text(&file, Kind::Line).ok()),
         };
+
         let yes = |value: String| {
             matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
         };
@@ -161,8 +145,8 @@ impl Hub {
     /// One line that says what to do. NotFound: no such model, revision or file, or not in the
     /// cache while offline. InvalidArgument: no access, or no place to write. Unavailable: the hub
     /// does not answer, or sends something else than it promised.
-    pub fn snapshot(&self, wanted: &Wanted) -> Result<PathBuf> {
-        self.judged_snapshot(wanted, &|_| Ok(()))
+    pub fn snapshot(&self, request: &SnapshotRequest) -> Result<PathBuf> {
+        self.judged_snapshot(request, &|_| Ok(()))
     }
 
     /// The same where `judge` sees the folder with all but its weights before any are fetched, and
@@ -172,28 +156,30 @@ impl Hub {
     /// As `snapshot`, and `judge`'s own.
     pub fn judged_snapshot(
         &self,
-        wanted: &Wanted,
+        request: &SnapshotRequest,
         judge: &dyn Fn(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
-        let revision = wanted.revision.unwrap_or("main");
-        let store = Store::new(&self.cache, wanted.repo, revision)?;
+        let revision = request.revision.unwrap_or("main");
+        let store = Store::new(&self.cache, request.repo, revision)?;
         if self.offline {
             return store.cached().ok_or_else(|| {
                 Error::NotFound(format!(
                     "model '{}' (revision '{revision}') is not in the cache {}, and HF_HUB_OFFLINE \
                      is set: unset it, or give a local folder.",
-                    wanted.repo,
+                    request.repo,
                     self.cache.display()
                 ))
             });
         }
+
         let roots =
             self.roots.as_ref().map(|(name, file)| remote::roots(name, file)).transpose()?;
         let token = self.token.as_deref();
-        let remote = Remote::new(&self.endpoint, token, wanted.repo, self.retry_ms, roots)
+        let remote = Remote::new(&self.endpoint, token, request.repo, self.retry_ms, roots)
             .called_off_by(&self.progress);
+
         match remote.listing(revision) {
-            Ok(listing) => self.download(wanted, &remote, &store, &listing, judge),
+            Ok(listing) => self.download(request, &remote, &store, &listing, judge),
             Err(Failure::Unreachable(error)) => match store.cached() {
                 Some(folder) => {
                     tracing::warn!("{error} Serving what the cache has: {}", folder.display());
@@ -207,7 +193,7 @@ impl Hub {
 
     fn download(
         &self,
-        wanted: &Wanted,
+        request: &SnapshotRequest,
         remote: &Remote,
         store: &Store,
         listing: &remote::Listing,
@@ -217,37 +203,37 @@ impl Hub {
             .files
             .iter()
             .map(String::as_str)
-            .filter(|name| !wanted.ignore.iter().any(|pattern| matches(pattern, name)))
+            .filter(|name| !request.ignore.iter().any(|pattern| matches(pattern, name)))
             .collect();
         let folder = store.snapshot(&listing.commit);
         let fetch = |name: &str| store.fetch(remote, &listing.commit, name);
-        let small: &[&str] = match wanted.weights {
+        let small: &[&str] = match request.weights {
             Some(Files::Adapter) => &["adapter_config.json"],
             _ => &SMALL_FILES,
         };
         for name in small.iter().filter(|name| names.contains(name)) {
             fetch(name)?;
         }
+
         let mut weights = Vec::new();
-        if let Some(files) = wanted.weights {
+        if let Some(files) = request.weights {
             for name in weight_files(&names, files) {
-                match name.ends_with(".index.json") {
-                    true => {
-                        fetch(name)?;
-                        weights.extend(shards(&folder, name, &names)?);
-                    }
-                    false => weights.push(name),
+                if name.ends_with(".index.json") {
+                    fetch(name)?;
+                    weights.extend(shards(&folder, name, &names)?);
+                } else {
+                    weights.push(name);
                 }
             }
         }
 
-        let repo = wanted.repo;
-        let (what, read) = match wanted.weights {
-            Some(Files::Adapter) => ("an adapter", weights::ADAPTER_FILES.join(", ")),
+        let repo = request.repo;
+        let (what, read) = match request.weights {
+            Some(Files::Adapter) => ("an adapter", ADAPTER_FILES.join(", ")),
             _ => ("a language model", "*.safetensors, pytorch_model.bin".into()),
         };
         if !folder.is_dir() && weights.is_empty() {
-            return Err(match folder::other_format(names.iter().copied()) {
+            return Err(match other_format(names.iter().copied()) {
                 Some(format) => {
                     Error::Unsupported(format!("model '{repo}' is not read: {format}."))
                 }
@@ -258,8 +244,8 @@ impl Hub {
             });
         }
         judge(&folder)?;
-        if weights.is_empty() && wanted.weights.is_some() {
-            let format = folder::other_format(names.iter().copied());
+        if weights.is_empty() && request.weights.is_some() {
+            let format = other_format(names.iter().copied());
             return Err(Error::Unsupported(format!(
                 "model '{repo}' has no weights that are read ({read}){}.",
                 format.map(|format| format!(": {format}")).unwrap_or_default()
@@ -273,76 +259,11 @@ impl Hub {
     }
 }
 
-/// The files that an index names; each must be in the repository.
-fn shards<'a>(folder: &Path, index: &str, names: &[&'a str]) -> Result<Vec<&'a str>> {
-    let index = folder.join(index);
-    let shard = |path: PathBuf| {
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let known = names.iter().find(|name| **name == file).copied();
-        known.ok_or_else(|| {
-            let file = crate::json::cut(&file);
-            Error::NotFound(format!("{} names {file}, which does not exist.", index.display()))
-        })
-    };
-    weights::indexed_files(folder, &index)?.into_iter().map(shard).collect()
-}
-
 fn expanded(path: &str, home: &Path) -> PathBuf {
     match path.strip_prefix("~/") {
         Some(rest) => home.join(rest),
         None => PathBuf::from(path),
     }
-}
-
-/// In the order in which a checkpoint's reader prefers them; an index stands for its shards.
-fn weight_files<'a>(names: &[&'a str], files: Files) -> Vec<&'a str> {
-    let of = |wanted: &str| names.iter().copied().filter(|&n| n == wanted).collect::<Vec<_>>();
-    let mut kinds = Vec::new();
-    if files == Files::Adapter {
-        kinds.extend(weights::ADAPTER_FILES.map(of));
-        return kinds.into_iter().find(|kind| !kind.is_empty()).unwrap_or_default();
-    }
-    if files != Files::Torch {
-        kinds.push(of("model.safetensors.index.json"));
-        kinds.push(of("model.safetensors"));
-        let other = |n: &&str| n.ends_with(".safetensors") && !n.starts_with("consolidated");
-        let plain = |n: &&str| !n.contains('/') && other(n);
-        kinds.push(names.iter().copied().filter(plain).collect());
-    }
-    if files != Files::Safetensors {
-        kinds.push(of("pytorch_model.bin.index.json"));
-        kinds.push(of("pytorch_model.bin"));
-    }
-    kinds.into_iter().find(|kind| !kind.is_empty()).unwrap_or_default()
-}
-
-/// Shell patterns with `*` (any text, also `/`) and `?`.
-fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), name.chars().collect());
-    let (mut p, mut n) = (0, 0);
-    // The last star, and the first character of the name that it does not stand for.
-    let mut star: Option<(usize, usize)> = None;
-    while let Some(&c) = name.get(n) {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some((p, n));
-                p += 1;
-            }
-            Some(&x) if x == '?' || x == c => {
-                p += 1;
-                n += 1;
-            }
-            _ => match &mut star {
-                Some((at, from)) => {
-                    *from += 1;
-                    (p, n) = (*at + 1, *from);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.iter().skip(p).all(|&c| c == '*')
 }
 
 #[cfg(test)]

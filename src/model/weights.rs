@@ -1,359 +1,119 @@
-//! Checkpoint files: safetensors or `pytorch_model.bin`, one or several, checked before use and
-//! read by whoever needs a tensor's bytes. Called by `decoder` while it loads; dropped when the
-//! device has its copy. It never knows what a tensor is for.
-//!
-//! Nothing in a file is believed: header length, JSON, offsets and sizes are checked against the
-//! file's length (by the safetensors crate and by [`super::torch`]) when it is opened, dtype and
-//! shape when a tensor is asked for; and that it is still the same file, when all was read.
+//! The weights of a decoder on a device, as the forward pass takes them. Made by `load`, used by
+//! `decoder`. `W` is the device's own type of a weight; how it is stored is not known here.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use super::lora;
+use crate::device::{Norm, Routing};
 
-use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::Dtype;
-use serde_json::Value;
-
-use super::folder;
-use super::shard::Shard;
-use super::torch;
-use crate::device::{Bytes, DType, HostTensor};
-use crate::error::{Error, Result};
-use crate::files::{Kind, Progress};
-use crate::invalid;
-use crate::json::{self, Object};
-
-/// Where weights come from.
-pub enum WeightSource {
-    /// `auto`, `safetensors`, `pt`.
-    Files(Checkpoint),
-    /// `dummy`: deterministic noise of the right shapes.
-    Dummy,
+/// All weights of a decoder.
+pub struct Weights<W> {
+    /// The token table, `[vocab, embed_width]`.
+    pub embed: W,
+    /// None: `embed` is the head, or there is none.
+    pub head: Option<W>,
+    /// Added to the logits.
+    pub head_bias: Option<W>,
+    /// From the width of the token table to that of the residual, where they differ.
+    pub project_in: Option<W>,
+    /// The way back, in front of the head.
+    pub project_out: Option<W>,
+    /// None: positions are rotated.
+    pub positions: Option<PositionTable<W>>,
+    /// Of the embedding, before the first layer.
+    pub first: Option<Norm<W>>,
+    /// In the order in which they run.
+    pub layers: Vec<Layer<W>>,
 }
 
-/// All tensors of a checkpoint folder, by name.
-pub struct Checkpoint {
-    dir: PathBuf,
-    files: Vec<Shard>,
-    tensors: BTreeMap<String, Entry>,
+/// Learned positions: position p uses row p + `offset`.
+pub struct PositionTable<W> {
+    /// `[positions + offset, hidden]`.
+    pub table: W,
+    /// Rows in front of position 0.
+    pub offset: usize,
 }
 
-struct Entry {
-    file: usize,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    /// False: the elements lie in another order (a saved transpose), `bytes` is empty.
-    contiguous: bool,
-    bytes: Range<usize>,
+/// A matrix with its optional bias.
+pub struct Linear<W> {
+    /// `[outputs, inputs]`.
+    pub weight: W,
+    /// `[outputs]`.
+    pub bias: Option<W>,
 }
 
-/// Which files of a folder count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Files {
-    /// safetensors if there are any, else PyTorch's.
-    Any,
-    Safetensors,
-    Torch,
-    /// An adapter's, which is no checkpoint of its own.
-    Adapter,
+/// One layer. Its norms are named by what they follow, so that norm-before and norm-after models
+/// run the same code: before a sublayer means after the previous one.
+pub struct Layer<W> {
+    /// q, k and v, stacked along the outputs.
+    pub qkv: Linear<W>,
+    /// Of q and k, before they are rotated.
+    pub qk_norms: Option<QkNorms<W>>,
+    /// Attention's output product.
+    pub attn_out: Linear<W>,
+    /// Over attention's output, before it is added.
+    pub attn_post: Option<Norm<W>>,
+    /// None: the MLP reads what attention read.
+    pub after_attn: Option<Norm<W>>,
+    /// The second sublayer.
+    pub feed_forward: FeedForward<W>,
+    /// Over its output, before it is added.
+    pub mlp_post: Option<Norm<W>>,
+    /// None: the next layer reads the residual as it is.
+    pub after_mlp: Option<Norm<W>>,
 }
 
-/// As the safetensors crate has it.
-const HEADER_BYTES_MAX: u64 = 100_000_000;
+/// Norms of q and k, over each head or over all of them.
+pub struct QkNorms<W> {
+    /// `[head_dim]`, or all heads of q.
+    pub q: Norm<W>,
+    /// `[head_dim]`, or all KV heads.
+    pub k: Norm<W>,
+}
 
-pub(super) const ADAPTER_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
-const INDEX: &str = "model.safetensors.index.json";
-const SINGLE: &str = "model.safetensors";
-const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
-const TORCH_SINGLE: &str = "pytorch_model.bin";
+/// What follows attention in a layer.
+pub enum FeedForward<W> {
+    /// One for all tokens.
+    Mlp(Mlp<W>),
+    /// Some of many, chosen for each token.
+    Experts(Experts<W>),
+}
 
-impl Checkpoint {
-    /// Open the files that `model.safetensors.index.json` names, else `model.safetensors`, else
-    /// every other `*.safetensors` beside it, else `pytorch_model.bin` with or without an index.
-    /// `consolidated*` (a second copy in another layout) is left out, subfolders such as
-    /// `original/` are never looked at.
-    ///
-    /// # Errors
-    /// NotFound: the folder or a file is not there. InvalidArgument: a file is truncated, its
-    /// header lies, its pickle asks for more than tensors, or two files hold the same tensor. The
-    /// message starts with the file's path.
-    pub fn open(dir: &Path) -> Result<Checkpoint> {
-        Checkpoint::open_only(dir, Files::Any)
-    }
+/// Two linears with an activation between.
+pub struct Mlp<W> {
+    /// Gate and up, if gated.
+    pub up: Linear<W>,
+    /// From the width of the MLP to that of the residual.
+    pub down: Linear<W>,
+}
 
-    /// The same with files of one format only.
-    ///
-    /// # Errors
-    /// As `open`.
-    pub fn open_only(dir: &Path, files: Files) -> Result<Checkpoint> {
-        Checkpoint::open_counted(dir, files, &Arc::default())
-    }
+/// A mixture of experts.
+pub struct Experts<W> {
+    /// How tokens choose.
+    pub routing: Routing,
+    /// `[experts, hidden]`.
+    pub router: W,
+    /// Gate and up of all experts.
+    pub up: W,
+    /// Down of all experts.
+    pub down: W,
+    /// One that all tokens share.
+    pub shared: Option<SharedExpert<W>>,
+}
 
-    /// The same where `progress` counts each read of the files, and may call them off.
-    ///
-    /// # Errors
-    /// As `open`; Cancelled.
-    pub fn open_counted(dir: &Path, files: Files, progress: &Arc<Progress>) -> Result<Checkpoint> {
-        let paths = files_of(dir, files).map_err(Error::on_one_line)?;
-        Checkpoint::of_files(dir, paths, progress).map_err(Error::on_one_line)
-    }
+/// The expert that all tokens share, scaled by a gate of its own.
+pub struct SharedExpert<W> {
+    /// An MLP like any other.
+    pub mlp: Mlp<W>,
+    /// `[hidden]`.
+    pub gate: W,
+}
 
-    fn of_files(dir: &Path, paths: Vec<PathBuf>, progress: &Arc<Progress>) -> Result<Checkpoint> {
-        let mut checkpoint =
-            Checkpoint { dir: dir.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
-        for path in paths {
-            checkpoint.add_file(Shard::open(path, progress)?)?;
-        }
-        Ok(checkpoint)
-    }
-
-    /// Whether the files are still those that were opened, so that what was read of them is of one
-    /// piece. To be asked after the last read.
-    ///
-    /// # Errors
-    /// InvalidArgument: one was written to, shortened or replaced.
-    pub fn unchanged(&self) -> Result<()> {
-        self.files.iter().try_for_each(Shard::unchanged).map_err(Error::on_one_line)
-    }
-
-    /// The tensors of a PEFT folder: `adapter_model.safetensors`, else `adapter_model.bin`.
-    ///
-    /// # Errors
-    /// As `open`.
-    pub fn adapter(dir: &Path) -> Result<Checkpoint> {
-        let path = ADAPTER_FILES.iter().map(|name| dir.join(name)).find(|path| path.exists());
-        let [one, other] = ADAPTER_FILES;
-        let path = path.ok_or_else(|| {
-            Error::NotFound(format!("{}: neither {one} nor {other}.", dir.display()))
-        })?;
-        Checkpoint::of_files(dir, vec![path], &Arc::default()).map_err(Error::on_one_line)
-    }
-
-    fn add_file(&mut self, shard: Shard) -> Result<()> {
-        let shown = shard.path().display();
-        let bytes = shard.bytes();
-        if bytes.len() < 8 {
-            let length = bytes.len();
-            return Err(invalid!("{shown}: {length} bytes are too few for a checkpoint."));
-        }
-        let entries = match shard.path().extension().is_some_and(|e| e == "safetensors") {
-            true => safetensors_entries(&bytes, self.files.len()),
-            false => torch_entries(&bytes, self.files.len()),
+impl<W> Layer<W> {
+    /// What adapters may change, in the order of [`lora::projections`]; no experts.
+    pub fn linears_mut(&mut self) -> [Option<&mut Linear<W>>; lora::PROJECTIONS] {
+        let (up, down) = match &mut self.feed_forward {
+            FeedForward::Mlp(mlp) => (Some(&mut mlp.up), Some(&mut mlp.down)),
+            FeedForward::Experts(_) => (None, None),
         };
-        // A file that is being written makes no sense for a reason that is worth more than how.
-        let entries = entries.map_err(|e| match shard.unchanged() {
-            Ok(()) => e.context(&format!("{shown}: ")),
-            Err(changed) => changed,
-        })?;
-        for (name, entry) in entries {
-            if let Some(old) = self.tensors.get(&name) {
-                let other = self.files.get(old.file).unwrap_or(&shard).path().display();
-                return Err(invalid!("{shown}: tensor '{name}' is also in {other}."));
-            }
-            self.tensors.insert(name, entry);
-        }
-        self.files.push(shard);
-        Ok(())
+        [Some(&mut self.qkv), Some(&mut self.attn_out), up, down]
     }
-
-    /// Of all tensors, in alphabetical order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
-    }
-
-    pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
-    /// The element type of the largest tensor: what the checkpoint "is", if config.json does not
-    /// say.
-    pub fn stored_dtype(&self) -> Option<DType> {
-        let largest = self.tensors.values().max_by_key(|e| e.bytes.len())?;
-        dtype_of(largest.dtype)
-    }
-
-    /// The tensor of this name, which must have `rows` x `cols` elements (a vector: `cols` = 1).
-    ///
-    /// # Errors
-    /// NotFound: no such tensor. InvalidArgument: another shape, or not a floating type we read.
-    pub fn tensor(&self, name: &str, rows: usize, cols: usize) -> Result<HostTensor<'_>> {
-        let shape = if cols == 1 { &[rows][..] } else { &[rows, cols] };
-        self.shaped(name, shape, &[rows, cols])
-    }
-
-    /// `count` matrices of `rows` x `cols` in one tensor, as one that is `count * rows` x `cols`.
-    ///
-    /// # Errors
-    /// As `tensor`.
-    pub fn stack(
-        &self,
-        name: &str,
-        count: usize,
-        rows: usize,
-        cols: usize,
-    ) -> Result<HostTensor<'_>> {
-        let shape = [count, rows, cols];
-        self.shaped(name, &shape, &shape)
-    }
-
-    /// The tensor if it has one of two shapes, with all dimensions but the last in one.
-    fn shaped(&self, name: &str, shape: &[usize], or: &[usize]) -> Result<HostTensor<'_>> {
-        let Some(entry) = self.tensors.get(name) else {
-            return Err(Error::NotFound(format!(
-                "{}: tensor '{name}' is missing (expected shape {shape:?}).",
-                self.dir.display()
-            )));
-        };
-        let shard = &self.files[entry.file];
-        let path = shard.path();
-        let Some(dtype) = dtype_of(entry.dtype) else {
-            return Err(invalid!(
-                "{}: tensor '{name}' has dtype {:?}, expected F32, F16 or BF16.",
-                path.display(),
-                entry.dtype
-            ));
-        };
-        if !entry.contiguous {
-            return Err(invalid!(
-                "{}: tensor '{name}' is stored transposed or with gaps: save it with \
-                 .contiguous().",
-                path.display()
-            ));
-        }
-        if entry.shape != shape && entry.shape != or {
-            return Err(invalid!(
-                "{}: tensor '{name}' has shape {:?}, expected {shape:?}.",
-                path.display(),
-                entry.shape
-            ));
-        }
-        let cols = or.last().copied().unwrap_or(1);
-        let rows = or.iter().product::<usize>() / cols.max(1);
-        Ok(HostTensor { dtype, rows, cols, bytes: shard.bytes().slice(entry.bytes.clone()) })
-    }
-}
-
-/// The header is the length of a JSON text in 8 bytes, and that text. `Metadata` checks that the
-/// tensors lie behind each other without gaps, with as many bytes as their shapes say.
-fn safetensors_entries(bytes: &Bytes, file: usize) -> Result<Vec<(String, Entry)>> {
-    let total = bytes.len() as u64;
-    let wrong =
-        |why: &dyn Display| invalid!("not a whole safetensors file ({total} bytes): {why}.");
-    let mut length = [0; 8];
-    bytes.read(0, &mut length)?;
-    let length = u64::from_le_bytes(length);
-    if length > HEADER_BYTES_MAX || length > total - 8 {
-        return Err(wrong(&format!("its header has {length} bytes")));
-    }
-    let start = 8 + length as usize;
-    let header = bytes.slice(8..start).load()?;
-    let header: Metadata = serde_json::from_slice(&header).map_err(|e| wrong(&e))?;
-    let end = (header.data_len() as u64).saturating_add(start as u64);
-    if end != total {
-        let cut = match end > total {
-            true => "; a copy or download was cut short: fetch it again",
-            false => "",
-        };
-        return Err(wrong(&format!("its header is of a file of {end} bytes{cut}")));
-    }
-    let entry = |(name, info): (String, &TensorInfo)| {
-        let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
-        let (dtype, shape) = (info.dtype, info.shape.clone());
-        (name, Entry { file, dtype, shape, contiguous: true, bytes })
-    };
-    Ok(header.tensors().into_iter().map(entry).collect())
-}
-
-fn torch_entries(bytes: &Bytes, file: usize) -> Result<Vec<(String, Entry)>> {
-    let entry = |t: torch::Located| {
-        let torch::Located { name, dtype, shape, contiguous, bytes } = t;
-        (name, Entry { file, dtype, shape, contiguous, bytes })
-    };
-    Ok(torch::tensors(bytes)?.into_iter().map(entry).collect())
-}
-
-fn dtype_of(dtype: Dtype) -> Option<DType> {
-    match dtype {
-        Dtype::F32 => Some(DType::F32),
-        Dtype::F16 => Some(DType::F16),
-        Dtype::BF16 => Some(DType::BF16),
-        _ => None,
-    }
-}
-
-fn io_error(path: &Path, e: &std::io::Error) -> Error {
-    match e.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound(format!("{} not found.", path.display())),
-        _ => invalid!("{}: cannot be read: {e}.", path.display()),
-    }
-}
-
-fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
-    let pairs = [(INDEX, SINGLE), (TORCH_INDEX, TORCH_SINGLE)];
-    let (mut found, mut others) = (Vec::new(), BTreeSet::new());
-    for (n, (index, single)) in pairs.into_iter().enumerate() {
-        let wanted = if n == 0 { files != Files::Torch } else { files != Files::Safetensors };
-        if !wanted {
-            continue;
-        }
-        let index = dir.join(index);
-        if index.exists() {
-            return indexed_files(dir, &index);
-        }
-        if dir.join(single).exists() {
-            return Ok(vec![dir.join(single)]);
-        }
-        for entry in std::fs::read_dir(dir).map_err(|e| io_error(dir, &e))? {
-            let path = entry.map_err(|e| io_error(dir, &e))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if n == 0 && name.ends_with(".safetensors") && !name.starts_with("consolidated") {
-                found.push(path);
-            } else {
-                others.insert(name);
-            }
-        }
-        if !found.is_empty() {
-            found.sort();
-            return Ok(found);
-        }
-    }
-    let shown = dir.display();
-    let pickled = |name: &&String| [".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end));
-    Err(
-        match (folder::other_format(others.iter().map(String::as_str)), others.iter().find(pickled))
-        {
-            (Some(format), _) => Error::Unsupported(format!(
-                "{shown}: no safetensors file and no {TORCH_SINGLE}: {format}."
-            )),
-            (None, Some(name)) => Error::Unsupported(format!(
-                "{shown}: no safetensors file and no {TORCH_SINGLE}, only '{name}'; convert the \
-             checkpoint to safetensors."
-            )),
-            (None, None) => Error::NotFound(format!(
-                "{shown}: no {SINGLE} or {INDEX}, no {TORCH_SINGLE} or {TORCH_INDEX}."
-            )),
-        },
-    )
-}
-
-/// The distinct files of an index, which must be plain names in the same folder.
-pub(super) fn indexed_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    let shown = index.display().to_string();
-    let object = json::read_object(index, Kind::Index)?;
-    let object = Object::new(&shown, &object);
-    let Some(Value::Object(map)) = object.given("weight_map") else {
-        return Err(object.wrong("weight_map", "an object"));
-    };
-    let mut names = BTreeSet::new();
-    for (tensor, file) in map {
-        let plain = file.as_str().filter(|f| !f.is_empty() && !f.contains('/') && *f != "..");
-        let Some(name) = plain else {
-            let got = json::shown(file);
-            return Err(invalid!("{shown}: the file of tensor '{tensor}' is not a name: {got}."));
-        };
-        names.insert(name.to_string());
-    }
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
 }

@@ -55,6 +55,7 @@ pub struct TokenCounts {
 }
 
 impl TokenCounts {
+    /// Of a sequence with this prompt and these outputs so far.
     pub fn new(prompt: &[TokenId], outputs: &[TokenId]) -> TokenCounts {
         let mut counts = TokenCounts::default();
         for token in prompt {
@@ -116,12 +117,15 @@ pub(super) fn adjust(logits: &mut [f32], spec: &SamplerSpec, history: &History, 
             *logit += bias;
         }
     }
+
     if history.outputs < spec.min_tokens {
         spec.masked_until_min.iter().for_each(|token| forbid_one(logits, *token, seen));
     }
     if let Some(counts) = &history.counts {
         penalise(logits, spec, counts);
     }
+
+    // Bad words of one token, and those that the newest output may complete.
     let behind_newest = match history.tail.last() {
         Some(&newest) => spec.bad_words_behind(Some(newest)),
         None => &[],

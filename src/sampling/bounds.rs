@@ -1,6 +1,6 @@
 //! How long the lists of one request may be, so that its cost is bounded: each limit is a number of
 //! the operator's, and a refusal names the key that raises it. Called by [`super::verify`] before
-//! anything is copied; the door reads the keys.
+//! anything is copied; `triton` reads the keys.
 
 use crate::error::{Error, Result};
 use crate::invalid;
@@ -8,17 +8,22 @@ use crate::invalid;
 /// At most so many, each in one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListLimits {
+    /// Stop strings.
     pub stop_strings: usize,
     /// Of all stop strings together.
     pub stop_bytes: usize,
+    /// Ids of tokens that end a text.
     pub stop_token_ids: usize,
+    /// Texts that the output may not contain.
     pub bad_words: usize,
     /// Of all bad words together; a token is at least a byte.
     pub bad_words_bytes: usize,
+    /// Tokens with a bias.
     pub logit_biases: usize,
 }
 
 impl ListLimits {
+    /// What holds unless the operator says otherwise.
     pub const DEFAULT: ListLimits = ListLimits {
         stop_strings: 16_384,
         stop_bytes: 256 << 10,
@@ -52,7 +57,10 @@ impl ListLimits {
         rows: impl Iterator<Item = (&'a [String], &'a [String])>,
     ) -> Result<()> {
         let bytes = |list: &[String]| list.iter().map(String::len).sum::<usize>();
-        let (mut stops, mut stop_bytes, mut words, mut word_bytes) = (0, 0, 0, 0);
+        let mut stops = 0;
+        let mut stop_bytes = 0;
+        let mut words = 0;
+        let mut word_bytes = 0;
         for (stop, bad_words) in rows {
             stops += stop.len();
             stop_bytes += bytes(stop);
@@ -74,13 +82,15 @@ impl Default for ListLimits {
     }
 }
 
+/// Refuse a list that is too long.
+///
 /// # Errors
 /// InvalidArgument if there are more `units` than `limit`, with both numbers and the key.
 pub fn check(name: &str, units: &str, got: usize, limit: usize, key: &str) -> Result<()> {
-    match got <= limit {
-        true => Ok(()),
-        false => Err(above(name, units, got, limit, key)),
+    if got > limit {
+        return Err(above(name, units, got, limit, key));
     }
+    Ok(())
 }
 
 fn above(name: &str, units: &str, got: usize, limit: usize, key: &str) -> Error {

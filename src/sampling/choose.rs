@@ -127,7 +127,8 @@ fn kth_largest(logits: &[f32], k: usize) -> f32 {
 fn nucleus_floor(logits: &[f32], top_p: f32, floor: f32, max: f32) -> f32 {
     let survivors = || logits.iter().copied().filter(|&x| x >= floor);
     let weight = |x: f32| f64::from((x - max).exp());
-    let (mut total, mut count) = (0.0, 0.0);
+    let mut total = 0.0;
+    let mut count = 0.0;
     for x in survivors() {
         total += weight(x);
         count += 1.0;
@@ -138,7 +139,9 @@ fn nucleus_floor(logits: &[f32], top_p: f32, floor: f32, max: f32) -> f32 {
     let light = ((total - wanted) / count * 0.99).ln() as f32 + max;
     let mut heavy: Vec<f32> = survivors().filter(|&x| x > light || x == max).collect();
     heavy.sort_unstable_by(descending);
-    let (mut above, mut group, mut last) = (0.0, 0.0, max);
+    let mut above = 0.0;
+    let mut group = 0.0;
+    let mut last = max;
     for x in heavy {
         if x != last {
             above += group;

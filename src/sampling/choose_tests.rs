@@ -176,6 +176,7 @@ impl Case {
         if k > 0 && k < x.len() {
             ascending[..x.len() - k].iter().for_each(|&i| kept[i] = f64::NEG_INFINITY);
         }
+
         if self.spec.top_p < 1.0 {
             let total: f64 = kept.iter().map(|l| (l - max).exp()).sum();
             let mut cumulative = 0.0;

@@ -31,11 +31,15 @@ impl Seen {
         self
     }
 
+    /// Whether the row may be sampled from, once all of it was seen.
+    ///
+    /// # Errors
+    /// It may not.
     pub fn verdict(self) -> Result<(), NonFinite> {
-        match self.wild || !self.above {
-            true => Err(NonFinite),
-            false => Ok(()),
+        if self.wild || !self.above {
+            return Err(NonFinite);
         }
+        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
 //! The text of the `sampling_parameters` tensor as a JSON object, read as generously as Python
-//! does. Called by [`super::params`] only; it knows no parameter.
+//! does. Called by `parse` and `verify`; it knows no parameter.
 
 use serde_json::{Map, Value};
 

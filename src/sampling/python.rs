@@ -1,5 +1,5 @@
 //! Python's rules for numbers and texts: clients of the Python backend rely on `int()`, `float()`,
-//! `bool()` and on how values look in its messages. Called by [`super::params`], and by the door
+//! `bool()` and on how values look in its messages. Called by `raw` and `verify`, and by `triton`
 //! for numbers in its answers; it knows no parameter. Where we decided otherwise (null, "true" and
 //! "false" texts) the function says so.
 
@@ -165,6 +165,7 @@ fn write(value: &Value, limit: usize, out: &mut String) {
         Value::String(s) => {
             out.push_str(&quoted(head(s, limit.saturating_add(1))));
         }
+
         Value::Array(list) => {
             out.push('[');
             for (i, element) in list.iter().enumerate() {
@@ -282,6 +283,7 @@ mod tests {
         ] {
             assert_eq!(int_literal(text), value, "{text:?}");
         }
+
         assert_eq!(int_literal(&"9".repeat(60)), Some(i128::MAX));
         assert_eq!(int(&json!(5.7)).unwrap(), Some(5));
         assert_eq!(int(&json!(-5.7)).unwrap(), Some(-5));

@@ -1,7 +1,7 @@
-//! What a device needs to choose a token for one slot. Built from `SamplingParams` at the door,
-//! sent once when the slot opens. The order of steps on the logits is spec for all devices:
+//! What a device needs to choose a token for one slot. Built from `SamplingParams`, sent
+//! once when the slot opens. The order of steps on the logits is specified for all devices:
 //!
-//! 1. token mask of the token masks of a step (a grammar's)
+//! 1. token mask of this step (a grammar's): every other token is -inf
 //! 2. what `logprobs` and `prompt_logprobs` report is log_softmax of the logits as they are *here*
 //! 3. `allowed`: every other token is -inf
 //! 4. `bias` is added
@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::ids::TokenId;
 
+/// What a device needs to choose the tokens of one slot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplerSpec {
     /// 0 = greedy. Never in (0, 0.01): validation raises those.
@@ -23,7 +24,8 @@ pub struct SamplerSpec {
     /// Keep the k largest logits, ties with the k-th kept. 0 = off.
     pub top_k: u32,
     /// (0, 1], 1 = off. Over the survivors of min_p and top_k, renormalised: a logit stays if less
-    /// than top_p of the mass lies strictly above it. So the largest always stays, ties together.
+    /// than top_p of the probability lies strictly above it. So the largest always stays, ties
+    /// together.
     pub top_p: f32,
     /// [0, 1], 0 = off. Drops logits < max + ln(min_p), after temperature.
     pub min_p: f32,
@@ -35,6 +37,7 @@ pub struct SamplerSpec {
     pub presence_penalty: f32,
     /// Key of the noise; a request without a seed gets a random one when it is accepted.
     pub seed: u64,
+    /// Outputs before which nothing of `masked_until_min` may be sampled.
     pub min_tokens: u32,
     /// eos and stop ids, which may not be sampled before `min_tokens` outputs.
     pub masked_until_min: Arc<[TokenId]>,

@@ -23,10 +23,13 @@ const SHOWN_CHARS: usize = 200;
 /// One kind of constraint with its options.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StructuredOutputs {
+    /// What the output must look like.
     pub constraint: Constraint,
+    /// How JSON in it is written.
     pub options: StructuredOptions,
 }
 
+/// What the output must look like.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Constraint {
     /// A JSON schema: the output is JSON that it describes.
@@ -99,6 +102,7 @@ fn constraint(map: &Map<String, Value>) -> Result<Constraint> {
         .filter_map(|kind| Some((*kind, map.get(*kind)?)))
         .filter(|(_, value)| !off(value))
         .collect();
+
     let specified = || shortened(&python::repr(&Value::Object(map.clone())));
     let (kind, value) = match given[..] {
         [one] => one,
@@ -122,6 +126,7 @@ fn constraint(map: &Map<String, Value>) -> Result<Constraint> {
             ));
         }
     };
+
     match kind {
         "json" => Ok(Constraint::Json(document(map, kind, "Invalid JSON grammar specification.")?)),
         "structural_tag" => {
@@ -301,6 +306,7 @@ mod tests {
             refusal(json!({"choice": ["a", 1]})),
             "structured_outputs.choice must be a list of strings, got ['a', 1]."
         );
+
         assert_eq!(
             refusal(json!({"grammar": " "})),
             "structured_outputs.grammar cannot be an empty string"

@@ -1,15 +1,17 @@
 //! The rules that sampling parameters obey, in the Python backend's order and with its texts.
-//! Called by [`super::params`] only.
+//! Called by `parse` only.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 
 use serde_json::{Map, Value};
 
-use super::ages;
 use super::bounds::{self, ListLimits};
-use super::params::{Raw, RepetitionRule, SamplingLimits, SamplingParams};
+use super::limits::SamplingLimits;
+use super::other_versions;
+use super::params::{RepetitionRule, SamplingParams};
 use super::python::{self, float_text};
+use super::raw::RawParams;
 use super::structured::StructuredOutputs;
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
@@ -20,11 +22,12 @@ const LOWEST_TEMPERATURE: f64 = 0.01;
 const MAX_LOGPROB_TOKEN_IDS: usize = 128;
 
 /// Apply defaults, then every rule; the first that fails wins.
-pub(super) fn checked(raw: Raw, limits: &SamplingLimits) -> Result<SamplingParams> {
+pub(super) fn checked(raw: RawParams, limits: &SamplingLimits) -> Result<SamplingParams> {
     thinking_token_budget(raw.thinking_token_budget)?;
     list_lengths(&raw, limits)?;
     let stop = texts("stop", raw.stop)?;
     let bad_words = unique(texts("bad_words", raw.bad_words)?);
+
     let d = SamplingParams::default();
     let mut params = SamplingParams {
         ignore_eos: raw.ignore_eos.unwrap_or(d.ignore_eos),
@@ -43,9 +46,10 @@ pub(super) fn checked(raw: Raw, limits: &SamplingLimits) -> Result<SamplingParam
         stream_interval: stream_interval(raw.stream_interval)?,
         ..d
     };
+
     params.n = sequences(raw.n.unwrap_or(1), limits.max_sequences)?;
-    for (name, value) in &raw.other_ages {
-        ages::check(name, value, params.n)?;
+    for (name, value) in &raw.other_versions {
+        other_versions::check(name, value, params.n)?;
     }
     penalties(&raw, &mut params)?;
     distribution(&raw, &mut params)?;
@@ -53,6 +57,7 @@ pub(super) fn checked(raw: Raw, limits: &SamplingLimits) -> Result<SamplingParam
     params.logprobs = logprob_count("logprobs", raw.logprobs)?;
     params.prompt_logprobs = logprob_count("prompt_logprobs", raw.prompt_logprobs)?;
     params.stop_token_ids = stop_ids(raw.stop_token_ids, limits.vocab_size)?;
+
     if stop.iter().any(String::is_empty) {
         return Err(invalid!("stop cannot contain an empty string."));
     }
@@ -66,6 +71,7 @@ pub(super) fn checked(raw: Raw, limits: &SamplingLimits) -> Result<SamplingParam
         let list = python::shown_list(bad_words.iter().map(|w| python::shown_text(w)));
         return Err(invalid!("bad_words cannot contain an empty string. Got bad_words={list}"));
     }
+
     params.stop = stop;
     params.bad_words = bad_words;
     if params.temperature == 0.0 && params.n > 1 {
@@ -78,7 +84,7 @@ pub(super) fn checked(raw: Raw, limits: &SamplingLimits) -> Result<SamplingParam
 }
 
 /// Refuse lists that are longer than one request's may be, before anything of them is copied.
-fn list_lengths(raw: &Raw, limits: &SamplingLimits) -> Result<()> {
+fn list_lengths(raw: &RawParams, limits: &SamplingLimits) -> Result<()> {
     let ListLimits { stop_strings, stop_bytes, stop_token_ids, .. } = limits.lists;
     let ListLimits { bad_words, bad_words_bytes, logit_biases, .. } = limits.lists;
     let vocab = limits.vocab_size as usize;
@@ -132,7 +138,7 @@ fn sequences(n: i128, max: u32) -> Result<u32> {
     Ok(saturated(n))
 }
 
-fn penalties(raw: &Raw, params: &mut SamplingParams) -> Result<()> {
+fn penalties(raw: &RawParams, params: &mut SamplingParams) -> Result<()> {
     let within = |name: &str, value: f64| {
         if (-2.0..=2.0).contains(&value) {
             return Ok(value);
@@ -154,7 +160,7 @@ fn penalties(raw: &Raw, params: &mut SamplingParams) -> Result<()> {
     Ok(())
 }
 
-fn distribution(raw: &Raw, params: &mut SamplingParams) -> Result<()> {
+fn distribution(raw: &RawParams, params: &mut SamplingParams) -> Result<()> {
     let mut temperature = raw.temperature.unwrap_or(1.0);
     if temperature > 0.0 && temperature < LOWEST_TEMPERATURE {
         tracing::debug!("temperature {temperature} is raised to {LOWEST_TEMPERATURE}");
@@ -193,7 +199,7 @@ fn distribution(raw: &Raw, params: &mut SamplingParams) -> Result<()> {
     Ok(())
 }
 
-fn lengths(raw: &Raw, params: &mut SamplingParams) -> Result<()> {
+fn lengths(raw: &RawParams, params: &mut SamplingParams) -> Result<()> {
     let max = raw.max_tokens.unwrap_or(params.max_tokens.map(i128::from));
     let min = raw.min_tokens.unwrap_or(0);
     if let Some(max) = max.filter(|max| *max < 1) {
@@ -255,9 +261,12 @@ fn repetition(value: Option<&Value>) -> Result<Option<RepetitionRule>> {
             return Err(invalid!("{NAME} must be an object, got {}.", python::shown(other)));
         }
     };
-    let (mut longest, mut shortest, mut count) = (0, 0, 0);
+
+    let mut longest = 0;
+    let mut shortest = 0;
+    let mut count = 0;
     for (key, value) in map {
-        let place = match key.as_str() {
+        let setting = match key.as_str() {
             "max_pattern_size" => &mut longest,
             "min_pattern_size" => &mut shortest,
             "min_count" => &mut count,
@@ -266,8 +275,9 @@ fn repetition(value: Option<&Value>) -> Result<Option<RepetitionRule>> {
                 return Err(invalid!("{NAME}: Unexpected keyword argument {key}"));
             }
         };
-        *place = python::int(value)?.unwrap_or(0);
+        *setting = python::int(value)?.unwrap_or(0);
     }
+
     if shortest < 0 || shortest > longest {
         return Err(invalid!(
             "{NAME}: 0 <= min_pattern_size <= max_pattern_size must hold, got {shortest} and \
@@ -358,7 +368,11 @@ fn stop_ids(value: Option<&Value>, vocab: u32) -> Result<Vec<TokenId>> {
 }
 
 /// The rules that need the model: maximum of logprobs, ids inside the vocabulary.
-fn against_model(raw: &Raw, params: &mut SamplingParams, limits: &SamplingLimits) -> Result<()> {
+fn against_model(
+    raw: &RawParams,
+    params: &mut SamplingParams,
+    limits: &SamplingLimits,
+) -> Result<()> {
     let vocab = limits.vocab_size;
     let all = i64::from(vocab);
     let max = if limits.max_logprobs == -1 { all } else { limits.max_logprobs };
@@ -374,6 +388,7 @@ fn against_model(raw: &Raw, params: &mut SamplingParams, limits: &SamplingLimits
         );
         return Err(valued(&text, name, &asked.to_string()));
     }
+
     if let Some(value) = raw.logprob_token_ids {
         params.logprob_token_ids = Some(logprob_ids(value, params.logprobs, vocab)?);
     }
@@ -430,6 +445,7 @@ fn biases(value: &Value, vocab: u32) -> Result<Vec<(TokenId, f32)>> {
             return Err(invalid!("logit_bias must map token ids to numbers, got {got}."));
         }
     };
+
     let mut biases = Vec::with_capacity(map.len());
     let mut outside = Vec::new();
     for (key, bias) in map {
@@ -444,6 +460,7 @@ fn biases(value: &Value, vocab: u32) -> Result<Vec<(TokenId, f32)>> {
             None => outside.push(id),
         }
     }
+
     if outside.is_empty() {
         return Ok(biases);
     }

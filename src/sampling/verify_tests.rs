@@ -32,6 +32,7 @@ fn ranges_of_numbers() {
         assert!(limits().with_max_sequences(Some(wrong)).is_err(), "{wrong:?}");
     }
     fails(json!({"n": 2, "temperature": 0}), "n must be 1 when using greedy sampling, got 2.");
+
     fails(json!({"presence_penalty": 5}), "presence_penalty must be in [-2, 2], got 5.0.");
     fails(json!({"frequency_penalty": -5}), "frequency_penalty must be in [-2, 2], got -5.0.");
     fails(json!({"frequency_penalty": "nan"}), "frequency_penalty must be in [-2, 2], got nan.");
@@ -64,6 +65,7 @@ fn errors_that_repeat_the_value() {
         "top_p must be in (0, 1], got 2.0. (parameter=top_p, value=2.0)",
     );
     fails(json!({"top_p": 0}), "top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)");
+
     fails(
         json!({"max_tokens": 0}),
         "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)",
@@ -102,6 +104,7 @@ fn lengths_and_stops() {
         "stop strings are only supported when detokenize is True. Set detokenize=True to use stop.",
     );
     assert_eq!(parse(json!({"stop": []})).unwrap().stop, Vec::<String>::new());
+
     fails(
         json!({"stop_token_ids": ["1"]}),
         "stop_token_ids must contain only integers, got ['1'].",
@@ -149,6 +152,7 @@ fn rules_that_need_the_model() {
         json!({"allowed_token_ids": []}),
         "allowed_token_ids is not None and empty! (parameter=allowed_token_ids, value=[])",
     );
+
     fails(
         json!({"allowed_token_ids": [4096]}),
         "allowed_token_ids contains out-of-vocab token id! (parameter=allowed_token_ids, \
@@ -193,6 +197,7 @@ fn the_first_rule_in_order_wins() {
         ("bad_words", json!([""])),
         ("allowed_token_ids", json!([])),
     ];
+
     for start in 0..all.len() {
         let source: Map<String, Value> =
             all[start..].iter().rev().map(|(k, v)| (k.to_string(), v.clone())).collect();
@@ -216,6 +221,7 @@ fn repetition_rules() {
     ] {
         assert_eq!(rule(value).unwrap().repetition_detection, expected);
     }
+
     for (value, reason) in [
         (json!(7), "repetition_detection must be an object, got 7."),
         (json!({"max_pattern_size": 1, "min_count": 1}), "min_count must be at least 2, got 1."),
@@ -336,6 +342,7 @@ fn any_value_under_any_key() {
         "output_text_buffer_length",
     ];
     let long = "9".repeat(400);
+
     let values = [
         "null",
         "true",
@@ -435,6 +442,7 @@ fn refusals_show_a_piece_of_the_value() {
     let long = "y".repeat(1 << 20);
     let strings = vec!["y"; 1 << 16];
     let many: Map<String, Value> = (0..16_000).map(|i| (format!("99{i}"), json!(1))).collect();
+
     for parameters in [
         json!({ &long: 1 }),
         json!({"temperature": long}),

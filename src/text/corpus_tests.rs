@@ -42,6 +42,7 @@ fn folders() -> Vec<(String, Arc<Tokenizer>, Vec<Case>)> {
         assert!(cases.len() > 55, "{name}: {} texts", cases.len());
         (name, tokenizer, cases)
     };
+
     let found: Vec<_> = folders.into_iter().map(|entry| read(entry.unwrap().path())).collect();
     assert!(found.len() >= 12, "{} folders", found.len());
     found

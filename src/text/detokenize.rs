@@ -18,6 +18,7 @@ use crate::ids::TokenId;
 const PRIMING_TOKENS: usize = 6;
 const REPLACEMENT: &str = "\u{fffd}";
 
+/// Text of one sequence's output as it grows.
 #[derive(Clone)]
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,

@@ -54,6 +54,7 @@ fn compare(
     end: usize,
 ) {
     let mut rng = Random(5);
+
     for round in 0..400 {
         let skip = round % 2 == 0;
         let prompt = tokenizer.encode(["", "A story", "né 日"][round % 3]).unwrap();

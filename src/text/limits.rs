@@ -74,7 +74,8 @@ pub fn check_input_tokens(tokens: usize, max_model_len: u32) -> Result<()> {
 /// # Errors
 /// InvalidArgument with both numbers, or with the id.
 pub fn check_input_ids(ids: &[TokenId], max_model_len: u32, vocab_size: u32) -> Result<()> {
-    let (tokens, limit) = (ids.len(), max_model_len as usize);
+    let tokens = ids.len();
+    let limit = max_model_len as usize;
     if tokens > limit {
         return Err(invalid!(
             "This model's maximum context length is {limit} tokens. However, you requested 0 \

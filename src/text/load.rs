@@ -107,6 +107,7 @@ fn judge(config: &Object) -> Result<()> {
             return Err(config.wrong(key, TOKEN));
         }
     }
+
     for key in MORE_TOKENS {
         let good = match config.given(key) {
             None => true,
@@ -118,6 +119,7 @@ fn judge(config: &Object) -> Result<()> {
             return Err(config.wrong(key, "a list of tokens, each a string or an object"));
         }
     }
+
     let Some(listed) = config.object(LISTED)? else { return Ok(()) };
     for (id, token) in config.given(LISTED).and_then(Value::as_object).into_iter().flatten() {
         if id.parse::<u32>().is_err() {
@@ -174,7 +176,8 @@ fn flag(config: &Map<String, Value>, key: &str, default: bool) -> bool {
 fn set_class(dir: &Path, config: &mut Map<String, Value>) -> Result<()> {
     if class(config).is_empty() {
         let path = dir.join("config.json");
-        let (shown, model) = (path.display().to_string(), object(&path)?);
+        let shown = path.display().to_string();
+        let model = object(&path)?;
         let object = Object::new(&shown, &model);
         object.text("tokenizer_class").map_err(Error::on_one_line)?;
         let of_type = match object.text("model_type")?.unwrap_or("") {
@@ -238,9 +241,10 @@ fn no_tokenizer(dir: &Path) -> Error {
         n if n > 8 => format!("{} and {} more", names[..8].join(", "), n - 8),
         _ => names.join(", "),
     };
-    let tekken = match names.iter().any(|name| name == "tekken.json") {
-        true => "; tekken.json, Mistral's own format, is not read",
-        false => "",
+    let tekken = if names.iter().any(|name| name == "tekken.json") {
+        "; tekken.json, Mistral's own format, is not read"
+    } else {
+        ""
     };
     Error::NotFound(format!(
         "no tokenizer in {}: expected tokenizer.json, vocab.json and merges.txt, or \
@@ -258,6 +262,7 @@ fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> 
     if !vocab_path.exists() || !merges_path.exists() {
         return Err(no_tokenizer(dir));
     }
+
     set_defaults("GPT2Tokenizer", config);
     let vocab = json::read_object(&vocab_path, Kind::Tokenizer)?;
     let merges = files::read_text(&merges_path, Kind::Tokenizer)?;
@@ -265,6 +270,7 @@ fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> 
         .lines()
         .filter(|line| !line.starts_with("#version") && !line.trim().is_empty())
         .collect();
+
     let byte_level = json!({
         "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
     });
@@ -277,6 +283,7 @@ fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> 
         }
         _ => byte_level.clone(),
     };
+
     let whole = json!({
         "version": "1.0", "added_tokens": [], "normalizer": null,
         "pre_tokenizer": byte_level, "decoder": byte_level,

@@ -1,8 +1,17 @@
-//! THE WORDS: tokenizer, incremental detokeniser, stop strings, grammars. `engine` gives it a
-//! prompt and gets ids ([`Tokenizer::encode`]), asks which ids a grammar lets follow
-//! ([`Grammars`]), gives it sampled ids and gets the text a client may see ([`TextStream`]) and
-//! what single tokens read like ([`Speller`]). It knows sampling parameters, but no model, no
-//! device and no Triton.
+//! Tokenizer, incremental detokeniser, stop strings, grammars. `engine` gives it a prompt and gets
+//! ids ([`Tokenizer::encode`]), asks which ids a grammar lets follow ([`Grammars`]), gives it
+//! sampled ids and gets the text a client may see ([`TextStream`]) and what single tokens read like
+//! ([`Speller`]). It knows sampling parameters, but no model, no device and no Triton.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `tokenizer` | text to ids, and what the detokeniser must know of each |
+//! | `load`, `sentencepiece` | a model's tokenizer files -> a tokenizer |
+//! | `limits` | whether a prompt is short enough |
+//! | `detokenize` | ids to text, token by token |
+//! | `spell` | what a single token reads like at its place |
+//! | `stop` | the text that a client may see: cut at stop strings |
+//! | `grammar` | grammars to token masks |
 
 mod detokenize;
 mod grammar;
@@ -15,7 +24,8 @@ mod tokenizer;
 
 pub use detokenize::Detokenizer;
 pub use grammar::{
-    GrammarMatcher, Grammars, Next, Patience, Stop, Unhurried, STACK_BYTES, TIMEOUT_KEY,
+    GrammarMatcher, Grammars, Interrupt, NeverInterrupted, Next, StopHandle, STACK_BYTES,
+    TIMEOUT_KEY,
 };
 pub use limits::{
     check_input_ids, check_input_tokens, check_prompt_chars, check_prompt_tokens, check_vocabulary,

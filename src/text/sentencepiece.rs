@@ -221,10 +221,10 @@ impl Piece {
                 _ => {}
             }
         }
-        match piece.score.is_nan() {
-            true => Err(invalid!("the score of piece {:?} is no number", piece.text)),
-            false => Ok(piece),
+        if piece.score.is_nan() {
+            return Err(invalid!("the score of piece {:?} is no number", piece.text));
         }
+        Ok(piece)
     }
 }
 

@@ -59,6 +59,7 @@ fn broken_files() {
 #[test]
 fn changed_bytes_never_crash() {
     let mut rng = Random(5);
+
     for kind in ["spm-bpe", "spm-unigram"] {
         let good = std::fs::read(fixture(kind).join("tokenizer.model")).unwrap();
         let mut refusals = 0;

@@ -59,15 +59,15 @@ impl Held {
         let held = Held(bytes);
         // Given back by `held` if it was too much.
         let all = HELD_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        match all <= MAX_BYTES {
-            true => Ok(held),
-            false => Err(Error::Unavailable(format!(
+        if all > MAX_BYTES {
+            return Err(Error::Unavailable(format!(
                 "the stop strings of all requests would take {} MiB, and {} MiB is the limit: \
                  retry later, or send fewer",
                 all >> 20,
                 MAX_BYTES >> 20
-            ))),
+            )));
         }
+        Ok(held)
     }
 }
 

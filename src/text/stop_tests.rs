@@ -114,6 +114,7 @@ fn naive(pieces: &[String], params: &SamplingParams) -> (Vec<String>, bool) {
     let hold = if params.include_stop_str_in_output { 0 } else { longest - 1 };
     let mut text: Vec<char> = Vec::new();
     let (mut deltas, mut sent) = (Vec::new(), 0);
+
     for (i, piece) in pieces.iter().enumerate() {
         text.extend(piece.chars());
         let new = piece.chars().count();
@@ -148,6 +149,7 @@ fn random_streams() {
         words.iter().map(|w| tokenizer.encode(w).unwrap()[1..].to_vec()).collect();
     let mut rng = Random(7);
     let (mut stopped, mut ran) = (0, 0);
+
     for round in 0..3000 {
         let mut stop: Vec<String> = Vec::new();
         for _ in 0..1 + rng.below(5) {

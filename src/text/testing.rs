@@ -1,4 +1,4 @@
-//! What the tests of this room share: tokenizers, recorded answers, a seeded generator.
+//! What the tests of this module share: tokenizers, recorded answers, a seeded generator.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,12 +78,14 @@ pub fn llama_like(tokens: &[&str]) -> Tokenizer {
         .chain(bytes.iter().map(String::as_str))
         .chain(tokens.iter().copied())
         .collect();
+
     let special = |id: u32, content: &str| {
         json!({
             "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": false, "special": true
         })
     };
+
     let whole = json!({
         "version": "1.0",
         "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
@@ -101,6 +103,7 @@ pub fn llama_like(tokens: &[&str]) -> Tokenizer {
             "byte_fallback": true, "fuse_unk": true
         },
     });
+
     let config =
         json!({"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"});
     let files =

@@ -13,6 +13,7 @@ use crate::{internal, invalid};
 /// Ids index tables: a file with a wild one must not ask for gigabytes. Real ones stay below 2^19.
 const MAX_ID: u32 = (1 << 22) - 1;
 
+/// A model's tokenizer: text to ids and back. Shared by all threads.
 pub struct Tokenizer {
     inner: Inner,
     eos: Option<TokenId>,
@@ -113,6 +114,7 @@ impl Tokenizer {
         self.eos
     }
 
+    /// The token that begins a text, as tokenizer_config.json says.
     pub fn bos(&self) -> Option<TokenId> {
         self.bos
     }

@@ -172,6 +172,7 @@ fn broken_folders_say_which_file() {
     assert!(text(&[("tokenizer.model", "x")])
         .1
         .contains("tokenizer.model is not a tokenizer file"));
+
     assert!(text(&[("vocab.json", "{}")]).1.starts_with("no tokenizer in DIR"));
     for (name, content, words) in [
         ("tokenizer.json", "", " is empty"),
@@ -208,6 +209,7 @@ fn attack_13_values_of_other_types_are_refused() {
         }
     };
     let config = "tokenizer_config.json";
+
     for (key, values) in [
         ("add_bos_token", r#"["true", 1, []]"#),
         ("add_prefix_space", r#"["false", 0, {}]"#),
@@ -249,6 +251,7 @@ fn case_14_json_of_tokenizers_as_python_writes_it() {
 fn recorded_answers() {
     let mut tokenizers = std::collections::HashMap::new();
     let (mut counted, mut decoded) = (0, 0);
+
     for file in ["goldens.json", "goldens_models.json"] {
         let text = std::fs::read_to_string(path("goldens").join(file)).unwrap();
         let goldens: Value = serde_json::from_str(&text).unwrap();

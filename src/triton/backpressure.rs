@@ -1,17 +1,16 @@
 //! Holds responses back while an HTTP thread of the server lags. The stock server hands each
-//! response to its HTTP thread by a non-blocking write to a unix socket pair and **drops it
-//! when the pair is full**: a lost event, or a lost FINAL that hangs the client. So before some
-//! sends we look how much is queued in the process's socket pairs, and a request whose thread
-//! has much queued waits. Passive: nothing of the server is changed. Without an HTTP front end
-//! there are no such pairs and nothing is done. Called by `client`.
+//! response to its HTTP thread by a non-blocking write to a unix socket pair and **drops it when
+//! the pair is full**: a lost event, or a lost FINAL that hangs the client. So before some sends we
+//! look how much is queued in the process's socket pairs, and a request whose thread has much
+//! queued waits. Nothing of the server is changed. Without an HTTP front end there are no such
+//! pairs and nothing is done. Called by `backend_request`.
 //!
-//! Only the requests of the pair that is crowded may wait, and the server does not say which
-//! those are: a gRPC request looks like an HTTP one. But a pair whose thread is stuck keeps
-//! what it holds, so one response sent then tells: if the pair holds more afterwards and nobody
+//! Only the requests of the pair that is crowded may wait, and the server does not say which those
+//! are: a gRPC request looks like an HTTP one. But a pair whose thread is stuck keeps what it
+//! holds, so one response that is sent then shows it: if the pair holds more afterwards and nobody
 //! else sent meanwhile, the request is one of its own; if it holds the same, the request is
-//! another's. Each request learns that by itself, when it first meets a crowded pair, and is
-//! not asked again. Such trials end well before a pair is full, and then whoever is still
-//! unknown waits too.
+//! another's. Each request learns that once, when it first meets a crowded pair. Such trials end
+//! well before a pair is full, and then requests of unknown pairs wait too.
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
@@ -29,15 +28,18 @@ const QUEUED_BYTES_MAX: libc::c_int = 100_000;
 /// Up to here requests of unknown pairs may try.
 const TRIAL_BYTES_MAX: libc::c_int = 150_000;
 /// A thread that is at work takes a response in less.
-const STUCK: Duration = Duration::from_micros(100);
+const TAKES_AT_MOST: Duration = Duration::from_micros(100);
+/// Between two looks of a request that waits.
 const PAUSE: Duration = Duration::from_micros(50);
 /// An HTTP thread that does not move for so long is stuck: waiting on would hang every client.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STUCK_LIMIT: Duration = Duration::from_secs(5);
 /// How long a list of sockets holds. The server makes its pairs once, at the start of its HTTP
 /// service.
 const REFRESH: Duration = Duration::from_secs(10);
+/// While there are none.
 const REFRESH_EMPTY: Duration = Duration::from_secs(1);
 
+/// The process's socket pairs.
 struct Pairs {
     fds: Vec<RawFd>,
     stale_at: Option<Instant>,
@@ -70,11 +72,11 @@ struct Known {
     waits_since: Option<Instant>,
 }
 
-/// What stands against a send.
+/// Whether a response may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    Nothing,
-    /// This pair is crowded and may be the request's: one response will tell.
+    Send,
+    /// This pair is crowded and may be the request's: one response will show.
     Try(RawFd),
     Wait,
 }
@@ -92,7 +94,7 @@ impl HttpPair {
         }
         loop {
             match self.verdict() {
-                Verdict::Nothing => return counted(send).0,
+                Verdict::Send => return counted(send).0,
                 Verdict::Try(fd) => return self.try_out(fd, send),
                 Verdict::Wait => std::thread::sleep(PAUSE),
             }
@@ -102,6 +104,7 @@ impl HttpPair {
     fn verdict(&self) -> Verdict {
         let now = Instant::now();
         refresh(now);
+
         let queued = PAIRS.read().fds.iter().map(|&fd| (fd, queued_bytes(fd))).collect::<Vec<_>>();
         let crowded = queued.into_iter().filter(|(_, queued)| *queued > QUEUED_BYTES_MAX);
         let crowded = crowded.collect::<Vec<_>>();
@@ -111,10 +114,12 @@ impl HttpPair {
 
         if verdict != Verdict::Wait {
             known.waits_since = None;
-        } else if now.duration_since(*known.waits_since.get_or_insert(now)) > PATIENCE {
-            tracing::warn!("the server's HTTP threads have not taken responses for {PATIENCE:?}");
+        } else if now.duration_since(*known.waits_since.get_or_insert(now)) > STUCK_LIMIT {
+            tracing::warn!(
+                "the server's HTTP threads have not taken responses for {STUCK_LIMIT:?}"
+            );
             known.waits_since = None;
-            return Verdict::Nothing;
+            return Verdict::Send;
         }
         verdict
     }
@@ -122,7 +127,7 @@ impl HttpPair {
     /// Send, and learn from the crowded pair `fd` whether it is the request's.
     fn try_out<T>(&self, fd: RawFd, send: impl FnOnce() -> T) -> T {
         let earlier = queued_bytes(fd);
-        std::thread::sleep(STUCK);
+        std::thread::sleep(TAKES_AT_MOST);
         let before = queued_bytes(fd);
         let (sent, alone) = counted(send);
         let after = queued_bytes(fd);
@@ -146,7 +151,7 @@ impl Known {
             None => !self.foreign.contains(&fd),
         };
         match crowded.iter().find(|(fd, _)| may_be_own(*fd)) {
-            None => Verdict::Nothing,
+            None => Verdict::Send,
             Some(&(fd, queued)) if self.own.is_none() && queued < TRIAL_BYTES_MAX => {
                 Verdict::Try(fd)
             }
@@ -270,6 +275,6 @@ mod tests {
         let mut taken = vec![0; 1 << 20];
         thread.set_nonblocking(true).unwrap();
         while thread.read(&mut taken).is_ok() {}
-        assert_eq!(own.verdict(), Verdict::Nothing);
+        assert_eq!(own.verdict(), Verdict::Send);
     }
 }

@@ -106,7 +106,7 @@ fn parameter(config: &Value, key: &str) -> bool {
 }
 
 /// A line for each parameter that is almost one of ours, or is one and neither true nor false.
-pub(super) fn strangers(config: &Value) -> Vec<String> {
+pub(super) fn unknown_keys(config: &Value) -> Vec<String> {
     let ours = [HEALTH_CHECK, REPORT_METRICS];
     let line = |(key, value): (&String, &Value)| {
         let key = key.as_str();
@@ -160,6 +160,7 @@ mod tests {
                 r#""embedding_request" "TYPE_STRING" [1] optional"#,
             ]
         );
+
         assert_eq!(
             lines(&config, "output"),
             [
@@ -227,7 +228,7 @@ mod tests {
             "enable_vllm_health_check": text("true"), "REPORT_CUSTOM_METRICS": text("yes"),
             "ENABLE_VLLM_HEALTH_CHECK": text("False"), "colour": text("red")}});
         assert_eq!(
-            strangers(&config),
+            unknown_keys(&config),
             [
                 "parameter 'REPORT_CUSTOM_METRIC' has no effect: did you mean \
                  'REPORT_CUSTOM_METRICS'?",
@@ -236,7 +237,7 @@ mod tests {
                 "parameter REPORT_CUSTOM_METRICS is 'yes', which is read as false",
             ]
         );
-        assert!(strangers(&json!({})).is_empty());
+        assert!(unknown_keys(&json!({})).is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Our errors as the server's, and the server's as ours. Called by the rest of this room.
+//! Our errors as the server's, and the server's as ours. Called by the rest of this module.
 
 use std::ffi::{CStr, CString};
 
@@ -23,6 +23,19 @@ pub(super) fn check(error: *mut TRITONSERVER_Error) -> Result<()> {
     };
     Err(Error::Internal(text))
 }
+
+/// Call a required function: `call!(TRITONBACKEND_ModelName(model, &mut name))` is a `Result<()>`.
+macro_rules! call {
+    ($name:ident($($arg:expr),* $(,)?)) => {
+        match $crate::triton::sys::api() {
+            // SAFETY: the caller passes live objects of the server and pointers to locals of the
+            // declared types; the error that comes back is ours.
+            Some(api) => $crate::triton::error::check(unsafe { api.required.$name($($arg),*) }),
+            None => Err($crate::internal!("{} without a server", stringify!($name))),
+        }
+    };
+}
+pub(super) use call;
 
 fn code(error: &Error) -> TRITONSERVER_Error_Code {
     match error {

@@ -1,5 +1,5 @@
 //! Inputs that config.pbtxt declares. Those named like a sampling parameter are that parameter, and
-//! `priority` and `timeout` are the request's; what nobody reads is told when the model is loaded,
+//! `priority` and `timeout` are the request's; what nobody reads is said when the model is loaded,
 //! and what would make every request fail fails the load. Called by `model` and `request`.
 
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ use crate::invalid;
 use crate::sampling::SamplingParams;
 
 /// What a request asks of its serving, by input or by parameter.
-const TERMS: [&str; 2] = ["priority", "timeout"];
+const OPTIONS: [&str; 2] = ["priority", "timeout"];
 /// Parameters that take all elements of their input; the others take the first of each row.
 const LISTS: [&str; 5] =
     ["stop", "stop_token_ids", "bad_words", "allowed_token_ids", "logprob_token_ids"];
@@ -50,6 +50,7 @@ pub(super) fn judge(config: &Value, roles: &Roles) -> Result<Vec<String>> {
         let name = input["name"].as_str().unwrap_or_default();
         let got = input["data_type"].as_str().unwrap_or_default();
         let required = input["optional"] != true;
+
         let complaint = match expected(name, roles) {
             Expected::Nothing => {
                 lines.push(format!(
@@ -73,6 +74,7 @@ pub(super) fn judge(config: &Value, roles: &Roles) -> Result<Vec<String>> {
         }
         lines.push(format!("{line}: requests that send it are refused"));
     }
+
     for output in declared("output") {
         let name = output["name"].as_str().unwrap_or_default();
         let ours = OUTPUTS.iter().any(|(known, ..)| *known == name);
@@ -83,9 +85,11 @@ pub(super) fn judge(config: &Value, roles: &Roles) -> Result<Vec<String>> {
     Ok(lines)
 }
 
+/// Which types an input may have.
 enum Expected {
     One(&'static str),
     Any(&'static [&'static str]),
+    /// It is not read.
     Nothing,
 }
 
@@ -100,9 +104,10 @@ fn expected(name: &str, roles: &Roles) -> Expected {
     if let Some(wanted) = canonical.and_then(tensor_type) {
         return Expected::One(wanted);
     }
-    match is_parameter(name) || TERMS.contains(&name) {
-        true => Expected::Any(&TYPES),
-        false => Expected::Nothing,
+    if is_parameter(name) || OPTIONS.contains(&name) {
+        Expected::Any(&TYPES)
+    } else {
+        Expected::Nothing
     }
 }
 
@@ -142,15 +147,15 @@ pub(super) fn sampling(
     Ok(maps)
 }
 
-/// Inputs that are terms of the request take the place of its parameters.
+/// Inputs that are options of the request take the place of its parameters.
 ///
 /// # Errors
 /// InvalidArgument: an input that holds no value.
-pub(super) fn take_terms(
+pub(super) fn take_options(
     tensors: &[Tensor],
     parameters: &mut Vec<(String, Parameter)>,
 ) -> Result<()> {
-    for tensor in tensors.iter().filter(|tensor| TERMS.contains(&tensor.name.as_str())) {
+    for tensor in tensors.iter().filter(|tensor| OPTIONS.contains(&tensor.name.as_str())) {
         let name = &tensor.name;
         let value = match values(tensor)?.into_iter().next() {
             Some(Value::Bool(flag)) => Parameter::Bool(flag),
@@ -246,7 +251,7 @@ mod tests {
     fn a_priority_is_the_requests() {
         let mut parameters = vec![("priority".to_string(), Parameter::Int(9))];
         let number = tensor("priority", sys::TRITONSERVER_TYPE_UINT32, &[1], &[3, 0, 0, 0]);
-        take_terms(&[number], &mut parameters).unwrap();
+        take_options(&[number], &mut parameters).unwrap();
         assert_eq!(parameters, [("priority".to_string(), Parameter::Int(3))]);
     }
 }

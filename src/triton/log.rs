@@ -2,8 +2,8 @@
 //! the backend's initialisation. Spans are not kept: a line stands for itself.
 //!
 //! `log_level` of a model.json acts here, for all of the backend's lines: they do not say which
-//! model they are of. With several models the most talkative wins; one that says nothing asks for
-//! what the server lets through.
+//! model they are of. Of several models the most verbose level holds; one without a level asks
+//! for what the server lets through.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
@@ -29,38 +29,38 @@ pub(super) fn install() {
 
 struct ServerLog;
 
-/// What loaded models ask for: the number of each [`Asked`], and its level.
-static ASKED: Mutex<Vec<(u64, Option<Level>)>> = Mutex::new(Vec::new());
+/// What loaded models ask for: the number of each [`LevelRequest`], and its level.
+static REQUESTS: Mutex<Vec<(u64, Option<Level>)>> = Mutex::new(Vec::new());
 static NEXT: AtomicU64 = AtomicU64::new(0);
 /// Verbosity of the lines that are logged at most.
 static MOST: AtomicU8 = AtomicU8::new(verbosity(Level::TRACE));
 /// Lines up to this verbosity are logged although the server's log is not verbose.
 static LOUD: AtomicU8 = AtomicU8::new(verbosity(Level::INFO));
 
-/// A model's wish for a log level, until it is dropped.
-pub(super) struct Asked(u64);
+/// A model's `log_level`, which holds until this is dropped.
+pub(super) struct LevelRequest(u64);
 
-impl Asked {
-    pub(super) fn new(level: Option<Level>) -> Asked {
+impl LevelRequest {
+    pub(super) fn new(level: Option<Level>) -> LevelRequest {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut asked = ASKED.lock();
-        asked.push((id, level));
-        settle(&asked);
-        Asked(id)
+        let mut requests = REQUESTS.lock();
+        requests.push((id, level));
+        settle(&requests);
+        LevelRequest(id)
     }
 }
 
-impl Drop for Asked {
+impl Drop for LevelRequest {
     fn drop(&mut self) {
-        let mut asked = ASKED.lock();
-        asked.retain(|(id, _)| *id != self.0);
-        settle(&asked);
+        let mut requests = REQUESTS.lock();
+        requests.retain(|(id, _)| *id != self.0);
+        settle(&requests);
     }
 }
 
-fn settle(asked: &[(u64, Option<Level>)]) {
-    let most = asked.iter().map(|(_, level)| verbosity(level.unwrap_or(Level::TRACE))).max();
-    let loud = asked.iter().filter_map(|(_, level)| level.map(verbosity)).max();
+fn settle(requests: &[(u64, Option<Level>)]) {
+    let most = requests.iter().map(|(_, level)| verbosity(level.unwrap_or(Level::TRACE))).max();
+    let loud = requests.iter().filter_map(|(_, level)| level.map(verbosity)).max();
     MOST.store(most.unwrap_or(verbosity(Level::TRACE)), Ordering::Relaxed);
     let info = verbosity(Level::INFO);
     LOUD.store(loud.unwrap_or(info).max(info), Ordering::Relaxed);
@@ -154,16 +154,16 @@ mod tests {
 
     /// One test, since the levels are the process's.
     #[test]
-    fn the_most_talkative_model_wins() {
+    fn the_most_verbose_model_wins() {
         let info = Some(sys::TRITONSERVER_LOG_INFO);
         assert_eq!(level(Level::INFO), info);
         assert_eq!(level(Level::DEBUG), Some(sys::TRITONSERVER_LOG_VERBOSE));
-        let quiet = Asked::new(Some(Level::ERROR));
+        let quiet = LevelRequest::new(Some(Level::ERROR));
         assert_eq!((level(Level::WARN), level(Level::INFO)), (None, None));
         assert_eq!(level(Level::ERROR), Some(sys::TRITONSERVER_LOG_ERROR));
-        let usual = Asked::new(None);
+        let usual = LevelRequest::new(None);
         assert_eq!(level(Level::INFO), info);
-        let loud = Asked::new(Some(Level::DEBUG));
+        let loud = LevelRequest::new(Some(Level::DEBUG));
         assert_eq!(level(Level::DEBUG), info);
         assert_eq!(level(Level::TRACE), Some(sys::TRITONSERVER_LOG_VERBOSE));
         drop((loud, usual));

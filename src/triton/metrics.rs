@@ -2,11 +2,13 @@
 //! of the Python backend know. Called by `model` at load and by engine and outbox threads after. It
 //! counts only.
 
+mod buckets;
 mod engine;
 mod registry;
 
 use std::sync::OnceLock;
 
+use self::buckets::{E2E_S, N, PER_TOKEN_S, TTFT_S};
 use self::engine::EngineSeries;
 pub(in crate::triton) use self::registry::close;
 use self::registry::{Join, Kind, Labels, Metric};
@@ -14,13 +16,6 @@ use super::sys;
 use crate::engine::args::HistogramBuckets;
 use crate::engine::{Observation, Observer};
 use crate::error::Result;
-
-const TTFT_S: &[f64] =
-    &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-const PER_TOKEN_S: &[f64] =
-    &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
-const E2E_S: &[f64] = &[1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0];
-const N: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
 
 /// Metrics of one instance, empty until its engine is loaded and for good if they are switched off.
 /// Instances of a model share their series, and so do the old and the new version of one that is
@@ -88,6 +83,7 @@ impl Observer for Metrics {
             Observation::InterToken { seconds } => {
                 histograms.inspect(|h| h.per_token.observe(seconds));
             }
+
             Observation::Finished { e2e_s, prompt_tokens, output_tokens, .. } => {
                 let Some(h) = histograms else { return };
                 h.e2e.observe(e2e_s);
@@ -117,6 +113,7 @@ impl Series {
         let labels = Labels::new(model, version);
         let counter = |name, help| Metric::new(name, help, &labels, Kind::Counter);
         let gauge = |name, help, join| Metric::new(name, help, &labels, Kind::Gauge(join));
+
         Ok(Series {
             prompt_tokens: counter(
                 c"vllm:prompt_tokens_total",
@@ -157,8 +154,10 @@ impl Histograms {
             tracing::info!("this server has no histograms: only counters and gauges are reported");
             return Ok(None);
         }
+
         let lengths = one_two_five(max_model_len);
         let lengths = buckets.of("request_tokens", &lengths);
+
         let histogram =
             |name, help, buckets| Metric::new(name, help, labels, Kind::Histogram(buckets));
         Ok(Some(Histograms {

@@ -1,5 +1,7 @@
-//! THE DOOR: the only room that knows Triton. These are the functions the server looks up by name;
-//! each is a fence (nothing unwinds across the C interface) around a safe call.
+//! The only module that knows Triton: requests of the server -> requests of the engine, answers ->
+//! responses. These are the functions that the server looks up by name; each guards a safe call,
+//! so that nothing unwinds across the C interface (docs/architecture.md, Laws: nothing unwinds into
+//! the server).
 //!
 //! | file | what |
 //! |---|---|
@@ -10,13 +12,17 @@
 //! | `model`, `watch`, `versions`, `heap` | models and instances: load, serve, unload |
 //! | `reader` | large requests are read beside the others |
 //! | `tensors`, `inputs`, `request`, `embedding` | tensors, parameters -> what the engine takes |
-//! | `client`, `response`, `logprobs`, `backpressure`, `delayed_cancel` | answers -> responses: exactly one FINAL, no faster than HTTP |
+//! | `client`, `response`, `logprobs` | answers -> tensors of responses |
+//! | `backend_request` | one request in flight: exactly one FINAL |
+//! | `backpressure`, `delayed_cancel` | responses that wait for the server |
 
+mod backend_request;
+mod backpressure;
 mod client;
 mod config;
+mod delayed_cancel;
 mod embedding;
 mod error;
-mod delayed_cancel;
 mod handles;
 mod heap;
 mod inputs;
@@ -25,7 +31,6 @@ mod logprobs;
 mod metrics;
 mod model;
 mod options;
-mod backpressure;
 mod reader;
 mod request;
 mod response;
@@ -46,7 +51,7 @@ use crate::error::{Error, Result};
 use crate::internal;
 use handles::{InstanceHandle, ModelHandle, Request};
 use model::Model;
-use reader::Served;
+use reader::InstanceState;
 use sys::{
     TRITONBACKEND_Backend, TRITONBACKEND_BackendAttribute, TRITONBACKEND_Model,
     TRITONBACKEND_ModelInstance, TRITONBACKEND_Request, TRITONSERVER_Error,
@@ -55,8 +60,8 @@ use sys::{
 /// The backend API that `triton_headers/` was written against; younger minors only add.
 const API_MAJOR: u32 = 1;
 
-/// Run an entry point; an error or a panic becomes the server's error, success NULL.
-fn fence(what: &str, body: impl FnOnce() -> Result<()>) -> *mut TRITONSERVER_Error {
+/// Run the body of an entry point; an error or a panic becomes the server's error, success NULL.
+fn guarded(what: &str, body: impl FnOnce() -> Result<()>) -> *mut TRITONSERVER_Error {
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -73,16 +78,17 @@ fn fence(what: &str, body: impl FnOnce() -> Result<()>) -> *mut TRITONSERVER_Err
 pub extern "C" fn TRITONBACKEND_Initialize(
     _: *mut TRITONBACKEND_Backend,
 ) -> *mut TRITONSERVER_Error {
-    fence("Initialize", || {
+    guarded("Initialize", || {
         if let Err(error) = sys::load() {
             // Without the server's functions there is no error object to return.
             eprintln!("[vllm] {error}");
             return Err(error);
         }
+
         log::install();
         heap::fix_thresholds();
         let (mut major, mut minor) = (0, 0);
-        sys::call!(TRITONBACKEND_ApiVersion(&mut major, &mut minor))?;
+        error::call!(TRITONBACKEND_ApiVersion(&mut major, &mut minor))?;
         if major != API_MAJOR {
             return Err(Error::Unsupported(format!(
                 "the server's backend API is {major}.{minor}, this backend needs {API_MAJOR}.x"
@@ -96,7 +102,7 @@ pub extern "C" fn TRITONBACKEND_Initialize(
 /// The server is about to exit. Models are gone already.
 #[no_mangle]
 pub extern "C" fn TRITONBACKEND_Finalize(_: *mut TRITONBACKEND_Backend) -> *mut TRITONSERVER_Error {
-    fence("Finalize", || {
+    guarded("Finalize", || {
         metrics::close();
         Ok(())
     })
@@ -108,7 +114,7 @@ pub extern "C" fn TRITONBACKEND_GetBackendAttribute(
     _: *mut TRITONBACKEND_Backend,
     attribute: *mut TRITONBACKEND_BackendAttribute,
 ) -> *mut TRITONSERVER_Error {
-    fence("GetBackendAttribute", || handles::prefer_one_instance(attribute))
+    guarded("GetBackendAttribute", || handles::prefer_one_instance(attribute))
 }
 
 /// A version of a model is being loaded.
@@ -116,7 +122,7 @@ pub extern "C" fn TRITONBACKEND_GetBackendAttribute(
 pub extern "C" fn TRITONBACKEND_ModelInitialize(
     model: *mut TRITONBACKEND_Model,
 ) -> *mut TRITONSERVER_Error {
-    fence("ModelInitialize", || {
+    guarded("ModelInitialize", || {
         let handle = ModelHandle::new(model);
         let state = Arc::into_raw(Arc::new(Model::load(handle)?));
         handle.set_state(state.cast_mut().cast()).inspect_err(|_| {
@@ -131,7 +137,7 @@ pub extern "C" fn TRITONBACKEND_ModelInitialize(
 pub extern "C" fn TRITONBACKEND_ModelFinalize(
     model: *mut TRITONBACKEND_Model,
 ) -> *mut TRITONSERVER_Error {
-    fence("ModelFinalize", || {
+    guarded("ModelFinalize", || {
         let state = ModelHandle::new(model).state()?.cast::<Model>().cast_const();
         if !state.is_null() {
             // SAFETY: ModelInitialize put the Arc there and this is its end.
@@ -146,7 +152,7 @@ pub extern "C" fn TRITONBACKEND_ModelFinalize(
 pub extern "C" fn TRITONBACKEND_ModelInstanceInitialize(
     instance: *mut TRITONBACKEND_ModelInstance,
 ) -> *mut TRITONSERVER_Error {
-    fence("ModelInstanceInitialize", || {
+    guarded("ModelInstanceInitialize", || {
         let handle = InstanceHandle::new(instance);
         let model = handle.model()?.state()?.cast::<Model>().cast_const();
         if model.is_null() {
@@ -158,7 +164,7 @@ pub extern "C" fn TRITONBACKEND_ModelInstanceInitialize(
             Arc::increment_strong_count(model);
             Arc::from_raw(model)
         };
-        let state = Box::into_raw(Box::new(Served::load(model, handle)?));
+        let state = Box::into_raw(Box::new(InstanceState::load(model, handle)?));
         handle.set_state(state.cast()).inspect_err(|_| {
             // SAFETY: `state` is the Box of above and the server did not keep it.
             drop(unsafe { Box::from_raw(state) });
@@ -171,8 +177,8 @@ pub extern "C" fn TRITONBACKEND_ModelInstanceInitialize(
 pub extern "C" fn TRITONBACKEND_ModelInstanceFinalize(
     instance: *mut TRITONBACKEND_ModelInstance,
 ) -> *mut TRITONSERVER_Error {
-    fence("ModelInstanceFinalize", || {
-        let state = InstanceHandle::new(instance).state()?.cast::<Served>();
+    guarded("ModelInstanceFinalize", || {
+        let state = InstanceHandle::new(instance).state()?.cast::<InstanceState>();
         if !state.is_null() {
             // SAFETY: ModelInstanceInitialize put the Box there and this is its end.
             unsafe { Box::from_raw(state) }.unload();
@@ -192,8 +198,8 @@ pub unsafe extern "C" fn TRITONBACKEND_ModelInstanceExecute(
     requests: *mut *mut TRITONBACKEND_Request,
     count: u32,
 ) -> *mut TRITONSERVER_Error {
-    fence("ModelInstanceExecute", || {
-        let instance = live(instance)?;
+    guarded("ModelInstanceExecute", || {
+        let instance = state_of(instance)?;
         for index in 0..count as usize {
             // SAFETY: index < count.
             let request = Request::new(unsafe { *requests.add(index) });
@@ -208,12 +214,12 @@ pub unsafe extern "C" fn TRITONBACKEND_ModelInstanceExecute(
 pub extern "C" fn TRITONBACKEND_ModelInstanceReady(
     instance: *mut TRITONBACKEND_ModelInstance,
 ) -> *mut TRITONSERVER_Error {
-    fence("ModelInstanceReady", || live(instance)?.ready())
+    guarded("ModelInstanceReady", || state_of(instance)?.ready())
 }
 
 /// The state of an instance between its Initialize and its Finalize.
-fn live<'a>(instance: *mut TRITONBACKEND_ModelInstance) -> Result<&'a Served> {
-    let state = InstanceHandle::new(instance).state()?.cast::<Served>();
+fn state_of<'a>(instance: *mut TRITONBACKEND_ModelInstance) -> Result<&'a InstanceState> {
+    let state = InstanceHandle::new(instance).state()?.cast::<InstanceState>();
     // SAFETY: ModelInstanceInitialize put it there; the server calls nothing after Finalize.
     unsafe { state.as_ref() }.ok_or_else(|| internal!("an instance that was not initialised"))
 }

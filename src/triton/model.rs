@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::client::{BackendRequest, Batch, Single};
+use super::backend_request::BackendRequest;
+use super::client::{Batch, Single};
 use super::config::{self, ModelConfig};
 use super::delayed_cancel::DelayedEnds;
 use super::embedding::Embedding;
@@ -19,7 +20,7 @@ use super::log;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::request::{self, worded, Context, Parsed};
-use super::versions::Version;
+use super::versions::LoadedVersion;
 use super::watch::{Supervisor, Watched};
 use crate::engine::{
     Client, EmbedRequest, Engine, EngineArgs, EngineOptions, GenerateRequest, RequestOptions,
@@ -30,8 +31,8 @@ use crate::files;
 use crate::internal;
 use crate::sampling::SamplingLimits;
 
-/// Keys of `--backend-config` that nobody reads are told once.
-static STRANGERS: Once = Once::new();
+/// Keys of `--backend-config` that nobody reads are said once in the log.
+static UNKNOWN_KEYS_SAID: Once = Once::new();
 
 /// One version of one model.
 pub(super) struct Model {
@@ -42,9 +43,10 @@ pub(super) struct Model {
     config: ModelConfig,
     args: EngineArgs,
     options: Options,
-    object: Arc<Version>,
+    /// Counts as living until this is dropped.
+    loaded: Arc<LoadedVersion>,
     /// `log_level` of model.json, while the model is loaded.
-    _log_level: log::Asked,
+    _log_level: log::LevelRequest,
 }
 
 impl Model {
@@ -53,20 +55,23 @@ impl Model {
     /// # Errors
     /// One line that names file and key; the server fails the load with it.
     pub(super) fn load(handle: ModelHandle) -> Result<Model> {
-        let (name, version) = (handle.name()?, handle.version()?);
-        let object = Arc::new(Version::new(&name, version));
+        let name = handle.name()?;
+        let version = handle.version()?;
+        let loaded = Arc::new(LoadedVersion::new(&name, version));
         let config = complete_config(handle)?;
         let backend_config = serde_json::from_str(&handle.backend_config()?).unwrap_or_default();
         let folder = handle.folder()?;
         let version_dir = folder.join(version.to_string());
         let (args, warnings) = read_args(&folder, &version_dir)?;
-        let log_level = log::Asked::new(args.operation.log_level);
-        STRANGERS.call_once(|| {
-            Options::strangers(&backend_config).iter().for_each(|line| tracing::warn!("{line}"));
+
+        let log_level = log::LevelRequest::new(args.operation.log_level);
+        UNKNOWN_KEYS_SAID.call_once(|| {
+            Options::unknown_keys(&backend_config).iter().for_each(|line| tracing::warn!("{line}"));
         });
         for warning in warnings {
             tracing::warn!("{name}: {warning}");
         }
+
         Ok(Model {
             name,
             version,
@@ -75,7 +80,7 @@ impl Model {
             config,
             args,
             options: Options::read(&backend_config)?,
-            object,
+            loaded,
             _log_level: log_level,
         })
     }
@@ -97,7 +102,7 @@ fn complete_config(handle: ModelHandle) -> Result<ModelConfig> {
         );
     }
     let config = config::read(&json);
-    for line in config::strangers(&json) {
+    for line in config::unknown_keys(&json) {
         tracing::warn!("{}: config.pbtxt: {line}", handle.name()?);
     }
     for line in inputs::judge(&json, &config.roles)? {
@@ -125,16 +130,16 @@ fn read_args(folder: &Path, version_dir: &Path) -> Result<(EngineArgs, Vec<Strin
     )))
 }
 
-/// When a request came, on the server's clock and on ours.
+/// When a request came, on the server's clock (for its statistics) and on ours.
 #[derive(Clone, Copy)]
-pub(super) struct Since {
+pub(super) struct ArrivalTime {
     start_ns: u64,
     arrival: Instant,
 }
 
-impl Since {
-    pub(super) fn now() -> Since {
-        Since { start_ns: monotonic_ns(), arrival: Instant::now() }
+impl ArrivalTime {
+    pub(super) fn now() -> ArrivalTime {
+        ArrivalTime { start_ns: monotonic_ns(), arrival: Instant::now() }
     }
 }
 
@@ -155,14 +160,14 @@ impl Instance {
     /// Load an engine on the device that the instance group asks for.
     pub(super) fn load(model: Arc<Model>, handle: InstanceHandle) -> Result<Instance> {
         let kind = handle.kind()?;
-        model.args.check_parallel(kind != Kind::Ours)?;
+        model.args.check_parallel(kind != Kind::Auto)?;
         let name = handle.name()?;
         let metrics = Arc::new(Metrics::default());
         let options = EngineOptions {
             version_dir: model.version_dir.clone(),
             gpu: match kind {
                 Kind::Gpu(gpu) => Some(gpu),
-                Kind::Ours => None,
+                Kind::Auto => None,
             },
             observer: Arc::clone(&metrics) as _,
             max_waiting: model.options.max_waiting,
@@ -178,6 +183,7 @@ impl Instance {
                 .map(|dir| dir.join(format!("{}.json", name.replace('/', "_")))),
             name,
         };
+
         let delayed_ends = DelayedEnds::start(&model.name)?;
         let started = Instant::now();
         let supervisor = Supervisor::start(Watched {
@@ -186,14 +192,15 @@ impl Instance {
             version: model.version,
             args: model.args.clone(),
             engine: options,
-            patience: model.options.drain_deadline,
+            drain_deadline: model.options.drain_deadline,
             restarts: model.options.restarts,
             load_deadline: model.options.load_deadline,
             load_read_timeout: model.options.load_read_timeout,
             exit_when_dead: model.options.exit_when_dead,
             health_check: model.config.health_check,
-            object: Arc::clone(&model.object),
+            loaded: Arc::clone(&model.loaded),
         })?;
+
         let engine = supervisor.engine()?;
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
@@ -202,12 +209,20 @@ impl Instance {
         }
         heap::give_back();
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
+
         let most = std::env::var("VLLM_MAX_N_SEQUENCES").ok();
         let limits = SamplingLimits::new(facts.vocab_size, model.args.max_logprobs);
         let lists = model.options.lists.clone();
         let limits = SamplingLimits { lists, ..limits.with_max_sequences(most.as_deref())? };
-        let (embeds, adapters) = (facts.embeds, facts.adapters.clone());
-        Ok(Instance { model, handle, supervisor, delayed_ends, limits, embeds, adapters })
+        Ok(Instance {
+            model,
+            handle,
+            supervisor,
+            delayed_ends,
+            limits,
+            embeds: facts.embeds,
+            adapters: facts.adapters.clone(),
+        })
     }
 
     /// For threads and logs.
@@ -216,26 +231,30 @@ impl Instance {
     }
 
     /// Answer a request or hand it on; never waits for an engine.
-    pub(super) fn serve(&self, request: Request, since: Since) {
-        let Since { start_ns, arrival } = since;
+    pub(super) fn serve(&self, request: Request, arrived: ArrivalTime) {
+        let ArrivalTime { start_ns, arrival } = arrived;
         let factory = match request.factory() {
             Ok(factory) => factory,
             Err(e) => return tracing::error!("a request cannot be answered: {e}"),
         };
+
         let parsed = catch_unwind(AssertUnwindSafe(|| self.parse(&request)))
             .unwrap_or_else(|_| Err(internal!("a fault in reading the request")));
         let decoupled = self.model.config.decoupled;
         let delayed = self.delayed_ends.sender();
-        let mut call =
+        let mut request =
             BackendRequest::new(request, factory, self.handle, start_ns, decoupled, delayed);
+
         let config = &self.model.config;
         let ready = parsed.and_then(|(parsed, options)| {
-            call.expect(&parsed, &config.roles, config.max_batch_size > 0)?;
+            request.set_layout(&parsed, &config.roles, config.max_batch_size > 0)?;
             Ok((parsed, options, self.engine()?))
         });
         match ready {
-            Ok((parsed, options, engine)) => self.submit(&engine, call, parsed, options, arrival),
-            Err(error) => call.refuse(&error),
+            Ok((parsed, options, engine)) => {
+                self.submit(&engine, request, parsed, options, arrival)
+            }
+            Err(error) => request.refuse(&error),
         }
     }
 
@@ -250,7 +269,7 @@ impl Instance {
             adapters: self.adapters.as_deref(),
         };
         let mut parameters = request.parameters().map_err(worded)?;
-        inputs::take_terms(&tensors, &mut parameters).map_err(worded)?;
+        inputs::take_options(&tensors, &mut parameters).map_err(worded)?;
         let options = request.options(&mut parameters).map_err(worded)?;
         Ok((request::parse(&context, &tensors, parameters)?, options))
     }
@@ -258,27 +277,33 @@ impl Instance {
     fn embed(
         &self,
         engine: &Engine,
-        call: BackendRequest,
+        request: BackendRequest,
         mut embeddings: Vec<Embedding>,
         options: RequestOptions,
         arrival: Instant,
     ) {
         let give = |Embedding { input, dimensions }, client: Arc<dyn Client>| {
-            let (given, options) = (client.clone(), options.clone());
-            let request = EmbedRequest { input, dimensions, client: given, arrival, options };
-            if let Err(error) = engine.embed(request) {
+            let taken = engine.embed(EmbedRequest {
+                input,
+                dimensions,
+                client: Arc::clone(&client),
+                arrival,
+                options: options.clone(),
+            });
+            if let Err(error) = taken {
                 client.finish(Err(error));
             }
         };
+
         if embeddings.len() == 1 {
             if let Some(one) = embeddings.pop() {
                 let style = self.model.config.roles.style;
-                give(one, Arc::new(Single::new(call, None, style, false)));
+                give(one, Arc::new(Single::new(request, None, style, false)));
             }
             return;
         }
         let echoes = vec![None; embeddings.len()];
-        for (row, client) in embeddings.into_iter().zip(Batch::rows(call, echoes)) {
+        for (row, client) in embeddings.into_iter().zip(Batch::rows(request, echoes)) {
             give(row, Arc::new(client));
         }
     }
@@ -286,18 +311,20 @@ impl Instance {
     fn submit(
         &self,
         engine: &Engine,
-        call: BackendRequest,
+        request: BackendRequest,
         parsed: Parsed,
         options: RequestOptions,
         arrival: Instant,
     ) {
         if !parsed.embeddings.is_empty() {
-            return self.embed(engine, call, parsed.embeddings, options, arrival);
+            return self.embed(engine, request, parsed.embeddings, options, arrival);
         }
-        let (stream, echo) = (parsed.stream, parsed.echo);
+
+        let stream = parsed.stream;
+        let echo = parsed.echo;
         let returns = Returns {
-            logprobs: parsed.wanted.logprobs,
-            cumulative_logprob: parsed.wanted.cumulative_logprob,
+            logprobs: parsed.outputs.logprobs,
+            cumulative_logprob: parsed.outputs.cumulative_logprob,
         };
         let mut rows = parsed.rows;
         let give = |row: request::PromptRow, client: Arc<dyn Client>| {
@@ -314,16 +341,17 @@ impl Instance {
                 client.finish(Err(error));
             }
         };
+
         if rows.len() == 1 {
             if let Some(row) = rows.pop() {
                 let prompt = echo.then(|| row.prompt.clone());
                 let style = self.model.config.roles.style;
-                give(row, Arc::new(Single::new(call, prompt, style, stream)));
+                give(row, Arc::new(Single::new(request, prompt, style, stream)));
             }
             return;
         }
         let prompts = rows.iter().map(|row| echo.then(|| row.prompt.clone())).collect();
-        for (row, client) in rows.into_iter().zip(Batch::rows(call, prompts)) {
+        for (row, client) in rows.into_iter().zip(Batch::rows(request, prompts)) {
             give(row, Arc::new(client));
         }
     }
@@ -345,11 +373,12 @@ impl Instance {
 
     /// What the server's readiness probe asks, on servers that do.
     pub(super) fn ready(&self) -> Result<()> {
-        self.supervisor.asked();
+        self.supervisor.readiness_asked();
         self.supervisor.engine().map(drop)
     }
 
-    /// Unload: the server calls it when no request is left.
+    /// Unload: the server calls it when no request is left, so nobody holds a sender of delayed
+    /// ends.
     pub(super) fn unload(self) {
         self.supervisor.unload();
         self.delayed_ends.stop();

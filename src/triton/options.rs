@@ -1,5 +1,5 @@
-//! `--backend-config=vllm,key=value`: the few knobs that belong to the server's operator, not to a
-//! model. Called by `model`.
+//! `--backend-config=vllm,key=value`: what the server's operator decides, not a model.json. Called
+//! by `model`.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -31,6 +31,7 @@ const OF_PYTHON: [&str; 5] = [
     "thread-pool-size",
 ];
 
+/// The keys of `--backend-config=vllm,`, as they count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Options {
     /// `max-waiting`: requests that may wait for a slot, per instance.
@@ -103,10 +104,10 @@ impl Options {
     }
 
     /// A line for each key that nobody reads.
-    pub(super) fn strangers(config: &Value) -> Vec<String> {
+    pub(super) fn unknown_keys(config: &Value) -> Vec<String> {
         let cmdline = Cmdline::new(config);
         match Options::parse(&cmdline) {
-            Ok(_) => cmdline.strangers(),
+            Ok(_) => cmdline.unknown_keys(),
             // The load fails with that.
             Err(_) => Vec::new(),
         }
@@ -126,11 +127,13 @@ impl Options {
         if let Some(n) = number(cmdline, "max-logprob-entries", 1)? {
             options.max_logprob_entries = usize::try_from(n).unwrap_or(usize::MAX);
         }
+
         for (key, limit) in options.lists.by_key() {
             if let Some(n) = number(cmdline, key, 0)? {
                 *limit = usize::try_from(n).unwrap_or(usize::MAX);
             }
         }
+
         if let Some(ms) = number(cmdline, "drain-deadline-ms", 0)? {
             options.drain_deadline = Duration::from_millis(ms);
         }
@@ -146,8 +149,10 @@ impl Options {
         if let Some(n) = number(cmdline, "restart", 0)? {
             options.restarts = usize::try_from(n).unwrap_or(usize::MAX);
         }
+
         options.step_trace_dir = cmdline.text("step-trace-dir").map(PathBuf::from);
         options.step_timeout = number(cmdline, "step-timeout-ms", 0)?.map(Duration::from_millis);
+
         let limit = |ms: u64| Some(Duration::from_millis(ms)).filter(|limit| !limit.is_zero());
         if let Some(ms) = number(cmdline, "load-deadline-ms", 0)? {
             options.load_deadline = limit(ms);
@@ -160,39 +165,39 @@ impl Options {
     }
 }
 
-/// What was given, and which keys were asked for: the others are strangers.
+/// What was given, and which keys were read: the others are unknown.
 struct Cmdline<'a> {
     given: &'a Value,
-    asked: RefCell<Vec<&'static str>>,
+    keys_read: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Cmdline<'a> {
     fn new(config: &'a Value) -> Self {
-        Cmdline { given: &config["cmdline"], asked: RefCell::default() }
+        Cmdline { given: &config["cmdline"], keys_read: RefCell::default() }
     }
 
     fn text(&self, key: &'static str) -> Option<&'a str> {
-        self.asked.borrow_mut().push(key);
+        self.keys_read.borrow_mut().push(key);
         self.given[key].as_str()
     }
 
-    fn strangers(&self) -> Vec<String> {
-        let asked = self.asked.borrow();
-        let stranger = |key: &&String| {
-            !asked.contains(&key.as_str()) && !OF_THE_SERVER.contains(&key.as_str())
+    fn unknown_keys(&self) -> Vec<String> {
+        let known = self.keys_read.borrow();
+        let is_unknown = |key: &&String| {
+            !known.contains(&key.as_str()) && !OF_THE_SERVER.contains(&key.as_str())
         };
         let line = |key: &String| {
-            let remedy = match nearest(key, asked.iter().copied()) {
+            let remedy = match nearest(key, known.iter().copied()) {
                 _ if OF_PYTHON.contains(&key.as_str()) => {
                     "it belongs to the Python backend".to_string()
                 }
-                Some(known) => format!("did you mean '{known}'?"),
-                None => format!("known are {}", asked.join(", ")),
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!("known are {}", known.join(", ")),
             };
             format!("--backend-config=vllm,{} has no effect: {remedy}", key.escape_debug())
         };
         let given = self.given.as_object().into_iter().flatten().map(|(key, _)| key);
-        given.filter(stranger).map(line).collect()
+        given.filter(is_unknown).map(line).collect()
     }
 }
 
@@ -246,7 +251,7 @@ mod tests {
     }
     #[test]
     fn a_key_that_nobody_reads_is_told_with_the_nearest_that_is() {
-        let lines = |cmdline: Value| Options::strangers(&json!({ "cmdline": cmdline }));
+        let lines = |cmdline: Value| Options::unknown_keys(&json!({ "cmdline": cmdline }));
         assert!(lines(json!({"auto-complete-config": "true", "backend-directory": "/b",
                              "min-compute-capability": "6.0", "max-waiting": "8"}))
         .is_empty());
@@ -263,6 +268,6 @@ mod tests {
         assert!(foreign[0].ends_with("it belongs to the Python backend"), "{foreign:?}");
         assert!(foreign[1].contains("known are max-waiting, max-request-bytes, "), "{foreign:?}");
         assert!(foreign[1].contains("step-trace-dir") && foreign[1].contains("exit-when-dead"));
-        assert!(Options::strangers(&json!({})).is_empty());
+        assert!(Options::unknown_keys(&json!({})).is_empty());
     }
 }

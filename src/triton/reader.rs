@@ -1,6 +1,7 @@
 //! Reads large requests on threads of their own: megabytes of JSON, long lists and books are parsed
 //! beside the thread on which the server hands over requests, so that the next question does not
-//! wait for them. Called by the entry points in `mod`; what a request means is `model`'s affair.
+//! wait for them. Called by the entry points in `mod`; what a request means is not known here, but
+//! in `model`.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{bounded, Receiver, Sender};
 
 use super::handles::{InstanceHandle, Request};
-use super::model::{Instance, Model, Since};
+use super::model::{ArrivalTime, Instance, Model};
 use crate::error::Result;
 use crate::internal;
 
@@ -20,20 +21,22 @@ const THREADS: usize = 2;
 /// waits.
 const WAITING: usize = 64;
 
-/// An instance with its readers.
-pub(super) struct Served {
+/// What the server holds for one instance: the instance with its readers.
+pub(super) struct InstanceState {
     instance: Arc<Instance>,
-    large: Sender<(Request, Since)>,
+    large: Sender<(Request, ArrivalTime)>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Served {
-    pub(super) fn load(model: Arc<Model>, handle: InstanceHandle) -> Result<Served> {
+impl InstanceState {
+    /// Load an instance and start its readers.
+    pub(super) fn load(model: Arc<Model>, handle: InstanceHandle) -> Result<InstanceState> {
         let (large, inbox) = bounded(WAITING);
         let instance = Arc::new(Instance::load(model, handle)?);
-        let mut served = Served { instance, large, threads: Vec::new() };
+        let mut served = InstanceState { instance, large, threads: Vec::new() };
         for i in 0..THREADS {
-            let (instance, inbox) = (Arc::clone(&served.instance), inbox.clone());
+            let instance = Arc::clone(&served.instance);
+            let inbox = inbox.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("reader{i} {}", instance.name()))
                 .spawn(move || read(&instance, &inbox))
@@ -45,21 +48,26 @@ impl Served {
 
     /// Take a request: it will be answered, whatever comes. Returns without waiting for an engine.
     pub(super) fn take(&self, request: Request) {
-        let since = Since::now();
-        let here = match request.bytes().is_ok_and(|bytes| bytes > INLINE_BYTES) {
-            false => Some((request, since)),
-            true => self.large.try_send((request, since)).err().map(|full| full.into_inner()),
+        let arrived = ArrivalTime::now();
+        let here = if request.bytes().is_ok_and(|bytes| bytes > INLINE_BYTES) {
+            self.large.try_send((request, arrived)).err().map(|full| full.into_inner())
+        } else {
+            Some((request, arrived))
         };
-        if let Some((request, since)) = here {
-            serve(&self.instance, request, since);
+        if let Some((request, arrived)) = here {
+            serve(&self.instance, request, arrived);
         }
     }
 
+    /// Whether it can serve.
+    ///
+    /// # Errors
+    /// Unavailable: why not.
     pub(super) fn ready(&self) -> Result<()> {
         self.instance.ready()
     }
 
-    /// The server calls it when no request is left, so no reader holds one.
+    /// Unload: the server calls it when no request is left, so no reader holds one.
     pub(super) fn unload(self) {
         drop(self.large);
         for thread in self.threads {
@@ -71,14 +79,14 @@ impl Served {
     }
 }
 
-fn read(instance: &Instance, inbox: &Receiver<(Request, Since)>) {
-    for (request, since) in inbox {
-        serve(instance, request, since);
+fn read(instance: &Instance, inbox: &Receiver<(Request, ArrivalTime)>) {
+    for (request, arrived) in inbox {
+        serve(instance, request, arrived);
     }
 }
 
-fn serve(instance: &Instance, request: Request, since: Since) {
-    if catch_unwind(AssertUnwindSafe(|| instance.serve(request, since))).is_err() {
+fn serve(instance: &Instance, request: Request, arrived: ArrivalTime) {
+    if catch_unwind(AssertUnwindSafe(|| instance.serve(request, arrived))).is_err() {
         // The request answered with an error when its client unwound.
         tracing::error!("a fault in serving a request");
     }

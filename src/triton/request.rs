@@ -1,6 +1,6 @@
-//! From a Triton request to what the engine takes: prompts, sampling parameters, wishes. Everything
-//! illegal is refused here, with the text the client sees. Called by `model`; it never sends
-//! anything.
+//! From a Triton request to what the engine takes: prompts, sampling parameters, what it asks for.
+//! Everything illegal is refused here, with the text the client sees. Called by `model`; it never
+//! sends anything.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use super::config::ModelConfig;
 use super::embedding::Embedding;
 use super::handles::{Parameter, Tensor};
 use super::inputs;
-use super::response::Wanted;
+use super::response::RequestedOutputs;
 use super::roles::TextStyle;
 use super::tensors::{booleans, byte_strings, utf8};
 use crate::error::{brief, Error, Result};
@@ -28,12 +28,14 @@ pub(super) struct Parsed {
     pub rows: Vec<PromptRow>,
     /// Instead of `rows`: one vector each.
     pub embeddings: Vec<Embedding>,
+    /// Several responses, with the text that is new.
     pub stream: bool,
     /// Put the prompt before the text.
     pub echo: bool,
-    pub wanted: Wanted,
+    pub outputs: RequestedOutputs,
 }
 
+/// One prompt.
 #[derive(Debug)]
 pub(super) struct PromptRow {
     pub prompt: String,
@@ -61,7 +63,7 @@ struct Inputs<'a> {
     embedding: Option<&'a Tensor>,
     stream: Option<Vec<bool>>,
     exclude_prompt: Option<bool>,
-    wanted: Wanted,
+    outputs: RequestedOutputs,
     /// Sampling parameters that are inputs of their own.
     parameters: Vec<&'a Tensor>,
 }
@@ -110,8 +112,9 @@ fn read(
         return Err(invalid!("Model {} does not support '{task}' request", context.name));
     }
     if let Some(tensor) = inputs.embedding {
-        return read_embeddings(config, tensor, inputs.wanted);
+        return read_embeddings(config, tensor, inputs.outputs);
     }
+
     let Some(text) = inputs.text else {
         return Err(invalid!("input '{}' is missing", config.roles.text));
     };
@@ -125,6 +128,7 @@ fn read(
         .zip(params)
         .map(|(prompt, params)| Ok(PromptRow { prompt: utf8(prompt)?.to_owned(), params }))
         .collect::<Result<Vec<_>>>()?;
+
     if rows.len() > 1 {
         let lists = rows.iter().map(|row| (&row.params.stop[..], &row.params.bad_words[..]));
         context.limits.lists.check_rows(lists)?;
@@ -132,6 +136,7 @@ fn read(
     if rows.iter().any(|row| row.params.n != rows[0].params.n) {
         return Err(invalid!("all rows of a batch must have the same 'n'"));
     }
+
     let stream = inputs.stream.is_some_and(|flags| flags.contains(&true));
     check_stream(config, stream, rows.len())?;
     let echo = match config.roles.style {
@@ -144,20 +149,28 @@ fn read(
         TextStyle::RunningTotal => true,
         TextStyle::NewOnly => false,
     };
-    Ok(Parsed { rows, embeddings: Vec::new(), stream, echo, wanted: inputs.wanted })
+    Ok(Parsed { rows, embeddings: Vec::new(), stream, echo, outputs: inputs.outputs })
 }
 
 /// All other inputs but the counts that are to be returned mean nothing then.
-fn read_embeddings(config: &ModelConfig, tensor: &Tensor, wanted: Wanted) -> Result<Parsed> {
+fn read_embeddings(
+    config: &ModelConfig,
+    tensor: &Tensor,
+    outputs: RequestedOutputs,
+) -> Result<Parsed> {
     let texts = rows_of(tensor, config.max_batch_size > 0)?;
     let embeddings = texts.into_iter().map(|text| Embedding::parse(utf8(text)?));
-    let Wanted { num_input_tokens, num_output_tokens, .. } = wanted;
+    let RequestedOutputs { num_input_tokens, num_output_tokens, .. } = outputs;
     Ok(Parsed {
         rows: Vec::new(),
         embeddings: embeddings.collect::<Result<_>>()?,
         stream: false,
         echo: false,
-        wanted: Wanted { num_input_tokens, num_output_tokens, ..Wanted::default() },
+        outputs: RequestedOutputs {
+            num_input_tokens,
+            num_output_tokens,
+            ..RequestedOutputs::default()
+        },
     })
 }
 
@@ -186,11 +199,11 @@ impl<'a> Inputs<'a> {
                 name if name == roles.sampling => inputs.sampling = Some(tensor),
                 name if name == roles.stream => inputs.stream = Some(booleans(tensor)?),
                 "exclude_input_in_output" => inputs.exclude_prompt = Some(flag(tensor)?),
-                "return_finish_reason" => inputs.wanted.finish_reason = flag(tensor)?,
-                "return_cumulative_logprob" => inputs.wanted.cumulative_logprob = flag(tensor)?,
-                "return_logprobs" => inputs.wanted.logprobs = flag(tensor)?,
-                "return_num_input_tokens" => inputs.wanted.num_input_tokens = flag(tensor)?,
-                "return_num_output_tokens" => inputs.wanted.num_output_tokens = flag(tensor)?,
+                "return_finish_reason" => inputs.outputs.finish_reason = flag(tensor)?,
+                "return_cumulative_logprob" => inputs.outputs.cumulative_logprob = flag(tensor)?,
+                "return_logprobs" => inputs.outputs.logprobs = flag(tensor)?,
+                "return_num_input_tokens" => inputs.outputs.num_input_tokens = flag(tensor)?,
+                "return_num_output_tokens" => inputs.outputs.num_output_tokens = flag(tensor)?,
                 "image" => {
                     return Err(invalid!("input 'image': model {} takes text only", context.name));
                 }
@@ -231,7 +244,8 @@ fn sampling_of(
     parameters: Vec<(String, Parameter)>,
     named: Vec<Map<String, Value>>,
 ) -> Result<Vec<SamplingParams>> {
-    let (rows, tensor_given) = (named.len(), tensor.is_some());
+    let rows = named.len();
+    let tensor_given = tensor.is_some();
     let read = |mut map: Map<String, Value>| {
         if let Some(tokens) = context.default_max_tokens {
             map.entry("max_tokens").or_insert(tokens.into());

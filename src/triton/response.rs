@@ -9,9 +9,10 @@ use super::sys::{self, TRITONSERVER_DataType};
 use crate::engine::{Answer, Output};
 use crate::error::Result;
 
-/// Which outputs a request wants.
+/// Which outputs a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct RequestedOutputs {
+    /// The text, or the vector of a request to embed.
     pub text: bool,
     pub finish_reason: bool,
     pub cumulative_logprob: bool,
@@ -20,9 +21,9 @@ pub(super) struct Wanted {
     pub num_output_tokens: bool,
 }
 
-impl Default for Wanted {
+impl Default for RequestedOutputs {
     fn default() -> Self {
-        Wanted {
+        RequestedOutputs {
             text: true,
             finish_reason: false,
             cumulative_logprob: false,
@@ -33,10 +34,10 @@ impl Default for Wanted {
     }
 }
 
-impl Wanted {
+impl RequestedOutputs {
     /// Drop what the client did not list among the outputs it asks for.
-    pub(super) fn only_requested(&mut self, request: &Request, text_name: &CStr) -> Result<()> {
-        let mut listed = Wanted { text: false, ..Wanted::default() };
+    pub(super) fn only_listed(&mut self, request: &Request, text_name: &CStr) -> Result<()> {
+        let mut listed = RequestedOutputs { text: false, ..RequestedOutputs::default() };
         request.outputs(|name| match name {
             b"finish_reason" => listed.finish_reason = true,
             b"cumulative_logprob" => listed.cumulative_logprob = true,
@@ -58,7 +59,7 @@ impl Wanted {
 /// How the answers of one request become tensors.
 pub(super) struct Layout {
     pub text_name: &'static CStr,
-    pub wanted: Wanted,
+    pub outputs: RequestedOutputs,
     /// Tensors carry a leading batch dimension.
     pub batched: bool,
     /// The texts are vectors: counts are scalars then, also the one of outputs.
@@ -103,26 +104,26 @@ impl Layout {
         let shape = if self.batched { &shape[..] } else { &shape[1..] };
         let size = (rows.len(), n);
         let output = |r: usize, i: usize| rows[r].answer.outputs.get(i);
-        if self.wanted.text {
+        if self.outputs.text {
             let pieces = |r: usize, i: usize, out: &mut dyn FnMut(&str)| {
                 out(rows[r].before.of(i));
                 out(output(r, i).map_or("", |o| o.text.as_str()));
             };
             strings(response, self.text_name, shape, size, &pieces)?;
         }
-        if self.wanted.finish_reason {
+        if self.outputs.finish_reason {
             let pieces = |r: usize, i: usize, out: &mut dyn FnMut(&str)| {
                 let reason = output(r, i).and_then(|o| o.finish_reason);
                 out(reason.map_or("None", |reason| reason.as_str()));
             };
             strings(response, c"finish_reason", shape, size, &pieces)?;
         }
-        if self.wanted.cumulative_logprob {
+        if self.outputs.cumulative_logprob {
             let f32s = sys::TRITONSERVER_TYPE_FP32;
             let sum = |output: &Output| output.cumulative_logprob.to_le_bytes();
             numbers(response, c"cumulative_logprob", f32s, shape, rows, sum)?;
         }
-        if self.wanted.logprobs {
+        if self.outputs.logprobs {
             let text = |o: &Output| logprobs::json(o.logprobs.as_deref());
             let all = rows.iter().map(|row| row.answer.outputs.iter().map(text).collect());
             let all: Vec<Vec<String>> = all.collect();
@@ -131,7 +132,7 @@ impl Layout {
             };
             strings(response, c"logprobs", shape, size, &pieces)?;
         }
-        if self.wanted.num_input_tokens {
+        if self.outputs.num_input_tokens {
             let shape = [rows.len() as i64, 1];
             // Without a batch dimension a scalar: the Python backend's shape is [] though declared
             // [1].
@@ -143,7 +144,7 @@ impl Layout {
                 cell.copy_from_slice(&row.answer.prompt_tokens.to_le_bytes());
             }
         }
-        if self.wanted.num_output_tokens {
+        if self.outputs.num_output_tokens {
             let shape = if self.embedding && !self.batched { &shape[..0] } else { shape };
             let u32s = sys::TRITONSERVER_TYPE_UINT32;
             let count = |output: &Output| output.tokens.to_le_bytes();
@@ -169,6 +170,7 @@ fn strings(
     for row in 0..rows {
         (0..n).for_each(|i| pieces(row, i, &mut |piece| total += piece.len()));
     }
+
     let buffer = response.output(name, sys::TRITONSERVER_TYPE_BYTES, shape, total)?;
     let mut at = 0;
     for row in 0..rows {

@@ -1,6 +1,6 @@
 //! The C interface as bindgen made it from `triton_headers/` (`tests/tidy` holds `sys/` to them),
-//! and its functions looked up in the server that loaded us. Called by the rest of this room. It
-//! knows names, not meanings.
+//! and its functions looked up in the server that loaded us. Called by the rest of this
+//! module, mostly by [`call!`](super::error::call). It knows names, not meanings.
 //!
 //! Looking up at run time leaves nothing undefined at link time: tests and examples link without a
 //! server, and a server that lacks a younger function still loads us.
@@ -68,16 +68,3 @@ fn server() -> Result<libloading::Library> {
 pub(super) fn api() -> Option<&'static Api> {
     API.get()
 }
-
-/// Call a required function: `call!(TRITONBACKEND_ModelName(model, &mut name))` is a `Result<()>`.
-macro_rules! call {
-    ($name:ident($($arg:expr),* $(,)?)) => {
-        match $crate::triton::sys::api() {
-            // SAFETY: the caller passes live objects of the server and pointers to locals of the
-            // declared types; the error that comes back is ours.
-            Some(api) => $crate::triton::error::check(unsafe { api.required.$name($($arg),*) }),
-            None => Err($crate::internal!("{} without a server", stringify!($name))),
-        }
-    };
-}
-pub(super) use call;

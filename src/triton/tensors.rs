@@ -50,10 +50,10 @@ pub(super) fn byte_strings(tensor: &Tensor) -> Result<Vec<&[u8]>> {
         strings.push(string);
         rest = after;
     }
-    match strings.len() == expected {
-        true => Ok(strings),
-        false => Err(wrong_count(tensor, expected)),
+    if strings.len() != expected {
+        return Err(wrong_count(tensor, expected));
     }
+    Ok(strings)
 }
 
 /// The elements of a BOOL tensor.
@@ -85,6 +85,7 @@ pub(super) fn values(tensor: &Tensor) -> Result<Vec<Value>> {
         }
         Ok(numbers.iter().map(|bytes| read(*bytes)).collect())
     }
+
     let values = match tensor.datatype {
         sys::TRITONSERVER_TYPE_BOOL => booleans(tensor)?.into_iter().map(Value::from).collect(),
         sys::TRITONSERVER_TYPE_BYTES => {
@@ -106,10 +107,11 @@ pub(super) fn values(tensor: &Tensor) -> Result<Vec<Value>> {
             return Err(invalid!("input '{name}' has the type {other}, which is no parameter's"));
         }
     };
-    match values.iter().any(Value::is_null) {
-        true => Err(invalid!("input '{}' must hold finite numbers", tensor.name)),
-        false => Ok(values),
+
+    if values.iter().any(Value::is_null) {
+        return Err(invalid!("input '{}' must hold finite numbers", tensor.name));
     }
+    Ok(values)
 }
 
 fn wrong_count(tensor: &Tensor, expected: usize) -> crate::error::Error {

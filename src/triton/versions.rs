@@ -1,7 +1,7 @@
-//! Which objects of one model live side by side. The server knows models by name: an unload that an
-//! old version asks for because its engine is dead takes the new one out, which was loaded in the
-//! meantime, and with it the word of a load that was answered with success. So a version asks only
-//! while it is the newest of its name, and all its instances ask once. Called by `model` and
+//! Which versions of one model live side by side, of one that was loaded again. The server knows
+//! models by name: an unload that an old one asks for because its engine is dead takes the new one
+//! out, which was loaded in the meantime with success. So one asks only while it is the newest of
+//! its name, and all its instances together ask once. Called by `model` and
 //! `watch`.
 
 use std::collections::BTreeMap;
@@ -18,20 +18,20 @@ struct Living {
 }
 
 /// One loaded version of a model, as long as it lives.
-pub(super) struct Version {
+pub(super) struct LoadedVersion {
     key: (String, u64),
     number: u64,
     asked: AtomicBool,
 }
 
-impl Version {
-    pub(super) fn new(model: &str, version: u64) -> Version {
+impl LoadedVersion {
+    pub(super) fn new(model: &str, version: u64) -> LoadedVersion {
         let key = (model.to_string(), version);
         let mut living = LIVING.lock();
         let number = living.next;
         living.next += 1;
         living.numbers.entry(key.clone()).or_default().push(number);
-        Version { key, number, asked: AtomicBool::new(false) }
+        LoadedVersion { key, number, asked: AtomicBool::new(false) }
     }
 
     /// Another object of the same name was made later and lives: the model was loaded again, or is
@@ -48,7 +48,7 @@ impl Version {
     }
 }
 
-impl Drop for Version {
+impl Drop for LoadedVersion {
     fn drop(&mut self) {
         let mut living = LIVING.lock();
         if let Some(numbers) = living.numbers.get_mut(&self.key) {
@@ -66,17 +66,17 @@ mod tests {
 
     #[test]
     fn the_newest_asks_once() {
-        let old = Version::new("object-test", 1);
-        let other = Version::new("object-test", 2);
-        let new = Version::new("object-test", 1);
+        let old = LoadedVersion::new("object-test", 1);
+        let other = LoadedVersion::new("object-test", 2);
+        let new = LoadedVersion::new("object-test", 1);
         assert!(!old.may_ask() && other.may_ask() && new.may_ask());
         assert!(!new.may_ask());
     }
 
     #[test]
     fn a_load_that_failed_leaves_the_word_to_the_one_before() {
-        let old = Version::new("object-test-failed", 1);
-        drop(Version::new("object-test-failed", 1));
+        let old = LoadedVersion::new("object-test-failed", 1);
+        drop(LoadedVersion::new("object-test-failed", 1));
         assert!(old.may_ask());
     }
 }

@@ -1,10 +1,10 @@
-//! Keeps one engine in place: starts it again after a failure if the operator wants that, tells the
+//! Supervises one engine: loads it again after a failure if the operator wants that, tells the
 //! server of a death it cannot see, and notices that the server is unloading the model. No entry
-//! point tells of the last: the server waits, without limit, until every request in flight is done,
+//! point says so: the server waits, without limit, until every request in flight is done,
 //! and only then calls our finaliser. So a thread looks now and then. Called by `model`; one per
 //! instance, joined on unload.
 //!
-//! A death is told to the server before any client hears of it: whoever loads the model again
+//! The server hears of a death before any client does: whoever loads the model again
 //! because of an error must find it on its way out, or the load does nothing, answers 200, and the
 //! unload that comes after it takes the model away.
 
@@ -18,7 +18,7 @@ use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender, TryRecvErr
 use parking_lot::{Mutex, RwLock};
 
 use super::handles::ServerHandle;
-use super::versions::Version;
+use super::versions::LoadedVersion;
 use crate::engine::{Engine, EngineArgs, EngineOptions, LoadLimits, Observation, Observer};
 use crate::error::{Error, Result};
 use crate::internal;
@@ -29,10 +29,10 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(3600);
 /// After a reload that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Answers that are on their way out when the process leaves.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const EXIT_DELAY: Duration = Duration::from_secs(1);
 /// Clients of a dead engine wait so long for the server to take the model out; it needs
 /// milliseconds, unless it is busy with its repositories.
-const UNLOAD_PATIENCE: Duration = Duration::from_millis(300);
+const UNLOAD_WAIT: Duration = Duration::from_millis(300);
 /// A server that asked for an instance's readiness within this time will ask again, and knows of a
 /// death by itself.
 const ASKED_WITHIN: Duration = Duration::from_secs(120);
@@ -42,12 +42,13 @@ const LIST_PERIOD: Duration = Duration::from_secs(10);
 /// What is watched, and what to do about its death.
 pub(super) struct Watched {
     pub server: ServerHandle,
+    /// Its name in the server.
     pub model: String,
     pub version: u64,
     pub args: EngineArgs,
     pub engine: EngineOptions,
     /// Time for requests in flight, counted from when the unload is noticed.
-    pub patience: Duration,
+    pub drain_deadline: Duration,
     /// Of a load, in all.
     pub load_deadline: Option<Duration>,
     /// Of a load's reads, while they bring nothing.
@@ -56,38 +57,42 @@ pub(super) struct Watched {
     pub restarts: usize,
     /// A dead engine that is not loaded again ends the process.
     pub exit_when_dead: bool,
-    /// A death is told by the next request, in the Python backend's words, and only then to the
-    /// server.
+    /// The next request says that the engine is dead, in the Python backend's words, and only then
+    /// to the server.
     pub health_check: bool,
-    pub object: Arc<Version>,
+    pub loaded: Arc<LoadedVersion>,
 }
 
 impl Watched {
     /// An engine, unless that takes too long. A load that hangs keeps the server from ending, and
-    /// nothing tells of that: the server joins the thread that waits for the load before it says
+    /// nothing says so: the server joins the thread that waits for the load before it says
     /// that it goes. `stopped`: nor if this says that nobody waits any more.
     fn load(&self, stopped: Option<Receiver<()>>) -> Result<Engine> {
         let left = |stopped: &Receiver<()>| stopped.try_recv() == Err(TryRecvError::Disconnected);
         let limits = LoadLimits {
             deadline: self.load_deadline,
             read_timeout: self.load_read_timeout,
-            wanted: Box::new(move || match stopped.as_ref().is_some_and(left) {
-                true => Err(Error::Unavailable("the model is being unloaded".into())),
-                false => Ok(()),
+            wanted: Box::new(move || {
+                if stopped.as_ref().is_some_and(left) {
+                    Err(Error::Unavailable("the model is being unloaded".into()))
+                } else {
+                    Ok(())
+                }
             }),
         };
         Engine::load_within(self.args.clone(), self.engine.clone(), &limits)
     }
 }
 
-/// The engine's place, and the thread that watches it.
+/// The engine, and the thread that watches it.
 pub(super) struct Supervisor {
-    place: Arc<Place>,
+    supervised: Arc<Supervised>,
     stop: Sender<()>,
     thread: JoinHandle<()>,
 }
 
-struct Place {
+/// The engine while it lives, and what is known of it.
+struct Supervised {
     watched: Watched,
     /// None while the engine is loaded anew.
     engine: RwLock<Option<Arc<Engine>>>,
@@ -98,10 +103,10 @@ struct Place {
     asked: Mutex<Option<Instant>>,
 }
 
-/// Passes a death on to the place of the engine, and everything else to the metrics.
+/// Passes a death on to the supervisor, and everything else to the metrics.
 struct EngineObserver {
     observer: Arc<dyn Observer>,
-    place: OnceLock<Weak<Place>>,
+    supervised: OnceLock<Weak<Supervised>>,
 }
 
 impl Observer for EngineObserver {
@@ -110,8 +115,8 @@ impl Observer for EngineObserver {
     }
 
     fn dying(&self) {
-        if let Some(place) = self.place.get().and_then(Weak::upgrade) {
-            place.dying();
+        if let Some(supervised) = self.supervised.get().and_then(Weak::upgrade) {
+            supervised.dying();
         }
     }
 }
@@ -120,27 +125,27 @@ impl Supervisor {
     /// Load the engine and start to watch it.
     pub(super) fn start(mut watched: Watched) -> Result<Supervisor> {
         let observer = Arc::clone(&watched.engine.observer);
-        let told = Arc::new(EngineObserver { observer, place: OnceLock::new() });
-        watched.engine.observer = Arc::clone(&told) as _;
+        let observer = Arc::new(EngineObserver { observer, supervised: OnceLock::new() });
+        watched.engine.observer = Arc::clone(&observer) as _;
         let engine = watched.load(None)?;
 
         let name = format!("watch {}", watched.model);
-        let place = Arc::new(Place {
+        let supervised = Arc::new(Supervised {
             watched,
             engine: RwLock::new(Some(Arc::new(engine))),
             unloading: AtomicBool::new(false),
             restarts: Mutex::default(),
             asked: Mutex::default(),
         });
-        let _ = told.place.set(Arc::downgrade(&place));
+        let _ = observer.supervised.set(Arc::downgrade(&supervised));
 
         let (stop, stopped) = bounded(0);
-        let watching = Arc::clone(&place);
+        let watching = Arc::clone(&supervised);
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || watching.watch(&stopped))
             .map_err(|e| internal!("cannot start a thread: {e}"))?;
-        Ok(Supervisor { place, stop, thread })
+        Ok(Supervisor { supervised, stop, thread })
     }
 
     /// The engine, if it can serve.
@@ -148,7 +153,7 @@ impl Supervisor {
     /// # Errors
     /// Unavailable: why not.
     pub(super) fn engine(&self) -> Result<Arc<Engine>> {
-        let engine = self.place.engine.read().clone();
+        let engine = self.supervised.engine.read().clone();
         let Some(engine) = engine else {
             return Err(Error::Unavailable(
                 "the engine failed and is being loaded again: retry later".into(),
@@ -159,25 +164,25 @@ impl Supervisor {
 
     /// The server lets go of the model, so that an engine which refuses is not a dead one.
     pub(super) fn unloading(&self) -> bool {
-        self.place.unloading.load(Ordering::Acquire)
+        self.supervised.unloading.load(Ordering::Acquire)
     }
 
     /// The engine is dead: have the server take the model out.
     pub(super) fn ask_unload(&self) {
-        self.place.ask_unload();
+        self.supervised.ask_unload();
     }
 
     /// The server asks whether the instance is ready.
-    pub(super) fn asked(&self) {
-        *self.place.asked.lock() = Some(Instant::now());
+    pub(super) fn readiness_asked(&self) {
+        *self.supervised.asked.lock() = Some(Instant::now());
     }
 
-    /// End the thread and the engine; the server calls for it when no request is left.
+    /// End the thread and the engine. To be called when no request is left.
     pub(super) fn unload(self) {
         drop(self.stop);
         let _ = self.thread.join();
-        if let Some(engine) = self.place.take() {
-            engine.drain(self.place.watched.patience);
+        if let Some(engine) = self.supervised.take() {
+            engine.drain(self.supervised.watched.drain_deadline);
         }
     }
 }
@@ -188,7 +193,7 @@ fn leave_process() -> ! {
     unsafe { libc::_exit(1) }
 }
 
-impl Place {
+impl Supervised {
     fn watch(&self, stopped: &Receiver<()>) {
         let mut was_ready = false;
         let mut listed = None;
@@ -199,7 +204,7 @@ impl Place {
                 continue;
             }
             if dead {
-                self.have_it_known();
+                self.have_it_unloaded();
                 continue;
             }
             let engine = self.engine.read().clone();
@@ -216,10 +221,12 @@ impl Place {
 
             let ready = self.ready(&mut listed);
             if was_ready && !ready {
-                let Watched { model, patience, .. } = &self.watched;
-                tracing::info!("{model} is being unloaded: requests in flight have {patience:?}");
+                let Watched { model, drain_deadline, .. } = &self.watched;
+                tracing::info!(
+                    "{model} is being unloaded: requests in flight have {drain_deadline:?}"
+                );
                 self.unloading.store(true, Ordering::Release);
-                engine.begin_drain(*patience);
+                engine.begin_drain(*drain_deadline);
             }
             was_ready = ready;
         }
@@ -297,7 +304,7 @@ impl Place {
         let revived = self.restarted() < *restarts;
         if !revived && !*exit_when_dead && !*health_check && !self.server_asks() {
             if let Some(asked) = self.ask_unload() {
-                let _ = asked.recv_timeout(UNLOAD_PATIENCE);
+                let _ = asked.recv_timeout(UNLOAD_WAIT);
             }
         }
     }
@@ -308,7 +315,7 @@ impl Place {
         let Watched { model, exit_when_dead, .. } = &self.watched;
         if *exit_when_dead {
             tracing::error!("{model} is dead: the process leaves, as exit-when-dead asks");
-            std::thread::sleep(LAST_WORDS);
+            std::thread::sleep(EXIT_DELAY);
             leave_process();
         }
         if self.server_asks() {
@@ -317,12 +324,12 @@ impl Place {
                  alone does nothing)"
             );
         }
-        self.have_it_known();
+        self.have_it_unloaded();
     }
 
     /// Have the server take a dead model out, unless it knows by itself: once, and not a newer
     /// object of the same name.
-    fn have_it_known(&self) {
+    fn have_it_unloaded(&self) {
         if !self.server_asks() {
             self.ask_unload();
         }
@@ -335,10 +342,11 @@ impl Place {
     /// From a detached thread, because the unload ends in our own finalisers. The receiver hears
     /// when the server has let go of the model or has refused.
     fn ask_unload(&self) -> Option<Receiver<()>> {
-        if !self.watched.object.may_ask() {
+        if !self.watched.loaded.may_ask() {
             return None;
         }
-        let (server, name) = (self.watched.server, self.watched.model.clone());
+        let server = self.watched.server;
+        let name = self.watched.model.clone();
         let (done, asked) = bounded(1);
         let thread = std::thread::Builder::new().name("vllm-unload".into()).spawn(move || {
             if let Err(e) = server.unload(&name) {
@@ -354,7 +362,7 @@ impl Place {
         Some(asked)
     }
 
-    /// The engine out of its place, once nobody submits to it any more.
+    /// The engine itself, once nobody submits to it any more.
     fn take(&self) -> Option<Engine> {
         let mut engine = self.engine.write().take()?;
         loop {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::Pooling;
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::pooling::{PoolerOptions, Runner};
+use triton_vllm::model::config::{PoolerOptions, Runner};
 use triton_vllm::model::{Checkpoint, ModelSpec, WeightSource};
 
 use super::{Rig, RigOptions, SUPPORTED};

@@ -73,7 +73,7 @@ impl LoraArgs {
     /// What the model is told of it.
     pub fn options(&self) -> AdapterOptions {
         AdapterOptions {
-            room: AdapterCapacity { slots: self.max_loras, rank: self.max_lora_rank },
+            capacity: AdapterCapacity { slots: self.max_loras, rank: self.max_lora_rank },
             modules: self.lora_target_modules.clone(),
         }
     }

@@ -7,7 +7,7 @@ use super::values::{self, Reader};
 use crate::device::Pooling;
 use crate::error::{Error, Result};
 use crate::json;
-use crate::model::pooling::{PoolerOptions, Runner};
+use crate::model::config::{PoolerOptions, Runner};
 use crate::sampling::python::quoted;
 
 /// Keys of `pooler_config` that we read, then those that must not be set.

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::keys::{Class, NEWEST};
 use super::*;
 use crate::device::Pooling;
-use crate::model::pooling::Runner;
+use crate::model::config::Runner;
 
 fn args(text: &str) -> EngineArgs {
     EngineArgs::parse(text).expect(text).0

@@ -12,6 +12,7 @@ use ureq::http::{Response, StatusCode};
 use ureq::tls::{parse_pem, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
+use super::files::SMALL_FILES;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::invalid;
@@ -21,7 +22,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 /// Attempts in a row that bring nothing.
 const FAILURES_MAX: u64 = 5;
-/// Of a listing, or of the facts of a file.
+/// Of a listing, or of what is known of a file.
 const TRIES: u64 = 3;
 const REDIRECTS_MAX: usize = 5;
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -47,7 +48,7 @@ pub(super) struct Listing {
 }
 
 /// What the hub says of a file before it sends it.
-pub(super) struct Facts {
+pub(super) struct FileInfo {
     /// SHA-256 of large files, git's hash of small ones; a mirror may have others.
     pub etag: String,
     pub bytes: Option<u64>,
@@ -59,8 +60,10 @@ pub(super) struct Remote<'a> {
     token: Option<&'a str>,
     retry_ms: u64,
     progress: Option<&'a files::Progress>,
-    follow: Agent,
-    stay: Agent,
+    /// Follows redirects.
+    following: Agent,
+    /// Does not.
+    staying: Agent,
 }
 
 impl<'a> Remote<'a> {
@@ -88,8 +91,16 @@ impl<'a> Remote<'a> {
                 .build()
                 .into()
         };
-        let progress = None;
-        Remote { endpoint, repo, token, retry_ms, progress, follow: agent(10), stay: agent(0) }
+
+        Remote {
+            endpoint,
+            repo,
+            token,
+            retry_ms,
+            progress: None,
+            following: agent(10),
+            staying: agent(0),
+        }
     }
 
     pub fn called_off_by(mut self, progress: &'a files::Progress) -> Remote<'a> {
@@ -105,7 +116,7 @@ impl<'a> Remote<'a> {
 
     /// Ask until there is an answer or a refusal: a hub that cannot be reached or is busy gets
     /// [`TRIES`].
-    fn patiently<T>(
+    fn with_retries<T>(
         &self,
         ask: impl Fn() -> std::result::Result<T, Failure>,
     ) -> std::result::Result<T, Failure> {
@@ -122,17 +133,18 @@ impl<'a> Remote<'a> {
 
     /// The commit that a revision stands for, and the names of its files.
     pub fn listing(&self, revision: &str) -> std::result::Result<Listing, Failure> {
-        self.patiently(|| self.listing_once(revision))
+        self.with_retries(|| self.listing_once(revision))
     }
 
     fn listing_once(&self, revision: &str) -> std::result::Result<Listing, Failure> {
         let (endpoint, repo) = (self.endpoint, self.repo);
         let url = format!("{endpoint}/api/models/{repo}/revision/{}", escaped(revision));
         let what = format!("model '{repo}' at revision '{revision}'");
-        let mut request = self.follow.get(&url);
+        let mut request = self.following.get(&url);
         if let Some(token) = self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
+
         let mut answer =
             request.call().map_err(|e| Failure::Unreachable(self.unreachable(&what, &e)))?;
         let status = answer.status();
@@ -158,16 +170,16 @@ impl<'a> Remote<'a> {
         format!("'{file}' of model '{}'", self.repo)
     }
 
-    /// Redirects to elsewhere are not followed: the facts stand in the hub's own answer.
-    pub fn facts(&self, commit: &str, file: &str) -> Result<Facts> {
-        Ok(self.patiently(|| self.facts_once(commit, file))?)
+    /// Redirects to elsewhere are not followed: what is known stands in the hub's own answer.
+    pub fn file_info(&self, commit: &str, file: &str) -> Result<FileInfo> {
+        Ok(self.with_retries(|| self.file_info_once(commit, file))?)
     }
 
-    fn facts_once(&self, commit: &str, file: &str) -> std::result::Result<Facts, Failure> {
+    fn file_info_once(&self, commit: &str, file: &str) -> std::result::Result<FileInfo, Failure> {
         let what = self.what(file);
         let mut url = self.url(commit, file);
         for _ in 0..REDIRECTS_MAX {
-            let mut request = self.stay.head(&url);
+            let mut request = self.staying.head(&url);
             if let Some(token) = self.token {
                 request = request.header("Authorization", format!("Bearer {token}"));
             }
@@ -184,6 +196,7 @@ impl<'a> Remote<'a> {
             if !answer.status().is_success() && !answer.status().is_redirection() {
                 return Err(Failure::Refused(self.refusal(answer.status(), &what)));
             }
+
             let moved = answer.status().is_redirection();
             let length = header(&answer, "content-length").filter(|_| !moved);
             let bytes = header(&answer, "x-linked-size").or(length);
@@ -196,7 +209,7 @@ impl<'a> Remote<'a> {
                 return Err(Failure::Refused(self.nonsense(&text)));
             }
             let bytes = bytes.and_then(|n| n.parse().ok());
-            return Ok(Facts { etag: etag.to_string(), bytes });
+            return Ok(FileInfo { etag: etag.to_string(), bytes });
         }
         let text = format!("{what}: more than {REDIRECTS_MAX} redirects");
         Err(Failure::Refused(self.nonsense(&text)))
@@ -220,7 +233,8 @@ impl<'a> Remote<'a> {
             have = 0;
         }
         let resumed = have > 0;
-        let mut progress = Progress { file, size, last: Instant::now() };
+
+        let mut progress = DownloadLog { file, size, last: Instant::now() };
         while size != Some(have) {
             let before = have;
             let outcome = self.once(commit, file, &mut have, part, &mut progress, write_error)?;
@@ -253,11 +267,11 @@ impl<'a> Remote<'a> {
         file: &str,
         have: &mut u64,
         part: &mut std::fs::File,
-        progress: &mut Progress,
+        progress: &mut DownloadLog,
         write_error: &dyn Fn(&std::io::Error) -> Error,
     ) -> Result<std::result::Result<(), Error>> {
         let what = self.what(file);
-        let mut request = self.follow.get(self.url(commit, file));
+        let mut request = self.following.get(self.url(commit, file));
         if let Some(token) = self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
@@ -272,6 +286,7 @@ impl<'a> Remote<'a> {
         if may_pass(status) {
             return Ok(Err(self.refusal(status, &what)));
         }
+
         let continues = header(&answer, "content-range")
             .and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
         let goes_on = status == StatusCode::PARTIAL_CONTENT && continues == Some(*have);
@@ -285,6 +300,7 @@ impl<'a> Remote<'a> {
         if !goes_on && status != StatusCode::OK {
             return Ok(Err(self.nonsense(&format!("{what}: status {status} for a range"))));
         }
+
         let mut reader = answer.into_body().into_reader();
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
@@ -319,6 +335,7 @@ impl<'a> Remote<'a> {
 
     fn refusal(&self, status: StatusCode, what: &str) -> Error {
         let (endpoint, repo) = (self.endpoint, self.repo);
+
         match status.as_u16() {
             401 if self.token.is_some() => invalid!(
                 "{what}: {endpoint} does not accept the token (401): renew it in HF_TOKEN or \
@@ -356,7 +373,7 @@ fn listing_of(body: &[u8]) -> Option<Listing> {
     let names = json.get("siblings")?.as_array()?.iter();
     let names = names.filter_map(|file| file.get("rfilename")?.as_str());
     // Only files beside config.json are ever used, and one below: a name is a file's name.
-    let known = |name: &&str| !name.contains('/') || super::SMALL_FILES.contains(name);
+    let known = |name: &&str| !name.contains('/') || SMALL_FILES.contains(name);
     let plain = names.filter(known).filter(|name| !name.starts_with('.'));
     Some(Listing { commit: commit.to_string(), files: plain.map(str::to_string).collect() })
 }
@@ -383,10 +400,10 @@ pub(super) fn roots(name: &str, file: &Path) -> Result<RootCerts> {
         _ => None,
     };
     let found: Vec<_> = parse_pem(&bytes).filter_map(certificate).collect();
-    match found.is_empty() {
-        true => Err(invalid!("{name}: {shown} holds no PEM certificate; correct or unset it.")),
-        false => Ok(found.into()),
+    if found.is_empty() {
+        return Err(invalid!("{name}: {shown} holds no PEM certificate; correct or unset it."));
     }
+    Ok(found.into())
 }
 
 /// Scheme and host of a URL.
@@ -401,13 +418,14 @@ fn escaped(text: &str) -> String {
     text.bytes().map(one).collect()
 }
 
-struct Progress<'a> {
+/// Says now and then how far a download is.
+struct DownloadLog<'a> {
     file: &'a str,
     size: Option<u64>,
     last: Instant,
 }
 
-impl Progress<'_> {
+impl DownloadLog<'_> {
     fn show(&mut self, have: u64) {
         if self.last.elapsed() < PROGRESS_EVERY {
             return;

@@ -108,8 +108,10 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
     let mut lines = BufReader::new(&mut stream).lines();
     let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
     let mut words = first.split(' ');
-    let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or("").to_string());
-    let (mut from, mut entry) = (None, format!("{method} {path}"));
+    let method = words.next().unwrap_or("");
+    let path = words.next().unwrap_or("").to_string();
+    let mut from = None;
+    let mut entry = format!("{method} {path}");
     for line in lines.by_ref() {
         let line = line?;
         let Some((key, value)) = line.split_once(": ") else { break };
@@ -120,6 +122,7 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
             from = range.trim_end_matches('-').parse::<usize>().ok();
         }
     }
+
     let mut world = world.lock().unwrap();
     world.log.push(entry);
     drop(lines);
@@ -129,6 +132,7 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
         stream.write_all(body)?;
         stream.flush()
     };
+
     let refuse = "Content-Length: 0\r\n";
     if !world.statuses.is_empty() {
         let status = world.statuses.remove(0);
@@ -137,12 +141,14 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
     if let Some(status) = world.status {
         return send(status, refuse, b"");
     }
+
     if path.starts_with("/api/models/") {
         let names: Vec<String> =
             world.files.keys().map(|name| format!(r#"{{"rfilename":"{name}"}}"#)).collect();
         let body = format!(r#"{{"sha":"{COMMIT}","siblings":[{}]}}"#, names.join(","));
         return send(200, &format!("Content-Length: {}\r\n", body.len()), body.as_bytes());
     }
+
     let file = path.split_once("/resolve/").and_then(|(_, rest)| rest.split_once('/'));
     let name = file.map_or("", |(_, name)| name).to_string();
     let Some(data) = world.files.get(&name).cloned() else { return send(404, refuse, b"") };
@@ -154,6 +160,7 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
     if let (Some(first), Some(byte)) = (sent.first_mut(), world.damage) {
         *first = byte;
     }
+
     let start = from.unwrap_or(0).min(sent.len());
     let body = &sent[start..];
     let mut headers = format!(

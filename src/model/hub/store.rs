@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
-use super::remote::{Facts, Remote};
+use super::remote::{FileInfo, Remote};
 use crate::error::{Error, Result};
 use crate::files::{read_text, Kind::Line};
 use crate::invalid;
@@ -78,20 +78,21 @@ impl Store {
         if link.exists() {
             return Ok(());
         }
-        let facts = remote.facts(commit, file)?;
-        let blob = self.folder().join("blobs").join(&facts.etag);
+        let info = remote.file_info(commit, file)?;
+        let blob = self.folder().join("blobs").join(&info.etag);
         if !blob.exists() {
-            let lock = self.lock(&facts.etag, file, remote)?;
+            let lock = self.lock(&info.etag, file, remote)?;
             // The process that held the lock may have brought it.
             if !blob.exists() {
-                self.download(remote, commit, file, &facts, &blob)?;
+                self.download(remote, commit, file, &info, &blob)?;
             }
             drop(lock);
         }
+
         self.make_parent(&link)?;
         // Out of the file's own folders, the snapshot and `snapshots`.
         let up = "../".repeat(2 + file.matches('/').count());
-        let target = Path::new(&up).join("blobs").join(&facts.etag);
+        let target = Path::new(&up).join("blobs").join(&info.etag);
         // A link that leads nowhere (a blob was deleted) gives way.
         let _ = std::fs::remove_file(&link);
         match std::os::unix::fs::symlink(target, &link) {
@@ -105,26 +106,27 @@ impl Store {
         remote: &Remote,
         commit: &str,
         file: &str,
-        facts: &Facts,
+        info: &FileInfo,
         blob: &Path,
     ) -> Result<()> {
         self.make_parent(blob)?;
-        let part = blob.with_file_name(format!("{}.incomplete", facts.etag));
+        let part = blob.with_file_name(format!("{}.incomplete", info.etag));
         let write_error = |e: &std::io::Error| self.write_error(file, e);
-        match facts.bytes {
+        match info.bytes {
             Some(bytes) => tracing::info!("downloading {file}: {} MB", bytes / 1_000_000),
             None => tracing::info!("downloading {file}"),
         }
+
         loop {
             let opened = open_own(OpenOptions::new().create(true).append(true), &part);
             let mut writer = opened.map_err(|e| write_error(&e))?;
-            let resumed = remote.bytes(commit, file, facts.bytes, &mut writer, &write_error)?;
+            let resumed = remote.bytes(commit, file, info.bytes, &mut writer, &write_error)?;
             writer.sync_all().map_err(|e| write_error(&e))?;
-            let found = match kind_of(&facts.etag) {
+            let found = match kind_of(&info.etag) {
                 Some(kind) => hash(&part, kind).map_err(|e| write_error(&e))?,
                 None => break,
             };
-            if found == facts.etag.to_ascii_lowercase() {
+            if found == info.etag.to_ascii_lowercase() {
                 break;
             }
             std::fs::remove_file(&part).map_err(|e| write_error(&e))?;
@@ -133,7 +135,7 @@ impl Store {
                 return Err(Error::Unavailable(format!(
                     "'{file}' arrived damaged: its hash is {found}, expected {}; load the model \
                      again, and check proxies and HF_ENDPOINT if it stays so.",
-                    facts.etag
+                    info.etag
                 )));
             }
         }
@@ -149,21 +151,25 @@ impl Store {
         let lock = opened.map_err(|e| self.write_error(file, &e))?;
         let part = self.folder().join("blobs").join(format!("{etag}.incomplete"));
         let length = || std::fs::metadata(&part).map_or(0, |found| found.len());
-        let (mut had, mut since, mut said) = (length(), Instant::now(), false);
+
+        let mut had = length();
+        let mut since = Instant::now();
+        let mut is_said = false;
         loop {
             match lock.try_lock() {
                 Ok(()) => return Ok(lock),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(e)) => return Err(self.write_error(file, &e)),
             }
-            if !said {
+            if !is_said {
                 tracing::info!("{file}: another process is downloading it, waiting for that");
-                said = true;
+                is_said = true;
             }
             remote.wanted()?;
             let has = length();
             if has != had {
-                (had, since) = (has, Instant::now());
+                had = has;
+                since = Instant::now();
             }
             if since.elapsed() > LOCK_WITHOUT_PROGRESS {
                 return Err(Error::Unavailable(format!(

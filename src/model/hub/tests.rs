@@ -30,8 +30,8 @@ fn hub(stand_in: &StandIn, cache: &Folder) -> Hub {
     hub_with(&stand_in.endpoint, cache, &[])
 }
 
-fn any<'a>(revision: Option<&'a str>) -> Wanted<'a> {
-    Wanted { repo: "org/name", revision, ignore: &[], weights: Some(Files::Any) }
+fn any<'a>(revision: Option<&'a str>) -> SnapshotRequest<'a> {
+    SnapshotRequest { repo: "org/name", revision, ignore: &[], weights: Some(Files::Any) }
 }
 
 #[track_caller]
@@ -88,7 +88,7 @@ fn which_files() {
     let fetched = |files: &[(&str, &[u8])], ignore: &[&str], weights: Option<Files>| {
         let (stand_in, cache) = (StandIn::new(files), Folder::new());
         let ignore: Vec<String> = ignore.iter().map(|p| p.to_string()).collect();
-        let wanted = Wanted { repo: "name", revision: None, ignore: &ignore, weights };
+        let wanted = SnapshotRequest { repo: "name", revision: None, ignore: &ignore, weights };
         hub(&stand_in, &cache).snapshot(&wanted).map(drop)?;
         let log = stand_in.log();
         let names = log.iter().filter(|l| l.starts_with("GET /name/resolve/"));
@@ -149,6 +149,7 @@ fn what_cannot_be_served_is_refused_before_its_weights() {
         &[("params.json", b"{}"), ("tekken.json", b"{}"), ("consolidated.safetensors", WEIGHTS)];
     let both: &[(&str, &[u8])] = &[("config.json", b"{}"), ("x.gguf", WEIGHTS)];
     let good: &[(&str, &[u8])] = &[("config.json", b"{}"), ("model.safetensors", WEIGHTS)];
+
     for (files, words, looked_at) in [
         (split, "names m-9.safetensors, which does not exist", false),
         (gguf, "GGUF, which is not read yet", false),
@@ -265,6 +266,7 @@ fn refusals_say_what_to_do() {
         refused(&without, &["status 500"]);
         stand_in.world().status = None;
     }
+
     let gone = hub_with("http://127.0.0.1:1", &cache, &[]);
     refused(&gone, &["127.0.0.1:1 cannot be reached", "HF_ENDPOINT", "local folder"]);
     let offline = hub_with("http://127.0.0.1:1", &cache, &[("HF_HUB_OFFLINE", "true")]);
@@ -391,6 +393,7 @@ fn settings() {
     assert_eq!((cache.as_str(), token, offline), ("/h/.cache/huggingface/hub", None, false));
     assert_eq!(endpoint, "https://huggingface.co");
     let cache = |dir, vars: &[(&str, &str)]| make(dir, Token::None, &[&[home], vars].concat()).0;
+
     assert_eq!(cache(None, &[("XDG_CACHE_HOME", "/x")]), "/x/huggingface/hub");
     assert_eq!(cache(None, &[("HF_HOME", "~/m")]), "/h/m/hub");
     assert_eq!(cache(None, &[("HF_HOME", "/m"), ("HF_HUB_CACHE", "/c")]), "/c");

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use llguidance::api::ParserLimits;
 use llguidance::earley::lexerspec::LexerSpec;
 
-use super::Patience;
+use super::interrupt::Interrupt;
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -50,7 +50,8 @@ pub(super) fn limits() -> ParserLimits {
 
 /// Refuse what nests deeper than the stack is sure to bear, counting every bracket as one.
 pub(super) fn check_nesting(name: &str, text: &str) -> Result<()> {
-    let (mut depth, mut deepest) = (0usize, 0);
+    let mut depth = 0usize;
+    let mut deepest = 0;
     for byte in text.bytes() {
         match byte {
             b'(' | b'[' | b'{' => depth += 1,
@@ -76,6 +77,7 @@ pub(super) fn check_size(lark: &str) -> Result<()> {
              {MAX_DEFINITIONS}."
         ));
     }
+
     let size = Size::of(lark);
     if size.alternatives > MAX_ALTERNATIVES {
         return Err(invalid!(
@@ -121,9 +123,11 @@ struct Terminal<'a> {
 impl Size {
     fn of(lark: &str) -> Size {
         let mut size = Size::default();
-        let (mut wide, mut in_terminal) = (1, None);
+        let mut wide = 1;
+        let mut in_terminal = None;
         let mut terminals: HashMap<&str, Terminal> = HashMap::new();
         let mut rest = lark;
+
         while let Some(c) = rest.chars().next() {
             let taken = match c {
                 '"' => quoted_len(rest, b'"'),
@@ -151,6 +155,7 @@ impl Size {
             }
             rest = behind;
         }
+
         size.alternatives = size.alternatives.max(wide);
         let mut known = HashMap::new();
         let all = terminals.keys().map(|name| whole_bytes(name, &terminals, &mut known));
@@ -217,7 +222,7 @@ pub(super) fn check_lexer(
     spec: &LexerSpec,
     extra_lexemes: &[String],
     limits: &ParserLimits,
-    patience: &dyn Patience,
+    interrupt: &dyn Interrupt,
 ) -> Result<()> {
     let mut spec = spec.clone();
     spec.add_extra_lexemes(extra_lexemes);
@@ -227,7 +232,7 @@ pub(super) fn check_lexer(
     lexer.set_fuel(limits.initial_lexer_fuel.min(MAX_FIRST_STEPS));
     let start = lexer.initial_state(&spec.all_lexemes());
     for byte in 0..=u8::MAX {
-        patience.check()?;
+        interrupt.check()?;
         lexer.transition(start, byte);
         if lexer.has_error() {
             return Err(too_costly());
@@ -253,6 +258,7 @@ pub(super) fn refusal(message: &str) -> Error {
         tracing::warn!("a grammar was given up by its engine: {line}");
         return invalid!("Grammar error: the grammar is larger than its engine can hold");
     }
+
     if message.contains("initial lexer configuration (grammar) too big")
         || message.contains("fuel exhausted")
         || message.contains("lexer precomputation failed")
@@ -288,6 +294,7 @@ pub(super) fn refusal(message: &str) -> Error {
             limits().max_items_in_row
         );
     }
+
     let text: String = message.chars().take(MESSAGE_CHARS).collect();
     invalid!("Grammar error: {text}")
 }

@@ -105,10 +105,10 @@ impl<'a> Parser<'a> {
 
     fn want(&mut self, token: &str) -> Result<()> {
         self.blank();
-        match self.take(token) {
-            true => Ok(()),
-            false => Err(self.error(&format!("Expected '{token}'"))),
+        if !self.take(token) {
+            return Err(self.error(&format!("Expected '{token}'")));
         }
+        Ok(())
     }
 
     fn error(&self, what: &str) -> Error {
@@ -226,6 +226,7 @@ impl<'a> Parser<'a> {
         let Some(end) = self.rest().find('}') else { return Err(self.error("Expected '}'")) };
         let inner = self.rest()[1..end].to_string();
         self.at += end + 1;
+
         let number = |text: &str| match text.trim() {
             "" => Some(None),
             digits => digits.parse::<u32>().ok().filter(|n| *n <= MAX_REPETITIONS).map(Some),
@@ -234,6 +235,7 @@ impl<'a> Parser<'a> {
             None => (number(&inner), number(&inner)),
             Some((low, high)) => (number(low), number(high)),
         };
+
         match (low, high) {
             (Some(low), Some(None)) if inner.contains(',') => {
                 Ok(format!("{{{},}}", low.unwrap_or(0)))
@@ -268,7 +270,9 @@ impl<'a> Parser<'a> {
         if self.take("^") {
             class.push('^');
         }
+
         let mut empty = true;
+
         loop {
             match self.character()? {
                 None | Some(('\n', false)) => return Err(self.error("Expected ']'")),
@@ -280,6 +284,7 @@ impl<'a> Parser<'a> {
                 }
             }
         }
+
         if empty {
             return if class == "/[^" {
                 Ok(r"/(?s:.)/".into())
@@ -337,9 +342,10 @@ impl<'a> Writer<'a> {
     fn grammar(mut self) -> String {
         self.out.push_str(if self.regular[0] { "start: T0\n" } else { "start: r0\n" });
         for (number, rule) in self.rules.iter().enumerate() {
-            let (name, body) = match self.regular[number] {
-                true => ("T", self.terminal(rule)),
-                false => ("r", self.rule(rule)),
+            let (name, body) = if self.regular[number] {
+                ("T", self.terminal(rule))
+            } else {
+                ("r", self.rule(rule))
             };
             let _ = writeln!(self.out, "{name}{number}: {body}");
         }
@@ -383,6 +389,7 @@ impl<'a> Writer<'a> {
                 format!("({})", parts.join(" | "))
             }
             Node::Repeat(inner, suffix) => format!("({}){suffix}", self.rule(inner)),
+
             Node::Sequence(parts) => {
                 let mut written = Vec::new();
                 let mut rest = &parts[..];

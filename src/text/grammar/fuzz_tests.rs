@@ -154,6 +154,7 @@ fn monsters_are_refused_or_served() {
         json!({"json": {"type": "integer", "multipleOf": 999_983, "minimum": 1e300}}),
         json!({"json": {"type": "string", "pattern": "(a|b)*a(a|b){400}"}}),
     ];
+
     let work = move || {
         let rig = Rig::opt();
         for (number, monster) in monsters.into_iter().enumerate() {

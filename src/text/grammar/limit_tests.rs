@@ -8,6 +8,7 @@ use serde_json::{json, Value};
 
 use super::tests::{set, Rig};
 use super::*;
+use crate::error::Error;
 
 /// Half a second on an idle machine at worst; machines that test are not idle.
 const SOON: Duration = Duration::from_secs(8);
@@ -23,6 +24,7 @@ fn hostile() -> Vec<(&'static str, Value)> {
     let primes: Vec<Value> =
         [3, 5, 7, 11, 13, 17, 19].iter().map(|p| json!({"multipleOf": p})).collect();
     let literal = "\"a\" | ".repeat(13_000) + "\"b\"";
+
     vec![
         ("multipleOf", json!({"json": {"type": "integer", "multipleOf": 4_849_845}})),
         ("a product", json!({"json": {"type": "integer", "allOf": primes}})),
@@ -119,7 +121,7 @@ fn hostile_grammars_cost_no_more_than_others() {
 /// Ends after some questions, as if the client had left.
 struct Short(AtomicUsize);
 
-impl Patience for Short {
+impl Interrupt for Short {
     fn check(&self) -> Result<()> {
         let left = self.0.fetch_sub(1, Ordering::AcqRel);
         if left > 1 {
@@ -129,8 +131,8 @@ impl Patience for Short {
         Err(Error::Cancelled("gone".into()))
     }
 
-    fn stop_by(&self, stop: Stop) {
-        stop.now();
+    fn stop_by(&self, stop: StopHandle) {
+        stop.stop();
     }
 }
 
@@ -153,7 +155,7 @@ fn a_matcher_that_is_stopped_says_so_and_its_forks_go_on() {
     let rig = Rig::opt();
     let mut matcher = rig.compile(&json!({"regex": "[ab]+"})).unwrap();
     let mut fork = matcher.fork();
-    matcher.stop().now();
+    matcher.stop_handle().stop();
     for _ in 0..2 {
         let text = matcher.next(&[]).unwrap_err().to_string();
         assert!(text.contains("takes longer than 5000 ms"), "{text}");

@@ -32,6 +32,7 @@ fn objects_are_strict() {
         "required": ["list", "either"],
         "$defs": {"other": {"type": "object", "properties": {"b": digit}, "required": ["b"]}},
     });
+
     for value in walks(&mut rig, &nested, 20) {
         assert_eq!(keys(&value), ["list", "either"], "{value}");
         value["list"].as_array().unwrap().iter().for_each(|one| assert_eq!(keys(one), ["a"]));

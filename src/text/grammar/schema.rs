@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{json, Map, Value};
 
-use super::ascii_classes;
+use super::lark::ascii_classes;
 use crate::error::Result;
 use crate::invalid;
 use crate::sampling::StructuredOptions;
@@ -171,9 +171,10 @@ impl Writer<'_> {
             ("oneOf", Value::Array(list)) => {
                 self.overlap |= !self.parts.are_disjoint(list);
                 let branches = self.list(list, inner)?;
-                match map.contains_key("anyOf") {
-                    true => add_parts(out, vec![json!({"anyOf": branches})]),
-                    false => drop(out.insert("anyOf".into(), branches)),
+                if map.contains_key("anyOf") {
+                    add_parts(out, vec![json!({"anyOf": branches})])
+                } else {
+                    drop(out.insert("anyOf".into(), branches))
                 }
                 return Ok(());
             }
@@ -220,11 +221,13 @@ impl Writer<'_> {
                 values::Format::Pattern(_) => value.clone(),
                 values::Format::Unknown => return Ok(()),
             },
+
             ("const", _) => {
                 self.size.constant(value)?;
                 values::check_exact(value)?;
                 value.clone()
             }
+
             ("enum", Value::Array(list)) => {
                 for constant in list {
                     self.size.choice(constant)?;
@@ -241,6 +244,7 @@ impl Writer<'_> {
                 value.clone()
             }
         };
+
         out.insert(key.to_string(), written);
         Ok(())
     }
@@ -276,7 +280,8 @@ impl Writer<'_> {
             let next = self.open.iter_mut().find(|(_, (_, written))| !written);
             let Some((pointer, (name, written))) = next else { return Ok(()) };
             *written = true;
-            let (to, name) = (format!("#{pointer}"), name.clone());
+            let to = format!("#{pointer}");
+            let name = name.clone();
             let Some(target) = self.parts.target(&to) else { continue };
             let copy = self.schema(target, Place::Part)?;
             let definitions = root.entry("$defs").or_insert_with(|| json!({}));

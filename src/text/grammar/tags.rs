@@ -7,8 +7,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::ebnf;
+use super::lark::{ascii_classes, quoted};
 use super::schema::{self, JsonRules};
-use super::{ascii_classes, ebnf, quoted};
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -99,6 +100,7 @@ impl Writer<'_> {
                 "structural_tag: more than {MAX_DEPTH} formats inside each other"
             ));
         }
+
         match text(format, "type")? {
             "const_string" => Ok(quoted(text(format, "value")?)),
             "json_schema" => {
@@ -117,6 +119,7 @@ impl Writer<'_> {
                 let Tag { begin, content } = self.tag(format, depth)?;
                 Ok(format!("{} {content}", quoted(&begin)))
             }
+
             "triggered_tags" => {
                 let tags = self.tags(format, depth)?;
                 let triggers = format.get("triggers").unwrap_or(&Value::Null);
@@ -124,15 +127,17 @@ impl Writer<'_> {
                     (flag(format, "at_least_one"), flag(format, "stop_after_first"));
                 self.triggered(&tags, list(triggers, "triggers")?, at_least_one, only_one)
             }
+
             "tags_with_separator" => {
                 let tags = self.tags(format, depth)?;
                 let tags: Vec<String> =
                     tags.iter().map(|t| format!("{} {}", quoted(&t.begin), t.content)).collect();
                 let one = self.rule(&tags.join(" | "));
                 let separator = quoted(text(format, "separator")?);
-                let more = match flag(format, "stop_after_first") {
-                    true => one,
-                    false => format!("{one} ({separator} {one})*"),
+                let more = if flag(format, "stop_after_first") {
+                    one
+                } else {
+                    format!("{one} ({separator} {one})*")
                 };
                 Ok(if flag(format, "at_least_one") { more } else { format!("({more})?") })
             }
@@ -165,7 +170,8 @@ impl Writer<'_> {
         let content = tag.get("content").ok_or_else(|| missing("content"))?;
         let content = if content["type"] == "any_text" && !end.is_empty() {
             // Up to the first `end`, in one lexeme.
-            let (all, end) = ("(?s:.*)", escaped(end));
+            let all = "(?s:.*)";
+            let end = escaped(end);
             self.terminal(&format!("/{all}{end}/ & ~/{all}{end}(?s:.+)/"))
         } else {
             format!("{} {}", self.format(content, depth + 1)?, quoted(end))
@@ -187,6 +193,7 @@ impl Writer<'_> {
         if triggers.is_empty() || triggers.contains(&"") {
             return Err(missing("triggers"));
         }
+
         for (name, count, limit) in
             [("triggers", triggers.len(), MAX_TRIGGERS), ("tags", tags.len(), MAX_TAGS)]
         {
@@ -196,6 +203,7 @@ impl Writer<'_> {
                 ));
             }
         }
+
         let any: Vec<String> = triggers.iter().map(|trigger| escaped(trigger)).collect();
         let any = any.join("|");
         let free = self.terminal(&format!("/(?s:.*)/ & ~/(?s:.*)({any})(?s:.*)/"));
@@ -209,6 +217,7 @@ impl Writer<'_> {
                 }
             }
         }
+
         let started = |tag: &Tag| triggers.iter().any(|trigger| tag.begin.starts_with(trigger));
         if let Some(tag) = tags.iter().find(|tag| !started(tag)) {
             return Err(invalid!(
@@ -216,6 +225,7 @@ impl Writer<'_> {
                 tag.begin
             ));
         }
+
         let one = self.rule(&branches.join(" | "));
         Ok(match (at_least_one, only_one) {
             (true, true) => one,
@@ -258,6 +268,7 @@ mod tests {
             })),
             format!("{lead}No trigger begins the tag \"<a\"")
         );
+
         assert_eq!(
             text(json!({"format": {"type": "qwen_xml_parameter"}})),
             "structural_tag: the format 'qwen_xml_parameter' is not supported by this backend"

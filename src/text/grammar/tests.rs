@@ -37,7 +37,7 @@ impl Rig {
     }
 
     pub fn compile(&self, outputs: &Value) -> Result<GrammarMatcher> {
-        self.grammars.compile(&StructuredOutputs::parse(outputs)?, &Unhurried)
+        self.grammars.compile(&StructuredOutputs::parse(outputs)?, &NeverInterrupted)
     }
 
     /// Sample at random until the end, after some tokens towards it: the text.
@@ -50,6 +50,7 @@ impl Rig {
         let mut matcher = self.compile(outputs).unwrap_or_else(|e| panic!("{outputs}: {e}"));
         let closers = ["</s>", "\"", "}", "]", ",", ":", "e", ")", "'"];
         let mut tokens = Vec::new();
+
         for step in 0..3000 {
             let Next::Mask(mask) = matcher.next(&[]).unwrap() else { panic!("there is an eos") };
             let mut allowed = set(&mask);
@@ -113,6 +114,7 @@ pub fn set(mask: &[u32]) -> Vec<TokenId> {
 /// A schema whose texts are finite, of depth `depth` at most.
 fn schema(random: &mut Random, depth: usize) -> Value {
     let few = |random: &mut Random| 1 + random.below(3);
+
     match random.below(if depth == 0 { 8 } else { 12 }) {
         0 => json!({"type": "boolean"}),
         1 => {
@@ -188,6 +190,7 @@ fn choices_regexes_and_grammars() {
             seen.insert(text);
         }
         assert!(seen.len() >= 5, "{seen:?}");
+
         for pattern in
             ["[ab]{4}-[0-9]{3}", "(foo|bar)+?é?", "^a|[^a-z]{2}$", r"\d{3}\.\w{1,3}/", r"(?i)kk"]
         {
@@ -257,6 +260,7 @@ fn structural_tags() {
         rig.walk(&json!({"structural_tag": tag, "disable_any_whitespace": true}))
     };
     let mut rig = Rig::opt();
+
     for _ in 0..10 {
         let text = walk(&mut rig, &old);
         let after = text.split("<f=").skip(1);
@@ -303,6 +307,7 @@ fn refusals() {
         "Failed to convert the grammar from GBNF to Lark: Expected ')' at line 1, 'root ::= (' ^ \
          ''"
     );
+
     for (outputs, wanted) in [
         (
             json!({"json": {"type": "array", "uniqueItems": true}}),
@@ -369,7 +374,7 @@ fn ends() {
     let options = StructuredOptions::default();
     let grammars = Grammars::new(tokenizer, 4096, &[], options, Duration::from_secs(5));
     let one = StructuredOutputs::parse(&json!({"choice": ["ab"]})).unwrap();
-    let mut endless = grammars.compile(&one, &Unhurried).unwrap();
+    let mut endless = grammars.compile(&one, &NeverInterrupted).unwrap();
     endless.accept(a).unwrap();
     assert!(matches!(endless.next(&[]), Ok(Next::Mask(_))));
     endless.accept(b).unwrap();

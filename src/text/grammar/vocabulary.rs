@@ -71,14 +71,14 @@ impl Decoder {
             return Ok(decoder);
         }
         let rules = tokenizer.decoder();
-        match decoder.take(&rules) {
-            true => Ok(decoder),
-            false => Err(Error::Unsupported(format!(
+        if !decoder.take(&rules) {
+            return Err(Error::Unsupported(format!(
                 "structured_outputs is not supported for this model: its tokenizer's decoder ({}) \
                  does not put a text together from bytes",
                 rules.get("type").and_then(Value::as_str).unwrap_or("none")
-            ))),
+            )));
         }
+        Ok(decoder)
     }
 
     /// False for a rule under which tokens are not independent of each other.
@@ -125,9 +125,10 @@ impl Decoder {
         for (from, to) in &self.replacements {
             text = text.replace(from.as_str(), to);
         }
-        match self.byte_level {
-            true => from_alphabet(&text),
-            false => text.into_bytes(),
+        if self.byte_level {
+            from_alphabet(&text)
+        } else {
+            text.into_bytes()
         }
     }
 }

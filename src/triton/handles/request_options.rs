@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
-use super::super::sys::{self, TRITONSERVER_InferenceRequest};
-use super::{Parameter, Request};
+use super::request::{Parameter, Request};
 use crate::engine::RequestOptions;
 use crate::error::Result;
 use crate::invalid;
+use crate::triton::error::check;
+use crate::triton::sys::{self, TRITONSERVER_InferenceRequest};
 
 impl Request {
     /// Takes `timeout` (microseconds) and `priority` (1 = most urgent) out of `parameters`. 0 means
@@ -35,14 +36,14 @@ impl Request {
         let (mut timeout_us, mut priority) = (0, 0);
         let Some(api) = sys::api() else { return (0, 0) };
         // The server's two names for one object, as its own Python backend uses them.
-        let request = self.0.cast::<TRITONSERVER_InferenceRequest>();
+        let request = self.as_ptr().cast::<TRITONSERVER_InferenceRequest>();
         if let Ok(ask) = &api.newer.TRITONSERVER_InferenceRequestTimeoutMicroseconds {
             // SAFETY: the request is live until it is released, `timeout_us` is ours.
-            let _ = super::check(unsafe { ask(request, &mut timeout_us) });
+            let _ = check(unsafe { ask(request, &mut timeout_us) });
         }
         if let Ok(ask) = &api.newer.TRITONSERVER_InferenceRequestPriorityUInt64 {
             // SAFETY: as above.
-            let _ = super::check(unsafe { ask(request, &mut priority) });
+            let _ = check(unsafe { ask(request, &mut priority) });
         }
         (timeout_us, priority)
     }

@@ -2,25 +2,14 @@
 //! few of the engine thread that are ours: `engine_healthy`, `engine_step_time`,
 //! `engine_host_time`. Called by `metrics`; it counts only.
 
-use super::{Join, Kind, Labels, Metric, PER_TOKEN_S};
+use super::buckets::{PER_TOKEN_S, PHASE_S, SLOW_TOKEN_S, STEP_S, STEP_TOKENS};
+use super::registry::{Join, Kind, Labels, Metric};
 use crate::engine::args::HistogramBuckets;
 use crate::engine::{FinishReason, Observation};
 use crate::error::Result;
 use crate::triton::sys;
 
-/// vLLM's server counts a request's phases in these buckets, seconds.
-const PHASE_S: &[f64] = &[
-    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
-    480.0, 960.0, 1920.0, 7680.0,
-];
-/// What vLLM's inter-token latency has beyond `PER_TOKEN_S`.
-const SLOW_TOKEN_S: &[f64] = &[5.0, 7.5, 10.0, 20.0, 40.0, 80.0];
-const STEP_S: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-    60.0,
-];
-const STEP_TOKENS: &[f64] =
-    &[1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
+/// Each has a series of its own.
 const REASONS: [FinishReason; 5] = [
     FinishReason::Stop,
     FinishReason::Length,
@@ -29,6 +18,7 @@ const REASONS: [FinishReason; 5] = [
     FinishReason::Repetition,
 ];
 
+/// The series of one instance.
 pub(super) struct EngineSeries {
     healthy: Metric,
     prefix_queries: Metric,
@@ -67,6 +57,7 @@ impl EngineSeries {
             Kind::Gauge(Join::Least),
         )?;
         healthy.set(1.0);
+
         Ok(EngineSeries {
             healthy,
             prefix_queries: counter(
@@ -150,6 +141,7 @@ impl Histograms {
         let phase_s = buckets.of("request_latency", PHASE_S);
         let histogram =
             |name, help, buckets| Metric::new(name, help, labels, Kind::Histogram(buckets));
+
         Ok(Some(Histograms {
             inter_token: histogram(
                 c"vllm:inter_token_latency_seconds",

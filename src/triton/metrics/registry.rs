@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::internal;
-use crate::triton::error::{c_text, check};
-use crate::triton::sys::{self, call, *};
+use crate::triton::error::{c_text, call, check};
+use crate::triton::sys::{self, *};
 
 /// The server keeps its metrics, as this does, until the process or the library goes.
 static REGISTRY: Mutex<Registry> =
@@ -215,7 +215,8 @@ fn make_series(
 ) -> Result<*mut TRITONSERVER_Metric> {
     let labels = Parameters::new(labels)?;
     let mut given: Vec<_> = labels.0.iter().map(|label| label.cast_const()).collect();
-    let (first, count) = (given.as_mut_ptr(), given.len() as u64);
+    let first = given.as_mut_ptr();
+    let count = given.len() as u64;
 
     let mut metric = ptr::null_mut();
     match kind {

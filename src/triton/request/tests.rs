@@ -68,7 +68,10 @@ fn one_prompt_with_request_parameters() {
     assert_eq!((row.params.max_tokens, row.params.top_k), (Some(7), 5));
     assert_eq!((row.params.temperature, row.params.ignore_eos), (0.5, true));
     assert!(parsed.echo && !parsed.stream);
-    assert_eq!(parsed.wanted, Wanted { finish_reason: true, ..Wanted::default() });
+    assert_eq!(
+        parsed.outputs,
+        RequestedOutputs { finish_reason: true, ..RequestedOutputs::default() }
+    );
 }
 
 #[test]
@@ -88,6 +91,7 @@ fn what_the_client_is_told() {
     let config = model(json!({}));
     let prompt = || text("text_input", &[1], &["hi"]);
     let p = "Error generating stream: ";
+
     for (tensors, parameters, expected) in [
         (vec![], vec![], format!("{p}input 'text_input' is missing")),
         (
@@ -191,6 +195,7 @@ fn spoiled_tensors_are_refused() {
     let batched = model(json!({"max_batch_size": 4}));
     let plain = model(json!({}));
     let mut accepted = 0;
+
     for seed in 0..20_000u64 {
         let mut state = seed;
         let mut below = |bound: usize| {

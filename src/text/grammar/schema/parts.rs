@@ -1,5 +1,5 @@
 //! What hangs together in a schema: references inside it, and the parts that hold at the same
-//! place. Used by [`super::Writer`]; it changes nothing.
+//! place. Called by the writer of schemas; it changes nothing.
 
 use std::collections::BTreeSet;
 

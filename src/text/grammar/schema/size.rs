@@ -1,5 +1,6 @@
-//! How large a schema may be. The engine's cost grows with the square of some of these, so that
-//! the limits are what compiles in less than half a second.
+//! How large a schema may be. Called by the writer of schemas, for each part of one. The engine's
+//! cost grows with the square of some of these, so that the limits are what compiles in less than
+//! half a second.
 
 use serde_json::{Map, Value};
 

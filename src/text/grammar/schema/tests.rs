@@ -41,6 +41,7 @@ fn objects_that_list_properties_are_closed() {
             "additionalProperties": false,
         })
     );
+
     assert_eq!(
         written(json!({"properties": {"a": {}}, "required": ["a", "b"]})),
         json!({
@@ -160,6 +161,7 @@ fn integers_keep_their_bounds() {
         };
         assert_eq!(written(typed(bounds.clone())), typed(wanted), "{bounds}");
     }
+
     let float = json!({"type": "number", "maximum": i64::MAX});
     assert_eq!(written(float.clone()), float);
     assert!(refusal(json!({"const": 9_007_199_254_740_993_i64})).contains("larger than 2^53"));

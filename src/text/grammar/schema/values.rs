@@ -1,5 +1,6 @@
 //! Numbers, texts and constants of a schema, where the engine would read them otherwise than they
-//! are meant: it holds numbers as f64, and knows formats by its own list.
+//! are meant: it holds numbers as f64, and knows formats by its own list. Called by the writer of
+//! schemas; each function sees one value.
 
 use serde_json::{Map, Number, Value};
 
@@ -53,6 +54,7 @@ pub(super) fn bound_integers(schema: &mut Map<String, Value>) {
     if !named("integer") || named("number") {
         return;
     }
+
     for (key, exclusive, inward) in
         [("minimum", "exclusiveMinimum", 1), ("maximum", "exclusiveMaximum", -1)]
     {
@@ -69,6 +71,7 @@ pub(super) fn bound_integers(schema: &mut Map<String, Value>) {
             schema.insert(key.into(), rounded(bound, inward));
         }
     }
+
     let bound = |key: &str| schema.get(key).and_then(whole);
     let (low, high) = (bound("minimum"), bound("maximum"));
     if low.is_some_and(|low| low >= WIDE) && high.is_none() {

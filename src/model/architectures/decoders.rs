@@ -1,0 +1,380 @@
+//! The rows of architectures that generate, but for those with experts. Part of the list in
+//! [`super`], which looks them up.
+
+use super::defaults;
+use super::family::{AttnScale, Eps, Family, Flag, Fused, Keys, Names, Positions, QkNorm, Windows};
+use crate::device::NormKind;
+
+pub(super) const LLAMA_KEYS: Keys = Keys {
+    hidden: "hidden_size",
+    layers: "num_hidden_layers",
+    heads: "num_attention_heads",
+    kv_heads: Some("num_key_value_heads"),
+    ffn: "intermediate_size",
+    ffn_null_4x: false,
+    activation: "hidden_act",
+    activation_null: None,
+    embed_width: None,
+};
+
+pub(super) const LLAMA_NAMES: Names = Names {
+    embed: "embed_tokens",
+    token_types: None,
+    embed_norm: None,
+    project: None,
+    layers: "layers",
+    attn_norm: Some("input_layernorm"),
+    attn_post: None,
+    qk_norm: QkNorm::None,
+    qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    attn_out: "self_attn.o_proj",
+    mlp_norm: Some("post_attention_layernorm"),
+    mlp_post: None,
+    up: &["mlp.gate_proj", "mlp.up_proj"],
+    down: "mlp.down_proj",
+    final_norm: "norm",
+    head: "lm_head",
+};
+
+const LLAMA_PREFIXES: &[&str] = &["model.", "", "language_model.model.", "model.language_model."];
+
+pub(super) const LLAMA: Family = Family {
+    architecture: "LlamaForCausalLM",
+    aliases: &[
+        "LLaMAForCausalLM",
+        "AquilaForCausalLM",
+        "AquilaModel",
+        "IQuestCoderForCausalLM",
+        "TeleChat3ForCausalLM",
+        "XverseForCausalLM",
+    ],
+    prefixes: LLAMA_PREFIXES,
+    keys: LLAMA_KEYS,
+    defaults: defaults::LLAMA,
+    spellings: &[],
+    names: LLAMA_NAMES,
+    norm: NormKind::Rms,
+    eps: Eps::Key("rms_norm_eps"),
+    gated: true,
+    mixture: None,
+    positions: Positions::Rope,
+    qkv_bias: Flag::Key("attention_bias"),
+    out_bias: Flag::Key("attention_bias"),
+    mlp_bias: Flag::Key("mlp_bias"),
+    norm_affine: Flag::Always,
+    pre_norm: Flag::Always,
+    parallel: Flag::Never,
+    parallel_mlp_norm: false,
+    fused: Fused::Stacked,
+    windows: Windows::Never,
+    local_rope: false,
+    attn_scale: AttnScale::HeadDim,
+    softcaps: false,
+    embed_sqrt: false,
+    multipliers: false,
+    head_bias: false,
+    no_float16: false,
+    transposed: false,
+    encoder: false,
+    must_be_off: &["use_bidirectional_attention"],
+    must_be: &[("is_causal", "true")],
+};
+
+/// Llama with other names of its bias flags.
+pub(super) const INTERNLM3: Family = Family {
+    architecture: "InternLM3ForCausalLM",
+    aliases: &[],
+    defaults: defaults::INTERNLM3,
+    qkv_bias: Flag::Key("qkv_bias"),
+    out_bias: Flag::Key("bias"),
+    mlp_bias: Flag::Key("bias"),
+    ..LLAMA
+};
+
+/// Llama with biases in attention, if config.json does not say otherwise.
+pub(super) const INTERNLM: Family = Family {
+    architecture: "InternLMForCausalLM",
+    defaults: defaults::INTERNLM,
+    qkv_bias: Flag::Key("bias"),
+    mlp_bias: Flag::Never,
+    ..INTERNLM3
+};
+
+pub(super) const MISTRAL: Family = Family {
+    architecture: "MistralForCausalLM",
+    aliases: &[],
+    defaults: defaults::MISTRAL,
+    qkv_bias: Flag::Never,
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    windows: Windows::All,
+    ..LLAMA
+};
+
+const QWEN_WINDOWS: Windows =
+    Windows::FromLayer { switch: "use_sliding_window", first: "max_window_layers" };
+
+pub(super) const QWEN2: Family = Family {
+    architecture: "Qwen2ForCausalLM",
+    aliases: &[],
+    defaults: defaults::QWEN2,
+    qkv_bias: Flag::Always,
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    windows: QWEN_WINDOWS,
+    ..LLAMA
+};
+
+pub(super) const QWEN3: Family = Family {
+    architecture: "Qwen3ForCausalLM",
+    aliases: &[],
+    defaults: defaults::QWEN3,
+    names: Names {
+        qk_norm: QkNorm::PerHead("self_attn.q_norm", "self_attn.k_norm"),
+        ..LLAMA_NAMES
+    },
+    mlp_bias: Flag::Never,
+    windows: QWEN_WINDOWS,
+    ..LLAMA
+};
+
+pub(super) const OPT: Family = Family {
+    architecture: "OPTForCausalLM",
+    aliases: &[],
+    defaults: defaults::OPT,
+    prefixes: &["model.decoder.", "decoder.", ""],
+    keys: Keys {
+        kv_heads: None,
+        ffn: "ffn_dim",
+        activation: "activation_function",
+        embed_width: Some("word_embed_proj_dim"),
+        ..LLAMA_KEYS
+    },
+    names: Names {
+        project: Some(("project_in", "project_out")),
+        attn_norm: Some("self_attn_layer_norm"),
+        attn_out: "self_attn.out_proj",
+        mlp_norm: Some("final_layer_norm"),
+        up: &["fc1"],
+        down: "fc2",
+        final_norm: "final_layer_norm",
+        ..LLAMA_NAMES
+    },
+    norm: NormKind::Layer,
+    eps: Eps::Fixed(1e-5),
+    gated: false,
+    positions: Positions::Learned { name: "embed_positions", offset: 2, inclusive: false },
+    qkv_bias: Flag::Key("enable_bias"),
+    out_bias: Flag::Key("enable_bias"),
+    mlp_bias: Flag::Key("enable_bias"),
+    norm_affine: Flag::Key("layer_norm_elementwise_affine"),
+    pre_norm: Flag::Key("do_layer_norm_before"),
+    must_be_off: &["_remove_final_layer_norm"],
+    ..LLAMA
+};
+
+pub(super) const GPT2: Family = Family {
+    architecture: "GPT2LMHeadModel",
+    aliases: &[],
+    defaults: defaults::GPT2,
+    spellings: &[
+        ("hidden_size", "n_embd"),
+        ("max_position_embeddings", "n_positions"),
+        ("num_attention_heads", "n_head"),
+        ("num_hidden_layers", "n_layer"),
+    ],
+    prefixes: &["transformer.", ""],
+    keys: Keys {
+        hidden: "n_embd",
+        layers: "n_layer",
+        heads: "n_head",
+        kv_heads: None,
+        ffn: "n_inner",
+        ffn_null_4x: true,
+        activation: "activation_function",
+        activation_null: None,
+        embed_width: None,
+    },
+    names: Names {
+        embed: "wte",
+        layers: "h",
+        attn_norm: Some("ln_1"),
+        qkv: &["attn.c_attn"],
+        attn_out: "attn.c_proj",
+        mlp_norm: Some("ln_2"),
+        up: &["mlp.c_fc"],
+        down: "mlp.c_proj",
+        final_norm: "ln_f",
+        ..LLAMA_NAMES
+    },
+    norm: NormKind::Layer,
+    eps: Eps::Key("layer_norm_epsilon"),
+    gated: false,
+    positions: Positions::Learned { name: "wpe", offset: 0, inclusive: false },
+    qkv_bias: Flag::Always,
+    out_bias: Flag::Always,
+    mlp_bias: Flag::Always,
+    norm_affine: Flag::Always,
+    pre_norm: Flag::Always,
+    transposed: true,
+    must_be_off: &[
+        "add_cross_attention",
+        "scale_attn_by_inverse_layer_idx",
+        "reorder_and_upcast_attn",
+    ],
+    ..LLAMA
+};
+
+/// The activation is the tanh form whatever the older key `hidden_act` says.
+pub(super) const GEMMA: Family = Family {
+    architecture: "GemmaForCausalLM",
+    aliases: &[],
+    keys: Keys {
+        activation: "hidden_activation",
+        activation_null: Some("gelu_pytorch_tanh"),
+        ..LLAMA_KEYS
+    },
+    defaults: defaults::GEMMA,
+    norm: NormKind::RmsPlusOne,
+    mlp_bias: Flag::Never,
+    embed_sqrt: true,
+    ..LLAMA
+};
+
+const GEMMA2_NAMES: Names = Names {
+    attn_post: Some("post_attention_layernorm"),
+    mlp_norm: Some("pre_feedforward_layernorm"),
+    mlp_post: Some("post_feedforward_layernorm"),
+    ..LLAMA_NAMES
+};
+
+pub(super) const GEMMA2: Family = Family {
+    architecture: "Gemma2ForCausalLM",
+    defaults: defaults::GEMMA2,
+    names: GEMMA2_NAMES,
+    windows: Windows::ExceptEach("sliding_window_pattern"),
+    attn_scale: AttnScale::RootOf("query_pre_attn_scalar"),
+    softcaps: true,
+    no_float16: true,
+    ..GEMMA
+};
+
+pub(super) const GEMMA3: Family = Family {
+    architecture: "Gemma3ForCausalLM",
+    defaults: defaults::GEMMA3,
+    names: Names {
+        qk_norm: QkNorm::PerHead("self_attn.q_norm", "self_attn.k_norm"),
+        ..GEMMA2_NAMES
+    },
+    local_rope: true,
+    ..GEMMA2
+};
+
+/// The text model of an image-and-text checkpoint.
+pub(super) const GEMMA3_MULTIMODAL: Family =
+    Family { architecture: "Gemma3ForConditionalGeneration", ..GEMMA3 };
+
+pub(super) const PHI3: Family = Family {
+    architecture: "Phi3ForCausalLM",
+    aliases: &[],
+    defaults: defaults::PHI3,
+    names: Names { qkv: &["self_attn.qkv_proj"], up: &["mlp.gate_up_proj"], ..LLAMA_NAMES },
+    qkv_bias: Flag::Never,
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    windows: Windows::All,
+    ..LLAMA
+};
+
+pub(super) const PHI: Family = Family {
+    architecture: "PhiForCausalLM",
+    aliases: &[],
+    defaults: defaults::PHI,
+    names: Names {
+        attn_out: "self_attn.dense",
+        mlp_norm: None,
+        up: &["mlp.fc1"],
+        down: "mlp.fc2",
+        final_norm: "final_layernorm",
+        ..LLAMA_NAMES
+    },
+    norm: NormKind::Layer,
+    eps: Eps::Key("layer_norm_eps"),
+    gated: false,
+    qkv_bias: Flag::Always,
+    out_bias: Flag::Always,
+    mlp_bias: Flag::Always,
+    parallel: Flag::Always,
+    head_bias: true,
+    must_be_off: &["qk_layernorm"],
+    ..LLAMA
+};
+
+pub(super) const NEOX: Family = Family {
+    architecture: "GPTNeoXForCausalLM",
+    aliases: &[],
+    prefixes: &["gpt_neox.", ""],
+    keys: Keys { kv_heads: None, ..LLAMA_KEYS },
+    defaults: defaults::NEOX,
+    spellings: &[("rotary_pct", "partial_rotary_factor"), ("rotary_emb_base", "rope_theta")],
+    names: Names {
+        embed: "embed_in",
+        qkv: &["attention.query_key_value"],
+        attn_out: "attention.dense",
+        up: &["mlp.dense_h_to_4h"],
+        down: "mlp.dense_4h_to_h",
+        final_norm: "final_layer_norm",
+        head: "embed_out",
+        ..LLAMA_NAMES
+    },
+    norm: NormKind::Layer,
+    eps: Eps::Key("layer_norm_eps"),
+    gated: false,
+    qkv_bias: Flag::Key("attention_bias"),
+    out_bias: Flag::Key("attention_bias"),
+    mlp_bias: Flag::Always,
+    parallel: Flag::Key("use_parallel_residual"),
+    parallel_mlp_norm: true,
+    fused: Fused::PerHead,
+    ..LLAMA
+};
+
+pub(super) const STABLELM: Family = Family {
+    architecture: "StableLmForCausalLM",
+    aliases: &["StableLMEpochForCausalLM"],
+    defaults: defaults::STABLELM,
+    spellings: &[("norm_eps", "layer_norm_eps"), ("rope_pct", "partial_rotary_factor")],
+    norm: NormKind::Layer,
+    eps: Eps::Key("layer_norm_eps"),
+    qkv_bias: Flag::Key("use_qkv_bias"),
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    parallel: Flag::Key("use_parallel_residual"),
+    must_be_off: &["qk_layernorm"],
+    ..LLAMA
+};
+
+pub(super) const GRANITE: Family = Family {
+    architecture: "GraniteForCausalLM",
+    aliases: &[],
+    defaults: defaults::GRANITE,
+    attn_scale: AttnScale::Key("attention_multiplier"),
+    multipliers: true,
+    ..LLAMA
+};
+
+pub(super) const OLMO2: Family = Family {
+    architecture: "Olmo2ForCausalLM",
+    aliases: &[],
+    defaults: defaults::OLMO2,
+    names: Names {
+        attn_norm: None,
+        attn_post: Some("post_attention_layernorm"),
+        qk_norm: QkNorm::Whole("self_attn.q_norm", "self_attn.k_norm"),
+        mlp_norm: None,
+        mlp_post: Some("post_feedforward_layernorm"),
+        ..LLAMA_NAMES
+    },
+    mlp_bias: Flag::Never,
+    ..LLAMA
+};

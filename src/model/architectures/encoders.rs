@@ -1,0 +1,64 @@
+//! The rows of architectures that only embed: every token sees every other. Part of the list in
+//! [`super`], which looks them up.
+
+use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
+use super::defaults;
+use super::family::{Eps, Family, Flag, Keys, Names, Positions};
+use crate::device::NormKind;
+
+/// Sentence embeddings; the pooler and the heads that checkpoints carry are left out.
+pub(super) const BERT: Family = Family {
+    architecture: "BertModel",
+    aliases: &[],
+    prefixes: &["", "bert."],
+    keys: Keys { kv_heads: None, ..LLAMA_KEYS },
+    defaults: defaults::BERT,
+    names: Names {
+        embed: "embeddings.word_embeddings",
+        token_types: Some("embeddings.token_type_embeddings"),
+        embed_norm: Some("embeddings.LayerNorm"),
+        layers: "encoder.layer",
+        attn_norm: Some("attention.output.LayerNorm"),
+        qkv: &["attention.self.query", "attention.self.key", "attention.self.value"],
+        attn_out: "attention.output.dense",
+        mlp_norm: Some("output.LayerNorm"),
+        up: &["intermediate.dense"],
+        down: "output.dense",
+        ..LLAMA_NAMES
+    },
+    norm: NormKind::Layer,
+    eps: Eps::Key("layer_norm_eps"),
+    gated: false,
+    positions: Positions::Learned {
+        name: "embeddings.position_embeddings",
+        offset: 0,
+        inclusive: false,
+    },
+    qkv_bias: Flag::Always,
+    out_bias: Flag::Always,
+    mlp_bias: Flag::Always,
+    pre_norm: Flag::Never,
+    encoder: true,
+    must_be_off: &["is_decoder", "add_cross_attention"],
+    must_be: &[("position_embedding_type", "\"absolute\"")],
+    ..LLAMA
+};
+
+/// BERT whose first two positions stand for padding.
+pub(super) const ROBERTA: Family = Family {
+    architecture: "RobertaModel",
+    defaults: defaults::ROBERTA,
+    prefixes: &["", "roberta."],
+    positions: Positions::Learned {
+        name: "embeddings.position_embeddings",
+        offset: 2,
+        inclusive: true,
+    },
+    must_be: &[("position_embedding_type", "\"absolute\""), ("pad_token_id", "1")],
+    ..BERT
+};
+
+pub(super) const ROBERTA_MASKED: Family = Family { architecture: "RobertaForMaskedLM", ..ROBERTA };
+
+pub(super) const XLM_ROBERTA: Family =
+    Family { architecture: "XLMRobertaModel", defaults: defaults::XLM_ROBERTA, ..ROBERTA };

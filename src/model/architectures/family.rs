@@ -1,0 +1,267 @@
+//! What a family of models is, as data: which config keys, which tensor names, which norm,
+//! positions and biases. The rows are in `architectures`; `config` and `layers` read the keys,
+//! `load` the names. A new family is a new row and no new code. It never touches a file or a
+//! device.
+
+use crate::device::NormKind;
+
+/// A `config.json` flag that switches a feature, or a fixed answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// On in every model of the family.
+    Always,
+    /// Off in every model of the family.
+    Never,
+    /// As this key says; it must be there, if only by the row's defaults.
+    Key(&'static str),
+}
+
+/// Epsilon of the norms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Eps {
+    /// This, whatever config.json says.
+    Fixed(f32),
+    /// By this key.
+    Key(&'static str),
+}
+
+/// How positions enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Positions {
+    /// q and k are rotated.
+    Rope,
+    /// A table of learned vectors; position p uses row p + offset.
+    Learned {
+        /// Of the table's tensor.
+        name: &'static str,
+        /// Rows in front of position 0.
+        offset: usize,
+        /// The length in config.json counts the rows before the offset too.
+        inclusive: bool,
+    },
+}
+
+/// Which layers see a window (`sliding_window` of config.json, null: none do). A `layer_types` list
+/// in config.json goes before all but `Never`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Windows {
+    /// None does.
+    Never,
+    /// All do.
+    All,
+    /// If the flag `switch` is on, the layers from number `first` (a key).
+    FromLayer {
+        /// Key of the flag.
+        switch: &'static str,
+        /// Key of the number.
+        first: &'static str,
+    },
+    /// All but each n-th; n by this key.
+    ExceptEach(&'static str),
+}
+
+/// What multiplies q.k.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttnScale {
+    /// head_dim^-0.5
+    HeadDim,
+    /// The key's value^-0.5
+    RootOf(&'static str),
+    /// The key's value.
+    Key(&'static str),
+}
+
+/// How one tensor holds q, k and v.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fused {
+    /// All of q, then k, then v.
+    Stacked,
+    /// q, k and v of the first head, then of the second, ... (as many KV heads as heads).
+    PerHead,
+}
+
+/// Norms of q and k before they are rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// There are none.
+    None,
+    /// Over each head alone; names of q's and k's.
+    PerHead(&'static str, &'static str),
+    /// Over all heads together.
+    Whole(&'static str, &'static str),
+}
+
+/// Names of `config.json` keys.
+#[derive(Debug)]
+pub struct Keys {
+    /// Width of the residual.
+    pub hidden: &'static str,
+    /// Number of layers.
+    pub layers: &'static str,
+    /// Heads of q.
+    pub heads: &'static str,
+    /// None, or null: as many as heads.
+    pub kv_heads: Option<&'static str>,
+    /// Width of the MLP.
+    pub ffn: &'static str,
+    /// Null: four times hidden.
+    pub ffn_null_4x: bool,
+    /// Name of the MLP's activation.
+    pub activation: &'static str,
+    /// What null means; None: it must not be null.
+    pub activation_null: Option<&'static str>,
+    /// Width of the token table where it may differ from hidden.
+    pub embed_width: Option<&'static str>,
+}
+
+/// Tensor names without prefix. Those of a layer stand behind `<layers>.<i>.`; `.weight` or `.bias`
+/// follows. Two or three names are stacked along the outputs.
+#[derive(Debug)]
+pub struct Names {
+    /// The token table.
+    pub embed: &'static str,
+    /// A table of token types; every token has type 0, whose row goes to each position's.
+    pub token_types: Option<&'static str>,
+    /// Over the embedding with its positions, where norms come after the residual.
+    pub embed_norm: Option<&'static str>,
+    /// Before and after the layers, where the token table has another width than hidden.
+    pub project: Option<(&'static str, &'static str)>,
+    /// In front of a layer's number.
+    pub layers: &'static str,
+    /// Before attention (or after its residual: `pre_norm`). None, with `mlp_norm`: sublayers read
+    /// the residual as it is.
+    pub attn_norm: Option<&'static str>,
+    /// Over attention's output, before it is added.
+    pub attn_post: Option<&'static str>,
+    /// Norms of q and k.
+    pub qk_norm: QkNorm,
+    /// The product in front of attention: q, k and v, or one tensor that holds them.
+    pub qkv: &'static [&'static str],
+    /// Attention's output product.
+    pub attn_out: &'static str,
+    /// In front of the MLP, or over its residual.
+    pub mlp_norm: Option<&'static str>,
+    /// Over the MLP's output, before it is added.
+    pub mlp_post: Option<&'static str>,
+    /// `[gate, up]` if gated.
+    pub up: &'static [&'static str],
+    /// The MLP's second product.
+    pub down: &'static str,
+    /// In front of the head.
+    pub final_norm: &'static str,
+    /// Stands outside of the prefix.
+    pub head: &'static str,
+}
+
+/// Experts in place of the MLP. Keys of config.json, and tensor names behind the
+/// module's.
+#[derive(Debug)]
+pub struct Mixture {
+    /// Key of their number.
+    pub experts: &'static str,
+    /// Experts of one token.
+    pub top_k: &'static str,
+    /// Width of one expert.
+    pub ffn: &'static str,
+    /// The chosen weights are divided by their sum.
+    pub renormalise: Flag,
+    /// `decoder_sparse_step` and `mlp_only_layers` are obeyed: other layers have the plain MLP.
+    pub sparse: bool,
+    /// What the module may be called; the first under which the router exists.
+    pub modules: &'static [&'static str],
+    /// The product by which tokens choose.
+    pub router: &'static str,
+    /// Before each expert's number; before the names of the stacks that hold all of them.
+    pub list: &'static str,
+    /// Gate and up of one expert.
+    pub gate_up: [&'static str; 2],
+    /// Down of one expert.
+    pub down: &'static str,
+    /// All experts in one tensor: `[experts, 2 ffn, hidden]` and `[experts, hidden, ffn]`.
+    pub stacks: [&'static str; 2],
+    /// One that every token passes through as well.
+    pub shared: Option<SharedExpert>,
+}
+
+/// An expert that all tokens share, scaled by a gate of its own.
+#[derive(Debug)]
+pub struct SharedExpert {
+    /// Key of its width.
+    pub ffn: &'static str,
+    /// Its gate and up.
+    pub gate_up: [&'static str; 2],
+    /// Its down.
+    pub down: &'static str,
+    /// What scales it: a linear of one output.
+    pub gate: &'static str,
+}
+
+/// A family of models: how its config.json is read, how its tensors are called, and what its
+/// forward pass does.
+#[derive(Debug)]
+pub struct Family {
+    /// `architectures[0]` of config.json.
+    pub architecture: &'static str,
+    /// Other names of it.
+    pub aliases: &'static [&'static str],
+    /// In front of every name but the head's; the first one under which the token table exists.
+    pub prefixes: &'static [&'static str],
+    /// Where config.json has its sizes.
+    pub keys: Keys,
+    /// A JSON object: what keys are that config.json leaves out. Null is not absent.
+    pub defaults: &'static str,
+    /// Keys as some configs spell them, and as this row does.
+    pub spellings: &'static [(&'static str, &'static str)],
+    /// How its tensors are called.
+    pub names: Names,
+    /// Kind of all norms.
+    pub norm: NormKind,
+    /// Epsilon of all norms.
+    pub eps: Eps,
+    /// The MLP multiplies by a gate.
+    pub gated: bool,
+    /// Experts, in some layers or all.
+    pub mixture: Option<Mixture>,
+    /// Rotated, or learned.
+    pub positions: Positions,
+    /// Of the product in front of attention.
+    pub qkv_bias: Flag,
+    /// Of attention's output product.
+    pub out_bias: Flag,
+    /// Of both products of the MLP.
+    pub mlp_bias: Flag,
+    /// Norms have learned weights (and biases, if `norm` is `Layer`).
+    pub norm_affine: Flag,
+    /// Norm before a sublayer (and at the end) or after its residual.
+    pub pre_norm: Flag,
+    /// Attention and MLP read the same residual: x + attn(norm x) + mlp(norm x).
+    pub parallel: Flag,
+    /// There, the MLP has a norm of its own.
+    pub parallel_mlp_norm: bool,
+    /// How one tensor holds q, k and v.
+    pub fused: Fused,
+    /// Which layers see a window.
+    pub windows: Windows,
+    /// Windowed layers rotate by `rope_local_base_freq`, unscaled.
+    pub local_rope: bool,
+    /// What multiplies q.k.
+    pub attn_scale: AttnScale,
+    /// `attn_logit_softcapping` and `final_logit_softcapping` are obeyed.
+    pub softcaps: bool,
+    /// The embedding is multiplied by sqrt(hidden), rounded to the model's type.
+    pub embed_sqrt: bool,
+    /// `embedding_multiplier`, `residual_multiplier` and `logits_scaling` are obeyed.
+    pub multipliers: bool,
+    /// The head has a bias.
+    pub head_bias: bool,
+    /// Numbers leave float16's range.
+    pub no_float16: bool,
+    /// Linear weights are stored `[inputs, outputs]`.
+    pub transposed: bool,
+    /// Every token sees every other: the model only embeds, and keeps no K and V.
+    pub encoder: bool,
+    /// Keys that must be absent, false or null, because the forward pass lacks them.
+    pub must_be_off: &'static [&'static str],
+    /// Keys that must be absent, null or this (JSON).
+    pub must_be: &'static [(&'static str, &'static str)],
+}

@@ -1,0 +1,69 @@
+//! One row of data per architecture that can be served; what the fields mean is said in
+//! [`Family`]. `config` looks rows up. A new architecture is a new row and no new code;
+//! `docs/models.md` lists the check that proves each row.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `family` | what a row says: keys of config.json, names of tensors, kinds |
+//! | `decoders` | rows of architectures that generate |
+//! | `mixtures` | those with experts |
+//! | `encoders` | those that only embed |
+//! | `defaults` | what keys are that config.json leaves out |
+
+mod decoders;
+mod defaults;
+mod encoders;
+mod family;
+mod mixtures;
+
+pub use family::*;
+
+/// Every architecture that can be served.
+pub const FAMILIES: &[Family] = &[
+    decoders::LLAMA,
+    decoders::INTERNLM,
+    decoders::INTERNLM3,
+    decoders::MISTRAL,
+    decoders::QWEN2,
+    decoders::QWEN3,
+    mixtures::MIXTRAL,
+    mixtures::QWEN2_MOE,
+    mixtures::QWEN3_MOE,
+    decoders::GEMMA,
+    decoders::GEMMA2,
+    decoders::GEMMA3,
+    decoders::GEMMA3_MULTIMODAL,
+    decoders::PHI3,
+    decoders::PHI,
+    decoders::STABLELM,
+    decoders::GRANITE,
+    decoders::OLMO2,
+    decoders::OPT,
+    decoders::GPT2,
+    decoders::NEOX,
+    encoders::BERT,
+    encoders::ROBERTA,
+    encoders::ROBERTA_MASKED,
+    encoders::XLM_ROBERTA,
+];
+
+fn whole(architecture: &str) -> Option<&'static Family> {
+    let is = |f: &&Family| f.architecture == architecture || f.aliases.contains(&architecture);
+    FAMILIES.iter().find(is)
+}
+
+/// The row of an architecture, if there is one. A decoder that was saved without its head, to
+/// embed, goes by `<name>Model` (Gemma 3: `<name>TextModel`).
+pub fn find(architecture: &str) -> Option<&'static Family> {
+    let without_head = || {
+        let base = architecture.strip_suffix("Model")?;
+        let base = base.strip_suffix("Text").unwrap_or(base);
+        whole(&format!("{base}ForCausalLM")).or_else(|| whole(&format!("{base}LMHeadModel")))
+    };
+    whole(architecture).or_else(without_head)
+}
+
+/// Is this the name of a decoder without its head?
+pub fn headless(architecture: &str) -> bool {
+    whole(architecture).is_none() && find(architecture).is_some()
+}

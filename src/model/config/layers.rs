@@ -1,0 +1,186 @@
+//! What may differ from layer to layer: attention's window, scale, cap and rope; and the few
+//! numbers by which families stretch their residual. Called by `config` alone. It knows no tensor.
+
+use serde_json::Value;
+
+use super::keys::{flag, positive, MAX_DIMENSION};
+use super::rope;
+use crate::device::{AttnSpec, DType, Rope};
+use crate::error::{Error, Result};
+use crate::invalid;
+use crate::json::{self, Object};
+use crate::model::architectures::{AttnScale, Family, Flag, Positions, Windows};
+
+/// The dimensions that all layers share.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub hidden: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub layers: usize,
+}
+
+/// One layer's attention.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerAttention {
+    /// Heads, scale, window and cap.
+    pub attn: AttnSpec,
+    /// Index into `ModelSpec::ropes`; none with learned positions.
+    pub rope: Option<usize>,
+}
+
+/// Factors of a whole model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scales {
+    pub embed: f32,
+    pub eps: f32,
+    pub logits: f32,
+}
+
+/// Attention of each layer.
+///
+/// # Errors
+/// A window, scale or cap that is no positive number; a layer type that we lack.
+pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<LayerAttention>> {
+    let scale = match family.attn_scale {
+        AttnScale::HeadDim => (shape.head_dim as f32).powf(-0.5),
+        AttnScale::RootOf(key) => positive(config, key)?.powf(-0.5) as f32,
+        AttnScale::Key(key) => positive(config, key)? as f32,
+    };
+    let softcap = softcap(config, family, "attn_logit_softcapping")?;
+    let windowed = windowed(config, family, shape.layers)?;
+    let window = if windowed.contains(&true) { window(config)? } else { None };
+
+    let rotates = family.positions == Positions::Rope;
+    let layer = |windowed: bool| LayerAttention {
+        attn: AttnSpec {
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            scale,
+            window: window.filter(|_| windowed),
+            softcap,
+        },
+        rope: rotates.then_some(usize::from(windowed && family.local_rope)),
+    };
+    Ok(windowed.into_iter().map(layer).collect())
+}
+
+/// Tokens of a window; null and 0 mean none.
+fn window(config: &Object) -> Result<Option<usize>> {
+    const KEY: &str = "sliding_window";
+    match config.given(KEY) {
+        Some(zero) if zero == 0 => Ok(None),
+        _ => config.count(KEY, MAX_DIMENSION),
+    }
+}
+
+/// The model's rope; behind it the one of windowed layers, if they have their own.
+///
+/// # Errors
+/// Those of [`rope::from_config`].
+pub fn ropes(
+    config: &Object,
+    family: &Family,
+    head_dim: usize,
+    max_model_len: usize,
+) -> Result<Vec<Rope>> {
+    if family.positions != Positions::Rope {
+        return Ok(Vec::new());
+    }
+    let mut ropes = vec![rope::from_config(config, head_dim, max_model_len)?];
+    if family.local_rope {
+        ropes.push(rope::local(config, head_dim, max_model_len)?);
+    }
+    Ok(ropes)
+}
+
+/// A cap of scores or logits; null means none.
+///
+/// # Errors
+/// It is no positive number.
+pub fn softcap(config: &Object, family: &Family, key: &str) -> Result<Option<f32>> {
+    if !family.softcaps {
+        return Ok(None);
+    }
+    Ok(config.positive(key)?.map(|cap| cap as f32))
+}
+
+/// Granite adds each sublayer's output times m. The residual divided by m gives the same model: the
+/// embedding is divided, outputs are added as they are, and norms, which forget the size of their
+/// input, need eps / m^2.
+///
+/// # Errors
+/// A multiplier that is no positive number.
+pub fn scales(config: &Object, family: &Family, hidden: usize, dtype: DType) -> Result<Scales> {
+    let mut scales = Scales { embed: 1.0, eps: 1.0, logits: 1.0 };
+    if family.embed_sqrt {
+        let root = (hidden as f32).sqrt();
+        scales.embed = match dtype {
+            DType::F32 => root,
+            DType::F16 => half::f16::from_f32(root).to_f32(),
+            DType::BF16 => half::bf16::from_f32(root).to_f32(),
+        };
+    }
+    if family.multipliers {
+        let residual = positive(config, "residual_multiplier")?;
+        scales.embed = (positive(config, "embedding_multiplier")? / residual) as f32;
+        scales.eps = (1.0 / (residual * residual)) as f32;
+        scales.logits = (1.0 / positive(config, "logits_scaling")?) as f32;
+    }
+    if ![scales.embed, scales.eps, scales.logits].iter().all(|x| x.is_normal()) {
+        return Err(invalid!(
+            "{} and the other multipliers leave the range of numbers.",
+            config.name("residual_multiplier")
+        ));
+    }
+    Ok(scales)
+}
+
+/// For each layer, whether it sees a window only.
+fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>> {
+    let each = |f: &dyn Fn(usize) -> bool| Ok((0..layers).map(f).collect());
+    if family.windows == Windows::Never {
+        return each(&|_| false);
+    }
+    if let Windows::FromLayer { switch, .. } = family.windows {
+        if !flag(config, Flag::Key(switch))? {
+            return each(&|_| false);
+        }
+    }
+    if let Some(types) = config.list("layer_types")? {
+        return listed(config, types, layers);
+    }
+
+    match family.windows {
+        Windows::Never => each(&|_| false),
+        Windows::All => each(&|_| true),
+        Windows::FromLayer { first, .. } => {
+            let from = config.given(first).and_then(Value::as_u64);
+            let from = from.ok_or_else(|| config.wrong(first, "a number of layers"))?;
+            each(&|i| i as u64 >= from)
+        }
+        Windows::ExceptEach(key) => {
+            let n = config.needed(key, "an integer", config.count(key, MAX_DIMENSION)?)?;
+            each(&|i| (i + 1) % n != 0)
+        }
+    }
+}
+
+fn listed(config: &Object, types: &[Value], layers: usize) -> Result<Vec<bool>> {
+    let name = config.name("layer_types");
+    if types.len() != layers {
+        return Err(invalid!("{name} has {} entries for {layers} layers.", types.len()));
+    }
+    let windowed = |kind: &Value| match kind.as_str() {
+        Some("sliding_attention") => Ok(true),
+        Some("full_attention") => Ok(false),
+        _ => Err(Error::Unsupported(format!(
+            "{name}: layer type {} is not supported; supported: full_attention, \
+             sliding_attention.",
+            json::shown(kind)
+        ))),
+    };
+    types.iter().map(windowed).collect()
+}

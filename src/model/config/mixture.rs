@@ -1,0 +1,133 @@
+//! A mixture of experts by config.json: how many there are, how wide, how rows choose, and which
+//! layers have one. Called by `config` alone. It knows no tensor.
+
+use super::keys::{flag, needed_width, MAX_DIMENSION};
+use crate::device::{Routing, MAX_EXPERTS};
+use crate::error::Result;
+use crate::invalid;
+use crate::json::{self, Object};
+use crate::model::architectures::Family;
+
+/// The experts of a model; every mixture layer has the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MixtureSpec {
+    /// How many there are and how tokens choose.
+    pub routing: Routing,
+    /// Width of one expert.
+    pub ffn: usize,
+    /// Width of the expert that all rows share.
+    pub shared_ffn: Option<usize>,
+    /// For each layer: experts, or a plain MLP.
+    pub layers: Vec<bool>,
+}
+
+/// The family's experts, if it has any.
+///
+/// # Errors
+/// A count or width that is no such thing; more experts chosen than there are, or more than
+/// [`MAX_EXPERTS`]; a layer number beyond the layers.
+pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option<MixtureSpec>> {
+    let Some(row) = &family.mixture else { return Ok(None) };
+    let count = |key| config.needed(key, "an integer", config.count(key, MAX_EXPERTS)?);
+    let experts = count(row.experts)?;
+    let top_k = count(row.top_k)?;
+    if top_k > experts {
+        return Err(invalid!(
+            "{} is {top_k}, more than the {experts} of '{}'.",
+            config.name(row.top_k),
+            row.experts
+        ));
+    }
+    let renormalise = flag(config, row.renormalise)?;
+    let shared_ffn = match &row.shared {
+        Some(shared) => Some(needed_width(config, shared.ffn)?),
+        None => None,
+    };
+    Ok(Some(MixtureSpec {
+        routing: Routing { experts, top_k, renormalise },
+        ffn: needed_width(config, row.ffn)?,
+        shared_ffn,
+        layers: if row.sparse { sparse(config, layers)? } else { vec![true; layers] },
+    }))
+}
+
+/// Each `decoder_sparse_step`-th layer has experts, but for those in `mlp_only_layers`.
+fn sparse(config: &Object, layers: usize) -> Result<Vec<bool>> {
+    const STEP: &str = "decoder_sparse_step";
+    const DENSE: &str = "mlp_only_layers";
+    let step = config.needed(STEP, "an integer", config.count(STEP, MAX_DIMENSION)?)?;
+    let mut sparse: Vec<bool> = (1..=layers).map(|n| n.is_multiple_of(step)).collect();
+    for layer in config.list(DENSE)?.unwrap_or_default() {
+        let index = layer.as_u64().and_then(|n| usize::try_from(n).ok());
+        match index.and_then(|n| sparse.get_mut(n)) {
+            Some(sparse) => *sparse = false,
+            None => {
+                return Err(invalid!(
+                    "{} holds {}, which is none of the {layers} layers.",
+                    config.name(DENSE),
+                    json::shown(layer)
+                ))
+            }
+        }
+    }
+    Ok(sparse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::architectures;
+    use serde_json::{json, Value};
+
+    fn of(architecture: &str, config: Value) -> Result<Option<MixtureSpec>> {
+        let family = architectures::find(architecture).unwrap();
+        let defaults = serde_json::from_str(family.defaults).unwrap();
+        let config = Object::new("config.json", config.as_object().unwrap());
+        mixture(&config.with(family.spellings, &defaults), family, 4)
+    }
+
+    fn qwen(more: Value) -> Result<Option<MixtureSpec>> {
+        let mut config = json!({"num_experts": 8, "num_experts_per_tok": 2,
+            "moe_intermediate_size": 24});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        of("Qwen3MoeForCausalLM", config)
+    }
+
+    #[test]
+    fn layers_are_chosen_by_step_and_list() {
+        let layers = |more| qwen(more).unwrap().unwrap().layers;
+        assert_eq!(layers(json!({})), [true; 4]);
+        assert_eq!(layers(json!({"decoder_sparse_step": 2})), [false, true, false, true]);
+        assert_eq!(layers(json!({"mlp_only_layers": [0, 3]})), [false, true, true, false]);
+        let both = json!({"decoder_sparse_step": 2, "mlp_only_layers": [1]});
+        assert_eq!(layers(both), [false, false, false, true]);
+    }
+
+    #[test]
+    fn renormalising_is_the_familys_or_the_configs() {
+        let config = json!({"num_local_experts": 4, "num_experts_per_tok": 2,
+            "intermediate_size": 24, "norm_topk_prob": false});
+        let mixtral = of("MixtralForCausalLM", config).unwrap().unwrap();
+        let routing = Routing { experts: 4, top_k: 2, renormalise: true };
+        assert_eq!((mixtral.routing, mixtral.shared_ffn), (routing, None));
+        assert!(!qwen(json!({})).unwrap().unwrap().routing.renormalise);
+        assert!(qwen(json!({"norm_topk_prob": true})).unwrap().unwrap().routing.renormalise);
+        assert_eq!(of("LlamaForCausalLM", json!({})).unwrap(), None);
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (more, word) in [
+            (json!({"num_experts_per_tok": 9}), "num_experts_per_tok"),
+            (json!({"num_experts_per_tok": 0}), "num_experts_per_tok"),
+            (json!({"num_experts": 5000}), "num_experts"),
+            (json!({"moe_intermediate_size": "x"}), "moe_intermediate_size"),
+            (json!({"decoder_sparse_step": 0}), "decoder_sparse_step"),
+            (json!({"mlp_only_layers": [4]}), "mlp_only_layers"),
+            (json!({"mlp_only_layers": 1}), "mlp_only_layers"),
+        ] {
+            let text = qwen(more).unwrap_err().to_string();
+            assert!(text.contains(word), "{text}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! config.json (and generation_config.json) -> [`ModelSpec`]: every shape and rule of a model,
+//! checked, so that `decoder` never meets a bad one. Called by `engine` at load. It knows no tensor
+//! and no device beyond the element types that are supported.
+
+mod dtype;
+mod keys;
+mod layers;
+mod length;
+mod mixture;
+mod pooling;
+mod rope;
+mod side_files;
+mod source;
+mod spec;
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::architectures::{self, Family, Flag, Positions, FAMILIES};
+use crate::error::{Error, Result};
+use crate::json::object::KeysRead;
+use crate::json::{self, Object};
+use crate::{internal, invalid};
+pub use keys::parse_dtype;
+use keys::{architecture, dimension, flag, is_on};
+pub use layers::LayerAttention;
+use layers::Shape;
+pub use mixture::MixtureSpec;
+pub use pooling::{Dimensions, PoolerOptions, PoolingRule, Runner};
+pub use side_files::SideFiles;
+use source::Source;
+pub use spec::{ModelSpec, NormOrder, SpecOptions};
+
+/// Each has weights and pages of its own: published models stay below 200.
+const MAX_LAYERS: usize = 4096;
+/// More is a mistake in a file: the largest published models have 1e12 and some.
+const MAX_PARAMETERS: f64 = 1e14;
+
+impl ModelSpec {
+    /// Read `<dir>/config.json` and `<dir>/generation_config.json`.
+    ///
+    /// # Errors
+    /// One line naming the file and key: missing or broken file, unknown architecture, a shape that
+    /// does not fit, an option the forward pass lacks.
+    pub fn read(dir: &Path, options: &SpecOptions) -> Result<ModelSpec> {
+        let source = Source::read(dir, options)?;
+        let options = SpecOptions { files: SideFiles::read(dir)?, ..options.clone() };
+        Self::of(&source, &options).map_err(Error::on_one_line)
+    }
+
+    /// The same from parsed files.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn from_config(
+        config: &Map<String, Value>,
+        generation: Option<&Map<String, Value>>,
+        options: &SpecOptions,
+    ) -> Result<ModelSpec> {
+        let source = Source::of("config.json".into(), config.clone(), options)?;
+        Self::of(&source.with_generation("generation_config.json", generation), options)
+    }
+
+    fn of(source: &Source, options: &SpecOptions) -> Result<ModelSpec> {
+        let keys_read = KeysRead::default();
+        let config = source.config(&keys_read);
+        let family = family_of(&config)?;
+        let defaults: Map<String, Value> = serde_json::from_str(family.defaults)
+            .map_err(|e| internal!("defaults of {}: {e}", family.architecture))?;
+
+        let config = config.with(family.spellings, &defaults);
+        let spec = Self::build(&config, source.generation().as_ref(), family, options)?;
+        source.warn_of_unread(&keys_read);
+        Ok(spec)
+    }
+
+    fn build(
+        config: &Object,
+        generation: Option<&Object>,
+        family: &'static Family,
+        options: &SpecOptions,
+    ) -> Result<ModelSpec> {
+        refuse_unsupported(config, family)?;
+        let shape = shape(config, family)?;
+        let Shape { hidden, heads, kv_heads, head_dim, layers } = shape;
+        let embed_width = match family.keys.embed_width {
+            Some(key) => keys::width(config, key)?.unwrap_or(hidden),
+            None => hidden,
+        };
+
+        let pooling = PoolingRule::of(config, family, &options.pooler, &options.files, hidden)?;
+        let pools = pooling.is_some();
+        let files = pools.then_some(&options.files);
+        let (mut length, derived_len) = length::of(config, family, files)?;
+        let mut attention = layers::attention(config, family, &shape)?;
+        if options.disable_sliding_window {
+            length.within(attention.iter().filter_map(|layer| layer.attn.window).min());
+            attention.iter_mut().for_each(|layer| layer.attn.window = None);
+        }
+        let max_model_len =
+            length.choose(options.max_model_len, family.positions != Positions::Rope)?;
+
+        let dtype = dtype::choose(config, family, pools, options)?;
+        let scales = layers::scales(config, family, hidden, dtype)?;
+        let vocab_size = dimension(config, "vocab_size")?;
+        let spec = ModelSpec {
+            family,
+            vocab_size,
+            hidden,
+            layers,
+            heads,
+            kv_heads,
+            head_dim,
+            ffn: ffn(config, family, hidden)?,
+            mixture: mixture::mixture(config, family, layers)?,
+            embed_width,
+            norm_eps: keys::norm_eps(config, family.eps)? * scales.eps,
+            activation: keys::activation(config, family)?,
+            attention,
+            ropes: layers::ropes(config, family, head_dim, max_model_len)?,
+            embed_scale: scales.embed,
+            logit_scale: if pools { 1.0 } else { scales.logits },
+            logit_softcap: layers::softcap(config, family, "final_logit_softcapping")?,
+            derived_len,
+            tied: !pools && flag(config, Flag::Key("tie_word_embeddings"))?,
+            qkv_bias: flag(config, family.qkv_bias)?,
+            out_bias: flag(config, family.out_bias)?,
+            mlp_bias: flag(config, family.mlp_bias)?,
+            norm_affine: flag(config, family.norm_affine)?,
+            norms: norm_order(config, family)?,
+            parallel: flag(config, family.parallel)?,
+            dtype,
+            max_model_len,
+            adapters: None,
+            eos_token_ids: keys::eos_token_ids(config, generation, vocab_size)?,
+            token_types: match family.names.token_types {
+                Some(_) => dimension(config, "type_vocab_size")?,
+                None => 0,
+            },
+            pooling,
+        };
+        spec.judge_size(config)?;
+        Ok(spec)
+    }
+
+    /// Every size by itself is in range; all of them together must be too.
+    fn judge_size(&self, config: &Object) -> Result<()> {
+        let ffn = self.mixture.as_ref().map_or(0.0, |m| m.ffn as f64 * m.routing.experts as f64);
+        let ffn = ffn.max(self.mlp_width() as f64);
+        let attention = 2.0 * (self.heads + self.kv_heads) as f64 * self.head_dim as f64;
+        let layer = (attention + 3.0 * ffn) * self.hidden as f64;
+        let table = self.vocab_size as f64 * self.embed_width as f64;
+        let parameters = self.layers as f64 * layer + 2.0 * table;
+        if parameters > MAX_PARAMETERS {
+            return Err(invalid!(
+                "{} and the other sizes make a model of {parameters:.1e} parameters, at most \
+                 {MAX_PARAMETERS:.0e} can be described.",
+                config.name(self.family.keys.hidden)
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn family_of(config: &Object) -> Result<&'static Family> {
+    let names = || FAMILIES.iter().map(|f| f.architecture).collect::<Vec<_>>().join(", ");
+    let Some(name) = architecture(config)? else {
+        return Err(invalid!(
+            "{} must name one of: {}; if the checkpoint is one of these, name it in \
+             hf_overrides, {{\"architectures\": [\"...\"]}}.",
+            config.name("architectures"),
+            names()
+        ));
+    };
+    architectures::find(name).ok_or_else(|| {
+        let own = match config.value("auto_map") {
+            Some(_) => " (code of a checkpoint's own, 'auto_map', is never run)",
+            None => "",
+        };
+        Error::Unsupported(format!(
+            "{}: model architecture '{}' is not supported{own}; supported: {}.",
+            config.name("architectures"),
+            json::cut(name),
+            names()
+        ))
+    })
+}
+
+fn shape(config: &Object, family: &Family) -> Result<Shape> {
+    let keys = &family.keys;
+    let hidden = keys::needed_width(config, keys.hidden)?;
+    let heads = keys::needed_width(config, keys.heads)?;
+    let kv_heads = match keys.kv_heads {
+        Some(key) => keys::width(config, key)?.unwrap_or(heads),
+        None => heads,
+    };
+    let head_dim = head_dim(config, family, hidden, heads)?;
+
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(invalid!(
+            "{} is {heads}, which is not a multiple of num_key_value_heads {kv_heads}.",
+            config.name(keys.heads)
+        ));
+    }
+    let all = heads.saturating_mul(head_dim);
+    if all > keys::MAX_WIDTH {
+        return Err(invalid!(
+            "{} is {heads} and head_dim {head_dim}: together {all} wide, at most {}.",
+            config.name(keys.heads),
+            keys::MAX_WIDTH
+        ));
+    }
+
+    let layers = config.count(keys.layers, MAX_LAYERS)?;
+    let layers = config.needed(keys.layers, "an integer", layers)?;
+    Ok(Shape { hidden, heads, kv_heads, head_dim, layers })
+}
+
+fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
+    let lacks = |key: &str, supported: &str| {
+        let value = config.value(key).map(json::shown).unwrap_or_default();
+        Error::Unsupported(format!(
+            "{} is {value}, which {} does not support here; supported: {supported}.",
+            config.name(key),
+            family.architecture
+        ))
+    };
+
+    for &key in family.must_be_off {
+        if is_on(config.value(key)) {
+            return Err(lacks(key, "false"));
+        }
+    }
+    for &(key, only) in family.must_be {
+        let is = |value: &Value| serde_json::from_str::<Value>(only).is_ok_and(|v| v == *value);
+        if !config.given(key).is_none_or(is) {
+            return Err(lacks(key, only));
+        }
+    }
+
+    if is_on(config.value("quantization_config")) {
+        let config_of = config.object("quantization_config")?;
+        let method = config_of.and_then(|q| q.given("quant_method"));
+        return Err(Error::Unsupported(format!(
+            "{} (quant_method {}) is not supported; use a checkpoint in float32, float16 or \
+             bfloat16.",
+            config.name("quantization_config"),
+            json::shown(method.unwrap_or(&Value::Null))
+        )));
+    }
+    Ok(())
+}
+
+fn ffn(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
+    let key = family.keys.ffn;
+    match keys::width(config, key)? {
+        None if family.keys.ffn_null_4x => Ok(4 * hidden),
+        ffn => config.needed(key, "an integer", ffn),
+    }
+}
+
+fn head_dim(config: &Object, family: &Family, hidden: usize, heads: usize) -> Result<usize> {
+    match keys::width(config, "head_dim")? {
+        Some(d) => Ok(d),
+        None if hidden.is_multiple_of(heads) => Ok(hidden / heads),
+        None => Err(invalid!(
+            "{} is {hidden}, which is not a multiple of the {heads} attention heads, and \
+             'head_dim' is missing.",
+            config.name(family.keys.hidden)
+        )),
+    }
+}
+
+fn norm_order(config: &Object, family: &Family) -> Result<NormOrder> {
+    Ok(match (family.names.attn_norm, flag(config, family.pre_norm)?) {
+        (None, _) => NormOrder::HeadOnly,
+        (_, true) => NormOrder::Before,
+        (_, false) => NormOrder::After,
+    })
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod values_tests;

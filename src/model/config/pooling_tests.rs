@@ -1,0 +1,127 @@
+//! Files of sentence-transformers as they are found on the hub, and spoiled ones.
+
+use serde_json::json;
+
+use super::*;
+use serde_json::Map;
+use std::path::Path;
+
+fn folder(name: &str, files: &[(&str, Value)]) -> std::path::PathBuf {
+    let dir = std::env::temp_dir().join(format!("pooling-{name}-{}", std::process::id()));
+    for (path, value) in files {
+        let path = dir.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, value.to_string()).unwrap();
+    }
+    dir
+}
+
+fn module(kind: &str, path: &str) -> Value {
+    let kind = format!("sentence_transformers.models.{kind}");
+    json!({"idx": 0, "name": "0", "path": path, "type": kind})
+}
+
+fn rule(config: Value) -> PoolingRule {
+    let (options, files) = (PoolerOptions::default(), SideFiles::default());
+    let config = Object::new("config.json", config.as_object().unwrap());
+    PoolingRule::new(&config, &options, &files, false, 6).unwrap()
+}
+
+#[test]
+fn files_of_minilm() {
+    let modes = json!({"word_embedding_dimension": 384, "pooling_mode_cls_token": false,
+        "pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": false});
+    let list =
+        [module("Transformer", ""), module("Pooling", "1_Pooling"), module("Normalize", "2")];
+    let dir = folder(
+        "minilm",
+        &[
+            ("modules.json", json!(list)),
+            ("1_Pooling/config.json", modes),
+            ("sentence_bert_config.json", json!({"max_seq_length": 256, "do_lower_case": false})),
+            ("tokenizer_config.json", json!({"model_max_length": 512})),
+        ],
+    );
+    let want = SideFiles {
+        pooling: Some((Pooling::Mean, true)),
+        max_seq_length: Some(256),
+        lowercase: false,
+        tokenizer_max_length: Some(512),
+    };
+    assert_eq!(SideFiles::read(&dir), Ok(want));
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn what_is_not_built_is_named() {
+    let pooling = |modes: Value| ("1_Pooling/config.json", modes);
+    let with = |kind: &str| json!([module("Pooling", "1_Pooling"), module(kind, "2")]);
+    let modes = |key: &str| json!({ key: true });
+    for (name, list, modes, expected) in [
+        ("max", with("Normalize"), modes("pooling_mode_max_tokens"), "[\"max_tokens\"]"),
+        ("none", with("Normalize"), json!({}), "pooling by []"),
+        ("dense", with("Dense"), modes("pooling_mode_cls_token"), "module 'Dense'"),
+        ("broken", json!({"a": 1}), json!({}), "must be a list of modules"),
+        ("path", json!([module("Pooling", "../x")]), json!({}), "'path' must be a folder of"),
+        ("type", json!([{"type": 3}]), json!({}), "'type' must be a string, got 3"),
+        ("flag", with("Normalize"), json!({"pooling_mode_cls_token": "true"}), "true or false"),
+    ] {
+        let dir = folder(name, &[("modules.json", list), pooling(modes)]);
+        let error = SideFiles::read(&dir).unwrap_err().to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+    assert_eq!(SideFiles::read(Path::new("/nowhere")), Ok(SideFiles::default()));
+}
+
+#[test]
+fn users_go_before_files_and_files_before_defaults() {
+    let config = Map::new();
+    let config = Object::new("config.json", &config);
+    let files = SideFiles { pooling: Some((Pooling::Mean, false)), ..SideFiles::default() };
+    let user = PoolerOptions { kind: Some(Pooling::First), ..PoolerOptions::default() };
+    let none = PoolerOptions::default();
+    let made = |options, files: &SideFiles, encoder| {
+        let rule = PoolingRule::new(&config, options, files, encoder, 6).unwrap();
+        (rule.kind, rule.normalize)
+    };
+    assert_eq!(made(&user, &files, true), (Pooling::First, false));
+    assert_eq!(made(&none, &files, true), (Pooling::Mean, false));
+    assert_eq!(made(&none, &SideFiles::default(), true), (Pooling::First, true));
+    assert_eq!(made(&none, &SideFiles::default(), false), (Pooling::Last, true));
+    let cut = PoolerOptions { dimensions: Some(3), ..none };
+    let error = PoolingRule::new(&config, &cut, &files, false, 6).unwrap_err().to_string();
+    assert!(error.starts_with("pooler_config: ") && error.contains("matryoshka"), "{error}");
+}
+
+#[test]
+fn sizes_that_requests_may_ask_for() {
+    let text = |rule: &PoolingRule, size| rule.check(size, "m").unwrap_err().to_string();
+    let whole = rule(json!({}));
+    assert_eq!(
+        text(&whole, 4),
+        "Model \"m\" does not support matryoshka representation, changing output dimensions will \
+         lead to poor results."
+    );
+    let any = rule(json!({"is_matryoshka": true}));
+    assert_eq!((any.check(1, "m"), any.check(6, "m")), (Ok(1), Ok(6)));
+    assert_eq!(text(&any, 0), "Dimensions must be greater than 0");
+    assert!(text(&any, 7).starts_with("dimensions must be at most 6"));
+    let listed = rule(json!({"matryoshka_dimensions": [2, 4]}));
+    assert_eq!(listed.check(4, "m"), Ok(4));
+    assert_eq!(
+        text(&listed, 3),
+        "Model \"m\" only supports [2, 4] matryoshka dimensions, use other output dimensions will \
+         lead to poor results."
+    );
+}
+
+/// Cut first, then made as long as 1; zeros stay zeros.
+#[test]
+fn vectors_are_cut_and_normalised() {
+    let mut rule = rule(json!({"is_matryoshka": true}));
+    assert_eq!(rule.finish(vec![3.0, 4.0, 12.0], Some(2)), [0.6, 0.8]);
+    assert_eq!(rule.finish(vec![0.0; 3], None), [0.0; 3]);
+    rule.normalize = false;
+    assert_eq!(rule.finish(vec![3.0, 4.0, 12.0], None), [3.0, 4.0, 12.0]);
+}

@@ -1,0 +1,200 @@
+//! The files that a model is described by: config.json with what the user overrides in it, and
+//! generation_config.json. Called by `config` alone. It knows no key but those that hold others.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::spec::SpecOptions;
+use crate::error::Result;
+use crate::files::{self, Kind};
+use crate::json::object::KeysRead;
+use crate::json::{self, Object};
+
+/// Keys whose value is an object, which users of model.json also write as its text.
+const OBJECTS: [&str; 3] = ["rope_scaling", "rope_parameters", "text_config"];
+const TEXT: &str = "text_config";
+const ROPE: &str = "rope_parameters";
+/// Layers without a window, where `rope_parameters` tells kinds of layers apart.
+const FULL: &str = "full_attention";
+
+/// config.json as it counts, and where each part came from.
+pub struct Source<'a> {
+    path: String,
+    merged: Map<String, Value>,
+    text: Map<String, Value>,
+    overrides: Map<String, Value>,
+    overrides_file: &'a str,
+    generation: Option<(String, Map<String, Value>)>,
+}
+
+impl<'a> Source<'a> {
+    /// Read `<dir>/config.json` and generation_config.json.
+    ///
+    /// # Errors
+    /// A file that is missing, broken or too large; `text_config` is no object.
+    pub fn read(dir: &Path, options: &SpecOptions<'a>) -> Result<Source<'a>> {
+        let path = dir.join("config.json");
+        let config = json::read_object(&path, Kind::Config)?;
+        let place = options.generation_config.unwrap_or(dir).join("generation_config.json");
+        let generation = json::read_object(&place, Kind::Config);
+        let generation = match options.generation_config {
+            Some(_) => Some(generation?),
+            None => files::optional(generation)?,
+        };
+        let generation = generation.map(|object| (place.display().to_string(), object));
+        Ok(Source { generation, ..Source::of(path.display().to_string(), config, options)? })
+    }
+
+    /// The same from objects. The text model's own keys stand over those of the whole, the user's
+    /// over all.
+    ///
+    /// # Errors
+    /// `text_config` is no object.
+    pub fn of(
+        path: String,
+        mut config: Map<String, Value>,
+        options: &SpecOptions<'a>,
+    ) -> Result<Source<'a>> {
+        let overrides_file = match options.overrides_file {
+            "" => "model.json",
+            named => named,
+        };
+        let overrides = options.hf_overrides.cloned().unwrap_or_default();
+        let overrides = with_rope_of(&config, with_objects(overrides));
+
+        let named = |map: &Map<String, Value>, file: &str, path: &str| {
+            let keys = Object::new(file, map).over(file, path, map);
+            keys.object(TEXT).map(|_| map.get(TEXT).and_then(Value::as_object).cloned())
+        };
+
+        let mut text = named(&config, &path, "")?.unwrap_or_default();
+        if let Some(over) = named(&overrides, overrides_file, "hf_overrides.")? {
+            merge(&mut text, &over);
+        }
+        // The architecture is the whole checkpoint's.
+        text.remove("architectures");
+        config.remove(TEXT);
+
+        merge(&mut config, &text);
+        let top = overrides.iter().filter(|(key, _)| *key != TEXT);
+        merge(&mut config, &top.map(|(key, value)| (key.clone(), value.clone())).collect());
+        Ok(Source { path, merged: config, text, overrides, overrides_file, generation: None })
+    }
+
+    /// The same with this generation_config.json.
+    pub fn with_generation(self, path: &str, object: Option<&Map<String, Value>>) -> Source<'a> {
+        Source { generation: object.map(|object| (path.to_string(), object.clone())), ..self }
+    }
+
+    /// config.json; each key that is read is noted in `keys_read`.
+    pub fn config<'s>(&'s self, keys_read: &'s KeysRead) -> Object<'s> {
+        let config = Object::new(&self.path, &self.merged).noting(keys_read);
+        let config = config.over(&self.path, "text_config.", &self.text);
+        let config = match self.overrides.get(TEXT).and_then(Value::as_object) {
+            Some(text) => config.over(self.overrides_file, "hf_overrides.text_config.", text),
+            None => config,
+        };
+        config.over(self.overrides_file, "hf_overrides.", &self.overrides)
+    }
+
+    /// generation_config.json, if there is one.
+    pub fn generation(&self) -> Option<Object<'_>> {
+        self.generation.as_ref().map(|(path, object)| Object::new(path, object))
+    }
+
+    /// Overrides that no reader asked for, by key.
+    pub fn unread(&self, keys_read: &KeysRead) -> Vec<String> {
+        unread(&self.overrides, "", &keys_read.borrow())
+    }
+
+    /// Say which these are.
+    pub fn warn_of_unread(&self, keys_read: &KeysRead) {
+        for key in self.unread(keys_read) {
+            tracing::warn!(
+                "{}: 'hf_overrides.{}' has no effect: no such key is read of a model of this kind",
+                self.overrides_file,
+                json::cut(&key)
+            );
+        }
+    }
+}
+
+/// Objects that were given as their text.
+fn with_objects(mut overrides: Map<String, Value>) -> Map<String, Value> {
+    for (_, value) in overrides.iter_mut().filter(|(key, _)| OBJECTS.contains(&key.as_str())) {
+        let text = value.as_str().and_then(|text| json::parse(text.as_bytes()).ok());
+        if let Some(object) = text.filter(Value::is_object) {
+            *value = object;
+        }
+    }
+    overrides
+}
+
+/// The older names of rope's keys, as the config spells them: those of its `rope_parameters` win
+/// over the others.
+fn with_rope_of(config: &Map<String, Value>, overrides: Map<String, Value>) -> Map<String, Value> {
+    let parameters = |map: &Map<String, Value>| map.get(ROPE).and_then(Value::as_object).cloned();
+    let text = config.get(TEXT).and_then(Value::as_object);
+    let Some(given) = text.and_then(parameters).or_else(|| parameters(config)) else {
+        return overrides;
+    };
+    let mut own = Map::new();
+    let mut rest = Map::new();
+    for (key, value) in overrides {
+        match (key.as_str(), value) {
+            ("rope_scaling", Value::Object(scaling)) => own.extend(scaling),
+            ("rope_scaling", Value::Null) => {
+                own.insert("rope_type".into(), "default".into());
+            }
+            ("rope_theta", theta) if !theta.is_null() => {
+                own.insert(key, theta);
+            }
+            (_, value) => {
+                rest.insert(key, value);
+            }
+        }
+    }
+    if own.is_empty() {
+        return rest;
+    }
+    let own = if given.contains_key(FULL) {
+        Map::from_iter([(FULL.to_string(), Value::Object(own))])
+    } else {
+        own
+    };
+    // Both spellings at once: today's wins.
+    let mut rope = Map::from_iter([(ROPE.to_string(), Value::Object(own))]);
+    merge(&mut rope, &rest);
+    rope
+}
+
+fn unread(overrides: &Map<String, Value>, path: &str, keys_read: &BTreeSet<String>) -> Vec<String> {
+    let mut found = Vec::new();
+    for (key, value) in overrides {
+        let name = format!("{path}{key}");
+        match value {
+            Value::Object(inner) if path.is_empty() && key == TEXT => {
+                let inner = unread(inner, "", keys_read);
+                found.extend(inner.into_iter().map(|key| format!("{TEXT}.{key}")));
+            }
+            _ if !keys_read.contains(&name) => found.push(name),
+            Value::Object(inner) => found.extend(unread(inner, &format!("{name}."), keys_read)),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Objects are merged key by key, anything else is replaced.
+fn merge(base: &mut Map<String, Value>, over: &Map<String, Value>) {
+    for (key, value) in over {
+        match (base.get_mut(key), value) {
+            (Some(Value::Object(old)), Value::Object(new)) => merge(old, new),
+            _ => {
+                base.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! [`ModelSpec`]: all that `load` and `decoder` need to know of a model; and what it is read by.
+//! Plain data: `config` reads it from files, nothing here does.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::keys;
+use super::layers::LayerAttention;
+use super::mixture::MixtureSpec;
+use super::pooling::{PoolerOptions, PoolingRule};
+use super::side_files::SideFiles;
+use crate::device::{Activation, DType, KvShape, Rope};
+use crate::error::{Error, Result};
+use crate::ids::TokenId;
+use crate::model::architectures::Family;
+use crate::model::lora::AdapterOptions;
+
+/// What the user asked for, and what the device can do.
+#[derive(Debug, Clone, Default)]
+pub struct SpecOptions<'a> {
+    /// Deep-merged into config.json before anything is read.
+    pub hf_overrides: Option<&'a Map<String, Value>>,
+    /// The name of the file that they stand in; empty means model.json.
+    pub overrides_file: &'a str,
+    /// `auto`, `half`, `float16`, `bfloat16`, `float`, `float32`. Empty means auto.
+    pub dtype: &'a str,
+    /// The element type of the stored weights, for a config.json that does not say.
+    pub stored_dtype: Option<DType>,
+    /// Supported by the device, best first. A float32 checkpoint under `auto` gets the first.
+    pub supported: &'a [DType],
+    /// None and -1 mean the derived length.
+    pub max_model_len: Option<i64>,
+    /// Every layer sees all; the length is at most the window, within which that is the same.
+    pub disable_sliding_window: bool,
+    /// The folder of generation_config.json; None: the model's, if it has one.
+    pub generation_config: Option<&'a Path>,
+    /// How a model that embeds is to pool.
+    pub pooler: PoolerOptions,
+    /// [`ModelSpec::read`] reads them itself.
+    pub files: SideFiles,
+}
+
+/// Where a layer's norms stand. Norms of a sublayer's output come on top, by the row's
+/// names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormOrder {
+    /// In front of each sublayer, and one in front of the head.
+    Before,
+    /// Over the residual, after a sublayer was added.
+    After,
+    /// Sublayers read the residual as it is; one norm in front of the head.
+    HeadOnly,
+}
+
+/// A model that can be served. Built by [`ModelSpec::read`] only.
+#[derive(Debug, Clone)]
+pub struct ModelSpec {
+    /// The row of its architecture.
+    pub family: &'static Family,
+    /// Rows of the token table; may exceed the tokenizer's size.
+    pub vocab_size: usize,
+    /// Width of the residual.
+    pub hidden: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Heads of q.
+    pub heads: usize,
+    /// Heads of k and v; `heads` is a multiple.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Width of a plain MLP.
+    pub ffn: usize,
+    /// Experts in place of it, in some layers or all.
+    pub mixture: Option<MixtureSpec>,
+    /// Width of the token table; `hidden` but for OPT-350m.
+    pub embed_width: usize,
+    /// Epsilon of all norms.
+    pub norm_eps: f32,
+    /// Of the MLP and the experts.
+    pub activation: Activation,
+    /// Attention of each layer.
+    pub attention: Vec<LayerAttention>,
+    /// What [`LayerAttention::rope`] counts; none with learned positions.
+    pub ropes: Vec<Rope>,
+    /// Multiplies the rows of the token table.
+    pub embed_scale: f32,
+    /// Multiplies the final norm, hence the logits.
+    pub logit_scale: f32,
+    /// cap * tanh(l / cap) on logits.
+    pub logit_softcap: Option<f32>,
+    /// Positions the model was made for; rows of a learned table, less its offset.
+    pub derived_len: usize,
+    /// The token table is the head too.
+    pub tied: bool,
+    /// The product in front of attention has a bias.
+    pub qkv_bias: bool,
+    /// Attention's output product has one.
+    pub out_bias: bool,
+    /// Both products of the MLP have one.
+    pub mlp_bias: bool,
+    /// Norms have learned weights.
+    pub norm_affine: bool,
+    /// Where they stand.
+    pub norms: NormOrder,
+    /// Attention and MLP read the same residual.
+    pub parallel: bool,
+    /// Element type of matrices on the device.
+    pub dtype: DType,
+    /// Tokens of the longest sequence, prompt and output.
+    pub max_model_len: usize,
+    /// Adapter slots behind its linears; `engine` sets it.
+    pub adapters: Option<AdapterOptions>,
+    /// generation_config.json's, else config.json's; the tokenizer's own come on top.
+    pub eos_token_ids: Vec<TokenId>,
+    /// Rows of the table of token types, if there is one.
+    pub token_types: usize,
+    /// The model embeds, and generates nothing.
+    pub pooling: Option<PoolingRule>,
+}
+
+impl ModelSpec {
+    /// Experts of a layer, if it has some.
+    pub fn mixture_of(&self, layer: usize) -> Option<&MixtureSpec> {
+        self.mixture.as_ref().filter(|m| m.layers.get(layer).is_some_and(|&experts| experts))
+    }
+
+    /// The widest MLP that is not one of the experts; 0 if there is none.
+    pub fn mlp_width(&self) -> usize {
+        let width = |layer| match self.mixture_of(layer) {
+            Some(mixture) => mixture.shared_ffn.unwrap_or(0),
+            None => self.ffn,
+        };
+        (0..self.layers).map(width).max().unwrap_or(0)
+    }
+
+    /// Shape of the KV pool. `kv_cache_dtype` is `auto` (as the weights) or an element type's name.
+    ///
+    /// # Errors
+    /// A `kv_cache_dtype` that is none of these.
+    pub fn kv_shape(&self, kv_cache_dtype: &str) -> Result<KvShape> {
+        let dtype = match kv_cache_dtype {
+            "" | "auto" => self.dtype,
+            name => keys::parse_dtype(name).ok_or_else(|| {
+                Error::Unsupported(format!(
+                    "kv_cache_dtype '{name}' is not supported; supported: auto, float16, bfloat16, \
+                     float32."
+                ))
+            })?,
+        };
+        // An encoder keeps nothing.
+        let layers = if self.family.encoder { 0 } else { self.layers };
+        Ok(KvShape { layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
+    }
+
+    /// Every prompt must come in one step, and nothing of it can be taken from another's pages.
+    pub fn whole_prompts(&self) -> bool {
+        self.family.encoder || self.pooling.as_ref().is_some_and(PoolingRule::whole)
+    }
+}

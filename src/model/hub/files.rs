@@ -1,0 +1,95 @@
+//! Which files of a repository a model needs, by their names. Called by `hub` before anything is
+//! fetched, and by `remote`, which lists no others.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::model::checkpoint::{self, Files};
+
+/// Everything but weights that a text model needs.
+pub(super) const SMALL_FILES: [&str; 18] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "vocab.txt",
+    "modules.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+];
+
+/// The files that an index names; each must be in the repository.
+pub(super) fn shards<'a>(folder: &Path, index: &str, names: &[&'a str]) -> Result<Vec<&'a str>> {
+    let index = folder.join(index);
+    let shard = |path: PathBuf| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let known = names.iter().find(|name| **name == file).copied();
+        known.ok_or_else(|| {
+            let file = crate::json::cut(&file);
+            Error::NotFound(format!("{} names {file}, which does not exist.", index.display()))
+        })
+    };
+    checkpoint::indexed_files(folder, &index)?.into_iter().map(shard).collect()
+}
+
+/// In the order in which a checkpoint's reader prefers them; an index stands for its shards.
+pub(super) fn weight_files<'a>(names: &[&'a str], files: Files) -> Vec<&'a str> {
+    let of = |wanted: &str| names.iter().copied().filter(|&n| n == wanted).collect::<Vec<_>>();
+    let mut kinds = Vec::new();
+    if files == Files::Adapter {
+        kinds.extend(checkpoint::ADAPTER_FILES.map(of));
+        return kinds.into_iter().find(|kind| !kind.is_empty()).unwrap_or_default();
+    }
+    if files != Files::Torch {
+        kinds.push(of("model.safetensors.index.json"));
+        kinds.push(of("model.safetensors"));
+        let other = |n: &&str| n.ends_with(".safetensors") && !n.starts_with("consolidated");
+        let plain = |n: &&str| !n.contains('/') && other(n);
+        kinds.push(names.iter().copied().filter(plain).collect());
+    }
+    if files != Files::Safetensors {
+        kinds.push(of("pytorch_model.bin.index.json"));
+        kinds.push(of("pytorch_model.bin"));
+    }
+    kinds.into_iter().find(|kind| !kind.is_empty()).unwrap_or_default()
+}
+
+/// Whether a name is of a shell pattern with `*` (any text, also `/`) and `?`.
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
+    let pattern: Vec<char> = pattern.chars().collect();
+    let name: Vec<char> = name.chars().collect();
+
+    let (mut p, mut n) = (0, 0);
+    // The last star, and the first character of the name that it does not stand for.
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(&c) = name.get(n) {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(&x) if x == '?' || x == c => {
+                p += 1;
+                n += 1;
+            }
+            _ => match &mut star {
+                Some((at, from)) => {
+                    *from += 1;
+                    (p, n) = (*at + 1, *from);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.iter().skip(p).all(|&c| c == '*')
+}

@@ -1,0 +1,190 @@
+//! A row's names and a specification's shapes -> weights on a device. Called by `decoder` alone;
+//! the forward pass is not its business, nor are files: it asks a [`Checkpoint`] for tensors by
+//! name.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `loader` | tensors by name, stacked, scaled, made up, uploaded |
+//! | `experts` | a mixture of experts |
+//! | `adapters` | adapter slots behind the weights that adapters may change |
+
+mod adapters;
+mod experts;
+mod loader;
+
+use super::architectures::{Positions, QkNorm};
+use super::checkpoint::{Checkpoint, WeightSource};
+use super::config::{ModelSpec, NormOrder};
+use super::weights::{FeedForward, Layer, PositionTable, QkNorms, Weights};
+use crate::device::{Bytes, DType, Device, HostTensor, Norm, Source, WeightKind};
+use crate::error::Result;
+use loader::Loader;
+
+/// Upload everything. Dummy weights depend on the tensors' names and shapes only.
+///
+/// # Errors
+/// A tensor that is missing or has another shape or dtype (one line naming file and tensor); out of
+/// memory on the device.
+pub fn load<D: Device>(
+    spec: &ModelSpec,
+    format: &WeightSource,
+    dev: &mut D,
+) -> Result<Weights<D::Weight>> {
+    let names = &spec.family.names;
+    let prefixes = spec.family.prefixes;
+    let has = |c: &Checkpoint, prefix: &str| c.contains(&format!("{prefix}{}.weight", names.embed));
+    let prefix = match format {
+        WeightSource::Files(c) => prefixes.iter().find(|p| has(c, p)),
+        WeightSource::Dummy => None,
+    };
+    let prefix = prefix.or(prefixes.first()).copied().unwrap_or("");
+    Loader { spec, format, dev, prefix, names }.weights()
+}
+
+impl<D: Device> Loader<'_, D> {
+    fn weights(mut self) -> Result<Weights<D::Weight>> {
+        let (spec, names) = (self.spec, self.names);
+        let width = spec.embed_width;
+        let pools = spec.pooling.is_some();
+
+        // The table of tokens and the head, which may be the same weight.
+        let kind = if spec.tied { WeightKind::TableAndLinear } else { WeightKind::Table };
+        let mut embed = self.table(names.embed, kind, spec.vocab_size, width)?;
+        let mut head = if spec.tied || pools { None } else { Some(self.head()?) };
+        self.reserve_for_tokens(&mut embed, head.as_mut())?;
+        let head_bias = if spec.family.head_bias && !pools {
+            Some(self.vector(format!("{}.bias", names.head), spec.vocab_size, 0.0, 1.0)?)
+        } else {
+            None
+        };
+
+        let mut project_in = None;
+        let mut project_out = None;
+        if let Some((before, after)) = names.project.filter(|_| width != spec.hidden) {
+            let (before, after) = (self.name(before), self.name(after));
+            project_in = Some(self.linear(&[before], &[spec.hidden], width, false)?.weight);
+            project_out = Some(self.linear(&[after], &[width], spec.hidden, false)?.weight);
+        }
+
+        let positions = match spec.family.positions {
+            Positions::Rope => None,
+            Positions::Learned { name, offset, .. } => {
+                let table = self.position_table(name, spec.derived_len + offset)?;
+                Some(PositionTable { table, offset })
+            }
+        };
+        let first = match spec.norms {
+            NormOrder::Before => self.layer_norm(0, names.attn_norm)?,
+            NormOrder::After => {
+                let name = names.embed_norm.map(|name| self.name(name));
+                name.map(|name| self.norm(&name, spec.hidden, 1.0)).transpose()?
+            }
+            NormOrder::HeadOnly => None,
+        };
+
+        let layers = (0..spec.layers).map(|i| self.layer(i)).collect::<Result<_>>()?;
+        Ok(Weights { embed, head, head_bias, project_in, project_out, positions, first, layers })
+    }
+
+    fn layer(&mut self, i: usize) -> Result<Layer<D::Weight>> {
+        let (spec, names) = (self.spec, self.names);
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+
+        let qkv: Vec<String> = names.qkv.iter().map(|name| self.layer_name(i, name)).collect();
+        let qkv = self.linear(&qkv, &[q, kv, kv], spec.hidden, spec.qkv_bias)?;
+        let qk_norms = self.qk_norms(i, q, kv)?;
+        let out = self.layer_name(i, names.attn_out);
+        let attn_out = self.linear(&[out], &[spec.hidden], q, spec.out_bias)?;
+        let feed_forward = self.feed_forward(i)?;
+
+        // What each sublayer is followed by: the norm in front of the next one, or its own.
+        let shares_norm = spec.parallel && !spec.family.parallel_mlp_norm;
+        let mlp_norm = names.mlp_norm.filter(|_| !shares_norm);
+        let is_last = i + 1 == spec.layers;
+        let (after_attn, after_mlp) = match (spec.norms, is_last) {
+            (NormOrder::After, _) => (names.attn_norm, self.layer_norm(i, mlp_norm)?),
+            (_, true) => (mlp_norm, Some(self.final_norm()?)),
+            (_, false) => (mlp_norm, self.layer_norm(i + 1, names.attn_norm)?),
+        };
+        let mut layer = Layer {
+            qkv,
+            qk_norms,
+            attn_out,
+            attn_post: self.layer_norm(i, names.attn_post)?,
+            after_attn: self.layer_norm(i, after_attn)?,
+            feed_forward,
+            mlp_post: self.layer_norm(i, names.mlp_post)?,
+            after_mlp,
+        };
+        self.reserve_for_layer(&mut layer)?;
+        Ok(layer)
+    }
+
+    fn feed_forward(&mut self, i: usize) -> Result<FeedForward<D::Weight>> {
+        let (spec, names) = (self.spec, self.names);
+        if let Some((row, mixture)) = spec.family.mixture.as_ref().zip(spec.mixture_of(i)) {
+            return Ok(FeedForward::Experts(self.experts(i, row, mixture)?));
+        }
+        let up: Vec<String> = names.up.iter().map(|name| self.layer_name(i, name)).collect();
+        let down = self.layer_name(i, names.down);
+        Ok(FeedForward::Mlp(self.mlp(&up, down, spec.ffn)?))
+    }
+
+    fn qk_norms(&mut self, i: usize, q: usize, kv: usize) -> Result<Option<QkNorms<D::Weight>>> {
+        let d = self.spec.head_dim;
+        let (q_name, k_name, q, kv) = match self.names.qk_norm {
+            QkNorm::None => return Ok(None),
+            QkNorm::PerHead(q_name, k_name) => (q_name, k_name, d, d),
+            QkNorm::Whole(q_name, k_name) => (q_name, k_name, q, kv),
+        };
+        let q = self.norm(&self.layer_name(i, q_name), q, 1.0)?;
+        let k = self.norm(&self.layer_name(i, k_name), kv, 1.0)?;
+        Ok(Some(QkNorms { q, k }))
+    }
+
+    fn layer_norm(&mut self, i: usize, name: Option<&str>) -> Result<Option<Norm<D::Weight>>> {
+        let name = name.map(|name| self.layer_name(i, name));
+        name.map(|name| self.norm(&name, self.spec.hidden, 1.0)).transpose()
+    }
+
+    fn final_norm(&mut self) -> Result<Norm<D::Weight>> {
+        let name = self.name(self.names.final_norm);
+        self.norm(&name, self.spec.hidden, self.spec.logit_scale)
+    }
+
+    /// The table of positions; to each row the vector of token type 0 is added, if there is one.
+    fn position_table(&mut self, name: &str, rows: usize) -> Result<D::Weight> {
+        let width = self.spec.hidden;
+        let kind = WeightKind::Table;
+        let (WeightSource::Files(checkpoint), Some(types)) = (self.format, self.names.token_types)
+        else {
+            return self.table(name, kind, rows, width);
+        };
+        let name = format!("{}.weight", self.name(name));
+        let table = checkpoint.tensor(&name, rows, width)?;
+        let types = format!("{}.weight", self.name(types));
+        let types = checkpoint.tensor(&types, self.spec.token_types, width)?;
+
+        let (table, types) = (table.values()?, types.values()?);
+        let sums = table.iter().zip(types[..width].iter().cycle()).map(|(p, t)| p + t);
+        let bytes: Vec<u8> = sums.flat_map(f32::to_le_bytes).collect();
+        let dtype = DType::F32;
+        let cols = width;
+        let bytes = Bytes::InMemory(&bytes);
+        let source = Source::Parts(vec![HostTensor { dtype, rows, cols, bytes }]);
+        self.upload(&name, kind, rows, width, false, Some(source))
+    }
+
+    /// The head stands outside of the prefix, or under the language model's.
+    fn head(&mut self) -> Result<D::Weight> {
+        let usual = format!("{}.weight", self.names.head);
+        let other = format!("language_model.{usual}");
+        let name = match self.format {
+            WeightSource::Files(c) if c.contains(&other) => other,
+            _ => usual,
+        };
+        let (vocab, width) = (self.spec.vocab_size, self.spec.embed_width);
+        let parts = self.parts(std::slice::from_ref(&name), &[vocab], width, false)?;
+        self.upload(&name, WeightKind::Linear, vocab, width, false, parts)
+    }
+}

@@ -1,0 +1,201 @@
+//! LoRA adapters: a PEFT folder -> matrices in the order and type in which a device takes them.
+//! Called by `engine` on a thread of its own; `decoder` puts what was read into an adapter slot.
+//! Nothing here depends on a device.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `options` | which adapters a model may get |
+//! | `projections` | which linears of a model they may change |
+//! | `peft_config` | adapter_config.json: rank, scale, what cannot be served |
+//! | `names` | which tensor changes what, by its name |
+//!
+//! An adapter adds scale * B (A x) to a linear, scale = lora_alpha / r (or / sqrt(r), rsLoRA). Here
+//! the scale is multiplied into B, in f32, before B is rounded to the model's type.
+
+mod names;
+mod options;
+mod peft_config;
+mod projections;
+
+use std::path::Path;
+
+use super::checkpoint::Checkpoint;
+use super::config::ModelSpec;
+use crate::device::{AdapterPart, DType, HostTensor, TablePart};
+use crate::error::Result;
+use crate::invalid;
+use names::{added_tokens, Target, A, B, TABLE_A, TABLE_B};
+pub use options::AdapterOptions;
+use peft_config::PeftConfig;
+pub use projections::{
+    projections, reaches_embed, reaches_head, takes_adapters, Projection, PROJECTIONS,
+};
+
+/// One part's matrices, in the model's type.
+struct LowRank {
+    rank: usize,
+    inputs: usize,
+    outputs: usize,
+    a: Vec<u8>,
+    b: Vec<u8>,
+}
+
+impl LowRank {
+    fn part(&self, dtype: DType) -> AdapterPart<'_> {
+        AdapterPart {
+            a: HostTensor { dtype, rows: self.rank, cols: self.inputs, bytes: (&self.a).into() },
+            b: HostTensor { dtype, rows: self.rank, cols: self.outputs, bytes: (&self.b).into() },
+        }
+    }
+}
+
+/// An adapter, ready for any device.
+pub struct Adapter {
+    /// By layer, projection and part.
+    layers: Vec<[Vec<Option<LowRank>>; PROJECTIONS]>,
+    /// Of the table: A transposed, `[tokens, rank]`.
+    embed: Option<LowRank>,
+    head: Option<LowRank>,
+    dtype: DType,
+}
+
+impl Adapter {
+    /// Read and check `adapter_config.json` and `adapter_model.safetensors` (or `.bin`).
+    ///
+    /// # Errors
+    /// One line: a missing or broken file, a rank above `max_lora_rank`, a kind of adapter that we
+    /// lack, a module that this model has not, a tensor of another shape.
+    pub fn read(dir: &Path, spec: &ModelSpec, options: &AdapterOptions) -> Result<Adapter> {
+        let config = peft_config::read(dir, options.capacity.rank)?;
+        if dir.join(ADDED_TOKENS).exists() {
+            let error = invalid!("{} lies beside it.", dir.join(ADDED_TOKENS).display());
+            return Err(added_tokens(error));
+        }
+        let checkpoint = Checkpoint::adapter(dir)?;
+        let projections = projections(spec);
+        let targets = names::targets(&checkpoint, spec, options, &projections)
+            .map_err(|e| e.context(&format!("{}: ", dir.display())))?;
+
+        let mut adapter = Adapter::empty(spec, &projections);
+        let reader = Reader { checkpoint: &checkpoint, config, dtype: spec.dtype };
+        let (vocab, width) = (spec.vocab_size, spec.embed_width);
+        for (target, module) in targets {
+            match target {
+                Target::Linear { layer, projection: p, part } => {
+                    let Projection { inputs, outputs, by_head, .. } = &projections[p];
+                    let heads = Heads { count: spec.heads, dim: spec.head_dim };
+                    let heads = by_head.then_some(heads);
+                    let read = reader.linear(&module, *inputs, outputs[part], heads)?;
+                    adapter.layers[layer][p][part] = Some(read);
+                }
+                Target::Embed => adapter.embed = Some(reader.table(&module, vocab, width)?),
+                Target::Head => {
+                    let read = reader.linear(&module, width, vocab, None);
+                    adapter.head = Some(read.map_err(added_tokens)?);
+                }
+            }
+        }
+        checkpoint.unchanged()?;
+        Ok(adapter)
+    }
+
+    /// One that changes nothing.
+    fn empty(spec: &ModelSpec, projections: &[Projection; PROJECTIONS]) -> Adapter {
+        let unchanged =
+            || std::array::from_fn(|p| projections[p].outputs.iter().map(|_| None).collect());
+        let layers = (0..spec.layers).map(|_| unchanged()).collect();
+        Adapter { layers, embed: None, head: None, dtype: spec.dtype }
+    }
+
+    /// What it does to the table of tokens; None: nothing.
+    pub fn embed(&self) -> Option<TablePart<'_>> {
+        let LowRank { rank, inputs: tokens, outputs: width, a, b } = self.embed.as_ref()?;
+        let dtype = self.dtype;
+        Some(TablePart {
+            a: HostTensor { dtype, rows: *tokens, cols: *rank, bytes: a.into() },
+            b: HostTensor { dtype, rows: *rank, cols: *width, bytes: b.into() },
+        })
+    }
+
+    /// What it does to the head; None: nothing.
+    pub fn head(&self) -> Option<AdapterPart<'_>> {
+        self.head.as_ref().map(|low| low.part(self.dtype))
+    }
+
+    /// What it does to one projection of a layer; None: nothing.
+    pub fn parts(&self, layer: usize, projection: usize) -> Vec<Option<AdapterPart<'_>>> {
+        let lows = self.layers[layer][projection].iter();
+        lows.map(|low| low.as_ref().map(|low| low.part(self.dtype))).collect()
+    }
+}
+
+/// Rows of a table that is longer than the model's.
+const ADDED_TOKENS: &str = "new_embeddings.safetensors";
+
+/// What is to be read of an adapter's tensors.
+struct Reader<'a> {
+    checkpoint: &'a Checkpoint,
+    config: PeftConfig,
+    /// The model's.
+    dtype: DType,
+}
+
+impl Reader<'_> {
+    fn linear(
+        &self,
+        module: &str,
+        inputs: usize,
+        outputs: usize,
+        heads: Option<Heads>,
+    ) -> Result<LowRank> {
+        let PeftConfig { rank, scale } = self.config;
+        let a = self.checkpoint.tensor(&format!("{module}{A}"), rank, inputs)?;
+        let b = self.checkpoint.tensor(&format!("{module}{B}"), outputs, rank)?;
+        let a = encode(self.dtype, a.values()?.into_iter());
+        let b = encode(self.dtype, transposed(&b, scale, heads)?.into_iter());
+        Ok(LowRank { rank, inputs, outputs, a, b })
+    }
+
+    fn table(&self, module: &str, tokens: usize, width: usize) -> Result<LowRank> {
+        let PeftConfig { rank, scale } = self.config;
+        let a = self.checkpoint.tensor(&format!("{module}{TABLE_A}"), rank, tokens);
+        let a = a.map_err(added_tokens)?;
+        let b = self.checkpoint.tensor(&format!("{module}{TABLE_B}"), width, rank)?;
+        let a = encode(self.dtype, transposed(&a, 1.0, None)?.into_iter());
+        let b = encode(self.dtype, transposed(&b, scale, None)?.into_iter());
+        Ok(LowRank { rank, inputs: tokens, outputs: width, a, b })
+    }
+}
+
+/// Heads of q, as many as of k and of v.
+struct Heads {
+    count: usize,
+    dim: usize,
+}
+
+/// B transposed and times `scale`. With `heads` its rows are q, k and v of each head in turn and
+/// become all of q, then k, then v.
+fn transposed(b: &HostTensor<'_>, scale: f32, heads: Option<Heads>) -> Result<Vec<f32>> {
+    let (outputs, rank) = (b.rows, b.cols);
+    let mut out = vec![0.0; outputs * rank];
+    for (i, value) in b.values()?.into_iter().enumerate() {
+        let (row, j) = (i / rank, i % rank);
+        let output = match &heads {
+            Some(Heads { count, dim: d }) => (row / d % 3 * count + row / (3 * d)) * d + row % d,
+            None => row,
+        };
+        out[j * outputs + output] = value * scale;
+    }
+    Ok(out)
+}
+
+fn encode(dtype: DType, values: impl Iterator<Item = f32>) -> Vec<u8> {
+    match dtype {
+        DType::F32 => values.flat_map(f32::to_le_bytes).collect(),
+        DType::F16 => values.flat_map(|x| half::f16::from_f32(x).to_le_bytes()).collect(),
+        DType::BF16 => values.flat_map(|x| half::bf16::from_f32(x).to_le_bytes()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Which linears of a model adapters may change: by its row ([`Family`]), its shapes and
+//! `lora_target_modules`. Called by `load`, which reserves adapter slots behind them, by `decoder`,
+//! and by the reader of adapters.
+//!
+//! [`Family`]: crate::model::architectures::Family
+
+use super::options::AdapterOptions;
+use crate::model::architectures::Fused;
+use crate::model::config::ModelSpec;
+
+/// One linear of each layer as adapters see it: of one part, or of several that are stacked along
+/// the outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Projection {
+    /// Modules behind `<layers>.<i>.`, one per part.
+    pub modules: &'static [&'static str],
+    /// Of each part.
+    pub outputs: Vec<usize>,
+    /// Of all parts alike.
+    pub inputs: usize,
+    /// The rows of B are q, k and v of head 0, of head 1, ...
+    pub(super) by_head: bool,
+    /// What the Python backend calls all parts together.
+    packed: &'static str,
+}
+
+/// How many matrices of a layer take adapters: q|k|v, attention's output, gate|up, down.
+pub const PROJECTIONS: usize = 4;
+/// From here on they belong to the MLP.
+const FIRST_OF_MLP: usize = 2;
+
+/// Whether a layer has this projection as a linear: experts take no adapters, nor does the one that
+/// all rows share.
+pub fn takes_adapters(spec: &ModelSpec, layer: usize, projection: usize) -> bool {
+    projection < FIRST_OF_MLP || spec.mixture_of(layer).is_none()
+}
+
+/// In the order of [`crate::model::weights::Layer::linears_mut`].
+pub fn projections(spec: &ModelSpec) -> [Projection; PROJECTIONS] {
+    let names = &spec.family.names;
+    let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+    let up = if spec.family.gated { vec![spec.ffn; 2] } else { vec![spec.ffn] };
+    let projection = |modules: &'static [&'static str], outputs: Vec<usize>, inputs, packed| {
+        let fused = modules.len() < outputs.len();
+        let by_head = fused && outputs.len() == 3 && spec.family.fused == Fused::PerHead;
+        let outputs = if fused { vec![outputs.iter().sum()] } else { outputs };
+        Projection { modules, outputs, inputs, by_head, packed }
+    };
+    let one = std::slice::from_ref;
+    [
+        projection(names.qkv, vec![q, kv, kv], spec.hidden, "qkv_proj"),
+        projection(one(&names.attn_out), vec![spec.hidden], q, ""),
+        projection(names.up, up, spec.hidden, "gate_up_proj"),
+        projection(one(&names.down), vec![spec.hidden], spec.ffn, ""),
+    ]
+}
+
+/// Whether adapters may change the table of tokens: not an encoder's.
+pub fn reaches_embed(spec: &ModelSpec) -> bool {
+    let allows = |o: &AdapterOptions| o.allows_name(spec.family.names.embed);
+    !spec.family.encoder && spec.adapters.as_ref().is_some_and(allows)
+}
+
+/// Whether adapters may change the head, if there is one. Where it is tied to the table, peft
+/// adapts each for itself.
+pub fn reaches_head(spec: &ModelSpec) -> bool {
+    let allows = |o: &AdapterOptions| o.allows_name(spec.family.names.head);
+    spec.pooling.is_none() && spec.adapters.as_ref().is_some_and(allows)
+}
+
+impl AdapterOptions {
+    /// Whether adapters may change some module of the projection.
+    pub fn reaches(&self, projection: &Projection) -> bool {
+        projection.modules.iter().any(|module| self.allows(projection, module))
+    }
+
+    /// Whether adapters may change this module of the projection.
+    pub fn allows(&self, projection: &Projection, module: &str) -> bool {
+        let packed = |allowed: &Vec<String>| allowed.iter().any(|name| name == projection.packed);
+        self.allows_name(module) || self.modules.as_ref().is_some_and(packed)
+    }
+}
