@@ -36,7 +36,7 @@ WORKLOADS = {
     "Q256": "qwen2.5-0.5b:128:256:256:768:0.5",
 }
 # Of the Python backend: output tokens/s, TTFT p50 and p99, TPOT p50 and p99 in ms.
-INCUMBENT = {
+PYTHON_BACKEND = {
     "N1": (10335, 3050, 4278, 7.03, 10.4),
     "L1": (198, 21.2, 39, 4.89, 4.90),
     "L16": (2353, 171, 239, 5.38, 6.43),
@@ -279,7 +279,7 @@ def table(rows):
         if "error" in r:
             lines.append(f"| {r['workload']} | {r['error'].splitlines()[0][:90]} | | | | | | |")
             continue
-        tokens, ttft, ttft99, tpot, tpot99 = INCUMBENT.get(r["workload"], ("-",) * 5)
+        tokens, ttft, ttft99, tpot, tpot99 = PYTHON_BACKEND.get(r["workload"], ("-",) * 5)
         lines.append(
             f"| {r['workload']} | **{r['output_tokens_per_s']:.0f}** ({tokens}) "
             f"| {r['ttft_p50_ms']} / {r['ttft_p99_ms']} ({ttft} / {ttft99}) "

@@ -2,29 +2,9 @@
 //! uploads weights and makes buffers, `engine` reserves pages and slots; nothing here knows a file
 //! or a sequence.
 
+use super::dtype::DType;
 use super::{DeviceTypes, WeightDesc};
 use crate::error::Result;
-
-/// Element type of weights in a checkpoint, and of pages in the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DType {
-    /// IEEE single.
-    F32,
-    /// IEEE half.
-    F16,
-    /// bfloat16.
-    BF16,
-}
-
-impl DType {
-    /// Of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            DType::F32 => 4,
-            DType::F16 | DType::BF16 => 2,
-        }
-    }
-}
 
 /// Everything a device must hold beside weights; allocated once, by `reserve`.
 #[derive(Debug, Clone, PartialEq, Eq)]

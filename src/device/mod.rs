@@ -13,6 +13,7 @@
 //! | [`experts`] | [`ExpertOps`] | mixtures of experts |
 //! | [`adapters`] | [`AdapterOps`] | low-rank adapters behind weights |
 //! | [`pooling`] | [`PoolingOps`] | models that embed |
+//! | [`dtype`] | | element types |
 //! | [`batch`] | | a step's plan, checked and flattened once for all devices |
 //! | [`host_slots`] | | slots of devices that keep them in the host's memory |
 //! | [`weights`] | | a weight on its way from a checkpoint to a device |
@@ -43,6 +44,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod dense;
+pub mod dtype;
 pub mod experts;
 pub mod host_slots;
 pub mod load;
@@ -54,8 +56,9 @@ pub mod weights;
 pub use adapters::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
 pub use attention::{AttentionOps, AttnSpec, Rope};
 pub use dense::{Activation, DenseOps, Norm, NormKind};
+pub use dtype::DType;
 pub use experts::{ExpertOps, Routing, MAX_EXPERTS};
-pub use load::{DType, DeviceLimits, KvShape, LoadOps};
+pub use load::{DeviceLimits, KvShape, LoadOps};
 pub use pooling::{Pooling, PoolingOps};
 pub use step::StepOps;
 pub use weights::{Bytes, HostTensor, Source, Storage, WeightDesc, WeightKind};

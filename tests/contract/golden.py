@@ -23,7 +23,7 @@ MASKS = (
     (re.compile(r"\[\d\d:\d\d:\d\d\] "), ""),
 )
 # A model's configuration names the file that serves it: the Python backend's own, or the server finds a library by itself.
-INCUMBENTS_FILE = ("runtime", "model.py")
+PYTHON_BACKENDS_FILE = ("runtime", "model.py")
 
 
 def load_records(name):
@@ -56,7 +56,7 @@ def masked(value):
             value = pattern.sub(replacement, value)
         return value
     if isinstance(value, dict):
-        return {k: masked(v) for k, v in value.items() if (k, v) not in (INCUMBENTS_FILE, ("runtime", ""))}
+        return {k: masked(v) for k, v in value.items() if (k, v) not in (PYTHON_BACKENDS_FILE, ("runtime", ""))}
     if isinstance(value, list):
         return [masked(v) for v in value]
     return value

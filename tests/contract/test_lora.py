@@ -126,7 +126,7 @@ def abacus(repository, name, **engine):
 
 @pytest.mark.parametrize("max_loras", [1, 2])
 def test_adapters_side_by_side(server, repository, max_loras):
-    """With one bank requests for the other adapter wait; with two all run in the same steps."""
+    """With one adapter slot requests for the other adapter wait; with two all run in the same steps."""
     model = abacus(repository, f"abacus-{max_loras}", max_loras=max_loras)
     load(server, model)
     asked = [(q, adapter) for q in questions(60) for adapter in SAY]
