@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
+use super::abi;
 use super::context::{Context, Event};
+use super::device_ptr::DevicePtr;
 use super::memory::{Memory, Pinned};
 use crate::device::{AdapterCapacity, AdapterPart, DType, TablePart};
 use crate::error::Result;
@@ -17,7 +19,7 @@ use crate::internal;
 /// Bytes of one pinned buffer.
 const CHUNK_BYTES: usize = 4 << 20;
 /// q, k and v.
-const PARTS_MAX: usize = 3;
+const PARTS_MAX: usize = abi::ADAPTER_PARTS as usize;
 
 /// Adapters of one weight, in one piece of memory: A `[adapter slot][part][rank][inputs]`, B
 /// transposed `[adapter slot][rank][outputs]`, ranks `[adapter slot][part]`.
@@ -58,9 +60,14 @@ impl AdapterMatrices {
         aligned(rows * self.inputs * self.element_bytes)
     }
 
+    /// Where B is.
+    pub(super) fn b(&self) -> DevicePtr {
+        self.memory.address.offset_bytes(self.b_offset())
+    }
+
     /// Where the ranks are.
-    pub(super) fn ranks(&self) -> u64 {
-        self.memory.address + self.ranks_offset() as u64
+    pub(super) fn ranks(&self) -> DevicePtr {
+        self.memory.address.offset_bytes(self.ranks_offset())
     }
 
     pub(super) fn ranks_offset(&self) -> usize {

@@ -20,7 +20,8 @@
 //! | [`weights`] | upload |
 //! | [`slots`] | a step's input as the GPU reads it |
 //! | [`steps`] | steps in flight: input, token masks, results |
-//! | `codes` | numbers by which kernels know norms and activations |
+//! | `abi` | what host and kernels share, made from kernels/abi.h |
+//! | `device_ptr` | an address of device memory |
 //! | `sampler` | the end of a step: tokens and logprobs |
 //! | `sampler_row` | a slot's sampler as words |
 //! | [`reports`] | logprobs: requests and answers as words |
@@ -30,11 +31,12 @@
 //! one copy to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the
 //! slot's row.
 
+mod abi;
 pub mod adapters;
 pub mod attention;
-mod codes;
 pub mod context;
 pub mod dense;
+mod device_ptr;
 pub mod experts;
 pub mod gemm;
 mod gemm_small_m;
@@ -61,7 +63,7 @@ use self::adapters::Adapters;
 use self::context::Context;
 use self::gemm::Gemm;
 use self::graphs::Graphs;
-use self::launch::Argument;
+use self::device_ptr::DevicePtr;
 use self::memory::Memory;
 use self::module::Kernels;
 use self::paged_attention::Attention;
@@ -86,7 +88,7 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    fn at(&self, rows: usize, width: usize, op: &str) -> u64 {
+    fn at(&self, rows: usize, width: usize, op: &str) -> DevicePtr {
         assert!(
             rows <= self.rows && width == self.width,
             "{op}: {rows} x {width} in a buffer of {} x {}",
@@ -101,11 +103,17 @@ impl Tensor {
 struct Reserved {
     limits: DeviceLimits,
     pool: Memory,
-    /// Elements of one layer of the pool.
-    layer_bytes: u64,
+    layer_bytes: usize,
     steps: Steps,
     attention: Attention,
     graphs: Graphs,
+}
+
+impl Reserved {
+    /// A layer's share of the pool.
+    fn layer(&self, layer: usize) -> DevicePtr {
+        self.pool.address.offset_bytes(layer * self.layer_bytes)
+    }
 }
 
 pub struct Cuda {
@@ -235,8 +243,8 @@ impl DeviceTypes for Cuda {
 impl BreakOnPurpose for Cuda {
     fn break_on_purpose(&mut self) -> Result<()> {
         // No allocation lies at address 0: reading the row's number there ends the context.
-        const NOWHERE: u64 = 0;
-        let arguments: [&dyn Argument; 4] = [&NOWHERE, &NOWHERE, &8u32, &NOWHERE];
-        self.kernels.gather.launch(&self.context, [1, 1], ROW_THREADS, &arguments)
+        const NOWHERE: DevicePtr = DevicePtr::NULL;
+        let parameters = abi::Gather { row: NOWHERE, x: NOWHERE, out: NOWHERE, width: 8 };
+        self.kernels.gather.launch(&self.context, [1, 1], ROW_THREADS, &parameters)
     }
 }

@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::abi::{SlotRows, NO_MASK};
 use super::context::{Context, Event};
+use super::device_ptr::DevicePtr;
 use super::memory::{Memory, Pinned};
 use super::reports::{Reports, MOST_ANSWER_WORDS};
 use super::slots::{RowLayout, Slots};
@@ -33,13 +35,20 @@ pub struct OnDevice {
     pub slot_of: Memory,
     /// 1 + the adapter slot of a row's adapter, 0 = none.
     pub adapter_slot_of: Memory,
-    /// Token row of each logits row, its slot, and its target (kernels/logits_order.cuh).
+    /// Token row of each logits row, its slot, and its target.
     pub gather_row: Memory,
     pub sample_slot: Memory,
     pub target: Memory,
     /// Ids, then answers to requests for logprobs.
     pub out: Memory,
     sample_input: Option<Memory>,
+}
+
+impl OnDevice {
+    /// The slot rows, for kernels.
+    pub fn slot_rows(&self, layout: &RowLayout) -> SlotRows {
+        layout.at(self.rows.address)
+    }
 }
 
 /// Buffers on the host.
@@ -54,12 +63,13 @@ struct StagingBuffers {
     done: Event,
 }
 
-/// The token masks on the GPU: addresses (0 = the step has none) and the length of a mask.
+/// What `sample` reads beside the slots: requests for logprobs, and token masks (null where the
+/// step has none) of so many words each.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SampleInput {
-    pub requests: u64,
-    pub mask_of: u64,
-    pub masks: u64,
+    pub requests: DevicePtr,
+    pub mask_of: DevicePtr,
+    pub masks: DevicePtr,
     pub words_per_mask: u32,
 }
 
@@ -120,7 +130,7 @@ impl Steps {
 
     /// Copy the encoded input of a step to the GPU, in one piece: `first`, then the slots' part,
     /// whose address comes back. True if the buffer had to grow, and so has moved.
-    pub fn send(&mut self, slots: &Slots, first: &[u32]) -> Result<(u64, bool)> {
+    pub fn send(&mut self, slots: &Slots, first: &[u32]) -> Result<(DevicePtr, bool)> {
         self.current = (self.current + 1) % RING;
         if self.pending.iter().any(|pending| pending.staging == self.current) {
             return Err(internal!("more than {} steps in flight", super::DEPTH));
@@ -143,7 +153,7 @@ impl Steps {
         slots.write(rest);
         self.device.input.write(&staging.input, words)?;
         staging.sent.record()?;
-        Ok((self.device.input.address + 4 * first.len() as u64, grows))
+        Ok((self.device.input.address.offset_words(first.len()), grows))
     }
 
     /// Copy to the GPU what `sample` needs beyond the slots' rows: requests for logprobs, then
@@ -156,7 +166,6 @@ impl Steps {
         vocab: usize,
         requests: &[u32],
     ) -> Result<SampleInput> {
-        const NONE: u32 = u32::MAX;
         let per_mask = vocab.div_ceil(32);
         let masks_words = match masks.by_slot.len() {
             0 => 0,
@@ -184,15 +193,15 @@ impl Steps {
                 let mask = masks.by_slot.iter().position(|(slot, _)| *slot == logits_row.slot);
                 *of = mask
                     .filter(|_| logits_row.purpose == Purpose::Sample)
-                    .map_or(NONE, |n| n as u32);
+                    .map_or(NO_MASK, |n| n as u32);
             }
             for (to, (_, mask)) in words_of.chunks_exact_mut(per_mask).zip(&masks.by_slot) {
                 let known = mask.len().min(per_mask);
                 to[..known].copy_from_slice(&mask[..known]);
                 to[known..].fill(0);
             }
-            sent.mask_of = memory.address + 4 * requests.len() as u64;
-            sent.masks = sent.mask_of + 4 * logits_rows.len() as u64;
+            sent.mask_of = memory.address.offset_words(requests.len());
+            sent.masks = sent.mask_of.offset_words(logits_rows.len());
             sent.words_per_mask = per_mask as u32;
         }
         memory.write(pinned, words)?;
