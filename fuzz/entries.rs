@@ -1,7 +1,7 @@
-//! The doors by which bytes of strangers come in, one function each: whatever the bytes are, it
+//! The ways by which bytes of strangers come in, one function each: whatever the bytes are, it
 //! returns, takes bounded memory, and what it refuses it refuses in one line. `tests/fuzz` feeds
 //! spoiled copies of good files, `fuzz_targets/` what libFuzzer finds. Request tensors are private
-//! to the door and have theirs beside them (`src/triton/tensors.rs`).
+//! to the `triton` module and have theirs beside them (`src/triton/tensors.rs`).
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};

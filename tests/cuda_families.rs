@@ -138,7 +138,7 @@ fn half_types_stay_close() {
     for (dtype, tolerance) in [("float16", 1e-2), ("bfloat16", 1e-1)] {
         let mut largest = 0f32;
         for dir in fixtures() {
-            // Their activations leave float16's range: the model room refuses them, as the
+            // Their activations leave float16's range: the model module refuses them, as the
             // Python backend.
             let name = dir.file_name().unwrap_or_default().to_string_lossy();
             if dtype == "float16" && (name.starts_with("gemma2") || name.starts_with("gemma3")) {

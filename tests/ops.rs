@@ -234,7 +234,8 @@ fn attention_is_the_same_everywhere() {
     }
 }
 
-/// Law 12: neither company, nor instruction set, nor threads change a bit.
+/// Neither company, nor instruction set, nor threads change a bit (docs/architecture.md, Laws:
+/// row-invariant CPU products).
 #[test]
 fn linear_is_row_invariant() {
     // The last one is big enough to be shared between threads.

@@ -1,6 +1,6 @@
-//! The inner loops of the CPU device, once per instruction set, and the only `unsafe` of this device:
-//! calls into `#[target_feature]` functions and vector loads in them. Which set runs is found at
-//! run time. All sets give the same bits: the scalar twin grades the others in tests.
+//! The inner loops of the CPU device, once per instruction set, and the only `unsafe` of this
+//! device: calls into `#[target_feature]` functions and vector loads in them. Which set runs is
+//! found at run time. All sets give the same bits: the scalar twin grades the others in tests.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
