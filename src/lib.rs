@@ -1,9 +1,9 @@
 //! libtriton_vllm.so: a vLLM backend for the stock tritonserver. This page is the map.
 //!
-//! A request is parsed once into types that cannot be wrong, waits in a bounded queue for the engine
-//! thread, is scheduled into steps, runs on a device, and leaves as responses from the outbox
-//! threads. Each module may import only modules below it (`tests/tidy/` holds us to it). Laws,
-//! threads and words are in `docs/architecture.md`.
+//! A request is parsed once into types that cannot be wrong, waits in a bounded queue for the
+//! engine thread, is scheduled into steps, runs on a device, and leaves as responses from the
+//! outbox threads. Each module may import only modules below it (`tests/tidy/` holds us to it).
+//! Laws, threads and words are in `docs/architecture.md`.
 //!
 //! ```text
 //! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error files json
