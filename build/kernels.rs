@@ -130,7 +130,8 @@ fn jobs(folder: &Path, targets: &[String], compiler: &Compiler) -> Result<Vec<Jo
         .collect();
     files.sort();
     let read = |p: &PathBuf| fs::read_to_string(p).map_err(|e| format!("{}: {e}", p.display()));
-    let (mut headers, mut sources) = (Headers::new(), Vec::new());
+    let mut headers = Headers::new();
+    let mut sources = Vec::new();
     for path in &files {
         match path.extension().and_then(|e| e.to_str()) {
             Some("h" | "cuh") => {
@@ -289,7 +290,8 @@ impl Nvrtc {
     /// PTX for a virtual architecture, a cubin otherwise.
     fn compile(&self, source: &str, name: &str, options: &[String]) -> Result<Vec<u8>, String> {
         let text = |s: &str| CString::new(s).map_err(|e| e.to_string());
-        let (source, name) = (text(source)?, text(name)?);
+        let source = text(source)?;
+        let name = text(name)?;
         let virtual_target = options.iter().any(|o| o.contains("=compute_"));
         let options = options.iter().map(|o| text(o)).collect::<Result<Vec<_>, _>>()?;
         let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();

@@ -24,8 +24,11 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
     let text = |i: usize, default: &str| args.get(i).cloned().unwrap_or(default.to_string());
     let number = |i: usize, default: usize| text(i, "").parse().unwrap_or(default);
-    let (model, dtype) = (text(1, "gpt2"), text(2, "auto"));
-    let (batch, steps, threads) = (number(3, 1), number(4, 64), number(5, 0));
+    let model = text(1, "gpt2");
+    let dtype = text(2, "auto");
+    let batch = number(3, 1);
+    let steps = number(4, 64);
+    let threads = number(5, 0);
     let options = SpecOptions {
         dtype: &dtype,
         supported: &[DType::F32, DType::BF16, DType::F16],

@@ -74,6 +74,7 @@ fn with_adapters() -> Vec<Feature> {
 fn write_adapters(model: &Path, folder: &Path) -> Result<()> {
     let supported = &[DType::BF16, DType::F16, DType::F32];
     let spec = ModelSpec::read(model, &SpecOptions { supported, ..Default::default() })?;
+
     let mut shapes = Vec::new();
     for layer in 0..spec.layers {
         for (p, projection) in projections(&spec).iter().enumerate() {
@@ -81,25 +82,29 @@ fn write_adapters(model: &Path, folder: &Path) -> Result<()> {
                 continue;
             }
             for (module, &outputs) in projection.modules.iter().zip(&projection.outputs) {
-                let (prefix, layers) = (spec.family.prefixes[0], spec.family.names.layers);
+                let prefix = spec.family.prefixes[0];
+                let layers = spec.family.names.layers;
                 let name = format!("base_model.model.{prefix}{layers}.{layer}.{module}");
                 shapes.push((format!("{name}.lora_A.weight"), vec![RANK, projection.inputs]));
                 shapes.push((format!("{name}.lora_B.weight"), vec![outputs, RANK]));
             }
         }
     }
+
     let largest = shapes.iter().map(|(_, shape)| shape[0] * shape[1]).max().unwrap_or(0);
     let zeros = vec![0u8; 2 * largest];
     let views = shapes.iter().map(|(name, shape)| {
         let bytes = &zeros[..2 * shape[0] * shape[1]];
         (name, TensorView::new(Dtype::BF16, shape.clone(), bytes).expect("a tensor"))
     });
+
     let adapter = folder.join("adapter");
     std::fs::create_dir_all(&adapter).expect("a temporary folder");
     safetensors::serialize_to_file(views, None, &adapter.join("adapter_model.safetensors"))
         .expect("a temporary file");
     let config = format!(r#"{{"r": {RANK}, "lora_alpha": {RANK}}}"#);
     std::fs::write(adapter.join("adapter_config.json"), config).expect("a temporary file");
+
     let name = |n: usize| (format!("a{n}"), json!("adapter"));
     let names: Map<String, Value> = (0..ADAPTERS).map(name).collect();
     let names = Value::Object(names).to_string();
@@ -171,7 +176,8 @@ impl Options {
     fn parse() -> Option<Options> {
         let mut args = std::env::args().skip(1);
         let folder = args.next()?;
-        let (device, only) = ("auto".to_string(), String::new());
+        let device = "auto".to_string();
+        let only = String::new();
         let mut options = Options { folder, device, sequences: 64, prompt: 512, steps: 128, only };
         for arg in args {
             match arg.split_once('=')? {
@@ -201,6 +207,7 @@ fn load(options: &Options, rounds: &Arc<Rounds>, adapters: Option<&Path>) -> Res
         args["max_lora_rank"] = json!(RANK);
     }
     let (args, _) = EngineArgs::parse(&args.to_string())?;
+
     let options = EngineOptions {
         name: "costs".into(),
         version_dir: adapters.unwrap_or(Path::new(".")).into(),
@@ -227,12 +234,14 @@ fn time(
 ) -> Result<([f64; 3], u32)> {
     let Feature { sampling, logprobs, adapters, .. } = feature;
     rounds.0.lock().clear();
+
     let tokens = options.steps + 2 * WARM_STEPS;
     let mut all = Map::new();
     all.insert("temperature".into(), 0.into());
     all.insert("max_tokens".into(), tokens.into());
     all.insert("ignore_eos".into(), true.into());
     all.extend(sampling.as_object().cloned().unwrap_or_default());
+
     let limits = SamplingLimits::new(engine.facts().vocab_size, 20);
     let (end, told) = bounded(options.sequences as usize);
     for i in 0..options.sequences {
@@ -250,11 +259,14 @@ fn time(
             options: RequestOptions::default(),
         })?;
     }
+
     let mut prompt_tokens = 0;
     for _ in 0..options.sequences {
         let outcome = told.recv_timeout(PATIENCE);
         prompt_tokens = outcome.expect("an answer in time")?.prompt_tokens;
     }
+
+    // Only steps of all sequences count, and the first few of those warm up.
     let rounds = rounds.0.lock();
     let full = |round: &(Instant, u32, f64)| round.1 == options.sequences;
     let pairs = rounds.windows(2).filter(|pair| pair.iter().all(full)).skip(WARM_STEPS);
@@ -262,6 +274,7 @@ fn time(
     let mut ms: Vec<f64> =
         pairs.iter().map(|pair| (pair[1].0 - pair[0].0).as_secs_f64() * 1e3).collect();
     assert!(ms.len() > options.steps / 2, "only {} steps had all sequences", ms.len());
+
     let count = ms.len() as f64;
     let host = pairs.iter().map(|pair| pair[1].2 * 1e3).sum::<f64>() / count;
     let mean = ms.iter().sum::<f64>() / count;

@@ -59,7 +59,10 @@ fn run(port: u16, request: &[u8], count: usize, span: Duration) -> std::io::Resu
         epoll.watch(&client.socket, index as u64)?;
         clients.push(client);
     }
-    let (end, mut live, mut tally) = (start + span, count, Tally::default());
+
+    let end = start + span;
+    let mut live = count;
+    let mut tally = Tally::default();
     let mut block = vec![0u8; 64 << 10];
     while live > 0 && Instant::now() < end + DRAIN {
         for index in epoll.wait()? {
@@ -76,6 +79,7 @@ fn run(port: u16, request: &[u8], count: usize, span: Duration) -> std::io::Resu
             }
         }
     }
+
     tally.errors += live as u64;
     Ok(report(count, start.elapsed().as_secs_f64(), &mut tally))
 }
@@ -208,6 +212,7 @@ impl Client {
             self.read_head(end)?;
             self.at = end + 4;
         }
+
         if let Body::Sized(length) = self.body {
             let complete = self.answer.len() >= self.at + length;
             if complete {
@@ -215,6 +220,7 @@ impl Client {
             }
             return Ok(complete);
         }
+
         loop {
             let rest = &self.answer[self.at..];
             let Some(line) = find(rest, b"\r\n") else { return Ok(false) };
@@ -226,6 +232,7 @@ impl Client {
             if length == 0 {
                 return Ok(true);
             }
+
             let payload = &rest[line + 2..line + 2 + length];
             self.failed |= find(payload, b"{\"error\"").is_some();
             let events = payload.windows(6).filter(|w| w == b"data: ").count();

@@ -1,7 +1,7 @@
-//! The doors by which bytes of strangers come in, one function each: whatever the bytes are, it
+//! The ways by which bytes of strangers come in, one function each: whatever the bytes are, it
 //! returns, takes bounded memory, and what it refuses it refuses in one line. `tests/fuzz` feeds
 //! spoiled copies of good files, `fuzz_targets/` what libFuzzer finds. Request tensors are private
-//! to the door and have theirs beside them (`src/triton/tensors.rs`).
+//! to the `triton` module and have theirs beside them (`src/triton/tensors.rs`).
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -239,17 +239,20 @@ pub fn good_pickle() -> Vec<u8> {
 
 /// A zip archive of stored entries without checksums, which torch.save's readers do not need.
 fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
-    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    let mut file = Vec::new();
+    let mut directory = Vec::new();
     for (name, bytes) in entries {
         let sizes = (bytes.len() as u32).to_le_bytes();
         let name_length = (name.len() as u16).to_le_bytes();
         let at = (file.len() as u32).to_le_bytes();
+
         file.extend(b"PK\x03\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00");
         file.extend([sizes, sizes].concat());
         file.extend(name_length);
         file.extend([0, 0]);
         file.extend(name.as_bytes());
         file.extend(*bytes);
+
         directory.extend(b"PK\x01\x02\x00\x00\x00\x00\x00\x00\x00\x00");
         directory.extend([0; 8]);
         directory.extend([sizes, sizes].concat());
@@ -258,9 +261,11 @@ fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
         directory.extend(at);
         directory.extend(name.as_bytes());
     }
+
     let start = (file.len() as u32).to_le_bytes();
     let size = (directory.len() as u32).to_le_bytes();
     let count = (entries.len() as u16).to_le_bytes();
+
     file.extend(directory);
     file.extend(b"PK\x05\x06\x00\x00\x00\x00");
     file.extend([count, count].concat());

@@ -1,8 +1,8 @@
-//! libtriton_vllm.so: a vLLM backend for the stock tritonserver. This page is the map; laws, threads,
-//! the way of a request, a token and a weight, and a glossary are in `docs/architecture.md`.
+//! libtriton_vllm.so: a vLLM backend for the stock tritonserver. This page is the map; laws,
+//! threads, the way of a request, a token and a weight, and a glossary: `docs/architecture.md`.
 //!
 //! A request enters by the entry points in [`triton`], is parsed once into types that cannot be
-//! wrong, waits in a bounded queue for the engine thread, is scheduled into steps, runs on a device,
+//! wrong, waits in a bounded queue for the engine thread, is scheduled into steps, runs on a device
 //! and leaves as responses from the outbox threads. Each module may import only modules below it;
 //! `tests/tidy` holds us to it:
 //!
@@ -13,14 +13,14 @@
 //!
 //! | module | one sentence |
 //! |---|---|
-//! | [`triton`] | the only module that knows Triton: entry points, tensors, responses, metrics, log |
+//! | [`triton`] | the only module that knows Triton: entry points, tensors, responses, metrics |
 //! | [`engine`] | one thread owns all mutable state: submit, cancel, step, output, load, drain |
-//! | [`scheduler`] | which sequences run next: (queues, pages) -> StepPlan; no device, clock or thread |
+//! | [`scheduler`] | which sequences run next: (queues, pages) -> StepPlan; no device, no clock |
 //! | [`kv`] | which sequence holds which pages; reference counts, prefix hashes, LRU |
 //! | [`text`] | tokenizer, incremental detokeniser, stop strings, grammars |
-//! | [`model`] | config.json -> ModelSpec, weights, architectures as rows of data, one forward pass |
+//! | [`model`] | config.json -> ModelSpec, weights, architectures as data, one forward pass |
 //! | [`device`] | the ops of a forward pass; cpu defines the numbers, trace counts, cuda is fast |
-//! | [`sampling`] | validated parameters, the one random-number specification, the reference sampler |
+//! | [`sampling`] | validated parameters, the specification of random numbers and of sampling |
 //! | [`plan`] | StepPlan and StepResult: the plain data in which scheduler and model meet |
 //! | [`json`] | JSON as Python writes it, and keys of it by type |
 //! | [`files`] | how files are read: regular ones only, within the size of their kind |

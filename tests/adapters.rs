@@ -53,7 +53,8 @@ const ROOM: AdapterCapacity = AdapterCapacity { slots: 2, rank: 5 };
 
 fn upload(dev: &mut Cpu, kind: WeightKind, outputs: usize, inputs: usize, w: &[f32]) -> Weight {
     let bytes = bytes(w);
-    let (dtype, bytes) = (DType::F32, (&bytes).into());
+    let dtype = DType::F32;
+    let bytes = (&bytes).into();
     let part = HostTensor { dtype, rows: outputs, cols: inputs, bytes };
     let source = Source::Parts(vec![part]);
     let desc = WeightDesc { name: "w", kind, outputs, inputs, dtype, transposed: false, source };
@@ -74,12 +75,14 @@ fn begin(dev: &mut Cpu, mix: &Mix) {
         kv,
     })
     .unwrap();
+
     let adapter = |adapter_slot: u16| SlotChange::Adapter {
         adapter_slot: AdapterSlotId(adapter_slot),
         adapter: AdapterId(adapter_slot + 1),
     };
     let mut plan =
         StepPlan { step: 1, changes: vec![adapter(0), adapter(1)], ..Default::default() };
+
     for (n, &(adapter, rows)) in mix.iter().enumerate() {
         let slot = SlotId(n as u32);
         plan.changes.push(SlotChange::Open(Box::new(SlotOpen {
@@ -92,6 +95,7 @@ fn begin(dev: &mut Cpu, mix: &Mix) {
         })));
         let pages = [2 * n + 1, 2 * n + 2].map(|p| PageId(p as u32)).to_vec();
         plan.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
+
         let first = plan.chunk_tokens.len();
         plan.chunk_tokens.extend((first..first + rows).map(|t| TokenId(t as u32)));
         let feed = Feed::Known(first..first + rows);
@@ -150,7 +154,8 @@ impl Case {
                 lows.iter().map(|l| l.as_ref().map(|(r, a, b)| (*r, bytes(a), bytes(b)))).collect();
             let parts = kept.iter().zip(&self.parts).map(|(low, &width)| {
                 let (rank, a, b) = low.as_ref()?;
-                let (dtype, rows) = (DType::F32, *rank);
+                let dtype = DType::F32;
+                let rows = *rank;
                 Some(AdapterPart {
                     a: HostTensor { dtype, rows, cols: self.inputs, bytes: a.into() },
                     b: HostTensor { dtype, rows, cols: width, bytes: b.into() },
@@ -207,17 +212,20 @@ fn run(
     let rows = x.len() / case.inputs;
     let mut dev = Cpu::with_isa(threads, isa).unwrap();
     begin(&mut dev, mix);
+
     let xt = tensor(&mut dev, rows, case.inputs, x);
     let outputs = case.bias.len();
     let bias = upload(&mut dev, WeightKind::Vector, outputs, 1, &case.bias);
     let kind = if gated { WeightKind::GateUp } else { WeightKind::Linear };
     let weight = case.weight(&mut dev, kind, adapted);
+
     let mut out = dev.tensor(rows, if gated { outputs / 2 } else { outputs }).unwrap();
-    match gated {
-        true => dev.linear_act(&weight, Some(&bias), Activation::SiluGated, &xt, &mut out),
-        false => dev.linear(&weight, Some(&bias), &xt, &mut out),
-    }
-    .unwrap();
+    let done = if gated {
+        dev.linear_act(&weight, Some(&bias), Activation::SiluGated, &xt, &mut out)
+    } else {
+        dev.linear(&weight, Some(&bias), &xt, &mut out)
+    };
+    done.unwrap();
     dev.read(&out, rows).unwrap()
 }
 
@@ -244,9 +252,10 @@ fn linears_with_adapters_equal_f64() {
         for (r, &adapter) in adapters.iter().enumerate() {
             let plain = case.row(adapter, &x[r * inputs..(r + 1) * inputs]);
             let half = plain.len() / 2;
-            let want: Vec<f64> = match gated {
-                true => (0..half).map(|o| silu(plain[o]) * plain[half + o]).collect(),
-                false => plain,
+            let want: Vec<f64> = if gated {
+                (0..half).map(|o| silu(plain[o]) * plain[half + o]).collect()
+            } else {
+                plain
             };
             let size = want.iter().fold(1f64, |m, x| m.max(x.abs()));
             for (o, want) in want.iter().enumerate() {
@@ -350,7 +359,8 @@ fn adapter_and_merged(spec: &ModelSpec, base: &Tensors, seed: u64) -> (Tensors, 
     let names = &spec.family.names;
     let embed = |prefix: &&&str| base.contains_key(&format!("{prefix}{}.weight", names.embed));
     let stored = spec.family.prefixes.iter().find(embed).expect("a prefix");
-    let (mut adapter, mut merged) = (Tensors::new(), base.clone());
+    let mut adapter = Tensors::new();
+    let mut merged = base.clone();
     for layer in 0..spec.layers {
         for (p, projection) in projections(spec).iter().enumerate() {
             if !takes_adapters(spec, layer, p) {

@@ -17,9 +17,10 @@ fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let to = to.join(path.file_name().unwrap());
-        match path.is_dir() {
-            true => copy(&path, &to),
-            false => drop(std::fs::copy(&path, to).unwrap()),
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, to).unwrap();
         }
     }
 }
@@ -217,6 +218,7 @@ fn every_tensor_of_every_family_is_missed() {
             spoiled.refused("triton_vllm_", &[wanted, "is missing"]);
             missed += 1;
             std::fs::write(spoiled.path(FILE), &good).unwrap();
+
             let shape = header[name]["shape"].as_array().unwrap();
             let reversed: Vec<Value> = match shape.len() {
                 1 => vec![json!(1), shape[0].clone()],
@@ -225,6 +227,7 @@ fn every_tensor_of_every_family_is_missed() {
             if &reversed == shape || shape[0] == 1 {
                 continue;
             }
+
             spoiled.header(|h| h[name]["shape"] = json!(reversed));
             spoiled.refused(FILE, &[name, "has shape", "expected"]);
             turned += 1;
@@ -376,7 +379,8 @@ fn files_that_change_while_they_are_read() {
             checkpoint.unchanged().unwrap();
             change(&spoiled.path(file));
             let error = checkpoint.unchanged().unwrap_err();
-            let (text, path) = (error.message(), spoiled.path(file).display().to_string());
+            let text = error.message();
+            let path = spoiled.path(file).display().to_string();
             assert!(text.starts_with(&path) && text.contains(word), "{text}");
             assert!(text.contains("changed while it was read"), "{text}");
         }

@@ -138,7 +138,7 @@ fn half_types_stay_close() {
     for (dtype, tolerance) in [("float16", 1e-2), ("bfloat16", 1e-1)] {
         let mut largest = 0f32;
         for dir in fixtures() {
-            // Their activations leave float16's range: the model room refuses them, as the
+            // Their activations leave float16's range: the model module refuses them, as the
             // Python backend.
             let name = dir.file_name().unwrap_or_default().to_string_lossy();
             if dtype == "float16" && (name.starts_with("gemma2") || name.starts_with("gemma3")) {
@@ -173,12 +173,14 @@ fn chunks_hits_and_company() {
             rig.feed_beside(&mut seq, 7, &mut running);
             running.push(seq);
         }
+
         for _ in 0..16 {
             rig.decode(&mut running.iter_mut().collect::<Vec<_>>());
         }
         for (seq, case) in running.iter().zip(&cases) {
             assert_eq!(seq.outputs[..16], case.greedy[..16], "{}", dir.display());
         }
+
         let pairs = running.iter().zip(&cases);
         let (owner, case) = pairs.max_by_key(|(_, case)| case.ids.len()).expect("a case");
         let mut hit = rig.open_sharing(&case.ids, owner);
@@ -195,6 +197,7 @@ fn seeds_give_the_tokens_of_the_cpu() {
     if !gpu() {
         return;
     }
+
     let samplers = [
         SamplerSpec { temperature: 1.0, seed: 42, ..Default::default() },
         SamplerSpec { temperature: 0.7, top_p: 0.9, top_k: 50, seed: 7, ..Default::default() },
@@ -207,6 +210,7 @@ fn seeds_give_the_tokens_of_the_cpu() {
             ..Default::default()
         },
     ];
+
     for dir in fixtures() {
         let mut gpu = on_gpu(&dir, "float32");
         let (spec, format) = model(&dir, "float32");
@@ -215,8 +219,8 @@ fn seeds_give_the_tokens_of_the_cpu() {
             for sampler in &samplers {
                 gpu.sampler = Arc::new(sampler.clone());
                 cpu.sampler = gpu.sampler.clone();
-                let (got, want) =
-                    (generate(&mut gpu, &case.ids, 32), generate(&mut cpu, &case.ids, 32));
+                let got = generate(&mut gpu, &case.ids, 32);
+                let want = generate(&mut cpu, &case.ids, 32);
                 assert_eq!(got.1, want.1, "{}, {sampler:?}", dir.display());
             }
         }

@@ -71,10 +71,12 @@ fn norms() {
                     compare!(dtype, &Setup::default(), &case, 1.0, |b| {
                         let mut x = b.input(rows, width, 3);
                         let delta = b.input(rows, width, 4);
-                        let (mut out, mut sum) = (b.tensor(rows, width), b.tensor(rows, width));
+                        let mut out = b.tensor(rows, width);
+                        let mut sum = b.tensor(rows, width);
                         let weight = b.vector(5, width);
                         let bias = bias.then(|| b.vector(6, width));
                         let norm = Norm { kind, eps: 1e-5, weight, bias };
+
                         b.dev.norm(&norm, &x, &mut out)?;
                         b.dev.add_norm(&norm, &delta, &mut x, &mut sum)?;
                         Ok(vec![
@@ -100,10 +102,9 @@ fn norms_of_heads_and_sums() {
                     let width = (heads + 2 * kv_heads) * head_dim;
                     let mut qkv = b.input(rows, width, 21);
                     let delta = b.input(rows, width, 22);
-                    let [q_len, k_len] = match whole {
-                        true => [heads * head_dim, kv_heads * head_dim],
-                        false => [head_dim; 2],
-                    };
+                    let [q_len, k_len] =
+                        if whole { [heads * head_dim, kv_heads * head_dim] } else { [head_dim; 2] };
+
                     let norm = |weight, kind| Norm { kind, eps: 1e-6, weight, bias: None };
                     let q = norm(b.vector(23, q_len), NormKind::Rms);
                     let k = norm(b.vector(24, k_len), NormKind::RmsPlusOne);
@@ -115,6 +116,7 @@ fn norms_of_heads_and_sums() {
                         window: None,
                         softcap: None,
                     };
+
                     b.dev.norm_heads(&spec, &q, &k, &mut qkv)?;
                     let normed = b.dev.read(&qkv, rows)?;
                     b.dev.add(&delta, &mut qkv)?;
@@ -146,9 +148,10 @@ fn linears() {
                 let case = format!("linear {rows} x {outputs} x {inputs}");
                 compare!(dtype, &Setup::default(), &case, 1.0, |b| {
                     let x = b.input(rows, inputs, 7);
-                    let (weight, bias) = (b.linear(8, outputs, inputs), b.vector(9, outputs));
-                    let (mut plain, mut biased) =
-                        (b.tensor(rows, outputs), b.tensor(rows, outputs));
+                    let weight = b.linear(8, outputs, inputs);
+                    let bias = b.vector(9, outputs);
+                    let mut plain = b.tensor(rows, outputs);
+                    let mut biased = b.tensor(rows, outputs);
                     b.dev.linear(&weight, None, &x, &mut plain)?;
                     b.dev.linear(&weight, Some(&bias), &x, &mut biased)?;
                     Ok(vec![
@@ -165,6 +168,7 @@ fn linears() {
 fn activations() {
     let plain = [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu];
     let gated = [Activation::SiluGated, Activation::GeluTanhGated];
+
     each_type(|dtype| {
         let sizes = [(1, 64, 64), (33, 136, 80), (5, 63, 128), (130, 1024, 256), (8, 3000, 1032)];
         for (rows, width, inputs) in sizes {
@@ -177,11 +181,13 @@ fn activations() {
                     compare!(dtype, &Setup::default(), &case, 2.0, |b| {
                         let x = b.input(rows, inputs, 10);
                         let outputs = if act.is_gated() { 2 * width } else { width };
-                        let weight = match act.is_gated() {
-                            true => b.gate_up(11, width, inputs),
-                            false => b.linear(11, outputs, inputs),
+                        let weight = if act.is_gated() {
+                            b.gate_up(11, width, inputs)
+                        } else {
+                            b.linear(11, outputs, inputs)
                         };
                         let bias = bias.then(|| b.vector(12, outputs));
+
                         let mut out = b.tensor(rows, width);
                         b.dev.linear_act(&weight, bias.as_ref(), act, &x, &mut out)?;
                         Ok(vec![("linear_act", b.dev.read(&out, rows)?)])
@@ -219,7 +225,8 @@ fn mixtures_of_experts() {
                     let router = b.router(32, experts, hidden);
                     let up = b.experts(33, experts, ffn, hidden, true);
                     let down = b.experts(34, experts, hidden, ffn, false);
-                    let (gate, delta) = (b.vector(35, hidden), b.input(rows, hidden, 36));
+                    let gate = b.vector(35, hidden);
+                    let delta = b.input(rows, hidden, 36);
                     let mut routes = b.dev.routes_tensor(rows, &routing)?;
                     let mut middle = b.tensor(rows * top_k, ffn);
                     let mut parts = b.tensor(rows * top_k, hidden);
@@ -266,6 +273,7 @@ fn weights_from_any_source() {
                 });
             }
         }
+
         for (name, source) in [
             ("dummy", Source::Dummy { seed: 77, scale: 0.3 }),
             ("constant", Source::Constant(0.25)),
@@ -287,6 +295,7 @@ fn weights_from_any_source() {
                     source,
                 };
                 let table = b.dev.upload(desc)?;
+
                 let mut x = b.tensor(rows, width);
                 b.feed(&[rows]);
                 b.dev.embed(&table, 1.0, &mut x)?;
@@ -335,9 +344,11 @@ fn gather_and_logits() {
             compare!(dtype, &Setup { slots, ..Setup::default() }, &case, 1.0, |b| {
                 let x = b.input(40, width, 18);
                 b.feed_some(lengths, samples);
-                let (mut picked, mut projected) = (b.tensor(slots, width), b.tensor(slots, 24));
+                let mut picked = b.tensor(slots, width);
+                let mut projected = b.tensor(slots, 24);
                 let mut logits = b.dev.logits_tensor(slots, vocab)?;
-                let (head, project) = (b.linear(19, vocab, width), b.linear(20, 24, width));
+                let head = b.linear(19, vocab, width);
+                let project = b.linear(20, 24, width);
                 b.dev.gather(&x, &mut picked)?;
                 b.dev.linear_gathered(&project, &picked, &mut projected)?;
                 b.dev.logits(&head, softcap, &picked, &mut logits)?;

@@ -27,7 +27,8 @@ fn steps_overlap() {
         let setup = Setup::default();
         let mut b = Bench::<Cuda>::new(DType::F32, &setup);
         let (vocab, width) = (97, 32);
-        let (table, head) = (b.table(24, vocab, width), b.linear(25, vocab, width));
+        let table = b.table(24, vocab, width);
+        let head = b.linear(25, vocab, width);
         let mut x = b.tensor(setup.step_tokens, width);
         let mut picked = b.tensor(setup.slots, width);
         let mut logits = b.dev.logits_tensor(setup.slots, vocab).unwrap();
@@ -74,7 +75,8 @@ fn masked<D: Graded>(overlap: bool, masks: bool) -> Vec<[TokenId; 2]> {
     let setup = Setup::default();
     let mut b = Bench::<D>::new(DType::F32, &setup);
     let (vocab, width) = (1003, 32);
-    let (table, head) = (b.table(24, vocab, width), b.linear(25, vocab, width));
+    let table = b.table(24, vocab, width);
+    let head = b.linear(25, vocab, width);
     let mut x = b.tensor(setup.step_tokens, width);
     let mut picked = b.tensor(setup.slots, width);
     let mut logits = b.dev.logits_tensor(setup.slots, vocab).unwrap();
@@ -147,10 +149,12 @@ fn impossible_plans_are_refused() {
         plan.push(SlotId(slot), Feed::LastSampled, true);
         plan
     };
+
     assert!(b.try_begin(row(0)).is_err(), "a slot that is not open");
     assert!(b.try_begin(row(9999)).is_err(), "a slot that does not exist");
     b.changes.push(SlotChange::Close { slot: SlotId(9999) });
     assert!(b.try_begin(StepPlan::default()).is_err(), "closing what does not exist");
+
     let part = HostTensor { dtype: DType::F32, rows: 2, cols: 2, bytes: Bytes::InMemory(&[0; 12]) };
     let desc = WeightDesc {
         name: "w",

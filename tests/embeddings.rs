@@ -115,7 +115,8 @@ fn ask(
 ) -> Receiver<Result<Answer>> {
     let (end, told) = bounded(1);
     let client = Arc::new(Listener { gone, end });
-    let (arrival, options) = (Instant::now(), RequestOptions::default());
+    let arrival = Instant::now();
+    let options = RequestOptions::default();
     let request = EmbedRequest { input, dimensions, client: client.clone(), arrival, options };
     if let Err(error) = engine.embed(request) {
         client.finish(Err(error));
@@ -150,7 +151,8 @@ fn unit(mut vector: Vec<f32>) -> Vec<f32> {
 fn texts_become_the_vectors_that_the_files_ask_for() {
     let engine = load(&folder("bert"), json!({})).unwrap();
     assert_eq!((engine.facts().max_model_len, engine.facts().kv_tokens), (60, 0));
-    let (mut texts, mut waiting) = (0, Vec::new());
+    let mut texts = 0;
+    let mut waiting = Vec::new();
     for case in cases("bert") {
         let input = match case["text"].as_str() {
             Some(text) => EmbedInput::Text(text.to_string()),

@@ -76,7 +76,8 @@ fn alone(rig: &mut Rig, case: &Case, steps: usize) -> (Vec<f32>, Vec<u32>) {
 #[test]
 fn a_token_beyond_the_table_never_reaches_the_device() {
     let dir = fixtures().into_iter().find(|dir| dir.ends_with("llama")).unwrap();
-    let (mut rig, case) = (rig_of(&dir), cases(&dir).swap_remove(0));
+    let mut rig = rig_of(&dir);
+    let case = cases(&dir).swap_remove(0);
     let alien = TokenId(rig.spec.vocab_size as u32);
     let plan = StepPlan { step: 1, chunk_tokens: vec![alien], ..Default::default() };
     let error = rig.decoder.step(&mut rig.dev, &plan).unwrap_err().to_string();
@@ -92,10 +93,12 @@ fn odd_sizes_are_among_them() {
         let whole = json_of(&dir, "config.json");
         let config = whole.get("text_config").unwrap_or(&whole);
         let number = |key: &str| config[key].as_u64();
-        let (hidden, heads) = (number("hidden_size"), number("num_attention_heads"));
+        let hidden = number("hidden_size");
+        let heads = number("num_attention_heads");
         let longest = cases(&dir).iter().map(|case| case.ids.len() as u64).max().unwrap();
         let own_dim = |d: u64| hidden.zip(heads).is_some_and(|(h, n)| h != d * n);
         let tied = Checkpoint::open(&dir).unwrap().contains("lm_head.weight");
+
         for (what, there) in [
             ("head_dim is not hidden / heads", number("head_dim").is_some_and(own_dim)),
             ("one KV head", number("num_key_value_heads") == Some(1)),
@@ -113,6 +116,7 @@ fn odd_sizes_are_among_them() {
             *seen.entry(what).or_insert(0) += usize::from(there);
         }
     }
+
     let missing: Vec<_> = seen.iter().filter(|(_, count)| **count == 0).collect();
     assert!(missing.is_empty(), "no fixture has: {missing:?}");
 }

@@ -213,7 +213,8 @@ fn gated_linear_equals_f64() {
 #[test]
 fn attention_is_the_same_everywhere() {
     for (head_dim, dtype) in [(24, DType::F32), (32, DType::BF16), (64, DType::F32)] {
-        let (heads, rows) = (4, 70);
+        let heads = 4;
+        let rows = 70;
         let spec =
             AttnSpec { heads, kv_heads: 2, head_dim, scale: 0.3, window: None, softcap: None };
         let width = (heads + 4) * head_dim;
@@ -234,7 +235,8 @@ fn attention_is_the_same_everywhere() {
     }
 }
 
-/// Law 12: neither company, nor instruction set, nor threads change a bit.
+/// Neither company, nor instruction set, nor threads change a bit (docs/architecture.md, Laws:
+/// row-invariant CPU products).
 #[test]
 fn linear_is_row_invariant() {
     // The last one is big enough to be shared between threads.
@@ -275,6 +277,7 @@ fn norms_equal_f64() {
         let (x, d) = (noise.values(rows * width), noise.values(rows * width));
         let (w, b) = (noise.values(width), noise.values(width));
         let delta = tensor(&mut dev, rows, width, &d);
+
         for kind in [NormKind::Rms, NormKind::RmsPlusOne, NormKind::Layer] {
             let vector = |dev: &mut Cpu, v: &[f32]| {
                 upload(dev, WeightKind::Vector, DType::F32, (width, 1), v)
@@ -284,10 +287,12 @@ fn norms_equal_f64() {
             let norm = Norm { kind, eps: 1e-5, weight, bias };
             let mut residual = tensor(&mut dev, rows, width, &x);
             let mut out = dev.tensor(rows, width).unwrap();
+
             let plain: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
             dev.norm(&norm, &residual, &mut out).unwrap();
             let want = norm_f64(kind, width, &plain, &w, &b);
             close(&format!("{kind:?} {width}"), &dev.read(&out, rows).unwrap(), &want, 2e-6);
+
             let added: Vec<f64> = x.iter().zip(&d).map(|(x, d)| f64::from(x + d)).collect();
             dev.add_norm(&norm, &delta, &mut residual, &mut out).unwrap();
             let want = norm_f64(kind, width, &added, &w, &b);
@@ -304,6 +309,7 @@ fn norms_of_heads_and_plain_sums_equal_f64() {
     let spec = AttnSpec { heads, kv_heads, head_dim: d, scale: 1.0, window: None, softcap: None };
     let width = (heads + 2 * kv_heads) * d;
     let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+
     for (kind, q_width, k_width) in
         [(NormKind::RmsPlusOne, d, d), (NormKind::Rms, heads * d, kv_heads * d)]
     {
@@ -315,6 +321,7 @@ fn norms_of_heads_and_plain_sums_equal_f64() {
         let (q_norm, k_norm) = (norm(&mut dev, &q), norm(&mut dev, &k));
         let mut qkv = tensor(&mut dev, rows, width, &x);
         dev.norm_heads(&spec, &q_norm, &k_norm, &mut qkv).unwrap();
+
         let mut want = Vec::new();
         for row in x.chunks_exact(width) {
             let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
@@ -324,12 +331,14 @@ fn norms_of_heads_and_plain_sums_equal_f64() {
         }
         close(&format!("{kind:?}"), &dev.read(&qkv, rows).unwrap(), &want, 2e-6);
     }
+
     let (x, b) = (noise.values(rows * width), noise.values(width));
-    let (delta, mut residual) =
-        (tensor(&mut dev, rows, width, &x), tensor(&mut dev, rows, width, &x));
+    let delta = tensor(&mut dev, rows, width, &x);
+    let mut residual = tensor(&mut dev, rows, width, &x);
     dev.add(&delta, &mut residual).unwrap();
     let want: Vec<f64> = x.iter().map(|&x| 2.0 * f64::from(x)).collect();
     close("add", &dev.read(&residual, rows).unwrap(), &want, 1e-7);
+
     let bias = upload(&mut dev, WeightKind::Vector, DType::F32, (width, 1), &b);
     dev.bias_logits(&bias, &mut residual).unwrap();
     let want: Vec<f64> = want[..width].iter().zip(&b).map(|(x, &b)| x + f64::from(b)).collect();
@@ -365,6 +374,7 @@ fn attention_equals_f64() {
         (AttnSpec { heads: 3, kv_heads: 1, head_dim: 32, ..plain }, None),
         (wide, None),
     ];
+
     for (n, (spec, rope)) in cases.iter().enumerate() {
         for dtype in DTYPES {
             let rows = 53;
@@ -375,8 +385,10 @@ fn attention_equals_f64() {
             let x = Noise(5).values(rows * width);
             let mut qkv = tensor(&mut dev, rows, width, &x);
             let mut out = dev.tensor(rows, q).unwrap();
+
             dev.rope_store(1, spec, rope.as_ref(), &mut qkv).unwrap();
             dev.attend(1, spec, &qkv, &mut out).unwrap();
+
             let want = attention_f64(spec, rope.as_ref(), width, &x);
             let tolerance = match dtype {
                 DType::F32 => 3e-6,
@@ -394,7 +406,8 @@ fn inverse(rotary: usize) -> Vec<f32> {
 }
 
 fn attention_f64(spec: &AttnSpec, rope: Option<&Rope>, width: usize, x: &[f32]) -> Vec<f64> {
-    let (d, rows) = (spec.head_dim, x.len() / width);
+    let d = spec.head_dim;
+    let rows = x.len() / width;
     let head = |row: usize, head: usize| -> Vec<f64> {
         let start = row * width + head * d;
         let mut v: Vec<f64> = x[start..start + d].iter().map(|&x| f64::from(x)).collect();
@@ -408,6 +421,7 @@ fn attention_f64(spec: &AttnSpec, rope: Option<&Rope>, width: usize, x: &[f32]) 
         }
         v
     };
+
     let mut want = Vec::new();
     for row in 0..rows {
         for h in 0..spec.heads {
@@ -415,6 +429,7 @@ fn attention_f64(spec: &AttnSpec, rope: Option<&Rope>, width: usize, x: &[f32]) 
             let q = head(row, h);
             let visible: Vec<usize> =
                 (0..=row).filter(|j| spec.window.is_none_or(|w| row - j < w)).collect();
+
             let weight = |j: usize| {
                 let k = head(j, spec.heads + kv);
                 let s = q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() * f64::from(spec.scale);
@@ -423,6 +438,7 @@ fn attention_f64(spec: &AttnSpec, rope: Option<&Rope>, width: usize, x: &[f32]) 
             };
             let weights: Vec<f64> = visible.iter().map(|&j| weight(j)).collect();
             let total: f64 = weights.iter().sum();
+
             let mut out = vec![0.0; d];
             for (&j, p) in visible.iter().zip(weights) {
                 let v = head(j, spec.heads + spec.kv_heads + kv);

@@ -151,7 +151,8 @@ fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
     let slots = 4 * samplers(vocab).len();
     let setup = Setup { slots, step_tokens: 640, ..Setup::default() };
     let mut b = Bench::<D>::new(DType::F32, &setup);
-    let (width, most) = (64, 256);
+    let width = 64;
+    let most = 256;
     let table = b.table(21, WORDS as usize, width);
     let head = b.linear(22, vocab, width);
     let mut x = b.tensor(setup.step_tokens, width);
@@ -164,7 +165,9 @@ fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
         b.open(slot, &sequence.tokens, sequence.spec.clone());
     }
     let mask: Arc<[u32]> = (0..vocab.div_ceil(32) as u32 - 1).map(|w| w * 0x0101_8421).collect();
-    let (mut caught, mut scored, mut reported) = (0, 0, Vec::new());
+    let mut caught = 0;
+    let mut scored = 0;
+    let mut reported = Vec::new();
     for step in 0..STEPS {
         let fresh = |slot: usize| step == 0 || step == PREEMPTED && slot % 5 == 2;
         for (slot, sequence) in sequences.iter().enumerate().filter(|(s, _)| step > 0 && fresh(*s))
@@ -188,7 +191,8 @@ fn judge<D: Graded>(vocab: usize) -> (Vec<Vec<TokenId>>, Vec<TokenLogprobs>) {
         let mut left = all.chunks_exact_mut(vocab);
         let mut reports = result.reports.iter();
         for (slot, (sequence, sampled)) in sequences.iter_mut().zip(&result.samples).enumerate() {
-            let (id, spec) = (SlotId(slot as u32), sequence.spec.clone());
+            let id = SlotId(slot as u32);
+            let spec = sequence.spec.clone();
             let what = format!("{vocab} tokens, step {step}, slot {slot}, {spec:?}");
             if let Some(wanted) = spec.prompt_logprobs.as_ref().filter(|_| fresh(slot)) {
                 let targets = &sequence.tokens[1..sequence.prompt];
@@ -259,9 +263,10 @@ fn odd_weights<D: Graded>(b: &mut Bench<D>, vocab: usize, place: usize) -> (D::W
     for (token, row) in head.chunks_exact_mut(WIDTH).enumerate() {
         row[..inf].fill_with(|| random.signed());
         row[none] = -1e30;
-        match token == place {
-            true => row[inf] = 1e30,
-            false => [row[lone], row[nan]] = [-1e30, -1.0],
+        if token == place {
+            row[inf] = 1e30;
+        } else {
+            [row[lone], row[nan]] = [-1e30, -1.0];
         }
     }
     (b.given(WeightKind::Table, &table, WIDTH), b.given(WeightKind::Linear, &head, WIDTH))

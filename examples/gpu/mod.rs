@@ -109,7 +109,8 @@ impl<D: Device> Bench<D> {
         };
         let decoder = Decoder::load(spec, &WeightSource::Dummy, &mut dev, &limits)?;
         let vocab = spec.vocab_size as u32;
-        let (slots, changes) = (HashMap::new(), Vec::new());
+        let slots = HashMap::new();
+        let changes = Vec::new();
         Ok(Bench { dev, decoder, limits, slots, changes, next_page: 0, step: 0, vocab })
     }
 
@@ -137,8 +138,8 @@ impl<D: Device> Bench<D> {
             self.next_page += 1;
         }
         if !new.is_empty() {
-            let (slot, group) = (SlotId(slot), GroupId(0));
-            self.changes.push(SlotChange::Pages { slot, group, pages: new });
+            let slot = SlotId(slot);
+            self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages: new });
         }
         plan.push(SlotId(slot), feed, true);
     }
@@ -146,7 +147,8 @@ impl<D: Device> Bench<D> {
     /// Enqueue a step; `tokens` are those of its chunks.
     pub fn enqueue(&mut self, mut plan: StepPlan, tokens: usize) -> Result<()> {
         self.step += 1;
-        let (step, vocab) = (self.step, self.vocab);
+        let step = self.step;
+        let vocab = self.vocab;
         let token =
             |i: usize| TokenId((i as u32).wrapping_mul(7919).wrapping_add(step as u32) % vocab);
         plan.step = step;

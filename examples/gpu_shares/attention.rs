@@ -72,6 +72,7 @@ fn shapes() -> Vec<Shape> {
     let one = |name, heads, sequences, peer_us| Shape { name, heads, sequences, peer_us };
     let mixed = || [prompts(1, 1536), decode(128, 1024)].concat();
     let chunk = || vec![Sequence { cached: 16_384 - 2048, tokens: 2048 }];
+
     vec![
         one("decode 1 x 2048", LLAMA_8B, decode(1, 2048), 11.4),
         one("decode 1 x 16384", LLAMA_8B, decode(1, 16_384), 25.7),
@@ -131,9 +132,10 @@ impl Shape {
 
     /// As the peer's is written: TB/s where a sequence decodes, else TFLOP/s.
     fn rate(&self, us: f64) -> (f64, &'static str) {
-        match self.sequences.iter().any(|s| s.tokens == 1) {
-            true => (self.bytes() as f64 / us / 1e6, "TB/s"),
-            false => (self.flops() as f64 / us / 1e6, "TFLOP/s"),
+        if self.sequences.iter().any(|s| s.tokens == 1) {
+            (self.bytes() as f64 / us / 1e6, "TB/s")
+        } else {
+            (self.flops() as f64 / us / 1e6, "TFLOP/s")
         }
     }
 }
@@ -160,7 +162,8 @@ impl<'a> Bench<'a> {
         let attn = shape.attn();
         let AttnSpec { heads, kv_heads, head_dim, .. } = attn;
         let layers = ROUND_BYTES.div_ceil(shape.kv_bytes()).clamp(4, MOST_LAYERS);
-        let (mut first_page, mut pages) = (Vec::new(), 0);
+        let mut first_page = Vec::new();
+        let mut pages = 0;
         for s in &shape.sequences {
             first_page.push(pages);
             pages += (s.cached + s.tokens).div_ceil(PAGE);
@@ -241,7 +244,8 @@ impl<'a> Bench<'a> {
 
     /// Write K and V of all positions, in all layers.
     fn store(&mut self) -> Result<()> {
-        let (mut plan, mut tokens) = (StepPlan::default(), 0);
+        let mut plan = StepPlan::default();
+        let mut tokens = 0;
         for n in 0..self.shape.sequences.len() {
             self.open(n, 0);
             let Sequence { cached, tokens: fed } = self.shape.sequences[n];
@@ -273,7 +277,8 @@ impl<'a> Bench<'a> {
     /// The shape's step with so many calls of `attend`: its microseconds. The slots are opened
     /// anew, so every step is the same.
     fn attend(&mut self, calls: usize) -> Result<f64> {
-        let (mut plan, mut tokens) = (StepPlan::default(), 0);
+        let mut plan = StepPlan::default();
+        let mut tokens = 0;
         for n in 0..self.shape.sequences.len() {
             let Sequence { cached, tokens: fed } = self.shape.sequences[n];
             self.open(n, cached);
@@ -327,7 +332,8 @@ pub fn run(word: &str) -> Result<()> {
     for shape in shapes().iter().filter(|s| s.name.contains(word)) {
         let us = Bench::new(shape)?.time()?;
         let (name, peer_us) = (shape.name, shape.peer_us);
-        let ((rate, unit), floor) = (shape.rate(us), shape.floor());
+        let (rate, unit) = shape.rate(us);
+        let floor = shape.floor();
         let digits = if rate < 10.0 { 2 } else { 0 };
         let (near, floor_us, bound) = (floor.percent(us), floor.us(), floor.bound());
         println!(

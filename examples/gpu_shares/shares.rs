@@ -145,7 +145,8 @@ fn table(bench: &mut Bench<Without<Cuda>>, spec: &ModelSpec, work: Work) -> Resu
     println!("| kernel | calls | us | share | floor us | of the floor | bound by |");
     println!("|---|---|---|---|---|---|---|");
     let line = |name: &str, calls: &str, us: f64, floor_us: f64, bound: &str| {
-        let (share, near) = (100.0 * us / whole_us, 100.0 * floor_us / us);
+        let share = 100.0 * us / whole_us;
+        let near = 100.0 * floor_us / us;
         println!(
             "| {name} | {calls} | {us:.1} | {share:.1} % | {floor_us:.1} | {near:.0} % | {bound} |"
         );
@@ -167,11 +168,13 @@ pub fn run(folder: &Path, works: &[Work]) -> Result<()> {
     let most = works.iter().map(|&work| pages(work)).max().unwrap_or(1);
     let dev = Without::new(Cuda::open(0, spec.dtype)?);
     let mut bench = Bench::load(&spec, dev, 1 + most)?;
-    let (name, dtype) = (bench.dev.info().name, spec.dtype);
+    let name = bench.dev.info().name;
+    let dtype = spec.dtype;
     println!("{}, {dtype:?}, on {name}", folder.display());
     println!("Floors: {STREAM} TB/s, {TENSOR} TFLOP/s (H200).");
     for &work in works {
-        let (length, longest) = (work.length(WARM_STEPS + STEPS), bench.limits.max_model_len);
+        let length = work.length(WARM_STEPS + STEPS);
+        let longest = bench.limits.max_model_len;
         if length > longest {
             println!("\n{}: left out, {length} positions of {longest}", title(work));
             continue;
@@ -204,6 +207,7 @@ mod tests {
             let mut kinds = kinds(&all, spec.dtype);
             assert_eq!(kinds.pop().unwrap().calls, [all.len() - 1], "the sampler's");
             assert_eq!(kinds.iter().map(|k| k.calls.len()).sum::<usize>(), all.len() - 1);
+
             let dev = Without::new(Trace::new(spec.dtype));
             let mut bench = Bench::load(&spec, dev, 1 + pages(work)).unwrap();
             for kind in &kinds {
@@ -213,6 +217,7 @@ mod tests {
                     Work::Prefill(tokens) => bench.prefill(&slots, tokens).unwrap(),
                     Work::Decode(..) => drop(bench.decode(&slots, 1).unwrap()),
                 }
+
                 let left: Vec<_> = bench.dev.device.take_launches();
                 let of_kind = |launch: &&Launch| Kind::name(launch) == kind.name;
                 let others: Vec<_> = all.iter().filter(|l| !of_kind(l)).cloned().collect();

@@ -218,7 +218,8 @@ impl SlotTable {
     fn flatten_logits(&self, plan: &StepPlan, batch: &mut Batch) -> Result<()> {
         let mut next_row = 0;
         for wanted in &plan.logits {
-            let (nth, chunk) = (batch.logits.len(), batch.chunks.get_mut(wanted.chunk));
+            let nth = batch.logits.len();
+            let chunk = batch.chunks.get_mut(wanted.chunk);
             let chunk = chunk.filter(|chunk| wanted.token < chunk.tokens);
             let chunk =
                 chunk.ok_or_else(|| internal!("{wanted:?} is not in step {}", plan.step))?;
@@ -266,6 +267,7 @@ impl SlotTable {
                         limits.pages
                     ));
                 }
+
                 held.pages += pages.len();
                 Ok(())
             }

@@ -181,10 +181,8 @@ impl WeightDesc<'_> {
     /// # Errors
     /// InvalidArgument: it has other inputs than the weight, or not the bytes of its shape.
     pub fn part_outputs(&self, part: &HostTensor<'_>) -> Result<usize> {
-        let (outputs, inputs) = match self.transposed {
-            true => (part.cols, part.rows),
-            false => (part.rows, part.cols),
-        };
+        let (outputs, inputs) =
+            if self.transposed { (part.cols, part.rows) } else { (part.rows, part.cols) };
         let bytes = part.rows * part.cols * part.dtype.bytes();
         if inputs != self.inputs || part.bytes.len() != bytes {
             return Err(invalid!(

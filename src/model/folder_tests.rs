@@ -3,10 +3,10 @@
 use super::*;
 
 /// A folder that is gone after the test.
-struct Place(PathBuf);
+struct TempDir(PathBuf);
 
-impl Place {
-    fn new(name: &str, files: &[&str]) -> Place {
+impl TempDir {
+    fn new(name: &str, files: &[&str]) -> TempDir {
         let place = std::env::temp_dir().join(format!("folder-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&place);
         std::fs::create_dir_all(&place).unwrap();
@@ -15,7 +15,7 @@ impl Place {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "{}").unwrap();
         }
-        Place(place)
+        TempDir(place)
     }
 
     fn name(&self) -> String {
@@ -23,7 +23,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -31,7 +31,7 @@ impl Drop for Place {
 
 #[test]
 fn names_of_folders_files_and_models() {
-    let place = Place::new("names", &["mine/config.json", "mine/weights.bin"]);
+    let place = TempDir::new("names", &["mine/config.json", "mine/weights.bin"]);
     let found = |name: &str| find(name, &place.0, None);
     assert_eq!(found("mine"), Ok(Location::Folder(place.0.join("mine"))), "beside the arguments");
     assert_eq!(found(&place.name()), Ok(Location::Folder(place.0.clone())));
@@ -60,7 +60,7 @@ fn names_of_folders_files_and_models() {
 
 #[test]
 fn case_13_gguf_is_said_to_be_gguf() {
-    let place = Place::new("gguf", &["m.Q4_K_M.gguf"]);
+    let place = TempDir::new("gguf", &["m.Q4_K_M.gguf"]);
     for name in ["m.Q4_K_M.gguf", "/weights/Llama.gguf", "org/x-GGUF:Q4_K_M", "org/x/y.gguf"] {
         let said = find(name, &place.0, None).unwrap_err();
         assert!(matches!(said, Error::Unsupported(_)), "{said}");
@@ -72,7 +72,7 @@ fn case_13_gguf_is_said_to_be_gguf() {
 fn case_12_folders_of_a_cache_mean_their_snapshot() {
     let (main, other) = ("0123456789abcdef", "fedcba9876543210");
     let files = [main, other].map(|commit| format!("snapshots/{commit}/config.json"));
-    let place = Place::new("cache", &files.each_ref().map(String::as_str));
+    let place = TempDir::new("cache", &files.each_ref().map(String::as_str));
     std::fs::create_dir_all(place.0.join("refs/pr")).unwrap();
     std::fs::write(place.0.join("refs/main"), format!("{main}\n")).unwrap();
     std::fs::write(place.0.join("refs/pr/1"), other).unwrap();
@@ -102,14 +102,14 @@ fn case_12_what_a_folder_lacks_is_said() {
         ("gguf", &["a.gguf"], "GGUF, which is not read yet"),
         ("onnx", &["model.onnx"], "ONNX"),
     ] {
-        let place = Place::new(name, files);
+        let place = TempDir::new(name, files);
         let said = judge(&place.0).unwrap_err().to_string();
         assert!(said.starts_with(&place.name()) && said.contains(word), "{name}: {said}");
     }
     let many: Vec<String> = (0..50).map(|n| format!("{n:02}.txt")).collect();
-    let place = Place::new("many", &many.iter().map(String::as_str).collect::<Vec<_>>());
+    let place = TempDir::new("many", &many.iter().map(String::as_str).collect::<Vec<_>>());
     let said = judge(&place.0).unwrap_err().to_string();
     assert!(said.ends_with("07.txt and 42 more."), "{said}");
-    let both = Place::new("both", &["config.json", "tekken.json", "consolidated.safetensors"]);
+    let both = TempDir::new("both", &["config.json", "tekken.json", "consolidated.safetensors"]);
     assert_eq!(judge(&both.0), Ok(()), "a second copy in another format does no harm");
 }

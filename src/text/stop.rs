@@ -28,7 +28,7 @@ const SLACK_BYTES: usize = 4096;
 /// some thirty bytes for each of theirs: thousands of usual lists, dozens of the largest.
 const MAX_BYTES: usize = 512 << 20;
 /// What they take.
-static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
+static USED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// A clone is another sequence's before its first token: it shares the stop strings.
 #[derive(Clone)]
@@ -38,27 +38,27 @@ pub struct TextStream {
     include_stop: bool,
     min_tokens: u32,
     outputs: u32,
-    stops: Option<Stops>,
+    stops: Option<StopSearch>,
 }
 
 /// The stop strings of a request, ready to be found: one pass over a text finds all of them.
 struct StopStrings {
     automaton: NFA,
-    _held: Held,
+    _used: UsedBytes,
     /// Characters of the longest without its last one: no longer end of a text can become a match.
     reach_chars: usize,
 }
 
-/// A share of [`HELD_BYTES`].
-struct Held(usize);
+/// A share of [`USED_BYTES`].
+struct UsedBytes(usize);
 
-impl Held {
+impl UsedBytes {
     /// # Errors
-    /// Unavailable: other requests hold too much.
-    fn take(bytes: usize) -> Result<Held> {
-        let held = Held(bytes);
-        // Given back by `held` if it was too much.
-        let all = HELD_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    /// Unavailable: other requests use too much.
+    fn take(bytes: usize) -> Result<UsedBytes> {
+        let used = UsedBytes(bytes);
+        // Given back by `used` if it was too much.
+        let all = USED_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if all > MAX_BYTES {
             return Err(Error::Unavailable(format!(
                 "the stop strings of all requests would take {} MiB, and {} MiB is the limit: \
@@ -67,19 +67,19 @@ impl Held {
                 MAX_BYTES >> 20
             )));
         }
-        Ok(held)
+        Ok(used)
     }
 }
 
-impl Drop for Held {
+impl Drop for UsedBytes {
     fn drop(&mut self) {
-        HELD_BYTES.fetch_sub(self.0, Ordering::Relaxed);
+        USED_BYTES.fetch_sub(self.0, Ordering::Relaxed);
     }
 }
 
 /// Present only if there are stop strings: without, text passes straight through.
 #[derive(Clone)]
-struct Stops {
+struct StopSearch {
     strings: Arc<StopStrings>,
     /// Where the automaton is after all text so far.
     state: StateID,
@@ -116,7 +116,7 @@ impl TextStream {
             include_stop: params.include_stop_str_in_output,
             min_tokens: params.min_tokens,
             outputs: 0,
-            stops: Stops::new(&params.stop, params.include_stop_str_in_output)?,
+            stops: StopSearch::new(&params.stop, params.include_stop_str_in_output)?,
         })
     }
 
@@ -175,19 +175,19 @@ impl StopStrings {
             .prefilter(false)
             .build(distinct)
             .map_err(|e| invalid!("stop: these strings cannot be searched for: {e}"))?;
-        let _held = Held::take(automaton.memory_usage())?;
-        Ok(Some(StopStrings { automaton, _held, reach_chars: longest.saturating_sub(1) }))
+        let _used = UsedBytes::take(automaton.memory_usage())?;
+        Ok(Some(StopStrings { automaton, _used, reach_chars: longest.saturating_sub(1) }))
     }
 }
 
-impl Stops {
-    fn new(strings: &[String], include_stop: bool) -> Result<Option<Stops>> {
+impl StopSearch {
+    fn new(strings: &[String], include_stop: bool) -> Result<Option<StopSearch>> {
         let Some(strings) = StopStrings::new(strings)? else { return Ok(None) };
         let state = strings
             .automaton
             .start_state(Anchored::No)
             .map_err(|e| invalid!("stop: these strings cannot be searched for: {e}"))?;
-        Ok(Some(Stops {
+        Ok(Some(StopSearch {
             hold_chars: if include_stop { 0 } else { strings.reach_chars },
             strings: Arc::new(strings),
             state,

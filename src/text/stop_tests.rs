@@ -233,11 +233,11 @@ fn nested_and_equal_strings() {
 /// Requests that wait hold their strings: all of them together have a limit.
 #[test]
 fn the_strings_of_all_requests_are_bounded() {
-    let one = Held::take(MAX_BYTES / 2).unwrap();
-    let refused = Held::take(MAX_BYTES).err().expect("too much");
+    let one = UsedBytes::take(MAX_BYTES / 2).unwrap();
+    let refused = UsedBytes::take(MAX_BYTES).err().expect("too much");
     assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
     drop(one);
-    drop(Held::take(MAX_BYTES / 2).unwrap());
+    drop(UsedBytes::take(MAX_BYTES / 2).unwrap());
     // Of other tests in this process there is little.
-    assert!(HELD_BYTES.load(Ordering::Relaxed) < MAX_BYTES / 4);
+    assert!(USED_BYTES.load(Ordering::Relaxed) < MAX_BYTES / 4);
 }

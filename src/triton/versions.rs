@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-/// Numbers of the living by name and version; later ones are larger.
-static LIVING: Mutex<Living> = Mutex::new(Living { numbers: BTreeMap::new(), next: 0 });
+/// Numbers of those that live, by name and version; later ones are larger.
+static LOADED: Mutex<LoadedVersions> =
+    Mutex::new(LoadedVersions { numbers: BTreeMap::new(), next: 0 });
 
-struct Living {
+struct LoadedVersions {
     numbers: BTreeMap<(String, u64), Vec<u64>>,
     next: u64,
 }
@@ -27,18 +28,18 @@ pub(super) struct LoadedVersion {
 impl LoadedVersion {
     pub(super) fn new(model: &str, version: u64) -> LoadedVersion {
         let key = (model.to_string(), version);
-        let mut living = LIVING.lock();
-        let number = living.next;
-        living.next += 1;
-        living.numbers.entry(key.clone()).or_default().push(number);
+        let mut loaded = LOADED.lock();
+        let number = loaded.next;
+        loaded.next += 1;
+        loaded.numbers.entry(key.clone()).or_default().push(number);
         LoadedVersion { key, number, asked: AtomicBool::new(false) }
     }
 
     /// Another object of the same name was made later and lives: the model was loaded again, or is
     /// being loaded, or another namespace has one too.
     fn superseded(&self) -> bool {
-        let living = LIVING.lock();
-        let numbers = living.numbers.get(&self.key);
+        let loaded = LOADED.lock();
+        let numbers = loaded.numbers.get(&self.key);
         numbers.is_some_and(|numbers| numbers.iter().any(|&number| number > self.number))
     }
 
@@ -50,11 +51,11 @@ impl LoadedVersion {
 
 impl Drop for LoadedVersion {
     fn drop(&mut self) {
-        let mut living = LIVING.lock();
-        if let Some(numbers) = living.numbers.get_mut(&self.key) {
+        let mut loaded = LOADED.lock();
+        if let Some(numbers) = loaded.numbers.get_mut(&self.key) {
             numbers.retain(|&number| number != self.number);
             if numbers.is_empty() {
-                living.numbers.remove(&self.key);
+                loaded.numbers.remove(&self.key);
             }
         }
     }

@@ -80,11 +80,13 @@ fn the_gpu_says_what_the_cpu_says() {
         eprintln!("skipped: no NVIDIA GPU here");
         return;
     }
+
     let on = |device: &str| serve(MODEL, json!({"device": device, "max_logprobs": -1}));
     let (cpu, gpu) = (on("cpu"), on("auto"));
     let ask = |served: &Served, request: &Request| {
         served.ask(&request.prompt, request.sampling.clone(), false)
     };
+
     let (mut all, mut flips) = (0, 0);
     for seed in seeds() {
         let (_, requests) = requests(seed, REQUESTS);
@@ -93,6 +95,7 @@ fn the_gpu_says_what_the_cpu_says() {
         let alone: Vec<Answer> = requests.iter().map(|r| ask(&gpu, r).answer()).collect();
         let crowd: Vec<_> = requests.iter().map(|r| ask(&gpu, r)).collect();
         let crowd: Vec<Answer> = crowd.into_iter().map(|told| told.answer()).collect();
+
         for (how, told) in [("alone", alone), ("in a crowd", crowd)] {
             for ((request, want), got) in requests.iter().zip(&expected).zip(&told) {
                 assert_eq!(want.outputs.len(), got.outputs.len());

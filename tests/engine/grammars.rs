@@ -22,6 +22,7 @@ fn schema(rng: &mut Rng, depth: usize) -> Value {
         4 => json!({"const": [["x", {"y z": "\n"}], rng.below(100)]}),
         5 => json!({"type": "string", "pattern": "^[A-F][0-9]{2,4}(-é|/x)$"}),
         6 => json!({"type": "string", "format": rng.pick(&["date", "uuid", "ipv4"])}),
+        // Schemas of schemas, which depth 0 leaves out.
         7 => {
             let least = rng.below(2);
             json!({"type": "array", "items": schema(rng, depth - 1), "minItems": least,
@@ -154,11 +155,13 @@ fn hostile_grammars_hold_nobody_up() {
         served.ask("one", sampling, true)
     };
     let hostile: Vec<Told> = monsters().into_iter().chain(monsters()).map(hostile).collect();
+
     for i in 0..40 {
         let sampling = json!({"temperature": 0, "max_tokens": 20, "ignore_eos": true});
         let answer = served.ask(&format!("{i} two"), sampling, i % 2 == 0).answer();
         assert_eq!(answer.outputs[0].tokens, 20);
     }
+
     let mut refused = 0;
     for told in hostile {
         if let Err(error) = told.outcome() {
@@ -169,6 +172,7 @@ fn hostile_grammars_hold_nobody_up() {
     assert!((2..18).contains(&refused), "{refused} refused");
     let grown = peak_bytes() - before;
     assert!(grown < 1 << 30, "{} MiB", grown >> 20);
+
     let quick = json!({"temperature": 0, "structured_outputs": {"choice": ["yes", "no"]}});
     assert!(["yes", "no"].contains(&served.text("one", quick).as_str()));
 }

@@ -105,6 +105,7 @@ fn choice(rng: &mut Rng, all: &mut Map<String, Value>, max_tokens: usize) {
             all.insert(key.into(), value(rng));
         }
     };
+
     maybe(30, "top_k", &|r| r.pick(&[1, 2, 10, 100, 4095, 5000]).into());
     maybe(30, "top_p", &|r| r.number(0.01, 1.0).into());
     maybe(20, "min_p", &|r| r.number(0.0, 0.3).into());
@@ -121,6 +122,7 @@ fn choice(rng: &mut Rng, all: &mut Map<String, Value>, max_tokens: usize) {
         let one = |_| (r.below(VOCAB).to_string(), r.number(-20.0, 20.0).into());
         Value::Object((0..count).map(one).collect())
     });
+
     if rng.percent(25) {
         bad_words(rng, all);
     }
@@ -157,7 +159,8 @@ fn bad_words(rng: &mut Rng, all: &mut Map<String, Value>) {
 
 /// What ends a sequence, and how its text is told.
 fn ends(rng: &mut Rng, all: &mut Map<String, Value>, max_tokens: usize) {
-    let (whole, late) = (rng.percent(90), rng.percent(15));
+    let whole = rng.percent(90);
+    let late = rng.percent(15);
     let mut maybe = |chance: usize, key: &str, value: &dyn Fn(&mut Rng) -> Value| {
         if rng.percent(chance) {
             all.insert(key.into(), value(rng));

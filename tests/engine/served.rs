@@ -115,6 +115,7 @@ pub fn serve(model: &str, extra: Value) -> Served {
         args[key] = value.clone();
     }
     let (args, _) = EngineArgs::parse(&args.to_string()).expect("valid arguments");
+
     let counter = Arc::new(Counter::default());
     let options = EngineOptions {
         name: model.into(),
@@ -129,6 +130,7 @@ pub fn serve(model: &str, extra: Value) -> Served {
         grammar_timeout: Duration::from_secs(5),
         step_trace: None,
     };
+
     Served { engine: Engine::load(args, options).expect("a model that loads"), counter }
 }
 

@@ -68,7 +68,8 @@ impl Noise {
             2 => bytes.truncate(self.below(length + 1)),
             3 => drop(bytes.drain(self.range(length, 20))),
             4 => {
-                let (copied, at) = (self.range(length, 40), self.below(length + 1));
+                let copied = self.range(length, 40);
+                let at = self.below(length + 1);
                 let copied = bytes[copied].to_vec();
                 drop(bytes.splice(at..at, copied));
             }
@@ -108,6 +109,7 @@ fn drive(entry: fn(&[u8]), count: u64, good: &[Vec<u8>]) {
             }
         }
     });
+
     for (n, good) in good.iter().enumerate() {
         entry(good);
         for case in seeds(count) {
@@ -117,6 +119,7 @@ fn drive(entry: fn(&[u8]), count: u64, good: &[Vec<u8>]) {
             for _ in 0..=noise.below(4) {
                 noise.spoil(&mut bytes);
             }
+
             let run = std::panic::AssertUnwindSafe(|| entry(&bytes));
             if let Err(panic) = std::panic::catch_unwind(run) {
                 let text = String::from_utf8_lossy(&bytes);
@@ -125,8 +128,10 @@ fn drive(entry: fn(&[u8]), count: u64, good: &[Vec<u8>]) {
             }
         }
     }
+
     drop(alive);
     watchdog.join().unwrap();
+
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     let peak: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
@@ -194,13 +199,17 @@ fn tokenizer_files() {
             eprintln!("{info}");
         }
     }));
+
     drive(entries::tokenizer_config, 2500, &[fixture("tokenizers/opt-like/tokenizer_config.json")]);
+
     let vocab = br#"{"a":0,"b":1,"ab":2,"<s>":3,"</s>":4,"\u0120":5,"H":6,"e":7,"l":8,"o":9}"#;
     let both = [&vocab[..], b"\n---\n#version: 0.2\na b\nl o\nH e\n"].concat();
     drive(entries::vocab_and_merges, 2500, &[both]);
+
     let models =
         ["spm-bpe", "spm-unigram"].map(|n| fixture(&format!("tokenizers/{n}/tokenizer.model")));
     drive(entries::sentencepiece, 150, &models);
+
     let whole = br#"{"version": "1.0", "truncation": {"direction": "Right", "max_length": 8,
         "strategy": "LongestFirst", "stride": 2}, "padding": null, "added_tokens": [{"id": 3,
         "content": "<s>", "single_word": false, "lstrip": true, "rstrip": false,

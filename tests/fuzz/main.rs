@@ -75,11 +75,13 @@ fn check_error(error: &Error, input: &str) {
 fn requests() -> Vec<String> {
     let goldens = std::fs::read_to_string(GOLDENS).expect("goldens");
     let goldens: Value = serde_json::from_str(&goldens).expect("JSON");
+
     let mut all: Vec<String> = Vec::new();
     for case in goldens["cases"].as_array().expect("cases") {
         all.extend(case["params"].as_object().map(|map| json!(map).to_string()));
         all.extend(case["inputs"]["sampling_parameters"].as_str().map(str::to_owned));
     }
+
     all.push(
         json!({
             "n": 2, "presence_penalty": 0.5, "frequency_penalty": -0.5, "repetition_penalty": 1.1,
@@ -154,6 +156,7 @@ fn engine_arguments() {
                "speculative_config": null, "compilation_config": {"level": 0},
                "max_model_len": -1, "download_dir": "/tmp", "hf_token": true}),
     ];
+
     let corpus: Vec<String> = corpus.iter().map(Value::to_string).collect();
     fuzz(&corpus, &[json!("1k"), json!("auto"), json!(-1)], |text| match EngineArgs::parse(text) {
         Ok((args, warnings)) => {

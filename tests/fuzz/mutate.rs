@@ -112,6 +112,7 @@ impl<'a> Mutator<'a> {
             7 => json!(self.word()),
             8 | 9 if !self.values.is_empty() => self.pick(self.values),
             8..11 => json!(["true", "False", " 7 ", "1_0", "+.5", ""][self.below(6)]),
+            // Arrays and maps: past three levels there are none.
             11 => (0..self.below(4)).map(|_| self.value(depth + 1)).collect(),
             12 => {
                 let member = |m: &mut Self| (m.word(), m.value(depth + 1));

@@ -121,7 +121,8 @@ impl<D: Graded> Bench<D> {
         let mut free_pages: Vec<PageId> = (1..pages as u32).map(PageId).collect();
         free_pages.sort_by_key(|p| p.0 * 7919 % 1009);
         let slots = (0..setup.slots).map(|_| Slot { open: false, length: 0, pages: 0 }).collect();
-        let (changes, adapters) = (Vec::new(), vec![0; setup.slots]);
+        let changes = Vec::new();
+        let adapters = vec![0; setup.slots];
         Bench { dev, dtype, setup: setup.clone(), slots, free_pages, changes, adapters, step: 0 }
     }
 
@@ -151,11 +152,13 @@ impl<D: Graded> Bench<D> {
 
     /// A matrix of these f32 in rows of `inputs`.
     pub fn given(&mut self, kind: WeightKind, values: &[f32], inputs: usize) -> D::Weight {
-        let (dtype, outputs) = (DType::F32, values.len() / inputs);
+        let dtype = DType::F32;
+        let outputs = values.len() / inputs;
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         let part = HostTensor { dtype, rows: outputs, cols: inputs, bytes: (&bytes).into() };
         let source = Source::Parts(vec![part]);
-        let (dtype, transposed) = (self.dtype, false);
+        let dtype = self.dtype;
+        let transposed = false;
         let desc = WeightDesc { name: "test", kind, outputs, inputs, dtype, transposed, source };
         self.dev.upload(desc).unwrap()
     }
@@ -223,6 +226,7 @@ impl<D: Graded> Bench<D> {
                 (0..outputs * inputs).map(value).flat_map(|x| encode(stored, x)).collect()
             })
             .collect();
+
         let parts: Vec<HostTensor<'_>> = parts
             .iter()
             .zip(&bytes)
@@ -231,6 +235,7 @@ impl<D: Graded> Bench<D> {
                 HostTensor { dtype: stored, rows, cols, bytes: bytes.into() }
             })
             .collect();
+
         let outputs = parts.iter().map(|p| if transposed { p.cols } else { p.rows }).sum();
         let dtype = if kind == WeightKind::Vector { DType::F32 } else { self.dtype };
         let source = Source::Parts(parts);
@@ -276,10 +281,7 @@ impl<D: Graded> Bench<D> {
         let mut plan = StepPlan::default();
         for (slot, (prompt, &length)) in prompts.iter().zip(lengths).enumerate() {
             let known = plan.chunk_tokens.len();
-            let feed = match first {
-                true => Feed::Known(known..known + length),
-                false => Feed::LastSampled,
-            };
+            let feed = if first { Feed::Known(known..known + length) } else { Feed::LastSampled };
             if first {
                 plan.chunk_tokens.extend(prompt.iter().map(|&t| TokenId(t)));
             }
@@ -333,8 +335,8 @@ impl<D: Graded> Bench<D> {
                 // Pages of closed sequences go round: enough for twice the slots.
                 let page = self.free_pages.remove(0);
                 self.free_pages.push(page);
-                let (slot, pages) = (chunk.slot, vec![page]);
-                self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
+                let pages = vec![page];
+                self.changes.push(SlotChange::Pages { slot: chunk.slot, group: GroupId(0), pages });
             }
         }
         self.step += 1;
@@ -392,6 +394,7 @@ pub fn judge(dtype: DType, case: &str, slack: f32, want: &Results, got: &Results
         assert_eq!(want.len(), got.len(), "{dtype:?} {case}, {name}");
         let size = want.iter().fold(0f32, |m, x| m.max(x.abs()));
         assert!(size.is_finite(), "{dtype:?} {case}, {name} on the cpu");
+
         let error = |i: usize| {
             let e = (want[i] - got[i]).abs();
             if e.is_nan() {
@@ -400,6 +403,7 @@ pub fn judge(dtype: DType, case: &str, slack: f32, want: &Results, got: &Results
                 e
             }
         };
+
         let worst = (0..want.len()).max_by(|&a, &b| error(a).total_cmp(&error(b))).unwrap();
         let allowed = slack * tolerance(dtype) * size;
         assert!(

@@ -54,7 +54,8 @@ fn install<D: Graded>(
     (adapter_slot, adapter): (u16, u16),
     rank: usize,
 ) -> Result<()> {
-    let (dtype, inputs) = (b.dtype, shape.inputs);
+    let dtype = b.dtype;
+    let inputs = shape.inputs;
     let mut random = Random(u64::from(adapter) * 77 + rank as u64);
     let mut noise = |count: usize, size: f32| -> Vec<u8> {
         (0..count).flat_map(|_| encode(dtype, random.signed() * size)).collect()
@@ -71,7 +72,8 @@ fn install<D: Graded>(
         let there = adapter % 2 == 0 || n % 2 == 0;
         there.then(|| AdapterPart { a: tensor(inputs, a), b: tensor(outputs, b) })
     });
-    let (adapter_slot, parts): (_, Vec<_>) = (AdapterSlotId(adapter_slot), parts.collect());
+    let parts: Vec<_> = parts.collect();
+    let adapter_slot = AdapterSlotId(adapter_slot);
     b.dev.install(weight, adapter_slot, &parts)?;
     b.changes.push(SlotChange::Adapter { adapter_slot, adapter: AdapterId(adapter) });
     Ok(())
@@ -93,9 +95,10 @@ fn linears_with_adapters() {
                 let table = b.table(51, setup.step_tokens, inputs);
                 let mut x = b.tensor(setup.step_tokens, inputs);
                 let mut out = b.tensor(setup.step_tokens, width);
-                let mut weight = match gated {
-                    true => b.gate_up(52, parts[0], inputs),
-                    false => b.linear(52, outputs, inputs),
+                let mut weight = if gated {
+                    b.gate_up(52, parts[0], inputs)
+                } else {
+                    b.linear(52, outputs, inputs)
                 };
                 let bias = b.vector(53, outputs);
                 b.dev.adapt(&mut weight, parts, AdapterCapacity { slots: 3, rank })?;
@@ -118,12 +121,11 @@ fn linears_with_adapters() {
                     b.dev.poison(&mut out);
                     b.feed_new(lengths);
                     b.dev.embed(&table, 1.0, &mut x)?;
-                    match gated {
-                        true => {
-                            let act = Activation::SiluGated;
-                            b.dev.linear_act(&weight, Some(&bias), act, &x, &mut out)?;
-                        }
-                        false => b.dev.linear(&weight, Some(&bias), &x, &mut out)?,
+                    if gated {
+                        let act = Activation::SiluGated;
+                        b.dev.linear_act(&weight, Some(&bias), act, &x, &mut out)?;
+                    } else {
+                        b.dev.linear(&weight, Some(&bias), &x, &mut out)?;
                     }
                     results.push(("adapted", b.dev.read(&out, lengths.iter().sum())?));
                 }
@@ -139,7 +141,8 @@ fn activations_after_adapters() {
     each_type(|dtype| {
         let shape = Shape { parts: &[72], inputs: 96, gated: false };
         compare!(dtype, &Setup::default(), "relu", 3.0, |b| {
-            let (x, rows) = (b.table(54, 20, shape.inputs), 20);
+            let x = b.table(54, 20, shape.inputs);
+            let rows = 20;
             let mut weight = b.linear(55, 72, shape.inputs);
             let other = b.linear(56, 72, shape.inputs);
             b.dev.adapt(&mut weight, shape.parts, AdapterCapacity { slots: 1, rank: 8 })?;
@@ -170,9 +173,11 @@ fn install_words<D: Graded>(
     let mut noise = |count: usize, size: f32| -> Vec<u8> {
         (0..count).flat_map(|_| encode(dtype, random.signed() * size)).collect()
     };
+
     let small = 1.0 / (rank as f32).sqrt();
     let of_table = (noise(vocab * rank, 1.0), noise(rank * width, small));
     let of_head = (noise(rank * width, 1.0), noise(rank * vocab, small));
+
     let tensor = |rows, cols, bytes| {
         let bytes = Bytes::InMemory(bytes);
         HostTensor { dtype, rows, cols, bytes }
@@ -182,11 +187,13 @@ fn install_words<D: Graded>(
         b: tensor(rank, width, &of_table.1),
     });
     b.dev.install_table(table, AdapterSlotId(adapter_slot), part)?;
+
     let part = (adapter != 3).then(|| AdapterPart {
         a: tensor(rank, width, &of_head.0),
         b: tensor(rank, vocab, &of_head.1),
     });
     b.dev.install(head, AdapterSlotId(adapter_slot), &[part])?;
+
     b.changes.push(SlotChange::Adapter {
         adapter_slot: AdapterSlotId(adapter_slot),
         adapter: AdapterId(adapter),
@@ -207,7 +214,8 @@ fn tables_and_heads_with_adapters() {
             let case = format!("rank {rank}, {vocab} tokens, {width} wide");
             let setup = Setup { slots: SLOTS, ..Setup::default() };
             compare!(dtype, &setup, &case, 3.0, |b| {
-                let (mut table, mut head) = (b.table(57, vocab, width), b.linear(58, vocab, width));
+                let mut table = b.table(57, vocab, width);
+                let mut head = b.linear(58, vocab, width);
                 let mut x = b.tensor(setup.step_tokens, width);
                 let mut picked = b.tensor(SLOTS, width);
                 let mut logits = b.dev.logits_tensor(SLOTS, vocab)?;

@@ -23,6 +23,7 @@ fn attention_cases() -> Vec<AttentionCase> {
         softcap: None,
         rotary: dim / 2 * 2,
     };
+
     vec![
         case(4, 4, 16, 16),
         case(4, 2, 32, 16),
@@ -61,14 +62,18 @@ fn attention_over_mixed_steps() {
                 let table = b.table(17, 300, width);
                 let scale = (dim as f32).powf(-0.5);
                 let spec = AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap };
+
                 let inv_freq =
                     (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
                 let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25 };
                 let rope = Some(&rope).filter(|_| rotary > 0);
+
                 let mut results = Vec::new();
                 for step in [&[37, 1, 64][..], &[1, 20, 1], &[1, 1, 1], &[0, 70, 1], &[1, 1, 1]] {
                     let rows = step.iter().sum();
-                    let (mut qkv, mut out) = (b.tensor(rows, width), b.tensor(rows, heads * dim));
+                    let mut qkv = b.tensor(rows, width);
+                    let mut out = b.tensor(rows, heads * dim);
+
                     b.feed(step);
                     b.dev.embed(&table, 1.0, &mut qkv)?;
                     for layer in 0..2 {
@@ -105,8 +110,10 @@ fn attention_over_long_contexts() {
                 let scale = (dim as f32).powf(-0.5);
                 let spec =
                     AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap: None };
+
                 let mut results = Vec::new();
-                let (mut qkv, mut out) = (b.tensor(700, width), b.tensor(700, heads * dim));
+                let mut qkv = b.tensor(700, width);
+                let mut out = b.tensor(700, heads * dim);
                 for (n, step) in
                     [&[1, 1][..], &[640, 60], &[600, 1], &[689, 1, 2], &[1, 1, 1], &[1, 1, 5, 300]]
                         .iter()
@@ -117,6 +124,7 @@ fn attention_over_long_contexts() {
                     b.dev.embed(&table, 1.0, &mut qkv)?;
                     b.dev.rope_store(0, &spec, None, &mut qkv)?;
                     b.dev.attend(0, &spec, &qkv, &mut out)?;
+
                     if n > 2 {
                         results.push(("attend", b.dev.read(&out, rows)?));
                     }
@@ -136,6 +144,7 @@ fn attention_over_many_sequences() {
             if grader::small_shapes() && slots > 200 {
                 continue;
             }
+
             let case = format!("{slots} sequences, {heads}/{kv_heads} x {dim}");
             let lengths: Vec<usize> =
                 (0..slots).map(|n| n * n * 29 % 97 + n % 50 / 49 * 900).collect();
@@ -153,6 +162,7 @@ fn attention_over_many_sequences() {
                 let scale = (dim as f32).powf(-0.5);
                 let spec =
                     AttnSpec { heads, kv_heads, head_dim: dim, scale, window: None, softcap: None };
+
                 let mut results = Vec::new();
                 let mut qkv = b.tensor(setup.step_tokens, width);
                 let mut out = b.tensor(setup.step_tokens, heads * dim);

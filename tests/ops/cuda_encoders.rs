@@ -31,10 +31,12 @@ fn attention_over_whole_sequences() {
                 let scale = (dim as f32).powf(-0.5);
                 let spec =
                     AttnSpec { heads, kv_heads, head_dim: dim, scale, window: None, softcap };
+
                 let mut results = Vec::new();
                 for lengths in TEXTS {
                     let rows = lengths.iter().sum();
-                    let (mut qkv, mut out) = (b.tensor(rows, width), b.tensor(rows, heads * dim));
+                    let mut qkv = b.tensor(rows, width);
+                    let mut out = b.tensor(rows, heads * dim);
                     b.feed_new(lengths);
                     b.dev.embed(&table, 1.0, &mut qkv)?;
                     b.dev.attend_all(&spec, &qkv, &mut out)?;
@@ -65,12 +67,14 @@ fn pooling_and_handing_over() {
                         let mut x = b.tensor(rows, width);
                         let mut pooled = b.dev.logits_tensor(lengths.len(), width)?;
                         b.dev.poison(&mut pooled);
+
                         b.feed_new(lengths);
                         b.dev.embed(&table, 1.0, &mut x)?;
                         b.dev.pool(kind, &x, &mut pooled)?;
                         b.dev.hand_over(&pooled)?;
                         lying.push(b.dev.read(&pooled, lengths.len())?);
                     }
+
                     for (lengths, lying) in pair.iter().zip(lying) {
                         let result = b.dev.collect()?;
                         let slots = result.samples.iter().map(|s| s.slot.index());
@@ -91,7 +95,8 @@ fn texts_in_pieces_are_refused() {
     each_type(|dtype| {
         let mut b: Bench<Cuda> = Bench::new(dtype, &Setup::default());
         let table = b.table(43, 170, 16);
-        let (mut x, mut pooled) = (b.tensor(9, 16), b.dev.logits_tensor(1, 16).unwrap());
+        let mut x = b.tensor(9, 16);
+        let mut pooled = b.dev.logits_tensor(1, 16).unwrap();
         b.feed(&[3]);
         b.feed(&[4]);
         b.dev.embed(&table, 1.0, &mut x).unwrap();

@@ -127,7 +127,8 @@ fn a_mixture_equals_f64() {
     }
 }
 
-/// Law 12: neither company, nor instruction set, nor threads change a bit.
+/// Neither company, nor instruction set, nor threads change a bit (docs/architecture.md, Laws:
+/// row-invariant CPU products).
 #[test]
 fn a_mixture_is_row_invariant() {
     // The last one is big enough to be shared between threads.

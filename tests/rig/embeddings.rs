@@ -47,7 +47,8 @@ pub fn rig_of<D: Device>(
 ) -> Rig<D> {
     let dir = folder(row);
     let checkpoint = Checkpoint::open(&dir).unwrap();
-    let (runner, kind) = (Runner::Pooling, Some(kind));
+    let runner = Runner::Pooling;
+    let kind = Some(kind);
     let options = SpecOptions {
         supported: SUPPORTED,
         dtype,

@@ -31,8 +31,14 @@ pub struct RigOptions {
 
 impl Default for RigOptions {
     fn default() -> Self {
-        let (kv, dtype) = ("float32", "");
-        RigOptions { page_size: 16, kv, threads: 2, max_model_len: None, dtype, adapters: None }
+        RigOptions {
+            page_size: 16,
+            kv: "float32",
+            threads: 2,
+            max_model_len: None,
+            dtype: "",
+            adapters: None,
+        }
     }
 }
 
@@ -146,11 +152,17 @@ impl<D: Device> Rig<D> {
             sampler: self.sampler.clone(),
         })));
         if !shared.is_empty() {
-            let (group, pages) = (GroupId(0), shared.to_vec());
-            self.changes.push(SlotChange::Pages { slot, group, pages });
+            let pages = shared.to_vec();
+            self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
         }
-        let (prompt, pages, shared) = (prompt.to_vec(), shared.to_vec(), shared.len());
-        Sequence { slot, prompt, outputs: Vec::new(), pages, shared, length }
+        Sequence {
+            slot,
+            prompt: prompt.to_vec(),
+            outputs: Vec::new(),
+            pages: shared.to_vec(),
+            shared: shared.len(),
+            length,
+        }
     }
 
     pub fn close(&mut self, seq: &Sequence) {
@@ -164,8 +176,8 @@ impl<D: Device> Rig<D> {
         while seq.pages.len() * self.page_size < seq.length {
             let page = self.free_pages.pop().expect("a free page");
             seq.pages.push(page);
-            let (slot, pages) = (seq.slot, vec![page]);
-            self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
+            let pages = vec![page];
+            self.changes.push(SlotChange::Pages { slot: seq.slot, group: GroupId(0), pages });
         }
     }
 

@@ -38,7 +38,9 @@ fn is_broken(attended: u64, seed: u64, position: usize) -> bool {
 /// What `count` tokens follow a prompt, one sequence alone and without pages.
 pub fn straight_run(new: &NewSequence, count: usize) -> Vec<TokenId> {
     let mut tokens = new.prompt.to_vec();
-    let (mut state, mut attended, mut at) = (history_before_any(new.adapter), 0, 0);
+    let mut state = history_before_any(new.adapter);
+    let mut attended = 0;
+    let mut at = 0;
     while tokens.len() < new.prompt.len() + count {
         while at < tokens.len() {
             state = history(state, tokens[at]);
@@ -118,6 +120,7 @@ impl Device {
                     "adapter {} is in no adapter slot of {:?}",
                     open.adapter, self.adapter_slots
                 );
+
                 let mut state = history_before_any(open.adapter);
                 let cached = &open.tokens[..open.cached_tokens as usize];
                 let known = cached.iter().map(|&token| {
@@ -125,6 +128,7 @@ impl Device {
                     state
                 });
                 let histories = known.collect();
+
                 let row = SlotRow { open: (**open).clone(), table: vec![], histories, last: None };
                 self.rows[open.slot.index()] = Some(row);
             }
@@ -146,6 +150,7 @@ impl Device {
                     !self.adapter_slots.contains(adapter),
                     "adapter {adapter} has an adapter slot already"
                 );
+
                 let old =
                     std::mem::replace(&mut self.adapter_slots[adapter_slot.index()], *adapter);
                 let mut open = self.rows.iter().flatten();
@@ -187,14 +192,17 @@ impl Device {
             Feed::LastSampled => vec![slot.last.expect("the slot sampled a token")],
             Feed::Known(range) => plan.chunk_tokens[range.clone()].to_vec(),
         };
+
         assert!(!fed.is_empty(), "a chunk feeds something");
         let end = start + fed.len();
         assert!(end < self.config.max_model_len, "the last token is never fed");
+
         if let Feed::Known(_) = chunk.feed {
             assert_eq!(fed, slot.open.tokens[start..end], "a chunk continues the known tokens");
             assert_eq!(samples, end == slot.open.tokens.len(), "the chunk's end samples");
             assert!(samples || self.config.chunked_prefill, "a prompt was cut");
         }
+
         for (position, token) in (start..end).zip(fed) {
             let before = match slot.histories.last() {
                 Some(&state) => state,
@@ -223,12 +231,11 @@ impl Device {
         let attended = self.attend(slot);
         let row = self.rows[slot.index()].as_mut().expect("an open slot");
         let (seed, position) = (row.open.sampler.seed, row.histories.len());
-        let tokens = match is_broken(attended, seed, position) {
-            true => {
-                self.broken.push(seed);
-                Err(NonFinite)
-            }
-            false => Ok(vec![choose(attended, seed, position)]),
+        let tokens = if is_broken(attended, seed, position) {
+            self.broken.push(seed);
+            Err(NonFinite)
+        } else {
+            Ok(vec![choose(attended, seed, position)])
         };
         row.last = Some(tokens.as_ref().map_or(TokenId(0), |tokens| tokens[0]));
         Sampled { slot, tokens, logprobs: Vec::new() }

@@ -121,6 +121,7 @@ fn random_config(rng: &mut Rng) -> SchedulerConfig {
     let budget = rng.between(max_num_seqs, max_num_seqs + room);
     let spare_pages = rng.pick(&[1, 4, 12, 60]);
     let needed_pages = max_model_len.div_ceil(page_size);
+
     SchedulerConfig {
         max_num_seqs,
         max_num_batched_tokens: if chunked_prefill { budget } else { budget.max(max_model_len) },
@@ -289,11 +290,13 @@ impl Engine {
                 request.ended = true;
                 continue;
             };
+
             request.outputs.push(token);
             let max_tokens = request.new.max_tokens as usize;
             let room = self.config.max_model_len - request.new.prompt.len();
             let last = request.outputs.len() == max_tokens.min(room);
             assert_eq!(arrival.at_limit, last, "request {}: its last token", arrival.id);
+
             if request.stop == Some(token) {
                 assert_eq!(self.scheduler.finish(arrival.id), !last);
                 self.seen.stopped += 1;

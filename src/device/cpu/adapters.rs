@@ -63,12 +63,15 @@ pub(super) fn delta<'a>(
     slots: &'a [Option<AdapterSlotId>],
     x: &Tensor,
 ) -> Delta<'a> {
-    let (rank, inputs) = (adapters.capacity.rank, adapters.inputs);
+    let rank = adapters.capacity.rank;
+    let inputs = adapters.inputs;
     let stride = rank * (adapters.starts.len() - 1);
     let mut low = vec![0.0; slots.len() * stride];
+
     let rows = low.chunks_exact_mut(stride.max(1)).zip(slots).enumerate();
     let todo = Mutex::new(rows.filter_map(|(r, (low, slot))| Some((r, low, (*slot)?))));
     let worth_it = slots.len() * stride * inputs >= SHARED_FROM_ATTENTION_MACS;
+
     workers.share(worth_it, &|| loop {
         let Some((r, low, slot)) = todo.lock().next() else { return };
         let x = &x.row(r)[..inputs];

@@ -60,6 +60,7 @@ impl AttentionOps for Cpu {
             ropes[known].extend_to(last);
             &ropes[known]
         });
+
         let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         for (r, row) in slots.token_rows.iter().enumerate() {
             let pages = &slots.row(row.slot)?.pages;
@@ -68,6 +69,7 @@ impl AttentionOps for Cpu {
                 let heads = vector[..q + kv].chunks_exact_mut(spec.head_dim);
                 heads.for_each(|head| table.rotate(row.position, head));
             }
+
             let (k, v) = vector[q..].split_at(kv);
             for (half, values) in [(Half::K, k), (Half::V, v)] {
                 for (head, values) in values.chunks_exact(spec.head_dim).enumerate() {
@@ -90,6 +92,7 @@ impl AttentionOps for Cpu {
         let q = spec.heads * spec.head_dim;
         let keys: usize = rows.iter().map(|r| r.position + 1).sum();
         let worth_it = rows.len() > 1 && 2 * keys * q >= SHARED_FROM_ATTENTION_MACS;
+
         let width = out.width;
         let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(rows).enumerate());
         let lost = Mutex::new(None);
@@ -101,7 +104,8 @@ impl AttentionOps for Cpu {
                     Ok(slot) => Keys { pool, layer, pages: &slot.pages },
                     Err(e) => return *lost.lock() = Some(e),
                 };
-                let (position, q) = (row.position, &qkv.row(r)[..q]);
+                let position = row.position;
+                let q = &qkv.row(r)[..q];
                 with_isa(
                     self.isa,
                     #[inline(always)]
@@ -109,6 +113,7 @@ impl AttentionOps for Cpu {
                 );
             }
         });
+
         lost.into_inner().map_or(Ok(()), Err)
     }
 
@@ -116,9 +121,11 @@ impl AttentionOps for Cpu {
         let batch = self.slots.batch();
         batch.whole_sequences("attend_all")?;
         let turned = Turned::new(spec, qkv, batch.rows);
+
         let q = spec.heads * spec.head_dim;
         let keys: usize = batch.chunks.iter().map(|chunk| chunk.tokens * chunk.tokens).sum();
         let worth_it = batch.rows > 1 && 2 * keys * q >= SHARED_FROM_ATTENTION_MACS;
+
         let rows_of = |chunk: &BatchChunk| {
             let rows = chunk.rows();
             rows.clone().map(move |row| (row, rows.clone()))
@@ -126,6 +133,7 @@ impl AttentionOps for Cpu {
         let sequences = || batch.chunks.iter().flat_map(rows_of);
         let width = out.width;
         let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(sequences()));
+
         self.workers.share(worth_it, &|| {
             let mut scores = Vec::new();
             loop {
@@ -180,6 +188,7 @@ fn attend_row(
     let first = spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
     let Scratch { scores, converted } = scratch;
     scores.resize(position + 1 - first, 0.0);
+
     for (head, (q, out)) in q.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
         let kv_head = head / group;
         for run in Runs::new(pool.page_size, first, position) {
@@ -190,6 +199,7 @@ fn attend_row(
             scores.iter_mut().for_each(|s| *s = score(spec, *s));
         }
         let total = softmax(scores);
+
         out.fill(0.0);
         for run in Runs::new(pool.page_size, first, position) {
             let from = pool.offset(layer, pages[run.page], Half::V, kv_head, run.token);
@@ -197,6 +207,7 @@ fn attend_row(
             let scores = &scores[run.at - first..run.at - first + run.count];
             weigh(values, scores, out);
         }
+
         let inverse = 1.0 / total;
         out.iter_mut().for_each(|o| *o *= inverse);
     }

@@ -109,18 +109,21 @@ fn multiply(
     x: &Tensor,
     out: &mut Tensor,
 ) -> Result<()> {
-    let (stack, top_k) = (weight.experts(), routes.width / 2);
+    let stack = weight.experts();
+    let top_k = routes.width / 2;
     let rows_of = chosen(dev.rows(), top_k, routes, stack.len())?;
     let (mut input, mut output) = (Vec::new(), Vec::new());
     for (panels, choices) in stack.iter().zip(&rows_of) {
         if choices.is_empty() {
             continue;
         }
+
         input.clear();
         for &choice in choices {
             let row = if act.is_some() { choice / top_k } else { choice };
             input.extend_from_slice(x.row(row));
         }
+
         let width = width(panels);
         output.resize(choices.len() * width, 0.0);
         dev.multiply(choices.len(), panels, None, act, &input, &mut output);
@@ -132,9 +135,10 @@ fn multiply(
 }
 
 fn width(panels: &Panels) -> usize {
-    match panels.gated {
-        true => panels.outputs / 2,
-        false => panels.outputs,
+    if panels.gated {
+        panels.outputs / 2
+    } else {
+        panels.outputs
     }
 }
 

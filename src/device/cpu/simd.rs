@@ -1,6 +1,6 @@
-//! The inner loops of the CPU device, once per instruction set, and the only `unsafe` of this device:
-//! calls into `#[target_feature]` functions and vector loads in them. Which set runs is found at
-//! run time. All sets give the same bits: the scalar twin grades the others in tests.
+//! The inner loops of the CPU device, once per instruction set, and the only `unsafe` of this
+//! device: calls into `#[target_feature]` functions and vector loads in them. Which set runs is
+//! found at run time. All sets give the same bits: the scalar twin grades the others in tests.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -145,6 +145,7 @@ impl<'a> Job<'a> {
         assert!(x.len() >= rows * panels.inputs, "x is too short");
         assert!(out.len() >= rows * out_width, "out is too short");
         assert!(bias.is_none_or(|b| b.len() == panels.outputs), "bias has another length");
+
         Job {
             isa,
             x,
@@ -348,7 +349,8 @@ mod x86 {
     pub fn panel_avx512(job: &Job, panel: usize) {
         job.panel(panel, |panels, panel, x, rows, tile| {
             let (w, dtype) = panel_pointer(panels, panel, x, rows);
-            let (k, x) = (panels.inputs, x.as_ptr());
+            let k = panels.inputs;
+            let x = x.as_ptr();
             // SAFETY: the features are enabled on the caller; `panel_pointer` checked that `rows`
             // rows of `k` inputs and a panel of `k` x LANES weights lie behind the pointers.
             unsafe {
@@ -392,6 +394,7 @@ mod x86 {
                 load512::<DTYPE>(w, i * LANES + 32),
                 load512::<DTYPE>(w, i * LANES + 48),
             ];
+
             for (r, sums) in sums.iter_mut().enumerate() {
                 let xv = _mm512_set1_ps(*x.add(r * k + i));
                 for (sum, &w) in sums.iter_mut().zip(&ws) {
@@ -399,6 +402,7 @@ mod x86 {
                 }
             }
         }
+
         for (sums, out) in sums.iter().zip(tile.iter_mut()) {
             for (sum, out) in sums.iter().zip(out.chunks_exact_mut(16)) {
                 _mm512_storeu_ps(out.as_mut_ptr(), *sum);
@@ -410,7 +414,8 @@ mod x86 {
     pub fn panel_avx2(job: &Job, panel: usize) {
         job.panel(panel, |panels, panel, x, rows, tile| {
             let (w, dtype) = panel_pointer(panels, panel, x, rows);
-            let (k, x) = (panels.inputs, x.as_ptr());
+            let k = panels.inputs;
+            let x = x.as_ptr();
             // SAFETY: as in `panel_avx512`.
             unsafe {
                 macro_rules! run {
@@ -467,6 +472,7 @@ mod x86 {
                 for (v, w_v) in ws.iter_mut().enumerate() {
                     *w_v = load256::<DTYPE>(w, i * LANES + first + 8 * v);
                 }
+
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let xv = _mm256_set1_ps(*x.add(r * k + i));
                     for (sum, &w) in sums.iter_mut().zip(&ws) {
@@ -474,6 +480,7 @@ mod x86 {
                     }
                 }
             }
+
             for (sums, out) in sums.iter().zip(tile.iter_mut()) {
                 for (sum, out) in sums.iter().zip(out[first..].chunks_exact_mut(8)) {
                     _mm256_storeu_ps(out.as_mut_ptr(), *sum);

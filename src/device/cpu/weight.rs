@@ -90,12 +90,11 @@ fn runs(outputs: usize, gated: bool, panel: usize) -> [(Range<usize>, usize); 2]
     let half = outputs / 2;
     let first = panel * LANES;
     let column = first / 2;
-    match gated {
-        false => [(0..LANES.min(outputs - first), first), (0..0, 0)],
-        true => {
-            let count = (LANES / 2).min(half - column);
-            [(0..count, column), (LANES / 2..LANES / 2 + count, half + column)]
-        }
+    if gated {
+        let count = (LANES / 2).min(half - column);
+        [(0..count, column), (LANES / 2..LANES / 2 + count, half + column)]
+    } else {
+        [(0..LANES.min(outputs - first), first), (0..0, 0)]
     }
 }
 
@@ -207,8 +206,8 @@ impl Weight {
             Error::Unavailable(_) => e.context(&format!("{}: ", desc.name)),
             other => other,
         })?;
-        let (name, adapters, table_adapters) = (desc.name.to_string(), None, None);
-        Ok(Weight { store, name, outputs, inputs, adapters, table_adapters })
+        let name = desc.name.to_string();
+        Ok(Weight { store, name, outputs, inputs, adapters: None, table_adapters: None })
     }
 }
 
@@ -285,7 +284,8 @@ struct Values<'a> {
 
 impl<'a> Values<'a> {
     fn new(desc: &'a WeightDesc<'a>) -> Result<Values<'a>> {
-        let (mut starts, mut turned) = (Vec::new(), Vec::new());
+        let mut starts = Vec::new();
+        let mut turned = Vec::new();
         if let Source::Parts(parts) = &desc.source {
             let mut total = 0;
             for part in parts {
@@ -328,12 +328,14 @@ impl<'a> Values<'a> {
                 return Ok(());
             }
         };
+
         for (n, part) in parts.iter().enumerate() {
             let (start, end) = (self.starts[n], self.starts[n + 1]);
             let of_part = outputs.start.max(start)..outputs.end.min(end);
             if of_part.is_empty() {
                 continue;
             }
+
             let rows = of_part.start - start..of_part.end - start;
             let first = of_part.start;
             match self.turned.get(n) {

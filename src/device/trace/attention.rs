@@ -49,7 +49,8 @@ impl AttentionOps for Trace {
         // A sequence's rows lie together, and each sees one key more to the right.
         let of_sequence = |rows: &[TokenRow]| rows.first().map_or(0, seen) + rows.len() - 1;
         let keys: usize = rows.chunk_by(|a, b| a.slot == b.slot).map(of_sequence).sum();
-        let (rows, q) = (rows.len(), spec.heads * spec.head_dim);
+        let rows = rows.len();
+        let q = spec.heads * spec.head_dim;
         let kv = self.kv.as_ref().map_or(0, |kv| kv.dtype.bytes());
         let read = rows * q * qkv.bytes + keys * 2 * spec.kv_heads * spec.head_dim * kv;
         let flops = (4 * pairs * q) as u64;
@@ -63,7 +64,8 @@ impl AttentionOps for Trace {
         qkv: &TraceTensor,
         out: &mut TraceTensor,
     ) -> Result<()> {
-        let (rows, q) = (self.rows(), spec.heads * spec.head_dim);
+        let rows = self.rows();
+        let q = spec.heads * spec.head_dim;
         let keys: usize = self.slots.batch().chunks.iter().map(|c| c.tokens * c.tokens).sum();
         let flops = (4 * keys * q) as u64;
         self.launch("attend_all", (rows, qkv.width, q), bytes(rows, qkv), bytes(rows, out), flops);

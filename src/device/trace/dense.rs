@@ -49,7 +49,8 @@ impl DenseOps for Trace {
     }
 
     fn add(&mut self, delta: &TraceTensor, _residual: &mut TraceTensor) -> Result<()> {
-        let (rows, one) = (self.rows(), bytes(self.rows(), delta));
+        let rows = self.rows();
+        let one = bytes(rows, delta);
         let shape = (rows, delta.width, delta.width);
         self.launch("add", shape, 2 * one, one, (rows * delta.width) as u64);
         Ok(())
@@ -106,7 +107,8 @@ impl DenseOps for Trace {
 
     fn bias_logits(&mut self, bias: &TraceWeight, logits: &mut TraceTensor) -> Result<()> {
         let rows = self.slots.logits().len();
-        let (moved, shape) = (bytes(rows, logits), (rows, logits.width, logits.width));
+        let moved = bytes(rows, logits);
+        let shape = (rows, logits.width, logits.width);
         let flops = (rows * logits.width) as u64;
         self.launch("bias_logits", shape, moved + bias.bytes, moved, flops);
         Ok(())

@@ -69,7 +69,8 @@ impl ExpertOps for Trace {
         delta: &TraceTensor,
         _out: &mut TraceTensor,
     ) -> Result<()> {
-        let (rows, one) = (self.rows(), bytes(self.rows(), delta));
+        let rows = self.rows();
+        let one = bytes(rows, delta);
         let shape = (rows, delta.width, delta.width);
         let flops = (4 * rows * delta.width) as u64;
         self.launch("add_gated", shape, 3 * one + gate.bytes, one, flops);

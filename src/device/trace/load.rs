@@ -18,8 +18,7 @@ impl LoadOps for Trace {
             _ => 1,
         };
         let (outputs, inputs) = (weight.outputs, weight.inputs);
-        let (adapters, table_adapters) = (None, None);
-        Ok(TraceWeight { outputs, inputs, bytes, count, adapters, table_adapters })
+        Ok(TraceWeight { outputs, inputs, bytes, count, adapters: None, table_adapters: None })
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<TraceTensor> {

@@ -58,11 +58,13 @@ impl StepOps for Trace {
 
     fn sample(&mut self, logits: &mut TraceTensor, _masks: &TokenMasks) -> Result<()> {
         let sampled = answer(&mut self.slots, logits.width)?;
-        let (count, vocab) = (self.slots.logits().len(), logits.width);
+        let count = self.slots.logits().len();
+        let vocab = logits.width;
         self.launch("sample", (count, vocab, 1), bytes(count, logits), 4 * count as u64, 0);
         if sampled.reports > 0 {
             let (rows, listed) = (sampled.reports, sampled.listed as u64);
-            let (read, flops) = (bytes(rows, logits), (2 * rows * vocab) as u64);
+            let read = bytes(rows, logits);
+            let flops = (2 * rows * vocab) as u64;
             self.launch("logprobs", (rows, vocab, 1), read, 8 * (rows as u64 + listed), flops);
         }
         self.results.push_back(sampled.result);
@@ -100,6 +102,7 @@ mod tests {
             sampler: Arc::new(sampler),
         };
         let pages = SlotChange::Pages { slot, group: GroupId(0), pages: vec![PageId(1)] };
+
         let report = |token| Purpose::Report { next: tokens[token + 1] };
         let logits = (0..4).map(|token| LogitsRow {
             chunk: 0,
@@ -107,6 +110,7 @@ mod tests {
             purpose: if token < 3 { report(token) } else { Purpose::Sample },
         });
         let logits = logits.collect();
+
         StepPlan {
             step: 1,
             changes: vec![SlotChange::Open(Box::new(open)), pages],

@@ -17,7 +17,7 @@ use ring::digest::{digest, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 #[derive(Default)]
-pub struct World {
+pub struct HubState {
     pub files: BTreeMap<String, Vec<u8>>,
     /// The next answers, whatever is asked.
     pub statuses: Vec<u16>,
@@ -36,7 +36,7 @@ pub struct World {
 
 pub struct StandIn {
     pub endpoint: String,
-    world: Arc<Mutex<World>>,
+    state: Arc<Mutex<HubState>>,
 }
 
 impl StandIn {
@@ -66,24 +66,24 @@ impl StandIn {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
         let files = files.iter().map(|(name, data)| (name.to_string(), data.to_vec()));
-        let world = World { files: files.collect(), ..World::default() };
-        let world = Arc::new(Mutex::new(world));
-        let shared = world.clone();
+        let state = HubState { files: files.collect(), ..HubState::default() };
+        let state = Arc::new(Mutex::new(state));
+        let shared = state.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let _ = answer(wrap(stream), &shared);
             }
         });
-        StandIn { endpoint, world }
+        StandIn { endpoint, state }
     }
 
-    pub fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap()
+    pub fn state(&self) -> MutexGuard<'_, HubState> {
+        self.state.lock().unwrap()
     }
 
     /// Requests since the last call.
     pub fn log(&self) -> Vec<String> {
-        std::mem::take(&mut self.world().log)
+        std::mem::take(&mut self.state().log)
     }
 }
 
@@ -104,7 +104,7 @@ pub fn tls_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
 }
 
-fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Result<()> {
+fn answer(mut stream: impl Read + Write, state: &Mutex<HubState>) -> std::io::Result<()> {
     let mut lines = BufReader::new(&mut stream).lines();
     let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
     let mut words = first.split(' ');
@@ -123,8 +123,8 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
         }
     }
 
-    let mut world = world.lock().unwrap();
-    world.log.push(entry);
+    let mut state = state.lock().unwrap();
+    state.log.push(entry);
     drop(lines);
     let mut send = |status: u16, headers: &str, body: &[u8]| {
         let head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\n{headers}\r\n");
@@ -134,30 +134,30 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
     };
 
     let refuse = "Content-Length: 0\r\n";
-    if !world.statuses.is_empty() {
-        let status = world.statuses.remove(0);
+    if !state.statuses.is_empty() {
+        let status = state.statuses.remove(0);
         return send(status, refuse, b"");
     }
-    if let Some(status) = world.status {
+    if let Some(status) = state.status {
         return send(status, refuse, b"");
     }
 
     if path.starts_with("/api/models/") {
         let names: Vec<String> =
-            world.files.keys().map(|name| format!(r#"{{"rfilename":"{name}"}}"#)).collect();
+            state.files.keys().map(|name| format!(r#"{{"rfilename":"{name}"}}"#)).collect();
         let body = format!(r#"{{"sha":"{COMMIT}","siblings":[{}]}}"#, names.join(","));
         return send(200, &format!("Content-Length: {}\r\n", body.len()), body.as_bytes());
     }
 
     let file = path.split_once("/resolve/").and_then(|(_, rest)| rest.split_once('/'));
     let name = file.map_or("", |(_, name)| name).to_string();
-    let Some(data) = world.files.get(&name).cloned() else { return send(404, refuse, b"") };
-    if let Some(status) = world.file_status {
+    let Some(data) = state.files.get(&name).cloned() else { return send(404, refuse, b"") };
+    if let Some(status) = state.file_status {
         return send(status, refuse, b"");
     }
-    let etag = world.etag.clone().unwrap_or_else(|| etag(&name, &data));
+    let etag = state.etag.clone().unwrap_or_else(|| etag(&name, &data));
     let mut sent = data.clone();
-    if let (Some(first), Some(byte)) = (sent.first_mut(), world.damage) {
+    if let (Some(first), Some(byte)) = (sent.first_mut(), state.damage) {
         *first = byte;
     }
 
@@ -170,7 +170,7 @@ fn answer(mut stream: impl Read + Write, world: &Mutex<World>) -> std::io::Resul
     if method == "HEAD" {
         return send(200, &headers, b"");
     }
-    let cut = if world.cuts.is_empty() { body.len() } else { world.cuts.remove(0).min(body.len()) };
+    let cut = if state.cuts.is_empty() { body.len() } else { state.cuts.remove(0).min(body.len()) };
     if from.is_some() {
         headers += &format!("Content-Range: bytes {start}-{}/{}\r\n", sent.len() - 1, sent.len());
     }

@@ -79,7 +79,7 @@ fn what_is_needed_in_the_layout_of_the_python_tools() {
     }
     assert!(offline.snapshot(&any(Some("v2"))).is_err());
     assert_eq!(hub_with(none, &cache, &[]).snapshot(&any(None)).unwrap(), folder);
-    stand_in.world().status = Some(503);
+    stand_in.state().status = Some(503);
     assert_eq!(hub.snapshot(&any(None)).unwrap(), folder);
 }
 
@@ -198,7 +198,7 @@ fn the_pooling_config_is_fetched() {
 #[test]
 fn broken_connections_go_on() {
     let (stand_in, cache) = (model(), Folder::new());
-    stand_in.world().cuts = vec![2, 8, 100_000, 0, 50_000];
+    stand_in.state().cuts = vec![2, 8, 100_000, 0, 50_000];
     let folder = hub(&stand_in, &cache).snapshot(&any(None)).unwrap();
     assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
     let log = stand_in.log();
@@ -222,21 +222,21 @@ fn broken_connections_go_on() {
     }
 
     let (stand_in, cache) = (model(), Folder::new());
-    stand_in.world().cuts = vec![0; 20];
+    stand_in.state().cuts = vec![0; 20];
     refused(&hub(&stand_in, &cache), &["config.json"]);
 }
 
 #[test]
 fn damage_is_seen() {
     let (stand_in, cache) = (model(), Folder::new());
-    stand_in.world().damage = Some(b'!');
+    stand_in.state().damage = Some(b'!');
     refused(&hub(&stand_in, &cache), &["'config.json' arrived damaged", "expected"]);
     let root = cache.path("hub/models--org--name");
     assert_eq!(root.join("blobs").read_dir().unwrap().count(), 0, "nothing of it stays");
     assert!(!root.join("refs/main").exists());
-    stand_in.world().damage = None;
+    stand_in.state().damage = None;
     hub(&stand_in, &cache).snapshot(&any(None)).unwrap();
-    stand_in.world().etag = Some("../../evil".into());
+    stand_in.state().etag = Some("../../evil".into());
     let other = Folder::new();
     refused(&hub(&stand_in, &other), &["ETag", "evil", "should not send"]);
 }
@@ -248,8 +248,8 @@ fn refusals_say_what_to_do() {
     let without = hub(&stand_in, &cache);
     for file in [false, true] {
         let set = |status: u16| {
-            let mut world = stand_in.world();
-            let place = if file { &mut world.file_status } else { &mut world.status };
+            let mut state = stand_in.state();
+            let place = if file { &mut state.file_status } else { &mut state.status };
             *place = Some(status);
         };
         set(401);
@@ -264,7 +264,7 @@ fn refusals_say_what_to_do() {
         refused(&without, &["(429)"]);
         set(500);
         refused(&without, &["status 500"]);
-        stand_in.world().status = None;
+        stand_in.state().status = None;
     }
 
     let gone = hub_with("http://127.0.0.1:1", &cache, &[]);
@@ -282,14 +282,14 @@ fn refusals_say_what_to_do() {
 fn busy_hubs_are_asked_again() {
     let (stand_in, cache) = (model(), Folder::new());
     // Listing, listing, then the facts of the first file.
-    stand_in.world().statuses = vec![503, 429];
+    stand_in.state().statuses = vec![503, 429];
     hub(&stand_in, &cache).snapshot(&any(None)).unwrap();
     let listings = |log: Vec<String>| log.iter().filter(|l| l.contains("/api/")).count();
     assert_eq!(listings(stand_in.log()), 3);
-    stand_in.world().statuses = vec![502; 3];
+    stand_in.state().statuses = vec![502; 3];
     hub(&stand_in, &cache).snapshot(&any(None)).unwrap();
     assert_eq!(listings(stand_in.log()), 3, "then what the cache has");
-    stand_in.world().statuses = vec![404];
+    stand_in.state().statuses = vec![404];
     refused(&hub(&stand_in, &cache), &["(404)"]);
     assert_eq!(listings(stand_in.log()), 1, "a refusal is an answer");
 }
@@ -342,7 +342,7 @@ fn a_wait_for_another_process_ends_with_the_load() {
     std::thread::scope(|scope| {
         let loading = scope.spawn(|| hub.snapshot(&any(None)));
         let asked = |l: &String| l.starts_with("HEAD") && l.ends_with("model.safetensors");
-        while !stand_in.world().log.iter().any(asked) {
+        while !stand_in.state().log.iter().any(asked) {
             std::thread::yield_now();
         }
         std::thread::sleep(std::time::Duration::from_millis(300));
@@ -365,7 +365,7 @@ fn a_second_process_waits() {
         let loading = scope.spawn(|| hub(&stand_in, &cache).snapshot(&any(None)).unwrap());
         // The facts of the last file are asked for before its lock.
         let asked = |l: &String| l.starts_with("HEAD") && l.ends_with("model.safetensors");
-        while !stand_in.world().log.iter().any(asked) {
+        while !stand_in.state().log.iter().any(asked) {
             std::thread::yield_now();
         }
         let blobs = cache.path("hub/models--org--name/blobs");

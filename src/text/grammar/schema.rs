@@ -52,7 +52,7 @@ pub(super) fn prepared(schema: &Value, rules: &JsonRules) -> Result<Value> {
     }
     let parts = Parts::new(schema);
     let mut writer = Writer { parts, size: Size::default(), open: BTreeMap::new(), overlap: false };
-    let mut map = match writer.schema(schema, Place::Alone)? {
+    let mut map = match writer.schema(schema, Role::Alone)? {
         Value::Object(map) => map,
         _ => Map::new(),
     };
@@ -76,7 +76,7 @@ pub(super) fn prepared(schema: &Value, rules: &JsonRules) -> Result<Value> {
 
 /// Where a schema stands.
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum Role {
     /// By itself: an object that lists properties is closed here.
     Alone,
     /// One of several that hold together: who holds them closes them all.
@@ -116,13 +116,13 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn schema(&mut self, schema: &Value, place: Place) -> Result<Value> {
+    fn schema(&mut self, schema: &Value, role: Role) -> Result<Value> {
         self.size.value()?;
         let Value::Object(map) = schema else { return Ok(schema.clone()) };
         let several = Parts::are_several(map);
-        let inner = if several { Place::Part } else { place };
+        let inner = if several { Role::Part } else { role };
         self.size.object(map)?;
-        if place == Place::Alone {
+        if role == Role::Alone {
             self.parts.check_multiples(map)?;
         }
 
@@ -133,7 +133,7 @@ impl Writer<'_> {
             }
         }
         values::bound_integers(&mut out);
-        if place == Place::Alone {
+        if role == Role::Alone {
             self.close(map, &mut out);
         }
         Ok(Value::Object(out))
@@ -144,30 +144,30 @@ impl Writer<'_> {
         key: &str,
         value: &Value,
         map: &Map<String, Value>,
-        inner: Place,
+        inner: Role,
         out: &mut Map<String, Value>,
     ) -> Result<()> {
         let written = match (key, value) {
             ("properties" | "patternProperties" | "$defs" | "definitions", Value::Object(all)) => {
                 let mut schemas = Map::new();
                 for (name, schema) in all {
-                    schemas.insert(name.clone(), self.schema(schema, Place::Alone)?);
+                    schemas.insert(name.clone(), self.schema(schema, Role::Alone)?);
                 }
                 Value::Object(schemas)
             }
             ("items", Value::Array(list)) => {
-                out.insert("prefixItems".into(), self.list(list, Place::Alone)?);
+                out.insert("prefixItems".into(), self.list(list, Role::Alone)?);
                 return Ok(());
             }
             ("additionalItems", _) => {
                 // Without a list before it, it has no meaning.
                 if map.get("items").is_some_and(Value::is_array) {
-                    out.insert("items".into(), self.schema(value, Place::Alone)?);
+                    out.insert("items".into(), self.schema(value, Role::Alone)?);
                 }
                 return Ok(());
             }
-            ("prefixItems", Value::Array(list)) => self.list(list, Place::Alone)?,
-            ("items" | "additionalProperties", _) => self.schema(value, Place::Alone)?,
+            ("prefixItems", Value::Array(list)) => self.list(list, Role::Alone)?,
+            ("items" | "additionalProperties", _) => self.schema(value, Role::Alone)?,
             ("oneOf", Value::Array(list)) => {
                 self.overlap |= !self.parts.are_disjoint(list);
                 let branches = self.list(list, inner)?;
@@ -187,7 +187,7 @@ impl Writer<'_> {
             ("$ref", Value::String(to)) => Value::String(self.reference(to, inner)),
             ("unevaluatedProperties", _) if !Parts::are_several(map) => {
                 if !map.contains_key("additionalProperties") {
-                    let others = self.schema(value, Place::Alone)?;
+                    let others = self.schema(value, Role::Alone)?;
                     out.insert("additionalProperties".into(), others);
                 }
                 return Ok(());
@@ -249,20 +249,20 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn list(&mut self, list: &[Value], place: Place) -> Result<Value> {
+    fn list(&mut self, list: &[Value], role: Role) -> Result<Value> {
         let list: Result<Vec<Value>> =
-            list.iter().map(|schema| self.schema(schema, place)).collect();
+            list.iter().map(|schema| self.schema(schema, role)).collect();
         list.map(Value::Array)
     }
 
     /// The same place, or that of its copy that is not closed.
-    fn reference(&mut self, to: &str, place: Place) -> String {
+    fn reference(&mut self, to: &str, role: Role) -> String {
         let to = self.parts.local(to);
         let Some(pointer) = to.strip_prefix('#').filter(|_| self.parts.target(&to).is_some())
         else {
             return to;
         };
-        if place == Place::Alone {
+        if role == Role::Alone {
             return to.replace("/oneOf/", "/anyOf/");
         }
         let next = self.open.len();
@@ -283,7 +283,7 @@ impl Writer<'_> {
             let to = format!("#{pointer}");
             let name = name.clone();
             let Some(target) = self.parts.target(&to) else { continue };
-            let copy = self.schema(target, Place::Part)?;
+            let copy = self.schema(target, Role::Part)?;
             let definitions = root.entry("$defs").or_insert_with(|| json!({}));
             if let Value::Object(definitions) = definitions {
                 definitions.insert(name, copy);

@@ -63,7 +63,7 @@ impl Archive {
         let mut entries = BTreeMap::new();
         let mut at = 0;
         while at < directory.len() {
-            let entry = Central::read(&directory, at).filter(|e| e.next <= directory.len());
+            let entry = CentralHeader::read(&directory, at).filter(|e| e.next <= directory.len());
             let entry = entry.ok_or_else(|| broken("its directory"))?;
             at = entry.next;
             if entry.compressed {
@@ -148,7 +148,7 @@ fn directory(file: &Bytes, tail: &[u8], end: usize) -> Result<Option<Range<usize
     Ok(numbers.and_then(range))
 }
 
-struct Central {
+struct CentralHeader {
     name: String,
     compressed: bool,
     size: u64,
@@ -156,8 +156,8 @@ struct Central {
     next: usize,
 }
 
-impl Central {
-    fn read(file: &[u8], at: usize) -> Option<Central> {
+impl CentralHeader {
+    fn read(file: &[u8], at: usize) -> Option<CentralHeader> {
         if u32_at(file, at)? != CENTRAL {
             return None;
         }
@@ -167,7 +167,7 @@ impl Central {
         let comment = length(32)?;
         let name = String::from_utf8_lossy(file.get(at + 46..name_end)?).into_owned();
         let (packed, size) = (u32_at(file, at + 20)?, u32_at(file, at + 24)?);
-        let mut entry = Central {
+        let mut entry = CentralHeader {
             name,
             compressed: u16_at(file, at + 10)? != 0 || u16_at(file, at + 8)? & 1 != 0,
             size: u64::from(size),
