@@ -40,7 +40,7 @@ pub enum Pooling {
 }
 #[doc = " The slot of a token row that only pads the batch: nothing may be read or written for it beyond\n its own row."]
 pub const NO_SLOT: u32 = 4294967295;
-#[doc = " The mask of a slot whose tokens are all allowed, as its number of words."]
+#[doc = " A slot whose tokens are all allowed has so many words of a mask, and a row without a mask this\n one."]
 pub const NO_MASK: u32 = 4294967295;
 #[doc = " A logits row has NaN or +inf; it has something above -inf."]
 pub const SEEN_WILD: u32 = 1;
@@ -1234,7 +1234,7 @@ pub const DRAW_THREADS: u32 = 1024;
 pub struct MaskRows {
     #[doc = " [rows, vocab]"]
     pub logits: DevicePtr,
-    #[doc = " [rows], which mask, ~0 = none: only rows that are sampled from have one"]
+    #[doc = " [rows], or NO_MASK: only rows that are sampled from have one"]
     pub mask_of: DevicePtr,
     #[doc = " [masks, mask_words]"]
     pub masks: DevicePtr,

@@ -43,21 +43,8 @@ const WORTH_TIMING: usize = 1 << 19;
 /// Read between timed runs, so that L2 (50-60 MB on Hopper, 126 MB on Blackwell) keeps no weight.
 const FLUSH_BYTES: usize = 160 << 20;
 
-const SYMBOLS: &[&str] = &[
-    "cublasLtCreate",
-    "cublasLtDestroy",
-    "cublasLtMatmul",
-    "cublasLtMatmulAlgoCheck",
-    "cublasLtMatmulAlgoGetHeuristic",
-    "cublasLtMatmulDescCreate",
-    "cublasLtMatmulDescDestroy",
-    "cublasLtMatmulDescSetAttribute",
-    "cublasLtMatmulPreferenceCreate",
-    "cublasLtMatmulPreferenceDestroy",
-    "cublasLtMatmulPreferenceSetAttribute",
-    "cublasLtMatrixLayoutCreate",
-    "cublasLtMatrixLayoutDestroy",
-];
+/// Every function of cuBLASLt that is used here (build/symbols.rs).
+const SYMBOLS: &[&str] = include!(concat!(env!("OUT_DIR"), "/cublaslt_symbols.rs"));
 
 fn check(status: lt::cublasStatus_t, what: &str) -> Result<()> {
     if status == lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
@@ -465,7 +452,14 @@ impl Drop for Gemm {
 
 #[cfg(test)]
 mod tests {
-    use super::bucket;
+    use super::{bucket, SYMBOLS};
+
+    #[test]
+    fn symbols_are_those_that_are_used() {
+        assert!(SYMBOLS.contains(&"cublasLtMatmulAlgoGetHeuristic"), "{SYMBOLS:?}");
+        assert!(!SYMBOLS.iter().any(|name| name.ends_with("_t")), "{SYMBOLS:?}");
+        assert!(SYMBOLS.iter().all(|name| name.starts_with("cublasLt")), "{SYMBOLS:?}");
+    }
 
     #[test]
     fn buckets_hold_their_rows_and_waste_little() {

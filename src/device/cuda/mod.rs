@@ -31,6 +31,8 @@
 //! one copy to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the
 //! slot's row.
 
+// Some are for the kernels alone.
+#[allow(dead_code)]
 mod abi;
 pub mod adapters;
 pub mod attention;

@@ -221,6 +221,9 @@ kernels! {
 }
 
 #[cfg(test)]
+mod cubins;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
