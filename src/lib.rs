@@ -6,8 +6,8 @@
 //! it):
 //!
 //! ```text
-//! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error files json
-//! ids sampling plan
+//! triton -> engine -> { scheduler -> kv, text, model -> device }      leaves: error threads
+//! files json ids sampling plan
 //! ```
 //!
 //! | room | one sentence |
@@ -21,6 +21,7 @@
 //! | [`device`] | THE MUSCLE: trait Device, fused ops; cpu is truth, trace counts, cuda is fast |
 //! | [`sampling`] | THE TASTE: validated parameters, the one random-number spec |
 //! | [`json`] | JSON as Python writes it, and keys of it by type |
+//! | [`threads`] | how threads start, each by a name, and how their panics are caught |
 //! | [`files`] | how files are read: regular ones only, within the size of their kind |
 //! | [`plan`] | StepPlan and StepResult: the plain data in which scheduler and model meet |
 //!
@@ -33,6 +34,7 @@ pub mod ids;
 pub mod json;
 pub mod plan;
 pub mod sampling;
+pub mod threads;
 
 pub mod device;
 pub mod engine;

@@ -9,14 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::request::{FinishReason, Observation, Observer};
+use super::request::{FinishReason, Observation, Observer, Spent};
 use crate::error::{Error, Result};
 use crate::ids::RequestId;
 use crate::invalid;
 use crate::plan::StepPlan;
 use crate::scheduler::SchedulerStats;
 
-pub(super) struct Meter {
+pub(crate) struct Meter {
     observer: Arc<dyn Observer>,
     trace: Option<StepTrace>,
     times: HashMap<RequestId, Times>,
@@ -144,23 +144,13 @@ impl Meter {
     }
 }
 
-/// Where an ended request's time went, if it ever got a token. Seconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spent {
-    /// First token to last.
-    pub decode_s: f64,
-    /// First slot to last token.
-    pub inference_s: f64,
-    pub output_tokens: u32,
-}
-
 fn seconds(from: Instant, to: Instant) -> f64 {
     to.saturating_duration_since(from).as_secs_f64()
 }
 
 /// Rounds of the engine as Chrome's trace events (chrome://tracing, Perfetto): one complete event
 /// each, with an inner one for the device's part.
-pub(super) struct StepTrace {
+pub(crate) struct StepTrace {
     file: BufWriter<File>,
     epoch: Instant,
     events: u32,

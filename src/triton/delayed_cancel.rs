@@ -23,7 +23,7 @@ use crossbeam::channel::{unbounded, Receiver, Sender};
 use super::client::BackendRequest;
 use super::handles::Factory;
 use crate::error::{Error, Result};
-use crate::internal;
+use crate::threads;
 
 /// Some hundred times end the server needs on a busy machine.
 const PAUSE: Duration = Duration::from_millis(30);
@@ -52,10 +52,7 @@ impl DelayedEnds {
     pub(super) fn start(name: &str) -> Result<DelayedEnds> {
         // Limited by the requests that the engine accepts.
         let (sender, leaving) = unbounded();
-        let thread = std::thread::Builder::new()
-            .name(format!("delayed-cancel {name}"))
-            .spawn(move || run(&leaving))
-            .map_err(|e| internal!("cannot start a thread: {e}"))?;
+        let thread = threads::spawn(format!("delayed-cancel {name}"), move || run(&leaving))?;
         Ok(DelayedEnds { sender, thread })
     }
 

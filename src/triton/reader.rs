@@ -2,7 +2,6 @@
 //! beside the thread on which the server hands over requests, so that the next question does not
 //! wait for them. Called by the entry points in `mod`; what a request means is `model`'s affair.
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -11,7 +10,7 @@ use crossbeam::channel::{bounded, Receiver, Sender};
 use super::handles::{InstanceHandle, Request};
 use super::model::{Instance, Model, Since};
 use crate::error::Result;
-use crate::internal;
+use crate::threads;
 
 /// What is read at once: a fraction of a millisecond.
 const INLINE_BYTES: u64 = 64 << 10;
@@ -34,11 +33,8 @@ impl Served {
         let mut served = Served { instance, large, threads: Vec::new() };
         for i in 0..THREADS {
             let (instance, inbox) = (Arc::clone(&served.instance), inbox.clone());
-            let thread = std::thread::Builder::new()
-                .name(format!("reader{i} {}", instance.name()))
-                .spawn(move || read(&instance, &inbox))
-                .map_err(|e| internal!("cannot start a thread: {e}"))?;
-            served.threads.push(thread);
+            let name = format!("reader{i} {}", instance.name());
+            served.threads.push(threads::spawn(name, move || read(&instance, &inbox))?);
         }
         Ok(served)
     }
@@ -78,7 +74,7 @@ fn read(instance: &Instance, inbox: &Receiver<(Request, Since)>) {
 }
 
 fn serve(instance: &Instance, request: Request, since: Since) {
-    if catch_unwind(AssertUnwindSafe(|| instance.serve(request, since))).is_err() {
+    if threads::catch(|| instance.serve(request, since)).is_err() {
         // The request answered with an error when its client unwound.
         tracing::error!("a fault in serving a request");
     }

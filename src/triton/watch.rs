@@ -21,7 +21,7 @@ use super::handles::ServerHandle;
 use super::versions::Version;
 use crate::engine::{Engine, EngineArgs, EngineOptions, LoadLimits, Observation, Observer};
 use crate::error::{Error, Result};
-use crate::internal;
+use crate::threads;
 
 const PERIOD: Duration = Duration::from_millis(500);
 /// Restarts are counted over this time.
@@ -136,10 +136,7 @@ impl Supervisor {
 
         let (stop, stopped) = bounded(0);
         let watching = Arc::clone(&place);
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || watching.watch(&stopped))
-            .map_err(|e| internal!("cannot start a thread: {e}"))?;
+        let thread = threads::spawn(name, move || watching.watch(&stopped))?;
         Ok(Supervisor { place, stop, thread })
     }
 
@@ -340,7 +337,7 @@ impl Place {
         }
         let (server, name) = (self.watched.server, self.watched.model.clone());
         let (done, asked) = bounded(1);
-        let thread = std::thread::Builder::new().name("vllm-unload".into()).spawn(move || {
+        let thread = threads::try_spawn("vllm-unload".into(), move || {
             if let Err(e) = server.unload(&name) {
                 tracing::error!(
                     "{name} is dead but stays listed as ready: {e}; restart the server"
