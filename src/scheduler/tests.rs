@@ -1,12 +1,12 @@
 //! The rules of a step, one test each, by hand-made workloads. What no single workload shows is
-//! searched for by `tests/sim.rs`.
+//! searched for by `tests/sim/`.
 
 use std::sync::Arc;
 
 use super::*;
-use crate::ids::{AdapterId, TokenId};
-use crate::plan::{Feed, Row, Sampled};
-use crate::sampling::SamplerSpec;
+use crate::ids::{AdapterId, RequestId, SlotId, TokenId};
+use crate::plan::{Feed, Row, Sampled, SlotChange, StepResult};
+use crate::sampling::{NonFinite, SamplerSpec};
 
 pub(super) fn config() -> SchedulerConfig {
     SchedulerConfig {
