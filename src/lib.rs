@@ -25,7 +25,7 @@
 //! | [`files`] | how files are read: regular ones only, within the size of their kind |
 //! | [`plan`] | StepPlan and StepResult: the plain data in which scheduler and model meet |
 //!
-//! Five hops from a request to the arithmetic: `triton/request.rs`, `engine/step.rs`,
+//! Five hops from a request to the arithmetic: `triton/request.rs`, `engine/step_loop/step.rs`,
 //! `scheduler/mod.rs`, `model/decoder.rs`, `device/cpu/`.
 
 pub mod error;

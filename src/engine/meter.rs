@@ -1,5 +1,5 @@
 //! Measures the engine thread: how long requests wait, are fed and generate, what steps cost, what
-//! the prefix cache gives. Called by `step` as things happen; tells the observer, and the trace
+//! the prefix cache gives. Called by `step_loop` as things happen; tells the observer, and the trace
 //! file if there is one. It decides nothing.
 
 use std::collections::HashMap;
@@ -66,7 +66,7 @@ impl Meter {
 
     /// A plan was made; `admitted` got their first slot in it.
     pub fn planned(&mut self, plan: &StepPlan, admitted: impl Iterator<Item = RequestId>) {
-        self.round.tokens += plan.rows.iter().map(|row| row.feed.tokens()).sum::<usize>();
+        self.round.tokens += plan.tokens();
         self.round.rows += plan.rows.len();
         self.round.step = plan.step;
         let now = Instant::now();
@@ -125,7 +125,8 @@ impl Meter {
 
     /// The loop has done what it had to: a step was collected, or only requests ended.
     pub fn round_ends(&mut self, stats: SchedulerStats) {
-        let (round, last) = (&self.round, std::mem::replace(&mut self.last, stats));
+        let last = std::mem::replace(&mut self.last, stats);
+        let round = &self.round;
         self.load(&stats);
         self.observer.observe(Observation::Cache {
             queries_tokens: stats.prefix_queries_tokens - last.prefix_queries_tokens,

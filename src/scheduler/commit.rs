@@ -14,9 +14,9 @@ impl Scheduler {
     /// may be to blame.
     pub fn commit(&mut self, result: &StepResult) -> Vec<Arrival> {
         let mut arrivals = Vec::with_capacity(result.samples.len());
-        for (sample, (sampler, sampled)) in self.in_flight.pop(result).enumerate() {
-            let slot = sampler.slot;
-            let Some(sequence) = self.slots.get(slot, sampler.generation) else { continue };
+        for (sample, (planned, sampled)) in self.in_flight.pop(result).enumerate() {
+            let slot = planned.slot;
+            let Some(sequence) = self.slots.get(slot, planned.generation) else { continue };
             let id = sequence.id;
             let token = sampled.tokens.as_ref().map_err(|&error| error).map(|tokens| {
                 let [token] = tokens[..] else { panic!("slot {slot} sampled not one token") };

@@ -50,6 +50,8 @@ impl SchedulerConfig {
     /// lets the first running sequence go on to `max_model_len`, alone if need be.
     pub(super) fn validate(&self) -> Result<()> {
         assert!(self.page_size > 0 && self.depth > 0, "page_size and depth are at least 1");
+
+        // What a step takes.
         if self.max_num_seqs == 0 {
             return Err(invalid!("max_num_seqs must be at least 1."));
         }
@@ -69,6 +71,8 @@ impl SchedulerConfig {
                 self.max_model_len
             ));
         }
+
+        // What the pool takes.
         if !(0.0..1.0).contains(&self.watermark) {
             return Err(invalid!("watermark must be in [0, 1), got {}.", self.watermark));
         }

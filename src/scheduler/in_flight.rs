@@ -9,7 +9,7 @@ use crate::plan::{Sampled, StepPlan, StepResult};
 
 /// For whom a step samples: a slot, and the generation that had it when the step was planned.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sampler {
+pub(super) struct PlannedSample {
     pub slot: SlotId,
     pub generation: u64,
 }
@@ -18,7 +18,7 @@ pub(super) struct Sampler {
 struct Step {
     number: u64,
     /// In the plan's order.
-    samplers: Vec<Sampler>,
+    samples: Vec<PlannedSample>,
 }
 
 /// Oldest first.
@@ -40,11 +40,11 @@ impl InFlight {
     /// A plan is final.
     pub(super) fn push(&mut self, plan: &StepPlan, slots: &Slots) {
         let sampling = plan.rows.iter().filter(|row| row.sample);
-        let samplers = sampling.map(|row| {
+        let samples = sampling.map(|row| {
             let generation = slots[row.slot].generation;
-            Sampler { slot: row.slot, generation }
+            PlannedSample { slot: row.slot, generation }
         });
-        self.steps.push_back(Step { number: plan.step, samplers: samplers.collect() });
+        self.steps.push_back(Step { number: plan.step, samples: samples.collect() });
     }
 
     /// The oldest step has a result: its samples, and whose each is.
@@ -54,13 +54,13 @@ impl InFlight {
     pub(super) fn pop<'a>(
         &mut self,
         result: &'a StepResult,
-    ) -> impl Iterator<Item = (Sampler, &'a Sampled)> {
+    ) -> impl Iterator<Item = (PlannedSample, &'a Sampled)> {
         let Some(step) = self.steps.pop_front() else { panic!("no step is in flight") };
         assert_eq!(step.number, result.step, "results come in the order of steps");
-        assert_eq!(step.samplers.len(), result.samples.len(), "samples of step {}", result.step);
+        assert_eq!(step.samples.len(), result.samples.len(), "samples of step {}", result.step);
         let number = result.step;
-        step.samplers.into_iter().zip(&result.samples).inspect(move |(sampler, sampled)| {
-            assert_eq!(sampler.slot, sampled.slot, "samples of step {number} come in row order");
+        step.samples.into_iter().zip(&result.samples).inspect(move |(planned, sampled)| {
+            assert_eq!(planned.slot, sampled.slot, "samples of step {number} come in row order");
         })
     }
 }

@@ -47,6 +47,7 @@ impl AdapterList {
             Error::NotFound(_) => Error::NotFound(format!("Triton backend cannot find {shown}.")),
             other => other,
         })?;
+
         let value =
             json::parse(text.as_bytes()).map_err(|e| invalid!("{shown} is not valid JSON: {e}"))?;
         let Value::Object(map) = value else {
@@ -55,6 +56,7 @@ impl AdapterList {
         if map.len() >= usize::from(u16::MAX) {
             return Err(invalid!("{shown} names {} adapters, at most 65534.", map.len()));
         }
+
         let entry = |(name, value): (String, Value)| match value {
             Value::String(given) if !given.trim().is_empty() => Ok((name, given)),
             other => Err(invalid!(

@@ -126,7 +126,7 @@ fn a_slow_grammar_holds_nobody_up() {
     bench.engine.drain(PATIENCE);
 }
 
-/// Masks that come later than a step waits: their sequences sit steps out and lose nothing, and
+/// Masks that come later than a step waits: their sequences skip steps and lose nothing, and
 /// nobody beside them waits.
 #[test]
 fn a_late_mask_costs_its_own_sequence_only() {

@@ -136,7 +136,8 @@ fn report(facts: &EngineFacts, args: &EngineArgs) {
         0 => "no KV cache".to_string(),
         tokens => {
             let times = tokens as f64 / f64::from(facts.max_model_len);
-            let (pages, size) = (tokens / u64::from(args.block_size), args.block_size);
+            let size = args.block_size;
+            let pages = tokens / u64::from(size);
             format!(
                 "KV cache {tokens} tokens ({times:.2}x max_model_len) in {pages} pages of {size}"
             )

@@ -93,7 +93,8 @@ impl Runner for Faulty {
 
     fn forward(&mut self, plan: &StepPlan) -> Result<()> {
         self.step = plan.step;
-        let (faults, step) = (self.faults, plan.step);
+        let faults = self.faults;
+        let step = plan.step;
         if faults.strikes(1, faults.panic_at, faults.panic_share, step) {
             std::panic::panic_any(format!("injected panic in step {step}"));
         }

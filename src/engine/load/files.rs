@@ -148,7 +148,8 @@ pub(super) fn adapters_of(
 ) -> Result<Option<AdapterList>> {
     let Some(lora) = &args.lora else { return Ok(None) };
     if let Some(other) = lora.lora_dtype.filter(|&dtype| dtype != spec.dtype) {
-        let (other, own) = (dtype_name(other), dtype_name(spec.dtype));
+        let other = dtype_name(other);
+        let own = dtype_name(spec.dtype);
         tracing::warn!("lora_dtype: adapters have the model's type, {own}, not {other}");
     }
     AdapterList::read(&options.version_dir, hub(args)).map(Some)

@@ -25,6 +25,8 @@ pub(super) fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<O
     if gpus()? > 0 {
         return Ok(Some(options.gpu.map_or(0, |gpu| gpu as usize)));
     }
+
+    // Why there is none.
     let hidden =
         std::env::var_os("CUDA_VISIBLE_DEVICES").is_some_and(|v| v.is_empty() || v == "-1");
     let present = Path::new(DRIVER).exists();
@@ -37,6 +39,8 @@ pub(super) fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<O
         ),
         (true, false, false) => format!("there is no {DRIVER}"),
     };
+
+    // Who wants one nevertheless.
     let asked = match (args.device, options.gpu) {
         (DeviceArg::Cuda, _) => format!("\"device\": \"cuda\" in {} asks for one", args.file),
         (_, Some(_)) => "KIND_GPU in config.pbtxt asks for one".into(),

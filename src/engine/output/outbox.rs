@@ -356,11 +356,13 @@ impl Outbox {
             state.held_at.get_or_insert_with(Instant::now);
             return true;
         }
+
         let turn = stream.advance(&*self.shared.observer);
         for ended in turn.ended.iter().filter(|ended| ended.by_text) {
             let sequence = stream.ids.id(ended.index);
             let _ = self.shared.commands.send(Command::Stopped(sequence));
         }
+
         if !turn.whole {
             state.turns.push_back(id);
             return true;

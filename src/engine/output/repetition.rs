@@ -114,7 +114,7 @@ mod tests {
         assert!(!RepetitionDetector::new(&rule, 100).push(TokenId(0)));
     }
 
-    /// Attack 16: a gigabyte for n = 4000 at 131 072 tokens.
+    /// Without a limit it was a gigabyte for n = 4000 at 131 072 tokens.
     #[test]
     fn the_sequences_of_a_request_share_a_limit() {
         let rule = RepetitionRule { sizes: 1..=u32::MAX, count: 2 };

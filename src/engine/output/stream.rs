@@ -143,10 +143,12 @@ impl Stream {
     ) -> bool {
         let running = self.sequences.get_mut(index).filter(|s| s.ended.is_none());
         let Some(sequence) = running else { return false };
+
         self.waits = None;
         self.pending.add(&token);
         sequence.pending.push_back(token);
         sequence.finish = finish;
+
         observer.observe(match sequence.last_token_at.replace(at) {
             None => Observation::FirstToken {
                 prompt_tokens: self.prompt_tokens,
@@ -158,6 +160,7 @@ impl Stream {
             }
         });
         observer.observe(Observation::Generated { tokens: 1 });
+
         let wanted = self.eager || finish.is_some();
         wanted && !std::mem::replace(&mut self.queued, true)
     }

@@ -20,7 +20,7 @@ pub trait Client: Send + Sync {
     }
     /// A delta of a streaming request that is not the last one.
     fn respond(&self, answer: Answer);
-    /// The last word: exactly once per accepted request. For a stream the answer is the last delta,
+    /// The end: exactly once per accepted request. For a stream the answer is the last delta,
     /// for a non-stream the whole. After `Err(Cancelled)` nobody listens, but the response is still
     /// owed.
     fn finish(&self, outcome: Result<Answer>);

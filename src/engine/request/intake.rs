@@ -47,7 +47,7 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// Tokenise, check the room, hand over, as long as `patience` lasts.
+    /// Tokenise, check the length, hand over to the engine thread, as long as `patience` lasts.
     pub fn accept(&self, request: NewRequest, patience: &dyn Patience) -> Result<()> {
         let accepted = match request {
             NewRequest::Generate(request) => self.prepare(*request, patience)?,

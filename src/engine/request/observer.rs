@@ -1,4 +1,4 @@
-//! What the engine tells whoever counts: latencies, tokens, queues, health. `triton` implements
+//! What the engine tells of itself: latencies, tokens, queues, health. `triton` implements
 //! [`Observer`] for its metrics; nothing here knows how they are shown.
 
 use super::client::FinishReason;
@@ -16,34 +16,89 @@ pub trait Observer: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Observation {
     /// A sequence's first token left the engine.
-    FirstToken { prompt_tokens: u32, ttft_s: f64 },
-    /// `tokens` new tokens of one sequence in one step (1 without drafts).
-    Generated { tokens: u32 },
-    /// Time between two steps of one sequence that each gave tokens.
-    InterToken { seconds: f64 },
+    FirstToken {
+        /// Tokens of its prompt.
+        prompt_tokens: u32,
+        /// Since the request came from the server.
+        ttft_s: f64,
+    },
+    /// A step gave tokens to a sequence.
+    Generated {
+        /// New tokens of that sequence (1 without drafts).
+        tokens: u32,
+    },
+    /// A step gave tokens to a sequence that had some already.
+    InterToken {
+        /// Since the step that gave it the ones before.
+        seconds: f64,
+    },
     /// A sequence ended by itself (not by cancel or error). A request has `n` of them.
-    Finished { reason: FinishReason, e2e_s: f64, prompt_tokens: u32, output_tokens: u32 },
+    Finished {
+        /// Why it ended.
+        reason: FinishReason,
+        /// Since the request came from the server.
+        e2e_s: f64,
+        /// Tokens of its prompt.
+        prompt_tokens: u32,
+        /// Tokens that it generated.
+        output_tokens: u32,
+    },
     /// All sequences of a request ended by themselves.
-    Answered { n: u32 },
-    /// After a step: lengths of the queues, and the share of pages in use, 0..=1.
-    Load { running: u32, waiting: u32, kv_usage: f64 },
-    /// A request got its first slot: how long it waited since it arrived.
-    Queued { seconds: f64 },
-    /// A request's first token was read: time since its first slot.
-    Prefill { seconds: f64 },
-    /// The engine is done with a request, whatever the reason.
-    Ended { reason: FinishReason, spent: Option<Spent> },
-    /// A round of the engine thread: its length, its part outside the device's calls, token rows.
-    Step { seconds: f64, host_s: f64, tokens: u32 },
-    /// In that round: tokens asked of the prefix cache and found there, sequences preempted.
-    Cache { queries_tokens: u64, hits_tokens: u64, preemptions: u64 },
+    Answered {
+        /// How many they are.
+        n: u32,
+    },
+    /// The state of the queues, after a step.
+    Load {
+        /// Sequences that have a slot.
+        running: u32,
+        /// Sequences that wait for one.
+        waiting: u32,
+        /// Share of pages in use, 0..=1.
+        kv_usage: f64,
+    },
+    /// A sequence got its first slot.
+    Queued {
+        /// How long it waited since it arrived.
+        seconds: f64,
+    },
+    /// A sequence's first token was read.
+    Prefill {
+        /// Since its first slot.
+        seconds: f64,
+    },
+    /// The engine is done with a sequence, whatever the reason.
+    Ended {
+        /// Why it ended.
+        reason: FinishReason,
+        /// None: it never got a token.
+        spent: Option<Spent>,
+    },
+    /// A round of the engine thread.
+    Step {
+        /// Its length.
+        seconds: f64,
+        /// The part of it outside the device's calls.
+        host_s: f64,
+        /// Token rows of the steps that were planned in it.
+        tokens: u32,
+    },
+    /// What a round did to the KV cache.
+    Cache {
+        /// Tokens that were looked up in the prefix cache.
+        queries_tokens: u64,
+        /// Tokens of those that were found there.
+        hits_tokens: u64,
+        /// Sequences that were preempted.
+        preemptions: u64,
+    },
     /// A request failed because its logits, or its vector, were not finite.
     Corrupted,
     /// The engine can serve, or cannot any more.
     Healthy(bool),
 }
 
-/// Where an ended request's time went, if it ever got a token. Seconds.
+/// Where an ended sequence's time went, if it ever got a token. Seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spent {
     /// First token to last.

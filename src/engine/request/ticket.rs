@@ -71,6 +71,7 @@ impl Tickets {
         if let Some(error) = &open.closed {
             return Err(error.clone());
         }
+
         let QueueLimit { sequences: limit, keys } = self.limit;
         if sequences > limit && limit > 0 {
             return Err(invalid!(
@@ -85,6 +86,7 @@ impl Tickets {
                 open.sequences
             )));
         }
+
         let id = open.next;
         open.next += 1;
         open.sequences += sequences;

@@ -100,7 +100,7 @@ impl NewRequest {
 
     /// What its preparation costs, in bytes of text to tokenise.
     pub(crate) fn work_bytes(&self) -> usize {
-        /// Of a further sequence: its sampler, its text, its place in the engine.
+        /// Of a further sequence: its sampler, its text, its state in the engine.
         const SEQUENCE_BYTES: usize = 256;
         let lists = match self {
             NewRequest::Generate(request) => {

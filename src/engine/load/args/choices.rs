@@ -22,6 +22,7 @@ pub(super) const DEFAULT_BLOCK_SIZE: u32 = 16;
 pub enum LoadFormat {
     /// safetensors if there are any, else what else the folder holds and we can read.
     Auto,
+    /// `*.safetensors`, and nothing else.
     Safetensors,
     /// pytorch_model.bin.
     Torch,
@@ -63,6 +64,7 @@ pub(super) fn check_switches(map: &Map<String, Value>, warnings: &mut Vec<String
         ));
     }
     check_prefix_unit(&mut read, warnings)?;
+
     if let Some(name) = read.string("quantization")? {
         return Err(Error::Unsupported(format!(
             "quantization {} is not supported by this version: serve an unquantised checkpoint",
@@ -76,9 +78,11 @@ pub(super) fn check_switches(map: &Map<String, Value>, warnings: &mut Vec<String
                 .into(),
         );
     }
+
     read.one_of("config_format", &["auto", "hf"])?;
     read.one_of("scheduling_policy", &["fcfs", "priority"])?;
     read.one_of("logprobs_mode", &["raw_logprobs"])?;
+
     if let Some(path) = read.string("hf_config_path")? {
         return Err(Error::Unsupported(format!(
             "hf_config_path {} is not supported",

@@ -23,7 +23,7 @@ pub(super) enum Class {
     Refused,
     /// Neutral values are silent, anything else is read as this key, or as a part of it (`a.b`),
     /// with one warning. If that is set too, it wins.
-    Heir(&'static str),
+    Renamed(&'static str),
 }
 
 pub(super) struct Key {

@@ -25,7 +25,9 @@ pub(super) fn judge(
     let given: Vec<String> = map.keys().cloned().collect();
     for name in given {
         let Some(key) = find(&name) else { return Err(unknown(&name, file)) };
-        let (value, ages) = (&map[&name], key.ages());
+        let value = &map[&name];
+        let ages = key.ages();
+
         match key.class {
             Class::Read | Class::Silent => {}
             _ if key.is_neutral(value) => {
@@ -45,9 +47,9 @@ pub(super) fn judge(
                     json::shown(value)
                 )));
             }
-            Class::Heir(heir) => {
+            Class::Renamed(current) => {
                 let value = map.remove(&name).unwrap_or_default();
-                let outcome = inherit(map, &name, heir, value)
+                let outcome = rename(map, &name, current, value)
                     .map_err(|e| e.context(&format!("{file}: ")))?;
                 warnings.push(format!("'{name}' is out of date: {outcome}{ages}"));
             }
@@ -73,18 +75,18 @@ fn unknown(name: &str, file: &str) -> Error {
 }
 
 /// Put the value of an older key where it belongs today; what was done, for the log.
-fn inherit(
+fn rename(
     map: &mut Map<String, Value>,
     name: &str,
-    heir: &'static str,
+    current: &'static str,
     value: Value,
 ) -> Result<String> {
-    let (target, last) = match heir.split_once('.') {
-        None => (map, heir),
+    let (target, last) = match current.split_once('.') {
+        None => (map, current),
         Some((outer, last)) => (values::object_at(map, outer)?, last),
     };
     if target.get(last).is_some_and(|given| !values::is_empty(given)) {
-        return Ok(format!("ignored, as '{heir}' is set too"));
+        return Ok(format!("ignored, as '{current}' is set too"));
     }
     let moved = match name {
         "use_dummy_weights" => vec![(last, Value::from("dummy"))],
@@ -95,5 +97,5 @@ fn inherit(
     };
     let shown: Vec<String> = moved.iter().map(|(_, value)| json::shown(value)).collect();
     target.extend(moved.into_iter().map(|(part, value)| (part.to_string(), value)));
-    Ok(format!("read as '{heir}': {}", shown.join(", ")))
+    Ok(format!("read as '{current}': {}", shown.join(", ")))
 }

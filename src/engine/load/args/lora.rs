@@ -16,6 +16,7 @@ pub struct LoraArgs {
     pub max_loras: usize,
     /// Adapters that are kept in host memory; at least `max_loras`.
     pub max_cpu_loras: usize,
+    /// Rank of an adapter at most.
     pub max_lora_rank: usize,
     /// `None` = auto: the model's.
     pub lora_dtype: Option<DType>,
@@ -37,17 +38,20 @@ pub(super) fn read(map: &Map<String, Value>, read: &mut Reader) -> Result<Option
     if max_loras > ADAPTER_SLOTS_MAX {
         return Err(invalid!("max_loras must be in [1, {ADAPTER_SLOTS_MAX}], got {max_loras}"));
     }
+
     let max_cpu_loras: u64 = read.at_least("max_cpu_loras", 1)?.unwrap_or(max_loras);
     if max_cpu_loras < max_loras {
         return Err(invalid!(
             "max_cpu_loras ({max_cpu_loras}) must be >= max_loras ({max_loras})."
         ));
     }
+
     let rank = read.int("max_lora_rank")?.unwrap_or(16);
     if !RANKS.contains(&rank) {
         let ranks = RANKS.map(|r| r.to_string()).join(", ");
         return Err(invalid!("max_lora_rank must be one of {ranks}, got {rank}"));
     }
+
     Ok(Some(LoraArgs {
         max_loras: max_loras as usize,
         max_cpu_loras: max_cpu_loras as usize,

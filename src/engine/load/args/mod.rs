@@ -51,16 +51,21 @@ pub struct EngineArgs {
     pub model: String,
     /// Folder or id of another tokenizer; `None` = the model's.
     pub tokenizer: Option<String>,
+    /// Branch, tag or commit of `model` on the hub; `None` = main.
     pub revision: Option<String>,
+    /// The same of `tokenizer`.
     pub tokenizer_revision: Option<String>,
     /// Hugging Face cache folder.
     pub download_dir: Option<PathBuf>,
+    /// With which the hub is asked.
     pub hf_token: Token,
     /// Shell patterns of files that are not downloaded.
     pub ignore_patterns: Vec<String>,
     /// `None` = auto: the checkpoint's, as the device allows.
     pub dtype: Option<DType>,
+    /// Where weights come from.
     pub load_format: LoadFormat,
+    /// Which device serves.
     pub device: DeviceArg,
     /// Prompt and output together. `None` = the model's own limit.
     pub max_model_len: Option<u32>,
@@ -74,16 +79,23 @@ pub struct EngineArgs {
     pub num_gpu_blocks_override: Option<u32>,
     /// Tokens of a page, a multiple of 16.
     pub block_size: u32,
+    /// Full pages are found again by a hash of their tokens.
     pub enable_prefix_caching: bool,
+    /// A prompt may be fed in several steps.
     pub enable_chunked_prefill: bool,
+    /// Token rows of one step. `None` = by the device.
     pub max_num_batched_tokens: Option<u32>,
+    /// Sequences that run at the same time. `None` = by the device.
     pub max_num_seqs: Option<u32>,
     /// Double the defaults of `max_num_seqs` and `max_num_batched_tokens`.
     pub throughput_mode: bool,
+    /// GPUs that share each layer; see [`EngineArgs::check_parallel`].
     pub tensor_parallel_size: u32,
+    /// Groups of GPUs that share the layers out.
     pub pipeline_parallel_size: u32,
     /// No CUDA graphs.
     pub enforce_eager: bool,
+    /// Requests without a seed of their own derive one from this.
     pub seed: i64,
     /// Send to a stream after the first token, each this many tokens, and the end.
     pub stream_interval: u32,
@@ -95,14 +107,17 @@ pub struct EngineArgs {
     pub watermark: f64,
     /// A prompt is admitted only if all of it fits.
     pub scheduler_reserve_full_isl: bool,
+    /// Cut the model's length to its window instead of using the window.
     pub disable_sliding_window: bool,
     /// Cap of `logprobs`, -1 = the vocabulary.
     pub max_logprobs: i64,
+    /// Which eos ids of generation_config.json count.
     pub generation_config: GenerationConfig,
     /// Merged deep into config.json.
     pub hf_overrides: Map<String, Value>,
     /// `enable_lora`.
     pub lora: Option<LoraArgs>,
+    /// Log the parameters of each request.
     pub enable_log_requests: bool,
     /// `runner`, `convert`, `pooler_config`: generate or embed, and how.
     pub pooler: PoolerOptions,
@@ -163,6 +178,7 @@ impl EngineArgs {
         choices::check_switches(map, warnings)?;
         let mut read = Reader::new(map, warnings);
         let (max_model_len, fit_max_model_len) = choices::max_model_len(&mut read)?;
+
         let args = EngineArgs {
             file: String::new(),
             model: read.string("model")?.unwrap_or_else(|| "Qwen/Qwen3-0.6B".into()),
@@ -219,9 +235,11 @@ impl EngineArgs {
         if !(share > 0.0 && share <= 1.0) {
             return Err(invalid!("gpu_memory_utilization must be in (0, 1], got {share}"));
         }
+
         if !(0.0..1.0).contains(&self.watermark) {
             return Err(invalid!("watermark must be in [0, 1), got {}", self.watermark));
         }
+
         if !self.block_size.is_multiple_of(16) {
             return Err(invalid!(
                 "Block size must be a multiple of 16. block_size is {}",
@@ -231,6 +249,7 @@ impl EngineArgs {
         if self.max_logprobs < -1 {
             return Err(invalid!("max_logprobs must be at least -1, got {}", self.max_logprobs));
         }
+
         if let (Some(tokens), Some(seqs)) = (self.max_num_batched_tokens, self.max_num_seqs) {
             if tokens < seqs {
                 return Err(invalid!(
@@ -248,7 +267,8 @@ impl EngineArgs {
     /// InvalidArgument for KIND_GPU with several GPUs per model, Unsupported for several GPUs at
     /// all.
     pub fn check_parallel(&self, kind_gpu: bool) -> Result<()> {
-        let (tp, pp) = (self.tensor_parallel_size, self.pipeline_parallel_size);
+        let tp = self.tensor_parallel_size;
+        let pp = self.pipeline_parallel_size;
         if u64::from(tp) * u64::from(pp) <= 1 {
             return Ok(());
         }

@@ -1,5 +1,5 @@
 //! Arguments of those who run a server: the log's level, the watchdog, the buckets of histograms.
-//! Called by `args`; the door acts on them.
+//! Called by `args`; `triton` acts on them.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::invalid;
 use crate::json;
 use crate::sampling::python::quoted;
 
+/// What an operator sets beside the model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OperationArgs {
     /// Lines below this level are not logged; `None` = INFO, and the rest as the server says.
@@ -69,8 +70,10 @@ fn log_level(read: &mut Reader) -> Result<Option<tracing::Level>> {
     let mut inner = Reader::new(&config, &mut coerced);
     inner.only(KEY, &LOGGING)?;
     let at = |e: Error| e.context(&format!("{KEY}."));
+
     let outer = read.upper("log_level")?;
     let name = outer.or(inner.upper("log_level").map_err(at)?);
+
     inner.boolean("configure_logging").map_err(at)?;
     for member in ["formatter", "pylogging_config_file"] {
         let set = inner.string(member).map_err(at)?;
@@ -78,6 +81,7 @@ fn log_level(read: &mut Reader) -> Result<Option<tracing::Level>> {
             read.say(format!("{KEY}.{member} has no effect here: the server writes the log"));
         }
     }
+
     match name.as_deref() {
         None => Ok(None),
         Some("CRITICAL" | "ERROR") => Ok(Some(tracing::Level::ERROR)),

@@ -58,6 +58,7 @@ pub(super) fn read(read: &mut Reader) -> Result<PoolerOptions> {
         (Some("embed"), runner) => runner.unwrap_or(Runner::Pooling),
         (Some(other), _) => return Err(not_built("convert", other)),
     };
+
     let config = read.object("pooler_config")?;
     let mut quiet = Vec::new();
     let mut inner = Reader::new(&config, &mut quiet);
@@ -67,6 +68,7 @@ pub(super) fn read(read: &mut Reader) -> Result<PoolerOptions> {
     if let Some((key, value)) = config.iter().find(|(key, value)| not_read(key) && set(value)) {
         return Err(not_built(&format!("pooler_config.{key}"), &json::shown(value)));
     }
+
     let kind = inner.string("seq_pooling_type")?;
     let kind = kind.or(inner.string("pooling_type")?);
     let kind = match kind.as_deref().map(str::to_ascii_uppercase).as_deref() {
@@ -79,6 +81,7 @@ pub(super) fn read(read: &mut Reader) -> Result<PoolerOptions> {
     if let Some(task) = inner.string("task")?.filter(|task| task != "embed") {
         return Err(not_built("pooler_config.task", &task));
     }
+
     let normalize = inner.boolean("use_activation")?;
     Ok(PoolerOptions {
         runner,

@@ -177,8 +177,8 @@ fn old_keys_find_their_heirs() {
     assert_eq!(args(r#"{"use_dummy_weights":true}"#).load_format, LoadFormat::Dummy);
     assert_eq!(args(r#"{"forced_num_gpu_blocks":7}"#).num_gpu_blocks_override, Some(7));
     let said = warnings(r#"{"speculative_model":"m","num_speculative_tokens":5}"#).join("\n");
-    let heir = "'speculative_model' is out of date: read as 'speculative_config.model'";
-    assert!(said.contains(heir), "{said}");
+    let current = "'speculative_model' is out of date: read as 'speculative_config.model'";
+    assert!(said.contains(current), "{said}");
     assert!(said.contains("speculative decoding is not built"), "{said}");
     let said = warnings(r#"{"rope_theta":1e4,"hf_overrides":{"rope_theta":5e5}}"#).join("\n");
     assert!(said.contains("'rope_theta' is out of date: ignored, as 'hf_overrides.rope_theta'"));
@@ -226,15 +226,15 @@ fn other_values_are_told_or_refused_by_name() {
         let parsed = EngineArgs::parse(&text);
         let named = match (key.class, &parsed) {
             (Class::Read | Class::Silent, _) => continue,
-            (Class::NoEffect | Class::Heir(_), Ok((_, warnings))) => warnings.join("\n"),
-            (Class::Refused | Class::Heir(_), Err(error)) => error.message().to_string(),
+            (Class::NoEffect | Class::Renamed(_), Ok((_, warnings))) => warnings.join("\n"),
+            (Class::Refused | Class::Renamed(_), Err(error)) => error.message().to_string(),
             (_, outcome) => panic!("{text}: {outcome:?}"),
         };
-        let heir = match key.class {
-            Class::Heir(heir) => heir,
+        let current = match key.class {
+            Class::Renamed(current) => current,
             _ => key.name,
         };
-        assert!(named.contains(key.name) || named.contains(heir), "{text}: {named}");
+        assert!(named.contains(key.name) || named.contains(current), "{text}: {named}");
     }
 }
 
@@ -246,10 +246,10 @@ fn the_table_is_sorted_and_its_columns_make_sense() {
     for key in table::KEYS {
         assert!(serde_json::from_str::<Vec<Value>>(key.neutral).is_ok(), "{}", key.name);
         assert!(1 <= key.since && key.since <= key.until && key.until <= NEWEST, "{}", key.name);
-        if let Class::Heir(heir) = key.class {
-            let outer = heir.split('.').next().unwrap_or(heir);
-            let outer = table::KEYS.iter().find(|other| other.name == outer).expect(heir);
-            assert_eq!(outer.class, Class::Read, "{heir}");
+        if let Class::Renamed(current) = key.class {
+            let outer = current.split('.').next().unwrap_or(current);
+            let outer = table::KEYS.iter().find(|other| other.name == outer).expect(current);
+            assert_eq!(outer.class, Class::Read, "{current}");
         }
     }
 }

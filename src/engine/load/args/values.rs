@@ -164,10 +164,10 @@ fn wrong_integer(key: &str, got: &Value) -> Error {
     let text = got.as_str().unwrap_or_default().trim();
     let number = text.trim_end_matches(|c: char| "kKmMgGtT".contains(c));
     let numeric = |c: char| c.is_ascii_digit() || "_,.".contains(c);
-    match number.starts_with(|c: char| c.is_ascii_digit()) && number.chars().all(numeric) {
-        true => error.with_end(": write all digits, without suffix or separators"),
-        false => error,
+    if number.starts_with(|c: char| c.is_ascii_digit()) && number.chars().all(numeric) {
+        return error.with_end(": write all digits, without suffix or separators");
     }
+    error
 }
 
 /// An object, or a text that holds one.
@@ -193,10 +193,8 @@ pub(super) fn object_at<'a>(
 ) -> Result<&'a mut Map<String, Value>> {
     let slot = map.entry(name).or_insert(Value::Null);
     if slot.is_null() || slot.is_string() {
-        *slot = match is_empty(slot) {
-            true => Value::Object(Map::new()),
-            false => Value::Object(parsed_object(name, slot)?),
-        };
+        let inner = if is_empty(slot) { Map::new() } else { parsed_object(name, slot)? };
+        *slot = Value::Object(inner);
     }
     match slot {
         Value::Object(inner) => Ok(inner),
