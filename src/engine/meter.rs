@@ -1,6 +1,6 @@
 //! Measures the engine thread: how long requests wait, are fed and generate, what steps cost, what
-//! the prefix cache gives. Called by `step_loop` as things happen; tells the observer, and the trace
-//! file if there is one. It decides nothing.
+//! the prefix cache gives. Called by `step_loop` as things happen; tells the observer, and the
+//! trace file if there is one. It decides nothing.
 
 use std::collections::HashMap;
 use std::fs::File;

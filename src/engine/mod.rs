@@ -1,9 +1,9 @@
 //! One thread owns what changes of a request while it is served. `triton` calls it through
-//! [`Engine`]; it calls `scheduler` for plans, `model` and `device` for tokens, `text` for words. It
-//! never knows Triton.
+//! [`Engine`]; it calls `scheduler` for plans, `model` and `device` for tokens, `text` for words.
+//! It never knows Triton.
 //!
-//! The way of a request: `request` (intake) -> `step_loop` -> `output` (outboxes). An engine is made
-//! by `load`.
+//! The way of a request: `request` (intake) -> `step_loop` -> `output` (outboxes). An engine is
+//! made by `load`.
 //!
 //! | file | what |
 //! |---|---|

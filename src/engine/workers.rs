@@ -1,7 +1,7 @@
-//! Threads for tasks of which some take long: compiling grammars, token masks. A task that runs long
-//! gets its thread replaced, so that others do not wait behind it; one that runs longer than the
-//! limit, or whose client has left, is told to stop. Used by `intake` and `grammar_matchers`; it
-//! knows neither grammars nor tokens.
+//! Threads for tasks of which some take long: compiling grammars, token masks. A task that runs
+//! long gets its thread replaced, so that others do not wait behind it; one that runs longer than
+//! the limit, or whose client has left, is told to stop. Used by `intake` and `grammar_matchers`;
+//! it knows neither grammars nor tokens.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};

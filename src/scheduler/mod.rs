@@ -8,9 +8,9 @@
 //! token rows.
 //! 1. **Running first**, in order of admission (`plan_running`). Each gets a page when
 //!    its tokens need one.
-//! 2. **Preemption.** If the pool has no page left, the sequence that was admitted last is preempted,
-//!    until there is one: it gives up its slot and pages, waits at the head of the queue and later
-//!    computes everything anew, or hits the prefix cache.
+//! 2. **Preemption.** If the pool has no page left, the sequence that was admitted last is
+//!    preempted, until there is one: it gives up its slot and pages, waits at the head of the queue
+//!    and later computes everything anew, or hits the prefix cache.
 //! 3. **Then waiting**, unless something was preempted (`plan_waiting`): sequences are
 //!    admitted in the queue's order, while budget, a slot and pages for all of their known tokens
 //!    are there. Their prefix comes from the cache as far as it is there; the rest is fed in chunks
@@ -22,9 +22,9 @@
 //! token its slot sampled last". When a sequence ends or is preempted, steps that were planned
 //! before may still work on its slot and pages. Slot and pages are nevertheless free at once,
 //! because the device runs steps in order: whoever gets them does so in a later step, which first
-//! sees the changes `Close` and `Open`. Only the late *results* have to be dropped: for each planned
-//! sample it is noted which generation had the slot, and [`Scheduler::commit`] drops those whose
-//! generation is over.
+//! sees the changes `Close` and `Open`. Only the late *results* have to be dropped: for each
+//! planned sample it is noted which generation had the slot, and [`Scheduler::commit`] drops those
+//! whose generation is over.
 //!
 //! | file | what |
 //! |---|---|

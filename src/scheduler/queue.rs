@@ -7,9 +7,10 @@
 //! - **Siblings.** With `n` > 1 a request's further sequences are not in the queue until their
 //!   primary's prompt is fed (or the primary is over), so that they find the prompt's pages in the
 //!   prefix cache. Meanwhile they hold up nobody.
-//! - **Overtaking.** Nobody overtakes, but for those whose adapter is in an adapter slot, or who need
-//!   none, past those who wait for an adapter slot. After `max_num_seqs` overtakers with an adapter
-//!   no more of them pass, so that the adapter slots empty and the first who waits for one gets it.
+//! - **Overtaking.** Nobody overtakes, but for those whose adapter is in an adapter slot, or who
+//!   need none, past those who wait for an adapter slot. After `max_num_seqs` overtakers with an
+//!   adapter no more of them pass, so that the adapter slots empty and the first who waits for one
+//!   gets it.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,5 +1,5 @@
-//! A sequence's grammar matcher with what it allows next. Made by intake, owned by the engine thread
-//! or by one of the matcher threads, freed by the latter. It never sees a grammar's text.
+//! A sequence's grammar matcher with what it allows next. Made by intake, owned by the engine
+//! thread or by one of the matcher threads, freed by the latter. It never sees a grammar's text.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

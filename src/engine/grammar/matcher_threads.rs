@@ -1,6 +1,6 @@
 //! The threads that take a sampled token into a sequence's grammar and compute its next token mask,
-//! while the device runs a forward pass. `step_loop` sends a matcher away with the token and gets it
-//! back, with the mask, as a command.
+//! while the device runs a forward pass. `step_loop` sends a matcher away with the token and gets
+//! it back, with the mask, as a command.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

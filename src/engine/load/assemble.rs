@@ -1,5 +1,6 @@
-//! From arguments to a running engine: device, files, model, page budget, scheduler, threads. Called
-//! by `deadline`, once per instance; everything that can be refused is refused here, in one line.
+//! From arguments to a running engine: device, files, model, page budget, scheduler, threads.
+//! Called by `deadline`, once per instance; everything that can be refused is refused here, in one
+//! line.
 
 use std::sync::Arc;
 

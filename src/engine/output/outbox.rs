@@ -1,6 +1,6 @@
 //! One outbox: tokens in, text out. Its thread detokenises, matches stop strings and calls the
-//! clients, so that the engine thread never waits for text or for a slow reader (docs/architecture.md,
-//! Laws: The engine never waits for a client).
+//! clients, so that the engine thread never waits for text or for a slow reader
+//! (docs/architecture.md, Laws: The engine never waits for a client).
 //!
 //! Each request belongs to one outbox thread for its whole life, which keeps its answers in
 //! order. The engine sends one batch of events per step and thread. A thread that falls behind

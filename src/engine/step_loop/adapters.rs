@@ -1,5 +1,5 @@
-//! Adapters on the engine thread: into adapter slots as plans say, and what becomes of the sequences
-//! that waited for one. Called by the loop in `step`.
+//! Adapters on the engine thread: into adapter slots as plans say, and what becomes of the
+//! sequences that waited for one. Called by the loop in `step`.
 
 use super::state::StepLoop;
 use crate::error::Result;

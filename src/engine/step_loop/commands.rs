@@ -8,7 +8,6 @@ use crate::engine::command::Command;
 use crate::engine::output::{Event, RepetitionDetector, Stream};
 use crate::engine::request::{Accepted, FinishReason};
 use crate::error::{Error, Result};
-use crate::ids::RequestId;
 use crate::internal;
 use crate::scheduler::NewSequence;
 
@@ -85,13 +84,6 @@ impl StepLoop {
         if let Err(error) = added {
             self.fail(ids, error);
         }
-    }
-
-    /// A sequence is over: forget it, wherever it is.
-    pub(super) fn end(&mut self, id: RequestId, reason: FinishReason) {
-        self.active.remove(&id);
-        self.scheduler.finish(id);
-        self.meter.ended(id, reason);
     }
 }
 

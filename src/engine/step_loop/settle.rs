@@ -50,17 +50,6 @@ impl StepLoop {
         self.tell(id, new, finish);
     }
 
-    /// Hand a token to its request, and end the sequence if that was its last one.
-    pub(super) fn tell(&mut self, id: RequestId, token: NewToken, finish: Option<Finish>) {
-        let Some(active) = self.active.get(&id) else { return };
-        let request = active.ids.first;
-        let index = active.index;
-        self.outgoing[active.outbox].push(Event::Token { id: request, index, token, finish });
-        if let Some(finish) = finish {
-            self.end(id, finish.reason);
-        }
-    }
-
     /// The vector of a sequence that embeds: it ends with that.
     fn take_vector(&mut self, id: RequestId, vector: Vec<f32>) {
         let Some(active) = self.active.get(&id) else { return };

@@ -13,7 +13,7 @@ use crate::engine::command::Command;
 use crate::engine::grammar::{MatcherState, MatcherThreads};
 use crate::engine::meter::Meter;
 use crate::engine::output::{Event, NewToken, Outboxes, RepetitionDetector};
-use crate::engine::request::{Client, SequenceIds, StopRules};
+use crate::engine::request::{Client, Finish, FinishReason, SequenceIds, StopRules};
 use crate::engine::shared::Shared;
 use crate::ids::{AdapterId, RequestId};
 use crate::scheduler::Scheduler;
@@ -108,6 +108,24 @@ impl StepLoop {
             in_flight: VecDeque::new(),
             drain_deadline: None,
         }
+    }
+
+    /// Hand a token to its request, and end the sequence if that was its last one.
+    pub(super) fn tell(&mut self, id: RequestId, token: NewToken, finish: Option<Finish>) {
+        let Some(active) = self.active.get(&id) else { return };
+        let request = active.ids.first;
+        let index = active.index;
+        self.outgoing[active.outbox].push(Event::Token { id: request, index, token, finish });
+        if let Some(finish) = finish {
+            self.end(id, finish.reason);
+        }
+    }
+
+    /// A sequence is over: forget it, wherever it is.
+    pub(super) fn end(&mut self, id: RequestId, reason: FinishReason) {
+        self.active.remove(&id);
+        self.scheduler.finish(id);
+        self.meter.ended(id, reason);
     }
 
     /// Hand this round's events to the outboxes.
