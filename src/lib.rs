@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! triton -> engine -> { scheduler -> kv, text, model -> device }
-//! leaves, which all may import: error, files, json, ids, sampling, plan
+//! leaves, which all may import: error, threads, files, json, ids, sampling, plan
 //! ```
 //!
 //! | module | one sentence |
@@ -24,6 +24,7 @@
 //! | [`plan`] | StepPlan and StepResult: the plain data in which scheduler and model meet |
 //! | [`json`] | JSON as Python writes it, and keys of it by type |
 //! | [`files`] | how files are read: regular ones only, within the size of their kind |
+//! | [`threads`] | how threads start, each by a name, and how their panics are caught |
 //! | [`ids`] | types for numbers, so that a page is never taken for a slot |
 //! | [`error`] | one error type whose kinds are Triton's error codes |
 
@@ -33,6 +34,7 @@ pub mod ids;
 pub mod json;
 pub mod plan;
 pub mod sampling;
+pub mod threads;
 
 pub mod device;
 pub mod engine;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crossbeam::channel::{bounded, Receiver, Sender};
 
-use super::outbox::Backlog;
+use super::output::Backlog;
 use super::request::{Answer, Client, FinishReason, GenerateRequest, RequestOptions, Returns};
 use super::tests::{bench, bench_with, Bench, Fault, GREEDY, LONG, PATIENCE};
 use crate::error::{Error, Result};

@@ -1,5 +1,5 @@
 //! Whether the engine can serve, and the ways in which it stops being able to: poison and drain.
-//! Written by the engine, outbox and watchdog threads, read by `Engine::submit` and the door.
+//! Written by the engine, outbox and watchdog threads, read by `Engine::submit` and by `triton`.
 //! Poison never heals; it ends every request in flight at once and refuses every later one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::request::Observer;
-use super::ticket::{QueueLimit, Tickets};
+use super::request::{Observer, QueueLimit, Tickets};
 use crate::error::{Error, Result};
 
 /// Shared by the handle and all threads of an engine.
-pub(super) struct Health {
+pub(crate) struct Health {
     pub tickets: Arc<Tickets>,
     state: Mutex<State>,
     /// When the oldest step that still runs began, in milliseconds since `born`, plus one; 0 = no

@@ -1,6 +1,6 @@
 //! Measures the engine thread: how long requests wait, are fed and generate, what steps cost, what
-//! the prefix cache gives. Called by `step` as things happen; tells the observer, and the trace
-//! file if there is one. It decides nothing.
+//! the prefix cache gives. Called by `step_loop` as things happen; tells the observer, and the
+//! trace file if there is one. It decides nothing.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,14 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::request::{FinishReason, Observation, Observer};
+use super::request::{FinishReason, Observation, Observer, Spent};
 use crate::error::{Error, Result};
 use crate::ids::RequestId;
 use crate::invalid;
 use crate::plan::StepPlan;
 use crate::scheduler::SchedulerStats;
 
-pub(super) struct Meter {
+pub(crate) struct Meter {
     observer: Arc<dyn Observer>,
     trace: Option<StepTrace>,
     times: HashMap<RequestId, Times>,
@@ -125,7 +125,8 @@ impl Meter {
 
     /// The loop has done what it had to: a step was collected, or only requests ended.
     pub fn round_ends(&mut self, stats: SchedulerStats) {
-        let (round, last) = (&self.round, std::mem::replace(&mut self.last, stats));
+        let last = std::mem::replace(&mut self.last, stats);
+        let round = &self.round;
         self.load(&stats);
         self.observer.observe(Observation::Cache {
             queries_tokens: stats.prefix_queries_tokens - last.prefix_queries_tokens,
@@ -144,23 +145,13 @@ impl Meter {
     }
 }
 
-/// Where an ended request's time went, if it ever got a token. Seconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spent {
-    /// First token to last.
-    pub decode_s: f64,
-    /// First slot to last token.
-    pub inference_s: f64,
-    pub output_tokens: u32,
-}
-
 fn seconds(from: Instant, to: Instant) -> f64 {
     to.saturating_duration_since(from).as_secs_f64()
 }
 
 /// Rounds of the engine as Chrome's trace events (chrome://tracing, Perfetto): one complete event
 /// each, with an inner one for the device's part.
-pub(super) struct StepTrace {
+pub(crate) struct StepTrace {
     file: BufWriter<File>,
     epoch: Instant,
     events: u32,

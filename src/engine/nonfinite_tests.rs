@@ -1,5 +1,5 @@
 //! A row without finite logits while further steps are in flight: its request ends once, with the
-//! others of its family, and nobody else notices.
+//! others of its request, and nobody else notices.
 
 use std::sync::atomic::Ordering;
 

@@ -1,4 +1,4 @@
-//! The heart against a scripted device: what every client is owed whatever the device does. Tokens
+//! The engine against a scripted device: what every client is owed whatever the device does. Tokens
 //! come from a rule, faults from a script; scheduler, outboxes and text are the real ones.
 
 use std::path::Path;
@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{bounded, unbounded, Receiver, Sender};
 
-use super::adapters::Adapters;
-use super::grammar_matchers::MatcherThreads;
+use super::adapters::HostAdapters;
+use super::grammar::MatcherThreads;
 use super::health::Health;
-use super::intake::{Intake, Slow};
-use super::outbox::{Backlog, Outboxes, Shared};
+use super::meter::Meter;
+use super::output::{Backlog, Outboxes};
 use super::request::*;
-use super::step::{Core, Helpers, Runner};
+use super::shared::Shared;
+use super::step_loop::{Helpers, Runner, StepLoop};
 use super::watchdog::Watchdog;
 use super::{Engine, EngineFacts};
 use crate::error::{Error, Result};
@@ -176,7 +177,7 @@ pub(super) fn bench_with(
     })
     .expect("a valid config");
     let (commands, inbox) = unbounded();
-    let health = Arc::new(Health::new(super::ticket::QueueLimit::new(max_num_seqs + max_waiting)));
+    let health = Arc::new(Health::new(QueueLimit::new(max_num_seqs + max_waiting)));
     let shared =
         Shared { observer: Arc::new(Ignore), commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start("test", health.clone(), Some(STEP_LIMIT)).expect("a thread");
@@ -185,13 +186,13 @@ pub(super) fn bench_with(
     let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
     let matchers = MatcherThreads::start("test", 1, GRAMMAR_LIMIT, &commands).expect("threads");
     let (drop_thread, mask_delay_ms) = (matchers.drop_thread(), matchers.delay_ms.clone());
-    let helpers = Helpers { outboxes, matchers, adapters: Adapters::default() };
-    let meter = super::meter::Meter::new(Arc::new(Ignore), None);
-    let core = Core::new(Box::new(runner), scheduler, inbox, helpers, shared, meter, 1);
+    let helpers = Helpers { outboxes, matchers, adapters: HostAdapters::default() };
+    let meter = Meter::new(Arc::new(Ignore), None);
+    let core = StepLoop::new(Box::new(runner), scheduler, inbox, helpers, shared, meter, 1);
     let thread = std::thread::spawn(move || core.run());
     let eos: Vec<TokenId> = tokenizer.eos().into_iter().filter(|_| ends).collect();
     let intake = Arc::new(Intake {
-        queue: super::queued::PromptQueue::new(None),
+        queued_prompts: QueuedPrompts::new(None),
         adapters: Vec::new(),
         grammars: Grammars::new(tokenizer.clone(), 4096, &eos, Default::default(), GRAMMAR_LIMIT),
         eos,
@@ -205,7 +206,8 @@ pub(super) fn bench_with(
         next_id: AtomicU64::new(1),
         embedder: None,
     });
-    let (slow, mut threads) = Slow::start("test", &intake, GRAMMAR_LIMIT).expect("threads");
+    let (prepare, mut threads) =
+        PrepareThreads::start("test", &intake, GRAMMAR_LIMIT).expect("threads");
     threads.push(thread);
     let facts = EngineFacts {
         device: "scripted".into(),
@@ -223,7 +225,7 @@ pub(super) fn bench_with(
         health,
         intake,
         commands,
-        slow: Some(slow),
+        prepare: Some(prepare),
         threads,
         watchdog: Some(watchdog),
     };

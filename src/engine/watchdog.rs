@@ -11,13 +11,14 @@ use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender};
 
 use super::health::Health;
 use crate::error::Result;
+use crate::threads;
 
 /// Between two looks; shorter where the limit is.
 const PERIOD: Duration = Duration::from_millis(250);
 /// The engine thread ends a drain itself, a little earlier, unless it hangs in a step.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
-pub(super) struct Watchdog {
+pub(crate) struct Watchdog {
     stop: Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -26,10 +27,8 @@ impl Watchdog {
     /// `step_limit`: how long a step may run; None = for ever.
     pub fn start(name: &str, health: Arc<Health>, step_limit: Option<Duration>) -> Result<Self> {
         let (stop, stopped) = bounded(0);
-        let thread = std::thread::Builder::new()
-            .name(format!("watchdog {name}"))
-            .spawn(move || watch(&health, step_limit, &stopped))
-            .map_err(|e| crate::internal!("cannot start a thread: {e}"))?;
+        let body = move || watch(&health, step_limit, &stopped);
+        let thread = threads::spawn(format!("watchdog {name}"), body)?;
         Ok(Watchdog { stop, thread })
     }
 

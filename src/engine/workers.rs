@@ -1,10 +1,9 @@
-//! Threads for jobs of which some take long: compiling grammars, token masks. A job that runs long
-//! gets its thread replaced, so that others do not wait behind it; one that runs longer than the
-//! limit, or whose client has left, is told to stop. Used by `intake` and `grammar_matchers`; it
-//! knows neither grammars nor tokens.
+//! Threads for tasks of which some take long: compiling grammars, token masks. A task that runs
+//! long gets its thread replaced, so that others do not wait behind it; one that runs longer than
+//! the limit, or whose client has left, is told to stop. Used by `intake` and `grammar_matchers`;
+//! it knows neither grammars nor tokens.
 
 use std::collections::VecDeque;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,37 +14,37 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::request::Client;
 use crate::error::{Error, Result};
 use crate::text::{Interrupt, StopHandle, STACK_BYTES, TIMEOUT_KEY};
-use crate::{internal, invalid};
+use crate::{internal, invalid, threads};
 
-/// Between two looks at the jobs that run.
+/// Between two looks at the tasks that run.
 const TICK: Duration = Duration::from_millis(10);
-/// A job that runs so long has its thread replaced.
+/// A task that runs so long has its thread replaced.
 const LONG: Duration = Duration::from_millis(20);
 /// Replacements at most.
 const MAX_EXTRA: usize = 8;
 
-type Run = Box<dyn FnOnce(&Arc<Watch>) + Send>;
+type Run = Box<dyn FnOnce(&Arc<TaskWatch>) + Send>;
 
 /// One thing to do.
-pub(super) struct Job {
+pub(crate) struct Task {
     /// For whom: nobody works for a client that has left.
     pub client: Arc<dyn Client>,
     pub run: Run,
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Rules {
-    /// Threads as long as no job takes long.
+pub(crate) struct Rules {
+    /// Threads as long as no task takes long.
     pub threads: usize,
-    /// What one job may take.
+    /// What one task may take.
     pub limit: Duration,
-    /// Tell clients of jobs that are given up, and refuse what has waited for longer than the
-    /// limit. Else the jobs themselves see to it, and each is begun.
+    /// Tell clients of tasks that are given up, and refuse what has waited for longer than the
+    /// limit. Else the tasks themselves see to it, and each is begun.
     pub answers: bool,
 }
 
-/// The threads. They end when this is dropped, once the jobs that wait are done.
-pub(super) struct Workers {
+/// The threads. They end when this is dropped, once the tasks that wait are done.
+pub(crate) struct Workers {
     shared: Arc<Shared>,
 }
 
@@ -53,24 +52,24 @@ struct Shared {
     name: String,
     rules: Rules,
     state: Mutex<State>,
-    /// A job has come, or the end.
+    /// A task has come, or the end.
     work: Condvar,
-    /// The first job has come, or a thread has ended.
+    /// The first task has come, or a thread has ended.
     tick: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<(Instant, Job)>,
-    running: Vec<Arc<Watch>>,
+    queue: VecDeque<(Instant, Task)>,
+    running: Vec<Arc<TaskWatch>>,
     threads: usize,
-    /// The supervisor waits for a job.
+    /// The supervisor waits for a task.
     asleep: bool,
     closed: bool,
 }
 
-/// One job that runs, as seen from the supervisor and from the job.
-pub(super) struct Watch {
+/// One task that runs, as seen from the supervisor and from the task.
+pub(crate) struct TaskWatch {
     client: Arc<dyn Client>,
     began: Instant,
     limit: Duration,
@@ -79,9 +78,9 @@ pub(super) struct Watch {
     stop: Mutex<Option<StopHandle>>,
 }
 
-impl Watch {
-    fn new(client: Arc<dyn Client>, limit: Duration) -> Watch {
-        Watch {
+impl TaskWatch {
+    fn new(client: Arc<dyn Client>, limit: Duration) -> TaskWatch {
+        TaskWatch {
             client,
             began: Instant::now(),
             limit,
@@ -106,14 +105,14 @@ impl Watch {
         }
     }
 
-    /// Tell the client of the job why it ends, unless that was done when it was given up.
+    /// Tell the client of the task why it ends, unless that was done when it was given up.
     pub fn refuse(&self, client: &dyn Client, error: Error) {
         if !self.is_given_up() {
             tell(client, error);
         }
     }
 
-    /// Why the job need not go on.
+    /// Why the task need not go on.
     fn over(&self) -> Option<Error> {
         if self.began.elapsed() > self.limit {
             return Some(invalid!(
@@ -126,7 +125,7 @@ impl Watch {
     }
 }
 
-impl Interrupt for Watch {
+impl Interrupt for TaskWatch {
     fn check(&self) -> Result<()> {
         self.over().map_or(Ok(()), Err)
     }
@@ -153,30 +152,28 @@ impl Workers {
         // Ends the threads that were started if a later one cannot be.
         let workers = Workers { shared };
         let shared = &workers.shared;
-        let mut threads = Vec::new();
+        let mut started = Vec::new();
         for _ in 0..rules.threads.max(1) {
-            threads.push(shared.spawn(&mut shared.state.lock())?);
+            started.push(shared.spawn(&mut shared.state.lock())?);
         }
         let supervised = Arc::clone(shared);
-        let supervisor = std::thread::Builder::new()
-            .name(format!("{} watch", shared.name))
-            .spawn(move || supervised.supervise(threads))
-            .map_err(|e| internal!("cannot start a thread: {e}"))?;
+        let name = format!("{} watch", shared.name);
+        let supervisor = threads::spawn(name, move || supervised.supervise(started))?;
         Ok((workers, supervisor))
     }
 
     /// Have it done.
     ///
     /// # Errors
-    /// Unavailable: every thread is lost in a job that was given up and goes on.
-    pub fn send(&self, job: Job) -> Result<()> {
-        self.shared.send(job)
+    /// Unavailable: every thread is lost in a task that was given up and goes on.
+    pub fn send(&self, task: Task) -> Result<()> {
+        self.shared.send(task)
     }
 
-    /// A way to send jobs that does not keep the threads from ending: what comes too late is given
+    /// A way to send tasks that does not keep the threads from ending: what comes too late is given
     /// back.
-    pub fn sender(&self) -> JobSender {
-        JobSender(Arc::clone(&self.shared))
+    pub fn sender(&self) -> TaskSender {
+        TaskSender(Arc::clone(&self.shared))
     }
 }
 
@@ -189,17 +186,17 @@ impl Drop for Workers {
 }
 
 #[derive(Clone)]
-pub(super) struct JobSender(Arc<Shared>);
+pub(crate) struct TaskSender(Arc<Shared>);
 
-impl JobSender {
+impl TaskSender {
     /// Have it done, or drop it on this thread if the others are ending.
-    pub fn send(&self, job: Job) {
-        let _ = self.0.send(job);
+    pub fn send(&self, task: Task) {
+        let _ = self.0.send(task);
     }
 }
 
 impl Shared {
-    fn send(&self, job: Job) -> Result<()> {
+    fn send(&self, task: Task) -> Result<()> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Error::Unavailable("the model is being unloaded".into()));
@@ -212,7 +209,7 @@ impl Shared {
                 self.rules.limit.as_millis()
             )));
         }
-        state.queue.push_back((Instant::now(), job));
+        state.queue.push_back((Instant::now(), task));
         if std::mem::take(&mut state.asleep) {
             self.tick.notify_all();
         }
@@ -228,11 +225,8 @@ impl Shared {
 
     fn spawn(self: &Arc<Self>, state: &mut MutexGuard<State>) -> Result<JoinHandle<()>> {
         let shared = Arc::clone(self);
-        let thread = std::thread::Builder::new()
-            .name(self.name.clone())
-            .stack_size(STACK_BYTES)
-            .spawn(move || shared.work())
-            .map_err(|e| internal!("cannot start a thread: {e}"))?;
+        let name = self.name.clone();
+        let thread = threads::spawn_with_stack(name, STACK_BYTES, move || shared.work())?;
         state.threads += 1;
         Ok(thread)
     }
@@ -244,20 +238,20 @@ impl Shared {
             if state.threads > self.wanted(&state) {
                 break;
             }
-            let Some((_, job)) = state.queue.pop_front() else {
+            let Some((_, task)) = state.queue.pop_front() else {
                 if state.closed {
                     break;
                 }
                 self.work.wait(&mut state);
                 continue;
             };
-            let watch = Arc::new(Watch::new(job.client, self.rules.limit));
+            let watch = Arc::new(TaskWatch::new(task.client, self.rules.limit));
             state.running.push(Arc::clone(&watch));
             drop(state);
 
             // A parser that panics costs its own request only.
-            let run = job.run;
-            let outcome = catch_unwind(AssertUnwindSafe(|| run(&watch)));
+            let run = task.run;
+            let outcome = threads::catch(|| run(&watch));
             if outcome.is_err() {
                 watch.client.finish(Err(internal!("a fault in the work for this request")));
             }
@@ -297,7 +291,7 @@ impl Shared {
         threads.into_iter().for_each(|thread| drop(thread.join()));
     }
 
-    /// Which jobs run long, which are over. Returns whom to tell what.
+    /// Which tasks run long, which are over. Returns whom to tell what.
     fn look(&self, state: &mut State) -> Vec<(Arc<dyn Client>, Error)> {
         let mut over = Vec::new();
         for watch in &state.running {
@@ -317,7 +311,7 @@ impl Shared {
             return Vec::new();
         }
         let limit = self.rules.limit;
-        state.queue.retain(|(since, job)| {
+        state.queue.retain(|(since, task)| {
             let late = (since.elapsed() > limit).then(|| {
                 Error::Unavailable(format!(
                     "structured_outputs: the grammar has waited for {} ms behind others that take \
@@ -325,8 +319,8 @@ impl Shared {
                     limit.as_millis()
                 ))
             });
-            let error = job.client.gone().or(late);
-            over.extend(error.clone().map(|error| (Arc::clone(&job.client), error)));
+            let error = task.client.gone().or(late);
+            over.extend(error.clone().map(|error| (Arc::clone(&task.client), error)));
             error.is_none()
         });
         over

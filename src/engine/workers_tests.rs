@@ -1,11 +1,11 @@
-//! Jobs that take long, jobs that never end, clients that leave.
+//! Tasks that take long, tasks that never end, clients that leave.
 
 use std::sync::atomic::AtomicUsize;
 
 use crossbeam::channel::{bounded, unbounded, Sender};
 
-use super::super::request::Answer;
 use super::*;
+use crate::engine::request::Answer;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -31,8 +31,8 @@ fn client() -> (Arc<Told>, crossbeam::channel::Receiver<Error>) {
     (Arc::new(Told { gone: AtomicBool::new(false), ends }), told)
 }
 
-fn job(client: &Arc<Told>, run: impl FnOnce(&Arc<Watch>) + Send + 'static) -> Job {
-    Job { client: client.clone(), run: Box::new(run) }
+fn task(client: &Arc<Told>, run: impl FnOnce(&Arc<TaskWatch>) + Send + 'static) -> Task {
+    Task { client: client.clone(), run: Box::new(run) }
 }
 
 fn workers(threads: usize, limit_ms: u64) -> (Workers, JoinHandle<()>) {
@@ -41,16 +41,16 @@ fn workers(threads: usize, limit_ms: u64) -> (Workers, JoinHandle<()>) {
 }
 
 #[test]
-fn a_long_job_gets_its_thread_replaced() {
+fn a_long_task_gets_its_thread_replaced() {
     let (workers, supervisor) = workers(1, 60_000);
     let (someone, _told) = client();
     let (open, gate) = bounded::<()>(0);
     for _ in 0..3 {
         let gate = gate.clone();
-        workers.send(job(&someone, move |_| gate.recv().unwrap_or_default())).unwrap();
+        workers.send(task(&someone, move |_| gate.recv().unwrap_or_default())).unwrap();
     }
     let (done, quick) = bounded(1);
-    workers.send(job(&someone, move |_| done.send(()).unwrap_or_default())).unwrap();
+    workers.send(task(&someone, move |_| done.send(()).unwrap_or_default())).unwrap();
     quick.recv_timeout(PATIENCE).expect("not behind the long ones");
     drop(open);
     drop(workers);
@@ -58,17 +58,17 @@ fn a_long_job_gets_its_thread_replaced() {
 }
 
 #[test]
-fn a_job_beyond_the_limit_is_given_up_and_told_so_once() {
+fn a_task_beyond_the_limit_is_given_up_and_told_so_once() {
     let (workers, supervisor) = workers(1, 50);
     let (someone, told) = client();
     let (open, gate) = bounded::<()>(0);
-    let run = move |watch: &Arc<Watch>| {
+    let run = move |watch: &Arc<TaskWatch>| {
         let _ = gate.recv();
         let error = watch.check().expect_err("over long ago");
         watch.refuse(&*watch.client, error);
     };
-    workers.send(job(&someone, run)).unwrap();
-    let error = told.recv_timeout(PATIENCE).expect("told although the job goes on");
+    workers.send(task(&someone, run)).unwrap();
+    let error = told.recv_timeout(PATIENCE).expect("told although the task goes on");
     assert!(
         matches!(&error, Error::InvalidArgument(text)
         if text.contains("50 ms") && text.contains("grammar-timeout-ms")),
@@ -88,16 +88,16 @@ fn lost_threads_are_limited() {
     let (open, gate) = bounded::<()>(0);
     for _ in 0..1 + MAX_EXTRA {
         let gate = gate.clone();
-        workers.send(job(&someone, move |_| gate.recv().unwrap_or_default())).unwrap();
+        workers.send(task(&someone, move |_| gate.recv().unwrap_or_default())).unwrap();
         told.recv_timeout(PATIENCE).expect("given up");
     }
-    let refused = workers.send(job(&someone, |_| {})).expect_err("no thread is left");
+    let refused = workers.send(task(&someone, |_| {})).expect_err("no thread is left");
     assert!(matches!(&refused, Error::Unavailable(text) if text.contains("9 grammars")));
     open.send_timeout((), PATIENCE).expect("a thread waits");
     let (done, back) = bounded(1);
     let since = Instant::now();
     while workers
-        .send(job(&someone, {
+        .send(task(&someone, {
             let done = done.clone();
             move |_| done.send(()).unwrap_or_default()
         }))
@@ -113,17 +113,17 @@ fn lost_threads_are_limited() {
 }
 
 #[test]
-fn a_client_that_leaves_ends_its_job_running_or_waiting() {
+fn a_client_that_leaves_ends_its_task_running_or_waiting() {
     let (workers, supervisor) = workers(1, 60_000);
     let (running, told) = client();
     let (begun, began) = bounded(1);
-    let run = move |watch: &Arc<Watch>| {
+    let run = move |watch: &Arc<TaskWatch>| {
         let _ = begun.send(());
         while !watch.is_given_up() {
             std::thread::sleep(Duration::from_millis(1));
         }
     };
-    workers.send(job(&running, run)).unwrap();
+    workers.send(task(&running, run)).unwrap();
     began.recv_timeout(PATIENCE).expect("begun");
     running.gone.store(true, Ordering::Release);
     let error = told.recv_timeout(PATIENCE).expect("told");
@@ -136,12 +136,12 @@ fn a_client_that_leaves_ends_its_job_running_or_waiting() {
 fn a_panic_costs_its_own_request_and_what_waits_is_done_at_the_end() {
     let (workers, supervisor) = workers(1, 60_000);
     let (someone, told) = client();
-    workers.send(job(&someone, |_| panic!("on purpose"))).unwrap();
+    workers.send(task(&someone, |_| panic!("on purpose"))).unwrap();
     let done = Arc::new(AtomicUsize::new(0));
     for _ in 0..20 {
         let done = done.clone();
         workers
-            .send(job(&someone, move |_| {
+            .send(task(&someone, move |_| {
                 done.store(done.load(Ordering::Acquire) + 1, Ordering::Release)
             }))
             .unwrap();
@@ -152,6 +152,6 @@ fn a_panic_costs_its_own_request_and_what_waits_is_done_at_the_end() {
     assert!(matches!(told.recv_timeout(PATIENCE).expect("told"), Error::Internal(_)));
     assert_eq!(done.load(Ordering::Acquire), 20);
     let counted = done.clone();
-    late.send(job(&someone, move |_| counted.store(99, Ordering::Release)));
+    late.send(task(&someone, move |_| counted.store(99, Ordering::Release)));
     assert_eq!(done.load(Ordering::Acquire), 20, "nobody is there");
 }

@@ -2,6 +2,8 @@
 
 use super::tests::{answer, config, request, scheduler, shares};
 use super::*;
+use crate::ids::{AdapterId, RequestId};
+use crate::plan::SlotChange;
 
 fn with_adapter(id: u64, adapter: u16, max_tokens: u32) -> NewSequence {
     NewSequence { adapter: AdapterId(adapter), ..request(id, 3, max_tokens) }

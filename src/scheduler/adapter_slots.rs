@@ -1,5 +1,5 @@
-//! Which adapter lies in which adapter slot of the device, and for whom the others make room: least
-//! recently used first, never one that a sequence runs with. Used by the scheduler only, which
+//! Which adapter lies in which adapter slot of the device, and which one is replaced: the least
+//! recently used, never one that a sequence runs with. Used by the scheduler only, which
 //! tells the device with [`SlotChange::Adapter`]; it knows no weights.
 
 use crate::ids::{AdapterId, AdapterSlotId};
@@ -37,7 +37,7 @@ impl AdapterSlots {
         if adapter == AdapterId(0) {
             return None;
         }
-        let Some(at) = self.find(adapter) else { panic!("adapter {adapter} has no adapter_slot") };
+        let Some(at) = self.find(adapter) else { panic!("adapter {adapter} has no adapter slot") };
         self.admissions += 1;
         let adapter_slot = &mut self.adapter_slots[at];
         adapter_slot.running += 1;
@@ -49,16 +49,13 @@ impl AdapterSlots {
         Some(SlotChange::Adapter { adapter_slot: AdapterSlotId(at as u16), adapter })
     }
 
-    /// A sequence with it left its slot.
+    /// A sequence with it runs no longer.
     pub(super) fn release(&mut self, adapter: AdapterId) {
         if adapter == AdapterId(0) {
             return;
         }
-        match self
-            .adapter_slots
-            .iter_mut()
-            .find(|adapter_slot| adapter_slot.adapter == adapter && adapter_slot.running > 0)
-        {
+        let used = |slot: &&mut AdapterSlot| slot.adapter == adapter && slot.running > 0;
+        match self.adapter_slots.iter_mut().find(used) {
             Some(adapter_slot) => adapter_slot.running -= 1,
             None => panic!("nobody runs with adapter {adapter}"),
         }
@@ -66,13 +63,9 @@ impl AdapterSlots {
 
     /// Its adapter slot, else the one that was idle for longest.
     fn find(&self, adapter: AdapterId) -> Option<usize> {
-        let held =
-            self.adapter_slots.iter().position(|adapter_slot| adapter_slot.adapter == adapter);
-        let idle = self
-            .adapter_slots
-            .iter()
-            .enumerate()
-            .filter(|(_, adapter_slot)| adapter_slot.running == 0);
-        held.or_else(|| idle.min_by_key(|(_, adapter_slot)| adapter_slot.used).map(|(at, _)| at))
+        let held = self.adapter_slots.iter().position(|slot| slot.adapter == adapter);
+        let slots = self.adapter_slots.iter().enumerate();
+        let idle = slots.filter(|(_, slot)| slot.running == 0);
+        held.or_else(|| idle.min_by_key(|(_, slot)| slot.used).map(|(at, _)| at))
     }
 }

@@ -1,10 +1,13 @@
 //! What the scheduler is told once: limits and switches, checked here so that planning need not
-//! doubt them. Made by `engine` from the arguments and from the pages that fit; knows neither.
+//! doubt them, and sequences that could never run. Made by `engine` from the arguments and from the
+//! pages that fit; knows neither.
 
+use super::sequence::NewSequence;
 use crate::error::Result;
-use crate::invalid;
+use crate::ids::AdapterId;
+use crate::{internal, invalid};
 
-/// Names are those of the keys in model.json where there is one.
+/// The limits and switches. Names are those of the keys in model.json where there is one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerConfig {
     /// Sequences that run at the same time; as many slots.
@@ -24,6 +27,7 @@ pub struct SchedulerConfig {
     pub long_prefill_adaptive: bool,
     /// A prompt may be fed in several steps.
     pub chunked_prefill: bool,
+    /// Full pages are found again by their content.
     pub prefix_caching: bool,
     /// Sequences end with their prompt, which may be as long as `max_model_len`: what a step would
     /// sample then is their vector.
@@ -46,6 +50,8 @@ impl SchedulerConfig {
     /// lets the first running sequence go on to `max_model_len`, alone if need be.
     pub(super) fn validate(&self) -> Result<()> {
         assert!(self.page_size > 0 && self.depth > 0, "page_size and depth are at least 1");
+
+        // What a step takes.
         if self.max_num_seqs == 0 {
             return Err(invalid!("max_num_seqs must be at least 1."));
         }
@@ -65,6 +71,8 @@ impl SchedulerConfig {
                 self.max_model_len
             ));
         }
+
+        // What the pool takes.
         if !(0.0..1.0).contains(&self.watermark) {
             return Err(invalid!("watermark must be in [0, 1), got {}.", self.watermark));
         }
@@ -83,6 +91,32 @@ impl SchedulerConfig {
         Ok(())
     }
 
+    /// Can this sequence ever run?
+    ///
+    /// # Errors
+    /// InvalidArgument: an empty prompt, no token to generate, or a prompt that leaves no room for
+    /// a token below `max_model_len` (which the pool is known to hold).
+    pub(super) fn check(&self, new: &NewSequence) -> Result<()> {
+        let prompt_tokens = new.prompt.len();
+        if prompt_tokens == 0 {
+            return Err(invalid!("The prompt has no tokens."));
+        }
+        if new.max_tokens == 0 {
+            return Err(invalid!("max_tokens must be at least 1, got 0."));
+        }
+        if prompt_tokens >= self.longest() {
+            let max_model_len = self.max_model_len;
+            return Err(invalid!(
+                "The prompt has {prompt_tokens} tokens and needs room for one more, max_model_len \
+                 is {max_model_len} tokens. Shorten the prompt or increase max_model_len."
+            ));
+        }
+        if new.adapter != AdapterId(0) && self.max_loras == 0 {
+            return Err(internal!("adapter {} and no adapter slot for it", new.adapter));
+        }
+        Ok(())
+    }
+
     /// Tokens of a sequence at most, with the one that stands for a vector.
     pub(super) fn longest(&self) -> usize {
         self.max_model_len + usize::from(self.pooling)
@@ -91,9 +125,10 @@ impl SchedulerConfig {
     /// How many of `unfed` tokens a sequence may feed within what is left of the step's budget,
     /// where as many `sequences` wait and run.
     pub(super) fn share(&self, unfed: usize, budget: usize, sequences: usize) -> usize {
-        let fair = match self.long_prefill_adaptive {
-            true => self.max_num_batched_tokens / sequences.max(1),
-            false => 0,
+        let fair = if self.long_prefill_adaptive {
+            self.max_num_batched_tokens / sequences.max(1)
+        } else {
+            0
         };
         let threshold = match self.long_prefill_token_threshold {
             0 => usize::MAX,

@@ -6,10 +6,11 @@ use crate::sampling::NonFinite;
 /// A new token of a request. A request's tokens come oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
+    /// Of the sequence.
     pub id: RequestId,
-    /// `NonFinite`: there is none, and the sequence has left.
+    /// `NonFinite`: there is none, and the sequence is over.
     pub token: Result<TokenId, NonFinite>,
-    /// `max_tokens` or `max_model_len` is reached: this was the last, the sequence has left.
+    /// `max_tokens` or `max_model_len` is reached: this was the last, the sequence is over.
     pub at_limit: bool,
     /// Which of the result's samples it is.
     pub sample: usize,
@@ -18,13 +19,16 @@ pub struct Arrival {
 /// Where things stand, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct SchedulerStats {
+    /// Sequences that have a slot.
     pub running: usize,
+    /// Sequences that wait for one.
     pub waiting: usize,
     /// Share of the pool in use, 0..=1.
     pub kv_usage: f64,
-    /// Since the start: tokens looked up in the prefix cache, and found there.
+    /// Tokens that were looked up in the prefix cache, since the start.
     pub prefix_queries_tokens: u64,
+    /// Tokens of those that were found there.
     pub prefix_hits_tokens: u64,
-    /// Since the start.
+    /// Sequences that gave their pages back to be computed again, since the start.
     pub preemptions: u64,
 }

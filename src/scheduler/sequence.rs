@@ -1,7 +1,7 @@
-//! One sequence as the scheduler sees it: how far it is known, fed and in flight. And the slots:
-//! which sequence has which slot. Used inside this room only; plans and policy are next door.
+//! One sequence as the scheduler sees it: how far it is known, fed and in flight. Used inside the
+//! scheduler; who runs when is decided in `mod`.
 
-use std::ops::{Deref, Index, IndexMut};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::ids::{AdapterId, GroupId, RequestId, SlotId, TokenId};
@@ -22,9 +22,11 @@ pub struct NewSequence {
     pub prompt: Arc<[TokenId]>,
     /// Tokens to generate at most, at least 1; `max_model_len` may end the sequence earlier.
     pub max_tokens: u32,
+    /// How its tokens are sampled.
     pub sampler: Arc<SamplerSpec>,
     /// Compute all of the prompt, also what is in the prefix cache.
     pub skip_cache: bool,
+    /// The LoRA adapter that it runs with; 0 = none.
     pub adapter: AdapterId,
     /// A smaller number waits before a larger one.
     pub priority: u64,
@@ -52,23 +54,24 @@ impl Deref for Tokens {
     type Target = [TokenId];
 
     fn deref(&self) -> &[TokenId] {
-        match self.all.is_empty() {
-            true => &self.prompt,
-            false => &self.all,
+        if self.all.is_empty() {
+            &self.prompt
+        } else {
+            &self.all
         }
     }
 }
 
+/// A sequence that waits or runs.
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) id: RequestId,
-    /// Not yet in the queue: they wait for this one's prompt to be fed. Each with its `order`.
-    pub(super) siblings: Vec<(u64, NewSequence)>,
+    /// Compute everything, whatever of it is in the prefix cache.
     pub(super) skip_cache: bool,
     pub(super) prompt: Arc<[TokenId]>,
     pub(super) adapter: AdapterId,
     pub(super) priority: u64,
-    /// Place in the queue among those of the same priority.
+    /// Its place in the queue among those of the same priority: a smaller number is before it.
     pub(super) order: u64,
     pub(super) sampler: Arc<SamplerSpec>,
     /// As far as the host knows them.
@@ -80,15 +83,15 @@ pub(super) struct Sequence {
     pub(super) fed: usize,
     /// Leading pages that came from the prefix cache: others may have written them.
     pub(super) hits: usize,
-    /// No row until somebody says otherwise, see [`super::Scheduler::hold`].
+    /// Nothing of it is planned until somebody says otherwise.
     pub(super) held: bool,
     /// Tokens that planned steps sample and that the host does not know yet. They follow `tokens`.
     pub(super) in_flight: usize,
-    /// The newest token was or will be sampled in the slot this sequence sits in: feed it from
-    /// there.
+    /// The newest token was or will be sampled in this sequence's slot: feed it from there.
     pub(super) last_on_device: bool,
-    /// Which generation in a slot this is, unique in the scheduler's life: results of an earlier
-    /// generation, or of another sequence in the same slot, carry another number.
+    /// Counts whoever got a slot, in the scheduler's life: results that were planned for an earlier
+    /// generation of this sequence, or for another one in the same slot, carry another number. 0:
+    /// it never had a slot.
     pub(super) generation: u64,
 }
 
@@ -97,7 +100,6 @@ impl Sequence {
         let limit = new.prompt.len().saturating_add(new.max_tokens as usize).min(longest);
         Sequence {
             id: new.id,
-            siblings: Vec::new(),
             skip_cache: new.skip_cache,
             adapter: new.adapter,
             priority: new.priority,
@@ -148,7 +150,7 @@ impl Sequence {
         }
     }
 
-    /// Plan the next `count` tokens, for which the table has pages, as a chunk of `plan`.
+    /// Plan the next `count` tokens, for which the table has pages.
     pub(super) fn feed(&mut self, count: usize, slot: SlotId, plan: &mut StepPlan) {
         let feed = if self.last_on_device {
             assert_eq!(count, 1, "only the newest token is on the device alone");
@@ -188,70 +190,5 @@ impl Sequence {
         self.in_flight = 0;
         self.held = false;
         self.last_on_device = false;
-    }
-}
-
-/// The slots: one sequence each, or free.
-#[derive(Debug)]
-pub(super) struct Slots {
-    slots: Vec<Option<Box<Sequence>>>,
-    free: Vec<SlotId>,
-}
-
-impl Slots {
-    pub(super) fn new(slots: usize) -> Slots {
-        Slots {
-            slots: (0..slots).map(|_| None).collect(),
-            free: (0..slots as u32).rev().map(SlotId).collect(),
-        }
-    }
-
-    /// Who sits anywhere.
-    pub(super) fn taken(&mut self) -> impl Iterator<Item = &mut Sequence> {
-        self.slots.iter_mut().flatten().map(|sequence| &mut **sequence)
-    }
-
-    pub(super) fn any_free(&self) -> bool {
-        !self.free.is_empty()
-    }
-
-    /// Seat a sequence. There must be a free slot.
-    pub(super) fn assign(&mut self, sequence: Box<Sequence>) -> SlotId {
-        let Some(slot) = self.free.pop() else { panic!("a sequence is seated, no slot is free") };
-        self.slots[slot.index()] = Some(sequence);
-        slot
-    }
-
-    pub(super) fn release(&mut self, slot: SlotId) -> Box<Sequence> {
-        let Some(sequence) = self.slots[slot.index()].take() else {
-            panic!("slot {slot} is left, nobody sits there")
-        };
-        self.free.push(slot);
-        sequence
-    }
-
-    /// The sequence that sits in `slot` since the generation `generation`, if it still does.
-    pub(super) fn get(&mut self, slot: SlotId, generation: u64) -> Option<&mut Sequence> {
-        self.slots[slot.index()].as_deref_mut().filter(|sequence| sequence.generation == generation)
-    }
-}
-
-impl Index<SlotId> for Slots {
-    type Output = Sequence;
-
-    fn index(&self, slot: SlotId) -> &Sequence {
-        match &self.slots[slot.index()] {
-            Some(sequence) => sequence,
-            None => panic!("nobody sits in slot {slot}"),
-        }
-    }
-}
-
-impl IndexMut<SlotId> for Slots {
-    fn index_mut(&mut self, slot: SlotId) -> &mut Sequence {
-        match &mut self.slots[slot.index()] {
-            Some(sequence) => sequence,
-            None => panic!("nobody sits in slot {slot}"),
-        }
     }
 }

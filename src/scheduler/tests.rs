@@ -1,12 +1,12 @@
 //! The rules of a step, one test each, by hand-made workloads. What no single workload shows is
-//! searched for by `tests/sim.rs`.
+//! searched for by `tests/sim/`.
 
 use std::sync::Arc;
 
 use super::*;
-use crate::ids::{AdapterId, TokenId};
-use crate::plan::{Feed, Sampled, SeqChunk};
-use crate::sampling::SamplerSpec;
+use crate::ids::{AdapterId, RequestId, SlotId, TokenId};
+use crate::plan::{Feed, Sampled, SeqChunk, SlotChange, StepResult};
+use crate::sampling::{NonFinite, SamplerSpec};
 
 pub(super) fn config() -> SchedulerConfig {
     SchedulerConfig {
@@ -106,18 +106,18 @@ fn max_model_len_ends_a_sequence_without_feeding_its_last_token() {
 }
 
 #[test]
-fn a_late_token_reaches_neither_the_dead_nor_the_heir_of_the_slot() {
+fn a_late_token_reaches_neither_the_ended_nor_the_next_in_the_slot() {
     let config = SchedulerConfig { max_num_seqs: 1, ..config() };
     let mut s = scheduler(config, &[request(1, 3, 9), request(2, 3, 9)]);
     let first = s.plan().unwrap();
     let surplus = s.plan().unwrap();
     assert_eq!(s.commit(&answer(&first, 7)), [arrival(1, 7, false)]);
     assert!(s.finish(RequestId(1)));
-    let heir = s.plan().unwrap();
-    assert!(matches!(heir.changes[0], SlotChange::Close { slot: SlotId(0) }));
-    assert!(matches!(&heir.changes[1], SlotChange::Open(open) if open.slot == SlotId(0)));
+    let next = s.plan().unwrap();
+    assert!(matches!(next.changes[0], SlotChange::Close { slot: SlotId(0) }));
+    assert!(matches!(&next.changes[1], SlotChange::Open(open) if open.slot == SlotId(0)));
     assert_eq!(s.commit(&answer(&surplus, 8)), []);
-    assert_eq!(s.commit(&answer(&heir, 9)), [arrival(2, 9, false)]);
+    assert_eq!(s.commit(&answer(&next, 9)), [arrival(2, 9, false)]);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn what_can_never_run_is_refused_by_name_and_number() {
 }
 
 #[test]
-fn the_urgent_wait_in_front_of_the_patient_and_behind_their_equals() {
+fn the_urgent_wait_in_front_of_the_patient_and_behind_tnext_equals() {
     let urgency = [5, 9, 5, 1, 9];
     let requests: Vec<NewSequence> =
         (0..5).map(|i| NewSequence { priority: urgency[i as usize], ..request(i, 4, 1) }).collect();
@@ -394,7 +394,7 @@ fn a_sequence_may_ask_not_to_read_the_cache() {
 
 /// Its mask was late: the token of that step counts nowhere, and the last one is fed once more.
 #[test]
-fn who_sits_a_step_out_takes_it_again() {
+fn who_skips_a_step_takes_it_again() {
     let mut s = scheduler(config(), &[request(1, 3, 9), request(2, 3, 9)]);
     let first = s.plan().unwrap();
     s.commit(&answer(&first, 7));

@@ -21,7 +21,7 @@ use crossbeam::channel::{unbounded, Receiver, Sender};
 
 use super::handles::Factory;
 use crate::error::Result;
-use crate::internal;
+use crate::threads;
 
 /// Some hundred times what the server needs on a busy machine.
 const PAUSE: Duration = Duration::from_millis(30);
@@ -53,10 +53,7 @@ impl DelayedEnds {
     pub(super) fn start(name: &str) -> Result<DelayedEnds> {
         // Limited by the requests that the engine accepts.
         let (sender, delayed) = unbounded();
-        let thread = std::thread::Builder::new()
-            .name(format!("delayed-cancel {name}"))
-            .spawn(move || run(&delayed))
-            .map_err(|e| internal!("cannot start a thread: {e}"))?;
+        let thread = threads::spawn(format!("delayed-cancel {name}"), move || run(&delayed))?;
         Ok(DelayedEnds { sender, thread })
     }
 

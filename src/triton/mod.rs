@@ -43,12 +43,12 @@ mod watch;
 #[cfg(fuzzing)]
 pub use tensors::read_any_tensor;
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::internal;
+use crate::threads;
 use handles::{InstanceHandle, ModelHandle, Request};
 use model::Model;
 use reader::InstanceState;
@@ -60,13 +60,10 @@ use sys::{
 /// The backend API that `triton_headers/` was written against; younger minors only add.
 const API_MAJOR: u32 = 1;
 
-/// Run the body of an entry point; an error or a panic becomes the server's error, success NULL.
+/// Run an entry point; an error or a panic becomes the server's error, success NULL.
 fn guarded(what: &str, body: impl FnOnce() -> Result<()>) -> *mut TRITONSERVER_Error {
-    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(internal!("a fault in {what}: {}", text.unwrap_or("no message")))
-    });
+    let outcome =
+        threads::catch(body).unwrap_or_else(|panic| Err(internal!("a fault in {what}: {panic}")));
     match outcome {
         Ok(()) => ptr::null_mut(),
         Err(error) => error::to_raw(&error),

@@ -1,7 +1,6 @@
 //! A model and its instances as the server sees them: load, serve, unload. Called by the entry
 //! points in `mod`; it calls the engine. One instance is one engine.
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::Instant;
@@ -30,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::internal;
 use crate::sampling::SamplingLimits;
+use crate::threads;
 
 /// Keys of `--backend-config` that nobody reads are said once in the log.
 static UNKNOWN_KEYS_SAID: Once = Once::new();
@@ -238,7 +238,7 @@ impl Instance {
             Err(e) => return tracing::error!("a request cannot be answered: {e}"),
         };
 
-        let parsed = catch_unwind(AssertUnwindSafe(|| self.parse(&request)))
+        let parsed = threads::catch(|| self.parse(&request))
             .unwrap_or_else(|_| Err(internal!("a fault in reading the request")));
         let decoupled = self.model.config.decoupled;
         let delayed = self.delayed_ends.sender();

@@ -3,7 +3,6 @@
 //! wait for them. Called by the entry points in `mod`; what a request means is not known here, but
 //! in `model`.
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -12,7 +11,7 @@ use crossbeam::channel::{bounded, Receiver, Sender};
 use super::handles::{InstanceHandle, Request};
 use super::model::{ArrivalTime, Instance, Model};
 use crate::error::Result;
-use crate::internal;
+use crate::threads;
 
 /// What is read at once: a fraction of a millisecond.
 const INLINE_BYTES: u64 = 64 << 10;
@@ -37,11 +36,8 @@ impl InstanceState {
         for i in 0..THREADS {
             let instance = Arc::clone(&served.instance);
             let inbox = inbox.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("reader{i} {}", instance.name()))
-                .spawn(move || read(&instance, &inbox))
-                .map_err(|e| internal!("cannot start a thread: {e}"))?;
-            served.threads.push(thread);
+            let name = format!("reader{i} {}", instance.name());
+            served.threads.push(threads::spawn(name, move || read(&instance, &inbox))?);
         }
         Ok(served)
     }
@@ -86,7 +82,7 @@ fn read(instance: &Instance, inbox: &Receiver<(Request, ArrivalTime)>) {
 }
 
 fn serve(instance: &Instance, request: Request, arrived: ArrivalTime) {
-    if catch_unwind(AssertUnwindSafe(|| instance.serve(request, arrived))).is_err() {
+    if threads::catch(|| instance.serve(request, arrived)).is_err() {
         // The request answered with an error when its client unwound.
         tracing::error!("a fault in serving a request");
     }

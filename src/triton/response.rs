@@ -99,30 +99,34 @@ impl Layout {
     /// What the server says of a buffer: above all, that it does not fit the shared memory which
     /// the client gave for it. The response is still good for an error.
     pub(super) fn fill(&self, response: &mut Response, rows: &[AnswerRow]) -> Result<()> {
-        let n = rows.first().map_or(0, |row| row.answer.outputs.len());
-        let shape = [rows.len() as i64, n as i64];
+        let outputs = rows.first().map_or(0, |row| row.answer.outputs.len());
+        let grid = Grid { rows: rows.len(), outputs };
+        let shape = [rows.len() as i64, outputs as i64];
         let shape = if self.batched { &shape[..] } else { &shape[1..] };
-        let size = (rows.len(), n);
         let output = |r: usize, i: usize| rows[r].answer.outputs.get(i);
+
         if self.outputs.text {
             let pieces = |r: usize, i: usize, out: &mut dyn FnMut(&str)| {
                 out(rows[r].before.of(i));
                 out(output(r, i).map_or("", |o| o.text.as_str()));
             };
-            strings(response, self.text_name, shape, size, &pieces)?;
+            strings(response, self.text_name, shape, grid, &pieces)?;
         }
+
         if self.outputs.finish_reason {
             let pieces = |r: usize, i: usize, out: &mut dyn FnMut(&str)| {
                 let reason = output(r, i).and_then(|o| o.finish_reason);
                 out(reason.map_or("None", |reason| reason.as_str()));
             };
-            strings(response, c"finish_reason", shape, size, &pieces)?;
+            strings(response, c"finish_reason", shape, grid, &pieces)?;
         }
+
         if self.outputs.cumulative_logprob {
             let f32s = sys::TRITONSERVER_TYPE_FP32;
             let sum = |output: &Output| output.cumulative_logprob.to_le_bytes();
             numbers(response, c"cumulative_logprob", f32s, shape, rows, sum)?;
         }
+
         if self.outputs.logprobs {
             let text = |o: &Output| logprobs::json(o.logprobs.as_deref());
             let all = rows.iter().map(|row| row.answer.outputs.iter().map(text).collect());
@@ -130,8 +134,9 @@ impl Layout {
             let pieces = |r: usize, i: usize, out: &mut dyn FnMut(&str)| {
                 out(all[r].get(i).map_or("null", String::as_str));
             };
-            strings(response, c"logprobs", shape, size, &pieces)?;
+            strings(response, c"logprobs", shape, grid, &pieces)?;
         }
+
         if self.outputs.num_input_tokens {
             let shape = [rows.len() as i64, 1];
             // Without a batch dimension a scalar: the Python backend's shape is [] though declared
@@ -144,6 +149,7 @@ impl Layout {
                 cell.copy_from_slice(&row.answer.prompt_tokens.to_le_bytes());
             }
         }
+
         if self.outputs.num_output_tokens {
             let shape = if self.embedding && !self.batched { &shape[..0] } else { shape };
             let u32s = sys::TRITONSERVER_TYPE_UINT32;
@@ -154,27 +160,36 @@ impl Layout {
     }
 }
 
+/// How many strings a tensor has.
+#[derive(Clone, Copy)]
+struct Grid {
+    rows: usize,
+    /// Of each row.
+    outputs: usize,
+}
+
 /// Calls back with the parts of one string: that of a row and an output.
 type Pieces<'a> = dyn Fn(usize, usize, &mut dyn FnMut(&str)) + 'a;
 
-/// A BYTES tensor of `(rows, n)`: each element is its length (4 bytes, little endian) and its
-/// bytes.
+/// A BYTES tensor with a string for each place of `grid`: each element is its length (4 bytes,
+/// little endian) and its bytes.
 fn strings(
     response: &mut Response,
     name: &CStr,
     shape: &[i64],
-    (rows, n): (usize, usize),
+    grid: Grid,
     pieces: &Pieces,
 ) -> Result<()> {
-    let mut total = 4 * n * rows;
+    let Grid { rows, outputs } = grid;
+    let mut total = 4 * outputs * rows;
     for row in 0..rows {
-        (0..n).for_each(|i| pieces(row, i, &mut |piece| total += piece.len()));
+        (0..outputs).for_each(|i| pieces(row, i, &mut |piece| total += piece.len()));
     }
 
     let buffer = response.output(name, sys::TRITONSERVER_TYPE_BYTES, shape, total)?;
     let mut at = 0;
     for row in 0..rows {
-        for i in 0..n {
+        for i in 0..outputs {
             let start = at;
             at += 4;
             pieces(row, i, &mut |piece| {

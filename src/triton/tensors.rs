@@ -92,6 +92,7 @@ pub(super) fn values(tensor: &Tensor) -> Result<Vec<Value>> {
             let texts = byte_strings(tensor)?.into_iter().map(|text| utf8(text).map(Value::from));
             texts.collect::<Result<_>>()?
         }
+        // UINT8 to UINT64, INT8 to INT64, FP32, FP64.
         2 => numbers(tensor, |b| u8::from_le_bytes(b).into())?,
         3 => numbers(tensor, |b| u16::from_le_bytes(b).into())?,
         4 => numbers(tensor, |b| u32::from_le_bytes(b).into())?,

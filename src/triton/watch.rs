@@ -21,7 +21,7 @@ use super::handles::ServerHandle;
 use super::versions::LoadedVersion;
 use crate::engine::{Engine, EngineArgs, EngineOptions, LoadLimits, Observation, Observer};
 use crate::error::{Error, Result};
-use crate::internal;
+use crate::threads;
 
 const PERIOD: Duration = Duration::from_millis(500);
 /// Restarts are counted over this time.
@@ -141,10 +141,7 @@ impl Supervisor {
 
         let (stop, stopped) = bounded(0);
         let watching = Arc::clone(&supervised);
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || watching.watch(&stopped))
-            .map_err(|e| internal!("cannot start a thread: {e}"))?;
+        let thread = threads::spawn(name, move || watching.watch(&stopped))?;
         Ok(Supervisor { supervised, stop, thread })
     }
 
@@ -348,7 +345,7 @@ impl Supervised {
         let server = self.watched.server;
         let name = self.watched.model.clone();
         let (done, asked) = bounded(1);
-        let thread = std::thread::Builder::new().name("vllm-unload".into()).spawn(move || {
+        let thread = threads::try_spawn("vllm-unload".into(), move || {
             if let Err(e) = server.unload(&name) {
                 tracing::error!(
                     "{name} is dead but stays listed as ready: {e}; restart the server"

@@ -10,7 +10,7 @@ mod source;
 use source::Source;
 
 /// Room, and the rooms below it that it may import. Leaves may be imported by all.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("triton", &["engine"]),
     ("engine", &["scheduler", "text", "model", "device"]),
     ("scheduler", &["kv"]),
@@ -21,12 +21,13 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("plan", &["sampling"]),
     ("sampling", &[]),
     ("error", &[]),
+    ("threads", &[]),
     ("files", &[]),
     ("json", &[]),
     ("ids", &[]),
 ];
 /// For every room but those in the list itself, where the order is that of imports.
-const LEAVES: [&str; 6] = ["error", "files", "json", "ids", "sampling", "plan"];
+const LEAVES: [&str; 7] = ["error", "threads", "files", "json", "ids", "sampling", "plan"];
 /// `error`'s macros, exported at the root of the crate.
 const MACROS: [&str; 2] = ["invalid", "internal"];
 const UNSAFE_PLACES: [&str; 3] = ["src/triton/", "src/device/cuda/", "src/device/cpu/simd"];

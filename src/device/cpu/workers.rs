@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use crate::error::Result;
 use crate::internal;
+use crate::threads;
 
 /// Threads that help the caller with a product.
 pub struct Workers {
@@ -28,9 +29,8 @@ impl Workers {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .spawn_handler(|thread| {
-                let builder = std::thread::Builder::new();
-                let builder = builder.name(format!("{name}-{}", thread.index()));
-                handles.push(builder.spawn(|| thread.run())?);
+                let name = format!("{name}-{}", thread.index());
+                handles.push(threads::try_spawn(name, || thread.run())?);
                 Ok(())
             })
             .build();

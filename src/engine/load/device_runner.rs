@@ -1,0 +1,44 @@
+//! A device with a model on it, as the loop runs it. Made by `load`.
+
+use crate::device::cpu::memory::Promise;
+use crate::device::{BreakOnPurpose, Device};
+use crate::engine::step_loop::Runner;
+use crate::error::Result;
+use crate::ids::AdapterSlotId;
+use crate::model::{Adapter, Decoder};
+use crate::plan::{StepPlan, StepResult, TokenMasks};
+
+pub(super) struct DeviceRunner<D: Device + BreakOnPurpose> {
+    pub device: D,
+    pub decoder: Decoder<D>,
+    /// Steps that the device may have enqueued.
+    pub depth: usize,
+    /// Of the memory that all this may take.
+    pub _promise: Option<Promise>,
+}
+
+impl<D: Device + BreakOnPurpose> Runner for DeviceRunner<D> {
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn install(&mut self, adapter_slot: AdapterSlotId, adapter: &Adapter) -> Result<()> {
+        self.decoder.install(&mut self.device, adapter_slot, adapter)
+    }
+
+    fn forward(&mut self, plan: &StepPlan) -> Result<()> {
+        self.decoder.step(&mut self.device, plan)
+    }
+
+    fn sample(&mut self, masks: &TokenMasks) -> Result<()> {
+        self.decoder.sample(&mut self.device, masks)
+    }
+
+    fn collect(&mut self) -> Result<StepResult> {
+        self.device.collect()
+    }
+
+    fn break_device(&mut self) -> Result<()> {
+        self.device.break_on_purpose()
+    }
+}

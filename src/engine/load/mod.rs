@@ -1,0 +1,23 @@
+//! From model.json to a running engine.
+//!
+//! | file | what |
+//! |---|---|
+//! | `args` | model.json, parsed once |
+//! | `deadline` | a load that can be left: deadline, reads that hang, a server that goes |
+//! | `assemble` | the load: device, files, model, pages, scheduler, threads |
+//! | `placement` | which device serves |
+//! | `files` | folders of model and tokenizer, local or from a hub, and what is read of them |
+//! | `sizes` | batch, pages and memory, judged before anything is taken |
+//! | `device_runner` | a device with a model on it, as the loop runs it |
+//! | `start_threads` | the threads of an engine, and the channels between them |
+//! | `fault` | a device that breaks on purpose, for tests |
+
+pub mod args;
+mod assemble;
+mod deadline;
+mod device_runner;
+mod fault;
+mod files;
+mod placement;
+mod sizes;
+mod start_threads;

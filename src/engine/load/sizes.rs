@@ -1,0 +1,174 @@
+//! How much an engine may hold at once: sequences and tokens of a step, pages, and the memory for
+//! all of it. Called by `assemble` before anything is taken.
+
+use super::args::{dtype_name, EngineArgs};
+use crate::device::cpu::memory::{self, Promise};
+#[cfg(feature = "cuda")]
+use crate::device::cuda::Cuda;
+use crate::device::{DType, DeviceInfo, DeviceKind, DeviceLimits};
+use crate::error::Result;
+use crate::invalid;
+use crate::model::budget::{self, PoolOptions, PoolSize};
+use crate::model::ModelSpec;
+
+/// `max_num_seqs` at most.
+const SEQS_MAX: usize = 1 << 16;
+/// `max_num_batched_tokens` at most: as long as the longest text.
+const STEP_TOKENS_MAX: usize = 1 << 24;
+
+/// How a device's page pool is sized, and the memory that it was promised for all it holds. An
+/// encoder's pool has the pages that `limits` say, which take no memory.
+pub(super) type SizePool =
+    fn(&DeviceInfo, &ModelSpec, &PoolOptions, &DeviceLimits) -> Result<(PoolSize, Option<Promise>)>;
+
+pub(super) fn cpu_pool(
+    _: &DeviceInfo,
+    spec: &ModelSpec,
+    options: &PoolOptions,
+    limits: &DeviceLimits,
+) -> Result<(PoolSize, Option<Promise>)> {
+    let held = budget::held(spec, limits, DType::F32)?;
+    let (pool, promise) = memory::promise(|memory| {
+        if !spec.family.encoder {
+            return budget::cpu_pool(memory, &held, options, limits);
+        }
+        let pool = PoolSize { pages: limits.pages, available_bytes: 0 };
+        Ok((pool, budget::cpu_encoder(memory, &held)?))
+    })?;
+    Ok((pool, Some(promise)))
+}
+
+#[cfg(feature = "cuda")]
+pub(super) fn gpu_pool(
+    info: &DeviceInfo,
+    spec: &ModelSpec,
+    options: &PoolOptions,
+    limits: &DeviceLimits,
+) -> Result<(PoolSize, Option<Promise>)> {
+    if spec.family.encoder {
+        return Ok((PoolSize { pages: limits.pages, available_bytes: 0 }, None));
+    }
+    let (mut held, _) = budget::footprint(spec, limits, spec.dtype)?;
+    held.tensors += Cuda::extra_bytes(limits, 2 * spec.mlp_width(), spec.vocab_size);
+    Ok((budget::gpu_pool(info, &held, options, limits)?, None))
+}
+
+/// How much one step takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchSizes {
+    /// `max_num_seqs`
+    pub seqs: usize,
+    /// `max_num_batched_tokens`
+    pub tokens: usize,
+}
+
+/// `max_num_seqs` and `max_num_batched_tokens`, by the Python backend's rules: more on GPUs of
+/// 70 GiB and up, but for the A100.
+pub(super) fn batch_sizes(
+    args: &EngineArgs,
+    spec: &ModelSpec,
+    info: &DeviceInfo,
+) -> Result<BatchSizes> {
+    const LARGE_BYTES: u64 = 70 << 30;
+    let large = match &info.kind {
+        DeviceKind::Gpu { product } => {
+            info.total_bytes >= LARGE_BYTES && !product.to_lowercase().contains("a100")
+        }
+        DeviceKind::Cpu | DeviceKind::Trace => false,
+    };
+    let (usual_seqs, usual_tokens) = if large { (1024, 8192) } else { (256, 2048) };
+    let double = if args.throughput_mode { 2 } else { 1 };
+    let length = spec.max_model_len;
+    let whole = spec.whole_prompts() || !args.enable_chunked_prefill;
+    let mut seqs = args.max_num_seqs.map_or(usual_seqs * double, |n| n as usize);
+    let mut tokens = args.max_num_batched_tokens.map_or(usual_tokens * double, |n| n as usize);
+    if args.max_num_batched_tokens.is_none() {
+        if whole {
+            tokens = tokens.max(length);
+        }
+        tokens = tokens.max(seqs).min(seqs.saturating_mul(length));
+    }
+    if args.max_num_seqs.is_none() {
+        seqs = seqs.min(tokens);
+    }
+    if spec.whole_prompts() && tokens < length {
+        return Err(invalid!(
+            "max_num_batched_tokens ({tokens}) is smaller than max_model_len ({length}): this \
+             model takes each text in one step. Increase max_num_batched_tokens or lower \
+             max_model_len."
+        ));
+    }
+    // Each sequence and each token of a step takes memory of the host.
+    for (key, value, limit) in
+        [("max_num_seqs", seqs, SEQS_MAX), ("max_num_batched_tokens", tokens, STEP_TOKENS_MAX)]
+    {
+        if value > limit {
+            return Err(invalid!("{key} is {value}, at most {limit}."));
+        }
+    }
+    Ok(BatchSizes { seqs, tokens })
+}
+
+/// Tokens of a step: as many as the buffers take, or fewer by `max_num_scheduled_tokens`.
+pub(super) fn scheduled_tokens(
+    args: &EngineArgs,
+    limits: &DeviceLimits,
+    spec: &ModelSpec,
+) -> Result<usize> {
+    let Some(tokens) = args.limits.max_num_scheduled_tokens else { return Ok(limits.step_tokens) };
+    let tokens = tokens.min(limits.step_tokens);
+    let running = args.limits.max_num_active_seqs.unwrap_or(limits.slots).min(limits.slots);
+    let whole = spec.whole_prompts() || !args.enable_chunked_prefill;
+    let (least, key) = if whole {
+        (limits.max_model_len, "max_model_len, as prompts are not read in chunks")
+    } else {
+        (running, "max_num_seqs (or max_num_active_seqs)")
+    };
+    if tokens < least {
+        return Err(invalid!(
+            "max_num_scheduled_tokens ({tokens}) must be at least {least}: {key}"
+        ));
+    }
+    Ok(tokens)
+}
+
+/// Everything the device must hold; the pool by arithmetic. `max_model_len: -1` takes what fits.
+pub(super) fn limits_of(
+    spec: &ModelSpec,
+    args: &EngineArgs,
+    info: &DeviceInfo,
+    size_pool: SizePool,
+    batch: BatchSizes,
+) -> Result<(DeviceLimits, Option<Promise>)> {
+    // An encoder keeps no K and V: a page is then the right to a slot and takes no memory.
+    let page_size = if spec.family.encoder {
+        spec.max_model_len.next_multiple_of(16)
+    } else {
+        args.block_size as usize
+    };
+    let options = PoolOptions {
+        gpu_memory_utilization: args.gpu_memory_utilization,
+        kv_cache_memory_bytes: args.kv_cache_memory_bytes,
+        num_gpu_blocks_override: args.num_gpu_blocks_override.map(u64::from),
+        fit_max_model_len: args.fit_max_model_len,
+    };
+    let BatchSizes { seqs: slots, tokens: step_tokens } = batch;
+    let mut limits = DeviceLimits {
+        step_tokens,
+        slots,
+        logits_rows: slots.min(step_tokens),
+        pages: 0,
+        page_size,
+        max_model_len: spec.max_model_len,
+        kv: spec.kv_shape(args.kv_cache_dtype.map_or("auto", dtype_name))?,
+    };
+    if spec.family.encoder {
+        limits.pages = 1 + slots;
+    }
+    let (pool, promise) = size_pool(info, spec, &options, &limits)?;
+    limits.pages = pool.pages;
+    if args.fit_max_model_len && !spec.family.encoder {
+        limits.max_model_len = budget::longest_request(&pool, page_size, spec.max_model_len);
+    }
+    Ok((limits, promise))
+}

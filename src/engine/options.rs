@@ -1,0 +1,75 @@
+//! What an engine is told beside its arguments, and what it tells of itself once it runs. Plain
+//! data: made and read by `triton` and by tests, used by `load` and `handle`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::request::Observer;
+use crate::error::Result;
+
+/// What the server and its operator say beside model.json.
+#[derive(Clone)]
+pub struct EngineOptions {
+    /// Name for threads and logs: the Triton model's.
+    pub name: String,
+    /// `<repository>/<model>/<version>`: a relative `model` path is tried against it first.
+    pub version_dir: PathBuf,
+    /// GPU to use; None = the first visible one. Which device serves is decided in `placement`.
+    pub gpu: Option<u32>,
+    /// Hears what happens, for metrics.
+    pub observer: Arc<dyn Observer>,
+    /// Requests that may wait for a slot; one more is refused with UNAVAILABLE.
+    pub max_waiting: usize,
+    /// Tokens of one stream that may wait for its responses to be sent; more fail it.
+    pub max_backlog_tokens: usize,
+    /// Logprobs of one request that may wait for a response to carry them; more fail it.
+    pub max_logprob_entries: usize,
+    /// Threads that detokenise and answer; None = by the number of cores.
+    pub outbox_threads: Option<usize>,
+    /// A step that runs longer poisons the engine; zero = never. None = [`STEP_TIMEOUT`], on the
+    /// CPU [`STEP_TIMEOUT_CPU`].
+    pub step_timeout: Option<Duration>,
+    /// What compiling one grammar may take, and each of its token masks.
+    pub grammar_timeout: Duration,
+    /// Chrome trace events of the engine's steps go here.
+    pub step_trace: Option<PathBuf>,
+}
+
+/// How long a load may take, and whether anybody waits for it.
+pub struct LoadLimits {
+    /// In all. None: as long as it takes.
+    pub deadline: Option<Duration>,
+    /// Of reads of files, while none of them ends. None: as long as it takes.
+    pub read_timeout: Option<Duration>,
+    /// Why nobody waits any more, if so. Asked some times a second.
+    pub wanted: Box<dyn Fn() -> Result<()> + Send + Sync>,
+}
+
+/// How long a step on a GPU may run: vLLM's limit of one iteration.
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a step on the CPU may run: a prompt of a large model may take minutes there.
+pub const STEP_TIMEOUT_CPU: Duration = Duration::from_secs(600);
+
+/// What a load decided, for logs and metrics.
+#[derive(Debug, Clone)]
+pub struct EngineFacts {
+    /// The device's name: the GPU's, or "cpu" and what it computes with.
+    pub device: String,
+    /// Type of the activations, as vLLM spells it: "bfloat16", "float16" or "float32".
+    pub dtype: String,
+    /// Prompt and output of one sequence at most, in tokens.
+    pub max_model_len: u32,
+    /// Sequences that run at the same time.
+    pub max_num_seqs: u32,
+    /// Token rows of one step at most.
+    pub max_num_batched_tokens: u32,
+    /// Tokens that the KV cache has room for; 0 of a model without one.
+    pub kv_tokens: u64,
+    /// Rows of the model's embedding table.
+    pub vocab_size: u32,
+    /// The model takes `embed`, not `submit`.
+    pub embeds: bool,
+    /// Names of the LoRA adapters that requests may ask for; None: LoRA is off.
+    pub adapters: Option<Vec<String>>,
+}

@@ -1,0 +1,190 @@
+//! What the scheduler holds, and the moves that its rules are made of: a sequence gets a slot and
+//! pages, is preempted, held, or over. Who moves when is said in `mod`.
+
+use super::adapter_slots::AdapterSlots;
+use super::config::SchedulerConfig;
+use super::in_flight::InFlight;
+use super::queue::WaitingQueue;
+use super::report::SchedulerStats;
+use super::sequence::Sequence;
+use super::slots::Slots;
+use crate::error::Result;
+use crate::ids::{PageId, RequestId, SlotId};
+use crate::kv::{KvCacheManager, KvConfig};
+use crate::plan::SlotChange;
+
+/// Plans steps and takes their results: `add` and `plan` are in the module itself.
+#[derive(Debug)]
+pub struct Scheduler {
+    pub(super) config: SchedulerConfig,
+    pub(super) kv: KvCacheManager,
+    pub(super) queue: WaitingQueue,
+    pub(super) slots: Slots,
+    pub(super) adapter_slots: AdapterSlots,
+    pub(super) in_flight: InFlight,
+    /// For the next plan: what happened to slots since the last one.
+    pub(super) changes: Vec<SlotChange>,
+    /// Number of the newest plan.
+    pub(super) step: u64,
+    /// Number of the newest generation, see [`Sequence::generation`].
+    pub(super) generations: u64,
+    pub(super) preemptions: u64,
+    /// Who got a slot for the first time, until [`Scheduler::take_admitted`] asks.
+    pub(super) admitted: Vec<RequestId>,
+}
+
+impl Scheduler {
+    /// With an empty queue, free slots and a free pool.
+    ///
+    /// # Errors
+    /// InvalidArgument if the limits contradict each other or the pool cannot hold one sequence of
+    /// `max_model_len`; names the key to change.
+    pub fn new(config: SchedulerConfig) -> Result<Scheduler> {
+        config.validate()?;
+        let kv = KvCacheManager::new(KvConfig {
+            pages: config.pages,
+            page_size: config.page_size,
+            prefix_caching: config.prefix_caching,
+            watermark_pages: (config.watermark * config.pages as f64) as usize,
+        });
+        Ok(Scheduler {
+            kv,
+            queue: WaitingQueue::new(config.max_num_seqs, config.longest()),
+            slots: Slots::new(config.max_num_seqs),
+            adapter_slots: AdapterSlots::new(config.max_loras),
+            in_flight: InFlight::new(config.depth),
+            changes: Vec::new(),
+            step: 0,
+            generations: 0,
+            preemptions: 0,
+            admitted: Vec::new(),
+            config,
+        })
+    }
+
+    /// Plan nothing for a running sequence, or plan for it again. A preemption ends a hold. For a
+    /// sequence that has to wait for something besides its tokens, such as a slow token mask.
+    pub fn hold(&mut self, id: RequestId, held: bool) {
+        if let Some(slot) = self.slots.find(id) {
+            self.slots[slot].held = held;
+        }
+    }
+
+    /// Drop what the newest plan samples for a running sequence, and hold it: its last token is
+    /// fed once more when the hold ends. For a sequence whose mask did not come in time. The device
+    /// opens its row anew, since the token that it samples without a mask counts there.
+    pub fn skip_step(&mut self, id: RequestId) {
+        let Some(slot) = self.slots.find(id) else { return };
+        self.generations += 1;
+        let sequence = &mut self.slots[slot];
+        sequence.step_back();
+        sequence.generation = self.generations;
+        sequence.held = true;
+
+        self.changes.push(SlotChange::Close { slot });
+        self.changes.push(SlotChange::Open(Box::new(self.slots[slot].open(slot))));
+        self.push_pages(slot, 0);
+    }
+
+    /// The request is over, for whatever reason (stop, cancel, error): forget it, wherever it is.
+    /// Its tokens in flight will be dropped. False: it was not here (any more).
+    pub fn finish(&mut self, id: RequestId) -> bool {
+        let Some(slot) = self.slots.find(id) else { return self.queue.remove(id) };
+        self.vacate(slot);
+        self.queue.release_siblings(id);
+        true
+    }
+
+    /// Whose row a slot of the newest plan is.
+    pub fn id_in(&self, slot: SlotId) -> RequestId {
+        self.slots[slot].id
+    }
+
+    /// Sequences that were admitted for the first time since the last call.
+    pub fn take_admitted(&mut self) -> std::vec::Drain<'_, RequestId> {
+        self.admitted.drain(..)
+    }
+
+    /// Sequences that wait, siblings of others too.
+    pub fn waiting_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Sequences that have a slot.
+    pub fn running_len(&self) -> usize {
+        self.slots.running().len()
+    }
+
+    /// Steps that were planned and not committed.
+    pub fn in_flight_len(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Where things stand.
+    pub fn stats(&self) -> SchedulerStats {
+        let prefix = self.kv.stats();
+        SchedulerStats {
+            running: self.running_len(),
+            waiting: self.waiting_len(),
+            kv_usage: self.kv.usage(),
+            prefix_queries_tokens: prefix.queries_tokens,
+            prefix_hits_tokens: prefix.hits_tokens,
+            preemptions: self.preemptions,
+        }
+    }
+
+    /// Panics unless every page is accounted for. O(pages): for tests and idle moments.
+    pub fn check(&self) {
+        self.kv.check(self.slots.running().iter().map(|&slot| &self.slots[slot].table));
+    }
+
+    /// The sequence is here, and its prompt is not in pages yet, nor on its way there.
+    pub(super) fn waits_for_prompt(&self, id: RequestId) -> bool {
+        let waiting = self.queue.find(id);
+        let sequence = waiting.or_else(|| self.slots.find(id).map(|slot| &self.slots[slot]));
+        sequence.is_some_and(|sequence| !sequence.prompt_fed())
+    }
+
+    /// From the queue to a slot, with the cached pages `hits`.
+    pub(super) fn admit(&mut self, mut sequence: Box<Sequence>, hits: &[PageId]) -> SlotId {
+        self.kv.admit(&mut sequence.table, &sequence.tokens, hits);
+        if sequence.generation == 0 {
+            self.admitted.push(sequence.id);
+        }
+        self.generations += 1;
+        sequence.generation = self.generations;
+        sequence.fed = hits.len() * self.config.page_size;
+        sequence.hits = hits.len();
+
+        self.changes.extend(self.adapter_slots.enter(sequence.adapter));
+        let slot = self.slots.assign(sequence);
+        self.changes.push(SlotChange::Open(Box::new(self.slots[slot].open(slot))));
+        slot
+    }
+
+    /// This running sequence waits at the head of the queue, to compute everything anew.
+    pub(super) fn preempt(&mut self, slot: SlotId) {
+        let mut sequence = self.vacate(slot);
+        sequence.rewind();
+        self.queue.push_front(sequence);
+        self.preemptions += 1;
+    }
+
+    /// Take the slot and the pages of a running sequence away.
+    fn vacate(&mut self, slot: SlotId) -> Box<Sequence> {
+        let mut sequence = self.slots.release(slot);
+        self.kv.release(&mut sequence.table);
+        self.adapter_slots.release(sequence.adapter);
+        self.changes.push(SlotChange::Close { slot });
+        sequence
+    }
+
+    /// Tell the slot's row of the pages after the first `held`.
+    pub(super) fn push_pages(&mut self, slot: SlotId, held: usize) {
+        let table = &self.slots[slot].table;
+        if held < table.pages().len() {
+            let pages = table.pages()[held..].to_vec();
+            self.changes.push(SlotChange::Pages { slot, group: table.group(), pages });
+        }
+    }
+}
