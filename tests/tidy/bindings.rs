@@ -141,6 +141,11 @@ impl ParseCallbacks for AbiNames {
         Some(words.map(|word| format!("{}{}", &word[..1], word[1..].to_lowercase())).collect())
     }
 
+    /// A shape is no link.
+    fn process_comment(&self, comment: &str) -> Option<String> {
+        Some(comment.replace('[', "\\["))
+    }
+
     fn blocklisted_type_implements_trait(
         &self,
         _: &str,

@@ -2,14 +2,10 @@
 //! a product. The linears and `logits` call them; they know no sequence: which adapter slot a row
 //! uses, the kernels read from what the step's first kernel wrote.
 
-use std::sync::Arc;
-
 use super::abi;
-use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
-use super::low_rank::{AdapterMatrices, Stage, TableAdapterMatrices};
-use super::memory::Memory;
+use super::low_rank::{splits, AdapterMatrices, Stage, TableAdapterMatrices};
 use super::weights::Weight;
 use super::{Cuda, ROW_THREADS};
 use crate::device::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
@@ -19,36 +15,8 @@ use crate::internal;
 
 const WINDOW: usize = abi::ADAPTER_WINDOW as usize;
 const TILE_ROWS: usize = abi::ADAPTER_TILE_ROWS as usize;
-/// Blocks that share a sum, where rows are few: in a decode step.
-const SPLITS: usize = abi::SHRINK_SPLITS as usize;
-const FEW_ROWS: usize = 256;
 /// Blocks that share a window's tiles, at most.
 const MOST_TILES: usize = 8;
-
-/// What all adapted weights of a device share.
-#[derive(Default)]
-pub struct Adapters {
-    /// Some weight has adapter slots.
-    pub(super) stage: Option<Stage>,
-    /// A x of one row at most: parts times rank.
-    width: usize,
-    /// A x of a step's rows, f32.
-    low: Option<Memory>,
-    /// Token rows of a step at most; 0 before `reserve`.
-    step_tokens: usize,
-}
-
-impl Adapters {
-    /// Before the first step; weights that get adapter slots later are as welcome.
-    pub fn reserve(&mut self, context: &Arc<Context>, step_tokens: usize) -> Result<()> {
-        self.step_tokens = step_tokens;
-        let bytes = 4 * step_tokens.max(SPLITS * FEW_ROWS) * self.width;
-        if self.low.as_ref().map_or(0, |low| low.bytes) < bytes {
-            self.low = Some(Memory::new(context, bytes, "products of LoRA adapters")?);
-        }
-        Ok(())
-    }
-}
 
 impl AdapterOps for Cuda {
     fn adapt(
@@ -57,9 +25,10 @@ impl AdapterOps for Cuda {
         parts: &[usize],
         capacity: AdapterCapacity,
     ) -> Result<()> {
-        let shape = (weight.inputs, weight.outputs);
-        weight.adapters =
-            Some(AdapterMatrices::new(&self.context, shape, parts, capacity, self.dtype)?);
+        let (inputs, outputs) = (weight.inputs, weight.outputs);
+        let context = &self.context;
+        let slots = AdapterMatrices::new(context, inputs, outputs, parts, capacity, self.dtype)?;
+        weight.adapters = Some(slots);
         self.adapters.width = self.adapters.width.max(parts.len() * capacity.rank);
         self.make_stage()?;
         let context = self.context.clone();
@@ -67,9 +36,9 @@ impl AdapterOps for Cuda {
     }
 
     fn adapt_table(&mut self, table: &mut Weight, capacity: AdapterCapacity) -> Result<()> {
-        let shape = (table.outputs, table.inputs);
-        table.table_adapters =
-            Some(TableAdapterMatrices::new(&self.context, shape, capacity, self.dtype)?);
+        let (rows, width) = (table.outputs, table.inputs);
+        let slots = TableAdapterMatrices::new(&self.context, rows, width, capacity, self.dtype)?;
+        table.table_adapters = Some(slots);
         self.make_stage()
     }
 
@@ -195,10 +164,12 @@ impl Cuda {
         let wide = [outputs, end0, end1].iter().all(|end| end.is_multiple_of(8));
         let per_block = abi::EXPAND_COLUMNS as usize * if wide { 8 } else { 1 };
         let (across, tiles) = Cuda::tiles(rows, slots);
+
         let kernel = match end {
             End::Logits => &self.kernels.adapter_expand_logits,
             End::Act(_) | End::Gated(_) => &self.kernels.adapter_expand,
         };
+
         kernel.launch(
             &self.context,
             [across, outputs.div_ceil(per_block)],
@@ -252,13 +223,5 @@ impl Cuda {
                 scale,
             },
         )
-    }
-}
-
-fn splits(rows: usize) -> usize {
-    if rows <= FEW_ROWS {
-        SPLITS
-    } else {
-        1
     }
 }

@@ -55,12 +55,14 @@ impl AttentionOps for Cuda {
     ) -> Result<()> {
         let rows = self.rows();
         let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
+
         let mut inverse_frequency = [0f32; MAX_ROPE_PAIRS];
         let (mut half, mut magnitude) = (0, 1.0);
         if let Some(rope) = rope {
             half = rope.rotary_dim / 2;
             magnitude = rope.magnitude;
-            let room = inverse_frequency.get_mut(..half).filter(|room| room.len() == rope.inv_freq.len());
+            let room =
+                inverse_frequency.get_mut(..half).filter(|room| room.len() == rope.inv_freq.len());
             let room = room.ok_or_else(|| {
                 internal!(
                     "rope over {} dimensions, at most {}",
@@ -72,6 +74,7 @@ impl AttentionOps for Cuda {
         }
         let reserved = self.reserved()?;
         let device = &reserved.steps.device;
+
         self.kernels.rope_store.launch(
             &self.context,
             [rows, (spec.heads + 2 * spec.kv_heads).div_ceil(abi::ROPE_HEADS as usize)],

@@ -3,12 +3,12 @@
 //! host knows which experts it meets. The kernels are in kernels/experts.cu.
 
 use super::abi::{self, ExpertTile, MultiplyExperts};
-use super::dense::columns;
 use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
 use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
+use super::products::columns;
 use super::weights::Weight;
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{Activation, DType, ExpertOps, Routing, WeightKind, MAX_EXPERTS};
@@ -44,7 +44,8 @@ impl Layout {
         let logits = (2 * choices * 4).next_multiple_of(ALIGNED_BYTES);
         let order = logits + rows * experts * 4;
         let tiles = order + choices * 4;
-        let tile_count = tiles + most_tiles(choices, experts, NARROW_ROWS) * size_of::<ExpertTile>();
+        let tile_count =
+            tiles + most_tiles(choices, experts, NARROW_ROWS) * size_of::<ExpertTile>();
         Layout { logits, order, tiles, tile_count, bytes: tile_count + 4 }
     }
 }
@@ -126,8 +127,10 @@ impl ExpertOps for Cuda {
         let layout = Layout::new(routes.rows, top_k, experts);
         let at = |offset: usize| base.offset_bytes(offset);
         let x = x.at(rows, gate.inputs, "route");
+
         let logits = at(layout.logits);
         self.product(rows, gate, DevicePtr::NULL, End::Logits, x, logits)?;
+
         self.kernels.route_rows.launch(
             &self.context,
             [rows.div_ceil(abi::ROUTE_ROWS as usize), 1],
@@ -141,6 +144,7 @@ impl ExpertOps for Cuda {
                 renormalise: u32::from(renormalise),
             },
         )?;
+
         let choices = rows * top_k;
         self.kernels.group_rows.launch(
             &self.context,
@@ -230,9 +234,11 @@ impl Cuda {
         let (rows, top_k) = (self.rows(), routes.width / 2);
         let (choices, outputs) = (rows * top_k, weight.outputs / count);
         let (x_rows, width) = if gated { (rows, outputs / 2) } else { (choices, outputs) };
+
         let layout = Layout::new(routes.rows, top_k, count);
         let base = routes.at(rows, routes.width, "experts");
         let at = |offset: usize| base.offset_bytes(offset);
+
         let tile = tile_rows(choices, count);
         let tiling = tiling(&self.kernels, self.dtype, weight.inputs, tile, gated);
         tiling.kernel.launch_shared(

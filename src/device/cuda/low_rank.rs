@@ -20,6 +20,43 @@ use crate::internal;
 const CHUNK_BYTES: usize = 4 << 20;
 /// q, k and v.
 const PARTS_MAX: usize = abi::ADAPTER_PARTS as usize;
+/// Blocks that share a sum, where rows are few: in a decode step.
+const SPLITS: usize = abi::SHRINK_SPLITS as usize;
+const FEW_ROWS: usize = 256;
+
+/// Blocks that share a sum over `rows` rows.
+pub(super) fn splits(rows: usize) -> usize {
+    if rows <= FEW_ROWS {
+        SPLITS
+    } else {
+        1
+    }
+}
+
+/// What all adapted weights of a device share.
+#[derive(Default)]
+pub struct Adapters {
+    /// Some weight has adapter slots.
+    pub(super) stage: Option<Stage>,
+    /// A x of one row at most: parts times rank.
+    pub(super) width: usize,
+    /// A x of a step's rows, f32.
+    pub(super) low: Option<Memory>,
+    /// Token rows of a step at most; 0 before `reserve`.
+    pub(super) step_tokens: usize,
+}
+
+impl Adapters {
+    /// Before the first step; weights that get adapter slots later are as welcome.
+    pub fn reserve(&mut self, context: &Arc<Context>, step_tokens: usize) -> Result<()> {
+        self.step_tokens = step_tokens;
+        let bytes = 4 * step_tokens.max(SPLITS * FEW_ROWS) * self.width;
+        if self.low.as_ref().map_or(0, |low| low.bytes) < bytes {
+            self.low = Some(Memory::new(context, bytes, "products of LoRA adapters")?);
+        }
+        Ok(())
+    }
+}
 
 /// Adapters of one weight, in one piece of memory: A `[adapter slot][part][rank][inputs]`, B
 /// transposed `[adapter slot][rank][outputs]`, ranks `[adapter slot][part]`.
@@ -36,7 +73,8 @@ pub struct AdapterMatrices {
 impl AdapterMatrices {
     pub(super) fn new(
         context: &Arc<Context>,
-        (inputs, outputs): (usize, usize),
+        inputs: usize,
+        outputs: usize,
         parts: &[usize],
         capacity: AdapterCapacity,
         dtype: DType,
@@ -90,6 +128,7 @@ impl AdapterMatrices {
                 self.capacity.slots
             ));
         }
+
         let (size, rank) = (self.element_bytes, self.capacity.rank);
         let mut ranks = Vec::with_capacity(4 * count);
         let mut b = vec![0u8; rank * self.outputs * size];
@@ -114,6 +153,7 @@ impl AdapterMatrices {
             highest = highest.max(rows);
             first += outputs;
         }
+
         let at = self.b_offset() + slot * rank * self.outputs * size;
         stage.put(&self.memory, at, &b[..highest * self.outputs * size])?;
         stage.put(&self.memory, self.ranks_offset() + 4 * slot * count, &ranks)
@@ -159,7 +199,8 @@ pub struct TableAdapterMatrices {
 impl TableAdapterMatrices {
     pub(super) fn new(
         context: &Arc<Context>,
-        (rows, width): (usize, usize),
+        rows: usize,
+        width: usize,
         capacity: AdapterCapacity,
         dtype: DType,
     ) -> Result<TableAdapterMatrices> {

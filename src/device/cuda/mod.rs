@@ -5,26 +5,26 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`load`], [`step`], [`dense`], [`attention`] | chapters of [`super::Device`] |
-//! | [`experts`], [`adapters`], [`pooling`] | chapters of [`super::Device`] |
-//! | [`context`] | driver probe, context, streams, events |
-//! | [`memory`] | memory of the GPU, page-locked memory of the host |
-//! | [`module`] | the kernels' binaries, chosen by compute capability |
-//! | [`launch`] | one kernel, started |
-//! | [`gemm`] | cuBLASLt, one algorithm for each shape |
-//! | `gemm_small_m` | products of few rows |
-//! | [`graphs`] | recorded decode steps |
-//! | [`paged_attention`] | attention over pages: which kernel |
-//! | `worklist` | which tile of a step's attention meets which keys |
-//! | [`low_rank`] | what adapters hold behind a weight |
-//! | [`weights`] | upload |
-//! | [`slots`] | a step's input as the GPU reads it |
-//! | [`steps`] | steps in flight: input, token masks, results |
+//! | `load`, `step`, `dense`, `attention` | chapters of [`super::Device`] |
+//! | `experts`, `adapters`, `pooling` | chapters of [`super::Device`] |
+//! | `context` | driver probe, context, streams, events |
+//! | `device_ptr`, `memory` | addresses and memory of the GPU, page-locked memory of the host |
 //! | `abi` | what host and kernels share, made from kernels/abi.h |
-//! | `device_ptr` | an address of device memory |
+//! | `module` | the kernels' binaries, chosen by compute capability |
+//! | `launch` | one kernel, started |
+//! | `gemm` | cuBLASLt, one algorithm for each shape |
+//! | `gemm_small_m` | products of few rows |
+//! | `products` | which of the two, and what a product ends with |
+//! | `graphs` | recorded decode steps |
+//! | `paged_attention` | attention over pages: which kernel |
+//! | `worklist` | which tile of a step's attention meets which keys |
+//! | `low_rank` | what adapters hold behind a weight |
+//! | [`weights`], `tensor` | weights and their upload; activations |
+//! | `slots` | a step's input as the GPU reads it |
+//! | `steps` | steps in flight: input, token masks, results |
 //! | `sampler` | the end of a step: tokens and logprobs |
-//! | `sampler_row` | a slot's sampler as words |
-//! | [`reports`] | logprobs: requests and answers as words |
+//! | `sampler_row` | a slot's sampler as it lies in its row |
+//! | `reports` | logprobs: requests and answers |
 //! | `kernels/` | CUDA C++ |
 //!
 //! One stream carries everything in order, so no op waits for another on the host. A step costs
@@ -34,72 +34,54 @@
 // Some are for the kernels alone.
 #[allow(dead_code)]
 mod abi;
-pub mod adapters;
-pub mod attention;
-pub mod context;
-pub mod dense;
+mod adapters;
+mod attention;
+mod context;
+mod dense;
 mod device_ptr;
-pub mod experts;
-pub mod gemm;
+mod experts;
+mod gemm;
 mod gemm_small_m;
-pub mod graphs;
-pub mod launch;
-pub mod load;
-pub mod low_rank;
-pub mod memory;
-pub mod module;
-pub mod paged_attention;
-pub mod pooling;
-pub mod reports;
+mod graphs;
+mod launch;
+mod load;
+mod low_rank;
+mod memory;
+mod module;
+mod paged_attention;
+mod pooling;
+mod products;
+mod reports;
 mod sampler;
 mod sampler_row;
-pub mod slots;
-pub mod step;
-pub mod steps;
+mod slots;
+mod step;
+mod steps;
+mod tensor;
 pub mod weights;
 mod worklist;
 
 use std::sync::Arc;
 
-use self::adapters::Adapters;
 use self::context::Context;
+use self::device_ptr::DevicePtr;
 use self::gemm::Gemm;
 use self::graphs::Graphs;
-use self::device_ptr::DevicePtr;
+use self::low_rank::Adapters;
 use self::memory::Memory;
 use self::module::Kernels;
 use self::paged_attention::Attention;
 use self::sampler::Sampler;
 use self::slots::Slots;
-use self::steps::Steps;
+use self::steps::{Steps, DEPTH};
+pub use self::tensor::Tensor;
 use self::weights::Uploader;
 use super::{BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes};
 use crate::error::Result;
 use crate::internal;
 
-/// Steps that may be enqueued before the first is collected.
-const DEPTH: usize = 2;
+/// Threads of a block of most kernels over rows.
 const ROW_THREADS: u32 = 128;
-
-/// Activations `[rows, width]` on the GPU.
-pub struct Tensor {
-    memory: Memory,
-    pub rows: usize,
-    pub width: usize,
-    dtype: DType,
-}
-
-impl Tensor {
-    fn at(&self, rows: usize, width: usize, op: &str) -> DevicePtr {
-        assert!(
-            rows <= self.rows && width == self.width,
-            "{op}: {rows} x {width} in a buffer of {} x {}",
-            self.rows,
-            self.width
-        );
-        self.memory.address
-    }
-}
 
 /// What `reserve` makes.
 struct Reserved {

@@ -101,6 +101,7 @@ impl Attention {
         let split = Shape { stages: SPLIT_STAGES, shared_bytes: shared_bytes(dim, SPLIT_STAGES) };
         let three = Shape { stages: CHUNK_STAGES, shared_bytes: shared_bytes(dim, CHUNK_STAGES) };
         let mut chunk = if fits(&three) { three } else { split };
+
         let kinds = tile_kernels(kernels, dim).filter(|_| dtype != DType::F32 && fits(&split));
         if let Some(kinds) = &kinds {
             if kinds.prompt.is_some() {
@@ -109,16 +110,16 @@ impl Attention {
             kinds.prompts().allow_shared(chunk.shared_bytes)?;
             kinds.split.allow_shared(split.shared_bytes)?;
         }
+
         let tiled = kinds.is_some();
         let resident = match &kinds {
-            Some(kinds) => kinds.split.resident_blocks(
-                context,
-                abi::SPLIT_THREADS,
-                split.shared_bytes,
-            )?,
+            Some(kinds) => {
+                kinds.split.resident_blocks(context, abi::SPLIT_THREADS, split.shared_bytes)?
+            }
             None => 0,
         };
         let split_blocks = (resident.min(MOST_BLOCKS) / kv_heads).max(1);
+
         let parts = if tiled { PARTS_PER_BLOCK * split_blocks * kv_heads } else { 0 };
         let rows = parts * SPLIT_ROWS;
         let arrivals = Memory::new(context, 4 * parts, "parts of attention")?;
@@ -170,6 +171,7 @@ impl Attention {
             (kinds.prompts(), prompt_tiles, abi::CHUNK_THREADS, self.chunk),
             (kinds.split, split_blocks, abi::SPLIT_THREADS, self.split),
         ];
+
         let mut items = device.input.address;
         for (kernel, count, threads, shape) in launches {
             let parameters = PagedAttention {

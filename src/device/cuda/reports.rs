@@ -225,13 +225,8 @@ mod tests {
         let words = reports.requests(2);
         let words_of = size_of::<LogprobRequest>() / 4;
         let requests: &[LogprobRequest] = bytemuck::cast_slice(&words[..4 * words_of]);
-        let request = |row, kept, count, tokens, answer| LogprobRequest {
-            row,
-            kept,
-            count,
-            tokens,
-            answer,
-        };
+        let request =
+            |row, kept, count, tokens, answer| LogprobRequest { row, kept, count, tokens, answer };
         assert_eq!(requests[0], request(0, NOT_ASKED, 1, NOT_ASKED, 0));
         assert_eq!(requests[1], request(1, NOT_ASKED, 1, NOT_ASKED, 4));
         assert_eq!(requests[2], request(3, 0, 2, 2 * words_of as u32, 8));

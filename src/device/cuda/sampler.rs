@@ -12,7 +12,7 @@ use super::module::Kernels;
 use super::reports::{Place, Reports};
 use super::slots::Slots;
 use super::steps::{OnDevice, SampleInput, Steps};
-use super::Tensor;
+use super::tensor::Tensor;
 use crate::error::Result;
 use crate::ids::SlotId;
 use crate::plan::TokenMasks;
@@ -113,6 +113,7 @@ impl Sampler {
         let sent = steps.send_sample_input(masks, logits_rows, vocab, &reports.requests(WAVE))?;
         let call = Call { sampler: self, kernels, slots, logits, sent };
         call.mask(&steps.device, rows)?;
+
         let waves = reports.list.len().div_ceil(WAVE).max(1);
         let mut first = 0;
         for wave in 0..waves {
@@ -127,9 +128,10 @@ impl Sampler {
                         (true, Some(kept)) => (kept, n),
                         _ => (&logits.memory, report.row),
                     };
-                    steps.take_row(memory, row, nth, [vocab, reports.whole_rows])?;
+                    steps.take_row(memory, row, nth, vocab, reports.whole_rows)?;
                 }
             }
+
             call.choose(&steps.device, first, end - first)?;
             call.report(&steps.device, requests, list.len())?;
             first = end;
@@ -220,8 +222,7 @@ impl Call<'_> {
         let (parts, length) = self.scan_parts(rows);
         let best = address(&self.sampler.best);
         let length = length as u32;
-        let parameters =
-            abi::ScanRows { logits, sample_slot, target, slots, best, vocab, length };
+        let parameters = abi::ScanRows { logits, sample_slot, target, slots, best, vocab, length };
         self.kernels.scan_rows.launch(context, [rows, parts], abi::SCAN_THREADS, &parameters)?;
 
         let parameters = abi::DrawRows {

@@ -29,6 +29,7 @@ impl SamplerRow {
         let allowed_words = spec.allowed.as_ref().map_or(NO_MASK, |mask| mask.len() as u32);
         lists.extend(spec.allowed.iter().flat_map(|mask| mask.iter().copied()));
         let ln_min_p = if spec.min_p > 0.0 { spec.min_p.ln() } else { f32::NEG_INFINITY };
+
         let header = SlotHeader {
             length: open.cached_tokens,
             outputs: outputs.len() as u32,

@@ -5,9 +5,7 @@
 //! The host keeps of each row only how many pages it has, to append others. Everything else lives
 //! on the device alone.
 
-use super::abi::{
-    LogitsRecord, RowChange, SlotHeader, SlotRows, StepRecord, FEED_LAST, TO_SAMPLE,
-};
+use super::abi::{LogitsRecord, RowChange, SlotHeader, SlotRows, StepRecord, FEED_LAST, TO_SAMPLE};
 use super::device_ptr::DevicePtr;
 use super::sampler_row::{adjusts, SamplerRow};
 use crate::device::batch::{Batch, BatchChunk, SlotTable};

@@ -19,8 +19,10 @@ use crate::error::Result;
 use crate::internal;
 use crate::plan::{Purpose, StepResult, TokenMasks};
 
+/// Steps that may be enqueued before the first is collected.
+pub const DEPTH: usize = 2;
 /// One more than the steps in flight: the one that is being written.
-const RING: usize = super::DEPTH + 1;
+const RING: usize = DEPTH + 1;
 /// Words of input beyond tokens and records that fit without growing: openings and pages of a usual
 /// step.
 const USUAL_WORDS: usize = 64 << 10;
@@ -133,7 +135,7 @@ impl Steps {
     pub fn send(&mut self, slots: &Slots, first: &[u32]) -> Result<(DevicePtr, bool)> {
         self.current = (self.current + 1) % RING;
         if self.pending.iter().any(|pending| pending.staging == self.current) {
-            return Err(internal!("more than {} steps in flight", super::DEPTH));
+            return Err(internal!("more than {} steps in flight", DEPTH));
         }
         let words = first.len() + slots.words();
         let staging = &mut self.ring[self.current];
@@ -175,6 +177,7 @@ impl Steps {
         if words == 0 {
             return Ok(SampleInput::default());
         }
+
         let staging = &mut self.ring[self.current];
         let pinned = grown(&self.context, &mut staging.sample_input, 4 * words)?;
         if self.device.sample_input.as_ref().is_none_or(|m| m.bytes < 4 * words) {
@@ -184,6 +187,7 @@ impl Steps {
         let Some(memory) = &self.device.sample_input else {
             return Err(internal!("no buffer for masks"));
         };
+
         let (first, rest) = pinned.words()[..words].split_at_mut(requests.len());
         first.copy_from_slice(requests);
         let mut sent = SampleInput { requests: memory.address, ..SampleInput::default() };
@@ -204,6 +208,7 @@ impl Steps {
             sent.masks = sent.mask_of.offset_words(logits_rows.len());
             sent.words_per_mask = per_mask as u32;
         }
+
         memory.write(pinned, words)?;
         Ok(sent)
     }
@@ -214,7 +219,8 @@ impl Steps {
         from: &Memory,
         row: usize,
         nth: usize,
-        [vocab, count]: [usize; 2],
+        vocab: usize,
+        count: usize,
     ) -> Result<()> {
         let bytes = 4 * vocab;
         let staging = &mut self.ring[self.current];

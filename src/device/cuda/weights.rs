@@ -115,6 +115,7 @@ impl Uploader {
                 desc.dtype
             ));
         }
+
         self.context.bind()?;
         let count = desc.outputs * desc.inputs;
         let memory = Memory::new(&self.context, count * dtype.bytes(), desc.name)?;
@@ -133,14 +134,12 @@ impl Uploader {
             }
             Source::Constant(value) => {
                 let kernel = target.pick(&kernels.constant_matrix, &kernels.constant_vector);
-                let parameters = abi::ConstantWeight {
-                    to: memory.address,
-                    count: count as u64,
-                    value: *value,
-                };
+                let parameters =
+                    abi::ConstantWeight { to: memory.address, count: count as u64, value: *value };
                 kernel.launch(&self.context, [blocks(count), 1], THREADS, &parameters)?;
             }
         }
+
         let name = desc.name.to_string();
         let (outputs, inputs) = (desc.outputs, desc.inputs);
         let (kind, adapters, table_adapters) = (desc.kind, None, None);
@@ -160,9 +159,10 @@ impl Uploader {
             if first + outputs > desc.outputs {
                 break;
             }
-            match desc.transposed {
-                true => self.turned(part, first, desc.inputs, target)?,
-                false => self.straight(part, first * desc.inputs, memory, target)?,
+            if desc.transposed {
+                self.turned(part, first, desc.inputs, target)?;
+            } else {
+                self.straight(part, first * desc.inputs, memory, target)?;
             }
             first += outputs;
         }
@@ -184,6 +184,7 @@ impl Uploader {
         let mut at = offset;
         for chunk in chunks(&part.bytes, CHUNK_BYTES) {
             let place = at * target.dtype.bytes();
+
             let staging = self.fill(&chunk)?;
             let count = chunk.len() / size;
             if part.dtype == target.dtype {
@@ -227,6 +228,7 @@ impl Uploader {
         for (n, chunk) in chunks(&part.bytes, rows_per_chunk * row_bytes).enumerate() {
             let staging = self.fill(&chunk)?;
             staging.on_device.write_at(0, &staging.pinned, chunk.len())?;
+
             let count = chunk.len() / part.dtype.bytes();
             let kernel = target.pick(&target.kernels.turn_matrix, &target.kernels.turn_vector);
             kernel.launch(

@@ -1,7 +1,10 @@
 // What host and kernels share: the parameters of every kernel, the records of a step's input and
-// answers, the header of a slot's row, and the sizes that both sides count with. Each kernel takes
-// one struct from here, by value; its symbol carries the struct's name (src/device/cuda/module.rs),
-// so that a host that passes another struct finds no kernel.
+// answers, the header of a slot's row, and the sizes that both sides count with.
+//
+// Each kernel takes one struct from here, by value. Its symbol carries the struct's name
+// (src/device/cuda/module.rs), so that a host that passes another struct finds no kernel. No kernel
+// takes it as `__grid_constant__`: with that NVRTC 12.9 no longer knows that all threads have the
+// same parameters, and leaves checks of them (kind, bias, window, soft cap) inside of loops.
 //
 // src/device/cuda/abi.rs is what bindgen makes of this file for the host; tests/tidy holds it to
 // that (`TRITON_VLLM_WRITE_BINDINGS=1 cargo test --release --test tidy bindings` writes it). Only
@@ -55,11 +58,10 @@ enum Pooling : u32 { POOLING_FIRST, POOLING_LAST, POOLING_MEAN };
 // The slot of a token row that only pads the batch: nothing may be read or written for it beyond
 // its own row.
 constexpr u32 NO_SLOT = ~0u;
-// A slot whose tokens are all allowed has so many words of a mask, and a row without a mask this
-// one.
+// Instead of a mask's number or length: there is none.
 constexpr u32 NO_MASK = ~0u;
 
-// A logits row has NaN or +inf; it has something above -inf.
+// What was seen of a logits row: NaN or +inf; something above -inf.
 constexpr u32 SEEN_WILD = 1;
 constexpr u32 SEEN_ABOVE = 2;
 

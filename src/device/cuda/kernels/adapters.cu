@@ -269,7 +269,6 @@ __device__ void expand(const AdapterExpand& p) {
   const bool upper = threadIdx.x >= COLUMNS;
   const u64 next_split = (u64)p.rows * parts * max_rank;
   const RowAdapters slots = {p.adapter_slot_of, p.row_of};
-  Out* y = reinterpret_cast<Out*>(p.y);
   Tile tile;
   for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, p.rows, slots); t += tiles) {
     const u32* ranks = p.ranks + tile.slot * parts;
@@ -281,9 +280,9 @@ __device__ void expand(const AdapterExpand& p) {
     for (u32 m = 0; m < 4; m++) row[m] = tile.row(above + m);
     const u32 one[1] = {row[0]};
     float(*const at)[PARTS * RANKS] = shared + above;
-#define ADD(R, N, ROWS)                                                                        \
-  add<R, N>(y + i, ROWS, mine, at, p.low, p.splits, next_split, w, ranks, part, rank, outputs, parts, \
-            max_rank)
+#define ADD(R, N, ROWS)                                                                             \
+  add<R, N>(reinterpret_cast<Out*>(p.y) + i, ROWS, mine, at, p.low, p.splits, next_split, w, ranks, \
+            part, rank, outputs, parts, max_rank)
     if (wide && tile.count() == 1) ADD(1, 8, one);
     else if (wide) ADD(4, 8, row);
     else ADD(4, 1, row);

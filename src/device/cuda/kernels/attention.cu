@@ -128,11 +128,11 @@ template <class Keys>
 __device__ __forceinline__ void attend(const act* q, u32 first, u32 last, const Keys keys,
                                        const Shape s, act* out) {
   __shared__ float shared[THREADS * 8 + 2 * (THREADS / 4)];
-#define CASE(LANES)                                                               \
-  if (s.dim <= LANES * 8) {                                                       \
+#define CASE(LANES)                                                                \
+  if (s.dim <= LANES * 8) {                                                        \
     if (s.dim % 8 == 0) attend<LANES, true>(q, first, last, keys, s, shared, out); \
-    else attend<LANES, false>(q, first, last, keys, s, shared, out);              \
-    return;                                                                       \
+    else attend<LANES, false>(q, first, last, keys, s, shared, out);               \
+    return;                                                                        \
   }
   CASE(4)
   CASE(8)

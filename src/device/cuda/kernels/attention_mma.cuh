@@ -4,15 +4,18 @@
 #include "common.cuh"
 #include "mma.cuh"
 
+// Everything that does not change from block to block.
+typedef PagedAttention Call;
+
 #define LOG2E 1.4426950408889634f
 #define LOWEST -1e30f
 
 extern __shared__ __align__(16) u8 dynamic_shared[];
 
 // BODY(D) has `call`.
-#define ENTRY(NAME, BODY, D, THREADS, BLOCKS)                 \
-  __global__ void __launch_bounds__(THREADS, BLOCKS)          \
-      NAME##_##D(const PagedAttention call) {           \
-    begin();                                                  \
-    BODY(D);                                                  \
+#define ENTRY(NAME, BODY, D, THREADS, BLOCKS)        \
+  __global__ void __launch_bounds__(THREADS, BLOCKS) \
+      NAME##_##D(const PagedAttention call) {        \
+    begin();                                         \
+    BODY(D);                                         \
   }

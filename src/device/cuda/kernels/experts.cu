@@ -151,7 +151,8 @@ struct Call : MultiplyExperts {
 template <int BM, int BN, int WM, int WN, int STAGES, bool GATED>
 struct Grouped {
   static constexpr int THREADS = 32 * WM * WN;
-  static constexpr int PAD = SLICE + EXPERT_PADDING;  // elements of a row in shared memory: no bank conflicts
+  // Elements of a row in shared memory: no bank conflicts.
+  static constexpr int PAD = SLICE + EXPERT_PADDING;
   static constexpr int STAGE = (BM + BN) * PAD;
   static constexpr int MT = BM / WM / 16, NT = BN / WN / 8;
   // A warp's columns: gates, and the ups that belong to them.
@@ -258,27 +259,28 @@ struct Grouped {
 };
 #endif
 
-// Any type and shape: 16 choices x 16 columns at a time, a thread per result.
+// Any type and shape: TILE choices x TILE columns at a time, a thread per result.
 template <bool GATED>
 __device__ void plain(const Call& c) {
-  __shared__ float xs[16][17], ws[2][16][17];
-  const u32 tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+  constexpr u32 TILE = EXPERT_PLAIN_TILE;
+  __shared__ float xs[TILE][TILE + 1], ws[2][TILE][TILE + 1];
+  const u32 tx = threadIdx.x % TILE, ty = threadIdx.x / TILE;
   const u32 count = c.tile->count, width = GATED ? c.outputs / 2 : c.outputs;
-  const u32 column = blockIdx.x * 16 + tx, loaded = blockIdx.x * 16 + ty;
+  const u32 column = blockIdx.x * TILE + tx, loaded = blockIdx.x * TILE + ty;
   const act* w = c.w + (u64)c.tile->expert * c.outputs * c.inputs;
-  for (u32 first = 0; first < count; first += 16) {
+  for (u32 first = 0; first < count; first += TILE) {
     const bool valid = first + ty < count;
     const u32 choice = valid ? c.order[c.tile->first + first + ty] : 0;
     const act* x = c.x + (u64)(GATED ? choice / c.top_k : choice) * c.inputs;
     float gate = 0.f, up = 0.f;
-    for (u32 k = 0; k < c.inputs; k += 16) {
+    for (u32 k = 0; k < c.inputs; k += TILE) {
       const bool inside = k + tx < c.inputs, known = inside && loaded < width;
       xs[ty][tx] = inside && valid ? to_f32(x[k + tx]) : 0.f;
       ws[0][ty][tx] = known ? to_f32(w[(u64)loaded * c.inputs + k + tx]) : 0.f;
       if (GATED) ws[1][ty][tx] = known ? to_f32(w[(u64)(width + loaded) * c.inputs + k + tx]) : 0.f;
       __syncthreads();
 #pragma unroll
-      for (int j = 0; j < 16; j++) {
+      for (int j = 0; j < TILE; j++) {
         gate += xs[ty][j] * ws[0][tx][j];
         if (GATED) up += xs[ty][j] * ws[1][tx][j];
       }
@@ -304,20 +306,20 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
 #endif
 #define PLAIN(GATED) plain<GATED>(call)
 
-#define ENTRY(NAME, THREADS, BODY, GATED)                                           \
-  __global__ void __launch_bounds__(THREADS) NAME(const MultiplyExperts a) {  \
-    begin();                                                                        \
-    if (blockIdx.y >= *a.tile_count) return;                                        \
-    const Call call = {a, a.tiles + blockIdx.y};                                     \
-    BODY(GATED);                                                                    \
+#define ENTRY(NAME, THREADS, BODY, GATED)                                    \
+  __global__ void __launch_bounds__(THREADS) NAME(const MultiplyExperts a) { \
+    begin();                                                                 \
+    if (blockIdx.y >= *a.tile_count) return;                                 \
+    const Call call = {a, a.tiles + blockIdx.y};                             \
+    BODY(GATED);                                                             \
   }
 
 ENTRY(experts_up_narrow, NARROW_THREADS, NARROW, true)
 ENTRY(experts_up_wide, WIDE_THREADS, WIDE, true)
-ENTRY(experts_up_plain, 256, PLAIN, true)
+ENTRY(experts_up_plain, EXPERT_PLAIN_TILE * EXPERT_PLAIN_TILE, PLAIN, true)
 ENTRY(experts_down_narrow, NARROW_THREADS, NARROW, false)
 ENTRY(experts_down_wide, WIDE_THREADS, WIDE, false)
-ENTRY(experts_down_plain, 256, PLAIN, false)
+ENTRY(experts_down_plain, EXPERT_PLAIN_TILE * EXPERT_PLAIN_TILE, PLAIN, false)
 
 // out[r] = sum over j of weight * parts[r, j]: f32 sums, rounded once.
 __global__ void combine_experts(const CombineExperts a) {

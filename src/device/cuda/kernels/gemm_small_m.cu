@@ -202,7 +202,7 @@ extern __shared__ __align__(128) u8 dynamic_shared[];
 
 #define ENTRY(NAME, GATED, OUT)                                                         \
   __global__ void __launch_bounds__(SMALL_M_THREADS, SMALL_M_BLOCKS_PER_MULTIPROCESSOR) \
-      NAME(const SmallGemm a) {                                                   \
+      NAME(const SmallGemm a) {                                                         \
     BODY(GATED, OUT);                                                                   \
   }
 

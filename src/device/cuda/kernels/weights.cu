@@ -51,10 +51,10 @@ __device__ void constant(const ConstantWeight& a) {
   FOR_ALL(i, a.count) to[i] = from_f32<T>(a.value);
 }
 
-#define ENTRY(NAME, STRUCT, BODY, T)           \
+#define ENTRY(NAME, STRUCT, BODY, T)     \
   __global__ void NAME(const STRUCT a) { \
-    begin();                                   \
-    BODY<T>(a);                                \
+    begin();                             \
+    BODY<T>(a);                          \
   }
 
 ENTRY(convert_matrix, ConvertWeight, convert, act)
