@@ -18,6 +18,7 @@ use super::shared::Shared;
 use super::step_loop::{Helpers, Runner, StepLoop};
 use super::watchdog::Watchdog;
 use super::{Engine, EngineFacts};
+use crate::device::DeviceKind;
 use crate::error::{Error, Result};
 use crate::ids::{AdapterSlotId, TokenId};
 use crate::model::Adapter;
@@ -210,6 +211,7 @@ pub(super) fn bench_with(
         PrepareThreads::start("test", &intake, GRAMMAR_LIMIT).expect("threads");
     threads.push(thread);
     let facts = EngineFacts {
+        device_kind: DeviceKind::Cpu,
         device: "scripted".into(),
         dtype: "float32".into(),
         max_model_len: 256,

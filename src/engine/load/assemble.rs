@@ -116,6 +116,7 @@ fn facts(
     adapters: Option<&AdapterList>,
 ) -> EngineFacts {
     EngineFacts {
+        device_kind: info.kind.clone(),
         device: info.name.clone(),
         dtype: dtype_name(spec.dtype).into(),
         max_model_len: limits.max_model_len as u32,
