@@ -145,6 +145,7 @@ fn report(facts: &EngineFacts, args: &EngineArgs) {
             )
         }
     };
+
     let task = if facts.embeds { "embedding with" } else { "serving" };
     tracing::info!(
         "{task} {} on {}: dtype {}, max_model_len {}, max_num_seqs {}, max_num_batched_tokens {}, \
