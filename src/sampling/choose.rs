@@ -1,6 +1,7 @@
-//! The reference sampler: one logits row to one token, in the order that [`super::spec`] fixes;
-//! what happens to the logits before the draw is in [`super::adjust`]. The cpu device calls it for
-//! every sampled row, tests hold GPU kernels against it. It knows no batch.
+//! The reference sampler: one logits row to one token, in the order that
+//! [`SamplerSpec`] fixes; what happens to the logits before the draw is in
+//! [`super::adjust`]. The cpu device calls it for every sampled row, tests hold GPU kernels against
+//! it. It knows no batch.
 //!
 //! min_p, top_k and top_p each come down to a *floor*: a logit below it cannot be chosen, a logit
 //! equal to it can. So ties are always kept together and nothing depends on a sort's order:
@@ -17,9 +18,10 @@ use super::adjust::adjust;
 use super::{noise, History, NonFinite, SamplerSpec, Seen};
 use crate::ids::TokenId;
 
-/// Choose a token: steps 3 to 8. `logits` [vocab] is scratch afterwards; a token mask is already in
-/// it ([`super::adjust::forbid`]), and `seen` what it hid. `position` is the chosen token's own
-/// position (tokens known before it). Where masks leave no token, the answer is token 0.
+/// Choose a token: steps 3 to 8. `logits`, `[vocab]`, is scratch afterwards; a token mask is
+/// already in it ([`super::adjust::forbid`]), and `seen` what it hid. `position` is the chosen
+/// token's own position (tokens known before it). Where masks leave no token, the answer is token
+/// 0.
 ///
 /// # Errors
 /// The row is not finite.
