@@ -2,8 +2,9 @@
 //! `engine` to `model` and `device`, answered by a [`StepResult`]. A leaf: it imports only leaves.
 //!
 //! Two rules make steps asynchronous. A plan never contains a value that the previous step
-//! computes: it says "the token this slot sampled last" ([`Feed::LastSampled`]) and the device looks it up
-//! in the slot's row. And a plan carries *changes* of slot rows ([`SlotChange`]), not the rows.
+//! computes: it says "the token this slot sampled last" ([`Feed::LastSampled`]) and the device
+//! looks it up in the slot's row. And a plan carries *changes* of slot rows ([`SlotChange`]), not
+//! the rows.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -55,7 +55,7 @@ pub trait AttentionOps: DeviceTypes {
         qkv: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// out[r] = causal attention of q in `qkv` over the slot's pages, positions 0..=position(r);
+    /// `out[r]` = causal attention of q in `qkv` over the slot's pages, positions 0..=position(r);
     /// `[R, heads * head_dim]`. Any mix of chunks and single rows.
     fn attend(
         &mut self,
@@ -65,7 +65,7 @@ pub trait AttentionOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// out[r] = attention of q in `qkv` over k and v in `qkv` of all rows of its sequence, behind
+    /// `out[r]` = attention of q in `qkv` over k and v in `qkv` of all rows of its sequence, behind
     /// it too; `[R, heads * head_dim]`. No pages: the step feeds its sequences as a whole. No
     /// window.
     fn attend_all(

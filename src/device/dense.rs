@@ -52,10 +52,10 @@ impl Activation {
 
 /// Ops without attention over the current batch.
 pub trait DenseOps: DeviceTypes {
-    /// out[r] = table[token(r)] * scale; `[R, inputs of table]`.
+    /// `out[r] = table[token(r)] * scale`; `[R, inputs of table]`.
     fn embed(&mut self, table: &Self::Weight, scale: f32, out: &mut Self::Tensor) -> Result<()>;
 
-    /// x[r] += table[position(r) + offset].
+    /// `x[r] += table[position(r) + offset]`
     fn add_positions(
         &mut self,
         table: &Self::Weight,
@@ -102,7 +102,7 @@ pub trait DenseOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// out[s] = x[token row of row s of logits]; `[S, width]`.
+    /// `out[s] = x[token row of logits row s]`; `[S, width]`.
     fn gather(&mut self, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
 
     /// `linear` over the S gathered rows (project_out before a head).
@@ -122,6 +122,6 @@ pub trait DenseOps: DeviceTypes {
         logits: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// logits[s] += bias, after `logits`; the few models whose head has one.
+    /// `logits[s] += bias`, after `logits`; the few models whose head has one.
     fn bias_logits(&mut self, bias: &Self::Weight, logits: &mut Self::Tensor) -> Result<()>;
 }

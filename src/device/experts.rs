@@ -24,8 +24,8 @@ pub trait ExpertOps: DeviceTypes {
     /// weights, largest first; and behind them whatever the device groups rows by.
     fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Self::Tensor>;
 
-    /// routes[r] = the `top_k` largest of softmax(x[r] W^T), W `[experts, inputs]`, all in f32; of
-    /// equals the one with the smaller number. The ops below read them; row `r * top_k + j` of
+    /// `routes[r]` = the `top_k` largest of `softmax(x[r] W^T)`, W `[experts, inputs]`, all in f32;
+    /// of equals the one with the smaller number. The ops below read them; row `r * top_k + j` of
     /// their tensors belongs to choice j of row r.
     fn route(
         &mut self,
@@ -35,7 +35,8 @@ pub trait ExpertOps: DeviceTypes {
         routes: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// out[r, j] = act(x[r] W^T), a gated act, W of choice j's expert; `[R * top_k, outputs / 2]`.
+    /// `out[r, j] = act(x[r] W^T)`, a gated act, W of choice j's expert; `[R * top_k, outputs /
+    /// 2]`.
     fn experts_act(
         &mut self,
         weight: &Self::Weight,
@@ -45,7 +46,7 @@ pub trait ExpertOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// out[r, j] = x[r, j] W^T, W of choice j's expert; `[R * top_k, inputs]` -> `[_, outputs]`.
+    /// `out[r, j] = x[r, j] W^T`, W of choice j's expert; `[R * top_k, inputs]` -> `[_, outputs]`.
     fn experts(
         &mut self,
         weight: &Self::Weight,
@@ -54,7 +55,7 @@ pub trait ExpertOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// out[r] = sum over j of weight(r, j) * parts[r, j], in the order of j.
+    /// `out[r]` = sum over j of `weight(r, j) * parts[r, j]`, in the order of j.
     fn combine(
         &mut self,
         routes: &Self::Tensor,
@@ -62,8 +63,8 @@ pub trait ExpertOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// out[r] += sigmoid(x[r] . gate) * delta[r]; `gate` is a vector as wide as x. The expert that
-    /// all rows share.
+    /// `out[r] += sigmoid(x[r] . gate) * delta[r]`; `gate` is a vector as wide as x. The expert
+    /// that all rows share.
     fn add_gated(
         &mut self,
         gate: &Self::Weight,

@@ -16,7 +16,7 @@ pub enum Pooling {
 
 /// The end of a step of a model that pools.
 pub trait PoolingOps: DeviceTypes {
-    /// out[s] = the token rows of the sequence of row s of logits, pooled; f32 `[S, width]` (of
+    /// `out[s]` = the token rows of the sequence of row s of logits, pooled; f32 `[S, width]` (of
     /// `logits_tensor`). All but `Pooling::Last` need the step to feed the sequence as a whole.
     fn pool(&mut self, kind: Pooling, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
 

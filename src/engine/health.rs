@@ -150,6 +150,7 @@ mod tests {
                 self.0.lock().push("observer");
             }
         }
+
         struct Listener(Arc<Slow>);
         impl crate::engine::Client for Listener {
             fn cancelled(&self) -> bool {
@@ -160,6 +161,7 @@ mod tests {
                 self.0 .0.lock().push("client");
             }
         }
+
         let slow = Arc::new(Slow(Mutex::default()));
         let health = Health::new(QueueLimit::new(1)).observed_by(slow.clone());
         let client = Arc::new(Listener(slow.clone()));

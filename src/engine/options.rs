@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::request::Observer;
+use crate::device::DeviceKind;
 use crate::error::Result;
 
 /// What the server and its operator say beside model.json.
@@ -54,7 +55,9 @@ pub const STEP_TIMEOUT_CPU: Duration = Duration::from_secs(600);
 /// What a load decided, for logs and metrics.
 #[derive(Debug, Clone)]
 pub struct EngineFacts {
-    /// The device's name: the GPU's, or "cpu" and what it computes with.
+    /// Which of the devices serves.
+    pub device_kind: DeviceKind,
+    /// The device's name for logs: the GPU's, or "cpu" and what it computes with.
     pub device: String,
     /// Type of the activations, as vLLM spells it: "bfloat16", "float16" or "float32".
     pub dtype: String,

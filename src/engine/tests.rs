@@ -18,6 +18,7 @@ use super::shared::Shared;
 use super::step_loop::{Helpers, Runner, StepLoop};
 use super::watchdog::Watchdog;
 use super::{Engine, EngineFacts};
+use crate::device::DeviceKind;
 use crate::error::{Error, Result};
 use crate::ids::{AdapterSlotId, TokenId};
 use crate::model::Adapter;
@@ -176,12 +177,14 @@ pub(super) fn bench_with(
         max_loras: 1,
     })
     .expect("a valid config");
+
     let (commands, inbox) = unbounded();
     let health = Arc::new(Health::new(QueueLimit::new(max_num_seqs + max_waiting)));
     let shared =
         Shared { observer: Arc::new(Ignore), commands: commands.clone(), health: health.clone() };
     let watchdog = Watchdog::start("test", health.clone(), Some(STEP_LIMIT)).expect("a thread");
     let outboxes = Outboxes::start("test", 2, backlog, &shared).expect("threads");
+
     let (gate, wait) = bounded(16);
     let runner = Scripted { depth, fault, gate: wait, queue: Default::default() };
     let matchers = MatcherThreads::start("test", 1, GRAMMAR_LIMIT, &commands).expect("threads");
@@ -190,6 +193,7 @@ pub(super) fn bench_with(
     let meter = Meter::new(Arc::new(Ignore), None);
     let core = StepLoop::new(Box::new(runner), scheduler, inbox, helpers, shared, meter, 1);
     let thread = std::thread::spawn(move || core.run());
+
     let eos: Vec<TokenId> = tokenizer.eos().into_iter().filter(|_| ends).collect();
     let intake = Arc::new(Intake {
         queued_prompts: QueuedPrompts::new(None),
@@ -206,10 +210,13 @@ pub(super) fn bench_with(
         next_id: AtomicU64::new(1),
         embedder: None,
     });
+
     let (prepare, mut threads) =
         PrepareThreads::start("test", &intake, GRAMMAR_LIMIT).expect("threads");
     threads.push(thread);
+
     let facts = EngineFacts {
+        device_kind: DeviceKind::Cpu,
         device: "scripted".into(),
         dtype: "float32".into(),
         max_model_len: 256,
@@ -220,6 +227,7 @@ pub(super) fn bench_with(
         embeds: false,
         adapters: None,
     };
+
     let engine = Engine {
         facts,
         health,
@@ -255,6 +263,7 @@ impl Bench {
             answers: Default::default(),
             outcome,
         });
+
         let limits = SamplingLimits::new(4096, 20);
         let request = GenerateRequest {
             prompt: "The most dangerous animal is".into(),

@@ -91,8 +91,10 @@ fn lost_threads_are_limited() {
         workers.send(task(&someone, move |_| gate.recv().unwrap_or_default())).unwrap();
         told.recv_timeout(PATIENCE).expect("given up");
     }
+
     let refused = workers.send(task(&someone, |_| {})).expect_err("no thread is left");
     assert!(matches!(&refused, Error::Unavailable(text) if text.contains("9 grammars")));
+
     open.send_timeout((), PATIENCE).expect("a thread waits");
     let (done, back) = bounded(1);
     let since = Instant::now();
@@ -106,6 +108,7 @@ fn lost_threads_are_limited() {
         assert!(since.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(5));
     }
+
     back.recv_timeout(PATIENCE).expect("done by a thread that is back");
     drop(open);
     drop(workers);

@@ -1,6 +1,6 @@
-//! Steps 1 and 3 to 7 of [`super::spec`]: what is done to a logits row before a token is drawn,
-//! and what must be remembered of a sequence for it. Reference code, as [`super::choose`], which
-//! calls it. It knows no batch.
+//! Steps 1 and 3 to 7 of [`SamplerSpec`]: what is done to a logits row before a
+//! token is drawn, and what must be remembered of a sequence for it. Reference code, as
+//! [`choose`](mod@super::choose), which calls it. It knows no batch.
 
 use std::collections::HashMap;
 

@@ -1,24 +1,27 @@
-//! The reference sampler: one logits row to one token, in the order that [`super::spec`] fixes;
-//! what happens to the logits before the draw is in [`super::adjust`]. The cpu device calls it for
-//! every sampled row, tests hold GPU kernels against it. It knows no batch.
+//! The reference sampler: one logits row to one token, in the order that
+//! [`SamplerSpec`] fixes; what happens to the logits before the draw is in
+//! [`super::adjust`]. The cpu device calls it for every sampled row, tests hold GPU kernels against
+//! it. It knows no batch.
 //!
 //! min_p, top_k and top_p each come down to a *floor*: a logit below it cannot be chosen, a logit
 //! equal to it can. So ties are always kept together and nothing depends on a sort's order:
 //! - min_p: floor = max + ln(min_p)
 //! - top_k: floor = the k-th largest logit
-//! - top_p: floor = the smallest logit with less than top_p of the survivors' mass strictly above
-//!   it
+//! - top_p: floor = the smallest logit with less than top_p of the survivors' probability strictly
+//!   above it
 //!
-//! The Python backend's top_p drops, in ascending order, whatever has a cumulative mass <= 1 -
-//! top_p: the same set but for exact ties at the border, of which it keeps some by position.
+//! The Python backend's top_p drops, in ascending order, whatever has a cumulative probability of
+//! at most 1 - top_p: the same set but for exact ties at the border, of which it keeps some by
+//! position.
 
 use super::adjust::adjust;
 use super::{noise, History, NonFinite, SamplerSpec, Seen};
 use crate::ids::TokenId;
 
-/// Choose a token: steps 3 to 8. `logits` [vocab] is scratch afterwards; a late mask is already in
-/// it ([`super::adjust::forbid`]), and `seen` what it hid. `position` is the chosen token's own
-/// position (tokens known before it). Where masks leave no token, the answer is token 0.
+/// Choose a token: steps 3 to 8. `logits`, `[vocab]`, is scratch afterwards; a token mask is
+/// already in it ([`super::adjust::forbid`]), and `seen` what it hid. `position` is the chosen
+/// token's own position (tokens known before it). Where masks leave no token, the answer is token
+/// 0.
 ///
 /// # Errors
 /// The row is not finite.
@@ -122,8 +125,8 @@ fn kth_largest(logits: &[f32], k: usize) -> f32 {
     *left.select_nth_unstable_by(k - 1, descending).1
 }
 
-/// The smallest logit with less than `top_p` of the mass of all logits >= `floor` strictly above
-/// it.
+/// The smallest logit with less than `top_p` of the probability of all logits >= `floor` strictly
+/// above it.
 fn nucleus_floor(logits: &[f32], top_p: f32, floor: f32, max: f32) -> f32 {
     let survivors = || logits.iter().copied().filter(|&x| x >= floor);
     let weight = |x: f32| f64::from((x - max).exp());

@@ -110,8 +110,8 @@ impl Case {
     }
 
     /// The whole pipeline as the Python backend's documents put it, with full sorts. None where a
-    /// border (a mass near top_p, a logit near min_p's, two best scores) is too close for f32 to
-    /// tell.
+    /// border (a probability near top_p, a logit near min_p's, two best scores) is too close for
+    /// f32 to tell.
     fn naive(&self) -> Option<TokenId> {
         const CLOSE: f64 = 1e-5;
         let spec = &self.spec;

@@ -1,5 +1,6 @@
 //! Which logits rows no token may be taken from: those that are not finite. Reference code, like
-//! [`super::choose`], which calls it; a kernel keeps the same account of a row in a word.
+//! [`choose`](mod@super::choose), which calls it; a kernel keeps the same account of a row in a
+//! word.
 
 /// A logits row holds NaN or +inf, or nothing above -inf: damaged weights, or float16 that
 /// overflowed. Single -inf are legal, a model may give them.
@@ -7,8 +8,8 @@
 pub struct NonFinite;
 
 /// What was seen of a logits row. Each logit is seen once: where a mask hides it, else at the
-/// end of step 7 of [`super::spec`]. So the verdict does not depend on what masks leave, and a
-/// kernel, which reads each logit at these places anyway, needs no pass for it.
+/// end of step 7 of [`SamplerSpec`](super::SamplerSpec). So the verdict does not depend on what
+/// masks leave, and a kernel, which reads each logit at these places anyway, needs no pass for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seen {
     /// NaN or +inf.

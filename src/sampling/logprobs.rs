@@ -20,7 +20,8 @@ pub struct TokenLogprobs {
 }
 
 impl TokenLogprobs {
-    /// From a logits row [vocab], after step 1 of [`super::spec`]. NaN counts as -inf.
+    /// From a logits row, `[vocab]`, after step 1 of [`SamplerSpec`](super::SamplerSpec). NaN
+    /// counts as -inf.
     pub fn read(logits: &[f32], token: TokenId, spec: &LogprobSpec) -> TokenLogprobs {
         let logit = |t: TokenId| {
             let x = logits.get(t.index()).copied().unwrap_or(f32::NEG_INFINITY);

@@ -12,7 +12,7 @@
 //! | `structured` | the parameter `structured_outputs` |
 //! | [`python`], `json` | numbers, texts and JSON as Python reads and writes them |
 //! | `spec` | [`SamplerSpec`]: what a device needs of all this; the order of steps |
-//! | [`choose`], [`adjust`], `finite` | the reference sampler, step by step |
+//! | [`mod@choose`], [`adjust`], `finite` | the reference sampler, step by step |
 //! | [`noise`] | the one specification of random numbers |
 //! | `logprobs` | [`TokenLogprobs`]: what is reported of a token |
 

@@ -1,7 +1,7 @@
 //! The one specification of random numbers: Gumbel noise keyed by (seed, position, token). Every
 //! device obeys it, so a seeded answer survives preemption, a change of batch and a change of
-//! device. [`super::choose`] calls it on the cpu; a GPU kernel must give the same bits. It knows no
-//! request and no logit.
+//! device. [`choose`](mod@super::choose) calls it on the cpu; a GPU kernel must give the same bits.
+//! It knows no request and no logit.
 //!
 //! # The spec
 //! Generator: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2,

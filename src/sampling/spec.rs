@@ -51,7 +51,8 @@ pub struct SamplerSpec {
     pub bad_words: Arc<[Box<[TokenId]>]>,
     /// Report logprobs with each sampled token.
     pub logprobs: Option<LogprobSpec>,
-    /// Report logprobs of the positions that a plan's row scores ([`crate::plan::Row::score`]).
+    /// Report logprobs of the positions that a plan's row scores
+    /// ([`crate::plan::Purpose::Report`]).
     pub prompt_logprobs: Option<LogprobSpec>,
 }
 

@@ -227,6 +227,7 @@ fn what_can_never_run_is_refused_by_name_and_number() {
         assert!(message.contains(text), "{message}");
     }
     assert_eq!(s.waiting_len(), 0);
+
     for (config, text) in [
         (
             SchedulerConfig { pages: 8, ..config() },
@@ -403,6 +404,7 @@ fn who_skips_a_step_takes_it_again() {
     s.skip_step(RequestId(99));
     let arrived: Vec<RequestId> = s.commit(&answer(&second, 8)).iter().map(|a| a.id).collect();
     assert_eq!(arrived, [RequestId(2)]);
+
     let third = s.plan().unwrap();
     assert_eq!(shares(&third), [(1, 1, true)], "held");
     let [SlotChange::Close { .. }, SlotChange::Open(open), SlotChange::Pages { pages, .. }, ..] =
@@ -411,6 +413,7 @@ fn who_skips_a_step_takes_it_again() {
         panic!("{:?}", third.changes)
     };
     assert_eq!((open.cached_tokens, open.tokens.len(), pages.len()), (3, 4, 1));
+
     s.hold(RequestId(1), false);
     let fourth = s.plan().unwrap();
     assert_eq!(shares(&fourth)[0], (0, 1, true));

@@ -22,7 +22,7 @@ const OF_THE_SERVER: [&str; 5] = [
     "min-compute-capability",
     "execution-policy",
 ];
-/// Of the Python backend, which the Python backend runs in.
+/// Of Triton's Python backend, in which vLLM's own backend runs.
 const OF_PYTHON: [&str; 5] = [
     "shm-default-byte-size",
     "shm-growth-byte-size",

@@ -157,7 +157,7 @@ impl Device {
                 let used = old != AdapterId(0) && open.any(|row| row.open.adapter == old);
                 assert!(
                     !used,
-                    "adapter_slot {adapter_slot} is taken from adapter {old}, which runs"
+                    "adapter slot {adapter_slot} is taken from adapter {old}, which runs"
                 );
             }
         }

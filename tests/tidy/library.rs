@@ -52,6 +52,7 @@ fn read(bytes: &[u8]) -> object::Result<Library> {
             library.needed.push(text(entry.string(endian, strings)?));
         }
     }
+
     let symbols = sections.symbols(endian, bytes, object::elf::SHT_DYNSYM)?;
     let versions = sections.versions(endian, bytes)?;
     for (index, symbol) in symbols.enumerate().skip(1) {
@@ -127,6 +128,7 @@ fn what_the_container_lacks_is_named() {
     for bad in bad {
         assert!(import_complaint(&bad).is_some(), "{bad:?}");
     }
+
     let good = [
         import("dlopen", Some("GLIBC_2.34"), false),
         import("memcpy", Some("GLIBC_2.2.5"), false),

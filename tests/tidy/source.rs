@@ -1,6 +1,7 @@
 //! Finds the files of the house and reads Rust just well enough to tell code from comments, strings
 //! and tests. Not a parser: rustfmt and the compiler have already seen these files.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub struct Source {
@@ -81,11 +82,11 @@ impl Source {
         self.path.starts_with("src/") && self.is_rust() && !self.test_module
     }
 
-    /// `src/kv/pages.rs` and `src/kv.rs` are in room `kv`; `src/lib.rs` is in none.
-    pub fn room(&self) -> Option<&str> {
+    /// `src/kv/pages.rs` and `src/kv.rs` are in module `kv`; `src/lib.rs` is in none.
+    pub fn module(&self) -> Option<&str> {
         let path = self.path.strip_prefix("src/")?.strip_suffix(".rs")?;
-        let room = path.split('/').next()?;
-        (room != "lib").then_some(room)
+        let module = path.split('/').next()?;
+        (module != "lib").then_some(module)
     }
 
     /// How far the file's module is below the crate: `src/kv/mod.rs` 1, `src/kv/pages.rs` 2.
@@ -102,8 +103,44 @@ impl Source {
     pub fn code(&self) -> Vec<String> {
         let mut code = blank_prose(&self.text);
         blank_tests(&mut code);
-        String::from_utf8_lossy(&code).lines().map(str::to_string).collect()
+        lines(&code)
     }
+
+    /// The same with the `#[cfg(test)]` items left in.
+    pub fn code_and_tests(&self) -> Vec<String> {
+        lines(&blank_prose(&self.text))
+    }
+}
+
+fn lines(code: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(code).lines().map(str::to_string).collect()
+}
+
+/// Whether `line` has `word` and no longer one around it.
+pub fn has_word(line: &str, word: &str) -> bool {
+    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    line.match_indices(word).any(|(at, _)| {
+        !part(line[..at].chars().next_back()) && !part(line[at + word.len()..].chars().next())
+    })
+}
+
+/// The lines of each function of several lines in what `Source::code` gives, from its `fn` to its
+/// brace. By indentation, which rustfmt vouches for: a function ends at the brace below its `fn`.
+pub fn functions(code: &[String]) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for (start, line) in code.iter().enumerate().filter(|(_, line)| has_word(line, "fn")) {
+        let ends = |line: &&String| line.trim_end().ends_with(['{', '}', ';']);
+        let signature = code[start..].iter().find(ends);
+        if !signature.is_some_and(|line| line.trim_end().ends_with('{')) {
+            continue;
+        }
+
+        let indent = line.len() - line.trim_start().len();
+        let brace = format!("{}}}", " ".repeat(indent));
+        let close = code[start..].iter().position(|line| line.trim_end() == brace);
+        found.extend(close.map(|close| start..start + close + 1));
+    }
+    found
 }
 
 /// Same length, same lines. Anything that is not ASCII is prose or inside a literal.
@@ -222,7 +259,14 @@ fn c() { d.unwrap() }
     }
     assert!(joined.contains("fn a<'a>(x: &'a str) -> char {"), "{joined}");
     assert!(code[5].contains("d.unwrap()"), "{joined}");
-    assert_eq!((source.room(), source.depth()), (Some("kv"), 2));
+    assert_eq!((source.module(), source.depth()), (Some("kv"), 2));
+}
+
+#[test]
+fn functions_are_found_by_their_braces() {
+    let text = "fn a() { b() }\n\nfn c(\n    d: E,\n) -> F {\n    g();\n}\nfn h();\nfn i() {\n}\n";
+    let source = Source { path: "src/a.rs".into(), text: text.into(), test_module: false };
+    assert_eq!(functions(&source.code()), [2..7, 8..10]);
 }
 
 #[test]

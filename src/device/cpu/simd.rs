@@ -86,7 +86,7 @@ pub fn with_isa<T>(isa: Isa, f: impl FnOnce() -> T) -> T {
     }
 }
 
-/// out[n] = q . key n; `keys` is `[n, d]` with the d of `q`. In the order of [`numbers::dot`].
+/// `out[n]` = q . key n; `keys` is `[n, d]` with the d of `q`. In the order of [`numbers::dot`].
 #[inline(always)]
 pub fn dots(isa: Isa, q: &[f32], keys: &[f32], out: &mut [f32]) {
     match isa.0 {

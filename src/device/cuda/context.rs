@@ -268,7 +268,7 @@ pub struct Event {
 unsafe impl Send for Event {}
 
 impl Event {
-    /// `timed`: for [`Event::since`]; an untimed one is cheaper.
+    /// `timed`: for `since`; an untimed one is cheaper.
     pub fn new(context: &Arc<Context>, timed: bool) -> Result<Event> {
         context.bind()?;
         const DISABLE_TIMING: u32 = 2;

@@ -1,7 +1,7 @@
-//! The CUDA device: speed. The ops of [`Device`] on one NVIDIA GPU, with activations in the
-//! model's own type and f32 inside of norms, softmax and sums. `engine` makes it, `model::decoder`
-//! calls its ops; the CPU device grades it (tests/cuda_ops.rs). It knows shapes, slots and
-//! pages, never a model's name.
+//! The CUDA device: speed. The ops of [`Device`](super::Device) on one NVIDIA GPU, with activations
+//! in the model's own type and f32 inside of norms, softmax and sums. `engine` makes it,
+//! `model::decoder` calls its ops; the CPU device grades it (tests/cuda_ops.rs). It knows shapes,
+//! slots and pages, never a model's name.
 //!
 //! | file | holds |
 //! |---|---|

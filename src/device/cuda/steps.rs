@@ -108,7 +108,7 @@ impl Steps {
             token: tokens("token ids")?,
             position: tokens("positions")?,
             slot_of: tokens("slots of rows")?,
-            adapter_slot_of: tokens("adapter_slots of rows")?,
+            adapter_slot_of: tokens("adapter slots of rows")?,
             gather_row: logits("sampling rows")?,
             sample_slot: logits("sampling slots")?,
             target: logits("targets")?,

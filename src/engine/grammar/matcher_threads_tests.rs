@@ -29,17 +29,20 @@ fn grammars_are_obeyed_beside_others() {
         let bench = bench(Fault::None, depth, 8, 64);
         let choice = sampling(json!({"choice": ["yes", "no", "maybe"]}), json!({}));
         let digits = sampling(json!({"regex": "[0-9]{30}"}), json!({}));
+
         let both: Vec<_> = (0..30)
             .map(|i| {
                 let sampling = [&choice, &digits, GREEDY][i % 3];
                 bench.submit(i % 2 == 0, sampling).expect("room")
             })
             .collect();
+
         for (i, (client, told)) in both.iter().enumerate() {
             let last = answer(told);
             let answers = client.answers.lock();
             let texts = answers.iter().chain([&last]).map(|a| a.outputs[0].text.as_str());
             let text: String = texts.collect();
+
             let reason = last.outputs[0].finish_reason.expect("the end");
             match i % 3 {
                 0 => assert!(["yes", "no", "maybe"].contains(&text.as_str()), "{text:?}"),

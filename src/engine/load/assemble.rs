@@ -116,6 +116,7 @@ fn facts(
     adapters: Option<&AdapterList>,
 ) -> EngineFacts {
     EngineFacts {
+        device_kind: info.kind.clone(),
         device: info.name.clone(),
         dtype: dtype_name(spec.dtype).into(),
         max_model_len: limits.max_model_len as u32,
@@ -144,6 +145,7 @@ fn report(facts: &EngineFacts, args: &EngineArgs) {
             )
         }
     };
+
     let task = if facts.embeds { "embedding with" } else { "serving" };
     tracing::info!(
         "{task} {} on {}: dtype {}, max_model_len {}, max_num_seqs {}, max_num_batched_tokens {}, \

@@ -162,14 +162,17 @@ mod tests {
                 let _ = progress.count(read);
             }
         };
+
         std::thread::scope(|scope| {
             scope.spawn(|| reading(20));
             let error = why(&limits(Some(1500), Some(600)), &progress);
             assert!(error.message().contains("load-deadline-ms"), "{error}");
             end.store(true, Ordering::Relaxed);
         });
+
         let error = why(&limits(Some(900), Some(300)), &progress);
         assert!(error.message().contains("load-deadline-ms"), "no read is under way: {error}");
+
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 progress.count(|| {

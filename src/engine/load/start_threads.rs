@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam::channel::unbounded;
 
 use super::args::EngineArgs;
+use crate::device::DeviceKind;
 use crate::engine::adapters::{AdapterList, HostAdapters};
 use crate::engine::grammar::MatcherThreads;
 use crate::engine::handle::Engine;
@@ -121,7 +122,7 @@ pub(super) fn cores() -> usize {
 /// How long a step may run.
 fn step_limit(options: &EngineOptions, facts: &EngineFacts) -> Option<Duration> {
     match options.step_timeout {
-        None if facts.device.starts_with("cpu") => Some(STEP_TIMEOUT_CPU),
+        None if facts.device_kind == DeviceKind::Cpu => Some(STEP_TIMEOUT_CPU),
         None => Some(STEP_TIMEOUT),
         Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
     }

@@ -42,7 +42,7 @@ impl Default for RequestOptions {
     }
 }
 
-/// What of an [`Output`] the client reads, where making it costs something.
+/// What of an [`Output`](crate::engine::Output) the client reads, where making it costs something.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Returns {
     /// If the parameters ask for logprobs at all.

@@ -93,6 +93,7 @@ impl StepLoop {
     ) -> StepLoop {
         let Helpers { outboxes, matchers, adapters } = helpers;
         let outgoing = (0..outboxes.len()).map(|_| Vec::new()).collect();
+
         StepLoop {
             runner,
             scheduler,

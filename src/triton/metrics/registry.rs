@@ -93,7 +93,7 @@ impl Labels {
     }
 }
 
-/// One user's hold of a series.
+/// One user's share of a series.
 pub(super) struct Metric {
     key: Key,
     series: Arc<Series>,

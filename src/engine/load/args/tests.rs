@@ -86,6 +86,7 @@ fn values_out_of_range_name_the_key() {
         (r#"{"max_model_len":"abc"}"#, "max_model_len: Input should be a valid integer"),
         (r#"{"max_model_len":0}"#, "max_model_len must be -1 or in [1, 4294967295], got 0"),
         (r#"{"max_model_len":5000000000}"#, "max_model_len must be -1 or in"),
+        // Sizes.
         (r#"{"max_num_seqs":5000000000}"#, "max_num_seqs is too large: 5000000000"),
         (r#"{"max_num_seqs":1.5}"#, "max_num_seqs: Input should be a valid integer"),
         (r#"{"max_num_seqs":0}"#, "max_num_seqs must be at least 1"),
@@ -93,6 +94,7 @@ fn values_out_of_range_name_the_key() {
         (r#"{"gpu_memory_utilization":1.5}"#, "gpu_memory_utilization must be in (0, 1], got 1.5"),
         (r#"{"gpu_memory_utilization":0}"#, "gpu_memory_utilization must be in (0, 1], got 0"),
         (r#"{"watermark":1}"#, "watermark must be in [0, 1), got 1"),
+        // Choices.
         (r#"{"dtype":"int8"}"#, "dtype: got 'int8'"),
         (r#"{"load_format":"gguf"}"#, "load_format: got 'gguf'"),
         (r#"{"kv_cache_dtype":"fp8"}"#, "kv_cache_dtype: got 'fp8'"),
