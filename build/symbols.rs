@@ -48,6 +48,7 @@ fn words_of(text: &str) -> BTreeSet<String> {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+
         let length = if rest.starts_with("//") {
             rest.find('\n').unwrap_or(rest.len())
         } else if first == '"' || rest.starts_with("b\"") {

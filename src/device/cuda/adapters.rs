@@ -205,6 +205,7 @@ impl Cuda {
         let device = &self.reserved()?.steps.device;
         let a = slots.memory.address;
         let [b, ranks] = slots.offsets().map(|offset| a.offset_bytes(offset));
+
         self.kernels.embed_adapted.launch(
             &self.context,
             [rows, 1],

@@ -28,6 +28,7 @@ impl AttentionOps for Cuda {
         for (norm, first, total) in [(q, 0, q_width), (k, q_width, k_width)] {
             let width = norm.weight.outputs;
             assert!(width > 0 && total % width == 0, "norm of {width} over heads of {total}");
+
             self.kernels.norm_parts.launch(
                 &self.context,
                 [rows, total / width],

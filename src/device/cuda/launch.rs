@@ -29,8 +29,8 @@ impl<P: Copy> Kernel<P> {
     /// `capability`: what its machine code was compiled for, e.g. 90; 0 for PTX.
     ///
     /// # Safety
-    /// `function` belongs to a module that outlives the kernel, and its one parameter is a struct of
-    /// kernels/abi.h whose Rust side is `P`.
+    /// `function` belongs to a module that outlives the kernel, and its one parameter is the struct
+    /// whose Rust side is `P`.
     pub(super) unsafe fn new(
         function: sys::CUfunction,
         name: &'static str,
@@ -113,7 +113,7 @@ impl<P: Copy> Kernel<P> {
         };
         context.launch(self.function as u64, (x as u64) << 32 | y as u64, |stream| {
             config.hStream = stream;
-            // SAFETY: the function belongs to a module that outlives it, and takes one struct of P's
+            // SAFETY: the function belongs to a module that outlives it and takes one struct of P's
             // layout, both by the contract of `new`; the driver copies it from the live value in
             // `parameters` before it returns. What its pointers point to the ops answer for
             // (tests/cuda_ops.rs runs every kernel under compute-sanitizer).

@@ -9,7 +9,7 @@
 //! | `experts`, `adapters`, `pooling` | chapters of [`super::Device`] |
 //! | `context` | driver probe, context, streams, events |
 //! | `device_ptr`, `memory` | addresses and memory of the GPU, page-locked memory of the host |
-//! | `abi` | what host and kernels share, made from kernels/abi.h |
+//! | `abi` | what host and kernels share, made from kernels/abi.h and abi_ops.h |
 //! | `module` | the kernels' binaries, chosen by compute capability |
 //! | `launch` | one kernel, started |
 //! | `gemm` | cuBLASLt, one algorithm for each shape |

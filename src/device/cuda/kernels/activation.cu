@@ -2,8 +2,8 @@
 // Elementwise over [rows, width] with one thread per eight columns (one where the width is odd),
 // grid (rows, columns). Bytes: plain reads and writes once, gated reads 2 and writes 1. Few rows
 // have it folded into gemm_small_m.cu; for many the launch is small beside the GEMM.
+#include "abi_ops.h"
 #include "activation.cuh"
-#include "common.cuh"
 
 template <int N>
 __device__ __forceinline__ void get(const act* p, float (&x)[8]) {

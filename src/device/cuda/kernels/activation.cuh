@@ -1,6 +1,6 @@
 // The activations, for the kernels that apply them: activation.cu after a GEMM, others in one.
 #pragma once
-#include "common.cuh"
+#include "abi_ops.h"
 
 __device__ __forceinline__ float activate(float x, Activation kind) {
   switch (kind) {

@@ -19,7 +19,7 @@
 // Bytes: shrink reads x once for each 16 rows of A, and A once for each tile, expand reads B, reads
 // and writes y, all from L2 once somebody used them. At rank 16 both are some 1 % of the GEMM's
 // work.
-#include "common.cuh"
+#include "abi_ops.h"
 #include "mma.cuh"
 
 #define WARPS SHRINK_WARPS
@@ -280,9 +280,9 @@ __device__ void expand(const AdapterExpand& p) {
     for (u32 m = 0; m < 4; m++) row[m] = tile.row(above + m);
     const u32 one[1] = {row[0]};
     float(*const at)[PARTS * RANKS] = shared + above;
-#define ADD(R, N, ROWS)                                                                             \
-  add<R, N>(reinterpret_cast<Out*>(p.y) + i, ROWS, mine, at, p.low, p.splits, next_split, w, ranks, \
-            part, rank, outputs, parts, max_rank)
+#define ADD(R, N, ROWS)                                                                      \
+  add<R, N>(reinterpret_cast<Out*>(p.y) + i, ROWS, mine, at, p.low, p.splits, next_split, w, \
+            ranks, part, rank, outputs, parts, max_rank)
     if (wide && tile.count() == 1) ADD(1, 8, one);
     else if (wide) ADD(4, 8, row);
     else ADD(4, 1, row);

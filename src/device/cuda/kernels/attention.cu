@@ -11,7 +11,7 @@
 // and keeps its own online softmax (maximum, sum, weighted V) in f32 registers. The groups merge
 // through shared memory once. Bytes: K and V of the visible positions per head, so a group of q
 // heads re-reads its KV head from L2.
-#include "common.cuh"
+#include "abi_ops.h"
 
 #define THREADS ATTEND_THREADS
 #define KEYS 4

@@ -1,7 +1,7 @@
 // What the two files of paged attention on tensor cores share: constants, and the shape of a
 // kernel's entry. The work list is in abi.h.
 #pragma once
-#include "common.cuh"
+#include "abi_ops.h"
 #include "mma.cuh"
 
 // Everything that does not change from block to block.

@@ -1,7 +1,7 @@
 // Ops that only move rows: embed, add_positions, gather, pool. Block per row, 128 threads, 16
 // bytes a thread where the width is a multiple of 8 elements. Bytes: each row is read once and
 // written once; at decode sizes they live on launch latency.
-#include "common.cuh"
+#include "abi_ops.h"
 
 // out[r] = table[token[r]] * scale. A token beyond the table gives a row of zeros, never a wild
 // read.

@@ -1,7 +1,7 @@
 // The GEMM of last resort, for shapes that cuBLASLt has no algorithm for (odd widths of half
 // types): y[r, n] = sum_k x[r, k] w[n, k], f32 accumulation, 16 x 16 tiles, one thread per output.
 // Right for any shape, at a few per cent of the peak; models that anybody serves never come here.
-#include "common.cuh"
+#include "abi_ops.h"
 
 #define TILE GEMM_TILE
 

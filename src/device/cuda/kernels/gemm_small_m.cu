@@ -14,8 +14,8 @@
 //
 // x comes through what the ring leaves of L1, up to 8 rows of it per 16 rows of W. Bytes: W once;
 // floor = bytes / bandwidth. The order of sums does not depend on the number of rows.
+#include "abi_ops.h"
 #include "activation.cuh"
-#include "common.cuh"
 #include "mma.cuh"
 
 #define WARPS SMALL_M_WARPS

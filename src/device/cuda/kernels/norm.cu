@@ -3,7 +3,7 @@
 // most some tens of KiB), sums are f32 in a fixed order. Layer norm takes the variance around the
 // mean in a pass of its own: the one-pass form cancels. Bytes per row: norm 2 x width, add_norm 4 x
 // width elements (delta, residual in and out, out).
-#include "common.cuh"
+#include "abi_ops.h"
 
 // The block covers [0, width) in steps of 8 elements (or 1).
 #define FOR_ROW(i) for (u32 i = threadIdx.x * step; i < width; i += blockDim.x * step)

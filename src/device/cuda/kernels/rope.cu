@@ -5,7 +5,7 @@
 // graph holds them too. Angles are f32 with the exact range reduction: positions reach 131072.
 // Vectors of eight where the head allows it. Bytes per row: q and k read and written, v read, k and
 // v written to the pool. Limits: rotary_dim <= 512, even.
-#include "common.cuh"
+#include "abi_ops.h"
 
 template <int N>
 __device__ __forceinline__ void get(const act* p, float (&x)[8]) {

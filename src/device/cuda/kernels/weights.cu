@@ -1,7 +1,7 @@
 // Loading: from a checkpoint's element type and orientation to the device's, and the two ways to
 // make a weight out of nothing. Grid-stride over elements, 256 threads. Bytes: each element read
 // and written once; the copy from the host (about 50 GB/s) is what a load waits for, not these.
-#include "common.cuh"
+#include "abi_ops.h"
 
 __device__ __forceinline__ float element(const void* from, u64 i, ElementType type) {
   switch (type) {
