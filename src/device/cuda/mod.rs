@@ -100,6 +100,8 @@ impl Reserved {
     }
 }
 
+/// One GPU, for a model of one element type. Its ops are those of [`super::Device`], each enqueued
+/// on the one stream; what goes wrong on the GPU shows when a step is collected.
 pub struct Cuda {
     dtype: DType,
     kernels: Arc<Kernels>,

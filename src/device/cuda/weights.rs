@@ -30,13 +30,18 @@ const THREADS: u32 = 256;
 /// A weight, row-major `[outputs, inputs]`; vectors are f32.
 pub struct Weight {
     memory: Memory,
+    /// In the checkpoint, for messages.
     pub name: String,
+    /// How its rows are read.
     pub kind: WeightKind,
+    /// Rows: outputs of a linear (gates and ups, or all experts together), rows of a table,
+    /// elements of a vector.
     pub outputs: usize,
+    /// Elements of a row.
     pub inputs: usize,
     /// Adapters, where there is room for them.
-    pub adapters: Option<AdapterMatrices>,
-    pub table_adapters: Option<TableAdapterMatrices>,
+    pub(super) adapters: Option<AdapterMatrices>,
+    pub(super) table_adapters: Option<TableAdapterMatrices>,
 }
 
 impl Weight {
@@ -78,7 +83,7 @@ struct StagingBuffers {
     free: Event,
 }
 
-pub struct Uploader {
+pub(super) struct Uploader {
     context: Arc<Context>,
     ring: Vec<StagingBuffers>,
     next: usize,
