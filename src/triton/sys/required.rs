@@ -1,5 +1,4 @@
-//! Made from `triton_headers/triton_backend.h` by `TRITON_VLLM_WRITE_BINDINGS=1 cargo test
-//! --release --test tidy bindings`.
+//! Made from `triton_headers/triton_backend.h` by `TRITON_VLLM_WRITE_BINDINGS=1 cargo test --release --test tidy bindings`.
 
 pub type bool_ = bool;
 #[repr(C)]
