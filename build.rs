@@ -4,17 +4,19 @@
 
 #[path = "build/kernels.rs"]
 mod kernels;
+#[path = "build/symbols.rs"]
+mod symbols;
 
 use std::env;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=build/kernels.rs");
+    println!("cargo:rerun-if-changed=build");
     // Exports are ours alone: llguidance has a C interface that nobody asked for.
     println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
 
     if env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        if let Err(error) = kernels::build() {
+        if let Err(error) = symbols::write().and_then(|()| kernels::build()) {
             eprintln!("{error}");
             std::process::exit(1);
         }

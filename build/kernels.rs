@@ -68,7 +68,11 @@ pub fn build() -> Result<(), String> {
     let jobs = jobs(&root.join(FOLDER), &targets(), &nvrtc.identity(&library)?)?;
     compile_all(&nvrtc, &jobs, &root.join(FOLDER), &out)?;
     let index = jobs.iter().map(|job| index_line(job, &out)).collect::<String>();
-    let text = format!("pub static BINARIES: &[Binary] = &[\n{index}];\n");
+    let text = format!(
+        "/// Files that are compiled for no element type in particular.\n\
+         const UNTYPED: &[&str] = &{UNTYPED:?};\n\
+         static BINARIES: &[Binary] = &[\n{index}];\n"
+    );
     fs::write(out.join("kernels.rs"), text).map_err(|e| format!("kernels.rs: {e}"))
 }
 

@@ -2,13 +2,10 @@
 //! a product. The linears and `logits` call them; they know no sequence: which adapter slot a row
 //! uses, the kernels read from what the step's first kernel wrote.
 
-use std::sync::Arc;
-
-use super::codes::NO_ACTIVATION;
-use super::context::Context;
+use super::abi;
+use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
-use super::low_rank::{AdapterMatrices, Stage, TableAdapterMatrices};
-use super::memory::Memory;
+use super::low_rank::{splits, AdapterMatrices, Stage, TableAdapterMatrices};
 use super::weights::Weight;
 use super::{Cuda, ROW_THREADS};
 use crate::device::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
@@ -16,44 +13,10 @@ use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
 
-/// As in kernels/adapters.cu.
-const WARPS: usize = 16;
-const WINDOW: usize = 32;
-const TILE_ROWS: usize = 8;
-const COLUMNS: usize = 128;
-const EXPAND_THREADS: usize = 2 * COLUMNS;
-/// Rows of A of a block.
-const A_ROWS: usize = 16;
-/// Blocks that share a sum, where rows are few: in a decode step.
-const SPLITS: usize = 4;
-const FEW_ROWS: usize = 256;
+const WINDOW: usize = abi::ADAPTER_WINDOW as usize;
+const TILE_ROWS: usize = abi::ADAPTER_TILE_ROWS as usize;
 /// Blocks that share a window's tiles, at most.
 const MOST_TILES: usize = 8;
-
-/// What all adapted weights of a device share.
-#[derive(Default)]
-pub struct Adapters {
-    /// Some weight has adapter slots.
-    pub(super) stage: Option<Stage>,
-    /// A x of one row at most: parts times rank.
-    width: usize,
-    /// A x of a step's rows, f32.
-    low: Option<Memory>,
-    /// Token rows of a step at most; 0 before `reserve`.
-    step_tokens: usize,
-}
-
-impl Adapters {
-    /// Before the first step; weights that get adapter slots later are as welcome.
-    pub fn reserve(&mut self, context: &Arc<Context>, step_tokens: usize) -> Result<()> {
-        self.step_tokens = step_tokens;
-        let bytes = 4 * step_tokens.max(SPLITS * FEW_ROWS) * self.width;
-        if self.low.as_ref().map_or(0, |low| low.bytes) < bytes {
-            self.low = Some(Memory::new(context, bytes, "products of LoRA adapters")?);
-        }
-        Ok(())
-    }
-}
 
 impl AdapterOps for Cuda {
     fn adapt(
@@ -62,9 +25,10 @@ impl AdapterOps for Cuda {
         parts: &[usize],
         capacity: AdapterCapacity,
     ) -> Result<()> {
-        let shape = (weight.inputs, weight.outputs);
-        weight.adapters =
-            Some(AdapterMatrices::new(&self.context, shape, parts, capacity, self.dtype)?);
+        let (inputs, outputs) = (weight.inputs, weight.outputs);
+        let context = &self.context;
+        let slots = AdapterMatrices::new(context, inputs, outputs, parts, capacity, self.dtype)?;
+        weight.adapters = Some(slots);
         self.adapters.width = self.adapters.width.max(parts.len() * capacity.rank);
         self.make_stage()?;
         let context = self.context.clone();
@@ -72,9 +36,9 @@ impl AdapterOps for Cuda {
     }
 
     fn adapt_table(&mut self, table: &mut Weight, capacity: AdapterCapacity) -> Result<()> {
-        let shape = (table.outputs, table.inputs);
-        table.table_adapters =
-            Some(TableAdapterMatrices::new(&self.context, shape, capacity, self.dtype)?);
+        let (rows, width) = (table.outputs, table.inputs);
+        let slots = TableAdapterMatrices::new(&self.context, rows, width, capacity, self.dtype)?;
+        table.table_adapters = Some(slots);
         self.make_stage()
     }
 
@@ -118,27 +82,29 @@ impl Cuda {
         &mut self,
         rows: usize,
         weight: &Weight,
-        bias: u64,
+        bias: DevicePtr,
         end: End,
-        [x, y]: [u64; 2],
+        x: DevicePtr,
+        y: DevicePtr,
     ) -> Result<()> {
         let Some(slots) = weight.adapters.as_ref().filter(|_| self.slots.batch().adapters) else {
-            return self.product(rows, weight, bias, end, [x, y]);
+            return self.product(rows, weight, bias, end, x, y);
         };
         let outputs = weight.outputs;
         // Before the product, whose weights then come while these sums are made.
         self.shrink(rows, slots, end, x)?;
         if end == End::Logits {
-            self.product(rows, weight, bias, end, [x, y])?;
+            self.product(rows, weight, bias, end, x, y)?;
             return self.expand(rows, slots, end, y);
         }
         let sums = match end {
             End::Gated(_) => self.scratch(rows * outputs * self.dtype.bytes())?,
             End::Act(_) | End::Logits => y,
         };
-        self.product(rows, weight, 0, End::Act(NO_ACTIVATION), [x, sums])?;
+        let plain = End::Act(abi::Activation::None);
+        self.product(rows, weight, DevicePtr::NULL, plain, x, sums)?;
         self.expand(rows, slots, end, sums)?;
-        self.finish(rows, outputs, bias, end, [sums, y])
+        self.finish(rows, outputs, bias, end, sums, y)
     }
 
     /// Blocks across the rows, and how many of them share a window.
@@ -150,118 +116,113 @@ impl Cuda {
         (rows.div_ceil(WINDOW) * tiles, tiles as u32)
     }
 
-    fn low(&self) -> Result<u64> {
+    fn low(&self) -> Result<DevicePtr> {
         let low = self.adapters.low.as_ref().ok_or_else(|| internal!("a step before reserve"))?;
         Ok(low.address)
     }
 
-    /// Token rows of logits rows; 0: the rows are token rows.
-    fn row_of(&self, end: End) -> Result<u64> {
+    /// Token rows of logits rows; null: the rows are token rows.
+    fn row_of(&self, end: End) -> Result<DevicePtr> {
         match end {
             End::Logits => Ok(self.reserved()?.steps.device.gather_row.address),
-            End::Act(_) | End::Gated(_) => Ok(0),
+            End::Act(_) | End::Gated(_) => Ok(DevicePtr::NULL),
         }
     }
 
     /// low = A x, of each row's adapter slot.
-    fn shrink(&self, rows: usize, slots: &AdapterMatrices, end: End, x: u64) -> Result<()> {
+    fn shrink(&self, rows: usize, slots: &AdapterMatrices, end: End, x: DevicePtr) -> Result<()> {
         let device = &self.reserved()?.steps.device;
         let (count, rank) = (slots.parts.len(), slots.capacity.rank);
         let (across, tiles) = Cuda::tiles(rows, slots);
         self.kernels.adapter_shrink.launch(
             &self.context,
-            [across, splits(rows) * (count * rank).div_ceil(A_ROWS)],
-            32 * WARPS as u32,
-            &[
-                &x,
-                &(rows as u32),
-                &tiles,
-                &device.adapter_slot_of.address,
-                &self.row_of(end)?,
-                &slots.memory.address,
-                &slots.ranks(),
-                &(slots.inputs as u32),
-                &(count as u32),
-                &(rank as u32),
-                &(splits(rows) as u32),
-                &self.low()?,
-            ],
+            [across, splits(rows) * (count * rank).div_ceil(abi::SHRINK_ROWS as usize)],
+            32 * abi::SHRINK_WARPS,
+            &abi::AdapterShrink {
+                x,
+                adapter_slot_of: device.adapter_slot_of.address,
+                row_of: self.row_of(end)?,
+                a: slots.memory.address,
+                ranks: slots.ranks(),
+                low: self.low()?,
+                rows: rows as u32,
+                tiles,
+                inputs: slots.inputs as u32,
+                parts: count as u32,
+                max_rank: rank as u32,
+                splits: splits(rows) as u32,
+            },
         )
     }
 
     /// y += B low, of each row's adapter slot.
-    fn expand(&self, rows: usize, slots: &AdapterMatrices, end: End, y: u64) -> Result<()> {
+    fn expand(&self, rows: usize, slots: &AdapterMatrices, end: End, y: DevicePtr) -> Result<()> {
         let device = &self.reserved()?.steps.device;
         let (count, rank, outputs) = (slots.parts.len(), slots.capacity.rank, slots.outputs);
         let end0 = slots.parts[0];
         let end1 = end0 + slots.parts.get(1).copied().unwrap_or(outputs - end0);
         let wide = [outputs, end0, end1].iter().all(|end| end.is_multiple_of(8));
-        let per_block = COLUMNS * if wide { 8 } else { 1 };
+        let per_block = abi::EXPAND_COLUMNS as usize * if wide { 8 } else { 1 };
         let (across, tiles) = Cuda::tiles(rows, slots);
+
         let kernel = match end {
             End::Logits => &self.kernels.adapter_expand_logits,
             End::Act(_) | End::Gated(_) => &self.kernels.adapter_expand,
         };
+
         kernel.launch(
             &self.context,
             [across, outputs.div_ceil(per_block)],
-            EXPAND_THREADS as u32,
-            &[
-                &y,
-                &(rows as u32),
-                &tiles,
-                &device.adapter_slot_of.address,
-                &self.row_of(end)?,
-                &self.low()?,
-                &(slots.memory.address + slots.b_offset() as u64),
-                &slots.ranks(),
-                &(outputs as u32),
-                &(count as u32),
-                &(rank as u32),
-                &(splits(rows) as u32),
-                &(end0 as u32),
-                &(end1 as u32),
-            ],
+            abi::EXPAND_THREADS,
+            &abi::AdapterExpand {
+                y,
+                adapter_slot_of: device.adapter_slot_of.address,
+                row_of: self.row_of(end)?,
+                low: self.low()?,
+                b: slots.b(),
+                ranks: slots.ranks(),
+                rows: rows as u32,
+                tiles,
+                outputs: outputs as u32,
+                parts: count as u32,
+                max_rank: rank as u32,
+                splits: splits(rows) as u32,
+                end0: end0 as u32,
+                end1: end1 as u32,
+            },
         )
     }
 
-    /// The same in a step in which some row has an adapter. `out` is an address.
+    /// `embed` in a step in which some row has an adapter.
     pub(super) fn look_up_adapted(
         &self,
         rows: usize,
         table: &Weight,
         slots: &TableAdapterMatrices,
         scale: f32,
-        out: u64,
+        out: DevicePtr,
     ) -> Result<()> {
         let device = &self.reserved()?.steps.device;
-        let address = slots.memory.address;
-        let [b, ranks] = slots.offsets().map(|offset| address + offset as u64);
+        let a = slots.memory.address;
+        let [b, ranks] = slots.offsets().map(|offset| a.offset_bytes(offset));
+
         self.kernels.embed_adapted.launch(
             &self.context,
             [rows, 1],
             ROW_THREADS,
-            &[
-                &device.token.address,
-                &device.adapter_slot_of.address,
-                &table.matrix(),
-                &(table.outputs as u32),
-                &(table.inputs as u32),
-                &scale,
-                &address,
-                &b,
-                &ranks,
-                &(slots.capacity.rank as u32),
-                &out,
-            ],
+            &abi::EmbedAdapted {
+                token: device.token.address,
+                adapter_slot_of: device.adapter_slot_of.address,
+                table: table.matrix(),
+                a,
+                b,
+                ranks,
+                out,
+                table_rows: table.outputs as u32,
+                width: table.inputs as u32,
+                max_rank: slots.capacity.rank as u32,
+                scale,
+            },
         )
-    }
-}
-
-fn splits(rows: usize) -> usize {
-    if rows <= FEW_ROWS {
-        SPLITS
-    } else {
-        1
     }
 }

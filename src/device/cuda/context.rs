@@ -16,47 +16,8 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
 use crate::error::{Error, Result};
 use crate::internal;
 
-/// Every driver function that `device::cuda` calls.
-const SYMBOLS: &[&str] = &[
-    "cuInit",
-    "cuDriverGetVersion",
-    "cuDeviceGetCount",
-    "cuDeviceGet",
-    "cuDeviceGetName",
-    "cuDeviceGetAttribute",
-    "cuDevicePrimaryCtxRetain",
-    "cuDevicePrimaryCtxRelease_v2",
-    "cuCtxSetCurrent",
-    "cuMemGetInfo_v2",
-    "cuMemAlloc_v2",
-    "cuMemFree_v2",
-    "cuMemHostAlloc",
-    "cuMemFreeHost",
-    "cuMemcpyHtoDAsync_v2",
-    "cuMemcpyDtoHAsync_v2",
-    "cuMemsetD8Async",
-    "cuStreamCreate",
-    "cuStreamBeginCapture_v2",
-    "cuStreamEndCapture",
-    "cuGraphInstantiateWithFlags",
-    "cuGraphLaunch",
-    "cuGraphDestroy",
-    "cuGraphExecDestroy",
-    "cuStreamSynchronize",
-    "cuStreamDestroy_v2",
-    "cuEventCreate",
-    "cuEventRecord",
-    "cuEventSynchronize",
-    "cuEventElapsedTime",
-    "cuEventDestroy_v2",
-    "cuModuleLoadData",
-    "cuModuleGetFunction",
-    "cuModuleUnload",
-    "cuFuncSetAttribute",
-    "cuLaunchKernelEx",
-    "cuGetErrorName",
-    "cuGetErrorString",
-];
+/// Every driver function that `device::cuda` uses (build/symbols.rs).
+const SYMBOLS: &[&str] = include!(concat!(env!("OUT_DIR"), "/driver_symbols.rs"));
 
 /// The oldest architecture that the kernels are compiled for.
 const OLDEST_CAPABILITY: u32 = 80;
@@ -352,5 +313,29 @@ impl Drop for Event {
             sys::cuCtxSetCurrent(self.context.context);
             sys::cuEventDestroy_v2(self.event);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SYMBOLS;
+
+    #[test]
+    fn symbols_are_those_that_are_used() {
+        let used = [
+            "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+            // Named in a byte string, and passed on.
+            "cuEventElapsedTime",
+            "cuGetErrorName",
+            "cuMemAlloc_v2",
+        ];
+        for name in used {
+            assert!(SYMBOLS.contains(&name), "{name} is not among {SYMBOLS:?}");
+        }
+        // What only messages name, types, and the other library's.
+        for name in ["cuMemAlloc", "cuMemGetInfo", "cublasLtCreate"] {
+            assert!(!SYMBOLS.contains(&name), "{name}");
+        }
+        assert!(SYMBOLS.iter().all(|name| !name.starts_with("CU")));
     }
 }

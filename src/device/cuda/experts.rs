@@ -2,29 +2,32 @@
 //! for the worst case of (model, rows), because a step may be a replayed graph and nobody on the
 //! host knows which experts it meets. The kernels are in kernels/experts.cu.
 
-use super::codes::activation_code;
-use super::dense::columns;
+use super::abi::{self, ExpertTile, MultiplyExperts};
+use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
-use super::launch::{Argument, Kernel};
+use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
+use super::products::columns;
 use super::weights::Weight;
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{Activation, DType, ExpertOps, Routing, WeightKind, MAX_EXPERTS};
 use crate::error::Result;
 use crate::internal;
 
-/// Words of a tile: expert, first, count.
-const TILE_WORDS: usize = 3;
+const _: () = assert!(MAX_EXPERTS == abi::MAX_EXPERTS as usize);
 /// cuBLASLt writes the router's logits to addresses like an allocation's.
 const ALIGNED_BYTES: usize = 256;
-const NARROW_ROWS: usize = 16;
-const WIDE_ROWS: usize = 64;
-/// Bytes of a row of a stage: 64 inputs and the padding, as in experts.cu.
-const STAGE_ROW_BYTES: usize = (64 + 8) * 2;
-const NARROW_SHARED: usize = 4 * (16 + 64) * STAGE_ROW_BYTES;
-const WIDE_SHARED: usize = 3 * (64 + 128) * STAGE_ROW_BYTES;
-const PLAIN_COLUMNS: usize = 16;
+const NARROW_ROWS: usize = abi::NARROW_ROWS as usize;
+const WIDE_ROWS: usize = abi::WIDE_ROWS as usize;
+const NARROW_SHARED: usize =
+    shared_bytes(abi::NARROW_STAGES, abi::NARROW_ROWS + abi::NARROW_OUTPUTS);
+const WIDE_SHARED: usize = shared_bytes(abi::WIDE_STAGES, abi::WIDE_ROWS + abi::WIDE_OUTPUTS);
+
+/// Stages of so many rows of x and W.
+const fn shared_bytes(stages: u32, rows: u32) -> usize {
+    (stages * rows * (abi::EXPERT_SLICE + abi::EXPERT_PADDING) * 2) as usize
+}
 
 /// Where the parts of a routes tensor lie: byte offsets.
 struct Layout {
@@ -41,7 +44,8 @@ impl Layout {
         let logits = (2 * choices * 4).next_multiple_of(ALIGNED_BYTES);
         let order = logits + rows * experts * 4;
         let tiles = order + choices * 4;
-        let tile_count = tiles + most_tiles(choices, experts, NARROW_ROWS) * TILE_WORDS * 4;
+        let tile_count =
+            tiles + most_tiles(choices, experts, NARROW_ROWS) * size_of::<ExpertTile>();
         Layout { logits, order, tiles, tile_count, bytes: tile_count + 4 }
     }
 }
@@ -55,9 +59,10 @@ fn most_tiles(choices: usize, experts: usize, tile_rows: usize) -> usize {
 
 /// Rows of a tile, by what an expert gets on average.
 fn tile_rows(choices: usize, experts: usize) -> usize {
-    match choices >= 32 * experts {
-        true => WIDE_ROWS,
-        false => NARROW_ROWS,
+    if choices >= 32 * experts {
+        WIDE_ROWS
+    } else {
+        NARROW_ROWS
     }
 }
 
@@ -69,30 +74,30 @@ pub fn allow_shared(kernels: &Kernels) -> Result<()> {
 
 /// One of the three kernels of a product, and how it is launched.
 struct Tiling<'a> {
-    kernel: &'a Kernel,
+    kernel: &'a Kernel<MultiplyExperts>,
     columns: usize,
     threads: u32,
     shared: usize,
 }
 
 fn tiling(kernels: &Kernels, dtype: DType, inputs: usize, rows: usize, gated: bool) -> Tiling<'_> {
-    let [plain, narrow, wide] = match gated {
-        true => [&kernels.experts_up_plain, &kernels.experts_up_narrow, &kernels.experts_up_wide],
-        false => {
-            [&kernels.experts_down_plain, &kernels.experts_down_narrow, &kernels.experts_down_wide]
-        }
+    let [plain, narrow, wide] = if gated {
+        [&kernels.experts_up_plain, &kernels.experts_up_narrow, &kernels.experts_up_wide]
+    } else {
+        [&kernels.experts_down_plain, &kernels.experts_down_narrow, &kernels.experts_down_wide]
+    };
+    if dtype == DType::F32 || !inputs.is_multiple_of(8) {
+        const TILE: u32 = abi::EXPERT_PLAIN_TILE;
+        return Tiling { kernel: plain, columns: TILE as usize, threads: TILE * TILE, shared: 0 };
+    }
+    let (kernel, outputs, threads, shared) = if rows == WIDE_ROWS {
+        (wide, abi::WIDE_OUTPUTS, abi::WIDE_THREADS, WIDE_SHARED)
+    } else {
+        (narrow, abi::NARROW_OUTPUTS, abi::NARROW_THREADS, NARROW_SHARED)
     };
     // A gated tile's outputs are half gates and half ups.
-    let halves = if gated { 2 } else { 1 };
-    if dtype == DType::F32 || !inputs.is_multiple_of(8) {
-        return Tiling { kernel: plain, columns: PLAIN_COLUMNS, threads: 256, shared: 0 };
-    }
-    match rows == WIDE_ROWS {
-        true => Tiling { kernel: wide, columns: 128 / halves, threads: 256, shared: WIDE_SHARED },
-        false => {
-            Tiling { kernel: narrow, columns: 64 / halves, threads: 128, shared: NARROW_SHARED }
-        }
-    }
+    let columns = if gated { outputs / 2 } else { outputs };
+    Tiling { kernel, columns: columns as usize, threads, shared }
 }
 
 impl ExpertOps for Cuda {
@@ -120,37 +125,41 @@ impl ExpertOps for Cuda {
         let base = routes.at(rows, 2 * top_k, "route");
         assert!(gate.outputs == experts, "{} of {experts} experts", gate.outputs);
         let layout = Layout::new(routes.rows, top_k, experts);
-        let at = |offset: usize| base + offset as u64;
+        let at = |offset: usize| base.offset_bytes(offset);
         let x = x.at(rows, gate.inputs, "route");
-        self.product(rows, gate, 0, End::Logits, [x, at(layout.logits)])?;
+
+        let logits = at(layout.logits);
+        self.product(rows, gate, DevicePtr::NULL, End::Logits, x, logits)?;
+
         self.kernels.route_rows.launch(
             &self.context,
-            [rows.div_ceil(4), 1],
-            ROW_THREADS,
-            &[
-                &at(layout.logits),
-                &(rows as u32),
-                &(experts as u32),
-                &(top_k as u32),
-                &i32::from(renormalise),
-                &base,
-            ],
+            [rows.div_ceil(abi::ROUTE_ROWS as usize), 1],
+            32 * abi::ROUTE_ROWS,
+            &abi::RouteRows {
+                logits,
+                routes: base,
+                rows: rows as u32,
+                experts: experts as u32,
+                top_k: top_k as u32,
+                renormalise: u32::from(renormalise),
+            },
         )?;
+
         let choices = rows * top_k;
         self.kernels.group_rows.launch(
             &self.context,
             [usize::from(rows > 0), 1],
-            MAX_EXPERTS as u32,
-            &[
-                &base,
-                &(choices as u32),
-                &(top_k as u32),
-                &(experts as u32),
-                &(tile_rows(choices, experts) as u32),
-                &at(layout.order),
-                &at(layout.tiles),
-                &at(layout.tile_count),
-            ],
+            abi::MAX_EXPERTS,
+            &abi::GroupRows {
+                routes: base,
+                order: at(layout.order),
+                tiles: at(layout.tiles),
+                tile_count: at(layout.tile_count),
+                choices: choices as u32,
+                top_k: top_k as u32,
+                experts: experts as u32,
+                tile_rows: tile_rows(choices, experts) as u32,
+            },
         )
     }
 
@@ -177,15 +186,15 @@ impl ExpertOps for Cuda {
 
     fn combine(&mut self, routes: &Tensor, parts: &Tensor, out: &mut Tensor) -> Result<()> {
         let (rows, top_k, width) = (self.rows(), routes.width / 2, out.width);
-        let arguments: [&dyn Argument; 5] = [
-            &routes.at(rows, routes.width, "combine"),
-            &parts.at(rows * top_k, width, "combine"),
-            &(top_k as u32),
-            &(width as u32),
-            &out.at(rows, width, "combine"),
-        ];
+        let parameters = abi::CombineExperts {
+            routes: routes.at(rows, routes.width, "combine"),
+            parts: parts.at(rows * top_k, width, "combine"),
+            out: out.at(rows, width, "combine"),
+            top_k: top_k as u32,
+            width: width as u32,
+        };
         let blocks = [rows, columns(width)];
-        self.kernels.combine_experts.launch(&self.context, blocks, ROW_THREADS, &arguments)
+        self.kernels.combine_experts.launch(&self.context, blocks, ROW_THREADS, &parameters)
     }
 
     fn add_gated(
@@ -196,14 +205,14 @@ impl ExpertOps for Cuda {
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), out.width);
-        let arguments: [&dyn Argument; 5] = [
-            &gate.vector(width),
-            &x.at(rows, width, "add_gated"),
-            &delta.at(rows, width, "add_gated"),
-            &(width as u32),
-            &out.at(rows, width, "add_gated"),
-        ];
-        self.kernels.add_gated.launch(&self.context, [rows, 1], 256, &arguments)
+        let parameters = abi::AddGated {
+            gate: gate.vector(width),
+            x: x.at(rows, width, "add_gated"),
+            delta: delta.at(rows, width, "add_gated"),
+            out: out.at(rows, width, "add_gated"),
+            width: width as u32,
+        };
+        self.kernels.add_gated.launch(&self.context, [rows, 1], 256, &parameters)
     }
 }
 
@@ -225,9 +234,11 @@ impl Cuda {
         let (rows, top_k) = (self.rows(), routes.width / 2);
         let (choices, outputs) = (rows * top_k, weight.outputs / count);
         let (x_rows, width) = if gated { (rows, outputs / 2) } else { (choices, outputs) };
+
         let layout = Layout::new(routes.rows, top_k, count);
         let base = routes.at(rows, routes.width, "experts");
-        let at = |offset: usize| base + offset as u64;
+        let at = |offset: usize| base.offset_bytes(offset);
+
         let tile = tile_rows(choices, count);
         let tiling = tiling(&self.kernels, self.dtype, weight.inputs, tile, gated);
         tiling.kernel.launch_shared(
@@ -235,18 +246,18 @@ impl Cuda {
             [width.div_ceil(tiling.columns), most_tiles(choices, count, tile)],
             tiling.threads,
             tiling.shared,
-            &[
-                &x.at(x_rows, weight.inputs, "experts"),
-                &weight.matrix(),
-                &out.at(choices, width, "experts"),
-                &at(layout.order),
-                &at(layout.tiles),
-                &at(layout.tile_count),
-                &(top_k as u32),
-                &(outputs as u32),
-                &(weight.inputs as u32),
-                &act.map_or(0, activation_code),
-            ],
+            &MultiplyExperts {
+                x: x.at(x_rows, weight.inputs, "experts"),
+                w: weight.matrix(),
+                out: out.at(choices, width, "experts"),
+                order: at(layout.order),
+                tiles: at(layout.tiles),
+                tile_count: at(layout.tile_count),
+                top_k: top_k as u32,
+                outputs: outputs as u32,
+                inputs: weight.inputs as u32,
+                kind: act.map_or(abi::Activation::None, abi::Activation::from),
+            },
         )
     }
 }
@@ -281,7 +292,7 @@ mod tests {
             assert_eq!(l.tiles - l.order, rows * top_k * 4);
             let narrow = most_tiles(rows * top_k, experts, NARROW_ROWS);
             assert!(narrow >= most_tiles(rows * top_k, experts, WIDE_ROWS));
-            assert_eq!(l.bytes, l.tiles + narrow * TILE_WORDS * 4 + 4);
+            assert_eq!(l.bytes, l.tiles + narrow * size_of::<ExpertTile>() + 4);
         }
     }
 }

@@ -19,8 +19,9 @@ use std::sync::Arc;
 use cudarc::cublaslt::sys::{self as lt, cublasLtMatmulPreferenceAttributes_t as Preference};
 use cudarc::driver::sys::CUstream;
 
+use super::abi;
 use super::context::{Context, Event};
-use super::launch::Argument;
+use super::device_ptr::DevicePtr;
 use super::memory::Memory;
 use super::module::Kernels;
 use crate::device::DType;
@@ -42,21 +43,8 @@ const WORTH_TIMING: usize = 1 << 19;
 /// Read between timed runs, so that L2 (50-60 MB on Hopper, 126 MB on Blackwell) keeps no weight.
 const FLUSH_BYTES: usize = 160 << 20;
 
-const SYMBOLS: &[&str] = &[
-    "cublasLtCreate",
-    "cublasLtDestroy",
-    "cublasLtMatmul",
-    "cublasLtMatmulAlgoCheck",
-    "cublasLtMatmulAlgoGetHeuristic",
-    "cublasLtMatmulDescCreate",
-    "cublasLtMatmulDescDestroy",
-    "cublasLtMatmulDescSetAttribute",
-    "cublasLtMatmulPreferenceCreate",
-    "cublasLtMatmulPreferenceDestroy",
-    "cublasLtMatmulPreferenceSetAttribute",
-    "cublasLtMatrixLayoutCreate",
-    "cublasLtMatrixLayoutDestroy",
-];
+/// Every function of cuBLASLt that is used here (build/symbols.rs).
+const SYMBOLS: &[&str] = include!(concat!(env!("OUT_DIR"), "/cublaslt_symbols.rs"));
 
 fn check(status: lt::cublasStatus_t, what: &str) -> Result<()> {
     if status == lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
@@ -73,9 +61,9 @@ pub struct Product {
     pub outputs: usize,
     pub inputs: usize,
     pub logits: bool,
-    pub x: u64,
-    pub w: u64,
-    pub y: u64,
+    pub x: DevicePtr,
+    pub w: DevicePtr,
+    pub y: DevicePtr,
 }
 
 /// (rows or their bucket, outputs, inputs, f32 output)
@@ -248,7 +236,8 @@ impl Gemm {
         let plan = &self.plans[&key];
         match &plan.algorithm {
             Some(algorithm) => {
-                self.context.launch(product.w ^ product.y, product.rows as u64, |stream| {
+                let operands = product.w.address() ^ product.y.address();
+                self.context.launch(operands, product.rows as u64, |stream| {
                     check(self.multiply(plan, algorithm, product, stream), "cublasLtMatmul")
                         .map_err(|e| e.context(&format!("{} x {} x {}: ", key.0, key.1, key.2)))
                 })
@@ -273,17 +262,17 @@ impl Gemm {
                 self.handle,
                 self.descriptor,
                 ptr::from_ref(&one).cast(),
-                product.w as *const c_void,
+                product.w.as_ptr(),
                 plan.w.0,
-                product.x as *const c_void,
+                product.x.as_ptr(),
                 plan.x.0,
                 ptr::from_ref(&zero).cast(),
-                product.y as *const c_void,
+                product.y.as_ptr(),
                 plan.y.0,
-                product.y as *mut c_void,
+                product.y.as_ptr(),
                 plan.y.0,
                 algorithm,
-                self.workspace.address as *mut c_void,
+                self.workspace.address.as_ptr(),
                 WORKSPACE_BYTES,
                 stream.cast(),
             )
@@ -291,15 +280,21 @@ impl Gemm {
     }
 
     fn plain(&self, kernels: &Kernels, p: &Product) -> Result<()> {
-        const TILE: usize = 16;
+        const TILE: usize = abi::GEMM_TILE as usize;
         let kernel = if p.logits { &kernels.gemm_logits } else { &kernels.gemm_plain };
         let blocks = [p.outputs.div_ceil(TILE), p.rows.div_ceil(TILE)];
-        let (rows, outputs, inputs) = (p.rows as u32, p.outputs as u32, p.inputs as u32);
         kernel.launch(
             &self.context,
             blocks,
             (TILE * TILE) as u32,
-            &[&p.x, &p.w, &rows, &outputs, &inputs, &p.y],
+            &abi::PlainGemm {
+                x: p.x,
+                w: p.w,
+                y: p.y,
+                rows: p.rows as u32,
+                outputs: p.outputs as u32,
+                inputs: p.inputs as u32,
+            },
         )
     }
 
@@ -354,10 +349,10 @@ impl Gemm {
         let mut least = f32::INFINITY;
         for _ in 0..runs {
             if let Some(Memory { address, .. }) = flush {
-                let words = (FLUSH_BYTES / 4 - 1) as u64;
-                let never = address + 4 * words;
-                let arguments: [&dyn Argument; 3] = [address, &words, &never];
-                kernels.flush.launch(&self.context, [1024, 1], 256, &arguments)?;
+                let count = FLUSH_BYTES / 4 - 1;
+                let never = address.offset_words(count);
+                let parameters = abi::Flush { words: *address, count: count as u64, never };
+                kernels.flush.launch(&self.context, [1024, 1], 256, &parameters)?;
             }
             start.record()?;
             check(run(), "cublasLtMatmul")?;
@@ -457,7 +452,14 @@ impl Drop for Gemm {
 
 #[cfg(test)]
 mod tests {
-    use super::bucket;
+    use super::{bucket, SYMBOLS};
+
+    #[test]
+    fn symbols_are_those_that_are_used() {
+        assert!(SYMBOLS.contains(&"cublasLtMatmulAlgoGetHeuristic"), "{SYMBOLS:?}");
+        assert!(!SYMBOLS.iter().any(|name| name.ends_with("_t")), "{SYMBOLS:?}");
+        assert!(SYMBOLS.iter().all(|name| name.starts_with("cublasLt")), "{SYMBOLS:?}");
+    }
 
     #[test]
     fn buckets_hold_their_rows_and_waste_little() {

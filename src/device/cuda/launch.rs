@@ -1,7 +1,7 @@
 //! One kernel and how to start it. `module` makes [`Kernel`]s, ops launch them; it knows no op.
 //! Launch attributes (programmatic dependent launch) are set here and nowhere else.
 
-use std::ffi::c_void;
+use std::marker::PhantomData;
 use std::ptr;
 
 use cudarc::driver::sys;
@@ -9,39 +9,41 @@ use cudarc::driver::sys;
 use super::context::{check, Context};
 use crate::error::Result;
 
-/// A value that a kernel takes as it lies in memory.
-///
-/// # Safety
-/// The type has the layout of the parameter in the kernel's signature.
-pub unsafe trait Argument {
-    fn place(&self) -> *mut c_void {
-        ptr::from_ref(self).cast_mut().cast()
-    }
-}
-
-// SAFETY: the same in Rust and in CUDA C++; an address is a u64.
-unsafe impl Argument for u32 {}
-unsafe impl Argument for i32 {}
-unsafe impl Argument for u64 {}
-unsafe impl Argument for f32 {}
-unsafe impl<const N: usize> Argument for [f32; N] {}
-
+/// Machine code of this compute capability and later begins with the wait of `begin()` in
+/// kernels/common.cuh: its launch may overlap the kernel before.
 const OVERLAPS_FROM: u32 = 90;
 
-/// A function of a loaded module.
-pub struct Kernel {
-    pub(super) function: sys::CUfunction,
-    pub(super) name: &'static str,
-    /// What its machine code was compiled for, e.g. 90; 0 for PTX. From 90 on it begins with the
-    /// wait of `begin()` in kernels/common.cuh: its launch may overlap the kernel before.
-    pub(super) capability: u32,
+/// A function of a loaded module that takes one `P`, a struct of [`super::abi`].
+pub struct Kernel<P> {
+    function: sys::CUfunction,
+    name: &'static str,
+    capability: u32,
+    parameters: PhantomData<fn(P)>,
 }
 
 // SAFETY: the driver's handle may be used from any thread.
-unsafe impl Send for Kernel {}
-unsafe impl Sync for Kernel {}
+unsafe impl<P> Send for Kernel<P> {}
+unsafe impl<P> Sync for Kernel<P> {}
 
-impl Kernel {
+impl<P: Copy> Kernel<P> {
+    /// `capability`: what its machine code was compiled for, e.g. 90; 0 for PTX.
+    ///
+    /// # Safety
+    /// `function` belongs to a module that outlives the kernel, and its one parameter is the struct
+    /// whose Rust side is `P`.
+    pub(super) unsafe fn new(
+        function: sys::CUfunction,
+        name: &'static str,
+        capability: u32,
+    ) -> Kernel<P> {
+        Kernel { function, name, capability, parameters: PhantomData }
+    }
+
+    /// What its machine code was compiled for, e.g. 90; 0 for PTX.
+    pub fn capability(&self) -> u32 {
+        self.capability
+    }
+
     /// Let a block take this much dynamic shared memory, beyond the 48 KiB that need no leave.
     pub fn allow_shared(&self, bytes: usize) -> Result<()> {
         let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -71,15 +73,15 @@ impl Kernel {
     }
 
     /// Start on the context's stream. `blocks` is the grid, `threads` those of a block. Nothing is
-    /// started where the grid is empty. Arguments are in the order of the kernel's signature.
+    /// started where the grid is empty.
     pub fn launch(
         &self,
         context: &Context,
         blocks: [usize; 2],
         threads: u32,
-        arguments: &[&dyn Argument],
+        parameters: &P,
     ) -> Result<()> {
-        self.launch_shared(context, blocks, threads, 0, arguments)
+        self.launch_shared(context, blocks, threads, 0, parameters)
     }
 
     /// The same with dynamic shared memory for each block.
@@ -89,17 +91,13 @@ impl Kernel {
         blocks: [usize; 2],
         threads: u32,
         shared_bytes: usize,
-        arguments: &[&dyn Argument],
+        parameters: &P,
     ) -> Result<()> {
         let [x, y] = blocks;
         if x == 0 || y == 0 {
             return Ok(());
         }
-        let mut places = [ptr::null_mut(); 24];
-        assert!(arguments.len() <= places.len(), "{}: too many arguments", self.name);
-        for (place, argument) in places.iter_mut().zip(arguments) {
-            *place = argument.place();
-        }
+        let mut place = ptr::from_ref(parameters).cast_mut().cast();
         let mut attribute = serialization();
         let mut config = sys::CUlaunchConfig {
             gridDimX: x as u32,
@@ -115,13 +113,12 @@ impl Kernel {
         };
         context.launch(self.function as u64, (x as u64) << 32 | y as u64, |stream| {
             config.hStream = stream;
-            // SAFETY: the function belongs to a module that lives as long as the device, the places
-            // point to live values, and ops pass them in the order and with the types of the
-            // kernel's signature (held by tests/cuda_ops.rs, which runs every kernel under
-            // compute-sanitizer).
+            // SAFETY: the function belongs to a module that outlives it and takes one struct of P's
+            // layout, both by the contract of `new`; the driver copies it from the live value in
+            // `parameters` before it returns. What its pointers point to the ops answer for
+            // (tests/cuda_ops.rs runs every kernel under compute-sanitizer).
             let code = unsafe {
-                let places = places.as_mut_ptr();
-                sys::cuLaunchKernelEx(&config, self.function, places, ptr::null_mut())
+                sys::cuLaunchKernelEx(&config, self.function, &mut place, ptr::null_mut())
             };
             check(code, self.name)
         })

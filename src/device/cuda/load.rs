@@ -43,8 +43,8 @@ impl LoadOps for Cuda {
             )));
         }
         let page_bytes = kv.page_bytes(limits.page_size) / kv.layers.max(1) as u64;
-        let layer_bytes = page_bytes * limits.pages as u64;
-        let pool = Memory::new(&self.context, layer_bytes as usize * kv.layers, "the KV pool")?;
+        let layer_bytes = page_bytes as usize * limits.pages;
+        let pool = Memory::new(&self.context, layer_bytes * kv.layers, "the KV pool")?;
         // A page that nobody wrote must hold numbers: NaN times a weight of 0 is NaN.
         pool.fill(0)?;
         self.slots = Slots::new(limits);

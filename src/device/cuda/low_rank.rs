@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
+use super::abi;
 use super::context::{Context, Event};
+use super::device_ptr::DevicePtr;
 use super::memory::{Memory, Pinned};
 use crate::device::{AdapterCapacity, AdapterPart, DType, TablePart};
 use crate::error::Result;
@@ -17,7 +19,44 @@ use crate::internal;
 /// Bytes of one pinned buffer.
 const CHUNK_BYTES: usize = 4 << 20;
 /// q, k and v.
-const PARTS_MAX: usize = 3;
+const PARTS_MAX: usize = abi::ADAPTER_PARTS as usize;
+/// Blocks that share a sum, where rows are few: in a decode step.
+const SPLITS: usize = abi::SHRINK_SPLITS as usize;
+const FEW_ROWS: usize = 256;
+
+/// Blocks that share a sum over `rows` rows.
+pub(super) fn splits(rows: usize) -> usize {
+    if rows <= FEW_ROWS {
+        SPLITS
+    } else {
+        1
+    }
+}
+
+/// What all adapted weights of a device share.
+#[derive(Default)]
+pub struct Adapters {
+    /// Some weight has adapter slots.
+    pub(super) stage: Option<Stage>,
+    /// A x of one row at most: parts times rank.
+    pub(super) width: usize,
+    /// A x of a step's rows, f32.
+    pub(super) low: Option<Memory>,
+    /// Token rows of a step at most; 0 before `reserve`.
+    pub(super) step_tokens: usize,
+}
+
+impl Adapters {
+    /// Before the first step; weights that get adapter slots later are as welcome.
+    pub fn reserve(&mut self, context: &Arc<Context>, step_tokens: usize) -> Result<()> {
+        self.step_tokens = step_tokens;
+        let bytes = 4 * step_tokens.max(SPLITS * FEW_ROWS) * self.width;
+        if self.low.as_ref().map_or(0, |low| low.bytes) < bytes {
+            self.low = Some(Memory::new(context, bytes, "products of LoRA adapters")?);
+        }
+        Ok(())
+    }
+}
 
 /// Adapters of one weight, in one piece of memory: A `[adapter slot][part][rank][inputs]`, B
 /// transposed `[adapter slot][rank][outputs]`, ranks `[adapter slot][part]`.
@@ -34,7 +73,8 @@ pub struct AdapterMatrices {
 impl AdapterMatrices {
     pub(super) fn new(
         context: &Arc<Context>,
-        (inputs, outputs): (usize, usize),
+        inputs: usize,
+        outputs: usize,
         parts: &[usize],
         capacity: AdapterCapacity,
         dtype: DType,
@@ -58,9 +98,14 @@ impl AdapterMatrices {
         aligned(rows * self.inputs * self.element_bytes)
     }
 
+    /// Where B is.
+    pub(super) fn b(&self) -> DevicePtr {
+        self.memory.address.offset_bytes(self.b_offset())
+    }
+
     /// Where the ranks are.
-    pub(super) fn ranks(&self) -> u64 {
-        self.memory.address + self.ranks_offset() as u64
+    pub(super) fn ranks(&self) -> DevicePtr {
+        self.memory.address.offset_bytes(self.ranks_offset())
     }
 
     pub(super) fn ranks_offset(&self) -> usize {
@@ -83,6 +128,7 @@ impl AdapterMatrices {
                 self.capacity.slots
             ));
         }
+
         let (size, rank) = (self.element_bytes, self.capacity.rank);
         let mut ranks = Vec::with_capacity(4 * count);
         let mut b = vec![0u8; rank * self.outputs * size];
@@ -107,6 +153,7 @@ impl AdapterMatrices {
             highest = highest.max(rows);
             first += outputs;
         }
+
         let at = self.b_offset() + slot * rank * self.outputs * size;
         stage.put(&self.memory, at, &b[..highest * self.outputs * size])?;
         stage.put(&self.memory, self.ranks_offset() + 4 * slot * count, &ranks)
@@ -152,7 +199,8 @@ pub struct TableAdapterMatrices {
 impl TableAdapterMatrices {
     pub(super) fn new(
         context: &Arc<Context>,
-        (rows, width): (usize, usize),
+        rows: usize,
+        width: usize,
         capacity: AdapterCapacity,
         dtype: DType,
     ) -> Result<TableAdapterMatrices> {

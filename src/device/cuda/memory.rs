@@ -9,12 +9,15 @@ use std::sync::Arc;
 use cudarc::driver::sys::{self, CUresult};
 
 use super::context::{check, Context};
+use super::device_ptr::DevicePtr;
 use crate::error::{Error, Result};
 
 /// A piece of device memory, freed when dropped.
 pub struct Memory {
     context: Arc<Context>,
-    pub address: u64,
+    /// Where it begins.
+    pub address: DevicePtr,
+    /// Its size.
     pub bytes: usize,
 }
 
@@ -43,6 +46,7 @@ impl Memory {
         }
         check(code, "cuMemAlloc")?;
         context.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+        let address = DevicePtr::new(address);
         Ok(Memory { context: context.clone(), address, bytes })
     }
 
@@ -58,7 +62,7 @@ impl Memory {
         // SAFETY: both ranges are inside live allocations.
         let code = unsafe {
             sys::cuMemcpyHtoDAsync_v2(
-                self.address + offset as u64,
+                self.address.offset_bytes(offset).address(),
                 from.pointer,
                 bytes,
                 self.context.stream(),
@@ -74,7 +78,8 @@ impl Memory {
         // SAFETY: both ranges are inside live allocations.
         let code = unsafe {
             let to = to.pointer.byte_add(at);
-            sys::cuMemcpyDtoHAsync_v2(to, self.address + from as u64, bytes, self.context.stream())
+            let from = self.address.offset_bytes(from).address();
+            sys::cuMemcpyDtoHAsync_v2(to, from, bytes, self.context.stream())
         };
         check(code, "a copy from the GPU")
     }
@@ -86,9 +91,9 @@ impl Memory {
         let mut out = vec![0u8; bytes];
         // SAFETY: `out` has `bytes` bytes and lives until the stream has been waited for.
         unsafe {
-            let to = out.as_mut_ptr().cast();
+            let (to, from) = (out.as_mut_ptr().cast(), self.address.address());
             check(
-                sys::cuMemcpyDtoHAsync_v2(to, self.address, bytes, self.context.stream()),
+                sys::cuMemcpyDtoHAsync_v2(to, from, bytes, self.context.stream()),
                 "a copy from the GPU",
             )?;
         }
@@ -99,9 +104,10 @@ impl Memory {
     /// Set every byte, on the stream.
     pub fn fill(&self, byte: u8) -> Result<()> {
         self.context.bind()?;
+        let stream = self.context.stream();
         // SAFETY: the range is our allocation.
         let code =
-            unsafe { sys::cuMemsetD8Async(self.address, byte, self.bytes, self.context.stream()) };
+            unsafe { sys::cuMemsetD8Async(self.address.address(), byte, self.bytes, stream) };
         check(code, "cuMemsetD8Async")
     }
 }
@@ -112,7 +118,7 @@ impl Drop for Memory {
         // it.
         unsafe {
             sys::cuCtxSetCurrent(self.context.context);
-            sys::cuMemFree_v2(self.address);
+            sys::cuMemFree_v2(self.address.address());
         }
         self.context.taken.fetch_sub(self.bytes as u64, Ordering::Relaxed);
     }

@@ -5,107 +5,99 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`load`], [`step`], [`dense`], [`attention`] | chapters of [`super::Device`] |
-//! | [`experts`], [`adapters`], [`pooling`] | chapters of [`super::Device`] |
-//! | [`context`] | driver probe, context, streams, events |
-//! | [`memory`] | memory of the GPU, page-locked memory of the host |
-//! | [`module`] | the kernels' binaries, chosen by compute capability |
-//! | [`launch`] | one kernel, started |
-//! | [`gemm`] | cuBLASLt, one algorithm for each shape |
+//! | `load`, `step`, `dense`, `attention` | chapters of [`super::Device`] |
+//! | `experts`, `adapters`, `pooling` | chapters of [`super::Device`] |
+//! | `context` | driver probe, context, streams, events |
+//! | `device_ptr`, `memory` | addresses and memory of the GPU, page-locked memory of the host |
+//! | `abi` | what host and kernels share, made from kernels/abi.h and abi_ops.h |
+//! | `module` | the kernels' binaries, chosen by compute capability |
+//! | `launch` | one kernel, started |
+//! | `gemm` | cuBLASLt, one algorithm for each shape |
 //! | `gemm_small_m` | products of few rows |
-//! | [`graphs`] | recorded decode steps |
-//! | [`paged_attention`] | attention over pages: which kernel |
+//! | `products` | which of the two, and what a product ends with |
+//! | `graphs` | recorded decode steps |
+//! | `paged_attention` | attention over pages: which kernel |
 //! | `worklist` | which tile of a step's attention meets which keys |
-//! | [`low_rank`] | what adapters hold behind a weight |
-//! | [`weights`] | upload |
-//! | [`slots`] | a step's input as the GPU reads it |
-//! | [`steps`] | steps in flight: input, token masks, results |
-//! | `codes` | numbers by which kernels know norms and activations |
+//! | `low_rank` | what adapters hold behind a weight |
+//! | [`weights`], `tensor` | weights and their upload; activations |
+//! | `slots` | a step's input as the GPU reads it |
+//! | `steps` | steps in flight: input, token masks, results |
 //! | `sampler` | the end of a step: tokens and logprobs |
-//! | `sampler_row` | a slot's sampler as words |
-//! | [`reports`] | logprobs: requests and answers as words |
+//! | `sampler_row` | a slot's sampler as it lies in its row |
+//! | `reports` | logprobs: requests and answers |
 //! | `kernels/` | CUDA C++ |
 //!
 //! One stream carries everything in order, so no op waits for another on the host. A step costs
 //! one copy to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the
 //! slot's row.
 
-pub mod adapters;
-pub mod attention;
-mod codes;
-pub mod context;
-pub mod dense;
-pub mod experts;
-pub mod gemm;
+// Some are for the kernels alone.
+#[allow(dead_code)]
+mod abi;
+mod adapters;
+mod attention;
+mod context;
+mod dense;
+mod device_ptr;
+mod experts;
+mod gemm;
 mod gemm_small_m;
-pub mod graphs;
-pub mod launch;
-pub mod load;
-pub mod low_rank;
-pub mod memory;
-pub mod module;
-pub mod paged_attention;
-pub mod pooling;
-pub mod reports;
+mod graphs;
+mod launch;
+mod load;
+mod low_rank;
+mod memory;
+mod module;
+mod paged_attention;
+mod pooling;
+mod products;
+mod reports;
 mod sampler;
 mod sampler_row;
-pub mod slots;
-pub mod step;
-pub mod steps;
+mod slots;
+mod step;
+mod steps;
+mod tensor;
 pub mod weights;
 mod worklist;
 
 use std::sync::Arc;
 
-use self::adapters::Adapters;
 use self::context::Context;
+use self::device_ptr::DevicePtr;
 use self::gemm::Gemm;
 use self::graphs::Graphs;
-use self::launch::Argument;
+use self::low_rank::Adapters;
 use self::memory::Memory;
 use self::module::Kernels;
 use self::paged_attention::Attention;
 use self::sampler::Sampler;
 use self::slots::Slots;
-use self::steps::Steps;
+use self::steps::{Steps, DEPTH};
+pub use self::tensor::Tensor;
 use self::weights::Uploader;
 use super::{BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes};
 use crate::error::Result;
 use crate::internal;
 
-/// Steps that may be enqueued before the first is collected.
-const DEPTH: usize = 2;
+/// Threads of a block of most kernels over rows.
 const ROW_THREADS: u32 = 128;
-
-/// Activations `[rows, width]` on the GPU.
-pub struct Tensor {
-    memory: Memory,
-    pub rows: usize,
-    pub width: usize,
-    dtype: DType,
-}
-
-impl Tensor {
-    fn at(&self, rows: usize, width: usize, op: &str) -> u64 {
-        assert!(
-            rows <= self.rows && width == self.width,
-            "{op}: {rows} x {width} in a buffer of {} x {}",
-            self.rows,
-            self.width
-        );
-        self.memory.address
-    }
-}
 
 /// What `reserve` makes.
 struct Reserved {
     limits: DeviceLimits,
     pool: Memory,
-    /// Elements of one layer of the pool.
-    layer_bytes: u64,
+    layer_bytes: usize,
     steps: Steps,
     attention: Attention,
     graphs: Graphs,
+}
+
+impl Reserved {
+    /// A layer's share of the pool.
+    fn layer(&self, layer: usize) -> DevicePtr {
+        self.pool.address.offset_bytes(layer * self.layer_bytes)
+    }
 }
 
 pub struct Cuda {
@@ -235,8 +227,8 @@ impl DeviceTypes for Cuda {
 impl BreakOnPurpose for Cuda {
     fn break_on_purpose(&mut self) -> Result<()> {
         // No allocation lies at address 0: reading the row's number there ends the context.
-        const NOWHERE: u64 = 0;
-        let arguments: [&dyn Argument; 4] = [&NOWHERE, &NOWHERE, &8u32, &NOWHERE];
-        self.kernels.gather.launch(&self.context, [1, 1], ROW_THREADS, &arguments)
+        const NOWHERE: DevicePtr = DevicePtr::NULL;
+        let parameters = abi::Gather { row: NOWHERE, x: NOWHERE, out: NOWHERE, width: 8 };
+        self.kernels.gather.launch(&self.context, [1, 1], ROW_THREADS, &parameters)
     }
 }

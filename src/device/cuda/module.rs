@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::sys;
 
+use super::abi;
 use super::context::{check, Context};
 use super::launch::Kernel;
 use crate::device::DType;
@@ -84,15 +85,19 @@ impl Module {
         Ok(Module { context: context.clone(), module, capability })
     }
 
-    fn kernel(&self, name: &'static str) -> Result<Kernel> {
-        let text = CString::new(name).unwrap_or_default();
+    /// # Safety
+    /// `parameters` is the name of `P`, a struct of [`super::abi`].
+    unsafe fn kernel<P: Copy>(&self, name: &'static str, parameters: &str) -> Result<Kernel<P>> {
+        let text = CString::new(symbol(name, parameters)).unwrap_or_default();
         let mut function = ptr::null_mut();
         let get = |f: &mut sys::CUfunction, text: &CStr| {
             // SAFETY: a loaded module and a terminated name.
             unsafe { sys::cuModuleGetFunction(f, self.module, text.as_ptr()) }
         };
         check(get(&mut function, &text), &format!("finding kernel {name}"))?;
-        Ok(Kernel { function, name, capability: self.capability })
+        // SAFETY: a function of this name takes one struct of that name (`symbol`), which the
+        // compiler read from kernels/abi.h, as bindgen did for `P`; `Kernels` keeps the module.
+        Ok(unsafe { Kernel::new(function, name, self.capability) })
     }
 }
 
@@ -105,16 +110,33 @@ impl Drop for Module {
     }
 }
 
-/// Files that are compiled for no element type in particular.
-const UNTYPED: &[&str] = &["step", "sampler", "logprobs"];
+/// The symbol of `__global__ void name(const parameters)`: C++ writes the types of parameters into
+/// a function's name, so a kernel that takes another struct is not found.
+fn symbol(name: &str, parameters: &str) -> String {
+    format!("_Z{}{name}{}{parameters}", name.len(), parameters.len())
+}
 
 macro_rules! kernels {
-    ($($file:literal: $($name:ident)*;)*) => {
+    ($($file:literal: $($name:ident($parameters:ident))*;)*) => {
         /// Every kernel, for one element type.
         pub struct Kernels {
-            $($(pub $name: Kernel,)*)*
+            $($(
+                #[doc = concat!("Of kernels/", $file, ".cu.")]
+                pub $name: Kernel<abi::$parameters>,
+            )*)*
             _modules: Vec<Module>,
         }
+
+        /// File, name, struct and the struct's size of every kernel.
+        #[cfg(test)]
+        const TABLE: &[(&str, &str, &str, usize)] = &[
+            $($((
+                $file,
+                stringify!($name),
+                stringify!($parameters),
+                size_of::<abi::$parameters>(),
+            ),)*)*
+        ];
 
         impl Kernels {
             fn load(context: &Arc<Context>, act: DType) -> Result<Kernels> {
@@ -127,7 +149,11 @@ macro_rules! kernels {
                 let mut modules = Vec::new();
                 $(
                     let module = Module::load(context, $file, act)?;
-                    $(let $name = module.kernel(stringify!($name))?;)*
+                    $(
+                        // SAFETY: both are written from `$parameters`.
+                        let $name: Kernel<abi::$parameters> =
+                            unsafe { module.kernel(stringify!($name), stringify!($parameters))? };
+                    )*
                     modules.push(module);
                 )*
                 Ok(Kernels { $($($name,)*)* _modules: modules })
@@ -158,25 +184,44 @@ impl Kernels {
 }
 
 kernels! {
-    "step": prepare;
-    "gather": embed add_positions gather pool;
-    "norm": norm_rows add_norm add_rows norm_parts;
-    "activation": bias_act gated_act softcap bias_logits;
-    "rope": rope_store;
-    "attention": attend_rows attend_all;
-    "attention_mma": chunk_64 chunk_80 chunk_96 chunk_128 chunk_256 split_64 split_80 split_96 split_128
-        split_256;
-    "attention_prefill_sm90": prompt_64 prompt_128 prompt_256;
-    "experts": route_rows group_rows experts_up_narrow experts_up_wide experts_up_plain
-        experts_down_narrow experts_down_wide experts_down_plain combine_experts add_gated;
-    "adapters": adapter_shrink adapter_expand adapter_expand_logits embed_adapted;
-    "gemm": gemm_plain gemm_logits flush;
-    "gemm_small_m": gemm_small_m gemm_small_m_gated gemm_small_m_logits;
-    "sampler": mask_rows adjust_rows scan_rows draw_rows;
-    "logprobs": keep_rows report_parts report_rows;
-    "weights": convert_matrix convert_vector turn_matrix turn_vector dummy_matrix dummy_vector
-        constant_matrix constant_vector;
+    "step": prepare(PrepareStep);
+    "gather": embed(Embed) add_positions(AddPositions) gather(Gather) pool(Pool);
+    "norm": norm_rows(NormRows) add_norm(AddNorm) add_rows(AddRows) norm_parts(NormParts);
+    "activation": bias_act(BiasAct) gated_act(GatedAct) softcap(Softcap) bias_logits(BiasLogits);
+    "rope": rope_store(RopeStore);
+    "attention": attend_rows(AttendRows) attend_all(AttendAll);
+    "attention_mma":
+        chunk_64(PagedAttention) chunk_80(PagedAttention) chunk_96(PagedAttention)
+        chunk_128(PagedAttention) chunk_256(PagedAttention)
+        split_64(PagedAttention) split_80(PagedAttention) split_96(PagedAttention)
+        split_128(PagedAttention) split_256(PagedAttention);
+    "attention_prefill_sm90":
+        prompt_64(PagedAttention) prompt_128(PagedAttention) prompt_256(PagedAttention);
+    "experts":
+        route_rows(RouteRows) group_rows(GroupRows)
+        experts_up_narrow(MultiplyExperts) experts_up_wide(MultiplyExperts)
+        experts_up_plain(MultiplyExperts)
+        experts_down_narrow(MultiplyExperts) experts_down_wide(MultiplyExperts)
+        experts_down_plain(MultiplyExperts)
+        combine_experts(CombineExperts) add_gated(AddGated);
+    "adapters":
+        adapter_shrink(AdapterShrink) adapter_expand(AdapterExpand)
+        adapter_expand_logits(AdapterExpand) embed_adapted(EmbedAdapted);
+    "gemm": gemm_plain(PlainGemm) gemm_logits(PlainGemm) flush(Flush);
+    "gemm_small_m":
+        gemm_small_m(SmallGemm) gemm_small_m_gated(SmallGemm) gemm_small_m_logits(SmallGemm);
+    "sampler":
+        mask_rows(MaskRows) adjust_rows(AdjustRows) scan_rows(ScanRows) draw_rows(DrawRows);
+    "logprobs": keep_rows(KeepRows) report_parts(ReportParts) report_rows(ReportRows);
+    "weights":
+        convert_matrix(ConvertWeight) convert_vector(ConvertWeight)
+        turn_matrix(TurnWeight) turn_vector(TurnWeight)
+        dummy_matrix(DummyWeight) dummy_vector(DummyWeight)
+        constant_matrix(ConstantWeight) constant_vector(ConstantWeight);
 }
+
+#[cfg(test)]
+mod cubins;
 
 #[cfg(test)]
 mod tests {

@@ -10,31 +10,30 @@
 
 use std::sync::Arc;
 
+use super::abi::{self, PagedAttention};
 use super::context::Context;
-use super::launch::{Argument, Kernel};
+use super::device_ptr::DevicePtr;
+use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
-use super::slots::RowLayout;
 use super::steps::OnDevice;
-use super::worklist::{WorkList, ITEM_WORDS, PARTS_PER_BLOCK, PROMPT_ROWS, SPLIT_ROWS, TILE_KEYS};
+use super::worklist::{WorkList, PARTS_PER_BLOCK};
 use crate::device::batch::BatchChunk;
 use crate::device::{AttnSpec, DType, DeviceLimits, KvShape};
 use crate::error::{Error, Result};
 
-/// Head sizes that the plain kernel takes at most.
-pub(super) const MAX_HEAD_DIM: usize = 256;
-pub(super) const THREADS: u32 = 128;
-const CHUNK_THREADS: u32 = 256;
+const TILE_KEYS: usize = abi::TILE_KEYS as usize;
+const PROMPT_ROWS: usize = abi::PROMPT_ROWS as usize;
+const SPLIT_ROWS: usize = abi::SPLIT_ROWS as usize;
 const SPLIT_STAGES: usize = 2;
 /// Where they fit; else two.
 const CHUNK_STAGES: usize = 3;
 /// The kernels' own, beside the stages.
 const STATIC_SHARED_BYTES: usize = 1024;
-/// The architecture of kernels/attention_prefill_sm90.cu, its stages, and what its tiles are
-/// aligned to.
+/// The architecture of kernels/attention_prefill_sm90.cu.
 const PROMPT_CAPABILITY: u32 = 90;
-const PROMPT_STAGES: usize = 2;
-const PANEL_BYTES: usize = 1024;
+/// Its own stages: a K and a V each.
+const PROMPT_STAGES: usize = abi::PROMPT_STAGES as usize;
 /// Blocks of the split kernel that the card holds at once, at most, for arithmetic before a card is
 /// known.
 const MOST_BLOCKS: usize = 4 * 160;
@@ -50,11 +49,11 @@ pub struct Call<'a> {
     pub rows: usize,
     pub spec: &'a AttnSpec,
     pub page_size: usize,
-    pub layout: &'a RowLayout,
+    pub slots: abi::SlotRows,
     pub device: &'a OnDevice,
-    pub qkv: u64,
-    pub pool: u64,
-    pub out: u64,
+    pub qkv: DevicePtr,
+    pub pool: DevicePtr,
+    pub out: DevicePtr,
 }
 
 /// A kernel's shared memory beyond the static.
@@ -67,11 +66,11 @@ struct Shape {
 /// The kernels of a head size.
 struct Kinds<'a> {
     /// 128 packed rows, by mma.
-    chunk: &'a Kernel,
+    chunk: &'a Kernel<PagedAttention>,
     /// The same by wgmma.
-    prompt: Option<&'a Kernel>,
+    prompt: Option<&'a Kernel<PagedAttention>>,
     /// 16 packed rows.
-    split: &'a Kernel,
+    split: &'a Kernel<PagedAttention>,
 }
 
 pub struct Attention {
@@ -102,6 +101,7 @@ impl Attention {
         let split = Shape { stages: SPLIT_STAGES, shared_bytes: shared_bytes(dim, SPLIT_STAGES) };
         let three = Shape { stages: CHUNK_STAGES, shared_bytes: shared_bytes(dim, CHUNK_STAGES) };
         let mut chunk = if fits(&three) { three } else { split };
+
         let kinds = tile_kernels(kernels, dim).filter(|_| dtype != DType::F32 && fits(&split));
         if let Some(kinds) = &kinds {
             if kinds.prompt.is_some() {
@@ -110,12 +110,16 @@ impl Attention {
             kinds.prompts().allow_shared(chunk.shared_bytes)?;
             kinds.split.allow_shared(split.shared_bytes)?;
         }
+
         let tiled = kinds.is_some();
         let resident = match &kinds {
-            Some(kinds) => kinds.split.resident_blocks(context, THREADS, split.shared_bytes)?,
+            Some(kinds) => {
+                kinds.split.resident_blocks(context, abi::SPLIT_THREADS, split.shared_bytes)?
+            }
             None => 0,
         };
         let split_blocks = (resident.min(MOST_BLOCKS) / kv_heads).max(1);
+
         let parts = if tiled { PARTS_PER_BLOCK * split_blocks * kv_heads } else { 0 };
         let rows = parts * SPLIT_ROWS;
         let arrivals = Memory::new(context, 4 * parts, "parts of attention")?;
@@ -145,13 +149,13 @@ impl Attention {
 
     /// The work list, in words.
     pub fn words(&self) -> &[u32] {
-        &self.list.words
+        bytemuck::cast_slice(&self.list.items)
     }
 
     pub fn run(&mut self, context: &Context, kernels: &Kernels, call: &Call<'_>) -> Result<()> {
         let spec = call.spec;
         let group = spec.heads / spec.kv_heads.max(1);
-        let planned = self.group == Some(group) && !self.list.words.is_empty();
+        let planned = self.group == Some(group) && !self.list.items.is_empty();
         self.group = Some(group);
         match tile_kernels(kernels, spec.head_dim) {
             Some(tiles) if planned => self.run_tiles(context, tiles, call),
@@ -160,74 +164,80 @@ impl Attention {
     }
 
     fn run_tiles(&self, context: &Context, kinds: Kinds<'_>, call: &Call<'_>) -> Result<()> {
-        let Call { spec, layout, device, .. } = *call;
+        let Call { spec, device, .. } = *call;
         let WorkList { prompt_tiles, split, .. } = self.list;
         let split_blocks = if split { self.split_blocks } else { 0 };
         let launches = [
-            (kinds.prompts(), prompt_tiles, CHUNK_THREADS, self.chunk),
-            (kinds.split, split_blocks, THREADS, self.split),
+            (kinds.prompts(), prompt_tiles, abi::CHUNK_THREADS, self.chunk),
+            (kinds.split, split_blocks, abi::SPLIT_THREADS, self.split),
         ];
-        let mut at = device.input.address;
+
+        let mut items = device.input.address;
         for (kernel, count, threads, shape) in launches {
-            let arguments: [&dyn Argument; 18] = [
-                &at,
-                &call.qkv,
-                &device.position.address,
-                &device.rows.address,
-                &layout.stride,
-                &layout.pages,
-                &(spec.heads as u32),
-                &(spec.kv_heads as u32),
-                &(call.page_size as u32),
-                &spec.scale,
-                &(spec.window.unwrap_or(0) as u32),
-                &spec.softcap.unwrap_or(0.0),
-                &call.pool,
-                &call.out,
-                &self.parts.address,
-                &self.statistics.address,
-                &self.arrivals.address,
-                &(shape.stages as u32),
-            ];
+            let parameters = PagedAttention {
+                items,
+                qkv: call.qkv,
+                position: device.position.address,
+                slots: call.slots,
+                pool: call.pool,
+                out: call.out,
+                parts: self.parts.address,
+                statistics: self.statistics.address,
+                arrivals: self.arrivals.address,
+                heads: spec.heads as u32,
+                kv_heads: spec.kv_heads as u32,
+                page_size: call.page_size as u32,
+                scale: spec.scale,
+                window: spec.window.unwrap_or(0) as u32,
+                softcap: spec.softcap.unwrap_or(0.0),
+                stages: shape.stages as u32,
+            };
             let blocks = [count, spec.kv_heads];
-            kernel.launch_shared(context, blocks, threads, shape.shared_bytes, &arguments)?;
-            at += (4 * ITEM_WORDS * count) as u64;
+            kernel.launch_shared(context, blocks, threads, shape.shared_bytes, &parameters)?;
+            items = items.offset_bytes(count * size_of::<abi::WorkItem>());
         }
         Ok(())
     }
 }
 
-fn run_plain(context: &Context, kernels: &Kernels, call: &Call<'_>) -> Result<()> {
-    let Call { spec, layout, device, .. } = *call;
-    if spec.head_dim > MAX_HEAD_DIM {
-        return Err(Error::Unsupported(format!(
-            "head_dim {}: attention on GPUs goes up to {MAX_HEAD_DIM}.",
-            spec.head_dim
-        )));
+/// # Errors
+/// Unsupported: no kernel takes heads of this size.
+pub(super) fn head_fits(spec: &AttnSpec) -> Result<()> {
+    const MOST: usize = abi::ATTEND_MAX_HEAD_DIM as usize;
+    if spec.head_dim <= MOST {
+        return Ok(());
     }
-    let arguments: [&dyn Argument; 15] = [
-        &call.qkv,
-        &device.position.address,
-        &device.slot_of.address,
-        &device.rows.address,
-        &layout.stride,
-        &layout.pages,
-        &(spec.heads as u32),
-        &(spec.kv_heads as u32),
-        &(spec.head_dim as u32),
-        &(call.page_size as u32),
-        &spec.scale,
-        &(spec.window.unwrap_or(0) as u32),
-        &spec.softcap.unwrap_or(0.0),
-        &call.pool,
-        &call.out,
-    ];
-    kernels.attend_rows.launch(context, [call.rows, spec.heads], THREADS, &arguments)
+    Err(Error::Unsupported(format!(
+        "head_dim {}: attention on GPUs goes up to {MOST}.",
+        spec.head_dim
+    )))
+}
+
+fn run_plain(context: &Context, kernels: &Kernels, call: &Call<'_>) -> Result<()> {
+    let Call { spec, device, .. } = *call;
+    head_fits(spec)?;
+    let parameters = abi::AttendRows {
+        qkv: call.qkv,
+        position: device.position.address,
+        slot_of: device.slot_of.address,
+        slots: call.slots,
+        pool: call.pool,
+        out: call.out,
+        heads: spec.heads as u32,
+        kv_heads: spec.kv_heads as u32,
+        dim: spec.head_dim as u32,
+        page_size: call.page_size as u32,
+        scale: spec.scale,
+        window: spec.window.unwrap_or(0) as u32,
+        softcap: spec.softcap.unwrap_or(0.0),
+    };
+    let blocks = [call.rows, spec.heads];
+    kernels.attend_rows.launch(context, blocks, abi::ATTEND_THREADS, &parameters)
 }
 
 impl<'a> Kinds<'a> {
     /// The one for 128 packed rows.
-    fn prompts(&self) -> &'a Kernel {
+    fn prompts(&self) -> &'a Kernel<PagedAttention> {
         self.prompt.unwrap_or(self.chunk)
     }
 }
@@ -242,17 +252,18 @@ fn tile_kernels(k: &Kernels, dim: usize) -> Option<Kinds<'_>> {
         256 => (&k.chunk_256, Some(&k.prompt_256), &k.split_256),
         _ => return None,
     };
-    let prompt = prompt.filter(|kernel| kernel.capability == PROMPT_CAPABILITY);
+    let prompt = prompt.filter(|kernel| kernel.capability() == PROMPT_CAPABILITY);
     Some(Kinds { chunk, prompt, split })
 }
 
 /// K and V tiles of the stages, rows padded by 16 bytes.
 fn shared_bytes(dim: usize, stages: usize) -> usize {
-    stages * 2 * TILE_KEYS * (dim + 8) * 2
+    stages * 2 * TILE_KEYS * (dim + abi::TILE_PADDING as usize) * 2
 }
 
 /// Q, two stages of K and V (128 keys, 64 at the largest head size), and what aligns them.
 fn prompt_shared_bytes(dim: usize) -> usize {
-    let keys = if dim == 256 { 64 } else { 128 };
-    (PROMPT_ROWS + 2 * PROMPT_STAGES * keys) * dim * 2 + PANEL_BYTES
+    let keys = if dim == 256 { abi::PROMPT_KEYS_OF_256 } else { abi::PROMPT_KEYS };
+    let rows = PROMPT_ROWS + 2 * PROMPT_STAGES * keys as usize;
+    rows * dim * 2 + abi::PROMPT_ALIGNMENT as usize
 }

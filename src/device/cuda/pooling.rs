@@ -2,18 +2,19 @@
 //! begins and ends the kernels read from the step's rows on the device, so launches depend on R and
 //! S alone.
 
-use super::launch::Argument;
+use super::abi;
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{DType, Pooling, PoolingOps};
 use crate::error::Result;
 use crate::internal;
 
-/// As in kernels/gather.cu.
-fn code(kind: Pooling) -> u32 {
-    match kind {
-        Pooling::First => 0,
-        Pooling::Last => 1,
-        Pooling::Mean => 2,
+impl From<Pooling> for abi::Pooling {
+    fn from(kind: Pooling) -> abi::Pooling {
+        match kind {
+            Pooling::First => abi::Pooling::First,
+            Pooling::Last => abi::Pooling::Last,
+            Pooling::Mean => abi::Pooling::Mean,
+        }
     }
 }
 
@@ -25,16 +26,16 @@ impl PoolingOps for Cuda {
         assert!(out.dtype == DType::F32, "vectors into activations");
         let (samples, width) = (self.samples(), x.width);
         let device = &self.reserved()?.steps.device;
-        let arguments: [&dyn Argument; 6] = [
-            &device.gather_row.address,
-            &device.position.address,
-            &x.at(self.rows(), width, "pool"),
-            &code(kind),
-            &(width as u32),
-            &out.at(samples, width, "pool"),
-        ];
+        let parameters = abi::Pool {
+            row: device.gather_row.address,
+            position: device.position.address,
+            x: x.at(self.rows(), width, "pool"),
+            out: out.at(samples, width, "pool"),
+            kind: kind.into(),
+            width: width as u32,
+        };
         let blocks = [samples, width.div_ceil(ROW_THREADS as usize)];
-        self.kernels.pool.launch(&self.context, blocks, ROW_THREADS, &arguments)
+        self.kernels.pool.launch(&self.context, blocks, ROW_THREADS, &parameters)
     }
 
     fn hand_over(&mut self, pooled: &Tensor) -> Result<()> {

@@ -2,6 +2,9 @@
 //! kernels/logprobs.cu reads, and its answers as [`TokenLogprobs`]. `sampler` makes them, `steps`
 //! reads them when a step is collected; it touches no GPU.
 
+use super::abi::{
+    LogprobAnswer, LogprobRequest, TokenLogprob, NOT_ASKED, NOT_FINITE, REPORT_MAX_TOP,
+};
 use crate::device::batch::BatchLogits;
 use crate::error::Result;
 use crate::ids::TokenId;
@@ -11,16 +14,16 @@ use crate::sampling::{LogprobSpec, NonFinite, Seen, TokenLogprobs};
 
 /// Others that a kernel lists at most: the largest, or given tokens. Whoever wants more gets the
 /// whole logits row sorted on the host.
-pub const MOST_TOP: usize = 64;
-pub const MOST_TOKENS: usize = 128;
-/// Words of an answer: logprob, rank (0: the row is not finite), then token and logprob of each
-/// other.
-pub const MOST_ANSWER_WORDS: usize = 2 + 2 * MOST_TOKENS;
-/// Words of a request; the order is that of `REQ_*` in the kernel.
-pub const REQUEST_WORDS: usize = 5;
-const NONE: u32 = u32::MAX;
-/// Instead of a sampled id: the row is not finite (kernels/logits_order.cuh).
-const NOT_FINITE: u32 = u32::MAX;
+const MOST_TOP: usize = REPORT_MAX_TOP as usize;
+const MOST_TOKENS: usize = 128;
+/// Words of the longest answer.
+pub const MOST_ANSWER_WORDS: usize = answer_words(MOST_TOKENS);
+const OWN_WORDS: usize = size_of::<LogprobAnswer>() / 4;
+
+/// Words of an answer that lists so many others.
+const fn answer_words(others: usize) -> usize {
+    OWN_WORDS + others * size_of::<TokenLogprob>() / 4
+}
 
 /// Where a row's answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +67,9 @@ impl Reports {
             };
             let place = match others {
                 Some(others) => {
-                    reports.answer_words += 2 + 2 * others;
-                    Place::Brief(reports.answer_words - 2 - 2 * others)
+                    let at = reports.answer_words;
+                    reports.answer_words += answer_words(others);
+                    Place::Brief(at)
                 }
                 None => {
                     reports.whole_rows += 1;
@@ -81,27 +85,31 @@ impl Reports {
     /// The requests of all reports, in waves of `wave` of which each has the kept rows for itself,
     /// then the tokens that they list.
     pub fn requests(&self, wave: usize) -> Vec<u32> {
+        const REQUEST_WORDS: usize = size_of::<LogprobRequest>() / 4;
         let mut words = Vec::with_capacity(REQUEST_WORDS * self.list.len());
         let mut tokens = Vec::new();
-        let tokens_at = |wave_first: usize, tokens: &Vec<u32>| {
-            // Counted from the wave's first request.
-            (REQUEST_WORDS * (self.list.len() - wave_first) + tokens.len()) as u32
-        };
         for (n, report) in self.list.iter().enumerate() {
-            let (count, at) = match &report.spec {
-                LogprobSpec::Top(k) => (*k, NONE),
+            let mut request = LogprobRequest {
+                row: report.row as u32,
+                kept: if report.kept { (n % wave) as u32 } else { NOT_ASKED },
+                count: 0,
+                tokens: NOT_ASKED,
+                answer: match report.place {
+                    Place::Brief(at) => at as u32,
+                    Place::Whole(_) => NOT_ASKED,
+                },
+            };
+            match &report.spec {
+                LogprobSpec::Top(k) => request.count = *k,
                 LogprobSpec::Tokens(list) => {
-                    let at = tokens_at(n - n % wave, &tokens);
+                    // Counted from the wave's first request.
+                    let requests = self.list.len() - (n - n % wave);
+                    request.count = list.len() as u32;
+                    request.tokens = (REQUEST_WORDS * requests + tokens.len()) as u32;
                     tokens.extend(list.iter().map(|t| t.0));
-                    (list.len() as u32, at)
                 }
-            };
-            let kept = if report.kept { (n % wave) as u32 } else { NONE };
-            let out = match report.place {
-                Place::Brief(at) => at as u32,
-                Place::Whole(_) => NONE,
-            };
-            words.extend([report.row as u32, kept, count, at, out]);
+            }
+            words.extend_from_slice(bytemuck::cast_slice(&[request]));
         }
         words.extend(tokens);
         words
@@ -166,17 +174,18 @@ impl Report {
             LogprobSpec::Tokens(tokens) => tokens.len(),
         };
         let (own, pairs) = answer
-            .and_then(|words| words.get(..2 + 2 * others)?.split_at_checked(2))
+            .and_then(|words| words.get(..answer_words(others))?.split_at_checked(OWN_WORDS))
             .ok_or_else(|| internal!("an answer of {others} logprobs is cut off"))?;
-        if own[1] == 0 {
+        let own: LogprobAnswer = bytemuck::pod_read_unaligned(bytemuck::cast_slice(own));
+        if own.rank == 0 {
             return Ok(Err(NonFinite));
         }
-        let pair = |pair: &[u32]| (TokenId(pair[0]), f32::from_bits(pair[1]));
+        let pairs: &[TokenLogprob] = bytemuck::cast_slice(pairs);
         Ok(Ok(TokenLogprobs {
             token,
-            logprob: f32::from_bits(own[0]),
-            rank: own[1],
-            top: pairs.chunks_exact(2).map(pair).collect(),
+            logprob: own.logprob,
+            rank: own.rank,
+            top: pairs.iter().map(|pair| (TokenId(pair.token), pair.logprob)).collect(),
         }))
     }
 }
@@ -214,13 +223,16 @@ mod tests {
         let reports = Reports::new(&logits_rows(), 3);
         assert_eq!((reports.answer_words, reports.whole_rows), (4 + 4 + 6, 1));
         let words = reports.requests(2);
-        let rows: Vec<&[u32]> = words.chunks_exact(REQUEST_WORDS).take(4).collect();
-        assert_eq!(rows[0], [0, NONE, 1, NONE, 0]);
-        assert_eq!(rows[1], [1, NONE, 1, NONE, 4]);
-        assert_eq!(rows[2], [3, 0, 2, 2 * REQUEST_WORDS as u32, 8]);
-        assert_eq!(rows[3], [4, 1, u32::MAX, NONE, NONE]);
-        let second_wave = &words[2 * REQUEST_WORDS..];
-        assert_eq!(second_wave[rows[2][3] as usize..], [5, 1]);
+        let words_of = size_of::<LogprobRequest>() / 4;
+        let requests: &[LogprobRequest] = bytemuck::cast_slice(&words[..4 * words_of]);
+        let request =
+            |row, kept, count, tokens, answer| LogprobRequest { row, kept, count, tokens, answer };
+        assert_eq!(requests[0], request(0, NOT_ASKED, 1, NOT_ASKED, 0));
+        assert_eq!(requests[1], request(1, NOT_ASKED, 1, NOT_ASKED, 4));
+        assert_eq!(requests[2], request(3, 0, 2, 2 * words_of as u32, 8));
+        assert_eq!(requests[3], request(4, 1, u32::MAX, NOT_ASKED, NOT_ASKED));
+        let second_wave = &words[2 * words_of..];
+        assert_eq!(second_wave[requests[2].tokens as usize..], [5, 1]);
     }
 
     #[test]

@@ -4,22 +4,19 @@
 
 use std::sync::Arc;
 
+use super::abi::{self, LogprobRequest, ReportPiece};
 use super::context::Context;
-use super::launch::Argument;
+use super::device_ptr::DevicePtr;
 use super::memory::Memory;
 use super::module::Kernels;
-use super::reports::{Place, Reports, REQUEST_WORDS};
+use super::reports::{Place, Reports};
 use super::slots::Slots;
 use super::steps::{OnDevice, SampleInput, Steps};
-use super::Tensor;
+use super::tensor::Tensor;
 use crate::error::Result;
 use crate::ids::SlotId;
 use crate::plan::TokenMasks;
 
-const ADJUST_THREADS: u32 = 512;
-const SCAN_THREADS: u32 = 512;
-const DRAW_THREADS: u32 = 1024;
-const REPORT_THREADS: u32 = 256;
 /// Blocks per multiprocessor that a scan is cut into, and logits that a block gets at least.
 const BLOCKS_PER_MULTIPROCESSOR: usize = 4;
 const LEAST_PART: usize = 4096;
@@ -28,8 +25,6 @@ const WAVE: usize = 64;
 /// Logits of a part that a block reports on, and such parts of a row at most.
 const REPORT_PART: usize = 8192;
 const REPORT_PARTS: usize = 32;
-/// Of `Piece` in kernels/logprobs.cu.
-const PIECE_BYTES: usize = 16 + 8 * super::reports::MOST_TOP;
 
 /// Memory of the sampler, made once for the widest logits.
 pub struct Sampler {
@@ -53,9 +48,13 @@ fn kept_bytes(rows: usize, vocab: usize) -> usize {
     rows.min(WAVE) * vocab * 4
 }
 
+fn piece_bytes(rows: usize) -> usize {
+    rows.min(WAVE) * REPORT_PARTS * size_of::<ReportPiece>()
+}
+
 /// What a sampler takes for so many logits rows.
 pub fn bytes(rows: usize, vocab: usize) -> usize {
-    kept_bytes(rows, vocab) + rows.min(WAVE) * REPORT_PARTS * PIECE_BYTES
+    kept_bytes(rows, vocab) + piece_bytes(rows)
 }
 
 impl Sampler {
@@ -76,7 +75,7 @@ impl Sampler {
         let blocks = self.blocks() + rows;
         room(&mut self.best, 16 * blocks)?;
         room(&mut self.kept, kept_bytes(rows, vocab))?;
-        room(&mut self.pieces, rows.min(WAVE) * REPORT_PARTS * PIECE_BYTES)
+        room(&mut self.pieces, piece_bytes(rows))
     }
 
     /// Blocks that fill the card.
@@ -85,7 +84,7 @@ impl Sampler {
     }
 
     /// Memory for a slot's lists: its address. Grows to powers of two, which waits for the GPU.
-    pub fn far(&mut self, slot: SlotId, words: usize) -> Result<u64> {
+    pub fn far(&mut self, slot: SlotId, words: usize) -> Result<DevicePtr> {
         if self.far.len() <= slot.index() {
             self.far.resize_with(slot.index() + 1, || None);
         }
@@ -95,7 +94,7 @@ impl Sampler {
             let bytes = 4 * words.next_power_of_two();
             *place = Some(Memory::new(&self.context, bytes, "token lists of a request")?);
         }
-        Ok(place.as_ref().map_or(0, |memory| memory.address))
+        Ok(address(place))
     }
 
     /// Tokens and logprobs of the current batch, on their way to the host. Rows go in waves of so
@@ -114,13 +113,14 @@ impl Sampler {
         let sent = steps.send_sample_input(masks, logits_rows, vocab, &reports.requests(WAVE))?;
         let call = Call { sampler: self, kernels, slots, logits, sent };
         call.mask(&steps.device, rows)?;
+
         let waves = reports.list.len().div_ceil(WAVE).max(1);
         let mut first = 0;
         for wave in 0..waves {
             let (from, to) = (wave * WAVE, reports.list.len().min((wave + 1) * WAVE));
             let list = reports.list.get(from..to).unwrap_or_default();
             let end = reports.list.get(to).map_or(rows, |report| report.row);
-            let requests = sent.requests + (4 * REQUEST_WORDS * from) as u64;
+            let requests = sent.requests.offset_bytes(from * size_of::<LogprobRequest>());
             call.keep(requests, list.len())?;
             for (n, report) in list.iter().enumerate() {
                 if let Place::Whole(nth) = report.place {
@@ -128,9 +128,10 @@ impl Sampler {
                         (true, Some(kept)) => (kept, n),
                         _ => (&logits.memory, report.row),
                     };
-                    steps.take_row(memory, row, nth, [vocab, reports.whole_rows])?;
+                    steps.take_row(memory, row, nth, vocab, reports.whole_rows)?;
                 }
             }
+
             call.choose(&steps.device, first, end - first)?;
             call.report(&steps.device, requests, list.len())?;
             first = end;
@@ -148,8 +149,8 @@ struct Call<'a> {
     sent: SampleInput,
 }
 
-fn address(memory: &Option<Memory>) -> u64 {
-    memory.as_ref().map_or(0, |memory| memory.address)
+fn address(memory: &Option<Memory>) -> DevicePtr {
+    memory.as_ref().map_or(DevicePtr::NULL, |memory| memory.address)
 }
 
 impl Call<'_> {
@@ -172,106 +173,106 @@ impl Call<'_> {
     /// Step 1 of the spec.
     fn mask(&self, device: &OnDevice, rows: usize) -> Result<()> {
         let SampleInput { mask_of, masks, words_per_mask, .. } = self.sent;
-        if mask_of == 0 {
+        if mask_of.is_null() {
             return Ok(());
         }
         let (parts, length) = self.scan_parts(rows);
-        let (logits, vocab, length) = (self.logits.memory.address, self.vocab(), length as u32);
-        let arguments: [&dyn Argument; 9] = [
-            &logits,
-            &vocab,
-            &length,
-            &mask_of,
-            &masks,
-            &words_per_mask,
-            &device.sample_slot.address,
-            &device.rows.address,
-            &self.slots.layout().stride,
-        ];
+        let parameters = abi::MaskRows {
+            logits: self.logits.memory.address,
+            mask_of,
+            masks,
+            sample_slot: device.sample_slot.address,
+            slots: device.slot_rows(self.slots.layout()),
+            vocab: self.vocab(),
+            length: length as u32,
+            mask_words: words_per_mask,
+        };
         let kernel = &self.kernels.mask_rows;
-        kernel.launch(&self.sampler.context, [rows, parts], SCAN_THREADS, &arguments)
+        kernel.launch(&self.sampler.context, [rows, parts], abi::SCAN_THREADS, &parameters)
     }
 
     /// Step 2: copies of the rows that `count` requests report and that will change.
-    fn keep(&self, requests: u64, count: usize) -> Result<()> {
+    fn keep(&self, requests: DevicePtr, count: usize) -> Result<()> {
         let (parts, length) = self.report_parts();
-        let (logits, kept) = (self.logits.memory.address, address(&self.sampler.kept));
-        let (vocab, length) = (self.vocab(), length as u32);
-        let arguments: [&dyn Argument; 5] = [&logits, &kept, &vocab, &length, &requests];
+        let parameters = abi::KeepRows {
+            logits: self.logits.memory.address,
+            kept: address(&self.sampler.kept),
+            requests,
+            vocab: self.vocab(),
+            length: length as u32,
+        };
         let kernel = &self.kernels.keep_rows;
-        kernel.launch(&self.sampler.context, [count, parts], REPORT_THREADS, &arguments)
+        kernel.launch(&self.sampler.context, [count, parts], abi::REPORT_THREADS, &parameters)
     }
 
     /// Steps 3 to 8 for `rows` rows from `first` on.
     fn choose(&self, device: &OnDevice, first: usize, rows: usize) -> Result<()> {
         let context = &self.sampler.context;
-        let words = |memory: &Memory| memory.address + 4 * first as u64;
-        let layout = self.slots.layout();
         let vocab = self.vocab();
-        let logits = self.logits.memory.address + 4 * u64::from(vocab) * first as u64;
-        let (slot, target) = (words(&device.sample_slot), words(&device.target));
+        let logits = self.logits.memory.address.offset_words(self.logits.width * first);
+        let sample_slot = device.sample_slot.address.offset_words(first);
+        let target = device.target.address.offset_words(first);
+        let slots = device.slot_rows(self.slots.layout());
         if self.slots.adjusts {
-            let arguments: [&dyn Argument; 8] = [
-                &logits,
-                &vocab,
-                &slot,
-                &target,
-                &device.rows.address,
-                &layout.stride,
-                &layout.lists,
-                &layout.counts,
-            ];
+            let parameters = abi::AdjustRows { logits, sample_slot, target, slots, vocab };
             let kernel = &self.kernels.adjust_rows;
-            kernel.launch(context, [rows, 1], ADJUST_THREADS, &arguments)?;
+            kernel.launch(context, [rows, 1], abi::ADJUST_THREADS, &parameters)?;
         }
+
         let (parts, length) = self.scan_parts(rows);
         let best = address(&self.sampler.best);
-        let arguments: [&dyn Argument; 9] = [
-            &logits,
-            &vocab,
-            &(length as u32),
-            &slot,
-            &target,
-            &device.rows.address,
-            &layout.stride,
-            &layout.lists,
-            &best,
-        ];
-        self.kernels.scan_rows.launch(context, [rows, parts], SCAN_THREADS, &arguments)?;
-        let arguments: [&dyn Argument; 12] = [
-            &logits,
-            &vocab,
-            &slot,
-            &target,
-            &device.rows.address,
-            &layout.stride,
-            &layout.lists,
-            &layout.counts,
-            &layout.counts_capacity,
-            &best,
-            &(parts as u32),
-            &words(&device.out),
-        ];
-        self.kernels.draw_rows.launch(context, [rows, 1], DRAW_THREADS, &arguments)
+        let length = length as u32;
+        let parameters = abi::ScanRows { logits, sample_slot, target, slots, best, vocab, length };
+        self.kernels.scan_rows.launch(context, [rows, parts], abi::SCAN_THREADS, &parameters)?;
+
+        let parameters = abi::DrawRows {
+            logits,
+            sample_slot,
+            target,
+            slots,
+            best,
+            out: device.out.address.offset_words(first),
+            vocab,
+            parts: parts as u32,
+        };
+        self.kernels.draw_rows.launch(context, [rows, 1], abi::DRAW_THREADS, &parameters)
     }
 
     /// The answers to `count` requests, behind the ids of the step.
-    fn report(&self, device: &OnDevice, requests: u64, count: usize) -> Result<()> {
+    fn report(&self, device: &OnDevice, requests: DevicePtr, count: usize) -> Result<()> {
         let context = &self.sampler.context;
         let (parts, length) = self.report_parts();
-        let (logits, kept) = (self.logits.memory.address, address(&self.sampler.kept));
-        let (vocab, pieces) = (self.vocab(), address(&self.sampler.pieces));
-        let (target, out) = (device.target.address, device.out.address);
-        let length = length as u32;
-        let arguments: [&dyn Argument; 8] =
-            [&logits, &kept, &vocab, &length, &requests, &target, &out, &pieces];
+        let logits = self.logits.memory.address;
+        let kept = address(&self.sampler.kept);
+        let pieces = address(&self.sampler.pieces);
+        let target = device.target.address;
+        let sampled = device.out.address;
+        let vocab = self.vocab();
+        let parameters = abi::ReportParts {
+            logits,
+            kept,
+            requests,
+            target,
+            sampled,
+            pieces,
+            vocab,
+            length: length as u32,
+        };
         let kernel = &self.kernels.report_parts;
-        kernel.launch(context, [count, parts], REPORT_THREADS, &arguments)?;
-        let answers = out + 4 * self.slots.batch().logits.len() as u64;
-        let parts = parts as u32;
-        let arguments: [&dyn Argument; 9] =
-            [&logits, &kept, &vocab, &requests, &target, &out, &pieces, &parts, &answers];
-        self.kernels.report_rows.launch(context, [count, 1], 32, &arguments)
+        kernel.launch(context, [count, parts], abi::REPORT_THREADS, &parameters)?;
+
+        let parameters = abi::ReportRows {
+            logits,
+            kept,
+            requests,
+            target,
+            sampled,
+            pieces,
+            answers: sampled.offset_words(self.slots.batch().logits.len()),
+            vocab,
+            parts: parts as u32,
+        };
+        self.kernels.report_rows.launch(context, [count, 1], 32, &parameters)
     }
 }
 

@@ -1,19 +1,16 @@
-//! What a slot's row says of its sampler, in words: the header, and lists as long as the request
-//! makes them (kernels/common.cuh and kernels/logits_order.cuh have the same order). `slots` writes
-//! both when a slot opens; it touches no GPU.
+//! What a slot's row says of its sampler: the header, and lists as long as the request makes them
+//! (`Lists` in kernels/logits_order.cuh has the same order). `slots` writes both when a slot opens;
+//! it touches no GPU.
 
+use super::abi::{SlotHeader, NO_MASK};
 use crate::ids::TokenId;
 use crate::plan::SlotOpen;
 use crate::sampling::SamplerSpec;
 
-/// Words of a row's header; the order is that of `SlotWord` in kernels/common.cuh.
-pub const HEADER_WORDS: usize = 32;
-/// "No mask" where a mask's length stands.
-const NO_MASK: u32 = u32::MAX;
-
 /// The sampler of a slot that opens.
 pub struct SamplerRow {
-    header: [u32; HEADER_WORDS],
+    /// Its lists lie in the row, and it has no adapter.
+    pub header: SlotHeader,
     /// Masked tokens, biases, ring of newest outputs, bad words, their tokens, allowed tokens.
     pub lists: Vec<u32>,
 }
@@ -29,44 +26,34 @@ impl SamplerRow {
         lists.extend(ring(spec.tail_tokens(), outputs));
         push_bad_words(&mut lists, spec);
         let allowed_at = lists.len();
-        let allowed = spec.allowed.as_ref().map_or(NO_MASK, |mask| mask.len() as u32);
+        let allowed_words = spec.allowed.as_ref().map_or(NO_MASK, |mask| mask.len() as u32);
         lists.extend(spec.allowed.iter().flat_map(|mask| mask.iter().copied()));
         let ln_min_p = if spec.min_p > 0.0 { spec.min_p.ln() } else { f32::NEG_INFINITY };
-        let words = [
-            open.cached_tokens,
-            0,
-            outputs.len() as u32,
-            entries as u32,
-            spec.temperature.to_bits(),
-            spec.top_k,
-            spec.top_p.to_bits(),
-            ln_min_p.to_bits(),
-            spec.repetition_penalty.to_bits(),
-            spec.frequency_penalty.to_bits(),
-            spec.presence_penalty.to_bits(),
-            spec.seed as u32,
-            (spec.seed >> 32) as u32,
-            spec.min_tokens,
-            masked as u32,
-            u32::from(spec.needs_counts()),
-            0,
-            0,
-            spec.bias.len() as u32,
-            spec.bad_words.len() as u32,
-            spec.tail_tokens() as u32,
-            allowed,
-            allowed_at as u32,
-        ];
-        let mut header = [0; HEADER_WORDS];
-        header[..words.len()].copy_from_slice(&words);
-        SamplerRow { header, lists }
-    }
 
-    /// The header of a row whose lists lie at `far`; 0: in the row.
-    pub fn header(&self, far: u64) -> [u32; HEADER_WORDS] {
-        let mut header = self.header;
-        [header[16], header[17]] = [far as u32, (far >> 32) as u32];
-        header
+        let header = SlotHeader {
+            length: open.cached_tokens,
+            outputs: outputs.len() as u32,
+            count_entries: entries as u32,
+            temperature: spec.temperature,
+            top_k: spec.top_k,
+            top_p: spec.top_p,
+            ln_min_p,
+            repetition_penalty: spec.repetition_penalty,
+            frequency_penalty: spec.frequency_penalty,
+            presence_penalty: spec.presence_penalty,
+            seed_low: spec.seed as u32,
+            seed_high: (spec.seed >> 32) as u32,
+            min_tokens: spec.min_tokens,
+            masked: masked as u32,
+            needs_counts: u32::from(spec.needs_counts()),
+            biases: spec.bias.len() as u32,
+            bad_words: spec.bad_words.len() as u32,
+            tail: spec.tail_tokens() as u32,
+            allowed_words,
+            allowed_at: allowed_at as u32,
+            ..SlotHeader::default()
+        };
+        SamplerRow { header, lists }
     }
 }
 
@@ -128,7 +115,6 @@ mod tests {
             sampler: Arc::new(spec),
         };
         let row = SamplerRow::new(&open, &outputs, 0);
-        let header = row.header(0x1_2345_6789);
         let wanted: Vec<u32> = [
             vec![2, 9],
             vec![7, (-1.5f32).to_bits()],
@@ -140,12 +126,15 @@ mod tests {
         ]
         .concat();
         assert_eq!(row.lists, wanted);
-        assert_eq!(header[2], 5);
-        assert_eq!(header[14], 2);
-        assert_eq!(header[16..23], [0x2345_6789, 1, 1, 2, 3, 2, 16]);
+        let header = row.header;
+        assert_eq!((header.outputs, header.masked, header.biases, header.bad_words), (5, 2, 1, 2));
+        assert_eq!((header.tail, header.allowed_words, header.allowed_at), (3, 2, 16));
         let plain = SlotOpen { sampler: Arc::default(), ..open };
         let row = SamplerRow::new(&plain, &outputs, 0);
         assert!(row.lists.is_empty());
-        assert_eq!(row.header(0)[16..23], [0, 0, 0, 0, 0, NO_MASK, 0]);
+        let header = row.header;
+        assert_eq!((header.masked, header.biases, header.bad_words, header.tail), (0, 0, 0, 0));
+        assert_eq!((header.allowed_words, header.allowed_at), (NO_MASK, 0));
+        assert!(header.lists.is_null());
     }
 }

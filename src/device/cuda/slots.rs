@@ -1,11 +1,13 @@
-//! The input of a step as the GPU reads it: one run of u32 words with records, changes of slot rows
-//! and their data (kernels/step.cu has the same lists). `Cuda::begin` calls it with a plan that
+//! The input of a step as the GPU reads it: records, changes of slot rows, and the words that both
+//! point to (kernels/step.cu reads them). `Cuda::begin` calls it with a plan that
 //! [`SlotTable`] has checked; it touches no GPU.
 //!
 //! The host keeps of each row only how many pages it has, to append others. Everything else lives
 //! on the device alone.
 
-use super::sampler_row::{adjusts, SamplerRow, HEADER_WORDS};
+use super::abi::{LogitsRecord, RowChange, SlotHeader, SlotRows, StepRecord, FEED_LAST, TO_SAMPLE};
+use super::device_ptr::DevicePtr;
+use super::sampler_row::{adjusts, SamplerRow};
 use crate::device::batch::{Batch, BatchChunk, SlotTable};
 use crate::device::DeviceLimits;
 use crate::error::Result;
@@ -16,19 +18,16 @@ use crate::sampling::TokenCounts;
 
 /// Words of a row for the sampler's lists; longer ones lie elsewhere.
 const LIST_WORDS: usize = 1024;
-const RECORD_WORDS: usize = 10;
-const CHANGE_WORDS: usize = 5;
-/// Words of a logits row.
-const LOGITS_WORDS: usize = 2;
-/// `SLOT_ADAPTER` of the header: 1 + the adapter slot of the row's adapter, 0 = none.
-const ADAPTER_WORD: usize = 23;
-/// Flag of a record: its token is the one that the slot sampled last.
-const FEED_LAST: u32 = 1;
-/// Instead of the token to report on: sample one.
-const TO_SAMPLE: u32 = u32::MAX;
+const HEADER_WORDS: usize = words_of::<SlotHeader>();
+// Changes lie behind the records, and hold pointers.
+const _: () = assert!(size_of::<StepRecord>().is_multiple_of(align_of::<RowChange>()));
+
+const fn words_of<T>() -> usize {
+    size_of::<T>() / size_of::<u32>()
+}
 
 /// Gives a slot memory for so many words: its address, which stays until the slot asks for more.
-pub type Far<'a> = &'a mut dyn FnMut(SlotId, usize) -> Result<u64>;
+pub type Far<'a> = &'a mut dyn FnMut(SlotId, usize) -> Result<DevicePtr>;
 
 /// Where the parts of a row lie, in words.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,17 +56,12 @@ impl RowLayout {
             stride: (counts + 2 * capacity).next_multiple_of(32) as u64,
         }
     }
-}
 
-/// A run of words for a slot's row, or for memory at another address.
-#[derive(Clone, Copy)]
-struct Change {
-    /// The address; 0 = the row.
-    far: u64,
-    to: u32,
-    /// Into the step's data.
-    from: u32,
-    count: u32,
+    /// For kernels, where the rows of all slots lie at `rows`.
+    pub fn at(&self, rows: DevicePtr) -> SlotRows {
+        let RowLayout { lists, pages, counts, counts_capacity, stride } = *self;
+        SlotRows { rows, stride, lists, pages, counts, counts_capacity }
+    }
 }
 
 /// What the host keeps of a slot's row.
@@ -75,8 +69,8 @@ struct Change {
 struct Row {
     /// Pages in its table.
     pages: usize,
-    /// Of this step.
-    changes: Vec<Change>,
+    /// Of this step; they count `from` from the start of the data.
+    changes: Vec<RowChange>,
 }
 
 /// The rows of all slots, and the input of the current step.
@@ -88,8 +82,8 @@ pub struct Slots {
     /// Slots with changes, in order.
     touched: Vec<SlotId>,
     data: Vec<u32>,
-    records: Vec<u32>,
-    changes: Vec<u32>,
+    records: Vec<StepRecord>,
+    changes: Vec<RowChange>,
     /// A sampled row has biases, penalties and the like.
     pub adjusts: bool,
 }
@@ -117,7 +111,7 @@ impl Slots {
 
     /// Records of the input: blocks of the kernel that reads it.
     pub fn records(&self) -> usize {
-        self.records.len() / RECORD_WORDS
+        self.records.len()
     }
 
     /// Check a plan and encode it. `far` gives a slot memory for so many words.
@@ -152,30 +146,33 @@ impl Slots {
         Ok(())
     }
 
-    /// Two words for each logits row: its token row, and the token to report on.
+    /// The logits rows of the step.
     fn put_logits(&mut self) {
         self.adjusts = false;
         for row in &self.table.batch.logits {
-            let next = match row.purpose {
+            let target = match row.purpose {
                 Purpose::Report { next } => next.0,
                 Purpose::Sample => {
                     self.adjusts |= self.table.sampler(row.slot).is_some_and(|spec| adjusts(spec));
                     TO_SAMPLE
                 }
             };
-            self.data.extend([row.row as u32, next]);
+            let record = LogitsRecord { row: row.row as u32, target };
+            self.data.extend_from_slice(bytemuck::cast_slice(&[record]));
         }
     }
 
     /// Words of the encoded input.
     pub fn words(&self) -> usize {
-        self.records.len() + self.changes.len() + self.data.len()
+        size_of_val(&*self.records) / 4 + size_of_val(&*self.changes) / 4 + self.data.len()
     }
 
     /// Write the encoded input to `to`, which has at least [`Slots::words`].
     pub fn write(&self, to: &mut [u32]) {
         let mut at = 0;
-        for part in [&self.records, &self.changes, &self.data] {
+        let parts: [&[u32]; 3] =
+            [bytemuck::cast_slice(&self.records), bytemuck::cast_slice(&self.changes), &self.data];
+        for part in parts {
             to[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
@@ -183,15 +180,15 @@ impl Slots {
 
     /// Turn offsets into the parts into offsets into the whole.
     fn place(&mut self) {
-        let changes_at = self.records.len() as u32;
-        let data_at = changes_at + self.changes.len() as u32;
-        for record in self.records.chunks_exact_mut(RECORD_WORDS) {
-            record[3] += data_at;
-            record[6] += changes_at;
-            record[9] += data_at;
+        let changes_at = (self.records.len() * words_of::<StepRecord>()) as u32;
+        let data_at = changes_at + (self.changes.len() * words_of::<RowChange>()) as u32;
+        for record in &mut self.records {
+            record.chunk += data_at;
+            record.changes += changes_at;
+            record.logits += data_at;
         }
-        for change in self.changes.chunks_exact_mut(CHANGE_WORDS) {
-            change[1] += data_at;
+        for change in &mut self.changes {
+            change.from += data_at;
         }
     }
 
@@ -201,26 +198,21 @@ impl Slots {
         let changes = &mut self.rows[chunk.slot.index()].changes;
         let first_change = self.changes.len();
         let change_count = changes.len();
-        for Change { far, to, from, count } in changes.drain(..) {
-            self.changes.extend([to, from, count, far as u32, (far >> 32) as u32]);
-        }
+        self.changes.append(changes);
 
-        let flags = if chunk.known.is_none() { FEED_LAST } else { 0 };
-        let tokens_at = chunk_tokens + chunk.known.unwrap_or(0);
-        let logits_at = logits + LOGITS_WORDS * chunk.first_logits;
-        let numbers = [
-            chunk.tokens,
-            flags as usize,
-            tokens_at,
-            chunk.first,
-            chunk.first_logits,
-            first_change,
-            change_count,
-            chunk.logits,
-            logits_at,
-        ];
-        self.records.push(chunk.slot.0);
-        self.records.extend(numbers.map(|n| n as u32));
+        let logits_at = logits + chunk.first_logits * words_of::<LogitsRecord>();
+        self.records.push(StepRecord {
+            slot: chunk.slot.0,
+            tokens: chunk.tokens as u32,
+            flags: if chunk.known.is_none() { FEED_LAST } else { 0 },
+            chunk: (chunk_tokens + chunk.known.unwrap_or(0)) as u32,
+            first_row: chunk.first as u32,
+            first_logits_row: chunk.first_logits as u32,
+            changes: (first_change * words_of::<RowChange>()) as u32,
+            change_count: change_count as u32,
+            logits_count: chunk.logits as u32,
+            logits: logits_at as u32,
+        });
     }
 
     fn row(&mut self, slot: SlotId) -> Result<&mut Row> {
@@ -242,7 +234,7 @@ impl Slots {
                 let first = row.pages;
                 row.pages += pages.len();
                 let at = self.layout.pages + first as u32;
-                self.put(*slot, 0, at, pages.iter().map(|p| p.0))
+                self.put(*slot, DevicePtr::NULL, at, pages.iter().map(|p| p.0))
             }
         }
     }
@@ -264,22 +256,22 @@ impl Slots {
 
         let sampler = SamplerRow::new(open, outputs, counts.len() / 2);
         let (far, lists_at) = match sampler.lists.len() {
-            0..=LIST_WORDS => (0, self.layout.lists),
+            0..=LIST_WORDS => (DevicePtr::NULL, self.layout.lists),
             words => (far(slot, words)?, 0),
         };
-        let mut header = sampler.header(far);
-        header[ADAPTER_WORD] =
-            self.table.adapter_slot(slot).map_or(0, |slot| 1 + u32::from(slot.0));
-        self.put(slot, 0, 0, header)?;
+        let adapter = self.table.adapter_slot(slot).map_or(0, |slot| 1 + u32::from(slot.0));
+        let header = SlotHeader { lists: far, adapter, ..sampler.header };
+        let header: [u32; HEADER_WORDS] = bytemuck::cast(header);
+        self.put(slot, DevicePtr::NULL, 0, header)?;
         self.put(slot, far, lists_at, sampler.lists)?;
-        self.put(slot, 0, self.layout.counts, counts)
+        self.put(slot, DevicePtr::NULL, self.layout.counts, counts)
     }
 
-    /// Words for the slot's row, or for the memory at `far`, from word `to` on.
+    /// Words for the slot's row, or for the memory at `far` unless that is null, from word `to` on.
     fn put(
         &mut self,
         slot: SlotId,
-        far: u64,
+        far: DevicePtr,
         to: u32,
         words: impl IntoIterator<Item = u32>,
     ) -> Result<()> {
@@ -288,7 +280,8 @@ impl Slots {
         let count = (self.data.len() - from) as u32;
         if count > 0 {
             self.touched.push(slot);
-            self.row(slot)?.changes.push(Change { far, to, from: from as u32, count });
+            let change = RowChange { far, to, from: from as u32, count, unused: 0 };
+            self.row(slot)?.changes.push(change);
         }
         Ok(())
     }

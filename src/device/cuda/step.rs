@@ -1,6 +1,7 @@
 //! The frame of a step on the GPU: one copy of input and the kernel that spreads it, the graph that
 //! records or replays what lies between, the sampler, one copy back.
 
+use super::abi;
 use super::graphs;
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::StepOps;
@@ -27,27 +28,24 @@ impl StepOps for Cuda {
             reserved.graphs.forget();
         }
         self.padded = padded;
-        let (rows, all) = (batch.rows as u32, padded.unwrap_or(batch.rows) as u32);
         let device = &reserved.steps.device;
-        let stride = self.slots.layout().stride;
         self.kernels.prepare.launch(
             &self.context,
             [self.slots.records(), 1],
             ROW_THREADS,
-            &[
-                &input,
-                &device.rows.address,
-                &stride,
-                &device.token.address,
-                &device.position.address,
-                &device.slot_of.address,
-                &device.adapter_slot_of.address,
-                &device.gather_row.address,
-                &device.sample_slot.address,
-                &device.target.address,
-                &rows,
-                &all,
-            ],
+            &abi::PrepareStep {
+                input,
+                slots: device.slot_rows(self.slots.layout()),
+                token: device.token.address,
+                position: device.position.address,
+                slot_of: device.slot_of.address,
+                adapter_slot_of: device.adapter_slot_of.address,
+                gather_row: device.gather_row.address,
+                sample_slot: device.sample_slot.address,
+                target: device.target.address,
+                rows: batch.rows as u32,
+                padded_rows: padded.unwrap_or(batch.rows) as u32,
+            },
         )?;
         let adapters = self.slots.batch().adapters;
         let key = padded.filter(|_| repeats).map(|rows| graphs::Key { rows, adapters });

@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::abi::{SlotRows, NO_MASK};
 use super::context::{Context, Event};
+use super::device_ptr::DevicePtr;
 use super::memory::{Memory, Pinned};
 use super::reports::{Reports, MOST_ANSWER_WORDS};
 use super::slots::{RowLayout, Slots};
@@ -17,8 +19,10 @@ use crate::error::Result;
 use crate::internal;
 use crate::plan::{Purpose, StepResult, TokenMasks};
 
+/// Steps that may be enqueued before the first is collected.
+pub const DEPTH: usize = 2;
 /// One more than the steps in flight: the one that is being written.
-const RING: usize = super::DEPTH + 1;
+const RING: usize = DEPTH + 1;
 /// Words of input beyond tokens and records that fit without growing: openings and pages of a usual
 /// step.
 const USUAL_WORDS: usize = 64 << 10;
@@ -33,13 +37,20 @@ pub struct OnDevice {
     pub slot_of: Memory,
     /// 1 + the adapter slot of a row's adapter, 0 = none.
     pub adapter_slot_of: Memory,
-    /// Token row of each logits row, its slot, and its target (kernels/logits_order.cuh).
+    /// Token row of each logits row, its slot, and its target.
     pub gather_row: Memory,
     pub sample_slot: Memory,
     pub target: Memory,
     /// Ids, then answers to requests for logprobs.
     pub out: Memory,
     sample_input: Option<Memory>,
+}
+
+impl OnDevice {
+    /// The slot rows, for kernels.
+    pub fn slot_rows(&self, layout: &RowLayout) -> SlotRows {
+        layout.at(self.rows.address)
+    }
 }
 
 /// Buffers on the host.
@@ -54,12 +65,13 @@ struct StagingBuffers {
     done: Event,
 }
 
-/// The token masks on the GPU: addresses (0 = the step has none) and the length of a mask.
+/// What `sample` reads beside the slots: requests for logprobs, and token masks (null where the
+/// step has none) of so many words each.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SampleInput {
-    pub requests: u64,
-    pub mask_of: u64,
-    pub masks: u64,
+    pub requests: DevicePtr,
+    pub mask_of: DevicePtr,
+    pub masks: DevicePtr,
     pub words_per_mask: u32,
 }
 
@@ -120,10 +132,10 @@ impl Steps {
 
     /// Copy the encoded input of a step to the GPU, in one piece: `first`, then the slots' part,
     /// whose address comes back. True if the buffer had to grow, and so has moved.
-    pub fn send(&mut self, slots: &Slots, first: &[u32]) -> Result<(u64, bool)> {
+    pub fn send(&mut self, slots: &Slots, first: &[u32]) -> Result<(DevicePtr, bool)> {
         self.current = (self.current + 1) % RING;
         if self.pending.iter().any(|pending| pending.staging == self.current) {
-            return Err(internal!("more than {} steps in flight", super::DEPTH));
+            return Err(internal!("more than {} steps in flight", DEPTH));
         }
         let words = first.len() + slots.words();
         let staging = &mut self.ring[self.current];
@@ -143,7 +155,7 @@ impl Steps {
         slots.write(rest);
         self.device.input.write(&staging.input, words)?;
         staging.sent.record()?;
-        Ok((self.device.input.address + 4 * first.len() as u64, grows))
+        Ok((self.device.input.address.offset_words(first.len()), grows))
     }
 
     /// Copy to the GPU what `sample` needs beyond the slots' rows: requests for logprobs, then
@@ -156,7 +168,6 @@ impl Steps {
         vocab: usize,
         requests: &[u32],
     ) -> Result<SampleInput> {
-        const NONE: u32 = u32::MAX;
         let per_mask = vocab.div_ceil(32);
         let masks_words = match masks.by_slot.len() {
             0 => 0,
@@ -166,6 +177,7 @@ impl Steps {
         if words == 0 {
             return Ok(SampleInput::default());
         }
+
         let staging = &mut self.ring[self.current];
         let pinned = grown(&self.context, &mut staging.sample_input, 4 * words)?;
         if self.device.sample_input.as_ref().is_none_or(|m| m.bytes < 4 * words) {
@@ -175,6 +187,7 @@ impl Steps {
         let Some(memory) = &self.device.sample_input else {
             return Err(internal!("no buffer for masks"));
         };
+
         let (first, rest) = pinned.words()[..words].split_at_mut(requests.len());
         first.copy_from_slice(requests);
         let mut sent = SampleInput { requests: memory.address, ..SampleInput::default() };
@@ -184,17 +197,18 @@ impl Steps {
                 let mask = masks.by_slot.iter().position(|(slot, _)| *slot == logits_row.slot);
                 *of = mask
                     .filter(|_| logits_row.purpose == Purpose::Sample)
-                    .map_or(NONE, |n| n as u32);
+                    .map_or(NO_MASK, |n| n as u32);
             }
             for (to, (_, mask)) in words_of.chunks_exact_mut(per_mask).zip(&masks.by_slot) {
                 let known = mask.len().min(per_mask);
                 to[..known].copy_from_slice(&mask[..known]);
                 to[known..].fill(0);
             }
-            sent.mask_of = memory.address + 4 * requests.len() as u64;
-            sent.masks = sent.mask_of + 4 * logits_rows.len() as u64;
+            sent.mask_of = memory.address.offset_words(requests.len());
+            sent.masks = sent.mask_of.offset_words(logits_rows.len());
             sent.words_per_mask = per_mask as u32;
         }
+
         memory.write(pinned, words)?;
         Ok(sent)
     }
@@ -205,7 +219,8 @@ impl Steps {
         from: &Memory,
         row: usize,
         nth: usize,
-        [vocab, count]: [usize; 2],
+        vocab: usize,
+        count: usize,
     ) -> Result<()> {
         let bytes = 4 * vocab;
         let staging = &mut self.ring[self.current];

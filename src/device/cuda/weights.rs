@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::abi;
 use super::context::{Context, Event};
+use super::device_ptr::DevicePtr;
 use super::launch::Kernel;
 use super::low_rank::{AdapterMatrices, TableAdapterMatrices};
 use super::memory::{Memory, Pinned};
@@ -42,7 +44,7 @@ impl Weight {
     ///
     /// # Panics
     /// If it was loaded as a vector: a mistake in the decoder.
-    pub fn matrix(&self) -> u64 {
+    pub(super) fn matrix(&self) -> DevicePtr {
         assert!(self.kind != WeightKind::Vector, "{} is a vector", self.name);
         self.memory.address
     }
@@ -51,10 +53,20 @@ impl Weight {
     ///
     /// # Panics
     /// If it was not loaded as a vector of this length: a mistake in the decoder.
-    pub fn vector(&self, length: usize) -> u64 {
+    pub(super) fn vector(&self, length: usize) -> DevicePtr {
         assert!(self.kind == WeightKind::Vector, "{} is no vector", self.name);
         assert!(self.outputs == length, "{} has {} of {length}", self.name, self.outputs);
         self.memory.address
+    }
+}
+
+impl From<DType> for abi::ElementType {
+    fn from(dtype: DType) -> abi::ElementType {
+        match dtype {
+            DType::F32 => abi::ElementType::F32,
+            DType::F16 => abi::ElementType::F16,
+            DType::BF16 => abi::ElementType::Bf16,
+        }
     }
 }
 
@@ -103,6 +115,7 @@ impl Uploader {
                 desc.dtype
             ));
         }
+
         self.context.bind()?;
         let count = desc.outputs * desc.inputs;
         let memory = Memory::new(&self.context, count * dtype.bytes(), desc.name)?;
@@ -111,17 +124,22 @@ impl Uploader {
             Source::Parts(parts) => self.parts(desc, parts, &memory, &target)?,
             Source::Dummy { seed, scale } => {
                 let kernel = target.pick(&kernels.dummy_matrix, &kernels.dummy_vector);
-                let arguments: [&dyn super::launch::Argument; 4] =
-                    [seed, scale, &(count as u64), &memory.address];
-                kernel.launch(&self.context, [blocks(count), 1], THREADS, &arguments)?;
+                let parameters = abi::DummyWeight {
+                    to: memory.address,
+                    seed: *seed,
+                    count: count as u64,
+                    scale: *scale,
+                };
+                kernel.launch(&self.context, [blocks(count), 1], THREADS, &parameters)?;
             }
             Source::Constant(value) => {
                 let kernel = target.pick(&kernels.constant_matrix, &kernels.constant_vector);
-                let arguments: [&dyn super::launch::Argument; 3] =
-                    [value, &(count as u64), &memory.address];
-                kernel.launch(&self.context, [blocks(count), 1], THREADS, &arguments)?;
+                let parameters =
+                    abi::ConstantWeight { to: memory.address, count: count as u64, value: *value };
+                kernel.launch(&self.context, [blocks(count), 1], THREADS, &parameters)?;
             }
         }
+
         let name = desc.name.to_string();
         let (outputs, inputs) = (desc.outputs, desc.inputs);
         let (kind, adapters, table_adapters) = (desc.kind, None, None);
@@ -141,9 +159,10 @@ impl Uploader {
             if first + outputs > desc.outputs {
                 break;
             }
-            match desc.transposed {
-                true => self.turned(part, first, desc.inputs, target)?,
-                false => self.straight(part, first * desc.inputs, memory, target)?,
+            if desc.transposed {
+                self.turned(part, first, desc.inputs, target)?;
+            } else {
+                self.straight(part, first * desc.inputs, memory, target)?;
             }
             first += outputs;
         }
@@ -165,6 +184,7 @@ impl Uploader {
         let mut at = offset;
         for chunk in chunks(&part.bytes, CHUNK_BYTES) {
             let place = at * target.dtype.bytes();
+
             let staging = self.fill(&chunk)?;
             let count = chunk.len() / size;
             if part.dtype == target.dtype {
@@ -177,12 +197,12 @@ impl Uploader {
                     &self.context,
                     [blocks(count), 1],
                     THREADS,
-                    &[
-                        &self.ring[self.next].on_device.address,
-                        &(part.dtype as i32),
-                        &(count as u64),
-                        &(target.address + place as u64),
-                    ],
+                    &abi::ConvertWeight {
+                        from: self.ring[self.next].on_device.address,
+                        to: target.address.offset_bytes(place),
+                        count: count as u64,
+                        kind: part.dtype.into(),
+                    },
                 )?;
             }
             self.turn()?;
@@ -204,25 +224,26 @@ impl Uploader {
             return Err(internal!("a row of {row_bytes} bytes is beyond the staging buffer"));
         }
         let rows_per_chunk = CHUNK_BYTES / row_bytes.max(1);
-        let to = target.address + (first * inputs * target.dtype.bytes()) as u64;
+        let to = target.address.offset_bytes(first * inputs * target.dtype.bytes());
         for (n, chunk) in chunks(&part.bytes, rows_per_chunk * row_bytes).enumerate() {
             let staging = self.fill(&chunk)?;
             staging.on_device.write_at(0, &staging.pinned, chunk.len())?;
+
             let count = chunk.len() / part.dtype.bytes();
             let kernel = target.pick(&target.kernels.turn_matrix, &target.kernels.turn_vector);
             kernel.launch(
                 &self.context,
                 [blocks(count), 1],
                 THREADS,
-                &[
-                    &self.ring[self.next].on_device.address,
-                    &(part.dtype as i32),
-                    &(count as u64),
-                    &(part.cols as u64),
-                    &((n * rows_per_chunk) as u64),
-                    &(inputs as u64),
-                    &to,
-                ],
+                &abi::TurnWeight {
+                    from: self.ring[self.next].on_device.address,
+                    to,
+                    count: count as u64,
+                    outputs: part.cols as u64,
+                    first_input: (n * rows_per_chunk) as u64,
+                    all_inputs: inputs as u64,
+                    kind: part.dtype.into(),
+                },
             )?;
             self.turn()?;
         }
@@ -265,14 +286,14 @@ impl Uploader {
 
 /// Where an upload goes.
 struct Target<'a> {
-    address: u64,
+    address: DevicePtr,
     dtype: DType,
     vector: bool,
     kernels: &'a Kernels,
 }
 
 impl Target<'_> {
-    fn pick<'k>(&self, matrix: &'k Kernel, vector: &'k Kernel) -> &'k Kernel {
+    fn pick<'k, P>(&self, matrix: &'k Kernel<P>, vector: &'k Kernel<P>) -> &'k Kernel<P> {
         if self.vector {
             vector
         } else {

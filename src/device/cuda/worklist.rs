@@ -1,7 +1,6 @@
 //! The work list of paged attention on tensor cores: which tile of packed rows meets which keys.
-//! `attention` has it made once a step and ships it with the step's input;
-//! kernels/attention_mma.cuh says what the words mean. It knows lengths, no values and no card but
-//! for its number of blocks.
+//! `attention` has it made once a step and ships it with the step's input. It knows lengths, no
+//! values and no card but for its number of blocks.
 //!
 //! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first. A
 //! single token becomes a tile of at most 16 packed rows. All keys of all single tokens are laid in
@@ -9,28 +8,27 @@
 //! together whatever the lengths; a block walks over its items, and the last block of a sequence to
 //! finish joins the sequence's parts.
 
+use std::ops::Range;
+
+use super::abi::{self, WorkItem, NEXT_ITEM, NO_PART};
 use crate::device::batch::BatchChunk;
 
-/// As in kernels/attention_mma.cuh, attention_mma.cu and attention_prefill_sm90.cu.
-pub const ITEM_WORDS: usize = 8;
-pub const PROMPT_ROWS: usize = 128;
-pub const SPLIT_ROWS: usize = 16;
-pub const TILE_KEYS: usize = 64;
-const NO_PART: u32 = u32::MAX;
-/// The word with the number of packed rows, and above them where the block's next item lies.
-const ITEM_COUNT: usize = 3;
-const NEXT_SHIFT: u32 = 8;
+const PROMPT_ROWS: usize = abi::PROMPT_ROWS as usize;
+const SPLIT_ROWS: usize = abi::SPLIT_ROWS as usize;
+const TILE_KEYS: usize = abi::TILE_KEYS as usize;
+// `count` of an item has room for them below the next item's number.
+const _: () = assert!(abi::PROMPT_ROWS < NEXT_ITEM && abi::SPLIT_ROWS < NEXT_ITEM);
 /// What an item of the split kernel costs beside its tiles of keys, in tiles: load q, look up the
 /// first pages, wait for them, merge.
 const ITEM_COST_TILES: usize = 2;
 /// Parts that a block of the split kernel can leave: what it begins with and what it ends with.
 pub const PARTS_PER_BLOCK: usize = 2;
 
-/// The work list of a step, in words: chunk tiles; then, if there are single tokens, the first item
+/// The work list of a step: chunk tiles; then, if there are single tokens, the first item
 /// of each block of the split kernel, empty where it has none, and the items that follow them.
 #[derive(Default)]
 pub struct WorkList {
-    pub words: Vec<u32>,
+    pub items: Vec<WorkItem>,
     /// Tiles of prompts.
     pub prompt_tiles: usize,
     /// There are single tokens.
@@ -43,54 +41,58 @@ impl WorkList {
     /// Make the list of a step with `group` q heads per KV head, for `blocks` blocks of the split
     /// kernel per KV head.
     pub fn make(&mut self, chunks: &[BatchChunk], group: usize, blocks: usize) {
-        self.words.clear();
+        self.items.clear();
         let single = |chunk: &&BatchChunk| chunk.tokens * group <= SPLIT_ROWS || chunk.tokens == 1;
-        self.prompt_tiles = 0;
         // Longest first: the last blocks to start are then short.
         for chunk in chunks.iter().filter(|s| !single(s)) {
             let packed = chunk.tokens * group;
             for begin in (0..packed).step_by(PROMPT_ROWS).rev() {
                 let count = PROMPT_ROWS.min(packed - begin);
                 let keys = chunk.length - chunk.tokens + (begin + count - 1) / group + 1;
-                self.words.extend(item(chunk, begin, count, [0, keys], None));
-                self.prompt_tiles += 1;
+                self.items.push(item(chunk, begin, count, 0..keys));
             }
         }
+        self.prompt_tiles = self.items.len();
+
         let tokens = || chunks.iter().filter(single);
         self.split = tokens().next().is_some();
         if !self.split {
             return;
         }
         let cost = least_cost(tokens, group, blocks);
-        let first = self.words.len();
-        self.words.resize(first + ITEM_WORDS * blocks, 0);
-        // The block in hand, and where its last item lies.
+        let first = self.items.len();
+        self.items.resize(first + blocks, WorkItem::default());
+        // The block in hand, where its last item lies, and parts of the rows before these.
         let (mut current, mut last, mut parts) = (None, 0, 0);
-        cut(tokens(), group, cost, |block, chunk, begin, [from, to]| {
+        cut(tokens(), group, cost, |block, chunk, begin, keys| {
             let count = SPLIT_ROWS.min(chunk.tokens * group - begin);
-            let whole = from == 0 && to == chunk.length;
-            let at = match current == Some(block) {
-                true => self.words.len(),
-                false => first + ITEM_WORDS * block,
-            };
+            let end = keys.end;
+            let whole = keys == (0..chunk.length);
+            let mut item = item(chunk, begin, count, keys);
+            if !whole {
+                item.part = parts as u32;
+                item.piece = self.pieces.len() as u16;
+            }
+
+            let mut at = first + block;
             if current == Some(block) {
-                let next = ((at - first) / ITEM_WORDS) as u32;
-                self.words[last + ITEM_COUNT] |= next << NEXT_SHIFT;
-                self.words.resize(at + ITEM_WORDS, 0);
+                at = self.items.len();
+                self.items[last].count += NEXT_ITEM * (at - first) as u32;
+                self.items.push(item);
+            } else {
+                self.items[at] = item;
             }
             (current, last) = (Some(block), at);
-            let part = (!whole).then_some([parts, self.pieces.len()]);
-            let item = item(chunk, begin, count, [from, to], part);
-            self.words[at..at + ITEM_WORDS].copy_from_slice(&item);
             if whole {
                 return;
             }
+
             self.pieces.push(at);
-            if to == chunk.length {
+            if end == chunk.length {
                 // Now it is known how many pieces these rows have.
                 let count = self.pieces.len();
                 for at in self.pieces.drain(..) {
-                    self.words[at + ITEM_WORDS - 1] |= (count << 16) as u32;
+                    self.items[at].pieces = count as u16;
                 }
                 parts += count;
             }
@@ -98,18 +100,19 @@ impl WorkList {
     }
 }
 
-/// `part`: the first part of these rows, and which this one is; how many there are comes later.
-fn item(
-    chunk: &BatchChunk,
-    begin: usize,
-    count: usize,
-    keys: [usize; 2],
-    part: Option<[usize; 2]>,
-) -> [u32; ITEM_WORDS] {
-    let [first, begin, count] = [chunk.first, begin, count].map(|n| n as u32);
-    let [from, to] = keys.map(|n| n as u32);
-    let [part, piece] = part.map_or([NO_PART, 0], |part| part.map(|n| n as u32));
-    [chunk.slot.0, first, begin, count, from, to, part, piece]
+/// An item with all keys of its rows, and nothing behind it.
+fn item(chunk: &BatchChunk, begin: usize, count: usize, keys: Range<usize>) -> WorkItem {
+    WorkItem {
+        slot: chunk.slot.0,
+        first_row: chunk.first as u32,
+        begin: begin as u32,
+        count: count as u32,
+        keys_from: keys.start as u32,
+        keys_to: keys.end as u32,
+        part: NO_PART,
+        piece: 0,
+        pieces: 0,
+    }
 }
 
 /// The least cost of the most expensive block with which `blocks` suffice.
@@ -129,12 +132,12 @@ where
 }
 
 /// Deal the keys of single tokens to blocks of `cost` each: `item` gets the block, the chunk, the
-/// first of at most SPLIT_ROWS packed rows, and keys from and to. Returns the number of blocks.
+/// first of at most SPLIT_ROWS packed rows, and its keys. Returns the number of blocks.
 fn cut<'a>(
     singles: impl Iterator<Item = &'a BatchChunk>,
     group: usize,
     cost: usize,
-    mut item: impl FnMut(usize, &BatchChunk, usize, [usize; 2]),
+    mut item: impl FnMut(usize, &BatchChunk, usize, Range<usize>),
 ) -> usize {
     let (mut block, mut room) = (0, cost);
     for chunk in singles {
@@ -147,7 +150,7 @@ fn cut<'a>(
                 let left = (chunk.length - from).div_ceil(TILE_KEYS);
                 let tiles = left.min(room - ITEM_COST_TILES);
                 let to = chunk.length.min(from + tiles * TILE_KEYS);
-                item(block, chunk, begin, [from, to]);
+                item(block, chunk, begin, from..to);
                 (from, room) = (to, room - ITEM_COST_TILES - tiles);
             }
         }
@@ -187,37 +190,37 @@ mod tests {
     }
 
     fn check(list: &WorkList, chunks: &[BatchChunk], group: usize, blocks: usize) {
-        let (prompts, rest) = list.words.split_at(list.prompt_tiles * ITEM_WORDS);
+        let (prompts, rest) = list.items.split_at(list.prompt_tiles);
         // Every block's items, one after the other: all items of the list that are not empty.
-        let items: Vec<&[u32]> = rest.chunks_exact(ITEM_WORDS).collect();
         let mut splits = Vec::new();
         for block in 0..blocks {
             let mut at = block;
-            while items[at][ITEM_COUNT] != 0 {
-                splits.push(items[at]);
-                match (items[at][ITEM_COUNT] >> NEXT_SHIFT) as usize {
+            while rest[at].count != 0 {
+                splits.push(&rest[at]);
+                match (rest[at].count / NEXT_ITEM) as usize {
                     0 => break,
                     next => at = next,
                 }
             }
         }
-        assert_eq!(splits.len(), items.iter().filter(|item| item[ITEM_COUNT] != 0).count());
+        assert_eq!(splits.len(), rest.iter().filter(|item| item.count != 0).count());
         let mut seen = vec![vec![]; chunks.len()];
         let mut pieces_of = std::collections::BTreeMap::new();
-        for (n, item) in prompts.chunks_exact(ITEM_WORDS).chain(splits).enumerate() {
+        for (n, item) in prompts.iter().chain(splits).enumerate() {
             let most = if n < list.prompt_tiles { PROMPT_ROWS } else { SPLIT_ROWS };
-            let count = item[ITEM_COUNT] % (1 << NEXT_SHIFT);
+            let count = item.count % NEXT_ITEM;
             assert!((1..=most as u32).contains(&count));
-            assert!(item[4] < item[5]);
-            if item[6] == NO_PART {
-                assert!(item[7] == 0 && item[4] == 0, "{item:?}");
+            assert!(item.keys_from < item.keys_to);
+            if item.part == NO_PART {
+                assert!(item.pieces == 0 && item.piece == 0 && item.keys_from == 0, "{item:?}");
             } else {
-                let (pieces, piece) = (item[7] >> 16, item[7] & 0xffff);
-                assert!(piece < pieces && (item[6] + pieces) as usize <= PARTS_PER_BLOCK * blocks);
-                pieces_of.entry(item[6]).or_insert((pieces, vec![])).1.push(piece);
+                let parts = item.part as usize + usize::from(item.pieces);
+                assert!(item.piece < item.pieces && parts <= PARTS_PER_BLOCK * blocks);
+                pieces_of.entry(item.part).or_insert((item.pieces, vec![])).1.push(item.piece);
             }
-            for row in item[2]..item[2] + count {
-                seen[item[0] as usize].push((row as usize, item[4] as usize, item[5] as usize));
+            for row in item.begin..item.begin + count {
+                let keys = (item.keys_from as usize, item.keys_to as usize);
+                seen[item.slot as usize].push((row as usize, keys.0, keys.1));
             }
         }
         // Parts follow each other without gaps, and each piece is there once.
@@ -225,7 +228,7 @@ mod tests {
         for (first, (pieces, mut which)) in pieces_of {
             which.sort_unstable();
             assert_eq!((first, which), (next, (0..pieces).collect()));
-            next += pieces;
+            next += u32::from(pieces);
         }
         for (chunk, seen) in chunks.iter().zip(&mut seen) {
             seen.sort_unstable();
@@ -253,8 +256,8 @@ mod tests {
         chunks.push(BatchChunk { length: 64 * 500, ..single(100) });
         let cost = least_cost(|| chunks.iter(), 4, 49);
         let mut of_block = vec![0; 49];
-        cut(chunks.iter(), 4, cost, |block, _, _, [from, to]| {
-            of_block[block] += ITEM_COST_TILES + (to - from).div_ceil(TILE_KEYS);
+        cut(chunks.iter(), 4, cost, |block, _, _, keys| {
+            of_block[block] += ITEM_COST_TILES + keys.len().div_ceil(TILE_KEYS);
         });
         let all: usize = of_block.iter().sum();
         assert!(of_block.iter().all(|&c| c <= cost) && cost * 49 < all + 49 * 2 * ITEM_COST_TILES);

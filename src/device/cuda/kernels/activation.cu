@@ -2,8 +2,8 @@
 // Elementwise over [rows, width] with one thread per eight columns (one where the width is odd),
 // grid (rows, columns). Bytes: plain reads and writes once, gated reads 2 and writes 1. Few rows
 // have it folded into gemm_small_m.cu; for many the launch is small beside the GEMM.
+#include "abi_ops.h"
 #include "activation.cuh"
-#include "common.cuh"
 
 template <int N>
 __device__ __forceinline__ void get(const act* p, float (&x)[8]) {
@@ -17,7 +17,7 @@ __device__ __forceinline__ void put(act* p, const float (&x)[8]) {
 }
 
 template <int N>
-__device__ void in_place(act* x, const float* bias, u32 width, int kind) {
+__device__ void in_place(act* x, const float* bias, u32 width, Activation kind) {
   const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
   if (i >= width) return;
   act* p = x + (u64)blockIdx.x * width + i;
@@ -29,14 +29,14 @@ __device__ void in_place(act* x, const float* bias, u32 width, int kind) {
 }
 
 // x = act(x + bias), in place; bias may be null.
-extern "C" __global__ void bias_act(act* x, const float* bias, u32 width, int kind) {
+__global__ void bias_act(const BiasAct a) {
   begin();
-  if (width % 8 == 0) in_place<8>(x, bias, width, kind);
-  else in_place<1>(x, bias, width, kind);
+  if (a.width % 8 == 0) in_place<8>(a.x, a.bias, a.width, a.kind);
+  else in_place<1>(a.x, a.bias, a.width, a.kind);
 }
 
 template <int N>
-__device__ void gated(const act* x, const float* bias, u32 half, int kind, act* out) {
+__device__ void gated(const act* x, const float* bias, u32 half, Activation kind, act* out) {
   const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
   if (i >= half) return;
   const act* p = x + (u64)blockIdx.x * 2 * half + i;
@@ -53,24 +53,23 @@ __device__ void gated(const act* x, const float* bias, u32 half, int kind, act* 
 }
 
 // [rows, 2 half] (gates, then ups) -> [rows, half].
-extern "C" __global__ void gated_act(const act* x, const float* bias, u32 half, int kind,
-                                     act* out) {
+__global__ void gated_act(const GatedAct a) {
   begin();
-  if (half % 8 == 0) gated<8>(x, bias, half, kind, out);
-  else gated<1>(x, bias, half, kind, out);
+  if (a.half % 8 == 0) gated<8>(a.x, a.bias, a.half, a.kind, a.out);
+  else gated<1>(a.x, a.bias, a.half, a.kind, a.out);
 }
 
 // logits = cap * tanh(logits / cap), f32.
-extern "C" __global__ void softcap(float* logits, u64 count, float cap) {
+__global__ void softcap(const Softcap a) {
   begin();
-  for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < count;
+  for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < a.count;
        i += (u64)gridDim.x * blockDim.x)
-    logits[i] = cap * tanhf(logits[i] / cap);
+    a.logits[i] = a.cap * tanhf(a.logits[i] / a.cap);
 }
 
-extern "C" __global__ void bias_logits(float* logits, const float* bias, u32 vocab) {
+__global__ void bias_logits(const BiasLogits a) {
   begin();
-  float* row = logits + (u64)blockIdx.x * vocab;
+  float* row = a.logits + (u64)blockIdx.x * a.vocab;
   const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
-  if (i < vocab) row[i] += bias[i];
+  if (i < a.vocab) row[i] += a.bias[i];
 }

@@ -19,16 +19,16 @@
 // Bytes: shrink reads x once for each 16 rows of A, and A once for each tile, expand reads B, reads
 // and writes y, all from L2 once somebody used them. At rank 16 both are some 1 % of the GEMM's
 // work.
-#include "common.cuh"
+#include "abi_ops.h"
 #include "mma.cuh"
 
-#define WARPS 16  // as in adapters.rs, like the next three, and SPLITS
-#define WINDOW 32
-#define TILE_ROWS 8
-#define COLUMNS 128
-#define PARTS 3
+#define WARPS SHRINK_WARPS
+#define WINDOW ADAPTER_WINDOW
+#define TILE_ROWS ADAPTER_TILE_ROWS
+#define COLUMNS EXPAND_COLUMNS
+#define PARTS ADAPTER_PARTS
 #define RANKS 16
-#define SPLITS 4
+#define SPLITS SHRINK_SPLITS
 
 // Rows of a window that have one slot.
 struct Tile {
@@ -143,32 +143,31 @@ __device__ void multiply_share(const act* x, const act* a, u32 rows, const Tile&
 
 // low[split][r][part][j] = A[part][j] . x[r] over the split's share of the inputs, f32. Grid
 // (windows x tiles at a time, splits x parts * max_rank / 16).
-extern "C" __global__ void __launch_bounds__(32 * WARPS)
-    adapter_shrink(const act* x, u32 count, u32 tiles, const u32* adapter_slot_of, const u32* row_of,
-                   const act* all, const u32* ranks, u32 inputs, u32 parts, u32 max_rank,
-                   u32 splits, float* low) {
+__global__ void __launch_bounds__(32 * WARPS) adapter_shrink(const AdapterShrink p) {
   begin();
   const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const u32 width = parts * max_rank, split = blockIdx.y % splits;
-  const u32 first = blockIdx.y / splits * 16;
+  const u32 inputs = p.inputs, parts = p.parts, max_rank = p.max_rank;
+  const u32 width = parts * max_rank, splits = p.splits, split = blockIdx.y % splits;
+  const u32 first = blockIdx.y / splits * SHRINK_ROWS;
   const u32 share = (inputs + 32 * splits - 1) / (32 * splits) * 32;
   const u32 from = min(split * share, inputs), to = min(from + share, inputs);
-  low += (u64)split * count * width;
-  const RowAdapters slots = {adapter_slot_of, row_of};
+  float* low = p.low + (u64)split * p.rows * width;
+  const RowAdapters slots = {p.adapter_slot_of, p.row_of};
+  const u32 tiles = p.tiles;
   Tile tile;
-  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, slots); t += tiles) {
+  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, p.rows, slots); t += tiles) {
     // Sums that nobody asks for, unless it is worth waiting for the rank.
     const u32 part = first / max_rank;
     if (max_rank > 16 && max_rank % 16 == 0 &&
-        first % max_rank >= ranks[tile.slot * parts + part])
+        first % max_rank >= p.ranks[tile.slot * parts + part])
       continue;
-    const act* a = all + ((u64)tile.slot * width + first) * inputs;
-    const u32 rows = min(16u, width - first);
+    const act* a = p.a + ((u64)tile.slot * width + first) * inputs;
+    const u32 rows = min(SHRINK_ROWS, width - first);
 #if ACT != 0
     if (inputs % 8 == 0) {
       __shared__ float shares[WARPS][4 * 32];
       float sum[4] = {};
-      multiply_share(x, a, rows, tile, inputs, from, to, sum);
+      multiply_share(p.x, a, rows, tile, inputs, from, to, sum);
 #pragma unroll
       for (int e = 0; e < 4; e++) shares[warp][e * 32 + lane] = sum[e];
       __syncthreads();
@@ -187,7 +186,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
 #endif
     if (warp >= rows) continue;
     for (u32 n = 0; n < tile.count(); n++) {
-      const act* v = x + (u64)tile.row(n) * inputs;
+      const act* v = p.x + (u64)tile.row(n) * inputs;
       float sum = 0.f;
       for (u32 i = from + lane; i < to; i += 32)
         sum += to_f32(a[(u64)warp * inputs + i]) * to_f32(v[i]);
@@ -261,29 +260,29 @@ __device__ void add(Out* y, const u32 (&row)[R], u32 count, float (*shared)[PART
 
 // What both kernels below do, `Out` being the type of y.
 template <class Out>
-__device__ void expand(Out* y, u32 count, u32 tiles, const RowAdapters slots, const float* low,
-                       const act* b, const u32* all_ranks, u32 outputs, u32 parts, u32 max_rank,
-                       u32 splits, u32 end0, u32 end1) {
+__device__ void expand(const AdapterExpand& p) {
   __shared__ float shared[TILE_ROWS][PARTS * RANKS];
-  const bool wide = (outputs | end0 | end1) % 8 == 0;
+  const u32 outputs = p.outputs, parts = p.parts, max_rank = p.max_rank, tiles = p.tiles;
+  const bool wide = (outputs | p.end0 | p.end1) % 8 == 0;
   const u32 i = (blockIdx.y * COLUMNS + threadIdx.x % COLUMNS) * (wide ? 8 : 1);
-  const u32 part = (i >= end0) + (i >= end1);
+  const u32 part = (i >= p.end0) + (i >= p.end1);
   const bool upper = threadIdx.x >= COLUMNS;
-  const u64 next_split = (u64)count * parts * max_rank;
+  const u64 next_split = (u64)p.rows * parts * max_rank;
+  const RowAdapters slots = {p.adapter_slot_of, p.row_of};
   Tile tile;
-  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, count, slots); t += tiles) {
-    const u32* ranks = all_ranks + tile.slot * parts;
+  for (u32 t = blockIdx.x % tiles; find(tile, blockIdx.x / tiles, t, p.rows, slots); t += tiles) {
+    const u32* ranks = p.ranks + tile.slot * parts;
     const u32 above = upper ? 4 : 0, mine = tile.count() > above ? tile.count() - above : 0;
     const u32 rank = i < outputs && mine > 0 ? ranks[part] : 0;
-    const act* w = b + (u64)tile.slot * max_rank * outputs + i;
+    const act* w = p.b + (u64)tile.slot * max_rank * outputs + i;
     u32 row[4];
 #pragma unroll
     for (u32 m = 0; m < 4; m++) row[m] = tile.row(above + m);
     const u32 one[1] = {row[0]};
     float(*const at)[PARTS * RANKS] = shared + above;
-#define ADD(R, N, ROWS) \
-  add<R, N>(y + i, ROWS, mine, at, low, splits, next_split, w, ranks, part, rank, outputs, parts, \
-            max_rank)
+#define ADD(R, N, ROWS)                                                                      \
+  add<R, N>(reinterpret_cast<Out*>(p.y) + i, ROWS, mine, at, p.low, p.splits, next_split, w, \
+            ranks, part, rank, outputs, parts, max_rank)
     if (wide && tile.count() == 1) ADD(1, 8, one);
     else if (wide) ADD(4, 8, row);
     else ADD(4, 1, row);
@@ -292,23 +291,15 @@ __device__ void expand(Out* y, u32 count, u32 tiles, const RowAdapters slots, co
 
 // y[r] += B low[r]. One thread per eight columns (one where the widths are odd) of four rows, grid
 // (windows x tiles at a time, columns). At most three parts: they end at end0, end1 and outputs.
-extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
-    adapter_expand(act* y, u32 count, u32 tiles, const u32* adapter_slot_of, const u32* row_of,
-                   const float* low, const act* b, const u32* all_ranks, u32 outputs, u32 parts,
-                   u32 max_rank, u32 splits, u32 end0, u32 end1) {
+__global__ void __launch_bounds__(EXPAND_THREADS) adapter_expand(const AdapterExpand p) {
   begin();
-  expand(y, count, tiles, RowAdapters{adapter_slot_of, row_of}, low, b, all_ranks, outputs, parts, max_rank,
-         splits, end0, end1);
+  expand<act>(p);
 }
 
 // The same onto logits rows.
-extern "C" __global__ void __launch_bounds__(2 * COLUMNS)
-    adapter_expand_logits(float* y, u32 count, u32 tiles, const u32* adapter_slot_of, const u32* row_of,
-                          const float* low, const act* b, const u32* all_ranks, u32 outputs,
-                          u32 parts, u32 max_rank, u32 splits, u32 end0, u32 end1) {
+__global__ void __launch_bounds__(EXPAND_THREADS) adapter_expand_logits(const AdapterExpand p) {
   begin();
-  expand(y, count, tiles, RowAdapters{adapter_slot_of, row_of}, low, b, all_ranks, outputs, parts, max_rank,
-         splits, end0, end1);
+  expand<float>(p);
 }
 
 // Columns i.. of row `id` of a table and what an adapter adds to them, times scale.
@@ -337,27 +328,25 @@ __device__ void looked_up(const act* from, const act* a, const act* b, u32 rank,
 // gather.cu for steps in which some row has an adapter. A lies in [slot][token][rank], with room
 // for max_rank, B transposed in [slot][max_rank][width]. Block per row, eight columns a thread (one
 // where the width is odd). Bytes: B once per row, from L2.
-extern "C" __global__ void embed_adapted(const u32* token, const u32* adapter_slot_of, const act* table,
-                                         u32 table_rows, u32 width, float scale, const act* all_a,
-                                         const act* all_b, const u32* ranks, u32 max_rank,
-                                         act* out) {
+__global__ void embed_adapted(const EmbedAdapted p) {
   begin();
-  const u32 id = token[blockIdx.x], slot = adapter_slot_of[blockIdx.x];
-  act* to = out + (u64)blockIdx.x * width;
+  const u32 id = p.token[blockIdx.x], slot = p.adapter_slot_of[blockIdx.x];
+  const u32 table_rows = p.table_rows, width = p.width, max_rank = p.max_rank;
+  act* to = p.out + (u64)blockIdx.x * width;
   if (id >= table_rows) {
     for (u32 i = threadIdx.x; i < width; i += blockDim.x) to[i] = from_f32<act>(0.f);
     return;
   }
-  const u32 rank = slot ? ranks[slot - 1] : 0;
+  const u32 rank = slot ? p.ranks[slot - 1] : 0;
   const u64 place = slot ? slot - 1 : 0;
-  const act* from = table + (u64)id * width;
-  const act* a = all_a + place * table_rows * max_rank + (u64)id * rank;
-  const act* b = all_b + place * max_rank * width;
+  const act* from = p.table + (u64)id * width;
+  const act* a = p.a + place * table_rows * max_rank + (u64)id * rank;
+  const act* b = p.b + place * max_rank * width;
   if (width % 8 == 0) {
     for (u32 i = threadIdx.x * 8; i < width; i += blockDim.x * 8)
-      looked_up<8>(from + i, a, b + i, rank, width, scale, to + i);
+      looked_up<8>(from + i, a, b + i, rank, width, p.scale, to + i);
   } else {
     for (u32 i = threadIdx.x; i < width; i += blockDim.x)
-      looked_up<1>(from + i, a, b + i, rank, width, scale, to + i);
+      looked_up<1>(from + i, a, b + i, rank, width, p.scale, to + i);
   }
 }

@@ -11,9 +11,9 @@
 // and keeps its own online softmax (maximum, sum, weighted V) in f32 registers. The groups merge
 // through shared memory once. Bytes: K and V of the visible positions per head, so a group of q
 // heads re-reads its KV head from L2.
-#include "common.cuh"
+#include "abi_ops.h"
 
-#define THREADS 128
+#define THREADS ATTEND_THREADS
 #define KEYS 4
 #define LOG2E 1.4426950408889634f
 #define LOWEST -1e30f
@@ -128,11 +128,11 @@ template <class Keys>
 __device__ __forceinline__ void attend(const act* q, u32 first, u32 last, const Keys keys,
                                        const Shape s, act* out) {
   __shared__ float shared[THREADS * 8 + 2 * (THREADS / 4)];
-#define CASE(LANES)                                                               \
-  if (s.dim <= LANES * 8) {                                                       \
+#define CASE(LANES)                                                                \
+  if (s.dim <= LANES * 8) {                                                        \
     if (s.dim % 8 == 0) attend<LANES, true>(q, first, last, keys, s, shared, out); \
-    else attend<LANES, false>(q, first, last, keys, s, shared, out);              \
-    return;                                                                       \
+    else attend<LANES, false>(q, first, last, keys, s, shared, out);               \
+    return;                                                                        \
   }
   CASE(4)
   CASE(8)
@@ -140,34 +140,31 @@ __device__ __forceinline__ void attend(const act* q, u32 first, u32 last, const 
   CASE(32)
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-    attend_rows(const act* qkv, const u32* position, const u32* slot_of, const u32* rows,
-                u64 stride, u32 pages_at, u32 heads, u32 kv_heads, u32 dim, u32 page_size,
-                float scale, u32 window, float cap, const act* pool, act* out) {
+__global__ void __launch_bounds__(THREADS) attend_rows(const AttendRows a) {
   begin();
-  const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (heads / kv_heads);
-  if (slot_of[row] == NO_SLOT) return;
-  const u32* table = rows + slot_of[row] * stride + pages_at;
-  const u64 plane = (u64)page_size * dim;
-  const Paged keys = {pool + kv * plane, table, page_size, dim, kv_heads * plane};
-  const u32 at = position[row];
-  const u32 first = window != 0 && at + 1 > window ? at + 1 - window : 0;
-  const act* q = qkv + ((u64)row * (heads + 2 * kv_heads) + head) * dim;
-  attend(q, first, at, keys, Shape{dim, scale, cap}, out + ((u64)row * heads + head) * dim);
+  const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (a.heads / a.kv_heads), dim = a.dim;
+  if (a.slot_of[row] == NO_SLOT) return;
+  const u32* table = row_of(a.slots, a.slot_of[row]) + a.slots.pages;
+  const u64 plane = (u64)a.page_size * dim;
+  const Paged keys = {a.pool + kv * plane, table, a.page_size, dim, a.kv_heads * plane};
+  const u32 at = a.position[row];
+  const u32 first = a.window != 0 && at + 1 > a.window ? at + 1 - a.window : 0;
+  const act* q = a.qkv + ((u64)row * (a.heads + 2 * a.kv_heads) + head) * dim;
+  act* out = a.out + ((u64)row * a.heads + head) * dim;
+  attend(q, first, at, keys, Shape{dim, a.scale, a.softcap}, out);
 }
 
 // The step feeds every sequence as a whole: token row r of a sequence is its position r, and the
 // slot's length is that of the sequence.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    attend_all(const act* qkv, const u32* position, const u32* slot_of, const u32* rows, u64 stride,
-               u32 heads, u32 kv_heads, u32 dim, float scale, float cap, act* out) {
+__global__ void __launch_bounds__(THREADS) attend_all(const AttendAll a) {
   begin();
-  const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (heads / kv_heads);
-  if (slot_of[row] == NO_SLOT) return;
-  const u64 width = (u64)(heads + 2 * kv_heads) * dim;
-  const act* begin_of = qkv + (row - position[row]) * width;
-  const Flat keys = {begin_of + (u64)(heads + kv) * dim, width, (u64)kv_heads * dim};
-  const u32 last = rows[slot_of[row] * stride + SLOT_LENGTH] - 1;
-  const act* q = qkv + row * width + (u64)head * dim;
-  attend(q, 0, last, keys, Shape{dim, scale, cap}, out + ((u64)row * heads + head) * dim);
+  const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (a.heads / a.kv_heads), dim = a.dim;
+  if (a.slot_of[row] == NO_SLOT) return;
+  const u64 width = (u64)(a.heads + 2 * a.kv_heads) * dim;
+  const act* begin_of = a.qkv + (row - a.position[row]) * width;
+  const Flat keys = {begin_of + (u64)(a.heads + kv) * dim, width, (u64)a.kv_heads * dim};
+  const u32 last = header_of(row_of(a.slots, a.slot_of[row]))->length - 1;
+  const act* q = a.qkv + row * width + (u64)head * dim;
+  act* out = a.out + ((u64)row * a.heads + head) * dim;
+  attend(q, 0, last, keys, Shape{dim, a.scale, a.softcap}, out);
 }

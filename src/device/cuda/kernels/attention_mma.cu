@@ -1,6 +1,6 @@
 // Paged causal attention on tensor cores, for half types and head sizes 64, 80, 96, 128, 256. Any
 // page size, window and soft cap; any mix of chunks and single rows, by a work list that the host
-// lays into the step's input (attention.rs). f32, and other head sizes, go to attention.cu.
+// lays into the step's input (worklist.rs). f32, and other head sizes, go to attention.cu.
 //
 // The q heads of a KV head are packed into the rows of a tile: packed row r of a sequence is token
 // r / group, head r % group, so K and V are read once per group. Warps multiply by mma m16n8k16
@@ -23,15 +23,14 @@
 // reads, attention_prefill_sm90.cu has the chunks.
 #include "attention_mma.cuh"
 
-#define KEYS 64
-#define SPLIT_ROWS 16
+#define KEYS TILE_KEYS
 
 #if ACT != 0
 // WM warps along packed rows, WN along keys.
 template <int D, int WM, int WN>
 struct Tile {
   static constexpr int THREADS = 32 * WM * WN;
-  static constexpr int PAD = D + 8;             // elements of a row in shared memory
+  static constexpr int PAD = D + TILE_PADDING;             // elements of a row in shared memory
   static constexpr int STAGE = 2 * KEYS * PAD;  // K, then V
   static constexpr int STEPS = D / 16;          // of the inner dimension of Q K
   static constexpr int NT = KEYS / WN / 8;      // key tiles of a warp
@@ -46,14 +45,14 @@ struct Tile {
   // A thread's two packed rows, relative to the tile.
   __device__ u32 row(int half) const { return wm * 16 + lane / 4 + half * 8; }
 
-  __device__ void load_q(const Call& c, const u32* item, u32 count, u32 kv, u32 group) {
+  __device__ void load_q(const Call& c, const WorkItem* item, u32 count, u32 kv, u32 group) {
     const u64 width = (u64)(c.heads + 2 * c.kv_heads) * D;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const u32 r = row(half);
       const bool valid = r < count;
-      const u32 packed = item[ITEM_BEGIN] + (valid ? r : 0);
-      const u64 token = item[ITEM_FIRST] + packed / group;
+      const u32 packed = item->begin + (valid ? r : 0);
+      const u64 token = item->first_row + packed / group;
       at[half] = c.position[token];
       const act* from =
           c.qkv + token * width + (u64)(kv * group + packed % group) * D + lane % 4 * 2;
@@ -118,7 +117,7 @@ struct Tile {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         float x = s[n][i] * c.scale;
-        if (c.cap != 0.f) x = c.cap * tanhf(x / c.cap);
+        if (c.softcap != 0.f) x = c.softcap * tanhf(x / c.softcap);
         s[n][i] = x * LOG2E;
         if (mask) {
           const u32 key = first + wn * (KEYS / WN) + n * 8 + lane % 4 * 2 + i % 2, mine = at[i / 2];
@@ -176,17 +175,17 @@ struct Tile {
     }
   }
 
-  __device__ void run(const Call& c, const u32* item, u32 count, u32 stages, act* shared) {
+  __device__ void run(const Call& c, const WorkItem* item, u32 count, u32 stages, act* shared) {
     lane = threadIdx.x % 32;
     wm = threadIdx.x / 32 % WM;
     wn = threadIdx.x / 32 / WM;
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
-    const u32* table = c.rows + item[ITEM_SLOT] * c.stride + c.pages_at;
+    const u32* table = row_of(c.slots, item->slot) + c.slots.pages;
     load_q(c, item, count, kv, group);
     // Positions grow with the packed row: the first sees the fewest keys.
-    const u32 lowest = c.position[item[ITEM_FIRST] + item[ITEM_BEGIN] / group];
-    u32 from = item[ITEM_KEYS_FROM];
-    const u32 to = item[ITEM_KEYS_TO];
+    const u32 lowest = c.position[item->first_row + item->begin / group];
+    u32 from = item->keys_from;
+    const u32 to = item->keys_to;
     if (c.window != 0 && lowest + 1 > c.window) from = max(from, lowest + 1 - c.window);
     const u32 tiles = from < to ? (to - from + KEYS - 1) / KEYS : 0;
     // Tile t is copied to stage t % stages, from the places in row t % 2.
@@ -233,14 +232,14 @@ struct Tile {
   }
 
   // Each warp owns its rows.
-  __device__ void write(const Call& c, const u32* item) {
+  __device__ void write(const Call& c, const WorkItem* item) {
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const u32 r = row(half);
-      if (r >= item[ITEM_COUNT]) continue;
-      const u32 packed = item[ITEM_BEGIN] + r;
-      const u64 token = item[ITEM_FIRST] + packed / group;
+      if (r >= item->count) continue;
+      const u32 packed = item->begin + r;
+      const u64 token = item->first_row + packed / group;
       act* to = c.out + (token * c.heads + kv * group + packed % group) * D + lane % 4 * 2;
       const float scale = 1.f / row_sum[half];
 #pragma unroll
@@ -251,7 +250,7 @@ struct Tile {
   }
 
   // The warps have the same rows and different keys: merge, then write the output or a part of it.
-  __device__ void merge(const Call& c, const u32* item, u32 count, float* shared) {
+  __device__ void merge(const Call& c, const WorkItem* item, u32 count, float* shared) {
     constexpr int ROW = D + 4;
     float* sums = shared;                          // [WN][16][ROW]
     float* row_maxima = shared + WN * SPLIT_ROWS * ROW;  // [WN][16]
@@ -282,13 +281,13 @@ struct Tile {
         all += row_sums[w * SPLIT_ROWS + r] * share;
         sum += sums[(w * SPLIT_ROWS + r) * ROW + d] * share;
       }
-      if (item[ITEM_PART] == NO_PART) {
-        const u32 packed = item[ITEM_BEGIN] + r;
-        const u64 token = item[ITEM_FIRST] + packed / group;
+      if (item->part == NO_PART) {
+        const u32 packed = item->begin + r;
+        const u64 token = item->first_row + packed / group;
         c.out[(token * c.heads + kv * group + packed % group) * D + d] = from_f32<act>(sum / all);
       } else {
-        const u32 piece = item[ITEM_PIECES] & 0xffff;
-        const u64 part = ((u64)(item[ITEM_PART] + piece) * c.kv_heads + kv) * SPLIT_ROWS + r;
+        const u32 piece = item->piece;
+        const u64 part = ((u64)(item->part + piece) * c.kv_heads + kv) * SPLIT_ROWS + r;
         c.parts[part * D + d] = sum;
         if (d == 0) c.statistics[part] = make_float2(peak, all);
       }
@@ -309,14 +308,14 @@ __device__ __forceinline__ float2 far(const float2* p) {
 }
 
 // True for the block that finishes the last part of its rows: it sees what the others wrote.
-__device__ __forceinline__ bool last_to_arrive(const Call& c, const u32* item) {
+__device__ __forceinline__ bool last_to_arrive(const Call& c, const WorkItem* item) {
   __shared__ bool last;
-  if (item[ITEM_PART] == NO_PART) return false;
+  if (item->part == NO_PART) return false;
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    u32* arrivals = c.arrivals + item[ITEM_PART] * c.kv_heads + blockIdx.y;
-    last = atomicAdd(arrivals, 1) + 1 == item[ITEM_PIECES] >> 16;
+    u32* arrivals = c.arrivals + item->part * c.kv_heads + blockIdx.y;
+    last = atomicAdd(arrivals, 1) + 1 == item->pieces;
     if (last) *arrivals = 0;
   }
   __syncthreads();
@@ -327,12 +326,12 @@ __device__ __forceinline__ bool last_to_arrive(const Call& c, const u32* item) {
 // Join the parts of the packed rows of one sequence and KV head: a warp per row. First the weights
 // of all parts, a lane each, then the sums, whose loads depend on nothing and overlap.
 template <int D>
-__device__ void join(const Call& c, const u32* item, u32 count) {
+__device__ void join(const Call& c, const WorkItem* item, u32 count) {
   constexpr int PER_LANE = (D + 31) / 32;
   const u32 kv = blockIdx.y, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
-  const u32 parts = item[ITEM_PIECES] >> 16;
+  const u32 parts = item->pieces;
   for (u32 r = threadIdx.x / 32; r < count; r += blockDim.x / 32) {
-    const u64 first = ((u64)item[ITEM_PART] * c.kv_heads + kv) * SPLIT_ROWS + r;
+    const u64 first = ((u64)item->part * c.kv_heads + kv) * SPLIT_ROWS + r;
     const u64 step = (u64)c.kv_heads * SPLIT_ROWS;
     float peak = LOWEST, all = 0.f;
     for (u32 p = lane; p < parts; p += 32)
@@ -353,8 +352,8 @@ __device__ void join(const Call& c, const u32* item, u32 count) {
       for (int i = 0; i < PER_LANE; i++)
         if (D % 32 == 0 || i * 32 + lane < D) sum[i] += far(part + i * 32 + lane) * share;
     }
-    const u32 packed = item[ITEM_BEGIN] + r;
-    const u64 token = item[ITEM_FIRST] + packed / group;
+    const u32 packed = item->begin + r;
+    const u64 token = item->first_row + packed / group;
     act* to = c.out + (token * c.heads + kv * group + packed % group) * D;
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++)
@@ -365,33 +364,33 @@ __device__ void join(const Call& c, const u32* item, u32 count) {
 
 // f32 has no code here: the device never launches these for it.
 #if ACT != 0
-#define CHUNK(D)                                                                                \
-  const u32* item = items + blockIdx.x * ITEM_WORDS;                                            \
-  Tile<D, 8, 1> t;                                                                              \
-  t.run(call, item, item[ITEM_COUNT], stages, reinterpret_cast<act*>(dynamic_shared));          \
+#define CHUNK(D)                                                                       \
+  const WorkItem* item = call.items + blockIdx.x;                                      \
+  Tile<D, 8, 1> t;                                                                     \
+  t.run(call, item, item->count, call.stages, reinterpret_cast<act*>(dynamic_shared)); \
   t.write(call, item)
 // A block's first item has the block's number; an empty one means that there is none.
-#define SPLIT(D)                                                       \
-  for (u32 i = blockIdx.x, next = 0;; i = next) {                      \
-    const u32* item = items + i * ITEM_WORDS;                          \
-    const u32 word = item[ITEM_COUNT], count = word % NEXT_ITEM;       \
-    next = word / NEXT_ITEM;                                           \
-    if (count == 0) return;                                            \
-    Tile<D, 1, 4> t;                                                   \
-    t.run(call, item, count, stages, reinterpret_cast<act*>(dynamic_shared)); \
-    t.merge(call, item, count, reinterpret_cast<float*>(dynamic_shared)); \
-    if (last_to_arrive(call, item)) join<D>(call, item, count);        \
-    if (next == 0) return;                                             \
-    __syncthreads();                                                   \
+#define SPLIT(D)                                                                   \
+  for (u32 i = blockIdx.x, next = 0;; i = next) {                                  \
+    const WorkItem* item = call.items + i;                                         \
+    const u32 word = item->count, count = word % NEXT_ITEM;                        \
+    next = word / NEXT_ITEM;                                                       \
+    if (count == 0) return;                                                        \
+    Tile<D, 1, 4> t;                                                               \
+    t.run(call, item, count, call.stages, reinterpret_cast<act*>(dynamic_shared)); \
+    t.merge(call, item, count, reinterpret_cast<float*>(dynamic_shared));          \
+    if (last_to_arrive(call, item)) join<D>(call, item, count);                    \
+    if (next == 0) return;                                                         \
+    __syncthreads();                                                               \
   }
 #else
 #define CHUNK(D) (void)call
 #define SPLIT(D) (void)call
 #endif
 
-#define HEAD_SIZE(D, BLOCKS)          \
-  ENTRY(chunk, CHUNK, D, 256, 1)      \
-  ENTRY(split, SPLIT, D, 128, BLOCKS)
+#define HEAD_SIZE(D, BLOCKS)               \
+  ENTRY(chunk, CHUNK, D, CHUNK_THREADS, 1) \
+  ENTRY(split, SPLIT, D, SPLIT_THREADS, BLOCKS)
 
 HEAD_SIZE(64, 3)
 HEAD_SIZE(80, 3)

@@ -18,8 +18,8 @@
 #include "warpgroup.cuh"
 
 #if ARCH == 90 && ACT != 0
-#define ROWS 128
-#define THREADS 256
+#define ROWS PROMPT_ROWS
+#define THREADS CHUNK_THREADS
 #define PLACES 4
 
 __device__ __forceinline__ float exp2_fast(float x) {
@@ -37,7 +37,7 @@ __device__ __forceinline__ float tanh_fast(float x) {
 
 template <int D>
 struct Prompt {
-  static constexpr int KEYS = D == 256 ? 64 : 128;
+  static constexpr int KEYS = D == 256 ? PROMPT_KEYS_OF_256 : PROMPT_KEYS;
   static constexpr int PIECES = D / 8;  // of 16 bytes, in a row
   static constexpr u32 KEY_PANEL = KEYS * PANEL_ROW_BYTES;
   static constexpr u32 ROW_PANEL = ROWS * PANEL_ROW_BYTES;
@@ -55,21 +55,21 @@ struct Prompt {
 
   __device__ u32 row(int half) const { return row0 + lane / 4 + half * 8; }
 
-  __device__ void load_q(const Call& c, const u32* item, u32 kv, u32 group) {
+  __device__ void load_q(const Call& c, const WorkItem* item, u32 kv, u32 group) {
     const u64 width = (u64)(c.heads + 2 * c.kv_heads) * D;
-    const u32 count = item[ITEM_COUNT];
+    const u32 count = item->count;
 #pragma unroll
     for (int i = 0; i < ROWS * PIECES / THREADS; i++) {
       const u32 n = i * THREADS + threadIdx.x, r = n / PIECES, piece = n % PIECES;
-      const u32 packed = item[ITEM_BEGIN] + min(r, count - 1);
-      const u64 token = item[ITEM_FIRST] + packed / group;
+      const u32 packed = item->begin + min(r, count - 1);
+      const u64 token = item->first_row + packed / group;
       const act* from = c.qkv + token * width + (u64)(kv * group + packed % group) * D;
       copy_async(q + swizzled(r, piece, ROWS), from + piece * 8, true);
     }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const u32 packed = item[ITEM_BEGIN] + min(row(half), count - 1);
-      at[half] = c.position[item[ITEM_FIRST] + packed / group];
+      const u32 packed = item->begin + min(row(half), count - 1);
+      at[half] = c.position[item->first_row + packed / group];
     }
 #pragma unroll
     for (int w = 0; w < WIDTHS; w++) {
@@ -131,10 +131,10 @@ struct Prompt {
   // The sums so far shrink by what is returned.
   __device__ float2 online_softmax(const Call& c, u32 first, u32 end, bool mask) {
     float factor = c.scale * LOG2E;
-    if (c.cap != 0.f) {
+    if (c.softcap != 0.f) {
 #pragma unroll
-      for (int i = 0; i < KEYS / 2; i++) s[i] = tanh_fast(s[i] * (c.scale / c.cap));
-      factor = c.cap * LOG2E;
+      for (int i = 0; i < KEYS / 2; i++) s[i] = tanh_fast(s[i] * (c.scale / c.softcap));
+      factor = c.softcap * LOG2E;
     }
     if (mask) {
 #pragma unroll
@@ -196,21 +196,22 @@ struct Prompt {
     }
   }
 
-  __device__ void run(const Call& c, const u32* item) {
+  __device__ void run(const Call& c, const WorkItem* item) {
     __shared__ u32 places[PLACES][KEYS];
     lane = threadIdx.x % 32;
     row0 = threadIdx.x / 32 * 16;
-    q = (shared_address(dynamic_shared) + 1023) / 1024 * 1024;
+    constexpr u32 ALIGNMENT = PROMPT_ALIGNMENT;
+    q = (shared_address(dynamic_shared) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     keys = q + ROWS * D * 2;
-    values = keys + 2 * TILE;
+    values = keys + PROMPT_STAGES * TILE;
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
-    const u32* table = c.rows + item[ITEM_SLOT] * c.stride + c.pages_at;
+    const u32* table = row_of(c.slots, item->slot) + c.slots.pages;
     const u64 slab = (u64)c.kv_heads * c.page_size * D;
     load_q(c, item, kv, group);
     // Positions grow with the packed row: the first sees the fewest keys.
-    u32 from = item[ITEM_KEYS_FROM];
-    const u32 to = item[ITEM_KEYS_TO];
-    const u32 lowest = c.position[item[ITEM_FIRST] + item[ITEM_BEGIN] / group];
+    u32 from = item->keys_from;
+    const u32 to = item->keys_to;
+    const u32 lowest = c.position[item->first_row + item->begin / group];
     if (c.window != 0 && lowest + 1 > c.window) from = max(from, lowest + 1 - c.window);
     const u32 tiles = (to - from + KEYS - 1) / KEYS;
     // The fewest keys that a row of this warp sees.
@@ -263,16 +264,16 @@ struct Prompt {
     for (int w = 0; w < WIDTHS; w++) hold(o[w]);
   }
 
-  __device__ void write(const Call& c, const u32* item) {
+  __device__ void write(const Call& c, const WorkItem* item) {
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       row_sum[half] += __shfl_xor_sync(~0u, row_sum[half], 1);
       row_sum[half] += __shfl_xor_sync(~0u, row_sum[half], 2);
       const u32 r = row(half);
-      if (r >= item[ITEM_COUNT]) continue;
-      const u32 packed = item[ITEM_BEGIN] + r;
-      const u64 token = item[ITEM_FIRST] + packed / group;
+      if (r >= item->count) continue;
+      const u32 packed = item->begin + r;
+      const u64 token = item->first_row + packed / group;
       act* to = c.out + (token * c.heads + kv * group + packed % group) * D + lane % 4 * 2;
       const float scale = 1.f / row_sum[half];
 #pragma unroll
@@ -284,15 +285,15 @@ struct Prompt {
   }
 };
 
-#define PROMPT(D)                                     \
-  const u32* item = items + blockIdx.x * ITEM_WORDS; \
-  Prompt<D> prompt;                                  \
-  prompt.run(call, item);                            \
+#define PROMPT(D)                                 \
+  const WorkItem* item = call.items + blockIdx.x; \
+  Prompt<D> prompt;                               \
+  prompt.run(call, item);                         \
   prompt.write(call, item)
 #else
 // The device never launches these where they have no code.
 #define PROMPT(D) (void)call
-#define THREADS 256
+#define THREADS CHUNK_THREADS
 #endif
 
 ENTRY(prompt, PROMPT, 64, THREADS, 1)

@@ -1,5 +1,5 @@
-// What every kernel of this folder shares: integer names, the element types, loads of 16 bytes,
-// sums over a block, and the layout of a slot's row. No CUDA header is included: NVRTC alone
+// What every kernel of this folder shares: integer names, the element types, the parameters and
+// records of abi.h, loads of 16 bytes, sums over a block. No CUDA header is included: NVRTC alone
 // compiles this folder, and conversions are PTX that sm_80 already has.
 //
 // A file is compiled once per element type of the activations (ACT: 0 = f32, 1 = f16, 2 = bf16), so
@@ -34,6 +34,8 @@ typedef f16 act;
 #else
 typedef bf16 act;
 #endif
+
+#include "abi.h"
 
 __device__ __forceinline__ float to_f32(float x) { return x; }
 __device__ __forceinline__ float to_f32(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
@@ -118,42 +120,10 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
   return total;
 }
 
-// A row that only pads the batch has no slot: nothing may be read or written for it beyond its own
-// row.
-#define NO_SLOT ~0u
-
-// Words of a slot's row; `sampler_row.rs` writes them and has the same list. After the header come
-// room for the sampler's lists (logits_order.cuh), the page table, and the counts: two words an
-// entry, the token and how often it was sampled (0 = it is in the prompt only).
-enum SlotWord {
-  SLOT_LENGTH = 0,
-  SLOT_LAST = 1,
-  SLOT_OUTPUTS = 2,
-  SLOT_ENTRIES = 3,
-  SLOT_TEMPERATURE = 4,
-  SLOT_TOP_K = 5,
-  SLOT_TOP_P = 6,
-  SLOT_LN_MIN_P = 7,
-  SLOT_REPETITION = 8,
-  SLOT_FREQUENCY = 9,
-  SLOT_PRESENCE = 10,
-  SLOT_SEED_LOW = 11,
-  SLOT_SEED_HIGH = 12,
-  SLOT_MIN_TOKENS = 13,
-  SLOT_MASKED = 14,
-  SLOT_NEEDS_COUNTS = 15,
-  // Address of the lists where the row has no room for them, else 0.
-  SLOT_LISTS_LOW = 16,
-  SLOT_LISTS_HIGH = 17,
-  SLOT_BIASES = 18,
-  SLOT_BAD_WORDS = 19,
-  SLOT_TAIL = 20,
-  // Words of the mask, ~0 = there is none; where it begins in the lists.
-  SLOT_ALLOWED = 21,
-  SLOT_ALLOWED_AT = 22,
-  // 1 + the slot of its adapter, 0 = none.
-  SLOT_ADAPTER = 23,
-  // What was seen of the logits row that is sampled from (logits_order.cuh); 0 between steps.
-  SLOT_SEEN = 24,
-  SLOT_HEADER_WORDS = 32,
-};
+// The row of a slot, in words; it begins with its header.
+__device__ __forceinline__ u32* row_of(const SlotRows& slots, u32 slot) {
+  return slots.rows + slot * slots.stride;
+}
+__device__ __forceinline__ SlotHeader* header_of(u32* row) {
+  return reinterpret_cast<SlotHeader*>(row);
+}

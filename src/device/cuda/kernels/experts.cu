@@ -18,25 +18,20 @@
 // and 64 x 128 in 3 stages of 27 KiB where experts get many rows. Bytes: each weight that is met
 // once per tile of choices, from L2 after the first. FLOPs: 2 x choices x outputs x inputs, tiles
 // that are not full waste the rest. f32, and inputs that are no multiple of 8, take a plain kernel.
+#include "abi_ops.h"
 #include "activation.cuh"
-#include "common.cuh"
 #include "mma.cuh"
 
-#define MAX_EXPERTS 1024
 #define PER_LANE (MAX_EXPERTS / 32)
-
-// A tile: which expert, and which entries of `order`.
-enum { TILE_EXPERT, TILE_FIRST, TILE_COUNT, TILE_WORDS };
 
 // routes[r] = numbers, then weights, of the top_k largest. Numbers stay below `experts` whatever
 // the logits are.
-extern "C" __global__ void __launch_bounds__(128)
-    route_rows(const float* logits, u32 rows, u32 experts, u32 top_k, int renormalise,
-               float* routes) {
+__global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a) {
   begin();
-  const u32 lane = threadIdx.x % 32, r = blockIdx.x * 4 + threadIdx.x / 32;
-  if (r >= rows) return;
-  const float* row = logits + (u64)r * experts;
+  const u32 experts = a.experts, top_k = a.top_k;
+  const u32 lane = threadIdx.x % 32, r = blockIdx.x * ROUTE_ROWS + threadIdx.x / 32;
+  if (r >= a.rows) return;
+  const float* row = a.logits + (u64)r * experts;
   float score[PER_LANE], top = -INFINITY, all = 0.f;
 #pragma unroll
   for (u32 i = 0; i < PER_LANE; i++) {
@@ -53,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(128)
     all += fmaxf(score[i], 0.f);
   }
   all = warp_sum(all);
-  float* numbers = routes + (u64)r * 2 * top_k;
+  float* numbers = a.routes + (u64)r * 2 * top_k;
   float chosen = 0.f;
   for (u32 j = 0; j < top_k; j++) {
     float best = -2.f;
@@ -87,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(128)
     }
   }
   __syncwarp();
-  const float total = renormalise ? chosen : all;
+  const float total = a.renormalise ? chosen : all;
   for (u32 j = lane; j < top_k; j += 32) numbers[top_k + j] /= total;
 }
 
@@ -119,53 +114,45 @@ __device__ __forceinline__ u32 scan(u32 x, u32* scratch, u32& total) {
 }
 
 // order = choices by expert; tiles and how many of them.
-extern "C" __global__ void __launch_bounds__(1024)
-    group_rows(const float* routes, u32 choices, u32 top_k, u32 experts, u32 tile_rows, u32* order,
-               u32* tiles, u32* tile_count) {
+__global__ void __launch_bounds__(MAX_EXPERTS) group_rows(const GroupRows a) {
   begin();
   __shared__ u32 count[MAX_EXPERTS], next[MAX_EXPERTS], scratch[32];
-  const u32 e = threadIdx.x;
+  const u32 e = threadIdx.x, top_k = a.top_k;
   count[e] = 0;
   __syncthreads();
-  for (u32 c = e; c < choices; c += 1024)
-    atomicAdd(count + (u32)routes[c / top_k * 2 * top_k + c % top_k], 1);
+  for (u32 c = e; c < a.choices; c += MAX_EXPERTS)
+    atomicAdd(count + (u32)a.routes[c / top_k * 2 * top_k + c % top_k], 1);
   __syncthreads();
-  const u32 mine = e < experts ? count[e] : 0, pieces = (mine + tile_rows - 1) / tile_rows;
+  const u32 mine = e < a.experts ? count[e] : 0, pieces = (mine + a.tile_rows - 1) / a.tile_rows;
   u32 ignored, all;
   const u32 first = scan(mine, scratch, ignored), tile = scan(pieces, scratch, all);
   next[e] = first;
   for (u32 i = 0; i < pieces; i++) {
-    u32* t = tiles + (tile + i) * TILE_WORDS;
-    t[TILE_EXPERT] = e;
-    t[TILE_FIRST] = first + i * tile_rows;
-    t[TILE_COUNT] = min(tile_rows, mine - i * tile_rows);
+    ExpertTile& t = a.tiles[tile + i];
+    t.expert = e;
+    t.first = first + i * a.tile_rows;
+    t.count = min(a.tile_rows, mine - i * a.tile_rows);
   }
-  if (e == 0) *tile_count = all;
+  if (e == 0) *a.tile_count = all;
   __syncthreads();
-  for (u32 c = e; c < choices; c += 1024)
-    order[atomicAdd(next + (u32)routes[c / top_k * 2 * top_k + c % top_k], 1)] = c;
+  for (u32 c = e; c < a.choices; c += MAX_EXPERTS)
+    a.order[atomicAdd(next + (u32)a.routes[c / top_k * 2 * top_k + c % top_k], 1)] = c;
 }
 
-// Everything that does not change from block to block. `outputs` are those of one expert, gates and
-// ups together.
-struct Call {
-  const act* x;
-  const act* w;
-  act* out;
-  const u32* order;
-  const u32* tile;
-  u32 top_k, outputs, inputs;
-  int kind;
+// Everything that does not change from block to block, and the block's tile.
+struct Call : MultiplyExperts {
+  const ExpertTile* tile;
 };
 
 #if ACT != 0
-#define SLICE 64  // inputs of a stage
+#define SLICE EXPERT_SLICE  // inputs of a stage
 
 // BM choices x BN rows of W, by WM x WN warps.
 template <int BM, int BN, int WM, int WN, int STAGES, bool GATED>
 struct Grouped {
   static constexpr int THREADS = 32 * WM * WN;
-  static constexpr int PAD = SLICE + 8;  // elements of a row in shared memory: no bank conflicts
+  // Elements of a row in shared memory: no bank conflicts.
+  static constexpr int PAD = SLICE + EXPERT_PADDING;
   static constexpr int STAGE = (BM + BN) * PAD;
   static constexpr int MT = BM / WM / 16, NT = BN / WN / 8;
   // A warp's columns: gates, and the ups that belong to them.
@@ -174,7 +161,7 @@ struct Grouped {
   // Start copying `SLICE` inputs from `k` on; what is not there becomes zeros.
   static __device__ void fetch(const Call& c, const u32* choice, u32 count, u32 k, act* stage) {
     const u32 limit = GATED ? c.outputs / 2 : c.outputs;
-    const act* w = c.w + (u64)c.tile[TILE_EXPERT] * c.outputs * c.inputs;
+    const act* w = c.w + (u64)c.tile->expert * c.outputs * c.inputs;
 #pragma unroll
     for (u32 n = threadIdx.x; n < (BM + BN) * (SLICE / 8); n += THREADS) {
       const u32 row = n / (SLICE / 8), at = k + n % (SLICE / 8) * 8;
@@ -196,9 +183,9 @@ struct Grouped {
 
   static __device__ void run(const Call& c, act* shared) {
     __shared__ u32 choice[BM];
-    const u32 count = c.tile[TILE_COUNT];
+    const u32 count = c.tile->count;
     if (threadIdx.x < BM)
-      choice[threadIdx.x] = threadIdx.x < count ? c.order[c.tile[TILE_FIRST] + threadIdx.x] : 0;
+      choice[threadIdx.x] = threadIdx.x < count ? c.order[c.tile->first + threadIdx.x] : 0;
     __syncthreads();
     const u32 lane = threadIdx.x % 32, wm = threadIdx.x / 32 % WM, wn = threadIdx.x / 32 / WM;
     const u32 steps = (c.inputs + SLICE - 1) / SLICE;
@@ -272,27 +259,28 @@ struct Grouped {
 };
 #endif
 
-// Any type and shape: 16 choices x 16 columns at a time, a thread per result.
+// Any type and shape: TILE choices x TILE columns at a time, a thread per result.
 template <bool GATED>
 __device__ void plain(const Call& c) {
-  __shared__ float xs[16][17], ws[2][16][17];
-  const u32 tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-  const u32 count = c.tile[TILE_COUNT], width = GATED ? c.outputs / 2 : c.outputs;
-  const u32 column = blockIdx.x * 16 + tx, loaded = blockIdx.x * 16 + ty;
-  const act* w = c.w + (u64)c.tile[TILE_EXPERT] * c.outputs * c.inputs;
-  for (u32 first = 0; first < count; first += 16) {
+  constexpr u32 TILE = EXPERT_PLAIN_TILE;
+  __shared__ float xs[TILE][TILE + 1], ws[2][TILE][TILE + 1];
+  const u32 tx = threadIdx.x % TILE, ty = threadIdx.x / TILE;
+  const u32 count = c.tile->count, width = GATED ? c.outputs / 2 : c.outputs;
+  const u32 column = blockIdx.x * TILE + tx, loaded = blockIdx.x * TILE + ty;
+  const act* w = c.w + (u64)c.tile->expert * c.outputs * c.inputs;
+  for (u32 first = 0; first < count; first += TILE) {
     const bool valid = first + ty < count;
-    const u32 choice = valid ? c.order[c.tile[TILE_FIRST] + first + ty] : 0;
+    const u32 choice = valid ? c.order[c.tile->first + first + ty] : 0;
     const act* x = c.x + (u64)(GATED ? choice / c.top_k : choice) * c.inputs;
     float gate = 0.f, up = 0.f;
-    for (u32 k = 0; k < c.inputs; k += 16) {
+    for (u32 k = 0; k < c.inputs; k += TILE) {
       const bool inside = k + tx < c.inputs, known = inside && loaded < width;
       xs[ty][tx] = inside && valid ? to_f32(x[k + tx]) : 0.f;
       ws[0][ty][tx] = known ? to_f32(w[(u64)loaded * c.inputs + k + tx]) : 0.f;
       if (GATED) ws[1][ty][tx] = known ? to_f32(w[(u64)(width + loaded) * c.inputs + k + tx]) : 0.f;
       __syncthreads();
 #pragma unroll
-      for (int j = 0; j < 16; j++) {
+      for (int j = 0; j < TILE; j++) {
         gate += xs[ty][j] * ws[0][tx][j];
         if (GATED) up += xs[ty][j] * ws[1][tx][j];
       }
@@ -309,8 +297,8 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
 #define TILED(BM, BN, WM, WN, STAGES, GATED) \
   Grouped<BM, BN, WM, WN, STAGES, GATED>::run(call, reinterpret_cast<act*>(dynamic_shared))
 #if ACT != 0
-#define NARROW(GATED) TILED(16, 64, 1, 4, 4, GATED)
-#define WIDE(GATED) TILED(64, 128, 2, 4, 3, GATED)
+#define NARROW(GATED) TILED(NARROW_ROWS, NARROW_OUTPUTS, 1, 4, NARROW_STAGES, GATED)
+#define WIDE(GATED) TILED(WIDE_ROWS, WIDE_OUTPUTS, 2, 4, WIDE_STAGES, GATED)
 #else
 // f32 has no code here: the device never launches these for it.
 #define NARROW(GATED) (void)call
@@ -318,32 +306,28 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
 #endif
 #define PLAIN(GATED) plain<GATED>(call)
 
-#define ENTRY(NAME, THREADS, BODY, GATED)                                                      \
-  extern "C" __global__ void __launch_bounds__(THREADS)                                        \
-      NAME(const act* x, const act* w, act* out, const u32* order, const u32* tiles,           \
-           const u32* tile_count, u32 top_k, u32 outputs, u32 inputs, int kind) {              \
-    begin();                                                                                   \
-    if (blockIdx.y >= *tile_count) return;                                                     \
-    const u32* tile = tiles + blockIdx.y * TILE_WORDS;                                         \
-    const Call call = {x, w, out, order, tile, top_k, outputs, inputs, kind};                  \
-    BODY(GATED);                                                                               \
+#define ENTRY(NAME, THREADS, BODY, GATED)                                    \
+  __global__ void __launch_bounds__(THREADS) NAME(const MultiplyExperts a) { \
+    begin();                                                                 \
+    if (blockIdx.y >= *a.tile_count) return;                                 \
+    const Call call = {a, a.tiles + blockIdx.y};                             \
+    BODY(GATED);                                                             \
   }
 
-ENTRY(experts_up_narrow, 128, NARROW, true)
-ENTRY(experts_up_wide, 256, WIDE, true)
-ENTRY(experts_up_plain, 256, PLAIN, true)
-ENTRY(experts_down_narrow, 128, NARROW, false)
-ENTRY(experts_down_wide, 256, WIDE, false)
-ENTRY(experts_down_plain, 256, PLAIN, false)
+ENTRY(experts_up_narrow, NARROW_THREADS, NARROW, true)
+ENTRY(experts_up_wide, WIDE_THREADS, WIDE, true)
+ENTRY(experts_up_plain, EXPERT_PLAIN_TILE * EXPERT_PLAIN_TILE, PLAIN, true)
+ENTRY(experts_down_narrow, NARROW_THREADS, NARROW, false)
+ENTRY(experts_down_wide, WIDE_THREADS, WIDE, false)
+ENTRY(experts_down_plain, EXPERT_PLAIN_TILE * EXPERT_PLAIN_TILE, PLAIN, false)
 
 // out[r] = sum over j of weight * parts[r, j]: f32 sums, rounded once.
-extern "C" __global__ void combine_experts(const float* routes, const act* parts, u32 top_k,
-                                           u32 width, act* out) {
+__global__ void combine_experts(const CombineExperts a) {
   begin();
-  const u32 r = blockIdx.x;
-  const float* weight = routes + (u64)r * 2 * top_k + top_k;
-  const act* from = parts + (u64)r * top_k * width;
-  act* to = out + (u64)r * width;
+  const u32 r = blockIdx.x, top_k = a.top_k, width = a.width;
+  const float* weight = a.routes + (u64)r * 2 * top_k + top_k;
+  const act* from = a.parts + (u64)r * top_k * width;
+  act* to = a.out + (u64)r * width;
   const u32 thread = blockIdx.y * blockDim.x + threadIdx.x, threads = gridDim.y * blockDim.x;
   if (width % 8 == 0) {
     for (u32 i = thread * 8; i < width; i += threads * 8) {
@@ -366,14 +350,13 @@ extern "C" __global__ void combine_experts(const float* routes, const act* parts
 }
 
 // out[r] += sigmoid(x[r] . gate) * delta[r].
-extern "C" __global__ void add_gated(const float* gate, const act* x, const act* delta, u32 width,
-                                     act* out) {
+__global__ void add_gated(const AddGated a) {
   begin();
   __shared__ float scratch[33];
-  const u64 row = (u64)blockIdx.x * width;
+  const u64 row = (u64)blockIdx.x * a.width;
   float dot = 0.f;
-  for (u32 i = threadIdx.x; i < width; i += blockDim.x) dot += to_f32(x[row + i]) * gate[i];
+  for (u32 i = threadIdx.x; i < a.width; i += blockDim.x) dot += to_f32(a.x[row + i]) * a.gate[i];
   const float share = 1.f / (1.f + expf(-block_sum(dot, scratch)));
-  for (u32 i = threadIdx.x; i < width; i += blockDim.x)
-    out[row + i] = from_f32<act>(to_f32(out[row + i]) + share * to_f32(delta[row + i]));
+  for (u32 i = threadIdx.x; i < a.width; i += blockDim.x)
+    a.out[row + i] = from_f32<act>(to_f32(a.out[row + i]) + share * to_f32(a.delta[row + i]));
 }

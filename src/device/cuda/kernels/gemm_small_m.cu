@@ -14,24 +14,15 @@
 //
 // x comes through what the ring leaves of L1, up to 8 rows of it per 16 rows of W. Bytes: W once;
 // floor = bytes / bandwidth. The order of sums does not depend on the number of rows.
+#include "abi_ops.h"
 #include "activation.cuh"
-#include "common.cuh"
 #include "mma.cuh"
 
-#define WARPS 8  // that multiply
-#define STAGES 5
+#define WARPS SMALL_M_WARPS
+#define STAGES SMALL_M_STAGES
 
 // f32 and older cards have no code here: the device never launches these for them.
 #if ACT != 0 && ARCH >= 90
-struct Call {
-  const act* x;
-  const act* w;
-  const float* bias;  // null = none
-  u32 rows, outputs, inputs;
-  int kind;  // of activation.cuh
-  void* y;   // act [rows, outputs], or [rows, outputs / 2] if gated, or f32 logits
-};
-
 // Barriers in shared memory that count arrivals and copied bytes; a phase ends when both are in.
 __device__ __forceinline__ void barrier_init(u32 barrier, u32 arrivals) {
   asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -61,22 +52,22 @@ __device__ __forceinline__ void copy_bulk(u32 to, const void* from, u32 bytes, u
 
 template <bool GATED>
 struct Tile {
-  static constexpr u32 ROWS = 16;
-  static constexpr u32 HEIGHT = GATED ? 8 : 16;  // outputs
-  static constexpr u32 INPUTS = 512;             // of a stage
-  static constexpr u32 SLICE = INPUTS / WARPS;   // of a warp
-  static constexpr u32 PITCH = INPUTS * 2 + 64;  // bytes from row to row
-  static constexpr u32 STAGE = ROWS * PITCH;
-  static constexpr u32 SUMS = WARPS * 4 * 32 * 4;
+  static constexpr u32 ROWS = SMALL_M_TILE;
+  static constexpr u32 HEIGHT = GATED ? SMALL_M_GATED_TILE : ROWS;  // outputs
+  static constexpr u32 INPUTS = SMALL_M_INPUTS;
+  static constexpr u32 SLICE = INPUTS / WARPS;  // of a warp
+  static constexpr u32 PITCH = SMALL_M_PITCH;
+  static constexpr u32 STAGE = SMALL_M_STAGE_BYTES;
+  static constexpr u32 SUMS = SMALL_M_SUMS_BYTES;
 
-  const Call& c;
+  const SmallGemm& c;
   const u32 heights = GATED ? c.outputs / 2 : c.outputs;
   const u32 tiles = (heights + HEIGHT - 1) / HEIGHT;
   const u32 steps = (c.inputs + INPUTS - 1) / INPUTS;  // of a tile
   const u32 total = blockIdx.x < tiles ? ((tiles - 1 - blockIdx.x) / gridDim.x + 1) * steps : 0;
   u32 ring, full, empty;  // addresses in shared memory
 
-  __device__ Tile(const Call& c) : c(c) {}
+  __device__ Tile(const SmallGemm& c) : c(c) {}
 
   // The row of W for row `r` of a tile. Gated: the first eight are gates, the others the ups that
   // they are multiplied with. Beyond the last row it is the last again: nobody stores it.
@@ -204,18 +195,15 @@ struct Tile {
 
 extern __shared__ __align__(128) u8 dynamic_shared[];
 
-#define BODY(GATED, OUT)                                       \
-  const Call c = {x, w, bias, rows, outputs, inputs, kind, y}; \
-  Tile<GATED>(c).template run<OUT>(dynamic_shared)
+#define BODY(GATED, OUT) Tile<GATED>(a).template run<OUT>(dynamic_shared)
 #else
-#define BODY(GATED, OUT) (void)y
+#define BODY(GATED, OUT) (void)a
 #endif
 
-#define ENTRY(NAME, GATED, OUT)                                                              \
-  extern "C" __global__ void __launch_bounds__(288, 2)                                       \
-      NAME(const act* x, const act* w, const float* bias, u32 rows, u32 outputs, u32 inputs, \
-           int kind, void* y) {                                                              \
-    BODY(GATED, OUT);                                                                        \
+#define ENTRY(NAME, GATED, OUT)                                                         \
+  __global__ void __launch_bounds__(SMALL_M_THREADS, SMALL_M_BLOCKS_PER_MULTIPROCESSOR) \
+      NAME(const SmallGemm a) {                                                         \
+    BODY(GATED, OUT);                                                                   \
   }
 
 ENTRY(gemm_small_m, false, act)

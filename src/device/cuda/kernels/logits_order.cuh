@@ -3,15 +3,9 @@
 #pragma once
 #include "common.cuh"
 
-// target[s] of a logits row that is sampled from; another value is the token to report on.
-#define TO_SAMPLE ~0u
-// The sampled id of a row that is not finite.
-#define NOT_FINITE ~0u
-
 // What was seen of a logits row, each of them once: where a mask hides it, or where the largest
 // is looked for. As `Seen` of src/sampling/finite.rs: a row with NaN or +inf, or with nothing above
 // -inf, is not finite.
-enum { SEEN_WILD = 1, SEEN_ABOVE = 2 };
 __device__ __forceinline__ u32 seen_of(float x) {
   return (x < INFINITY ? 0 : SEEN_WILD) | (x > -INFINITY ? SEEN_ABOVE : 0);
 }
@@ -49,17 +43,16 @@ __device__ __forceinline__ u64 warp_max(u64 x) {
 // many), their tokens, and the mask of allowed tokens. `sampler_row.rs` writes them.
 struct Lists {
   u32* words;
-  const u32* row;
-  __device__ Lists(u32* row, u32 lists_at) : row(row) {
-    const u64 far = row[SLOT_LISTS_LOW] | (u64)row[SLOT_LISTS_HIGH] << 32;
-    words = far ? reinterpret_cast<u32*>(far) : row + lists_at;
+  const SlotHeader* header;
+  __device__ Lists(u32* row, const SlotRows& slots) : header(header_of(row)) {
+    words = header->lists ? header->lists : row + slots.lists;
   }
   __device__ const u32* masked() const { return words; }
-  __device__ const u32* biases() const { return words + row[SLOT_MASKED]; }
-  __device__ u32* tail() const { return words + row[SLOT_MASKED] + 2 * row[SLOT_BIASES]; }
-  __device__ const u32* bad_words() const { return tail() + row[SLOT_TAIL]; }
+  __device__ const u32* biases() const { return words + header->masked; }
+  __device__ u32* tail() const { return words + header->masked + 2 * header->biases; }
+  __device__ const u32* bad_words() const { return tail() + header->tail; }
   // Null: every token is allowed.
   __device__ const u32* allowed() const {
-    return row[SLOT_ALLOWED] == ~0u ? nullptr : words + row[SLOT_ALLOWED_AT];
+    return header->allowed_words == NO_MASK ? nullptr : words + header->allowed_at;
   }
 };

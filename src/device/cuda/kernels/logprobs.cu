@@ -11,35 +11,22 @@
 // rounds over 1024 logits in L1 take about 3 us.
 #include "logits_order.cuh"
 
-#define THREADS 256
+#define THREADS REPORT_THREADS
 #define WARPS (THREADS / 32)
-#define MAX_TOP 64
-#define MAX_PARTS 32
+#define MAX_TOP REPORT_MAX_TOP
 
-// Words of a request: the logits row, the kept copy that stands for it (~0: the row itself), how
-// many others it lists, where their tokens begin in `requests` (~0: the largest), and where the
-// answer goes (~0: nowhere, the host wants the row). An answer: logprob, rank, then each other's
-// token and logprob. Rank 0: the row is not finite; not said of kept rows, which the sampler judges
-// and of which masks may have left nothing.
-enum { REQ_ROW, REQ_KEPT, REQ_COUNT, REQ_TOKENS, REQ_OUT, REQ_WORDS };
-
-struct alignas(8) Piece {
-  float peak, sum;
-  u32 not_below, seen;
-  u64 top[MAX_TOP];
-};
-
+// The request of a block, and the logits that it is about.
 struct Asked {
-  const u32* request;
+  const LogprobRequest* request;
   const float* logits;
   u32 token;
-  __device__ Asked(const u32* requests, const float* logits_, const float* kept, u32 vocab,
-                   const u32* target, const u32* out) {
-    request = requests + blockIdx.x * REQ_WORDS;
-    const u32 row = request[REQ_ROW];
-    logits = request[REQ_KEPT] == ~0u ? logits_ + (u64)row * vocab
-                                      : kept + (u64)request[REQ_KEPT] * vocab;
-    token = target[row] == TO_SAMPLE ? out[row] : target[row];
+  template <class Parameters>
+  __device__ Asked(const Parameters& a) {
+    request = a.requests + blockIdx.x;
+    const u32 row = request->row;
+    logits = request->kept == NOT_ASKED ? a.logits + (u64)row * a.vocab
+                                        : a.kept + (u64)request->kept * a.vocab;
+    token = a.target[row] == TO_SAMPLE ? a.sampled[row] : a.target[row];
   }
   __device__ float own(u32 vocab) const { return token < vocab ? logits[token] : -INFINITY; }
 };
@@ -63,27 +50,25 @@ __device__ void warp_top(const At& at, u32 n, u32 k, u64* to) {
 }
 
 // Grid: requests x parts of `length`.
-extern "C" __global__ void keep_rows(const float* logits, float* kept, u32 vocab, u32 length,
-                                     const u32* requests) {
+__global__ void keep_rows(const KeepRows a) {
   begin();
-  const u32* request = requests + blockIdx.x * REQ_WORDS;
-  if (request[REQ_KEPT] == ~0u) return;
-  const float* from = logits + (u64)request[REQ_ROW] * vocab;
-  float* to = kept + (u64)request[REQ_KEPT] * vocab;
-  const u32 end = min((blockIdx.y + 1) * length, vocab);
-  for (u32 i = blockIdx.y * length + threadIdx.x; i < end; i += blockDim.x) to[i] = from[i];
+  const LogprobRequest& request = a.requests[blockIdx.x];
+  if (request.kept == NOT_ASKED) return;
+  const float* from = a.logits + (u64)request.row * a.vocab;
+  float* to = a.kept + (u64)request.kept * a.vocab;
+  const u32 end = min((blockIdx.y + 1) * a.length, a.vocab);
+  for (u32 i = blockIdx.y * a.length + threadIdx.x; i < end; i += blockDim.x) to[i] = from[i];
 }
 
 // Grid: requests x parts of `length`.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    report_parts(const float* all_logits, const float* kept, u32 vocab, u32 length,
-                 const u32* requests, const u32* target, const u32* out, Piece* pieces) {
+__global__ void __launch_bounds__(THREADS) report_parts(const ReportParts a) {
   begin();
   __shared__ float scratch[33];
   __shared__ u64 found[WARPS][MAX_TOP];
-  const Asked asked(requests, all_logits, kept, vocab, target, out);
-  if (asked.request[REQ_OUT] == ~0u) return;
-  Piece* piece = pieces + (u64)blockIdx.x * gridDim.y + blockIdx.y;
+  const u32 vocab = a.vocab, length = a.length;
+  const Asked asked(a);
+  if (asked.request->answer == NOT_ASKED) return;
+  ReportPiece* piece = a.pieces + (u64)blockIdx.x * gridDim.y + blockIdx.y;
   const u32 from = blockIdx.y * length, to = min(from + length, vocab);
   const u32 own = key_of(asked.own(vocab));
   u32 peak_key = 0, not_below = 0, seen = 0;
@@ -120,8 +105,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     piece->not_below = (u32)count;
     piece->seen = seen;
   }
-  if (asked.request[REQ_TOKENS] != ~0u) return;
-  const u32 k = min(asked.request[REQ_COUNT], MAX_TOP);
+  if (asked.request->tokens != NOT_ASKED) return;
+  const u32 k = min(asked.request->count, MAX_TOP);
   const u32 share = (length + WARPS - 1) / WARPS;
   const u32 first = min(from + warp * share, to), last = min(first + share, to);
   const auto logit = [&](u32 i) { return ranked(asked.logits[first + i], first + i); };
@@ -131,17 +116,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   if (warp == 0) warp_top(candidate, WARPS * k, k, piece->top);
 }
 
-// Grid: requests; one warp each. `parts` pieces of each request are in `pieces`; `answers` begins
-// where REQ_OUT counts from.
-extern "C" __global__ void __launch_bounds__(32)
-    report_rows(const float* all_logits, const float* kept, u32 vocab, const u32* requests,
-                const u32* target, const u32* out, const Piece* pieces, u32 parts, u32* answers) {
+// Grid: requests; one warp each. `parts` pieces of each request are in `pieces`.
+__global__ void __launch_bounds__(32) report_rows(const ReportRows a) {
   begin();
   __shared__ u64 found[MAX_TOP];
-  const Asked asked(requests, all_logits, kept, vocab, target, out);
-  if (asked.request[REQ_OUT] == ~0u) return;
+  const u32 vocab = a.vocab, parts = a.parts;
+  const Asked asked(a);
+  if (asked.request->answer == NOT_ASKED) return;
   const u32 lane = threadIdx.x;
-  const Piece* piece = pieces + (u64)blockIdx.x * parts;
+  const ReportPiece* piece = a.pieces + (u64)blockIdx.x * parts;
   float peak = -INFINITY, sum = 0.f;
   u32 rank = 0, seen = 0;
   for (u32 p = 0; p < parts; p++) peak = fmaxf(peak, piece[p].peak);
@@ -154,28 +137,26 @@ extern "C" __global__ void __launch_bounds__(32)
   const auto logprob = [&](float x) {
     return x > -INFINITY ? (x - peak) - log_sum : -INFINITY;
   };
-  u32* answer = answers + asked.request[REQ_OUT];
+  LogprobAnswer* answer = reinterpret_cast<LogprobAnswer*>(a.answers + asked.request->answer);
+  TokenLogprob* others = reinterpret_cast<TokenLogprob*>(answer + 1);
   if (lane == 0) {
-    answer[0] = __float_as_uint(logprob(asked.own(vocab)));
-    const bool judged = asked.request[REQ_KEPT] == ~0u;
-    answer[1] = judged && seen != SEEN_ABOVE ? 0 : rank;
+    answer->logprob = logprob(asked.own(vocab));
+    const bool judged = asked.request->kept == NOT_ASKED;
+    answer->rank = judged && seen != SEEN_ABOVE ? 0 : rank;
   }
-  const u32 count = asked.request[REQ_COUNT];
-  if (asked.request[REQ_TOKENS] == ~0u) {
+  const u32 count = asked.request->count;
+  if (asked.request->tokens == NOT_ASKED) {
     const u32 k = min(count, MAX_TOP);
     const auto candidate = [&](u32 i) { return piece[i / k].top[i % k]; };
     warp_top(candidate, parts * k, k, found);
     __syncwarp();
-    for (u32 i = lane; i < k; i += 32) {
-      answer[2 + 2 * i] = token_of(found[i]);
-      answer[3 + 2 * i] = __float_as_uint(logprob(value_of(found[i])));
-    }
+    for (u32 i = lane; i < k; i += 32)
+      others[i] = TokenLogprob{token_of(found[i]), logprob(value_of(found[i]))};
     return;
   }
+  const u32* tokens = reinterpret_cast<const u32*>(a.requests) + asked.request->tokens;
   for (u32 i = lane; i < count; i += 32) {
-    const u32 token = requests[asked.request[REQ_TOKENS] + i];
-    answer[2 + 2 * i] = token;
-    const float x = token < vocab ? asked.logits[token] : -INFINITY;
-    answer[3 + 2 * i] = __float_as_uint(logprob(x));
+    const float x = tokens[i] < vocab ? asked.logits[tokens[i]] : -INFINITY;
+    others[i] = TokenLogprob{tokens[i], logprob(x)};
   }
 }

@@ -3,10 +3,7 @@
 // most some tens of KiB), sums are f32 in a fixed order. Layer norm takes the variance around the
 // mean in a pass of its own: the one-pass form cancels. Bytes per row: norm 2 x width, add_norm 4 x
 // width elements (delta, residual in and out, out).
-#include "common.cuh"
-
-// As NormKind in device/mod.rs.
-enum { RMS, RMS_PLUS_ONE, LAYER };
+#include "abi_ops.h"
 
 // The block covers [0, width) in steps of 8 elements (or 1).
 #define FOR_ROW(i) for (u32 i = threadIdx.x * step; i < width; i += blockDim.x * step)
@@ -39,12 +36,12 @@ __device__ void add(const act* delta, act* residual, u32 width) {
 
 template <int N>
 __device__ void normalise(const act* x, const float* weight, const float* bias, u32 width,
-                          float eps, int kind, act* out) {
+                          float eps, NormKind kind, act* out) {
   __shared__ float scratch[33];
   const u32 step = N;
   float v[8];
   float mean = 0.f;
-  if (kind == LAYER) {
+  if (kind == NORM_KIND_LAYER) {
     float sum = 0.f;
     FOR_ROW(i) {
       load<N>(x + i, v);
@@ -64,46 +61,49 @@ __device__ void normalise(const act* x, const float* weight, const float* bias, 
     load<N>(x + i, v);
 #pragma unroll
     for (int j = 0; j < N; j++) {
-      const float w = weight[i + j] + (kind == RMS_PLUS_ONE ? 1.f : 0.f);
+      const float w = weight[i + j] + (kind == NORM_KIND_RMS_PLUS_ONE ? 1.f : 0.f);
       v[j] = (v[j] - mean) * scale * w + (bias ? bias[i + j] : 0.f);
     }
     store<N>(out + i, v);
   }
 }
 
-extern "C" __global__ void norm_rows(const act* x, const float* weight, const float* bias,
-                                     u32 width, float eps, int kind, act* out) {
+__global__ void norm_rows(const NormRows a) {
   begin();
+  const u32 width = a.width;
   const u64 row = (u64)blockIdx.x * width;
-  if (width % 8 == 0) normalise<8>(x + row, weight, bias, width, eps, kind, out + row);
-  else normalise<1>(x + row, weight, bias, width, eps, kind, out + row);
+  if (width % 8 == 0)
+    normalise<8>(a.x + row, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
+  else normalise<1>(a.x + row, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
 }
 
-extern "C" __global__ void add_norm(const act* delta, act* residual, const float* weight,
-                                    const float* bias, u32 width, float eps, int kind, act* out) {
+__global__ void add_norm(const AddNorm a) {
   begin();
+  const u32 width = a.width;
   const u64 row = (u64)blockIdx.x * width;
+  act* residual = a.residual + row;
   if (width % 8 == 0) {
-    add<8>(delta + row, residual + row, width);
-    normalise<8>(residual + row, weight, bias, width, eps, kind, out + row);
+    add<8>(a.delta + row, residual, width);
+    normalise<8>(residual, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
   } else {
-    add<1>(delta + row, residual + row, width);
-    normalise<1>(residual + row, weight, bias, width, eps, kind, out + row);
+    add<1>(a.delta + row, residual, width);
+    normalise<1>(residual, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
   }
 }
 
-extern "C" __global__ void add_rows(const act* delta, act* residual, u32 width) {
+__global__ void add_rows(const AddRows a) {
   begin();
-  const u64 row = (u64)blockIdx.x * width;
-  if (width % 8 == 0) add<8>(delta + row, residual + row, width);
-  else add<1>(delta + row, residual + row, width);
+  const u64 row = (u64)blockIdx.x * a.width;
+  if (a.width % 8 == 0) add<8>(a.delta + row, a.residual + row, a.width);
+  else add<1>(a.delta + row, a.residual + row, a.width);
 }
 
-// Row r's part p lies at x + r * stride + first + p * width. A thread writes what it alone reads.
-extern "C" __global__ void norm_parts(act* x, u32 stride, u32 first, const float* weight, u32 width,
-                                      float eps, int kind) {
+// A thread writes what it alone reads.
+__global__ void norm_parts(const NormParts a) {
   begin();
-  act* part = x + (u64)blockIdx.x * stride + first + (u64)blockIdx.y * width;
-  if ((stride | first | width) % 8 == 0) normalise<8>(part, weight, 0, width, eps, kind, part);
-  else normalise<1>(part, weight, 0, width, eps, kind, part);
+  const u32 width = a.width;
+  act* part = a.x + (u64)blockIdx.x * a.stride + a.first + (u64)blockIdx.y * width;
+  if ((a.stride | a.first | width) % 8 == 0)
+    normalise<8>(part, a.weight, 0, width, a.eps, a.kind, part);
+  else normalise<1>(part, a.weight, 0, width, a.eps, a.kind, part);
 }

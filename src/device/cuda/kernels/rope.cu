@@ -5,13 +5,7 @@
 // graph holds them too. Angles are f32 with the exact range reduction: positions reach 131072.
 // Vectors of eight where the head allows it. Bytes per row: q and k read and written, v read, k and
 // v written to the pool. Limits: rotary_dim <= 512, even.
-#include "common.cuh"
-
-#define MAX_HALF 256
-#define HEADS 16
-struct Frequencies {
-  float f[MAX_HALF];
-};
+#include "abi_ops.h"
 
 template <int N>
 __device__ __forceinline__ void get(const act* p, float (&x)[8]) {
@@ -71,26 +65,25 @@ __device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads, u32 k
   }
 }
 
-extern "C" __global__ void rope_store(act* qkv, const u32* position, const u32* slot_of,
-                                      const u32* rows, u64 stride, u32 pages_at, u32 heads,
-                                      u32 kv_heads, u32 dim, u32 page_size, u32 half,
-                                      float magnitude, act* pool, Frequencies inverse) {
+__global__ void rope_store(const RopeStore a) {
   begin();
-  __shared__ float cosine[MAX_HALF], sine[MAX_HALF];
-  const u32 at = position[blockIdx.x], slot = slot_of[blockIdx.x], all = heads + 2 * kv_heads;
+  __shared__ float cosine[ROPE_MAX_PAIRS], sine[ROPE_MAX_PAIRS];
+  const u32 heads = a.heads, kv_heads = a.kv_heads, dim = a.dim, half = a.half;
+  const u32 page_size = a.page_size, all = heads + 2 * kv_heads;
+  const u32 at = a.position[blockIdx.x], slot = a.slot_of[blockIdx.x];
   if (slot == NO_SLOT) return;
-  const u32 first = blockIdx.y * HEADS, last = min(first + HEADS, all);
+  const u32 first = blockIdx.y * ROPE_HEADS, last = min(first + ROPE_HEADS, all);
   for (u32 i = threadIdx.x; i < half; i += blockDim.x) {
     float s, c;
-    sincosf((float)at * inverse.f[i], &s, &c);
-    sine[i] = s * magnitude;
-    cosine[i] = c * magnitude;
+    sincosf((float)at * a.inverse_frequency[i], &s, &c);
+    sine[i] = s * a.magnitude;
+    cosine[i] = c * a.magnitude;
   }
   __syncthreads();
-  act* row = qkv + (u64)blockIdx.x * all * dim;
-  const u32 page = rows[slot * stride + pages_at + at / page_size];
+  act* row = a.qkv + (u64)blockIdx.x * all * dim;
+  const u32 page = row_of(a.slots, slot)[a.slots.pages + at / page_size];
   const u64 slab = (u64)kv_heads * page_size * dim;
-  act* keys = pool + 2 * slab * page + (u64)(at % page_size) * dim;
+  act* keys = a.pool + 2 * slab * page + (u64)(at % page_size) * dim;
   if (half % 8 == 0 && dim % 8 == 0)
     rotate_and_store<8>(row, first, last, heads, kv_heads, dim, page_size, half, cosine, sine, keys,
                         slab);

@@ -162,14 +162,14 @@ __device__ u32 draw(const Shortlist& list, u32 k0, u32 k1, u32 position, float f
 
 // The token of a row that has a floor; its logits are divided by the temperature already, the
 // largest is finite.
-__device__ u32 draw_above_floor(const float* logits, u32 vocab, const u32* row, u64 top,
+__device__ u32 draw_above_floor(const float* logits, u32 vocab, const SlotHeader* slot, u64 top,
                                 u64 (*scratch)[CUTS]) {
   __shared__ Shortlist list;
   const float max = value_of(top);
   // Never -inf: what a mask forbade must not come back.
-  float floor = fmaxf(LOWEST_FLOOR, max + __uint_as_float(row[SLOT_LN_MIN_P]));
-  const u32 top_k = row[SLOT_TOP_K];
-  const float top_p = __uint_as_float(row[SLOT_TOP_P]);
+  float floor = fmaxf(LOWEST_FLOOR, max + slot->ln_min_p);
+  const u32 top_k = slot->top_k;
+  const float top_p = slot->top_p;
   const bool counts = top_k > 0 && top_k < vocab;
   Row all = {logits, vocab, max, false};
   const u32 survivors = list.fill(all, floor, counts ? top_k : SHORTLIST, &scratch[0][0]);
@@ -195,16 +195,16 @@ __device__ u32 draw_above_floor(const float* logits, u32 vocab, const u32* row, 
     floor = listed ? value_of(list.ranks[list.place_of(wanted, sums)])
                    : of_key(search(all, key_of(floor), key_of(max), wanted, scratch));
   }
-  const u32 k0 = row[SLOT_SEED_LOW], k1 = row[SLOT_SEED_HIGH], position = row[SLOT_LENGTH];
+  const u32 k0 = slot->seed_low, k1 = slot->seed_high, position = slot->length;
   if (listed) return draw(list, k0, k1, position, floor, &scratch[0][0]);
   return draw(logits, vocab, k0, k1, position, floor, top, &scratch[0][0]);
 }
 
 // A row whose draw has a floor under the logits.
-__device__ __forceinline__ bool has_floor(const u32* row, u32 vocab) {
-  const u32 top_k = row[SLOT_TOP_K];
-  return (top_k > 0 && top_k < vocab) || __uint_as_float(row[SLOT_TOP_P]) < 1.f ||
-         __uint_as_float(row[SLOT_LN_MIN_P]) > -INFINITY;
+__device__ __forceinline__ bool has_floor(const SlotHeader* slot, u32 vocab) {
+  const u32 top_k = slot->top_k;
+  return (top_k > 0 && top_k < vocab) || slot->top_p < 1.f ||
+         slot->ln_min_p > -INFINITY;
 }
 
 // For a logits row and what this thread saw of it: -inf instead of a logit.
@@ -213,30 +213,27 @@ __device__ __forceinline__ void hide(float& logit, u32& seen) {
   logit = -INFINITY;
 }
 
-// mask_of[s] = index of the row's mask in `masks`, or none (~0): only rows that are sampled from
-// have one.
 // Grid: rows x parts of `length`.
-extern "C" __global__ void mask_rows(float* all_logits, u32 vocab, u32 length, const u32* mask_of,
-                                     const u32* masks, u32 mask_words, const u32* sample_slot,
-                                     u32* rows, u64 stride) {
+__global__ void mask_rows(const MaskRows a) {
   begin();
-  if (mask_of[blockIdx.x] == ~0u) return;
-  float* logits = all_logits + (u64)blockIdx.x * vocab;
-  const u32* mask = masks + (u64)mask_of[blockIdx.x] * mask_words;
-  const u32 from = blockIdx.y * length, to = min(from + length, vocab);
+  if (a.mask_of[blockIdx.x] == NO_MASK) return;
+  float* logits = a.logits + (u64)blockIdx.x * a.vocab;
+  const u32* mask = a.masks + (u64)a.mask_of[blockIdx.x] * a.mask_words;
+  const u32 from = blockIdx.y * a.length, to = min(from + a.length, a.vocab);
   u32 seen = 0;
   for (u32 i = from + threadIdx.x; i < to; i += blockDim.x)
     if ((mask[i / 32] >> i % 32 & 1) == 0) hide(logits[i], seen);
   seen = seen_by_block(seen);
-  u32* row = rows + sample_slot[blockIdx.x] * stride;
-  if (threadIdx.x == 0 && seen) atomicOr(&row[SLOT_SEEN], seen);
+  SlotHeader* slot = header_of(row_of(a.slots, a.sample_slot[blockIdx.x]));
+  if (threadIdx.x == 0 && seen) atomicOr(&slot->seen, seen);
 }
 
-__device__ void penalise(float* logits, u32 vocab, const u32* row, const u32* counts) {
-  const float repetition = __uint_as_float(row[SLOT_REPETITION]);
-  const float frequency = __uint_as_float(row[SLOT_FREQUENCY]);
-  const float presence = __uint_as_float(row[SLOT_PRESENCE]);
-  for (u32 i = threadIdx.x; i < row[SLOT_ENTRIES]; i += blockDim.x) {
+__device__ void penalise(float* logits, u32 vocab, const SlotHeader* slot,
+                         const u32* counts) {
+  const float repetition = slot->repetition_penalty;
+  const float frequency = slot->frequency_penalty;
+  const float presence = slot->presence_penalty;
+  for (u32 i = threadIdx.x; i < slot->count_entries; i += blockDim.x) {
     const u32 token = counts[2 * i], outputs = counts[2 * i + 1];
     if (token >= vocab) continue;
     float x = logits[token];
@@ -248,12 +245,12 @@ __device__ void penalise(float* logits, u32 vocab, const u32* row, const u32* co
 }
 
 // -inf for the last token of each bad word whose other tokens are the newest outputs.
-__device__ void forbid_bad_words(float* logits, u32 vocab, const u32* row, const Lists& lists,
-                                 u32& seen) {
-  const u32 outputs = row[SLOT_OUTPUTS], ring = row[SLOT_TAIL];
+__device__ void forbid_bad_words(float* logits, u32 vocab, const Lists& lists, u32& seen) {
+  const SlotHeader* slot = lists.header;
+  const u32 outputs = slot->outputs, ring = slot->tail;
   const u32* tail = lists.tail();
   const u32* heads = lists.bad_words();
-  for (u32 w = threadIdx.x; w < row[SLOT_BAD_WORDS]; w += blockDim.x) {
+  for (u32 w = threadIdx.x; w < slot->bad_words; w += blockDim.x) {
     const u32* word = lists.words + heads[2 * w];
     const u32 before = heads[2 * w + 1] - 1, last = word[before];
     bool same = before <= outputs;
@@ -263,33 +260,33 @@ __device__ void forbid_bad_words(float* logits, u32 vocab, const u32* row, const
   }
 }
 
-extern "C" __global__ void adjust_rows(float* all_logits, u32 vocab, const u32* sample_slot,
-                                       const u32* target, u32* rows, u64 stride, u32 lists_at,
-                                       u32 counts_at) {
+__global__ void adjust_rows(const AdjustRows a) {
   begin();
-  if (target[blockIdx.x] != TO_SAMPLE) return;
-  float* logits = all_logits + (u64)blockIdx.x * vocab;
-  u32* row = rows + sample_slot[blockIdx.x] * stride;
-  const Lists lists(row, lists_at);
-  for (u32 i = threadIdx.x; i < row[SLOT_BIASES]; i += blockDim.x) {
+  if (a.target[blockIdx.x] != TO_SAMPLE) return;
+  const u32 vocab = a.vocab;
+  float* logits = a.logits + (u64)blockIdx.x * vocab;
+  u32* row = row_of(a.slots, a.sample_slot[blockIdx.x]);
+  SlotHeader* slot = header_of(row);
+  const Lists lists(row, a.slots);
+  for (u32 i = threadIdx.x; i < slot->biases; i += blockDim.x) {
     const u32 token = lists.biases()[2 * i];
     const float bias = __uint_as_float(lists.biases()[2 * i + 1]);
     if (token < vocab) logits[token] = __fadd_rn(logits[token], bias);
   }
   __syncthreads();
   u32 seen = 0;
-  if (row[SLOT_OUTPUTS] < row[SLOT_MIN_TOKENS]) {
-    for (u32 i = threadIdx.x; i < row[SLOT_MASKED]; i += blockDim.x)
+  if (slot->outputs < slot->min_tokens) {
+    for (u32 i = threadIdx.x; i < slot->masked; i += blockDim.x)
       if (lists.masked()[i] < vocab) hide(logits[lists.masked()[i]], seen);
     __syncthreads();
   }
-  if (row[SLOT_NEEDS_COUNTS]) {
-    penalise(logits, vocab, row, row + counts_at);
+  if (slot->needs_counts) {
+    penalise(logits, vocab, slot, row + a.slots.counts);
     __syncthreads();
   }
-  forbid_bad_words(logits, vocab, row, lists, seen);
+  forbid_bad_words(logits, vocab, lists, seen);
   seen = seen_by_block(seen);
-  if (threadIdx.x == 0) row[SLOT_SEEN] |= seen;
+  if (threadIdx.x == 0) slot->seen |= seen;
 }
 
 // A part of a row: steps 3 and 8 as far as every logit has its own share in them.
@@ -307,9 +304,9 @@ struct Part {
 };
 
 // best[0] = the largest logit + noise of this thread's share; the largest logit comes back.
-__device__ u64 scan_with_noise(const Part& part, const u32* row, float temperature, u64& drawn,
-                               u32& seen) {
-  const u32 k0 = row[SLOT_SEED_LOW], k1 = row[SLOT_SEED_HIGH], position = row[SLOT_LENGTH];
+__device__ u64 scan_with_noise(const Part& part, const SlotHeader* slot, float temperature,
+                               u64& drawn, u32& seen) {
+  const u32 k0 = slot->seed_low, k1 = slot->seed_high, position = slot->length;
   u64 top = 0;
   float best = -INFINITY;
   // A warp runs its rounds together, so that all of it knows the best so far.
@@ -342,25 +339,25 @@ __device__ u64 scan_with_noise(const Part& part, const u32* row, float temperatu
 
 // best[row][part] = largest logit, then largest logit + noise where the draw needs no floor. Rows
 // that have one are left as step 8 divides them. Grid: rows x parts of `length` (a multiple of 4).
-extern "C" __global__ void __launch_bounds__(512)
-    scan_rows(float* all_logits, u32 vocab, u32 length, const u32* sample_slot, const u32* target,
-              u32* rows, u64 stride, u32 lists_at, u64* best) {
+__global__ void __launch_bounds__(SCAN_THREADS) scan_rows(const ScanRows a) {
   begin();
-  if (target[blockIdx.x] != TO_SAMPLE) return;
+  if (a.target[blockIdx.x] != TO_SAMPLE) return;
   __shared__ u64 scratch[32];
-  u32* row = rows + sample_slot[blockIdx.x] * stride;
-  const Lists lists(row, lists_at);
-  const u32 from = blockIdx.y * length;
-  const Part part = {all_logits + (u64)blockIdx.x * vocab, lists.allowed(), row[SLOT_ALLOWED], from,
-                     min(from + length, vocab)};
-  const float temperature = __uint_as_float(row[SLOT_TEMPERATURE]);
+  const u32 vocab = a.vocab;
+  u32* row = row_of(a.slots, a.sample_slot[blockIdx.x]);
+  SlotHeader* slot = header_of(row);
+  const Lists lists(row, a.slots);
+  const u32 from = blockIdx.y * a.length;
+  const Part part = {a.logits + (u64)blockIdx.x * vocab, lists.allowed(), slot->allowed_words, from,
+                     min(from + a.length, vocab)};
+  const float temperature = slot->temperature;
   u64 top = 0, drawn = 0;
   u32 seen = 0;
   if (temperature == 0.f) {
 #pragma unroll 8
     for (u32 i = part.from + threadIdx.x; i < part.to; i += blockDim.x)
       top = max(top, ranked(part.at(i, seen), i));
-  } else if (has_floor(row, vocab)) {
+  } else if (has_floor(slot, vocab)) {
 #pragma unroll 4
     for (u32 i = part.from + threadIdx.x; i < part.to; i += blockDim.x) {
       const float x = __fdiv_rn(part.at(i, seen), temperature);
@@ -368,58 +365,59 @@ extern "C" __global__ void __launch_bounds__(512)
       top = max(top, ranked(x, i));
     }
   } else {
-    top = scan_with_noise(part, row, temperature, drawn, seen);
+    top = scan_with_noise(part, slot, temperature, drawn, seen);
   }
   seen = seen_by_block(seen);
   top = block_max(top, scratch);
   drawn = block_max(drawn, scratch);
   if (threadIdx.x == 0) {
-    u64* to = best + 2 * ((u64)blockIdx.x * gridDim.y + blockIdx.y);
+    u64* to = a.best + 2 * ((u64)blockIdx.x * gridDim.y + blockIdx.y);
     to[0] = top;
     to[1] = drawn;
-    if (seen) atomicOr(&row[SLOT_SEEN], seen);
+    if (seen) atomicOr(&slot->seen, seen);
   }
 }
 
 // The slot's row learns its token: last, number of outputs, count, newest outputs.
-__device__ void record(u32 token, u32* row, const Lists& lists, u32* counts, u32 capacity) {
+__device__ void record(u32 token, u32* row, const SlotRows& slots) {
   __shared__ bool known;
-  const u32 entries = row[SLOT_ENTRIES];
+  SlotHeader* slot = header_of(row);
+  u32* counts = row + slots.counts;
+  const u32 entries = slot->count_entries;
   if (threadIdx.x == 0) known = false;
   __syncthreads();
-  if (row[SLOT_NEEDS_COUNTS]) {
+  if (slot->needs_counts) {
     for (u32 i = threadIdx.x; i < entries; i += THREADS) {
       if (counts[2 * i] != token) continue;
       counts[2 * i + 1]++;
       known = true;
     }
     __syncthreads();
-    if (threadIdx.x == 0 && !known && entries < capacity) {
+    if (threadIdx.x == 0 && !known && entries < slots.counts_capacity) {
       counts[2 * entries] = token;
       counts[2 * entries + 1] = 1;
-      row[SLOT_ENTRIES] = entries + 1;
+      slot->count_entries = entries + 1;
     }
   }
   if (threadIdx.x == 0) {
-    if (row[SLOT_TAIL] > 0) lists.tail()[row[SLOT_OUTPUTS] % row[SLOT_TAIL]] = token;
-    row[SLOT_LAST] = token;
-    row[SLOT_OUTPUTS]++;
+    if (slot->tail > 0) Lists(row, slots).tail()[slot->outputs % slot->tail] = token;
+    slot->last_token = token;
+    slot->outputs++;
   }
 }
 
 // `parts` of a row are in `best`, as scan_rows left them.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    draw_rows(const float* all_logits, u32 vocab, const u32* sample_slot, const u32* target,
-              u32* rows, u64 stride, u32 lists_at, u32 counts_at, u32 counts_capacity,
-              const u64* best, u32 parts, u32* out) {
+__global__ void __launch_bounds__(THREADS) draw_rows(const DrawRows a) {
   begin();
-  if (target[blockIdx.x] != TO_SAMPLE) return;
+  if (a.target[blockIdx.x] != TO_SAMPLE) return;
   __shared__ u64 scratch[WARPS][CUTS];
-  const float* logits = all_logits + (u64)blockIdx.x * vocab;
-  u32* row = rows + sample_slot[blockIdx.x] * stride;
+  const u32 vocab = a.vocab;
+  const float* logits = a.logits + (u64)blockIdx.x * vocab;
+  u32* row = row_of(a.slots, a.sample_slot[blockIdx.x]);
+  SlotHeader* slot = header_of(row);
   u64 top = 0, drawn = 0;
-  for (u32 p = threadIdx.x; p < parts; p += THREADS) {
-    const u64* part = best + 2 * ((u64)blockIdx.x * parts + p);
+  for (u32 p = threadIdx.x; p < a.parts; p += THREADS) {
+    const u64* part = a.best + 2 * ((u64)blockIdx.x * a.parts + p);
     top = max(top, part[0]);
     drawn = max(drawn, part[1]);
   }
@@ -427,18 +425,18 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   drawn = block_max(drawn, &scratch[0][0]);
   const float max_logit = value_of(top);
   // The block's barriers in between keep the write below behind all reads.
-  const bool finite = row[SLOT_SEEN] == SEEN_ABOVE;
+  const bool finite = slot->seen == SEEN_ABOVE;
   u32 token = token_of(top);
   // Where masks leave nothing, token 0: the lowest of equals. `drawn` is 0 for greedy rows.
   if (!finite) {
     token = 0;
-  } else if (__uint_as_float(row[SLOT_TEMPERATURE]) != 0.f && isfinite(max_logit)) {
+  } else if (slot->temperature != 0.f && isfinite(max_logit)) {
     token = token_of(drawn);
-    if (has_floor(row, vocab)) token = draw_above_floor(logits, vocab, row, top, scratch);
+    if (has_floor(slot, vocab)) token = draw_above_floor(logits, vocab, slot, top, scratch);
   }
-  record(token, row, Lists(row, lists_at), row + counts_at, counts_capacity);
+  record(token, row, a.slots);
   if (threadIdx.x == 0) {
-    row[SLOT_SEEN] = 0;
-    out[blockIdx.x] = finite ? token : NOT_FINITE;
+    slot->seen = 0;
+    a.out[blockIdx.x] = finite ? token : NOT_FINITE;
   }
 }

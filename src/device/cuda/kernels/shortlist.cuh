@@ -3,7 +3,7 @@
 #pragma once
 #include "logits_order.cuh"
 
-#define THREADS 1024
+#define THREADS DRAW_THREADS
 #define WARPS (THREADS / 32)
 #define SHARE 4                      // of the shortlist, per thread
 #define SHORTLIST (SHARE * THREADS)  // tokens

@@ -1,0 +1,1598 @@
+//! Made from `src/device/cuda/kernels/abi_ops.h` by `TRITON_VLLM_WRITE_BINDINGS=1 cargo test --release --test tidy bindings`.
+
+use super::device_ptr::DevicePtr;
+
+#[doc = " The slot of a token row that only pads the batch: nothing may be read or written for it beyond\n its own row."]
+pub const NO_SLOT: u32 = 4294967295;
+#[doc = " Instead of a mask's number or length: there is none."]
+pub const NO_MASK: u32 = 4294967295;
+#[doc = " What was seen of a logits row: NaN or +inf; something above -inf."]
+pub const SEEN_WILD: u32 = 1;
+pub const SEEN_ABOVE: u32 = 2;
+#[doc = " The start of a slot's row. Behind it lie room for the sampler's lists, the page table, and the\n counts: entries of a token and how often it was sampled (0 = it is in the prompt only)."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct SlotHeader {
+    #[doc = " Positions that are in pages."]
+    pub length: u32,
+    #[doc = " The newest token, which the next step may feed."]
+    pub last_token: u32,
+    #[doc = " Tokens that were sampled."]
+    pub outputs: u32,
+    #[doc = " Entries of the counts."]
+    pub count_entries: u32,
+    pub temperature: f32,
+    #[doc = " 0 = all."]
+    pub top_k: u32,
+    pub top_p: f32,
+    #[doc = " -inf = none."]
+    pub ln_min_p: f32,
+    pub repetition_penalty: f32,
+    pub frequency_penalty: f32,
+    pub presence_penalty: f32,
+    pub seed_low: u32,
+    pub seed_high: u32,
+    #[doc = " Below so many outputs the first list is masked."]
+    pub min_tokens: u32,
+    #[doc = " The lists lie one behind the other. First the tokens that min_tokens masks: so many."]
+    pub masked: u32,
+    #[doc = " Whether the counts are kept."]
+    pub needs_counts: u32,
+    #[doc = " The lists where the row has no room for them; null: in the row."]
+    pub lists: DevicePtr,
+    #[doc = " Biases: token and f32."]
+    pub biases: u32,
+    #[doc = " Bad words: where the tokens of each begin in the lists, how many they are; the tokens follow\n the ring."]
+    pub bad_words: u32,
+    #[doc = " The ring of newest outputs, between biases and bad words: output n is at n % tail."]
+    pub tail: u32,
+    #[doc = " The mask of allowed tokens: its words, or NO_MASK, and where it begins in the lists."]
+    pub allowed_words: u32,
+    pub allowed_at: u32,
+    #[doc = " 1 + the slot of its adapter, 0 = none."]
+    pub adapter: u32,
+    #[doc = " What was seen of the logits row that is sampled from (SEEN_*); 0 between steps."]
+    pub seen: u32,
+    pub unused: [u32; 7usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SlotHeader"][::std::mem::size_of::<SlotHeader>() - 128usize];
+    ["Alignment of SlotHeader"][::std::mem::align_of::<SlotHeader>() - 8usize];
+    ["Offset of field: SlotHeader::length"][::std::mem::offset_of!(SlotHeader, length) - 0usize];
+    ["Offset of field: SlotHeader::last_token"]
+        [::std::mem::offset_of!(SlotHeader, last_token) - 4usize];
+    ["Offset of field: SlotHeader::outputs"][::std::mem::offset_of!(SlotHeader, outputs) - 8usize];
+    ["Offset of field: SlotHeader::count_entries"]
+        [::std::mem::offset_of!(SlotHeader, count_entries) - 12usize];
+    ["Offset of field: SlotHeader::temperature"]
+        [::std::mem::offset_of!(SlotHeader, temperature) - 16usize];
+    ["Offset of field: SlotHeader::top_k"][::std::mem::offset_of!(SlotHeader, top_k) - 20usize];
+    ["Offset of field: SlotHeader::top_p"][::std::mem::offset_of!(SlotHeader, top_p) - 24usize];
+    ["Offset of field: SlotHeader::ln_min_p"]
+        [::std::mem::offset_of!(SlotHeader, ln_min_p) - 28usize];
+    ["Offset of field: SlotHeader::repetition_penalty"]
+        [::std::mem::offset_of!(SlotHeader, repetition_penalty) - 32usize];
+    ["Offset of field: SlotHeader::frequency_penalty"]
+        [::std::mem::offset_of!(SlotHeader, frequency_penalty) - 36usize];
+    ["Offset of field: SlotHeader::presence_penalty"]
+        [::std::mem::offset_of!(SlotHeader, presence_penalty) - 40usize];
+    ["Offset of field: SlotHeader::seed_low"]
+        [::std::mem::offset_of!(SlotHeader, seed_low) - 44usize];
+    ["Offset of field: SlotHeader::seed_high"]
+        [::std::mem::offset_of!(SlotHeader, seed_high) - 48usize];
+    ["Offset of field: SlotHeader::min_tokens"]
+        [::std::mem::offset_of!(SlotHeader, min_tokens) - 52usize];
+    ["Offset of field: SlotHeader::masked"][::std::mem::offset_of!(SlotHeader, masked) - 56usize];
+    ["Offset of field: SlotHeader::needs_counts"]
+        [::std::mem::offset_of!(SlotHeader, needs_counts) - 60usize];
+    ["Offset of field: SlotHeader::lists"][::std::mem::offset_of!(SlotHeader, lists) - 64usize];
+    ["Offset of field: SlotHeader::biases"][::std::mem::offset_of!(SlotHeader, biases) - 72usize];
+    ["Offset of field: SlotHeader::bad_words"]
+        [::std::mem::offset_of!(SlotHeader, bad_words) - 76usize];
+    ["Offset of field: SlotHeader::tail"][::std::mem::offset_of!(SlotHeader, tail) - 80usize];
+    ["Offset of field: SlotHeader::allowed_words"]
+        [::std::mem::offset_of!(SlotHeader, allowed_words) - 84usize];
+    ["Offset of field: SlotHeader::allowed_at"]
+        [::std::mem::offset_of!(SlotHeader, allowed_at) - 88usize];
+    ["Offset of field: SlotHeader::adapter"][::std::mem::offset_of!(SlotHeader, adapter) - 92usize];
+    ["Offset of field: SlotHeader::seen"][::std::mem::offset_of!(SlotHeader, seen) - 96usize];
+    ["Offset of field: SlotHeader::unused"][::std::mem::offset_of!(SlotHeader, unused) - 100usize];
+};
+#[doc = " All slot rows, and where the parts of a row lie, in words."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SlotRows {
+    pub rows: DevicePtr,
+    #[doc = " Words of a row, a multiple of 32."]
+    pub stride: u64,
+    pub lists: u32,
+    pub pages: u32,
+    pub counts: u32,
+    #[doc = " Entries of two words."]
+    pub counts_capacity: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SlotRows"][::std::mem::size_of::<SlotRows>() - 32usize];
+    ["Alignment of SlotRows"][::std::mem::align_of::<SlotRows>() - 8usize];
+    ["Offset of field: SlotRows::rows"][::std::mem::offset_of!(SlotRows, rows) - 0usize];
+    ["Offset of field: SlotRows::stride"][::std::mem::offset_of!(SlotRows, stride) - 8usize];
+    ["Offset of field: SlotRows::lists"][::std::mem::offset_of!(SlotRows, lists) - 16usize];
+    ["Offset of field: SlotRows::pages"][::std::mem::offset_of!(SlotRows, pages) - 20usize];
+    ["Offset of field: SlotRows::counts"][::std::mem::offset_of!(SlotRows, counts) - 24usize];
+    ["Offset of field: SlotRows::counts_capacity"]
+        [::std::mem::offset_of!(SlotRows, counts_capacity) - 28usize];
+};
+#[doc = " Flag of a record: its token is the one that the slot sampled last."]
+pub const FEED_LAST: u32 = 1;
+#[doc = " The target of a logits row that is sampled from; another value is the token to report on."]
+pub const TO_SAMPLE: u32 = 4294967295;
+#[doc = " The sampled id of a row that is not finite."]
+pub const NOT_FINITE: u32 = 4294967295;
+#[doc = " A sequence of the step, or a slot that only changes. Places in the input count words from its\n start."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct StepRecord {
+    pub slot: u32,
+    #[doc = " Token rows; 0: there are only changes."]
+    pub tokens: u32,
+    #[doc = " FEED_LAST, or 0."]
+    pub flags: u32,
+    #[doc = " Where its tokens lie in the input, unless FEED_LAST."]
+    pub chunk: u32,
+    #[doc = " Its first token row."]
+    pub first_row: u32,
+    pub first_logits_row: u32,
+    #[doc = " Where its changes lie in the input."]
+    pub changes: u32,
+    pub change_count: u32,
+    #[doc = " Its logits rows."]
+    pub logits_count: u32,
+    #[doc = " Where these lie in the input."]
+    pub logits: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of StepRecord"][::std::mem::size_of::<StepRecord>() - 40usize];
+    ["Alignment of StepRecord"][::std::mem::align_of::<StepRecord>() - 4usize];
+    ["Offset of field: StepRecord::slot"][::std::mem::offset_of!(StepRecord, slot) - 0usize];
+    ["Offset of field: StepRecord::tokens"][::std::mem::offset_of!(StepRecord, tokens) - 4usize];
+    ["Offset of field: StepRecord::flags"][::std::mem::offset_of!(StepRecord, flags) - 8usize];
+    ["Offset of field: StepRecord::chunk"][::std::mem::offset_of!(StepRecord, chunk) - 12usize];
+    ["Offset of field: StepRecord::first_row"]
+        [::std::mem::offset_of!(StepRecord, first_row) - 16usize];
+    ["Offset of field: StepRecord::first_logits_row"]
+        [::std::mem::offset_of!(StepRecord, first_logits_row) - 20usize];
+    ["Offset of field: StepRecord::changes"][::std::mem::offset_of!(StepRecord, changes) - 24usize];
+    ["Offset of field: StepRecord::change_count"]
+        [::std::mem::offset_of!(StepRecord, change_count) - 28usize];
+    ["Offset of field: StepRecord::logits_count"]
+        [::std::mem::offset_of!(StepRecord, logits_count) - 32usize];
+    ["Offset of field: StepRecord::logits"][::std::mem::offset_of!(StepRecord, logits) - 36usize];
+};
+#[doc = " A logits row of a sequence."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct LogitsRecord {
+    #[doc = " Its token row."]
+    pub row: u32,
+    #[doc = " The token to report on, or TO_SAMPLE."]
+    pub target: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LogitsRecord"][::std::mem::size_of::<LogitsRecord>() - 8usize];
+    ["Alignment of LogitsRecord"][::std::mem::align_of::<LogitsRecord>() - 4usize];
+    ["Offset of field: LogitsRecord::row"][::std::mem::offset_of!(LogitsRecord, row) - 0usize];
+    ["Offset of field: LogitsRecord::target"]
+        [::std::mem::offset_of!(LogitsRecord, target) - 4usize];
+};
+#[doc = " `count` words from word `from` of the input to word `to` of the slot's row, or of the memory at\n `far`."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct RowChange {
+    #[doc = " Null: the row."]
+    pub far: DevicePtr,
+    pub to: u32,
+    pub from: u32,
+    pub count: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RowChange"][::std::mem::size_of::<RowChange>() - 24usize];
+    ["Alignment of RowChange"][::std::mem::align_of::<RowChange>() - 8usize];
+    ["Offset of field: RowChange::far"][::std::mem::offset_of!(RowChange, far) - 0usize];
+    ["Offset of field: RowChange::to"][::std::mem::offset_of!(RowChange, to) - 8usize];
+    ["Offset of field: RowChange::from"][::std::mem::offset_of!(RowChange, from) - 12usize];
+    ["Offset of field: RowChange::count"][::std::mem::offset_of!(RowChange, count) - 16usize];
+    ["Offset of field: RowChange::unused"][::std::mem::offset_of!(RowChange, unused) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PrepareStep {
+    #[doc = " Records, a block each; changes; then the words that both point to."]
+    pub input: DevicePtr,
+    pub slots: SlotRows,
+    #[doc = " Of each token row."]
+    pub token: DevicePtr,
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    #[doc = " 1 + the adapter slot, 0 = none."]
+    pub adapter_slot_of: DevicePtr,
+    #[doc = " Of each logits row: its token row, its slot, its target."]
+    pub gather_row: DevicePtr,
+    pub sample_slot: DevicePtr,
+    pub target: DevicePtr,
+    #[doc = " Token rows, and those with padding."]
+    pub rows: u32,
+    pub padded_rows: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PrepareStep"][::std::mem::size_of::<PrepareStep>() - 104usize];
+    ["Alignment of PrepareStep"][::std::mem::align_of::<PrepareStep>() - 8usize];
+    ["Offset of field: PrepareStep::input"][::std::mem::offset_of!(PrepareStep, input) - 0usize];
+    ["Offset of field: PrepareStep::slots"][::std::mem::offset_of!(PrepareStep, slots) - 8usize];
+    ["Offset of field: PrepareStep::token"][::std::mem::offset_of!(PrepareStep, token) - 40usize];
+    ["Offset of field: PrepareStep::position"]
+        [::std::mem::offset_of!(PrepareStep, position) - 48usize];
+    ["Offset of field: PrepareStep::slot_of"]
+        [::std::mem::offset_of!(PrepareStep, slot_of) - 56usize];
+    ["Offset of field: PrepareStep::adapter_slot_of"]
+        [::std::mem::offset_of!(PrepareStep, adapter_slot_of) - 64usize];
+    ["Offset of field: PrepareStep::gather_row"]
+        [::std::mem::offset_of!(PrepareStep, gather_row) - 72usize];
+    ["Offset of field: PrepareStep::sample_slot"]
+        [::std::mem::offset_of!(PrepareStep, sample_slot) - 80usize];
+    ["Offset of field: PrepareStep::target"][::std::mem::offset_of!(PrepareStep, target) - 88usize];
+    ["Offset of field: PrepareStep::rows"][::std::mem::offset_of!(PrepareStep, rows) - 96usize];
+    ["Offset of field: PrepareStep::padded_rows"]
+        [::std::mem::offset_of!(PrepareStep, padded_rows) - 100usize];
+};
+#[doc = " ---- The sampler (sampler.cu) ----"]
+pub const ADJUST_THREADS: u32 = 512;
+pub const SCAN_THREADS: u32 = 512;
+pub const DRAW_THREADS: u32 = 1024;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MaskRows {
+    #[doc = " \\[rows, vocab]"]
+    pub logits: DevicePtr,
+    #[doc = " \\[rows], or NO_MASK: only rows that are sampled from have one"]
+    pub mask_of: DevicePtr,
+    #[doc = " \\[masks, mask_words]"]
+    pub masks: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub sample_slot: DevicePtr,
+    pub slots: SlotRows,
+    pub vocab: u32,
+    #[doc = " Logits of a part of a row."]
+    pub length: u32,
+    pub mask_words: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MaskRows"][::std::mem::size_of::<MaskRows>() - 80usize];
+    ["Alignment of MaskRows"][::std::mem::align_of::<MaskRows>() - 8usize];
+    ["Offset of field: MaskRows::logits"][::std::mem::offset_of!(MaskRows, logits) - 0usize];
+    ["Offset of field: MaskRows::mask_of"][::std::mem::offset_of!(MaskRows, mask_of) - 8usize];
+    ["Offset of field: MaskRows::masks"][::std::mem::offset_of!(MaskRows, masks) - 16usize];
+    ["Offset of field: MaskRows::sample_slot"]
+        [::std::mem::offset_of!(MaskRows, sample_slot) - 24usize];
+    ["Offset of field: MaskRows::slots"][::std::mem::offset_of!(MaskRows, slots) - 32usize];
+    ["Offset of field: MaskRows::vocab"][::std::mem::offset_of!(MaskRows, vocab) - 64usize];
+    ["Offset of field: MaskRows::length"][::std::mem::offset_of!(MaskRows, length) - 68usize];
+    ["Offset of field: MaskRows::mask_words"]
+        [::std::mem::offset_of!(MaskRows, mask_words) - 72usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AdjustRows {
+    #[doc = " \\[rows, vocab]"]
+    pub logits: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub sample_slot: DevicePtr,
+    pub target: DevicePtr,
+    pub slots: SlotRows,
+    pub vocab: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AdjustRows"][::std::mem::size_of::<AdjustRows>() - 64usize];
+    ["Alignment of AdjustRows"][::std::mem::align_of::<AdjustRows>() - 8usize];
+    ["Offset of field: AdjustRows::logits"][::std::mem::offset_of!(AdjustRows, logits) - 0usize];
+    ["Offset of field: AdjustRows::sample_slot"]
+        [::std::mem::offset_of!(AdjustRows, sample_slot) - 8usize];
+    ["Offset of field: AdjustRows::target"][::std::mem::offset_of!(AdjustRows, target) - 16usize];
+    ["Offset of field: AdjustRows::slots"][::std::mem::offset_of!(AdjustRows, slots) - 24usize];
+    ["Offset of field: AdjustRows::vocab"][::std::mem::offset_of!(AdjustRows, vocab) - 56usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ScanRows {
+    #[doc = " \\[rows, vocab]"]
+    pub logits: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub sample_slot: DevicePtr,
+    pub target: DevicePtr,
+    pub slots: SlotRows,
+    #[doc = " \\[rows, parts, 2]"]
+    pub best: DevicePtr,
+    pub vocab: u32,
+    #[doc = " Logits of a part of a row, a multiple of 128."]
+    pub length: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ScanRows"][::std::mem::size_of::<ScanRows>() - 72usize];
+    ["Alignment of ScanRows"][::std::mem::align_of::<ScanRows>() - 8usize];
+    ["Offset of field: ScanRows::logits"][::std::mem::offset_of!(ScanRows, logits) - 0usize];
+    ["Offset of field: ScanRows::sample_slot"]
+        [::std::mem::offset_of!(ScanRows, sample_slot) - 8usize];
+    ["Offset of field: ScanRows::target"][::std::mem::offset_of!(ScanRows, target) - 16usize];
+    ["Offset of field: ScanRows::slots"][::std::mem::offset_of!(ScanRows, slots) - 24usize];
+    ["Offset of field: ScanRows::best"][::std::mem::offset_of!(ScanRows, best) - 56usize];
+    ["Offset of field: ScanRows::vocab"][::std::mem::offset_of!(ScanRows, vocab) - 64usize];
+    ["Offset of field: ScanRows::length"][::std::mem::offset_of!(ScanRows, length) - 68usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct DrawRows {
+    #[doc = " \\[rows, vocab]"]
+    pub logits: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub sample_slot: DevicePtr,
+    pub target: DevicePtr,
+    pub slots: SlotRows,
+    #[doc = " \\[rows, parts, 2]"]
+    pub best: DevicePtr,
+    #[doc = " \\[rows], sampled ids or NOT_FINITE"]
+    pub out: DevicePtr,
+    pub vocab: u32,
+    pub parts: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of DrawRows"][::std::mem::size_of::<DrawRows>() - 80usize];
+    ["Alignment of DrawRows"][::std::mem::align_of::<DrawRows>() - 8usize];
+    ["Offset of field: DrawRows::logits"][::std::mem::offset_of!(DrawRows, logits) - 0usize];
+    ["Offset of field: DrawRows::sample_slot"]
+        [::std::mem::offset_of!(DrawRows, sample_slot) - 8usize];
+    ["Offset of field: DrawRows::target"][::std::mem::offset_of!(DrawRows, target) - 16usize];
+    ["Offset of field: DrawRows::slots"][::std::mem::offset_of!(DrawRows, slots) - 24usize];
+    ["Offset of field: DrawRows::best"][::std::mem::offset_of!(DrawRows, best) - 56usize];
+    ["Offset of field: DrawRows::out"][::std::mem::offset_of!(DrawRows, out) - 64usize];
+    ["Offset of field: DrawRows::vocab"][::std::mem::offset_of!(DrawRows, vocab) - 72usize];
+    ["Offset of field: DrawRows::parts"][::std::mem::offset_of!(DrawRows, parts) - 76usize];
+};
+#[doc = " ---- Logprobs (logprobs.cu) ----"]
+pub const REPORT_THREADS: u32 = 256;
+#[doc = " Others that an answer lists at most where they are the largest."]
+pub const REPORT_MAX_TOP: u32 = 64;
+#[doc = " No kept copy, no list of tokens, no answer."]
+pub const NOT_ASKED: u32 = 4294967295;
+#[doc = " What a logits row reports."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct LogprobRequest {
+    pub row: u32,
+    #[doc = " The kept copy that stands for the row, or NOT_ASKED: the row itself."]
+    pub kept: u32,
+    #[doc = " How many others it lists."]
+    pub count: u32,
+    #[doc = " Where their tokens begin, in words from the first request, or NOT_ASKED: the largest."]
+    pub tokens: u32,
+    #[doc = " Where the answer goes, in words of the answers, or NOT_ASKED: the host wants the whole row."]
+    pub answer: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LogprobRequest"][::std::mem::size_of::<LogprobRequest>() - 20usize];
+    ["Alignment of LogprobRequest"][::std::mem::align_of::<LogprobRequest>() - 4usize];
+    ["Offset of field: LogprobRequest::row"][::std::mem::offset_of!(LogprobRequest, row) - 0usize];
+    ["Offset of field: LogprobRequest::kept"]
+        [::std::mem::offset_of!(LogprobRequest, kept) - 4usize];
+    ["Offset of field: LogprobRequest::count"]
+        [::std::mem::offset_of!(LogprobRequest, count) - 8usize];
+    ["Offset of field: LogprobRequest::tokens"]
+        [::std::mem::offset_of!(LogprobRequest, tokens) - 12usize];
+    ["Offset of field: LogprobRequest::answer"]
+        [::std::mem::offset_of!(LogprobRequest, answer) - 16usize];
+};
+#[doc = " The start of an answer; the others follow."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct LogprobAnswer {
+    pub logprob: f32,
+    #[doc = " 0: the row is not finite. Not said of kept rows, which the sampler judges and of which masks\n may have left nothing."]
+    pub rank: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LogprobAnswer"][::std::mem::size_of::<LogprobAnswer>() - 8usize];
+    ["Alignment of LogprobAnswer"][::std::mem::align_of::<LogprobAnswer>() - 4usize];
+    ["Offset of field: LogprobAnswer::logprob"]
+        [::std::mem::offset_of!(LogprobAnswer, logprob) - 0usize];
+    ["Offset of field: LogprobAnswer::rank"][::std::mem::offset_of!(LogprobAnswer, rank) - 4usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct TokenLogprob {
+    pub token: u32,
+    pub logprob: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TokenLogprob"][::std::mem::size_of::<TokenLogprob>() - 8usize];
+    ["Alignment of TokenLogprob"][::std::mem::align_of::<TokenLogprob>() - 4usize];
+    ["Offset of field: TokenLogprob::token"][::std::mem::offset_of!(TokenLogprob, token) - 0usize];
+    ["Offset of field: TokenLogprob::logprob"]
+        [::std::mem::offset_of!(TokenLogprob, logprob) - 4usize];
+};
+#[doc = " What report_parts finds in a part of a row."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ReportPiece {
+    pub peak: f32,
+    #[doc = " Of exp(logit - peak)."]
+    pub sum: f32,
+    #[doc = " Logits that are not below the token's."]
+    pub not_below: u32,
+    #[doc = " SEEN_*"]
+    pub seen: u32,
+    #[doc = " The largest in order, with their tokens (logits_order.cuh)."]
+    pub top: [u64; 64usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ReportPiece"][::std::mem::size_of::<ReportPiece>() - 528usize];
+    ["Alignment of ReportPiece"][::std::mem::align_of::<ReportPiece>() - 8usize];
+    ["Offset of field: ReportPiece::peak"][::std::mem::offset_of!(ReportPiece, peak) - 0usize];
+    ["Offset of field: ReportPiece::sum"][::std::mem::offset_of!(ReportPiece, sum) - 4usize];
+    ["Offset of field: ReportPiece::not_below"]
+        [::std::mem::offset_of!(ReportPiece, not_below) - 8usize];
+    ["Offset of field: ReportPiece::seen"][::std::mem::offset_of!(ReportPiece, seen) - 12usize];
+    ["Offset of field: ReportPiece::top"][::std::mem::offset_of!(ReportPiece, top) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KeepRows {
+    #[doc = " \\[rows, vocab]"]
+    pub logits: DevicePtr,
+    #[doc = " \\[requests, vocab]"]
+    pub kept: DevicePtr,
+    pub requests: DevicePtr,
+    pub vocab: u32,
+    #[doc = " Logits of a part of a row."]
+    pub length: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KeepRows"][::std::mem::size_of::<KeepRows>() - 32usize];
+    ["Alignment of KeepRows"][::std::mem::align_of::<KeepRows>() - 8usize];
+    ["Offset of field: KeepRows::logits"][::std::mem::offset_of!(KeepRows, logits) - 0usize];
+    ["Offset of field: KeepRows::kept"][::std::mem::offset_of!(KeepRows, kept) - 8usize];
+    ["Offset of field: KeepRows::requests"][::std::mem::offset_of!(KeepRows, requests) - 16usize];
+    ["Offset of field: KeepRows::vocab"][::std::mem::offset_of!(KeepRows, vocab) - 24usize];
+    ["Offset of field: KeepRows::length"][::std::mem::offset_of!(KeepRows, length) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ReportParts {
+    #[doc = " \\[rows, vocab]"]
+    pub logits: DevicePtr,
+    #[doc = " \\[requests, vocab]"]
+    pub kept: DevicePtr,
+    pub requests: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub target: DevicePtr,
+    #[doc = " \\[rows], sampled ids"]
+    pub sampled: DevicePtr,
+    #[doc = " \\[requests, parts]"]
+    pub pieces: DevicePtr,
+    pub vocab: u32,
+    #[doc = " Logits of a part of a row."]
+    pub length: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ReportParts"][::std::mem::size_of::<ReportParts>() - 56usize];
+    ["Alignment of ReportParts"][::std::mem::align_of::<ReportParts>() - 8usize];
+    ["Offset of field: ReportParts::logits"][::std::mem::offset_of!(ReportParts, logits) - 0usize];
+    ["Offset of field: ReportParts::kept"][::std::mem::offset_of!(ReportParts, kept) - 8usize];
+    ["Offset of field: ReportParts::requests"]
+        [::std::mem::offset_of!(ReportParts, requests) - 16usize];
+    ["Offset of field: ReportParts::target"][::std::mem::offset_of!(ReportParts, target) - 24usize];
+    ["Offset of field: ReportParts::sampled"]
+        [::std::mem::offset_of!(ReportParts, sampled) - 32usize];
+    ["Offset of field: ReportParts::pieces"][::std::mem::offset_of!(ReportParts, pieces) - 40usize];
+    ["Offset of field: ReportParts::vocab"][::std::mem::offset_of!(ReportParts, vocab) - 48usize];
+    ["Offset of field: ReportParts::length"][::std::mem::offset_of!(ReportParts, length) - 52usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ReportRows {
+    #[doc = " As in ReportParts."]
+    pub logits: DevicePtr,
+    pub kept: DevicePtr,
+    pub requests: DevicePtr,
+    pub target: DevicePtr,
+    pub sampled: DevicePtr,
+    pub pieces: DevicePtr,
+    #[doc = " Words."]
+    pub answers: DevicePtr,
+    pub vocab: u32,
+    pub parts: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ReportRows"][::std::mem::size_of::<ReportRows>() - 64usize];
+    ["Alignment of ReportRows"][::std::mem::align_of::<ReportRows>() - 8usize];
+    ["Offset of field: ReportRows::logits"][::std::mem::offset_of!(ReportRows, logits) - 0usize];
+    ["Offset of field: ReportRows::kept"][::std::mem::offset_of!(ReportRows, kept) - 8usize];
+    ["Offset of field: ReportRows::requests"]
+        [::std::mem::offset_of!(ReportRows, requests) - 16usize];
+    ["Offset of field: ReportRows::target"][::std::mem::offset_of!(ReportRows, target) - 24usize];
+    ["Offset of field: ReportRows::sampled"][::std::mem::offset_of!(ReportRows, sampled) - 32usize];
+    ["Offset of field: ReportRows::pieces"][::std::mem::offset_of!(ReportRows, pieces) - 40usize];
+    ["Offset of field: ReportRows::answers"][::std::mem::offset_of!(ReportRows, answers) - 48usize];
+    ["Offset of field: ReportRows::vocab"][::std::mem::offset_of!(ReportRows, vocab) - 56usize];
+    ["Offset of field: ReportRows::parts"][::std::mem::offset_of!(ReportRows, parts) - 60usize];
+};
+#[repr(u32)]
+#[doc = " The type of stored elements."]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum ElementType {
+    F32 = 0,
+    F16 = 1,
+    Bf16 = 2,
+}
+#[repr(u32)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum NormKind {
+    Rms = 0,
+    #[doc = " RMS whose weights are stored less one."]
+    RmsPlusOne = 1,
+    Layer = 2,
+}
+#[repr(u32)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum Activation {
+    Relu = 0,
+    Gelu = 1,
+    GeluTanh = 2,
+    Silu = 3,
+    SiluGated = 4,
+    GeluTanhGated = 5,
+    #[doc = " Only the bias."]
+    None = 6,
+}
+#[repr(u32)]
+#[doc = " Which rows of a sequence make its vector."]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum Pooling {
+    First = 0,
+    Last = 1,
+    Mean = 2,
+}
+#[doc = " ---- Rows (gather.cu) ----"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Embed {
+    #[doc = " \\[rows]"]
+    pub token: DevicePtr,
+    #[doc = " \\[table_rows, width]"]
+    pub table: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub table_rows: u32,
+    pub width: u32,
+    pub scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Embed"][::std::mem::size_of::<Embed>() - 40usize];
+    ["Alignment of Embed"][::std::mem::align_of::<Embed>() - 8usize];
+    ["Offset of field: Embed::token"][::std::mem::offset_of!(Embed, token) - 0usize];
+    ["Offset of field: Embed::table"][::std::mem::offset_of!(Embed, table) - 8usize];
+    ["Offset of field: Embed::out"][::std::mem::offset_of!(Embed, out) - 16usize];
+    ["Offset of field: Embed::table_rows"][::std::mem::offset_of!(Embed, table_rows) - 24usize];
+    ["Offset of field: Embed::width"][::std::mem::offset_of!(Embed, width) - 28usize];
+    ["Offset of field: Embed::scale"][::std::mem::offset_of!(Embed, scale) - 32usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AddPositions {
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    #[doc = " \\[table_rows, width]"]
+    pub table: DevicePtr,
+    #[doc = " \\[rows, width], in place"]
+    pub x: DevicePtr,
+    pub table_rows: u32,
+    pub offset: u32,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AddPositions"][::std::mem::size_of::<AddPositions>() - 40usize];
+    ["Alignment of AddPositions"][::std::mem::align_of::<AddPositions>() - 8usize];
+    ["Offset of field: AddPositions::position"]
+        [::std::mem::offset_of!(AddPositions, position) - 0usize];
+    ["Offset of field: AddPositions::table"][::std::mem::offset_of!(AddPositions, table) - 8usize];
+    ["Offset of field: AddPositions::x"][::std::mem::offset_of!(AddPositions, x) - 16usize];
+    ["Offset of field: AddPositions::table_rows"]
+        [::std::mem::offset_of!(AddPositions, table_rows) - 24usize];
+    ["Offset of field: AddPositions::offset"]
+        [::std::mem::offset_of!(AddPositions, offset) - 28usize];
+    ["Offset of field: AddPositions::width"][::std::mem::offset_of!(AddPositions, width) - 32usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Gather {
+    #[doc = " \\[samples], rows of x"]
+    pub row: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[samples, width]"]
+    pub out: DevicePtr,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Gather"][::std::mem::size_of::<Gather>() - 32usize];
+    ["Alignment of Gather"][::std::mem::align_of::<Gather>() - 8usize];
+    ["Offset of field: Gather::row"][::std::mem::offset_of!(Gather, row) - 0usize];
+    ["Offset of field: Gather::x"][::std::mem::offset_of!(Gather, x) - 8usize];
+    ["Offset of field: Gather::out"][::std::mem::offset_of!(Gather, out) - 16usize];
+    ["Offset of field: Gather::width"][::std::mem::offset_of!(Gather, width) - 24usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Pool {
+    #[doc = " \\[samples], the last token row of each sequence"]
+    pub row: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[samples, width]"]
+    pub out: DevicePtr,
+    pub kind: Pooling,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Pool"][::std::mem::size_of::<Pool>() - 40usize];
+    ["Alignment of Pool"][::std::mem::align_of::<Pool>() - 8usize];
+    ["Offset of field: Pool::row"][::std::mem::offset_of!(Pool, row) - 0usize];
+    ["Offset of field: Pool::position"][::std::mem::offset_of!(Pool, position) - 8usize];
+    ["Offset of field: Pool::x"][::std::mem::offset_of!(Pool, x) - 16usize];
+    ["Offset of field: Pool::out"][::std::mem::offset_of!(Pool, out) - 24usize];
+    ["Offset of field: Pool::kind"][::std::mem::offset_of!(Pool, kind) - 32usize];
+    ["Offset of field: Pool::width"][::std::mem::offset_of!(Pool, width) - 36usize];
+};
+#[doc = " ---- Norms (norm.cu) ----"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct NormRows {
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[width]"]
+    pub weight: DevicePtr,
+    #[doc = " \\[width], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub width: u32,
+    pub eps: f32,
+    pub kind: NormKind,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of NormRows"][::std::mem::size_of::<NormRows>() - 48usize];
+    ["Alignment of NormRows"][::std::mem::align_of::<NormRows>() - 8usize];
+    ["Offset of field: NormRows::x"][::std::mem::offset_of!(NormRows, x) - 0usize];
+    ["Offset of field: NormRows::weight"][::std::mem::offset_of!(NormRows, weight) - 8usize];
+    ["Offset of field: NormRows::bias"][::std::mem::offset_of!(NormRows, bias) - 16usize];
+    ["Offset of field: NormRows::out"][::std::mem::offset_of!(NormRows, out) - 24usize];
+    ["Offset of field: NormRows::width"][::std::mem::offset_of!(NormRows, width) - 32usize];
+    ["Offset of field: NormRows::eps"][::std::mem::offset_of!(NormRows, eps) - 36usize];
+    ["Offset of field: NormRows::kind"][::std::mem::offset_of!(NormRows, kind) - 40usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AddNorm {
+    #[doc = " \\[rows, width]"]
+    pub delta: DevicePtr,
+    #[doc = " \\[rows, width], becomes the sum"]
+    pub residual: DevicePtr,
+    #[doc = " \\[width]"]
+    pub weight: DevicePtr,
+    #[doc = " \\[width], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub width: u32,
+    pub eps: f32,
+    pub kind: NormKind,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AddNorm"][::std::mem::size_of::<AddNorm>() - 56usize];
+    ["Alignment of AddNorm"][::std::mem::align_of::<AddNorm>() - 8usize];
+    ["Offset of field: AddNorm::delta"][::std::mem::offset_of!(AddNorm, delta) - 0usize];
+    ["Offset of field: AddNorm::residual"][::std::mem::offset_of!(AddNorm, residual) - 8usize];
+    ["Offset of field: AddNorm::weight"][::std::mem::offset_of!(AddNorm, weight) - 16usize];
+    ["Offset of field: AddNorm::bias"][::std::mem::offset_of!(AddNorm, bias) - 24usize];
+    ["Offset of field: AddNorm::out"][::std::mem::offset_of!(AddNorm, out) - 32usize];
+    ["Offset of field: AddNorm::width"][::std::mem::offset_of!(AddNorm, width) - 40usize];
+    ["Offset of field: AddNorm::eps"][::std::mem::offset_of!(AddNorm, eps) - 44usize];
+    ["Offset of field: AddNorm::kind"][::std::mem::offset_of!(AddNorm, kind) - 48usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AddRows {
+    #[doc = " \\[rows, width]"]
+    pub delta: DevicePtr,
+    #[doc = " \\[rows, width], becomes the sum"]
+    pub residual: DevicePtr,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AddRows"][::std::mem::size_of::<AddRows>() - 24usize];
+    ["Alignment of AddRows"][::std::mem::align_of::<AddRows>() - 8usize];
+    ["Offset of field: AddRows::delta"][::std::mem::offset_of!(AddRows, delta) - 0usize];
+    ["Offset of field: AddRows::residual"][::std::mem::offset_of!(AddRows, residual) - 8usize];
+    ["Offset of field: AddRows::width"][::std::mem::offset_of!(AddRows, width) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct NormParts {
+    #[doc = " Part p of row r lies at x + r * stride + first + p * width; in place."]
+    pub x: DevicePtr,
+    #[doc = " \\[width]"]
+    pub weight: DevicePtr,
+    pub stride: u32,
+    pub first: u32,
+    pub width: u32,
+    pub eps: f32,
+    pub kind: NormKind,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of NormParts"][::std::mem::size_of::<NormParts>() - 40usize];
+    ["Alignment of NormParts"][::std::mem::align_of::<NormParts>() - 8usize];
+    ["Offset of field: NormParts::x"][::std::mem::offset_of!(NormParts, x) - 0usize];
+    ["Offset of field: NormParts::weight"][::std::mem::offset_of!(NormParts, weight) - 8usize];
+    ["Offset of field: NormParts::stride"][::std::mem::offset_of!(NormParts, stride) - 16usize];
+    ["Offset of field: NormParts::first"][::std::mem::offset_of!(NormParts, first) - 20usize];
+    ["Offset of field: NormParts::width"][::std::mem::offset_of!(NormParts, width) - 24usize];
+    ["Offset of field: NormParts::eps"][::std::mem::offset_of!(NormParts, eps) - 28usize];
+    ["Offset of field: NormParts::kind"][::std::mem::offset_of!(NormParts, kind) - 32usize];
+};
+#[doc = " ---- What follows a product (activation.cu) ----"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct BiasAct {
+    #[doc = " \\[rows, width], in place"]
+    pub x: DevicePtr,
+    #[doc = " \\[width], or null"]
+    pub bias: DevicePtr,
+    pub width: u32,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BiasAct"][::std::mem::size_of::<BiasAct>() - 24usize];
+    ["Alignment of BiasAct"][::std::mem::align_of::<BiasAct>() - 8usize];
+    ["Offset of field: BiasAct::x"][::std::mem::offset_of!(BiasAct, x) - 0usize];
+    ["Offset of field: BiasAct::bias"][::std::mem::offset_of!(BiasAct, bias) - 8usize];
+    ["Offset of field: BiasAct::width"][::std::mem::offset_of!(BiasAct, width) - 16usize];
+    ["Offset of field: BiasAct::kind"][::std::mem::offset_of!(BiasAct, kind) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GatedAct {
+    #[doc = " \\[rows, 2 half]: gates, then ups"]
+    pub x: DevicePtr,
+    #[doc = " \\[2 half], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[rows, half]"]
+    pub out: DevicePtr,
+    pub half: u32,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GatedAct"][::std::mem::size_of::<GatedAct>() - 32usize];
+    ["Alignment of GatedAct"][::std::mem::align_of::<GatedAct>() - 8usize];
+    ["Offset of field: GatedAct::x"][::std::mem::offset_of!(GatedAct, x) - 0usize];
+    ["Offset of field: GatedAct::bias"][::std::mem::offset_of!(GatedAct, bias) - 8usize];
+    ["Offset of field: GatedAct::out"][::std::mem::offset_of!(GatedAct, out) - 16usize];
+    ["Offset of field: GatedAct::half"][::std::mem::offset_of!(GatedAct, half) - 24usize];
+    ["Offset of field: GatedAct::kind"][::std::mem::offset_of!(GatedAct, kind) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Softcap {
+    #[doc = " \\[count], in place"]
+    pub logits: DevicePtr,
+    pub count: u64,
+    pub cap: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Softcap"][::std::mem::size_of::<Softcap>() - 24usize];
+    ["Alignment of Softcap"][::std::mem::align_of::<Softcap>() - 8usize];
+    ["Offset of field: Softcap::logits"][::std::mem::offset_of!(Softcap, logits) - 0usize];
+    ["Offset of field: Softcap::count"][::std::mem::offset_of!(Softcap, count) - 8usize];
+    ["Offset of field: Softcap::cap"][::std::mem::offset_of!(Softcap, cap) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct BiasLogits {
+    #[doc = " \\[rows, vocab], in place"]
+    pub logits: DevicePtr,
+    #[doc = " \\[vocab]"]
+    pub bias: DevicePtr,
+    pub vocab: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BiasLogits"][::std::mem::size_of::<BiasLogits>() - 24usize];
+    ["Alignment of BiasLogits"][::std::mem::align_of::<BiasLogits>() - 8usize];
+    ["Offset of field: BiasLogits::logits"][::std::mem::offset_of!(BiasLogits, logits) - 0usize];
+    ["Offset of field: BiasLogits::bias"][::std::mem::offset_of!(BiasLogits, bias) - 8usize];
+    ["Offset of field: BiasLogits::vocab"][::std::mem::offset_of!(BiasLogits, vocab) - 16usize];
+};
+#[doc = " Rows and outputs of a tile of the plain product."]
+pub const GEMM_TILE: u32 = 16;
+#[doc = " y = x W^T"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PlainGemm {
+    #[doc = " \\[rows, inputs]"]
+    pub x: DevicePtr,
+    #[doc = " \\[outputs, inputs]"]
+    pub w: DevicePtr,
+    #[doc = " \\[rows, outputs], act or f32"]
+    pub y: DevicePtr,
+    pub rows: u32,
+    pub outputs: u32,
+    pub inputs: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PlainGemm"][::std::mem::size_of::<PlainGemm>() - 40usize];
+    ["Alignment of PlainGemm"][::std::mem::align_of::<PlainGemm>() - 8usize];
+    ["Offset of field: PlainGemm::x"][::std::mem::offset_of!(PlainGemm, x) - 0usize];
+    ["Offset of field: PlainGemm::w"][::std::mem::offset_of!(PlainGemm, w) - 8usize];
+    ["Offset of field: PlainGemm::y"][::std::mem::offset_of!(PlainGemm, y) - 16usize];
+    ["Offset of field: PlainGemm::rows"][::std::mem::offset_of!(PlainGemm, rows) - 24usize];
+    ["Offset of field: PlainGemm::outputs"][::std::mem::offset_of!(PlainGemm, outputs) - 28usize];
+    ["Offset of field: PlainGemm::inputs"][::std::mem::offset_of!(PlainGemm, inputs) - 32usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Flush {
+    #[doc = " \\[count]"]
+    pub words: DevicePtr,
+    pub count: u64,
+    #[doc = " One word, as good as never written"]
+    pub never: DevicePtr,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Flush"][::std::mem::size_of::<Flush>() - 24usize];
+    ["Alignment of Flush"][::std::mem::align_of::<Flush>() - 8usize];
+    ["Offset of field: Flush::words"][::std::mem::offset_of!(Flush, words) - 0usize];
+    ["Offset of field: Flush::count"][::std::mem::offset_of!(Flush, count) - 8usize];
+    ["Offset of field: Flush::never"][::std::mem::offset_of!(Flush, never) - 16usize];
+};
+#[doc = " Rows that gemm_small_m takes at most."]
+pub const SMALL_M_ROWS: u32 = 8;
+#[doc = " Rows of W of a tile, and the gates or ups among them where it is gated."]
+pub const SMALL_M_TILE: u32 = 16;
+pub const SMALL_M_GATED_TILE: u32 = 8;
+#[doc = " Warps that multiply; one more copies."]
+pub const SMALL_M_WARPS: u32 = 8;
+pub const SMALL_M_THREADS: u32 = 288;
+pub const SMALL_M_BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
+pub const SMALL_M_STAGES: u32 = 5;
+#[doc = " Inputs of a stage, and bytes from row to row of it."]
+pub const SMALL_M_INPUTS: u32 = 512;
+pub const SMALL_M_PITCH: u32 = 1088;
+pub const SMALL_M_STAGE_BYTES: u32 = 17408;
+#[doc = " Of the warps' sums."]
+pub const SMALL_M_SUMS_BYTES: u32 = 4096;
+#[doc = " Sums, the ring, two barriers a stage."]
+pub const SMALL_M_SHARED_BYTES: u32 = 91216;
+#[doc = " y = act(x W^T + bias)"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SmallGemm {
+    #[doc = " \\[rows, inputs]"]
+    pub x: DevicePtr,
+    #[doc = " \\[outputs, inputs]"]
+    pub w: DevicePtr,
+    #[doc = " \\[outputs], or null"]
+    pub bias: DevicePtr,
+    #[doc = " act \\[rows, outputs], gated \\[rows, outputs / 2]; logits f32 \\[rows, outputs]"]
+    pub y: DevicePtr,
+    pub rows: u32,
+    pub outputs: u32,
+    pub inputs: u32,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SmallGemm"][::std::mem::size_of::<SmallGemm>() - 48usize];
+    ["Alignment of SmallGemm"][::std::mem::align_of::<SmallGemm>() - 8usize];
+    ["Offset of field: SmallGemm::x"][::std::mem::offset_of!(SmallGemm, x) - 0usize];
+    ["Offset of field: SmallGemm::w"][::std::mem::offset_of!(SmallGemm, w) - 8usize];
+    ["Offset of field: SmallGemm::bias"][::std::mem::offset_of!(SmallGemm, bias) - 16usize];
+    ["Offset of field: SmallGemm::y"][::std::mem::offset_of!(SmallGemm, y) - 24usize];
+    ["Offset of field: SmallGemm::rows"][::std::mem::offset_of!(SmallGemm, rows) - 32usize];
+    ["Offset of field: SmallGemm::outputs"][::std::mem::offset_of!(SmallGemm, outputs) - 36usize];
+    ["Offset of field: SmallGemm::inputs"][::std::mem::offset_of!(SmallGemm, inputs) - 40usize];
+    ["Offset of field: SmallGemm::kind"][::std::mem::offset_of!(SmallGemm, kind) - 44usize];
+};
+#[doc = " Pairs of a head that rope_store rotates at most, and heads of a block."]
+pub const ROPE_MAX_PAIRS: u32 = 256;
+pub const ROPE_HEADS: u32 = 16;
+#[doc = " The pool of a layer: \\[pages, 2 (K, V), kv_heads, page_size, dim]."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RopeStore {
+    #[doc = " \\[rows, heads + 2 kv_heads, dim]: q and k are rotated in place"]
+    pub qkv: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    pub slots: SlotRows,
+    pub pool: DevicePtr,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub dim: u32,
+    pub page_size: u32,
+    #[doc = " Pairs of a head: the first `half` dimensions and the `half` after them."]
+    pub half: u32,
+    #[doc = " Of sines and cosines."]
+    pub magnitude: f32,
+    #[doc = " \\[half]"]
+    pub inverse_frequency: [f32; 256usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RopeStore"][::std::mem::size_of::<RopeStore>() - 1112usize];
+    ["Alignment of RopeStore"][::std::mem::align_of::<RopeStore>() - 8usize];
+    ["Offset of field: RopeStore::qkv"][::std::mem::offset_of!(RopeStore, qkv) - 0usize];
+    ["Offset of field: RopeStore::position"][::std::mem::offset_of!(RopeStore, position) - 8usize];
+    ["Offset of field: RopeStore::slot_of"][::std::mem::offset_of!(RopeStore, slot_of) - 16usize];
+    ["Offset of field: RopeStore::slots"][::std::mem::offset_of!(RopeStore, slots) - 24usize];
+    ["Offset of field: RopeStore::pool"][::std::mem::offset_of!(RopeStore, pool) - 56usize];
+    ["Offset of field: RopeStore::heads"][::std::mem::offset_of!(RopeStore, heads) - 64usize];
+    ["Offset of field: RopeStore::kv_heads"][::std::mem::offset_of!(RopeStore, kv_heads) - 68usize];
+    ["Offset of field: RopeStore::dim"][::std::mem::offset_of!(RopeStore, dim) - 72usize];
+    ["Offset of field: RopeStore::page_size"]
+        [::std::mem::offset_of!(RopeStore, page_size) - 76usize];
+    ["Offset of field: RopeStore::half"][::std::mem::offset_of!(RopeStore, half) - 80usize];
+    ["Offset of field: RopeStore::magnitude"]
+        [::std::mem::offset_of!(RopeStore, magnitude) - 84usize];
+    ["Offset of field: RopeStore::inverse_frequency"]
+        [::std::mem::offset_of!(RopeStore, inverse_frequency) - 88usize];
+};
+#[doc = " Threads of a block of attend_rows and attend_all, and the largest head."]
+pub const ATTEND_THREADS: u32 = 128;
+pub const ATTEND_MAX_HEAD_DIM: u32 = 256;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttendRows {
+    #[doc = " \\[rows, heads + 2 kv_heads, dim]"]
+    pub qkv: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    pub slots: SlotRows,
+    #[doc = " As in RopeStore."]
+    pub pool: DevicePtr,
+    #[doc = " \\[rows, heads, dim]"]
+    pub out: DevicePtr,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub dim: u32,
+    pub page_size: u32,
+    pub scale: f32,
+    #[doc = " 0 = none"]
+    pub window: u32,
+    #[doc = " 0 = none"]
+    pub softcap: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 104usize];
+    ["Alignment of AttendRows"][::std::mem::align_of::<AttendRows>() - 8usize];
+    ["Offset of field: AttendRows::qkv"][::std::mem::offset_of!(AttendRows, qkv) - 0usize];
+    ["Offset of field: AttendRows::position"]
+        [::std::mem::offset_of!(AttendRows, position) - 8usize];
+    ["Offset of field: AttendRows::slot_of"][::std::mem::offset_of!(AttendRows, slot_of) - 16usize];
+    ["Offset of field: AttendRows::slots"][::std::mem::offset_of!(AttendRows, slots) - 24usize];
+    ["Offset of field: AttendRows::pool"][::std::mem::offset_of!(AttendRows, pool) - 56usize];
+    ["Offset of field: AttendRows::out"][::std::mem::offset_of!(AttendRows, out) - 64usize];
+    ["Offset of field: AttendRows::heads"][::std::mem::offset_of!(AttendRows, heads) - 72usize];
+    ["Offset of field: AttendRows::kv_heads"]
+        [::std::mem::offset_of!(AttendRows, kv_heads) - 76usize];
+    ["Offset of field: AttendRows::dim"][::std::mem::offset_of!(AttendRows, dim) - 80usize];
+    ["Offset of field: AttendRows::page_size"]
+        [::std::mem::offset_of!(AttendRows, page_size) - 84usize];
+    ["Offset of field: AttendRows::scale"][::std::mem::offset_of!(AttendRows, scale) - 88usize];
+    ["Offset of field: AttendRows::window"][::std::mem::offset_of!(AttendRows, window) - 92usize];
+    ["Offset of field: AttendRows::softcap"][::std::mem::offset_of!(AttendRows, softcap) - 96usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttendAll {
+    #[doc = " \\[rows, heads + 2 kv_heads, dim]"]
+    pub qkv: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    pub slots: SlotRows,
+    #[doc = " \\[rows, heads, dim]"]
+    pub out: DevicePtr,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub dim: u32,
+    pub scale: f32,
+    #[doc = " 0 = none"]
+    pub softcap: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttendAll"][::std::mem::size_of::<AttendAll>() - 88usize];
+    ["Alignment of AttendAll"][::std::mem::align_of::<AttendAll>() - 8usize];
+    ["Offset of field: AttendAll::qkv"][::std::mem::offset_of!(AttendAll, qkv) - 0usize];
+    ["Offset of field: AttendAll::position"][::std::mem::offset_of!(AttendAll, position) - 8usize];
+    ["Offset of field: AttendAll::slot_of"][::std::mem::offset_of!(AttendAll, slot_of) - 16usize];
+    ["Offset of field: AttendAll::slots"][::std::mem::offset_of!(AttendAll, slots) - 24usize];
+    ["Offset of field: AttendAll::out"][::std::mem::offset_of!(AttendAll, out) - 56usize];
+    ["Offset of field: AttendAll::heads"][::std::mem::offset_of!(AttendAll, heads) - 64usize];
+    ["Offset of field: AttendAll::kv_heads"][::std::mem::offset_of!(AttendAll, kv_heads) - 68usize];
+    ["Offset of field: AttendAll::dim"][::std::mem::offset_of!(AttendAll, dim) - 72usize];
+    ["Offset of field: AttendAll::scale"][::std::mem::offset_of!(AttendAll, scale) - 76usize];
+    ["Offset of field: AttendAll::softcap"][::std::mem::offset_of!(AttendAll, softcap) - 80usize];
+};
+#[doc = " Packed rows of a tile of prompts, and of single tokens. Packed row r of a sequence is token\n r / group, head r % group of a KV head's q heads."]
+pub const PROMPT_ROWS: u32 = 128;
+pub const SPLIT_ROWS: u32 = 16;
+#[doc = " Keys of a tile by mma, and elements between the ends of its rows in shared memory."]
+pub const TILE_KEYS: u32 = 64;
+pub const TILE_PADDING: u32 = 8;
+pub const CHUNK_THREADS: u32 = 256;
+pub const SPLIT_THREADS: u32 = 128;
+#[doc = " Keys of a tile by wgmma, up to head size 128 and at 256; stages; what tiles are aligned to."]
+pub const PROMPT_KEYS: u32 = 128;
+pub const PROMPT_KEYS_OF_256: u32 = 64;
+pub const PROMPT_STAGES: u32 = 2;
+pub const PROMPT_ALIGNMENT: u32 = 1024;
+#[doc = " The part of an item that has all keys of its rows."]
+pub const NO_PART: u32 = 4294967295;
+#[doc = " What the number of a block's next item is multiplied with in `count`."]
+pub const NEXT_ITEM: u32 = 256;
+#[doc = " A tile of packed rows against a range of keys."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct WorkItem {
+    pub slot: u32,
+    #[doc = " The first token row of its sequence, and the first packed row of the tile within that."]
+    pub first_row: u32,
+    pub begin: u32,
+    #[doc = " Packed rows. In the split kernel also NEXT_ITEM times the block's next item, 0 = none."]
+    pub count: u32,
+    #[doc = " Positions."]
+    pub keys_from: u32,
+    pub keys_to: u32,
+    #[doc = " The first part of these rows, or NO_PART."]
+    pub part: u32,
+    #[doc = " Which of the parts of these rows this is, and how many there are; 0 and 0 with NO_PART."]
+    pub piece: u16,
+    pub pieces: u16,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of WorkItem"][::std::mem::size_of::<WorkItem>() - 32usize];
+    ["Alignment of WorkItem"][::std::mem::align_of::<WorkItem>() - 4usize];
+    ["Offset of field: WorkItem::slot"][::std::mem::offset_of!(WorkItem, slot) - 0usize];
+    ["Offset of field: WorkItem::first_row"][::std::mem::offset_of!(WorkItem, first_row) - 4usize];
+    ["Offset of field: WorkItem::begin"][::std::mem::offset_of!(WorkItem, begin) - 8usize];
+    ["Offset of field: WorkItem::count"][::std::mem::offset_of!(WorkItem, count) - 12usize];
+    ["Offset of field: WorkItem::keys_from"][::std::mem::offset_of!(WorkItem, keys_from) - 16usize];
+    ["Offset of field: WorkItem::keys_to"][::std::mem::offset_of!(WorkItem, keys_to) - 20usize];
+    ["Offset of field: WorkItem::part"][::std::mem::offset_of!(WorkItem, part) - 24usize];
+    ["Offset of field: WorkItem::piece"][::std::mem::offset_of!(WorkItem, piece) - 28usize];
+    ["Offset of field: WorkItem::pieces"][::std::mem::offset_of!(WorkItem, pieces) - 30usize];
+};
+#[doc = " The kernels of attention_mma.cu and attention_prefill_sm90.cu."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PagedAttention {
+    #[doc = " Prompts: an item for each block. Single tokens: the first item of each block, empty (count 0)\n where it has none, then the items that follow them."]
+    pub items: DevicePtr,
+    #[doc = " \\[rows, heads + 2 kv_heads, dim]"]
+    pub qkv: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slots: SlotRows,
+    #[doc = " As in RopeStore."]
+    pub pool: DevicePtr,
+    #[doc = " \\[rows, heads, dim]"]
+    pub out: DevicePtr,
+    #[doc = " \\[parts, kv_heads, SPLIT_ROWS, dim], weighted sums"]
+    pub parts: DevicePtr,
+    #[doc = " \\[parts, kv_heads, SPLIT_ROWS], maximum (base 2) and sum of weights"]
+    pub statistics: DevicePtr,
+    #[doc = " \\[first part, kv_heads], parts that are done; 0 between launches"]
+    pub arrivals: DevicePtr,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub page_size: u32,
+    pub scale: f32,
+    #[doc = " 0 = none"]
+    pub window: u32,
+    #[doc = " 0 = none"]
+    pub softcap: f32,
+    #[doc = " Of tiles in shared memory."]
+    pub stages: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PagedAttention"][::std::mem::size_of::<PagedAttention>() - 128usize];
+    ["Alignment of PagedAttention"][::std::mem::align_of::<PagedAttention>() - 8usize];
+    ["Offset of field: PagedAttention::items"]
+        [::std::mem::offset_of!(PagedAttention, items) - 0usize];
+    ["Offset of field: PagedAttention::qkv"][::std::mem::offset_of!(PagedAttention, qkv) - 8usize];
+    ["Offset of field: PagedAttention::position"]
+        [::std::mem::offset_of!(PagedAttention, position) - 16usize];
+    ["Offset of field: PagedAttention::slots"]
+        [::std::mem::offset_of!(PagedAttention, slots) - 24usize];
+    ["Offset of field: PagedAttention::pool"]
+        [::std::mem::offset_of!(PagedAttention, pool) - 56usize];
+    ["Offset of field: PagedAttention::out"][::std::mem::offset_of!(PagedAttention, out) - 64usize];
+    ["Offset of field: PagedAttention::parts"]
+        [::std::mem::offset_of!(PagedAttention, parts) - 72usize];
+    ["Offset of field: PagedAttention::statistics"]
+        [::std::mem::offset_of!(PagedAttention, statistics) - 80usize];
+    ["Offset of field: PagedAttention::arrivals"]
+        [::std::mem::offset_of!(PagedAttention, arrivals) - 88usize];
+    ["Offset of field: PagedAttention::heads"]
+        [::std::mem::offset_of!(PagedAttention, heads) - 96usize];
+    ["Offset of field: PagedAttention::kv_heads"]
+        [::std::mem::offset_of!(PagedAttention, kv_heads) - 100usize];
+    ["Offset of field: PagedAttention::page_size"]
+        [::std::mem::offset_of!(PagedAttention, page_size) - 104usize];
+    ["Offset of field: PagedAttention::scale"]
+        [::std::mem::offset_of!(PagedAttention, scale) - 108usize];
+    ["Offset of field: PagedAttention::window"]
+        [::std::mem::offset_of!(PagedAttention, window) - 112usize];
+    ["Offset of field: PagedAttention::softcap"]
+        [::std::mem::offset_of!(PagedAttention, softcap) - 116usize];
+    ["Offset of field: PagedAttention::stages"]
+        [::std::mem::offset_of!(PagedAttention, stages) - 120usize];
+};
+#[doc = " ---- Experts (experts.cu) ----"]
+pub const MAX_EXPERTS: u32 = 1024;
+#[doc = " Rows that a block of route_rows routes."]
+pub const ROUTE_ROWS: u32 = 4;
+#[doc = " Tiles of the two kernels on tensor cores: choices, outputs (gates and ups together), stages."]
+pub const NARROW_ROWS: u32 = 16;
+pub const NARROW_OUTPUTS: u32 = 64;
+pub const NARROW_STAGES: u32 = 4;
+pub const NARROW_THREADS: u32 = 128;
+pub const WIDE_ROWS: u32 = 64;
+pub const WIDE_OUTPUTS: u32 = 128;
+pub const WIDE_STAGES: u32 = 3;
+pub const WIDE_THREADS: u32 = 256;
+#[doc = " Inputs of a stage, and elements between the ends of its rows."]
+pub const EXPERT_SLICE: u32 = 64;
+pub const EXPERT_PADDING: u32 = 8;
+#[doc = " Rows and columns of the plain kernel's tile."]
+pub const EXPERT_PLAIN_TILE: u32 = 16;
+#[doc = " Choices of one expert that a block multiplies together: entries of the order."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct ExpertTile {
+    pub expert: u32,
+    pub first: u32,
+    pub count: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ExpertTile"][::std::mem::size_of::<ExpertTile>() - 12usize];
+    ["Alignment of ExpertTile"][::std::mem::align_of::<ExpertTile>() - 4usize];
+    ["Offset of field: ExpertTile::expert"][::std::mem::offset_of!(ExpertTile, expert) - 0usize];
+    ["Offset of field: ExpertTile::first"][::std::mem::offset_of!(ExpertTile, first) - 4usize];
+    ["Offset of field: ExpertTile::count"][::std::mem::offset_of!(ExpertTile, count) - 8usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RouteRows {
+    #[doc = " \\[rows, experts]"]
+    pub logits: DevicePtr,
+    #[doc = " \\[rows, 2, top_k]: numbers of experts, then weights"]
+    pub routes: DevicePtr,
+    pub rows: u32,
+    pub experts: u32,
+    pub top_k: u32,
+    #[doc = " Weights are divided by the sum of those chosen instead of that of all."]
+    pub renormalise: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RouteRows"][::std::mem::size_of::<RouteRows>() - 32usize];
+    ["Alignment of RouteRows"][::std::mem::align_of::<RouteRows>() - 8usize];
+    ["Offset of field: RouteRows::logits"][::std::mem::offset_of!(RouteRows, logits) - 0usize];
+    ["Offset of field: RouteRows::routes"][::std::mem::offset_of!(RouteRows, routes) - 8usize];
+    ["Offset of field: RouteRows::rows"][::std::mem::offset_of!(RouteRows, rows) - 16usize];
+    ["Offset of field: RouteRows::experts"][::std::mem::offset_of!(RouteRows, experts) - 20usize];
+    ["Offset of field: RouteRows::top_k"][::std::mem::offset_of!(RouteRows, top_k) - 24usize];
+    ["Offset of field: RouteRows::renormalise"]
+        [::std::mem::offset_of!(RouteRows, renormalise) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GroupRows {
+    #[doc = " As in RouteRows."]
+    pub routes: DevicePtr,
+    #[doc = " \\[choices], by expert"]
+    pub order: DevicePtr,
+    pub tiles: DevicePtr,
+    #[doc = " One word"]
+    pub tile_count: DevicePtr,
+    pub choices: u32,
+    pub top_k: u32,
+    pub experts: u32,
+    #[doc = " Choices of a tile at most."]
+    pub tile_rows: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GroupRows"][::std::mem::size_of::<GroupRows>() - 48usize];
+    ["Alignment of GroupRows"][::std::mem::align_of::<GroupRows>() - 8usize];
+    ["Offset of field: GroupRows::routes"][::std::mem::offset_of!(GroupRows, routes) - 0usize];
+    ["Offset of field: GroupRows::order"][::std::mem::offset_of!(GroupRows, order) - 8usize];
+    ["Offset of field: GroupRows::tiles"][::std::mem::offset_of!(GroupRows, tiles) - 16usize];
+    ["Offset of field: GroupRows::tile_count"]
+        [::std::mem::offset_of!(GroupRows, tile_count) - 24usize];
+    ["Offset of field: GroupRows::choices"][::std::mem::offset_of!(GroupRows, choices) - 32usize];
+    ["Offset of field: GroupRows::top_k"][::std::mem::offset_of!(GroupRows, top_k) - 36usize];
+    ["Offset of field: GroupRows::experts"][::std::mem::offset_of!(GroupRows, experts) - 40usize];
+    ["Offset of field: GroupRows::tile_rows"]
+        [::std::mem::offset_of!(GroupRows, tile_rows) - 44usize];
+};
+#[doc = " The kernels experts_up_* (x has a row for each row) and experts_down_* (one for each choice)."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MultiplyExperts {
+    #[doc = " \\[rows or choices, inputs]"]
+    pub x: DevicePtr,
+    #[doc = " \\[experts, outputs, inputs]"]
+    pub w: DevicePtr,
+    #[doc = " \\[choices, outputs / 2 or outputs]"]
+    pub out: DevicePtr,
+    pub order: DevicePtr,
+    pub tiles: DevicePtr,
+    pub tile_count: DevicePtr,
+    pub top_k: u32,
+    #[doc = " Of one expert, gates and ups together."]
+    pub outputs: u32,
+    pub inputs: u32,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MultiplyExperts"][::std::mem::size_of::<MultiplyExperts>() - 64usize];
+    ["Alignment of MultiplyExperts"][::std::mem::align_of::<MultiplyExperts>() - 8usize];
+    ["Offset of field: MultiplyExperts::x"][::std::mem::offset_of!(MultiplyExperts, x) - 0usize];
+    ["Offset of field: MultiplyExperts::w"][::std::mem::offset_of!(MultiplyExperts, w) - 8usize];
+    ["Offset of field: MultiplyExperts::out"]
+        [::std::mem::offset_of!(MultiplyExperts, out) - 16usize];
+    ["Offset of field: MultiplyExperts::order"]
+        [::std::mem::offset_of!(MultiplyExperts, order) - 24usize];
+    ["Offset of field: MultiplyExperts::tiles"]
+        [::std::mem::offset_of!(MultiplyExperts, tiles) - 32usize];
+    ["Offset of field: MultiplyExperts::tile_count"]
+        [::std::mem::offset_of!(MultiplyExperts, tile_count) - 40usize];
+    ["Offset of field: MultiplyExperts::top_k"]
+        [::std::mem::offset_of!(MultiplyExperts, top_k) - 48usize];
+    ["Offset of field: MultiplyExperts::outputs"]
+        [::std::mem::offset_of!(MultiplyExperts, outputs) - 52usize];
+    ["Offset of field: MultiplyExperts::inputs"]
+        [::std::mem::offset_of!(MultiplyExperts, inputs) - 56usize];
+    ["Offset of field: MultiplyExperts::kind"]
+        [::std::mem::offset_of!(MultiplyExperts, kind) - 60usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CombineExperts {
+    #[doc = " As in RouteRows."]
+    pub routes: DevicePtr,
+    #[doc = " \\[choices, width]"]
+    pub parts: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub top_k: u32,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CombineExperts"][::std::mem::size_of::<CombineExperts>() - 32usize];
+    ["Alignment of CombineExperts"][::std::mem::align_of::<CombineExperts>() - 8usize];
+    ["Offset of field: CombineExperts::routes"]
+        [::std::mem::offset_of!(CombineExperts, routes) - 0usize];
+    ["Offset of field: CombineExperts::parts"]
+        [::std::mem::offset_of!(CombineExperts, parts) - 8usize];
+    ["Offset of field: CombineExperts::out"][::std::mem::offset_of!(CombineExperts, out) - 16usize];
+    ["Offset of field: CombineExperts::top_k"]
+        [::std::mem::offset_of!(CombineExperts, top_k) - 24usize];
+    ["Offset of field: CombineExperts::width"]
+        [::std::mem::offset_of!(CombineExperts, width) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AddGated {
+    #[doc = " \\[width]"]
+    pub gate: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub delta: DevicePtr,
+    #[doc = " \\[rows, width], in place"]
+    pub out: DevicePtr,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AddGated"][::std::mem::size_of::<AddGated>() - 40usize];
+    ["Alignment of AddGated"][::std::mem::align_of::<AddGated>() - 8usize];
+    ["Offset of field: AddGated::gate"][::std::mem::offset_of!(AddGated, gate) - 0usize];
+    ["Offset of field: AddGated::x"][::std::mem::offset_of!(AddGated, x) - 8usize];
+    ["Offset of field: AddGated::delta"][::std::mem::offset_of!(AddGated, delta) - 16usize];
+    ["Offset of field: AddGated::out"][::std::mem::offset_of!(AddGated, out) - 24usize];
+    ["Offset of field: AddGated::width"][::std::mem::offset_of!(AddGated, width) - 32usize];
+};
+#[doc = " Rows among which those of one adapter slot are brought together, and of these so many at a time."]
+pub const ADAPTER_WINDOW: u32 = 32;
+pub const ADAPTER_TILE_ROWS: u32 = 8;
+#[doc = " Parts of a weight at most: q, k and v."]
+pub const ADAPTER_PARTS: u32 = 3;
+#[doc = " Rows of A of a block, its warps, and blocks that share a sum at most."]
+pub const SHRINK_ROWS: u32 = 16;
+pub const SHRINK_WARPS: u32 = 16;
+pub const SHRINK_SPLITS: u32 = 4;
+#[doc = " Columns of y of a block, or groups of eight; a thread for each and for each half of a tile."]
+pub const EXPAND_COLUMNS: u32 = 128;
+pub const EXPAND_THREADS: u32 = 256;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AdapterShrink {
+    #[doc = " \\[rows, inputs]"]
+    pub x: DevicePtr,
+    #[doc = " \\[token rows], 1 + the adapter slot, 0 = none"]
+    pub adapter_slot_of: DevicePtr,
+    #[doc = " \\[rows], the token row of each; null: they are the token rows"]
+    pub row_of: DevicePtr,
+    #[doc = " \\[adapter slots, parts, max_rank, inputs]"]
+    pub a: DevicePtr,
+    #[doc = " \\[adapter slots, parts]"]
+    pub ranks: DevicePtr,
+    #[doc = " \\[splits, rows, parts, max_rank]"]
+    pub low: DevicePtr,
+    pub rows: u32,
+    #[doc = " Blocks that share the tiles of a window."]
+    pub tiles: u32,
+    pub inputs: u32,
+    pub parts: u32,
+    pub max_rank: u32,
+    pub splits: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AdapterShrink"][::std::mem::size_of::<AdapterShrink>() - 72usize];
+    ["Alignment of AdapterShrink"][::std::mem::align_of::<AdapterShrink>() - 8usize];
+    ["Offset of field: AdapterShrink::x"][::std::mem::offset_of!(AdapterShrink, x) - 0usize];
+    ["Offset of field: AdapterShrink::adapter_slot_of"]
+        [::std::mem::offset_of!(AdapterShrink, adapter_slot_of) - 8usize];
+    ["Offset of field: AdapterShrink::row_of"]
+        [::std::mem::offset_of!(AdapterShrink, row_of) - 16usize];
+    ["Offset of field: AdapterShrink::a"][::std::mem::offset_of!(AdapterShrink, a) - 24usize];
+    ["Offset of field: AdapterShrink::ranks"]
+        [::std::mem::offset_of!(AdapterShrink, ranks) - 32usize];
+    ["Offset of field: AdapterShrink::low"][::std::mem::offset_of!(AdapterShrink, low) - 40usize];
+    ["Offset of field: AdapterShrink::rows"][::std::mem::offset_of!(AdapterShrink, rows) - 48usize];
+    ["Offset of field: AdapterShrink::tiles"]
+        [::std::mem::offset_of!(AdapterShrink, tiles) - 52usize];
+    ["Offset of field: AdapterShrink::inputs"]
+        [::std::mem::offset_of!(AdapterShrink, inputs) - 56usize];
+    ["Offset of field: AdapterShrink::parts"]
+        [::std::mem::offset_of!(AdapterShrink, parts) - 60usize];
+    ["Offset of field: AdapterShrink::max_rank"]
+        [::std::mem::offset_of!(AdapterShrink, max_rank) - 64usize];
+    ["Offset of field: AdapterShrink::splits"]
+        [::std::mem::offset_of!(AdapterShrink, splits) - 68usize];
+};
+#[doc = " adapter_expand, and adapter_expand_logits with y of f32."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AdapterExpand {
+    #[doc = " \\[rows, outputs], in place"]
+    pub y: DevicePtr,
+    #[doc = " As in AdapterShrink, up to the ranks."]
+    pub adapter_slot_of: DevicePtr,
+    pub row_of: DevicePtr,
+    pub low: DevicePtr,
+    #[doc = " \\[adapter slots, max_rank, outputs]"]
+    pub b: DevicePtr,
+    pub ranks: DevicePtr,
+    pub rows: u32,
+    pub tiles: u32,
+    pub outputs: u32,
+    pub parts: u32,
+    pub max_rank: u32,
+    pub splits: u32,
+    #[doc = " Where the first part ends, and the second."]
+    pub end0: u32,
+    pub end1: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AdapterExpand"][::std::mem::size_of::<AdapterExpand>() - 80usize];
+    ["Alignment of AdapterExpand"][::std::mem::align_of::<AdapterExpand>() - 8usize];
+    ["Offset of field: AdapterExpand::y"][::std::mem::offset_of!(AdapterExpand, y) - 0usize];
+    ["Offset of field: AdapterExpand::adapter_slot_of"]
+        [::std::mem::offset_of!(AdapterExpand, adapter_slot_of) - 8usize];
+    ["Offset of field: AdapterExpand::row_of"]
+        [::std::mem::offset_of!(AdapterExpand, row_of) - 16usize];
+    ["Offset of field: AdapterExpand::low"][::std::mem::offset_of!(AdapterExpand, low) - 24usize];
+    ["Offset of field: AdapterExpand::b"][::std::mem::offset_of!(AdapterExpand, b) - 32usize];
+    ["Offset of field: AdapterExpand::ranks"]
+        [::std::mem::offset_of!(AdapterExpand, ranks) - 40usize];
+    ["Offset of field: AdapterExpand::rows"][::std::mem::offset_of!(AdapterExpand, rows) - 48usize];
+    ["Offset of field: AdapterExpand::tiles"]
+        [::std::mem::offset_of!(AdapterExpand, tiles) - 52usize];
+    ["Offset of field: AdapterExpand::outputs"]
+        [::std::mem::offset_of!(AdapterExpand, outputs) - 56usize];
+    ["Offset of field: AdapterExpand::parts"]
+        [::std::mem::offset_of!(AdapterExpand, parts) - 60usize];
+    ["Offset of field: AdapterExpand::max_rank"]
+        [::std::mem::offset_of!(AdapterExpand, max_rank) - 64usize];
+    ["Offset of field: AdapterExpand::splits"]
+        [::std::mem::offset_of!(AdapterExpand, splits) - 68usize];
+    ["Offset of field: AdapterExpand::end0"][::std::mem::offset_of!(AdapterExpand, end0) - 72usize];
+    ["Offset of field: AdapterExpand::end1"][::std::mem::offset_of!(AdapterExpand, end1) - 76usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct EmbedAdapted {
+    #[doc = " \\[rows]"]
+    pub token: DevicePtr,
+    #[doc = " \\[rows], 1 + the adapter slot, 0 = none"]
+    pub adapter_slot_of: DevicePtr,
+    #[doc = " \\[table_rows, width]"]
+    pub table: DevicePtr,
+    #[doc = " \\[adapter slots, table_rows, rank], each slot with room for max_rank"]
+    pub a: DevicePtr,
+    #[doc = " \\[adapter slots, max_rank, width]"]
+    pub b: DevicePtr,
+    #[doc = " \\[adapter slots]"]
+    pub ranks: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub table_rows: u32,
+    pub width: u32,
+    pub max_rank: u32,
+    pub scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of EmbedAdapted"][::std::mem::size_of::<EmbedAdapted>() - 72usize];
+    ["Alignment of EmbedAdapted"][::std::mem::align_of::<EmbedAdapted>() - 8usize];
+    ["Offset of field: EmbedAdapted::token"][::std::mem::offset_of!(EmbedAdapted, token) - 0usize];
+    ["Offset of field: EmbedAdapted::adapter_slot_of"]
+        [::std::mem::offset_of!(EmbedAdapted, adapter_slot_of) - 8usize];
+    ["Offset of field: EmbedAdapted::table"][::std::mem::offset_of!(EmbedAdapted, table) - 16usize];
+    ["Offset of field: EmbedAdapted::a"][::std::mem::offset_of!(EmbedAdapted, a) - 24usize];
+    ["Offset of field: EmbedAdapted::b"][::std::mem::offset_of!(EmbedAdapted, b) - 32usize];
+    ["Offset of field: EmbedAdapted::ranks"][::std::mem::offset_of!(EmbedAdapted, ranks) - 40usize];
+    ["Offset of field: EmbedAdapted::out"][::std::mem::offset_of!(EmbedAdapted, out) - 48usize];
+    ["Offset of field: EmbedAdapted::table_rows"]
+        [::std::mem::offset_of!(EmbedAdapted, table_rows) - 56usize];
+    ["Offset of field: EmbedAdapted::width"][::std::mem::offset_of!(EmbedAdapted, width) - 60usize];
+    ["Offset of field: EmbedAdapted::max_rank"]
+        [::std::mem::offset_of!(EmbedAdapted, max_rank) - 64usize];
+    ["Offset of field: EmbedAdapted::scale"][::std::mem::offset_of!(EmbedAdapted, scale) - 68usize];
+};
+#[doc = " `to` of all four is of the device's type for matrices, f32 for vectors."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ConvertWeight {
+    #[doc = " \\[count] of `kind`"]
+    pub from: DevicePtr,
+    pub to: DevicePtr,
+    pub count: u64,
+    pub kind: ElementType,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ConvertWeight"][::std::mem::size_of::<ConvertWeight>() - 32usize];
+    ["Alignment of ConvertWeight"][::std::mem::align_of::<ConvertWeight>() - 8usize];
+    ["Offset of field: ConvertWeight::from"][::std::mem::offset_of!(ConvertWeight, from) - 0usize];
+    ["Offset of field: ConvertWeight::to"][::std::mem::offset_of!(ConvertWeight, to) - 8usize];
+    ["Offset of field: ConvertWeight::count"]
+        [::std::mem::offset_of!(ConvertWeight, count) - 16usize];
+    ["Offset of field: ConvertWeight::kind"][::std::mem::offset_of!(ConvertWeight, kind) - 24usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct TurnWeight {
+    #[doc = " \\[inputs of this part, outputs] of `kind`"]
+    pub from: DevicePtr,
+    #[doc = " \\[outputs, all_inputs]"]
+    pub to: DevicePtr,
+    pub count: u64,
+    pub outputs: u64,
+    pub first_input: u64,
+    pub all_inputs: u64,
+    pub kind: ElementType,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TurnWeight"][::std::mem::size_of::<TurnWeight>() - 56usize];
+    ["Alignment of TurnWeight"][::std::mem::align_of::<TurnWeight>() - 8usize];
+    ["Offset of field: TurnWeight::from"][::std::mem::offset_of!(TurnWeight, from) - 0usize];
+    ["Offset of field: TurnWeight::to"][::std::mem::offset_of!(TurnWeight, to) - 8usize];
+    ["Offset of field: TurnWeight::count"][::std::mem::offset_of!(TurnWeight, count) - 16usize];
+    ["Offset of field: TurnWeight::outputs"][::std::mem::offset_of!(TurnWeight, outputs) - 24usize];
+    ["Offset of field: TurnWeight::first_input"]
+        [::std::mem::offset_of!(TurnWeight, first_input) - 32usize];
+    ["Offset of field: TurnWeight::all_inputs"]
+        [::std::mem::offset_of!(TurnWeight, all_inputs) - 40usize];
+    ["Offset of field: TurnWeight::kind"][::std::mem::offset_of!(TurnWeight, kind) - 48usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct DummyWeight {
+    pub to: DevicePtr,
+    pub seed: u64,
+    pub count: u64,
+    pub scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of DummyWeight"][::std::mem::size_of::<DummyWeight>() - 32usize];
+    ["Alignment of DummyWeight"][::std::mem::align_of::<DummyWeight>() - 8usize];
+    ["Offset of field: DummyWeight::to"][::std::mem::offset_of!(DummyWeight, to) - 0usize];
+    ["Offset of field: DummyWeight::seed"][::std::mem::offset_of!(DummyWeight, seed) - 8usize];
+    ["Offset of field: DummyWeight::count"][::std::mem::offset_of!(DummyWeight, count) - 16usize];
+    ["Offset of field: DummyWeight::scale"][::std::mem::offset_of!(DummyWeight, scale) - 24usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ConstantWeight {
+    pub to: DevicePtr,
+    pub count: u64,
+    pub value: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ConstantWeight"][::std::mem::size_of::<ConstantWeight>() - 24usize];
+    ["Alignment of ConstantWeight"][::std::mem::align_of::<ConstantWeight>() - 8usize];
+    ["Offset of field: ConstantWeight::to"][::std::mem::offset_of!(ConstantWeight, to) - 0usize];
+    ["Offset of field: ConstantWeight::count"]
+        [::std::mem::offset_of!(ConstantWeight, count) - 8usize];
+    ["Offset of field: ConstantWeight::value"]
+        [::std::mem::offset_of!(ConstantWeight, value) - 16usize];
+};

@@ -1,0 +1,441 @@
+// The parameters of the kernels that ops launch, the kinds that they tell apart, and the sizes that
+// host and kernels both count with. abi.h says what holds for all of it.
+#pragma once
+
+#ifdef __CUDACC_RTC__
+#include "common.cuh"
+#else
+#include "abi.h"
+#endif
+
+// ---- Kinds ----
+
+// The type of stored elements.
+enum ElementType : u32 { ELEMENT_TYPE_F32, ELEMENT_TYPE_F16, ELEMENT_TYPE_BF16 };
+
+enum NormKind : u32 {
+  NORM_KIND_RMS,
+  NORM_KIND_RMS_PLUS_ONE,  // RMS whose weights are stored less one.
+  NORM_KIND_LAYER,
+};
+
+enum Activation : u32 {
+  ACTIVATION_RELU,
+  ACTIVATION_GELU,
+  ACTIVATION_GELU_TANH,
+  ACTIVATION_SILU,
+  ACTIVATION_SILU_GATED,
+  ACTIVATION_GELU_TANH_GATED,
+  ACTIVATION_NONE,  // Only the bias.
+};
+
+// Which rows of a sequence make its vector.
+enum Pooling : u32 { POOLING_FIRST, POOLING_LAST, POOLING_MEAN };
+
+// ---- Rows (gather.cu) ----
+
+struct Embed {
+  DEVICE(const u32) token;  // [rows]
+  DEVICE(const act) table;  // [table_rows, width]
+  DEVICE(act) out;  // [rows, width]
+  u32 table_rows, width;
+  float scale;
+};
+
+struct AddPositions {
+  DEVICE(const u32) position;  // [rows]
+  DEVICE(const act) table;  // [table_rows, width]
+  DEVICE(act) x;  // [rows, width], in place
+  u32 table_rows, offset, width;
+};
+
+struct Gather {
+  DEVICE(const u32) row;  // [samples], rows of x
+  DEVICE(const act) x;  // [rows, width]
+  DEVICE(act) out;  // [samples, width]
+  u32 width;
+};
+
+struct Pool {
+  DEVICE(const u32) row;  // [samples], the last token row of each sequence
+  DEVICE(const u32) position;  // [rows]
+  DEVICE(const act) x;  // [rows, width]
+  DEVICE(float) out;  // [samples, width]
+  Pooling kind;
+  u32 width;
+};
+
+// ---- Norms (norm.cu) ----
+
+struct NormRows {
+  DEVICE(const act) x;  // [rows, width]
+  DEVICE(const float) weight;  // [width]
+  DEVICE(const float) bias;  // [width], or null
+  DEVICE(act) out;  // [rows, width]
+  u32 width;
+  float eps;
+  NormKind kind;
+};
+
+struct AddNorm {
+  DEVICE(const act) delta;  // [rows, width]
+  DEVICE(act) residual;  // [rows, width], becomes the sum
+  DEVICE(const float) weight;  // [width]
+  DEVICE(const float) bias;  // [width], or null
+  DEVICE(act) out;  // [rows, width]
+  u32 width;
+  float eps;
+  NormKind kind;
+};
+
+struct AddRows {
+  DEVICE(const act) delta;  // [rows, width]
+  DEVICE(act) residual;  // [rows, width], becomes the sum
+  u32 width;
+};
+
+struct NormParts {
+  DEVICE(act) x;  // Part p of row r lies at x + r * stride + first + p * width; in place.
+  DEVICE(const float) weight;  // [width]
+  u32 stride, first, width;
+  float eps;
+  NormKind kind;
+};
+
+// ---- What follows a product (activation.cu) ----
+
+struct BiasAct {
+  DEVICE(act) x;  // [rows, width], in place
+  DEVICE(const float) bias;  // [width], or null
+  u32 width;
+  Activation kind;
+};
+
+struct GatedAct {
+  DEVICE(const act) x;  // [rows, 2 half]: gates, then ups
+  DEVICE(const float) bias;  // [2 half], or null
+  DEVICE(act) out;  // [rows, half]
+  u32 half;
+  Activation kind;
+};
+
+struct Softcap {
+  DEVICE(float) logits;  // [count], in place
+  u64 count;
+  float cap;
+};
+
+struct BiasLogits {
+  DEVICE(float) logits;  // [rows, vocab], in place
+  DEVICE(const float) bias;  // [vocab]
+  u32 vocab;
+};
+
+// ---- Products (gemm.cu, gemm_small_m.cu) ----
+
+// Rows and outputs of a tile of the plain product.
+constexpr u32 GEMM_TILE = 16;
+
+// y = x W^T
+struct PlainGemm {
+  DEVICE(const act) x;  // [rows, inputs]
+  DEVICE(const act) w;  // [outputs, inputs]
+  DEVICE(void) y;  // [rows, outputs], act or f32
+  u32 rows, outputs, inputs;
+};
+
+struct Flush {
+  DEVICE(const u32) words;  // [count]
+  u64 count;
+  DEVICE(u32) never;  // One word, as good as never written
+};
+
+// Rows that gemm_small_m takes at most.
+constexpr u32 SMALL_M_ROWS = 8;
+// Rows of W of a tile, and the gates or ups among them where it is gated.
+constexpr u32 SMALL_M_TILE = 16;
+constexpr u32 SMALL_M_GATED_TILE = 8;
+// Warps that multiply; one more copies.
+constexpr u32 SMALL_M_WARPS = 8;
+constexpr u32 SMALL_M_THREADS = 32 * (SMALL_M_WARPS + 1);
+constexpr u32 SMALL_M_BLOCKS_PER_MULTIPROCESSOR = 2;
+constexpr u32 SMALL_M_STAGES = 5;
+// Inputs of a stage, and bytes from row to row of it.
+constexpr u32 SMALL_M_INPUTS = 512;
+constexpr u32 SMALL_M_PITCH = 2 * SMALL_M_INPUTS + 64;
+constexpr u32 SMALL_M_STAGE_BYTES = SMALL_M_TILE * SMALL_M_PITCH;
+// Of the warps' sums.
+constexpr u32 SMALL_M_SUMS_BYTES = SMALL_M_WARPS * 4 * 32 * 4;
+// Sums, the ring, two barriers a stage.
+constexpr u32 SMALL_M_SHARED_BYTES =
+    SMALL_M_SUMS_BYTES + SMALL_M_STAGES * (SMALL_M_STAGE_BYTES + 2 * 8);
+
+// y = act(x W^T + bias)
+struct SmallGemm {
+  DEVICE(const act) x;  // [rows, inputs]
+  DEVICE(const act) w;  // [outputs, inputs]
+  DEVICE(const float) bias;  // [outputs], or null
+  DEVICE(void) y;  // act [rows, outputs], gated [rows, outputs / 2]; logits f32 [rows, outputs]
+  u32 rows, outputs, inputs;
+  Activation kind;
+};
+
+// ---- Attention ----
+
+// Pairs of a head that rope_store rotates at most, and heads of a block.
+constexpr u32 ROPE_MAX_PAIRS = 256;
+constexpr u32 ROPE_HEADS = 16;
+
+// The pool of a layer: [pages, 2 (K, V), kv_heads, page_size, dim].
+struct RopeStore {
+  DEVICE(act) qkv;  // [rows, heads + 2 kv_heads, dim]: q and k are rotated in place
+  DEVICE(const u32) position;  // [rows]
+  DEVICE(const u32) slot_of;
+  SlotRows slots;
+  DEVICE(act) pool;
+  u32 heads, kv_heads, dim, page_size;
+  u32 half;  // Pairs of a head: the first `half` dimensions and the `half` after them.
+  float magnitude;  // Of sines and cosines.
+  float inverse_frequency[ROPE_MAX_PAIRS];  // [half]
+};
+
+// Threads of a block of attend_rows and attend_all, and the largest head.
+constexpr u32 ATTEND_THREADS = 128;
+constexpr u32 ATTEND_MAX_HEAD_DIM = 256;
+
+struct AttendRows {
+  DEVICE(const act) qkv;  // [rows, heads + 2 kv_heads, dim]
+  DEVICE(const u32) position;  // [rows]
+  DEVICE(const u32) slot_of;
+  SlotRows slots;
+  DEVICE(const act) pool;  // As in RopeStore.
+  DEVICE(act) out;  // [rows, heads, dim]
+  u32 heads, kv_heads, dim, page_size;
+  float scale;
+  u32 window;  // 0 = none
+  float softcap;  // 0 = none
+};
+
+struct AttendAll {
+  DEVICE(const act) qkv;  // [rows, heads + 2 kv_heads, dim]
+  DEVICE(const u32) position;  // [rows]
+  DEVICE(const u32) slot_of;
+  SlotRows slots;
+  DEVICE(act) out;  // [rows, heads, dim]
+  u32 heads, kv_heads, dim;
+  float scale;
+  float softcap;  // 0 = none
+};
+
+// Packed rows of a tile of prompts, and of single tokens. Packed row r of a sequence is token
+// r / group, head r % group of a KV head's q heads.
+constexpr u32 PROMPT_ROWS = 128;
+constexpr u32 SPLIT_ROWS = 16;
+// Keys of a tile by mma, and elements between the ends of its rows in shared memory.
+constexpr u32 TILE_KEYS = 64;
+constexpr u32 TILE_PADDING = 8;
+constexpr u32 CHUNK_THREADS = 256;
+constexpr u32 SPLIT_THREADS = 128;
+// Keys of a tile by wgmma, up to head size 128 and at 256; stages; what tiles are aligned to.
+constexpr u32 PROMPT_KEYS = 128;
+constexpr u32 PROMPT_KEYS_OF_256 = 64;
+constexpr u32 PROMPT_STAGES = 2;
+constexpr u32 PROMPT_ALIGNMENT = 1024;
+
+// The part of an item that has all keys of its rows.
+constexpr u32 NO_PART = ~0u;
+// What the number of a block's next item is multiplied with in `count`.
+constexpr u32 NEXT_ITEM = 256;
+
+// A tile of packed rows against a range of keys.
+struct WorkItem {
+  u32 slot;
+  // The first token row of its sequence, and the first packed row of the tile within that.
+  u32 first_row;
+  u32 begin;
+  // Packed rows. In the split kernel also NEXT_ITEM times the block's next item, 0 = none.
+  u32 count;
+  u32 keys_from;  // Positions.
+  u32 keys_to;
+  u32 part;  // The first part of these rows, or NO_PART.
+  // Which of the parts of these rows this is, and how many there are; 0 and 0 with NO_PART.
+  u16 piece;
+  u16 pieces;
+};
+static_assert(sizeof(WorkItem) == 8 * 4, "items lie one behind the other");
+
+// The kernels of attention_mma.cu and attention_prefill_sm90.cu.
+struct PagedAttention {
+  // Prompts: an item for each block. Single tokens: the first item of each block, empty (count 0)
+  // where it has none, then the items that follow them.
+  DEVICE(const WorkItem) items;
+  DEVICE(const act) qkv;  // [rows, heads + 2 kv_heads, dim]
+  DEVICE(const u32) position;  // [rows]
+  SlotRows slots;
+  DEVICE(const act) pool;  // As in RopeStore.
+  DEVICE(act) out;  // [rows, heads, dim]
+  DEVICE(float) parts;  // [parts, kv_heads, SPLIT_ROWS, dim], weighted sums
+  DEVICE(float2) statistics;  // [parts, kv_heads, SPLIT_ROWS], maximum (base 2) and sum of weights
+  DEVICE(u32) arrivals;  // [first part, kv_heads], parts that are done; 0 between launches
+  u32 heads, kv_heads, page_size;
+  float scale;
+  u32 window;  // 0 = none
+  float softcap;  // 0 = none
+  u32 stages;  // Of tiles in shared memory.
+};
+
+// ---- Experts (experts.cu) ----
+
+constexpr u32 MAX_EXPERTS = 1024;
+// Rows that a block of route_rows routes.
+constexpr u32 ROUTE_ROWS = 4;
+// Tiles of the two kernels on tensor cores: choices, outputs (gates and ups together), stages.
+constexpr u32 NARROW_ROWS = 16;
+constexpr u32 NARROW_OUTPUTS = 64;
+constexpr u32 NARROW_STAGES = 4;
+constexpr u32 NARROW_THREADS = 128;
+constexpr u32 WIDE_ROWS = 64;
+constexpr u32 WIDE_OUTPUTS = 128;
+constexpr u32 WIDE_STAGES = 3;
+constexpr u32 WIDE_THREADS = 256;
+// Inputs of a stage, and elements between the ends of its rows.
+constexpr u32 EXPERT_SLICE = 64;
+constexpr u32 EXPERT_PADDING = 8;
+// Rows and columns of the plain kernel's tile.
+constexpr u32 EXPERT_PLAIN_TILE = 16;
+
+// Choices of one expert that a block multiplies together: entries of the order.
+struct ExpertTile {
+  u32 expert, first, count;
+};
+static_assert(sizeof(ExpertTile) == 3 * 4, "tiles lie one behind the other");
+
+struct RouteRows {
+  DEVICE(const float) logits;  // [rows, experts]
+  DEVICE(float) routes;  // [rows, 2, top_k]: numbers of experts, then weights
+  u32 rows, experts, top_k;
+  u32 renormalise;  // Weights are divided by the sum of those chosen instead of that of all.
+};
+
+struct GroupRows {
+  DEVICE(const float) routes;  // As in RouteRows.
+  DEVICE(u32) order;  // [choices], by expert
+  DEVICE(ExpertTile) tiles;
+  DEVICE(u32) tile_count;  // One word
+  u32 choices, top_k, experts;
+  u32 tile_rows;  // Choices of a tile at most.
+};
+
+// The kernels experts_up_* (x has a row for each row) and experts_down_* (one for each choice).
+struct MultiplyExperts {
+  DEVICE(const act) x;  // [rows or choices, inputs]
+  DEVICE(const act) w;  // [experts, outputs, inputs]
+  DEVICE(act) out;  // [choices, outputs / 2 or outputs]
+  DEVICE(const u32) order;
+  DEVICE(const ExpertTile) tiles;
+  DEVICE(const u32) tile_count;
+  u32 top_k;
+  u32 outputs;  // Of one expert, gates and ups together.
+  u32 inputs;
+  Activation kind;
+};
+
+struct CombineExperts {
+  DEVICE(const float) routes;  // As in RouteRows.
+  DEVICE(const act) parts;  // [choices, width]
+  DEVICE(act) out;  // [rows, width]
+  u32 top_k, width;
+};
+
+struct AddGated {
+  DEVICE(const float) gate;  // [width]
+  DEVICE(const act) x;  // [rows, width]
+  DEVICE(const act) delta;  // [rows, width]
+  DEVICE(act) out;  // [rows, width], in place
+  u32 width;
+};
+
+// ---- Low-rank adapters (adapters.cu) ----
+
+// Rows among which those of one adapter slot are brought together, and of these so many at a time.
+constexpr u32 ADAPTER_WINDOW = 32;
+constexpr u32 ADAPTER_TILE_ROWS = 8;
+// Parts of a weight at most: q, k and v.
+constexpr u32 ADAPTER_PARTS = 3;
+// Rows of A of a block, its warps, and blocks that share a sum at most.
+constexpr u32 SHRINK_ROWS = 16;
+constexpr u32 SHRINK_WARPS = 16;
+constexpr u32 SHRINK_SPLITS = 4;
+// Columns of y of a block, or groups of eight; a thread for each and for each half of a tile.
+constexpr u32 EXPAND_COLUMNS = 128;
+constexpr u32 EXPAND_THREADS = 2 * EXPAND_COLUMNS;
+
+struct AdapterShrink {
+  DEVICE(const act) x;  // [rows, inputs]
+  DEVICE(const u32) adapter_slot_of;  // [token rows], 1 + the adapter slot, 0 = none
+  DEVICE(const u32) row_of;  // [rows], the token row of each; null: they are the token rows
+  DEVICE(const act) a;  // [adapter slots, parts, max_rank, inputs]
+  DEVICE(const u32) ranks;  // [adapter slots, parts]
+  DEVICE(float) low;  // [splits, rows, parts, max_rank]
+  u32 rows;
+  u32 tiles;  // Blocks that share the tiles of a window.
+  u32 inputs, parts, max_rank, splits;
+};
+
+// adapter_expand, and adapter_expand_logits with y of f32.
+struct AdapterExpand {
+  DEVICE(void) y;  // [rows, outputs], in place
+  DEVICE(const u32) adapter_slot_of;  // As in AdapterShrink, up to the ranks.
+  DEVICE(const u32) row_of;
+  DEVICE(const float) low;
+  DEVICE(const act) b;  // [adapter slots, max_rank, outputs]
+  DEVICE(const u32) ranks;
+  u32 rows, tiles, outputs, parts, max_rank, splits;
+  u32 end0;  // Where the first part ends, and the second.
+  u32 end1;
+};
+
+struct EmbedAdapted {
+  DEVICE(const u32) token;  // [rows]
+  DEVICE(const u32) adapter_slot_of;  // [rows], 1 + the adapter slot, 0 = none
+  DEVICE(const act) table;  // [table_rows, width]
+  DEVICE(const act) a;  // [adapter slots, table_rows, rank], each slot with room for max_rank
+  DEVICE(const act) b;  // [adapter slots, max_rank, width]
+  DEVICE(const u32) ranks;  // [adapter slots]
+  DEVICE(act) out;  // [rows, width]
+  u32 table_rows, width, max_rank;
+  float scale;
+};
+
+// ---- Weights (weights.cu) ----
+
+// `to` of all four is of the device's type for matrices, f32 for vectors.
+struct ConvertWeight {
+  DEVICE(const void) from;  // [count] of `kind`
+  DEVICE(void) to;
+  u64 count;
+  ElementType kind;
+};
+
+struct TurnWeight {
+  DEVICE(const void) from;  // [inputs of this part, outputs] of `kind`
+  DEVICE(void) to;  // [outputs, all_inputs]
+  u64 count;
+  u64 outputs;
+  u64 first_input;
+  u64 all_inputs;
+  ElementType kind;
+};
+
+struct DummyWeight {
+  DEVICE(void) to;
+  u64 seed;
+  u64 count;
+  float scale;
+};
+
+struct ConstantWeight {
+  DEVICE(void) to;
+  u64 count;
+  float value;
+};

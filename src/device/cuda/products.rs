@@ -1,0 +1,92 @@
+//! x W^T and what it ends with (bias, activation, gate): within one kernel where rows are few, by a
+//! launch behind cuBLASLt's where they are many. The linears, experts and adapters call it.
+
+use super::abi;
+use super::device_ptr::DevicePtr;
+use super::gemm::Product;
+use super::gemm_small_m::{self, End};
+use super::memory::Memory;
+use super::weights::Weight;
+use super::{Cuda, ROW_THREADS};
+use crate::device::Activation;
+use crate::error::Result;
+
+impl From<Activation> for abi::Activation {
+    fn from(act: Activation) -> abi::Activation {
+        match act {
+            Activation::Relu => abi::Activation::Relu,
+            Activation::Gelu => abi::Activation::Gelu,
+            Activation::GeluTanh => abi::Activation::GeluTanh,
+            Activation::Silu => abi::Activation::Silu,
+            Activation::SiluGated => abi::Activation::SiluGated,
+            Activation::GeluTanhGated => abi::Activation::GeluTanhGated,
+        }
+    }
+}
+
+impl Cuda {
+    /// Scratch of at least `bytes`. Grows, which waits for the GPU, only where reserve did not
+    /// know.
+    pub(super) fn scratch(&mut self, bytes: usize) -> Result<DevicePtr> {
+        if self.scratch.as_ref().is_none_or(|s| s.bytes < bytes) {
+            self.scratch = None;
+            self.scratch = Some(Memory::new(&self.context, bytes, "gates and ups")?);
+        }
+        Ok(self.scratch.as_ref().map_or(DevicePtr::NULL, |scratch| scratch.address))
+    }
+
+    /// y = end(x W^T + bias) over `rows` rows; `bias` may be null.
+    pub(super) fn product(
+        &mut self,
+        rows: usize,
+        weight: &Weight,
+        bias: DevicePtr,
+        end: End,
+        x: DevicePtr,
+        y: DevicePtr,
+    ) -> Result<()> {
+        let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
+        if gemm_small_m::takes(&self.context, self.dtype, rows, inputs) {
+            let call = gemm_small_m::Call { rows, outputs, inputs, x, w, bias, y, end };
+            return gemm_small_m::run(&self.context, &self.kernels, &call);
+        }
+        let gated = matches!(end, End::Gated(_));
+        let sums = if gated { self.scratch(rows * outputs * self.dtype.bytes())? } else { y };
+        let logits = end == End::Logits;
+        self.gemm.run(&self.kernels, &Product { rows, outputs, inputs, logits, x, w, y: sums })?;
+        self.finish(rows, outputs, bias, end, sums, y)
+    }
+
+    /// y = end(sums + bias); only a gated end has its sums elsewhere.
+    pub(super) fn finish(
+        &self,
+        rows: usize,
+        outputs: usize,
+        bias: DevicePtr,
+        end: End,
+        sums: DevicePtr,
+        y: DevicePtr,
+    ) -> Result<()> {
+        match end {
+            End::Act(abi::Activation::None) if bias.is_null() => Ok(()),
+            End::Act(kind) => {
+                let parameters = abi::BiasAct { x: y, bias, width: outputs as u32, kind };
+                let blocks = [rows, columns(outputs)];
+                self.kernels.bias_act.launch(&self.context, blocks, ROW_THREADS, &parameters)
+            }
+            End::Gated(kind) => {
+                let half = outputs / 2;
+                let parameters = abi::GatedAct { x: sums, bias, out: y, half: half as u32, kind };
+                let blocks = [rows, columns(half)];
+                self.kernels.gated_act.launch(&self.context, blocks, ROW_THREADS, &parameters)
+            }
+            End::Logits => Ok(()),
+        }
+    }
+}
+
+/// Blocks of ROW_THREADS threads across a row, eight columns a thread where the width allows.
+pub(super) fn columns(width: usize) -> usize {
+    let per_thread = if width.is_multiple_of(8) { 8 } else { 1 };
+    width.div_ceil(per_thread * ROW_THREADS as usize)
+}
