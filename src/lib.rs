@@ -28,6 +28,8 @@
 //! | [`ids`] | types for numbers, so that a page is never taken for a slot |
 //! | [`error`] | one error type whose kinds are Triton's error codes |
 
+#![warn(missing_docs)]
+
 pub mod error;
 pub mod files;
 pub mod ids;
