@@ -74,7 +74,7 @@ impl Client for Single {
 }
 
 /// The shared part of a batch: one Triton request, several generations.
-pub(super) struct Batch {
+pub(super) struct BatchedRequest {
     request: Arc<BackendRequest>,
     state: Mutex<BatchState>,
     /// A row failed: the others need not go on.
@@ -90,19 +90,19 @@ struct BatchState {
 
 /// One row of a batch. Never streams.
 pub(super) struct BatchRow {
-    batch: Arc<Batch>,
+    batch: Arc<BatchedRequest>,
     index: usize,
     ended: AtomicBool,
 }
 
-impl Batch {
+impl BatchedRequest {
     /// One client per row, in row order.
     pub(super) fn rows(request: BackendRequest, prompts: Vec<Option<String>>) -> Vec<BatchRow> {
         let missing = prompts.len();
         let rows = prompts.into_iter().map(|prompt| (prompt, None)).collect();
         let state = Mutex::new(BatchState { rows, missing, error: None });
         let request = Arc::new(request);
-        let batch = Arc::new(Batch { request, state, failed: AtomicBool::new(false) });
+        let batch = Arc::new(BatchedRequest { request, state, failed: AtomicBool::new(false) });
         let row =
             |index| BatchRow { batch: Arc::clone(&batch), index, ended: AtomicBool::new(false) };
         (0..missing).map(row).collect()

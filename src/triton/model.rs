@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::backend_request::BackendRequest;
-use super::client::{Batch, Single};
+use super::client::{BatchedRequest, Single};
 use super::config::{self, ModelConfig};
 use super::delayed_cancel::DelayedEnds;
 use super::embedding::Embedding;
@@ -303,7 +303,7 @@ impl Instance {
             return;
         }
         let echoes = vec![None; embeddings.len()];
-        for (row, client) in embeddings.into_iter().zip(Batch::rows(request, echoes)) {
+        for (row, client) in embeddings.into_iter().zip(BatchedRequest::rows(request, echoes)) {
             give(row, Arc::new(client));
         }
     }
@@ -351,7 +351,7 @@ impl Instance {
             return;
         }
         let prompts = rows.iter().map(|row| echo.then(|| row.prompt.clone())).collect();
-        for (row, client) in rows.into_iter().zip(Batch::rows(request, prompts)) {
+        for (row, client) in rows.into_iter().zip(BatchedRequest::rows(request, prompts)) {
             give(row, Arc::new(client));
         }
     }

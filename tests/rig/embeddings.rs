@@ -7,7 +7,7 @@ use serde_json::Value;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::Pooling;
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::config::{PoolerOptions, Runner};
+use triton_vllm::model::config::{PoolerOptions, RunnerKind};
 use triton_vllm::model::{Checkpoint, ModelSpec, WeightSource};
 
 use super::{Rig, RigOptions, SUPPORTED};
@@ -47,7 +47,7 @@ pub fn rig_of<D: Device>(
 ) -> Rig<D> {
     let dir = folder(row);
     let checkpoint = Checkpoint::open(&dir).unwrap();
-    let runner = Runner::Pooling;
+    let runner = RunnerKind::Pooling;
     let kind = Some(kind);
     let options = SpecOptions {
         supported: SUPPORTED,

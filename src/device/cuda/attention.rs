@@ -3,7 +3,7 @@
 
 use super::abi;
 use super::dense::norm_threads;
-use super::paged_attention::{head_fits, Call};
+use super::paged_attention::{head_fits, AttendPages};
 use super::weights::Weight;
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{AttentionOps, AttnSpec, Norm, Rope};
@@ -109,7 +109,7 @@ impl AttentionOps for Cuda {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
-        let call = Call {
+        let call = AttendPages {
             rows,
             spec,
             page_size: reserved.limits.page_size,

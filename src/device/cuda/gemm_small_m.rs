@@ -26,7 +26,7 @@ pub enum End {
 
 /// One product. Addresses are of device memory; `bias` is f32, or null.
 #[derive(Debug, Clone, Copy)]
-pub struct Call {
+pub struct SmallProduct {
     pub rows: usize,
     pub outputs: usize,
     pub inputs: usize,
@@ -55,26 +55,26 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
 }
 
 /// Enqueue a product that [`takes`] accepts.
-pub fn run(context: &Context, kernels: &Kernels, call: &Call) -> Result<()> {
-    let (kernel, outputs, tile, kind) = match call.end {
-        End::Act(kind) => (&kernels.gemm_small_m, call.outputs, abi::SMALL_M_TILE, kind),
+pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Result<()> {
+    let (kernel, outputs, tile, kind) = match product.end {
+        End::Act(kind) => (&kernels.gemm_small_m, product.outputs, abi::SMALL_M_TILE, kind),
         End::Gated(kind) => {
-            (&kernels.gemm_small_m_gated, call.outputs / 2, abi::SMALL_M_GATED_TILE, kind)
+            (&kernels.gemm_small_m_gated, product.outputs / 2, abi::SMALL_M_GATED_TILE, kind)
         }
         End::Logits => {
-            (&kernels.gemm_small_m_logits, call.outputs, abi::SMALL_M_TILE, Activation::None)
+            (&kernels.gemm_small_m_logits, product.outputs, abi::SMALL_M_TILE, Activation::None)
         }
     };
     let most = abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors;
     let blocks = [outputs.div_ceil(tile as usize).min(most as usize), 1];
     let parameters = abi::SmallGemm {
-        x: call.x,
-        w: call.w,
-        bias: call.bias,
-        y: call.y,
-        rows: call.rows as u32,
-        outputs: call.outputs as u32,
-        inputs: call.inputs as u32,
+        x: product.x,
+        w: product.w,
+        bias: product.bias,
+        y: product.y,
+        rows: product.rows as u32,
+        outputs: product.outputs as u32,
+        inputs: product.inputs as u32,
         kind,
     };
     kernel.launch_shared(context, blocks, abi::SMALL_M_THREADS, SHARED_BYTES, &parameters)

@@ -45,7 +45,7 @@ pub fn parts_bytes(kv: &KvShape) -> usize {
 }
 
 /// One `attend`.
-pub struct Call<'a> {
+pub struct AttendPages<'a> {
     pub rows: usize,
     pub spec: &'a AttnSpec,
     pub page_size: usize,
@@ -152,7 +152,12 @@ impl Attention {
         bytemuck::cast_slice(&self.list.items)
     }
 
-    pub fn run(&mut self, context: &Context, kernels: &Kernels, call: &Call<'_>) -> Result<()> {
+    pub fn run(
+        &mut self,
+        context: &Context,
+        kernels: &Kernels,
+        call: &AttendPages<'_>,
+    ) -> Result<()> {
         let spec = call.spec;
         let group = spec.heads / spec.kv_heads.max(1);
         let planned = self.group == Some(group) && !self.list.items.is_empty();
@@ -163,8 +168,8 @@ impl Attention {
         }
     }
 
-    fn run_tiles(&self, context: &Context, kinds: Kinds<'_>, call: &Call<'_>) -> Result<()> {
-        let Call { spec, device, .. } = *call;
+    fn run_tiles(&self, context: &Context, kinds: Kinds<'_>, call: &AttendPages<'_>) -> Result<()> {
+        let AttendPages { spec, device, .. } = *call;
         let WorkList { prompt_tiles, split, .. } = self.list;
         let split_blocks = if split { self.split_blocks } else { 0 };
         let launches = [
@@ -213,8 +218,8 @@ pub(super) fn head_fits(spec: &AttnSpec) -> Result<()> {
     )))
 }
 
-fn run_plain(context: &Context, kernels: &Kernels, call: &Call<'_>) -> Result<()> {
-    let Call { spec, device, .. } = *call;
+fn run_plain(context: &Context, kernels: &Kernels, call: &AttendPages<'_>) -> Result<()> {
+    let AttendPages { spec, device, .. } = *call;
     head_fits(spec)?;
     let parameters = abi::AttendRows {
         qkv: call.qkv,

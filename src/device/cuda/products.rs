@@ -47,7 +47,7 @@ impl Cuda {
     ) -> Result<()> {
         let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
         if gemm_small_m::takes(&self.context, self.dtype, rows, inputs) {
-            let call = gemm_small_m::Call { rows, outputs, inputs, x, w, bias, y, end };
+            let call = gemm_small_m::SmallProduct { rows, outputs, inputs, x, w, bias, y, end };
             return gemm_small_m::run(&self.context, &self.kernels, &call);
         }
         let gated = matches!(end, End::Gated(_));

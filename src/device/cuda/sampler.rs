@@ -111,7 +111,7 @@ impl Sampler {
         let (rows, vocab) = (logits_rows.len(), logits.width);
         let reports = Reports::new(logits_rows, vocab);
         let sent = steps.send_sample_input(masks, logits_rows, vocab, &reports.requests(WAVE))?;
-        let call = Call { sampler: self, kernels, slots, logits, sent };
+        let call = SampleStep { sampler: self, kernels, slots, logits, sent };
         call.mask(&steps.device, rows)?;
 
         let waves = reports.list.len().div_ceil(WAVE).max(1);
@@ -141,7 +141,7 @@ impl Sampler {
 }
 
 /// One `sample`.
-struct Call<'a> {
+struct SampleStep<'a> {
     sampler: &'a Sampler,
     kernels: &'a Kernels,
     slots: &'a Slots,
@@ -153,7 +153,7 @@ fn address(memory: &Option<Memory>) -> DevicePtr {
     memory.as_ref().map_or(DevicePtr::NULL, |memory| memory.address)
 }
 
-impl Call<'_> {
+impl SampleStep<'_> {
     fn vocab(&self) -> u32 {
         self.logits.width as u32
     }

@@ -66,7 +66,7 @@ impl RowLayout {
 
 /// What the host keeps of a slot's row.
 #[derive(Default, Clone)]
-struct Row {
+struct HostRow {
     /// Pages in its table.
     pages: usize,
     /// Of this step; they count `from` from the start of the data.
@@ -78,7 +78,7 @@ struct Row {
 pub struct Slots {
     layout: RowLayout,
     table: SlotTable,
-    rows: Vec<Row>,
+    rows: Vec<HostRow>,
     /// Slots with changes, in order.
     touched: Vec<SlotId>,
     data: Vec<u32>,
@@ -94,7 +94,7 @@ impl Slots {
         Slots {
             layout: RowLayout::new(limits),
             table: SlotTable::new(limits),
-            rows: vec![Row::default(); limits.slots],
+            rows: vec![HostRow::default(); limits.slots],
             ..Slots::default()
         }
     }
@@ -215,7 +215,7 @@ impl Slots {
         });
     }
 
-    fn row(&mut self, slot: SlotId) -> Result<&mut Row> {
+    fn row(&mut self, slot: SlotId) -> Result<&mut HostRow> {
         let count = self.rows.len();
         let row = self.rows.get_mut(slot.index());
         row.ok_or_else(|| internal!("slot {slot} of {count}"))

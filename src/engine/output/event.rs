@@ -31,7 +31,7 @@ impl Event {
 }
 
 /// Events of one step for one thread, with the time when the step's results were read.
-pub(super) struct Batch {
+pub(super) struct StepEvents {
     pub at: Instant,
     pub events: Vec<Event>,
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::event::{Batch, Event};
+use super::event::{Event, StepEvents};
 use super::stream::Stream;
 use crate::engine::command::Command;
 use crate::engine::request::Observation;
@@ -48,7 +48,7 @@ pub(super) struct Outbox {
     name: String,
     shared: Shared,
     backlog: Backlog,
-    batches: Receiver<Batch>,
+    batches: Receiver<StepEvents>,
     state: Mutex<State>,
     /// One that works, and those that may still be in a client's call.
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -83,7 +83,7 @@ enum Entry {
 /// What a thread does next.
 enum Next {
     /// Work, with a batch more.
-    Take(Batch),
+    Take(StepEvents),
     Work,
     End,
 }
@@ -116,7 +116,7 @@ impl Outbox {
     pub fn start(
         name: String,
         backlog: Backlog,
-        batches: Receiver<Batch>,
+        batches: Receiver<StepEvents>,
         shared: &Shared,
     ) -> Result<Arc<Outbox>> {
         let outbox = Arc::new(Outbox {
@@ -185,7 +185,7 @@ impl Outbox {
             };
             let worked = threads::catch(|| {
                 let mut locked = LockedState { state: self.state.lock(), me };
-                for Batch { at, events } in first.into_iter().chain(self.batches.try_iter()) {
+                for StepEvents { at, events } in first.into_iter().chain(self.batches.try_iter()) {
                     locked.state.incoming.extend(events.into_iter().map(|event| (at, event)));
                 }
                 self.work(&mut locked)

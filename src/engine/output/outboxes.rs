@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crossbeam::channel::{unbounded, Sender};
 
-use super::event::{Batch, Event};
+use super::event::{Event, StepEvents};
 use super::outbox::{Backlog, Outbox};
 use super::takeover::Takeover;
 use crate::engine::shared::Shared;
@@ -14,7 +14,7 @@ use crate::error::Result;
 
 /// The outboxes and their threads. Dropping the senders ends them.
 pub(crate) struct Outboxes {
-    senders: Vec<Sender<Batch>>,
+    senders: Vec<Sender<StepEvents>>,
     outboxes: Vec<Arc<Outbox>>,
     takeover: Takeover,
 }
@@ -47,7 +47,7 @@ impl Outboxes {
     /// clients, whose own guard still answers.
     pub fn send(&self, index: usize, at: Instant, events: Vec<Event>) {
         if !events.is_empty() {
-            let _ = self.senders[index].send(Batch { at, events });
+            let _ = self.senders[index].send(StepEvents { at, events });
             self.takeover.wake();
         }
     }

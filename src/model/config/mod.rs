@@ -27,7 +27,7 @@ use keys::{architecture, dimension, flag, is_on};
 pub use layers::LayerAttention;
 use layers::Shape;
 pub use mixture::MixtureSpec;
-pub use pooling::{Dimensions, PoolerOptions, PoolingRule, Runner};
+pub use pooling::{Dimensions, PoolerOptions, PoolingRule, RunnerKind};
 pub use side_files::SideFiles;
 use source::Source;
 pub use spec::{ModelSpec, NormOrder, SpecOptions};

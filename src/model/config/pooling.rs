@@ -15,7 +15,7 @@ use crate::model::architectures::{self, Family};
 
 /// Does the model embed or generate?
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Runner {
+pub enum RunnerKind {
     /// It embeds if sentence-transformers' files say so, or an architecture without a head.
     #[default]
     Auto,
@@ -29,7 +29,7 @@ pub enum Runner {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PoolerOptions {
     /// Does the model embed?
-    pub runner: Runner,
+    pub runner: RunnerKind,
     /// Which rows make the vector; None: as the files or the defaults say.
     pub kind: Option<Pooling>,
     /// To length 1; None: as the files or the defaults say.
@@ -75,15 +75,17 @@ fn embeds(
 ) -> Result<bool> {
     let name = architecture(config)?.unwrap_or(family.architecture);
     let pools = match options.runner {
-        Runner::Pooling => true,
-        Runner::Auto => files.pooling.is_some() || family.encoder || architectures::headless(name),
-        Runner::Generate if family.encoder => {
+        RunnerKind::Pooling => true,
+        RunnerKind::Auto => {
+            files.pooling.is_some() || family.encoder || architectures::headless(name)
+        }
+        RunnerKind::Generate if family.encoder => {
             return Err(Error::Unsupported(format!(
                 "This model does not support runner 'generate': {name} only embeds. Remove \
                  'runner' from model.json, or set it to 'pooling'."
             )))
         }
-        Runner::Generate => false,
+        RunnerKind::Generate => false,
     };
 
     if let Some(key) = family.keys.embed_width.filter(|_| pools) {

@@ -45,7 +45,8 @@ struct Tile {
   // A thread's two packed rows, relative to the tile.
   __device__ u32 row(int half) const { return wm * 16 + lane / 4 + half * 8; }
 
-  __device__ void load_q(const Call& c, const WorkItem* item, u32 count, u32 kv, u32 group) {
+  __device__ void load_q(const PagedAttention& c, const WorkItem* item, u32 count, u32 kv,
+                         u32 group) {
     const u64 width = (u64)(c.heads + 2 * c.kv_heads) * D;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -70,7 +71,8 @@ struct Tile {
 
   // Where the K of a key of this block's head lies, in units of 16 bytes from the pool's start. The
   // thread of key `first + threadIdx.x` gets it; keys beyond the range are the last one again.
-  __device__ static u32 locate(const Call& c, const u32* table, u32 kv, u32 first, u32 end) {
+  __device__ static u32 locate(const PagedAttention& c, const u32* table, u32 kv, u32 first,
+                               u32 end) {
     const u32 key = min(first + threadIdx.x % KEYS, end - 1);
     const u32 inside = kv * c.page_size + key % c.page_size;
     return (2 * c.kv_heads * c.page_size * table[key / c.page_size] + inside) * (D / 8);
@@ -78,7 +80,8 @@ struct Tile {
 
   // Start copying a tile; keys at `end` and beyond become zeros. Neighbours in a row are neighbours
   // in a warp.
-  __device__ static void fetch(const Call& c, const u32* places, u32 first, u32 end, act* stage) {
+  __device__ static void fetch(const PagedAttention& c, const u32* places, u32 first, u32 end,
+                               act* stage) {
     const u64 slab = (u64)c.kv_heads * c.page_size * D;
     constexpr int PIECES = KEYS * (D / 8);
 #pragma unroll
@@ -95,7 +98,7 @@ struct Tile {
 
   // Scores of this warp's keys, base 2, masked. The tile starts at key `first`, the range stops at
   // `end`.
-  __device__ void scores(const Call& c, const act* keys, u32 first, u32 end, bool mask,
+  __device__ void scores(const PagedAttention& c, const act* keys, u32 first, u32 end, bool mask,
                          float (&s)[NT][4]) {
 #pragma unroll
     for (int n = 0; n < NT; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
@@ -175,7 +178,8 @@ struct Tile {
     }
   }
 
-  __device__ void run(const Call& c, const WorkItem* item, u32 count, u32 stages, act* shared) {
+  __device__ void run(const PagedAttention& c, const WorkItem* item, u32 count, u32 stages,
+                      act* shared) {
     lane = threadIdx.x % 32;
     wm = threadIdx.x / 32 % WM;
     wn = threadIdx.x / 32 / WM;
@@ -232,7 +236,7 @@ struct Tile {
   }
 
   // Each warp owns its rows.
-  __device__ void write(const Call& c, const WorkItem* item) {
+  __device__ void write(const PagedAttention& c, const WorkItem* item) {
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -250,7 +254,7 @@ struct Tile {
   }
 
   // The warps have the same rows and different keys: merge, then write the output or a part of it.
-  __device__ void merge(const Call& c, const WorkItem* item, u32 count, float* shared) {
+  __device__ void merge(const PagedAttention& c, const WorkItem* item, u32 count, float* shared) {
     constexpr int ROW = D + 4;
     float* sums = shared;                          // [WN][16][ROW]
     float* row_maxima = shared + WN * SPLIT_ROWS * ROW;  // [WN][16]
@@ -308,7 +312,7 @@ __device__ __forceinline__ float2 far(const float2* p) {
 }
 
 // True for the block that finishes the last part of its rows: it sees what the others wrote.
-__device__ __forceinline__ bool last_to_arrive(const Call& c, const WorkItem* item) {
+__device__ __forceinline__ bool last_to_arrive(const PagedAttention& c, const WorkItem* item) {
   __shared__ bool last;
   if (item->part == NO_PART) return false;
   __threadfence();
@@ -326,7 +330,7 @@ __device__ __forceinline__ bool last_to_arrive(const Call& c, const WorkItem* it
 // Join the parts of the packed rows of one sequence and KV head: a warp per row. First the weights
 // of all parts, a lane each, then the sums, whose loads depend on nothing and overlap.
 template <int D>
-__device__ void join(const Call& c, const WorkItem* item, u32 count) {
+__device__ void join(const PagedAttention& c, const WorkItem* item, u32 count) {
   constexpr int PER_LANE = (D + 31) / 32;
   const u32 kv = blockIdx.y, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
   const u32 parts = item->pieces;

@@ -4,9 +4,6 @@
 #include "abi_ops.h"
 #include "mma.cuh"
 
-// Everything that does not change from block to block.
-typedef PagedAttention Call;
-
 #define LOG2E 1.4426950408889634f
 #define LOWEST -1e30f
 

@@ -55,7 +55,7 @@ struct Prompt {
 
   __device__ u32 row(int half) const { return row0 + lane / 4 + half * 8; }
 
-  __device__ void load_q(const Call& c, const WorkItem* item, u32 kv, u32 group) {
+  __device__ void load_q(const PagedAttention& c, const WorkItem* item, u32 kv, u32 group) {
     const u64 width = (u64)(c.heads + 2 * c.kv_heads) * D;
     const u32 count = item->count;
 #pragma unroll
@@ -82,7 +82,8 @@ struct Prompt {
 
   // Where the K of key `first + threadIdx.x` of this block's head lies, in units of 16 bytes from
   // the pool's start; keys beyond the range are the last one again.
-  __device__ static u32 locate(const Call& c, const u32* table, u32 kv, u32 first, u32 end) {
+  __device__ static u32 locate(const PagedAttention& c, const u32* table, u32 kv, u32 first,
+                               u32 end) {
     const u32 key = min(first + threadIdx.x % KEYS, end - 1);
     const u32 inside = kv * c.page_size + key % c.page_size;
     return (2 * c.kv_heads * c.page_size * table[key / c.page_size] + inside) * PIECES;
@@ -90,7 +91,7 @@ struct Prompt {
 
   // Start copying the K (V: `skip` elements on) of a tile. Keys beyond the range are the last one
   // again, and masked.
-  __device__ static void fetch(const Call& c, const u32* places, u64 skip, u32 to) {
+  __device__ static void fetch(const PagedAttention& c, const u32* places, u64 skip, u32 to) {
 #pragma unroll
     for (int i = 0; i < KEYS * PIECES / THREADS; i++) {
       const u32 n = i * THREADS + threadIdx.x, r = n / PIECES, piece = n % PIECES;
@@ -129,7 +130,7 @@ struct Prompt {
 
   // One step of the online softmax over a tile that starts at key `first`: scores become weights.
   // The sums so far shrink by what is returned.
-  __device__ float2 online_softmax(const Call& c, u32 first, u32 end, bool mask) {
+  __device__ float2 online_softmax(const PagedAttention& c, u32 first, u32 end, bool mask) {
     float factor = c.scale * LOG2E;
     if (c.softcap != 0.f) {
 #pragma unroll
@@ -196,7 +197,7 @@ struct Prompt {
     }
   }
 
-  __device__ void run(const Call& c, const WorkItem* item) {
+  __device__ void run(const PagedAttention& c, const WorkItem* item) {
     __shared__ u32 places[PLACES][KEYS];
     lane = threadIdx.x % 32;
     row0 = threadIdx.x / 32 * 16;
@@ -264,7 +265,7 @@ struct Prompt {
     for (int w = 0; w < WIDTHS; w++) hold(o[w]);
   }
 
-  __device__ void write(const Call& c, const WorkItem* item) {
+  __device__ void write(const PagedAttention& c, const WorkItem* item) {
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {

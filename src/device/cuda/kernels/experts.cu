@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(MAX_EXPERTS) group_rows(const GroupRows a) {
 }
 
 // Everything that does not change from block to block, and the block's tile.
-struct Call : MultiplyExperts {
+struct ExpertTiles : MultiplyExperts {
   const ExpertTile* tile;
 };
 
@@ -159,7 +159,8 @@ struct Grouped {
   static constexpr int COLUMNS = GATED ? BN / WN / 2 : BN / WN;
 
   // Start copying `SLICE` inputs from `k` on; what is not there becomes zeros.
-  static __device__ void fetch(const Call& c, const u32* choice, u32 count, u32 k, act* stage) {
+  static __device__ void fetch(const ExpertTiles& c, const u32* choice, u32 count, u32 k,
+                               act* stage) {
     const u32 limit = GATED ? c.outputs / 2 : c.outputs;
     const act* w = c.w + (u64)c.tile->expert * c.outputs * c.inputs;
 #pragma unroll
@@ -181,7 +182,7 @@ struct Grouped {
     }
   }
 
-  static __device__ void run(const Call& c, act* shared) {
+  static __device__ void run(const ExpertTiles& c, act* shared) {
     __shared__ u32 choice[BM];
     const u32 count = c.tile->count;
     if (threadIdx.x < BM)
@@ -227,8 +228,8 @@ struct Grouped {
     write(c, choice, count, sum, lane, wm, wn);
   }
 
-  static __device__ void write(const Call& c, const u32* choice, u32 count, float (&sum)[MT][NT][4],
-                               u32 lane, u32 wm, u32 wn) {
+  static __device__ void write(const ExpertTiles& c, const u32* choice, u32 count,
+                               float (&sum)[MT][NT][4], u32 lane, u32 wm, u32 wn) {
     constexpr int OUT = COLUMNS / 8;  // tiles of columns that are written
     const u32 width = GATED ? c.outputs / 2 : c.outputs;
 #pragma unroll
@@ -261,7 +262,7 @@ struct Grouped {
 
 // Any type and shape: TILE choices x TILE columns at a time, a thread per result.
 template <bool GATED>
-__device__ void plain(const Call& c) {
+__device__ void plain(const ExpertTiles& c) {
   constexpr u32 TILE = EXPERT_PLAIN_TILE;
   __shared__ float xs[TILE][TILE + 1], ws[2][TILE][TILE + 1];
   const u32 tx = threadIdx.x % TILE, ty = threadIdx.x / TILE;
@@ -310,7 +311,7 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
   __global__ void __launch_bounds__(THREADS) NAME(const MultiplyExperts a) { \
     begin();                                                                 \
     if (blockIdx.y >= *a.tile_count) return;                                 \
-    const Call call = {a, a.tiles + blockIdx.y};                             \
+    const ExpertTiles call = {a, a.tiles + blockIdx.y};                             \
     BODY(GATED);                                                             \
   }
 

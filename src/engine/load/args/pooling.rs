@@ -7,7 +7,7 @@ use super::values::{self, Reader};
 use crate::device::Pooling;
 use crate::error::{Error, Result};
 use crate::json;
-use crate::model::config::{PoolerOptions, Runner};
+use crate::model::config::{PoolerOptions, RunnerKind};
 use crate::sampling::python::quoted;
 
 /// Keys of `pooler_config` that we read, then those that must not be set.
@@ -49,13 +49,13 @@ pub(super) fn runner_of_task(task: &Value) -> Result<Value> {
 pub(super) fn read(read: &mut Reader) -> Result<PoolerOptions> {
     let runner = match read.string("runner")?.as_deref() {
         None | Some("auto") => None,
-        Some("generate") => Some(Runner::Generate),
-        Some("pooling") => Some(Runner::Pooling),
+        Some("generate") => Some(RunnerKind::Generate),
+        Some("pooling") => Some(RunnerKind::Pooling),
         Some(other) => return Err(not_built("runner", other)),
     };
     let runner = match (read.string("convert")?.as_deref(), runner) {
         (None | Some("auto" | "none"), runner) => runner.unwrap_or_default(),
-        (Some("embed"), runner) => runner.unwrap_or(Runner::Pooling),
+        (Some("embed"), runner) => runner.unwrap_or(RunnerKind::Pooling),
         (Some(other), _) => return Err(not_built("convert", other)),
     };
 

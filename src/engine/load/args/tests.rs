@@ -5,7 +5,7 @@ use serde_json::json;
 use super::key::{Class, NEWEST};
 use super::*;
 use crate::device::Pooling;
-use crate::model::config::Runner;
+use crate::model::config::RunnerKind;
 
 fn args(text: &str) -> EngineArgs {
     EngineArgs::parse(text).expect(text).0
@@ -166,13 +166,13 @@ fn old_keys_find_their_heirs() {
     let a = args(r#"{"rope_theta":5e5,"hf_overrides":{"x":1},"task":"generate"}"#);
     assert_eq!(a.hf_overrides["rope_theta"], 5e5);
     assert_eq!(a.hf_overrides["x"], 1);
-    assert_eq!(args(r#"{"task":"embed"}"#).pooler.runner, Runner::Pooling);
-    assert_eq!(args(r#"{"task":"embed","runner":"auto"}"#).pooler.runner, Runner::Auto);
+    assert_eq!(args(r#"{"task":"embed"}"#).pooler.runner, RunnerKind::Pooling);
+    assert_eq!(args(r#"{"task":"embed","runner":"auto"}"#).pooler.runner, RunnerKind::Auto);
     assert!(refusal(r#"{"task":"score"}"#).contains("task 'score'"));
     let a = args(r#"{"override_pooler_config":{"pooling_type":"mean","normalize":false}}"#);
     assert_eq!((a.pooler.kind, a.pooler.normalize), (Some(Pooling::Mean), Some(false)));
     let a = args(r#"{"convert":"embed","pooler_config":{"dimensions":8,"logit_bias":null}}"#);
-    assert_eq!((a.pooler.runner, a.pooler.dimensions), (Runner::Pooling, Some(8)));
+    assert_eq!((a.pooler.runner, a.pooler.dimensions), (RunnerKind::Pooling, Some(8)));
     let text = r#"{"rope_scaling":"{\"rope_type\":\"linear\",\"factor\":2.0}"}"#;
     assert_eq!(args(text).hf_overrides["rope_scaling"]["factor"], 2.0);
     assert!(refusal(r#"{"rope_scaling":"linear"}"#).contains("rope_scaling: Input should be an"));
