@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::device::{AdapterCapacity, DeviceKind};
+use crate::model::config::AdapterOptions;
 use crate::model::config::SpecOptions;
-use crate::model::lora::AdapterOptions;
 use serde_json::json;
 
 fn llama() -> ModelSpec {

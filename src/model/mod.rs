@@ -28,6 +28,6 @@ pub mod lora;
 pub mod weights;
 
 pub use checkpoint::{Checkpoint, Files, WeightSource};
-pub use config::ModelSpec;
+pub use config::{AdapterOptions, ModelSpec};
 pub use decoder::Decoder;
-pub use lora::{Adapter, AdapterOptions};
+pub use lora::Adapter;

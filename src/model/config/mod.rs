@@ -2,6 +2,7 @@
 //! checked, so that `decoder` never meets a bad one. Called by `engine` at load. It knows no tensor
 //! and no device beyond the element types that are supported.
 
+mod adapter_options;
 mod dtype;
 mod keys;
 mod layers;
@@ -22,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::json::object::KeysRead;
 use crate::json::{self, Object};
 use crate::{internal, invalid};
+pub use adapter_options::AdapterOptions;
 pub use keys::parse_dtype;
 use keys::{architecture, dimension, flag, is_on};
 pub use layers::LayerAttention;

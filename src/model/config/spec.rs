@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::adapter_options::AdapterOptions;
 use super::keys;
 use super::layers::LayerAttention;
 use super::mixture::MixtureSpec;
@@ -14,7 +15,6 @@ use crate::device::{Activation, DType, KvShape, Rope};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::model::architectures::Family;
-use crate::model::lora::AdapterOptions;
 
 /// What the user asked for, and what the device can do.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,6 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `options` | which adapters a model may get |
 //! | `projections` | which linears of a model they may change |
 //! | `peft_config` | adapter_config.json: rank, scale, what cannot be served |
 //! | `names` | which tensor changes what, by its name |
@@ -13,19 +12,17 @@
 //! the scale is multiplied into B, in f32, before B is rounded to the model's type.
 
 mod names;
-mod options;
 mod peft_config;
 mod projections;
 
 use std::path::Path;
 
 use super::checkpoint::Checkpoint;
-use super::config::ModelSpec;
+use super::config::{AdapterOptions, ModelSpec};
 use crate::device::{AdapterPart, DType, HostTensor, TablePart};
 use crate::error::Result;
 use crate::invalid;
 use names::{added_tokens, Target, A, B, TABLE_A, TABLE_B};
-pub use options::AdapterOptions;
 use peft_config::PeftConfig;
 pub use projections::{
     projections, reaches_embed, reaches_head, takes_adapters, Projection, PROJECTIONS,

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::options::AdapterOptions;
 use super::projections::{takes_adapters, Projection, PROJECTIONS};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::config::ModelSpec;
+use crate::model::config::{AdapterOptions, ModelSpec};
 
 /// A module that an adapter changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

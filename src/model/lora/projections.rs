@@ -4,9 +4,8 @@
 //!
 //! [`Family`]: crate::model::architectures::Family
 
-use super::options::AdapterOptions;
 use crate::model::architectures::Fused;
-use crate::model::config::ModelSpec;
+use crate::model::config::{AdapterOptions, ModelSpec};
 
 /// One linear of each layer as adapters see it: of one part, or of several that are stacked along
 /// the outputs.
