@@ -1,4 +1,4 @@
-//! The laws of the house that the compiler does not know: who may import whom, where `unsafe` may
+//! The rules of this tree that the compiler does not know: who may import whom, where `unsafe` may
 //! stand, what a file looks like, which words it uses, what the maps name, and what the finished
 //! library may ask of the machine it runs on. Each law is a function from a file (or from all of
 //! them) to complaints, and is shown a file that breaks it.
@@ -296,7 +296,7 @@ fn files_are_read_by_one_helper() {
 }
 
 #[test]
-fn files_have_the_house_shape() {
+fn files_have_their_shape() {
     assert_eq!(complaints(shape, "src/a.rs", "fn f() {}\n"), 1);
     assert_eq!(complaints(shape, "src/a.rs", &format!("//! A.\n// {}\n", "x".repeat(98))), 1);
     assert_eq!(complaints(shape, "src/device/cuda/kernels/a.cu", "// A.\n"), 0);

@@ -1,4 +1,4 @@
-//! Finds the files of the house and reads Rust just well enough to tell code from comments, strings
+//! Finds the files of the tree and reads Rust just well enough to tell code from comments, strings
 //! and tests. Not a parser: rustfmt and the compiler have already seen these files.
 
 use std::ops::Range;
