@@ -2,7 +2,8 @@
 //! one, for a linear and for a table. `model` makes them, devices take them apart; they know
 //! neither files nor sequences.
 
-use super::{DeviceTypes, HostTensor};
+use super::types::DeviceTypes;
+use super::HostTensor;
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 

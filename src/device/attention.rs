@@ -1,7 +1,8 @@
 //! Attention: q, k and v of the current batch, the pages of its sequences, and what is done to
 //! heads before they meet.
 
-use super::{DeviceTypes, Norm};
+use super::types::DeviceTypes;
+use super::Norm;
 use crate::error::Result;
 
 /// Rotation of q and k ("neox": element i pairs with i + rotary_dim / 2).

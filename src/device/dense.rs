@@ -1,6 +1,6 @@
 //! Ops over token rows and logits rows one by one: lookup, norms, linears, the head.
 
-use super::DeviceTypes;
+use super::types::DeviceTypes;
 use crate::error::Result;
 
 /// The rule of a norm.

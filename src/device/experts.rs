@@ -1,7 +1,8 @@
 //! A mixture of experts: rows choose experts, each expert multiplies the rows that chose it, each
 //! row adds up what its experts gave.
 
-use super::{Activation, DeviceTypes};
+use super::types::DeviceTypes;
+use super::Activation;
 use crate::error::Result;
 
 /// How the rows of a mixture of experts choose theirs.

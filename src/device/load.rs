@@ -3,7 +3,8 @@
 //! or a sequence.
 
 use super::dtype::DType;
-use super::{DeviceTypes, WeightDesc};
+use super::types::DeviceTypes;
+use super::WeightDesc;
 use crate::error::Result;
 
 /// Everything a device must hold beside weights; allocated once, by `reserve`.

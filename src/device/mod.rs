@@ -13,6 +13,7 @@
 //! | [`experts`] | [`ExpertOps`] | mixtures of experts |
 //! | [`adapters`] | [`AdapterOps`] | low-rank adapters behind weights |
 //! | [`pooling`] | [`PoolingOps`] | models that embed |
+//! | [`types`] | [`DeviceTypes`] | buffers, weights, and what the device is |
 //! | [`dtype`] | | element types |
 //! | [`batch`] | | a step's plan, checked and flattened once for all devices |
 //! | [`host_slots`] | | slots of devices that keep them in the host's memory |
@@ -51,6 +52,7 @@ pub mod load;
 pub mod pooling;
 pub mod step;
 pub mod trace;
+pub mod types;
 pub mod weights;
 
 pub use adapters::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
@@ -61,9 +63,8 @@ pub use experts::{ExpertOps, Routing, MAX_EXPERTS};
 pub use load::{DeviceLimits, KvShape, LoadOps};
 pub use pooling::{Pooling, PoolingOps};
 pub use step::StepOps;
+pub use types::{BreakOnPurpose, DeviceInfo, DeviceKind, DeviceTypes};
 pub use weights::{Bytes, HostTensor, Source, Storage, WeightDesc, WeightKind};
-
-use crate::error::Result;
 
 /// The traits of all chapters, for whoever calls ops of a device by its type.
 pub mod ops {
@@ -71,19 +72,6 @@ pub mod ops {
         AdapterOps, AttentionOps, BreakOnPurpose, DenseOps, Device, DeviceTypes, ExpertOps,
         LoadOps, PoolingOps, StepOps,
     };
-}
-
-/// What a device's buffers and weights are, and what it is itself. A tensor is a buffer of
-/// `[rows, width]` activations on the device, made once at load so that its address never changes;
-/// an op touches only its first R (or S) rows.
-pub trait DeviceTypes: Send + 'static {
-    /// A buffer on the device.
-    type Tensor: Send;
-    /// A weight in the device's own layout; opaque once it is uploaded.
-    type Weight: Send;
-
-    /// What the device is, and its memory as it is now.
-    fn info(&self) -> DeviceInfo;
 }
 
 /// Everything that a device can do: the sum of the chapters.
@@ -95,41 +83,4 @@ pub trait Device:
 impl<D> Device for D where
     D: LoadOps + StepOps + DenseOps + AttentionOps + ExpertOps + AdapterOps + PoolingOps
 {
-}
-
-/// For tests of what lies above a device; the engine calls it where faults are injected, and never
-/// otherwise.
-pub trait BreakOnPurpose: DeviceTypes {
-    /// Break as this device breaks: an error at once, or, on a GPU, a kernel that reads outside its
-    /// memory, which a later call reports.
-    fn break_on_purpose(&mut self) -> Result<()>;
-}
-
-/// Which of the devices it is, for what depends on that.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeviceKind {
-    /// The host's processors.
-    Cpu,
-    /// An NVIDIA GPU.
-    Gpu {
-        /// The product's name as the driver has it, e.g. "NVIDIA H200".
-        product: String,
-    },
-    /// It computes nothing.
-    Trace,
-}
-
-/// What a device is.
-#[derive(Debug, Clone)]
-pub struct DeviceInfo {
-    /// Which of the devices.
-    pub kind: DeviceKind,
-    /// For logs alone, e.g. "cpu (AVX-512, 2 threads)".
-    pub name: String,
-    /// Memory that may be shared out in total. `gpu_memory_utilization` is a share of this.
-    pub total_bytes: u64,
-    /// Not taken by others right now.
-    pub free_bytes: u64,
-    /// Steps that may be enqueued before the first is collected: 1 on cpu, 2 on cuda.
-    pub depth: usize,
 }

@@ -1,6 +1,6 @@
 //! Models that embed: a sequence becomes one vector instead of a next token.
 
-use super::DeviceTypes;
+use super::types::DeviceTypes;
 use crate::error::Result;
 
 /// How the token rows of a sequence become one vector.

@@ -1,7 +1,7 @@
 //! The frame of a step: what comes before its ops and after them. `engine` calls it around
 //! `model::decoder`, which calls the ops in between.
 
-use super::DeviceTypes;
+use super::types::DeviceTypes;
 use crate::error::Result;
 use crate::plan::{StepPlan, StepResult, TokenMasks};
 

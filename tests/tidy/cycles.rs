@@ -8,7 +8,7 @@ use super::source::{self, Source};
 
 /// Whether a cycle may run through a file and its child (`a.rs` and `a/b.rs`): the child uses what
 /// the parent defines, and the parent's own code, beyond `mod` and `pub use`, what the child does.
-const PARENTS_COUNT: bool = false;
+const PARENTS_COUNT: bool = true;
 /// Of an import that leads to an import.
 const HOPS_MAX: usize = 8;
 /// Keywords before the name of an item.
