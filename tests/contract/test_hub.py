@@ -1,57 +1,30 @@
 """`model: "org/name"` under a stock server: fetched from a hub on loopback, shown in Triton's log, served from the cache."""
-import hashlib
-import http.server
-import json
-import threading
-
 import pytest
 from clients import PROMPT, generate, golden_text
 from conftest import MODELS, Repository, load
+from hubs import COMMIT, StandInHub, serving
 from server import TritonServer
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FOLDER = MODELS / "opt-tiny"
 TOKEN = "hf_secret"
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
+class Hub(StandInHub):
     """acme/opt-tiny for those who have the token; what is asked for goes to `asked`."""
     asked = []
+    repo = "acme/opt-tiny"
+    folder = FOLDER
 
-    def answer(self, status, body=b"", **headers):
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def do_GET(self):
-        self.asked.append(self.path)
+    def refusal(self):
         if "acme/" not in self.path:
-            return self.answer(404)
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return self.answer(401)
-        if self.path == "/api/models/acme/opt-tiny/revision/main":
-            files = [{"rfilename": f.name} for f in FOLDER.iterdir()]
-            return self.answer(200, json.dumps({"sha": COMMIT, "siblings": files}).encode())
-        data = (FOLDER / self.path.removeprefix(f"/acme/opt-tiny/resolve/{COMMIT}/")).read_bytes()
-        git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-        etag = hashlib.sha256(data).hexdigest() if self.path.endswith(".safetensors") else git
-        return self.answer(200, data, ETag=f'"{etag}"')
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_):
-        pass
+            return 404
+        return None if self.headers.get("Authorization") == f"Bearer {TOKEN}" else 401
 
 
 @pytest.fixture(scope="module")
 def hub():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(Hub) as address:
+        yield address
 
 
 def answers(server, name):

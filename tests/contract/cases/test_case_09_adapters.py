@@ -1,6 +1,4 @@
 """Case 9: adapters of multi_lora.json from `~`, from folders that exist, and from a hub: its cache, then downloaded."""
-import hashlib
-import http.server
 import json
 import shutil
 import threading
@@ -9,53 +7,32 @@ import time
 import pytest
 from clients import PROMPT, generate
 from conftest import MODELS, Repository, load
+from hubs import COMMIT, StandInHub, serving
 from server import TritonServer
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FOLDER = MODELS / "llama-lora-a"
 GREEDY = {"temperature": 0, "max_tokens": 12}
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
+class Hub(StandInHub):
     """acme/sheep is there, acme/slow answers late, all else is not found."""
     asked = []
     release = threading.Event()
+    repo = "acme/sheep"
+    folder = FOLDER
+    listed_too = ["tokenizer.json", "README.md"]
 
-    def answer(self, status, body=b"", **headers):
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def do_GET(self):
-        self.asked.append(self.path)
+    def refusal(self):
         if "acme/slow" in self.path:
             self.release.wait(30)
-        if "acme/sheep" not in self.path:
-            return self.answer(404)
-        if self.path == "/api/models/acme/sheep/revision/main":
-            names = [f.name for f in FOLDER.iterdir()] + ["tokenizer.json", "README.md"]
-            return self.answer(200, json.dumps({"sha": COMMIT, "siblings": [{"rfilename": n} for n in names]}).encode())
-        data = (FOLDER / self.path.removeprefix(f"/acme/sheep/resolve/{COMMIT}/")).read_bytes()
-        git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-        etag = hashlib.sha256(data).hexdigest() if self.path.endswith(".safetensors") else git
-        return self.answer(200, data, ETag=f'"{etag}"')
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_):
-        pass
+        return None if self.repo in self.path else 404
 
 
 @pytest.fixture(scope="module")
 def hub():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+    with serving(Hub) as address:
+        yield address
         Hub.release.set()
-        server.shutdown()
 
 
 def ask(server, adapter):
