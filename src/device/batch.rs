@@ -256,7 +256,7 @@ impl SlotTable {
         match change {
             SlotChange::Open(open) => self.open(open, limits),
             SlotChange::Pages { slot, group, pages } => {
-                let most = limits.max_model_len.div_ceil(limits.page_size);
+                let most = limits.sequence_pages();
                 let known = pages.iter().all(|page| page.index() < limits.pages);
                 let held = self.open_slot(*slot)?;
                 if *group != GroupId(0) || !known || held.pages + pages.len() > most {
@@ -287,8 +287,7 @@ impl SlotTable {
         let count = self.slots.len();
         let slot = self.slots.get_mut(open.slot.index());
         let slot = slot.ok_or_else(|| internal!("slot {} of {count}", open.slot))?;
-        // One token may have been sampled ahead of a stop that the host had not seen.
-        if open.tokens.len() > limits.max_model_len + 2 {
+        if open.tokens.len() > limits.sequence_tokens() {
             return Err(internal!("slot {} opens with {} tokens", open.slot, open.tokens.len()));
         }
 

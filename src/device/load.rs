@@ -26,6 +26,19 @@ pub struct DeviceLimits {
     pub kv: KvShape,
 }
 
+impl DeviceLimits {
+    /// Pages that hold a sequence at its longest.
+    pub fn sequence_pages(&self) -> usize {
+        self.max_model_len.div_ceil(self.page_size)
+    }
+
+    /// Tokens of a sequence at most, prompt and outputs: those that were sampled ahead of a stop
+    /// that the host had not seen included.
+    pub fn sequence_tokens(&self) -> usize {
+        self.max_model_len + 2
+    }
+}
+
 /// Shape of the KV pool: `[layer][page][K|V][kv head][token][d]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvShape {

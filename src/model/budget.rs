@@ -54,7 +54,7 @@ pub fn footprint(
     limits: &DeviceLimits,
     activation: DType,
 ) -> Result<(Held, Vec<Launch>)> {
-    let per_slot = limits.max_model_len.div_ceil(limits.page_size);
+    let per_slot = limits.sequence_pages();
     let (mut trace, mut decoder) = counted(spec, limits, activation)?;
     let plan = full_step(limits, per_slot);
     decoder.step(&mut trace, &plan)?;
@@ -79,7 +79,7 @@ fn counted(
 ) -> Result<(Trace, Decoder<Trace>)> {
     let mut trace = Trace::new(activation);
     let mut roomy = limits.clone();
-    roomy.pages = limits.max_model_len.div_ceil(limits.page_size) + 1;
+    roomy.pages = limits.sequence_pages() + 1;
     let decoder = Decoder::load(spec, &WeightSource::Dummy, &mut trace, &roomy)?;
     Ok((trace, decoder))
 }
@@ -168,7 +168,7 @@ pub fn cpu_pool(
 ) -> Result<(PoolSize, u64)> {
     let page_bytes =
         limits.kv.page_bytes(limits.page_size).saturating_add(CACHE_MANAGER_PAGE_BYTES);
-    let per_slot = limits.max_model_len.div_ceil(limits.page_size) as u64;
+    let per_slot = limits.sequence_pages() as u64;
     let pages = |count: u64| count.saturating_add(1).saturating_mul(page_bytes);
     let all = pages((limits.slots as u64).saturating_mul(per_slot));
     let one = pages(per_slot);
@@ -242,7 +242,7 @@ fn size(
         ));
     }
     // The null page holds no tokens.
-    let needed = 1 + limits.max_model_len.div_ceil(limits.page_size) as u64;
+    let needed = 1 + limits.sequence_pages() as u64;
     if pages < needed && !options.fit_max_model_len {
         return Err(invalid!(
             "To serve at least one request with the models's max seq len ({}), ({:.2} GiB KV cache \

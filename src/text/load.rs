@@ -15,6 +15,7 @@ use crate::files::{self, Kind};
 use crate::ids::TokenId;
 use crate::invalid;
 use crate::json::{self, Object};
+use crate::threads;
 
 /// What a folder holds.
 pub(super) struct Loaded {
@@ -72,7 +73,7 @@ fn broken(path: &Path, why: &dyn std::fmt::Display) -> Error {
 
 /// `path` is only named. The crate trusts merges to fit the vocabulary and panics where not.
 fn parsed(path: &Path, bytes: &[u8]) -> Result<Inner> {
-    match std::panic::catch_unwind(|| Inner::from_bytes(json::unmarked(bytes))) {
+    match threads::catch(|| Inner::from_bytes(json::unmarked(bytes))) {
         Ok(Ok(inner)) => Ok(inner),
         Ok(Err(e)) => Err(broken(path, &e)),
         Err(_) => Err(broken(path, &"vocabulary and merges contradict each other")),

@@ -23,6 +23,7 @@ use tokenizers::{
 
 use crate::error::{Error, Result};
 use crate::invalid;
+use crate::threads;
 
 /// What stands for a blank in pieces.
 const BLANK: &str = "▁";
@@ -68,7 +69,7 @@ pub(super) fn read(bytes: &[u8], rules: &Rules) -> Result<Inner> {
     }
     let added = model.added_tokens(rules);
     // The crate trusts a vocabulary, e.g. not to be empty: what it cannot take must not end us.
-    let network = std::panic::catch_unwind(|| model.network(rules));
+    let network = threads::catch(|| model.network(rules));
     let network = network.unwrap_or_else(|_| Err(invalid!("its pieces contradict each other")))?;
     let mut inner = Inner::new(network);
     inner.add_tokens(added).map_err(|e| invalid!("its control pieces: {e}"))?;

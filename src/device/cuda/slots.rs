@@ -43,11 +43,9 @@ pub struct RowLayout {
 
 impl RowLayout {
     pub fn new(limits: &DeviceLimits) -> RowLayout {
-        let table = limits.max_model_len.div_ceil(limits.page_size);
-        // Prompt and outputs, one sampled ahead of a stop that the host has not seen yet included.
-        let capacity = limits.max_model_len + 2;
+        let capacity = limits.sequence_tokens();
         let pages = HEADER_WORDS + LIST_WORDS;
-        let counts = pages + table;
+        let counts = pages + limits.sequence_pages();
         RowLayout {
             lists: HEADER_WORDS as u32,
             pages: pages as u32,
@@ -247,12 +245,10 @@ impl Slots {
 
         let prompt_tokens = (open.prompt_tokens as usize).min(open.tokens.len());
         let (prompt, outputs) = open.tokens.split_at(prompt_tokens);
+        // An entry a token at most, and the table has refused more tokens than there is place for.
         let counts = open.sampler.needs_counts().then(|| TokenCounts::new(prompt, outputs));
         let counts: Vec<u32> =
             counts.iter().flat_map(TokenCounts::iter).flat_map(|(t, n)| [t.0, n]).collect();
-        if counts.len() / 2 > self.layout.counts_capacity as usize {
-            return Err(internal!("slot {slot} opens with {} tokens", open.tokens.len()));
-        }
 
         let sampler = SamplerRow::new(open, outputs, counts.len() / 2);
         let (far, lists_at) = match sampler.lists.len() {

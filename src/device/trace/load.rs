@@ -34,11 +34,11 @@ impl LoadOps for Trace {
     }
 
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
-        let DeviceLimits { slots, step_tokens, pages, page_size, max_model_len, .. } = *limits;
+        let DeviceLimits { slots, step_tokens, pages, page_size, .. } = *limits;
         self.slots = HostSlots::new(limits);
         // A page id, length, last token and sampler; a token row's id, position and slot: 4 bytes
         // each.
-        let row = 4 * (max_model_len.div_ceil(page_size) + 16);
+        let row = 4 * (limits.sequence_pages() + 16);
         self.held.slots += (slots * row + step_tokens * 12) as u64;
         self.held.adapters += (step_tokens * self.low_width * 4) as u64;
         self.held.pages = (pages as u64).saturating_mul(limits.kv.page_bytes(page_size));

@@ -16,6 +16,7 @@ use super::super::Tokenizer;
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::internal;
+use crate::threads;
 
 /// Longer tokens are never allowed: the trie is this deep at most.
 const MAX_TOKEN_BYTES: usize = 1000;
@@ -50,7 +51,7 @@ pub(super) fn token_env(
     }
     let info = TokRxInfo::new(vocab_size + 1, eos[0]);
     // The crate checks its limits by panicking.
-    let trie = std::panic::catch_unwind(|| TokTrie::from(&info, &words).with_eos_tokens(&eos));
+    let trie = threads::catch(|| TokTrie::from(&info, &words).with_eos_tokens(&eos));
     let trie = trie.map_err(|_| internal!("the tokenizer's {vocab_size} tokens make no trie"))?;
     Ok(Arc::new(ApproximateTokEnv::new(trie)))
 }

@@ -1,7 +1,7 @@
 //! Requests: what a client sent, copied out of the server's buffers. Called by `reader` for their
 //! size, by `model` for all else.
 
-use std::ffi::{c_void, CStr};
+use std::ffi::{c_char, c_void, CStr};
 use std::ptr;
 
 use super::response::Factory;
@@ -103,23 +103,8 @@ impl Request {
         call!(TRITONBACKEND_RequestInputCount(self.0, &mut count))?;
         for index in 0..count {
             let mut input = ptr::null_mut();
-            let mut total = 0;
             call!(TRITONBACKEND_RequestInputByIndex(self.0, index, &mut input))?;
-            let mut name = ptr::null();
-            let mut datatype = 0;
-            let mut shape = ptr::null();
-            let mut rank = 0;
-            let mut buffers = 0;
-            call!(TRITONBACKEND_InputProperties(
-                input,
-                &mut name,
-                &mut datatype,
-                &mut shape,
-                &mut rank,
-                &mut total,
-                &mut buffers
-            ))?;
-            bytes += total;
+            bytes += InputProperties::of(input)?.total_bytes;
         }
 
         call!(TRITONBACKEND_RequestParameterCount(self.0, &mut count))?;
@@ -154,22 +139,42 @@ impl Drop for Request {
     }
 }
 
+/// What the server says of an input; its pointers live as long as the request.
+struct InputProperties {
+    name: *const c_char,
+    datatype: TRITONSERVER_DataType,
+    shape: *const i64,
+    rank: u32,
+    total_bytes: u64,
+    buffers: u32,
+}
+
+impl InputProperties {
+    fn of(input: *mut TRITONBACKEND_Input) -> Result<InputProperties> {
+        let mut properties = InputProperties {
+            name: ptr::null(),
+            datatype: 0,
+            shape: ptr::null(),
+            rank: 0,
+            total_bytes: 0,
+            buffers: 0,
+        };
+        call!(TRITONBACKEND_InputProperties(
+            input,
+            &mut properties.name,
+            &mut properties.datatype,
+            &mut properties.shape,
+            &mut properties.rank,
+            &mut properties.total_bytes,
+            &mut properties.buffers
+        ))?;
+        Ok(properties)
+    }
+}
+
 fn read_input(input: *mut TRITONBACKEND_Input, room: &mut u64, max_bytes: u64) -> Result<Tensor> {
-    let mut name = ptr::null();
-    let mut datatype = 0;
-    let mut shape = ptr::null();
-    let mut rank = 0;
-    let mut total = 0;
-    let mut buffers = 0;
-    call!(TRITONBACKEND_InputProperties(
-        input,
-        &mut name,
-        &mut datatype,
-        &mut shape,
-        &mut rank,
-        &mut total,
-        &mut buffers
-    ))?;
+    let InputProperties { name, datatype, shape, rank, total_bytes: total, buffers } =
+        InputProperties::of(input)?;
     let name = text(name)?;
     if total > *room {
         return Err(invalid!(
