@@ -57,7 +57,16 @@ fn upload(dev: &mut Cpu, kind: WeightKind, outputs: usize, inputs: usize, w: &[f
     let bytes = (&bytes).into();
     let part = HostTensor { dtype, rows: outputs, cols: inputs, bytes };
     let source = Source::Parts(vec![part]);
-    let desc = WeightDesc { name: "w", kind, outputs, inputs, dtype, transposed: false, source };
+    let desc = WeightDesc {
+        name: "w",
+        kind,
+        outputs,
+        inputs,
+        dtype,
+        quant: None,
+        transposed: false,
+        source,
+    };
     dev.upload(desc).unwrap()
 }
 

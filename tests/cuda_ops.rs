@@ -291,6 +291,7 @@ fn weights_from_any_source() {
                     outputs: rows,
                     inputs: width,
                     dtype,
+                    quant: None,
                     transposed: false,
                     source,
                 };

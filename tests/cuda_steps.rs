@@ -162,6 +162,7 @@ fn impossible_plans_are_refused() {
         outputs: 2,
         inputs: 2,
         dtype: DType::F32,
+        quant: None,
         transposed: false,
         source: Source::Parts(vec![part]),
     };

@@ -40,7 +40,7 @@ fn desc<'a>(
 ) -> WeightDesc<'a> {
     let part = HostTensor { dtype: DType::F32, rows: outputs, cols: inputs, bytes: bytes.into() };
     let source = Source::Parts(vec![part]);
-    WeightDesc { name: "w", kind, outputs, inputs, dtype, transposed: false, source }
+    WeightDesc { name: "w", kind, outputs, inputs, dtype, quant: None, transposed: false, source }
 }
 
 fn upload(

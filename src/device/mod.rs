@@ -17,7 +17,9 @@
 //! | [`dtype`] | | element types |
 //! | [`batch`] | | a step's plan, checked and flattened once for all devices |
 //! | [`host_slots`] | | slots of devices that keep them in the host's memory |
+//! | [`bytes`] | | of a tensor, wherever they are |
 //! | [`weights`] | | a weight on its way from a checkpoint to a device |
+//! | [`quant`] | | the same of a quantised one |
 //!
 //! # A step
 //! `begin(plan)` applies the slot changes and makes the plan the *current batch*: a flat list of
@@ -41,6 +43,7 @@
 pub mod adapters;
 pub mod attention;
 pub mod batch;
+pub mod bytes;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -50,6 +53,7 @@ pub mod experts;
 pub mod host_slots;
 pub mod load;
 pub mod pooling;
+pub mod quant;
 pub mod step;
 pub mod trace;
 pub mod types;
@@ -57,14 +61,16 @@ pub mod weights;
 
 pub use adapters::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
 pub use attention::{AttentionOps, AttnSpec, Rope};
+pub use bytes::{Bytes, SharedBytes, Storage};
 pub use dense::{Activation, DenseOps, Norm, NormKind};
 pub use dtype::DType;
 pub use experts::{ExpertOps, Routing, MAX_EXPERTS};
 pub use load::{DeviceLimits, KvShape, LoadOps};
 pub use pooling::{Pooling, PoolingOps};
+pub use quant::{CodeType, InputQuant, QuantForm, QuantPart, ScaleOver};
 pub use step::StepOps;
 pub use types::{BreakOnPurpose, DeviceInfo, DeviceKind, DeviceTypes};
-pub use weights::{Bytes, HostTensor, Source, Storage, WeightDesc, WeightKind};
+pub use weights::{unpacked, HostTensor, Source, WeightDesc, WeightKind};
 
 /// The traits of all chapters, for whoever calls ops of a device by its type.
 pub mod ops {

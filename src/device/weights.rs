@@ -1,112 +1,12 @@
 //! Weights as every device gets them: tensors of a checkpoint, and what is to become of them.
-//! `model` makes them, devices take them apart; they know no file.
+//! `model` makes them, devices take them apart; they know no file. What is special to quantised ones
+//! is in `quant`.
 
-use std::borrow::Cow;
-use std::ops::Range;
-
+use super::bytes::{no_memory, Bytes};
+use super::quant::{QuantForm, QuantPart, ScaleOver};
 use super::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::invalid;
-
-/// Where bytes lie that are fetched as they are needed: a file. Several threads may ask at once.
-pub trait Storage: Sync {
-    /// Fill `to` with the bytes from `at` on.
-    ///
-    /// # Errors
-    /// They cannot be read, or are no longer there.
-    fn read(&self, at: u64, to: &mut [u8]) -> Result<()>;
-}
-
-/// The bytes of a tensor.
-#[derive(Clone)]
-pub enum Bytes<'a> {
-    /// They are here.
-    InMemory(&'a [u8]),
-    /// So many from `at` on.
-    Stored {
-        /// Where they lie.
-        storage: &'a dyn Storage,
-        /// The first.
-        at: u64,
-        /// How many.
-        length: usize,
-    },
-}
-
-impl<'a> From<&'a [u8]> for Bytes<'a> {
-    fn from(bytes: &'a [u8]) -> Bytes<'a> {
-        Bytes::InMemory(bytes)
-    }
-}
-
-impl<'a> From<&'a Vec<u8>> for Bytes<'a> {
-    fn from(bytes: &'a Vec<u8>) -> Bytes<'a> {
-        Bytes::InMemory(bytes)
-    }
-}
-
-impl<'a> Bytes<'a> {
-    /// How many.
-    pub fn len(&self) -> usize {
-        match self {
-            Bytes::InMemory(bytes) => bytes.len(),
-            Bytes::Stored { length, .. } => *length,
-        }
-    }
-
-    /// There are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Those of a range.
-    ///
-    /// # Panics
-    /// If it reaches beyond the end: a mistake of the caller.
-    pub fn slice(&self, range: Range<usize>) -> Bytes<'a> {
-        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {}", self.len());
-        match self {
-            Bytes::InMemory(bytes) => Bytes::InMemory(&bytes[range]),
-            Bytes::Stored { storage, at, .. } => {
-                let at = at + range.start as u64;
-                Bytes::Stored { storage: *storage, at, length: range.len() }
-            }
-        }
-    }
-
-    /// Fill `to` with those from `at` on.
-    ///
-    /// # Errors
-    /// They cannot be read, or are no longer there.
-    pub fn read(&self, at: usize, to: &mut [u8]) -> Result<()> {
-        match self.slice(at..at + to.len()) {
-            Bytes::InMemory(bytes) => to.copy_from_slice(bytes),
-            Bytes::Stored { storage, at, .. } => storage.read(at, to)?,
-        }
-        Ok(())
-    }
-
-    /// All of them.
-    ///
-    /// # Errors
-    /// As `read`; Unavailable: no memory for them.
-    pub fn load(&self) -> Result<Cow<'a, [u8]>> {
-        match self {
-            Bytes::InMemory(bytes) => Ok(Cow::Borrowed(bytes)),
-            Bytes::Stored { .. } => {
-                let mut bytes = Vec::new();
-                bytes.try_reserve_exact(self.len()).map_err(|_| no_memory(self.len()))?;
-                bytes.resize(self.len(), 0);
-                self.read(0, &mut bytes)?;
-                Ok(Cow::Owned(bytes))
-            }
-        }
-    }
-}
-
-fn no_memory(bytes: usize) -> Error {
-    Error::Unavailable(format!("no memory for {bytes} bytes of a tensor: use a smaller model."))
-}
 
 /// One 2-D (or 1-D: `rows` = 1) tensor of a checkpoint, row-major, not aligned.
 #[derive(Clone)]
@@ -146,7 +46,22 @@ impl HostTensor<'_> {
 pub enum Source<'a> {
     /// Stacked along the output dimension: q|k|v, gate|up. All have the same number of inputs.
     Parts(Vec<HostTensor<'a>>),
-    /// `load_format: dummy`: uniform in ±scale from this seed, generated on the device.
+    /// Codes and their scales, in parts like these.
+    Codes {
+        /// All of one form.
+        parts: Vec<QuantPart<'a>>,
+        /// Code k of a row belongs to input `order[k]`; empty: to input k.
+        order: Vec<u32>,
+    },
+    /// Parts that become codes on the way.
+    Quantise {
+        /// As in `Parts`.
+        parts: Vec<HostTensor<'a>>,
+        /// What shares a scale.
+        over: ScaleOver,
+    },
+    /// `load_format: dummy`: uniform in ±scale from this seed, generated on the device; as codes, any
+    /// that make values of about this size.
     Dummy {
         /// Of the values.
         seed: u64,
@@ -169,10 +84,36 @@ pub struct WeightDesc<'a> {
     pub inputs: usize,
     /// Element type on the device, for matrices; vectors are held in f32.
     pub dtype: DType,
+    /// Held as codes instead: sources `Codes`, `Quantise` and `Dummy`. Linears and experts only.
+    pub quant: Option<QuantForm>,
     /// The parts are stored `[inputs, outputs]` (GPT-2's Conv1D).
     pub transposed: bool,
     /// Where the values come from.
     pub source: Source<'a>,
+}
+
+/// A part's values as a plain tensor of f32, for weights that are not held as codes.
+///
+/// # Errors
+/// The codes cannot be read.
+pub fn unpacked(form: &QuantForm, part: &QuantPart, order: &[u32]) -> Result<HostTensor<'static>> {
+    let mut values = part.values(form, 0..part.rows)?;
+    if !order.is_empty() {
+        let mut line = vec![0.0; part.cols];
+        for row in values.chunks_exact_mut(part.cols.max(1)) {
+            for (x, &k) in row.iter().zip(order) {
+                line[k as usize] = *x;
+            }
+            row.copy_from_slice(&line);
+        }
+    }
+    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    Ok(HostTensor {
+        dtype: DType::F32,
+        rows: part.rows,
+        cols: part.cols,
+        bytes: Bytes::Shared(bytes.into()),
+    })
 }
 
 impl WeightDesc<'_> {
@@ -195,6 +136,51 @@ impl WeightDesc<'_> {
             ));
         }
         Ok(outputs)
+    }
+    /// The form, and whether the parts of a quantised source have it.
+    ///
+    /// # Errors
+    /// InvalidArgument: parts, scales or order of another shape.
+    pub fn judge_codes(&self, form: &QuantForm, parts: &[QuantPart], order: &[u32]) -> Result<()> {
+        let name = self.name;
+        if matches!(self.kind, WeightKind::Table | WeightKind::TableAndLinear | WeightKind::Vector)
+        {
+            return Err(invalid!("{name}: tables and vectors are not held as codes."));
+        }
+        let rows: usize = parts.iter().map(|part| part.rows).sum();
+        if rows != self.outputs {
+            return Err(invalid!("{name}: parts have {rows} outputs, expected {}.", self.outputs));
+        }
+        for part in parts {
+            let scales = part.rows * form.groups(part.cols);
+            let offsets = if form.offsets { scales } else { 0 };
+            let bytes = part.rows * form.codes.row_bytes(part.cols);
+            let fits = part.cols == self.inputs
+                && part.codes.len() == bytes
+                && part.scales.len() == scales
+                && part.offsets.len() == offsets;
+            if !fits {
+                return Err(invalid!(
+                    "{name}: a part of {} x {} codes in {} bytes, {} scales and {} offsets, \
+                     expected {} inputs, {bytes} bytes, {scales} scales and {offsets} offsets.",
+                    part.rows,
+                    part.cols,
+                    part.codes.len(),
+                    part.scales.len(),
+                    part.offsets.len(),
+                    self.inputs
+                ));
+            }
+        }
+        let mut seen = vec![false; order.len()];
+        let all = order.is_empty() || order.len() == self.inputs;
+        let once = order
+            .iter()
+            .all(|&k| seen.get_mut(k as usize).is_some_and(|seen| !std::mem::replace(seen, true)));
+        if !(all && once) {
+            return Err(invalid!("{name}: the order of the {} inputs is none.", self.inputs));
+        }
+        Ok(())
     }
 }
 
@@ -219,4 +205,20 @@ pub enum WeightKind {
         /// Each is two matrices.
         gated: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::CodeType;
+
+    #[test]
+    fn codes_are_put_in_the_order_of_inputs() {
+        let form = QuantForm { codes: CodeType::Int8, group: 3, offsets: false, inputs: None };
+        let codes = Bytes::Shared(vec![1, 2, 3, 4, 5, 0xff].into());
+        let scales = vec![1.0, 2.0];
+        let part = QuantPart { rows: 2, cols: 3, codes, scales, offsets: Vec::new() };
+        let turned = unpacked(&form, &part, &[2, 0, 1]).unwrap().values().unwrap();
+        assert_eq!(turned, [2.0, 3.0, 1.0, 10.0, -2.0, 8.0]);
+    }
 }

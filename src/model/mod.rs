@@ -9,6 +9,7 @@
 //! | [`architectures`] | one row of data per architecture |
 //! | [`config`] | config.json -> [`ModelSpec`]: shapes and rules, checked |
 //! | [`checkpoint`] | checkpoint files, opened and checked |
+//! | [`quant`] | quantised checkpoints: formats, and the one form they become |
 //! | [`lora`] | LoRA adapters: a PEFT folder, read and checked |
 //! | [`weights`] | the weights of a decoder on a device, as the forward pass takes them |
 //! | [`load`] | a row's names and a specification's shapes -> weights on a device |
@@ -25,6 +26,7 @@ mod foreign_formats;
 pub mod hub;
 pub mod load;
 pub mod lora;
+pub mod quant;
 pub mod weights;
 
 pub use checkpoint::{Checkpoint, Files, WeightSource};

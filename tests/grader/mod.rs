@@ -159,7 +159,16 @@ impl<D: Graded> Bench<D> {
         let source = Source::Parts(vec![part]);
         let dtype = self.dtype;
         let transposed = false;
-        let desc = WeightDesc { name: "test", kind, outputs, inputs, dtype, transposed, source };
+        let desc = WeightDesc {
+            name: "test",
+            kind,
+            outputs,
+            inputs,
+            dtype,
+            quant: None,
+            transposed,
+            source,
+        };
         self.dev.upload(desc).unwrap()
     }
 
@@ -239,7 +248,16 @@ impl<D: Graded> Bench<D> {
         let outputs = parts.iter().map(|p| if transposed { p.cols } else { p.rows }).sum();
         let dtype = if kind == WeightKind::Vector { DType::F32 } else { self.dtype };
         let source = Source::Parts(parts);
-        let desc = WeightDesc { name: "test", kind, outputs, inputs, dtype, transposed, source };
+        let desc = WeightDesc {
+            name: "test",
+            kind,
+            outputs,
+            inputs,
+            dtype,
+            quant: None,
+            transposed,
+            source,
+        };
         self.dev.upload(desc).unwrap()
     }
 

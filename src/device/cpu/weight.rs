@@ -16,7 +16,7 @@ use super::numbers::{bf16_to_f32, f16_to_f32};
 use super::workers::Workers;
 use crate::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};
 use crate::error::{Error, Result};
-use crate::invalid;
+use crate::{internal, invalid};
 
 /// Outputs of a panel: four AVX-512 registers.
 pub const LANES: usize = 64;
@@ -322,6 +322,9 @@ impl<'a> Values<'a> {
                     take(o, i, uniform(seed.wrapping_add((o * inputs + i) as u64)) * scale);
                 }
                 return Ok(());
+            }
+            Source::Codes { .. } | Source::Quantise { .. } => {
+                return Err(internal!("{}: codes are not held here yet", self.desc.name));
             }
             Source::Constant(x) => {
                 outputs.for_each(|o| (0..inputs).for_each(|i| take(o, i, *x)));

@@ -137,6 +137,9 @@ impl Uploader {
                 };
                 kernel.launch(&self.context, [blocks(count), 1], THREADS, &parameters)?;
             }
+            Source::Codes { .. } | Source::Quantise { .. } => {
+                return Err(internal!("{}: codes are not held here yet", desc.name));
+            }
             Source::Constant(value) => {
                 let kernel = target.pick(&kernels.constant_matrix, &kernels.constant_vector);
                 let parameters =

@@ -181,7 +181,16 @@ impl<'a, D: Device> Loader<'a, D> {
             WeightKind::Vector => DType::F32,
             _ => self.spec.dtype,
         };
-        self.dev.upload(WeightDesc { name, kind, outputs, inputs, dtype, transposed, source })
+        self.dev.upload(WeightDesc {
+            name,
+            kind,
+            outputs,
+            inputs,
+            dtype,
+            quant: None,
+            transposed,
+            source,
+        })
     }
 }
 

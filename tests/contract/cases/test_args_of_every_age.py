@@ -111,22 +111,33 @@ def test_without_a_gpu(tmp_path):
         assert "SERVED BY THE CPU" not in loaded(server, repository, "cpu", device="cpu")
 
 
+def refusals_beside_streams(server, name, key):
+    """What requests are answered while twelve streams run or wait: (status, the text has the key)."""
+    body = {"text_input": PROMPT, "stream": True, "parameters": {"max_tokens": 240, "ignore_eos": True}}
+    streams = [threading.Thread(target=generate_stream, args=(server, name, body)) for _ in range(12)]
+    for stream in streams:
+        stream.start()
+    refusals = set()
+    while any(stream.is_alive() for stream in streams):
+        status, answer = generate(server, name, {"text_input": PROMPT, "parameters": {"max_tokens": 1}})
+        refusals.add((status, key in str(answer)))
+    for stream in streams:
+        stream.join()
+    return refusals
+
+
 def test_limits_of_the_queue(server, repository):
     """One request runs; the next is refused with the key that says so, and served when the first has gone."""
     loaded(server, repository, "one", max_num_queued_reqs=1, device="cpu")
     loaded(server, repository, "tokens", max_num_queued_tokens=1, max_num_active_seqs=1, device="cpu")
     assert generate(server, "one", {"text_input": PROMPT, "parameters": {"n": 2}})[0] == 400
     for name, key in (("one", "max_num_queued_reqs"), ("tokens", "max_num_queued_tokens")):
-        body = {"text_input": PROMPT, "stream": True, "parameters": {"max_tokens": 240, "ignore_eos": True}}
-        streams = [threading.Thread(target=generate_stream, args=(server, name, body)) for _ in range(12)]
-        for stream in streams:
-            stream.start()
         refusals = set()
-        while any(stream.is_alive() for stream in streams):
-            status, answer = generate(server, name, {"text_input": PROMPT, "parameters": {"max_tokens": 1}})
-            refusals.add((status, key in str(answer)))
-        for stream in streams:
-            stream.join()
+        # On a busy machine a round of streams may be served one after the other.
+        for _ in range(20):
+            refusals |= refusals_beside_streams(server, name, key)
+            if (400, True) in refusals:
+                break
         assert (400, True) in refusals and refusals <= {(400, True), (200, False)}, refusals
         status, answer = generate(server, name, {"text_input": PROMPT, "parameters": {"temperature": 0}})
         assert (status, answer.get("text_output")) == (200, PROMPT + golden_text()), answer
