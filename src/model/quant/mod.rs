@@ -7,11 +7,13 @@
 //! | `recognise` | configuration files -> a scheme |
 //! | `scheme` | which format each linear has |
 //! | `names` | layers as lists of names mean them |
+//! | [`unpack`] | a weight's tensors -> the form that devices take |
 
 mod format;
 mod names;
 mod recognise;
 mod scheme;
+pub mod unpack;
 
 pub use format::{ByteCodes, Format, Inputs, Packing};
 pub use names::LayerKind;
