@@ -57,6 +57,7 @@ fn named(
             options.dtype
         ));
     };
+
     if family.no_float16 && dtype == DType::F16 {
         return Err(invalid!(
             "The model type '{}' does not support float16. Reason: Numerical instability. Please \
@@ -64,6 +65,7 @@ fn named(
             config.text("model_type")?.map_or(family.architecture.into(), json::cut)
         ));
     }
+
     if let Some(quant) = quant.filter(|quant| !quant.dtypes.contains(&dtype)) {
         let supported: Vec<&str> = quant.dtypes.iter().copied().map(torch_name).collect();
         return Err(invalid!(

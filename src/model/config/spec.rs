@@ -42,8 +42,8 @@ pub struct SpecOptions<'a> {
     pub files: SideFiles,
     /// `quantization`, in small letters; empty: what the checkpoint says.
     pub quantization: &'a str,
-    /// The model's, for files that are read only where config.json says nothing; [`ModelSpec::read`]
-    /// sets it.
+    /// The model's, for files that are read only where config.json says nothing;
+    /// [`ModelSpec::read`] sets it.
     pub folder: Option<&'a Path>,
 }
 

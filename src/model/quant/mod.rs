@@ -1,5 +1,5 @@
-//! Quantised checkpoints: which format config.json and its companions say, which layers have it, and
-//! how a format's tensors become the one form that devices take (`device::quant`).
+//! Quantised checkpoints: which format config.json and its companions say, which layers have it,
+//! and how a format's tensors become the one form that devices take (`device::quant`).
 //!
 //! | file | holds |
 //! |---|---|

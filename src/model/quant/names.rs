@@ -1,6 +1,6 @@
 //! Names of layers as the lists of a configuration mean them: equal to an entry, a part of one,
-//! matching one; under every prefix that a checkpoint may spell them with. `scheme` asks, readers of
-//! configurations make the lists. It knows no format and no file.
+//! matching one; under every prefix that a checkpoint may spell them with. `scheme` asks, readers
+//! of configurations make the lists. It knows no format and no file.
 
 use std::collections::HashSet;
 
@@ -77,6 +77,7 @@ impl Names {
     pub fn hit(&self, layer: &Spelled) -> Result<bool> {
         let any = |hit: &dyn Fn(&str) -> bool| layer.names.iter().any(|name| hit(name));
         let has = |entries: &[String]| any(&|name| entries.iter().any(|e| name.contains(e)));
+
         Ok(match self {
             Names::Kind(kind) => layer.kind == *kind,
             Names::Equal(names) => any(&|name| names.contains(name)),

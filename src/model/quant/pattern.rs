@@ -12,7 +12,7 @@ use crate::json;
 const MAX_BYTES: usize = 16 << 10;
 /// Bytes of a compiled pattern.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
-/// Steps of a match where a pattern looks ahead or behind; any other takes time by the name's length.
+/// Steps of a match where a pattern looks ahead or behind; others take time by the name's length.
 const MAX_STEPS: usize = 20_000;
 
 /// A regular expression.
@@ -223,6 +223,7 @@ mod tests {
         ] {
             assert!(hits(text, name), "{text} {name}");
         }
+
         for (text, name) in [
             ("lm", "lm_head"),
             ("*.gate", "mlp.gate_proj"),

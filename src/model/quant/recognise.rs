@@ -37,8 +37,8 @@ pub struct Said<'a> {
 /// None: the checkpoint is not quantised, and is not to be.
 ///
 /// # Errors
-/// One line that names file and key: a method or a value of it that is not supported, or an argument
-/// that contradicts the checkpoint.
+/// One line that names file and key: a method or a value of it that is not supported, or an
+/// argument that contradicts the checkpoint.
 pub fn scheme(config: &Object, said: Said) -> Result<Option<QuantScheme>> {
     let own = match config.object(CONFIG)? {
         Some(quant) => Some((quant, CONFIG)),
@@ -147,6 +147,7 @@ fn of_argument(said: Said) -> Result<Option<QuantScheme>> {
         let scheme = with(read, at_argument(said), said);
         return Ok(Some(QuantScheme { online: true, ..scheme }));
     }
+
     let Some(row) = METHODS.iter().find(|row| row.searched_by.contains(&argument)) else {
         return Err(no_method(argument, &at_argument(said)));
     };

@@ -1,6 +1,6 @@
 //! [`QuantScheme`]: which format each linear of a quantised checkpoint has, as a list of rules of
-//! which the first that hits decides, and what the checkpoint says of its KV cache. `recognise` makes
-//! it of a checkpoint's files, `load` asks it layer by layer. It knows no file and no tensor.
+//! which the first that hits decides, and what the checkpoint says of its KV cache. `recognise`
+//! makes it of a checkpoint's files, `load` asks it layer by layer. It knows no file and no tensor.
 
 use std::collections::HashMap;
 

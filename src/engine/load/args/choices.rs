@@ -167,8 +167,8 @@ pub(super) fn device(read: &mut Reader) -> Result<DeviceArg> {
     }
 }
 
-/// The method in small letters, as vLLM takes it; which ones there are is known to the model. No text
-/// is none.
+/// The method in small letters, as vLLM takes it; which ones there are is known to the model. No
+/// text is none.
 pub(super) fn quantization(read: &mut Reader) -> Result<Option<String>> {
     let method = read.string("quantization")?.map(|name| name.to_ascii_lowercase());
     Ok(method.filter(|name| !name.is_empty()))

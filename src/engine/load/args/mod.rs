@@ -63,8 +63,8 @@ pub struct EngineArgs {
     pub ignore_patterns: Vec<String>,
     /// `None` = auto: the checkpoint's, as the device allows.
     pub dtype: Option<DType>,
-    /// How the checkpoint is quantised, or is to be as it is loaded, in small letters; `None`: as the
-    /// checkpoint says.
+    /// How the checkpoint is quantised, or is to be as it is loaded, in small letters; `None`: as
+    /// the checkpoint says.
     pub quantization: Option<String>,
     /// Where weights come from.
     pub load_format: LoadFormat,

@@ -1,5 +1,5 @@
-//! `quant_method: auto-round` (vLLM's `inc`): the packings of other methods, with sizes of their own
-//! for some layers. A row of [`super`].
+//! `quant_method: auto-round` (vLLM's `inc`): the packings of other methods, with sizes of their
+//! own for some layers. A row of [`super`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -104,13 +104,15 @@ fn sizes(quant: &Object) -> Result<Sizes> {
         ("int", "auto_round:auto_awq") => Kind::Integers(Packing::Awq),
         ("fp" | "fp8", "auto_round:fp8") => Kind::Fp8,
         (mx, "auto_round:llm_compressor") if mx.starts_with("mx_fp") => Kind::Mx,
-        _ => return Err(Error::Unsupported(format!(
+        _ => {
+            return Err(Error::Unsupported(format!(
             "{}: Unsupported packing_format: {} of data_type {}, currently only support {{{}}}.",
             quant.name("packing_format"),
             cut(packing),
             cut(data_type),
             PACKINGS.map(|name| format!("'{name}'")).join(", ")
-        ))),
+        )))
+        }
     };
     let group = match kind {
         Kind::Integers(_) => group(quant, "group_size")?,

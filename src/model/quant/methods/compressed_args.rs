@@ -85,6 +85,7 @@ fn strategy(object: &Object) -> Result<Strategy> {
         Some(0) | None => Err(object.wrong(SIZE, "an integer above 0")),
         Some(size) => Ok(size),
     };
+
     Ok(match object.text("strategy")?.map(str::to_ascii_lowercase).as_deref() {
         None => match size {
             None => Strategy::Tensor,

@@ -1,5 +1,5 @@
-//! `quant_method: fp8`: E4M3 with a scale for each matrix (static or dynamic inputs) or for each 128
-//! x 128 (DeepSeek, Qwen3-FP8). A row of [`super`].
+//! `quant_method: fp8`: E4M3 with a scale for each matrix (static or dynamic inputs) or for each
+//! 128 x 128 (DeepSeek, Qwen3-FP8). A row of [`super`].
 
 use super::super::format::Inputs;
 use super::super::names::Names;

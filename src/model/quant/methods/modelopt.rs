@@ -1,7 +1,9 @@
-//! `quant_method: modelopt` and hf_quant_config.json: an algorithm for all layers but those that are
-//! excluded, or one for each. Also `mxfp8`, the same under another name. Rows of [`super`].
+//! `quant_method: modelopt` and hf_quant_config.json: an algorithm for all layers but those that
+//! are excluded, or one for each. Also `mxfp8`, the same under another name. Rows of [`super`].
 
 use std::collections::HashMap;
+
+use serde_json::Value;
 
 use super::super::format::{Format, Inputs};
 use super::super::names::Names;
@@ -143,12 +145,11 @@ fn kv_scheme(quant: &Object, inner: &Object, nested: bool) -> Result<KvScheme> {
     let fp8 = if nested {
         inner.text("kv_cache_quant_algo")?.is_some_and(|algo| algo.eq_ignore_ascii_case("FP8"))
     } else {
-        let scheme = quant.object("kv_cache_scheme")?;
-        scheme.is_some_and(|kv| {
-            let bits = kv.given("num_bits").and_then(|bits| bits.as_u64());
-            let kind = kv.given("type").and_then(|kind| kind.as_str());
-            bits == Some(8) && kind == Some("float")
-        })
+        // Some have a word here, which says nothing.
+        let scheme = quant.given("kv_cache_scheme").and_then(Value::as_object);
+        let said = |key: &str| scheme.and_then(|scheme| scheme.get(key));
+        let bits = said("num_bits").and_then(Value::as_u64);
+        bits == Some(8) && said("type").and_then(Value::as_str) == Some("float")
     };
     Ok(KvScheme { fp8, scales: true, no_e5m2: true })
 }
