@@ -7,7 +7,7 @@ use super::memory::Memory;
 use super::paged_attention::Attention;
 use super::slots::Slots;
 use super::steps::Steps;
-use super::weights::Weight;
+use super::weights::{Held, Weight};
 use super::{Cuda, Reserved, Tensor};
 use crate::device::{DType, DeviceLimits, LoadOps, StepOps, WeightDesc, WeightKind};
 use crate::error::{Error, Result};
@@ -18,7 +18,11 @@ impl LoadOps for Cuda {
         if weight.kind == WeightKind::GateUp {
             self.gate_up = self.gate_up.max(weight.outputs);
         }
-        self.uploader.upload(&self.kernels, self.dtype, &weight)
+        let weight = self.uploader.upload(&self.kernels, self.dtype, &weight)?;
+        if let Held::Coded(coded) = &weight.held {
+            self.coded.note(coded, self.dtype);
+        }
+        Ok(weight)
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<Tensor> {
@@ -53,6 +57,7 @@ impl LoadOps for Cuda {
             self.scratch(limits.step_tokens * self.gate_up * self.dtype.bytes())?;
         }
         self.adapters.reserve(&self.context, limits.step_tokens)?;
+        self.coded.reserve(&self.context, self.dtype, limits.step_tokens)?;
         self.uploader.release();
         let attention = Attention::new(&self.context, &self.kernels, self.dtype, limits)?;
         let (limits, graphs) = (limits.clone(), Graphs::new(&self.context));

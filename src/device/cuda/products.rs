@@ -3,10 +3,10 @@
 
 use super::abi;
 use super::device_ptr::DevicePtr;
-use super::gemm::Product;
+use super::gemm::{Operands, Product};
 use super::gemm_small_m::{self, End};
 use super::memory::Memory;
-use super::weights::Weight;
+use super::weights::{Held, Weight};
 use super::{Cuda, ROW_THREADS};
 use crate::device::Activation;
 use crate::error::Result;
@@ -45,6 +45,9 @@ impl Cuda {
         x: DevicePtr,
         y: DevicePtr,
     ) -> Result<()> {
+        if let Held::Coded(coded) = &weight.held {
+            return self.coded_product(rows, coded, bias, end, x, y);
+        }
         let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
         if gemm_small_m::takes(&self.context, self.dtype, rows, inputs) {
             let call = gemm_small_m::SmallProduct { rows, outputs, inputs, x, w, bias, y, end };
@@ -53,7 +56,9 @@ impl Cuda {
         let gated = matches!(end, End::Gated(_));
         let sums = if gated { self.scratch(rows * outputs * self.dtype.bytes())? } else { y };
         let logits = end == End::Logits;
-        self.gemm.run(&self.kernels, &Product { rows, outputs, inputs, logits, x, w, y: sums })?;
+        let (stride, operands) = (outputs, Operands::Activations);
+        let product = Product { rows, outputs, inputs, stride, logits, operands, x, w, y: sums };
+        self.gemm.run(&self.kernels, &product)?;
         self.finish(rows, outputs, bias, end, sums, y)
     }
 

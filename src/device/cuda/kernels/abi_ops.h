@@ -142,6 +142,7 @@ struct PlainGemm {
   DEVICE(const act) w;  // [outputs, inputs]
   DEVICE(void) y;  // [rows, outputs], act or f32
   u32 rows, outputs, inputs;
+  u32 stride;  // Elements from row to row of y.
 };
 
 struct Flush {
