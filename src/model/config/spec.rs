@@ -15,6 +15,7 @@ use crate::device::{Activation, DType, KvShape, Rope};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::model::architectures::Family;
+use crate::model::quant::QuantScheme;
 
 /// What the user asked for, and what the device can do.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +40,11 @@ pub struct SpecOptions<'a> {
     pub pooler: PoolerOptions,
     /// [`ModelSpec::read`] reads them itself.
     pub files: SideFiles,
+    /// `quantization`, in small letters; empty: what the checkpoint says.
+    pub quantization: &'a str,
+    /// The model's, for files that are read only where config.json says nothing;
+    /// [`ModelSpec::read`] sets it.
+    pub folder: Option<&'a Path>,
 }
 
 /// Where a layer's norms stand. Norms of a sublayer's output come on top, by the row's
@@ -118,6 +124,8 @@ pub struct ModelSpec {
     pub token_types: usize,
     /// The model embeds, and generates nothing.
     pub pooling: Option<PoolingRule>,
+    /// Linears are quantised.
+    pub quant: Option<QuantScheme>,
 }
 
 impl ModelSpec {
