@@ -8,6 +8,7 @@
 //! | [`load`], [`step`], [`dense`], [`attention`] | chapters of [`super::Device`] |
 //! | [`experts`], [`adapters`], [`pooling`] | chapters of [`super::Device`] |
 //! | [`buffer`] | zeroed, aligned memory |
+//! | [`fp8`] | numbers of eight bits in pages |
 //! | [`kv_pool`] | pages of K and V |
 //! | [`low_rank`] | what adapters hold behind a weight |
 //! | [`memory`] | how much memory the machine has left |
@@ -22,6 +23,7 @@ pub mod attention;
 pub mod buffer;
 pub mod dense;
 pub mod experts;
+pub mod fp8;
 pub mod kv_pool;
 pub mod load;
 pub mod low_rank;
