@@ -11,7 +11,8 @@ mod grader;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AttnSpec, DType, Norm, NormKind, Rope, Routing, Source, WeightDesc, WeightKind,
+    Activation, AttnSpec, DType, KvScales, Norm, NormKind, Rope, Routing, Source, WeightDesc,
+    WeightKind,
 };
 
 use triton_vllm::device::cpu::Cpu;
@@ -115,6 +116,7 @@ fn norms_of_heads_and_sums() {
                         scale: 1.0,
                         window: None,
                         softcap: None,
+                        kv_scales: KvScales::ONE,
                     };
 
                     b.dev.norm_heads(&spec, &q, &k, &mut qkv)?;

@@ -2,7 +2,7 @@
 //! uploads weights and makes buffers, `engine` reserves pages and slots; nothing here knows a file
 //! or a sequence.
 
-use super::dtype::DType;
+use super::dtype::KvType;
 use super::types::DeviceTypes;
 use super::WeightDesc;
 use crate::error::Result;
@@ -49,7 +49,7 @@ pub struct KvShape {
     /// Elements of a head.
     pub head_dim: usize,
     /// Of an element.
-    pub dtype: DType,
+    pub dtype: KvType,
 }
 
 impl KvShape {

@@ -10,7 +10,7 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    DType, DeviceLimits, HostTensor, KvShape, Source, WeightDesc, WeightKind,
+    DType, DeviceLimits, HostTensor, KvShape, KvType, Source, WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
@@ -69,6 +69,8 @@ pub struct Setup {
     pub kv_heads: usize,
     pub head_dim: usize,
     pub max_model_len: usize,
+    /// Of pages; None: the device's own type.
+    pub kv: Option<KvType>,
 }
 
 impl Default for Setup {
@@ -80,6 +82,7 @@ impl Default for Setup {
             kv_heads: 1,
             head_dim: 8,
             max_model_len: 256,
+            kv: None,
         }
     }
 }
@@ -106,7 +109,12 @@ impl<D: Graded> Bench<D> {
     pub fn new(dtype: DType, setup: &Setup) -> Bench<D> {
         let mut dev = D::make(dtype);
         let pages = 1 + 2 * setup.slots * setup.max_model_len.div_ceil(setup.page_size);
-        let kv = KvShape { layers: 2, kv_heads: setup.kv_heads, head_dim: setup.head_dim, dtype };
+        let kv = KvShape {
+            layers: 2,
+            kv_heads: setup.kv_heads,
+            head_dim: setup.head_dim,
+            dtype: setup.kv.unwrap_or(dtype.into()),
+        };
         let limits = DeviceLimits {
             step_tokens: setup.step_tokens,
             slots: setup.slots,

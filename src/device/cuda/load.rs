@@ -9,7 +9,7 @@ use super::slots::Slots;
 use super::steps::Steps;
 use super::weights::{Held, Weight};
 use super::{Cuda, Reserved, Tensor};
-use crate::device::{DType, DeviceLimits, LoadOps, StepOps, WeightDesc, WeightKind};
+use crate::device::{DType, DeviceLimits, KvType, LoadOps, StepOps, WeightDesc, WeightKind};
 use crate::error::{Error, Result};
 use crate::internal;
 
@@ -39,11 +39,12 @@ impl LoadOps for Cuda {
 
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
         let kv = &limits.kv;
-        if kv.dtype != self.dtype {
+        if kv.dtype.plain().is_some_and(|plain| plain != self.dtype) {
             return Err(Error::Unsupported(format!(
-                "kv_cache_dtype: pages of {:?} under a model of {:?} are not supported on GPUs \
-                 yet.",
-                kv.dtype, self.dtype
+                "kv_cache_dtype: pages of {} under a model of {} are not supported on GPUs; use \
+                 auto or fp8.",
+                kv.dtype.name(),
+                KvType::from(self.dtype).name()
             )));
         }
         let page_bytes = kv.page_bytes(limits.page_size) / kv.layers.max(1) as u64;

@@ -168,11 +168,11 @@ impl Cuda {
     }
 
     /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows
-    /// with their counts, gates and ups of `gate_up` columns, copies of logits of `vocab` columns.
-    /// For the arithmetic that sizes the pool.
-    pub fn extra_bytes(limits: &DeviceLimits, gate_up: usize, vocab: usize) -> u64 {
+    /// with their counts, gates and ups of `gate_up` columns of the model's type, copies of logits
+    /// of `vocab` columns. For the arithmetic that sizes the pool.
+    pub fn extra_bytes(limits: &DeviceLimits, dtype: DType, gate_up: usize, vocab: usize) -> u64 {
         let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
-        let scratch = limits.step_tokens * gate_up * limits.kv.dtype.bytes();
+        let scratch = limits.step_tokens * gate_up * dtype.bytes();
         let parts = paged_attention::parts_bytes(&limits.kv);
         let sampler = sampler::bytes(limits.logits_rows, vocab);
         (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler) as u64
