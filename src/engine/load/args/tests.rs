@@ -149,7 +149,6 @@ fn what_is_not_built_is_refused_unless_it_is_the_default() {
     assert!(
         refusal(r#"{"data_parallel_size":2}"#).contains("'data_parallel_size': 2 is not supported")
     );
-    assert!(refusal(r#"{"quantization":"awq"}"#).contains("quantization 'awq'"));
     assert!(refusal(r#"{"runner":"draft"}"#).contains("runner 'draft'"));
     assert!(refusal(r#"{"convert":"classify"}"#).contains("convert 'classify'"));
     assert!(refusal(r#"{"pooler_config":{"nomalize":false}}"#)
@@ -370,6 +369,19 @@ fn what_a_key_means_elsewhere() {
     assert_eq!(args(r#"{"generation_config":"vllm"}"#).generation_config, GenerationConfig::Model);
     assert!(warnings(r#"{"tokenizer_mode":"slow"}"#)[0].contains("fast tokenizer"));
     assert!(warnings(r#"{"tokenizer_mode":"hf"}"#).is_empty());
+}
+
+/// Which methods there are is known to the model, which also sees the checkpoint.
+#[test]
+fn quantization_is_written_in_any_case() {
+    let any_case = args(r#"{"quantization": "FP8_Per_Tensor"}"#);
+    assert_eq!(any_case.quantization.unwrap(), "fp8_per_tensor");
+    for none in [r#"{"quantization": null}"#, r#"{"quantization": ""}"#, "{}"] {
+        assert_eq!(args(none).quantization, None, "{none}");
+        assert!(warnings(none).is_empty());
+    }
+    let said = refusal(r#"{"quantization": 8}"#);
+    assert_eq!(said, "model.json: quantization: Input should be a string, got 8");
 }
 
 #[test]
