@@ -17,7 +17,8 @@ use super::gemm_small_m::End;
 use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
-use super::{Cuda, ROW_THREADS};
+use super::tensor::{Holds, Input};
+use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{DType, InputQuant};
 use crate::error::Result;
 use crate::internal;
@@ -174,6 +175,25 @@ struct Inputs {
     steps: DevicePtr,
 }
 
+/// Where an op writes what products make of its rows; null: nowhere.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made {
+    pub codes: DevicePtr,
+    pub bytes: DevicePtr,
+    pub steps: DevicePtr,
+}
+
+impl Default for Made {
+    fn default() -> Made {
+        Made { codes: DevicePtr::NULL, bytes: DevicePtr::NULL, steps: DevicePtr::NULL }
+    }
+}
+
+/// Bytes of a row of E4M3 codes in the order of a coded matrix.
+pub(super) fn padded_inputs(inputs: usize) -> usize {
+    inputs.next_multiple_of(abi::CODE_BLOCK_BYTES as usize)
+}
+
 fn rounding(inputs: Option<InputQuant>) -> (InputRounding, f32, f32) {
     match inputs {
         None => (InputRounding::None, 1.0, 0.0),
@@ -197,7 +217,7 @@ impl Cuda {
         coded: &Coded,
         bias: DevicePtr,
         end: End,
-        x: DevicePtr,
+        x: Input,
         y: DevicePtr,
     ) -> Result<()> {
         if rows == 0 {
@@ -248,14 +268,36 @@ impl Cuda {
             && end != End::Logits
     }
 
+    /// What the op that writes `out` is to make of it beside, so many rows. Called when `out` was
+    /// taken to be written.
+    pub(super) fn made_of(&self, rows: usize, out: &mut Tensor) -> Made {
+        let Some(rounded) = &mut out.rounded else { return Made::default() };
+        let bytes = rows >= E4M3_ROWS
+            && self.dtype == DType::BF16
+            && self.context.capability >= E4M3_PRODUCTS;
+        rounded.holds = if bytes { Holds::Bytes } else { Holds::Activations };
+        let (codes, steps) = (rounded.codes.address, rounded.steps.address);
+        if bytes {
+            Made { bytes: codes, codes: DevicePtr::NULL, steps }
+        } else {
+            Made { codes, bytes: DevicePtr::NULL, steps }
+        }
+    }
+
     fn buffers(&self) -> Result<&Buffers> {
         self.coded.buffers.as_ref().ok_or_else(|| internal!("a product of codes before reserve"))
     }
 
     /// The inputs in the weight's order and rounded as it wants them.
-    fn rounded(&self, rows: usize, coded: &Coded, bytes: bool, x: DevicePtr) -> Result<Inputs> {
+    fn rounded(&self, rows: usize, coded: &Coded, bytes: bool, x: Input) -> Result<Inputs> {
+        let Input { x, holds, codes, steps } = x;
         if coded.inputs.is_none() && coded.order.is_none() {
             return Ok(Inputs { x, steps: DevicePtr::NULL });
+        }
+        let wanted = if bytes { Holds::Bytes } else { Holds::Activations };
+        let usual = coded.inputs == Some(InputQuant::E4m3Row) && coded.order.is_none();
+        if usual && holds == wanted {
+            return Ok(Inputs { x: codes, steps });
         }
         let buffers = self.buffers()?;
         let (kind, step, zero) = rounding(coded.inputs);

@@ -111,7 +111,7 @@ impl ExpertOps for Cuda {
         let memory = Memory::new(&self.context, bytes, "routes")?;
         // Read before the first step, a choice must be an expert's number.
         memory.fill(0)?;
-        Ok(Tensor { memory, rows, width: 2 * top_k, dtype: DType::F32 })
+        Ok(Tensor { memory, rows, width: 2 * top_k, dtype: DType::F32, rounded: None })
     }
 
     fn route(
@@ -122,11 +122,11 @@ impl ExpertOps for Cuda {
         routes: &mut Tensor,
     ) -> Result<()> {
         let (rows, Routing { experts, top_k, renormalise }) = (self.rows(), *routing);
-        let base = routes.at(rows, 2 * top_k, "route");
+        let base = routes.to(rows, 2 * top_k, "route");
         assert!(gate.outputs == experts, "{} of {experts} experts", gate.outputs);
         let layout = Layout::new(routes.rows, top_k, experts);
         let at = |offset: usize| base.offset_bytes(offset);
-        let x = x.at(rows, gate.inputs, "route");
+        let x = x.input(rows, gate.inputs, "route");
 
         let logits = at(layout.logits);
         self.product(rows, gate, DevicePtr::NULL, End::Logits, x, logits)?;
@@ -189,7 +189,7 @@ impl ExpertOps for Cuda {
         let parameters = abi::CombineExperts {
             routes: routes.at(rows, routes.width, "combine"),
             parts: parts.at(rows * top_k, width, "combine"),
-            out: out.at(rows, width, "combine"),
+            out: out.to(rows, width, "combine"),
             top_k: top_k as u32,
             width: width as u32,
         };
@@ -209,7 +209,7 @@ impl ExpertOps for Cuda {
             gate: gate.vector(width),
             x: x.at(rows, width, "add_gated"),
             delta: delta.at(rows, width, "add_gated"),
-            out: out.at(rows, width, "add_gated"),
+            out: out.to(rows, width, "add_gated"),
             width: width as u32,
         };
         self.kernels.add_gated.launch(&self.context, [rows, 1], 256, &parameters)
@@ -249,7 +249,7 @@ impl Cuda {
             &MultiplyExperts {
                 x: x.at(x_rows, weight.inputs, "experts"),
                 w: weight.matrix(),
-                out: out.at(choices, width, "experts"),
+                out: out.to(choices, width, "experts"),
                 order: at(layout.order),
                 tiles: at(layout.tiles),
                 tile_count: at(layout.tile_count),

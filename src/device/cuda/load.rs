@@ -7,9 +7,10 @@ use super::memory::Memory;
 use super::paged_attention::Attention;
 use super::slots::Slots;
 use super::steps::Steps;
+use super::tensor::{Holds, Rounded};
 use super::weights::{Held, Weight};
 use super::{Cuda, Reserved, Tensor};
-use crate::device::{DType, DeviceLimits, KvType, LoadOps, StepOps, WeightDesc, WeightKind};
+use crate::device::{DType, InputQuant, DeviceLimits, KvType, LoadOps, StepOps, WeightDesc, WeightKind};
 use crate::error::{Error, Result};
 use crate::internal;
 
@@ -28,13 +29,28 @@ impl LoadOps for Cuda {
     fn tensor(&mut self, rows: usize, width: usize) -> Result<Tensor> {
         let dtype = self.dtype;
         let memory = Memory::new(&self.context, rows * width * dtype.bytes(), "activations")?;
-        Ok(Tensor { memory, rows, width, dtype })
+        Ok(Tensor { memory, rows, width, dtype, rounded: None })
     }
 
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
         let memory = Memory::new(&self.context, rows * vocab * 4, "logits")?;
         self.sampler.hold(rows, vocab)?;
-        Ok(Tensor { memory, rows, width: vocab, dtype: DType::F32 })
+        Ok(Tensor { memory, rows, width: vocab, dtype: DType::F32, rounded: None })
+    }
+
+    fn feeds(&mut self, tensor: &mut Tensor, weight: &Weight) -> Result<()> {
+        let Held::Coded(coded) = &weight.held else { return Ok(()) };
+        if coded.inputs != Some(InputQuant::E4m3Row) || !tensor.width.is_multiple_of(8) {
+            return Ok(());
+        }
+        let row_bytes = (tensor.width * tensor.dtype.bytes()).max(coded.padded_inputs());
+        let what = "rounded activations";
+        tensor.rounded = Some(Rounded {
+            codes: Memory::new(&self.context, tensor.rows * row_bytes, what)?,
+            steps: Memory::new(&self.context, tensor.rows * 4, what)?,
+            holds: Holds::Nothing,
+        });
+        Ok(())
     }
 
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {

@@ -6,6 +6,7 @@ use super::device_ptr::DevicePtr;
 use super::gemm::{Operands, Product};
 use super::gemm_small_m::{self, End};
 use super::memory::Memory;
+use super::tensor::Input;
 use super::weights::{Held, Weight};
 use super::{Cuda, ROW_THREADS};
 use crate::device::Activation;
@@ -42,12 +43,13 @@ impl Cuda {
         weight: &Weight,
         bias: DevicePtr,
         end: End,
-        x: DevicePtr,
+        x: Input,
         y: DevicePtr,
     ) -> Result<()> {
         if let Held::Coded(coded) = &weight.held {
             return self.coded_product(rows, coded, bias, end, x, y);
         }
+        let x = x.x;
         let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
         if gemm_small_m::takes(&self.context, self.dtype, rows, inputs) {
             let call = gemm_small_m::SmallProduct { rows, outputs, inputs, x, w, bias, y, end };

@@ -164,7 +164,7 @@ struct ScaleGated {
   Activation kind;
 };
 
-// ---- Products (coded_small_m.cu, coded_wgmma.cu) ----
+// ---- Products (coded_small_m.cu, coded_wgmma.cu, coded_experts.cu) ----
 
 // Rows that coded_small_m takes at most.
 constexpr u32 CODED_SMALL_ROWS = 8;
@@ -193,7 +193,14 @@ struct CodedProduct {
   DEVICE(void) y;  // act [rows, outputs], gated [rows, outputs / 2]; logits f32 [rows, outputs]
   DEVICE(float) partial;  // Of coded_wgmma: [2 blocks, CODED_TILE * columns], sums of parts of tiles
   DEVICE(u32) arrivals;  // Of coded_wgmma: [tiles], 0 between launches
+  // Of experts alone: choices by expert, tiles of them and how many, as in MultiplyExperts. W are
+  // all experts' matrices one below the other, x has a row for each row (gated) or choice.
+  DEVICE(const u32) order;
+  DEVICE(const ExpertTile) expert_tiles;
+  DEVICE(const u32) expert_tile_count;
   u32 rows;
+  u32 outputs;  // Of W, or of one expert.
+  u32 top_k;
   CodedEnd end;
   Activation kind;
 };

@@ -221,7 +221,7 @@ __global__ void round_inputs(const RoundInputs a) {
     low = -block_largest(-low, scratch);
     const float size = fmaxf(high, -low);
     if (a.kind == INPUT_ROUNDING_E4M3_ROW) {
-      step = fmaxf(size / 448.f, 1.f / (448.f * 512.f));
+      step = e4m3_step(size);
     } else if (a.kind == INPUT_ROUNDING_INT8_ROW) {
       step = size / 127.f;
       factor = size > 0.f ? 127.f / size : 0.f;
@@ -237,9 +237,9 @@ __global__ void round_inputs(const RoundInputs a) {
   const auto number = [&](float v) {
     switch (a.kind) {
       case INPUT_ROUNDING_E4M3_TENSOR:
-        return number_of(to_e4m3(v * factor), CODE_KIND_E4M3, 0);
+        return from_e4m3(to_e4m3(v * factor));
       case INPUT_ROUNDING_E4M3_ROW:
-        return number_of(to_e4m3(v / step), CODE_KIND_E4M3, 0);
+        return from_e4m3(to_e4m3(v / step));
       case INPUT_ROUNDING_INT8_TENSOR:
         return byte_of(v / step);
       case INPUT_ROUNDING_INT8_ROW:
@@ -271,7 +271,7 @@ __global__ void round_inputs(const RoundInputs a) {
         const u32 k = first + lane + 32 * i;
         if (k < a.inputs)
           a.codes[(u64)row * a.inputs + k] =
-              from_f32<act>(own * number_of(to_e4m3(v[i] / own), CODE_KIND_E4M3, 0));
+              from_f32<act>(own * from_e4m3(to_e4m3(v[i] / own)));
       }
     }
     step = 1.f;

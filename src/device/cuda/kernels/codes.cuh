@@ -3,6 +3,7 @@
 // types hold exactly, pairs of neighbours in a register.
 #pragma once
 #include "abi_codes.h"
+#include "e4m3.cuh"
 #include "mma.cuh"
 
 // Bytes of the scales of so many blocks.
@@ -31,14 +32,8 @@ __device__ __forceinline__ constexpr u32 block_inputs(CodeKind kind) {
 // The number of a code, in f32.
 __device__ __forceinline__ float number_of(u32 code, CodeKind kind, const float* table) {
   switch (kind) {
-    case CODE_KIND_E4M3: {
-      const u32 size = code & 0x7f;
-      const u32 sign = (code & 0x80) << 24;
-      // The bits of an f32 whose exponent is 120 too small; the product with 2^120 also makes the
-      // small ones right.
-      const float x = __uint_as_float(size << 20) * __uint_as_float((127u + 120u) << 23);
-      return __uint_as_float(__float_as_uint(size == 0x7f ? __int_as_float(0x7fc00000) : x) | sign);
-    }
+    case CODE_KIND_E4M3:
+      return from_e4m3(code);
     case CODE_KIND_INT8:
       return (float)(signed char)code;
     case CODE_KIND_INT4:
@@ -50,24 +45,6 @@ __device__ __forceinline__ float number_of(u32 code, CodeKind kind, const float*
     default:
       return table[code & 15];
   }
-}
-
-// x to E4M3: nearest, ties to even, saturating.
-__device__ __forceinline__ u32 to_e4m3(float x) {
-  const u32 sign = __float_as_uint(x) >> 24 & 0x80;
-  const float size = fminf(fabsf(x), 448.f);
-  if (!(size == size)) return sign | 0x7f;
-  u32 code;
-  if (size < 0.015625f) {
-    // Multiples of 2^-9: adding 1.5 * 2^(23 - 9) rounds to them.
-    const float magic = 1.5f * 16384.f;
-    code = __float_as_uint(size + magic) - __float_as_uint(magic);
-  } else {
-    const u32 bits = __float_as_uint(size);
-    const u32 rounded = bits + 0x7ffff + (bits >> 20 & 1);
-    code = (rounded >> 20) - (120u << 3);
-  }
-  return sign | code;
 }
 
 #if ACT != 0
