@@ -200,7 +200,6 @@ impl<'a> Bench<'a> {
             outputs: VOCAB,
             inputs: width,
             dtype,
-            quant: None,
             transposed: false,
             source: Source::Dummy { seed: 1, scale: 1.0 },
         })?;
