@@ -2,6 +2,8 @@
 //! calls it for weights that are held as codes, `coded_products` multiplies by them; it knows no
 //! format of a checkpoint.
 
+use std::sync::Arc;
+
 use half::f16;
 use rayon::prelude::*;
 
@@ -115,7 +117,7 @@ pub fn layout(
 
 impl Coded {
     /// Room for a weight, its codes not yet set.
-    fn new(context: &std::sync::Arc<Context>, desc: &WeightDesc<'_>, act: DType) -> Result<Coded> {
+    fn new(context: &Arc<Context>, desc: &WeightDesc<'_>, act: DType) -> Result<Coded> {
         let form = desc.quant.as_ref();
         let form = form.ok_or_else(|| internal!("{}: no form of codes", desc.name))?;
         let matrix = layout(form, desc.outputs, desc.inputs, act);
@@ -203,7 +205,7 @@ impl Coded {
     /// # Errors
     /// No room.
     pub fn dummy(
-        context: &std::sync::Arc<Context>,
+        context: &Arc<Context>,
         kernels: &Kernels,
         act: DType,
         desc: &WeightDesc<'_>,
@@ -224,7 +226,7 @@ impl Coded {
     /// # Errors
     /// No room.
     pub fn encode(
-        context: &std::sync::Arc<Context>,
+        context: &Arc<Context>,
         kernels: &Kernels,
         act: DType,
         desc: &WeightDesc<'_>,

@@ -8,6 +8,8 @@
 //! | any, E4M3 by E4M3 | cuBLASLt, scales behind it |
 //! | any | codes to plain weights, a slice at a time, and cuBLASLt |
 
+use std::sync::Arc;
+
 use super::abi::{self, CodeKind, CodedEnd, CodedProduct, InputRounding};
 use super::coded::Coded;
 use super::context::Context;
@@ -19,7 +21,7 @@ use super::memory::Memory;
 use super::module::Kernels;
 use super::tensor::{Holds, Input};
 use super::{Cuda, Tensor, ROW_THREADS};
-use crate::device::{DType, InputQuant};
+use crate::device::{CodeType, DType, InputQuant, WeightDesc};
 use crate::error::Result;
 use crate::internal;
 
@@ -48,6 +50,8 @@ pub struct CodedScratch {
     plain_bytes: usize,
     /// Tiles of the largest matrix.
     tiles: usize,
+    /// Experts of a row.
+    top_k: usize,
     buffers: Option<Buffers>,
 }
 
@@ -77,32 +81,66 @@ impl CodedScratch {
         self.plain_bytes.min(SLICE_BYTES)
     }
 
-    /// Room for steps of so many rows. Nothing where no weight is held as codes.
-    pub fn reserve(
-        &mut self,
-        context: &std::sync::Arc<Context>,
-        act: DType,
-        rows: usize,
-    ) -> Result<()> {
+    /// The experts of a row are so many.
+    pub fn note_choices(&mut self, top_k: usize) {
+        self.top_k = self.top_k.max(top_k);
+    }
+
+    /// Room for steps of so many rows. Nothing where no weight is held as codes. Grows only where
+    /// weights were loaded since, which waits for the GPU.
+    pub fn reserve(&mut self, context: &Arc<Context>, act: DType, rows: usize) -> Result<()> {
         if self.inputs == 0 {
             return Ok(());
         }
+        let sizes = self.sizes(context, act, rows);
+        let old = self.buffers.as_ref();
+        let enough = |b: &Buffers| {
+            let held = [&b.codes, &b.steps, &b.plain, &b.partial, &b.arrivals];
+            held.iter().zip(sizes).all(|(memory, bytes)| memory.bytes >= bytes)
+        };
+        if old.is_some_and(enough) {
+            return Ok(());
+        }
+
+        self.buffers = None;
+        let [codes, steps, plain, partial, arrivals] = sizes;
         let memory = |bytes, what| Memory::new(context, bytes, what);
-        let row_bytes = (self.inputs * act.bytes()).max(self.padded);
-        let rounded = if self.rounded { rows } else { 0 };
-        let columns = WGMMA_ROWS.div_ceil(abi::CODED_MANY_ROWS as usize);
-        let tile_bytes = (abi::CODED_TILE * abi::CODED_MANY_ROWS * 4) as usize;
         let buffers = Buffers {
-            codes: memory(rounded * row_bytes, "rounded inputs")?,
-            steps: memory(rounded * 4, "steps of rounded inputs")?,
-            plain: memory(self.plain_slice(), "weights unpacked for a product")?,
-            partial: memory(2 * resident_blocks(context) * tile_bytes, "sums of products")?,
-            arrivals: memory(columns * self.tiles * 4, "counters of products")?,
+            codes: memory(codes, "rounded inputs")?,
+            steps: memory(steps, "steps of rounded inputs")?,
+            plain: memory(plain, "weights unpacked for a product")?,
+            partial: memory(partial, "sums of products")?,
+            arrivals: memory(arrivals, "counters of products")?,
         };
         buffers.arrivals.fill(0)?;
         self.buffers = Some(buffers);
         Ok(())
     }
+
+    /// Bytes of the buffers, in their order.
+    fn sizes(&self, context: &Context, act: DType, rows: usize) -> [usize; 5] {
+        let row_bytes = (self.inputs * act.bytes()).max(self.padded);
+        let rounded = if self.rounded { rows * self.top_k.max(1) } else { 0 };
+        let columns = WGMMA_ROWS.div_ceil(abi::CODED_MANY_ROWS as usize);
+        let tile_bytes = (abi::CODED_TILE * abi::CODED_MANY_ROWS * 4) as usize;
+        [
+            rounded * row_bytes,
+            rounded * 4,
+            self.plain_slice(),
+            2 * resident_blocks(context) * tile_bytes,
+            columns * self.tiles * 4,
+        ]
+    }
+}
+
+/// What products of codes whose inputs are so wide take beside weights, at most: rounded inputs of a
+/// step, those that norms make, and what does not depend on the step.
+pub fn extra_bytes(step_tokens: usize, act: DType, inputs: usize) -> usize {
+    const REST_BYTES: usize = 64 << 20;
+    if inputs == 0 {
+        return 0;
+    }
+    2 * step_tokens * (inputs * act.bytes() + 4) + SLICE_BYTES + REST_BYTES
 }
 
 /// Blocks of coded_wgmma that a card holds.
@@ -124,8 +162,8 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
     }
     for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1] {
         for rows in [1, abi::CODED_MANY_ROWS as usize] {
-            if let Some((kernel, shared, _)) = wgmma(k, kind, rows) {
-                kernel.allow_shared(shared)?;
+            for kernel in [wgmma(k, kind, rows), experts(k, kind, rows)].into_iter().flatten() {
+                kernel.kernel.allow_shared(kernel.shared)?;
             }
         }
     }
@@ -142,12 +180,26 @@ fn small(k: &Kernels, kind: CodeKind) -> &Kernel<CodedProduct> {
     }
 }
 
-/// A kernel with its shared memory and the rows of x of a tile; none for tables.
-fn wgmma(
-    k: &Kernels,
-    kind: CodeKind,
-    rows: usize,
-) -> Option<(&Kernel<CodedProduct>, usize, usize)> {
+/// A kernel of tiles.
+#[derive(Clone, Copy)]
+struct Tiled<'a> {
+    kernel: &'a Kernel<CodedProduct>,
+    shared: usize,
+    /// Rows of x of a tile.
+    columns: usize,
+}
+
+fn tiled(kernel: &Kernel<CodedProduct>, few: bool) -> Tiled<'_> {
+    let (shared, columns) = if few {
+        (abi::CODED_FEW_SHARED_BYTES, abi::CODED_FEW_ROWS)
+    } else {
+        (abi::CODED_MANY_SHARED_BYTES, abi::CODED_MANY_ROWS)
+    };
+    Tiled { kernel, shared: shared as usize, columns: columns as usize }
+}
+
+/// The kernel for so many rows; none for tables.
+fn wgmma(k: &Kernels, kind: CodeKind, rows: usize) -> Option<Tiled<'_>> {
     let few = rows <= abi::CODED_FEW_ROWS as usize;
     let kernel = match (kind, few) {
         (CodeKind::E4m3, true) => &k.coded_few_e4m3,
@@ -160,12 +212,45 @@ fn wgmma(
         (CodeKind::E2m1, false) => &k.coded_many_e2m1,
         (CodeKind::Table, _) => return None,
     };
-    let (shared, columns) = if few {
-        (abi::CODED_FEW_SHARED_BYTES, abi::CODED_FEW_ROWS)
-    } else {
-        (abi::CODED_MANY_SHARED_BYTES, abi::CODED_MANY_ROWS)
+    Some(tiled(kernel, few))
+}
+
+/// The same of experts, by the choices of a tile.
+fn experts(k: &Kernels, kind: CodeKind, choices: usize) -> Option<Tiled<'_>> {
+    let few = choices <= abi::CODED_FEW_ROWS as usize;
+    let kernel = match (kind, few) {
+        (CodeKind::E4m3, true) => &k.coded_experts_few_e4m3,
+        (CodeKind::Int8, true) => &k.coded_experts_few_int8,
+        (CodeKind::Int4, true) => &k.coded_experts_few_int4,
+        (CodeKind::E2m1, true) => &k.coded_experts_few_e2m1,
+        (CodeKind::E4m3, false) => &k.coded_experts_many_e4m3,
+        (CodeKind::Int8, false) => &k.coded_experts_many_int8,
+        (CodeKind::Int4, false) => &k.coded_experts_many_int4,
+        (CodeKind::E2m1, false) => &k.coded_experts_many_e2m1,
+        (CodeKind::Table, _) => return None,
     };
-    Some((kernel, shared as usize, columns as usize))
+    Some(tiled(kernel, few))
+}
+
+/// Whether experts may be held as codes of this form on this card.
+pub fn takes_experts(context: &Context, act: DType, desc: &WeightDesc<'_>) -> bool {
+    let table = matches!(desc.quant.map(|form| form.codes), Some(CodeType::Table(_)));
+    context.capability == WGMMA
+        && act != DType::F32
+        && desc.inputs.is_multiple_of(8)
+        && !table
+}
+
+/// What the choices of a mixture's rows are (experts.rs): addresses of the GPU.
+pub(super) struct Choices {
+    pub order: DevicePtr,
+    pub tiles: DevicePtr,
+    pub tile_count: DevicePtr,
+    /// Tiles at most, and choices of each.
+    pub most_tiles: usize,
+    pub tile_rows: usize,
+    pub experts: usize,
+    pub top_k: usize,
 }
 
 /// A product's inputs as it takes them.
@@ -223,11 +308,8 @@ impl Cuda {
         if rows == 0 {
             return Ok(());
         }
-        if self.coded.buffers.is_none() {
-            // A product before `reserve`: tests.
-            let context = self.context.clone();
-            self.coded.reserve(&context, self.dtype, rows)?;
-        }
+        let context = self.context.clone();
+        self.coded.reserve(&context, self.dtype, rows)?;
         let bytes = self.takes_e4m3(rows, coded, end);
         let inputs = self.rounded(rows, coded, bytes, x)?;
         if bytes {
@@ -243,9 +325,9 @@ impl Cuda {
         }
         if on_tensor_cores && capability == WGMMA && rows <= WGMMA_ROWS {
             let kernels = self.kernels.clone();
-            if let Some((kernel, shared, columns)) = wgmma(&kernels, coded.matrix.kind, rows) {
+            if let Some(tiled) = wgmma(&kernels, coded.matrix.kind, rows) {
                 let product = self.describe(rows, coded, bias, end, &inputs, y)?;
-                return self.wgmma_product(kernel, shared, columns, &product);
+                return self.wgmma_product(tiled, &product);
             }
         }
         if on_tensor_cores && rows <= abi::CODED_SMALL_ROWS as usize {
@@ -346,7 +428,12 @@ impl Cuda {
             y,
             partial: buffers.partial.address,
             arrivals: buffers.arrivals.address,
+            order: DevicePtr::NULL,
+            expert_tiles: DevicePtr::NULL,
+            expert_tile_count: DevicePtr::NULL,
             rows: rows as u32,
+            outputs: coded.matrix.outputs,
+            top_k: 1,
             end,
             kind,
         })
@@ -374,13 +461,47 @@ impl Cuda {
         kernel.launch_shared(&self.context, blocks, abi::SMALL_M_THREADS, shared, &product)
     }
 
-    fn wgmma_product(
-        &self,
-        kernel: &Kernel<CodedProduct>,
-        shared: usize,
-        columns: usize,
-        product: &CodedProduct,
+    /// y = end(x W^T) of the choices of each expert; x has `rows` rows.
+    pub(super) fn coded_experts(
+        &mut self,
+        rows: usize,
+        coded: &Coded,
+        end: End,
+        choices: &Choices,
+        x: DevicePtr,
+        y: DevicePtr,
     ) -> Result<()> {
+        let context = self.context.clone();
+        self.coded.reserve(&context, self.dtype, rows.div_ceil(self.coded.top_k.max(1)))?;
+        let inputs = self.rounded(rows, coded, false, x.into())?;
+        let kernels = self.kernels.clone();
+        let tiled = experts(&kernels, coded.matrix.kind, choices.tile_rows);
+        let Tiled { kernel, shared, columns } =
+            tiled.ok_or_else(|| internal!("experts of a table"))?;
+        let outputs = coded.matrix.outputs as usize / choices.experts;
+        if choices.tile_rows > columns {
+            return Err(internal!("{} choices in a tile of {columns}", choices.tile_rows));
+        }
+
+        let product = CodedProduct {
+            order: choices.order,
+            expert_tiles: choices.tiles,
+            expert_tile_count: choices.tile_count,
+            outputs: outputs as u32,
+            top_k: choices.top_k as u32,
+            ..self.describe(rows, coded, DevicePtr::NULL, end, &inputs, y)?
+        };
+        let tile = abi::CODED_TILE as usize;
+        let across = match product.end {
+            CodedEnd::Gated => (outputs / 2).div_ceil(tile / 2),
+            CodedEnd::Act | CodedEnd::Logits => outputs.div_ceil(tile),
+        };
+        let blocks = [across, choices.most_tiles];
+        kernel.launch_shared(&self.context, blocks, abi::CODED_THREADS, shared, &product)
+    }
+
+    fn wgmma_product(&self, tiled: Tiled<'_>, product: &CodedProduct) -> Result<()> {
+        let Tiled { kernel, shared, columns } = tiled;
         let across = (product.rows as usize).div_ceil(columns);
         let outputs = product.w.outputs as usize;
         let tile = abi::CODED_TILE as usize;

@@ -3,13 +3,14 @@
 //! host knows which experts it meets. The kernels are in kernels/experts.cu.
 
 use super::abi::{self, ExpertTile, MultiplyExperts};
+use super::coded_products::Choices;
 use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
 use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
 use super::products::columns;
-use super::weights::Weight;
+use super::weights::{Held, Weight};
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{Activation, DType, ExpertOps, Routing, WeightKind, MAX_EXPERTS};
 use crate::error::Result;
@@ -107,6 +108,7 @@ impl ExpertOps for Cuda {
             return Err(internal!("{top_k} of {experts} experts, at most {MAX_EXPERTS}"));
         }
         allow_shared(&self.kernels)?;
+        self.coded.note_choices(top_k);
         let bytes = Layout::new(rows, top_k, experts).bytes;
         let memory = Memory::new(&self.context, bytes, "routes")?;
         // Read before the first step, a choice must be an expert's number.
@@ -240,6 +242,24 @@ impl Cuda {
         let at = |offset: usize| base.offset_bytes(offset);
 
         let tile = tile_rows(choices, count);
+        if let Held::Coded(coded) = &weight.held {
+            let choices_of = Choices {
+                order: at(layout.order),
+                tiles: at(layout.tiles),
+                tile_count: at(layout.tile_count),
+                most_tiles: most_tiles(choices, count, tile),
+                tile_rows: tile,
+                experts: count,
+                top_k,
+            };
+            let end = match act {
+                Some(act) => End::Gated(act.into()),
+                None => End::Act(abi::Activation::None),
+            };
+            let x = x.at(x_rows, weight.inputs, "experts");
+            let out = out.at(choices, width, "experts");
+            return self.coded_experts(x_rows, coded, end, &choices_of, x, out);
+        }
         let tiling = tiling(&self.kernels, self.dtype, weight.inputs, tile, gated);
         tiling.kernel.launch_shared(
             &self.context,

@@ -170,12 +170,21 @@ impl Cuda {
     /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows
     /// with their counts, gates and ups of `gate_up` columns of the model's type, copies of logits
     /// of `vocab` columns. For the arithmetic that sizes the pool.
-    pub fn extra_bytes(limits: &DeviceLimits, dtype: DType, gate_up: usize, vocab: usize) -> u64 {
+    /// `coded` is how wide the inputs of products of codes are, of a token's experts all together; 0
+    /// without such products.
+    pub fn extra_bytes(
+        limits: &DeviceLimits,
+        dtype: DType,
+        gate_up: usize,
+        vocab: usize,
+        coded: usize,
+    ) -> u64 {
         let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
         let scratch = limits.step_tokens * gate_up * dtype.bytes();
         let parts = paged_attention::parts_bytes(&limits.kv);
         let sampler = sampler::bytes(limits.logits_rows, vocab);
-        (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler) as u64
+        let coded = coded_products::extra_bytes(limits.step_tokens, dtype, coded);
+        (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler + coded) as u64
     }
 
     /// No graphs: every launch is made when its op is called. Before a model is loaded.

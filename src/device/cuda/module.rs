@@ -224,6 +224,11 @@ kernels! {
         coded_few_int4(CodedProduct) coded_few_e2m1(CodedProduct)
         coded_many_e4m3(CodedProduct) coded_many_int8(CodedProduct)
         coded_many_int4(CodedProduct) coded_many_e2m1(CodedProduct);
+    "coded_experts":
+        coded_experts_few_e4m3(CodedProduct) coded_experts_few_int8(CodedProduct)
+        coded_experts_few_int4(CodedProduct) coded_experts_few_e2m1(CodedProduct)
+        coded_experts_many_e4m3(CodedProduct) coded_experts_many_int8(CodedProduct)
+        coded_experts_many_int4(CodedProduct) coded_experts_many_e2m1(CodedProduct);
     "sampler":
         mask_rows(MaskRows) adjust_rows(AdjustRows) scan_rows(ScanRows) draw_rows(DrawRows);
     "logprobs": keep_rows(KeepRows) report_parts(ReportParts) report_rows(ReportRows);

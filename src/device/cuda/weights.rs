@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::abi;
 use super::coded::{self, Coded};
+use super::coded_products::takes_experts;
 use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::launch::Kernel;
@@ -118,9 +119,14 @@ impl Uploader {
 
         self.context.bind()?;
         let coded = |form| coded::layout(form, desc.outputs, desc.inputs, act).is_some();
-        let experts = matches!(desc.kind, WeightKind::Experts { .. });
+        let expert_kernels = match desc.kind {
+            WeightKind::Experts { .. } => takes_experts(&self.context, act, desc),
+            _ => true,
+        };
         let held = match &desc.quant {
-            Some(form) if coded(form) && !experts => Held::Coded(self.coded(kernels, act, desc)?),
+            Some(form) if coded(form) && expert_kernels => {
+                Held::Coded(self.coded(kernels, act, desc)?)
+            }
             Some(_) => Held::Plain(self.unpacked(kernels, dtype, desc)?),
             None => Held::Plain(self.plain(kernels, dtype, desc)?),
         };

@@ -56,7 +56,8 @@ pub(super) fn gpu_pool(
         return Ok((PoolSize { pages: limits.pages, available_bytes: 0 }, None));
     }
     let (mut held, _) = budget::footprint(spec, weights, limits, spec.dtype)?;
-    held.tensors += Cuda::extra_bytes(limits, spec.dtype, 2 * spec.mlp_width(), spec.vocab_size);
+    let (gate_up, coded) = (2 * spec.mlp_width(), spec.coded_width());
+    held.tensors += Cuda::extra_bytes(limits, spec.dtype, gate_up, spec.vocab_size, coded);
     Ok((budget::gpu_pool(info, &held, options, limits)?, None))
 }
 

@@ -153,6 +153,17 @@ impl ModelSpec {
         Ok(KvShape { layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
     }
 
+    /// The widest input of a product whose weight may be quantised, of a token's experts all
+    /// together; 0 where nothing is quantised.
+    pub fn coded_width(&self) -> usize {
+        if self.quant.is_none() {
+            return 0;
+        }
+        let experts = self.mixture.as_ref().map_or(0, |m| m.routing.top_k * m.ffn.max(self.hidden));
+        let attention = self.heads * self.head_dim;
+        [self.hidden, attention, self.mlp_width(), experts].into_iter().max().unwrap_or(0)
+    }
+
     /// Every prompt must come in one step, and nothing of it can be taken from another's pages.
     pub fn whole_prompts(&self) -> bool {
         self.family.encoder || self.pooling.as_ref().is_some_and(PoolingRule::whole)
