@@ -139,10 +139,10 @@ impl<'a> Matrix<'a, '_> {
         let (rows, cols, groups) = (self.rows, self.cols, self.groups);
         let bits = self.format.bits;
         let raw = self.layer.raw("qweight", &WORDS, &[&[words_of(cols, bits, false), rows]])?;
+        let scales = self.turned_scales()?;
         let order = self.order()?;
         let codes = self.codes(&raw, Lie::Across, false, &order)?;
 
-        let scales = self.turned_scales()?;
         let offsets = if self.format.symmetric {
             Vec::new()
         } else {
