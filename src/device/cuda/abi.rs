@@ -1943,11 +1943,12 @@ pub const CODED_THREADS: u32 = 256;
 pub const CODED_TILE: u32 = 128;
 pub const CODED_FEW_ROWS: u32 = 16;
 pub const CODED_MANY_ROWS: u32 = 64;
-pub const CODED_STAGES: u32 = 4;
+pub const CODED_FEW_STAGES: u32 = 7;
+pub const CODED_MANY_STAGES: u32 = 4;
 pub const CODED_BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
-#[doc = " Shared memory: x of the stages, up to 128 inputs of each row, and room to align it."]
-pub const CODED_FEW_SHARED_BYTES: u32 = 17408;
-pub const CODED_MANY_SHARED_BYTES: u32 = 66560;
+#[doc = " Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes, and\n room to align them."]
+pub const CODED_FEW_SHARED_BYTES: u32 = 87040;
+pub const CODED_MANY_SHARED_BYTES: u32 = 99328;
 #[repr(u32)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub enum CodedEnd {
