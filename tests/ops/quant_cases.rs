@@ -257,7 +257,7 @@ pub fn nearest_e4m3(x: f32) -> u8 {
     let distance = |code: u8| (e4m3(code) - size).abs();
     let nearer = |a: u8, b: u8| {
         let same = distance(a) == distance(b);
-        if distance(b) < distance(a) || same && b % 2 == 0 {
+        if distance(b) < distance(a) || same && b.is_multiple_of(2) {
             b
         } else {
             a

@@ -1,5 +1,6 @@
 //! How products round their inputs, row by row: the rules of [`InputQuant`] in f32. What a row
-//! becomes is codes times a step, as numbers. Products call it; online quantisation shares the cast.
+//! becomes is codes times a step, as numbers. Products call it; `online` shares the cast. It knows
+//! no weight.
 
 use super::numbers;
 use crate::device::quant::INPUT_BLOCK;
