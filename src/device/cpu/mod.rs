@@ -10,6 +10,7 @@
 //! | [`buffer`] | zeroed, aligned memory |
 //! | [`codes`], [`code_packing`] | weights held as codes, and how they are packed |
 //! | [`input_rounding`] | how products with codes round their inputs |
+//! | [`fp8`] | numbers of eight bits in pages |
 //! | [`kv_pool`] | pages of K and V |
 //! | [`lanes`], [`panels`] | which output a lane computes; what products multiply by |
 //! | [`low_rank`] | what adapters hold behind a weight |
@@ -31,6 +32,7 @@ pub mod codes;
 pub mod dense;
 pub mod experts;
 pub mod input_rounding;
+pub mod fp8;
 pub mod kv_pool;
 pub mod lanes;
 pub mod load;

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::fault::Faults;
-use crate::device::DType;
+use crate::device::{DType, KvType};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json;
@@ -63,6 +63,9 @@ pub struct EngineArgs {
     pub ignore_patterns: Vec<String>,
     /// `None` = auto: the checkpoint's, as the device allows.
     pub dtype: Option<DType>,
+    /// How the checkpoint is quantised, or is to be as it is loaded, in small letters; `None`: as
+    /// the checkpoint says.
+    pub quantization: Option<String>,
     /// Where weights come from.
     pub load_format: LoadFormat,
     /// Which device serves.
@@ -102,7 +105,7 @@ pub struct EngineArgs {
     /// Prompts longer than this are chunked to it. 0 = off.
     pub long_prefill_token_threshold: u32,
     /// Element type of pages; `None` = the model's.
-    pub kv_cache_dtype: Option<DType>,
+    pub kv_cache_dtype: Option<KvType>,
     /// Share of pages that admission leaves free, [0, 1).
     pub watermark: f64,
     /// A prompt is admitted only if all of it fits.
@@ -189,6 +192,7 @@ impl EngineArgs {
             hf_token: choices::hf_token(map)?,
             ignore_patterns: choices::ignore_patterns(map)?,
             dtype: choices::dtype(&mut read, "dtype")?,
+            quantization: choices::quantization(&mut read)?,
             load_format: choices::load_format(&mut read)?,
             device: choices::device(&mut read)?,
             max_model_len,
