@@ -132,7 +132,7 @@ fn upload(
 /// One sequence of so many tokens.
 fn begin(dev: &mut Cpu, rows: usize) -> Result<()> {
     let pages = rows.div_ceil(16);
-    let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: DType::F32 };
+    let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: DType::F32.into() };
     dev.reserve(&DeviceLimits {
         step_tokens: rows,
         slots: 1,
@@ -142,6 +142,7 @@ fn begin(dev: &mut Cpu, rows: usize) -> Result<()> {
         max_model_len: rows,
         kv,
     })?;
+
     let slot = SlotId(0);
     let open = SlotOpen {
         slot,
@@ -152,6 +153,7 @@ fn begin(dev: &mut Cpu, rows: usize) -> Result<()> {
         sampler: Default::default(),
     };
     let pages = (1..=pages as u32).map(PageId).collect();
+
     let mut plan = StepPlan {
         step: 1,
         changes: vec![

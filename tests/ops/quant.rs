@@ -25,7 +25,8 @@ fn linear(dev: &mut Cpu, weight: &Weight, x: &[f32], (rows, outputs): (usize, us
 /// Inputs that are not all of one size, so that blocks of a row have other steps.
 fn inputs(case: &Case, seed: u64) -> Vec<f32> {
     let mut dice = Dice(seed);
-    let value = |i| dice.signed() * if (i % case.k / 32).is_multiple_of(2) { 1.0 } else { 0.03 };
+    let value =
+        |i: usize| dice.signed() * if (i % case.k / 32).is_multiple_of(2) { 1.0 } else { 0.03 };
     (0..case.rows * case.k).map(value).collect()
 }
 
@@ -173,6 +174,7 @@ fn special_rows_are_rounded_as_written() {
     x.extend((0..k).map(|i| if i == 3 { 1e30 } else { i as f32 }));
     x.extend((0..k).map(|i| i as f32 * 1e-12));
     x.extend((0..k).map(|i| 5.0 + i as f32 * 0.01));
+
     for inputs in ROUNDINGS {
         let codes = CodeType::Int4;
         let case = Case {
@@ -190,6 +192,7 @@ fn special_rows_are_rounded_as_written() {
         let weight = coded.upload(&mut dev, WeightKind::Linear, DType::F32);
         let got = linear(&mut dev, &weight, &x, (case.rows, case.outputs));
         let want = coded.product(&x);
+
         for (row, (got, want)) in got.chunks(10).zip(want.chunks(10)).enumerate() {
             let size = want.iter().fold(0f64, |most, w| most.max(w.abs()));
             for (g, w) in got.iter().zip(want) {
@@ -465,6 +468,7 @@ fn what_does_not_fit_is_refused() {
     };
     let mut dev = device(Isa::detect(), 1, 1, 0, NO_KV);
     dev.upload(fits()).unwrap();
+
     let plain =
         || vec![HostTensor { dtype: DType::F32, rows: 6, cols: 40, bytes: (&[][..]).into() }];
     let form = case.form();
@@ -480,6 +484,7 @@ fn what_does_not_fit_is_refused() {
         WeightDesc { source: Source::Parts(plain()), ..fits() },
         WeightDesc { source: Source::Quantise { parts: plain(), over: ScaleOver::Row }, ..fits() },
     ];
+
     for (n, desc) in bad.into_iter().enumerate() {
         let error = dev.upload(desc).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("the.weight"), "{n}: {error}");

@@ -286,6 +286,7 @@ pub fn rounded(inputs: Option<InputQuant>, x: &[f32]) -> Vec<f64> {
         x.iter().map(|&x| code(x) * f64::from(step)).collect()
     };
     let cast = |x: f32| e4m3(nearest_e4m3(x));
+
     match inputs {
         None => x.iter().map(|&x| f64::from(x)).collect(),
         Some(InputQuant::E4m3Tensor { step }) => each(x, step, &|x| cast(x * (1.0 / step))),
