@@ -25,7 +25,8 @@ fn linear(dev: &mut Cpu, weight: &Weight, x: &[f32], (rows, outputs): (usize, us
 /// Inputs that are not all of one size, so that blocks of a row have other steps.
 fn inputs(case: &Case, seed: u64) -> Vec<f32> {
     let mut dice = Dice(seed);
-    let value = |i| dice.signed() * if i % case.k / 32 % 2 == 0 { 1.0 } else { 0.03 };
+    let value =
+        |i: usize| dice.signed() * if (i % case.k / 32).is_multiple_of(2) { 1.0 } else { 0.03 };
     (0..case.rows * case.k).map(value).collect()
 }
 
@@ -70,8 +71,8 @@ fn some_case(n: usize, rows: usize, outputs: usize, k: usize) -> Case {
 
 #[test]
 fn gates_of_codes_equal_f64() {
-    for n in 0..40 {
-        let (half, k) = [(1, 3), (32, 16), (33, 40), (88, 48), (176, 161)][n % 5];
+    for n in 0..50 {
+        let (half, k) = [(1, 3), (32, 16), (33, 40), (88, 48), (176, 161)][n / 5 % 5];
         let case = some_case(n, 8, 2 * half, k);
         let mut dev = device(Isa::detect(), 2, case.rows, 0, NO_KV);
         let coded = Coded::new(&case, &[half, half], n as u64);
@@ -142,9 +143,9 @@ fn experts_of_codes_equal_f64() {
 /// row-invariant CPU products).
 #[test]
 fn products_of_codes_are_row_invariant() {
-    for n in 0..40 {
+    for n in 0..50 {
         // The last one is big enough to be shared between threads.
-        let (outputs, k) = [(64, 64), (70, 96), (130, 200), (33, 129), (700, 1000)][n % 5];
+        let (outputs, k) = [(64, 64), (70, 96), (130, 200), (33, 129), (700, 1000)][n / 5 % 5];
         let case = some_case(n, 15, outputs, k);
         let coded = Coded::new(&case, &[outputs], n as u64);
         let x = inputs(&case, 8);
@@ -173,6 +174,7 @@ fn special_rows_are_rounded_as_written() {
     x.extend((0..k).map(|i| if i == 3 { 1e30 } else { i as f32 }));
     x.extend((0..k).map(|i| i as f32 * 1e-12));
     x.extend((0..k).map(|i| 5.0 + i as f32 * 0.01));
+
     for inputs in ROUNDINGS {
         let codes = CodeType::Int4;
         let case = Case {
@@ -190,6 +192,7 @@ fn special_rows_are_rounded_as_written() {
         let weight = coded.upload(&mut dev, WeightKind::Linear, DType::F32);
         let got = linear(&mut dev, &weight, &x, (case.rows, case.outputs));
         let want = coded.product(&x);
+
         for (row, (got, want)) in got.chunks(10).zip(want.chunks(10)).enumerate() {
             let size = want.iter().fold(0f64, |most, w| most.max(w.abs()));
             for (g, w) in got.iter().zip(want) {
@@ -314,8 +317,7 @@ fn plain_weights_become_codes_as_written() {
                 .flat_map(|(&rows, size)| noise.values(rows * k).into_iter().map(move |x| x * size))
                 .collect();
             for dtype in [DType::F32, DType::BF16] {
-                let bytes: Vec<Vec<u8>> =
-                    split(&stored, &parts, k).map(|part| bytes_of(part)).collect();
+                let bytes: Vec<Vec<u8>> = split(&stored, &parts, k).map(bytes_of).collect();
                 let hosts = parts.iter().zip(&bytes).map(|(&rows, bytes)| {
                     let bytes = bytes.into();
                     HostTensor { dtype: DType::F32, rows, cols: k, bytes }
@@ -466,6 +468,7 @@ fn what_does_not_fit_is_refused() {
     };
     let mut dev = device(Isa::detect(), 1, 1, 0, NO_KV);
     dev.upload(fits()).unwrap();
+
     let plain =
         || vec![HostTensor { dtype: DType::F32, rows: 6, cols: 40, bytes: (&[][..]).into() }];
     let form = case.form();
@@ -481,6 +484,7 @@ fn what_does_not_fit_is_refused() {
         WeightDesc { source: Source::Parts(plain()), ..fits() },
         WeightDesc { source: Source::Quantise { parts: plain(), over: ScaleOver::Row }, ..fits() },
     ];
+
     for (n, desc) in bad.into_iter().enumerate() {
         let error = dev.upload(desc).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("the.weight"), "{n}: {error}");

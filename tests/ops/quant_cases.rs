@@ -257,7 +257,7 @@ pub fn nearest_e4m3(x: f32) -> u8 {
     let distance = |code: u8| (e4m3(code) - size).abs();
     let nearer = |a: u8, b: u8| {
         let same = distance(a) == distance(b);
-        if distance(b) < distance(a) || same && b % 2 == 0 {
+        if distance(b) < distance(a) || same && b.is_multiple_of(2) {
             b
         } else {
             a
@@ -286,6 +286,7 @@ pub fn rounded(inputs: Option<InputQuant>, x: &[f32]) -> Vec<f64> {
         x.iter().map(|&x| code(x) * f64::from(step)).collect()
     };
     let cast = |x: f32| e4m3(nearest_e4m3(x));
+
     match inputs {
         None => x.iter().map(|&x| f64::from(x)).collect(),
         Some(InputQuant::E4m3Tensor { step }) => each(x, step, &|x| cast(x * (1.0 / step))),
