@@ -19,14 +19,21 @@ struct Case {
 }
 
 fn fixtures() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let found = fixtures_of("models");
+    assert!(found.len() >= 43, "only {} fixtures", found.len());
+    let quantised = fixtures_of("quantised");
+    assert!(quantised.len() >= 38, "only {} quantised fixtures", quantised.len());
+    [found, quantised].concat()
+}
+
+fn fixtures_of(folder: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder);
     let mut found: Vec<PathBuf> = std::fs::read_dir(&root)
         .expect("fixtures")
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.join("expected.json").exists())
         .collect();
     found.sort();
-    assert!(found.len() >= 43, "only {} fixtures", found.len());
     found
 }
 
