@@ -9,6 +9,7 @@
 //! | `files` | files beside config.json |
 //! | `scheme` | which format each linear has |
 //! | `names`, `pattern` | layers as lists of names and patterns mean them |
+//! | [`unpack`] | a weight's tensors -> the form that devices take |
 
 mod files;
 mod format;
@@ -17,6 +18,7 @@ mod names;
 mod pattern;
 mod recognise;
 mod scheme;
+pub mod unpack;
 
 pub use format::{ByteCodes, Format, Inputs, Packing};
 pub use names::LayerKind;

@@ -97,7 +97,11 @@ fn values_out_of_range_name_the_key() {
         // Choices.
         (r#"{"dtype":"int8"}"#, "dtype: got 'int8'"),
         (r#"{"load_format":"gguf"}"#, "load_format: got 'gguf'"),
-        (r#"{"kv_cache_dtype":"fp8"}"#, "kv_cache_dtype: got 'fp8'"),
+        (
+            r#"{"kv_cache_dtype":"int8"}"#,
+            "Invalid kv_cache_dtype: 'int8'. Valid values are: ['auto', 'float16', 'bfloat16', \
+             'fp8', 'fp8_e4m3', 'fp8_e5m2']",
+        ),
         (
             r#"{"max_num_seqs":"1k"}"#,
             "max_num_seqs: Input should be a valid integer (unable to parse the string), got \
@@ -351,10 +355,17 @@ fn what_a_key_means_elsewhere() {
         r#"{"kv_cache_dtype":"bfloat16","disable_sliding_window":true,
                      "generation_config":"/g","dtype":"half"}"#,
     );
-    assert_eq!((a.kv_cache_dtype, a.dtype), (Some(DType::BF16), Some(DType::F16)));
+    assert_eq!((a.kv_cache_dtype, a.dtype), (Some(KvType::BF16), Some(DType::F16)));
     assert_eq!(a.generation_config, GenerationConfig::Folder("/g".into()));
     assert!(a.disable_sliding_window);
-    assert_eq!(args(r#"{"kv_cache_dtype":"auto"}"#).kv_cache_dtype, None);
+    for (name, kv) in [
+        ("auto", None),
+        ("fp8", Some(KvType::E4m3)),
+        ("fp8_e4m3", Some(KvType::E4m3)),
+        ("fp8_e5m2", Some(KvType::E5m2)),
+    ] {
+        assert_eq!(args(&format!(r#"{{"kv_cache_dtype":"{name}"}}"#)).kv_cache_dtype, kv, "{name}");
+    }
     assert_eq!(args(r#"{"generation_config":"vllm"}"#).generation_config, GenerationConfig::Model);
     assert!(warnings(r#"{"tokenizer_mode":"slow"}"#)[0].contains("fast tokenizer"));
     assert!(warnings(r#"{"tokenizer_mode":"hf"}"#).is_empty());
