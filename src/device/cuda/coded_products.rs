@@ -235,10 +235,7 @@ fn experts(k: &Kernels, kind: CodeKind, choices: usize) -> Option<Tiled<'_>> {
 /// Whether experts may be held as codes of this form on this card.
 pub fn takes_experts(context: &Context, act: DType, desc: &WeightDesc<'_>) -> bool {
     let table = matches!(desc.quant.map(|form| form.codes), Some(CodeType::Table(_)));
-    context.capability == WGMMA
-        && act != DType::F32
-        && desc.inputs.is_multiple_of(8)
-        && !table
+    context.capability == WGMMA && act != DType::F32 && desc.inputs.is_multiple_of(8) && !table
 }
 
 /// What the choices of a mixture's rows are (experts.rs): addresses of the GPU.

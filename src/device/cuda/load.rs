@@ -10,7 +10,9 @@ use super::steps::Steps;
 use super::tensor::{Holds, Rounded};
 use super::weights::{Held, Weight};
 use super::{Cuda, Reserved, Tensor};
-use crate::device::{DType, InputQuant, DeviceLimits, KvType, LoadOps, StepOps, WeightDesc, WeightKind};
+use crate::device::{
+    DType, DeviceLimits, InputQuant, KvType, LoadOps, StepOps, WeightDesc, WeightKind,
+};
 use crate::error::{Error, Result};
 use crate::internal;
 
