@@ -12,6 +12,7 @@ use triton_vllm::engine::EngineArgs;
 use triton_vllm::error::{Error, Result};
 use triton_vllm::ids::TokenId;
 use triton_vllm::model::config::SpecOptions;
+use triton_vllm::model::quant::LayerKind;
 use triton_vllm::model::{Checkpoint, ModelSpec};
 use triton_vllm::sampling::{SamplingLimits, SamplingParams};
 use triton_vllm::text::{Grammars, NeverInterrupted, Next, Tokenizer, STACK_BYTES};
@@ -121,6 +122,14 @@ pub fn pickle(data: &[u8]) {
     torch(&zip(&[("archive/data.pkl", data), ("archive/data/0", &storage)]));
 }
 
+/// Layers whose formats are asked for.
+const LAYERS: [(LayerKind, &str); 4] = [
+    (LayerKind::Linear, "model.layers.0.self_attn.q_proj"),
+    (LayerKind::Linear, "model.layers.0.mlp.gate"),
+    (LayerKind::Experts, "model.layers.0.mlp.experts.0.up_proj"),
+    (LayerKind::Head, "lm_head"),
+];
+
 pub fn config(data: &[u8]) {
     let folder = folder(&[("config.json", data)]);
     let supported = &[DType::F32, DType::BF16, DType::F16];
@@ -128,6 +137,11 @@ pub fn config(data: &[u8]) {
     if let Some(spec) = judge(ModelSpec::read(&folder, &options)) {
         judge(spec.kv_shape(None));
         assert!(spec.layers == spec.attention.len() && spec.max_model_len > 0);
+        for (kind, name) in LAYERS {
+            if let Some(quant) = &spec.quant {
+                judge(quant.format_of(kind, &[name.to_string()], &|_| false));
+            }
+        }
     }
 }
 

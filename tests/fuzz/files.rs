@@ -173,6 +173,38 @@ fn configs() {
     drive(entries::config, 1200, &good);
 }
 
+/// The same with a method of quantisation each, whose layers are asked for.
+#[test]
+fn quantised_configs() {
+    let methods: [&str; 6] = [
+        r#"{"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128],
+            "ignored_layers": ["lm_head", "model.layers.0.mlp.experts.0.up_proj"]}"#,
+        r#"{"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head",
+            "re:.*mlp.gate$"], "config_groups": {"a": {"targets": ["Linear", "re:(?!x).*q_proj"],
+            "weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32,
+            "symmetric": false}, "input_activations": null}}, "kv_cache_scheme": {"num_bits": 8,
+            "type": "float", "strategy": "tensor", "symmetric": true}}"#,
+        r#"{"quant_method": "gptq", "bits": 4, "group_size": -1, "sym": true, "desc_act": false,
+            "dynamic": {"-:.*gate": {}, "+:.*layers\\.0.*": {"bits": 8, "group_size": 64}},
+            "modules_in_block_to_quantize": [["self_attn.q_proj"], ["mlp.up_proj"]]}"#,
+        r#"{"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": true,
+            "packing_format": "auto_round:auto_awq", "extra_config": {".*gate$": {"bits": 16},
+            "lm_head": {"bits": 4}}, "block_name_to_quantize": "model.layers"}"#,
+        r#"{"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "ignore": ["*.mlp.[a-g]*"],
+            "quantized_layers": {"lm_head": {"quant_algo": "NVFP4", "group_size": 16}}}"#,
+        r#"{"quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false,
+            "llm_int8_skip_modules": ["lm_head", "mlp.gate"], "bnb_4bit_quant_type": "nf4"}"#,
+    ];
+    let config = |quant: &str| {
+        format!(
+            r#"{{"architectures": ["LlamaForCausalLM"], "quantization_config": {quant},
+                "hidden_size": 64}}"#
+        )
+        .into_bytes()
+    };
+    drive(entries::config, 1800, &methods.map(config));
+}
+
 /// Strings of every kind of grammar. More of them are beside the compiler (`text/grammar`).
 #[test]
 fn grammars() {
