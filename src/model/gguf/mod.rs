@@ -1,0 +1,27 @@
+//! GGUF: files that hold a model with its configuration and its tokenizer, mostly in blocks of a
+//! few bits. What is in them is brought into the forms that other checkpoints have, so that nothing
+//! behind this module knows that a model came as GGUF. Called by `engine` at load.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `value`, `header` | the beginning of a file: keys, names and places of tensors |
+//! | `block_types`, `blocks` | types of tensors, and blocks taken apart |
+//! | `files` | a model's files, opened |
+//! | `architectures`, `names`, `sizes` | what Hugging Face calls a model and its tensors |
+//! | `config` | keys -> config.json |
+//! | `tensor`, `tensors` | tensors as floats or as codes |
+
+mod architectures;
+mod block_types;
+mod blocks;
+mod config;
+mod files;
+mod header;
+mod names;
+mod sizes;
+mod tensor;
+mod tensors;
+mod value;
+
+pub use files::Gguf;
+pub use tensors::Tensors;
