@@ -6,6 +6,7 @@
 //! file's length (by the safetensors crate and by `torch`) when it is opened, dtype and
 //! shape when a tensor is asked for; and that it is still the same file, when all was read.
 
+mod raw;
 mod shard;
 mod torch;
 
@@ -26,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::files::{Kind, Progress};
 use crate::invalid;
 use crate::json::{self, Object};
+pub use raw::{RawTensor, StoredType};
 pub(super) use shard::Shard;
 
 /// Where weights come from.
@@ -196,7 +198,12 @@ impl Checkpoint {
             return gguf.stored_dtype();
         }
         let largest = self.tensors.values().max_by_key(|e| e.bytes.len())?;
-        dtype_of(largest.dtype)
+        StoredType::of(largest.dtype)?.plain()
+    }
+
+    /// The element type of a tensor, if there is one of this name and of a type that is read.
+    pub fn type_of(&self, name: &str) -> Option<StoredType> {
+        StoredType::of(self.tensors.get(name)?.dtype)
     }
 
     /// The tensor of this name, which must have `rows` x `cols` elements (a vector: `cols` = 1).
@@ -241,42 +248,71 @@ impl Checkpoint {
         self.shaped(name, &shape, &shape)
     }
 
-    /// The tensor if it has one of two shapes, with all dimensions but the last in one.
-    fn shaped(&self, name: &str, shape: &[usize], or: &[usize]) -> Result<HostTensor<'_>> {
-        let Some(entry) = self.tensors.get(name) else {
+    /// The tensor of this name as it is stored, of one of these types and shapes.
+    ///
+    /// # Errors
+    /// NotFound: no such tensor. InvalidArgument: another type or shape, or stored with gaps.
+    pub fn raw(
+        &self,
+        name: &str,
+        types: &[StoredType],
+        shapes: &[&[usize]],
+    ) -> Result<RawTensor<'_>> {
+        let expected = || alternatives(shapes.iter().map(|shape| format!("{shape:?}")).collect());
+        let Some((name, entry)) = self.tensors.get_key_value(name) else {
             return Err(Error::NotFound(format!(
-                "{}: tensor '{name}' is missing (expected shape {shape:?}).",
-                self.dir.display()
+                "{}: tensor '{name}' is missing (expected shape {}).",
+                self.dir.display(),
+                expected()
             )));
         };
+
         let shard = &self.files[entry.file];
-        let path = shard.path();
-        let Some(dtype) = dtype_of(entry.dtype) else {
+        let file = shard.path();
+        let Some(dtype) = StoredType::of(entry.dtype).filter(|dtype| types.contains(dtype)) else {
             return Err(invalid!(
-                "{}: tensor '{name}' has dtype {:?}, expected F32, F16 or BF16.",
-                path.display(),
-                entry.dtype
+                "{}: tensor '{name}' has dtype {:?}, expected {}.",
+                file.display(),
+                entry.dtype,
+                alternatives(types.iter().map(StoredType::to_string).collect())
             ));
         };
-
         if !entry.contiguous {
             return Err(invalid!(
                 "{}: tensor '{name}' is stored transposed or with gaps: save it with \
                  .contiguous().",
-                path.display()
+                file.display()
             ));
         }
-        if entry.shape != shape && entry.shape != or {
+        if !shapes.contains(&&entry.shape[..]) {
             return Err(invalid!(
-                "{}: tensor '{name}' has shape {:?}, expected {shape:?}.",
-                path.display(),
-                entry.shape
+                "{}: tensor '{name}' has shape {:?}, expected {}.",
+                file.display(),
+                entry.shape,
+                expected()
             ));
         }
+        let bytes = shard.bytes().slice(entry.bytes.clone());
+        Ok(RawTensor { dtype, shape: &entry.shape, bytes, name, file })
+    }
 
+    /// A plain tensor if it has one of two shapes, with all dimensions but the last in one.
+    fn shaped(&self, name: &str, shape: &[usize], or: &[usize]) -> Result<HostTensor<'_>> {
+        let shapes = if shape == or { &[shape][..] } else { &[shape, or] };
+        let raw = self.raw(name, &StoredType::PLAIN, shapes)?;
+        let dtype = raw.dtype.plain().ok_or_else(|| raw.wrong("is of no plain type"))?;
         let cols = or.last().copied().unwrap_or(1);
         let rows = or.iter().product::<usize>() / cols.max(1);
-        Ok(HostTensor { dtype, rows, cols, bytes: shard.bytes().slice(entry.bytes.clone()) })
+        Ok(HostTensor { dtype, rows, cols, bytes: raw.bytes })
+    }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+fn alternatives(mut of: Vec<String>) -> String {
+    match (of.pop(), of.is_empty()) {
+        (None, _) => String::new(),
+        (Some(last), true) => last,
+        (Some(last), false) => format!("{} or {last}", of.join(", ")),
     }
 }
 
@@ -318,15 +354,6 @@ fn torch_entries(bytes: &Bytes, file: usize) -> Result<Vec<(String, Entry)>> {
         (name, Entry { file, dtype, shape, contiguous, bytes })
     };
     Ok(torch::tensors(bytes)?.into_iter().map(entry).collect())
-}
-
-fn dtype_of(dtype: Dtype) -> Option<DType> {
-    match dtype {
-        Dtype::F32 => Some(DType::F32),
-        Dtype::F16 => Some(DType::F16),
-        Dtype::BF16 => Some(DType::BF16),
-        _ => None,
-    }
 }
 
 fn io_error(path: &Path, e: &std::io::Error) -> Error {

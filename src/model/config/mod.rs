@@ -19,6 +19,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::architectures::{self, Family, Flag, Positions, FAMILIES};
+use super::quant;
 use crate::error::{Error, Result};
 use crate::json::object::KeysRead;
 use crate::json::{self, Object};
@@ -141,6 +142,7 @@ impl ModelSpec {
                 None => 0,
             },
             pooling,
+            quant: quant::scheme(config, family.prefixes)?,
         };
         spec.judge_size(config)?;
         Ok(spec)
@@ -239,17 +241,6 @@ fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
         if !config.given(key).is_none_or(is) {
             return Err(lacks(key, only));
         }
-    }
-
-    if is_on(config.value("quantization_config")) {
-        let config_of = config.object("quantization_config")?;
-        let method = config_of.and_then(|q| q.given("quant_method"));
-        return Err(Error::Unsupported(format!(
-            "{} (quant_method {}) is not supported; use a checkpoint in float32, float16 or \
-             bfloat16.",
-            config.name("quantization_config"),
-            json::shown(method.unwrap_or(&Value::Null))
-        )));
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::device::{Activation, DType, KvShape, Rope};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::model::architectures::Family;
+use crate::model::quant::QuantScheme;
 
 /// What the user asked for, and what the device can do.
 #[derive(Debug, Clone, Default)]
@@ -118,6 +119,8 @@ pub struct ModelSpec {
     pub token_types: usize,
     /// The model embeds, and generates nothing.
     pub pooling: Option<PoolingRule>,
+    /// Linears are quantised.
+    pub quant: Option<QuantScheme>,
 }
 
 impl ModelSpec {

@@ -4,7 +4,16 @@
 //! | file | holds |
 //! |---|---|
 //! | `format` | how one linear's weight lies in a checkpoint |
+//! | `recognise` | configuration files -> a scheme |
+//! | `scheme` | which format each linear has |
+//! | `names` | layers as lists of names mean them |
 
 mod format;
+mod names;
+mod recognise;
+mod scheme;
 
 pub use format::{ByteCodes, Format, Inputs, Packing};
+pub use names::LayerKind;
+pub use recognise::scheme;
+pub use scheme::{KvScheme, QuantScheme};
