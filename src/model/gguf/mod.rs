@@ -9,6 +9,7 @@
 //! | `files` | a model's files, opened |
 //! | `architectures`, `names`, `sizes` | what Hugging Face calls a model and its tensors |
 //! | `config` | keys -> config.json |
+//! | `tokenizer`, `splits`, `pieces` | keys -> tokenizer files |
 //! | `tensor`, `tensors` | tensors as floats or as codes |
 
 mod architectures;
@@ -18,10 +19,14 @@ mod config;
 mod files;
 mod header;
 mod names;
+mod pieces;
 mod sizes;
+mod splits;
 mod tensor;
 mod tensors;
+mod tokenizer;
 mod value;
 
 pub use files::Gguf;
 pub use tensors::Tensors;
+pub use tokenizer::{TokenizerParts, Vocabulary};

@@ -1,13 +1,13 @@
 //! A tensor of a GGUF file as checkpoints of Hugging Face's have it: its rows in their order, its
-//! values as floats or as codes. Nothing is held: whoever reads bytes gets them made out of those of
-//! the file, a few rows at a time, several threads at once. Made by `tensors`; it knows no name.
+//! values as floats or as codes. Nothing is held: whoever reads bytes gets them made out of the
+//! file's, a few rows at a time, several threads at once. Made by `tensors`; it knows no name.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::block_types::{Codes, Content, Narrow};
+use super::block_types::{BlockType, Codes, Content, Narrow};
 use super::blocks;
 use super::header::Stored;
 use crate::device::{Bytes, DType, Storage};
@@ -172,27 +172,7 @@ impl Tensor {
             Content::F32 => floats(row, values, f32::from_le_bytes),
             Content::F16 => floats(row, values, |b| f16::from_le_bytes(b).to_f32()),
             Content::BF16 => floats(row, values, |b| bf16::from_le_bytes(b).to_f32()),
-            Content::Codes(codes) => {
-                let kind = self.stored.kind;
-                let mut integers = [0; BLOCK_ELEMENTS_MAX];
-                let mut scales = [0.0; BLOCK_GROUPS_MAX];
-                let mut offsets = [0.0; BLOCK_GROUPS_MAX];
-                let blocks = row.chunks_exact(kind.bytes);
-                for (block, values) in blocks.zip(values.chunks_exact_mut(kind.elements)) {
-                    (codes.scales)(block, &mut scales[..kind.elements / codes.group], &mut offsets);
-                    (codes.integers)(block, &mut integers[..kind.elements]);
-                    let groups = values.chunks_exact_mut(codes.group);
-                    let groups = groups.zip(integers.chunks_exact(codes.group));
-                    for (n, (values, integers)) in groups.enumerate() {
-                        for (value, integer) in values.iter_mut().zip(integers) {
-                            *value = scales[n] * f32::from(*integer);
-                            if codes.offsets {
-                                *value += offsets[n];
-                            }
-                        }
-                    }
-                }
-            }
+            Content::Codes(codes) => coded_values(self.stored.kind, codes, row, values),
         }
         if self.less != 0.0 {
             values.iter_mut().for_each(|value| *value -= self.less);
@@ -203,6 +183,28 @@ impl Tensor {
 /// Elements and groups of a block at most.
 const BLOCK_ELEMENTS_MAX: usize = 256;
 const BLOCK_GROUPS_MAX: usize = 16;
+
+fn coded_values(kind: &BlockType, codes: &Codes, row: &[u8], values: &mut [f32]) {
+    let mut integers = [0; BLOCK_ELEMENTS_MAX];
+    let mut scales = [0.0; BLOCK_GROUPS_MAX];
+    let mut offsets = [0.0; BLOCK_GROUPS_MAX];
+    let (integers, groups) = (&mut integers[..kind.elements], kind.elements / codes.group);
+    let blocks = row.chunks_exact(kind.bytes);
+
+    for (block, values) in blocks.zip(values.chunks_exact_mut(kind.elements)) {
+        (codes.scales)(block, &mut scales[..groups], &mut offsets[..groups]);
+        (codes.integers)(block, integers);
+        let groups = values.chunks_exact_mut(codes.group).zip(integers.chunks_exact(codes.group));
+        for (n, (values, integers)) in groups.enumerate() {
+            for (value, integer) in values.iter_mut().zip(integers) {
+                *value = scales[n] * f32::from(*integer);
+                if codes.offsets {
+                    *value += offsets[n];
+                }
+            }
+        }
+    }
+}
 
 fn floats<const N: usize>(row: &[u8], values: &mut [f32], of: impl Fn([u8; N]) -> f32) {
     let (elements, _) = row.as_chunks::<N>();
