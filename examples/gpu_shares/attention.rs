@@ -184,6 +184,7 @@ impl<'a> Bench<'a> {
         let mut dev = Cuda::open(0, dtype)?;
         let width = (heads + 2 * kv_heads) * head_dim;
         let table = dev.upload(WeightDesc {
+            quant: None,
             name: "q, k and v",
             kind: WeightKind::Table,
             outputs: VOCAB,

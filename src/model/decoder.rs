@@ -129,6 +129,29 @@ impl<D: Device> Decoder<D> {
         limits: &DeviceLimits,
     ) -> Result<Decoder<D>> {
         let weights = load::load(spec, format, dev)?;
+        Decoder::around(weights, spec, dev, limits)
+    }
+
+    /// The same for a device that only counts: no tensor's values are read.
+    ///
+    /// # Errors
+    /// Those of [`load::load_shapes`].
+    pub fn load_shapes(
+        spec: &ModelSpec,
+        format: &WeightSource,
+        dev: &mut D,
+        limits: &DeviceLimits,
+    ) -> Result<Decoder<D>> {
+        let weights = load::load_shapes(spec, format, dev)?;
+        Decoder::around(weights, spec, dev, limits)
+    }
+
+    fn around(
+        weights: Weights<D::Weight>,
+        spec: &ModelSpec,
+        dev: &mut D,
+        limits: &DeviceLimits,
+    ) -> Result<Decoder<D>> {
         let tokens = limits.step_tokens;
         let rows = limits.logits_rows;
         let q = spec.heads * spec.head_dim;

@@ -2,8 +2,15 @@
 
 use super::{product, Trace, TraceTensor, TraceWeight};
 use crate::device::host_slots::HostSlots;
-use crate::device::{DType, DeviceLimits, LoadOps, WeightDesc, WeightKind};
+use crate::device::{DType, DeviceLimits, LoadOps, QuantForm, WeightDesc, WeightKind};
 use crate::error::Result;
+
+/// Codes, and scales and offsets in f32.
+fn code_bytes(form: &QuantForm, outputs: usize, inputs: usize) -> u64 {
+    let numbers = if form.offsets { 2 } else { 1 };
+    let codes = product(&[outputs, form.codes.row_bytes(inputs)]);
+    codes.saturating_add(product(&[outputs, form.groups(inputs), numbers, 4]))
+}
 
 impl LoadOps for Trace {
     fn upload(&mut self, weight: WeightDesc<'_>) -> Result<TraceWeight> {
@@ -11,7 +18,10 @@ impl LoadOps for Trace {
             WeightKind::Vector => DType::F32,
             _ => weight.dtype,
         };
-        let bytes = product(&[weight.outputs, weight.inputs, element.bytes()]);
+        let bytes = match &weight.quant {
+            Some(form) => code_bytes(form, weight.outputs, weight.inputs),
+            None => product(&[weight.outputs, weight.inputs, element.bytes()]),
+        };
         self.held.weights = self.held.weights.saturating_add(bytes);
         let count = match weight.kind {
             WeightKind::Experts { count, .. } => count,

@@ -128,6 +128,7 @@ fn spec_options(args: &EngineArgs, stored_dtype: Option<DType>) -> SpecOptions<'
         overrides_file: &args.file,
         dtype: args.dtype.map_or("", dtype_name),
         stored_dtype,
+        quantization: args.quantization.as_deref().unwrap_or_default(),
         supported: &[DType::BF16, DType::F16, DType::F32],
         max_model_len: args.max_model_len.map(i64::from),
         disable_sliding_window: args.disable_sliding_window,

@@ -206,6 +206,11 @@ impl Checkpoint {
         StoredType::of(self.tensors.get(name)?.dtype)
     }
 
+    /// The shape of a tensor, if there is one of this name.
+    pub fn shape_of(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| &entry.shape[..])
+    }
+
     /// The tensor of this name, which must have `rows` x `cols` elements (a vector: `cols` = 1).
     ///
     /// # Errors

@@ -97,9 +97,14 @@ pub struct RawTensor<'a> {
 }
 
 impl RawTensor<'_> {
+    /// File and tensor, for messages.
+    pub fn shown(&self) -> String {
+        format!("{}: tensor '{}'", self.file.display(), self.name)
+    }
+
     /// An error of one line that names file and tensor; `what` goes on behind the name.
     pub fn wrong(&self, what: impl Display) -> Error {
-        invalid!("{}: tensor '{}' {what}.", self.file.display(), self.name)
+        invalid!("{} {what}.", self.shown())
     }
 
     /// How many elements it has.

@@ -13,9 +13,12 @@ use crate::json::object::KeysRead;
 use crate::json::{self, Object};
 
 /// Keys whose value is an object, which users of model.json also write as its text.
-const OBJECTS: [&str; 3] = ["rope_scaling", "rope_parameters", "text_config"];
+const OBJECTS: [&str; 4] =
+    ["rope_scaling", "rope_parameters", "text_config", "quantization_config"];
 const TEXT: &str = "text_config";
 const ROPE: &str = "rope_parameters";
+/// How a checkpoint is quantised: said of the whole, it counts for the text model too.
+const QUANTISED: [&str; 2] = ["quantization_config", "compression_config"];
 /// Layers without a window, where `rope_parameters` tells kinds of layers apart.
 const FULL: &str = "full_attention";
 
@@ -27,6 +30,7 @@ pub struct Source<'a> {
     overrides: Map<String, Value>,
     overrides_file: &'a str,
     generation: Option<(String, Map<String, Value>)>,
+    text_is_quantised: bool,
 }
 
 impl<'a> Source<'a> {
@@ -75,12 +79,21 @@ impl<'a> Source<'a> {
         }
         // The architecture is the whole checkpoint's.
         text.remove("architectures");
+        let given = |map: &Map<String, Value>| {
+            QUANTISED.iter().any(|key| map.get(*key).is_some_and(|value| !value.is_null()))
+        };
+        let text_is_quantised = given(&text) && !given(&config) && !given(&overrides);
+        if given(&config) || given(&overrides) {
+            QUANTISED.iter().for_each(|key| drop(text.remove(*key)));
+        }
         config.remove(TEXT);
 
         merge(&mut config, &text);
         let top = overrides.iter().filter(|(key, _)| *key != TEXT);
         merge(&mut config, &top.map(|(key, value)| (key.clone(), value.clone())).collect());
-        Ok(Source { path, merged: config, text, overrides, overrides_file, generation: None })
+        let merged = config;
+        let generation = None;
+        Ok(Source { path, merged, text, overrides, overrides_file, generation, text_is_quantised })
     }
 
     /// The same with this generation_config.json.
@@ -97,6 +110,16 @@ impl<'a> Source<'a> {
             None => config,
         };
         config.over(self.overrides_file, "hf_overrides.", &self.overrides)
+    }
+
+    /// The name of the user's file.
+    pub fn overrides_file(&self) -> &str {
+        self.overrides_file
+    }
+
+    /// `quantization_config` stands in the text model's part alone.
+    pub fn text_is_quantised(&self) -> bool {
+        self.text_is_quantised
     }
 
     /// generation_config.json, if there is one.

@@ -40,6 +40,11 @@ pub struct SpecOptions<'a> {
     pub pooler: PoolerOptions,
     /// [`ModelSpec::read`] reads them itself.
     pub files: SideFiles,
+    /// `quantization`, in small letters; empty: what the checkpoint says.
+    pub quantization: &'a str,
+    /// The model's, for files that are read only where config.json says nothing;
+    /// [`ModelSpec::read`] sets it.
+    pub folder: Option<&'a Path>,
 }
 
 /// Where a layer's norms stand. Norms of a sublayer's output come on top, by the row's

@@ -7,9 +7,13 @@ use crate::error::{Error, Result};
 use crate::model::checkpoint::{self, Files};
 
 /// Everything but weights that a text model needs.
-pub(super) const SMALL_FILES: [&str; 18] = [
+pub(super) const SMALL_FILES: [&str; 22] = [
     "config.json",
     "generation_config.json",
+    "hf_quant_config.json",
+    "quantize_config.json",
+    "quant_config.json",
+    "quantization_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

@@ -65,12 +65,6 @@ pub(super) fn check_switches(map: &Map<String, Value>, warnings: &mut Vec<String
     }
     check_prefix_unit(&mut read, warnings)?;
 
-    if let Some(name) = read.string("quantization")? {
-        return Err(Error::Unsupported(format!(
-            "quantization {} is not supported by this version: serve an unquantised checkpoint",
-            quoted(&name)
-        )));
-    }
     if map.get("speculative_config").is_some_and(|config| !values::is_empty(config)) {
         warnings.push(
             "speculative decoding is not built: the model is served without it, answers are the \
@@ -171,6 +165,13 @@ pub(super) fn device(read: &mut Reader) -> Result<DeviceArg> {
             ))
         }
     }
+}
+
+/// The method in small letters, as vLLM takes it; which ones there are is known to the model. No
+/// text is none.
+pub(super) fn quantization(read: &mut Reader) -> Result<Option<String>> {
+    let method = read.string("quantization")?.map(|name| name.to_ascii_lowercase());
+    Ok(method.filter(|name| !name.is_empty()))
 }
 
 /// A token, true (the environment's, which null means too) or false (none).

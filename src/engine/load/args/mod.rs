@@ -63,6 +63,9 @@ pub struct EngineArgs {
     pub ignore_patterns: Vec<String>,
     /// `None` = auto: the checkpoint's, as the device allows.
     pub dtype: Option<DType>,
+    /// How the checkpoint is quantised, or is to be as it is loaded, in small letters; `None`: as
+    /// the checkpoint says.
+    pub quantization: Option<String>,
     /// Where weights come from.
     pub load_format: LoadFormat,
     /// Which device serves.
@@ -189,6 +192,7 @@ impl EngineArgs {
             hf_token: choices::hf_token(map)?,
             ignore_patterns: choices::ignore_patterns(map)?,
             dtype: choices::dtype(&mut read, "dtype")?,
+            quantization: choices::quantization(&mut read)?,
             load_format: choices::load_format(&mut read)?,
             device: choices::device(&mut read)?,
             max_model_len,
