@@ -65,6 +65,8 @@ pub enum Files {
     Safetensors,
     /// `pytorch_model.bin` only.
     Torch,
+    /// GGUF only, which is no checkpoint of a folder's.
+    Gguf,
     /// An adapter's, which is no checkpoint of its own.
     Adapter,
 }
@@ -238,6 +240,11 @@ impl Checkpoint {
         gguf.codes(names, outputs, inputs).map_err(Error::on_one_line)
     }
 
+    /// The form that `codes` would give them.
+    pub fn code_form(&self, names: &[String]) -> Option<QuantForm> {
+        self.gguf.as_ref()?.code_form(names)
+    }
+
     /// `count` matrices of `rows` x `cols` in one tensor, as one that is `count * rows` x `cols`.
     ///
     /// # Errors
@@ -373,7 +380,8 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut others = BTreeSet::new();
     for (n, (index, single)) in pairs.into_iter().enumerate() {
-        let wanted = if n == 0 { files != Files::Torch } else { files != Files::Safetensors };
+        let own = if n == 0 { Files::Safetensors } else { Files::Torch };
+        let wanted = files == Files::Any || files == own;
         if !wanted {
             continue;
         }

@@ -28,6 +28,20 @@ impl Gguf {
         self.all().map_err(|e| self.at(e))
     }
 
+    /// What this model's tensors know better than a config.json of another place, out of `own`,
+    /// this model's configuration.
+    pub fn over_config(&self, own: &Map<String, Value>) -> Map<String, Value> {
+        let mut over = Map::new();
+        for key in ["vocab_size", "tie_word_embeddings"] {
+            over.extend(own.get(key).map(|value| (key.to_string(), value.clone())));
+        }
+        // Of the weights that such a config.json came with.
+        for key in ["quantization_config", "compression_config"] {
+            over.insert(key.into(), Value::Null);
+        }
+        over
+    }
+
     fn all(&self) -> Result<Map<String, Value>> {
         let sizes = Sizes::read(&self.keys)?;
         let source = Source { gguf: self, keys: &self.keys, sizes: &sizes };

@@ -26,7 +26,7 @@ pub struct Gguf {
     pub(super) keys: Keys,
     pub(super) shards: Vec<Arc<Shard>>,
     /// By their names: which file, and where in it.
-    stored: BTreeMap<String, (usize, Stored)>,
+    by_name: BTreeMap<String, (usize, Stored)>,
 }
 
 impl Gguf {
@@ -46,7 +46,7 @@ impl Gguf {
             path: paths.first().cloned().unwrap_or_else(|| path.to_path_buf()),
             keys: Keys::default(),
             shards: Vec::new(),
-            stored: BTreeMap::new(),
+            by_name: BTreeMap::new(),
         };
         let mut said = None;
         for (n, path) in paths.iter().enumerate() {
@@ -59,7 +59,7 @@ impl Gguf {
             judge_split(&header.keys, n, paths.len()).map_err(at)?;
             for stored in header.tensors {
                 let name = stored.name.clone();
-                if gguf.stored.insert(name, (n, stored.clone())).is_some() {
+                if gguf.by_name.insert(name, (n, stored.clone())).is_some() {
                     let name = cut(&stored.name);
                     return Err(at(invalid!("tensor '{name}' is also in another of its files.")));
                 }
@@ -71,7 +71,7 @@ impl Gguf {
             gguf.shards.push(Arc::new(shard));
         }
 
-        let found = gguf.stored.len() as u64;
+        let found = gguf.by_name.len() as u64;
         match said.filter(|&said| said != found && paths.len() > 1) {
             Some(said) => Err(invalid!(
                 "{}: 'split.tensors.count' is {said}, and its {} files hold {found} tensors.",
@@ -93,13 +93,13 @@ impl Gguf {
     }
 
     /// Of all files.
-    pub(super) fn tensors(&self) -> impl Iterator<Item = (usize, &Stored)> {
-        self.stored.values().map(|(shard, stored)| (*shard, stored))
+    pub(super) fn stored(&self) -> impl Iterator<Item = (usize, &Stored)> {
+        self.by_name.values().map(|(shard, stored)| (*shard, stored))
     }
 
     /// The tensor of a name of GGUF's.
     pub(super) fn find(&self, name: &str) -> Option<&Stored> {
-        self.stored.get(name).map(|(_, stored)| stored)
+        self.by_name.get(name).map(|(_, stored)| stored)
     }
 
     /// The values of a small tensor.
@@ -107,7 +107,7 @@ impl Gguf {
     /// # Errors
     /// InvalidArgument: it is not small. The file cannot be read.
     pub(super) fn floats(&self, name: &str) -> Result<Option<Vec<f32>>> {
-        let Some((shard, stored)) = self.stored.get(name) else { return Ok(None) };
+        let Some((shard, stored)) = self.by_name.get(name) else { return Ok(None) };
         let count = stored.rows * stored.cols;
         if count > FACTORS_MAX {
             let most = FACTORS_MAX;

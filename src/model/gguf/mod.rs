@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `value`, `header` | the beginning of a file: keys, names and places of tensors |
 //! | `block_types`, `blocks` | types of tensors, and blocks taken apart |
+//! | `choose` | which file is meant |
 //! | `files` | a model's files, opened |
 //! | `architectures`, `names`, `sizes` | what Hugging Face calls a model and its tensors |
 //! | `config` | keys -> config.json |
@@ -15,6 +16,7 @@
 mod architectures;
 mod block_types;
 mod blocks;
+mod choose;
 mod config;
 mod files;
 mod header;
@@ -27,6 +29,7 @@ mod tensors;
 mod tokenizer;
 mod value;
 
+pub use choose::{choose, is_gguf, with_type, GgufName};
 pub use files::Gguf;
 pub use tensors::Tensors;
 pub use tokenizer::{TokenizerParts, Vocabulary};

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use super::block_types::{Content, Narrow};
+use super::block_types::{Codes, Content, Narrow};
 use super::files::Gguf;
 use super::header::Stored;
 use super::names::{self, heads_in_pairs, is_norm_plus_one, Heads, Name};
@@ -53,27 +53,31 @@ impl Views {
 /// A tensor that was asked for: where it is, and which of its rows.
 type Found<'a> = (&'a Views, Range<usize>);
 
-impl Tensors {
+impl Gguf {
+    /// The tensors of this model.
+    ///
     /// # Errors
     /// InvalidArgument: tensors that contradict the sizes, or two of one name. Unsupported: another
     /// architecture. One line that begins with the file's path.
-    pub fn of(gguf: &Gguf) -> Result<Tensors> {
-        let sizes = Sizes::read(&gguf.keys).map_err(|e| gguf.at(e))?;
+    pub fn tensors(&self) -> Result<Tensors> {
+        let sizes = Sizes::read(&self.keys).map_err(|e| self.at(e))?;
         let mut tensors = Tensors {
-            path: gguf.path().display().to_string(),
-            shards: gguf.shards.clone(),
+            path: self.path().display().to_string(),
+            shards: self.shards.clone(),
             entries: BTreeMap::new(),
             views: Vec::new(),
             said: AtomicBool::new(false),
         };
-        for (shard, stored) in gguf.tensors() {
+        for (shard, stored) in self.stored() {
             let Some(name) = names::name_of(sizes.architecture, &stored.name) else { continue };
-            let Some(shard) = gguf.shards.get(shard) else { continue };
-            tensors.add(name, stored.clone(), shard, &sizes).map_err(|e| gguf.at(e))?;
+            let Some(shard) = self.shards.get(shard) else { continue };
+            tensors.add(name, stored.clone(), shard, &sizes).map_err(|e| self.at(e))?;
         }
         Ok(tensors)
     }
+}
 
+impl Tensors {
     fn add(
         &mut self,
         name: Name,
@@ -163,7 +167,10 @@ impl Tensors {
         for (name, &rows) in names.iter().zip(outputs) {
             found.push(self.find(name, rows, inputs)?);
         }
-        let Some((form, narrow)) = self.common_form(names, &found) else { return Ok(None) };
+        let Some((form, narrow)) = common_form(found.iter().map(|(views, _)| *views)) else {
+            self.say_unpacked(names, &found);
+            return Ok(None);
+        };
 
         let mut parts = Vec::new();
         for (views, rows) in found {
@@ -180,33 +187,34 @@ impl Tensors {
         Ok(Some((form, parts)))
     }
 
-    /// The form of tensors that are stacked, and whether their codes are as narrow as their types
-    /// allow; bytes else, which hold the integers of all types.
-    fn common_form(&self, names: &[String], found: &[Found]) -> Option<(QuantForm, bool)> {
-        let codes: Vec<_> = found.iter().filter_map(|(views, _)| views.tensor.codes()).collect();
-        let first = codes.first()?;
-        if codes.len() < found.len() {
-            self.say_unpacked(names, found);
-            return None;
-        }
+    /// The form that `codes` would give these tensors.
+    pub fn code_form(&self, names: &[String]) -> Option<QuantForm> {
+        let entries = names.iter().map(|name| self.entries.get(name));
+        let views: Option<Vec<&Views>> =
+            entries.map(|entry| entry.map(|entry| &self.views[entry.tensor])).collect();
+        common_form(views?.into_iter()).map(|(form, _)| form)
+    }
 
-        let width = |narrow: Narrow| narrow.codes();
-        let narrow = codes.iter().all(|codes| width(codes.narrow) == width(first.narrow));
-        let wide_offsets = codes.iter().any(|codes| codes.offsets);
-        // An integer that is stored as more than itself is paid for by an offset.
-        let surplus = codes.iter().any(|codes| matches!(codes.narrow, Narrow::Int4 { plus: 0..8 }));
-        let form = QuantForm {
-            codes: if narrow { width(first.narrow) } else { CodeType::Int8 },
-            group: codes.iter().map(|codes| codes.group).min().unwrap_or(1),
-            offsets: wide_offsets || (narrow && surplus),
-            inputs: None,
-        };
-        Some((form, narrow))
+    /// Say what it costs that the token table, which is stored as codes, is held as `dtype`.
+    pub fn say_tables(&self, dtype: DType) {
+        let Some(entry) = self.entries.get("model.embed_tokens.weight") else { return };
+        let stored = &self.views[entry.tensor].tensor.stored;
+        if let Content::Codes(_) = stored.kind.content {
+            tracing::info!(
+                "{}: '{}' is stored as {} and held unpacked: {} bytes in place of {}",
+                self.path,
+                stored.name,
+                stored.kind.name,
+                stored.rows * stored.cols * dtype.bytes(),
+                stored.bytes()
+            );
+        }
     }
 
     /// Once for all weights of a model.
     fn say_unpacked(&self, names: &[String], found: &[Found]) {
-        if self.said.swap(true, Ordering::Relaxed) {
+        let none_packed = found.iter().all(|(views, _)| views.tensor.codes().is_none());
+        if none_packed || self.said.swap(true, Ordering::Relaxed) {
             return;
         }
         let kinds: Vec<&str> = found.iter().map(|(v, _)| v.tensor.stored.kind.name).collect();
@@ -251,6 +259,26 @@ impl Tensors {
     pub fn unchanged(&self) -> Result<()> {
         self.shards.iter().try_for_each(|shard| shard.unchanged())
     }
+}
+
+/// The form of tensors that are stacked, if all are codes, and whether these are as narrow as their
+/// types allow; bytes else, which hold the integers of all types.
+fn common_form<'a>(stacked: impl Iterator<Item = &'a Views>) -> Option<(QuantForm, bool)> {
+    let codes: Option<Vec<&Codes>> = stacked.map(|views| views.tensor.codes()).collect();
+    let codes = codes?;
+    let first = codes.first()?.narrow.codes();
+
+    let narrow = codes.iter().all(|codes| codes.narrow.codes() == first);
+    // A code that stands for less than its integer is paid for by an offset.
+    let surplus = |codes: &&Codes| matches!(codes.narrow, Narrow::Int4 { plus } if plus != 8);
+    let offsets = codes.iter().any(|codes| codes.offsets);
+    let form = QuantForm {
+        codes: if narrow { first } else { CodeType::Int8 },
+        group: codes.iter().map(|codes| codes.group).min().unwrap_or(1),
+        offsets: offsets || (narrow && codes.iter().any(surplus)),
+        inputs: None,
+    };
+    Some((form, narrow))
 }
 
 /// In which order the file has a tensor's rows.

@@ -31,7 +31,8 @@ fn hub(stand_in: &StandIn, cache: &Folder) -> Hub {
 }
 
 fn any<'a>(revision: Option<&'a str>) -> SnapshotRequest<'a> {
-    SnapshotRequest { repo: "org/name", revision, ignore: &[], weights: Some(Files::Any) }
+    let gguf = &GgufName::Only;
+    SnapshotRequest { repo: "org/name", revision, ignore: &[], weights: Some(Files::Any), gguf }
 }
 
 #[track_caller]
@@ -88,7 +89,9 @@ fn which_files() {
     let fetched = |files: &[(&str, &[u8])], ignore: &[&str], weights: Option<Files>| {
         let (stand_in, cache) = (StandIn::new(files), Folder::new());
         let ignore: Vec<String> = ignore.iter().map(|p| p.to_string()).collect();
-        let wanted = SnapshotRequest { repo: "name", revision: None, ignore: &ignore, weights };
+        let gguf = &GgufName::Only;
+        let wanted =
+            SnapshotRequest { repo: "name", revision: None, ignore: &ignore, weights, gguf };
         hub(&stand_in, &cache).snapshot(&wanted).map(drop)?;
         let log = stand_in.log();
         let names = log.iter().filter(|l| l.starts_with("GET /name/resolve/"));
