@@ -3,18 +3,61 @@
 //! found at run time. All sets give the same bits: the scalar twin grades the others in tests.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::codes::Codes;
+use super::lanes::LANES;
 use super::low_rank::Delta;
 use super::numbers;
-use super::weight::{Elements, Panels, LANES};
+use super::panels::{Elements, Held, Panels};
 use crate::device::Activation;
 
 /// Token rows that share one pass over a panel. 6 rows x 4 AVX-512 registers of sums, 4 of weights
 /// and one of input fill the 32 registers best.
 const BLOCK: usize = 6;
 
+/// Inputs of codes that are unpacked at a time: 16 KiB of values, which the first cache holds.
+const UNPACKED: usize = 64;
+
 type Tile = [[f32; LANES]; BLOCK];
+
+/// Weights of some inputs of a panel, `[input][lane]`.
+#[derive(Clone, Copy)]
+enum Weights<'a> {
+    F32(&'a [f32]),
+    F16(&'a [u16]),
+    BF16(&'a [u16]),
+}
+
+impl Weights<'_> {
+    /// Inputs.
+    fn inputs(self) -> usize {
+        match self {
+            Weights::F32(w) => w.len() / LANES,
+            Weights::F16(w) | Weights::BF16(w) => w.len() / LANES,
+        }
+    }
+}
+
+/// The same inputs of some rows.
+#[derive(Clone, Copy)]
+struct Inputs<'a> {
+    /// From the first row's first one on.
+    x: &'a [f32],
+    /// Elements from row to row.
+    stride: usize,
+    rows: usize,
+}
+
+/// What a thread computes a panel in.
+#[derive(Default)]
+struct Scratch {
+    /// Unpacked codes, `[input][lane]`.
+    values: Vec<f32>,
+    /// Of all rows.
+    tiles: Vec<Tile>,
+}
 
 /// An instruction set that this machine has: only [`Isa::detect`] and [`Isa::all`] make one, which
 /// is what the calls into `#[target_feature]` functions rely on.
@@ -140,11 +183,12 @@ impl<'a> Job<'a> {
         out: &'a mut [f32],
     ) -> Job<'a> {
         let gated = act.is_some_and(Activation::is_gated);
-        assert_eq!(gated, panels.gated, "a gated activation needs a gate|up weight");
-        let out_width = if gated { panels.outputs / 2 } else { panels.outputs };
+        assert_eq!(gated, panels.lanes.gated, "a gated activation needs a gate|up weight");
+        let outputs = panels.lanes.outputs;
+        let out_width = if gated { outputs / 2 } else { outputs };
         assert!(x.len() >= rows * panels.inputs, "x is too short");
         assert!(out.len() >= rows * out_width, "out is too short");
-        assert!(bias.is_none_or(|b| b.len() == panels.outputs), "bias has another length");
+        assert!(bias.is_none_or(|b| b.len() == outputs), "bias has another length");
 
         Job {
             isa,
@@ -168,56 +212,101 @@ impl<'a> Job<'a> {
 
     /// Compute panels until none is left.
     pub fn work(&self) {
+        let mut scratch = Scratch::default();
         loop {
             let panel = self.next.fetch_add(1, Ordering::Relaxed);
-            if panel >= self.panels.count() {
+            if panel >= self.panels.lanes.count() {
                 return;
             }
             match self.isa.0 {
-                Level::Scalar => self.panel(panel, scalar_tile),
+                Level::Scalar => self.panel(panel, &mut scratch, Codes::unpack, scalar_tile),
                 // SAFETY: an `Isa` exists only if `Isa::all` found the features.
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => unsafe { x86::panel_avx2(self, panel) },
+                Level::Avx2 => unsafe { x86::panel_avx2(self, panel, &mut scratch) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => unsafe { x86::panel_avx512(self, panel) },
+                Level::Avx512 => unsafe { x86::panel_avx512(self, panel, &mut scratch) },
             }
         }
     }
 
     /// One panel over all rows, block by block: as many rows as `BLOCK`, the last block what is
-    /// left.
+    /// left. Codes are unpacked some inputs at a time, and all rows go over those.
     #[inline(always)]
-    fn panel(&self, panel: usize, tile_of: impl Fn(&Panels, usize, &[f32], usize, &mut Tile)) {
-        let lane_bias: Option<[f32; LANES]> = self.bias.map(|bias| {
-            std::array::from_fn(|lane| self.panels.output_of(panel, lane).map_or(0.0, |o| bias[o]))
-        });
-        let columns = if self.panels.gated { LANES / 2 } else { LANES };
-        let first = panel * columns;
-        let columns = columns.min(self.out_width - first);
-        let mut tile: Tile = [[0.0; LANES]; BLOCK];
-        let mut row = 0;
-        while row < self.rows {
-            let rows = BLOCK.min(self.rows - row);
-            tile_of(self.panels, panel, &self.x[row * self.panels.inputs..], rows, &mut tile);
-            for (r, sums) in tile.iter_mut().enumerate().take(rows) {
-                if let Some(delta) = self.delta {
-                    for (lanes, output) in self.panels.runs(panel) {
-                        delta.add(row + r, output, &mut sums[lanes]);
+    fn panel(
+        &self,
+        panel: usize,
+        scratch: &mut Scratch,
+        unpack: impl Fn(&Codes, usize, Range<usize>, &mut [f32]),
+        add_to: impl Fn(Weights, Inputs, &mut Tile),
+    ) {
+        let k = self.panels.inputs;
+        let of_panel = panel * k * LANES..(panel + 1) * k * LANES;
+        let blocks = (0..self.rows).step_by(BLOCK);
+        let inputs = |row: usize, first: usize| Inputs {
+            x: &self.x[row * k + first..],
+            stride: k,
+            rows: BLOCK.min(self.rows - row),
+        };
+        let weights = match &self.panels.held {
+            Held::Plain(Elements::F32(w)) => Weights::F32(&w[of_panel]),
+            Held::Plain(Elements::F16(w)) => Weights::F16(&w[of_panel]),
+            Held::Plain(Elements::BF16(w)) => Weights::BF16(&w[of_panel]),
+            Held::Codes(codes) => {
+                let Scratch { values, tiles } = scratch;
+                tiles.clear();
+                tiles.resize(self.rows.div_ceil(BLOCK), [[0.0; LANES]; BLOCK]);
+                values.resize(UNPACKED * LANES, 0.0);
+
+                for first in (0..k).step_by(UNPACKED) {
+                    let some = first..k.min(first + UNPACKED);
+                    let values = &mut values[..some.len() * LANES];
+                    unpack(codes, panel, some, values);
+                    for (row, tile) in blocks.clone().zip(tiles.iter_mut()) {
+                        add_to(Weights::F32(values), inputs(row, first), tile);
                     }
                 }
-                self.epilogue(lane_bias.as_ref(), sums);
-                let at = (row + r) * self.out_width + first;
-                // SAFETY: row + r < rows and first + columns <= out_width, so the range lies in
-                // `out`; no other thread has this panel, hence these columns.
-                let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(at), columns) };
-                if columns == LANES {
-                    out.copy_from_slice(sums);
-                } else {
-                    out.copy_from_slice(&sums[..columns]);
+
+                for (row, tile) in blocks.zip(tiles) {
+                    self.finish(panel, row, tile);
+                }
+                return;
+            }
+        };
+        for row in blocks {
+            let mut tile = [[0.0; LANES]; BLOCK];
+            add_to(weights, inputs(row, 0), &mut tile);
+            self.finish(panel, row, &mut tile);
+        }
+    }
+
+    /// Sums of the rows from `row` on to what goes out.
+    #[inline(always)]
+    fn finish(&self, panel: usize, row: usize, tile: &mut Tile) {
+        let lanes = self.panels.lanes;
+        let lane_bias: Option<[f32; LANES]> = self.bias.map(|bias| {
+            std::array::from_fn(|lane| lanes.output_of(panel, lane).map_or(0.0, |o| bias[o]))
+        });
+        let columns = if lanes.gated { LANES / 2 } else { LANES };
+        let first = panel * columns;
+        let columns = columns.min(self.out_width - first);
+
+        for (row, sums) in (row..self.rows).zip(tile) {
+            if let Some(delta) = self.delta {
+                for (lanes, output) in lanes.runs(panel) {
+                    delta.add(row, output, &mut sums[lanes]);
                 }
             }
-            row += rows;
+            self.epilogue(lane_bias.as_ref(), sums);
+            let at = row * self.out_width + first;
+            // SAFETY: row < rows and first + columns <= out_width, so the range lies in `out`; no
+            // other thread has this panel, hence these columns.
+            let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(at), columns) };
+            if columns == LANES {
+                out.copy_from_slice(sums);
+            } else {
+                out.copy_from_slice(&sums[..columns]);
+            }
         }
     }
 
@@ -237,24 +326,19 @@ impl<'a> Job<'a> {
     }
 }
 
-/// tile[r][lane] = sum over i of x[r][i] * w[i][lane], fused, in the order of i. The definition.
-fn scalar_tile(panels: &Panels, panel: usize, x: &[f32], rows: usize, tile: &mut Tile) {
-    let k = panels.inputs;
-    let range = panel * k * LANES..(panel + 1) * k * LANES;
-    for (r, sums) in tile.iter_mut().enumerate().take(rows) {
-        let x = &x[r * k..(r + 1) * k];
-        *sums = [0.0; LANES];
+/// tile[r][lane] += sum over i of x[r][i] * w[i][lane], fused, in the order of i. The definition.
+fn scalar_tile(weights: Weights, inputs: Inputs, tile: &mut Tile) {
+    for (r, sums) in tile.iter_mut().enumerate().take(inputs.rows) {
+        let x = &inputs.x[r * inputs.stride..][..weights.inputs()];
         let mut add = |i: usize, w: f32| sums[i % LANES] = x[i / LANES].mul_add(w, sums[i % LANES]);
-        match &panels.elements {
-            Elements::F32(w) => w[range.clone()].iter().enumerate().for_each(|(i, &w)| add(i, w)),
-            Elements::F16(w) => w[range.clone()]
-                .iter()
-                .enumerate()
-                .for_each(|(i, &w)| add(i, numbers::f16_to_f32(w))),
-            Elements::BF16(w) => w[range.clone()]
-                .iter()
-                .enumerate()
-                .for_each(|(i, &w)| add(i, numbers::bf16_to_f32(w))),
+        match weights {
+            Weights::F32(w) => w.iter().enumerate().for_each(|(i, &w)| add(i, w)),
+            Weights::F16(w) => {
+                w.iter().enumerate().for_each(|(i, &w)| add(i, numbers::f16_to_f32(w)));
+            }
+            Weights::BF16(w) => {
+                w.iter().enumerate().for_each(|(i, &w)| add(i, numbers::bf16_to_f32(w)));
+            }
         }
     }
 }
@@ -263,8 +347,9 @@ fn scalar_tile(panels: &Panels, panel: usize, x: &[f32], rows: usize, tile: &mut
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::super::weight::{Elements, Panels, LANES};
-    use super::{Job, Tile, BLOCK};
+    use super::super::codes::Codes;
+    use super::super::lanes::LANES;
+    use super::{Inputs, Job, Scratch, Tile, Weights, BLOCK};
 
     const F32: u8 = 0;
     const F16: u8 = 1;
@@ -323,15 +408,15 @@ mod x86 {
         }
     }
 
-    /// A panel's weights as bytes behind a pointer, with the check that makes reads in range.
-    fn panel_pointer(panels: &Panels, panel: usize, x: &[f32], rows: usize) -> (*const u8, u8) {
-        let size = panels.inputs * LANES;
-        assert!(rows <= BLOCK && x.len() >= rows * panels.inputs);
-        let range = panel * size..(panel + 1) * size;
-        match &panels.elements {
-            Elements::F32(w) => (w[range].as_ptr().cast(), F32),
-            Elements::F16(w) => (w[range].as_ptr().cast(), F16),
-            Elements::BF16(w) => (w[range].as_ptr().cast(), BF16),
+    /// Weights as bytes behind a pointer, with the check that makes reads in range.
+    fn pointer(weights: Weights, inputs: Inputs) -> (*const u8, u8) {
+        let Inputs { x, stride, rows } = inputs;
+        assert!(rows > 0 && rows <= BLOCK);
+        assert!(x.len() >= (rows - 1) * stride + weights.inputs());
+        match weights {
+            Weights::F32(w) => (w.as_ptr().cast(), F32),
+            Weights::F16(w) => (w.as_ptr().cast(), F16),
+            Weights::BF16(w) => (w.as_ptr().cast(), BF16),
         }
     }
 
@@ -346,18 +431,24 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    pub fn panel_avx512(job: &Job, panel: usize) {
-        job.panel(panel, |panels, panel, x, rows, tile| {
-            let (w, dtype) = panel_pointer(panels, panel, x, rows);
-            let k = panels.inputs;
-            let x = x.as_ptr();
-            // SAFETY: the features are enabled on the caller; `panel_pointer` checked that `rows`
-            // rows of `k` inputs and a panel of `k` x LANES weights lie behind the pointers.
+    pub fn panel_avx512(job: &Job, panel: usize, scratch: &mut Scratch) {
+        job.panel(panel, scratch, Codes::unpack, |weights, inputs, tile| {
+            let (w, dtype) = pointer(weights, inputs);
+            let k = weights.inputs();
+            let Inputs { stride, rows, .. } = inputs;
+            let x = inputs.x.as_ptr();
+            // SAFETY: the features are enabled on the caller; `pointer` checked that `rows` rows of
+            // `k` inputs lie behind `x`, and behind `w` are `k` x LANES weights.
             unsafe {
+                macro_rules! run {
+                    ($dtype:ident) => {
+                        by_rows!(rows, tile512, $dtype, [1; 2; 3; 4; 5; 6], (x, stride, k, w, tile))
+                    };
+                }
                 match dtype {
-                    F32 => by_rows!(rows, tile512, F32, [1; 2; 3; 4; 5; 6], (x, k, w, tile)),
-                    F16 => by_rows!(rows, tile512, F16, [1; 2; 3; 4; 5; 6], (x, k, w, tile)),
-                    _ => by_rows!(rows, tile512, BF16, [1; 2; 3; 4; 5; 6], (x, k, w, tile)),
+                    F32 => run!(F32),
+                    F16 => run!(F16),
+                    _ => run!(BF16),
                 }
             }
         });
@@ -377,16 +468,23 @@ mod x86 {
         }
     }
 
-    /// SAFETY: `R` rows of `k` inputs must lie behind `x`, `k` x LANES weights behind `w`.
+    /// SAFETY: `R` rows of `k` inputs must lie behind `x`, `stride` elements from each other, `k` x
+    /// LANES weights behind `w`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn tile512<const R: usize, const DTYPE: u8>(
         x: *const f32,
+        stride: usize,
         k: usize,
         w: *const u8,
         tile: &mut Tile,
     ) {
         let mut sums = [[_mm512_setzero_ps(); 4]; R];
+        for (sums, from) in sums.iter_mut().zip(tile.iter()) {
+            for (sum, from) in sums.iter_mut().zip(from.chunks_exact(16)) {
+                *sum = _mm512_loadu_ps(from.as_ptr());
+            }
+        }
         for i in 0..k {
             let ws: [__m512; 4] = [
                 load512::<DTYPE>(w, i * LANES),
@@ -396,7 +494,7 @@ mod x86 {
             ];
 
             for (r, sums) in sums.iter_mut().enumerate() {
-                let xv = _mm512_set1_ps(*x.add(r * k + i));
+                let xv = _mm512_set1_ps(*x.add(r * stride + i));
                 for (sum, &w) in sums.iter_mut().zip(&ws) {
                     *sum = _mm512_fmadd_ps(xv, w, *sum);
                 }
@@ -411,11 +509,12 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub fn panel_avx2(job: &Job, panel: usize) {
-        job.panel(panel, |panels, panel, x, rows, tile| {
-            let (w, dtype) = panel_pointer(panels, panel, x, rows);
-            let k = panels.inputs;
-            let x = x.as_ptr();
+    pub fn panel_avx2(job: &Job, panel: usize, scratch: &mut Scratch) {
+        job.panel(panel, scratch, Codes::unpack, |weights, inputs, tile| {
+            let (w, dtype) = pointer(weights, inputs);
+            let k = weights.inputs();
+            let Inputs { stride, rows, .. } = inputs;
+            let x = inputs.x.as_ptr();
             // SAFETY: as in `panel_avx512`.
             unsafe {
                 macro_rules! run {
@@ -425,7 +524,7 @@ mod x86 {
                             tile256,
                             $dtype,
                             [1, 8; 2, 4; 3, 2; 4, 2; 5, 2; 6, 2],
-                            (x, k, w, tile)
+                            (x, stride, k, w, tile)
                         )
                     };
                 }
@@ -460,6 +559,7 @@ mod x86 {
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn tile256<const R: usize, const V: usize, const DTYPE: u8>(
         x: *const f32,
+        stride: usize,
         k: usize,
         w: *const u8,
         tile: &mut Tile,
@@ -467,6 +567,11 @@ mod x86 {
         for strip in 0..LANES / (8 * V) {
             let first = strip * 8 * V;
             let mut sums = [[_mm256_setzero_ps(); V]; R];
+            for (sums, from) in sums.iter_mut().zip(tile.iter()) {
+                for (sum, from) in sums.iter_mut().zip(from[first..].chunks_exact(8)) {
+                    *sum = _mm256_loadu_ps(from.as_ptr());
+                }
+            }
             for i in 0..k {
                 let mut ws = [_mm256_setzero_ps(); V];
                 for (v, w_v) in ws.iter_mut().enumerate() {
@@ -474,7 +579,7 @@ mod x86 {
                 }
 
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let xv = _mm256_set1_ps(*x.add(r * k + i));
+                    let xv = _mm256_set1_ps(*x.add(r * stride + i));
                     for (sum, &w) in sums.iter_mut().zip(&ws) {
                         *sum = _mm256_fmadd_ps(xv, w, *sum);
                     }

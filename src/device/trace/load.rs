@@ -2,25 +2,28 @@
 
 use super::{product, Trace, TraceTensor, TraceWeight};
 use crate::device::host_slots::HostSlots;
-use crate::device::{DType, DeviceLimits, LoadOps, QuantForm, WeightDesc, WeightKind};
+use crate::device::{DType, DeviceLimits, LoadOps, QuantForm, Source, WeightDesc, WeightKind};
 use crate::error::Result;
 
-/// Codes, and scales and offsets in f32.
-fn code_bytes(form: &QuantForm, outputs: usize, inputs: usize) -> u64 {
-    let numbers = if form.offsets { 2 } else { 1 };
-    let codes = product(&[outputs, form.codes.row_bytes(inputs)]);
-    codes.saturating_add(product(&[outputs, form.groups(inputs), numbers, 4]))
+/// Of codes, their scales and offsets, and the order of inputs.
+fn code_bytes(weight: &WeightDesc, form: &QuantForm) -> u64 {
+    let per_group = DType::F32.bytes() * if form.offsets { 2 } else { 1 };
+    let groups = product(&[weight.outputs, form.groups(weight.inputs), per_group]);
+    let row = product(&[weight.inputs, form.codes.bits()]).div_ceil(8);
+    let codes = row.saturating_mul(weight.outputs as u64);
+    let order = match &weight.source {
+        Source::Codes { order, .. } => 4 * order.len() as u64,
+        _ => 0,
+    };
+    codes.saturating_add(groups).saturating_add(order)
 }
 
 impl LoadOps for Trace {
     fn upload(&mut self, weight: WeightDesc<'_>) -> Result<TraceWeight> {
-        let element = match weight.kind {
-            WeightKind::Vector => DType::F32,
-            _ => weight.dtype,
-        };
-        let bytes = match &weight.quant {
-            Some(form) => code_bytes(form, weight.outputs, weight.inputs),
-            None => product(&[weight.outputs, weight.inputs, element.bytes()]),
+        let bytes = match (&weight.quant, weight.kind) {
+            (Some(form), _) => code_bytes(&weight, form),
+            (None, WeightKind::Vector) => product(&[weight.outputs, weight.inputs, 4]),
+            (None, _) => product(&[weight.outputs, weight.inputs, weight.dtype.bytes()]),
         };
         self.held.weights = self.held.weights.saturating_add(bytes);
         let count = match weight.kind {

@@ -50,9 +50,7 @@ pub(super) fn unpack<'a>(
 }
 
 fn state(layer: &LayerTensors, rows: usize, cols: usize) -> Result<State> {
-    let fp4 = "weight.quant_state.bitsandbytes__fp4";
-    let name = if layer.has(fp4) { fp4 } else { "weight.quant_state.bitsandbytes__nf4" };
-    let (text, raw) = layer.text(name, STATE_BYTES_MAX)?;
+    let (text, raw) = layer.text("weight.quant_state.bitsandbytes__nf4", STATE_BYTES_MAX)?;
     let shown = raw.shown();
     let value = json::parse(&text).map_err(|e| raw.wrong(format!("is no JSON text: {e}")))?;
     let Some(map) = value.as_object() else { return Err(raw.wrong("is no JSON object")) };
