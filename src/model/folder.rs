@@ -72,7 +72,8 @@ pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Lo
     let shown = cut(name);
     if let Some(file) = tried.iter().find(|path| path.exists()) {
         return Err(invalid!(
-            "{} is a file: a model is named by the folder that holds its config.json.",
+            "{} is a file: a model is named by the folder that holds its config.json, or by its \
+             GGUF file.",
             file.display()
         )
         .on_one_line());
@@ -87,8 +88,9 @@ pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Lo
         return Ok(Location::Repo(repo, which));
     }
     let tried: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
+    let what = if gguf::is_gguf(name) { "GGUF file" } else { "folder" };
     Err(Error::NotFound(format!(
-        "'{shown}' is no folder (tried: {}) and no name of a model on a hub (org/name).",
+        "'{shown}' is no {what} (tried: {}) and no name of a model on a hub (org/name).",
         tried.join(", ")
     ))
     .on_one_line())

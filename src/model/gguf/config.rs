@@ -148,10 +148,10 @@ impl Source<'_> {
         if let Some(width) = self.size("expert_shared_feed_forward_length")? {
             config.insert("shared_expert_intermediate_size".into(), json!(width));
         }
-        // Not among a file's keys: of Qwen 3 all published models divide by the sum.
-        if self.sizes.architecture.name == "qwen3moe" {
-            config.insert("norm_topk_prob".into(), json!(true));
-        }
+        // Where the file does not say: all published models of Qwen 3 divide by the sum.
+        let usual = self.sizes.architecture.name == "qwen3moe";
+        let said = self.keys.flag(&self.key("expert_weights_norm"))?;
+        config.insert("norm_topk_prob".into(), json!(said.unwrap_or(usual)));
         Ok(config)
     }
 
@@ -172,6 +172,13 @@ impl Source<'_> {
 
         if let Some(window) = window {
             config.insert("sliding_window".into(), json!(window));
+        }
+        let pattern = self.key("attention.sliding_window_pattern");
+        if let Some(windowed) = self.keys.flags(&pattern)? {
+            let kind = |windowed| if windowed { "sliding_attention" } else { "full_attention" };
+            config.insert("layer_types".into(), windowed.into_iter().map(kind).collect());
+        } else if let Some(each) = size(self.keys, &pattern)? {
+            config.insert("sliding_window_pattern".into(), json!(each));
         }
         for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
             if architecture.name == "gemma2" {

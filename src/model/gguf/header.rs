@@ -354,3 +354,7 @@ impl<'a> Cursor<'a> {
 fn no_kind(kind: u32, what: &str) -> Error {
     invalid!("{what} has a value of kind {kind}, which GGUF does not have.")
 }
+
+#[cfg(test)]
+#[path = "header_tests.rs"]
+mod tests;

@@ -309,3 +309,7 @@ impl Storage for View {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "tensor_tests.rs"]
+mod tests;

@@ -189,6 +189,24 @@ impl Keys {
         }
     }
 
+    /// None also where it is no array.
+    ///
+    /// # Errors
+    /// InvalidArgument: an array of something else.
+    pub fn flags(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        let flag = |value: Option<Value>| match value? {
+            Value::Flag(flag) => Some(flag),
+            _ => None,
+        };
+        match self.0.get(key) {
+            Some(Value::Array(_)) => self.read(key, "an array of flags", |value| match value {
+                Value::Array(array) => array.values()?.map(flag).collect(),
+                _ => None,
+            }),
+            _ => Ok(None),
+        }
+    }
+
     /// # Errors
     /// InvalidArgument: another value.
     pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
