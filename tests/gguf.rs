@@ -56,6 +56,7 @@ fn tokenizers_answer_as_transformers_does() {
         let role = |key: &str| answers[key].as_u64().map(|id| TokenId(id as u32));
         assert_eq!(tokenizer.eos(), role("eos"), "{kind}");
         assert_eq!(tokenizer.bos(), role("bos"), "{kind}");
+
         let cases = answers["cases"].as_array().unwrap();
         assert!(cases.len() > 55, "{kind}: {} texts", cases.len());
         for case in cases {

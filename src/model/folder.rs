@@ -50,6 +50,7 @@ pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Lo
             "'model' is empty: it names a folder or a model on a hub (org/name)."
         ));
     }
+
     let tried = candidates(name, version_dir);
     let folder_in = |tried: &[PathBuf], which: GgufName| {
         let folder = tried.iter().find(|path| path.is_dir())?;
@@ -69,6 +70,7 @@ pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Lo
             return found;
         }
     }
+
     let shown = cut(name);
     if let Some(file) = tried.iter().find(|path| path.exists()) {
         return Err(invalid!(
@@ -175,6 +177,7 @@ pub fn judge(folder: &Path, which: &GgufName) -> Result<Holds> {
     if has_config {
         return Ok(Holds::Model);
     }
+
     let shown = folder.display();
     let names = names_in(folder);
     let error = match other_format(names.iter().map(String::as_str)) {

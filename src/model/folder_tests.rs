@@ -140,6 +140,7 @@ fn case_12_what_a_folder_lacks_is_said() {
         let said = judge(&place.0, &GgufName::Only).unwrap_err().to_string();
         assert!(said.starts_with(&place.name()) && said.contains(word), "{name}: {said}");
     }
+
     let many: Vec<String> = (0..50).map(|n| format!("{n:02}.txt")).collect();
     let place = TempDir::new("many", &many.iter().map(String::as_str).collect::<Vec<_>>());
     let said = judge(&place.0, &GgufName::Only).unwrap_err().to_string();

@@ -120,6 +120,7 @@ impl Search<'_> {
                 (hub.judged_snapshot(&request, judge).map_err(at)?, which)
             }
         };
+
         if wanted.key != "model" {
             return Ok(Place::Folder(folder));
         }

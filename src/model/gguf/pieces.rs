@@ -8,8 +8,8 @@ pub(super) struct Piece<'a> {
     pub kind: u8,
 }
 
-/// A model of these pieces, which are joined by their scores (BPE); `unknown` is the one that stands
-/// for what no other does.
+/// A model of these pieces, which are joined by their scores (BPE); `unknown` is the one that
+/// stands for what no other does.
 pub(super) fn model<'a>(pieces: impl Iterator<Item = Piece<'a>>, unknown: Option<&str>) -> Vec<u8> {
     let mut model = Vec::new();
     for Piece { text, score, kind } in pieces {

@@ -129,5 +129,5 @@ fn rows_of_a_head_are_put_in_their_order() {
     let head = Arc::new(turned(Order::Pairs { head: 2 }, 0.0));
     let view = View { tensor: head, form: Form::Wide };
     let all = view.bytes(0..2).load().unwrap().into_owned();
-    assert_eq!(view.bytes(1..2).load().unwrap(), all[256..]);
+    assert_eq!(view.bytes(1..2).load().unwrap()[..], all[256..]);
 }

@@ -201,6 +201,7 @@ impl<'a> Source<'a> {
             single.insert(at.min(single.len()), step);
             special.insert(text.into(), json!({"id": text, "ids": [id], "tokens": [text]}));
         }
+
         if special.is_empty() {
             return Ok(byte_level(true));
         }

@@ -158,7 +158,7 @@ fn what_cannot_be_served_is_refused_before_its_weights() {
         (mistral, "Mistral's own format", false),
         (
             onnx,
-            "has no weights that are read (*.safetensors, pytorch_model.bin, *.gguf): it holds ONNX",
+            "weights that are read (*.safetensors, pytorch_model.bin, *.gguf): it holds ONNX",
             true,
         ),
         (good, "no such model", true),
