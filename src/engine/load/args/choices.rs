@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::values::{self, Reader};
 use crate::device::{DType, KvType};
-use crate::error::{nearest, Error, Result};
+use crate::error::{nearest, Result};
 use crate::invalid;
 use crate::json;
 use crate::model::config::parse_dtype;
