@@ -1934,9 +1934,10 @@ const _: () = {
     ["Offset of field: ScaleGated::half"][::std::mem::offset_of!(ScaleGated, half) - 40usize];
     ["Offset of field: ScaleGated::kind"][::std::mem::offset_of!(ScaleGated, kind) - 44usize];
 };
-#[doc = " Rows that coded_small_m takes at most."]
+#[doc = " Rows that coded_small_m takes at most; shared memory of a block, and what of it x may take."]
 pub const CODED_SMALL_ROWS: u32 = 8;
-pub const CODED_SMALL_SHARED_BYTES: u32 = 94208;
+pub const CODED_SMALL_SHARED_BYTES: u32 = 110592;
+pub const CODED_SMALL_X_BYTES: u32 = 59392;
 pub const CODED_SMALL_MOST_STAGES: u32 = 6;
 #[doc = " Threads, outputs and columns (rows of x) of a tile of coded_wgmma."]
 pub const CODED_THREADS: u32 = 256;
@@ -1978,6 +1979,8 @@ pub struct CodedProduct {
     pub expert_tiles: DevicePtr,
     pub expert_tile_count: DevicePtr,
     pub rows: u32,
+    #[doc = " Of coded_small_e4m3_bytes, which rounds x itself: the step of all rows, or 0 (each has its own)."]
+    pub step: f32,
     #[doc = " Of W, or of one expert."]
     pub outputs: u32,
     pub top_k: u32,
@@ -2005,10 +2008,11 @@ const _: () = {
     ["Offset of field: CodedProduct::expert_tile_count"]
         [::std::mem::offset_of!(CodedProduct, expert_tile_count) - 176usize];
     ["Offset of field: CodedProduct::rows"][::std::mem::offset_of!(CodedProduct, rows) - 184usize];
+    ["Offset of field: CodedProduct::step"][::std::mem::offset_of!(CodedProduct, step) - 188usize];
     ["Offset of field: CodedProduct::outputs"]
-        [::std::mem::offset_of!(CodedProduct, outputs) - 188usize];
+        [::std::mem::offset_of!(CodedProduct, outputs) - 192usize];
     ["Offset of field: CodedProduct::top_k"]
-        [::std::mem::offset_of!(CodedProduct, top_k) - 192usize];
-    ["Offset of field: CodedProduct::end"][::std::mem::offset_of!(CodedProduct, end) - 196usize];
-    ["Offset of field: CodedProduct::kind"][::std::mem::offset_of!(CodedProduct, kind) - 200usize];
+        [::std::mem::offset_of!(CodedProduct, top_k) - 196usize];
+    ["Offset of field: CodedProduct::end"][::std::mem::offset_of!(CodedProduct, end) - 200usize];
+    ["Offset of field: CodedProduct::kind"][::std::mem::offset_of!(CodedProduct, kind) - 204usize];
 };

@@ -31,9 +31,8 @@ const SMALL_ROWS: usize = 4;
 const _: () = assert!(SMALL_ROWS <= abi::CODED_SMALL_ROWS as usize);
 /// Rows up to which coded_wgmma is faster than plain weights in between.
 const WGMMA_ROWS: usize = 256;
-/// Rows up to which coded_small_m multiplies E4M3 by E4M3; more are cuBLASLt's.
-const SMALL_E4M3_ROWS: usize = 8;
-const _: () = assert!(SMALL_E4M3_ROWS <= abi::CODED_SMALL_ROWS as usize);
+/// Rows from which E4M3 by E4M3 is cuBLASLt's, where coded_small_m does not take them.
+const E4M3_ROWS: usize = 3;
 /// Plain weights that stand between codes and cuBLASLt at a time: they are to stay in L2.
 const SLICE_BYTES: usize = 32 << 20;
 /// Compute capabilities: bulk copies; E4M3 in tensor cores; wgmma.
@@ -310,22 +309,27 @@ impl Cuda {
         }
         let context = self.context.clone();
         self.coded.reserve(&context, self.dtype, rows)?;
-        let bytes = self.takes_e4m3(rows, coded, end);
-        let inputs = self.rounded(rows, coded, bytes, x)?;
-        if bytes && rows <= SMALL_E4M3_ROWS {
-            let kernel = &self.kernels.coded_small_e4m3_bytes;
-            return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
-        }
-        if bytes {
-            return self.e4m3_product(rows, coded, bias, end, &inputs, y);
+        if self.takes_e4m3(coded) {
+            if self.takes_few(rows, coded, 1) {
+                let kernel = &self.kernels.coded_small_e4m3_bytes;
+                let inputs = Inputs { x: x.x, steps: DevicePtr::NULL };
+                return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
+            }
+            let library = coded.matrix.outputs.is_multiple_of(16) && end != End::Logits;
+            if library && self.rounds_to_bytes(rows) {
+                let inputs = self.rounded(rows, coded, true, x)?;
+                return self.e4m3_product(rows, coded, bias, end, &inputs, y);
+            }
         }
 
-        let capability = self.context.capability;
+        let inputs = self.rounded(rows, coded, false, x)?;
         let kernels = self.kernels.clone();
+        let capability = self.context.capability;
         let on_tensor_cores = self.dtype != DType::F32
             && capability >= BULK_COPIES
             && coded.matrix.inputs.is_multiple_of(8);
-        if on_tensor_cores && rows <= SMALL_ROWS {
+        let act = self.dtype.bytes();
+        if on_tensor_cores && rows <= SMALL_ROWS && self.takes_few(rows, coded, act) {
             let kernel = small(&kernels, coded.matrix.kind);
             return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
         }
@@ -335,41 +339,47 @@ impl Cuda {
                 return self.wgmma_product(tiled, &product);
             }
         }
-        if on_tensor_cores && rows <= abi::CODED_SMALL_ROWS as usize {
+        if on_tensor_cores && self.takes_few(rows, coded, act) {
             let kernel = small(&kernels, coded.matrix.kind);
             return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
         }
         self.unpacked_product(rows, coded, bias, end, &inputs, y)
     }
 
-    /// Whether these codes are multiplied by codes of the inputs.
-    fn takes_e4m3(&self, rows: usize, coded: &Coded, end: End) -> bool {
-        let by_row =
-            matches!(coded.inputs, Some(InputQuant::E4m3Row | InputQuant::E4m3Tensor { .. }));
-        let matrix = &coded.matrix;
-        let library = matrix.outputs.is_multiple_of(16) && end != End::Logits;
-        by_row
-            && matrix.kind == CodeKind::E4m3
-            && matrix.scales == 0
-            && self.rounds_to_bytes(rows)
-            && (rows <= SMALL_E4M3_ROWS || library)
+    /// Whether these codes may be multiplied by codes of the inputs.
+    fn takes_e4m3(&self, coded: &Coded) -> bool {
+        matches!(coded.inputs, Some(InputQuant::E4m3Row | InputQuant::E4m3Tensor { .. }))
+            && coded.matrix.kind == CodeKind::E4m3
+            && coded.matrix.scales == 0
+            && coded.matrix.inputs.is_multiple_of(8)
+            && coded.order.is_none()
     }
 
-    /// Whether inputs that are rounded to E4M3 become bytes, which tensor cores multiply.
+    /// Whether coded_small_m takes so many rows: it holds x, of so many bytes an input, in shared
+    /// memory.
+    fn takes_few(&self, rows: usize, coded: &Coded, bytes: usize) -> bool {
+        let block = abi::CODE_BLOCK_BYTES as usize * if coded.wide() { 1 } else { 2 };
+        let pitch = (coded.matrix.blocks as usize * block * bytes + 63) / 128 * 128 + 64;
+        self.dtype != DType::F32
+            && self.context.capability >= BULK_COPIES
+            && rows <= abi::CODED_SMALL_ROWS as usize
+            && rows * pitch <= abi::CODED_SMALL_X_BYTES as usize
+    }
+
+    /// Whether inputs that are rounded to E4M3 become bytes, which cuBLASLt multiplies.
     fn rounds_to_bytes(&self, rows: usize) -> bool {
-        let capability = self.context.capability;
-        if rows <= SMALL_E4M3_ROWS {
-            self.dtype != DType::F32 && capability >= BULK_COPIES
-        } else {
-            // Sums of f16 would be beyond its range before they are scaled.
-            self.dtype == DType::BF16 && capability >= E4M3_PRODUCTS
-        }
+        // Sums of f16 would be beyond its range before they are scaled.
+        rows >= E4M3_ROWS && self.dtype == DType::BF16 && self.context.capability >= E4M3_PRODUCTS
     }
 
     /// What the op that writes `out` is to make of it beside, so many rows. Called when `out` was
     /// taken to be written.
     pub(super) fn made_of(&self, rows: usize, out: &mut Tensor) -> Made {
         let Some(rounded) = &mut out.rounded else { return Made::default() };
+        // Of fewer rows the kernels round what they read themselves.
+        if rows <= abi::CODED_SMALL_ROWS as usize {
+            return Made::default();
+        }
         let bytes = self.rounds_to_bytes(rows);
         rounded.holds = if bytes { Holds::Bytes } else { Holds::Activations };
         let (codes, steps) = (rounded.codes.address, rounded.steps.address);
@@ -446,6 +456,10 @@ impl Cuda {
             expert_tiles: DevicePtr::NULL,
             expert_tile_count: DevicePtr::NULL,
             rows: rows as u32,
+            step: match coded.inputs {
+                Some(InputQuant::E4m3Tensor { step }) => step,
+                _ => 0.0,
+            },
             outputs: coded.matrix.outputs,
             top_k: 1,
             end,

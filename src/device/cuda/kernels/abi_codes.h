@@ -166,9 +166,10 @@ struct ScaleGated {
 
 // ---- Products (coded_small_m.cu, coded_wgmma.cu, coded_experts.cu) ----
 
-// Rows that coded_small_m takes at most.
+// Rows that coded_small_m takes at most; shared memory of a block, and what of it x may take.
 constexpr u32 CODED_SMALL_ROWS = 8;
-constexpr u32 CODED_SMALL_SHARED_BYTES = 92 * 1024;
+constexpr u32 CODED_SMALL_SHARED_BYTES = 108 * 1024;
+constexpr u32 CODED_SMALL_X_BYTES = 58 * 1024;
 constexpr u32 CODED_SMALL_MOST_STAGES = 6;
 
 // Threads, outputs and columns (rows of x) of a tile of coded_wgmma.
@@ -203,6 +204,8 @@ struct CodedProduct {
   DEVICE(const ExpertTile) expert_tiles;
   DEVICE(const u32) expert_tile_count;
   u32 rows;
+  // Of coded_small_e4m3_bytes, which rounds x itself: the step of all rows, or 0 (each has its own).
+  float step;
   u32 outputs;  // Of W, or of one expert.
   u32 top_k;
   CodedEnd end;

@@ -52,28 +52,65 @@ struct Tile {
     return gated ? choice / c.top_k : choice;
   }
 
-  // Start copying x of a block of codes.
-  __device__ void fetch(u32 block, u32 stage) const {
+  // What this thread copies: pieces of every 16th (32nd) row of x, of two rows of W.
+  static constexpr u32 X_COPIES = (COLUMNS * PIECES + CODED_THREADS - 1) / CODED_THREADS;
+  static constexpr u32 X_ROWS = CODED_THREADS / PIECES;  // from one copy to the next
+  const act* x_from[EXPERTS ? X_COPIES : 1];
+  const u8* codes_from[2];
+  u32 fetch_tile, fetch_block;
+
+  __device__ void start_fetch(u32 unit) {
+    const u32 r = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
 #pragma unroll
-    for (u32 n = threadIdx.x; n < COLUMNS * PIECES; n += CODED_THREADS) {
-      const u32 r = n / PIECES, piece = n % PIECES;
-      const u32 column = first_column + r, k = block * INPUTS + piece * 8;
-      const bool valid = column < columns && k < c.w.inputs;
-      const u32 row = EXPERTS ? row_of(column) : column;
-      const act* from = c.x + (valid ? (u64)row * c.w.inputs + k : 0);
-      copy_async(stages + stage * STAGE + swizzled(r, piece, COLUMNS), from, valid);
+    for (u32 i = 0; i < (EXPERTS ? X_COPIES : 1); i++) {
+      const u32 column = first_column + r + i * X_ROWS;
+      const u32 row = EXPERTS && column < columns ? row_of(column) : column;
+      x_from[i] = c.x + (u64)row * c.w.inputs + piece * 8;
+    }
+    fetch_tile = unit / c.w.blocks;
+    fetch_block = unit % c.w.blocks;
+    point_at_codes();
+  }
+
+  __device__ void point_at_codes() {
+#pragma unroll
+    for (u32 i = 0; i < 2; i++)
+      codes_from[i] = c.w.rows + (u64)output(fetch_tile, threadIdx.x / 4 + i * 64) * c.w.row_bytes +
+                      threadIdx.x % 4 * 16;
+  }
+
+  // Start copying a unit's codes, four threads a row.
+  __device__ void fetch_codes(u32 stage) const {
+    const u32 to = stages + stage * STAGE + X_BYTES + threadIdx.x * 16;
+    const u32 at = block_at(c.w, fetch_block);
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) copy_async(to + i * CODED_THREADS * 16, codes_from[i] + at, true);
+  }
+
+  // Start copying a unit's rows of x.
+  __device__ void fetch_x(u32 stage) const {
+    const u32 r = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
+    const u32 to = stages + stage * STAGE + swizzled(r, piece, COLUMNS);
+    const u32 first = fetch_block * INPUTS;
+    const bool inside = first + piece * 8 < c.w.inputs;
+    const act* from = x_from[0] + first;
+#pragma unroll
+    for (u32 i = 0; i < X_COPIES; i++) {
+      const u32 column = r + i * X_ROWS;
+      if (COLUMNS % X_ROWS != 0 && column >= COLUMNS) break;
+      const bool valid = inside && first_column + column < columns;
+      if (EXPERTS) from = x_from[i] + first;
+      // Rows of a panel that are 8 n apart are swizzled alike.
+      copy_async(to + i * X_ROWS * PANEL_ROW_BYTES, valid ? from : c.x, valid);
+      from += (u64)X_ROWS * c.w.inputs;
     }
   }
 
-  // Start copying a block of codes: four threads a row.
-  __device__ void fetch_codes(u32 unit, u32 stage) const {
-    const u32 tile = unit / c.w.blocks, at = block_at(c.w, unit % c.w.blocks);
-    const u32 to = stages + stage * STAGE + X_BYTES;
-#pragma unroll
-    for (u32 n = threadIdx.x; n < CODED_TILE * 4; n += CODED_THREADS) {
-      const u8* from = c.w.rows + (u64)output(tile, n / 4) * c.w.row_bytes + at + n % 4 * 16;
-      copy_async(to + n * 16, from, true);
-    }
+  __device__ void advance_fetch() {
+    if (++fetch_block < c.w.blocks) return;
+    fetch_block = 0;
+    fetch_tile++;
+    point_at_codes();
   }
 
   // This lane's row (half: 8 rows on) of a tile.
@@ -81,11 +118,10 @@ struct Tile {
     return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + half * 8;
   }
 
-  // Sums of a block of codes, its scales taken.
+  // Sums of block `at` of a tile's codes, its scales taken; `own` are this lane's two rows.
   template <u32 SCALES>
-  __device__ void block(u32 unit, u32 stage) {
+  __device__ void block(const u8* const (&own)[2], u32 at, u32 stage) {
     constexpr u32 PER = SCALES == 0 ? STEPS : STEPS / SCALES;  // steps of a group
-    const u32 tile = unit / c.w.blocks, at = unit % c.w.blocks;
     const u8* codes = dynamic_shared + (stages - shared_address(dynamic_shared)) + stage * STAGE +
                       X_BYTES + threadIdx.x % 4 * 16;
     const uint4 low = *reinterpret_cast<const uint4*>(codes + own_row(0) * CODE_BLOCK_BYTES);
@@ -97,10 +133,9 @@ struct Tile {
     if constexpr (SCALES != 0) {
 #pragma unroll
       for (u32 half = 0; half < 2; half++) {
-        const u8* from = c.w.rows + (u64)output(tile, own_row(half)) * c.w.row_bytes;
-        const scale_t* scales =
-            reinterpret_cast<const scale_t*>(from + scale_at(c.w, at, 0, false));
-        const scale_t* zeros = reinterpret_cast<const scale_t*>(from + scale_at(c.w, at, 0, true));
+        const u8* from = own[half] + scale_at(c.w, at, 0, false);
+        const scale_t* scales = reinterpret_cast<const scale_t*>(from);
+        const scale_t* zeros = reinterpret_cast<const scale_t*>(own[half] + scale_at(c.w, at, 0, true));
 #pragma unroll
         for (u32 g = 0; g < SCALES; g++) {
           scale[g][half] = to_f32(scales[g]);
@@ -146,18 +181,18 @@ struct Tile {
     }
   }
 
-  __device__ void multiply_block(u32 unit, u32 stage) {
+  __device__ void multiply_block(const u8* const (&own)[2], u32 at, u32 stage) {
     switch (c.w.scales) {
       case 0:
-        return block<0>(unit, stage);
+        return block<0>(own, at, stage);
       case 1:
-        return block<1>(unit, stage);
+        return block<1>(own, at, stage);
       case 2:
-        return block<2>(unit, stage);
+        return block<2>(own, at, stage);
       case 4:
-        return block<4>(unit, stage);
+        return block<4>(own, at, stage);
       default:
-        if constexpr (STEPS == 8) return block<8>(unit, stage);
+        if constexpr (STEPS == 8) return block<8>(own, at, stage);
     }
   }
 
@@ -249,34 +284,54 @@ struct Tile {
     } else {
       from = start_of(blockIdx.x), to = start_of(blockIdx.x + 1);
     }
+    if (from >= to) {
+      if constexpr (!EXPERTS) begin();
+      return;
+    }
     // Weights depend on nobody.
-    for (u32 s = 0; s + 1 < STAGES; s++)
-      if (from + s < to) fetch_codes(from + s, s);
-    if constexpr (!EXPERTS) begin();
-    if (from >= to) return;
+    start_fetch(from);
     for (u32 s = 0; s + 1 < STAGES; s++) {
-      if (from + s < to) fetch((from + s) % c.w.blocks, s);
+      if (from + s < to) fetch_codes(s);
+      advance_fetch();
+    }
+    if constexpr (!EXPERTS) begin();
+    start_fetch(from);
+    for (u32 s = 0; s + 1 < STAGES; s++) {
+      if (from + s < to) fetch_x(s);
       commit();
+      advance_fetch();
     }
 #pragma unroll
     for (int i = 0; i < SUMS; i++) acc[i] = 0.f;
     u32 part = from;  // Where the part of this tile began.
+    u32 tile = from / c.w.blocks, at = from % c.w.blocks, stage = 0, next_stage = STAGES - 1;
+    const u8* own[2];
+    const auto point = [&] {
+#pragma unroll
+      for (u32 half = 0; half < 2; half++)
+        own[half] = c.w.rows + (u64)output(tile, own_row(half)) * c.w.row_bytes;
+    };
+    point();
     for (u32 unit = from; unit < to; unit++) {
-      const u32 n = unit - from;
       wait<STAGES - 2>();
       publish();
       __syncthreads();
-      const u32 next = unit + STAGES - 1;
-      if (next < to) {
-        fetch_codes(next, (n + STAGES - 1) % STAGES);
-        fetch(next % c.w.blocks, (n + STAGES - 1) % STAGES);
+      if (unit + STAGES - 1 < to) {
+        fetch_codes(next_stage);
+        fetch_x(next_stage);
+        advance_fetch();
       }
       commit();
-      multiply_block(unit, n % STAGES);
-      const u32 tile = unit / c.w.blocks;
-      if (unit + 1 < to && (unit + 1) % c.w.blocks != 0) continue;
+      multiply_block(own, at, stage);
+      if (++stage == STAGES) stage = 0;
+      if (++next_stage == STAGES) next_stage = 0;
+      const bool is_end = ++at == c.w.blocks;
+      if (unit + 1 < to && !is_end) continue;
       end(tile, part, unit + 1);
       part = unit + 1;
+      at = 0;
+      tile++;
+      if (unit + 1 < to) point();
 #pragma unroll
       for (int i = 0; i < SUMS; i++) acc[i] = 0.f;
     }

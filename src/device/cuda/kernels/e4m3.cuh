@@ -29,6 +29,17 @@ __device__ __forceinline__ u32 to_e4m3(float x) {
   return sign | code;
 }
 
+// Two of them, the first in the low byte.
+__device__ __forceinline__ u32 to_e4m3_pair(float low, float high) {
+#if ARCH >= 89
+  u16 both;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(both) : "f"(high), "f"(low));
+  return both;
+#else
+  return to_e4m3(low) | to_e4m3(high) << 8;
+#endif
+}
+
 // The step of a row whose largest |x| this is.
 __device__ __forceinline__ float e4m3_step(float largest) {
   return fmaxf(largest / 448.f, 1.f / (448.f * 512.f));
@@ -62,16 +73,20 @@ __device__ __forceinline__ void round_row(const act* x, u32 width, float fixed, 
   const float step = fixed == 0.f ? e4m3_step(most) : fixed, inverse = 1.f / step;
   for (u32 i = threadIdx.x * 8; i < width; i += blockDim.x * 8) {
     load8(x + i, v);
-    u32 code[8];
+    u32 pair[4];
 #pragma unroll
-    for (int j = 0; j < 8; j++) code[j] = to_e4m3(fixed == 0.f ? v[j] / step : v[j] * inverse);
+    for (int j = 0; j < 4; j++) {
+      const float low = v[2 * j], high = v[2 * j + 1];
+      pair[j] = fixed == 0.f ? to_e4m3_pair(low / step, high / step)
+                             : to_e4m3_pair(low * inverse, high * inverse);
+    }
     if (bytes) {
       u16* to = reinterpret_cast<u16*>(bytes);
 #pragma unroll
-      for (int j = 0; j < 8; j += 2) to[e4m3_place(i + j) / 2] = code[j] | code[j + 1] << 8;
+      for (int j = 0; j < 4; j++) to[e4m3_place(i + 2 * j) / 2] = pair[j];
     } else {
 #pragma unroll
-      for (int j = 0; j < 8; j++) v[j] = from_e4m3(code[j]);
+      for (int j = 0; j < 8; j++) v[j] = from_e4m3(pair[j / 2] >> j % 2 * 8 & 255);
       store8(codes + i, v);
     }
   }
