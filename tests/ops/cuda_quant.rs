@@ -12,6 +12,10 @@ const ROWS: [usize; 8] = [1, 3, 7, 16, 33, 64, 130, 300];
 const SHAPES: [(usize, usize); 7] =
     [(48, 64), (70, 129), (200, 1000), (130, 2304), (1056, 4104), (9000, 256), (96, 8192)];
 
+fn setup() -> Setup {
+    Setup { step_tokens: 320, ..Setup::default() }
+}
+
 /// Every type, group, and kind of offsets, order and rounding; each with some rows and shape, so
 /// that all of them meet.
 fn table() -> Vec<Case> {
@@ -54,7 +58,7 @@ fn run<D: grader::Graded>(b: &mut Bench<D>, case: &Case, seed: u64) -> Result<Re
 fn products_of_codes() {
     each_type(|dtype| {
         for (n, case) in table().iter().enumerate() {
-            compare!(dtype, &Setup::default(), &case.name(), 1.5, |b| { run(b, case, n as u64) });
+            compare!(dtype, &setup(), &case.name(), 1.5, |b| { run(b, case, n as u64) });
         }
     });
 }
@@ -74,7 +78,7 @@ fn gates_and_heads_of_codes() {
             let outputs = 2 * half;
             let (offsets, ordered) = (n % 2 == 1 && group != 0, false);
             let case = Case { codes, group, offsets, ordered, inputs, rows, outputs, k };
-            compare!(dtype, &Setup::default(), &case.name(), 2.0, |b| {
+            compare!(dtype, &setup(), &case.name(), 2.0, |b| {
                 let coded = Coded::new(&case, &[half, half], n as u64);
                 let gates = coded.upload(&mut b.dev, WeightKind::GateUp, b.dtype);
                 let head = coded.upload(&mut b.dev, WeightKind::Linear, b.dtype);
@@ -103,7 +107,7 @@ fn plain_weights_become_codes() {
                 let codes = CodeType::E4m3;
                 let quant = QuantForm { codes, group, offsets: false, inputs: None };
                 let case = format!("{over:?} {rows} x {outputs} x {k}");
-                compare!(dtype, &Setup::default(), &case, 1.5, |b| {
+                compare!(dtype, &setup(), &case, 1.5, |b| {
                     let x = b.input(rows, k, 3);
                     let weight = b.quantised(5, &[outputs / 2, outputs / 2], k, quant, over);
                     let mut out = b.tensor(rows, outputs);
@@ -130,10 +134,10 @@ fn sums_of_codes_repeat() {
             outputs: 1056,
             k: 4096,
         };
-        let mut b = Bench::<Cuda>::new(dtype, &Setup::default());
+        let mut b = Bench::<Cuda>::new(dtype, &setup());
         let first = run(&mut b, &case, 3).unwrap();
         for _ in 0..5 {
-            let mut b = Bench::<Cuda>::new(dtype, &Setup::default());
+            let mut b = Bench::<Cuda>::new(dtype, &setup());
             assert_eq!(run(&mut b, &case, 3).unwrap(), first, "{dtype:?}");
         }
     });

@@ -686,21 +686,33 @@ pub struct NormRows {
     pub bias: DevicePtr,
     #[doc = " \\[rows, width]"]
     pub out: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub codes: DevicePtr,
+    #[doc = " \\[rows, padded_width]"]
+    pub bytes: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub steps: DevicePtr,
     pub width: u32,
+    pub padded_width: u32,
     pub eps: f32,
     pub kind: NormKind,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of NormRows"][::std::mem::size_of::<NormRows>() - 48usize];
+    ["Size of NormRows"][::std::mem::size_of::<NormRows>() - 72usize];
     ["Alignment of NormRows"][::std::mem::align_of::<NormRows>() - 8usize];
     ["Offset of field: NormRows::x"][::std::mem::offset_of!(NormRows, x) - 0usize];
     ["Offset of field: NormRows::weight"][::std::mem::offset_of!(NormRows, weight) - 8usize];
     ["Offset of field: NormRows::bias"][::std::mem::offset_of!(NormRows, bias) - 16usize];
     ["Offset of field: NormRows::out"][::std::mem::offset_of!(NormRows, out) - 24usize];
-    ["Offset of field: NormRows::width"][::std::mem::offset_of!(NormRows, width) - 32usize];
-    ["Offset of field: NormRows::eps"][::std::mem::offset_of!(NormRows, eps) - 36usize];
-    ["Offset of field: NormRows::kind"][::std::mem::offset_of!(NormRows, kind) - 40usize];
+    ["Offset of field: NormRows::codes"][::std::mem::offset_of!(NormRows, codes) - 32usize];
+    ["Offset of field: NormRows::bytes"][::std::mem::offset_of!(NormRows, bytes) - 40usize];
+    ["Offset of field: NormRows::steps"][::std::mem::offset_of!(NormRows, steps) - 48usize];
+    ["Offset of field: NormRows::width"][::std::mem::offset_of!(NormRows, width) - 56usize];
+    ["Offset of field: NormRows::padded_width"]
+        [::std::mem::offset_of!(NormRows, padded_width) - 60usize];
+    ["Offset of field: NormRows::eps"][::std::mem::offset_of!(NormRows, eps) - 64usize];
+    ["Offset of field: NormRows::kind"][::std::mem::offset_of!(NormRows, kind) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -715,22 +727,32 @@ pub struct AddNorm {
     pub bias: DevicePtr,
     #[doc = " \\[rows, width]"]
     pub out: DevicePtr,
+    #[doc = " As in NormRows."]
+    pub codes: DevicePtr,
+    pub bytes: DevicePtr,
+    pub steps: DevicePtr,
     pub width: u32,
+    pub padded_width: u32,
     pub eps: f32,
     pub kind: NormKind,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AddNorm"][::std::mem::size_of::<AddNorm>() - 56usize];
+    ["Size of AddNorm"][::std::mem::size_of::<AddNorm>() - 80usize];
     ["Alignment of AddNorm"][::std::mem::align_of::<AddNorm>() - 8usize];
     ["Offset of field: AddNorm::delta"][::std::mem::offset_of!(AddNorm, delta) - 0usize];
     ["Offset of field: AddNorm::residual"][::std::mem::offset_of!(AddNorm, residual) - 8usize];
     ["Offset of field: AddNorm::weight"][::std::mem::offset_of!(AddNorm, weight) - 16usize];
     ["Offset of field: AddNorm::bias"][::std::mem::offset_of!(AddNorm, bias) - 24usize];
     ["Offset of field: AddNorm::out"][::std::mem::offset_of!(AddNorm, out) - 32usize];
-    ["Offset of field: AddNorm::width"][::std::mem::offset_of!(AddNorm, width) - 40usize];
-    ["Offset of field: AddNorm::eps"][::std::mem::offset_of!(AddNorm, eps) - 44usize];
-    ["Offset of field: AddNorm::kind"][::std::mem::offset_of!(AddNorm, kind) - 48usize];
+    ["Offset of field: AddNorm::codes"][::std::mem::offset_of!(AddNorm, codes) - 40usize];
+    ["Offset of field: AddNorm::bytes"][::std::mem::offset_of!(AddNorm, bytes) - 48usize];
+    ["Offset of field: AddNorm::steps"][::std::mem::offset_of!(AddNorm, steps) - 56usize];
+    ["Offset of field: AddNorm::width"][::std::mem::offset_of!(AddNorm, width) - 64usize];
+    ["Offset of field: AddNorm::padded_width"]
+        [::std::mem::offset_of!(AddNorm, padded_width) - 68usize];
+    ["Offset of field: AddNorm::eps"][::std::mem::offset_of!(AddNorm, eps) - 72usize];
+    ["Offset of field: AddNorm::kind"][::std::mem::offset_of!(AddNorm, kind) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1921,11 +1943,12 @@ pub const CODED_THREADS: u32 = 256;
 pub const CODED_TILE: u32 = 128;
 pub const CODED_FEW_ROWS: u32 = 16;
 pub const CODED_MANY_ROWS: u32 = 64;
-pub const CODED_STAGES: u32 = 4;
+pub const CODED_FEW_STAGES: u32 = 7;
+pub const CODED_MANY_STAGES: u32 = 4;
 pub const CODED_BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
-#[doc = " Shared memory: x of the stages, up to 128 inputs of each row, and room to align it."]
-pub const CODED_FEW_SHARED_BYTES: u32 = 17408;
-pub const CODED_MANY_SHARED_BYTES: u32 = 66560;
+#[doc = " Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes, and\n room to align them."]
+pub const CODED_FEW_SHARED_BYTES: u32 = 87040;
+pub const CODED_MANY_SHARED_BYTES: u32 = 99328;
 #[repr(u32)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub enum CodedEnd {
@@ -1950,13 +1973,20 @@ pub struct CodedProduct {
     pub partial: DevicePtr,
     #[doc = " Of coded_wgmma: \\[tiles], 0 between launches"]
     pub arrivals: DevicePtr,
+    #[doc = " Of experts alone: choices by expert, tiles of them and how many, as in MultiplyExperts. W are\n all experts' matrices one below the other, x has a row for each row (gated) or choice."]
+    pub order: DevicePtr,
+    pub expert_tiles: DevicePtr,
+    pub expert_tile_count: DevicePtr,
     pub rows: u32,
+    #[doc = " Of W, or of one expert."]
+    pub outputs: u32,
+    pub top_k: u32,
     pub end: CodedEnd,
     pub kind: Activation,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CodedProduct"][::std::mem::size_of::<CodedProduct>() - 176usize];
+    ["Size of CodedProduct"][::std::mem::size_of::<CodedProduct>() - 208usize];
     ["Alignment of CodedProduct"][::std::mem::align_of::<CodedProduct>() - 8usize];
     ["Offset of field: CodedProduct::w"][::std::mem::offset_of!(CodedProduct, w) - 0usize];
     ["Offset of field: CodedProduct::x"][::std::mem::offset_of!(CodedProduct, x) - 112usize];
@@ -1968,7 +1998,17 @@ const _: () = {
         [::std::mem::offset_of!(CodedProduct, partial) - 144usize];
     ["Offset of field: CodedProduct::arrivals"]
         [::std::mem::offset_of!(CodedProduct, arrivals) - 152usize];
-    ["Offset of field: CodedProduct::rows"][::std::mem::offset_of!(CodedProduct, rows) - 160usize];
-    ["Offset of field: CodedProduct::end"][::std::mem::offset_of!(CodedProduct, end) - 164usize];
-    ["Offset of field: CodedProduct::kind"][::std::mem::offset_of!(CodedProduct, kind) - 168usize];
+    ["Offset of field: CodedProduct::order"]
+        [::std::mem::offset_of!(CodedProduct, order) - 160usize];
+    ["Offset of field: CodedProduct::expert_tiles"]
+        [::std::mem::offset_of!(CodedProduct, expert_tiles) - 168usize];
+    ["Offset of field: CodedProduct::expert_tile_count"]
+        [::std::mem::offset_of!(CodedProduct, expert_tile_count) - 176usize];
+    ["Offset of field: CodedProduct::rows"][::std::mem::offset_of!(CodedProduct, rows) - 184usize];
+    ["Offset of field: CodedProduct::outputs"]
+        [::std::mem::offset_of!(CodedProduct, outputs) - 188usize];
+    ["Offset of field: CodedProduct::top_k"]
+        [::std::mem::offset_of!(CodedProduct, top_k) - 192usize];
+    ["Offset of field: CodedProduct::end"][::std::mem::offset_of!(CodedProduct, end) - 196usize];
+    ["Offset of field: CodedProduct::kind"][::std::mem::offset_of!(CodedProduct, kind) - 200usize];
 };

@@ -19,6 +19,7 @@ use super::gemm_small_m::End;
 use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
+use super::products::columns;
 use super::tensor::{Holds, Input};
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{CodeType, DType, InputQuant, WeightDesc};
@@ -30,8 +31,9 @@ const SMALL_ROWS: usize = 4;
 const _: () = assert!(SMALL_ROWS <= abi::CODED_SMALL_ROWS as usize);
 /// Rows up to which coded_wgmma is faster than plain weights in between.
 const WGMMA_ROWS: usize = 256;
-/// Rows from which cuBLASLt multiplies E4M3 by E4M3.
-const E4M3_ROWS: usize = 17;
+/// Rows up to which coded_small_m multiplies E4M3 by E4M3; more are cuBLASLt's.
+const SMALL_E4M3_ROWS: usize = 8;
+const _: () = assert!(SMALL_E4M3_ROWS <= abi::CODED_SMALL_ROWS as usize);
 /// Plain weights that stand between codes and cuBLASLt at a time: they are to stay in L2.
 const SLICE_BYTES: usize = 32 << 20;
 /// Compute capabilities: bulk copies; E4M3 in tensor cores; wgmma.
@@ -157,6 +159,7 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
     for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1, CodeKind::Table] {
         small(k, kind).allow_shared(shared)?;
     }
+    k.coded_small_e4m3_bytes.allow_shared(shared)?;
     if context.capability != WGMMA {
         return Ok(());
     }
@@ -309,51 +312,65 @@ impl Cuda {
         self.coded.reserve(&context, self.dtype, rows)?;
         let bytes = self.takes_e4m3(rows, coded, end);
         let inputs = self.rounded(rows, coded, bytes, x)?;
+        if bytes && rows <= SMALL_E4M3_ROWS {
+            let kernel = &self.kernels.coded_small_e4m3_bytes;
+            return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
+        }
         if bytes {
             return self.e4m3_product(rows, coded, bias, end, &inputs, y);
         }
 
         let capability = self.context.capability;
+        let kernels = self.kernels.clone();
         let on_tensor_cores = self.dtype != DType::F32
             && capability >= BULK_COPIES
             && coded.matrix.inputs.is_multiple_of(8);
         if on_tensor_cores && rows <= SMALL_ROWS {
-            return self.small_product(rows, coded, bias, end, &inputs, y);
+            let kernel = small(&kernels, coded.matrix.kind);
+            return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
         }
         if on_tensor_cores && capability == WGMMA && rows <= WGMMA_ROWS {
-            let kernels = self.kernels.clone();
             if let Some(tiled) = wgmma(&kernels, coded.matrix.kind, rows) {
                 let product = self.describe(rows, coded, bias, end, &inputs, y)?;
                 return self.wgmma_product(tiled, &product);
             }
         }
         if on_tensor_cores && rows <= abi::CODED_SMALL_ROWS as usize {
-            return self.small_product(rows, coded, bias, end, &inputs, y);
+            let kernel = small(&kernels, coded.matrix.kind);
+            return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
         }
         self.unpacked_product(rows, coded, bias, end, &inputs, y)
     }
 
-    /// Whether cuBLASLt multiplies these codes by codes of the inputs.
+    /// Whether these codes are multiplied by codes of the inputs.
     fn takes_e4m3(&self, rows: usize, coded: &Coded, end: End) -> bool {
         let by_row =
             matches!(coded.inputs, Some(InputQuant::E4m3Row | InputQuant::E4m3Tensor { .. }));
+        let matrix = &coded.matrix;
+        let library = matrix.outputs.is_multiple_of(16) && end != End::Logits;
         by_row
-            && rows >= E4M3_ROWS
-            && self.dtype == DType::BF16
-            && self.context.capability >= E4M3_PRODUCTS
-            && coded.matrix.kind == CodeKind::E4m3
-            && coded.matrix.scales == 0
-            && coded.matrix.outputs.is_multiple_of(16)
-            && end != End::Logits
+            && matrix.kind == CodeKind::E4m3
+            && matrix.scales == 0
+            && self.rounds_to_bytes(rows)
+            && (rows <= SMALL_E4M3_ROWS || library)
+    }
+
+    /// Whether inputs that are rounded to E4M3 become bytes, which tensor cores multiply.
+    fn rounds_to_bytes(&self, rows: usize) -> bool {
+        let capability = self.context.capability;
+        if rows <= SMALL_E4M3_ROWS {
+            self.dtype != DType::F32 && capability >= BULK_COPIES
+        } else {
+            // Sums of f16 would be beyond its range before they are scaled.
+            self.dtype == DType::BF16 && capability >= E4M3_PRODUCTS
+        }
     }
 
     /// What the op that writes `out` is to make of it beside, so many rows. Called when `out` was
     /// taken to be written.
     pub(super) fn made_of(&self, rows: usize, out: &mut Tensor) -> Made {
         let Some(rounded) = &mut out.rounded else { return Made::default() };
-        let bytes = rows >= E4M3_ROWS
-            && self.dtype == DType::BF16
-            && self.context.capability >= E4M3_PRODUCTS;
+        let bytes = self.rounds_to_bytes(rows);
         rounded.holds = if bytes { Holds::Bytes } else { Holds::Activations };
         let (codes, steps) = (rounded.codes.address, rounded.steps.address);
         if bytes {
@@ -436,8 +453,10 @@ impl Cuda {
         })
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what `product` takes, and the kernel")]
     fn small_product(
         &self,
+        kernel: &Kernel<CodedProduct>,
         rows: usize,
         coded: &Coded,
         bias: DevicePtr,
@@ -453,7 +472,6 @@ impl Cuda {
         };
         let most = abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * self.context.multiprocessors;
         let shared = abi::CODED_SMALL_SHARED_BYTES as usize;
-        let kernel = small(&self.kernels, coded.matrix.kind);
         let blocks = [tiles.min(most as usize), 1];
         kernel.launch_shared(&self.context, blocks, abi::SMALL_M_THREADS, shared, &product)
     }
@@ -535,6 +553,10 @@ impl Cuda {
             w: coded.matrix.rows,
             y: sums,
         };
+        let factor = coded.matrix.factor;
+        if self.gemm.run_scaled(&self.kernels, &product, factor, inputs.steps)? {
+            return self.finish(rows, outputs, bias, end, sums, y);
+        }
         self.gemm.run(&self.kernels, &product)?;
         self.finish_scaled(rows, outputs, inputs.steps, coded.matrix.factor, bias, end, sums, y)
     }
@@ -608,7 +630,7 @@ impl Cuda {
         sums: DevicePtr,
         y: DevicePtr,
     ) -> Result<()> {
-        let blocks = |width: usize| [rows, width.div_ceil(ROW_THREADS as usize)];
+        let blocks = |width: usize| [rows, columns(width)];
         match end {
             End::Act(kind) => {
                 let width = outputs as u32;
@@ -633,7 +655,8 @@ impl Cuda {
             End::Logits => {
                 let parameters = abi::ScaleLogits { logits: y, steps, vocab: outputs as u32 };
                 let kernel = &self.kernels.scale_logits;
-                kernel.launch(&self.context, blocks(outputs), ROW_THREADS, &parameters)
+                let blocks = [rows, outputs.div_ceil(ROW_THREADS as usize)];
+                kernel.launch(&self.context, blocks, ROW_THREADS, &parameters)
             }
         }
     }

@@ -227,7 +227,7 @@ impl Cuda {
         act: Option<Activation>,
         routes: &Tensor,
         x: &Tensor,
-        out: &Tensor,
+        out: &mut Tensor,
     ) -> Result<()> {
         let WeightKind::Experts { count, gated } = weight.kind else {
             return Err(internal!("{} was not loaded for experts", weight.name));

@@ -216,7 +216,8 @@ kernels! {
         round_inputs(RoundInputs) scale_act(ScaleAct) scale_gated(ScaleGated)
         scale_logits(ScaleLogits);
     "coded_small_m":
-        coded_small_e4m3(CodedProduct) coded_small_int8(CodedProduct)
+        coded_small_e4m3(CodedProduct) coded_small_e4m3_bytes(CodedProduct)
+        coded_small_int8(CodedProduct)
         coded_small_int4(CodedProduct) coded_small_e2m1(CodedProduct)
         coded_small_table(CodedProduct);
     "coded_wgmma":

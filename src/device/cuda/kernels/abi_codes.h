@@ -176,11 +176,15 @@ constexpr u32 CODED_THREADS = 256;
 constexpr u32 CODED_TILE = 128;
 constexpr u32 CODED_FEW_ROWS = 16;
 constexpr u32 CODED_MANY_ROWS = 64;
-constexpr u32 CODED_STAGES = 4;
+constexpr u32 CODED_FEW_STAGES = 7;
+constexpr u32 CODED_MANY_STAGES = 4;
 constexpr u32 CODED_BLOCKS_PER_MULTIPROCESSOR = 2;
-// Shared memory: x of the stages, up to 128 inputs of each row, and room to align it.
-constexpr u32 CODED_FEW_SHARED_BYTES = CODED_STAGES * CODED_FEW_ROWS * 256 + 1024;
-constexpr u32 CODED_MANY_SHARED_BYTES = CODED_STAGES * CODED_MANY_ROWS * 256 + 1024;
+// Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes, and
+// room to align them.
+constexpr u32 CODED_FEW_SHARED_BYTES =
+    CODED_FEW_STAGES * (CODED_FEW_ROWS * 256 + CODED_TILE * CODE_BLOCK_BYTES) + 1024;
+constexpr u32 CODED_MANY_SHARED_BYTES =
+    CODED_MANY_STAGES * (CODED_MANY_ROWS * 256 + CODED_TILE * CODE_BLOCK_BYTES) + 1024;
 
 enum CodedEnd : u32 { CODED_END_ACT, CODED_END_GATED, CODED_END_LOGITS };
 

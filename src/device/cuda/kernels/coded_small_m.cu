@@ -16,7 +16,8 @@
 #define WARPS SMALL_M_WARPS
 
 #if ACT != 0 && ARCH >= 90
-template <CodeKind KIND>
+// BYTES: x are codes of E4M3 too, in the order of W's, and tensor cores multiply the two.
+template <CodeKind KIND, bool BYTES>
 struct Tile {
   static constexpr u32 ROWS = SMALL_M_TILE;
   static constexpr u32 STEPS = Decode<KIND>::STEPS, PER_WORD = Decode<KIND>::PER_WORD;
@@ -87,6 +88,38 @@ struct Tile {
     }
   }
 
+  // A block's bytes of x, for the row that is this lane's column.
+  __device__ uint4 load_bytes(u32 block) const {
+    const u32 lane = threadIdx.x % 32, column = lane / 4;
+    const u8* from = reinterpret_cast<const u8*>(c.x) +
+                     ((u64)column * c.w.blocks + block) * CODE_BLOCK_BYTES + lane % 4 * 16;
+    const bool valid = column < c.rows && block < c.w.blocks;
+    return valid ? *reinterpret_cast<const uint4*>(from) : uint4{0, 0, 0, 0};
+  }
+
+  // acc += codes by codes. The sums within tensor cores have fewer bits than f32: only two products
+  // of 32 inputs are left to them.
+  __device__ void block_of_bytes(const u8* left, u32 b, const uint4& x, float (&acc)[4]) const {
+    const u8* codes = left + b * CODE_BLOCK_BYTES + threadIdx.x % 4 * 16;
+    const uint4 low = *reinterpret_cast<const uint4*>(codes);
+    const uint4 high = *reinterpret_cast<const uint4*>(codes + 8 * pitch);
+    float part[4] = {};
+    multiply_e4m3(part, low.x, high.x, low.y, high.y, x.x, x.y);
+    multiply_e4m3(part, low.z, high.z, low.w, high.w, x.z, x.w);
+#pragma unroll
+    for (u32 e = 0; e < 4; e++) acc[e] += part[e];
+  }
+
+  // c += a b over 32 inputs; lanes may hold any of them, as long as a and b agree.
+  __device__ static void multiply_e4m3(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0,
+                                       u32 b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  }
+
   // acc += codes x of block `b` of a chunk; `left` is this lane's place in it, rows r and r + 8.
   template <u32 SCALES>
   __device__ void block(const u8* left, u32 b, u32 blocks, const u32 (&x)[STEPS][2],
@@ -144,14 +177,22 @@ struct Tile {
     for (u32 n = 0; n < total; n++) {
       const u32 blocks = chunk_blocks(c.w, chunk), mine = warp * 2;
       u32 x[2][STEPS][2];
-      load(x[0], chunk * CODE_CHUNK_BLOCKS + mine);
-      load(x[1], chunk * CODE_CHUNK_BLOCKS + mine + 1);
+      uint4 bytes[2];
+#pragma unroll
+      for (u32 j = 0; j < 2; j++) {
+        if constexpr (BYTES) bytes[j] = load_bytes(chunk * CODE_CHUNK_BLOCKS + mine + j);
+        else load(x[j], chunk * CODE_CHUNK_BLOCKS + mine + j);
+      }
       barrier_wait(full + stage * 8, phase);
       const u8* from = left + stage * ROWS * pitch;
 #pragma unroll
       for (u32 j = 0; j < 2; j++) {
         // Beyond the row lies what an earlier copy left.
         if (mine + j >= blocks) break;
+        if constexpr (BYTES) {
+          block_of_bytes(from, mine + j, bytes[j], acc[j]);
+          continue;
+        }
         switch (c.w.scales) {
           case 0:
             block<0>(from, mine + j, blocks, x[j], acc);
@@ -237,20 +278,21 @@ struct Tile {
 
 extern __shared__ __align__(128) u8 dynamic_shared[];
 
-#define BODY(KIND) Tile<KIND>(a).run(dynamic_shared)
+#define BODY(KIND, BYTES) Tile<KIND, BYTES>(a).run(dynamic_shared)
 #else
 // f32 and older cards have no code here: the device never launches these for them.
-#define BODY(KIND) (void)a
+#define BODY(KIND, BYTES) (void)a
 #endif
 
-#define ENTRY(NAME, KIND)                                                               \
+#define ENTRY(NAME, KIND, BYTES)                                                        \
   __global__ void __launch_bounds__(SMALL_M_THREADS, SMALL_M_BLOCKS_PER_MULTIPROCESSOR) \
       NAME(const CodedProduct a) {                                                      \
-    BODY(KIND);                                                                         \
+    BODY(KIND, BYTES);                                                                  \
   }
 
-ENTRY(coded_small_e4m3, CODE_KIND_E4M3)
-ENTRY(coded_small_int8, CODE_KIND_INT8)
-ENTRY(coded_small_int4, CODE_KIND_INT4)
-ENTRY(coded_small_e2m1, CODE_KIND_E2M1)
-ENTRY(coded_small_table, CODE_KIND_TABLE)
+ENTRY(coded_small_e4m3, CODE_KIND_E4M3, false)
+ENTRY(coded_small_e4m3_bytes, CODE_KIND_E4M3, true)
+ENTRY(coded_small_int8, CODE_KIND_INT8, false)
+ENTRY(coded_small_int4, CODE_KIND_INT4, false)
+ENTRY(coded_small_e2m1, CODE_KIND_E2M1, false)
+ENTRY(coded_small_table, CODE_KIND_TABLE, false)

@@ -6,13 +6,17 @@
 #include "warpgroup.cuh"
 
 #if ARCH == 90 && ACT != 0
+extern __shared__ __align__(128) u8 dynamic_shared[];
+
 template <CodeKind KIND, u32 COLUMNS, bool EXPERTS>
 struct Tile {
   static constexpr u32 STEPS = Decode<KIND>::STEPS, PER_WORD = Decode<KIND>::PER_WORD;
   static constexpr u32 INPUTS = STEPS * 16;  // of a block of codes
   static constexpr u32 PIECES = INPUTS / 8;  // of 16 bytes, in a row of x
   static constexpr u32 PANEL = COLUMNS * PANEL_ROW_BYTES;
-  static constexpr u32 STAGE = COLUMNS * INPUTS * 2;
+  static constexpr u32 X_BYTES = COLUMNS * INPUTS * 2;
+  static constexpr u32 STAGE = X_BYTES + CODED_TILE * CODE_BLOCK_BYTES;
+  static constexpr u32 STAGES = COLUMNS == CODED_FEW_ROWS ? CODED_FEW_STAGES : CODED_MANY_STAGES;
   static constexpr int SUMS = COLUMNS / 2;
 
   const CodedProduct& c;
@@ -61,33 +65,39 @@ struct Tile {
     }
   }
 
-  // This lane's row (half: 8 rows on) of a tile.
-  __device__ const u8* row(u32 tile, u32 half) const {
-    const u32 r = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + half * 8;
-    return c.w.rows + (u64)output(tile, r) * c.w.row_bytes;
+  // Start copying a block of codes: four threads a row.
+  __device__ void fetch_codes(u32 unit, u32 stage) const {
+    const u32 tile = unit / c.w.blocks, at = block_at(c.w, unit % c.w.blocks);
+    const u32 to = stages + stage * STAGE + X_BYTES;
+#pragma unroll
+    for (u32 n = threadIdx.x; n < CODED_TILE * 4; n += CODED_THREADS) {
+      const u8* from = c.w.rows + (u64)output(tile, n / 4) * c.w.row_bytes + at + n % 4 * 16;
+      copy_async(to + n * 16, from, true);
+    }
   }
 
-  __device__ void load(u32 unit, uint4 (&codes)[2]) const {
-    const u32 tile = unit / c.w.blocks, at = block_at(c.w, unit % c.w.blocks);
-#pragma unroll
-    for (u32 half = 0; half < 2; half++)
-      codes[half] = __ldg(reinterpret_cast<const uint4*>(row(tile, half) + at + threadIdx.x % 4 * 16));
+  // This lane's row (half: 8 rows on) of a tile.
+  __device__ u32 own_row(u32 half) const {
+    return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + half * 8;
   }
 
   // Sums of a block of codes, its scales taken.
   template <u32 SCALES>
-  __device__ void block(u32 unit, const uint4 (&codes)[2], u32 stage) {
+  __device__ void block(u32 unit, u32 stage) {
     constexpr u32 PER = SCALES == 0 ? STEPS : STEPS / SCALES;  // steps of a group
     const u32 tile = unit / c.w.blocks, at = unit % c.w.blocks;
-    const u32 lows[4] = {codes[0].x, codes[0].y, codes[0].z, codes[0].w};
-    const u32 highs[4] = {codes[1].x, codes[1].y, codes[1].z, codes[1].w};
+    const u8* codes = dynamic_shared + (stages - shared_address(dynamic_shared)) + stage * STAGE +
+                      X_BYTES + threadIdx.x % 4 * 16;
+    const uint4 low = *reinterpret_cast<const uint4*>(codes + own_row(0) * CODE_BLOCK_BYTES);
+    const uint4 high = *reinterpret_cast<const uint4*>(codes + own_row(1) * CODE_BLOCK_BYTES);
+    const u32 lows[4] = {low.x, low.y, low.z, low.w}, highs[4] = {high.x, high.y, high.z, high.w};
     const u64 right = describe(stages + stage * STAGE, 16);
     float scale[SCALES == 0 ? 1 : SCALES][2];
     Zero zero[SCALES == 0 ? 1 : SCALES][2];
     if constexpr (SCALES != 0) {
 #pragma unroll
       for (u32 half = 0; half < 2; half++) {
-        const u8* from = row(tile, half);
+        const u8* from = c.w.rows + (u64)output(tile, own_row(half)) * c.w.row_bytes;
         const scale_t* scales =
             reinterpret_cast<const scale_t*>(from + scale_at(c.w, at, 0, false));
         const scale_t* zeros = reinterpret_cast<const scale_t*>(from + scale_at(c.w, at, 0, true));
@@ -136,18 +146,18 @@ struct Tile {
     }
   }
 
-  __device__ void multiply_block(u32 unit, const uint4 (&codes)[2], u32 stage) {
+  __device__ void multiply_block(u32 unit, u32 stage) {
     switch (c.w.scales) {
       case 0:
-        return block<0>(unit, codes, stage);
+        return block<0>(unit, stage);
       case 1:
-        return block<1>(unit, codes, stage);
+        return block<1>(unit, stage);
       case 2:
-        return block<2>(unit, codes, stage);
+        return block<2>(unit, stage);
       case 4:
-        return block<4>(unit, codes, stage);
+        return block<4>(unit, stage);
       default:
-        if constexpr (STEPS == 8) return block<8>(unit, codes, stage);
+        if constexpr (STEPS == 8) return block<8>(unit, stage);
     }
   }
 
@@ -239,13 +249,12 @@ struct Tile {
     } else {
       from = start_of(blockIdx.x), to = start_of(blockIdx.x + 1);
     }
-    uint4 codes[2][2] = {};
     // Weights depend on nobody.
-    if (from < to) load(from, codes[0]);
-    if (from + 1 < to) load(from + 1, codes[1]);
+    for (u32 s = 0; s + 1 < STAGES; s++)
+      if (from + s < to) fetch_codes(from + s, s);
     if constexpr (!EXPERTS) begin();
     if (from >= to) return;
-    for (u32 s = 0; s + 1 < CODED_STAGES; s++) {
+    for (u32 s = 0; s + 1 < STAGES; s++) {
       if (from + s < to) fetch((from + s) % c.w.blocks, s);
       commit();
     }
@@ -254,16 +263,16 @@ struct Tile {
     u32 part = from;  // Where the part of this tile began.
     for (u32 unit = from; unit < to; unit++) {
       const u32 n = unit - from;
-      wait<CODED_STAGES - 2>();
+      wait<STAGES - 2>();
       publish();
       __syncthreads();
-      if (unit + CODED_STAGES - 1 < to)
-        fetch((unit + CODED_STAGES - 1) % c.w.blocks, (n + CODED_STAGES - 1) % CODED_STAGES);
+      const u32 next = unit + STAGES - 1;
+      if (next < to) {
+        fetch_codes(next, (n + STAGES - 1) % STAGES);
+        fetch(next % c.w.blocks, (n + STAGES - 1) % STAGES);
+      }
       commit();
-      const uint4 now[2] = {codes[0][0], codes[0][1]};
-      codes[0][0] = codes[1][0], codes[0][1] = codes[1][1];
-      if (unit + 2 < to) load(unit + 2, codes[1]);
-      multiply_block(unit, now, n % CODED_STAGES);
+      multiply_block(unit, n % STAGES);
       const u32 tile = unit / c.w.blocks;
       if (unit + 1 < to && (unit + 1) % c.w.blocks != 0) continue;
       end(tile, part, unit + 1);
@@ -273,8 +282,6 @@ struct Tile {
     }
   }
 };
-
-extern __shared__ __align__(128) u8 dynamic_shared[];
 
 #define CODED(KIND, COLUMNS, EXPERTS) Tile<KIND, COLUMNS, EXPERTS>(a).run(dynamic_shared)
 #else

@@ -203,6 +203,15 @@ __device__ __forceinline__ float block_largest(float x, float* scratch) {
 // A block for each row.
 __global__ void round_inputs(const RoundInputs a) {
   begin();
+  const bool to_e4m3_steps =
+      a.kind == INPUT_ROUNDING_E4M3_ROW || a.kind == INPUT_ROUNDING_E4M3_TENSOR;
+  if (to_e4m3_steps && !a.order && a.inputs % 8 == 0) {
+    const u64 row = blockIdx.x;
+    round_row(a.x + row * a.inputs, a.inputs, a.kind == INPUT_ROUNDING_E4M3_ROW ? 0.f : a.step,
+              a.codes ? a.codes + row * a.inputs : 0,
+              a.bytes ? a.bytes + row * a.padded_inputs : 0, a.padded_inputs, a.steps + row);
+    return;
+  }
   __shared__ float scratch[32];
   const u32 row = blockIdx.x;
   const act* x = a.x + (u64)row * a.inputs;
@@ -298,28 +307,62 @@ __global__ void round_inputs(const RoundInputs a) {
 
 // ---- What follows a product of codes ----
 
-// A thread for each element (pair of gate and up).
+// Eight neighbours a thread where the width allows, else one.
+template <int N>
+__device__ __forceinline__ void get(const act* p, float (&x)[8]) {
+  if constexpr (N == 8) load8(p, x);
+  else x[0] = to_f32(*p);
+}
+template <int N>
+__device__ __forceinline__ void put(act* p, const float (&x)[8]) {
+  if constexpr (N == 8) store8(p, x);
+  else *p = from_f32<act>(x[0]);
+}
+
+template <int N>
+__device__ void scale_in_place(const ScaleAct& a) {
+  const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+  if (i >= a.width) return;
+  act* p = a.y + (u64)blockIdx.x * a.width + i;
+  const float step = a.steps[blockIdx.x];
+  float v[8];
+  get<N>(p, v);
+#pragma unroll
+  for (int j = 0; j < N; j++) {
+    const float scale = step * (a.factor ? a.factor[i + j] : 1.f);
+    v[j] = activate(v[j] * scale + (a.bias ? a.bias[i + j] : 0.f), a.kind);
+  }
+  put<N>(p, v);
+}
 
 __global__ void scale_act(const ScaleAct a) {
   begin();
-  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
-  if (i >= a.width) return;
-  act* p = a.y + (u64)blockIdx.x * a.width + i;
-  const float scale = a.steps[blockIdx.x] * (a.factor ? a.factor[i] : 1.f);
-  *p = from_f32<act>(activate(to_f32(*p) * scale + (a.bias ? a.bias[i] : 0.f), a.kind));
+  if (a.width % 8 == 0) scale_in_place<8>(a);
+  else scale_in_place<1>(a);
+}
+
+template <int N>
+__device__ void scale_and_gate(const ScaleGated& a) {
+  const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+  if (i >= a.half) return;
+  const act* p = a.x + (u64)blockIdx.x * 2 * a.half + i;
+  const float step = a.steps[blockIdx.x];
+  const auto value = [&](float sum, u32 at) {
+    return sum * step * (a.factor ? a.factor[at] : 1.f) + (a.bias ? a.bias[at] : 0.f);
+  };
+  float gate[8], up[8];
+  get<N>(p, gate);
+  get<N>(p + a.half, up);
+#pragma unroll
+  for (int j = 0; j < N; j++)
+    gate[j] = activate(value(gate[j], i + j), a.kind) * value(up[j], a.half + i + j);
+  put<N>(a.out + (u64)blockIdx.x * a.half + i, gate);
 }
 
 __global__ void scale_gated(const ScaleGated a) {
   begin();
-  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
-  if (i >= a.half) return;
-  const act* p = a.x + (u64)blockIdx.x * 2 * a.half + i;
-  const float step = a.steps[blockIdx.x];
-  const auto value = [&](u32 at) {
-    return to_f32(p[at - i]) * step * (a.factor ? a.factor[at] : 1.f) + (a.bias ? a.bias[at] : 0.f);
-  };
-  a.out[(u64)blockIdx.x * a.half + i] =
-      from_f32<act>(activate(value(i), a.kind) * value(a.half + i));
+  if (a.half % 8 == 0) scale_and_gate<8>(a);
+  else scale_and_gate<1>(a);
 }
 
 __global__ void scale_logits(const ScaleLogits a) {

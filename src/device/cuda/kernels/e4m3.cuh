@@ -39,3 +39,44 @@ __device__ __forceinline__ u32 e4m3_place(u32 k) {
   const u32 step = k % 64 / 16, inside = k % 16;
   return k / 64 * 64 + inside % 8 / 2 * 16 + step * 4 + inside / 8 * 2;
 }
+
+// A row of a block's own as products take it that round their inputs to E4M3: `bytes` (filled up to
+// `padded`) or `codes`, and the step. `fixed` is the step of all rows, or 0: each row has its own.
+// Width a multiple of 8, aligned to 16 bytes.
+__device__ __forceinline__ void round_row(const act* x, u32 width, float fixed, act* codes,
+                                          u8* bytes, u32 padded, float* step_of_row) {
+  __shared__ float largest[32];
+  float v[8], most = 0.f;
+  if (fixed == 0.f) {
+    for (u32 i = threadIdx.x * 8; i < width; i += blockDim.x * 8) {
+      load8(x + i, v);
+#pragma unroll
+      for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(v[j]));
+    }
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+    if (threadIdx.x % 32 == 0) largest[threadIdx.x / 32] = most;
+    __syncthreads();
+    for (u32 i = 0; i < blockDim.x / 32; i++) most = fmaxf(most, largest[i]);
+  }
+  const float step = fixed == 0.f ? e4m3_step(most) : fixed, inverse = 1.f / step;
+  for (u32 i = threadIdx.x * 8; i < width; i += blockDim.x * 8) {
+    load8(x + i, v);
+    u32 code[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++) code[j] = to_e4m3(fixed == 0.f ? v[j] / step : v[j] * inverse);
+    if (bytes) {
+      u16* to = reinterpret_cast<u16*>(bytes);
+#pragma unroll
+      for (int j = 0; j < 8; j += 2) to[e4m3_place(i + j) / 2] = code[j] | code[j + 1] << 8;
+    } else {
+#pragma unroll
+      for (int j = 0; j < 8; j++) v[j] = from_e4m3(code[j]);
+      store8(codes + i, v);
+    }
+  }
+  // Behind the last input.
+  for (u32 i = width + threadIdx.x * 2; bytes && i < padded; i += blockDim.x * 2)
+    *reinterpret_cast<u16*>(bytes + e4m3_place(i)) = 0;
+  if (threadIdx.x == 0) *step_of_row = step;
+}
