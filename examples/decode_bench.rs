@@ -53,7 +53,7 @@ fn main() -> Result<()> {
         pages: 1 + batch * per_slot,
         page_size: PAGE_SIZE,
         max_model_len: spec.max_model_len,
-        kv: spec.kv_shape("auto")?,
+        kv: spec.kv_shape(None)?,
     };
     let mut dev = Cpu::new(threads)?;
     let mut decoder = Decoder::load(&spec, &format, &mut dev, &limits)?;

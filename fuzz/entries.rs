@@ -127,7 +127,7 @@ pub fn config(data: &[u8]) {
     let supported = &[DType::F32, DType::BF16, DType::F16];
     let options = SpecOptions { supported, ..Default::default() };
     if let Some(spec) = judge(ModelSpec::read(&folder, &options)) {
-        judge(spec.kv_shape("auto"));
+        judge(spec.kv_shape(None));
         assert!(spec.layers == spec.attention.len() && spec.max_model_len > 0);
     }
 }

@@ -19,8 +19,8 @@ use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AdapterCapacity, AdapterPart, DType, DeviceLimits, HostTensor, KvShape, Source,
-    WeightDesc, WeightKind,
+    Activation, AdapterCapacity, AdapterPart, DType, DeviceLimits, HostTensor, KvShape, KvType,
+    Source, WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::lora::{projections, takes_adapters};
@@ -72,7 +72,7 @@ fn upload(dev: &mut Cpu, kind: WeightKind, outputs: usize, inputs: usize, w: &[f
 
 fn begin(dev: &mut Cpu, mix: &Mix) {
     let total = mix.iter().map(|(_, rows)| rows).sum();
-    let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: DType::F32 };
+    let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: KvType::F32 };
     let slots = mix.len();
     dev.reserve(&DeviceLimits {
         step_tokens: total,

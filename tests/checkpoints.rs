@@ -78,7 +78,7 @@ impl Spoiled {
             pages: 9,
             page_size: 16,
             max_model_len: spec.max_model_len,
-            kv: spec.kv_shape("auto")?,
+            kv: spec.kv_shape(None)?,
         };
         let mut trace = Trace::new(DType::F32);
         Decoder::load(&spec, &WeightSource::Files(checkpoint), &mut trace, &limits).map(drop)

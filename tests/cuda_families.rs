@@ -70,7 +70,7 @@ fn cases_of(json: &serde_json::Value) -> Vec<Case> {
 fn on_gpu(dir: &Path, dtype: &'static str) -> Rig<Cuda> {
     let (spec, format) = model(dir, dtype);
     let dev = Cuda::open(0, spec.dtype).unwrap();
-    Rig::on(dev, spec, &format, &RigOptions { kv: dtype, ..Default::default() })
+    Rig::on(dev, spec, &format, &RigOptions { kv: None, ..Default::default() })
 }
 
 fn model(dir: &Path, dtype: &str) -> (ModelSpec, WeightSource) {
@@ -255,7 +255,7 @@ fn adapters_equal_peft() {
             let adapter = Adapter::read(folder, &spec, &options).unwrap();
             let dev = Cuda::open(0, spec.dtype).unwrap();
             let mut rig =
-                Rig::on(dev, spec, &format, &RigOptions { kv: dtype, ..Default::default() });
+                Rig::on(dev, spec, &format, &RigOptions { kv: None, ..Default::default() });
             rig.install(AdapterSlotId(1), AdapterId(7), &adapter);
             for (case, plain) in cases_of(&json).iter().zip(&cases(&dir)) {
                 let mut seq = rig.open_with(&case.ids, AdapterId(7));

@@ -11,7 +11,8 @@ mod grader;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AttnSpec, DType, Norm, NormKind, Rope, Routing, Source, WeightDesc, WeightKind,
+    Activation, AttnSpec, DType, KvScales, Norm, NormKind, Rope, Routing, Source, WeightDesc,
+    WeightKind,
 };
 
 use triton_vllm::device::cpu::Cpu;
@@ -36,6 +37,11 @@ mod cuda_adapters;
 mod cuda_attention;
 #[path = "ops/cuda_encoders.rs"]
 mod cuda_encoders;
+#[path = "ops/cuda_quant.rs"]
+mod cuda_quant;
+#[allow(dead_code, reason = "the CPU's tests use more of it")]
+#[path = "ops/quant_cases.rs"]
+mod quant_cases;
 
 /// Rows of a step for the row-by-row ops: one, a few, odd, more than a tile.
 const ROWS: [usize; 5] = [1, 2, 7, 33, 130];
@@ -115,6 +121,7 @@ fn norms_of_heads_and_sums() {
                         scale: 1.0,
                         window: None,
                         softcap: None,
+                        kv_scales: KvScales::ONE,
                     };
 
                     b.dev.norm_heads(&spec, &q, &k, &mut qkv)?;

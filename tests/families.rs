@@ -7,6 +7,7 @@ mod rig;
 use std::path::{Path, PathBuf};
 
 use rig::{Rig, RigOptions, Sequence};
+use triton_vllm::device::KvType;
 use triton_vllm::ids::TokenId;
 use triton_vllm::model::Checkpoint;
 use triton_vllm::plan::StepPlan;
@@ -207,15 +208,17 @@ fn chunks_hits_and_company_change_no_bit() {
 }
 
 #[test]
-fn sixteen_bit_pages_stay_close() {
+fn pages_of_fewer_bits_stay_close() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama");
     let case = &cases(&dir)[0];
-    for (kv, tolerance) in [("float16", 2e-3), ("bfloat16", 2e-2)] {
-        let options = RigOptions { kv, ..Default::default() };
+    let types =
+        [(KvType::F16, 2e-3), (KvType::BF16, 2e-2), (KvType::E4m3, 0.15), (KvType::E5m2, 0.3)];
+    for (kv, tolerance) in types {
+        let options = RigOptions { kv: Some(kv), ..Default::default() };
         let (logits, _) = alone(&mut Rig::files(&dir, &options), case, 1);
         let size = case.logits.iter().fold(0f32, |m, x| m.max(x.abs()));
         let error = logits.iter().zip(&case.logits).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-        assert!(error > 0.0 && error < tolerance * size, "{kv}: error {error} of {size}");
+        assert!(error > 0.0 && error < tolerance * size, "{kv:?}: error {error} of {size}");
     }
 }
 

@@ -7,6 +7,8 @@ mod experts;
 mod quant;
 #[path = "ops/quant_cases.rs"]
 mod quant_cases;
+#[path = "ops/kv_types.rs"]
+mod kv_types;
 
 use std::sync::Arc;
 
@@ -16,8 +18,8 @@ use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AttnSpec, DType, DeviceLimits, HostTensor, KvShape, Norm, NormKind, Rope, Source,
-    WeightDesc, WeightKind,
+    Activation, AttnSpec, DType, DeviceLimits, HostTensor, KvScales, KvShape, KvType, Norm,
+    NormKind, Rope, Source, WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan};
@@ -112,7 +114,7 @@ fn plan(rows: usize, position: usize, pages: usize) -> StepPlan {
     plan
 }
 
-const NO_KV: KvShape = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: DType::F32 };
+const NO_KV: KvShape = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: KvType::F32 };
 
 /// A tensor with these values, put there by looking up a table.
 fn tensor(dev: &mut Cpu, rows: usize, width: usize, values: &[f32]) -> Tensor {
@@ -216,11 +218,25 @@ fn gated_linear_equals_f64() {
 /// Attention, too, has the same bits with every instruction set and number of threads.
 #[test]
 fn attention_is_the_same_everywhere() {
-    for (head_dim, dtype) in [(24, DType::F32), (32, DType::BF16), (64, DType::F32)] {
+    let types = [
+        (24, KvType::F32),
+        (32, KvType::BF16),
+        (64, KvType::F32),
+        (40, KvType::E4m3),
+        (64, KvType::E5m2),
+    ];
+    for (head_dim, dtype) in types {
         let heads = 4;
         let rows = 70;
-        let spec =
-            AttnSpec { heads, kv_heads: 2, head_dim, scale: 0.3, window: None, softcap: None };
+        let spec = AttnSpec {
+            heads,
+            kv_heads: 2,
+            head_dim,
+            scale: 0.3,
+            window: None,
+            softcap: None,
+            kv_scales: KvScales::ONE,
+        };
         let width = (heads + 4) * head_dim;
         let x = Noise(6).values(rows * width);
         let run = |isa, threads| {
@@ -310,7 +326,15 @@ fn norms_equal_f64() {
 fn norms_of_heads_and_plain_sums_equal_f64() {
     let mut noise = Noise(11);
     let (rows, heads, kv_heads, d) = (3, 4, 2, 5);
-    let spec = AttnSpec { heads, kv_heads, head_dim: d, scale: 1.0, window: None, softcap: None };
+    let spec = AttnSpec {
+        heads,
+        kv_heads,
+        head_dim: d,
+        scale: 1.0,
+        window: None,
+        softcap: None,
+        kv_scales: KvScales::ONE,
+    };
     let width = (heads + 2 * kv_heads) * d;
     let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
 
@@ -366,8 +390,15 @@ fn norm_f64(kind: NormKind, width: usize, x: &[f64], w: &[f32], b: &[f32]) -> Ve
 
 #[test]
 fn attention_equals_f64() {
-    let plain =
-        AttnSpec { heads: 4, kv_heads: 2, head_dim: 24, scale: 0.3, window: None, softcap: None };
+    let plain = AttnSpec {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 24,
+        scale: 0.3,
+        window: None,
+        softcap: None,
+        kv_scales: KvScales::ONE,
+    };
     let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0 };
     let partial = Rope { rotary_dim: 8, inv_freq: inverse(8), magnitude: 1.25 };
     let wide = AttnSpec { heads: 2, kv_heads: 2, head_dim: 80, ..plain.clone() };
@@ -382,7 +413,12 @@ fn attention_equals_f64() {
     for (n, (spec, rope)) in cases.iter().enumerate() {
         for dtype in DTYPES {
             let rows = 53;
-            let kv = KvShape { layers: 2, kv_heads: spec.kv_heads, head_dim: spec.head_dim, dtype };
+            let kv = KvShape {
+                layers: 2,
+                kv_heads: spec.kv_heads,
+                head_dim: spec.head_dim,
+                dtype: dtype.into(),
+            };
             let mut dev = device(Isa::detect(), 2, rows, 0, kv);
             let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
             let width = q + 2 * kv;
@@ -393,7 +429,7 @@ fn attention_equals_f64() {
             dev.rope_store(1, spec, rope.as_ref(), &mut qkv).unwrap();
             dev.attend(1, spec, &qkv, &mut out).unwrap();
 
-            let want = attention_f64(spec, rope.as_ref(), width, &x);
+            let want = attention_f64(spec, rope.as_ref(), width, &x, &|x, _| x);
             let tolerance = match dtype {
                 DType::F32 => 3e-6,
                 DType::F16 => 2e-3,
@@ -409,7 +445,14 @@ fn inverse(rotary: usize) -> Vec<f32> {
     (0..rotary / 2).map(|i| 10000f32.powf(-((2 * i) as f32) / rotary as f32)).collect()
 }
 
-fn attention_f64(spec: &AttnSpec, rope: Option<&Rope>, width: usize, x: &[f32]) -> Vec<f64> {
+/// `stored` is what becomes of an element of K or V in a page, with its scale.
+fn attention_f64(
+    spec: &AttnSpec,
+    rope: Option<&Rope>,
+    width: usize,
+    x: &[f32],
+    stored: &dyn Fn(f64, f32) -> f64,
+) -> Vec<f64> {
     let d = spec.head_dim;
     let rows = x.len() / width;
     let head = |row: usize, head: usize| -> Vec<f64> {
@@ -422,6 +465,11 @@ fn attention_f64(spec: &AttnSpec, rope: Option<&Rope>, width: usize, x: &[f32]) 
                 let (a, b, m) = (v[i], v[i + half], f64::from(rope.magnitude));
                 (v[i], v[i + half]) = ((a * cos - b * sin) * m, (b * cos + a * sin) * m);
             }
+        }
+        if head >= spec.heads {
+            let KvScales { k, v: v_scale } = spec.kv_scales;
+            let scale = if head < spec.heads + spec.kv_heads { k } else { v_scale };
+            v.iter_mut().for_each(|x| *x = stored(*x, scale));
         }
         v
     };

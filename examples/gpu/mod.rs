@@ -105,7 +105,7 @@ impl<D: Device> Bench<D> {
             pages,
             page_size: PAGE,
             max_model_len: spec.max_model_len.min(LONGEST),
-            kv: spec.kv_shape("auto")?,
+            kv: spec.kv_shape(None)?,
         };
         let decoder = Decoder::load(spec, &WeightSource::Dummy, &mut dev, &limits)?;
         let vocab = spec.vocab_size as u32;

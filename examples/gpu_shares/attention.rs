@@ -9,7 +9,9 @@ use std::time::Instant;
 use triton_vllm::device::cuda::weights::Weight;
 use triton_vllm::device::cuda::{Cuda, Tensor};
 use triton_vllm::device::ops::*;
-use triton_vllm::device::{AttnSpec, DType, DeviceLimits, KvShape, Source, WeightDesc, WeightKind};
+use triton_vllm::device::{
+    AttnSpec, DType, DeviceLimits, KvScales, KvShape, Source, WeightDesc, WeightKind,
+};
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
@@ -102,7 +104,15 @@ impl Shape {
     fn attn(&self) -> AttnSpec {
         let [heads, kv_heads, head_dim] = self.heads;
         let scale = (head_dim as f32).sqrt().recip();
-        AttnSpec { heads, kv_heads, head_dim, scale, window: None, softcap: None }
+        AttnSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            scale,
+            window: None,
+            softcap: None,
+            kv_scales: KvScales::ONE,
+        }
     }
 
     /// Bytes of K and V of all positions, one layer's.
@@ -179,7 +189,7 @@ impl<'a> Bench<'a> {
             pages: 1 + pages,
             page_size: PAGE,
             max_model_len: longest,
-            kv: KvShape { layers, kv_heads, head_dim, dtype },
+            kv: KvShape { layers, kv_heads, head_dim, dtype: dtype.into() },
         };
         let mut dev = Cuda::open(0, dtype)?;
         let width = (heads + 2 * kv_heads) * head_dim;

@@ -1,6 +1,7 @@
 //! Attention: q, k and v of the current batch, the pages of its sequences, and what is done to
 //! heads before they meet.
 
+use super::dtype::KvScales;
 use super::types::DeviceTypes;
 use super::Norm;
 use crate::error::Result;
@@ -31,6 +32,8 @@ pub struct AttnSpec {
     pub window: Option<usize>,
     /// cap * tanh(s / cap) on scores, before the mask.
     pub softcap: Option<f32>,
+    /// Of K and V in pages of eight bits.
+    pub kv_scales: KvScales,
 }
 
 /// Ops of attention over the current batch.
@@ -47,7 +50,9 @@ pub trait AttentionOps: DeviceTypes {
     ) -> Result<()>;
 
     /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v: rotate q and k by their positions (no rope:
-    /// leave them), then write k and v of `layer` to the slots' pages of group 0.
+    /// leave them), then write k and v of `layer` to the slots' pages of group 0. Pages of eight
+    /// bits get k / scale and v / scale rounded to the nearest number of their type, ties to even;
+    /// what is beyond the largest becomes the largest.
     fn rope_store(
         &mut self,
         layer: usize,
@@ -57,7 +62,8 @@ pub trait AttentionOps: DeviceTypes {
     ) -> Result<()>;
 
     /// `out[r]` = causal attention of q in `qkv` over the slot's pages, positions 0..=position(r);
-    /// `[R, heads * head_dim]`. Any mix of chunks and single rows.
+    /// `[R, heads * head_dim]`. Any mix of chunks and single rows. Pages of eight bits are read as
+    /// number * scale, the step's own tokens like all others.
     fn attend(
         &mut self,
         layer: usize,

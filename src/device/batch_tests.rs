@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::device::{DType, KvShape};
+use crate::device::{KvShape, KvType};
 use crate::ids::{PageId, TokenId};
 use crate::plan::{LogitsRow, SeqChunk};
 
 fn limits() -> DeviceLimits {
-    let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 8, dtype: DType::F32 };
+    let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 8, dtype: KvType::F32 };
     DeviceLimits {
         step_tokens: 8,
         slots: 2,

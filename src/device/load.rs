@@ -2,7 +2,7 @@
 //! uploads weights and makes buffers, `engine` reserves pages and slots; nothing here knows a file
 //! or a sequence.
 
-use super::dtype::DType;
+use super::dtype::KvType;
 use super::types::DeviceTypes;
 use super::WeightDesc;
 use crate::error::Result;
@@ -49,7 +49,7 @@ pub struct KvShape {
     /// Elements of a head.
     pub head_dim: usize,
     /// Of an element.
-    pub dtype: DType,
+    pub dtype: KvType,
 }
 
 impl KvShape {
@@ -71,6 +71,10 @@ pub trait LoadOps: DeviceTypes {
 
     /// A buffer of f32 logits `[rows, vocab]` or pooled vectors, contents undefined.
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Self::Tensor>;
+
+    /// `tensor` is what products with `weight` read: ops that write it may make at once what these
+    /// make of their inputs. After uploads, before `reserve`; it changes no number.
+    fn feeds(&mut self, tensor: &mut Self::Tensor, weight: &Self::Weight) -> Result<()>;
 
     /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()>;

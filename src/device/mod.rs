@@ -63,7 +63,7 @@ pub use adapters::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
 pub use attention::{AttentionOps, AttnSpec, Rope};
 pub use bytes::{Bytes, SharedBytes, Storage};
 pub use dense::{Activation, DenseOps, Norm, NormKind};
-pub use dtype::DType;
+pub use dtype::{DType, KvScales, KvType};
 pub use experts::{ExpertOps, Routing, MAX_EXPERTS};
 pub use load::{DeviceLimits, KvShape, LoadOps};
 pub use pooling::{Pooling, PoolingOps};

@@ -61,6 +61,8 @@ pub struct EngineFacts {
     pub device: String,
     /// Type of the activations, as vLLM spells it: "bfloat16", "float16" or "float32".
     pub dtype: String,
+    /// Type of K and V in pages, as `kv_cache_dtype` spells it.
+    pub kv_dtype: String,
     /// Prompt and output of one sequence at most, in tokens.
     pub max_model_len: u32,
     /// Sequences that run at the same time.

@@ -219,6 +219,7 @@ pub(super) fn bench_with(
         device_kind: DeviceKind::Cpu,
         device: "scripted".into(),
         dtype: "float32".into(),
+        kv_dtype: "float32".into(),
         max_model_len: 256,
         max_num_seqs: max_num_seqs as u32,
         max_num_batched_tokens: 64,

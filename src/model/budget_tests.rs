@@ -23,7 +23,7 @@ fn limits(spec: &ModelSpec) -> DeviceLimits {
         pages: 100,
         page_size: 16,
         max_model_len: 512,
-        kv: spec.kv_shape("auto").unwrap(),
+        kv: spec.kv_shape(None).unwrap(),
     }
 }
 

@@ -161,7 +161,7 @@ impl<D: Device> Decoder<D> {
             on.then(|| dev.tensor(rows, spec.embed_width)).transpose()
         };
         let plain = (0..spec.layers).any(|layer| spec.mixture_of(layer).is_none());
-        let buffers = Buffers {
+        let mut buffers = Buffers {
             embedded: optional(dev, weights.project_in.is_some(), tokens)?,
             residual: dev.tensor(tokens, spec.hidden)?,
             delta: dev.tensor(tokens, spec.hidden)?,
@@ -175,6 +175,9 @@ impl<D: Device> Decoder<D> {
             projected: optional(dev, weights.project_out.is_some(), rows)?,
             logits: dev.logits_tensor(rows, answer)?,
         };
+        if let Some(layer) = weights.layers.first().filter(|_| spec.norms == NormOrder::Before) {
+            dev.feeds(&mut buffers.normed, &layer.qkv.weight)?;
+        }
         dev.reserve(limits)?;
         dev.steady();
 

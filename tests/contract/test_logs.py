@@ -21,7 +21,7 @@ def test_one_line_tells_what_a_load_decided(server, repository):
     lines = [line for line in server.log_since(offset).splitlines() if "serving " in line]
     assert len(lines) == 1
     for part in (str(MODELS / "opt-tiny"), "on cpu (", "dtype float32", "max_model_len 128", "max_num_seqs 8",
-                 "max_num_batched_tokens ", "KV cache 1024 tokens (8.00x", "64 pages of 16", "prefix caching true"):
+                 "max_num_batched_tokens ", "KV cache 1024 tokens (8.00x", "64 pages of 16, float32", "prefix caching true"):
         assert part in lines[0], (part, lines[0])
 
 

@@ -10,7 +10,8 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    DType, DeviceLimits, HostTensor, KvShape, Source, WeightDesc, WeightKind,
+    Bytes, DType, DeviceLimits, HostTensor, KvShape, KvType, QuantForm, ScaleOver, Source,
+    WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
@@ -69,6 +70,8 @@ pub struct Setup {
     pub kv_heads: usize,
     pub head_dim: usize,
     pub max_model_len: usize,
+    /// Of pages; None: the device's own type.
+    pub kv: Option<KvType>,
 }
 
 impl Default for Setup {
@@ -80,6 +83,7 @@ impl Default for Setup {
             kv_heads: 1,
             head_dim: 8,
             max_model_len: 256,
+            kv: None,
         }
     }
 }
@@ -106,7 +110,12 @@ impl<D: Graded> Bench<D> {
     pub fn new(dtype: DType, setup: &Setup) -> Bench<D> {
         let mut dev = D::make(dtype);
         let pages = 1 + 2 * setup.slots * setup.max_model_len.div_ceil(setup.page_size);
-        let kv = KvShape { layers: 2, kv_heads: setup.kv_heads, head_dim: setup.head_dim, dtype };
+        let kv = KvShape {
+            layers: 2,
+            kv_heads: setup.kv_heads,
+            head_dim: setup.head_dim,
+            dtype: setup.kv.unwrap_or(dtype.into()),
+        };
         let limits = DeviceLimits {
             step_tokens: setup.step_tokens,
             slots: setup.slots,
@@ -256,6 +265,36 @@ impl<D: Graded> Bench<D> {
             dtype,
             quant: None,
             transposed,
+            source,
+        };
+        self.dev.upload(desc).unwrap()
+    }
+
+    /// A linear of the device's own type that becomes codes as it is loaded.
+    pub fn quantised(
+        &mut self,
+        seed: u64,
+        parts: &[usize],
+        inputs: usize,
+        quant: QuantForm,
+        over: ScaleOver,
+    ) -> D::Weight {
+        let mut random = Random(seed * 7919 + 1);
+        let dtype = self.dtype;
+        let mut part = |&rows: &usize| {
+            let values = (0..rows * inputs).map(|_| random.signed() * 0.3);
+            let bytes: Vec<u8> = values.flat_map(|x| encode(dtype, x)).collect();
+            HostTensor { dtype, rows, cols: inputs, bytes: Bytes::Shared(bytes.into()) }
+        };
+        let source = Source::Quantise { parts: parts.iter().map(&mut part).collect(), over };
+        let desc = WeightDesc {
+            name: "test",
+            kind: WeightKind::Linear,
+            outputs: parts.iter().sum(),
+            inputs,
+            dtype,
+            quant: Some(quant),
+            transposed: false,
             source,
         };
         self.dev.upload(desc).unwrap()

@@ -61,7 +61,15 @@ fn attention_over_mixed_steps() {
                 let width = (heads + 2 * kv_heads) * dim;
                 let table = b.table(17, 300, width);
                 let scale = (dim as f32).powf(-0.5);
-                let spec = AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap };
+                let spec = AttnSpec {
+                    heads,
+                    kv_heads,
+                    head_dim: dim,
+                    scale,
+                    window,
+                    softcap,
+                    kv_scales: KvScales::ONE,
+                };
 
                 let inv_freq =
                     (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
@@ -108,8 +116,15 @@ fn attention_over_long_contexts() {
                 let width = (heads + 2 * kv_heads) * dim;
                 let table = b.table(26, 700, width);
                 let scale = (dim as f32).powf(-0.5);
-                let spec =
-                    AttnSpec { heads, kv_heads, head_dim: dim, scale, window, softcap: None };
+                let spec = AttnSpec {
+                    heads,
+                    kv_heads,
+                    head_dim: dim,
+                    scale,
+                    window,
+                    softcap: None,
+                    kv_scales: KvScales::ONE,
+                };
 
                 let mut results = Vec::new();
                 let mut qkv = b.tensor(700, width);
@@ -160,8 +175,15 @@ fn attention_over_many_sequences() {
                 let width = (heads + 2 * kv_heads) * dim;
                 let table = b.table(27, setup.step_tokens, width);
                 let scale = (dim as f32).powf(-0.5);
-                let spec =
-                    AttnSpec { heads, kv_heads, head_dim: dim, scale, window: None, softcap: None };
+                let spec = AttnSpec {
+                    heads,
+                    kv_heads,
+                    head_dim: dim,
+                    scale,
+                    window: None,
+                    softcap: None,
+                    kv_scales: KvScales::ONE,
+                };
 
                 let mut results = Vec::new();
                 let mut qkv = b.tensor(setup.step_tokens, width);

@@ -29,8 +29,15 @@ fn attention_over_whole_sequences() {
                 let width = (heads + 2 * kv_heads) * dim;
                 let table = b.table(41, 170, width);
                 let scale = (dim as f32).powf(-0.5);
-                let spec =
-                    AttnSpec { heads, kv_heads, head_dim: dim, scale, window: None, softcap };
+                let spec = AttnSpec {
+                    heads,
+                    kv_heads,
+                    head_dim: dim,
+                    scale,
+                    window: None,
+                    softcap,
+                    kv_scales: KvScales::ONE,
+                };
 
                 let mut results = Vec::new();
                 for lengths in TEXTS {

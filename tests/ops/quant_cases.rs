@@ -238,7 +238,7 @@ fn number(codes: CodeType, code: u8) -> f64 {
     }
 }
 
-fn e4m3(code: u8) -> f64 {
+pub fn e4m3(code: u8) -> f64 {
     let (exponent, fraction) = (code >> 3 & 15, f64::from(code & 7) / 8.0);
     let size = match exponent {
         0 => fraction * 2f64.powi(-6),

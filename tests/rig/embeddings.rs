@@ -57,7 +57,7 @@ pub fn rig_of<D: Device>(
     };
     let spec = ModelSpec::read(&dir, &options).unwrap();
     let dev = make(&spec);
-    let options = RigOptions { kv: dtype, ..RigOptions::default() };
+    let options = RigOptions { kv: None, ..RigOptions::default() };
     Rig::on(dev, spec, &WeightSource::Files(checkpoint), &options)
 }
 

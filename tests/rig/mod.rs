@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
-use triton_vllm::device::{DType, DeviceLimits};
+use triton_vllm::device::{DType, DeviceLimits, KvType};
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::folder::{self, Holds};
@@ -23,7 +23,8 @@ pub const SUPPORTED: &[DType] = &[DType::F32, DType::BF16, DType::F16];
 
 pub struct RigOptions {
     pub page_size: usize,
-    pub kv: &'static str,
+    /// Of pages; None: as the weights.
+    pub kv: Option<KvType>,
     pub threads: usize,
     pub max_model_len: Option<i64>,
     /// Of the weights; "" = auto.
@@ -35,7 +36,7 @@ impl Default for RigOptions {
     fn default() -> Self {
         RigOptions {
             page_size: 16,
-            kv: "float32",
+            kv: Some(KvType::F32),
             threads: 2,
             max_model_len: None,
             dtype: "",

@@ -14,7 +14,7 @@ use super::simd::{dots, with_isa, Isa};
 use super::weight::Weight;
 use super::{Cpu, SHARED_FROM_ATTENTION_MACS};
 use crate::device::batch::BatchChunk;
-use crate::device::{AttentionOps, AttnSpec, Norm, Rope};
+use crate::device::{AttentionOps, AttnSpec, KvScales, Norm, Rope};
 use crate::error::Result;
 use crate::ids::PageId;
 use crate::internal;
@@ -71,9 +71,10 @@ impl AttentionOps for Cpu {
             }
 
             let (k, v) = vector[q..].split_at(kv);
-            for (half, values) in [(Half::K, k), (Half::V, v)] {
+            let KvScales { k: k_scale, v: v_scale } = spec.kv_scales;
+            for (half, values, scale) in [(Half::K, k, k_scale), (Half::V, v, v_scale)] {
                 for (head, values) in values.chunks_exact(spec.head_dim).enumerate() {
-                    pool.store(layer, pages, row.position, half, head, values);
+                    pool.store(layer, pages, row.position, half, head, values, scale);
                 }
             }
         }
@@ -152,13 +153,21 @@ impl AttentionOps for Cpu {
 
 /// Working memory of one thread.
 struct Scratch {
+    /// `[q heads of a KV head, positions]`
     scores: Vec<f32>,
+    /// Of each of these heads, the sum of its weights.
+    totals: Vec<f32>,
+    /// K or V of a page.
     converted: Vec<f32>,
 }
 
 impl Scratch {
     fn new(pool: &Pool) -> Scratch {
-        Scratch { scores: Vec::new(), converted: vec![0.0; pool.page_size * pool.shape.head_dim] }
+        Scratch {
+            scores: Vec::new(),
+            totals: Vec::new(),
+            converted: vec![0.0; pool.page_size * pool.shape.head_dim],
+        }
     }
 }
 
@@ -171,7 +180,7 @@ struct Keys<'a> {
 }
 
 /// out = softmax(q k^T * scale) v for all heads of one token row at `position`. `q` is
-/// `[heads, head_dim]`, as is `out`.
+/// `[heads, head_dim]`, as is `out`. K and V of a page are read once for all q heads that share them.
 #[inline(always)]
 fn attend_row(
     isa: Isa,
@@ -186,30 +195,38 @@ fn attend_row(
     let d = spec.head_dim;
     let group = spec.heads / spec.kv_heads;
     let first = spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
-    let Scratch { scores, converted } = scratch;
-    scores.resize(position + 1 - first, 0.0);
+    let seen = position + 1 - first;
+    let Scratch { scores, totals, converted } = scratch;
+    scores.resize(group * seen, 0.0);
+    totals.resize(group, 0.0);
 
-    for (head, (q, out)) in q.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
-        let kv_head = head / group;
+    let heads = q.chunks_exact(group * d).zip(out.chunks_exact_mut(group * d));
+    for (kv_head, (q, out)) in heads.enumerate() {
         for run in Runs::new(pool.page_size, first, position) {
             let from = pool.offset(layer, pages[run.page], Half::K, kv_head, run.token);
-            let keys = pool.tokens(from, run.count, converted);
-            let scores = &mut scores[run.at - first..run.at - first + run.count];
-            dots(isa, q, keys, scores);
-            scores.iter_mut().for_each(|s| *s = score(spec, *s));
+            let keys = pool.tokens(from, run.count, spec.kv_scales.k, converted);
+            for (q, scores) in q.chunks_exact(d).zip(scores.chunks_exact_mut(seen)) {
+                let scores = &mut scores[run.at - first..run.at - first + run.count];
+                dots(isa, q, keys, scores);
+                scores.iter_mut().for_each(|s| *s = score(spec, *s));
+            }
         }
-        let total = softmax(scores);
+        for (total, scores) in totals.iter_mut().zip(scores.chunks_exact_mut(seen)) {
+            *total = softmax(scores);
+        }
 
         out.fill(0.0);
         for run in Runs::new(pool.page_size, first, position) {
             let from = pool.offset(layer, pages[run.page], Half::V, kv_head, run.token);
-            let values = pool.tokens(from, run.count, converted);
-            let scores = &scores[run.at - first..run.at - first + run.count];
-            weigh(values, scores, out);
+            let values = pool.tokens(from, run.count, spec.kv_scales.v, converted);
+            for (out, scores) in out.chunks_exact_mut(d).zip(scores.chunks_exact(seen)) {
+                weigh(values, &scores[run.at - first..run.at - first + run.count], out);
+            }
         }
-
-        let inverse = 1.0 / total;
-        out.iter_mut().for_each(|o| *o *= inverse);
+        for (out, total) in out.chunks_exact_mut(d).zip(totals.iter()) {
+            let inverse = 1.0 / total;
+            out.iter_mut().for_each(|o| *o *= inverse);
+        }
     }
 }
 

@@ -92,7 +92,7 @@ impl Codes {
             decode,
             numbers: Box::new(numbers),
             inputs,
-            group: form.group.max(1),
+            group: form.group.clamp(1, inputs.max(1)),
             packed: Buffer::zeroed(lines.saturating_mul(LANES * form.codes.bits() / 8))?,
             scales: Buffer::zeroed(lanes)?,
             offsets,

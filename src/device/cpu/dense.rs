@@ -206,9 +206,10 @@ impl Cpu {
         let k = panels.inputs;
         let mut rounded: Cow<[f32]> = x[..rows * k].into();
         if let Some(rounding) = codes.rounding {
-            let rows = Mutex::new(rounded.to_mut().chunks_exact_mut(k.max(1)));
-            self.workers.share(k * rows.lock().len() >= SHARED_FROM_ROUNDED, &|| loop {
-                let Some(row) = rows.lock().next() else { return };
+            let worth_it = rows * k >= SHARED_FROM_ROUNDED;
+            let todo = Mutex::new(rounded.to_mut().chunks_exact_mut(k.max(1)));
+            self.workers.share(worth_it, &|| loop {
+                let Some(row) = todo.lock().next() else { return };
                 with_isa(
                     self.isa,
                     #[inline(always)]

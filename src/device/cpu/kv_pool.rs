@@ -4,8 +4,9 @@
 use half::{bf16, f16};
 
 use super::buffer::Buffer;
+use super::fp8::{self, E4M3, E5M2};
 use super::numbers::{bf16_to_f32, f16_to_f32};
-use crate::device::{DType, DeviceLimits, KvShape};
+use crate::device::{DeviceLimits, KvShape, KvType};
 use crate::error::Result;
 use crate::ids::PageId;
 
@@ -13,6 +14,8 @@ enum Memory {
     F32(Buffer<f32>),
     F16(Buffer<u16>),
     BF16(Buffer<u16>),
+    E4m3(Buffer<u8>),
+    E5m2(Buffer<u8>),
 }
 
 /// `[layer][page][K|V][kv head][token][d]`.
@@ -40,9 +43,11 @@ impl Pool {
         let per_page = 2 * shape.kv_heads * limits.page_size * shape.head_dim;
         let len = shape.layers.saturating_mul(limits.pages).saturating_mul(per_page);
         let memory = match shape.dtype {
-            DType::F32 => Buffer::zeroed(len).map(Memory::F32),
-            DType::F16 => Buffer::zeroed(len).map(Memory::F16),
-            DType::BF16 => Buffer::zeroed(len).map(Memory::BF16),
+            KvType::F32 => Buffer::zeroed(len).map(Memory::F32),
+            KvType::F16 => Buffer::zeroed(len).map(Memory::F16),
+            KvType::BF16 => Buffer::zeroed(len).map(Memory::BF16),
+            KvType::E4m3 => Buffer::zeroed(len).map(Memory::E4m3),
+            KvType::E5m2 => Buffer::zeroed(len).map(Memory::E5m2),
         };
         let memory = memory.map_err(|e| e.context("KV cache: "))?;
         Ok(Pool { memory, shape, pages: limits.pages, page_size: limits.page_size })
@@ -61,7 +66,8 @@ impl Pool {
         ((page * self.shape.kv_heads + head) * self.page_size + token) * self.shape.head_dim
     }
 
-    /// Write one head's k or v of one position.
+    /// Write one head's k or v of one position; in eight bits, divided by `scale`.
+    #[allow(clippy::too_many_arguments)]
     pub fn store(
         &mut self,
         layer: usize,
@@ -70,6 +76,7 @@ impl Pool {
         half: Half,
         head: usize,
         values: &[f32],
+        scale: f32,
     ) {
         let page = pages[position / self.page_size];
         let at = self.offset(layer, page, half, head, position % self.page_size);
@@ -84,16 +91,25 @@ impl Pool {
                 let out = m[range].iter_mut().zip(values);
                 out.for_each(|(o, &x)| *o = bf16::from_f32(x).to_bits());
             }
+            Memory::E4m3(m) => {
+                let out = m[range].iter_mut().zip(values);
+                out.for_each(|(o, &x)| *o = fp8::encode::<E4M3>(x / scale));
+            }
+            Memory::E5m2(m) => {
+                let out = m[range].iter_mut().zip(values);
+                out.for_each(|(o, &x)| *o = fp8::encode::<E5M2>(x / scale));
+            }
         }
     }
 
     /// `count` tokens from the start of a page as f32, `[count, d]`; converted into `scratch` if
-    /// need be.
+    /// need be. Those of eight bits are multiplied with `scale`.
     #[inline(always)]
     pub(super) fn tokens<'a>(
         &'a self,
         at: usize,
         count: usize,
+        scale: f32,
         scratch: &'a mut [f32],
     ) -> &'a [f32] {
         let range = at..at + count * self.shape.head_dim;
@@ -107,6 +123,18 @@ impl Pool {
             Memory::BF16(m) => {
                 let out = &mut scratch[..range.len()];
                 out.iter_mut().zip(&m[range]).for_each(|(o, &h)| *o = bf16_to_f32(h));
+                out
+            }
+            Memory::E4m3(m) => {
+                let out = &mut scratch[..range.len()];
+                let pairs = out.iter_mut().zip(&m[range]);
+                pairs.for_each(|(o, &b)| *o = fp8::decode::<E4M3>(b) * scale);
+                out
+            }
+            Memory::E5m2(m) => {
+                let out = &mut scratch[..range.len()];
+                let pairs = out.iter_mut().zip(&m[range]);
+                pairs.for_each(|(o, &b)| *o = fp8::decode::<E5M2>(b) * scale);
                 out
             }
         }

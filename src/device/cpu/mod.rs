@@ -10,6 +10,7 @@
 //! | [`buffer`] | zeroed, aligned memory |
 //! | [`codes`], [`code_packing`] | weights held as codes, and how they are packed |
 //! | [`input_rounding`] | how products with codes round their inputs |
+//! | [`fp8`] | numbers of eight bits in pages |
 //! | [`kv_pool`] | pages of K and V |
 //! | [`lanes`], [`panels`] | which output a lane computes; what products multiply by |
 //! | [`low_rank`] | what adapters hold behind a weight |
@@ -19,6 +20,7 @@
 //! | [`rope`] | rotation by position |
 //! | [`simd`] | inner loops per instruction set |
 //! | [`sources`] | values of a weight on its way to the device |
+//! | [`unpack`] | codes to values, per instruction set |
 //! | [`weight`] | weights, and how they are packed |
 //! | [`workers`] | threads |
 
@@ -30,6 +32,7 @@ pub mod codes;
 pub mod dense;
 pub mod experts;
 pub mod input_rounding;
+pub mod fp8;
 pub mod kv_pool;
 pub mod lanes;
 pub mod load;
@@ -43,6 +46,7 @@ pub mod rope;
 pub mod simd;
 mod sources;
 pub mod step;
+mod unpack;
 pub mod weight;
 pub mod workers;
 

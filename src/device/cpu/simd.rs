@@ -349,6 +349,7 @@ mod x86 {
 
     use super::super::codes::Codes;
     use super::super::lanes::LANES;
+    use super::super::unpack::{unpack_avx2, unpack_avx512};
     use super::{Inputs, Job, Scratch, Tile, Weights, BLOCK};
 
     const F32: u8 = 0;
@@ -432,7 +433,10 @@ mod x86 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     pub fn panel_avx512(job: &Job, panel: usize, scratch: &mut Scratch) {
-        job.panel(panel, scratch, Codes::unpack, |weights, inputs, tile| {
+        let unpack = |codes: &Codes, panel, inputs, to: &mut [f32]| {
+            unpack_avx512(codes, panel, inputs, to);
+        };
+        job.panel(panel, scratch, unpack, |weights, inputs, tile| {
             let (w, dtype) = pointer(weights, inputs);
             let k = weights.inputs();
             let Inputs { stride, rows, .. } = inputs;
@@ -510,7 +514,10 @@ mod x86 {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub fn panel_avx2(job: &Job, panel: usize, scratch: &mut Scratch) {
-        job.panel(panel, scratch, Codes::unpack, |weights, inputs, tile| {
+        let unpack = |codes: &Codes, panel, inputs, to: &mut [f32]| {
+            unpack_avx2(codes, panel, inputs, to);
+        };
+        job.panel(panel, scratch, unpack, |weights, inputs, tile| {
             let (w, dtype) = pointer(weights, inputs);
             let k = weights.inputs();
             let Inputs { stride, rows, .. } = inputs;

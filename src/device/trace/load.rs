@@ -46,6 +46,10 @@ impl LoadOps for Trace {
         Ok(tensor)
     }
 
+    fn feeds(&mut self, _: &mut Self::Tensor, _: &Self::Weight) -> Result<()> {
+        Ok(())
+    }
+
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
         let DeviceLimits { slots, step_tokens, pages, page_size, .. } = *limits;
         self.slots = HostSlots::new(limits);

@@ -82,7 +82,7 @@ mod tests {
 
     use crate::device::ops::*;
     use crate::device::trace::Trace;
-    use crate::device::{DType, DeviceLimits, KvShape};
+    use crate::device::{DType, DeviceLimits, KvShape, KvType};
     use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
     use crate::plan::{
         Feed, LogitsRow, Purpose, SeqChunk, SlotChange, SlotOpen, StepPlan, TokenMasks,
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn logprobs_are_a_launch_where_rows_ask() {
-        let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 8, dtype: DType::F32 };
+        let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 8, dtype: KvType::F32 };
         let limits = DeviceLimits {
             step_tokens: 8,
             slots: 1,

@@ -119,6 +119,7 @@ fn facts(
         device_kind: info.kind.clone(),
         device: info.name.clone(),
         dtype: dtype_name(spec.dtype).into(),
+        kv_dtype: limits.kv.dtype.name().into(),
         max_model_len: limits.max_model_len as u32,
         max_num_seqs: limits.slots as u32,
         max_num_batched_tokens: limits.step_tokens as u32,
@@ -140,8 +141,10 @@ fn report(facts: &EngineFacts, args: &EngineArgs) {
             let times = tokens as f64 / f64::from(facts.max_model_len);
             let size = args.block_size;
             let pages = tokens / u64::from(size);
+            let kv_dtype = &facts.kv_dtype;
             format!(
-                "KV cache {tokens} tokens ({times:.2}x max_model_len) in {pages} pages of {size}"
+                "KV cache {tokens} tokens ({times:.2}x max_model_len) in {pages} pages of {size}, \
+                 {kv_dtype}"
             )
         }
     };

@@ -1,7 +1,7 @@
 //! How much an engine may hold at once: sequences and tokens of a step, pages, and the memory for
 //! all of it. Called by `assemble` before anything is taken.
 
-use super::args::{dtype_name, EngineArgs};
+use super::args::EngineArgs;
 use crate::device::cpu::memory::{self, Promise};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
@@ -56,7 +56,8 @@ pub(super) fn gpu_pool(
         return Ok((PoolSize { pages: limits.pages, available_bytes: 0 }, None));
     }
     let (mut held, _) = budget::footprint(spec, weights, limits, spec.dtype)?;
-    held.tensors += Cuda::extra_bytes(limits, 2 * spec.mlp_width(), spec.vocab_size);
+    let (gate_up, coded) = (2 * spec.mlp_width(), spec.coded_width());
+    held.tensors += Cuda::extra_bytes(limits, spec.dtype, gate_up, spec.vocab_size, coded);
     Ok((budget::gpu_pool(info, &held, options, limits)?, None))
 }
 
@@ -168,7 +169,7 @@ pub(super) fn limits_of(
         pages: 0,
         page_size,
         max_model_len: spec.max_model_len,
-        kv: spec.kv_shape(args.kv_cache_dtype.map_or("auto", dtype_name))?,
+        kv: spec.kv_shape(args.kv_cache_dtype)?,
     };
     if spec.family.encoder {
         limits.pages = 1 + slots;

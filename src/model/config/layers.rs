@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::keys::{flag, positive, MAX_DIMENSION};
 use super::rope;
-use crate::device::{AttnSpec, DType, Rope};
+use crate::device::{AttnSpec, DType, KvScales, Rope};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
@@ -61,6 +61,7 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
             scale,
             window: window.filter(|_| windowed),
             softcap,
+            kv_scales: KvScales::ONE,
         },
         rope: rotates.then_some(usize::from(windowed && family.local_rope)),
     };

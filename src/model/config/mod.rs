@@ -300,6 +300,8 @@ fn norm_order(config: &Object, family: &Family) -> Result<NormOrder> {
 }
 
 #[cfg(test)]
+mod quant_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod values_tests;

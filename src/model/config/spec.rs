@@ -6,13 +6,12 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::adapter_options::AdapterOptions;
-use super::keys;
 use super::layers::LayerAttention;
 use super::mixture::MixtureSpec;
 use super::pooling::{PoolerOptions, PoolingRule};
 use super::side_files::SideFiles;
-use crate::device::{Activation, DType, KvShape, Rope};
-use crate::error::{Error, Result};
+use crate::device::{Activation, DType, KvShape, KvType, Rope};
+use crate::error::Result;
 use crate::ids::TokenId;
 use crate::model::architectures::Family;
 use crate::model::quant::QuantScheme;
@@ -145,23 +144,26 @@ impl ModelSpec {
         (0..self.layers).map(width).max().unwrap_or(0)
     }
 
-    /// Shape of the KV pool. `kv_cache_dtype` is `auto` (as the weights) or an element type's name.
+    /// Shape of the KV pool. `kv_cache_dtype`: None is `auto`, as the activations.
     ///
     /// # Errors
-    /// A `kv_cache_dtype` that is none of these.
-    pub fn kv_shape(&self, kv_cache_dtype: &str) -> Result<KvShape> {
-        let dtype = match kv_cache_dtype {
-            "" | "auto" => self.dtype,
-            name => keys::parse_dtype(name).ok_or_else(|| {
-                Error::Unsupported(format!(
-                    "kv_cache_dtype '{name}' is not supported; supported: auto, float16, bfloat16, \
-                     float32."
-                ))
-            })?,
-        };
+    /// A `kv_cache_dtype` that the checkpoint contradicts.
+    pub fn kv_shape(&self, kv_cache_dtype: Option<KvType>) -> Result<KvShape> {
+        let dtype = kv_cache_dtype.unwrap_or(self.dtype.into());
         // An encoder keeps nothing.
         let layers = if self.family.encoder { 0 } else { self.layers };
         Ok(KvShape { layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
+    }
+
+    /// The widest input of a product whose weight may be quantised, of a token's experts all
+    /// together; 0 where nothing is quantised.
+    pub fn coded_width(&self) -> usize {
+        if self.quant.is_none() {
+            return 0;
+        }
+        let experts = self.mixture.as_ref().map_or(0, |m| m.routing.top_k * m.ffn.max(self.hidden));
+        let attention = self.heads * self.head_dim;
+        [self.hidden, attention, self.mlp_width(), experts].into_iter().max().unwrap_or(0)
     }
 
     /// Every prompt must come in one step, and nothing of it can be taken from another's pages.

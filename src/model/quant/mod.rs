@@ -26,4 +26,6 @@ pub use recognise::{scheme, Said};
 pub use scheme::{KvScheme, QuantScheme};
 
 #[cfg(test)]
+mod refusal_tests;
+#[cfg(test)]
 mod tests;

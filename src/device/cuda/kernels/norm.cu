@@ -4,6 +4,7 @@
 // mean in a pass of its own: the one-pass form cancels. Bytes per row: norm 2 x width, add_norm 4 x
 // width elements (delta, residual in and out, out).
 #include "abi_ops.h"
+#include "e4m3.cuh"
 
 // The block covers [0, width) in steps of 8 elements (or 1).
 #define FOR_ROW(i) for (u32 i = threadIdx.x * step; i < width; i += blockDim.x * step)
@@ -68,6 +69,44 @@ __device__ void normalise(const act* x, const float* weight, const float* bias, 
   }
 }
 
+// A row as products take it that round their inputs to E4M3 row by row. Each thread reads what it
+// wrote.
+template <class Norm>
+__device__ void round_row(const Norm& a) {
+  __shared__ float largest[32];
+  const u32 width = a.width, step = 8;
+  const act* const x = a.out + (u64)blockIdx.x * width;
+  float v[8], most = 0.f;
+  FOR_ROW(i) {
+    load8(x + i, v);
+#pragma unroll
+    for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(v[j]));
+  }
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+  if (threadIdx.x % 32 == 0) largest[threadIdx.x / 32] = most;
+  __syncthreads();
+  for (u32 i = 0; i < blockDim.x / 32; i++) most = fmaxf(most, largest[i]);
+  const float scale = e4m3_step(most);
+  FOR_ROW(i) {
+    load8(x + i, v);
+    if (a.bytes) {
+      u16* to = reinterpret_cast<u16*>(a.bytes + (u64)blockIdx.x * a.padded_width);
+#pragma unroll
+      for (int j = 0; j < 8; j += 2)
+        to[e4m3_place(i + j) / 2] = to_e4m3(v[j] / scale) | to_e4m3(v[j + 1] / scale) << 8;
+    } else {
+#pragma unroll
+      for (int j = 0; j < 8; j++) v[j] = from_e4m3(to_e4m3(v[j] / scale));
+      store8(a.codes + (u64)blockIdx.x * width + i, v);
+    }
+  }
+  // Behind the last input.
+  for (u32 i = width + threadIdx.x * 2; a.bytes && i < a.padded_width; i += blockDim.x * 2)
+    *reinterpret_cast<u16*>(a.bytes + (u64)blockIdx.x * a.padded_width + e4m3_place(i)) = 0;
+  if (threadIdx.x == 0) a.steps[blockIdx.x] = scale;
+}
+
 __global__ void norm_rows(const NormRows a) {
   begin();
   const u32 width = a.width;
@@ -75,6 +114,7 @@ __global__ void norm_rows(const NormRows a) {
   if (width % 8 == 0)
     normalise<8>(a.x + row, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
   else normalise<1>(a.x + row, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
+  if (a.steps) round_row(a);
 }
 
 __global__ void add_norm(const AddNorm a) {
@@ -89,6 +129,7 @@ __global__ void add_norm(const AddNorm a) {
     add<1>(a.delta + row, residual, width);
     normalise<1>(residual, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
   }
+  if (a.steps) round_row(a);
 }
 
 __global__ void add_rows(const AddRows a) {

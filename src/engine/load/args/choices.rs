@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::values::{self, Reader};
-use crate::device::DType;
+use crate::device::{DType, KvType};
 use crate::error::{nearest, Result};
 use crate::invalid;
 use crate::json;
@@ -128,9 +128,21 @@ pub(crate) fn dtype_name(dtype: DType) -> &'static str {
     }
 }
 
-pub(super) fn kv_cache_dtype(read: &mut Reader) -> Result<Option<DType>> {
-    let names = ["auto", "float16", "bfloat16"];
-    Ok(read.one_of("kv_cache_dtype", &names)?.as_deref().and_then(parse_dtype))
+/// None: `auto`.
+pub(super) fn kv_cache_dtype(read: &mut Reader) -> Result<Option<KvType>> {
+    const NAMES: [&str; 6] = ["auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"];
+    match read.string("kv_cache_dtype")?.as_deref() {
+        None | Some("auto") => Ok(None),
+        Some("float16") => Ok(Some(KvType::F16)),
+        Some("bfloat16") => Ok(Some(KvType::BF16)),
+        Some("fp8" | "fp8_e4m3") => Ok(Some(KvType::E4m3)),
+        Some("fp8_e5m2") => Ok(Some(KvType::E5m2)),
+        Some(other) => Err(invalid!(
+            "Invalid kv_cache_dtype: {}. Valid values are: [{}]",
+            quoted(&json::cut(other)),
+            NAMES.map(quoted).join(", ")
+        )),
+    }
 }
 
 pub(super) fn load_format(read: &mut Reader) -> Result<LoadFormat> {

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::fault::Faults;
-use crate::device::DType;
+use crate::device::{DType, KvType};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json;
@@ -107,7 +107,7 @@ pub struct EngineArgs {
     /// Prompts longer than this are chunked to it. 0 = off.
     pub long_prefill_token_threshold: u32,
     /// Element type of pages; `None` = the model's.
-    pub kv_cache_dtype: Option<DType>,
+    pub kv_cache_dtype: Option<KvType>,
     /// Share of pages that admission leaves free, [0, 1).
     pub watermark: f64,
     /// A prompt is admitted only if all of it fits.

@@ -97,7 +97,11 @@ fn values_out_of_range_name_the_key() {
         // Choices.
         (r#"{"dtype":"int8"}"#, "dtype: got 'int8'"),
         (r#"{"load_format":"tensorizer"}"#, "load_format: got 'tensorizer'"),
-        (r#"{"kv_cache_dtype":"fp8"}"#, "kv_cache_dtype: got 'fp8'"),
+        (
+            r#"{"kv_cache_dtype":"int8"}"#,
+            "Invalid kv_cache_dtype: 'int8'. Valid values are: ['auto', 'float16', 'bfloat16', \
+             'fp8', 'fp8_e4m3', 'fp8_e5m2']",
+        ),
         (
             r#"{"max_num_seqs":"1k"}"#,
             "max_num_seqs: Input should be a valid integer (unable to parse the string), got \
@@ -145,7 +149,6 @@ fn what_is_not_built_is_refused_unless_it_is_the_default() {
     assert!(
         refusal(r#"{"data_parallel_size":2}"#).contains("'data_parallel_size': 2 is not supported")
     );
-    assert!(refusal(r#"{"quantization":"awq"}"#).contains("quantization 'awq'"));
     assert!(refusal(r#"{"runner":"draft"}"#).contains("runner 'draft'"));
     assert!(refusal(r#"{"convert":"classify"}"#).contains("convert 'classify'"));
     assert!(refusal(r#"{"pooler_config":{"nomalize":false}}"#)
@@ -352,13 +355,33 @@ fn what_a_key_means_elsewhere() {
         r#"{"kv_cache_dtype":"bfloat16","disable_sliding_window":true,
                      "generation_config":"/g","dtype":"half"}"#,
     );
-    assert_eq!((a.kv_cache_dtype, a.dtype), (Some(DType::BF16), Some(DType::F16)));
+    assert_eq!((a.kv_cache_dtype, a.dtype), (Some(KvType::BF16), Some(DType::F16)));
     assert_eq!(a.generation_config, GenerationConfig::Folder("/g".into()));
     assert!(a.disable_sliding_window);
-    assert_eq!(args(r#"{"kv_cache_dtype":"auto"}"#).kv_cache_dtype, None);
+    for (name, kv) in [
+        ("auto", None),
+        ("fp8", Some(KvType::E4m3)),
+        ("fp8_e4m3", Some(KvType::E4m3)),
+        ("fp8_e5m2", Some(KvType::E5m2)),
+    ] {
+        assert_eq!(args(&format!(r#"{{"kv_cache_dtype":"{name}"}}"#)).kv_cache_dtype, kv, "{name}");
+    }
     assert_eq!(args(r#"{"generation_config":"vllm"}"#).generation_config, GenerationConfig::Model);
     assert!(warnings(r#"{"tokenizer_mode":"slow"}"#)[0].contains("fast tokenizer"));
     assert!(warnings(r#"{"tokenizer_mode":"hf"}"#).is_empty());
+}
+
+/// Which methods there are is known to the model, which also sees the checkpoint.
+#[test]
+fn quantization_is_written_in_any_case() {
+    let any_case = args(r#"{"quantization": "FP8_Per_Tensor"}"#);
+    assert_eq!(any_case.quantization.unwrap(), "fp8_per_tensor");
+    for none in [r#"{"quantization": null}"#, r#"{"quantization": ""}"#, "{}"] {
+        assert_eq!(args(none).quantization, None, "{none}");
+        assert!(warnings(none).is_empty());
+    }
+    let said = refusal(r#"{"quantization": 8}"#);
+    assert_eq!(said, "model.json: quantization: Input should be a string, got 8");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The methods by which checkpoints are quantised, one row each: what `quant_method` calls it,
-//! which values of the argument `quantization` agree with it, which files beside config.json may describe
-//! it, and the reader of its keys. `recognise` finds the row; a row never knows another.
+//! which values of the argument `quantization` agree with it, which files beside config.json may
+//! describe it, and the reader of its keys. `recognise` finds the row; a row never knows another.
 //!
 //! | file | holds |
 //! |---|---|
