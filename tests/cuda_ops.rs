@@ -37,6 +37,11 @@ mod cuda_adapters;
 mod cuda_attention;
 #[path = "ops/cuda_encoders.rs"]
 mod cuda_encoders;
+#[path = "ops/cuda_quant.rs"]
+mod cuda_quant;
+#[allow(dead_code, reason = "the CPU's tests use more of it")]
+#[path = "ops/quant_cases.rs"]
+mod quant_cases;
 
 /// Rows of a step for the row-by-row ops: one, a few, odd, more than a tile.
 const ROWS: [usize; 5] = [1, 2, 7, 33, 130];

@@ -3,6 +3,10 @@
 
 #[path = "ops/experts.rs"]
 mod experts;
+#[path = "ops/quant.rs"]
+mod quant;
+#[path = "ops/quant_cases.rs"]
+mod quant_cases;
 #[path = "ops/kv_types.rs"]
 mod kv_types;
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Workloads through the stock tritonserver, loaded by NVIDIA's perf_analyzer over gRPC streaming.
 
-    bench.py [--out DIR] [--budget-s N] [WORKLOAD ...]
+    bench.py [--out DIR] [--budget-s N] [WORKLOAD[@VARIANT] ...]
 
 Runs inside an unpacked bundle (`run LIBS bench`). WORKLOAD is a name from WORKLOADS or
-model:prompt tokens:output tokens:streams:requests[:gpu_memory_utilization]. Neighbours on one model share a
+model:prompt tokens:output tokens:streams:requests[:gpu_memory_utilization]; VARIANT one of VARIANTS, how the
+model is quantised: L1@fp8. Neighbours on one model share a
 server. Weights are made up, prompts differ, no prefix caching, greedy, ignore_eos. Prints a Markdown table
 beside the figures of the Python backend (one H200, vLLM 0.25.0) and writes it and all figures to DIR.
 """
@@ -34,6 +35,14 @@ WORKLOADS = {
     "Q1": "qwen2.5-0.5b:128:256:1:6:0.5",
     "Q64": "qwen2.5-0.5b:128:256:64:256:0.5",
     "Q256": "qwen2.5-0.5b:128:256:256:768:0.5",
+}
+# Additions to model.json.
+INT4 = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
+VARIANTS = {
+    "fp8": {"quantization": "fp8"},
+    "int4": {"hf_overrides": {"quantization_config": INT4}},
+    "kv8": {"kv_cache_dtype": "fp8"},
+    "fp8kv8": {"quantization": "fp8", "kv_cache_dtype": "fp8"},
 }
 # Of the Python backend: output tokens/s, TTFT p50 and p99, TPOT p50 and p99 in ms.
 PYTHON_BACKEND = {
@@ -70,17 +79,21 @@ class Workload:
     streams: int
     requests: int
     memory_share: float
+    variant: str
 
     @staticmethod
     def parse(text):
-        fields = WORKLOADS.get(text, text).split(":")
+        name, _, variant = text.partition("@")
+        if variant and variant not in VARIANTS:
+            sys.exit(f"error: {variant} is none of {', '.join(VARIANTS)}")
+        fields = WORKLOADS.get(name, name).split(":")
         if not 5 <= len(fields) <= 6:
             sys.exit(f"error: {text} is neither one of {', '.join(WORKLOADS)} nor model:prompt:output:streams:requests")
         share = float(fields[5]) if len(fields) == 6 else 0.85
-        return Workload(text, fields[0], fields[1], *map(int, fields[2:5]), share)
+        return Workload(text, fields[0], fields[1], *map(int, fields[2:5]), share, variant)
 
     def server_key(self):
-        return self.model, self.memory_share
+        return self.model, self.memory_share, self.variant
 
 
 def model_folder(name):
@@ -97,7 +110,7 @@ def make_repository(folder, workload, extra):
               "gpu_memory_utilization": workload.memory_share}
     if workload.model in MAX_MODEL_LEN:
         engine["max_model_len"] = MAX_MODEL_LEN[workload.model]
-    (version / "model.json").write_text(json.dumps({**engine, **extra}))
+    (version / "model.json").write_text(json.dumps({**engine, **VARIANTS.get(workload.variant, {}), **extra}))
     (version.parent / "config.pbtxt").write_text(CONFIG)
 
 

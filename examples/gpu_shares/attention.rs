@@ -223,12 +223,12 @@ impl<'a> Bench<'a> {
         let mut dev = Cuda::open(0, dtype)?;
         let width = (heads + 2 * kv_heads) * head_dim;
         let table = dev.upload(WeightDesc {
+            quant: None,
             name: "q, k and v",
             kind: WeightKind::Table,
             outputs: VOCAB,
             inputs: width,
             dtype,
-            quant: None,
             transposed: false,
             source: Source::Dummy { seed: 1, scale: 1.0 },
         })?;

@@ -72,6 +72,10 @@ pub trait LoadOps: DeviceTypes {
     /// A buffer of f32 logits `[rows, vocab]` or pooled vectors, contents undefined.
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Self::Tensor>;
 
+    /// `tensor` is what products with `weight` read: ops that write it may make at once what these
+    /// make of their inputs. After uploads, before `reserve`; it changes no number.
+    fn feeds(&mut self, tensor: &mut Self::Tensor, weight: &Self::Weight) -> Result<()>;
+
     /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()>;
 

@@ -77,6 +77,11 @@ impl<'a> Object<'a> {
         self.spellings.iter().find(other).map_or(key, |&(other, _)| other)
     }
 
+    /// The keys that are there, as they are spelled.
+    pub fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.map.keys().map(String::as_str)
+    }
+
     /// What is there, null too.
     pub fn value(&self, key: &str) -> Option<&'a Value> {
         let spelled = self.spelled(key);
@@ -140,6 +145,16 @@ impl<'a> Object<'a> {
         self.read(key, &format!("an integer in 1..={most}"), count)
     }
 
+    /// An integer from `least` to `most`.
+    ///
+    /// # Errors
+    /// InvalidArgument: another value.
+    pub fn integer(&self, key: &str, least: i64, most: i64) -> Result<Option<i64>> {
+        let fits = |n: &i64| (least..=most).contains(n);
+        let integer = |value: &Value| value.as_i64().filter(fits);
+        self.read(key, &format!("an integer in {least}..={most}"), integer)
+    }
+
     /// A number above 0 that single precision holds.
     ///
     /// # Errors
@@ -164,6 +179,15 @@ impl<'a> Object<'a> {
     /// InvalidArgument: another value.
     pub fn list(&self, key: &str) -> Result<Option<&'a [Value]>> {
         self.read(key, "a list", |value| value.as_array().map(Vec::as_slice))
+    }
+
+    /// A list of strings.
+    ///
+    /// # Errors
+    /// InvalidArgument: another value.
+    pub fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>> {
+        let texts = |value: &'a Value| value.as_array()?.iter().map(Value::as_str).collect();
+        self.read(key, "a list of strings", texts)
     }
 
     /// A list of `length` numbers above 0.

@@ -44,18 +44,20 @@ const CACHE_MANAGER_PAGE_BYTES: u64 = 128;
 /// Tokenizer, grammars, threads, and what a load holds for a moment.
 const CPU_OTHER_BYTES: u64 = 256 << 20;
 
-/// What a model holds on a device under `limits`, and what one full step launches. `limits.pages`
-/// may be anything. `activation` is the device's own type: F32 on cpu.
+/// What a model with these weights holds on a device under `limits`, and what one full step
+/// launches. `limits.pages` may be anything. `activation` is the device's own type: F32 on cpu.
 ///
 /// # Errors
-/// None for a spec that [`ModelSpec::read`] made and limits of at least one slot and token.
+/// Files that do not hold what quantised weights need. None else for a spec that
+/// [`ModelSpec::read`] made and limits of at least one slot and token.
 pub fn footprint(
     spec: &ModelSpec,
+    weights: &WeightSource,
     limits: &DeviceLimits,
     activation: DType,
 ) -> Result<(Held, Vec<Launch>)> {
     let per_slot = limits.sequence_pages();
-    let (mut trace, mut decoder) = counted(spec, limits, activation)?;
+    let (mut trace, mut decoder) = counted(spec, weights, limits, activation)?;
     let plan = full_step(limits, per_slot);
     decoder.step(&mut trace, &plan)?;
     decoder.sample(&mut trace, &TokenMasks::default())?;
@@ -68,19 +70,25 @@ pub fn footprint(
 ///
 /// # Errors
 /// As `footprint`.
-pub fn held(spec: &ModelSpec, limits: &DeviceLimits, activation: DType) -> Result<Held> {
-    Ok(counted(spec, limits, activation)?.0.held())
+pub fn held(
+    spec: &ModelSpec,
+    weights: &WeightSource,
+    limits: &DeviceLimits,
+    activation: DType,
+) -> Result<Held> {
+    Ok(counted(spec, weights, limits, activation)?.0.held())
 }
 
 fn counted(
     spec: &ModelSpec,
+    weights: &WeightSource,
     limits: &DeviceLimits,
     activation: DType,
 ) -> Result<(Trace, Decoder<Trace>)> {
     let mut trace = Trace::new(activation);
     let mut roomy = limits.clone();
     roomy.pages = limits.sequence_pages() + 1;
-    let decoder = Decoder::load(spec, &WeightSource::Dummy, &mut trace, &roomy)?;
+    let decoder = Decoder::load_shapes(spec, weights, &mut trace, &roomy)?;
     Ok((trace, decoder))
 }
 

@@ -42,7 +42,7 @@ fn tables_that_adapters_change_take_memory() {
         let capacity = AdapterCapacity { slots: 3, rank: 8 };
         let modules = Some(vec![module.to_string()]);
         spec.adapters = Some(AdapterOptions { capacity, modules });
-        footprint(&spec, &limits(&spec), DType::F32).unwrap().0.adapters
+        footprint(&spec, &WeightSource::Dummy, &limits(&spec), DType::F32).unwrap().0.adapters
     };
     let adapter_slots = 3 * (4 * 8 * (100 + 64) + 4);
     assert_eq!(adapted("embed_tokens"), adapter_slots);
@@ -60,7 +60,8 @@ fn a_mixture_reads_the_experts_that_rows_can_meet() {
         "moe_intermediate_size": 24, "shared_expert_intermediate_size": 80});
     let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
     let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
-    let (held, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
+    let (held, launches) =
+        footprint(&spec, &WeightSource::Dummy, &limits(&spec), DType::F32).unwrap();
     let of = |op: &str| launches.iter().filter(|l| l.op == op).collect::<Vec<_>>();
     let (up, down) = (of("experts_act"), of("experts"));
     assert_eq!((up.len(), down.len()), (1, 1));
@@ -95,7 +96,8 @@ fn deployed_shapes_have_their_published_sizes() {
         let supported = &[DType::BF16, DType::F16, DType::F32];
         let options = SpecOptions { supported, ..Default::default() };
         let spec = ModelSpec::read(folder, &options).unwrap();
-        let (held, launches) = footprint(&spec, &limits(&spec), spec.dtype).unwrap();
+        let (held, launches) =
+            footprint(&spec, &WeightSource::Dummy, &limits(&spec), spec.dtype).unwrap();
         // Norms and biases take four bytes each.
         let ratio = held.weights as f64 / (2 * parameters) as f64;
         assert!((1.0..1.002).contains(&ratio), "{name}: {ratio}");
@@ -106,7 +108,7 @@ fn deployed_shapes_have_their_published_sizes() {
 #[test]
 fn a_llama_step_launches_eight_ops_a_layer() {
     let spec = llama();
-    let (_, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
+    let (_, launches) = footprint(&spec, &WeightSource::Dummy, &limits(&spec), DType::F32).unwrap();
     let shapes: Vec<_> = launches.iter().map(|l| (l.op, l.rows, l.inputs, l.outputs)).collect();
     let layer = [
         ("linear", 40, 64, 128),
@@ -139,7 +141,8 @@ fn other_layers_launch_what_their_row_says() {
             "vocab_size": 100});
         let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
         let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
-        let (_, launches) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
+        let (_, launches) =
+            footprint(&spec, &WeightSource::Dummy, &limits(&spec), DType::F32).unwrap();
         let ops: Vec<_> = launches.iter().map(|l| l.op).collect();
         // The first layer: up to the second one's q, k and v.
         let starts = |i: &usize| {
@@ -164,7 +167,7 @@ fn other_layers_launch_what_their_row_says() {
 #[test]
 fn memory_is_counted_to_the_byte() {
     let spec = llama();
-    let (held, _) = footprint(&spec, &limits(&spec), DType::F32).unwrap();
+    let (held, _) = footprint(&spec, &WeightSource::Dummy, &limits(&spec), DType::F32).unwrap();
     let layer = 64 * 128 + 64 * 64 + 64 * 144 + 72 * 64 + 2 * 64;
     assert_eq!(held.weights, 4 * (2 * 100 * 64 + 64 + 2 * layer));
     let token_row = 64 * 3 + 128 + 64 + 72;
@@ -277,7 +280,7 @@ fn a_model_beyond_all_numbers_is_too_large() {
     let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
     let limits =
         DeviceLimits { step_tokens: huge, slots: 1 << 16, max_model_len: huge, ..limits(&spec) };
-    let held = held(&spec, &limits, DType::F32).unwrap();
+    let held = held(&spec, &WeightSource::Dummy, &limits, DType::F32).unwrap();
     let error = cpu_pool(&machine(1 << 40, 1 << 40), &held, &SHARE, &limits).unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
 }

@@ -129,6 +129,29 @@ impl<D: Device> Decoder<D> {
         limits: &DeviceLimits,
     ) -> Result<Decoder<D>> {
         let weights = load::load(spec, format, dev)?;
+        Decoder::around(weights, spec, dev, limits)
+    }
+
+    /// The same for a device that only counts: no tensor's values are read.
+    ///
+    /// # Errors
+    /// Those of [`load::load_shapes`].
+    pub fn load_shapes(
+        spec: &ModelSpec,
+        format: &WeightSource,
+        dev: &mut D,
+        limits: &DeviceLimits,
+    ) -> Result<Decoder<D>> {
+        let weights = load::load_shapes(spec, format, dev)?;
+        Decoder::around(weights, spec, dev, limits)
+    }
+
+    fn around(
+        weights: Weights<D::Weight>,
+        spec: &ModelSpec,
+        dev: &mut D,
+        limits: &DeviceLimits,
+    ) -> Result<Decoder<D>> {
         let tokens = limits.step_tokens;
         let rows = limits.logits_rows;
         let q = spec.heads * spec.head_dim;
@@ -138,7 +161,7 @@ impl<D: Device> Decoder<D> {
             on.then(|| dev.tensor(rows, spec.embed_width)).transpose()
         };
         let plain = (0..spec.layers).any(|layer| spec.mixture_of(layer).is_none());
-        let buffers = Buffers {
+        let mut buffers = Buffers {
             embedded: optional(dev, weights.project_in.is_some(), tokens)?,
             residual: dev.tensor(tokens, spec.hidden)?,
             delta: dev.tensor(tokens, spec.hidden)?,
@@ -152,6 +175,9 @@ impl<D: Device> Decoder<D> {
             projected: optional(dev, weights.project_out.is_some(), rows)?,
             logits: dev.logits_tensor(rows, answer)?,
         };
+        if let Some(layer) = weights.layers.first().filter(|_| spec.norms == NormOrder::Before) {
+            dev.feeds(&mut buffers.normed, &layer.qkv.weight)?;
+        }
         dev.reserve(limits)?;
         dev.steady();
 

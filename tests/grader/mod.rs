@@ -10,7 +10,8 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    DType, DeviceLimits, HostTensor, KvShape, KvType, Source, WeightDesc, WeightKind,
+    Bytes, DType, DeviceLimits, HostTensor, KvShape, KvType, QuantForm, ScaleOver, Source,
+    WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
@@ -264,6 +265,36 @@ impl<D: Graded> Bench<D> {
             dtype,
             quant: None,
             transposed,
+            source,
+        };
+        self.dev.upload(desc).unwrap()
+    }
+
+    /// A linear of the device's own type that becomes codes as it is loaded.
+    pub fn quantised(
+        &mut self,
+        seed: u64,
+        parts: &[usize],
+        inputs: usize,
+        quant: QuantForm,
+        over: ScaleOver,
+    ) -> D::Weight {
+        let mut random = Random(seed * 7919 + 1);
+        let dtype = self.dtype;
+        let mut part = |&rows: &usize| {
+            let values = (0..rows * inputs).map(|_| random.signed() * 0.3);
+            let bytes: Vec<u8> = values.flat_map(|x| encode(dtype, x)).collect();
+            HostTensor { dtype, rows, cols: inputs, bytes: Bytes::Shared(bytes.into()) }
+        };
+        let source = Source::Quantise { parts: parts.iter().map(&mut part).collect(), over };
+        let desc = WeightDesc {
+            name: "test",
+            kind: WeightKind::Linear,
+            outputs: parts.iter().sum(),
+            inputs,
+            dtype,
+            quant: Some(quant),
+            transposed: false,
             source,
         };
         self.dev.upload(desc).unwrap()

@@ -45,8 +45,8 @@ pub const GENERATED: [Generated; 3] = [
     },
     Generated {
         file: "src/device/cuda/abi.rs",
-        // It includes abi.h.
-        header: "src/device/cuda/kernels/abi_ops.h",
+        // It includes abi_ops.h, which includes abi.h.
+        header: "src/device/cuda/kernels/abi_codes.h",
         kind: Kind::Abi,
     },
 ];

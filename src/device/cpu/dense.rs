@@ -1,12 +1,18 @@
 //! Lookup, norms, linears and the head on the CPU, row by row: a row's numbers depend on nothing
 //! but the row.
 
+use std::borrow::Cow;
+
+use parking_lot::Mutex;
+
 use super::adapters::delta;
 use super::buffer::Tensor;
+use super::input_rounding;
 use super::numbers;
+use super::panels::{Held, Panels};
 use super::simd::{with_isa, Job};
-use super::weight::{Panels, Weight};
-use super::{Cpu, SHARED_FROM_BYTES, SHARED_FROM_MACS};
+use super::weight::Weight;
+use super::{Cpu, SHARED_FROM_BYTES, SHARED_FROM_MACS, SHARED_FROM_ROUNDED};
 use crate::device::{Activation, DenseOps, Norm};
 use crate::error::Result;
 use crate::internal;
@@ -175,7 +181,8 @@ impl Cpu {
         let delta = adapters.map(|a| delta(self.isa, &self.workers, a, adapter_slots, x));
         let bias = bias.map(Weight::vector);
         let panels = weight.panels();
-        let job = Job::new(self.isa, panels, bias, act, rows, &x.data, &mut out.data);
+        let x = self.inputs_of(panels, rows, &x.data);
+        let job = Job::new(self.isa, panels, bias, act, rows, &x, &mut out.data);
         self.share(&job.plus(delta.as_ref()), rows, panels);
     }
 
@@ -188,14 +195,39 @@ impl Cpu {
         x: &[f32],
         out: &mut [f32],
     ) {
-        let job = Job::new(self.isa, panels, bias, act, rows, x, out);
+        let x = self.inputs_of(panels, rows, x);
+        let job = Job::new(self.isa, panels, bias, act, rows, &x, out);
         self.share(&job, rows, panels);
     }
 
+    /// Rows as these panels want them: rounded, and in the order of their codes.
+    fn inputs_of<'x>(&self, panels: &Panels, rows: usize, x: &'x [f32]) -> Cow<'x, [f32]> {
+        let Held::Codes(codes) = &panels.held else { return x.into() };
+        let k = panels.inputs;
+        let mut rounded: Cow<[f32]> = x[..rows * k].into();
+        if let Some(rounding) = codes.rounding {
+            let worth_it = rows * k >= SHARED_FROM_ROUNDED;
+            let todo = Mutex::new(rounded.to_mut().chunks_exact_mut(k.max(1)));
+            self.workers.share(worth_it, &|| loop {
+                let Some(row) = todo.lock().next() else { return };
+                with_isa(
+                    self.isa,
+                    #[inline(always)]
+                    || input_rounding::round_row(rounding, row),
+                );
+            });
+        }
+        if codes.order.is_empty() {
+            return rounded;
+        }
+        let rows = rounded.chunks_exact(k.max(1));
+        rows.flat_map(|row| codes.order.iter().map(|&i| row[i as usize])).collect()
+    }
+
     fn share(&self, job: &Job, rows: usize, panels: &Panels) {
-        let macs = rows * panels.inputs * panels.outputs;
-        let worth_it = panels.bytes() >= SHARED_FROM_BYTES || macs >= SHARED_FROM_MACS;
-        let worth_it = worth_it && panels.count() > 1;
+        let macs = rows * panels.inputs * panels.lanes.outputs;
+        let worth_it = panels.work_bytes() >= SHARED_FROM_BYTES || macs >= SHARED_FROM_MACS;
+        let worth_it = worth_it && panels.lanes.count() > 1;
         self.workers.share(worth_it, &|| job.work());
     }
 }

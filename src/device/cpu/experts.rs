@@ -3,7 +3,8 @@
 //! a say in, as everywhere on this device.
 
 use super::buffer::Tensor;
-use super::weight::{Panels, Weight};
+use super::panels::Panels;
+use super::weight::Weight;
 use super::{numbers, Cpu};
 use crate::device::{Activation, ExpertOps, Routing};
 use crate::error::Result;
@@ -23,8 +24,11 @@ impl ExpertOps for Cpu {
     ) -> Result<()> {
         let (rows, experts, top_k) = (self.rows(), routing.experts, routing.top_k);
         let panels = gate.panels();
-        if panels.outputs != experts || routes.width != 2 * top_k || top_k > experts {
-            return Err(internal!("{top_k} of {experts} experts by {} outputs", panels.outputs));
+        if panels.lanes.outputs != experts || routes.width != 2 * top_k || top_k > experts {
+            return Err(internal!(
+                "{top_k} of {experts} experts by {} outputs",
+                panels.lanes.outputs
+            ));
         }
         let mut logits = vec![0.0; rows * experts];
         if rows > 0 {
@@ -135,10 +139,10 @@ fn multiply(
 }
 
 fn width(panels: &Panels) -> usize {
-    if panels.gated {
-        panels.outputs / 2
+    if panels.lanes.gated {
+        panels.lanes.outputs / 2
     } else {
-        panels.outputs
+        panels.lanes.outputs
     }
 }
 

@@ -22,6 +22,10 @@ impl LoadOps for Cpu {
         Tensor::new(rows, vocab)
     }
 
+    fn feeds(&mut self, _: &mut Tensor, _: &Weight) -> Result<()> {
+        Ok(())
+    }
+
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
         self.pool = Some(Pool::new(limits)?);
         self.slots = HostSlots::new(limits);

@@ -8,30 +8,42 @@
 //! | [`load`], [`step`], [`dense`], [`attention`] | chapters of [`super::Device`] |
 //! | [`experts`], [`adapters`], [`pooling`] | chapters of [`super::Device`] |
 //! | [`buffer`] | zeroed, aligned memory |
+//! | [`codes`], [`code_packing`] | weights held as codes, and how they are packed |
+//! | [`input_rounding`] | how products with codes round their inputs |
 //! | [`fp8`] | numbers of eight bits in pages |
 //! | [`kv_pool`] | pages of K and V |
+//! | [`lanes`], [`panels`] | which output a lane computes; what products multiply by |
 //! | [`low_rank`] | what adapters hold behind a weight |
 //! | [`memory`] | how much memory the machine has left |
 //! | [`numbers`] | arithmetic of one vector |
+//! | [`online`] | codes that are made at upload |
 //! | [`rope`] | rotation by position |
 //! | [`simd`] | inner loops per instruction set |
-//! | [`weight`] | weights in panels |
+//! | [`sources`] | values of a weight on its way to the device |
+//! | [`weight`] | weights, and how they are packed |
 //! | [`workers`] | threads |
 
 pub mod adapters;
 pub mod attention;
 pub mod buffer;
+mod code_packing;
+pub mod codes;
 pub mod dense;
 pub mod experts;
+pub mod input_rounding;
 pub mod fp8;
 pub mod kv_pool;
+pub mod lanes;
 pub mod load;
 pub mod low_rank;
 pub mod memory;
 pub mod numbers;
+mod online;
+pub mod panels;
 pub mod pooling;
 pub mod rope;
 pub mod simd;
+mod sources;
 pub mod step;
 pub mod weight;
 pub mod workers;
@@ -54,6 +66,8 @@ use crate::plan::StepResult;
 /// many.
 const SHARED_FROM_BYTES: usize = 2 << 20;
 const SHARED_FROM_MACS: usize = 16 << 20;
+/// Of inputs that are rounded before a product.
+const SHARED_FROM_ROUNDED: usize = 64 << 10;
 /// Of attention, which runs at a fraction of a linear's speed.
 const SHARED_FROM_ATTENTION_MACS: usize = 4 << 20;
 

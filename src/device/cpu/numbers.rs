@@ -145,16 +145,23 @@ pub fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 /// The largest element; NaN loses, -inf if there is none.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
+    max_by(x, |v| v)
+}
+
+/// The same of `f` over a slice.
+#[inline(always)]
+pub fn max_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; WIDE];
     let chunks = x.chunks_exact(WIDE);
     let rest = chunks.remainder();
     for c in chunks {
         for i in 0..WIDE {
-            lanes[i] = larger(lanes[i], c[i]);
+            lanes[i] = larger(lanes[i], f(c[i]));
         }
     }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| larger(a, b))
+    let most = lanes.into_iter().fold(f32::NEG_INFINITY, larger);
+    rest.iter().fold(most, |a, &b| larger(a, f(b)))
 }
 
 /// a . b in 16 interleaved partial sums.

@@ -3,110 +3,21 @@
 //! each output then adds its products in the order of the inputs, whatever the number of rows
 //! (docs/architecture.md, Laws: row-invariant CPU products).
 
-use std::borrow::Cow;
-use std::ops::Range;
-
 use bytemuck::Zeroable;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
+use super::code_packing::CodeRows;
+use super::lanes::{Lanes, LANES};
 use super::low_rank::{Adapters, TableAdapters};
-use super::numbers::{bf16_to_f32, f16_to_f32};
+use super::online;
+use super::panels::{Elements, Held, Panels};
+use super::sources::Values;
 use super::workers::Workers;
-use crate::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};
+use crate::device::{DType, QuantForm, QuantPart, Source, WeightDesc, WeightKind};
 use crate::error::{Error, Result};
-use crate::{internal, invalid};
-
-/// Outputs of a panel: four AVX-512 registers.
-pub const LANES: usize = 64;
-
-/// Elements as they are stored.
-pub enum Elements {
-    /// As stored.
-    F32(Buffer<f32>),
-    /// Bits of halves.
-    F16(Buffer<u16>),
-    /// Bits of bfloat16s.
-    BF16(Buffer<u16>),
-}
-
-impl Elements {
-    fn get(&self, i: usize) -> f32 {
-        match self {
-            Elements::F32(b) => b[i],
-            Elements::F16(b) => f16_to_f32(b[i]),
-            Elements::BF16(b) => bf16_to_f32(b[i]),
-        }
-    }
-}
-
-/// A matrix for `linear`.
-pub struct Panels {
-    /// `[panel][input][lane]`.
-    pub elements: Elements,
-    /// Of a row.
-    pub inputs: usize,
-    /// Of the matrix; gates and ups together.
-    pub outputs: usize,
-    /// A panel holds 32 gates and then the 32 ups that belong to them.
-    pub gated: bool,
-}
-
-impl Panels {
-    /// Panels.
-    pub fn count(&self) -> usize {
-        panel_count(self.outputs, self.gated)
-    }
-
-    /// Of all elements.
-    pub fn bytes(&self) -> usize {
-        match &self.elements {
-            Elements::F32(b) => b.len() * 4,
-            Elements::F16(b) | Elements::BF16(b) => b.len() * 2,
-        }
-    }
-
-    /// Lanes of a panel and the first output that they compute; padding is left out.
-    pub fn runs(&self, panel: usize) -> [(Range<usize>, usize); 2] {
-        runs(self.outputs, self.gated, panel)
-    }
-
-    /// Which output a lane computes, if it is not padding.
-    pub fn output_of(&self, panel: usize, lane: usize) -> Option<usize> {
-        output_of(self.outputs, self.gated, panel, lane)
-    }
-}
-
-fn panel_count(outputs: usize, gated: bool) -> usize {
-    if gated {
-        (outputs / 2).div_ceil(LANES / 2)
-    } else {
-        outputs.div_ceil(LANES)
-    }
-}
-
-fn runs(outputs: usize, gated: bool, panel: usize) -> [(Range<usize>, usize); 2] {
-    let half = outputs / 2;
-    let first = panel * LANES;
-    let column = first / 2;
-    if gated {
-        let count = (LANES / 2).min(half - column);
-        [(0..count, column), (LANES / 2..LANES / 2 + count, half + column)]
-    } else {
-        [(0..LANES.min(outputs - first), first), (0..0, 0)]
-    }
-}
-
-fn output_of(outputs: usize, gated: bool, panel: usize, lane: usize) -> Option<usize> {
-    let half = outputs / 2;
-    let column = panel * (LANES / 2) + lane % (LANES / 2);
-    match (gated, lane < LANES / 2) {
-        (false, _) => Some(panel * LANES + lane).filter(|&o| o < outputs),
-        (true, true) => Some(column).filter(|&o| o < half),
-        (true, false) => Some(half + column).filter(|_| column < half),
-    }
-}
+use crate::internal;
 
 enum Store {
     Panels(Panels),
@@ -168,10 +79,7 @@ impl Weight {
         let width = self.inputs;
         match &self.store {
             Store::Table(e) => (0..width).for_each(|i| take(i, e.get(row * width + i))),
-            Store::Panels(p) => {
-                let base = row / LANES * LANES * width + row % LANES;
-                (0..width).for_each(|i| take(i, p.elements.get(base + i * LANES)));
-            }
+            Store::Panels(p) => p.row(row, take),
             Store::Vector(v) => take(0, v[row]),
             Store::Experts(_) => panic!("{} was not loaded as a table", self.name),
         }
@@ -182,24 +90,10 @@ impl Weight {
     /// # Errors
     /// Parts that do not add up to `outputs` x `inputs`, or cannot be read; no memory.
     pub fn pack(desc: &WeightDesc, workers: &Workers) -> Result<Weight> {
-        let values = Values::new(desc)?;
         let (outputs, inputs) = (desc.outputs, desc.inputs);
-        let packed = || match desc.kind {
-            WeightKind::Vector => {
-                let mut vector = vec![0.0; outputs];
-                values.rows(0..outputs, &mut Vec::new(), |o, _, x| vector[o] = x)?;
-                Ok(Store::Vector(vector))
-            }
-            WeightKind::Table => table(desc, &values).map(Store::Table),
-            WeightKind::Linear | WeightKind::GateUp | WeightKind::TableAndLinear => {
-                let gated = desc.kind == WeightKind::GateUp;
-                panels(desc, &values, 0, outputs, gated).map(Store::Panels)
-            }
-            WeightKind::Experts { count, gated } => {
-                let each = outputs / count;
-                let stack = |n: usize| panels(desc, &values, n * each, each, gated);
-                (0..count).map(stack).collect::<Result<_>>().map(Store::Experts)
-            }
+        let packed = || match &desc.quant {
+            Some(form) => coded(desc, form),
+            None => plain(desc),
         };
         let store = workers.install(packed).map_err(|e| match e {
             // What was read says the file; what was not given, nothing.
@@ -209,6 +103,58 @@ impl Weight {
         let name = desc.name.to_string();
         Ok(Weight { store, name, outputs, inputs, adapters: None, table_adapters: None })
     }
+}
+
+/// Elements in the layout for their kind.
+fn plain(desc: &WeightDesc) -> Result<Store> {
+    let values = Values::new(desc)?;
+    let outputs = desc.outputs;
+    match desc.kind {
+        WeightKind::Vector => {
+            let mut vector = vec![0.0; outputs];
+            values.rows(0..outputs, &mut Vec::new(), |o, _, x| vector[o] = x)?;
+            Ok(Store::Vector(vector))
+        }
+        WeightKind::Table => table(desc, &values).map(Store::Table),
+        kind => in_panels(kind, outputs, |first, lanes| panels(desc, &values, first, lanes)),
+    }
+}
+
+/// Codes in panels.
+fn coded(desc: &WeightDesc, form: &QuantForm) -> Result<Store> {
+    let made: [QuantPart; 1];
+    let (parts, order): (&[QuantPart], &[u32]) = match &desc.source {
+        Source::Codes { parts, order } => (parts, order),
+        Source::Quantise { over, .. } => {
+            made = [online::quantised(desc, form, *over)?];
+            (&made, &[])
+        }
+        Source::Dummy { seed, scale } => {
+            made = [online::dummy(desc, form, *seed, *scale)?];
+            (&made, &[])
+        }
+        Source::Parts(_) | Source::Constant(_) => {
+            return Err(internal!("{}: elements are no codes", desc.name));
+        }
+    };
+    desc.judge_codes(form, parts, order)?;
+    let rows = CodeRows::new(form, parts, desc.inputs, order);
+    in_panels(desc.kind, desc.outputs, |first, lanes| rows.panels(first, lanes))
+}
+
+/// The panels of a linear, or of each expert of a stack; `make` gets first outputs.
+fn in_panels(
+    kind: WeightKind,
+    outputs: usize,
+    make: impl Fn(usize, Lanes) -> Result<Panels>,
+) -> Result<Store> {
+    if let WeightKind::Experts { count, gated } = kind {
+        let lanes = Lanes { outputs: outputs / count, gated };
+        let stack = (0..count).map(|n| make(n * lanes.outputs, lanes));
+        return stack.collect::<Result<_>>().map(Store::Experts);
+    }
+    let gated = kind == WeightKind::GateUp;
+    make(0, Lanes { outputs, gated }).map(Store::Panels)
 }
 
 /// Row-major.
@@ -221,27 +167,20 @@ fn table(desc: &WeightDesc, values: &Values) -> Result<Elements> {
     })
 }
 
-/// Outputs `first..first + outputs` of a weight in panels.
-fn panels(
-    desc: &WeightDesc,
-    values: &Values,
-    first: usize,
-    outputs: usize,
-    gated: bool,
-) -> Result<Panels> {
+/// Outputs from `first` on in panels.
+fn panels(desc: &WeightDesc, values: &Values, first: usize, lanes: Lanes) -> Result<Panels> {
     let inputs = desc.inputs;
     let size = LANES * inputs;
-    let len = panel_count(outputs, gated) * size;
-    let elements = fill(desc, len, size, |panel, scratch, set| {
-        for (lanes, output) in runs(outputs, gated, panel) {
+    let elements = fill(desc, lanes.count() * size, size, |panel, scratch, set| {
+        for (run, output) in lanes.runs(panel) {
             let start = first + output;
-            values.rows(start..start + lanes.len(), scratch, |o, i, x| {
-                set(i * LANES + lanes.start + o - start, x);
+            values.rows(start..start + run.len(), scratch, |o, i, x| {
+                set(i * LANES + run.start + o - start, x);
             })?;
         }
         Ok(())
     })?;
-    Ok(Panels { elements, inputs, outputs, gated })
+    Ok(Panels { held: Held::Plain(elements), inputs, lanes })
 }
 
 /// Where `place` puts an element of its chunk.
@@ -271,139 +210,4 @@ where
         DType::F16 => run(len, chunk, &place, |x| f16::from_f32(x).to_bits()).map(Elements::F16),
         DType::BF16 => run(len, chunk, &place, |x| bf16::from_f32(x).to_bits()).map(Elements::BF16),
     }
-}
-
-/// Any [`Source`] by rows of outputs.
-struct Values<'a> {
-    desc: &'a WeightDesc<'a>,
-    /// First output of each part, then the number of all.
-    starts: Vec<usize>,
-    /// Parts that are stored `[inputs, outputs]`, whole: a row of outputs is a column there.
-    turned: Vec<Cow<'a, [u8]>>,
-}
-
-impl<'a> Values<'a> {
-    fn new(desc: &'a WeightDesc<'a>) -> Result<Values<'a>> {
-        let mut starts = Vec::new();
-        let mut turned = Vec::new();
-        if let Source::Parts(parts) = &desc.source {
-            let mut total = 0;
-            for part in parts {
-                starts.push(total);
-                total += desc.part_outputs(part)?;
-                if desc.transposed {
-                    turned.push(part.bytes.load()?);
-                }
-            }
-            starts.push(total);
-            if total != desc.outputs {
-                return Err(invalid!(
-                    "{}: parts have {total} outputs, expected {}.",
-                    desc.name,
-                    desc.outputs
-                ));
-            }
-        }
-        Ok(Values { desc, starts, turned })
-    }
-
-    /// Hand each (output, input, value) of some outputs to `take`.
-    fn rows(
-        &self,
-        outputs: Range<usize>,
-        scratch: &mut Vec<u8>,
-        mut take: impl FnMut(usize, usize, f32),
-    ) -> Result<()> {
-        let inputs = self.desc.inputs;
-        let parts = match &self.desc.source {
-            Source::Parts(parts) => parts,
-            Source::Dummy { seed, scale } => {
-                for (o, i) in outputs.flat_map(|o| (0..inputs).map(move |i| (o, i))) {
-                    take(o, i, uniform(seed.wrapping_add((o * inputs + i) as u64)) * scale);
-                }
-                return Ok(());
-            }
-            Source::Codes { .. } | Source::Quantise { .. } => {
-                return Err(internal!("{}: codes are not held here yet", self.desc.name));
-            }
-            Source::Constant(x) => {
-                outputs.for_each(|o| (0..inputs).for_each(|i| take(o, i, *x)));
-                return Ok(());
-            }
-        };
-
-        for (n, part) in parts.iter().enumerate() {
-            let (start, end) = (self.starts[n], self.starts[n + 1]);
-            let of_part = outputs.start.max(start)..outputs.end.min(end);
-            if of_part.is_empty() {
-                continue;
-            }
-
-            let rows = of_part.start - start..of_part.end - start;
-            let first = of_part.start;
-            match self.turned.get(n) {
-                Some(bytes) => columns(part, bytes, rows, |r, i, x| take(first + r, i, x)),
-                None => lines(part, rows, scratch, |r, i, x| take(first + r, i, x))?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Rows of a part as they are stored; they count from 0 for `take`.
-fn lines(
-    part: &HostTensor,
-    rows: Range<usize>,
-    scratch: &mut Vec<u8>,
-    mut take: impl FnMut(usize, usize, f32),
-) -> Result<()> {
-    let row_bytes = part.cols * part.dtype.bytes();
-    let bytes = match part.bytes.slice(rows.start * row_bytes..rows.end * row_bytes) {
-        Bytes::InMemory(bytes) => bytes,
-        stored => {
-            scratch.resize(stored.len(), 0);
-            stored.read(0, scratch)?;
-            &scratch[..]
-        }
-    };
-    for (r, row) in bytes.chunks_exact(row_bytes.max(1)).enumerate() {
-        elements(part.dtype, row, |i, x| take(r, i, x));
-    }
-    Ok(())
-}
-
-/// The same of rows that are stored as columns.
-fn columns(
-    part: &HostTensor,
-    bytes: &[u8],
-    rows: Range<usize>,
-    mut take: impl FnMut(usize, usize, f32),
-) {
-    let size = part.dtype.bytes();
-    for (input, row) in bytes.chunks_exact((part.cols * size).max(1)).enumerate() {
-        elements(part.dtype, &row[rows.start * size..rows.end * size], |r, x| take(r, input, x));
-    }
-}
-
-/// Stored elements in f32.
-#[inline]
-fn elements(dtype: DType, bytes: &[u8], mut take: impl FnMut(usize, f32)) {
-    let halves = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).enumerate();
-    match dtype {
-        DType::F32 => {
-            let words = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            words.enumerate().for_each(|(i, x)| take(i, x));
-        }
-        DType::F16 => halves().for_each(|(i, h)| take(i, f16_to_f32(h))),
-        DType::BF16 => halves().for_each(|(i, h)| take(i, bf16_to_f32(h))),
-    }
-}
-
-/// Uniform in [-1, 1) from the top 24 bits of a mixed counter (the finaliser of SplitMix64).
-fn uniform(counter: u64) -> f32 {
-    let mut z = counter.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    (z >> 40) as f32 / (1u32 << 23) as f32 - 1.0
 }

@@ -1,4 +1,4 @@
-//! Made from `src/device/cuda/kernels/abi_ops.h` by `TRITON_VLLM_WRITE_BINDINGS=1 cargo test --release --test tidy bindings`.
+//! Made from `src/device/cuda/kernels/abi_codes.h` by `TRITON_VLLM_WRITE_BINDINGS=1 cargo test --release --test tidy bindings`.
 
 use super::device_ptr::DevicePtr;
 
@@ -686,21 +686,33 @@ pub struct NormRows {
     pub bias: DevicePtr,
     #[doc = " \\[rows, width]"]
     pub out: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub codes: DevicePtr,
+    #[doc = " \\[rows, padded_width]"]
+    pub bytes: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub steps: DevicePtr,
     pub width: u32,
+    pub padded_width: u32,
     pub eps: f32,
     pub kind: NormKind,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of NormRows"][::std::mem::size_of::<NormRows>() - 48usize];
+    ["Size of NormRows"][::std::mem::size_of::<NormRows>() - 72usize];
     ["Alignment of NormRows"][::std::mem::align_of::<NormRows>() - 8usize];
     ["Offset of field: NormRows::x"][::std::mem::offset_of!(NormRows, x) - 0usize];
     ["Offset of field: NormRows::weight"][::std::mem::offset_of!(NormRows, weight) - 8usize];
     ["Offset of field: NormRows::bias"][::std::mem::offset_of!(NormRows, bias) - 16usize];
     ["Offset of field: NormRows::out"][::std::mem::offset_of!(NormRows, out) - 24usize];
-    ["Offset of field: NormRows::width"][::std::mem::offset_of!(NormRows, width) - 32usize];
-    ["Offset of field: NormRows::eps"][::std::mem::offset_of!(NormRows, eps) - 36usize];
-    ["Offset of field: NormRows::kind"][::std::mem::offset_of!(NormRows, kind) - 40usize];
+    ["Offset of field: NormRows::codes"][::std::mem::offset_of!(NormRows, codes) - 32usize];
+    ["Offset of field: NormRows::bytes"][::std::mem::offset_of!(NormRows, bytes) - 40usize];
+    ["Offset of field: NormRows::steps"][::std::mem::offset_of!(NormRows, steps) - 48usize];
+    ["Offset of field: NormRows::width"][::std::mem::offset_of!(NormRows, width) - 56usize];
+    ["Offset of field: NormRows::padded_width"]
+        [::std::mem::offset_of!(NormRows, padded_width) - 60usize];
+    ["Offset of field: NormRows::eps"][::std::mem::offset_of!(NormRows, eps) - 64usize];
+    ["Offset of field: NormRows::kind"][::std::mem::offset_of!(NormRows, kind) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -715,22 +727,32 @@ pub struct AddNorm {
     pub bias: DevicePtr,
     #[doc = " \\[rows, width]"]
     pub out: DevicePtr,
+    #[doc = " As in NormRows."]
+    pub codes: DevicePtr,
+    pub bytes: DevicePtr,
+    pub steps: DevicePtr,
     pub width: u32,
+    pub padded_width: u32,
     pub eps: f32,
     pub kind: NormKind,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AddNorm"][::std::mem::size_of::<AddNorm>() - 56usize];
+    ["Size of AddNorm"][::std::mem::size_of::<AddNorm>() - 80usize];
     ["Alignment of AddNorm"][::std::mem::align_of::<AddNorm>() - 8usize];
     ["Offset of field: AddNorm::delta"][::std::mem::offset_of!(AddNorm, delta) - 0usize];
     ["Offset of field: AddNorm::residual"][::std::mem::offset_of!(AddNorm, residual) - 8usize];
     ["Offset of field: AddNorm::weight"][::std::mem::offset_of!(AddNorm, weight) - 16usize];
     ["Offset of field: AddNorm::bias"][::std::mem::offset_of!(AddNorm, bias) - 24usize];
     ["Offset of field: AddNorm::out"][::std::mem::offset_of!(AddNorm, out) - 32usize];
-    ["Offset of field: AddNorm::width"][::std::mem::offset_of!(AddNorm, width) - 40usize];
-    ["Offset of field: AddNorm::eps"][::std::mem::offset_of!(AddNorm, eps) - 44usize];
-    ["Offset of field: AddNorm::kind"][::std::mem::offset_of!(AddNorm, kind) - 48usize];
+    ["Offset of field: AddNorm::codes"][::std::mem::offset_of!(AddNorm, codes) - 40usize];
+    ["Offset of field: AddNorm::bytes"][::std::mem::offset_of!(AddNorm, bytes) - 48usize];
+    ["Offset of field: AddNorm::steps"][::std::mem::offset_of!(AddNorm, steps) - 56usize];
+    ["Offset of field: AddNorm::width"][::std::mem::offset_of!(AddNorm, width) - 64usize];
+    ["Offset of field: AddNorm::padded_width"]
+        [::std::mem::offset_of!(AddNorm, padded_width) - 68usize];
+    ["Offset of field: AddNorm::eps"][::std::mem::offset_of!(AddNorm, eps) - 72usize];
+    ["Offset of field: AddNorm::kind"][::std::mem::offset_of!(AddNorm, kind) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -864,6 +886,8 @@ pub struct PlainGemm {
     pub rows: u32,
     pub outputs: u32,
     pub inputs: u32,
+    #[doc = " Elements from row to row of y."]
+    pub stride: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -875,6 +899,7 @@ const _: () = {
     ["Offset of field: PlainGemm::rows"][::std::mem::offset_of!(PlainGemm, rows) - 24usize];
     ["Offset of field: PlainGemm::outputs"][::std::mem::offset_of!(PlainGemm, outputs) - 28usize];
     ["Offset of field: PlainGemm::inputs"][::std::mem::offset_of!(PlainGemm, inputs) - 32usize];
+    ["Offset of field: PlainGemm::stride"][::std::mem::offset_of!(PlainGemm, stride) - 36usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1595,4 +1620,399 @@ const _: () = {
         [::std::mem::offset_of!(ConstantWeight, count) - 8usize];
     ["Offset of field: ConstantWeight::value"]
         [::std::mem::offset_of!(ConstantWeight, value) - 16usize];
+};
+#[repr(u32)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum CodeKind {
+    E4m3 = 0,
+    Int8 = 1,
+    Int4 = 2,
+    E2m1 = 3,
+    Table = 4,
+}
+pub const CODE_BLOCK_BYTES: u32 = 64;
+pub const CODE_CHUNK_BLOCKS: u32 = 16;
+#[doc = " Scales of a block at most: one for each step of 16 inputs."]
+pub const CODE_MOST_SCALES: u32 = 8;
+#[doc = " A matrix \\[outputs, inputs] of codes."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CodedMatrix {
+    #[doc = " \\[outputs, row_bytes]"]
+    pub rows: DevicePtr,
+    #[doc = " \\[outputs]"]
+    pub factor: DevicePtr,
+    pub outputs: u32,
+    pub inputs: u32,
+    pub row_bytes: u32,
+    #[doc = " Of a whole chunk."]
+    pub chunk_bytes: u32,
+    #[doc = " Of a row."]
+    pub blocks: u32,
+    #[doc = " Of a block: 0 (the row's factor is all), 1, 2, 4, 8."]
+    pub scales: u32,
+    #[doc = " 1: there are as many zeros."]
+    pub zeros: u32,
+    pub kind: CodeKind,
+    #[doc = " Of CODE_KIND_TABLE."]
+    pub table: [f32; 16usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CodedMatrix"][::std::mem::size_of::<CodedMatrix>() - 112usize];
+    ["Alignment of CodedMatrix"][::std::mem::align_of::<CodedMatrix>() - 8usize];
+    ["Offset of field: CodedMatrix::rows"][::std::mem::offset_of!(CodedMatrix, rows) - 0usize];
+    ["Offset of field: CodedMatrix::factor"][::std::mem::offset_of!(CodedMatrix, factor) - 8usize];
+    ["Offset of field: CodedMatrix::outputs"]
+        [::std::mem::offset_of!(CodedMatrix, outputs) - 16usize];
+    ["Offset of field: CodedMatrix::inputs"][::std::mem::offset_of!(CodedMatrix, inputs) - 20usize];
+    ["Offset of field: CodedMatrix::row_bytes"]
+        [::std::mem::offset_of!(CodedMatrix, row_bytes) - 24usize];
+    ["Offset of field: CodedMatrix::chunk_bytes"]
+        [::std::mem::offset_of!(CodedMatrix, chunk_bytes) - 28usize];
+    ["Offset of field: CodedMatrix::blocks"][::std::mem::offset_of!(CodedMatrix, blocks) - 32usize];
+    ["Offset of field: CodedMatrix::scales"][::std::mem::offset_of!(CodedMatrix, scales) - 36usize];
+    ["Offset of field: CodedMatrix::zeros"][::std::mem::offset_of!(CodedMatrix, zeros) - 40usize];
+    ["Offset of field: CodedMatrix::kind"][::std::mem::offset_of!(CodedMatrix, kind) - 44usize];
+    ["Offset of field: CodedMatrix::table"][::std::mem::offset_of!(CodedMatrix, table) - 48usize];
+};
+#[doc = " Codes of rows `first_row` .. as they lie in a checkpoint, \\[rows, from_row_bytes], to their places."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PlaceCodes {
+    pub to: CodedMatrix,
+    pub from: DevicePtr,
+    pub first_row: u32,
+    pub rows: u32,
+    pub from_row_bytes: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PlaceCodes"][::std::mem::size_of::<PlaceCodes>() - 136usize];
+    ["Alignment of PlaceCodes"][::std::mem::align_of::<PlaceCodes>() - 8usize];
+    ["Offset of field: PlaceCodes::to"][::std::mem::offset_of!(PlaceCodes, to) - 0usize];
+    ["Offset of field: PlaceCodes::from"][::std::mem::offset_of!(PlaceCodes, from) - 112usize];
+    ["Offset of field: PlaceCodes::first_row"]
+        [::std::mem::offset_of!(PlaceCodes, first_row) - 120usize];
+    ["Offset of field: PlaceCodes::rows"][::std::mem::offset_of!(PlaceCodes, rows) - 124usize];
+    ["Offset of field: PlaceCodes::from_row_bytes"]
+        [::std::mem::offset_of!(PlaceCodes, from_row_bytes) - 128usize];
+};
+#[doc = " Scales (zeros) of rows, \\[rows, blocks * scales], to their places."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PlaceScales {
+    pub to: CodedMatrix,
+    pub from: DevicePtr,
+    pub first_row: u32,
+    pub rows: u32,
+    pub as_zeros: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PlaceScales"][::std::mem::size_of::<PlaceScales>() - 136usize];
+    ["Alignment of PlaceScales"][::std::mem::align_of::<PlaceScales>() - 8usize];
+    ["Offset of field: PlaceScales::to"][::std::mem::offset_of!(PlaceScales, to) - 0usize];
+    ["Offset of field: PlaceScales::from"][::std::mem::offset_of!(PlaceScales, from) - 112usize];
+    ["Offset of field: PlaceScales::first_row"]
+        [::std::mem::offset_of!(PlaceScales, first_row) - 120usize];
+    ["Offset of field: PlaceScales::rows"][::std::mem::offset_of!(PlaceScales, rows) - 124usize];
+    ["Offset of field: PlaceScales::as_zeros"]
+        [::std::mem::offset_of!(PlaceScales, as_zeros) - 128usize];
+};
+#[doc = " Any codes, and every scale 1."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct DummyCodes {
+    pub to: CodedMatrix,
+    pub seed: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of DummyCodes"][::std::mem::size_of::<DummyCodes>() - 120usize];
+    ["Alignment of DummyCodes"][::std::mem::align_of::<DummyCodes>() - 8usize];
+    ["Offset of field: DummyCodes::to"][::std::mem::offset_of!(DummyCodes, to) - 0usize];
+    ["Offset of field: DummyCodes::seed"][::std::mem::offset_of!(DummyCodes, seed) - 112usize];
+};
+#[repr(u32)]
+#[doc = " What plain weights are quantised by."]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum ScaleOver {
+    Matrix = 0,
+    Row = 1,
+    Block = 2,
+}
+pub const SCALE_BLOCK: u32 = 128;
+#[doc = " The largest |w| of each row or of each block of 128 x 128, as the bits of an f32: the largest by\n atomics, 0 before."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct LargestWeights {
+    #[doc = " \\[outputs, inputs]"]
+    pub w: DevicePtr,
+    #[doc = " \\[matrices], \\[outputs] or \\[blocks of rows, blocks of inputs]"]
+    pub largest: DevicePtr,
+    pub outputs: u32,
+    pub inputs: u32,
+    #[doc = " Of SCALE_OVER_MATRIX: rows that share a scale."]
+    pub matrix_rows: u32,
+    pub over: ScaleOver,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LargestWeights"][::std::mem::size_of::<LargestWeights>() - 32usize];
+    ["Alignment of LargestWeights"][::std::mem::align_of::<LargestWeights>() - 8usize];
+    ["Offset of field: LargestWeights::w"][::std::mem::offset_of!(LargestWeights, w) - 0usize];
+    ["Offset of field: LargestWeights::largest"]
+        [::std::mem::offset_of!(LargestWeights, largest) - 8usize];
+    ["Offset of field: LargestWeights::outputs"]
+        [::std::mem::offset_of!(LargestWeights, outputs) - 16usize];
+    ["Offset of field: LargestWeights::inputs"]
+        [::std::mem::offset_of!(LargestWeights, inputs) - 20usize];
+    ["Offset of field: LargestWeights::matrix_rows"]
+        [::std::mem::offset_of!(LargestWeights, matrix_rows) - 24usize];
+    ["Offset of field: LargestWeights::over"]
+        [::std::mem::offset_of!(LargestWeights, over) - 28usize];
+};
+#[doc = " Plain weights to E4M3, their scales or factors with them."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct EncodeWeights {
+    pub to: CodedMatrix,
+    pub w: DevicePtr,
+    pub largest: DevicePtr,
+    #[doc = " \\[outputs]"]
+    pub factor: DevicePtr,
+    pub matrix_rows: u32,
+    pub over: ScaleOver,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of EncodeWeights"][::std::mem::size_of::<EncodeWeights>() - 144usize];
+    ["Alignment of EncodeWeights"][::std::mem::align_of::<EncodeWeights>() - 8usize];
+    ["Offset of field: EncodeWeights::to"][::std::mem::offset_of!(EncodeWeights, to) - 0usize];
+    ["Offset of field: EncodeWeights::w"][::std::mem::offset_of!(EncodeWeights, w) - 112usize];
+    ["Offset of field: EncodeWeights::largest"]
+        [::std::mem::offset_of!(EncodeWeights, largest) - 120usize];
+    ["Offset of field: EncodeWeights::factor"]
+        [::std::mem::offset_of!(EncodeWeights, factor) - 128usize];
+    ["Offset of field: EncodeWeights::matrix_rows"]
+        [::std::mem::offset_of!(EncodeWeights, matrix_rows) - 136usize];
+    ["Offset of field: EncodeWeights::over"]
+        [::std::mem::offset_of!(EncodeWeights, over) - 140usize];
+};
+#[doc = " Rows of a coded matrix as plain ones."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct UnpackCodes {
+    pub from: CodedMatrix,
+    #[doc = " \\[rows, inputs]"]
+    pub to: DevicePtr,
+    pub first_row: u32,
+    pub rows: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of UnpackCodes"][::std::mem::size_of::<UnpackCodes>() - 128usize];
+    ["Alignment of UnpackCodes"][::std::mem::align_of::<UnpackCodes>() - 8usize];
+    ["Offset of field: UnpackCodes::from"][::std::mem::offset_of!(UnpackCodes, from) - 0usize];
+    ["Offset of field: UnpackCodes::to"][::std::mem::offset_of!(UnpackCodes, to) - 112usize];
+    ["Offset of field: UnpackCodes::first_row"]
+        [::std::mem::offset_of!(UnpackCodes, first_row) - 120usize];
+    ["Offset of field: UnpackCodes::rows"][::std::mem::offset_of!(UnpackCodes, rows) - 124usize];
+};
+#[repr(u32)]
+#[doc = " How inputs are rounded: device/quant.rs, InputQuant."]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum InputRounding {
+    None = 0,
+    E4m3Tensor = 1,
+    E4m3Row = 2,
+    E4m3Block = 3,
+    Int8Tensor = 4,
+    Int8TensorWithZero = 5,
+    Int8Row = 6,
+    Int8RowWithZero = 7,
+}
+pub const ROUND_THREADS: u32 = 256;
+#[doc = " Codes of each row as activations, and the step that multiplies their products; with `bytes` they\n are E4M3 in the order of a coded matrix instead, filled up with zeros."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RoundInputs {
+    #[doc = " \\[rows, inputs]"]
+    pub x: DevicePtr,
+    #[doc = " Column k of the result is input order\\[k]; null: k."]
+    pub order: DevicePtr,
+    #[doc = " \\[rows, inputs], or null"]
+    pub codes: DevicePtr,
+    #[doc = " \\[rows, padded_inputs], or null"]
+    pub bytes: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub steps: DevicePtr,
+    pub inputs: u32,
+    pub padded_inputs: u32,
+    pub step: f32,
+    pub zero: f32,
+    pub kind: InputRounding,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RoundInputs"][::std::mem::size_of::<RoundInputs>() - 64usize];
+    ["Alignment of RoundInputs"][::std::mem::align_of::<RoundInputs>() - 8usize];
+    ["Offset of field: RoundInputs::x"][::std::mem::offset_of!(RoundInputs, x) - 0usize];
+    ["Offset of field: RoundInputs::order"][::std::mem::offset_of!(RoundInputs, order) - 8usize];
+    ["Offset of field: RoundInputs::codes"][::std::mem::offset_of!(RoundInputs, codes) - 16usize];
+    ["Offset of field: RoundInputs::bytes"][::std::mem::offset_of!(RoundInputs, bytes) - 24usize];
+    ["Offset of field: RoundInputs::steps"][::std::mem::offset_of!(RoundInputs, steps) - 32usize];
+    ["Offset of field: RoundInputs::inputs"][::std::mem::offset_of!(RoundInputs, inputs) - 40usize];
+    ["Offset of field: RoundInputs::padded_inputs"]
+        [::std::mem::offset_of!(RoundInputs, padded_inputs) - 44usize];
+    ["Offset of field: RoundInputs::step"][::std::mem::offset_of!(RoundInputs, step) - 48usize];
+    ["Offset of field: RoundInputs::zero"][::std::mem::offset_of!(RoundInputs, zero) - 52usize];
+    ["Offset of field: RoundInputs::kind"][::std::mem::offset_of!(RoundInputs, kind) - 56usize];
+};
+#[doc = " y = y * steps\\[row] * factor\\[output] + bias, then the activation; in place. Bias or factor may be\n null."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ScaleAct {
+    #[doc = " \\[rows, width]"]
+    pub y: DevicePtr,
+    pub steps: DevicePtr,
+    pub factor: DevicePtr,
+    pub bias: DevicePtr,
+    pub width: u32,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ScaleAct"][::std::mem::size_of::<ScaleAct>() - 40usize];
+    ["Alignment of ScaleAct"][::std::mem::align_of::<ScaleAct>() - 8usize];
+    ["Offset of field: ScaleAct::y"][::std::mem::offset_of!(ScaleAct, y) - 0usize];
+    ["Offset of field: ScaleAct::steps"][::std::mem::offset_of!(ScaleAct, steps) - 8usize];
+    ["Offset of field: ScaleAct::factor"][::std::mem::offset_of!(ScaleAct, factor) - 16usize];
+    ["Offset of field: ScaleAct::bias"][::std::mem::offset_of!(ScaleAct, bias) - 24usize];
+    ["Offset of field: ScaleAct::width"][::std::mem::offset_of!(ScaleAct, width) - 32usize];
+    ["Offset of field: ScaleAct::kind"][::std::mem::offset_of!(ScaleAct, kind) - 36usize];
+};
+#[doc = " logits *= steps\\[row], in place."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ScaleLogits {
+    #[doc = " \\[rows, vocab]"]
+    pub logits: DevicePtr,
+    pub steps: DevicePtr,
+    pub vocab: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ScaleLogits"][::std::mem::size_of::<ScaleLogits>() - 24usize];
+    ["Alignment of ScaleLogits"][::std::mem::align_of::<ScaleLogits>() - 8usize];
+    ["Offset of field: ScaleLogits::logits"][::std::mem::offset_of!(ScaleLogits, logits) - 0usize];
+    ["Offset of field: ScaleLogits::steps"][::std::mem::offset_of!(ScaleLogits, steps) - 8usize];
+    ["Offset of field: ScaleLogits::vocab"][::std::mem::offset_of!(ScaleLogits, vocab) - 16usize];
+};
+#[doc = " As ScaleAct, of gates and ups: \\[rows, 2 half] -> \\[rows, half]."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ScaleGated {
+    pub x: DevicePtr,
+    pub steps: DevicePtr,
+    pub factor: DevicePtr,
+    pub bias: DevicePtr,
+    pub out: DevicePtr,
+    pub half: u32,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ScaleGated"][::std::mem::size_of::<ScaleGated>() - 48usize];
+    ["Alignment of ScaleGated"][::std::mem::align_of::<ScaleGated>() - 8usize];
+    ["Offset of field: ScaleGated::x"][::std::mem::offset_of!(ScaleGated, x) - 0usize];
+    ["Offset of field: ScaleGated::steps"][::std::mem::offset_of!(ScaleGated, steps) - 8usize];
+    ["Offset of field: ScaleGated::factor"][::std::mem::offset_of!(ScaleGated, factor) - 16usize];
+    ["Offset of field: ScaleGated::bias"][::std::mem::offset_of!(ScaleGated, bias) - 24usize];
+    ["Offset of field: ScaleGated::out"][::std::mem::offset_of!(ScaleGated, out) - 32usize];
+    ["Offset of field: ScaleGated::half"][::std::mem::offset_of!(ScaleGated, half) - 40usize];
+    ["Offset of field: ScaleGated::kind"][::std::mem::offset_of!(ScaleGated, kind) - 44usize];
+};
+#[doc = " Rows that coded_small_m takes at most; shared memory of a block, and what of it x may take."]
+pub const CODED_SMALL_ROWS: u32 = 8;
+pub const CODED_SMALL_SHARED_BYTES: u32 = 110592;
+pub const CODED_SMALL_X_BYTES: u32 = 59392;
+pub const CODED_SMALL_MOST_STAGES: u32 = 6;
+#[doc = " Threads, outputs and columns (rows of x) of a tile of coded_wgmma."]
+pub const CODED_THREADS: u32 = 256;
+pub const CODED_TILE: u32 = 128;
+pub const CODED_FEW_ROWS: u32 = 16;
+pub const CODED_MANY_ROWS: u32 = 64;
+pub const CODED_FEW_STAGES: u32 = 7;
+pub const CODED_MANY_STAGES: u32 = 4;
+pub const CODED_BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
+#[doc = " Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes, and\n room to align them."]
+pub const CODED_FEW_SHARED_BYTES: u32 = 87040;
+pub const CODED_MANY_SHARED_BYTES: u32 = 99328;
+#[repr(u32)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum CodedEnd {
+    Act = 0,
+    Gated = 1,
+    Logits = 2,
+}
+#[doc = " y = act(steps\\[row] * (x W^T) + bias)"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CodedProduct {
+    pub w: CodedMatrix,
+    #[doc = " \\[rows, inputs]"]
+    pub x: DevicePtr,
+    #[doc = " \\[rows], or null: 1"]
+    pub steps: DevicePtr,
+    #[doc = " \\[outputs], or null"]
+    pub bias: DevicePtr,
+    #[doc = " act \\[rows, outputs], gated \\[rows, outputs / 2]; logits f32 \\[rows, outputs]"]
+    pub y: DevicePtr,
+    #[doc = " Of coded_wgmma: \\[2 blocks, CODED_TILE * columns], sums of parts of tiles"]
+    pub partial: DevicePtr,
+    #[doc = " Of coded_wgmma: \\[tiles], 0 between launches"]
+    pub arrivals: DevicePtr,
+    #[doc = " Of experts alone: choices by expert, tiles of them and how many, as in MultiplyExperts. W are\n all experts' matrices one below the other, x has a row for each row (gated) or choice."]
+    pub order: DevicePtr,
+    pub expert_tiles: DevicePtr,
+    pub expert_tile_count: DevicePtr,
+    pub rows: u32,
+    #[doc = " Of coded_small_e4m3_bytes, which rounds x itself: the step of all rows, or 0 (each has its own)."]
+    pub step: f32,
+    #[doc = " Of W, or of one expert."]
+    pub outputs: u32,
+    pub top_k: u32,
+    pub end: CodedEnd,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CodedProduct"][::std::mem::size_of::<CodedProduct>() - 208usize];
+    ["Alignment of CodedProduct"][::std::mem::align_of::<CodedProduct>() - 8usize];
+    ["Offset of field: CodedProduct::w"][::std::mem::offset_of!(CodedProduct, w) - 0usize];
+    ["Offset of field: CodedProduct::x"][::std::mem::offset_of!(CodedProduct, x) - 112usize];
+    ["Offset of field: CodedProduct::steps"]
+        [::std::mem::offset_of!(CodedProduct, steps) - 120usize];
+    ["Offset of field: CodedProduct::bias"][::std::mem::offset_of!(CodedProduct, bias) - 128usize];
+    ["Offset of field: CodedProduct::y"][::std::mem::offset_of!(CodedProduct, y) - 136usize];
+    ["Offset of field: CodedProduct::partial"]
+        [::std::mem::offset_of!(CodedProduct, partial) - 144usize];
+    ["Offset of field: CodedProduct::arrivals"]
+        [::std::mem::offset_of!(CodedProduct, arrivals) - 152usize];
+    ["Offset of field: CodedProduct::order"]
+        [::std::mem::offset_of!(CodedProduct, order) - 160usize];
+    ["Offset of field: CodedProduct::expert_tiles"]
+        [::std::mem::offset_of!(CodedProduct, expert_tiles) - 168usize];
+    ["Offset of field: CodedProduct::expert_tile_count"]
+        [::std::mem::offset_of!(CodedProduct, expert_tile_count) - 176usize];
+    ["Offset of field: CodedProduct::rows"][::std::mem::offset_of!(CodedProduct, rows) - 184usize];
+    ["Offset of field: CodedProduct::step"][::std::mem::offset_of!(CodedProduct, step) - 188usize];
+    ["Offset of field: CodedProduct::outputs"]
+        [::std::mem::offset_of!(CodedProduct, outputs) - 192usize];
+    ["Offset of field: CodedProduct::top_k"]
+        [::std::mem::offset_of!(CodedProduct, top_k) - 196usize];
+    ["Offset of field: CodedProduct::end"][::std::mem::offset_of!(CodedProduct, end) - 200usize];
+    ["Offset of field: CodedProduct::kind"][::std::mem::offset_of!(CodedProduct, kind) - 204usize];
 };

@@ -6,6 +6,7 @@ use super::abi;
 use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
 use super::low_rank::{splits, AdapterMatrices, Stage, TableAdapterMatrices};
+use super::tensor::Input;
 use super::weights::Weight;
 use super::{Cuda, ROW_THREADS};
 use crate::device::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
@@ -84,7 +85,7 @@ impl Cuda {
         weight: &Weight,
         bias: DevicePtr,
         end: End,
-        x: DevicePtr,
+        x: Input,
         y: DevicePtr,
     ) -> Result<()> {
         let Some(slots) = weight.adapters.as_ref().filter(|_| self.slots.batch().adapters) else {
@@ -92,7 +93,7 @@ impl Cuda {
         };
         let outputs = weight.outputs;
         // Before the product, whose weights then come while these sums are made.
-        self.shrink(rows, slots, end, x)?;
+        self.shrink(rows, slots, end, x.x)?;
         if end == End::Logits {
             self.product(rows, weight, bias, end, x, y)?;
             return self.expand(rows, slots, end, y);

@@ -24,7 +24,7 @@ impl AttentionOps for Cuda {
         let rows = self.rows();
         let (q_width, k_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let stride = q_width + 2 * k_width;
-        let x = qkv.at(rows, stride, "norm_heads");
+        let x = qkv.to(rows, stride, "norm_heads");
         for (norm, first, total) in [(q, 0, q_width), (k, q_width, k_width)] {
             let width = norm.weight.outputs;
             assert!(width > 0 && total % width == 0, "norm of {width} over heads of {total}");
@@ -86,7 +86,7 @@ impl AttentionOps for Cuda {
             [rows, (spec.heads + 2 * spec.kv_heads).div_ceil(abi::ROPE_HEADS as usize)],
             ROW_THREADS,
             &abi::RopeStore {
-                qkv: qkv.at(rows, width, "rope_store"),
+                qkv: qkv.to(rows, width, "rope_store"),
                 position: device.position.address,
                 slot_of: device.slot_of.address,
                 slots: device.slot_rows(self.slots.layout()),
@@ -125,7 +125,7 @@ impl AttentionOps for Cuda {
             device: &reserved.steps.device,
             qkv: qkv.at(rows, width, "attend"),
             pool: reserved.layer(layer),
-            out: out.at(rows, spec.heads * spec.head_dim, "attend"),
+            out: out.to(rows, spec.heads * spec.head_dim, "attend"),
         };
         reserved.attention.run(&self.context, &self.kernels, &call)
     }
@@ -144,7 +144,7 @@ impl AttentionOps for Cuda {
                 position: device.position.address,
                 slot_of: device.slot_of.address,
                 slots: device.slot_rows(self.slots.layout()),
-                out: out.at(rows, spec.heads * spec.head_dim, "attend_all"),
+                out: out.to(rows, spec.heads * spec.head_dim, "attend_all"),
                 heads: spec.heads as u32,
                 kv_heads: spec.kv_heads as u32,
                 dim: spec.head_dim as u32,

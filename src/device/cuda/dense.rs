@@ -1,6 +1,7 @@
 //! Lookup, norms, linears and the head on the GPU. How products are made `products` knows.
 
 use super::abi;
+use super::coded_products::padded_inputs;
 use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
 use super::weights::Weight;
@@ -36,7 +37,7 @@ fn norm_bias(norm: &Norm<Weight>, width: usize) -> DevicePtr {
 impl DenseOps for Cuda {
     fn embed(&mut self, table: &Weight, scale: f32, out: &mut Tensor) -> Result<()> {
         let rows = self.rows();
-        let out = out.at(rows, table.inputs, "embed");
+        let out = out.to(rows, table.inputs, "embed");
         if let Some(slots) = table.table_adapters.as_ref().filter(|_| self.slots.batch().adapters) {
             return self.look_up_adapted(rows, table, slots, scale, out);
         }
@@ -57,7 +58,7 @@ impl DenseOps for Cuda {
 
     fn add_positions(&mut self, table: &Weight, offset: usize, x: &mut Tensor) -> Result<()> {
         let rows = self.rows();
-        let x = x.at(rows, table.inputs, "add_positions");
+        let x = x.to(rows, table.inputs, "add_positions");
         self.kernels.add_positions.launch(
             &self.context,
             [rows, 1],
@@ -75,7 +76,8 @@ impl DenseOps for Cuda {
 
     fn norm(&mut self, norm: &Norm<Weight>, x: &Tensor, out: &mut Tensor) -> Result<()> {
         let (rows, width) = (self.rows(), x.width);
-        let out = out.at(rows, width, "norm");
+        let to = out.to(rows, width, "norm");
+        let made = self.made_of(rows, out);
         self.kernels.norm_rows.launch(
             &self.context,
             [rows, 1],
@@ -84,8 +86,12 @@ impl DenseOps for Cuda {
                 x: x.at(rows, width, "norm"),
                 weight: norm.weight.vector(width),
                 bias: norm_bias(norm, width),
-                out,
+                out: to,
+                codes: made.codes,
+                bytes: made.bytes,
+                steps: made.steps,
                 width: width as u32,
+                padded_width: padded_inputs(width) as u32,
                 eps: norm.eps,
                 kind: norm.kind.into(),
             },
@@ -100,17 +106,23 @@ impl DenseOps for Cuda {
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), residual.width);
+        let to = out.to(rows, width, "add_norm");
+        let made = self.made_of(rows, out);
         self.kernels.add_norm.launch(
             &self.context,
             [rows, 1],
             norm_threads(width),
             &abi::AddNorm {
                 delta: delta.at(rows, width, "add_norm"),
-                residual: residual.at(rows, width, "add_norm"),
+                residual: residual.to(rows, width, "add_norm"),
                 weight: norm.weight.vector(width),
                 bias: norm_bias(norm, width),
-                out: out.at(rows, width, "add_norm"),
+                out: to,
+                codes: made.codes,
+                bytes: made.bytes,
+                steps: made.steps,
                 width: width as u32,
+                padded_width: padded_inputs(width) as u32,
                 eps: norm.eps,
                 kind: norm.kind.into(),
             },
@@ -125,7 +137,7 @@ impl DenseOps for Cuda {
             norm_threads(width),
             &abi::AddRows {
                 delta: delta.at(rows, width, "add"),
-                residual: residual.at(rows, width, "add"),
+                residual: residual.to(rows, width, "add"),
                 width: width as u32,
             },
         )
@@ -139,8 +151,8 @@ impl DenseOps for Cuda {
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), weight.outputs);
-        let x = x.at(rows, weight.inputs, "linear");
-        let y = out.at(rows, width, "linear");
+        let x = x.input(rows, weight.inputs, "linear");
+        let y = out.to(rows, width, "linear");
         let end = End::Act(abi::Activation::None);
         self.adapted_product(rows, weight, vector(bias, width), end, x, y)
     }
@@ -154,13 +166,13 @@ impl DenseOps for Cuda {
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), weight.outputs);
-        let x = x.at(rows, weight.inputs, "linear_act");
+        let x = x.input(rows, weight.inputs, "linear_act");
         let bias = vector(bias, width);
         if act.is_gated() {
-            let y = out.at(rows, width / 2, "linear_act");
+            let y = out.to(rows, width / 2, "linear_act");
             return self.adapted_product(rows, weight, bias, End::Gated(act.into()), x, y);
         }
-        let y = out.at(rows, width, "linear_act");
+        let y = out.to(rows, width, "linear_act");
         self.adapted_product(rows, weight, bias, End::Act(act.into()), x, y)
     }
 
@@ -173,7 +185,7 @@ impl DenseOps for Cuda {
             &abi::Gather {
                 row: self.reserved()?.steps.device.gather_row.address,
                 x: x.at(self.rows(), x.width, "gather"),
-                out: out.at(samples, x.width, "gather"),
+                out: out.to(samples, x.width, "gather"),
                 width: x.width as u32,
             },
         )
@@ -181,8 +193,8 @@ impl DenseOps for Cuda {
 
     fn linear_gathered(&mut self, weight: &Weight, x: &Tensor, out: &mut Tensor) -> Result<()> {
         let rows = self.samples();
-        let x = x.at(rows, weight.inputs, "linear_gathered");
-        let y = out.at(rows, weight.outputs, "linear_gathered");
+        let x = x.input(rows, weight.inputs, "linear_gathered");
+        let y = out.to(rows, weight.outputs, "linear_gathered");
         self.product(rows, weight, DevicePtr::NULL, End::Act(abi::Activation::None), x, y)
     }
 
@@ -196,8 +208,8 @@ impl DenseOps for Cuda {
         const THREADS: u32 = 256;
         let rows = self.samples();
         assert!(logits.dtype == DType::F32, "logits into activations");
-        let y = logits.at(rows, head.outputs, "logits");
-        let x = x.at(rows, head.inputs, "logits");
+        let y = logits.to(rows, head.outputs, "logits");
+        let x = x.input(rows, head.inputs, "logits");
         self.adapted_product(rows, head, DevicePtr::NULL, End::Logits, x, y)?;
         let Some(cap) = softcap else { return Ok(()) };
         let count = rows * head.outputs;
@@ -209,7 +221,7 @@ impl DenseOps for Cuda {
     fn bias_logits(&mut self, bias: &Weight, logits: &mut Tensor) -> Result<()> {
         const THREADS: u32 = 256;
         let (rows, vocab) = (self.samples(), logits.width);
-        let y = logits.at(rows, vocab, "bias_logits");
+        let y = logits.to(rows, vocab, "bias_logits");
         let blocks = [rows, vocab.div_ceil(THREADS as usize)];
         let parameters =
             abi::BiasLogits { logits: y, bias: bias.vector(vocab), vocab: vocab as u32 };

@@ -3,13 +3,14 @@
 //! host knows which experts it meets. The kernels are in kernels/experts.cu.
 
 use super::abi::{self, ExpertTile, MultiplyExperts};
+use super::coded_products::Choices;
 use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
 use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
 use super::products::columns;
-use super::weights::Weight;
+use super::weights::{Held, Weight};
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{Activation, DType, ExpertOps, Routing, WeightKind, MAX_EXPERTS};
 use crate::error::Result;
@@ -107,11 +108,12 @@ impl ExpertOps for Cuda {
             return Err(internal!("{top_k} of {experts} experts, at most {MAX_EXPERTS}"));
         }
         allow_shared(&self.kernels)?;
+        self.coded.note_choices(top_k);
         let bytes = Layout::new(rows, top_k, experts).bytes;
         let memory = Memory::new(&self.context, bytes, "routes")?;
         // Read before the first step, a choice must be an expert's number.
         memory.fill(0)?;
-        Ok(Tensor { memory, rows, width: 2 * top_k, dtype: DType::F32 })
+        Ok(Tensor { memory, rows, width: 2 * top_k, dtype: DType::F32, rounded: None })
     }
 
     fn route(
@@ -122,11 +124,11 @@ impl ExpertOps for Cuda {
         routes: &mut Tensor,
     ) -> Result<()> {
         let (rows, Routing { experts, top_k, renormalise }) = (self.rows(), *routing);
-        let base = routes.at(rows, 2 * top_k, "route");
+        let base = routes.to(rows, 2 * top_k, "route");
         assert!(gate.outputs == experts, "{} of {experts} experts", gate.outputs);
         let layout = Layout::new(routes.rows, top_k, experts);
         let at = |offset: usize| base.offset_bytes(offset);
-        let x = x.at(rows, gate.inputs, "route");
+        let x = x.input(rows, gate.inputs, "route");
 
         let logits = at(layout.logits);
         self.product(rows, gate, DevicePtr::NULL, End::Logits, x, logits)?;
@@ -189,7 +191,7 @@ impl ExpertOps for Cuda {
         let parameters = abi::CombineExperts {
             routes: routes.at(rows, routes.width, "combine"),
             parts: parts.at(rows * top_k, width, "combine"),
-            out: out.at(rows, width, "combine"),
+            out: out.to(rows, width, "combine"),
             top_k: top_k as u32,
             width: width as u32,
         };
@@ -209,7 +211,7 @@ impl ExpertOps for Cuda {
             gate: gate.vector(width),
             x: x.at(rows, width, "add_gated"),
             delta: delta.at(rows, width, "add_gated"),
-            out: out.at(rows, width, "add_gated"),
+            out: out.to(rows, width, "add_gated"),
             width: width as u32,
         };
         self.kernels.add_gated.launch(&self.context, [rows, 1], 256, &parameters)
@@ -225,7 +227,7 @@ impl Cuda {
         act: Option<Activation>,
         routes: &Tensor,
         x: &Tensor,
-        out: &Tensor,
+        out: &mut Tensor,
     ) -> Result<()> {
         let WeightKind::Experts { count, gated } = weight.kind else {
             return Err(internal!("{} was not loaded for experts", weight.name));
@@ -240,6 +242,24 @@ impl Cuda {
         let at = |offset: usize| base.offset_bytes(offset);
 
         let tile = tile_rows(choices, count);
+        if let Held::Coded(coded) = &weight.held {
+            let choices_of = Choices {
+                order: at(layout.order),
+                tiles: at(layout.tiles),
+                tile_count: at(layout.tile_count),
+                most_tiles: most_tiles(choices, count, tile),
+                tile_rows: tile,
+                experts: count,
+                top_k,
+            };
+            let end = match act {
+                Some(act) => End::Gated(act.into()),
+                None => End::Act(abi::Activation::None),
+            };
+            let x = x.at(x_rows, weight.inputs, "experts");
+            let out = out.at(choices, width, "experts");
+            return self.coded_experts(x_rows, coded, end, &choices_of, x, out);
+        }
         let tiling = tiling(&self.kernels, self.dtype, weight.inputs, tile, gated);
         tiling.kernel.launch_shared(
             &self.context,
@@ -249,7 +269,7 @@ impl Cuda {
             &MultiplyExperts {
                 x: x.at(x_rows, weight.inputs, "experts"),
                 w: weight.matrix(),
-                out: out.at(choices, width, "experts"),
+                out: out.to(choices, width, "experts"),
                 order: at(layout.order),
                 tiles: at(layout.tiles),
                 tile_count: at(layout.tile_count),

@@ -16,7 +16,10 @@ use std::mem::size_of_val;
 use std::ptr;
 use std::sync::Arc;
 
-use cudarc::cublaslt::sys::{self as lt, cublasLtMatmulPreferenceAttributes_t as Preference};
+use cudarc::cublaslt::sys::{
+    self as lt, cublasLtMatmulDescAttributes_t as Attribute,
+    cublasLtMatmulPreferenceAttributes_t as Preference,
+};
 use cudarc::driver::sys::CUstream;
 
 use super::abi;
@@ -53,25 +56,51 @@ fn check(status: lt::cublasStatus_t, what: &str) -> Result<()> {
     Err(internal!("cuBLASLt: {what} failed: {status:?}"))
 }
 
-/// One product. Addresses are of device memory: x `[rows, inputs]`, w `[outputs, inputs]` in the
-/// device's element type, y `[rows, outputs]` in the same, or f32 for `logits`.
+/// One product. Addresses are of device memory: x `[rows, inputs]`, w `[outputs, inputs]`, both in
+/// the device's element type or in E4M3, y `[rows, stride]` in the device's type, or f32 for
+/// `logits`.
 #[derive(Debug, Clone, Copy)]
 pub struct Product {
     pub rows: usize,
     pub outputs: usize,
     pub inputs: usize,
+    /// Elements from row to row of y, at least `outputs`.
+    pub stride: usize,
     pub logits: bool,
+    pub operands: Operands,
     pub x: DevicePtr,
     pub w: DevicePtr,
     pub y: DevicePtr,
 }
 
-/// (rows or their bucket, outputs, inputs, f32 output)
-type Key = (usize, usize, usize, bool);
+/// What x and w of a product are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operands {
+    /// Of the device's element type.
+    Activations,
+    /// E4M3, with sums as the tensor cores make them (about 14 bits; vLLM's kernels do the same).
+    /// Rows of both at multiples of 16 bytes, outputs a multiple of 16; no logits.
+    E4m3,
+    /// The same, sums times a factor of each output and one of each row.
+    ScaledE4m3,
+}
+
+/// What an algorithm depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    /// Or their bucket.
+    rows: usize,
+    outputs: usize,
+    inputs: usize,
+    stride: usize,
+    logits: bool,
+    operands: Operands,
+}
 
 impl Product {
     fn key(&self, rows: usize) -> Key {
-        (rows, self.outputs, self.inputs, self.logits)
+        let Product { outputs, inputs, stride, logits, operands, .. } = *self;
+        Key { rows, outputs, inputs, stride, logits, operands }
     }
 }
 
@@ -89,8 +118,8 @@ fn bucket(rows: usize) -> usize {
 struct Layout(lt::cublasLtMatrixLayout_t);
 
 impl Layout {
-    /// Column-major: `rows` is the fast dimension and the distance between columns.
-    fn new(kind: lt::cudaDataType, rows: usize, columns: usize) -> Result<Layout> {
+    /// Column-major: `rows` is the fast dimension, `distance` that between columns.
+    fn new(kind: lt::cudaDataType, rows: usize, columns: usize, distance: usize) -> Result<Layout> {
         let mut layout = ptr::null_mut();
         // SAFETY: a live handle to write to.
         let status = unsafe {
@@ -99,7 +128,7 @@ impl Layout {
                 kind,
                 rows as u64,
                 columns as u64,
-                rows as i64,
+                distance as i64,
             )
         };
         check(status, "cublasLtMatrixLayoutCreate").map(|()| Layout(layout))
@@ -125,6 +154,10 @@ pub struct Gemm {
     context: Arc<Context>,
     handle: lt::cublasLtHandle_t,
     descriptor: lt::cublasLtMatmulDesc_t,
+    /// Of products of E4M3.
+    descriptor_e4m3: lt::cublasLtMatmulDesc_t,
+    /// Of those that the library scales; null where it is too old for that.
+    descriptor_scaled: lt::cublasLtMatmulDesc_t,
     preference: lt::cublasLtMatmulPreference_t,
     workspace: Memory,
     kind: lt::cudaDataType,
@@ -171,6 +204,8 @@ impl Gemm {
             context: context.clone(),
             handle: ptr::null_mut(),
             descriptor: ptr::null_mut(),
+            descriptor_e4m3: ptr::null_mut(),
+            descriptor_scaled: ptr::null_mut(),
             preference: ptr::null_mut(),
             workspace: Memory::new(context, WORKSPACE_BYTES, "cuBLASLt's workspace")?,
             kind,
@@ -184,28 +219,63 @@ impl Gemm {
     fn create(&mut self) -> Result<()> {
         // CUBLAS_OP_T; cudarc's cublaslt has no name for it.
         let transposed: i32 = 1;
+        let fast: i8 = 1;
+        let outer_vector =
+            lt::cublasLtMatmulMatrixScale_t::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
         let bytes = WORKSPACE_BYTES;
         // SAFETY: handles are written to live fields, attributes are read from live values of the
         // size that is given; what was made is destroyed in Drop, also when a later call fails.
         unsafe {
             check(lt::cublasLtCreate(&mut self.handle), "cublasLtCreate")?;
-            check(
-                lt::cublasLtMatmulDescCreate(
-                    &mut self.descriptor,
-                    lt::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-                    lt::cudaDataType_t::CUDA_R_32F,
-                ),
-                "cublasLtMatmulDescCreate",
-            )?;
-            check(
+            for descriptor in
+                [&mut self.descriptor, &mut self.descriptor_e4m3, &mut self.descriptor_scaled]
+            {
+                check(
+                    lt::cublasLtMatmulDescCreate(
+                        descriptor,
+                        lt::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                        lt::cudaDataType_t::CUDA_R_32F,
+                    ),
+                    "cublasLtMatmulDescCreate",
+                )?;
+                check(
+                    lt::cublasLtMatmulDescSetAttribute(
+                        *descriptor,
+                        Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
+                        ptr::from_ref(&transposed).cast(),
+                        size_of_val(&transposed),
+                    ),
+                    "setting TRANSA",
+                )?;
+            }
+            for descriptor in [self.descriptor_e4m3, self.descriptor_scaled] {
+                check(
+                    lt::cublasLtMatmulDescSetAttribute(
+                        descriptor,
+                        Attribute::CUBLASLT_MATMUL_DESC_FAST_ACCUM,
+                        ptr::from_ref(&fast).cast(),
+                        size_of_val(&fast),
+                    ),
+                    "setting FAST_ACCUM",
+                )?;
+            }
+            let modes = [
+                Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+                Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_MODE,
+            ];
+            // Libraries before 12.9 know no such mode.
+            let by_vector = modes.iter().all(|mode| {
                 lt::cublasLtMatmulDescSetAttribute(
-                    self.descriptor,
-                    lt::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
-                    ptr::from_ref(&transposed).cast(),
-                    size_of_val(&transposed),
-                ),
-                "setting TRANSA",
-            )?;
+                    self.descriptor_scaled,
+                    *mode,
+                    ptr::from_ref(&outer_vector).cast(),
+                    size_of_val(&outer_vector),
+                ) == lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS
+            });
+            if !by_vector {
+                lt::cublasLtMatmulDescDestroy(self.descriptor_scaled);
+                self.descriptor_scaled = ptr::null_mut();
+            }
             check(
                 lt::cublasLtMatmulPreferenceCreate(&mut self.preference),
                 "cublasLtMatmulPreferenceCreate",
@@ -239,11 +309,55 @@ impl Gemm {
                 let operands = product.w.address() ^ product.y.address();
                 self.context.launch(operands, product.rows as u64, |stream| {
                     check(self.multiply(plan, algorithm, product, stream), "cublasLtMatmul")
-                        .map_err(|e| e.context(&format!("{} x {} x {}: ", key.0, key.1, key.2)))
+                        .map_err(|e| {
+                            e.context(&format!("{} x {} x {}: ", key.rows, key.outputs, key.inputs))
+                        })
                 })
             }
             None => self.plain(kernels, product),
         }
+    }
+
+    /// The same with E4M3 operands whose sums are multiplied by a factor of each output and one of
+    /// each row, f32 both. False: the library does not do that, nothing was enqueued.
+    pub fn run_scaled(
+        &mut self,
+        kernels: &Kernels,
+        product: &Product,
+        outputs: DevicePtr,
+        rows: DevicePtr,
+    ) -> Result<bool> {
+        if self.descriptor_scaled.is_null() {
+            return Ok(false);
+        }
+        let pointers = [
+            (Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, outputs.address()),
+            (Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, rows.address()),
+        ];
+        for (attribute, pointer) in pointers {
+            // SAFETY: a live descriptor, an address that is read as one before this returns.
+            let status = unsafe {
+                lt::cublasLtMatmulDescSetAttribute(
+                    self.descriptor_scaled,
+                    attribute,
+                    ptr::from_ref(&pointer).cast(),
+                    size_of_val(&pointer),
+                )
+            };
+            check(status, "setting a scale's address")?;
+        }
+
+        let product = Product { operands: Operands::ScaledE4m3, ..*product };
+        let key = product.key(product.rows);
+        if !self.plans.contains_key(&key) {
+            let plan = self.plan(kernels, &product)?;
+            self.plans.insert(key, plan);
+        }
+        if self.plans[&key].algorithm.is_none() {
+            return Ok(false);
+        }
+        self.run(kernels, &product)?;
+        Ok(true)
     }
 
     fn multiply(
@@ -260,7 +374,7 @@ impl Gemm {
         unsafe {
             lt::cublasLtMatmul(
                 self.handle,
-                self.descriptor,
+                self.descriptor_of(product.operands),
                 ptr::from_ref(&one).cast(),
                 product.w.as_ptr(),
                 plan.w.0,
@@ -279,8 +393,19 @@ impl Gemm {
         }
     }
 
+    fn descriptor_of(&self, operands: Operands) -> lt::cublasLtMatmulDesc_t {
+        match operands {
+            Operands::Activations => self.descriptor,
+            Operands::E4m3 => self.descriptor_e4m3,
+            Operands::ScaledE4m3 => self.descriptor_scaled,
+        }
+    }
+
     fn plain(&self, kernels: &Kernels, p: &Product) -> Result<()> {
         const TILE: usize = abi::GEMM_TILE as usize;
+        if p.operands != Operands::Activations {
+            return Err(internal!("cuBLASLt multiplies no E4M3 of {} x {}", p.outputs, p.inputs));
+        }
         let kernel = if p.logits { &kernels.gemm_logits } else { &kernels.gemm_plain };
         let blocks = [p.outputs.div_ceil(TILE), p.rows.div_ceil(TILE)];
         kernel.launch(
@@ -294,21 +419,26 @@ impl Gemm {
                 rows: p.rows as u32,
                 outputs: p.outputs as u32,
                 inputs: p.inputs as u32,
+                stride: p.stride as u32,
             },
         )
     }
 
     fn plan(&mut self, kernels: &Kernels, product: &Product) -> Result<TunedGemm> {
-        let Product { rows, outputs, inputs, logits, .. } = *product;
+        let Product { rows, outputs, inputs, stride, logits, operands, .. } = *product;
         let result = if logits { lt::cudaDataType_t::CUDA_R_32F } else { self.kind };
+        let kind = match operands {
+            Operands::Activations => self.kind,
+            Operands::E4m3 | Operands::ScaledE4m3 => lt::cudaDataType_t::CUDA_R_8F_E4M3,
+        };
         let mut plan = TunedGemm {
-            w: Layout::new(self.kind, inputs, outputs)?,
-            x: Layout::new(self.kind, inputs, rows)?,
-            y: Layout::new(result, outputs, rows)?,
+            w: Layout::new(kind, inputs, outputs, inputs)?,
+            x: Layout::new(kind, inputs, rows, inputs)?,
+            y: Layout::new(result, outputs, rows, stride)?,
             algorithm: None,
         };
         let key = product.key(bucket(rows));
-        plan.algorithm = match self.tuned.get(&key).filter(|a| self.fits(&plan, a)) {
+        plan.algorithm = match self.tuned.get(&key).filter(|a| self.fits(&plan, operands, a)) {
             Some(known) => Some(*known),
             None => self.choose(kernels, &plan, product)?,
         };
@@ -318,13 +448,18 @@ impl Gemm {
         Ok(plan)
     }
 
-    fn fits(&self, plan: &TunedGemm, algorithm: &lt::cublasLtMatmulAlgo_t) -> bool {
+    fn fits(
+        &self,
+        plan: &TunedGemm,
+        operands: Operands,
+        algorithm: &lt::cublasLtMatmulAlgo_t,
+    ) -> bool {
         let mut result = no_result();
         // SAFETY: live handles, layouts and result.
         let status = unsafe {
             lt::cublasLtMatmulAlgoCheck(
                 self.handle,
-                self.descriptor,
+                self.descriptor_of(operands),
                 plan.w.0,
                 plan.x.0,
                 plan.y.0,
@@ -376,7 +511,7 @@ impl Gemm {
         let status = unsafe {
             lt::cublasLtMatmulAlgoGetHeuristic(
                 self.handle,
-                self.descriptor,
+                self.descriptor_of(product.operands),
                 plan.w.0,
                 plan.x.0,
                 plan.y.0,
@@ -440,8 +575,10 @@ impl Drop for Gemm {
             if !self.preference.is_null() {
                 lt::cublasLtMatmulPreferenceDestroy(self.preference);
             }
-            if !self.descriptor.is_null() {
-                lt::cublasLtMatmulDescDestroy(self.descriptor);
+            for descriptor in [self.descriptor, self.descriptor_e4m3, self.descriptor_scaled] {
+                if !descriptor.is_null() {
+                    lt::cublasLtMatmulDescDestroy(descriptor);
+                }
             }
             if !self.handle.is_null() {
                 lt::cublasLtDestroy(self.handle);

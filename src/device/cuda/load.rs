@@ -7,9 +7,12 @@ use super::memory::Memory;
 use super::paged_attention::Attention;
 use super::slots::Slots;
 use super::steps::Steps;
-use super::weights::Weight;
+use super::tensor::{Holds, Rounded};
+use super::weights::{Held, Weight};
 use super::{Cuda, Reserved, Tensor};
-use crate::device::{DType, DeviceLimits, KvType, LoadOps, StepOps, WeightDesc, WeightKind};
+use crate::device::{
+    DType, DeviceLimits, InputQuant, KvType, LoadOps, StepOps, WeightDesc, WeightKind,
+};
 use crate::error::{Error, Result};
 use crate::internal;
 
@@ -18,19 +21,38 @@ impl LoadOps for Cuda {
         if weight.kind == WeightKind::GateUp {
             self.gate_up = self.gate_up.max(weight.outputs);
         }
-        self.uploader.upload(&self.kernels, self.dtype, &weight)
+        let weight = self.uploader.upload(&self.kernels, self.dtype, &weight)?;
+        if let Held::Coded(coded) = &weight.held {
+            self.coded.note(coded, self.dtype);
+        }
+        Ok(weight)
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<Tensor> {
         let dtype = self.dtype;
         let memory = Memory::new(&self.context, rows * width * dtype.bytes(), "activations")?;
-        Ok(Tensor { memory, rows, width, dtype })
+        Ok(Tensor { memory, rows, width, dtype, rounded: None })
     }
 
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
         let memory = Memory::new(&self.context, rows * vocab * 4, "logits")?;
         self.sampler.hold(rows, vocab)?;
-        Ok(Tensor { memory, rows, width: vocab, dtype: DType::F32 })
+        Ok(Tensor { memory, rows, width: vocab, dtype: DType::F32, rounded: None })
+    }
+
+    fn feeds(&mut self, tensor: &mut Tensor, weight: &Weight) -> Result<()> {
+        let Held::Coded(coded) = &weight.held else { return Ok(()) };
+        if coded.inputs != Some(InputQuant::E4m3Row) || !tensor.width.is_multiple_of(8) {
+            return Ok(());
+        }
+        let row_bytes = (tensor.width * tensor.dtype.bytes()).max(coded.padded_inputs());
+        let what = "rounded activations";
+        tensor.rounded = Some(Rounded {
+            codes: Memory::new(&self.context, tensor.rows * row_bytes, what)?,
+            steps: Memory::new(&self.context, tensor.rows * 4, what)?,
+            holds: Holds::Nothing,
+        });
+        Ok(())
     }
 
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
@@ -54,6 +76,7 @@ impl LoadOps for Cuda {
             self.scratch(limits.step_tokens * self.gate_up * self.dtype.bytes())?;
         }
         self.adapters.reserve(&self.context, limits.step_tokens)?;
+        self.coded.reserve(&self.context, self.dtype, limits.step_tokens)?;
         self.uploader.release();
         let attention = Attention::new(&self.context, &self.kernels, self.dtype, limits)?;
         let (limits, graphs) = (limits.clone(), Graphs::new(&self.context));

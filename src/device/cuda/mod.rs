@@ -15,11 +15,14 @@
 //! | `gemm` | cuBLASLt, one algorithm for each shape |
 //! | `gemm_small_m` | products of few rows |
 //! | `products` | which of the two, and what a product ends with |
+//! | `coded` | weights held as codes, and their upload |
+//! | `coded_products` | products of them, and how their inputs are rounded |
 //! | `graphs` | recorded decode steps |
 //! | `paged_attention` | attention over pages: which kernel |
 //! | `worklist` | which tile of a step's attention meets which keys |
 //! | `low_rank` | what adapters hold behind a weight |
-//! | [`weights`], `tensor` | weights and their upload; activations |
+//! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
+//! | `tensor` | activations |
 //! | `slots` | a step's input as the GPU reads it |
 //! | `steps` | steps in flight: input, token masks, results |
 //! | `sampler` | the end of a step: tokens and logprobs |
@@ -36,6 +39,8 @@
 mod abi;
 mod adapters;
 mod attention;
+mod coded;
+mod coded_products;
 mod context;
 mod dense;
 mod device_ptr;
@@ -55,6 +60,7 @@ mod reports;
 mod sampler;
 mod sampler_row;
 mod slots;
+mod staging;
 mod step;
 mod steps;
 mod tensor;
@@ -63,6 +69,7 @@ mod worklist;
 
 use std::sync::Arc;
 
+use self::coded_products::CodedScratch;
 use self::context::Context;
 use self::device_ptr::DevicePtr;
 use self::gemm::Gemm;
@@ -108,6 +115,7 @@ pub struct Cuda {
     gemm: Gemm,
     uploader: Uploader,
     adapters: Adapters,
+    coded: CodedScratch,
     slots: Slots,
     sampler: Sampler,
     reserved: Option<Reserved>,
@@ -140,12 +148,14 @@ impl Cuda {
         let context = Context::open(ordinal)?;
         let kernels = Kernels::of(&context, dtype)?;
         gemm_small_m::prepare(&context, &kernels)?;
+        coded_products::prepare(&context, &kernels)?;
         Ok(Cuda {
             dtype,
             kernels,
             gemm: Gemm::new(&context, dtype)?,
             uploader: Uploader::new(&context),
             adapters: Adapters::default(),
+            coded: CodedScratch::default(),
             slots: Slots::default(),
             sampler: Sampler::new(&context),
             reserved: None,
@@ -160,12 +170,21 @@ impl Cuda {
     /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows
     /// with their counts, gates and ups of `gate_up` columns of the model's type, copies of logits
     /// of `vocab` columns. For the arithmetic that sizes the pool.
-    pub fn extra_bytes(limits: &DeviceLimits, dtype: DType, gate_up: usize, vocab: usize) -> u64 {
+    /// `coded` is how wide the inputs of products of codes are, of a token's experts all together; 0
+    /// without such products.
+    pub fn extra_bytes(
+        limits: &DeviceLimits,
+        dtype: DType,
+        gate_up: usize,
+        vocab: usize,
+        coded: usize,
+    ) -> u64 {
         let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
         let scratch = limits.step_tokens * gate_up * dtype.bytes();
         let parts = paged_attention::parts_bytes(&limits.kv);
         let sampler = sampler::bytes(limits.logits_rows, vocab);
-        (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler) as u64
+        let coded = coded_products::extra_bytes(limits.step_tokens, dtype, coded);
+        (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler + coded) as u64
     }
 
     /// No graphs: every launch is made when its op is called. Before a model is loaded.

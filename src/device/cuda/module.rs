@@ -219,6 +219,26 @@ kernels! {
     "gemm": gemm_plain(PlainGemm) gemm_logits(PlainGemm) flush(Flush);
     "gemm_small_m":
         gemm_small_m(SmallGemm) gemm_small_m_gated(SmallGemm) gemm_small_m_logits(SmallGemm);
+    "codes":
+        place_codes(PlaceCodes) place_scales(PlaceScales) dummy_codes(DummyCodes)
+        largest_weights(LargestWeights) encode_weights(EncodeWeights) unpack_codes(UnpackCodes)
+        round_inputs(RoundInputs) scale_act(ScaleAct) scale_gated(ScaleGated)
+        scale_logits(ScaleLogits);
+    "coded_small_m":
+        coded_small_e4m3(CodedProduct) coded_small_e4m3_bytes(CodedProduct)
+        coded_small_int8(CodedProduct)
+        coded_small_int4(CodedProduct) coded_small_e2m1(CodedProduct)
+        coded_small_table(CodedProduct);
+    "coded_wgmma":
+        coded_few_e4m3(CodedProduct) coded_few_int8(CodedProduct)
+        coded_few_int4(CodedProduct) coded_few_e2m1(CodedProduct)
+        coded_many_e4m3(CodedProduct) coded_many_int8(CodedProduct)
+        coded_many_int4(CodedProduct) coded_many_e2m1(CodedProduct);
+    "coded_experts":
+        coded_experts_few_e4m3(CodedProduct) coded_experts_few_int8(CodedProduct)
+        coded_experts_few_int4(CodedProduct) coded_experts_few_e2m1(CodedProduct)
+        coded_experts_many_e4m3(CodedProduct) coded_experts_many_int8(CodedProduct)
+        coded_experts_many_int4(CodedProduct) coded_experts_many_e2m1(CodedProduct);
     "sampler":
         mask_rows(MaskRows) adjust_rows(AdjustRows) scan_rows(ScanRows) draw_rows(DrawRows);
     "logprobs": keep_rows(KeepRows) report_parts(ReportParts) report_rows(ReportRows);

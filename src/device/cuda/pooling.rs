@@ -30,7 +30,7 @@ impl PoolingOps for Cuda {
             row: device.gather_row.address,
             position: device.position.address,
             x: x.at(self.rows(), width, "pool"),
-            out: out.at(samples, width, "pool"),
+            out: out.to(samples, width, "pool"),
             kind: kind.into(),
             width: width as u32,
         };

@@ -3,10 +3,11 @@
 
 use super::abi;
 use super::device_ptr::DevicePtr;
-use super::gemm::Product;
+use super::gemm::{Operands, Product};
 use super::gemm_small_m::{self, End};
 use super::memory::Memory;
-use super::weights::Weight;
+use super::tensor::Input;
+use super::weights::{Held, Weight};
 use super::{Cuda, ROW_THREADS};
 use crate::device::Activation;
 use crate::error::Result;
@@ -42,9 +43,13 @@ impl Cuda {
         weight: &Weight,
         bias: DevicePtr,
         end: End,
-        x: DevicePtr,
+        x: Input,
         y: DevicePtr,
     ) -> Result<()> {
+        if let Held::Coded(coded) = &weight.held {
+            return self.coded_product(rows, coded, bias, end, x, y);
+        }
+        let x = x.x;
         let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
         if gemm_small_m::takes(&self.context, self.dtype, rows, inputs) {
             let call = gemm_small_m::SmallProduct { rows, outputs, inputs, x, w, bias, y, end };
@@ -53,7 +58,9 @@ impl Cuda {
         let gated = matches!(end, End::Gated(_));
         let sums = if gated { self.scratch(rows * outputs * self.dtype.bytes())? } else { y };
         let logits = end == End::Logits;
-        self.gemm.run(&self.kernels, &Product { rows, outputs, inputs, logits, x, w, y: sums })?;
+        let (stride, operands) = (outputs, Operands::Activations);
+        let product = Product { rows, outputs, inputs, stride, logits, operands, x, w, y: sums };
+        self.gemm.run(&self.kernels, &product)?;
         self.finish(rows, outputs, bias, end, sums, y)
     }
 

@@ -12,10 +12,64 @@ pub struct Tensor {
     /// Elements of a row.
     pub width: usize,
     pub(super) dtype: DType,
+    /// What products make of its rows, where the op that writes them makes it too.
+    pub(super) rounded: Option<Rounded>,
+}
+
+/// Rows as E4M3, for products that round their inputs row by row.
+pub(super) struct Rounded {
+    /// `[rows, width]` as activations, or as bytes.
+    pub codes: Memory,
+    /// `[rows]`
+    pub steps: Memory,
+    /// What of the tensor's present rows lies here.
+    pub holds: Holds,
+}
+
+/// What [`Rounded`] has of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Nothing of the present rows.
+    Nothing,
+    /// Codes as activations.
+    Activations,
+    /// Codes as bytes in the order of a coded matrix.
+    Bytes,
+}
+
+/// What a product reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Input {
+    /// The rows.
+    pub x: DevicePtr,
+    /// What was made of them, where and with which steps.
+    pub holds: Holds,
+    /// As `holds` says.
+    pub codes: DevicePtr,
+    /// `[rows]`
+    pub steps: DevicePtr,
+}
+
+impl From<DevicePtr> for Input {
+    fn from(x: DevicePtr) -> Input {
+        let (codes, steps) = (DevicePtr::NULL, DevicePtr::NULL);
+        Input { x, holds: Holds::Nothing, codes, steps }
+    }
 }
 
 impl Tensor {
-    /// Where it begins.
+    /// Its rows with what was made of them, as [`Tensor::at`].
+    pub(super) fn input(&self, rows: usize, width: usize, op: &str) -> Input {
+        let input = Input::from(self.at(rows, width, op));
+        match &self.rounded {
+            Some(Rounded { codes, steps, holds }) => {
+                Input { holds: *holds, codes: codes.address, steps: steps.address, ..input }
+            }
+            None => input,
+        }
+    }
+
+    /// Where it begins, to be read.
     ///
     /// # Panics
     /// If it has fewer rows or another width: a mistake in the decoder. `op` is for the message.
@@ -27,5 +81,13 @@ impl Tensor {
             self.width
         );
         self.memory.address
+    }
+
+    /// The same, to be written: what was made of the old rows is of no more use.
+    pub(super) fn to(&mut self, rows: usize, width: usize, op: &str) -> DevicePtr {
+        if let Some(rounded) = &mut self.rounded {
+            rounded.holds = Holds::Nothing;
+        }
+        self.at(rows, width, op)
     }
 }

@@ -5,31 +5,31 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::abi;
-use super::context::{Context, Event};
+use super::coded::{self, Coded};
+use super::coded_products::takes_experts;
+use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::launch::Kernel;
 use super::low_rank::{AdapterMatrices, TableAdapterMatrices};
-use super::memory::{Memory, Pinned};
+use super::memory::Memory;
 use super::module::Kernels;
-use crate::device::cpu::workers::Workers;
-use crate::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};
+use super::staging::{blocks, chunks, Staging, CHUNK_BYTES, THREADS};
+use crate::device::{unpacked, DType, HostTensor, ScaleOver, Source, WeightDesc, WeightKind};
 use crate::error::Result;
 use crate::{internal, invalid};
 
-/// Bytes of one pinned buffer.
-const CHUNK_BYTES: usize = 16 << 20;
-/// What one thread reads into it at a time.
-const SLICE_BYTES: usize = 1 << 20;
-/// Threads that read; more gain nothing, one buffer has 16 slices.
-const READERS_MAX: usize = 16;
-const THREADS: u32 = 256;
+/// How a weight lies on the GPU.
+pub(super) enum Held {
+    /// Row-major `[outputs, inputs]` of the device's type; vectors are f32.
+    Plain(Memory),
+    /// As codes.
+    Coded(Coded),
+}
 
-/// A weight, row-major `[outputs, inputs]`; vectors are f32.
+/// A weight.
 pub struct Weight {
-    memory: Memory,
+    pub(super) held: Held,
     /// In the checkpoint, for messages.
     pub name: String,
     /// How its rows are read.
@@ -48,10 +48,13 @@ impl Weight {
     /// Where a matrix or table lies.
     ///
     /// # Panics
-    /// If it was loaded as a vector: a mistake in the decoder.
+    /// If it was loaded as a vector or is held as codes: a mistake in the decoder.
     pub(super) fn matrix(&self) -> DevicePtr {
         assert!(self.kind != WeightKind::Vector, "{} is a vector", self.name);
-        self.memory.address
+        match &self.held {
+            Held::Plain(memory) => memory.address,
+            Held::Coded(_) => panic!("{} is held as codes", self.name),
+        }
     }
 
     /// Where a vector of f32 lies.
@@ -61,7 +64,10 @@ impl Weight {
     pub(super) fn vector(&self, length: usize) -> DevicePtr {
         assert!(self.kind == WeightKind::Vector, "{} is no vector", self.name);
         assert!(self.outputs == length, "{} has {} of {length}", self.name, self.outputs);
-        self.memory.address
+        match &self.held {
+            Held::Plain(memory) => memory.address,
+            Held::Coded(_) => panic!("{} is held as codes", self.name),
+        }
     }
 }
 
@@ -75,32 +81,22 @@ impl From<DType> for abi::ElementType {
     }
 }
 
-/// A pinned buffer with its place on the device.
-struct StagingBuffers {
-    pinned: Pinned,
-    on_device: Memory,
-    /// The GPU has read both.
-    free: Event,
-}
-
 pub(super) struct Uploader {
     context: Arc<Context>,
-    ring: Vec<StagingBuffers>,
-    next: usize,
-    /// They read. Its own: a file that hangs must not hold up another model's load. None with no
-    /// ring.
-    readers: Option<Workers>,
+    staging: Staging,
+    /// Plain weights that become codes.
+    plain: Option<Memory>,
 }
 
 impl Uploader {
     pub fn new(context: &Arc<Context>) -> Uploader {
-        Uploader { context: context.clone(), ring: Vec::new(), next: 0, readers: None }
+        Uploader { context: context.clone(), staging: Staging::new(context), plain: None }
     }
 
     /// Give the buffers back. A later upload makes new ones.
     pub fn release(&mut self) {
-        self.ring.clear();
-        self.readers = None;
+        self.staging.release();
+        self.plain = None;
     }
 
     /// # Errors
@@ -122,11 +118,47 @@ impl Uploader {
         }
 
         self.context.bind()?;
+        let coded = |form| coded::layout(form, desc.outputs, desc.inputs, act).is_some();
+        let expert_kernels = match desc.kind {
+            WeightKind::Experts { .. } => takes_experts(&self.context, act, desc),
+            _ => true,
+        };
+        let held = match &desc.quant {
+            Some(form) if coded(form) && expert_kernels => {
+                Held::Coded(self.coded(kernels, act, desc)?)
+            }
+            Some(_) => Held::Plain(self.unpacked(kernels, dtype, desc)?),
+            None => Held::Plain(self.plain(kernels, dtype, desc)?),
+        };
+        let name = desc.name.to_string();
+        let (outputs, inputs) = (desc.outputs, desc.inputs);
+        let (kind, adapters, table_adapters) = (desc.kind, None, None);
+        Ok(Weight { held, name, kind, outputs, inputs, adapters, table_adapters })
+    }
+
+    /// A weight in memory of its own.
+    fn plain(&mut self, kernels: &Kernels, dtype: DType, desc: &WeightDesc<'_>) -> Result<Memory> {
         let count = desc.outputs * desc.inputs;
         let memory = Memory::new(&self.context, count * dtype.bytes(), desc.name)?;
+        self.fill(kernels, dtype, desc, &memory)?;
+        Ok(memory)
+    }
+
+    /// The values of a weight, to `memory`.
+    fn fill(
+        &mut self,
+        kernels: &Kernels,
+        dtype: DType,
+        desc: &WeightDesc<'_>,
+        memory: &Memory,
+    ) -> Result<()> {
+        let count = desc.outputs * desc.inputs;
+        let vector = desc.kind == WeightKind::Vector;
         let target = Target { address: memory.address, dtype, vector, kernels };
         match &desc.source {
-            Source::Parts(parts) => self.parts(desc, parts, &memory, &target)?,
+            Source::Parts(parts) | Source::Quantise { parts, .. } => {
+                self.parts(desc, parts, memory, &target)
+            }
             Source::Dummy { seed, scale } => {
                 let kernel = target.pick(&kernels.dummy_matrix, &kernels.dummy_vector);
                 let parameters = abi::DummyWeight {
@@ -135,23 +167,82 @@ impl Uploader {
                     count: count as u64,
                     scale: *scale,
                 };
-                kernel.launch(&self.context, [blocks(count), 1], THREADS, &parameters)?;
-            }
-            Source::Codes { .. } | Source::Quantise { .. } => {
-                return Err(internal!("{}: codes are not held here yet", desc.name));
+                kernel.launch(&self.context, [blocks(count), 1], THREADS, &parameters)
             }
             Source::Constant(value) => {
                 let kernel = target.pick(&kernels.constant_matrix, &kernels.constant_vector);
                 let parameters =
                     abi::ConstantWeight { to: memory.address, count: count as u64, value: *value };
-                kernel.launch(&self.context, [blocks(count), 1], THREADS, &parameters)?;
+                kernel.launch(&self.context, [blocks(count), 1], THREADS, &parameters)
+            }
+            Source::Codes { .. } => Err(internal!("{}: codes as a plain weight", desc.name)),
+        }
+    }
+
+    /// A weight that is held as codes.
+    fn coded(&mut self, kernels: &Kernels, act: DType, desc: &WeightDesc<'_>) -> Result<Coded> {
+        match &desc.source {
+            Source::Codes { parts, order } => {
+                Coded::upload(&mut self.staging, kernels, act, desc, parts, order)
+            }
+            Source::Dummy { seed, scale } => {
+                Coded::dummy(&self.context, kernels, act, desc, *seed, *scale)
+            }
+            Source::Quantise { over, .. } => self.encoded(kernels, act, desc, *over),
+            Source::Parts(_) | Source::Constant(_) => {
+                Err(internal!("{}: a plain weight as codes", desc.name))
             }
         }
+    }
 
-        let name = desc.name.to_string();
-        let (outputs, inputs) = (desc.outputs, desc.inputs);
-        let (kind, adapters, table_adapters) = (desc.kind, None, None);
-        Ok(Weight { memory, name, kind, outputs, inputs, adapters, table_adapters })
+    /// Plain parts that become codes on the GPU.
+    fn encoded(
+        &mut self,
+        kernels: &Kernels,
+        act: DType,
+        desc: &WeightDesc<'_>,
+        over: ScaleOver,
+    ) -> Result<Coded> {
+        let bytes = desc.outputs * desc.inputs * act.bytes();
+        let plain = match self.plain.take().filter(|plain| plain.bytes >= bytes) {
+            Some(plain) => plain,
+            None => Memory::new(&self.context, bytes, "weights before they are quantised")?,
+        };
+        self.fill(kernels, act, desc, &plain)?;
+        let coded = Coded::encode(&self.context, kernels, act, desc, plain.address, over)?;
+        self.plain = Some(plain);
+        Ok(coded)
+    }
+
+    /// A quantised weight for which there are no kernels, as a plain one.
+    fn unpacked(
+        &mut self,
+        kernels: &Kernels,
+        dtype: DType,
+        desc: &WeightDesc<'_>,
+    ) -> Result<Memory> {
+        let Some((form, Source::Codes { parts, order })) =
+            desc.quant.as_ref().zip(Some(&desc.source))
+        else {
+            return self.plain(kernels, dtype, desc);
+        };
+        desc.judge_codes(form, parts, order)?;
+        let count = desc.outputs * desc.inputs;
+        tracing::info!(
+            "{}: held as {dtype:?}, {} MiB instead of {}: no kernel multiplies by these codes",
+            desc.name,
+            count * dtype.bytes() >> 20,
+            count * form.codes.bits() >> 23
+        );
+        let memory = Memory::new(&self.context, count * dtype.bytes(), desc.name)?;
+        let target = Target { address: memory.address, dtype, vector: false, kernels };
+        let mut first = 0;
+        for part in parts {
+            let values = unpacked(form, part, order)?;
+            self.straight(&values, first * desc.inputs, &memory, &target)?;
+            first += part.rows;
+        }
+        Ok(memory)
     }
 
     fn parts(
@@ -193,7 +284,8 @@ impl Uploader {
         for chunk in chunks(&part.bytes, CHUNK_BYTES) {
             let place = at * target.dtype.bytes();
 
-            let staging = self.fill(&chunk)?;
+            let staging = self.staging.fill(&chunk)?;
+            let arrived = staging.on_device.address;
             let count = chunk.len() / size;
             if part.dtype == target.dtype {
                 memory.write_at(place, &staging.pinned, chunk.len())?;
@@ -206,14 +298,14 @@ impl Uploader {
                     [blocks(count), 1],
                     THREADS,
                     &abi::ConvertWeight {
-                        from: self.ring[self.next].on_device.address,
+                        from: arrived,
                         to: target.address.offset_bytes(place),
                         count: count as u64,
                         kind: part.dtype.into(),
                     },
                 )?;
             }
-            self.turn()?;
+            self.staging.turn()?;
             at += count;
         }
         Ok(())
@@ -234,7 +326,8 @@ impl Uploader {
         let rows_per_chunk = CHUNK_BYTES / row_bytes.max(1);
         let to = target.address.offset_bytes(first * inputs * target.dtype.bytes());
         for (n, chunk) in chunks(&part.bytes, rows_per_chunk * row_bytes).enumerate() {
-            let staging = self.fill(&chunk)?;
+            let staging = self.staging.fill(&chunk)?;
+            let arrived = staging.on_device.address;
             staging.on_device.write_at(0, &staging.pinned, chunk.len())?;
 
             let count = chunk.len() / part.dtype.bytes();
@@ -244,7 +337,7 @@ impl Uploader {
                 [blocks(count), 1],
                 THREADS,
                 &abi::TurnWeight {
-                    from: self.ring[self.next].on_device.address,
+                    from: arrived,
                     to,
                     count: count as u64,
                     outputs: part.cols as u64,
@@ -253,41 +346,8 @@ impl Uploader {
                     kind: part.dtype.into(),
                 },
             )?;
-            self.turn()?;
+            self.staging.turn()?;
         }
-        Ok(())
-    }
-
-    /// The next staging, free and filled with `bytes`. After an error the staging is free as
-    /// before: nothing that reads it was enqueued.
-    fn fill(&mut self, bytes: &Bytes<'_>) -> Result<&StagingBuffers> {
-        if self.ring.is_empty() {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            self.readers = Some(Workers::new(cores.min(READERS_MAX), "upload")?);
-            for _ in 0..2 {
-                self.ring.push(StagingBuffers {
-                    pinned: Pinned::new(&self.context, CHUNK_BYTES)?,
-                    on_device: Memory::new(&self.context, CHUNK_BYTES, "staging weights")?,
-                    free: Event::new(&self.context, false)?,
-                });
-            }
-        }
-        let staging = &mut self.ring[self.next];
-        staging.free.wait()?;
-        let to = &mut staging.pinned.bytes_mut()[..bytes.len()];
-        let slices = to.par_chunks_mut(SLICE_BYTES).enumerate();
-        let read = || slices.try_for_each(|(n, to)| bytes.read(n * SLICE_BYTES, to));
-        match &self.readers {
-            Some(readers) => readers.install(read)?,
-            None => read()?,
-        }
-        Ok(&self.ring[self.next])
-    }
-
-    /// Everything that reads the current staging is enqueued: go on with the other.
-    fn turn(&mut self) -> Result<()> {
-        self.ring[self.next].free.record()?;
-        self.next = (self.next + 1) % self.ring.len();
         Ok(())
     }
 }
@@ -308,16 +368,4 @@ impl Target<'_> {
             matrix
         }
     }
-}
-
-/// What follows one another in pieces of `length` bytes; the last may be shorter.
-fn chunks<'a>(bytes: &Bytes<'a>, length: usize) -> impl Iterator<Item = Bytes<'a>> {
-    let (bytes, total) = (bytes.clone(), bytes.len());
-    let starts = (0..total).step_by(length.max(1));
-    starts.map(move |at| bytes.slice(at..total.min(at + length)))
-}
-
-/// Blocks for a loop over `count` elements.
-fn blocks(count: usize) -> usize {
-    count.div_ceil(THREADS as usize).min(4096)
 }

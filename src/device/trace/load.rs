@@ -2,16 +2,29 @@
 
 use super::{product, Trace, TraceTensor, TraceWeight};
 use crate::device::host_slots::HostSlots;
-use crate::device::{DType, DeviceLimits, LoadOps, WeightDesc, WeightKind};
+use crate::device::{DType, DeviceLimits, LoadOps, QuantForm, Source, WeightDesc, WeightKind};
 use crate::error::Result;
+
+/// Of codes, their scales and offsets, and the order of inputs.
+fn code_bytes(weight: &WeightDesc, form: &QuantForm) -> u64 {
+    let per_group = DType::F32.bytes() * if form.offsets { 2 } else { 1 };
+    let groups = product(&[weight.outputs, form.groups(weight.inputs), per_group]);
+    let row = product(&[weight.inputs, form.codes.bits()]).div_ceil(8);
+    let codes = row.saturating_mul(weight.outputs as u64);
+    let order = match &weight.source {
+        Source::Codes { order, .. } => 4 * order.len() as u64,
+        _ => 0,
+    };
+    codes.saturating_add(groups).saturating_add(order)
+}
 
 impl LoadOps for Trace {
     fn upload(&mut self, weight: WeightDesc<'_>) -> Result<TraceWeight> {
-        let element = match weight.kind {
-            WeightKind::Vector => DType::F32,
-            _ => weight.dtype,
+        let bytes = match (&weight.quant, weight.kind) {
+            (Some(form), _) => code_bytes(&weight, form),
+            (None, WeightKind::Vector) => product(&[weight.outputs, weight.inputs, 4]),
+            (None, _) => product(&[weight.outputs, weight.inputs, weight.dtype.bytes()]),
         };
-        let bytes = product(&[weight.outputs, weight.inputs, element.bytes()]);
         self.held.weights = self.held.weights.saturating_add(bytes);
         let count = match weight.kind {
             WeightKind::Experts { count, .. } => count,
@@ -31,6 +44,10 @@ impl LoadOps for Trace {
         let tensor = TraceTensor { rows, width: vocab, bytes: DType::F32.bytes() };
         self.hold_tensor(rows, &tensor);
         Ok(tensor)
+    }
+
+    fn feeds(&mut self, _: &mut Self::Tensor, _: &Self::Weight) -> Result<()> {
+        Ok(())
     }
 
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {

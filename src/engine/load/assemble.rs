@@ -63,7 +63,7 @@ fn load_on<D: Device + BreakOnPurpose>(
 
     // Judge all sizes before anything is taken.
     let batch = sizes::batch_sizes(&args, &spec, &info)?;
-    let (limits, promise) = sizes::limits_of(&spec, &args, &info, pool, batch)?;
+    let (limits, promise) = sizes::limits_of(&spec, &weights, &args, &info, pool, batch)?;
 
     let decoder = Decoder::load(&spec, &weights, &mut device, &limits)?;
     if let WeightSource::Files(checkpoint) = &weights {

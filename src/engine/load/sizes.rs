@@ -9,7 +9,7 @@ use crate::device::{DType, DeviceInfo, DeviceKind, DeviceLimits};
 use crate::error::Result;
 use crate::invalid;
 use crate::model::budget::{self, PoolOptions, PoolSize};
-use crate::model::ModelSpec;
+use crate::model::{ModelSpec, WeightSource};
 
 /// `max_num_seqs` at most.
 const SEQS_MAX: usize = 1 << 16;
@@ -18,16 +18,22 @@ const STEP_TOKENS_MAX: usize = 1 << 24;
 
 /// How a device's page pool is sized, and the memory that it was promised for all it holds. An
 /// encoder's pool has the pages that `limits` say, which take no memory.
-pub(super) type SizePool =
-    fn(&DeviceInfo, &ModelSpec, &PoolOptions, &DeviceLimits) -> Result<(PoolSize, Option<Promise>)>;
+pub(super) type SizePool = fn(
+    &DeviceInfo,
+    &ModelSpec,
+    &WeightSource,
+    &PoolOptions,
+    &DeviceLimits,
+) -> Result<(PoolSize, Option<Promise>)>;
 
 pub(super) fn cpu_pool(
     _: &DeviceInfo,
     spec: &ModelSpec,
+    weights: &WeightSource,
     options: &PoolOptions,
     limits: &DeviceLimits,
 ) -> Result<(PoolSize, Option<Promise>)> {
-    let held = budget::held(spec, limits, DType::F32)?;
+    let held = budget::held(spec, weights, limits, DType::F32)?;
     let (pool, promise) = memory::promise(|memory| {
         if !spec.family.encoder {
             return budget::cpu_pool(memory, &held, options, limits);
@@ -42,14 +48,16 @@ pub(super) fn cpu_pool(
 pub(super) fn gpu_pool(
     info: &DeviceInfo,
     spec: &ModelSpec,
+    weights: &WeightSource,
     options: &PoolOptions,
     limits: &DeviceLimits,
 ) -> Result<(PoolSize, Option<Promise>)> {
     if spec.family.encoder {
         return Ok((PoolSize { pages: limits.pages, available_bytes: 0 }, None));
     }
-    let (mut held, _) = budget::footprint(spec, limits, spec.dtype)?;
-    held.tensors += Cuda::extra_bytes(limits, spec.dtype, 2 * spec.mlp_width(), spec.vocab_size);
+    let (mut held, _) = budget::footprint(spec, weights, limits, spec.dtype)?;
+    let (gate_up, coded) = (2 * spec.mlp_width(), spec.coded_width());
+    held.tensors += Cuda::extra_bytes(limits, spec.dtype, gate_up, spec.vocab_size, coded);
     Ok((budget::gpu_pool(info, &held, options, limits)?, None))
 }
 
@@ -135,6 +143,7 @@ pub(super) fn scheduled_tokens(
 /// Everything the device must hold; the pool by arithmetic. `max_model_len: -1` takes what fits.
 pub(super) fn limits_of(
     spec: &ModelSpec,
+    weights: &WeightSource,
     args: &EngineArgs,
     info: &DeviceInfo,
     size_pool: SizePool,
@@ -165,7 +174,7 @@ pub(super) fn limits_of(
     if spec.family.encoder {
         limits.pages = 1 + slots;
     }
-    let (pool, promise) = size_pool(info, spec, &options, &limits)?;
+    let (pool, promise) = size_pool(info, spec, weights, &options, &limits)?;
     limits.pages = pool.pages;
     if args.fit_max_model_len && !spec.family.encoder {
         limits.max_model_len = budget::longest_request(&pool, page_size, spec.max_model_len);

@@ -6,6 +6,7 @@
 //! file's length (by the safetensors crate and by `torch`) when it is opened, dtype and
 //! shape when a tensor is asked for; and that it is still the same file, when all was read.
 
+mod raw;
 mod shard;
 mod torch;
 
@@ -20,12 +21,14 @@ use safetensors::Dtype;
 use serde_json::Value;
 
 use super::foreign_formats::other_format;
-use crate::device::{Bytes, DType, HostTensor};
+use super::gguf::Tensors;
+use crate::device::{Bytes, DType, HostTensor, QuantForm, QuantPart};
 use crate::error::{Error, Result};
 use crate::files::{Kind, Progress};
 use crate::invalid;
 use crate::json::{self, Object};
-use shard::Shard;
+pub use raw::{RawTensor, StoredType};
+pub(super) use shard::Shard;
 
 /// Where weights come from.
 pub enum WeightSource {
@@ -40,6 +43,8 @@ pub struct Checkpoint {
     dir: PathBuf,
     files: Vec<Shard>,
     tensors: BTreeMap<String, Entry>,
+    /// Instead of all that.
+    gguf: Option<Tensors>,
 }
 
 struct Entry {
@@ -60,6 +65,8 @@ pub enum Files {
     Safetensors,
     /// `pytorch_model.bin` only.
     Torch,
+    /// GGUF only, which is no checkpoint of a folder's.
+    Gguf,
     /// An adapter's, which is no checkpoint of its own.
     Adapter,
 }
@@ -105,12 +112,21 @@ impl Checkpoint {
     }
 
     fn of_files(dir: &Path, paths: Vec<PathBuf>, progress: &Arc<Progress>) -> Result<Checkpoint> {
-        let mut checkpoint =
-            Checkpoint { dir: dir.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
+        let mut checkpoint = Checkpoint::without_files(dir);
         for path in paths {
             checkpoint.add_file(Shard::open(path, progress)?)?;
         }
         Ok(checkpoint)
+    }
+
+    /// The tensors of a GGUF model.
+    pub fn of_gguf(tensors: Tensors) -> Checkpoint {
+        Checkpoint { gguf: Some(tensors), ..Checkpoint::without_files(Path::new("")) }
+    }
+
+    fn without_files(dir: &Path) -> Checkpoint {
+        let dir = dir.to_path_buf();
+        Checkpoint { dir, files: Vec::new(), tensors: BTreeMap::new(), gguf: None }
     }
 
     /// Whether the files are still those that were opened, so that what was read of them is of one
@@ -119,7 +135,9 @@ impl Checkpoint {
     /// # Errors
     /// InvalidArgument: one was written to, shortened or replaced.
     pub fn unchanged(&self) -> Result<()> {
-        self.files.iter().try_for_each(Shard::unchanged).map_err(Error::on_one_line)
+        let files = self.files.iter().try_for_each(Shard::unchanged);
+        let gguf = self.gguf.as_ref().map_or(Ok(()), Tensors::unchanged);
+        files.and(gguf).map_err(Error::on_one_line)
     }
 
     /// The tensors of a PEFT folder: `adapter_model.safetensors`, else `adapter_model.bin`.
@@ -165,19 +183,34 @@ impl Checkpoint {
 
     /// Of all tensors, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        let gguf = self.gguf.iter().flat_map(Tensors::names);
+        self.tensors.keys().map(String::as_str).chain(gguf)
     }
 
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        let in_gguf = self.gguf.as_ref().is_some_and(|gguf| gguf.contains(name));
+        in_gguf || self.tensors.contains_key(name)
     }
 
     /// The element type of the largest tensor: what the checkpoint "is", if config.json does not
     /// say.
     pub fn stored_dtype(&self) -> Option<DType> {
+        if let Some(gguf) = &self.gguf {
+            return gguf.stored_dtype();
+        }
         let largest = self.tensors.values().max_by_key(|e| e.bytes.len())?;
-        dtype_of(largest.dtype)
+        StoredType::of(largest.dtype)?.plain()
+    }
+
+    /// The element type of a tensor, if there is one of this name and of a type that is read.
+    pub fn type_of(&self, name: &str) -> Option<StoredType> {
+        StoredType::of(self.tensors.get(name)?.dtype)
+    }
+
+    /// The shape of a tensor, if there is one of this name.
+    pub fn shape_of(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| &entry.shape[..])
     }
 
     /// The tensor of this name, which must have `rows` x `cols` elements (a vector: `cols` = 1).
@@ -185,8 +218,31 @@ impl Checkpoint {
     /// # Errors
     /// NotFound: no such tensor. InvalidArgument: another shape, or not a floating type we read.
     pub fn tensor(&self, name: &str, rows: usize, cols: usize) -> Result<HostTensor<'_>> {
+        if let Some(gguf) = &self.gguf {
+            return gguf.tensor(name, rows, cols).map_err(Error::on_one_line);
+        }
         let shape = if cols == 1 { &[rows][..] } else { &[rows, cols] };
         self.shaped(name, shape, &[rows, cols])
+    }
+
+    /// Tensors that are stacked along the outputs, as codes of one form, if the files hold codes
+    /// that need no scheme to be read: GGUF's. The rows of each are its `outputs`.
+    ///
+    /// # Errors
+    /// As `tensor`; the file cannot be read.
+    pub fn codes(
+        &self,
+        names: &[String],
+        outputs: &[usize],
+        inputs: usize,
+    ) -> Result<Option<(QuantForm, Vec<QuantPart<'_>>)>> {
+        let Some(gguf) = &self.gguf else { return Ok(None) };
+        gguf.codes(names, outputs, inputs).map_err(Error::on_one_line)
+    }
+
+    /// The form that `codes` would give them.
+    pub fn code_form(&self, names: &[String]) -> Option<QuantForm> {
+        self.gguf.as_ref()?.code_form(names)
     }
 
     /// `count` matrices of `rows` x `cols` in one tensor, as one that is `count * rows` x `cols`.
@@ -204,42 +260,71 @@ impl Checkpoint {
         self.shaped(name, &shape, &shape)
     }
 
-    /// The tensor if it has one of two shapes, with all dimensions but the last in one.
-    fn shaped(&self, name: &str, shape: &[usize], or: &[usize]) -> Result<HostTensor<'_>> {
-        let Some(entry) = self.tensors.get(name) else {
+    /// The tensor of this name as it is stored, of one of these types and shapes.
+    ///
+    /// # Errors
+    /// NotFound: no such tensor. InvalidArgument: another type or shape, or stored with gaps.
+    pub fn raw(
+        &self,
+        name: &str,
+        types: &[StoredType],
+        shapes: &[&[usize]],
+    ) -> Result<RawTensor<'_>> {
+        let expected = || alternatives(shapes.iter().map(|shape| format!("{shape:?}")).collect());
+        let Some((name, entry)) = self.tensors.get_key_value(name) else {
             return Err(Error::NotFound(format!(
-                "{}: tensor '{name}' is missing (expected shape {shape:?}).",
-                self.dir.display()
+                "{}: tensor '{name}' is missing (expected shape {}).",
+                self.dir.display(),
+                expected()
             )));
         };
+
         let shard = &self.files[entry.file];
-        let path = shard.path();
-        let Some(dtype) = dtype_of(entry.dtype) else {
+        let file = shard.path();
+        let Some(dtype) = StoredType::of(entry.dtype).filter(|dtype| types.contains(dtype)) else {
             return Err(invalid!(
-                "{}: tensor '{name}' has dtype {:?}, expected F32, F16 or BF16.",
-                path.display(),
-                entry.dtype
+                "{}: tensor '{name}' has dtype {:?}, expected {}.",
+                file.display(),
+                entry.dtype,
+                alternatives(types.iter().map(StoredType::to_string).collect())
             ));
         };
-
         if !entry.contiguous {
             return Err(invalid!(
                 "{}: tensor '{name}' is stored transposed or with gaps: save it with \
                  .contiguous().",
-                path.display()
+                file.display()
             ));
         }
-        if entry.shape != shape && entry.shape != or {
+        if !shapes.contains(&&entry.shape[..]) {
             return Err(invalid!(
-                "{}: tensor '{name}' has shape {:?}, expected {shape:?}.",
-                path.display(),
-                entry.shape
+                "{}: tensor '{name}' has shape {:?}, expected {}.",
+                file.display(),
+                entry.shape,
+                expected()
             ));
         }
+        let bytes = shard.bytes().slice(entry.bytes.clone());
+        Ok(RawTensor { dtype, shape: &entry.shape, bytes, name, file })
+    }
 
+    /// A plain tensor if it has one of two shapes, with all dimensions but the last in one.
+    fn shaped(&self, name: &str, shape: &[usize], or: &[usize]) -> Result<HostTensor<'_>> {
+        let shapes = if shape == or { &[shape][..] } else { &[shape, or] };
+        let raw = self.raw(name, &StoredType::PLAIN, shapes)?;
+        let dtype = raw.dtype.plain().ok_or_else(|| raw.wrong("is of no plain type"))?;
         let cols = or.last().copied().unwrap_or(1);
         let rows = or.iter().product::<usize>() / cols.max(1);
-        Ok(HostTensor { dtype, rows, cols, bytes: shard.bytes().slice(entry.bytes.clone()) })
+        Ok(HostTensor { dtype, rows, cols, bytes: raw.bytes })
+    }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+fn alternatives(mut of: Vec<String>) -> String {
+    match (of.pop(), of.is_empty()) {
+        (None, _) => String::new(),
+        (Some(last), true) => last,
+        (Some(last), false) => format!("{} or {last}", of.join(", ")),
     }
 }
 
@@ -283,15 +368,6 @@ fn torch_entries(bytes: &Bytes, file: usize) -> Result<Vec<(String, Entry)>> {
     Ok(torch::tensors(bytes)?.into_iter().map(entry).collect())
 }
 
-fn dtype_of(dtype: Dtype) -> Option<DType> {
-    match dtype {
-        Dtype::F32 => Some(DType::F32),
-        Dtype::F16 => Some(DType::F16),
-        Dtype::BF16 => Some(DType::BF16),
-        _ => None,
-    }
-}
-
 fn io_error(path: &Path, e: &std::io::Error) -> Error {
     match e.kind() {
         std::io::ErrorKind::NotFound => Error::NotFound(format!("{} not found.", path.display())),
@@ -304,7 +380,8 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut others = BTreeSet::new();
     for (n, (index, single)) in pairs.into_iter().enumerate() {
-        let wanted = if n == 0 { files != Files::Torch } else { files != Files::Safetensors };
+        let own = if n == 0 { Files::Safetensors } else { Files::Torch };
+        let wanted = files == Files::Any || files == own;
         if !wanted {
             continue;
         }

@@ -19,7 +19,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::architectures::{self, Family, Flag, Positions, FAMILIES};
-use super::quant;
+use super::quant::{self, QuantScheme, Said};
 use crate::error::{Error, Result};
 use crate::json::object::KeysRead;
 use crate::json::{self, Object};
@@ -48,8 +48,23 @@ impl ModelSpec {
     /// does not fit, an option the forward pass lacks.
     pub fn read(dir: &Path, options: &SpecOptions) -> Result<ModelSpec> {
         let source = Source::read(dir, options)?;
-        let options = SpecOptions { files: SideFiles::read(dir)?, ..options.clone() };
+        let files = SideFiles::read(dir)?;
+        let options = SpecOptions { files, folder: Some(dir), ..options.clone() };
         Self::of(&source, &options).map_err(Error::on_one_line)
+    }
+
+    /// The same where another file than config.json holds its keys.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn from_keys(
+        path: &Path,
+        keys: Map<String, Value>,
+        options: &SpecOptions,
+    ) -> Result<ModelSpec> {
+        let source = Source::of(path.display().to_string(), keys, options)?;
+        let source = source.with_generation_of(None, options)?;
+        Self::of(&source, options).map_err(Error::on_one_line)
     }
 
     /// The same from parsed files.
@@ -73,7 +88,17 @@ impl ModelSpec {
             .map_err(|e| internal!("defaults of {}: {e}", family.architecture))?;
 
         let config = config.with(family.spellings, &defaults);
-        let spec = Self::build(&config, source.generation().as_ref(), family, options)?;
+        let quant = quant::scheme(
+            &config,
+            Said {
+                argument: options.quantization,
+                file: source.overrides_file(),
+                folder: options.folder,
+                nested: source.text_is_quantised(),
+                prefixes: family.prefixes,
+            },
+        )?;
+        let spec = Self::build(&config, source.generation().as_ref(), family, quant, options)?;
         source.warn_of_unread(&keys_read);
         Ok(spec)
     }
@@ -82,6 +107,7 @@ impl ModelSpec {
         config: &Object,
         generation: Option<&Object>,
         family: &'static Family,
+        quant: Option<QuantScheme>,
         options: &SpecOptions,
     ) -> Result<ModelSpec> {
         refuse_unsupported(config, family)?;
@@ -104,7 +130,7 @@ impl ModelSpec {
         let max_model_len =
             length.choose(options.max_model_len, family.positions != Positions::Rope)?;
 
-        let dtype = dtype::choose(config, family, pools, options)?;
+        let dtype = dtype::choose(config, family, quant.as_ref(), pools, options)?;
         let scales = layers::scales(config, family, hidden, dtype)?;
         let vocab_size = dimension(config, "vocab_size")?;
         let spec = ModelSpec {
@@ -142,7 +168,7 @@ impl ModelSpec {
                 None => 0,
             },
             pooling,
-            quant: quant::scheme(config, family.prefixes)?,
+            quant,
         };
         spec.judge_size(config)?;
         Ok(spec)
@@ -273,6 +299,8 @@ fn norm_order(config: &Object, family: &Family) -> Result<NormOrder> {
     })
 }
 
+#[cfg(test)]
+mod quant_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -13,9 +13,12 @@ use crate::json::object::KeysRead;
 use crate::json::{self, Object};
 
 /// Keys whose value is an object, which users of model.json also write as its text.
-const OBJECTS: [&str; 3] = ["rope_scaling", "rope_parameters", "text_config"];
+const OBJECTS: [&str; 4] =
+    ["rope_scaling", "rope_parameters", "text_config", "quantization_config"];
 const TEXT: &str = "text_config";
 const ROPE: &str = "rope_parameters";
+/// How a checkpoint is quantised: said of the whole, it counts for the text model too.
+const QUANTISED: [&str; 2] = ["quantization_config", "compression_config"];
 /// Layers without a window, where `rope_parameters` tells kinds of layers apart.
 const FULL: &str = "full_attention";
 
@@ -27,6 +30,7 @@ pub struct Source<'a> {
     overrides: Map<String, Value>,
     overrides_file: &'a str,
     generation: Option<(String, Map<String, Value>)>,
+    text_is_quantised: bool,
 }
 
 impl<'a> Source<'a> {
@@ -36,15 +40,37 @@ impl<'a> Source<'a> {
     /// A file that is missing, broken or too large; `text_config` is no object.
     pub fn read(dir: &Path, options: &SpecOptions<'a>) -> Result<Source<'a>> {
         let path = dir.join("config.json");
-        let config = json::read_object(&path, Kind::Config)?;
-        let place = options.generation_config.unwrap_or(dir).join("generation_config.json");
+        let mut config = json::read_object(&path, Kind::Config)?;
+        if let Some(over) = options.over_config {
+            merge(&mut config, over);
+            if let Some(text) = config.get_mut(TEXT).and_then(Value::as_object_mut) {
+                merge(text, over);
+            }
+        }
+        let source = Source::of(path.display().to_string(), config, options)?;
+        source.with_generation_of(Some(dir), options)
+    }
+
+    /// The same with the generation_config.json of the folder that `options` name, which must be
+    /// there, else of this one, if there is one.
+    ///
+    /// # Errors
+    /// It is missing, broken or too large.
+    pub fn with_generation_of(
+        self,
+        dir: Option<&Path>,
+        options: &SpecOptions,
+    ) -> Result<Source<'a>> {
+        let named = options.generation_config;
+        let Some(place) = named.or(dir) else { return Ok(self) };
+        let place = place.join("generation_config.json");
         let generation = json::read_object(&place, Kind::Config);
-        let generation = match options.generation_config {
+        let generation = match named {
             Some(_) => Some(generation?),
             None => files::optional(generation)?,
         };
         let generation = generation.map(|object| (place.display().to_string(), object));
-        Ok(Source { generation, ..Source::of(path.display().to_string(), config, options)? })
+        Ok(Source { generation, ..self })
     }
 
     /// The same from objects. The text model's own keys stand over those of the whole, the user's
@@ -75,12 +101,21 @@ impl<'a> Source<'a> {
         }
         // The architecture is the whole checkpoint's.
         text.remove("architectures");
+        let given = |map: &Map<String, Value>| {
+            QUANTISED.iter().any(|key| map.get(*key).is_some_and(|value| !value.is_null()))
+        };
+        let text_is_quantised = given(&text) && !given(&config) && !given(&overrides);
+        if given(&config) || given(&overrides) {
+            QUANTISED.iter().for_each(|key| drop(text.remove(*key)));
+        }
         config.remove(TEXT);
 
         merge(&mut config, &text);
         let top = overrides.iter().filter(|(key, _)| *key != TEXT);
         merge(&mut config, &top.map(|(key, value)| (key.clone(), value.clone())).collect());
-        Ok(Source { path, merged: config, text, overrides, overrides_file, generation: None })
+        let merged = config;
+        let generation = None;
+        Ok(Source { path, merged, text, overrides, overrides_file, generation, text_is_quantised })
     }
 
     /// The same with this generation_config.json.
@@ -97,6 +132,16 @@ impl<'a> Source<'a> {
             None => config,
         };
         config.over(self.overrides_file, "hf_overrides.", &self.overrides)
+    }
+
+    /// The name of the user's file.
+    pub fn overrides_file(&self) -> &str {
+        self.overrides_file
+    }
+
+    /// `quantization_config` stands in the text model's part alone.
+    pub fn text_is_quantised(&self) -> bool {
+        self.text_is_quantised
     }
 
     /// generation_config.json, if there is one.

@@ -23,6 +23,8 @@ pub struct SpecOptions<'a> {
     pub hf_overrides: Option<&'a Map<String, Value>>,
     /// The name of the file that they stand in; empty means model.json.
     pub overrides_file: &'a str,
+    /// Merged into config.json under that: what the file of the weights knows better.
+    pub over_config: Option<&'a Map<String, Value>>,
     /// `auto`, `half`, `float16`, `bfloat16`, `float`, `float32`. Empty means auto.
     pub dtype: &'a str,
     /// The element type of the stored weights, for a config.json that does not say.
@@ -39,6 +41,11 @@ pub struct SpecOptions<'a> {
     pub pooler: PoolerOptions,
     /// [`ModelSpec::read`] reads them itself.
     pub files: SideFiles,
+    /// `quantization`, in small letters; empty: what the checkpoint says.
+    pub quantization: &'a str,
+    /// The model's, for files that are read only where config.json says nothing;
+    /// [`ModelSpec::read`] sets it.
+    pub folder: Option<&'a Path>,
 }
 
 /// Where a layer's norms stand. Norms of a sublayer's output come on top, by the row's
@@ -146,6 +153,17 @@ impl ModelSpec {
         // An encoder keeps nothing.
         let layers = if self.family.encoder { 0 } else { self.layers };
         Ok(KvShape { layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
+    }
+
+    /// The widest input of a product whose weight may be quantised, of a token's experts all
+    /// together; 0 where nothing is quantised.
+    pub fn coded_width(&self) -> usize {
+        if self.quant.is_none() {
+            return 0;
+        }
+        let experts = self.mixture.as_ref().map_or(0, |m| m.routing.top_k * m.ffn.max(self.hidden));
+        let attention = self.heads * self.head_dim;
+        [self.hidden, attention, self.mlp_width(), experts].into_iter().max().unwrap_or(0)
     }
 
     /// Every prompt must come in one step, and nothing of it can be taken from another's pages.

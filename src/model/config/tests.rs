@@ -123,7 +123,7 @@ fn refusals_name_the_key() {
         (with("num_key_value_heads", json!(3)), "num_key_value_heads 3"),
         (with("intermediate_size", json!(null)), "'intermediate_size'"),
         (with("hidden_act", json!("mish")), "'mish'"),
-        (with("quantization_config", json!({"quant_method": "awq"})), "awq"),
+        (with("quantization_config", json!({"quant_method": "quark"})), "'quark'"),
         (with("eos_token_id", json!("x")), "'eos_token_id'"),
     ];
 
@@ -275,6 +275,6 @@ fn overrides_that_nobody_reads_are_known() {
     let object = source.config(&keys_read);
     let family = family_of(&object).unwrap();
     let defaults = serde_json::from_str(family.defaults).unwrap();
-    ModelSpec::build(&object.with(&[], &defaults), None, family, &options).unwrap();
+    ModelSpec::build(&object.with(&[], &defaults), None, family, None, &options).unwrap();
     assert_eq!(source.unread(&keys_read), ["rope_scalling", "text_config.x", "rope_scaling.beta"]);
 }

@@ -1,15 +1,19 @@
 //! A mixture of experts: the router, the stacked matrices of all experts, and the expert that all
 //! tokens share. Part of `load`, which asks for it layer by layer.
 
-use super::loader::Loader;
+use super::linears;
+use super::loader::{dummy, Loader};
 use crate::device::{Device, Routing, Source, WeightKind};
 use crate::error::Result;
+use crate::invalid;
 use crate::model::architectures::Mixture;
 use crate::model::checkpoint::{Checkpoint, WeightSource};
 use crate::model::config::MixtureSpec;
+use crate::model::quant::unpack::{self, Values, Wanted};
+use crate::model::quant::{Format, LayerKind};
 use crate::model::weights::{Experts, SharedExpert};
 
-impl<D: Device> Loader<'_, D> {
+impl<'a, D: Device> Loader<'a, D> {
     pub(super) fn experts(
         &mut self,
         layer: usize,
@@ -25,8 +29,7 @@ impl<D: Device> Loader<'_, D> {
 
         let [up_stack, down_stack] = row.stacks.map(|s| format!("{module}.{}.{s}", row.list));
         let named = |parts: &[&str]| -> Vec<String> {
-            let each =
-                |e| parts.iter().map(move |p| format!("{module}.{}.{e}.{p}.weight", row.list));
+            let each = |e| parts.iter().map(move |p| format!("{module}.{}.{e}.{p}", row.list));
             (0..routing.experts).flat_map(each).collect()
         };
         let up = self.stack(&up_stack, &named(&row.gate_up), &routing, ffn, hidden)?;
@@ -34,7 +37,7 @@ impl<D: Device> Loader<'_, D> {
 
         let shared = match row.shared.as_ref().zip(mixture.shared_ffn) {
             Some((shared, ffn)) => {
-                let gate = self.gate(format!("{module}.{}.weight", shared.gate))?;
+                let gate = self.gate(format!("{module}.{}", shared.gate))?;
                 let up = shared.gate_up.map(|name| format!("{module}.{name}"));
                 let mlp = self.mlp(&up, format!("{module}.{}", shared.down), ffn)?;
                 Some(SharedExpert { mlp, gate })
@@ -48,15 +51,15 @@ impl<D: Device> Loader<'_, D> {
     fn mixture_name(&self, layer: usize, row: &Mixture) -> String {
         let mut names = row.modules.iter().map(|module| self.layer_name(layer, module));
         let first = names.next().unwrap_or_default();
-        let has = |c: &Checkpoint, name: &str| c.contains(&format!("{name}.{}.weight", row.router));
+        let has = |c: &Checkpoint, name: &str| linears::has(c, &format!("{name}.{}", row.router));
         match self.format {
             WeightSource::Files(c) if !has(c, &first) => names.find(|n| has(c, n)).unwrap_or(first),
             _ => first,
         }
     }
 
-    /// A matrix of each expert, from one tensor or from `names`, which are all of `outputs` x
-    /// `inputs`: one of each expert, or a gate and an up.
+    /// A matrix of each expert, from one tensor or from `names` (without `.weight`), which are all
+    /// of `outputs` x `inputs`: one of each expert, or a gate and an up.
     fn stack(
         &mut self,
         stack: &str,
@@ -68,21 +71,88 @@ impl<D: Device> Loader<'_, D> {
         let count = routing.experts;
         let gated = names.len() > count;
         let each = outputs * names.len() / count;
-        let source = match self.format {
+        let outputs = vec![outputs; names.len()];
+        let wanted = Wanted { names, outputs: &outputs, inputs };
+        let values = match self.format {
             WeightSource::Files(c) if c.contains(stack) => {
-                Some(Source::Parts(vec![c.stack(stack, count, each, inputs)?]))
+                self.plain_stack(c, stack, count, each, inputs)?
             }
-            _ => self.parts(names, &vec![outputs; names.len()], inputs, false)?,
+            WeightSource::Files(c) if c.contains(&format!("{stack}_blocks")) => {
+                self.coded_stack(c, stack, &wanted, count, gated)?
+            }
+            _ => self.values(LayerKind::Experts, &wanted, false)?,
         };
+
         let kind = WeightKind::Experts { count, gated };
-        let name = names.first().map_or(stack, String::as_str);
-        self.upload(name, kind, count * each, inputs, false, source)
+        let first = names.first().map(|name| format!("{name}.weight"));
+        self.upload(first.as_deref().unwrap_or(stack), kind, count * each, inputs, false, values)
     }
 
-    /// A linear of one output, as a vector.
+    /// All experts in one tensor of 16 or 32 bits, which may become codes on the way.
+    fn plain_stack(
+        &self,
+        checkpoint: &'a Checkpoint,
+        stack: &str,
+        count: usize,
+        each: usize,
+        inputs: usize,
+    ) -> Result<Values<'a>> {
+        let names = [stack.to_string()];
+        let wanted = Wanted { names: &names, outputs: &[each], inputs };
+        let format = match &self.spec.quant {
+            Some(scheme) => scheme.format_of(LayerKind::Experts, &names, &|_| true)?,
+            None => None,
+        };
+        let form = format.map(|format| unpack::form_of(&format, &wanted)).transpose()?;
+        if self.shapes_only {
+            return Ok(Values { form, source: dummy(stack, inputs) });
+        }
+        let parts = vec![checkpoint.stack(stack, count, each, inputs)?];
+        let source = match format {
+            Some(Format::Online { over, .. }) => Source::Quantise { parts, over },
+            _ => return Ok(Values::plain(Source::Parts(parts))),
+        };
+        Ok(Values { form, source })
+    }
+
+    /// The same of codes, `*_blocks` and `*_scales`.
+    fn coded_stack(
+        &self,
+        checkpoint: &'a Checkpoint,
+        stack: &str,
+        wanted: &Wanted,
+        count: usize,
+        gated: bool,
+    ) -> Result<Values<'a>> {
+        let format = match &self.spec.quant {
+            Some(scheme) => scheme.format_of(LayerKind::Experts, wanted.names, &|_| false)?,
+            None => None,
+        };
+        let Some(format @ Format::Mxfp4Stack) = format else {
+            return Err(invalid!(
+                "tensor '{stack}_blocks' holds experts in MXFP4, which config.json does not say: \
+                 its quantization_config must have quant_method mxfp4."
+            ));
+        };
+        if self.shapes_only {
+            let form = Some(unpack::form_of(&format, wanted)?);
+            return Ok(Values { form, source: dummy(stack, wanted.inputs) });
+        }
+
+        let names = [stack.to_string()];
+        let outputs = [wanted.outputs.iter().sum::<usize>() / count];
+        let each = Wanted { names: &names, outputs: &outputs, inputs: wanted.inputs };
+        self.unpack(|| unpack::stack(checkpoint, &format, &each, count, gated))
+    }
+
+    /// A linear of one output, as a vector; unpacked if it is quantised.
     fn gate(&mut self, name: String) -> Result<D::Weight> {
         let hidden = self.spec.hidden;
-        let source = self.parts(std::slice::from_ref(&name), &[1], hidden, false)?;
-        self.upload(&name, WeightKind::Vector, hidden, 1, true, source)
+        let names = [name];
+        let wanted = Wanted { names: &names, outputs: &[1], inputs: hidden };
+        let values = self.values(LayerKind::Linear, &wanted, false)?;
+        let values = unpack::plain(values)?;
+        let name = format!("{}.weight", names[0]);
+        self.upload(&name, WeightKind::Vector, hidden, 1, true, values)
     }
 }

@@ -1,19 +1,24 @@
 //! Tensors of a checkpoint by their names: stacked, put in order, scaled or made up, and uploaded.
 //! The part of `load` that its other files are made of; it knows no layer.
 
+use crate::device::cpu::workers::Workers;
 use crate::device::{
     Bytes, DType, Device, HostTensor, Norm, NormKind, Source, WeightDesc, WeightKind,
 };
 use crate::error::Result;
-use crate::model::architectures::{Fused, Names};
+use crate::model::architectures::Names;
 use crate::model::checkpoint::WeightSource;
 use crate::model::config::ModelSpec;
-use crate::model::weights::{Linear, Mlp};
+use crate::model::quant::unpack::Values;
 
 /// A load under way.
 pub(super) struct Loader<'a, D> {
     pub spec: &'a ModelSpec,
     pub format: &'a WeightSource,
+    /// The device only counts: no tensor is read but those that decide how others are held.
+    pub shapes_only: bool,
+    /// They unpack codes; none where nothing is quantised.
+    pub workers: Option<Workers>,
     pub dev: &'a mut D,
     /// In front of every name but the head's.
     pub prefix: &'static str,
@@ -41,70 +46,8 @@ impl<'a, D: Device> Loader<'a, D> {
     ) -> Result<D::Weight> {
         let name = format!("{}.weight", self.name(name));
         let parts = self.parts(std::slice::from_ref(&name), &[rows], width, false)?;
-        self.upload(&name, kind, rows, width, false, parts)
-    }
-
-    /// An MLP of width `ffn`; `up` names gate and up if it is gated.
-    pub(super) fn mlp(
-        &mut self,
-        up: &[String],
-        down: String,
-        ffn: usize,
-    ) -> Result<Mlp<D::Weight>> {
-        let hidden = self.spec.hidden;
-        let bias = self.spec.mlp_bias;
-        let outputs = if self.spec.family.gated { &[ffn, ffn][..] } else { &[ffn] };
-        let up = self.linear(up, outputs, hidden, bias)?;
-        Ok(Mlp { up, down: self.linear(&[down], &[hidden], ffn, bias)? })
-    }
-
-    /// `names` stacked along the outputs (without `.weight`); if fewer than `outputs`, the first
-    /// holds them all. One output is a plain linear, two are gate and up, three q, k and v.
-    pub(super) fn linear(
-        &mut self,
-        names: &[String],
-        outputs: &[usize],
-        inputs: usize,
-        bias: bool,
-    ) -> Result<Linear<D::Weight>> {
-        let total: usize = outputs.iter().sum();
-        let parts = outputs.len();
-        let outputs = if names.len() == parts { outputs } else { &[total] };
-        let suffixed = |s: &str| names.iter().map(|n| format!("{n}{s}")).collect::<Vec<_>>();
-        let weights = suffixed(".weight");
-        let biases = suffixed(".bias");
-        let kind = if parts == 2 { WeightKind::GateUp } else { WeightKind::Linear };
-        let transposed = self.spec.family.transposed;
-        let split = parts == 3 && self.spec.family.fused == Fused::PerHead;
-
-        let values = self.parts(&weights, outputs, inputs, transposed)?;
-        let values = if split { values.map(|v| self.by_head(v)) } else { values };
-        let weight = self.upload(&weights[0], kind, total, inputs, transposed, values)?;
-        if !bias {
-            return Ok(Linear { weight, bias: None });
-        }
-
-        let values = self.parts(&biases, outputs, 1, false)?;
-        let values = if split { values.map(|v| self.by_head(v)) } else { values };
-        let values = values.or(Some(Source::Constant(0.0)));
-        let bias = self.upload(&biases[0], WeightKind::Vector, total, 1, false, values)?;
-        Ok(Linear { weight, bias: Some(bias) })
-    }
-
-    /// A tensor of q, k, v of head 0, of head 1, ... as parts in the order q, k, v.
-    fn by_head(&self, source: Source<'a>) -> Source<'a> {
-        let Source::Parts(parts) = source else { return source };
-        let (heads, d) = (self.spec.heads, self.spec.head_dim);
-        let cut = |whole: &HostTensor<'a>, row: usize| {
-            let row_bytes = whole.cols * whole.dtype.bytes();
-            let bytes = whole.bytes.slice(row * row_bytes..(row + d) * row_bytes);
-            HostTensor { rows: d, bytes, ..whole.clone() }
-        };
-        let order = (0..3).flat_map(|part| (0..heads).map(move |head| (3 * head + part) * d));
-        let cut_all = |whole: &HostTensor<'a>| -> Vec<_> {
-            order.clone().map(|row| cut(whole, row)).collect()
-        };
-        Source::Parts(parts.iter().flat_map(cut_all).collect())
+        let values = Values::plain(parts.unwrap_or_else(|| dummy(&name, width)));
+        self.upload(&name, kind, rows, width, false, values)
     }
 
     /// A norm over `width` elements, its weight and bias times `scale`.
@@ -145,7 +88,7 @@ impl<'a, D: Device> Loader<'a, D> {
             Some(parts) => parts,
             None => Source::Constant(neutral * scale),
         };
-        self.upload(&name, WeightKind::Vector, width, 1, false, Some(source))
+        self.upload(&name, WeightKind::Vector, width, 1, false, Values::plain(source))
     }
 
     /// The tensors of these names from the checkpoint; None when there is none (dummy).
@@ -157,6 +100,9 @@ impl<'a, D: Device> Loader<'a, D> {
         transposed: bool,
     ) -> Result<Option<Source<'a>>> {
         let WeightSource::Files(checkpoint) = self.format else { return Ok(None) };
+        if self.shapes_only {
+            return Ok(None);
+        }
         let tensor = |(name, &rows): (&String, &usize)| {
             let (rows, cols) = if transposed { (inputs, rows) } else { (rows, inputs) };
             checkpoint.tensor(name, rows, cols)
@@ -166,7 +112,15 @@ impl<'a, D: Device> Loader<'a, D> {
         Ok(Some(Source::Parts(parts)))
     }
 
-    /// Give a weight to the device; `source` None: a dummy.
+    /// Run `work` where rayon's parallel iterators use the loader's threads.
+    pub(super) fn unpack<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.workers {
+            Some(workers) => workers.install(work),
+            None => work(),
+        }
+    }
+
+    /// Give a weight to the device.
     pub(super) fn upload(
         &mut self,
         name: &str,
@@ -174,9 +128,8 @@ impl<'a, D: Device> Loader<'a, D> {
         outputs: usize,
         inputs: usize,
         transposed: bool,
-        source: Option<Source<'_>>,
+        values: Values<'_>,
     ) -> Result<D::Weight> {
-        let source = source.unwrap_or_else(|| dummy(name, inputs));
         let dtype = match kind {
             WeightKind::Vector => DType::F32,
             _ => self.spec.dtype,
@@ -187,15 +140,15 @@ impl<'a, D: Device> Loader<'a, D> {
             outputs,
             inputs,
             dtype,
-            quant: None,
+            quant: values.form,
             transposed,
-            source,
+            source: values.source,
         })
     }
 }
 
 /// Uniform in ±1/sqrt(inputs): activations keep their size from layer to layer.
-fn dummy(name: &str, inputs: usize) -> Source<'static> {
+pub(super) fn dummy(name: &str, inputs: usize) -> Source<'static> {
     Source::Dummy { seed: fnv1a(name.as_bytes()), scale: (inputs as f32).sqrt().recip() }
 }
 

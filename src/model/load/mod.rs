@@ -5,19 +5,23 @@
 //! | file | holds |
 //! |---|---|
 //! | `loader` | tensors by name, stacked, scaled, made up, uploaded |
+//! | `linears` | linears, plain or quantised |
 //! | `experts` | a mixture of experts |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
 
 mod adapters;
 mod experts;
+mod linears;
 mod loader;
 
 use super::architectures::{Positions, QkNorm};
 use super::checkpoint::{Checkpoint, WeightSource};
 use super::config::{ModelSpec, NormOrder};
 use super::weights::{FeedForward, Layer, PositionTable, QkNorms, Weights};
+use crate::device::cpu::workers::Workers;
 use crate::device::{Bytes, DType, Device, HostTensor, Norm, Source, WeightKind};
 use crate::error::Result;
+use crate::model::quant::unpack::Values;
 use loader::Loader;
 
 /// Upload everything. Dummy weights depend on the tensors' names and shapes only.
@@ -30,6 +34,28 @@ pub fn load<D: Device>(
     format: &WeightSource,
     dev: &mut D,
 ) -> Result<Weights<D::Weight>> {
+    load_as(spec, format, dev, false)
+}
+
+/// The same for a device that only counts: every weight has the shape and form that it would have,
+/// and made-up values.
+///
+/// # Errors
+/// As `load`, as far as names, types and shapes tell.
+pub fn load_shapes<D: Device>(
+    spec: &ModelSpec,
+    format: &WeightSource,
+    dev: &mut D,
+) -> Result<Weights<D::Weight>> {
+    load_as(spec, format, dev, true)
+}
+
+fn load_as<D: Device>(
+    spec: &ModelSpec,
+    format: &WeightSource,
+    dev: &mut D,
+    shapes_only: bool,
+) -> Result<Weights<D::Weight>> {
     let names = &spec.family.names;
     let prefixes = spec.family.prefixes;
     let has = |c: &Checkpoint, prefix: &str| c.contains(&format!("{prefix}{}.weight", names.embed));
@@ -38,7 +64,12 @@ pub fn load<D: Device>(
         WeightSource::Dummy => None,
     };
     let prefix = prefix.or(prefixes.first()).copied().unwrap_or("");
-    Loader { spec, format, dev, prefix, names }.weights()
+
+    let workers = match (format, &spec.quant) {
+        (WeightSource::Files(_), Some(_)) if !shapes_only => Some(Workers::new(0, "unpack")?),
+        _ => None,
+    };
+    Loader { spec, format, shapes_only, workers, dev, prefix, names }.weights()
 }
 
 impl<D: Device> Loader<'_, D> {
@@ -156,8 +187,8 @@ impl<D: Device> Loader<'_, D> {
     fn position_table(&mut self, name: &str, rows: usize) -> Result<D::Weight> {
         let width = self.spec.hidden;
         let kind = WeightKind::Table;
-        let (WeightSource::Files(checkpoint), Some(types)) = (self.format, self.names.token_types)
-        else {
+        let types = self.names.token_types.filter(|_| !self.shapes_only);
+        let (WeightSource::Files(checkpoint), Some(types)) = (self.format, types) else {
             return self.table(name, kind, rows, width);
         };
         let name = format!("{}.weight", self.name(name));
@@ -172,19 +203,17 @@ impl<D: Device> Loader<'_, D> {
         let cols = width;
         let bytes = Bytes::InMemory(&bytes);
         let source = Source::Parts(vec![HostTensor { dtype, rows, cols, bytes }]);
-        self.upload(&name, kind, rows, width, false, Some(source))
+        self.upload(&name, kind, rows, width, false, Values::plain(source))
     }
 
     /// The head stands outside of the prefix, or under the language model's.
     fn head(&mut self) -> Result<D::Weight> {
-        let usual = format!("{}.weight", self.names.head);
+        let usual = self.names.head;
         let other = format!("language_model.{usual}");
         let name = match self.format {
-            WeightSource::Files(c) if c.contains(&other) => other,
+            WeightSource::Files(c) if linears::has(c, &other) => &other,
             _ => usual,
         };
-        let (vocab, width) = (self.spec.vocab_size, self.spec.embed_width);
-        let parts = self.parts(std::slice::from_ref(&name), &[vocab], width, false)?;
-        self.upload(&name, WeightKind::Linear, vocab, width, false, parts)
+        self.head_linear(name)
     }
 }

@@ -1,5 +1,5 @@
-//! How one linear's weight lies in a checkpoint: what [`super`]'s scheme says of a layer's name, and
-//! what `load` turns into the one form that devices take. It knows no file and no layer.
+//! How one linear's weight lies in a checkpoint: what [`super`]'s scheme says of a layer's name,
+//! and what `load` turns into the one form that devices take. It knows no file and no layer.
 
 use crate::device::ScaleOver;
 

@@ -75,7 +75,12 @@ struct NormRows {
   DEVICE(const float) weight;  // [width]
   DEVICE(const float) bias;  // [width], or null
   DEVICE(act) out;  // [rows, width]
-  u32 width;
+  // What products that round their inputs to E4M3 row by row make of `out`, or null: the codes as
+  // activations, or as bytes in the order of a coded matrix (abi_codes.h); and each row's step.
+  DEVICE(act) codes;  // [rows, width]
+  DEVICE(u8) bytes;  // [rows, padded_width]
+  DEVICE(float) steps;  // [rows]
+  u32 width, padded_width;
   float eps;
   NormKind kind;
 };
@@ -86,7 +91,11 @@ struct AddNorm {
   DEVICE(const float) weight;  // [width]
   DEVICE(const float) bias;  // [width], or null
   DEVICE(act) out;  // [rows, width]
-  u32 width;
+  // As in NormRows.
+  DEVICE(act) codes;
+  DEVICE(u8) bytes;
+  DEVICE(float) steps;
+  u32 width, padded_width;
   float eps;
   NormKind kind;
 };
@@ -145,6 +154,7 @@ struct PlainGemm {
   DEVICE(const act) w;  // [outputs, inputs]
   DEVICE(void) y;  // [rows, outputs], act or f32
   u32 rows, outputs, inputs;
+  u32 stride;  // Elements from row to row of y.
 };
 
 struct Flush {

@@ -22,7 +22,7 @@ __device__ void gemm(const PlainGemm& a) {
     __syncthreads();
   }
   if (r < rows && n < outputs)
-    reinterpret_cast<Out*>(a.y)[(u64)r * outputs + n] = from_f32<Out>(sum);
+    reinterpret_cast<Out*>(a.y)[(u64)r * a.stride + n] = from_f32<Out>(sum);
 }
 
 __global__ void gemm_plain(const PlainGemm a) {

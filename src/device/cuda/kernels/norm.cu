@@ -4,6 +4,7 @@
 // mean in a pass of its own: the one-pass form cancels. Bytes per row: norm 2 x width, add_norm 4 x
 // width elements (delta, residual in and out, out).
 #include "abi_ops.h"
+#include "e4m3.cuh"
 
 // The block covers [0, width) in steps of 8 elements (or 1).
 #define FOR_ROW(i) for (u32 i = threadIdx.x * step; i < width; i += blockDim.x * step)
@@ -68,6 +69,14 @@ __device__ void normalise(const act* x, const float* weight, const float* bias, 
   }
 }
 
+// What products make of the row that was written; each thread reads what it wrote.
+template <class Norm>
+__device__ void round_written(const Norm& a) {
+  const u64 row = blockIdx.x;
+  round_row(a.out + row * a.width, a.width, 0.f, a.codes ? a.codes + row * a.width : 0,
+            a.bytes ? a.bytes + row * a.padded_width : 0, a.padded_width, a.steps + row);
+}
+
 __global__ void norm_rows(const NormRows a) {
   begin();
   const u32 width = a.width;
@@ -75,6 +84,7 @@ __global__ void norm_rows(const NormRows a) {
   if (width % 8 == 0)
     normalise<8>(a.x + row, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
   else normalise<1>(a.x + row, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
+  if (a.steps) round_written(a);
 }
 
 __global__ void add_norm(const AddNorm a) {
@@ -89,6 +99,7 @@ __global__ void add_norm(const AddNorm a) {
     add<1>(a.delta + row, residual, width);
     normalise<1>(residual, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
   }
+  if (a.steps) round_written(a);
 }
 
 __global__ void add_rows(const AddRows a) {

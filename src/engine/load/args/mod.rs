@@ -51,6 +51,8 @@ pub struct EngineArgs {
     pub model: String,
     /// Folder or id of another tokenizer; `None` = the model's.
     pub tokenizer: Option<String>,
+    /// Folder or id of another config.json; `None` = the model's.
+    pub hf_config_path: Option<String>,
     /// Branch, tag or commit of `model` on the hub; `None` = main.
     pub revision: Option<String>,
     /// The same of `tokenizer`.
@@ -63,6 +65,9 @@ pub struct EngineArgs {
     pub ignore_patterns: Vec<String>,
     /// `None` = auto: the checkpoint's, as the device allows.
     pub dtype: Option<DType>,
+    /// How the checkpoint is quantised, or is to be as it is loaded, in small letters; `None`: as
+    /// the checkpoint says.
+    pub quantization: Option<String>,
     /// Where weights come from.
     pub load_format: LoadFormat,
     /// Which device serves.
@@ -183,12 +188,14 @@ impl EngineArgs {
             file: String::new(),
             model: read.string("model")?.unwrap_or_else(|| "Qwen/Qwen3-0.6B".into()),
             tokenizer: read.string("tokenizer")?,
+            hf_config_path: read.string("hf_config_path")?,
             revision: read.string("revision")?,
             tokenizer_revision: read.string("tokenizer_revision")?,
             download_dir: read.string("download_dir")?.map(PathBuf::from),
             hf_token: choices::hf_token(map)?,
             ignore_patterns: choices::ignore_patterns(map)?,
             dtype: choices::dtype(&mut read, "dtype")?,
+            quantization: choices::quantization(&mut read)?,
             load_format: choices::load_format(&mut read)?,
             device: choices::device(&mut read)?,
             max_model_len,

@@ -96,7 +96,7 @@ fn values_out_of_range_name_the_key() {
         (r#"{"watermark":1}"#, "watermark must be in [0, 1), got 1"),
         // Choices.
         (r#"{"dtype":"int8"}"#, "dtype: got 'int8'"),
-        (r#"{"load_format":"gguf"}"#, "load_format: got 'gguf'"),
+        (r#"{"load_format":"tensorizer"}"#, "load_format: got 'tensorizer'"),
         (
             r#"{"kv_cache_dtype":"int8"}"#,
             "Invalid kv_cache_dtype: 'int8'. Valid values are: ['auto', 'float16', 'bfloat16', \
@@ -149,7 +149,6 @@ fn what_is_not_built_is_refused_unless_it_is_the_default() {
     assert!(
         refusal(r#"{"data_parallel_size":2}"#).contains("'data_parallel_size': 2 is not supported")
     );
-    assert!(refusal(r#"{"quantization":"awq"}"#).contains("quantization 'awq'"));
     assert!(refusal(r#"{"runner":"draft"}"#).contains("runner 'draft'"));
     assert!(refusal(r#"{"convert":"classify"}"#).contains("convert 'classify'"));
     assert!(refusal(r#"{"pooler_config":{"nomalize":false}}"#)
@@ -372,6 +371,19 @@ fn what_a_key_means_elsewhere() {
     assert!(warnings(r#"{"tokenizer_mode":"hf"}"#).is_empty());
 }
 
+/// Which methods there are is known to the model, which also sees the checkpoint.
+#[test]
+fn quantization_is_written_in_any_case() {
+    let any_case = args(r#"{"quantization": "FP8_Per_Tensor"}"#);
+    assert_eq!(any_case.quantization.unwrap(), "fp8_per_tensor");
+    for none in [r#"{"quantization": null}"#, r#"{"quantization": ""}"#, "{}"] {
+        assert_eq!(args(none).quantization, None, "{none}");
+        assert!(warnings(none).is_empty());
+    }
+    let said = refusal(r#"{"quantization": 8}"#);
+    assert_eq!(said, "model.json: quantization: Input should be a string, got 8");
+}
+
 #[test]
 fn minus_one_fits_the_length_to_memory() {
     let a = args(r#"{"max_model_len":-1}"#);
@@ -404,6 +416,7 @@ fn the_hub_keys() {
     assert_eq!(ignore(r#"{"ignore_patterns": ["a", "b"]}"#), ["a", "b"]);
     assert!(refusal(r#"{"ignore_patterns": [1]}"#).contains("ignore_patterns"));
     assert_eq!(args(r#"{"load_format": "pt"}"#).load_format, LoadFormat::Torch);
+    assert_eq!(args(r#"{"load_format": "gguf"}"#).load_format, LoadFormat::Gguf);
 }
 
 #[test]

@@ -1,0 +1,213 @@
+// The parameters of kernels over quantised weights (device/quant.rs says what codes, scales and
+// offsets are), and how such weights lie. abi.h says what holds for all of it.
+//
+// A row of W is cut into blocks of 64 bytes: 128 codes of four bits or 64 of eight, the last one
+// filled up with zeros. Within a block bytes 16 t .. 16 t + 15 belong to lane t of four, in the order
+// in which mma takes its left operand: of each 16 inputs the 2 t-th, the next, and the two that are 8
+// further. Four bits: word w has those of steps 2 w and 2 w + 1, and nibbles 4 bits apart belong
+// together: n-th pair in nibbles n and n + 4. So a lane's 16 bytes become operands by masks alone.
+//
+// 16 blocks are a chunk, the last one of a row may have fewer. Behind a chunk's codes lie its scales
+// (`scales` of each block) and then, where there are some, its zeros, each padded to 16 bytes. A scale
+// is f32 where activations are, else f16 of what is left when the row's factor is taken out, a power
+// of two. value = factor * scale * (number + zero).
+#pragma once
+
+#ifdef __CUDACC_RTC__
+#include "abi_ops.h"
+#if ACT == 0
+typedef float scale_t;
+#else
+typedef f16 scale_t;
+#endif
+#else
+#include "abi_ops.h"
+#endif
+
+enum CodeKind : u32 {
+  CODE_KIND_E4M3,
+  CODE_KIND_INT8,
+  CODE_KIND_INT4,
+  CODE_KIND_E2M1,
+  CODE_KIND_TABLE,
+};
+
+constexpr u32 CODE_BLOCK_BYTES = 64;
+constexpr u32 CODE_CHUNK_BLOCKS = 16;
+// Scales of a block at most: one for each step of 16 inputs.
+constexpr u32 CODE_MOST_SCALES = 8;
+
+// A matrix [outputs, inputs] of codes.
+struct CodedMatrix {
+  DEVICE(u8) rows;  // [outputs, row_bytes]
+  DEVICE(const float) factor;  // [outputs]
+  u32 outputs, inputs;
+  u32 row_bytes;
+  u32 chunk_bytes;  // Of a whole chunk.
+  u32 blocks;  // Of a row.
+  u32 scales;  // Of a block: 0 (the row's factor is all), 1, 2, 4, 8.
+  u32 zeros;  // 1: there are as many zeros.
+  CodeKind kind;
+  float table[16];  // Of CODE_KIND_TABLE.
+};
+
+// ---- Making and unmaking them (codes.cu) ----
+
+// Codes of rows `first_row` .. as they lie in a checkpoint, [rows, from_row_bytes], to their places.
+struct PlaceCodes {
+  CodedMatrix to;
+  DEVICE(const u8) from;
+  u32 first_row, rows, from_row_bytes;
+};
+
+// Scales (zeros) of rows, [rows, blocks * scales], to their places.
+struct PlaceScales {
+  CodedMatrix to;
+  DEVICE(const scale_t) from;
+  u32 first_row, rows;
+  u32 as_zeros;
+};
+
+// Any codes, and every scale 1.
+struct DummyCodes {
+  CodedMatrix to;
+  u64 seed;
+};
+
+// What plain weights are quantised by.
+enum ScaleOver : u32 { SCALE_OVER_MATRIX, SCALE_OVER_ROW, SCALE_OVER_BLOCK };
+constexpr u32 SCALE_BLOCK = 128;
+
+// The largest |w| of each row or of each block of 128 x 128, as the bits of an f32: the largest by
+// atomics, 0 before.
+struct LargestWeights {
+  DEVICE(const act) w;  // [outputs, inputs]
+  DEVICE(u32) largest;  // [matrices], [outputs] or [blocks of rows, blocks of inputs]
+  u32 outputs, inputs;
+  u32 matrix_rows;  // Of SCALE_OVER_MATRIX: rows that share a scale.
+  ScaleOver over;
+};
+
+// Plain weights to E4M3, their scales or factors with them.
+struct EncodeWeights {
+  CodedMatrix to;
+  DEVICE(const act) w;
+  DEVICE(const u32) largest;
+  DEVICE(float) factor;  // [outputs]
+  u32 matrix_rows;
+  ScaleOver over;
+};
+
+// Rows of a coded matrix as plain ones.
+struct UnpackCodes {
+  CodedMatrix from;
+  DEVICE(act) to;  // [rows, inputs]
+  u32 first_row, rows;
+};
+
+// ---- Inputs of products (codes.cu) ----
+
+// How inputs are rounded: device/quant.rs, InputQuant.
+enum InputRounding : u32 {
+  INPUT_ROUNDING_NONE,
+  INPUT_ROUNDING_E4M3_TENSOR,
+  INPUT_ROUNDING_E4M3_ROW,
+  INPUT_ROUNDING_E4M3_BLOCK,
+  INPUT_ROUNDING_INT8_TENSOR,
+  INPUT_ROUNDING_INT8_TENSOR_WITH_ZERO,
+  INPUT_ROUNDING_INT8_ROW,
+  INPUT_ROUNDING_INT8_ROW_WITH_ZERO,
+};
+
+constexpr u32 ROUND_THREADS = 256;
+
+// Codes of each row as activations, and the step that multiplies their products; with `bytes` they
+// are E4M3 in the order of a coded matrix instead, filled up with zeros.
+struct RoundInputs {
+  DEVICE(const act) x;  // [rows, inputs]
+  DEVICE(const u32) order;  // Column k of the result is input order[k]; null: k.
+  DEVICE(act) codes;  // [rows, inputs], or null
+  DEVICE(u8) bytes;  // [rows, padded_inputs], or null
+  DEVICE(float) steps;  // [rows]
+  u32 inputs, padded_inputs;
+  float step;
+  float zero;
+  InputRounding kind;
+};
+
+// y = y * steps[row] * factor[output] + bias, then the activation; in place. Bias or factor may be
+// null.
+struct ScaleAct {
+  DEVICE(act) y;  // [rows, width]
+  DEVICE(const float) steps;
+  DEVICE(const float) factor;
+  DEVICE(const float) bias;
+  u32 width;
+  Activation kind;
+};
+
+// logits *= steps[row], in place.
+struct ScaleLogits {
+  DEVICE(float) logits;  // [rows, vocab]
+  DEVICE(const float) steps;
+  u32 vocab;
+};
+
+// As ScaleAct, of gates and ups: [rows, 2 half] -> [rows, half].
+struct ScaleGated {
+  DEVICE(const act) x;
+  DEVICE(const float) steps;
+  DEVICE(const float) factor;
+  DEVICE(const float) bias;
+  DEVICE(act) out;
+  u32 half;
+  Activation kind;
+};
+
+// ---- Products (coded_small_m.cu, coded_wgmma.cu, coded_experts.cu) ----
+
+// Rows that coded_small_m takes at most; shared memory of a block, and what of it x may take.
+constexpr u32 CODED_SMALL_ROWS = 8;
+constexpr u32 CODED_SMALL_SHARED_BYTES = 108 * 1024;
+constexpr u32 CODED_SMALL_X_BYTES = 58 * 1024;
+constexpr u32 CODED_SMALL_MOST_STAGES = 6;
+
+// Threads, outputs and columns (rows of x) of a tile of coded_wgmma.
+constexpr u32 CODED_THREADS = 256;
+constexpr u32 CODED_TILE = 128;
+constexpr u32 CODED_FEW_ROWS = 16;
+constexpr u32 CODED_MANY_ROWS = 64;
+constexpr u32 CODED_FEW_STAGES = 7;
+constexpr u32 CODED_MANY_STAGES = 4;
+constexpr u32 CODED_BLOCKS_PER_MULTIPROCESSOR = 2;
+// Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes, and
+// room to align them.
+constexpr u32 CODED_FEW_SHARED_BYTES =
+    CODED_FEW_STAGES * (CODED_FEW_ROWS * 256 + CODED_TILE * CODE_BLOCK_BYTES) + 1024;
+constexpr u32 CODED_MANY_SHARED_BYTES =
+    CODED_MANY_STAGES * (CODED_MANY_ROWS * 256 + CODED_TILE * CODE_BLOCK_BYTES) + 1024;
+
+enum CodedEnd : u32 { CODED_END_ACT, CODED_END_GATED, CODED_END_LOGITS };
+
+// y = act(steps[row] * (x W^T) + bias)
+struct CodedProduct {
+  CodedMatrix w;
+  DEVICE(const act) x;  // [rows, inputs]
+  DEVICE(const float) steps;  // [rows], or null: 1
+  DEVICE(const float) bias;  // [outputs], or null
+  DEVICE(void) y;  // act [rows, outputs], gated [rows, outputs / 2]; logits f32 [rows, outputs]
+  DEVICE(float) partial;  // Of coded_wgmma: [2 blocks, CODED_TILE * columns], sums of parts of tiles
+  DEVICE(u32) arrivals;  // Of coded_wgmma: [tiles], 0 between launches
+  // Of experts alone: choices by expert, tiles of them and how many, as in MultiplyExperts. W are
+  // all experts' matrices one below the other, x has a row for each row (gated) or choice.
+  DEVICE(const u32) order;
+  DEVICE(const ExpertTile) expert_tiles;
+  DEVICE(const u32) expert_tile_count;
+  u32 rows;
+  // Of coded_small_e4m3_bytes, which rounds x itself: the step of all rows, or 0 (each has its own).
+  float step;
+  u32 outputs;  // Of W, or of one expert.
+  u32 top_k;
+  CodedEnd end;
+  Activation kind;
+};

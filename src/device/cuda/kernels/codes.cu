@@ -1,0 +1,372 @@
+// What is done to quantised weights and to the inputs of their products, outside of the products:
+// codes to their places at load, plain weights into codes and back, inputs rounded row by row. The
+// layout is abi_codes.h's. All are bound by bytes: each element is read once and written once;
+// `unpack_codes` stands in front of products of many rows and writes into L2 what these read.
+#include "activation.cuh"
+#include "codes.cuh"
+
+#define FOR_ALL(i, count)                                               \
+  for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < (count); \
+       i += (u64)gridDim.x * blockDim.x)
+
+// Which inputs the codes of word `word` of a block are: code `i` in the order of its bits.
+__device__ __forceinline__ u32 input_of(u32 word, u32 i, bool wide) {
+  const u32 lane = word / 4, inside = word % 4;
+  if (wide) return inside * 16 + lane * 2 + i / 2 * 8 + i % 2;
+  // Nibble i: pair i % 4 of two steps, its first element in the low half of the word.
+  const u32 pair = i % 4;
+  return (inside * 2 + pair / 2) * 16 + lane * 2 + pair % 2 * 8 + i / 4;
+}
+
+__global__ void place_codes(const PlaceCodes a) {
+  begin();
+  const CodedMatrix& w = a.to;
+  const bool wide = block_inputs(w.kind) == 64;
+  const u64 words = w.blocks * (u64)(CODE_BLOCK_BYTES / 4);
+  FOR_ALL(n, a.rows * words) {
+    const u32 row = n / words, word = n % words, block = word / 16;
+    const u8* from = a.from + (u64)row * a.from_row_bytes;
+    const u32 first = block * block_inputs(w.kind);
+    u32 all = 0;
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) {
+      if (wide && i >= 4) break;
+      const u32 k = first + input_of(word % 16, i, wide);
+      if (k >= w.inputs) continue;
+      if (wide) all |= (u32)from[k] << 8 * i;
+      else all |= (u32)(from[k / 2] >> k % 2 * 4 & 15) << 4 * i;
+    }
+    u8* to = w.rows + (u64)(a.first_row + row) * w.row_bytes + block_at(w, block) + word % 16 * 4;
+    *reinterpret_cast<u32*>(to) = all;
+  }
+}
+
+__global__ void place_scales(const PlaceScales a) {
+  begin();
+  const CodedMatrix& w = a.to;
+  const u32 each = w.blocks * w.scales;
+  FOR_ALL(n, (u64)a.rows * each) {
+    const u32 row = n / each, at = n % each;
+    const u32 place = scale_at(w, at / w.scales, at % w.scales, a.as_zeros);
+    u8* to = w.rows + (u64)(a.first_row + row) * w.row_bytes + place;
+    *reinterpret_cast<scale_t*>(to) = a.from[n];
+  }
+}
+
+// Bits that mean nothing, the same on every card. E4M3: of size 2 to 30.
+__global__ void dummy_codes(const DummyCodes a) {
+  begin();
+  const CodedMatrix& w = a.to;
+  const u32 words = w.row_bytes / 4;
+  FOR_ALL(n, (u64)w.outputs * words) {
+    const u32 at = n % words * 4, chunk = at / w.chunk_bytes, inside = at % w.chunk_bytes;
+    const bool is_code = inside < chunk_blocks(w, chunk) * CODE_BLOCK_BYTES;
+    const bool is_zero = inside >= chunk_blocks(w, chunk) * CODE_BLOCK_BYTES +
+                                       scale_bytes(w, chunk_blocks(w, chunk));
+    u64 z = (a.seed + n) * 0x9e3779b97f4a7c15ull;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    u32 bits = (u32)(z >> 32);
+    if (w.kind == CODE_KIND_E4M3) bits = (bits & 0x9f9f9f9f) | 0x40404040;
+#if ACT == 0
+    const u32 one = 0x3f800000;
+#else
+    const u32 one = 0x3c003c00;
+#endif
+    u8* to = w.rows + n / words * w.row_bytes + at;
+    *reinterpret_cast<u32*>(to) = is_code ? bits : is_zero ? 0 : one;
+  }
+}
+
+// A block for each row; its part of the row's or the matrix's largest, or of each 128 inputs'.
+__global__ void largest_weights(const LargestWeights a) {
+  begin();
+  const u32 row = blockIdx.x;
+  const act* w = a.w + (u64)row * a.inputs;
+  const u32 blocks = (a.inputs + SCALE_BLOCK - 1) / SCALE_BLOCK;
+  for (u32 first = 0; first < a.inputs; first += blockDim.x) {
+    const u32 k = first + threadIdx.x;
+    float size = k < a.inputs ? fabsf(to_f32(w[k])) : 0.f;
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) size = fmaxf(size, __shfl_xor_sync(~0u, size, d));
+    if (threadIdx.x % 32 != 0 || k >= a.inputs) continue;
+    const u32 at = a.over == SCALE_OVER_MATRIX ? row / a.matrix_rows
+                   : a.over == SCALE_OVER_ROW
+                       ? row
+                       : row / SCALE_BLOCK * blocks + k / SCALE_BLOCK;
+    // Sizes are not negative: their bits are in their order.
+    atomicMax(a.largest + at, __float_as_uint(size));
+  }
+}
+
+__global__ void encode_weights(const EncodeWeights a) {
+  begin();
+  const CodedMatrix& w = a.to;
+  const u32 row = blockIdx.x, blocks = (w.inputs + SCALE_BLOCK - 1) / SCALE_BLOCK;
+  const act* from = a.w + (u64)row * w.inputs;
+  u8* const to = w.rows + (u64)row * w.row_bytes;
+  const auto scale_of = [&](u32 k) {
+    if (a.over == SCALE_OVER_MATRIX)
+      return __uint_as_float(a.largest[row / a.matrix_rows]) / 448.f;
+    if (a.over == SCALE_OVER_ROW)
+      return fmaxf(__uint_as_float(a.largest[row]) / 448.f, 1.f / (448.f * 512.f));
+    const u32 at = row / SCALE_BLOCK * blocks + k / SCALE_BLOCK;
+    return fmaxf(__uint_as_float(a.largest[at]), 1e-4f) / 448.f;
+  };
+  for (u32 word = threadIdx.x; word < w.blocks * 16; word += blockDim.x) {
+    const u32 block = word / 16, first = block * 64;
+    const float scale = scale_of(min(first, w.inputs - 1));
+    const float inverse = 1.f / scale;
+    u32 all = 0;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+      const u32 k = first + input_of(word % 16, i, true);
+      if (k >= w.inputs || scale == 0.f) continue;
+      const float x = to_f32(from[k]);
+      all |= to_e4m3(a.over == SCALE_OVER_ROW ? x / scale : x * inverse) << 8 * i;
+    }
+    *reinterpret_cast<u32*>(to + block_at(w, block) + word % 16 * 4) = all;
+    // Blocks of 64 inputs: two share a scale of 128.
+    if (w.scales != 0 && word % 16 == 0)
+      *reinterpret_cast<scale_t*>(to + scale_at(w, block, 0, false)) =
+          from_f32<scale_t>(scale / a.factor[row]);
+  }
+  if (w.scales == 0 && threadIdx.x == 0) a.factor[row] = scale_of(0);
+}
+
+// A thread unpacks a lane's 16 bytes of a block.
+template <bool WIDE>
+__device__ void unpack(const UnpackCodes& a) {
+  constexpr u32 STEPS = WIDE ? 4 : 8, INPUTS = STEPS * 16;
+  const CodedMatrix& w = a.from;
+  const u64 lanes = w.blocks * (u64)4;
+  const bool even = w.inputs % 2 == 0;
+  FOR_ALL(n, a.rows * lanes) {
+    const u32 row = n / lanes, block = n % lanes / 4, lane = n % 4;
+    const u8* from = w.rows + (u64)(a.first_row + row) * w.row_bytes;
+    const float factor = w.factor[a.first_row + row];
+    const uint4 raw = *reinterpret_cast<const uint4*>(from + block_at(w, block) + lane * 16);
+    const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
+    act* const to = a.to + (u64)row * w.inputs;
+    float scale = factor, zero = 0.f;
+#pragma unroll
+    for (u32 s = 0; s < STEPS; s++) {
+      if (w.scales != 0 && s % (STEPS / w.scales) == 0) {
+        const u32 index = s / (STEPS / w.scales);
+        const u8* at = from + scale_at(w, block, index, false);
+        scale = factor * to_f32(*reinterpret_cast<const scale_t*>(at));
+        if (w.zeros)
+          zero = to_f32(*reinterpret_cast<const scale_t*>(from + scale_at(w, block, index, true)));
+      }
+      const u32 first = block * INPUTS + s * 16 + lane * 2;
+#pragma unroll
+      for (u32 i = 0; i < 2; i++) {
+        const u32 k = first + i * 8, word = words[WIDE ? s : s / 2];
+        const u32 code = WIDE ? word >> 16 * i : word >> (s % 2 * 8 + i * 4);
+        const u32 mask = WIDE ? 255 : 15, next = WIDE ? 8 : 16;
+        act pair[2] = {
+            from_f32<act>(scale * (number_of(code & mask, w.kind, w.table) + zero)),
+            from_f32<act>(scale * (number_of(code >> next & mask, w.kind, w.table) + zero))};
+        if (even && k < w.inputs) {
+          struct alignas(2 * sizeof(act)) Pair {
+            act v[2];
+          };
+          *reinterpret_cast<Pair*>(to + k) = *reinterpret_cast<Pair*>(pair);
+        } else if (k < w.inputs) {
+          to[k] = pair[0];
+          if (k + 1 < w.inputs) to[k + 1] = pair[1];
+        }
+      }
+    }
+  }
+}
+
+__global__ void unpack_codes(const UnpackCodes a) {
+  begin();
+  if (block_inputs(a.from.kind) == 64) unpack<true>(a);
+  else unpack<false>(a);
+}
+
+// ---- Inputs ----
+
+__device__ __forceinline__ float block_largest(float x, float* scratch) {
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
+  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
+  __syncthreads();
+  float most = scratch[0];
+  for (u32 i = 1; i < blockDim.x / 32; i++) most = fmaxf(most, scratch[i]);
+  __syncthreads();
+  return most;
+}
+
+// A block for each row.
+__global__ void round_inputs(const RoundInputs a) {
+  begin();
+  const bool to_e4m3_steps =
+      a.kind == INPUT_ROUNDING_E4M3_ROW || a.kind == INPUT_ROUNDING_E4M3_TENSOR;
+  if (to_e4m3_steps && !a.order && a.inputs % 8 == 0) {
+    const u64 row = blockIdx.x;
+    round_row(a.x + row * a.inputs, a.inputs, a.kind == INPUT_ROUNDING_E4M3_ROW ? 0.f : a.step,
+              a.codes ? a.codes + row * a.inputs : 0,
+              a.bytes ? a.bytes + row * a.padded_inputs : 0, a.padded_inputs, a.steps + row);
+    return;
+  }
+  __shared__ float scratch[32];
+  const u32 row = blockIdx.x;
+  const act* x = a.x + (u64)row * a.inputs;
+  const auto input = [&](u32 k) { return to_f32(x[a.order ? a.order[k] : k]); };
+  float step = a.step, zero = a.zero, factor = 1.f;
+  const bool by_row = a.kind == INPUT_ROUNDING_E4M3_ROW || a.kind == INPUT_ROUNDING_INT8_ROW ||
+                      a.kind == INPUT_ROUNDING_INT8_ROW_WITH_ZERO;
+  if (by_row) {
+    float high = -INFINITY, low = INFINITY;
+    for (u32 k = threadIdx.x; k < a.inputs; k += blockDim.x) {
+      const float v = to_f32(x[k]);
+      high = fmaxf(high, v);
+      low = fminf(low, v);
+    }
+    high = block_largest(high, scratch);
+    low = -block_largest(-low, scratch);
+    const float size = fmaxf(high, -low);
+    if (a.kind == INPUT_ROUNDING_E4M3_ROW) {
+      step = e4m3_step(size);
+    } else if (a.kind == INPUT_ROUNDING_INT8_ROW) {
+      step = size / 127.f;
+      factor = size > 0.f ? 127.f / size : 0.f;
+    } else {
+      step = (high - low) / 255.f;
+      zero = step > 0.f ? rintf(-128.f - low / step) : 0.f;
+      factor = step > 0.f ? 1.f / step : 0.f;
+    }
+  } else if (step > 0.f) {
+    factor = 1.f / step;
+  }
+  const auto byte_of = [](float v) { return fminf(fmaxf(rintf(v), -128.f), 127.f); };
+  const auto number = [&](float v) {
+    switch (a.kind) {
+      case INPUT_ROUNDING_E4M3_TENSOR:
+        return from_e4m3(to_e4m3(v * factor));
+      case INPUT_ROUNDING_E4M3_ROW:
+        return from_e4m3(to_e4m3(v / step));
+      case INPUT_ROUNDING_INT8_TENSOR:
+        return byte_of(v / step);
+      case INPUT_ROUNDING_INT8_ROW:
+        return byte_of(v * factor);
+      case INPUT_ROUNDING_INT8_TENSOR_WITH_ZERO:
+        return fminf(fmaxf(rintf(v * factor) + zero, -128.f), 127.f) - zero;
+      case INPUT_ROUNDING_INT8_ROW_WITH_ZERO:
+        return step > 0.f ? fminf(fmaxf(rintf(v * factor) + zero, -128.f), 127.f) - zero : 0.f;
+      default:
+        return v;
+    }
+  };
+  if (a.kind == INPUT_ROUNDING_E4M3_BLOCK) {
+    // A warp for each 128 inputs; their values, rounded to the element type, not their codes.
+    const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (u32 first = warp * SCALE_BLOCK; first < a.inputs; first += blockDim.x / 32 * SCALE_BLOCK) {
+      float v[4], size = 1e-10f;
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const u32 k = first + lane + 32 * i;
+        v[i] = k < a.inputs ? input(k) : 0.f;
+        size = fmaxf(size, fabsf(v[i]));
+      }
+#pragma unroll
+      for (int d = 16; d > 0; d /= 2) size = fmaxf(size, __shfl_xor_sync(~0u, size, d));
+      const float own = size / 448.f;
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const u32 k = first + lane + 32 * i;
+        if (k < a.inputs)
+          a.codes[(u64)row * a.inputs + k] =
+              from_f32<act>(own * from_e4m3(to_e4m3(v[i] / own)));
+      }
+    }
+    step = 1.f;
+  } else if (a.bytes) {
+    for (u32 word = threadIdx.x; word < a.padded_inputs / 4; word += blockDim.x) {
+      const u32 first = word / 16 * 64;
+      u32 all = 0;
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) {
+        const u32 k = first + input_of(word % 16, i, true);
+        if (k >= a.inputs) continue;
+        const float v = input(k);
+        all |= to_e4m3(a.kind == INPUT_ROUNDING_E4M3_ROW ? v / step : v * factor) << 8 * i;
+      }
+      reinterpret_cast<u32*>(a.bytes)[(u64)row * (a.padded_inputs / 4) + word] = all;
+    }
+  } else {
+    for (u32 k = threadIdx.x; k < a.inputs; k += blockDim.x)
+      a.codes[(u64)row * a.inputs + k] = from_f32<act>(number(input(k)));
+  }
+  if (threadIdx.x == 0 && a.steps)
+    a.steps[row] = a.kind == INPUT_ROUNDING_NONE ? 1.f : step;
+}
+
+// ---- What follows a product of codes ----
+
+// Eight neighbours a thread where the width allows, else one.
+template <int N>
+__device__ __forceinline__ void get(const act* p, float (&x)[8]) {
+  if constexpr (N == 8) load8(p, x);
+  else x[0] = to_f32(*p);
+}
+template <int N>
+__device__ __forceinline__ void put(act* p, const float (&x)[8]) {
+  if constexpr (N == 8) store8(p, x);
+  else *p = from_f32<act>(x[0]);
+}
+
+template <int N>
+__device__ void scale_in_place(const ScaleAct& a) {
+  const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+  if (i >= a.width) return;
+  act* p = a.y + (u64)blockIdx.x * a.width + i;
+  const float step = a.steps[blockIdx.x];
+  float v[8];
+  get<N>(p, v);
+#pragma unroll
+  for (int j = 0; j < N; j++) {
+    const float scale = step * (a.factor ? a.factor[i + j] : 1.f);
+    v[j] = activate(v[j] * scale + (a.bias ? a.bias[i + j] : 0.f), a.kind);
+  }
+  put<N>(p, v);
+}
+
+__global__ void scale_act(const ScaleAct a) {
+  begin();
+  if (a.width % 8 == 0) scale_in_place<8>(a);
+  else scale_in_place<1>(a);
+}
+
+template <int N>
+__device__ void scale_and_gate(const ScaleGated& a) {
+  const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+  if (i >= a.half) return;
+  const act* p = a.x + (u64)blockIdx.x * 2 * a.half + i;
+  const float step = a.steps[blockIdx.x];
+  const auto value = [&](float sum, u32 at) {
+    return sum * step * (a.factor ? a.factor[at] : 1.f) + (a.bias ? a.bias[at] : 0.f);
+  };
+  float gate[8], up[8];
+  get<N>(p, gate);
+  get<N>(p + a.half, up);
+#pragma unroll
+  for (int j = 0; j < N; j++)
+    gate[j] = activate(value(gate[j], i + j), a.kind) * value(up[j], a.half + i + j);
+  put<N>(a.out + (u64)blockIdx.x * a.half + i, gate);
+}
+
+__global__ void scale_gated(const ScaleGated a) {
+  begin();
+  if (a.half % 8 == 0) scale_and_gate<8>(a);
+  else scale_and_gate<1>(a);
+}
+
+__global__ void scale_logits(const ScaleLogits a) {
+  begin();
+  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i < a.vocab) a.logits[(u64)blockIdx.x * a.vocab + i] *= a.steps[blockIdx.x];
+}
