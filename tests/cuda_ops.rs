@@ -11,7 +11,7 @@ mod grader;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AttnSpec, DType, KvScales, Norm, NormKind, Rope, Routing, Source, WeightDesc,
+    Activation, AttnSpec, DType, KvScales, KvType, Norm, NormKind, Rope, Routing, Source, WeightDesc,
     WeightKind,
 };
 
