@@ -296,7 +296,7 @@ fn missing_files() {
     std::fs::remove_file(spoiled.path(FILE)).unwrap();
     spoiled.refused(&spoiled.0.to_string_lossy(), &["no model.safetensors"]);
     std::fs::write(spoiled.path("weights.gguf"), b"x").unwrap();
-    spoiled.refused(&spoiled.0.to_string_lossy(), &["holds GGUF, which is not read yet"]);
+    spoiled.refused(&spoiled.0.to_string_lossy(), &["holds GGUF, which is read where"]);
     std::fs::write(spoiled.path("pytorch_model.bin"), b"x").unwrap();
     spoiled.refused("pytorch_model.bin", &["1 bytes are too few"]);
     std::fs::write(spoiled.path("pytorch_model.bin"), b"\x80\x02}q\x00.rubbish").unwrap();

@@ -75,6 +75,7 @@ impl<D: Device> LoadOps for Without<D> {
         fn upload(weight: WeightDesc<'_>) -> Result<D::Weight>;
         fn tensor(rows: usize, width: usize) -> Result<D::Tensor>;
         fn logits_tensor(rows: usize, vocab: usize) -> Result<D::Tensor>;
+        fn feeds(tensor: &mut D::Tensor, weight: &D::Weight) -> Result<()>;
         fn reserve(limits: &DeviceLimits) -> Result<()>;
         fn read(tensor: &D::Tensor, rows: usize) -> Result<Vec<f32>>;
     }

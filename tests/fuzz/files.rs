@@ -143,6 +143,14 @@ fn fixture(path: &str) -> Vec<u8> {
     std::fs::read(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
+fn silence_tokenizers() {
+    std::panic::set_hook(Box::new(|info| {
+        if !info.location().is_some_and(|l| l.file().contains("tokenizers")) {
+            eprintln!("{info}");
+        }
+    }));
+}
+
 #[test]
 fn safetensors_headers() {
     drive(entries::safetensors, 4000, &[entries::good_safetensors()]);
@@ -166,11 +174,51 @@ fn pickles() {
     drive(entries::pickle, 5000, &[entries::good_pickle()]);
 }
 
+/// Panics of the tokenizers crate are caught, and silenced as below.
+#[test]
+fn gguf_files() {
+    silence_tokenizers();
+    let good = ["qwen2/model.gguf", "tokenizers/json-llama3.gguf", "tokenizers/spm-bpe.gguf"];
+    drive(entries::gguf, 400, &good.map(|name| fixture(&format!("gguf/{name}"))));
+}
+
 #[test]
 fn configs() {
     let names = ["llama-rope-llama3", "gemma3-v5-config", "phi3-longrope-long", "qwen2-moe-step"];
     let good = names.map(|name| fixture(&format!("models/{name}/config.json")));
     drive(entries::config, 1200, &good);
+}
+
+/// The same with a method of quantisation each, whose layers are asked for.
+#[test]
+fn quantised_configs() {
+    let methods: [&str; 6] = [
+        r#"{"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128],
+            "ignored_layers": ["lm_head", "model.layers.0.mlp.experts.0.up_proj"]}"#,
+        r#"{"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head",
+            "re:.*mlp.gate$"], "config_groups": {"a": {"targets": ["Linear", "re:(?!x).*q_proj"],
+            "weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32,
+            "symmetric": false}, "input_activations": null}}, "kv_cache_scheme": {"num_bits": 8,
+            "type": "float", "strategy": "tensor", "symmetric": true}}"#,
+        r#"{"quant_method": "gptq", "bits": 4, "group_size": -1, "sym": true, "desc_act": false,
+            "dynamic": {"-:.*gate": {}, "+:.*layers\\.0.*": {"bits": 8, "group_size": 64}},
+            "modules_in_block_to_quantize": [["self_attn.q_proj"], ["mlp.up_proj"]]}"#,
+        r#"{"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": true,
+            "packing_format": "auto_round:auto_awq", "extra_config": {".*gate$": {"bits": 16},
+            "lm_head": {"bits": 4}}, "block_name_to_quantize": "model.layers"}"#,
+        r#"{"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "ignore": ["*.mlp.[a-g]*"],
+            "quantized_layers": {"lm_head": {"quant_algo": "NVFP4", "group_size": 16}}}"#,
+        r#"{"quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false,
+            "llm_int8_skip_modules": ["lm_head", "mlp.gate"], "bnb_4bit_quant_type": "nf4"}"#,
+    ];
+    let config = |quant: &str| {
+        format!(
+            r#"{{"architectures": ["LlamaForCausalLM"], "quantization_config": {quant},
+                "hidden_size": 64}}"#
+        )
+        .into_bytes()
+    };
+    drive(entries::config, 1800, &methods.map(config));
 }
 
 /// Strings of every kind of grammar. More of them are beside the compiler (`text/grammar`).
@@ -194,12 +242,7 @@ fn grammars() {
 /// The tokenizers crate trusts some files and panics: those panics are caught, and silenced here.
 #[test]
 fn tokenizer_files() {
-    std::panic::set_hook(Box::new(|info| {
-        if !info.location().is_some_and(|l| l.file().contains("tokenizers")) {
-            eprintln!("{info}");
-        }
-    }));
-
+    silence_tokenizers();
     drive(entries::tokenizer_config, 2500, &[fixture("tokenizers/opt-like/tokenizer_config.json")]);
 
     let vocab = br#"{"a":0,"b":1,"ab":2,"<s>":3,"</s>":4,"\u0120":5,"H":6,"e":7,"l":8,"o":9}"#;

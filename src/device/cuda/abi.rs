@@ -570,6 +570,14 @@ pub enum Activation {
     None = 6,
 }
 #[repr(u32)]
+#[doc = " What K and V are in pages: the activations' type, or numbers of eight bits."]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum KvType {
+    Act = 0,
+    E4m3 = 1,
+    E5m2 = 2,
+}
+#[repr(u32)]
 #[doc = " Which rows of a sequence make its vector."]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub enum Pooling {
@@ -686,21 +694,33 @@ pub struct NormRows {
     pub bias: DevicePtr,
     #[doc = " \\[rows, width]"]
     pub out: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub codes: DevicePtr,
+    #[doc = " \\[rows, padded_width]"]
+    pub bytes: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub steps: DevicePtr,
     pub width: u32,
+    pub padded_width: u32,
     pub eps: f32,
     pub kind: NormKind,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of NormRows"][::std::mem::size_of::<NormRows>() - 48usize];
+    ["Size of NormRows"][::std::mem::size_of::<NormRows>() - 72usize];
     ["Alignment of NormRows"][::std::mem::align_of::<NormRows>() - 8usize];
     ["Offset of field: NormRows::x"][::std::mem::offset_of!(NormRows, x) - 0usize];
     ["Offset of field: NormRows::weight"][::std::mem::offset_of!(NormRows, weight) - 8usize];
     ["Offset of field: NormRows::bias"][::std::mem::offset_of!(NormRows, bias) - 16usize];
     ["Offset of field: NormRows::out"][::std::mem::offset_of!(NormRows, out) - 24usize];
-    ["Offset of field: NormRows::width"][::std::mem::offset_of!(NormRows, width) - 32usize];
-    ["Offset of field: NormRows::eps"][::std::mem::offset_of!(NormRows, eps) - 36usize];
-    ["Offset of field: NormRows::kind"][::std::mem::offset_of!(NormRows, kind) - 40usize];
+    ["Offset of field: NormRows::codes"][::std::mem::offset_of!(NormRows, codes) - 32usize];
+    ["Offset of field: NormRows::bytes"][::std::mem::offset_of!(NormRows, bytes) - 40usize];
+    ["Offset of field: NormRows::steps"][::std::mem::offset_of!(NormRows, steps) - 48usize];
+    ["Offset of field: NormRows::width"][::std::mem::offset_of!(NormRows, width) - 56usize];
+    ["Offset of field: NormRows::padded_width"]
+        [::std::mem::offset_of!(NormRows, padded_width) - 60usize];
+    ["Offset of field: NormRows::eps"][::std::mem::offset_of!(NormRows, eps) - 64usize];
+    ["Offset of field: NormRows::kind"][::std::mem::offset_of!(NormRows, kind) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -715,22 +735,32 @@ pub struct AddNorm {
     pub bias: DevicePtr,
     #[doc = " \\[rows, width]"]
     pub out: DevicePtr,
+    #[doc = " As in NormRows."]
+    pub codes: DevicePtr,
+    pub bytes: DevicePtr,
+    pub steps: DevicePtr,
     pub width: u32,
+    pub padded_width: u32,
     pub eps: f32,
     pub kind: NormKind,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AddNorm"][::std::mem::size_of::<AddNorm>() - 56usize];
+    ["Size of AddNorm"][::std::mem::size_of::<AddNorm>() - 80usize];
     ["Alignment of AddNorm"][::std::mem::align_of::<AddNorm>() - 8usize];
     ["Offset of field: AddNorm::delta"][::std::mem::offset_of!(AddNorm, delta) - 0usize];
     ["Offset of field: AddNorm::residual"][::std::mem::offset_of!(AddNorm, residual) - 8usize];
     ["Offset of field: AddNorm::weight"][::std::mem::offset_of!(AddNorm, weight) - 16usize];
     ["Offset of field: AddNorm::bias"][::std::mem::offset_of!(AddNorm, bias) - 24usize];
     ["Offset of field: AddNorm::out"][::std::mem::offset_of!(AddNorm, out) - 32usize];
-    ["Offset of field: AddNorm::width"][::std::mem::offset_of!(AddNorm, width) - 40usize];
-    ["Offset of field: AddNorm::eps"][::std::mem::offset_of!(AddNorm, eps) - 44usize];
-    ["Offset of field: AddNorm::kind"][::std::mem::offset_of!(AddNorm, kind) - 48usize];
+    ["Offset of field: AddNorm::codes"][::std::mem::offset_of!(AddNorm, codes) - 40usize];
+    ["Offset of field: AddNorm::bytes"][::std::mem::offset_of!(AddNorm, bytes) - 48usize];
+    ["Offset of field: AddNorm::steps"][::std::mem::offset_of!(AddNorm, steps) - 56usize];
+    ["Offset of field: AddNorm::width"][::std::mem::offset_of!(AddNorm, width) - 64usize];
+    ["Offset of field: AddNorm::padded_width"]
+        [::std::mem::offset_of!(AddNorm, padded_width) - 68usize];
+    ["Offset of field: AddNorm::eps"][::std::mem::offset_of!(AddNorm, eps) - 72usize];
+    ["Offset of field: AddNorm::kind"][::std::mem::offset_of!(AddNorm, kind) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -947,7 +977,7 @@ const _: () = {
 #[doc = " Pairs of a head that rope_store rotates at most, and heads of a block."]
 pub const ROPE_MAX_PAIRS: u32 = 256;
 pub const ROPE_HEADS: u32 = 16;
-#[doc = " The pool of a layer: \\[pages, 2 (K, V), kv_heads, page_size, dim]."]
+#[doc = " The pool of a layer: \\[pages, 2 (K, V), kv_heads, page_size, dim], of the activations' type, or\n bytes."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct RopeStore {
@@ -958,6 +988,11 @@ pub struct RopeStore {
     pub slot_of: DevicePtr,
     pub slots: SlotRows,
     pub pool: DevicePtr,
+    pub kv: KvType,
+    #[doc = " Bytes are numbers divided by these."]
+    pub k_scale: f32,
+    #[doc = " Bytes are numbers divided by these."]
+    pub v_scale: f32,
     pub heads: u32,
     pub kv_heads: u32,
     pub dim: u32,
@@ -971,23 +1006,26 @@ pub struct RopeStore {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RopeStore"][::std::mem::size_of::<RopeStore>() - 1112usize];
+    ["Size of RopeStore"][::std::mem::size_of::<RopeStore>() - 1128usize];
     ["Alignment of RopeStore"][::std::mem::align_of::<RopeStore>() - 8usize];
     ["Offset of field: RopeStore::qkv"][::std::mem::offset_of!(RopeStore, qkv) - 0usize];
     ["Offset of field: RopeStore::position"][::std::mem::offset_of!(RopeStore, position) - 8usize];
     ["Offset of field: RopeStore::slot_of"][::std::mem::offset_of!(RopeStore, slot_of) - 16usize];
     ["Offset of field: RopeStore::slots"][::std::mem::offset_of!(RopeStore, slots) - 24usize];
     ["Offset of field: RopeStore::pool"][::std::mem::offset_of!(RopeStore, pool) - 56usize];
-    ["Offset of field: RopeStore::heads"][::std::mem::offset_of!(RopeStore, heads) - 64usize];
-    ["Offset of field: RopeStore::kv_heads"][::std::mem::offset_of!(RopeStore, kv_heads) - 68usize];
-    ["Offset of field: RopeStore::dim"][::std::mem::offset_of!(RopeStore, dim) - 72usize];
+    ["Offset of field: RopeStore::kv"][::std::mem::offset_of!(RopeStore, kv) - 64usize];
+    ["Offset of field: RopeStore::k_scale"][::std::mem::offset_of!(RopeStore, k_scale) - 68usize];
+    ["Offset of field: RopeStore::v_scale"][::std::mem::offset_of!(RopeStore, v_scale) - 72usize];
+    ["Offset of field: RopeStore::heads"][::std::mem::offset_of!(RopeStore, heads) - 76usize];
+    ["Offset of field: RopeStore::kv_heads"][::std::mem::offset_of!(RopeStore, kv_heads) - 80usize];
+    ["Offset of field: RopeStore::dim"][::std::mem::offset_of!(RopeStore, dim) - 84usize];
     ["Offset of field: RopeStore::page_size"]
-        [::std::mem::offset_of!(RopeStore, page_size) - 76usize];
-    ["Offset of field: RopeStore::half"][::std::mem::offset_of!(RopeStore, half) - 80usize];
+        [::std::mem::offset_of!(RopeStore, page_size) - 88usize];
+    ["Offset of field: RopeStore::half"][::std::mem::offset_of!(RopeStore, half) - 92usize];
     ["Offset of field: RopeStore::magnitude"]
-        [::std::mem::offset_of!(RopeStore, magnitude) - 84usize];
+        [::std::mem::offset_of!(RopeStore, magnitude) - 96usize];
     ["Offset of field: RopeStore::inverse_frequency"]
-        [::std::mem::offset_of!(RopeStore, inverse_frequency) - 88usize];
+        [::std::mem::offset_of!(RopeStore, inverse_frequency) - 100usize];
 };
 #[doc = " Threads of a block of attend_rows and attend_all, and the largest head."]
 pub const ATTEND_THREADS: u32 = 128;
@@ -1009,15 +1047,19 @@ pub struct AttendRows {
     pub kv_heads: u32,
     pub dim: u32,
     pub page_size: u32,
+    #[doc = " Of scores, that of K included."]
     pub scale: f32,
     #[doc = " 0 = none"]
     pub window: u32,
     #[doc = " 0 = none"]
     pub softcap: f32,
+    pub kv: KvType,
+    #[doc = " Of V."]
+    pub value_scale: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 104usize];
+    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 112usize];
     ["Alignment of AttendRows"][::std::mem::align_of::<AttendRows>() - 8usize];
     ["Offset of field: AttendRows::qkv"][::std::mem::offset_of!(AttendRows, qkv) - 0usize];
     ["Offset of field: AttendRows::position"]
@@ -1035,6 +1077,9 @@ const _: () = {
     ["Offset of field: AttendRows::scale"][::std::mem::offset_of!(AttendRows, scale) - 88usize];
     ["Offset of field: AttendRows::window"][::std::mem::offset_of!(AttendRows, window) - 92usize];
     ["Offset of field: AttendRows::softcap"][::std::mem::offset_of!(AttendRows, softcap) - 96usize];
+    ["Offset of field: AttendRows::kv"][::std::mem::offset_of!(AttendRows, kv) - 100usize];
+    ["Offset of field: AttendRows::value_scale"]
+        [::std::mem::offset_of!(AttendRows, value_scale) - 104usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1119,7 +1164,7 @@ const _: () = {
     ["Offset of field: WorkItem::piece"][::std::mem::offset_of!(WorkItem, piece) - 28usize];
     ["Offset of field: WorkItem::pieces"][::std::mem::offset_of!(WorkItem, pieces) - 30usize];
 };
-#[doc = " The kernels of attention_mma.cu and attention_prefill_sm90.cu."]
+#[doc = " The kernels of attention_mma.cu, attention_prefill_sm90.cu, and of their twins for pages of eight\n bits."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct PagedAttention {
@@ -1143,6 +1188,7 @@ pub struct PagedAttention {
     pub heads: u32,
     pub kv_heads: u32,
     pub page_size: u32,
+    #[doc = " Of scores, that of K included."]
     pub scale: f32,
     #[doc = " 0 = none"]
     pub window: u32,
@@ -1150,10 +1196,13 @@ pub struct PagedAttention {
     pub softcap: f32,
     #[doc = " Of tiles in shared memory."]
     pub stages: u32,
+    pub kv: KvType,
+    #[doc = " Of V."]
+    pub value_scale: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PagedAttention"][::std::mem::size_of::<PagedAttention>() - 128usize];
+    ["Size of PagedAttention"][::std::mem::size_of::<PagedAttention>() - 136usize];
     ["Alignment of PagedAttention"][::std::mem::align_of::<PagedAttention>() - 8usize];
     ["Offset of field: PagedAttention::items"]
         [::std::mem::offset_of!(PagedAttention, items) - 0usize];
@@ -1185,6 +1234,9 @@ const _: () = {
         [::std::mem::offset_of!(PagedAttention, softcap) - 116usize];
     ["Offset of field: PagedAttention::stages"]
         [::std::mem::offset_of!(PagedAttention, stages) - 120usize];
+    ["Offset of field: PagedAttention::kv"][::std::mem::offset_of!(PagedAttention, kv) - 124usize];
+    ["Offset of field: PagedAttention::value_scale"]
+        [::std::mem::offset_of!(PagedAttention, value_scale) - 128usize];
 };
 #[doc = " ---- Experts (experts.cu) ----"]
 pub const MAX_EXPERTS: u32 = 1024;
@@ -1811,7 +1863,9 @@ pub enum InputRounding {
     Int8Row = 6,
     Int8RowWithZero = 7,
 }
-pub const ROUND_THREADS: u32 = 256;
+pub const ROUND_THREADS: u32 = 512;
+#[doc = " Blocks of 128 inputs whose steps are held at a time."]
+pub const ROUND_BLOCKS: u32 = 512;
 #[doc = " Codes of each row as activations, and the step that multiplies their products; with `bytes` they\n are E4M3 in the order of a coded matrix instead, filled up with zeros."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1831,6 +1885,8 @@ pub struct RoundInputs {
     pub step: f32,
     pub zero: f32,
     pub kind: InputRounding,
+    #[doc = " 1: steps times codes instead of codes, for weights that are not held as codes."]
+    pub values: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -1847,6 +1903,7 @@ const _: () = {
     ["Offset of field: RoundInputs::step"][::std::mem::offset_of!(RoundInputs, step) - 48usize];
     ["Offset of field: RoundInputs::zero"][::std::mem::offset_of!(RoundInputs, zero) - 52usize];
     ["Offset of field: RoundInputs::kind"][::std::mem::offset_of!(RoundInputs, kind) - 56usize];
+    ["Offset of field: RoundInputs::values"][::std::mem::offset_of!(RoundInputs, values) - 60usize];
 };
 #[doc = " y = y * steps\\[row] * factor\\[output] + bias, then the activation; in place. Bias or factor may be\n null."]
 #[repr(C)]
@@ -1912,20 +1969,22 @@ const _: () = {
     ["Offset of field: ScaleGated::half"][::std::mem::offset_of!(ScaleGated, half) - 40usize];
     ["Offset of field: ScaleGated::kind"][::std::mem::offset_of!(ScaleGated, kind) - 44usize];
 };
-#[doc = " Rows that coded_small_m takes at most."]
+#[doc = " Rows that coded_small_m takes at most; shared memory of a block, and what of it x may take."]
 pub const CODED_SMALL_ROWS: u32 = 8;
-pub const CODED_SMALL_SHARED_BYTES: u32 = 94208;
+pub const CODED_SMALL_SHARED_BYTES: u32 = 110592;
+pub const CODED_SMALL_X_BYTES: u32 = 59392;
 pub const CODED_SMALL_MOST_STAGES: u32 = 6;
 #[doc = " Threads, outputs and columns (rows of x) of a tile of coded_wgmma."]
 pub const CODED_THREADS: u32 = 256;
 pub const CODED_TILE: u32 = 128;
 pub const CODED_FEW_ROWS: u32 = 16;
 pub const CODED_MANY_ROWS: u32 = 64;
-pub const CODED_STAGES: u32 = 4;
+pub const CODED_FEW_STAGES: u32 = 7;
+pub const CODED_MANY_STAGES: u32 = 4;
 pub const CODED_BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
-#[doc = " Shared memory: x of the stages, up to 128 inputs of each row, and room to align it."]
-pub const CODED_FEW_SHARED_BYTES: u32 = 17408;
-pub const CODED_MANY_SHARED_BYTES: u32 = 66560;
+#[doc = " Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes, and\n room to align them."]
+pub const CODED_FEW_SHARED_BYTES: u32 = 87040;
+pub const CODED_MANY_SHARED_BYTES: u32 = 99328;
 #[repr(u32)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub enum CodedEnd {
@@ -1950,13 +2009,22 @@ pub struct CodedProduct {
     pub partial: DevicePtr,
     #[doc = " Of coded_wgmma: \\[tiles], 0 between launches"]
     pub arrivals: DevicePtr,
+    #[doc = " Of experts alone: choices by expert, tiles of them and how many, as in MultiplyExperts. W are\n all experts' matrices one below the other, x has a row for each row (gated) or choice."]
+    pub order: DevicePtr,
+    pub expert_tiles: DevicePtr,
+    pub expert_tile_count: DevicePtr,
     pub rows: u32,
+    #[doc = " Of coded_small_e4m3_bytes: where `steps` is null it rounds x itself, by the step of all rows or\n with 0 by each row's own; else x are bytes, \\[rows, blocks of W * CODE_BLOCK_BYTES]."]
+    pub step: f32,
+    #[doc = " Of W, or of one expert."]
+    pub outputs: u32,
+    pub top_k: u32,
     pub end: CodedEnd,
     pub kind: Activation,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CodedProduct"][::std::mem::size_of::<CodedProduct>() - 176usize];
+    ["Size of CodedProduct"][::std::mem::size_of::<CodedProduct>() - 208usize];
     ["Alignment of CodedProduct"][::std::mem::align_of::<CodedProduct>() - 8usize];
     ["Offset of field: CodedProduct::w"][::std::mem::offset_of!(CodedProduct, w) - 0usize];
     ["Offset of field: CodedProduct::x"][::std::mem::offset_of!(CodedProduct, x) - 112usize];
@@ -1968,7 +2036,18 @@ const _: () = {
         [::std::mem::offset_of!(CodedProduct, partial) - 144usize];
     ["Offset of field: CodedProduct::arrivals"]
         [::std::mem::offset_of!(CodedProduct, arrivals) - 152usize];
-    ["Offset of field: CodedProduct::rows"][::std::mem::offset_of!(CodedProduct, rows) - 160usize];
-    ["Offset of field: CodedProduct::end"][::std::mem::offset_of!(CodedProduct, end) - 164usize];
-    ["Offset of field: CodedProduct::kind"][::std::mem::offset_of!(CodedProduct, kind) - 168usize];
+    ["Offset of field: CodedProduct::order"]
+        [::std::mem::offset_of!(CodedProduct, order) - 160usize];
+    ["Offset of field: CodedProduct::expert_tiles"]
+        [::std::mem::offset_of!(CodedProduct, expert_tiles) - 168usize];
+    ["Offset of field: CodedProduct::expert_tile_count"]
+        [::std::mem::offset_of!(CodedProduct, expert_tile_count) - 176usize];
+    ["Offset of field: CodedProduct::rows"][::std::mem::offset_of!(CodedProduct, rows) - 184usize];
+    ["Offset of field: CodedProduct::step"][::std::mem::offset_of!(CodedProduct, step) - 188usize];
+    ["Offset of field: CodedProduct::outputs"]
+        [::std::mem::offset_of!(CodedProduct, outputs) - 192usize];
+    ["Offset of field: CodedProduct::top_k"]
+        [::std::mem::offset_of!(CodedProduct, top_k) - 196usize];
+    ["Offset of field: CodedProduct::end"][::std::mem::offset_of!(CodedProduct, end) - 200usize];
+    ["Offset of field: CodedProduct::kind"][::std::mem::offset_of!(CodedProduct, kind) - 204usize];
 };

@@ -10,8 +10,6 @@ use crate::invalid;
 
 /// Entries of a list that is looked through name by name; those of published models stay below 600.
 const MAX_ENTRIES: usize = 4096;
-/// Regular expressions of a list, and names of classes.
-const MAX_PATTERNS: usize = 256;
 
 /// What a weight is to the model, as far as formats tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,16 +177,5 @@ pub(super) fn bounded(entries: Vec<String>, named: &str) -> Result<Vec<String>> 
     match entries.len() {
         n if n > MAX_ENTRIES => Err(invalid!("{named} has {n} entries, at most {MAX_ENTRIES}.")),
         _ => Ok(entries),
-    }
-}
-
-/// The same of regular expressions and names of classes.
-///
-/// # Errors
-/// As there.
-pub(super) fn few_patterns(count: usize, named: &str) -> Result<()> {
-    match count {
-        n if n > MAX_PATTERNS => Err(invalid!("{named} has {n} patterns, at most {MAX_PATTERNS}.")),
-        _ => Ok(()),
     }
 }

@@ -8,11 +8,17 @@ use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json;
 
+/// Of a list; published ones have below 20.
+const MAX_PATTERNS: usize = 256;
 /// Bytes of a pattern; the longest published ones list all layers of a model.
 const MAX_BYTES: usize = 16 << 10;
 /// Bytes of a compiled pattern.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
-/// Steps of a match where a pattern looks ahead or behind; others take time by the name's length.
+/// A pattern that looks ahead or behind is compiled piece by piece, without that limit: a piece of
+/// six bytes takes up to 64 KiB, and with a number of repetitions a hundred times as many.
+const MAX_BACKTRACKING: usize = 32;
+const MAX_BACKTRACKING_BYTES: usize = 512;
+/// Steps of a match of such a pattern; others take time by the name's length.
 const MAX_STEPS: usize = 20_000;
 
 /// A regular expression.
@@ -22,31 +28,68 @@ pub(super) struct Pattern {
     text: String,
 }
 
-impl Pattern {
+/// Makes the patterns of one list.
+#[derive(Debug)]
+pub(super) struct Patterns {
+    /// Where the list stands, for messages.
+    named: String,
+    made: usize,
+    backtracking: usize,
+}
+
+impl Patterns {
+    pub fn of(named: String) -> Patterns {
+        Patterns { named, made: 0, backtracking: 0 }
+    }
+
     /// Of names that begin with it (Python's `re.match`).
     ///
     /// # Errors
-    /// InvalidArgument: it is none; the text starts with `named`, where it stands.
-    pub fn at_start(text: &str, named: &str) -> Result<Pattern> {
-        Pattern::new(text, format!(r"\A(?:{text})"), named)
+    /// InvalidArgument: it is none, or the list has too many of them.
+    pub fn at_start(&mut self, text: &str) -> Result<Pattern> {
+        self.pattern(text, format!(r"\A(?:{text})"))
     }
 
     /// Of names that contain it (`re.search`).
     ///
     /// # Errors
     /// As `at_start`.
-    pub fn anywhere(text: &str, named: &str) -> Result<Pattern> {
-        Pattern::new(text, text.to_string(), named)
+    pub fn anywhere(&mut self, text: &str) -> Result<Pattern> {
+        self.pattern(text, text.to_string())
     }
 
-    fn new(text: &str, whole: String, named: &str) -> Result<Pattern> {
+    fn pattern(&mut self, text: &str, whole: String) -> Result<Pattern> {
+        let named = &self.named;
         let shown = json::cut(text);
-        if text.len() > MAX_BYTES {
-            let bytes = text.len();
+        let backtracks = may_backtrack(text);
+        self.made += 1;
+        self.backtracking += usize::from(backtracks);
+        if self.made > MAX_PATTERNS {
             return Err(invalid!(
-                "{named}: the regular expression '{shown}' has {bytes} bytes, at most {MAX_BYTES}."
+                "{named} has more than {MAX_PATTERNS} regular expressions, with '{shown}'."
             ));
         }
+        if self.backtracking > MAX_BACKTRACKING {
+            return Err(invalid!(
+                "{named} has more than {MAX_BACKTRACKING} regular expressions that look ahead or \
+                 behind, with '{shown}'."
+            ));
+        }
+
+        let most = if backtracks { MAX_BACKTRACKING_BYTES } else { MAX_BYTES };
+        if text.len() > most {
+            let bytes = text.len();
+            return Err(invalid!(
+                "{named}: the regular expression '{shown}' has {bytes} bytes, at most {most}."
+            ));
+        }
+        if backtracks && text.contains('{') {
+            return Err(invalid!(
+                "{named}: the regular expression '{shown}' looks ahead or behind, and may not \
+                 count repetitions ({{n}}) too."
+            ));
+        }
+
         let mut builder = RegexBuilder::new(&whole);
         builder.backtrack_limit(MAX_STEPS).delegate_size_limit(MAX_COMPILED_BYTES);
         let regex = builder.build().map_err(|why| {
@@ -55,7 +98,39 @@ impl Pattern {
         })?;
         Ok(Pattern { regex, text: text.to_string() })
     }
+}
 
+/// Whether a pattern has what only backtracking finds: anything but groups, flags, classes and
+/// plain repetitions. It may say so of a few that have not.
+fn may_backtrack(text: &str) -> bool {
+    let mut rest = text;
+    while let Some(at) = rest.find(['(', '\\', '+', '*', '?', '}']) {
+        let (start, tail) = rest[at..].split_at(1);
+        let mut next = tail.chars();
+        rest = tail;
+        match (start, next.next()) {
+            ("(", Some('?')) => {
+                let plain = matches!(next.next(), Some(':' | 'i' | 's' | 'm' | 'x' | 'u' | '-'));
+                if !plain && !tail.starts_with("?P<") {
+                    return true;
+                }
+                rest = &tail[1..];
+            }
+            ("\\", Some(escaped)) => {
+                if escaped.is_ascii_alphanumeric() && !"dDsSwWbBAzntrfv".contains(escaped) {
+                    return true;
+                }
+                rest = next.as_str();
+            }
+            // Possessive: nothing is given back.
+            ("+" | "*" | "?" | "}", Some('+')) => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+impl Pattern {
     /// # Errors
     /// Unsupported: it takes more steps than any pattern of a published model.
     pub fn hits(&self, name: &str) -> Result<bool> {
@@ -182,28 +257,60 @@ mod tests {
 
     #[test]
     fn patterns_are_anchored_as_pythons_are() {
-        let start = |text: &str, name: &str| Pattern::at_start(text, "x").unwrap().hits(name);
+        let make = || Patterns::of("x".into());
+        let start = |text: &str, name: &str| make().at_start(text).unwrap().hits(name);
         assert_eq!(start(".*gate", "model.layers.0.mlp.gate_proj"), Ok(true));
         assert_eq!(start("gate", "model.gate"), Ok(false));
         assert_eq!(start("a|model", "xa"), Ok(false), "the anchor holds for all of it");
         assert_eq!(start("(?!.*experts).*", "model.mlp"), Ok(true));
         assert_eq!(start("(?!.*experts).*", "model.experts.1"), Ok(false));
-        let search = Pattern::anywhere("gate$", "x").unwrap();
+        let search = make().anywhere("gate$").unwrap();
         assert_eq!((search.hits("model.gate"), search.hits("gate_proj")), (Ok(true), Ok(false)));
     }
 
     #[test]
     fn a_bad_pattern_is_named() {
-        let said = |text: &str| Pattern::at_start(text, "config.json: 'ignore'").unwrap_err();
+        let make = || Patterns::of("config.json: 'ignore'".into());
+        let said = |text: &str| make().at_start(text).unwrap_err().to_string();
         let broken = said("(a");
-        assert!(broken.message().starts_with("config.json: 'ignore': '(a' is no regular"));
-        assert!(!broken.message().contains('\n'), "{broken}");
-        assert!(said(&"a".repeat(MAX_BYTES + 1)).message().contains("at most 16384"));
-        assert!(said(&format!("{}a", "(".repeat(5000))).message().contains("no regular"));
-        assert!(said(r"a{1000}{1000}{1000}").message().contains("no regular expression"));
-        let slow = Pattern::at_start(r"(?=(a+)+$)\1b", "x").unwrap();
+        assert!(broken.starts_with("config.json: 'ignore': '(a' is no regular expression: "));
+        assert!(!broken.contains('\n'), "{broken}");
+        assert!(said(&"a".repeat(MAX_BYTES + 1)).contains("has 16385 bytes, at most 16384"));
+        assert!(said(&format!("{}a", "(".repeat(5000))).contains("no regular expression"));
+        assert!(said("(?:(?:a{1000}){1000}){1000}").contains("no regular expression"));
+        assert!(said(&format!("(?=a){}", "a".repeat(512))).contains("517 bytes, at most 512"));
+        assert!(said(r"(?!\w{99})").contains("may not count repetitions ({n}) too"));
+
+        let mut many = make();
+        assert!((0..32).all(|_| many.at_start("(?!a)").is_ok()));
+        let said = many.at_start("(?!a)").unwrap_err();
+        assert!(said.message().contains("more than 32 regular expressions that look"), "{said}");
+        assert!((33..256).all(|_| many.at_start("a").is_ok()));
+        let said = many.at_start("a").unwrap_err();
+        assert!(said.message().contains("has more than 256 regular expressions"), "{said}");
+
+        let slow = make().at_start(r"(?=(a+)+$)\1b").unwrap();
         let said = slow.hits(&"a".repeat(200)).unwrap_err();
         assert!(said.message().contains("takes more than 20000 steps"), "{said}");
+    }
+
+    #[test]
+    fn patterns_that_may_backtrack_are_known() {
+        for plain in [
+            r".*\.mlp\.(gate|up|down)_proj$",
+            r"(?:a)(?P<x>b)(?i)c*d+e?f{2}",
+            r"\w\d\.\\+\(?x",
+            "a+?b*?c??",
+            "[(?]",
+        ] {
+            assert!(!may_backtrack(plain), "{plain}");
+        }
+        for hard in [
+            "(?=a)", "(?!a)", "(?<=a)b", "(?<!a)b", "(?>a)", r"(a)\1", r"(?P=x)", "a++", r"\Kx",
+            "a{2}+",
+        ] {
+            assert!(may_backtrack(hard), "{hard}");
+        }
     }
 
     #[test]

@@ -262,10 +262,10 @@ fn schemes_of_compressed_tensors_that_do_not_exist() {
         let said = ask(&scheme, Linear, &["model.layers.0.mlp.up_proj"]).unwrap_err();
         let start = format!(
             "{AT}': No compressed-tensors compatible scheme was found for \
-             layer_name='model.layers.0.mlp.up_proj', weight_quant={{"
+             layer_name='model.layers.0.mlp.up_proj', weight_quant=QuantizationArgs(num_bits="
         );
         assert!(said.message().starts_with(&start), "{said}");
-        assert!(said.message().contains("output_quant="), "{said}");
+        assert!(said.message().contains(", output_quant="), "{said}");
         assert_eq!(ask(&scheme, LayerKind::Head, &["lm_head"]), Ok(None));
     }
     let marlin = of(compressed("marlin-24", args("int", 4, "channel", false), Value::Null));
@@ -298,7 +298,7 @@ fn lists_and_patterns_are_bounded() {
     let line = refused(but(awq(), json!({"modules_to_not_convert": many(4097, "x")})));
     assert_eq!(line, format!("{AT}.modules_to_not_convert' has 4097 entries, at most 4096."));
     let line = refused(but(w4a16(), json!({"ignore": many(257, "re:x")})));
-    assert_eq!(line, format!("{AT}.ignore' has 257 patterns, at most 256."));
+    assert!(line.starts_with(&format!("{AT}.ignore' has more than 256 regular expressions")));
     let names = of(but(w4a16(), json!({"ignore": many(100_000, "model.layers.")}))).unwrap();
     assert_eq!(ask(&names, Linear, &["model.layers.99999"]), Ok(None), "names are looked up");
 

@@ -101,7 +101,7 @@ impl QuantScheme {
 
     /// What the rules say of a part of the weight `whole`.
     fn of_part(&self, kind: LayerKind, part: &str, whole: &str) -> Result<Option<Format>> {
-        let at = |e: Error| e.context(&format!("{}: ", self.named));
+        let at = |e: Error| e.context(&format!("{}: ", self.named)).on_one_line();
         let layer = Spelled::new(kind, self.prefixes, part, whole);
         match self.layers.answer(&layer).map_err(at)? {
             Answer::Plain => Ok(None),
@@ -117,16 +117,18 @@ impl QuantScheme {
     fn mixed(&self, whole: &str) -> Error {
         let named = &self.named;
         let whole = json::cut(whole);
-        if self.method == "compressed-tensors" {
-            return invalid!(
+        let error = if self.method == "compressed-tensors" {
+            invalid!(
                 "{named}: Found different quantization schemes for the shards of {whole}. vLLM \
                  requires all to use the same scheme."
-            );
-        }
-        invalid!(
-            "{named}: Detected some but not all shards of {whole} are quantized. All shards of \
-             fused layers to have the same precision."
-        )
+            )
+        } else {
+            invalid!(
+                "{named}: Detected some but not all shards of {whole} are quantized. All shards \
+                 of fused layers to have the same precision."
+            )
+        };
+        error.on_one_line()
     }
 }
 

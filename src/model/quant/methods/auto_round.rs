@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::super::format::{Format, Inputs, Packing};
-use super::super::names::{bounded, few_patterns, Names};
-use super::super::pattern::Pattern;
+use super::super::names::{bounded, Names};
+use super::super::pattern::Patterns;
 use super::super::scheme::{Answer, Rule};
 use super::layers::{self, bits, block, e4m3, either, group, plain_head, Read};
 use crate::device::ScaleOver;
@@ -132,14 +132,13 @@ fn extra(quant: &Object, base: Sizes) -> Result<Vec<Rule>> {
     let Some(extra) = quant.object(KEY)? else { return Ok(Vec::new()) };
     let mut whole = HashMap::new();
     let mut ends: Vec<(Answer, HashSet<String>)> = Vec::new();
-    let mut patterns = Vec::new();
+    let mut patterns = Patterns::of(quant.name(KEY));
+    let mut hits = Vec::new();
     for key in extra.keys() {
         let over = extra.needed(key, "an object", extra.object(key)?)?;
         let answer = base.with(&over)?.answer();
         if key.contains(|c| SPECIAL.contains(c)) {
-            let pattern = Pattern::anywhere(key, &quant.name(KEY))?;
-            patterns.push(Rule::Of(Names::Pattern(pattern), answer));
-            few_patterns(patterns.len(), &quant.name(KEY))?;
+            hits.push(Rule::Of(Names::Pattern(patterns.anywhere(key)?), answer));
             continue;
         }
         whole.insert(key.to_string(), answer.clone());
@@ -154,7 +153,7 @@ fn extra(quant: &Object, base: Sizes) -> Result<Vec<Rule>> {
 
     let mut rules = vec![Rule::Each(whole)];
     rules.extend(ends.into_iter().map(|(answer, names)| Rule::Of(Names::Ending(names), answer)));
-    rules.extend(patterns);
+    rules.extend(hits);
     Ok(rules)
 }
 

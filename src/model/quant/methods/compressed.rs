@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use super::super::format::{ByteCodes, Format, Inputs, Packing};
-use super::super::names::{few_patterns, Names};
-use super::super::pattern::Pattern;
+use super::super::names::{bounded, Names};
+use super::super::pattern::Patterns;
 use super::super::scheme::{Answer, KvScheme, Rule};
 use super::compressed_args::{args, Args, Order, Strategy};
 use super::layers::{self, e4m3, names, Read};
@@ -38,14 +38,15 @@ pub fn read(quant: &Object) -> Result<Read> {
     rules.extend(named_rules(quant, IGNORE, ignored.into_iter().map(|n| (n, Answer::Plain)))?);
     let targets = targets(quant)?;
     // What no name hits is found by the name of its class, as `Linear`.
-    let is_class = |target: &str| !target.contains('.') && !target.starts_with("re:");
-    let classes = targets.iter().filter(|(target, _)| is_class(target));
-    let classes: Vec<Rule> = classes
-        .map(|(target, answer)| Rule::Of(Names::Class(target.to_ascii_lowercase()), answer.clone()))
-        .collect();
-    few_patterns(classes.len(), &quant.name(GROUPS))?;
+    let is_class = |target: &&String| !target.contains('.') && !target.starts_with("re:");
+    let classes = targets.iter().map(|(target, _)| target).filter(is_class).cloned().collect();
+    let classes = bounded(classes, &quant.name(GROUPS))?;
+    let answers: HashMap<_, _> = targets.iter().cloned().collect();
     rules.extend(named_rules(quant, GROUPS, targets.into_iter())?);
-    rules.extend(classes);
+    rules.extend(classes.into_iter().filter_map(|target| {
+        let answer = answers.get(&target)?.clone();
+        Some(Rule::Of(Names::Class(target.to_ascii_lowercase()), answer))
+    }));
     let kv = kv_scheme(quant)?;
     Ok(layers::read("compressed-tensors", rules, Answer::Plain).with_kv(kv))
 }
@@ -70,7 +71,7 @@ fn named_rules(
 ) -> Result<Vec<Rule>> {
     let mut rules = Vec::new();
     let mut each = HashMap::new();
-    let mut patterns = 0;
+    let mut patterns = Patterns::of(quant.name(key));
     for (name, answer) in entries {
         let Some(text) = name.strip_prefix("re:") else {
             each.entry(name).or_insert(answer);
@@ -80,10 +81,7 @@ fn named_rules(
         if !each.is_empty() {
             rules.push(Rule::Each(std::mem::take(&mut each)));
         }
-        patterns += 1;
-        few_patterns(patterns, &quant.name(key))?;
-        let pattern = Pattern::at_start(text, &quant.name(key))?;
-        rules.push(Rule::Of(Names::Pattern(pattern), answer));
+        rules.push(Rule::Of(Names::Pattern(patterns.at_start(text)?), answer));
     }
     if !each.is_empty() {
         rules.push(Rule::Each(each));
@@ -135,11 +133,11 @@ fn answer(group: &Object, format: &str) -> Result<Answer> {
             group.name("format")
         )));
     }
-    let shown = |args: &Option<Args>| args.as_ref().map_or("None".into(), |a| a.shown.clone());
+    let shown = |args: &Option<Args>| args.as_ref().map_or("None".into(), Args::to_string);
     Ok(Answer::Refused(format!(
         "No compressed-tensors compatible scheme was found for layer_name='{{layer}}', \
          weight_quant={}, input_quant={}, output_quant={}, format='{}'",
-        weights.shown,
+        weights,
         shown(&inputs),
         shown(&outputs),
         json::cut(format)

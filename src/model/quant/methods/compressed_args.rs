@@ -2,8 +2,10 @@
 //! and the like of a group (its `QuantizationArgs`). Called by `compressed`, which judges what they
 //! make together.
 
+use std::fmt;
+
 use crate::error::Result;
-use crate::json::{self, Object};
+use crate::json::Object;
 
 /// What shares a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +47,32 @@ pub struct Args {
     pub order: Order,
     /// Scales are powers of two in a byte.
     pub byte_scales: bool,
-    /// As a message shows them.
-    pub shown: String,
+}
+
+impl fmt::Display for Args {
+    /// As messages of the Python backend show them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |yes| if yes { "True" } else { "False" };
+        let (strategy, group) = match self.strategy {
+            Strategy::Tensor => ("tensor", None),
+            Strategy::Channel => ("channel", None),
+            Strategy::Group(group) => ("group", Some(group)),
+            Strategy::Block => ("block", None),
+            Strategy::Token => ("token", None),
+            Strategy::TensorGroup(group) => ("tensor_group", Some(group)),
+            Strategy::Head => ("attn_head", None),
+        };
+        write!(
+            f,
+            "QuantizationArgs(num_bits={}, type='{}', symmetric={}, group_size={}, \
+             strategy='{strategy}', dynamic={})",
+            self.bits,
+            if self.float { "float" } else { "int" },
+            word(self.symmetric),
+            group.map_or("None".into(), |group| group.to_string()),
+            word(self.dynamic)
+        )
+    }
 }
 
 /// Groups are no longer than a row.
@@ -58,7 +84,6 @@ const MAX_GROUP: i64 = 1 << 20;
 /// InvalidArgument: a value of a key that is none.
 pub fn args(group: &Object, key: &str) -> Result<Option<Args>> {
     let Some(object) = group.object(key)? else { return Ok(None) };
-    let shown = group.given(key).map(json::shown).unwrap_or_default();
     let bits = object.integer("num_bits", 1, 32)?.unwrap_or(8);
     let float = match object.text("type")?.map(str::to_ascii_lowercase).as_deref() {
         None | Some("int") => false,
@@ -73,7 +98,6 @@ pub fn args(group: &Object, key: &str) -> Result<Option<Args>> {
         dynamic: dynamic(&object)?,
         order: order(&object)?,
         byte_scales: object.text("scale_dtype")?.is_some_and(|d| d.ends_with("uint8")),
-        shown,
     }))
 }
 

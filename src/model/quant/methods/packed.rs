@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::super::format::{Format, Packing};
-use super::super::names::{bounded, few_patterns, Names};
-use super::super::pattern::Pattern;
+use super::super::names::{bounded, Names};
+use super::super::pattern::Patterns;
 use super::super::scheme::{Answer, Rule};
 use super::layers::{
     self, bits, either, flag, for_one_kernel, group, plain_head, short_list, Read,
@@ -114,7 +114,7 @@ fn blocks(quant: &Object, key: &str) -> Result<Vec<String>> {
 fn dynamic(quant: &Object, base: Gptq) -> Result<Vec<Rule>> {
     const KEY: &str = "dynamic";
     let Some(dynamic) = quant.object(KEY)? else { return Ok(Vec::new()) };
-    few_patterns(dynamic.keys().count(), &quant.name(KEY))?;
+    let mut patterns = Patterns::of(quant.name(KEY));
     let mut rules = Vec::new();
     for key in dynamic.keys() {
         let (text, answer) = match key.strip_prefix("-:") {
@@ -124,7 +124,7 @@ fn dynamic(quant: &Object, base: Gptq) -> Result<Vec<Rule>> {
                 (key.strip_prefix("+:").unwrap_or(key), base.with(&over)?.answer())
             }
         };
-        let pattern = Pattern::at_start(text, &quant.name(KEY))?;
+        let pattern = patterns.at_start(text)?;
         rules.push(Rule::Of(Names::Pattern(pattern), answer));
     }
     Ok(rules)
@@ -137,12 +137,12 @@ pub fn awq(quant: &Object) -> Result<Read> {
     if let Some(version) = quant.text(key)?.filter(|v| !v.eq_ignore_ascii_case("gemm")) {
         return Err(for_one_kernel(quant, key, version, "gemm"));
     }
-    let key = either(quant, ["w_bit", "bits"]);
+    let key = either(quant, ["bits", "w_bit"]);
     let bits = bits(quant, key)?;
     if bits != 4 {
         return Err(invalid!("{}: Unsupported num_bits = {bits}. Supported: 4.", quant.name(key)));
     }
-    let group = group(quant, either(quant, ["q_group_size", "group_size"]))?;
+    let group = group(quant, either(quant, ["group_size", "q_group_size"]))?;
     let symmetric = !flag(quant, "zero_point")?;
 
     let mut rules = Vec::new();

@@ -19,10 +19,10 @@ impl Written {
     fn new(name: &str, tensors: &[Tensor]) -> Written {
         let dir = std::env::temp_dir().join(format!("triton_vllm_{}_{name}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let view = |&(name, dtype, shape, bytes): &Tensor| {
-            (name, TensorView::new(dtype, shape.to_vec(), bytes).unwrap())
-        };
-        let views: Vec<_> = tensors.iter().map(view).collect();
+        let mut views = Vec::new();
+        for &(name, dtype, shape, bytes) in tensors {
+            views.push((name, TensorView::new(dtype, shape.to_vec(), bytes).unwrap()));
+        }
         let bytes = safetensors::serialize(views, None).unwrap();
         std::fs::write(dir.join("model.safetensors"), bytes).unwrap();
         Written(dir)
