@@ -12,6 +12,7 @@ use triton_vllm::engine::EngineArgs;
 use triton_vllm::error::{Error, Result};
 use triton_vllm::ids::TokenId;
 use triton_vllm::model::config::SpecOptions;
+use triton_vllm::model::gguf::{Gguf, TokenizerParts, Vocabulary};
 use triton_vllm::model::quant::LayerKind;
 use triton_vllm::model::{Checkpoint, ModelSpec};
 use triton_vllm::sampling::{SamplingLimits, SamplingParams};
@@ -143,6 +144,43 @@ pub fn config(data: &[u8]) {
             }
         }
     }
+}
+
+/// A whole GGUF file: keys as a configuration and as a tokenizer, tensors as floats and as codes.
+pub fn gguf(data: &[u8]) {
+    let path = folder(&[("model.gguf", data)]).join("model.gguf");
+    let Some(gguf) = judge(Gguf::open(&path, &Arc::default())) else { return };
+    if let Some(keys) = judge(gguf.config()) {
+        let supported = &[DType::F32, DType::BF16, DType::F16];
+        let options = SpecOptions { supported, ..Default::default() };
+        judge(ModelSpec::from_keys(gguf.path(), keys, &options));
+    }
+    if let Some(TokenizerParts { vocabulary, config }) = judge(gguf.tokenizer()) {
+        let tokenizer = match vocabulary {
+            Vocabulary::Json(whole) => Tokenizer::from_json(&path, &whole, &config),
+            Vocabulary::Pieces(pieces) => Tokenizer::from_pieces(&path, &pieces, &config),
+        };
+        if let Some(ids) = judge(tokenizer).and_then(|made| judge(made.encode("a <s> \u{e9} 12"))) {
+            assert!(ids.len() < 100);
+        }
+    }
+
+    let Some(tensors) = judge(gguf.tensors()) else { return };
+    let checkpoint = Checkpoint::of_gguf(tensors);
+    let names: Vec<String> = checkpoint.names().take(40).map(str::to_string).collect();
+    for name in &names {
+        for (rows, cols) in [(32, 1), (97, 32), (16, 32), (32, 32), (64, 32), (32, 64)] {
+            if let Some(tensor) = judge(checkpoint.tensor(name, rows, cols)) {
+                assert_eq!(judge(tensor.values()).map(|v| v.len()), Some(rows * cols));
+            }
+            let codes = checkpoint.codes(std::slice::from_ref(name), &[rows], cols);
+            if let Some(Some((form, parts))) = judge(codes) {
+                let values = judge(parts[0].values(&form, 0..rows));
+                assert_eq!(values.map(|v| v.len()), Some(rows * cols));
+            }
+        }
+    }
+    judge(checkpoint.unchanged());
 }
 
 pub fn model_json(data: &[u8]) {

@@ -1,9 +1,12 @@
 //! Bad checkpoints: each gives one line that names the file and what is wrong, and never a crash.
 
+#[path = "checkpoints/quantised.rs"]
+mod quantised;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::{json, Value};
-use triton_vllm::device::trace::Trace;
+use triton_vllm::device::trace::{Held, Trace};
 use triton_vllm::device::{DType, DeviceLimits};
 use triton_vllm::error::Error;
 use triton_vllm::model::config::SpecOptions;
@@ -25,10 +28,22 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// How much of a checkpoint is read.
+#[derive(Debug, Clone, Copy)]
+enum Load {
+    Whole,
+    Shapes,
+    Dummy,
+}
+
 impl Spoiled {
     fn of(fixture: &str, name: &str) -> Spoiled {
-        let from =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(fixture);
+        Spoiled::from("models", fixture, name)
+    }
+
+    fn from(folder: &str, fixture: &str, name: &str) -> Spoiled {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let from = root.join(folder).join(fixture);
         let unique = format!("triton_vllm_{}_{name}", std::process::id());
         let dir = std::env::temp_dir().join(unique);
         copy(&from, &dir);
@@ -67,9 +82,35 @@ impl Spoiled {
         std::fs::write(path, bytes).unwrap();
     }
 
+    /// Change the bytes of a tensor of model.safetensors.
+    fn tensor(&self, name: &str, change: impl Fn(&mut [u8])) {
+        self.bytes(|bytes| {
+            let (header, _) = split(bytes);
+            let json: Value = serde_json::from_slice(header).unwrap();
+            let start = 8 + header.len();
+            let at = |n: usize| start + json[name]["data_offsets"][n].as_u64().unwrap() as usize;
+            let range = at(0)..at(1);
+            change(&mut bytes[range]);
+        });
+    }
+
+    /// Call a tensor by a name that nobody asks for.
+    fn without(&self, name: &str) {
+        self.header(|h| {
+            let tensor = h.as_object_mut().unwrap().remove(name).unwrap();
+            h["other"] = tensor;
+        });
+    }
+
     fn load(&self) -> Result<(), Error> {
+        self.held(Load::Whole).map(drop)
+    }
+
+    /// What a load would take.
+    fn held(&self, load: Load) -> Result<Held, Error> {
         let checkpoint = Checkpoint::open(&self.0)?;
-        let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
+        let supported = &[DType::F32, DType::BF16, DType::F16];
+        let options = SpecOptions { supported, ..Default::default() };
         let spec = ModelSpec::read(&self.0, &options)?;
         let limits = DeviceLimits {
             step_tokens: 16,
@@ -80,8 +121,15 @@ impl Spoiled {
             max_model_len: spec.max_model_len,
             kv: spec.kv_shape(None)?,
         };
+
         let mut trace = Trace::new(DType::F32);
-        Decoder::load(&spec, &WeightSource::Files(checkpoint), &mut trace, &limits).map(drop)
+        let files = WeightSource::Files(checkpoint);
+        match load {
+            Load::Whole => Decoder::load(&spec, &files, &mut trace, &limits)?,
+            Load::Shapes => Decoder::load_shapes(&spec, &files, &mut trace, &limits)?,
+            Load::Dummy => Decoder::load(&spec, &WeightSource::Dummy, &mut trace, &limits)?,
+        };
+        Ok(trace.held())
     }
 
     /// The one line; it names the folder's file and holds all of `wanted`.
@@ -248,7 +296,7 @@ fn missing_files() {
     std::fs::remove_file(spoiled.path(FILE)).unwrap();
     spoiled.refused(&spoiled.0.to_string_lossy(), &["no model.safetensors"]);
     std::fs::write(spoiled.path("weights.gguf"), b"x").unwrap();
-    spoiled.refused(&spoiled.0.to_string_lossy(), &["holds GGUF, which is not read yet"]);
+    spoiled.refused(&spoiled.0.to_string_lossy(), &["holds GGUF, which is read where"]);
     std::fs::write(spoiled.path("pytorch_model.bin"), b"x").unwrap();
     spoiled.refused("pytorch_model.bin", &["1 bytes are too few"]);
     std::fs::write(spoiled.path("pytorch_model.bin"), b"\x80\x02}q\x00.rubbish").unwrap();

@@ -19,14 +19,23 @@ struct Case {
 }
 
 fn fixtures() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let found = fixtures_of("models");
+    assert!(found.len() >= 43, "only {} fixtures", found.len());
+    let quantised = fixtures_of("quantised");
+    assert!(quantised.len() >= 38, "only {} quantised fixtures", quantised.len());
+    let gguf = fixtures_of("gguf");
+    assert!(gguf.len() >= 10, "only {} fixtures in GGUF", gguf.len());
+    [found, quantised, gguf].concat()
+}
+
+fn fixtures_of(folder: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder);
     let mut found: Vec<PathBuf> = std::fs::read_dir(&root)
         .expect("fixtures")
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.join("expected.json").exists())
         .collect();
     found.sort();
-    assert!(found.len() >= 43, "only {} fixtures", found.len());
     found
 }
 
@@ -57,8 +66,11 @@ fn cases(dir: &Path) -> Vec<Case> {
 fn rig_of(dir: &Path) -> Rig {
     let json = json_of(dir, "expected.json");
     let max_model_len = json.get("max_model_len").and_then(serde_json::Value::as_i64);
-    let gemma = json_of(dir, "config.json")["model_type"].as_str().unwrap().starts_with("gemma");
-    let dtype = if gemma { "float32" } else { "" };
+    let in_gguf = dir.parent().is_some_and(|folder| folder.ends_with("gguf"));
+    let is_gemma = |dir: &Path| {
+        json_of(dir, "config.json")["model_type"].as_str().unwrap().starts_with("gemma")
+    };
+    let dtype = if in_gguf || is_gemma(dir) { "float32" } else { "" };
     Rig::files(dir, &RigOptions { max_model_len, dtype, ..Default::default() })
 }
 
@@ -90,7 +102,7 @@ fn a_token_beyond_the_table_never_reaches_the_device() {
 #[test]
 fn odd_sizes_are_among_them() {
     let mut seen = std::collections::BTreeMap::new();
-    for dir in fixtures() {
+    for dir in fixtures_of("models") {
         let whole = json_of(&dir, "config.json");
         let config = whole.get("text_config").unwrap_or(&whole);
         let number = |key: &str| config[key].as_u64();

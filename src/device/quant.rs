@@ -105,7 +105,7 @@ pub enum InputQuant {
     /// Bytes with a step for each row, largest |x| / 127: code = round(x * (127 / largest)).
     Int8Row,
     /// Bytes with a step for each row, (largest - least) / 255, and a zero, round(-128 - least /
-    /// step): code = round(x * (1 / step)) + zero.
+    /// step): code = round(x * (1 / step)) + zero. Equal inputs stay what they are.
     Int8RowWithZero,
 }
 
@@ -169,7 +169,7 @@ impl QuantPart<'_> {
                 } else {
                     line[col / 2] >> (4 * (col % 2)) & 15
                 };
-                let at = row * groups + col / form.group;
+                let at = row * groups + col / form.group.max(1);
                 let scaled = self.scales[at] * numbers[usize::from(code)];
                 values.push(match self.offsets.get(at) {
                     Some(offset) => scaled + offset,

@@ -17,6 +17,8 @@ pub enum Kind {
     Certificates,
     /// Tensors: read piece by piece, never as a whole.
     Weights,
+    /// A model of one file, GGUF: as weights.
+    Gguf,
 }
 
 impl Kind {
@@ -26,7 +28,7 @@ impl Kind {
             Kind::Line => 64 << 10,
             Kind::Arguments | Kind::Config | Kind::Certificates => 16 << 20,
             Kind::Tokenizer | Kind::Index => 128 << 20,
-            Kind::Weights => 16 << 40,
+            Kind::Weights | Kind::Gguf => 16 << 40,
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn judge(path: &Path, kind: Kind, head: &[u8]) -> Result<()> {
         ));
     }
     let other = match head {
-        [b'G', b'G', b'U', b'F', ..] => "a GGUF file",
+        [b'G', b'G', b'U', b'F', ..] if kind != Kind::Gguf => "a GGUF file",
         [0x1f, 0x8b, ..] => "packed with gzip: unpack it",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "packed with zstd: unpack it",
         [0x89, b'H', b'D', b'F', ..] => "an HDF5 file, as Keras writes it",
@@ -48,6 +48,7 @@ pub(super) fn judge(path: &Path, kind: Kind, head: &[u8]) -> Result<()> {
     };
     let wanted = match kind {
         Kind::Weights => "safetensors and pytorch_model.bin are read",
+        Kind::Gguf => "it should be a GGUF file",
         _ => "such a file is not read here",
     };
     Err(Error::Unsupported(format!("{shown} is {other}; {wanted}.")))

@@ -1,10 +1,12 @@
-//! Which folder a model's name means, and whether it holds a model in Hugging Face's format: what
-//! is missing is said, and whose format it is where it is another's. Called by `engine` before
-//! anything is read, and by `hub` before weights are fetched. It reads names of files only.
+//! Which folder or file a model's name means, and whether a folder holds a model, in Hugging Face's
+//! format or as GGUF: what is missing is said, and whose format it is where it is another's. Called
+//! by `engine` before anything is read, and by `hub` before weights are fetched. It reads names of
+//! files only.
 
 use std::path::{Path, PathBuf};
 
 use super::foreign_formats::other_format;
+use super::gguf::{self, GgufName};
 use super::hub;
 use crate::error::{Error, Result};
 use crate::files::{self, Kind};
@@ -17,42 +19,63 @@ const LISTED: usize = 8;
 /// What a name means.
 #[derive(Debug, PartialEq)]
 pub enum Location {
-    /// A folder of this machine.
-    Folder(PathBuf),
-    /// A name on a hub.
-    Repo,
+    /// A folder of this machine, and which of its GGUF files is meant if there are any.
+    Folder(PathBuf, GgufName),
+    /// A GGUF file of this machine.
+    Gguf(PathBuf),
+    /// A name on a hub, and which GGUF file of it.
+    Repo(String, GgufName),
 }
 
-/// A local folder wins: `~` is the home, a relative path is tried against the version's folder
-/// first, then against the server's working directory. The folder of a model in a hub's cache means
-/// the snapshot of the revision in it. What is no folder may be a model on a hub.
+/// What a folder holds.
+#[derive(Debug, PartialEq)]
+pub enum Holds {
+    /// A model in Hugging Face's format.
+    Model,
+    /// One in GGUF: its first file.
+    Gguf(PathBuf),
+}
+
+/// A local folder wins, or a GGUF file: `~` is the home, a relative path is tried against the
+/// version's folder first, then against the server's working directory. The folder of a model in a
+/// hub's cache means the snapshot of the revision in it. What is no folder may be a model on a hub.
+/// Behind a colon a folder's or repository's GGUF file is named by its type, `org/name:Q4_K_M`; a
+/// repository's also as `org/name/file.gguf`.
 ///
 /// # Errors
-/// NotFound, with the paths that were tried; Unsupported: a GGUF file; InvalidArgument: another
-/// file, or a URL.
+/// NotFound, with the paths that were tried; InvalidArgument: another file, or a URL.
 pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Location> {
     if name.trim().is_empty() {
         return Err(invalid!(
             "'model' is empty: it names a folder or a model on a hub (org/name)."
         ));
     }
+
     let tried = candidates(name, version_dir);
-    let is_gguf = |text: &str| text.to_ascii_lowercase().ends_with(".gguf");
-    if let Some(folder) = tried.iter().find(|path| path.is_dir()) {
-        return snapshot_in(folder, revision).map(Location::Folder).map_err(Error::on_one_line);
+    let folder_in = |tried: &[PathBuf], which: GgufName| {
+        let folder = tried.iter().find(|path| path.is_dir())?;
+        let folder = snapshot_in(folder, revision).map_err(Error::on_one_line);
+        Some(folder.map(|folder| Location::Folder(folder, which)))
+    };
+    if let Some(found) = folder_in(&tried, GgufName::Only) {
+        return found;
     }
+    let file = tried.iter().find(|path| path.exists());
+    if let Some(file) = file.filter(|_| gguf::is_gguf(name)) {
+        return Ok(Location::Gguf(file.clone()));
+    }
+    let with_type = gguf::with_type(name);
+    if let Some((place, which)) = with_type.clone() {
+        if let Some(found) = folder_in(&candidates(place, version_dir), which) {
+            return found;
+        }
+    }
+
     let shown = cut(name);
-    // vLLM's names of quantisations in a repository: org/name:Q4_K_M.
-    let quantised = name.to_ascii_lowercase().contains("gguf:");
-    if is_gguf(name) || quantised {
-        return Err(Error::Unsupported(format!(
-            "'{shown}' is a GGUF file, and GGUF is not read yet: name the folder or the hub's name \
-             of the same model in safetensors (config.json, model.safetensors, tokenizer.json)."
-        )));
-    }
     if let Some(file) = tried.iter().find(|path| path.exists()) {
         return Err(invalid!(
-            "{} is a file: a model is named by the folder that holds its config.json.",
+            "{} is a file: a model is named by the folder that holds its config.json, or by its \
+             GGUF file.",
             file.display()
         )
         .on_one_line());
@@ -63,15 +86,30 @@ pub fn find(name: &str, version_dir: &Path, revision: Option<&str>) -> Result<Lo
              (org/name)."
         ));
     }
-    if hub::is_repo(name) {
-        return Ok(Location::Repo);
+    if let Some((repo, which)) = on_hub(name, with_type) {
+        return Ok(Location::Repo(repo, which));
     }
     let tried: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
+    let what = if gguf::is_gguf(name) { "GGUF file" } else { "folder" };
     Err(Error::NotFound(format!(
-        "'{shown}' is no folder (tried: {}) and no name of a model on a hub (org/name).",
+        "'{shown}' is no {what} (tried: {}) and no name of a model on a hub (org/name).",
         tried.join(", ")
     ))
     .on_one_line())
+}
+
+/// A repository, by itself, with a type, or with a file of it.
+fn on_hub(name: &str, with_type: Option<(&str, GgufName)>) -> Option<(String, GgufName)> {
+    let repo = |name: &str| hub::is_repo(name).then(|| name.to_string());
+    if let Some((place, which)) = with_type {
+        return Some((repo(place)?, which));
+    }
+    if !gguf::is_gguf(name) {
+        return Some((repo(name)?, GgufName::Only));
+    }
+    // org/name/file.gguf, or one folder further down.
+    let (at, _) = name.match_indices('/').nth(1)?;
+    Some((repo(&name[..at])?, GgufName::File(name[at + 1..].into())))
 }
 
 fn candidates(name: &str, version_dir: &Path) -> Vec<PathBuf> {
@@ -114,14 +152,32 @@ pub fn snapshot_in(folder: &Path, revision: Option<&str>) -> Result<PathBuf> {
     )))
 }
 
-/// Whether the folder holds the config.json of a model.
+/// Whether the folder holds a model: config.json with weights that are not GGUF, or without any; or
+/// a GGUF file.
 ///
 /// # Errors
-/// NotFound or Unsupported: it does not, with what it holds.
-pub fn judge(folder: &Path) -> Result<()> {
-    if folder.join("config.json").exists() {
-        return Ok(());
+/// NotFound or Unsupported: it holds none, with what it holds. InvalidArgument: several GGUF files,
+/// and no word on which.
+pub fn judge(folder: &Path, which: &GgufName) -> Result<Holds> {
+    let has_config = folder.join("config.json").exists();
+    let asked = *which != GgufName::Only;
+    let names = gguf_names_in(folder);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    if asked || !has_config || (!names.is_empty() && !has_weights(folder)) {
+        let at = |e: Error| e.context(&format!("{}: ", folder.display())).on_one_line();
+        let chosen = gguf::choose(&names, which).map_err(at)?;
+        if let Some(first) = chosen.as_ref().and_then(|files| files.first()) {
+            return Ok(Holds::Gguf(folder.join(first)));
+        }
+        if asked {
+            let text = format!("{}: it holds no GGUF file.", folder.display());
+            return Err(Error::NotFound(text).on_one_line());
+        }
     }
+    if has_config {
+        return Ok(Holds::Model);
+    }
+
     let shown = folder.display();
     let names = names_in(folder);
     let error = match other_format(names.iter().map(String::as_str)) {
@@ -137,6 +193,29 @@ pub fn judge(folder: &Path) -> Result<()> {
         )),
     };
     Err(error.on_one_line())
+}
+
+/// GGUF files of a folder and of the folders in it, by their paths from it.
+fn gguf_names_in(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in names_in(folder) {
+        if gguf::is_gguf(&name) {
+            found.push(name);
+        } else if !name.starts_with('.') && folder.join(&name).is_dir() {
+            let inside = names_in(&folder.join(&name)).into_iter();
+            found
+                .extend(inside.filter(|own| gguf::is_gguf(own)).map(|own| format!("{name}/{own}")));
+        }
+    }
+    found
+}
+
+/// Whether there are weights in Hugging Face's format.
+fn has_weights(folder: &Path) -> bool {
+    names_in(folder).iter().any(|name| {
+        let torch = name.starts_with("pytorch_model") && name.ends_with(".bin");
+        name.ends_with(".safetensors") || torch || name.ends_with(".index.json")
+    })
 }
 
 /// Names of what is in a folder, in alphabetical order; at most a thousand.

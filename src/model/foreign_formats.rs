@@ -24,7 +24,11 @@ const FORMATS: &[(&str, &str, &str)] = &[
         ".json",
         "it is a model of diffusers, which makes images; language models are served here",
     ),
-    ("", ".gguf", "it holds GGUF, which is not read yet; take the same model in safetensors"),
+    (
+        "",
+        ".gguf",
+        "it holds GGUF, which is read where 'model' names it and 'load_format' allows it",
+    ),
     ("ggml", ".bin", "it holds ggml, which is not read; take the same model in safetensors"),
     (
         "",

@@ -21,9 +21,10 @@ use std::sync::Arc;
 
 use super::checkpoint::{Files, ADAPTER_FILES};
 use super::foreign_formats::other_format;
+use super::gguf::GgufName;
 use crate::error::{Error, Result};
 use crate::files::{read_text, Kind, Progress};
-use files::{matches, shards, weight_files, SMALL_FILES};
+use files::{gguf_files, matches, shards, weight_files, SMALL_FILES};
 use remote::{Failure, Remote};
 use store::Store;
 
@@ -76,6 +77,8 @@ pub struct SnapshotRequest<'a> {
     pub ignore: &'a [String],
     /// None: no weights.
     pub weights: Option<Files>,
+    /// Which GGUF file, if there are any.
+    pub gguf: &'a GgufName,
 }
 
 /// Could this be the name of a model on a hub? One or two parts of letters, digits, `-`, `_`, `.`.
@@ -215,22 +218,22 @@ impl Hub {
             fetch(name)?;
         }
 
-        let mut weights = Vec::new();
-        if let Some(files) = request.weights {
-            for name in weight_files(&names, files) {
-                if name.ends_with(".index.json") {
-                    fetch(name)?;
-                    weights.extend(shards(&folder, name, &names)?);
-                } else {
-                    weights.push(name);
-                }
-            }
-        }
+        let gguf = match request.weights {
+            Some(files) => gguf_files(&names, files, request.gguf)
+                .map_err(|e| e.context(&format!("model '{}': ", request.repo)))?,
+            None => None,
+        };
+        let in_gguf = gguf.is_some();
+        let weights = match (gguf, request.weights) {
+            (Some(files), _) => files,
+            (None, Some(files)) => with_shards(&folder, &names, files, &fetch)?,
+            (None, None) => Vec::new(),
+        };
 
         let repo = request.repo;
         let (what, read) = match request.weights {
             Some(Files::Adapter) => ("an adapter", ADAPTER_FILES.join(", ")),
-            _ => ("a language model", "*.safetensors, pytorch_model.bin".into()),
+            _ => ("a language model", "*.safetensors, pytorch_model.bin, *.gguf".into()),
         };
         if !folder.is_dir() && weights.is_empty() {
             return Err(match other_format(names.iter().copied()) {
@@ -243,7 +246,10 @@ impl Hub {
                 )),
             });
         }
-        judge(&folder)?;
+        // A GGUF file's configuration is in itself.
+        if !in_gguf {
+            judge(&folder)?;
+        }
         if weights.is_empty() && request.weights.is_some() {
             let format = other_format(names.iter().copied());
             return Err(Error::Unsupported(format!(
@@ -257,6 +263,25 @@ impl Hub {
         store.write_ref(&listing.commit)?;
         Ok(folder)
     }
+}
+
+/// The files of weights; an index among them is fetched, for the shards that it names.
+fn with_shards<'a>(
+    folder: &Path,
+    names: &[&'a str],
+    files: Files,
+    fetch: &dyn Fn(&str) -> Result<()>,
+) -> Result<Vec<&'a str>> {
+    let mut weights = Vec::new();
+    for name in weight_files(names, files) {
+        if name.ends_with(".index.json") {
+            fetch(name)?;
+            weights.extend(shards(folder, name, names)?);
+        } else {
+            weights.push(name);
+        }
+    }
+    Ok(weights)
 }
 
 fn expanded(path: &str, home: &Path) -> PathBuf {

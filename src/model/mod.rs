@@ -9,6 +9,7 @@
 //! | [`architectures`] | one row of data per architecture |
 //! | [`config`] | config.json -> [`ModelSpec`]: shapes and rules, checked |
 //! | [`checkpoint`] | checkpoint files, opened and checked |
+//! | [`gguf`] | GGUF files: configuration, tokenizer and weights in one |
 //! | [`quant`] | quantised checkpoints: formats, and the one form they become |
 //! | [`lora`] | LoRA adapters: a PEFT folder, read and checked |
 //! | [`weights`] | the weights of a decoder on a device, as the forward pass takes them |
@@ -23,6 +24,7 @@ pub mod config;
 pub mod decoder;
 pub mod folder;
 mod foreign_formats;
+pub mod gguf;
 pub mod hub;
 pub mod load;
 pub mod lora;

@@ -40,26 +40,56 @@ pub(super) fn load(dir: &Path) -> Result<Loaded> {
     set_class(dir, &mut config)?;
     let whole = dir.join("tokenizer.json");
     let pieces = dir.join("tokenizer.model");
-    let mut inner = if let Some(bytes) = files::optional(read(&whole))? {
+    let inner = if let Some(bytes) = files::optional(read(&whole))? {
         parsed(&whole, &bytes)?
     } else if pieces.exists() && !dir.join("vocab.json").exists() {
         sentencepiece(dir, &pieces, &mut config)?
     } else {
         byte_level_bpe(dir, &mut config)?
     };
+    finished(inner, &config, dir)
+}
+
+/// A tokenizer that lies in no folder of its own: what tokenizer.json would hold, and what
+/// tokenizer_config.json would. `path` is only named.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn from_json(path: &Path, whole: &Value, config: &Map<String, Value>) -> Result<Loaded> {
+    let inner = parsed(path, whole.to_string().as_bytes())?;
+    finished(inner, config, path)
+}
+
+/// The same of what tokenizer.model would hold.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn from_pieces(
+    path: &Path,
+    pieces: &[u8],
+    config: &Map<String, Value>,
+) -> Result<Loaded> {
+    let rules = rules(config);
+    let inner = sentencepiece::read(pieces, &rules).map_err(|e| broken(path, &e))?;
+    finished(inner, config, path)
+}
+
+/// What the side files say, put to the tokenizer that the large file made. `place` is named.
+fn finished(mut inner: Inner, config: &Map<String, Value>, place: &Path) -> Result<Loaded> {
+    let at = |e: Error| e.context(&format!("{}: ", place.display()));
     // A serving engine neither cuts nor pads, whatever a training script has left in the file.
-    inner.with_truncation(None).map_err(|e| broken(&whole, &e))?;
+    inner.with_truncation(None).map_err(|e| broken(place, &e))?;
     inner.with_padding(None);
 
     let mut model = inner.get_model().clone();
     model.resize_cache(CACHED_WORDS);
     inner.with_model(model);
 
-    add_tokens(&mut inner, &config).map_err(|e| e.context(&format!("{}: ", dir.display())))?;
-    set_prefix_space(&mut inner, &config);
-    let bos = role(&config, "bos_token").and_then(|t| inner.token_to_id(&t)).map(TokenId);
-    let eos = role(&config, "eos_token").and_then(|t| inner.token_to_id(&t)).map(TokenId);
-    set_template(&mut inner, &config)?;
+    add_tokens(&mut inner, config).map_err(at)?;
+    set_prefix_space(&mut inner, config);
+    let bos = role(config, "bos_token").and_then(|t| inner.token_to_id(&t)).map(TokenId);
+    let eos = role(config, "eos_token").and_then(|t| inner.token_to_id(&t)).map(TokenId);
+    set_template(&mut inner, config).map_err(at)?;
     Ok(Loaded { inner, eos, bos })
 }
 
@@ -223,12 +253,16 @@ fn sentencepiece(dir: &Path, path: &Path, config: &mut Map<String, Value>) -> Re
         listed.insert(id.to_string(), json!({"content": token, "special": special}));
     }
     config.entry("added_tokens_decoder").or_insert(Value::Object(listed));
-    let rules = Rules {
-        gemma,
+    sentencepiece::read(&read(path)?, &rules(config)).map_err(|e| broken(path, &e))
+}
+
+/// How a sentencepiece model is used, by its class and flags.
+fn rules(config: &Map<String, Value>) -> Rules {
+    Rules {
+        gemma: class(config).trim_end_matches("Fast") == "GemmaTokenizer",
         legacy: flag(config, "legacy", true),
         prefix_space: flag(config, "add_prefix_space", true),
-    };
-    sentencepiece::read(&read(path)?, &rules).map_err(|e| broken(path, &e))
+    }
 }
 
 /// What would have been read, and what there is.

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
+use serde_json::{Map, Value};
 use tokenizers::{DecoderWrapper, Tokenizer as Inner};
 
-use super::load;
+use super::load::{self, Loaded};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::{internal, invalid};
@@ -43,13 +44,38 @@ impl Tokenizer {
     /// # Errors
     /// NotFound or InvalidArgument, one line that names the file.
     pub fn load(dir: &Path) -> Result<Tokenizer> {
-        let loaded = load::load(dir).map_err(Error::on_one_line)?;
+        Tokenizer::of(load::load(dir), dir)
+    }
+
+    /// The same of values that another file holds: what tokenizer.json and tokenizer_config.json
+    /// would. `path` is that file's, for messages.
+    ///
+    /// # Errors
+    /// InvalidArgument, one line that names the file.
+    pub fn from_json(path: &Path, whole: &Value, config: &Map<String, Value>) -> Result<Tokenizer> {
+        Tokenizer::of(load::from_json(path, whole, config), path)
+    }
+
+    /// The same of what tokenizer.model, a sentencepiece model, and tokenizer_config.json would.
+    ///
+    /// # Errors
+    /// As `from_json`.
+    pub fn from_pieces(
+        path: &Path,
+        pieces: &[u8],
+        config: &Map<String, Value>,
+    ) -> Result<Tokenizer> {
+        Tokenizer::of(load::from_pieces(path, pieces, config), path)
+    }
+
+    fn of(loaded: Result<Loaded>, path: &Path) -> Result<Tokenizer> {
+        let loaded = loaded.map_err(Error::on_one_line)?;
         let vocab = loaded.inner.get_vocab(true);
         let largest = vocab.values().copied().max().unwrap_or(0);
         if largest > MAX_ID {
             return Err(invalid!(
                 "the tokenizer in {} has a token with id {largest}, more than {MAX_ID}",
-                dir.display()
+                path.display()
             ));
         }
         Ok(Tokenizer {

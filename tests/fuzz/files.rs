@@ -143,6 +143,14 @@ fn fixture(path: &str) -> Vec<u8> {
     std::fs::read(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
+fn silence_tokenizers() {
+    std::panic::set_hook(Box::new(|info| {
+        if !info.location().is_some_and(|l| l.file().contains("tokenizers")) {
+            eprintln!("{info}");
+        }
+    }));
+}
+
 #[test]
 fn safetensors_headers() {
     drive(entries::safetensors, 4000, &[entries::good_safetensors()]);
@@ -164,6 +172,14 @@ fn pytorch_archives() {
 #[test]
 fn pickles() {
     drive(entries::pickle, 5000, &[entries::good_pickle()]);
+}
+
+/// Panics of the tokenizers crate are caught, and silenced as below.
+#[test]
+fn gguf_files() {
+    silence_tokenizers();
+    let good = ["qwen2/model.gguf", "tokenizers/json-llama3.gguf", "tokenizers/spm-bpe.gguf"];
+    drive(entries::gguf, 400, &good.map(|name| fixture(&format!("gguf/{name}"))));
 }
 
 #[test]
@@ -227,12 +243,7 @@ fn grammars() {
 /// The tokenizers crate trusts some files and panics: those panics are caught, and silenced here.
 #[test]
 fn tokenizer_files() {
-    std::panic::set_hook(Box::new(|info| {
-        if !info.location().is_some_and(|l| l.file().contains("tokenizers")) {
-            eprintln!("{info}");
-        }
-    }));
-
+    silence_tokenizers();
     drive(entries::tokenizer_config, 2500, &[fixture("tokenizers/opt-like/tokenizer_config.json")]);
 
     let vocab = br#"{"a":0,"b":1,"ab":2,"<s>":3,"</s>":4,"\u0120":5,"H":6,"e":7,"l":8,"o":9}"#;

@@ -1,7 +1,31 @@
 //! Attention over pages on the GPU against the CPU device: chunks and single rows mixed, contexts
-//! that are cut into parts, more sequences than blocks. Part of `cuda_ops`.
+//! that are cut into parts, more sequences than blocks; over pages of the model's type and of eight
+//! bits. Part of `cuda_ops`.
 
 use super::*;
+
+/// Of pages: the model's type, and those of eight bits.
+const KV_TYPES: [Option<KvType>; 3] = [None, Some(KvType::E4m3), Some(KvType::E5m2)];
+
+/// Scales that leave some of V beyond the largest E4M3, and K within.
+fn scales(kv: Option<KvType>) -> KvScales {
+    match kv {
+        Some(KvType::E4m3) => KvScales { k: 0.013, v: 0.0021 },
+        Some(_) => KvScales { k: 0.0007, v: 1.5 },
+        None => KvScales::ONE,
+    }
+}
+
+/// A k that was rotated with a last bit of its own may go to the other of two neighbours of eight
+/// bits: in f32 one element in a million; one in some hundred where a half type was rotated twice.
+fn slack(dtype: DType, kv: Option<KvType>, rotary: usize) -> f32 {
+    match dtype {
+        _ if kv.is_none() || rotary == 0 => 1.0,
+        DType::F32 => 500.0,
+        DType::F16 => 4.0,
+        DType::BF16 => 2.0,
+    }
+}
 
 struct AttentionCase {
     heads: usize,
@@ -49,67 +73,71 @@ fn attention_cases() -> Vec<AttentionCase> {
 /// each step.
 #[test]
 fn attention_over_mixed_steps() {
-    each_type(|dtype| {
-        for (n, c) in attention_cases().iter().enumerate() {
-            let AttentionCase { heads, kv_heads, dim, page_size, window, softcap, rotary } = *c;
-            let case = format!(
-                "attention {n}: {heads}/{kv_heads} x {dim}, pages of {page_size}, \
-                 window {window:?}, cap {softcap:?}, rotary {rotary}"
-            );
-            let setup = Setup { page_size, kv_heads, head_dim: dim, ..Setup::default() };
-            compare!(dtype, &setup, &case, 1.0, |b| {
-                let width = (heads + 2 * kv_heads) * dim;
-                let table = b.table(17, 300, width);
-                let scale = (dim as f32).powf(-0.5);
-                let spec = AttnSpec {
-                    heads,
-                    kv_heads,
-                    head_dim: dim,
-                    scale,
-                    window,
-                    softcap,
-                    kv_scales: KvScales::ONE,
-                };
+    each_type(|dtype| KV_TYPES.into_iter().for_each(|kv| mixed_steps(dtype, kv)));
+}
 
-                let inv_freq =
-                    (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
-                let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25 };
-                let rope = Some(&rope).filter(|_| rotary > 0);
+fn mixed_steps(dtype: DType, kv: Option<KvType>) {
+    for (n, c) in attention_cases().iter().enumerate() {
+        let AttentionCase { heads, kv_heads, dim, page_size, window, softcap, rotary } = *c;
+        let case = format!(
+            "attention {n}: {heads}/{kv_heads} x {dim}, pages of {page_size}, \
+                 window {window:?}, cap {softcap:?}, rotary {rotary}, pages {kv:?}"
+        );
+        let setup = Setup { page_size, kv_heads, head_dim: dim, kv, ..Setup::default() };
+        compare!(dtype, &setup, &case, slack(dtype, kv, rotary), |b| {
+            let width = (heads + 2 * kv_heads) * dim;
+            let table = b.table(17, 300, width);
+            let scale = (dim as f32).powf(-0.5);
+            let spec = AttnSpec {
+                heads,
+                kv_heads,
+                head_dim: dim,
+                scale,
+                window,
+                softcap,
+                kv_scales: scales(kv),
+            };
 
-                let mut results = Vec::new();
-                for step in [&[37, 1, 64][..], &[1, 20, 1], &[1, 1, 1], &[0, 70, 1], &[1, 1, 1]] {
-                    let rows = step.iter().sum();
-                    let mut qkv = b.tensor(rows, width);
-                    let mut out = b.tensor(rows, heads * dim);
+            let inv_freq =
+                (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
+            let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25 };
+            let rope = Some(&rope).filter(|_| rotary > 0);
 
-                    b.feed(step);
-                    b.dev.embed(&table, 1.0, &mut qkv)?;
-                    for layer in 0..2 {
-                        b.dev.rope_store(layer, &spec, rope, &mut qkv)?;
-                        results.push(("q, k after rope", b.dev.read(&qkv, rows)?));
-                        b.dev.attend(layer, &spec, &qkv, &mut out)?;
-                        results.push(("attend", b.dev.read(&out, rows)?));
-                    }
+            let mut results = Vec::new();
+            for step in [&[37, 1, 64][..], &[1, 20, 1], &[1, 1, 1], &[0, 70, 1], &[1, 1, 1]] {
+                let rows = step.iter().sum();
+                let mut qkv = b.tensor(rows, width);
+                let mut out = b.tensor(rows, heads * dim);
+
+                b.feed(step);
+                b.dev.embed(&table, 1.0, &mut qkv)?;
+                for layer in 0..2 {
+                    b.dev.rope_store(layer, &spec, rope, &mut qkv)?;
+                    results.push(("q, k after rope", b.dev.read(&qkv, rows)?));
+                    b.dev.attend(layer, &spec, &qkv, &mut out)?;
+                    results.push(("attend", b.dev.read(&out, rows)?));
                 }
-                Ok(results)
-            });
-        }
-    });
+            }
+            Ok(results)
+        });
+    }
 }
 
 /// Contexts long enough that the keys of single tokens are cut into parts, ragged on purpose.
 #[test]
 fn attention_over_long_contexts() {
     each_type(|dtype| {
-        for (heads, kv_heads, dim, window) in
-            [(8, 2, 128, None), (4, 4, 64, Some(700)), (20, 1, 80, None), (8, 4, 256, Some(64))]
-        {
-            let case = format!("long {heads}/{kv_heads} x {dim}, window {window:?}");
+        let shapes =
+            [(8, 2, 128, None), (4, 4, 64, Some(700)), (20, 1, 80, None), (8, 4, 256, Some(64))];
+        let all = shapes.into_iter().flat_map(|shape| KV_TYPES.map(|kv| (shape, kv)));
+        for ((heads, kv_heads, dim, window), kv) in all {
+            let case = format!("long {heads}/{kv_heads} x {dim}, window {window:?}, pages {kv:?}");
             let setup = Setup {
                 kv_heads,
                 head_dim: dim,
                 max_model_len: 2100,
                 step_tokens: 700,
+                kv,
                 ..Setup::default()
             };
             compare!(dtype, &setup, &case, 1.0, |b| {
@@ -123,7 +151,7 @@ fn attention_over_long_contexts() {
                     scale,
                     window,
                     softcap: None,
-                    kv_scales: KvScales::ONE,
+                    kv_scales: scales(kv),
                 };
 
                 let mut results = Vec::new();
@@ -155,12 +183,14 @@ fn attention_over_long_contexts() {
 #[test]
 fn attention_over_many_sequences() {
     each_type(|dtype| {
-        for (heads, kv_heads, dim, slots) in [(8, 8, 64, 160), (20, 4, 128, 260)] {
+        let shapes = [(8, 8, 64, 160), (20, 4, 128, 260)];
+        let all = shapes.into_iter().flat_map(|shape| KV_TYPES.map(|kv| (shape, kv)));
+        for ((heads, kv_heads, dim, slots), kv) in all {
             if grader::small_shapes() && slots > 200 {
                 continue;
             }
 
-            let case = format!("{slots} sequences, {heads}/{kv_heads} x {dim}");
+            let case = format!("{slots} sequences, {heads}/{kv_heads} x {dim}, pages {kv:?}");
             let lengths: Vec<usize> =
                 (0..slots).map(|n| n * n * 29 % 97 + n % 50 / 49 * 900).collect();
             let setup = Setup {
@@ -169,6 +199,7 @@ fn attention_over_many_sequences() {
                 head_dim: dim,
                 max_model_len: 1100,
                 step_tokens: lengths.iter().sum(),
+                kv,
                 ..Setup::default()
             };
             compare!(dtype, &setup, &case, 1.0, |b| {
@@ -182,7 +213,7 @@ fn attention_over_many_sequences() {
                     scale,
                     window: None,
                     softcap: None,
-                    kv_scales: KvScales::ONE,
+                    kv_scales: scales(kv),
                 };
 
                 let mut results = Vec::new();

@@ -2,10 +2,13 @@
 //! instruction set and threads there are, and plain weights that become codes at upload.
 
 use super::quant_cases::{
-    e4m3, nearest_e4m3, product, table, Case, Coded, Dice, CODE_TYPES, ROUNDINGS,
+    e4m3, nearest_e4m3, product, rounded as rounded_inputs, table, Case, Coded, Dice, CODE_TYPES,
+    ROUNDINGS,
 };
 use super::*;
-use triton_vllm::device::{AdapterCapacity, AdapterPart, CodeType, QuantForm, Routing, ScaleOver};
+use triton_vllm::device::{
+    AdapterCapacity, AdapterPart, CodeType, InputQuant, QuantForm, Routing, ScaleOver,
+};
 use triton_vllm::ids::AdapterSlotId;
 
 /// A buffer of NaN.
@@ -25,7 +28,8 @@ fn linear(dev: &mut Cpu, weight: &Weight, x: &[f32], (rows, outputs): (usize, us
 /// Inputs that are not all of one size, so that blocks of a row have other steps.
 fn inputs(case: &Case, seed: u64) -> Vec<f32> {
     let mut dice = Dice(seed);
-    let value = |i| dice.signed() * if i % case.k / 32 % 2 == 0 { 1.0 } else { 0.03 };
+    let value =
+        |i: usize| dice.signed() * if (i % case.k / 32).is_multiple_of(2) { 1.0 } else { 0.03 };
     (0..case.rows * case.k).map(value).collect()
 }
 
@@ -70,8 +74,8 @@ fn some_case(n: usize, rows: usize, outputs: usize, k: usize) -> Case {
 
 #[test]
 fn gates_of_codes_equal_f64() {
-    for n in 0..40 {
-        let (half, k) = [(1, 3), (32, 16), (33, 40), (88, 48), (176, 161)][n % 5];
+    for n in 0..50 {
+        let (half, k) = [(1, 3), (32, 16), (33, 40), (88, 48), (176, 161)][n / 5 % 5];
         let case = some_case(n, 8, 2 * half, k);
         let mut dev = device(Isa::detect(), 2, case.rows, 0, NO_KV);
         let coded = Coded::new(&case, &[half, half], n as u64);
@@ -142,9 +146,9 @@ fn experts_of_codes_equal_f64() {
 /// row-invariant CPU products).
 #[test]
 fn products_of_codes_are_row_invariant() {
-    for n in 0..40 {
+    for n in 0..50 {
         // The last one is big enough to be shared between threads.
-        let (outputs, k) = [(64, 64), (70, 96), (130, 200), (33, 129), (700, 1000)][n % 5];
+        let (outputs, k) = [(64, 64), (70, 96), (130, 200), (33, 129), (700, 1000)][n / 5 % 5];
         let case = some_case(n, 15, outputs, k);
         let coded = Coded::new(&case, &[outputs], n as u64);
         let x = inputs(&case, 8);
@@ -173,6 +177,7 @@ fn special_rows_are_rounded_as_written() {
     x.extend((0..k).map(|i| if i == 3 { 1e30 } else { i as f32 }));
     x.extend((0..k).map(|i| i as f32 * 1e-12));
     x.extend((0..k).map(|i| 5.0 + i as f32 * 0.01));
+
     for inputs in ROUNDINGS {
         let codes = CodeType::Int4;
         let case = Case {
@@ -190,12 +195,71 @@ fn special_rows_are_rounded_as_written() {
         let weight = coded.upload(&mut dev, WeightKind::Linear, DType::F32);
         let got = linear(&mut dev, &weight, &x, (case.rows, case.outputs));
         let want = coded.product(&x);
+
         for (row, (got, want)) in got.chunks(10).zip(want.chunks(10)).enumerate() {
             let size = want.iter().fold(0f64, |most, w| most.max(w.abs()));
             for (g, w) in got.iter().zip(want) {
                 let error = (f64::from(*g) - w).abs();
                 assert!(error <= 1e-5 * size, "{inputs:?} row {row}: {g}, want {w} of {size}");
             }
+        }
+    }
+}
+
+/// Inputs between two codes, where a product with an inverse and a quotient part: by the identity,
+/// which shows them, each is the very number.
+#[test]
+fn inputs_between_codes_are_rounded_to_the_bit() {
+    let (rows, k) = (64, 128);
+    let case = Case {
+        codes: CodeType::Int8,
+        group: 0,
+        offsets: false,
+        ordered: false,
+        inputs: None,
+        rows,
+        outputs: k,
+        k,
+    };
+    for inputs in ROUNDINGS.into_iter().flatten() {
+        let mut coded = Coded::new(&Case { inputs: Some(inputs), ..case }, &[k], 1);
+        coded.scales.fill(1.0);
+        coded.codes = (0..k * k).map(|i| u8::from(i % (k + 1) == 0)).collect();
+
+        let mut dice = Dice(17);
+        let mut x = Vec::new();
+        for _ in 0..rows {
+            let most = 1.5 + 0.5 * dice.signed();
+            let step = match inputs {
+                InputQuant::E4m3Tensor { step } | InputQuant::Int8Tensor { step, .. } => step,
+                InputQuant::E4m3Row | InputQuant::E4m3Block => most / 448.0,
+                InputQuant::Int8Row => most / 127.0,
+                InputQuant::Int8RowWithZero => (most + 0.5) / 255.0,
+            };
+            let e4m3_codes = matches!(
+                inputs,
+                InputQuant::E4m3Tensor { .. } | InputQuant::E4m3Row | InputQuant::E4m3Block
+            );
+            x.extend([most, -0.5]);
+            x.extend((2..k).map(|i| {
+                let between = if e4m3_codes {
+                    let code = (i % 0x7e) as u8;
+                    (e4m3(code) + e4m3(code + 1)) / 2.0
+                } else {
+                    i as f64 + 0.5
+                };
+                let x = (between * f64::from(step)) as f32;
+                [x.next_down(), x, x.next_up()][dice.next() as usize % 3].min(most)
+            }));
+        }
+
+        let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+        let weight = coded.upload(&mut dev, WeightKind::Linear, DType::F32);
+        let got = linear(&mut dev, &weight, &x, (rows, k));
+        for (row, (got, x)) in got.chunks(k).zip(x.chunks(k)).enumerate() {
+            let want: Vec<f32> =
+                rounded_inputs(Some(inputs), x).iter().map(|&x| x as f32).collect();
+            assert_eq!(got, want, "{inputs:?} row {row}");
         }
     }
 }
@@ -314,8 +378,7 @@ fn plain_weights_become_codes_as_written() {
                 .flat_map(|(&rows, size)| noise.values(rows * k).into_iter().map(move |x| x * size))
                 .collect();
             for dtype in [DType::F32, DType::BF16] {
-                let bytes: Vec<Vec<u8>> =
-                    split(&stored, &parts, k).map(|part| bytes_of(part)).collect();
+                let bytes: Vec<Vec<u8>> = split(&stored, &parts, k).map(bytes_of).collect();
                 let hosts = parts.iter().zip(&bytes).map(|(&rows, bytes)| {
                     let bytes = bytes.into();
                     HostTensor { dtype: DType::F32, rows, cols: k, bytes }
@@ -466,6 +529,7 @@ fn what_does_not_fit_is_refused() {
     };
     let mut dev = device(Isa::detect(), 1, 1, 0, NO_KV);
     dev.upload(fits()).unwrap();
+
     let plain =
         || vec![HostTensor { dtype: DType::F32, rows: 6, cols: 40, bytes: (&[][..]).into() }];
     let form = case.form();
@@ -481,6 +545,7 @@ fn what_does_not_fit_is_refused() {
         WeightDesc { source: Source::Parts(plain()), ..fits() },
         WeightDesc { source: Source::Quantise { parts: plain(), over: ScaleOver::Row }, ..fits() },
     ];
+
     for (n, desc) in bad.into_iter().enumerate() {
         let error = dev.upload(desc).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("the.weight"), "{n}: {error}");

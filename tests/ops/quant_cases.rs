@@ -21,7 +21,7 @@ pub const ROUNDINGS: [Option<InputQuant>; 8] = [
     Some(InputQuant::E4m3Tensor { step: 0.0021 }),
     Some(InputQuant::E4m3Row),
     Some(InputQuant::E4m3Block),
-    Some(InputQuant::Int8Tensor { step: 0.0079, zero: None }),
+    Some(InputQuant::Int8Tensor { step: 0.0123, zero: None }),
     Some(InputQuant::Int8Tensor { step: 0.0053, zero: Some(-31) }),
     Some(InputQuant::Int8Row),
     Some(InputQuant::Int8RowWithZero),
@@ -257,7 +257,7 @@ pub fn nearest_e4m3(x: f32) -> u8 {
     let distance = |code: u8| (e4m3(code) - size).abs();
     let nearer = |a: u8, b: u8| {
         let same = distance(a) == distance(b);
-        if distance(b) < distance(a) || same && b % 2 == 0 {
+        if distance(b) < distance(a) || same && b.is_multiple_of(2) {
             b
         } else {
             a
@@ -286,6 +286,7 @@ pub fn rounded(inputs: Option<InputQuant>, x: &[f32]) -> Vec<f64> {
         x.iter().map(|&x| code(x) * f64::from(step)).collect()
     };
     let cast = |x: f32| e4m3(nearest_e4m3(x));
+
     match inputs {
         None => x.iter().map(|&x| f64::from(x)).collect(),
         Some(InputQuant::E4m3Tensor { step }) => each(x, step, &|x| cast(x * (1.0 / step))),

@@ -13,6 +13,8 @@ use triton_vllm::device::ops::*;
 use triton_vllm::device::{DType, DeviceLimits, KvType};
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
+use triton_vllm::model::folder::{self, Holds};
+use triton_vllm::model::gguf::{Gguf, GgufName};
 use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, Decoder, ModelSpec, WeightSource};
 use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
@@ -67,8 +69,16 @@ pub struct Rig<D: Device = Cpu> {
 }
 
 impl Rig<Cpu> {
+    /// A folder in Hugging Face's format, or one with a GGUF file.
     pub fn files(dir: &Path, options: &RigOptions) -> Rig {
-        let checkpoint = Checkpoint::open(dir).unwrap();
+        let gguf = match folder::judge(dir, &GgufName::Only).unwrap() {
+            Holds::Model => None,
+            Holds::Gguf(path) => Some(Gguf::open(&path, &Arc::default()).unwrap()),
+        };
+        let checkpoint = match &gguf {
+            None => Checkpoint::open(dir).unwrap(),
+            Some(gguf) => Checkpoint::of_gguf(gguf.tensors().unwrap()),
+        };
         let spec_options = SpecOptions {
             supported: SUPPORTED,
             stored_dtype: checkpoint.stored_dtype(),
@@ -76,7 +86,11 @@ impl Rig<Cpu> {
             dtype: options.dtype,
             ..Default::default()
         };
-        let mut spec = ModelSpec::read(dir, &spec_options).unwrap();
+        let spec = match &gguf {
+            None => ModelSpec::read(dir, &spec_options),
+            Some(gguf) => ModelSpec::from_keys(gguf.path(), gguf.config().unwrap(), &spec_options),
+        };
+        let mut spec = spec.unwrap();
         spec.adapters = options.adapters.clone();
         Rig::new(spec, &WeightSource::Files(checkpoint), options)
     }

@@ -35,7 +35,7 @@ const MODULES: [(&str, &[&str]); 14] = [
 const LEAVES: [&str; 7] = ["error", "threads", "files", "json", "ids", "sampling", "plan"];
 /// `error`'s macros, exported at the root of the crate.
 const MACROS: [&str; 2] = ["invalid", "internal"];
-const UNSAFE_PLACES: [&str; 3] = ["src/triton/", "src/device/cuda/", "src/device/cpu/simd"];
+const UNSAFE_PLACES: [&str; 3] = ["src/triton/", "src/device/cuda/", "src/device/cpu/simd/"];
 /// Code that gives up on input, prints past the log, or was left for later.
 const BANNED_CODE: [(&str, &str); 7] = [
     (".unwrap()", "return an error"),

@@ -68,7 +68,7 @@ impl<'a> CodeRows<'a> {
                 Ok::<(), Error>(())
             },
         )?;
-        Ok(Panels { held: Held::Codes(codes), inputs, lanes })
+        Ok(Panels { held: Held::Codes(Box::new(codes)), inputs, lanes })
     }
 
     /// Hand each of some outputs to `take`.
@@ -80,15 +80,16 @@ impl<'a> CodeRows<'a> {
     ) -> Result<()> {
         let row_bytes = self.form.codes.row_bytes(self.inputs);
         let groups = self.form.groups(self.inputs);
-        let mut start = 0;
+        let mut end = 0;
         for part in self.parts {
-            let of_part = outputs.start.max(start)..outputs.end.min(start + part.rows);
-            let rows = of_part.start.wrapping_sub(start)..of_part.end.wrapping_sub(start);
-            start += part.rows;
+            let start = end;
+            end += part.rows;
+            let of_part = outputs.start.max(start)..outputs.end.min(end);
             if of_part.is_empty() {
                 continue;
             }
 
+            let rows = of_part.start - start..of_part.end - start;
             scratch.resize(rows.len() * row_bytes, 0);
             part.codes.read(rows.start * row_bytes, scratch)?;
             for (n, (output, row)) in of_part.zip(rows).enumerate() {

@@ -1,6 +1,6 @@
 //! Weights that are held as codes: packed in panels, with the scales and offsets of their groups.
-//! `code_packing` makes them, products unpack some inputs of a panel at a time, to what [`QuantPart`] says
-//! that codes mean. It knows no source.
+//! `code_packing` makes them, products unpack some inputs of a panel at a time, to what
+//! [`QuantPart`] says that codes mean. It knows no source.
 //!
 //! Eight bits: `[panel][input][lane]`. Four: `[panel][input]`, then 32 bytes whose low halves are
 //! the lanes from 0 on and whose high halves those from 32 on.

@@ -1,6 +1,7 @@
 //! How products round their inputs, row by row: the rules of [`InputQuant`] in f32. What a row
-//! becomes is codes times a step, as numbers. Products call it; online quantisation shares the cast.
+//! becomes is codes times a step, as numbers. Products call it. It knows no weight.
 
+use super::fp8::{decode, encode, E4M3};
 use super::numbers;
 use crate::device::quant::INPUT_BLOCK;
 use crate::device::InputQuant;
@@ -15,32 +16,7 @@ const E4M3_BLOCK_FLOOR: f32 = 1e-10;
 /// The nearest number of E4M3, ties to even, saturating; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn to_e4m3(x: f32) -> f32 {
-    // Adding it to a number below 2^-6 rounds to a multiple of 2^-9.
-    const MAGIC: f32 = 16384.0;
-    let size = x.abs();
-    // NaN is not below.
-    let size = if size > E4M3_MAX { E4M3_MAX } else { size };
-    let bits = size.to_bits();
-    // Half of the last bit that stays, less one, and that bit: ties go to even.
-    let rounded = bits.wrapping_add(0x7_ffff + (bits >> 20 & 1)) & !0xf_ffff;
-    let normal = if size.is_nan() { size } else { f32::from_bits(rounded) };
-    let subnormal = (size + MAGIC) - MAGIC;
-    (if size < 1.0 / 64.0 { subnormal } else { normal }).copysign(x)
-}
-
-/// The code of [`to_e4m3`].
-pub(crate) fn e4m3_code(x: f32) -> u8 {
-    let rounded = to_e4m3(x);
-    let size = rounded.abs();
-    let code = if size.is_nan() {
-        0x7f
-    } else if size < 1.0 / 64.0 {
-        (size * 512.0) as u8
-    } else {
-        // The exponent's bias is less by 120.
-        ((size.to_bits() >> 20) - (120 << 3)) as u8
-    };
-    code | if rounded.is_sign_negative() { 0x80 } else { 0 }
+    decode::<E4M3>(encode::<E4M3>(x))
 }
 
 /// Nearest whole number, ties to even, at most a byte's with `zero` added; NaN gives `zero`.
@@ -131,8 +107,8 @@ mod tests {
         for (code, &least) in (1u8..).zip(&LEAST) {
             for (bits, want) in [(least, code), (least - 1, code - 1)] {
                 let x = f32::from_bits(bits);
-                assert_eq!(e4m3_code(x), want, "{x:e}");
-                assert_eq!(e4m3_code(-x), want | 0x80, "-{x:e}");
+                assert_eq!(encode::<E4M3>(x), want, "{x:e}");
+                assert_eq!(encode::<E4M3>(-x), want | 0x80, "-{x:e}");
                 assert_eq!(to_e4m3(x), e4m3_to_f32(want), "{x:e}");
                 assert_eq!(to_e4m3(-x), -e4m3_to_f32(want), "-{x:e}");
             }
@@ -143,8 +119,8 @@ mod tests {
         let rounded: Vec<f32> = all.map(to_e4m3).collect();
         assert!(rounded.is_sorted());
         assert_eq!(rounded.last(), Some(&448.0));
-        assert_eq!(e4m3_code(f32::INFINITY), 0x7e);
-        assert_eq!(e4m3_code(f32::NEG_INFINITY), 0xfe);
+        assert_eq!(encode::<E4M3>(f32::INFINITY), 0x7e);
+        assert_eq!(encode::<E4M3>(f32::NEG_INFINITY), 0xfe);
     }
 
     #[test]
@@ -152,14 +128,14 @@ mod tests {
         for bits in [0x7fc0_0000, 0x7fff_ffff, 0x7f80_0001, 0xffff_ffff] {
             let x = f32::from_bits(bits);
             assert!(to_e4m3(x).is_nan(), "{bits:#x}");
-            assert_eq!(e4m3_code(x) & 0x7f, 0x7f, "{bits:#x}");
+            assert_eq!(encode::<E4M3>(x) & 0x7f, 0x7f, "{bits:#x}");
         }
     }
 
     #[test]
     fn numbers_of_e4m3_are_their_own_codes() {
         for code in (0..=255u8).filter(|code| code & 0x7f != 0x7f) {
-            assert_eq!(e4m3_code(e4m3_to_f32(code)), code);
+            assert_eq!(encode::<E4M3>(e4m3_to_f32(code)), code);
         }
     }
 

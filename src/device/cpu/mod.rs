@@ -20,7 +20,6 @@
 //! | [`rope`] | rotation by position |
 //! | [`simd`] | inner loops per instruction set |
 //! | [`sources`] | values of a weight on its way to the device |
-//! | [`unpack`] | codes to values, per instruction set |
 //! | [`weight`] | weights, and how they are packed |
 //! | [`workers`] | threads |
 
@@ -46,7 +45,6 @@ pub mod rope;
 pub mod simd;
 mod sources;
 pub mod step;
-mod unpack;
 pub mod weight;
 pub mod workers;
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::input_rounding::e4m3_code;
+use super::fp8::{encode, E4M3};
 use super::sources::{uniform, Values};
 use crate::device::quant::INPUT_BLOCK;
 use crate::device::{
@@ -192,7 +192,7 @@ impl Made<'_> {
                 *to = scale(group * form.group);
                 // All of them are 0 then.
                 let inverse = if *to == 0.0 { 0.0 } else { 1.0 / *to };
-                codes.iter_mut().zip(row).for_each(|(code, x)| *code = e4m3_code(x * inverse));
+                codes.iter_mut().zip(row).for_each(|(code, x)| *code = encode::<E4M3>(x * inverse));
             }
         }
     }
@@ -205,7 +205,7 @@ impl Made<'_> {
         {
             let scale = (largest(row) / E4M3_MAX).max(ROW_FLOOR);
             scales.fill(scale);
-            codes.iter_mut().zip(row).for_each(|(code, &x)| *code = e4m3_code(x / scale));
+            codes.iter_mut().zip(row).for_each(|(code, &x)| *code = encode::<E4M3>(x / scale));
         }
     }
 }

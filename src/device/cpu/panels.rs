@@ -32,7 +32,7 @@ pub enum Held {
     /// `[panel][input][lane]`.
     Plain(Elements),
     /// The same, packed.
-    Codes(Codes),
+    Codes(Box<Codes>),
 }
 
 /// A matrix for `linear`.

@@ -1,5 +1,6 @@
-//! The values of a weight on its way to the device, output by output, whatever source and types they
-//! come from. `weight` packs them as they are, `online` makes codes of them. It knows no layout.
+//! The values of a weight on its way to the device, output by output, whatever source and types
+//! they come from. `weight` packs them as they are, `online` makes codes of them. It knows no
+//! layout.
 
 use std::borrow::Cow;
 use std::ops::Range;

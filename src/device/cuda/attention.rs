@@ -76,7 +76,12 @@ impl AttentionOps for Cuda {
         let reserved = self.reserved()?;
         let device = &reserved.steps.device;
 
-        self.kernels.rope_store.launch(
+        let kv = reserved.limits.kv.dtype;
+        let kernel = match kv.plain() {
+            Some(_) => &self.kernels.rope_store,
+            None => &self.kernels.rope_store_fp8,
+        };
+        kernel.launch(
             &self.context,
             [rows, (spec.heads + 2 * spec.kv_heads).div_ceil(abi::ROPE_HEADS as usize)],
             ROW_THREADS,
@@ -86,6 +91,9 @@ impl AttentionOps for Cuda {
                 slot_of: device.slot_of.address,
                 slots: device.slot_rows(self.slots.layout()),
                 pool: reserved.layer(layer),
+                kv: kv.into(),
+                k_scale: spec.kv_scales.k,
+                v_scale: spec.kv_scales.v,
                 heads: spec.heads as u32,
                 kv_heads: spec.kv_heads as u32,
                 dim: spec.head_dim as u32,

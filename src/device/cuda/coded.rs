@@ -129,6 +129,11 @@ impl Coded {
         Ok(Coded { matrix, inputs: form.inputs, order: None, _rows: rows, factor })
     }
 
+    /// Codes have eight bits.
+    pub fn wide(&self) -> bool {
+        matches!(self.matrix.kind, CodeKind::E4m3 | CodeKind::Int8)
+    }
+
     /// Bytes from row to row where there is nothing but codes.
     pub fn padded_inputs(&self) -> usize {
         self.matrix.blocks as usize * abi::CODE_BLOCK_BYTES as usize

@@ -19,6 +19,7 @@ use super::gemm_small_m::End;
 use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
+use super::products::columns;
 use super::tensor::{Holds, Input};
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{CodeType, DType, InputQuant, WeightDesc};
@@ -30,8 +31,8 @@ const SMALL_ROWS: usize = 4;
 const _: () = assert!(SMALL_ROWS <= abi::CODED_SMALL_ROWS as usize);
 /// Rows up to which coded_wgmma is faster than plain weights in between.
 const WGMMA_ROWS: usize = 256;
-/// Rows from which cuBLASLt multiplies E4M3 by E4M3.
-const E4M3_ROWS: usize = 17;
+/// Rows from which E4M3 by E4M3 is cuBLASLt's, where coded_small_m does not take them.
+const E4M3_ROWS: usize = 3;
 /// Plain weights that stand between codes and cuBLASLt at a time: they are to stay in L2.
 const SLICE_BYTES: usize = 32 << 20;
 /// Compute capabilities: bulk copies; E4M3 in tensor cores; wgmma.
@@ -65,6 +66,13 @@ struct Buffers {
 }
 
 impl CodedScratch {
+    /// A weight was loaded that is not held as codes, and whose inputs are rounded.
+    pub fn note_rounded(&mut self, inputs: usize) {
+        self.inputs = self.inputs.max(inputs);
+        self.padded = self.padded.max(padded_inputs(inputs));
+        self.rounded = true;
+    }
+
     /// A weight was loaded.
     pub fn note(&mut self, coded: &Coded, act: DType) {
         let m = &coded.matrix;
@@ -157,6 +165,7 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
     for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1, CodeKind::Table] {
         small(k, kind).allow_shared(shared)?;
     }
+    k.coded_small_e4m3_bytes.allow_shared(shared)?;
     if context.capability != WGMMA {
         return Ok(());
     }
@@ -307,53 +316,82 @@ impl Cuda {
         }
         let context = self.context.clone();
         self.coded.reserve(&context, self.dtype, rows)?;
-        let bytes = self.takes_e4m3(rows, coded, end);
-        let inputs = self.rounded(rows, coded, bytes, x)?;
-        if bytes {
-            return self.e4m3_product(rows, coded, bias, end, &inputs, y);
+        if self.takes_e4m3(coded) {
+            if self.takes_few(rows, coded, 1) {
+                let kernel = &self.kernels.coded_small_e4m3_bytes;
+                let by_row = coded.inputs == Some(InputQuant::E4m3Row);
+                let inputs = if by_row && x.holds == Holds::Bytes {
+                    Inputs { x: x.codes, steps: x.steps }
+                } else {
+                    Inputs { x: x.x, steps: DevicePtr::NULL }
+                };
+                return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
+            }
+            let library = coded.matrix.outputs.is_multiple_of(16) && end != End::Logits;
+            if library && self.rounds_to_bytes(rows) {
+                let inputs = self.rounded(rows, coded, true, x)?;
+                return self.e4m3_product(rows, coded, bias, end, &inputs, y);
+            }
         }
 
+        let inputs = self.rounded(rows, coded, false, x)?;
+        let kernels = self.kernels.clone();
         let capability = self.context.capability;
         let on_tensor_cores = self.dtype != DType::F32
             && capability >= BULK_COPIES
             && coded.matrix.inputs.is_multiple_of(8);
-        if on_tensor_cores && rows <= SMALL_ROWS {
-            return self.small_product(rows, coded, bias, end, &inputs, y);
+        let act = self.dtype.bytes();
+        if on_tensor_cores && rows <= SMALL_ROWS && self.takes_few(rows, coded, act) {
+            let kernel = small(&kernels, coded.matrix.kind);
+            return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
         }
         if on_tensor_cores && capability == WGMMA && rows <= WGMMA_ROWS {
-            let kernels = self.kernels.clone();
             if let Some(tiled) = wgmma(&kernels, coded.matrix.kind, rows) {
                 let product = self.describe(rows, coded, bias, end, &inputs, y)?;
                 return self.wgmma_product(tiled, &product);
             }
         }
-        if on_tensor_cores && rows <= abi::CODED_SMALL_ROWS as usize {
-            return self.small_product(rows, coded, bias, end, &inputs, y);
+        if on_tensor_cores && self.takes_few(rows, coded, act) {
+            let kernel = small(&kernels, coded.matrix.kind);
+            return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
         }
         self.unpacked_product(rows, coded, bias, end, &inputs, y)
     }
 
-    /// Whether cuBLASLt multiplies these codes by codes of the inputs.
-    fn takes_e4m3(&self, rows: usize, coded: &Coded, end: End) -> bool {
-        let by_row =
-            matches!(coded.inputs, Some(InputQuant::E4m3Row | InputQuant::E4m3Tensor { .. }));
-        by_row
-            && rows >= E4M3_ROWS
-            && self.dtype == DType::BF16
-            && self.context.capability >= E4M3_PRODUCTS
+    /// Whether these codes may be multiplied by codes of the inputs.
+    fn takes_e4m3(&self, coded: &Coded) -> bool {
+        matches!(coded.inputs, Some(InputQuant::E4m3Row | InputQuant::E4m3Tensor { .. }))
             && coded.matrix.kind == CodeKind::E4m3
             && coded.matrix.scales == 0
-            && coded.matrix.outputs.is_multiple_of(16)
-            && end != End::Logits
+            && coded.matrix.inputs.is_multiple_of(8)
+            && coded.order.is_none()
+    }
+
+    /// Whether coded_small_m takes so many rows: it holds x, of so many bytes an input, in shared
+    /// memory.
+    fn takes_few(&self, rows: usize, coded: &Coded, bytes: usize) -> bool {
+        let block = abi::CODE_BLOCK_BYTES as usize * if coded.wide() { 1 } else { 2 };
+        let pitch = (coded.matrix.blocks as usize * block * bytes + 63) / 128 * 128 + 64;
+        self.dtype != DType::F32
+            && self.context.capability >= BULK_COPIES
+            && rows <= abi::CODED_SMALL_ROWS as usize
+            && rows * pitch <= abi::CODED_SMALL_X_BYTES as usize
+    }
+
+    /// Whether inputs that are rounded to E4M3 become bytes, which cuBLASLt multiplies.
+    fn rounds_to_bytes(&self, rows: usize) -> bool {
+        // Sums of f16 would be beyond its range before they are scaled.
+        rows >= E4M3_ROWS && self.dtype == DType::BF16 && self.context.capability >= E4M3_PRODUCTS
     }
 
     /// What the op that writes `out` is to make of it beside, so many rows. Called when `out` was
     /// taken to be written.
     pub(super) fn made_of(&self, rows: usize, out: &mut Tensor) -> Made {
         let Some(rounded) = &mut out.rounded else { return Made::default() };
-        let bytes = rows >= E4M3_ROWS
-            && self.dtype == DType::BF16
-            && self.context.capability >= E4M3_PRODUCTS;
+        let few = rows <= abi::CODED_SMALL_ROWS as usize
+            && self.dtype != DType::F32
+            && self.context.capability >= BULK_COPIES;
+        let bytes = few || self.rounds_to_bytes(rows);
         rounded.holds = if bytes { Holds::Bytes } else { Holds::Activations };
         let (codes, steps) = (rounded.codes.address, rounded.steps.address);
         if bytes {
@@ -379,27 +417,64 @@ impl Cuda {
             return Ok(Inputs { x: codes, steps });
         }
         let buffers = self.buffers()?;
-        let (kind, step, zero) = rounding(coded.inputs);
         let to = buffers.codes.address;
-        let padded = coded.padded_inputs();
+        let order = coded.order.as_ref().map_or(DevicePtr::NULL, |order| order.address);
+        let (kind, step, zero) = rounding(coded.inputs);
         self.kernels.round_inputs.launch(
             &self.context,
             [rows, 1],
             abi::ROUND_THREADS,
             &abi::RoundInputs {
                 x,
-                order: coded.order.as_ref().map_or(DevicePtr::NULL, |order| order.address),
+                order,
                 codes: if bytes { DevicePtr::NULL } else { to },
                 bytes: if bytes { to } else { DevicePtr::NULL },
                 steps: buffers.steps.address,
                 inputs: coded.matrix.inputs,
-                padded_inputs: padded as u32,
+                padded_inputs: coded.padded_inputs() as u32,
                 step,
                 zero,
                 kind,
+                values: 0,
             },
         )?;
         Ok(Inputs { x: to, steps: buffers.steps.address })
+    }
+
+    /// Inputs of a weight that is not held as codes, as its products are to see them: rounded, and
+    /// activations again.
+    pub(super) fn rounded_values(
+        &mut self,
+        rows: usize,
+        inputs: usize,
+        rule: Option<InputQuant>,
+        x: DevicePtr,
+    ) -> Result<DevicePtr> {
+        let Some(rule) = rule else { return Ok(x) };
+        let context = self.context.clone();
+        self.coded.reserve(&context, self.dtype, rows.div_ceil(self.coded.top_k.max(1)))?;
+        let buffers = self.buffers()?;
+        let (kind, step, zero) = rounding(Some(rule));
+        let to = buffers.codes.address;
+        self.kernels.round_inputs.launch(
+            &self.context,
+            [rows, 1],
+            abi::ROUND_THREADS,
+            &abi::RoundInputs {
+                x,
+                order: DevicePtr::NULL,
+                codes: to,
+                bytes: DevicePtr::NULL,
+                steps: buffers.steps.address,
+                inputs: inputs as u32,
+                padded_inputs: padded_inputs(inputs) as u32,
+                step,
+                zero,
+                kind,
+                values: 1,
+            },
+        )?;
+        Ok(to)
     }
 
     fn describe(
@@ -429,6 +504,10 @@ impl Cuda {
             expert_tiles: DevicePtr::NULL,
             expert_tile_count: DevicePtr::NULL,
             rows: rows as u32,
+            step: match coded.inputs {
+                Some(InputQuant::E4m3Tensor { step }) => step,
+                _ => 0.0,
+            },
             outputs: coded.matrix.outputs,
             top_k: 1,
             end,
@@ -436,8 +515,10 @@ impl Cuda {
         })
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what `product` takes, and the kernel")]
     fn small_product(
         &self,
+        kernel: &Kernel<CodedProduct>,
         rows: usize,
         coded: &Coded,
         bias: DevicePtr,
@@ -453,7 +534,6 @@ impl Cuda {
         };
         let most = abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * self.context.multiprocessors;
         let shared = abi::CODED_SMALL_SHARED_BYTES as usize;
-        let kernel = small(&self.kernels, coded.matrix.kind);
         let blocks = [tiles.min(most as usize), 1];
         kernel.launch_shared(&self.context, blocks, abi::SMALL_M_THREADS, shared, &product)
     }
@@ -535,6 +615,10 @@ impl Cuda {
             w: coded.matrix.rows,
             y: sums,
         };
+        let factor = coded.matrix.factor;
+        if self.gemm.run_scaled(&self.kernels, &product, factor, inputs.steps)? {
+            return self.finish(rows, outputs, bias, end, sums, y);
+        }
         self.gemm.run(&self.kernels, &product)?;
         self.finish_scaled(rows, outputs, inputs.steps, coded.matrix.factor, bias, end, sums, y)
     }
@@ -608,7 +692,7 @@ impl Cuda {
         sums: DevicePtr,
         y: DevicePtr,
     ) -> Result<()> {
-        let blocks = |width: usize| [rows, width.div_ceil(ROW_THREADS as usize)];
+        let blocks = |width: usize| [rows, columns(width)];
         match end {
             End::Act(kind) => {
                 let width = outputs as u32;
@@ -633,7 +717,8 @@ impl Cuda {
             End::Logits => {
                 let parameters = abi::ScaleLogits { logits: y, steps, vocab: outputs as u32 };
                 let kernel = &self.kernels.scale_logits;
-                kernel.launch(&self.context, blocks(outputs), ROW_THREADS, &parameters)
+                let blocks = [rows, outputs.div_ceil(ROW_THREADS as usize)];
+                kernel.launch(&self.context, blocks, ROW_THREADS, &parameters)
             }
         }
     }

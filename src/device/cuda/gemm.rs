@@ -16,7 +16,10 @@ use std::mem::size_of_val;
 use std::ptr;
 use std::sync::Arc;
 
-use cudarc::cublaslt::sys::{self as lt, cublasLtMatmulPreferenceAttributes_t as Preference};
+use cudarc::cublaslt::sys::{
+    self as lt, cublasLtMatmulDescAttributes_t as Attribute,
+    cublasLtMatmulPreferenceAttributes_t as Preference,
+};
 use cudarc::driver::sys::CUstream;
 
 use super::abi;
@@ -78,6 +81,8 @@ pub enum Operands {
     /// E4M3, with sums as the tensor cores make them (about 14 bits; vLLM's kernels do the same).
     /// Rows of both at multiples of 16 bytes, outputs a multiple of 16; no logits.
     E4m3,
+    /// The same, sums times a factor of each output and one of each row.
+    ScaledE4m3,
 }
 
 /// What an algorithm depends on.
@@ -151,6 +156,8 @@ pub struct Gemm {
     descriptor: lt::cublasLtMatmulDesc_t,
     /// Of products of E4M3.
     descriptor_e4m3: lt::cublasLtMatmulDesc_t,
+    /// Of those that the library scales; null where it is too old for that.
+    descriptor_scaled: lt::cublasLtMatmulDesc_t,
     preference: lt::cublasLtMatmulPreference_t,
     workspace: Memory,
     kind: lt::cudaDataType,
@@ -198,6 +205,7 @@ impl Gemm {
             handle: ptr::null_mut(),
             descriptor: ptr::null_mut(),
             descriptor_e4m3: ptr::null_mut(),
+            descriptor_scaled: ptr::null_mut(),
             preference: ptr::null_mut(),
             workspace: Memory::new(context, WORKSPACE_BYTES, "cuBLASLt's workspace")?,
             kind,
@@ -212,12 +220,16 @@ impl Gemm {
         // CUBLAS_OP_T; cudarc's cublaslt has no name for it.
         let transposed: i32 = 1;
         let fast: i8 = 1;
+        let outer_vector =
+            lt::cublasLtMatmulMatrixScale_t::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
         let bytes = WORKSPACE_BYTES;
         // SAFETY: handles are written to live fields, attributes are read from live values of the
         // size that is given; what was made is destroyed in Drop, also when a later call fails.
         unsafe {
             check(lt::cublasLtCreate(&mut self.handle), "cublasLtCreate")?;
-            for descriptor in [&mut self.descriptor, &mut self.descriptor_e4m3] {
+            for descriptor in
+                [&mut self.descriptor, &mut self.descriptor_e4m3, &mut self.descriptor_scaled]
+            {
                 check(
                     lt::cublasLtMatmulDescCreate(
                         descriptor,
@@ -229,22 +241,41 @@ impl Gemm {
                 check(
                     lt::cublasLtMatmulDescSetAttribute(
                         *descriptor,
-                        lt::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
+                        Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
                         ptr::from_ref(&transposed).cast(),
                         size_of_val(&transposed),
                     ),
                     "setting TRANSA",
                 )?;
             }
-            check(
+            for descriptor in [self.descriptor_e4m3, self.descriptor_scaled] {
+                check(
+                    lt::cublasLtMatmulDescSetAttribute(
+                        descriptor,
+                        Attribute::CUBLASLT_MATMUL_DESC_FAST_ACCUM,
+                        ptr::from_ref(&fast).cast(),
+                        size_of_val(&fast),
+                    ),
+                    "setting FAST_ACCUM",
+                )?;
+            }
+            let modes = [
+                Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+                Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_MODE,
+            ];
+            // Libraries before 12.9 know no such mode.
+            let by_vector = modes.iter().all(|mode| {
                 lt::cublasLtMatmulDescSetAttribute(
-                    self.descriptor_e4m3,
-                    lt::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_FAST_ACCUM,
-                    ptr::from_ref(&fast).cast(),
-                    size_of_val(&fast),
-                ),
-                "setting FAST_ACCUM",
-            )?;
+                    self.descriptor_scaled,
+                    *mode,
+                    ptr::from_ref(&outer_vector).cast(),
+                    size_of_val(&outer_vector),
+                ) == lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS
+            });
+            if !by_vector {
+                lt::cublasLtMatmulDescDestroy(self.descriptor_scaled);
+                self.descriptor_scaled = ptr::null_mut();
+            }
             check(
                 lt::cublasLtMatmulPreferenceCreate(&mut self.preference),
                 "cublasLtMatmulPreferenceCreate",
@@ -287,6 +318,48 @@ impl Gemm {
         }
     }
 
+    /// The same with E4M3 operands whose sums are multiplied by a factor of each output and one of
+    /// each row, f32 both. False: the library does not do that, nothing was enqueued.
+    pub fn run_scaled(
+        &mut self,
+        kernels: &Kernels,
+        product: &Product,
+        outputs: DevicePtr,
+        rows: DevicePtr,
+    ) -> Result<bool> {
+        if self.descriptor_scaled.is_null() {
+            return Ok(false);
+        }
+        let pointers = [
+            (Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, outputs.address()),
+            (Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, rows.address()),
+        ];
+        for (attribute, pointer) in pointers {
+            // SAFETY: a live descriptor, an address that is read as one before this returns.
+            let status = unsafe {
+                lt::cublasLtMatmulDescSetAttribute(
+                    self.descriptor_scaled,
+                    attribute,
+                    ptr::from_ref(&pointer).cast(),
+                    size_of_val(&pointer),
+                )
+            };
+            check(status, "setting a scale's address")?;
+        }
+
+        let product = Product { operands: Operands::ScaledE4m3, ..*product };
+        let key = product.key(product.rows);
+        if !self.plans.contains_key(&key) {
+            let plan = self.plan(kernels, &product)?;
+            self.plans.insert(key, plan);
+        }
+        if self.plans[&key].algorithm.is_none() {
+            return Ok(false);
+        }
+        self.run(kernels, &product)?;
+        Ok(true)
+    }
+
     fn multiply(
         &self,
         plan: &TunedGemm,
@@ -324,6 +397,7 @@ impl Gemm {
         match operands {
             Operands::Activations => self.descriptor,
             Operands::E4m3 => self.descriptor_e4m3,
+            Operands::ScaledE4m3 => self.descriptor_scaled,
         }
     }
 
@@ -355,7 +429,7 @@ impl Gemm {
         let result = if logits { lt::cudaDataType_t::CUDA_R_32F } else { self.kind };
         let kind = match operands {
             Operands::Activations => self.kind,
-            Operands::E4m3 => lt::cudaDataType_t::CUDA_R_8F_E4M3,
+            Operands::E4m3 | Operands::ScaledE4m3 => lt::cudaDataType_t::CUDA_R_8F_E4M3,
         };
         let mut plan = TunedGemm {
             w: Layout::new(kind, inputs, outputs, inputs)?,
@@ -501,7 +575,7 @@ impl Drop for Gemm {
             if !self.preference.is_null() {
                 lt::cublasLtMatmulPreferenceDestroy(self.preference);
             }
-            for descriptor in [self.descriptor, self.descriptor_e4m3] {
+            for descriptor in [self.descriptor, self.descriptor_e4m3, self.descriptor_scaled] {
                 if !descriptor.is_null() {
                     lt::cublasLtMatmulDescDestroy(descriptor);
                 }

@@ -188,8 +188,8 @@ kernels! {
     "gather": embed(Embed) add_positions(AddPositions) gather(Gather) pool(Pool);
     "norm": norm_rows(NormRows) add_norm(AddNorm) add_rows(AddRows) norm_parts(NormParts);
     "activation": bias_act(BiasAct) gated_act(GatedAct) softcap(Softcap) bias_logits(BiasLogits);
-    "rope": rope_store(RopeStore);
-    "attention": attend_rows(AttendRows) attend_all(AttendAll);
+    "rope": rope_store(RopeStore) rope_store_fp8(RopeStore);
+    "attention": attend_rows(AttendRows) attend_rows_fp8(AttendRows) attend_all(AttendAll);
     "attention_mma":
         chunk_64(PagedAttention) chunk_80(PagedAttention) chunk_96(PagedAttention)
         chunk_128(PagedAttention) chunk_256(PagedAttention)
@@ -197,6 +197,15 @@ kernels! {
         split_128(PagedAttention) split_256(PagedAttention);
     "attention_prefill_sm90":
         prompt_64(PagedAttention) prompt_128(PagedAttention) prompt_256(PagedAttention);
+    "attention_fp8":
+        chunk_fp8_64(PagedAttention) chunk_fp8_80(PagedAttention) chunk_fp8_96(PagedAttention)
+        chunk_fp8_128(PagedAttention) chunk_fp8_256(PagedAttention)
+        split_e4m3_64(PagedAttention) split_e4m3_80(PagedAttention) split_e4m3_96(PagedAttention)
+        split_e4m3_128(PagedAttention) split_e4m3_256(PagedAttention)
+        split_e5m2_64(PagedAttention) split_e5m2_128(PagedAttention);
+    "attention_prefill_fp8_sm90":
+        prompt_fp8_64(PagedAttention) prompt_fp8_128(PagedAttention)
+        prompt_fp8_256(PagedAttention);
     "experts":
         route_rows(RouteRows) group_rows(GroupRows)
         experts_up_narrow(MultiplyExperts) experts_up_wide(MultiplyExperts)
@@ -216,7 +225,8 @@ kernels! {
         round_inputs(RoundInputs) scale_act(ScaleAct) scale_gated(ScaleGated)
         scale_logits(ScaleLogits);
     "coded_small_m":
-        coded_small_e4m3(CodedProduct) coded_small_int8(CodedProduct)
+        coded_small_e4m3(CodedProduct) coded_small_e4m3_bytes(CodedProduct)
+        coded_small_int8(CodedProduct)
         coded_small_int4(CodedProduct) coded_small_e2m1(CodedProduct)
         coded_small_table(CodedProduct);
     "coded_wgmma":

@@ -1,9 +1,10 @@
 //! Attention over pages: which kernel, with which work list. `Cuda::begin` has the list of a step
 //! made and ships it with the step's input, `Cuda::attend` launches. It knows lengths, no values.
 //!
-//! Chunks of prompts and single tokens have kernels of their own; one of the two for prompts needs
-//! Hopper's instructions (kernels/attention_prefill_sm90.cu). f32, head sizes without a tile, and
-//! the very first step (which learns the number of q heads) go to the plain kernel.
+//! Chunks of prompts and single tokens have kernels of their own, and so have pages of eight bits;
+//! one of the two for prompts needs Hopper's instructions (kernels/attention_prefill_sm90.cu). f32,
+//! head sizes without a tile, and the very first step (which learns the number of q heads) go to the
+//! plain kernel.
 //!
 //! The list lies at the front of the step's input, so its address never changes, and the grid of
 //! single tokens depends on the card alone: one recorded launch fits all decode steps.
@@ -19,15 +20,21 @@ use super::module::Kernels;
 use super::steps::OnDevice;
 use super::worklist::{WorkList, PARTS_PER_BLOCK};
 use crate::device::batch::BatchChunk;
-use crate::device::{AttnSpec, DType, DeviceLimits, KvShape};
+use crate::device::{AttnSpec, DType, DeviceLimits, KvShape, KvType};
 use crate::error::{Error, Result};
 
 const TILE_KEYS: usize = abi::TILE_KEYS as usize;
 const PROMPT_ROWS: usize = abi::PROMPT_ROWS as usize;
 const SPLIT_ROWS: usize = abi::SPLIT_ROWS as usize;
 const SPLIT_STAGES: usize = 2;
+/// Stages of bytes: as many of them are in flight as with two stages of 16-bit elements.
+const SPLIT_BYTE_STAGES: usize = 3;
 /// Where they fit; else two.
 const CHUNK_STAGES: usize = 3;
+/// Stages of what became f16 out of bytes, where they fit; else one.
+const CHUNK_TURNED_STAGES: usize = 2;
+/// Warps of the split kernel, which merge through shared memory.
+const SPLIT_WARPS: usize = abi::SPLIT_THREADS as usize / 32;
 /// The kernels' own, beside the stages.
 const STATIC_SHARED_BYTES: usize = 1024;
 /// The architecture of kernels/attention_prefill_sm90.cu.
@@ -63,7 +70,7 @@ struct Shape {
     shared_bytes: usize,
 }
 
-/// The kernels of a head size.
+/// The kernels of a head size and a type of pages.
 struct Kinds<'a> {
     /// 128 packed rows, by mma.
     chunk: &'a Kernel<PagedAttention>,
@@ -74,6 +81,8 @@ struct Kinds<'a> {
 }
 
 pub struct Attention {
+    /// Of the pages.
+    kv: KvType,
     /// There are tensor-core tiles for this type and head size on this card.
     tiled: bool,
     /// q heads per KV head, once a step has shown it.
@@ -96,16 +105,19 @@ impl Attention {
         dtype: DType,
         limits: &DeviceLimits,
     ) -> Result<Attention> {
-        let (dim, kv_heads) = (limits.kv.head_dim, limits.kv.kv_heads.max(1));
+        let dim = limits.kv.head_dim;
+        let kv = limits.kv.dtype;
+        let kv_heads = limits.kv.kv_heads.max(1);
         let fits = |shape: &Shape| shape.shared_bytes + STATIC_SHARED_BYTES <= context.shared_bytes;
-        let split = Shape { stages: SPLIT_STAGES, shared_bytes: shared_bytes(dim, SPLIT_STAGES) };
-        let three = Shape { stages: CHUNK_STAGES, shared_bytes: shared_bytes(dim, CHUNK_STAGES) };
-        let mut chunk = if fits(&three) { three } else { split };
+        let split = Shape::split(kv, dim);
+        let [more, fewer] = Shape::chunk(kv, dim);
+        let mut chunk = if fits(&more) { more } else { fewer };
 
-        let kinds = tile_kernels(kernels, dim).filter(|_| dtype != DType::F32 && fits(&split));
+        let fit = dtype != DType::F32 && fits(&split) && fits(&chunk);
+        let kinds = tile_kernels(kernels, kv, dim).filter(|_| fit);
         if let Some(kinds) = &kinds {
             if kinds.prompt.is_some() {
-                chunk = Shape { stages: PROMPT_STAGES, shared_bytes: prompt_shared_bytes(dim) };
+                chunk = Shape::prompt(kv, dim);
             }
             kinds.prompts().allow_shared(chunk.shared_bytes)?;
             kinds.split.allow_shared(split.shared_bytes)?;
@@ -125,6 +137,7 @@ impl Attention {
         let arrivals = Memory::new(context, 4 * parts, "parts of attention")?;
         arrivals.fill(0)?;
         Ok(Attention {
+            kv,
             tiled,
             group: None,
             chunk,
@@ -162,15 +175,16 @@ impl Attention {
         let group = spec.heads / spec.kv_heads.max(1);
         let planned = self.group == Some(group) && !self.list.items.is_empty();
         self.group = Some(group);
-        match tile_kernels(kernels, spec.head_dim) {
+        match tile_kernels(kernels, self.kv, spec.head_dim) {
             Some(tiles) if planned => self.run_tiles(context, tiles, call),
-            _ => run_plain(context, kernels, call),
+            _ => self.run_plain(context, kernels, call),
         }
     }
 
     fn run_tiles(&self, context: &Context, kinds: Kinds<'_>, call: &AttendPages<'_>) -> Result<()> {
         let AttendPages { spec, device, .. } = *call;
         let WorkList { prompt_tiles, split, .. } = self.list;
+        let scales = Scales::of(spec, self.kv);
         let split_blocks = if split { self.split_blocks } else { 0 };
         let launches = [
             (kinds.prompts(), prompt_tiles, abi::CHUNK_THREADS, self.chunk),
@@ -192,16 +206,52 @@ impl Attention {
                 heads: spec.heads as u32,
                 kv_heads: spec.kv_heads as u32,
                 page_size: call.page_size as u32,
-                scale: spec.scale,
+                scale: scales.scores,
                 window: spec.window.unwrap_or(0) as u32,
                 softcap: spec.softcap.unwrap_or(0.0),
                 stages: shape.stages as u32,
+                kv: self.kv.into(),
+                value_scale: scales.values,
             };
             let blocks = [count, spec.kv_heads];
             kernel.launch_shared(context, blocks, threads, shape.shared_bytes, &parameters)?;
             items = items.offset_bytes(count * size_of::<abi::WorkItem>());
         }
         Ok(())
+    }
+
+    fn run_plain(
+        &self,
+        context: &Context,
+        kernels: &Kernels,
+        call: &AttendPages<'_>,
+    ) -> Result<()> {
+        let AttendPages { spec, device, .. } = *call;
+        head_fits(spec)?;
+        let scales = Scales::of(spec, self.kv);
+        let parameters = abi::AttendRows {
+            qkv: call.qkv,
+            position: device.position.address,
+            slot_of: device.slot_of.address,
+            slots: call.slots,
+            pool: call.pool,
+            out: call.out,
+            heads: spec.heads as u32,
+            kv_heads: spec.kv_heads as u32,
+            dim: spec.head_dim as u32,
+            page_size: call.page_size as u32,
+            scale: scales.scores,
+            window: spec.window.unwrap_or(0) as u32,
+            softcap: spec.softcap.unwrap_or(0.0),
+            kv: self.kv.into(),
+            value_scale: scales.values,
+        };
+        let blocks = [call.rows, spec.heads];
+        let kernel = match self.kv.plain() {
+            Some(_) => &kernels.attend_rows,
+            None => &kernels.attend_rows_fp8,
+        };
+        kernel.launch(context, blocks, abi::ATTEND_THREADS, &parameters)
     }
 }
 
@@ -218,28 +268,6 @@ pub(super) fn head_fits(spec: &AttnSpec) -> Result<()> {
     )))
 }
 
-fn run_plain(context: &Context, kernels: &Kernels, call: &AttendPages<'_>) -> Result<()> {
-    let AttendPages { spec, device, .. } = *call;
-    head_fits(spec)?;
-    let parameters = abi::AttendRows {
-        qkv: call.qkv,
-        position: device.position.address,
-        slot_of: device.slot_of.address,
-        slots: call.slots,
-        pool: call.pool,
-        out: call.out,
-        heads: spec.heads as u32,
-        kv_heads: spec.kv_heads as u32,
-        dim: spec.head_dim as u32,
-        page_size: call.page_size as u32,
-        scale: spec.scale,
-        window: spec.window.unwrap_or(0) as u32,
-        softcap: spec.softcap.unwrap_or(0.0),
-    };
-    let blocks = [call.rows, spec.heads];
-    kernels.attend_rows.launch(context, blocks, abi::ATTEND_THREADS, &parameters)
-}
-
 impl<'a> Kinds<'a> {
     /// The one for 128 packed rows.
     fn prompts(&self) -> &'a Kernel<PagedAttention> {
@@ -248,27 +276,91 @@ impl<'a> Kinds<'a> {
 }
 
 /// The kernels of a head size, if there are any.
-fn tile_kernels(k: &Kernels, dim: usize) -> Option<Kinds<'_>> {
-    let (chunk, prompt, split) = match dim {
-        64 => (&k.chunk_64, Some(&k.prompt_64), &k.split_64),
-        80 => (&k.chunk_80, None, &k.split_80),
-        96 => (&k.chunk_96, None, &k.split_96),
-        128 => (&k.chunk_128, Some(&k.prompt_128), &k.split_128),
-        256 => (&k.chunk_256, Some(&k.prompt_256), &k.split_256),
+fn tile_kernels(k: &Kernels, kv: KvType, dim: usize) -> Option<Kinds<'_>> {
+    let (chunk, prompt, split) = match (kv, dim) {
+        (KvType::E4m3, 64) => (&k.chunk_fp8_64, Some(&k.prompt_fp8_64), &k.split_e4m3_64),
+        (KvType::E4m3, 80) => (&k.chunk_fp8_80, None, &k.split_e4m3_80),
+        (KvType::E4m3, 96) => (&k.chunk_fp8_96, None, &k.split_e4m3_96),
+        (KvType::E4m3, 128) => (&k.chunk_fp8_128, Some(&k.prompt_fp8_128), &k.split_e4m3_128),
+        (KvType::E4m3, 256) => (&k.chunk_fp8_256, Some(&k.prompt_fp8_256), &k.split_e4m3_256),
+        (KvType::E5m2, 64) => (&k.chunk_fp8_64, Some(&k.prompt_fp8_64), &k.split_e5m2_64),
+        (KvType::E5m2, 128) => (&k.chunk_fp8_128, Some(&k.prompt_fp8_128), &k.split_e5m2_128),
+        (KvType::E4m3 | KvType::E5m2, _) => return None,
+        (_, 64) => (&k.chunk_64, Some(&k.prompt_64), &k.split_64),
+        (_, 80) => (&k.chunk_80, None, &k.split_80),
+        (_, 96) => (&k.chunk_96, None, &k.split_96),
+        (_, 128) => (&k.chunk_128, Some(&k.prompt_128), &k.split_128),
+        (_, 256) => (&k.chunk_256, Some(&k.prompt_256), &k.split_256),
         _ => return None,
     };
     let prompt = prompt.filter(|kernel| kernel.capability() == PROMPT_CAPABILITY);
     Some(Kinds { chunk, prompt, split })
 }
 
-/// K and V tiles of the stages, rows padded by 16 bytes.
-fn shared_bytes(dim: usize, stages: usize) -> usize {
-    stages * 2 * TILE_KEYS * (dim + abi::TILE_PADDING as usize) * 2
+/// What the kernels multiply scores and results with: the scales of pages of eight bits are part of
+/// both.
+struct Scales {
+    scores: f32,
+    values: f32,
 }
 
-/// Q, two stages of K and V (128 keys, 64 at the largest head size), and what aligns them.
-fn prompt_shared_bytes(dim: usize) -> usize {
-    let keys = if dim == 256 { abi::PROMPT_KEYS_OF_256 } else { abi::PROMPT_KEYS };
-    let rows = PROMPT_ROWS + 2 * PROMPT_STAGES * keys as usize;
-    rows * dim * 2 + abi::PROMPT_ALIGNMENT as usize
+impl Scales {
+    fn of(spec: &AttnSpec, kv: KvType) -> Scales {
+        match kv.plain() {
+            Some(_) => Scales { scores: spec.scale, values: 1.0 },
+            None => Scales { scores: spec.scale * spec.kv_scales.k, values: spec.kv_scales.v },
+        }
+    }
+}
+
+impl From<KvType> for abi::KvType {
+    fn from(kv: KvType) -> abi::KvType {
+        match kv {
+            KvType::F32 | KvType::F16 | KvType::BF16 => abi::KvType::Act,
+            KvType::E4m3 => abi::KvType::E4m3,
+            KvType::E5m2 => abi::KvType::E5m2,
+        }
+    }
+}
+
+/// Bytes of a stage of 16-bit elements: K and V, rows padded by 16 bytes.
+fn operand_stage_bytes(dim: usize) -> usize {
+    2 * TILE_KEYS * (dim + abi::TILE_PADDING as usize) * 2
+}
+
+impl Shape {
+    /// Of the split kernel. Merging takes its warps' sums, with their rows' maxima and sums.
+    fn split(kv: KvType, dim: usize) -> Shape {
+        let merge_bytes = SPLIT_WARPS * SPLIT_ROWS * (dim + 4 + 2) * 4;
+        let (stages, stage_bytes) = match kv.plain() {
+            Some(_) => (SPLIT_STAGES, operand_stage_bytes(dim)),
+            None => {
+                // Swizzled rows, or rows an odd number of 16 bytes apart (kernels/attention_fp8.cu).
+                let pitch = if dim.is_multiple_of(64) { dim } else { (dim / 16 | 1) * 16 };
+                (SPLIT_BYTE_STAGES, 2 * TILE_KEYS * pitch)
+            }
+        };
+        Shape { stages, shared_bytes: merge_bytes.max(stages * stage_bytes) }
+    }
+
+    /// Of the chunk kernel: the better shape, and the one for cards where it does not fit.
+    fn chunk(kv: KvType, dim: usize) -> [Shape; 2] {
+        let stage_bytes = operand_stage_bytes(dim);
+        let (most, raw_bytes) = match kv.plain() {
+            Some(_) => (CHUNK_STAGES, 0),
+            None => (CHUNK_TURNED_STAGES, 2 * TILE_KEYS * dim),
+        };
+        [most, most - 1]
+            .map(|stages| Shape { stages, shared_bytes: stages * stage_bytes + raw_bytes })
+    }
+
+    /// Of the prompt kernel: Q, two stages of K and V (128 keys, 64 at the largest head size), what
+    /// aligns them; of eight bits a tile of each as it lies in pages.
+    fn prompt(kv: KvType, dim: usize) -> Shape {
+        let keys = if dim == 256 { abi::PROMPT_KEYS_OF_256 } else { abi::PROMPT_KEYS } as usize;
+        let rows = PROMPT_ROWS + 2 * PROMPT_STAGES * keys;
+        let raw_bytes = if kv.plain().is_some() { 0 } else { 2 * keys * dim };
+        let shared_bytes = rows * dim * 2 + raw_bytes + abi::PROMPT_ALIGNMENT as usize;
+        Shape { stages: PROMPT_STAGES, shared_bytes }
+    }
 }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Kind};
 use crate::ids::AdapterId;
 use crate::json;
+use crate::model::gguf::GgufName;
 use crate::model::hub::{self, Hub, SnapshotRequest};
 use crate::model::Files;
 use crate::{internal, invalid};
@@ -100,9 +101,13 @@ impl AdapterList {
 
     /// The folder of an adapter on a hub, downloaded where the cache lacks it.
     pub(super) fn fetched(&self, repo: &str) -> Result<PathBuf> {
-        let weights = Some(Files::Adapter);
-        let folder =
-            self.hub.snapshot(&SnapshotRequest { repo, revision: None, ignore: &[], weights });
+        let folder = self.hub.snapshot(&SnapshotRequest {
+            repo,
+            revision: None,
+            ignore: &[],
+            weights: Some(Files::Adapter),
+            gguf: &GgufName::Only,
+        });
         folder.map_err(|e| {
             e.context(&format!(
                 "'{repo}' is no folder in {} or in the server's working directory, and on the \

@@ -10,8 +10,11 @@ use crate::engine::adapters::AdapterList;
 use crate::engine::options::EngineOptions;
 use crate::error::{Error, Result};
 use crate::files::Progress;
+use crate::invalid;
+use crate::json::cut;
 use crate::model::config::SpecOptions;
-use crate::model::folder::{self, Location};
+use crate::model::folder::{self, Holds, Location};
+use crate::model::gguf::{Gguf, GgufName, Vocabulary};
 use crate::model::hub::{Hub, SnapshotRequest};
 use crate::model::{Checkpoint, Files, ModelSpec, WeightSource};
 use crate::text::Tokenizer;
@@ -23,32 +26,66 @@ pub(super) struct Model {
     pub tokenizer: Arc<Tokenizer>,
 }
 
+/// What an argument names: a folder in Hugging Face's format, or a model's first GGUF file.
+enum Place {
+    Folder(PathBuf),
+    Gguf(PathBuf),
+}
+
+/// What is looked for.
+struct Wanted<'a> {
+    /// The argument, for messages.
+    key: &'static str,
+    name: &'a str,
+    revision: Option<&'a str>,
+    /// None: no weights.
+    weights: Option<Files>,
+}
+
+/// A load's arguments, and what may call it off.
+struct Search<'a> {
+    args: &'a EngineArgs,
+    options: &'a EngineOptions,
+    progress: &'a Arc<Progress>,
+}
+
 /// Find and read all but the weights.
 pub(super) fn read(
     args: &EngineArgs,
     options: &EngineOptions,
     progress: &Arc<Progress>,
 ) -> Result<Model> {
+    let search = Search { args, options, progress };
+    let config = match &args.hf_config_path {
+        Some(name) => Some(search.config_folder(name)?),
+        None => None,
+    };
     let weights = weight_files(args.load_format);
+    let wanted =
+        Wanted { key: "model", name: &args.model, revision: args.revision.as_deref(), weights };
     let judge = |folder: &Path| match weights {
-        Some(_) => judge_unread(folder, args),
+        Some(_) => judge_unread(folder, config.as_deref(), args),
         None => Ok(()),
     };
-    let wanted = wanted(args, &args.model, &args.revision, weights);
-    let folder = resolve(&wanted, "model", args, options, progress, &judge)?;
-    folder::judge(&folder)?;
+    let model = search.find(&wanted, &judge)?;
+    judge_load_format(&model, args)?;
 
-    let tokenizer_folder = match &args.tokenizer {
-        Some(name) => {
-            let wanted = self::wanted(args, name, &args.tokenizer_revision, None);
-            resolve(&wanted, "tokenizer", args, options, progress, &|_| Ok(()))?
-        }
-        None => folder.clone(),
+    let gguf = match &model {
+        Place::Gguf(path) => Some(Gguf::open(path, progress)?),
+        Place::Folder(_) => None,
     };
-    let tokenizer = Arc::new(Tokenizer::load(&tokenizer_folder)?);
-
-    let (spec, weights) = read_model(&folder, args, progress)?;
-    Ok(Model { spec, weights, tokenizer })
+    let tokenizer = match (&args.tokenizer, &model, &gguf) {
+        (Some(name), ..) => search.tokenizer(name)?,
+        (None, _, Some(gguf)) => tokenizer_of(gguf)?,
+        (None, Place::Folder(folder) | Place::Gguf(folder), None) => Tokenizer::load(folder)?,
+    };
+    let (spec, weights) = match (&model, &gguf) {
+        (_, Some(gguf)) => read_gguf(gguf, config.as_deref(), args)?,
+        (Place::Folder(folder) | Place::Gguf(folder), None) => {
+            read_model(folder, config.as_deref(), args, progress)?
+        }
+    };
+    Ok(Model { spec, weights, tokenizer: Arc::new(tokenizer) })
 }
 
 /// None: no files, the weights are made up.
@@ -57,27 +94,91 @@ fn weight_files(format: LoadFormat) -> Option<Files> {
         LoadFormat::Auto => Some(Files::Any),
         LoadFormat::Safetensors => Some(Files::Safetensors),
         LoadFormat::Torch => Some(Files::Torch),
+        LoadFormat::Gguf => Some(Files::Gguf),
         LoadFormat::Dummy => None,
     }
 }
 
-fn wanted<'a>(
-    args: &'a EngineArgs,
-    repo: &'a str,
-    revision: &'a Option<String>,
-    weights: Option<Files>,
-) -> SnapshotRequest<'a> {
-    SnapshotRequest { repo, revision: revision.as_deref(), ignore: &args.ignore_patterns, weights }
+impl Search<'_> {
+    /// A local place, else a hub's, which `judge` may refuse before there are weights in it. Where
+    /// no weights are wanted any folder will do.
+    fn find(&self, wanted: &Wanted, judge: &dyn Fn(&Path) -> Result<()>) -> Result<Place> {
+        let at = |e: Error| e.context(&format!("{}: {}: ", self.args.file, wanted.key));
+        let found = folder::find(wanted.name, &self.options.version_dir, wanted.revision);
+        let (folder, which) = match found.map_err(at)? {
+            Location::Gguf(path) => return Ok(Place::Gguf(path)),
+            Location::Folder(folder, which) => (folder, which),
+            Location::Repo(repo, which) => {
+                let request = SnapshotRequest {
+                    repo: &repo,
+                    revision: wanted.revision,
+                    ignore: &self.args.ignore_patterns,
+                    weights: wanted.weights,
+                    gguf: &which,
+                };
+                let hub = hub(self.args).called_off_by(self.progress);
+                (hub.judged_snapshot(&request, judge).map_err(at)?, which)
+            }
+        };
+
+        if wanted.key != "model" {
+            return Ok(Place::Folder(folder));
+        }
+        Ok(match folder::judge(&folder, &which)? {
+            Holds::Model => Place::Folder(folder),
+            Holds::Gguf(path) => Place::Gguf(path),
+        })
+    }
+
+    /// The tokenizer of another folder, or of a GGUF file.
+    fn tokenizer(&self, name: &str) -> Result<Tokenizer> {
+        let revision = self.args.tokenizer_revision.as_deref();
+        let wanted = Wanted { key: "tokenizer", name, revision, weights: None };
+        match self.find(&wanted, &|_| Ok(()))? {
+            Place::Folder(folder) => Tokenizer::load(&folder),
+            Place::Gguf(path) => tokenizer_of(&Gguf::open(&path, self.progress)?),
+        }
+    }
+
+    /// The folder of another config.json.
+    fn config_folder(&self, name: &str) -> Result<PathBuf> {
+        const KEY: &str = "hf_config_path";
+        let wanted = Wanted { key: KEY, name, revision: None, weights: None };
+        let folder = match self.find(&wanted, &|_| Ok(()))? {
+            Place::Folder(folder) => folder,
+            Place::Gguf(path) => path,
+        };
+        if folder.join("config.json").exists() {
+            return Ok(folder);
+        }
+        let file = &self.args.file;
+        let text = format!("{file}: {KEY}: {} holds no config.json.", folder.display());
+        Err(Error::NotFound(text).on_one_line())
+    }
+}
+
+/// `load_format` may rule out what was found.
+fn judge_load_format(model: &Place, args: &EngineArgs) -> Result<()> {
+    let (path, is, format) = match (model, args.load_format) {
+        (Place::Gguf(path), LoadFormat::Safetensors) => (path, "a GGUF file", "safetensors"),
+        (Place::Gguf(path), LoadFormat::Torch) => (path, "a GGUF file", "pt"),
+        (Place::Folder(path), LoadFormat::Gguf) => {
+            (path, "read by its config.json: name the GGUF file itself", "gguf")
+        }
+        _ => return Ok(()),
+    };
+    Err(invalid!("{}: load_format is '{format}', and {} is {is}.", args.file, path.display())
+        .on_one_line())
 }
 
 /// What can be said of a model before its weights are here, so that nobody waits for gigabytes that
 /// cannot be served.
-fn judge_unread(folder: &Path, args: &EngineArgs) -> Result<()> {
-    folder::judge(folder)?;
+fn judge_unread(folder: &Path, config: Option<&Path>, args: &EngineArgs) -> Result<()> {
+    folder::judge(folder, &GgufName::Only)?;
     // Warnings wait until all of it is read.
     let quiet = tracing::subscriber::NoSubscriber::default();
     tracing::subscriber::with_default(quiet, || {
-        ModelSpec::read(folder, &spec_options(args, None))?;
+        ModelSpec::read(config.unwrap_or(folder), &spec_options(args, None))?;
         match args.tokenizer {
             Some(_) => Ok(()),
             None => Tokenizer::load(folder).map(|_| ()),
@@ -85,26 +186,18 @@ fn judge_unread(folder: &Path, args: &EngineArgs) -> Result<()> {
     })
 }
 
-/// The folder of what the argument `key` wants: a local one, else a hub's, which `judge` may refuse
-/// before there are weights in it.
-fn resolve(
-    wanted: &SnapshotRequest,
-    key: &str,
-    args: &EngineArgs,
-    options: &EngineOptions,
-    progress: &Arc<Progress>,
-    judge: &dyn Fn(&Path) -> Result<()>,
-) -> Result<PathBuf> {
-    let at = |e: Error| e.context(&format!("{}: {key}: ", args.file));
-    let found = folder::find(wanted.repo, &options.version_dir, wanted.revision).map_err(at)?;
-    if let Location::Folder(folder) = found {
-        return Ok(folder);
+fn tokenizer_of(gguf: &Gguf) -> Result<Tokenizer> {
+    let parts = gguf.tokenizer()?;
+    match parts.vocabulary {
+        Vocabulary::Json(whole) => Tokenizer::from_json(gguf.path(), &whole, &parts.config),
+        Vocabulary::Pieces(pieces) => Tokenizer::from_pieces(gguf.path(), &pieces, &parts.config),
     }
-    hub(args).called_off_by(progress).judged_snapshot(wanted, judge).map_err(at)
 }
 
+/// `config`: the folder of another config.json.
 fn read_model(
     dir: &Path,
+    config: Option<&Path>,
     args: &EngineArgs,
     progress: &Arc<Progress>,
 ) -> Result<(ModelSpec, WeightSource)> {
@@ -116,8 +209,44 @@ fn read_model(
         WeightSource::Files(checkpoint) => checkpoint.stored_dtype(),
         WeightSource::Dummy => None,
     };
-    let mut spec = ModelSpec::read(dir, &spec_options(args, stored))?;
+    let mut spec = ModelSpec::read(config.unwrap_or(dir), &spec_options(args, stored))?;
     spec.adapters = args.lora.as_ref().map(LoraArgs::options);
+    Ok((spec, weights))
+}
+
+/// A GGUF model by its own keys or by a config.json; of that the file knows two things better.
+fn read_gguf(
+    gguf: &Gguf,
+    config: Option<&Path>,
+    args: &EngineArgs,
+) -> Result<(ModelSpec, WeightSource)> {
+    const METHOD: &str = "gguf";
+    if let Some(method) = args.quantization.as_deref().filter(|&method| method != METHOD) {
+        return Err(invalid!(
+            "{}: Quantization method specified in the model config ({METHOD}) does not match the \
+             quantization method specified in the `quantization` argument ({}).",
+            args.file,
+            cut(method)
+        ));
+    }
+
+    let tensors = gguf.tensors()?;
+    let own = gguf.config()?;
+    let over = gguf.over_config(&own);
+    let stored = tensors.stored_dtype();
+    let options =
+        SpecOptions { quantization: "", over_config: Some(&over), ..spec_options(args, stored) };
+    let mut spec = match config {
+        Some(folder) => ModelSpec::read(folder, &options)?,
+        None => ModelSpec::from_keys(gguf.path(), own, &options)?,
+    };
+    spec.quant = None;
+    spec.adapters = args.lora.as_ref().map(LoraArgs::options);
+    tensors.say_tables(spec.dtype);
+    let weights = match args.load_format {
+        LoadFormat::Dummy => WeightSource::Dummy,
+        _ => WeightSource::Files(Checkpoint::of_gguf(tensors)),
+    };
     Ok((spec, weights))
 }
 

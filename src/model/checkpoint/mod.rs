@@ -21,13 +21,14 @@ use safetensors::Dtype;
 use serde_json::Value;
 
 use super::foreign_formats::other_format;
-use crate::device::{Bytes, DType, HostTensor};
+use super::gguf::Tensors;
+use crate::device::{Bytes, DType, HostTensor, QuantForm, QuantPart};
 use crate::error::{Error, Result};
 use crate::files::{Kind, Progress};
 use crate::invalid;
 use crate::json::{self, Object};
 pub use raw::{RawTensor, StoredType};
-use shard::Shard;
+pub(super) use shard::Shard;
 
 /// Where weights come from.
 pub enum WeightSource {
@@ -42,6 +43,8 @@ pub struct Checkpoint {
     dir: PathBuf,
     files: Vec<Shard>,
     tensors: BTreeMap<String, Entry>,
+    /// Instead of all that.
+    gguf: Option<Tensors>,
 }
 
 struct Entry {
@@ -62,6 +65,8 @@ pub enum Files {
     Safetensors,
     /// `pytorch_model.bin` only.
     Torch,
+    /// GGUF only, which is no checkpoint of a folder's.
+    Gguf,
     /// An adapter's, which is no checkpoint of its own.
     Adapter,
 }
@@ -107,12 +112,21 @@ impl Checkpoint {
     }
 
     fn of_files(dir: &Path, paths: Vec<PathBuf>, progress: &Arc<Progress>) -> Result<Checkpoint> {
-        let mut checkpoint =
-            Checkpoint { dir: dir.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
+        let mut checkpoint = Checkpoint::without_files(dir);
         for path in paths {
             checkpoint.add_file(Shard::open(path, progress)?)?;
         }
         Ok(checkpoint)
+    }
+
+    /// The tensors of a GGUF model.
+    pub fn of_gguf(tensors: Tensors) -> Checkpoint {
+        Checkpoint { gguf: Some(tensors), ..Checkpoint::without_files(Path::new("")) }
+    }
+
+    fn without_files(dir: &Path) -> Checkpoint {
+        let dir = dir.to_path_buf();
+        Checkpoint { dir, files: Vec::new(), tensors: BTreeMap::new(), gguf: None }
     }
 
     /// Whether the files are still those that were opened, so that what was read of them is of one
@@ -121,7 +135,9 @@ impl Checkpoint {
     /// # Errors
     /// InvalidArgument: one was written to, shortened or replaced.
     pub fn unchanged(&self) -> Result<()> {
-        self.files.iter().try_for_each(Shard::unchanged).map_err(Error::on_one_line)
+        let files = self.files.iter().try_for_each(Shard::unchanged);
+        let gguf = self.gguf.as_ref().map_or(Ok(()), Tensors::unchanged);
+        files.and(gguf).map_err(Error::on_one_line)
     }
 
     /// The tensors of a PEFT folder: `adapter_model.safetensors`, else `adapter_model.bin`.
@@ -167,17 +183,22 @@ impl Checkpoint {
 
     /// Of all tensors, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        let gguf = self.gguf.iter().flat_map(Tensors::names);
+        self.tensors.keys().map(String::as_str).chain(gguf)
     }
 
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        let in_gguf = self.gguf.as_ref().is_some_and(|gguf| gguf.contains(name));
+        in_gguf || self.tensors.contains_key(name)
     }
 
     /// The element type of the largest tensor: what the checkpoint "is", if config.json does not
     /// say.
     pub fn stored_dtype(&self) -> Option<DType> {
+        if let Some(gguf) = &self.gguf {
+            return gguf.stored_dtype();
+        }
         let largest = self.tensors.values().max_by_key(|e| e.bytes.len())?;
         StoredType::of(largest.dtype)?.plain()
     }
@@ -197,8 +218,31 @@ impl Checkpoint {
     /// # Errors
     /// NotFound: no such tensor. InvalidArgument: another shape, or not a floating type we read.
     pub fn tensor(&self, name: &str, rows: usize, cols: usize) -> Result<HostTensor<'_>> {
+        if let Some(gguf) = &self.gguf {
+            return gguf.tensor(name, rows, cols).map_err(Error::on_one_line);
+        }
         let shape = if cols == 1 { &[rows][..] } else { &[rows, cols] };
         self.shaped(name, shape, &[rows, cols])
+    }
+
+    /// Tensors that are stacked along the outputs, as codes of one form, if the files hold codes
+    /// that need no scheme to be read: GGUF's. The rows of each are its `outputs`.
+    ///
+    /// # Errors
+    /// As `tensor`; the file cannot be read.
+    pub fn codes(
+        &self,
+        names: &[String],
+        outputs: &[usize],
+        inputs: usize,
+    ) -> Result<Option<(QuantForm, Vec<QuantPart<'_>>)>> {
+        let Some(gguf) = &self.gguf else { return Ok(None) };
+        gguf.codes(names, outputs, inputs).map_err(Error::on_one_line)
+    }
+
+    /// The form that `codes` would give them.
+    pub fn code_form(&self, names: &[String]) -> Option<QuantForm> {
+        self.gguf.as_ref()?.code_form(names)
     }
 
     /// `count` matrices of `rows` x `cols` in one tensor, as one that is `count * rows` x `cols`.
@@ -336,7 +380,8 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut others = BTreeSet::new();
     for (n, (index, single)) in pairs.into_iter().enumerate() {
-        let wanted = if n == 0 { files != Files::Torch } else { files != Files::Safetensors };
+        let own = if n == 0 { Files::Safetensors } else { Files::Torch };
+        let wanted = files == Files::Any || files == own;
         if !wanted {
             continue;
         }

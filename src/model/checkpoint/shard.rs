@@ -1,6 +1,6 @@
 //! One file of a checkpoint, read at any place by several threads at once. It is not mapped: a
 //! mapped file that another process shortens ends this one, a read that comes short is an error.
-//! Called by `checkpoint` only.
+//! Called by `checkpoint` and `gguf`.
 
 use std::fs::{File, Metadata};
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Kind, Progress};
 use crate::invalid;
 
-pub(super) struct Shard {
+pub struct Shard {
     path: PathBuf,
     file: File,
     found: Stamp,
@@ -46,7 +46,15 @@ impl Shard {
     /// # Errors
     /// As [`files::open`].
     pub fn open(path: PathBuf, progress: &Arc<Progress>) -> Result<Shard> {
-        let (file, found) = progress.count(|| files::open(&path, Kind::Weights))?;
+        Shard::open_as(path, Kind::Weights, progress)
+    }
+
+    /// The same of a file of another kind.
+    ///
+    /// # Errors
+    /// As [`files::open`].
+    pub fn open_as(path: PathBuf, kind: Kind, progress: &Arc<Progress>) -> Result<Shard> {
+        let (file, found) = progress.count(|| files::open(&path, kind))?;
         Ok(Shard { path, file, found: Stamp::of(&found), progress: Arc::clone(progress) })
     }
 

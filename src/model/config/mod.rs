@@ -53,6 +53,20 @@ impl ModelSpec {
         Self::of(&source, &options).map_err(Error::on_one_line)
     }
 
+    /// The same where another file than config.json holds its keys.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn from_keys(
+        path: &Path,
+        keys: Map<String, Value>,
+        options: &SpecOptions,
+    ) -> Result<ModelSpec> {
+        let source = Source::of(path.display().to_string(), keys, options)?;
+        let source = source.with_generation_of(None, options)?;
+        Self::of(&source, options).map_err(Error::on_one_line)
+    }
+
     /// The same from parsed files.
     ///
     /// # Errors

@@ -40,15 +40,37 @@ impl<'a> Source<'a> {
     /// A file that is missing, broken or too large; `text_config` is no object.
     pub fn read(dir: &Path, options: &SpecOptions<'a>) -> Result<Source<'a>> {
         let path = dir.join("config.json");
-        let config = json::read_object(&path, Kind::Config)?;
-        let place = options.generation_config.unwrap_or(dir).join("generation_config.json");
+        let mut config = json::read_object(&path, Kind::Config)?;
+        if let Some(over) = options.over_config {
+            merge(&mut config, over);
+            if let Some(text) = config.get_mut(TEXT).and_then(Value::as_object_mut) {
+                merge(text, over);
+            }
+        }
+        let source = Source::of(path.display().to_string(), config, options)?;
+        source.with_generation_of(Some(dir), options)
+    }
+
+    /// The same with the generation_config.json of the folder that `options` name, which must be
+    /// there, else of this one, if there is one.
+    ///
+    /// # Errors
+    /// It is missing, broken or too large.
+    pub fn with_generation_of(
+        self,
+        dir: Option<&Path>,
+        options: &SpecOptions,
+    ) -> Result<Source<'a>> {
+        let named = options.generation_config;
+        let Some(place) = named.or(dir) else { return Ok(self) };
+        let place = place.join("generation_config.json");
         let generation = json::read_object(&place, Kind::Config);
-        let generation = match options.generation_config {
+        let generation = match named {
             Some(_) => Some(generation?),
             None => files::optional(generation)?,
         };
         let generation = generation.map(|object| (place.display().to_string(), object));
-        Ok(Source { generation, ..Source::of(path.display().to_string(), config, options)? })
+        Ok(Source { generation, ..self })
     }
 
     /// The same from objects. The text model's own keys stand over those of the whole, the user's

@@ -23,6 +23,8 @@ pub struct SpecOptions<'a> {
     pub hf_overrides: Option<&'a Map<String, Value>>,
     /// The name of the file that they stand in; empty means model.json.
     pub overrides_file: &'a str,
+    /// Merged into config.json under that: what the file of the weights knows better.
+    pub over_config: Option<&'a Map<String, Value>>,
     /// `auto`, `half`, `float16`, `bfloat16`, `float`, `float32`. Empty means auto.
     pub dtype: &'a str,
     /// The element type of the stored weights, for a config.json that does not say.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::model::checkpoint::{self, Files};
+use crate::model::gguf::{self, GgufName};
 
 /// Everything but weights that a text model needs.
 pub(super) const SMALL_FILES: [&str; 22] = [
@@ -46,6 +47,27 @@ pub(super) fn shards<'a>(folder: &Path, index: &str, names: &[&'a str]) -> Resul
     checkpoint::indexed_files(folder, &index)?.into_iter().map(shard).collect()
 }
 
+/// The GGUF files that are wanted, if they are: those that were named, or the one that there is
+/// where there are no other weights.
+///
+/// # Errors
+/// NotFound: none is what was named. InvalidArgument: there are several.
+pub(super) fn gguf_files<'a>(
+    names: &[&'a str],
+    files: Files,
+    which: &GgufName,
+) -> Result<Option<Vec<&'a str>>> {
+    let by_name = *which != GgufName::Only;
+    let may_be = matches!(files, Files::Any | Files::Gguf);
+    if !may_be || (!by_name && !weight_files(names, files).is_empty()) {
+        return Ok(None);
+    }
+    match gguf::choose(names, which)? {
+        None if by_name => Err(Error::NotFound("it holds no GGUF file.".into())),
+        found => Ok(found),
+    }
+}
+
 /// In the order in which a checkpoint's reader prefers them; an index stands for its shards.
 pub(super) fn weight_files<'a>(names: &[&'a str], files: Files) -> Vec<&'a str> {
     let of = |wanted: &str| names.iter().copied().filter(|&n| n == wanted).collect::<Vec<_>>();
@@ -54,14 +76,14 @@ pub(super) fn weight_files<'a>(names: &[&'a str], files: Files) -> Vec<&'a str> 
         kinds.extend(checkpoint::ADAPTER_FILES.map(of));
         return kinds.into_iter().find(|kind| !kind.is_empty()).unwrap_or_default();
     }
-    if files != Files::Torch {
+    if matches!(files, Files::Any | Files::Safetensors) {
         kinds.push(of("model.safetensors.index.json"));
         kinds.push(of("model.safetensors"));
         let other = |n: &&str| n.ends_with(".safetensors") && !n.starts_with("consolidated");
         let plain = |n: &&str| !n.contains('/') && other(n);
         kinds.push(names.iter().copied().filter(plain).collect());
     }
-    if files != Files::Safetensors {
+    if matches!(files, Files::Any | Files::Torch) {
         kinds.push(of("pytorch_model.bin.index.json"));
         kinds.push(of("pytorch_model.bin"));
     }

@@ -16,6 +16,7 @@ use super::files::SMALL_FILES;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::invalid;
+use crate::model::gguf::is_gguf;
 
 const LISTING_BYTES_MAX: u64 = 64 << 20;
 const CONNECT: Duration = Duration::from_secs(10);
@@ -372,10 +373,18 @@ fn listing_of(body: &[u8]) -> Option<Listing> {
     }
     let names = json.get("siblings")?.as_array()?.iter();
     let names = names.filter_map(|file| file.get("rfilename")?.as_str());
-    // Only files beside config.json are ever used, and one below: a name is a file's name.
-    let known = |name: &&str| !name.contains('/') || SMALL_FILES.contains(name);
+    // Only files beside config.json are ever used, and some one folder below: a name is a file's.
+    let below = |name: &str| SMALL_FILES.contains(&name) || is_gguf_below(name);
+    let known = |name: &&str| !name.contains('/') || below(name);
     let plain = names.filter(known).filter(|name| !name.starts_with('.'));
     Some(Listing { commit: commit.to_string(), files: plain.map(str::to_string).collect() })
+}
+
+/// `folder/model.gguf`
+fn is_gguf_below(name: &str) -> bool {
+    let Some((folder, file)) = name.split_once('/') else { return false };
+    let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('/');
+    plain(folder) && plain(file) && is_gguf(file)
 }
 
 fn header<'r>(answer: &'r Response<Body>, name: &str) -> Option<&'r str> {

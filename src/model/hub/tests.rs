@@ -3,6 +3,7 @@
 
 use super::stand_in::{etag, tls_file, Folder, StandIn, COMMIT};
 use super::*;
+use crate::invalid;
 
 const WEIGHTS: &[u8] = &[7; 300_000];
 
@@ -31,7 +32,8 @@ fn hub(stand_in: &StandIn, cache: &Folder) -> Hub {
 }
 
 fn any<'a>(revision: Option<&'a str>) -> SnapshotRequest<'a> {
-    SnapshotRequest { repo: "org/name", revision, ignore: &[], weights: Some(Files::Any) }
+    let gguf = &GgufName::Only;
+    SnapshotRequest { repo: "org/name", revision, ignore: &[], weights: Some(Files::Any), gguf }
 }
 
 #[track_caller]
@@ -88,7 +90,9 @@ fn which_files() {
     let fetched = |files: &[(&str, &[u8])], ignore: &[&str], weights: Option<Files>| {
         let (stand_in, cache) = (StandIn::new(files), Folder::new());
         let ignore: Vec<String> = ignore.iter().map(|p| p.to_string()).collect();
-        let wanted = SnapshotRequest { repo: "name", revision: None, ignore: &ignore, weights };
+        let gguf = &GgufName::Only;
+        let wanted =
+            SnapshotRequest { repo: "name", revision: None, ignore: &ignore, weights, gguf };
         hub(&stand_in, &cache).snapshot(&wanted).map(drop)?;
         let log = stand_in.log();
         let names = log.iter().filter(|l| l.starts_with("GET /name/resolve/"));
@@ -144,19 +148,17 @@ fn what_cannot_be_served_is_refused_before_its_weights() {
         ("model.safetensors.index.json", shards),
         ("m-1.safetensors", WEIGHTS),
     ];
-    let gguf: &[(&str, &[u8])] = &[("README.md", b""), ("x.Q4.gguf", WEIGHTS)];
     let mistral: &[(&str, &[u8])] =
         &[("params.json", b"{}"), ("tekken.json", b"{}"), ("consolidated.safetensors", WEIGHTS)];
-    let both: &[(&str, &[u8])] = &[("config.json", b"{}"), ("x.gguf", WEIGHTS)];
+    let onnx: &[(&str, &[u8])] = &[("config.json", b"{}"), ("model.onnx", WEIGHTS)];
     let good: &[(&str, &[u8])] = &[("config.json", b"{}"), ("model.safetensors", WEIGHTS)];
 
     for (files, words, looked_at) in [
         (split, "names m-9.safetensors, which does not exist", false),
-        (gguf, "GGUF, which is not read yet", false),
         (mistral, "Mistral's own format", false),
         (
-            both,
-            "has no weights that are read (*.safetensors, pytorch_model.bin): it holds GGUF",
+            onnx,
+            "weights that are read (*.safetensors, pytorch_model.bin, *.gguf): it holds ONNX",
             true,
         ),
         (good, "no such model", true),
@@ -174,9 +176,42 @@ fn what_cannot_be_served_is_refused_before_its_weights() {
         let refused = hub(&stand_in, &cache).judged_snapshot(&any(None), &judge).unwrap_err();
         assert!(refused.message().contains(words), "{refused}");
         assert_eq!(seen.get(), looked_at, "{words}");
-        let large = |line: &String| line.ends_with(".safetensors") || line.ends_with(".gguf");
+        let large = |line: &String| line.ends_with(".safetensors") || line.ends_with(".onnx");
         assert!(!stand_in.log().iter().any(large), "{words}: weights were asked for");
     }
+}
+
+#[test]
+fn case_13_one_gguf_file_of_several_is_fetched() {
+    let files: &[(&str, &[u8])] = &[
+        ("README.md", b""),
+        ("config.json", b"{}"),
+        ("m-Q4_0.gguf", WEIGHTS),
+        ("m-Q8_0.gguf", b"other"),
+        ("big/m-F16-00001-of-00002.gguf", b"first"),
+        ("big/m-F16-00002-of-00002.gguf", b"second"),
+    ];
+    let (stand_in, cache) = (StandIn::new(files), Folder::new());
+    let fetched = |which: &GgufName, weights| {
+        let request = SnapshotRequest { gguf: which, weights: Some(weights), ..any(None) };
+        // Its configuration is in itself: there is nothing to judge.
+        hub(&stand_in, &cache).judged_snapshot(&request, &|_| Err(invalid!("judged")))
+    };
+    let kind = |kind: &str| GgufName::Type(kind.into());
+    let folder = fetched(&kind("Q4_0"), Files::Any).unwrap();
+    assert_eq!(std::fs::read(folder.join("m-Q4_0.gguf")).unwrap(), WEIGHTS);
+    assert!(!folder.join("m-Q8_0.gguf").exists() && folder.join("config.json").exists());
+    fetched(&kind("F16"), Files::Gguf).unwrap();
+    assert_eq!(std::fs::read(folder.join("big/m-F16-00002-of-00002.gguf")).unwrap(), b"second");
+    fetched(&GgufName::File("m-Q8_0.gguf".into()), Files::Any).unwrap();
+    assert!(folder.join("m-Q8_0.gguf").exists());
+
+    let said = fetched(&GgufName::Only, Files::Any).unwrap_err().to_string();
+    assert!(said.contains("model 'org/name': several GGUF files are here"), "{said}");
+    let said = fetched(&kind("Q2_K"), Files::Any).unwrap_err().to_string();
+    assert!(said.contains("no GGUF file is of type 'Q2_K'; there are"), "{said}");
+    let said = fetched(&GgufName::Only, Files::Torch).unwrap_err().to_string();
+    assert!(said.contains("judged"), "only where GGUF may be read: {said}");
 }
 
 /// How vectors are made stands in a folder of its own.

@@ -1,6 +1,7 @@
 //! A mixture of experts: the router, the stacked matrices of all experts, and the expert that all
 //! tokens share. Part of `load`, which asks for it layer by layer.
 
+use super::linears;
 use super::loader::{dummy, Loader};
 use crate::device::{Device, Routing, Source, WeightKind};
 use crate::error::Result;
@@ -50,7 +51,7 @@ impl<'a, D: Device> Loader<'a, D> {
     fn mixture_name(&self, layer: usize, row: &Mixture) -> String {
         let mut names = row.modules.iter().map(|module| self.layer_name(layer, module));
         let first = names.next().unwrap_or_default();
-        let has = |c: &Checkpoint, name: &str| c.contains(&format!("{name}.{}.weight", row.router));
+        let has = |c: &Checkpoint, name: &str| linears::has(c, &format!("{name}.{}", row.router));
         match self.format {
             WeightSource::Files(c) if !has(c, &first) => names.find(|n| has(c, n)).unwrap_or(first),
             _ => first,

@@ -88,6 +88,9 @@ impl<'a, D: Device> Loader<'a, D> {
         wanted: &Wanted,
         transposed: bool,
     ) -> Result<Values<'a>> {
+        if let Some(values) = self.packed_values(wanted)? {
+            return Ok(values);
+        }
         let Some(format) = self.format_of(kind, wanted)? else {
             return self.plain_values(wanted, transposed);
         };
@@ -115,6 +118,20 @@ impl<'a, D: Device> Loader<'a, D> {
             Source::Parts(parts) => Ok(Values { form, source: Source::Quantise { parts, over } }),
             _ => Err(internal!("{name}: no parts to quantise")),
         }
+    }
+
+    /// Codes of files that say themselves how they are packed (GGUF); none: they are plain.
+    fn packed_values(&self, wanted: &Wanted) -> Result<Option<Values<'a>>> {
+        let WeightSource::Files(checkpoint) = self.format else { return Ok(None) };
+        let names: Vec<String> = wanted.names.iter().map(|name| format!("{name}.weight")).collect();
+        if self.shapes_only {
+            let form = checkpoint.code_form(&names);
+            let source = || dummy(&first(wanted), wanted.inputs);
+            return Ok(form.map(|form| Values { form: Some(form), source: source() }));
+        }
+        let codes = checkpoint.codes(&names, wanted.outputs, wanted.inputs)?;
+        let source = |parts| Source::Codes { parts, order: Vec::new() };
+        Ok(codes.map(|(form, parts)| Values { form: Some(form), source: source(parts) }))
     }
 
     /// What the scheme says of these parts; none: they are plain.

@@ -119,7 +119,9 @@ enum InputRounding : u32 {
   INPUT_ROUNDING_INT8_ROW_WITH_ZERO,
 };
 
-constexpr u32 ROUND_THREADS = 256;
+constexpr u32 ROUND_THREADS = 512;
+// Blocks of 128 inputs whose steps are held at a time.
+constexpr u32 ROUND_BLOCKS = 512;
 
 // Codes of each row as activations, and the step that multiplies their products; with `bytes` they
 // are E4M3 in the order of a coded matrix instead, filled up with zeros.
@@ -133,6 +135,7 @@ struct RoundInputs {
   float step;
   float zero;
   InputRounding kind;
+  u32 values;  // 1: steps times codes instead of codes, for weights that are not held as codes.
 };
 
 // y = y * steps[row] * factor[output] + bias, then the activation; in place. Bias or factor may be
@@ -166,9 +169,10 @@ struct ScaleGated {
 
 // ---- Products (coded_small_m.cu, coded_wgmma.cu, coded_experts.cu) ----
 
-// Rows that coded_small_m takes at most.
+// Rows that coded_small_m takes at most; shared memory of a block, and what of it x may take.
 constexpr u32 CODED_SMALL_ROWS = 8;
-constexpr u32 CODED_SMALL_SHARED_BYTES = 92 * 1024;
+constexpr u32 CODED_SMALL_SHARED_BYTES = 108 * 1024;
+constexpr u32 CODED_SMALL_X_BYTES = 58 * 1024;
 constexpr u32 CODED_SMALL_MOST_STAGES = 6;
 
 // Threads, outputs and columns (rows of x) of a tile of coded_wgmma.
@@ -176,11 +180,15 @@ constexpr u32 CODED_THREADS = 256;
 constexpr u32 CODED_TILE = 128;
 constexpr u32 CODED_FEW_ROWS = 16;
 constexpr u32 CODED_MANY_ROWS = 64;
-constexpr u32 CODED_STAGES = 4;
+constexpr u32 CODED_FEW_STAGES = 7;
+constexpr u32 CODED_MANY_STAGES = 4;
 constexpr u32 CODED_BLOCKS_PER_MULTIPROCESSOR = 2;
-// Shared memory: x of the stages, up to 128 inputs of each row, and room to align it.
-constexpr u32 CODED_FEW_SHARED_BYTES = CODED_STAGES * CODED_FEW_ROWS * 256 + 1024;
-constexpr u32 CODED_MANY_SHARED_BYTES = CODED_STAGES * CODED_MANY_ROWS * 256 + 1024;
+// Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes, and
+// room to align them.
+constexpr u32 CODED_FEW_SHARED_BYTES =
+    CODED_FEW_STAGES * (CODED_FEW_ROWS * 256 + CODED_TILE * CODE_BLOCK_BYTES) + 1024;
+constexpr u32 CODED_MANY_SHARED_BYTES =
+    CODED_MANY_STAGES * (CODED_MANY_ROWS * 256 + CODED_TILE * CODE_BLOCK_BYTES) + 1024;
 
 enum CodedEnd : u32 { CODED_END_ACT, CODED_END_GATED, CODED_END_LOGITS };
 
@@ -199,6 +207,9 @@ struct CodedProduct {
   DEVICE(const ExpertTile) expert_tiles;
   DEVICE(const u32) expert_tile_count;
   u32 rows;
+  // Of coded_small_e4m3_bytes: where `steps` is null it rounds x itself, by the step of all rows or
+  // with 0 by each row's own; else x are bytes, [rows, blocks of W * CODE_BLOCK_BYTES].
+  float step;
   u32 outputs;  // Of W, or of one expert.
   u32 top_k;
   CodedEnd end;

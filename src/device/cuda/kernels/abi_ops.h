@@ -29,6 +29,9 @@ enum Activation : u32 {
   ACTIVATION_NONE,  // Only the bias.
 };
 
+// What K and V are in pages: the activations' type, or numbers of eight bits.
+enum KvType : u32 { KV_TYPE_ACT, KV_TYPE_E4M3, KV_TYPE_E5M2 };
+
 // Which rows of a sequence make its vector.
 enum Pooling : u32 { POOLING_FIRST, POOLING_LAST, POOLING_MEAN };
 
@@ -196,13 +199,16 @@ struct SmallGemm {
 constexpr u32 ROPE_MAX_PAIRS = 256;
 constexpr u32 ROPE_HEADS = 16;
 
-// The pool of a layer: [pages, 2 (K, V), kv_heads, page_size, dim].
+// The pool of a layer: [pages, 2 (K, V), kv_heads, page_size, dim], of the activations' type, or
+// bytes.
 struct RopeStore {
   DEVICE(act) qkv;  // [rows, heads + 2 kv_heads, dim]: q and k are rotated in place
   DEVICE(const u32) position;  // [rows]
   DEVICE(const u32) slot_of;
   SlotRows slots;
-  DEVICE(act) pool;
+  DEVICE(void) pool;
+  KvType kv;
+  float k_scale, v_scale;  // Bytes are numbers divided by these.
   u32 heads, kv_heads, dim, page_size;
   u32 half;  // Pairs of a head: the first `half` dimensions and the `half` after them.
   float magnitude;  // Of sines and cosines.
@@ -218,12 +224,14 @@ struct AttendRows {
   DEVICE(const u32) position;  // [rows]
   DEVICE(const u32) slot_of;
   SlotRows slots;
-  DEVICE(const act) pool;  // As in RopeStore.
+  DEVICE(const void) pool;  // As in RopeStore.
   DEVICE(act) out;  // [rows, heads, dim]
   u32 heads, kv_heads, dim, page_size;
-  float scale;
+  float scale;  // Of scores, that of K included.
   u32 window;  // 0 = none
   float softcap;  // 0 = none
+  KvType kv;
+  float value_scale;  // Of V.
 };
 
 struct AttendAll {
@@ -274,7 +282,8 @@ struct WorkItem {
 };
 static_assert(sizeof(WorkItem) == 8 * 4, "items lie one behind the other");
 
-// The kernels of attention_mma.cu and attention_prefill_sm90.cu.
+// The kernels of attention_mma.cu, attention_prefill_sm90.cu, and of their twins for pages of eight
+// bits.
 struct PagedAttention {
   // Prompts: an item for each block. Single tokens: the first item of each block, empty (count 0)
   // where it has none, then the items that follow them.
@@ -282,16 +291,18 @@ struct PagedAttention {
   DEVICE(const act) qkv;  // [rows, heads + 2 kv_heads, dim]
   DEVICE(const u32) position;  // [rows]
   SlotRows slots;
-  DEVICE(const act) pool;  // As in RopeStore.
+  DEVICE(const void) pool;  // As in RopeStore.
   DEVICE(act) out;  // [rows, heads, dim]
   DEVICE(float) parts;  // [parts, kv_heads, SPLIT_ROWS, dim], weighted sums
   DEVICE(float2) statistics;  // [parts, kv_heads, SPLIT_ROWS], maximum (base 2) and sum of weights
   DEVICE(u32) arrivals;  // [first part, kv_heads], parts that are done; 0 between launches
   u32 heads, kv_heads, page_size;
-  float scale;
+  float scale;  // Of scores, that of K included.
   u32 window;  // 0 = none
   float softcap;  // 0 = none
   u32 stages;  // Of tiles in shared memory.
+  KvType kv;
+  float value_scale;  // Of V.
 };
 
 // ---- Experts (experts.cu) ----

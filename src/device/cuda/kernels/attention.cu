@@ -3,6 +3,8 @@
 //   attend_rows  causal over pages, any mix of prefill chunks and single rows, every page size and
 //                window. The tensor-core tile replaces it where it pays; this one stays as the
 //                fallback and the yardstick.
+//   attend_rows_fp8  the same over pages of eight bits, element by element: only for what tiles
+//                have no code for, f32 and odd head sizes.
 //   attend_all   over all rows of the sequence in the step itself, for encoders.
 //
 // Block of 128 threads per (token row, head). LANES threads share a key, eight elements (16 bytes
@@ -11,7 +13,7 @@
 // and keeps its own online softmax (maximum, sum, weighted V) in f32 registers. The groups merge
 // through shared memory once. Bytes: K and V of the visible positions per head, so a group of q
 // heads re-reads its KV head from L2.
-#include "abi_ops.h"
+#include "fp8.cuh"
 
 #define THREADS ATTEND_THREADS
 #define KEYS 4
@@ -22,10 +24,12 @@ struct Shape {
   u32 dim;
   float scale;
   float cap;  // 0 = none
+  float value_scale;
 };
 
 // Where the K of a key of one head lies, and how far behind it its V.
 struct Paged {
+  static constexpr bool VECTORS = true;
   const act* head;
   const u32* table;
   u32 page_size, dim;
@@ -35,12 +39,37 @@ struct Paged {
   }
 };
 struct Flat {
+  static constexpr bool VECTORS = true;
   const act* head;
   u64 width, value;
   __device__ const act* key(u32 k) const { return head + k * width; }
 };
+// Elements of eight bits.
+struct Bytes {
+  const u8* first;
+  bool e5m2;
+  __device__ Bytes operator+(u64 n) const { return {first + n, e5m2}; }
+  __device__ float operator[](u32 i) const {
+    return e5m2 ? E5m2::to_f32(first[i]) : E4m3::to_f32(first[i]);
+  }
+};
+struct PagedBytes {
+  static constexpr bool VECTORS = false;
+  Bytes head;
+  const u32* table;
+  u32 page_size, dim;
+  u64 value;
+  __device__ Bytes key(u32 k) const {
+    return head + (2 * value * table[k / page_size] + (u64)(k % page_size) * dim);
+  }
+};
 
 // WHOLE: dim is a multiple of 8, so vectors are aligned; else element by element.
+template <bool WHOLE>
+__device__ __forceinline__ void load(const Bytes p, u32 i, u32 dim, float (&x)[8]) {
+#pragma unroll
+  for (int j = 0; j < 8; j++) x[j] = i + j < dim ? p[i + j] : 0.f;
+}
 template <bool WHOLE>
 __device__ __forceinline__ void load(const act* p, u32 i, u32 dim, float (&x)[8]) {
   if (WHOLE) {
@@ -73,7 +102,7 @@ __device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const
     float score[KEYS], value[KEYS][8];
 #pragma unroll
     for (int k = 0; k < KEYS; k++) {
-      const act* token = keys.key(min(base + group * KEYS + k, last));
+      const auto token = keys.key(min(base + group * KEYS + k, last));
       float x[8];
       load<WHOLE>(token, element, s.dim, x);
       load<WHOLE>(token + keys.value, element, s.dim, value[k]);
@@ -120,7 +149,7 @@ __device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const
   for (u32 i = threadIdx.x; i < s.dim; i += THREADS) {
     float x = 0.f;
     for (int g = 0; g < GROUPS; g++) x += partial[g * LANES * 8 + i] * exp2f(highest[g] - peak);
-    out[i] = from_f32<act>(x / all);
+    out[i] = from_f32<act>(x * s.value_scale / all);
   }
 }
 
@@ -128,30 +157,52 @@ template <class Keys>
 __device__ __forceinline__ void attend(const act* q, u32 first, u32 last, const Keys keys,
                                        const Shape s, act* out) {
   __shared__ float shared[THREADS * 8 + 2 * (THREADS / 4)];
-#define CASE(LANES)                                                                \
-  if (s.dim <= LANES * 8) {                                                        \
-    if (s.dim % 8 == 0) attend<LANES, true>(q, first, last, keys, s, shared, out); \
-    else attend<LANES, false>(q, first, last, keys, s, shared, out);               \
-    return;                                                                        \
+  // Odd sizes and bytes have the widest only: nobody waits for them, but for the build.
+#define CASE(LANES)                                                   \
+  if (s.dim <= LANES * 8) {                                           \
+    if constexpr (Keys::VECTORS) {                                    \
+      if (s.dim % 8 == 0) {                                           \
+        attend<LANES, true>(q, first, last, keys, s, shared, out);    \
+        return;                                                       \
+      }                                                               \
+    }                                                                 \
   }
   CASE(4)
   CASE(8)
   CASE(16)
   CASE(32)
+  attend<32, false>(q, first, last, keys, s, shared, out);
 }
 
-__global__ void __launch_bounds__(THREADS) attend_rows(const AttendRows a) {
-  begin();
+// `keys` makes the keys of a KV head: out of the elements before its first one, the page table, and
+// the elements from a K to its V.
+template <class Keys>
+__device__ __forceinline__ void attend_row(const AttendRows& a, Keys keys) {
   const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (a.heads / a.kv_heads), dim = a.dim;
   if (a.slot_of[row] == NO_SLOT) return;
   const u32* table = row_of(a.slots, a.slot_of[row]) + a.slots.pages;
-  const u64 plane = (u64)a.page_size * dim;
-  const Paged keys = {a.pool + kv * plane, table, a.page_size, dim, a.kv_heads * plane};
   const u32 at = a.position[row];
   const u32 first = a.window != 0 && at + 1 > a.window ? at + 1 - a.window : 0;
   const act* q = a.qkv + ((u64)row * (a.heads + 2 * a.kv_heads) + head) * dim;
   act* out = a.out + ((u64)row * a.heads + head) * dim;
-  attend(q, first, at, keys, Shape{dim, a.scale, a.softcap}, out);
+  const u64 plane = (u64)a.page_size * dim;
+  const Shape shape = {dim, a.scale, a.softcap, a.value_scale};
+  attend(q, first, at, keys(kv * plane, table, a.kv_heads * plane), shape, out);
+}
+
+__global__ void __launch_bounds__(THREADS) attend_rows(const AttendRows a) {
+  begin();
+  attend_row(a, [&](u64 head, const u32* table, u64 value) {
+    return Paged{(const act*)a.pool + head, table, a.page_size, a.dim, value};
+  });
+}
+
+__global__ void __launch_bounds__(THREADS) attend_rows_fp8(const AttendRows a) {
+  begin();
+  attend_row(a, [&](u64 head, const u32* table, u64 value) {
+    const Bytes first = {(const u8*)a.pool + head, a.kv == KV_TYPE_E5M2};
+    return PagedBytes{first, table, a.page_size, a.dim, value};
+  });
 }
 
 // The step feeds every sequence as a whole: token row r of a sequence is its position r, and the
@@ -166,5 +217,5 @@ __global__ void __launch_bounds__(THREADS) attend_all(const AttendAll a) {
   const u32 last = header_of(row_of(a.slots, a.slot_of[row]))->length - 1;
   const act* q = a.qkv + row * width + (u64)head * dim;
   act* out = a.out + ((u64)row * a.heads + head) * dim;
-  attend(q, 0, last, keys, Shape{dim, a.scale, a.softcap}, out);
+  attend(q, 0, last, keys, Shape{dim, a.scale, a.softcap, 1.f}, out);
 }

@@ -1,5 +1,5 @@
-// What the two files of paged attention on tensor cores share: constants, and the shape of a
-// kernel's entry. The work list is in abi.h.
+// What the files of paged attention on tensor cores share: constants, the shape of a kernel's entry,
+// and the functions of the softmax. The work list is in abi_ops.h.
 #pragma once
 #include "abi_ops.h"
 #include "mma.cuh"
@@ -16,3 +16,40 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
     begin();                                         \
     BODY(D);                                         \
   }
+
+#if ACT != 0
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Off by a few 1e-7 whatever x: 1 - 2 / (1 + e^2x), without tanhf's branches.
+__device__ __forceinline__ float tanh_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.f + exp2_fast(2.f * LOG2E * x)));
+  return 1.f - 2.f * y;
+}
+
+#if defined(F16_OPERANDS) && ACT == 2
+// Rows of q as f16, which bfloat16 outreaches: each is divided by a power of two with which its
+// largest element lies in [1, 2), or nearly so at the ends of bfloat16's range. Elements below 2^-14
+// of the largest lose bits that no sum with it has. `top` is the largest magnitude, as bits; the
+// factor is what gives back the size.
+struct RowUnit {
+  float inverse, factor;
+  __device__ __forceinline__ RowUnit(u32 top) {
+    const u32 power = min(max(top & 0x7f80, 0x0080), 0x7e80);
+    factor = __uint_as_float(power << 16);
+    inverse = __uint_as_float((0x7f00 - power) << 16);
+  }
+  // Two neighbours.
+  __device__ __forceinline__ u32 divide(u32 x) const {
+    return pack(__uint_as_float(x << 16) * inverse, __uint_as_float(x & 0xffff0000) * inverse);
+  }
+};
+__device__ __forceinline__ u32 larger(u32 top, u32 x) {
+  return max(top, max(x & 0x7fff, x >> 16 & 0x7fff));
+}
+#endif
+#endif

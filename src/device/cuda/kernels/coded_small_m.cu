@@ -6,21 +6,25 @@
 // capability 9.0 and later (bulk copies).
 //
 // A tile is 16 rows of W x all inputs; blocks walk over tiles with the grid's stride, one warp
-// copies, eight multiply, each its two blocks of a chunk. x is read where it lies: 4 bytes for each
-// pair of a step, from L1. Bytes: codes and scales once; floor = bytes / bandwidth. Clocks of a
+// copies, eight multiply, each its two blocks of a chunk. First they put x into shared memory, in the
+// order of W's codes, while the first codes are on their way; E4M3 by E4M3 rounds it then, each row by
+// its own step. Bytes: codes and scales once; floor = bytes / bandwidth. Clocks of a
 // multiprocessor for 1 KiB of codes of four bits: 54 at 4.4 TB/s; masks and products take about 40.
 #include "activation.cuh"
 #include "bulk.cuh"
 #include "codes.cuh"
+#include "e4m3.cuh"
 
 #define WARPS SMALL_M_WARPS
 
 #if ACT != 0 && ARCH >= 90
-template <CodeKind KIND>
+// BYTES: x are codes of E4M3 too, in the order of W's, and tensor cores multiply the two.
+template <CodeKind KIND, bool BYTES>
 struct Tile {
   static constexpr u32 ROWS = SMALL_M_TILE;
   static constexpr u32 STEPS = Decode<KIND>::STEPS, PER_WORD = Decode<KIND>::PER_WORD;
   static constexpr u32 INPUTS = STEPS * 16;  // of a block
+  static constexpr u32 X_BYTES = BYTES ? INPUTS : INPUTS * 2;  // of a block of x
 
   const CodedProduct& c;
   const bool gated = c.end == CODED_END_GATED;
@@ -31,9 +35,13 @@ struct Tile {
   const u32 total = blockIdx.x < tiles ? ((tiles - 1 - blockIdx.x) / gridDim.x + 1) * chunks : 0;
   // From row to row of a stage: 64 bytes beyond a multiple of 128, so that no banks conflict.
   const u32 pitch = (c.w.chunk_bytes + 63) / 128 * 128 + 64;
-  const u32 stages = min(CODED_SMALL_MOST_STAGES,
-                         (CODED_SMALL_SHARED_BYTES - SMALL_M_SUMS_BYTES) / (ROWS * pitch + 16));
+  // A row of x, 64 bytes beyond a multiple of 128.
+  const u32 x_pitch = (c.w.blocks * X_BYTES + 63) / 128 * 128 + 64;
+  const u32 before = SMALL_M_SUMS_BYTES + c.rows * x_pitch;  // of the ring
+  const u32 stages =
+      min(CODED_SMALL_MOST_STAGES, (CODED_SMALL_SHARED_BYTES - before) / (ROWS * pitch + 16));
   u32 ring, full, empty;  // addresses in shared memory
+  float* steps;  // of the rows of x, in shared memory
 
   __device__ Tile(const CodedProduct& c) : c(c) {}
 
@@ -72,19 +80,108 @@ struct Tile {
     }
   }
 
+  // x to shared memory: of each block a lane's words in the order of its steps (bytes: of its codes).
+  __device__ void take(u8* xs, float* scratch) const {
+    if (BYTES && c.steps) {
+      const u32 pieces = c.w.blocks * (X_BYTES / 16);
+      for (u32 n = threadIdx.x; n < c.rows * pieces; n += WARPS * 32)
+        *reinterpret_cast<uint4*>(xs + n / pieces * x_pitch + n % pieces * 16) =
+            reinterpret_cast<const uint4*>(c.x)[n];
+      if (threadIdx.x < c.rows) steps[threadIdx.x] = c.steps[threadIdx.x];
+      return meet();
+    }
+    for (u32 row = 0; row < c.rows; row++) {
+      const act* x = c.x + (u64)row * c.w.inputs;
+      u8* const to = xs + row * x_pitch;
+      float step = c.step;
+      if (BYTES && step == 0.f) step = e4m3_step(largest(x, scratch));
+      const float inverse = 1.f / step;
+      for (u32 k = threadIdx.x * 8; k < c.w.blocks * INPUTS; k += WARPS * 32 * 8) {
+        uint4 raw = {0, 0, 0, 0};
+        if (k < c.w.inputs) raw = *reinterpret_cast<const uint4*>(x + k);
+        if constexpr (BYTES) {
+          const Eight<act>& values = *reinterpret_cast<const Eight<act>*>(&raw);
+#pragma unroll
+          for (u32 t = 0; t < 4; t++) {
+            const float low = to_f32(values.v[2 * t]), high = to_f32(values.v[2 * t + 1]);
+            const u32 pair = c.step == 0.f ? to_e4m3_pair(divide(low, step, inverse),
+                                                          divide(high, step, inverse))
+                                           : to_e4m3_pair(low * inverse, high * inverse);
+            *reinterpret_cast<u16*>(to + e4m3_place(k + 2 * t)) = pair;
+          }
+        } else {
+          const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
+          u8* at = to + k / INPUTS * X_BYTES + k % INPUTS / 8 * 4;
+#pragma unroll
+          for (u32 t = 0; t < 4; t++) *reinterpret_cast<u32*>(at + t * STEPS * 8) = words[t];
+        }
+      }
+      if (BYTES && threadIdx.x == 0) steps[row] = step;
+    }
+    meet();
+  }
+
+  // The largest |x| of a row.
+  __device__ float largest(const act* x, float* scratch) const {
+    float most = 0.f;
+    for (u32 k = threadIdx.x * 8; k < c.w.inputs; k += WARPS * 32 * 8) {
+      float v[8];
+      load8(x + k, v);
+#pragma unroll
+      for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(v[j]));
+    }
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+    meet();
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = most;
+    meet();
+    for (u32 i = 0; i < WARPS; i++) most = fmaxf(most, scratch[i]);
+    return most;
+  }
+
   // The right operands of a block: this lane's pairs of each step, for the row of x that is its
   // column.
-  __device__ void load(u32 (&x)[STEPS][2], u32 block) const {
-    const u32 lane = threadIdx.x % 32, column = lane / 4, first = block * INPUTS + lane % 4 * 2;
-    const act* from = c.x + (u64)column * c.w.inputs + first;
+  __device__ void load(u32 (&x)[STEPS][2], const u8* xs, u32 block) const {
+    // Columns beyond the rows are the last one again, and blocks beyond the last: nobody uses them.
+    const u32 lane = threadIdx.x % 32, column = min(lane / 4, c.rows - 1);
+    const uint4* from = reinterpret_cast<const uint4*>(
+        xs + column * x_pitch + min(block, c.w.blocks - 1) * X_BYTES + lane % 4 * STEPS * 8);
 #pragma unroll
-    for (u32 s = 0; s < STEPS; s++) {
-#pragma unroll
-      for (u32 i = 0; i < 2; i++) {
-        const bool valid = column < c.rows && first + s * 16 + i * 8 < c.w.inputs;
-        x[s][i] = valid ? *reinterpret_cast<const u32*>(from + s * 16 + i * 8) : 0;
-      }
+    for (u32 i = 0; i < STEPS / 2; i++) {
+      const uint4 two = from[i];
+      x[2 * i][0] = two.x, x[2 * i][1] = two.y, x[2 * i + 1][0] = two.z, x[2 * i + 1][1] = two.w;
     }
+  }
+
+  // A block's bytes of x, for the row that is this lane's column.
+  __device__ uint4 load_bytes(const u8* xs, u32 block) const {
+    const u32 lane = threadIdx.x % 32, column = min(lane / 4, c.rows - 1);
+    const u8* from =
+        xs + column * x_pitch + min(block, c.w.blocks - 1) * X_BYTES + lane % 4 * 16;
+    return *reinterpret_cast<const uint4*>(from);
+  }
+
+  // acc += codes by codes. The sums within tensor cores have fewer bits than f32: only two products
+  // of 32 inputs are left to them.
+  __device__ void block_of_bytes(const u8* left, u32 b, const uint4& x, float (&acc)[4]) const {
+    const u8* codes = left + b * CODE_BLOCK_BYTES + threadIdx.x % 4 * 16;
+    const uint4 low = *reinterpret_cast<const uint4*>(codes);
+    const uint4 high = *reinterpret_cast<const uint4*>(codes + 8 * pitch);
+    float part[4] = {};
+    multiply_e4m3(part, low.x, high.x, low.y, high.y, x.x, x.y);
+    multiply_e4m3(part, low.z, high.z, low.w, high.w, x.z, x.w);
+#pragma unroll
+    for (u32 e = 0; e < 4; e++) acc[e] += part[e];
+  }
+
+  // c += a b over 32 inputs; lanes may hold any of them, as long as a and b agree.
+  __device__ static void multiply_e4m3(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0,
+                                       u32 b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
   }
 
   // acc += codes x of block `b` of a chunk; `left` is this lane's place in it, rows r and r + 8.
@@ -136,7 +233,7 @@ struct Tile {
     }
   }
 
-  __device__ void consume(const u8* shared, float* sums) const {
+  __device__ void consume(const u8* shared, const u8* xs, float* sums) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u8* const left = shared + lane / 4 * pitch;
     float acc[2][4] = {};
@@ -144,14 +241,22 @@ struct Tile {
     for (u32 n = 0; n < total; n++) {
       const u32 blocks = chunk_blocks(c.w, chunk), mine = warp * 2;
       u32 x[2][STEPS][2];
-      load(x[0], chunk * CODE_CHUNK_BLOCKS + mine);
-      load(x[1], chunk * CODE_CHUNK_BLOCKS + mine + 1);
+      uint4 bytes[2];
+#pragma unroll
+      for (u32 j = 0; j < 2; j++) {
+        if constexpr (BYTES) bytes[j] = load_bytes(xs, chunk * CODE_CHUNK_BLOCKS + mine + j);
+        else load(x[j], xs, chunk * CODE_CHUNK_BLOCKS + mine + j);
+      }
       barrier_wait(full + stage * 8, phase);
       const u8* from = left + stage * ROWS * pitch;
 #pragma unroll
       for (u32 j = 0; j < 2; j++) {
         // Beyond the row lies what an earlier copy left.
         if (mine + j >= blocks) break;
+        if constexpr (BYTES) {
+          block_of_bytes(from, mine + j, bytes[j], acc[j]);
+          continue;
+        }
         switch (c.w.scales) {
           case 0:
             block<0>(from, mine + j, blocks, x[j], acc);
@@ -193,7 +298,7 @@ struct Tile {
     for (u32 e = threadIdx.x; e < height * 8; e += WARPS * 32) {
       const u32 r = e % height, column = e / height, output = tile * height + r;
       if (column >= c.rows || output >= heights) continue;
-      const float step = c.steps ? c.steps[column] : 1.f;
+      const float step = BYTES ? steps[column] : c.steps ? c.steps[column] : 1.f;
       // Element (r, column) of an m16n8 tile is in lane r % 8 * 4 + column / 2, register r / 8 * 2 +
       // column % 2.
       const auto value = [&](u32 r, u32 output) {
@@ -215,7 +320,9 @@ struct Tile {
   __device__ static void meet() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
 
   __device__ void run(u8* shared) {
-    ring = shared_address(shared) + SMALL_M_SUMS_BYTES;
+    __shared__ float steps_of_rows[CODED_SMALL_ROWS];
+    steps = steps_of_rows;
+    ring = shared_address(shared) + before;
     full = ring + stages * ROWS * pitch;
     empty = full + stages * 8;
     if (threadIdx.x == 0) {
@@ -230,27 +337,31 @@ struct Tile {
       produce();
     } else {
       begin();
-      consume(shared + SMALL_M_SUMS_BYTES, reinterpret_cast<float*>(shared));
+      u8* const xs = shared + SMALL_M_SUMS_BYTES;
+      float* const sums = reinterpret_cast<float*>(shared);
+      take(xs, sums);
+      consume(shared + before, xs, sums);
     }
   }
 };
 
 extern __shared__ __align__(128) u8 dynamic_shared[];
 
-#define BODY(KIND) Tile<KIND>(a).run(dynamic_shared)
+#define BODY(KIND, BYTES) Tile<KIND, BYTES>(a).run(dynamic_shared)
 #else
 // f32 and older cards have no code here: the device never launches these for them.
-#define BODY(KIND) (void)a
+#define BODY(KIND, BYTES) (void)a
 #endif
 
-#define ENTRY(NAME, KIND)                                                               \
+#define ENTRY(NAME, KIND, BYTES)                                                        \
   __global__ void __launch_bounds__(SMALL_M_THREADS, SMALL_M_BLOCKS_PER_MULTIPROCESSOR) \
       NAME(const CodedProduct a) {                                                      \
-    BODY(KIND);                                                                         \
+    BODY(KIND, BYTES);                                                                  \
   }
 
-ENTRY(coded_small_e4m3, CODE_KIND_E4M3)
-ENTRY(coded_small_int8, CODE_KIND_INT8)
-ENTRY(coded_small_int4, CODE_KIND_INT4)
-ENTRY(coded_small_e2m1, CODE_KIND_E2M1)
-ENTRY(coded_small_table, CODE_KIND_TABLE)
+ENTRY(coded_small_e4m3, CODE_KIND_E4M3, false)
+ENTRY(coded_small_e4m3_bytes, CODE_KIND_E4M3, true)
+ENTRY(coded_small_int8, CODE_KIND_INT8, false)
+ENTRY(coded_small_int4, CODE_KIND_INT4, false)
+ENTRY(coded_small_e2m1, CODE_KIND_E2M1, false)
+ENTRY(coded_small_table, CODE_KIND_TABLE, false)

@@ -6,13 +6,17 @@
 #include "warpgroup.cuh"
 
 #if ARCH == 90 && ACT != 0
+extern __shared__ __align__(128) u8 dynamic_shared[];
+
 template <CodeKind KIND, u32 COLUMNS, bool EXPERTS>
 struct Tile {
   static constexpr u32 STEPS = Decode<KIND>::STEPS, PER_WORD = Decode<KIND>::PER_WORD;
   static constexpr u32 INPUTS = STEPS * 16;  // of a block of codes
   static constexpr u32 PIECES = INPUTS / 8;  // of 16 bytes, in a row of x
   static constexpr u32 PANEL = COLUMNS * PANEL_ROW_BYTES;
-  static constexpr u32 STAGE = COLUMNS * INPUTS * 2;
+  static constexpr u32 X_BYTES = COLUMNS * INPUTS * 2;
+  static constexpr u32 STAGE = X_BYTES + CODED_TILE * CODE_BLOCK_BYTES;
+  static constexpr u32 STAGES = COLUMNS == CODED_FEW_ROWS ? CODED_FEW_STAGES : CODED_MANY_STAGES;
   static constexpr int SUMS = COLUMNS / 2;
 
   const CodedProduct& c;
@@ -48,49 +52,90 @@ struct Tile {
     return gated ? choice / c.top_k : choice;
   }
 
-  // Start copying x of a block of codes.
-  __device__ void fetch(u32 block, u32 stage) const {
+  // What this thread copies: pieces of every 16th (32nd) row of x, of two rows of W.
+  static constexpr u32 X_COPIES = (COLUMNS * PIECES + CODED_THREADS - 1) / CODED_THREADS;
+  static constexpr u32 X_ROWS = CODED_THREADS / PIECES;  // from one copy to the next
+  const act* x_from[EXPERTS ? X_COPIES : 1];
+  const u8* codes_from[2];
+  u32 fetch_tile, fetch_block;
+
+  __device__ void start_fetch(u32 unit) {
+    const u32 r = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
 #pragma unroll
-    for (u32 n = threadIdx.x; n < COLUMNS * PIECES; n += CODED_THREADS) {
-      const u32 r = n / PIECES, piece = n % PIECES;
-      const u32 column = first_column + r, k = block * INPUTS + piece * 8;
-      const bool valid = column < columns && k < c.w.inputs;
-      const u32 row = EXPERTS ? row_of(column) : column;
-      const act* from = c.x + (valid ? (u64)row * c.w.inputs + k : 0);
-      copy_async(stages + stage * STAGE + swizzled(r, piece, COLUMNS), from, valid);
+    for (u32 i = 0; i < (EXPERTS ? X_COPIES : 1); i++) {
+      const u32 column = first_column + r + i * X_ROWS;
+      const u32 row = EXPERTS && column < columns ? row_of(column) : column;
+      x_from[i] = c.x + (u64)row * c.w.inputs + piece * 8;
+    }
+    fetch_tile = unit / c.w.blocks;
+    fetch_block = unit % c.w.blocks;
+    point_at_codes();
+  }
+
+  __device__ void point_at_codes() {
+#pragma unroll
+    for (u32 i = 0; i < 2; i++)
+      codes_from[i] = c.w.rows + (u64)output(fetch_tile, threadIdx.x / 4 + i * 64) * c.w.row_bytes +
+                      threadIdx.x % 4 * 16;
+  }
+
+  // Start copying a unit's codes, four threads a row.
+  __device__ void fetch_codes(u32 stage) const {
+    const u32 to = stages + stage * STAGE + X_BYTES + threadIdx.x * 16;
+    const u32 at = block_at(c.w, fetch_block);
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) copy_async(to + i * CODED_THREADS * 16, codes_from[i] + at, true);
+  }
+
+  // Start copying a unit's rows of x.
+  __device__ void fetch_x(u32 stage) const {
+    const u32 r = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
+    const u32 to = stages + stage * STAGE + swizzled(r, piece, COLUMNS);
+    const u32 first = fetch_block * INPUTS;
+    const bool inside = first + piece * 8 < c.w.inputs;
+    const act* from = x_from[0] + first;
+#pragma unroll
+    for (u32 i = 0; i < X_COPIES; i++) {
+      const u32 column = r + i * X_ROWS;
+      if (COLUMNS % X_ROWS != 0 && column >= COLUMNS) break;
+      const bool valid = inside && first_column + column < columns;
+      if (EXPERTS) from = x_from[i] + first;
+      // Rows of a panel that are 8 n apart are swizzled alike.
+      copy_async(to + i * X_ROWS * PANEL_ROW_BYTES, valid ? from : c.x, valid);
+      from += (u64)X_ROWS * c.w.inputs;
     }
   }
 
+  __device__ void advance_fetch() {
+    if (++fetch_block < c.w.blocks) return;
+    fetch_block = 0;
+    fetch_tile++;
+    point_at_codes();
+  }
+
   // This lane's row (half: 8 rows on) of a tile.
-  __device__ const u8* row(u32 tile, u32 half) const {
-    const u32 r = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + half * 8;
-    return c.w.rows + (u64)output(tile, r) * c.w.row_bytes;
+  __device__ u32 own_row(u32 half) const {
+    return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + half * 8;
   }
 
-  __device__ void load(u32 unit, uint4 (&codes)[2]) const {
-    const u32 tile = unit / c.w.blocks, at = block_at(c.w, unit % c.w.blocks);
-#pragma unroll
-    for (u32 half = 0; half < 2; half++)
-      codes[half] = __ldg(reinterpret_cast<const uint4*>(row(tile, half) + at + threadIdx.x % 4 * 16));
-  }
-
-  // Sums of a block of codes, its scales taken.
+  // Sums of block `at` of a tile's codes, its scales taken; `own` are this lane's two rows.
   template <u32 SCALES>
-  __device__ void block(u32 unit, const uint4 (&codes)[2], u32 stage) {
+  __device__ void block(const u8* const (&own)[2], u32 at, u32 stage) {
     constexpr u32 PER = SCALES == 0 ? STEPS : STEPS / SCALES;  // steps of a group
-    const u32 tile = unit / c.w.blocks, at = unit % c.w.blocks;
-    const u32 lows[4] = {codes[0].x, codes[0].y, codes[0].z, codes[0].w};
-    const u32 highs[4] = {codes[1].x, codes[1].y, codes[1].z, codes[1].w};
+    const u8* codes = dynamic_shared + (stages - shared_address(dynamic_shared)) + stage * STAGE +
+                      X_BYTES + threadIdx.x % 4 * 16;
+    const uint4 low = *reinterpret_cast<const uint4*>(codes + own_row(0) * CODE_BLOCK_BYTES);
+    const uint4 high = *reinterpret_cast<const uint4*>(codes + own_row(1) * CODE_BLOCK_BYTES);
+    const u32 lows[4] = {low.x, low.y, low.z, low.w}, highs[4] = {high.x, high.y, high.z, high.w};
     const u64 right = describe(stages + stage * STAGE, 16);
     float scale[SCALES == 0 ? 1 : SCALES][2];
     Zero zero[SCALES == 0 ? 1 : SCALES][2];
     if constexpr (SCALES != 0) {
 #pragma unroll
       for (u32 half = 0; half < 2; half++) {
-        const u8* from = row(tile, half);
-        const scale_t* scales =
-            reinterpret_cast<const scale_t*>(from + scale_at(c.w, at, 0, false));
-        const scale_t* zeros = reinterpret_cast<const scale_t*>(from + scale_at(c.w, at, 0, true));
+        const u8* from = own[half] + scale_at(c.w, at, 0, false);
+        const scale_t* scales = reinterpret_cast<const scale_t*>(from);
+        const scale_t* zeros = reinterpret_cast<const scale_t*>(own[half] + scale_at(c.w, at, 0, true));
 #pragma unroll
         for (u32 g = 0; g < SCALES; g++) {
           scale[g][half] = to_f32(scales[g]);
@@ -136,18 +181,18 @@ struct Tile {
     }
   }
 
-  __device__ void multiply_block(u32 unit, const uint4 (&codes)[2], u32 stage) {
+  __device__ void multiply_block(const u8* const (&own)[2], u32 at, u32 stage) {
     switch (c.w.scales) {
       case 0:
-        return block<0>(unit, codes, stage);
+        return block<0>(own, at, stage);
       case 1:
-        return block<1>(unit, codes, stage);
+        return block<1>(own, at, stage);
       case 2:
-        return block<2>(unit, codes, stage);
+        return block<2>(own, at, stage);
       case 4:
-        return block<4>(unit, codes, stage);
+        return block<4>(own, at, stage);
       default:
-        if constexpr (STEPS == 8) return block<8>(unit, codes, stage);
+        if constexpr (STEPS == 8) return block<8>(own, at, stage);
     }
   }
 
@@ -239,42 +284,59 @@ struct Tile {
     } else {
       from = start_of(blockIdx.x), to = start_of(blockIdx.x + 1);
     }
-    uint4 codes[2][2] = {};
+    if (from >= to) {
+      if constexpr (!EXPERTS) begin();
+      return;
+    }
     // Weights depend on nobody.
-    if (from < to) load(from, codes[0]);
-    if (from + 1 < to) load(from + 1, codes[1]);
+    start_fetch(from);
+    for (u32 s = 0; s + 1 < STAGES; s++) {
+      if (from + s < to) fetch_codes(s);
+      advance_fetch();
+    }
     if constexpr (!EXPERTS) begin();
-    if (from >= to) return;
-    for (u32 s = 0; s + 1 < CODED_STAGES; s++) {
-      if (from + s < to) fetch((from + s) % c.w.blocks, s);
+    start_fetch(from);
+    for (u32 s = 0; s + 1 < STAGES; s++) {
+      if (from + s < to) fetch_x(s);
       commit();
+      advance_fetch();
     }
 #pragma unroll
     for (int i = 0; i < SUMS; i++) acc[i] = 0.f;
     u32 part = from;  // Where the part of this tile began.
+    u32 tile = from / c.w.blocks, at = from % c.w.blocks, stage = 0, next_stage = STAGES - 1;
+    const u8* own[2];
+    const auto point = [&] {
+#pragma unroll
+      for (u32 half = 0; half < 2; half++)
+        own[half] = c.w.rows + (u64)output(tile, own_row(half)) * c.w.row_bytes;
+    };
+    point();
     for (u32 unit = from; unit < to; unit++) {
-      const u32 n = unit - from;
-      wait<CODED_STAGES - 2>();
+      wait<STAGES - 2>();
       publish();
       __syncthreads();
-      if (unit + CODED_STAGES - 1 < to)
-        fetch((unit + CODED_STAGES - 1) % c.w.blocks, (n + CODED_STAGES - 1) % CODED_STAGES);
+      if (unit + STAGES - 1 < to) {
+        fetch_codes(next_stage);
+        fetch_x(next_stage);
+        advance_fetch();
+      }
       commit();
-      const uint4 now[2] = {codes[0][0], codes[0][1]};
-      codes[0][0] = codes[1][0], codes[0][1] = codes[1][1];
-      if (unit + 2 < to) load(unit + 2, codes[1]);
-      multiply_block(unit, now, n % CODED_STAGES);
-      const u32 tile = unit / c.w.blocks;
-      if (unit + 1 < to && (unit + 1) % c.w.blocks != 0) continue;
+      multiply_block(own, at, stage);
+      if (++stage == STAGES) stage = 0;
+      if (++next_stage == STAGES) next_stage = 0;
+      const bool is_end = ++at == c.w.blocks;
+      if (unit + 1 < to && !is_end) continue;
       end(tile, part, unit + 1);
       part = unit + 1;
+      at = 0;
+      tile++;
+      if (unit + 1 < to) point();
 #pragma unroll
       for (int i = 0; i < SUMS; i++) acc[i] = 0.f;
     }
   }
 };
-
-extern __shared__ __align__(128) u8 dynamic_shared[];
 
 #define CODED(KIND, COLUMNS, EXPERTS) Tile<KIND, COLUMNS, EXPERTS>(a).run(dynamic_shared)
 #else

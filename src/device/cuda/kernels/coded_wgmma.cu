@@ -1,13 +1,13 @@
-// y = act(steps (x W^T) + b) for 9 to some hundred rows of x and a W of codes on Hopper: codes go
-// from memory into registers and become the left operand of wgmma there (codes.cuh), x^T is the
-// right one, out of shared memory. So W is read as codes and never lies anywhere as numbers. Scales
+// y = act(steps (x W^T) + b) for 9 to some hundred rows of x and a W of codes on Hopper: codes
+// become the left operand of wgmma in registers (codes.cuh), x^T is the right one, out of shared
+// memory. So W is read as codes and never lies anywhere as numbers. Scales
 // multiply f32 sums of a group's products.
 //
 // A tile is 128 outputs x 16 or 64 rows of x; two warpgroups have 64 outputs each. The work, tiles x
 // blocks of inputs, is cut into equal runs, one for each block of the grid, whatever the shape of W.
 // A run's part of a tile goes to `partial`; the last of a tile's blocks adds the parts in their
-// order, so that the same sums come out in every run. Codes of a block of inputs are fetched two
-// blocks ahead, x four stages ahead by cp.async into swizzled panels (warpgroup.cuh).
+// order, so that the same sums come out in every run. Codes and x come some stages ahead by
+// cp.async, x into swizzled panels (warpgroup.cuh).
 //
 // Floor: bytes of codes and scales / bandwidth. Clocks of a multiprocessor for a block of 128 inputs
 // of four groups (two resident blocks), four bits, 64 rows: 860 for the bytes at 4.4 TB/s, 1024 for

@@ -203,6 +203,15 @@ __device__ __forceinline__ float block_largest(float x, float* scratch) {
 // A block for each row.
 __global__ void round_inputs(const RoundInputs a) {
   begin();
+  const bool to_e4m3_steps =
+      a.kind == INPUT_ROUNDING_E4M3_ROW || a.kind == INPUT_ROUNDING_E4M3_TENSOR;
+  if (to_e4m3_steps && !a.order && !a.values && a.inputs % 8 == 0) {
+    const u64 row = blockIdx.x;
+    round_row(a.x + row * a.inputs, a.inputs, a.kind == INPUT_ROUNDING_E4M3_ROW ? 0.f : a.step,
+              a.codes ? a.codes + row * a.inputs : 0,
+              a.bytes ? a.bytes + row * a.padded_inputs : 0, a.padded_inputs, a.steps + row);
+    return;
+  }
   __shared__ float scratch[32];
   const u32 row = blockIdx.x;
   const act* x = a.x + (u64)row * a.inputs;
@@ -253,26 +262,33 @@ __global__ void round_inputs(const RoundInputs a) {
     }
   };
   if (a.kind == INPUT_ROUNDING_E4M3_BLOCK) {
-    // A warp for each 128 inputs; their values, rounded to the element type, not their codes.
+    // Values, rounded to the element type, not their codes: steps differ within a row. First the
+    // largest of each 128 inputs, a warp for each; so many rows of blocks at a time.
+    __shared__ float largest[ROUND_BLOCKS];
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    for (u32 first = warp * SCALE_BLOCK; first < a.inputs; first += blockDim.x / 32 * SCALE_BLOCK) {
-      float v[4], size = 1e-10f;
+    const u32 blocks = (a.inputs + SCALE_BLOCK - 1) / SCALE_BLOCK;
+    for (u32 first = 0; first < blocks; first += ROUND_BLOCKS) {
+      const u32 last = min(blocks, first + ROUND_BLOCKS);
+      for (u32 block = first + warp; block < last; block += blockDim.x / 32) {
+        float size = 1e-10f;
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const u32 k = first + lane + 32 * i;
-        v[i] = k < a.inputs ? input(k) : 0.f;
-        size = fmaxf(size, fabsf(v[i]));
+        for (int i = 0; i < 4; i++) {
+          const u32 k = block * SCALE_BLOCK + lane + 32 * i;
+          if (k < a.inputs) size = fmaxf(size, fabsf(to_f32(x[k])));
+        }
+#pragma unroll
+        for (int d = 16; d > 0; d /= 2) size = fmaxf(size, __shfl_xor_sync(~0u, size, d));
+        largest[block - first] = size;
       }
-#pragma unroll
-      for (int d = 16; d > 0; d /= 2) size = fmaxf(size, __shfl_xor_sync(~0u, size, d));
-      const float own = size / 448.f;
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const u32 k = first + lane + 32 * i;
-        if (k < a.inputs)
-          a.codes[(u64)row * a.inputs + k] =
-              from_f32<act>(own * from_e4m3(to_e4m3(v[i] / own)));
+      __syncthreads();
+      for (u32 k = threadIdx.x; k < a.inputs; k += blockDim.x) {
+        const u32 from = a.order ? a.order[k] : k, block = from / SCALE_BLOCK;
+        if (block < first || block >= last) continue;
+        const float own = largest[block - first] / 448.f;
+        a.codes[(u64)row * a.inputs + k] =
+            from_f32<act>(own * from_e4m3(to_e4m3(to_f32(x[from]) / own)));
       }
+      __syncthreads();
     }
     step = 1.f;
   } else if (a.bytes) {
@@ -290,7 +306,7 @@ __global__ void round_inputs(const RoundInputs a) {
     }
   } else {
     for (u32 k = threadIdx.x; k < a.inputs; k += blockDim.x)
-      a.codes[(u64)row * a.inputs + k] = from_f32<act>(number(input(k)));
+      a.codes[(u64)row * a.inputs + k] = from_f32<act>(number(input(k)) * (a.values ? step : 1.f));
   }
   if (threadIdx.x == 0 && a.steps)
     a.steps[row] = a.kind == INPUT_ROUNDING_NONE ? 1.f : step;
@@ -298,28 +314,62 @@ __global__ void round_inputs(const RoundInputs a) {
 
 // ---- What follows a product of codes ----
 
-// A thread for each element (pair of gate and up).
+// Eight neighbours a thread where the width allows, else one.
+template <int N>
+__device__ __forceinline__ void get(const act* p, float (&x)[8]) {
+  if constexpr (N == 8) load8(p, x);
+  else x[0] = to_f32(*p);
+}
+template <int N>
+__device__ __forceinline__ void put(act* p, const float (&x)[8]) {
+  if constexpr (N == 8) store8(p, x);
+  else *p = from_f32<act>(x[0]);
+}
+
+template <int N>
+__device__ void scale_in_place(const ScaleAct& a) {
+  const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+  if (i >= a.width) return;
+  act* p = a.y + (u64)blockIdx.x * a.width + i;
+  const float step = a.steps[blockIdx.x];
+  float v[8];
+  get<N>(p, v);
+#pragma unroll
+  for (int j = 0; j < N; j++) {
+    const float scale = step * (a.factor ? a.factor[i + j] : 1.f);
+    v[j] = activate(v[j] * scale + (a.bias ? a.bias[i + j] : 0.f), a.kind);
+  }
+  put<N>(p, v);
+}
 
 __global__ void scale_act(const ScaleAct a) {
   begin();
-  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
-  if (i >= a.width) return;
-  act* p = a.y + (u64)blockIdx.x * a.width + i;
-  const float scale = a.steps[blockIdx.x] * (a.factor ? a.factor[i] : 1.f);
-  *p = from_f32<act>(activate(to_f32(*p) * scale + (a.bias ? a.bias[i] : 0.f), a.kind));
+  if (a.width % 8 == 0) scale_in_place<8>(a);
+  else scale_in_place<1>(a);
+}
+
+template <int N>
+__device__ void scale_and_gate(const ScaleGated& a) {
+  const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
+  if (i >= a.half) return;
+  const act* p = a.x + (u64)blockIdx.x * 2 * a.half + i;
+  const float step = a.steps[blockIdx.x];
+  const auto value = [&](float sum, u32 at) {
+    return sum * step * (a.factor ? a.factor[at] : 1.f) + (a.bias ? a.bias[at] : 0.f);
+  };
+  float gate[8], up[8];
+  get<N>(p, gate);
+  get<N>(p + a.half, up);
+#pragma unroll
+  for (int j = 0; j < N; j++)
+    gate[j] = activate(value(gate[j], i + j), a.kind) * value(up[j], a.half + i + j);
+  put<N>(a.out + (u64)blockIdx.x * a.half + i, gate);
 }
 
 __global__ void scale_gated(const ScaleGated a) {
   begin();
-  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
-  if (i >= a.half) return;
-  const act* p = a.x + (u64)blockIdx.x * 2 * a.half + i;
-  const float step = a.steps[blockIdx.x];
-  const auto value = [&](u32 at) {
-    return to_f32(p[at - i]) * step * (a.factor ? a.factor[at] : 1.f) + (a.bias ? a.bias[at] : 0.f);
-  };
-  a.out[(u64)blockIdx.x * a.half + i] =
-      from_f32<act>(activate(value(i), a.kind) * value(a.half + i));
+  if (a.half % 8 == 0) scale_and_gate<8>(a);
+  else scale_and_gate<1>(a);
 }
 
 __global__ void scale_logits(const ScaleLogits a) {

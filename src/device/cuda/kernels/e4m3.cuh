@@ -29,6 +29,24 @@ __device__ __forceinline__ u32 to_e4m3(float x) {
   return sign | code;
 }
 
+// Two of them, the first in the low byte.
+__device__ __forceinline__ u32 to_e4m3_pair(float low, float high) {
+#if ARCH >= 89
+  u16 both;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(both) : "f"(high), "f"(low));
+  return both;
+#else
+  return to_e4m3(low) | to_e4m3(high) << 8;
+#endif
+}
+
+// x / step as the division rounds it, given 1 / step: one step of correction is enough where nothing
+// overflows or is smaller than the least normal number.
+__device__ __forceinline__ float divide(float x, float step, float inverse) {
+  const float quotient = x * inverse;
+  return fmaf(fmaf(-quotient, step, x), inverse, quotient);
+}
+
 // The step of a row whose largest |x| this is.
 __device__ __forceinline__ float e4m3_step(float largest) {
   return fmaxf(largest / 448.f, 1.f / (448.f * 512.f));
@@ -38,4 +56,49 @@ __device__ __forceinline__ float e4m3_step(float largest) {
 __device__ __forceinline__ u32 e4m3_place(u32 k) {
   const u32 step = k % 64 / 16, inside = k % 16;
   return k / 64 * 64 + inside % 8 / 2 * 16 + step * 4 + inside / 8 * 2;
+}
+
+// A row of a block's own as products take it that round their inputs to E4M3: `bytes` (filled up to
+// `padded`) or `codes`, and the step. `fixed` is the step of all rows, or 0: each row has its own.
+// Width a multiple of 8, aligned to 16 bytes.
+__device__ __forceinline__ void round_row(const act* x, u32 width, float fixed, act* codes,
+                                          u8* bytes, u32 padded, float* step_of_row) {
+  __shared__ float largest[32];
+  float v[8], most = 0.f;
+  if (fixed == 0.f) {
+    for (u32 i = threadIdx.x * 8; i < width; i += blockDim.x * 8) {
+      load8(x + i, v);
+#pragma unroll
+      for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(v[j]));
+    }
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+    if (threadIdx.x % 32 == 0) largest[threadIdx.x / 32] = most;
+    __syncthreads();
+    for (u32 i = 0; i < blockDim.x / 32; i++) most = fmaxf(most, largest[i]);
+  }
+  const float step = fixed == 0.f ? e4m3_step(most) : fixed, inverse = 1.f / step;
+  for (u32 i = threadIdx.x * 8; i < width; i += blockDim.x * 8) {
+    load8(x + i, v);
+    u32 pair[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      const float low = v[2 * j], high = v[2 * j + 1];
+      pair[j] = fixed == 0.f ? to_e4m3_pair(divide(low, step, inverse), divide(high, step, inverse))
+                             : to_e4m3_pair(low * inverse, high * inverse);
+    }
+    if (bytes) {
+      u16* to = reinterpret_cast<u16*>(bytes);
+#pragma unroll
+      for (int j = 0; j < 4; j++) to[e4m3_place(i + 2 * j) / 2] = pair[j];
+    } else {
+#pragma unroll
+      for (int j = 0; j < 8; j++) v[j] = from_e4m3(pair[j / 2] >> j % 2 * 8 & 255);
+      store8(codes + i, v);
+    }
+  }
+  // Behind the last input.
+  for (u32 i = width + threadIdx.x * 2; bytes && i < padded; i += blockDim.x * 2)
+    *reinterpret_cast<u16*>(bytes + e4m3_place(i)) = 0;
+  if (threadIdx.x == 0) *step_of_row = step;
 }

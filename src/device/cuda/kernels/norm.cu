@@ -69,42 +69,12 @@ __device__ void normalise(const act* x, const float* weight, const float* bias, 
   }
 }
 
-// A row as products take it that round their inputs to E4M3 row by row. Each thread reads what it
-// wrote.
+// What products make of the row that was written; each thread reads what it wrote.
 template <class Norm>
-__device__ void round_row(const Norm& a) {
-  __shared__ float largest[32];
-  const u32 width = a.width, step = 8;
-  const act* const x = a.out + (u64)blockIdx.x * width;
-  float v[8], most = 0.f;
-  FOR_ROW(i) {
-    load8(x + i, v);
-#pragma unroll
-    for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(v[j]));
-  }
-#pragma unroll
-  for (int d = 16; d > 0; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
-  if (threadIdx.x % 32 == 0) largest[threadIdx.x / 32] = most;
-  __syncthreads();
-  for (u32 i = 0; i < blockDim.x / 32; i++) most = fmaxf(most, largest[i]);
-  const float scale = e4m3_step(most);
-  FOR_ROW(i) {
-    load8(x + i, v);
-    if (a.bytes) {
-      u16* to = reinterpret_cast<u16*>(a.bytes + (u64)blockIdx.x * a.padded_width);
-#pragma unroll
-      for (int j = 0; j < 8; j += 2)
-        to[e4m3_place(i + j) / 2] = to_e4m3(v[j] / scale) | to_e4m3(v[j + 1] / scale) << 8;
-    } else {
-#pragma unroll
-      for (int j = 0; j < 8; j++) v[j] = from_e4m3(to_e4m3(v[j] / scale));
-      store8(a.codes + (u64)blockIdx.x * width + i, v);
-    }
-  }
-  // Behind the last input.
-  for (u32 i = width + threadIdx.x * 2; a.bytes && i < a.padded_width; i += blockDim.x * 2)
-    *reinterpret_cast<u16*>(a.bytes + (u64)blockIdx.x * a.padded_width + e4m3_place(i)) = 0;
-  if (threadIdx.x == 0) a.steps[blockIdx.x] = scale;
+__device__ void round_written(const Norm& a) {
+  const u64 row = blockIdx.x;
+  round_row(a.out + row * a.width, a.width, 0.f, a.codes ? a.codes + row * a.width : 0,
+            a.bytes ? a.bytes + row * a.padded_width : 0, a.padded_width, a.steps + row);
 }
 
 __global__ void norm_rows(const NormRows a) {
@@ -114,7 +84,7 @@ __global__ void norm_rows(const NormRows a) {
   if (width % 8 == 0)
     normalise<8>(a.x + row, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
   else normalise<1>(a.x + row, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
-  if (a.steps) round_row(a);
+  if (a.steps) round_written(a);
 }
 
 __global__ void add_norm(const AddNorm a) {
@@ -129,7 +99,7 @@ __global__ void add_norm(const AddNorm a) {
     add<1>(a.delta + row, residual, width);
     normalise<1>(residual, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
   }
-  if (a.steps) round_row(a);
+  if (a.steps) round_written(a);
 }
 
 __global__ void add_rows(const AddRows a) {

@@ -4,8 +4,9 @@
 // memory) and reused by its heads; the inverse frequencies ride in the launch's parameters, so a
 // graph holds them too. Angles are f32 with the exact range reduction: positions reach 131072.
 // Vectors of eight where the head allows it. Bytes per row: q and k read and written, v read, k and
-// v written to the pool. Limits: rotary_dim <= 512, even.
-#include "abi_ops.h"
+// v written to the pool, by rope_store_fp8 as bytes: rotated in f32, divided by their scale, rounded
+// once. Limits: rotary_dim <= 512, even.
+#include "fp8.cuh"
 
 template <int N>
 __device__ __forceinline__ void get(const act* p, float (&x)[8]) {
@@ -18,33 +19,64 @@ __device__ __forceinline__ void put(act* p, const float (&x)[8]) {
   else *p = from_f32<act>(x[0]);
 }
 
-// Heads first..last of a row; `keys` is where the token's k of head 0 goes, `slab` elements before
-// its v.
-template <int N>
-__device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads, u32 kv_heads, u32 dim,
-                                 u32 page_size, u32 half, const float* cosine, const float* sine,
-                                 act* keys, u64 slab) {
+// Elements of a page, from some place on; `scale` is what bytes are divided by.
+struct Elements {
+  act* first;
+  template <int N>
+  __device__ void store(u64 at, const float (&x)[8], float) const {
+    put<N>(first + at, x);
+  }
+};
+struct Bytes {
+  u8* first;
+  bool e5m2;
+  __device__ u16 encode(float low, float high) const {
+    return e5m2 ? E5m2::encode(low, high) : E4m3::encode(low, high);
+  }
+  template <int N>
+  __device__ void store(u64 at, const float (&x)[8], float scale) const {
+    if constexpr (N == 8) {
+      u32 words[2];
+#pragma unroll
+      for (int i = 0; i < 2; i++)
+        words[i] = encode(x[4 * i] / scale, x[4 * i + 1] / scale) |
+                   (u32)encode(x[4 * i + 2] / scale, x[4 * i + 3] / scale) << 16;
+      *reinterpret_cast<uint2*>(first + at) = make_uint2(words[0], words[1]);
+    } else {
+      first[at] = (u8)encode(x[0] / scale, 0.f);
+    }
+  }
+};
+
+// Heads first..last of a row; the token's k of head 0 goes to `page` at `keys`, its v `slab` elements
+// on.
+template <int N, class Page>
+__device__ void rotate_and_store(const RopeStore& a, act* row, u32 first, u32 last,
+                                 const float* cosine, const float* sine, const Page page, u64 keys,
+                                 u64 slab) {
+  const u32 heads = a.heads, kv_heads = a.kv_heads, dim = a.dim, half = a.half;
+  const u32 page_size = a.page_size;
   const u32 pairs = half / N, rest = (dim - 2 * half) / N;
   // q and k, the rotated front; k also to its page.
   const u32 turning = min(last, heads + kv_heads);
   for (u32 n = threadIdx.x; first < turning && n < (turning - first) * pairs; n += blockDim.x) {
     const u32 head = first + n / pairs, i = n % pairs * N;
     act* x = row + head * dim + i;
-    float a[8], b[8];
-    get<N>(x, a);
-    get<N>(x + half, b);
+    float low[8], high[8];
+    get<N>(x, low);
+    get<N>(x + half, high);
 #pragma unroll
     for (int j = 0; j < N; j++) {
-      const float c = cosine[i + j], s = sine[i + j], old = a[j];
-      a[j] = old * c - b[j] * s;
-      b[j] = b[j] * c + old * s;
+      const float c = cosine[i + j], s = sine[i + j], old = low[j];
+      low[j] = old * c - high[j] * s;
+      high[j] = high[j] * c + old * s;
     }
-    put<N>(x, a);
-    put<N>(x + half, b);
+    put<N>(x, low);
+    put<N>(x + half, high);
     if (head >= heads) {
-      act* to = keys + (u64)(head - heads) * page_size * dim + i;
-      put<N>(to, a);
-      put<N>(to + half, b);
+      const u64 to = keys + (u64)(head - heads) * page_size * dim + i;
+      page.template store<N>(to, low, a.k_scale);
+      page.template store<N>(to + half, high, a.k_scale);
     }
   }
   // What only moves: the rest of k.
@@ -53,7 +85,7 @@ __device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads, u32 k
     if (head < heads) continue;
     float x[8];
     get<N>(row + head * dim + i, x);
-    put<N>(keys + (u64)(head - heads) * page_size * dim + i, x);
+    page.template store<N>(keys + (u64)(head - heads) * page_size * dim + i, x, a.k_scale);
   }
   // And v.
   const u32 begin = max(first, heads + kv_heads);
@@ -61,15 +93,16 @@ __device__ void rotate_and_store(act* row, u32 first, u32 last, u32 heads, u32 k
     const u32 head = begin + n / (dim / N), i = n % (dim / N) * N;
     float x[8];
     get<N>(row + head * dim + i, x);
-    put<N>(keys + slab + (u64)(head - heads - kv_heads) * page_size * dim + i, x);
+    const u64 to = keys + slab + (u64)(head - heads - kv_heads) * page_size * dim + i;
+    page.template store<N>(to, x, a.v_scale);
   }
 }
 
-__global__ void rope_store(const RopeStore a) {
-  begin();
+template <class Page>
+__device__ __forceinline__ void rope_store_row(const RopeStore& a, const Page page) {
   __shared__ float cosine[ROPE_MAX_PAIRS], sine[ROPE_MAX_PAIRS];
-  const u32 heads = a.heads, kv_heads = a.kv_heads, dim = a.dim, half = a.half;
-  const u32 page_size = a.page_size, all = heads + 2 * kv_heads;
+  const u32 kv_heads = a.kv_heads, dim = a.dim, half = a.half;
+  const u32 page_size = a.page_size, all = a.heads + 2 * kv_heads;
   const u32 at = a.position[blockIdx.x], slot = a.slot_of[blockIdx.x];
   if (slot == NO_SLOT) return;
   const u32 first = blockIdx.y * ROPE_HEADS, last = min(first + ROPE_HEADS, all);
@@ -81,13 +114,20 @@ __global__ void rope_store(const RopeStore a) {
   }
   __syncthreads();
   act* row = a.qkv + (u64)blockIdx.x * all * dim;
-  const u32 page = row_of(a.slots, slot)[a.slots.pages + at / page_size];
+  const u32 number = row_of(a.slots, slot)[a.slots.pages + at / page_size];
   const u64 slab = (u64)kv_heads * page_size * dim;
-  act* keys = a.pool + 2 * slab * page + (u64)(at % page_size) * dim;
+  const u64 keys = 2 * slab * number + (u64)(at % page_size) * dim;
   if (half % 8 == 0 && dim % 8 == 0)
-    rotate_and_store<8>(row, first, last, heads, kv_heads, dim, page_size, half, cosine, sine, keys,
-                        slab);
-  else
-    rotate_and_store<1>(row, first, last, heads, kv_heads, dim, page_size, half, cosine, sine, keys,
-                        slab);
+    rotate_and_store<8>(a, row, first, last, cosine, sine, page, keys, slab);
+  else rotate_and_store<1>(a, row, first, last, cosine, sine, page, keys, slab);
+}
+
+__global__ void rope_store(const RopeStore a) {
+  begin();
+  rope_store_row(a, Elements{(act*)a.pool});
+}
+
+__global__ void rope_store_fp8(const RopeStore a) {
+  begin();
+  rope_store_row(a, Bytes{(u8*)a.pool, a.kv == KV_TYPE_E5M2});
 }

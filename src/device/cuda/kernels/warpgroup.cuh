@@ -49,11 +49,7 @@ __device__ __forceinline__ u32 swizzled(u32 row, u32 piece, u32 rows) {
   return piece / 8 * rows * PANEL_ROW_BYTES + row * PANEL_ROW_BYTES + (piece % 8 ^ row % 8) * 16;
 }
 
-#if ACT == 1
-#define WGMMA(N) "wgmma.mma_async.sync.aligned.m64" #N "k16.f32.f16.f16 "
-#else
-#define WGMMA(N) "wgmma.mma_async.sync.aligned.m64" #N "k16.f32.bf16.bf16 "
-#endif
+#define WGMMA(N) "wgmma.mma_async.sync.aligned.m64" #N "k16.f32." OPERAND "." OPERAND " "
 
 // d = (add ? d : 0) + a b, b `[N, 16]`, both with neighbours along the inner dimension.
 __device__ __forceinline__ void multiply_shared(float (&d)[32], u64 a, u64 b, int add) {

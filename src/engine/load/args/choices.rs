@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::values::{self, Reader};
 use crate::device::{DType, KvType};
-use crate::error::{nearest, Error, Result};
+use crate::error::{nearest, Result};
 use crate::invalid;
 use crate::json;
 use crate::model::config::parse_dtype;
@@ -26,6 +26,8 @@ pub enum LoadFormat {
     Safetensors,
     /// pytorch_model.bin.
     Torch,
+    /// A GGUF file.
+    Gguf,
     /// No files: small random numbers in the shapes of config.json.
     Dummy,
 }
@@ -77,12 +79,6 @@ pub(super) fn check_switches(map: &Map<String, Value>, warnings: &mut Vec<String
     read.one_of("scheduling_policy", &["fcfs", "priority"])?;
     read.one_of("logprobs_mode", &["raw_logprobs"])?;
 
-    if let Some(path) = read.string("hf_config_path")? {
-        return Err(Error::Unsupported(format!(
-            "hf_config_path {} is not supported",
-            quoted(&path)
-        )));
-    }
     if read.one_of("tokenizer_mode", &["auto", "hf", "slow"])?.as_deref() == Some("slow") {
         warnings.push("tokenizer_mode 'slow' is served by the fast tokenizer".into());
     }
@@ -150,10 +146,11 @@ pub(super) fn kv_cache_dtype(read: &mut Reader) -> Result<Option<KvType>> {
 }
 
 pub(super) fn load_format(read: &mut Reader) -> Result<LoadFormat> {
-    let names = ["auto", "hf", "safetensors", "pt", "dummy"];
+    let names = ["auto", "hf", "safetensors", "pt", "gguf", "dummy"];
     Ok(match read.one_of("load_format", &names)?.as_deref() {
         Some("safetensors") => LoadFormat::Safetensors,
         Some("pt") => LoadFormat::Torch,
+        Some("gguf") => LoadFormat::Gguf,
         Some("dummy") => LoadFormat::Dummy,
         _ => LoadFormat::Auto,
     })

@@ -51,6 +51,8 @@ pub struct EngineArgs {
     pub model: String,
     /// Folder or id of another tokenizer; `None` = the model's.
     pub tokenizer: Option<String>,
+    /// Folder or id of another config.json; `None` = the model's.
+    pub hf_config_path: Option<String>,
     /// Branch, tag or commit of `model` on the hub; `None` = main.
     pub revision: Option<String>,
     /// The same of `tokenizer`.
@@ -186,6 +188,7 @@ impl EngineArgs {
             file: String::new(),
             model: read.string("model")?.unwrap_or_else(|| "Qwen/Qwen3-0.6B".into()),
             tokenizer: read.string("tokenizer")?,
+            hf_config_path: read.string("hf_config_path")?,
             revision: read.string("revision")?,
             tokenizer_revision: read.string("tokenizer_revision")?,
             download_dir: read.string("download_dir")?.map(PathBuf::from),

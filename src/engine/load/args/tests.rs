@@ -96,7 +96,7 @@ fn values_out_of_range_name_the_key() {
         (r#"{"watermark":1}"#, "watermark must be in [0, 1), got 1"),
         // Choices.
         (r#"{"dtype":"int8"}"#, "dtype: got 'int8'"),
-        (r#"{"load_format":"gguf"}"#, "load_format: got 'gguf'"),
+        (r#"{"load_format":"tensorizer"}"#, "load_format: got 'tensorizer'"),
         (
             r#"{"kv_cache_dtype":"int8"}"#,
             "Invalid kv_cache_dtype: 'int8'. Valid values are: ['auto', 'float16', 'bfloat16', \
@@ -416,6 +416,7 @@ fn the_hub_keys() {
     assert_eq!(ignore(r#"{"ignore_patterns": ["a", "b"]}"#), ["a", "b"]);
     assert!(refusal(r#"{"ignore_patterns": [1]}"#).contains("ignore_patterns"));
     assert_eq!(args(r#"{"load_format": "pt"}"#).load_format, LoadFormat::Torch);
+    assert_eq!(args(r#"{"load_format": "gguf"}"#).load_format, LoadFormat::Gguf);
 }
 
 #[test]

@@ -1,15 +1,13 @@
 //! Codes to values with the registers of an instruction set: the bits of [`Codes::unpack`], which
-//! grades them. `simd` chooses between them. Safe code: elements go to registers as arrays do.
-
-#![cfg(target_arch = "x86_64")]
+//! grades them. `job` chooses between them. Safe code: elements go to registers as arrays do.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use bytemuck::cast;
 
-use super::codes::{Codes, Decode, Strip};
-use super::lanes::LANES;
+use crate::device::cpu::codes::{Codes, Decode, Strip};
+use crate::device::cpu::lanes::LANES;
 
 const FOUR: u8 = 0;
 const E4M3: u8 = 1;
@@ -38,6 +36,7 @@ fn strip512<const KIND: u8>(strip: &Strip, numbers: __m512, to: &mut [f32]) {
     let line = if KIND == FOUR { LANES / 2 } else { LANES };
     let lines = strip.packed.chunks_exact(line).zip(to.as_chunks_mut::<LANES>().0);
     let scales: [__m512; 4] = cast(*strip.scales);
+
     match strip.offsets {
         Some(offsets) => {
             let offsets: [__m512; 4] = cast(*offsets);
@@ -66,6 +65,7 @@ fn strip512<const KIND: u8>(strip: &Strip, numbers: __m512, to: &mut [f32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn line512<const KIND: u8>(line: &[u8], numbers: __m512) -> [__m512; 4] {
     let mut values = [_mm512_setzero_ps(); 4];
+
     match KIND {
         FOUR => {
             for (v, two) in line.as_chunks::<16>().0.iter().take(2).enumerate() {
@@ -113,6 +113,7 @@ fn strip256<const KIND: u8>(strip: &Strip, numbers: [__m256; 2], to: &mut [f32])
     let line = if KIND == FOUR { LANES / 2 } else { LANES };
     let lines = strip.packed.chunks_exact(line).zip(to.as_chunks_mut::<LANES>().0);
     let scales: [__m256; 8] = cast(*strip.scales);
+
     match strip.offsets {
         Some(offsets) => {
             let offsets: [__m256; 8] = cast(*offsets);
@@ -141,6 +142,7 @@ fn strip256<const KIND: u8>(strip: &Strip, numbers: [__m256; 2], to: &mut [f32])
 #[target_feature(enable = "avx2,fma,f16c")]
 fn line256<const KIND: u8>(line: &[u8], numbers: [__m256; 2]) -> [__m256; 8] {
     let mut values = [_mm256_setzero_ps(); 8];
+
     match KIND {
         FOUR => {
             for (v, two) in line.as_chunks::<8>().0.iter().take(4).enumerate() {
