@@ -211,6 +211,7 @@ fn quantised_configs() {
         r#"{"quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false,
             "llm_int8_skip_modules": ["lm_head", "mlp.gate"], "bnb_4bit_quant_type": "nf4"}"#,
     ];
+
     let config = |quant: &str| {
         format!(
             r#"{{"architectures": ["LlamaForCausalLM"], "quantization_config": {quant},
