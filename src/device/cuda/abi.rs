@@ -570,6 +570,14 @@ pub enum Activation {
     None = 6,
 }
 #[repr(u32)]
+#[doc = " What K and V are in pages: the activations' type, or numbers of eight bits."]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum KvType {
+    Act = 0,
+    E4m3 = 1,
+    E5m2 = 2,
+}
+#[repr(u32)]
 #[doc = " Which rows of a sequence make its vector."]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub enum Pooling {
@@ -969,7 +977,7 @@ const _: () = {
 #[doc = " Pairs of a head that rope_store rotates at most, and heads of a block."]
 pub const ROPE_MAX_PAIRS: u32 = 256;
 pub const ROPE_HEADS: u32 = 16;
-#[doc = " The pool of a layer: \\[pages, 2 (K, V), kv_heads, page_size, dim]."]
+#[doc = " The pool of a layer: \\[pages, 2 (K, V), kv_heads, page_size, dim], of the activations' type, or\n bytes."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct RopeStore {
@@ -980,6 +988,11 @@ pub struct RopeStore {
     pub slot_of: DevicePtr,
     pub slots: SlotRows,
     pub pool: DevicePtr,
+    pub kv: KvType,
+    #[doc = " Bytes are numbers divided by these."]
+    pub k_scale: f32,
+    #[doc = " Bytes are numbers divided by these."]
+    pub v_scale: f32,
     pub heads: u32,
     pub kv_heads: u32,
     pub dim: u32,
@@ -993,23 +1006,26 @@ pub struct RopeStore {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RopeStore"][::std::mem::size_of::<RopeStore>() - 1112usize];
+    ["Size of RopeStore"][::std::mem::size_of::<RopeStore>() - 1128usize];
     ["Alignment of RopeStore"][::std::mem::align_of::<RopeStore>() - 8usize];
     ["Offset of field: RopeStore::qkv"][::std::mem::offset_of!(RopeStore, qkv) - 0usize];
     ["Offset of field: RopeStore::position"][::std::mem::offset_of!(RopeStore, position) - 8usize];
     ["Offset of field: RopeStore::slot_of"][::std::mem::offset_of!(RopeStore, slot_of) - 16usize];
     ["Offset of field: RopeStore::slots"][::std::mem::offset_of!(RopeStore, slots) - 24usize];
     ["Offset of field: RopeStore::pool"][::std::mem::offset_of!(RopeStore, pool) - 56usize];
-    ["Offset of field: RopeStore::heads"][::std::mem::offset_of!(RopeStore, heads) - 64usize];
-    ["Offset of field: RopeStore::kv_heads"][::std::mem::offset_of!(RopeStore, kv_heads) - 68usize];
-    ["Offset of field: RopeStore::dim"][::std::mem::offset_of!(RopeStore, dim) - 72usize];
+    ["Offset of field: RopeStore::kv"][::std::mem::offset_of!(RopeStore, kv) - 64usize];
+    ["Offset of field: RopeStore::k_scale"][::std::mem::offset_of!(RopeStore, k_scale) - 68usize];
+    ["Offset of field: RopeStore::v_scale"][::std::mem::offset_of!(RopeStore, v_scale) - 72usize];
+    ["Offset of field: RopeStore::heads"][::std::mem::offset_of!(RopeStore, heads) - 76usize];
+    ["Offset of field: RopeStore::kv_heads"][::std::mem::offset_of!(RopeStore, kv_heads) - 80usize];
+    ["Offset of field: RopeStore::dim"][::std::mem::offset_of!(RopeStore, dim) - 84usize];
     ["Offset of field: RopeStore::page_size"]
-        [::std::mem::offset_of!(RopeStore, page_size) - 76usize];
-    ["Offset of field: RopeStore::half"][::std::mem::offset_of!(RopeStore, half) - 80usize];
+        [::std::mem::offset_of!(RopeStore, page_size) - 88usize];
+    ["Offset of field: RopeStore::half"][::std::mem::offset_of!(RopeStore, half) - 92usize];
     ["Offset of field: RopeStore::magnitude"]
-        [::std::mem::offset_of!(RopeStore, magnitude) - 84usize];
+        [::std::mem::offset_of!(RopeStore, magnitude) - 96usize];
     ["Offset of field: RopeStore::inverse_frequency"]
-        [::std::mem::offset_of!(RopeStore, inverse_frequency) - 88usize];
+        [::std::mem::offset_of!(RopeStore, inverse_frequency) - 100usize];
 };
 #[doc = " Threads of a block of attend_rows and attend_all, and the largest head."]
 pub const ATTEND_THREADS: u32 = 128;
@@ -1031,15 +1047,19 @@ pub struct AttendRows {
     pub kv_heads: u32,
     pub dim: u32,
     pub page_size: u32,
+    #[doc = " Of scores, that of K included."]
     pub scale: f32,
     #[doc = " 0 = none"]
     pub window: u32,
     #[doc = " 0 = none"]
     pub softcap: f32,
+    pub kv: KvType,
+    #[doc = " Of V."]
+    pub value_scale: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 104usize];
+    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 112usize];
     ["Alignment of AttendRows"][::std::mem::align_of::<AttendRows>() - 8usize];
     ["Offset of field: AttendRows::qkv"][::std::mem::offset_of!(AttendRows, qkv) - 0usize];
     ["Offset of field: AttendRows::position"]
@@ -1057,6 +1077,9 @@ const _: () = {
     ["Offset of field: AttendRows::scale"][::std::mem::offset_of!(AttendRows, scale) - 88usize];
     ["Offset of field: AttendRows::window"][::std::mem::offset_of!(AttendRows, window) - 92usize];
     ["Offset of field: AttendRows::softcap"][::std::mem::offset_of!(AttendRows, softcap) - 96usize];
+    ["Offset of field: AttendRows::kv"][::std::mem::offset_of!(AttendRows, kv) - 100usize];
+    ["Offset of field: AttendRows::value_scale"]
+        [::std::mem::offset_of!(AttendRows, value_scale) - 104usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1141,7 +1164,7 @@ const _: () = {
     ["Offset of field: WorkItem::piece"][::std::mem::offset_of!(WorkItem, piece) - 28usize];
     ["Offset of field: WorkItem::pieces"][::std::mem::offset_of!(WorkItem, pieces) - 30usize];
 };
-#[doc = " The kernels of attention_mma.cu and attention_prefill_sm90.cu."]
+#[doc = " The kernels of attention_mma.cu, attention_prefill_sm90.cu, and of their twins for pages of eight\n bits."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct PagedAttention {
@@ -1165,6 +1188,7 @@ pub struct PagedAttention {
     pub heads: u32,
     pub kv_heads: u32,
     pub page_size: u32,
+    #[doc = " Of scores, that of K included."]
     pub scale: f32,
     #[doc = " 0 = none"]
     pub window: u32,
@@ -1172,10 +1196,13 @@ pub struct PagedAttention {
     pub softcap: f32,
     #[doc = " Of tiles in shared memory."]
     pub stages: u32,
+    pub kv: KvType,
+    #[doc = " Of V."]
+    pub value_scale: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PagedAttention"][::std::mem::size_of::<PagedAttention>() - 128usize];
+    ["Size of PagedAttention"][::std::mem::size_of::<PagedAttention>() - 136usize];
     ["Alignment of PagedAttention"][::std::mem::align_of::<PagedAttention>() - 8usize];
     ["Offset of field: PagedAttention::items"]
         [::std::mem::offset_of!(PagedAttention, items) - 0usize];
@@ -1207,6 +1234,9 @@ const _: () = {
         [::std::mem::offset_of!(PagedAttention, softcap) - 116usize];
     ["Offset of field: PagedAttention::stages"]
         [::std::mem::offset_of!(PagedAttention, stages) - 120usize];
+    ["Offset of field: PagedAttention::kv"][::std::mem::offset_of!(PagedAttention, kv) - 124usize];
+    ["Offset of field: PagedAttention::value_scale"]
+        [::std::mem::offset_of!(PagedAttention, value_scale) - 128usize];
 };
 #[doc = " ---- Experts (experts.cu) ----"]
 pub const MAX_EXPERTS: u32 = 1024;
