@@ -6,7 +6,7 @@ mod quantised;
 use std::path::{Path, PathBuf};
 
 use serde_json::{json, Value};
-use triton_vllm::device::trace::Trace;
+use triton_vllm::device::trace::{Held, Trace};
 use triton_vllm::device::{DType, DeviceLimits};
 use triton_vllm::error::Error;
 use triton_vllm::model::config::SpecOptions;
@@ -26,6 +26,14 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(&path, to).unwrap();
         }
     }
+}
+
+/// How much of a checkpoint is read.
+#[derive(Debug, Clone, Copy)]
+enum Load {
+    Whole,
+    Shapes,
+    Dummy,
 }
 
 impl Spoiled {
@@ -95,6 +103,11 @@ impl Spoiled {
     }
 
     fn load(&self) -> Result<(), Error> {
+        self.held(Load::Whole).map(drop)
+    }
+
+    /// What a load would take.
+    fn held(&self, load: Load) -> Result<Held, Error> {
         let checkpoint = Checkpoint::open(&self.0)?;
         let supported = &[DType::F32, DType::BF16, DType::F16];
         let options = SpecOptions { supported, ..Default::default() };
@@ -108,8 +121,15 @@ impl Spoiled {
             max_model_len: spec.max_model_len,
             kv: spec.kv_shape(None)?,
         };
+
         let mut trace = Trace::new(DType::F32);
-        Decoder::load(&spec, &WeightSource::Files(checkpoint), &mut trace, &limits).map(drop)
+        let files = WeightSource::Files(checkpoint);
+        match load {
+            Load::Whole => Decoder::load(&spec, &files, &mut trace, &limits)?,
+            Load::Shapes => Decoder::load_shapes(&spec, &files, &mut trace, &limits)?,
+            Load::Dummy => Decoder::load(&spec, &WeightSource::Dummy, &mut trace, &limits)?,
+        };
+        Ok(trace.held())
     }
 
     /// The one line; it names the folder's file and holds all of `wanted`.

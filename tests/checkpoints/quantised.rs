@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{json, Value};
 
-use super::{split, Spoiled, FILE};
+use super::{split, Load, Spoiled, FILE};
 
 const Q: &str = "model.layers.0.self_attn.q_proj";
 const DOWN: &str = "model.layers.0.mlp.down_proj";
@@ -72,6 +72,24 @@ fn every_tensor_of_every_format_is_missed() {
         }
     }
     assert!(missed > 500 && turned > 500, "{missed} missed, {turned} turned");
+}
+
+/// The page budget asks for shapes only, and benches make weights up: both take what a load takes.
+#[test]
+fn shapes_tell_what_codes_take() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/quantised");
+    for entry in std::fs::read_dir(root).unwrap() {
+        let fixture = entry.unwrap().file_name().into_string().unwrap();
+        let spoiled = spoiled(&fixture, "held");
+        let whole = spoiled.held(Load::Whole).unwrap().weights;
+        let stored = std::fs::metadata(spoiled.path(FILE)).unwrap().len();
+        assert!(whole < 3 * stored, "{fixture}: {whole} bytes of a file of {stored}");
+        for load in [Load::Shapes, Load::Dummy] {
+            let held = spoiled.held(load).unwrap().weights;
+            let orders = if fixture.ends_with("ordered") { 4 * 64 * 14 } else { 0 };
+            assert!(held <= whole && held + orders >= whole, "{fixture}: {load:?} {held} {whole}");
+        }
+    }
 }
 
 #[test]

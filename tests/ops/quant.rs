@@ -2,10 +2,13 @@
 //! instruction set and threads there are, and plain weights that become codes at upload.
 
 use super::quant_cases::{
-    e4m3, nearest_e4m3, product, table, Case, Coded, Dice, CODE_TYPES, ROUNDINGS,
+    e4m3, nearest_e4m3, product, rounded as rounded_inputs, table, Case, Coded, Dice, CODE_TYPES,
+    ROUNDINGS,
 };
 use super::*;
-use triton_vllm::device::{AdapterCapacity, AdapterPart, CodeType, QuantForm, Routing, ScaleOver};
+use triton_vllm::device::{
+    AdapterCapacity, AdapterPart, CodeType, InputQuant, QuantForm, Routing, ScaleOver,
+};
 use triton_vllm::ids::AdapterSlotId;
 
 /// A buffer of NaN.
@@ -199,6 +202,64 @@ fn special_rows_are_rounded_as_written() {
                 let error = (f64::from(*g) - w).abs();
                 assert!(error <= 1e-5 * size, "{inputs:?} row {row}: {g}, want {w} of {size}");
             }
+        }
+    }
+}
+
+/// Inputs between two codes, where a product with an inverse and a quotient part: by the identity,
+/// which shows them, each is the very number.
+#[test]
+fn inputs_between_codes_are_rounded_to_the_bit() {
+    let (rows, k) = (64, 128);
+    let case = Case {
+        codes: CodeType::Int8,
+        group: 0,
+        offsets: false,
+        ordered: false,
+        inputs: None,
+        rows,
+        outputs: k,
+        k,
+    };
+    for inputs in ROUNDINGS.into_iter().flatten() {
+        let mut coded = Coded::new(&Case { inputs: Some(inputs), ..case }, &[k], 1);
+        coded.scales.fill(1.0);
+        coded.codes = (0..k * k).map(|i| u8::from(i % (k + 1) == 0)).collect();
+
+        let mut dice = Dice(17);
+        let mut x = Vec::new();
+        for _ in 0..rows {
+            let most = 1.5 + 0.5 * dice.signed();
+            let step = match inputs {
+                InputQuant::E4m3Tensor { step } | InputQuant::Int8Tensor { step, .. } => step,
+                InputQuant::E4m3Row | InputQuant::E4m3Block => most / 448.0,
+                InputQuant::Int8Row => most / 127.0,
+                InputQuant::Int8RowWithZero => (most + 0.5) / 255.0,
+            };
+            let e4m3_codes = matches!(
+                inputs,
+                InputQuant::E4m3Tensor { .. } | InputQuant::E4m3Row | InputQuant::E4m3Block
+            );
+            x.extend([most, -0.5]);
+            x.extend((2..k).map(|i| {
+                let between = if e4m3_codes {
+                    let code = (i % 0x7e) as u8;
+                    (e4m3(code) + e4m3(code + 1)) / 2.0
+                } else {
+                    i as f64 + 0.5
+                };
+                let x = (between * f64::from(step)) as f32;
+                [x.next_down(), x, x.next_up()][dice.next() as usize % 3].min(most)
+            }));
+        }
+
+        let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+        let weight = coded.upload(&mut dev, WeightKind::Linear, DType::F32);
+        let got = linear(&mut dev, &weight, &x, (rows, k));
+        for (row, (got, x)) in got.chunks(k).zip(x.chunks(k)).enumerate() {
+            let want: Vec<f32> =
+                rounded_inputs(Some(inputs), x).iter().map(|&x| x as f32).collect();
+            assert_eq!(got, want, "{inputs:?} row {row}");
         }
     }
 }

@@ -21,7 +21,7 @@ pub const ROUNDINGS: [Option<InputQuant>; 8] = [
     Some(InputQuant::E4m3Tensor { step: 0.0021 }),
     Some(InputQuant::E4m3Row),
     Some(InputQuant::E4m3Block),
-    Some(InputQuant::Int8Tensor { step: 0.0079, zero: None }),
+    Some(InputQuant::Int8Tensor { step: 0.0123, zero: None }),
     Some(InputQuant::Int8Tensor { step: 0.0053, zero: Some(-31) }),
     Some(InputQuant::Int8Row),
     Some(InputQuant::Int8RowWithZero),

@@ -1863,7 +1863,9 @@ pub enum InputRounding {
     Int8Row = 6,
     Int8RowWithZero = 7,
 }
-pub const ROUND_THREADS: u32 = 256;
+pub const ROUND_THREADS: u32 = 512;
+#[doc = " Blocks of 128 inputs whose steps are held at a time."]
+pub const ROUND_BLOCKS: u32 = 512;
 #[doc = " Codes of each row as activations, and the step that multiplies their products; with `bytes` they\n are E4M3 in the order of a coded matrix instead, filled up with zeros."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1883,6 +1885,8 @@ pub struct RoundInputs {
     pub step: f32,
     pub zero: f32,
     pub kind: InputRounding,
+    #[doc = " 1: steps times codes instead of codes, for weights that are not held as codes."]
+    pub values: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -1899,6 +1903,7 @@ const _: () = {
     ["Offset of field: RoundInputs::step"][::std::mem::offset_of!(RoundInputs, step) - 48usize];
     ["Offset of field: RoundInputs::zero"][::std::mem::offset_of!(RoundInputs, zero) - 52usize];
     ["Offset of field: RoundInputs::kind"][::std::mem::offset_of!(RoundInputs, kind) - 56usize];
+    ["Offset of field: RoundInputs::values"][::std::mem::offset_of!(RoundInputs, values) - 60usize];
 };
 #[doc = " y = y * steps\\[row] * factor\\[output] + bias, then the activation; in place. Bias or factor may be\n null."]
 #[repr(C)]
@@ -2009,7 +2014,7 @@ pub struct CodedProduct {
     pub expert_tiles: DevicePtr,
     pub expert_tile_count: DevicePtr,
     pub rows: u32,
-    #[doc = " Of coded_small_e4m3_bytes, which rounds x itself: the step of all rows, or 0 (each has its own)."]
+    #[doc = " Of coded_small_e4m3_bytes: where `steps` is null it rounds x itself, by the step of all rows or\n with 0 by each row's own; else x are bytes, \\[rows, blocks of W * CODE_BLOCK_BYTES]."]
     pub step: f32,
     #[doc = " Of W, or of one expert."]
     pub outputs: u32,

@@ -66,6 +66,13 @@ struct Buffers {
 }
 
 impl CodedScratch {
+    /// A weight was loaded that is not held as codes, and whose inputs are rounded.
+    pub fn note_rounded(&mut self, inputs: usize) {
+        self.inputs = self.inputs.max(inputs);
+        self.padded = self.padded.max(padded_inputs(inputs));
+        self.rounded = true;
+    }
+
     /// A weight was loaded.
     pub fn note(&mut self, coded: &Coded, act: DType) {
         let m = &coded.matrix;
@@ -312,7 +319,12 @@ impl Cuda {
         if self.takes_e4m3(coded) {
             if self.takes_few(rows, coded, 1) {
                 let kernel = &self.kernels.coded_small_e4m3_bytes;
-                let inputs = Inputs { x: x.x, steps: DevicePtr::NULL };
+                let by_row = coded.inputs == Some(InputQuant::E4m3Row);
+                let inputs = if by_row && x.holds == Holds::Bytes {
+                    Inputs { x: x.codes, steps: x.steps }
+                } else {
+                    Inputs { x: x.x, steps: DevicePtr::NULL }
+                };
                 return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
             }
             let library = coded.matrix.outputs.is_multiple_of(16) && end != End::Logits;
@@ -376,11 +388,10 @@ impl Cuda {
     /// taken to be written.
     pub(super) fn made_of(&self, rows: usize, out: &mut Tensor) -> Made {
         let Some(rounded) = &mut out.rounded else { return Made::default() };
-        // Of fewer rows the kernels round what they read themselves.
-        if rows <= abi::CODED_SMALL_ROWS as usize {
-            return Made::default();
-        }
-        let bytes = self.rounds_to_bytes(rows);
+        let few = rows <= abi::CODED_SMALL_ROWS as usize
+            && self.dtype != DType::F32
+            && self.context.capability >= BULK_COPIES;
+        let bytes = few || self.rounds_to_bytes(rows);
         rounded.holds = if bytes { Holds::Bytes } else { Holds::Activations };
         let (codes, steps) = (rounded.codes.address, rounded.steps.address);
         if bytes {
@@ -406,27 +417,64 @@ impl Cuda {
             return Ok(Inputs { x: codes, steps });
         }
         let buffers = self.buffers()?;
-        let (kind, step, zero) = rounding(coded.inputs);
         let to = buffers.codes.address;
-        let padded = coded.padded_inputs();
+        let order = coded.order.as_ref().map_or(DevicePtr::NULL, |order| order.address);
+        let (kind, step, zero) = rounding(coded.inputs);
         self.kernels.round_inputs.launch(
             &self.context,
             [rows, 1],
             abi::ROUND_THREADS,
             &abi::RoundInputs {
                 x,
-                order: coded.order.as_ref().map_or(DevicePtr::NULL, |order| order.address),
+                order,
                 codes: if bytes { DevicePtr::NULL } else { to },
                 bytes: if bytes { to } else { DevicePtr::NULL },
                 steps: buffers.steps.address,
                 inputs: coded.matrix.inputs,
-                padded_inputs: padded as u32,
+                padded_inputs: coded.padded_inputs() as u32,
                 step,
                 zero,
                 kind,
+                values: 0,
             },
         )?;
         Ok(Inputs { x: to, steps: buffers.steps.address })
+    }
+
+    /// Inputs of a weight that is not held as codes, as its products are to see them: rounded, and
+    /// activations again.
+    pub(super) fn rounded_values(
+        &mut self,
+        rows: usize,
+        inputs: usize,
+        rule: Option<InputQuant>,
+        x: DevicePtr,
+    ) -> Result<DevicePtr> {
+        let Some(rule) = rule else { return Ok(x) };
+        let context = self.context.clone();
+        self.coded.reserve(&context, self.dtype, rows.div_ceil(self.coded.top_k.max(1)))?;
+        let buffers = self.buffers()?;
+        let (kind, step, zero) = rounding(Some(rule));
+        let to = buffers.codes.address;
+        self.kernels.round_inputs.launch(
+            &self.context,
+            [rows, 1],
+            abi::ROUND_THREADS,
+            &abi::RoundInputs {
+                x,
+                order: DevicePtr::NULL,
+                codes: to,
+                bytes: DevicePtr::NULL,
+                steps: buffers.steps.address,
+                inputs: inputs as u32,
+                padded_inputs: padded_inputs(inputs) as u32,
+                step,
+                zero,
+                kind,
+                values: 1,
+            },
+        )?;
+        Ok(to)
     }
 
     fn describe(

@@ -260,6 +260,8 @@ impl Cuda {
             let out = out.at(choices, width, "experts");
             return self.coded_experts(x_rows, coded, end, &choices_of, x, out);
         }
+        let x = x.at(x_rows, weight.inputs, "experts");
+        let x = self.rounded_values(x_rows, weight.inputs, weight.rounding, x)?;
         let tiling = tiling(&self.kernels, self.dtype, weight.inputs, tile, gated);
         tiling.kernel.launch_shared(
             &self.context,
@@ -267,7 +269,7 @@ impl Cuda {
             tiling.threads,
             tiling.shared,
             &MultiplyExperts {
-                x: x.at(x_rows, weight.inputs, "experts"),
+                x,
                 w: weight.matrix(),
                 out: out.to(choices, width, "experts"),
                 order: at(layout.order),

@@ -25,6 +25,9 @@ impl LoadOps for Cuda {
         if let Held::Coded(coded) = &weight.held {
             self.coded.note(coded, self.dtype);
         }
+        if weight.rounding.is_some() {
+            self.coded.note_rounded(weight.inputs);
+        }
         Ok(weight)
     }
 

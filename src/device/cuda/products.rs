@@ -49,7 +49,7 @@ impl Cuda {
         if let Held::Coded(coded) = &weight.held {
             return self.coded_product(rows, coded, bias, end, x, y);
         }
-        let x = x.x;
+        let x = self.rounded_values(rows, weight.inputs, weight.rounding, x.x)?;
         let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
         if gemm_small_m::takes(&self.context, self.dtype, rows, inputs) {
             let call = gemm_small_m::SmallProduct { rows, outputs, inputs, x, w, bias, y, end };

@@ -15,7 +15,9 @@ use super::low_rank::{AdapterMatrices, TableAdapterMatrices};
 use super::memory::Memory;
 use super::module::Kernels;
 use super::staging::{blocks, chunks, Staging, CHUNK_BYTES, THREADS};
-use crate::device::{unpacked, DType, HostTensor, ScaleOver, Source, WeightDesc, WeightKind};
+use crate::device::{
+    unpacked, DType, HostTensor, InputQuant, ScaleOver, Source, WeightDesc, WeightKind,
+};
 use crate::error::Result;
 use crate::{internal, invalid};
 
@@ -39,6 +41,8 @@ pub struct Weight {
     pub outputs: usize,
     /// Elements of a row.
     pub inputs: usize,
+    /// How its products round their inputs, where it is quantised and not held as codes.
+    pub(super) rounding: Option<InputQuant>,
     /// Adapters, where there is room for them.
     pub(super) adapters: Option<AdapterMatrices>,
     pub(super) table_adapters: Option<TableAdapterMatrices>,
@@ -132,8 +136,12 @@ impl Uploader {
         };
         let name = desc.name.to_string();
         let (outputs, inputs) = (desc.outputs, desc.inputs);
+        let rounding = match &held {
+            Held::Plain(_) => desc.quant.and_then(|form| form.inputs),
+            Held::Coded(_) => None,
+        };
         let (kind, adapters, table_adapters) = (desc.kind, None, None);
-        Ok(Weight { held, name, kind, outputs, inputs, adapters, table_adapters })
+        Ok(Weight { held, name, kind, outputs, inputs, rounding, adapters, table_adapters })
     }
 
     /// A weight in memory of its own.

@@ -67,3 +67,37 @@ impl LoadOps for Trace {
         Ok(vec![0.0; rows * tensor.width])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::CodeType;
+
+    fn held(quant: Option<QuantForm>, source: Source<'static>) -> u64 {
+        let mut trace = Trace::new(DType::BF16);
+        let desc = WeightDesc {
+            name: "w",
+            kind: WeightKind::Linear,
+            outputs: 10,
+            inputs: 67,
+            dtype: DType::BF16,
+            quant,
+            transposed: false,
+            source,
+        };
+        trace.upload(desc).unwrap();
+        trace.held().weights
+    }
+
+    #[test]
+    fn codes_count_with_scales_offsets_and_order() {
+        let dummy = || Source::Dummy { seed: 1, scale: 1.0 };
+        let form = QuantForm { codes: CodeType::Int4, group: 32, offsets: false, inputs: None };
+        assert_eq!(held(None, dummy()), 10 * 67 * 2);
+        assert_eq!(held(Some(form), dummy()), 10 * 34 + 10 * 3 * 4);
+        assert_eq!(held(Some(QuantForm { offsets: true, ..form }), dummy()), 10 * (34 + 24));
+        let ordered = Source::Codes { parts: Vec::new(), order: (0..67).collect() };
+        let wide = QuantForm { codes: CodeType::E4m3, group: 67, ..form };
+        assert_eq!(held(Some(wide), ordered), 10 * (67 + 4) + 67 * 4);
+    }
+}

@@ -119,7 +119,9 @@ enum InputRounding : u32 {
   INPUT_ROUNDING_INT8_ROW_WITH_ZERO,
 };
 
-constexpr u32 ROUND_THREADS = 256;
+constexpr u32 ROUND_THREADS = 512;
+// Blocks of 128 inputs whose steps are held at a time.
+constexpr u32 ROUND_BLOCKS = 512;
 
 // Codes of each row as activations, and the step that multiplies their products; with `bytes` they
 // are E4M3 in the order of a coded matrix instead, filled up with zeros.
@@ -133,6 +135,7 @@ struct RoundInputs {
   float step;
   float zero;
   InputRounding kind;
+  u32 values;  // 1: steps times codes instead of codes, for weights that are not held as codes.
 };
 
 // y = y * steps[row] * factor[output] + bias, then the activation; in place. Bias or factor may be
@@ -204,7 +207,8 @@ struct CodedProduct {
   DEVICE(const ExpertTile) expert_tiles;
   DEVICE(const u32) expert_tile_count;
   u32 rows;
-  // Of coded_small_e4m3_bytes, which rounds x itself: the step of all rows, or 0 (each has its own).
+  // Of coded_small_e4m3_bytes: where `steps` is null it rounds x itself, by the step of all rows or
+  // with 0 by each row's own; else x are bytes, [rows, blocks of W * CODE_BLOCK_BYTES].
   float step;
   u32 outputs;  // Of W, or of one expert.
   u32 top_k;

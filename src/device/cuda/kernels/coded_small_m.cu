@@ -82,6 +82,14 @@ struct Tile {
 
   // x to shared memory: of each block a lane's words in the order of its steps (bytes: of its codes).
   __device__ void take(u8* xs, float* scratch) const {
+    if (BYTES && c.steps) {
+      const u32 pieces = c.w.blocks * (X_BYTES / 16);
+      for (u32 n = threadIdx.x; n < c.rows * pieces; n += WARPS * 32)
+        *reinterpret_cast<uint4*>(xs + n / pieces * x_pitch + n % pieces * 16) =
+            reinterpret_cast<const uint4*>(c.x)[n];
+      if (threadIdx.x < c.rows) steps[threadIdx.x] = c.steps[threadIdx.x];
+      return meet();
+    }
     for (u32 row = 0; row < c.rows; row++) {
       const act* x = c.x + (u64)row * c.w.inputs;
       u8* const to = xs + row * x_pitch;
@@ -96,7 +104,8 @@ struct Tile {
 #pragma unroll
           for (u32 t = 0; t < 4; t++) {
             const float low = to_f32(values.v[2 * t]), high = to_f32(values.v[2 * t + 1]);
-            const u32 pair = c.step == 0.f ? to_e4m3_pair(low / step, high / step)
+            const u32 pair = c.step == 0.f ? to_e4m3_pair(divide(low, step, inverse),
+                                                          divide(high, step, inverse))
                                            : to_e4m3_pair(low * inverse, high * inverse);
             *reinterpret_cast<u16*>(to + e4m3_place(k + 2 * t)) = pair;
           }
@@ -133,23 +142,23 @@ struct Tile {
   // The right operands of a block: this lane's pairs of each step, for the row of x that is its
   // column.
   __device__ void load(u32 (&x)[STEPS][2], const u8* xs, u32 block) const {
-    const u32 lane = threadIdx.x % 32, column = lane / 4;
-    const bool valid = column < c.rows && block < c.w.blocks;
-    const uint4* from = reinterpret_cast<const uint4*>(xs + column * x_pitch + block * X_BYTES +
-                                                       lane % 4 * STEPS * 8);
+    // Columns beyond the rows are the last one again, and blocks beyond the last: nobody uses them.
+    const u32 lane = threadIdx.x % 32, column = min(lane / 4, c.rows - 1);
+    const uint4* from = reinterpret_cast<const uint4*>(
+        xs + column * x_pitch + min(block, c.w.blocks - 1) * X_BYTES + lane % 4 * STEPS * 8);
 #pragma unroll
     for (u32 i = 0; i < STEPS / 2; i++) {
-      const uint4 two = valid ? from[i] : uint4{0, 0, 0, 0};
+      const uint4 two = from[i];
       x[2 * i][0] = two.x, x[2 * i][1] = two.y, x[2 * i + 1][0] = two.z, x[2 * i + 1][1] = two.w;
     }
   }
 
   // A block's bytes of x, for the row that is this lane's column.
   __device__ uint4 load_bytes(const u8* xs, u32 block) const {
-    const u32 lane = threadIdx.x % 32, column = lane / 4;
-    const bool valid = column < c.rows && block < c.w.blocks;
-    const u8* from = xs + column * x_pitch + block * X_BYTES + lane % 4 * 16;
-    return valid ? *reinterpret_cast<const uint4*>(from) : uint4{0, 0, 0, 0};
+    const u32 lane = threadIdx.x % 32, column = min(lane / 4, c.rows - 1);
+    const u8* from =
+        xs + column * x_pitch + min(block, c.w.blocks - 1) * X_BYTES + lane % 4 * 16;
+    return *reinterpret_cast<const uint4*>(from);
   }
 
   // acc += codes by codes. The sums within tensor cores have fewer bits than f32: only two products

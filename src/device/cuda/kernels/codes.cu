@@ -205,7 +205,7 @@ __global__ void round_inputs(const RoundInputs a) {
   begin();
   const bool to_e4m3_steps =
       a.kind == INPUT_ROUNDING_E4M3_ROW || a.kind == INPUT_ROUNDING_E4M3_TENSOR;
-  if (to_e4m3_steps && !a.order && a.inputs % 8 == 0) {
+  if (to_e4m3_steps && !a.order && !a.values && a.inputs % 8 == 0) {
     const u64 row = blockIdx.x;
     round_row(a.x + row * a.inputs, a.inputs, a.kind == INPUT_ROUNDING_E4M3_ROW ? 0.f : a.step,
               a.codes ? a.codes + row * a.inputs : 0,
@@ -262,26 +262,33 @@ __global__ void round_inputs(const RoundInputs a) {
     }
   };
   if (a.kind == INPUT_ROUNDING_E4M3_BLOCK) {
-    // A warp for each 128 inputs; their values, rounded to the element type, not their codes.
+    // Values, rounded to the element type, not their codes: steps differ within a row. First the
+    // largest of each 128 inputs, a warp for each; so many rows of blocks at a time.
+    __shared__ float largest[ROUND_BLOCKS];
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    for (u32 first = warp * SCALE_BLOCK; first < a.inputs; first += blockDim.x / 32 * SCALE_BLOCK) {
-      float v[4], size = 1e-10f;
+    const u32 blocks = (a.inputs + SCALE_BLOCK - 1) / SCALE_BLOCK;
+    for (u32 first = 0; first < blocks; first += ROUND_BLOCKS) {
+      const u32 last = min(blocks, first + ROUND_BLOCKS);
+      for (u32 block = first + warp; block < last; block += blockDim.x / 32) {
+        float size = 1e-10f;
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const u32 k = first + lane + 32 * i;
-        v[i] = k < a.inputs ? input(k) : 0.f;
-        size = fmaxf(size, fabsf(v[i]));
+        for (int i = 0; i < 4; i++) {
+          const u32 k = block * SCALE_BLOCK + lane + 32 * i;
+          if (k < a.inputs) size = fmaxf(size, fabsf(to_f32(x[k])));
+        }
+#pragma unroll
+        for (int d = 16; d > 0; d /= 2) size = fmaxf(size, __shfl_xor_sync(~0u, size, d));
+        largest[block - first] = size;
       }
-#pragma unroll
-      for (int d = 16; d > 0; d /= 2) size = fmaxf(size, __shfl_xor_sync(~0u, size, d));
-      const float own = size / 448.f;
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const u32 k = first + lane + 32 * i;
-        if (k < a.inputs)
-          a.codes[(u64)row * a.inputs + k] =
-              from_f32<act>(own * from_e4m3(to_e4m3(v[i] / own)));
+      __syncthreads();
+      for (u32 k = threadIdx.x; k < a.inputs; k += blockDim.x) {
+        const u32 from = a.order ? a.order[k] : k, block = from / SCALE_BLOCK;
+        if (block < first || block >= last) continue;
+        const float own = largest[block - first] / 448.f;
+        a.codes[(u64)row * a.inputs + k] =
+            from_f32<act>(own * from_e4m3(to_e4m3(to_f32(x[from]) / own)));
       }
+      __syncthreads();
     }
     step = 1.f;
   } else if (a.bytes) {
@@ -299,7 +306,7 @@ __global__ void round_inputs(const RoundInputs a) {
     }
   } else {
     for (u32 k = threadIdx.x; k < a.inputs; k += blockDim.x)
-      a.codes[(u64)row * a.inputs + k] = from_f32<act>(number(input(k)));
+      a.codes[(u64)row * a.inputs + k] = from_f32<act>(number(input(k)) * (a.values ? step : 1.f));
   }
   if (threadIdx.x == 0 && a.steps)
     a.steps[row] = a.kind == INPUT_ROUNDING_NONE ? 1.f : step;

@@ -40,6 +40,13 @@ __device__ __forceinline__ u32 to_e4m3_pair(float low, float high) {
 #endif
 }
 
+// x / step as the division rounds it, given 1 / step: one step of correction is enough where nothing
+// overflows or is smaller than the least normal number.
+__device__ __forceinline__ float divide(float x, float step, float inverse) {
+  const float quotient = x * inverse;
+  return fmaf(fmaf(-quotient, step, x), inverse, quotient);
+}
+
 // The step of a row whose largest |x| this is.
 __device__ __forceinline__ float e4m3_step(float largest) {
   return fmaxf(largest / 448.f, 1.f / (448.f * 512.f));
@@ -77,7 +84,7 @@ __device__ __forceinline__ void round_row(const act* x, u32 width, float fixed, 
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       const float low = v[2 * j], high = v[2 * j + 1];
-      pair[j] = fixed == 0.f ? to_e4m3_pair(low / step, high / step)
+      pair[j] = fixed == 0.f ? to_e4m3_pair(divide(low, step, inverse), divide(high, step, inverse))
                              : to_e4m3_pair(low * inverse, high * inverse);
     }
     if (bytes) {

@@ -1,9 +1,14 @@
 //! The tensors of one quantised linear, by the names behind its own, with the checks that all
 //! formats share: types, shapes, and numbers that are some. The files beside it ask for them.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use crate::error::Result;
+use bytemuck::allocation::try_zeroed_vec;
+use rayon::prelude::*;
+
+use crate::device::Bytes;
+use crate::error::{Error, Result};
 use crate::model::checkpoint::{Checkpoint, RawTensor, StoredType};
 
 /// What scales are stored as, in all formats but those with powers of two.
@@ -11,6 +16,9 @@ pub(super) const FLOATS: [StoredType; 5] =
     [StoredType::F32, StoredType::F16, StoredType::BF16, StoredType::F8E4M3, StoredType::F8E8M0];
 /// A single number's shapes.
 const SINGLE: [&[usize]; 3] = [&[], &[1], &[1, 1]];
+
+/// What one thread reads at a time.
+const SLICE_BYTES: usize = 1 << 20;
 
 /// Tensors whose names begin with a layer's.
 #[derive(Clone)]
@@ -106,6 +114,30 @@ impl<'a> LayerTensors<'a> {
         }
         Ok(value)
     }
+}
+
+/// All bytes of a large tensor, read by several threads.
+///
+/// # Errors
+/// They cannot be read; Unavailable: no memory for them.
+pub(super) fn read<'a>(bytes: &Bytes<'a>) -> Result<Cow<'a, [u8]>> {
+    if !matches!(bytes, Bytes::Stored { .. }) || bytes.len() <= SLICE_BYTES {
+        return bytes.load();
+    }
+    let mut all = zeroed(bytes.len())?;
+    let slices = all.par_chunks_mut(SLICE_BYTES).enumerate();
+    slices.try_for_each(|(n, slice)| bytes.read(n * SLICE_BYTES, slice))?;
+    Ok(Cow::Owned(all))
+}
+
+/// Memory for codes.
+///
+/// # Errors
+/// Unavailable: there is none.
+pub(super) fn zeroed(length: usize) -> Result<Vec<u8>> {
+    try_zeroed_vec(length).map_err(|()| {
+        Error::Unavailable(format!("no memory for {length} bytes of codes: use a smaller model."))
+    })
 }
 
 /// All numbers of a tensor, if they make sense.

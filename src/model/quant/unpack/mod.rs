@@ -263,3 +263,6 @@ fn says(format: &Format) -> String {
 fn mib(bytes: usize) -> f64 {
     bytes as f64 / (1u64 << 20) as f64
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! elements that may be a byte itself ("double quantisation").
 
 use super::form::{common_divisor, Unpacked, NF4_BLOCK};
-use super::layer::{LayerTensors, Sense};
+use super::layer::{read, LayerTensors, Sense};
 use crate::device::{Bytes, CodeType, QuantForm, QuantPart};
 use crate::error::Result;
 use crate::invalid;
@@ -43,7 +43,7 @@ pub(super) fn unpack<'a>(
     let form = QuantForm { codes, group, ..form };
     let groups = (0..rows * cols).step_by(group);
     let scales = groups.map(|element| scales[element / state.block]).collect();
-    let bytes = raw.bytes.load()?;
+    let bytes = read(&raw.bytes)?;
     let codes = Bytes::Shared(early_low(&bytes, rows, cols).into());
     let part = QuantPart { rows, cols, codes, scales, offsets: Vec::new() };
     Ok(Unpacked { form, part, order: Vec::new() })

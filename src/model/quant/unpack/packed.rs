@@ -2,7 +2,7 @@
 //! their scales, zeros and orders of inputs.
 
 use super::form::Unpacked;
-use super::layer::{LayerTensors, Sense};
+use super::layer::{read, LayerTensors, Sense};
 use super::words::{words_of, Lie, Packed};
 use crate::device::{Bytes, QuantForm, QuantPart};
 use crate::error::Result;
@@ -77,7 +77,9 @@ impl<'a> Matrix<'a, '_> {
         let raw = self.layer.raw("weight_packed", &WORDS, shapes)?;
         let is_loose = raw.shape != [rows, dense];
 
-        let scales = self.layer.numbers("weight_scale", &[&[rows, groups]], Sense::Finite)?;
+        let shapes: [&[usize]; 2] = [&[rows, groups], &[rows]];
+        let shapes = if groups == 1 { &shapes[..] } else { &shapes[..1] };
+        let scales = self.layer.numbers("weight_scale", shapes, Sense::Finite)?;
         let offsets = if self.format.symmetric {
             Vec::new()
         } else {
@@ -219,7 +221,7 @@ impl<'a> Matrix<'a, '_> {
     }
 
     fn codes(&self, raw: &RawTensor, lie: Lie, loose: bool, order: &[u32]) -> Result<Bytes<'a>> {
-        let bytes = raw.bytes.load()?;
+        let bytes = read(&raw.bytes)?;
         let (bits, rows, cols) = (self.format.bits, self.rows, self.cols);
         let packed = Packed { bytes: &bytes, lie, bits, loose, rows, cols };
         Ok(Bytes::Shared(packed.codes(order)?.into()))

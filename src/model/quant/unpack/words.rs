@@ -4,7 +4,8 @@
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use super::layer::zeroed;
+use crate::error::Result;
 
 /// Rows that are made at a time: a cache line of words that lie across the rows.
 const BLOCK_ROWS: usize = 64;
@@ -72,15 +73,7 @@ impl Packed<'_> {
 
     /// `row_bytes` bytes for each row, which `emit` makes of the row's words.
     fn blocks(&self, row_bytes: usize, emit: impl Fn(&[u32], &mut [u8]) + Sync) -> Result<Vec<u8>> {
-        let mut out = Vec::new();
-        let total = self.rows * row_bytes;
-        out.try_reserve_exact(total).map_err(|_| {
-            Error::Unavailable(format!(
-                "no memory for {total} bytes of codes: use a smaller model."
-            ))
-        })?;
-        out.resize(total, 0);
-
+        let mut out = zeroed(self.rows * row_bytes)?;
         let row_words = words_of(self.cols, self.bits, self.loose).max(1);
         let blocks = out.par_chunks_mut((BLOCK_ROWS * row_bytes).max(1)).enumerate();
         blocks.for_each_init(Vec::new, |lines, (block, out)| {
