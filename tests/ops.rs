@@ -225,6 +225,7 @@ fn attention_is_the_same_everywhere() {
         (40, KvType::E4m3),
         (64, KvType::E5m2),
     ];
+
     for (head_dim, dtype) in types {
         let heads = 4;
         let rows = 70;

@@ -80,7 +80,8 @@ pub fn e4m3_to_f32(code: u8) -> f32 {
 }
 
 /// How a product rounds its inputs, row by row of activations, before it multiplies: codes times a
-/// step. In f32, from the model's element type; casts go to the nearest, ties to even, and saturate.
+/// step. In f32, from the model's element type; casts go to the nearest, ties to even, and
+/// saturate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum InputQuant {
     /// E4M3 with one step for all rows: code = cast(clamp(x * (1 / step), ±448)).
@@ -91,8 +92,8 @@ pub enum InputQuant {
     /// E4M3 with a step for each row: max(largest |x| / 448, 1 / (448 * 512)); code = cast(x /
     /// step).
     E4m3Row,
-    /// E4M3 with a step for each 128 inputs of a row: max(largest |x|, 1e-10) / 448; code = cast(x /
-    /// step).
+    /// E4M3 with a step for each 128 inputs of a row: max(largest |x|, 1e-10) / 448; code = cast(x
+    /// / step).
     E4m3Block,
     /// Bytes with one step: code = round(x / step); with a zero, round(x * (1 / step)) + zero, and
     /// x is (code - zero) * step.
@@ -149,8 +150,8 @@ pub struct QuantPart<'a> {
 }
 
 impl QuantPart<'_> {
-    /// The values of some rows, row by row: what the codes mean, in f32. The definition that devices
-    /// are held to.
+    /// The values of some rows, row by row: what the codes mean, in f32. The definition that
+    /// devices are held to.
     ///
     /// # Errors
     /// The codes cannot be read.

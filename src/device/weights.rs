@@ -1,6 +1,6 @@
 //! Weights as every device gets them: tensors of a checkpoint, and what is to become of them.
-//! `model` makes them, devices take them apart; they know no file. What is special to quantised ones
-//! is in `quant`.
+//! `model` makes them, devices take them apart; they know no file. What is special to quantised
+//! ones is in `quant`.
 
 use super::bytes::{no_memory, Bytes};
 use super::quant::{QuantForm, QuantPart, ScaleOver};
@@ -60,8 +60,8 @@ pub enum Source<'a> {
         /// What shares a scale.
         over: ScaleOver,
     },
-    /// `load_format: dummy`: uniform in ±scale from this seed, generated on the device; as codes, any
-    /// that make values of about this size.
+    /// `load_format: dummy`: uniform in ±scale from this seed, generated on the device; as codes,
+    /// any that make values of about this size.
     Dummy {
         /// Of the values.
         seed: u64,
@@ -151,6 +151,7 @@ impl WeightDesc<'_> {
         if rows != self.outputs {
             return Err(invalid!("{name}: parts have {rows} outputs, expected {}.", self.outputs));
         }
+
         for part in parts {
             let scales = part.rows * form.groups(part.cols);
             let offsets = if form.offsets { scales } else { 0 };

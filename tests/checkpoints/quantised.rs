@@ -1,5 +1,5 @@
-//! Bad quantised checkpoints: each gives one line that names the tensor and what config.json says of
-//! it.
+//! Bad quantised checkpoints: each gives one line that names the tensor and what config.json says
+//! of it.
 
 use std::path::Path;
 

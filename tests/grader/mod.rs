@@ -287,6 +287,7 @@ impl<D: Graded> Bench<D> {
             HostTensor { dtype, rows, cols: inputs, bytes: Bytes::Shared(bytes.into()) }
         };
         let source = Source::Quantise { parts: parts.iter().map(&mut part).collect(), over };
+
         let desc = WeightDesc {
             name: "test",
             kind: WeightKind::Linear,

@@ -180,7 +180,8 @@ struct Keys<'a> {
 }
 
 /// out = softmax(q k^T * scale) v for all heads of one token row at `position`. `q` is
-/// `[heads, head_dim]`, as is `out`. K and V of a page are read once for all q heads that share them.
+/// `[heads, head_dim]`, as is `out`. K and V of a page are read once for all q heads that share
+/// them.
 #[inline(always)]
 fn attend_row(
     isa: Isa,

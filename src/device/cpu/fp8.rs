@@ -1,8 +1,8 @@
 //! Numbers of eight bits as K and V lie in pages: E4M3 and E5M2, there and back. Plain functions of
 //! one number that the compiler makes wide ones of; `kv_pool` calls them and knows the scales.
 
-/// A type by the bits of its fraction: 3 is OCP's E4M3, 2 its E5M2. What remains beside the sign are
-/// those of the exponent.
+/// A type by the bits of its fraction: 3 is OCP's E4M3, 2 its E5M2. What remains beside the sign
+/// are those of the exponent.
 pub const E4M3: u32 = 3;
 /// See [`E4M3`].
 pub const E5M2: u32 = 2;

@@ -81,6 +81,7 @@ impl Pool {
         let page = pages[position / self.page_size];
         let at = self.offset(layer, page, half, head, position % self.page_size);
         let range = at..at + values.len();
+
         match &mut self.memory {
             Memory::F32(m) => m[range].copy_from_slice(values),
             Memory::F16(m) => {
@@ -113,6 +114,7 @@ impl Pool {
         scratch: &'a mut [f32],
     ) -> &'a [f32] {
         let range = at..at + count * self.shape.head_dim;
+
         match &self.memory {
             Memory::F32(m) => &m[range],
             Memory::F16(m) => {

@@ -1,6 +1,6 @@
-//! Quantised weights on the GPU: how they lie (kernels/abi_codes.h) and how they get there. `weights`
-//! calls it for weights that are held as codes, `coded_products` multiplies by them; it knows no
-//! format of a checkpoint.
+//! Quantised weights on the GPU: how they lie (kernels/abi_codes.h) and how they get there.
+//! `weights` calls it for weights that are held as codes, `coded_products` multiplies by them; it
+//! knows no format of a checkpoint.
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ use crate::internal;
 const COMMON_FACTOR: f32 = 1.0 / 4096.0;
 /// The largest scale or zero times it that f16 is to hold.
 const F16_SCALES_MAX: f32 = 16384.0;
-/// A zero is at most so many scales, so that f16 holds it; where a group has next to no scale beside
-/// its offset, the scale is raised.
+/// A zero is at most so many scales, so that f16 holds it; where a group has next to no scale
+/// beside its offset, the scale is raised.
 const ZERO_MAX: f32 = 2048.0;
 
 /// A matrix of codes.

@@ -1,7 +1,7 @@
 //! Lookup, norms, linears and the head on the GPU. How products are made `products` knows.
 
 use super::abi;
-use super::coded_products::padded_inputs;
+use super::coded_scratch::padded_inputs;
 use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
 use super::weights::Weight;
@@ -108,6 +108,7 @@ impl DenseOps for Cuda {
         let (rows, width) = (self.rows(), residual.width);
         let to = out.to(rows, width, "add_norm");
         let made = self.made_of(rows, out);
+
         self.kernels.add_norm.launch(
             &self.context,
             [rows, 1],

@@ -25,6 +25,7 @@ use cudarc::driver::sys::CUstream;
 use super::abi;
 use super::context::{Context, Event};
 use super::device_ptr::DevicePtr;
+use super::gemm_product::{Operands, Product};
 use super::memory::Memory;
 use super::module::Kernels;
 use crate::device::DType;
@@ -54,35 +55,6 @@ fn check(status: lt::cublasStatus_t, what: &str) -> Result<()> {
         return Ok(());
     }
     Err(internal!("cuBLASLt: {what} failed: {status:?}"))
-}
-
-/// One product. Addresses are of device memory: x `[rows, inputs]`, w `[outputs, inputs]`, both in
-/// the device's element type or in E4M3, y `[rows, stride]` in the device's type, or f32 for
-/// `logits`.
-#[derive(Debug, Clone, Copy)]
-pub struct Product {
-    pub rows: usize,
-    pub outputs: usize,
-    pub inputs: usize,
-    /// Elements from row to row of y, at least `outputs`.
-    pub stride: usize,
-    pub logits: bool,
-    pub operands: Operands,
-    pub x: DevicePtr,
-    pub w: DevicePtr,
-    pub y: DevicePtr,
-}
-
-/// What x and w of a product are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Operands {
-    /// Of the device's element type.
-    Activations,
-    /// E4M3, with sums as the tensor cores make them (about 14 bits; vLLM's kernels do the same).
-    /// Rows of both at multiples of 16 bytes, outputs a multiple of 16; no logits.
-    E4m3,
-    /// The same, sums times a factor of each output and one of each row.
-    ScaledE4m3,
 }
 
 /// What an algorithm depends on.
@@ -213,15 +185,38 @@ impl Gemm {
             tuned: HashMap::new(),
         };
         gemm.create()?;
+        gemm.scale_by_vectors();
         Ok(gemm)
+    }
+
+    /// Sums of E4M3 are to be scaled by a vector for each side; libraries before 12.9 know no such
+    /// mode.
+    fn scale_by_vectors(&mut self) {
+        let mode = lt::cublasLtMatmulMatrixScale_t::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+        let sides = [
+            Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+            Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_MODE,
+        ];
+        // SAFETY: a live descriptor; the mode is read from a live value of the size that is given.
+        let known = sides.iter().all(|side| unsafe {
+            lt::cublasLtMatmulDescSetAttribute(
+                self.descriptor_scaled,
+                *side,
+                ptr::from_ref(&mode).cast(),
+                size_of_val(&mode),
+            ) == lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS
+        });
+        if !known {
+            // SAFETY: made in `create`, destroyed once: Drop passes over null.
+            unsafe { lt::cublasLtMatmulDescDestroy(self.descriptor_scaled) };
+            self.descriptor_scaled = ptr::null_mut();
+        }
     }
 
     fn create(&mut self) -> Result<()> {
         // CUBLAS_OP_T; cudarc's cublaslt has no name for it.
         let transposed: i32 = 1;
         let fast: i8 = 1;
-        let outer_vector =
-            lt::cublasLtMatmulMatrixScale_t::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
         let bytes = WORKSPACE_BYTES;
         // SAFETY: handles are written to live fields, attributes are read from live values of the
         // size that is given; what was made is destroyed in Drop, also when a later call fails.
@@ -258,23 +253,6 @@ impl Gemm {
                     ),
                     "setting FAST_ACCUM",
                 )?;
-            }
-            let modes = [
-                Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
-                Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_MODE,
-            ];
-            // Libraries before 12.9 know no such mode.
-            let by_vector = modes.iter().all(|mode| {
-                lt::cublasLtMatmulDescSetAttribute(
-                    self.descriptor_scaled,
-                    *mode,
-                    ptr::from_ref(&outer_vector).cast(),
-                    size_of_val(&outer_vector),
-                ) == lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS
-            });
-            if !by_vector {
-                lt::cublasLtMatmulDescDestroy(self.descriptor_scaled);
-                self.descriptor_scaled = ptr::null_mut();
             }
             check(
                 lt::cublasLtMatmulPreferenceCreate(&mut self.preference),

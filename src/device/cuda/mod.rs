@@ -12,11 +12,12 @@
 //! | `abi` | what host and kernels share, made from kernels/abi.h and abi_ops.h |
 //! | `module` | the kernels' binaries, chosen by compute capability |
 //! | `launch` | one kernel, started |
-//! | `gemm` | cuBLASLt, one algorithm for each shape |
+//! | `gemm`, `gemm_product` | cuBLASLt, one algorithm for each shape; what it multiplies |
 //! | `gemm_small_m` | products of few rows |
 //! | `products` | which of the two, and what a product ends with |
 //! | `coded` | weights held as codes, and their upload |
-//! | `coded_products` | products of them, and how their inputs are rounded |
+//! | `coded_products`, `coded_kernels` | products of them; which kernel |
+//! | `coded_inputs`, `coded_scratch` | their inputs, rounded; memory that they need |
 //! | `graphs` | recorded decode steps |
 //! | `paged_attention` | attention over pages: which kernel |
 //! | `worklist` | which tile of a step's attention meets which keys |
@@ -40,12 +41,16 @@ mod abi;
 mod adapters;
 mod attention;
 mod coded;
+mod coded_inputs;
+mod coded_kernels;
 mod coded_products;
+mod coded_scratch;
 mod context;
 mod dense;
 mod device_ptr;
 mod experts;
 mod gemm;
+mod gemm_product;
 mod gemm_small_m;
 mod graphs;
 mod launch;
@@ -69,7 +74,7 @@ mod worklist;
 
 use std::sync::Arc;
 
-use self::coded_products::CodedScratch;
+use self::coded_scratch::CodedScratch;
 use self::context::Context;
 use self::device_ptr::DevicePtr;
 use self::gemm::Gemm;
@@ -148,7 +153,7 @@ impl Cuda {
         let context = Context::open(ordinal)?;
         let kernels = Kernels::of(&context, dtype)?;
         gemm_small_m::prepare(&context, &kernels)?;
-        coded_products::prepare(&context, &kernels)?;
+        coded_kernels::prepare(&context, &kernels)?;
         Ok(Cuda {
             dtype,
             kernels,
@@ -170,8 +175,8 @@ impl Cuda {
     /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows
     /// with their counts, gates and ups of `gate_up` columns of the model's type, copies of logits
     /// of `vocab` columns. For the arithmetic that sizes the pool.
-    /// `coded` is how wide the inputs of products of codes are, of a token's experts all together; 0
-    /// without such products.
+    /// `coded` is how wide the inputs of products of codes are, of a token's experts all together;
+    /// 0 without such products.
     pub fn extra_bytes(
         limits: &DeviceLimits,
         dtype: DType,
@@ -183,7 +188,7 @@ impl Cuda {
         let scratch = limits.step_tokens * gate_up * dtype.bytes();
         let parts = paged_attention::parts_bytes(&limits.kv);
         let sampler = sampler::bytes(limits.logits_rows, vocab);
-        let coded = coded_products::extra_bytes(limits.step_tokens, dtype, coded);
+        let coded = coded_scratch::extra_bytes(limits.step_tokens, dtype, coded);
         (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler + coded) as u64
     }
 

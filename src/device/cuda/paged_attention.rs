@@ -3,8 +3,8 @@
 //!
 //! Chunks of prompts and single tokens have kernels of their own, and so have pages of eight bits;
 //! one of the two for prompts needs Hopper's instructions (kernels/attention_prefill_sm90.cu). f32,
-//! head sizes without a tile, and the very first step (which learns the number of q heads) go to the
-//! plain kernel.
+//! head sizes without a tile, and the very first step (which learns the number of q heads) go to
+//! the plain kernel.
 //!
 //! The list lies at the front of the step's input, so its address never changes, and the grid of
 //! single tokens depends on the card alone: one recorded launch fits all decode steps.
@@ -246,6 +246,7 @@ impl Attention {
             kv: self.kv.into(),
             value_scale: scales.values,
         };
+
         let blocks = [call.rows, spec.heads];
         let kernel = match self.kv.plain() {
             Some(_) => &kernels.attend_rows,
@@ -335,7 +336,8 @@ impl Shape {
         let (stages, stage_bytes) = match kv.plain() {
             Some(_) => (SPLIT_STAGES, operand_stage_bytes(dim)),
             None => {
-                // Swizzled rows, or rows an odd number of 16 bytes apart (kernels/attention_fp8.cu).
+                // Swizzled rows, or rows an odd number of 16 bytes apart
+                // (kernels/attention_fp8.cu).
                 let pitch = if dim.is_multiple_of(64) { dim } else { (dim / 16 | 1) * 16 };
                 (SPLIT_BYTE_STAGES, 2 * TILE_KEYS * pitch)
             }

@@ -3,7 +3,7 @@
 
 use super::abi;
 use super::device_ptr::DevicePtr;
-use super::gemm::{Operands, Product};
+use super::gemm_product::{Operands, Product};
 use super::gemm_small_m::{self, End};
 use super::memory::Memory;
 use super::tensor::Input;
@@ -55,6 +55,7 @@ impl Cuda {
             let call = gemm_small_m::SmallProduct { rows, outputs, inputs, x, w, bias, y, end };
             return gemm_small_m::run(&self.context, &self.kernels, &call);
         }
+
         let gated = matches!(end, End::Gated(_));
         let sums = if gated { self.scratch(rows * outputs * self.dtype.bytes())? } else { y };
         let logits = end == End::Logits;

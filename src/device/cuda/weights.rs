@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::abi;
 use super::coded::{self, Coded};
-use super::coded_products::takes_experts;
+use super::coded_kernels::takes_experts;
 use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::launch::Kernel;
@@ -163,6 +163,7 @@ impl Uploader {
         let count = desc.outputs * desc.inputs;
         let vector = desc.kind == WeightKind::Vector;
         let target = Target { address: memory.address, dtype, vector, kernels };
+
         match &desc.source {
             Source::Parts(parts) | Source::Quantise { parts, .. } => {
                 self.parts(desc, parts, memory, &target)
@@ -242,6 +243,7 @@ impl Uploader {
             count * dtype.bytes() >> 20,
             count * form.codes.bits() >> 23
         );
+
         let memory = Memory::new(&self.context, count * dtype.bytes(), desc.name)?;
         let target = Target { address: memory.address, dtype, vector: false, kernels };
         let mut first = 0;

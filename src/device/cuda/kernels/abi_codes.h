@@ -2,15 +2,16 @@
 // offsets are), and how such weights lie. abi.h says what holds for all of it.
 //
 // A row of W is cut into blocks of 64 bytes: 128 codes of four bits or 64 of eight, the last one
-// filled up with zeros. Within a block bytes 16 t .. 16 t + 15 belong to lane t of four, in the order
-// in which mma takes its left operand: of each 16 inputs the 2 t-th, the next, and the two that are 8
-// further. Four bits: word w has those of steps 2 w and 2 w + 1, and nibbles 4 bits apart belong
-// together: n-th pair in nibbles n and n + 4. So a lane's 16 bytes become operands by masks alone.
+// filled up with zeros. Within a block bytes 16 t .. 16 t + 15 belong to lane t of four, in the
+// order in which mma takes its left operand: of each 16 inputs the 2 t-th, the next, and the two
+// that are 8 further. Four bits: word w has those of steps 2 w and 2 w + 1, and nibbles 4 bits
+// apart belong together: n-th pair in nibbles n and n + 4. So a lane's 16 bytes become operands by
+// masks alone.
 //
-// 16 blocks are a chunk, the last one of a row may have fewer. Behind a chunk's codes lie its scales
-// (`scales` of each block) and then, where there are some, its zeros, each padded to 16 bytes. A scale
-// is f32 where activations are, else f16 of what is left when the row's factor is taken out, a power
-// of two. value = factor * scale * (number + zero).
+// 16 blocks are a chunk, the last one of a row may have fewer. Behind a chunk's codes lie its
+// scales (`scales` of each block) and then, where there are some, its zeros, each padded to 16
+// bytes. A scale is f32 where activations are, else f16 of what is left when the row's factor is
+// taken out, a power of two. value = factor * scale * (number + zero).
 #pragma once
 
 #ifdef __CUDACC_RTC__
@@ -53,7 +54,8 @@ struct CodedMatrix {
 
 // ---- Making and unmaking them (codes.cu) ----
 
-// Codes of rows `first_row` .. as they lie in a checkpoint, [rows, from_row_bytes], to their places.
+// Codes of rows `first_row` .. as they lie in a checkpoint, [rows, from_row_bytes], to their
+// places.
 struct PlaceCodes {
   CodedMatrix to;
   DEVICE(const u8) from;
@@ -183,8 +185,8 @@ constexpr u32 CODED_MANY_ROWS = 64;
 constexpr u32 CODED_FEW_STAGES = 7;
 constexpr u32 CODED_MANY_STAGES = 4;
 constexpr u32 CODED_BLOCKS_PER_MULTIPROCESSOR = 2;
-// Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes, and
-// room to align them.
+// Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes,
+// and room to align them.
 constexpr u32 CODED_FEW_SHARED_BYTES =
     CODED_FEW_STAGES * (CODED_FEW_ROWS * 256 + CODED_TILE * CODE_BLOCK_BYTES) + 1024;
 constexpr u32 CODED_MANY_SHARED_BYTES =

@@ -1,8 +1,8 @@
 // Paged causal attention on tensor cores over pages of eight bits: the kernels of attention_mma.cu
 // with its work list, for the same head sizes, page sizes, windows and caps. Products are those of
 // f16, which holds every E4M3 and E5M2: q and the weights become f16 (a row of a bfloat16 q by a
-// power of two of its own, RowUnit), K and V as they are. The scale of K is part of the scores', that
-// of V multiplies the result.
+// power of two of its own, RowUnit), K and V as they are. The scale of K is part of the scores',
+// that of V multiplies the result.
 //
 //   split  single tokens. Tiles lie in shared memory as bytes and become f16 in registers, each once:
 //          a block reads half the bytes of attention_mma.cu and keeps as many in flight (three stages
@@ -10,8 +10,8 @@
 //          four elements are one step of 16 of the inner product, since its order is free as long as
 //          q has the same (`offset`). V comes by ldmatrix as if two bytes were one element: a register
 //          then has two keys of two columns, even columns make one tile of the result and odd ones
-//          the next (`column`). Pieces of 16 bytes are swizzled so that both reads meet no bank
-//          twice. Bytes: K and V once per KV head, the floor. Beside them 128 numbers of a key and
+//          the next (`column`). Pieces of 16 bytes are swizzled so that neither
+//          read has conflicts. Bytes: K and V once per KV head, the floor. Beside them 128 numbers of a key and
 //          head cost 64 conversions (E4M3; E5M2 64 permutations, before Hopper's generation some 110
 //          shifts and masks) for 32 lanes, and 32 permutations for V: a third of the issue slots that
 //          HBM leaves.
@@ -35,8 +35,8 @@ struct BytePages {
   static constexpr u32 BYTES = KEYS * PITCH;
   static constexpr u32 STAGE = 2 * BYTES;
 
-  // Eight keys' pieces of one number lie in eight different 16 bytes of 128, and four pieces of a key
-  // beside those of the next.
+  // Eight keys' pieces of one number lie in eight different 16 bytes of 128, and four pieces of a
+  // key beside those of the next.
   static __device__ u32 at(u32 key, u32 piece) {
     if (WIDE) piece ^= D == 64 ? key / 2 % 4 : key % 2 * 4 + key / 2 % 4;
     return key * PITCH + piece * 16;

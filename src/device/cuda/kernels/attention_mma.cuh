@@ -1,5 +1,5 @@
-// What the files of paged attention on tensor cores share: constants, the shape of a kernel's entry,
-// and the functions of the softmax. The work list is in abi_ops.h.
+// What the files of paged attention on tensor cores share: constants, the shape of a kernel's
+// entry, and the functions of the softmax. The work list is in abi_ops.h.
 #pragma once
 #include "abi_ops.h"
 #include "mma.cuh"
@@ -33,9 +33,9 @@ __device__ __forceinline__ float tanh_fast(float x) {
 
 #if defined(F16_OPERANDS) && ACT == 2
 // Rows of q as f16, which bfloat16 outreaches: each is divided by a power of two with which its
-// largest element lies in [1, 2), or nearly so at the ends of bfloat16's range. Elements below 2^-14
-// of the largest lose bits that no sum with it has. `top` is the largest magnitude, as bits; the
-// factor is what gives back the size.
+// largest element lies in [1, 2), or nearly so at the ends of bfloat16's range. Elements below
+// 2^-14 of the largest lose bits that no sum with it has. `top` is the largest magnitude, as bits;
+// the factor is what gives back the size.
 struct RowUnit {
   float inverse, factor;
   __device__ __forceinline__ RowUnit(u32 top) {

@@ -1,7 +1,7 @@
-// Paged causal attention over prompts on Hopper over pages of eight bits, head sizes 64, 128 and 256:
-// the kernel of attention_prefill_sm90.cu, whose tiles become f16 on their way to shared memory. Q
-// and the weights are f16 too (a row of a bfloat16 q by a power of two of its own, RowUnit), the
-// scale of K is part of the scores', that of V multiplies the result.
+// Paged causal attention over prompts on Hopper over pages of eight bits, head sizes 64, 128 and
+// 256: the kernel of attention_prefill_sm90.cu, whose tiles become f16 on their way to shared
+// memory. Q and the weights are f16 too (a row of a bfloat16 q by a power of two of its own,
+// RowUnit), the scale of K is part of the scores', that of V multiplies the result.
 //
 // A thread copies pieces of the K two tiles on and the V one tile on to 32 KiB beside the stages
 // (fp8_pages.cuh), and turns them into operands in the next round, while the tensor cores have that

@@ -1,6 +1,6 @@
 // A tile of packed rows against a range of keys by mma m16n8k16: q in registers, scores, the online
-// softmax, sums of weights and values, and what becomes of them. What lies in pages, how a tile of it
-// lies in shared memory and how it becomes an operand is `Pages`' business:
+// softmax, sums of weights and values, and what becomes of them. What lies in pages, how a tile of
+// it lies in shared memory and how it becomes an operand is `Pages`' business:
 //
 //   PIECES             16-byte pieces of a key's K, or V, in the pool
 //   BYTES, STAGE       of a tile's K, or V, in shared memory; of both
@@ -18,8 +18,8 @@
 #define KEYS TILE_KEYS
 
 #if ACT != 0
-// K and V as operands in shared memory: elements of 16 bits, rows padded so that ldmatrix meets no
-// bank twice.
+// K and V as operands in shared memory: elements of 16 bits, rows padded so that ldmatrix has no
+// conflicts.
 template <int D>
 struct OperandTile {
   static constexpr u32 PITCH = (D + TILE_PADDING) * 2;
@@ -459,7 +459,8 @@ __device__ void join(const PagedAttention& c, const WorkItem* item, u32 count, f
   }
 }
 
-// Single tokens. A block's first item has the block's number; an empty one means that there is none.
+// Single tokens. A block's first item has the block's number; an empty one means that there is
+// none.
 template <class Pages, int D>
 __device__ __forceinline__ void split(const PagedAttention& call) {
   for (u32 i = blockIdx.x, next = 0;; i = next) {

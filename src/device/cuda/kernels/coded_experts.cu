@@ -1,7 +1,7 @@
-// Experts of codes on Hopper: the products of coded_wgmma.cu for the choices of one expert at a time,
-// 16 or 64 of them in a tile, whose rows of x are gathered on the way. A block has 128 outputs of an
-// expert (64 gates with their ups) over all inputs. Floor: the codes of the experts that are met,
-// once for each of their tiles, / bandwidth.
+// Experts of codes on Hopper: the products of coded_wgmma.cu for the choices of one expert at a
+// time, 16 or 64 of them in a tile, whose rows of x are gathered on the way. A block has 128
+// outputs of an expert (64 gates with their ups) over all inputs. Floor: the codes of the experts
+// that are met, once for each of their tiles, / bandwidth.
 #include "coded_tile.cuh"
 
 CODED_ENTRY(coded_experts_few_e4m3, CODE_KIND_E4M3, CODED_FEW_ROWS, true)

@@ -6,9 +6,9 @@
 // capability 9.0 and later (bulk copies).
 //
 // A tile is 16 rows of W x all inputs; blocks walk over tiles with the grid's stride, one warp
-// copies, eight multiply, each its two blocks of a chunk. First they put x into shared memory, in the
-// order of W's codes, while the first codes are on their way; E4M3 by E4M3 rounds it then, each row by
-// its own step. Bytes: codes and scales once; floor = bytes / bandwidth. Clocks of a
+// copies, eight multiply, each its two blocks of a chunk. First they put x into shared memory, in
+// the order of W's codes, while the first codes are on their way; E4M3 by E4M3 rounds it then, each
+// row by its own step. Bytes: codes and scales once; floor = bytes / bandwidth. Clocks of a
 // multiprocessor for 1 KiB of codes of four bits: 54 at 4.4 TB/s; masks and products take about 40.
 #include "activation.cuh"
 #include "bulk.cuh"
@@ -33,7 +33,7 @@ struct Tile {
   const u32 tiles = (heights + height - 1) / height;
   const u32 chunks = (c.w.blocks + CODE_CHUNK_BLOCKS - 1) / CODE_CHUNK_BLOCKS;  // of a tile
   const u32 total = blockIdx.x < tiles ? ((tiles - 1 - blockIdx.x) / gridDim.x + 1) * chunks : 0;
-  // From row to row of a stage: 64 bytes beyond a multiple of 128, so that no banks conflict.
+  // From row to row of a stage: 64 bytes beyond a multiple of 128, so that reads do not conflict.
   const u32 pitch = (c.w.chunk_bytes + 63) / 128 * 128 + 64;
   // A row of x, 64 bytes beyond a multiple of 128.
   const u32 x_pitch = (c.w.blocks * X_BYTES + 63) / 128 * 128 + 64;
@@ -80,7 +80,8 @@ struct Tile {
     }
   }
 
-  // x to shared memory: of each block a lane's words in the order of its steps (bytes: of its codes).
+  // x to shared memory: of each block a lane's words in the order of its steps (bytes: of its
+  // codes).
   __device__ void take(u8* xs, float* scratch) const {
     if (BYTES && c.steps) {
       const u32 pieces = c.w.blocks * (X_BYTES / 16);
@@ -299,8 +300,8 @@ struct Tile {
       const u32 r = e % height, column = e / height, output = tile * height + r;
       if (column >= c.rows || output >= heights) continue;
       const float step = BYTES ? steps[column] : c.steps ? c.steps[column] : 1.f;
-      // Element (r, column) of an m16n8 tile is in lane r % 8 * 4 + column / 2, register r / 8 * 2 +
-      // column % 2.
+      // Element (r, column) of an m16n8 tile is in lane r % 8 * 4 + column / 2, register r / 8 * 2
+      // + column % 2.
       const auto value = [&](u32 r, u32 output) {
         const u32 at = (r / 8 * 2 + column % 2) * 32 + r % 8 * 4 + column / 2;
         float all = 0.f;

@@ -1,6 +1,6 @@
 // Codes on their way to tensor cores: where blocks, scales and zeros of a coded matrix lie
-// (abi_codes.h), and how a lane's 16 bytes of a block become left operands of mma: numbers that half
-// types hold exactly, pairs of neighbours in a register.
+// (abi_codes.h), and how a lane's 16 bytes of a block become left operands of mma: numbers that
+// half types hold exactly, pairs of neighbours in a register.
 #pragma once
 #include "abi_codes.h"
 #include "e4m3.cuh"

@@ -40,8 +40,8 @@ __device__ __forceinline__ u32 to_e4m3_pair(float low, float high) {
 #endif
 }
 
-// x / step as the division rounds it, given 1 / step: one step of correction is enough where nothing
-// overflows or is smaller than the least normal number.
+// x / step as the division rounds it, given 1 / step: one step of correction is enough where
+// nothing overflows or is smaller than the least normal number.
 __device__ __forceinline__ float divide(float x, float step, float inverse) {
   const float quotient = x * inverse;
   return fmaf(fmaf(-quotient, step, x), inverse, quotient);

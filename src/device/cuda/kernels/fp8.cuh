@@ -1,7 +1,7 @@
-// Numbers of eight bits as K and V lie in pages: OCP's E4M3 and E5M2. From f32, to the nearest, ties
-// to even, where what is beyond the largest becomes that; to f32; and by fours to f16, which holds
-// each of them exactly. Cards from 8.9 on convert E4M3 by an instruction, older ones by bits. E5M2
-// is the upper byte of an f16 everywhere.
+// Numbers of eight bits as K and V lie in pages: OCP's E4M3 and E5M2. From f32, to the nearest,
+// ties to even, where what is beyond the largest becomes that; to f32; and by fours to f16, which
+// holds each of them exactly. Cards from 8.9 on convert E4M3 by an instruction, older ones by bits.
+// E5M2 is the upper byte of an f16 everywhere.
 #pragma once
 #include "abi_ops.h"
 

@@ -18,7 +18,7 @@ struct RawTile {
   static __device__ bool none(int i) { return ALL % THREADS != 0 && number(i) >= ALL; }
 
   // Which piece of which key. Where a key has pieces by fours, eight neighbours in a warp are four
-  // of a key beside four of the next: their operands, 32 bytes apart, then meet all banks.
+  // of a key beside four of the next: their operands, 32 bytes apart, then do not conflict.
   static __device__ void place(int i, u32& key, u32& piece) {
     const u32 n = number(i);
     if (PIECES % 4 == 0) {
@@ -30,8 +30,8 @@ struct RawTile {
     }
   }
 
-  // Start copying. `from` is the pool, or the pool from a key's K to its V on; `places` are in units
-  // of 16 bytes.
+  // Start copying. `from` is the pool, or the pool from a key's K to its V on; `places` are in
+  // units of 16 bytes.
   static __device__ void fetch(const u8* from, const u32* places, u32 raw) {
 #pragma unroll
     for (int i = 0; i < EACH; i++) {

@@ -1,7 +1,8 @@
 // Instructions of tensor cores and what feeds them: copies to shared memory that a thread does not
 // wait for, fragments out of it, the product m16n8k16. Half types only.
 //
-// Operands have the activations' type. A file that defines F16_OPERANDS first has them in f16 always.
+// Operands have the activations' type. A file that defines F16_OPERANDS first has them in f16
+// always.
 #pragma once
 #include "common.cuh"
 

@@ -4,8 +4,8 @@
 // memory) and reused by its heads; the inverse frequencies ride in the launch's parameters, so a
 // graph holds them too. Angles are f32 with the exact range reduction: positions reach 131072.
 // Vectors of eight where the head allows it. Bytes per row: q and k read and written, v read, k and
-// v written to the pool, by rope_store_fp8 as bytes: rotated in f32, divided by their scale, rounded
-// once. Limits: rotary_dim <= 512, even.
+// v written to the pool, by rope_store_fp8 as bytes: rotated in f32, divided by their scale,
+// rounded once. Limits: rotary_dim <= 512, even.
 #include "fp8.cuh"
 
 template <int N>
@@ -48,8 +48,8 @@ struct Bytes {
   }
 };
 
-// Heads first..last of a row; the token's k of head 0 goes to `page` at `keys`, its v `slab` elements
-// on.
+// Heads first..last of a row; the token's k of head 0 goes to `page` at `keys`, its v `slab`
+// elements on.
 template <int N, class Page>
 __device__ void rotate_and_store(const RopeStore& a, act* row, u32 first, u32 last,
                                  const float* cosine, const float* sine, const Page page, u64 keys,

@@ -1,5 +1,5 @@
-//! What the fixtures do not show: experts as GPT-OSS stores them, parts that do not go together, and
-//! scales of other types.
+//! What the fixtures do not show: experts as GPT-OSS stores them, parts that do not go together,
+//! and scales of other types.
 
 use std::path::PathBuf;
 
@@ -160,6 +160,7 @@ fn scales_of_blocks_in_other_types_and_shapes() {
         over: ScaleOver::Block,
         inputs: Inputs::E4m3Block,
     };
+
     for name in ["a", "b"] {
         let names = [name.to_string()];
         let wanted = Wanted { names: &names, outputs: &[130], inputs: 129 };

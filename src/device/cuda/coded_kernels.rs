@@ -1,0 +1,108 @@
+//! Which kernel multiplies by which codes. The products of codes and their experts ask it; it knows no
+//! weight.
+
+use super::abi::{self, CodeKind, CodedProduct};
+use super::context::Context;
+use super::launch::Kernel;
+use super::module::Kernels;
+use crate::device::{CodeType, DType, WeightDesc};
+use crate::error::Result;
+
+/// Compute capabilities: bulk copies; E4M3 in tensor cores; wgmma.
+pub const BULK_COPIES: u32 = 90;
+pub const E4M3_PRODUCTS: u32 = 89;
+pub const WGMMA: u32 = 90;
+
+/// The kernels take the shared memory that they need.
+pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
+    if context.capability < BULK_COPIES {
+        return Ok(());
+    }
+    let shared = abi::CODED_SMALL_SHARED_BYTES as usize;
+    for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1, CodeKind::Table] {
+        small(k, kind).allow_shared(shared)?;
+    }
+    k.coded_small_e4m3_bytes.allow_shared(shared)?;
+    if context.capability != WGMMA {
+        return Ok(());
+    }
+    for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1] {
+        for rows in [1, abi::CODED_MANY_ROWS as usize] {
+            for kernel in [wgmma(k, kind, rows), experts(k, kind, rows)].into_iter().flatten() {
+                kernel.kernel.allow_shared(kernel.shared)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The kernel for a few rows.
+pub fn small(k: &Kernels, kind: CodeKind) -> &Kernel<CodedProduct> {
+    match kind {
+        CodeKind::E4m3 => &k.coded_small_e4m3,
+        CodeKind::Int8 => &k.coded_small_int8,
+        CodeKind::Int4 => &k.coded_small_int4,
+        CodeKind::E2m1 => &k.coded_small_e2m1,
+        CodeKind::Table => &k.coded_small_table,
+    }
+}
+
+/// A kernel of tiles.
+#[derive(Clone, Copy)]
+pub struct Tiled<'a> {
+    /// The kernel itself.
+    pub kernel: &'a Kernel<CodedProduct>,
+    /// Bytes of shared memory of a block.
+    pub shared: usize,
+    /// Rows of x of a tile.
+    pub columns: usize,
+}
+
+fn tiled(kernel: &Kernel<CodedProduct>, few: bool) -> Tiled<'_> {
+    let (shared, columns) = if few {
+        (abi::CODED_FEW_SHARED_BYTES, abi::CODED_FEW_ROWS)
+    } else {
+        (abi::CODED_MANY_SHARED_BYTES, abi::CODED_MANY_ROWS)
+    };
+    Tiled { kernel, shared: shared as usize, columns: columns as usize }
+}
+
+/// The kernel for so many rows; none for tables.
+pub fn wgmma(k: &Kernels, kind: CodeKind, rows: usize) -> Option<Tiled<'_>> {
+    let few = rows <= abi::CODED_FEW_ROWS as usize;
+    let kernel = match (kind, few) {
+        (CodeKind::E4m3, true) => &k.coded_few_e4m3,
+        (CodeKind::Int8, true) => &k.coded_few_int8,
+        (CodeKind::Int4, true) => &k.coded_few_int4,
+        (CodeKind::E2m1, true) => &k.coded_few_e2m1,
+        (CodeKind::E4m3, false) => &k.coded_many_e4m3,
+        (CodeKind::Int8, false) => &k.coded_many_int8,
+        (CodeKind::Int4, false) => &k.coded_many_int4,
+        (CodeKind::E2m1, false) => &k.coded_many_e2m1,
+        (CodeKind::Table, _) => return None,
+    };
+    Some(tiled(kernel, few))
+}
+
+/// The same of experts, by the choices of a tile.
+pub fn experts(k: &Kernels, kind: CodeKind, choices: usize) -> Option<Tiled<'_>> {
+    let few = choices <= abi::CODED_FEW_ROWS as usize;
+    let kernel = match (kind, few) {
+        (CodeKind::E4m3, true) => &k.coded_experts_few_e4m3,
+        (CodeKind::Int8, true) => &k.coded_experts_few_int8,
+        (CodeKind::Int4, true) => &k.coded_experts_few_int4,
+        (CodeKind::E2m1, true) => &k.coded_experts_few_e2m1,
+        (CodeKind::E4m3, false) => &k.coded_experts_many_e4m3,
+        (CodeKind::Int8, false) => &k.coded_experts_many_int8,
+        (CodeKind::Int4, false) => &k.coded_experts_many_int4,
+        (CodeKind::E2m1, false) => &k.coded_experts_many_e2m1,
+        (CodeKind::Table, _) => return None,
+    };
+    Some(tiled(kernel, few))
+}
+
+/// Whether experts may be held as codes of this form on this card.
+pub fn takes_experts(context: &Context, act: DType, desc: &WeightDesc<'_>) -> bool {
+    let table = matches!(desc.quant.map(|form| form.codes), Some(CodeType::Table(_)));
+    context.capability == WGMMA && act != DType::F32 && desc.inputs.is_multiple_of(8) && !table
+}
