@@ -1,5 +1,5 @@
-//! Which kernel multiplies by which codes. The products of codes and their experts ask it; it knows no
-//! weight.
+//! Which kernel multiplies by which codes. The products of codes and their experts ask it; it knows
+//! no weight.
 
 use super::abi::{self, CodeKind, CodedProduct};
 use super::context::Context;

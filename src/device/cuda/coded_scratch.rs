@@ -1,5 +1,5 @@
-//! Memory beside weights that products of codes need: made once, for the widest. `load` notes what is
-//! loaded, the products ask for it; it knows no kernel.
+//! Memory beside weights that products of codes need: made once, for the widest. `load` notes what
+//! is loaded, the products ask for it; it knows no kernel.
 
 use std::sync::Arc;
 
@@ -121,8 +121,8 @@ impl CodedScratch {
     }
 }
 
-/// What products of codes whose inputs are so wide take beside weights, at most: rounded inputs of a
-/// step, those that norms make, and what does not depend on the step.
+/// What products of codes whose inputs are so wide take beside weights, at most: rounded inputs of
+/// a step, those that norms make, and what does not depend on the step.
 pub fn extra_bytes(step_tokens: usize, act: DType, inputs: usize) -> usize {
     const REST_BYTES: usize = 64 << 20;
     if inputs == 0 {

@@ -4,19 +4,20 @@
 // power of two of its own, RowUnit), K and V as they are. The scale of K is part of the scores',
 // that of V multiplies the result.
 //
-//   split  single tokens. Tiles lie in shared memory as bytes and become f16 in registers, each once:
-//          a block reads half the bytes of attention_mma.cu and keeps as many in flight (three stages
-//          of 16 KiB at 128, three blocks on a Hopper SM). A thread's fragments of K are neighbours:
-//          four elements are one step of 16 of the inner product, since its order is free as long as
-//          q has the same (`offset`). V comes by ldmatrix as if two bytes were one element: a register
-//          then has two keys of two columns, even columns make one tile of the result and odd ones
-//          the next (`column`). Pieces of 16 bytes are swizzled so that neither
-//          read has conflicts. Bytes: K and V once per KV head, the floor. Beside them 128 numbers of a key and
-//          head cost 64 conversions (E4M3; E5M2 64 permutations, before Hopper's generation some 110
-//          shifts and masks) for 32 lanes, and 32 permutations for V: a third of the issue slots that
-//          HBM leaves.
+//   split  single tokens. Tiles lie in shared memory as bytes and become f16 in registers, each
+//          once: a block reads half the bytes of attention_mma.cu and keeps as many in flight
+//          (three stages of 16 KiB at 128, three blocks on a Hopper SM). A thread's fragments of K
+//          are neighbours: four elements are one step of 16 of the inner product, since its order
+//          is free as long as q has the same (`offset`). V comes by ldmatrix as if two bytes were
+//          one element: a register then has two keys of two columns, even columns make one tile of
+//          the result and odd ones the next (`column`). Pieces of 16 bytes are swizzled so that
+//          neither read has conflicts. Bytes: K and V once per KV head, the floor. Beside them 128
+//          numbers of a key and head cost 64 conversions (E4M3; E5M2 64 permutations, before
+//          Hopper's generation some 110 shifts and masks) for 32 lanes, and 32 permutations for V:
+//          a third of the issue slots that HBM leaves.
 //   chunk  prompts. A tile becomes f16 in shared memory while the one before is multiplied, as all
-//          eight warps read all of it. Where there is wgmma, attention_prefill_fp8_sm90.cu has them.
+//          eight warps read all of it. Where there is wgmma, attention_prefill_fp8_sm90.cu has
+//          them.
 #define F16_OPERANDS
 #include "attention_tile.cuh"
 #include "fp8_pages.cuh"
@@ -141,7 +142,8 @@ struct Chunk : Tile<TurnedPages<D>, D, 8, 1> {
     if (threadIdx.x < KEYS) {
 #pragma unroll
       for (u32 t = 0; t < 3; t++)
-        if (t < tiles) places[t][threadIdx.x] = locate<Pages::PIECES>(c, table, from + t * KEYS, to);
+        if (t < tiles)
+          places[t][threadIdx.x] = locate<Pages::PIECES>(c, table, from + t * KEYS, to);
     }
     __syncthreads();
     auto fetch = [&](u32 t) {

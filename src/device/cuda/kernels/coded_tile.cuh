@@ -135,7 +135,8 @@ struct Tile {
       for (u32 half = 0; half < 2; half++) {
         const u8* from = own[half] + scale_at(c.w, at, 0, false);
         const scale_t* scales = reinterpret_cast<const scale_t*>(from);
-        const scale_t* zeros = reinterpret_cast<const scale_t*>(own[half] + scale_at(c.w, at, 0, true));
+        from = own[half] + scale_at(c.w, at, 0, true);
+        const scale_t* zeros = reinterpret_cast<const scale_t*>(from);
 #pragma unroll
         for (u32 g = 0; g < SCALES; g++) {
           scale[g][half] = to_f32(scales[g]);

@@ -88,10 +88,12 @@ struct Decode {
       for (int i = 0; i < 4; i++) {
         const u32 sign = w << (12 - 4 * i) & 0x80008000;
 #if ACT == 1
-        const u32 size = (9 - 4 * i >= 0 ? w << (9 - 4 * i & 31) : w >> (4 * i - 9 & 31)) & 0x0e000e00;
+        const int up = 9 - 4 * i;
+        const u32 size = (up >= 0 ? w << (up & 31) : w >> (-up & 31)) & 0x0e000e00;
         a[i / 2][i % 2] = fma2(size | sign, 0x74007400, MINUS_ZEROS);
 #else
-        const u32 size = (6 - 4 * i >= 0 ? w << (6 - 4 * i & 31) : w >> (4 * i - 6 & 31)) & 0x01c001c0;
+        const int up = 6 - 4 * i;
+        const u32 size = (up >= 0 ? w << (up & 31) : w >> (-up & 31)) & 0x01c001c0;
         a[i / 2][i % 2] = fma2(size | sign, 0x7e807e80, MINUS_ZEROS);
 #endif
       }
