@@ -1706,7 +1706,7 @@ const _: () = {
     ["Offset of field: CodedMatrix::kind"][::std::mem::offset_of!(CodedMatrix, kind) - 44usize];
     ["Offset of field: CodedMatrix::table"][::std::mem::offset_of!(CodedMatrix, table) - 48usize];
 };
-#[doc = " Codes of rows `first_row` .. as they lie in a checkpoint, \\[rows, from_row_bytes], to their places."]
+#[doc = " Codes of rows `first_row` .. as they lie in a checkpoint, \\[rows, from_row_bytes], to their\n places."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct PlaceCodes {
@@ -1982,7 +1982,7 @@ pub const CODED_MANY_ROWS: u32 = 64;
 pub const CODED_FEW_STAGES: u32 = 7;
 pub const CODED_MANY_STAGES: u32 = 4;
 pub const CODED_BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
-#[doc = " Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes, and\n room to align them."]
+#[doc = " Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes,\n and room to align them."]
 pub const CODED_FEW_SHARED_BYTES: u32 = 87040;
 pub const CODED_MANY_SHARED_BYTES: u32 = 99328;
 #[repr(u32)]
