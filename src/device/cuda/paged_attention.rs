@@ -338,7 +338,7 @@ impl Shape {
             None => {
                 // Swizzled rows, or rows an odd number of 16 bytes apart
                 // (kernels/attention_fp8.cu).
-                let pitch = if dim.is_multiple_of(64) { dim } else { (dim / 16 | 1) * 16 };
+                let pitch = if dim.is_multiple_of(64) { dim } else { ((dim / 16) | 1) * 16 };
                 (SPLIT_BYTE_STAGES, 2 * TILE_KEYS * pitch)
             }
         };

@@ -240,8 +240,8 @@ impl Uploader {
         tracing::info!(
             "{}: held as {dtype:?}, {} MiB instead of {}: no kernel multiplies by these codes",
             desc.name,
-            count * dtype.bytes() >> 20,
-            count * form.codes.bits() >> 23
+            (count * dtype.bytes()) >> 20,
+            (count * form.codes.bits()) >> 23
         );
 
         let memory = Memory::new(&self.context, count * dtype.bytes(), desc.name)?;

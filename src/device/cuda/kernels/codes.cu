@@ -217,6 +217,7 @@ __global__ void round_inputs(const RoundInputs a) {
   const act* x = a.x + (u64)row * a.inputs;
   const auto input = [&](u32 k) { return to_f32(x[a.order ? a.order[k] : k]); };
   float step = a.step, zero = a.zero, factor = 1.f;
+  bool same = false;
   const bool by_row = a.kind == INPUT_ROUNDING_E4M3_ROW || a.kind == INPUT_ROUNDING_INT8_ROW ||
                       a.kind == INPUT_ROUNDING_INT8_ROW_WITH_ZERO;
   if (by_row) {
@@ -238,6 +239,9 @@ __global__ void round_inputs(const RoundInputs a) {
       step = (high - low) / 255.f;
       zero = step > 0.f ? rintf(-128.f - low / step) : 0.f;
       factor = step > 0.f ? 1.f / step : 0.f;
+      // A row of equal inputs stays as it is.
+      same = !(step > 0.f);
+      if (same) step = 1.f;
     }
   } else if (step > 0.f) {
     factor = 1.f / step;
@@ -256,7 +260,7 @@ __global__ void round_inputs(const RoundInputs a) {
       case INPUT_ROUNDING_INT8_TENSOR_WITH_ZERO:
         return fminf(fmaxf(rintf(v * factor) + zero, -128.f), 127.f) - zero;
       case INPUT_ROUNDING_INT8_ROW_WITH_ZERO:
-        return step > 0.f ? fminf(fmaxf(rintf(v * factor) + zero, -128.f), 127.f) - zero : 0.f;
+        return same ? v : fminf(fmaxf(rintf(v * factor) + zero, -128.f), 127.f) - zero;
       default:
         return v;
     }
