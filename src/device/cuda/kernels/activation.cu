@@ -6,17 +6,6 @@
 #include "activation.cuh"
 
 template <int N>
-__device__ __forceinline__ void get(const act* p, float (&x)[8]) {
-  if constexpr (N == 8) load8(p, x);
-  else x[0] = to_f32(*p);
-}
-template <int N>
-__device__ __forceinline__ void put(act* p, const float (&x)[8]) {
-  if constexpr (N == 8) store8(p, x);
-  else *p = from_f32<act>(x[0]);
-}
-
-template <int N>
 __device__ void in_place(act* x, const float* bias, u32 width, Activation kind) {
   const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
   if (i >= width) return;

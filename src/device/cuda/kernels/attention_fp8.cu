@@ -182,13 +182,6 @@ struct Chunk : Tile<TurnedPages<D>, D, 8, 1> {
 #define SPLIT_E5M2(D) (void)call
 #endif
 
-// Where there is wgmma nobody launches the chunks of its head sizes.
-#if ARCH == 90
-#define CHUNK_OF_MMA(D) (void)call
-#else
-#define CHUNK_OF_MMA(D) CHUNK(D)
-#endif
-
 #define HEAD_SIZE(D, CHUNK, BLOCKS)            \
   ENTRY(chunk_fp8, CHUNK, D, CHUNK_THREADS, 1) \
   ENTRY(split_e4m3, SPLIT_E4M3, D, SPLIT_THREADS, BLOCKS)

@@ -44,13 +44,6 @@ struct ActPages : OperandTile<D> {
 #define SPLIT(D) (void)call
 #endif
 
-// Where there is wgmma nobody launches the chunks of its head sizes.
-#if ARCH == 90
-#define CHUNK_OF_MMA(D) (void)call
-#else
-#define CHUNK_OF_MMA(D) CHUNK(D)
-#endif
-
 #define HEAD_SIZE(D, CHUNK, BLOCKS)        \
   ENTRY(chunk, CHUNK, D, CHUNK_THREADS, 1) \
   ENTRY(split, SPLIT, D, SPLIT_THREADS, BLOCKS)

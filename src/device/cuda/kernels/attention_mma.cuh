@@ -17,6 +17,14 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
     BODY(D);                                         \
   }
 
+// A file's CHUNK, but for the head sizes that wgmma has, where there is wgmma: nobody launches
+// these there.
+#if ARCH == 90
+#define CHUNK_OF_MMA(D) (void)call
+#else
+#define CHUNK_OF_MMA(D) CHUNK(D)
+#endif
+
 #if ACT != 0
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;

@@ -94,18 +94,6 @@ struct Prompt : PromptTile<D, false> {
     this->finish_values(shrink, t % 2);
   }
 };
-
-#define PROMPT(D)                                 \
-  const WorkItem* item = call.items + blockIdx.x; \
-  Prompt<D> prompt;                               \
-  prompt.run(call, item);                         \
-  prompt.write(call, item)
-#else
-// The device never launches these where they have no code.
-#define PROMPT(D) (void)call
-#define THREADS CHUNK_THREADS
 #endif
 
-ENTRY(prompt, PROMPT, 64, THREADS, 1)
-ENTRY(prompt, PROMPT, 128, THREADS, 1)
-ENTRY(prompt, PROMPT, 256, THREADS, 1)
+PROMPTS(prompt)

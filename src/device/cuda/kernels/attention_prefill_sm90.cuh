@@ -222,4 +222,20 @@ struct PromptRange {
     return end > min(least, to) || c.window != 0;
   }
 };
+
+#define PROMPT(D)                                 \
+  const WorkItem* item = call.items + blockIdx.x; \
+  Prompt<D> prompt;                               \
+  prompt.run(call, item);                         \
+  prompt.write(call, item)
+#else
+// The device never launches these where they have no code.
+#define PROMPT(D) (void)call
+#define THREADS CHUNK_THREADS
 #endif
+
+// The kernels of a file that has a `Prompt`.
+#define PROMPTS(NAME)                  \
+  ENTRY(NAME, PROMPT, 64, THREADS, 1)  \
+  ENTRY(NAME, PROMPT, 128, THREADS, 1) \
+  ENTRY(NAME, PROMPT, 256, THREADS, 1)

@@ -30,4 +30,29 @@ __device__ __forceinline__ void copy_bulk(u32 to, const void* from, u32 bytes, u
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
+
+// The barriers of a ring of stages: `full` by a copy's bytes, `empty` by the warps that multiply.
+// By the whole block, before any of them waits.
+__device__ __forceinline__ void start_ring(u32 full, u32 empty, u32 stages, u32 warps) {
+  if (threadIdx.x == 0) {
+    for (u32 i = 0; i < stages; i++) {
+      barrier_init(full + i * 8, 1);
+      barrier_init(empty + i * 8, warps);
+    }
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  }
+  __syncthreads();
+}
+
+// Element (r, column) of an m16n8 tile, of which each of `WARPS` warps left its share in `sums` as
+// [warp, register, lane]: the shares are added in order. It is in lane r % 8 * 4 + column / 2,
+// register r / 8 * 2 + column % 2.
+template <int WARPS>
+__device__ __forceinline__ float sum_of_shares(const float* sums, u32 r, u32 column) {
+  const u32 at = (r / 8 * 2 + column % 2) * 32 + r % 8 * 4 + column / 2;
+  float all = 0.f;
+#pragma unroll
+  for (int w = 0; w < WARPS; w++) all += sums[w * 128 + at];
+  return all;
+}
 #endif

@@ -105,9 +105,9 @@ struct Tile {
 #pragma unroll
           for (u32 t = 0; t < 4; t++) {
             const float low = to_f32(values.v[2 * t]), high = to_f32(values.v[2 * t + 1]);
-            const u32 pair = c.step == 0.f ? to_e4m3_pair(divide(low, step, inverse),
+            const u32 pair = c.step == 0.f ? E4m3::encode(divide(low, step, inverse),
                                                           divide(high, step, inverse))
-                                           : to_e4m3_pair(low * inverse, high * inverse);
+                                           : E4m3::encode(low * inverse, high * inverse);
             *reinterpret_cast<u16*>(to + e4m3_place(k + 2 * t)) = pair;
           }
         } else {
@@ -300,14 +300,9 @@ struct Tile {
       const u32 r = e % height, column = e / height, output = tile * height + r;
       if (column >= c.rows || output >= heights) continue;
       const float step = BYTES ? steps[column] : c.steps ? c.steps[column] : 1.f;
-      // Element (r, column) of an m16n8 tile is in lane r % 8 * 4 + column / 2, register r / 8 * 2
-      // + column % 2.
       const auto value = [&](u32 r, u32 output) {
-        const u32 at = (r / 8 * 2 + column % 2) * 32 + r % 8 * 4 + column / 2;
-        float all = 0.f;
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) all += sums[w * 128 + at];
-        return step * c.w.factor[output] * all + (c.bias ? c.bias[output] : 0.f);
+        return step * c.w.factor[output] * sum_of_shares<WARPS>(sums, r, column) +
+               (c.bias ? c.bias[output] : 0.f);
       };
       float y = activate(value(r, output), c.kind);
       if (gated) y *= value(r + 8, heights + output);
@@ -326,14 +321,7 @@ struct Tile {
     ring = shared_address(shared) + before;
     full = ring + stages * ROWS * pitch;
     empty = full + stages * 8;
-    if (threadIdx.x == 0) {
-      for (u32 i = 0; i < stages; i++) {
-        barrier_init(full + i * 8, 1);
-        barrier_init(empty + i * 8, WARPS);
-      }
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    }
-    __syncthreads();
+    start_ring(full, empty, stages, WARPS);
     if (threadIdx.x >= WARPS * 32) {
       produce();
     } else {

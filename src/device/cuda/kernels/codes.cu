@@ -123,7 +123,7 @@ __global__ void encode_weights(const EncodeWeights a) {
       const u32 k = first + input_of(word % 16, i, true);
       if (k >= w.inputs || scale == 0.f) continue;
       const float x = to_f32(from[k]);
-      all |= to_e4m3(a.over == SCALE_OVER_ROW ? x / scale : x * inverse) << 8 * i;
+      all |= E4m3::encode(a.over == SCALE_OVER_ROW ? x / scale : x * inverse) << 8 * i;
     }
     *reinterpret_cast<u32*>(to + block_at(w, block) + word % 16 * 4) = all;
     // Blocks of 64 inputs: two share a scale of 128.
@@ -250,9 +250,9 @@ __global__ void round_inputs(const RoundInputs a) {
   const auto number = [&](float v) {
     switch (a.kind) {
       case INPUT_ROUNDING_E4M3_TENSOR:
-        return from_e4m3(to_e4m3(v * factor));
+        return E4m3::to_f32(E4m3::encode(v * factor));
       case INPUT_ROUNDING_E4M3_ROW:
-        return from_e4m3(to_e4m3(v / step));
+        return E4m3::to_f32(E4m3::encode(v / step));
       case INPUT_ROUNDING_INT8_TENSOR:
         return byte_of(v / step);
       case INPUT_ROUNDING_INT8_ROW:
@@ -290,7 +290,7 @@ __global__ void round_inputs(const RoundInputs a) {
         if (block < first || block >= last) continue;
         const float own = largest[block - first] / 448.f;
         a.codes[(u64)row * a.inputs + k] =
-            from_f32<act>(own * from_e4m3(to_e4m3(to_f32(x[from]) / own)));
+            from_f32<act>(own * E4m3::to_f32(E4m3::encode(to_f32(x[from]) / own)));
       }
       __syncthreads();
     }
@@ -304,7 +304,7 @@ __global__ void round_inputs(const RoundInputs a) {
         const u32 k = first + input_of(word % 16, i, true);
         if (k >= a.inputs) continue;
         const float v = input(k);
-        all |= to_e4m3(a.kind == INPUT_ROUNDING_E4M3_ROW ? v / step : v * factor) << 8 * i;
+        all |= E4m3::encode(a.kind == INPUT_ROUNDING_E4M3_ROW ? v / step : v * factor) << 8 * i;
       }
       reinterpret_cast<u32*>(a.bytes)[(u64)row * (a.padded_inputs / 4) + word] = all;
     }
@@ -317,18 +317,6 @@ __global__ void round_inputs(const RoundInputs a) {
 }
 
 // ---- What follows a product of codes ----
-
-// Eight neighbours a thread where the width allows, else one.
-template <int N>
-__device__ __forceinline__ void get(const act* p, float (&x)[8]) {
-  if constexpr (N == 8) load8(p, x);
-  else x[0] = to_f32(*p);
-}
-template <int N>
-__device__ __forceinline__ void put(act* p, const float (&x)[8]) {
-  if constexpr (N == 8) store8(p, x);
-  else *p = from_f32<act>(x[0]);
-}
 
 template <int N>
 __device__ void scale_in_place(const ScaleAct& a) {

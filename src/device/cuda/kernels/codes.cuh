@@ -33,7 +33,7 @@ __device__ __forceinline__ constexpr u32 block_inputs(CodeKind kind) {
 __device__ __forceinline__ float number_of(u32 code, CodeKind kind, const float* table) {
   switch (kind) {
     case CODE_KIND_E4M3:
-      return from_e4m3(code);
+      return E4m3::to_f32(code);
     case CODE_KIND_INT8:
       return (float)(signed char)code;
     case CODE_KIND_INT4:

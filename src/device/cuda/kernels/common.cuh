@@ -98,6 +98,18 @@ __device__ __forceinline__ void store8(T* p, const float (&x)[8]) {
   *reinterpret_cast<Eight<T>*>(p) = raw;
 }
 
+// Eight neighbours, or one where a width or an address allows no more.
+template <int N>
+__device__ __forceinline__ void get(const act* p, float (&x)[8]) {
+  if constexpr (N == 8) load8(p, x);
+  else x[0] = to_f32(*p);
+}
+template <int N>
+__device__ __forceinline__ void put(act* p, const float (&x)[8]) {
+  if constexpr (N == 8) store8(p, x);
+  else *p = from_f32<act>(x[0]);
+}
+
 // Every lane gets the same sum (maximum): a butterfly adds in one order, so the bits repeat.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll

@@ -1,44 +1,7 @@
-// E4M3 by integer arithmetic, for any card, and the order of its codes in a row that is to meet a
-// coded matrix (abi_codes.h).
+// Rows of activations as E4M3 for products that round their inputs, and the order of their codes
+// where they are to meet a coded matrix (abi_codes.h).
 #pragma once
-#include "common.cuh"
-
-__device__ __forceinline__ float from_e4m3(u32 code) {
-  const u32 size = code & 0x7f, sign = (code & 0x80) << 24;
-  // The bits of an f32 whose exponent is 120 too small; the product with 2^120 also makes the small
-  // ones right.
-  const float x = __uint_as_float(size << 20) * __uint_as_float((127u + 120u) << 23);
-  return __uint_as_float(__float_as_uint(size == 0x7f ? __int_as_float(0x7fc00000) : x) | sign);
-}
-
-// x to E4M3: nearest, ties to even, saturating.
-__device__ __forceinline__ u32 to_e4m3(float x) {
-  const u32 sign = __float_as_uint(x) >> 24 & 0x80;
-  const float size = fminf(fabsf(x), 448.f);
-  if (!(size == size)) return sign | 0x7f;
-  u32 code;
-  if (size < 0.015625f) {
-    // Multiples of 2^-9: adding 1.5 * 2^(23 - 9) rounds to them.
-    const float magic = 1.5f * 16384.f;
-    code = __float_as_uint(size + magic) - __float_as_uint(magic);
-  } else {
-    const u32 bits = __float_as_uint(size);
-    const u32 rounded = bits + 0x7ffff + (bits >> 20 & 1);
-    code = (rounded >> 20) - (120u << 3);
-  }
-  return sign | code;
-}
-
-// Two of them, the first in the low byte.
-__device__ __forceinline__ u32 to_e4m3_pair(float low, float high) {
-#if ARCH >= 89
-  u16 both;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(both) : "f"(high), "f"(low));
-  return both;
-#else
-  return to_e4m3(low) | to_e4m3(high) << 8;
-#endif
-}
+#include "fp8.cuh"
 
 // x / step as the division rounds it, given 1 / step: one step of correction is enough where
 // nothing overflows or is smaller than the least normal number.
@@ -84,8 +47,8 @@ __device__ __forceinline__ void round_row(const act* x, u32 width, float fixed, 
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       const float low = v[2 * j], high = v[2 * j + 1];
-      pair[j] = fixed == 0.f ? to_e4m3_pair(divide(low, step, inverse), divide(high, step, inverse))
-                             : to_e4m3_pair(low * inverse, high * inverse);
+      pair[j] = fixed == 0.f ? E4m3::encode(divide(low, step, inverse), divide(high, step, inverse))
+                             : E4m3::encode(low * inverse, high * inverse);
     }
     if (bytes) {
       u16* to = reinterpret_cast<u16*>(bytes);
@@ -93,7 +56,7 @@ __device__ __forceinline__ void round_row(const act* x, u32 width, float fixed, 
       for (int j = 0; j < 4; j++) to[e4m3_place(i + 2 * j) / 2] = pair[j];
     } else {
 #pragma unroll
-      for (int j = 0; j < 8; j++) v[j] = from_e4m3(pair[j / 2] >> j % 2 * 8 & 255);
+      for (int j = 0; j < 8; j++) v[j] = E4m3::to_f32(pair[j / 2] >> j % 2 * 8 & 255);
       store8(codes + i, v);
     }
   }

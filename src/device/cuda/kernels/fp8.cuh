@@ -1,7 +1,7 @@
-// Numbers of eight bits as K and V lie in pages: OCP's E4M3 and E5M2. From f32, to the nearest,
-// ties to even, where what is beyond the largest becomes that; to f32; and by fours to f16, which
-// holds each of them exactly. Cards from 8.9 on convert E4M3 by an instruction, older ones by bits.
-// E5M2 is the upper byte of an f16 everywhere.
+// Numbers of eight bits, in pages, weights and rounded inputs: OCP's E4M3 and E5M2. From f32, to
+// the nearest, ties to even, where what is beyond the largest becomes that; to f32; and by fours to
+// f16, which holds each of them exactly. Cards from 8.9 on convert E4M3 by an instruction, older
+// ones by bits. E5M2 is the upper byte of an f16 everywhere.
 #pragma once
 #include "abi_ops.h"
 
@@ -52,6 +52,8 @@ struct E4m3 {
     return __uint_as_float((size == 0x7f ? none : number) | (u32)(x & 0x80) << 24);
   }
 
+  static __device__ __forceinline__ u32 encode(float x) { return encode_by_bits<3, 7>(x, 448.f); }
+
   // `low` in the low byte.
   static __device__ __forceinline__ u16 encode(float low, float high) {
 #if ARCH >= 89
@@ -59,7 +61,7 @@ struct E4m3 {
     asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(both) : "f"(high), "f"(low));
     return both;
 #else
-    return encode_by_bits<3, 7>(low, 448.f) | encode_by_bits<3, 7>(high, 448.f) << 8;
+    return encode(low) | encode(high) << 8;
 #endif
   }
 };

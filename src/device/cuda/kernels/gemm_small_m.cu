@@ -123,20 +123,14 @@ struct Tile {
       acc[0][e] = acc[1][e] = 0.f;
     }
     meet();
-    // Element (r, column) of an m16n8 tile is in lane r % 8 * 4 + column / 2, register r / 8 * 2 +
-    // column % 2.
-    const auto sum = [&](u32 r, u32 column) {
-      const u32 at = (r / 8 * 2 + column % 2) * 32 + r % 8 * 4 + column / 2;
-      float all = 0.f;
-#pragma unroll
-      for (int w = 0; w < WARPS; w++) all += sums[w * 128 + at];
-      return all;
-    };
     for (u32 e = threadIdx.x; e < HEIGHT * 8; e += WARPS * 32) {
       const u32 r = e % HEIGHT, column = e / HEIGHT, output = tile * HEIGHT + r;
       if (column >= c.rows || output >= heights) continue;
-      float y = activate(sum(r, column) + (c.bias ? c.bias[output] : 0.f), c.kind);
-      if (GATED) y *= sum(r + 8, column) + (c.bias ? c.bias[heights + output] : 0.f);
+      const auto value = [&](u32 r, u32 output) {
+        return sum_of_shares<WARPS>(sums, r, column) + (c.bias ? c.bias[output] : 0.f);
+      };
+      float y = activate(value(r, output), c.kind);
+      if (GATED) y *= value(r + 8, heights + output);
       reinterpret_cast<Out*>(c.y)[(u64)column * heights + output] = from_f32<Out>(y);
     }
   }
@@ -149,14 +143,7 @@ struct Tile {
     ring = shared_address(shared) + SUMS;
     full = ring + STAGES * STAGE;
     empty = full + STAGES * 8;
-    if (threadIdx.x == 0) {
-      for (u32 i = 0; i < STAGES; i++) {
-        barrier_init(full + i * 8, 1);
-        barrier_init(empty + i * 8, WARPS);
-      }
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    }
-    __syncthreads();
+    start_ring(full, empty, STAGES, WARPS);
     if (threadIdx.x >= WARPS * 32) {
       produce();
     } else {

@@ -9,28 +9,17 @@
 // The block covers [0, width) in steps of 8 elements (or 1).
 #define FOR_ROW(i) for (u32 i = threadIdx.x * step; i < width; i += blockDim.x * step)
 
-template <int N>
-__device__ __forceinline__ void load(const act* p, float (&x)[8]) {
-  if constexpr (N == 8) load8(p, x);
-  else x[0] = to_f32(*p);
-}
-template <int N>
-__device__ __forceinline__ void store(act* p, const float (&x)[8]) {
-  if constexpr (N == 8) store8(p, x);
-  else *p = from_f32<act>(x[0]);
-}
-
 // The residual becomes the rounded sum, and the norm sees that rounded sum.
 template <int N>
 __device__ void add(const act* delta, act* residual, u32 width) {
   const u32 step = N;
   FOR_ROW(i) {
     float x[8], d[8];
-    load<N>(residual + i, x);
-    load<N>(delta + i, d);
+    get<N>(residual + i, x);
+    get<N>(delta + i, d);
 #pragma unroll
     for (int j = 0; j < N; j++) x[j] += d[j];
-    store<N>(residual + i, x);
+    put<N>(residual + i, x);
   }
   // The same thread reads these elements again: no barrier is needed.
 }
@@ -45,7 +34,7 @@ __device__ void normalise(const act* x, const float* weight, const float* bias, 
   if (kind == NORM_KIND_LAYER) {
     float sum = 0.f;
     FOR_ROW(i) {
-      load<N>(x + i, v);
+      get<N>(x + i, v);
 #pragma unroll
       for (int j = 0; j < N; j++) sum += v[j];
     }
@@ -53,19 +42,19 @@ __device__ void normalise(const act* x, const float* weight, const float* bias, 
   }
   float squares = 0.f;
   FOR_ROW(i) {
-    load<N>(x + i, v);
+    get<N>(x + i, v);
 #pragma unroll
     for (int j = 0; j < N; j++) squares += (v[j] - mean) * (v[j] - mean);
   }
   const float scale = 1.f / sqrtf(block_sum(squares, scratch) / width + eps);
   FOR_ROW(i) {
-    load<N>(x + i, v);
+    get<N>(x + i, v);
 #pragma unroll
     for (int j = 0; j < N; j++) {
       const float w = weight[i + j] + (kind == NORM_KIND_RMS_PLUS_ONE ? 1.f : 0.f);
       v[j] = (v[j] - mean) * scale * w + (bias ? bias[i + j] : 0.f);
     }
-    store<N>(out + i, v);
+    put<N>(out + i, v);
   }
 }
 

@@ -8,17 +8,6 @@
 // rounded once. Limits: rotary_dim <= 512, even.
 #include "fp8.cuh"
 
-template <int N>
-__device__ __forceinline__ void get(const act* p, float (&x)[8]) {
-  if constexpr (N == 8) load8(p, x);
-  else x[0] = to_f32(*p);
-}
-template <int N>
-__device__ __forceinline__ void put(act* p, const float (&x)[8]) {
-  if constexpr (N == 8) store8(p, x);
-  else *p = from_f32<act>(x[0]);
-}
-
 // Elements of a page, from some place on; `scale` is what bytes are divided by.
 struct Elements {
   act* first;
