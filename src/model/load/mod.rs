@@ -6,11 +6,13 @@
 //! |---|---|
 //! | `loader` | tensors by name, stacked, scaled, made up, uploaded |
 //! | `linears` | linears, plain or quantised |
+//! | `kv_scales` | scales of K and V in pages of eight bits |
 //! | `experts` | a mixture of experts |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
 
 mod adapters;
 mod experts;
+mod kv_scales;
 mod linears;
 mod loader;
 
@@ -22,7 +24,8 @@ use crate::device::cpu::workers::Workers;
 use crate::device::{Bytes, DType, Device, HostTensor, Norm, Source, WeightKind};
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
-use loader::Loader;
+pub use kv_scales::kv_scales;
+use loader::{prefix_of, Loader};
 
 /// Upload everything. Dummy weights depend on the tensors' names and shapes only.
 ///
@@ -57,14 +60,7 @@ fn load_as<D: Device>(
     shapes_only: bool,
 ) -> Result<Weights<D::Weight>> {
     let names = &spec.family.names;
-    let prefixes = spec.family.prefixes;
-    let has = |c: &Checkpoint, prefix: &str| c.contains(&format!("{prefix}{}.weight", names.embed));
-    let prefix = match format {
-        WeightSource::Files(c) => prefixes.iter().find(|p| has(c, p)),
-        WeightSource::Dummy => None,
-    };
-    let prefix = prefix.or(prefixes.first()).copied().unwrap_or("");
-
+    let prefix = prefix_of(spec, format);
     let workers = match (format, &spec.quant) {
         (WeightSource::Files(_), Some(_)) if !shapes_only => Some(Workers::new(0, "unpack")?),
         _ => None,
