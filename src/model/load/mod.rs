@@ -1,5 +1,5 @@
 //! A row's names and a specification's shapes -> weights on a device. Called by `decoder` alone;
-//! the forward pass is not its business, nor are files: it asks a [`Checkpoint`] for tensors by
+//! the forward pass is not its business, nor are files: it asks a checkpoint for tensors by
 //! name.
 //!
 //! | file | holds |
@@ -17,7 +17,7 @@ mod linears;
 mod loader;
 
 use super::architectures::{Positions, QkNorm};
-use super::checkpoint::{Checkpoint, WeightSource};
+use super::checkpoint::WeightSource;
 use super::config::{ModelSpec, NormOrder};
 use super::weights::{FeedForward, Layer, PositionTable, QkNorms, Weights};
 use crate::device::cpu::workers::Workers;
