@@ -145,8 +145,8 @@ impl ModelSpec {
         (0..self.layers).map(width).max().unwrap_or(0)
     }
 
-    /// Shape of the KV pool. `kv_cache_dtype`: None is `auto`, what the checkpoint is quantised for,
-    /// else as the activations.
+    /// Shape of the KV pool. `kv_cache_dtype`: None is `auto`, what the checkpoint is quantised
+    /// for, else as the activations.
     ///
     /// # Errors
     /// A `kv_cache_dtype` that the checkpoint contradicts.

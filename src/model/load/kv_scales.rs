@@ -1,6 +1,6 @@
 //! The scales of K and V in pages of eight bits, by layer: what a checkpoint says under any of the
-//! names that such scales have had, else 1. Part of `load`; `decoder` asks for them and gives them to
-//! attention. It knows no device.
+//! names that such scales have had, else 1. Part of `load`; `decoder` asks for them and gives them
+//! to attention. It knows no device.
 
 use super::loader::prefix_of;
 use crate::device::{KvScales, KvType};
@@ -38,8 +38,8 @@ pub fn kv_scales(spec: &ModelSpec, source: &WeightSource, kv: KvType) -> Result<
 
     if without > 0 {
         tracing::warn!(
-            "kv_cache_dtype {}: {without} of {} layers have no scales of K and V (k_scale, v_scale) \
-             in the checkpoint that count: they are stored with scale 1, which may cost accuracy",
+            "kv_cache_dtype {}: {without} of {} layers have no scales of K and V (k_scale, \
+             v_scale) that count: they are stored with scale 1, which may cost accuracy",
             kv.name(),
             spec.layers
         );

@@ -22,7 +22,8 @@ fn spec(quant: Value) -> ModelSpec {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32,
         "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2,
         "intermediate_size": 64, "vocab_size": 100, "max_position_embeddings": 128,
-        "rms_norm_eps": 1e-5, "hidden_act": "silu", "torch_dtype": "bfloat16", "quantization_config": quant,
+        "rms_norm_eps": 1e-5, "hidden_act": "silu", "torch_dtype": "bfloat16",
+        "quantization_config": quant,
     });
     let options = SpecOptions { supported: &[DType::BF16], ..SpecOptions::default() };
     ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap()
