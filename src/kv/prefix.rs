@@ -29,6 +29,8 @@ impl PrefixHasher {
     }
 
     /// What stands before the first page: K and V depend on the adapter, page ids on the group.
+    /// They depend on the type and the scales of pages too, but these are the same in all pages of
+    /// an engine, and a cache serves no other engine.
     pub(super) fn root(&self, group: GroupId, adapter: AdapterId) -> PageHash {
         self.both(|hasher| {
             hasher.write_u8(group.0);

@@ -1,7 +1,7 @@
 //! Unit tests of `budget`, and the golden list of what a llama step launches.
 
 use super::*;
-use crate::device::{AdapterCapacity, DeviceKind};
+use crate::device::{AdapterCapacity, DeviceKind, KvType};
 use crate::model::config::AdapterOptions;
 use crate::model::config::SpecOptions;
 use serde_json::json;
@@ -173,6 +173,29 @@ fn memory_is_counted_to_the_byte() {
     let token_row = 64 * 3 + 128 + 64 + 72;
     assert_eq!(held.tensors, 4 * (40 * token_row + 8 * 64 + 8 * 100));
     assert_eq!(held.pages, 100 * 2 * 2 * 2 * 16 * 16 * 4);
+}
+
+#[test]
+fn pages_of_eight_bits_are_twice_as_many() {
+    let spec = llama();
+    let device = DeviceInfo {
+        kind: DeviceKind::Gpu { product: "test".into() },
+        name: "cuda:0".to_string(),
+        total_bytes: 1 << 30,
+        free_bytes: 1 << 30,
+        depth: 2,
+    };
+    let pages = |kv| {
+        let mut limits = limits(&spec);
+        limits.kv = spec.kv_shape(Some(kv)).unwrap();
+        let (held, _) = footprint(&spec, &WeightSource::Dummy, &limits, DType::BF16).unwrap();
+        assert_eq!(held.pages, 100 * 2 * 2 * 2 * 16 * 16 * kv.bytes() as u64);
+        gpu_pool(&device, &Held { pages: 0, ..held }, &SHARE, &limits).unwrap().pages
+    };
+    let halves = pages(KvType::BF16);
+    for kv in [KvType::E4m3, KvType::E5m2] {
+        assert!((2 * halves..=2 * halves + 1).contains(&pages(kv)), "{kv:?}");
+    }
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl<D: Device> Decoder<D> {
     /// Upload the weights, make the buffers, reserve pages and slots: all memory is taken here.
     ///
     /// # Errors
-    /// Those of [`load::load`]; out of memory on the device.
+    /// Those of [`load::load`] and [`load::kv_scales`]; out of memory on the device.
     pub fn load(
         spec: &ModelSpec,
         format: &WeightSource,
@@ -129,7 +129,12 @@ impl<D: Device> Decoder<D> {
         limits: &DeviceLimits,
     ) -> Result<Decoder<D>> {
         let weights = load::load(spec, format, dev)?;
-        Decoder::around(weights, spec, dev, limits)
+        let scales = load::kv_scales(spec, format, limits.kv.dtype)?;
+        let mut decoder = Decoder::around(weights, spec, dev, limits)?;
+        for (layer, scales) in decoder.attention.iter_mut().zip(scales) {
+            layer.attn.kv_scales = scales;
+        }
+        Ok(decoder)
     }
 
     /// The same for a device that only counts: no tensor's values are read.

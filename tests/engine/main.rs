@@ -6,6 +6,7 @@
 mod devices;
 mod fields;
 mod grammars;
+mod kv_cache;
 mod mixes;
 mod nonfinite;
 mod requests;

@@ -13,6 +13,7 @@ use super::side_files::SideFiles;
 use crate::device::{Activation, DType, KvShape, KvType, Rope};
 use crate::error::Result;
 use crate::ids::TokenId;
+use crate::invalid;
 use crate::model::architectures::Family;
 use crate::model::quant::QuantScheme;
 
@@ -144,12 +145,21 @@ impl ModelSpec {
         (0..self.layers).map(width).max().unwrap_or(0)
     }
 
-    /// Shape of the KV pool. `kv_cache_dtype`: None is `auto`, as the activations.
+    /// Shape of the KV pool. `kv_cache_dtype`: None is `auto`, what the checkpoint is quantised
+    /// for, else as the activations.
     ///
     /// # Errors
     /// A `kv_cache_dtype` that the checkpoint contradicts.
     pub fn kv_shape(&self, kv_cache_dtype: Option<KvType>) -> Result<KvShape> {
-        let dtype = kv_cache_dtype.unwrap_or(self.dtype.into());
+        let scheme = self.quant.as_ref().map(|quant| quant.kv).unwrap_or_default();
+        let dtype = match kv_cache_dtype {
+            Some(KvType::E5m2) if scheme.no_e5m2 => {
+                return Err(invalid!("fp8_e5m2 kv-cache is not supported with fp8 checkpoints."));
+            }
+            Some(dtype) => dtype,
+            None if scheme.fp8 => KvType::E4m3,
+            None => self.dtype.into(),
+        };
         // An encoder keeps nothing.
         let layers = if self.family.encoder { 0 } else { self.layers };
         Ok(KvShape { layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })

@@ -11,6 +11,20 @@ use crate::model::checkpoint::WeightSource;
 use crate::model::config::ModelSpec;
 use crate::model::quant::unpack::Values;
 
+/// What stands in front of every name but the head's: the first of the row's prefixes under which
+/// there is a table of tokens.
+pub(super) fn prefix_of(spec: &ModelSpec, source: &WeightSource) -> &'static str {
+    let prefixes = spec.family.prefixes;
+    let table = spec.family.names.embed;
+    let found = match source {
+        WeightSource::Files(c) => {
+            prefixes.iter().find(|prefix| c.contains(&format!("{prefix}{table}.weight")))
+        }
+        WeightSource::Dummy => None,
+    };
+    found.or(prefixes.first()).copied().unwrap_or("")
+}
+
 /// A load under way.
 pub(super) struct Loader<'a, D> {
     pub spec: &'a ModelSpec,

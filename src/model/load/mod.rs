@@ -1,28 +1,31 @@
 //! A row's names and a specification's shapes -> weights on a device. Called by `decoder` alone;
-//! the forward pass is not its business, nor are files: it asks a [`Checkpoint`] for tensors by
+//! the forward pass is not its business, nor are files: it asks a checkpoint for tensors by
 //! name.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `loader` | tensors by name, stacked, scaled, made up, uploaded |
 //! | `linears` | linears, plain or quantised |
+//! | `kv_scales` | scales of K and V in pages of eight bits |
 //! | `experts` | a mixture of experts |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
 
 mod adapters;
 mod experts;
+mod kv_scales;
 mod linears;
 mod loader;
 
 use super::architectures::{Positions, QkNorm};
-use super::checkpoint::{Checkpoint, WeightSource};
+use super::checkpoint::WeightSource;
 use super::config::{ModelSpec, NormOrder};
 use super::weights::{FeedForward, Layer, PositionTable, QkNorms, Weights};
 use crate::device::cpu::workers::Workers;
 use crate::device::{Bytes, DType, Device, HostTensor, Norm, Source, WeightKind};
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
-use loader::Loader;
+pub use kv_scales::kv_scales;
+use loader::{prefix_of, Loader};
 
 /// Upload everything. Dummy weights depend on the tensors' names and shapes only.
 ///
@@ -57,14 +60,7 @@ fn load_as<D: Device>(
     shapes_only: bool,
 ) -> Result<Weights<D::Weight>> {
     let names = &spec.family.names;
-    let prefixes = spec.family.prefixes;
-    let has = |c: &Checkpoint, prefix: &str| c.contains(&format!("{prefix}{}.weight", names.embed));
-    let prefix = match format {
-        WeightSource::Files(c) => prefixes.iter().find(|p| has(c, p)),
-        WeightSource::Dummy => None,
-    };
-    let prefix = prefix.or(prefixes.first()).copied().unwrap_or("");
-
+    let prefix = prefix_of(spec, format);
     let workers = match (format, &spec.quant) {
         (WeightSource::Files(_), Some(_)) if !shapes_only => Some(Workers::new(0, "unpack")?),
         _ => None,
