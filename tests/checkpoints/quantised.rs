@@ -41,6 +41,10 @@ fn every_tensor_of_every_format_is_missed() {
     let (mut missed, mut turned) = (0, 0);
     for entry in std::fs::read_dir(root).unwrap() {
         let fixture = entry.unwrap().file_name().into_string().unwrap();
+        // Its tensors are plain: quantised at load.
+        if fixture.starts_with("online-") {
+            continue;
+        }
         let spoiled = spoiled(&fixture, "each");
         spoiled.load().unwrap_or_else(|e| panic!("{fixture}: {e}"));
         let good = std::fs::read(spoiled.path(FILE)).unwrap();

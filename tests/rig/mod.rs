@@ -30,6 +30,8 @@ pub struct RigOptions {
     /// Of the weights; "" = auto.
     pub dtype: &'static str,
     pub adapters: Option<AdapterOptions>,
+    /// The argument `quantization`; "" = as the checkpoint says.
+    pub quantization: String,
 }
 
 impl Default for RigOptions {
@@ -41,8 +43,50 @@ impl Default for RigOptions {
             max_model_len: None,
             dtype: "",
             adapters: None,
+            quantization: String::new(),
         }
     }
+}
+
+impl RigOptions {
+    /// What the fixture in `dir` asks for in its expected.json: a length, which matters to some
+    /// ropes, and a way to quantise. Types stay as by default.
+    pub fn of_fixture(dir: &Path) -> RigOptions {
+        let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        RigOptions {
+            max_model_len: json["max_model_len"].as_i64(),
+            quantization: json["quantization"].as_str().unwrap_or_default().to_string(),
+            ..Default::default()
+        }
+    }
+}
+
+/// A folder in Hugging Face's format, or one with a GGUF file.
+pub fn read(dir: &Path, options: &RigOptions) -> (ModelSpec, WeightSource) {
+    let gguf = match folder::judge(dir, &GgufName::Only).unwrap() {
+        Holds::Model => None,
+        Holds::Gguf(path) => Some(Gguf::open(&path, &Arc::default()).unwrap()),
+    };
+    let checkpoint = match &gguf {
+        None => Checkpoint::open(dir).unwrap(),
+        Some(gguf) => Checkpoint::of_gguf(gguf.tensors().unwrap()),
+    };
+    let spec_options = SpecOptions {
+        supported: SUPPORTED,
+        stored_dtype: checkpoint.stored_dtype(),
+        max_model_len: options.max_model_len,
+        dtype: options.dtype,
+        quantization: &options.quantization,
+        ..Default::default()
+    };
+    let spec = match &gguf {
+        None => ModelSpec::read(dir, &spec_options),
+        Some(gguf) => ModelSpec::from_keys(gguf.path(), gguf.config().unwrap(), &spec_options),
+    };
+    let mut spec = spec.unwrap();
+    spec.adapters = options.adapters.clone();
+    (spec, WeightSource::Files(checkpoint))
 }
 
 pub struct Sequence {
@@ -69,30 +113,9 @@ pub struct Rig<D: Device = Cpu> {
 }
 
 impl Rig<Cpu> {
-    /// A folder in Hugging Face's format, or one with a GGUF file.
     pub fn files(dir: &Path, options: &RigOptions) -> Rig {
-        let gguf = match folder::judge(dir, &GgufName::Only).unwrap() {
-            Holds::Model => None,
-            Holds::Gguf(path) => Some(Gguf::open(&path, &Arc::default()).unwrap()),
-        };
-        let checkpoint = match &gguf {
-            None => Checkpoint::open(dir).unwrap(),
-            Some(gguf) => Checkpoint::of_gguf(gguf.tensors().unwrap()),
-        };
-        let spec_options = SpecOptions {
-            supported: SUPPORTED,
-            stored_dtype: checkpoint.stored_dtype(),
-            max_model_len: options.max_model_len,
-            dtype: options.dtype,
-            ..Default::default()
-        };
-        let spec = match &gguf {
-            None => ModelSpec::read(dir, &spec_options),
-            Some(gguf) => ModelSpec::from_keys(gguf.path(), gguf.config().unwrap(), &spec_options),
-        };
-        let mut spec = spec.unwrap();
-        spec.adapters = options.adapters.clone();
-        Rig::new(spec, &WeightSource::Files(checkpoint), options)
+        let (spec, source) = read(dir, options);
+        Rig::new(spec, &source, options)
     }
 
     pub fn new(spec: ModelSpec, format: &WeightSource, options: &RigOptions) -> Rig {

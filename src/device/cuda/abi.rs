@@ -2005,7 +2005,7 @@ pub struct CodedProduct {
     pub bias: DevicePtr,
     #[doc = " act \\[rows, outputs], gated \\[rows, outputs / 2]; logits f32 \\[rows, outputs]"]
     pub y: DevicePtr,
-    #[doc = " Of coded_wgmma: \\[2 blocks, CODED_TILE * columns], sums of parts of tiles"]
+    #[doc = " Of coded_wgmma: \\[2 blocks, CODED_TILE * columns], parts of tiles' sums"]
     pub partial: DevicePtr,
     #[doc = " Of coded_wgmma: \\[tiles], 0 between launches"]
     pub arrivals: DevicePtr,

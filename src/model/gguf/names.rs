@@ -36,7 +36,14 @@ fn in_layer(architecture: &Architecture, gguf: &str) -> Option<Name> {
     if let Some((_, name)) = architecture.names.iter().find(|(known, _)| *known == own) {
         return Some(Name::One(format!("model.layers.{layer}.{name}.{kind}")));
     }
-    let (_, list, name) = architecture.stacks.iter().find(|(known, ..)| *known == own)?;
+    let stack = |own: &str| architecture.stacks.iter().find(|(known, ..)| *known == own);
+    // Older files hold each expert's matrix by itself: `ffn_up.3`.
+    if let Some((own, expert)) = own.split_once('.') {
+        let expert: u32 = expert.parse().ok()?;
+        let (_, list, name) = stack(&format!("{own}_exps"))?;
+        return Some(Name::One(format!("model.layers.{layer}.{list}.{expert}.{name}.{kind}")));
+    }
+    let (_, list, name) = stack(own)?;
     Some(Name::OfEachExpert {
         before: format!("model.layers.{layer}.{list}."),
         after: format!(".{name}.{kind}"),
@@ -85,6 +92,8 @@ mod tests {
             after: ".w3.weight".into(),
         };
         assert_eq!(name_of(llama, "blk.11.ffn_up_exps.weight"), Some(experts));
+        let one_expert = one("model.layers.2.mlp.experts.5.w2.weight");
+        assert_eq!(name_of(llama, "blk.2.ffn_down.5.weight"), one_expert);
         for none in ["rope_freqs.weight", "blk.x.attn_q.weight", "blk.0.attn_q", "blk.0.odd.bias"] {
             assert_eq!(name_of(llama, none), None, "{none}");
         }

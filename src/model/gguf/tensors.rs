@@ -176,6 +176,13 @@ impl Tensors {
         for (views, rows) in found {
             let view = if narrow { &views.narrow } else { &views.wide };
             let (scales, offsets) = views.tensor.scales(rows.clone(), form.group, view.form)?;
+            if !scales.iter().chain(&offsets).all(|x| x.is_finite()) {
+                return Err(invalid!(
+                    "{}: tensor '{}' has a scale that is no finite number: fetch the file again.",
+                    self.path,
+                    views.tensor.stored.name
+                ));
+            }
             parts.push(QuantPart {
                 rows: rows.len(),
                 cols: inputs,
@@ -298,3 +305,7 @@ fn order(stored: &Stored, sizes: &Sizes) -> Result<Order> {
     }
     Ok(Order::Pairs { head })
 }
+
+#[cfg(test)]
+#[path = "tensors_tests.rs"]
+mod tests;

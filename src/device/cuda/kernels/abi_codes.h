@@ -201,7 +201,7 @@ struct CodedProduct {
   DEVICE(const float) steps;  // [rows], or null: 1
   DEVICE(const float) bias;  // [outputs], or null
   DEVICE(void) y;  // act [rows, outputs], gated [rows, outputs / 2]; logits f32 [rows, outputs]
-  DEVICE(float) partial;  // Of coded_wgmma: [2 blocks, CODED_TILE * columns], sums of parts of tiles
+  DEVICE(float) partial;  // Of coded_wgmma: [2 blocks, CODED_TILE * columns], parts of tiles' sums
   DEVICE(u32) arrivals;  // Of coded_wgmma: [tiles], 0 between launches
   // Of experts alone: choices by expert, tiles of them and how many, as in MultiplyExperts. W are
   // all experts' matrices one below the other, x has a row for each row (gated) or choice.
