@@ -10,7 +10,7 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Bytes, DType, DeviceLimits, HostTensor, KvShape, KvType, QuantForm, ScaleOver, Source,
+    Bytes, DType, DeviceLimits, HostTensor, Join, KvShape, KvType, QuantForm, ScaleOver, Source,
     WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
@@ -176,6 +176,7 @@ impl<D: Graded> Bench<D> {
             dtype,
             quant: None,
             transposed,
+            join: Join::None,
             source,
         };
         self.dev.upload(desc).unwrap()
@@ -265,6 +266,7 @@ impl<D: Graded> Bench<D> {
             dtype,
             quant: None,
             transposed,
+            join: Join::None,
             source,
         };
         self.dev.upload(desc).unwrap()
@@ -296,6 +298,7 @@ impl<D: Graded> Bench<D> {
             dtype,
             quant: Some(quant),
             transposed: false,
+            join: Join::None,
             source,
         };
         self.dev.upload(desc).unwrap()

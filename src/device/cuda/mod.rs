@@ -88,7 +88,7 @@ use self::slots::Slots;
 use self::steps::{Steps, DEPTH};
 pub use self::tensor::Tensor;
 use self::weights::Uploader;
-use super::{BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes};
+use super::{BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes, Rank};
 use crate::error::Result;
 use crate::internal;
 
@@ -247,6 +247,10 @@ impl DeviceTypes for Cuda {
             free_bytes,
             depth: DEPTH,
         }
+    }
+
+    fn rank(&self) -> Rank {
+        Rank::ALONE
     }
 }
 

@@ -31,7 +31,15 @@ impl LoadOps for Trace {
             _ => 1,
         };
         let (outputs, inputs) = (weight.outputs, weight.inputs);
-        Ok(TraceWeight { outputs, inputs, bytes, count, adapters: None, table_adapters: None })
+        Ok(TraceWeight {
+            outputs,
+            inputs,
+            bytes,
+            count,
+            join: weight.join,
+            adapters: None,
+            table_adapters: None,
+        })
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<TraceTensor> {
@@ -71,7 +79,7 @@ impl LoadOps for Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::CodeType;
+    use crate::device::{CodeType, Join};
 
     fn held(quant: Option<QuantForm>, source: Source<'static>) -> u64 {
         let mut trace = Trace::new(DType::BF16);
@@ -83,6 +91,7 @@ mod tests {
             dtype: DType::BF16,
             quant,
             transposed: false,
+            join: Join::None,
             source,
         };
         trace.upload(desc).unwrap();

@@ -16,7 +16,7 @@ mod step;
 use std::collections::VecDeque;
 
 use super::host_slots::HostSlots;
-use super::{AdapterCapacity, DType, DeviceInfo, DeviceKind, DeviceTypes, KvShape};
+use super::{AdapterCapacity, DType, DeviceInfo, DeviceKind, DeviceTypes, Join, KvShape, Rank};
 use crate::plan::StepResult;
 
 /// One op's work.
@@ -52,6 +52,8 @@ pub struct TraceWeight {
     bytes: u64,
     /// How many matrices are stacked.
     count: usize,
+    /// What ops do with the ranks' shares.
+    join: Join,
     /// Parts and capacity of adapters.
     adapters: Option<(usize, AdapterCapacity)>,
     /// Room of adapters of a table.
@@ -90,6 +92,7 @@ impl Held {
 /// The trace device.
 pub struct Trace {
     activation: DType,
+    rank: Rank,
     slots: HostSlots,
     kv: Option<KvShape>,
     results: VecDeque<StepResult>,
@@ -102,8 +105,14 @@ pub struct Trace {
 impl Trace {
     /// Count for a device whose activations are of this type.
     pub fn new(activation: DType) -> Trace {
+        Trace::of_rank(activation, Rank::ALONE)
+    }
+
+    /// The same for one of several that share a model.
+    pub fn of_rank(activation: DType, rank: Rank) -> Trace {
         Trace {
             activation,
+            rank,
             slots: HostSlots::default(),
             kv: None,
             results: VecDeque::new(),
@@ -129,6 +138,21 @@ impl Trace {
 
     fn rows(&self) -> usize {
         self.slots.tokens()
+    }
+
+    /// What ranks do together behind an op with this weight, if anything.
+    fn join_launch(
+        &mut self,
+        op: &'static str,
+        weight: &TraceWeight,
+        rows: usize,
+        out: &TraceTensor,
+    ) {
+        if weight.join == Join::None {
+            return;
+        }
+        let all = bytes(rows, out);
+        self.launch(op, (rows, out.width, out.width), all, all, (rows * out.width) as u64);
     }
 
     fn launch(
@@ -165,5 +189,9 @@ impl DeviceTypes for Trace {
             free_bytes: 0,
             depth: 1,
         }
+    }
+
+    fn rank(&self) -> Rank {
+        self.rank
     }
 }
