@@ -303,7 +303,7 @@ fn a_model_beyond_all_numbers_is_too_large() {
     let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
     let limits =
         DeviceLimits { step_tokens: huge, slots: 1 << 16, max_model_len: huge, ..limits(&spec) };
-    let held = held(&spec, &WeightSource::Dummy, &limits, DType::F32).unwrap();
+    let held = held(&spec, &WeightSource::Dummy, &limits, DType::F32, Rank::ALONE).unwrap();
     let error = cpu_pool(&machine(1 << 40, 1 << 40), &held, &SHARE, &limits).unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
 }

@@ -87,6 +87,18 @@ impl Held {
         let parts = [self.weights, self.tensors, self.slots, self.adapters];
         parts.iter().fold(0, |sum: u64, &part| sum.saturating_add(part))
     }
+
+    /// What so many ranks hold together, each as much.
+    pub fn times(self, ranks: usize) -> Held {
+        let all = |part: u64| part.saturating_mul(ranks as u64);
+        Held {
+            weights: all(self.weights),
+            tensors: all(self.tensors),
+            slots: all(self.slots),
+            adapters: all(self.adapters),
+            pages: all(self.pages),
+        }
+    }
 }
 
 /// The trace device.
