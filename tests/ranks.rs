@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rig::{embeddings, read, Rig, RigOptions};
+use triton_vllm::device::trace::{Held, Trace};
+use triton_vllm::device::{DType, Rank};
 use triton_vllm::error::Result;
+use triton_vllm::model::Decoder;
 use triton_vllm::sampling::SamplerSpec;
 
 /// Of the largest logit.
@@ -193,6 +196,38 @@ fn chunks_hits_and_company_change_no_bit() {
         for seq in [&hit, &owner] {
             assert_eq!(seq.outputs[..STEPS], want.1, "{name}: a prefix hit");
             rig.close(seq);
+        }
+    }
+}
+
+/// A load that reads no values counts what the real one takes, for each rank.
+#[test]
+fn ranks_are_counted_by_their_shapes() {
+    for dir in ["models", "gguf", "quantised"].into_iter().flat_map(fixtures_of) {
+        let options = RigOptions::of_fixture(&dir);
+        let (spec, source) = read(&dir, &options);
+        for rank in Rank::all(2) {
+            let held = |shapes: bool| {
+                let mut trace = Trace::of_rank(DType::F32, rank);
+                let limits = rig::limits(&spec, rank, &options).unwrap();
+                let load = if shapes { Decoder::load_shapes } else { Decoder::load };
+                load(&spec, &source, &mut trace, &limits).map(|_| trace.held())
+            };
+            let what = format!("{}, {rank:?}", dir.display());
+            let (counted, whole) = match (held(true), held(false)) {
+                (Ok(counted), Ok(whole)) => (counted, whole),
+                (counted, whole) => {
+                    assert_eq!(counted, whole, "{what}");
+                    continue;
+                }
+            };
+
+            // Orders of the 64 inputs of q, k, v and of gate, up are counted where they are read:
+            // four bytes for each, in two layers.
+            let orders = whole.weights - counted.weights;
+            let ordered = dir.to_string_lossy().ends_with("ordered");
+            assert!(orders == 0 || ordered && [512, 1024].contains(&orders), "{what}: {orders}");
+            assert_eq!(Held { weights: whole.weights, ..counted }, whole, "{what}");
         }
     }
 }

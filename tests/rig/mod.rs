@@ -12,7 +12,7 @@ use std::sync::Arc;
 use triton_vllm::device::cpu::ranks::Group;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
-use triton_vllm::device::{DType, DeviceLimits, KvType, RankGroup};
+use triton_vllm::device::{DType, DeviceLimits, KvType, Rank, RankGroup};
 use triton_vllm::error::{Error, Result};
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
@@ -389,8 +389,13 @@ fn load<D: Device>(
     format: &WeightSource,
     options: &RigOptions,
 ) -> Result<Decoder<D>> {
-    let shard = Shard::new(spec, dev.rank())?;
-    let limits = DeviceLimits {
+    Decoder::load(spec, format, dev, &limits(spec, dev.rank(), options)?)
+}
+
+/// Of a rank.
+pub fn limits(spec: &ModelSpec, rank: Rank, options: &RigOptions) -> Result<DeviceLimits> {
+    let shard = Shard::new(spec, rank)?;
+    Ok(DeviceLimits {
         step_tokens: 512,
         slots: SLOTS,
         logits_rows: 128,
@@ -398,8 +403,7 @@ fn load<D: Device>(
         page_size: options.page_size,
         max_model_len: spec.max_model_len,
         kv: shard.kv_shape(&spec.kv_shape(options.kv)?),
-    };
-    Decoder::load(spec, format, dev, &limits)
+    })
 }
 
 fn run_step<D: Device>(

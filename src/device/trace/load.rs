@@ -51,6 +51,11 @@ impl LoadOps for Trace {
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<TraceTensor> {
         let tensor = TraceTensor { rows, width: vocab, bytes: DType::F32.bytes() };
         self.hold_tensor(rows, &tensor);
+        if self.rank.of > 1 {
+            // The rank's own columns, before all are side by side.
+            let part = TraceTensor { width: vocab.div_ceil(self.rank.of), ..tensor };
+            self.hold_tensor(rows, &part);
+        }
         Ok(tensor)
     }
 

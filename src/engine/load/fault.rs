@@ -1,7 +1,8 @@
 //! A device that breaks on purpose, for tests of everything above it: it fails, panics or stalls in
-//! the steps that a seed chooses. `assemble` puts it around the real one when model.json says
-//! `"additional_config": {"inject_faults": {…}}` **and** the server's environment has
-//! TRITON_VLLM_ALLOW_FAULTS=1; without the second the load is refused. It never changes a token.
+//! the steps that a seed chooses. `assemble` puts it around the real one, of ranks around the last,
+//! when model.json says `"additional_config": {"inject_faults": {…}}` **and** the server's
+//! environment has TRITON_VLLM_ALLOW_FAULTS=1; without the second the load is refused. It never
+//! changes a token.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -23,7 +23,7 @@ use super::checkpoint::WeightSource;
 use super::config::{ModelSpec, NormOrder};
 use super::shard::{Cut, Shard};
 use super::weights::{FeedForward, Layer, PositionTable, QkNorms, Weights};
-use crate::device::cpu::workers::Workers;
+use crate::device::cpu::workers::{self, Workers};
 use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
@@ -68,11 +68,15 @@ fn load_as<D: Device>(
 ) -> Result<Weights<D::Weight>> {
     let names = &spec.family.names;
     let prefix = prefix_of(spec, format);
-    let workers = match (format, &spec.quant) {
-        (WeightSource::Files(_), Some(_)) if !shapes_only => Some(Workers::new(0, "unpack")?),
+    let unpackers = match (format, &spec.quant) {
+        (WeightSource::Files(_), Some(_)) if !shapes_only => {
+            // Ranks load at the same time.
+            let threads = (workers::cores() / shard.rank.of).max(1);
+            Some(Workers::new(threads, "unpack")?)
+        }
         _ => None,
     };
-    Loader { spec, shard, format, shapes_only, workers, dev, prefix, names }.weights()
+    Loader { spec, shard, format, shapes_only, workers: unpackers, dev, prefix, names }.weights()
 }
 
 impl<D: Device> Loader<'_, D> {
