@@ -1,13 +1,14 @@
 //! A model that two CPU devices share, behind the whole engine: the recorded texts, the words of
 //! one device under every schedule, masks of grammars, and one error where a rank is lost.
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{json, Value};
-use triton_vllm::engine::{Engine, EngineArgs};
+use triton_vllm::engine::{Engine, EngineArgs, EngineOptions};
 
-use crate::served::{options, serve, serve_args, Served, PATIENCE};
+use crate::served::{goldens, options, serve, serve_args, serve_with, Served, PATIENCE};
 use crate::{recorded, schedules};
 
 /// On the CPU, whichever device other tests use.
@@ -50,6 +51,53 @@ fn grammars_hold_on_all_ranks() {
         let text = two.text("A word and a number:", sampling.clone());
         assert_eq!(text, one.text("A word and a number:", sampling));
         assert!(text.ends_with('.'), "{text}");
+    }
+}
+
+/// The Python backend's recorded texts of two adapters and of none, in the same crowd.
+#[test]
+fn adapters_reach_all_ranks() {
+    let folder = Scratch::new("ranks_adapters");
+    let list = json!({"sheep": format!("{}/models/llama-lora-a", goldens()),
+        "dog": format!("{}/models/llama-lora-b", goldens())});
+    std::fs::write(folder.0.join("multi_lora.json"), list.to_string()).unwrap();
+    let extra = json!({"device": "cpu", "tensor_parallel_size": 2, "enable_lora": true,
+        "max_loras": 2, "max_lora_rank": 8});
+    let options = EngineOptions { version_dir: folder.0.clone(), ..options("llama-tiny") };
+    let served = serve_with("llama-tiny", &extra, options);
+
+    let text = std::fs::read_to_string(format!("{}/goldens_lora.json", goldens())).unwrap();
+    let recorded: Value = serde_json::from_str(&text).unwrap();
+    let mut told = Vec::new();
+    for name in ["lora.None", "lora.sheep", "lora.dog"] {
+        let cases = recorded["cases"].as_array().unwrap().iter();
+        let mut cases = cases.filter(|case| case["id"] == name && case["transport"] == "generate");
+        let case = cases.next().expect("a record");
+        let prompt = case["inputs"]["text_input"].as_str().unwrap();
+        let want = case["response"]["json"]["text_output"].as_str().unwrap();
+        told.push((name, want, served.ask(prompt, case["params"].clone(), false)));
+    }
+    let texts: Vec<&str> = told.iter().map(|(_, want, _)| *want).collect();
+    assert!(texts[0] != texts[1] && texts[1] != texts[2]);
+    for (name, want, told) in told {
+        assert_eq!(told.answer().outputs[0].text, want, "{name}");
+    }
+}
+
+/// Removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let dir = std::env::temp_dir().join(format!("triton_vllm_{}_{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Scratch(dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

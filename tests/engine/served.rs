@@ -135,10 +135,13 @@ pub fn options(model: &str) -> EngineOptions {
 }
 
 pub fn serve(model: &str, extra: Value) -> Served {
-    let args = serve_args(model, &extra).to_string();
-    let (args, _) = EngineArgs::parse(&args).expect("valid arguments");
+    serve_with(model, &extra, options(model))
+}
+
+pub fn serve_with(model: &str, extra: &Value, options: EngineOptions) -> Served {
+    let (args, _) = EngineArgs::parse(&serve_args(model, extra).to_string()).expect("valid");
     let counter = Arc::new(Counter::default());
-    let options = EngineOptions { observer: counter.clone(), ..options(model) };
+    let options = EngineOptions { observer: counter.clone(), ..options };
     Served { engine: Engine::load(args, options).expect("a model that loads"), counter }
 }
 
