@@ -234,21 +234,20 @@ impl<'a, D: Device> Loader<'a, D> {
         count: usize,
         transposed: bool,
     ) -> Result<Values<'a>> {
-        let source = self.of_rank(values.source);
-        let values = Values { form: values.form, source };
-
         match cut {
             Cut::Whole => Ok(values),
             Cut::Outputs(_) => {
                 let Values { form, source } = values;
+                let source = self.of_rank(source);
                 let source = cut::outputs(source, form.as_ref(), &cut.rows(count), transposed)?;
                 Ok(Values { form, source })
             }
             Cut::Inputs { range, .. } => {
-                let values = self.in_order(values, kind, wanted)?;
-                if let Some(form) = &values.form {
+                let Values { form, source } = self.in_order(values, kind, wanted)?;
+                if let Some(form) = &form {
                     self.judge_groups(form, kind, wanted, range)?;
                 }
+                let values = Values { form, source: self.of_rank(source) };
                 cut::inputs(values, range, wanted.inputs, transposed)
             }
         }
@@ -338,3 +337,7 @@ pub(super) fn is_plain(checkpoint: &Checkpoint, name: &str) -> bool {
 pub(super) fn has(checkpoint: &Checkpoint, name: &str) -> bool {
     WEIGHTS.iter().any(|weight| checkpoint.contains(&format!("{name}.{weight}")))
 }
+
+#[cfg(test)]
+#[path = "linears_tests.rs"]
+mod tests;
