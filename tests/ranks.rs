@@ -3,11 +3,14 @@
 //! logits; the same bits however prompts are cut; adapters and embeddings too. The rig holds the
 //! ranks to the same bits in every step.
 
+#[path = "ranks/made.rs"]
+mod made;
 mod rig;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use made::Sizes;
 use rig::{embeddings, read, Rig, RigOptions};
 use triton_vllm::device::trace::{Held, Trace};
 use triton_vllm::device::{DType, Rank};
@@ -171,6 +174,49 @@ fn four_ranks_are_one_model() {
          fp8-block gptq gptq-8-v2 gptq-neox gptq-qwen3-moe modelopt-fp8-block nf4-double \
          nvfp4-qwen3-moe online-block"
     );
+}
+
+/// Four ranks hold each KV head, the last one nothing of the vocabulary.
+#[test]
+fn eight_ranks_are_one_model() {
+    let sizes = Sizes { hidden: 64, heads: 8, kv_heads: 2, head_dim: 8, ffn: 48, vocab: 100 };
+    let (error, same) = made_by(&made::llama("eight_ranks", &sizes, false), 8);
+    assert!(error <= TOLERANCE && same, "{error}");
+}
+
+/// Whole blocks of inputs, halves of blocks of outputs. Inputs are rounded in blocks, as by one
+/// device, so that a sum in another order may round one up and not down: a scale of another block
+/// would be ten times worse.
+#[test]
+fn blocks_of_fp8_are_cut_with_their_scales() {
+    let sizes = Sizes { hidden: 256, heads: 4, kv_heads: 2, head_dim: 64, ffn: 256, vocab: 100 };
+    let (error, _) = made_by(&made::llama("fp8_blocks", &sizes, true), 2);
+    assert!(error <= 0.04, "{error}");
+    let refused = made_rig(&made::llama("fp8_blocks_of_four", &sizes, true), 4);
+    let text = refused.err().expect("64 inputs of a block").to_string();
+    let want = "Weight input_size_per_partition = 64 is not divisible by weight quantization \
+                block_k = 128.";
+    assert!(text.ends_with(want), "{text}");
+}
+
+fn made_rig(made: &made::Made, ranks: usize) -> Result<Rig> {
+    let options = RigOptions { dtype: "float32", ranks, ..RigOptions::default() };
+    let (spec, source) = read(&made.0, &options);
+    Rig::try_new(spec, &source, &options)
+}
+
+/// The worst logit against one device, and whether the tokens are the same.
+fn made_by(made: &made::Made, ranks: usize) -> (f32, bool) {
+    let (mut one, mut group) = (made_rig(made, 1).unwrap(), made_rig(made, ranks).unwrap());
+    let (mut most, mut same) = (0f32, true);
+    for first in [0, 37] {
+        let prompt: Vec<u32> = (0..40).map(|n| (first + n * n * 7) % 100).collect();
+        let want = run(&mut one, &prompt, usize::MAX, STEPS);
+        let got = run(&mut group, &prompt, usize::MAX, STEPS);
+        most = most.max(worst(&got.0, &want.0));
+        same &= got.1 == want.1;
+    }
+    (most, same)
 }
 
 /// Chunks, hits and company, as for one device: ranks change no bit either.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
 use triton_vllm::engine::{Engine, EngineArgs, EngineOptions};
@@ -84,6 +84,27 @@ fn adapters_reach_all_ranks() {
     }
 }
 
+/// Unloaded in the middle of a text, with a deadline that ends it.
+#[test]
+fn ranks_end_with_their_engine() {
+    let alive = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("rank") && name.contains(" end-here")).count()
+    };
+    let extra = json!({"device": "cpu", "tensor_parallel_size": 2});
+    let options = EngineOptions { name: "end-here".into(), ..options("llama-tiny") };
+    let served = serve_with("llama-tiny", &extra, options);
+    assert_eq!(alive(), 2);
+    let sampling = json!({"temperature": 0, "max_tokens": 200, "ignore_eos": true});
+    let told = served.ask("a long story", sampling, false);
+    let started = Instant::now();
+    served.engine.drain(Duration::ZERO);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert_eq!(alive(), 0);
+    assert!(told.outcome().is_err());
+}
+
 /// Removed at the end.
 struct Scratch(PathBuf);
 
@@ -132,7 +153,7 @@ fn a_lost_rank_is_one_error_of_the_engine() {
             let error = told.outcome().expect_err("a lost engine");
             assert!(error.message().contains(text), "{error}");
         }
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         served.engine.drain(PATIENCE);
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     }

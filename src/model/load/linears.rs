@@ -247,6 +247,7 @@ impl<'a, D: Device> Loader<'a, D> {
                 if let Some(form) = &form {
                     self.judge_groups(form, kind, wanted, range)?;
                 }
+
                 let values = Values { form, source: self.of_rank(source) };
                 cut::inputs(values, range, wanted.inputs, transposed)
             }

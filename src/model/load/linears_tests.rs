@@ -34,6 +34,7 @@ fn parts(cut: &Cut, form: Option<QuantForm>) -> [Result<Values<'static>>; 2] {
             prefix: "",
             names: &spec.family.names,
         };
+
         let names = ["w".to_string()];
         let wanted = Wanted { names: &names, outputs: &[64], inputs: 64 };
         let values = Values { form, source: Source::Dummy { seed: 7, scale: 1.0 } };
