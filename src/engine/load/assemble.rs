@@ -55,11 +55,11 @@ pub(super) fn load(
     }
 }
 
-/// What several devices that share a model are to those who drive them; none: there is one.
-type Group = Option<Arc<dyn RankGroup>>;
+/// CPU devices, and what they are together if they are several.
+type CpuDevices = (Vec<Cpu>, Option<Arc<dyn RankGroup>>);
 
-/// So many CPU devices, which share the cores, if the model can be shared out so.
-fn cpu_devices(spec: &ModelSpec, ranks: usize) -> Result<(Vec<Cpu>, Group)> {
+/// So many, which share the cores, if the model can be shared out so.
+fn cpu_devices(spec: &ModelSpec, ranks: usize) -> Result<CpuDevices> {
     Shard::new(spec, Rank { index: 0, of: ranks })?;
     let cores = start_threads::cores();
     if ranks == 1 {
@@ -73,7 +73,7 @@ fn cpu_devices(spec: &ModelSpec, ranks: usize) -> Result<(Vec<Cpu>, Group)> {
 
 fn load_on<D: Device + BreakOnPurpose>(
     devices: Vec<D>,
-    group: Group,
+    group: Option<Arc<dyn RankGroup>>,
     pool: SizePool,
     model: Model,
     args: EngineArgs,
@@ -137,7 +137,7 @@ fn load_ranks<D: Device>(
 /// As the loop runs them. Faults are those of the last rank.
 fn one_runner(
     mut runners: Vec<Box<dyn Runner>>,
-    group: Group,
+    group: Option<Arc<dyn RankGroup>>,
     faults: Option<Faults>,
     name: &str,
 ) -> Result<Box<dyn Runner>> {
