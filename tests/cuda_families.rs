@@ -155,7 +155,9 @@ fn half_types_stay_close() {
                 let (logits, _) = generate(&mut rig, &case.ids, 8);
                 let (error, at) = worst(&logits, &case.logits);
                 largest = largest.max(error);
-                if error > tolerance {
+                // Where products round their inputs a half type moves some to other codes, on the
+                // CPU as well.
+                if error > tolerance && error > tolerance + 2.0 * error_of_cpu(&dir, dtype, case) {
                     let name = dir.display();
                     wrong.push(format!("{dtype} {name} prompt {n}: logit {at} off by {error}"));
                 }
@@ -164,6 +166,14 @@ fn half_types_stay_close() {
         println!("{dtype}: largest error {largest} of the largest logit");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// How far the CPU is off with the same types.
+fn error_of_cpu(dir: &Path, dtype: &'static str, case: &Case) -> f32 {
+    let (spec, source) = model(dir, dtype);
+    let options = RigOptions { kv: None, ..Default::default() };
+    let mut rig = Rig::on(Cpu::new(0).unwrap(), spec, &source, &options);
+    worst(&generate(&mut rig, &case.ids, 1).0, &case.logits).0
 }
 
 /// Prompts in chunks while others decode, and one whose first pages another has, give the tokens of
