@@ -1830,7 +1830,9 @@ const _: () = {
     ["Offset of field: EncodeWeights::over"]
         [::std::mem::offset_of!(EncodeWeights, over) - 140usize];
 };
-#[doc = " Rows of a coded matrix as plain ones."]
+#[doc = " Blocks of codes that a block of four times as many threads unpacks."]
+pub const UNPACK_BLOCKS: u32 = 64;
+#[doc = " Rows of a coded matrix as plain ones, not aligned to more than an element where inputs are no\n multiple of 16 bytes."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct UnpackCodes {
@@ -2058,7 +2060,7 @@ const _: () = {
     ["Alignment of TensorMap"][::std::mem::align_of::<TensorMap>() - 64usize];
     ["Offset of field: TensorMap::opaque"][::std::mem::offset_of!(TensorMap, opaque) - 0usize];
 };
-#[doc = " A product by coded_wgmma or coded_experts: boxes of CODED_TILE / 2 rows of one block of codes, and\n (not of experts) of a tile's rows of x and 64 inputs, in swizzled panels (warpgroup.cuh)."]
+#[doc = " A product by coded_wgmma or coded_experts: boxes of CODED_TILE / 2 rows of one block of codes,\n and (not of experts) of a tile's rows of x and 64 inputs, in swizzled panels (warpgroup.cuh)."]
 #[repr(C)]
 #[repr(align(64))]
 #[derive(Debug, Copy, Clone)]

@@ -309,11 +309,11 @@ impl Cuda {
 
         for first in (0..outputs).step_by(slice) {
             let count = slice.min(outputs - first);
-            let lanes = count * matrix.blocks as usize * 4;
+            let blocks = (count * matrix.blocks as usize).div_ceil(abi::UNPACK_BLOCKS as usize);
             self.kernels.unpack_codes.launch(
                 &self.context,
-                [lanes.div_ceil(256), 1],
-                256,
+                [blocks, 1],
+                4 * abi::UNPACK_BLOCKS,
                 &abi::UnpackCodes {
                     from: matrix,
                     to: plain,

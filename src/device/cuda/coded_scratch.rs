@@ -11,9 +11,9 @@ use crate::device::DType;
 use crate::error::Result;
 
 /// Rows of x up to which coded_wgmma is faster than plain weights in between.
-pub const WGMMA_ROWS: usize = 128;
+pub const WGMMA_ROWS: usize = 256;
 /// Plain weights that stand between codes and cuBLASLt at a time: they are to stay in L2.
-const SLICE_BYTES: usize = 32 << 20;
+const SLICE_BYTES: usize = 128 << 20;
 
 /// What products of codes need beside them; made by `reserve`, for the widest.
 #[derive(Default)]

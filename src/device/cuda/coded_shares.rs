@@ -17,7 +17,7 @@ const ADD_UP_UNITS: usize = 3;
 pub struct Shares([usize; MOST]);
 
 impl Shares {
-    /// Asks the driver: how many clusters fit depends on how the card's multiprocessors are grouped.
+    /// Asks the driver: how many clusters fit depends on how multiprocessors are grouped.
     pub fn of(context: &Context, k: &Kernels) -> Result<Shares> {
         let mut clusters = [0; MOST];
         if context.capability == WGMMA {

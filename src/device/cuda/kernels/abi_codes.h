@@ -100,7 +100,11 @@ struct EncodeWeights {
   ScaleOver over;
 };
 
-// Rows of a coded matrix as plain ones.
+// Blocks of codes that a block of four times as many threads unpacks.
+constexpr u32 UNPACK_BLOCKS = 64;
+
+// Rows of a coded matrix as plain ones, not aligned to more than an element where inputs are no
+// multiple of 16 bytes.
 struct UnpackCodes {
   CodedMatrix from;
   DEVICE(act) to;  // [rows, inputs]
@@ -224,8 +228,8 @@ struct alignas(64) TensorMap {
   u64 opaque[16];
 };
 
-// A product by coded_wgmma or coded_experts: boxes of CODED_TILE / 2 rows of one block of codes, and
-// (not of experts) of a tile's rows of x and 64 inputs, in swizzled panels (warpgroup.cuh).
+// A product by coded_wgmma or coded_experts: boxes of CODED_TILE / 2 rows of one block of codes,
+// and (not of experts) of a tile's rows of x and 64 inputs, in swizzled panels (warpgroup.cuh).
 struct CodedTiles {
   TensorMap codes, inputs;
   CodedProduct product;

@@ -31,8 +31,8 @@ __device__ __forceinline__ void copy_bulk(u32 to, const void* from, u32 bytes, u
       : "memory");
 }
 
-// A box of a matrix of two dimensions, as its tensor map says, from column `column` of row `row` on;
-// zeros where it lies outside.
+// A box of a matrix of two dimensions, as its tensor map says, from column `column` of row `row`
+// on; zeros where it lies outside.
 __device__ __forceinline__ void copy_box(u32 to, const void* map, u32 column, u32 row,
                                          u32 barrier) {
   asm volatile(

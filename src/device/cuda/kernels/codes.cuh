@@ -81,7 +81,8 @@ struct Decode {
   // Of INT4: how much more than the number `with_bias` gives.
   static constexpr float BIAS = 24.f;
 
-  // As `word` of INT4, numbers that are BIAS too large: 16 + code, whose fraction are the code's bits.
+  // As `word` of INT4, numbers that are BIAS too large: 16 + code, whose fraction are the code's
+  // bits.
   __device__ static void with_bias(u32 w, u32 (&a)[PER_WORD][2]) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
