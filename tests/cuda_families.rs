@@ -150,14 +150,16 @@ fn half_types_stay_close() {
             if dtype == "float16" && (name.starts_with("gemma2") || name.starts_with("gemma3")) {
                 continue;
             }
+            // Where products round their inputs to codes of eight bits, a half type moves some of
+            // them to neighbours, a sixteenth away.
+            let may_round = dir.parent().is_some_and(|folder| folder.ends_with("quantised"));
+            let tolerance = if may_round { 1.5e-1 } else { tolerance };
             let mut rig = on_gpu(&dir, dtype);
             for (n, case) in cases(&dir).iter().enumerate() {
                 let (logits, _) = generate(&mut rig, &case.ids, 8);
                 let (error, at) = worst(&logits, &case.logits);
                 largest = largest.max(error);
-                // Where products round their inputs a half type moves some to other codes, on the
-                // CPU as well.
-                if error > tolerance && error > tolerance + 2.0 * error_of_cpu(&dir, dtype, case) {
+                if error > tolerance {
                     let name = dir.display();
                     wrong.push(format!("{dtype} {name} prompt {n}: logit {at} off by {error}"));
                 }
@@ -166,14 +168,6 @@ fn half_types_stay_close() {
         println!("{dtype}: largest error {largest} of the largest logit");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// How far the CPU is off with the same types.
-fn error_of_cpu(dir: &Path, dtype: &'static str, case: &Case) -> f32 {
-    let (spec, source) = model(dir, dtype);
-    let options = RigOptions { kv: None, ..Default::default() };
-    let mut rig = Rig::on(Cpu::new(0).unwrap(), spec, &source, &options);
-    worst(&generate(&mut rig, &case.ids, 1).0, &case.logits).0
 }
 
 /// Prompts in chunks while others decode, and one whose first pages another has, give the tokens of

@@ -87,8 +87,8 @@ impl<P: Copy> Kernel<P> {
             ..configuration([cluster, 1], threads, shared_bytes)
         };
         let mut clusters = 0;
-        // SAFETY: a live place to write to, a function of a loaded module, and a configuration whose
-        // attributes live through the call.
+        // SAFETY: a live place to write to, a function of a loaded module, and a configuration
+        // whose attributes live through the call.
         let code =
             unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, self.function, &config) };
         check(code, self.name)?;

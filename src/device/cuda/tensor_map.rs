@@ -28,8 +28,8 @@ impl Matrix {
         self.boxes(kind, columns, rows, sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE)
     }
 
-    /// Boxes of 128 bytes of `rows` rows of a half type, 16-byte pieces swizzled by the row's number
-    /// (kernels/warpgroup.cuh).
+    /// Boxes of 128 bytes of `rows` rows of a half type, 16-byte pieces swizzled by the row's
+    /// number (kernels/warpgroup.cuh).
     pub fn panels(&self, act: DType, rows: usize) -> Result<TensorMap> {
         let kind = match act {
             DType::BF16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
