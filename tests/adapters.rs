@@ -440,7 +440,7 @@ fn an_adapter_equals_merged_weights_in_every_family() {
         let (prompts, max_model_len) = prompts(&dir);
         let adapters = Some(options());
         let plain = RigOptions { max_model_len, dtype: "float32", ..Default::default() };
-        let rig_options = RigOptions { adapters, ..plain };
+        let rig_options = RigOptions { adapters, ..plain.clone() };
         let mut rig = Rig::files(&dir, &rig_options);
         let scratch = Scratch::new(&name);
         let mut want = vec![logits_and_tokens(&mut rig, &prompts[0], 0)];

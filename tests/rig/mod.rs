@@ -21,6 +21,7 @@ use triton_vllm::sampling::SamplerSpec;
 
 pub const SUPPORTED: &[DType] = &[DType::F32, DType::BF16, DType::F16];
 
+#[derive(Clone)]
 pub struct RigOptions {
     pub page_size: usize,
     /// Of pages; None: as the weights.

@@ -131,6 +131,46 @@ impl Coded {
         Ok(Coded { matrix, inputs: form.inputs, order: None, _rows: rows, factor })
     }
 
+    /// What the codes mean, as a plain weight.
+    ///
+    /// # Errors
+    /// No room.
+    pub fn values(
+        &self,
+        context: &Arc<Context>,
+        kernels: &Kernels,
+        act: DType,
+        name: &str,
+    ) -> Result<Memory> {
+        let rows = self.matrix.outputs as usize;
+        let values = Memory::new(context, rows * self.matrix.inputs as usize * act.bytes(), name)?;
+        self.unpack(context, kernels, values.address, 0, rows)?;
+        Ok(values)
+    }
+
+    /// Some of its rows as plain ones, `[rows, inputs]` of the device's type.
+    ///
+    /// # Errors
+    /// Of the driver.
+    pub fn unpack(
+        &self,
+        context: &Context,
+        kernels: &Kernels,
+        to: DevicePtr,
+        first_row: usize,
+        rows: usize,
+    ) -> Result<()> {
+        let parameters = abi::UnpackCodes {
+            from: self.matrix,
+            to,
+            first_row: first_row as u32,
+            rows: rows as u32,
+        };
+        let blocks = rows * self.matrix.blocks as usize;
+        let grid = [blocks.div_ceil(abi::UNPACK_BLOCKS as usize), 1];
+        kernels.unpack_codes.launch(context, grid, 4 * abi::UNPACK_BLOCKS, &parameters)
+    }
+
     /// Codes have eight bits.
     pub fn wide(&self) -> bool {
         matches!(self.matrix.kind, CodeKind::E4m3 | CodeKind::Int8)

@@ -102,8 +102,13 @@ pub fn experts(k: &Kernels, kind: CodeKind, choices: usize) -> Option<Tiled<'_>>
     Some(tiled(kernel, few))
 }
 
+/// Whether there are kernels for experts of codes on this card.
+pub fn has_experts(context: &Context, act: DType) -> bool {
+    context.capability == WGMMA && act != DType::F32
+}
+
 /// Whether experts may be held as codes of this form on this card.
 pub fn takes_experts(context: &Context, act: DType, desc: &WeightDesc<'_>) -> bool {
     let table = matches!(desc.quant.map(|form| form.codes), Some(CodeType::Table(_)));
-    context.capability == WGMMA && act != DType::F32 && desc.inputs.is_multiple_of(8) && !table
+    has_experts(context, act) && desc.inputs.is_multiple_of(8) && !table
 }

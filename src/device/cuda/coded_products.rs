@@ -309,18 +309,7 @@ impl Cuda {
 
         for first in (0..outputs).step_by(slice) {
             let count = slice.min(outputs - first);
-            let blocks = (count * matrix.blocks as usize).div_ceil(abi::UNPACK_BLOCKS as usize);
-            self.kernels.unpack_codes.launch(
-                &self.context,
-                [blocks, 1],
-                4 * abi::UNPACK_BLOCKS,
-                &abi::UnpackCodes {
-                    from: matrix,
-                    to: plain,
-                    first_row: first as u32,
-                    rows: count as u32,
-                },
-            )?;
+            coded.unpack(&self.context, &self.kernels, plain, first, count)?;
             let product = Product {
                 rows,
                 outputs: count,

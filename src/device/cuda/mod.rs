@@ -251,6 +251,7 @@ impl DeviceTypes for Cuda {
             total_bytes,
             free_bytes,
             depth: DEPTH,
+            experts_of_codes: coded_kernels::has_experts(&self.context, self.dtype),
         }
     }
 }

@@ -77,6 +77,10 @@ pub struct Held {
     pub adapters: u64,
     /// The KV pool.
     pub pages: u64,
+    /// Some weights are codes.
+    pub codes: bool,
+    /// What experts of codes take more where they must be plain weights; in no sum.
+    pub plain_experts: u64,
 }
 
 impl Held {
@@ -164,6 +168,7 @@ impl DeviceTypes for Trace {
             total_bytes: 0,
             free_bytes: 0,
             depth: 1,
+            experts_of_codes: true,
         }
     }
 }
