@@ -176,11 +176,6 @@ impl Coded {
         matches!(self.matrix.kind, CodeKind::E4m3 | CodeKind::Int8)
     }
 
-    /// Bytes from row to row where there is nothing but codes.
-    pub fn padded_inputs(&self) -> usize {
-        self.matrix.blocks as usize * abi::CODE_BLOCK_BYTES as usize
-    }
-
     /// Codes, scales and order as a checkpoint has them.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::abi::{self, CodeKind, CodedEnd, CodedProduct, CodedTiles};
 use super::coded::Coded;
 use super::coded_inputs::Inputs;
 use super::coded_kernels::{experts, small, wgmma, Tiled, BULK_COPIES, WGMMA};
-use super::coded_scratch::WGMMA_ROWS;
+use super::coded_scratch::{padded_inputs, WGMMA_ROWS};
 use super::device_ptr::DevicePtr;
 use super::gemm_product::{Operands, Product};
 use super::gemm_small_m::End;
@@ -269,7 +269,7 @@ impl Cuda {
         let product = Product {
             rows,
             outputs,
-            inputs: coded.padded_inputs(),
+            inputs: padded_inputs(coded.matrix.inputs as usize),
             stride: outputs,
             logits: false,
             operands: Operands::E4m3,

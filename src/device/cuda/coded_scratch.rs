@@ -18,9 +18,8 @@ const SLICE_BYTES: usize = 128 << 20;
 /// What products of codes need beside them; made by `reserve`, for the widest.
 #[derive(Default)]
 pub struct CodedScratch {
-    /// Widest inputs and blocks of codes so far; whether inputs of some are rounded.
+    /// Widest inputs so far; whether inputs of some are rounded.
     inputs: usize,
-    padded: usize,
     rounded: bool,
     /// Bytes of the largest matrix as plain weights.
     plain_bytes: usize,
@@ -43,7 +42,6 @@ impl CodedScratch {
     /// A weight was loaded that is not held as codes, and whose inputs are rounded.
     pub fn note_rounded(&mut self, inputs: usize) {
         self.inputs = self.inputs.max(inputs);
-        self.padded = self.padded.max(padded_inputs(inputs));
         self.rounded = true;
     }
 
@@ -51,7 +49,6 @@ impl CodedScratch {
     pub fn note(&mut self, coded: &Coded, act: DType) {
         let m = &coded.matrix;
         self.inputs = self.inputs.max(m.inputs as usize);
-        self.padded = self.padded.max(coded.padded_inputs());
         self.rounded |= coded.inputs.is_some() || coded.order.is_some();
         let plain = m.outputs as usize * m.inputs as usize * act.bytes();
         self.plain_bytes = self.plain_bytes.max(plain);
@@ -96,7 +93,7 @@ impl CodedScratch {
 
     /// Bytes of the buffers, in their order.
     fn sizes(&self, act: DType, rows: usize) -> [usize; 3] {
-        let row_bytes = (self.inputs * act.bytes()).max(self.padded);
+        let row_bytes = (self.inputs * act.bytes()).max(padded_inputs(self.inputs));
         let rounded = if self.rounded { rows * self.top_k.max(1) } else { 0 };
         [rounded * row_bytes, rounded * 4, self.plain_slice()]
     }
