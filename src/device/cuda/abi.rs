@@ -1779,11 +1779,11 @@ pub const SCALE_BLOCK: u32 = 128;
 pub struct LargestWeights {
     #[doc = " \\[outputs, inputs]"]
     pub w: DevicePtr,
-    #[doc = " \\[matrices], \\[outputs] or \\[blocks of rows, blocks of inputs]"]
+    #[doc = " \\[matrices], \\[outputs] or \\[matrices, blocks of rows, blocks of inputs]"]
     pub largest: DevicePtr,
     pub outputs: u32,
     pub inputs: u32,
-    #[doc = " Of SCALE_OVER_MATRIX: rows that share a scale."]
+    #[doc = " Rows that share a scale, and among which blocks are counted."]
     pub matrix_rows: u32,
     pub over: ScaleOver,
 }

@@ -287,7 +287,8 @@ impl Coded {
             ScaleOver::Matrix => (abi::ScaleOver::Matrix, matrices),
             ScaleOver::Row => (abi::ScaleOver::Row, outputs),
             ScaleOver::Block => {
-                (abi::ScaleOver::Block, outputs.div_ceil(block) * inputs.div_ceil(block))
+                let down = matrices * (outputs / matrices).div_ceil(block);
+                (abi::ScaleOver::Block, down * inputs.div_ceil(block))
             }
         };
 

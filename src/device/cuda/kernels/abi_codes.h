@@ -84,9 +84,10 @@ constexpr u32 SCALE_BLOCK = 128;
 // atomics, 0 before.
 struct LargestWeights {
   DEVICE(const act) w;  // [outputs, inputs]
-  DEVICE(u32) largest;  // [matrices], [outputs] or [blocks of rows, blocks of inputs]
+  // [matrices], [outputs] or [matrices, blocks of rows, blocks of inputs]
+  DEVICE(u32) largest;
   u32 outputs, inputs;
-  u32 matrix_rows;  // Of SCALE_OVER_MATRIX: rows that share a scale.
+  u32 matrix_rows;  // Rows that share a scale, and among which blocks are counted.
   ScaleOver over;
 };
 

@@ -78,12 +78,20 @@ __global__ void dummy_codes(const DummyCodes a) {
   }
 }
 
+// Where the largest of a row's block of 128 x 128 lies, for the block of its first inputs. Blocks
+// begin anew with each matrix.
+__device__ __forceinline__ u32 first_block(u32 row, u32 matrix_rows, u32 inputs) {
+  const u32 across = (inputs + SCALE_BLOCK - 1) / SCALE_BLOCK;
+  const u32 down = (matrix_rows + SCALE_BLOCK - 1) / SCALE_BLOCK;
+  return (row / matrix_rows * down + row % matrix_rows / SCALE_BLOCK) * across;
+}
+
 // A block for each row; its part of the row's or the matrix's largest, or of each 128 inputs'.
 __global__ void largest_weights(const LargestWeights a) {
   begin();
   const u32 row = blockIdx.x;
   const act* w = a.w + (u64)row * a.inputs;
-  const u32 blocks = (a.inputs + SCALE_BLOCK - 1) / SCALE_BLOCK;
+  const u32 blocks = first_block(row, a.matrix_rows, a.inputs);
   for (u32 first = 0; first < a.inputs; first += blockDim.x) {
     const u32 k = first + threadIdx.x;
     float size = k < a.inputs ? fabsf(to_f32(w[k])) : 0.f;
@@ -91,9 +99,8 @@ __global__ void largest_weights(const LargestWeights a) {
     for (int d = 16; d > 0; d /= 2) size = fmaxf(size, __shfl_xor_sync(~0u, size, d));
     if (threadIdx.x % 32 != 0 || k >= a.inputs) continue;
     const u32 at = a.over == SCALE_OVER_MATRIX ? row / a.matrix_rows
-                   : a.over == SCALE_OVER_ROW
-                       ? row
-                       : row / SCALE_BLOCK * blocks + k / SCALE_BLOCK;
+                   : a.over == SCALE_OVER_ROW ? row
+                                              : blocks + k / SCALE_BLOCK;
     // Sizes are not negative: their bits are in their order.
     atomicMax(a.largest + at, __float_as_uint(size));
   }
@@ -102,7 +109,7 @@ __global__ void largest_weights(const LargestWeights a) {
 __global__ void encode_weights(const EncodeWeights a) {
   begin();
   const CodedMatrix& w = a.to;
-  const u32 row = blockIdx.x, blocks = (w.inputs + SCALE_BLOCK - 1) / SCALE_BLOCK;
+  const u32 row = blockIdx.x, blocks = first_block(row, a.matrix_rows, w.inputs);
   const act* from = a.w + (u64)row * w.inputs;
   u8* const to = w.rows + (u64)row * w.row_bytes;
   const auto scale_of = [&](u32 k) {
@@ -110,8 +117,7 @@ __global__ void encode_weights(const EncodeWeights a) {
       return __uint_as_float(a.largest[row / a.matrix_rows]) / 448.f;
     if (a.over == SCALE_OVER_ROW)
       return fmaxf(__uint_as_float(a.largest[row]) / 448.f, 1.f / (448.f * 512.f));
-    const u32 at = row / SCALE_BLOCK * blocks + k / SCALE_BLOCK;
-    return fmaxf(__uint_as_float(a.largest[at]), 1e-4f) / 448.f;
+    return fmaxf(__uint_as_float(a.largest[blocks + k / SCALE_BLOCK]), 1e-4f) / 448.f;
   };
   for (u32 word = threadIdx.x; word < w.blocks * 16; word += blockDim.x) {
     const u32 block = word / 16, first = block * 64;
