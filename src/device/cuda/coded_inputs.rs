@@ -50,6 +50,7 @@ fn round(rule: Option<InputQuant>, inputs: usize) -> abi::RoundInputs {
         Some(InputQuant::Int8Row) => (InputRounding::Int8Row, 1.0, 0.0),
         Some(InputQuant::Int8RowWithZero) => (InputRounding::Int8RowWithZero, 1.0, 0.0),
     };
+
     abi::RoundInputs {
         x: DevicePtr::NULL,
         order: DevicePtr::NULL,

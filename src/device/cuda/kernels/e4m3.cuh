@@ -27,9 +27,9 @@ __device__ __forceinline__ void fill_up(u32 width, u8* bytes, u32 padded) {
     *reinterpret_cast<u16*>(bytes + e4m3_place(i)) = 0;
 }
 
-// Eight of a row's inputs, from input `i` on, as products take them that round their inputs to E4M3:
-// as `bytes` in the order of codes, or as activations. `fixed` is the step of all rows, or 0: each
-// row has its own.
+// Eight of a row's inputs, from input `i` on, as products take them that round their inputs to
+// E4M3: as `bytes` in the order of codes, or as activations. `fixed` is the step of all rows, or 0:
+// each row has its own.
 __device__ __forceinline__ void put_rounded(const float (&x)[8], u32 i, float fixed, float step,
                                             float inverse, act* codes, u8* bytes) {
   u32 pair[4];

@@ -1,8 +1,8 @@
 // Norms, plain and with the residual added first. Block per row with a thread for every eight
 // columns (32 to 1024 threads), which hold them from the first read to the last write; wider rows,
-// and those of an odd width, are read again from L1. Sums are f32 in a fixed order. Layer norm takes the variance around the
-// mean in a pass of its own: the one-pass form cancels. Bytes per row: norm 2 x width, add_norm 4 x
-// width elements (delta, residual in and out, out).
+// and those of an odd width, are read again from L1. Sums are f32 in a fixed order. Layer norm
+// takes the variance around the mean in a pass of its own: the one-pass form cancels. Bytes per
+// row: norm 2 x width, add_norm 4 x width elements (delta, residual in and out, out).
 #include "abi_ops.h"
 #include "e4m3.cuh"
 
