@@ -150,6 +150,10 @@ fn half_types_stay_close() {
             if dtype == "float16" && (name.starts_with("gemma2") || name.starts_with("gemma3")) {
                 continue;
             }
+            // Where products round their inputs to codes of eight bits, a half type moves some of
+            // them to neighbours, a sixteenth away.
+            let may_round = dir.parent().is_some_and(|folder| folder.ends_with("quantised"));
+            let tolerance = if may_round { 1.5e-1 } else { tolerance };
             let mut rig = on_gpu(&dir, dtype);
             for (n, case) in cases(&dir).iter().enumerate() {
                 let (logits, _) = generate(&mut rig, &case.ids, 8);

@@ -55,4 +55,6 @@ pub struct DeviceInfo {
     pub free_bytes: u64,
     /// Steps that may be enqueued before the first is collected: 1 on cpu, 2 on cuda.
     pub depth: usize,
+    /// Experts of codes stay codes; else they are plain weights after load.
+    pub experts_of_codes: bool,
 }

@@ -225,6 +225,7 @@ fn pages_of_eight_bits_are_twice_as_many() {
         total_bytes: 1 << 30,
         free_bytes: 1 << 30,
         depth: 2,
+        experts_of_codes: true,
     };
     let pages = |kv| {
         let mut limits = limits(&spec);
@@ -251,6 +252,7 @@ fn gpu_share_and_its_refusals() {
         total_bytes: total * page,
         free_bytes: free * page,
         depth: 2,
+        experts_of_codes: true,
     };
     let pool = gpu_pool(&device(200, 150), &held, &SHARE, &limits).unwrap();
     assert_eq!(pool.pages, 100 - 15);

@@ -165,20 +165,25 @@ impl<D: Graded> Bench<D> {
         let outputs = values.len() / inputs;
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         let part = HostTensor { dtype, rows: outputs, cols: inputs, bytes: (&bytes).into() };
-        let source = Source::Parts(vec![part]);
-        let dtype = self.dtype;
-        let transposed = false;
-        let desc = WeightDesc {
+        self.load(WeightDesc { kind, outputs, inputs, ..self.plain(Source::Parts(vec![part])) })
+    }
+
+    /// A linear of no size, of the device's own type; "test" by name.
+    fn plain<'a>(&self, source: Source<'a>) -> WeightDesc<'a> {
+        WeightDesc {
             name: "test",
-            kind,
-            outputs,
-            inputs,
-            dtype,
+            kind: WeightKind::Linear,
+            outputs: 0,
+            inputs: 0,
+            dtype: self.dtype,
             quant: None,
-            transposed,
+            transposed: false,
             join: Join::None,
             source,
-        };
+        }
+    }
+
+    fn load(&mut self, desc: WeightDesc<'_>) -> D::Weight {
         self.dev.upload(desc).unwrap()
     }
 
@@ -257,25 +262,15 @@ impl<D: Graded> Bench<D> {
 
         let outputs = parts.iter().map(|p| if transposed { p.cols } else { p.rows }).sum();
         let dtype = if kind == WeightKind::Vector { DType::F32 } else { self.dtype };
-        let source = Source::Parts(parts);
-        let desc = WeightDesc {
-            name: "test",
-            kind,
-            outputs,
-            inputs,
-            dtype,
-            quant: None,
-            transposed,
-            join: Join::None,
-            source,
-        };
-        self.dev.upload(desc).unwrap()
+        let plain = self.plain(Source::Parts(parts));
+        self.load(WeightDesc { kind, outputs, inputs, dtype, transposed, ..plain })
     }
 
-    /// A linear of the device's own type that becomes codes as it is loaded.
+    /// A weight of the device's own type that becomes codes as it is loaded.
     pub fn quantised(
         &mut self,
         seed: u64,
+        kind: WeightKind,
         parts: &[usize],
         inputs: usize,
         quant: QuantForm,
@@ -289,19 +284,8 @@ impl<D: Graded> Bench<D> {
             HostTensor { dtype, rows, cols: inputs, bytes: Bytes::Shared(bytes.into()) }
         };
         let source = Source::Quantise { parts: parts.iter().map(&mut part).collect(), over };
-
-        let desc = WeightDesc {
-            name: "test",
-            kind: WeightKind::Linear,
-            outputs: parts.iter().sum(),
-            inputs,
-            dtype,
-            quant: Some(quant),
-            transposed: false,
-            join: Join::None,
-            source,
-        };
-        self.dev.upload(desc).unwrap()
+        let (outputs, quant) = (parts.iter().sum(), Some(quant));
+        self.load(WeightDesc { kind, outputs, inputs, quant, ..self.plain(source) })
     }
 
     /// Begin a step in which sequence n feeds `lengths[n]` tokens (0: nothing) and samples. Tokens

@@ -109,12 +109,39 @@ fn plain_weights_become_codes() {
                 let case = format!("{over:?} {rows} x {outputs} x {k}");
                 compare!(dtype, &setup(), &case, 1.5, |b| {
                     let x = b.input(rows, k, 3);
-                    let weight = b.quantised(5, &[outputs / 2, outputs / 2], k, quant, over);
+                    let parts = [outputs / 2, outputs / 2];
+                    let weight = b.quantised(5, WeightKind::Linear, &parts, k, quant, over);
                     let mut out = b.tensor(rows, outputs);
                     b.dev.linear(&weight, None, &x, &mut out)?;
                     Ok(vec![("linear", b.dev.read(&out, rows)?)])
                 });
             }
+        }
+    });
+}
+
+/// Where there is no kernel for experts of codes they become plain weights again, of the codes'
+/// values.
+#[test]
+fn plain_experts_become_codes() {
+    let (rows, hidden, ffn, experts, top_k) = (9, 264, 136, 4, 2);
+    each_type(|dtype| {
+        for over in [ScaleOver::Matrix, ScaleOver::Row, ScaleOver::Block] {
+            let group = if over == ScaleOver::Block { 128 } else { hidden };
+            let codes = CodeType::E4m3;
+            let quant = QuantForm { codes, group, offsets: false, inputs: None };
+            compare!(dtype, &setup(), &format!("{over:?}"), 1.5, |b| {
+                let kind = WeightKind::Experts { count: experts, gated: true };
+                let weight = b.quantised(5, kind, &vec![ffn; 2 * experts], hidden, quant, over);
+                let routing = Routing { experts, top_k, renormalise: true };
+                let router = b.router(7, experts, hidden);
+                let mut routes = b.dev.routes_tensor(rows, &routing)?;
+                let x = b.input(rows, hidden, 8);
+                let mut out = b.tensor(rows * top_k, ffn);
+                b.dev.route(&router, &routing, &x, &mut routes)?;
+                b.dev.experts_act(&weight, Activation::SiluGated, &routes, &x, &mut out)?;
+                Ok(vec![("experts", b.dev.read(&out, rows * top_k)?)])
+            });
         }
     });
 }

@@ -134,7 +134,14 @@ impl DeviceTypes for Cpu {
     fn info(&self) -> DeviceInfo {
         let Memory { total_bytes, free_bytes, .. } = Memory::read();
         let name = format!("cpu ({}, {} threads)", self.isa.name(), self.workers.threads());
-        DeviceInfo { kind: DeviceKind::Cpu, name, total_bytes, free_bytes, depth: 1 }
+        DeviceInfo {
+            kind: DeviceKind::Cpu,
+            name,
+            total_bytes,
+            free_bytes,
+            depth: 1,
+            experts_of_codes: true,
+        }
     }
 
     fn rank(&self) -> Rank {

@@ -1779,11 +1779,11 @@ pub const SCALE_BLOCK: u32 = 128;
 pub struct LargestWeights {
     #[doc = " \\[outputs, inputs]"]
     pub w: DevicePtr,
-    #[doc = " \\[matrices], \\[outputs] or \\[blocks of rows, blocks of inputs]"]
+    #[doc = " \\[matrices], \\[outputs] or \\[matrices, blocks of rows, blocks of inputs]"]
     pub largest: DevicePtr,
     pub outputs: u32,
     pub inputs: u32,
-    #[doc = " Of SCALE_OVER_MATRIX: rows that share a scale."]
+    #[doc = " Rows that share a scale, and among which blocks are counted."]
     pub matrix_rows: u32,
     pub over: ScaleOver,
 }
@@ -1830,7 +1830,9 @@ const _: () = {
     ["Offset of field: EncodeWeights::over"]
         [::std::mem::offset_of!(EncodeWeights, over) - 140usize];
 };
-#[doc = " Rows of a coded matrix as plain ones."]
+#[doc = " Blocks of codes that a block of four times as many threads unpacks."]
+pub const UNPACK_BLOCKS: u32 = 64;
+#[doc = " Rows of a coded matrix as plain ones, not aligned to more than an element where inputs are no\n multiple of 16 bytes."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct UnpackCodes {
@@ -1974,17 +1976,19 @@ pub const CODED_SMALL_ROWS: u32 = 8;
 pub const CODED_SMALL_SHARED_BYTES: u32 = 110592;
 pub const CODED_SMALL_X_BYTES: u32 = 59392;
 pub const CODED_SMALL_MOST_STAGES: u32 = 6;
-#[doc = " Threads, outputs and columns (rows of x) of a tile of coded_wgmma."]
-pub const CODED_THREADS: u32 = 256;
-pub const CODED_TILE: u32 = 128;
+#[doc = " Threads, outputs and columns (rows of x) of a tile of coded_wgmma; a block at a time is on a\n multiprocessor."]
+pub const CODED_THREADS: u32 = 512;
+pub const CODED_TILE: u32 = 256;
 pub const CODED_FEW_ROWS: u32 = 16;
 pub const CODED_MANY_ROWS: u32 = 64;
-pub const CODED_FEW_STAGES: u32 = 7;
-pub const CODED_MANY_STAGES: u32 = 4;
-pub const CODED_BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
-#[doc = " Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes,\n and room to align them."]
-pub const CODED_FEW_SHARED_BYTES: u32 = 87040;
-pub const CODED_MANY_SHARED_BYTES: u32 = 99328;
+pub const CODED_FEW_STAGES: u32 = 10;
+pub const CODED_MANY_STAGES: u32 = 6;
+#[doc = " Blocks that share the inputs of a tile, at most: as many as every card lets be a cluster."]
+pub const CODED_MOST_SHARES: u32 = 8;
+#[doc = " Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes,\n what lies behind them, and room to align them."]
+pub const CODED_REST_BYTES: u32 = 5120;
+pub const CODED_FEW_SHARED_BYTES: u32 = 209920;
+pub const CODED_MANY_SHARED_BYTES: u32 = 201728;
 #[repr(u32)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub enum CodedEnd {
@@ -2005,10 +2009,6 @@ pub struct CodedProduct {
     pub bias: DevicePtr,
     #[doc = " act \\[rows, outputs], gated \\[rows, outputs / 2]; logits f32 \\[rows, outputs]"]
     pub y: DevicePtr,
-    #[doc = " Of coded_wgmma: \\[2 blocks, CODED_TILE * columns], parts of tiles' sums"]
-    pub partial: DevicePtr,
-    #[doc = " Of coded_wgmma: \\[tiles], 0 between launches"]
-    pub arrivals: DevicePtr,
     #[doc = " Of experts alone: choices by expert, tiles of them and how many, as in MultiplyExperts. W are\n all experts' matrices one below the other, x has a row for each row (gated) or choice."]
     pub order: DevicePtr,
     pub expert_tiles: DevicePtr,
@@ -2024,7 +2024,7 @@ pub struct CodedProduct {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CodedProduct"][::std::mem::size_of::<CodedProduct>() - 208usize];
+    ["Size of CodedProduct"][::std::mem::size_of::<CodedProduct>() - 192usize];
     ["Alignment of CodedProduct"][::std::mem::align_of::<CodedProduct>() - 8usize];
     ["Offset of field: CodedProduct::w"][::std::mem::offset_of!(CodedProduct, w) - 0usize];
     ["Offset of field: CodedProduct::x"][::std::mem::offset_of!(CodedProduct, x) - 112usize];
@@ -2032,22 +2032,49 @@ const _: () = {
         [::std::mem::offset_of!(CodedProduct, steps) - 120usize];
     ["Offset of field: CodedProduct::bias"][::std::mem::offset_of!(CodedProduct, bias) - 128usize];
     ["Offset of field: CodedProduct::y"][::std::mem::offset_of!(CodedProduct, y) - 136usize];
-    ["Offset of field: CodedProduct::partial"]
-        [::std::mem::offset_of!(CodedProduct, partial) - 144usize];
-    ["Offset of field: CodedProduct::arrivals"]
-        [::std::mem::offset_of!(CodedProduct, arrivals) - 152usize];
     ["Offset of field: CodedProduct::order"]
-        [::std::mem::offset_of!(CodedProduct, order) - 160usize];
+        [::std::mem::offset_of!(CodedProduct, order) - 144usize];
     ["Offset of field: CodedProduct::expert_tiles"]
-        [::std::mem::offset_of!(CodedProduct, expert_tiles) - 168usize];
+        [::std::mem::offset_of!(CodedProduct, expert_tiles) - 152usize];
     ["Offset of field: CodedProduct::expert_tile_count"]
-        [::std::mem::offset_of!(CodedProduct, expert_tile_count) - 176usize];
-    ["Offset of field: CodedProduct::rows"][::std::mem::offset_of!(CodedProduct, rows) - 184usize];
-    ["Offset of field: CodedProduct::step"][::std::mem::offset_of!(CodedProduct, step) - 188usize];
+        [::std::mem::offset_of!(CodedProduct, expert_tile_count) - 160usize];
+    ["Offset of field: CodedProduct::rows"][::std::mem::offset_of!(CodedProduct, rows) - 168usize];
+    ["Offset of field: CodedProduct::step"][::std::mem::offset_of!(CodedProduct, step) - 172usize];
     ["Offset of field: CodedProduct::outputs"]
-        [::std::mem::offset_of!(CodedProduct, outputs) - 192usize];
+        [::std::mem::offset_of!(CodedProduct, outputs) - 176usize];
     ["Offset of field: CodedProduct::top_k"]
-        [::std::mem::offset_of!(CodedProduct, top_k) - 196usize];
-    ["Offset of field: CodedProduct::end"][::std::mem::offset_of!(CodedProduct, end) - 200usize];
-    ["Offset of field: CodedProduct::kind"][::std::mem::offset_of!(CodedProduct, kind) - 204usize];
+        [::std::mem::offset_of!(CodedProduct, top_k) - 180usize];
+    ["Offset of field: CodedProduct::end"][::std::mem::offset_of!(CodedProduct, end) - 184usize];
+    ["Offset of field: CodedProduct::kind"][::std::mem::offset_of!(CodedProduct, kind) - 188usize];
+};
+#[doc = " How a matrix of two dimensions is copied by boxes: the driver's CUtensorMap."]
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct TensorMap {
+    pub opaque: [u64; 16usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TensorMap"][::std::mem::size_of::<TensorMap>() - 128usize];
+    ["Alignment of TensorMap"][::std::mem::align_of::<TensorMap>() - 64usize];
+    ["Offset of field: TensorMap::opaque"][::std::mem::offset_of!(TensorMap, opaque) - 0usize];
+};
+#[doc = " A product by coded_wgmma or coded_experts: boxes of CODED_TILE / 2 rows of one block of codes,\n and (not of experts) of a tile's rows of x and 64 inputs, in swizzled panels (warpgroup.cuh)."]
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct CodedTiles {
+    pub codes: TensorMap,
+    pub inputs: TensorMap,
+    pub product: CodedProduct,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CodedTiles"][::std::mem::size_of::<CodedTiles>() - 448usize];
+    ["Alignment of CodedTiles"][::std::mem::align_of::<CodedTiles>() - 64usize];
+    ["Offset of field: CodedTiles::codes"][::std::mem::offset_of!(CodedTiles, codes) - 0usize];
+    ["Offset of field: CodedTiles::inputs"][::std::mem::offset_of!(CodedTiles, inputs) - 128usize];
+    ["Offset of field: CodedTiles::product"]
+        [::std::mem::offset_of!(CodedTiles, product) - 256usize];
 };

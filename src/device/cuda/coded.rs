@@ -24,9 +24,11 @@ use crate::internal;
 const COMMON_FACTOR: f32 = 1.0 / 4096.0;
 /// The largest scale or zero times it that f16 is to hold.
 const F16_SCALES_MAX: f32 = 16384.0;
-/// A zero is at most so many scales, so that f16 holds it; where a group has next to no scale
-/// beside its offset, the scale is raised.
-const ZERO_MAX: f32 = 2048.0;
+/// A zero is at most so many scales, so that f16 (f32) holds it well; where a group has next to no
+/// scale beside its offset, the scale is raised, and codes of four bits weigh at most a thousandth
+/// (a 250 000th) of the offset more than they did.
+const ZERO_MAX_F16: f32 = 16384.0;
+const ZERO_MAX_F32: f32 = 4_194_304.0;
 
 /// A matrix of codes.
 pub struct Coded {
@@ -129,14 +131,49 @@ impl Coded {
         Ok(Coded { matrix, inputs: form.inputs, order: None, _rows: rows, factor })
     }
 
+    /// What the codes mean, as a plain weight.
+    ///
+    /// # Errors
+    /// No room.
+    pub fn values(
+        &self,
+        context: &Arc<Context>,
+        kernels: &Kernels,
+        act: DType,
+        name: &str,
+    ) -> Result<Memory> {
+        let rows = self.matrix.outputs as usize;
+        let values = Memory::new(context, rows * self.matrix.inputs as usize * act.bytes(), name)?;
+        self.unpack(context, kernels, values.address, 0, rows)?;
+        Ok(values)
+    }
+
+    /// Some of its rows as plain ones, `[rows, inputs]` of the device's type.
+    ///
+    /// # Errors
+    /// Of the driver.
+    pub fn unpack(
+        &self,
+        context: &Context,
+        kernels: &Kernels,
+        to: DevicePtr,
+        first_row: usize,
+        rows: usize,
+    ) -> Result<()> {
+        let parameters = abi::UnpackCodes {
+            from: self.matrix,
+            to,
+            first_row: first_row as u32,
+            rows: rows as u32,
+        };
+        let blocks = rows * self.matrix.blocks as usize;
+        let grid = [blocks.div_ceil(abi::UNPACK_BLOCKS as usize), 1];
+        kernels.unpack_codes.launch(context, grid, 4 * abi::UNPACK_BLOCKS, &parameters)
+    }
+
     /// Codes have eight bits.
     pub fn wide(&self) -> bool {
         matches!(self.matrix.kind, CodeKind::E4m3 | CodeKind::Int8)
-    }
-
-    /// Bytes from row to row where there is nothing but codes.
-    pub fn padded_inputs(&self) -> usize {
-        self.matrix.blocks as usize * abi::CODE_BLOCK_BYTES as usize
     }
 
     /// Codes, scales and order as a checkpoint has them.
@@ -250,7 +287,8 @@ impl Coded {
             ScaleOver::Matrix => (abi::ScaleOver::Matrix, matrices),
             ScaleOver::Row => (abi::ScaleOver::Row, outputs),
             ScaleOver::Block => {
-                (abi::ScaleOver::Block, outputs.div_ceil(block) * inputs.div_ceil(block))
+                let down = matrices * (outputs / matrices).div_ceil(block);
+                (abi::ScaleOver::Block, down * inputs.div_ceil(block))
             }
         };
 
@@ -324,7 +362,7 @@ impl Scales {
             let own = &part.scales[r * groups..(r + 1) * groups];
             let offsets = if form.offsets { &part.offsets[r * groups..] } else { &[][..] };
             let raised = |g: usize| match offsets.get(g) {
-                Some(offset) => raised(own[g], *offset),
+                Some(offset) => raised(own[g], *offset, act),
                 None => own[g],
             };
             let most = (0..groups).map(|g| raised(g).abs()).fold(0.0, f32::max);
@@ -351,9 +389,10 @@ impl Scales {
     }
 }
 
-/// A scale beside which this offset is at most [`ZERO_MAX`] scales.
-fn raised(scale: f32, offset: f32) -> f32 {
-    let least = offset.abs() / ZERO_MAX;
+/// A scale beside which this offset is at most as many scales as zeros may be.
+fn raised(scale: f32, offset: f32, act: DType) -> f32 {
+    let most = if act == DType::F32 { ZERO_MAX_F32 } else { ZERO_MAX_F16 };
+    let least = offset.abs() / most;
     if scale.abs() >= least {
         scale
     } else {
@@ -415,15 +454,26 @@ mod tests {
             scales: vec![0.75e-3, 0.0],
             offsets: vec![3e-3, 0.5],
         };
-        let matrix = layout(&form, 1, 64, DType::BF16).unwrap();
-        let scales = Scales::of(&part, &form, &matrix, DType::BF16);
-        let factor = f32::from_le_bytes(scales.factors.try_into().unwrap());
         let halves = |bytes: &[u8]| -> Vec<f32> {
             bytes.chunks(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
         };
-        let (s, z) = (halves(&scales.scales), halves(&scales.zeros));
-        let close = |a: f32, b: f32| (a - b).abs() <= b.abs() * 1e-3;
-        assert!(close(s[0] * factor, 0.75e-3) && close(z[0], 4.0), "{s:?} {z:?} {factor}");
-        assert!(close(s[1] * factor * z[1], 0.5), "{s:?} {z:?} {factor}");
+        let singles = |bytes: &[u8]| -> Vec<f32> {
+            bytes.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        };
+        for (act, tolerance) in [(DType::BF16, 1e-3), (DType::F32, 4e-6)] {
+            let matrix = layout(&form, 1, 64, act).unwrap();
+            let scales = Scales::of(&part, &form, &matrix, act);
+            let factor = f32::from_le_bytes(scales.factors.try_into().unwrap());
+            let read =
+                |bytes: &[u8]| if act == DType::F32 { singles(bytes) } else { halves(bytes) };
+            let (s, z) = (read(&scales.scales), read(&scales.zeros));
+            let value = |group: usize, number: f32| factor * s[group] * (number + z[group]);
+            let close = |a: f32, b: f32| (a - b).abs() <= b.abs() * tolerance;
+            for number in [-8.0, 7.0] {
+                assert!(close(value(0, number), 0.75e-3 * number + 3e-3), "{s:?} {z:?} {factor}");
+                // Whatever the codes of a group without a scale are.
+                assert!(close(value(1, number), 0.5), "{s:?} {z:?} {factor}");
+            }
+        }
     }
 }

@@ -36,8 +36,9 @@ impl Default for Made {
     }
 }
 
-fn rounding(inputs: Option<InputQuant>) -> (InputRounding, f32, f32) {
-    match inputs {
+/// Rows of so many inputs by this rule; no addresses yet.
+fn round(rule: Option<InputQuant>, inputs: usize) -> abi::RoundInputs {
+    let (kind, step, zero) = match rule {
         None => (InputRounding::None, 1.0, 0.0),
         Some(InputQuant::E4m3Tensor { step }) => (InputRounding::E4m3Tensor, step, 0.0),
         Some(InputQuant::E4m3Row) => (InputRounding::E4m3Row, 1.0, 0.0),
@@ -48,6 +49,20 @@ fn rounding(inputs: Option<InputQuant>) -> (InputRounding, f32, f32) {
         }
         Some(InputQuant::Int8Row) => (InputRounding::Int8Row, 1.0, 0.0),
         Some(InputQuant::Int8RowWithZero) => (InputRounding::Int8RowWithZero, 1.0, 0.0),
+    };
+
+    abi::RoundInputs {
+        x: DevicePtr::NULL,
+        order: DevicePtr::NULL,
+        codes: DevicePtr::NULL,
+        bytes: DevicePtr::NULL,
+        steps: DevicePtr::NULL,
+        inputs: inputs as u32,
+        padded_inputs: padded_inputs(inputs) as u32,
+        step,
+        zero,
+        kind,
+        values: 0,
     }
 }
 
@@ -97,29 +112,13 @@ impl Cuda {
             return Ok(Inputs { x: codes, steps });
         }
         let buffers = self.buffers()?;
-        let to = buffers.codes.address;
+        let (to, steps) = (buffers.codes.address, buffers.steps.address);
+        let (codes, bytes) = if bytes { (DevicePtr::NULL, to) } else { (to, DevicePtr::NULL) };
         let order = coded.order.as_ref().map_or(DevicePtr::NULL, |order| order.address);
-        let (kind, step, zero) = rounding(coded.inputs);
-
-        self.kernels.round_inputs.launch(
-            &self.context,
-            [rows, 1],
-            abi::ROUND_THREADS,
-            &abi::RoundInputs {
-                x,
-                order,
-                codes: if bytes { DevicePtr::NULL } else { to },
-                bytes: if bytes { to } else { DevicePtr::NULL },
-                steps: buffers.steps.address,
-                inputs: coded.matrix.inputs,
-                padded_inputs: coded.padded_inputs() as u32,
-                step,
-                zero,
-                kind,
-                values: 0,
-            },
-        )?;
-        Ok(Inputs { x: to, steps: buffers.steps.address })
+        let inputs = coded.matrix.inputs as usize;
+        let parameters = abi::RoundInputs { order, codes, bytes, ..round(coded.inputs, inputs) };
+        self.round(rows, abi::RoundInputs { x, steps, ..parameters })?;
+        Ok(Inputs { x: to, steps })
     }
 
     /// Inputs of a weight that is not held as codes, as its products are to see them: rounded, and
@@ -135,27 +134,15 @@ impl Cuda {
         let context = self.context.clone();
         self.coded.reserve(&context, self.dtype, rows.div_ceil(self.coded.top_k.max(1)))?;
         let buffers = self.buffers()?;
-        let (kind, step, zero) = rounding(Some(rule));
-        let to = buffers.codes.address;
+        let (codes, steps) = (buffers.codes.address, buffers.steps.address);
 
-        self.kernels.round_inputs.launch(
-            &self.context,
-            [rows, 1],
-            abi::ROUND_THREADS,
-            &abi::RoundInputs {
-                x,
-                order: DevicePtr::NULL,
-                codes: to,
-                bytes: DevicePtr::NULL,
-                steps: buffers.steps.address,
-                inputs: inputs as u32,
-                padded_inputs: padded_inputs(inputs) as u32,
-                step,
-                zero,
-                kind,
-                values: 1,
-            },
-        )?;
-        Ok(to)
+        let parameters = round(Some(rule), inputs);
+        self.round(rows, abi::RoundInputs { x, codes, steps, values: 1, ..parameters })?;
+        Ok(codes)
+    }
+
+    fn round(&self, rows: usize, parameters: abi::RoundInputs) -> Result<()> {
+        let kernel = &self.kernels.round_inputs;
+        kernel.launch(&self.context, [rows, 1], abi::ROUND_THREADS, &parameters)
     }
 }

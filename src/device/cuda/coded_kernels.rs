@@ -1,7 +1,7 @@
 //! Which kernel multiplies by which codes. The products of codes and their experts ask it; it knows
 //! no weight.
 
-use super::abi::{self, CodeKind, CodedProduct};
+use super::abi::{self, CodeKind, CodedProduct, CodedTiles};
 use super::context::Context;
 use super::launch::Kernel;
 use super::module::Kernels;
@@ -51,14 +51,15 @@ pub fn small(k: &Kernels, kind: CodeKind) -> &Kernel<CodedProduct> {
 #[derive(Clone, Copy)]
 pub struct Tiled<'a> {
     /// The kernel itself.
-    pub kernel: &'a Kernel<CodedProduct>,
+    pub kernel: &'a Kernel<CodedTiles>,
     /// Bytes of shared memory of a block.
     pub shared: usize,
     /// Rows of x of a tile.
     pub columns: usize,
 }
 
-fn tiled(kernel: &Kernel<CodedProduct>, few: bool) -> Tiled<'_> {
+/// A kernel with its tiles: of a few rows, or of many.
+pub fn tiled(kernel: &Kernel<CodedTiles>, few: bool) -> Tiled<'_> {
     let (shared, columns) = if few {
         (abi::CODED_FEW_SHARED_BYTES, abi::CODED_FEW_ROWS)
     } else {
@@ -101,8 +102,13 @@ pub fn experts(k: &Kernels, kind: CodeKind, choices: usize) -> Option<Tiled<'_>>
     Some(tiled(kernel, few))
 }
 
+/// Whether there are kernels for experts of codes on this card.
+pub fn has_experts(context: &Context, act: DType) -> bool {
+    context.capability == WGMMA && act != DType::F32
+}
+
 /// Whether experts may be held as codes of this form on this card.
 pub fn takes_experts(context: &Context, act: DType, desc: &WeightDesc<'_>) -> bool {
     let table = matches!(desc.quant.map(|form| form.codes), Some(CodeType::Table(_)));
-    context.capability == WGMMA && act != DType::F32 && desc.inputs.is_multiple_of(8) && !table
+    has_experts(context, act) && desc.inputs.is_multiple_of(8) && !table
 }

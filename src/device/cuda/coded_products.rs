@@ -8,17 +8,18 @@
 //! | any, E4M3 by E4M3 | cuBLASLt, scales behind it |
 //! | any | codes to plain weights, a slice at a time, and cuBLASLt |
 
-use super::abi::{self, CodeKind, CodedEnd, CodedProduct};
+use super::abi::{self, CodeKind, CodedEnd, CodedProduct, CodedTiles};
 use super::coded::Coded;
 use super::coded_inputs::Inputs;
 use super::coded_kernels::{experts, small, wgmma, Tiled, BULK_COPIES, WGMMA};
-use super::coded_scratch::{resident_blocks, WGMMA_ROWS};
+use super::coded_scratch::{padded_inputs, WGMMA_ROWS};
 use super::device_ptr::DevicePtr;
 use super::gemm_product::{Operands, Product};
 use super::gemm_small_m::End;
 use super::launch::Kernel;
 use super::products::columns;
 use super::tensor::{Holds, Input};
+use super::tensor_map::Matrix;
 use super::{Cuda, ROW_THREADS};
 use crate::device::{DType, InputQuant};
 use crate::error::Result;
@@ -40,6 +41,23 @@ pub(super) struct Choices {
     pub top_k: usize,
 }
 
+/// Tiles of coded_wgmma or coded_experts for so many outputs.
+fn tiles(end: CodedEnd, outputs: usize) -> usize {
+    let tile = abi::CODED_TILE as usize;
+    match end {
+        CodedEnd::Gated => (outputs / 2).div_ceil(tile / 2),
+        CodedEnd::Act | CodedEnd::Logits => outputs.div_ceil(tile),
+    }
+}
+
+/// Half a tile's rows of a block of codes, in each box.
+fn boxes_of_codes(product: &CodedProduct) -> Result<abi::TensorMap> {
+    let w = &product.w;
+    let row_bytes = w.row_bytes as usize;
+    let rows = Matrix { first: w.rows, columns: row_bytes, rows: w.outputs as usize, row_bytes };
+    rows.boxes_of_bytes(abi::CODE_BLOCK_BYTES as usize, abi::CODED_TILE as usize / 2)
+}
+
 impl Cuda {
     /// y = end(x W^T + bias) over `rows` rows, W of codes; addresses as in [`Cuda::product`].
     pub(super) fn coded_product(
@@ -59,11 +77,13 @@ impl Cuda {
         if self.takes_e4m3(coded) {
             if self.takes_few(rows, coded, 1) {
                 let kernel = &self.kernels.coded_small_e4m3_bytes;
-                let by_row = coded.inputs == Some(InputQuant::E4m3Row);
-                let inputs = if by_row && x.holds == Holds::Bytes {
-                    Inputs { x: x.codes, steps: x.steps }
-                } else {
+                let made = coded.inputs == Some(InputQuant::E4m3Row) && x.holds == Holds::Bytes;
+                // Each block rounds a single row on the way; several, one after the other, take
+                // longer than a launch.
+                let inputs = if rows == 1 && !made {
                     Inputs { x: x.x, steps: DevicePtr::NULL }
+                } else {
+                    self.rounded(rows, coded, true, x)?
                 };
                 return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
             }
@@ -80,20 +100,17 @@ impl Cuda {
         let on_tensor_cores = self.dtype != DType::F32
             && capability >= BULK_COPIES
             && coded.matrix.inputs.is_multiple_of(8);
-        let act = self.dtype.bytes();
-        if on_tensor_cores && rows <= SMALL_ROWS && self.takes_few(rows, coded, act) {
-            let kernel = small(&kernels, coded.matrix.kind);
+        let kind = coded.matrix.kind;
+        let by_tiles = on_tensor_cores && capability == WGMMA && rows <= WGMMA_ROWS;
+        let tiled = if by_tiles { wgmma(&kernels, kind, rows) } else { None };
+        let few = on_tensor_cores && self.takes_few(rows, coded, self.dtype.bytes());
+        if few && (rows <= SMALL_ROWS || tiled.is_none()) {
+            let kernel = small(&kernels, kind);
             return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
         }
-        if on_tensor_cores && capability == WGMMA && rows <= WGMMA_ROWS {
-            if let Some(tiled) = wgmma(&kernels, coded.matrix.kind, rows) {
-                let product = self.describe(rows, coded, bias, end, &inputs, y)?;
-                return self.wgmma_product(tiled, &product);
-            }
-        }
-        if on_tensor_cores && self.takes_few(rows, coded, act) {
-            let kernel = small(&kernels, coded.matrix.kind);
-            return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
+        if let Some(tiled) = tiled {
+            let product = self.describe(rows, coded, bias, end, &inputs, y)?;
+            return self.wgmma_product(tiled, product);
         }
         self.unpacked_product(rows, coded, bias, end, &inputs, y)
     }
@@ -111,11 +128,15 @@ impl Cuda {
     /// memory.
     fn takes_few(&self, rows: usize, coded: &Coded, bytes: usize) -> bool {
         let block = abi::CODE_BLOCK_BYTES as usize * if coded.wide() { 1 } else { 2 };
-        let pitch = (coded.matrix.blocks as usize * block * bytes + 63) / 128 * 128 + 64;
+        let blocks = coded.matrix.blocks as usize;
+        let pitch = (blocks * block * bytes + 63) / 128 * 128 + 64;
+        // Of INT4 alone, where they are few: the sums of each group.
+        let sums = blocks * coded.matrix.scales.max(1) as usize * 4;
+        let held = rows * pitch + sums * abi::CODED_SMALL_ROWS as usize;
         self.dtype != DType::F32
             && self.context.capability >= BULK_COPIES
             && rows <= abi::CODED_SMALL_ROWS as usize
-            && rows * pitch <= abi::CODED_SMALL_X_BYTES as usize
+            && held <= abi::CODED_SMALL_X_BYTES as usize
     }
 
     fn describe(
@@ -127,7 +148,6 @@ impl Cuda {
         inputs: &Inputs,
         y: DevicePtr,
     ) -> Result<CodedProduct> {
-        let buffers = self.buffers()?;
         let (end, kind) = match end {
             End::Act(kind) => (CodedEnd::Act, kind),
             End::Gated(kind) => (CodedEnd::Gated, kind),
@@ -140,8 +160,6 @@ impl Cuda {
             steps: inputs.steps,
             bias,
             y,
-            partial: buffers.partial.address,
-            arrivals: buffers.arrivals.address,
             order: DevicePtr::NULL,
             expert_tiles: DevicePtr::NULL,
             expert_tile_count: DevicePtr::NULL,
@@ -210,28 +228,30 @@ impl Cuda {
             top_k: choices.top_k as u32,
             ..self.describe(rows, coded, DevicePtr::NULL, end, &inputs, y)?
         };
-        let tile = abi::CODED_TILE as usize;
-        let across = match product.end {
-            CodedEnd::Gated => (outputs / 2).div_ceil(tile / 2),
-            CodedEnd::Act | CodedEnd::Logits => outputs.div_ceil(tile),
-        };
-        let blocks = [across, choices.most_tiles];
-        kernel.launch_shared(&self.context, blocks, abi::CODED_THREADS, shared, &product)
+        let blocks = [tiles(product.end, outputs), choices.most_tiles];
+        let codes = boxes_of_codes(&product)?;
+        // Rows of x are gathered without a map.
+        let parameters = CodedTiles { codes, inputs: codes, product };
+        kernel.launch_shared(&self.context, blocks, abi::CODED_THREADS, shared, &parameters)
     }
 
-    fn wgmma_product(&self, tiled: Tiled<'_>, product: &CodedProduct) -> Result<()> {
+    fn wgmma_product(&self, tiled: Tiled<'_>, product: CodedProduct) -> Result<()> {
         let Tiled { kernel, shared, columns } = tiled;
-        let across = (product.rows as usize).div_ceil(columns);
-        let outputs = product.w.outputs as usize;
-        let tile = abi::CODED_TILE as usize;
-        let tiles = match product.end {
-            CodedEnd::Gated => (outputs / 2).div_ceil(tile / 2),
-            CodedEnd::Act | CodedEnd::Logits => outputs.div_ceil(tile),
+        let x = Matrix {
+            first: product.x,
+            columns: product.w.inputs as usize,
+            rows: product.rows as usize,
+            row_bytes: product.w.inputs as usize * self.dtype.bytes(),
         };
-        // Each block has at least one unit of work.
-        let units = tiles * product.w.blocks as usize;
-        let blocks = (resident_blocks(&self.context) / across).clamp(1, units);
-        kernel.launch_shared(&self.context, [blocks, across], abi::CODED_THREADS, shared, product)
+        let inputs = x.panels(self.dtype, columns)?;
+        let parameters = CodedTiles { codes: boxes_of_codes(&product)?, inputs, product };
+
+        let across = (product.rows as usize).div_ceil(columns);
+        let tiles = tiles(product.end, product.w.outputs as usize);
+        let shares = self.shares.best(tiles * across, product.w.blocks as usize);
+        let blocks = [tiles * shares, across];
+        let threads = abi::CODED_THREADS;
+        kernel.launch_clusters(&self.context, blocks, shares, threads, shared, &parameters)
     }
 
     fn e4m3_product(
@@ -249,7 +269,7 @@ impl Cuda {
         let product = Product {
             rows,
             outputs,
-            inputs: coded.padded_inputs(),
+            inputs: padded_inputs(coded.matrix.inputs as usize),
             stride: outputs,
             logits: false,
             operands: Operands::E4m3,
@@ -289,18 +309,7 @@ impl Cuda {
 
         for first in (0..outputs).step_by(slice) {
             let count = slice.min(outputs - first);
-            let lanes = count * matrix.blocks as usize * 4;
-            self.kernels.unpack_codes.launch(
-                &self.context,
-                [lanes.div_ceil(256), 1],
-                256,
-                &abi::UnpackCodes {
-                    from: matrix,
-                    to: plain,
-                    first_row: first as u32,
-                    rows: count as u32,
-                },
-            )?;
+            coded.unpack(&self.context, &self.kernels, plain, first, count)?;
             let product = Product {
                 rows,
                 outputs: count,

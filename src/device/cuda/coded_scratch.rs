@@ -13,19 +13,16 @@ use crate::error::Result;
 /// Rows of x up to which coded_wgmma is faster than plain weights in between.
 pub const WGMMA_ROWS: usize = 256;
 /// Plain weights that stand between codes and cuBLASLt at a time: they are to stay in L2.
-const SLICE_BYTES: usize = 32 << 20;
+const SLICE_BYTES: usize = 128 << 20;
 
 /// What products of codes need beside them; made by `reserve`, for the widest.
 #[derive(Default)]
 pub struct CodedScratch {
-    /// Widest inputs and blocks of codes so far; whether inputs of some are rounded.
+    /// Widest inputs so far; whether inputs of some are rounded.
     inputs: usize,
-    padded: usize,
     rounded: bool,
     /// Bytes of the largest matrix as plain weights.
     plain_bytes: usize,
-    /// Tiles of the largest matrix.
-    tiles: usize,
     /// Experts of a row.
     pub top_k: usize,
     /// None before the first weight.
@@ -39,16 +36,12 @@ pub struct Buffers {
     pub steps: Memory,
     /// Weights that are unpacked for a product.
     pub plain: Memory,
-    /// Sums of parts of tiles, and who has arrived.
-    pub partial: Memory,
-    pub arrivals: Memory,
 }
 
 impl CodedScratch {
     /// A weight was loaded that is not held as codes, and whose inputs are rounded.
     pub fn note_rounded(&mut self, inputs: usize) {
         self.inputs = self.inputs.max(inputs);
-        self.padded = self.padded.max(padded_inputs(inputs));
         self.rounded = true;
     }
 
@@ -56,12 +49,9 @@ impl CodedScratch {
     pub fn note(&mut self, coded: &Coded, act: DType) {
         let m = &coded.matrix;
         self.inputs = self.inputs.max(m.inputs as usize);
-        self.padded = self.padded.max(coded.padded_inputs());
         self.rounded |= coded.inputs.is_some() || coded.order.is_some();
         let plain = m.outputs as usize * m.inputs as usize * act.bytes();
         self.plain_bytes = self.plain_bytes.max(plain);
-        self.tiles =
-            self.tiles.max(2 * (m.outputs as usize).div_ceil(abi::CODED_TILE as usize) + 2);
     }
 
     /// Bytes of the largest matrix, or of the largest slice of it, as plain weights.
@@ -80,10 +70,10 @@ impl CodedScratch {
         if self.inputs == 0 {
             return Ok(());
         }
-        let sizes = self.sizes(context, act, rows);
+        let sizes = self.sizes(act, rows);
         let old = self.buffers.as_ref();
         let enough = |b: &Buffers| {
-            let held = [&b.codes, &b.steps, &b.plain, &b.partial, &b.arrivals];
+            let held = [&b.codes, &b.steps, &b.plain];
             held.iter().zip(sizes).all(|(memory, bytes)| memory.bytes >= bytes)
         };
         if old.is_some_and(enough) {
@@ -91,52 +81,34 @@ impl CodedScratch {
         }
 
         self.buffers = None;
-        let [codes, steps, plain, partial, arrivals] = sizes;
+        let [codes, steps, plain] = sizes;
         let memory = |bytes, what| Memory::new(context, bytes, what);
-        let buffers = Buffers {
+        self.buffers = Some(Buffers {
             codes: memory(codes, "rounded inputs")?,
             steps: memory(steps, "steps of rounded inputs")?,
             plain: memory(plain, "weights unpacked for a product")?,
-            partial: memory(partial, "sums of products")?,
-            arrivals: memory(arrivals, "counters of products")?,
-        };
-        buffers.arrivals.fill(0)?;
-        self.buffers = Some(buffers);
+        });
         Ok(())
     }
 
     /// Bytes of the buffers, in their order.
-    fn sizes(&self, context: &Context, act: DType, rows: usize) -> [usize; 5] {
-        let row_bytes = (self.inputs * act.bytes()).max(self.padded);
+    fn sizes(&self, act: DType, rows: usize) -> [usize; 3] {
+        let row_bytes = (self.inputs * act.bytes()).max(padded_inputs(self.inputs));
         let rounded = if self.rounded { rows * self.top_k.max(1) } else { 0 };
-        let columns = WGMMA_ROWS.div_ceil(abi::CODED_MANY_ROWS as usize);
-        let tile_bytes = (abi::CODED_TILE * abi::CODED_MANY_ROWS * 4) as usize;
-        [
-            rounded * row_bytes,
-            rounded * 4,
-            self.plain_slice(),
-            2 * resident_blocks(context) * tile_bytes,
-            columns * self.tiles * 4,
-        ]
+        [rounded * row_bytes, rounded * 4, self.plain_slice()]
     }
 }
 
 /// What products of codes whose inputs are so wide take beside weights, at most: rounded inputs of
-/// a step, those that norms make, and what does not depend on the step.
+/// a step, those that norms make, and a slice of plain weights.
 pub fn extra_bytes(step_tokens: usize, act: DType, inputs: usize) -> usize {
-    const REST_BYTES: usize = 64 << 20;
     if inputs == 0 {
         return 0;
     }
-    2 * step_tokens * (inputs * act.bytes() + 4) + SLICE_BYTES + REST_BYTES
+    2 * step_tokens * (inputs * act.bytes() + 4) + SLICE_BYTES
 }
 
 /// Bytes of a row of E4M3 codes in the order of a coded matrix.
 pub(super) fn padded_inputs(inputs: usize) -> usize {
     inputs.next_multiple_of(abi::CODE_BLOCK_BYTES as usize)
-}
-
-/// Blocks of coded_wgmma that a card holds.
-pub fn resident_blocks(context: &Context) -> usize {
-    (abi::CODED_BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors) as usize
 }

@@ -72,6 +72,29 @@ impl<P: Copy> Kernel<P> {
         Ok(blocks as usize * context.multiprocessors as usize)
     }
 
+    /// Clusters of so many blocks that the card holds at once; blocks as in
+    /// [`Kernel::resident_blocks`].
+    pub fn resident_clusters(
+        &self,
+        cluster: usize,
+        threads: u32,
+        shared_bytes: usize,
+    ) -> Result<usize> {
+        let mut attributes = [clusters_of(cluster)];
+        let config = sys::CUlaunchConfig {
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: 1,
+            ..configuration([cluster, 1], threads, shared_bytes)
+        };
+        let mut clusters = 0;
+        // SAFETY: a live place to write to, a function of a loaded module, and a configuration
+        // whose attributes live through the call.
+        let code =
+            unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, self.function, &config) };
+        check(code, self.name)?;
+        Ok(clusters as usize)
+    }
+
     /// Start on the context's stream. `blocks` is the grid, `threads` those of a block. Nothing is
     /// started where the grid is empty.
     pub fn launch(
@@ -93,23 +116,32 @@ impl<P: Copy> Kernel<P> {
         shared_bytes: usize,
         parameters: &P,
     ) -> Result<()> {
+        self.launch_clusters(context, blocks, 1, threads, shared_bytes, parameters)
+    }
+
+    /// The same of clusters: so many neighbours of the grid's first dimension, whose extent is a
+    /// multiple, are one. More than 1 on compute capability 9.0 and later only.
+    pub fn launch_clusters(
+        &self,
+        context: &Context,
+        blocks: [usize; 2],
+        cluster: usize,
+        threads: u32,
+        shared_bytes: usize,
+        parameters: &P,
+    ) -> Result<()> {
         let [x, y] = blocks;
         if x == 0 || y == 0 {
             return Ok(());
         }
         let mut place = ptr::from_ref(parameters).cast_mut().cast();
-        let mut attribute = serialization();
+        // The second one counts only where there are clusters.
+        let mut attributes = [serialization(), clusters_of(cluster)];
+        let overlaps = self.capability >= OVERLAPS_FROM;
         let mut config = sys::CUlaunchConfig {
-            gridDimX: x as u32,
-            gridDimY: y as u32,
-            gridDimZ: 1,
-            blockDimX: threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: shared_bytes as u32,
-            hStream: context.stream(),
-            attrs: &mut attribute,
-            numAttrs: u32::from(self.capability >= OVERLAPS_FROM),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: u32::from(overlaps) + u32::from(overlaps && cluster > 1),
+            ..configuration(blocks, threads, shared_bytes)
         };
         context.launch(self.function as u64, (x as u64) << 32 | y as u64, |stream| {
             config.hStream = stream;
@@ -123,6 +155,32 @@ impl<P: Copy> Kernel<P> {
             check(code, self.name)
         })
     }
+}
+
+/// Without attributes or a stream.
+fn configuration(blocks: [usize; 2], threads: u32, shared_bytes: usize) -> sys::CUlaunchConfig {
+    sys::CUlaunchConfig {
+        gridDimX: blocks[0] as u32,
+        gridDimY: blocks[1] as u32,
+        gridDimZ: 1,
+        blockDimX: threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: shared_bytes as u32,
+        hStream: ptr::null_mut(),
+        attrs: ptr::null_mut(),
+        numAttrs: 0,
+    }
+}
+
+/// Clusters of so many blocks.
+fn clusters_of(blocks: usize) -> sys::CUlaunchAttribute {
+    // SAFETY: as in `serialization`.
+    let mut attribute: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
+    attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attribute.value.clusterDim =
+        sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: blocks as u32, y: 1, z: 1 };
+    attribute
 }
 
 /// Leave to start before the kernel before is done; the kernel itself waits.

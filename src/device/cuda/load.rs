@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use super::coded_scratch::padded_inputs;
 use super::graphs::Graphs;
 use super::memory::Memory;
 use super::paged_attention::Attention;
@@ -51,7 +52,7 @@ impl LoadOps for Cuda {
         if coded.inputs != Some(InputQuant::E4m3Row) || !tensor.width.is_multiple_of(8) {
             return Ok(());
         }
-        let row_bytes = (tensor.width * tensor.dtype.bytes()).max(coded.padded_inputs());
+        let row_bytes = (tensor.width * tensor.dtype.bytes()).max(padded_inputs(tensor.width));
         let what = "rounded activations";
         tensor.rounded = Some(Rounded {
             codes: Memory::new(&self.context, tensor.rows * row_bytes, what)?,

@@ -45,6 +45,7 @@ mod coded_inputs;
 mod coded_kernels;
 mod coded_products;
 mod coded_scratch;
+mod coded_shares;
 mod context;
 mod dense;
 mod device_ptr;
@@ -69,12 +70,14 @@ mod staging;
 mod step;
 mod steps;
 mod tensor;
+mod tensor_map;
 pub mod weights;
 mod worklist;
 
 use std::sync::Arc;
 
 use self::coded_scratch::CodedScratch;
+use self::coded_shares::Shares;
 use self::context::Context;
 use self::device_ptr::DevicePtr;
 use self::gemm::Gemm;
@@ -121,6 +124,7 @@ pub struct Cuda {
     uploader: Uploader,
     adapters: Adapters,
     coded: CodedScratch,
+    shares: Shares,
     slots: Slots,
     sampler: Sampler,
     reserved: Option<Reserved>,
@@ -156,11 +160,11 @@ impl Cuda {
         coded_kernels::prepare(&context, &kernels)?;
         Ok(Cuda {
             dtype,
-            kernels,
             gemm: Gemm::new(&context, dtype)?,
             uploader: Uploader::new(&context),
             adapters: Adapters::default(),
             coded: CodedScratch::default(),
+            shares: Shares::of(&context, &kernels)?,
             slots: Slots::default(),
             sampler: Sampler::new(&context),
             reserved: None,
@@ -168,6 +172,7 @@ impl Cuda {
             padded: None,
             scratch: None,
             gate_up: 0,
+            kernels,
             context,
         })
     }
@@ -246,6 +251,7 @@ impl DeviceTypes for Cuda {
             total_bytes,
             free_bytes,
             depth: DEPTH,
+            experts_of_codes: coded_kernels::has_experts(&self.context, self.dtype),
         }
     }
 

@@ -230,15 +230,15 @@ kernels! {
         coded_small_int4(CodedProduct) coded_small_e2m1(CodedProduct)
         coded_small_table(CodedProduct);
     "coded_wgmma":
-        coded_few_e4m3(CodedProduct) coded_few_int8(CodedProduct)
-        coded_few_int4(CodedProduct) coded_few_e2m1(CodedProduct)
-        coded_many_e4m3(CodedProduct) coded_many_int8(CodedProduct)
-        coded_many_int4(CodedProduct) coded_many_e2m1(CodedProduct);
+        coded_few_e4m3(CodedTiles) coded_few_int8(CodedTiles)
+        coded_few_int4(CodedTiles) coded_few_e2m1(CodedTiles)
+        coded_many_e4m3(CodedTiles) coded_many_int8(CodedTiles)
+        coded_many_int4(CodedTiles) coded_many_e2m1(CodedTiles);
     "coded_experts":
-        coded_experts_few_e4m3(CodedProduct) coded_experts_few_int8(CodedProduct)
-        coded_experts_few_int4(CodedProduct) coded_experts_few_e2m1(CodedProduct)
-        coded_experts_many_e4m3(CodedProduct) coded_experts_many_int8(CodedProduct)
-        coded_experts_many_int4(CodedProduct) coded_experts_many_e2m1(CodedProduct);
+        coded_experts_few_e4m3(CodedTiles) coded_experts_few_int8(CodedTiles)
+        coded_experts_few_int4(CodedTiles) coded_experts_few_e2m1(CodedTiles)
+        coded_experts_many_e4m3(CodedTiles) coded_experts_many_int8(CodedTiles)
+        coded_experts_many_int4(CodedTiles) coded_experts_many_e2m1(CodedTiles);
     "sampler":
         mask_rows(MaskRows) adjust_rows(AdjustRows) scan_rows(ScanRows) draw_rows(DrawRows);
     "logprobs": keep_rows(KeepRows) report_parts(ReportParts) report_rows(ReportRows);

@@ -131,6 +131,11 @@ impl Uploader {
             Some(form) if coded(form) && expert_kernels => {
                 Held::Coded(self.coded(kernels, act, desc)?)
             }
+            Some(form) if coded(form) && matches!(desc.source, Source::Quantise { .. }) => {
+                // Experts without a kernel: what the codes mean.
+                let coded = self.coded(kernels, act, desc)?;
+                Held::Plain(coded.values(&self.context, kernels, act, desc.name)?)
+            }
             Some(_) => Held::Plain(self.unpacked(kernels, dtype, desc)?),
             None => Held::Plain(self.plain(kernels, dtype, desc)?),
         };

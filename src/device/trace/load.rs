@@ -26,10 +26,15 @@ impl LoadOps for Trace {
             (None, _) => product(&[weight.outputs, weight.inputs, weight.dtype.bytes()]),
         };
         self.held.weights = self.held.weights.saturating_add(bytes);
+        self.held.codes |= weight.quant.is_some();
         let count = match weight.kind {
             WeightKind::Experts { count, .. } => count,
             _ => 1,
         };
+        if weight.quant.is_some() && matches!(weight.kind, WeightKind::Experts { .. }) {
+            let plain = product(&[weight.outputs, weight.inputs, weight.dtype.bytes()]);
+            self.held.plain_experts += plain.saturating_sub(bytes);
+        }
         let (outputs, inputs) = (weight.outputs, weight.inputs);
         Ok(TraceWeight {
             outputs,
@@ -83,14 +88,19 @@ impl LoadOps for Trace {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Held;
     use super::*;
     use crate::device::{CodeType, Join};
 
     fn held(quant: Option<QuantForm>, source: Source<'static>) -> u64 {
+        held_of(WeightKind::Linear, quant, source).weights
+    }
+
+    fn held_of(kind: WeightKind, quant: Option<QuantForm>, source: Source<'static>) -> Held {
         let mut trace = Trace::new(DType::BF16);
         let desc = WeightDesc {
             name: "w",
-            kind: WeightKind::Linear,
+            kind,
             outputs: 10,
             inputs: 67,
             dtype: DType::BF16,
@@ -100,7 +110,20 @@ mod tests {
             source,
         };
         trace.upload(desc).unwrap();
-        trace.held().weights
+        trace.held()
+    }
+
+    #[test]
+    fn plain_experts_are_counted_beside() {
+        let dummy = || Source::Dummy { seed: 1, scale: 1.0 };
+        let form = QuantForm { codes: CodeType::Int4, group: 67, offsets: false, inputs: None };
+        let experts = WeightKind::Experts { count: 5, gated: false };
+        let (coded, plain) = (10 * (34 + 4), 10 * 67 * 2);
+        let held = held_of(experts, Some(form), dummy());
+        assert_eq!((held.weights, held.plain_experts, held.codes), (coded, plain - coded, true));
+        let held = held_of(experts, None, dummy());
+        assert_eq!((held.weights, held.plain_experts, held.codes), (plain, 0, false));
+        assert_eq!(held_of(WeightKind::Linear, Some(form), dummy()).plain_experts, 0);
     }
 
     #[test]

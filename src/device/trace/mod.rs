@@ -79,6 +79,10 @@ pub struct Held {
     pub adapters: u64,
     /// The KV pool.
     pub pages: u64,
+    /// Some weights are codes.
+    pub codes: bool,
+    /// What experts of codes take more where they must be plain weights; in no sum.
+    pub plain_experts: u64,
 }
 
 impl Held {
@@ -97,6 +101,8 @@ impl Held {
             slots: all(self.slots),
             adapters: all(self.adapters),
             pages: all(self.pages),
+            codes: self.codes,
+            plain_experts: all(self.plain_experts),
         }
     }
 }
@@ -200,6 +206,7 @@ impl DeviceTypes for Trace {
             total_bytes: 0,
             free_bytes: 0,
             depth: 1,
+            experts_of_codes: true,
         }
     }
 

@@ -62,7 +62,11 @@ pub(super) fn gpu_pool(
         return Ok((PoolSize { pages: limits.pages, available_bytes: 0 }, None));
     }
     let (mut held, _) = budget::footprint(spec, weights, limits, spec.dtype)?;
-    let (gate_up, coded) = (2 * spec.mlp_width(), spec.coded_width());
+    if !info.experts_of_codes {
+        held.weights = held.weights.saturating_add(held.plain_experts);
+    }
+    let gate_up = 2 * spec.mlp_width();
+    let coded = if held.codes { spec.product_width() } else { 0 };
     held.tensors += Cuda::extra_bytes(limits, spec.dtype, gate_up, spec.vocab_size, coded);
     Ok((budget::gpu_pool(info, &held, options, limits)?, None))
 }

@@ -165,12 +165,8 @@ impl ModelSpec {
         Ok(KvShape { layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
     }
 
-    /// The widest input of a product whose weight may be quantised, of a token's experts all
-    /// together; 0 where nothing is quantised.
-    pub fn coded_width(&self) -> usize {
-        if self.quant.is_none() {
-            return 0;
-        }
+    /// The widest input of a product, of a token's experts all together.
+    pub fn product_width(&self) -> usize {
         let experts = self.mixture.as_ref().map_or(0, |m| m.routing.top_k * m.ffn.max(self.hidden));
         let attention = self.heads * self.head_dim;
         [self.hidden, attention, self.mlp_width(), experts].into_iter().max().unwrap_or(0)

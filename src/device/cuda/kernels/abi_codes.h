@@ -84,9 +84,10 @@ constexpr u32 SCALE_BLOCK = 128;
 // atomics, 0 before.
 struct LargestWeights {
   DEVICE(const act) w;  // [outputs, inputs]
-  DEVICE(u32) largest;  // [matrices], [outputs] or [blocks of rows, blocks of inputs]
+  // [matrices], [outputs] or [matrices, blocks of rows, blocks of inputs]
+  DEVICE(u32) largest;
   u32 outputs, inputs;
-  u32 matrix_rows;  // Of SCALE_OVER_MATRIX: rows that share a scale.
+  u32 matrix_rows;  // Rows that share a scale, and among which blocks are counted.
   ScaleOver over;
 };
 
@@ -100,7 +101,11 @@ struct EncodeWeights {
   ScaleOver over;
 };
 
-// Rows of a coded matrix as plain ones.
+// Blocks of codes that a block of four times as many threads unpacks.
+constexpr u32 UNPACK_BLOCKS = 64;
+
+// Rows of a coded matrix as plain ones, not aligned to more than an element where inputs are no
+// multiple of 16 bytes.
 struct UnpackCodes {
   CodedMatrix from;
   DEVICE(act) to;  // [rows, inputs]
@@ -177,20 +182,23 @@ constexpr u32 CODED_SMALL_SHARED_BYTES = 108 * 1024;
 constexpr u32 CODED_SMALL_X_BYTES = 58 * 1024;
 constexpr u32 CODED_SMALL_MOST_STAGES = 6;
 
-// Threads, outputs and columns (rows of x) of a tile of coded_wgmma.
-constexpr u32 CODED_THREADS = 256;
-constexpr u32 CODED_TILE = 128;
+// Threads, outputs and columns (rows of x) of a tile of coded_wgmma; a block at a time is on a
+// multiprocessor.
+constexpr u32 CODED_THREADS = 512;
+constexpr u32 CODED_TILE = 256;
 constexpr u32 CODED_FEW_ROWS = 16;
 constexpr u32 CODED_MANY_ROWS = 64;
-constexpr u32 CODED_FEW_STAGES = 7;
-constexpr u32 CODED_MANY_STAGES = 4;
-constexpr u32 CODED_BLOCKS_PER_MULTIPROCESSOR = 2;
+constexpr u32 CODED_FEW_STAGES = 10;
+constexpr u32 CODED_MANY_STAGES = 6;
+// Blocks that share the inputs of a tile, at most: as many as every card lets be a cluster.
+constexpr u32 CODED_MOST_SHARES = 8;
 // Shared memory: stages of up to 128 inputs of each row of x and a block of each output's codes,
-// and room to align them.
+// what lies behind them, and room to align them.
+constexpr u32 CODED_REST_BYTES = 4096 + 1024;
 constexpr u32 CODED_FEW_SHARED_BYTES =
-    CODED_FEW_STAGES * (CODED_FEW_ROWS * 256 + CODED_TILE * CODE_BLOCK_BYTES) + 1024;
+    CODED_FEW_STAGES * (CODED_FEW_ROWS * 256 + CODED_TILE * CODE_BLOCK_BYTES) + CODED_REST_BYTES;
 constexpr u32 CODED_MANY_SHARED_BYTES =
-    CODED_MANY_STAGES * (CODED_MANY_ROWS * 256 + CODED_TILE * CODE_BLOCK_BYTES) + 1024;
+    CODED_MANY_STAGES * (CODED_MANY_ROWS * 256 + CODED_TILE * CODE_BLOCK_BYTES) + CODED_REST_BYTES;
 
 enum CodedEnd : u32 { CODED_END_ACT, CODED_END_GATED, CODED_END_LOGITS };
 
@@ -201,8 +209,6 @@ struct CodedProduct {
   DEVICE(const float) steps;  // [rows], or null: 1
   DEVICE(const float) bias;  // [outputs], or null
   DEVICE(void) y;  // act [rows, outputs], gated [rows, outputs / 2]; logits f32 [rows, outputs]
-  DEVICE(float) partial;  // Of coded_wgmma: [2 blocks, CODED_TILE * columns], parts of tiles' sums
-  DEVICE(u32) arrivals;  // Of coded_wgmma: [tiles], 0 between launches
   // Of experts alone: choices by expert, tiles of them and how many, as in MultiplyExperts. W are
   // all experts' matrices one below the other, x has a row for each row (gated) or choice.
   DEVICE(const u32) order;
@@ -216,4 +222,16 @@ struct CodedProduct {
   u32 top_k;
   CodedEnd end;
   Activation kind;
+};
+
+// How a matrix of two dimensions is copied by boxes: the driver's CUtensorMap.
+struct alignas(64) TensorMap {
+  u64 opaque[16];
+};
+
+// A product by coded_wgmma or coded_experts: boxes of CODED_TILE / 2 rows of one block of codes,
+// and (not of experts) of a tile's rows of x and 64 inputs, in swizzled panels (warpgroup.cuh).
+struct CodedTiles {
+  TensorMap codes, inputs;
+  CodedProduct product;
 };

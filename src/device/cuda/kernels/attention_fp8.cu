@@ -56,16 +56,20 @@ struct BytePages {
     constexpr int VECTOR = WIDE ? 4 : 1;
 #pragma unroll
     for (int k = 0; k < D / 16; k += VECTOR) {
+      u32 x[NT][4];
 #pragma unroll
       for (int n = 0; n < NT; n++) {
         const u32 key = row + n * 8 + lane / 4;
-        u32 x[4];
-        if (WIDE) load_shared(x, keys + at(key, k + lane % 4));
-        else x[0] = load_shared(keys + at(key, k) + lane % 4 * 4);
+        if (WIDE) load_shared(x[n], keys + at(key, k + lane % 4));
+        else x[n][0] = load_shared(keys + at(key, k) + lane % 4 * 4);
+      }
+      // Sums of different keys take turns: none waits for its own last product.
 #pragma unroll
-        for (int i = 0; i < VECTOR; i++) {
+      for (int i = 0; i < VECTOR; i++) {
+#pragma unroll
+        for (int n = 0; n < NT; n++) {
           u32 low, high;
-          Kv::pairs(x[i], low, high);
+          Kv::pairs(x[n][i], low, high);
           multiply(s[n], q[k + i], low, high);
         }
       }

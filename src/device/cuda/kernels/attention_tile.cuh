@@ -191,12 +191,16 @@ struct Tile {
     const u8* pool = reinterpret_cast<const u8*>(c.pool);
     const u64 slab = key_to_value<PIECES>(c);
     constexpr int ALL = KEYS * PIECES;
+    // Pieces of a thread that lie whole eights of keys apart go to places a constant apart.
+    constexpr bool EVEN = THREADS % (8 * PIECES) == 0;
+    constexpr u32 APART = THREADS / PIECES * Pages::PITCH;
+    const u32 first_to = stage + Pages::at(threadIdx.x / PIECES, threadIdx.x % PIECES);
 #pragma unroll
     for (int i = 0; i < (ALL + THREADS - 1) / THREADS; i++) {
       const u32 n = i * THREADS + threadIdx.x, key = n / PIECES, piece = n % PIECES;
       if (ALL % THREADS != 0 && n >= ALL) break;
       const u8* from = pool + ((u64)places[key] + piece) * 16;
-      const u32 to = stage + Pages::at(key, piece);
+      const u32 to = EVEN ? first_to + i * APART : stage + Pages::at(key, piece);
       const bool valid = first + key < end;
       copy_async(to, from, valid);
       copy_async(to + Pages::BYTES, from + slab, valid);
@@ -235,13 +239,16 @@ struct Tile {
       for (int n = 0; n < NT; n++) peak = fmaxf(peak, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
       peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 1));
       peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 2));
-      const float shrink = exp2_fast(row_max[half] - peak);
-      row_max[half] = peak;
-      row_sum[half] *= shrink;
+      // Most tiles have no score above all before: then no sum shrinks.
+      if (__any_sync(~0u, peak > row_max[half])) {
+        const float shrink = exp2_fast(row_max[half] - peak);
+        row_max[half] = peak;
+        row_sum[half] *= shrink;
 #pragma unroll
-      for (int t = 0; t < DT; t++) {
-        o[t][2 * half] *= shrink;
-        o[t][2 * half + 1] *= shrink;
+        for (int t = 0; t < DT; t++) {
+          o[t][2 * half] *= shrink;
+          o[t][2 * half + 1] *= shrink;
+        }
       }
 #pragma unroll
       for (int n = 0; n < NT; n++) {

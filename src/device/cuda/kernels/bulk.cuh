@@ -31,6 +31,17 @@ __device__ __forceinline__ void copy_bulk(u32 to, const void* from, u32 bytes, u
       : "memory");
 }
 
+// A box of a matrix of two dimensions, as its tensor map says, from column `column` of row `row`
+// on; zeros where it lies outside.
+__device__ __forceinline__ void copy_box(u32 to, const void* map, u32 column, u32 row,
+                                         u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+      "l"(map), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+
 // The barriers of a ring of stages: `full` by a copy's bytes, `empty` by the warps that multiply.
 // By the whole block, before any of them waits.
 __device__ __forceinline__ void start_ring(u32 full, u32 empty, u32 stages, u32 warps) {

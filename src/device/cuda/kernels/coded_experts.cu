@@ -1,6 +1,6 @@
 // Experts of codes on Hopper: the products of coded_wgmma.cu for the choices of one expert at a
-// time, 16 or 64 of them in a tile, whose rows of x are gathered on the way. A block has 128
-// outputs of an expert (64 gates with their ups) over all inputs. Floor: the codes of the experts
+// time, 16 or 64 of them in a tile, whose rows of x are gathered on the way. A block has 256
+// outputs of an expert (128 gates with their ups) over all inputs. Floor: the codes of the experts
 // that are met, once for each of their tiles, / bandwidth.
 #include "coded_tile.cuh"
 

@@ -25,6 +25,12 @@ struct Tile {
   static constexpr u32 STEPS = Decode<KIND>::STEPS, PER_WORD = Decode<KIND>::PER_WORD;
   static constexpr u32 INPUTS = STEPS * 16;  // of a block
   static constexpr u32 X_BYTES = BYTES ? INPUTS : INPUTS * 2;  // of a block of x
+  // Codes become numbers that are too large by the same, and the sums of x correct the products:
+  // cheaper than to correct every number, zeros with it.
+  static constexpr bool BIASED = KIND == CODE_KIND_INT4;
+
+  // Inputs that all threads take at a time.
+  static constexpr u32 PIECES = WARPS * 32 * 8;
 
   const CodedProduct& c;
   const bool gated = c.end == CODED_END_GATED;
@@ -37,7 +43,10 @@ struct Tile {
   const u32 pitch = (c.w.chunk_bytes + 63) / 128 * 128 + 64;
   // A row of x, 64 bytes beyond a multiple of 128.
   const u32 x_pitch = (c.w.blocks * X_BYTES + 63) / 128 * 128 + 64;
-  const u32 before = SMALL_M_SUMS_BYTES + c.rows * x_pitch;  // of the ring
+  const u32 groups = max(c.w.scales, 1);  // of a block
+  // Behind the rows of x, of each group of inputs: the sum of each row's.
+  const u32 input_sums = 2 * SMALL_M_SUMS_BYTES + c.rows * x_pitch;
+  const u32 before = input_sums + (BIASED ? c.w.blocks * groups * CODED_SMALL_ROWS * 4 : 0);
   const u32 stages =
       min(CODED_SMALL_MOST_STAGES, (CODED_SMALL_SHARED_BYTES - before) / (ROWS * pitch + 16));
   u32 ring, full, empty;  // addresses in shared memory
@@ -82,7 +91,7 @@ struct Tile {
 
   // x to shared memory: of each block a lane's words in the order of its steps (bytes: of its
   // codes).
-  __device__ void take(u8* xs, float* scratch) const {
+  __device__ void take(u8* xs, float* of_groups, float* scratch) const {
     if (BYTES && c.steps) {
       const u32 pieces = c.w.blocks * (X_BYTES / 16);
       for (u32 n = threadIdx.x; n < c.rows * pieces; n += WARPS * 32)
@@ -94,45 +103,92 @@ struct Tile {
     for (u32 row = 0; row < c.rows; row++) {
       const act* x = c.x + (u64)row * c.w.inputs;
       u8* const to = xs + row * x_pitch;
-      float step = c.step;
-      if (BYTES && step == 0.f) step = e4m3_step(largest(x, scratch));
-      const float inverse = 1.f / step;
-      for (u32 k = threadIdx.x * 8; k < c.w.blocks * INPUTS; k += WARPS * 32 * 8) {
-        uint4 raw = {0, 0, 0, 0};
-        if (k < c.w.inputs) raw = *reinterpret_cast<const uint4*>(x + k);
-        if constexpr (BYTES) {
-          const Eight<act>& values = *reinterpret_cast<const Eight<act>*>(&raw);
-#pragma unroll
-          for (u32 t = 0; t < 4; t++) {
-            const float low = to_f32(values.v[2 * t]), high = to_f32(values.v[2 * t + 1]);
-            const u32 pair = c.step == 0.f ? E4m3::encode(divide(low, step, inverse),
-                                                          divide(high, step, inverse))
-                                           : E4m3::encode(low * inverse, high * inverse);
-            *reinterpret_cast<u16*>(to + e4m3_place(k + 2 * t)) = pair;
-          }
-        } else {
+      if constexpr (BYTES) {
+        round(x, row, to, scratch);
+      } else {
+        for (u32 k = threadIdx.x * 8; k < c.w.blocks * INPUTS; k += PIECES) {
+          const uint4 raw = piece(x, k);
           const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
           u8* at = to + k / INPUTS * X_BYTES + k % INPUTS / 8 * 4;
 #pragma unroll
           for (u32 t = 0; t < 4; t++) *reinterpret_cast<u32*>(at + t * STEPS * 8) = words[t];
+          if (BIASED) sum_of_group(raw, k, row, of_groups);
         }
       }
-      if (BYTES && threadIdx.x == 0) steps[row] = step;
     }
     meet();
   }
 
-  // The largest |x| of a row.
-  __device__ float largest(const act* x, float* scratch) const {
-    float most = 0.f;
-    for (u32 k = threadIdx.x * 8; k < c.w.inputs; k += WARPS * 32 * 8) {
-      float v[8];
-      load8(x + k, v);
+  // Eight inputs of a row; zeros beyond the last.
+  __device__ uint4 piece(const act* x, u32 k) const {
+    const uint4 none = {0, 0, 0, 0};
+    return k < c.w.inputs ? *reinterpret_cast<const uint4*>(x + k) : none;
+  }
+
+  // A row of x to codes of E4M3. It is read once if it is not wider than what threads hold.
+  __device__ void round(const act* x, u32 row, u8* to, float* scratch) const {
+    constexpr u32 HELD = 8;
+    const u32 first = threadIdx.x * 8, end = c.w.blocks * INPUTS;
+    uint4 held[HELD];
 #pragma unroll
-      for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(v[j]));
+    for (u32 i = 0; i < HELD; i++) held[i] = piece(x, first + i * PIECES);
+    float step = c.step;
+    if (step == 0.f) {
+      float most = 0.f;
+#pragma unroll
+      for (u32 i = 0; i < HELD; i++) most = fmaxf(most, largest(held[i]));
+      for (u32 k = first + HELD * PIECES; k < end; k += PIECES)
+        most = fmaxf(most, largest(piece(x, k)));
+      step = e4m3_step(largest_of_all(most, scratch));
     }
+    const float inverse = 1.f / step;
+#pragma unroll
+    for (u32 i = 0; i < HELD; i++)
+      if (first + i * PIECES < end) encode(held[i], step, inverse, first + i * PIECES, to);
+    for (u32 k = first + HELD * PIECES; k < end; k += PIECES)
+      encode(piece(x, k), step, inverse, k, to);
+    if (threadIdx.x == 0) steps[row] = step;
+  }
+
+  // Eight inputs to their places.
+  __device__ void encode(const uint4& raw, float step, float inverse, u32 k, u8* to) const {
+    const Eight<act>& values = *reinterpret_cast<const Eight<act>*>(&raw);
+#pragma unroll
+    for (u32 t = 0; t < 4; t++) {
+      const float low = to_f32(values.v[2 * t]), high = to_f32(values.v[2 * t + 1]);
+      const u32 pair = c.step == 0.f
+                           ? E4m3::encode(divide(low, step, inverse), divide(high, step, inverse))
+                           : E4m3::encode(low * inverse, high * inverse);
+      *reinterpret_cast<u16*>(to + e4m3_place(k + 2 * t)) = pair;
+    }
+  }
+
+  // The sum of a group's inputs, eight of which this thread has; the lanes that have the others are
+  // its neighbours, and here too.
+  __device__ void sum_of_group(const uint4& raw, u32 k, u32 row, float* of_groups) const {
+    const Eight<act>& values = *reinterpret_cast<const Eight<act>*>(&raw);
+    const u32 lanes = INPUTS / 8 / groups, half = 0xffffu << (threadIdx.x & 16);
+    float sum = 0.f;
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) sum += to_f32(values.v[i]);
+    for (u32 d = lanes / 2; d > 0; d /= 2) sum += __shfl_xor_sync(half, sum, d);
+    if (k / 8 % lanes == 0) of_groups[k / (lanes * 8) * CODED_SMALL_ROWS + row] = sum;
+  }
+
+  // The largest |x| of eight.
+  __device__ static float largest(const uint4& raw) {
+    const Eight<act>& values = *reinterpret_cast<const Eight<act>*>(&raw);
+    float most = 0.f;
+#pragma unroll
+    for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(to_f32(values.v[j])));
+    return most;
+  }
+
+  // And of what all threads found.
+  __device__ static float largest_of_all(float most, float* scratch) {
 #pragma unroll
     for (int d = 16; d > 0; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+    // All have read those of the row before.
     meet();
     if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = most;
     meet();
@@ -185,6 +241,51 @@ struct Tile {
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
   }
 
+  // As `block`, of codes with a bias; `sums` are those of this lane's two columns and the block's
+  // first group.
+  template <u32 SCALES>
+  __device__ void block_with_bias(const u8* left, u32 b, u32 blocks, const u32 (&x)[STEPS][2],
+                                  const float* sums, float (&acc)[4]) const {
+    constexpr u32 GROUPS = SCALES == 0 ? 1 : SCALES, PER = STEPS / GROUPS;  // steps of a group
+    const u8* codes = left + b * CODE_BLOCK_BYTES + threadIdx.x % 4 * 16;
+    const uint4 low = *reinterpret_cast<const uint4*>(codes);
+    const uint4 high = *reinterpret_cast<const uint4*>(codes + 8 * pitch);
+    const u32 lows[4] = {low.x, low.y, low.z, low.w}, highs[4] = {high.x, high.y, high.z, high.w};
+    const u8* scales = left + blocks * CODE_BLOCK_BYTES + b * SCALES * sizeof(scale_t);
+    const u8* zeros = scales + scale_bytes(c.w, blocks);
+    const auto get = [&](const u8* from, u32 group, u32 half) {
+      return to_f32(reinterpret_cast<const scale_t*>(from + half * 8 * pitch)[group]);
+    };
+    u32 a[PER_WORD][2], d[PER_WORD][2];
+    float part[2][4] = {};
+#pragma unroll
+    for (u32 s = 0; s < STEPS; s++) {
+      const u32 i = s % PER_WORD;
+      if (i == 0) {
+        Decode<KIND>::with_bias(lows[s / PER_WORD], a);
+        Decode<KIND>::with_bias(highs[s / PER_WORD], d);
+      }
+      const u32 both[4] = {a[i][0], d[i][0], a[i][1], d[i][1]};
+      multiply(part[s % 2], both, x[s][0], x[s][1]);
+      if (s % PER != PER - 1) continue;
+      const u32 g = s / PER;
+      const float2 sum = *reinterpret_cast<const float2*>(sums + g * CODED_SMALL_ROWS);
+#pragma unroll
+      for (u32 half = 0; half < 2; half++) {
+        const float scale = SCALES == 0 ? 1.f : get(scales, g, half);
+        float zero = -Decode<KIND>::BIAS;
+        if (SCALES != 0 && c.w.zeros) zero += get(zeros, g, half);
+#pragma unroll
+        for (u32 column = 0; column < 2; column++) {
+          const u32 e = half * 2 + column;
+          const float products = PER == 1 ? part[s % 2][e] : part[0][e] + part[1][e];
+          acc[e] = fmaf(scale, fmaf(zero, column == 0 ? sum.x : sum.y, products), acc[e]);
+          part[0][e] = part[1][e] = 0.f;
+        }
+      }
+    }
+  }
+
   // acc += codes x of block `b` of a chunk; `left` is this lane's place in it, rows r and r + 8.
   template <u32 SCALES>
   __device__ void block(const u8* left, u32 b, u32 blocks, const u32 (&x)[STEPS][2],
@@ -234,19 +335,24 @@ struct Tile {
     }
   }
 
-  __device__ void consume(const u8* shared, const u8* xs, float* sums) const {
+  template <u32 SCALES>
+  __device__ void consume(const u8* shared, const u8* xs, const float* of_groups,
+                          float* sums) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u8* const left = shared + lane / 4 * pitch;
     float acc[2][4] = {};
     u32 tile = blockIdx.x, chunk = 0, stage = 0, phase = 0;
+    u32 turn = 0;  // where sums lie
+    End end = end_of(tile);
     for (u32 n = 0; n < total; n++) {
       const u32 blocks = chunk_blocks(c.w, chunk), mine = warp * 2;
+      const u32 first = chunk * CODE_CHUNK_BLOCKS + mine;
       u32 x[2][STEPS][2];
       uint4 bytes[2];
 #pragma unroll
       for (u32 j = 0; j < 2; j++) {
-        if constexpr (BYTES) bytes[j] = load_bytes(xs, chunk * CODE_CHUNK_BLOCKS + mine + j);
-        else load(x[j], xs, chunk * CODE_CHUNK_BLOCKS + mine + j);
+        if constexpr (BYTES) bytes[j] = load_bytes(xs, first + j);
+        else load(x[j], xs, first + j);
       }
       barrier_wait(full + stage * 8, phase);
       const u8* from = left + stage * ROWS * pitch;
@@ -256,23 +362,12 @@ struct Tile {
         if (mine + j >= blocks) break;
         if constexpr (BYTES) {
           block_of_bytes(from, mine + j, bytes[j], acc[j]);
-          continue;
-        }
-        switch (c.w.scales) {
-          case 0:
-            block<0>(from, mine + j, blocks, x[j], acc);
-            break;
-          case 1:
-            block<1>(from, mine + j, blocks, x[j], acc);
-            break;
-          case 2:
-            block<2>(from, mine + j, blocks, x[j], acc);
-            break;
-          case 4:
-            block<4>(from, mine + j, blocks, x[j], acc);
-            break;
-          default:
-            if constexpr (STEPS == 8) block<8>(from, mine + j, blocks, x[j], acc);
+        } else if constexpr (BIASED) {
+          const u32 group = (first + j) * (SCALES == 0 ? 1 : SCALES);
+          block_with_bias<SCALES>(from, mine + j, blocks, x[j],
+                                  of_groups + group * CODED_SMALL_ROWS + lane % 4 * 2, acc[j]);
+        } else {
+          block<SCALES>(from, mine + j, blocks, x[j], acc);
         }
       }
       __syncwarp();
@@ -280,36 +375,69 @@ struct Tile {
       if (++stage == stages) stage = 0, phase ^= 1;
       if (++chunk < chunks) continue;
       chunk = 0;
-      finish(tile, acc, sums);
+      finish(tile, acc, sums + turn, end);
+      turn ^= SMALL_M_SUMS_BYTES / 4;
       tile += gridDim.x;
+      end = end_of(tile);
     }
   }
 
-  // The tile's end: the warps' shares are added in order.
-  __device__ void finish(u32 tile, float (&acc)[2][4], float* sums) const {
+  // What an output that this thread finishes is made with (gated: the gate, and its up), loaded
+  // long before.
+  struct End {
+    float factor[2], bias[2];
+  };
+  __device__ End end_of(u32 tile) const {
+    End end = {};
+    if (threadIdx.x >= height * 8 || tile >= tiles) return end;
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) {
+      if (i == 1 && !gated) break;
+      const u32 row = output(tile, threadIdx.x % height + i * height);
+      end.factor[i] = c.w.factor[row];
+      if (c.bias) end.bias[i] = c.bias[row];
+    }
+    return end;
+  }
+
+  __device__ void multiply_all(const u8* shared, const u8* xs, const float* of_groups,
+                               float* sums) const {
+    if constexpr (BYTES) return consume<0>(shared, xs, of_groups, sums);
+    switch (c.w.scales) {
+      case 0:
+        return consume<0>(shared, xs, of_groups, sums);
+      case 1:
+        return consume<1>(shared, xs, of_groups, sums);
+      case 2:
+        return consume<2>(shared, xs, of_groups, sums);
+      case 4:
+        return consume<4>(shared, xs, of_groups, sums);
+      default:
+        if constexpr (STEPS == 8) consume<8>(shared, xs, of_groups, sums);
+    }
+  }
+
+  // The tile's end: the warps' shares are added in order. Two tiles in a row have different places
+  // for their sums: whoever writes there has met those who read the ones of the tile before.
+  __device__ void finish(u32 tile, float (&acc)[2][4], float* sums, const End& end) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    // All have read the sums of the tile before.
-    meet();
 #pragma unroll
     for (int e = 0; e < 4; e++) {
       sums[(warp * 4 + e) * 32 + lane] = acc[0][e] + acc[1][e];
       acc[0][e] = acc[1][e] = 0.f;
     }
     meet();
-    for (u32 e = threadIdx.x; e < height * 8; e += WARPS * 32) {
-      const u32 r = e % height, column = e / height, output = tile * height + r;
-      if (column >= c.rows || output >= heights) continue;
-      const float step = BYTES ? steps[column] : c.steps ? c.steps[column] : 1.f;
-      const auto value = [&](u32 r, u32 output) {
-        return step * c.w.factor[output] * sum_of_shares<WARPS>(sums, r, column) +
-               (c.bias ? c.bias[output] : 0.f);
-      };
-      float y = activate(value(r, output), c.kind);
-      if (gated) y *= value(r + 8, heights + output);
-      const u64 at = (u64)column * heights + output;
-      if (c.end == CODED_END_LOGITS) reinterpret_cast<float*>(c.y)[at] = y;
-      else reinterpret_cast<act*>(c.y)[at] = from_f32<act>(y);
-    }
+    const u32 r = threadIdx.x % height, column = threadIdx.x / height, output = tile * height + r;
+    if (column >= c.rows || output >= heights) return;
+    const float step = BYTES ? steps[column] : c.steps ? c.steps[column] : 1.f;
+    const auto value = [&](u32 i) {
+      return step * end.factor[i] * sum_of_shares<WARPS>(sums, r + i * 8, column) + end.bias[i];
+    };
+    float y = activate(value(0), c.kind);
+    if (gated) y *= value(1);
+    const u64 at = (u64)column * heights + output;
+    if (c.end == CODED_END_LOGITS) reinterpret_cast<float*>(c.y)[at] = y;
+    else reinterpret_cast<act*>(c.y)[at] = from_f32<act>(y);
   }
 
   // The warps that multiply.
@@ -326,10 +454,11 @@ struct Tile {
       produce();
     } else {
       begin();
-      u8* const xs = shared + SMALL_M_SUMS_BYTES;
+      u8* const xs = shared + 2 * SMALL_M_SUMS_BYTES;
       float* const sums = reinterpret_cast<float*>(shared);
-      take(xs, sums);
-      consume(shared + before, xs, sums);
+      float* const of_groups = reinterpret_cast<float*>(shared + input_sums);
+      take(xs, of_groups, sums);
+      multiply_all(shared + before, xs, of_groups, sums);
     }
   }
 };

@@ -2,351 +2,386 @@
 // coded_experts.cu are made of.
 #pragma once
 #include "activation.cuh"
+#include "bulk.cuh"
+#include "cluster.cuh"
 #include "codes.cuh"
 #include "warpgroup.cuh"
 
 #if ARCH == 90 && ACT != 0
 extern __shared__ __align__(128) u8 dynamic_shared[];
 
+// The work of a block: 256 outputs, four warpgroups of 64, for COLUMNS rows of x over its share of
+// the inputs; a cluster's blocks have one share each and add up their sums through distributed
+// shared memory, in the order of the blocks.
+//
+// A unit is a block of codes of each output, with its inputs. One thread has units copied some
+// stages ahead by tensor maps (x of experts, whose rows are gathered, all threads by cp.async).
+// Tensor cores and arithmetic overlap within a warp: a unit has parts of two steps, and while one
+// part's products run, the codes of the next become operands.
 template <CodeKind KIND, u32 COLUMNS, bool EXPERTS>
 struct Tile {
   static constexpr u32 STEPS = Decode<KIND>::STEPS, PER_WORD = Decode<KIND>::PER_WORD;
-  static constexpr u32 INPUTS = STEPS * 16;  // of a block of codes
+  static constexpr u32 PARTS = STEPS / 2;
+  static constexpr u32 INPUTS = STEPS * 16;  // of a unit
   static constexpr u32 PIECES = INPUTS / 8;  // of 16 bytes, in a row of x
   static constexpr u32 PANEL = COLUMNS * PANEL_ROW_BYTES;
-  static constexpr u32 X_BYTES = COLUMNS * INPUTS * 2;
-  static constexpr u32 STAGE = X_BYTES + CODED_TILE * CODE_BLOCK_BYTES;
+  static constexpr u32 X_BYTES = COLUMNS * INPUTS * 2, CODE_BYTES = CODED_TILE * CODE_BLOCK_BYTES;
+  static constexpr u32 STAGE = X_BYTES + CODE_BYTES;
   static constexpr u32 STAGES = COLUMNS == CODED_FEW_ROWS ? CODED_FEW_STAGES : CODED_MANY_STAGES;
+  static constexpr u32 WARPS = CODED_THREADS / 32;
   static constexpr int SUMS = COLUMNS / 2;
+  static constexpr u32 GROUPS_OF_COLUMNS = COLUMNS / 8;  // four sums of a thread each
+  // What a thread copies of an expert's unit of x: pieces of every X_ROWS-th row.
+  static constexpr u32 X_ROWS = CODED_THREADS / PIECES;
+  static constexpr u32 X_COPIES = (COLUMNS + X_ROWS - 1) / X_ROWS;
 
-  const CodedProduct& c;
+  // Behind the stages: factors and biases of the tile's rows, and the barriers.
+  struct Rest {
+    float factors[CODED_TILE], biases[CODED_TILE];
+    u64 full[STAGES], empty[STAGES];
+    u32 choices[COLUMNS];
+    scale_t one;
+  };
+  static_assert(sizeof(Rest) + 1024 <= CODED_REST_BYTES, "room behind the stages");
+
+  const CodedTiles& t;
+  const CodedProduct& c = t.product;
   const bool gated = c.end == CODED_END_GATED;
   const u32 heights = gated ? c.outputs / 2 : c.outputs;
   const u32 height = gated ? CODED_TILE / 2 : CODED_TILE;  // outputs of a tile
-  const u32 tiles = (heights + height - 1) / height;
+  const u32 blocks = cluster_blocks(), rank = blockIdx.x % blocks;
+  const u32 first = blockIdx.x / blocks * height;  // output
+  const u32 from = uniform(c.w.blocks * rank / blocks);  // units
+  const u32 to = uniform(c.w.blocks * (rank + 1) / blocks);
   const u32 first_column = EXPERTS ? 0 : blockIdx.y * COLUMNS;
+  // This lane's rows of the tile; gated: the gate and the up that it is multiplied with. A tile's
+  // gates come before its ups.
+  const u32 row = threadIdx.x / 32 * (gated ? 8 : 16) + threadIdx.x % 32 / 4;
+  const u32 next_row = row + (gated ? CODED_TILE / 2 : 8);
   u32 columns = c.rows;  // of all tiles, or of this one
   u32 first_output = 0;  // of the expert
   u32 stages;  // address in shared memory
-  const u32* choices;  // of the expert's tile, in shared memory
+  Rest* rest;
+  u32 full, empty;  // addresses of the barriers
+  // Where the scales of this lane's rows are counted from; without scales, a 1.
+  const u8* scales_of[2];
+  u32 x_from[EXPERTS ? X_COPIES : 1];  // the pieces of x that this thread copies
   float acc[SUMS];
 
-  __device__ Tile(const CodedProduct& c) : c(c) {}
+  __device__ Tile(const CodedTiles& t) : t(t) {}
 
-  // The first unit of a block's run; a unit is a block of codes of a tile.
-  __device__ u32 start_of(u32 block) const {
-    return (u32)((u64)tiles * c.w.blocks * block / gridDim.x);
-  }
+  __device__ static u32 uniform(u32 x) { return __shfl_sync(~0u, x, 0); }
 
-  // Row `r` of a tile of W. Gated: of each 16 the first eight are gates, the others the ups that
-  // they are multiplied with. Beyond the last row it is the last again: nobody stores it.
-  __device__ u32 output(u32 tile, u32 r) const {
-    if (!gated) return first_output + min(tile * CODED_TILE + r, heights - 1);
-    return first_output + min(tile * height + r / 16 * 8 + r % 8, heights - 1) +
-           r / 8 % 2 * heights;
+  // Row `r` of the tile, in W. Beyond the last output it is the last again: nobody stores it.
+  __device__ u32 output(u32 r) const {
+    return first_output + min(first + r % height, heights - 1) + r / height * heights;
   }
 
   // The row of x of a choice.
   __device__ u32 row_of(u32 column) const {
-    const u32 choice = choices[column];
+    const u32 choice = rest->choices[column];
     return gated ? choice / c.top_k : choice;
   }
 
-  // What this thread copies: pieces of every 16th (32nd) row of x, of two rows of W.
-  static constexpr u32 X_COPIES = (COLUMNS * PIECES + CODED_THREADS - 1) / CODED_THREADS;
-  static constexpr u32 X_ROWS = CODED_THREADS / PIECES;  // from one copy to the next
-  const act* x_from[EXPERTS ? X_COPIES : 1];
-  const u8* codes_from[2];
-  u32 fetch_tile, fetch_block;
-
-  __device__ void start_fetch(u32 unit) {
+  __device__ void point_at_x() {
     const u32 r = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
 #pragma unroll
     for (u32 i = 0; i < (EXPERTS ? X_COPIES : 1); i++) {
-      const u32 column = first_column + r + i * X_ROWS;
-      const u32 row = EXPERTS && column < columns ? row_of(column) : column;
-      x_from[i] = c.x + (u64)row * c.w.inputs + piece * 8;
+      const u32 column = r + i * X_ROWS;
+      x_from[i] = ((column < columns ? row_of(column) : 0) * c.w.inputs + piece * 8) * 2;
     }
-    fetch_tile = unit / c.w.blocks;
-    fetch_block = unit % c.w.blocks;
-    point_at_codes();
   }
 
-  __device__ void point_at_codes() {
+  // Start copying a unit's codes, and say what the stage's barrier is to wait for. By one thread.
+  __device__ void fetch_codes(u32 stage, u32 unit) const {
+    const u32 to = stages + stage * STAGE + X_BYTES, barrier = full + stage * 8;
+    const u32 column = block_at(c.w, unit);
+    barrier_expect(barrier, EXPERTS ? CODE_BYTES : STAGE);
+    copy_box(to, &t.codes, column, first_output + first, barrier);
+    const u32 second = gated ? first_output + heights + first : first_output + first + height / 2;
+    copy_box(to + CODE_BYTES / 2, &t.codes, column, second, barrier);
+  }
+
+  // And its rows of x, into panels; zeros beyond the rows and the inputs.
+  __device__ void fetch_x(u32 stage, u32 unit) const {
+    const u32 to = stages + stage * STAGE;
 #pragma unroll
-    for (u32 i = 0; i < 2; i++)
-      codes_from[i] = c.w.rows + (u64)output(fetch_tile, threadIdx.x / 4 + i * 64) * c.w.row_bytes +
-                      threadIdx.x % 4 * 16;
+    for (u32 panel = 0; panel < INPUTS / PANEL_COLUMNS; panel++)
+      copy_box(to + panel * PANEL, &t.inputs, unit * INPUTS + panel * PANEL_COLUMNS, first_column,
+               full + stage * 8);
   }
 
-  // Start copying a unit's codes, four threads a row.
-  __device__ void fetch_codes(u32 stage) const {
-    const u32 to = stages + stage * STAGE + X_BYTES + threadIdx.x * 16;
-    const u32 at = block_at(c.w, fetch_block);
-#pragma unroll
-    for (u32 i = 0; i < 2; i++) copy_async(to + i * CODED_THREADS * 16, codes_from[i] + at, true);
-  }
-
-  // Start copying a unit's rows of x.
-  __device__ void fetch_x(u32 stage) const {
+  // The same of an expert, by all threads.
+  __device__ void gather_x(u32 stage, u32 unit) const {
     const u32 r = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
     const u32 to = stages + stage * STAGE + swizzled(r, piece, COLUMNS);
-    const u32 first = fetch_block * INPUTS;
-    const bool inside = first + piece * 8 < c.w.inputs;
-    const act* from = x_from[0] + first;
+    const bool inside = unit * INPUTS + piece * 8 < c.w.inputs;
+    const u8* x = reinterpret_cast<const u8*>(c.x + unit * INPUTS);
 #pragma unroll
     for (u32 i = 0; i < X_COPIES; i++) {
       const u32 column = r + i * X_ROWS;
       if (COLUMNS % X_ROWS != 0 && column >= COLUMNS) break;
-      const bool valid = inside && first_column + column < columns;
-      if (EXPERTS) from = x_from[i] + first;
+      const bool valid = inside && column < columns;
       // Rows of a panel that are 8 n apart are swizzled alike.
-      copy_async(to + i * X_ROWS * PANEL_ROW_BYTES, valid ? from : c.x, valid);
-      from += (u64)X_ROWS * c.w.inputs;
+      copy_async(to + i * X_ROWS * PANEL_ROW_BYTES,
+                 valid ? x + x_from[i] : reinterpret_cast<const u8*>(c.x), valid);
     }
   }
 
-  __device__ void advance_fetch() {
-    if (++fetch_block < c.w.blocks) return;
-    fetch_block = 0;
-    fetch_tile++;
-    point_at_codes();
+  // This warp's copies of an expert's unit are there.
+  __device__ void arrive_with_x(u32 stage) const {
+    wait<STAGES - 3>();
+    publish();
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(full + stage * 8);
   }
 
-  // This lane's row (half: 8 rows on) of a tile.
-  __device__ u32 own_row(u32 half) const {
-    return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + half * 8;
+  // Scales or zeros of a unit's groups `first` .., for this lane's two rows.
+  template <u32 N>
+  __device__ void load(scale_t (&to)[N][2], u32 unit, u32 first, bool zeros) const {
+    // Not by a condition: behind a branch at this place ptxas has each product wait for the last.
+    const u32 at = scale_at(c.w, unit, first, zeros) * min(c.w.scales, 1);
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+#pragma unroll
+      for (u32 g = 0; g < N; g++)
+        to[g][half] = reinterpret_cast<const scale_t*>(scales_of[half] + at)[g];
+    }
   }
 
-  // Sums of block `at` of a tile's codes, its scales taken; `own` are this lane's two rows.
+  // All units. SCALES of each: 1 (or none, which are taken for 1), 2, 4, 8.
   template <u32 SCALES>
-  __device__ void block(const u8* const (&own)[2], u32 at, u32 stage) {
-    constexpr u32 PER = SCALES == 0 ? STEPS : STEPS / SCALES;  // steps of a group
-    const u8* codes = dynamic_shared + (stages - shared_address(dynamic_shared)) + stage * STAGE +
-                      X_BYTES + threadIdx.x % 4 * 16;
-    const uint4 low = *reinterpret_cast<const uint4*>(codes + own_row(0) * CODE_BLOCK_BYTES);
-    const uint4 high = *reinterpret_cast<const uint4*>(codes + own_row(1) * CODE_BLOCK_BYTES);
-    const u32 lows[4] = {low.x, low.y, low.z, low.w}, highs[4] = {high.x, high.y, high.z, high.w};
-    const u64 right = describe(stages + stage * STAGE, 16);
-    float scale[SCALES == 0 ? 1 : SCALES][2];
-    Zero zero[SCALES == 0 ? 1 : SCALES][2];
-    if constexpr (SCALES != 0) {
+  __device__ void multiply_all() {
+    // Parts of a group, or groups of a part.
+    constexpr u32 SPAN = SCALES < PARTS ? PARTS / SCALES : 1;
+    constexpr u32 GROUPS = SCALES > PARTS ? 2 : 1, PER = 2 / GROUPS;
 #pragma unroll
-      for (u32 half = 0; half < 2; half++) {
-        const u8* from = own[half] + scale_at(c.w, at, 0, false);
-        const scale_t* scales = reinterpret_cast<const scale_t*>(from);
-        from = own[half] + scale_at(c.w, at, 0, true);
-        const scale_t* zeros = reinterpret_cast<const scale_t*>(from);
+    for (int i = 0; i < SUMS; i++) acc[i] = 0.f;
+    float part[SUMS] = {};
+    // Of `part`: loaded when its products begin, used when they are done.
+    const scale_t none = from_f32<scale_t>(0.f);
+    scale_t scale[1][2] = {{none, none}};
+    scale_t zeros[GROUPS][2];
+    u32 left[2][2][4];
+    u32 stage = 0, phase = 0;
 #pragma unroll
-        for (u32 g = 0; g < SCALES; g++) {
-          scale[g][half] = to_f32(scales[g]);
-          if (c.w.zeros) zero[g][half] = Zero(to_f32(zeros[g]));
-        }
-      }
-    }
-    float part[SCALES == 0 ? 1 : SUMS];
-    u32 left[STEPS][4];
-#pragma unroll
-    for (u32 w = 0; w < 4; w++) {
-      u32 a[PER_WORD][2], b[PER_WORD][2];
-      Decode<KIND>::word(lows[w], a, c.w.table);
-      Decode<KIND>::word(highs[w], b, c.w.table);
-#pragma unroll
-      for (u32 i = 0; i < PER_WORD; i++) {
-        const u32 s = w * PER_WORD + i;
-        left[s][0] = a[i][0], left[s][1] = b[i][0], left[s][2] = a[i][1], left[s][3] = b[i][1];
-        if (SCALES != 0 && c.w.zeros) {
-#pragma unroll
-          for (u32 e = 0; e < 4; e++) left[s][e] = zero[s / PER][e % 2].add(left[s][e]);
-        }
-      }
-    }
-#pragma unroll
-    for (u32 g = 0; g < STEPS / PER; g++) {
-      ready();
-#pragma unroll
-      for (u32 s = g * PER; s < (g + 1) * PER; s++) {
-        const u64 b = right + (s / 4 * PANEL + s % 4 * 32) / 16;
-        if constexpr (SCALES == 0) multiply_inner(acc, left[s], b, 1);
-        else multiply_inner(part, left[s], b, s > g * PER);
-      }
-      submit();
+    for (u32 g = 0; g < GROUPS; g++) zeros[g][0] = zeros[g][1] = none;
+    if (c.w.zeros) load(zeros, from, 0, true);
+
+    // The group before is done, and added to the sums.
+    const auto settle = [&] {
       finish<0>();
-      if constexpr (SCALES == 0) {
-        hold(acc);
-      } else {
-        hold(part);
+      hold(part);
+      const float low = to_f32(scale[0][0]), high = to_f32(scale[0][1]);
 #pragma unroll
-        for (int i = 0; i < SUMS; i++) acc[i] = fmaf(scale[g][i / 2 % 2], part[i], acc[i]);
+      for (int i = 0; i < SUMS; i++) acc[i] = fmaf(i / 2 % 2 == 0 ? low : high, part[i], acc[i]);
+    };
+
+    for (u32 unit = from; unit < to; unit++) {
+      barrier_wait(full + stage * 8, phase);
+      const u32 codes = stages + stage * STAGE + X_BYTES + threadIdx.x % 4 * 16;
+      u32 lows[4], highs[4];
+      load_shared(lows, codes + row * CODE_BLOCK_BYTES);
+      load_shared(highs, codes + next_row * CODE_BLOCK_BYTES);
+      const u64 right = describe(stages + stage * STAGE, 16);
+
+#pragma unroll
+      for (u32 p = 0; p < PARTS; p++) {
+        const bool fresh = p % SPAN == 0;
+        const u32 group = p / SPAN * GROUPS;
+        // These registers are free again: only the last part's products may be under way.
+        u32(&operands)[2][4] = left[p % 2];
+        finish<1>();
+#pragma unroll
+        for (u32 s = 0; s < 2; s++) {
+          const u32 word = (p * 2 + s) / PER_WORD, i = s % PER_WORD;
+          u32 a[PER_WORD][2], b[PER_WORD][2];
+          Decode<KIND>::word(lows[word], a, c.w.table);
+          Decode<KIND>::word(highs[word], b, c.w.table);
+          u32(&to)[4] = operands[s];
+          to[0] = a[i][0], to[1] = b[i][0], to[2] = a[i][1], to[3] = b[i][1];
+          if (c.w.zeros) {
+#pragma unroll
+            for (u32 e = 0; e < 4; e++) to[e] = Zero(to_f32(zeros[s / PER][e % 2])).add(to[e]);
+          }
+        }
+        if (c.w.zeros && (p + 1) % SPAN == 0) {
+          if (p + 1 < PARTS) load(zeros, unit, group + GROUPS, true);
+          else if (unit + 1 < to) load(zeros, unit + 1, 0, true);
+        }
+
+#pragma unroll
+        for (u32 g = 0; g < GROUPS; g++) {
+          if (fresh) {
+            settle();
+            load(scale, unit, group + g, false);
+          }
+          if (p == 0 && g == 0) {
+            // The products of the unit before are done.
+            const u32 before = stage == 0 ? STAGES - 1 : stage - 1;
+            if (unit != from && threadIdx.x % 32 == 0) barrier_arrive(empty + before * 8);
+            refill(unit, stage < 2 ? stage + STAGES - 2 : stage - 2, stage < 2 ? phase ^ 1 : phase);
+            if (EXPERTS && unit + 1 < to) arrive_with_x(stage + 1 == STAGES ? 0 : stage + 1);
+          }
+          ready();
+#pragma unroll
+          for (u32 s = g * PER; s < (g + 1) * PER; s++) {
+            const u32 step = p * 2 + s;
+            const u64 b = right + (step / 4 * PANEL + step % 4 * 32) / 16;
+            multiply_inner(part, operands[s], b, !(fresh && s == g * PER));
+          }
+          submit();
+        }
       }
+      if (++stage == STAGES) stage = 0, phase ^= 1;
     }
+    settle();
   }
 
-  __device__ void multiply_block(const u8* const (&own)[2], u32 at, u32 stage) {
+  // The unit that takes the place of the second before `unit`, once all warps are done with that
+  // one.
+  __device__ void refill(u32 unit, u32 stage, u32 phase) const {
+    const u32 next = unit - 2 + STAGES;
+    const bool some = unit - from >= 2 && next < to;
+    if (some && (EXPERTS || threadIdx.x == 0)) {
+      barrier_wait(empty + stage * 8, phase);
+      if (threadIdx.x == 0) fetch_codes(stage, next);
+      if (EXPERTS) gather_x(stage, next);
+      else fetch_x(stage, next);
+    }
+    if (EXPERTS) commit();
+    else __syncwarp();
+  }
+
+  __device__ void multiply() {
     switch (c.w.scales) {
-      case 0:
-        return block<0>(own, at, stage);
-      case 1:
-        return block<1>(own, at, stage);
       case 2:
-        return block<2>(own, at, stage);
+        return multiply_all<2>();
       case 4:
-        return block<4>(own, at, stage);
+        return multiply_all<4>();
+      case 8:
+        if constexpr (STEPS == 8) multiply_all<8>();
+        return;
       default:
-        if constexpr (STEPS == 8) return block<8>(own, at, stage);
+        return multiply_all<1>();
     }
   }
 
-  __device__ float* part_of(u32 block, bool last) const {
-    const u64 place = ((u64)blockIdx.y * gridDim.x + block) * 2 + last;
-    return c.partial + place * SUMS * CODED_THREADS + threadIdx.x;
-  }
-
-  // The run has come to the end of its part of a tile.
-  __device__ void end(u32 tile, u32 from, u32 to) {
-    const u32 begin = tile * c.w.blocks, end = begin + c.w.blocks;
-    if (!EXPERTS && (from > begin || to < end)) {
-      float* mine = part_of(blockIdx.x, from <= begin);
+  // The sums of a cluster's blocks, each of which writes some of the columns.
+  __device__ void add_up() const {
+    // Nobody multiplies any more: sums take the place of stages.
+    __syncthreads();
+    const u32 mine = stages + threadIdx.x * 16;
 #pragma unroll
-      for (int i = 0; i < SUMS; i++) mine[i * CODED_THREADS] = acc[i];
-      __threadfence();
-      __syncthreads();
-      // The blocks whose runs meet this tile.
-      u32 first = (u32)((u64)begin * gridDim.x / (tiles * (u64)c.w.blocks));
-      while (first > 0 && start_of(first) > begin) first--;
-      while (start_of(first + 1) <= begin) first++;
-      u32 last = first;
-      while (start_of(last + 1) < end) last++;
-      __shared__ bool is_last;
-      if (threadIdx.x == 0) {
-        u32* arrivals = c.arrivals + blockIdx.y * tiles + tile;
-        is_last = atomicAdd(arrivals, 1) == last - first;
-        if (is_last) *arrivals = 0;
+    for (u32 n = 0; n < GROUPS_OF_COLUMNS; n++)
+      store_shared(mine + n * CODED_THREADS * 16, __float_as_uint(acc[4 * n]),
+                   __float_as_uint(acc[4 * n + 1]), __float_as_uint(acc[4 * n + 2]),
+                   __float_as_uint(acc[4 * n + 3]));
+    meet_cluster();
+    for (u32 n = rank; n < GROUPS_OF_COLUMNS; n += blocks) {
+      float sums[4] = {};
+      for (u32 block = 0; block < blocks; block++) {
+        const float4 part = load_of_block(mine + n * CODED_THREADS * 16, block);
+        sums[0] += part.x, sums[1] += part.y, sums[2] += part.z, sums[3] += part.w;
       }
-      __syncthreads();
-      if (!is_last) return;
-      __threadfence();
-#pragma unroll
-      for (int i = 0; i < SUMS; i++) acc[i] = 0.f;
-      for (u32 block = first; block <= last; block++) {
-        const float* part = part_of(block, start_of(block) <= begin);
-#pragma unroll
-        for (int i = 0; i < SUMS; i++) acc[i] += __ldcg(part + i * CODED_THREADS);
-      }
+      write(n, sums);
     }
-    write(tile);
+    // Others may still read what lies here.
+    meet_cluster();
   }
 
-  __device__ void write(u32 tile) const {
-    const u32 lane = threadIdx.x % 32, base = threadIdx.x / 32 * 16 + lane / 4;
-    const u32 beyond = gated ? tile * height + base / 16 * 8 + base % 8 : tile * CODED_TILE + base;
+  // This lane's four sums of columns 8 n ..: two of `row`, two of `next_row`.
+  __device__ void write(u32 n, const float (&sums)[4]) const {
+    const float up_factor = rest->factors[next_row], up_bias = rest->biases[next_row];
 #pragma unroll
     for (u32 half = 0; half < 2; half++) {
       if (gated && half == 1) break;
-      const u32 output = beyond + half * 8;
+      const u32 r = half == 0 ? row : next_row, output = first + r;
       if (output >= heights) continue;
-      const float* factors = c.w.factor + first_output;
-      const float factor = factors[output], bias = c.bias ? c.bias[output] : 0.f;
-      const float up_factor = gated ? factors[heights + output] : 0.f;
-      const float up_bias = gated && c.bias ? c.bias[heights + output] : 0.f;
+      const float factor = rest->factors[r], bias = rest->biases[r];
 #pragma unroll
-      for (u32 n = 0; n < COLUMNS / 8; n++) {
-#pragma unroll
-        for (u32 i = 0; i < 2; i++) {
-          const u32 column = first_column + n * 8 + lane % 4 * 2 + i;
-          if (column >= columns) continue;
-          const float step = c.steps ? c.steps[EXPERTS ? row_of(column) : column] : 1.f;
-          float y = activate(step * factor * acc[4 * n + 2 * half + i] + bias, c.kind);
-          if (gated) y *= step * up_factor * acc[4 * n + 2 + i] + up_bias;
-          const u64 at = (u64)(EXPERTS ? choices[column] : column) * heights + output;
-          if (c.end == CODED_END_LOGITS) reinterpret_cast<float*>(c.y)[at] = y;
-          else reinterpret_cast<act*>(c.y)[at] = from_f32<act>(y);
-        }
+      for (u32 i = 0; i < 2; i++) {
+        const u32 column = first_column + n * 8 + threadIdx.x % 4 * 2 + i;
+        if (column >= columns) continue;
+        const float step = c.steps ? c.steps[EXPERTS ? row_of(column) : column] : 1.f;
+        float y = activate(step * factor * sums[2 * half + i] + bias, c.kind);
+        if (gated) y *= step * up_factor * sums[2 + i] + up_bias;
+        const u64 at = (u64)(EXPERTS ? rest->choices[column] : column) * heights + output;
+        if (c.end == CODED_END_LOGITS) reinterpret_cast<float*>(c.y)[at] = y;
+        else reinterpret_cast<act*>(c.y)[at] = from_f32<act>(y);
       }
     }
   }
 
-  __device__ void run(u8* shared) {
-    stages = (shared_address(shared) + 1023) / 1024 * 1024;
-    u32 from, to;
+  __device__ void run() {
+    stages = (shared_address(dynamic_shared) + 1023) / 1024 * 1024;
+    u8* const behind = dynamic_shared + (stages - shared_address(dynamic_shared)) + STAGES * STAGE;
+    rest = reinterpret_cast<Rest*>(behind);
+    full = shared_address(rest->full);
+    empty = shared_address(rest->empty);
+    if (threadIdx.x == 0) {
+      for (u32 i = 0; i < STAGES; i++) {
+        barrier_init(full + i * 8, EXPERTS ? 1 + WARPS : 1);
+        barrier_init(empty + i * 8, WARPS);
+      }
+      publish();
+      rest->one = from_f32<scale_t>(1.f);
+    }
     if constexpr (EXPERTS) {
       // Which expert it is, the kernel before says.
       begin();
       if (blockIdx.y >= *c.expert_tile_count) return;
-      const ExpertTile& tile = c.expert_tiles[blockIdx.y];
-      __shared__ u32 of_tile[COLUMNS];
-      columns = tile.count;
-      first_output = tile.expert * c.outputs;
+      const ExpertTile& choice = c.expert_tiles[blockIdx.y];
+      columns = choice.count;
+      first_output = choice.expert * c.outputs;
       if (threadIdx.x < COLUMNS)
-        of_tile[threadIdx.x] = threadIdx.x < columns ? c.order[tile.first + threadIdx.x] : 0;
-      choices = of_tile;
-      __syncthreads();
-      from = blockIdx.x * c.w.blocks, to = from + c.w.blocks;
-    } else {
-      from = start_of(blockIdx.x), to = start_of(blockIdx.x + 1);
+        rest->choices[threadIdx.x] =
+            threadIdx.x < columns ? c.order[choice.first + threadIdx.x] : 0;
     }
-    if (from >= to) {
-      if constexpr (!EXPERTS) begin();
-      return;
-    }
+    __syncthreads();
+    if constexpr (EXPERTS) point_at_x();
+
     // Weights depend on nobody.
-    start_fetch(from);
-    for (u32 s = 0; s + 1 < STAGES; s++) {
-      if (from + s < to) fetch_codes(s);
-      advance_fetch();
+    if (threadIdx.x == 0)
+      for (u32 s = 0; s < STAGES && from + s < to; s++) fetch_codes(s, from + s);
+    const u8* one = reinterpret_cast<const u8*>(&rest->one);
+    scales_of[0] = c.w.scales == 0 ? one : c.w.rows + (u64)output(row) * c.w.row_bytes;
+    scales_of[1] = c.w.scales == 0 ? one : c.w.rows + (u64)output(next_row) * c.w.row_bytes;
+    float factor = 0.f, bias = 0.f;
+    if (threadIdx.x < CODED_TILE) {
+      factor = c.w.factor[output(threadIdx.x)];
+      if (c.bias) bias = c.bias[output(threadIdx.x)];
     }
-    if constexpr (!EXPERTS) begin();
-    start_fetch(from);
-    for (u32 s = 0; s + 1 < STAGES; s++) {
-      if (from + s < to) fetch_x(s);
-      commit();
-      advance_fetch();
-    }
-#pragma unroll
-    for (int i = 0; i < SUMS; i++) acc[i] = 0.f;
-    u32 part = from;  // Where the part of this tile began.
-    u32 tile = from / c.w.blocks, at = from % c.w.blocks, stage = 0, next_stage = STAGES - 1;
-    const u8* own[2];
-    const auto point = [&] {
-#pragma unroll
-      for (u32 half = 0; half < 2; half++)
-        own[half] = c.w.rows + (u64)output(tile, own_row(half)) * c.w.row_bytes;
-    };
-    point();
-    for (u32 unit = from; unit < to; unit++) {
-      wait<STAGES - 2>();
-      publish();
-      __syncthreads();
-      if (unit + STAGES - 1 < to) {
-        fetch_codes(next_stage);
-        fetch_x(next_stage);
-        advance_fetch();
+
+    if constexpr (EXPERTS) {
+      for (u32 s = 0; s < STAGES; s++) {
+        if (from + s < to) gather_x(s, from + s);
+        commit();
       }
-      commit();
-      multiply_block(own, at, stage);
-      if (++stage == STAGES) stage = 0;
-      if (++next_stage == STAGES) next_stage = 0;
-      const bool is_end = ++at == c.w.blocks;
-      if (unit + 1 < to && !is_end) continue;
-      end(tile, part, unit + 1);
-      part = unit + 1;
-      at = 0;
-      tile++;
-      if (unit + 1 < to) point();
-#pragma unroll
-      for (int i = 0; i < SUMS; i++) acc[i] = 0.f;
+      arrive_with_x(0);
+    } else {
+      begin();
+      if (threadIdx.x == 0)
+        for (u32 s = 0; s < STAGES && from + s < to; s++) fetch_x(s, from + s);
+      __syncwarp();
     }
+    if (threadIdx.x < CODED_TILE) {
+      rest->factors[threadIdx.x] = factor;
+      rest->biases[threadIdx.x] = bias;
+    }
+    multiply();
+    add_up();
   }
 };
 
-#define CODED(KIND, COLUMNS, EXPERTS) Tile<KIND, COLUMNS, EXPERTS>(a).run(dynamic_shared)
+#define CODED(KIND, COLUMNS, EXPERTS) Tile<KIND, COLUMNS, EXPERTS>(a).run()
 #else
 // The device never launches these where they have no code.
 #define CODED(KIND, COLUMNS, EXPERTS) (void)a
 #endif
 
-#define CODED_ENTRY(NAME, KIND, COLUMNS, EXPERTS)                                   \
-  __global__ void __launch_bounds__(CODED_THREADS, CODED_BLOCKS_PER_MULTIPROCESSOR) \
-      NAME(const CodedProduct a) {                                                  \
-    CODED(KIND, COLUMNS, EXPERTS);                                                  \
+#define CODED_ENTRY(NAME, KIND, COLUMNS, EXPERTS)     \
+  __global__ void __launch_bounds__(CODED_THREADS, 1) \
+      NAME(const __grid_constant__ CodedTiles a) {    \
+    CODED(KIND, COLUMNS, EXPERTS);                    \
   }

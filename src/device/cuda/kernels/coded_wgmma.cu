@@ -1,18 +1,15 @@
 // y = act(steps (x W^T) + b) for 9 to some hundred rows of x and a W of codes on Hopper: codes
 // become the left operand of wgmma in registers (codes.cuh), x^T is the right one, out of shared
-// memory. So W is read as codes and never lies anywhere as numbers. Scales
-// multiply f32 sums of a group's products.
+// memory. So W is read as codes and never lies anywhere as numbers. Scales multiply f32 sums of a
+// group's products.
 //
-// A tile is 128 outputs x 16 or 64 rows of x; two warpgroups have 64 outputs each. The work, tiles
-// x blocks of inputs, is cut into equal runs, one for each block of the grid, whatever the shape of
-// W. A run's part of a tile goes to `partial`; the last of a tile's blocks adds the parts in their
-// order, so that the same sums come out in every run. Codes and x come some stages ahead by
-// cp.async, x into swizzled panels (warpgroup.cuh).
+// A tile is 256 outputs x 16 or 64 rows of x: four warpgroups that share each stage of x, because
+// x out of L2 is as many bytes as the codes are. Where tiles are fewer than multiprocessors, a
+// cluster of blocks shares a tile's inputs.
 //
-// Floor: bytes of codes and scales / bandwidth. Clocks of a multiprocessor for a block of 128
-// inputs of four groups (two resident blocks), four bits, 64 rows: 860 for the bytes at 4.4 TB/s,
-// 1024 for the products, so tensor cores and memory are both busy; x from L2 is as many bytes as
-// the codes.
+// Floor: bytes of codes and scales / bandwidth. Clocks of a multiprocessor for 128 inputs of a
+// tile, four bits, 64 rows: 860 for the codes at 4.4 TB/s, 1024 for the products, about 1300 for
+// codes and x at L2's 5.5 TB/s, about 1000 for arithmetic.
 #include "coded_tile.cuh"
 
 CODED_ENTRY(coded_few_e4m3, CODE_KIND_E4M3, CODED_FEW_ROWS, false)

@@ -78,12 +78,20 @@ __global__ void dummy_codes(const DummyCodes a) {
   }
 }
 
+// Where the largest of a row's block of 128 x 128 lies, for the block of its first inputs. Blocks
+// begin anew with each matrix.
+__device__ __forceinline__ u32 first_block(u32 row, u32 matrix_rows, u32 inputs) {
+  const u32 across = (inputs + SCALE_BLOCK - 1) / SCALE_BLOCK;
+  const u32 down = (matrix_rows + SCALE_BLOCK - 1) / SCALE_BLOCK;
+  return (row / matrix_rows * down + row % matrix_rows / SCALE_BLOCK) * across;
+}
+
 // A block for each row; its part of the row's or the matrix's largest, or of each 128 inputs'.
 __global__ void largest_weights(const LargestWeights a) {
   begin();
   const u32 row = blockIdx.x;
   const act* w = a.w + (u64)row * a.inputs;
-  const u32 blocks = (a.inputs + SCALE_BLOCK - 1) / SCALE_BLOCK;
+  const u32 blocks = first_block(row, a.matrix_rows, a.inputs);
   for (u32 first = 0; first < a.inputs; first += blockDim.x) {
     const u32 k = first + threadIdx.x;
     float size = k < a.inputs ? fabsf(to_f32(w[k])) : 0.f;
@@ -91,9 +99,8 @@ __global__ void largest_weights(const LargestWeights a) {
     for (int d = 16; d > 0; d /= 2) size = fmaxf(size, __shfl_xor_sync(~0u, size, d));
     if (threadIdx.x % 32 != 0 || k >= a.inputs) continue;
     const u32 at = a.over == SCALE_OVER_MATRIX ? row / a.matrix_rows
-                   : a.over == SCALE_OVER_ROW
-                       ? row
-                       : row / SCALE_BLOCK * blocks + k / SCALE_BLOCK;
+                   : a.over == SCALE_OVER_ROW ? row
+                                              : blocks + k / SCALE_BLOCK;
     // Sizes are not negative: their bits are in their order.
     atomicMax(a.largest + at, __float_as_uint(size));
   }
@@ -102,7 +109,7 @@ __global__ void largest_weights(const LargestWeights a) {
 __global__ void encode_weights(const EncodeWeights a) {
   begin();
   const CodedMatrix& w = a.to;
-  const u32 row = blockIdx.x, blocks = (w.inputs + SCALE_BLOCK - 1) / SCALE_BLOCK;
+  const u32 row = blockIdx.x, blocks = first_block(row, a.matrix_rows, w.inputs);
   const act* from = a.w + (u64)row * w.inputs;
   u8* const to = w.rows + (u64)row * w.row_bytes;
   const auto scale_of = [&](u32 k) {
@@ -110,8 +117,7 @@ __global__ void encode_weights(const EncodeWeights a) {
       return __uint_as_float(a.largest[row / a.matrix_rows]) / 448.f;
     if (a.over == SCALE_OVER_ROW)
       return fmaxf(__uint_as_float(a.largest[row]) / 448.f, 1.f / (448.f * 512.f));
-    const u32 at = row / SCALE_BLOCK * blocks + k / SCALE_BLOCK;
-    return fmaxf(__uint_as_float(a.largest[at]), 1e-4f) / 448.f;
+    return fmaxf(__uint_as_float(a.largest[blocks + k / SCALE_BLOCK]), 1e-4f) / 448.f;
   };
   for (u32 word = threadIdx.x; word < w.blocks * 16; word += blockDim.x) {
     const u32 block = word / 16, first = block * 64;
@@ -134,57 +140,101 @@ __global__ void encode_weights(const EncodeWeights a) {
   if (w.scales == 0 && threadIdx.x == 0) a.factor[row] = scale_of(0);
 }
 
-// A thread unpacks a lane's 16 bytes of a block.
-template <bool WIDE>
-__device__ void unpack(const UnpackCodes& a) {
-  constexpr u32 STEPS = WIDE ? 4 : 8, INPUTS = STEPS * 16;
+// The numbers of a word's codes: pairs of neighbours, in the order of a block's steps and halves.
+template <CodeKind KIND>
+__device__ __forceinline__ void numbers_of(u32 word, const float* table, float (&x)[8]) {
+  constexpr bool WIDE = block_inputs(KIND) == 64;
+#if ACT == 0
+#pragma unroll
+  for (u32 i = 0; i < (WIDE ? 4 : 8); i++) {
+    const u32 at = WIDE ? i * 8 : i / 2 * 4 + i % 2 * 16;
+    x[i] = number_of(word >> at & (WIDE ? 255 : 15), KIND, table);
+  }
+#else
+  u32 pairs[WIDE ? 1 : 2][2];
+  Decode<KIND>::word(word, pairs, table);
+#pragma unroll
+  for (u32 i = 0; i < (WIDE ? 2 : 4); i++) {
+    const act* pair = reinterpret_cast<const act*>(&pairs[i / 2][i % 2]);
+    x[2 * i] = to_f32(pair[0]), x[2 * i + 1] = to_f32(pair[1]);
+  }
+#endif
+}
+
+// A block of threads unpacks 64 blocks of codes, a thread a lane's 16 bytes of one; through shared
+// memory, because a lane's inputs are not neighbours.
+template <CodeKind KIND>
+__device__ void unpack(const UnpackCodes& a, act* values) {
+  constexpr bool WIDE = block_inputs(KIND) == 64;
+  constexpr u32 STEPS = WIDE ? 4 : 8, INPUTS = STEPS * 16, PER_WORD = STEPS / 4;
+  // 16 bytes more than a multiple of 128: threads of a warp write to places of their own.
+  constexpr u32 PITCH = INPUTS + 16 / sizeof(act), EACH = 16 / sizeof(act);
+  struct alignas(2 * sizeof(act)) Pair {
+    act v[2];
+  };
   const CodedMatrix& w = a.from;
-  const u64 lanes = w.blocks * (u64)4;
-  const bool even = w.inputs % 2 == 0;
-  FOR_ALL(n, a.rows * lanes) {
-    const u32 row = n / lanes, block = n % lanes / 4, lane = n % 4;
+  const u32 all = a.rows * w.blocks, first = blockIdx.x * UNPACK_BLOCKS;
+
+  const u32 own = first + threadIdx.x / 4, lane = threadIdx.x % 4;
+  if (own < all) {
+    const u32 row = own / w.blocks, block = own % w.blocks;
     const u8* from = w.rows + (u64)(a.first_row + row) * w.row_bytes;
     const float factor = w.factor[a.first_row + row];
     const uint4 raw = *reinterpret_cast<const uint4*>(from + block_at(w, block) + lane * 16);
     const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
-    act* const to = a.to + (u64)row * w.inputs;
-    float scale = factor, zero = 0.f;
+    act* const to = values + threadIdx.x / 4 * PITCH + lane * 2;
+    const u32 span = w.scales == 0 ? STEPS : STEPS / w.scales;  // steps of a group
+    float scale = factor, zero = 0.f, x[8];
 #pragma unroll
     for (u32 s = 0; s < STEPS; s++) {
-      if (w.scales != 0 && s % (STEPS / w.scales) == 0) {
-        const u32 index = s / (STEPS / w.scales);
-        const u8* at = from + scale_at(w, block, index, false);
+      if (w.scales != 0 && s % span == 0) {
+        const u8* at = from + scale_at(w, block, s / span, false);
         scale = factor * to_f32(*reinterpret_cast<const scale_t*>(at));
-        if (w.zeros)
-          zero = to_f32(*reinterpret_cast<const scale_t*>(from + scale_at(w, block, index, true)));
+        at = from + scale_at(w, block, s / span, true);
+        if (w.zeros) zero = to_f32(*reinterpret_cast<const scale_t*>(at));
       }
-      const u32 first = block * INPUTS + s * 16 + lane * 2;
+      if (s % PER_WORD == 0) numbers_of<KIND>(words[s / PER_WORD], w.table, x);
 #pragma unroll
       for (u32 i = 0; i < 2; i++) {
-        const u32 k = first + i * 8, word = words[WIDE ? s : s / 2];
-        const u32 code = WIDE ? word >> 16 * i : word >> (s % 2 * 8 + i * 4);
-        const u32 mask = WIDE ? 255 : 15, next = WIDE ? 8 : 16;
-        act pair[2] = {
-            from_f32<act>(scale * (number_of(code & mask, w.kind, w.table) + zero)),
-            from_f32<act>(scale * (number_of(code >> next & mask, w.kind, w.table) + zero))};
-        if (even && k < w.inputs) {
-          struct alignas(2 * sizeof(act)) Pair {
-            act v[2];
-          };
-          *reinterpret_cast<Pair*>(to + k) = *reinterpret_cast<Pair*>(pair);
-        } else if (k < w.inputs) {
-          to[k] = pair[0];
-          if (k + 1 < w.inputs) to[k + 1] = pair[1];
-        }
+        const u32 n = s % PER_WORD * 4 + i * 2;
+        const Pair pair = {from_f32<act>(scale * (x[n] + zero)),
+                           from_f32<act>(scale * (x[n + 1] + zero))};
+        *reinterpret_cast<Pair*>(to + s * 16 + i * 8) = pair;
       }
+    }
+  }
+  __syncthreads();
+
+  constexpr u32 PIECES = INPUTS / EACH;
+  for (u32 n = threadIdx.x; n < UNPACK_BLOCKS * PIECES; n += UNPACK_BLOCKS * 4) {
+    const u32 block = first + n / PIECES, k = block % w.blocks * INPUTS + n % PIECES * EACH;
+    if (block >= all) break;
+    act* const to = a.to + (u64)(block / w.blocks) * w.inputs + k;
+    const act* piece = values + n / PIECES * PITCH + n % PIECES * EACH;
+    if (w.inputs % EACH == 0) {
+      if (k < w.inputs)
+        *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(piece);
+    } else {
+      for (u32 i = 0; i < EACH && k + i < w.inputs; i++) to[i] = piece[i];
     }
   }
 }
 
-__global__ void unpack_codes(const UnpackCodes a) {
+__global__ void unpack_codes(const __grid_constant__ UnpackCodes a) {
+  __shared__ __align__(16) act values[UNPACK_BLOCKS * (128 + 16 / sizeof(act))];
   begin();
-  if (block_inputs(a.from.kind) == 64) unpack<true>(a);
-  else unpack<false>(a);
+  switch (a.from.kind) {
+    case CODE_KIND_E4M3:
+      return unpack<CODE_KIND_E4M3>(a, values);
+    case CODE_KIND_INT8:
+      return unpack<CODE_KIND_INT8>(a, values);
+    case CODE_KIND_INT4:
+      return unpack<CODE_KIND_INT4>(a, values);
+    case CODE_KIND_E2M1:
+      return unpack<CODE_KIND_E2M1>(a, values);
+    default:
+      return unpack<CODE_KIND_TABLE>(a, values);
+  }
 }
 
 // ---- Inputs ----

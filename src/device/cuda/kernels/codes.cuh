@@ -65,24 +65,45 @@ __device__ __forceinline__ u32 fma2(u32 a, u32 b, u32 c) {
 #endif
 #define MINUS_ZEROS 0x80008000u
 
+// (x & mask) | bits, in one instruction.
+__device__ __forceinline__ u32 masked(u32 x, u32 mask, u32 bits) {
+  u32 y;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(y) : "r"(x), "r"(mask), "r"(bits));
+  return y;
+}
+
 // `steps[s]` becomes the two registers of a row for step s: inputs 2 t, 2 t + 1 and 8 further.
 template <CodeKind KIND>
 struct Decode {
   static constexpr int STEPS = KIND == CODE_KIND_E4M3 || KIND == CODE_KIND_INT8 ? 4 : 8;
   static constexpr int PER_WORD = STEPS / 4;  // Steps of a word.
 
+  // Of INT4: how much more than the number `with_bias` gives.
+  static constexpr float BIAS = 24.f;
+
+  // As `word` of INT4, numbers that are BIAS too large: 16 + code, whose fraction are the code's
+  // bits.
+  __device__ static void with_bias(u32 w, u32 (&a)[PER_WORD][2]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+#if ACT == 1
+      const int up = 6 - 4 * i;
+      const u32 mask = 0x03c003c0, sixteen = 0x4c004c00;
+#else
+      const int up = 3 - 4 * i;
+      const u32 mask = 0x00780078, sixteen = 0x41804180;
+#endif
+      a[i / 2][i % 2] = masked(up >= 0 ? w << (up & 31) : w >> (-up & 31), mask, sixteen);
+    }
+  }
+
   // Word `w` of a lane's 16 bytes: PER_WORD steps.
   __device__ static void word(u32 w, u32 (&a)[PER_WORD][2], const float* table) {
     if constexpr (KIND == CODE_KIND_INT4) {
+      const u32 less = ACT == 1 ? 0xce00ce00 : 0xc1c0c1c0;
+      with_bias(w, a);
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        // 2^n + code is exact; 2^n + 8 is taken off.
-#if ACT == 1
-        a[i / 2][i % 2] = fma2((w >> 4 * i & 0x000f000f) | 0x64006400, ONES, 0xe408e408);
-#else
-        a[i / 2][i % 2] = fma2((w >> 4 * i & 0x000f000f) | 0x43004300, ONES, 0xc308c308);
-#endif
-      }
+      for (int i = 0; i < 4; i++) a[i / 2][i % 2] = fma2(a[i / 2][i % 2], ONES, less);
     } else if constexpr (KIND == CODE_KIND_E2M1) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {

@@ -122,12 +122,7 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
   x = warp_sum(x);
   if (lane == 0) scratch[warp] = x;
   __syncthreads();
-  if (warp == 0) {
-    const float total = warp_sum(lane < warps ? scratch[lane] : 0.f);
-    if (lane == 0) scratch[32] = total;
-  }
-  __syncthreads();
-  const float total = scratch[32];
+  const float total = warp_sum(lane < warps ? scratch[lane] : 0.f);
   __syncthreads();
   return total;
 }

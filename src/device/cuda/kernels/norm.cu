@@ -1,8 +1,8 @@
 // Norms, plain and with the residual added first. Block per row with a thread for every eight
-// columns (32 to 1024 threads). The row is read from device memory once and again from L1 (it is at
-// most some tens of KiB), sums are f32 in a fixed order. Layer norm takes the variance around the
-// mean in a pass of its own: the one-pass form cancels. Bytes per row: norm 2 x width, add_norm 4 x
-// width elements (delta, residual in and out, out).
+// columns (32 to 1024 threads), which hold them from the first read to the last write; wider rows,
+// and those of an odd width, are read again from L1. Sums are f32 in a fixed order. Layer norm
+// takes the variance around the mean in a pass of its own: the one-pass form cancels. Bytes per
+// row: norm 2 x width, add_norm 4 x width elements (delta, residual in and out, out).
 #include "abi_ops.h"
 #include "e4m3.cuh"
 
@@ -66,7 +66,77 @@ __device__ void round_written(const Norm& a) {
             a.bytes ? a.bytes + row * a.padded_width : 0, a.padded_width, a.steps + row);
 }
 
+// A row of which each thread of the block has eight columns: nothing is read twice, and the weights
+// before the kernel before is done.
+template <class Norm>
+struct HeldRow {
+  const Norm& a;
+  const u32 i = threadIdx.x * 8;
+  const bool inside = i < a.width;
+  const u64 at = (u64)blockIdx.x * a.width + i;
+  float weight[8], bias[8];
+
+  static __device__ bool fits(const Norm& a) {
+    return a.width % 8 == 0 && a.width <= blockDim.x * 8;
+  }
+
+  __device__ HeldRow(const Norm& a) : a(a) {
+#pragma unroll
+    for (int j = 0; j < 8; j++) weight[j] = bias[j] = 0.f;
+    if (inside) load8(a.weight + i, weight);
+    if (inside && a.bias) load8(a.bias + i, bias);
+#pragma unroll
+    for (int j = 0; j < 8; j++) weight[j] += a.kind == NORM_KIND_RMS_PLUS_ONE ? 1.f : 0.f;
+  }
+
+  // `scratch` are places that no other sum uses: nobody waits until all have read them.
+  static __device__ float sum(float x, float (&scratch)[32]) {
+    const u32 lane = threadIdx.x % 32;
+    x = warp_sum(x);
+    if (lane == 0) scratch[threadIdx.x / 32] = x;
+    __syncthreads();
+    return warp_sum(lane < blockDim.x / 32 ? scratch[lane] : 0.f);
+  }
+
+  // The norm of these columns, and what products make of it. 0 beyond the row.
+  __device__ void norm(float (&v)[8]) const {
+    __shared__ float sums[32], squares[32], largest[32];
+    float mean = 0.f, own = 0.f;
+    if (a.kind == NORM_KIND_LAYER) {
+#pragma unroll
+      for (int j = 0; j < 8; j++) own += v[j];
+      mean = sum(own, sums) / a.width;
+    }
+    own = 0.f;
+#pragma unroll
+    for (int j = 0; j < 8; j++) own += inside ? (v[j] - mean) * (v[j] - mean) : 0.f;
+    const float scale = 1.f / sqrtf(sum(own, squares) / a.width + a.eps);
+    float most = 0.f;
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      v[j] = to_f32(from_f32<act>((v[j] - mean) * scale * weight[j] + bias[j]));
+      if (inside) most = fmaxf(most, fabsf(v[j]));
+    }
+    if (inside) store8(a.out + at, v);
+    if (!a.steps) return;
+
+    const float step = e4m3_step(largest_of_block(most, largest)), inverse = 1.f / step;
+    u8* const bytes = a.bytes ? a.bytes + (u64)blockIdx.x * a.padded_width : 0;
+    act* const codes = a.codes ? a.codes + (u64)blockIdx.x * a.width : 0;
+    if (inside) put_rounded(v, i, 0.f, step, inverse, codes, bytes);
+    fill_up(a.width, bytes, a.padded_width);
+    if (threadIdx.x == 0) a.steps[blockIdx.x] = step;
+  }
+};
+
 __global__ void norm_rows(const NormRows a) {
+  if (HeldRow<NormRows>::fits(a)) {
+    const HeldRow<NormRows> own(a);
+    begin();
+    float v[8] = {};
+    if (own.inside) load8(a.x + own.at, v);
+    return own.norm(v);
+  }
   begin();
   const u32 width = a.width;
   const u64 row = (u64)blockIdx.x * width;
@@ -77,6 +147,19 @@ __global__ void norm_rows(const NormRows a) {
 }
 
 __global__ void add_norm(const AddNorm a) {
+  if (HeldRow<AddNorm>::fits(a)) {
+    const HeldRow<AddNorm> own(a);
+    begin();
+    float v[8] = {}, delta[8];
+    if (own.inside) {
+      load8(a.residual + own.at, v);
+      load8(a.delta + own.at, delta);
+#pragma unroll
+      for (int j = 0; j < 8; j++) v[j] = to_f32(from_f32<act>(v[j] + delta[j]));
+      store8(a.residual + own.at, v);
+    }
+    return own.norm(v);
+  }
   begin();
   const u32 width = a.width;
   const u64 row = (u64)blockIdx.x * width;

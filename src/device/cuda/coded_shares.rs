@@ -1,0 +1,72 @@
+//! Into how many shares coded_wgmma's blocks cut the inputs of a tile. `coded_products` asks; it
+//! knows no weight.
+
+use super::abi;
+use super::coded_kernels::{tiled, WGMMA};
+use super::context::Context;
+use super::module::Kernels;
+use crate::error::Result;
+
+/// Shares of a tile at most.
+const MOST: usize = abi::CODED_MOST_SHARES as usize;
+/// What adding up the sums of a cluster takes, in units: blocks of codes that a tile multiplies.
+const ADD_UP_UNITS: usize = 3;
+
+/// Clusters that the card holds at once, of 1, 2, ... blocks.
+#[derive(Debug, Clone, Default)]
+pub struct Shares([usize; MOST]);
+
+impl Shares {
+    /// Asks the driver: how many clusters fit depends on how multiprocessors are grouped.
+    pub fn of(context: &Context, k: &Kernels) -> Result<Shares> {
+        let mut clusters = [0; MOST];
+        if context.capability == WGMMA {
+            let many = tiled(&k.coded_many_int4, false);
+            for (shares, held) in (1..).zip(&mut clusters) {
+                *held = many.kernel.resident_clusters(shares, abi::CODED_THREADS, many.shared)?;
+            }
+        }
+        Ok(Shares(clusters))
+    }
+
+    /// Shares of each of so many tiles, whose inputs are so many units, that make the product
+    /// shortest: all clusters of a wave take as long as the longest share.
+    pub fn best(&self, tiles: usize, units: usize) -> usize {
+        let cost = |shares: usize| {
+            let waves = tiles.div_ceil(self.0[shares - 1].max(1));
+            waves * units.div_ceil(shares) + if shares > 1 { ADD_UP_UNITS } else { 0 }
+        };
+        (1..=MOST.min(units)).min_by_key(|&shares| cost(shares)).unwrap_or(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An H200: 132 multiprocessors in groups of 16 and 18, one block on each.
+    fn h200() -> Shares {
+        Shares([132, 66, 42, 32, 25, 20, 16, 16])
+    }
+
+    #[test]
+    fn tiles_fill_the_card() {
+        let shares = h200();
+        // The products of an 8B model, four bits: qkv, o, gate and up, down.
+        assert_eq!(shares.best(24, 32), 5);
+        assert_eq!(shares.best(16, 32), 8);
+        assert_eq!(shares.best(112, 32), 1);
+        assert_eq!(shares.best(16, 112), 8);
+        // A head is several waves, and a tile of one unit is one share.
+        assert_eq!(shares.best(501, 32), 1);
+        assert_eq!(shares.best(1, 1), 1);
+        assert_eq!(Shares::default().best(3, 2), 1);
+    }
+
+    #[test]
+    fn a_card_that_holds_fewer_clusters_gets_smaller_ones() {
+        let mut shares = h200();
+        shares.0[7] = 15;
+        assert_eq!(shares.best(16, 112), 7);
+    }
+}

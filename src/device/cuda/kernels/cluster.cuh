@@ -1,0 +1,28 @@
+// Blocks of a cluster: how many they are, where they meet, and what lies in each other's shared
+// memory; compute capability 9.0 and later. A launch without clusters has one block in each.
+#pragma once
+#include "common.cuh"
+
+#if ARCH >= 90
+__device__ __forceinline__ u32 cluster_blocks() {
+  u32 n;
+  asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(n));
+  return n;
+}
+// All threads of the cluster are here; what each wrote to its shared memory before, all see.
+__device__ __forceinline__ void meet_cluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// What block `block` of the cluster has where `at` is in this block's shared memory.
+__device__ __forceinline__ float4 load_of_block(u32 at, u32 block) {
+  float4 x;
+  asm volatile(
+      "{ .reg .b32 there; mapa.shared::cluster.u32 there, %4, %5; "
+      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there]; }"
+      : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+      : "r"(at), "r"(block)
+      : "memory");
+  return x;
+}
+#endif
