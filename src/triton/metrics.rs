@@ -17,11 +17,12 @@ use crate::engine::args::HistogramBuckets;
 use crate::engine::{Observation, Observer};
 use crate::error::Result;
 
-/// Metrics of one instance, empty until its engine is loaded and for good if they are switched off.
+/// Metrics of one engine, empty until it is loaded and for good if they are switched off.
 /// Instances of a model share their series, and so do the old and the new version of one that is
 /// loaded again; the series go with the last of them.
-#[derive(Default)]
 pub(super) struct Metrics {
+    /// Its number, where an instance has several.
+    engine: Option<usize>,
     series: OnceLock<Series>,
 }
 
@@ -46,6 +47,11 @@ struct Histograms {
 }
 
 impl Metrics {
+    /// `engine`: its number, where an instance has several; its series have it as a label.
+    pub(super) fn new(engine: Option<usize>) -> Metrics {
+        Metrics { engine, series: OnceLock::new() }
+    }
+
     /// Register the series. A server without metrics is no error: one line in the log.
     pub(super) fn register(
         &self,
@@ -57,7 +63,8 @@ impl Metrics {
         if self.series.get().is_some() {
             return;
         }
-        match Series::new(model, version, max_model_len, buckets) {
+        let labels = Labels::new(model, version).of_engine(self.engine);
+        match Series::new(&labels, max_model_len, buckets) {
             Ok(series) => {
                 let _ = self.series.set(series);
             }
@@ -104,15 +111,9 @@ impl Observer for Metrics {
 }
 
 impl Series {
-    fn new(
-        model: &str,
-        version: u64,
-        max_model_len: u32,
-        buckets: &HistogramBuckets,
-    ) -> Result<Series> {
-        let labels = Labels::new(model, version);
-        let counter = |name, help| Metric::new(name, help, &labels, Kind::Counter);
-        let gauge = |name, help, join| Metric::new(name, help, &labels, Kind::Gauge(join));
+    fn new(labels: &Labels, max_model_len: u32, buckets: &HistogramBuckets) -> Result<Series> {
+        let counter = |name, help| Metric::new(name, help, labels, Kind::Counter);
+        let gauge = |name, help, join| Metric::new(name, help, labels, Kind::Gauge(join));
 
         Ok(Series {
             prompt_tokens: counter(
@@ -138,8 +139,8 @@ impl Series {
                 c"KV-cache usage. 1 means 100 percent usage.",
                 Join::Most,
             )?,
-            engine: EngineSeries::new(&labels, buckets)?,
-            histograms: Histograms::new(&labels, max_model_len, buckets)?,
+            engine: EngineSeries::new(labels, buckets)?,
+            histograms: Histograms::new(labels, max_model_len, buckets)?,
         })
     }
 }
