@@ -204,8 +204,7 @@ impl Instance {
         let engine = supervisor.engine()?;
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
-            let buckets = &model.args.operation.buckets;
-            metrics.register(&model.name, model.version, facts.max_model_len, buckets);
+            metrics.register(&model.name, model.version, facts, &model.args);
         }
         heap::give_back();
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
