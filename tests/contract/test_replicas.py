@@ -25,11 +25,31 @@ SLOW = faulty(stall_share=1, stall_ms=10)    # a step is as long as one of a rea
 MOST_S = 20
 
 
+@pytest.mark.parametrize("text", [
+    "# TYPE a gauge\n# TYPE a gauge\na 1\n", "a 1\n# TYPE a gauge\n", "# TYPE a level\n", "# HELP a x\n# HELP a x\n",
+    "a 1\na 1\n", 'a{b="1",b="2"} 1\n', 'a{b=1} 1\n', "a one\n", "a 1 now\n", "a 1", "a-b 1\n",
+])
+def test_what_the_pickers_parser_refuses(text):
+    with pytest.raises(picker.Refused):
+        picker.parse(text)
+
+
+def test_which_series_the_picker_takes():
+    text = ("# TYPE q gauge\n" 'q{model="a"} 1\nq{model="b"} 2\n' 'r{model="a"} 1 5\nr{model="b"} 2 7\n'
+            "# TYPE h histogram\n" 'h_bucket{le="+Inf"} 1\nh_sum 2\nh_count 1\n')
+    families = picker.parse(text)
+    assert families.keys() == {"q", "r", "h"} and len(families["h"].samples) == 3
+    assert picker.newest(families, "q") == ({"model": "a"}, 1), "no timestamps: the first"
+    assert picker.newest(families, "q", by_value=True) == picker.newest(families, "q{model=b}") == ({"model": "b"}, 2)
+    assert picker.newest(families, "r") == ({"model": "b"}, 2), "the newest"
+    assert picker.newest(families, "q{model=c}") is picker.newest(families, "z") is None
+
+
 def seen(server):
     return picker.extract(picker.scrape(server.metrics_url), picker.SPECS)
 
 
-def under_load(server, model, bodies):
+def under_load(server, model, bodies, beside=None):
     """What the picker saw while these streams ran, scraping as often as it does by default."""
     states = []
 
@@ -42,7 +62,8 @@ def under_load(server, model, bodies):
         watching = asyncio.create_task(watch())
         timeout = aiohttp.ClientTimeout(total=LIMIT_S)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
-            answers = await asyncio.gather(*(sse(session, server.url, model, body) for body in bodies))
+            answers = await asyncio.gather(*(
+                sse(session, server.url, name, body) for name in filter(None, (model, beside)) for body in bodies))
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
@@ -111,7 +132,8 @@ def test_a_request_that_never_ran_does_not_wait_for_ever(alone):
     engine = {"enable_lora": True, "max_lora_rank": 8}
     load(server, repository.add("lora-tiny", config=REPORT, checkpoint=MODELS / "llama-tiny", engine=engine,
                                 files={"1/multi_lora.json": json.dumps(ADAPTERS)}))
-    status, answer = generate(server, "lora-tiny", {"text_input": PROMPT, "parameters": {**GREEDY, "lora_name": "ghost"}})
+    body = {"text_input": PROMPT, "parameters": {**GREEDY, "lora_name": "ghost"}}
+    status, answer = generate(server, "lora-tiny", body)
     assert status == 400, answer
     state = until_idle(server)
     assert (state.waiting, state.running, state.queued) == (0, 0, set())
@@ -163,8 +185,8 @@ def test_of_two_models_the_picker_sees_one(alone):
 DOCUMENTS = {(d["kind"], d["metadata"]["name"]): d
              for name in ("kubernetes.yaml", "replicas.yaml")
              for d in yaml.safe_load_all((ROOT / "deploy" / name).read_text())}
-OURS = [d for d in yaml.safe_load_all((ROOT / "deploy/replicas.yaml").read_text())]
-TEXT, NUMBER, TRUTH = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+OURS = list(yaml.safe_load_all((ROOT / "deploy/replicas.yaml").read_text()))
+TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
 
 
 def record(required="", **properties):
@@ -178,7 +200,8 @@ def every(items):
 # What kubernetes-validate does not know: the fields that are used, by the resources' own definitions.
 LABELS = record("matchLabels", matchLabels={"type": "object", "additionalProperties": TEXT, "minProperties": 1})
 PORT = record("number", number={"type": "integer", "minimum": 1, "maximum": 65535})
-POLICIES = every(record("type value periodSeconds", type={"enum": ["Pods", "Percent"]}, value=NUMBER, periodSeconds=NUMBER))
+POLICIES = every(record("type value periodSeconds", type={"enum": ["Pods", "Percent"]}, value=NUMBER,
+                        periodSeconds=NUMBER))
 CUSTOM = {
     ("inference.networking.k8s.io/v1", "InferencePool"): record(
         "selector targetPorts endpointPickerRef", selector=LABELS, targetPorts={**every(PORT), "maxItems": 8},
@@ -186,7 +209,8 @@ CUSTOM = {
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): record(
         "parentRefs rules", parentRefs=every(record("name", name=TEXT, namespace=TEXT)), rules=every(record(
             "matches backendRefs",
-            matches=every(record("path", path=record("type value", type={"enum": ["PathPrefix", "Exact"]}, value=TEXT))),
+            matches=every(record("path", path=record(
+                "type value", type={"enum": ["PathPrefix", "Exact"]}, value=TEXT))),
             backendRefs=every(record("group kind name", group=TEXT, kind=TEXT, name=TEXT)),
             timeouts=record(request={"type": "string", "pattern": "^[0-9]+(h|m|s|ms)$"})))),
     ("keda.sh/v1alpha1", "ScaledObject"): record(
@@ -202,8 +226,10 @@ CUSTOM = {
 PLUGIN = record("pluginRef", pluginRef=TEXT, weight=NUMBER)
 PICKER = record(
     "apiVersion kind plugins schedulingProfiles", apiVersion={"const": "llm-d.ai/v1alpha1"},
-    kind={"const": "EndpointPickerConfig"}, plugins=every(record("type", name=TEXT, type=TEXT, parameters={"type": "object"})),
-    requestHandler=record(parsers=every(PLUGIN)), schedulingProfiles=every(record("name plugins", name=TEXT, plugins=every(PLUGIN))))
+    kind={"const": "EndpointPickerConfig"},
+    plugins=every(record("type", name=TEXT, type=TEXT, parameters={"type": "object"})),
+    requestHandler=record(parsers=every(PLUGIN)),
+    schedulingProfiles=every(record("name plugins", name=TEXT, plugins=every(PLUGIN))))
 
 
 def spec(kind, name="triton-vllm"):
@@ -282,23 +308,26 @@ def test_a_pod_ends_in_time():
 
 
 def test_the_autoscalers_queries_count_the_pods(alone, tmp_path):
-    """promtool asks them of what two pods would say, each as the server here under load, with another model beside."""
+    """promtool asks them of what two pods would say, each as the server here with two models under load."""
     server, repository = alone
-    for name, engine in (("vllm_model", {"max_num_seqs": 4}), ("other", {})):
-        load(server, repository.add(name, config=REPORT, engine={**engine, "num_gpu_blocks_override": 40, **SLOW}))
+    for name in ("vllm_model", "other"):
+        load(server, repository.add(name, config=REPORT, engine={"max_num_seqs": 4, **SLOW}))
     texts = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(picker, "scrape", lambda url, real=picker.scrape: texts.append(real(url)) or texts[-1])
-        under_load(server, "vllm_model", [LONG] * 12)
+        under_load(server, "vllm_model", [LONG] * 12, beside="other")
     told = {key: f'{s}{{model="vllm_model"}}' for key, s in picker.SPECS.items()}
     full = max(texts, key=lambda text: picker.extract(text, told).waiting)
     state = picker.extract(full, told)
     assert state.running == 4 and state.waiting >= 6
     wanted = {"requests": 2 * (state.running + state.waiting), "waiting": 2 * state.waiting}
 
-    series = [{"series": f'{name}{{{",".join([*own, at])}}}', "values": f"{value:g}x3"}
-              for at in ('instance="a"', 'instance="b"') for name in ("vllm:num_requests_running", "vllm:num_requests_waiting")
-              for labels, value, _ in picker.parse(full)[name].samples for own in [[f'{k}="{v}"' for k, v in labels.items()]]]
+    families, series = picker.parse(full), []
+    for instance in ("a", "b"):
+        for name in ("vllm:num_requests_running", "vllm:num_requests_waiting"):
+            for labels, value, _ in families[name].samples:
+                inner = ",".join(f'{k}="{v}"' for k, v in {**labels, "instance": instance}.items())
+                series.append({"series": f"{name}{{{inner}}}", "values": f"{value:g}x3"})
     checks = [{"expr": triggers()[name]["query"], "eval_time": "2m", "exp_samples": [{"value": value}]}
               for name, value in wanted.items()]
     file = tmp_path / "queries.json"
