@@ -35,14 +35,13 @@ impl Engines {
 
     /// What the load decided, of the engine that takes the shortest texts.
     pub fn facts(&self) -> &EngineFacts {
-        let facts = self.engines[1..].iter().map(Engine::facts);
-        facts.fold(self.engines[0].facts(), |least, facts| {
-            if facts.max_model_len < least.max_model_len {
-                facts
-            } else {
-                least
-            }
-        })
+        let least = self.facts_of_each().min_by_key(|facts| facts.max_model_len);
+        least.unwrap_or_else(|| self.engines[0].facts())
+    }
+
+    /// The same of each, in the order of their options.
+    pub fn facts_of_each(&self) -> impl Iterator<Item = &EngineFacts> {
+        self.engines.iter().map(Engine::facts)
     }
 
     /// Take a request or refuse it at once. After Ok the client's `finish` is called exactly once,

@@ -4,18 +4,21 @@
 
 mod buckets;
 mod engine;
+mod info;
 mod registry;
 
 use std::sync::OnceLock;
 
 use self::buckets::{E2E_S, N, PER_TOKEN_S, TTFT_S};
 use self::engine::EngineSeries;
+use self::info::{CacheInfo, LoraInfo};
 pub(in crate::triton) use self::registry::close;
 use self::registry::{Join, Kind, Labels, Metric};
 use super::sys;
 use crate::engine::args::HistogramBuckets;
-use crate::engine::{Observation, Observer};
+use crate::engine::{EngineArgs, EngineFacts, Observation, Observer};
 use crate::error::Result;
+use crate::ids::AdapterId;
 
 /// Metrics of one engine, empty until it is loaded and for good if they are switched off.
 /// Instances of a model share their series, and so do the old and the new version of one that is
@@ -32,6 +35,9 @@ struct Series {
     running: Metric,
     waiting: Metric,
     kv_usage: Metric,
+    _cache: CacheInfo,
+    /// None: LoRA is off.
+    lora: Option<LoraInfo>,
     /// None on servers without histograms.
     histograms: Option<Histograms>,
     engine: EngineSeries,
@@ -57,14 +63,14 @@ impl Metrics {
         &self,
         model: &str,
         version: u64,
-        max_model_len: u32,
-        buckets: &HistogramBuckets,
+        facts: &EngineFacts,
+        args: &EngineArgs,
     ) {
         if self.series.get().is_some() {
             return;
         }
         let labels = Labels::new(model, version).of_engine(self.engine);
-        match Series::new(&labels, max_model_len, buckets) {
+        match Series::new(&labels, facts, args) {
             Ok(series) => {
                 let _ = self.series.set(series);
             }
@@ -108,10 +114,18 @@ impl Observer for Metrics {
             _ => {}
         }
     }
+
+    fn adapters(&self, running: &[AdapterId], waiting: &[AdapterId]) {
+        if let Some(lora) = self.series.get().and_then(|series| series.lora.as_ref()) {
+            lora.show(running, waiting);
+        }
+    }
 }
 
 impl Series {
-    fn new(labels: &Labels, max_model_len: u32, buckets: &HistogramBuckets) -> Result<Series> {
+    fn new(labels: &Labels, facts: &EngineFacts, args: &EngineArgs) -> Result<Series> {
+        let buckets = &args.operation.buckets;
+        let lora = args.lora.as_ref().zip(facts.adapters.as_ref());
         let counter = |name, help| Metric::new(name, help, labels, Kind::Counter);
         let gauge = |name, help, join| Metric::new(name, help, labels, Kind::Gauge(join));
 
@@ -139,8 +153,10 @@ impl Series {
                 c"KV-cache usage. 1 means 100 percent usage.",
                 Join::Most,
             )?,
+            _cache: CacheInfo::new(labels, args.block_size, facts.kv_tokens)?,
+            lora: lora.map(|(lora, names)| LoraInfo::new(labels, lora.max_loras, names)),
             engine: EngineSeries::new(labels, buckets)?,
-            histograms: Histograms::new(labels, max_model_len, buckets)?,
+            histograms: Histograms::new(labels, facts.max_model_len, buckets)?,
         })
     }
 }

@@ -281,9 +281,8 @@ impl Instance {
         let engine = supervisor.engine()?;
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
-            let buckets = &model.args.operation.buckets;
-            for metrics in &metrics {
-                metrics.register(&model.name, model.version, facts.max_model_len, buckets);
+            for (metrics, facts) in metrics.iter().zip(engine.facts_of_each()) {
+                metrics.register(&model.name, model.version, facts, &model.args);
             }
         }
         heap::give_back();

@@ -21,6 +21,7 @@ use super::handles::ServerHandle;
 use super::versions::LoadedVersion;
 use crate::engine::{EngineArgs, EngineOptions, Engines, LoadLimits, Observation, Observer};
 use crate::error::{Error, Result};
+use crate::ids::AdapterId;
 use crate::threads;
 
 const PERIOD: Duration = Duration::from_millis(500);
@@ -113,6 +114,10 @@ struct EngineObserver {
 impl Observer for EngineObserver {
     fn observe(&self, observation: Observation) {
         self.observer.observe(observation);
+    }
+
+    fn adapters(&self, running: &[AdapterId], waiting: &[AdapterId]) {
+        self.observer.adapters(running, waiting);
     }
 
     fn dying(&self) {
