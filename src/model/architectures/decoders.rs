@@ -2,7 +2,9 @@
 //! [`super`], which looks them up.
 
 use super::defaults;
-use super::family::{AttnScale, Eps, Family, Flag, Fused, Keys, Names, Positions, QkNorm, Windows};
+use super::family::{
+    AttnScale, Eps, Family, Flag, Fused, Keys, Names, Positions, QkNorm, RopeLayers, Windows,
+};
 use crate::device::NormKind;
 
 pub(super) const LLAMA_KEYS: Keys = Keys {
@@ -67,6 +69,9 @@ pub(super) const LLAMA: Family = Family {
     parallel_mlp_norm: false,
     fused: Fused::Stacked,
     windows: Windows::Never,
+    layer_types: &[("full_attention", false), ("sliding_attention", true)],
+    interleaved: false,
+    rope_layers: RopeLayers::All,
     local_rope: false,
     attn_scale: AttnScale::HeadDim,
     softcaps: false,

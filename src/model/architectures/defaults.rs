@@ -116,6 +116,58 @@ pub const OLMO2: &str = r#"{"vocab_size": 50304, "hidden_size": 4096,
     "rope_theta": 10000.0, "attention_bias": false, "tie_word_embeddings": false,
     "eos_token_id": 50279}"#;
 
+pub const OLMO3: &str = r#"{"vocab_size": 50304, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 2048,
+    "rope_theta": 500000.0, "attention_bias": false, "sliding_window": 4096,
+    "sliding_window_pattern": 4, "tie_word_embeddings": false, "eos_token_id": 50279}"#;
+
+pub const EXAONE4: &str = r#"{"vocab_size": 102400, "hidden_size": 4096,
+    "intermediate_size": 16384, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 32, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 2048, "rope_theta": 10000.0, "sliding_window": 4096,
+    "sliding_window_pattern": 4, "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+pub const GLM: &str = r#"{"vocab_size": 151552, "hidden_size": 4096,
+    "intermediate_size": 13696, "num_hidden_layers": 40, "num_attention_heads": 32,
+    "num_key_value_heads": 2, "head_dim": 128, "hidden_act": "silu",
+    "rms_norm_eps": 1.5625e-7, "max_position_embeddings": 131072, "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.5, "attention_bias": true, "tie_word_embeddings": false,
+    "eos_token_id": [151329, 151336, 151338]}"#;
+
+pub const SMOLLM3: &str = r#"{"vocab_size": 128256, "hidden_size": 2048,
+    "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
+    "num_key_value_heads": 4, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 32768, "rope_theta": 2000000.0, "no_rope_layer_interval": 4,
+    "use_sliding_window": false, "attention_bias": false, "mlp_bias": false,
+    "tie_word_embeddings": true, "eos_token_id": 128001}"#;
+
+pub const SEED_OSS: &str = r#"{"vocab_size": 155136, "hidden_size": 4096,
+    "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 80,
+    "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 524288, "rope_theta": 10000.0, "attention_bias": true,
+    "attention_out_bias": false, "mlp_bias": false, "tie_word_embeddings": false,
+    "eos_token_id": 2}"#;
+
+pub const ERNIE4_5: &str = r#"{"vocab_size": 103424, "hidden_size": 1024,
+    "intermediate_size": 3072, "num_hidden_layers": 18, "num_attention_heads": 16,
+    "num_key_value_heads": 2, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 131072, "rope_theta": 500000.0, "use_bias": false,
+    "tie_word_embeddings": true, "eos_token_id": 2}"#;
+
+pub const GRANITE_HYBRID: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
+    "shared_intermediate_size": 1024, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "attention_bias": false, "num_local_experts": 8,
+    "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
+    "attention_multiplier": 1.0, "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+pub const STARCODER2: &str = r#"{"vocab_size": 49152, "hidden_size": 3072,
+    "intermediate_size": 12288, "num_hidden_layers": 30, "num_attention_heads": 24,
+    "num_key_value_heads": 2, "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5,
+    "max_position_embeddings": 4096, "rope_theta": 10000.0, "use_bias": true,
+    "tie_word_embeddings": true, "eos_token_id": 50256}"#;
+
 pub const OPT: &str = r#"{"vocab_size": 50272, "hidden_size": 768, "ffn_dim": 3072,
     "num_hidden_layers": 12, "num_attention_heads": 12, "activation_function": "relu",
     "max_position_embeddings": 2048, "do_layer_norm_before": true, "enable_bias": true,

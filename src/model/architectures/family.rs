@@ -49,6 +49,8 @@ pub enum Windows {
     Never,
     /// All do.
     All,
+    /// As `layer_types` says, which must be there.
+    Listed,
     /// If the flag `switch` is on, the layers from number `first` (a key).
     FromLayer {
         /// Key of the flag.
@@ -58,6 +60,26 @@ pub enum Windows {
     },
     /// All but each n-th; n by this key.
     ExceptEach(&'static str),
+}
+
+/// Which layers rotate q and k, where positions are rotated at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeLayers {
+    /// All do.
+    All,
+    /// Those with a window.
+    Windowed,
+    /// The same; all if no layer has a window.
+    WindowedIfAny,
+    /// Those with a 1 in a list; without one all but each n-th.
+    Listed {
+        /// Key of the list.
+        list: &'static str,
+        /// Key of n.
+        except_each: &'static str,
+    },
+    /// All if this key has this value, else none.
+    If(&'static str, &'static str),
 }
 
 /// What multiplies q.k.
@@ -242,6 +264,12 @@ pub struct Family {
     pub fused: Fused,
     /// Which layers see a window.
     pub windows: Windows,
+    /// Names in `layer_types`, and whether such a layer sees a window.
+    pub layer_types: &'static [(&'static str, bool)],
+    /// Rope turns neighbours of a head, dimensions 2i and 2i + 1; else i and i + half.
+    pub interleaved: bool,
+    /// Which layers rotate.
+    pub rope_layers: RopeLayers,
     /// Windowed layers rotate by `rope_local_base_freq`, unscaled.
     pub local_rope: bool,
     /// What multiplies q.k.

@@ -9,7 +9,7 @@ use crate::device::{AttnSpec, DType, KvScales, Rope};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
-use crate::model::architectures::{AttnScale, Family, Flag, Positions, Windows};
+use crate::model::architectures::{AttnScale, Family, Flag, Positions, RopeLayers, Windows};
 
 /// The dimensions that all layers share.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ pub struct Shape {
 pub struct LayerAttention {
     /// Heads, scale, window and cap.
     pub attn: AttnSpec,
-    /// Index into `ModelSpec::ropes`; none with learned positions.
+    /// Index into `ModelSpec::ropes`; none where q and k are not rotated.
     pub rope: Option<usize>,
 }
 
@@ -52,8 +52,8 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
     let windowed = windowed(config, family, shape.layers)?;
     let window = if windowed.contains(&true) { window(config)? } else { None };
 
-    let rotates = family.positions == Positions::Rope;
-    let layer = |windowed: bool| LayerAttention {
+    let rotated = rotated(config, family, &windowed)?;
+    let layer = |(windowed, rotated): (bool, bool)| LayerAttention {
         attn: AttnSpec {
             heads: shape.heads,
             kv_heads: shape.kv_heads,
@@ -63,9 +63,9 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
             softcap,
             kv_scales: KvScales::ONE,
         },
-        rope: rotates.then_some(usize::from(windowed && family.local_rope)),
+        rope: rotated.then_some(usize::from(windowed && family.local_rope)),
     };
-    Ok(windowed.into_iter().map(layer).collect())
+    Ok(windowed.into_iter().zip(rotated).map(layer).collect())
 }
 
 /// Tokens of a window; null and 0 mean none.
@@ -151,12 +151,13 @@ fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>
         }
     }
     if let Some(types) = config.list("layer_types")? {
-        return listed(config, types, layers);
+        return listed(config, family, types, layers);
     }
 
     match family.windows {
         Windows::Never => each(&|_| false),
         Windows::All => each(&|_| true),
+        Windows::Listed => Err(config.wrong("layer_types", "a list of the layers' types")),
         Windows::FromLayer { first, .. } => {
             let from = config.given(first).and_then(Value::as_u64);
             let from = from.ok_or_else(|| config.wrong(first, "a number of layers"))?;
@@ -169,19 +170,57 @@ fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>
     }
 }
 
-fn listed(config: &Object, types: &[Value], layers: usize) -> Result<Vec<bool>> {
+fn listed(config: &Object, family: &Family, types: &[Value], layers: usize) -> Result<Vec<bool>> {
     let name = config.name("layer_types");
     if types.len() != layers {
         return Err(invalid!("{name} has {} entries for {layers} layers.", types.len()));
     }
-    let windowed = |kind: &Value| match kind.as_str() {
-        Some("sliding_attention") => Ok(true),
-        Some("full_attention") => Ok(false),
-        _ => Err(Error::Unsupported(format!(
-            "{name}: layer type {} is not supported; supported: full_attention, \
-             sliding_attention.",
-            json::shown(kind)
-        ))),
+    let windowed = |kind: &Value| {
+        let known = family.layer_types.iter().find(|(known, _)| kind.as_str() == Some(known));
+        known.map(|&(_, windowed)| windowed).ok_or_else(|| {
+            let known: Vec<&str> = family.layer_types.iter().map(|&(known, _)| known).collect();
+            Error::Unsupported(format!(
+                "{name}: layer type {} is not supported; supported: {}.",
+                json::shown(kind),
+                known.join(", ")
+            ))
+        })
     };
     types.iter().map(windowed).collect()
+}
+
+/// For each layer, whether it rotates q and k.
+fn rotated(config: &Object, family: &Family, windowed: &[bool]) -> Result<Vec<bool>> {
+    let layers = windowed.len();
+    if family.positions != Positions::Rope {
+        return Ok(vec![false; layers]);
+    }
+    match family.rope_layers {
+        RopeLayers::All => Ok(vec![true; layers]),
+        RopeLayers::WindowedIfAny if !windowed.contains(&true) => Ok(vec![true; layers]),
+        RopeLayers::Windowed | RopeLayers::WindowedIfAny => Ok(windowed.to_vec()),
+        RopeLayers::If(key, value) => Ok(vec![config.text(key)? == Some(value); layers]),
+        RopeLayers::Listed { list, except_each } => match config.list(list)? {
+            Some(flags) => ones(config, list, flags, layers),
+            None => {
+                let n = config.count(except_each, MAX_DIMENSION)?;
+                let n = config.needed(except_each, "an integer", n)?;
+                Ok((1..=layers).map(|layer| !layer.is_multiple_of(n)).collect())
+            }
+        },
+    }
+}
+
+/// A list of zeros and ones, one for each layer.
+fn ones(config: &Object, key: &str, flags: &[Value], layers: usize) -> Result<Vec<bool>> {
+    let expected = format!("a list of {layers} zeros and ones");
+    let flag = |flag: &Value| match flag.as_u64() {
+        Some(0) => Ok(false),
+        Some(1) => Ok(true),
+        _ => Err(config.wrong(key, &expected)),
+    };
+    if flags.len() != layers {
+        return Err(config.wrong(key, &expected));
+    }
+    flags.iter().map(flag).collect()
 }

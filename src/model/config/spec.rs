@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::ids::TokenId;
 use crate::invalid;
 use crate::model::architectures::Family;
+use crate::model::head_order::HeadOrder;
 use crate::model::quant::QuantScheme;
 
 /// What the user asked for, and what the device can do.
@@ -134,6 +135,13 @@ impl ModelSpec {
     /// Experts of a layer, if it has some.
     pub fn mixture_of(&self, layer: usize) -> Option<&MixtureSpec> {
         self.mixture.as_ref().filter(|m| m.layers.get(layer).is_some_and(|&experts| experts))
+    }
+
+    /// What order rows of q and k are put in, if the checkpoint's is not the devices'. All ropes
+    /// rotate as many dimensions.
+    pub fn head_order(&self) -> Option<HeadOrder> {
+        let rope = self.ropes.first().filter(|_| self.family.interleaved)?;
+        Some(HeadOrder { head_dim: self.head_dim, rotary_dim: rope.rotary_dim })
     }
 
     /// The widest MLP that is not one of the experts; 0 if there is none.

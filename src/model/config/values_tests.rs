@@ -19,6 +19,10 @@ fn attack_13_a_value_of_the_wrong_type_is_refused() {
         for (key, value) in keys.iter().flat_map(|key| values.iter().map(move |v| (*key, v))) {
             let mut config = llama();
             config["architectures"] = json!([family]);
+            if family == GRANITE_HYBRID {
+                config["num_local_experts"] = json!(0);
+                config["layer_types"] = json!(["attention", "attention"]);
+            }
             config[key] = value.clone();
             let said = match spec_of(config, &options) {
                 Ok(_) => panic!("{family}: {key}: {value} loads"),
@@ -44,6 +48,8 @@ const NULL: &str = "[null]";
 const LLAMA: &str = "LlamaForCausalLM";
 const QWEN_MOE: &str = "Qwen3MoeForCausalLM";
 const GEMMA2: &str = "Gemma2ForCausalLM";
+const SMOLLM3: &str = "SmolLM3ForCausalLM";
+const GRANITE_HYBRID: &str = "GraniteMoeHybridForCausalLM";
 
 const WRONG: &[(&str, &[&str], &str)] = &[
     (LLAMA, &["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"], NO_SIZE),
@@ -79,6 +85,16 @@ const WRONG: &[(&str, &[&str], &str)] = &[
     ("OPTForCausalLM", &["do_layer_norm_before", "enable_bias"], NO_FLAG),
     ("OPTForCausalLM", &["ffn_dim", "word_embed_proj_dim"], NO_SIZE),
     ("GPT2LMHeadModel", &["n_inner", "n_embd", "n_layer", "n_head"], NO_SIZE),
+    (SMOLLM3, &["no_rope_layers"], r#"["1", [1], [1, 2], [1, true], [1, 1, 1], {}, 1]"#),
+    (SMOLLM3, &["no_rope_layer_interval"], NO_SIZE),
+    ("SeedOssForCausalLM", &["attention_out_bias"], NO_FLAG),
+    ("GlmForCausalLM", &["partial_rotary_factor"], NO_NUMBER),
+    ("GlmForCausalLM", &["partial_rotary_factor"], "[0.06, 0.2, 1.5]"),
+    ("Ernie4_5ForCausalLM", &["use_bias"], "[true]"),
+    ("Starcoder2ForCausalLM", &["use_bias"], NO_FLAG),
+    ("Starcoder2ForCausalLM", &["norm_epsilon"], NO_NUMBER),
+    (GRANITE_HYBRID, &["num_local_experts"], r#"[8, "0", 0.5]"#),
+    (GRANITE_HYBRID, &["layer_types"], r#"[null, ["attention", "mamba"], ["attention"], "x"]"#),
     ("BertModel", &["type_vocab_size"], NO_SIZE),
     ("BertModel", &["matryoshka_dimensions"], r#"[[], "x", [0], [1.5], 3]"#),
     ("BertModel", &["is_matryoshka"], r#"["true", 0, 1, []]"#),
@@ -218,7 +234,13 @@ fn case_17_absent_keys_are_as_in_transformers() {
         let other = keys.find(|key| !same(key));
         assert_eq!(other, None, "{}", family.architecture);
         let options = SpecOptions { supported: ALL, ..Default::default() };
-        let spec = spec_of(json!({"architectures": [family.architecture]}), &options).unwrap();
+        let mut config = json!({"architectures": [family.architecture]});
+        // By default these have layers that we lack.
+        if family.architecture == GRANITE_HYBRID {
+            config["num_local_experts"] = json!(0);
+            config["layer_types"] = json!(vec!["attention"; 32]);
+        }
+        let spec = spec_of(config, &options).unwrap();
         assert_eq!(json!(spec.vocab_size), class["vocab_size"], "{}", family.architecture);
     }
     assert!(seen > 20);

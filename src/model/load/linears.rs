@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-use super::cut;
 use super::loader::{dummy, Loader, Upload};
+use super::{cut, reorder};
 use crate::device::{Device, Join, QuantForm, ScaleOver, Source, WeightKind};
 use crate::error::{Error, Result};
 use crate::model::architectures::Fused;
@@ -63,7 +63,10 @@ impl<'a, D: Device> Loader<'a, D> {
             values.source = self.by_head(values.source, values.form.as_ref())?;
         }
         let name = format!("{}.weight", names[0]);
-        let values = self.part_of(values, LayerKind::Linear, &wanted, cut, 1, transposed)?;
+        let mut values = self.part_of(values, LayerKind::Linear, &wanted, cut, 1, transposed)?;
+        if parts == 3 {
+            values.source = self.in_head_order(values.source, values.form.as_ref())?;
+        }
         let weight = self.upload(Upload {
             name: &name,
             kind,
@@ -90,6 +93,9 @@ impl<'a, D: Device> Loader<'a, D> {
         }
         if matches!(cut, Cut::Outputs(_)) {
             source = cut::outputs(source, None, &cut.rows(1), false)?;
+        }
+        if parts == 3 {
+            source = self.in_head_order(source, None)?;
         }
         let bias = self.upload(Upload {
             name: &biases[0],
@@ -219,6 +225,13 @@ impl<'a, D: Device> Loader<'a, D> {
         let order = (0..3).flat_map(|part| (0..heads).map(move |head| (3 * head + part) * d));
         let rows: Vec<_> = order.map(|row| row..row + d).collect();
         cut::outputs(source, form, &rows, false)
+    }
+
+    /// Rows of the rank's q and k in the order in which devices rotate them.
+    fn in_head_order(&self, source: Source<'a>, form: Option<&QuantForm>) -> Result<Source<'a>> {
+        let Some(order) = self.spec.head_order() else { return Ok(source) };
+        let heads = self.shard.heads + self.shard.kv_heads;
+        reorder::heads(source, form, order, heads * order.head_dim)
     }
 
     /// The rank's part of the values of `count` matrices, one below the other, each cut alike.

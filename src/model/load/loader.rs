@@ -1,7 +1,7 @@
 //! Tensors of a checkpoint by their names: stacked, put in order, scaled or made up, and uploaded.
 //! The part of `load` that its other files are made of; it knows no layer.
 
-use super::cut;
+use super::{cut, reorder};
 use crate::device::cpu::workers::Workers;
 use crate::device::{
     Bytes, DType, Device, HostTensor, Join, Norm, NormKind, Source, WeightDesc, WeightKind,
@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::model::architectures::Names;
 use crate::model::checkpoint::WeightSource;
 use crate::model::config::ModelSpec;
+use crate::model::head_order::HeadOrder;
 use crate::model::quant::unpack::Values;
 use crate::model::shard::{Cut, Shard};
 
@@ -38,6 +39,22 @@ pub(super) struct Upload<'n, 'v> {
     pub transposed: bool,
     pub join: Join,
     pub values: Values<'v>,
+}
+
+/// A vector that a device is to have.
+pub(super) struct Vector<'c> {
+    /// The checkpoint's, whole.
+    pub name: String,
+    /// Elements, of all ranks.
+    pub width: usize,
+    /// What its elements are where there is no tensor.
+    pub neutral: f32,
+    /// Multiplies it.
+    pub scale: f32,
+    /// One that is cut goes with a mean over all ranks.
+    pub cut: &'c Cut,
+    /// Of heads that are held in another order.
+    pub order: Option<HeadOrder>,
 }
 
 /// A load under way.
@@ -144,34 +161,46 @@ impl<'a, D: Device> Loader<'a, D> {
         }
     }
 
-    /// A norm over `width` elements, its weight and bias times `scale`. One that is cut is over
-    /// those of all ranks.
-    pub(super) fn norm(
+    /// A norm over the residual, its weight and bias times `scale`.
+    pub(super) fn norm(&mut self, name: &str, scale: f32) -> Result<Norm<D::Weight>> {
+        self.norm_of(name, self.spec.hidden, scale, &Cut::Whole, None)
+    }
+
+    /// A norm over heads of q or k. One that is cut is over those of all ranks.
+    pub(super) fn head_norm(
+        &mut self,
+        name: &str,
+        width: usize,
+        cut: &Cut,
+    ) -> Result<Norm<D::Weight>> {
+        self.norm_of(name, width, 1.0, cut, self.spec.head_order())
+    }
+
+    fn norm_of(
         &mut self,
         name: &str,
         width: usize,
         scale: f32,
         cut: &Cut,
+        order: Option<HeadOrder>,
     ) -> Result<Norm<D::Weight>> {
         let kind = self.spec.family.norm;
         let neutral = if kind == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
-        let weight = self.vector(format!("{name}.weight"), width, neutral, scale, cut)?;
+        let name = |part| format!("{name}.{part}");
+        let weight =
+            self.vector(Vector { name: name("weight"), width, neutral, scale, cut, order })?;
         let bias = match kind {
-            NormKind::Layer => Some(self.vector(format!("{name}.bias"), width, 0.0, scale, cut)?),
+            NormKind::Layer => {
+                let name = name("bias");
+                Some(self.vector(Vector { name, width, neutral: 0.0, scale, cut, order })?)
+            }
             NormKind::Rms | NormKind::RmsPlusOne => None,
         };
         Ok(Norm { kind, eps: self.spec.norm_eps, weight, bias })
     }
 
-    /// A vector times `scale`; `neutral` where there is no tensor.
-    pub(super) fn vector(
-        &mut self,
-        name: String,
-        width: usize,
-        neutral: f32,
-        scale: f32,
-        cut: &Cut,
-    ) -> Result<D::Weight> {
+    pub(super) fn vector(&mut self, vector: Vector<'_>) -> Result<D::Weight> {
+        let Vector { name, width, neutral, scale, cut, order } = vector;
         let parts = if self.spec.norm_affine {
             self.parts(std::slice::from_ref(&name), &[width], 1, false)?
         } else {
@@ -196,6 +225,10 @@ impl<'a, D: Device> Loader<'a, D> {
         } else {
             join = Join::Sum;
             cut::outputs(source, None, &cut.rows(1), false)?
+        };
+        let source = match order {
+            Some(order) => reorder::heads(source, None, order, cut.outputs(width))?,
+            None => source,
         };
         self.upload(Upload {
             name: &name,

@@ -18,6 +18,8 @@ pub struct Projection {
     pub outputs: Vec<usize>,
     /// Of all parts alike.
     pub inputs: usize,
+    /// Its parts are q, k and v.
+    pub(super) is_qkv: bool,
     /// The rows of B are q, k and v of head 0, of head 1, ...
     pub(super) by_head: bool,
     /// What the Python backend calls all parts together.
@@ -56,9 +58,10 @@ pub fn projections(spec: &ModelSpec) -> [Projection; PROJECTIONS] {
     let up = if spec.family.gated { vec![spec.ffn; 2] } else { vec![spec.ffn] };
     let projection = |modules: &'static [&'static str], outputs: Vec<usize>, inputs, packed| {
         let fused = modules.len() < outputs.len();
-        let by_head = fused && outputs.len() == 3 && spec.family.fused == Fused::PerHead;
+        let is_qkv = outputs.len() == 3;
+        let by_head = fused && is_qkv && spec.family.fused == Fused::PerHead;
         let outputs = if fused { vec![outputs.iter().sum()] } else { outputs };
-        Projection { modules, outputs, inputs, by_head, packed }
+        Projection { modules, outputs, inputs, is_qkv, by_head, packed }
     };
     let one = std::slice::from_ref;
     [
