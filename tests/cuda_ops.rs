@@ -127,7 +127,10 @@ fn norms_of_heads_and_sums() {
                     b.dev.norm_heads(&spec, &q, &k, &mut qkv)?;
                     let normed = b.dev.read(&qkv, rows)?;
                     b.dev.add(&delta, &mut qkv)?;
-                    Ok(vec![("norm_heads", normed), ("add", b.dev.read(&qkv, rows)?)])
+                    let added = b.dev.read(&qkv, rows)?;
+                    b.dev.clamp(0.75, &mut qkv)?;
+                    let clamped = b.dev.read(&qkv, rows)?;
+                    Ok(vec![("norm_heads", normed), ("add", added), ("clamp", clamped)])
                 });
             }
         }
@@ -173,7 +176,13 @@ fn linears() {
 
 #[test]
 fn activations() {
-    let plain = [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu];
+    let plain = [
+        Activation::Relu,
+        Activation::ReluSquared,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+    ];
     let gated = [Activation::SiluGated, Activation::GeluTanhGated];
 
     each_type(|dtype| {

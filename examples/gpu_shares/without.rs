@@ -112,6 +112,7 @@ impl<D: Device> DenseOps for Without<D> {
         fn add_norm(norm: &Norm<D::Weight>, delta: &D::Tensor, residual: &mut D::Tensor,
                     out: &mut D::Tensor);
         fn add(delta: &D::Tensor, residual: &mut D::Tensor);
+        fn clamp(limit: f32, x: &mut D::Tensor);
         fn linear(weight: &D::Weight, bias: Option<&D::Weight>, x: &D::Tensor,
                   out: &mut D::Tensor);
         fn linear_act(weight: &D::Weight, bias: Option<&D::Weight>, act: Activation,

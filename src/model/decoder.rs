@@ -26,6 +26,9 @@ pub struct Decoder<D: Device> {
     vocab_size: usize,
     embed_scale: f32,
     logit_softcap: Option<f32>,
+    clip_qkv: Option<f32>,
+    /// Norms of q and k follow their rotation.
+    norms_after_rope: bool,
     /// Tokens see those behind them too, and nothing is kept in pages.
     encoder: bool,
     /// The model embeds.
@@ -206,6 +209,8 @@ impl<D: Device> Decoder<D> {
             vocab_size: spec.vocab_size,
             embed_scale: spec.embed_scale,
             logit_softcap: spec.logit_softcap,
+            clip_qkv: spec.clip_qkv,
+            norms_after_rope: spec.family.norms_after_rope,
             encoder: spec.family.encoder,
             pooling: spec.pooling.as_ref().map(|rule| rule.kind),
             adapted: lora::projections(spec)
@@ -318,13 +323,20 @@ impl<D: Device> Decoder<D> {
 
         let input = if norms == NormOrder::Before { &b.normed } else { &b.residual };
         dev.linear(&qkv.weight, qkv.bias.as_ref(), input, &mut b.qkv)?;
+        if let Some(limit) = self.clip_qkv {
+            dev.clamp(limit, &mut b.qkv)?;
+        }
+        let mut rope = attention.rope.and_then(|i| self.ropes.get(i));
+        if self.norms_after_rope {
+            // What is stored here the store behind the norms overwrites.
+            dev.rope_store(index, &attention.attn, rope.take(), &mut b.qkv)?;
+        }
         if let Some(QkNorms { q, k }) = &layer.qk_norms {
             dev.norm_heads(&attention.attn, q, k, &mut b.qkv)?;
         }
         if self.encoder {
             dev.attend_all(&attention.attn, &b.qkv, &mut b.attn)?;
         } else {
-            let rope = attention.rope.and_then(|i| self.ropes.get(i));
             dev.rope_store(index, &attention.attn, rope, &mut b.qkv)?;
             dev.attend(index, &attention.attn, &b.qkv, &mut b.attn)?;
         }

@@ -561,13 +561,14 @@ pub enum NormKind {
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub enum Activation {
     Relu = 0,
-    Gelu = 1,
-    GeluTanh = 2,
-    Silu = 3,
-    SiluGated = 4,
-    GeluTanhGated = 5,
+    ReluSquared = 1,
+    Gelu = 2,
+    GeluTanh = 3,
+    Silu = 4,
+    SiluGated = 5,
+    GeluTanhGated = 6,
     #[doc = " Only the bias."]
-    None = 6,
+    None = 7,
 }
 #[repr(u32)]
 #[doc = " What K and V are in pages: the activations' type, or numbers of eight bits."]
@@ -845,6 +846,22 @@ const _: () = {
     ["Offset of field: GatedAct::out"][::std::mem::offset_of!(GatedAct, out) - 16usize];
     ["Offset of field: GatedAct::half"][::std::mem::offset_of!(GatedAct, half) - 24usize];
     ["Offset of field: GatedAct::kind"][::std::mem::offset_of!(GatedAct, kind) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Clamp {
+    #[doc = " \\[rows, width], in place"]
+    pub x: DevicePtr,
+    pub width: u32,
+    pub limit: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Clamp"][::std::mem::size_of::<Clamp>() - 16usize];
+    ["Alignment of Clamp"][::std::mem::align_of::<Clamp>() - 8usize];
+    ["Offset of field: Clamp::x"][::std::mem::offset_of!(Clamp, x) - 0usize];
+    ["Offset of field: Clamp::width"][::std::mem::offset_of!(Clamp, width) - 8usize];
+    ["Offset of field: Clamp::limit"][::std::mem::offset_of!(Clamp, limit) - 12usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

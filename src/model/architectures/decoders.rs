@@ -3,7 +3,8 @@
 
 use super::defaults;
 use super::family::{
-    AttnScale, Eps, Family, Flag, Fused, Keys, Names, Positions, QkNorm, RopeLayers, Windows,
+    AttnScale, Eps, Family, Flag, Fused, Keys, Multipliers, Names, Positions, QkNorm, RopeLayers,
+    Windows,
 };
 use crate::device::NormKind;
 
@@ -57,6 +58,8 @@ pub(super) const LLAMA: Family = Family {
     names: LLAMA_NAMES,
     norm: NormKind::Rms,
     eps: Eps::Key("rms_norm_eps"),
+    norm_bias: true,
+    norm_plus_one: false,
     gated: true,
     mixture: None,
     positions: Positions::Rope,
@@ -68,7 +71,10 @@ pub(super) const LLAMA: Family = Family {
     parallel: Flag::Never,
     parallel_mlp_norm: false,
     fused: Fused::Stacked,
+    clip_qkv: None,
+    norms_after_rope: false,
     windows: Windows::Never,
+    window_inclusive: false,
     layer_types: &[("full_attention", false), ("sliding_attention", true)],
     interleaved: false,
     rope_layers: RopeLayers::All,
@@ -76,7 +82,7 @@ pub(super) const LLAMA: Family = Family {
     attn_scale: AttnScale::HeadDim,
     softcaps: false,
     embed_sqrt: false,
-    multipliers: false,
+    multipliers: Multipliers::None,
     head_bias: false,
     no_float16: false,
     transposed: false,
@@ -364,7 +370,7 @@ pub(super) const GRANITE: Family = Family {
     aliases: &[],
     defaults: defaults::GRANITE,
     attn_scale: AttnScale::Key("attention_multiplier"),
-    multipliers: true,
+    multipliers: Multipliers::Granite,
     ..LLAMA
 };
 

@@ -1,7 +1,7 @@
 //! What keys of config.json are that a file leaves out: the defaults of transformers' config
-//! classes (4.57 and 5.24 agree), one object per class. Keys that are not read are left out, as are
-//! those whose default is null. The rows name one each; a test holds them to what the
-//! classes say (`tests/fixtures/config_defaults.json`).
+//! classes (4.57 and 5.24 agree, but for the base of OLMo 3 and Cohere), one object per class. Keys
+//! that are not read are left out, as are those whose default is null. The rows name one each; a
+//! test holds them to what the classes say (`tests/fixtures/config_defaults.json`).
 
 pub const LLAMA: &str = r#"{"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
     "num_hidden_layers": 32, "num_attention_heads": 32, "hidden_act": "silu",
@@ -167,6 +167,49 @@ pub const STARCODER2: &str = r#"{"vocab_size": 49152, "hidden_size": 3072,
     "num_key_value_heads": 2, "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5,
     "max_position_embeddings": 4096, "rope_theta": 10000.0, "use_bias": true,
     "tie_word_embeddings": true, "eos_token_id": 50256}"#;
+
+pub const HUNYUAN_DENSE: &str = r#"{"vocab_size": 290943, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "attention_bias": false, "tie_word_embeddings": false,
+    "eos_token_id": 2}"#;
+
+pub const COHERE: &str = r#"{"vocab_size": 256000, "hidden_size": 8192,
+    "intermediate_size": 22528, "num_hidden_layers": 40, "num_attention_heads": 64,
+    "hidden_act": "silu", "layer_norm_eps": 1e-5, "logit_scale": 0.0625,
+    "max_position_embeddings": 8192, "rope_theta": 500000.0, "use_qk_norm": false,
+    "attention_bias": false, "tie_word_embeddings": true, "eos_token_id": 255001}"#;
+
+pub const COHERE2: &str = r#"{"vocab_size": 256000, "hidden_size": 8192,
+    "intermediate_size": 22528, "num_hidden_layers": 40, "num_attention_heads": 64,
+    "hidden_act": "silu", "layer_norm_eps": 1e-5, "logit_scale": 0.0625,
+    "max_position_embeddings": 8192, "rope_theta": 10000.0, "sliding_window": 4096,
+    "sliding_window_pattern": 4, "attention_bias": false, "tie_word_embeddings": true,
+    "eos_token_id": 255001}"#;
+
+pub const ARCEE: &str = r#"{"vocab_size": 32000, "hidden_size": 2560,
+    "intermediate_size": 18432, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "relu2", "rms_norm_eps": 1e-5, "max_position_embeddings": 4096,
+    "rope_theta": 10000.0, "attention_bias": false, "mlp_bias": false,
+    "tie_word_embeddings": false, "eos_token_id": 128001}"#;
+
+pub const NEMOTRON: &str = r#"{"vocab_size": 256000, "hidden_size": 6144,
+    "intermediate_size": 24576, "num_hidden_layers": 32, "num_attention_heads": 48,
+    "hidden_act": "relu2", "norm_eps": 1e-5, "max_position_embeddings": 4096,
+    "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "attention_bias": false,
+    "mlp_bias": false, "tie_word_embeddings": false, "eos_token_id": 3}"#;
+
+pub const OLMO: &str = r#"{"vocab_size": 50304, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "max_position_embeddings": 2048, "rope_theta": 10000.0,
+    "attention_bias": false, "tie_word_embeddings": false, "eos_token_id": 50279}"#;
+
+/// Of MiniCPM's own code: transformers has no such class.
+pub const MINICPM: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "scale_emb": 1, "dim_model_base": 1, "scale_depth": 1,
+    "tie_word_embeddings": true, "eos_token_id": 2}"#;
 
 pub const OPT: &str = r#"{"vocab_size": 50272, "hidden_size": 768, "ffn_dim": 3072,
     "num_hidden_layers": 12, "num_attention_heads": 12, "activation_function": "relu",

@@ -93,6 +93,20 @@ pub enum AttnScale {
     Key(&'static str),
 }
 
+/// Factors of the embedding, of what sublayers add, and of the logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Multipliers {
+    /// There are none.
+    None,
+    /// `embedding_multiplier`, `residual_multiplier`, and logits over `logits_scaling`.
+    Granite,
+    /// `scale_emb`; `scale_depth` over the square root of the number of layers; and logits over
+    /// hidden / `dim_model_base`.
+    MiniCpm,
+    /// Logits times this key.
+    Logits(&'static str),
+}
+
 /// How one tensor holds q, k and v.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fused {
@@ -102,7 +116,7 @@ pub enum Fused {
     PerHead,
 }
 
-/// Norms of q and k before they are rotated.
+/// Norms of q and k.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QkNorm {
     /// There are none.
@@ -240,6 +254,10 @@ pub struct Family {
     pub norm: NormKind,
     /// Epsilon of all norms.
     pub eps: Eps,
+    /// Norms of kind `Layer` have biases.
+    pub norm_bias: bool,
+    /// Their weights are stored less 1.
+    pub norm_plus_one: bool,
     /// The MLP multiplies by a gate.
     pub gated: bool,
     /// Experts, in some layers or all.
@@ -262,8 +280,14 @@ pub struct Family {
     pub parallel_mlp_norm: bool,
     /// How one tensor holds q, k and v.
     pub fused: Fused,
+    /// q, k and v are limited to plus and minus this key, if it is not null.
+    pub clip_qkv: Option<&'static str>,
+    /// Norms of q and k follow their rotation; else they go before it.
+    pub norms_after_rope: bool,
     /// Which layers see a window.
     pub windows: Windows,
+    /// Windows reach one token further than they are long.
+    pub window_inclusive: bool,
     /// Names in `layer_types`, and whether such a layer sees a window.
     pub layer_types: &'static [(&'static str, bool)],
     /// Rope turns neighbours of a head, dimensions 2i and 2i + 1; else i and i + half.
@@ -278,8 +302,8 @@ pub struct Family {
     pub softcaps: bool,
     /// The embedding is multiplied by sqrt(hidden), rounded to the model's type.
     pub embed_sqrt: bool,
-    /// `embedding_multiplier`, `residual_multiplier` and `logits_scaling` are obeyed.
-    pub multipliers: bool,
+    /// Factors of embedding, residual and logits.
+    pub multipliers: Multipliers,
     /// The head has a bias.
     pub head_bias: bool,
     /// Numbers leave float16's range.

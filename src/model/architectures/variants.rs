@@ -4,7 +4,7 @@
 
 use super::decoders::{GRANITE, LLAMA, LLAMA_KEYS, LLAMA_NAMES, MISTRAL, OLMO2};
 use super::defaults;
-use super::family::{Eps, Family, Flag, Keys, Names, QkNorm, RopeLayers, Windows};
+use super::family::{Eps, Family, Flag, Keys, Multipliers, Names, QkNorm, RopeLayers, Windows};
 use crate::device::NormKind;
 
 const GLM_NAMES: Names = Names { up: &["mlp.gate_up_proj"], ..LLAMA_NAMES };
@@ -118,4 +118,100 @@ pub(super) const STARCODER2: Family = Family {
     out_bias: Flag::Key("use_bias"),
     mlp_bias: Flag::Key("use_bias"),
     ..MISTRAL
+};
+
+/// q and k are normed behind their rotation.
+pub(super) const HUNYUAN_DENSE: Family = Family {
+    architecture: "HunYuanDenseV1ForCausalLM",
+    aliases: &[],
+    defaults: defaults::HUNYUAN_DENSE,
+    names: Names {
+        qk_norm: QkNorm::PerHead("self_attn.query_layernorm", "self_attn.key_layernorm"),
+        ..LLAMA_NAMES
+    },
+    mlp_bias: Flag::Never,
+    norms_after_rope: true,
+    must_be_off: &["use_cla", "use_bidirectional_attention"],
+    must_be: &[("use_qk_norm", "true"), ("is_causal", "true")],
+    ..LLAMA
+};
+
+/// The larger models norm q and k by weights of each head, for which there is no op.
+pub(super) const COHERE: Family = Family {
+    architecture: "CohereForCausalLM",
+    aliases: &[],
+    defaults: defaults::COHERE,
+    names: Names { mlp_norm: None, ..LLAMA_NAMES },
+    norm: NormKind::Layer,
+    eps: Eps::Key("layer_norm_eps"),
+    norm_bias: false,
+    qkv_bias: Flag::Never,
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    parallel: Flag::Always,
+    interleaved: true,
+    multipliers: Multipliers::Logits("logit_scale"),
+    must_be_off: &["use_qk_norm", "attention_bias", "use_bidirectional_attention"],
+    must_be: &[("rms_norm_eps", "null"), ("is_causal", "true")],
+    ..LLAMA
+};
+
+/// Windows on three of four layers, and these alone rotate. In the Python backend a window reaches
+/// one token further than in transformers.
+pub(super) const COHERE2: Family = Family {
+    architecture: "Cohere2ForCausalLM",
+    defaults: defaults::COHERE2,
+    windows: Windows::ExceptEach("sliding_window_pattern"),
+    window_inclusive: true,
+    rope_layers: RopeLayers::Windowed,
+    ..COHERE
+};
+
+const UNGATED_NAMES: Names = Names { up: &["mlp.up_proj"], ..LLAMA_NAMES };
+
+pub(super) const ARCEE: Family = Family {
+    architecture: "ArceeForCausalLM",
+    aliases: &[],
+    defaults: defaults::ARCEE,
+    names: UNGATED_NAMES,
+    gated: false,
+    ..LLAMA
+};
+
+pub(super) const NEMOTRON: Family = Family {
+    architecture: "NemotronForCausalLM",
+    aliases: &[],
+    defaults: defaults::NEMOTRON,
+    names: UNGATED_NAMES,
+    norm: NormKind::Layer,
+    eps: Eps::Key("norm_eps"),
+    norm_plus_one: true,
+    gated: false,
+    ..LLAMA
+};
+
+/// Norms without weights.
+pub(super) const OLMO: Family = Family {
+    architecture: "OlmoForCausalLM",
+    aliases: &[],
+    defaults: defaults::OLMO,
+    norm: NormKind::Layer,
+    eps: Eps::Fixed(1e-5),
+    norm_affine: Flag::Never,
+    mlp_bias: Flag::Never,
+    clip_qkv: Some("clip_qkv"),
+    ..LLAMA
+};
+
+/// Granite's multipliers by other names. Models with experts have the same name.
+pub(super) const MINICPM: Family = Family {
+    architecture: "MiniCPMForCausalLM",
+    aliases: &[],
+    defaults: defaults::MINICPM,
+    qkv_bias: Flag::Never,
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    multipliers: Multipliers::MiniCpm,
+    must_be: &[("num_experts", "0"), ("is_causal", "true")],
+    ..LLAMA
 };

@@ -9,7 +9,9 @@ use crate::device::{AttnSpec, DType, KvScales, Rope};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
-use crate::model::architectures::{AttnScale, Family, Flag, Positions, RopeLayers, Windows};
+use crate::model::architectures::{
+    AttnScale, Family, Flag, Multipliers, Positions, RopeLayers, Windows,
+};
 
 /// The dimensions that all layers share.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +52,7 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
     };
     let softcap = softcap(config, family, "attn_logit_softcapping")?;
     let windowed = windowed(config, family, shape.layers)?;
-    let window = if windowed.contains(&true) { window(config)? } else { None };
+    let window = if windowed.contains(&true) { window(config, family)? } else { None };
 
     let rotated = rotated(config, family, &windowed)?;
     let layer = |(windowed, rotated): (bool, bool)| LayerAttention {
@@ -69,11 +71,12 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
 }
 
 /// Tokens of a window; null and 0 mean none.
-fn window(config: &Object) -> Result<Option<usize>> {
+fn window(config: &Object, family: &Family) -> Result<Option<usize>> {
     const KEY: &str = "sliding_window";
+    let more = usize::from(family.window_inclusive);
     match config.given(KEY) {
         Some(zero) if zero == 0 => Ok(None),
-        _ => config.count(KEY, MAX_DIMENSION),
+        _ => Ok(config.count(KEY, MAX_DIMENSION)?.map(|tokens| tokens + more)),
     }
 }
 
@@ -108,32 +111,50 @@ pub fn softcap(config: &Object, family: &Family, key: &str) -> Result<Option<f32
     Ok(config.positive(key)?.map(|cap| cap as f32))
 }
 
-/// Granite adds each sublayer's output times m. The residual divided by m gives the same model: the
-/// embedding is divided, outputs are added as they are, and norms, which forget the size of their
-/// input, need eps / m^2.
+/// What q, k and v are limited to; null means nothing.
+///
+/// # Errors
+/// It is no positive number.
+pub fn clip_qkv(config: &Object, family: &Family) -> Result<Option<f32>> {
+    let Some(key) = family.clip_qkv else { return Ok(None) };
+    Ok(config.positive(key)?.map(|limit| limit as f32))
+}
+
+/// Granite and MiniCPM add each sublayer's output times m. The residual divided by m gives the same
+/// model: the embedding is divided, outputs are added as they are, and norms, which forget the size
+/// of their input, need eps / m^2.
 ///
 /// # Errors
 /// A multiplier that is no positive number.
-pub fn scales(config: &Object, family: &Family, hidden: usize, dtype: DType) -> Result<Scales> {
+pub fn scales(config: &Object, family: &Family, shape: &Shape, dtype: DType) -> Result<Scales> {
     let mut scales = Scales { embed: 1.0, eps: 1.0, logits: 1.0 };
     if family.embed_sqrt {
-        let root = (hidden as f32).sqrt();
-        scales.embed = match dtype {
-            DType::F32 => root,
-            DType::F16 => half::f16::from_f32(root).to_f32(),
-            DType::BF16 => half::bf16::from_f32(root).to_f32(),
-        };
+        scales.embed = dtype.round((shape.hidden as f32).sqrt());
     }
-    if family.multipliers {
-        let residual = positive(config, "residual_multiplier")?;
-        scales.embed = (positive(config, "embedding_multiplier")? / residual) as f32;
-        scales.eps = (1.0 / (residual * residual)) as f32;
-        scales.logits = (1.0 / positive(config, "logits_scaling")?) as f32;
-    }
+
+    let (key, embed, residual, logits) = match family.multipliers {
+        Multipliers::None => return Ok(scales),
+        Multipliers::Logits(key) => (key, f64::from(scales.embed), 1.0, positive(config, key)?),
+        Multipliers::Granite => (
+            "residual_multiplier",
+            positive(config, "embedding_multiplier")?,
+            positive(config, "residual_multiplier")?,
+            1.0 / positive(config, "logits_scaling")?,
+        ),
+        Multipliers::MiniCpm => (
+            "scale_depth",
+            positive(config, "scale_emb")?,
+            positive(config, "scale_depth")? / (shape.layers as f64).sqrt(),
+            positive(config, "dim_model_base")? / shape.hidden as f64,
+        ),
+    };
+    scales.embed = (embed / residual) as f32;
+    scales.eps = (1.0 / (residual * residual)) as f32;
+    scales.logits = logits as f32;
     if ![scales.embed, scales.eps, scales.logits].iter().all(|x| x.is_normal()) {
         return Err(invalid!(
             "{} and the other multipliers leave the range of numbers.",
-            config.name("residual_multiplier")
+            config.name(key)
         ));
     }
     Ok(scales)

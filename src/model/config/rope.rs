@@ -34,6 +34,8 @@ impl Default for LengthRule {
 }
 
 const THETA: &str = "rope_theta";
+/// By how much HunYuan's `dynamic` base grows, in place of its factor.
+const ALPHA: &str = "alpha";
 const ORIGINAL: &str = "original_max_position_embeddings";
 const KINDS: [&str; 7] = ["default", "linear", "dynamic", "llama3", "yarn", "longrope", "su"];
 
@@ -73,6 +75,9 @@ pub fn length_rule(config: &Object) -> Result<LengthRule> {
     Ok(match keys.kind {
         // Gemma 3's lengths count the factor of its global layers.
         _ if config.value("rope_local_base_freq").is_some() => plain,
+        "dynamic" if keys.unless_zero(ALPHA)?.is_some() => {
+            LengthRule { factor: keys.optional("factor")?.unwrap_or(1.0), ..plain }
+        }
         "linear" | "dynamic" => LengthRule { factor: keys.number("factor")?, ..plain },
         "yarn" => LengthRule {
             factor: keys.number("factor")?,
@@ -127,9 +132,15 @@ fn build(keys: &RopeKeys, head_dim: usize, max_model_len: usize) -> Result<Rope>
     let mut theta = keys.theta;
     if keys.kind == "dynamic" {
         // The Python backend turns by the base of the longest text, at all lengths.
-        let factor = keys.number("factor")?;
+        let grown = match keys.unless_zero(ALPHA)? {
+            Some(alpha) => alpha,
+            None => {
+                let factor = keys.number("factor")?;
+                factor * factor - (factor - 1.0)
+            }
+        };
         let dim = rotary_dim as f64;
-        theta *= (factor * factor - (factor - 1.0)).powf(dim / (dim - 2.0));
+        theta *= grown.powf(dim / (dim - 2.0));
     }
     let mut inv_freq: Vec<f64> =
         (0..rotary_dim / 2).map(|i| theta.powf(-((2 * i) as f64) / rotary_dim as f64)).collect();

@@ -109,6 +109,8 @@ pub struct ModelSpec {
     pub out_bias: bool,
     /// Both products of the MLP have one.
     pub mlp_bias: bool,
+    /// q, k and v are limited to plus and minus this.
+    pub clip_qkv: Option<f32>,
     /// Norms have learned weights.
     pub norm_affine: bool,
     /// Where they stand.

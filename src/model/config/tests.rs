@@ -131,7 +131,8 @@ fn refusals_name_the_key() {
         let text = refused(config);
         assert!(text.contains(want) && !text.contains('\n'), "{text}");
     }
-    assert!(refused(with("architectures", json!(["X"]))).contains("GPT2LMHeadModel"));
+    let unknown = refused(with("architectures", json!(["X"])));
+    assert!(unknown.contains("GPT2LMHeadModel") && unknown.contains(", Olmo2, "), "{unknown}");
     let mut own_code = with("architectures", json!(["X"]));
     own_code["auto_map"] = json!({"AutoModelForCausalLM": "modeling_x.X"});
     assert!(refused(own_code).contains("'auto_map', is never run"));
@@ -182,6 +183,8 @@ fn what_each_layer_sees() {
     assert_eq!(windows("Gemma3ForCausalLM", third), [w, w, None, w]);
     assert_eq!(windows("Olmo3ForCausalLM", sliding.clone()), [w, w, w, None]);
     assert_eq!(windows("Starcoder2ForCausalLM", sliding.clone()), [w; 4]);
+    let further = Some(8);
+    assert_eq!(windows("Cohere2ForCausalLM", sliding.clone()), [further, further, further, None]);
     assert_eq!(windows("SmolLM3ForCausalLM", sliding), [None; 4]);
 }
 
@@ -210,7 +213,9 @@ fn which_layers_rotate_and_by_which_rope() {
     assert_eq!(ropes("Olmo3ForCausalLM", json!({})), [local, local, local, some]);
     assert_eq!(ropes("Exaone4ForCausalLM", json!({})), [some, some, some, none]);
     let full = json!({"layer_types": vec!["full_attention"; 4]});
-    assert_eq!(ropes("Exaone4ForCausalLM", full), [some; 4]);
+    assert_eq!(ropes("Exaone4ForCausalLM", full.clone()), [some; 4]);
+    assert_eq!(ropes("Cohere2ForCausalLM", json!({})), [some, some, some, none]);
+    assert_eq!(ropes("Cohere2ForCausalLM", full), [none; 4]);
 
     let granite = |kind: Value| {
         let more = json!({"position_embedding_type": kind, "num_local_experts": 0,

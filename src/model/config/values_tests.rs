@@ -95,6 +95,16 @@ const WRONG: &[(&str, &[&str], &str)] = &[
     ("Starcoder2ForCausalLM", &["norm_epsilon"], NO_NUMBER),
     (GRANITE_HYBRID, &["num_local_experts"], r#"[8, "0", 0.5]"#),
     (GRANITE_HYBRID, &["layer_types"], r#"[null, ["attention", "mamba"], ["attention"], "x"]"#),
+    ("HunYuanDenseV1ForCausalLM", &["use_qk_norm"], "[false, 1]"),
+    ("CohereForCausalLM", &["logit_scale", "layer_norm_eps"], NO_NUMBER),
+    ("CohereForCausalLM", &["use_qk_norm", "attention_bias"], "[true]"),
+    ("CohereForCausalLM", &["rms_norm_eps"], "[1e-5, true]"),
+    ("Cohere2ForCausalLM", &["sliding_window_pattern"], NO_SIZE),
+    ("ArceeForCausalLM", &["hidden_act"], r#"["swiglu", null, 2]"#),
+    ("NemotronForCausalLM", &["norm_eps", "partial_rotary_factor"], NO_NUMBER),
+    ("OlmoForCausalLM", &["clip_qkv"], NO_NUMBER),
+    ("MiniCPMForCausalLM", &["scale_emb", "scale_depth", "dim_model_base"], NO_NUMBER),
+    ("MiniCPMForCausalLM", &["num_experts"], "[8, true]"),
     ("BertModel", &["type_vocab_size"], NO_SIZE),
     ("BertModel", &["matryoshka_dimensions"], r#"[[], "x", [0], [1.5], 3]"#),
     ("BertModel", &["is_matryoshka"], r#"["true", 0, 1, []]"#),
@@ -221,7 +231,9 @@ fn case_17_absent_keys_are_as_in_transformers() {
     for family in FAMILIES {
         let defaults: Map<String, Value> = serde_json::from_str(family.defaults).unwrap();
         let Some(class) = classes.get(family.architecture).and_then(Value::as_object) else {
-            assert!(family.architecture.starts_with("InternLM"), "{}", family.architecture);
+            let own =
+                ["InternLM", "MiniCPM"].iter().any(|name| family.architecture.starts_with(name));
+            assert!(own, "{}", family.architecture);
             continue;
         };
         seen += 1;

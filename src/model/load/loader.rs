@@ -49,7 +49,9 @@ pub(super) struct Vector<'c> {
     pub width: usize,
     /// What its elements are where there is no tensor.
     pub neutral: f32,
-    /// Multiplies it.
+    /// Added to what is stored, and rounded to the model's type.
+    pub plus: f32,
+    /// Multiplies that.
     pub scale: f32,
     /// One that is cut goes with a mean over all ranks.
     pub cut: &'c Cut,
@@ -186,21 +188,20 @@ impl<'a, D: Device> Loader<'a, D> {
     ) -> Result<Norm<D::Weight>> {
         let kind = self.spec.family.norm;
         let neutral = if kind == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
-        let name = |part| format!("{name}.{part}");
-        let weight =
-            self.vector(Vector { name: name("weight"), width, neutral, scale, cut, order })?;
-        let bias = match kind {
-            NormKind::Layer => {
-                let name = name("bias");
-                Some(self.vector(Vector { name, width, neutral: 0.0, scale, cut, order })?)
-            }
-            NormKind::Rms | NormKind::RmsPlusOne => None,
-        };
+        let plus = if self.spec.family.norm_plus_one { 1.0 } else { 0.0 };
+        let has_bias = kind == NormKind::Layer && self.spec.family.norm_bias;
+
+        let weight = format!("{name}.weight");
+        let weight = Vector { name: weight, width, neutral, plus, scale, cut, order };
+        let weight = self.vector(weight)?;
+        let bias = format!("{name}.bias");
+        let bias = Vector { name: bias, width, neutral: 0.0, plus: 0.0, scale, cut, order };
+        let bias = has_bias.then(|| self.vector(bias)).transpose()?;
         Ok(Norm { kind, eps: self.spec.norm_eps, weight, bias })
     }
 
     pub(super) fn vector(&mut self, vector: Vector<'_>) -> Result<D::Weight> {
-        let Vector { name, width, neutral, scale, cut, order } = vector;
+        let Vector { name, width, neutral, plus, scale, cut, order } = vector;
         let parts = if self.spec.norm_affine {
             self.parts(std::slice::from_ref(&name), &[width], 1, false)?
         } else {
@@ -209,10 +210,12 @@ impl<'a, D: Device> Loader<'a, D> {
 
         let scaled: Vec<u8>;
         let source = match parts {
-            Some(Source::Parts(parts)) if scale != 1.0 => {
+            Some(Source::Parts(parts)) if plus != 0.0 || scale != 1.0 => {
+                let dtype = self.spec.dtype;
+                let of = |x: f32| if plus == 0.0 { x } else { dtype.round(x + plus) };
                 let values = parts.iter().map(HostTensor::values).collect::<Result<Vec<_>>>()?;
                 let values = values.iter().flatten();
-                scaled = values.flat_map(|x| (x * scale).to_le_bytes()).collect();
+                scaled = values.flat_map(|&x| (of(x) * scale).to_le_bytes()).collect();
                 let bytes = Bytes::InMemory(&scaled);
                 Source::Parts(vec![HostTensor { dtype: DType::F32, rows: width, cols: 1, bytes }])
             }

@@ -97,6 +97,7 @@ impl<D: Device> Loader<'_, D> {
                 name: format!("{}.bias", names.head),
                 width: spec.vocab_size,
                 neutral: 0.0,
+                plus: 0.0,
                 scale: 1.0,
                 cut: &Cut::Whole,
                 order: None,

@@ -21,6 +21,7 @@ enum NormKind : u32 {
 
 enum Activation : u32 {
   ACTIVATION_RELU,
+  ACTIVATION_RELU_SQUARED,
   ACTIVATION_GELU,
   ACTIVATION_GELU_TANH,
   ACTIVATION_SILU,
@@ -129,6 +130,12 @@ struct GatedAct {
   DEVICE(act) out;  // [rows, half]
   u32 half;
   Activation kind;
+};
+
+struct Clamp {
+  DEVICE(act) x;  // [rows, width], in place
+  u32 width;
+  float limit;
 };
 
 struct Softcap {
