@@ -121,7 +121,10 @@ impl<T> MixtureBuffers<T> {
         let Mlp { up, down } = &expert.mlp;
         dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut b.ffn)?;
         dev.linear(&down.weight, down.bias.as_ref(), &b.ffn, &mut b.output)?;
-        dev.add_gated(&expert.gate, input, &b.output, output)
+        match &expert.gate {
+            Some(gate) => dev.add_gated(gate, input, &b.output, output),
+            None => dev.add(&b.output, output),
+        }
     }
 }
 

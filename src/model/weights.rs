@@ -99,12 +99,12 @@ pub struct Experts<W> {
     pub shared: Option<SharedExpert<W>>,
 }
 
-/// The expert that all tokens share, scaled by a gate of its own.
+/// The expert that all tokens share.
 pub struct SharedExpert<W> {
     /// An MLP like any other.
     pub mlp: Mlp<W>,
-    /// `[hidden]`.
-    pub gate: W,
+    /// What scales it, `[hidden]`; None: it is added as it is.
+    pub gate: Option<W>,
 }
 
 impl<W> Layer<W> {

@@ -17,6 +17,7 @@ pub(super) const LLAMA_KEYS: Keys = Keys {
     ffn_null_4x: false,
     activation: "hidden_act",
     activation_null: None,
+    rotary_dim: None,
     embed_width: None,
 };
 
@@ -204,7 +205,7 @@ pub(super) const GPT2: Family = Family {
         ffn_null_4x: true,
         activation: "activation_function",
         activation_null: None,
-        embed_width: None,
+        ..LLAMA_KEYS
     },
     names: Names {
         embed: "wte",
@@ -346,7 +347,7 @@ pub(super) const NEOX: Family = Family {
     mlp_bias: Flag::Always,
     parallel: Flag::Key("use_parallel_residual"),
     parallel_mlp_norm: true,
-    fused: Fused::PerHead,
+    fused: Fused::PerGroup,
     ..LLAMA
 };
 

@@ -211,6 +211,45 @@ pub const MINICPM: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
     "rope_theta": 10000.0, "scale_emb": 1, "dim_model_base": 1, "scale_depth": 1,
     "tie_word_embeddings": true, "eos_token_id": 2}"#;
 
+/// Of InternLM 2's own code.
+pub const INTERNLM2: &str = r#"{"vocab_size": 103168, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "bias": true, "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+/// `multi_query` means one KV head.
+pub const GPT_BIG_CODE: &str = r#"{"vocab_size": 50257, "n_positions": 1024, "n_embd": 768,
+    "n_layer": 12, "n_head": 12, "num_key_value_heads": 1, "n_inner": null,
+    "activation_function": "gelu_pytorch_tanh", "layer_norm_epsilon": 1e-5, "multi_query": true,
+    "scale_attn_weights": true, "tie_word_embeddings": true, "eos_token_id": 50256}"#;
+
+pub const GPTJ: &str = r#"{"vocab_size": 50400, "n_positions": 2048, "n_embd": 4096,
+    "n_layer": 28, "n_head": 16, "n_inner": null, "rotary_dim": 64,
+    "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "rope_theta": 10000.0,
+    "tie_word_embeddings": false, "eos_token_id": 50256}"#;
+
+pub const OLMOE: &str = r#"{"vocab_size": 50304, "hidden_size": 2048, "intermediate_size": 2048,
+    "num_hidden_layers": 16, "num_attention_heads": 16, "hidden_act": "silu",
+    "max_position_embeddings": 4096, "rope_theta": 10000.0, "attention_bias": false,
+    "num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": false,
+    "tie_word_embeddings": false, "eos_token_id": 50279}"#;
+
+pub const GRANITE_MOE: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "attention_bias": false, "num_local_experts": 8,
+    "num_experts_per_tok": 2, "embedding_multiplier": 1.0, "logits_scaling": 1.0,
+    "residual_multiplier": 1.0, "attention_multiplier": 1.0, "tie_word_embeddings": false,
+    "eos_token_id": 2}"#;
+
+pub const GRANITE_MOE_SHARED: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "attention_bias": false, "num_local_experts": 8,
+    "num_experts_per_tok": 2, "shared_intermediate_size": 0, "embedding_multiplier": 1.0,
+    "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0,
+    "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
 pub const OPT: &str = r#"{"vocab_size": 50272, "hidden_size": 768, "ffn_dim": 3072,
     "num_hidden_layers": 12, "num_attention_heads": 12, "activation_function": "relu",
     "max_position_embeddings": 2048, "do_layer_norm_before": true, "enable_bias": true,

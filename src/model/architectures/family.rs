@@ -112,8 +112,8 @@ pub enum Multipliers {
 pub enum Fused {
     /// All of q, then k, then v.
     Stacked,
-    /// q, k and v of the first head, then of the second, ... (as many KV heads as heads).
-    PerHead,
+    /// The heads of q that share the first KV head, its k, its v; then those of the second, ...
+    PerGroup,
 }
 
 /// Norms of q and k.
@@ -146,6 +146,8 @@ pub struct Keys {
     pub activation: &'static str,
     /// What null means; None: it must not be null.
     pub activation_null: Option<&'static str>,
+    /// Rotated dimensions of a head; None: by `partial_rotary_factor`.
+    pub rotary_dim: Option<&'static str>,
     /// Width of the token table where it may differ from hidden.
     pub embed_width: Option<&'static str>,
 }
@@ -207,29 +209,32 @@ pub struct Mixture {
     pub modules: &'static [&'static str],
     /// The product by which tokens choose.
     pub router: &'static str,
-    /// Before each expert's number; before the names of the stacks that hold all of them.
-    pub list: &'static str,
+    /// Before each expert's number; None: experts lie in `stacks` only.
+    pub list: Option<&'static str>,
     /// Gate and up of one expert.
     pub gate_up: [&'static str; 2],
     /// Down of one expert.
     pub down: &'static str,
-    /// All experts in one tensor: `[experts, 2 ffn, hidden]` and `[experts, hidden, ffn]`.
+    /// All experts in one tensor, by its whole name: `[experts, 2 ffn, hidden]` and `[experts,
+    /// hidden, ffn]`.
     pub stacks: [&'static str; 2],
     /// One that every token passes through as well.
     pub shared: Option<SharedExpert>,
 }
 
-/// An expert that all tokens share, scaled by a gate of its own.
+/// An expert that all tokens share.
 #[derive(Debug)]
 pub struct SharedExpert {
     /// Key of its width.
     pub ffn: &'static str,
-    /// Its gate and up.
-    pub gate_up: [&'static str; 2],
+    /// Its module in the layer; None: that of the others.
+    pub module: Option<&'static str>,
+    /// Its gate and up, or one tensor that holds both.
+    pub gate_up: &'static [&'static str],
     /// Its down.
     pub down: &'static str,
-    /// What scales it: a linear of one output.
-    pub gate: &'static str,
+    /// What scales it: a linear of one output. None: it is added as it is.
+    pub gate: Option<&'static str>,
 }
 
 /// A family of models: how its config.json is read, how its tensors are called, and what its

@@ -1,9 +1,12 @@
 //! The rows of architectures with experts. Part of the list in [`super`], which
 //! looks them up.
 
-use super::decoders::{MISTRAL, QWEN2, QWEN3};
+use super::decoders::{GRANITE, LLAMA, LLAMA_NAMES, MISTRAL, QWEN2, QWEN3};
 use super::defaults;
-use super::family::{Family, Flag, Mixture, SharedExpert, Windows};
+use super::family::{Eps, Family, Flag, Mixture, Names, QkNorm, SharedExpert, Windows};
+
+/// As transformers 5 holds all experts.
+const STACKS: [&str; 2] = ["experts.gate_up_proj", "experts.down_proj"];
 
 pub(super) const MIXTRAL: Family = Family {
     architecture: "MixtralForCausalLM",
@@ -17,10 +20,10 @@ pub(super) const MIXTRAL: Family = Family {
         sparse: false,
         modules: &["block_sparse_moe", "mlp"],
         router: "gate",
-        list: "experts",
+        list: Some("experts"),
         gate_up: ["w1", "w3"],
         down: "w2",
-        stacks: ["gate_up_proj", "down_proj"],
+        stacks: STACKS,
         shared: None,
     }),
     ..MISTRAL
@@ -34,10 +37,10 @@ const QWEN_MIXTURE: Mixture = Mixture {
     sparse: true,
     modules: &["mlp"],
     router: "gate",
-    list: "experts",
+    list: Some("experts"),
     gate_up: ["gate_proj", "up_proj"],
     down: "down_proj",
-    stacks: ["gate_up_proj", "down_proj"],
+    stacks: STACKS,
     shared: None,
 };
 
@@ -50,9 +53,10 @@ pub(super) const QWEN2_MOE: Family = Family {
     mixture: Some(Mixture {
         shared: Some(SharedExpert {
             ffn: "shared_expert_intermediate_size",
-            gate_up: ["shared_expert.gate_proj", "shared_expert.up_proj"],
+            module: None,
+            gate_up: &["shared_expert.gate_proj", "shared_expert.up_proj"],
             down: "shared_expert.down_proj",
-            gate: "shared_expert_gate",
+            gate: Some("shared_expert_gate"),
         }),
         ..QWEN_MIXTURE
     }),
@@ -69,4 +73,64 @@ pub(super) const QWEN3_MOE: Family = Family {
     windows: Windows::Never,
     must_be_off: &["use_sliding_window"],
     ..QWEN3
+};
+
+/// The Python backend clips nothing, divides by no sum and has an epsilon of its own: configs that
+/// ask for the first two are refused.
+pub(super) const OLMOE: Family = Family {
+    architecture: "OlmoeForCausalLM",
+    aliases: &[],
+    defaults: defaults::OLMOE,
+    names: Names { qk_norm: QkNorm::Whole("self_attn.q_norm", "self_attn.k_norm"), ..LLAMA_NAMES },
+    eps: Eps::Fixed(1e-5),
+    mixture: Some(Mixture {
+        ffn: "intermediate_size",
+        renormalise: Flag::Never,
+        sparse: false,
+        ..QWEN_MIXTURE
+    }),
+    mlp_bias: Flag::Never,
+    must_be_off: &["clip_qkv", "norm_topk_prob", "use_bidirectional_attention"],
+    ..LLAMA
+};
+
+const GRANITE_MIXTURE: Mixture = Mixture {
+    experts: "num_local_experts",
+    top_k: "num_experts_per_tok",
+    ffn: "intermediate_size",
+    renormalise: Flag::Always,
+    sparse: false,
+    modules: &["block_sparse_moe"],
+    router: "router.layer",
+    list: None,
+    gate_up: ["gate_proj", "up_proj"],
+    down: "down_proj",
+    stacks: ["input_linear.weight", "output_linear.weight"],
+    shared: None,
+};
+
+/// Its weights are a softmax over the chosen logits, which is that over all of them divided by its
+/// sum.
+pub(super) const GRANITE_MOE: Family = Family {
+    architecture: "GraniteMoeForCausalLM",
+    defaults: defaults::GRANITE_MOE,
+    mixture: Some(GRANITE_MIXTURE),
+    mlp_bias: Flag::Never,
+    ..GRANITE
+};
+
+pub(super) const GRANITE_MOE_SHARED: Family = Family {
+    architecture: "GraniteMoeSharedForCausalLM",
+    defaults: defaults::GRANITE_MOE_SHARED,
+    mixture: Some(Mixture {
+        shared: Some(SharedExpert {
+            ffn: "shared_intermediate_size",
+            module: Some("shared_mlp"),
+            gate_up: &["input_linear"],
+            down: "output_linear",
+            gate: None,
+        }),
+        ..GRANITE_MIXTURE
+    }),
+    ..GRANITE_MOE
 };

@@ -2,9 +2,11 @@
 //! other biases, other norms, or layers that do not rotate. Part of the list in [`super`], which
 //! looks them up.
 
-use super::decoders::{GRANITE, LLAMA, LLAMA_KEYS, LLAMA_NAMES, MISTRAL, OLMO2};
+use super::decoders::{GPT2, GRANITE, LLAMA, LLAMA_KEYS, LLAMA_NAMES, MISTRAL, OLMO2};
 use super::defaults;
-use super::family::{Eps, Family, Flag, Keys, Multipliers, Names, QkNorm, RopeLayers, Windows};
+use super::family::{
+    Eps, Family, Flag, Fused, Keys, Multipliers, Names, Positions, QkNorm, RopeLayers, Windows,
+};
 use crate::device::NormKind;
 
 const GLM_NAMES: Names = Names { up: &["mlp.gate_up_proj"], ..LLAMA_NAMES };
@@ -213,5 +215,63 @@ pub(super) const MINICPM: Family = Family {
     mlp_bias: Flag::Never,
     multipliers: Multipliers::MiniCpm,
     must_be: &[("num_experts", "0"), ("is_causal", "true")],
+    ..LLAMA
+};
+
+/// GPT-2 with one KV head and weights as they usually lie.
+pub(super) const GPT_BIG_CODE: Family = Family {
+    architecture: "GPTBigCodeForCausalLM",
+    defaults: defaults::GPT_BIG_CODE,
+    keys: Keys { kv_heads: Some("num_key_value_heads"), ..GPT2.keys },
+    transposed: false,
+    must_be_off: &["add_cross_attention"],
+    must_be: &[("multi_query", "true"), ("scale_attn_weights", "true"), ("is_causal", "true")],
+    ..GPT2
+};
+
+pub(super) const GPTJ: Family = Family {
+    architecture: "GPTJForCausalLM",
+    defaults: defaults::GPTJ,
+    keys: Keys { rotary_dim: Some("rotary_dim"), ..GPT2.keys },
+    names: Names {
+        qkv: &["attn.q_proj", "attn.k_proj", "attn.v_proj"],
+        attn_out: "attn.out_proj",
+        mlp_norm: None,
+        up: &["mlp.fc_in"],
+        down: "mlp.fc_out",
+        ..GPT2.names
+    },
+    positions: Positions::Rope,
+    qkv_bias: Flag::Never,
+    out_bias: Flag::Never,
+    parallel: Flag::Always,
+    interleaved: true,
+    head_bias: true,
+    transposed: false,
+    must_be_off: &["add_cross_attention"],
+    ..GPT2
+};
+
+/// Llama by other names, q, k and v in one tensor.
+pub(super) const INTERNLM2: Family = Family {
+    architecture: "InternLM2ForCausalLM",
+    aliases: &[],
+    defaults: defaults::INTERNLM2,
+    names: Names {
+        embed: "tok_embeddings",
+        attn_norm: Some("attention_norm"),
+        qkv: &["attention.wqkv"],
+        attn_out: "attention.wo",
+        mlp_norm: Some("ffn_norm"),
+        up: &["feed_forward.w1", "feed_forward.w3"],
+        down: "feed_forward.w2",
+        head: "output",
+        ..LLAMA_NAMES
+    },
+    qkv_bias: Flag::Never,
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    fused: Fused::PerGroup,
+    must_be_off: &["bias", "use_bidirectional_attention"],
     ..LLAMA
 };

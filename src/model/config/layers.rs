@@ -93,7 +93,8 @@ pub fn ropes(
     if family.positions != Positions::Rope {
         return Ok(Vec::new());
     }
-    let mut ropes = vec![rope::from_config(config, head_dim, max_model_len)?];
+    let key = family.keys.rotary_dim;
+    let mut ropes = vec![rope::from_config(config, key, head_dim, max_model_len)?];
     if family.local_rope {
         ropes.push(rope::local(config, head_dim, max_model_len)?);
     }

@@ -40,6 +40,8 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
     }
     let renormalise = flag(config, row.renormalise)?;
     let shared_ffn = match &row.shared {
+        // A width of 0 means that there is none.
+        Some(shared) if config.given(shared.ffn).is_some_and(|ffn| *ffn == 0) => None,
         Some(shared) => Some(needed_width(config, shared.ffn)?),
         None => None,
     };

@@ -6,7 +6,7 @@ use super::loader::{dummy, Loader, Upload};
 use crate::device::{Device, Join, Routing, Source, WeightKind};
 use crate::error::Result;
 use crate::invalid;
-use crate::model::architectures::Mixture;
+use crate::model::architectures::{self, Mixture};
 use crate::model::checkpoint::{Checkpoint, WeightSource};
 use crate::model::config::MixtureSpec;
 use crate::model::quant::unpack::{self, Values, Wanted};
@@ -28,28 +28,42 @@ impl<'a, D: Device> Loader<'a, D> {
         let router = [format!("{module}.{}", row.router)];
         let router = self.linear(&router, &[routing.experts], hidden, false, &Cut::Whole)?.weight;
 
-        let [up_stack, down_stack] = row.stacks.map(|s| format!("{module}.{}.{s}", row.list));
+        let [up_stack, down_stack] = row.stacks.map(|stack| format!("{module}.{stack}"));
         let named = |parts: &[&str]| -> Vec<String> {
-            let each = |e| parts.iter().map(move |p| format!("{module}.{}.{e}.{p}", row.list));
+            let list = row.list.unwrap_or("experts");
+            let each = |e| parts.iter().map(move |p| format!("{module}.{list}.{e}.{p}"));
             (0..routing.experts).flat_map(each).collect()
         };
-        // One sum over ranks, of all that is added up: behind the shared expert, if there is one.
+        // One sum over ranks, of all that is added up: behind the shared expert, if one is scaled.
         let shared = row.shared.as_ref().zip(mixture.shared_ffn);
+        let summed = shared.is_none_or(|(shared, _)| shared.gate.is_none());
         let cut = self.shard.up(ffn, row.gate_up.len());
         let up = self.stack(&up_stack, &named(&row.gate_up), &routing, ffn, hidden, &cut)?;
-        let cut = self.shard.down(ffn, shared.is_none());
+        let cut = self.shard.down(ffn, summed);
         let down = self.stack(&down_stack, &named(&[row.down]), &routing, hidden, ffn, &cut)?;
 
         let shared = match shared {
-            Some((shared, ffn)) => {
-                let gate = self.gate(format!("{module}.{}", shared.gate))?;
-                let up = shared.gate_up.map(|name| format!("{module}.{name}"));
-                let mlp = self.mlp(&up, format!("{module}.{}", shared.down), ffn, false)?;
-                Some(SharedExpert { mlp, gate })
-            }
+            Some((shared, ffn)) => Some(self.shared(layer, module, shared, ffn, summed)?),
             None => None,
         };
         Ok(Experts { routing, router, up, down, shared })
+    }
+
+    /// The expert that all tokens share.
+    fn shared(
+        &mut self,
+        layer: usize,
+        module: &str,
+        shared: &architectures::SharedExpert,
+        ffn: usize,
+        summed: bool,
+    ) -> Result<SharedExpert<D::Weight>> {
+        let own = shared.module.map(|name| self.layer_name(layer, name));
+        let module = own.as_deref().unwrap_or(module);
+        let gate = shared.gate.map(|gate| self.gate(format!("{module}.{gate}"))).transpose()?;
+        let up: Vec<String> = shared.gate_up.iter().map(|up| format!("{module}.{up}")).collect();
+        let mlp = self.mlp(&up, format!("{module}.{}", shared.down), ffn, summed)?;
+        Ok(SharedExpert { mlp, gate })
     }
 
     /// The first of the row's names of the module under which the router exists.
@@ -79,8 +93,10 @@ impl<'a, D: Device> Loader<'a, D> {
         let each = outputs * names.len() / count;
         let outputs = vec![outputs; names.len()];
         let wanted = Wanted { names, outputs: &outputs, inputs };
+        let row = self.spec.family.mixture.as_ref();
+        let stacked_only = row.is_some_and(|row| row.list.is_none());
         let values = match self.format {
-            WeightSource::Files(c) if c.contains(stack) => {
+            WeightSource::Files(c) if stacked_only || c.contains(stack) => {
                 self.plain_stack(c, stack, count, each, inputs)?
             }
             WeightSource::Files(c) if c.contains(&format!("{stack}_blocks")) => {

@@ -55,12 +55,12 @@ impl<'a, D: Device> Loader<'a, D> {
         let outputs = if names.len() == parts { outputs } else { &[total] };
         let kind = if parts == 2 { WeightKind::GateUp } else { WeightKind::Linear };
         let transposed = self.spec.family.transposed;
-        let split = parts == 3 && self.spec.family.fused == Fused::PerHead;
+        let split = parts == 3 && self.spec.family.fused == Fused::PerGroup;
 
         let wanted = Wanted { names, outputs, inputs };
         let mut values = self.values(LayerKind::Linear, &wanted, transposed)?;
         if split {
-            values.source = self.by_head(values.source, values.form.as_ref())?;
+            values.source = self.by_group(values.source, values.form.as_ref())?;
         }
         let name = format!("{}.weight", names[0]);
         let mut values = self.part_of(values, LayerKind::Linear, &wanted, cut, 1, transposed)?;
@@ -89,7 +89,7 @@ impl<'a, D: Device> Loader<'a, D> {
         }
         let mut source = self.parts(&biases, outputs, 1, false)?.unwrap_or(Source::Constant(0.0));
         if split {
-            source = self.by_head(source, None)?;
+            source = self.by_group(source, None)?;
         }
         if matches!(cut, Cut::Outputs(_)) {
             source = cut::outputs(source, None, &cut.rows(1), false)?;
@@ -219,11 +219,18 @@ impl<'a, D: Device> Loader<'a, D> {
         Ok(())
     }
 
-    /// Rows of q, k, v of head 0, of head 1, ... as parts in the order q, k, v.
-    fn by_head(&self, source: Source<'a>, form: Option<&QuantForm>) -> Result<Source<'a>> {
-        let (heads, d) = (self.spec.heads, self.spec.head_dim);
-        let order = (0..3).flat_map(|part| (0..heads).map(move |head| (3 * head + part) * d));
-        let rows: Vec<_> = order.map(|row| row..row + d).collect();
+    /// Rows of the heads of q, k and v of KV head 0, of KV head 1, ... as parts in the order q, k,
+    /// v.
+    fn by_group(&self, source: Source<'a>, form: Option<&QuantForm>) -> Result<Source<'a>> {
+        let (groups, d) = (self.spec.kv_heads, self.spec.head_dim);
+        let q = self.spec.heads / groups;
+        let parts = [0..q, q..q + 1, q + 1..q + 2];
+        let of_part = |part: &Range<usize>| {
+            let Range { start, end } = *part;
+            (0..groups).map(move |group| group * (q + 2)).map(move |at| at + start..at + end)
+        };
+        let rows: Vec<_> =
+            parts.iter().flat_map(of_part).map(|heads| heads.start * d..heads.end * d).collect();
         cut::outputs(source, form, &rows, false)
     }
 

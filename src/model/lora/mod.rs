@@ -219,16 +219,31 @@ impl Reader<'_> {
 /// Where rows of B go, if not to where they are.
 #[derive(Default)]
 struct Rows {
-    /// They are q, k and v of each head in turn, and become all of q, then k, then v.
-    by_head: Option<Heads>,
+    /// They are q, k and v of each KV head in turn, and become all of q, then k, then v.
+    by_group: Option<Heads>,
     /// The first ones are heads of q and k in the checkpoint's order.
     order: Option<(HeadOrder, usize)>,
 }
 
-/// Heads of q, as many as of k and of v.
+/// Heads of q and of k or v, and their dimensions.
 struct Heads {
-    count: usize,
+    q: usize,
+    kv: usize,
     dim: usize,
+}
+
+impl Heads {
+    /// Where a row goes: its head of its group, before which there are those of other groups.
+    fn held(&self, row: usize) -> usize {
+        let &Heads { q, kv, dim } = self;
+        let of_q = q / kv;
+        let (group, head) = (row / dim / (of_q + 2), row / dim % (of_q + 2));
+        let head = match head.checked_sub(of_q) {
+            None => group * of_q + head,
+            Some(part) => q + part * kv + group,
+        };
+        head * dim + row % dim
+    }
 }
 
 impl Rows {
@@ -243,16 +258,17 @@ impl Rows {
             (true, ..) => 0,
         };
         Rows {
-            by_head: projection.by_head.then_some(Heads { count: spec.heads, dim: spec.head_dim }),
+            by_group: projection.by_group.then_some(Heads {
+                q: spec.heads,
+                kv: spec.kv_heads,
+                dim: spec.head_dim,
+            }),
             order: spec.head_order().map(|order| (order, rotated)),
         }
     }
 
     fn held(&self, row: usize) -> usize {
-        let row = match &self.by_head {
-            Some(Heads { count, dim: d }) => (row / d % 3 * count + row / (3 * d)) * d + row % d,
-            None => row,
-        };
+        let row = self.by_group.as_ref().map_or(row, |heads| heads.held(row));
         match &self.order {
             Some((order, rotated)) if row < *rotated => order.held(row),
             _ => row,
