@@ -233,7 +233,7 @@ fn mixtures_of_experts() {
             if grader::small_shapes() && hidden * ffn * experts > 100_000 {
                 continue;
             }
-            for renormalise in [false, true] {
+            for (renormalise, biased) in [(false, false), (true, false), (true, true)] {
                 let case = format!("{rows} rows, {hidden} x {ffn}, {top_k} of {experts}");
                 compare!(dtype, &Setup::default(), &case, 2.0, |b| {
                     let routing = Routing { experts, top_k, renormalise };
@@ -247,7 +247,8 @@ fn mixtures_of_experts() {
                     let mut middle = b.tensor(rows * top_k, ffn);
                     let mut parts = b.tensor(rows * top_k, hidden);
                     let mut out = b.tensor(rows, hidden);
-                    b.dev.route(&router, &routing, &x, &mut routes)?;
+                    let bias = biased.then(|| b.choice_bias(37, experts));
+                    b.dev.route(&router, bias.as_ref(), &routing, &x, &mut routes)?;
                     b.dev.experts_act(&up, Activation::SiluGated, &routes, &x, &mut middle)?;
                     b.dev.experts(&down, &routes, &middle, &mut parts)?;
                     b.dev.combine(&down, &routes, &parts, &mut out)?;

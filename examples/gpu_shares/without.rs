@@ -142,7 +142,8 @@ impl<D: Device> ExpertOps for Without<D> {
     }
 
     pass_on_or_omit! {
-        fn route(gate: &D::Weight, routing: &Routing, x: &D::Tensor, routes: &mut D::Tensor);
+        fn route(gate: &D::Weight, bias: Option<&D::Weight>, routing: &Routing, x: &D::Tensor,
+                 routes: &mut D::Tensor);
         fn experts_act(weight: &D::Weight, act: Activation, routes: &D::Tensor, x: &D::Tensor,
                        out: &mut D::Tensor);
         fn experts(weight: &D::Weight, routes: &D::Tensor, x: &D::Tensor, out: &mut D::Tensor);

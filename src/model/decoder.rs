@@ -110,7 +110,8 @@ impl<T> MixtureBuffers<T> {
         input: &T,
         output: &mut T,
     ) -> Result<()> {
-        dev.route(&experts.router, &experts.routing, input, &mut self.routes)?;
+        let bias = experts.choice_bias.as_ref();
+        dev.route(&experts.router, bias, &experts.routing, input, &mut self.routes)?;
         dev.experts_act(&experts.up, act, &self.routes, input, &mut self.ffn)?;
         dev.experts(&experts.down, &self.routes, &self.ffn, &mut self.parts)?;
         dev.combine(&experts.down, &self.routes, &self.parts, output)?;

@@ -91,6 +91,8 @@ pub struct Experts<W> {
     pub routing: Routing,
     /// `[experts, hidden]`.
     pub router: W,
+    /// Added to shares where experts are chosen, `[experts]`.
+    pub choice_bias: Option<W>,
     /// Gate and up of all experts.
     pub up: W,
     /// Down of all experts.

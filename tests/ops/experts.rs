@@ -17,10 +17,11 @@ struct Case {
     router: Vec<f32>,
     up: Vec<f32>,
     down: Vec<f32>,
+    bias: Option<Vec<f32>>,
 }
 
 impl Case {
-    fn new(shape: (usize, usize, usize, usize, usize), renormalise: bool) -> Case {
+    fn new(shape: (usize, usize, usize, usize, usize), renormalise: bool, biased: bool) -> Case {
         let (rows, hidden, ffn, experts, top_k) = shape;
         let mut noise = Noise((rows * experts) as u64);
         let mut router = noise.values(experts * hidden);
@@ -37,6 +38,8 @@ impl Case {
             router,
             up: noise.values(experts * 2 * ffn * hidden),
             down: noise.values(experts * hidden * ffn),
+            bias: biased
+                .then(|| noise.values(experts).iter().map(|b| b / experts as f32).collect()),
         }
     }
 
@@ -57,7 +60,9 @@ impl Case {
         let mut middle = dev.tensor(rows * top_k, ffn).unwrap();
         let mut parts = dev.tensor(rows * top_k, hidden).unwrap();
         let mut out = dev.tensor(rows, hidden).unwrap();
-        dev.route(&router, &routing, &x, &mut routes).unwrap();
+        let bias = self.bias.as_ref();
+        let bias = bias.map(|b| upload(&mut dev, WeightKind::Vector, DType::F32, (experts, 1), b));
+        dev.route(&router, bias.as_ref(), &routing, &x, &mut routes).unwrap();
         dev.experts_act(&up, Activation::SiluGated, &routes, &x, &mut middle).unwrap();
         dev.experts(&down, &routes, &middle, &mut parts).unwrap();
         dev.combine(&down, &routes, &parts, &mut out).unwrap();
@@ -70,7 +75,9 @@ impl Case {
         let scores = self.router.chunks_exact(self.hidden).map(|w| dot_f64(x, w).exp());
         let mut scores: Vec<(usize, f64)> = scores.enumerate().collect();
         let all: f64 = scores.iter().map(|s| s.1).sum();
-        scores.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let bias = |e: usize| self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[e]));
+        let worth = |&(e, score): &(usize, f64)| score / all + bias(e);
+        scores.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
         scores.truncate(self.routing.top_k);
         let chosen: f64 = scores.iter().map(|s| s.1).sum();
         let total = if self.routing.renormalise { chosen } else { all };
@@ -103,10 +110,10 @@ fn dot_f64(a: &[f32], b: &[f32]) -> f64 {
 #[test]
 fn a_mixture_equals_f64() {
     for shape in MIXTURES {
-        for renormalise in [false, true] {
-            let case = Case::new(shape, renormalise);
+        for (renormalise, biased) in [(false, false), (true, false), (true, true)] {
+            let case = Case::new(shape, renormalise, biased);
             let top_k = case.routing.top_k;
-            let what = format!("{shape:?} renormalise {renormalise}");
+            let what = format!("{shape:?} renormalise {renormalise} biased {biased}");
             let (routes, out) = case.run(Isa::detect(), 2, 0, case.rows);
             let mut hits = vec![0; case.routing.experts];
             for (r, row) in routes.chunks_exact(2 * top_k).enumerate() {
@@ -133,7 +140,7 @@ fn a_mixture_equals_f64() {
 fn a_mixture_is_row_invariant() {
     // The last one is big enough to be shared between threads.
     for shape in [(30, 40, 24, 7, 3), (64, 20, 40, 33, 4), (96, 256, 320, 3, 2)] {
-        let case = Case::new(shape, true);
+        let case = Case::new(shape, true, true);
         let want = case.run(Isa::all()[0], 1, 0, case.rows);
         for isa in Isa::all() {
             assert!(case.run(isa, 2, 0, case.rows) == want, "{shape:?} {}", isa.name());
@@ -156,7 +163,7 @@ fn equal_experts_are_taken_in_order() {
     let router = upload(&mut dev, WeightKind::Linear, DType::F32, (4, 1), &weights);
     let routing = Routing { experts: 4, top_k: 3, renormalise: true };
     let mut routes = dev.routes_tensor(2, &routing).unwrap();
-    dev.route(&router, &routing, &x, &mut routes).unwrap();
+    dev.route(&router, None, &routing, &x, &mut routes).unwrap();
     let routes = dev.read(&routes, 2).unwrap();
     assert_eq!((&routes[..3], &routes[6..9]), (&[1.0, 2.0, 0.0][..], &[0.0, 3.0, 1.0][..]));
 }

@@ -1294,6 +1294,8 @@ const _: () = {
 pub struct RouteRows {
     #[doc = " \\[rows, experts]"]
     pub logits: DevicePtr,
+    #[doc = " \\[experts], added to shares where experts are chosen; or null"]
+    pub bias: DevicePtr,
     #[doc = " \\[rows, 2, top_k]: numbers of experts, then weights"]
     pub routes: DevicePtr,
     pub rows: u32,
@@ -1304,15 +1306,16 @@ pub struct RouteRows {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RouteRows"][::std::mem::size_of::<RouteRows>() - 32usize];
+    ["Size of RouteRows"][::std::mem::size_of::<RouteRows>() - 40usize];
     ["Alignment of RouteRows"][::std::mem::align_of::<RouteRows>() - 8usize];
     ["Offset of field: RouteRows::logits"][::std::mem::offset_of!(RouteRows, logits) - 0usize];
-    ["Offset of field: RouteRows::routes"][::std::mem::offset_of!(RouteRows, routes) - 8usize];
-    ["Offset of field: RouteRows::rows"][::std::mem::offset_of!(RouteRows, rows) - 16usize];
-    ["Offset of field: RouteRows::experts"][::std::mem::offset_of!(RouteRows, experts) - 20usize];
-    ["Offset of field: RouteRows::top_k"][::std::mem::offset_of!(RouteRows, top_k) - 24usize];
+    ["Offset of field: RouteRows::bias"][::std::mem::offset_of!(RouteRows, bias) - 8usize];
+    ["Offset of field: RouteRows::routes"][::std::mem::offset_of!(RouteRows, routes) - 16usize];
+    ["Offset of field: RouteRows::rows"][::std::mem::offset_of!(RouteRows, rows) - 24usize];
+    ["Offset of field: RouteRows::experts"][::std::mem::offset_of!(RouteRows, experts) - 28usize];
+    ["Offset of field: RouteRows::top_k"][::std::mem::offset_of!(RouteRows, top_k) - 32usize];
     ["Offset of field: RouteRows::renormalise"]
-        [::std::mem::offset_of!(RouteRows, renormalise) - 28usize];
+        [::std::mem::offset_of!(RouteRows, renormalise) - 36usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

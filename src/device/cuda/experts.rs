@@ -119,6 +119,7 @@ impl ExpertOps for Cuda {
     fn route(
         &mut self,
         gate: &Weight,
+        bias: Option<&Weight>,
         routing: &Routing,
         x: &Tensor,
         routes: &mut Tensor,
@@ -139,6 +140,7 @@ impl ExpertOps for Cuda {
             32 * abi::ROUTE_ROWS,
             &abi::RouteRows {
                 logits,
+                bias: bias.map_or(DevicePtr::NULL, |bias| bias.vector(experts)),
                 routes: base,
                 rows: rows as u32,
                 experts: experts as u32,

@@ -19,6 +19,7 @@ impl ExpertOps for Trace {
     fn route(
         &mut self,
         gate: &TraceWeight,
+        _bias: Option<&TraceWeight>,
         _routing: &Routing,
         x: &TraceTensor,
         routes: &mut TraceTensor,

@@ -250,6 +250,14 @@ pub const GRANITE_MOE_SHARED: &str = r#"{"vocab_size": 32000, "hidden_size": 409
     "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0,
     "tie_word_embeddings": false, "eos_token_id": 2}"#;
 
+pub const ERNIE4_5_MOE: &str = r#"{"vocab_size": 103424, "hidden_size": 2560,
+    "intermediate_size": 12288, "num_hidden_layers": 28, "num_attention_heads": 20,
+    "num_key_value_heads": 4, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 131072, "rope_theta": 500000.0, "use_bias": false,
+    "moe_num_experts": 64, "moe_k": 6, "moe_intermediate_size": 1536,
+    "moe_num_shared_experts": 2, "moe_layer_start_index": 1, "moe_layer_end_index": -1,
+    "moe_layer_interval": 1, "tie_word_embeddings": true, "eos_token_id": 2}"#;
+
 pub const OPT: &str = r#"{"vocab_size": 50272, "hidden_size": 768, "ffn_dim": 3072,
     "num_hidden_layers": 12, "num_attention_heads": 12, "activation_function": "relu",
     "max_position_embeddings": 2048, "do_layer_norm_before": true, "enable_bias": true,

@@ -203,12 +203,14 @@ pub struct Mixture {
     pub ffn: &'static str,
     /// The chosen weights are divided by their sum.
     pub renormalise: Flag,
-    /// `decoder_sparse_step` and `mlp_only_layers` are obeyed: other layers have the plain MLP.
-    pub sparse: bool,
+    /// Which layers have experts; others have the plain MLP.
+    pub layers: MixtureLayers,
     /// What the module may be called; the first under which the router exists.
     pub modules: &'static [&'static str],
     /// The product by which tokens choose.
     pub router: &'static str,
+    /// Of what is added to shares where experts are chosen, `[1, experts]`.
+    pub choice_bias: Option<&'static str>,
     /// Before each expert's number; None: experts lie in `stacks` only.
     pub list: Option<&'static str>,
     /// Gate and up of one expert.
@@ -222,11 +224,31 @@ pub struct Mixture {
     pub shared: Option<SharedExpert>,
 }
 
+/// Which layers have experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MixtureLayers {
+    /// All have.
+    All,
+    /// Each `decoder_sparse_step`-th, but for those in `mlp_only_layers`.
+    Stepped,
+    /// Each n-th of those between two numbers, both included; -1 is the last one. All by keys.
+    Between {
+        /// Key of the first.
+        first: &'static str,
+        /// Key of the last.
+        last: &'static str,
+        /// Key of n.
+        each: &'static str,
+    },
+}
+
 /// An expert that all tokens share.
 #[derive(Debug)]
 pub struct SharedExpert {
     /// Key of its width.
     pub ffn: &'static str,
+    /// Key of how many such widths it has; 0: there is none.
+    pub times: Option<&'static str>,
     /// Its module in the layer; None: that of the others.
     pub module: Option<&'static str>,
     /// Its gate and up, or one tensor that holds both.

@@ -3,7 +3,10 @@
 
 use super::decoders::{GRANITE, LLAMA, LLAMA_NAMES, MISTRAL, QWEN2, QWEN3};
 use super::defaults;
-use super::family::{Eps, Family, Flag, Mixture, Names, QkNorm, SharedExpert, Windows};
+use super::family::{
+    Eps, Family, Flag, Mixture, MixtureLayers, Names, QkNorm, SharedExpert, Windows,
+};
+use super::variants::ERNIE4_5;
 
 /// As transformers 5 holds all experts.
 const STACKS: [&str; 2] = ["experts.gate_up_proj", "experts.down_proj"];
@@ -17,9 +20,10 @@ pub(super) const MIXTRAL: Family = Family {
         top_k: "num_experts_per_tok",
         ffn: "intermediate_size",
         renormalise: Flag::Always,
-        sparse: false,
+        layers: MixtureLayers::All,
         modules: &["block_sparse_moe", "mlp"],
         router: "gate",
+        choice_bias: None,
         list: Some("experts"),
         gate_up: ["w1", "w3"],
         down: "w2",
@@ -34,9 +38,10 @@ const QWEN_MIXTURE: Mixture = Mixture {
     top_k: "num_experts_per_tok",
     ffn: "moe_intermediate_size",
     renormalise: Flag::Key("norm_topk_prob"),
-    sparse: true,
+    layers: MixtureLayers::Stepped,
     modules: &["mlp"],
     router: "gate",
+    choice_bias: None,
     list: Some("experts"),
     gate_up: ["gate_proj", "up_proj"],
     down: "down_proj",
@@ -53,6 +58,7 @@ pub(super) const QWEN2_MOE: Family = Family {
     mixture: Some(Mixture {
         shared: Some(SharedExpert {
             ffn: "shared_expert_intermediate_size",
+            times: None,
             module: None,
             gate_up: &["shared_expert.gate_proj", "shared_expert.up_proj"],
             down: "shared_expert.down_proj",
@@ -86,7 +92,7 @@ pub(super) const OLMOE: Family = Family {
     mixture: Some(Mixture {
         ffn: "intermediate_size",
         renormalise: Flag::Never,
-        sparse: false,
+        layers: MixtureLayers::All,
         ..QWEN_MIXTURE
     }),
     mlp_bias: Flag::Never,
@@ -99,9 +105,10 @@ const GRANITE_MIXTURE: Mixture = Mixture {
     top_k: "num_experts_per_tok",
     ffn: "intermediate_size",
     renormalise: Flag::Always,
-    sparse: false,
+    layers: MixtureLayers::All,
     modules: &["block_sparse_moe"],
     router: "router.layer",
+    choice_bias: None,
     list: None,
     gate_up: ["gate_proj", "up_proj"],
     down: "down_proj",
@@ -125,6 +132,7 @@ pub(super) const GRANITE_MOE_SHARED: Family = Family {
     mixture: Some(Mixture {
         shared: Some(SharedExpert {
             ffn: "shared_intermediate_size",
+            times: None,
             module: Some("shared_mlp"),
             gate_up: &["input_linear"],
             down: "output_linear",
@@ -133,4 +141,30 @@ pub(super) const GRANITE_MOE_SHARED: Family = Family {
         ..GRANITE_MIXTURE
     }),
     ..GRANITE_MOE
+};
+
+pub(super) const ERNIE4_5_MOE: Family = Family {
+    architecture: "Ernie4_5_MoeForCausalLM",
+    defaults: defaults::ERNIE4_5_MOE,
+    mixture: Some(Mixture {
+        experts: "moe_num_experts",
+        top_k: "moe_k",
+        renormalise: Flag::Always,
+        layers: MixtureLayers::Between {
+            first: "moe_layer_start_index",
+            last: "moe_layer_end_index",
+            each: "moe_layer_interval",
+        },
+        choice_bias: Some("moe_statics.e_score_correction_bias"),
+        shared: Some(SharedExpert {
+            ffn: "moe_intermediate_size",
+            times: Some("moe_num_shared_experts"),
+            module: None,
+            gate_up: &["shared_experts.gate_proj", "shared_experts.up_proj"],
+            down: "shared_experts.down_proj",
+            gate: None,
+        }),
+        ..QWEN_MIXTURE
+    }),
+    ..ERNIE4_5
 };

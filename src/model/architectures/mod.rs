@@ -59,6 +59,7 @@ pub const FAMILIES: &[Family] = &[
     variants::INTERNLM2,
     variants::GPT_BIG_CODE,
     variants::GPTJ,
+    mixtures::ERNIE4_5_MOE,
     mixtures::OLMOE,
     mixtures::GRANITE_MOE,
     mixtures::GRANITE_MOE_SHARED,

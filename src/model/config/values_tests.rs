@@ -48,6 +48,7 @@ const NULL: &str = "[null]";
 const LLAMA: &str = "LlamaForCausalLM";
 const QWEN_MOE: &str = "Qwen3MoeForCausalLM";
 const GEMMA2: &str = "Gemma2ForCausalLM";
+const ERNIE_MOE: &str = "Ernie4_5_MoeForCausalLM";
 const SMOLLM3: &str = "SmolLM3ForCausalLM";
 const GRANITE_HYBRID: &str = "GraniteMoeHybridForCausalLM";
 
@@ -108,6 +109,10 @@ const WRONG: &[(&str, &[&str], &str)] = &[
     ("InternLM2ForCausalLM", &["bias"], "[true]"),
     ("GPTBigCodeForCausalLM", &["multi_query", "scale_attn_weights"], "[false]"),
     ("GPTJForCausalLM", &["rotary_dim"], r#"[null, 0, 3, 1000000, -2, "64", 2.0, true]"#),
+    (ERNIE_MOE, &["moe_num_experts", "moe_k", "moe_intermediate_size"], NO_SIZE),
+    (ERNIE_MOE, &["moe_layer_start_index", "moe_layer_end_index"], r#"["0", -2, 2, 0.5, true]"#),
+    (ERNIE_MOE, &["moe_layer_interval"], NO_SIZE),
+    (ERNIE_MOE, &["moe_num_shared_experts"], r#"["0", -1, 1.5, true, null]"#),
     ("OlmoeForCausalLM", &["clip_qkv", "norm_topk_prob"], "[true, 8.0]"),
     ("GraniteMoeForCausalLM", &["num_local_experts", "num_experts_per_tok"], NO_SIZE),
     ("GraniteMoeSharedForCausalLM", &["shared_intermediate_size"], r#"[-1, "0", 1.5, true]"#),

@@ -28,6 +28,11 @@ impl<'a, D: Device> Loader<'a, D> {
         let router = [format!("{module}.{}", row.router)];
         let router = self.linear(&router, &[routing.experts], hidden, false, &Cut::Whole)?.weight;
 
+        let choice_bias = match row.choice_bias {
+            Some(name) => Some(self.row_vector(format!("{module}.{name}"), routing.experts)?),
+            None => None,
+        };
+
         let [up_stack, down_stack] = row.stacks.map(|stack| format!("{module}.{stack}"));
         let named = |parts: &[&str]| -> Vec<String> {
             let list = row.list.unwrap_or("experts");
@@ -46,7 +51,7 @@ impl<'a, D: Device> Loader<'a, D> {
             Some((shared, ffn)) => Some(self.shared(layer, module, shared, ffn, summed)?),
             None => None,
         };
-        Ok(Experts { routing, router, up, down, shared })
+        Ok(Experts { routing, router, choice_bias, up, down, shared })
     }
 
     /// The expert that all tokens share.
@@ -174,6 +179,20 @@ impl<'a, D: Device> Loader<'a, D> {
         let outputs = [wanted.outputs.iter().sum::<usize>() / count];
         let each = Wanted { names: &names, outputs: &outputs, inputs: wanted.inputs };
         self.unpack(|| unpack::stack(checkpoint, &format, &each, count, gated))
+    }
+
+    /// A vector that is stored as a matrix of one row.
+    fn row_vector(&mut self, name: String, width: usize) -> Result<D::Weight> {
+        let parts = self.parts(std::slice::from_ref(&name), &[1], width, false)?;
+        self.upload(Upload {
+            name: &name,
+            kind: WeightKind::Vector,
+            outputs: width,
+            inputs: 1,
+            transposed: true,
+            join: Join::None,
+            values: Values::plain(parts.unwrap_or(Source::Constant(0.0))),
+        })
     }
 
     /// A linear of one output, as a vector; unpacked if it is quantised.

@@ -340,6 +340,7 @@ static_assert(sizeof(ExpertTile) == 3 * 4, "tiles lie one behind the other");
 
 struct RouteRows {
   DEVICE(const float) logits;  // [rows, experts]
+  DEVICE(const float) bias;  // [experts], added to shares where experts are chosen; or null
   DEVICE(float) routes;  // [rows, 2, top_k]: numbers of experts, then weights
   u32 rows, experts, top_k;
   u32 renormalise;  // Weights are divided by the sum of those chosen instead of that of all.
