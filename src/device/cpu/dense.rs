@@ -114,7 +114,7 @@ impl DenseOps for Cpu {
 
     fn clamp(&mut self, limit: f32, x: &mut Tensor) -> Result<()> {
         for r in 0..self.rows() {
-            x.row_mut(r).iter_mut().for_each(|v| *v = v.max(-limit).min(limit));
+            x.row_mut(r).iter_mut().for_each(|v| *v = v.clamp(-limit, limit));
         }
         Ok(())
     }

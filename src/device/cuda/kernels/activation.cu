@@ -56,7 +56,8 @@ __global__ void clamp(const Clamp a) {
   act* p = a.x + (u64)blockIdx.x * a.width + i;
   float v[8];
   get<1>(p, v);
-  v[0] = fminf(fmaxf(v[0], -a.limit), a.limit);
+  // A NaN stays one.
+  v[0] = v[0] > a.limit ? a.limit : v[0] < -a.limit ? -a.limit : v[0];
   put<1>(p, v);
 }
 
