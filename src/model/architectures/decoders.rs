@@ -128,7 +128,7 @@ const QWEN_WINDOWS: Windows =
 
 pub(super) const QWEN2: Family = Family {
     architecture: "Qwen2ForCausalLM",
-    aliases: &[],
+    aliases: &["MiMoForCausalLM"],
     defaults: defaults::QWEN2,
     qkv_bias: Flag::Always,
     out_bias: Flag::Never,

@@ -41,6 +41,7 @@ pub const FAMILIES: &[Family] = &[
     decoders::GRANITE,
     decoders::OLMO2,
     variants::OLMO3,
+    variants::EXAONE,
     variants::EXAONE4,
     variants::GLM,
     variants::GLM4,
