@@ -2,7 +2,10 @@
 //! [`super`], which looks them up.
 
 use super::defaults;
-use super::family::{AttnScale, Eps, Family, Flag, Fused, Keys, Names, Positions, QkNorm, Windows};
+use super::family::{
+    AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, Names, Positions,
+    QkNorm, Windows,
+};
 use crate::device::NormKind;
 
 pub(super) const LLAMA_KEYS: Keys = Keys {
@@ -76,6 +79,12 @@ pub(super) const LLAMA: Family = Family {
     no_float16: false,
     transposed: false,
     encoder: false,
+    classifier: Classifier {
+        dense: ClassifierDense::None,
+        output: "score",
+        biased: false,
+        pair_types: false,
+    },
     must_be_off: &["use_bidirectional_attention"],
     must_be: &[("is_causal", "true")],
 };
