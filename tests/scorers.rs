@@ -175,6 +175,9 @@ fn what_scores_are_made_by() {
         "pooler_config": {"use_activation": false}});
     let both = floats(&cases("qwen2-reranker")[0]["logits"]);
     near("rows", &ask_row("qwen2-reranker", rows), &both, 1e-4);
+
+    let dummy = json!({"load_format": "dummy"});
+    near("dummy", &ask_row("qwen3", dummy), &[1.0 / 3.0; 3], 1e-6);
     let by_convert = json!({"hf_overrides": {"architectures": ["Qwen3ForCausalLM"]},
         "task": "score"});
     let want = floats(&cases("qwen3-reranker")[0]["scores"]);

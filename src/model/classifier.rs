@@ -22,7 +22,7 @@ pub struct ClassifierHead {
 /// `weight x + bias`.
 #[derive(Debug)]
 struct Product {
-    /// `[outputs, inputs]`
+    /// `[outputs, inputs]`; nothing stands for zeros.
     weight: Vec<f32>,
     inputs: usize,
     bias: Vec<f32>,
@@ -45,7 +45,7 @@ impl ClassifierHead {
     ) -> Result<ClassifierHead> {
         let (labels, hidden) = (rule.labels, spec.hidden);
         let WeightSource::Files(checkpoint) = source else {
-            return Ok(ClassifierHead { dense: None, output: Product::zeros(labels, hidden) });
+            return Ok(ClassifierHead { dense: None, output: Product::zeros(labels) });
         };
         let prefix = prefix_of(spec, source);
 
@@ -117,7 +117,10 @@ fn rows_of(
         let known = token_of(token).filter(|id| id.index() < spec.vocab_size);
         let id = known.ok_or_else(|| {
             let token = json::cut(token);
-            invalid!("'classifier_from_token': the tokenizer has no token '{token}'.")
+            invalid!(
+                "config.json or hf_overrides: 'classifier_from_token': the tokenizer has no token \
+                 '{token}'."
+            )
         })?;
         rows.extend(table.rows(id.index()..id.index() + 1).values()?);
     }
@@ -125,8 +128,8 @@ fn rows_of(
 }
 
 impl Product {
-    fn zeros(outputs: usize, inputs: usize) -> Product {
-        Product { weight: vec![0.0; outputs * inputs], inputs, bias: vec![0.0; outputs] }
+    fn zeros(outputs: usize) -> Product {
+        Product { weight: Vec::new(), inputs: 0, bias: vec![0.0; outputs] }
     }
 
     fn read(
@@ -149,6 +152,9 @@ impl Product {
     }
 
     fn of(&self, input: &[f32]) -> Vec<f32> {
+        if self.weight.is_empty() {
+            return self.bias.clone();
+        }
         let rows = self.weight.chunks_exact(self.inputs.max(1)).zip(&self.bias);
         rows.map(|(row, bias)| dot(row, input) + bias).collect()
     }
