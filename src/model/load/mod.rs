@@ -30,7 +30,8 @@ use crate::device::{Bytes, DType, Device, HostTensor, Norm, Source, WeightKind};
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
 pub use kv_scales::kv_scales;
-use loader::{prefix_of, Loader, Vector};
+pub(super) use loader::prefix_of;
+use loader::{Loader, Vector};
 
 /// Upload everything that the shard holds. Dummy weights depend on the tensors' names and shapes
 /// only, and on the rank.
