@@ -1,7 +1,7 @@
 //! The head of a classifier: logits of a pooled row, in float32 on the host. One or two products by
 //! a vector, which cost less than to fetch their result from a device. `engine` loads it beside the
 //! decoder and runs it where answers are made; what scores become of logits is
-//! [`ClassifierRule`](super::config::ClassifierRule)'s.
+//! [`ClassifierRule`]'s.
 
 use super::architectures::ClassifierDense;
 use super::checkpoint::{Checkpoint, WeightSource};
