@@ -2,13 +2,14 @@
 //! devices and pages of its own. Held by `triton` and by tests, made by `load`. The death of one is
 //! the death of all: nobody new is taken any more, until they are loaded again.
 
+use std::hash::RandomState;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::handle::Engine;
 use super::options::EngineFacts;
-use super::prefix_routes::PrefixRoutes;
+use super::prefix_routes::{Beginnings, PrefixRoutes};
 use super::request::{EmbedRequest, GenerateRequest};
 use crate::error::Result;
 use crate::internal;
@@ -16,6 +17,8 @@ use crate::internal;
 /// Running engines, at least one. Dropping them drains with no patience.
 pub struct Engines {
     engines: Vec<Engine>,
+    /// Of the beginnings of prompts.
+    hashes: RandomState,
     routes: Mutex<PrefixRoutes>,
 }
 
@@ -30,7 +33,7 @@ impl Engines {
         }
         let kv_tokens = |engine: &Engine| if prefix_caching { engine.facts().kv_tokens } else { 0 };
         let routes = PrefixRoutes::new(&engines.iter().map(kv_tokens).collect::<Vec<_>>());
-        Ok(Engines { engines, routes: Mutex::new(routes) })
+        Ok(Engines { engines, hashes: RandomState::new(), routes: Mutex::new(routes) })
     }
 
     /// What the load decided, of the engine that takes the shortest texts.
@@ -74,9 +77,8 @@ impl Engines {
 
         let load = |engine: &Engine| engine.has_room(sequences).then(|| engine.in_flight());
         let loads: Vec<Option<usize>> = self.engines.iter().map(load).collect();
-        let mut routes = self.routes.lock();
-        let beginnings = routes.beginnings(prompt, adapter);
-        Ok(&self.engines[routes.choose(&beginnings, &loads)])
+        let beginnings = Beginnings::of(&self.hashes, prompt, adapter);
+        Ok(&self.engines[self.routes.lock().choose(&beginnings, &loads)])
     }
 
     /// Ok while requests can be served.

@@ -21,9 +21,21 @@ const SEQUENCE_BYTES: usize = 512;
 /// The beginnings of one prompt, shortest first: each block's hash depends on all before it.
 pub(super) struct Beginnings(Vec<u64>);
 
+impl Beginnings {
+    /// By the same `hashes` for all that are compared. Texts of different adapters have nothing in
+    /// common.
+    pub fn of(hashes: &RandomState, text: &str, adapter: Option<&str>) -> Beginnings {
+        let mut before = hashes.hash_one(adapter);
+        let hash = |block: &[u8]| {
+            before = hashes.hash_one((before, block));
+            before
+        };
+        Beginnings(text.as_bytes().chunks_exact(BLOCK_BYTES).take(MAX_BLOCKS).map(hash).collect())
+    }
+}
+
 /// What each engine read lately.
 pub(super) struct PrefixRoutes {
-    hashes: RandomState,
     engines: Vec<LatelyRead>,
     /// Where equals are looked for first: the engine behind the one that was chosen last.
     first: usize,
@@ -49,17 +61,7 @@ impl PrefixRoutes {
             }
         };
         let engines = kv_tokens.iter().map(lately).collect();
-        PrefixRoutes { hashes: RandomState::new(), engines, first: 0 }
-    }
-
-    /// Texts of different adapters have nothing in common.
-    pub fn beginnings(&self, text: &str, adapter: Option<&str>) -> Beginnings {
-        let mut before = self.hashes.hash_one(adapter);
-        let hash = |block: &[u8]| {
-            before = self.hashes.hash_one((before, block));
-            before
-        };
-        Beginnings(text.as_bytes().chunks_exact(BLOCK_BYTES).take(MAX_BLOCKS).map(hash).collect())
+        PrefixRoutes { engines, first: 0 }
     }
 
     /// The engine that is done with the prompt first, as far as can be guessed, by its number.
@@ -119,8 +121,15 @@ mod tests {
             .into()
     }
 
+    /// Hashes of this process's tests are one family.
+    fn beginnings(text: &str, adapter: Option<&str>) -> Beginnings {
+        static HASHES: std::sync::LazyLock<RandomState> =
+            std::sync::LazyLock::new(RandomState::new);
+        Beginnings::of(&HASHES, text, adapter)
+    }
+
     fn told(routes: &mut PrefixRoutes, text: &str, loads: &[usize]) -> usize {
-        let prompt = routes.beginnings(text, None);
+        let prompt = beginnings(text, None);
         routes.choose(&prompt, &loads.iter().map(|load| Some(*load)).collect::<Vec<_>>())
     }
 
@@ -144,17 +153,16 @@ mod tests {
 
     #[test]
     fn only_the_whole_beginning_counts_and_only_of_the_same_adapter() {
-        let routes = PrefixRoutes::new(&[100_000]);
         let (one, other) = (text(1, 4), format!("x{}", &text(1, 4)[1..]));
-        let one = routes.beginnings(&one, None);
-        let other = routes.beginnings(&other, None);
+        let one = beginnings(&one, None);
+        let other = beginnings(&other, None);
         assert!(one.0.iter().all(|hash| !other.0.contains(hash)), "later blocks hash the earlier");
-        let adapted = routes.beginnings(&text(1, 4), Some("a"));
+        let adapted = beginnings(&text(1, 4), Some("a"));
         assert!(one.0.iter().all(|hash| !adapted.0.contains(hash)));
-        assert_eq!(one.0, routes.beginnings(&format!("{}rest", text(1, 4)), None).0);
-        assert!(routes.beginnings("short", None).0.is_empty());
+        assert_eq!(one.0, beginnings(&format!("{}rest", text(1, 4)), None).0);
+        assert!(beginnings("short", None).0.is_empty());
         let long = "x".repeat(BLOCK_BYTES * (MAX_BLOCKS + 5));
-        assert_eq!(routes.beginnings(&long, None).0.len(), MAX_BLOCKS);
+        assert_eq!(beginnings(&long, None).0.len(), MAX_BLOCKS);
     }
 
     #[test]
@@ -178,8 +186,8 @@ mod tests {
             let LatelyRead { newer, older, limit } = &routes.engines[0];
             assert!(newer.len() <= *limit && older.len() <= *limit && *limit == 10);
         }
-        let last = routes.beginnings(&text(99, 3), None);
-        let first = routes.beginnings(&text(0, 3), None);
+        let last = beginnings(&text(99, 3), None);
+        let first = beginnings(&text(0, 3), None);
         assert_eq!((routes.engines[0].leading(&last), routes.engines[0].leading(&first)), (3, 0));
 
         // Longer than a generation: the end of it is kept.

@@ -53,9 +53,10 @@ impl ClassifierHead {
             ClassifierWeights::Stored => stored(spec, prefix, checkpoint, labels),
             ClassifierWeights::OfTokens { tokens, difference, tied } => {
                 let names = &spec.family.names;
-                let name = match tied {
-                    true => format!("{prefix}{}.weight", names.embed),
-                    false => format!("{}.weight", names.head),
+                let name = if *tied {
+                    format!("{prefix}{}.weight", names.embed)
+                } else {
+                    format!("{}.weight", names.head)
                 };
 
                 let mut rows = rows_of(spec, checkpoint, &name, tokens, token_of)?;
@@ -141,9 +142,10 @@ impl Product {
     ) -> Result<Product> {
         let weight = checkpoint.tensor(&format!("{name}.weight"), outputs, inputs)?.values()?;
         let bias = format!("{name}.bias");
-        let bias = match biased || checkpoint.contains(&bias) {
-            true => checkpoint.tensor(&bias, outputs, 1)?.values()?,
-            false => vec![0.0; outputs],
+        let bias = if biased || checkpoint.contains(&bias) {
+            checkpoint.tensor(&bias, outputs, 1)?.values()?
+        } else {
+            vec![0.0; outputs]
         };
         if weight.len() != outputs * inputs || bias.len() != outputs {
             return Err(internal!("{name} has {} elements", weight.len()));

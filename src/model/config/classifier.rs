@@ -100,9 +100,10 @@ impl ClassifierRule {
     pub fn finish(&self, logits: Vec<f32>, activated: Option<bool>) -> Vec<f32> {
         let calibrated = |x: f32| (f64::from(x) - self.mean) / self.sigma;
         let logits: Vec<f64> = logits.into_iter().map(calibrated).collect();
-        let activation = match activated.unwrap_or(self.activated) {
-            true => self.activation,
-            false => ScoreActivation::None,
+        let activation = if activated.unwrap_or(self.activated) {
+            self.activation
+        } else {
+            ScoreActivation::None
         };
 
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());

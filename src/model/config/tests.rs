@@ -157,17 +157,22 @@ fn eos_ids_prefer_the_generation_config() {
     assert_eq!(ids(None).eos_token_ids, [TokenId(2)]);
 }
 
+/// Attention of a model with these keys beside a Llama's.
+fn of_four_layers(architecture: &str, more: Value) -> Vec<LayerAttention> {
+    let mut config = llama();
+    config["architectures"] = json!([architecture]);
+    config["num_hidden_layers"] = json!(4);
+    for (key, value) in more.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    let options = SpecOptions { supported: ALL, ..Default::default() };
+    spec_of(config, &options).unwrap().attention
+}
+
 #[test]
 fn what_each_layer_sees() {
     let windows = |architecture: &str, more: Value| -> Vec<Option<usize>> {
-        let mut config = llama();
-        config["architectures"] = json!([architecture]);
-        config["num_hidden_layers"] = json!(4);
-        for (key, value) in more.as_object().unwrap() {
-            config[key] = value.clone();
-        }
-        let options = SpecOptions { supported: ALL, ..Default::default() };
-        spec_of(config, &options).unwrap().attention.iter().map(|layer| layer.attn.window).collect()
+        of_four_layers(architecture, more).iter().map(|layer| layer.attn.window).collect()
     };
 
     let w = Some(7);
@@ -191,14 +196,7 @@ fn what_each_layer_sees() {
 #[test]
 fn which_layers_rotate_and_by_which_rope() {
     let ropes = |architecture: &str, more: Value| -> Vec<Option<usize>> {
-        let mut config = llama();
-        config["architectures"] = json!([architecture]);
-        config["num_hidden_layers"] = json!(4);
-        for (key, value) in more.as_object().unwrap() {
-            config[key] = value.clone();
-        }
-        let options = SpecOptions { supported: ALL, ..Default::default() };
-        spec_of(config, &options).unwrap().attention.iter().map(|layer| layer.rope).collect()
+        of_four_layers(architecture, more).iter().map(|layer| layer.rope).collect()
     };
     let (some, none) = (Some(0), None);
     assert_eq!(ropes("LlamaForCausalLM", json!({})), [some; 4]);
