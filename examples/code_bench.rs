@@ -11,7 +11,8 @@ use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    CodeType, DType, DeviceLimits, InputQuant, KvShape, QuantForm, Source, WeightDesc, WeightKind,
+    CodeType, DType, DeviceLimits, InputQuant, Join, KvShape, QuantForm, Source, WeightDesc,
+    WeightKind,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
@@ -125,6 +126,7 @@ fn upload(
         dtype: kind.1,
         quant,
         transposed: false,
+        join: Join::None,
         source: Source::Dummy { seed, scale: 0.05 },
     })
 }

@@ -45,6 +45,35 @@ pub fn try_spawn<T: Send + 'static>(
     Builder::new().name(name).spawn(body)
 }
 
+/// Run `body` on each item at the same time, each on a thread of its own named `<name><number>`,
+/// until all have ended.
+///
+/// # Errors
+/// The first item's whose body fails. Internal: the operating system refuses a thread, or a body
+/// panicked.
+pub fn each<T: Send, R: Send>(
+    name: &str,
+    items: Vec<T>,
+    body: impl Fn(T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let body = &body;
+    std::thread::scope(|scope| {
+        let start = |(n, item)| {
+            let run = move || catch(|| body(item));
+            Builder::new().name(format!("{name}{n}")).spawn_scoped(scope, run).map_err(refused)
+        };
+        let started: Vec<_> = items.into_iter().enumerate().map(start).collect();
+
+        let ends = started.into_iter().map(|thread| {
+            // A panic is caught on the thread.
+            let end = thread?.join().unwrap_or_else(|_| Err("no message".into()));
+            end.unwrap_or_else(|panic| Err(internal!("a thread panicked: {panic}")))
+        });
+        // All of them, so that the first in order is told.
+        ends.collect::<Vec<_>>().into_iter().collect()
+    })
+}
+
 fn refused(error: io::Error) -> crate::error::Error {
     internal!("cannot start a thread: {error}")
 }
@@ -74,6 +103,29 @@ mod tests {
         assert_eq!(catch(|| panic!("a literal")), Err::<(), _>("a literal".into()));
         assert_eq!(catch(|| panic!("number {}", 7)), Err::<(), _>("number 7".into()));
         assert_eq!(catch(|| std::panic::panic_any(7)), Err::<(), _>("no message".into()));
+    }
+
+    #[test]
+    fn each_item_has_a_thread_and_all_end() {
+        let meet = std::sync::Barrier::new(3);
+        let names = each("item", vec![5, 6, 7], |n| {
+            meet.wait();
+            Ok((n, std::thread::current().name().map(str::to_string)))
+        });
+        let want = [(5, "item0"), (6, "item1"), (7, "item2")];
+        assert_eq!(names.unwrap(), want.map(|(n, name)| (n, Some(name.to_string()))));
+
+        let ended = std::sync::atomic::AtomicUsize::new(0);
+        let outcome = each("item", vec![0, 1, 2], |n| {
+            ended.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            match n {
+                1 => panic!("number one"),
+                2 => Err(internal!("number two")),
+                n => Ok(n),
+            }
+        });
+        assert_eq!(outcome, Err(internal!("a thread panicked: number one")));
+        assert_eq!(ended.into_inner(), 3);
     }
 
     #[test]

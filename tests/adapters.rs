@@ -19,8 +19,8 @@ use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AdapterCapacity, AdapterPart, DType, DeviceLimits, HostTensor, KvShape, KvType,
-    Source, WeightDesc, WeightKind,
+    Activation, AdapterCapacity, AdapterPart, DType, DeviceLimits, HostTensor, Join, KvShape,
+    KvType, Source, WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::lora::{projections, takes_adapters};
@@ -65,6 +65,7 @@ fn upload(dev: &mut Cpu, kind: WeightKind, outputs: usize, inputs: usize, w: &[f
         dtype,
         quant: None,
         transposed: false,
+        join: Join::None,
         source,
     };
     dev.upload(desc).unwrap()
@@ -440,8 +441,10 @@ fn an_adapter_equals_merged_weights_in_every_family() {
         let (prompts, max_model_len) = prompts(&dir);
         let adapters = Some(options());
         let plain = RigOptions { max_model_len, dtype: "float32", ..Default::default() };
-        let rig_options = RigOptions { adapters, ..plain.clone() };
-        let mut rig = Rig::files(&dir, &rig_options);
+        let alone = RigOptions { adapters, ..plain.clone() };
+        let mut rig = Rig::files(&dir, &alone);
+        let shared = RigOptions { ranks: 2, ..alone };
+        let mut two_ranks = Rig::files(&dir, &shared);
         let scratch = Scratch::new(&name);
         let mut want = vec![logits_and_tokens(&mut rig, &prompts[0], 0)];
         for id in [1, 2] {
@@ -451,21 +454,25 @@ fn an_adapter_equals_merged_weights_in_every_family() {
             write_tensors(&scratch.0.join("adapter_model.safetensors"), &adapter);
             let adapter = Adapter::read(&scratch.0, &rig.spec, &options()).unwrap();
             rig.install(AdapterSlotId(id - 1), AdapterId(id), &adapter);
+            two_ranks.install(AdapterSlotId(id - 1), AdapterId(id), &adapter);
             let folder = scratch.0.join(format!("merged-{id}"));
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::copy(dir.join("config.json"), folder.join("config.json")).unwrap();
             write_tensors(&folder.join("model.safetensors"), &merged);
             want.push(logits_and_tokens(&mut Rig::files(&folder, &plain), &prompts[0], 0));
         }
-        let got: Vec<_> = (0..3).map(|id| logits_and_tokens(&mut rig, &prompts[0], id)).collect();
-        for (id, got) in got.iter().enumerate() {
-            let size = close(&format!("{name}, adapter {id}"), &got.0, &want[id].0);
-            assert_eq!(got.1, want[id].1, "{name}, adapter {id}: tokens");
-            let other = &want[(id + 1) % 3].0;
-            let apart = got.0.iter().zip(other).any(|(a, b)| (a - b).abs() > 0.02 * size);
-            assert!(apart, "{name}: adapter {id} does next to nothing");
+        for (rig, by) in [(&mut rig, "one device"), (&mut two_ranks, "two ranks")] {
+            let got: Vec<_> = (0..3).map(|id| logits_and_tokens(rig, &prompts[0], id)).collect();
+            for (id, got) in got.iter().enumerate() {
+                let what = format!("{name} by {by}, adapter {id}");
+                let size = close(&what, &got.0, &want[id].0);
+                assert_eq!(got.1, want[id].1, "{what}: tokens");
+                let other = &want[(id + 1) % 3].0;
+                let apart = got.0.iter().zip(other).any(|(a, b)| (a - b).abs() > 0.02 * size);
+                assert!(apart, "{what} does next to nothing");
+            }
+            together(rig, &name, &prompts[0], &got);
         }
-        together(&mut rig, &name, &prompts[0], &got);
         families.insert(rig.spec.family.architecture);
     }
     assert!(families.len() >= 15, "only {families:?}");
@@ -501,25 +508,28 @@ fn folders_of_peft_equal_peft() {
         let Ok(text) = std::fs::read_to_string(dir.join("expected.json")) else { continue };
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         let model = fixtures.join("models").join(json["model"].as_str().unwrap());
-        // As the reference computes.
-        let options =
-            RigOptions { adapters: Some(options()), dtype: "float32", ..Default::default() };
-        let mut rig = Rig::files(&model, &options);
-        let adapter = Adapter::read(&dir, &rig.spec, &self::options()).unwrap();
-        rig.install(AdapterSlotId(1), AdapterId(7), &adapter);
-        for prompt in json["prompts"].as_array().unwrap() {
-            let read = |key: &str| prompt[key].clone();
-            let ids: Vec<u32> = serde_json::from_value(read("ids")).unwrap();
-            let logits: Vec<f32> = serde_json::from_value(read("logits")).unwrap();
-            let greedy: Vec<u32> = serde_json::from_value(read("greedy")).unwrap();
-            let mut seq = rig.open_with(&ids, AdapterId(7));
-            let got = rig.feed_prompt(&mut seq, usize::MAX);
-            close(&dir.display().to_string(), &got, &logits);
-            while seq.outputs.len() < greedy.len() {
-                rig.decode(&mut [&mut seq]);
+        for ranks in [1, 2, 4] {
+            // As the reference computes.
+            let adapters = Some(options());
+            let options = RigOptions { adapters, dtype: "float32", ranks, ..Default::default() };
+            let mut rig = Rig::files(&model, &options);
+            let adapter = Adapter::read(&dir, &rig.spec, &self::options()).unwrap();
+            rig.install(AdapterSlotId(1), AdapterId(7), &adapter);
+            let what = format!("{} by {ranks}", dir.display());
+            for prompt in json["prompts"].as_array().unwrap() {
+                let read = |key: &str| prompt[key].clone();
+                let ids: Vec<u32> = serde_json::from_value(read("ids")).unwrap();
+                let logits: Vec<f32> = serde_json::from_value(read("logits")).unwrap();
+                let greedy: Vec<u32> = serde_json::from_value(read("greedy")).unwrap();
+                let mut seq = rig.open_with(&ids, AdapterId(7));
+                let got = rig.feed_prompt(&mut seq, usize::MAX);
+                close(&what, &got, &logits);
+                while seq.outputs.len() < greedy.len() {
+                    rig.decode(&mut [&mut seq]);
+                }
+                assert_eq!(seq.outputs, greedy, "{what}");
+                rig.close(&seq);
             }
-            assert_eq!(seq.outputs, greedy, "{}", dir.display());
-            rig.close(&seq);
         }
         count += 1;
     }

@@ -11,7 +11,7 @@ mod grader;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AttnSpec, DType, KvScales, KvType, Norm, NormKind, Rope, Routing, Source,
+    Activation, AttnSpec, DType, Join, KvScales, KvType, Norm, NormKind, Rope, Routing, Source,
     WeightDesc, WeightKind,
 };
 
@@ -241,7 +241,7 @@ fn mixtures_of_experts() {
                     b.dev.route(&router, &routing, &x, &mut routes)?;
                     b.dev.experts_act(&up, Activation::SiluGated, &routes, &x, &mut middle)?;
                     b.dev.experts(&down, &routes, &middle, &mut parts)?;
-                    b.dev.combine(&routes, &parts, &mut out)?;
+                    b.dev.combine(&down, &routes, &parts, &mut out)?;
                     let mixture = b.dev.read(&out, rows)?;
                     b.dev.add_gated(&gate, &x, &delta, &mut out)?;
                     let routes = b.dev.read(&routes, rows)?;
@@ -300,6 +300,7 @@ fn weights_from_any_source() {
                     dtype,
                     quant: None,
                     transposed: false,
+                    join: Join::None,
                     source,
                 };
                 let table = b.dev.upload(desc)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
-use triton_vllm::device::{Bytes, DType, HostTensor, Source, WeightDesc, WeightKind};
+use triton_vllm::device::{Bytes, DType, HostTensor, Join, Source, WeightDesc, WeightKind};
 use triton_vllm::ids::{SlotId, TokenId};
 use triton_vllm::plan::{Feed, SlotChange, StepPlan, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
@@ -164,6 +164,7 @@ fn impossible_plans_are_refused() {
         dtype: DType::F32,
         quant: None,
         transposed: false,
+        join: Join::None,
         source: Source::Parts(vec![part]),
     };
     assert!(b.dev.upload(desc).is_err(), "a part of the wrong size");

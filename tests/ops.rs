@@ -18,7 +18,7 @@ use triton_vllm::device::cpu::weight::Weight;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AttnSpec, DType, DeviceLimits, HostTensor, KvScales, KvShape, KvType, Norm,
+    Activation, AttnSpec, DType, DeviceLimits, HostTensor, Join, KvScales, KvShape, KvType, Norm,
     NormKind, Rope, Source, WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
@@ -46,7 +46,17 @@ fn desc<'a>(
 ) -> WeightDesc<'a> {
     let part = HostTensor { dtype: DType::F32, rows: outputs, cols: inputs, bytes: bytes.into() };
     let source = Source::Parts(vec![part]);
-    WeightDesc { name: "w", kind, outputs, inputs, dtype, quant: None, transposed: false, source }
+    WeightDesc {
+        name: "w",
+        kind,
+        outputs,
+        inputs,
+        dtype,
+        quant: None,
+        transposed: false,
+        join: Join::None,
+        source,
+    }
 }
 
 fn upload(

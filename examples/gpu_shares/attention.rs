@@ -10,7 +10,7 @@ use triton_vllm::device::cuda::weights::Weight;
 use triton_vllm::device::cuda::{Cuda, Tensor};
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    AttnSpec, DType, DeviceLimits, KvScales, KvShape, KvType, Source, WeightDesc, WeightKind,
+    AttnSpec, DType, DeviceLimits, Join, KvScales, KvShape, KvType, Source, WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
@@ -230,6 +230,7 @@ impl<'a> Bench<'a> {
             inputs: width,
             dtype,
             transposed: false,
+            join: Join::None,
             source: Source::Dummy { seed: 1, scale: 1.0 },
         })?;
         let qkv = dev.tensor(STEP_TOKENS, width)?;

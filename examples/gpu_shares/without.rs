@@ -5,7 +5,7 @@
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Activation, AdapterCapacity, AdapterPart, AttnSpec, DeviceInfo, DeviceLimits, Norm, Pooling,
-    Rope, Routing, TablePart, WeightDesc,
+    Rank, Rope, Routing, TablePart, WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::AdapterSlotId;
@@ -66,6 +66,10 @@ impl<D: Device> DeviceTypes for Without<D> {
 
     fn info(&self) -> DeviceInfo {
         self.device.info()
+    }
+
+    fn rank(&self) -> Rank {
+        self.device.rank()
     }
 }
 
@@ -141,7 +145,7 @@ impl<D: Device> ExpertOps for Without<D> {
         fn experts_act(weight: &D::Weight, act: Activation, routes: &D::Tensor, x: &D::Tensor,
                        out: &mut D::Tensor);
         fn experts(weight: &D::Weight, routes: &D::Tensor, x: &D::Tensor, out: &mut D::Tensor);
-        fn combine(routes: &D::Tensor, parts: &D::Tensor, out: &mut D::Tensor);
+        fn combine(down: &D::Weight, routes: &D::Tensor, parts: &D::Tensor, out: &mut D::Tensor);
         fn add_gated(gate: &D::Weight, x: &D::Tensor, delta: &D::Tensor, out: &mut D::Tensor);
     }
 }

@@ -40,7 +40,8 @@ pub struct AttnSpec {
 pub trait AttentionOps: DeviceTypes {
     /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v, before `rope_store`: norm q and k in place.
     /// Norm weights of `head_dim` elements work on each head alone, those of `heads * head_dim` (k:
-    /// `kv_heads * head_dim`) over all heads together. RMS kinds only.
+    /// `kv_heads * head_dim`) over all heads together, with `Join::Sum` over those of all ranks.
+    /// RMS kinds only.
     fn norm_heads(
         &mut self,
         spec: &AttnSpec,

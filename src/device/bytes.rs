@@ -32,6 +32,38 @@ pub enum Bytes<'a> {
         /// How many.
         length: usize,
     },
+    /// Some columns of lines of bytes.
+    Columns(Columns<'a>),
+}
+
+/// Of each line of a matrix the same bytes, one line's behind the other's: nothing is copied until
+/// they are read.
+#[derive(Clone)]
+pub struct Columns<'a> {
+    whole: Arc<Bytes<'a>>,
+    /// Bytes of a line.
+    line: usize,
+    /// Those of a line that count.
+    columns: Range<usize>,
+    /// Of all that count.
+    range: Range<usize>,
+}
+
+impl Columns<'_> {
+    /// Fill `to` with those from the range's start on.
+    fn read(&self, to: &mut [u8]) -> Result<()> {
+        let width = self.columns.len();
+        let mut at = self.range.start;
+        let mut rest = to;
+        while !rest.is_empty() {
+            let (line, column) = (at / width, at % width);
+            let (some, more) = rest.split_at_mut((width - column).min(rest.len()));
+            self.whole.read(line * self.line + self.columns.start + column, some)?;
+            at += some.len();
+            rest = more;
+        }
+        Ok(())
+    }
 }
 
 /// A range of bytes that several hold.
@@ -72,6 +104,7 @@ impl<'a> Bytes<'a> {
             Bytes::InMemory(bytes) => bytes.len(),
             Bytes::Shared(shared) => shared.range.len(),
             Bytes::Stored { length, .. } => *length,
+            Bytes::Columns(columns) => columns.range.len(),
         }
     }
 
@@ -96,6 +129,11 @@ impl<'a> Bytes<'a> {
                 let at = at + range.start as u64;
                 Bytes::Stored { storage: *storage, at, length: range.len() }
             }
+            Bytes::Columns(columns) => {
+                let start = columns.range.start;
+                let range = start + range.start..start + range.end;
+                Bytes::Columns(Columns { range, ..columns.clone() })
+            }
         }
     }
 
@@ -108,8 +146,21 @@ impl<'a> Bytes<'a> {
             Bytes::InMemory(bytes) => to.copy_from_slice(bytes),
             Bytes::Shared(shared) => to.copy_from_slice(shared.bytes()),
             Bytes::Stored { storage, at, .. } => storage.read(at, to)?,
+            Bytes::Columns(columns) => columns.read(to)?,
         }
         Ok(())
+    }
+
+    /// Of lines of `line` bytes each the bytes in `columns`, line by line.
+    ///
+    /// # Panics
+    /// If they are no whole lines, or the columns reach beyond their end: a mistake of the caller.
+    pub fn columns(&self, line: usize, columns: Range<usize>) -> Bytes<'a> {
+        assert!(columns.start <= columns.end && columns.end <= line, "{columns:?} of {line}");
+        assert!(self.len().is_multiple_of(line.max(1)), "{} bytes in lines of {line}", self.len());
+        let lines = self.len() / line.max(1);
+        let range = 0..lines * columns.len();
+        Bytes::Columns(Columns { whole: Arc::new(self.clone()), line, columns, range })
     }
 
     /// All of them.
@@ -119,7 +170,7 @@ impl<'a> Bytes<'a> {
     pub fn load(&self) -> Result<Cow<'a, [u8]>> {
         match self {
             Bytes::InMemory(bytes) => Ok(Cow::Borrowed(bytes)),
-            Bytes::Shared(_) | Bytes::Stored { .. } => {
+            Bytes::Shared(_) | Bytes::Stored { .. } | Bytes::Columns(_) => {
                 let mut bytes = Vec::new();
                 bytes.try_reserve_exact(self.len()).map_err(|_| no_memory(self.len()))?;
                 bytes.resize(self.len(), 0);
@@ -133,4 +184,28 @@ impl<'a> Bytes<'a> {
 /// What is said where a tensor finds no room.
 pub(super) fn no_memory(bytes: usize) -> Error {
     Error::Unavailable(format!("no memory for {bytes} bytes of a tensor: use a smaller model."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_read_as_if_they_lay_together() {
+        let lines: Vec<u8> = (0..60).collect();
+        let columns = Bytes::from(&lines).columns(12, 3..8);
+        let want: Vec<u8> = (0..60).filter(|i| (3..8).contains(&(i % 12))).collect();
+        assert_eq!(*columns.load().unwrap(), want);
+        for (from, to) in [(0, 25), (1, 24), (4, 6), (5, 10), (7, 7), (25, 25)] {
+            let slice = columns.slice(from..to);
+            assert_eq!(*slice.load().unwrap(), want[from..to], "{from}..{to}");
+            let mut read = vec![0; to - from];
+            columns.read(from, &mut read).unwrap();
+            assert_eq!(read, want[from..to], "{from}..{to}");
+        }
+        // Columns of columns.
+        let inner = columns.columns(5, 1..3).slice(2..6);
+        assert_eq!(*inner.load().unwrap(), [16, 17, 28, 29]);
+        assert!(Bytes::from(&lines).columns(12, 4..4).is_empty());
+    }
 }

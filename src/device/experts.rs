@@ -56,9 +56,11 @@ pub trait ExpertOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// `out[r]` = sum over j of `weight(r, j) * parts[r, j]`, in the order of j.
+    /// `out[r]` = sum over j of `weight(r, j) * parts[r, j]`, in the order of j; `down` is what the
+    /// parts are products of.
     fn combine(
         &mut self,
+        down: &Self::Weight,
         routes: &Self::Tensor,
         parts: &Self::Tensor,
         out: &mut Self::Tensor,

@@ -17,6 +17,7 @@
 //! | [`dtype`] | | element types |
 //! | [`batch`] | | a step's plan, checked and flattened once for all devices |
 //! | [`host_slots`] | | slots of devices that keep them in the host's memory |
+//! | [`collective`] | | several devices that share a model |
 //! | [`bytes`] | | of a tensor, wherever they are |
 //! | [`weights`] | | a weight on its way from a checkpoint to a device |
 //! | [`quant`] | | the same of a quantised one |
@@ -44,6 +45,7 @@ pub mod adapters;
 pub mod attention;
 pub mod batch;
 pub mod bytes;
+pub mod collective;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -62,6 +64,7 @@ pub mod weights;
 pub use adapters::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
 pub use attention::{AttentionOps, AttnSpec, Rope};
 pub use bytes::{Bytes, SharedBytes, Storage};
+pub use collective::{Collective, Join, Rank, RankGroup};
 pub use dense::{Activation, DenseOps, Norm, NormKind};
 pub use dtype::{DType, KvScales, KvType};
 pub use experts::{ExpertOps, Routing, MAX_EXPERTS};

@@ -1,6 +1,7 @@
 //! What every chapter of a device builds on: the types of its buffers and weights, and what the
 //! device is itself.
 
+use super::collective::Rank;
 use crate::error::Result;
 
 /// What a device's buffers and weights are, and what it is itself. A tensor is a buffer of
@@ -14,6 +15,9 @@ pub trait DeviceTypes: Send + 'static {
 
     /// What the device is, and its memory as it is now.
     fn info(&self) -> DeviceInfo;
+
+    /// Which of the devices that share a model.
+    fn rank(&self) -> Rank;
 }
 
 /// For tests of what lies above a device; the engine calls it where faults are injected, and never

@@ -2,7 +2,10 @@
 //! `model` makes them, devices take them apart; they know no file. What is special to quantised
 //! ones is in `quant`.
 
+use std::ops::Range;
+
 use super::bytes::{no_memory, Bytes};
+use super::collective::Join;
 use super::quant::{QuantForm, QuantPart, ScaleOver};
 use super::DType;
 use crate::error::Result;
@@ -21,7 +24,18 @@ pub struct HostTensor<'a> {
     pub bytes: Bytes<'a>,
 }
 
-impl HostTensor<'_> {
+impl<'a> HostTensor<'a> {
+    /// Some columns of all rows; nothing is copied.
+    ///
+    /// # Panics
+    /// If they reach beyond a row: a mistake of the caller.
+    pub fn columns(&self, columns: Range<usize>) -> HostTensor<'a> {
+        let size = self.dtype.bytes();
+        let bytes = columns.start * size..columns.end * size;
+        let bytes = self.bytes.columns(self.cols * size, bytes);
+        HostTensor { cols: columns.len(), bytes, ..self.clone() }
+    }
+
     /// Its elements, row by row.
     ///
     /// # Errors
@@ -88,6 +102,8 @@ pub struct WeightDesc<'a> {
     pub quant: Option<QuantForm>,
     /// The parts are stored `[inputs, outputs]` (GPT-2's Conv1D).
     pub transposed: bool,
+    /// What several devices make of their shares.
+    pub join: Join,
     /// Where the values come from.
     pub source: Source<'a>,
 }

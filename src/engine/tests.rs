@@ -57,7 +57,7 @@ impl Runner for Scripted {
         self.depth
     }
 
-    fn install(&mut self, _: AdapterSlotId, _: &Adapter) -> Result<()> {
+    fn install(&mut self, _: AdapterSlotId, _: &Arc<Adapter>) -> Result<()> {
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use super::config::ModelSpec;
 use super::decoder::Decoder;
 use crate::device::cpu::memory::Memory;
 use crate::device::trace::{Held, Launch, Trace};
-use crate::device::{DType, DeviceInfo, DeviceLimits};
+use crate::device::{DType, DeviceInfo, DeviceLimits, Rank};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use crate::invalid;
@@ -57,7 +57,7 @@ pub fn footprint(
     activation: DType,
 ) -> Result<(Held, Vec<Launch>)> {
     let per_slot = limits.sequence_pages();
-    let (mut trace, mut decoder) = counted(spec, weights, limits, activation)?;
+    let (mut trace, mut decoder) = counted(spec, weights, limits, activation, Rank::ALONE)?;
     let plan = full_step(limits, per_slot);
     decoder.step(&mut trace, &plan)?;
     decoder.sample(&mut trace, &TokenMasks::default())?;
@@ -66,17 +66,19 @@ pub fn footprint(
     Ok((held, trace.take_launches()))
 }
 
-/// The same without a step, which `limits` may make too large to be counted.
+/// The same of a rank, whose `limits` are, without a step, which they may make too large to be
+/// counted.
 ///
 /// # Errors
-/// As `footprint`.
+/// As `footprint`; those of [`Shard::new`](super::shard::Shard::new).
 pub fn held(
     spec: &ModelSpec,
     weights: &WeightSource,
     limits: &DeviceLimits,
     activation: DType,
+    rank: Rank,
 ) -> Result<Held> {
-    Ok(counted(spec, weights, limits, activation)?.0.held())
+    Ok(counted(spec, weights, limits, activation, rank)?.0.held())
 }
 
 fn counted(
@@ -84,8 +86,9 @@ fn counted(
     weights: &WeightSource,
     limits: &DeviceLimits,
     activation: DType,
+    rank: Rank,
 ) -> Result<(Trace, Decoder<Trace>)> {
-    let mut trace = Trace::new(activation);
+    let mut trace = Trace::of_rank(activation, rank);
     let mut roomy = limits.clone();
     roomy.pages = limits.sequence_pages() + 1;
     let decoder = Decoder::load_shapes(spec, weights, &mut trace, &roomy)?;

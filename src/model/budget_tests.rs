@@ -4,6 +4,7 @@ use super::*;
 use crate::device::{AdapterCapacity, DeviceKind, KvType};
 use crate::model::config::AdapterOptions;
 use crate::model::config::SpecOptions;
+use crate::model::Shard;
 use serde_json::json;
 
 fn llama() -> ModelSpec {
@@ -132,15 +133,21 @@ fn a_llama_step_launches_eight_ops_a_layer() {
     assert_eq!(attend.read_bytes, 4 * (40 * 64 + 40 * 2 * 32));
 }
 
+fn of(architecture: &str) -> ModelSpec {
+    let act = if architecture.contains("Moe") { "silu" } else { "gelu_new" };
+    let config = json!({"architectures": [architecture], "hidden_size": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+        "intermediate_size": 72, "hidden_act": act, "max_position_embeddings": 512,
+        "vocab_size": 100, "num_experts": 8, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24, "shared_expert_intermediate_size": 80});
+    let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
+    ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap()
+}
+
 #[test]
 fn other_layers_launch_what_their_row_says() {
     let layer = |architecture: &str| -> Vec<&'static str> {
-        let config = json!({"architectures": [architecture], "hidden_size": 64,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
-            "intermediate_size": 72, "hidden_act": "gelu_new", "max_position_embeddings": 512,
-            "vocab_size": 100});
-        let options = SpecOptions { supported: &[DType::F32], ..Default::default() };
-        let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
+        let spec = of(architecture);
         let (_, launches) =
             footprint(&spec, &WeightSource::Dummy, &limits(&spec), DType::F32).unwrap();
         let ops: Vec<_> = launches.iter().map(|l| l.op).collect();
@@ -173,6 +180,40 @@ fn memory_is_counted_to_the_byte() {
     let token_row = 64 * 3 + 128 + 64 + 72;
     assert_eq!(held.tensors, 4 * (40 * token_row + 8 * 64 + 8 * 100));
     assert_eq!(held.pages, 100 * 2 * 2 * 2 * 16 * 16 * 4);
+}
+
+/// What all hold is whole on each; of the rest each has its share, with a vocabulary of 128 rows.
+#[test]
+fn a_rank_holds_its_share() {
+    let spec = llama();
+    let rank = Rank { index: 1, of: 2 };
+    let mut limits = limits(&spec);
+    limits.kv = Shard::new(&spec, rank).unwrap().kv_shape(&limits.kv);
+    let held = held(&spec, &WeightSource::Dummy, &limits, DType::F32, rank).unwrap();
+    let layer = 64 * 64 + 64 * 32 + 64 * 72 + 36 * 64 + 2 * 64;
+    assert_eq!(held.weights, 4 * (2 * 64 * 64 + 64 + 2 * layer));
+    let token_row = 64 * 3 + 64 + 32 + 36;
+    assert_eq!(held.tensors, 4 * (40 * token_row + 8 * 64 + 8 * (100 + 50)));
+    assert_eq!(limits.kv.page_bytes(16), 2 * 2 * 16 * 16 * 4);
+    assert_eq!(held.times(2).weights, 2 * held.weights);
+}
+
+/// One sum behind the table, two in a layer, and the columns of the head.
+#[test]
+fn ranks_meet_twice_in_a_layer() {
+    for architecture in ["GPTNeoXForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"] {
+        let spec = of(architecture);
+        let rank = Rank { index: 0, of: 2 };
+        let mut limits = limits(&spec);
+        limits.kv = Shard::new(&spec, rank).unwrap().kv_shape(&limits.kv);
+        let (mut trace, mut decoder) =
+            counted(&spec, &WeightSource::Dummy, &limits, DType::F32, rank).unwrap();
+        decoder.step(&mut trace, &full_step(&limits, limits.sequence_pages())).unwrap();
+        let launches = trace.take_launches();
+        let count = |op: &str| launches.iter().filter(|launch| launch.op == op).count();
+        assert_eq!(count("all_reduce"), 1 + 2 * spec.layers, "{architecture}");
+        assert_eq!(count("all_gather"), 1, "{architecture}");
+    }
 }
 
 #[test]
@@ -305,7 +346,7 @@ fn a_model_beyond_all_numbers_is_too_large() {
     let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
     let limits =
         DeviceLimits { step_tokens: huge, slots: 1 << 16, max_model_len: huge, ..limits(&spec) };
-    let held = held(&spec, &WeightSource::Dummy, &limits, DType::F32).unwrap();
+    let held = held(&spec, &WeightSource::Dummy, &limits, DType::F32, Rank::ALONE).unwrap();
     let error = cpu_pool(&machine(1 << 40, 1 << 40), &held, &SHARE, &limits).unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
 }

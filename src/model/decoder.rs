@@ -7,6 +7,7 @@ use super::checkpoint::WeightSource;
 use super::config::{LayerAttention, ModelSpec, NormOrder};
 use super::load;
 use super::lora::{self, Adapter};
+use super::shard::{Cut, Shard};
 use super::weights::{Experts, FeedForward, Layer, Mlp, PositionTable, QkNorms, Weights};
 use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope};
 use crate::error::Result;
@@ -31,6 +32,9 @@ pub struct Decoder<D: Device> {
     pooling: Option<Pooling>,
     /// Which linears of a layer have adapter slots.
     adapted: [bool; lora::PROJECTIONS],
+    /// What adapters are cut by as they are installed.
+    shard: Shard,
+    cuts: [Cut; lora::PROJECTIONS],
     adapted_embed: bool,
     adapted_head: bool,
     buffers: Buffers<D::Tensor>,
@@ -74,6 +78,7 @@ impl<T> MixtureBuffers<T> {
     fn new<D: Device<Tensor = T>>(
         dev: &mut D,
         spec: &ModelSpec,
+        shard: &Shard,
         tokens: usize,
     ) -> Result<Option<MixtureBuffers<T>>> {
         let Some(mixture) = &spec.mixture else { return Ok(None) };
@@ -81,9 +86,9 @@ impl<T> MixtureBuffers<T> {
         let hidden = spec.hidden;
         Ok(Some(MixtureBuffers {
             routes: dev.routes_tensor(tokens, &mixture.routing)?,
-            ffn: dev.tensor(choices, mixture.ffn)?,
+            ffn: dev.tensor(choices, shard.expert_ffn)?,
             parts: dev.tensor(choices, hidden)?,
-            shared: match mixture.shared_ffn {
+            shared: match shard.shared_ffn {
                 Some(ffn) => Some(SharedBuffers {
                     ffn: dev.tensor(tokens, ffn)?,
                     output: dev.tensor(tokens, hidden)?,
@@ -105,7 +110,7 @@ impl<T> MixtureBuffers<T> {
         dev.route(&experts.router, &experts.routing, input, &mut self.routes)?;
         dev.experts_act(&experts.up, act, &self.routes, input, &mut self.ffn)?;
         dev.experts(&experts.down, &self.routes, &self.ffn, &mut self.parts)?;
-        dev.combine(&self.routes, &self.parts, output)?;
+        dev.combine(&experts.down, &self.routes, &self.parts, output)?;
 
         let Some((expert, b)) = experts.shared.as_ref().zip(self.shared.as_mut()) else {
             return Ok(());
@@ -118,19 +123,22 @@ impl<T> MixtureBuffers<T> {
 }
 
 impl<D: Device> Decoder<D> {
-    /// Upload the weights, make the buffers, reserve pages and slots: all memory is taken here.
+    /// Upload what the device's rank holds of the weights, make the buffers, reserve pages (of the
+    /// rank's KV heads) and slots: all memory is taken here.
     ///
     /// # Errors
-    /// Those of [`load::load`] and [`load::kv_scales`]; out of memory on the device.
+    /// Those of [`Shard::new`], [`load::load`] and [`load::kv_scales`]; out of memory on the
+    /// device.
     pub fn load(
         spec: &ModelSpec,
         format: &WeightSource,
         dev: &mut D,
         limits: &DeviceLimits,
     ) -> Result<Decoder<D>> {
-        let weights = load::load(spec, format, dev)?;
+        let shard = Shard::new(spec, dev.rank())?;
+        let weights = load::load(spec, &shard, format, dev)?;
         let scales = load::kv_scales(spec, format, limits.kv.dtype)?;
-        let mut decoder = Decoder::around(weights, spec, dev, limits)?;
+        let mut decoder = Decoder::around(weights, spec, shard, dev, limits)?;
         for (layer, scales) in decoder.attention.iter_mut().zip(scales) {
             layer.attn.kv_scales = scales;
         }
@@ -140,27 +148,29 @@ impl<D: Device> Decoder<D> {
     /// The same for a device that only counts: no tensor's values are read.
     ///
     /// # Errors
-    /// Those of [`load::load_shapes`].
+    /// Those of [`Shard::new`] and [`load::load_shapes`].
     pub fn load_shapes(
         spec: &ModelSpec,
         format: &WeightSource,
         dev: &mut D,
         limits: &DeviceLimits,
     ) -> Result<Decoder<D>> {
-        let weights = load::load_shapes(spec, format, dev)?;
-        Decoder::around(weights, spec, dev, limits)
+        let shard = Shard::new(spec, dev.rank())?;
+        let weights = load::load_shapes(spec, &shard, format, dev)?;
+        Decoder::around(weights, spec, shard, dev, limits)
     }
 
     fn around(
         weights: Weights<D::Weight>,
         spec: &ModelSpec,
+        shard: Shard,
         dev: &mut D,
         limits: &DeviceLimits,
     ) -> Result<Decoder<D>> {
         let tokens = limits.step_tokens;
         let rows = limits.logits_rows;
-        let q = spec.heads * spec.head_dim;
-        let qkv = q + 2 * spec.kv_heads * spec.head_dim;
+        let q = shard.heads * spec.head_dim;
+        let qkv = q + 2 * shard.kv_heads * spec.head_dim;
         let answer = spec.pooling.as_ref().map_or(spec.vocab_size, |rule| rule.width);
         let optional = |dev: &mut D, on: bool, rows| {
             on.then(|| dev.tensor(rows, spec.embed_width)).transpose()
@@ -174,8 +184,8 @@ impl<D: Device> Decoder<D> {
             qkv: dev.tensor(tokens, qkv)?,
             attn: dev.tensor(tokens, q)?,
             // A column where all layers have experts.
-            ffn: dev.tensor(tokens, if plain { spec.ffn } else { 1 })?,
-            mixture: MixtureBuffers::new(dev, spec, tokens)?,
+            ffn: dev.tensor(tokens, if plain { shard.ffn } else { 1 })?,
+            mixture: MixtureBuffers::new(dev, spec, &shard, tokens)?,
             gathered: dev.tensor(rows, spec.hidden)?,
             projected: optional(dev, weights.project_out.is_some(), rows)?,
             logits: dev.logits_tensor(rows, answer)?,
@@ -188,7 +198,7 @@ impl<D: Device> Decoder<D> {
 
         Ok(Decoder {
             weights,
-            attention: spec.attention.clone(),
+            attention: shard.attention(spec),
             ropes: spec.ropes.clone(),
             activation: spec.activation,
             norms: spec.norms,
@@ -202,6 +212,8 @@ impl<D: Device> Decoder<D> {
                 .map(|p| spec.adapters.as_ref().is_some_and(|o| o.reaches(&p))),
             adapted_embed: lora::reaches_embed(spec),
             adapted_head: lora::reaches_head(spec),
+            cuts: lora::cuts(spec, &shard),
+            shard,
             buffers,
         })
     }
@@ -219,16 +231,18 @@ impl<D: Device> Decoder<D> {
         for (i, layer) in self.weights.layers.iter_mut().enumerate() {
             for (p, linear) in layer.linears_mut().into_iter().enumerate() {
                 if let Some(linear) = linear.filter(|_| self.adapted[p]) {
-                    dev.install(&mut linear.weight, adapter_slot, &adapter.parts(i, p))?;
+                    let parts = adapter.parts(i, p, &self.cuts[p])?;
+                    dev.install(&mut linear.weight, adapter_slot, &parts)?;
                 }
             }
         }
         if self.adapted_embed {
-            dev.install_table(&mut self.weights.embed, adapter_slot, adapter.embed())?;
+            let part = adapter.embed(&self.shard)?;
+            dev.install_table(&mut self.weights.embed, adapter_slot, part)?;
         }
         if self.adapted_head {
             let head = self.weights.head.as_mut().unwrap_or(&mut self.weights.embed);
-            dev.install(head, adapter_slot, &[adapter.head()])?;
+            dev.install(head, adapter_slot, &[adapter.head(&self.shard)?])?;
         }
         Ok(())
     }

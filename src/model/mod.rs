@@ -12,6 +12,7 @@
 //! | [`gguf`] | GGUF files: configuration, tokenizer and weights in one |
 //! | [`quant`] | quantised checkpoints: formats, and the one form they become |
 //! | [`lora`] | LoRA adapters: a PEFT folder, read and checked |
+//! | [`shard`] | which part of it all one of several ranks holds |
 //! | [`weights`] | the weights of a decoder on a device, as the forward pass takes them |
 //! | [`load`] | a row's names and a specification's shapes -> weights on a device |
 //! | [`decoder`] | the one forward pass, generic over the device |
@@ -29,9 +30,11 @@ pub mod hub;
 pub mod load;
 pub mod lora;
 pub mod quant;
+pub mod shard;
 pub mod weights;
 
 pub use checkpoint::{Checkpoint, Files, WeightSource};
 pub use config::{AdapterOptions, ModelSpec};
 pub use decoder::Decoder;
 pub use lora::Adapter;
+pub use shard::Shard;

@@ -9,6 +9,7 @@ mod grammars;
 mod kv_cache;
 mod mixes;
 mod nonfinite;
+mod ranks;
 mod requests;
 mod served;
 
@@ -17,7 +18,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{json, Value};
 use triton_vllm::engine::FinishReason;
 
-use served::{goldens, serve, PATIENCE};
+use served::{goldens, serve, Served, PATIENCE};
 
 /// Prompt and greedy text of every plain record of a model.
 fn recorded(model: &str) -> Vec<(String, Value, String)> {
@@ -55,6 +56,17 @@ fn greedy_texts_equal_the_python_backends() {
 #[test]
 fn schedules_do_not_change_words() {
     let plain = serve("llama-tiny", json!({"enable_prefix_caching": false}));
+    // Chunks of 16 tokens, pages for about two sequences: prefix hits and preemptions all the way.
+    let tight = serve(
+        "llama-tiny",
+        json!({"max_num_seqs": 16, "max_num_batched_tokens": 16, "num_gpu_blocks_override": 22}),
+    );
+    schedules(&plain, &tight);
+    tight.engine.drain(PATIENCE);
+}
+
+/// The same requests, one after the other by `plain` and all at once by `tight`.
+fn schedules(plain: &Served, tight: &Served) {
     let sampling = |seed: usize| match seed % 3 {
         0 => json!({"temperature": 0, "max_tokens": 40, "ignore_eos": true}),
         1 => json!({"temperature": 0.9, "seed": seed, "max_tokens": 40, "ignore_eos": true}),
@@ -63,12 +75,6 @@ fn schedules_do_not_change_words() {
     };
     let prompt = |i: usize| format!("{} and {i}", "one two three four five six ".repeat(1 + i % 5));
     let expected: Vec<_> = (0..24).map(|i| plain.text(&prompt(i), sampling(i))).collect();
-    drop(plain);
-    // Chunks of 16 tokens, pages for about two sequences: prefix hits and preemptions all the way.
-    let tight = serve(
-        "llama-tiny",
-        json!({"max_num_seqs": 16, "max_num_batched_tokens": 16, "num_gpu_blocks_override": 22}),
-    );
     let told: Vec<_> = (0..24).map(|i| tight.ask(&prompt(i), sampling(i), i % 2 == 0)).collect();
     for (i, told) in told.into_iter().enumerate() {
         let answer = told.answer();
@@ -76,7 +82,6 @@ fn schedules_do_not_change_words() {
         assert!(answer.outputs[0].finish_reason.is_some());
     }
     assert_eq!(tight.counter.generated.load(Ordering::Acquire), 24 * 40);
-    tight.engine.drain(PATIENCE);
 }
 
 #[test]

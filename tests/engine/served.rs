@@ -105,7 +105,8 @@ pub struct Served {
     pub counter: Arc<Counter>,
 }
 
-pub fn serve(model: &str, extra: Value) -> Served {
+/// model.json's keys for a model of the goldens.
+pub fn serve_args(model: &str, extra: &Value) -> Value {
     let mut args = json!({
         "model": format!("{}/models/{model}", goldens()),
         "dtype": "float32", "max_model_len": 256, "max_num_seqs": 64, "device": device(),
@@ -114,14 +115,15 @@ pub fn serve(model: &str, extra: Value) -> Served {
     for (key, value) in extra.as_object().expect("an object") {
         args[key] = value.clone();
     }
-    let (args, _) = EngineArgs::parse(&args.to_string()).expect("valid arguments");
+    args
+}
 
-    let counter = Arc::new(Counter::default());
-    let options = EngineOptions {
+pub fn options(model: &str) -> EngineOptions {
+    EngineOptions {
         name: model.into(),
         version_dir: goldens().into(),
         gpu: None,
-        observer: counter.clone(),
+        observer: Arc::new(Counter::default()),
         max_waiting: 1024,
         max_backlog_tokens: 1 << 20,
         max_logprob_entries: 1 << 20,
@@ -129,8 +131,17 @@ pub fn serve(model: &str, extra: Value) -> Served {
         step_timeout: None,
         grammar_timeout: Duration::from_secs(5),
         step_trace: None,
-    };
+    }
+}
 
+pub fn serve(model: &str, extra: Value) -> Served {
+    serve_with(model, &extra, options(model))
+}
+
+pub fn serve_with(model: &str, extra: &Value, options: EngineOptions) -> Served {
+    let (args, _) = EngineArgs::parse(&serve_args(model, extra).to_string()).expect("valid");
+    let counter = Arc::new(Counter::default());
+    let options = EngineOptions { observer: counter.clone(), ..options };
     Served { engine: Engine::load(args, options).expect("a model that loads"), counter }
 }
 

@@ -10,7 +10,7 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Bytes, DType, DeviceLimits, HostTensor, KvShape, KvType, QuantForm, ScaleOver, Source,
+    Bytes, DType, DeviceLimits, HostTensor, Join, KvShape, KvType, QuantForm, ScaleOver, Source,
     WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
@@ -178,6 +178,7 @@ impl<D: Graded> Bench<D> {
             dtype: self.dtype,
             quant: None,
             transposed: false,
+            join: Join::None,
             source,
         }
     }

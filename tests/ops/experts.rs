@@ -60,7 +60,7 @@ impl Case {
         dev.route(&router, &routing, &x, &mut routes).unwrap();
         dev.experts_act(&up, Activation::SiluGated, &routes, &x, &mut middle).unwrap();
         dev.experts(&down, &routes, &middle, &mut parts).unwrap();
-        dev.combine(&routes, &parts, &mut out).unwrap();
+        dev.combine(&down, &routes, &parts, &mut out).unwrap();
         (dev.read(&routes, rows).unwrap(), dev.read(&out, rows).unwrap())
     }
 

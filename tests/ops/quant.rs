@@ -391,6 +391,7 @@ fn plain_weights_become_codes_as_written() {
                     dtype,
                     quant: Some(form),
                     transposed: false,
+                    join: Join::None,
                     source: Source::Quantise { parts: hosts.collect(), over },
                 };
                 let rows = 3;
@@ -456,6 +457,7 @@ fn experts_become_codes_one_by_one() {
         dtype: DType::F32,
         quant: Some(form),
         transposed: false,
+        join: Join::None,
         source: Source::Quantise { parts: vec![part], over: ScaleOver::Matrix },
     };
     let mut dev = device(Isa::detect(), 1, 1, 0, NO_KV);
@@ -495,6 +497,7 @@ fn dummy_codes_make_values_of_about_the_size() {
                 dtype: DType::F32,
                 quant: Some(form),
                 transposed: false,
+                join: Join::None,
                 source: Source::Dummy { seed: 3, scale: 0.25 },
             };
             let mut dev = device(Isa::detect(), 1, k, 0, NO_KV);
@@ -524,6 +527,7 @@ fn what_does_not_fit_is_refused() {
             dtype: DType::F32,
             quant: Some(case.form()),
             transposed: false,
+            join: Join::None,
             source: coded.source(),
         }
     };

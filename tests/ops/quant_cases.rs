@@ -4,7 +4,7 @@
 
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Bytes, CodeType, DType, InputQuant, QuantForm, QuantPart, Source, WeightDesc, WeightKind,
+    Bytes, CodeType, DType, InputQuant, Join, QuantForm, QuantPart, Source, WeightDesc, WeightKind,
 };
 
 /// Of `IQ4_NL`, over 100.
@@ -172,6 +172,7 @@ impl Coded {
             dtype,
             quant: Some(self.form),
             transposed: false,
+            join: Join::None,
             source: self.source(),
         };
         dev.upload(desc).unwrap()

@@ -45,20 +45,29 @@ pub fn rig_of<D: Device>(
     dtype: &'static str,
     make: impl FnOnce(&ModelSpec) -> D,
 ) -> Rig<D> {
-    let dir = folder(row);
-    let checkpoint = Checkpoint::open(&dir).unwrap();
-    let runner = RunnerKind::Pooling;
-    let kind = Some(kind);
-    let options = SpecOptions {
-        supported: SUPPORTED,
-        dtype,
-        pooler: PoolerOptions { runner, kind, ..PoolerOptions::default() },
-        ..SpecOptions::default()
-    };
-    let spec = ModelSpec::read(&dir, &options).unwrap();
+    let (spec, checkpoint) = model(row, kind, dtype);
     let dev = make(&spec);
     let options = RigOptions { kv: None, ..RigOptions::default() };
     Rig::on(dev, spec, &WeightSource::Files(checkpoint), &options)
+}
+
+/// A row computed in f32 by so many CPU devices together.
+pub fn rig_of_ranks(row: &str, kind: Pooling, ranks: usize) -> Rig {
+    let (spec, checkpoint) = model(row, kind, "float32");
+    let options = RigOptions { kv: None, ranks, ..RigOptions::default() };
+    Rig::new(spec, &WeightSource::Files(checkpoint), &options)
+}
+
+fn model(row: &str, kind: Pooling, dtype: &'static str) -> (ModelSpec, Checkpoint) {
+    let dir = folder(row);
+    let runner = RunnerKind::Pooling;
+    let options = SpecOptions {
+        supported: SUPPORTED,
+        dtype,
+        pooler: PoolerOptions { runner, kind: Some(kind), ..PoolerOptions::default() },
+        ..SpecOptions::default()
+    };
+    (ModelSpec::read(&dir, &options).unwrap(), Checkpoint::open(&dir).unwrap())
 }
 
 /// The worst element within `tolerance` of the largest.

@@ -1,5 +1,6 @@
 //! A rig for tests of the forward pass: it plays engine and scheduler in the plainest way and hands
-//! out pages in a scattered order.
+//! out pages in a scattered order. Several ranks run a step on threads of their own, and must come
+//! to the same bits.
 
 #![allow(dead_code)]
 
@@ -8,15 +9,19 @@ pub mod embeddings;
 use std::path::Path;
 use std::sync::Arc;
 
+use triton_vllm::device::cpu::ranks::Group;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
-use triton_vllm::device::{DType, DeviceLimits, KvType};
+use triton_vllm::device::{DType, DeviceLimits, KvType, Rank, RankGroup};
+use triton_vllm::error::{Error, Result};
 use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::folder::{self, Holds};
 use triton_vllm::model::gguf::{Gguf, GgufName};
-use triton_vllm::model::{Adapter, AdapterOptions, Checkpoint, Decoder, ModelSpec, WeightSource};
-use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
+use triton_vllm::model::{
+    Adapter, AdapterOptions, Checkpoint, Decoder, ModelSpec, Shard, WeightSource,
+};
+use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, StepResult, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
 
 pub const SUPPORTED: &[DType] = &[DType::F32, DType::BF16, DType::F16];
@@ -27,6 +32,8 @@ pub struct RigOptions {
     /// Of pages; None: as the weights.
     pub kv: Option<KvType>,
     pub threads: usize,
+    /// CPU devices that share the model.
+    pub ranks: usize,
     pub max_model_len: Option<i64>,
     /// Of the weights; "" = auto.
     pub dtype: &'static str,
@@ -41,6 +48,7 @@ impl Default for RigOptions {
             page_size: 16,
             kv: Some(KvType::F32),
             threads: 2,
+            ranks: 1,
             max_model_len: None,
             dtype: "",
             adapters: None,
@@ -105,6 +113,9 @@ pub struct Rig<D: Device = Cpu> {
     pub spec: ModelSpec,
     pub dev: D,
     pub decoder: Decoder<D>,
+    /// Those behind rank 0, which is `dev`.
+    others: Vec<(D, Decoder<D>)>,
+    group: Option<Arc<dyn RankGroup>>,
     page_size: usize,
     free_pages: Vec<PageId>,
     free_slots: Vec<SlotId>,
@@ -120,44 +131,64 @@ impl Rig<Cpu> {
     }
 
     pub fn new(spec: ModelSpec, format: &WeightSource, options: &RigOptions) -> Rig {
-        Rig::on(Cpu::new(options.threads).unwrap(), spec, format, options)
+        Rig::try_new(spec, format, options).unwrap()
+    }
+
+    /// Or why the model cannot be loaded.
+    pub fn try_new(spec: ModelSpec, format: &WeightSource, options: &RigOptions) -> Result<Rig> {
+        if options.ranks == 1 {
+            return Rig::try_on(Cpu::new(options.threads)?, spec, format, options);
+        }
+        let (members, group) = Group::of(options.ranks);
+        let mut devices = members.into_iter().map(|member| Cpu::of_rank(1, member));
+        let mut rig = Rig::try_on(devices.next().expect("a rank")?, spec, format, options)?;
+        for dev in devices {
+            let mut dev = dev?;
+            let decoder = load(&mut dev, &rig.spec, format, options)?;
+            rig.others.push((dev, decoder));
+        }
+        rig.group = Some(group);
+        Ok(rig)
     }
 }
 
 impl<D: Device> Rig<D> {
     /// On any device.
-    pub fn on(mut dev: D, spec: ModelSpec, format: &WeightSource, options: &RigOptions) -> Rig<D> {
-        let slots = 33;
-        let per_slot = spec.max_model_len.div_ceil(options.page_size);
-        let limits = DeviceLimits {
-            step_tokens: 512,
-            slots,
-            logits_rows: 128,
-            pages: 1 + slots * per_slot,
-            page_size: options.page_size,
-            max_model_len: spec.max_model_len,
-            kv: spec.kv_shape(options.kv).unwrap(),
-        };
-        let decoder = Decoder::load(&spec, format, &mut dev, &limits).unwrap();
+    pub fn on(dev: D, spec: ModelSpec, format: &WeightSource, options: &RigOptions) -> Rig<D> {
+        Rig::try_on(dev, spec, format, options).unwrap()
+    }
+
+    fn try_on(
+        mut dev: D,
+        spec: ModelSpec,
+        format: &WeightSource,
+        options: &RigOptions,
+    ) -> Result<Rig<D>> {
+        let decoder = load(&mut dev, &spec, format, options)?;
         // Scattered, so that no page follows another: positions must go through the table.
-        let mut free_pages: Vec<PageId> = (1..limits.pages as u32).map(PageId).collect();
+        let mut free_pages: Vec<PageId> = (1..pages(&spec, options) as u32).map(PageId).collect();
         free_pages.sort_by_key(|p| p.0 * 7919 % 1009);
-        Rig {
+        Ok(Rig {
             spec,
             dev,
             decoder,
+            others: Vec::new(),
+            group: None,
             page_size: options.page_size,
             free_pages,
-            free_slots: (0..slots as u32).map(SlotId).collect(),
+            free_slots: (0..SLOTS as u32).map(SlotId).collect(),
             changes: Vec::new(),
             step: 0,
             sampler: Arc::new(SamplerSpec::default()),
-        }
+        })
     }
 
     /// Put an adapter into an adapter slot and say so in the next step.
     pub fn install(&mut self, adapter_slot: AdapterSlotId, id: AdapterId, adapter: &Adapter) {
         self.decoder.install(&mut self.dev, adapter_slot, adapter).unwrap();
+        for (dev, decoder) in &mut self.others {
+            decoder.install(dev, adapter_slot, adapter).unwrap();
+        }
         self.changes.push(SlotChange::Adapter { adapter_slot, adapter: id });
     }
 
@@ -268,9 +299,7 @@ impl<D: Device> Rig<D> {
         self.step += 1;
         plan.step = self.step;
         plan.changes = std::mem::take(&mut self.changes);
-        self.decoder.step(&mut self.dev, &plan).unwrap();
-        self.decoder.sample(&mut self.dev, &TokenMasks::default()).unwrap();
-        let result = self.dev.collect().unwrap();
+        let (_, result) = self.step(&plan).unwrap();
         let slots: Vec<SlotId> = result.samples.iter().map(|s| s.slot).collect();
         assert_eq!(slots, seqs.iter().map(|s| s.slot).collect::<Vec<_>>());
         seqs.iter().for_each(|seq| self.close(seq));
@@ -291,10 +320,7 @@ impl<D: Device> Rig<D> {
         self.step += 1;
         plan.step = self.step;
         plan.changes = std::mem::take(&mut self.changes);
-        self.decoder.step(&mut self.dev, &plan).unwrap();
-        let logits = self.decoder.logits(&mut self.dev, plan.logits.len()).unwrap();
-        self.decoder.sample(&mut self.dev, &TokenMasks::default()).unwrap();
-        let result = self.dev.collect().unwrap();
+        let (logits, result) = self.step(&plan).unwrap();
         assert_eq!((result.step, result.samples.len()), (plan.step, plan.logits.len()));
         for sample in result.samples {
             let seq = seqs.iter_mut().find(|s| s.slot == sample.slot).unwrap();
@@ -303,4 +329,90 @@ impl<D: Device> Rig<D> {
         }
         logits
     }
+
+    /// Logits and result of a step, the same of all ranks.
+    fn step(&mut self, plan: &StepPlan) -> Result<(Vec<f32>, StepResult)> {
+        if self.others.is_empty() {
+            return run_step(&mut self.dev, &mut self.decoder, plan);
+        }
+        let group = self.group.clone().expect("several ranks are a group");
+        let first = (&mut self.dev, &mut self.decoder);
+        let ranks = std::iter::once(first).chain(self.others.iter_mut().map(|(d, m)| (d, m)));
+        let outcomes = std::thread::scope(|scope| {
+            let run = |(dev, decoder)| {
+                let group = &group;
+                scope.spawn(move || {
+                    let _watch = Watch(group.as_ref());
+                    let outcome = run_step(dev, decoder, plan);
+                    outcome.inspect_err(|error| group.fail(error.clone()))
+                })
+            };
+            let threads: Vec<_> = ranks.map(run).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Result<Vec<_>>>()
+        })?;
+
+        let (logits, result) = &outcomes[0];
+        let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        for (rank, (others, other)) in outcomes.iter().enumerate().skip(1) {
+            assert!(bits(others) == bits(logits), "rank {rank} has other logits");
+            let tokens = |result: &StepResult| -> Vec<_> {
+                result.samples.iter().map(|sample| sample.tokens.clone()).collect()
+            };
+            assert_eq!(tokens(other), tokens(result), "rank {rank} samples other tokens");
+            assert!(other.vectors == result.vectors, "rank {rank} has other vectors");
+        }
+        Ok(outcomes.into_iter().next().expect("a rank"))
+    }
+}
+
+/// A rank that panics lets nobody wait.
+struct Watch<'a>(&'a dyn RankGroup);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::Internal("a rank panicked".into()));
+        }
+    }
+}
+
+const SLOTS: usize = 33;
+
+fn pages(spec: &ModelSpec, options: &RigOptions) -> usize {
+    1 + SLOTS * spec.max_model_len.div_ceil(options.page_size)
+}
+
+/// The model, or a rank's part of it, on its device.
+fn load<D: Device>(
+    dev: &mut D,
+    spec: &ModelSpec,
+    format: &WeightSource,
+    options: &RigOptions,
+) -> Result<Decoder<D>> {
+    Decoder::load(spec, format, dev, &limits(spec, dev.rank(), options)?)
+}
+
+/// Of a rank.
+pub fn limits(spec: &ModelSpec, rank: Rank, options: &RigOptions) -> Result<DeviceLimits> {
+    let shard = Shard::new(spec, rank)?;
+    Ok(DeviceLimits {
+        step_tokens: 512,
+        slots: SLOTS,
+        logits_rows: 128,
+        pages: pages(spec, options),
+        page_size: options.page_size,
+        max_model_len: spec.max_model_len,
+        kv: shard.kv_shape(&spec.kv_shape(options.kv)?),
+    })
+}
+
+fn run_step<D: Device>(
+    dev: &mut D,
+    decoder: &mut Decoder<D>,
+    plan: &StepPlan,
+) -> Result<(Vec<f32>, StepResult)> {
+    decoder.step(dev, plan)?;
+    let logits = decoder.logits(dev, plan.logits.len())?;
+    decoder.sample(dev, &TokenMasks::default())?;
+    Ok((logits, dev.collect()?))
 }

@@ -14,7 +14,7 @@ use super::simd::{dots, with_isa, Isa};
 use super::weight::Weight;
 use super::{Cpu, SHARED_FROM_ATTENTION_MACS};
 use crate::device::batch::BatchChunk;
-use crate::device::{AttentionOps, AttnSpec, KvScales, Norm, Rope};
+use crate::device::{AttentionOps, AttnSpec, DeviceTypes, Join, KvScales, Norm, Rope};
 use crate::error::Result;
 use crate::ids::PageId;
 use crate::internal;
@@ -29,6 +29,9 @@ impl AttentionOps for Cpu {
     ) -> Result<()> {
         let q_width = spec.heads * spec.head_dim;
         let width = q_width + spec.kv_heads * spec.head_dim;
+        if q.weight.join == Join::Sum {
+            return self.norm_over_ranks(q, k, [q_width, width], qkv);
+        }
         for r in 0..self.rows() {
             let (q_row, k_row) = qkv.row_mut(r)[..width].split_at_mut(q_width);
             for (norm, row) in [(q, q_row), (k, k_row)] {
@@ -149,6 +152,45 @@ impl AttentionOps for Cpu {
         });
         Ok(())
     }
+}
+
+impl Cpu {
+    /// Norm q and k, each over the elements of all ranks: `ends` of q and of k in a row. K may be
+    /// held by several ranks, all of it equally often.
+    fn norm_over_ranks(
+        &mut self,
+        q: &Norm<Weight>,
+        k: &Norm<Weight>,
+        ends: [usize; 2],
+        qkv: &mut Tensor,
+    ) -> Result<()> {
+        let [q_end, k_end] = ends;
+        let halves = [(q, 0..q_end), (k, q_end..k_end)];
+        let rows = self.rows();
+        let ranks = self.rank().of;
+
+        let mut squares = Vec::with_capacity(2 * rows);
+        for r in 0..rows {
+            let row = qkv.row(r);
+            let sums = halves.iter().map(|(_, part)| sum_of_squares(&row[part.clone()]));
+            squares.extend(sums);
+        }
+        self.group(&q.weight.name)?.sum(&mut squares)?;
+
+        for (r, squares) in squares.chunks_exact(2).enumerate() {
+            for ((norm, part), sum) in halves.iter().zip(squares) {
+                let mean = sum / (ranks * part.len()) as f32;
+                let row = &mut qkv.row_mut(r)[part.clone()];
+                let x = row.to_vec();
+                numbers::rms_norm(norm.kind, norm.eps, norm.weight.vector(), mean, &x, row);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sum_of_squares(x: &[f32]) -> f32 {
+    numbers::sum_by(x, |v| v * v)
 }
 
 /// Working memory of one thread.

@@ -13,7 +13,7 @@ use super::panels::{Held, Panels};
 use super::simd::{with_isa, Job};
 use super::weight::Weight;
 use super::{Cpu, SHARED_FROM_BYTES, SHARED_FROM_MACS, SHARED_FROM_ROUNDED};
-use crate::device::{Activation, DenseOps, Norm};
+use crate::device::{Activation, Collective, DenseOps, Join, Norm};
 use crate::error::Result;
 use crate::internal;
 
@@ -26,14 +26,22 @@ enum Rows {
 
 impl DenseOps for Cpu {
     fn embed(&mut self, table: &Weight, scale: f32, out: &mut Tensor) -> Result<()> {
+        let first = match table.join {
+            Join::Rows { first } => first,
+            Join::None | Join::Sum => 0,
+        };
         let slots = &self.slots;
         let adapters = table.table_adapters.as_ref().filter(|_| slots.batch().adapters);
         for (r, row) in slots.token_rows.iter().enumerate() {
-            let token = row.token.index();
-            if token >= table.outputs {
-                return Err(internal!("token {} of {}", row.token, table.outputs));
-            }
             let out = &mut out.row_mut(r)[..table.inputs];
+            let here = row.token.index().checked_sub(first).filter(|&token| token < table.outputs);
+            let Some(token) = here else {
+                if table.join == Join::None {
+                    return Err(internal!("token {} of {}", row.token, table.outputs));
+                }
+                out.fill(0.0);
+                continue;
+            };
             table.table_row(token, |i, x| out[i] = x);
             if let Some((adapters, adapter_slot)) =
                 adapters.and_then(|a| Some((a, slots.adapter_slots[r]?)))
@@ -42,7 +50,11 @@ impl DenseOps for Cpu {
             }
             out.iter_mut().for_each(|x| *x *= scale);
         }
-        Ok(())
+
+        match table.join {
+            Join::None => Ok(()),
+            Join::Sum | Join::Rows { .. } => self.all_reduce(table, self.rows(), out),
+        }
     }
 
     fn add_positions(&mut self, table: &Weight, offset: usize, x: &mut Tensor) -> Result<()> {
@@ -108,7 +120,7 @@ impl DenseOps for Cpu {
         out: &mut Tensor,
     ) -> Result<()> {
         self.matmul(Rows::Tokens, weight, bias, None, x, out);
-        Ok(())
+        self.join_sums(weight, self.rows(), out)
     }
 
     fn linear_act(
@@ -132,7 +144,7 @@ impl DenseOps for Cpu {
 
     fn linear_gathered(&mut self, weight: &Weight, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.matmul(Rows::Logits, weight, None, None, x, out);
-        Ok(())
+        self.join_sums(weight, self.slots.logits().len(), out)
     }
 
     fn logits(
@@ -143,9 +155,16 @@ impl DenseOps for Cpu {
         logits: &mut Tensor,
     ) -> Result<()> {
         let rows = self.slots.logits().len();
-        self.matmul(Rows::Logits, head, None, None, x, logits);
+        if let Join::Rows { .. } = head.join {
+            let mut part = Tensor::new(rows, head.outputs)?;
+            self.matmul(Rows::Logits, head, None, None, x, &mut part);
+            self.group(&head.name)?.all_gather(&part, rows, logits)?;
+        } else {
+            self.matmul(Rows::Logits, head, None, None, x, logits);
+        }
+
         if let Some(cap) = softcap {
-            let used = &mut logits.data[..rows * head.outputs];
+            let used = &mut logits.data[..rows * logits.width];
             used.iter_mut().for_each(|l| *l = cap * numbers::tanh(*l / cap));
         }
         Ok(())
@@ -160,6 +179,23 @@ impl DenseOps for Cpu {
 }
 
 impl Cpu {
+    /// The sum over ranks of what was made of their shares of a weight, if it is shared so.
+    pub(super) fn join_sums(
+        &mut self,
+        weight: &Weight,
+        rows: usize,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        match weight.join {
+            Join::Sum => self.all_reduce(weight, rows, out),
+            Join::None | Join::Rows { .. } => Ok(()),
+        }
+    }
+
+    fn all_reduce(&mut self, weight: &Weight, rows: usize, out: &mut Tensor) -> Result<()> {
+        self.group(&weight.name)?.all_reduce(out, rows)
+    }
+
     fn matmul(
         &self,
         rows: Rows,

@@ -75,9 +75,16 @@ impl ExpertOps for Cpu {
         multiply(self, weight, None, routes, x, out)
     }
 
-    fn combine(&mut self, routes: &Tensor, parts: &Tensor, out: &mut Tensor) -> Result<()> {
+    fn combine(
+        &mut self,
+        down: &Weight,
+        routes: &Tensor,
+        parts: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
         let top_k = routes.width / 2;
-        for r in 0..self.rows() {
+        let rows = self.rows();
+        for r in 0..rows {
             let out = out.row_mut(r);
             out.fill(0.0);
             for (j, &weight) in routes.row(r)[top_k..].iter().enumerate() {
@@ -85,7 +92,7 @@ impl ExpertOps for Cpu {
                 out.iter_mut().zip(part).for_each(|(o, p)| *o += weight * p);
             }
         }
-        Ok(())
+        self.join_sums(down, rows, out)
     }
 
     fn add_gated(
@@ -95,11 +102,12 @@ impl ExpertOps for Cpu {
         delta: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        for r in 0..self.rows() {
+        let rows = self.rows();
+        for r in 0..rows {
             let share = 1.0 / (1.0 + numbers::exp(-numbers::dot(gate.vector(), x.row(r))));
             out.row_mut(r).iter_mut().zip(delta.row(r)).for_each(|(o, d)| *o += share * d);
         }
-        Ok(())
+        self.join_sums(gate, rows, out)
     }
 }
 

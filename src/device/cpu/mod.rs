@@ -17,6 +17,7 @@
 //! | [`memory`] | how much memory the machine has left |
 //! | [`numbers`] | arithmetic of one vector |
 //! | [`online`] | codes that are made at upload |
+//! | [`ranks`] | what several CPU devices that share a model do together |
 //! | [`rope`] | rotation by position |
 //! | [`simd`] | inner loops per instruction set |
 //! | [`sources`] | values of a weight on its way to the device |
@@ -41,6 +42,7 @@ pub mod numbers;
 mod online;
 pub mod panels;
 pub mod pooling;
+pub mod ranks;
 pub mod rope;
 pub mod simd;
 mod sources;
@@ -52,11 +54,12 @@ use std::collections::VecDeque;
 
 use self::kv_pool::Pool;
 use self::memory::Memory;
+use self::ranks::Member;
 use self::rope::RopeTable;
 use self::simd::Isa;
 use self::workers::Workers;
 use super::host_slots::HostSlots;
-use super::{BreakOnPurpose, DeviceInfo, DeviceKind, DeviceTypes};
+use super::{BreakOnPurpose, Collective, DeviceInfo, DeviceKind, DeviceTypes, Rank};
 use crate::error::Result;
 use crate::internal;
 use crate::plan::StepResult;
@@ -75,6 +78,8 @@ const SHARED_FROM_ATTENTION_MACS: usize = 4 << 20;
 pub struct Cpu {
     isa: Isa,
     workers: Workers,
+    /// None: it shares its model with none.
+    member: Option<Member>,
     pool: Option<Pool>,
     slots: HostSlots,
     ropes: Vec<RopeTable>,
@@ -96,11 +101,25 @@ impl Cpu {
         Ok(Cpu {
             isa,
             workers,
+            member: None,
             pool: None,
             slots: HostSlots::default(),
             ropes: Vec::new(),
             results: VecDeque::new(),
         })
+    }
+
+    /// One of several devices that share a model, of `threads` threads of its own.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn of_rank(threads: usize, member: Member) -> Result<Cpu> {
+        Ok(Cpu { member: Some(member), ..Cpu::new(threads)? })
+    }
+
+    /// The ranks of this device's group; `of` needs them.
+    fn group(&mut self, of: &str) -> Result<&mut Member> {
+        self.member.as_mut().ok_or_else(|| internal!("{of} is a rank's, and there is one device"))
     }
 
     fn rows(&self) -> usize {
@@ -123,6 +142,10 @@ impl DeviceTypes for Cpu {
             depth: 1,
             experts_of_codes: true,
         }
+    }
+
+    fn rank(&self) -> Rank {
+        self.member.as_ref().map_or(Rank::ALONE, Collective::rank)
     }
 }
 

@@ -181,17 +181,24 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     fold(lanes)
 }
 
+/// out = norm(x) of an RMS kind, by a mean square that may be of more than x.
+#[inline(always)]
+pub fn rms_norm(kind: NormKind, eps: f32, w: &[f32], mean_square: f32, x: &[f32], out: &mut [f32]) {
+    let plus = if kind == NormKind::RmsPlusOne { 1.0 } else { 0.0 };
+    let inv = 1.0 / (mean_square + eps).sqrt();
+    for ((o, &v), &w) in out.iter_mut().zip(x).zip(w) {
+        *o = v * inv * (w + plus);
+    }
+}
+
 /// out = norm(x); the rules are those of [`NormKind`].
 #[inline(always)]
 pub fn norm(kind: NormKind, eps: f32, w: &[f32], b: Option<&[f32]>, x: &[f32], out: &mut [f32]) {
     let n = x.len() as f32;
     match kind {
         NormKind::Rms | NormKind::RmsPlusOne => {
-            let plus = if kind == NormKind::RmsPlusOne { 1.0 } else { 0.0 };
-            let inv = 1.0 / (sum_by(x, |v| v * v) / n + eps).sqrt();
-            for ((o, &v), &w) in out.iter_mut().zip(x).zip(w) {
-                *o = v * inv * (w + plus);
-            }
+            let mean_square = sum_by(x, |v| v * v) / n;
+            rms_norm(kind, eps, w, mean_square, x, out);
         }
         NormKind::Layer => {
             let mean = sum_by(x, |v| v) / n;

@@ -15,7 +15,7 @@ use super::online;
 use super::panels::{Elements, Held, Panels};
 use super::sources::Values;
 use super::workers::Workers;
-use crate::device::{DType, QuantForm, QuantPart, Source, WeightDesc, WeightKind};
+use crate::device::{DType, Join, QuantForm, QuantPart, Source, WeightDesc, WeightKind};
 use crate::error::{Error, Result};
 use crate::internal;
 
@@ -37,6 +37,8 @@ pub struct Weight {
     pub outputs: usize,
     /// Elements of a row.
     pub inputs: usize,
+    /// What ops do with the ranks' shares.
+    pub join: Join,
     /// Where there is room for adapters behind it.
     pub adapters: Option<Adapters>,
     /// The same for rows that are looked up.
@@ -101,7 +103,15 @@ impl Weight {
             other => other,
         })?;
         let name = desc.name.to_string();
-        Ok(Weight { store, name, outputs, inputs, adapters: None, table_adapters: None })
+        Ok(Weight {
+            store,
+            name,
+            outputs,
+            inputs,
+            join: desc.join,
+            adapters: None,
+            table_adapters: None,
+        })
     }
 }
 

@@ -16,6 +16,11 @@ pub struct Workers {
     threads: usize,
 }
 
+/// Threads that run at the same time.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 impl Workers {
     /// `threads` in all, the caller's included; 0 means one per core. They are named
     /// `<name>-<number>`.
@@ -23,8 +28,7 @@ impl Workers {
     /// # Errors
     /// Internal: the operating system refuses a thread.
     pub fn new(threads: usize, name: &str) -> Result<Workers> {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let threads = if threads == 0 { cores } else { threads };
+        let threads = if threads == 0 { cores() } else { threads };
         let mut handles = Vec::new();
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)

@@ -186,7 +186,13 @@ impl ExpertOps for Cuda {
         self.multiply_experts(weight, None, routes, x, out)
     }
 
-    fn combine(&mut self, routes: &Tensor, parts: &Tensor, out: &mut Tensor) -> Result<()> {
+    fn combine(
+        &mut self,
+        _: &Weight,
+        routes: &Tensor,
+        parts: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
         let (rows, top_k, width) = (self.rows(), routes.width / 2, out.width);
         let parameters = abi::CombineExperts {
             routes: routes.at(rows, routes.width, "combine"),

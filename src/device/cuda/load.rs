@@ -12,13 +12,16 @@ use super::tensor::{Holds, Rounded};
 use super::weights::{Held, Weight};
 use super::{Cuda, Reserved, Tensor};
 use crate::device::{
-    DType, DeviceLimits, InputQuant, KvType, LoadOps, StepOps, WeightDesc, WeightKind,
+    DType, DeviceLimits, InputQuant, Join, KvType, LoadOps, StepOps, WeightDesc, WeightKind,
 };
 use crate::error::{Error, Result};
 use crate::internal;
 
 impl LoadOps for Cuda {
     fn upload(&mut self, weight: WeightDesc<'_>) -> Result<Weight> {
+        if weight.join != Join::None {
+            return Err(internal!("{}: a GPU shares its weights with none", weight.name));
+        }
         if weight.kind == WeightKind::GateUp {
             self.gate_up = self.gate_up.max(weight.outputs);
         }

@@ -91,7 +91,7 @@ use self::slots::Slots;
 use self::steps::{Steps, DEPTH};
 pub use self::tensor::Tensor;
 use self::weights::Uploader;
-use super::{BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes};
+use super::{BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes, Rank};
 use crate::error::Result;
 use crate::internal;
 
@@ -253,6 +253,10 @@ impl DeviceTypes for Cuda {
             depth: DEPTH,
             experts_of_codes: coded_kernels::has_experts(&self.context, self.dtype),
         }
+    }
+
+    fn rank(&self) -> Rank {
+        Rank::ALONE
     }
 }
 

@@ -11,6 +11,7 @@ impl DenseOps for Trace {
         let (more, flops) = self.table_adapter_work(rows, table);
         let read = rows as u64 * table.row_bytes() + more;
         self.launch("embed", (rows, 1, table.inputs), read, bytes(rows, out), flops);
+        self.join_launch("all_reduce", table, rows, out);
         Ok(())
     }
 
@@ -135,6 +136,8 @@ impl Trace {
         if let Some(adapters) = weight.adapters.filter(|_| self.slots.batch().adapters) {
             self.adapter_launches(rows, weight, adapters, x, out);
         }
+        let join = if op == "logits" { "all_gather" } else { "all_reduce" };
+        self.join_launch(join, weight, rows, out);
         Ok(())
     }
 

@@ -50,6 +50,7 @@ impl ExpertOps for Trace {
 
     fn combine(
         &mut self,
+        down: &TraceWeight,
         routes: &TraceTensor,
         parts: &TraceTensor,
         out: &mut TraceTensor,
@@ -59,6 +60,7 @@ impl ExpertOps for Trace {
         let (read, written) = (bytes(chosen, parts) + bytes(rows, routes), bytes(rows, out));
         let flops = (2 * chosen * out.width) as u64;
         self.launch("combine", (rows, out.width, out.width), read, written, flops);
+        self.join_launch("all_reduce", down, rows, out);
         Ok(())
     }
 
@@ -67,13 +69,14 @@ impl ExpertOps for Trace {
         gate: &TraceWeight,
         _x: &TraceTensor,
         delta: &TraceTensor,
-        _out: &mut TraceTensor,
+        out: &mut TraceTensor,
     ) -> Result<()> {
         let rows = self.rows();
         let one = bytes(rows, delta);
         let shape = (rows, delta.width, delta.width);
         let flops = (4 * rows * delta.width) as u64;
         self.launch("add_gated", shape, 3 * one + gate.bytes, one, flops);
+        self.join_launch("all_reduce", gate, rows, out);
         Ok(())
     }
 }

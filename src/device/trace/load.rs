@@ -36,7 +36,15 @@ impl LoadOps for Trace {
             self.held.plain_experts += plain.saturating_sub(bytes);
         }
         let (outputs, inputs) = (weight.outputs, weight.inputs);
-        Ok(TraceWeight { outputs, inputs, bytes, count, adapters: None, table_adapters: None })
+        Ok(TraceWeight {
+            outputs,
+            inputs,
+            bytes,
+            count,
+            join: weight.join,
+            adapters: None,
+            table_adapters: None,
+        })
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<TraceTensor> {
@@ -48,6 +56,11 @@ impl LoadOps for Trace {
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<TraceTensor> {
         let tensor = TraceTensor { rows, width: vocab, bytes: DType::F32.bytes() };
         self.hold_tensor(rows, &tensor);
+        if self.rank.of > 1 {
+            // The rank's own columns, before all are side by side.
+            let part = TraceTensor { width: vocab.div_ceil(self.rank.of), ..tensor };
+            self.hold_tensor(rows, &part);
+        }
         Ok(tensor)
     }
 
@@ -77,7 +90,7 @@ impl LoadOps for Trace {
 mod tests {
     use super::super::Held;
     use super::*;
-    use crate::device::CodeType;
+    use crate::device::{CodeType, Join};
 
     fn held(quant: Option<QuantForm>, source: Source<'static>) -> u64 {
         held_of(WeightKind::Linear, quant, source).weights
@@ -93,6 +106,7 @@ mod tests {
             dtype: DType::BF16,
             quant,
             transposed: false,
+            join: Join::None,
             source,
         };
         trace.upload(desc).unwrap();

@@ -16,7 +16,7 @@ mod step;
 use std::collections::VecDeque;
 
 use super::host_slots::HostSlots;
-use super::{AdapterCapacity, DType, DeviceInfo, DeviceKind, DeviceTypes, KvShape};
+use super::{AdapterCapacity, DType, DeviceInfo, DeviceKind, DeviceTypes, Join, KvShape, Rank};
 use crate::plan::StepResult;
 
 /// One op's work.
@@ -52,6 +52,8 @@ pub struct TraceWeight {
     bytes: u64,
     /// How many matrices are stacked.
     count: usize,
+    /// What ops do with the ranks' shares.
+    join: Join,
     /// Parts and capacity of adapters.
     adapters: Option<(usize, AdapterCapacity)>,
     /// Room of adapters of a table.
@@ -89,11 +91,26 @@ impl Held {
         let parts = [self.weights, self.tensors, self.slots, self.adapters];
         parts.iter().fold(0, |sum: u64, &part| sum.saturating_add(part))
     }
+
+    /// What so many ranks hold together, each as much.
+    pub fn times(self, ranks: usize) -> Held {
+        let all = |part: u64| part.saturating_mul(ranks as u64);
+        Held {
+            weights: all(self.weights),
+            tensors: all(self.tensors),
+            slots: all(self.slots),
+            adapters: all(self.adapters),
+            pages: all(self.pages),
+            codes: self.codes,
+            plain_experts: all(self.plain_experts),
+        }
+    }
 }
 
 /// The trace device.
 pub struct Trace {
     activation: DType,
+    rank: Rank,
     slots: HostSlots,
     kv: Option<KvShape>,
     results: VecDeque<StepResult>,
@@ -106,8 +123,14 @@ pub struct Trace {
 impl Trace {
     /// Count for a device whose activations are of this type.
     pub fn new(activation: DType) -> Trace {
+        Trace::of_rank(activation, Rank::ALONE)
+    }
+
+    /// The same for one of several that share a model.
+    pub fn of_rank(activation: DType, rank: Rank) -> Trace {
         Trace {
             activation,
+            rank,
             slots: HostSlots::default(),
             kv: None,
             results: VecDeque::new(),
@@ -133,6 +156,21 @@ impl Trace {
 
     fn rows(&self) -> usize {
         self.slots.tokens()
+    }
+
+    /// What ranks do together behind an op with this weight, if anything.
+    fn join_launch(
+        &mut self,
+        op: &'static str,
+        weight: &TraceWeight,
+        rows: usize,
+        out: &TraceTensor,
+    ) {
+        if weight.join == Join::None {
+            return;
+        }
+        let all = bytes(rows, out);
+        self.launch(op, (rows, out.width, out.width), all, all, (rows * out.width) as u64);
     }
 
     fn launch(
@@ -170,5 +208,9 @@ impl DeviceTypes for Trace {
             depth: 1,
             experts_of_codes: true,
         }
+    }
+
+    fn rank(&self) -> Rank {
+        self.rank
     }
 }

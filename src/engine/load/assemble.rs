@@ -6,22 +6,26 @@ use std::sync::Arc;
 
 use super::args::{dtype_name, EngineArgs};
 use super::device_runner::DeviceRunner;
+use super::fault::Faults;
 use super::files::{self, Model};
 use super::placement::choose_gpu;
+use super::rank_runners::RankRunners;
 use super::sizes::{self, SizePool};
 use super::start_threads::{self, Parts};
-use crate::device::cpu::Cpu;
+use crate::device::cpu::{ranks, Cpu};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
-use crate::device::{BreakOnPurpose, Device, DeviceInfo, DeviceLimits};
+use crate::device::{BreakOnPurpose, Device, DeviceInfo, DeviceLimits, Rank, RankGroup};
 use crate::engine::adapters::AdapterList;
 use crate::engine::handle::Engine;
 use crate::engine::options::{EngineFacts, EngineOptions};
 use crate::engine::step_loop::Runner;
 use crate::error::Result;
 use crate::files::Progress;
-use crate::model::{budget, Decoder, ModelSpec, WeightSource};
+use crate::internal;
+use crate::model::{budget, Decoder, ModelSpec, Shard, WeightSource};
 use crate::scheduler::{Scheduler, SchedulerConfig};
+use crate::threads;
 
 /// Read config, tokenizer and weights, allocate everything, start the threads.
 ///
@@ -33,6 +37,7 @@ pub(super) fn load(
     progress: &Arc<Progress>,
 ) -> Result<Engine> {
     let gpu = choose_gpu(&args, &options)?;
+    args.check_ranks(gpu.is_some())?;
     let model = files::read(&args, &options, progress)?;
     match gpu {
         #[cfg(feature = "cuda")]
@@ -41,31 +46,48 @@ pub(super) fn load(
             if args.enforce_eager {
                 device.launch_eagerly();
             }
-            load_on(device, sizes::gpu_pool, model, args, options)
+            load_on(vec![device], None, sizes::gpu_pool, model, args, options)
         }
         _ => {
-            let device = Cpu::new(start_threads::cores())?;
-            load_on(device, sizes::cpu_pool, model, args, options)
+            let (devices, group) = cpu_devices(&model.spec, args.tensor_parallel_size as usize)?;
+            load_on(devices, group, sizes::cpu_pool, model, args, options)
         }
     }
 }
 
+/// CPU devices, and what they are together if they are several.
+type CpuDevices = (Vec<Cpu>, Option<Arc<dyn RankGroup>>);
+
+/// So many, which share the cores, if the model can be shared out so.
+fn cpu_devices(spec: &ModelSpec, ranks: usize) -> Result<CpuDevices> {
+    Shard::new(spec, Rank { index: 0, of: ranks })?;
+    let cores = start_threads::cores();
+    if ranks == 1 {
+        return Ok((vec![Cpu::new(cores)?], None));
+    }
+    let (members, group) = ranks::Group::of(ranks);
+    let threads = (cores / ranks).max(1);
+    let devices = members.into_iter().map(|member| Cpu::of_rank(threads, member));
+    Ok((devices.collect::<Result<_>>()?, Some(group)))
+}
+
 fn load_on<D: Device + BreakOnPurpose>(
-    mut device: D,
+    devices: Vec<D>,
+    group: Option<Arc<dyn RankGroup>>,
     pool: SizePool,
     model: Model,
     args: EngineArgs,
     options: EngineOptions,
 ) -> Result<Engine> {
     let Model { spec, weights, tokenizer } = model;
-    let info = device.info();
+    let (info, rank) = info_of(&devices)?;
     let adapters = files::adapters_of(&spec, &args, &options)?;
 
     // Judge all sizes before anything is taken.
     let batch = sizes::batch_sizes(&args, &spec, &info)?;
-    let (limits, promise) = sizes::limits_of(&spec, &weights, &args, &info, pool, batch)?;
+    let (limits, promise) = sizes::limits_of(&spec, &weights, &args, &info, pool, batch, rank)?;
 
-    let decoder = Decoder::load(&spec, &weights, &mut device, &limits)?;
+    let loaded = load_ranks(devices, &spec, &weights, &limits)?;
     if let WeightSource::Files(checkpoint) = &weights {
         checkpoint.unchanged()?;
     }
@@ -73,16 +95,59 @@ fn load_on<D: Device + BreakOnPurpose>(
 
     let scheduler = Scheduler::new(scheduler_config(&args, &limits, &spec, &info)?)?;
     let facts = facts(&limits, &spec, &info, adapters.as_ref());
-    let mut runner: Box<dyn Runner> =
-        Box::new(DeviceRunner { device, decoder, depth: info.depth, _promise: promise });
-    if let Some(faults) = args.inject_faults {
-        runner = faults.around(runner)?;
-    }
+    let promise = promise.map(Arc::new);
+    let runner = |(device, decoder)| -> Box<dyn Runner> {
+        let _promise = promise.clone();
+        Box::new(DeviceRunner { device, decoder, depth: info.depth, _promise })
+    };
+    let runners = loaded.into_iter().map(runner).collect();
+    let runner = one_runner(runners, group, args.inject_faults, &options.name)?;
 
     let parts = Parts { runner, scheduler, tokenizer, spec, adapters, facts };
     let engine = start_threads::start(parts, &args, options)?;
     report(engine.facts(), &args);
     Ok(engine)
+}
+
+/// What the engine says of its devices, and the rank whose sizes are those of all.
+fn info_of<D: Device>(devices: &[D]) -> Result<(DeviceInfo, Rank)> {
+    let first = devices.first().ok_or_else(|| internal!("no device"))?;
+    let mut info = first.info();
+    if devices.len() > 1 {
+        info.name = format!("{} ranks of {}", devices.len(), info.name);
+    }
+    Ok((info, first.rank()))
+}
+
+/// The model on each device, or each rank's part of it, all at the same time.
+fn load_ranks<D: Device>(
+    mut devices: Vec<D>,
+    spec: &ModelSpec,
+    weights: &WeightSource,
+    limits: &DeviceLimits,
+) -> Result<Vec<(D, Decoder<D>)>> {
+    let load = |device: &mut D| Decoder::load(spec, weights, device, limits);
+    let decoders = match &mut devices[..] {
+        [one] => vec![load(one)?],
+        several => threads::each("load-rank", several.iter_mut().collect(), load)?,
+    };
+    Ok(devices.into_iter().zip(decoders).collect())
+}
+
+/// As the loop runs them. Faults are those of the last rank.
+fn one_runner(
+    mut runners: Vec<Box<dyn Runner>>,
+    group: Option<Arc<dyn RankGroup>>,
+    faults: Option<Faults>,
+    name: &str,
+) -> Result<Box<dyn Runner>> {
+    let mut last = runners.pop().ok_or_else(|| internal!("no device"))?;
+    if let Some(faults) = faults {
+        last = faults.around(last)?;
+    }
+    let Some(group) = group else { return Ok(last) };
+    runners.push(last);
+    Ok(Box::new(RankRunners::start(runners, group, name)?))
 }
 
 fn scheduler_config(

@@ -1,5 +1,7 @@
 //! A device with a model on it, as the loop runs it. Made by `load`.
 
+use std::sync::Arc;
+
 use crate::device::cpu::memory::Promise;
 use crate::device::{BreakOnPurpose, Device};
 use crate::engine::step_loop::Runner;
@@ -13,8 +15,8 @@ pub(super) struct DeviceRunner<D: Device + BreakOnPurpose> {
     pub decoder: Decoder<D>,
     /// Steps that the device may have enqueued.
     pub depth: usize,
-    /// Of the memory that all this may take.
-    pub _promise: Option<Promise>,
+    /// Of the memory that all this may take, ranks together.
+    pub _promise: Option<Arc<Promise>>,
 }
 
 impl<D: Device + BreakOnPurpose> Runner for DeviceRunner<D> {
@@ -22,7 +24,7 @@ impl<D: Device + BreakOnPurpose> Runner for DeviceRunner<D> {
         self.depth
     }
 
-    fn install(&mut self, adapter_slot: AdapterSlotId, adapter: &Adapter) -> Result<()> {
+    fn install(&mut self, adapter_slot: AdapterSlotId, adapter: &Arc<Adapter>) -> Result<()> {
         self.decoder.install(&mut self.device, adapter_slot, adapter)
     }
 

@@ -1,8 +1,10 @@
 //! A device that breaks on purpose, for tests of everything above it: it fails, panics or stalls in
-//! the steps that a seed chooses. `assemble` puts it around the real one when model.json says
-//! `"additional_config": {"inject_faults": {…}}` **and** the server's environment has
-//! TRITON_VLLM_ALLOW_FAULTS=1; without the second the load is refused. It never changes a token.
+//! the steps that a seed chooses. `assemble` puts it around the real one, of ranks around the last,
+//! when model.json says `"additional_config": {"inject_faults": {…}}` **and** the server's
+//! environment has TRITON_VLLM_ALLOW_FAULTS=1; without the second the load is refused. It never
+//! changes a token.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -87,7 +89,7 @@ impl Runner for Faulty {
         self.runner.depth()
     }
 
-    fn install(&mut self, adapter_slot: AdapterSlotId, adapter: &Adapter) -> Result<()> {
+    fn install(&mut self, adapter_slot: AdapterSlotId, adapter: &Arc<Adapter>) -> Result<()> {
         self.runner.install(adapter_slot, adapter)
     }
 
@@ -131,7 +133,7 @@ mod tests {
             1
         }
 
-        fn install(&mut self, _: AdapterSlotId, _: &Adapter) -> Result<()> {
+        fn install(&mut self, _: AdapterSlotId, _: &Arc<Adapter>) -> Result<()> {
             Ok(())
         }
 

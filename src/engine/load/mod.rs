@@ -9,6 +9,7 @@
 //! | `files` | folders of model and tokenizer, local or from a hub, and what is read of them |
 //! | `sizes` | batch, pages and memory, judged before anything is taken |
 //! | `device_runner` | a device with a model on it, as the loop runs it |
+//! | `rank_runners` | several of them that share a model, as the loop runs one |
 //! | `start_threads` | the threads of an engine, and the channels between them |
 //! | `fault` | a device that breaks on purpose, for tests |
 
@@ -19,5 +20,6 @@ mod device_runner;
 mod fault;
 mod files;
 mod placement;
+mod rank_runners;
 mod sizes;
 mod start_threads;

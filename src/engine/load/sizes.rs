@@ -5,11 +5,11 @@ use super::args::EngineArgs;
 use crate::device::cpu::memory::{self, Promise};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
-use crate::device::{DType, DeviceInfo, DeviceKind, DeviceLimits};
+use crate::device::{DType, DeviceInfo, DeviceKind, DeviceLimits, KvShape, Rank};
 use crate::error::Result;
 use crate::invalid;
 use crate::model::budget::{self, PoolOptions, PoolSize};
-use crate::model::{ModelSpec, WeightSource};
+use crate::model::{ModelSpec, Shard, WeightSource};
 
 /// `max_num_seqs` at most.
 const SEQS_MAX: usize = 1 << 16;
@@ -17,13 +17,15 @@ const SEQS_MAX: usize = 1 << 16;
 const STEP_TOKENS_MAX: usize = 1 << 24;
 
 /// How a device's page pool is sized, and the memory that it was promised for all it holds. An
-/// encoder's pool has the pages that `limits` say, which take no memory.
+/// encoder's pool has the pages that `limits` say, which take no memory. The limits are a rank's,
+/// the memory that of all ranks.
 pub(super) type SizePool = fn(
     &DeviceInfo,
     &ModelSpec,
     &WeightSource,
     &PoolOptions,
     &DeviceLimits,
+    Rank,
 ) -> Result<(PoolSize, Option<Promise>)>;
 
 pub(super) fn cpu_pool(
@@ -32,8 +34,11 @@ pub(super) fn cpu_pool(
     weights: &WeightSource,
     options: &PoolOptions,
     limits: &DeviceLimits,
+    rank: Rank,
 ) -> Result<(PoolSize, Option<Promise>)> {
-    let held = budget::held(spec, weights, limits, DType::F32)?;
+    let held = budget::held(spec, weights, limits, DType::F32, rank)?.times(rank.of);
+    let kv = KvShape { kv_heads: limits.kv.kv_heads * rank.of, ..limits.kv.clone() };
+    let limits = &DeviceLimits { kv, ..limits.clone() };
     let (pool, promise) = memory::promise(|memory| {
         if !spec.family.encoder {
             return budget::cpu_pool(memory, &held, options, limits);
@@ -51,6 +56,7 @@ pub(super) fn gpu_pool(
     weights: &WeightSource,
     options: &PoolOptions,
     limits: &DeviceLimits,
+    _: Rank,
 ) -> Result<(PoolSize, Option<Promise>)> {
     if spec.family.encoder {
         return Ok((PoolSize { pages: limits.pages, available_bytes: 0 }, None));
@@ -144,7 +150,8 @@ pub(super) fn scheduled_tokens(
     Ok(tokens)
 }
 
-/// Everything the device must hold; the pool by arithmetic. `max_model_len: -1` takes what fits.
+/// Everything a device must hold that is this rank; the pool by arithmetic. `max_model_len: -1`
+/// takes what fits.
 pub(super) fn limits_of(
     spec: &ModelSpec,
     weights: &WeightSource,
@@ -152,6 +159,7 @@ pub(super) fn limits_of(
     info: &DeviceInfo,
     size_pool: SizePool,
     batch: BatchSizes,
+    rank: Rank,
 ) -> Result<(DeviceLimits, Option<Promise>)> {
     // An encoder keeps no K and V: a page is then the right to a slot and takes no memory.
     let page_size = if spec.family.encoder {
@@ -173,12 +181,12 @@ pub(super) fn limits_of(
         pages: 0,
         page_size,
         max_model_len: spec.max_model_len,
-        kv: spec.kv_shape(args.kv_cache_dtype)?,
+        kv: Shard::new(spec, rank)?.kv_shape(&spec.kv_shape(args.kv_cache_dtype)?),
     };
     if spec.family.encoder {
         limits.pages = 1 + slots;
     }
-    let (pool, promise) = size_pool(info, spec, weights, &options, &limits)?;
+    let (pool, promise) = size_pool(info, spec, weights, &options, &limits, rank)?;
     limits.pages = pool.pages;
     if args.fit_max_model_len && !spec.family.encoder {
         limits.max_model_len = budget::longest_request(&pool, page_size, spec.max_model_len);

@@ -13,7 +13,7 @@ impl StepLoop {
     pub(super) fn install_adapters(&mut self, plan: &StepPlan) -> Result<()> {
         for change in &plan.changes {
             if let SlotChange::Adapter { adapter_slot, adapter } = change {
-                self.runner.install(*adapter_slot, &*self.adapters.get(*adapter)?)?;
+                self.runner.install(*adapter_slot, &self.adapters.get(*adapter)?)?;
             }
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! The device with a model on it, as the loop sees it. Implemented by `load` over the real devices,
 //! by its faults, and by tests.
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::model::Adapter;
@@ -11,7 +13,7 @@ pub(crate) trait Runner: Send {
     /// Steps that may be enqueued before the first is collected.
     fn depth(&self) -> usize;
     /// Put an adapter into an adapter slot, for the steps enqueued from now on.
-    fn install(&mut self, adapter_slot: AdapterSlotId, adapter: &Adapter) -> Result<()>;
+    fn install(&mut self, adapter_slot: AdapterSlotId, adapter: &Arc<Adapter>) -> Result<()>;
     /// Enqueue a step up to its logits.
     fn forward(&mut self, plan: &StepPlan) -> Result<()>;
     /// End the enqueueing of that step: choose its tokens. Earlier steps may be collected between

@@ -12,9 +12,12 @@ impl<D: Device> Loader<'_, D> {
     pub(super) fn reserve_for_layer(&mut self, layer: &mut Layer<D::Weight>) -> Result<()> {
         let Some(options) = &self.spec.adapters else { return Ok(()) };
         let projections = lora::projections(self.spec);
-        for (linear, projection) in layer.linears_mut().into_iter().zip(&projections) {
+        let cuts = lora::cuts(self.spec, self.shard);
+        let linears = layer.linears_mut().into_iter().zip(&projections).zip(&cuts);
+        for ((linear, projection), cut) in linears {
             if let Some(linear) = linear.filter(|_| options.reaches(projection)) {
-                self.dev.adapt(&mut linear.weight, &projection.outputs, options.capacity)?;
+                let outputs = projection.outputs_of(cut);
+                self.dev.adapt(&mut linear.weight, &outputs, options.capacity)?;
             }
         }
         Ok(())
@@ -31,7 +34,8 @@ impl<D: Device> Loader<'_, D> {
             self.dev.adapt_table(embed, options.capacity)?;
         }
         if lora::reaches_head(self.spec) {
-            self.dev.adapt(head.unwrap_or(embed), &[self.spec.vocab_size], options.capacity)?;
+            let rows = self.shard.vocabulary.len();
+            self.dev.adapt(head.unwrap_or(embed), &[rows], options.capacity)?;
         }
         Ok(())
     }

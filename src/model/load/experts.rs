@@ -2,8 +2,8 @@
 //! tokens share. Part of `load`, which asks for it layer by layer.
 
 use super::linears;
-use super::loader::{dummy, Loader};
-use crate::device::{Device, Routing, Source, WeightKind};
+use super::loader::{dummy, Loader, Upload};
+use crate::device::{Device, Join, Routing, Source, WeightKind};
 use crate::error::Result;
 use crate::invalid;
 use crate::model::architectures::Mixture;
@@ -11,6 +11,7 @@ use crate::model::checkpoint::{Checkpoint, WeightSource};
 use crate::model::config::MixtureSpec;
 use crate::model::quant::unpack::{self, Values, Wanted};
 use crate::model::quant::{Format, LayerKind};
+use crate::model::shard::Cut;
 use crate::model::weights::{Experts, SharedExpert};
 
 impl<'a, D: Device> Loader<'a, D> {
@@ -25,21 +26,25 @@ impl<'a, D: Device> Loader<'a, D> {
         let routing = mixture.routing;
         let module = &self.mixture_name(layer, row);
         let router = [format!("{module}.{}", row.router)];
-        let router = self.linear(&router, &[routing.experts], hidden, false)?.weight;
+        let router = self.linear(&router, &[routing.experts], hidden, false, &Cut::Whole)?.weight;
 
         let [up_stack, down_stack] = row.stacks.map(|s| format!("{module}.{}.{s}", row.list));
         let named = |parts: &[&str]| -> Vec<String> {
             let each = |e| parts.iter().map(move |p| format!("{module}.{}.{e}.{p}", row.list));
             (0..routing.experts).flat_map(each).collect()
         };
-        let up = self.stack(&up_stack, &named(&row.gate_up), &routing, ffn, hidden)?;
-        let down = self.stack(&down_stack, &named(&[row.down]), &routing, hidden, ffn)?;
+        // One sum over ranks, of all that is added up: behind the shared expert, if there is one.
+        let shared = row.shared.as_ref().zip(mixture.shared_ffn);
+        let cut = self.shard.up(ffn, row.gate_up.len());
+        let up = self.stack(&up_stack, &named(&row.gate_up), &routing, ffn, hidden, &cut)?;
+        let cut = self.shard.down(ffn, shared.is_none());
+        let down = self.stack(&down_stack, &named(&[row.down]), &routing, hidden, ffn, &cut)?;
 
-        let shared = match row.shared.as_ref().zip(mixture.shared_ffn) {
+        let shared = match shared {
             Some((shared, ffn)) => {
                 let gate = self.gate(format!("{module}.{}", shared.gate))?;
                 let up = shared.gate_up.map(|name| format!("{module}.{name}"));
-                let mlp = self.mlp(&up, format!("{module}.{}", shared.down), ffn)?;
+                let mlp = self.mlp(&up, format!("{module}.{}", shared.down), ffn, false)?;
                 Some(SharedExpert { mlp, gate })
             }
             None => None,
@@ -67,6 +72,7 @@ impl<'a, D: Device> Loader<'a, D> {
         routing: &Routing,
         outputs: usize,
         inputs: usize,
+        cut: &Cut,
     ) -> Result<D::Weight> {
         let count = routing.experts;
         let gated = names.len() > count;
@@ -84,8 +90,17 @@ impl<'a, D: Device> Loader<'a, D> {
         };
 
         let kind = WeightKind::Experts { count, gated };
+        let values = self.part_of(values, LayerKind::Experts, &wanted, cut, count, false)?;
         let first = names.first().map(|name| format!("{name}.weight"));
-        self.upload(first.as_deref().unwrap_or(stack), kind, count * each, inputs, false, values)
+        self.upload(Upload {
+            name: first.as_deref().unwrap_or(stack),
+            kind,
+            outputs: count * cut.outputs(each),
+            inputs: cut.inputs(inputs),
+            transposed: false,
+            join: cut.join(),
+            values,
+        })
     }
 
     /// All experts in one tensor of 16 or 32 bits, which may become codes on the way.
@@ -153,6 +168,15 @@ impl<'a, D: Device> Loader<'a, D> {
         let values = self.values(LayerKind::Linear, &wanted, false)?;
         let values = unpack::plain(values)?;
         let name = format!("{}.weight", names[0]);
-        self.upload(&name, WeightKind::Vector, hidden, 1, true, values)
+        let several = self.shard.is_one_of_several();
+        self.upload(Upload {
+            name: &name,
+            kind: WeightKind::Vector,
+            outputs: hidden,
+            inputs: 1,
+            transposed: true,
+            join: if several { Join::Sum } else { Join::None },
+            values,
+        })
     }
 }

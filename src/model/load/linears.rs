@@ -2,15 +2,19 @@
 //! stacked and uploaded with their biases. Part of `load`, which calls it layer by layer; how a
 //! format's tensors become codes is `quant`'s affair.
 
-use super::loader::{dummy, Loader};
-use crate::device::{Device, HostTensor, QuantForm, QuantPart, Source, WeightKind};
+use std::ops::Range;
+
+use super::cut;
+use super::loader::{dummy, Loader, Upload};
+use crate::device::{Device, Join, QuantForm, ScaleOver, Source, WeightKind};
 use crate::error::{Error, Result};
-use crate::internal;
 use crate::model::architectures::Fused;
 use crate::model::checkpoint::{Checkpoint, StoredType, WeightSource};
 use crate::model::quant::unpack::{self, Values, Wanted};
-use crate::model::quant::{Format, LayerKind};
+use crate::model::quant::{Format, LayerKind, Packing};
+use crate::model::shard::Cut;
 use crate::model::weights::{Linear, Mlp};
+use crate::{internal, invalid};
 
 /// Behind a layer's name where its weight is, in any format.
 const WEIGHTS: [&str; 3] = ["weight", "weight_packed", "qweight"];
@@ -18,18 +22,22 @@ const WEIGHTS: [&str; 3] = ["weight", "weight_packed", "qweight"];
 const SCALES: [&str; 4] = ["weight_scale", "weight_scale_inv", "weight.quant_map", "SCB"];
 
 impl<'a, D: Device> Loader<'a, D> {
-    /// An MLP of width `ffn`; `up` names gate and up if it is gated.
+    /// An MLP of width `ffn`; `up` names gate and up if it is gated. `summed`: over ranks, else a
+    /// later op does that.
     pub(super) fn mlp(
         &mut self,
         up: &[String],
         down: String,
         ffn: usize,
+        summed: bool,
     ) -> Result<Mlp<D::Weight>> {
         let hidden = self.spec.hidden;
         let bias = self.spec.mlp_bias;
         let outputs = if self.spec.family.gated { &[ffn, ffn][..] } else { &[ffn] };
-        let up = self.linear(up, outputs, hidden, bias)?;
-        Ok(Mlp { up, down: self.linear(&[down], &[hidden], ffn, bias)? })
+        let cut = self.shard.up(ffn, outputs.len());
+        let up = self.linear(up, outputs, hidden, bias, &cut)?;
+        let cut = self.shard.down(ffn, summed);
+        Ok(Mlp { up, down: self.linear(&[down], &[hidden], ffn, bias, &cut)? })
     }
 
     /// `names` stacked along the outputs (without `.weight`); if fewer than `outputs`, the first
@@ -40,6 +48,7 @@ impl<'a, D: Device> Loader<'a, D> {
         outputs: &[usize],
         inputs: usize,
         bias: bool,
+        cut: &Cut,
     ) -> Result<Linear<D::Weight>> {
         let total: usize = outputs.iter().sum();
         let parts = outputs.len();
@@ -51,20 +60,46 @@ impl<'a, D: Device> Loader<'a, D> {
         let wanted = Wanted { names, outputs, inputs };
         let mut values = self.values(LayerKind::Linear, &wanted, transposed)?;
         if split {
-            values.source = self.by_head(values.source, values.form.as_ref());
+            values.source = self.by_head(values.source, values.form.as_ref())?;
         }
         let name = format!("{}.weight", names[0]);
-        let weight = self.upload(&name, kind, total, inputs, transposed, values)?;
+        let values = self.part_of(values, LayerKind::Linear, &wanted, cut, 1, transposed)?;
+        let weight = self.upload(Upload {
+            name: &name,
+            kind,
+            outputs: cut.outputs(total),
+            inputs: cut.inputs(inputs),
+            transposed,
+            join: cut.join(),
+            values,
+        })?;
+
         let biases: Vec<String> = names.iter().map(|name| format!("{name}.bias")).collect();
         if !bias {
             self.refuse_biases(&biases)?;
             return Ok(Linear { weight, bias: None });
         }
 
-        let values = self.parts(&biases, outputs, 1, false)?.unwrap_or(Source::Constant(0.0));
-        let values = if split { self.by_head(values, None) } else { values };
-        let values = Values::plain(values);
-        let bias = self.upload(&biases[0], WeightKind::Vector, total, 1, false, values)?;
+        // Ranks with some of the inputs add up what they have: one of them has the bias.
+        if matches!(cut, Cut::Inputs { .. }) && self.shard.rank.index != 0 {
+            return Ok(Linear { weight, bias: None });
+        }
+        let mut source = self.parts(&biases, outputs, 1, false)?.unwrap_or(Source::Constant(0.0));
+        if split {
+            source = self.by_head(source, None)?;
+        }
+        if matches!(cut, Cut::Outputs(_)) {
+            source = cut::outputs(source, None, &cut.rows(1), false)?;
+        }
+        let bias = self.upload(Upload {
+            name: &biases[0],
+            kind: WeightKind::Vector,
+            outputs: cut.outputs(total),
+            inputs: 1,
+            transposed: false,
+            join: Join::None,
+            values: Values::plain(source),
+        })?;
         Ok(Linear { weight, bias: Some(bias) })
     }
 
@@ -75,7 +110,16 @@ impl<'a, D: Device> Loader<'a, D> {
         let wanted = Wanted { names: &names, outputs: &[vocab], inputs: width };
         let values = self.values(LayerKind::Head, &wanted, false)?;
         let name = format!("{name}.weight");
-        self.upload(&name, WeightKind::Linear, vocab, width, false, values)
+        let values = self.rows_of_vocabulary(values, width)?;
+        self.upload(Upload {
+            name: &name,
+            kind: WeightKind::Linear,
+            outputs: self.shard.vocabulary.len(),
+            inputs: width,
+            transposed: false,
+            join: self.shard.vocabulary_join(),
+            values,
+        })
     }
 
     /// The values of these parts, in the format that the scheme says.
@@ -170,30 +214,111 @@ impl<'a, D: Device> Loader<'a, D> {
     }
 
     /// Rows of q, k, v of head 0, of head 1, ... as parts in the order q, k, v.
-    fn by_head(&self, source: Source<'a>, form: Option<&QuantForm>) -> Source<'a> {
+    fn by_head(&self, source: Source<'a>, form: Option<&QuantForm>) -> Result<Source<'a>> {
         let (heads, d) = (self.spec.heads, self.spec.head_dim);
         let order = (0..3).flat_map(|part| (0..heads).map(move |head| (3 * head + part) * d));
-        match (source, form) {
-            (Source::Parts(parts), _) => {
-                let cut = |whole: &HostTensor<'a>| -> Vec<_> {
-                    order.clone().map(|row| rows_of(whole, row, d)).collect()
-                };
-                Source::Parts(parts.iter().flat_map(cut).collect())
+        let rows: Vec<_> = order.map(|row| row..row + d).collect();
+        cut::outputs(source, form, &rows, false)
+    }
+
+    /// The rank's part of the values of `count` matrices, one below the other, each cut alike.
+    ///
+    /// # Errors
+    /// InvalidArgument: inputs that are no whole number of groups.
+    pub(super) fn part_of(
+        &self,
+        values: Values<'a>,
+        kind: LayerKind,
+        wanted: &Wanted,
+        cut: &Cut,
+        count: usize,
+        transposed: bool,
+    ) -> Result<Values<'a>> {
+        match cut {
+            Cut::Whole => Ok(values),
+            Cut::Outputs(_) => {
+                let Values { form, source } = values;
+                let source = self.of_rank(source);
+                let source = cut::outputs(source, form.as_ref(), &cut.rows(count), transposed)?;
+                Ok(Values { form, source })
             }
-            (Source::Quantise { parts, over }, _) => {
-                let cut = |whole: &HostTensor<'a>| -> Vec<_> {
-                    order.clone().map(|row| rows_of(whole, row, d)).collect()
-                };
-                Source::Quantise { parts: parts.iter().flat_map(cut).collect(), over }
+            Cut::Inputs { range, .. } => {
+                let Values { form, source } = self.in_order(values, kind, wanted)?;
+                if let Some(form) = &form {
+                    self.judge_groups(form, kind, wanted, range)?;
+                }
+
+                let values = Values { form, source: self.of_rank(source) };
+                cut::inputs(values, range, wanted.inputs, transposed)
             }
-            (Source::Codes { parts, order: inputs }, Some(form)) => {
-                let cut = |whole: &QuantPart<'a>| -> Vec<_> {
-                    order.clone().map(|row| codes_of(whole, form, row, d)).collect()
-                };
-                Source::Codes { parts: parts.iter().flat_map(cut).collect(), order: inputs }
-            }
-            (other, _) => other,
         }
+    }
+
+    /// Codes whose inputs lie in an order of their own, unpacked: a part of the inputs is a part of
+    /// every group.
+    fn in_order(&self, values: Values<'a>, kind: LayerKind, wanted: &Wanted) -> Result<Values<'a>> {
+        let ordered = match (&values.source, self.format) {
+            (Source::Codes { order, .. }, _) => !order.is_empty(),
+            (_, WeightSource::Files(checkpoint)) if self.shapes_only => {
+                match self.format_of(kind, wanted)? {
+                    Some(format) => unpack::is_ordered(checkpoint, &format, wanted)?,
+                    None => false,
+                }
+            }
+            _ => false,
+        };
+        if !ordered {
+            return Ok(values);
+        }
+        if self.shapes_only {
+            return Ok(Values::plain(values.source));
+        }
+        tracing::warn!(
+            "{}: its inputs are in an order of their own (desc_act), of which no rank has whole \
+             groups: it is unpacked to 16 bits",
+            first(wanted)
+        );
+        unpack::plain(values)
+    }
+
+    /// A rank's inputs must be whole groups. The texts are vLLM's.
+    fn judge_groups(
+        &self,
+        form: &QuantForm,
+        kind: LayerKind,
+        wanted: &Wanted,
+        inputs: &Range<usize>,
+    ) -> Result<()> {
+        let group = form.group;
+        let count = inputs.len();
+        let whole = |at: usize| at == wanted.inputs || at.is_multiple_of(group);
+        if group >= wanted.inputs || whole(inputs.start) && whole(inputs.end) {
+            return Ok(());
+        }
+
+        let of_blocks = |over| over == ScaleOver::Block;
+        let text = match self.format_of(kind, wanted)? {
+            Some(Format::Packed { packing: Packing::Awq, .. }) => {
+                "The input size is not aligned with the quantized weight shape. This can be caused \
+                 by too large tensor parallel size."
+                    .to_string()
+            }
+            Some(Format::Bytes { over, .. } | Format::Online { over, .. }) if of_blocks(over) => {
+                let what = match kind {
+                    LayerKind::Experts => "The input_size of down's weight",
+                    _ => "Weight input_size_per_partition",
+                };
+                format!(
+                    "{what} = {count} is not divisible by weight quantization block_k = {group}."
+                )
+            }
+            _ => format!(
+                "Weight input_size_per_partition={count} is not divisible by group_size={group}. \
+                 This happens when tensor_parallel_size splits the layer input into shards that \
+                 are not a whole number of quant groups. Consider reducing tensor_parallel_size."
+            ),
+        };
+        Err(invalid!("{}: {text}", first(wanted)))
     }
 }
 
@@ -214,31 +339,6 @@ pub(super) fn has(checkpoint: &Checkpoint, name: &str) -> bool {
     WEIGHTS.iter().any(|weight| checkpoint.contains(&format!("{name}.{weight}")))
 }
 
-/// `count` rows of a tensor, from `row` on.
-fn rows_of<'a>(whole: &HostTensor<'a>, row: usize, count: usize) -> HostTensor<'a> {
-    let row_bytes = whole.cols * whole.dtype.bytes();
-    let bytes = whole.bytes.slice(row * row_bytes..(row + count) * row_bytes);
-    HostTensor { rows: count, bytes, ..whole.clone() }
-}
-
-/// The same of codes.
-fn codes_of<'a>(
-    whole: &QuantPart<'a>,
-    form: &QuantForm,
-    row: usize,
-    count: usize,
-) -> QuantPart<'a> {
-    let row_bytes = form.codes.row_bytes(whole.cols);
-    let groups = form.groups(whole.cols);
-    let of_groups = |all: &[f32]| match all {
-        [] => Vec::new(),
-        all => all[row * groups..(row + count) * groups].to_vec(),
-    };
-    QuantPart {
-        rows: count,
-        cols: whole.cols,
-        codes: whole.codes.slice(row * row_bytes..(row + count) * row_bytes),
-        scales: of_groups(&whole.scales),
-        offsets: of_groups(&whole.offsets),
-    }
-}
+#[cfg(test)]
+#[path = "linears_tests.rs"]
+mod tests;

@@ -1,15 +1,17 @@
 //! Tensors of a checkpoint by their names: stacked, put in order, scaled or made up, and uploaded.
 //! The part of `load` that its other files are made of; it knows no layer.
 
+use super::cut;
 use crate::device::cpu::workers::Workers;
 use crate::device::{
-    Bytes, DType, Device, HostTensor, Norm, NormKind, Source, WeightDesc, WeightKind,
+    Bytes, DType, Device, HostTensor, Join, Norm, NormKind, Source, WeightDesc, WeightKind,
 };
 use crate::error::Result;
 use crate::model::architectures::Names;
 use crate::model::checkpoint::WeightSource;
 use crate::model::config::ModelSpec;
 use crate::model::quant::unpack::Values;
+use crate::model::shard::{Cut, Shard};
 
 /// What stands in front of every name but the head's: the first of the row's prefixes under which
 /// there is a table of tokens.
@@ -25,9 +27,24 @@ pub(super) fn prefix_of(spec: &ModelSpec, source: &WeightSource) -> &'static str
     found.or(prefixes.first()).copied().unwrap_or("")
 }
 
+/// A weight that a device is to have.
+pub(super) struct Upload<'n, 'v> {
+    /// The checkpoint's, of the first part.
+    pub name: &'n str,
+    pub kind: WeightKind,
+    /// That the rank holds, as `values` are.
+    pub outputs: usize,
+    pub inputs: usize,
+    pub transposed: bool,
+    pub join: Join,
+    pub values: Values<'v>,
+}
+
 /// A load under way.
 pub(super) struct Loader<'a, D> {
     pub spec: &'a ModelSpec,
+    /// What of it `dev` holds.
+    pub shard: &'a Shard,
     pub format: &'a WeightSource,
     /// The device only counts: no tensor is read but those that decide how others are held.
     pub shapes_only: bool,
@@ -50,27 +67,86 @@ impl<'a, D: Device> Loader<'a, D> {
         format!("{}{}.{i}.{name}", self.prefix, self.names.layers)
     }
 
-    /// A table of `rows` vectors.
-    pub(super) fn table(
-        &mut self,
-        name: &str,
-        kind: WeightKind,
-        rows: usize,
-        width: usize,
-    ) -> Result<D::Weight> {
+    /// A table of `rows` vectors, all of it.
+    pub(super) fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<D::Weight> {
+        let (name, values) = self.table_values(name, rows, width)?;
+        self.upload(Upload {
+            name: &name,
+            kind: WeightKind::Table,
+            outputs: rows,
+            inputs: width,
+            transposed: false,
+            join: Join::None,
+            values,
+        })
+    }
+
+    /// The table of tokens, as far as the rank holds it.
+    pub(super) fn token_table(&mut self, name: &str, kind: WeightKind) -> Result<D::Weight> {
+        let width = self.spec.embed_width;
+        let (name, values) = self.table_values(name, self.spec.vocab_size, width)?;
+        let values = self.rows_of_vocabulary(values, width)?;
+        self.upload(Upload {
+            name: &name,
+            kind,
+            outputs: self.shard.vocabulary.len(),
+            inputs: width,
+            transposed: false,
+            join: self.shard.vocabulary_join(),
+            values,
+        })
+    }
+
+    fn table_values(&self, name: &str, rows: usize, width: usize) -> Result<(String, Values<'a>)> {
         let name = format!("{}.weight", self.name(name));
         let parts = self.parts(std::slice::from_ref(&name), &[rows], width, false)?;
         let values = Values::plain(parts.unwrap_or_else(|| dummy(&name, width)));
-        self.upload(&name, kind, rows, width, false, values)
+        Ok((name, values))
     }
 
-    /// A norm over `width` elements, its weight and bias times `scale`.
-    pub(super) fn norm(&mut self, name: &str, width: usize, scale: f32) -> Result<Norm<D::Weight>> {
+    /// Of a weight with a row for each token those that the rank holds, zeros behind the last.
+    pub(super) fn rows_of_vocabulary(
+        &self,
+        values: Values<'a>,
+        width: usize,
+    ) -> Result<Values<'a>> {
+        if !self.shard.is_one_of_several() {
+            return Ok(values);
+        }
+        let Values { form, source } = values;
+        let source = self.of_rank(source);
+        let held = self.shard.vocabulary_held(self.spec);
+        let source = cut::outputs(source, form.as_ref(), &[held], false)?;
+        let source = cut::padded(source, form.as_ref(), self.shard.vocabulary.len(), width);
+        Ok(Values { form, source })
+    }
+
+    /// Dummy values that are another part of a weight on each rank.
+    pub(super) fn of_rank(&self, source: Source<'a>) -> Source<'a> {
+        const APART: u64 = 0x9e37_79b9_7f4a_7c15;
+        match source {
+            Source::Dummy { seed, scale } => {
+                let rank = self.shard.rank.index as u64;
+                Source::Dummy { seed: seed.wrapping_add(rank.wrapping_mul(APART)), scale }
+            }
+            other => other,
+        }
+    }
+
+    /// A norm over `width` elements, its weight and bias times `scale`. One that is cut is over
+    /// those of all ranks.
+    pub(super) fn norm(
+        &mut self,
+        name: &str,
+        width: usize,
+        scale: f32,
+        cut: &Cut,
+    ) -> Result<Norm<D::Weight>> {
         let kind = self.spec.family.norm;
         let neutral = if kind == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
-        let weight = self.vector(format!("{name}.weight"), width, neutral, scale)?;
+        let weight = self.vector(format!("{name}.weight"), width, neutral, scale, cut)?;
         let bias = match kind {
-            NormKind::Layer => Some(self.vector(format!("{name}.bias"), width, 0.0, scale)?),
+            NormKind::Layer => Some(self.vector(format!("{name}.bias"), width, 0.0, scale, cut)?),
             NormKind::Rms | NormKind::RmsPlusOne => None,
         };
         Ok(Norm { kind, eps: self.spec.norm_eps, weight, bias })
@@ -83,6 +159,7 @@ impl<'a, D: Device> Loader<'a, D> {
         width: usize,
         neutral: f32,
         scale: f32,
+        cut: &Cut,
     ) -> Result<D::Weight> {
         let parts = if self.spec.norm_affine {
             self.parts(std::slice::from_ref(&name), &[width], 1, false)?
@@ -102,7 +179,22 @@ impl<'a, D: Device> Loader<'a, D> {
             Some(parts) => parts,
             None => Source::Constant(neutral * scale),
         };
-        self.upload(&name, WeightKind::Vector, width, 1, false, Values::plain(source))
+        let mut join = Join::None;
+        let source = if *cut == Cut::Whole {
+            source
+        } else {
+            join = Join::Sum;
+            cut::outputs(source, None, &cut.rows(1), false)?
+        };
+        self.upload(Upload {
+            name: &name,
+            kind: WeightKind::Vector,
+            outputs: cut.outputs(width),
+            inputs: 1,
+            transposed: false,
+            join,
+            values: Values::plain(source),
+        })
     }
 
     /// The tensors of these names from the checkpoint; None when there is none (dummy).
@@ -135,15 +227,8 @@ impl<'a, D: Device> Loader<'a, D> {
     }
 
     /// Give a weight to the device.
-    pub(super) fn upload(
-        &mut self,
-        name: &str,
-        kind: WeightKind,
-        outputs: usize,
-        inputs: usize,
-        transposed: bool,
-        values: Values<'_>,
-    ) -> Result<D::Weight> {
+    pub(super) fn upload(&mut self, upload: Upload<'_, '_>) -> Result<D::Weight> {
+        let Upload { name, kind, outputs, inputs, transposed, join, values } = upload;
         let dtype = match kind {
             WeightKind::Vector => DType::F32,
             _ => self.spec.dtype,
@@ -156,6 +241,7 @@ impl<'a, D: Device> Loader<'a, D> {
             dtype,
             quant: values.form,
             transposed,
+            join,
             source: values.source,
         })
     }

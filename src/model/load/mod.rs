@@ -6,11 +6,13 @@
 //! |---|---|
 //! | `loader` | tensors by name, stacked, scaled, made up, uploaded |
 //! | `linears` | linears, plain or quantised |
+//! | `cut` | a rank's part of values |
 //! | `kv_scales` | scales of K and V in pages of eight bits |
 //! | `experts` | a mixture of experts |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
 
 mod adapters;
+mod cut;
 mod experts;
 mod kv_scales;
 mod linears;
@@ -19,25 +21,28 @@ mod loader;
 use super::architectures::{Positions, QkNorm};
 use super::checkpoint::WeightSource;
 use super::config::{ModelSpec, NormOrder};
+use super::shard::{Cut, Shard};
 use super::weights::{FeedForward, Layer, PositionTable, QkNorms, Weights};
-use crate::device::cpu::workers::Workers;
-use crate::device::{Bytes, DType, Device, HostTensor, Norm, Source, WeightKind};
+use crate::device::cpu::workers::{self, Workers};
+use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
 pub use kv_scales::kv_scales;
-use loader::{prefix_of, Loader};
+use loader::{prefix_of, Loader, Upload};
 
-/// Upload everything. Dummy weights depend on the tensors' names and shapes only.
+/// Upload everything that the shard holds. Dummy weights depend on the tensors' names and shapes
+/// only, and on the rank.
 ///
 /// # Errors
 /// A tensor that is missing or has another shape or dtype (one line naming file and tensor); out of
 /// memory on the device.
 pub fn load<D: Device>(
     spec: &ModelSpec,
+    shard: &Shard,
     format: &WeightSource,
     dev: &mut D,
 ) -> Result<Weights<D::Weight>> {
-    load_as(spec, format, dev, false)
+    load_as(spec, shard, format, dev, false)
 }
 
 /// The same for a device that only counts: every weight has the shape and form that it would have,
@@ -47,25 +52,31 @@ pub fn load<D: Device>(
 /// As `load`, as far as names, types and shapes tell.
 pub fn load_shapes<D: Device>(
     spec: &ModelSpec,
+    shard: &Shard,
     format: &WeightSource,
     dev: &mut D,
 ) -> Result<Weights<D::Weight>> {
-    load_as(spec, format, dev, true)
+    load_as(spec, shard, format, dev, true)
 }
 
 fn load_as<D: Device>(
     spec: &ModelSpec,
+    shard: &Shard,
     format: &WeightSource,
     dev: &mut D,
     shapes_only: bool,
 ) -> Result<Weights<D::Weight>> {
     let names = &spec.family.names;
     let prefix = prefix_of(spec, format);
-    let workers = match (format, &spec.quant) {
-        (WeightSource::Files(_), Some(_)) if !shapes_only => Some(Workers::new(0, "unpack")?),
+    let unpackers = match (format, &spec.quant) {
+        (WeightSource::Files(_), Some(_)) if !shapes_only => {
+            // Ranks load at the same time.
+            let threads = (workers::cores() / shard.rank.of).max(1);
+            Some(Workers::new(threads, "unpack")?)
+        }
         _ => None,
     };
-    Loader { spec, format, shapes_only, workers, dev, prefix, names }.weights()
+    Loader { spec, shard, format, shapes_only, workers: unpackers, dev, prefix, names }.weights()
 }
 
 impl<D: Device> Loader<'_, D> {
@@ -76,11 +87,17 @@ impl<D: Device> Loader<'_, D> {
 
         // The table of tokens and the head, which may be the same weight.
         let kind = if spec.tied { WeightKind::TableAndLinear } else { WeightKind::Table };
-        let mut embed = self.table(names.embed, kind, spec.vocab_size, width)?;
+        let mut embed = self.token_table(names.embed, kind)?;
         let mut head = if spec.tied || pools { None } else { Some(self.head()?) };
         self.reserve_for_tokens(&mut embed, head.as_mut())?;
         let head_bias = if spec.family.head_bias && !pools {
-            Some(self.vector(format!("{}.bias", names.head), spec.vocab_size, 0.0, 1.0)?)
+            Some(self.vector(
+                format!("{}.bias", names.head),
+                spec.vocab_size,
+                0.0,
+                1.0,
+                &Cut::Whole,
+            )?)
         } else {
             None
         };
@@ -89,8 +106,10 @@ impl<D: Device> Loader<'_, D> {
         let mut project_out = None;
         if let Some((before, after)) = names.project.filter(|_| width != spec.hidden) {
             let (before, after) = (self.name(before), self.name(after));
-            project_in = Some(self.linear(&[before], &[spec.hidden], width, false)?.weight);
-            project_out = Some(self.linear(&[after], &[width], spec.hidden, false)?.weight);
+            project_in =
+                Some(self.linear(&[before], &[spec.hidden], width, false, &Cut::Whole)?.weight);
+            project_out =
+                Some(self.linear(&[after], &[width], spec.hidden, false, &Cut::Whole)?.weight);
         }
 
         let positions = match spec.family.positions {
@@ -104,7 +123,7 @@ impl<D: Device> Loader<'_, D> {
             NormOrder::Before => self.layer_norm(0, names.attn_norm)?,
             NormOrder::After => {
                 let name = names.embed_norm.map(|name| self.name(name));
-                name.map(|name| self.norm(&name, spec.hidden, 1.0)).transpose()?
+                name.map(|name| self.norm(&name, spec.hidden, 1.0, &Cut::Whole)).transpose()?
             }
             NormOrder::HeadOnly => None,
         };
@@ -115,13 +134,15 @@ impl<D: Device> Loader<'_, D> {
 
     fn layer(&mut self, i: usize) -> Result<Layer<D::Weight>> {
         let (spec, names) = (self.spec, self.names);
+        let shard = self.shard;
         let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
 
         let qkv: Vec<String> = names.qkv.iter().map(|name| self.layer_name(i, name)).collect();
-        let qkv = self.linear(&qkv, &[q, kv, kv], spec.hidden, spec.qkv_bias)?;
+        let qkv = self.linear(&qkv, &[q, kv, kv], spec.hidden, spec.qkv_bias, &shard.qkv(spec))?;
         let qk_norms = self.qk_norms(i, q, kv)?;
         let out = self.layer_name(i, names.attn_out);
-        let attn_out = self.linear(&[out], &[spec.hidden], q, spec.out_bias)?;
+        let cut = shard.attn_out(spec);
+        let attn_out = self.linear(&[out], &[spec.hidden], q, spec.out_bias, &cut)?;
         let feed_forward = self.feed_forward(i)?;
 
         // What each sublayer is followed by: the norm in front of the next one, or its own.
@@ -154,38 +175,40 @@ impl<D: Device> Loader<'_, D> {
         }
         let up: Vec<String> = names.up.iter().map(|name| self.layer_name(i, name)).collect();
         let down = self.layer_name(i, names.down);
-        Ok(FeedForward::Mlp(self.mlp(&up, down, spec.ffn)?))
+        Ok(FeedForward::Mlp(self.mlp(&up, down, spec.ffn, true)?))
     }
 
     fn qk_norms(&mut self, i: usize, q: usize, kv: usize) -> Result<Option<QkNorms<D::Weight>>> {
-        let d = self.spec.head_dim;
-        let (q_name, k_name, q, kv) = match self.names.qk_norm {
+        let (spec, shard) = (self.spec, self.shard);
+        let d = spec.head_dim;
+        let (q_name, k_name, q, kv, cuts) = match self.names.qk_norm {
             QkNorm::None => return Ok(None),
-            QkNorm::PerHead(q_name, k_name) => (q_name, k_name, d, d),
-            QkNorm::Whole(q_name, k_name) => (q_name, k_name, q, kv),
+            QkNorm::PerHead(q_name, k_name) => (q_name, k_name, d, d, [Cut::Whole, Cut::Whole]),
+            QkNorm::Whole(q_name, k_name) => {
+                (q_name, k_name, q, kv, [shard.q_norm(spec), shard.k_norm(spec)])
+            }
         };
-        let q = self.norm(&self.layer_name(i, q_name), q, 1.0)?;
-        let k = self.norm(&self.layer_name(i, k_name), kv, 1.0)?;
+        let q = self.norm(&self.layer_name(i, q_name), q, 1.0, &cuts[0])?;
+        let k = self.norm(&self.layer_name(i, k_name), kv, 1.0, &cuts[1])?;
         Ok(Some(QkNorms { q, k }))
     }
 
     fn layer_norm(&mut self, i: usize, name: Option<&str>) -> Result<Option<Norm<D::Weight>>> {
         let name = name.map(|name| self.layer_name(i, name));
-        name.map(|name| self.norm(&name, self.spec.hidden, 1.0)).transpose()
+        name.map(|name| self.norm(&name, self.spec.hidden, 1.0, &Cut::Whole)).transpose()
     }
 
     fn final_norm(&mut self) -> Result<Norm<D::Weight>> {
         let name = self.name(self.names.final_norm);
-        self.norm(&name, self.spec.hidden, self.spec.logit_scale)
+        self.norm(&name, self.spec.hidden, self.spec.logit_scale, &Cut::Whole)
     }
 
     /// The table of positions; to each row the vector of token type 0 is added, if there is one.
     fn position_table(&mut self, name: &str, rows: usize) -> Result<D::Weight> {
         let width = self.spec.hidden;
-        let kind = WeightKind::Table;
         let types = self.names.token_types.filter(|_| !self.shapes_only);
         let (WeightSource::Files(checkpoint), Some(types)) = (self.format, types) else {
-            return self.table(name, kind, rows, width);
+            return self.table(name, rows, width);
         };
         let name = format!("{}.weight", self.name(name));
         let table = checkpoint.tensor(&name, rows, width)?;
@@ -199,7 +222,15 @@ impl<D: Device> Loader<'_, D> {
         let cols = width;
         let bytes = Bytes::InMemory(&bytes);
         let source = Source::Parts(vec![HostTensor { dtype, rows, cols, bytes }]);
-        self.upload(&name, kind, rows, width, false, Values::plain(source))
+        self.upload(Upload {
+            name: &name,
+            kind: WeightKind::Table,
+            outputs: rows,
+            inputs: width,
+            transposed: false,
+            join: Join::None,
+            values: Values::plain(source),
+        })
     }
 
     /// The head stands outside of the prefix, or under the language model's.

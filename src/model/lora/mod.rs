@@ -15,17 +15,19 @@ mod names;
 mod peft_config;
 mod projections;
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::checkpoint::Checkpoint;
 use super::config::{AdapterOptions, ModelSpec};
-use crate::device::{AdapterPart, DType, HostTensor, TablePart};
+use super::shard::{Cut, Shard};
+use crate::device::{AdapterPart, Bytes, DType, HostTensor, TablePart};
 use crate::error::Result;
 use crate::invalid;
 use names::{added_tokens, Target, A, B, TABLE_A, TABLE_B};
 use peft_config::PeftConfig;
 pub use projections::{
-    projections, reaches_embed, reaches_head, takes_adapters, Projection, PROJECTIONS,
+    cuts, projections, reaches_embed, reaches_head, takes_adapters, Projection, PROJECTIONS,
 };
 
 /// One part's matrices, in the model's type.
@@ -104,26 +106,81 @@ impl Adapter {
         Adapter { layers, embed: None, head: None, dtype: spec.dtype }
     }
 
-    /// What it does to the table of tokens; None: nothing.
-    pub fn embed(&self) -> Option<TablePart<'_>> {
-        let LowRank { rank, inputs: tokens, outputs: width, a, b } = self.embed.as_ref()?;
+    /// What it does to the rank's rows of the table of tokens; None: nothing.
+    ///
+    /// # Errors
+    /// Unavailable: no memory for the rank's part.
+    pub fn embed(&self, shard: &Shard) -> Result<Option<TablePart<'_>>> {
+        let Some(LowRank { rank, inputs: tokens, outputs: width, a, b }) = &self.embed else {
+            return Ok(None);
+        };
         let dtype = self.dtype;
-        Some(TablePart {
-            a: HostTensor { dtype, rows: *tokens, cols: *rank, bytes: a.into() },
-            b: HostTensor { dtype, rows: *rank, cols: *width, bytes: b.into() },
-        })
+        // Rows of a matrix are columns of one line.
+        let a = HostTensor { dtype, rows: 1, cols: tokens * rank, bytes: a.into() };
+        let b = HostTensor { dtype, rows: *rank, cols: *width, bytes: b.into() };
+        let held = shard.vocabulary.start * rank..shard.vocabulary.end * rank;
+        let a = columns(&a, std::slice::from_ref(&held))?;
+        let a = HostTensor { rows: shard.vocabulary.len(), cols: *rank, ..a };
+        Ok(Some(TablePart { a, b }))
     }
 
-    /// What it does to the head; None: nothing.
-    pub fn head(&self) -> Option<AdapterPart<'_>> {
-        self.head.as_ref().map(|low| low.part(self.dtype))
+    /// What it does to the rank's rows of the head; None: nothing.
+    ///
+    /// # Errors
+    /// As `embed`.
+    pub fn head(&self, shard: &Shard) -> Result<Option<AdapterPart<'_>>> {
+        let Some(low) = &self.head else { return Ok(None) };
+        let AdapterPart { a, b } = low.part(self.dtype);
+        let b = columns(&b, std::slice::from_ref(&shard.vocabulary))?;
+        Ok(Some(AdapterPart { a, b }))
     }
 
-    /// What it does to one projection of a layer; None: nothing.
-    pub fn parts(&self, layer: usize, projection: usize) -> Vec<Option<AdapterPart<'_>>> {
-        let lows = self.layers[layer][projection].iter();
-        lows.map(|low| low.as_ref().map(|low| low.part(self.dtype))).collect()
+    /// What it does to a rank's part of one projection of a layer, part by part; None: nothing.
+    ///
+    /// # Errors
+    /// As `embed`.
+    pub fn parts(
+        &self,
+        layer: usize,
+        projection: usize,
+        cut: &Cut,
+    ) -> Result<Vec<Option<AdapterPart<'_>>>> {
+        let lows = &self.layers[layer][projection];
+        let parts = lows.iter().enumerate().map(|(n, low)| {
+            let Some(low) = low else { return Ok(None) };
+            let AdapterPart { a, b } = low.part(self.dtype);
+            Ok(Some(match cut {
+                Cut::Whole => AdapterPart { a, b },
+                Cut::Inputs { range, .. } => AdapterPart { a: a.columns(range.clone()), b },
+                Cut::Outputs(slices) if slices.len() == lows.len() => {
+                    AdapterPart { a, b: b.columns(slices[n].range.clone()) }
+                }
+                Cut::Outputs(_) => AdapterPart { a, b: columns(&b, &cut.rows(1))? },
+            }))
+        });
+        parts.collect()
     }
+}
+
+/// Some columns of a tensor side by side; zeros where they lie behind its last one.
+fn columns<'a>(whole: &HostTensor<'a>, ranges: &[Range<usize>]) -> Result<HostTensor<'a>> {
+    let all = 0..whole.cols;
+    if ranges == std::slice::from_ref(&all) {
+        return Ok(whole.clone());
+    }
+    let size = whole.dtype.bytes();
+    let bytes = whole.bytes.load()?;
+    let mut picked = Vec::new();
+    for row in bytes.chunks_exact((whole.cols * size).max(1)) {
+        for range in ranges {
+            let held = range.start.min(whole.cols) * size..range.end.min(whole.cols) * size;
+            let zeros = range.len() * size - held.len();
+            picked.extend_from_slice(&row[held]);
+            picked.resize(picked.len() + zeros, 0);
+        }
+    }
+    let cols = ranges.iter().map(Range::len).sum();
+    Ok(HostTensor { cols, bytes: Bytes::Shared(picked.into()), ..whole.clone() })
 }
 
 /// Rows of a table that is longer than the model's.

@@ -6,6 +6,7 @@
 
 use crate::model::architectures::Fused;
 use crate::model::config::{AdapterOptions, ModelSpec};
+use crate::model::shard::{Cut, Shard, Slice};
 
 /// One linear of each layer as adapters see it: of one part, or of several that are stacked along
 /// the outputs.
@@ -21,6 +22,20 @@ pub struct Projection {
     pub(super) by_head: bool,
     /// What the Python backend calls all parts together.
     packed: &'static str,
+}
+
+impl Projection {
+    /// Outputs of each part that a rank holds.
+    pub fn outputs_of(&self, cut: &Cut) -> Vec<usize> {
+        match cut {
+            Cut::Outputs(slices) if slices.len() == self.outputs.len() => {
+                slices.iter().map(|Slice { range, .. }| range.len()).collect()
+            }
+            // All parts are one.
+            Cut::Outputs(_) => vec![cut.outputs(0)],
+            Cut::Whole | Cut::Inputs { .. } => self.outputs.clone(),
+        }
+    }
 }
 
 /// How many matrices of a layer take adapters: q|k|v, attention's output, gate|up, down.
@@ -52,6 +67,12 @@ pub fn projections(spec: &ModelSpec) -> [Projection; PROJECTIONS] {
         projection(names.up, up, spec.hidden, "gate_up_proj"),
         projection(one(&names.down), vec![spec.hidden], spec.ffn, ""),
     ]
+}
+
+/// Which part of each a rank holds.
+pub fn cuts(spec: &ModelSpec, shard: &Shard) -> [Cut; PROJECTIONS] {
+    let parts = if spec.family.gated { 2 } else { 1 };
+    [shard.qkv(spec), shard.attn_out(spec), shard.up(spec.ffn, parts), shard.down(spec.ffn, true)]
 }
 
 /// Whether adapters may change the table of tokens: not an encoder's.

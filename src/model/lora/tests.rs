@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::*;
-use crate::device::AdapterCapacity;
+use crate::device::{AdapterCapacity, Rank};
 use crate::model::config::SpecOptions;
 use serde_json::Value;
 
@@ -78,13 +78,16 @@ fn the_scale_is_in_b_and_other_parts_stay_none() {
     ] {
         let dir = folder(config, &Q);
         let adapter = Adapter::read(&dir, &spec("llama"), &options(8, None)).unwrap();
-        let qkv = adapter.parts(1, 0);
+        let qkv = adapter.parts(1, 0, &Cut::Whole).unwrap();
         let part = qkv[0].as_ref().expect("q");
         assert_eq!((part.a.rows, part.a.cols, part.b.rows, part.b.cols), (2, 64, 2, 64));
         let all = |matrix: &HostTensor, x| matrix.values().unwrap().iter().all(|&y| y == x);
         assert!(all(&part.a, 1.0) && all(&part.b, scale));
         assert!(qkv[1].is_none() && qkv[2].is_none(), "k and v");
-        assert!(adapter.parts(0, 0).iter().all(Option::is_none), "another layer");
+        assert!(
+            adapter.parts(0, 0, &Cut::Whole).unwrap().iter().all(Option::is_none),
+            "another layer"
+        );
     }
 }
 
@@ -147,17 +150,30 @@ fn the_table_and_the_head_take_adapters_too() {
     ];
     let dir = folder(json!({"r": 2, "lora_alpha": 3}), &[&WORDS[..], &copies].concat());
     let adapter = Adapter::read(&dir, &spec("llama"), &options(8, None)).unwrap();
-    let head = adapter.head().expect("a head");
+    let spec = spec("llama");
+    let shard = Shard::new(&spec, Rank::ALONE).unwrap();
+    let head = adapter.head(&shard).unwrap().expect("a head");
     assert_eq!((head.a.rows, head.a.cols, head.b.rows, head.b.cols), (2, 64, 2, VOCAB));
     let all = |matrix: &HostTensor, x| matrix.values().unwrap().iter().all(|&y| y == x);
     assert!(all(&head.a, 1.0) && all(&head.b, 1.5));
-    let embed = adapter.embed().expect("a table");
+    let embed = adapter.embed(&shard).unwrap().expect("a table");
     assert_eq!((embed.a.rows, embed.a.cols, embed.b.rows, embed.b.cols), (VOCAB, 2, 2, 64));
     assert!(all(&embed.a, 1.0) && all(&embed.b, 1.5));
-    assert!(adapter.parts(0, 0).iter().all(Option::is_none), "layers");
+    assert!(adapter.parts(0, 0, &Cut::Whole).unwrap().iter().all(Option::is_none), "layers");
 
-    let head_only = Adapter::read(&dir, &spec("llama"), &options(8, Some(&["lm_head"]))).unwrap();
-    assert!(head_only.head().is_some() && head_only.embed().is_none());
+    let head_only = Adapter::read(&dir, &spec, &options(8, Some(&["lm_head"]))).unwrap();
+    let head = head_only.head(&shard).unwrap();
+    assert!(head.is_some() && head_only.embed(&shard).unwrap().is_none());
+
+    // The last of two ranks: rows from 160 on, those behind the last are zeros.
+    let shard = Shard::new(&spec, Rank { index: 1, of: 2 }).unwrap();
+    let head = adapter.head(&shard).unwrap().expect("a head");
+    let row = [vec![1.5; VOCAB - 160], vec![0.0; 320 - VOCAB]].concat();
+    assert_eq!(head.b.values().unwrap(), row.repeat(2));
+    let embed = adapter.embed(&shard).unwrap().expect("a table");
+    assert_eq!((embed.a.rows, embed.a.cols), (160, 2));
+    let held = [vec![1.0; 2 * (VOCAB - 160)], vec![0.0; 2 * (320 - VOCAB)]].concat();
+    assert_eq!(embed.a.values().unwrap(), held);
 }
 
 #[test]

@@ -94,7 +94,8 @@ pub struct EngineArgs {
     pub max_num_seqs: Option<u32>,
     /// Double the defaults of `max_num_seqs` and `max_num_batched_tokens`.
     pub throughput_mode: bool,
-    /// GPUs that share each layer; see [`EngineArgs::check_parallel`].
+    /// Devices that share each layer; see [`EngineArgs::check_parallel`] and
+    /// [`EngineArgs::check_ranks`].
     pub tensor_parallel_size: u32,
     /// Groups of GPUs that share the layers out.
     pub pipeline_parallel_size: u32,
@@ -271,24 +272,38 @@ impl EngineArgs {
     /// What an instance group of this kind can run.
     ///
     /// # Errors
-    /// InvalidArgument for KIND_GPU with several GPUs per model, Unsupported for several GPUs at
-    /// all.
+    /// InvalidArgument for KIND_GPU with several GPUs per model.
     pub fn check_parallel(&self, kind_gpu: bool) -> Result<()> {
         let tp = self.tensor_parallel_size;
         let pp = self.pipeline_parallel_size;
-        if u64::from(tp) * u64::from(pp) <= 1 {
+        if !kind_gpu || u64::from(tp) * u64::from(pp) <= 1 {
             return Ok(());
         }
-        if kind_gpu {
-            return Err(invalid!(
-                "KIND_GPU is currently for single-GPU models, please specify KIND_MODEL in the \
-                 model's config.pbtxt for multi-GPU models"
-            ));
+        Err(invalid!(
+            "KIND_GPU is currently for single-GPU models, please specify KIND_MODEL in the model's \
+             config.pbtxt for multi-GPU models"
+        ))
+    }
+
+    /// How many devices may share a model: several on the CPU, one on GPUs.
+    ///
+    /// # Errors
+    /// Unsupported: more of them, or groups of them.
+    pub fn check_ranks(&self, on_gpu: bool) -> Result<()> {
+        let tp = self.tensor_parallel_size;
+        let pp = self.pipeline_parallel_size;
+        if on_gpu && (tp > 1 || pp > 1) {
+            return Err(Error::Unsupported(format!(
+                "tensor_parallel_size {tp} and pipeline_parallel_size {pp} in model.json: this \
+                 version serves a model on one device, set both to 1"
+            )));
         }
-        Err(Error::Unsupported(format!(
-            "tensor_parallel_size {tp} and pipeline_parallel_size {pp} in model.json: this version \
-             serves a model on one device, set both to 1"
-        )))
+        if pp > 1 {
+            return Err(Error::Unsupported(format!(
+                "pipeline_parallel_size {pp} in model.json: layers are not shared out, set it to 1"
+            )));
+        }
+        Ok(())
     }
 }
 

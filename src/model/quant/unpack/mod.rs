@@ -112,17 +112,31 @@ pub fn form_held(
     wanted: &Wanted,
 ) -> Result<Option<QuantForm>> {
     let form = form_of(format, wanted)?;
+    let orders = orders(checkpoint, format, wanted)?;
+    let alike = orders.iter().all(|order| *order == orders[0]);
+    Ok(alike.then_some(form))
+}
+
+/// Whether `linear`'s codes lie in another order than the inputs.
+///
+/// # Errors
+/// As `form_held`.
+pub fn is_ordered(checkpoint: &Checkpoint, format: &Format, wanted: &Wanted) -> Result<bool> {
+    Ok(orders(checkpoint, format, wanted)?.iter().any(|order| !order.is_empty()))
+}
+
+/// Of each part the order of its inputs, as in `Source::Codes`; none where there cannot be one.
+fn orders(checkpoint: &Checkpoint, format: &Format, wanted: &Wanted) -> Result<Vec<Vec<u32>>> {
+    let form = form_of(format, wanted)?;
     let Format::Packed { packing, bits, symmetric, ordered, .. } = *format else {
-        return Ok(Some(form));
+        return Ok(Vec::new());
     };
     let format = PackedFormat { packing, bits: bits as usize, symmetric, ordered };
     let order = |name: &String| {
         let layer = LayerTensors { checkpoint, name: name.clone() };
         packed::order(&layer, &format, &form, wanted.inputs)
     };
-    let orders: Vec<Vec<u32>> = wanted.names.iter().map(order).collect::<Result<_>>()?;
-    let alike = orders.iter().all(|order| *order == orders[0]);
-    Ok(alike.then_some(form))
+    wanted.names.iter().map(order).collect()
 }
 
 /// The same values, unpacked if they are codes: for weights that are held plain always.

@@ -1,0 +1,251 @@
+//! A rank's share of a model: which heads, widths and rows of the vocabulary it holds
+//! ([`Shard`]), and which part of each matrix that is ([`Cut`]). [`ModelSpec`] says what the model
+//! is, this says what of it one device has: no number means both. `load` cuts by it, `decoder`
+//! takes its sizes from it. It knows no tensor.
+
+use std::ops::Range;
+
+use super::config::{LayerAttention, ModelSpec};
+use crate::device::{Join, KvShape, Rank};
+use crate::error::{Error, Result};
+use crate::invalid;
+
+/// Rows of the vocabulary are made up to a multiple of this before they are shared out.
+const VOCABULARY_STEP: usize = 64;
+
+/// What one rank holds of a model.
+#[derive(Debug, Clone)]
+pub struct Shard {
+    /// Which one it is.
+    pub rank: Rank,
+    /// Its heads of q.
+    pub heads: usize,
+    /// Its heads of k and v. Where the model has fewer than there are ranks, ranks that follow each
+    /// other hold the same one.
+    pub kv_heads: usize,
+    /// Its width of a plain MLP.
+    pub ffn: usize,
+    /// Its width of each expert; 0: there are none.
+    pub expert_ffn: usize,
+    /// Its width of the expert that all tokens share, if there is one.
+    pub shared_ffn: Option<usize>,
+    /// Its rows of the token table and the head. They may reach beyond the model's, into rows of
+    /// zeros.
+    pub vocabulary: Range<usize>,
+}
+
+/// Which part of a matrix a rank holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cut {
+    /// All of it.
+    Whole,
+    /// Some outputs of each of the parts that lie one below the other: q, k, v; gate, up.
+    Outputs(Vec<Slice>),
+    /// Some inputs, the same of all parts.
+    Inputs {
+        /// Which.
+        range: Range<usize>,
+        /// The ranks' products are added up; else by a later op.
+        summed: bool,
+    },
+}
+
+/// Some outputs of a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// All that the part has.
+    pub of: usize,
+    /// Those that the rank holds.
+    pub range: Range<usize>,
+}
+
+impl Cut {
+    /// Outputs that the rank holds of so many.
+    pub fn outputs(&self, all: usize) -> usize {
+        match self {
+            Cut::Outputs(slices) => slices.iter().map(|slice| slice.range.len()).sum(),
+            Cut::Whole | Cut::Inputs { .. } => all,
+        }
+    }
+
+    /// Inputs that the rank holds of so many.
+    pub fn inputs(&self, all: usize) -> usize {
+        match self {
+            Cut::Inputs { range, .. } => range.len(),
+            Cut::Whole | Cut::Outputs(_) => all,
+        }
+    }
+
+    /// Where the outputs lie that the rank holds, in `count` matrices one below the other.
+    pub fn rows(&self, count: usize) -> Vec<Range<usize>> {
+        let Cut::Outputs(slices) = self else { return Vec::new() };
+        let mut rows = Vec::with_capacity(count * slices.len());
+        let mut start = 0;
+        for slice in (0..count).flat_map(|_| slices) {
+            rows.push(start + slice.range.start..start + slice.range.end);
+            start += slice.of;
+        }
+        rows
+    }
+
+    /// What becomes of the ranks' products.
+    pub fn join(&self) -> Join {
+        match self {
+            Cut::Inputs { summed: true, .. } => Join::Sum,
+            Cut::Whole | Cut::Outputs(_) | Cut::Inputs { .. } => Join::None,
+        }
+    }
+}
+
+impl Shard {
+    /// # Errors
+    /// InvalidArgument: heads, widths or the vocabulary cannot be shared out evenly. The texts are
+    /// vLLM's.
+    pub fn new(spec: &ModelSpec, rank: Rank) -> Result<Shard> {
+        let of = rank.of;
+        if !spec.heads.is_multiple_of(of) {
+            return Err(invalid!(
+                "Total number of attention heads ({}) must be divisible by tensor parallel size \
+                 ({of}).",
+                spec.heads
+            ));
+        }
+        let kv_heads = match spec.kv_heads {
+            all if all >= of => even(all, of)?,
+            all => {
+                even(of, all)?;
+                1
+            }
+        };
+
+        let has_mlp = (0..spec.layers).any(|layer| spec.mixture_of(layer).is_none());
+        let mixture = spec.mixture.as_ref();
+        let shared_ffn = mixture.and_then(|m| m.shared_ffn);
+        let vocabulary = match of {
+            1 => 0..spec.vocab_size,
+            _ => {
+                let padded = spec.vocab_size.next_multiple_of(VOCABULARY_STEP);
+                let rows = even(padded, of)?;
+                rank.index * rows..(rank.index + 1) * rows
+            }
+        };
+        Ok(Shard {
+            rank,
+            heads: spec.heads / of,
+            kv_heads,
+            ffn: if has_mlp { even(spec.ffn, of)? } else { spec.ffn },
+            expert_ffn: mixture.map_or(Ok(0), |m| even(m.ffn, of))?,
+            shared_ffn: shared_ffn.map(|ffn| even(ffn, of)).transpose()?,
+            vocabulary,
+        })
+    }
+
+    /// There are other ranks.
+    pub fn is_one_of_several(&self) -> bool {
+        self.rank.of > 1
+    }
+
+    /// Attention of each layer, over the rank's heads.
+    pub fn attention(&self, spec: &ModelSpec) -> Vec<LayerAttention> {
+        let mut layers = spec.attention.clone();
+        for layer in &mut layers {
+            layer.attn.heads = self.heads;
+            layer.attn.kv_heads = self.kv_heads;
+        }
+        layers
+    }
+
+    /// The rank's pages of a model with these.
+    pub fn kv_shape(&self, model: &KvShape) -> KvShape {
+        KvShape { kv_heads: self.kv_heads, ..model.clone() }
+    }
+
+    /// Of q, k and v, which lie one below the other.
+    pub fn qkv(&self, spec: &ModelSpec) -> Cut {
+        let q = self.q_heads(spec);
+        let kv = self.kv_head_range(spec);
+        self.outputs(vec![q, kv.clone(), kv])
+    }
+
+    /// Of the norm over all heads of q.
+    pub fn q_norm(&self, spec: &ModelSpec) -> Cut {
+        self.outputs(vec![self.q_heads(spec)])
+    }
+
+    /// Of the norm over all heads of k.
+    pub fn k_norm(&self, spec: &ModelSpec) -> Cut {
+        self.outputs(vec![self.kv_head_range(spec)])
+    }
+
+    /// Of attention's output product.
+    pub fn attn_out(&self, spec: &ModelSpec) -> Cut {
+        self.inputs(self.q_heads(spec).range, true)
+    }
+
+    /// Of an MLP's first product: `parts` matrices (gate, up) of `width` outputs each.
+    pub fn up(&self, width: usize, parts: usize) -> Cut {
+        self.outputs(vec![self.share(width); parts])
+    }
+
+    /// Of an MLP's second product, of `width` inputs; the sum over ranks may be a later op's.
+    pub fn down(&self, width: usize, summed: bool) -> Cut {
+        self.inputs(self.share(width).range, summed)
+    }
+
+    /// What becomes of what ranks look up in the token table, and of the head's products.
+    pub fn vocabulary_join(&self) -> Join {
+        if self.is_one_of_several() {
+            Join::Rows { first: self.vocabulary.start }
+        } else {
+            Join::None
+        }
+    }
+
+    /// Of the vocabulary what the model has, without rows of zeros behind it.
+    pub fn vocabulary_held(&self, spec: &ModelSpec) -> Range<usize> {
+        let Range { start, end } = self.vocabulary;
+        start.min(spec.vocab_size)..end.min(spec.vocab_size)
+    }
+
+    fn q_heads(&self, spec: &ModelSpec) -> Slice {
+        self.share(spec.heads * spec.head_dim)
+    }
+
+    fn kv_head_range(&self, spec: &ModelSpec) -> Slice {
+        let d = spec.head_dim;
+        let first = self.rank.index * spec.kv_heads / self.rank.of;
+        Slice { of: spec.kv_heads * d, range: first * d..(first + self.kv_heads) * d }
+    }
+
+    fn share(&self, of: usize) -> Slice {
+        let Rank { index, of: ranks } = self.rank;
+        Slice { of, range: index * (of / ranks)..(index + 1) * (of / ranks) }
+    }
+
+    fn outputs(&self, slices: Vec<Slice>) -> Cut {
+        if self.is_one_of_several() {
+            Cut::Outputs(slices)
+        } else {
+            Cut::Whole
+        }
+    }
+
+    fn inputs(&self, range: Range<usize>, summed: bool) -> Cut {
+        if self.is_one_of_several() {
+            Cut::Inputs { range, summed }
+        } else {
+            Cut::Whole
+        }
+    }
+}
+
+fn even(all: usize, of: usize) -> Result<usize> {
+    if of == 0 || !all.is_multiple_of(of) {
+        return Err(Error::InvalidArgument(format!("{all} is not divisible by {of}")));
+    }
+    Ok(all / of)
+}
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;
