@@ -200,6 +200,7 @@ impl Cuda {
         rows: usize,
         table: &Weight,
         slots: &TableAdapterMatrices,
+        first: u32,
         scale: f32,
         out: DevicePtr,
     ) -> Result<()> {
@@ -222,7 +223,9 @@ impl Cuda {
                 table_rows: table.outputs as u32,
                 width: table.inputs as u32,
                 max_rank: slots.capacity.rank as u32,
+                first,
                 scale,
+                unused: 0,
             },
         )
     }

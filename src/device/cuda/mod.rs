@@ -54,6 +54,7 @@ mod gemm;
 mod gemm_product;
 mod gemm_small_m;
 mod graphs;
+mod joins;
 mod launch;
 mod load;
 mod low_rank;
@@ -62,6 +63,7 @@ mod module;
 mod paged_attention;
 mod pooling;
 mod products;
+pub mod ranks;
 mod reports;
 mod sampler;
 mod sampler_row;
@@ -86,6 +88,7 @@ use self::low_rank::Adapters;
 use self::memory::Memory;
 use self::module::Kernels;
 use self::paged_attention::Attention;
+use self::ranks::Member;
 use self::sampler::Sampler;
 use self::slots::Slots;
 use self::steps::{Steps, DEPTH};
@@ -136,6 +139,10 @@ pub struct Cuda {
     scratch: Option<Memory>,
     /// Widest GateUp so far.
     gate_up: usize,
+    /// Rows of the largest table or head that ranks share out.
+    shared_rows: usize,
+    /// None: it shares its model with none.
+    member: Option<Member>,
     // Last, so that it outlives what was made in it even without the Arcs.
     context: Arc<Context>,
 }
@@ -172,6 +179,8 @@ impl Cuda {
             padded: None,
             scratch: None,
             gate_up: 0,
+            shared_rows: 0,
+            member: None,
             kernels,
             context,
         })
@@ -256,7 +265,7 @@ impl DeviceTypes for Cuda {
     }
 
     fn rank(&self) -> Rank {
-        Rank::ALONE
+        self.member.as_ref().map_or(Rank::ALONE, Member::rank)
     }
 }
 

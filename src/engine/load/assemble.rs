@@ -9,13 +9,17 @@ use super::device_runner::DeviceRunner;
 use super::fault::Faults;
 use super::files::{self, Model};
 use super::placement::choose_gpu;
+#[cfg(feature = "cuda")]
+use super::placement::gpus_of_ranks;
 use super::rank_runners::RankRunners;
 use super::sizes::{self, SizePool};
 use super::start_threads::{self, Parts};
 use crate::device::cpu::{ranks, Cpu};
 #[cfg(feature = "cuda")]
-use crate::device::cuda::Cuda;
-use crate::device::{BreakOnPurpose, Device, DeviceInfo, DeviceLimits, Rank, RankGroup};
+use crate::device::cuda::{self, Cuda};
+use crate::device::{
+    BreakOnPurpose, Device, DeviceInfo, DeviceLimits, DeviceTypes, Rank, RankGroup,
+};
 use crate::engine::adapters::AdapterList;
 use crate::engine::handle::Engine;
 use crate::engine::options::{EngineFacts, EngineOptions};
@@ -37,20 +41,38 @@ pub(super) fn load(
     progress: &Arc<Progress>,
 ) -> Result<Engine> {
     let gpu = choose_gpu(&args, &options)?;
-    args.check_ranks(gpu.is_some())?;
+    args.check_ranks()?;
     let model = files::read(&args, &options, progress)?;
     match gpu {
         #[cfg(feature = "cuda")]
         Some(gpu) => {
-            let mut device = Cuda::open(gpu, model.spec.dtype)?;
+            let gpus = gpus_of_ranks(&args, &options, gpu)?;
+            let (mut devices, group) = gpu_devices(&model.spec, &gpus, &options.name)?;
             if args.enforce_eager {
-                device.launch_eagerly();
+                devices.iter_mut().for_each(Cuda::launch_eagerly);
             }
-            load_on(vec![device], None, sizes::gpu_pool, model, args, options)
+            load_on(devices, group, sizes::gpu_pool, model, args, options)
         }
         _ => {
             let (devices, group) = cpu_devices(&model.spec, args.tensor_parallel_size as usize)?;
             load_on(devices, group, sizes::cpu_pool, model, args, options)
+        }
+    }
+}
+
+/// GPUs, and what they are together if they are several.
+#[cfg(feature = "cuda")]
+type GpuDevices = (Vec<Cuda>, Option<Arc<dyn RankGroup>>);
+
+/// One for each of these, if the model can be shared out so.
+#[cfg(feature = "cuda")]
+fn gpu_devices(spec: &ModelSpec, gpus: &[usize], name: &str) -> Result<GpuDevices> {
+    Shard::new(spec, Rank { index: 0, of: gpus.len() })?;
+    match gpus {
+        [gpu] => Ok((vec![Cuda::open(*gpu, spec.dtype)?], None)),
+        several => {
+            let (devices, group) = cuda::ranks::open(several, spec.dtype, name)?;
+            Ok((devices, Some(group)))
         }
     }
 }
@@ -113,6 +135,11 @@ fn load_on<D: Device + BreakOnPurpose>(
 fn info_of<D: Device>(devices: &[D]) -> Result<(DeviceInfo, Rank)> {
     let first = devices.first().ok_or_else(|| internal!("no device"))?;
     let mut info = first.info();
+    // All have pages for the same tokens: as many as there is room for on the fullest.
+    for other in devices.iter().skip(1).map(DeviceTypes::info) {
+        info.total_bytes = info.total_bytes.min(other.total_bytes);
+        info.free_bytes = info.free_bytes.min(other.free_bytes);
+    }
     if devices.len() > 1 {
         info.name = format!("{} ranks of {}", devices.len(), info.name);
     }

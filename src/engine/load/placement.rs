@@ -7,6 +7,8 @@ use super::args::{DeviceArg, EngineArgs};
 use crate::device::cuda::Cuda;
 use crate::engine::options::EngineOptions;
 use crate::error::{Error, Result};
+#[cfg(feature = "cuda")]
+use crate::invalid;
 
 /// What the driver makes when it is loaded.
 const DRIVER: &str = "/dev/nvidiactl";
@@ -60,6 +62,37 @@ pub(super) fn choose_gpu(args: &EngineArgs, options: &EngineOptions) -> Result<O
          \"cpu\" in {}.",
         args.file
     )))
+}
+
+/// The GPUs that share a model, in the order of ranks: `first` and those behind it.
+///
+/// # Errors
+/// KIND_GPU, which names one GPU: the Python backend's text. Fewer visible GPUs than ranks.
+#[cfg(feature = "cuda")]
+pub(super) fn gpus_of_ranks(
+    args: &EngineArgs,
+    options: &EngineOptions,
+    first: usize,
+) -> Result<Vec<usize>> {
+    let ranks = args.tensor_parallel_size as usize;
+    if ranks == 1 {
+        return Ok(vec![first]);
+    }
+    if options.gpu.is_some() {
+        return Err(invalid!(
+            "KIND_GPU is currently for single-GPU models, please specify KIND_MODEL in the model's \
+             config.pbtxt for multi-GPU models"
+        ));
+    }
+    let visible = gpus()?;
+    if first + ranks > visible {
+        return Err(invalid!(
+            "World size ({ranks}) is larger than the number of available GPUs ({visible}) in this \
+             node. Lower tensor_parallel_size in {}, or show more GPUs (CUDA_VISIBLE_DEVICES).",
+            args.file
+        ));
+    }
+    Ok((first..first + ranks).collect())
 }
 
 /// Visible ones that this build can use.
