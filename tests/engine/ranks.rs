@@ -95,7 +95,14 @@ fn ranks_end_with_their_engine() {
     let extra = json!({"device": "cpu", "tensor_parallel_size": 2});
     let options = EngineOptions { name: "end-here".into(), ..options("llama-tiny") };
     let served = serve_with("llama-tiny", &extra, options);
-    assert_eq!(alive(), 2);
+
+    // A thread gives itself its name.
+    let started = Instant::now();
+    while alive() < 2 {
+        assert!(started.elapsed() < Duration::from_secs(10), "{} ranks", alive());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
     let sampling = json!({"temperature": 0, "max_tokens": 200, "ignore_eos": true});
     let told = served.ask("a long story", sampling, false);
     let started = Instant::now();

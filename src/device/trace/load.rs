@@ -35,6 +35,7 @@ impl LoadOps for Trace {
             let plain = product(&[weight.outputs, weight.inputs, weight.dtype.bytes()]);
             self.held.plain_experts += plain.saturating_sub(bytes);
         }
+
         let (outputs, inputs) = (weight.outputs, weight.inputs);
         Ok(TraceWeight {
             outputs,
