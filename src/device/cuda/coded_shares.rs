@@ -30,11 +30,11 @@ impl Shares {
     }
 
     /// Shares of each of so many tiles, whose inputs are so many units, that make the product
-    /// shortest: all clusters of a wave take as long as the longest share.
+    /// shortest: all clusters of a wave take as long as the longest share and its end.
     pub fn best(&self, tiles: usize, units: usize) -> usize {
         let cost = |shares: usize| {
             let waves = tiles.div_ceil(self.0[shares - 1].max(1));
-            waves * units.div_ceil(shares) + if shares > 1 { ADD_UP_UNITS } else { 0 }
+            waves * (units.div_ceil(shares) + if shares > 1 { ADD_UP_UNITS } else { 0 })
         };
         (1..=MOST.min(units)).min_by_key(|&shares| cost(shares)).unwrap_or(1)
     }

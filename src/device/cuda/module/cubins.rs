@@ -12,10 +12,10 @@ use super::{symbol, Binary, BINARIES, TABLE};
 /// `.nv.info.<kernel>` is a run of attributes: a format, a number, then two bytes that are the
 /// value, or for formats of their own size the length of what follows.
 const FORMAT_SIZED: u8 = 4;
-/// EIATTR_CBANK_PARAM_SIZE: bytes of all parameters, as the value.
-const PARAMETER_BYTES: u8 = 0x19;
-/// EIATTR_KPARAM_INFO: one for each parameter.
+/// EIATTR_KPARAM_INFO: one for each parameter. In its last four bytes stands the parameter's size,
+/// from bit 18 on. (What EIATTR_CBANK_PARAM_SIZE says has what aligns a struct in it.)
 const PARAMETER: u8 = 0x17;
+const SIZE_FROM_BIT: u32 = 18;
 
 /// Number of parameters and their bytes.
 fn parameters(info: &[u8]) -> (usize, usize) {
@@ -23,12 +23,12 @@ fn parameters(info: &[u8]) -> (usize, usize) {
     let mut rest = info;
     while let [format, attribute, low, high, tail @ ..] = rest {
         let value = usize::from(u16::from_le_bytes([*low, *high]));
-        match *attribute {
-            PARAMETER_BYTES => bytes = value,
-            PARAMETER => count += 1,
-            _ => {}
+        let (own, behind) = tail.split_at(if *format == FORMAT_SIZED { value } else { 0 });
+        if let (PARAMETER, Some(last)) = (*attribute, own.last_chunk()) {
+            count += 1;
+            bytes += (u32::from_le_bytes(*last) >> SIZE_FROM_BIT) as usize;
         }
-        rest = if *format == FORMAT_SIZED { &tail[value..] } else { tail };
+        rest = behind;
     }
     (count, bytes)
 }
@@ -71,6 +71,9 @@ fn every_source_has_its_kernels_in_the_table() {
 
 #[test]
 fn attributes_are_read() {
-    let info = [4, 0x0a, 8, 0, 1, 0, 0, 0, 0x10, 2, 40, 0, 3, 0x19, 40, 0, 4, 0x17, 0, 0];
-    assert_eq!(parameters(&info), (1, 40));
+    let whole = [4, 0x0a, 8, 0, 1, 0, 0, 0, 0x10, 2, 72, 0, 3, 0x19, 72, 0];
+    // At 32, of 40 bytes.
+    let parameter = [4, 0x17, 12, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0xf0, 0xa1, 0];
+    assert_eq!(parameters(&[whole, parameter].concat()), (1, 40));
+    assert_eq!(parameters(&[parameter, parameter].concat()), (2, 80));
 }
