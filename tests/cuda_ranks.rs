@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use grader::gpu;
 use rig::{read, Rig, RigOptions};
-use triton_vllm::device::cuda::{ranks, Cuda};
+use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::{Device, RankGroup};
 use triton_vllm::error::Result;
 use triton_vllm::internal;
@@ -58,7 +58,7 @@ fn by(dir: &Path, ranks: usize, dtype: &'static str) -> Result<Rig<Cuda>> {
     let gpus = Cuda::count()?;
     let apart = gpus >= ranks;
     let ordinals: Vec<usize> = (0..ranks).map(|rank| if apart { rank } else { 0 }).collect();
-    let (devices, group) = ranks::open(&ordinals, spec.dtype, "test")?;
+    let (devices, group) = Cuda::open_ranks(&ordinals, spec.dtype, "test")?;
     Rig::of_ranks(devices, group, spec, &source, &options)
 }
 
@@ -164,7 +164,7 @@ fn a_lost_rank_ends_the_waiting() {
     let options = RigOptions { dtype: "float32", kv: None, ..RigOptions::of_fixture(&dir) };
     let (spec, source) = read(&dir, &options);
     let second = usize::from(Cuda::count().unwrap() > 1);
-    let (mut devices, group) = ranks::open(&[0, second], spec.dtype, "test").unwrap();
+    let (mut devices, group) = Cuda::open_ranks(&[0, second], spec.dtype, "test").unwrap();
     // The second never comes.
     let lost = devices.pop();
     let first: Arc<dyn RankGroup> = group.clone();

@@ -248,6 +248,7 @@ impl Cuda {
         if let Some(slots) = table.table_adapters.as_ref().filter(|_| self.slots.batch().adapters) {
             return self.look_up_adapted(rows, table, slots, first, scale, out);
         }
+
         self.kernels.embed.launch(
             &self.context,
             [rows, 1],

@@ -94,7 +94,9 @@ use self::slots::Slots;
 use self::steps::{Steps, DEPTH};
 pub use self::tensor::Tensor;
 use self::weights::Uploader;
-use super::{BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes, Rank};
+use super::{
+    BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes, Rank, RankGroup,
+};
 use crate::error::Result;
 use crate::internal;
 
@@ -184,6 +186,26 @@ impl Cuda {
             kernels,
             context,
         })
+    }
+
+    /// GPUs that share a model of this element type, in the order of ranks; one may be named
+    /// several times. `name` is the model's, for the log.
+    ///
+    /// # Errors
+    /// As `open`; more ranks than there may be.
+    pub fn open_ranks(
+        ordinals: &[usize],
+        dtype: DType,
+        name: &str,
+    ) -> Result<(Vec<Cuda>, Arc<dyn RankGroup>)> {
+        let open = |&ordinal: &usize| Cuda::open(ordinal, dtype);
+        let mut devices = ordinals.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let contexts: Vec<Arc<Context>> = devices.iter().map(|d| d.context.clone()).collect();
+        let (members, group) = ranks::members(&contexts, name)?;
+        for (device, member) in devices.iter_mut().zip(members) {
+            device.member = Some(member);
+        }
+        Ok((devices, group))
     }
 
     /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows

@@ -1,6 +1,6 @@
 //! Ranks on GPUs: which GPUs can reach each other's memory, the mailboxes through which they
-//! exchange (kernels/abi_ranks.h), and what tells them that one is lost. [`open`] makes devices of
-//! them, `joins` exchanges; it knows no op.
+//! exchange (kernels/abi_ranks.h), and what tells them that one is lost. `Cuda::open_ranks` makes
+//! devices of them, `joins` exchanges; it knows no op.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
@@ -12,8 +12,7 @@ use super::abi;
 use super::context::{check, Context};
 use super::device_ptr::DevicePtr;
 use super::memory::{Memory, Pinned};
-use super::Cuda;
-use crate::device::{DType, Rank, RankGroup};
+use crate::device::{Rank, RankGroup};
 use crate::error::{Error, Result};
 use crate::internal;
 
@@ -115,33 +114,26 @@ impl Member {
     }
 }
 
-/// GPUs that share a model of this element type, in the order of ranks; one may be named several
+/// The places of GPUs that share a model, in the order of ranks; one GPU may be named several
 /// times. `name` is the model's, for the log.
 ///
 /// # Errors
-/// As [`Cuda::open`]; more ranks than there may be.
-pub fn open(
-    ordinals: &[usize],
-    dtype: DType,
-    name: &str,
-) -> Result<(Vec<Cuda>, Arc<dyn RankGroup>)> {
-    let ranks = ordinals.len();
+/// More ranks than there may be; no room.
+pub fn members(contexts: &[Arc<Context>], name: &str) -> Result<(Vec<Member>, Arc<Group>)> {
+    let ranks = contexts.len();
     if !(2..=MOST).contains(&ranks) {
         return Err(Error::Unsupported(format!(
             "tensor_parallel_size {ranks}: from 1 to {MOST} GPUs share a model"
         )));
     }
-    let open = |&ordinal: &usize| Cuda::open(ordinal, dtype);
-    let mut devices = ordinals.iter().map(open).collect::<Result<Vec<_>>>()?;
-    let contexts: Vec<Arc<Context>> = devices.iter().map(|d| d.context.clone()).collect();
-
-    let reach = can_reach(&contexts)?;
+    let reach = can_reach(contexts)?;
     if !reach {
         tracing::warn!(
             "{name}: the GPUs cannot reach each other's memory: ranks exchange through the host's, \
              several times slower"
         );
     }
+
     let group = Arc::new(Group {
         mailboxes: contexts.iter().map(|c| mailbox(c, ranks, reach)).collect::<Result<_>>()?,
         stop: Pinned::new(&contexts[0], 4)?,
@@ -151,12 +143,11 @@ pub fn open(
     contexts.iter().try_for_each(|context| context.synchronise())?;
 
     // Ranks of one GPU must leave room for what they wait for.
-    let apart = (1..ranks).all(|n| !ordinals[..n].contains(&ordinals[n]));
+    let gpu = |n: usize| contexts[n].device;
+    let apart = (1..ranks).all(|n| (0..n).all(|other| gpu(other) != gpu(n)));
     let blocks = if apart { abi::EXCHANGE_BLOCKS as usize } else { BLOCKS_ON_ONE_GPU };
-    for (rank, device) in Rank::all(ranks).zip(&mut devices) {
-        device.member = Some(Member { rank, group: group.clone(), blocks });
-    }
-    Ok((devices, group))
+    let member = |rank| Member { rank, group: group.clone(), blocks };
+    Ok((Rank::all(ranks).map(member).collect(), group))
 }
 
 /// Let each GPU write to the memory of all others, if the machine can.

@@ -16,7 +16,7 @@ use super::sizes::{self, SizePool};
 use super::start_threads::{self, Parts};
 use crate::device::cpu::{ranks, Cpu};
 #[cfg(feature = "cuda")]
-use crate::device::cuda::{self, Cuda};
+use crate::device::cuda::Cuda;
 use crate::device::{
     BreakOnPurpose, Device, DeviceInfo, DeviceLimits, DeviceTypes, Rank, RankGroup,
 };
@@ -71,7 +71,7 @@ fn gpu_devices(spec: &ModelSpec, gpus: &[usize], name: &str) -> Result<GpuDevice
     match gpus {
         [gpu] => Ok((vec![Cuda::open(*gpu, spec.dtype)?], None)),
         several => {
-            let (devices, group) = cuda::ranks::open(several, spec.dtype, name)?;
+            let (devices, group) = Cuda::open_ranks(several, spec.dtype, name)?;
             Ok((devices, Some(group)))
         }
     }

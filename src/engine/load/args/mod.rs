@@ -293,8 +293,8 @@ impl EngineArgs {
         let pp = self.pipeline_parallel_size;
         if pp > 1 {
             return Err(Error::Unsupported(format!(
-                "pipeline_parallel_size {pp} in model.json: layers are not shared out. Set it to 1, \
-                 and tensor_parallel_size to the number of GPUs, or serve more instances."
+                "pipeline_parallel_size {pp} in model.json: layers are not shared out. Set it to \
+                 1, and tensor_parallel_size to the number of GPUs, or serve more instances."
             )));
         }
         Ok(())
