@@ -31,7 +31,7 @@ ENTRY_POINTS = "[console_scripts]\ntriton-vllm = triton_vllm.__main__:main\n"
 IMAGE = "nvcr.io/nvidia/tritonserver"
 BACKEND = "opt/tritonserver/backends/vllm"
 BESIDE = ("LICENSE", "CHANGELOG.md", "deploy/grafana-dashboard.json", "deploy/prometheus-alerts.yml",
-          "deploy/kubernetes.yaml")
+          "deploy/kubernetes.yaml", "deploy/replicas.yaml")
 
 
 def run(*command):

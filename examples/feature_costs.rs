@@ -15,8 +15,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{json, Map, Value};
 use triton_vllm::device::DType;
 use triton_vllm::engine::{
-    Answer, Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Observation, Observer,
-    RequestOptions, Returns,
+    Answer, Client, EngineArgs, EngineOptions, Engines, GenerateRequest, Gpus, Observation,
+    Observer, RequestOptions, Returns,
 };
 use triton_vllm::error::Result;
 use triton_vllm::model::config::SpecOptions;
@@ -194,7 +194,7 @@ impl Options {
 }
 
 /// `adapters`: the folder with multi_lora.json.
-fn load(options: &Options, rounds: &Arc<Rounds>, adapters: Option<&Path>) -> Result<Engine> {
+fn load(options: &Options, rounds: &Arc<Rounds>, adapters: Option<&Path>) -> Result<Engines> {
     let length = options.prompt + options.steps + 2 * WARM_STEPS + 64;
     let mut args = json!({
         "model": options.folder, "load_format": "dummy", "device": options.device,
@@ -211,7 +211,7 @@ fn load(options: &Options, rounds: &Arc<Rounds>, adapters: Option<&Path>) -> Res
     let options = EngineOptions {
         name: "costs".into(),
         version_dir: adapters.unwrap_or(Path::new(".")).into(),
-        gpu: None,
+        gpus: Gpus::Turn(0),
         observer: rounds.clone(),
         max_waiting: 1024,
         max_backlog_tokens: 1 << 20,
@@ -221,13 +221,13 @@ fn load(options: &Options, rounds: &Arc<Rounds>, adapters: Option<&Path>) -> Res
         grammar_timeout: Duration::from_secs(5),
         step_trace: None,
     };
-    Engine::load(args, options)
+    Engines::load(&args, vec![options])
 }
 
 /// The mean and median step and the host's part of it, in ms, while all sequences decode; and
 /// tokens of a prompt.
 fn time(
-    engine: &Engine,
+    engine: &Engines,
     rounds: &Rounds,
     options: &Options,
     feature: &Feature,
@@ -284,7 +284,7 @@ fn time(
 
 /// Rows of the table; the first plain step that was ever timed is what others stand beside.
 fn rows(
-    engine: &Engine,
+    engine: &Engines,
     rounds: &Rounds,
     options: &Options,
     features: &[Feature],

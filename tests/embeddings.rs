@@ -14,8 +14,8 @@ use serde_json::{json, Value};
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::Pooling;
 use triton_vllm::engine::{
-    Answer, Client, EmbedInput, EmbedRequest, Engine, EngineArgs, EngineOptions, Observation,
-    Observer, RequestOptions,
+    Answer, Client, EmbedInput, EmbedRequest, EngineArgs, EngineOptions, Engines, Gpus,
+    Observation, Observer, RequestOptions,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::TokenId;
@@ -87,14 +87,14 @@ impl Client for Listener {
     }
 }
 
-fn load(model: &Path, extra: Value) -> Result<Engine> {
+fn load(model: &Path, extra: Value) -> Result<Engines> {
     let mut args = json!({"model": model, "dtype": "float32", "device": "cpu", "max_num_seqs": 16});
     args.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let (args, _) = EngineArgs::parse(&args.to_string())?;
     let options = EngineOptions {
         name: "embeddings".into(),
         version_dir: model.into(),
-        gpu: None,
+        gpus: Gpus::Turn(0),
         observer: Arc::new(Quiet),
         max_waiting: 1024,
         max_backlog_tokens: 1 << 20,
@@ -104,11 +104,11 @@ fn load(model: &Path, extra: Value) -> Result<Engine> {
         grammar_timeout: Duration::from_secs(5),
         step_trace: None,
     };
-    Engine::load(args, options)
+    Engines::load(&args, vec![options])
 }
 
 fn ask(
-    engine: &Engine,
+    engine: &Engines,
     input: EmbedInput,
     dimensions: Option<i64>,
     gone: bool,
@@ -128,7 +128,7 @@ fn answer(told: Receiver<Result<Answer>>) -> Result<Answer> {
     told.recv_timeout(Duration::from_secs(60)).expect("an end")
 }
 
-fn embed(engine: &Engine, input: EmbedInput, dimensions: Option<i64>) -> Result<Answer> {
+fn embed(engine: &Engines, input: EmbedInput, dimensions: Option<i64>) -> Result<Answer> {
     answer(ask(engine, input, dimensions, false))
 }
 

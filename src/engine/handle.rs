@@ -1,5 +1,5 @@
 //! The handle of a running engine: takes requests, says whether it can serve, drains. Held by
-//! `triton` and by tests, made by `load`; it never knows what a step does.
+//! `engines`, made by `load`; it never knows what a step does.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,7 +19,7 @@ use crate::text::NeverInterrupted;
 const JOIN_GRACE: Duration = Duration::from_secs(5);
 
 /// A running engine. Dropping it drains with no patience.
-pub struct Engine {
+pub(super) struct Engine {
     pub(super) facts: EngineFacts,
     pub(super) health: Arc<Health>,
     pub(super) intake: Arc<Intake>,
@@ -88,6 +88,11 @@ impl Engine {
     /// Sequences of requests accepted and not yet answered.
     pub fn in_flight(&self) -> usize {
         self.health.tickets.len()
+    }
+
+    /// Whether it would take a request for so many sequences now.
+    pub fn has_room(&self, sequences: usize) -> bool {
+        self.health.tickets.has_room(sequences)
     }
 
     /// Start what [`Engine::drain`] does and return at once.

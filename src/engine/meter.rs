@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::request::{FinishReason, Observation, Observer, Spent};
 use crate::error::{Error, Result};
-use crate::ids::RequestId;
+use crate::ids::{AdapterId, RequestId};
 use crate::invalid;
 use crate::plan::StepPlan;
 use crate::scheduler::SchedulerStats;
@@ -21,6 +21,8 @@ pub(crate) struct Meter {
     trace: Option<StepTrace>,
     times: HashMap<RequestId, Times>,
     last: SchedulerStats,
+    /// Adapters with sequences that run, and that wait, as they were told.
+    adapters: (Vec<AdapterId>, Vec<AdapterId>),
     /// This round of the loop.
     round: Round,
 }
@@ -48,7 +50,14 @@ impl Meter {
     pub fn new(observer: Arc<dyn Observer>, trace: Option<StepTrace>) -> Meter {
         let round =
             Round { began: Instant::now(), device: Duration::ZERO, tokens: 0, rows: 0, step: 0 };
-        Meter { observer, trace, times: HashMap::new(), last: SchedulerStats::default(), round }
+        Meter {
+            observer,
+            trace,
+            times: HashMap::new(),
+            last: SchedulerStats::default(),
+            adapters: Default::default(),
+            round,
+        }
     }
 
     pub fn arrived(&mut self, id: RequestId, arrival: Instant) {
@@ -121,6 +130,15 @@ impl Meter {
             waiting: stats.waiting as u32,
             kv_usage: stats.kv_usage,
         });
+    }
+
+    /// Adapters that sequences run with, and that they wait for or with. Says so if it is news.
+    pub fn adapters(&mut self, running: Vec<AdapterId>, waiting: Vec<AdapterId>) {
+        let adapters = (running, waiting);
+        if self.adapters != adapters {
+            self.observer.adapters(&adapters.0, &adapters.1);
+            self.adapters = adapters;
+        }
     }
 
     /// The loop has done what it had to: a step was collected, or only requests ended.
@@ -218,12 +236,29 @@ mod tests {
     use crate::plan::Feed;
 
     #[derive(Default)]
-    struct Heard(Mutex<Vec<Observation>>);
+    struct Heard(Mutex<Vec<Observation>>, Mutex<Vec<(Vec<AdapterId>, Vec<AdapterId>)>>);
 
     impl Observer for Heard {
         fn observe(&self, observation: Observation) {
             self.0.lock().push(observation);
         }
+
+        fn adapters(&self, running: &[AdapterId], waiting: &[AdapterId]) {
+            self.1.lock().push((running.to_vec(), waiting.to_vec()));
+        }
+    }
+
+    #[test]
+    fn adapters_are_told_when_they_change() {
+        let heard = Arc::new(Heard::default());
+        let mut meter = Meter::new(heard.clone(), None);
+        let (one, both) = (vec![AdapterId(1)], vec![AdapterId(1), AdapterId(2)]);
+        meter.adapters(Vec::new(), Vec::new());
+        for _ in 0..3 {
+            meter.adapters(one.clone(), both.clone());
+        }
+        meter.adapters(both.clone(), one.clone());
+        assert_eq!(*heard.1.lock(), [(one.clone(), both.clone()), (both, one)]);
     }
 
     #[test]

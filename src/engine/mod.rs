@@ -1,5 +1,5 @@
 //! One thread owns what changes of a request while it is served. `triton` calls it through
-//! [`Engine`]; it calls `scheduler` for plans, `model` and `device` for tokens, `text` for words.
+//! [`Engines`]; it calls `scheduler` for plans, `model` and `device` for tokens, `text` for words.
 //! It never knows Triton.
 //!
 //! The way of a request: `request` (intake) -> `step_loop` -> `output` (outboxes). An engine is
@@ -8,7 +8,9 @@
 //! | file | what |
 //! |---|---|
 //! | `options` | what an engine is told beside model.json, and what it tells of itself |
-//! | `handle` | a running engine: submit, embed, health, drain |
+//! | `engines` | the engines of an instance: submit, embed, health, drain |
+//! | `prefix_routes` | which of several engines a prompt goes to |
+//! | `handle` | a running engine |
 //! | `load` | from model.json to a running engine |
 //! | `request` | requests and answers, intake, tickets |
 //! | `command` | what other threads ask of the engine thread |
@@ -23,6 +25,7 @@
 
 mod adapters;
 mod command;
+mod engines;
 mod grammar;
 mod handle;
 mod health;
@@ -30,6 +33,7 @@ mod load;
 mod meter;
 mod options;
 mod output;
+mod prefix_routes;
 mod request;
 mod shared;
 mod step_loop;
@@ -42,9 +46,9 @@ mod nonfinite_tests;
 #[cfg(test)]
 mod tests;
 
-pub use handle::Engine;
+pub use engines::Engines;
 pub use load::args::{self, EngineArgs};
-pub use options::{EngineFacts, EngineOptions, LoadLimits, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
+pub use options::{EngineFacts, EngineOptions, Gpus, LoadLimits, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
 pub use request::{
     Answer, Client, EmbedInput, EmbedRequest, FinishReason, GenerateRequest, LogprobEntry,
     Observation, Observer, Output, Position, RequestOptions, Returns, Spent,

@@ -9,15 +9,15 @@ use super::request::Observer;
 use crate::device::DeviceKind;
 use crate::error::Result;
 
-/// What the server and its operator say beside model.json.
+/// What the server and its operator say beside model.json, of one engine.
 #[derive(Clone)]
 pub struct EngineOptions {
     /// Name for threads and logs: the Triton model's.
     pub name: String,
     /// `<repository>/<model>/<version>`: a relative `model` path is tried against it first.
     pub version_dir: PathBuf,
-    /// GPU to use; None = the first visible one. Which device serves is decided in `placement`.
-    pub gpu: Option<u32>,
+    /// Which GPUs, if GPUs serve at all: that is decided in `placement`.
+    pub gpus: Gpus,
     /// Hears what happens, for metrics.
     pub observer: Arc<dyn Observer>,
     /// Requests that may wait for a slot; one more is refused with UNAVAILABLE.
@@ -35,6 +35,18 @@ pub struct EngineOptions {
     pub grammar_timeout: Duration,
     /// Chrome trace events of the engine's steps go here.
     pub step_trace: Option<PathBuf>,
+}
+
+/// Which of the visible GPUs an engine takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gpus {
+    /// The instance group's (KIND_GPU).
+    Group(u32),
+    /// Those that `gpu_device_ids` in config.pbtxt lists, one for each rank.
+    Listed(Vec<u32>),
+    /// As many as it has ranks, behind those of so many other engines of the model. From the first
+    /// again, if there are no more.
+    Turn(usize),
 }
 
 /// How long a load may take, and whether anybody waits for it.

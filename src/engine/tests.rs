@@ -10,6 +10,7 @@ use crossbeam::channel::{bounded, unbounded, Receiver, Sender};
 
 use super::adapters::HostAdapters;
 use super::grammar::MatcherThreads;
+use super::handle::Engine;
 use super::health::Health;
 use super::meter::Meter;
 use super::output::{Backlog, Outboxes};
@@ -17,7 +18,7 @@ use super::request::*;
 use super::shared::Shared;
 use super::step_loop::{Helpers, Runner, StepLoop};
 use super::watchdog::Watchdog;
-use super::{Engine, EngineFacts};
+use super::EngineFacts;
 use crate::device::DeviceKind;
 use crate::error::{Error, Result};
 use crate::ids::{AdapterSlotId, TokenId};
@@ -207,7 +208,7 @@ pub(super) fn bench_with(
         log_requests: false,
         commands: commands.clone(),
         drop_thread,
-        next_id: AtomicU64::new(1),
+        ids: Arc::default(),
         embedder: None,
     });
 

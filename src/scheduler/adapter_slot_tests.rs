@@ -29,8 +29,10 @@ fn who_finds_no_adapter_slot_waits_and_the_others_go_on() {
     let mut s = scheduler(SchedulerConfig { pages: 40, ..config() }, &requests);
     let plan = s.plan().unwrap();
     assert_eq!((adapter_slots_taken(&plan), shares(&plan).len()), (vec![(0, 1)], 3), "1, 3 and 4");
+    assert_eq!(s.running_adapters().collect::<Vec<_>>(), [(AdapterId(1), 2)]);
     let came: Vec<u64> = s.commit(&answer(&plan, 7)).iter().map(|a| a.id.0).collect();
     assert_eq!(came, [1, 3, 4]);
+    assert_eq!(s.running_adapters().count(), 0, "the adapter stays in its slot, but nobody runs");
     // Nobody runs with adapter 1 any more: the first in line takes its adapter slot.
     let plan = s.plan().unwrap();
     assert_eq!((adapter_slots_taken(&plan), shares(&plan).len()), (vec![(0, 2)], 1));

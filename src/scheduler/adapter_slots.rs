@@ -61,6 +61,12 @@ impl AdapterSlots {
         }
     }
 
+    /// The adapters that sequences run with, and how many run with each.
+    pub(super) fn running(&self) -> impl Iterator<Item = (AdapterId, usize)> + '_ {
+        let used = self.adapter_slots.iter().filter(|slot| slot.running > 0);
+        used.map(|slot| (slot.adapter, slot.running))
+    }
+
     /// Its adapter slot, else the one that was idle for longest.
     fn find(&self, adapter: AdapterId) -> Option<usize> {
         let held = self.adapter_slots.iter().position(|slot| slot.adapter == adapter);

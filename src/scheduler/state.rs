@@ -9,7 +9,7 @@ use super::report::SchedulerStats;
 use super::sequence::Sequence;
 use super::slots::Slots;
 use crate::error::Result;
-use crate::ids::{PageId, RequestId, SlotId};
+use crate::ids::{AdapterId, PageId, RequestId, SlotId};
 use crate::kv::{KvCacheManager, KvConfig};
 use crate::plan::SlotChange;
 
@@ -113,6 +113,11 @@ impl Scheduler {
     /// Sequences that have a slot.
     pub fn running_len(&self) -> usize {
         self.slots.running().len()
+    }
+
+    /// The adapters that sequences run with, and how many run with each.
+    pub fn running_adapters(&self) -> impl Iterator<Item = (AdapterId, usize)> + '_ {
+        self.adapter_slots.running()
     }
 
     /// Steps that were planned and not committed.

@@ -56,18 +56,20 @@ impl UsedBytes {
     /// # Errors
     /// Unavailable: other requests use too much.
     fn take(bytes: usize) -> Result<UsedBytes> {
-        let used = UsedBytes(bytes);
-        // Given back by `used` if it was too much.
-        let all = USED_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if all > MAX_BYTES {
-            return Err(Error::Unavailable(format!(
+        // Checked before it counts: a request that is refused must not push another over the limit.
+        let taken = USED_BYTES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|all| *all <= MAX_BYTES)
+        });
+
+        match taken {
+            Ok(_) => Ok(UsedBytes(bytes)),
+            Err(used) => Err(Error::Unavailable(format!(
                 "the stop strings of all requests would take {} MiB, and {} MiB is the limit: \
                  retry later, or send fewer",
-                all >> 20,
+                used.saturating_add(bytes) >> 20,
                 MAX_BYTES >> 20
-            )));
+            ))),
         }
-        Ok(used)
     }
 }
 

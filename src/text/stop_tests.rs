@@ -238,6 +238,25 @@ fn the_strings_of_all_requests_are_bounded() {
     assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
     drop(one);
     drop(UsedBytes::take(MAX_BYTES / 2).unwrap());
+    assert!(UsedBytes::take(usize::MAX).is_err());
     // Of other tests in this process there is little.
     assert!(USED_BYTES.load(Ordering::Relaxed) < MAX_BYTES / 4);
+}
+
+/// A request that asks for too much is refused alone, never together with one that came beside it.
+#[test]
+fn a_refused_request_takes_nothing_from_others() {
+    const ROUNDS: usize = 1_000_000;
+    let refused = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                assert!(UsedBytes::take(MAX_BYTES + 1).is_err());
+                refused.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        while refused.load(Ordering::Relaxed) < ROUNDS {
+            drop(UsedBytes::take(1).unwrap());
+        }
+    });
 }

@@ -5,7 +5,9 @@
 use serde_json::{json, Value};
 
 use super::roles::{declares, Roles};
-use crate::error::nearest;
+use crate::error::{nearest, Result};
+use crate::invalid;
+use crate::json::cut;
 
 /// Name, type, dimensions, required.
 pub(super) type TensorRow = (&'static str, &'static str, i64, bool);
@@ -40,6 +42,8 @@ pub(super) fn tensor_type(input: &str) -> Option<&'static str> {
 
 const HEALTH_CHECK: &str = "ENABLE_VLLM_HEALTH_CHECK";
 const REPORT_METRICS: &str = "REPORT_CUSTOM_METRICS";
+/// As TensorRT-LLM's backend spells it.
+const GPU_DEVICE_IDS: &str = "gpu_device_ids";
 
 /// What we need of a model's config.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +57,9 @@ pub(super) struct ModelConfig {
     pub health_check: bool,
     /// Parameter REPORT_CUSTOM_METRICS.
     pub report_metrics: bool,
+    /// Parameter gpu_device_ids: the GPUs of each instance, by their numbers among the visible
+    /// ones. Empty: it is not there.
+    pub gpu_device_ids: Vec<Vec<u32>>,
 }
 
 /// Add the tensors and the policy that a short config.pbtxt leaves out. A tensor is not added where
@@ -85,8 +92,11 @@ fn tensor(list: &str, &(name, data_type, dim, required): &TensorRow) -> Value {
 }
 
 /// Read a config, completed or not.
-pub(super) fn read(config: &Value) -> ModelConfig {
-    ModelConfig {
+///
+/// # Errors
+/// InvalidArgument: `gpu_device_ids` does not list GPUs.
+pub(super) fn read(config: &Value) -> Result<ModelConfig> {
+    Ok(ModelConfig {
         roles: Roles::of(config),
         decoupled: config["model_transaction_policy"]["decoupled"] == true,
         // The server writes 64-bit integers as text in some versions.
@@ -96,23 +106,48 @@ pub(super) fn read(config: &Value) -> ModelConfig {
         },
         health_check: parameter(config, HEALTH_CHECK),
         report_metrics: parameter(config, REPORT_METRICS),
-    }
+        gpu_device_ids: gpu_device_ids(config)?,
+    })
 }
 
 /// `parameters: { key: "…" value: { string_value: "true" } }`, any case.
 fn parameter(config: &Value, key: &str) -> bool {
-    let value = config["parameters"][key]["string_value"].as_str().unwrap_or_default();
-    value.eq_ignore_ascii_case("true")
+    text_of(config, key).eq_ignore_ascii_case("true")
+}
+
+fn text_of<'a>(config: &'a Value, key: &str) -> &'a str {
+    config["parameters"][key]["string_value"].as_str().unwrap_or_default()
+}
+
+/// `"0,1;2,3"`: a list for each instance.
+fn gpu_device_ids(config: &Value) -> Result<Vec<Vec<u32>>> {
+    let text = text_of(config, GPU_DEVICE_IDS);
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let id = |id: &str| {
+        id.trim().parse().map_err(|_| {
+            invalid!(
+                "parameter {GPU_DEVICE_IDS} in config.pbtxt must list GPUs by number, with commas, \
+                 and semicolons between instances, as in \"0,1;2,3\", got '{}'",
+                cut(text)
+            )
+        })
+    };
+    text.split(';').map(|list| list.split(',').map(id).collect()).collect()
 }
 
 /// A line for each parameter that is almost one of ours, or is one and neither true nor false.
 pub(super) fn unknown_keys(config: &Value) -> Vec<String> {
-    let ours = [HEALTH_CHECK, REPORT_METRICS];
+    let ours = [HEALTH_CHECK, REPORT_METRICS, GPU_DEVICE_IDS];
     let line = |(key, value): (&String, &Value)| {
         let key = key.as_str();
         if !ours.contains(&key) {
             let known = nearest(key, ours)?;
             return Some(format!("parameter '{key}' has no effect: did you mean '{known}'?"));
+        }
+        if key == GPU_DEVICE_IDS {
+            return None;
         }
         let value = value["string_value"].as_str().unwrap_or_default();
         let plain = ["true", "false"].iter().any(|word| value.eq_ignore_ascii_case(word));
@@ -172,7 +207,7 @@ mod tests {
                 r#""num_output_tokens" "TYPE_UINT32" [-1]"#,
             ]
         );
-        let read = read(&config);
+        let read = read(&config).unwrap();
         assert!(read.decoupled && read.max_batch_size == 0);
         assert!(!read.health_check && !read.report_metrics);
     }
@@ -188,7 +223,7 @@ mod tests {
         assert_eq!(lines(&config, "input").len(), 12);
         assert_eq!(lines(&config, "input")[1], r#""text_input" "TYPE_STRING" [-1]"#);
         assert_eq!(lines(&config, "output").len(), 7);
-        let read = read(&config);
+        let read = read(&config).unwrap();
         assert!(!read.decoupled);
         assert_eq!(read.max_batch_size, 256);
         let once = config.clone();
@@ -209,14 +244,14 @@ mod tests {
         }
         assert!(declares(&config, "input", "sampling_parameters"));
         assert!(declares(&config, "output", "finish_reason"));
-        let roles = read(&config).roles;
+        let roles = read(&config).unwrap().roles;
         assert_eq!((roles.text, roles.stream), ("PROMPT", "STREAM"));
         assert_eq!(roles.sampling, "sampling_parameters");
         assert_eq!((roles.output, roles.style), (c"TEXT" as &CStr, TextStyle::RunningTotal));
 
         let mut config = json!({"input": [tensor("prompt")], "output": [tensor("response")]});
         complete(&mut config);
-        let roles = read(&config).roles;
+        let roles = read(&config).unwrap().roles;
         assert_eq!((roles.text, roles.style), ("prompt", TextStyle::NewOnly));
         assert!(!declares(&config, "input", "text_input"));
     }
@@ -244,8 +279,25 @@ mod tests {
     fn parameters_are_true_in_any_case() {
         let config = json!({"parameters": {"REPORT_CUSTOM_METRICS": {"string_value": "True"},
                                            "ENABLE_VLLM_HEALTH_CHECK": {"string_value": "no"}}});
-        let read = read(&config);
+        let read = read(&config).unwrap();
         assert!(read.report_metrics && !read.health_check);
         assert!(!read.decoupled, "without completion and without a policy");
+    }
+
+    #[test]
+    fn gpus_are_listed_by_instance() {
+        let read = |text: &str| {
+            read(&json!({"parameters": {"gpu_device_ids": {"string_value": text}}}))
+                .map(|config| config.gpu_device_ids)
+        };
+        assert_eq!(read("0,1;2,3").unwrap(), [[0, 1], [2, 3]]);
+        assert_eq!(read(" 7 ").unwrap(), [[7]]);
+        assert!(read("").unwrap().is_empty());
+        for bad in ["0,,1", "a", "-1", "0;", "99999999999", ";"] {
+            let error = read(bad).unwrap_err();
+            assert!(error.message().contains("gpu_device_ids in config.pbtxt"), "{error}");
+        }
+        assert!(unknown_keys(&json!({"parameters": {"gpu_device_ids": {"string_value": "0"}}}))
+            .is_empty());
     }
 }

@@ -4,24 +4,28 @@
 
 mod buckets;
 mod engine;
+mod info;
 mod registry;
 
 use std::sync::OnceLock;
 
 use self::buckets::{E2E_S, N, PER_TOKEN_S, TTFT_S};
 use self::engine::EngineSeries;
+use self::info::{CacheInfo, LoraInfo};
 pub(in crate::triton) use self::registry::close;
 use self::registry::{Join, Kind, Labels, Metric};
 use super::sys;
 use crate::engine::args::HistogramBuckets;
-use crate::engine::{Observation, Observer};
+use crate::engine::{EngineArgs, EngineFacts, Observation, Observer};
 use crate::error::Result;
+use crate::ids::AdapterId;
 
-/// Metrics of one instance, empty until its engine is loaded and for good if they are switched off.
+/// Metrics of one engine, empty until it is loaded and for good if they are switched off.
 /// Instances of a model share their series, and so do the old and the new version of one that is
 /// loaded again; the series go with the last of them.
-#[derive(Default)]
 pub(super) struct Metrics {
+    /// Its number, where an instance has several.
+    engine: Option<usize>,
     series: OnceLock<Series>,
 }
 
@@ -31,6 +35,9 @@ struct Series {
     running: Metric,
     waiting: Metric,
     kv_usage: Metric,
+    _cache: CacheInfo,
+    /// None: LoRA is off.
+    lora: Option<LoraInfo>,
     /// None on servers without histograms.
     histograms: Option<Histograms>,
     engine: EngineSeries,
@@ -46,18 +53,24 @@ struct Histograms {
 }
 
 impl Metrics {
+    /// `engine`: its number, where an instance has several; its series have it as a label.
+    pub(super) fn new(engine: Option<usize>) -> Metrics {
+        Metrics { engine, series: OnceLock::new() }
+    }
+
     /// Register the series. A server without metrics is no error: one line in the log.
     pub(super) fn register(
         &self,
         model: &str,
         version: u64,
-        max_model_len: u32,
-        buckets: &HistogramBuckets,
+        facts: &EngineFacts,
+        args: &EngineArgs,
     ) {
         if self.series.get().is_some() {
             return;
         }
-        match Series::new(model, version, max_model_len, buckets) {
+        let labels = Labels::new(model, version).of_engine(self.engine);
+        match Series::new(&labels, facts, args) {
             Ok(series) => {
                 let _ = self.series.set(series);
             }
@@ -101,18 +114,20 @@ impl Observer for Metrics {
             _ => {}
         }
     }
+
+    fn adapters(&self, running: &[AdapterId], waiting: &[AdapterId]) {
+        if let Some(lora) = self.series.get().and_then(|series| series.lora.as_ref()) {
+            lora.show(running, waiting);
+        }
+    }
 }
 
 impl Series {
-    fn new(
-        model: &str,
-        version: u64,
-        max_model_len: u32,
-        buckets: &HistogramBuckets,
-    ) -> Result<Series> {
-        let labels = Labels::new(model, version);
-        let counter = |name, help| Metric::new(name, help, &labels, Kind::Counter);
-        let gauge = |name, help, join| Metric::new(name, help, &labels, Kind::Gauge(join));
+    fn new(labels: &Labels, facts: &EngineFacts, args: &EngineArgs) -> Result<Series> {
+        let buckets = &args.operation.buckets;
+        let lora = args.lora.as_ref().zip(facts.adapters.as_ref());
+        let counter = |name, help| Metric::new(name, help, labels, Kind::Counter);
+        let gauge = |name, help, join| Metric::new(name, help, labels, Kind::Gauge(join));
 
         Ok(Series {
             prompt_tokens: counter(
@@ -138,8 +153,10 @@ impl Series {
                 c"KV-cache usage. 1 means 100 percent usage.",
                 Join::Most,
             )?,
-            engine: EngineSeries::new(&labels, buckets)?,
-            histograms: Histograms::new(&labels, max_model_len, buckets)?,
+            _cache: CacheInfo::new(labels, args.block_size, facts.kv_tokens)?,
+            lora: lora.map(|(lora, names)| LoraInfo::new(labels, lora.max_loras, names)),
+            engine: EngineSeries::new(labels, buckets)?,
+            histograms: Histograms::new(labels, facts.max_model_len, buckets)?,
         })
     }
 }

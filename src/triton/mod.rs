@@ -9,7 +9,7 @@
 //! | `handles` | its objects with Rust's ownership |
 //! | `error`, `log`, `metrics` | our errors, log lines and observations as the server's |
 //! | `config`, `roles`, `options` | config.pbtxt, the names in it, `--backend-config` |
-//! | `model`, `watch`, `versions`, `heap` | models and instances: load, serve, unload |
+//! | `model`, `places`, `watch`, `versions`, `heap` | models and instances: load, serve, unload |
 //! | `reader` | large requests are read beside the others |
 //! | `tensors`, `inputs`, `request`, `embedding` | tensors, parameters -> what the engine takes |
 //! | `client`, `response`, `logprobs` | answers -> tensors of responses |
@@ -31,6 +31,7 @@ mod logprobs;
 mod metrics;
 mod model;
 mod options;
+mod places;
 mod reader;
 mod request;
 mod response;

@@ -1,9 +1,10 @@
 //! A model and its instances as the server sees them: load, serve, unload. Called by the entry
-//! points in `mod`; it calls the engine. One instance is one engine.
+//! points in `mod`; it calls the engines. One instance is one engine, or `data_parallel_size` of
+//! them.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -18,21 +19,27 @@ use super::inputs;
 use super::log;
 use super::metrics::Metrics;
 use super::options::Options;
+use super::places::{Place, Places};
 use super::request::{self, worded, Context, Parsed};
 use super::versions::LoadedVersion;
 use super::watch::{Supervisor, Watched};
 use crate::engine::{
-    Client, EmbedRequest, Engine, EngineArgs, EngineOptions, GenerateRequest, RequestOptions,
-    Returns,
+    Client, EmbedRequest, EngineArgs, EngineOptions, Engines, GenerateRequest, Gpus,
+    RequestOptions, Returns,
 };
 use crate::error::{Error, Result};
 use crate::files;
 use crate::internal;
+use crate::invalid;
 use crate::sampling::SamplingLimits;
 use crate::threads;
 
 /// Keys of `--backend-config` that nobody reads are said once in the log.
 static UNKNOWN_KEYS_SAID: Once = Once::new();
+
+/// Stock servers read freed memory if they stop the thread of an instance just after its start (see
+/// docs/reliability.md, "An instance that fails beside others"): within microseconds.
+const SIBLING_PAUSE: Duration = Duration::from_millis(50);
 
 /// One version of one model.
 pub(super) struct Model {
@@ -43,6 +50,8 @@ pub(super) struct Model {
     config: ModelConfig,
     args: EngineArgs,
     options: Options,
+    /// Of instances that choose their GPUs by turn.
+    places: Arc<Places>,
     /// Counts as living until this is dropped.
     loaded: Arc<LoadedVersion>,
     /// `log_level` of model.json, while the model is loaded.
@@ -80,9 +89,75 @@ impl Model {
             config,
             args,
             options: Options::read(&backend_config)?,
+            places: Arc::default(),
             loaded,
             _log_level: log_level,
         })
+    }
+
+    /// The GPUs of each engine of an instance at this place.
+    ///
+    /// # Errors
+    /// InvalidArgument: `gpu_device_ids` says nothing of this instance, or does not fit to
+    /// model.json.
+    fn gpus(&self, kind: Kind, place: usize) -> Result<Vec<Gpus>> {
+        let engines = self.args.data_parallel_size as usize;
+        let lists = &self.config.gpu_device_ids;
+        match kind {
+            Kind::Gpu(_) if !lists.is_empty() => Err(invalid!(
+                "gpu_device_ids in config.pbtxt: a KIND_GPU instance has its GPU by the instance \
+                 group. Remove the parameter, or specify KIND_MODEL."
+            )),
+            Kind::Gpu(gpu) => Ok(vec![Gpus::Group(gpu)]),
+            Kind::Auto if lists.is_empty() => {
+                Ok((0..engines).map(|n| Gpus::Turn(place * engines + n)).collect())
+            }
+            Kind::Auto => self.listed_gpus(place),
+        }
+    }
+
+    /// The same by `gpu_device_ids`.
+    fn listed_gpus(&self, place: usize) -> Result<Vec<Gpus>> {
+        let engines = self.args.data_parallel_size as usize;
+        let ranks = self.args.tensor_parallel_size as usize;
+        let lists = &self.config.gpu_device_ids;
+        let number = place + 1;
+        let list = lists.get(place).ok_or_else(|| {
+            invalid!(
+                "gpu_device_ids in config.pbtxt lists the GPUs of {} instances, and this one is \
+                 number {number}: add its own behind a semicolon.",
+                lists.len()
+            )
+        })?;
+
+        let needed = engines * ranks;
+        if list.len() != needed {
+            return Err(invalid!(
+                "gpu_device_ids in config.pbtxt lists {} GPUs for instance {number}, and \
+                 tensor_parallel_size {ranks} times data_parallel_size {engines} in model.json \
+                 need {needed}.",
+                list.len()
+            ));
+        }
+        Ok(list.chunks(ranks).map(|gpus| Gpus::Listed(gpus.to_vec())).collect())
+    }
+
+    /// `name`: for threads and logs.
+    fn engine_options(&self, name: String, gpus: Gpus, metrics: &Arc<Metrics>) -> EngineOptions {
+        let file = |dir: &PathBuf| dir.join(format!("{}.json", name.replace('/', "_")));
+        EngineOptions {
+            version_dir: self.version_dir.clone(),
+            gpus,
+            observer: Arc::clone(metrics) as _,
+            max_waiting: self.options.max_waiting,
+            max_backlog_tokens: self.options.max_backlog_tokens,
+            max_logprob_entries: self.options.max_logprob_entries,
+            outbox_threads: self.options.outbox_threads,
+            step_timeout: self.options.step_timeout.or(self.args.operation.step_timeout),
+            grammar_timeout: self.options.grammar_timeout,
+            step_trace: self.options.step_trace_dir.as_ref().map(file),
+            name,
+        }
     }
 }
 
@@ -101,7 +176,7 @@ fn complete_config(handle: ModelHandle) -> Result<ModelConfig> {
             handle.name()?
         );
     }
-    let config = config::read(&json);
+    let config = config::read(&json)?;
     for line in config::unknown_keys(&json) {
         tracing::warn!("{}: config.pbtxt: {line}", handle.name()?);
     }
@@ -143,7 +218,7 @@ impl ArrivalTime {
     }
 }
 
-/// One instance: an engine that serves requests.
+/// One instance: engines that serve requests.
 pub(super) struct Instance {
     model: Arc<Model>,
     handle: InstanceHandle,
@@ -154,35 +229,37 @@ pub(super) struct Instance {
     embeds: bool,
     /// Names of LoRA adapters; None: LoRA is off.
     adapters: Option<Vec<String>>,
+    /// Dropped last: its GPUs are free then.
+    _place: Place,
 }
 
 impl Instance {
-    /// Load an engine on the device that the instance group asks for.
+    /// Load engines on the devices that the instance group asks for. An error that makes the server
+    /// stop other instances comes a moment later.
     pub(super) fn load(model: Arc<Model>, handle: InstanceHandle) -> Result<Instance> {
+        let places = Arc::clone(&model.places);
+        let place = places.take();
+        Instance::load_at(place, model, handle).inspect_err(|_| {
+            if places.are_taken() {
+                std::thread::sleep(SIBLING_PAUSE);
+            }
+        })
+    }
+
+    fn load_at(place: Place, model: Arc<Model>, handle: InstanceHandle) -> Result<Instance> {
         let kind = handle.kind()?;
         model.args.check_parallel(kind != Kind::Auto)?;
-        let name = handle.name()?;
-        let metrics = Arc::new(Metrics::default());
-        let options = EngineOptions {
-            version_dir: model.version_dir.clone(),
-            gpu: match kind {
-                Kind::Gpu(gpu) => Some(gpu),
-                Kind::Auto => None,
-            },
-            observer: Arc::clone(&metrics) as _,
-            max_waiting: model.options.max_waiting,
-            max_backlog_tokens: model.options.max_backlog_tokens,
-            max_logprob_entries: model.options.max_logprob_entries,
-            outbox_threads: model.options.outbox_threads,
-            step_timeout: model.options.step_timeout.or(model.args.operation.step_timeout),
-            grammar_timeout: model.options.grammar_timeout,
-            step_trace: model
-                .options
-                .step_trace_dir
-                .as_ref()
-                .map(|dir| dir.join(format!("{}.json", name.replace('/', "_")))),
-            name,
+        let gpus = model.gpus(kind, place.number)?;
+        let several = gpus.len() > 1;
+        let metrics = (0..gpus.len()).map(|n| Arc::new(Metrics::new(several.then_some(n))));
+        let metrics: Vec<Arc<Metrics>> = metrics.collect();
+
+        let instance = handle.name()?;
+        let options = |(n, (gpus, metrics)): (usize, (Gpus, &Arc<Metrics>))| {
+            let name = if several { format!("{instance}:{n}") } else { instance.clone() };
+            model.engine_options(name, gpus, metrics)
         };
+        let options = gpus.into_iter().zip(&metrics).enumerate().map(options).collect();
 
         let delayed_ends = DelayedEnds::start(&model.name)?;
         let started = Instant::now();
@@ -191,7 +268,7 @@ impl Instance {
             model: model.name.clone(),
             version: model.version,
             args: model.args.clone(),
-            engine: options,
+            engines: options,
             drain_deadline: model.options.drain_deadline,
             restarts: model.options.restarts,
             load_deadline: model.options.load_deadline,
@@ -204,8 +281,9 @@ impl Instance {
         let engine = supervisor.engine()?;
         let facts = engine.facts();
         if model.config.report_metrics && !model.args.disable_log_stats {
-            let buckets = &model.args.operation.buckets;
-            metrics.register(&model.name, model.version, facts.max_model_len, buckets);
+            for (metrics, facts) in metrics.iter().zip(engine.facts_of_each()) {
+                metrics.register(&model.name, model.version, facts, &model.args);
+            }
         }
         heap::give_back();
         tracing::info!("{}: loaded in {:.1?}", model.name, started.elapsed());
@@ -222,6 +300,7 @@ impl Instance {
             limits,
             embeds: facts.embeds,
             adapters: facts.adapters.clone(),
+            _place: place,
         })
     }
 
@@ -248,11 +327,11 @@ impl Instance {
         let config = &self.model.config;
         let ready = parsed.and_then(|(parsed, options)| {
             request.set_layout(&parsed, &config.roles, config.max_batch_size > 0)?;
-            Ok((parsed, options, self.engine()?))
+            Ok((parsed, options, self.engines()?))
         });
         match ready {
-            Ok((parsed, options, engine)) => {
-                self.submit(&engine, request, parsed, options, arrival)
+            Ok((parsed, options, engines)) => {
+                self.submit(&engines, request, parsed, options, arrival)
             }
             Err(error) => request.refuse(&error),
         }
@@ -276,14 +355,14 @@ impl Instance {
 
     fn embed(
         &self,
-        engine: &Engine,
+        engines: &Engines,
         request: BackendRequest,
         mut embeddings: Vec<Embedding>,
         options: RequestOptions,
         arrival: Instant,
     ) {
         let give = |Embedding { input, dimensions }, client: Arc<dyn Client>| {
-            let taken = engine.embed(EmbedRequest {
+            let taken = engines.embed(EmbedRequest {
                 input,
                 dimensions,
                 client: Arc::clone(&client),
@@ -310,14 +389,14 @@ impl Instance {
 
     fn submit(
         &self,
-        engine: &Engine,
+        engines: &Engines,
         request: BackendRequest,
         parsed: Parsed,
         options: RequestOptions,
         arrival: Instant,
     ) {
         if !parsed.embeddings.is_empty() {
-            return self.embed(engine, request, parsed.embeddings, options, arrival);
+            return self.embed(engines, request, parsed.embeddings, options, arrival);
         }
 
         let stream = parsed.stream;
@@ -328,7 +407,7 @@ impl Instance {
         };
         let mut rows = parsed.rows;
         let give = |row: request::PromptRow, client: Arc<dyn Client>| {
-            let taken = engine.submit(GenerateRequest {
+            let taken = engines.submit(GenerateRequest {
                 prompt: row.prompt,
                 params: row.params,
                 stream,
@@ -358,7 +437,7 @@ impl Instance {
 
     /// A dead engine answers at once; with ENABLE_VLLM_HEALTH_CHECK in the Python backend's words,
     /// and the model leaves the server, unless the engine is being loaded again.
-    fn engine(&self) -> Result<Arc<Engine>> {
+    fn engines(&self) -> Result<Arc<Engines>> {
         let error = match self.supervisor.engine() {
             Ok(engine) => return Ok(engine),
             Err(error) => error,

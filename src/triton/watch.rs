@@ -1,8 +1,8 @@
-//! Supervises one engine: loads it again after a failure if the operator wants that, tells the
-//! server of a death it cannot see, and notices that the server is unloading the model. No entry
-//! point says so: the server waits, without limit, until every request in flight is done,
-//! and only then calls our finaliser. So a thread looks now and then. Called by `model`; one per
-//! instance, joined on unload.
+//! Supervises the engines of an instance, which live and die together: loads them again after a
+//! failure if the operator wants that, tells the server of a death it cannot see, and notices that
+//! the server is unloading the model. No entry point says so: the server waits, without limit,
+//! until every request in flight is done, and only then calls our finaliser. So a thread looks now
+//! and then. Called by `model`; one per instance, joined on unload.
 //!
 //! The server hears of a death before any client does: whoever loads the model again
 //! because of an error must find it on its way out, or the load does nothing, answers 200, and the
@@ -19,8 +19,9 @@ use parking_lot::{Mutex, RwLock};
 
 use super::handles::ServerHandle;
 use super::versions::LoadedVersion;
-use crate::engine::{Engine, EngineArgs, EngineOptions, LoadLimits, Observation, Observer};
+use crate::engine::{EngineArgs, EngineOptions, Engines, LoadLimits, Observation, Observer};
 use crate::error::{Error, Result};
+use crate::ids::AdapterId;
 use crate::threads;
 
 const PERIOD: Duration = Duration::from_millis(500);
@@ -46,7 +47,8 @@ pub(super) struct Watched {
     pub model: String,
     pub version: u64,
     pub args: EngineArgs,
-    pub engine: EngineOptions,
+    /// One for each engine.
+    pub engines: Vec<EngineOptions>,
     /// Time for requests in flight, counted from when the unload is noticed.
     pub drain_deadline: Duration,
     /// Of a load, in all.
@@ -67,7 +69,7 @@ impl Watched {
     /// An engine, unless that takes too long. A load that hangs keeps the server from ending, and
     /// nothing says so: the server joins the thread that waits for the load before it says
     /// that it goes. `stopped`: nor if this says that nobody waits any more.
-    fn load(&self, stopped: Option<Receiver<()>>) -> Result<Engine> {
+    fn load(&self, stopped: Option<Receiver<()>>) -> Result<Engines> {
         let left = |stopped: &Receiver<()>| stopped.try_recv() == Err(TryRecvError::Disconnected);
         let limits = LoadLimits {
             deadline: self.load_deadline,
@@ -80,7 +82,7 @@ impl Watched {
                 }
             }),
         };
-        Engine::load_within(self.args.clone(), self.engine.clone(), &limits)
+        Engines::load_within(self.args.clone(), self.engines.clone(), &limits)
     }
 }
 
@@ -95,7 +97,7 @@ pub(super) struct Supervisor {
 struct Supervised {
     watched: Watched,
     /// None while the engine is loaded anew.
-    engine: RwLock<Option<Arc<Engine>>>,
+    engine: RwLock<Option<Arc<Engines>>>,
     unloading: AtomicBool,
     /// When the engine was loaded again within `RESTARTS_WITHIN`.
     restarts: Mutex<VecDeque<Instant>>,
@@ -114,6 +116,10 @@ impl Observer for EngineObserver {
         self.observer.observe(observation);
     }
 
+    fn adapters(&self, running: &[AdapterId], waiting: &[AdapterId]) {
+        self.observer.adapters(running, waiting);
+    }
+
     fn dying(&self) {
         if let Some(supervised) = self.supervised.get().and_then(Weak::upgrade) {
             supervised.dying();
@@ -124,9 +130,13 @@ impl Observer for EngineObserver {
 impl Supervisor {
     /// Load the engine and start to watch it.
     pub(super) fn start(mut watched: Watched) -> Result<Supervisor> {
-        let observer = Arc::clone(&watched.engine.observer);
-        let observer = Arc::new(EngineObserver { observer, supervised: OnceLock::new() });
-        watched.engine.observer = Arc::clone(&observer) as _;
+        let mut observers = Vec::new();
+        for options in &mut watched.engines {
+            let observer = Arc::clone(&options.observer);
+            let observer = Arc::new(EngineObserver { observer, supervised: OnceLock::new() });
+            options.observer = Arc::clone(&observer) as _;
+            observers.push(observer);
+        }
         let engine = watched.load(None)?;
 
         let name = format!("watch {}", watched.model);
@@ -137,7 +147,9 @@ impl Supervisor {
             restarts: Mutex::default(),
             asked: Mutex::default(),
         });
-        let _ = observer.supervised.set(Arc::downgrade(&supervised));
+        for observer in observers {
+            let _ = observer.supervised.set(Arc::downgrade(&supervised));
+        }
 
         let (stop, stopped) = bounded(0);
         let watching = Arc::clone(&supervised);
@@ -149,7 +161,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// Unavailable: why not.
-    pub(super) fn engine(&self) -> Result<Arc<Engine>> {
+    pub(super) fn engine(&self) -> Result<Arc<Engines>> {
         let engine = self.supervised.engine.read().clone();
         let Some(engine) = engine else {
             return Err(Error::Unavailable(
@@ -291,7 +303,9 @@ impl Supervised {
     }
 
     fn observe(&self, healthy: bool) {
-        self.watched.engine.observer.observe(Observation::Healthy(healthy));
+        for options in &self.watched.engines {
+            options.observer.observe(Observation::Healthy(healthy));
+        }
     }
 
     /// The engine died and no client knows. If nothing brings it back, the server lets go of the
@@ -360,7 +374,7 @@ impl Supervised {
     }
 
     /// The engine itself, once nobody submits to it any more.
-    fn take(&self) -> Option<Engine> {
+    fn take(&self) -> Option<Engines> {
         let mut engine = self.engine.write().take()?;
         loop {
             match Arc::try_unwrap(engine) {

@@ -63,13 +63,18 @@ def test_a_client_that_does_not_read_holds_up_nobody(tiny):
         connection.close()
 
 
-def test_models_that_come_and_go_leave_nothing_behind(server, repository):
-    repository.add("guest")
+@pytest.mark.parametrize("name, engine", [
+    ("guest", {}),
+    ("guest-of-two-ranks", {"tensor_parallel_size": 2}),
+    ("guest-of-two-engines", {"data_parallel_size": 2}),
+])
+def test_models_that_come_and_go_leave_nothing_behind(server, repository, name, engine):
+    repository.add(name, engine=engine)
     sizes = []
     for _ in range(ROUNDS):
-        load(server, "guest")
-        still_serves(server, "guest")
-        unloaded(server, "guest")
+        load(server, name)
+        still_serves(server, name)
+        unloaded(server, name)
         sizes.append((server.resident_bytes(), threads(server)))
     # The allocator's arenas, one per thread, fill during the first rounds; a leak would not end there.
     settled = sizes[ROUNDS // 2]

@@ -50,9 +50,9 @@ def unloads(server, model):
     until(lambda: server.model_state(model) == "UNAVAILABLE", f"{model} is not unloaded")
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_bad_clients_on_a_tight_pool(server, repository, seed):
-    name = repository.add(f"tight{seed}", engine=TIGHT)
+@pytest.mark.parametrize("seed, ranks", [(1, 1), (2, 1), (6, 2)])
+def test_bad_clients_on_a_tight_pool(server, repository, seed, ranks):
+    name = repository.add(f"tight{seed}", engine={**TIGHT, "tensor_parallel_size": ranks})
     load(server, name)
     counts = rage(server, [name], seed)
     assert total(counts, "answered") > 20, counts
@@ -88,12 +88,14 @@ def test_models_come_and_go_under_load(server, repository):
         unloads(server, name)
 
 
-def test_engines_that_break_again_and_again(tmp_path):
+@pytest.mark.parametrize("several", [{}, {"tensor_parallel_size": 2}, {"data_parallel_size": 2}],
+                         ids=["one-device", "two-ranks", "two-engines"])
+def test_engines_that_break_again_and_again(tmp_path, several):
     repository = Repository(tmp_path)
     faults = faulty(seed=5, error_share=0.002, panic_share=0.002, stall_share=0.001, stall_ms=1500)
     options = {"restart": 1_000_000, "step-timeout-ms": 500}
     with TritonServer(repository.folder, env=ALLOWED, backend_config=options) as server:
-        load(server, repository.add("breaks", engine={**TIGHT, **faults}))
+        load(server, repository.add("breaks", engine={**TIGHT, **several, **faults}))
         load(server, repository.add("sound", engine=TIGHT))
         before = open_files(server)
         counts = rage(server, ["breaks", "sound"], 5)

@@ -12,6 +12,7 @@ mod nonfinite;
 mod ranks;
 mod requests;
 mod served;
+mod several;
 
 use std::sync::atomic::Ordering;
 

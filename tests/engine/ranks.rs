@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
-use triton_vllm::engine::{Engine, EngineArgs, EngineOptions};
+use triton_vllm::engine::{EngineArgs, EngineOptions, Engines};
 
 use crate::served::{goldens, options, serve, serve_args, serve_with, Served, PATIENCE};
 use crate::{recorded, schedules};
@@ -133,7 +133,11 @@ impl Drop for Scratch {
 fn sizes_that_do_not_divide_are_refused_at_load() {
     let load = |extra: Value| -> String {
         let (args, _) = EngineArgs::parse(&serve_args("llama-tiny", &extra).to_string()).unwrap();
-        Engine::load(args, options("llama-tiny")).err().expect("refused").message().to_string()
+        Engines::load(&args, vec![options("llama-tiny")])
+            .err()
+            .expect("refused")
+            .message()
+            .to_string()
     };
     let text = load(json!({"device": "cpu", "tensor_parallel_size": 4}));
     let want = "Total number of attention heads (2) must be divisible by tensor parallel size (4).";

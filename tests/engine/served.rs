@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{bounded, Receiver, Sender};
 use serde_json::{json, Value};
 use triton_vllm::engine::{
-    Answer, Client, Engine, EngineArgs, EngineOptions, GenerateRequest, Observation, Observer,
-    RequestOptions, Returns,
+    Answer, Client, EngineArgs, EngineOptions, Engines, GenerateRequest, Gpus, Observation,
+    Observer, RequestOptions, Returns,
 };
 use triton_vllm::error::Result;
 use triton_vllm::sampling::{SamplingLimits, SamplingParams};
@@ -31,6 +31,8 @@ pub fn device() -> String {
 pub struct Counter {
     pub generated: AtomicUsize,
     pub finished: AtomicUsize,
+    /// Tokens that were found in the prefix cache.
+    pub prefix_hits: AtomicUsize,
     /// Requests that failed for logits that were not finite.
     pub corrupted: AtomicUsize,
 }
@@ -43,6 +45,9 @@ impl Observer for Counter {
             }
             Observation::Finished { .. } => {
                 self.finished.fetch_add(1, Ordering::AcqRel);
+            }
+            Observation::Cache { hits_tokens, .. } => {
+                self.prefix_hits.fetch_add(hits_tokens as usize, Ordering::AcqRel);
             }
             Observation::Corrupted => {
                 self.corrupted.fetch_add(1, Ordering::AcqRel);
@@ -101,7 +106,7 @@ impl Client for Listener {
 }
 
 pub struct Served {
-    pub engine: Engine,
+    pub engine: Engines,
     pub counter: Arc<Counter>,
 }
 
@@ -122,7 +127,7 @@ pub fn options(model: &str) -> EngineOptions {
     EngineOptions {
         name: model.into(),
         version_dir: goldens().into(),
-        gpu: None,
+        gpus: Gpus::Turn(0),
         observer: Arc::new(Counter::default()),
         max_waiting: 1024,
         max_backlog_tokens: 1 << 20,
@@ -142,7 +147,7 @@ pub fn serve_with(model: &str, extra: &Value, options: EngineOptions) -> Served 
     let (args, _) = EngineArgs::parse(&serve_args(model, extra).to_string()).expect("valid");
     let counter = Arc::new(Counter::default());
     let options = EngineOptions { observer: counter.clone(), ..options };
-    Served { engine: Engine::load(args, options).expect("a model that loads"), counter }
+    Served { engine: Engines::load(&args, vec![options]).expect("a model that loads"), counter }
 }
 
 /// The whole answer, once it is there.

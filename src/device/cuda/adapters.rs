@@ -98,10 +98,7 @@ impl Cuda {
             self.product(rows, weight, bias, end, x, y)?;
             return self.expand(rows, slots, end, y);
         }
-        let sums = match end {
-            End::Gated(_) => self.scratch(rows * outputs * self.dtype.bytes())?,
-            End::Act(_) | End::Logits => y,
-        };
+        let sums = self.place_of_sums(rows, outputs, end, y)?;
         let plain = End::Act(abi::Activation::None);
         self.product(rows, weight, DevicePtr::NULL, plain, x, sums)?;
         self.expand(rows, slots, end, sums)?;

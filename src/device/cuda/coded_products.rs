@@ -41,9 +41,9 @@ pub(super) struct Choices {
     pub top_k: usize,
 }
 
-/// Tiles of coded_wgmma or coded_experts for so many outputs.
-fn tiles(end: CodedEnd, outputs: usize) -> usize {
-    let tile = abi::CODED_TILE as usize;
+/// Tiles of so many rows of W for so many outputs; half of a gated tile's are ups.
+fn tiles(end: CodedEnd, outputs: usize, tile: u32) -> usize {
+    let tile = tile as usize;
     match end {
         CodedEnd::Gated => (outputs / 2).div_ceil(tile / 2),
         CodedEnd::Act | CodedEnd::Logits => outputs.div_ceil(tile),
@@ -187,11 +187,7 @@ impl Cuda {
         y: DevicePtr,
     ) -> Result<()> {
         let product = self.describe(rows, coded, bias, end, inputs, y)?;
-        let outputs = coded.matrix.outputs as usize;
-        let tiles = match end {
-            End::Gated(_) => (outputs / 2).div_ceil(abi::SMALL_M_GATED_TILE as usize),
-            End::Act(_) | End::Logits => outputs.div_ceil(abi::SMALL_M_TILE as usize),
-        };
+        let tiles = tiles(product.end, coded.matrix.outputs as usize, abi::SMALL_M_TILE);
         let most = abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * self.context.multiprocessors;
         let shared = abi::CODED_SMALL_SHARED_BYTES as usize;
         let blocks = [tiles.min(most as usize), 1];
@@ -228,7 +224,7 @@ impl Cuda {
             top_k: choices.top_k as u32,
             ..self.describe(rows, coded, DevicePtr::NULL, end, &inputs, y)?
         };
-        let blocks = [tiles(product.end, outputs), choices.most_tiles];
+        let blocks = [tiles(product.end, outputs, abi::CODED_TILE), choices.most_tiles];
         let codes = boxes_of_codes(&product)?;
         // Rows of x are gathered without a map.
         let parameters = CodedTiles { codes, inputs: codes, product };
@@ -247,7 +243,8 @@ impl Cuda {
         let parameters = CodedTiles { codes: boxes_of_codes(&product)?, inputs, product };
 
         let across = (product.rows as usize).div_ceil(columns);
-        let tiles = tiles(product.end, product.w.outputs as usize);
+        let outputs = product.w.outputs as usize;
+        let tiles = tiles(product.end, outputs, abi::CODED_TILE);
         let shares = self.shares.best(tiles * across, product.w.blocks as usize);
         let blocks = [tiles * shares, across];
         let threads = abi::CODED_THREADS;
@@ -264,8 +261,7 @@ impl Cuda {
         y: DevicePtr,
     ) -> Result<()> {
         let outputs = coded.matrix.outputs as usize;
-        let gated = matches!(end, End::Gated(_));
-        let sums = if gated { self.scratch(rows * outputs * self.dtype.bytes())? } else { y };
+        let sums = self.place_of_sums(rows, outputs, end, y)?;
         let product = Product {
             rows,
             outputs,
@@ -300,8 +296,7 @@ impl Cuda {
         let (outputs, width) = (matrix.outputs as usize, matrix.inputs as usize);
         let act = self.dtype.bytes();
         let logits = end == End::Logits;
-        let gated = matches!(end, End::Gated(_));
-        let sums = if gated { self.scratch(rows * outputs * act)? } else { y };
+        let sums = self.place_of_sums(rows, outputs, end, y)?;
         let plain = self.buffers()?.plain.address;
         let slice = self.coded.plain_slice() / (width * act);
         // Whole tiles of cuBLASLt's kernels where there are several.

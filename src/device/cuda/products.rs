@@ -36,6 +36,20 @@ impl Cuda {
         Ok(self.scratch.as_ref().map_or(DevicePtr::NULL, |scratch| scratch.address))
     }
 
+    /// Where the sums of a product go that ends in `y`: only a gated end has them elsewhere.
+    pub(super) fn place_of_sums(
+        &mut self,
+        rows: usize,
+        outputs: usize,
+        end: End,
+        y: DevicePtr,
+    ) -> Result<DevicePtr> {
+        match end {
+            End::Gated(_) => self.scratch(rows * outputs * self.dtype.bytes()),
+            End::Act(_) | End::Logits => Ok(y),
+        }
+    }
+
     /// y = end(x W^T + bias) over `rows` rows; `bias` may be null.
     pub(super) fn product(
         &mut self,
@@ -56,8 +70,7 @@ impl Cuda {
             return gemm_small_m::run(&self.context, &self.kernels, &call);
         }
 
-        let gated = matches!(end, End::Gated(_));
-        let sums = if gated { self.scratch(rows * outputs * self.dtype.bytes())? } else { y };
+        let sums = self.place_of_sums(rows, outputs, end, y)?;
         let logits = end == End::Logits;
         let (stride, operands) = (outputs, Operands::Activations);
         let product = Product { rows, outputs, inputs, stride, logits, operands, x, w, y: sums };
@@ -65,7 +78,7 @@ impl Cuda {
         self.finish(rows, outputs, bias, end, sums, y)
     }
 
-    /// y = end(sums + bias); only a gated end has its sums elsewhere.
+    /// y = end(sums + bias), sums where `place_of_sums` said.
     pub(super) fn finish(
         &self,
         rows: usize,

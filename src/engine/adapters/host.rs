@@ -133,6 +133,11 @@ impl HostAdapters {
         }
     }
 
+    /// The model has adapters.
+    pub fn any(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
     /// Sequences that wait for their adapter.
     pub fn waiting(&self) -> usize {
         let count = |entry: &HostEntry| match &entry.state {

@@ -1,4 +1,4 @@
-//! From arguments to a running engine: device, files, model, page budget, scheduler, threads.
+//! From arguments to running engines: devices, files, model, page budget, scheduler, threads.
 //! Called by `deadline`, once per instance; everything that can be refused is refused here, in one
 //! line.
 
@@ -8,9 +8,7 @@ use super::args::{dtype_name, EngineArgs};
 use super::device_runner::DeviceRunner;
 use super::fault::Faults;
 use super::files::{self, Model};
-use super::placement::choose_gpu;
-#[cfg(feature = "cuda")]
-use super::placement::gpus_of_ranks;
+use super::placement::choose_gpus;
 use super::rank_runners::RankRunners;
 use super::sizes::{self, SizePool};
 use super::start_threads::{self, Parts};
@@ -21,8 +19,10 @@ use crate::device::{
     BreakOnPurpose, Device, DeviceInfo, DeviceLimits, DeviceTypes, Rank, RankGroup,
 };
 use crate::engine::adapters::AdapterList;
+use crate::engine::engines::Engines;
 use crate::engine::handle::Engine;
 use crate::engine::options::{EngineFacts, EngineOptions};
+use crate::engine::request::RequestIds;
 use crate::engine::step_loop::Runner;
 use crate::error::Result;
 use crate::files::Progress;
@@ -31,31 +31,75 @@ use crate::model::{budget, Decoder, ModelSpec, Shard, WeightSource};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::threads;
 
-/// Read config, tokenizer and weights, allocate everything, start the threads.
+/// Read config, tokenizer and weights, allocate everything, start the threads: of an engine for
+/// each of these options, all at the same time.
 ///
 /// # Errors
 /// One line that names the file or key.
 pub(super) fn load(
-    args: EngineArgs,
-    options: EngineOptions,
+    args: &EngineArgs,
+    options: Vec<EngineOptions>,
     progress: &Arc<Progress>,
-) -> Result<Engine> {
-    let gpu = choose_gpu(&args, &options)?;
+) -> Result<Engines> {
+    let count = options.len();
+    let first = options.first().ok_or_else(|| internal!("no engine is asked for"))?;
+    let gpus = choose_gpus(args, &options)?;
     args.check_ranks()?;
-    let model = files::read(&args, &options, progress)?;
-    match gpu {
+
+    let model = files::read(args, first, progress)?;
+    let ids = Arc::new(RequestIds::default());
+    let gpus = match gpus {
+        Some(gpus) => gpus.into_iter().map(Some).collect(),
+        None => vec![None; count],
+    };
+    let load = |(number, (options, gpus)): (usize, (EngineOptions, Option<Vec<usize>>))| {
+        // The last one breaks, if one is to.
+        let faults = args.inject_faults.filter(|_| number + 1 == count);
+        let shared = Shared { args, model: &model, ids: &ids, faults, engines: count };
+        load_one(shared, options, gpus)
+    };
+    let each = options.into_iter().zip(gpus).enumerate();
+    let engines = match count {
+        1 => each.map(load).collect::<Result<_>>()?,
+        _ => threads::each("load-engine", each.collect(), load)?,
+    };
+    if let WeightSource::Files(checkpoint) = &model.weights {
+        checkpoint.unchanged()?;
+    }
+    let caches = args.enable_prefix_caching && !model.spec.whole_prompts();
+    Engines::new(engines, caches)
+}
+
+/// What the engines of a load have in common.
+#[derive(Clone, Copy)]
+struct Shared<'a> {
+    args: &'a EngineArgs,
+    model: &'a Model,
+    ids: &'a Arc<RequestIds>,
+    faults: Option<Faults>,
+    /// How many they are.
+    engines: usize,
+}
+
+/// `gpus`: of its ranks; None: the CPU serves.
+fn load_one(shared: Shared, options: EngineOptions, gpus: Option<Vec<usize>>) -> Result<Engine> {
+    let Shared { args, model, engines, .. } = shared;
+    match gpus.as_deref() {
         #[cfg(feature = "cuda")]
-        Some(gpu) => {
-            let gpus = gpus_of_ranks(&args, &options, gpu)?;
-            let (mut devices, group) = gpu_devices(&model.spec, &gpus, &options.name)?;
+        Some(gpus) => {
+            let (mut devices, group) = gpu_devices(&model.spec, gpus, &options.name)?;
             if args.enforce_eager {
                 devices.iter_mut().for_each(Cuda::launch_eagerly);
             }
-            load_on(devices, group, sizes::gpu_pool, model, args, options)
+            load_on(devices, group, sizes::gpu_pool, shared, options)
         }
-        _ => {
-            let (devices, group) = cpu_devices(&model.spec, args.tensor_parallel_size as usize)?;
-            load_on(devices, group, sizes::cpu_pool, model, args, options)
+        #[cfg(not(feature = "cuda"))]
+        Some(gpus) => Err(internal!("{} GPUs and no code for them", gpus.len())),
+        None => {
+            let cores = (start_threads::cores() / engines).max(1);
+            let ranks = args.tensor_parallel_size as usize;
+            let (devices, group) = cpu_devices(&model.spec, cores, ranks)?;
+            load_on(devices, group, sizes::cpu_pool, shared, options)
         }
     }
 }
@@ -80,10 +124,9 @@ fn gpu_devices(spec: &ModelSpec, gpus: &[usize], name: &str) -> Result<GpuDevice
 /// CPU devices, and what they are together if they are several.
 type CpuDevices = (Vec<Cpu>, Option<Arc<dyn RankGroup>>);
 
-/// So many, which share the cores, if the model can be shared out so.
-fn cpu_devices(spec: &ModelSpec, ranks: usize) -> Result<CpuDevices> {
+/// So many ranks, which share these cores, if the model can be shared out so.
+fn cpu_devices(spec: &ModelSpec, cores: usize, ranks: usize) -> Result<CpuDevices> {
     Shard::new(spec, Rank { index: 0, of: ranks })?;
-    let cores = start_threads::cores();
     if ranks == 1 {
         return Ok((vec![Cpu::new(cores)?], None));
     }
@@ -97,37 +140,34 @@ fn load_on<D: Device + BreakOnPurpose>(
     devices: Vec<D>,
     group: Option<Arc<dyn RankGroup>>,
     pool: SizePool,
-    model: Model,
-    args: EngineArgs,
+    shared: Shared,
     options: EngineOptions,
 ) -> Result<Engine> {
+    let Shared { args, model, ids, faults, .. } = shared;
     let Model { spec, weights, tokenizer } = model;
     let (info, rank) = info_of(&devices)?;
-    let adapters = files::adapters_of(&spec, &args, &options)?;
+    let adapters = files::adapters_of(spec, args, &options)?;
 
     // Judge all sizes before anything is taken.
-    let batch = sizes::batch_sizes(&args, &spec, &info)?;
-    let (limits, promise) = sizes::limits_of(&spec, &weights, &args, &info, pool, batch, rank)?;
+    let batch = sizes::batch_sizes(args, spec, &info)?;
+    let (limits, promise) = sizes::limits_of(spec, weights, args, &info, pool, batch, rank)?;
+    let loaded = load_ranks(devices, spec, weights, &limits)?;
 
-    let loaded = load_ranks(devices, &spec, &weights, &limits)?;
-    if let WeightSource::Files(checkpoint) = &weights {
-        checkpoint.unchanged()?;
-    }
-    drop(weights);
-
-    let scheduler = Scheduler::new(scheduler_config(&args, &limits, &spec, &info)?)?;
-    let facts = facts(&limits, &spec, &info, adapters.as_ref());
+    let scheduler = Scheduler::new(scheduler_config(args, &limits, spec, &info)?)?;
+    let facts = facts(&limits, spec, &info, adapters.as_ref());
     let promise = promise.map(Arc::new);
     let runner = |(device, decoder)| -> Box<dyn Runner> {
         let _promise = promise.clone();
         Box::new(DeviceRunner { device, decoder, depth: info.depth, _promise })
     };
     let runners = loaded.into_iter().map(runner).collect();
-    let runner = one_runner(runners, group, args.inject_faults, &options.name)?;
+    let runner = one_runner(runners, group, faults, &options.name)?;
 
-    let parts = Parts { runner, scheduler, tokenizer, spec, adapters, facts };
-    let engine = start_threads::start(parts, &args, options)?;
-    report(engine.facts(), &args);
+    let tokenizer = Arc::clone(tokenizer);
+    let ids = Arc::clone(ids);
+    let parts = Parts { runner, scheduler, tokenizer, spec: spec.clone(), adapters, facts, ids };
+    let engine = start_threads::start(parts, args, options)?;
+    report(engine.facts(), args);
     Ok(engine)
 }
 

@@ -10,7 +10,7 @@ use crossbeam::channel::{bounded, Receiver, RecvTimeoutError};
 
 use super::args::EngineArgs;
 use super::assemble;
-use crate::engine::handle::Engine;
+use crate::engine::engines::Engines;
 use crate::engine::options::{EngineOptions, LoadLimits};
 use crate::error::{Error, Result};
 use crate::files::Progress;
@@ -25,33 +25,34 @@ const GRACE: Duration = Duration::from_secs(2);
 const STACK_BYTES: usize = 8 << 20;
 
 /// Of the thread that loads, or what it panicked with.
-type Outcome = std::result::Result<Result<Engine>, String>;
+type Outcome = std::result::Result<Result<Engines>, String>;
 
-impl Engine {
-    /// Read config, tokenizer and weights, allocate everything, start the threads.
+impl Engines {
+    /// Read config, tokenizer and weights, allocate everything, start the threads: of an engine
+    /// for each of these options.
     ///
     /// # Errors
     /// One line that names the file or key.
-    pub fn load(args: EngineArgs, options: EngineOptions) -> Result<Engine> {
+    pub fn load(args: &EngineArgs, options: Vec<EngineOptions>) -> Result<Engines> {
         assemble::load(args, options, &Arc::default())
     }
 
     /// The same on a thread of its own, within limits.
     ///
     /// # Errors
-    /// As [`Engine::load`]; Unavailable: a limit was reached, with the key to raise; those of
+    /// As [`Engines::load`]; Unavailable: a limit was reached, with the key to raise; those of
     /// `wanted`.
     pub fn load_within(
         args: EngineArgs,
-        options: EngineOptions,
+        options: Vec<EngineOptions>,
         limits: &LoadLimits,
-    ) -> Result<Engine> {
-        let name = options.name.clone();
+    ) -> Result<Engines> {
+        let name = options.first().map(|first| first.name.clone()).unwrap_or_default();
         let progress = Arc::new(Progress::default());
         let (send, done) = bounded(1);
         let counted = Arc::clone(&progress);
         let thread = threads::spawn_with_stack(format!("load {name}"), STACK_BYTES, move || {
-            let outcome = threads::catch(|| assemble::load(args, options, &counted));
+            let outcome = threads::catch(|| assemble::load(&args, options, &counted));
             // Nobody may be there any more: then the engine ends here.
             drop(send.send(outcome));
         })?;
@@ -70,7 +71,7 @@ impl Engine {
 
         let _ = thread.join();
         match outcome {
-            Ok(Ok(engine)) => engine,
+            Ok(Ok(engines)) => engines,
             // It panicked: so does this thread, with the same words.
             Ok(Err(panic)) => resume_unwind(Box::new(panic)),
             Err(why) => Err(why),

@@ -1,7 +1,6 @@
 //! The threads of an engine, and the channels between them: the last part of a load. Nothing here
 //! knows a device or a file.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,9 @@ use crate::engine::health::Health;
 use crate::engine::meter::{Meter, StepTrace};
 use crate::engine::options::{EngineFacts, EngineOptions, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
 use crate::engine::output::{Backlog, Outboxes};
-use crate::engine::request::{Embedder, Intake, PrepareThreads, QueueLimit, QueuedPrompts};
+use crate::engine::request::{
+    Embedder, Intake, PrepareThreads, QueueLimit, QueuedPrompts, RequestIds,
+};
 use crate::engine::shared::Shared;
 use crate::engine::step_loop::{Helpers, Runner, StepLoop};
 use crate::engine::watchdog::Watchdog;
@@ -35,6 +36,8 @@ pub(super) struct Parts {
     /// None: LoRA is off.
     pub adapters: Option<AdapterList>,
     pub facts: EngineFacts,
+    /// Of the requests of all engines of the load.
+    pub ids: Arc<RequestIds>,
 }
 
 /// Start all threads; the engine serves from now on.
@@ -43,7 +46,7 @@ pub(super) struct Parts {
 /// Internal: the operating system refuses a thread. InvalidArgument: the trace file cannot be
 /// written.
 pub(super) fn start(parts: Parts, args: &EngineArgs, options: EngineOptions) -> Result<Engine> {
-    let Parts { runner, scheduler, tokenizer, spec, adapters, facts } = parts;
+    let Parts { runner, scheduler, tokenizer, spec, adapters, facts, ids } = parts;
     let name = &options.name;
     let (commands, inbox) = unbounded();
 
@@ -86,7 +89,7 @@ pub(super) fn start(parts: Parts, args: &EngineArgs, options: EngineOptions) -> 
         adapters: facts.adapters.clone().unwrap_or_default(),
         commands: commands.clone(),
         drop_thread,
-        next_id: AtomicU64::new(1),
+        ids,
         embedder: spec.pooling.map(|rule| {
             let model = args.model.clone();
             Arc::new(Embedder { rule, model, vocab_size: facts.vocab_size })

@@ -23,6 +23,18 @@ use crate::text::{
     Grammars, Interrupt, Speller, TextStream, Tokenizer,
 };
 
+/// Gives each sequence a number of its own, also among the engines of one instance: what requests
+/// without a seed draw depends on it.
+#[derive(Default)]
+pub(crate) struct RequestIds(AtomicU64);
+
+impl RequestIds {
+    /// The first of so many, from 1 on.
+    fn next(&self, count: u32) -> RequestId {
+        RequestId(1 + self.0.fetch_add(u64::from(count), Ordering::Relaxed))
+    }
+}
+
 /// Shared by all callers of one engine.
 pub(crate) struct Intake {
     pub tokenizer: Arc<Tokenizer>,
@@ -41,7 +53,7 @@ pub(crate) struct Intake {
     pub commands: Sender<Command>,
     /// Where matchers of ended sequences go.
     pub drop_thread: DropThread,
-    pub next_id: AtomicU64,
+    pub ids: Arc<RequestIds>,
     /// The model embeds and generates nothing.
     pub embedder: Option<Arc<Embedder>>,
 }
@@ -271,8 +283,7 @@ impl Intake {
     }
 
     fn new_ids(&self, count: u32) -> SequenceIds {
-        let first = RequestId(self.next_id.fetch_add(u64::from(count), Ordering::Relaxed));
-        SequenceIds { first, count }
+        SequenceIds { first: self.ids.next(count), count }
     }
 
     fn adapter(&self, name: Option<&str>) -> Result<AdapterId> {

@@ -29,7 +29,7 @@ pub use types::{EmbedInput, EmbedRequest, GenerateRequest, RequestOptions, Retur
 
 pub(crate) use accepted::{Accepted, Finish, NewOutput, SequenceIds, StopRules};
 pub(crate) use embedding::{EmbedOptions, Embedder};
-pub(crate) use intake::Intake;
+pub(crate) use intake::{Intake, RequestIds};
 pub(crate) use prepare_threads::PrepareThreads;
 pub(crate) use queued_prompts::{QueuedPrompt, QueuedPrompts};
 pub(crate) use ticket::{QueueLimit, Tickets};

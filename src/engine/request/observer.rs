@@ -2,11 +2,15 @@
 //! [`Observer`] for its metrics; nothing here knows how they are shown.
 
 use super::client::FinishReason;
+use crate::ids::AdapterId;
 
 /// Sees what happens, for metrics. Called from outbox and engine threads; must not block.
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn observe(&self, observation: Observation);
+
+    /// Other adapters than before have sequences that run, or that wait. Each list is in order.
+    fn adapters(&self, _running: &[AdapterId], _waiting: &[AdapterId]) {}
 
     /// The engine is dead, and no client was told yet: all wait until this returns.
     fn dying(&self) {}

@@ -56,6 +56,11 @@ impl Tickets {
         self.open.lock().sequences
     }
 
+    /// Whether so many more would be accepted now.
+    pub fn has_room(&self, sequences: usize) -> bool {
+        self.open.lock().sequences + sequences <= self.limit.sequences
+    }
+
     /// Accept the client of a request for `sequences` sequences or refuse it at once.
     ///
     /// # Errors

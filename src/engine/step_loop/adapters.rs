@@ -1,6 +1,8 @@
 //! Adapters on the engine thread: into adapter slots as plans say, and what becomes of the
 //! sequences that waited for one. Called by the loop in `step`.
 
+use std::collections::BTreeMap;
+
 use super::state::StepLoop;
 use crate::error::Result;
 use crate::ids::AdapterId;
@@ -40,6 +42,33 @@ impl StepLoop {
         let active = &self.active;
         self.adapters.trim(|id| active.values().any(|sequence| sequence.adapter == id));
         Ok(())
+    }
+
+    /// Where things stand, when no step is going to say so.
+    pub(super) fn report_load(&mut self) {
+        self.meter.load(&self.stats());
+        self.report_adapters();
+    }
+
+    /// Which adapters sequences run with, and which they wait for or with.
+    pub(super) fn report_adapters(&mut self) {
+        if !self.adapters.any() {
+            return;
+        }
+        let mut waiting: BTreeMap<AdapterId, usize> = BTreeMap::new();
+        for sequence in self.active.values().filter(|s| s.adapter != AdapterId(0)) {
+            *waiting.entry(sequence.adapter).or_default() += 1;
+        }
+        let mut running = Vec::new();
+        for (adapter, sequences) in self.scheduler.running_adapters() {
+            running.push(adapter);
+            if let Some(unfinished) = waiting.get_mut(&adapter) {
+                *unfinished = unfinished.saturating_sub(sequences);
+            }
+        }
+        running.sort_unstable();
+        let waiting = waiting.into_iter().filter(|(_, sequences)| *sequences > 0);
+        self.meter.adapters(running, waiting.map(|(adapter, _)| adapter).collect());
     }
 
     /// The scheduler's, where who waits for an adapter waits too.

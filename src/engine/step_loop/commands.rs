@@ -35,7 +35,9 @@ impl StepLoop {
                 return Ok(true);
             }
 
-            // What was refused since the last step is not to wait for the next one.
+            // What was refused since the last step is not to wait for the next one. Nor are gauges
+            // to show, for as long as nobody asks, what left without a step.
+            self.report_load();
             self.flush(Instant::now());
             match self.commands.recv() {
                 Ok(command) => self.apply(command)?,

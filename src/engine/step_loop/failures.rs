@@ -63,6 +63,7 @@ impl StepLoop {
             self.outgoing[active.outbox].push(fail);
         }
         self.meter.load(&SchedulerStats::default());
+        self.meter.adapters(Vec::new(), Vec::new());
         self.flush(Instant::now());
 
         while let Ok(command) = self.commands.recv() {

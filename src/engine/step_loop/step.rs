@@ -54,6 +54,7 @@ impl StepLoop {
 
             if settled {
                 self.meter.round_ends(self.stats());
+                self.report_adapters();
             } else if self.in_flight.is_empty() && !self.active.is_empty() {
                 self.wait_for_helpers()?;
             }
@@ -120,7 +121,7 @@ impl StepLoop {
 
     /// Nothing can be planned before a slow mask or an adapter is there.
     fn wait_for_helpers(&mut self) -> Result<()> {
-        self.meter.load(&self.stats());
+        self.report_load();
         match self.commands.recv_timeout(CANCEL_PERIOD) {
             Ok(command) => self.apply(command),
             Err(_) => Ok(()),

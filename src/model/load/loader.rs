@@ -70,8 +70,19 @@ impl<'a, D: Device> Loader<'a, D> {
     /// A table of `rows` vectors, all of it.
     pub(super) fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<D::Weight> {
         let (name, values) = self.table_values(name, rows, width)?;
+        self.whole_table(&name, rows, width, values)
+    }
+
+    /// The same of these values.
+    pub(super) fn whole_table(
+        &mut self,
+        name: &str,
+        rows: usize,
+        width: usize,
+        values: Values<'_>,
+    ) -> Result<D::Weight> {
         self.upload(Upload {
-            name: &name,
+            name,
             kind: WeightKind::Table,
             outputs: rows,
             inputs: width,

@@ -24,11 +24,11 @@ use super::config::{ModelSpec, NormOrder};
 use super::shard::{Cut, Shard};
 use super::weights::{FeedForward, Layer, PositionTable, QkNorms, Weights};
 use crate::device::cpu::workers::{self, Workers};
-use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
+use crate::device::{Bytes, DType, Device, HostTensor, Norm, Source, WeightKind};
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
 pub use kv_scales::kv_scales;
-use loader::{prefix_of, Loader, Upload};
+use loader::{prefix_of, Loader};
 
 /// Upload everything that the shard holds. Dummy weights depend on the tensors' names and shapes
 /// only, and on the rank.
@@ -222,15 +222,7 @@ impl<D: Device> Loader<'_, D> {
         let cols = width;
         let bytes = Bytes::InMemory(&bytes);
         let source = Source::Parts(vec![HostTensor { dtype, rows, cols, bytes }]);
-        self.upload(Upload {
-            name: &name,
-            kind: WeightKind::Table,
-            outputs: rows,
-            inputs: width,
-            transposed: false,
-            join: Join::None,
-            values: Values::plain(source),
-        })
+        self.whole_table(&name, rows, width, Values::plain(source))
     }
 
     /// The head stands outside of the prefix, or under the language model's.

@@ -86,6 +86,14 @@ impl Labels {
         Labels(vec![(c"model", model.into()), (c"version", version.to_string())])
     }
 
+    /// The same of one engine of several.
+    pub(super) fn of_engine(self, number: Option<usize>) -> Labels {
+        match number {
+            Some(number) => self.with(c"engine", &number.to_string()),
+            None => self,
+        }
+    }
+
     pub(super) fn with(&self, name: &'static CStr, value: &str) -> Labels {
         let mut labels = self.clone();
         labels.0.push((name, value.into()));

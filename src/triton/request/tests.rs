@@ -8,7 +8,7 @@ use serde_json::json;
 fn model(config: Value) -> ModelConfig {
     let mut config = config;
     config::complete(&mut config);
-    config::read(&config)
+    config::read(&config).unwrap()
 }
 
 fn text(name: &str, shape: &[i64], elements: &[&str]) -> Tensor {

@@ -42,16 +42,18 @@ __device__ __forceinline__ void copy_box(u32 to, const void* map, u32 column, u3
       : "memory");
 }
 
-// The barriers of a ring of stages: `full` by a copy's bytes, `empty` by the warps that multiply.
-// By the whole block, before any of them waits.
-__device__ __forceinline__ void start_ring(u32 full, u32 empty, u32 stages, u32 warps) {
-  if (threadIdx.x == 0) {
-    for (u32 i = 0; i < stages; i++) {
-      barrier_init(full + i * 8, 1);
-      barrier_init(empty + i * 8, warps);
-    }
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+// The barriers of a ring of stages: `full` by a copy's bytes and `more` arrivals beside its own,
+// `empty` by the warps that multiply. By one thread; the block meets before any of them waits.
+__device__ __forceinline__ void init_ring(u32 full, u32 empty, u32 stages, u32 warps, u32 more) {
+  for (u32 i = 0; i < stages; i++) {
+    barrier_init(full + i * 8, 1 + more);
+    barrier_init(empty + i * 8, warps);
   }
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+// The same by the whole block.
+__device__ __forceinline__ void start_ring(u32 full, u32 empty, u32 stages, u32 warps) {
+  if (threadIdx.x == 0) init_ring(full, empty, stages, warps, 0);
   __syncthreads();
 }
 

@@ -241,29 +241,45 @@ struct Tile {
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
   }
 
+  // What a lane has of block `b` of a chunk: its 16 bytes of rows r and r + 8, and where their
+  // scales and zeros lie.
+  struct CodesOfBlock {
+    u32 low[4], high[4];
+    const u8 *scales, *zeros;
+    const Tile& tile;
+
+    __device__ CodesOfBlock(const Tile& tile, const u8* left, u32 b, u32 blocks, u32 of_block)
+        : tile(tile) {
+      const u8* from = left + b * CODE_BLOCK_BYTES + threadIdx.x % 4 * 16;
+      const uint4 one = *reinterpret_cast<const uint4*>(from);
+      const uint4 two = *reinterpret_cast<const uint4*>(from + 8 * tile.pitch);
+      low[0] = one.x, low[1] = one.y, low[2] = one.z, low[3] = one.w;
+      high[0] = two.x, high[1] = two.y, high[2] = two.z, high[3] = two.w;
+      scales = left + blocks * CODE_BLOCK_BYTES + b * of_block * sizeof(scale_t);
+      zeros = scales + scale_bytes(tile.c.w, blocks);
+    }
+
+    // Of the row r (half: r + 8).
+    __device__ float get(const u8* from, u32 group, u32 half) const {
+      return to_f32(reinterpret_cast<const scale_t*>(from + half * 8 * tile.pitch)[group]);
+    }
+  };
+
   // As `block`, of codes with a bias; `sums` are those of this lane's two columns and the block's
   // first group.
   template <u32 SCALES>
   __device__ void block_with_bias(const u8* left, u32 b, u32 blocks, const u32 (&x)[STEPS][2],
                                   const float* sums, float (&acc)[4]) const {
     constexpr u32 GROUPS = SCALES == 0 ? 1 : SCALES, PER = STEPS / GROUPS;  // steps of a group
-    const u8* codes = left + b * CODE_BLOCK_BYTES + threadIdx.x % 4 * 16;
-    const uint4 low = *reinterpret_cast<const uint4*>(codes);
-    const uint4 high = *reinterpret_cast<const uint4*>(codes + 8 * pitch);
-    const u32 lows[4] = {low.x, low.y, low.z, low.w}, highs[4] = {high.x, high.y, high.z, high.w};
-    const u8* scales = left + blocks * CODE_BLOCK_BYTES + b * SCALES * sizeof(scale_t);
-    const u8* zeros = scales + scale_bytes(c.w, blocks);
-    const auto get = [&](const u8* from, u32 group, u32 half) {
-      return to_f32(reinterpret_cast<const scale_t*>(from + half * 8 * pitch)[group]);
-    };
+    const CodesOfBlock codes(*this, left, b, blocks, SCALES);
     u32 a[PER_WORD][2], d[PER_WORD][2];
     float part[2][4] = {};
 #pragma unroll
     for (u32 s = 0; s < STEPS; s++) {
       const u32 i = s % PER_WORD;
       if (i == 0) {
-        Decode<KIND>::with_bias(lows[s / PER_WORD], a);
-        Decode<KIND>::with_bias(highs[s / PER_WORD], d);
+        Decode<KIND>::with_bias(codes.low[s / PER_WORD], a);
+        Decode<KIND>::with_bias(codes.high[s / PER_WORD], d);
       }
       const u32 both[4] = {a[i][0], d[i][0], a[i][1], d[i][1]};
       multiply(part[s % 2], both, x[s][0], x[s][1]);
@@ -272,9 +288,9 @@ struct Tile {
       const float2 sum = *reinterpret_cast<const float2*>(sums + g * CODED_SMALL_ROWS);
 #pragma unroll
       for (u32 half = 0; half < 2; half++) {
-        const float scale = SCALES == 0 ? 1.f : get(scales, g, half);
+        const float scale = SCALES == 0 ? 1.f : codes.get(codes.scales, g, half);
         float zero = -Decode<KIND>::BIAS;
-        if (SCALES != 0 && c.w.zeros) zero += get(zeros, g, half);
+        if (SCALES != 0 && c.w.zeros) zero += codes.get(codes.zeros, g, half);
 #pragma unroll
         for (u32 column = 0; column < 2; column++) {
           const u32 e = half * 2 + column;
@@ -291,29 +307,21 @@ struct Tile {
   __device__ void block(const u8* left, u32 b, u32 blocks, const u32 (&x)[STEPS][2],
                         float (&acc)[2][4]) const {
     constexpr u32 PER = SCALES == 0 ? STEPS : STEPS / SCALES;  // steps of a group
-    const u8* codes = left + b * CODE_BLOCK_BYTES + threadIdx.x % 4 * 16;
-    const uint4 low = *reinterpret_cast<const uint4*>(codes);
-    const uint4 high = *reinterpret_cast<const uint4*>(codes + 8 * pitch);
-    const u32 lows[4] = {low.x, low.y, low.z, low.w}, highs[4] = {high.x, high.y, high.z, high.w};
-    const u8* scales = left + blocks * CODE_BLOCK_BYTES + b * SCALES * sizeof(scale_t);
-    const u8* zeros = scales + scale_bytes(c.w, blocks);
-    const auto get = [&](const u8* from, u32 group, u32 half) {
-      return to_f32(reinterpret_cast<const scale_t*>(from + half * 8 * pitch)[group]);
-    };
+    const CodesOfBlock codes(*this, left, b, blocks, SCALES);
     float part[4] = {};
     Zero zero[2];
 #pragma unroll
     for (u32 w = 0; w < 4; w++) {
       u32 a[PER_WORD][2], b[PER_WORD][2];
-      Decode<KIND>::word(lows[w], a, c.w.table);
-      Decode<KIND>::word(highs[w], b, c.w.table);
+      Decode<KIND>::word(codes.low[w], a, c.w.table);
+      Decode<KIND>::word(codes.high[w], b, c.w.table);
 #pragma unroll
       for (u32 i = 0; i < PER_WORD; i++) {
         const u32 s = w * PER_WORD + i;
         if (SCALES != 0 && c.w.zeros) {
           if (s % PER == 0) {
-            zero[0] = Zero(get(zeros, s / PER, 0));
-            zero[1] = Zero(get(zeros, s / PER, 1));
+            zero[0] = Zero(codes.get(codes.zeros, s / PER, 0));
+            zero[1] = Zero(codes.get(codes.zeros, s / PER, 1));
           }
           a[i][0] = zero[0].add(a[i][0]), a[i][1] = zero[0].add(a[i][1]);
           b[i][0] = zero[1].add(b[i][0]), b[i][1] = zero[1].add(b[i][1]);
@@ -325,7 +333,8 @@ struct Tile {
         }
         multiply(part, both, x[s][0], x[s][1]);
         if (s % PER != PER - 1) continue;
-        const float one = get(scales, s / PER, 0), two = get(scales, s / PER, 1);
+        const float one = codes.get(codes.scales, s / PER, 0);
+        const float two = codes.get(codes.scales, s / PER, 1);
 #pragma unroll
         for (u32 e = 0; e < 4; e++) {
           acc[0][e] = fmaf(e < 2 ? one : two, part[e], acc[0][e]);

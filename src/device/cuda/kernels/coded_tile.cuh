@@ -320,11 +320,7 @@ struct Tile {
     full = shared_address(rest->full);
     empty = shared_address(rest->empty);
     if (threadIdx.x == 0) {
-      for (u32 i = 0; i < STAGES; i++) {
-        barrier_init(full + i * 8, EXPERTS ? 1 + WARPS : 1);
-        barrier_init(empty + i * 8, WARPS);
-      }
-      publish();
+      init_ring(full, empty, STAGES, WARPS, EXPERTS ? WARPS : 0);
       rest->one = from_f32<scale_t>(1.f);
     }
     if constexpr (EXPERTS) {

@@ -239,17 +239,6 @@ __global__ void unpack_codes(const __grid_constant__ UnpackCodes a) {
 
 // ---- Inputs ----
 
-__device__ __forceinline__ float block_largest(float x, float* scratch) {
-#pragma unroll
-  for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
-  __syncthreads();
-  float most = scratch[0];
-  for (u32 i = 1; i < blockDim.x / 32; i++) most = fmaxf(most, scratch[i]);
-  __syncthreads();
-  return most;
-}
-
 // A block for each row.
 __global__ void round_inputs(const RoundInputs a) {
   begin();
@@ -262,7 +251,7 @@ __global__ void round_inputs(const RoundInputs a) {
               a.bytes ? a.bytes + row * a.padded_inputs : 0, a.padded_inputs, a.steps + row);
     return;
   }
-  __shared__ float scratch[32];
+  __shared__ float highest[32], lowest[32];
   const u32 row = blockIdx.x;
   const act* x = a.x + (u64)row * a.inputs;
   const auto input = [&](u32 k) { return to_f32(x[a.order ? a.order[k] : k]); };
@@ -277,8 +266,8 @@ __global__ void round_inputs(const RoundInputs a) {
       high = fmaxf(high, v);
       low = fminf(low, v);
     }
-    high = block_largest(high, scratch);
-    low = -block_largest(-low, scratch);
+    high = largest_of_block(high, highest);
+    low = -largest_of_block(-low, lowest);
     const float size = fmaxf(high, -low);
     if (a.kind == INPUT_ROUNDING_E4M3_ROW) {
       step = e4m3_step(size);

@@ -125,13 +125,18 @@ __device__ __forceinline__ float warp_sum(float x) {
   for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(~0u, x, d);
   return x;
 }
-// Sum over the block, at most 1024 threads; every thread gets it. `scratch` has 33 floats.
-__device__ __forceinline__ float block_sum(float x, float* scratch) {
+// Sum over the block, at most 1024 threads; every thread gets it. `scratch` are 32 places that
+// nobody else uses until the block has met again.
+__device__ __forceinline__ float sum_of_block(float x, float* scratch) {
   const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = (blockDim.x + 31) / 32;
   x = warp_sum(x);
   if (lane == 0) scratch[warp] = x;
   __syncthreads();
-  const float total = warp_sum(lane < warps ? scratch[lane] : 0.f);
+  return warp_sum(lane < warps ? scratch[lane] : 0.f);
+}
+// The same with places that are free again at once.
+__device__ __forceinline__ float block_sum(float x, float* scratch) {
+  const float total = sum_of_block(x, scratch);
   __syncthreads();
   return total;
 }

@@ -353,7 +353,7 @@ __global__ void combine_experts(const CombineExperts a) {
 // out[r] += sigmoid(x[r] . gate) * delta[r].
 __global__ void add_gated(const AddGated a) {
   begin();
-  __shared__ float scratch[33];
+  __shared__ float scratch[32];
   const u64 row = (u64)blockIdx.x * a.width;
   float dot = 0.f;
   for (u32 i = threadIdx.x; i < a.width; i += blockDim.x) dot += to_f32(a.x[row + i]) * a.gate[i];

@@ -63,7 +63,7 @@ __global__ void keep_rows(const KeepRows a) {
 // Grid: requests x parts of `length`.
 __global__ void __launch_bounds__(THREADS) report_parts(const ReportParts a) {
   begin();
-  __shared__ float scratch[33];
+  __shared__ float scratch[32];
   __shared__ u64 found[WARPS][MAX_TOP];
   const u32 vocab = a.vocab, length = a.length;
   const Asked asked(a);

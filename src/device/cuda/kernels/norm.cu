@@ -27,7 +27,7 @@ __device__ void add(const act* delta, act* residual, u32 width) {
 template <int N>
 __device__ void normalise(const act* x, const float* weight, const float* bias, u32 width,
                           float eps, NormKind kind, act* out) {
-  __shared__ float scratch[33];
+  __shared__ float scratch[32];
   const u32 step = N;
   float v[8];
   float mean = 0.f;
@@ -89,28 +89,20 @@ struct HeldRow {
     for (int j = 0; j < 8; j++) weight[j] += a.kind == NORM_KIND_RMS_PLUS_ONE ? 1.f : 0.f;
   }
 
-  // `scratch` are places that no other sum uses: nobody waits until all have read them.
-  static __device__ float sum(float x, float (&scratch)[32]) {
-    const u32 lane = threadIdx.x % 32;
-    x = warp_sum(x);
-    if (lane == 0) scratch[threadIdx.x / 32] = x;
-    __syncthreads();
-    return warp_sum(lane < blockDim.x / 32 ? scratch[lane] : 0.f);
-  }
-
   // The norm of these columns, and what products make of it. 0 beyond the row.
   __device__ void norm(float (&v)[8]) const {
+    // Places of their own: nobody waits until all have read a sum.
     __shared__ float sums[32], squares[32], largest[32];
     float mean = 0.f, own = 0.f;
     if (a.kind == NORM_KIND_LAYER) {
 #pragma unroll
       for (int j = 0; j < 8; j++) own += v[j];
-      mean = sum(own, sums) / a.width;
+      mean = sum_of_block(own, sums) / a.width;
     }
     own = 0.f;
 #pragma unroll
     for (int j = 0; j < 8; j++) own += inside ? (v[j] - mean) * (v[j] - mean) : 0.f;
-    const float scale = 1.f / sqrtf(sum(own, squares) / a.width + a.eps);
+    const float scale = 1.f / sqrtf(sum_of_block(own, squares) / a.width + a.eps);
     float most = 0.f;
 #pragma unroll
     for (int j = 0; j < 8; j++) {

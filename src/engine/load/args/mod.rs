@@ -99,6 +99,8 @@ pub struct EngineArgs {
     pub tensor_parallel_size: u32,
     /// Groups of GPUs that share the layers out.
     pub pipeline_parallel_size: u32,
+    /// Engines behind one instance, each with the whole model on devices of its own.
+    pub data_parallel_size: u32,
     /// No CUDA graphs.
     pub enforce_eager: bool,
     /// Requests without a seed of their own derive one from this.
@@ -138,6 +140,9 @@ pub struct EngineArgs {
     /// `additional_config.inject_faults`: break on purpose, in tests.
     pub inject_faults: Option<Faults>,
 }
+
+/// `data_parallel_size` at most.
+const MAX_ENGINES: u32 = 64;
 
 impl EngineArgs {
     /// [`EngineArgs::parse_file`] for text that comes from no file.
@@ -212,6 +217,7 @@ impl EngineArgs {
             throughput_mode: choices::performance_mode(&mut read)?,
             tensor_parallel_size: read.at_least("tensor_parallel_size", 1)?.unwrap_or(1),
             pipeline_parallel_size: read.at_least("pipeline_parallel_size", 1)?.unwrap_or(1),
+            data_parallel_size: read.at_least("data_parallel_size", 1)?.unwrap_or(1),
             enforce_eager: read.boolean("enforce_eager")?.unwrap_or(false),
             seed: read.int("seed")?.unwrap_or(0),
             stream_interval: read.at_least("stream_interval", 1)?.unwrap_or(1),
@@ -248,6 +254,11 @@ impl EngineArgs {
             return Err(invalid!("watermark must be in [0, 1), got {}", self.watermark));
         }
 
+        let engines = self.data_parallel_size;
+        if engines > MAX_ENGINES {
+            return Err(invalid!("data_parallel_size is {engines}, at most {MAX_ENGINES}."));
+        }
+
         if !self.block_size.is_multiple_of(16) {
             return Err(invalid!(
                 "Block size must be a multiple of 16. block_size is {}",
@@ -276,7 +287,8 @@ impl EngineArgs {
     pub fn check_parallel(&self, kind_gpu: bool) -> Result<()> {
         let tp = self.tensor_parallel_size;
         let pp = self.pipeline_parallel_size;
-        if !kind_gpu || u64::from(tp) * u64::from(pp) <= 1 {
+        let dp = self.data_parallel_size;
+        if !kind_gpu || (tp, pp, dp) == (1, 1, 1) {
             return Ok(());
         }
         Err(invalid!(

@@ -41,7 +41,7 @@ pub(super) const KEYS: &[Key] = &[
     key("data_parallel_multi_port_external_lb", Refused, "[false]", 22, 33),
     key("data_parallel_rank", Refused, "[0]", 9, 33),
     key("data_parallel_rpc_port", Refused, "[29550]", 9, 33),
-    key("data_parallel_size", Refused, "[1]", 8, 33),
+    key("data_parallel_size", Read, "[]", 8, 33),
     key("data_parallel_size_local", Refused, "[1]", 9, 33),
     key("data_parallel_start_rank", Refused, "[]", 10, 33),
     key("dbo_decode_token_threshold", NoEffect, "[32]", 11, 33),

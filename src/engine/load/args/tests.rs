@@ -144,10 +144,10 @@ fn keys_without_effect_warn_only_when_they_differ() {
 #[test]
 fn what_is_not_built_is_refused_unless_it_is_the_default() {
     assert!(
-        warnings(r#"{"data_parallel_size":1,"enable_sleep_mode":false,"nnodes":"1"}"#).is_empty()
+        warnings(r#"{"data_parallel_rank":0,"enable_sleep_mode":false,"nnodes":"1"}"#).is_empty()
     );
     assert!(
-        refusal(r#"{"data_parallel_size":2}"#).contains("'data_parallel_size': 2 is not supported")
+        refusal(r#"{"data_parallel_rank":2}"#).contains("'data_parallel_rank': 2 is not supported")
     );
     assert!(refusal(r#"{"runner":"draft"}"#).contains("runner 'draft'"));
     assert!(refusal(r#"{"convert":"classify"}"#).contains("convert 'classify'"));
@@ -399,6 +399,13 @@ fn several_gpus_are_refused_by_kind() {
     );
     assert!(a.check_parallel(false).is_ok());
     assert!(args("{}").check_parallel(true).is_ok());
+    let several = args(r#"{"data_parallel_size":2}"#);
+    assert!(message(several.check_parallel(true)).starts_with("KIND_GPU is currently for"));
+    assert!(several.check_parallel(false).is_ok());
+    assert!(
+        refusal(r#"{"data_parallel_size":65}"#).contains("data_parallel_size is 65, at most 64")
+    );
+    assert!(refusal(r#"{"data_parallel_size":0}"#).contains("data_parallel_size"));
 
     assert!(a.check_ranks().is_ok() && args("{}").check_ranks().is_ok());
     let stages = args(r#"{"pipeline_parallel_size":2}"#);
