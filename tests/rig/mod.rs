@@ -141,15 +141,8 @@ impl Rig<Cpu> {
             return Rig::try_on(Cpu::new(options.threads)?, spec, format, options);
         }
         let (members, group) = Group::of(options.ranks);
-        let mut devices = members.into_iter().map(|member| Cpu::of_rank(1, member));
-        let mut rig = Rig::try_on(devices.next().expect("a rank")?, spec, format, options)?;
-        for dev in devices {
-            let mut dev = dev?;
-            let decoder = load(&mut dev, &rig.spec, format, options)?;
-            rig.others.push((dev, decoder));
-        }
-        rig.group = Some(group);
-        Ok(rig)
+        let devices = members.into_iter().map(|member| Cpu::of_rank(1, member));
+        Rig::of_ranks(devices.collect::<Result<_>>()?, group, spec, format, options)
     }
 }
 
@@ -157,6 +150,24 @@ impl<D: Device> Rig<D> {
     /// On any device.
     pub fn on(dev: D, spec: ModelSpec, format: &WeightSource, options: &RigOptions) -> Rig<D> {
         Rig::try_on(dev, spec, format, options).unwrap()
+    }
+
+    /// On several devices, in the order of ranks.
+    pub fn of_ranks(
+        devices: Vec<D>,
+        group: Arc<dyn RankGroup>,
+        spec: ModelSpec,
+        format: &WeightSource,
+        options: &RigOptions,
+    ) -> Result<Rig<D>> {
+        let mut devices = devices.into_iter();
+        let mut rig = Rig::try_on(devices.next().expect("a rank"), spec, format, options)?;
+        for mut dev in devices {
+            let decoder = load(&mut dev, &rig.spec, format, options)?;
+            rig.others.push((dev, decoder));
+        }
+        rig.group = Some(group);
+        Ok(rig)
     }
 
     fn try_on(

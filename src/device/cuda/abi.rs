@@ -598,6 +598,8 @@ pub struct Embed {
     pub out: DevicePtr,
     pub table_rows: u32,
     pub width: u32,
+    #[doc = " Token of the table's first row; others have rows of zeros."]
+    pub first: u32,
     pub scale: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -609,7 +611,8 @@ const _: () = {
     ["Offset of field: Embed::out"][::std::mem::offset_of!(Embed, out) - 16usize];
     ["Offset of field: Embed::table_rows"][::std::mem::offset_of!(Embed, table_rows) - 24usize];
     ["Offset of field: Embed::width"][::std::mem::offset_of!(Embed, width) - 28usize];
-    ["Offset of field: Embed::scale"][::std::mem::offset_of!(Embed, scale) - 32usize];
+    ["Offset of field: Embed::first"][::std::mem::offset_of!(Embed, first) - 32usize];
+    ["Offset of field: Embed::scale"][::std::mem::offset_of!(Embed, scale) - 36usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -787,23 +790,55 @@ pub struct NormParts {
     pub x: DevicePtr,
     #[doc = " \\[width]"]
     pub weight: DevicePtr,
+    #[doc = " Null, or of an RMS norm over the elements of all ranks: their sums of squares, \\[rows, 2], of\n which the first counts."]
+    pub squares: DevicePtr,
     pub stride: u32,
     pub first: u32,
     pub width: u32,
     pub eps: f32,
     pub kind: NormKind,
+    #[doc = " Elements of `squares`."]
+    pub count: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of NormParts"][::std::mem::size_of::<NormParts>() - 40usize];
+    ["Size of NormParts"][::std::mem::size_of::<NormParts>() - 48usize];
     ["Alignment of NormParts"][::std::mem::align_of::<NormParts>() - 8usize];
     ["Offset of field: NormParts::x"][::std::mem::offset_of!(NormParts, x) - 0usize];
     ["Offset of field: NormParts::weight"][::std::mem::offset_of!(NormParts, weight) - 8usize];
-    ["Offset of field: NormParts::stride"][::std::mem::offset_of!(NormParts, stride) - 16usize];
-    ["Offset of field: NormParts::first"][::std::mem::offset_of!(NormParts, first) - 20usize];
-    ["Offset of field: NormParts::width"][::std::mem::offset_of!(NormParts, width) - 24usize];
-    ["Offset of field: NormParts::eps"][::std::mem::offset_of!(NormParts, eps) - 28usize];
-    ["Offset of field: NormParts::kind"][::std::mem::offset_of!(NormParts, kind) - 32usize];
+    ["Offset of field: NormParts::squares"][::std::mem::offset_of!(NormParts, squares) - 16usize];
+    ["Offset of field: NormParts::stride"][::std::mem::offset_of!(NormParts, stride) - 24usize];
+    ["Offset of field: NormParts::first"][::std::mem::offset_of!(NormParts, first) - 28usize];
+    ["Offset of field: NormParts::width"][::std::mem::offset_of!(NormParts, width) - 32usize];
+    ["Offset of field: NormParts::eps"][::std::mem::offset_of!(NormParts, eps) - 36usize];
+    ["Offset of field: NormParts::kind"][::std::mem::offset_of!(NormParts, kind) - 40usize];
+    ["Offset of field: NormParts::count"][::std::mem::offset_of!(NormParts, count) - 44usize];
+};
+#[doc = " Of each row of x the sum of squares of the first `q_width` elements, and of the `k_width` behind."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SquareParts {
+    pub x: DevicePtr,
+    #[doc = " \\[rows, 2]"]
+    pub squares: DevicePtr,
+    pub stride: u32,
+    pub q_width: u32,
+    pub k_width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SquareParts"][::std::mem::size_of::<SquareParts>() - 32usize];
+    ["Alignment of SquareParts"][::std::mem::align_of::<SquareParts>() - 8usize];
+    ["Offset of field: SquareParts::x"][::std::mem::offset_of!(SquareParts, x) - 0usize];
+    ["Offset of field: SquareParts::squares"]
+        [::std::mem::offset_of!(SquareParts, squares) - 8usize];
+    ["Offset of field: SquareParts::stride"][::std::mem::offset_of!(SquareParts, stride) - 16usize];
+    ["Offset of field: SquareParts::q_width"]
+        [::std::mem::offset_of!(SquareParts, q_width) - 20usize];
+    ["Offset of field: SquareParts::k_width"]
+        [::std::mem::offset_of!(SquareParts, k_width) - 24usize];
+    ["Offset of field: SquareParts::unused"][::std::mem::offset_of!(SquareParts, unused) - 28usize];
 };
 #[doc = " ---- What follows a product (activation.cu) ----"]
 #[repr(C)]
@@ -1569,11 +1604,14 @@ pub struct EmbedAdapted {
     pub table_rows: u32,
     pub width: u32,
     pub max_rank: u32,
+    #[doc = " As in Embed."]
+    pub first: u32,
     pub scale: f32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of EmbedAdapted"][::std::mem::size_of::<EmbedAdapted>() - 72usize];
+    ["Size of EmbedAdapted"][::std::mem::size_of::<EmbedAdapted>() - 80usize];
     ["Alignment of EmbedAdapted"][::std::mem::align_of::<EmbedAdapted>() - 8usize];
     ["Offset of field: EmbedAdapted::token"][::std::mem::offset_of!(EmbedAdapted, token) - 0usize];
     ["Offset of field: EmbedAdapted::adapter_slot_of"]
@@ -1588,7 +1626,10 @@ const _: () = {
     ["Offset of field: EmbedAdapted::width"][::std::mem::offset_of!(EmbedAdapted, width) - 60usize];
     ["Offset of field: EmbedAdapted::max_rank"]
         [::std::mem::offset_of!(EmbedAdapted, max_rank) - 64usize];
-    ["Offset of field: EmbedAdapted::scale"][::std::mem::offset_of!(EmbedAdapted, scale) - 68usize];
+    ["Offset of field: EmbedAdapted::first"][::std::mem::offset_of!(EmbedAdapted, first) - 68usize];
+    ["Offset of field: EmbedAdapted::scale"][::std::mem::offset_of!(EmbedAdapted, scale) - 72usize];
+    ["Offset of field: EmbedAdapted::unused"]
+        [::std::mem::offset_of!(EmbedAdapted, unused) - 76usize];
 };
 #[doc = " `to` of all four is of the device's type for matrices, f32 for vectors."]
 #[repr(C)]
@@ -1670,6 +1711,77 @@ const _: () = {
         [::std::mem::offset_of!(ConstantWeight, count) - 8usize];
     ["Offset of field: ConstantWeight::value"]
         [::std::mem::offset_of!(ConstantWeight, value) - 16usize];
+};
+pub const MOST_RANKS: u32 = 8;
+pub const EXCHANGE_THREADS: u32 = 512;
+pub const EXCHANGE_PIECE_BYTES: u32 = 8192;
+#[doc = " Pieces of a block that may be under way to a rank."]
+pub const EXCHANGE_SLOTS: u32 = 8;
+#[doc = " Blocks at most: all are on the card at once, beside whatever else runs there."]
+pub const EXCHANGE_BLOCKS: u32 = 64;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Ranks {
+    #[doc = " of each rank, this one among them"]
+    pub mailbox: [DevicePtr; 8usize],
+    #[doc = " In the host's memory: not 0 where a rank is lost, and nobody is to wait any more."]
+    pub stop: DevicePtr,
+    pub rank: u32,
+    pub ranks: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Ranks"][::std::mem::size_of::<Ranks>() - 80usize];
+    ["Alignment of Ranks"][::std::mem::align_of::<Ranks>() - 8usize];
+    ["Offset of field: Ranks::mailbox"][::std::mem::offset_of!(Ranks, mailbox) - 0usize];
+    ["Offset of field: Ranks::stop"][::std::mem::offset_of!(Ranks, stop) - 64usize];
+    ["Offset of field: Ranks::rank"][::std::mem::offset_of!(Ranks, rank) - 72usize];
+    ["Offset of field: Ranks::ranks"][::std::mem::offset_of!(Ranks, ranks) - 76usize];
+};
+#[doc = " x = the sum of all ranks' x, in f32 and in the order of ranks."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SumRanks {
+    pub all: Ranks,
+    #[doc = " \\[count], activations, or f32 of sum_ranks_f32; aligned to 16 bytes"]
+    pub x: DevicePtr,
+    pub count: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SumRanks"][::std::mem::size_of::<SumRanks>() - 96usize];
+    ["Alignment of SumRanks"][::std::mem::align_of::<SumRanks>() - 8usize];
+    ["Offset of field: SumRanks::all"][::std::mem::offset_of!(SumRanks, all) - 0usize];
+    ["Offset of field: SumRanks::x"][::std::mem::offset_of!(SumRanks, x) - 80usize];
+    ["Offset of field: SumRanks::count"][::std::mem::offset_of!(SumRanks, count) - 88usize];
+};
+#[doc = " whole = all ranks' parts side by side; columns behind the whole's end are dropped."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GatherRanks {
+    pub all: Ranks,
+    #[doc = " \\[rows, width], aligned to 16 bytes"]
+    pub part: DevicePtr,
+    #[doc = " \\[rows, all_width]"]
+    pub whole: DevicePtr,
+    pub rows: u32,
+    pub width: u32,
+    pub all_width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GatherRanks"][::std::mem::size_of::<GatherRanks>() - 112usize];
+    ["Alignment of GatherRanks"][::std::mem::align_of::<GatherRanks>() - 8usize];
+    ["Offset of field: GatherRanks::all"][::std::mem::offset_of!(GatherRanks, all) - 0usize];
+    ["Offset of field: GatherRanks::part"][::std::mem::offset_of!(GatherRanks, part) - 80usize];
+    ["Offset of field: GatherRanks::whole"][::std::mem::offset_of!(GatherRanks, whole) - 88usize];
+    ["Offset of field: GatherRanks::rows"][::std::mem::offset_of!(GatherRanks, rows) - 96usize];
+    ["Offset of field: GatherRanks::width"][::std::mem::offset_of!(GatherRanks, width) - 100usize];
+    ["Offset of field: GatherRanks::all_width"]
+        [::std::mem::offset_of!(GatherRanks, all_width) - 104usize];
+    ["Offset of field: GatherRanks::unused"]
+        [::std::mem::offset_of!(GatherRanks, unused) - 108usize];
 };
 #[repr(u32)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]

@@ -197,6 +197,7 @@ impl Cuda {
         rows: usize,
         table: &Weight,
         slots: &TableAdapterMatrices,
+        first: u32,
         scale: f32,
         out: DevicePtr,
     ) -> Result<()> {
@@ -219,7 +220,9 @@ impl Cuda {
                 table_rows: table.outputs as u32,
                 width: table.inputs as u32,
                 max_rank: slots.capacity.rank as u32,
+                first,
                 scale,
+                unused: 0,
             },
         )
     }

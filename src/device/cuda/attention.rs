@@ -3,10 +3,11 @@
 
 use super::abi;
 use super::dense::norm_threads;
+use super::device_ptr::DevicePtr;
 use super::paged_attention::{head_fits, AttendPages};
 use super::weights::Weight;
 use super::{Cuda, Tensor, ROW_THREADS};
-use crate::device::{AttentionOps, AttnSpec, Norm, Rope};
+use crate::device::{AttentionOps, AttnSpec, DeviceTypes, Join, Norm, Rope};
 use crate::error::Result;
 use crate::internal;
 
@@ -25,7 +26,15 @@ impl AttentionOps for Cuda {
         let (q_width, k_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let stride = q_width + 2 * k_width;
         let x = qkv.to(rows, stride, "norm_heads");
-        for (norm, first, total) in [(q, 0, q_width), (k, q_width, k_width)] {
+        let squares = match q.weight.join {
+            Join::Sum => Some(self.squares_of_ranks(&q.weight.name, spec, rows, x)?),
+            Join::None | Join::Rows { .. } => None,
+        };
+        let ranks = self.rank().of;
+
+        for (part, (norm, first, total)) in
+            [(q, 0, q_width), (k, q_width, k_width)].into_iter().enumerate()
+        {
             let width = norm.weight.outputs;
             assert!(width > 0 && total % width == 0, "norm of {width} over heads of {total}");
 
@@ -36,11 +45,13 @@ impl AttentionOps for Cuda {
                 &abi::NormParts {
                     x,
                     weight: norm.weight.vector(width),
+                    squares: squares.map_or(DevicePtr::NULL, |sums| sums.offset_words(part)),
                     stride: stride as u32,
                     first: first as u32,
                     width: width as u32,
                     eps: norm.eps,
                     kind: norm.kind.into(),
+                    count: (ranks * width) as f32,
                 },
             )?;
         }

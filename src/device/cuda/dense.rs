@@ -6,7 +6,7 @@ use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
 use super::weights::Weight;
 use super::{Cuda, Tensor, ROW_THREADS};
-use crate::device::{Activation, DType, DenseOps, Norm, NormKind};
+use crate::device::{Activation, DType, DenseOps, Join, Norm, NormKind};
 use crate::error::Result;
 
 /// Threads of a norm's block: one for eight columns, whole warps.
@@ -38,22 +38,15 @@ impl DenseOps for Cuda {
     fn embed(&mut self, table: &Weight, scale: f32, out: &mut Tensor) -> Result<()> {
         let rows = self.rows();
         let out = out.to(rows, table.inputs, "embed");
-        if let Some(slots) = table.table_adapters.as_ref().filter(|_| self.slots.batch().adapters) {
-            return self.look_up_adapted(rows, table, slots, scale, out);
+        let first = match table.join {
+            Join::Rows { first } => first as u32,
+            Join::None | Join::Sum => 0,
+        };
+        self.look_up(rows, table, first, scale, out)?;
+        if table.join == Join::None {
+            return Ok(());
         }
-        self.kernels.embed.launch(
-            &self.context,
-            [rows, 1],
-            ROW_THREADS,
-            &abi::Embed {
-                token: self.reserved()?.steps.device.token.address,
-                table: table.matrix(),
-                out,
-                table_rows: table.outputs as u32,
-                width: table.inputs as u32,
-                scale,
-            },
-        )
+        self.all_reduce(&table.name, rows * table.inputs, out)
     }
 
     fn add_positions(&mut self, table: &Weight, offset: usize, x: &mut Tensor) -> Result<()> {
@@ -163,7 +156,8 @@ impl DenseOps for Cuda {
         let x = x.input(rows, weight.inputs, "linear");
         let y = out.to(rows, width, "linear");
         let end = End::Act(abi::Activation::None);
-        self.adapted_product(rows, weight, vector(bias, width), end, x, y)
+        self.adapted_product(rows, weight, vector(bias, width), end, x, y)?;
+        self.join_sums(weight, rows, width, y)
     }
 
     fn linear_act(
@@ -203,8 +197,10 @@ impl DenseOps for Cuda {
     fn linear_gathered(&mut self, weight: &Weight, x: &Tensor, out: &mut Tensor) -> Result<()> {
         let rows = self.samples();
         let x = x.input(rows, weight.inputs, "linear_gathered");
-        let y = out.to(rows, weight.outputs, "linear_gathered");
-        self.product(rows, weight, DevicePtr::NULL, End::Act(abi::Activation::None), x, y)
+        let width = weight.outputs;
+        let y = out.to(rows, width, "linear_gathered");
+        self.product(rows, weight, DevicePtr::NULL, End::Act(abi::Activation::None), x, y)?;
+        self.join_sums(weight, rows, width, y)
     }
 
     fn logits(
@@ -217,11 +213,20 @@ impl DenseOps for Cuda {
         const THREADS: u32 = 256;
         let rows = self.samples();
         assert!(logits.dtype == DType::F32, "logits into activations");
-        let y = logits.to(rows, head.outputs, "logits");
+        let vocab = logits.width;
+        let y = logits.to(rows, vocab, "logits");
         let x = x.input(rows, head.inputs, "logits");
-        self.adapted_product(rows, head, DevicePtr::NULL, End::Logits, x, y)?;
+        if let Join::Rows { .. } = head.join {
+            let part = self.scratch(rows * head.outputs * DType::F32.bytes())?;
+            self.adapted_product(rows, head, DevicePtr::NULL, End::Logits, x, part)?;
+            self.all_gather(&head.name, rows, [head.outputs, vocab], part, y)?;
+        } else {
+            assert!(head.outputs == vocab, "{}: logits of {vocab}", head.name);
+            self.adapted_product(rows, head, DevicePtr::NULL, End::Logits, x, y)?;
+        }
+
         let Some(cap) = softcap else { return Ok(()) };
-        let count = rows * head.outputs;
+        let count = rows * vocab;
         let blocks = [count.div_ceil(THREADS as usize).min(4096), 1];
         let parameters = abi::Softcap { logits: y, count: count as u64, cap };
         self.kernels.softcap.launch(&self.context, blocks, THREADS, &parameters)
@@ -235,5 +240,36 @@ impl DenseOps for Cuda {
         let parameters =
             abi::BiasLogits { logits: y, bias: bias.vector(vocab), vocab: vocab as u32 };
         self.kernels.bias_logits.launch(&self.context, blocks, THREADS, &parameters)
+    }
+}
+
+impl Cuda {
+    /// Rows of a table whose first one is token `first`'s; zeros for tokens that it does not have.
+    fn look_up(
+        &self,
+        rows: usize,
+        table: &Weight,
+        first: u32,
+        scale: f32,
+        out: DevicePtr,
+    ) -> Result<()> {
+        if let Some(slots) = table.table_adapters.as_ref().filter(|_| self.slots.batch().adapters) {
+            return self.look_up_adapted(rows, table, slots, first, scale, out);
+        }
+
+        self.kernels.embed.launch(
+            &self.context,
+            [rows, 1],
+            ROW_THREADS,
+            &abi::Embed {
+                token: self.reserved()?.steps.device.token.address,
+                table: table.matrix(),
+                out,
+                table_rows: table.outputs as u32,
+                width: table.inputs as u32,
+                first,
+                scale,
+            },
+        )
     }
 }

@@ -190,21 +190,23 @@ impl ExpertOps for Cuda {
 
     fn combine(
         &mut self,
-        _: &Weight,
+        weight: &Weight,
         routes: &Tensor,
         parts: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, top_k, width) = (self.rows(), routes.width / 2, out.width);
+        let y = out.to(rows, width, "combine");
         let parameters = abi::CombineExperts {
             routes: routes.at(rows, routes.width, "combine"),
             parts: parts.at(rows * top_k, width, "combine"),
-            out: out.to(rows, width, "combine"),
+            out: y,
             top_k: top_k as u32,
             width: width as u32,
         };
         let blocks = [rows, columns(width)];
-        self.kernels.combine_experts.launch(&self.context, blocks, ROW_THREADS, &parameters)
+        self.kernels.combine_experts.launch(&self.context, blocks, ROW_THREADS, &parameters)?;
+        self.join_sums(weight, rows, width, y)
     }
 
     fn add_gated(
@@ -215,14 +217,16 @@ impl ExpertOps for Cuda {
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), out.width);
+        let y = out.to(rows, width, "add_gated");
         let parameters = abi::AddGated {
             gate: gate.vector(width),
             x: x.at(rows, width, "add_gated"),
             delta: delta.at(rows, width, "add_gated"),
-            out: out.to(rows, width, "add_gated"),
+            out: y,
             width: width as u32,
         };
-        self.kernels.add_gated.launch(&self.context, [rows, 1], 256, &parameters)
+        self.kernels.add_gated.launch(&self.context, [rows, 1], 256, &parameters)?;
+        self.join_sums(gate, rows, width, y)
     }
 }
 

@@ -19,8 +19,11 @@ use crate::internal;
 
 impl LoadOps for Cuda {
     fn upload(&mut self, weight: WeightDesc<'_>) -> Result<Weight> {
-        if weight.join != Join::None {
-            return Err(internal!("{}: a GPU shares its weights with none", weight.name));
+        if weight.join != Join::None && self.member.is_none() {
+            return Err(internal!("{}: a rank's, and there is one GPU", weight.name));
+        }
+        if let Join::Rows { .. } = weight.join {
+            self.shared_rows = self.shared_rows.max(weight.outputs);
         }
         if weight.kind == WeightKind::GateUp {
             self.gate_up = self.gate_up.max(weight.outputs);
@@ -79,8 +82,13 @@ impl LoadOps for Cuda {
         pool.fill(0)?;
         self.slots = Slots::new(limits);
         let steps = Steps::new(&self.context, limits, self.slots.layout())?;
-        if self.gate_up > 0 {
-            self.scratch(limits.step_tokens * self.gate_up * self.dtype.bytes())?;
+        let gates = limits.step_tokens * self.gate_up * self.dtype.bytes();
+        let logits = limits.logits_rows * self.shared_rows * DType::F32.bytes();
+        // Sums of squares, of norms over ranks.
+        let squares = if self.member.is_some() { 8 * limits.step_tokens } else { 0 };
+        let scratch = gates.max(logits).max(squares);
+        if scratch > 0 {
+            self.scratch(scratch)?;
         }
         self.adapters.reserve(&self.context, limits.step_tokens)?;
         self.coded.reserve(&self.context, self.dtype, limits.step_tokens)?;

@@ -3,7 +3,7 @@
 
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUresult};
@@ -153,6 +153,17 @@ impl Pinned {
         // SAFETY: our allocation, page-aligned, initialised in `new`, borrowed for as long as the
         // slice.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.cast(), self.bytes / 4) }
+    }
+
+    /// Where GPUs find it: with unified addresses, where the host does.
+    pub fn device_address(&self) -> DevicePtr {
+        DevicePtr::new(self.pointer as u64)
+    }
+
+    /// Its first word, which GPUs may write too.
+    pub fn atomic(&self) -> &AtomicU32 {
+        // SAFETY: our allocation, page-aligned, of 16 bytes at least, initialised in `new`.
+        unsafe { AtomicU32::from_ptr(self.pointer.cast()) }
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {

@@ -54,6 +54,7 @@ mod gemm;
 mod gemm_product;
 mod gemm_small_m;
 mod graphs;
+mod joins;
 mod launch;
 mod load;
 mod low_rank;
@@ -62,6 +63,7 @@ mod module;
 mod paged_attention;
 mod pooling;
 mod products;
+pub mod ranks;
 mod reports;
 mod sampler;
 mod sampler_row;
@@ -86,12 +88,15 @@ use self::low_rank::Adapters;
 use self::memory::Memory;
 use self::module::Kernels;
 use self::paged_attention::Attention;
+use self::ranks::Member;
 use self::sampler::Sampler;
 use self::slots::Slots;
 use self::steps::{Steps, DEPTH};
 pub use self::tensor::Tensor;
 use self::weights::Uploader;
-use super::{BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes, Rank};
+use super::{
+    BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes, Rank, RankGroup,
+};
 use crate::error::Result;
 use crate::internal;
 
@@ -136,6 +141,10 @@ pub struct Cuda {
     scratch: Option<Memory>,
     /// Widest GateUp so far.
     gate_up: usize,
+    /// Rows of the largest table or head that ranks share out.
+    shared_rows: usize,
+    /// None: it shares its model with none.
+    member: Option<Member>,
     // Last, so that it outlives what was made in it even without the Arcs.
     context: Arc<Context>,
 }
@@ -172,9 +181,31 @@ impl Cuda {
             padded: None,
             scratch: None,
             gate_up: 0,
+            shared_rows: 0,
+            member: None,
             kernels,
             context,
         })
+    }
+
+    /// GPUs that share a model of this element type, in the order of ranks; one may be named
+    /// several times. `name` is the model's, for the log.
+    ///
+    /// # Errors
+    /// As `open`; more ranks than there may be.
+    pub fn open_ranks(
+        ordinals: &[usize],
+        dtype: DType,
+        name: &str,
+    ) -> Result<(Vec<Cuda>, Arc<dyn RankGroup>)> {
+        let open = |&ordinal: &usize| Cuda::open(ordinal, dtype);
+        let mut devices = ordinals.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let contexts: Vec<Arc<Context>> = devices.iter().map(|d| d.context.clone()).collect();
+        let (members, group) = ranks::members(&contexts, name)?;
+        for (device, member) in devices.iter_mut().zip(members) {
+            device.member = Some(member);
+        }
+        Ok((devices, group))
     }
 
     /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows
@@ -256,7 +287,7 @@ impl DeviceTypes for Cuda {
     }
 
     fn rank(&self) -> Rank {
-        Rank::ALONE
+        self.member.as_ref().map_or(Rank::ALONE, Member::rank)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::abi;
 use super::graphs;
+use super::ranks::Member;
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::StepOps;
 use crate::error::Result;
@@ -76,6 +77,9 @@ impl StepOps for Cuda {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("no step to collect"));
         };
-        reserved.steps.collect()
+        let result = reserved.steps.collect();
+        // What GPUs computed after one was lost means nothing.
+        self.member.as_ref().map_or(Ok(()), Member::failure)?;
+        result
     }
 }

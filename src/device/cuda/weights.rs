@@ -16,7 +16,7 @@ use super::memory::Memory;
 use super::module::Kernels;
 use super::staging::{blocks, chunks, Staging, CHUNK_BYTES, THREADS};
 use crate::device::{
-    unpacked, DType, HostTensor, InputQuant, ScaleOver, Source, WeightDesc, WeightKind,
+    unpacked, DType, HostTensor, InputQuant, Join, ScaleOver, Source, WeightDesc, WeightKind,
 };
 use crate::error::Result;
 use crate::{internal, invalid};
@@ -41,6 +41,8 @@ pub struct Weight {
     pub outputs: usize,
     /// Elements of a row.
     pub inputs: usize,
+    /// What ops do with the ranks' shares.
+    pub(super) join: Join,
     /// How its products round their inputs, where it is quantised and not held as codes.
     pub(super) rounding: Option<InputQuant>,
     /// Adapters, where there is room for them.
@@ -146,7 +148,8 @@ impl Uploader {
             Held::Coded(_) => None,
         };
         let (kind, adapters, table_adapters) = (desc.kind, None, None);
-        Ok(Weight { held, name, kind, outputs, inputs, rounding, adapters, table_adapters })
+        let join = desc.join;
+        Ok(Weight { held, name, kind, outputs, inputs, join, rounding, adapters, table_adapters })
     }
 
     /// A weight in memory of its own.

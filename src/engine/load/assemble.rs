@@ -15,7 +15,9 @@ use super::start_threads::{self, Parts};
 use crate::device::cpu::{ranks, Cpu};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
-use crate::device::{BreakOnPurpose, Device, DeviceInfo, DeviceLimits, Rank, RankGroup};
+use crate::device::{
+    BreakOnPurpose, Device, DeviceInfo, DeviceLimits, DeviceTypes, Rank, RankGroup,
+};
 use crate::engine::adapters::AdapterList;
 use crate::engine::engines::Engines;
 use crate::engine::handle::Engine;
@@ -42,7 +44,7 @@ pub(super) fn load(
     let count = options.len();
     let first = options.first().ok_or_else(|| internal!("no engine is asked for"))?;
     let gpus = choose_gpus(args, &options)?;
-    args.check_ranks(gpus.is_some())?;
+    args.check_ranks()?;
 
     let model = files::read(args, first, progress)?;
     let ids = Arc::new(RequestIds::default());
@@ -84,19 +86,37 @@ fn load_one(shared: Shared, options: EngineOptions, gpus: Option<Vec<usize>>) ->
     let Shared { args, model, engines, .. } = shared;
     match gpus.as_deref() {
         #[cfg(feature = "cuda")]
-        Some([gpu]) => {
-            let mut device = Cuda::open(*gpu, model.spec.dtype)?;
+        Some(gpus) => {
+            let (mut devices, group) = gpu_devices(&model.spec, gpus, &options.name)?;
             if args.enforce_eager {
-                device.launch_eagerly();
+                devices.iter_mut().for_each(Cuda::launch_eagerly);
             }
-            load_on(vec![device], None, sizes::gpu_pool, shared, options)
+            load_on(devices, group, sizes::gpu_pool, shared, options)
         }
-        Some(gpus) => Err(internal!("{} GPUs of one engine", gpus.len())),
+        #[cfg(not(feature = "cuda"))]
+        Some(gpus) => Err(internal!("{} GPUs and no code for them", gpus.len())),
         None => {
             let cores = (start_threads::cores() / engines).max(1);
             let ranks = args.tensor_parallel_size as usize;
             let (devices, group) = cpu_devices(&model.spec, cores, ranks)?;
             load_on(devices, group, sizes::cpu_pool, shared, options)
+        }
+    }
+}
+
+/// GPUs, and what they are together if they are several.
+#[cfg(feature = "cuda")]
+type GpuDevices = (Vec<Cuda>, Option<Arc<dyn RankGroup>>);
+
+/// One for each of these, if the model can be shared out so.
+#[cfg(feature = "cuda")]
+fn gpu_devices(spec: &ModelSpec, gpus: &[usize], name: &str) -> Result<GpuDevices> {
+    Shard::new(spec, Rank { index: 0, of: gpus.len() })?;
+    match gpus {
+        [gpu] => Ok((vec![Cuda::open(*gpu, spec.dtype)?], None)),
+        several => {
+            let (devices, group) = Cuda::open_ranks(several, spec.dtype, name)?;
+            Ok((devices, Some(group)))
         }
     }
 }
@@ -157,6 +177,11 @@ fn load_on<D: Device + BreakOnPurpose>(
 fn info_of<D: Device>(devices: &[D]) -> Result<(DeviceInfo, Rank)> {
     let first = devices.first().ok_or_else(|| internal!("no device"))?;
     let mut info = first.info();
+    // All have pages for the same tokens: as many as there is room for on the fullest.
+    for other in devices.iter().skip(1).map(DeviceTypes::info) {
+        info.total_bytes = info.total_bytes.min(other.total_bytes);
+        info.free_bytes = info.free_bytes.min(other.free_bytes);
+    }
     if devices.len() > 1 {
         info.name = format!("{} ranks of {}", devices.len(), info.name);
     }

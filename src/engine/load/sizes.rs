@@ -4,7 +4,7 @@
 use super::args::EngineArgs;
 use crate::device::cpu::memory::{self, Promise};
 #[cfg(feature = "cuda")]
-use crate::device::cuda::Cuda;
+use crate::device::cuda::{self, Cuda};
 use crate::device::{DType, DeviceInfo, DeviceKind, DeviceLimits, KvShape, Rank};
 use crate::error::Result;
 use crate::invalid;
@@ -56,18 +56,19 @@ pub(super) fn gpu_pool(
     weights: &WeightSource,
     options: &PoolOptions,
     limits: &DeviceLimits,
-    _: Rank,
+    rank: Rank,
 ) -> Result<(PoolSize, Option<Promise>)> {
     if spec.family.encoder {
         return Ok((PoolSize { pages: limits.pages, available_bytes: 0 }, None));
     }
-    let (mut held, _) = budget::footprint(spec, weights, limits, spec.dtype)?;
+    let mut held = budget::held(spec, weights, limits, spec.dtype, rank)?;
     if !info.experts_of_codes {
         held.weights = held.weights.saturating_add(held.plain_experts);
     }
-    let gate_up = 2 * spec.mlp_width();
+    let gate_up = 2 * spec.mlp_width().div_ceil(rank.of);
     let coded = if held.codes { spec.product_width() } else { 0 };
     held.tensors += Cuda::extra_bytes(limits, spec.dtype, gate_up, spec.vocab_size, coded);
+    held.tensors += cuda::ranks::extra_bytes(rank);
     Ok((budget::gpu_pool(info, &held, options, limits)?, None))
 }
 

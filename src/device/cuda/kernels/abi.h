@@ -3,8 +3,9 @@
 //
 // Each kernel takes one struct from here, by value. Its symbol carries the struct's name
 // (src/device/cuda/module.rs), so that a host that passes another struct finds no kernel. No kernel
-// takes it as `__grid_constant__`: with that NVRTC 12.9 no longer knows that all threads have the
-// same parameters, and leaves checks of them (kind, bias, window, soft cap) inside of loops.
+// takes it as `__grid_constant__` but those that need its address (tensor maps, tables): with that
+// NVRTC 12.9 no longer knows that all threads have the same parameters, and leaves checks of them
+// (kind, bias, window, soft cap) inside of loops.
 //
 // src/device/cuda/abi.rs is what bindgen makes of both files for the host; tests/tidy holds it to
 // that (`TRITON_VLLM_WRITE_BINDINGS=1 cargo test --release --test tidy bindings` writes it). Only

@@ -15,14 +15,14 @@
 #pragma once
 
 #ifdef __CUDACC_RTC__
-#include "abi_ops.h"
+#include "abi_ranks.h"
 #if ACT == 0
 typedef float scale_t;
 #else
 typedef f16 scale_t;
 #endif
 #else
-#include "abi_ops.h"
+#include "abi_ranks.h"
 #endif
 
 enum CodeKind : u32 {

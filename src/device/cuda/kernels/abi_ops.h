@@ -43,6 +43,7 @@ struct Embed {
   DEVICE(const act) table;  // [table_rows, width]
   DEVICE(act) out;  // [rows, width]
   u32 table_rows, width;
+  u32 first;  // Token of the table's first row; others have rows of zeros.
   float scale;
 };
 
@@ -110,9 +111,21 @@ struct AddRows {
 struct NormParts {
   DEVICE(act) x;  // Part p of row r lies at x + r * stride + first + p * width; in place.
   DEVICE(const float) weight;  // [width]
+  // Null, or of an RMS norm over the elements of all ranks: their sums of squares, [rows, 2], of
+  // which the first counts.
+  DEVICE(const float) squares;
   u32 stride, first, width;
   float eps;
   NormKind kind;
+  float count;  // Elements of `squares`.
+};
+
+// Of each row of x the sum of squares of the first `q_width` elements, and of the `k_width` behind.
+struct SquareParts {
+  DEVICE(const act) x;
+  DEVICE(float) squares;  // [rows, 2]
+  u32 stride, q_width, k_width;
+  u32 unused;
 };
 
 // ---- What follows a product (activation.cu) ----
@@ -433,7 +446,9 @@ struct EmbedAdapted {
   DEVICE(const u32) ranks;  // [adapter slots]
   DEVICE(act) out;  // [rows, width]
   u32 table_rows, width, max_rank;
+  u32 first;  // As in Embed.
   float scale;
+  u32 unused;
 };
 
 // ---- Weights (weights.cu) ----

@@ -330,7 +330,7 @@ __device__ void looked_up(const act* from, const act* a, const act* b, u32 rank,
 // where the width is odd). Bytes: B once per row, from L2.
 __global__ void embed_adapted(const EmbedAdapted p) {
   begin();
-  const u32 id = p.token[blockIdx.x], slot = p.adapter_slot_of[blockIdx.x];
+  const u32 id = p.token[blockIdx.x] - p.first, slot = p.adapter_slot_of[blockIdx.x];
   const u32 table_rows = p.table_rows, width = p.width, max_rank = p.max_rank;
   act* to = p.out + (u64)blockIdx.x * width;
   if (id >= table_rows) {

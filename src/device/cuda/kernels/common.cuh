@@ -77,6 +77,15 @@ __device__ __forceinline__ void begin() {
 #endif
 }
 
+// The first line of a kernel that waits for other GPUs: as `begin`, but the kernel after gets leave
+// only at the end. Its blocks would take places that others need to get to where they are waited
+// for.
+__device__ __forceinline__ void begin_apart() {
+#if ARCH >= 90
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // Eight neighbours: 16 bytes of a half type, two times 16 of f32. The pointer is aligned to 16
 // bytes.
 template <class T>

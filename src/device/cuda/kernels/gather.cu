@@ -3,11 +3,11 @@
 // written once; at decode sizes they live on launch latency.
 #include "abi_ops.h"
 
-// out[r] = table[token[r]] * scale. A token beyond the table gives a row of zeros, never a wild
-// read.
+// out[r] = table[token[r] - first] * scale. A token that the table does not have gives a row of
+// zeros, never a wild read.
 __global__ void embed(const Embed a) {
   begin();
-  const u32 id = a.token[blockIdx.x], width = a.width;
+  const u32 id = a.token[blockIdx.x] - a.first, width = a.width;
   const float scale = a.scale;
   const act* from = a.table + (u64)id * width;
   act* to = a.out + (u64)blockIdx.x * width;

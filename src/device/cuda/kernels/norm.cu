@@ -173,11 +173,34 @@ __global__ void add_rows(const AddRows a) {
   else add<1>(a.delta + row, a.residual + row, a.width);
 }
 
+// Of each row the sums of squares of its first columns and of those behind them.
+__global__ void square_parts(const SquareParts a) {
+  __shared__ float scratch[32];
+  begin();
+  const act* part = a.x + (u64)blockIdx.x * a.stride + (blockIdx.y == 0 ? 0 : a.q_width);
+  const u32 width = blockIdx.y == 0 ? a.q_width : a.k_width;
+  float squares = 0.f;
+  for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
+    const float x = to_f32(part[i]);
+    squares += x * x;
+  }
+  squares = block_sum(squares, scratch);
+  if (threadIdx.x == 0) a.squares[blockIdx.x * 2 + blockIdx.y] = squares;
+}
+
 // A thread writes what it alone reads.
 __global__ void norm_parts(const NormParts a) {
   begin();
   const u32 width = a.width;
   act* part = a.x + (u64)blockIdx.x * a.stride + a.first + (u64)blockIdx.y * width;
+  if (a.squares) {
+    const float scale = 1.f / sqrtf(a.squares[blockIdx.x * 2] / a.count + a.eps);
+    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
+      const float w = a.weight[i] + (a.kind == NORM_KIND_RMS_PLUS_ONE ? 1.f : 0.f);
+      part[i] = from_f32<act>(to_f32(part[i]) * scale * w);
+    }
+    return;
+  }
   if ((a.stride | a.first | width) % 8 == 0)
     normalise<8>(part, a.weight, 0, width, a.eps, a.kind, part);
   else normalise<1>(part, a.weight, 0, width, a.eps, a.kind, part);

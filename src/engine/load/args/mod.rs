@@ -301,18 +301,12 @@ impl EngineArgs {
     ///
     /// # Errors
     /// Unsupported: more of them, or groups of them.
-    pub fn check_ranks(&self, on_gpu: bool) -> Result<()> {
-        let tp = self.tensor_parallel_size;
+    pub fn check_ranks(&self) -> Result<()> {
         let pp = self.pipeline_parallel_size;
-        if on_gpu && (tp > 1 || pp > 1) {
-            return Err(Error::Unsupported(format!(
-                "tensor_parallel_size {tp} and pipeline_parallel_size {pp} in model.json: this \
-                 version serves a model on one device, set both to 1"
-            )));
-        }
         if pp > 1 {
             return Err(Error::Unsupported(format!(
-                "pipeline_parallel_size {pp} in model.json: layers are not shared out, set it to 1"
+                "pipeline_parallel_size {pp} in model.json: layers are not shared out. Set it to \
+                 1, and tensor_parallel_size to the number of GPUs, or serve more instances."
             )));
         }
         Ok(())

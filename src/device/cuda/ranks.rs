@@ -1,0 +1,203 @@
+//! Ranks on GPUs: which GPUs can reach each other's memory, the mailboxes through which they
+//! exchange (kernels/abi_ranks.h), and what tells them that one is lost. `Cuda::open_ranks` makes
+//! devices of them, `joins` exchanges; it knows no op.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+
+use cudarc::driver::sys::{self, CUresult};
+use parking_lot::Mutex;
+
+use super::abi;
+use super::context::{check, Context};
+use super::device_ptr::DevicePtr;
+use super::memory::{Memory, Pinned};
+use crate::device::{Rank, RankGroup};
+use crate::error::{Error, Result};
+use crate::internal;
+
+/// Ranks of a group at most.
+const MOST: usize = abi::MOST_RANKS as usize;
+
+/// Blocks of a rank that exchange where ranks share a GPU.
+const BLOCKS_ON_ONE_GPU: usize = 4;
+
+/// Where one rank's mailbox lies; kept by all, because all write to it.
+enum Mailbox {
+    OnDevice(Memory),
+    OnHost(Pinned),
+}
+
+impl Mailbox {
+    fn address(&self) -> DevicePtr {
+        match self {
+            Mailbox::OnDevice(memory) => memory.address,
+            Mailbox::OnHost(pinned) => pinned.device_address(),
+        }
+    }
+}
+
+/// The ranks of a model on GPUs.
+pub struct Group {
+    /// In the order of ranks.
+    mailboxes: Vec<Mailbox>,
+    /// A word that all GPUs poll while they wait.
+    stop: Pinned,
+    lost: Mutex<Option<Error>>,
+}
+
+// SAFETY: pinned memory is plain memory; `stop` is only touched as an atomic word, mailboxes by
+// GPUs.
+unsafe impl Sync for Group {}
+
+impl Group {
+    fn stop(&self) -> &AtomicU32 {
+        self.stop.atomic()
+    }
+}
+
+impl RankGroup for Group {
+    fn fail(&self, error: Error) {
+        self.lost.lock().get_or_insert(error);
+        // What a GPU wrote stays.
+        let _ = self.stop().compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    fn failure(&self) -> Option<Error> {
+        let mut lost = self.lost.lock();
+        let stopped = self.stop().load(Ordering::SeqCst);
+        // From 2 on it is a rank that gave up.
+        if let Some(rank) = stopped.checked_sub(2) {
+            let text = || internal!("rank {rank} waited a minute for another rank's GPU");
+            lost.get_or_insert_with(text);
+        }
+        lost.clone()
+    }
+}
+
+/// A rank's place in its group.
+pub struct Member {
+    rank: Rank,
+    group: Arc<Group>,
+    /// Blocks that exchange, at most.
+    blocks: usize,
+}
+
+impl Member {
+    /// Which it is.
+    pub fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    /// Blocks that exchange so many bytes.
+    pub fn blocks(&self, bytes: usize) -> usize {
+        bytes.div_ceil(abi::EXCHANGE_PIECE_BYTES as usize).min(self.blocks)
+    }
+
+    /// For kernels.
+    pub fn parameters(&self) -> abi::Ranks {
+        let mut mailbox = [DevicePtr::NULL; MOST];
+        for (to, of) in mailbox.iter_mut().zip(&self.group.mailboxes) {
+            *to = of.address();
+        }
+        abi::Ranks {
+            mailbox,
+            stop: self.group.stop.device_address(),
+            rank: self.rank.index as u32,
+            ranks: self.rank.of as u32,
+        }
+    }
+
+    /// The error of a group that has lost a rank.
+    pub fn failure(&self) -> Result<()> {
+        self.group.failure().map_or(Ok(()), Err)
+    }
+}
+
+/// The places of GPUs that share a model, in the order of ranks; one GPU may be named several
+/// times. `name` is the model's, for the log.
+///
+/// # Errors
+/// More ranks than there may be; no room.
+pub fn members(contexts: &[Arc<Context>], name: &str) -> Result<(Vec<Member>, Arc<Group>)> {
+    let ranks = contexts.len();
+    if !(2..=MOST).contains(&ranks) {
+        return Err(Error::Unsupported(format!(
+            "tensor_parallel_size {ranks}: from 1 to {MOST} GPUs share a model"
+        )));
+    }
+    let reach = can_reach(contexts)?;
+    if !reach {
+        tracing::warn!(
+            "{name}: the GPUs cannot reach each other's memory: ranks exchange through the host's, \
+             several times slower"
+        );
+    }
+
+    let group = Arc::new(Group {
+        mailboxes: contexts.iter().map(|c| mailbox(c, ranks, reach)).collect::<Result<_>>()?,
+        stop: Pinned::new(&contexts[0], 4)?,
+        lost: Mutex::new(None),
+    });
+    // Nobody writes to a mailbox that is not yet empty.
+    contexts.iter().try_for_each(|context| context.synchronise())?;
+
+    // Ranks of one GPU must leave room for what they wait for.
+    let gpu = |n: usize| contexts[n].device;
+    let apart = (1..ranks).all(|n| (0..n).all(|other| gpu(other) != gpu(n)));
+    let blocks = if apart { abi::EXCHANGE_BLOCKS as usize } else { BLOCKS_ON_ONE_GPU };
+    let member = |rank| Member { rank, group: group.clone(), blocks };
+    Ok((Rank::all(ranks).map(member).collect(), group))
+}
+
+/// Let each GPU write to the memory of all others, if the machine can.
+fn can_reach(contexts: &[Arc<Context>]) -> Result<bool> {
+    for from in contexts {
+        for to in contexts.iter().filter(|to| to.device != from.device) {
+            let mut can = 0;
+            // SAFETY: a live place to write to, and two devices of the driver.
+            let code = unsafe { sys::cuDeviceCanAccessPeer(&mut can, from.device, to.device) };
+            check(code, "cuDeviceCanAccessPeer")?;
+            if can == 0 {
+                return Ok(false);
+            }
+        }
+    }
+    for from in contexts {
+        from.bind()?;
+        for to in contexts.iter().filter(|to| to.device != from.device) {
+            // SAFETY: a live context of another device; ours is current.
+            let code = unsafe { sys::cuCtxEnablePeerAccess(to.context, 0) };
+            if code != CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED {
+                check(code, "cuCtxEnablePeerAccess")?;
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// What a rank's mailbox takes on its GPU.
+pub fn extra_bytes(rank: Rank) -> u64 {
+    if rank.of > 1 {
+        mailbox_bytes(rank.of) as u64
+    } else {
+        0
+    }
+}
+
+fn mailbox_bytes(ranks: usize) -> usize {
+    let blocks = abi::EXCHANGE_BLOCKS as usize;
+    let pieces = ranks * blocks * (abi::EXCHANGE_SLOTS * abi::EXCHANGE_PIECE_BYTES) as usize;
+    pieces + (2 * ranks + 1) * blocks * 4
+}
+
+/// An empty one.
+fn mailbox(context: &Arc<Context>, ranks: usize, on_device: bool) -> Result<Mailbox> {
+    let bytes = mailbox_bytes(ranks);
+    if !on_device {
+        return Ok(Mailbox::OnHost(Pinned::new(context, bytes)?));
+    }
+    let memory = Memory::new(context, bytes, "what ranks exchange")?;
+    memory.fill(0)?;
+    Ok(Mailbox::OnDevice(memory))
+}

@@ -1,0 +1,188 @@
+//! Models that several ranks share, on GPUs: every fixture by two ranks and, where its sizes
+//! divide, by four, against one GPU: as good as the same logits, the same greedy and sampled
+//! tokens, however prompts are cut. Ranks have a GPU each where there are as many, else they share
+//! one. The rig holds the ranks to the same bits in every step. Skipped without a GPU.
+//! `TRITON_VLLM_FIXTURES` as in cuda_families.rs.
+#![cfg(feature = "cuda")]
+
+mod grader;
+mod rig;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use grader::gpu;
+use rig::{read, Rig, RigOptions};
+use triton_vllm::device::cuda::Cuda;
+use triton_vllm::device::{Device, RankGroup};
+use triton_vllm::error::Result;
+use triton_vllm::internal;
+use triton_vllm::sampling::SamplerSpec;
+
+/// Of the largest logit.
+const TOLERANCE: f32 = 1e-4;
+/// Where ranks round by what they have (tests/ranks.rs says which).
+const ROUNDED_APART: f32 = 0.2;
+const STEPS: usize = 24;
+
+fn fixtures_of(folder: &str) -> Vec<PathBuf> {
+    let root = std::env::var_os("TRITON_VLLM_FIXTURES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models"),
+        PathBuf::from,
+    );
+    let entries = std::fs::read_dir(root.with_file_name(folder)).expect("fixtures");
+    let mut found: Vec<PathBuf> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("expected.json").exists())
+        .collect();
+    found.sort();
+    assert!(found.len() >= 10, "only {} fixtures in {folder}", found.len());
+    found
+}
+
+fn prompts(dir: &Path) -> Vec<Vec<u32>> {
+    let text = std::fs::read_to_string(dir.join("expected.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let ids = |prompt: &serde_json::Value| {
+        prompt["ids"].as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect()
+    };
+    json["prompts"].as_array().unwrap().iter().map(ids).collect()
+}
+
+fn by(dir: &Path, ranks: usize, dtype: &'static str) -> Result<Rig<Cuda>> {
+    let options = RigOptions { dtype, kv: None, ..RigOptions::of_fixture(dir) };
+    let (spec, source) = read(dir, &options);
+    if ranks == 1 {
+        return Ok(Rig::on(Cuda::open(0, spec.dtype)?, spec, &source, &options));
+    }
+    let gpus = Cuda::count()?;
+    let apart = gpus >= ranks;
+    let ordinals: Vec<usize> = (0..ranks).map(|rank| if apart { rank } else { 0 }).collect();
+    let (devices, group) = Cuda::open_ranks(&ordinals, spec.dtype, "test")?;
+    Rig::of_ranks(devices, group, spec, &source, &options)
+}
+
+/// Logits after the prompt and tokens behind it.
+fn run<D: Device>(rig: &mut Rig<D>, prompt: &[u32], chunk: usize) -> (Vec<f32>, Vec<u32>) {
+    let mut seq = rig.open(prompt);
+    let logits = rig.feed_prompt(&mut seq, chunk);
+    for _ in 1..STEPS {
+        rig.decode(&mut [&mut seq]);
+    }
+    rig.close(&seq);
+    (logits, seq.outputs)
+}
+
+fn worst(got: &[f32], want: &[f32]) -> f32 {
+    let size = want.iter().fold(0f32, |most, x| most.max(x.abs()));
+    got.iter().zip(want).fold(0f32, |most, (a, b)| most.max((a - b).abs())) / size
+}
+
+/// Every fixture of a folder that so many ranks can share; how many they were.
+fn compare_all(folder: &str, ranks: usize, tolerance: f32) -> usize {
+    let mut shared = 0;
+    let mut wrong = Vec::new();
+    for dir in fixtures_of(folder) {
+        let name = dir.display();
+        let mut group = match by(&dir, ranks, "float32") {
+            Ok(group) => group,
+            Err(error) => {
+                let text = error.to_string();
+                let known = text.contains("divisible") || text.contains("not aligned");
+                assert!(known, "{name} by {ranks}: {text}");
+                continue;
+            }
+        };
+        let mut one = by(&dir, 1, "float32").unwrap();
+        shared += 1;
+        for (n, prompt) in prompts(&dir).iter().enumerate() {
+            let want = run(&mut one, prompt, usize::MAX);
+            let got = run(&mut group, prompt, usize::MAX);
+            let cut = run(&mut group, prompt, 7);
+            let sampler = SamplerSpec { temperature: 0.8, seed: n as u64, ..Default::default() };
+            one.sampler = Arc::new(sampler);
+            group.sampler = one.sampler.clone();
+            let sampled = (run(&mut one, prompt, usize::MAX), run(&mut group, prompt, usize::MAX));
+            one.sampler = Arc::default();
+            group.sampler = Arc::default();
+
+            let error = worst(&got.0, &want.0).max(worst(&cut.0, &want.0));
+            let same = got.1 == want.1 && cut.1 == want.1 && sampled.0 .1 == sampled.1 .1;
+            // Also where the logits are NaN.
+            if !(error <= tolerance) || !same && tolerance <= TOLERANCE {
+                wrong.push(format!("{name} by {ranks}, prompt {n}: {error}, same tokens {same}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    shared
+}
+
+#[test]
+fn two_ranks_equal_one_gpu() {
+    if !gpu() {
+        return;
+    }
+    assert!(compare_all("models", 2, TOLERANCE) > 35);
+    assert!(compare_all("gguf", 2, TOLERANCE) > 5);
+    assert!(compare_all("quantised", 2, ROUNDED_APART) > 20);
+}
+
+#[test]
+fn four_ranks_equal_one_gpu() {
+    if !gpu() {
+        return;
+    }
+    assert!(compare_all("models", 4, TOLERANCE) > 15);
+}
+
+#[test]
+fn half_types_stay_close() {
+    if !gpu() {
+        return;
+    }
+    for folder in ["models", "gguf"] {
+        for dir in fixtures_of(folder).iter().filter(|dir| !dir.ends_with("falcon")) {
+            let Ok(mut group) = by(dir, 2, "bfloat16") else { continue };
+            let mut one = by(dir, 1, "bfloat16").unwrap();
+            for prompt in &prompts(dir) {
+                let want = run(&mut one, prompt, usize::MAX).0;
+                let error = worst(&run(&mut group, prompt, usize::MAX).0, &want);
+                assert!(error <= 1e-1, "{}: {error}", dir.display());
+            }
+        }
+    }
+}
+
+/// A rank that waits for one that is lost gets the error, and the GPU is free again.
+#[test]
+fn a_lost_rank_ends_the_waiting() {
+    if !gpu() {
+        return;
+    }
+    let dir = fixtures_of("models").into_iter().find(|dir| dir.ends_with("llama")).unwrap();
+    let options = RigOptions { dtype: "float32", kv: None, ..RigOptions::of_fixture(&dir) };
+    let (spec, source) = read(&dir, &options);
+    let second = usize::from(Cuda::count().unwrap() > 1);
+    let (mut devices, group) = Cuda::open_ranks(&[0, second], spec.dtype, "test").unwrap();
+    // The second never comes.
+    let lost = devices.pop();
+    let first: Arc<dyn RankGroup> = group.clone();
+    let waiting = std::thread::spawn(move || {
+        let mut rig = Rig::on(devices.remove(0), spec, &source, &options);
+        let mut seq = rig.open(&[1, 2, 3]);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            rig.feed_prompt(&mut seq, usize::MAX)
+        }));
+        outcome.is_err()
+    });
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(!waiting.is_finished());
+    first.fail(internal!("rank 1 is lost"));
+    assert!(waiting.join().unwrap(), "a step without the other rank");
+    assert!(group.failure().unwrap().to_string().contains("rank 1 is lost"));
+    drop(lost);
+    // The GPU serves another.
+    let one = by(&dir, 1, "float32").map(|mut rig| run(&mut rig, &[1, 2, 3], usize::MAX).1.len());
+    assert_eq!(one.unwrap(), STEPS);
+}
