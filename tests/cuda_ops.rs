@@ -238,9 +238,16 @@ fn mixtures_of_experts() {
                     let mut middle = b.tensor(rows * top_k, ffn);
                     let mut parts = b.tensor(rows * top_k, hidden);
                     let mut out = b.tensor(rows, hidden);
-                    b.dev.route(&router, &routing, &x, &mut routes)?;
-                    b.dev.experts_act(&up, Activation::SiluGated, &routes, &x, &mut middle)?;
-                    b.dev.experts(&down, &routes, &middle, &mut parts)?;
+                    b.dev.route(&router, None, &routing, &x, &mut routes)?;
+                    b.dev.experts_act(
+                        &up,
+                        None,
+                        Activation::SiluGated,
+                        &routes,
+                        &x,
+                        &mut middle,
+                    )?;
+                    b.dev.experts(&down, None, &routes, &middle, &mut parts)?;
                     b.dev.combine(&down, &routes, &parts, &mut out)?;
                     let mixture = b.dev.read(&out, rows)?;
                     b.dev.add_gated(&gate, &x, &delta, &mut out)?;

@@ -25,32 +25,35 @@ pub trait ExpertOps: DeviceTypes {
     /// weights, largest first; and behind them whatever the device groups rows by.
     fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Self::Tensor>;
 
-    /// `routes[r]` = the `top_k` largest of `softmax(x[r] W^T)`, W `[experts, inputs]`, all in f32;
-    /// of equals the one with the smaller number. The ops below read them; row `r * top_k + j` of
+    /// `routes[r]` = the `top_k` largest of `softmax(x[r] W^T + b)`, W `[experts, inputs]`, all in
+    /// f32; of equals the one with the smaller number. The ops below read them; row `r * top_k + j` of
     /// their tensors belongs to choice j of row r.
     fn route(
         &mut self,
         gate: &Self::Weight,
+        bias: Option<&Self::Weight>,
         routing: &Routing,
         x: &Self::Tensor,
         routes: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// `out[r, j] = act(x[r] W^T)`, a gated act, W of choice j's expert; `[R * top_k, outputs /
-    /// 2]`.
+    /// `out[r, j] = act(x[r] W^T + b)`, a gated act, W and b of choice j's expert; `[R * top_k,
+    /// outputs / 2]`. The biases of all experts are one vector.
     fn experts_act(
         &mut self,
         weight: &Self::Weight,
+        bias: Option<&Self::Weight>,
         act: Activation,
         routes: &Self::Tensor,
         x: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// `out[r, j] = x[r, j] W^T`, W of choice j's expert; `[R * top_k, inputs]` -> `[_, outputs]`.
+    /// `out[r, j] = x[r, j] W^T + b`, of choice j's expert; `[R * top_k, inputs]` -> `[_, outputs]`.
     fn experts(
         &mut self,
         weight: &Self::Weight,
+        bias: Option<&Self::Weight>,
         routes: &Self::Tensor,
         x: &Self::Tensor,
         out: &mut Self::Tensor,

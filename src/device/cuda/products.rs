@@ -21,6 +21,7 @@ impl From<Activation> for abi::Activation {
             Activation::Silu => abi::Activation::Silu,
             Activation::SiluGated => abi::Activation::SiluGated,
             Activation::GeluTanhGated => abi::Activation::GeluTanhGated,
+            Activation::SwigluOai => abi::Activation::SwigluOai,
         }
     }
 }

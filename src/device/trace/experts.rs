@@ -19,6 +19,7 @@ impl ExpertOps for Trace {
     fn route(
         &mut self,
         gate: &TraceWeight,
+        _bias: Option<&TraceWeight>,
         _routing: &Routing,
         x: &TraceTensor,
         routes: &mut TraceTensor,
@@ -29,6 +30,7 @@ impl ExpertOps for Trace {
     fn experts_act(
         &mut self,
         weight: &TraceWeight,
+        _bias: Option<&TraceWeight>,
         _act: Activation,
         routes: &TraceTensor,
         x: &TraceTensor,
@@ -40,6 +42,7 @@ impl ExpertOps for Trace {
     fn experts(
         &mut self,
         weight: &TraceWeight,
+        _bias: Option<&TraceWeight>,
         routes: &TraceTensor,
         x: &TraceTensor,
         out: &mut TraceTensor,

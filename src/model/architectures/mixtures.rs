@@ -1,9 +1,10 @@
 //! The rows of architectures with experts. Part of the list in [`super`], which
 //! looks them up.
 
-use super::decoders::{MISTRAL, QWEN2, QWEN3};
+use super::decoders::{LLAMA_NAMES, MISTRAL, QWEN2, QWEN3};
 use super::defaults;
-use super::family::{Family, Flag, Mixture, SharedExpert, Windows};
+use super::family::{Eps, Family, Flag, Mixture, Names, SharedExpert, Windows};
+use crate::device::Activation;
 
 pub(super) const MIXTRAL: Family = Family {
     architecture: "MixtralForCausalLM",
@@ -21,6 +22,9 @@ pub(super) const MIXTRAL: Family = Family {
         gate_up: ["w1", "w3"],
         down: "w2",
         stacks: ["gate_up_proj", "down_proj"],
+        stacks_turned: false,
+        biases: false,
+        activation: None,
         shared: None,
     }),
     ..MISTRAL
@@ -38,6 +42,9 @@ const QWEN_MIXTURE: Mixture = Mixture {
     gate_up: ["gate_proj", "up_proj"],
     down: "down_proj",
     stacks: ["gate_up_proj", "down_proj"],
+    stacks_turned: false,
+    biases: false,
+    activation: None,
     shared: None,
 };
 
@@ -69,4 +76,32 @@ pub(super) const QWEN3_MOE: Family = Family {
     windows: Windows::Never,
     must_be_off: &["use_sliding_window"],
     ..QWEN3
+};
+
+/// Windows, epsilon and the experts' activation are what vLLM computes, whatever config.json says
+/// of them.
+pub(super) const GPT_OSS: Family = Family {
+    architecture: "GptOssForCausalLM",
+    defaults: defaults::GPT_OSS,
+    spellings: &[],
+    names: Names { sinks: Some("self_attn.sinks"), ..LLAMA_NAMES },
+    eps: Eps::Fixed(1e-5),
+    qkv_bias: Flag::Always,
+    out_bias: Flag::Always,
+    mixture: Some(Mixture {
+        experts: "num_local_experts",
+        top_k: "num_experts_per_tok",
+        ffn: "intermediate_size",
+        renormalise: Flag::Always,
+        modules: &["mlp"],
+        router: "router",
+        stacks_turned: true,
+        biases: true,
+        activation: Some(Activation::SwigluOai),
+        sparse: false,
+        ..QWEN_MIXTURE
+    }),
+    windows: Windows::Even,
+    must_be: &[("hidden_act", "\"silu\""), ("swiglu_limit", "7.0")],
+    ..MISTRAL
 };
