@@ -315,7 +315,7 @@ fn missing_files() {
 fn bad_configs_and_indexes() {
     let spoiled = Spoiled::of("llama", "architecture");
     spoiled.config("architectures", json!(["MambaForCausalLM"]));
-    let all = ["LlamaForCausalLM", "Qwen2ForCausalLM", "OPTForCausalLM", "GPT2LMHeadModel"];
+    let all = ["Llama, ", "Qwen2, ", "OPT, ", "GPT2LMHeadModel, "];
     spoiled.refused("'MambaForCausalLM'", &all);
 
     let spoiled = Spoiled::of("llama", "layers");

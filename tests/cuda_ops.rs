@@ -127,7 +127,10 @@ fn norms_of_heads_and_sums() {
                     b.dev.norm_heads(&spec, &q, &k, &mut qkv)?;
                     let normed = b.dev.read(&qkv, rows)?;
                     b.dev.add(&delta, &mut qkv)?;
-                    Ok(vec![("norm_heads", normed), ("add", b.dev.read(&qkv, rows)?)])
+                    let added = b.dev.read(&qkv, rows)?;
+                    b.dev.clamp(0.75, &mut qkv)?;
+                    let clamped = b.dev.read(&qkv, rows)?;
+                    Ok(vec![("norm_heads", normed), ("add", added), ("clamp", clamped)])
                 });
             }
         }
@@ -173,7 +176,13 @@ fn linears() {
 
 #[test]
 fn activations() {
-    let plain = [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu];
+    let plain = [
+        Activation::Relu,
+        Activation::ReluSquared,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+    ];
     let gated = [Activation::SiluGated, Activation::GeluTanhGated];
 
     each_type(|dtype| {
@@ -224,7 +233,7 @@ fn mixtures_of_experts() {
             if grader::small_shapes() && hidden * ffn * experts > 100_000 {
                 continue;
             }
-            for renormalise in [false, true] {
+            for (renormalise, biased) in [(false, false), (true, false), (true, true)] {
                 let case = format!("{rows} rows, {hidden} x {ffn}, {top_k} of {experts}");
                 compare!(dtype, &Setup::default(), &case, 2.0, |b| {
                     let routing = Routing { experts, top_k, renormalise };
@@ -238,7 +247,8 @@ fn mixtures_of_experts() {
                     let mut middle = b.tensor(rows * top_k, ffn);
                     let mut parts = b.tensor(rows * top_k, hidden);
                     let mut out = b.tensor(rows, hidden);
-                    b.dev.route(&router, None, &routing, &x, &mut routes)?;
+                    let bias = biased.then(|| b.choice_bias(37, experts));
+                    b.dev.route(&router, None, bias.as_ref(), &routing, &x, &mut routes)?;
                     b.dev.experts_act(
                         &up,
                         None,

@@ -20,9 +20,9 @@ struct Case {
 
 fn fixtures() -> Vec<PathBuf> {
     let found = fixtures_of("models");
-    assert!(found.len() >= 43, "only {} fixtures", found.len());
+    assert!(found.len() >= 71, "only {} fixtures", found.len());
     let quantised = fixtures_of("quantised");
-    assert!(quantised.len() >= 42, "only {} quantised fixtures", quantised.len());
+    assert!(quantised.len() >= 43, "only {} quantised fixtures", quantised.len());
     let gguf = fixtures_of("gguf");
     assert!(gguf.len() >= 10, "only {} fixtures in GGUF", gguf.len());
     [found, quantised, gguf].concat()
@@ -62,13 +62,16 @@ fn cases(dir: &Path) -> Vec<Case> {
 }
 
 /// A rig as the fixture asks. The reference is computed in f32, which matters to Gemma's scale of
-/// the embedding.
+/// the embedding and to Nemotron's weights of norms.
 fn rig_of(dir: &Path) -> Rig {
     let in_gguf = dir.parent().is_some_and(|folder| folder.ends_with("gguf"));
-    let is_gemma = |dir: &Path| {
-        json_of(dir, "config.json")["model_type"].as_str().unwrap().starts_with("gemma")
+    // What these round in the model's type.
+    let rounds = |dir: &Path| {
+        let config = json_of(dir, "config.json");
+        let kind = config["model_type"].as_str().unwrap();
+        kind.starts_with("gemma") || kind == "nemotron"
     };
-    let dtype = if in_gguf || is_gemma(dir) { "float32" } else { "" };
+    let dtype = if in_gguf || rounds(dir) { "float32" } else { "" };
     Rig::files(dir, &RigOptions { dtype, ..RigOptions::of_fixture(dir) })
 }
 

@@ -147,6 +147,7 @@ fn close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
 fn act_f64(act: Activation, x: f64) -> f64 {
     match act {
         Activation::Relu => x.max(0.0),
+        Activation::ReluSquared => x.max(0.0).powi(2),
         Activation::Silu | Activation::SiluGated => x / (1.0 + (-x).exp()),
         Activation::GeluTanh | Activation::GeluTanhGated => {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
@@ -187,7 +188,9 @@ fn linear_equals_f64() {
             dev.linear(&weight, None, &xt, &mut out).unwrap();
             let what = format!("{dtype:?} {n}x{k}");
             close(&what, &dev.read(&out, rows).unwrap(), &plain, 1e-6);
-            for act in [Activation::Relu, Activation::Silu, Activation::GeluTanh] {
+            for act in
+                [Activation::Relu, Activation::ReluSquared, Activation::Silu, Activation::GeluTanh]
+            {
                 let want: Vec<f64> =
                     cells.clone().map(|(r, o)| act_f64(act, sum(r, o) + f64::from(b[o]))).collect();
                 dev.linear_act(&weight, Some(&bias), act, &xt, &mut out).unwrap();
@@ -385,6 +388,12 @@ fn norms_of_heads_and_plain_sums_equal_f64() {
     dev.add(&delta, &mut residual).unwrap();
     let want: Vec<f64> = x.iter().map(|&x| 2.0 * f64::from(x)).collect();
     close("add", &dev.read(&residual, rows).unwrap(), &want, 1e-7);
+
+    let mut clamped = tensor(&mut dev, rows, width, &x);
+    dev.clamp(0.25, &mut clamped).unwrap();
+    let limited: Vec<f64> = x.iter().map(|&x| f64::from(x).clamp(-0.25, 0.25)).collect();
+    assert!(limited.contains(&0.25) && limited.contains(&-0.25));
+    close("clamp", &dev.read(&clamped, rows).unwrap(), &limited, 1e-7);
 
     let bias = upload(&mut dev, WeightKind::Vector, DType::F32, (width, 1), &b);
     dev.bias_logits(&bias, &mut residual).unwrap();

@@ -112,6 +112,7 @@ impl<D: Device> DenseOps for Without<D> {
         fn add_norm(norm: &Norm<D::Weight>, delta: &D::Tensor, residual: &mut D::Tensor,
                     out: &mut D::Tensor);
         fn add(delta: &D::Tensor, residual: &mut D::Tensor);
+        fn clamp(limit: f32, x: &mut D::Tensor);
         fn linear(weight: &D::Weight, bias: Option<&D::Weight>, x: &D::Tensor,
                   out: &mut D::Tensor);
         fn linear_act(weight: &D::Weight, bias: Option<&D::Weight>, act: Activation,
@@ -142,8 +143,8 @@ impl<D: Device> ExpertOps for Without<D> {
     }
 
     pass_on_or_omit! {
-        fn route(gate: &D::Weight, bias: Option<&D::Weight>, routing: &Routing, x: &D::Tensor,
-                 routes: &mut D::Tensor);
+        fn route(gate: &D::Weight, bias: Option<&D::Weight>, choice_bias: Option<&D::Weight>,
+                 routing: &Routing, x: &D::Tensor, routes: &mut D::Tensor);
         fn experts_act(weight: &D::Weight, bias: Option<&D::Weight>, act: Activation,
                        routes: &D::Tensor, x: &D::Tensor, out: &mut D::Tensor);
         fn experts(weight: &D::Weight, bias: Option<&D::Weight>, routes: &D::Tensor,

@@ -31,6 +31,8 @@ pub struct Norm<W> {
 pub enum Activation {
     /// max(x, 0)
     Relu,
+    /// max(x, 0)^2
+    ReluSquared,
     /// x * P(X <= x), X normal: the exact form.
     Gelu,
     /// Its approximation by tanh.
@@ -85,6 +87,9 @@ pub trait DenseOps: DeviceTypes {
 
     /// residual += delta. The seam of blocks that read the residual without a norm.
     fn add(&mut self, delta: &Self::Tensor, residual: &mut Self::Tensor) -> Result<()>;
+
+    /// x = min(max(x, -limit), limit)
+    fn clamp(&mut self, limit: f32, x: &mut Self::Tensor) -> Result<()>;
 
     /// out = x W^T + b; `[R, inputs]` -> `[R, outputs]`.
     fn linear(

@@ -19,6 +19,15 @@ impl DType {
             DType::F16 | DType::BF16 => 2,
         }
     }
+
+    /// The nearest number of this type, ties to even.
+    pub fn round(self, x: f32) -> f32 {
+        match self {
+            DType::F32 => x,
+            DType::F16 => half::f16::from_f32(x).to_f32(),
+            DType::BF16 => half::bf16::from_f32(x).to_f32(),
+        }
+    }
 }
 
 /// Element type of K and V in pages. The two of eight bits hold k / scale and v / scale, with a

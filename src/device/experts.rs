@@ -22,16 +22,20 @@ pub const MAX_EXPERTS: usize = 1024;
 /// Ops of a mixture of experts over the current batch.
 pub trait ExpertOps: DeviceTypes {
     /// Which experts `rows` rows chose: f32 `[rows, 2 top_k]`, the experts' numbers and then their
-    /// weights, largest first; and behind them whatever the device groups rows by.
+    /// weights, in the order in which they were chosen; and behind them whatever the device groups
+    /// rows by.
     fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Self::Tensor>;
 
-    /// `routes[r]` = the `top_k` largest of `softmax(x[r] W^T + b)`, W `[experts, inputs]`, all in
-    /// f32; of equals the one with the smaller number. The ops below read them; row `r * top_k + j` of
-    /// their tensors belongs to choice j of row r.
+    /// `routes[r]` = the `top_k` largest of `softmax(x[r] W^T + bias)`, W `[experts, inputs]`, all
+    /// in f32; of equals the one with the smaller number. With a `choice_bias`, those are chosen
+    /// whose share and bias add up to the most; weights are shares all the same. Biases are vectors
+    /// of an element for each expert. The ops below read the routes; row `r * top_k + j` of their
+    /// tensors belongs to choice j of row r.
     fn route(
         &mut self,
         gate: &Self::Weight,
         bias: Option<&Self::Weight>,
+        choice_bias: Option<&Self::Weight>,
         routing: &Routing,
         x: &Self::Tensor,
         routes: &mut Self::Tensor,

@@ -26,6 +26,9 @@ pub struct Decoder<D: Device> {
     vocab_size: usize,
     embed_scale: f32,
     logit_softcap: Option<f32>,
+    clip_qkv: Option<f32>,
+    /// Norms of q and k follow their rotation.
+    norms_after_rope: bool,
     /// Tokens see those behind them too, and nothing is kept in pages.
     encoder: bool,
     /// The model embeds.
@@ -109,8 +112,9 @@ impl<T> MixtureBuffers<T> {
     ) -> Result<()> {
         let Experts { router, up, down, .. } = experts;
         let chosen = experts.activation.unwrap_or(act);
+        let biases = (router.bias.as_ref(), experts.choice_bias.as_ref());
         let routing = &experts.routing;
-        dev.route(&router.weight, router.bias.as_ref(), routing, input, &mut self.routes)?;
+        dev.route(&router.weight, biases.0, biases.1, routing, input, &mut self.routes)?;
         dev.experts_act(&up.weight, up.bias.as_ref(), chosen, &self.routes, input, &mut self.ffn)?;
         dev.experts(&down.weight, down.bias.as_ref(), &self.routes, &self.ffn, &mut self.parts)?;
         dev.combine(&down.weight, &self.routes, &self.parts, output)?;
@@ -121,7 +125,10 @@ impl<T> MixtureBuffers<T> {
         let Mlp { up, down } = &expert.mlp;
         dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut b.ffn)?;
         dev.linear(&down.weight, down.bias.as_ref(), &b.ffn, &mut b.output)?;
-        dev.add_gated(&expert.gate, input, &b.output, output)
+        match &expert.gate {
+            Some(gate) => dev.add_gated(gate, input, &b.output, output),
+            None => dev.add(&b.output, output),
+        }
     }
 }
 
@@ -209,6 +216,8 @@ impl<D: Device> Decoder<D> {
             vocab_size: spec.vocab_size,
             embed_scale: spec.embed_scale,
             logit_softcap: spec.logit_softcap,
+            clip_qkv: spec.clip_qkv,
+            norms_after_rope: spec.family.norms_after_rope,
             encoder: spec.family.encoder,
             pooling: spec.pooling.as_ref().map(|rule| rule.kind),
             adapted: lora::projections(spec)
@@ -321,13 +330,20 @@ impl<D: Device> Decoder<D> {
 
         let input = if norms == NormOrder::Before { &b.normed } else { &b.residual };
         dev.linear(&qkv.weight, qkv.bias.as_ref(), input, &mut b.qkv)?;
+        if let Some(limit) = self.clip_qkv {
+            dev.clamp(limit, &mut b.qkv)?;
+        }
+        let mut rope = attention.rope.and_then(|i| self.ropes.get(i));
+        if self.norms_after_rope {
+            // What is stored here the store behind the norms overwrites.
+            dev.rope_store(index, &attention.attn, rope.take(), &mut b.qkv)?;
+        }
         if let Some(QkNorms { q, k }) = &layer.qk_norms {
             dev.norm_heads(&attention.attn, q, k, &mut b.qkv)?;
         }
         if self.encoder {
             dev.attend_all(&attention.attn, &b.qkv, &mut b.attn)?;
         } else {
-            let rope = attention.rope.and_then(|i| self.ropes.get(i));
             dev.rope_store(index, &attention.attn, rope, &mut b.qkv)?;
             let sinks = layer.sinks.as_ref();
             dev.attend(index, &attention.attn, sinks, &b.qkv, &mut b.attn)?;

@@ -12,6 +12,7 @@
 //! | [`gguf`] | GGUF files: configuration, tokenizer and weights in one |
 //! | [`quant`] | quantised checkpoints: formats, and the one form they become |
 //! | [`lora`] | LoRA adapters: a PEFT folder, read and checked |
+//! | [`head_order`] | in which order the dimensions of heads are held |
 //! | [`shard`] | which part of it all one of several ranks holds |
 //! | [`weights`] | the weights of a decoder on a device, as the forward pass takes them |
 //! | [`load`] | a row's names and a specification's shapes -> weights on a device |
@@ -26,6 +27,7 @@ pub mod decoder;
 pub mod folder;
 mod foreign_formats;
 pub mod gguf;
+pub mod head_order;
 pub mod hub;
 pub mod load;
 pub mod lora;

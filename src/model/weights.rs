@@ -93,6 +93,8 @@ pub struct Experts<W> {
     pub routing: Routing,
     /// `[experts, hidden]`.
     pub router: Linear<W>,
+    /// Added to shares where experts are chosen, `[experts]`.
+    pub choice_bias: Option<W>,
     /// Gate and up of all experts, with the biases of one expert behind those of the other.
     pub up: Linear<W>,
     /// Down of all experts.
@@ -103,12 +105,12 @@ pub struct Experts<W> {
     pub shared: Option<SharedExpert<W>>,
 }
 
-/// The expert that all tokens share, scaled by a gate of its own.
+/// The expert that all tokens share.
 pub struct SharedExpert<W> {
     /// An MLP like any other.
     pub mlp: Mlp<W>,
-    /// `[hidden]`.
-    pub gate: W,
+    /// What scales it, `[hidden]`; None: it is added as it is.
+    pub gate: Option<W>,
 }
 
 impl<W> Layer<W> {

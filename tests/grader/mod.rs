@@ -219,6 +219,12 @@ impl<D: Graded> Bench<D> {
         self.weight(seed, WeightKind::Vector, &[length], 1, DType::F32, false, 1.0)
     }
 
+    /// What changes some choices of experts, whose shares are about 1 / experts.
+    pub fn choice_bias(&mut self, seed: u64, experts: usize) -> D::Weight {
+        let size = 1.0 / experts as f32;
+        self.weight(seed, WeightKind::Vector, &[experts], 1, DType::F32, false, size)
+    }
+
     /// A linear from parts of another type and orientation.
     pub fn stored(
         &mut self,

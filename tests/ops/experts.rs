@@ -20,10 +20,11 @@ struct Case {
     act: Activation,
     /// Of the router, of gates and ups, and of downs; or none.
     biases: Option<[Vec<f32>; 3]>,
+    choice_bias: Option<Vec<f32>>,
 }
 
 impl Case {
-    fn new(shape: (usize, usize, usize, usize, usize), renormalise: bool) -> Case {
+    fn new(shape: (usize, usize, usize, usize, usize), renormalise: bool, biased: bool) -> Case {
         let (rows, hidden, ffn, experts, top_k) = shape;
         let mut noise = Noise((rows * experts) as u64);
         let mut router = noise.values(experts * hidden);
@@ -42,12 +43,14 @@ impl Case {
             down: noise.values(experts * hidden * ffn),
             act: Activation::SiluGated,
             biases: None,
+            choice_bias: biased
+                .then(|| noise.values(experts).iter().map(|b| b / experts as f32).collect()),
         }
     }
 
     /// The same with biases everywhere, the other activation, and rows large enough for its clamps.
     fn biased(shape: (usize, usize, usize, usize, usize)) -> Case {
-        let case = Case::new(shape, true);
+        let case = Case::new(shape, true, false);
         let Routing { experts, .. } = case.routing;
         let mut noise = Noise(77);
         let mut values = |n: usize| noise.values(n);
@@ -88,7 +91,11 @@ impl Case {
             values.map(|v| upload(&mut dev, WeightKind::Vector, DType::F32, shape(v), v))
         };
         let (of_router, of_up, of_down) = (bias(0), bias(1), bias(2));
-        dev.route(&router, of_router.as_ref(), &routing, &x, &mut routes).unwrap();
+        let choice = self.choice_bias.as_ref();
+        let choice =
+            choice.map(|b| upload(&mut dev, WeightKind::Vector, DType::F32, (experts, 1), b));
+        let biases = (of_router.as_ref(), choice.as_ref());
+        dev.route(&router, biases.0, biases.1, &routing, &x, &mut routes).unwrap();
         dev.experts_act(&up, of_up.as_ref(), self.act, &routes, &x, &mut middle).unwrap();
         dev.experts(&down, of_down.as_ref(), &routes, &middle, &mut parts).unwrap();
         dev.combine(&down, &routes, &parts, &mut out).unwrap();
@@ -102,7 +109,9 @@ impl Case {
         let scores = rows.map(|(e, w)| (e, (dot_f64(x, w) + self.bias(0, e)).exp()));
         let mut scores: Vec<(usize, f64)> = scores.collect();
         let all: f64 = scores.iter().map(|s| s.1).sum();
-        scores.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let bias = |e: usize| self.choice_bias.as_ref().map_or(0.0, |bias| f64::from(bias[e]));
+        let worth = |&(e, score): &(usize, f64)| score / all + bias(e);
+        scores.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
         scores.truncate(self.routing.top_k);
         let chosen: f64 = scores.iter().map(|s| s.1).sum();
         let total = if self.routing.renormalise { chosen } else { all };
@@ -137,10 +146,10 @@ fn dot_f64(a: &[f32], b: &[f32]) -> f64 {
 #[test]
 fn a_mixture_equals_f64() {
     for shape in MIXTURES {
-        for renormalise in [false, true] {
-            let case = Case::new(shape, renormalise);
+        for (renormalise, biased) in [(false, false), (true, false), (true, true)] {
+            let case = Case::new(shape, renormalise, biased);
             let top_k = case.routing.top_k;
-            let what = format!("{shape:?} renormalise {renormalise}");
+            let what = format!("{shape:?} renormalise {renormalise} biased {biased}");
             let (routes, out) = case.run(Isa::detect(), 2, 0, case.rows);
             let mut hits = vec![0; case.routing.experts];
             for (r, row) in routes.chunks_exact(2 * top_k).enumerate() {
@@ -177,7 +186,7 @@ fn a_mixture_with_biases_equals_f64() {
 fn a_mixture_is_row_invariant() {
     // The last one is big enough to be shared between threads.
     for shape in [(30, 40, 24, 7, 3), (64, 20, 40, 33, 4), (96, 256, 320, 3, 2)] {
-        let case = Case::new(shape, true);
+        let case = Case::new(shape, true, true);
         let want = case.run(Isa::all()[0], 1, 0, case.rows);
         for isa in Isa::all() {
             assert!(case.run(isa, 2, 0, case.rows) == want, "{shape:?} {}", isa.name());
@@ -200,7 +209,7 @@ fn equal_experts_are_taken_in_order() {
     let router = upload(&mut dev, WeightKind::Linear, DType::F32, (4, 1), &weights);
     let routing = Routing { experts: 4, top_k: 3, renormalise: true };
     let mut routes = dev.routes_tensor(2, &routing).unwrap();
-    dev.route(&router, None, &routing, &x, &mut routes).unwrap();
+    dev.route(&router, None, None, &routing, &x, &mut routes).unwrap();
     let routes = dev.read(&routes, 2).unwrap();
     assert_eq!((&routes[..3], &routes[6..9]), (&[1.0, 2.0, 0.0][..], &[0.0, 3.0, 1.0][..]));
 }

@@ -118,7 +118,7 @@ fn experts_of_codes_equal_f64() {
         let mut routes = dev.routes_tensor(rows, &routing).unwrap();
         let mut middle = poisoned(&mut dev, rows * top_k, ffn);
         let mut parts = poisoned(&mut dev, rows * top_k, hidden);
-        dev.route(&router, None, &routing, &xt, &mut routes).unwrap();
+        dev.route(&router, None, None, &routing, &xt, &mut routes).unwrap();
         dev.experts_act(&up_weight, None, Activation::SiluGated, &routes, &xt, &mut middle)
             .unwrap();
         dev.experts(&down_weight, None, &routes, &middle, &mut parts).unwrap();
@@ -470,7 +470,7 @@ fn experts_become_codes_one_by_one() {
     let router = upload(&mut dev, WeightKind::Linear, DType::F32, (3, 1), &[3.0, 2.0, 1.0]);
     let one = tensor(&mut dev, 1, 1, &[1.0]);
     let mut routes = dev.routes_tensor(1, &routing).unwrap();
-    dev.route(&router, None, &routing, &one, &mut routes).unwrap();
+    dev.route(&router, None, None, &routing, &one, &mut routes).unwrap();
     let mut xt = dev.tensor(3, k).unwrap();
     xt.data.copy_from_slice(&x);
     let mut out = poisoned(&mut dev, 3, rows_each);

@@ -112,6 +112,13 @@ impl DenseOps for Cpu {
         Ok(())
     }
 
+    fn clamp(&mut self, limit: f32, x: &mut Tensor) -> Result<()> {
+        for r in 0..self.rows() {
+            x.row_mut(r).iter_mut().for_each(|v| *v = v.clamp(-limit, limit));
+        }
+        Ok(())
+    }
+
     fn linear(
         &mut self,
         weight: &Weight,

@@ -19,6 +19,7 @@ impl ExpertOps for Cpu {
         &mut self,
         gate: &Weight,
         bias: Option<&Weight>,
+        choice_bias: Option<&Weight>,
         routing: &Routing,
         x: &Tensor,
         routes: &mut Tensor,
@@ -39,13 +40,19 @@ impl ExpertOps for Cpu {
             let top = numbers::max(row);
             row.iter_mut().for_each(|l| *l = numbers::exp(*l - top));
             let mut total = numbers::sum_by(row, |e| e);
+            let mut worth = row.to_vec();
+            if let Some(bias) = choice_bias {
+                let shares = row.iter().zip(bias.vector()).map(|(e, b)| e / total + b);
+                worth.iter_mut().zip(shares).for_each(|(worth, share)| *worth = share);
+            }
+
             let (numbers, weights) = routes.row_mut(r).split_at_mut(top_k);
             for (number, weight) in numbers.iter_mut().zip(weights.iter_mut()) {
-                // The first of the largest; -1 marks what was taken.
+                // The first of the largest.
                 let best =
-                    (1..experts).fold(0, |best, e| if row[e] > row[best] { e } else { best });
+                    (1..experts).fold(0, |best, e| if worth[e] > worth[best] { e } else { best });
                 (*number, *weight) = (best as f32, row[best]);
-                row[best] = -1.0;
+                worth[best] = f32::NEG_INFINITY;
             }
             if routing.renormalise {
                 total = weights.iter().sum();

@@ -108,6 +108,7 @@ fn silu_oai(x: f32) -> f32 {
 pub fn activate(act: Activation, x: &mut [f32]) {
     match act {
         Activation::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
+        Activation::ReluSquared => x.iter_mut().for_each(|v| *v = v.max(0.0) * v.max(0.0)),
         Activation::Gelu => x.iter_mut().for_each(|v| *v = gelu_erf(*v)),
         Activation::GeluTanh | Activation::GeluTanhGated => {
             x.iter_mut().for_each(|v| *v = gelu_tanh(*v));
@@ -278,6 +279,7 @@ mod tests {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (d + 0.044715 * d * d * d);
             let cases = [
                 (Activation::Relu, d.max(0.0)),
+                (Activation::ReluSquared, d.max(0.0).powi(2)),
                 (Activation::Silu, d / (1.0 + (-d).exp())),
                 (Activation::GeluTanh, 0.5 * d * (1.0 + inner.tanh())),
                 (Activation::Gelu, 0.5 * d * (1.0 + erf(d * 0.5f64.sqrt()))),

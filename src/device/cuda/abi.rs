@@ -561,12 +561,12 @@ pub enum NormKind {
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub enum Activation {
     Relu = 0,
-    Gelu = 1,
-    GeluTanh = 2,
-    Silu = 3,
-    SiluGated = 4,
-    GeluTanhGated = 5,
-    SwigluOai = 6,
+    ReluSquared = 1,
+    Gelu = 2,
+    GeluTanh = 3,
+    Silu = 4,
+    SiluGated = 5,
+    GeluTanhGated = 6,
     #[doc = " Only the bias."]
     None = 7,
 }
@@ -846,6 +846,22 @@ const _: () = {
     ["Offset of field: GatedAct::out"][::std::mem::offset_of!(GatedAct, out) - 16usize];
     ["Offset of field: GatedAct::half"][::std::mem::offset_of!(GatedAct, half) - 24usize];
     ["Offset of field: GatedAct::kind"][::std::mem::offset_of!(GatedAct, kind) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Clamp {
+    #[doc = " \\[rows, width], in place"]
+    pub x: DevicePtr,
+    pub width: u32,
+    pub limit: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Clamp"][::std::mem::size_of::<Clamp>() - 16usize];
+    ["Alignment of Clamp"][::std::mem::align_of::<Clamp>() - 8usize];
+    ["Offset of field: Clamp::x"][::std::mem::offset_of!(Clamp, x) - 0usize];
+    ["Offset of field: Clamp::width"][::std::mem::offset_of!(Clamp, width) - 8usize];
+    ["Offset of field: Clamp::limit"][::std::mem::offset_of!(Clamp, limit) - 12usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1286,7 +1302,7 @@ const _: () = {
 pub struct RouteRows {
     #[doc = " \\[rows, experts]"]
     pub logits: DevicePtr,
-    #[doc = " \\[experts], or null"]
+    #[doc = " \\[experts], added to shares where experts are chosen; or null"]
     pub bias: DevicePtr,
     #[doc = " \\[rows, 2, top_k]: numbers of experts, then weights"]
     pub routes: DevicePtr,

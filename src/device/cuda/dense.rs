@@ -144,6 +144,14 @@ impl DenseOps for Cuda {
         )
     }
 
+    fn clamp(&mut self, limit: f32, x: &mut Tensor) -> Result<()> {
+        const THREADS: u32 = 256;
+        let (rows, width) = (self.rows(), x.width);
+        let blocks = [rows, width.div_ceil(THREADS as usize)];
+        let parameters = abi::Clamp { x: x.to(rows, width, "clamp"), width: width as u32, limit };
+        self.kernels.clamp.launch(&self.context, blocks, THREADS, &parameters)
+    }
+
     fn linear(
         &mut self,
         weight: &Weight,

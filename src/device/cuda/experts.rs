@@ -120,6 +120,7 @@ impl ExpertOps for Cuda {
         &mut self,
         gate: &Weight,
         bias: Option<&Weight>,
+        choice_bias: Option<&Weight>,
         routing: &Routing,
         x: &Tensor,
         routes: &mut Tensor,
@@ -141,6 +142,7 @@ impl ExpertOps for Cuda {
             &abi::RouteRows {
                 logits,
                 bias: bias.map_or(DevicePtr::NULL, |bias| bias.vector(experts)),
+                choice_bias: choice_bias.map_or(DevicePtr::NULL, |bias| bias.vector(experts)),
                 routes: base,
                 rows: rows as u32,
                 experts: experts as u32,

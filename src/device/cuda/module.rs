@@ -187,7 +187,9 @@ kernels! {
     "step": prepare(PrepareStep);
     "gather": embed(Embed) add_positions(AddPositions) gather(Gather) pool(Pool);
     "norm": norm_rows(NormRows) add_norm(AddNorm) add_rows(AddRows) norm_parts(NormParts);
-    "activation": bias_act(BiasAct) gated_act(GatedAct) softcap(Softcap) bias_logits(BiasLogits);
+    "activation":
+        bias_act(BiasAct) gated_act(GatedAct) clamp(Clamp) softcap(Softcap)
+        bias_logits(BiasLogits);
     "rope": rope_store(RopeStore) rope_store_fp8(RopeStore);
     "attention": attend_rows(AttendRows) attend_rows_fp8(AttendRows) attend_all(AttendAll);
     "attention_mma":

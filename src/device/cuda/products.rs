@@ -16,6 +16,7 @@ impl From<Activation> for abi::Activation {
     fn from(act: Activation) -> abi::Activation {
         match act {
             Activation::Relu => abi::Activation::Relu,
+            Activation::ReluSquared => abi::Activation::ReluSquared,
             Activation::Gelu => abi::Activation::Gelu,
             Activation::GeluTanh => abi::Activation::GeluTanh,
             Activation::Silu => abi::Activation::Silu,

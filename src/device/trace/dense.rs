@@ -57,6 +57,13 @@ impl DenseOps for Trace {
         Ok(())
     }
 
+    fn clamp(&mut self, _limit: f32, x: &mut TraceTensor) -> Result<()> {
+        let rows = self.rows();
+        let moved = bytes(rows, x);
+        self.launch("clamp", (rows, x.width, x.width), moved, moved, (rows * x.width) as u64);
+        Ok(())
+    }
+
     fn linear(
         &mut self,
         weight: &TraceWeight,

@@ -20,6 +20,7 @@ impl ExpertOps for Trace {
         &mut self,
         gate: &TraceWeight,
         _bias: Option<&TraceWeight>,
+        _choice_bias: Option<&TraceWeight>,
         _routing: &Routing,
         x: &TraceTensor,
         routes: &mut TraceTensor,

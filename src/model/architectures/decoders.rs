@@ -2,7 +2,10 @@
 //! [`super`], which looks them up.
 
 use super::defaults;
-use super::family::{AttnScale, Eps, Family, Flag, Fused, Keys, Names, Positions, QkNorm, Windows};
+use super::family::{
+    AttnScale, Eps, Family, Flag, Fused, Keys, Multipliers, Names, Positions, QkNorm, RopeLayers,
+    Windows,
+};
 use crate::device::NormKind;
 
 pub(super) const LLAMA_KEYS: Keys = Keys {
@@ -14,6 +17,7 @@ pub(super) const LLAMA_KEYS: Keys = Keys {
     ffn_null_4x: false,
     activation: "hidden_act",
     activation_null: None,
+    rotary_dim: None,
     embed_width: None,
 };
 
@@ -56,6 +60,8 @@ pub(super) const LLAMA: Family = Family {
     names: LLAMA_NAMES,
     norm: NormKind::Rms,
     eps: Eps::Key("rms_norm_eps"),
+    norm_bias: true,
+    norm_plus_one: false,
     gated: true,
     mixture: None,
     positions: Positions::Rope,
@@ -67,12 +73,18 @@ pub(super) const LLAMA: Family = Family {
     parallel: Flag::Never,
     parallel_mlp_norm: false,
     fused: Fused::Stacked,
+    clip_qkv: None,
+    norms_after_rope: false,
     windows: Windows::Never,
+    window_inclusive: false,
+    layer_types: &[("full_attention", false), ("sliding_attention", true)],
+    interleaved: false,
+    rope_layers: RopeLayers::All,
     local_rope: false,
     attn_scale: AttnScale::HeadDim,
     softcaps: false,
     embed_sqrt: false,
-    multipliers: false,
+    multipliers: Multipliers::None,
     head_bias: false,
     no_float16: false,
     transposed: false,
@@ -194,7 +206,7 @@ pub(super) const GPT2: Family = Family {
         ffn_null_4x: true,
         activation: "activation_function",
         activation_null: None,
-        embed_width: None,
+        ..LLAMA_KEYS
     },
     names: Names {
         embed: "wte",
@@ -336,7 +348,7 @@ pub(super) const NEOX: Family = Family {
     mlp_bias: Flag::Always,
     parallel: Flag::Key("use_parallel_residual"),
     parallel_mlp_norm: true,
-    fused: Fused::PerHead,
+    fused: Fused::PerGroup,
     ..LLAMA
 };
 
@@ -360,7 +372,7 @@ pub(super) const GRANITE: Family = Family {
     aliases: &[],
     defaults: defaults::GRANITE,
     attn_scale: AttnScale::Key("attention_multiplier"),
-    multipliers: true,
+    multipliers: Multipliers::Granite,
     ..LLAMA
 };
 

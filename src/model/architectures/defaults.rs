@@ -1,7 +1,7 @@
 //! What keys of config.json are that a file leaves out: the defaults of transformers' config
-//! classes (4.57 and 5.24 agree), one object per class. Keys that are not read are left out, as are
-//! those whose default is null. The rows name one each; a test holds them to what the
-//! classes say (`tests/fixtures/config_defaults.json`).
+//! classes (4.57 and 5.24 agree, but for the base of OLMo 3 and Cohere), one object per class. Keys
+//! that are not read are left out, as are those whose default is null. The rows name one each; a
+//! test holds them to what the classes say (`tests/fixtures/config_defaults.json`).
 
 pub const LLAMA: &str = r#"{"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
     "num_hidden_layers": 32, "num_attention_heads": 32, "hidden_act": "silu",
@@ -121,6 +121,148 @@ pub const OLMO2: &str = r#"{"vocab_size": 50304, "hidden_size": 4096,
     "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 2048,
     "rope_theta": 10000.0, "attention_bias": false, "tie_word_embeddings": false,
     "eos_token_id": 50279}"#;
+
+pub const OLMO3: &str = r#"{"vocab_size": 50304, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 2048,
+    "rope_theta": 500000.0, "attention_bias": false, "sliding_window": 4096,
+    "sliding_window_pattern": 4, "tie_word_embeddings": false, "eos_token_id": 50279}"#;
+
+pub const EXAONE4: &str = r#"{"vocab_size": 102400, "hidden_size": 4096,
+    "intermediate_size": 16384, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 32, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 2048, "rope_theta": 10000.0, "sliding_window": 4096,
+    "sliding_window_pattern": 4, "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+pub const GLM: &str = r#"{"vocab_size": 151552, "hidden_size": 4096,
+    "intermediate_size": 13696, "num_hidden_layers": 40, "num_attention_heads": 32,
+    "num_key_value_heads": 2, "head_dim": 128, "hidden_act": "silu",
+    "rms_norm_eps": 1.5625e-7, "max_position_embeddings": 131072, "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.5, "attention_bias": true, "tie_word_embeddings": false,
+    "eos_token_id": [151329, 151336, 151338]}"#;
+
+pub const SMOLLM3: &str = r#"{"vocab_size": 128256, "hidden_size": 2048,
+    "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
+    "num_key_value_heads": 4, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 32768, "rope_theta": 2000000.0, "no_rope_layer_interval": 4,
+    "use_sliding_window": false, "attention_bias": false, "mlp_bias": false,
+    "tie_word_embeddings": true, "eos_token_id": 128001}"#;
+
+pub const SEED_OSS: &str = r#"{"vocab_size": 155136, "hidden_size": 4096,
+    "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 80,
+    "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 524288, "rope_theta": 10000.0, "attention_bias": true,
+    "attention_out_bias": false, "mlp_bias": false, "tie_word_embeddings": false,
+    "eos_token_id": 2}"#;
+
+pub const ERNIE4_5: &str = r#"{"vocab_size": 103424, "hidden_size": 1024,
+    "intermediate_size": 3072, "num_hidden_layers": 18, "num_attention_heads": 16,
+    "num_key_value_heads": 2, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 131072, "rope_theta": 500000.0, "use_bias": false,
+    "tie_word_embeddings": true, "eos_token_id": 2}"#;
+
+pub const GRANITE_HYBRID: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
+    "shared_intermediate_size": 1024, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "attention_bias": false, "num_local_experts": 8,
+    "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
+    "attention_multiplier": 1.0, "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+pub const STARCODER2: &str = r#"{"vocab_size": 49152, "hidden_size": 3072,
+    "intermediate_size": 12288, "num_hidden_layers": 30, "num_attention_heads": 24,
+    "num_key_value_heads": 2, "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5,
+    "max_position_embeddings": 4096, "rope_theta": 10000.0, "use_bias": true,
+    "tie_word_embeddings": true, "eos_token_id": 50256}"#;
+
+pub const HUNYUAN_DENSE: &str = r#"{"vocab_size": 290943, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "attention_bias": false, "tie_word_embeddings": false,
+    "eos_token_id": 2}"#;
+
+pub const COHERE: &str = r#"{"vocab_size": 256000, "hidden_size": 8192,
+    "intermediate_size": 22528, "num_hidden_layers": 40, "num_attention_heads": 64,
+    "hidden_act": "silu", "layer_norm_eps": 1e-5, "logit_scale": 0.0625,
+    "max_position_embeddings": 8192, "rope_theta": 500000.0, "use_qk_norm": false,
+    "attention_bias": false, "tie_word_embeddings": true, "eos_token_id": 255001}"#;
+
+pub const COHERE2: &str = r#"{"vocab_size": 256000, "hidden_size": 8192,
+    "intermediate_size": 22528, "num_hidden_layers": 40, "num_attention_heads": 64,
+    "hidden_act": "silu", "layer_norm_eps": 1e-5, "logit_scale": 0.0625,
+    "max_position_embeddings": 8192, "rope_theta": 10000.0, "sliding_window": 4096,
+    "sliding_window_pattern": 4, "attention_bias": false, "tie_word_embeddings": true,
+    "eos_token_id": 255001}"#;
+
+pub const ARCEE: &str = r#"{"vocab_size": 32000, "hidden_size": 2560,
+    "intermediate_size": 18432, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "relu2", "rms_norm_eps": 1e-5, "max_position_embeddings": 4096,
+    "rope_theta": 10000.0, "attention_bias": false, "mlp_bias": false,
+    "tie_word_embeddings": false, "eos_token_id": 128001}"#;
+
+pub const NEMOTRON: &str = r#"{"vocab_size": 256000, "hidden_size": 6144,
+    "intermediate_size": 24576, "num_hidden_layers": 32, "num_attention_heads": 48,
+    "hidden_act": "relu2", "norm_eps": 1e-5, "max_position_embeddings": 4096,
+    "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "attention_bias": false,
+    "mlp_bias": false, "tie_word_embeddings": false, "eos_token_id": 3}"#;
+
+pub const OLMO: &str = r#"{"vocab_size": 50304, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "max_position_embeddings": 2048, "rope_theta": 10000.0,
+    "attention_bias": false, "tie_word_embeddings": false, "eos_token_id": 50279}"#;
+
+/// Of MiniCPM's own code: transformers has no such class.
+pub const MINICPM: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "scale_emb": 1, "dim_model_base": 1, "scale_depth": 1,
+    "tie_word_embeddings": true, "eos_token_id": 2}"#;
+
+/// Of InternLM 2's own code.
+pub const INTERNLM2: &str = r#"{"vocab_size": 103168, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "bias": true, "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+/// `multi_query` means one KV head.
+pub const GPT_BIG_CODE: &str = r#"{"vocab_size": 50257, "n_positions": 1024, "n_embd": 768,
+    "n_layer": 12, "n_head": 12, "num_key_value_heads": 1, "n_inner": null,
+    "activation_function": "gelu_pytorch_tanh", "layer_norm_epsilon": 1e-5, "multi_query": true,
+    "scale_attn_weights": true, "tie_word_embeddings": true, "eos_token_id": 50256}"#;
+
+pub const GPTJ: &str = r#"{"vocab_size": 50400, "n_positions": 2048, "n_embd": 4096,
+    "n_layer": 28, "n_head": 16, "n_inner": null, "rotary_dim": 64,
+    "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "rope_theta": 10000.0,
+    "tie_word_embeddings": false, "eos_token_id": 50256}"#;
+
+pub const OLMOE: &str = r#"{"vocab_size": 50304, "hidden_size": 2048, "intermediate_size": 2048,
+    "num_hidden_layers": 16, "num_attention_heads": 16, "hidden_act": "silu",
+    "max_position_embeddings": 4096, "rope_theta": 10000.0, "attention_bias": false,
+    "num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": false,
+    "tie_word_embeddings": false, "eos_token_id": 50279}"#;
+
+pub const GRANITE_MOE: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "attention_bias": false, "num_local_experts": 8,
+    "num_experts_per_tok": 2, "embedding_multiplier": 1.0, "logits_scaling": 1.0,
+    "residual_multiplier": 1.0, "attention_multiplier": 1.0, "tie_word_embeddings": false,
+    "eos_token_id": 2}"#;
+
+pub const GRANITE_MOE_SHARED: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "attention_bias": false, "num_local_experts": 8,
+    "num_experts_per_tok": 2, "shared_intermediate_size": 0, "embedding_multiplier": 1.0,
+    "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0,
+    "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+pub const ERNIE4_5_MOE: &str = r#"{"vocab_size": 103424, "hidden_size": 2560,
+    "intermediate_size": 12288, "num_hidden_layers": 28, "num_attention_heads": 20,
+    "num_key_value_heads": 4, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 131072, "rope_theta": 500000.0, "use_bias": false,
+    "moe_num_experts": 64, "moe_k": 6, "moe_intermediate_size": 1536,
+    "moe_num_shared_experts": 2, "moe_layer_start_index": 1, "moe_layer_end_index": -1,
+    "moe_layer_interval": 1, "tie_word_embeddings": true, "eos_token_id": 2}"#;
 
 pub const OPT: &str = r#"{"vocab_size": 50272, "hidden_size": 768, "ffn_dim": 3072,
     "num_hidden_layers": 12, "num_attention_heads": 12, "activation_function": "relu",

@@ -49,6 +49,8 @@ pub enum Windows {
     Never,
     /// All do.
     All,
+    /// As `layer_types` says, which must be there.
+    Listed,
     /// If the flag `switch` is on, the layers from number `first` (a key).
     FromLayer {
         /// Key of the flag.
@@ -62,6 +64,26 @@ pub enum Windows {
     Even,
 }
 
+/// Which layers rotate q and k, where positions are rotated at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeLayers {
+    /// All do.
+    All,
+    /// Those with a window.
+    Windowed,
+    /// The same; all if no layer has a window.
+    WindowedIfAny,
+    /// Those with a 1 in a list; without one all but each n-th.
+    Listed {
+        /// Key of the list.
+        list: &'static str,
+        /// Key of n.
+        except_each: &'static str,
+    },
+    /// All if this key has this value, else none.
+    If(&'static str, &'static str),
+}
+
 /// What multiplies q.k.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttnScale {
@@ -73,16 +95,30 @@ pub enum AttnScale {
     Key(&'static str),
 }
 
+/// Factors of the embedding, of what sublayers add, and of the logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Multipliers {
+    /// There are none.
+    None,
+    /// `embedding_multiplier`, `residual_multiplier`, and logits over `logits_scaling`.
+    Granite,
+    /// `scale_emb`; `scale_depth` over the square root of the number of layers; and logits over
+    /// hidden / `dim_model_base`.
+    MiniCpm,
+    /// Logits times this key.
+    Logits(&'static str),
+}
+
 /// How one tensor holds q, k and v.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fused {
     /// All of q, then k, then v.
     Stacked,
-    /// q, k and v of the first head, then of the second, ... (as many KV heads as heads).
-    PerHead,
+    /// The heads of q that share the first KV head, its k, its v; then those of the second, ...
+    PerGroup,
 }
 
-/// Norms of q and k before they are rotated.
+/// Norms of q and k.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QkNorm {
     /// There are none.
@@ -112,6 +148,8 @@ pub struct Keys {
     pub activation: &'static str,
     /// What null means; None: it must not be null.
     pub activation_null: Option<&'static str>,
+    /// Rotated dimensions of a head; None: by `partial_rotary_factor`.
+    pub rotary_dim: Option<&'static str>,
     /// Width of the token table where it may differ from hidden.
     pub embed_width: Option<&'static str>,
 }
@@ -169,19 +207,22 @@ pub struct Mixture {
     pub ffn: &'static str,
     /// The chosen weights are divided by their sum.
     pub renormalise: Flag,
-    /// `decoder_sparse_step` and `mlp_only_layers` are obeyed: other layers have the plain MLP.
-    pub sparse: bool,
+    /// Which layers have experts; others have the plain MLP.
+    pub layers: MixtureLayers,
     /// What the module may be called; the first under which the router exists.
     pub modules: &'static [&'static str],
     /// The product by which tokens choose.
     pub router: &'static str,
-    /// Before each expert's number; before the names of the stacks that hold all of them.
-    pub list: &'static str,
+    /// Of what is added to shares where experts are chosen, `[1, experts]`.
+    pub choice_bias: Option<&'static str>,
+    /// Before each expert's number; None: experts lie in `stacks` only.
+    pub list: Option<&'static str>,
     /// Gate and up of one expert.
     pub gate_up: [&'static str; 2],
     /// Down of one expert.
     pub down: &'static str,
-    /// All experts in one tensor: `[experts, 2 ffn, hidden]` and `[experts, hidden, ffn]`.
+    /// All experts in one tensor, by its whole name: `[experts, 2 ffn, hidden]` and `[experts,
+    /// hidden, ffn]`.
     pub stacks: [&'static str; 2],
     /// The stacks lie the other way, `[experts, hidden, 2 ffn]` and `[experts, ffn, hidden]`, with
     /// gates and ups in turn.
@@ -194,17 +235,39 @@ pub struct Mixture {
     pub shared: Option<SharedExpert>,
 }
 
-/// An expert that all tokens share, scaled by a gate of its own.
+/// Which layers have experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MixtureLayers {
+    /// All have.
+    All,
+    /// Each `decoder_sparse_step`-th, but for those in `mlp_only_layers`.
+    Stepped,
+    /// Each n-th of those between two numbers, both included; -1 is the last one. All by keys.
+    Between {
+        /// Key of the first.
+        first: &'static str,
+        /// Key of the last.
+        last: &'static str,
+        /// Key of n.
+        each: &'static str,
+    },
+}
+
+/// An expert that all tokens share.
 #[derive(Debug)]
 pub struct SharedExpert {
     /// Key of its width.
     pub ffn: &'static str,
-    /// Its gate and up.
-    pub gate_up: [&'static str; 2],
+    /// Key of how many such widths it has; 0: there is none.
+    pub times: Option<&'static str>,
+    /// Its module in the layer; None: that of the others.
+    pub module: Option<&'static str>,
+    /// Its gate and up, or one tensor that holds both.
+    pub gate_up: &'static [&'static str],
     /// Its down.
     pub down: &'static str,
-    /// What scales it: a linear of one output.
-    pub gate: &'static str,
+    /// What scales it: a linear of one output. None: it is added as it is.
+    pub gate: Option<&'static str>,
 }
 
 /// A family of models: how its config.json is read, how its tensors are called, and what its
@@ -229,6 +292,10 @@ pub struct Family {
     pub norm: NormKind,
     /// Epsilon of all norms.
     pub eps: Eps,
+    /// Norms of kind `Layer` have biases.
+    pub norm_bias: bool,
+    /// Their weights are stored less 1.
+    pub norm_plus_one: bool,
     /// The MLP multiplies by a gate.
     pub gated: bool,
     /// Experts, in some layers or all.
@@ -251,8 +318,20 @@ pub struct Family {
     pub parallel_mlp_norm: bool,
     /// How one tensor holds q, k and v.
     pub fused: Fused,
+    /// q, k and v are limited to plus and minus this key, if it is not null.
+    pub clip_qkv: Option<&'static str>,
+    /// Norms of q and k follow their rotation; else they go before it.
+    pub norms_after_rope: bool,
     /// Which layers see a window.
     pub windows: Windows,
+    /// Windows reach one token further than they are long.
+    pub window_inclusive: bool,
+    /// Names in `layer_types`, and whether such a layer sees a window.
+    pub layer_types: &'static [(&'static str, bool)],
+    /// Rope turns neighbours of a head, dimensions 2i and 2i + 1; else i and i + half.
+    pub interleaved: bool,
+    /// Which layers rotate.
+    pub rope_layers: RopeLayers,
     /// Windowed layers rotate by `rope_local_base_freq`, unscaled.
     pub local_rope: bool,
     /// What multiplies q.k.
@@ -261,8 +340,8 @@ pub struct Family {
     pub softcaps: bool,
     /// The embedding is multiplied by sqrt(hidden), rounded to the model's type.
     pub embed_sqrt: bool,
-    /// `embedding_multiplier`, `residual_multiplier` and `logits_scaling` are obeyed.
-    pub multipliers: bool,
+    /// Factors of embedding, residual and logits.
+    pub multipliers: Multipliers,
     /// The head has a bias.
     pub head_bias: bool,
     /// Numbers leave float16's range.

@@ -1,10 +1,16 @@
 //! The rows of architectures with experts. Part of the list in [`super`], which
 //! looks them up.
 
-use super::decoders::{LLAMA_NAMES, MISTRAL, QWEN2, QWEN3};
+use super::decoders::{GRANITE, LLAMA, LLAMA_NAMES, MISTRAL, QWEN2, QWEN3};
 use super::defaults;
-use super::family::{Eps, Family, Flag, Mixture, Names, SharedExpert, Windows};
+use super::family::{
+    Eps, Family, Flag, Mixture, MixtureLayers, Names, QkNorm, SharedExpert, Windows,
+};
+use super::variants::ERNIE4_5;
 use crate::device::Activation;
+
+/// As transformers 5 holds all experts.
+const STACKS: [&str; 2] = ["experts.gate_up_proj", "experts.down_proj"];
 
 pub(super) const MIXTRAL: Family = Family {
     architecture: "MixtralForCausalLM",
@@ -15,13 +21,14 @@ pub(super) const MIXTRAL: Family = Family {
         top_k: "num_experts_per_tok",
         ffn: "intermediate_size",
         renormalise: Flag::Always,
-        sparse: false,
+        layers: MixtureLayers::All,
         modules: &["block_sparse_moe", "mlp"],
         router: "gate",
-        list: "experts",
+        choice_bias: None,
+        list: Some("experts"),
         gate_up: ["w1", "w3"],
         down: "w2",
-        stacks: ["gate_up_proj", "down_proj"],
+        stacks: STACKS,
         stacks_turned: false,
         biases: false,
         activation: None,
@@ -35,13 +42,14 @@ const QWEN_MIXTURE: Mixture = Mixture {
     top_k: "num_experts_per_tok",
     ffn: "moe_intermediate_size",
     renormalise: Flag::Key("norm_topk_prob"),
-    sparse: true,
+    layers: MixtureLayers::Stepped,
     modules: &["mlp"],
     router: "gate",
-    list: "experts",
+    choice_bias: None,
+    list: Some("experts"),
     gate_up: ["gate_proj", "up_proj"],
     down: "down_proj",
-    stacks: ["gate_up_proj", "down_proj"],
+    stacks: STACKS,
     stacks_turned: false,
     biases: false,
     activation: None,
@@ -57,9 +65,11 @@ pub(super) const QWEN2_MOE: Family = Family {
     mixture: Some(Mixture {
         shared: Some(SharedExpert {
             ffn: "shared_expert_intermediate_size",
-            gate_up: ["shared_expert.gate_proj", "shared_expert.up_proj"],
+            times: None,
+            module: None,
+            gate_up: &["shared_expert.gate_proj", "shared_expert.up_proj"],
             down: "shared_expert.down_proj",
-            gate: "shared_expert_gate",
+            gate: Some("shared_expert_gate"),
         }),
         ..QWEN_MIXTURE
     }),
@@ -98,10 +108,101 @@ pub(super) const GPT_OSS: Family = Family {
         stacks_turned: true,
         biases: true,
         activation: Some(Activation::SwigluOai),
-        sparse: false,
+        layers: MixtureLayers::All,
         ..QWEN_MIXTURE
     }),
     windows: Windows::Even,
     must_be: &[("hidden_act", "\"silu\""), ("swiglu_limit", "7.0")],
     ..MISTRAL
+};
+
+/// The Python backend clips nothing, divides by no sum and has an epsilon of its own: configs that
+/// ask for the first two are refused.
+pub(super) const OLMOE: Family = Family {
+    architecture: "OlmoeForCausalLM",
+    aliases: &[],
+    defaults: defaults::OLMOE,
+    names: Names { qk_norm: QkNorm::Whole("self_attn.q_norm", "self_attn.k_norm"), ..LLAMA_NAMES },
+    eps: Eps::Fixed(1e-5),
+    mixture: Some(Mixture {
+        ffn: "intermediate_size",
+        renormalise: Flag::Never,
+        layers: MixtureLayers::All,
+        ..QWEN_MIXTURE
+    }),
+    mlp_bias: Flag::Never,
+    must_be_off: &["clip_qkv", "norm_topk_prob", "use_bidirectional_attention"],
+    ..LLAMA
+};
+
+const GRANITE_MIXTURE: Mixture = Mixture {
+    experts: "num_local_experts",
+    top_k: "num_experts_per_tok",
+    ffn: "intermediate_size",
+    renormalise: Flag::Always,
+    layers: MixtureLayers::All,
+    modules: &["block_sparse_moe"],
+    router: "router.layer",
+    choice_bias: None,
+    list: None,
+    gate_up: ["gate_proj", "up_proj"],
+    down: "down_proj",
+    stacks: ["input_linear.weight", "output_linear.weight"],
+    stacks_turned: false,
+    biases: false,
+    activation: None,
+    shared: None,
+};
+
+/// Its weights are a softmax over the chosen logits, which is that over all of them divided by its
+/// sum.
+pub(super) const GRANITE_MOE: Family = Family {
+    architecture: "GraniteMoeForCausalLM",
+    defaults: defaults::GRANITE_MOE,
+    mixture: Some(GRANITE_MIXTURE),
+    mlp_bias: Flag::Never,
+    ..GRANITE
+};
+
+pub(super) const GRANITE_MOE_SHARED: Family = Family {
+    architecture: "GraniteMoeSharedForCausalLM",
+    defaults: defaults::GRANITE_MOE_SHARED,
+    mixture: Some(Mixture {
+        shared: Some(SharedExpert {
+            ffn: "shared_intermediate_size",
+            times: None,
+            module: Some("shared_mlp"),
+            gate_up: &["input_linear"],
+            down: "output_linear",
+            gate: None,
+        }),
+        ..GRANITE_MIXTURE
+    }),
+    ..GRANITE_MOE
+};
+
+pub(super) const ERNIE4_5_MOE: Family = Family {
+    architecture: "Ernie4_5_MoeForCausalLM",
+    defaults: defaults::ERNIE4_5_MOE,
+    mixture: Some(Mixture {
+        experts: "moe_num_experts",
+        top_k: "moe_k",
+        renormalise: Flag::Always,
+        layers: MixtureLayers::Between {
+            first: "moe_layer_start_index",
+            last: "moe_layer_end_index",
+            each: "moe_layer_interval",
+        },
+        choice_bias: Some("moe_statics.e_score_correction_bias"),
+        shared: Some(SharedExpert {
+            ffn: "moe_intermediate_size",
+            times: Some("moe_num_shared_experts"),
+            module: None,
+            gate_up: &["shared_experts.gate_proj", "shared_experts.up_proj"],
+            down: "shared_experts.down_proj",
+            gate: None,
+        }),
+        ..QWEN_MIXTURE
+    }),
+    ..ERNIE4_5
 };

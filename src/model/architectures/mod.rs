@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `family` | what a row says: keys of config.json, names of tensors, kinds |
 //! | `decoders` | rows of architectures that generate |
+//! | `variants` | rows near to one of these |
 //! | `mixtures` | those with experts |
 //! | `encoders` | those that only embed |
 //! | `defaults` | what keys are that config.json leaves out |
@@ -15,6 +16,7 @@ mod defaults;
 mod encoders;
 mod family;
 mod mixtures;
+mod variants;
 
 pub use family::*;
 
@@ -39,6 +41,29 @@ pub const FAMILIES: &[Family] = &[
     decoders::STABLELM,
     decoders::GRANITE,
     decoders::OLMO2,
+    variants::OLMO3,
+    variants::EXAONE4,
+    variants::GLM,
+    variants::GLM4,
+    variants::SMOLLM3,
+    variants::SEED_OSS,
+    variants::ERNIE4_5,
+    variants::GRANITE_HYBRID,
+    variants::STARCODER2,
+    variants::HUNYUAN_DENSE,
+    variants::COHERE,
+    variants::COHERE2,
+    variants::ARCEE,
+    variants::NEMOTRON,
+    variants::OLMO,
+    variants::MINICPM,
+    variants::INTERNLM2,
+    variants::GPT_BIG_CODE,
+    variants::GPTJ,
+    mixtures::ERNIE4_5_MOE,
+    mixtures::OLMOE,
+    mixtures::GRANITE_MOE,
+    mixtures::GRANITE_MOE_SHARED,
     decoders::OPT,
     decoders::GPT2,
     decoders::NEOX,

@@ -26,6 +26,7 @@ const GATED: &[(&str, Activation)] = &[
 ];
 const PLAIN: &[(&str, Activation)] = &[
     ("relu", Activation::Relu),
+    ("relu2", Activation::ReluSquared),
     ("gelu", Activation::Gelu),
     ("gelu_new", Activation::GeluTanh),
     ("gelu_pytorch_tanh", Activation::GeluTanh),

@@ -9,7 +9,9 @@ use crate::device::{AttnSpec, DType, KvScales, Rope};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
-use crate::model::architectures::{AttnScale, Family, Flag, Positions, Windows};
+use crate::model::architectures::{
+    AttnScale, Family, Flag, Multipliers, Positions, RopeLayers, Windows,
+};
 
 /// The dimensions that all layers share.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +28,7 @@ pub struct Shape {
 pub struct LayerAttention {
     /// Heads, scale, window and cap.
     pub attn: AttnSpec,
-    /// Index into `ModelSpec::ropes`; none with learned positions.
+    /// Index into `ModelSpec::ropes`; none where q and k are not rotated.
     pub rope: Option<usize>,
 }
 
@@ -50,10 +52,10 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
     };
     let softcap = softcap(config, family, "attn_logit_softcapping")?;
     let windowed = windowed(config, family, shape.layers)?;
-    let window = if windowed.contains(&true) { window(config)? } else { None };
+    let window = if windowed.contains(&true) { window(config, family)? } else { None };
 
-    let rotates = family.positions == Positions::Rope;
-    let layer = |windowed: bool| LayerAttention {
+    let rotated = rotated(config, family, &windowed)?;
+    let layer = |(windowed, rotated): (bool, bool)| LayerAttention {
         attn: AttnSpec {
             heads: shape.heads,
             kv_heads: shape.kv_heads,
@@ -63,17 +65,18 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
             softcap,
             kv_scales: KvScales::ONE,
         },
-        rope: rotates.then_some(usize::from(windowed && family.local_rope)),
+        rope: rotated.then_some(usize::from(windowed && family.local_rope)),
     };
-    Ok(windowed.into_iter().map(layer).collect())
+    Ok(windowed.into_iter().zip(rotated).map(layer).collect())
 }
 
 /// Tokens of a window; null and 0 mean none.
-fn window(config: &Object) -> Result<Option<usize>> {
+fn window(config: &Object, family: &Family) -> Result<Option<usize>> {
     const KEY: &str = "sliding_window";
+    let more = usize::from(family.window_inclusive);
     match config.given(KEY) {
         Some(zero) if zero == 0 => Ok(None),
-        _ => config.count(KEY, MAX_DIMENSION),
+        _ => Ok(config.count(KEY, MAX_DIMENSION)?.map(|tokens| tokens + more)),
     }
 }
 
@@ -90,7 +93,8 @@ pub fn ropes(
     if family.positions != Positions::Rope {
         return Ok(Vec::new());
     }
-    let mut ropes = vec![rope::from_config(config, head_dim, max_model_len)?];
+    let key = family.keys.rotary_dim;
+    let mut ropes = vec![rope::from_config(config, key, head_dim, max_model_len)?];
     if family.local_rope {
         ropes.push(rope::local(config, head_dim, max_model_len)?);
     }
@@ -108,32 +112,50 @@ pub fn softcap(config: &Object, family: &Family, key: &str) -> Result<Option<f32
     Ok(config.positive(key)?.map(|cap| cap as f32))
 }
 
-/// Granite adds each sublayer's output times m. The residual divided by m gives the same model: the
-/// embedding is divided, outputs are added as they are, and norms, which forget the size of their
-/// input, need eps / m^2.
+/// What q, k and v are limited to; null means nothing.
+///
+/// # Errors
+/// It is no positive number.
+pub fn clip_qkv(config: &Object, family: &Family) -> Result<Option<f32>> {
+    let Some(key) = family.clip_qkv else { return Ok(None) };
+    Ok(config.positive(key)?.map(|limit| limit as f32))
+}
+
+/// Granite and MiniCPM add each sublayer's output times m. The residual divided by m gives the same
+/// model: the embedding is divided, outputs are added as they are, and norms, which forget the size
+/// of their input, need eps / m^2.
 ///
 /// # Errors
 /// A multiplier that is no positive number.
-pub fn scales(config: &Object, family: &Family, hidden: usize, dtype: DType) -> Result<Scales> {
+pub fn scales(config: &Object, family: &Family, shape: &Shape, dtype: DType) -> Result<Scales> {
     let mut scales = Scales { embed: 1.0, eps: 1.0, logits: 1.0 };
     if family.embed_sqrt {
-        let root = (hidden as f32).sqrt();
-        scales.embed = match dtype {
-            DType::F32 => root,
-            DType::F16 => half::f16::from_f32(root).to_f32(),
-            DType::BF16 => half::bf16::from_f32(root).to_f32(),
-        };
+        scales.embed = dtype.round((shape.hidden as f32).sqrt());
     }
-    if family.multipliers {
-        let residual = positive(config, "residual_multiplier")?;
-        scales.embed = (positive(config, "embedding_multiplier")? / residual) as f32;
-        scales.eps = (1.0 / (residual * residual)) as f32;
-        scales.logits = (1.0 / positive(config, "logits_scaling")?) as f32;
-    }
+
+    let (key, embed, residual, logits) = match family.multipliers {
+        Multipliers::None => return Ok(scales),
+        Multipliers::Logits(key) => (key, f64::from(scales.embed), 1.0, positive(config, key)?),
+        Multipliers::Granite => (
+            "residual_multiplier",
+            positive(config, "embedding_multiplier")?,
+            positive(config, "residual_multiplier")?,
+            1.0 / positive(config, "logits_scaling")?,
+        ),
+        Multipliers::MiniCpm => (
+            "scale_depth",
+            positive(config, "scale_emb")?,
+            positive(config, "scale_depth")? / (shape.layers as f64).sqrt(),
+            positive(config, "dim_model_base")? / shape.hidden as f64,
+        ),
+    };
+    scales.embed = (embed / residual) as f32;
+    scales.eps = (1.0 / (residual * residual)) as f32;
+    scales.logits = logits as f32;
     if ![scales.embed, scales.eps, scales.logits].iter().all(|x| x.is_normal()) {
         return Err(invalid!(
             "{} and the other multipliers leave the range of numbers.",
-            config.name("residual_multiplier")
+            config.name(key)
         ));
     }
     Ok(scales)
@@ -151,13 +173,14 @@ fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>
         _ => {}
     }
     if let Some(types) = config.list("layer_types")? {
-        return listed(config, types, layers);
+        return listed(config, family, types, layers);
     }
 
     match family.windows {
         Windows::Never => each(&|_| false),
         Windows::Even => each(&|i| i % 2 == 0),
         Windows::All => each(&|_| true),
+        Windows::Listed => Err(config.wrong("layer_types", "a list of the layers' types")),
         Windows::FromLayer { first, .. } => {
             let from = config.given(first).and_then(Value::as_u64);
             let from = from.ok_or_else(|| config.wrong(first, "a number of layers"))?;
@@ -170,19 +193,57 @@ fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>
     }
 }
 
-fn listed(config: &Object, types: &[Value], layers: usize) -> Result<Vec<bool>> {
+fn listed(config: &Object, family: &Family, types: &[Value], layers: usize) -> Result<Vec<bool>> {
     let name = config.name("layer_types");
     if types.len() != layers {
         return Err(invalid!("{name} has {} entries for {layers} layers.", types.len()));
     }
-    let windowed = |kind: &Value| match kind.as_str() {
-        Some("sliding_attention") => Ok(true),
-        Some("full_attention") => Ok(false),
-        _ => Err(Error::Unsupported(format!(
-            "{name}: layer type {} is not supported; supported: full_attention, \
-             sliding_attention.",
-            json::shown(kind)
-        ))),
+    let windowed = |kind: &Value| {
+        let known = family.layer_types.iter().find(|(known, _)| kind.as_str() == Some(known));
+        known.map(|&(_, windowed)| windowed).ok_or_else(|| {
+            let known: Vec<&str> = family.layer_types.iter().map(|&(known, _)| known).collect();
+            Error::Unsupported(format!(
+                "{name}: layer type {} is not supported; supported: {}.",
+                json::shown(kind),
+                known.join(", ")
+            ))
+        })
     };
     types.iter().map(windowed).collect()
+}
+
+/// For each layer, whether it rotates q and k.
+fn rotated(config: &Object, family: &Family, windowed: &[bool]) -> Result<Vec<bool>> {
+    let layers = windowed.len();
+    if family.positions != Positions::Rope {
+        return Ok(vec![false; layers]);
+    }
+    match family.rope_layers {
+        RopeLayers::All => Ok(vec![true; layers]),
+        RopeLayers::WindowedIfAny if !windowed.contains(&true) => Ok(vec![true; layers]),
+        RopeLayers::Windowed | RopeLayers::WindowedIfAny => Ok(windowed.to_vec()),
+        RopeLayers::If(key, value) => Ok(vec![config.text(key)? == Some(value); layers]),
+        RopeLayers::Listed { list, except_each } => match config.list(list)? {
+            Some(flags) => ones(config, list, flags, layers),
+            None => {
+                let n = config.count(except_each, MAX_DIMENSION)?;
+                let n = config.needed(except_each, "an integer", n)?;
+                Ok((1..=layers).map(|layer| !layer.is_multiple_of(n)).collect())
+            }
+        },
+    }
+}
+
+/// A list of zeros and ones, one for each layer.
+fn ones(config: &Object, key: &str, flags: &[Value], layers: usize) -> Result<Vec<bool>> {
+    let expected = format!("a list of {layers} zeros and ones");
+    let flag = |flag: &Value| match flag.as_u64() {
+        Some(0) => Ok(false),
+        Some(1) => Ok(true),
+        _ => Err(config.wrong(key, &expected)),
+    };
+    if flags.len() != layers {
+        return Err(config.wrong(key, &expected));
+    }
+    flags.iter().map(flag).collect()
 }

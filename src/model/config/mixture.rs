@@ -1,12 +1,14 @@
 //! A mixture of experts by config.json: how many there are, how wide, how rows choose, and which
 //! layers have one. Called by `config` alone. It knows no tensor.
 
+use serde_json::Value;
+
 use super::keys::{flag, needed_width, MAX_DIMENSION};
 use crate::device::{Routing, MAX_EXPERTS};
 use crate::error::Result;
 use crate::invalid;
 use crate::json::{self, Object};
-use crate::model::architectures::Family;
+use crate::model::architectures::{Family, MixtureLayers, SharedExpert};
 
 /// The experts of a model; every mixture layer has the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,21 +40,62 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
             row.experts
         ));
     }
+
     let renormalise = flag(config, row.renormalise)?;
     let shared_ffn = match &row.shared {
-        Some(shared) => Some(needed_width(config, shared.ffn)?),
+        Some(shared) => shared_ffn(config, shared)?,
         None => None,
     };
     Ok(Some(MixtureSpec {
         routing: Routing { experts, top_k, renormalise },
         ffn: needed_width(config, row.ffn)?,
         shared_ffn,
-        layers: if row.sparse { sparse(config, layers)? } else { vec![true; layers] },
+        layers: match row.layers {
+            MixtureLayers::All => vec![true; layers],
+            MixtureLayers::Stepped => stepped(config, layers)?,
+            MixtureLayers::Between { first, last, each } => {
+                between(config, [first, last, each], layers)?
+            }
+        },
     }))
 }
 
+/// The width of the expert that all rows share; 0 in config.json means that there is none.
+fn shared_ffn(config: &Object, shared: &SharedExpert) -> Result<Option<usize>> {
+    let zero = |key: &str| config.given(key).is_some_and(|value| *value == 0);
+    if zero(shared.ffn) || shared.times.is_some_and(zero) {
+        return Ok(None);
+    }
+    let each = needed_width(config, shared.ffn)?;
+    let times = match shared.times {
+        Some(key) => config.needed(key, "an integer", config.count(key, MAX_EXPERTS)?)?,
+        None => 1,
+    };
+    Ok(Some(each * times))
+}
+
+/// Each n-th of the layers from the first to the last, by keys of the three numbers.
+fn between(config: &Object, keys: [&str; 3], layers: usize) -> Result<Vec<bool>> {
+    let [first_key, last_key, each_key] = keys;
+    let expected = format!("the number of one of the {layers} layers");
+    let number = |key: &str| {
+        let value = config.given(key).and_then(Value::as_u64);
+        let layer = value.and_then(|n| usize::try_from(n).ok()).filter(|n| *n < layers);
+        layer.ok_or_else(|| config.wrong(key, &expected))
+    };
+
+    let first = number(first_key)?;
+    let last = match config.given(last_key) {
+        Some(value) if value.as_i64() == Some(-1) => layers - 1,
+        _ => number(last_key)?,
+    };
+    let each = config.needed(each_key, "an integer", config.count(each_key, MAX_DIMENSION)?)?;
+    let chosen = |n: usize| (first..=last).contains(&n) && (n + 1).is_multiple_of(each);
+    Ok((0..layers).map(chosen).collect())
+}
+
 /// Each `decoder_sparse_step`-th layer has experts, but for those in `mlp_only_layers`.
-fn sparse(config: &Object, layers: usize) -> Result<Vec<bool>> {
+fn stepped(config: &Object, layers: usize) -> Result<Vec<bool>> {
     const STEP: &str = "decoder_sparse_step";
     const DENSE: &str = "mlp_only_layers";
     let step = config.needed(STEP, "an integer", config.count(STEP, MAX_DIMENSION)?)?;
@@ -77,7 +120,7 @@ fn sparse(config: &Object, layers: usize) -> Result<Vec<bool>> {
 mod tests {
     use super::*;
     use crate::model::architectures;
-    use serde_json::{json, Value};
+    use serde_json::json;
 
     fn of(architecture: &str, config: Value) -> Result<Option<MixtureSpec>> {
         let family = architectures::find(architecture).unwrap();
@@ -101,6 +144,24 @@ mod tests {
         assert_eq!(layers(json!({"mlp_only_layers": [0, 3]})), [false, true, true, false]);
         let both = json!({"decoder_sparse_step": 2, "mlp_only_layers": [1]});
         assert_eq!(layers(both), [false, false, false, true]);
+    }
+
+    #[test]
+    fn layers_between_two_numbers() {
+        let layers = |more: Value| {
+            let mixture = of("Ernie4_5_MoeForCausalLM", more).unwrap().unwrap();
+            (mixture.layers, mixture.shared_ffn)
+        };
+        assert_eq!(layers(json!({})), (vec![false, true, true, true], Some(3072)));
+        let some = json!({"moe_layer_start_index": 0, "moe_layer_end_index": 2,
+            "moe_num_shared_experts": 0});
+        assert_eq!(layers(some), (vec![true, true, true, false], None));
+        let second = json!({"moe_layer_interval": 2, "moe_num_shared_experts": 1});
+        assert_eq!(layers(second), (vec![false, true, false, true], Some(1536)));
+        for wrong in [json!({"moe_layer_start_index": 4}), json!({"moe_layer_end_index": "3"})] {
+            let text = of("Ernie4_5_MoeForCausalLM", wrong).unwrap_err().to_string();
+            assert!(text.contains("one of the 4 layers"), "{text}");
+        }
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl ModelSpec {
             length.choose(options.max_model_len, family.positions != Positions::Rope)?;
 
         let dtype = dtype::choose(config, family, quant.as_ref(), pools, options)?;
-        let scales = layers::scales(config, family, hidden, dtype)?;
+        let scales = layers::scales(config, family, &shape, dtype)?;
         let vocab_size = dimension(config, "vocab_size")?;
         let spec = ModelSpec {
             family,
@@ -156,6 +156,7 @@ impl ModelSpec {
             qkv_bias: flag(config, family.qkv_bias)?,
             out_bias: flag(config, family.out_bias)?,
             mlp_bias: flag(config, family.mlp_bias)?,
+            clip_qkv: layers::clip_qkv(config, family)?,
             norm_affine: flag(config, family.norm_affine)?,
             norms: norm_order(config, family)?,
             parallel: flag(config, family.parallel)?,
@@ -163,10 +164,7 @@ impl ModelSpec {
             max_model_len,
             adapters: None,
             eos_token_ids: keys::eos_token_ids(config, generation, vocab_size)?,
-            token_types: match family.names.token_types {
-                Some(_) => dimension(config, "type_vocab_size")?,
-                None => 0,
-            },
+            token_types: token_types(config, family)?,
             pooling,
             quant,
         };
@@ -194,7 +192,13 @@ impl ModelSpec {
 }
 
 fn family_of(config: &Object) -> Result<&'static Family> {
-    let names = || FAMILIES.iter().map(|f| f.architecture).collect::<Vec<_>>().join(", ");
+    const ENDING: &str = "ForCausalLM";
+    let names = || {
+        let names = FAMILIES.iter().map(|family| family.architecture.trim_end_matches(ENDING));
+        let names = names.collect::<Vec<_>>().join(", ");
+        format!("{names} (of names without an ending it is {ENDING})")
+    };
+
     let Some(name) = architecture(config)? else {
         return Err(invalid!(
             "{} must name one of: {}; if the checkpoint is one of these, name it in \
@@ -203,6 +207,7 @@ fn family_of(config: &Object) -> Result<&'static Family> {
             names()
         ));
     };
+
     architectures::find(name).ok_or_else(|| {
         let own = match config.value("auto_map") {
             Some(_) => " (code of a checkpoint's own, 'auto_map', is never run)",
@@ -276,6 +281,13 @@ fn ffn(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
     match keys::width(config, key)? {
         None if family.keys.ffn_null_4x => Ok(4 * hidden),
         ffn => config.needed(key, "an integer", ffn),
+    }
+}
+
+fn token_types(config: &Object, family: &Family) -> Result<usize> {
+    match family.names.token_types {
+        Some(_) => dimension(config, "type_vocab_size"),
+        None => Ok(0),
     }
 }
 

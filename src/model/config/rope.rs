@@ -1,6 +1,8 @@
 //! Rotary position embedding: base frequencies and how a checkpoint stretches them. Called by
 //! `config` alone. It never knows positions; the device multiplies.
 
+use serde_json::Value;
+
 use super::keys::positive;
 use crate::device::Rope;
 use crate::error::{Error, Result};
@@ -34,17 +36,30 @@ impl Default for LengthRule {
 }
 
 const THETA: &str = "rope_theta";
+/// By how much HunYuan's `dynamic` base grows, in place of its factor.
+const ALPHA: &str = "alpha";
 const ORIGINAL: &str = "original_max_position_embeddings";
 const KINDS: [&str; 7] = ["default", "linear", "dynamic", "llama3", "yarn", "longrope", "su"];
 
-/// The rope of a model with heads of `head_dim`: `rope_parameters` (transformers 5), else
-/// `rope_theta` and `rope_scaling` (4). `max_model_len` chooses between longrope's two sets of
-/// factors, once for all requests, as the Python backend does.
+/// The rope of a model with heads of `head_dim`, of which the key `rotary_dim` says how much turns,
+/// else `partial_rotary_factor`: `rope_parameters` (transformers 5), else `rope_theta` and
+/// `rope_scaling` (4). `max_model_len` chooses between longrope's two sets of factors, once for all
+/// requests, as the Python backend does.
 ///
 /// # Errors
 /// A scaling of another kind; a factor that is not a positive number.
-pub fn from_config(config: &Object, head_dim: usize, max_model_len: usize) -> Result<Rope> {
-    build(&read_keys(config, "full_attention")?, head_dim, max_model_len)
+pub fn from_config(
+    config: &Object,
+    rotary_dim: Option<&str>,
+    head_dim: usize,
+    max_model_len: usize,
+) -> Result<Rope> {
+    let keys = read_keys(config, "full_attention")?;
+    let rotary_dim = match rotary_dim {
+        Some(key) => counted(config, key, head_dim)?,
+        None => partial(&keys, head_dim)?,
+    };
+    build(&keys, rotary_dim, max_model_len)
 }
 
 /// The rope of windowed layers that have their own: `rope_parameters.sliding_attention`, else the
@@ -59,7 +74,7 @@ pub fn local(config: &Object, head_dim: usize, max_model_len: usize) -> Result<R
         keys =
             RopeKeys { theta: theta.unwrap_or(keys.theta), kind: "default", scaling: None, config };
     }
-    build(&keys, head_dim, max_model_len)
+    build(&keys, partial(&keys, head_dim)?, max_model_len)
 }
 
 /// By what `max_position_embeddings` grows. llama3 and longrope count their factor already; yarn
@@ -73,6 +88,9 @@ pub fn length_rule(config: &Object) -> Result<LengthRule> {
     Ok(match keys.kind {
         // Gemma 3's lengths count the factor of its global layers.
         _ if config.value("rope_local_base_freq").is_some() => plain,
+        "dynamic" if keys.unless_zero(ALPHA)?.is_some() => {
+            LengthRule { factor: keys.optional("factor")?.unwrap_or(1.0), ..plain }
+        }
         "linear" | "dynamic" => LengthRule { factor: keys.number("factor")?, ..plain },
         "yarn" => LengthRule {
             factor: keys.number("factor")?,
@@ -112,7 +130,17 @@ impl RopeKeys<'_> {
     }
 }
 
-fn build(keys: &RopeKeys, head_dim: usize, max_model_len: usize) -> Result<Rope> {
+/// Rotated dimensions by a key that names their number.
+fn counted(config: &Object, key: &str, head_dim: usize) -> Result<usize> {
+    let expected = format!("an even number up to head_dim {head_dim}");
+    match config.given(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()) {
+        Some(n) if n > 0 && n.is_multiple_of(2) && n <= head_dim => Ok(n),
+        _ => Err(config.wrong(key, &expected)),
+    }
+}
+
+/// Rotated dimensions by their part of a head.
+fn partial(keys: &RopeKeys, head_dim: usize) -> Result<usize> {
     const PARTIAL: &str = "partial_rotary_factor";
     let partial = keys.optional(PARTIAL)?.unwrap_or(1.0);
     let rotary_dim = (head_dim as f64 * partial) as usize;
@@ -123,13 +151,22 @@ fn build(keys: &RopeKeys, head_dim: usize, max_model_len: usize) -> Result<Rope>
             keys.config.name(PARTIAL)
         ));
     }
+    Ok(rotary_dim)
+}
 
+fn build(keys: &RopeKeys, rotary_dim: usize, max_model_len: usize) -> Result<Rope> {
     let mut theta = keys.theta;
     if keys.kind == "dynamic" {
         // The Python backend turns by the base of the longest text, at all lengths.
-        let factor = keys.number("factor")?;
+        let grown = match keys.unless_zero(ALPHA)? {
+            Some(alpha) => alpha,
+            None => {
+                let factor = keys.number("factor")?;
+                factor * factor - (factor - 1.0)
+            }
+        };
         let dim = rotary_dim as f64;
-        theta *= (factor * factor - (factor - 1.0)).powf(dim / (dim - 2.0));
+        theta *= grown.powf(dim / (dim - 2.0));
     }
     let mut inv_freq: Vec<f64> =
         (0..rotary_dim / 2).map(|i| theta.powf(-((2 * i) as f64) / rotary_dim as f64)).collect();
@@ -275,7 +312,7 @@ fn stretch_longrope(inv_freq: &mut [f64], keys: &RopeKeys, max_model_len: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{json, Value};
+    use serde_json::json;
 
     fn object(config: &Value) -> Object<'_> {
         Object::new("config.json", config.as_object().unwrap())
@@ -289,7 +326,7 @@ mod tests {
     }
 
     fn rope(config: Value, head_dim: usize) -> Result<Rope> {
-        from_config(&object(&with_theta(&config)), head_dim, 4096)
+        from_config(&object(&with_theta(&config)), None, head_dim, 4096)
     }
 
     #[test]
@@ -328,8 +365,8 @@ mod tests {
             "rope_theta": 10000,
             "rope_scaling": {"type": "su", "short_factor": [1.0, 2.0], "long_factor": [4.0, 8.0]}});
         let config = &object(&config);
-        let short = from_config(config, 4, 64).unwrap();
-        let long = from_config(config, 4, 65).unwrap();
+        let short = from_config(config, None, 4, 64).unwrap();
+        let long = from_config(config, None, 4, 65).unwrap();
         assert_eq!((short.inv_freq[0], long.inv_freq[0]), (1.0, 0.25));
         // ln 64 / ln 64 = 1.
         assert_eq!(long.magnitude, 2f32.sqrt());
@@ -363,7 +400,7 @@ mod tests {
         for config in [old, new] {
             let config = &object(&config);
             let near = |x: f32, want: f32| (x / want - 1.0).abs() < 1e-6;
-            assert!(near(from_config(config, 4, 1).unwrap().inv_freq[1], 1.0 / 72.0));
+            assert!(near(from_config(config, None, 4, 1).unwrap().inv_freq[1], 1.0 / 72.0));
             assert!(near(local(config, 4, 1).unwrap().inv_freq[1], 0.25));
         }
     }

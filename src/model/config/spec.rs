@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::ids::TokenId;
 use crate::invalid;
 use crate::model::architectures::Family;
+use crate::model::head_order::HeadOrder;
 use crate::model::quant::QuantScheme;
 
 /// What the user asked for, and what the device can do.
@@ -108,6 +109,8 @@ pub struct ModelSpec {
     pub out_bias: bool,
     /// Both products of the MLP have one.
     pub mlp_bias: bool,
+    /// q, k and v are limited to plus and minus this.
+    pub clip_qkv: Option<f32>,
     /// Norms have learned weights.
     pub norm_affine: bool,
     /// Where they stand.
@@ -134,6 +137,13 @@ impl ModelSpec {
     /// Experts of a layer, if it has some.
     pub fn mixture_of(&self, layer: usize) -> Option<&MixtureSpec> {
         self.mixture.as_ref().filter(|m| m.layers.get(layer).is_some_and(|&experts| experts))
+    }
+
+    /// What order rows of q and k are put in, if the checkpoint's is not the devices'. All ropes
+    /// rotate as many dimensions.
+    pub fn head_order(&self) -> Option<HeadOrder> {
+        let rope = self.ropes.first().filter(|_| self.family.interleaved)?;
+        Some(HeadOrder { head_dim: self.head_dim, rotary_dim: rope.rotary_dim })
     }
 
     /// The widest MLP that is not one of the experts; 0 if there is none.

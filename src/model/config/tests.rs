@@ -131,7 +131,8 @@ fn refusals_name_the_key() {
         let text = refused(config);
         assert!(text.contains(want) && !text.contains('\n'), "{text}");
     }
-    assert!(refused(with("architectures", json!(["X"]))).contains("GPT2LMHeadModel"));
+    let unknown = refused(with("architectures", json!(["X"])));
+    assert!(unknown.contains("GPT2LMHeadModel") && unknown.contains(", Olmo2, "), "{unknown}");
     let mut own_code = with("architectures", json!(["X"]));
     own_code["auto_map"] = json!({"AutoModelForCausalLM": "modeling_x.X"});
     assert!(refused(own_code).contains("'auto_map', is never run"));
@@ -168,6 +169,7 @@ fn what_each_layer_sees() {
         let options = SpecOptions { supported: ALL, ..Default::default() };
         spec_of(config, &options).unwrap().attention.iter().map(|layer| layer.attn.window).collect()
     };
+
     let w = Some(7);
     let sliding = json!({"sliding_window": 7});
     assert_eq!(windows("LlamaForCausalLM", sliding.clone()), [None; 4]);
@@ -179,6 +181,73 @@ fn what_each_layer_sees() {
     assert_eq!(windows("Gemma2ForCausalLM", sliding.clone()), [w, None, w, None]);
     let third = json!({"sliding_window": 7, "sliding_window_pattern": 3});
     assert_eq!(windows("Gemma3ForCausalLM", third), [w, w, None, w]);
+    assert_eq!(windows("Olmo3ForCausalLM", sliding.clone()), [w, w, w, None]);
+    assert_eq!(windows("Starcoder2ForCausalLM", sliding.clone()), [w; 4]);
+    let further = Some(8);
+    assert_eq!(windows("Cohere2ForCausalLM", sliding.clone()), [further, further, further, None]);
+    assert_eq!(windows("SmolLM3ForCausalLM", sliding), [None; 4]);
+}
+
+#[test]
+fn which_layers_rotate_and_by_which_rope() {
+    let ropes = |architecture: &str, more: Value| -> Vec<Option<usize>> {
+        let mut config = llama();
+        config["architectures"] = json!([architecture]);
+        config["num_hidden_layers"] = json!(4);
+        for (key, value) in more.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        let options = SpecOptions { supported: ALL, ..Default::default() };
+        spec_of(config, &options).unwrap().attention.iter().map(|layer| layer.rope).collect()
+    };
+    let (some, none) = (Some(0), None);
+    assert_eq!(ropes("LlamaForCausalLM", json!({})), [some; 4]);
+    assert_eq!(ropes("OPTForCausalLM", json!({"ffn_dim": 8})), [none; 4]);
+    assert_eq!(ropes("SmolLM3ForCausalLM", json!({})), [some, some, some, none]);
+    let listed = json!({"no_rope_layers": [0, 1, 1, 0]});
+    assert_eq!(ropes("SmolLM3ForCausalLM", listed), [none, some, some, none]);
+    let third = json!({"no_rope_layers": null, "no_rope_layer_interval": 3});
+    assert_eq!(ropes("SmolLM3ForCausalLM", third), [some, some, none, some]);
+
+    let local = Some(1);
+    assert_eq!(ropes("Olmo3ForCausalLM", json!({})), [local, local, local, some]);
+    assert_eq!(ropes("Exaone4ForCausalLM", json!({})), [some, some, some, none]);
+    let full = json!({"layer_types": vec!["full_attention"; 4]});
+    assert_eq!(ropes("Exaone4ForCausalLM", full.clone()), [some; 4]);
+    assert_eq!(ropes("Cohere2ForCausalLM", json!({})), [some, some, some, none]);
+    assert_eq!(ropes("Cohere2ForCausalLM", full), [none; 4]);
+
+    let granite = |kind: Value| {
+        let more = json!({"position_embedding_type": kind, "num_local_experts": 0,
+            "layer_types": ["attention", "full_attention", "attention", "attention"]});
+        ropes("GraniteMoeHybridForCausalLM", more)
+    };
+    assert_eq!(granite(json!("rope")), [some; 4]);
+    assert_eq!((granite(json!("nope")), granite(json!(null))), (vec![none; 4], vec![none; 4]));
+}
+
+/// Its windowed layers rotate unscaled, whichever version of transformers wrote the file.
+#[test]
+fn olmo3_scales_the_rope_of_full_layers_alone() {
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64});
+    let mut of_each = yarn.clone();
+    of_each["rope_theta"] = json!(81.0);
+    let plain = json!({"rope_type": "default", "rope_theta": 81.0});
+    for (key, value) in [
+        ("rope_scaling", yarn),
+        ("rope_parameters", json!({"full_attention": of_each, "sliding_attention": plain})),
+    ] {
+        let mut config = with(key, value);
+        config["architectures"] = json!(["Olmo3ForCausalLM"]);
+        config["rope_theta"] = json!(81.0);
+        let options = SpecOptions { supported: ALL, ..Default::default() };
+        let spec = spec_of(config, &options).unwrap();
+        let last = |n: usize| spec.ropes[n].inv_freq[7];
+        let base = 81f32.powf(-14.0 / 16.0);
+        assert!((last(1) / base - 1.0).abs() < 1e-6 && spec.ropes[1].magnitude == 1.0);
+        assert!((last(0) / base - 0.25).abs() < 1e-6 && spec.ropes[0].magnitude > 1.0);
+        assert_eq!(spec.max_model_len, 256, "{key}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{cut, linears};
 use crate::device::{Bytes, DType, Device, HostTensor, Join, Routing, Source, WeightKind};
 use crate::error::Result;
 use crate::invalid;
-use crate::model::architectures::Mixture;
+use crate::model::architectures::{self, Mixture};
 use crate::model::checkpoint::{Checkpoint, WeightSource};
 use crate::model::config::MixtureSpec;
 use crate::model::quant::unpack::{self, Values, Wanted};
@@ -55,38 +55,58 @@ impl<'a, D: Device> Loader<'a, D> {
         let router = [format!("{module}.{}", row.router)];
         let router = self.linear(&router, &[routing.experts], hidden, row.biases, &Cut::Whole)?;
 
-        let [up_stack, down_stack] = row.stacks.map(|s| format!("{module}.{}.{s}", row.list));
+        let choice_bias = match row.choice_bias {
+            Some(name) => Some(self.row_vector(format!("{module}.{name}"), routing.experts)?),
+            None => None,
+        };
+
+        let [up_stack, down_stack] = row.stacks.map(|stack| format!("{module}.{stack}"));
         let named = |parts: &[&str]| -> Vec<String> {
-            let each = |e| parts.iter().map(move |p| format!("{module}.{}.{e}.{p}", row.list));
+            let list = row.list.unwrap_or("experts");
+            let each = |e| parts.iter().map(move |p| format!("{module}.{list}.{e}.{p}"));
             (0..routing.experts).flat_map(each).collect()
         };
-        // One sum over ranks, of all that is added up: behind the shared expert, if there is one.
+        // One sum over ranks, of all that is added up: behind the shared expert, if one is scaled.
         let shared = row.shared.as_ref().zip(mixture.shared_ffn);
+        let summed = shared.is_none_or(|(shared, _)| shared.gate.is_none());
         let cut = self.shard.up(ffn, row.gate_up.len());
         let up = self.stack(row, &up_stack, &named(&row.gate_up), &routing, ffn, hidden, &cut)?;
         let up_bias = self.stack_bias(row, &up_stack, &routing, 2 * ffn, &cut)?;
-        let cut = self.shard.down(ffn, shared.is_none());
+        let cut = self.shard.down(ffn, summed);
         let down =
             self.stack(row, &down_stack, &named(&[row.down]), &routing, hidden, ffn, &cut)?;
         let down_bias = self.stack_bias(row, &down_stack, &routing, hidden, &cut)?;
 
         let shared = match shared {
-            Some((shared, ffn)) => {
-                let gate = self.gate(format!("{module}.{}", shared.gate))?;
-                let up = shared.gate_up.map(|name| format!("{module}.{name}"));
-                let mlp = self.mlp(&up, format!("{module}.{}", shared.down), ffn, false)?;
-                Some(SharedExpert { mlp, gate })
-            }
+            Some((shared, ffn)) => Some(self.shared(layer, module, shared, ffn, summed)?),
             None => None,
         };
         Ok(Experts {
             routing,
             router,
+            choice_bias,
             up: Linear { weight: up, bias: up_bias },
             down: Linear { weight: down, bias: down_bias },
             activation: row.activation,
             shared,
         })
+    }
+
+    /// The expert that all tokens share.
+    fn shared(
+        &mut self,
+        layer: usize,
+        module: &str,
+        shared: &architectures::SharedExpert,
+        ffn: usize,
+        summed: bool,
+    ) -> Result<SharedExpert<D::Weight>> {
+        let own = shared.module.map(|name| self.layer_name(layer, name));
+        let module = own.as_deref().unwrap_or(module);
+        let gate = shared.gate.map(|gate| self.gate(format!("{module}.{gate}"))).transpose()?;
+        let up: Vec<String> = shared.gate_up.iter().map(|up| format!("{module}.{up}")).collect();
+        let mlp = self.mlp(&up, format!("{module}.{}", shared.down), ffn, summed)?;
+        Ok(SharedExpert { mlp, gate })
     }
 
     /// The first of the row's names of the module under which the router exists.
@@ -118,8 +138,9 @@ impl<'a, D: Device> Loader<'a, D> {
         let each = outputs * names.len() / count;
         let outputs = vec![outputs; names.len()];
         let wanted = Wanted { names, outputs: &outputs, inputs };
+        let stacked_only = row.list.is_none();
         let values = match self.format {
-            WeightSource::Files(c) if c.contains(stack) => self.plain_stack(
+            WeightSource::Files(c) if stacked_only || c.contains(stack) => self.plain_stack(
                 c,
                 stack,
                 count,
@@ -253,6 +274,20 @@ impl<'a, D: Device> Loader<'a, D> {
         let outputs = [wanted.outputs.iter().sum::<usize>() / count];
         let each = Wanted { names: &names, outputs: &outputs, inputs: wanted.inputs };
         self.unpack(|| unpack::stack(checkpoint, &format, &each, count, gated))
+    }
+
+    /// A vector that is stored as a matrix of one row.
+    fn row_vector(&mut self, name: String, width: usize) -> Result<D::Weight> {
+        let parts = self.parts(std::slice::from_ref(&name), &[1], width, false)?;
+        self.upload(Upload {
+            name: &name,
+            kind: WeightKind::Vector,
+            outputs: width,
+            inputs: 1,
+            transposed: true,
+            join: Join::None,
+            values: Values::plain(parts.unwrap_or(Source::Constant(0.0))),
+        })
     }
 
     /// A linear of one output, as a vector; unpacked if it is quantised.

@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-use super::cut;
 use super::loader::{dummy, Loader, Upload};
+use super::{cut, reorder};
 use crate::device::{Device, Join, QuantForm, ScaleOver, Source, WeightKind};
 use crate::error::{Error, Result};
 use crate::model::architectures::Fused;
@@ -55,15 +55,18 @@ impl<'a, D: Device> Loader<'a, D> {
         let outputs = if names.len() == parts { outputs } else { &[total] };
         let kind = if parts == 2 { WeightKind::GateUp } else { WeightKind::Linear };
         let transposed = self.spec.family.transposed;
-        let split = parts == 3 && self.spec.family.fused == Fused::PerHead;
+        let split = parts == 3 && self.spec.family.fused == Fused::PerGroup;
 
         let wanted = Wanted { names, outputs, inputs };
         let mut values = self.values(LayerKind::Linear, &wanted, transposed)?;
         if split {
-            values.source = self.by_head(values.source, values.form.as_ref())?;
+            values.source = self.by_group(values.source, values.form.as_ref())?;
         }
         let name = format!("{}.weight", names[0]);
-        let values = self.part_of(values, LayerKind::Linear, &wanted, cut, 1, transposed)?;
+        let mut values = self.part_of(values, LayerKind::Linear, &wanted, cut, 1, transposed)?;
+        if parts == 3 {
+            values.source = self.in_head_order(values.source, values.form.as_ref())?;
+        }
         let weight = self.upload(Upload {
             name: &name,
             kind,
@@ -86,10 +89,13 @@ impl<'a, D: Device> Loader<'a, D> {
         }
         let mut source = self.parts(&biases, outputs, 1, false)?.unwrap_or(Source::Constant(0.0));
         if split {
-            source = self.by_head(source, None)?;
+            source = self.by_group(source, None)?;
         }
         if matches!(cut, Cut::Outputs(_)) {
             source = cut::outputs(source, None, &cut.rows(1), false)?;
+        }
+        if parts == 3 {
+            source = self.in_head_order(source, None)?;
         }
         let bias = self.upload(Upload {
             name: &biases[0],
@@ -213,12 +219,26 @@ impl<'a, D: Device> Loader<'a, D> {
         Ok(())
     }
 
-    /// Rows of q, k, v of head 0, of head 1, ... as parts in the order q, k, v.
-    fn by_head(&self, source: Source<'a>, form: Option<&QuantForm>) -> Result<Source<'a>> {
-        let (heads, d) = (self.spec.heads, self.spec.head_dim);
-        let order = (0..3).flat_map(|part| (0..heads).map(move |head| (3 * head + part) * d));
-        let rows: Vec<_> = order.map(|row| row..row + d).collect();
+    /// Rows of the heads of q, k and v of KV head 0, of KV head 1, ... as parts in the order q, k,
+    /// v.
+    fn by_group(&self, source: Source<'a>, form: Option<&QuantForm>) -> Result<Source<'a>> {
+        let (groups, d) = (self.spec.kv_heads, self.spec.head_dim);
+        let q = self.spec.heads / groups;
+        let parts = [0..q, q..q + 1, q + 1..q + 2];
+        let of_part = |part: &Range<usize>| {
+            let Range { start, end } = *part;
+            (0..groups).map(move |group| group * (q + 2)).map(move |at| at + start..at + end)
+        };
+        let rows: Vec<_> =
+            parts.iter().flat_map(of_part).map(|heads| heads.start * d..heads.end * d).collect();
         cut::outputs(source, form, &rows, false)
+    }
+
+    /// Rows of the rank's q and k in the order in which devices rotate them.
+    fn in_head_order(&self, source: Source<'a>, form: Option<&QuantForm>) -> Result<Source<'a>> {
+        let Some(order) = self.spec.head_order() else { return Ok(source) };
+        let heads = self.shard.heads + self.shard.kv_heads;
+        reorder::heads(source, form, order, heads * order.head_dim)
     }
 
     /// The rank's part of the values of `count` matrices, one below the other, each cut alike.

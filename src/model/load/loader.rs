@@ -1,7 +1,7 @@
 //! Tensors of a checkpoint by their names: stacked, put in order, scaled or made up, and uploaded.
 //! The part of `load` that its other files are made of; it knows no layer.
 
-use super::cut;
+use super::{cut, reorder};
 use crate::device::cpu::workers::Workers;
 use crate::device::{
     Bytes, DType, Device, HostTensor, Join, Norm, NormKind, Source, WeightDesc, WeightKind,
@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::model::architectures::Names;
 use crate::model::checkpoint::WeightSource;
 use crate::model::config::ModelSpec;
+use crate::model::head_order::HeadOrder;
 use crate::model::quant::unpack::Values;
 use crate::model::shard::{Cut, Shard};
 
@@ -38,6 +39,24 @@ pub(super) struct Upload<'n, 'v> {
     pub transposed: bool,
     pub join: Join,
     pub values: Values<'v>,
+}
+
+/// A vector that a device is to have.
+pub(super) struct Vector<'c> {
+    /// The checkpoint's, whole.
+    pub name: String,
+    /// Elements, of all ranks.
+    pub width: usize,
+    /// What its elements are where there is no tensor.
+    pub neutral: f32,
+    /// Added to what is stored, and rounded to the model's type.
+    pub plus: f32,
+    /// Multiplies that.
+    pub scale: f32,
+    /// One that is cut goes with a mean over all ranks.
+    pub cut: &'c Cut,
+    /// Of heads that are held in another order.
+    pub order: Option<HeadOrder>,
 }
 
 /// A load under way.
@@ -144,34 +163,45 @@ impl<'a, D: Device> Loader<'a, D> {
         }
     }
 
-    /// A norm over `width` elements, its weight and bias times `scale`. One that is cut is over
-    /// those of all ranks.
-    pub(super) fn norm(
+    /// A norm over the residual, its weight and bias times `scale`.
+    pub(super) fn norm(&mut self, name: &str, scale: f32) -> Result<Norm<D::Weight>> {
+        self.norm_of(name, self.spec.hidden, scale, &Cut::Whole, None)
+    }
+
+    /// A norm over heads of q or k. One that is cut is over those of all ranks.
+    pub(super) fn head_norm(
+        &mut self,
+        name: &str,
+        width: usize,
+        cut: &Cut,
+    ) -> Result<Norm<D::Weight>> {
+        self.norm_of(name, width, 1.0, cut, self.spec.head_order())
+    }
+
+    fn norm_of(
         &mut self,
         name: &str,
         width: usize,
         scale: f32,
         cut: &Cut,
+        order: Option<HeadOrder>,
     ) -> Result<Norm<D::Weight>> {
         let kind = self.spec.family.norm;
         let neutral = if kind == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
-        let weight = self.vector(format!("{name}.weight"), width, neutral, scale, cut)?;
-        let bias = match kind {
-            NormKind::Layer => Some(self.vector(format!("{name}.bias"), width, 0.0, scale, cut)?),
-            NormKind::Rms | NormKind::RmsPlusOne => None,
-        };
+        let plus = if self.spec.family.norm_plus_one { 1.0 } else { 0.0 };
+        let has_bias = kind == NormKind::Layer && self.spec.family.norm_bias;
+
+        let weight = format!("{name}.weight");
+        let weight = Vector { name: weight, width, neutral, plus, scale, cut, order };
+        let weight = self.vector(weight)?;
+        let bias = format!("{name}.bias");
+        let bias = Vector { name: bias, width, neutral: 0.0, plus: 0.0, scale, cut, order };
+        let bias = has_bias.then(|| self.vector(bias)).transpose()?;
         Ok(Norm { kind, eps: self.spec.norm_eps, weight, bias })
     }
 
-    /// A vector times `scale`; `neutral` where there is no tensor.
-    pub(super) fn vector(
-        &mut self,
-        name: String,
-        width: usize,
-        neutral: f32,
-        scale: f32,
-        cut: &Cut,
-    ) -> Result<D::Weight> {
+    pub(super) fn vector(&mut self, vector: Vector<'_>) -> Result<D::Weight> {
+        let Vector { name, width, neutral, plus, scale, cut, order } = vector;
         let parts = if self.spec.norm_affine {
             self.parts(std::slice::from_ref(&name), &[width], 1, false)?
         } else {
@@ -180,10 +210,12 @@ impl<'a, D: Device> Loader<'a, D> {
 
         let scaled: Vec<u8>;
         let source = match parts {
-            Some(Source::Parts(parts)) if scale != 1.0 => {
+            Some(Source::Parts(parts)) if plus != 0.0 || scale != 1.0 => {
+                let dtype = self.spec.dtype;
+                let of = |x: f32| if plus == 0.0 { x } else { dtype.round(x + plus) };
                 let values = parts.iter().map(HostTensor::values).collect::<Result<Vec<_>>>()?;
                 let values = values.iter().flatten();
-                scaled = values.flat_map(|x| (x * scale).to_le_bytes()).collect();
+                scaled = values.flat_map(|&x| (of(x) * scale).to_le_bytes()).collect();
                 let bytes = Bytes::InMemory(&scaled);
                 Source::Parts(vec![HostTensor { dtype: DType::F32, rows: width, cols: 1, bytes }])
             }
@@ -196,6 +228,10 @@ impl<'a, D: Device> Loader<'a, D> {
         } else {
             join = Join::Sum;
             cut::outputs(source, None, &cut.rows(1), false)?
+        };
+        let source = match order {
+            Some(order) => reorder::heads(source, None, order, cut.outputs(width))?,
+            None => source,
         };
         self.upload(Upload {
             name: &name,

@@ -7,6 +7,7 @@
 //! | `loader` | tensors by name, stacked, scaled, made up, uploaded |
 //! | `linears` | linears, plain or quantised |
 //! | `cut` | a rank's part of values |
+//! | `reorder` | rows of q and k in the order in which devices rotate them |
 //! | `kv_scales` | scales of K and V in pages of eight bits |
 //! | `experts` | a mixture of experts |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
@@ -17,6 +18,7 @@ mod experts;
 mod kv_scales;
 mod linears;
 mod loader;
+mod reorder;
 
 use super::architectures::{Positions, QkNorm};
 use super::checkpoint::WeightSource;
@@ -28,7 +30,7 @@ use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, Source, Weight
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
 pub use kv_scales::kv_scales;
-use loader::{dummy, prefix_of, Loader, Upload};
+use loader::{dummy, prefix_of, Loader, Upload, Vector};
 
 /// Upload everything that the shard holds. Dummy weights depend on the tensors' names and shapes
 /// only, and on the rank.
@@ -91,13 +93,15 @@ impl<D: Device> Loader<'_, D> {
         let mut head = if spec.tied || pools { None } else { Some(self.head()?) };
         self.reserve_for_tokens(&mut embed, head.as_mut())?;
         let head_bias = if spec.family.head_bias && !pools {
-            Some(self.vector(
-                format!("{}.bias", names.head),
-                spec.vocab_size,
-                0.0,
-                1.0,
-                &Cut::Whole,
-            )?)
+            Some(self.vector(Vector {
+                name: format!("{}.bias", names.head),
+                width: spec.vocab_size,
+                neutral: 0.0,
+                plus: 0.0,
+                scale: 1.0,
+                cut: &Cut::Whole,
+                order: None,
+            })?)
         } else {
             None
         };
@@ -123,7 +127,7 @@ impl<D: Device> Loader<'_, D> {
             NormOrder::Before => self.layer_norm(0, names.attn_norm)?,
             NormOrder::After => {
                 let name = names.embed_norm.map(|name| self.name(name));
-                name.map(|name| self.norm(&name, spec.hidden, 1.0, &Cut::Whole)).transpose()?
+                name.map(|name| self.norm(&name, 1.0)).transpose()?
             }
             NormOrder::HeadOnly => None,
         };
@@ -210,19 +214,19 @@ impl<D: Device> Loader<'_, D> {
                 (q_name, k_name, q, kv, [shard.q_norm(spec), shard.k_norm(spec)])
             }
         };
-        let q = self.norm(&self.layer_name(i, q_name), q, 1.0, &cuts[0])?;
-        let k = self.norm(&self.layer_name(i, k_name), kv, 1.0, &cuts[1])?;
+        let q = self.head_norm(&self.layer_name(i, q_name), q, &cuts[0])?;
+        let k = self.head_norm(&self.layer_name(i, k_name), kv, &cuts[1])?;
         Ok(Some(QkNorms { q, k }))
     }
 
     fn layer_norm(&mut self, i: usize, name: Option<&str>) -> Result<Option<Norm<D::Weight>>> {
         let name = name.map(|name| self.layer_name(i, name));
-        name.map(|name| self.norm(&name, self.spec.hidden, 1.0, &Cut::Whole)).transpose()
+        name.map(|name| self.norm(&name, 1.0)).transpose()
     }
 
     fn final_norm(&mut self) -> Result<Norm<D::Weight>> {
         let name = self.name(self.names.final_norm);
-        self.norm(&name, self.spec.hidden, self.spec.logit_scale, &Cut::Whole)
+        self.norm(&name, self.spec.logit_scale)
     }
 
     /// The table of positions; to each row the vector of token type 0 is added, if there is one.

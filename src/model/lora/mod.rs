@@ -20,6 +20,7 @@ use std::path::Path;
 
 use super::checkpoint::Checkpoint;
 use super::config::{AdapterOptions, ModelSpec};
+use super::head_order::HeadOrder;
 use super::shard::{Cut, Shard};
 use crate::device::{AdapterPart, Bytes, DType, HostTensor, TablePart};
 use crate::error::Result;
@@ -81,15 +82,15 @@ impl Adapter {
         for (target, module) in targets {
             match target {
                 Target::Linear { layer, projection: p, part } => {
-                    let Projection { inputs, outputs, by_head, .. } = &projections[p];
-                    let heads = Heads { count: spec.heads, dim: spec.head_dim };
-                    let heads = by_head.then_some(heads);
-                    let read = reader.linear(&module, *inputs, outputs[part], heads)?;
+                    let projection = &projections[p];
+                    let Projection { inputs, outputs, .. } = projection;
+                    let rows = Rows::of(spec, projection, part);
+                    let read = reader.linear(&module, *inputs, outputs[part], &rows)?;
                     adapter.layers[layer][p][part] = Some(read);
                 }
                 Target::Embed => adapter.embed = Some(reader.table(&module, vocab, width)?),
                 Target::Head => {
-                    let read = reader.linear(&module, width, vocab, None);
+                    let read = reader.linear(&module, width, vocab, &Rows::default());
                     adapter.head = Some(read.map_err(added_tokens)?);
                 }
             }
@@ -195,18 +196,12 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn linear(
-        &self,
-        module: &str,
-        inputs: usize,
-        outputs: usize,
-        heads: Option<Heads>,
-    ) -> Result<LowRank> {
+    fn linear(&self, module: &str, inputs: usize, outputs: usize, rows: &Rows) -> Result<LowRank> {
         let PeftConfig { rank, scale } = self.config;
         let a = self.checkpoint.tensor(&format!("{module}{A}"), rank, inputs)?;
         let b = self.checkpoint.tensor(&format!("{module}{B}"), outputs, rank)?;
         let a = encode(self.dtype, a.values()?.into_iter());
-        let b = encode(self.dtype, transposed(&b, scale, heads)?.into_iter());
+        let b = encode(self.dtype, transposed(&b, scale, rows)?.into_iter());
         Ok(LowRank { rank, inputs, outputs, a, b })
     }
 
@@ -215,30 +210,79 @@ impl Reader<'_> {
         let a = self.checkpoint.tensor(&format!("{module}{TABLE_A}"), rank, tokens);
         let a = a.map_err(added_tokens)?;
         let b = self.checkpoint.tensor(&format!("{module}{TABLE_B}"), width, rank)?;
-        let a = encode(self.dtype, transposed(&a, 1.0, None)?.into_iter());
-        let b = encode(self.dtype, transposed(&b, scale, None)?.into_iter());
+        let a = encode(self.dtype, transposed(&a, 1.0, &Rows::default())?.into_iter());
+        let b = encode(self.dtype, transposed(&b, scale, &Rows::default())?.into_iter());
         Ok(LowRank { rank, inputs: tokens, outputs: width, a, b })
     }
 }
 
-/// Heads of q, as many as of k and of v.
+/// Where rows of B go, if not to where they are.
+#[derive(Default)]
+struct Rows {
+    /// They are q, k and v of each KV head in turn, and become all of q, then k, then v.
+    by_group: Option<Heads>,
+    /// The first ones are heads of q and k in the checkpoint's order.
+    order: Option<(HeadOrder, usize)>,
+}
+
+/// Heads of q and of k or v, and their dimensions.
 struct Heads {
-    count: usize,
+    q: usize,
+    kv: usize,
     dim: usize,
 }
 
-/// B transposed and times `scale`. With `heads` its rows are q, k and v of each head in turn and
-/// become all of q, then k, then v.
-fn transposed(b: &HostTensor<'_>, scale: f32, heads: Option<Heads>) -> Result<Vec<f32>> {
+impl Heads {
+    /// Where a row goes: its head of its group, before which there are those of other groups.
+    fn held(&self, row: usize) -> usize {
+        let &Heads { q, kv, dim } = self;
+        let of_q = q / kv;
+        let (group, head) = (row / dim / (of_q + 2), row / dim % (of_q + 2));
+        let head = match head.checked_sub(of_q) {
+            None => group * of_q + head,
+            Some(part) => q + part * kv + group,
+        };
+        head * dim + row % dim
+    }
+}
+
+impl Rows {
+    /// Of a part of a projection.
+    fn of(spec: &ModelSpec, projection: &Projection, part: usize) -> Rows {
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let rotated = match (projection.is_qkv, projection.modules.len(), part) {
+            (false, ..) => 0,
+            (true, 1, _) => q + kv,
+            (true, _, 0) => q,
+            (true, _, 1) => kv,
+            (true, ..) => 0,
+        };
+        Rows {
+            by_group: projection.by_group.then_some(Heads {
+                q: spec.heads,
+                kv: spec.kv_heads,
+                dim: spec.head_dim,
+            }),
+            order: spec.head_order().map(|order| (order, rotated)),
+        }
+    }
+
+    fn held(&self, row: usize) -> usize {
+        let row = self.by_group.as_ref().map_or(row, |heads| heads.held(row));
+        match &self.order {
+            Some((order, rotated)) if row < *rotated => order.held(row),
+            _ => row,
+        }
+    }
+}
+
+/// B transposed and times `scale`, its rows where the model holds them.
+fn transposed(b: &HostTensor<'_>, scale: f32, rows: &Rows) -> Result<Vec<f32>> {
     let (outputs, rank) = (b.rows, b.cols);
     let mut out = vec![0.0; outputs * rank];
     for (i, value) in b.values()?.into_iter().enumerate() {
         let (row, j) = (i / rank, i % rank);
-        let output = match &heads {
-            Some(Heads { count, dim: d }) => (row / d % 3 * count + row / (3 * d)) * d + row % d,
-            None => row,
-        };
-        out[j * outputs + output] = value * scale;
+        out[j * outputs + rows.held(row)] = value * scale;
     }
     Ok(out)
 }

@@ -18,8 +18,10 @@ pub struct Projection {
     pub outputs: Vec<usize>,
     /// Of all parts alike.
     pub inputs: usize,
-    /// The rows of B are q, k and v of head 0, of head 1, ...
-    pub(super) by_head: bool,
+    /// Its parts are q, k and v.
+    pub(super) is_qkv: bool,
+    /// The rows of B are q, k and v of KV head 0, of KV head 1, ...
+    pub(super) by_group: bool,
     /// What the Python backend calls all parts together.
     packed: &'static str,
 }
@@ -56,9 +58,10 @@ pub fn projections(spec: &ModelSpec) -> [Projection; PROJECTIONS] {
     let up = if spec.family.gated { vec![spec.ffn; 2] } else { vec![spec.ffn] };
     let projection = |modules: &'static [&'static str], outputs: Vec<usize>, inputs, packed| {
         let fused = modules.len() < outputs.len();
-        let by_head = fused && outputs.len() == 3 && spec.family.fused == Fused::PerHead;
+        let is_qkv = outputs.len() == 3;
+        let by_group = fused && is_qkv && spec.family.fused == Fused::PerGroup;
         let outputs = if fused { vec![outputs.iter().sum()] } else { outputs };
-        Projection { modules, outputs, inputs, by_head, packed }
+        Projection { modules, outputs, inputs, is_qkv, by_group, packed }
     };
     let one = std::slice::from_ref;
     [

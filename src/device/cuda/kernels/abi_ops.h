@@ -21,6 +21,7 @@ enum NormKind : u32 {
 
 enum Activation : u32 {
   ACTIVATION_RELU,
+  ACTIVATION_RELU_SQUARED,
   ACTIVATION_GELU,
   ACTIVATION_GELU_TANH,
   ACTIVATION_SILU,
@@ -130,6 +131,12 @@ struct GatedAct {
   DEVICE(act) out;  // [rows, half]
   u32 half;
   Activation kind;
+};
+
+struct Clamp {
+  DEVICE(act) x;  // [rows, width], in place
+  u32 width;
+  float limit;
 };
 
 struct Softcap {
@@ -337,6 +344,7 @@ static_assert(sizeof(ExpertTile) == 3 * 4, "tiles lie one behind the other");
 struct RouteRows {
   DEVICE(const float) logits;  // [rows, experts]
   DEVICE(const float) bias;  // [experts], or null
+  DEVICE(const float) choice_bias;  // [experts], added to shares where experts are chosen; or null
   DEVICE(float) routes;  // [rows, 2, top_k]: numbers of experts, then weights
   u32 rows, experts, top_k;
   u32 renormalise;  // Weights are divided by the sum of those chosen instead of that of all.

@@ -1,4 +1,4 @@
-// What follows a GEMM: bias, activation, the product of gate and up, the soft cap of logits.
+// What follows a GEMM: bias, activation, the product of gate and up, clamp, the soft cap of logits.
 // Elementwise over [rows, width] with one thread per eight columns (one where the width is odd),
 // grid (rows, columns). Bytes: plain reads and writes once, gated reads 2 and writes 1. Few rows
 // have it folded into gemm_small_m.cu; for many the launch is small beside the GEMM.
@@ -46,6 +46,19 @@ __global__ void gated_act(const GatedAct a) {
   begin();
   if (a.half % 8 == 0) gated<8>(a.x, a.bias, a.half, a.kind, a.out);
   else gated<1>(a.x, a.bias, a.half, a.kind, a.out);
+}
+
+// x = min(max(x, -limit), limit), in place, an element for each thread: reads and writes once.
+__global__ void clamp(const Clamp a) {
+  begin();
+  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i >= a.width) return;
+  act* p = a.x + (u64)blockIdx.x * a.width + i;
+  float v[8];
+  get<1>(p, v);
+  // A NaN stays one.
+  v[0] = v[0] > a.limit ? a.limit : v[0] < -a.limit ? -a.limit : v[0];
+  put<1>(p, v);
 }
 
 // logits = cap * tanh(logits / cap), f32.

@@ -9,6 +9,8 @@ __device__ __forceinline__ float activate(float x, Activation kind) {
   switch (kind) {
     case ACTIVATION_RELU:
       return fmaxf(x, 0.f);
+    case ACTIVATION_RELU_SQUARED:
+      return fmaxf(x, 0.f) * fmaxf(x, 0.f);
     case ACTIVATION_GELU:
       return 0.5f * x * (1.f + erff(x * 0.70710678f));
     case ACTIVATION_GELU_TANH:

@@ -32,7 +32,8 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
   const u32 lane = threadIdx.x % 32, r = blockIdx.x * ROUTE_ROWS + threadIdx.x / 32;
   if (r >= a.rows) return;
   const float* row = a.logits + (u64)r * experts;
-  float score[PER_LANE], top = -INFINITY, all = 0.f;
+  // worth: what is chosen by; -INFINITY: not there, or taken.
+  float score[PER_LANE], worth[PER_LANE], top = -INFINITY, all = 0.f;
 #pragma unroll
   for (u32 i = 0; i < PER_LANE; i++) {
     const u32 e = i * 32 + lane;
@@ -43,20 +44,24 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
   for (int d = 16; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
 #pragma unroll
   for (u32 i = 0; i < PER_LANE; i++) {
-    // -1: not there, or taken.
-    score[i] = i * 32 + lane < experts ? expf(score[i] - top) : -1.f;
-    all += fmaxf(score[i], 0.f);
+    score[i] = i * 32 + lane < experts ? expf(score[i] - top) : 0.f;
+    all += score[i];
   }
   all = warp_sum(all);
+#pragma unroll
+  for (u32 i = 0; i < PER_LANE; i++) {
+    const u32 e = i * 32 + lane;
+    worth[i] = e >= experts ? -INFINITY : a.choice_bias ? score[i] / all + a.choice_bias[e] : score[i];
+  }
   float* numbers = a.routes + (u64)r * 2 * top_k;
   float chosen = 0.f;
   for (u32 j = 0; j < top_k; j++) {
-    float best = -2.f;
+    float best = -INFINITY;
     u32 expert = lane;
 #pragma unroll
     for (u32 i = 0; i < PER_LANE; i++) {
-      if (score[i] > best) {
-        best = score[i];
+      if (worth[i] > best) {
+        best = worth[i];
         expert = i * 32 + lane;
       }
     }
@@ -71,14 +76,18 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
     }
     // One opinion, also among NaNs.
     expert = min(__shfl_sync(~0u, expert, 0), experts - 1);
-    best = __shfl_sync(~0u, best, 0);
-    chosen += best;
+    float weight = 0.f;
 #pragma unroll
-    for (u32 i = 0; i < PER_LANE; i++)
-      if (i * 32 + lane == expert) score[i] = -1.f;
+    for (u32 i = 0; i < PER_LANE; i++) {
+      if (i * 32 + lane != expert) continue;
+      weight = score[i];
+      worth[i] = -INFINITY;
+    }
+    weight = __shfl_sync(~0u, weight, expert % 32);
+    chosen += weight;
     if (lane == 0) {
       numbers[j] = (float)expert;
-      numbers[top_k + j] = best;
+      numbers[top_k + j] = weight;
     }
   }
   __syncwarp();

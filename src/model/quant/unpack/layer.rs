@@ -120,7 +120,7 @@ impl<'a> LayerTensors<'a> {
 ///
 /// # Errors
 /// They cannot be read; Unavailable: no memory for them.
-pub(super) fn read<'a>(bytes: &Bytes<'a>) -> Result<Cow<'a, [u8]>> {
+pub fn read<'a>(bytes: &Bytes<'a>) -> Result<Cow<'a, [u8]>> {
     if !matches!(bytes, Bytes::Stored { .. }) || bytes.len() <= SLICE_BYTES {
         return bytes.load();
     }
@@ -134,7 +134,7 @@ pub(super) fn read<'a>(bytes: &Bytes<'a>) -> Result<Cow<'a, [u8]>> {
 ///
 /// # Errors
 /// Unavailable: there is none.
-pub(super) fn zeroed(length: usize) -> Result<Vec<u8>> {
+pub fn zeroed(length: usize) -> Result<Vec<u8>> {
     try_zeroed_vec(length).map_err(|()| {
         Error::Unavailable(format!("no memory for {length} bytes of codes: use a smaller model."))
     })

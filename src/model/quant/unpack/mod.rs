@@ -28,6 +28,7 @@ use crate::model::checkpoint::Checkpoint;
 use byte_codes::ByteFormat;
 use form::Unpacked;
 use layer::LayerTensors;
+pub use layer::{read, zeroed};
 use packed::PackedFormat;
 
 /// A weight's values, and the form in which the device holds them; none: plain.
