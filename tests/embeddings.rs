@@ -4,21 +4,15 @@
 mod rig;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use crossbeam::channel::{bounded, Receiver, Sender};
 use rig::embeddings::{cases, close, floats, folder, ids, rig_of, KINDS, ROWS};
+use rig::pooled::{answer, ask, load, tokens};
 use rig::Rig;
 use serde_json::{json, Value};
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::Pooling;
-use triton_vllm::engine::{
-    Answer, Client, EmbedInput, EmbedRequest, EngineArgs, EngineOptions, Engines, Gpus,
-    Observation, Observer, RequestOptions,
-};
+use triton_vllm::engine::{Answer, EmbedInput, Engines, PoolingParams};
 use triton_vllm::error::Result;
-use triton_vllm::ids::TokenId;
 
 fn on_cpu(row: &str, kind: Pooling) -> Rig {
     rig_of(row, kind, "float32", |_| Cpu::new(2).unwrap())
@@ -62,78 +56,12 @@ fn encoders_look_ahead() {
     assert!(vectors[0] != vectors[1]);
 }
 
-struct Quiet;
-
-impl Observer for Quiet {
-    fn observe(&self, _: Observation) {}
-}
-
-struct Listener {
-    gone: bool,
-    end: Sender<Result<Answer>>,
-}
-
-impl Client for Listener {
-    fn cancelled(&self) -> bool {
-        self.gone
-    }
-
-    fn respond(&self, _: Answer) {
-        panic!("an embedding is one answer");
-    }
-
-    fn finish(&self, outcome: Result<Answer>) {
-        self.end.send(outcome).expect("one end, and somebody who waits for it");
-    }
-}
-
-fn load(model: &Path, extra: Value) -> Result<Engines> {
-    let mut args = json!({"model": model, "dtype": "float32", "device": "cpu", "max_num_seqs": 16});
-    args.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    let (args, _) = EngineArgs::parse(&args.to_string())?;
-    let options = EngineOptions {
-        name: "embeddings".into(),
-        version_dir: model.into(),
-        gpus: Gpus::Turn(0),
-        observer: Arc::new(Quiet),
-        max_waiting: 1024,
-        max_backlog_tokens: 1 << 20,
-        max_logprob_entries: 1 << 20,
-        outbox_threads: Some(1),
-        step_timeout: None,
-        grammar_timeout: Duration::from_secs(5),
-        step_trace: None,
-    };
-    Engines::load(&args, vec![options])
-}
-
-fn ask(
-    engine: &Engines,
-    input: EmbedInput,
-    dimensions: Option<i64>,
-    gone: bool,
-) -> Receiver<Result<Answer>> {
-    let (end, told) = bounded(1);
-    let client = Arc::new(Listener { gone, end });
-    let arrival = Instant::now();
-    let options = RequestOptions::default();
-    let request = EmbedRequest { input, dimensions, client: client.clone(), arrival, options };
-    if let Err(error) = engine.embed(request) {
-        client.finish(Err(error));
-    }
-    told
-}
-
-fn answer(told: Receiver<Result<Answer>>) -> Result<Answer> {
-    told.recv_timeout(Duration::from_secs(60)).expect("an end")
-}
-
 fn embed(engine: &Engines, input: EmbedInput, dimensions: Option<i64>) -> Result<Answer> {
-    answer(ask(engine, input, dimensions, false))
+    answer(ask(engine, input, of_size(dimensions), false))
 }
 
-fn tokens(ids: &[u32]) -> EmbedInput {
-    EmbedInput::Tokens(ids.iter().map(|&id| TokenId(id)).collect())
+fn of_size(dimensions: Option<i64>) -> PoolingParams {
+    PoolingParams { dimensions, ..PoolingParams::default() }
 }
 
 fn vector(answer: &Answer) -> Vec<f32> {
@@ -161,7 +89,7 @@ fn texts_become_the_vectors_that_the_files_ask_for() {
         texts += usize::from(case["text"].is_string());
         // Often enough that they come in batches of every size.
         for _ in 0..20 {
-            waiting.push((case.clone(), ask(&engine, input.clone(), None, false)));
+            waiting.push((case.clone(), ask(&engine, input.clone(), of_size(None), false)));
         }
     }
     assert!(texts >= 5);
@@ -188,7 +116,7 @@ fn limits_and_refusals() {
     assert_eq!(text(tokens(&[131])), "Token id 131 is out of vocabulary");
     let sized = embed(&engine, tokens(&[5]), Some(8)).unwrap_err().to_string();
     assert!(sized.contains("bert\" does not support matryoshka representation"), "{sized}");
-    let gone = answer(ask(&engine, tokens(&[5]), None, true)).unwrap_err();
+    let gone = answer(ask(&engine, tokens(&[5]), of_size(None), true)).unwrap_err();
     assert_eq!(gone.to_string(), "Request was cancelled");
     let first = embed(&engine, tokens(&[5, 6]), None).unwrap();
     let long = load(&folder("bert"), json!({"max_num_batched_tokens": 32})).err().unwrap();

@@ -53,7 +53,8 @@ pub trait ExpertOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// `out[r, j] = x[r, j] W^T + b`, of choice j's expert; `[R * top_k, inputs]` -> `[_, outputs]`.
+    /// `out[r, j] = x[r, j] W^T + b`, of choice j's expert; `[R * top_k, inputs]` -> `[_,
+    /// outputs]`.
     fn experts(
         &mut self,
         weight: &Self::Weight,

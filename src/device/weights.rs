@@ -36,6 +36,16 @@ impl<'a> HostTensor<'a> {
         HostTensor { cols: columns.len(), bytes, ..self.clone() }
     }
 
+    /// Some of its rows; nothing is copied.
+    ///
+    /// # Panics
+    /// If they reach beyond the last: a mistake of the caller.
+    pub fn rows(&self, rows: Range<usize>) -> HostTensor<'a> {
+        let size = self.cols * self.dtype.bytes();
+        let bytes = self.bytes.slice(rows.start * size..rows.end * size);
+        HostTensor { rows: rows.len(), bytes, ..self.clone() }
+    }
+
     /// Its elements, row by row.
     ///
     /// # Errors

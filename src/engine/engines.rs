@@ -57,7 +57,8 @@ impl Engines {
         self.engine_for(prompt, adapter, request.params.n as usize)?.submit(request)
     }
 
-    /// The same for a text to embed. Its one answer carries the vector as a JSON list.
+    /// The same for a text to embed or classify. Its one answer carries the vector or the scores as
+    /// a JSON list.
     ///
     /// # Errors
     /// As [`Engines::submit`].

@@ -47,7 +47,8 @@ impl Engine {
         self.take(NewRequest::Generate(Box::new(request)))
     }
 
-    /// The same for a text to embed. Its one answer carries the vector as a JSON list.
+    /// The same for a text to embed or classify. Its one answer carries the vector or the scores as
+    /// a JSON list.
     ///
     /// # Errors
     /// As [`Engine::submit`].
@@ -67,7 +68,10 @@ impl Engine {
 
         let taken = match self.prepare.as_ref().filter(|prepare| prepare.should_take(&request)) {
             Some(prepare) => {
-                self.intake.check_length(request.text()).and_then(|()| prepare.send(request))
+                let [first, second] = request.texts();
+                let short = self.intake.check_length(first);
+                let short = short.and_then(|()| self.intake.check_length(second));
+                short.and_then(|()| prepare.send(request))
             }
             None => self.intake.accept(request, &NeverInterrupted),
         };

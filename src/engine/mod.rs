@@ -51,5 +51,5 @@ pub use load::args::{self, EngineArgs};
 pub use options::{EngineFacts, EngineOptions, Gpus, LoadLimits, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
 pub use request::{
     Answer, Client, EmbedInput, EmbedRequest, FinishReason, GenerateRequest, LogprobEntry,
-    Observation, Observer, Output, Position, RequestOptions, Returns, Spent,
+    Observation, Observer, Output, PoolingParams, Position, RequestOptions, Returns, Spent,
 };

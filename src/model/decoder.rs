@@ -23,7 +23,7 @@ pub struct Decoder<D: Device> {
     activation: Activation,
     norms: NormOrder,
     parallel: bool,
-    vocab_size: usize,
+    token_rows: usize,
     embed_scale: f32,
     logit_softcap: Option<f32>,
     clip_qkv: Option<f32>,
@@ -31,7 +31,7 @@ pub struct Decoder<D: Device> {
     norms_after_rope: bool,
     /// Tokens see those behind them too, and nothing is kept in pages.
     encoder: bool,
-    /// The model embeds.
+    /// The model embeds or classifies.
     pooling: Option<Pooling>,
     /// Which linears of a layer have adapter slots.
     adapted: [bool; lora::PROJECTIONS],
@@ -181,7 +181,7 @@ impl<D: Device> Decoder<D> {
         let rows = limits.logits_rows;
         let q = shard.heads * spec.head_dim;
         let qkv = q + 2 * shard.kv_heads * spec.head_dim;
-        let answer = spec.pooling.as_ref().map_or(spec.vocab_size, |rule| rule.width);
+        let answer = if spec.pooling.is_some() { spec.hidden } else { spec.vocab_size };
         let optional = |dev: &mut D, on: bool, rows| {
             on.then(|| dev.tensor(rows, spec.embed_width)).transpose()
         };
@@ -213,7 +213,7 @@ impl<D: Device> Decoder<D> {
             activation: spec.activation,
             norms: spec.norms,
             parallel: spec.parallel,
-            vocab_size: spec.vocab_size,
+            token_rows: spec.token_rows(),
             embed_scale: spec.embed_scale,
             logit_softcap: spec.logit_softcap,
             clip_qkv: spec.clip_qkv,
@@ -266,8 +266,8 @@ impl<D: Device> Decoder<D> {
     /// seen it then. Requests with such tokens are refused long before: on a GPU they would be rows
     /// of zeros.
     pub fn step(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
-        if let Some(token) = plan.chunk_tokens.iter().find(|t| t.index() >= self.vocab_size) {
-            return Err(internal!("token {token} in a table of {} rows", self.vocab_size));
+        if let Some(token) = plan.chunk_tokens.iter().find(|t| t.index() >= self.token_rows) {
+            return Err(internal!("token {token} in a table of {} rows", self.token_rows));
         }
         dev.begin(plan)?;
         self.embed(dev)?;

@@ -17,11 +17,13 @@
 //! | [`weights`] | the weights of a decoder on a device, as the forward pass takes them |
 //! | [`load`] | a row's names and a specification's shapes -> weights on a device |
 //! | [`decoder`] | the one forward pass, generic over the device |
+//! | [`classifier`] | the head of a classifier, on the host |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
 
 pub mod architectures;
 pub mod budget;
 pub mod checkpoint;
+pub mod classifier;
 pub mod config;
 pub mod decoder;
 pub mod folder;
@@ -36,6 +38,7 @@ pub mod shard;
 pub mod weights;
 
 pub use checkpoint::{Checkpoint, Files, WeightSource};
+pub use classifier::ClassifierHead;
 pub use config::{AdapterOptions, ModelSpec};
 pub use decoder::Decoder;
 pub use lora::Adapter;

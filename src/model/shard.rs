@@ -122,9 +122,9 @@ impl Shard {
         let mixture = spec.mixture.as_ref();
         let shared_ffn = mixture.and_then(|m| m.shared_ffn);
         let vocabulary = match of {
-            1 => 0..spec.vocab_size,
+            1 => 0..spec.token_rows(),
             _ => {
-                let padded = spec.vocab_size.next_multiple_of(VOCABULARY_STEP);
+                let padded = spec.token_rows().next_multiple_of(VOCABULARY_STEP);
                 let rows = even(padded, of)?;
                 rank.index * rows..(rank.index + 1) * rows
             }
@@ -204,7 +204,7 @@ impl Shard {
     /// Of the vocabulary what the model has, without rows of zeros behind it.
     pub fn vocabulary_held(&self, spec: &ModelSpec) -> Range<usize> {
         let Range { start, end } = self.vocabulary;
-        start.min(spec.vocab_size)..end.min(spec.vocab_size)
+        start.min(spec.token_rows())..end.min(spec.token_rows())
     }
 
     fn q_heads(&self, spec: &ModelSpec) -> Slice {

@@ -98,6 +98,23 @@ impl Tokenizer {
         Ok(encoding.get_ids().iter().map(|id| TokenId(*id)).collect())
     }
 
+    /// The same of two texts that belong together, as the tokenizer's template joins them; without
+    /// one the second follows the first. And the type of each token, 0 or 1 as a rule.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<TokenId>, Vec<u32>)> {
+        let encoding = self.inner.encode_fast((first, second), true);
+        let encoding = encoding.map_err(|e| internal!("cannot tokenise: {e}"))?;
+        let ids = encoding.get_ids().iter().map(|id| TokenId(*id)).collect();
+        Ok((ids, encoding.get_type_ids().to_vec()))
+    }
+
+    /// The token that the vocabulary spells so, added tokens included.
+    pub fn token(&self, spelling: &str) -> Option<TokenId> {
+        self.inner.token_to_id(spelling).map(TokenId)
+    }
+
     /// The tokens that an output may not contain, for each of `words` without its leading blanks:
     /// those at the start of a text, and those after a blank where they begin otherwise and are as
     /// many. Special tokens are not put around them.

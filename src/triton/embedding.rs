@@ -1,19 +1,20 @@
-//! The input `embedding_request`: JSON of a text or token ids to embed and how long the vector may
-//! be, `{"input": "…" | [ids], "pooling_params": {"dimensions": [d]}}`. Called by `request`; it
-//! never sends anything. Keys that mean nothing here are passed over, as the Python backend does.
+//! The input `embedding_request`: JSON of a text or token ids to embed or classify and how long the
+//! vector may be, `{"input": "…" | [ids], "pooling_params": {"dimensions": [d]}}`, or of two texts
+//! to score together, `{"text_1": "…", "text_2": "…"}`. Called by `request`; it never sends
+//! anything. Keys that mean nothing here are passed over, as the Python backend does.
 
 use serde_json::{Map, Value};
 
-use crate::engine::EmbedInput;
+use crate::engine::{EmbedInput, PoolingParams};
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::invalid;
 
-/// One text to embed.
+/// One text to embed or classify, or one pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Embedding {
     pub input: EmbedInput,
-    pub dimensions: Option<i64>,
+    pub params: PoolingParams,
 }
 
 impl Embedding {
@@ -25,11 +26,24 @@ impl Embedding {
         let Value::Object(object) = value else {
             return Err(invalid!("embedding_request must be a JSON object, got {}", kind(&value)));
         };
-        Ok(Embedding { input: input(&object)?, dimensions: dimensions(&object)? })
+        Ok(Embedding { input: input(&object)?, params: params(&object)? })
     }
 }
 
+/// The keys of a pair, as in vLLM's score API.
+const PAIR: [&str; 2] = ["text_1", "text_2"];
+
 fn input(object: &Map<String, Value>) -> Result<EmbedInput> {
+    let [first, second] = PAIR.map(|key| object.get(key));
+    if first.is_some() || second.is_some() {
+        if object.contains_key("input") {
+            return Err(invalid!(
+                "embedding_request: 'input' and a pair of 'text_1' and 'text_2' exclude each other"
+            ));
+        }
+        return Ok(EmbedInput::Pair(text(PAIR[0], first)?, text(PAIR[1], second)?));
+    }
+
     match object.get("input") {
         // A missing key in the Python backend's words.
         None => Err(invalid!("'input'")),
@@ -40,6 +54,19 @@ fn input(object: &Map<String, Value>) -> Result<EmbedInput> {
         }
         Some(other) => Err(invalid!(
             "embedding_request: 'input' must be a string or a list of token ids, got {}",
+            kind(other)
+        )),
+    }
+}
+
+/// One text of a pair.
+fn text(key: &str, value: Option<&Value>) -> Result<String> {
+    match value {
+        Some(Value::String(text)) => Ok(text.clone()),
+        None => Err(invalid!("embedding_request: '{key}' is missing: a pair has two texts")),
+        Some(other) => Err(invalid!(
+            "embedding_request: '{key}' must be a string, got {}; several pairs take several \
+             requests",
             kind(other)
         )),
     }
@@ -59,11 +86,10 @@ fn token_id(index: usize, value: &Value) -> Result<TokenId> {
     }
 }
 
-/// A list of one number, as the OpenAI front end sends it, or the number.
-fn dimensions(object: &Map<String, Value>) -> Result<Option<i64>> {
-    let dimensions = match object.get("pooling_params") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Object(params)) => params.get("dimensions"),
+fn params(object: &Map<String, Value>) -> Result<PoolingParams> {
+    let params = match object.get("pooling_params") {
+        None | Some(Value::Null) => return Ok(PoolingParams::default()),
+        Some(Value::Object(params)) => params,
         Some(other) => {
             return Err(invalid!(
                 "embedding_request: 'pooling_params' must be an object, got {}",
@@ -71,6 +97,21 @@ fn dimensions(object: &Map<String, Value>) -> Result<Option<i64>> {
             ))
         }
     };
+
+    let use_activation = match params.get("use_activation") {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(on)) => Some(*on),
+        Some(other) => {
+            return Err(invalid!(
+                "embedding_request: 'use_activation' must be true or false, got {other}"
+            ))
+        }
+    };
+    Ok(PoolingParams { dimensions: dimensions(params.get("dimensions"))?, use_activation })
+}
+
+/// A list of one number, as the OpenAI front end sends it, or the number.
+fn dimensions(dimensions: Option<&Value>) -> Result<Option<i64>> {
     let wrong = |v: &Value| {
         invalid!("embedding_request: 'dimensions' must be an integer or a list of one, got {v}")
     };
@@ -100,8 +141,9 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> (EmbedInput, Option<i64>) {
-        let Embedding { input, dimensions } = Embedding::parse(text).expect(text);
-        (input, dimensions)
+        let Embedding { input, params } = Embedding::parse(text).expect(text);
+        assert_eq!(params.use_activation, None);
+        (input, params.dimensions)
     }
 
     #[test]
@@ -126,9 +168,20 @@ mod tests {
     }
 
     #[test]
+    fn pairs_and_logits() {
+        let pair = Embedding::parse(
+            r#"{"text_1": "q", "text_2": "d", "pooling_params": {"use_activation": false}}"#,
+        );
+        let params = PoolingParams { dimensions: None, use_activation: Some(false) };
+        let input = EmbedInput::Pair("q".into(), "d".into());
+        assert_eq!(pair, Ok(Embedding { input, params }));
+    }
+
+    #[test]
     fn what_cannot_be_embedded_is_told() {
         let sized =
             |d: &str| format!(r#"{{"input": "a", "pooling_params": {{"dimensions": {d}}}}}"#);
+
         for (text, expected) in [
             ("x", "embedding_request is not valid JSON: expected value at line 1 column 1"),
             ("[1]", "must be a JSON object, got a list"),
@@ -142,6 +195,14 @@ mod tests {
             (&sized("[1, 2]"), "or a list of one, got [1,2]"),
             (&sized("\"8\""), "or a list of one, got \"8\""),
             (&sized("[]"), "or a list of one, got []"),
+            (r#"{"text_1": "a"}"#, "'text_2' is missing: a pair has two texts"),
+            (r#"{"text_2": "a"}"#, "'text_1' is missing: a pair has two texts"),
+            (r#"{"text_1": "a", "text_2": ["b"]}"#, "'text_2' must be a string, got a list; sev"),
+            (r#"{"text_1": "a", "text_2": "b", "input": "c"}"#, "exclude each other"),
+            (
+                r#"{"input": "a", "pooling_params": {"use_activation": 1}}"#,
+                "'use_activation' must be true or false, got 1",
+            ),
         ] {
             let error = Embedding::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

@@ -361,10 +361,10 @@ impl Instance {
         options: RequestOptions,
         arrival: Instant,
     ) {
-        let give = |Embedding { input, dimensions }, client: Arc<dyn Client>| {
+        let give = |Embedding { input, params }, client: Arc<dyn Client>| {
             let taken = engines.embed(EmbedRequest {
                 input,
-                dimensions,
+                params,
                 client: Arc::clone(&client),
                 arrival,
                 options: options.clone(),

@@ -129,7 +129,7 @@ def test_a_model_that_cannot_generate_says_so_at_load(server, repository):
     for name, engine, expected in (
         ("bert-generate", {"max_model_len": None, "runner": "generate"}, "does not support runner 'generate'"),
         ("bert-long", {"max_model_len": 256}, "max_seq_length=60.0"),
-        ("bert-classify", {"max_model_len": None, "convert": "classify"}, "convert 'classify' is not supported"),
+        ("bert-classify", {"max_model_len": None, "convert": "classify"}, "tensor 'classifier.weight' is missing"),
     ):
         status, text = server.load_model(repository.add(name, checkpoint=BERT, engine=engine))
         assert status != 200 and expected in text, text

@@ -93,7 +93,7 @@ DAMAGED = {
     "config-heads-do-not-divide": (LLAMA, config_with(num_key_value_heads=3), ["num_key_value_heads"]),
     "config-with-huge-size": (LLAMA, config_with(vocab_size=1 << 40), ["vocab_size|embed_tokens"]),
     "unknown-architecture": (LLAMA, config_with(architectures=["MambaForCausalLM"]),
-                             ["MambaForCausalLM", "LlamaForCausalLM", "OPTForCausalLM"]),
+                             ["MambaForCausalLM", "supported: Llama, ", "OPT, ", "ForCausalLM"]),
     "unknown-rope": (LLAMA, config_with(rope_scaling={"rope_type": "spiral", "factor": 2.0}), ["spiral"]),
     "unknown-activation": (LLAMA, config_with(hidden_act="squiggle"), ["squiggle"]),
     "no-weights": (LLAMA, remove("model.safetensors"), ["safetensors"]),

@@ -81,10 +81,12 @@ impl Case {
         let up = upload(&mut dev, stack(true), DType::F32, shape, &self.up);
         let shape = (experts * hidden, ffn);
         let down = upload(&mut dev, stack(false), DType::F32, shape, &self.down);
+
         let mut routes = dev.routes_tensor(rows, &routing).unwrap();
         let mut middle = dev.tensor(rows * top_k, ffn).unwrap();
         let mut parts = dev.tensor(rows * top_k, hidden).unwrap();
         let mut out = dev.tensor(rows, hidden).unwrap();
+
         let mut bias = |of: usize| {
             let values = self.biases.as_ref().map(|biases| &biases[of]);
             let shape = |values: &Vec<f32>| (values.len(), 1);

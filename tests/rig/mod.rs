@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod embeddings;
+pub mod pooled;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -121,8 +121,8 @@ impl ExpertOps for Cpu {
     }
 }
 
-/// Row r, choice j of `out` = [act](x W^T + b) by the expert of that choice. `x` has a row for each row
-/// (with an activation) or for each choice (without).
+/// Row r, choice j of `out` = [act](x W^T + b) by the expert of that choice. `x` has a row for each
+/// row (with an activation) or for each choice (without).
 fn multiply(
     dev: &Cpu,
     (weight, bias): (&Weight, Option<&Weight>),

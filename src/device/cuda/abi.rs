@@ -567,8 +567,9 @@ pub enum Activation {
     Silu = 4,
     SiluGated = 5,
     GeluTanhGated = 6,
+    SwigluOai = 7,
     #[doc = " Only the bias."]
-    None = 7,
+    None = 8,
 }
 #[repr(u32)]
 #[doc = " What K and V are in pages: the activations' type, or numbers of eight bits."]
@@ -1302,8 +1303,10 @@ const _: () = {
 pub struct RouteRows {
     #[doc = " \\[rows, experts]"]
     pub logits: DevicePtr,
-    #[doc = " \\[experts], added to shares where experts are chosen; or null"]
+    #[doc = " \\[experts], or null"]
     pub bias: DevicePtr,
+    #[doc = " \\[experts], added to shares where experts are chosen; or null"]
+    pub choice_bias: DevicePtr,
     #[doc = " \\[rows, 2, top_k]: numbers of experts, then weights"]
     pub routes: DevicePtr,
     pub rows: u32,
@@ -1314,16 +1317,18 @@ pub struct RouteRows {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RouteRows"][::std::mem::size_of::<RouteRows>() - 40usize];
+    ["Size of RouteRows"][::std::mem::size_of::<RouteRows>() - 48usize];
     ["Alignment of RouteRows"][::std::mem::align_of::<RouteRows>() - 8usize];
     ["Offset of field: RouteRows::logits"][::std::mem::offset_of!(RouteRows, logits) - 0usize];
     ["Offset of field: RouteRows::bias"][::std::mem::offset_of!(RouteRows, bias) - 8usize];
-    ["Offset of field: RouteRows::routes"][::std::mem::offset_of!(RouteRows, routes) - 16usize];
-    ["Offset of field: RouteRows::rows"][::std::mem::offset_of!(RouteRows, rows) - 24usize];
-    ["Offset of field: RouteRows::experts"][::std::mem::offset_of!(RouteRows, experts) - 28usize];
-    ["Offset of field: RouteRows::top_k"][::std::mem::offset_of!(RouteRows, top_k) - 32usize];
+    ["Offset of field: RouteRows::choice_bias"]
+        [::std::mem::offset_of!(RouteRows, choice_bias) - 16usize];
+    ["Offset of field: RouteRows::routes"][::std::mem::offset_of!(RouteRows, routes) - 24usize];
+    ["Offset of field: RouteRows::rows"][::std::mem::offset_of!(RouteRows, rows) - 32usize];
+    ["Offset of field: RouteRows::experts"][::std::mem::offset_of!(RouteRows, experts) - 36usize];
+    ["Offset of field: RouteRows::top_k"][::std::mem::offset_of!(RouteRows, top_k) - 40usize];
     ["Offset of field: RouteRows::renormalise"]
-        [::std::mem::offset_of!(RouteRows, renormalise) - 36usize];
+        [::std::mem::offset_of!(RouteRows, renormalise) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -118,6 +118,7 @@ impl AttentionOps for Cuda {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
+
         let call = AttendPages {
             rows,
             spec,

@@ -124,7 +124,7 @@ fn load_on<D: Device + BreakOnPurpose>(
     options: EngineOptions,
 ) -> Result<Engine> {
     let Shared { args, model, ids, faults, .. } = shared;
-    let Model { spec, weights, tokenizer } = model;
+    let Model { spec, weights, tokenizer, head } = model;
     let (info, rank) = info_of(&devices)?;
     let adapters = files::adapters_of(spec, args, &options)?;
 
@@ -145,9 +145,11 @@ fn load_on<D: Device + BreakOnPurpose>(
 
     let tokenizer = Arc::clone(tokenizer);
     let ids = Arc::clone(ids);
-    let parts = Parts { runner, scheduler, tokenizer, spec: spec.clone(), adapters, facts, ids };
+    let head = head.clone();
+    let spec = spec.clone();
+    let parts = Parts { runner, scheduler, tokenizer, spec, head, adapters, facts, ids };
     let engine = start_threads::start(parts, args, options)?;
-    report(engine.facts(), args);
+    report(engine.facts(), args, model.head.is_some());
     Ok(engine)
 }
 
@@ -241,7 +243,7 @@ fn facts(
 }
 
 /// One line with what was decided.
-fn report(facts: &EngineFacts, args: &EngineArgs) {
+fn report(facts: &EngineFacts, args: &EngineArgs, classifies: bool) {
     let cache = match facts.kv_tokens {
         0 => "no KV cache".to_string(),
         tokens => {
@@ -256,7 +258,11 @@ fn report(facts: &EngineFacts, args: &EngineArgs) {
         }
     };
 
-    let task = if facts.embeds { "embedding with" } else { "serving" };
+    let task = match (facts.embeds, classifies) {
+        (_, true) => "classifying with",
+        (true, false) => "embedding with",
+        (false, false) => "serving",
+    };
     tracing::info!(
         "{task} {} on {}: dtype {}, max_model_len {}, max_num_seqs {}, max_num_batched_tokens {}, \
          {cache}, prefix caching {}, chunked prefill {}, eager {}",

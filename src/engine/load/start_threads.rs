@@ -22,7 +22,7 @@ use crate::engine::shared::Shared;
 use crate::engine::step_loop::{Helpers, Runner, StepLoop};
 use crate::engine::watchdog::Watchdog;
 use crate::error::Result;
-use crate::model::ModelSpec;
+use crate::model::{ClassifierHead, ModelSpec};
 use crate::scheduler::Scheduler;
 use crate::text::{Grammars, Tokenizer};
 use crate::threads;
@@ -33,6 +33,8 @@ pub(super) struct Parts {
     pub scheduler: Scheduler,
     pub tokenizer: Arc<Tokenizer>,
     pub spec: ModelSpec,
+    /// Of a model that classifies.
+    pub head: Option<Arc<ClassifierHead>>,
     /// None: LoRA is off.
     pub adapters: Option<AdapterList>,
     pub facts: EngineFacts,
@@ -46,7 +48,7 @@ pub(super) struct Parts {
 /// Internal: the operating system refuses a thread. InvalidArgument: the trace file cannot be
 /// written.
 pub(super) fn start(parts: Parts, args: &EngineArgs, options: EngineOptions) -> Result<Engine> {
-    let Parts { runner, scheduler, tokenizer, spec, adapters, facts, ids } = parts;
+    let Parts { runner, scheduler, tokenizer, spec, head, adapters, facts, ids } = parts;
     let name = &options.name;
     let (commands, inbox) = unbounded();
 
@@ -73,6 +75,7 @@ pub(super) fn start(parts: Parts, args: &EngineArgs, options: EngineOptions) -> 
     let engine_thread = threads::spawn(format!("engine {name}"), move || step_loop.run())?;
 
     // What the callers' threads use.
+    let embedder = Embedder::of(&spec, head, &args.model)?;
     let mut eos = spec.eos_token_ids;
     eos.extend(tokenizer.eos().filter(|own| !eos.contains(own)));
     let rules = args.structured_outputs.clone();
@@ -90,10 +93,7 @@ pub(super) fn start(parts: Parts, args: &EngineArgs, options: EngineOptions) -> 
         commands: commands.clone(),
         drop_thread,
         ids,
-        embedder: spec.pooling.map(|rule| {
-            let model = args.model.clone();
-            Arc::new(Embedder { rule, model, vocab_size: facts.vocab_size })
-        }),
+        embedder: embedder.map(Arc::new),
     });
     let (prepare, mut threads) = PrepareThreads::start(name, &intake, limit)?;
     // In this order they end: each lets go of what the next one waits for.

@@ -1,19 +1,35 @@
-//! Requests that embed: what of a vector a request wants, and what its answer says. Intake makes
-//! the options and outboxes the answers; between them such a request is one among others.
+//! Requests that embed or classify: what of a pooled vector a request wants, and what its answer
+//! says. Intake makes the options and outboxes the answers; between them such a request is one
+//! among others.
 
 use std::sync::Arc;
 
 use super::client::{Answer, FinishReason, Output};
+use super::types::PoolingParams;
 use crate::error::Result;
-use crate::model::config::PoolingRule;
+use crate::ids::TokenId;
+use crate::model::config::{ClassifierRule, PooledAnswer, VectorRule};
+use crate::model::{ClassifierHead, ModelSpec};
 use crate::sampling::python::float_text;
+use crate::{internal, invalid};
 
-/// What intake knows of a model that embeds.
+/// What intake knows of a model that pools.
 pub(crate) struct Embedder {
-    pub rule: PoolingRule,
+    answer: PooledMaker,
+    /// Texts are put in lower case.
+    pub lowercase: bool,
     /// As model.json names it, for messages.
-    pub model: String,
+    model: String,
+    /// Tokens that a client may name.
     pub vocab_size: u32,
+    /// Token types that have rows of their own.
+    segments: u32,
+}
+
+/// What makes answers of pooled vectors.
+enum PooledMaker {
+    Vector(VectorRule),
+    Scores(ClassifierRule, Arc<ClassifierHead>),
 }
 
 /// What one request's vector becomes.
@@ -22,26 +38,91 @@ pub(crate) struct EmbedOptions {
     embedder: Arc<Embedder>,
     /// Elements of the vector; None = all.
     size: Option<usize>,
+    /// Scores or logits; None = as the model's rule says.
+    use_activation: Option<bool>,
 }
 
 impl Embedder {
-    /// For a request that asks for vectors of so many dimensions, or does not say.
+    /// Of a model that pools.
     ///
     /// # Errors
-    /// InvalidArgument: the model's vectors cannot be cut to that.
-    pub fn options(self: &Arc<Self>, dimensions: Option<i64>) -> Result<EmbedOptions> {
-        let size = dimensions.map(|size| self.rule.check(size, &self.model)).transpose()?;
-        let size = size.or(self.rule.default_dimensions);
-        Ok(EmbedOptions { embedder: Arc::clone(self), size })
+    /// Internal: one that classifies, without its head.
+    pub fn of(
+        spec: &ModelSpec,
+        head: Option<Arc<ClassifierHead>>,
+        model: &str,
+    ) -> Result<Option<Embedder>> {
+        let Some(rule) = &spec.pooling else { return Ok(None) };
+        let answer = match (&rule.answer, head) {
+            (PooledAnswer::Vector(rule), _) => PooledMaker::Vector(rule.clone()),
+            (PooledAnswer::Scores(rule), Some(head)) => PooledMaker::Scores(rule.clone(), head),
+            (PooledAnswer::Scores(_), None) => return Err(internal!("a classifier has no head")),
+        };
+        Ok(Some(Embedder {
+            answer,
+            lowercase: rule.lowercase,
+            model: model.into(),
+            vocab_size: spec.vocab_size as u32,
+            segments: spec.segments() as u32,
+        }))
+    }
+
+    /// For a request that asks for this.
+    ///
+    /// # Errors
+    /// InvalidArgument: the model's vectors cannot be cut to that; it has none.
+    pub fn options(self: &Arc<Self>, params: PoolingParams) -> Result<EmbedOptions> {
+        let PoolingParams { dimensions, use_activation } = params;
+        let size = match (&self.answer, dimensions) {
+            (PooledMaker::Vector(rule), None) => rule.default_dimensions,
+            (PooledMaker::Vector(rule), Some(size)) => Some(rule.check(size, &self.model)?),
+            (PooledMaker::Scores(..), None) => None,
+            (PooledMaker::Scores(..), Some(_)) => {
+                return Err(invalid!(
+                    "'dimensions' cuts vectors, and this model classifies: it takes \
+                     'use_activation' only"
+                ))
+            }
+        };
+        Ok(EmbedOptions { embedder: Arc::clone(self), size, use_activation })
+    }
+
+    /// How a query and a document become one sequence: as one text (true) or as the tokenizer has
+    /// it.
+    ///
+    /// # Errors
+    /// InvalidArgument: the model embeds.
+    pub fn joins_texts(&self) -> Result<bool> {
+        match &self.answer {
+            PooledMaker::Scores(rule, _) => Ok(rule.joined),
+            PooledMaker::Vector(_) => Err(invalid!(
+                "this model embeds: it takes one 'input', no pair of 'text_1' and 'text_2'"
+            )),
+        }
+    }
+
+    /// The rows of the token table for tokens of these types; a type that the table does not know
+    /// is 0.
+    pub fn typed(&self, tokens: &mut [TokenId], types: &[u32]) {
+        for (token, &kind) in tokens.iter_mut().zip(types) {
+            if kind < self.segments {
+                token.0 += kind * self.vocab_size;
+            }
+        }
     }
 }
 
 impl EmbedOptions {
     /// The answer to the sequence of `prompt_tokens` whose rows were pooled to `vector`.
     pub fn answer(&self, vector: Vec<f32>, prompt_tokens: u32) -> Answer {
-        let text = json_list(&self.embedder.rule.finish(vector, self.size));
+        let values = match &self.embedder.answer {
+            PooledMaker::Vector(rule) => rule.finish(vector, self.size),
+            PooledMaker::Scores(rule, head) => {
+                rule.finish(head.logits(&vector), self.use_activation)
+            }
+        };
         let output = Output {
-            text,
+            text: json_list(&values),
             tokens: 0,
             finish_reason: Some(FinishReason::Stop),
             cumulative_logprob: f32::NAN,

@@ -54,7 +54,7 @@ pub(crate) struct Intake {
     /// Where matchers of ended sequences go.
     pub drop_thread: DropThread,
     pub ids: Arc<RequestIds>,
-    /// The model embeds and generates nothing.
+    /// The model embeds or classifies and generates nothing.
     pub embedder: Option<Arc<Embedder>>,
 }
 
@@ -100,7 +100,7 @@ impl Intake {
     fn prepare(&self, request: GenerateRequest, interrupt: &dyn Interrupt) -> Result<Accepted> {
         let GenerateRequest { prompt, params, stream, returns, client, arrival, options } = request;
         if self.embedder.is_some() {
-            return Err(invalid!("this model embeds, it does not generate text"));
+            return Err(invalid!("this model embeds or classifies, it does not generate text"));
         }
         let adapter = self.adapter(params.lora_name.as_deref())?;
 
@@ -228,29 +228,19 @@ impl Intake {
         Ok(Some(MatcherState::new(matcher, params.min_tokens, avoid, self.drop_thread.clone())))
     }
 
-    /// Tokenise and check a request to embed: a sequence without outputs. Refuses everything if the
-    /// model generates.
+    /// Tokenise and check a request to embed or classify: a sequence without outputs. Refuses
+    /// everything if the model generates.
     fn prepare_embedding(&self, request: EmbedRequest) -> Result<Accepted> {
-        let EmbedRequest { input, dimensions, client, arrival, options } = request;
+        let EmbedRequest { input, params, client, arrival, options } = request;
         let Some(embedder) = &self.embedder else {
             return Err(invalid!("this model generates text, it does not embed"));
         };
-        let embedding = embedder.options(dimensions)?;
+        let embedding = embedder.options(params)?;
 
-        let tokens = match input {
-            EmbedInput::Text(text) => {
-                self.check_length(&text)?;
-                let lower = embedder.rule.lowercase.then(|| text.to_lowercase());
-                let tokens = self.tokenizer.encode(lower.as_ref().unwrap_or(&text))?;
-                check_input_tokens(tokens.len(), self.max_model_len)?;
-                tokens
-            }
-            EmbedInput::Tokens(tokens) => tokens,
-        };
-        check_input_ids(&tokens, self.max_model_len, embedder.vocab_size)?;
+        let tokens = self.input_tokens(embedder, input)?;
         let ids = self.new_ids(1);
         if self.log_requests {
-            tracing::info!("request {}: {} tokens to embed", ids.first, tokens.len());
+            tracing::info!("request {}: {} tokens to pool", ids.first, tokens.len());
         }
 
         let silent = SamplingParams { detokenize: false, ..SamplingParams::default() };
@@ -280,6 +270,36 @@ impl Intake {
             skip_cache: false,
             embedding: Some(embedding),
         })
+    }
+
+    /// The tokens of a text, of a pair of texts, or those that the client sent.
+    fn input_tokens(&self, embedder: &Embedder, input: EmbedInput) -> Result<Vec<TokenId>> {
+        let is_text = !matches!(input, EmbedInput::Tokens(_));
+        let (mut tokens, types) = match input {
+            EmbedInput::Text(text) => {
+                self.check_length(&text)?;
+                let lower = embedder.lowercase.then(|| text.to_lowercase());
+                (self.tokenizer.encode(lower.as_ref().unwrap_or(&text))?, Vec::new())
+            }
+            EmbedInput::Pair(query, document) => {
+                let joins_texts = embedder.joins_texts()?;
+                self.check_length(&query)?;
+                self.check_length(&document)?;
+                if joins_texts {
+                    (self.tokenizer.encode(&(query + &document))?, Vec::new())
+                } else {
+                    self.tokenizer.encode_pair(&query, &document)?
+                }
+            }
+            EmbedInput::Tokens(tokens) => (tokens, Vec::new()),
+        };
+
+        if is_text {
+            check_input_tokens(tokens.len(), self.max_model_len)?;
+        }
+        check_input_ids(&tokens, self.max_model_len, embedder.vocab_size)?;
+        embedder.typed(&mut tokens, &types);
+        Ok(tokens)
     }
 
     fn new_ids(&self, count: u32) -> SequenceIds {

@@ -10,7 +10,7 @@
 //! | `queued_prompts` | counts the prompt tokens that wait for a first token |
 //! | `intake` | text to tokens, limits, refusals, on the caller's thread |
 //! | `prepare_threads` | the threads that do so for long prompts and for grammars |
-//! | `embedding` | from a pooled vector to the answer of a request that embeds |
+//! | `embedding` | from a pooled vector to the answer of a request that embeds or classifies |
 //! | `accepted` | a request as the engine thread takes it, with the rules that end it |
 
 mod accepted;
@@ -25,7 +25,9 @@ mod types;
 
 pub use client::{Answer, Client, FinishReason, LogprobEntry, Output, Position};
 pub use observer::{Observation, Observer, Spent};
-pub use types::{EmbedInput, EmbedRequest, GenerateRequest, RequestOptions, Returns};
+pub use types::{
+    EmbedInput, EmbedRequest, GenerateRequest, PoolingParams, RequestOptions, Returns,
+};
 
 pub(crate) use accepted::{Accepted, Finish, NewOutput, SequenceIds, StopRules};
 pub(crate) use embedding::{EmbedOptions, Embedder};

@@ -51,13 +51,13 @@ pub struct Returns {
     pub cumulative_logprob: bool,
 }
 
-/// A request to embed that passed validation. `Engine::embed` takes it or refuses it at once.
+/// A request to embed or to classify that passed validation. `Engine::embed` takes it or refuses it
+/// at once.
 pub struct EmbedRequest {
-    /// What is to be embedded.
+    /// What is to be embedded or classified.
     pub input: EmbedInput,
-    /// Elements of the vector, for models that were trained to be cut. None: all, or what
-    /// `pooler_config` says.
-    pub dimensions: Option<i64>,
+    /// What of it is asked for.
+    pub params: PoolingParams,
     /// Who gets the answer.
     pub client: Arc<dyn Client>,
     /// When it came from the server.
@@ -66,11 +66,23 @@ pub struct EmbedRequest {
     pub options: RequestOptions,
 }
 
-/// What is to be embedded.
+/// What of a pooled vector a request asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolingParams {
+    /// Elements of the vector, for models that were trained to be cut. None: all, or what
+    /// `pooler_config` says.
+    pub dimensions: Option<i64>,
+    /// Scores or, if false, logits, of models that classify. None: what `pooler_config` says.
+    pub use_activation: Option<bool>,
+}
+
+/// What is to be embedded or classified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EmbedInput {
     /// Tokenised with the tokenizer's own special tokens.
     Text(String),
+    /// A query and a document, to be scored together.
+    Pair(String, String),
     /// As they are.
     Tokens(Vec<TokenId>),
 }
@@ -112,15 +124,18 @@ impl NewRequest {
             }
             NewRequest::Embed(_) => 0,
         };
-        self.text().len() + lists
+        self.texts().iter().map(|text| text.len()).sum::<usize>() + lists
     }
 
     /// What is still to be tokenised.
-    pub(crate) fn text(&self) -> &str {
+    pub(crate) fn texts(&self) -> [&str; 2] {
         match self {
-            NewRequest::Generate(request) => &request.prompt,
-            NewRequest::Embed(EmbedRequest { input: EmbedInput::Text(text), .. }) => text,
-            NewRequest::Embed(_) => "",
+            NewRequest::Generate(request) => [&request.prompt, ""],
+            NewRequest::Embed(request) => match &request.input {
+                EmbedInput::Text(text) => [text, ""],
+                EmbedInput::Pair(first, second) => [first, second],
+                EmbedInput::Tokens(_) => ["", ""],
+            },
         }
     }
 }

@@ -3,8 +3,8 @@
 
 use super::defaults;
 use super::family::{
-    AttnScale, Eps, Family, Flag, Fused, Keys, Multipliers, Names, Positions, QkNorm, RopeLayers,
-    Windows,
+    AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, Multipliers, Names,
+    Positions, QkNorm, RopeLayers, Windows,
 };
 use crate::device::NormKind;
 
@@ -89,6 +89,12 @@ pub(super) const LLAMA: Family = Family {
     no_float16: false,
     transposed: false,
     encoder: false,
+    classifier: Classifier {
+        dense: ClassifierDense::None,
+        output: "score",
+        biased: false,
+        pair_types: false,
+    },
     must_be_off: &["use_bidirectional_attention"],
     must_be: &[("is_causal", "true")],
 };
@@ -129,7 +135,7 @@ const QWEN_WINDOWS: Windows =
 
 pub(super) const QWEN2: Family = Family {
     architecture: "Qwen2ForCausalLM",
-    aliases: &[],
+    aliases: &["MiMoForCausalLM"],
     defaults: defaults::QWEN2,
     qkv_bias: Flag::Always,
     out_bias: Flag::Never,

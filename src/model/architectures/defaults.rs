@@ -217,6 +217,12 @@ pub const MINICPM: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
     "rope_theta": 10000.0, "scale_emb": 1, "dim_model_base": 1, "scale_depth": 1,
     "tie_word_embeddings": true, "eos_token_id": 2}"#;
 
+pub const EXAONE: &str = r#"{"vocab_size": 102400, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 4096, "rope_theta": 500000.0, "attention_bias": false,
+    "mlp_bias": false, "tie_word_embeddings": false, "eos_token_id": 361}"#;
+
 /// Of InternLM 2's own code.
 pub const INTERNLM2: &str = r#"{"vocab_size": 103168, "hidden_size": 4096,
     "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,

@@ -1,12 +1,12 @@
-//! The rows of architectures that only embed: every token sees every other. Part of the list in
-//! [`super`], which looks them up.
+//! The rows of architectures that only embed or classify: every token sees every other. Part of the
+//! list in [`super`], which looks them up.
 
 use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
 use super::defaults;
-use super::family::{Eps, Family, Flag, Keys, Names, Positions};
+use super::family::{Classifier, ClassifierDense, Eps, Family, Flag, Keys, Names, Positions};
 use crate::device::NormKind;
 
-/// Sentence embeddings; the pooler and the heads that checkpoints carry are left out.
+/// Sentence embeddings and classifiers; an embedder's pooler and other heads are left out.
 pub(super) const BERT: Family = Family {
     architecture: "BertModel",
     aliases: &[],
@@ -39,6 +39,12 @@ pub(super) const BERT: Family = Family {
     mlp_bias: Flag::Always,
     pre_norm: Flag::Never,
     encoder: true,
+    classifier: Classifier {
+        dense: ClassifierDense::OfBody("pooler.dense"),
+        output: "classifier",
+        biased: true,
+        pair_types: true,
+    },
     must_be_off: &["is_decoder", "add_cross_attention"],
     must_be: &[("position_embedding_type", "\"absolute\"")],
     ..LLAMA
@@ -53,6 +59,12 @@ pub(super) const ROBERTA: Family = Family {
         name: "embeddings.position_embeddings",
         offset: 2,
         inclusive: true,
+    },
+    classifier: Classifier {
+        dense: ClassifierDense::OfHead("classifier.dense"),
+        output: "classifier.out_proj",
+        biased: true,
+        pair_types: false,
     },
     must_be: &[("position_embedding_type", "\"absolute\""), ("pad_token_id", "1")],
     ..BERT

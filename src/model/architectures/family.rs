@@ -270,6 +270,30 @@ pub struct SharedExpert {
     pub gate: Option<&'static str>,
 }
 
+/// What stands in front of a classifier's last product: another one, with its bias, and tanh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClassifierDense {
+    /// Nothing does.
+    None,
+    /// A tensor of the body, behind the prefix.
+    OfBody(&'static str),
+    /// A tensor of the head, outside of the prefix.
+    OfHead(&'static str),
+}
+
+/// How a classifier of the family (`<name>ForSequenceClassification`) makes logits of a pooled row.
+#[derive(Debug)]
+pub struct Classifier {
+    /// In front of the last product.
+    pub dense: ClassifierDense,
+    /// The last product, an output for each label. Stands outside of the prefix.
+    pub output: &'static str,
+    /// It has a bias; else it has one if the checkpoint does.
+    pub biased: bool,
+    /// The second text of a pair has token type 1, if its tokenizer says so.
+    pub pair_types: bool,
+}
+
 /// A family of models: how its config.json is read, how its tensors are called, and what its
 /// forward pass does.
 #[derive(Debug)]
@@ -350,6 +374,8 @@ pub struct Family {
     pub transposed: bool,
     /// Every token sees every other: the model only embeds, and keeps no K and V.
     pub encoder: bool,
+    /// Its classifiers.
+    pub classifier: Classifier,
     /// Keys that must be absent, false or null, because the forward pass lacks them.
     pub must_be_off: &'static [&'static str],
     /// Keys that must be absent, null or this (JSON).

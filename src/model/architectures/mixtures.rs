@@ -60,6 +60,7 @@ const QWEN_MIXTURE: Mixture = Mixture {
 /// model has one.
 pub(super) const QWEN2_MOE: Family = Family {
     architecture: "Qwen2MoeForCausalLM",
+    aliases: &[],
     defaults: defaults::QWEN2_MOE,
     qkv_bias: Flag::Key("qkv_bias"),
     mixture: Some(Mixture {

@@ -8,7 +8,7 @@
 //! | `decoders` | rows of architectures that generate |
 //! | `variants` | rows near to one of these |
 //! | `mixtures` | those with experts |
-//! | `encoders` | those that only embed |
+//! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
 
 mod decoders;
@@ -19,6 +19,9 @@ mod mixtures;
 mod variants;
 
 pub use family::*;
+
+/// The end of classifiers' names.
+const CLASSIFIER: &str = "ForSequenceClassification";
 
 /// Every architecture that can be served.
 pub const FAMILIES: &[Family] = &[
@@ -42,6 +45,7 @@ pub const FAMILIES: &[Family] = &[
     decoders::GRANITE,
     decoders::OLMO2,
     variants::OLMO3,
+    variants::EXAONE,
     variants::EXAONE4,
     variants::GLM,
     variants::GLM4,
@@ -79,17 +83,28 @@ fn whole(architecture: &str) -> Option<&'static Family> {
 }
 
 /// The row of an architecture, if there is one. A decoder that was saved without its head, to
-/// embed, goes by `<name>Model` (Gemma 3: `<name>TextModel`).
+/// embed, goes by `<name>Model` (Gemma 3: `<name>TextModel`), a classifier by
+/// `<name>ForSequenceClassification`.
 pub fn find(architecture: &str) -> Option<&'static Family> {
-    let without_head = || {
-        let base = architecture.strip_suffix("Model")?;
+    let of_base = |base: &str, ends: &[&str]| {
         let base = base.strip_suffix("Text").unwrap_or(base);
-        whole(&format!("{base}ForCausalLM")).or_else(|| whole(&format!("{base}LMHeadModel")))
+        ends.iter().find_map(|end| whole(&format!("{base}{end}")))
     };
-    whole(architecture).or_else(without_head)
+    let without_head =
+        || of_base(architecture.strip_suffix("Model")?, &["ForCausalLM", "LMHeadModel"]);
+    let with_classes = || {
+        let base = architecture.strip_suffix(CLASSIFIER)?;
+        of_base(base, &["ForCausalLM", "LMHeadModel", "Model"])
+    };
+    whole(architecture).or_else(without_head).or_else(with_classes)
 }
 
 /// Is this the name of a decoder without its head?
 pub fn headless(architecture: &str) -> bool {
-    whole(architecture).is_none() && find(architecture).is_some()
+    !classifies(architecture) && whole(architecture).is_none() && find(architecture).is_some()
+}
+
+/// Is this the name of a classifier?
+pub fn classifies(architecture: &str) -> bool {
+    architecture.ends_with(CLASSIFIER) && find(architecture).is_some()
 }

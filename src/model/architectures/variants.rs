@@ -275,3 +275,23 @@ pub(super) const INTERNLM2: Family = Family {
     must_be_off: &["bias", "use_bidirectional_attention"],
     ..LLAMA
 };
+
+/// Llama by names like GPT-2's.
+pub(super) const EXAONE: Family = Family {
+    architecture: "ExaoneForCausalLM",
+    aliases: &[],
+    defaults: defaults::EXAONE,
+    spellings: &[
+        ("num_layers", "num_hidden_layers"),
+        ("activation_function", "hidden_act"),
+        ("layer_norm_epsilon", "rms_norm_eps"),
+    ],
+    prefixes: GPT2.prefixes,
+    names: Names {
+        qkv: &["attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"],
+        attn_out: "attn.attention.out_proj",
+        up: &["mlp.c_fc_0", "mlp.c_fc_1"],
+        ..GPT2.names
+    },
+    ..LLAMA
+};

@@ -3,11 +3,13 @@
 //! and no device beyond the element types that are supported.
 
 mod adapter_options;
+mod classifier;
 mod dtype;
 mod keys;
 mod layers;
 mod length;
 mod mixture;
+mod pooler_options;
 mod pooling;
 mod rope;
 mod side_files;
@@ -25,12 +27,14 @@ use crate::json::object::KeysRead;
 use crate::json::{self, Object};
 use crate::{internal, invalid};
 pub use adapter_options::AdapterOptions;
+pub use classifier::{ClassifierRule, ClassifierWeights, ScoreActivation};
 pub use keys::parse_dtype;
 use keys::{architecture, dimension, flag, is_on};
 pub use layers::LayerAttention;
 use layers::Shape;
 pub use mixture::MixtureSpec;
-pub use pooling::{Dimensions, PoolerOptions, PoolingRule, RunnerKind};
+pub use pooler_options::{Convert, PoolerOptions, RunnerKind};
+pub use pooling::{Dimensions, PooledAnswer, PoolingRule, VectorRule};
 pub use side_files::SideFiles;
 use source::Source;
 pub use spec::{ModelSpec, NormOrder, SpecOptions};
@@ -178,7 +182,7 @@ impl ModelSpec {
         let ffn = ffn.max(self.mlp_width() as f64);
         let attention = 2.0 * (self.heads + self.kv_heads) as f64 * self.head_dim as f64;
         let layer = (attention + 3.0 * ffn) * self.hidden as f64;
-        let table = self.vocab_size as f64 * self.embed_width as f64;
+        let table = self.token_rows() as f64 * self.embed_width as f64;
         let parameters = self.layers as f64 * layer + 2.0 * table;
         if parameters > MAX_PARAMETERS {
             return Err(invalid!(

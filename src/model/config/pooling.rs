@@ -1,42 +1,19 @@
-//! What becomes of the last hidden states of a model that embeds: which rows make the vector,
-//! whether it is normalised, how short a request may have it. From the user's `pooler_config`, the
-//! files beside the checkpoint, and the Python backend's defaults. `config` calls it at load,
-//! `engine` keeps the result.
+//! What becomes of the last hidden states of a model that pools: which rows make the vector, and
+//! whether that is the answer, normalised and how short, or scores are made of it. From the user's
+//! `pooler_config`, the files beside the checkpoint, and the Python backend's defaults. `config`
+//! calls it at load, `engine` keeps the result.
 
 use serde_json::Value;
 
+use super::classifier::ClassifierRule;
 use super::keys::{self, architecture};
+use super::pooler_options::{Convert, PoolerOptions, RunnerKind};
 use super::side_files::SideFiles;
 use crate::device::Pooling;
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::Object;
 use crate::model::architectures::{self, Family};
-
-/// Does the model embed or generate?
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RunnerKind {
-    /// It embeds if sentence-transformers' files say so, or an architecture without a head.
-    #[default]
-    Auto,
-    /// It generates; an error for one that cannot.
-    Generate,
-    /// It embeds.
-    Pooling,
-}
-
-/// What the user said (`runner`, `pooler_config`).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PoolerOptions {
-    /// Does the model embed?
-    pub runner: RunnerKind,
-    /// Which rows make the vector; None: as the files or the defaults say.
-    pub kind: Option<Pooling>,
-    /// To length 1; None: as the files or the defaults say.
-    pub normalize: Option<bool>,
-    /// Of requests that name none.
-    pub dimensions: Option<usize>,
-}
 
 /// What a request's `dimensions` may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +26,31 @@ pub enum Dimensions {
     Listed(Vec<usize>),
 }
 
-/// How vectors are made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What becomes of the last hidden states.
+#[derive(Debug, Clone, PartialEq)]
 pub struct PoolingRule {
     /// Which rows make the vector.
     pub kind: Pooling,
-    /// To length 1, after they were cut.
-    pub normalize: bool,
     /// Texts are put in lower case before they are tokenised.
     pub lowercase: bool,
+    /// What the vector becomes.
+    pub answer: PooledAnswer,
+}
+
+/// What a pooled vector becomes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PooledAnswer {
+    /// The model embeds.
+    Vector(VectorRule),
+    /// It classifies.
+    Scores(ClassifierRule),
+}
+
+/// How vectors are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VectorRule {
+    /// To length 1, after they were cut.
+    pub normalize: bool,
     /// Elements of a whole vector.
     pub width: usize,
     /// What a request may ask for.
@@ -66,45 +59,50 @@ pub struct PoolingRule {
     pub default_dimensions: Option<usize>,
 }
 
-/// Does the model embed? The user decides, then the files beside the checkpoint, then the name.
-fn embeds(
-    config: &Object,
+/// To what end the model pools, if it does. The user decides, then the files beside the checkpoint,
+/// then the name.
+fn task(
+    name: &str,
     family: &Family,
     options: &PoolerOptions,
     files: &SideFiles,
-) -> Result<bool> {
-    let name = architecture(config)?.unwrap_or(family.architecture);
+) -> Result<Option<Convert>> {
+    let classifies = architectures::classifies(name);
     let pools = match options.runner {
         RunnerKind::Pooling => true,
         RunnerKind::Auto => {
-            files.pooling.is_some() || family.encoder || architectures::headless(name)
+            let cannot_generate = family.encoder || classifies || architectures::headless(name);
+            files.pooling.is_some() || cannot_generate
         }
-        RunnerKind::Generate if family.encoder => {
+        RunnerKind::Generate if family.encoder || classifies => {
+            let only = if classifies { "classifies" } else { "embeds" };
             return Err(Error::Unsupported(format!(
-                "This model does not support runner 'generate': {name} only embeds. Remove \
+                "This model does not support runner 'generate': {name} only {only}. Remove \
                  'runner' from model.json, or set it to 'pooling'."
-            )))
+            )));
         }
         RunnerKind::Generate => false,
     };
 
-    if let Some(key) = family.keys.embed_width.filter(|_| pools) {
-        let width = keys::width(config, key)?;
-        if width.is_some() && width != keys::width(config, family.keys.hidden)? {
-            return Err(Error::Unsupported(format!(
-                "{}: embedding with a width of its own is not supported.",
-                config.name(key)
-            )));
-        }
+    match options.convert {
+        _ if !pools => Ok(None),
+        Some(Convert::Embed) if classifies => Err(Error::Unsupported(format!(
+            "This model does not support convert 'embed': {name} classifies. To embed with its \
+             body set hf_overrides to {{\"architectures\": [\"{}\"]}}.",
+            family.architecture
+        ))),
+        None if classifies => Ok(Some(Convert::Classify)),
+        None => Ok(Some(Convert::Embed)),
+        convert => Ok(convert),
     }
-    Ok(pools)
 }
 
 impl PoolingRule {
-    /// The rule of a model that embeds, None of one that generates.
+    /// The rule of a model that pools, None of one that generates.
     ///
     /// # Errors
-    /// Those of [`PoolingRule::new`]; the user wants the other kind, which the model is not.
+    /// The user wants another kind than the model is of; those of [`VectorRule::new`] and of
+    /// [`ClassifierRule::new`]; a part of `pooler_config` that such a model has not.
     pub fn of(
         config: &Object,
         family: &Family,
@@ -112,30 +110,84 @@ impl PoolingRule {
         files: &SideFiles,
         width: usize,
     ) -> Result<Option<PoolingRule>> {
-        if !embeds(config, family, options, files)? {
-            return Ok(None);
+        let name = architecture(config)?.unwrap_or(family.architecture);
+        let Some(task) = task(name, family, options, files)? else { return Ok(None) };
+        refuse_own_width(config, family)?;
+
+        let usual = if family.encoder { Pooling::First } else { Pooling::Last };
+        match task {
+            Convert::Embed => {
+                not_set("logit_mean", options.logit_mean, name, "embeds")?;
+                not_set("logit_sigma", options.logit_sigma, name, "embeds")?;
+                let (kind, normalize) = files.pooling.unwrap_or((usual, true));
+                Ok(Some(PoolingRule {
+                    kind: options.kind.unwrap_or(kind),
+                    lowercase: files.lowercase,
+                    answer: PooledAnswer::Vector(VectorRule::new(
+                        config, options, normalize, width,
+                    )?),
+                }))
+            }
+            Convert::Classify => {
+                not_set("dimensions", options.dimensions, name, "classifies")?;
+                let other = options.kind.filter(|&kind| family.encoder && kind != usual);
+                not_set("pooling_type other than CLS", other, name, "classifies")?;
+                Ok(Some(PoolingRule {
+                    kind: options.kind.unwrap_or(usual),
+                    lowercase: false,
+                    answer: PooledAnswer::Scores(ClassifierRule::new(config, options)?),
+                }))
+            }
         }
-        PoolingRule::new(config, options, files, family.encoder, width).map(Some)
     }
 
-    /// The user's word first, then the files', then the default: the first row of an encoder, the
-    /// last of a decoder, normalised.
+    /// The step must feed a sequence as a whole.
+    pub fn whole(&self) -> bool {
+        self.kind != Pooling::Last
+    }
+
+    /// The rule of scores, if there is one.
+    pub fn scores(&self) -> Option<&ClassifierRule> {
+        match &self.answer {
+            PooledAnswer::Scores(rule) => Some(rule),
+            PooledAnswer::Vector(_) => None,
+        }
+    }
+}
+
+fn refuse_own_width(config: &Object, family: &Family) -> Result<()> {
+    let Some(key) = family.keys.embed_width else { return Ok(()) };
+    let width = keys::width(config, key)?;
+    if width.is_some() && width != keys::width(config, family.keys.hidden)? {
+        return Err(Error::Unsupported(format!(
+            "{}: pooling with a width of its own is not supported.",
+            config.name(key)
+        )));
+    }
+    Ok(())
+}
+
+/// A part of `pooler_config` that the model has no use for.
+fn not_set<T>(key: &str, value: Option<T>, name: &str, does: &str) -> Result<()> {
+    match value {
+        None => Ok(()),
+        Some(_) => Err(invalid!("pooler_config: {name} {does}, it takes no {key}")),
+    }
+}
+
+impl VectorRule {
+    /// The user's word goes before `normalize`, what the files say.
     ///
     /// # Errors
     /// `matryoshka_dimensions` is no list of sizes; a default size that the model cannot have.
     pub fn new(
         config: &Object,
         options: &PoolerOptions,
-        files: &SideFiles,
-        encoder: bool,
+        normalize: bool,
         width: usize,
-    ) -> Result<PoolingRule> {
-        let usual = if encoder { Pooling::First } else { Pooling::Last };
-        let (kind, normalize) = files.pooling.unwrap_or((usual, true));
-        let rule = PoolingRule {
-            kind: options.kind.unwrap_or(kind),
-            normalize: options.normalize.unwrap_or(normalize),
-            lowercase: files.lowercase,
+    ) -> Result<VectorRule> {
+        let rule = VectorRule {
+            normalize: options.use_activation.unwrap_or(normalize),
             width,
             dimensions: dimensions(config)?,
             default_dimensions: options.dimensions,
@@ -144,11 +196,6 @@ impl PoolingRule {
             rule.check(size as i64, "").map_err(|e| e.context("pooler_config: "))?;
         }
         Ok(rule)
-    }
-
-    /// The step must feed a sequence as a whole.
-    pub fn whole(&self) -> bool {
-        self.kind != Pooling::Last
     }
 
     /// The size that a request asks for.

@@ -1,9 +1,9 @@
-//! Files of sentence-transformers as they are found on the hub, and spoiled ones.
+//! Files of sentence-transformers as they are found on the hub, and spoiled ones; which models
+//! embed, which classify, and what of a vector a request may ask for.
 
 use serde_json::json;
 
 use super::*;
-use serde_json::Map;
 use std::path::Path;
 
 fn folder(name: &str, files: &[(&str, Value)]) -> std::path::PathBuf {
@@ -21,10 +21,20 @@ fn module(kind: &str, path: &str) -> Value {
     json!({"idx": 0, "name": "0", "path": path, "type": kind})
 }
 
-fn rule(config: Value) -> PoolingRule {
-    let (options, files) = (PoolerOptions::default(), SideFiles::default());
+fn rule(config: Value) -> VectorRule {
     let config = Object::new("config.json", config.as_object().unwrap());
-    PoolingRule::new(&config, &options, &files, false, 6).unwrap()
+    VectorRule::new(&config, &PoolerOptions::default(), true, 6).unwrap()
+}
+
+fn made(
+    name: &str,
+    options: &PoolerOptions,
+    files: &SideFiles,
+) -> crate::error::Result<Option<PoolingRule>> {
+    let config = json!({"architectures": [name], "hidden_size": 6});
+    let config = Object::new("config.json", config.as_object().unwrap());
+    let family = architectures::find(name).unwrap();
+    PoolingRule::of(&config, family, options, files, 6)
 }
 
 #[test]
@@ -76,27 +86,66 @@ fn what_is_not_built_is_named() {
 
 #[test]
 fn users_go_before_files_and_files_before_defaults() {
-    let config = Map::new();
-    let config = Object::new("config.json", &config);
     let files = SideFiles { pooling: Some((Pooling::Mean, false)), ..SideFiles::default() };
-    let user = PoolerOptions { kind: Some(Pooling::First), ..PoolerOptions::default() };
-    let none = PoolerOptions::default();
-    let made = |options, files: &SideFiles, encoder| {
-        let rule = PoolingRule::new(&config, options, files, encoder, 6).unwrap();
-        (rule.kind, rule.normalize)
+    let none = PoolerOptions { runner: RunnerKind::Pooling, ..PoolerOptions::default() };
+    let user = PoolerOptions { kind: Some(Pooling::First), ..none.clone() };
+    let made_by = |name, options, files: &SideFiles| {
+        let rule = made(name, options, files).unwrap().unwrap();
+        match rule.answer {
+            PooledAnswer::Vector(vector) => (rule.kind, vector.normalize),
+            PooledAnswer::Scores(_) => panic!("{name} classifies"),
+        }
     };
-    assert_eq!(made(&user, &files, true), (Pooling::First, false));
-    assert_eq!(made(&none, &files, true), (Pooling::Mean, false));
-    assert_eq!(made(&none, &SideFiles::default(), true), (Pooling::First, true));
-    assert_eq!(made(&none, &SideFiles::default(), false), (Pooling::Last, true));
+    assert_eq!(made_by("BertModel", &user, &files), (Pooling::First, false));
+    assert_eq!(made_by("BertModel", &none, &files), (Pooling::Mean, false));
+    assert_eq!(made_by("BertModel", &none, &SideFiles::default()), (Pooling::First, true));
+    assert_eq!(made_by("Qwen3ForCausalLM", &none, &SideFiles::default()), (Pooling::Last, true));
     let cut = PoolerOptions { dimensions: Some(3), ..none };
-    let error = PoolingRule::new(&config, &cut, &files, false, 6).unwrap_err().to_string();
+    let error = made("BertModel", &cut, &files).unwrap_err().to_string();
     assert!(error.starts_with("pooler_config: ") && error.contains("matryoshka"), "{error}");
+}
+
+/// By name, by `convert`, or not at all; and what contradicts the name.
+#[test]
+fn who_classifies() {
+    let files = SideFiles { pooling: Some((Pooling::Mean, false)), ..SideFiles::default() };
+    let by = |runner, convert| PoolerOptions { runner, convert, ..PoolerOptions::default() };
+    let auto = by(RunnerKind::Auto, None);
+    let scores = |name, options: &PoolerOptions| {
+        let rule = made(name, options, &files).unwrap()?;
+        rule.scores()?;
+        Some(rule.kind)
+    };
+    assert_eq!(scores("Gemma2ForSequenceClassification", &auto), Some(Pooling::Last));
+    assert_eq!(scores("Gemma3TextForSequenceClassification", &auto), Some(Pooling::Last));
+    assert_eq!(scores("GPT2ForSequenceClassification", &auto), Some(Pooling::Last));
+    assert_eq!(scores("XLMRobertaForSequenceClassification", &auto), Some(Pooling::First));
+    assert_eq!(scores("BertModel", &auto), None);
+    let classify = by(RunnerKind::Pooling, Some(Convert::Classify));
+    assert_eq!(scores("Qwen3ForCausalLM", &classify), Some(Pooling::Last));
+    let generate = by(RunnerKind::Generate, Some(Convert::Classify));
+    assert_eq!(made("Qwen3ForCausalLM", &generate, &files), Ok(None));
+
+    let qwen = "Qwen3ForSequenceClassification";
+    let refused = |name, options: PoolerOptions| {
+        made(name, &options, &SideFiles::default()).unwrap_err().to_string()
+    };
+    let text = refused(qwen, by(RunnerKind::Generate, None));
+    assert!(text.contains("runner 'generate': Qwen3ForSequenceClassification only classifies."));
+    let text = refused(qwen, by(RunnerKind::Auto, Some(Convert::Embed)));
+    assert!(text.contains("convert 'embed'") && text.contains("[\"Qwen3ForCausalLM\"]"), "{text}");
+    let text = refused(qwen, PoolerOptions { dimensions: Some(3), ..auto.clone() });
+    assert_eq!(text, format!("pooler_config: {qwen} classifies, it takes no dimensions"));
+    let text = refused("BertModel", PoolerOptions { logit_mean: Some(3.0), ..auto.clone() });
+    assert_eq!(text, "pooler_config: BertModel embeds, it takes no logit_mean");
+    let bert = "BertForSequenceClassification";
+    let text = refused(bert, PoolerOptions { kind: Some(Pooling::Mean), ..auto });
+    assert!(text.ends_with("it takes no pooling_type other than CLS"), "{text}");
 }
 
 #[test]
 fn sizes_that_requests_may_ask_for() {
-    let text = |rule: &PoolingRule, size| rule.check(size, "m").unwrap_err().to_string();
+    let text = |rule: &VectorRule, size| rule.check(size, "m").unwrap_err().to_string();
     let whole = rule(json!({}));
     assert_eq!(
         text(&whole, 4),

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use super::adapter_options::AdapterOptions;
 use super::layers::LayerAttention;
 use super::mixture::MixtureSpec;
-use super::pooling::{PoolerOptions, PoolingRule};
+use super::pooler_options::PoolerOptions;
+use super::pooling::PoolingRule;
 use super::side_files::SideFiles;
 use crate::device::{Activation, DType, KvShape, KvType, Rope};
 use crate::error::Result;
@@ -67,7 +68,7 @@ pub enum NormOrder {
 pub struct ModelSpec {
     /// The row of its architecture.
     pub family: &'static Family,
-    /// Rows of the token table; may exceed the tokenizer's size.
+    /// Tokens of the token table; may exceed the tokenizer's size.
     pub vocab_size: usize,
     /// Width of the residual.
     pub hidden: usize,
@@ -127,13 +128,29 @@ pub struct ModelSpec {
     pub eos_token_ids: Vec<TokenId>,
     /// Rows of the table of token types, if there is one.
     pub token_types: usize,
-    /// The model embeds, and generates nothing.
+    /// The model embeds or classifies, and generates nothing.
     pub pooling: Option<PoolingRule>,
     /// Linears are quantised.
     pub quant: Option<QuantScheme>,
 }
 
 impl ModelSpec {
+    /// Token types that the token table knows: it has a row for each token in each of them. One but
+    /// in classifiers of pairs, where only a token's row can tell a device its type.
+    pub fn segments(&self) -> usize {
+        let classifies = self.pooling.as_ref().is_some_and(|rule| rule.scores().is_some());
+        if classifies && self.family.classifier.pair_types {
+            self.token_types.max(1)
+        } else {
+            1
+        }
+    }
+
+    /// Rows of the token table: all tokens of type 0, then those of type 1, and so on.
+    pub fn token_rows(&self) -> usize {
+        self.vocab_size * self.segments()
+    }
+
     /// Experts of a layer, if it has some.
     pub fn mixture_of(&self, layer: usize) -> Option<&MixtureSpec> {
         self.mixture.as_ref().filter(|m| m.layers.get(layer).is_some_and(|&experts| experts))

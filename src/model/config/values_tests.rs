@@ -107,6 +107,7 @@ const WRONG: &[(&str, &[&str], &str)] = &[
     ("MiniCPMForCausalLM", &["scale_emb", "scale_depth", "dim_model_base"], NO_NUMBER),
     ("MiniCPMForCausalLM", &["num_experts"], "[8, true]"),
     ("InternLM2ForCausalLM", &["bias"], "[true]"),
+    ("ExaoneForCausalLM", &["layer_norm_epsilon"], NO_NUMBER),
     ("GPTBigCodeForCausalLM", &["multi_query", "scale_attn_weights"], "[false]"),
     ("GPTJForCausalLM", &["rotary_dim"], r#"[null, 0, 3, 1000000, -2, "64", 2.0, true]"#),
     (ERNIE_MOE, &["moe_num_experts", "moe_k", "moe_intermediate_size"], NO_SIZE),
@@ -281,6 +282,14 @@ fn case_17_absent_keys_of_a_file() {
     bare["num_attention_heads"] = json!(8);
     let mistral = spec(bare).unwrap();
     assert_eq!((mistral.kv_heads, mistral.attention[0].attn.window), (8, Some(4096)));
+}
+
+/// Rows of q and k are put in order as rows of matrices `[outputs, inputs]`.
+#[test]
+fn matrices_whose_rows_are_ordered_are_not_transposed() {
+    let both = FAMILIES.iter().find(|family| family.interleaved && family.transposed);
+    assert_eq!(both.map(|family| family.architecture), None);
+    assert!(FAMILIES.iter().any(|family| family.interleaved));
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl<'a, D: Device> Loader<'a, D> {
         })
     }
 
-    /// The biases of all experts, if the row has some: each expert's of `outputs`, gates before ups.
+    /// The biases of all experts, if the row has some: of each `outputs` of them, gates before ups.
     fn stack_bias(
         &mut self,
         row: &Mixture,
@@ -235,6 +235,7 @@ impl<'a, D: Device> Loader<'a, D> {
         if self.shapes_only {
             return Ok(Values { form, source: dummy(stack, inputs) });
         }
+
         let parts = vec![match turned {
             None => checkpoint.stack(stack, count, each, inputs)?,
             Some(gated) => turn(checkpoint.stack(stack, count, inputs, each)?, count, gated)?,

@@ -16,7 +16,7 @@ use crate::model::shard::{Cut, Shard};
 
 /// What stands in front of every name but the head's: the first of the row's prefixes under which
 /// there is a table of tokens.
-pub(super) fn prefix_of(spec: &ModelSpec, source: &WeightSource) -> &'static str {
+pub(in crate::model) fn prefix_of(spec: &ModelSpec, source: &WeightSource) -> &'static str {
     let prefixes = spec.family.prefixes;
     let table = spec.family.names.embed;
     let found = match source {
@@ -114,7 +114,16 @@ impl<'a, D: Device> Loader<'a, D> {
     /// The table of tokens, as far as the rank holds it.
     pub(super) fn token_table(&mut self, name: &str, kind: WeightKind) -> Result<D::Weight> {
         let width = self.spec.embed_width;
-        let (name, values) = self.table_values(name, self.spec.vocab_size, width)?;
+        let rows = self.spec.token_rows();
+        let typed = self.typed_tokens(name)?;
+        let (name, values) = match &typed {
+            None => self.table_values(name, rows, width)?,
+            Some(bytes) => {
+                let (dtype, cols, bytes) = (DType::F32, width, Bytes::InMemory(bytes));
+                let source = Source::Parts(vec![HostTensor { dtype, rows, cols, bytes }]);
+                (format!("{}.weight", self.name(name)), Values::plain(source))
+            }
+        };
         let values = self.rows_of_vocabulary(values, width)?;
         self.upload(Upload {
             name: &name,
@@ -127,6 +136,34 @@ impl<'a, D: Device> Loader<'a, D> {
         })
     }
 
+    /// The rows of all tokens in each token type, where the table has more than those of type 0:
+    /// the positions' table holds that type's vector, so the others' rows carry the difference.
+    fn typed_tokens(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let (WeightSource::Files(checkpoint), Some(types)) = (self.format, self.names.token_types)
+        else {
+            return Ok(None);
+        };
+        let segments = self.spec.segments();
+        if segments == 1 || self.shapes_only {
+            return Ok(None);
+        }
+
+        let width = self.spec.embed_width;
+        let tokens = format!("{}.weight", self.name(name));
+        let tokens = checkpoint.tensor(&tokens, self.spec.vocab_size, width)?.values()?;
+        let types = format!("{}.weight", self.name(types));
+        let types = checkpoint.tensor(&types, segments, width)?.values()?;
+
+        let mut rows = Vec::new();
+        for vector in types.chunks_exact(width) {
+            let steps: Vec<f32> =
+                vector.iter().zip(&types).map(|(own, first)| own - first).collect();
+            let typed = tokens.iter().zip(steps.iter().cycle()).map(|(token, step)| token + step);
+            rows.extend(typed.flat_map(f32::to_le_bytes));
+        }
+        Ok(Some(rows))
+    }
+
     fn table_values(&self, name: &str, rows: usize, width: usize) -> Result<(String, Values<'a>)> {
         let name = format!("{}.weight", self.name(name));
         let parts = self.parts(std::slice::from_ref(&name), &[rows], width, false)?;
@@ -135,11 +172,11 @@ impl<'a, D: Device> Loader<'a, D> {
     }
 
     /// Of a weight with a row for each token those that the rank holds, zeros behind the last.
-    pub(super) fn rows_of_vocabulary(
+    pub(super) fn rows_of_vocabulary<'v>(
         &self,
-        values: Values<'a>,
+        values: Values<'v>,
         width: usize,
-    ) -> Result<Values<'a>> {
+    ) -> Result<Values<'v>> {
         if !self.shard.is_one_of_several() {
             return Ok(values);
         }
@@ -152,7 +189,7 @@ impl<'a, D: Device> Loader<'a, D> {
     }
 
     /// Dummy values that are another part of a weight on each rank.
-    pub(super) fn of_rank(&self, source: Source<'a>) -> Source<'a> {
+    pub(super) fn of_rank<'v>(&self, source: Source<'v>) -> Source<'v> {
         const APART: u64 = 0x9e37_79b9_7f4a_7c15;
         match source {
             Source::Dummy { seed, scale } => {

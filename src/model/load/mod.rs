@@ -30,7 +30,8 @@ use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, Source, Weight
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
 pub use kv_scales::kv_scales;
-use loader::{dummy, prefix_of, Loader, Upload, Vector};
+pub(super) use loader::prefix_of;
+use loader::{dummy, Loader, Upload, Vector};
 
 /// Upload everything that the shard holds. Dummy weights depend on the tensors' names and shapes
 /// only, and on the rank.

@@ -91,7 +91,7 @@ fn rename(
     let moved = match name {
         "use_dummy_weights" => vec![(last, Value::from("dummy"))],
         "guided_decoding_backend" => structured::backend_and_options(&value)?,
-        "task" => vec![(last, pooling::runner_of_task(&value)?)],
+        "task" => pooling::keys_of_task(&value)?,
         "rope_scaling" => vec![(last, values::parsed_object(name, &value)?.into())],
         _ => vec![(last, value)],
     };

@@ -1,4 +1,4 @@
-//! The arguments of models that embed: `runner`, `convert`, `pooler_config` and what these were
+//! The arguments of models that pool: `runner`, `convert`, `pooler_config` and what these were
 //! called before. Called by `args`; what a model makes of them is decided in `model::pooling`.
 
 use serde_json::Value;
@@ -7,7 +7,7 @@ use super::values::{self, Reader};
 use crate::device::Pooling;
 use crate::error::{Error, Result};
 use crate::json;
-use crate::model::config::{PoolerOptions, RunnerKind};
+use crate::model::config::{Convert, PoolerOptions, RunnerKind};
 use crate::sampling::python::quoted;
 
 /// Keys of `pooler_config` that we read, then those that must not be set.
@@ -18,34 +18,36 @@ const KNOWN: [&str; 17] = [
     "use_activation",
     "dimensions",
     "task",
-    "tok_pooling_type",
-    "enable_chunked_processing",
-    "max_embed_len",
     "logit_bias",
     "logit_mean",
     "logit_sigma",
-    "step_tag_id",
-    "returned_token_ids",
     "softmax",
     "activation",
+    "tok_pooling_type",
+    "enable_chunked_processing",
+    "max_embed_len",
+    "step_tag_id",
+    "returned_token_ids",
     "enable_flash_late_interaction",
 ];
-const READ: usize = 6;
+const READ: usize = 11;
 /// Of models that compare tokens: whatever it says, nothing here does.
 const SILENT: &str = "enable_flash_late_interaction";
 
-/// `task` of older releases as a `runner`.
-pub(super) fn runner_of_task(task: &Value) -> Result<Value> {
+/// `task` of older releases as a `runner`, and as a `convert` where that says more.
+pub(super) fn keys_of_task(task: &Value) -> Result<Vec<(&'static str, Value)>> {
+    let runner = |name: &str| ("runner", Value::from(name));
     match task.as_str() {
-        Some("generate") => Ok("generate".into()),
-        Some("embed" | "embedding") => Ok("pooling".into()),
+        Some("generate") => Ok(vec![runner("generate")]),
+        Some("embed" | "embedding") => Ok(vec![runner("pooling")]),
+        Some("classify" | "score") => Ok(vec![runner("pooling"), ("convert", "classify".into())]),
         Some(other) => Err(not_built("task", other)),
         None => Err(values::wrong("task", "a string", task)),
     }
 }
 
 /// # Errors
-/// What the pooler does beside embeddings (classes, scores, rewards); a key or value it has not.
+/// What the pooler does beside vectors and scores (rewards, tokens); a key or value it has not.
 pub(super) fn read(read: &mut Reader) -> Result<PoolerOptions> {
     let runner = match read.string("runner")?.as_deref() {
         None | Some("auto") => None,
@@ -53,10 +55,11 @@ pub(super) fn read(read: &mut Reader) -> Result<PoolerOptions> {
         Some("pooling") => Some(RunnerKind::Pooling),
         Some(other) => return Err(not_built("runner", other)),
     };
-    let runner = match (read.string("convert")?.as_deref(), runner) {
-        (None | Some("auto" | "none"), runner) => runner.unwrap_or_default(),
-        (Some("embed"), runner) => runner.unwrap_or(RunnerKind::Pooling),
-        (Some(other), _) => return Err(not_built("convert", other)),
+    let convert = match read.string("convert")?.as_deref() {
+        None | Some("auto" | "none") => None,
+        Some("embed") => Some(Convert::Embed),
+        Some("classify") => Some(Convert::Classify),
+        Some(other) => return Err(not_built("convert", other)),
     };
 
     let config = read.object("pooler_config")?;
@@ -78,23 +81,42 @@ pub(super) fn read(read: &mut Reader) -> Result<PoolerOptions> {
         Some("MEAN") => Some(Pooling::Mean),
         Some(other) => return Err(not_built("pooler_config.pooling_type", other)),
     };
-    if let Some(task) = inner.string("task")?.filter(|task| task != "embed") {
-        return Err(not_built("pooler_config.task", &task));
-    }
+    let task = match inner.string("task")?.as_deref() {
+        None => None,
+        Some("embed") => Some(Convert::Embed),
+        Some("classify" | "score") => Some(Convert::Classify),
+        Some(other) => return Err(not_built("pooler_config.task", other)),
+    };
 
-    let normalize = inner.boolean("use_activation")?;
     Ok(PoolerOptions {
-        runner,
+        runner: runner.unwrap_or(match convert {
+            Some(_) => RunnerKind::Pooling,
+            None => RunnerKind::Auto,
+        }),
+        convert: convert.or(task),
         kind,
-        normalize: normalize.or(inner.boolean("normalize")?),
+        use_activation: use_activation(&mut inner)?,
         dimensions: inner.at_least("dimensions", 1)?,
+        logit_mean: inner.float("logit_mean")?.or(inner.float("logit_bias")?),
+        logit_sigma: inner.float("logit_sigma")?,
     })
+}
+
+/// By any of its names.
+fn use_activation(inner: &mut Reader) -> Result<Option<bool>> {
+    for key in ["use_activation", "normalize", "activation", "softmax"] {
+        let said = inner.boolean(key)?;
+        if said.is_some() {
+            return Ok(said);
+        }
+    }
+    Ok(None)
 }
 
 fn not_built(key: &str, value: &str) -> Error {
     Error::Unsupported(format!(
-        "{key} {} is not supported by this version, which generates text (runner 'generate') and \
-         embeds (runner 'pooling'; pooling by CLS, LAST or MEAN)",
+        "{key} {} is not supported by this version, which generates text (runner 'generate'), \
+         embeds and classifies (runner 'pooling'; pooling by CLS, LAST or MEAN)",
         quoted(value)
     ))
 }

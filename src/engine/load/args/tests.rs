@@ -5,7 +5,7 @@ use serde_json::json;
 use super::key::{Class, NEWEST};
 use super::*;
 use crate::device::Pooling;
-use crate::model::config::RunnerKind;
+use crate::model::config::{Convert, RunnerKind};
 
 fn args(text: &str) -> EngineArgs {
     EngineArgs::parse(text).expect(text).0
@@ -150,7 +150,7 @@ fn what_is_not_built_is_refused_unless_it_is_the_default() {
         refusal(r#"{"data_parallel_rank":2}"#).contains("'data_parallel_rank': 2 is not supported")
     );
     assert!(refusal(r#"{"runner":"draft"}"#).contains("runner 'draft'"));
-    assert!(refusal(r#"{"convert":"classify"}"#).contains("convert 'classify'"));
+    assert!(refusal(r#"{"convert":"reward"}"#).contains("convert 'reward'"));
     assert!(refusal(r#"{"pooler_config":{"nomalize":false}}"#)
         .contains("pooler_config: unknown key 'nomalize': did you mean 'normalize'?"));
     let pooler = |text| refusal(&format!(r#"{{"pooler_config":{text}}}"#));
@@ -171,11 +171,24 @@ fn old_keys_find_their_heirs() {
     assert_eq!(a.hf_overrides["x"], 1);
     assert_eq!(args(r#"{"task":"embed"}"#).pooler.runner, RunnerKind::Pooling);
     assert_eq!(args(r#"{"task":"embed","runner":"auto"}"#).pooler.runner, RunnerKind::Auto);
-    assert!(refusal(r#"{"task":"score"}"#).contains("task 'score'"));
+    assert!(refusal(r#"{"task":"reward"}"#).contains("task 'reward'"));
+    for task in ["score", "classify"] {
+        let pooler = args(&json!({ "task": task }).to_string()).pooler;
+        assert_eq!(pooler.runner, RunnerKind::Pooling);
+        assert_eq!(pooler.convert, Some(Convert::Classify));
+    }
+    let calibrated = r#"{"pooler_config":{"logit_bias":2,"logit_sigma":0.5,"softmax":false}}"#;
+    let a = args(calibrated).pooler;
+    assert_eq!(
+        (a.logit_mean, a.logit_sigma, a.use_activation),
+        (Some(2.0), Some(0.5), Some(false))
+    );
+
     let a = args(r#"{"override_pooler_config":{"pooling_type":"mean","normalize":false}}"#);
-    assert_eq!((a.pooler.kind, a.pooler.normalize), (Some(Pooling::Mean), Some(false)));
+    assert_eq!((a.pooler.kind, a.pooler.use_activation), (Some(Pooling::Mean), Some(false)));
     let a = args(r#"{"convert":"embed","pooler_config":{"dimensions":8,"logit_bias":null}}"#);
     assert_eq!((a.pooler.runner, a.pooler.dimensions), (RunnerKind::Pooling, Some(8)));
+
     let text = r#"{"rope_scaling":"{\"rope_type\":\"linear\",\"factor\":2.0}"}"#;
     assert_eq!(args(text).hf_overrides["rope_scaling"]["factor"], 2.0);
     assert!(refusal(r#"{"rope_scaling":"linear"}"#).contains("rope_scaling: Input should be an"));
