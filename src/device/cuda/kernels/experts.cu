@@ -51,7 +51,8 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
 #pragma unroll
   for (u32 i = 0; i < PER_LANE; i++) {
     const u32 e = i * 32 + lane;
-    worth[i] = e >= experts ? -INFINITY : a.choice_bias ? score[i] / all + a.choice_bias[e] : score[i];
+    if (e >= experts) worth[i] = -INFINITY;
+    else worth[i] = a.choice_bias ? score[i] / all + a.choice_bias[e] : score[i];
   }
   float* numbers = a.routes + (u64)r * 2 * top_k;
   float chosen = 0.f;
