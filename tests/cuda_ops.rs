@@ -248,9 +248,16 @@ fn mixtures_of_experts() {
                     let mut parts = b.tensor(rows * top_k, hidden);
                     let mut out = b.tensor(rows, hidden);
                     let bias = biased.then(|| b.choice_bias(37, experts));
-                    b.dev.route(&router, bias.as_ref(), &routing, &x, &mut routes)?;
-                    b.dev.experts_act(&up, Activation::SiluGated, &routes, &x, &mut middle)?;
-                    b.dev.experts(&down, &routes, &middle, &mut parts)?;
+                    b.dev.route(&router, None, bias.as_ref(), &routing, &x, &mut routes)?;
+                    b.dev.experts_act(
+                        &up,
+                        None,
+                        Activation::SiluGated,
+                        &routes,
+                        &x,
+                        &mut middle,
+                    )?;
+                    b.dev.experts(&down, None, &routes, &middle, &mut parts)?;
                     b.dev.combine(&down, &routes, &parts, &mut out)?;
                     let mixture = b.dev.read(&out, rows)?;
                     b.dev.add_gated(&gate, &x, &delta, &mut out)?;

@@ -153,8 +153,14 @@ fn act_f64(act: Activation, x: f64) -> f64 {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
             0.5 * x * (1.0 + u.tanh())
         }
+        Activation::SwigluOai => x.min(7.0) / (1.0 + (-1.702 * x.min(7.0)).exp()),
         Activation::Gelu => unreachable!("graded beside the code"),
     }
+}
+
+fn gated_f64(act: Activation, gate: f64, up: f64) -> f64 {
+    let up = if act == Activation::SwigluOai { up.clamp(-7.0, 7.0) + 1.0 } else { up };
+    act_f64(act, gate) * up
 }
 
 const SHAPES: &[(usize, usize)] =
@@ -208,7 +214,9 @@ fn gated_linear_equals_f64() {
         let rows = 8;
         let n = 2 * half;
         let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
-        let (x, w, b) = (noise.values(rows * k), noise.values(n * k), noise.values(n));
+        // Large enough for clamps.
+        let x: Vec<f32> = noise.values(rows * k).iter().map(|x| 6.0 * x).collect();
+        let (w, b) = (noise.values(n * k), noise.values(n));
         let xt = tensor(&mut dev, rows, k, &x);
         let weight = upload(&mut dev, WeightKind::GateUp, DType::F32, (n, k), &w);
         let bias = upload(&mut dev, WeightKind::Vector, DType::F32, (n, 1), &b);
@@ -216,10 +224,10 @@ fn gated_linear_equals_f64() {
             let products = (0..k).map(|i| f64::from(x[r * k + i]) * f64::from(w[o * k + i]));
             products.sum::<f64>() + f64::from(b[o])
         };
-        for act in [Activation::SiluGated, Activation::GeluTanhGated] {
+        for act in [Activation::SiluGated, Activation::GeluTanhGated, Activation::SwigluOai] {
             let mut want = Vec::new();
             for r in 0..rows {
-                want.extend((0..half).map(|o| act_f64(act, sum(r, o)) * sum(r, half + o)));
+                want.extend((0..half).map(|o| gated_f64(act, sum(r, o), sum(r, half + o))));
             }
             let mut out = dev.tensor(rows, half).unwrap();
             dev.linear_act(&weight, Some(&bias), act, &xt, &mut out).unwrap();
@@ -259,7 +267,7 @@ fn attention_is_the_same_everywhere() {
             let mut qkv = tensor(&mut dev, rows, width, &x);
             let mut out = dev.tensor(rows, heads * head_dim).unwrap();
             dev.rope_store(0, &spec, None, &mut qkv).unwrap();
-            dev.attend(0, &spec, &qkv, &mut out).unwrap();
+            dev.attend(0, &spec, None, &qkv, &mut out).unwrap();
             dev.read(&out, rows).unwrap()
         };
         let want = run(Isa::all()[0], 1);
@@ -447,16 +455,21 @@ fn attention_equals_f64() {
             let mut out = dev.tensor(rows, q).unwrap();
 
             dev.rope_store(1, spec, rope.as_ref(), &mut qkv).unwrap();
-            dev.attend(1, spec, &qkv, &mut out).unwrap();
-
-            let want = attention_f64(spec, rope.as_ref(), width, &x, &|x, _| x);
+            // Far below all scores, among them and far above, by turns.
+            let sinks: Vec<f32> = (0..spec.heads).map(|h| [-3.0, 0.5, 9.0][h % 3]).collect();
+            let shape = (spec.heads, 1);
+            let weight = upload(&mut dev, WeightKind::Vector, DType::F32, shape, &sinks);
             let tolerance = match dtype {
                 DType::F32 => 3e-6,
                 DType::F16 => 2e-3,
                 DType::BF16 => 2e-2,
             };
-            let what = format!("case {n} {dtype:?}");
-            close(&what, &dev.read(&out, rows).unwrap(), &want, tolerance);
+            for (sinks, weight) in [(None, None), (Some(&sinks[..]), Some(&weight))] {
+                dev.attend(1, spec, weight, &qkv, &mut out).unwrap();
+                let want = attention_f64(spec, rope.as_ref(), width, &x, sinks, &|x, _| x);
+                let what = format!("case {n} {dtype:?}, sinks {sinks:?}");
+                close(&what, &dev.read(&out, rows).unwrap(), &want, tolerance);
+            }
         }
     }
 }
@@ -471,6 +484,7 @@ fn attention_f64(
     rope: Option<&Rope>,
     width: usize,
     x: &[f32],
+    sinks: Option<&[f32]>,
     stored: &dyn Fn(f64, f32) -> f64,
 ) -> Vec<f64> {
     let d = spec.head_dim;
@@ -509,7 +523,8 @@ fn attention_f64(
                 cap.map_or(s, |cap| cap * (s / cap).tanh()).exp()
             };
             let weights: Vec<f64> = visible.iter().map(|&j| weight(j)).collect();
-            let total: f64 = weights.iter().sum();
+            let sink = sinks.map_or(0.0, |sinks| f64::from(sinks[h]).exp());
+            let total = weights.iter().sum::<f64>() + sink;
 
             let mut out = vec![0.0; d];
             for (&j, p) in visible.iter().zip(weights) {

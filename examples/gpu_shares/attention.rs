@@ -334,7 +334,7 @@ impl<'a> Bench<'a> {
         let start = Instant::now();
         self.step(plan, tokens, |b| {
             for call in 0..calls {
-                b.dev.attend(call % b.layers, &b.attn, &b.qkv, &mut b.out)?;
+                b.dev.attend(call % b.layers, &b.attn, None, &b.qkv, &mut b.out)?;
             }
             Ok(())
         })?;
@@ -356,7 +356,7 @@ impl<'a> Bench<'a> {
         self.open(0, 0);
         let mut plan = StepPlan::default();
         plan.push(SlotId(0), Feed::LastSampled, true);
-        self.step(plan, 0, |b| b.dev.attend(0, &b.attn, &b.qkv, &mut b.out))?;
+        self.step(plan, 0, |b| b.dev.attend(0, &b.attn, None, &b.qkv, &mut b.out))?;
         self.dev.steady();
         let about_us = self.shape.peer_us.unwrap_or_else(|| self.shape.floor().us());
         let many = (STEP_US / about_us).clamp(16.0, 80.0) as usize;

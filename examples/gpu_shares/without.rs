@@ -130,7 +130,8 @@ impl<D: Device> AttentionOps for Without<D> {
         fn norm_heads(spec: &AttnSpec, q: &Norm<D::Weight>, k: &Norm<D::Weight>,
                       qkv: &mut D::Tensor);
         fn rope_store(layer: usize, spec: &AttnSpec, rope: Option<&Rope>, qkv: &mut D::Tensor);
-        fn attend(layer: usize, spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
+        fn attend(layer: usize, spec: &AttnSpec, sinks: Option<&D::Weight>, qkv: &D::Tensor,
+                  out: &mut D::Tensor);
         fn attend_all(spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
     }
 }
@@ -142,11 +143,12 @@ impl<D: Device> ExpertOps for Without<D> {
     }
 
     pass_on_or_omit! {
-        fn route(gate: &D::Weight, bias: Option<&D::Weight>, routing: &Routing, x: &D::Tensor,
-                 routes: &mut D::Tensor);
-        fn experts_act(weight: &D::Weight, act: Activation, routes: &D::Tensor, x: &D::Tensor,
-                       out: &mut D::Tensor);
-        fn experts(weight: &D::Weight, routes: &D::Tensor, x: &D::Tensor, out: &mut D::Tensor);
+        fn route(gate: &D::Weight, bias: Option<&D::Weight>, choice_bias: Option<&D::Weight>,
+                 routing: &Routing, x: &D::Tensor, routes: &mut D::Tensor);
+        fn experts_act(weight: &D::Weight, bias: Option<&D::Weight>, act: Activation,
+                       routes: &D::Tensor, x: &D::Tensor, out: &mut D::Tensor);
+        fn experts(weight: &D::Weight, bias: Option<&D::Weight>, routes: &D::Tensor,
+                   x: &D::Tensor, out: &mut D::Tensor);
         fn combine(down: &D::Weight, routes: &D::Tensor, parts: &D::Tensor, out: &mut D::Tensor);
         fn add_gated(gate: &D::Weight, x: &D::Tensor, delta: &D::Tensor, out: &mut D::Tensor);
     }

@@ -64,11 +64,13 @@ pub trait AttentionOps: DeviceTypes {
 
     /// `out[r]` = causal attention of q in `qkv` over the slot's pages, positions 0..=position(r);
     /// `[R, heads * head_dim]`. Any mix of chunks and single rows. Pages of eight bits are read as
-    /// number * scale, the step's own tokens like all others.
+    /// number * scale, the step's own tokens like all others. `sinks`: a score for each head that
+    /// takes its share of the weights and has no value; scale and cap do not touch it.
     fn attend(
         &mut self,
         layer: usize,
         spec: &AttnSpec,
+        sinks: Option<&Self::Weight>,
         qkv: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;

@@ -43,12 +43,15 @@ pub enum Activation {
     SiluGated,
     /// gelu(gate) * up, by tanh, over a `GateUp` weight.
     GeluTanhGated,
+    /// gate * sigmoid(1.702 gate) * (up + 1), over a `GateUp` weight, of a gate of at most 7 and an
+    /// up within -7..=7: GPT-OSS.
+    SwigluOai,
 }
 
 impl Activation {
     /// It halves the width.
     pub fn is_gated(self) -> bool {
-        matches!(self, Activation::SiluGated | Activation::GeluTanhGated)
+        matches!(self, Activation::SiluGated | Activation::GeluTanhGated | Activation::SwigluOai)
     }
 }
 

@@ -26,35 +26,39 @@ pub trait ExpertOps: DeviceTypes {
     /// rows by.
     fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Self::Tensor>;
 
-    /// `routes[r]` = the `top_k` largest of `softmax(x[r] W^T)`, W `[experts, inputs]`, all in f32;
-    /// of equals the one with the smaller number. With a `bias`, a vector of an element for each
-    /// expert, those are chosen whose share and bias add up to the most; weights are shares all the
-    /// same. The ops below read them; row `r * top_k + j` of their tensors belongs to choice j of
-    /// row r.
+    /// `routes[r]` = the `top_k` largest of `softmax(x[r] W^T + bias)`, W `[experts, inputs]`, all
+    /// in f32; of equals the one with the smaller number. With a `choice_bias`, those are chosen
+    /// whose share and bias add up to the most; weights are shares all the same. Biases are vectors
+    /// of an element for each expert. The ops below read the routes; row `r * top_k + j` of their
+    /// tensors belongs to choice j of row r.
     fn route(
         &mut self,
         gate: &Self::Weight,
         bias: Option<&Self::Weight>,
+        choice_bias: Option<&Self::Weight>,
         routing: &Routing,
         x: &Self::Tensor,
         routes: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// `out[r, j] = act(x[r] W^T)`, a gated act, W of choice j's expert; `[R * top_k, outputs /
-    /// 2]`.
+    /// `out[r, j] = act(x[r] W^T + b)`, a gated act, W and b of choice j's expert; `[R * top_k,
+    /// outputs / 2]`. The biases of all experts are one vector.
     fn experts_act(
         &mut self,
         weight: &Self::Weight,
+        bias: Option<&Self::Weight>,
         act: Activation,
         routes: &Self::Tensor,
         x: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// `out[r, j] = x[r, j] W^T`, W of choice j's expert; `[R * top_k, inputs]` -> `[_, outputs]`.
+    /// `out[r, j] = x[r, j] W^T + b`, of choice j's expert; `[R * top_k, inputs]` -> `[_,
+    /// outputs]`.
     fn experts(
         &mut self,
         weight: &Self::Weight,
+        bias: Option<&Self::Weight>,
         routes: &Self::Tensor,
         x: &Self::Tensor,
         out: &mut Self::Tensor,

@@ -110,11 +110,14 @@ impl<T> MixtureBuffers<T> {
         input: &T,
         output: &mut T,
     ) -> Result<()> {
-        let bias = experts.choice_bias.as_ref();
-        dev.route(&experts.router, bias, &experts.routing, input, &mut self.routes)?;
-        dev.experts_act(&experts.up, act, &self.routes, input, &mut self.ffn)?;
-        dev.experts(&experts.down, &self.routes, &self.ffn, &mut self.parts)?;
-        dev.combine(&experts.down, &self.routes, &self.parts, output)?;
+        let Experts { router, up, down, .. } = experts;
+        let chosen = experts.activation.unwrap_or(act);
+        let biases = (router.bias.as_ref(), experts.choice_bias.as_ref());
+        let routing = &experts.routing;
+        dev.route(&router.weight, biases.0, biases.1, routing, input, &mut self.routes)?;
+        dev.experts_act(&up.weight, up.bias.as_ref(), chosen, &self.routes, input, &mut self.ffn)?;
+        dev.experts(&down.weight, down.bias.as_ref(), &self.routes, &self.ffn, &mut self.parts)?;
+        dev.combine(&down.weight, &self.routes, &self.parts, output)?;
 
         let Some((expert, b)) = experts.shared.as_ref().zip(self.shared.as_mut()) else {
             return Ok(());
@@ -342,7 +345,8 @@ impl<D: Device> Decoder<D> {
             dev.attend_all(&attention.attn, &b.qkv, &mut b.attn)?;
         } else {
             dev.rope_store(index, &attention.attn, rope, &mut b.qkv)?;
-            dev.attend(index, &attention.attn, &b.qkv, &mut b.attn)?;
+            let sinks = layer.sinks.as_ref();
+            dev.attend(index, &attention.attn, sinks, &b.qkv, &mut b.attn)?;
         }
         dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)?;
         b.norm_output(dev, layer.attn_post.as_ref())?;

@@ -2,7 +2,7 @@
 //! `decoder`. `W` is the device's own type of a weight; how it is stored is not known here.
 
 use super::lora;
-use crate::device::{Norm, Routing};
+use crate::device::{Activation, Norm, Routing};
 
 /// All weights of a decoder.
 pub struct Weights<W> {
@@ -47,6 +47,8 @@ pub struct Layer<W> {
     pub qkv: Linear<W>,
     /// Of q and k, before they are rotated.
     pub qk_norms: Option<QkNorms<W>>,
+    /// A score of each head that takes its share of attention and has no value.
+    pub sinks: Option<W>,
     /// Attention's output product.
     pub attn_out: Linear<W>,
     /// Over attention's output, before it is added.
@@ -90,13 +92,15 @@ pub struct Experts<W> {
     /// How tokens choose.
     pub routing: Routing,
     /// `[experts, hidden]`.
-    pub router: W,
+    pub router: Linear<W>,
     /// Added to shares where experts are chosen, `[experts]`.
     pub choice_bias: Option<W>,
-    /// Gate and up of all experts.
-    pub up: W,
+    /// Gate and up of all experts, with the biases of one expert behind those of the other.
+    pub up: Linear<W>,
     /// Down of all experts.
-    pub down: W,
+    pub down: Linear<W>,
+    /// Theirs, if it is not the model's.
+    pub activation: Option<Activation>,
     /// One that all tokens share.
     pub shared: Option<SharedExpert<W>>,
 }

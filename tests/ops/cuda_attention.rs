@@ -115,7 +115,7 @@ fn mixed_steps(dtype: DType, kv: Option<KvType>) {
                 for layer in 0..2 {
                     b.dev.rope_store(layer, &spec, rope, &mut qkv)?;
                     results.push(("q, k after rope", b.dev.read(&qkv, rows)?));
-                    b.dev.attend(layer, &spec, &qkv, &mut out)?;
+                    b.dev.attend(layer, &spec, None, &qkv, &mut out)?;
                     results.push(("attend", b.dev.read(&out, rows)?));
                 }
             }
@@ -167,7 +167,7 @@ fn attention_over_long_contexts() {
                     b.feed(step);
                     b.dev.embed(&table, 1.0, &mut qkv)?;
                     b.dev.rope_store(0, &spec, None, &mut qkv)?;
-                    b.dev.attend(0, &spec, &qkv, &mut out)?;
+                    b.dev.attend(0, &spec, None, &qkv, &mut out)?;
 
                     if n > 2 {
                         results.push(("attend", b.dev.read(&out, rows)?));
@@ -225,7 +225,7 @@ fn attention_over_many_sequences() {
                     b.feed(&step);
                     b.dev.embed(&table, 1.0, &mut qkv)?;
                     b.dev.rope_store(0, &spec, None, &mut qkv)?;
-                    b.dev.attend(0, &spec, &qkv, &mut out)?;
+                    b.dev.attend(0, &spec, None, &qkv, &mut out)?;
                     results.push(("attend", b.dev.read(&out, rows)?));
                 }
                 Ok(results)

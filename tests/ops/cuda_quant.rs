@@ -138,8 +138,8 @@ fn plain_experts_become_codes() {
                 let mut routes = b.dev.routes_tensor(rows, &routing)?;
                 let x = b.input(rows, hidden, 8);
                 let mut out = b.tensor(rows * top_k, ffn);
-                b.dev.route(&router, None, &routing, &x, &mut routes)?;
-                b.dev.experts_act(&weight, Activation::SiluGated, &routes, &x, &mut out)?;
+                b.dev.route(&router, None, None, &routing, &x, &mut routes)?;
+                b.dev.experts_act(&weight, None, Activation::SiluGated, &routes, &x, &mut out)?;
                 Ok(vec![("experts", b.dev.read(&out, rows * top_k)?)])
             });
         }
@@ -209,9 +209,16 @@ fn experts_of_codes() {
                     let x = b.input(rows, hidden, 8);
                     let mut middle = b.tensor(rows * top_k, ffn);
                     let mut parts = b.tensor(rows * top_k, hidden);
-                    b.dev.route(&router, None, &routing, &x, &mut routes)?;
-                    b.dev.experts_act(&up, Activation::SiluGated, &routes, &x, &mut middle)?;
-                    b.dev.experts(&down, &routes, &middle, &mut parts)?;
+                    b.dev.route(&router, None, None, &routing, &x, &mut routes)?;
+                    b.dev.experts_act(
+                        &up,
+                        None,
+                        Activation::SiluGated,
+                        &routes,
+                        &x,
+                        &mut middle,
+                    )?;
+                    b.dev.experts(&down, None, &routes, &middle, &mut parts)?;
                     Ok(vec![
                         ("middle", b.dev.read(&middle, rows * top_k)?),
                         ("parts", b.dev.read(&parts, rows * top_k)?),

@@ -17,7 +17,10 @@ struct Case {
     router: Vec<f32>,
     up: Vec<f32>,
     down: Vec<f32>,
-    bias: Option<Vec<f32>>,
+    act: Activation,
+    /// Of the router, of gates and ups, and of downs; or none.
+    biases: Option<[Vec<f32>; 3]>,
+    choice_bias: Option<Vec<f32>>,
 }
 
 impl Case {
@@ -38,9 +41,31 @@ impl Case {
             router,
             up: noise.values(experts * 2 * ffn * hidden),
             down: noise.values(experts * hidden * ffn),
-            bias: biased
+            act: Activation::SiluGated,
+            biases: None,
+            choice_bias: biased
                 .then(|| noise.values(experts).iter().map(|b| b / experts as f32).collect()),
         }
+    }
+
+    /// The same with biases everywhere, the other activation, and rows large enough for its clamps.
+    fn biased(shape: (usize, usize, usize, usize, usize)) -> Case {
+        let case = Case::new(shape, true, false);
+        let Routing { experts, .. } = case.routing;
+        let mut noise = Noise(77);
+        let mut values = |n: usize| noise.values(n);
+        let biases =
+            [values(experts), values(experts * 2 * case.ffn), values(experts * case.hidden)];
+        Case {
+            x: case.x.iter().map(|x| 6.0 * x).collect(),
+            act: Activation::SwigluOai,
+            biases: Some(biases),
+            ..case
+        }
+    }
+
+    fn bias(&self, of: usize, n: usize) -> f64 {
+        self.biases.as_ref().map_or(0.0, |biases| f64::from(biases[of][n]))
     }
 
     /// Routes and the mixture of rows `from..from + rows`.
@@ -56,15 +81,25 @@ impl Case {
         let up = upload(&mut dev, stack(true), DType::F32, shape, &self.up);
         let shape = (experts * hidden, ffn);
         let down = upload(&mut dev, stack(false), DType::F32, shape, &self.down);
+
         let mut routes = dev.routes_tensor(rows, &routing).unwrap();
         let mut middle = dev.tensor(rows * top_k, ffn).unwrap();
         let mut parts = dev.tensor(rows * top_k, hidden).unwrap();
         let mut out = dev.tensor(rows, hidden).unwrap();
-        let bias = self.bias.as_ref();
-        let bias = bias.map(|b| upload(&mut dev, WeightKind::Vector, DType::F32, (experts, 1), b));
-        dev.route(&router, bias.as_ref(), &routing, &x, &mut routes).unwrap();
-        dev.experts_act(&up, Activation::SiluGated, &routes, &x, &mut middle).unwrap();
-        dev.experts(&down, &routes, &middle, &mut parts).unwrap();
+
+        let mut bias = |of: usize| {
+            let values = self.biases.as_ref().map(|biases| &biases[of]);
+            let shape = |values: &Vec<f32>| (values.len(), 1);
+            values.map(|v| upload(&mut dev, WeightKind::Vector, DType::F32, shape(v), v))
+        };
+        let (of_router, of_up, of_down) = (bias(0), bias(1), bias(2));
+        let choice = self.choice_bias.as_ref();
+        let choice =
+            choice.map(|b| upload(&mut dev, WeightKind::Vector, DType::F32, (experts, 1), b));
+        let biases = (of_router.as_ref(), choice.as_ref());
+        dev.route(&router, biases.0, biases.1, &routing, &x, &mut routes).unwrap();
+        dev.experts_act(&up, of_up.as_ref(), self.act, &routes, &x, &mut middle).unwrap();
+        dev.experts(&down, of_down.as_ref(), &routes, &middle, &mut parts).unwrap();
         dev.combine(&down, &routes, &parts, &mut out).unwrap();
         (dev.read(&routes, rows).unwrap(), dev.read(&out, rows).unwrap())
     }
@@ -72,10 +107,11 @@ impl Case {
     /// The experts of a row with their weights, largest first.
     fn routes_f64(&self, r: usize) -> Vec<(usize, f64)> {
         let x = &self.x[r * self.hidden..(r + 1) * self.hidden];
-        let scores = self.router.chunks_exact(self.hidden).map(|w| dot_f64(x, w).exp());
-        let mut scores: Vec<(usize, f64)> = scores.enumerate().collect();
+        let rows = self.router.chunks_exact(self.hidden).enumerate();
+        let scores = rows.map(|(e, w)| (e, (dot_f64(x, w) + self.bias(0, e)).exp()));
+        let mut scores: Vec<(usize, f64)> = scores.collect();
         let all: f64 = scores.iter().map(|s| s.1).sum();
-        let bias = |e: usize| self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[e]));
+        let bias = |e: usize| self.choice_bias.as_ref().map_or(0.0, |bias| f64::from(bias[e]));
         let worth = |&(e, score): &(usize, f64)| score / all + bias(e);
         scores.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
         scores.truncate(self.routing.top_k);
@@ -90,13 +126,15 @@ impl Case {
         let mut out = vec![0.0; hidden];
         for (e, weight) in self.routes_f64(r) {
             let up = &self.up[e * 2 * ffn * hidden..][..2 * ffn * hidden];
-            let row = |n: usize| dot_f64(x, &up[n * hidden..(n + 1) * hidden]);
+            let row = |n: usize| {
+                dot_f64(x, &up[n * hidden..(n + 1) * hidden]) + self.bias(1, e * 2 * ffn + n)
+            };
             let middle: Vec<f64> =
-                (0..ffn).map(|n| act_f64(Activation::Silu, row(n)) * row(ffn + n)).collect();
+                (0..ffn).map(|n| gated_f64(self.act, row(n), row(ffn + n))).collect();
             for (h, out) in out.iter_mut().enumerate() {
                 let w = &self.down[(e * hidden + h) * ffn..][..ffn];
                 let sum: f64 = middle.iter().zip(w).map(|(m, w)| m * f64::from(*w)).sum();
-                *out += weight * sum;
+                *out += weight * (sum + self.bias(2, e * hidden + h));
             }
         }
         out
@@ -134,6 +172,16 @@ fn a_mixture_equals_f64() {
     }
 }
 
+#[test]
+fn a_mixture_with_biases_equals_f64() {
+    for shape in MIXTURES {
+        let case = Case::biased(shape);
+        let (_, out) = case.run(Isa::detect(), 2, 0, case.rows);
+        let want: Vec<f64> = (0..case.rows).flat_map(|r| case.mixture_f64(r)).collect();
+        close(&format!("{shape:?}"), &out, &want, 2e-6);
+    }
+}
+
 /// Neither company, nor instruction set, nor threads change a bit (docs/architecture.md, Laws:
 /// row-invariant CPU products).
 #[test]
@@ -163,7 +211,7 @@ fn equal_experts_are_taken_in_order() {
     let router = upload(&mut dev, WeightKind::Linear, DType::F32, (4, 1), &weights);
     let routing = Routing { experts: 4, top_k: 3, renormalise: true };
     let mut routes = dev.routes_tensor(2, &routing).unwrap();
-    dev.route(&router, None, &routing, &x, &mut routes).unwrap();
+    dev.route(&router, None, None, &routing, &x, &mut routes).unwrap();
     let routes = dev.read(&routes, 2).unwrap();
     assert_eq!((&routes[..3], &routes[6..9]), (&[1.0, 2.0, 0.0][..], &[0.0, 3.0, 1.0][..]));
 }

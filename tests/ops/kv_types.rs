@@ -79,9 +79,9 @@ fn attention_over_pages_of_eight_bits_equals_f64() {
             let mut out = dev.tensor(rows, q).unwrap();
 
             dev.rope_store(1, spec, rope.as_ref(), &mut qkv).unwrap();
-            dev.attend(1, spec, &qkv, &mut out).unwrap();
+            dev.attend(1, spec, None, &qkv, &mut out).unwrap();
 
-            let want = attention_f64(spec, rope.as_ref(), width, &x, &stored);
+            let want = attention_f64(spec, rope.as_ref(), width, &x, None, &stored);
             close(&format!("case {n} {kv:?}"), &dev.read(&out, rows).unwrap(), &want, 3e-6);
         }
     }

@@ -118,9 +118,10 @@ fn experts_of_codes_equal_f64() {
         let mut routes = dev.routes_tensor(rows, &routing).unwrap();
         let mut middle = poisoned(&mut dev, rows * top_k, ffn);
         let mut parts = poisoned(&mut dev, rows * top_k, hidden);
-        dev.route(&router, None, &routing, &xt, &mut routes).unwrap();
-        dev.experts_act(&up_weight, Activation::SiluGated, &routes, &xt, &mut middle).unwrap();
-        dev.experts(&down_weight, &routes, &middle, &mut parts).unwrap();
+        dev.route(&router, None, None, &routing, &xt, &mut routes).unwrap();
+        dev.experts_act(&up_weight, None, Activation::SiluGated, &routes, &xt, &mut middle)
+            .unwrap();
+        dev.experts(&down_weight, None, &routes, &middle, &mut parts).unwrap();
 
         let routes = dev.read(&routes, rows).unwrap();
         let middle = dev.read(&middle, rows * top_k).unwrap();
@@ -469,11 +470,11 @@ fn experts_become_codes_one_by_one() {
     let router = upload(&mut dev, WeightKind::Linear, DType::F32, (3, 1), &[3.0, 2.0, 1.0]);
     let one = tensor(&mut dev, 1, 1, &[1.0]);
     let mut routes = dev.routes_tensor(1, &routing).unwrap();
-    dev.route(&router, None, &routing, &one, &mut routes).unwrap();
+    dev.route(&router, None, None, &routing, &one, &mut routes).unwrap();
     let mut xt = dev.tensor(3, k).unwrap();
     xt.data.copy_from_slice(&x);
     let mut out = poisoned(&mut dev, 3, rows_each);
-    dev.experts(&weight, &routes, &xt, &mut out).unwrap();
+    dev.experts(&weight, None, &routes, &xt, &mut out).unwrap();
 
     let got = dev.read(&out, 3).unwrap();
     for e in 0..3 {

@@ -88,9 +88,11 @@ impl AttentionOps for Cpu {
         &mut self,
         layer: usize,
         spec: &AttnSpec,
+        sinks: Option<&Weight>,
         qkv: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
+        let sinks = sinks.map(Weight::vector);
         let pool = self.pool.as_ref().ok_or_else(|| internal!("no pages were reserved"))?;
         let rows = &self.slots.token_rows;
         let q = spec.heads * spec.head_dim;
@@ -113,7 +115,7 @@ impl AttentionOps for Cpu {
                 with_isa(
                     self.isa,
                     #[inline(always)]
-                    || attend_row(self.isa, keys, spec, position, q, out, &mut scratch),
+                    || attend_row(self.isa, keys, spec, sinks, position, q, out, &mut scratch),
                 );
             }
         });
@@ -229,6 +231,7 @@ fn attend_row(
     isa: Isa,
     keys: Keys,
     spec: &AttnSpec,
+    sinks: Option<&[f32]>,
     position: usize,
     q: &[f32],
     out: &mut [f32],
@@ -254,8 +257,9 @@ fn attend_row(
                 scores.iter_mut().for_each(|s| *s = score(spec, *s));
             }
         }
-        for (total, scores) in totals.iter_mut().zip(scores.chunks_exact_mut(seen)) {
-            *total = softmax(scores);
+        for (g, (total, scores)) in totals.iter_mut().zip(scores.chunks_exact_mut(seen)).enumerate()
+        {
+            *total = softmax(scores, sinks.map(|sinks| sinks[kv_head * group + g]));
         }
 
         out.fill(0.0);
@@ -342,12 +346,13 @@ fn score(spec: &AttnSpec, product: f32) -> f32 {
     }
 }
 
-/// scores = e^(score - max); returns their sum.
+/// scores = e^(score - max); returns their sum, with the sink's.
 #[inline(always)]
-fn softmax(scores: &mut [f32]) -> f32 {
-    let max = numbers::max(scores);
+fn softmax(scores: &mut [f32], sink: Option<f32>) -> f32 {
+    let max = sink.map_or(numbers::max(scores), |sink| numbers::max(scores).max(sink));
     scores.iter_mut().for_each(|s| *s = exp(*s - max));
-    numbers::sum_by(scores, |p| p)
+    let total = numbers::sum_by(scores, |p| p);
+    sink.map_or(total, |sink| total + exp(sink - max))
 }
 
 /// K and V of all rows of a step, each `[kv head][row][d]`: a head's rows follow each other.
@@ -388,7 +393,7 @@ fn attend_whole_row(
         let range = (first + sequence.start) * d..(first + sequence.end) * d;
         dots(isa, q, &turned.k[range.clone()], scores);
         scores.iter_mut().for_each(|s| *s = score(spec, *s));
-        let total = softmax(scores);
+        let total = softmax(scores, None);
         out.fill(0.0);
         weigh(&turned.v[range], scores, out);
         let inverse = 1.0 / total;

@@ -19,6 +19,7 @@ impl ExpertOps for Cpu {
         &mut self,
         gate: &Weight,
         bias: Option<&Weight>,
+        choice_bias: Option<&Weight>,
         routing: &Routing,
         x: &Tensor,
         routes: &mut Tensor,
@@ -33,14 +34,14 @@ impl ExpertOps for Cpu {
         }
         let mut logits = vec![0.0; rows * experts];
         if rows > 0 {
-            self.multiply(rows, panels, None, None, &x.data, &mut logits);
+            self.multiply(rows, panels, bias.map(Weight::vector), None, &x.data, &mut logits);
         }
         for (r, row) in logits.chunks_exact_mut(experts).enumerate() {
             let top = numbers::max(row);
             row.iter_mut().for_each(|l| *l = numbers::exp(*l - top));
             let mut total = numbers::sum_by(row, |e| e);
             let mut worth = row.to_vec();
-            if let Some(bias) = bias {
+            if let Some(bias) = choice_bias {
                 let shares = row.iter().zip(bias.vector()).map(|(e, b)| e / total + b);
                 worth.iter_mut().zip(shares).for_each(|(worth, share)| *worth = share);
             }
@@ -64,22 +65,24 @@ impl ExpertOps for Cpu {
     fn experts_act(
         &mut self,
         weight: &Weight,
+        bias: Option<&Weight>,
         act: Activation,
         routes: &Tensor,
         x: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        multiply(self, weight, Some(act), routes, x, out)
+        multiply(self, (weight, bias), Some(act), routes, x, out)
     }
 
     fn experts(
         &mut self,
         weight: &Weight,
+        bias: Option<&Weight>,
         routes: &Tensor,
         x: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        multiply(self, weight, None, routes, x, out)
+        multiply(self, (weight, bias), None, routes, x, out)
     }
 
     fn combine(
@@ -118,11 +121,11 @@ impl ExpertOps for Cpu {
     }
 }
 
-/// Row r, choice j of `out` = [act](x W^T) by the expert of that choice. `x` has a row for each row
-/// (with an activation) or for each choice (without).
+/// Row r, choice j of `out` = [act](x W^T + b) by the expert of that choice. `x` has a row for each
+/// row (with an activation) or for each choice (without).
 fn multiply(
     dev: &Cpu,
-    weight: &Weight,
+    (weight, bias): (&Weight, Option<&Weight>),
     act: Option<Activation>,
     routes: &Tensor,
     x: &Tensor,
@@ -132,7 +135,7 @@ fn multiply(
     let top_k = routes.width / 2;
     let rows_of = chosen(dev.rows(), top_k, routes, stack.len())?;
     let (mut input, mut output) = (Vec::new(), Vec::new());
-    for (panels, choices) in stack.iter().zip(&rows_of) {
+    for (expert, (panels, choices)) in stack.iter().zip(&rows_of).enumerate() {
         if choices.is_empty() {
             continue;
         }
@@ -145,7 +148,9 @@ fn multiply(
 
         let width = width(panels);
         output.resize(choices.len() * width, 0.0);
-        dev.multiply(choices.len(), panels, None, act, &input, &mut output);
+        let outputs = panels.lanes.outputs;
+        let bias = bias.map(|bias| &bias.vector()[expert * outputs..(expert + 1) * outputs]);
+        dev.multiply(choices.len(), panels, bias, act, &input, &mut output);
         for (&choice, row) in choices.iter().zip(output.chunks_exact(width)) {
             out.row_mut(choice).copy_from_slice(row);
         }

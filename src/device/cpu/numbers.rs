@@ -93,6 +93,16 @@ fn gelu_erf(x: f32) -> f32 {
     (f64::from(x) * upper) as f32
 }
 
+/// What gates and ups of [`Activation::SwigluOai`] are clamped to.
+const OAI_LIMIT: f32 = 7.0;
+
+/// The gate of [`Activation::SwigluOai`].
+#[inline(always)]
+fn silu_oai(x: f32) -> f32 {
+    let x = x.min(OAI_LIMIT);
+    x / (1.0 + exp(-1.702 * x))
+}
+
 /// One activation over a slice; gated ones are the business of the caller ([`gate`]).
 #[inline(always)]
 pub fn activate(act: Activation, x: &mut [f32]) {
@@ -104,13 +114,19 @@ pub fn activate(act: Activation, x: &mut [f32]) {
             x.iter_mut().for_each(|v| *v = gelu_tanh(*v));
         }
         Activation::Silu | Activation::SiluGated => x.iter_mut().for_each(|v| *v = silu(*v)),
+        Activation::SwigluOai => x.iter_mut().for_each(|v| *v = silu_oai(*v)),
     }
 }
 
-/// gate = act(gate) * up.
+/// gate = act(gate) * up, as the activation has it.
 #[inline(always)]
 pub fn gate(act: Activation, gate: &mut [f32], up: &[f32]) {
     activate(act, gate);
+    if act == Activation::SwigluOai {
+        let up = up.iter().map(|u| u.clamp(-OAI_LIMIT, OAI_LIMIT) + 1.0);
+        gate.iter_mut().zip(up).for_each(|(g, u)| *g *= u);
+        return;
+    }
     gate.iter_mut().zip(up).for_each(|(g, u)| *g *= u);
 }
 

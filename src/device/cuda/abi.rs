@@ -567,8 +567,9 @@ pub enum Activation {
     Silu = 4,
     SiluGated = 5,
     GeluTanhGated = 6,
+    SwigluOai = 7,
     #[doc = " Only the bias."]
-    None = 7,
+    None = 8,
 }
 #[repr(u32)]
 #[doc = " What K and V are in pages: the activations' type, or numbers of eight bits."]
@@ -1093,6 +1094,8 @@ pub struct AttendRows {
     pub slots: SlotRows,
     #[doc = " As in RopeStore."]
     pub pool: DevicePtr,
+    #[doc = " \\[heads], a score without a value; or null"]
+    pub sinks: DevicePtr,
     #[doc = " \\[rows, heads, dim]"]
     pub out: DevicePtr,
     pub heads: u32,
@@ -1111,7 +1114,7 @@ pub struct AttendRows {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 112usize];
+    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 120usize];
     ["Alignment of AttendRows"][::std::mem::align_of::<AttendRows>() - 8usize];
     ["Offset of field: AttendRows::qkv"][::std::mem::offset_of!(AttendRows, qkv) - 0usize];
     ["Offset of field: AttendRows::position"]
@@ -1119,19 +1122,21 @@ const _: () = {
     ["Offset of field: AttendRows::slot_of"][::std::mem::offset_of!(AttendRows, slot_of) - 16usize];
     ["Offset of field: AttendRows::slots"][::std::mem::offset_of!(AttendRows, slots) - 24usize];
     ["Offset of field: AttendRows::pool"][::std::mem::offset_of!(AttendRows, pool) - 56usize];
-    ["Offset of field: AttendRows::out"][::std::mem::offset_of!(AttendRows, out) - 64usize];
-    ["Offset of field: AttendRows::heads"][::std::mem::offset_of!(AttendRows, heads) - 72usize];
+    ["Offset of field: AttendRows::sinks"][::std::mem::offset_of!(AttendRows, sinks) - 64usize];
+    ["Offset of field: AttendRows::out"][::std::mem::offset_of!(AttendRows, out) - 72usize];
+    ["Offset of field: AttendRows::heads"][::std::mem::offset_of!(AttendRows, heads) - 80usize];
     ["Offset of field: AttendRows::kv_heads"]
-        [::std::mem::offset_of!(AttendRows, kv_heads) - 76usize];
-    ["Offset of field: AttendRows::dim"][::std::mem::offset_of!(AttendRows, dim) - 80usize];
+        [::std::mem::offset_of!(AttendRows, kv_heads) - 84usize];
+    ["Offset of field: AttendRows::dim"][::std::mem::offset_of!(AttendRows, dim) - 88usize];
     ["Offset of field: AttendRows::page_size"]
-        [::std::mem::offset_of!(AttendRows, page_size) - 84usize];
-    ["Offset of field: AttendRows::scale"][::std::mem::offset_of!(AttendRows, scale) - 88usize];
-    ["Offset of field: AttendRows::window"][::std::mem::offset_of!(AttendRows, window) - 92usize];
-    ["Offset of field: AttendRows::softcap"][::std::mem::offset_of!(AttendRows, softcap) - 96usize];
-    ["Offset of field: AttendRows::kv"][::std::mem::offset_of!(AttendRows, kv) - 100usize];
+        [::std::mem::offset_of!(AttendRows, page_size) - 92usize];
+    ["Offset of field: AttendRows::scale"][::std::mem::offset_of!(AttendRows, scale) - 96usize];
+    ["Offset of field: AttendRows::window"][::std::mem::offset_of!(AttendRows, window) - 100usize];
+    ["Offset of field: AttendRows::softcap"]
+        [::std::mem::offset_of!(AttendRows, softcap) - 104usize];
+    ["Offset of field: AttendRows::kv"][::std::mem::offset_of!(AttendRows, kv) - 108usize];
     ["Offset of field: AttendRows::value_scale"]
-        [::std::mem::offset_of!(AttendRows, value_scale) - 104usize];
+        [::std::mem::offset_of!(AttendRows, value_scale) - 112usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1229,6 +1234,8 @@ pub struct PagedAttention {
     pub slots: SlotRows,
     #[doc = " As in RopeStore."]
     pub pool: DevicePtr,
+    #[doc = " \\[heads], a score without a value; or null"]
+    pub sinks: DevicePtr,
     #[doc = " \\[rows, heads, dim]"]
     pub out: DevicePtr,
     #[doc = " \\[parts, kv_heads, SPLIT_ROWS, dim], weighted sums"]
@@ -1254,7 +1261,7 @@ pub struct PagedAttention {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PagedAttention"][::std::mem::size_of::<PagedAttention>() - 136usize];
+    ["Size of PagedAttention"][::std::mem::size_of::<PagedAttention>() - 144usize];
     ["Alignment of PagedAttention"][::std::mem::align_of::<PagedAttention>() - 8usize];
     ["Offset of field: PagedAttention::items"]
         [::std::mem::offset_of!(PagedAttention, items) - 0usize];
@@ -1265,30 +1272,32 @@ const _: () = {
         [::std::mem::offset_of!(PagedAttention, slots) - 24usize];
     ["Offset of field: PagedAttention::pool"]
         [::std::mem::offset_of!(PagedAttention, pool) - 56usize];
-    ["Offset of field: PagedAttention::out"][::std::mem::offset_of!(PagedAttention, out) - 64usize];
+    ["Offset of field: PagedAttention::sinks"]
+        [::std::mem::offset_of!(PagedAttention, sinks) - 64usize];
+    ["Offset of field: PagedAttention::out"][::std::mem::offset_of!(PagedAttention, out) - 72usize];
     ["Offset of field: PagedAttention::parts"]
-        [::std::mem::offset_of!(PagedAttention, parts) - 72usize];
+        [::std::mem::offset_of!(PagedAttention, parts) - 80usize];
     ["Offset of field: PagedAttention::statistics"]
-        [::std::mem::offset_of!(PagedAttention, statistics) - 80usize];
+        [::std::mem::offset_of!(PagedAttention, statistics) - 88usize];
     ["Offset of field: PagedAttention::arrivals"]
-        [::std::mem::offset_of!(PagedAttention, arrivals) - 88usize];
+        [::std::mem::offset_of!(PagedAttention, arrivals) - 96usize];
     ["Offset of field: PagedAttention::heads"]
-        [::std::mem::offset_of!(PagedAttention, heads) - 96usize];
+        [::std::mem::offset_of!(PagedAttention, heads) - 104usize];
     ["Offset of field: PagedAttention::kv_heads"]
-        [::std::mem::offset_of!(PagedAttention, kv_heads) - 100usize];
+        [::std::mem::offset_of!(PagedAttention, kv_heads) - 108usize];
     ["Offset of field: PagedAttention::page_size"]
-        [::std::mem::offset_of!(PagedAttention, page_size) - 104usize];
+        [::std::mem::offset_of!(PagedAttention, page_size) - 112usize];
     ["Offset of field: PagedAttention::scale"]
-        [::std::mem::offset_of!(PagedAttention, scale) - 108usize];
+        [::std::mem::offset_of!(PagedAttention, scale) - 116usize];
     ["Offset of field: PagedAttention::window"]
-        [::std::mem::offset_of!(PagedAttention, window) - 112usize];
+        [::std::mem::offset_of!(PagedAttention, window) - 120usize];
     ["Offset of field: PagedAttention::softcap"]
-        [::std::mem::offset_of!(PagedAttention, softcap) - 116usize];
+        [::std::mem::offset_of!(PagedAttention, softcap) - 124usize];
     ["Offset of field: PagedAttention::stages"]
-        [::std::mem::offset_of!(PagedAttention, stages) - 120usize];
-    ["Offset of field: PagedAttention::kv"][::std::mem::offset_of!(PagedAttention, kv) - 124usize];
+        [::std::mem::offset_of!(PagedAttention, stages) - 128usize];
+    ["Offset of field: PagedAttention::kv"][::std::mem::offset_of!(PagedAttention, kv) - 132usize];
     ["Offset of field: PagedAttention::value_scale"]
-        [::std::mem::offset_of!(PagedAttention, value_scale) - 128usize];
+        [::std::mem::offset_of!(PagedAttention, value_scale) - 136usize];
 };
 #[doc = " ---- Experts (experts.cu) ----"]
 pub const MAX_EXPERTS: u32 = 1024;
@@ -1329,8 +1338,10 @@ const _: () = {
 pub struct RouteRows {
     #[doc = " \\[rows, experts]"]
     pub logits: DevicePtr,
-    #[doc = " \\[experts], added to shares where experts are chosen; or null"]
+    #[doc = " \\[experts], or null"]
     pub bias: DevicePtr,
+    #[doc = " \\[experts], added to shares where experts are chosen; or null"]
+    pub choice_bias: DevicePtr,
     #[doc = " \\[rows, 2, top_k]: numbers of experts, then weights"]
     pub routes: DevicePtr,
     pub rows: u32,
@@ -1341,16 +1352,18 @@ pub struct RouteRows {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RouteRows"][::std::mem::size_of::<RouteRows>() - 40usize];
+    ["Size of RouteRows"][::std::mem::size_of::<RouteRows>() - 48usize];
     ["Alignment of RouteRows"][::std::mem::align_of::<RouteRows>() - 8usize];
     ["Offset of field: RouteRows::logits"][::std::mem::offset_of!(RouteRows, logits) - 0usize];
     ["Offset of field: RouteRows::bias"][::std::mem::offset_of!(RouteRows, bias) - 8usize];
-    ["Offset of field: RouteRows::routes"][::std::mem::offset_of!(RouteRows, routes) - 16usize];
-    ["Offset of field: RouteRows::rows"][::std::mem::offset_of!(RouteRows, rows) - 24usize];
-    ["Offset of field: RouteRows::experts"][::std::mem::offset_of!(RouteRows, experts) - 28usize];
-    ["Offset of field: RouteRows::top_k"][::std::mem::offset_of!(RouteRows, top_k) - 32usize];
+    ["Offset of field: RouteRows::choice_bias"]
+        [::std::mem::offset_of!(RouteRows, choice_bias) - 16usize];
+    ["Offset of field: RouteRows::routes"][::std::mem::offset_of!(RouteRows, routes) - 24usize];
+    ["Offset of field: RouteRows::rows"][::std::mem::offset_of!(RouteRows, rows) - 32usize];
+    ["Offset of field: RouteRows::experts"][::std::mem::offset_of!(RouteRows, experts) - 36usize];
+    ["Offset of field: RouteRows::top_k"][::std::mem::offset_of!(RouteRows, top_k) - 40usize];
     ["Offset of field: RouteRows::renormalise"]
-        [::std::mem::offset_of!(RouteRows, renormalise) - 36usize];
+        [::std::mem::offset_of!(RouteRows, renormalise) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1391,6 +1404,8 @@ pub struct MultiplyExperts {
     pub x: DevicePtr,
     #[doc = " \\[experts, outputs, inputs]"]
     pub w: DevicePtr,
+    #[doc = " \\[experts, outputs], or null"]
+    pub bias: DevicePtr,
     #[doc = " \\[choices, outputs / 2 or outputs]"]
     pub out: DevicePtr,
     pub order: DevicePtr,
@@ -1404,26 +1419,28 @@ pub struct MultiplyExperts {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MultiplyExperts"][::std::mem::size_of::<MultiplyExperts>() - 64usize];
+    ["Size of MultiplyExperts"][::std::mem::size_of::<MultiplyExperts>() - 72usize];
     ["Alignment of MultiplyExperts"][::std::mem::align_of::<MultiplyExperts>() - 8usize];
     ["Offset of field: MultiplyExperts::x"][::std::mem::offset_of!(MultiplyExperts, x) - 0usize];
     ["Offset of field: MultiplyExperts::w"][::std::mem::offset_of!(MultiplyExperts, w) - 8usize];
+    ["Offset of field: MultiplyExperts::bias"]
+        [::std::mem::offset_of!(MultiplyExperts, bias) - 16usize];
     ["Offset of field: MultiplyExperts::out"]
-        [::std::mem::offset_of!(MultiplyExperts, out) - 16usize];
+        [::std::mem::offset_of!(MultiplyExperts, out) - 24usize];
     ["Offset of field: MultiplyExperts::order"]
-        [::std::mem::offset_of!(MultiplyExperts, order) - 24usize];
+        [::std::mem::offset_of!(MultiplyExperts, order) - 32usize];
     ["Offset of field: MultiplyExperts::tiles"]
-        [::std::mem::offset_of!(MultiplyExperts, tiles) - 32usize];
+        [::std::mem::offset_of!(MultiplyExperts, tiles) - 40usize];
     ["Offset of field: MultiplyExperts::tile_count"]
-        [::std::mem::offset_of!(MultiplyExperts, tile_count) - 40usize];
+        [::std::mem::offset_of!(MultiplyExperts, tile_count) - 48usize];
     ["Offset of field: MultiplyExperts::top_k"]
-        [::std::mem::offset_of!(MultiplyExperts, top_k) - 48usize];
+        [::std::mem::offset_of!(MultiplyExperts, top_k) - 56usize];
     ["Offset of field: MultiplyExperts::outputs"]
-        [::std::mem::offset_of!(MultiplyExperts, outputs) - 52usize];
+        [::std::mem::offset_of!(MultiplyExperts, outputs) - 60usize];
     ["Offset of field: MultiplyExperts::inputs"]
-        [::std::mem::offset_of!(MultiplyExperts, inputs) - 56usize];
+        [::std::mem::offset_of!(MultiplyExperts, inputs) - 64usize];
     ["Offset of field: MultiplyExperts::kind"]
-        [::std::mem::offset_of!(MultiplyExperts, kind) - 60usize];
+        [::std::mem::offset_of!(MultiplyExperts, kind) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

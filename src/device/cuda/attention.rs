@@ -120,6 +120,7 @@ impl AttentionOps for Cuda {
         &mut self,
         layer: usize,
         spec: &AttnSpec,
+        sinks: Option<&Weight>,
         qkv: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
@@ -128,9 +129,11 @@ impl AttentionOps for Cuda {
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
+
         let call = AttendPages {
             rows,
             spec,
+            sinks: sinks.map_or(DevicePtr::NULL, |sinks| sinks.vector(spec.heads)),
             page_size: reserved.limits.page_size,
             slots: reserved.steps.device.slot_rows(self.slots.layout()),
             device: &reserved.steps.device,

@@ -195,10 +195,12 @@ impl Cuda {
     }
 
     /// y = end(x W^T) of the choices of each expert; x has `rows` rows.
+    #[expect(clippy::too_many_arguments, reason = "what `product` takes, and who chose what")]
     pub(super) fn coded_experts(
         &mut self,
         rows: usize,
         coded: &Coded,
+        bias: DevicePtr,
         end: End,
         choices: &Choices,
         x: DevicePtr,
@@ -222,7 +224,7 @@ impl Cuda {
             expert_tile_count: choices.tile_count,
             outputs: outputs as u32,
             top_k: choices.top_k as u32,
-            ..self.describe(rows, coded, DevicePtr::NULL, end, &inputs, y)?
+            ..self.describe(rows, coded, bias, end, &inputs, y)?
         };
         let blocks = [tiles(product.end, outputs, abi::CODED_TILE), choices.most_tiles];
         let codes = boxes_of_codes(&product)?;

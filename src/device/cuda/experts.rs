@@ -120,6 +120,7 @@ impl ExpertOps for Cuda {
         &mut self,
         gate: &Weight,
         bias: Option<&Weight>,
+        choice_bias: Option<&Weight>,
         routing: &Routing,
         x: &Tensor,
         routes: &mut Tensor,
@@ -141,6 +142,7 @@ impl ExpertOps for Cuda {
             &abi::RouteRows {
                 logits,
                 bias: bias.map_or(DevicePtr::NULL, |bias| bias.vector(experts)),
+                choice_bias: choice_bias.map_or(DevicePtr::NULL, |bias| bias.vector(experts)),
                 routes: base,
                 rows: rows as u32,
                 experts: experts as u32,
@@ -170,22 +172,24 @@ impl ExpertOps for Cuda {
     fn experts_act(
         &mut self,
         weight: &Weight,
+        bias: Option<&Weight>,
         act: Activation,
         routes: &Tensor,
         x: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        self.multiply_experts(weight, Some(act), routes, x, out)
+        self.multiply_experts((weight, bias), Some(act), routes, x, out)
     }
 
     fn experts(
         &mut self,
         weight: &Weight,
+        bias: Option<&Weight>,
         routes: &Tensor,
         x: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        self.multiply_experts(weight, None, routes, x, out)
+        self.multiply_experts((weight, bias), None, routes, x, out)
     }
 
     fn combine(
@@ -235,7 +239,7 @@ impl Cuda {
     /// each choice).
     fn multiply_experts(
         &mut self,
-        weight: &Weight,
+        (weight, bias): (&Weight, Option<&Weight>),
         act: Option<Activation>,
         routes: &Tensor,
         x: &Tensor,
@@ -247,6 +251,7 @@ impl Cuda {
         assert!(gated == act.is_some_and(Activation::is_gated), "{}: gate and up", weight.name);
         let (rows, top_k) = (self.rows(), routes.width / 2);
         let (choices, outputs) = (rows * top_k, weight.outputs / count);
+        let bias = bias.map_or(DevicePtr::NULL, |bias| bias.vector(weight.outputs));
         let (x_rows, width) = if gated { (rows, outputs / 2) } else { (choices, outputs) };
 
         let layout = Layout::new(routes.rows, top_k, count);
@@ -270,7 +275,7 @@ impl Cuda {
             };
             let x = x.at(x_rows, weight.inputs, "experts");
             let out = out.at(choices, width, "experts");
-            return self.coded_experts(x_rows, coded, end, &choices_of, x, out);
+            return self.coded_experts(x_rows, coded, bias, end, &choices_of, x, out);
         }
         let x = x.at(x_rows, weight.inputs, "experts");
         let x = self.rounded_values(x_rows, weight.inputs, weight.rounding, x)?;
@@ -283,6 +288,7 @@ impl Cuda {
             &MultiplyExperts {
                 x,
                 w: weight.matrix(),
+                bias,
                 out: out.to(choices, width, "experts"),
                 order: at(layout.order),
                 tiles: at(layout.tiles),

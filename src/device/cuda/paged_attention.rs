@@ -55,6 +55,8 @@ pub fn parts_bytes(kv: &KvShape) -> usize {
 pub struct AttendPages<'a> {
     pub rows: usize,
     pub spec: &'a AttnSpec,
+    /// Of each head, or null.
+    pub sinks: DevicePtr,
     pub page_size: usize,
     pub slots: abi::SlotRows,
     pub device: &'a OnDevice,
@@ -199,6 +201,7 @@ impl Attention {
                 position: device.position.address,
                 slots: call.slots,
                 pool: call.pool,
+                sinks: call.sinks,
                 out: call.out,
                 parts: self.parts.address,
                 statistics: self.statistics.address,
@@ -235,6 +238,7 @@ impl Attention {
             slot_of: device.slot_of.address,
             slots: call.slots,
             pool: call.pool,
+            sinks: call.sinks,
             out: call.out,
             heads: spec.heads as u32,
             kv_heads: spec.kv_heads as u32,

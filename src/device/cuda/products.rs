@@ -22,6 +22,7 @@ impl From<Activation> for abi::Activation {
             Activation::Silu => abi::Activation::Silu,
             Activation::SiluGated => abi::Activation::SiluGated,
             Activation::GeluTanhGated => abi::Activation::GeluTanhGated,
+            Activation::SwigluOai => abi::Activation::SwigluOai,
         }
     }
 }

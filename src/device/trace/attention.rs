@@ -40,6 +40,7 @@ impl AttentionOps for Trace {
         &mut self,
         _layer: usize,
         spec: &AttnSpec,
+        _sinks: Option<&TraceWeight>,
         qkv: &TraceTensor,
         out: &mut TraceTensor,
     ) -> Result<()> {

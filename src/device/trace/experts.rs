@@ -20,6 +20,7 @@ impl ExpertOps for Trace {
         &mut self,
         gate: &TraceWeight,
         _bias: Option<&TraceWeight>,
+        _choice_bias: Option<&TraceWeight>,
         _routing: &Routing,
         x: &TraceTensor,
         routes: &mut TraceTensor,
@@ -30,6 +31,7 @@ impl ExpertOps for Trace {
     fn experts_act(
         &mut self,
         weight: &TraceWeight,
+        _bias: Option<&TraceWeight>,
         _act: Activation,
         routes: &TraceTensor,
         x: &TraceTensor,
@@ -41,6 +43,7 @@ impl ExpertOps for Trace {
     fn experts(
         &mut self,
         weight: &TraceWeight,
+        _bias: Option<&TraceWeight>,
         routes: &TraceTensor,
         x: &TraceTensor,
         out: &mut TraceTensor,

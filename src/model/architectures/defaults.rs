@@ -34,6 +34,12 @@ pub const MIXTRAL: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
     "max_position_embeddings": 131072, "rope_theta": 1000000.0, "num_local_experts": 8,
     "num_experts_per_tok": 2, "tie_word_embeddings": false, "eos_token_id": 2}"#;
 
+pub const GPT_OSS: &str = r#"{"vocab_size": 201088, "hidden_size": 2880,
+    "intermediate_size": 2880, "num_hidden_layers": 36, "num_attention_heads": 64,
+    "num_key_value_heads": 8, "head_dim": 64, "hidden_act": "silu", "sliding_window": 128,
+    "max_position_embeddings": 131072, "num_local_experts": 128, "num_experts_per_tok": 4,
+    "rope_theta": 150000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": false}"#;
+
 pub const QWEN2: &str = r#"{"vocab_size": 151936, "hidden_size": 4096,
     "intermediate_size": 22016, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 32, "hidden_act": "silu", "rms_norm_eps": 1e-6,

@@ -3,7 +3,7 @@
 //! `load` the names. A new family is a new row and no new code. It never touches a file or a
 //! device.
 
-use crate::device::NormKind;
+use crate::device::{Activation, NormKind};
 
 /// A `config.json` flag that switches a feature, or a fixed answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub enum Windows {
     },
     /// All but each n-th; n by this key.
     ExceptEach(&'static str),
+    /// Those with an even number, from 0 on, whatever `layer_types` says.
+    Even,
 }
 
 /// Which layers rotate q and k, where positions are rotated at all.
@@ -175,6 +177,8 @@ pub struct Names {
     pub qk_norm: QkNorm,
     /// The product in front of attention: q, k and v, or one tensor that holds them.
     pub qkv: &'static [&'static str],
+    /// A score of each head that takes its share of attention and has no value.
+    pub sinks: Option<&'static str>,
     /// Attention's output product.
     pub attn_out: &'static str,
     /// In front of the MLP, or over its residual.
@@ -220,6 +224,13 @@ pub struct Mixture {
     /// All experts in one tensor, by its whole name: `[experts, 2 ffn, hidden]` and `[experts,
     /// hidden, ffn]`.
     pub stacks: [&'static str; 2],
+    /// The stacks lie the other way, `[experts, hidden, 2 ffn]` and `[experts, ffn, hidden]`, with
+    /// gates and ups in turn.
+    pub stacks_turned: bool,
+    /// Router and experts have biases: `<router>.bias`, and behind the stacks' names `_bias`.
+    pub biases: bool,
+    /// Of the experts, if config.json does not say it.
+    pub activation: Option<Activation>,
     /// One that every token passes through as well.
     pub shared: Option<SharedExpert>,
 }

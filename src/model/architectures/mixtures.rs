@@ -7,6 +7,7 @@ use super::family::{
     Eps, Family, Flag, Mixture, MixtureLayers, Names, QkNorm, SharedExpert, Windows,
 };
 use super::variants::ERNIE4_5;
+use crate::device::Activation;
 
 /// As transformers 5 holds all experts.
 const STACKS: [&str; 2] = ["experts.gate_up_proj", "experts.down_proj"];
@@ -28,6 +29,9 @@ pub(super) const MIXTRAL: Family = Family {
         gate_up: ["w1", "w3"],
         down: "w2",
         stacks: STACKS,
+        stacks_turned: false,
+        biases: false,
+        activation: None,
         shared: None,
     }),
     ..MISTRAL
@@ -46,6 +50,9 @@ const QWEN_MIXTURE: Mixture = Mixture {
     gate_up: ["gate_proj", "up_proj"],
     down: "down_proj",
     stacks: STACKS,
+    stacks_turned: false,
+    biases: false,
+    activation: None,
     shared: None,
 };
 
@@ -82,6 +89,34 @@ pub(super) const QWEN3_MOE: Family = Family {
     ..QWEN3
 };
 
+/// Windows, epsilon and the experts' activation are what vLLM computes, whatever config.json says
+/// of them.
+pub(super) const GPT_OSS: Family = Family {
+    architecture: "GptOssForCausalLM",
+    defaults: defaults::GPT_OSS,
+    spellings: &[],
+    names: Names { sinks: Some("self_attn.sinks"), ..LLAMA_NAMES },
+    eps: Eps::Fixed(1e-5),
+    qkv_bias: Flag::Always,
+    out_bias: Flag::Always,
+    mixture: Some(Mixture {
+        experts: "num_local_experts",
+        top_k: "num_experts_per_tok",
+        ffn: "intermediate_size",
+        renormalise: Flag::Always,
+        modules: &["mlp"],
+        router: "router",
+        stacks_turned: true,
+        biases: true,
+        activation: Some(Activation::SwigluOai),
+        layers: MixtureLayers::All,
+        ..QWEN_MIXTURE
+    }),
+    windows: Windows::Even,
+    must_be: &[("hidden_act", "\"silu\""), ("swiglu_limit", "7.0")],
+    ..MISTRAL
+};
+
 /// The Python backend clips nothing, divides by no sum and has an epsilon of its own: configs that
 /// ask for the first two are refused.
 pub(super) const OLMOE: Family = Family {
@@ -114,6 +149,9 @@ const GRANITE_MIXTURE: Mixture = Mixture {
     gate_up: ["gate_proj", "up_proj"],
     down: "down_proj",
     stacks: ["input_linear.weight", "output_linear.weight"],
+    stacks_turned: false,
+    biases: false,
+    activation: None,
     shared: None,
 };
 

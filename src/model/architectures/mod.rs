@@ -34,6 +34,7 @@ pub const FAMILIES: &[Family] = &[
     mixtures::MIXTRAL,
     mixtures::QWEN2_MOE,
     mixtures::QWEN3_MOE,
+    mixtures::GPT_OSS,
     decoders::GEMMA,
     decoders::GEMMA2,
     decoders::GEMMA3,

@@ -164,13 +164,13 @@ pub fn scales(config: &Object, family: &Family, shape: &Shape, dtype: DType) -> 
 /// For each layer, whether it sees a window only.
 fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>> {
     let each = |f: &dyn Fn(usize) -> bool| Ok((0..layers).map(f).collect());
-    if family.windows == Windows::Never {
-        return each(&|_| false);
-    }
-    if let Windows::FromLayer { switch, .. } = family.windows {
-        if !flag(config, Flag::Key(switch))? {
-            return each(&|_| false);
+    match family.windows {
+        Windows::Never => return each(&|_| false),
+        Windows::Even => return each(&|i| i % 2 == 0),
+        Windows::FromLayer { switch, .. } if !flag(config, Flag::Key(switch))? => {
+            return each(&|_| false)
         }
+        _ => {}
     }
     if let Some(types) = config.list("layer_types")? {
         return listed(config, family, types, layers);
@@ -178,6 +178,7 @@ fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>
 
     match family.windows {
         Windows::Never => each(&|_| false),
+        Windows::Even => each(&|i| i % 2 == 0),
         Windows::All => each(&|_| true),
         Windows::Listed => Err(config.wrong("layer_types", "a list of the layers' types")),
         Windows::FromLayer { first, .. } => {

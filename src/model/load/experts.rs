@@ -1,9 +1,9 @@
 //! A mixture of experts: the router, the stacked matrices of all experts, and the expert that all
 //! tokens share. Part of `load`, which asks for it layer by layer.
 
-use super::linears;
 use super::loader::{dummy, Loader, Upload};
-use crate::device::{Device, Join, Routing, Source, WeightKind};
+use super::{cut, linears};
+use crate::device::{Bytes, DType, Device, HostTensor, Join, Routing, Source, WeightKind};
 use crate::error::Result;
 use crate::invalid;
 use crate::model::architectures::{self, Mixture};
@@ -12,7 +12,34 @@ use crate::model::config::MixtureSpec;
 use crate::model::quant::unpack::{self, Values, Wanted};
 use crate::model::quant::{Format, LayerKind};
 use crate::model::shard::Cut;
-use crate::model::weights::{Experts, SharedExpert};
+use crate::model::weights::{Experts, Linear, SharedExpert};
+
+/// Where output `n` of gates and then ups stands if they come in turn.
+fn of_turn(n: usize, outputs: usize) -> usize {
+    let half = outputs / 2;
+    if n < half {
+        2 * n
+    } else {
+        2 * (n - half) + 1
+    }
+}
+
+/// `[count, inputs, outputs]` as `[count, outputs, inputs]`; `gated`: gates and ups come in turn,
+/// and are to be one behind the other.
+fn turn<'a>(stored: HostTensor<'_>, count: usize, gated: bool) -> Result<HostTensor<'a>> {
+    let (inputs, outputs, size) = (stored.rows / count, stored.cols, stored.dtype.bytes());
+    let bytes = stored.bytes.load()?;
+    let mut out = Vec::with_capacity(bytes.len());
+    for expert in bytes.chunks_exact(inputs * outputs * size) {
+        for output in 0..outputs {
+            let column = size * if gated { of_turn(output, outputs) } else { output };
+            let rows = expert.chunks_exact(outputs * size);
+            rows.for_each(|row| out.extend_from_slice(&row[column..column + size]));
+        }
+    }
+    let bytes = Bytes::Shared(out.into());
+    Ok(HostTensor { dtype: stored.dtype, rows: count * outputs, cols: inputs, bytes })
+}
 
 impl<'a, D: Device> Loader<'a, D> {
     pub(super) fn experts(
@@ -26,7 +53,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let routing = mixture.routing;
         let module = &self.mixture_name(layer, row);
         let router = [format!("{module}.{}", row.router)];
-        let router = self.linear(&router, &[routing.experts], hidden, false, &Cut::Whole)?.weight;
+        let router = self.linear(&router, &[routing.experts], hidden, row.biases, &Cut::Whole)?;
 
         let choice_bias = match row.choice_bias {
             Some(name) => Some(self.row_vector(format!("{module}.{name}"), routing.experts)?),
@@ -43,15 +70,26 @@ impl<'a, D: Device> Loader<'a, D> {
         let shared = row.shared.as_ref().zip(mixture.shared_ffn);
         let summed = shared.is_none_or(|(shared, _)| shared.gate.is_none());
         let cut = self.shard.up(ffn, row.gate_up.len());
-        let up = self.stack(&up_stack, &named(&row.gate_up), &routing, ffn, hidden, &cut)?;
+        let up = self.stack(row, &up_stack, &named(&row.gate_up), &routing, ffn, hidden, &cut)?;
+        let up_bias = self.stack_bias(row, &up_stack, &routing, 2 * ffn, &cut)?;
         let cut = self.shard.down(ffn, summed);
-        let down = self.stack(&down_stack, &named(&[row.down]), &routing, hidden, ffn, &cut)?;
+        let down =
+            self.stack(row, &down_stack, &named(&[row.down]), &routing, hidden, ffn, &cut)?;
+        let down_bias = self.stack_bias(row, &down_stack, &routing, hidden, &cut)?;
 
         let shared = match shared {
             Some((shared, ffn)) => Some(self.shared(layer, module, shared, ffn, summed)?),
             None => None,
         };
-        Ok(Experts { routing, router, choice_bias, up, down, shared })
+        Ok(Experts {
+            routing,
+            router,
+            choice_bias,
+            up: Linear { weight: up, bias: up_bias },
+            down: Linear { weight: down, bias: down_bias },
+            activation: row.activation,
+            shared,
+        })
     }
 
     /// The expert that all tokens share.
@@ -84,8 +122,10 @@ impl<'a, D: Device> Loader<'a, D> {
 
     /// A matrix of each expert, from one tensor or from `names` (without `.weight`), which are all
     /// of `outputs` x `inputs`: one of each expert, or a gate and an up.
+    #[allow(clippy::too_many_arguments)]
     fn stack(
         &mut self,
+        row: &Mixture,
         stack: &str,
         names: &[String],
         routing: &Routing,
@@ -98,12 +138,15 @@ impl<'a, D: Device> Loader<'a, D> {
         let each = outputs * names.len() / count;
         let outputs = vec![outputs; names.len()];
         let wanted = Wanted { names, outputs: &outputs, inputs };
-        let row = self.spec.family.mixture.as_ref();
-        let stacked_only = row.is_some_and(|row| row.list.is_none());
+        let stacked_only = row.list.is_none();
         let values = match self.format {
-            WeightSource::Files(c) if stacked_only || c.contains(stack) => {
-                self.plain_stack(c, stack, count, each, inputs)?
-            }
+            WeightSource::Files(c) if stacked_only || c.contains(stack) => self.plain_stack(
+                c,
+                stack,
+                count,
+                [each, inputs],
+                row.stacks_turned.then_some(gated),
+            )?,
             WeightSource::Files(c) if c.contains(&format!("{stack}_blocks")) => {
                 self.coded_stack(c, stack, &wanted, count, gated)?
             }
@@ -124,14 +167,63 @@ impl<'a, D: Device> Loader<'a, D> {
         })
     }
 
-    /// All experts in one tensor of 16 or 32 bits, which may become codes on the way.
+    /// The biases of all experts, if the row has some: of each `outputs` of them, gates before ups.
+    fn stack_bias(
+        &mut self,
+        row: &Mixture,
+        stack: &str,
+        routing: &Routing,
+        outputs: usize,
+        cut: &Cut,
+    ) -> Result<Option<D::Weight>> {
+        // Ranks with some of the inputs add up what they have: one of them has the biases.
+        let elsewhere = matches!(cut, Cut::Inputs { .. }) && self.shard.rank.index != 0;
+        if !row.biases || elsewhere {
+            return Ok(None);
+        }
+
+        let count = routing.experts;
+        let name = format!("{stack}_bias");
+        let source = match self.format {
+            WeightSource::Files(checkpoint) if !self.shapes_only => {
+                let stored = checkpoint.tensor(&name, count, outputs)?;
+                let in_turn = row.stacks_turned && stack.ends_with(row.stacks[0]);
+                let order = |n: usize| if in_turn { of_turn(n, outputs) } else { n };
+                let values = stored.values()?;
+                let each = values.chunks_exact(outputs);
+                let values = each.flat_map(|one| (0..outputs).map(move |n| one[order(n)]));
+                let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+                let bytes = Bytes::Shared(bytes.into());
+                let rows = count * outputs;
+                Source::Parts(vec![HostTensor { dtype: DType::F32, rows, cols: 1, bytes }])
+            }
+            _ => dummy(&name, 1),
+        };
+        let source = match cut {
+            Cut::Outputs(_) => cut::outputs(source, None, &cut.rows(count), false)?,
+            Cut::Whole | Cut::Inputs { .. } => source,
+        };
+        let bias = self.upload(Upload {
+            name: &name,
+            kind: WeightKind::Vector,
+            outputs: count * cut.outputs(outputs),
+            inputs: 1,
+            transposed: false,
+            join: Join::None,
+            values: Values::plain(source),
+        })?;
+        Ok(Some(bias))
+    }
+
+    /// All experts in one tensor of 16 or 32 bits, which may become codes on the way. `turned`: it
+    /// is `[experts, inputs, outputs]`, and whether gates and ups come in turn there.
     fn plain_stack(
         &self,
         checkpoint: &'a Checkpoint,
         stack: &str,
         count: usize,
-        each: usize,
-        inputs: usize,
+        [each, inputs]: [usize; 2],
+        turned: Option<bool>,
     ) -> Result<Values<'a>> {
         let names = [stack.to_string()];
         let wanted = Wanted { names: &names, outputs: &[each], inputs };
@@ -143,7 +235,11 @@ impl<'a, D: Device> Loader<'a, D> {
         if self.shapes_only {
             return Ok(Values { form, source: dummy(stack, inputs) });
         }
-        let parts = vec![checkpoint.stack(stack, count, each, inputs)?];
+
+        let parts = vec![match turned {
+            None => checkpoint.stack(stack, count, each, inputs)?,
+            Some(gated) => turn(checkpoint.stack(stack, count, inputs, each)?, count, gated)?,
+        }];
         let source = match format {
             Some(Format::Online { over, .. }) => Source::Quantise { parts, over },
             _ => return Ok(Values::plain(Source::Parts(parts))),

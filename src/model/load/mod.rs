@@ -26,12 +26,12 @@ use super::config::{ModelSpec, NormOrder};
 use super::shard::{Cut, Shard};
 use super::weights::{FeedForward, Layer, PositionTable, QkNorms, Weights};
 use crate::device::cpu::workers::{self, Workers};
-use crate::device::{Bytes, DType, Device, HostTensor, Norm, Source, WeightKind};
+use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
 pub use kv_scales::kv_scales;
 pub(super) use loader::prefix_of;
-use loader::{Loader, Vector};
+use loader::{dummy, Loader, Upload, Vector};
 
 /// Upload everything that the shard holds. Dummy weights depend on the tensors' names and shapes
 /// only, and on the rank.
@@ -145,6 +145,7 @@ impl<D: Device> Loader<'_, D> {
         let qkv: Vec<String> = names.qkv.iter().map(|name| self.layer_name(i, name)).collect();
         let qkv = self.linear(&qkv, &[q, kv, kv], spec.hidden, spec.qkv_bias, &shard.qkv(spec))?;
         let qk_norms = self.qk_norms(i, q, kv)?;
+        let sinks = names.sinks.map(|name| self.sinks(i, name)).transpose()?;
         let out = self.layer_name(i, names.attn_out);
         let cut = shard.attn_out(spec);
         let attn_out = self.linear(&[out], &[spec.hidden], q, spec.out_bias, &cut)?;
@@ -162,6 +163,7 @@ impl<D: Device> Loader<'_, D> {
         let mut layer = Layer {
             qkv,
             qk_norms,
+            sinks,
             attn_out,
             attn_post: self.layer_norm(i, names.attn_post)?,
             after_attn: self.layer_norm(i, after_attn)?,
@@ -171,6 +173,26 @@ impl<D: Device> Loader<'_, D> {
         };
         self.reserve_for_layer(&mut layer)?;
         Ok(layer)
+    }
+
+    /// A score of each of the rank's heads.
+    fn sinks(&mut self, i: usize, name: &str) -> Result<D::Weight> {
+        let heads = self.spec.heads;
+        let name = self.layer_name(i, name);
+        let parts = self.parts(std::slice::from_ref(&name), &[heads], 1, false)?;
+        let source = parts.unwrap_or_else(|| dummy(&name, 1));
+        let first = self.shard.rank.index * self.shard.heads;
+        let rows = first..first + self.shard.heads;
+        let source = cut::outputs(source, None, &[rows], false)?;
+        self.upload(Upload {
+            name: &name,
+            kind: WeightKind::Vector,
+            outputs: self.shard.heads,
+            inputs: 1,
+            transposed: false,
+            join: Join::None,
+            values: Values::plain(source),
+        })
     }
 
     fn feed_forward(&mut self, i: usize) -> Result<FeedForward<D::Weight>> {

@@ -27,6 +27,7 @@ enum Activation : u32 {
   ACTIVATION_SILU,
   ACTIVATION_SILU_GATED,
   ACTIVATION_GELU_TANH_GATED,
+  ACTIVATION_SWIGLU_OAI,
   ACTIVATION_NONE,  // Only the bias.
 };
 
@@ -245,6 +246,7 @@ struct AttendRows {
   DEVICE(const u32) slot_of;
   SlotRows slots;
   DEVICE(const void) pool;  // As in RopeStore.
+  DEVICE(const float) sinks;  // [heads], a score without a value; or null
   DEVICE(act) out;  // [rows, heads, dim]
   u32 heads, kv_heads, dim, page_size;
   float scale;  // Of scores, that of K included.
@@ -312,6 +314,7 @@ struct PagedAttention {
   DEVICE(const u32) position;  // [rows]
   SlotRows slots;
   DEVICE(const void) pool;  // As in RopeStore.
+  DEVICE(const float) sinks;  // [heads], a score without a value; or null
   DEVICE(act) out;  // [rows, heads, dim]
   DEVICE(float) parts;  // [parts, kv_heads, SPLIT_ROWS, dim], weighted sums
   DEVICE(float2) statistics;  // [parts, kv_heads, SPLIT_ROWS], maximum (base 2) and sum of weights
@@ -353,7 +356,8 @@ static_assert(sizeof(ExpertTile) == 3 * 4, "tiles lie one behind the other");
 
 struct RouteRows {
   DEVICE(const float) logits;  // [rows, experts]
-  DEVICE(const float) bias;  // [experts], added to shares where experts are chosen; or null
+  DEVICE(const float) bias;  // [experts], or null
+  DEVICE(const float) choice_bias;  // [experts], added to shares where experts are chosen; or null
   DEVICE(float) routes;  // [rows, 2, top_k]: numbers of experts, then weights
   u32 rows, experts, top_k;
   u32 renormalise;  // Weights are divided by the sum of those chosen instead of that of all.
@@ -372,6 +376,7 @@ struct GroupRows {
 struct MultiplyExperts {
   DEVICE(const act) x;  // [rows or choices, inputs]
   DEVICE(const act) w;  // [experts, outputs, inputs]
+  DEVICE(const float) bias;  // [experts, outputs], or null
   DEVICE(act) out;  // [choices, outputs / 2 or outputs]
   DEVICE(const u32) order;
   DEVICE(const ExpertTile) tiles;

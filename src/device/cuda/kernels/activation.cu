@@ -36,7 +36,7 @@ __device__ void gated(const act* x, const float* bias, u32 half, Activation kind
   for (int j = 0; j < N; j++) {
     const float g = gate[j] + (bias ? bias[i + j] : 0.f);
     const float u = up[j] + (bias ? bias[half + i + j] : 0.f);
-    gate[j] = activate(g, kind) * u;
+    gate[j] = activate_gated(g, u, kind);
   }
   put<N>(out + (u64)blockIdx.x * half + i, gate);
 }

@@ -2,6 +2,9 @@
 #pragma once
 #include "abi_ops.h"
 
+// What gates and ups of ACTIVATION_SWIGLU_OAI are clamped to.
+#define OAI_LIMIT 7.f
+
 __device__ __forceinline__ float activate(float x, Activation kind) {
   switch (kind) {
     case ACTIVATION_RELU:
@@ -19,7 +22,19 @@ __device__ __forceinline__ float activate(float x, Activation kind) {
     case ACTIVATION_SILU:
     case ACTIVATION_SILU_GATED:
       return x / (1.f + expf(-x));
+    case ACTIVATION_SWIGLU_OAI: {
+      // A NaN stays one.
+      const float y = x > OAI_LIMIT ? OAI_LIMIT : x;
+      return y / (1.f + expf(-1.702f * y));
+    }
     default:
       return x;
   }
+}
+
+// act(gate) * up, as the activation has it.
+__device__ __forceinline__ float activate_gated(float gate, float up, Activation kind) {
+  if (kind == ACTIVATION_SWIGLU_OAI)
+    up = (up > OAI_LIMIT ? OAI_LIMIT : up < -OAI_LIMIT ? -OAI_LIMIT : up) + 1.f;
+  return activate(gate, kind) * up;
 }

@@ -25,6 +25,7 @@ struct Shape {
   float scale;
   float cap;  // 0 = none
   float value_scale;
+  float sink;  // A score without a value.
 };
 
 // Where the K of a key of one head lies, and how far behind it its V.
@@ -146,6 +147,8 @@ __device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const
   for (int g = 0; g < GROUPS; g++) peak = fmaxf(peak, highest[g]);
 #pragma unroll
   for (int g = 0; g < GROUPS; g++) all += total[g] * exp2f(highest[g] - peak);
+  // However high it is: then nothing is left for the others.
+  all += exp2f(s.sink * LOG2E - peak);
   for (u32 i = threadIdx.x; i < s.dim; i += THREADS) {
     float x = 0.f;
     for (int g = 0; g < GROUPS; g++) x += partial[g * LANES * 8 + i] * exp2f(highest[g] - peak);
@@ -186,7 +189,8 @@ __device__ __forceinline__ void attend_row(const AttendRows& a, Keys keys) {
   const act* q = a.qkv + ((u64)row * (a.heads + 2 * a.kv_heads) + head) * dim;
   act* out = a.out + ((u64)row * a.heads + head) * dim;
   const u64 plane = (u64)a.page_size * dim;
-  const Shape shape = {dim, a.scale, a.softcap, a.value_scale};
+  const float sink = a.sinks ? a.sinks[head] : -INFINITY;
+  const Shape shape = {dim, a.scale, a.softcap, a.value_scale, sink};
   attend(q, first, at, keys(kv * plane, table, a.kv_heads * plane), shape, out);
 }
 
@@ -217,5 +221,5 @@ __global__ void __launch_bounds__(THREADS) attend_all(const AttendAll a) {
   const u32 last = header_of(row_of(a.slots, a.slot_of[row]))->length - 1;
   const act* q = a.qkv + row * width + (u64)head * dim;
   act* out = a.out + ((u64)row * a.heads + head) * dim;
-  attend(q, 0, last, keys, Shape{dim, a.scale, a.softcap, 1.f}, out);
+  attend(q, 0, last, keys, Shape{dim, a.scale, a.softcap, 1.f, -INFINITY}, out);
 }

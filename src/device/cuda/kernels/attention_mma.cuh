@@ -32,6 +32,12 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return y;
 }
 
+// What a head's sink adds to the sum of a row's weights, which are relative to `peak` (base 2).
+// However high it is: then nothing is left for the others.
+__device__ __forceinline__ float weight_of_sink(const PagedAttention& c, u32 head, float peak) {
+  return c.sinks ? exp2f(c.sinks[head] * LOG2E - peak) : 0.f;
+}
+
 // Off by a few 1e-7 whatever x: 1 - 2 / (1 + e^2x), without tanhf's branches.
 __device__ __forceinline__ float tanh_fast(float x) {
   float y;

@@ -196,7 +196,8 @@ struct PromptTile {
       const u32 packed = item->begin + r;
       const u64 token = item->first_row + packed / group;
       act* to = c.out + (token * c.heads + kv * group + packed % group) * D + lane % 4 * 2;
-      const float scale = c.value_scale / row_sum[half];
+      const float sink = weight_of_sink(c, kv * group + packed % group, row_max[half]);
+      const float scale = c.value_scale / (row_sum[half] + sink);
 #pragma unroll
       for (int n = 0; n < D / 8; n++) {
         const float* pair = &o[n * 8 / WIDTH][n * 8 % WIDTH / 2 + 2 * half];

@@ -343,7 +343,8 @@ struct Tile {
       const u32 packed = item->begin + r;
       const u64 token = item->first_row + packed / group;
       act* to = c.out + (token * c.heads + kv * group + packed % group) * D;
-      const float scale = value_scale / row_sum[half];
+      const float sink = weight_of_sink(c, kv * group + packed % group, row_max[half]);
+      const float scale = value_scale / (row_sum[half] + sink);
 #pragma unroll
       for (int t = 0; t < DT; t++)
         *reinterpret_cast<u32*>(to + Pages::column(lane, t, 0)) =
@@ -387,8 +388,9 @@ struct Tile {
       if (item->part == NO_PART) {
         const u32 packed = item->begin + r;
         const u64 token = item->first_row + packed / group;
-        c.out[(token * c.heads + kv * group + packed % group) * D + d] =
-            from_f32<act>(sum * value_scale / all);
+        const u32 head = kv * group + packed % group;
+        all += weight_of_sink(c, head, peak);
+        c.out[(token * c.heads + head) * D + d] = from_f32<act>(sum * value_scale / all);
       } else {
         const u32 piece = item->piece;
         const u64 part = ((u64)(item->part + piece) * c.kv_heads + kv) * SPLIT_ROWS + r;
@@ -458,7 +460,9 @@ __device__ void join(const PagedAttention& c, const WorkItem* item, u32 count, f
     }
     const u32 packed = item->begin + r;
     const u64 token = item->first_row + packed / group;
-    act* to = c.out + (token * c.heads + kv * group + packed % group) * D;
+    const u32 head = kv * group + packed % group;
+    all += weight_of_sink(c, head, peak);
+    act* to = c.out + (token * c.heads + head) * D;
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++)
       if (D % 32 == 0 || i * 32 + lane < D)

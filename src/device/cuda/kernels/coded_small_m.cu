@@ -442,8 +442,7 @@ struct Tile {
     const auto value = [&](u32 i) {
       return step * end.factor[i] * sum_of_shares<WARPS>(sums, r + i * 8, column) + end.bias[i];
     };
-    float y = activate(value(0), c.kind);
-    if (gated) y *= value(1);
+    const float y = gated ? activate_gated(value(0), value(1), c.kind) : activate(value(0), c.kind);
     const u64 at = (u64)column * heights + output;
     if (c.end == CODED_END_LOGITS) reinterpret_cast<float*>(c.y)[at] = y;
     else reinterpret_cast<act*>(c.y)[at] = from_f32<act>(y);

@@ -304,8 +304,9 @@ struct Tile {
         const u32 column = first_column + n * 8 + threadIdx.x % 4 * 2 + i;
         if (column >= columns) continue;
         const float step = c.steps ? c.steps[EXPERTS ? row_of(column) : column] : 1.f;
-        float y = activate(step * factor * sums[2 * half + i] + bias, c.kind);
-        if (gated) y *= step * up_factor * sums[2 + i] + up_bias;
+        const float gate = step * factor * sums[2 * half + i] + bias;
+        const float up = step * up_factor * sums[2 + i] + up_bias;
+        const float y = gated ? activate_gated(gate, up, c.kind) : activate(gate, c.kind);
         const u64 at = (u64)(EXPERTS ? rest->choices[column] : column) * heights + output;
         if (c.end == CODED_END_LOGITS) reinterpret_cast<float*>(c.y)[at] = y;
         else reinterpret_cast<act*>(c.y)[at] = from_f32<act>(y);

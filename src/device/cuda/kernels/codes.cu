@@ -393,7 +393,7 @@ __device__ void scale_and_gate(const ScaleGated& a) {
   get<N>(p + a.half, up);
 #pragma unroll
   for (int j = 0; j < N; j++)
-    gate[j] = activate(value(gate[j], i + j), a.kind) * value(up[j], a.half + i + j);
+    gate[j] = activate_gated(value(gate[j], i + j), value(up[j], a.half + i + j), a.kind);
   put<N>(a.out + (u64)blockIdx.x * a.half + i, gate);
 }
 

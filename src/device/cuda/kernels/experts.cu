@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
 #pragma unroll
   for (u32 i = 0; i < PER_LANE; i++) {
     const u32 e = i * 32 + lane;
-    score[i] = e < experts ? row[e] : -INFINITY;
+    score[i] = e < experts ? row[e] + (a.bias ? a.bias[e] : 0.f) : -INFINITY;
     top = fmaxf(top, score[i]);
   }
 #pragma unroll
@@ -51,7 +51,8 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
 #pragma unroll
   for (u32 i = 0; i < PER_LANE; i++) {
     const u32 e = i * 32 + lane;
-    worth[i] = e >= experts ? -INFINITY : a.bias ? score[i] / all + a.bias[e] : score[i];
+    if (e >= experts) worth[i] = -INFINITY;
+    else worth[i] = a.choice_bias ? score[i] / all + a.choice_bias[e] : score[i];
   }
   float* numbers = a.routes + (u64)r * 2 * top_k;
   float chosen = 0.f;
@@ -248,13 +249,21 @@ struct Grouped {
         const u32 r = (wm * MT + m) * 16 + half * 8 + lane / 4;
         if (r >= count) continue;
         act* row = c.out + (u64)choice[r] * width;
+        const float* bias = c.bias ? c.bias + (u64)c.tile->expert * c.outputs : nullptr;
+        const auto value = [&](u32 output, bool there, float sum) {
+          return sum + (bias && there ? bias[output] : 0.f);
+        };
 #pragma unroll
         for (int n = 0; n < OUT; n++) {
           const u32 column = (blockIdx.x * WN + wn) * COLUMNS + n * 8 + lane % 4 * 2;
-          float low = sum[m][n][2 * half], high = sum[m][n][2 * half + 1];
+          const bool one = column < width, two = column + 1 < width;
+          float low = value(column, one, sum[m][n][2 * half]);
+          float high = value(column + 1, two, sum[m][n][2 * half + 1]);
           if constexpr (GATED) {
-            low = activate(low, c.kind) * sum[m][n + OUT][2 * half];
-            high = activate(high, c.kind) * sum[m][n + OUT][2 * half + 1];
+            const float up = value(width + column, one, sum[m][n + OUT][2 * half]);
+            low = activate_gated(low, up, c.kind);
+            const float next = value(width + column + 1, two, sum[m][n + OUT][2 * half + 1]);
+            high = activate_gated(high, next, c.kind);
           }
           if (column + 1 < width && width % 2 == 0) {
             *reinterpret_cast<u32*>(row + column) = pack(low, high);
@@ -296,9 +305,14 @@ __device__ void plain(const ExpertTiles& c) {
       }
       __syncthreads();
     }
-    if (valid && column < width)
-      c.out[(u64)choice * width + column] =
-          from_f32<act>(GATED ? activate(gate, c.kind) * up : gate);
+    if (!valid || column >= width) continue;
+    if (c.bias) {
+      const float* bias = c.bias + (u64)c.tile->expert * c.outputs;
+      gate += bias[column];
+      if (GATED) up += bias[width + column];
+    }
+    c.out[(u64)choice * width + column] =
+        from_f32<act>(GATED ? activate_gated(gate, up, c.kind) : gate);
   }
 }
 

@@ -129,8 +129,10 @@ struct Tile {
       const auto value = [&](u32 r, u32 output) {
         return sum_of_shares<WARPS>(sums, r, column) + (c.bias ? c.bias[output] : 0.f);
       };
-      float y = activate(value(r, output), c.kind);
-      if (GATED) y *= value(r + 8, heights + output);
+      const float first = value(r, output);
+      float y;
+      if constexpr (GATED) y = activate_gated(first, value(r + 8, heights + output), c.kind);
+      else y = activate(first, c.kind);
       reinterpret_cast<Out*>(c.y)[(u64)column * heights + output] = from_f32<Out>(y);
     }
   }
