@@ -38,11 +38,16 @@ WORKLOADS = {
 }
 # Additions to model.json.
 INT4 = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
+LLAMA_70B = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
 VARIANTS = {
     "fp8": {"quantization": "fp8"},
     "int4": {"hf_overrides": {"quantization_config": INT4}},
     "kv8": {"kv_cache_dtype": "fp8"},
     "fp8kv8": {"quantization": "fp8", "kv_cache_dtype": "fp8"},
+    "tp2": {"tensor_parallel_size": 2},
+    "fp8tp2": {"quantization": "fp8", "tensor_parallel_size": 2},
+    # Llama 3.3 70B's shape with the 8B model's tokenizer.
+    "70bfp8tp2": {"quantization": "fp8", "tensor_parallel_size": 2, "hf_overrides": LLAMA_70B},
 }
 # Of the Python backend: output tokens/s, TTFT p50 and p99, TPOT p50 and p99 in ms.
 PYTHON_BACKEND = {

@@ -2,7 +2,10 @@
 //! Ops of weights that are shared out end here; a device that shares with none does nothing.
 
 use super::abi;
+use super::context::Event;
 use super::device_ptr::DevicePtr;
+use super::graphs::{Graphs, Key};
+use super::memory::Memory;
 use super::ranks::Member;
 use super::weights::Weight;
 use super::Cuda;
@@ -94,5 +97,44 @@ impl Cuda {
         let kernel = &self.kernels.sum_ranks_f32;
         kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
         Ok(squares)
+    }
+}
+
+/// Measurements.
+impl Cuda {
+    /// Microseconds that a sum over ranks of so many bytes takes on this GPU inside a recorded
+    /// graph: `in_graph` of them one behind the other, `replays` times. All ranks call it at once,
+    /// each on a thread of its own; after `reserve` it must not be called.
+    ///
+    /// # Errors
+    /// A device without ranks, no room, what goes wrong on the GPU.
+    pub fn time_all_reduce(
+        &mut self,
+        bytes: usize,
+        in_graph: usize,
+        replays: usize,
+    ) -> Result<f64> {
+        self.context.bind()?;
+        let x = Memory::new(&self.context, bytes, "what is summed")?;
+        x.fill(0)?;
+        let (began, ended) = (Event::new(&self.context, true)?, Event::new(&self.context, true)?);
+        let mut graphs = Graphs::new(&self.context);
+        graphs.steady = true;
+
+        // The first launches one by one, the second records.
+        for replay in 0..replays + 3 {
+            if replay == 3 {
+                began.record()?;
+            }
+            graphs.begin(Some(Key { rows: 1, adapters: false }))?;
+            for _ in 0..in_graph {
+                self.all_reduce("measured", bytes / self.dtype.bytes(), x.address)?;
+            }
+            graphs.end()?;
+        }
+        ended.record()?;
+        ended.wait()?;
+        self.member("measured")?.failure()?;
+        Ok(f64::from(ended.since_ms(&began)?) * 1e3 / (in_graph * replays) as f64)
     }
 }

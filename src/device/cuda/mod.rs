@@ -73,6 +73,7 @@ mod step;
 mod steps;
 mod tensor;
 mod tensor_map;
+mod turns;
 pub mod weights;
 mod worklist;
 

@@ -3,6 +3,7 @@
 //! S alone.
 
 use super::abi;
+use super::ranks::Member;
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{DType, Pooling, PoolingOps};
 use crate::error::Result;
@@ -45,6 +46,8 @@ impl PoolingOps for Cuda {
         reserved.graphs.end()?;
         let batch = self.slots.batch();
         pooled.at(batch.logits.len(), pooled.width, "hand_over");
-        reserved.steps.finish_vectors(batch, &pooled.memory, pooled.width)
+        reserved.steps.finish_vectors(batch, &pooled.memory, pooled.width)?;
+        self.member.iter().for_each(Member::end_step);
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@ use super::abi;
 use super::context::{check, Context};
 use super::device_ptr::DevicePtr;
 use super::memory::{Memory, Pinned};
+use super::turns::Turns;
 use crate::device::{Rank, RankGroup};
 use crate::error::{Error, Result};
 use crate::internal;
@@ -44,6 +45,7 @@ pub struct Group {
     /// A word that all GPUs poll while they wait.
     stop: Pinned,
     lost: Mutex<Option<Error>>,
+    turns: Turns,
 }
 
 // SAFETY: pinned memory is plain memory; `stop` is only touched as an atomic word, mailboxes by
@@ -59,6 +61,7 @@ impl Group {
 impl RankGroup for Group {
     fn fail(&self, error: Error) {
         self.lost.lock().get_or_insert(error);
+        self.turns.close();
         // What a GPU wrote stays.
         let _ = self.stop().compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst);
     }
@@ -92,6 +95,16 @@ impl Member {
     /// Blocks that exchange so many bytes.
     pub fn blocks(&self, bytes: usize) -> usize {
         bytes.div_ceil(abi::EXCHANGE_PIECE_BYTES as usize).min(self.blocks)
+    }
+
+    /// A step is enqueued from here on; waits while another group on these GPUs enqueues one.
+    pub fn begin_step(&self) {
+        self.group.turns.begin(self.rank.index);
+    }
+
+    /// All of it is enqueued.
+    pub fn end_step(&self) {
+        self.group.turns.end(self.rank.index);
     }
 
     /// For kernels.
@@ -138,6 +151,7 @@ pub fn members(contexts: &[Arc<Context>], name: &str) -> Result<(Vec<Member>, Ar
         mailboxes: contexts.iter().map(|c| mailbox(c, ranks, reach)).collect::<Result<_>>()?,
         stop: Pinned::new(&contexts[0], 4)?,
         lost: Mutex::new(None),
+        turns: Turns::new(contexts.iter().map(|context| context.device).collect()),
     });
     // Nobody writes to a mailbox that is not yet empty.
     contexts.iter().try_for_each(|context| context.synchronise())?;

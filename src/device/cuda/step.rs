@@ -13,6 +13,9 @@ use crate::plan::{StepPlan, StepResult, TokenMasks};
 impl StepOps for Cuda {
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
         self.context.bind()?;
+        if let Some(member) = &self.member {
+            member.begin_step();
+        }
         let sampler = &mut self.sampler;
         self.slots.begin(plan, &mut |slot, words| sampler.far(slot, words))?;
         let Some(reserved) = &mut self.reserved else {
@@ -69,7 +72,9 @@ impl StepOps for Cuda {
         };
         reserved.graphs.end()?;
         logits.at(self.slots.batch().logits.len(), logits.width, "sample");
-        self.sampler.run(&self.kernels, &self.slots, &mut reserved.steps, logits, masks)
+        self.sampler.run(&self.kernels, &self.slots, &mut reserved.steps, logits, masks)?;
+        self.member.iter().for_each(Member::end_step);
+        Ok(())
     }
 
     fn collect(&mut self) -> Result<StepResult> {
