@@ -37,6 +37,7 @@ impl Cuda {
     /// x = its sum over ranks.
     pub(super) fn all_reduce(&self, of: &str, count: usize, x: DevicePtr) -> Result<()> {
         let member = self.member(of)?;
+        member.meet()?;
         let grid = [member.blocks(count * self.dtype.bytes()), 1];
         let parameters = abi::SumRanks { all: member.parameters(), x, count: count as u64 };
         let kernel = &self.kernels.sum_ranks;
@@ -54,6 +55,7 @@ impl Cuda {
     ) -> Result<()> {
         let [width, all_width] = widths;
         let member = self.member(of)?;
+        member.meet()?;
         let parameters = abi::GatherRanks {
             all: member.parameters(),
             part,
@@ -91,6 +93,7 @@ impl Cuda {
 
         let count = 2 * rows;
         let member = self.member(of)?;
+        member.meet()?;
         let all = member.parameters();
         let parameters = abi::SumRanks { all, x: squares, count: count as u64 };
         let grid = [member.blocks(count * 4), 1];

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUresult};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::abi;
 use super::context::{check, Context};
@@ -46,6 +46,9 @@ pub struct Group {
     stop: Pinned,
     lost: Mutex<Option<Error>>,
     turns: Turns,
+    /// Where ranks share a GPU: how often they met, and who is there for the next time.
+    met: Mutex<(u64, usize)>,
+    meeting: Condvar,
 }
 
 // SAFETY: pinned memory is plain memory; `stop` is only touched as an atomic word, mailboxes by
@@ -64,6 +67,8 @@ impl RankGroup for Group {
         self.turns.close();
         // What a GPU wrote stays.
         let _ = self.stop().compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst);
+        let _met = self.met.lock();
+        self.meeting.notify_all();
     }
 
     fn failure(&self) -> Option<Error> {
@@ -84,6 +89,8 @@ pub struct Member {
     group: Arc<Group>,
     /// Blocks that exchange, at most.
     blocks: usize,
+    /// No other rank has this one's GPU.
+    apart: bool,
 }
 
 impl Member {
@@ -95,6 +102,32 @@ impl Member {
     /// Blocks that exchange so many bytes.
     pub fn blocks(&self, bytes: usize) -> usize {
         bytes.div_ceil(abi::EXCHANGE_PIECE_BYTES as usize).min(self.blocks)
+    }
+
+    /// Before an exchange is launched. Threads of ranks that share a GPU wait for each other here: a
+    /// call of one of them that waits for the GPU (allocating, loading a kernel) would else wait
+    /// for the other's exchange, which waits for what this one has not launched.
+    ///
+    /// # Errors
+    /// That of a rank that is lost.
+    pub fn meet(&self) -> Result<()> {
+        if self.apart {
+            return Ok(());
+        }
+        let group = &self.group;
+        let mut met = group.met.lock();
+        let time = met.0;
+        met.1 += 1;
+        if met.1 == self.rank.of {
+            *met = (time + 1, 0);
+            group.meeting.notify_all();
+            return Ok(());
+        }
+        while met.0 == time && group.stop().load(Ordering::SeqCst) == 0 {
+            group.meeting.wait(&mut met);
+        }
+        drop(met);
+        self.failure()
     }
 
     /// A step is enqueued from here on; waits while another group on these GPUs enqueues one.
@@ -152,6 +185,8 @@ pub fn members(contexts: &[Arc<Context>], name: &str) -> Result<(Vec<Member>, Ar
         stop: Pinned::new(&contexts[0], 4)?,
         lost: Mutex::new(None),
         turns: Turns::new(contexts.iter().map(|context| context.device).collect()),
+        met: Mutex::default(),
+        meeting: Condvar::new(),
     });
     // Nobody writes to a mailbox that is not yet empty.
     contexts.iter().try_for_each(|context| context.synchronise())?;
@@ -160,7 +195,7 @@ pub fn members(contexts: &[Arc<Context>], name: &str) -> Result<(Vec<Member>, Ar
     let gpu = |n: usize| contexts[n].device;
     let apart = (1..ranks).all(|n| (0..n).all(|other| gpu(other) != gpu(n)));
     let blocks = if apart { abi::EXCHANGE_BLOCKS as usize } else { BLOCKS_ON_ONE_GPU };
-    let member = |rank| Member { rank, group: group.clone(), blocks };
+    let member = |rank| Member { rank, group: group.clone(), blocks, apart };
     Ok((Rank::all(ranks).map(member).collect(), group))
 }
 
