@@ -1,5 +1,6 @@
 //! What ranks exchange, timed: `gpu_ranks [RANKS]` (default: every GPU) prints a Markdown table of
-//! all-reduce times inside a recorded graph, by size, in microseconds; the slowest rank's.
+//! all-reduce times inside a recorded graph, by size, in microseconds; the slowest rank's: as it is
+//! done, and through mailboxes alone.
 //! ci/gpu/all_reduce.py makes the same table by NCCL.
 
 use std::thread;
@@ -30,24 +31,27 @@ const SIZES: [(usize, usize); 13] = [
 fn run(ranks: usize) -> Result<()> {
     let ordinals: Vec<usize> = (0..ranks).collect();
     let (mut devices, _group) = Cuda::open_ranks(&ordinals, DType::BF16, "measured")?;
-    println!("| bytes | us, {ranks} ranks |\n|---|---|");
+    println!("| bytes | us, {ranks} ranks | pushed |\n|---|---|---|");
     for (bytes, replays) in SIZES {
-        let times = thread::scope(|scope| {
-            let start = |device| scope.spawn(move || time(device, bytes, replays));
-            let running: Vec<_> = devices.iter_mut().map(start).collect();
-            let join = |thread: thread::ScopedJoinHandle<'_, Result<f64>>| {
-                thread.join().expect("a rank's thread")
-            };
-            running.into_iter().map(join).collect::<Result<Vec<f64>>>()
-        })?;
-        let slowest = times.into_iter().fold(0.0, f64::max);
-        println!("| {bytes} | {slowest:.2} |");
+        let [usual, pushed] =
+            [false, true].map(|pushed| slowest(&mut devices, bytes, pushed, replays));
+        println!("| {bytes} | {:.2} | {:.2} |", usual?, pushed?);
     }
     Ok(())
 }
 
-fn time(device: &mut Cuda, bytes: usize, replays: usize) -> Result<f64> {
-    device.time_all_reduce(bytes, IN_GRAPH, replays)
+fn slowest(devices: &mut [Cuda], bytes: usize, pushed: bool, replays: usize) -> Result<f64> {
+    let times = thread::scope(|scope| {
+        let time =
+            move |device: &mut Cuda| device.time_all_reduce(bytes, pushed, IN_GRAPH, replays);
+        let start = |device| scope.spawn(move || time(device));
+        let running: Vec<_> = devices.iter_mut().map(start).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, Result<f64>>| {
+            thread.join().expect("a rank's thread")
+        };
+        running.into_iter().map(join).collect::<Result<Vec<f64>>>()
+    })?;
+    Ok(times.into_iter().fold(0.0, f64::max))
 }
 
 fn main() {

@@ -83,6 +83,10 @@ impl<D: Device> LoadOps for Without<D> {
         fn reserve(limits: &DeviceLimits) -> Result<()>;
         fn read(tensor: &D::Tensor, rows: usize) -> Result<Vec<f32>>;
     }
+
+    fn sizes_to_rehearse(&self, step_tokens: usize) -> Vec<usize> {
+        self.device.sizes_to_rehearse(step_tokens)
+    }
 }
 
 #[rustfmt::skip]

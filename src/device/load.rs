@@ -79,6 +79,10 @@ pub trait LoadOps: DeviceTypes {
     /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()>;
 
+    /// Token rows of steps, ascending, up to so many, at the first of which a device takes longer
+    /// than at later ones: it chooses ways to multiply, or loads code. None: all take as long.
+    fn sizes_to_rehearse(&self, step_tokens: usize) -> Vec<usize>;
+
     /// The first `rows` rows of a tensor in f32, for tests and logits checks. Waits.
     fn read(&mut self, tensor: &Self::Tensor, rows: usize) -> Result<Vec<f32>>;
 }

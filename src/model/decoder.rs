@@ -278,6 +278,40 @@ impl<D: Device> Decoder<D> {
         dev.forwarded()
     }
 
+    /// A step whose tokens nobody wants, over the first layer of each kind: what a device does at
+    /// its first step of a size is done then. Before the first real step; no size that one plan had
+    /// may come again.
+    ///
+    /// # Errors
+    /// As [`Decoder::step`] and [`Decoder::sample`].
+    pub fn rehearse(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
+        dev.begin(plan)?;
+        self.embed(dev)?;
+        for layer in self.layers_of_each_kind() {
+            self.layer(dev, layer)?;
+        }
+        self.head(dev)?;
+        dev.forwarded()?;
+        self.sample(dev, &TokenMasks::default())
+    }
+
+    /// The first layer of each kind: others call the same ops with the same shapes.
+    fn layers_of_each_kind(&self) -> Vec<usize> {
+        let kind = |index: &usize| {
+            let attention = &self.attention[*index];
+            let experts =
+                matches!(self.weights.layers[*index].feed_forward, FeedForward::Experts(_));
+            (attention.attn.window, attention.rope, experts)
+        };
+        let mut kinds = Vec::new();
+        let is_new = |index: &usize| {
+            let new = !kinds.contains(&kind(index));
+            kinds.extend(new.then(|| kind(index)));
+            new
+        };
+        (0..self.weights.layers.len()).filter(is_new).collect()
+    }
+
     /// Enqueue the choice of tokens, or the vectors' way back: the second half of the step begun
     /// last.
     pub fn sample(&mut self, dev: &mut D, masks: &TokenMasks) -> Result<()> {

@@ -1732,7 +1732,8 @@ const _: () = {
 pub const MOST_RANKS: u32 = 8;
 pub const EXCHANGE_THREADS: u32 = 512;
 pub const EXCHANGE_PIECE_BYTES: u32 = 8192;
-#[doc = " Pieces of a block that may be under way to a rank."]
+#[doc = " Pieces of a block in one exchange at most; there is room for two exchanges."]
+pub const EXCHANGE_PIECES: u32 = 4;
 pub const EXCHANGE_SLOTS: u32 = 8;
 #[doc = " Blocks at most: all are on the card at once, beside whatever else runs there."]
 pub const EXCHANGE_BLOCKS: u32 = 64;
@@ -1762,6 +1763,7 @@ pub struct SumRanks {
     pub all: Ranks,
     #[doc = " \\[count], activations, or f32 of sum_ranks_f32; aligned to 16 bytes"]
     pub x: DevicePtr,
+    #[doc = " of sum_ranks and sum_ranks_f32, what EXCHANGE_PIECES of all blocks hold at most"]
     pub count: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -1772,7 +1774,7 @@ const _: () = {
     ["Offset of field: SumRanks::x"][::std::mem::offset_of!(SumRanks, x) - 80usize];
     ["Offset of field: SumRanks::count"][::std::mem::offset_of!(SumRanks, count) - 88usize];
 };
-#[doc = " whole = all ranks' parts side by side; columns behind the whole's end are dropped."]
+#[doc = " whole = all ranks' parts side by side; columns behind the whole's end are dropped. All of it, or\n of gather_ranks `vectors` times 16 bytes of the part from the `first` on, as many as\n EXCHANGE_PIECES of all blocks hold at most."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GatherRanks {
@@ -1781,6 +1783,8 @@ pub struct GatherRanks {
     pub part: DevicePtr,
     #[doc = " \\[rows, all_width]"]
     pub whole: DevicePtr,
+    pub first: u64,
+    pub vectors: u64,
     pub rows: u32,
     pub width: u32,
     pub all_width: u32,
@@ -1788,17 +1792,20 @@ pub struct GatherRanks {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GatherRanks"][::std::mem::size_of::<GatherRanks>() - 112usize];
+    ["Size of GatherRanks"][::std::mem::size_of::<GatherRanks>() - 128usize];
     ["Alignment of GatherRanks"][::std::mem::align_of::<GatherRanks>() - 8usize];
     ["Offset of field: GatherRanks::all"][::std::mem::offset_of!(GatherRanks, all) - 0usize];
     ["Offset of field: GatherRanks::part"][::std::mem::offset_of!(GatherRanks, part) - 80usize];
     ["Offset of field: GatherRanks::whole"][::std::mem::offset_of!(GatherRanks, whole) - 88usize];
-    ["Offset of field: GatherRanks::rows"][::std::mem::offset_of!(GatherRanks, rows) - 96usize];
-    ["Offset of field: GatherRanks::width"][::std::mem::offset_of!(GatherRanks, width) - 100usize];
+    ["Offset of field: GatherRanks::first"][::std::mem::offset_of!(GatherRanks, first) - 96usize];
+    ["Offset of field: GatherRanks::vectors"]
+        [::std::mem::offset_of!(GatherRanks, vectors) - 104usize];
+    ["Offset of field: GatherRanks::rows"][::std::mem::offset_of!(GatherRanks, rows) - 112usize];
+    ["Offset of field: GatherRanks::width"][::std::mem::offset_of!(GatherRanks, width) - 116usize];
     ["Offset of field: GatherRanks::all_width"]
-        [::std::mem::offset_of!(GatherRanks, all_width) - 104usize];
+        [::std::mem::offset_of!(GatherRanks, all_width) - 120usize];
     ["Offset of field: GatherRanks::unused"]
-        [::std::mem::offset_of!(GatherRanks, unused) - 108usize];
+        [::std::mem::offset_of!(GatherRanks, unused) - 124usize];
 };
 #[repr(u32)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]

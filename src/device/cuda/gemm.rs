@@ -87,6 +87,15 @@ fn bucket(rows: usize) -> usize {
     }
 }
 
+/// Every bucket's largest number of rows up to `most`, and `most`.
+pub fn buckets(most: usize) -> Vec<usize> {
+    let mut sizes: Vec<usize> = (1..=most).filter(|&rows| bucket(rows) == rows).collect();
+    if sizes.last() != Some(&most) && most > 0 {
+        sizes.push(most);
+    }
+    sizes
+}
+
 struct Layout(lt::cublasLtMatrixLayout_t);
 
 impl Layout {
@@ -567,7 +576,7 @@ impl Drop for Gemm {
 
 #[cfg(test)]
 mod tests {
-    use super::{bucket, SYMBOLS};
+    use super::{bucket, buckets, SYMBOLS};
 
     #[test]
     fn symbols_are_those_that_are_used() {
@@ -583,5 +592,8 @@ mod tests {
             assert!(b >= rows && b < 2 * rows.max(1) + 1, "{rows} -> {b}");
             assert_eq!(bucket(b), b);
         }
+        let sizes = buckets(5000);
+        assert!(sizes.is_sorted() && sizes.len() < 30 && sizes.last() == Some(&5000), "{sizes:?}");
+        assert!((1..=5000).all(|rows| sizes.iter().any(|&size| bucket(size) == bucket(rows))));
     }
 }

@@ -6,7 +6,7 @@ use super::context::Event;
 use super::device_ptr::DevicePtr;
 use super::graphs::{Graphs, Key};
 use super::memory::Memory;
-use super::ranks::Member;
+use super::ranks::{Member, Way};
 use super::weights::Weight;
 use super::Cuda;
 use crate::device::{AttnSpec, DType, Join};
@@ -36,12 +36,32 @@ impl Cuda {
 
     /// x = its sum over ranks.
     pub(super) fn all_reduce(&self, of: &str, count: usize, x: DevicePtr) -> Result<()> {
+        let way = self.member(of)?.way(count * self.dtype.bytes());
+        self.all_reduce_by(way, of, count, x)
+    }
+
+    fn all_reduce_by(&self, way: Way, of: &str, count: usize, x: DevicePtr) -> Result<()> {
         let member = self.member(of)?;
         member.meet()?;
-        let grid = [member.blocks(count * self.dtype.bytes()), 1];
-        let parameters = abi::SumRanks { all: member.parameters(), x, count: count as u64 };
-        let kernel = &self.kernels.sum_ranks;
-        kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)
+        let (kernel, most_bytes) = match way {
+            Way::Direct => (&self.kernels.sum_ranks_direct, usize::MAX),
+            Way::Pushed { most_bytes } => (&self.kernels.sum_ranks, most_bytes),
+        };
+
+        let bytes = count * self.dtype.bytes();
+        let mut begin = 0;
+        while begin < bytes {
+            let part = most_bytes.min(bytes - begin);
+            let parameters = abi::SumRanks {
+                all: member.parameters(),
+                x: x.offset_bytes(begin),
+                count: (part / self.dtype.bytes()) as u64,
+            };
+            let grid = [member.blocks(part), 1];
+            kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
+            begin += part;
+        }
+        Ok(())
     }
 
     /// All ranks' `[rows, width]` of f32 side by side, in a row of `all_width`.
@@ -53,21 +73,35 @@ impl Cuda {
         part: DevicePtr,
         whole: DevicePtr,
     ) -> Result<()> {
+        const VECTOR_BYTES: usize = 16;
         let [width, all_width] = widths;
         let member = self.member(of)?;
         member.meet()?;
-        let parameters = abi::GatherRanks {
-            all: member.parameters(),
-            part,
-            whole,
-            rows: rows as u32,
-            width: width as u32,
-            all_width: all_width as u32,
-            unused: 0,
+        let bytes = rows * width * 4;
+        let (kernel, most_bytes) = match member.way(bytes) {
+            Way::Direct => (&self.kernels.gather_ranks_direct, usize::MAX),
+            Way::Pushed { most_bytes } => (&self.kernels.gather_ranks, most_bytes),
         };
-        let grid = [member.blocks(rows * width * 4), 1];
-        let kernel = &self.kernels.gather_ranks;
-        kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)
+
+        let mut begin = 0;
+        while begin < bytes {
+            let now = most_bytes.min(bytes - begin);
+            let parameters = abi::GatherRanks {
+                all: member.parameters(),
+                part,
+                whole,
+                first: (begin / VECTOR_BYTES) as u64,
+                vectors: now.div_ceil(VECTOR_BYTES) as u64,
+                rows: rows as u32,
+                width: width as u32,
+                all_width: all_width as u32,
+                unused: 0,
+            };
+            let grid = [member.blocks(now), 1];
+            kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
+            begin += now;
+        }
+        Ok(())
     }
 
     /// Sums of squares of q and of k over all ranks, `[rows, 2]` of f32.
@@ -91,53 +125,76 @@ impl Cuda {
         };
         self.kernels.square_parts.launch(&self.context, [rows, 2], THREADS, &parameters)?;
 
-        let count = 2 * rows;
+        self.all_reduce_f32(of, 2 * rows, squares)?;
+        Ok(squares)
+    }
+
+    /// A few numbers a row.
+    fn all_reduce_f32(&self, of: &str, count: usize, x: DevicePtr) -> Result<()> {
         let member = self.member(of)?;
         member.meet()?;
-        let all = member.parameters();
-        let parameters = abi::SumRanks { all, x: squares, count: count as u64 };
-        let grid = [member.blocks(count * 4), 1];
-        let kernel = &self.kernels.sum_ranks_f32;
-        kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
-        Ok(squares)
+        let Way::Pushed { most_bytes } = member.by_mailboxes() else {
+            return Err(internal!("{of}: sums of f32 go through mailboxes"));
+        };
+        let mut begin = 0;
+        while begin < count {
+            let part = (count - begin).min(most_bytes / 4);
+            let parameters = abi::SumRanks {
+                all: member.parameters(),
+                x: x.offset_words(begin),
+                count: part as u64,
+            };
+            let grid = [member.blocks(part * 4), 1];
+            let kernel = &self.kernels.sum_ranks_f32;
+            kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
+            begin += part;
+        }
+        Ok(())
     }
 }
 
 /// Measurements.
 impl Cuda {
     /// Microseconds that a sum over ranks of so many bytes takes on this GPU inside a recorded
-    /// graph: `in_graph` of them one behind the other, `replays` times. All ranks call it at once,
-    /// each on a thread of its own; after `reserve` it must not be called.
+    /// graph: `in_graph` of them one behind the other, `replays` times. `pushed`: through the
+    /// mailboxes, else the way that is taken for so many. All ranks call it at once, each on a
+    /// thread of its own, outside of steps.
     ///
     /// # Errors
     /// A device without ranks, no room, what goes wrong on the GPU.
     pub fn time_all_reduce(
         &mut self,
         bytes: usize,
+        pushed: bool,
         in_graph: usize,
         replays: usize,
     ) -> Result<f64> {
+        const OF: &str = "measured";
         self.context.bind()?;
         let x = Memory::new(&self.context, bytes, "what is summed")?;
         x.fill(0)?;
-        let (began, ended) = (Event::new(&self.context, true)?, Event::new(&self.context, true)?);
+        let member = self.member(OF)?;
+        let way = if pushed { member.by_mailboxes() } else { member.way(bytes) };
+        let began = Event::new(&self.context, true)?;
+        let ended = Event::new(&self.context, true)?;
         let mut graphs = Graphs::new(&self.context);
         graphs.steady = true;
 
         // The first launches one by one, the second records.
-        for replay in 0..replays + 3 {
-            if replay == 3 {
+        const WARM: usize = 3;
+        for replay in 0..replays + WARM {
+            if replay == WARM {
                 began.record()?;
             }
             graphs.begin(Some(Key { rows: 1, adapters: false }))?;
             for _ in 0..in_graph {
-                self.all_reduce("measured", bytes / self.dtype.bytes(), x.address)?;
+                self.all_reduce_by(way, OF, bytes / self.dtype.bytes(), x.address)?;
             }
             graphs.end()?;
         }
         ended.record()?;
         ended.wait()?;
-        self.member("measured")?.failure()?;
+        self.member(OF)?.failure()?;
         Ok(f64::from(ended.since_ms(&began)?) * 1e3 / (in_graph * replays) as f64)
     }
 }

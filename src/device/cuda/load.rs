@@ -99,6 +99,10 @@ impl LoadOps for Cuda {
         Ok(())
     }
 
+    fn sizes_to_rehearse(&self, step_tokens: usize) -> Vec<usize> {
+        super::gemm::buckets(step_tokens)
+    }
+
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Result<Vec<f32>> {
         if rows > tensor.rows {
             return Err(internal!("{rows} of {} rows", tensor.rows));

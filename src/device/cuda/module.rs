@@ -188,7 +188,9 @@ kernels! {
     "gather": embed(Embed) add_positions(AddPositions) gather(Gather) pool(Pool);
     "norm": norm_rows(NormRows) add_norm(AddNorm) add_rows(AddRows) norm_parts(NormParts)
         square_parts(SquareParts);
-    "ranks": sum_ranks(SumRanks) sum_ranks_f32(SumRanks) gather_ranks(GatherRanks);
+    "ranks":
+        sum_ranks(SumRanks) sum_ranks_f32(SumRanks) sum_ranks_direct(SumRanks)
+        gather_ranks(GatherRanks) gather_ranks_direct(GatherRanks);
     "activation":
         bias_act(BiasAct) gated_act(GatedAct) clamp(Clamp) softcap(Softcap)
         bias_logits(BiasLogits);

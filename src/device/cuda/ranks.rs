@@ -20,6 +20,10 @@ use crate::internal;
 /// Ranks of a group at most.
 const MOST: usize = abi::MOST_RANKS as usize;
 
+/// Messages above this are exchanged directly between two ranks; a part of it between more, because
+/// pushing costs bytes for each. Measured on two H200 (ci/runs).
+const LARGE_BYTES: usize = 1 << 20;
+
 /// Blocks of a rank that exchange where ranks share a GPU.
 const BLOCKS_ON_ONE_GPU: usize = 4;
 
@@ -91,6 +95,17 @@ pub struct Member {
     blocks: usize,
     /// No other rank has this one's GPU.
     apart: bool,
+    /// GPUs can reach each other's memory.
+    direct: bool,
+}
+
+/// How ranks exchange (kernels/ranks.cu).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Through the mailboxes, so many bytes at once.
+    Pushed { most_bytes: usize },
+    /// Out of each other's memory and into it.
+    Direct,
 }
 
 impl Member {
@@ -102,6 +117,26 @@ impl Member {
     /// Blocks that exchange so many bytes.
     pub fn blocks(&self, bytes: usize) -> usize {
         bytes.div_ceil(abi::EXCHANGE_PIECE_BYTES as usize).min(self.blocks)
+    }
+
+    /// The faster way for a message of so many bytes.
+    pub fn way(&self, bytes: usize) -> Way {
+        let most_bytes = self.pushed().min(LARGE_BYTES / (self.rank.of - 1));
+        if self.direct && bytes > most_bytes {
+            Way::Direct
+        } else {
+            self.by_mailboxes()
+        }
+    }
+
+    /// Through the mailboxes, whatever the message.
+    pub fn by_mailboxes(&self) -> Way {
+        Way::Pushed { most_bytes: self.pushed() }
+    }
+
+    /// What all blocks push at once.
+    fn pushed(&self) -> usize {
+        self.blocks * (abi::EXCHANGE_PIECES * abi::EXCHANGE_PIECE_BYTES) as usize
     }
 
     /// Before an exchange is launched. Threads of ranks that share a GPU wait for each other here: a
@@ -195,7 +230,7 @@ pub fn members(contexts: &[Arc<Context>], name: &str) -> Result<(Vec<Member>, Ar
     let gpu = |n: usize| contexts[n].device;
     let apart = (1..ranks).all(|n| (0..n).all(|other| gpu(other) != gpu(n)));
     let blocks = if apart { abi::EXCHANGE_BLOCKS as usize } else { BLOCKS_ON_ONE_GPU };
-    let member = |rank| Member { rank, group: group.clone(), blocks, apart };
+    let member = |rank| Member { rank, group: group.clone(), blocks, apart, direct: reach };
     Ok((Rank::all(ranks).map(member).collect(), group))
 }
 
@@ -237,7 +272,7 @@ pub fn extra_bytes(rank: Rank) -> u64 {
 fn mailbox_bytes(ranks: usize) -> usize {
     let blocks = abi::EXCHANGE_BLOCKS as usize;
     let pieces = ranks * blocks * (abi::EXCHANGE_SLOTS * abi::EXCHANGE_PIECE_BYTES) as usize;
-    pieces + (2 * ranks + 1) * blocks * 4
+    pieces + ranks * blocks * 8 + 2 * (ranks + 1) * blocks * 4
 }
 
 /// An empty one.

@@ -12,6 +12,7 @@ use super::placement::choose_gpus;
 use super::rank_runners::RankRunners;
 use super::sizes::{self, SizePool};
 use super::start_threads::{self, Parts};
+use super::warm_up::Rehearsal;
 use crate::device::cpu::{ranks, Cpu};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::Cuda;
@@ -24,7 +25,7 @@ use crate::engine::handle::Engine;
 use crate::engine::options::{EngineFacts, EngineOptions};
 use crate::engine::request::RequestIds;
 use crate::engine::step_loop::Runner;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::Progress;
 use crate::internal;
 use crate::model::{budget, Decoder, ModelSpec, Shard, WeightSource};
@@ -151,7 +152,7 @@ fn load_on<D: Device + BreakOnPurpose>(
     // Judge all sizes before anything is taken.
     let batch = sizes::batch_sizes(args, spec, &info)?;
     let (limits, promise) = sizes::limits_of(spec, weights, args, &info, pool, batch, rank)?;
-    let loaded = load_ranks(devices, spec, weights, &limits)?;
+    let loaded = load_ranks(devices, group.as_deref(), spec, weights, &limits)?;
 
     let scheduler = Scheduler::new(scheduler_config(args, &limits, spec, &info)?)?;
     let facts = facts(&limits, spec, &info, adapters.as_ref());
@@ -188,14 +189,26 @@ fn info_of<D: Device>(devices: &[D]) -> Result<(DeviceInfo, Rank)> {
     Ok((info, first.rank()))
 }
 
-/// The model on each device, or each rank's part of it, all at the same time.
+/// The model on each device, or each rank's part of it, all at the same time, and its first steps.
 fn load_ranks<D: Device>(
     mut devices: Vec<D>,
+    group: Option<&dyn RankGroup>,
     spec: &ModelSpec,
     weights: &WeightSource,
     limits: &DeviceLimits,
 ) -> Result<Vec<(D, Decoder<D>)>> {
-    let load = |device: &mut D| Decoder::load(spec, weights, device, limits);
+    let rehearsal = Rehearsal { limits, vocab: spec.vocab_size, generates: spec.pooling.is_none() };
+    let load_and_rehearse = |device: &mut D| {
+        let mut decoder = Decoder::load(spec, weights, device, limits)?;
+        rehearsal.run(device, &mut decoder)?;
+        Ok(decoder)
+    };
+    // Where one cannot load, the others wait for it in vain.
+    let load = |device: &mut D| {
+        load_and_rehearse(device).inspect_err(|error: &Error| {
+            group.iter().for_each(|group| group.fail(error.clone()));
+        })
+    };
     let decoders = match &mut devices[..] {
         [one] => vec![load(one)?],
         several => threads::each("load-rank", several.iter_mut().collect(), load)?,

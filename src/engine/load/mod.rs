@@ -23,3 +23,4 @@ mod placement;
 mod rank_runners;
 mod sizes;
 mod start_threads;
+mod warm_up;

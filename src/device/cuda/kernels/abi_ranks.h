@@ -2,11 +2,14 @@
 // memory lies through which they do it. abi.h says what holds for all of it.
 //
 // Each rank has a mailbox that all others write to. Of every other rank and of each block of the
-// kernels it holds EXCHANGE_SLOTS places for a piece, how many pieces have arrived there, and how
-// many of this rank's own pieces that one has taken; and of each block how many there were:
+// kernels it holds EXCHANGE_SLOTS places for a piece, where that rank's tensor lies, how many pieces
+// have arrived, how often the two have met; and of each block how many pieces and meetings of its
+// own there were:
 //
 //   u8  pieces[ranks][EXCHANGE_BLOCKS][EXCHANGE_SLOTS][EXCHANGE_PIECE_BYTES]
-//   u32 arrived[ranks][EXCHANGE_BLOCKS], taken[ranks][EXCHANGE_BLOCKS], sequence[EXCHANGE_BLOCKS]
+//   u64 address[ranks][EXCHANGE_BLOCKS]
+//   u32 arrived[ranks][EXCHANGE_BLOCKS], met[ranks][EXCHANGE_BLOCKS]
+//   u32 sequence[EXCHANGE_BLOCKS], meetings[EXCHANGE_BLOCKS]
 //
 // Counts go round; what counts is their difference.
 #pragma once
@@ -15,8 +18,9 @@
 constexpr u32 MOST_RANKS = 8;
 constexpr u32 EXCHANGE_THREADS = 512;
 constexpr u32 EXCHANGE_PIECE_BYTES = EXCHANGE_THREADS * 16;
-// Pieces of a block that may be under way to a rank.
-constexpr u32 EXCHANGE_SLOTS = 8;
+// Pieces of a block in one exchange at most; there is room for two exchanges.
+constexpr u32 EXCHANGE_PIECES = 4;
+constexpr u32 EXCHANGE_SLOTS = 2 * EXCHANGE_PIECES;
 // Blocks at most: all are on the card at once, beside whatever else runs there.
 constexpr u32 EXCHANGE_BLOCKS = 64;
 
@@ -31,14 +35,17 @@ struct Ranks {
 struct SumRanks {
   Ranks all;
   DEVICE(void) x;  // [count], activations, or f32 of sum_ranks_f32; aligned to 16 bytes
-  u64 count;
+  u64 count;  // of sum_ranks and sum_ranks_f32, what EXCHANGE_PIECES of all blocks hold at most
 };
 
-// whole = all ranks' parts side by side; columns behind the whole's end are dropped.
+// whole = all ranks' parts side by side; columns behind the whole's end are dropped. All of it, or
+// of gather_ranks `vectors` times 16 bytes of the part from the `first` on, as many as
+// EXCHANGE_PIECES of all blocks hold at most.
 struct GatherRanks {
   Ranks all;
   DEVICE(const float) part;  // [rows, width], aligned to 16 bytes
   DEVICE(float) whole;  // [rows, all_width]
+  u64 first, vectors;
   u32 rows, width, all_width;
   u32 unused;
 };

@@ -1,20 +1,27 @@
 // What ranks of a model do together: sums and rows side by side, over memory that each rank's GPU
 // lets the others write to (abi_ranks.h), whether by NVLink, PCIe or because it is the same GPU.
+// Blocks wait for the same block of the other ranks only, and push before they wait: a rank that is
+// late makes the others wait, not fail.
 //
-// A piece is 16 bytes of each of a block's threads. Its block pushes it into the mailboxes of all
-// other ranks, which poll nothing but their own memory; the sum is made in the order of ranks by
-// every rank for itself, so all get the same bits. Blocks only wait for the same block of the other
-// ranks, and push before they wait: a rank that is late makes the others wait, not fail. Pieces are
-// half of EXCHANGE_SLOTS ahead of what is taken, so that links are busy while sums are made.
+// *Pushed* (sum_ranks, gather_ranks): a piece is 16 bytes of each of a block's threads. The block
+// pushes up to EXCHANGE_PIECES of them into the mailboxes of all other ranks, which poll nothing
+// but their own memory; every rank adds up for itself, in the order of ranks, so all get the same
+// bits.
+// Bytes over each link and direction: those of x, times ranks - 1 out of each GPU. Nobody
+// acknowledges: who has a block's pieces of one exchange knows that this block has taken those of
+// the exchange before, and EXCHANGE_SLOTS is enough for two.
 //
-// Bytes over each link and direction: those of x for two ranks, which is the least there is; (ranks
-// - 1) times as many from each GPU for more. Floor: bytes / 450 GB/s (NVLink of an H100 or H200),
-// about 4 us for a few KiB: a write, its fence and its flag to the other GPU, and the poll there.
+// *Direct* (sum_ranks_direct, gather_ranks_direct): ranks meet, tell each other where x lies, and
+// meet again at the end. In between each sums its share of x out of all ranks' memory and writes it
+// into all ranks' memory: twice the bytes of x over the number of ranks in and out of each GPU,
+// times ranks - 1. For large messages, because many pieces cost many fences.
+//
+// Floors: bytes / 450 GB/s (NVLink of an H100 or H200); about 4 us for a few KiB: a write, its
+// fence and its flag to the other GPU, and the poll there.
 #include "abi_ranks.h"
 
 // How long a rank is waited for, in ns: steps of other ranks are no longer than the host allows.
 #define PATIENCE 60000000000ull
-#define LEAD (EXCHANGE_SLOTS / 2)
 
 __device__ __forceinline__ u32 load_acquire(const u32* p) {
   u32 x;
@@ -34,29 +41,34 @@ struct Mailbox {
   u8* base;
   u32 ranks;
 
+  // This block's of `from`.
+  __device__ u64 place(u32 from) const { return (u64)from * EXCHANGE_BLOCKS + blockIdx.x; }
   __device__ uint4* piece(u32 from, u32 sequence) const {
-    const u64 block = (u64)from * EXCHANGE_BLOCKS + blockIdx.x;
-    const u64 at = (block * EXCHANGE_SLOTS + sequence % EXCHANGE_SLOTS) * EXCHANGE_PIECE_BYTES;
-    return reinterpret_cast<uint4*>(base + at) + threadIdx.x;
+    const u64 slot = place(from) * EXCHANGE_SLOTS + sequence % EXCHANGE_SLOTS;
+    return reinterpret_cast<uint4*>(base + slot * EXCHANGE_PIECE_BYTES) + threadIdx.x;
+  }
+  __device__ u64* address(u32 from) const {
+    const u64 pieces = (u64)ranks * EXCHANGE_BLOCKS * EXCHANGE_SLOTS * EXCHANGE_PIECE_BYTES;
+    return reinterpret_cast<u64*>(base + pieces) + place(from);
   }
   __device__ u32* counts() const {
-    const u64 pieces = (u64)ranks * EXCHANGE_BLOCKS * EXCHANGE_SLOTS * EXCHANGE_PIECE_BYTES;
-    return reinterpret_cast<u32*>(base + pieces);
+    return reinterpret_cast<u32*>(address(0) - blockIdx.x + (u64)ranks * EXCHANGE_BLOCKS);
   }
-  __device__ u32* arrived(u32 from) const { return counts() + from * EXCHANGE_BLOCKS + blockIdx.x; }
-  __device__ u32* taken(u32 by) const { return arrived(ranks + by); }
-  __device__ u32* sequence() const { return arrived(2 * ranks); }
+  __device__ u32* arrived(u32 from) const { return counts() + place(from); }
+  __device__ u32* met(u32 with) const { return counts() + place(ranks + with); }
+  // Of this block's own pieces, and of its meetings.
+  __device__ u32* sequence() const { return counts() + place(2 * ranks); }
+  __device__ u32* meetings() const { return counts() + place(2 * ranks + 1); }
 };
 
-// The pieces of a block, from all ranks to all.
-struct Exchange {
+struct Group {
   const Ranks& all;
   const u32 rank = all.rank, ranks = all.ranks;
   const Mailbox own = box(rank);
   // Each of the first threads speaks with the rank of its number.
   const bool speaks = threadIdx.x < ranks && threadIdx.x != rank;
 
-  __device__ Exchange(const Ranks& all) : all(all) {}
+  __device__ Group(const Ranks& all) : all(all) {}
 
   __device__ Mailbox box(u32 of) const { return {all.mailbox[of], ranks}; }
 
@@ -73,46 +85,74 @@ struct Exchange {
     }
     return true;
   }
+};
 
-  // This thread's share of a piece, of every rank.
-  struct Parts {
-    const Exchange& all;
-    uint4 mine;
-    u32 sequence;
+// The pieces of a block, from all ranks to all.
+struct Exchange : Group {
+  uint4 mine[EXCHANGE_PIECES];
+  u32 before, pieces;
 
-    // Others wrote it: not out of this multiprocessor's own cache.
-    __device__ uint4 of(u32 rank) const {
-      return rank == all.rank ? mine : __ldcg(all.own.piece(rank, sequence));
+  __device__ Exchange(const Ranks& all) : Group(all) {}
+
+  // `give(n)` is this thread's share of its block's n-th piece. False: nobody is to wait.
+  template <class Give>
+  __device__ bool run(u32 of_block, const Give& give) {
+    before = *own.sequence();
+    pieces = of_block;
+#pragma unroll
+    for (u32 n = 0; n < EXCHANGE_PIECES; n++) {
+      if (n >= pieces) break;
+      mine[n] = give(n);
+      for (u32 to = 0; to < ranks; to++)
+        if (to != rank) *box(to).piece(rank, before + n) = mine[n];
     }
-  };
-
-  // All pieces of this block: `give(n)` is this thread's share of its n-th, `take(n, parts)` gets
-  // those of all ranks.
-  template <class Give, class Take>
-  __device__ void run(u32 pieces, const Give& give, const Take& take) const {
-    const u32 before = *own.sequence();
+    __syncthreads();
     bool goes_on = true;
-    for (u32 n = 0; n < pieces + LEAD; n++) {
-      if (n < pieces) {
-        const u32 now = before + n;
-        if (speaks) goes_on = wait(own.taken(threadIdx.x), now + 1 - EXCHANGE_SLOTS);
-        if (!__syncthreads_and(goes_on)) return;
-        const uint4 mine = give(n);
-        for (u32 to = 0; to < ranks; to++)
-          if (to != rank) *box(to).piece(rank, now) = mine;
-        __syncthreads();
-        if (speaks) store_release(box(threadIdx.x).arrived(rank), now + 1);
-      }
-      if (n < LEAD) continue;
-
-      const u32 due = before + n - LEAD;
-      if (speaks) goes_on = wait(own.arrived(threadIdx.x), due + 1);
-      if (!__syncthreads_and(goes_on)) return;
-      take(n - LEAD, Parts{*this, give(n - LEAD), due});
-      __syncthreads();
-      if (speaks) store_release(box(threadIdx.x).taken(rank), due + 1);
+    if (speaks) {
+      store_release(box(threadIdx.x).arrived(rank), before + pieces);
+      goes_on = wait(own.arrived(threadIdx.x), before + pieces);
     }
+    if (!__syncthreads_and(goes_on)) return false;
     if (threadIdx.x == 0) *own.sequence() = before + pieces;
+    return true;
+  }
+
+  // This thread's share of the n-th piece of a rank. Others wrote it: not out of this
+  // multiprocessor's own cache.
+  __device__ uint4 of(u32 from, u32 n) const {
+    return from == rank ? mine[n] : __ldcg(own.piece(from, before + n));
+  }
+};
+
+// Blocks of the same number come together, before and after they touch each other's memory.
+struct Meeting : Group {
+  u32 before;
+
+  __device__ Meeting(const Ranks& all) : Group(all) {}
+
+  // Where each rank's tensor lies; false: nobody is to wait.
+  __device__ bool begin(u64 address, u64 (&places)[MOST_RANKS]) {
+    before = *own.meetings();
+    bool goes_on = true;
+    if (threadIdx.x == rank) places[rank] = address;
+    if (speaks) {
+      *box(threadIdx.x).address(rank) = address;
+      goes_on = come(before + 1);
+      places[threadIdx.x] = *reinterpret_cast<volatile u64*>(own.address(threadIdx.x));
+    }
+    return __syncthreads_and(goes_on);
+  }
+
+  // All ranks' blocks of this number have read and written what they do.
+  __device__ void end() {
+    __syncthreads();
+    if (speaks) come(before + 2);
+    if (threadIdx.x == 0) *own.meetings() = before + 2;
+  }
+
+  __device__ bool come(u32 time) const {
+    store_release(box(threadIdx.x).met(rank), time);
+    return wait(own.met(threadIdx.x), time);
   }
 };
 
@@ -140,13 +180,46 @@ union Vector {
     x.raw = {0, 0, 0, 0};
     if ((at + 1) * EACH <= count) x.raw = reinterpret_cast<const uint4*>(from)[at];
     else
-      for (u32 i = 0; i < EACH && at * EACH + i < count; i++) x.v[i] = from[at * EACH + i];
+#pragma unroll
+      for (u32 i = 0; i < EACH; i++)
+        if (at * EACH + i < count) x.v[i] = from[at * EACH + i];
+    return x;
+  }
+  // Out of memory that other GPUs write: not out of this multiprocessor's own cache.
+  __device__ static Vector load_far(const T* from, u64 at, u64 count) {
+    if ((at + 1) * EACH > count) return load(from, at, count);
+    Vector x;
+    x.raw = __ldcg(reinterpret_cast<const uint4*>(from) + at);
     return x;
   }
   __device__ void store(T* to, u64 at, u64 count) const {
     if ((at + 1) * EACH <= count) reinterpret_cast<uint4*>(to)[at] = raw;
     else
-      for (u32 i = 0; i < EACH && at * EACH + i < count; i++) to[at * EACH + i] = v[i];
+#pragma unroll
+      for (u32 i = 0; i < EACH; i++)
+        if (at * EACH + i < count) to[at * EACH + i] = v[i];
+  }
+};
+
+// Sums of 16 bytes of T, in f32.
+template <class T>
+struct Sums {
+  static constexpr u32 EACH = Vector<T>::EACH;
+  float x[EACH];
+
+  __device__ void set(const Vector<T>& first) {
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) x[i] = to_f32(first.v[i]);
+  }
+  __device__ void add(const Vector<T>& other) {
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) x[i] += to_f32(other.v[i]);
+  }
+  __device__ Vector<T> rounded() const {
+    Vector<T> all;
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) all.v[i] = from_f32<T>(x[i]);
+    return all;
   }
 };
 
@@ -155,21 +228,22 @@ __device__ __forceinline__ void sum(const SumRanks& a) {
   constexpr u32 EACH = Vector<T>::EACH;
   T* const x = reinterpret_cast<T*>(a.x);
   const auto give = [&](u32 n) { return Vector<T>::load(x, vector_of(n), a.count).raw; };
-  const auto take = [&](u32 n, const Exchange::Parts& parts) {
-    float sums[EACH] = {};
+  Exchange exchange(a.all);
+  const u32 pieces = pieces_of_block((a.count + EACH - 1) / EACH);
+  if (!exchange.run(pieces, give)) return;
+
+#pragma unroll
+  for (u32 n = 0; n < EXCHANGE_PIECES; n++) {
+    if (n >= pieces) break;
+    Sums<T> sums;
     for (u32 from = 0; from < a.all.ranks; from++) {
-      Vector<T> other;
-      other.raw = parts.of(from);
-#pragma unroll
-      for (u32 i = 0; i < EACH; i++)
-        sums[i] = from == 0 ? to_f32(other.v[i]) : sums[i] + to_f32(other.v[i]);
+      Vector<T> part;
+      part.raw = exchange.of(from, n);
+      if (from == 0) sums.set(part);
+      else sums.add(part);
     }
-    Vector<T> all;
-#pragma unroll
-    for (u32 i = 0; i < EACH; i++) all.v[i] = from_f32<T>(sums[i]);
-    all.store(x, vector_of(n), a.count);
-  };
-  Exchange(a.all).run(pieces_of_block((a.count + EACH - 1) / EACH), give, take);
+    sums.rounded().store(x, vector_of(n), a.count);
+  }
 }
 
 __global__ void __launch_bounds__(EXCHANGE_THREADS, 1) sum_ranks(
@@ -184,23 +258,91 @@ __global__ void __launch_bounds__(EXCHANGE_THREADS, 1) sum_ranks_f32(
   sum<float>(a);
 }
 
+// Vectors of a thread that are under way at once.
+#define UNDER_WAY 4
+
+__global__ void __launch_bounds__(EXCHANGE_THREADS, 1) sum_ranks_direct(
+    const __grid_constant__ SumRanks a) {
+  constexpr u32 EACH = Vector<act>::EACH;
+  __shared__ u64 places[MOST_RANKS];
+  begin_apart();
+  Meeting meeting(a.all);
+  if (!meeting.begin((u64)a.x, places)) return;
+
+  // Every rank's share, of whole vectors.
+  const u64 vectors = (a.count + EACH - 1) / EACH;
+  const u64 share = (vectors + a.all.ranks - 1) / a.all.ranks;
+  const u64 last = min(vectors, share * (a.all.rank + 1));
+  const u64 step = (u64)gridDim.x * EXCHANGE_THREADS;
+  const u64 first = share * a.all.rank + (u64)blockIdx.x * EXCHANGE_THREADS + threadIdx.x;
+  for (u64 at = first; at < last; at += step * UNDER_WAY) {
+    Sums<act> sums[UNDER_WAY];
+    for (u32 from = 0; from < a.all.ranks; from++) {
+      const act* const x = reinterpret_cast<const act*>(places[from]);
+      Vector<act> parts[UNDER_WAY];
+#pragma unroll
+      for (u32 i = 0; i < UNDER_WAY; i++)
+        if (at + i * step < last) parts[i] = Vector<act>::load_far(x, at + i * step, a.count);
+#pragma unroll
+      for (u32 i = 0; i < UNDER_WAY; i++) {
+        if (from == 0) sums[i].set(parts[i]);
+        else sums[i].add(parts[i]);
+      }
+    }
+    for (u32 to = 0; to < a.all.ranks; to++) {
+      act* const x = reinterpret_cast<act*>(places[to]);
+#pragma unroll
+      for (u32 i = 0; i < UNDER_WAY; i++)
+        if (at + i * step < last) sums[i].rounded().store(x, at + i * step, a.count);
+    }
+  }
+  meeting.end();
+}
+
+// Where an element of a part goes in the whole; columns behind its end go nowhere.
+__device__ __forceinline__ void put(float* whole, const GatherRanks& a, u32 from, u64 at, float x) {
+  const u32 row = (u32)at / a.width, column = from * a.width + (u32)at % a.width;
+  if (column < a.all_width) whole[(u64)row * a.all_width + column] = x;
+}
+
 __global__ void __launch_bounds__(EXCHANGE_THREADS, 1) gather_ranks(
     const __grid_constant__ GatherRanks a) {
   begin_apart();
   const u64 count = (u64)a.rows * a.width;
-  const auto give = [&](u32 n) { return Vector<float>::load(a.part, vector_of(n), count).raw; };
-  const auto take = [&](u32 n, const Exchange::Parts& parts) {
+  const auto vector = [&](u32 n) { return a.first + vector_of(n); };
+  const auto give = [&](u32 n) { return Vector<float>::load(a.part, vector(n), count).raw; };
+  Exchange exchange(a.all);
+  const u32 pieces = pieces_of_block(a.vectors);
+  if (!exchange.run(pieces, give)) return;
+
+#pragma unroll
+  for (u32 n = 0; n < EXCHANGE_PIECES; n++) {
+    if (n >= pieces) break;
     for (u32 from = 0; from < a.all.ranks; from++) {
       Vector<float> values;
-      values.raw = parts.of(from);
+      values.raw = exchange.of(from, n);
 #pragma unroll
       for (u32 i = 0; i < 4; i++) {
-        const u64 at = vector_of(n) * 4 + i;
-        const u32 row = at / a.width, column = from * a.width + at % a.width;
-        if (at < count && column < a.all_width)
-          a.whole[(u64)row * a.all_width + column] = values.v[i];
+        const u64 at = vector(n) * 4 + i;
+        if (vector_of(n) < a.vectors && at < count) put(a.whole, a, from, at, values.v[i]);
       }
     }
-  };
-  Exchange(a.all).run(pieces_of_block((count + 3) / 4), give, take);
+  }
+}
+
+__global__ void __launch_bounds__(EXCHANGE_THREADS, 1) gather_ranks_direct(
+    const __grid_constant__ GatherRanks a) {
+  __shared__ u64 places[MOST_RANKS];
+  begin_apart();
+  Meeting meeting(a.all);
+  if (!meeting.begin((u64)a.whole, places)) return;
+
+  const u64 count = (u64)a.rows * a.width;
+  const u64 step = (u64)gridDim.x * EXCHANGE_THREADS;
+  for (u64 at = (u64)blockIdx.x * EXCHANGE_THREADS + threadIdx.x; at < count; at += step) {
+    const float x = a.part[at];
+    for (u32 to = 0; to < a.all.ranks; to++)
+      put(reinterpret_cast<float*>(places[to]), a, a.all.rank, at, x);
+  }
+  meeting.end();
 }

@@ -1,0 +1,52 @@
+//! On the CPU device, which has no sizes of its own: all sizes' plans are steps that it takes, and
+//! a model that was rehearsed answers as one that was not.
+
+use super::Rehearsal;
+use crate::device::cpu::Cpu;
+use crate::device::DeviceLimits;
+use crate::model::config::SpecOptions;
+use crate::model::{Decoder, ModelSpec, WeightSource};
+use crate::plan::TokenMasks;
+
+fn fixture() -> (ModelSpec, DeviceLimits) {
+    let folder =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/gemma2");
+    let supported = &[crate::device::DType::F32];
+    let spec = ModelSpec::read(&folder, &SpecOptions { supported, ..Default::default() }).unwrap();
+    let limits = DeviceLimits {
+        step_tokens: 300,
+        slots: 40,
+        logits_rows: 40,
+        pages: 25,
+        page_size: 16,
+        max_model_len: 100,
+        kv: spec.kv_shape(None).unwrap(),
+    };
+    (spec, limits)
+}
+
+#[test]
+fn every_plan_is_a_step() {
+    let (spec, limits) = fixture();
+    let mut dev = Cpu::new(1).unwrap();
+    let mut decoder = Decoder::load(&spec, &WeightSource::Dummy, &mut dev, &limits).unwrap();
+    let rehearsal = Rehearsal { limits: &limits, vocab: spec.vocab_size, generates: true };
+    for rows in [1, 2, 16, 24, 25, 40, 41, 99, 100, 101, 256, 300] {
+        let plan = rehearsal.prompts(rows);
+        // 24 pages: a token in each of so many sequences, or some sequences of a hundred.
+        assert_eq!(plan.is_some(), rows <= 24 || rows > 40, "{rows}");
+        let Some(plan) = plan else { continue };
+        assert_eq!(plan.tokens(), rows);
+        decoder.rehearse(&mut dev, &plan).unwrap();
+        let samples = crate::device::ops::StepOps::collect(&mut dev).unwrap().samples;
+        assert_eq!(samples.len(), plan.chunks.len());
+    }
+
+    let few = DeviceLimits { slots: 1, ..limits };
+    let rehearsal = Rehearsal { limits: &few, vocab: 1, generates: true };
+    assert!(rehearsal.prompts(100).is_some() && rehearsal.prompts(101).is_none());
+    decoder.rehearse(&mut dev, &rehearsal.prompts(2).unwrap()).unwrap();
+    crate::device::ops::StepOps::collect(&mut dev).unwrap();
+    decoder.step(&mut dev, &super::next_tokens(1)).unwrap();
+    decoder.sample(&mut dev, &TokenMasks::default()).unwrap();
+}
