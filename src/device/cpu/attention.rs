@@ -227,6 +227,7 @@ struct Keys<'a> {
 /// `[heads, head_dim]`, as is `out`. K and V of a page are read once for all q heads that share
 /// them.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn attend_row(
     isa: Isa,
     keys: Keys,
