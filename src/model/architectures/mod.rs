@@ -10,17 +10,22 @@
 //! | `mixtures` | those with experts |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
+//! | `unknown` | what to say of a name that has no row |
 
 mod decoders;
 mod defaults;
 mod encoders;
 mod family;
 mod mixtures;
+mod unknown;
 mod variants;
 
 pub use family::*;
+pub use unknown::{gone, nearest};
 
-/// The end of classifiers' names.
+/// The end of decoders' names.
+const WHOLE: &str = "ForCausalLM";
+/// The end of classifiers'.
 const CLASSIFIER: &str = "ForSequenceClassification";
 
 /// Every architecture that can be served.
@@ -90,11 +95,10 @@ pub fn find(architecture: &str) -> Option<&'static Family> {
         let base = base.strip_suffix("Text").unwrap_or(base);
         ends.iter().find_map(|end| whole(&format!("{base}{end}")))
     };
-    let without_head =
-        || of_base(architecture.strip_suffix("Model")?, &["ForCausalLM", "LMHeadModel"]);
+    let without_head = || of_base(architecture.strip_suffix("Model")?, &[WHOLE, "LMHeadModel"]);
     let with_classes = || {
         let base = architecture.strip_suffix(CLASSIFIER)?;
-        of_base(base, &["ForCausalLM", "LMHeadModel", "Model"])
+        of_base(base, &[WHOLE, "LMHeadModel", "Model"])
     };
     whole(architecture).or_else(without_head).or_else(with_classes)
 }

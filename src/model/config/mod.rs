@@ -20,7 +20,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::architectures::{self, Family, Flag, Positions, FAMILIES};
+use super::architectures::{self, Family, Flag, Positions};
 use super::quant::{self, QuantScheme, Said};
 use crate::error::{Error, Result};
 use crate::json::object::KeysRead;
@@ -41,6 +41,8 @@ pub use spec::{ModelSpec, NormOrder, SpecOptions};
 
 /// Each has weights and pages of its own: published models stay below 200.
 const MAX_LAYERS: usize = 4096;
+/// Where architectures are listed.
+const LISTED: &str = "docs/models.md";
 /// More is a mistake in a file: the largest published models have 1e12 and some.
 const MAX_PARAMETERS: f64 = 1e14;
 
@@ -196,34 +198,36 @@ impl ModelSpec {
 }
 
 fn family_of(config: &Object) -> Result<&'static Family> {
-    const ENDING: &str = "ForCausalLM";
-    let names = || {
-        let names = FAMILIES.iter().map(|family| family.architecture.trim_end_matches(ENDING));
-        let names = names.collect::<Vec<_>>().join(", ");
-        format!("{names} (of names without an ending it is {ENDING})")
-    };
-
     let Some(name) = architecture(config)? else {
         return Err(invalid!(
-            "{} must name one of: {}; if the checkpoint is one of these, name it in \
-             hf_overrides, {{\"architectures\": [\"...\"]}}.",
+            "{} must name a model architecture, of those in {LISTED}; if the checkpoint is one of \
+             these, name it in hf_overrides, {{\"architectures\": [\"...\"]}}.",
             config.name("architectures"),
-            names()
         ));
     };
+    if let Some(family) = architectures::find(name) {
+        return Ok(family);
+    }
 
-    architectures::find(name).ok_or_else(|| {
-        let own = match config.value("auto_map") {
-            Some(_) => " (code of a checkpoint's own, 'auto_map', is never run)",
-            None => "",
-        };
-        Error::Unsupported(format!(
-            "{}: model architecture '{}' is not supported{own}; supported: {}.",
-            config.name("architectures"),
-            json::cut(name),
-            names()
-        ))
-    })
+    let at = config.name("architectures");
+    let shown = json::cut(name);
+    if let Some(version) = architectures::gone(name) {
+        return Err(Error::Unsupported(format!(
+            "{at}: Model architecture {shown} was supported in vLLM until v{version}, and is not \
+             supported anymore. Please use an older version of vLLM if you want to use this model \
+             architecture."
+        )));
+    }
+    let own = match config.value("auto_map") {
+        Some(_) => " (code of a checkpoint's own, 'auto_map', is never run)",
+        None => "",
+    };
+    let nearest = architectures::nearest(name, config.text("model_type").unwrap_or_default());
+    let nearest = nearest.map(|known| format!("; the nearest that is: {known}"));
+    Err(Error::Unsupported(format!(
+        "{at}: model architecture '{shown}' is not supported{own}{}. All that are: {LISTED}.",
+        nearest.unwrap_or_default()
+    )))
 }
 
 fn shape(config: &Object, family: &Family) -> Result<Shape> {

@@ -7,6 +7,7 @@ use super::tests::{llama, spec_of, with, ALL};
 use super::*;
 use crate::device::Activation;
 use crate::ids::TokenId;
+use crate::model::architectures::FAMILIES;
 
 /// Attack 13: each key that is read, with values that are none. Every message names file, key and
 /// value, is one short line, and says what was expected.
