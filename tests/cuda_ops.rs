@@ -11,8 +11,8 @@ mod grader;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AttnSpec, DType, Join, KvScales, KvType, Norm, NormKind, Rope, Routing, Source,
-    WeightDesc, WeightKind,
+    Activation, AttnSpec, DType, Join, KvScales, KvType, Norm, NormKind, QueryGrowth, Rope,
+    Routing, Source, WeightDesc, WeightKind,
 };
 
 use triton_vllm::device::cpu::Cpu;

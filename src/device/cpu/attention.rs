@@ -71,6 +71,9 @@ impl AttentionOps for Cpu {
             if let Some(table) = table {
                 let heads = vector[..q + kv].chunks_exact_mut(spec.head_dim);
                 heads.for_each(|head| table.rotate(row.position, head));
+                if let Some(growth) = table.growth(row.position) {
+                    vector[..q].iter_mut().for_each(|x| *x *= growth);
+                }
             }
 
             let (k, v) = vector[q..].split_at(kv);

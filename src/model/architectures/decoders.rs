@@ -130,6 +130,14 @@ pub(super) const MISTRAL: Family = Family {
     ..LLAMA
 };
 
+/// Mistral with q that grows with its position.
+pub(super) const MINISTRAL3: Family =
+    Family { architecture: "Ministral3ForCausalLM", defaults: defaults::MINISTRAL3, ..MISTRAL };
+
+/// The text model of Mistral Small 3.1 and later, Devstral, Ministral 3.
+pub(super) const MISTRAL3: Family =
+    Family { architecture: "Mistral3ForConditionalGeneration", ..MISTRAL };
+
 const QWEN_WINDOWS: Windows =
     Windows::FromLayer { switch: "use_sliding_window", first: "max_window_layers" };
 

@@ -28,6 +28,12 @@ pub const MISTRAL: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
     "max_position_embeddings": 131072, "sliding_window": 4096, "rope_theta": 10000.0,
     "tie_word_embeddings": false, "eos_token_id": 2}"#;
 
+pub const MINISTRAL3: &str = r#"{"vocab_size": 131072, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 34, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 262144, "rope_theta": 1000000.0, "tie_word_embeddings": false,
+    "eos_token_id": 2}"#;
+
 pub const MIXTRAL: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
     "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 8, "hidden_act": "silu", "rms_norm_eps": 1e-5,

@@ -34,6 +34,8 @@ pub const FAMILIES: &[Family] = &[
     decoders::INTERNLM,
     decoders::INTERNLM3,
     decoders::MISTRAL,
+    decoders::MINISTRAL3,
+    decoders::MISTRAL3,
     decoders::QWEN2,
     decoders::QWEN3,
     mixtures::MIXTRAL,

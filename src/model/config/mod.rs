@@ -37,7 +37,7 @@ pub use pooler_options::{Convert, PoolerOptions, RunnerKind};
 pub use pooling::{Dimensions, PooledAnswer, PoolingRule, VectorRule};
 pub use side_files::SideFiles;
 use source::Source;
-pub use spec::{ModelSpec, NormOrder, SpecOptions};
+pub use spec::{ConfigFormat, ModelSpec, NormOrder, SpecOptions};
 
 /// Each has weights and pages of its own: published models stay below 200.
 const MAX_LAYERS: usize = 4096;
@@ -47,7 +47,8 @@ const LISTED: &str = "docs/models.md";
 const MAX_PARAMETERS: f64 = 1e14;
 
 impl ModelSpec {
-    /// Read `<dir>/config.json` and `<dir>/generation_config.json`.
+    /// Read `<dir>/config.json`, or params.json of Mistral's own format, and
+    /// `<dir>/generation_config.json`.
     ///
     /// # Errors
     /// One line naming the file and key: missing or broken file, unknown architecture, a shape that

@@ -154,7 +154,7 @@ fn attack_13_numbers_of_a_rope_are_judged() {
             "high_freq_factor": 4.0, "original_max_position_embeddings": 256}),
             "greater than",
         ),
-        (json!({"rope_type": "default", "llama_4_scaling_beta": 0.1}), "llama_4_scaling_beta"),
+        (json!({"rope_type": "default", "llama_4_scaling_beta": 0.1}), "original_max_position"),
         (json!({"rope_type": "yarn", "factor": 4.0, "truncate": "no"}), "truncate"),
         (json!({"rope_type": "linear", "factor": 1e-44}), "no number"),
     ] {

@@ -212,7 +212,15 @@ impl<'a, D: Device> Loader<'a, D> {
         width: usize,
         cut: &Cut,
     ) -> Result<Norm<D::Weight>> {
-        self.norm_of(name, width, 1.0, cut, self.spec.head_order())
+        self.norm_of(name, width, 1.0, cut, self.head_order())
+    }
+
+    /// What order rows of q and k are put in: by the family, or by the checkpoint's own format.
+    pub(super) fn head_order(&self) -> Option<HeadOrder> {
+        match self.format {
+            WeightSource::Files(own) if own.turns_neighbours() => self.spec.neighbours_apart(),
+            _ => self.spec.head_order(),
+        }
     }
 
     fn norm_of(
