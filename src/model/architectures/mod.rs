@@ -8,6 +8,7 @@
 //! | `decoders` | rows of architectures that generate |
 //! | `variants` | rows near to one of these |
 //! | `mixtures` | those with experts |
+//! | `older` | rows of older deployments, and of single houses |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
 //! | `unknown` | what to say of a name that has no row |
@@ -17,6 +18,7 @@ mod defaults;
 mod encoders;
 mod family;
 mod mixtures;
+mod older;
 mod unknown;
 mod variants;
 
@@ -75,6 +77,10 @@ pub const FAMILIES: &[Family] = &[
     mixtures::OLMOE,
     mixtures::GRANITE_MOE,
     mixtures::GRANITE_MOE_SHARED,
+    older::FALCON,
+    older::CHATGLM,
+    older::ORION,
+    older::HYPERCLOVAX,
     decoders::OPT,
     decoders::GPT2,
     decoders::NEOX,

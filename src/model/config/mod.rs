@@ -139,6 +139,7 @@ impl ModelSpec {
 
         let dtype = dtype::choose(config, family, quant.as_ref(), pools, options)?;
         let scales = layers::scales(config, family, &shape, dtype)?;
+        let eps = keys::norm_eps(config, family.eps)?;
         let vocab_size = dimension(config, "vocab_size")?;
         let spec = ModelSpec {
             family,
@@ -151,7 +152,8 @@ impl ModelSpec {
             ffn: ffn(config, family, hidden)?,
             mixture: mixture::mixture(config, family, layers)?,
             embed_width,
-            norm_eps: keys::norm_eps(config, family.eps)? * scales.eps,
+            norm_eps: eps * scales.eps,
+            inner_eps: eps,
             activation: keys::activation(config, family)?,
             attention,
             ropes: layers::ropes(config, family, head_dim, max_model_len)?,
@@ -207,7 +209,7 @@ fn family_of(config: &Object) -> Result<&'static Family> {
         ));
     };
     if let Some(family) = architectures::find(name) {
-        return Ok(family);
+        return Ok(variant_of(config, family));
     }
 
     let at = config.name("architectures");
@@ -231,11 +233,22 @@ fn family_of(config: &Object) -> Result<&'static Family> {
     )))
 }
 
+/// The row that keys choose in place of the one of a name.
+fn variant_of(config: &Object, family: &'static Family) -> &'static Family {
+    let fits = |key: &str, value: &str| {
+        let value: Option<Value> = serde_json::from_str(value).ok();
+        value.as_ref().is_some_and(|value| config.given(key) == Some(value))
+    };
+    let variant = family.variants.iter().find(|(key, value, _)| fits(key, value));
+    variant.map_or(family, |&(.., variant)| variant)
+}
+
 fn shape(config: &Object, family: &Family) -> Result<Shape> {
     let keys = &family.keys;
     let hidden = keys::needed_width(config, keys.hidden)?;
     let heads = keys::needed_width(config, keys.heads)?;
     let kv_heads = match keys.kv_heads {
+        _ if keys.one_kv_head => 1,
         Some(key) => keys::width(config, key)?.unwrap_or(heads),
         None => heads,
     };

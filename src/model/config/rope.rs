@@ -207,6 +207,8 @@ fn read_keys<'a>(config: &'a Object<'a>, layers: &str) -> Result<RopeKeys<'a>> {
         Some(own) => positive(own, THETA)?,
         None => positive(config, THETA)?,
     };
+    // ChatGLM's way to say it.
+    let theta = theta * config.positive("rope_ratio")?.unwrap_or(1.0);
 
     let Some(object) = &scaling else {
         return Ok(RopeKeys { theta, kind: "default", scaling, config });

@@ -100,8 +100,10 @@ pub struct ModelSpec {
     pub mixture: Option<MixtureSpec>,
     /// Width of the token table; `hidden` but for OPT-350m.
     pub embed_width: usize,
-    /// Epsilon of all norms.
+    /// Epsilon of norms over the residual.
     pub norm_eps: f32,
+    /// Epsilon of norms over what sublayers make: heads of q and k, and what is to be added.
+    pub inner_eps: f32,
     /// Of the MLP and the experts.
     pub activation: Activation,
     /// Attention of each layer.
