@@ -146,6 +146,14 @@ fn which_files() {
     assert_eq!(fetched(mistral, &[], Some(Files::Mistral)).unwrap(), own);
     let other = [&small[..], &["model.safetensors"]].concat();
     assert_eq!(fetched(mistral, &[], Some(Files::HuggingFace)).unwrap(), other);
+    let mixture: &[(&str, &[u8])] = &[
+        ("config.json", b"{}"),
+        ("params.json", br#"{"moe": {}}"#),
+        ("consolidated.safetensors", b"1"),
+        ("model.safetensors", b"2"),
+    ];
+    let other = ["config.json", "params.json", "model.safetensors"];
+    assert_eq!(fetched(mixture, &[], any).unwrap(), other);
     // An index that leads out of the folder.
     let evil: &[(&str, &[u8])] =
         &[("model.safetensors.index.json", br#"{"weight_map": {"a": "../../x"}}"#)];

@@ -86,7 +86,9 @@ pub fn config(
     Ok(config)
 }
 
-fn refuse(own: &Object) -> Result<()> {
+/// # Errors
+/// Unsupported: what is not read, with its key.
+pub(super) fn refuse(own: &Object) -> Result<()> {
     let multimodal = own.object("multimodal")?;
     let objects = [Some(own), multimodal.as_ref()];
     for (key, what) in NOT_READ {
