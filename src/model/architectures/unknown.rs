@@ -95,7 +95,7 @@ mod tests {
             ("MixtralForCasualLM", None, Some("MixtralForCausalLM")),
             ("Qwen2MoeForCausalML", None, Some("Qwen2MoeForCausalLM")),
             ("Llama7ForCausalLM", Some("llama7"), Some("LlamaForCausalLM")),
-            ("Qwen3NextForCausalLM", None, Some("Qwen3ForCausalLM")),
+            ("Qwen3SomethingForCausalLM", None, Some("Qwen3ForCausalLM")),
             ("Whatever", Some("gpt_oss_large"), Some("GptOssForCausalLM")),
             ("MambaForCausalLM", Some("mamba"), None),
             ("", None, None),
