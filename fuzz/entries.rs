@@ -132,7 +132,16 @@ const LAYERS: [(LayerKind, &str); 4] = [
 ];
 
 pub fn config(data: &[u8]) {
-    let folder = folder(&[("config.json", data)]);
+    described(folder(&[("config.json", data)]));
+}
+
+/// Mistral's own params.json, alone.
+pub fn params(data: &[u8]) {
+    described(folder(&[("params.json", data), ("consolidated.safetensors", b"")]));
+}
+
+/// What a folder's files make of a model.
+fn described(folder: PathBuf) {
     let supported = &[DType::F32, DType::BF16, DType::F16];
     let options = SpecOptions { supported, ..Default::default() };
     if let Some(spec) = judge(ModelSpec::read(&folder, &options)) {
@@ -244,6 +253,11 @@ fn tokenize(files: &[(&str, &[u8])]) {
 
 pub fn tokenizer_json(data: &[u8]) {
     tokenize(&[("tokenizer.json", data)]);
+}
+
+/// Mistral's own tokenizer file.
+pub fn tekken(data: &[u8]) {
+    tokenize(&[("tekken.json", data)]);
 }
 
 pub fn sentencepiece(data: &[u8]) {

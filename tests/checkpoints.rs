@@ -286,6 +286,32 @@ fn every_tensor_of_every_family_is_missed() {
     assert!(missed > 500 && turned > 400, "{missed} missed, {turned} turned");
 }
 
+/// Mistral's own files: tensors are named as they are elsewhere, keys as they are there.
+#[test]
+fn mistrals_own_format() {
+    const WEIGHTS: &str = "consolidated.safetensors";
+    let spoiled = Spoiled::of("mistral-own", "own");
+    spoiled.load().unwrap();
+    let params = std::fs::read_to_string(spoiled.path("params.json")).unwrap();
+    let with = |old: &str, new: &str| {
+        std::fs::write(spoiled.path("params.json"), params.replace(old, new)).unwrap();
+    };
+    with("\"n_layers\": 2", "\"n_layers\": 3");
+    spoiled.refused("triton_vllm_", &["'model.layers.2.", "is missing"]);
+    with("\"dim\": 32", "\"dim\": 36");
+    spoiled.refused(WEIGHTS, &["has shape", "expected"]);
+    with("\"dim\": 32", "\"dim\": \"wide\"");
+    spoiled.refused("params.json", &["'dim' must be an integer"]);
+    with("{", "");
+    spoiled.refused("params.json", &["JSON"]);
+    with("", "");
+
+    std::fs::write(spoiled.path(WEIGHTS), b"rubbish").unwrap();
+    spoiled.refused(WEIGHTS, &["too few for a checkpoint"]);
+    std::fs::remove_file(spoiled.path(WEIGHTS)).unwrap();
+    spoiled.refused("triton_vllm_", &["no model.safetensors"]);
+}
+
 #[test]
 fn missing_files() {
     let spoiled = Spoiled::of("llama", "no_config");
@@ -315,8 +341,9 @@ fn missing_files() {
 fn bad_configs_and_indexes() {
     let spoiled = Spoiled::of("llama", "architecture");
     spoiled.config("architectures", json!(["MambaForCausalLM"]));
-    let all = ["Llama, ", "Qwen2, ", "OPT, ", "GPT2LMHeadModel, "];
-    spoiled.refused("'MambaForCausalLM'", &all);
+    // By config.json's model_type.
+    let nearest = "the nearest that is: LlamaForCausalLM. All that are: docs/models.md.";
+    spoiled.refused("'MambaForCausalLM'", &[nearest]);
 
     let spoiled = Spoiled::of("llama", "layers");
     spoiled.config("num_hidden_layers", json!(1 << 24));

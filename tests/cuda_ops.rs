@@ -11,8 +11,8 @@ mod grader;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AttnSpec, DType, Join, KvScales, KvType, Norm, NormKind, Rope, Routing, Source,
-    WeightDesc, WeightKind,
+    Activation, AttnSpec, DType, Join, KvScales, KvType, Norm, NormKind, QueryGrowth, Rope,
+    Routing, Source, WeightDesc, WeightKind,
 };
 
 use triton_vllm::device::cpu::Cpu;
@@ -37,6 +37,8 @@ mod cuda_adapters;
 mod cuda_attention;
 #[path = "ops/cuda_encoders.rs"]
 mod cuda_encoders;
+#[path = "ops/cuda_gpt_oss.rs"]
+mod cuda_gpt_oss;
 #[path = "ops/cuda_quant.rs"]
 mod cuda_quant;
 #[allow(dead_code, reason = "the CPU's tests use more of it")]

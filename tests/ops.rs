@@ -19,7 +19,7 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Activation, AttnSpec, DType, DeviceLimits, HostTensor, Join, KvScales, KvShape, KvType, Norm,
-    NormKind, Rope, Source, WeightDesc, WeightKind,
+    NormKind, QueryGrowth, Rope, Source, WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan};
@@ -427,13 +427,16 @@ fn attention_equals_f64() {
         softcap: None,
         kv_scales: KvScales::ONE,
     };
-    let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0 };
-    let partial = Rope { rotary_dim: 8, inv_freq: inverse(8), magnitude: 1.25 };
+    let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0, growth: None };
+    let partial = Rope { rotary_dim: 8, inv_freq: inverse(8), magnitude: 1.25, growth: None };
+    let grown = QueryGrowth { beta: 0.7, length: 16 };
+    let growing = Rope { growth: Some(grown), ..partial.clone() };
     let wide = AttnSpec { heads: 2, kv_heads: 2, head_dim: 80, ..plain.clone() };
     let cases = [
         (plain.clone(), None),
         (plain.clone(), Some(rope)),
         (AttnSpec { window: Some(19), softcap: Some(1.5), ..plain.clone() }, Some(partial)),
+        (plain.clone(), Some(growing)),
         (AttnSpec { heads: 3, kv_heads: 1, head_dim: 32, ..plain }, None),
         (wide, None),
     ];
@@ -499,6 +502,11 @@ fn attention_f64(
                 let (a, b, m) = (v[i], v[i + half], f64::from(rope.magnitude));
                 (v[i], v[i + half]) = ((a * cos - b * sin) * m, (b * cos + a * sin) * m);
             }
+        }
+        if let Some(growth) = rope.and_then(|rope| rope.growth).filter(|_| head < spec.heads) {
+            let steps = f64::from(row as u32 / growth.length);
+            let by = 1.0 + f64::from(growth.beta) * (1.0 + steps).ln();
+            v.iter_mut().for_each(|x| *x *= by);
         }
         if head >= spec.heads {
             let KvScales { k, v: v_scale } = spec.kv_scales;

@@ -15,6 +15,18 @@ pub struct Rope {
     pub inv_freq: Vec<f32>,
     /// Multiplies cos and sin (yarn, longrope); else 1.
     pub magnitude: f32,
+    /// q grows with its position, all dimensions of it.
+    pub growth: Option<QueryGrowth>,
+}
+
+/// Rotated q times 1 + beta ln(1 + floor(position / length)), as Llama 4 and Ministral 3 keep
+/// attention sharp over long texts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueryGrowth {
+    /// Above 0.
+    pub beta: f32,
+    /// Positions before the first step; above 0.
+    pub length: u32,
 }
 
 /// Shape and rule of one layer's attention.
@@ -51,9 +63,9 @@ pub trait AttentionOps: DeviceTypes {
     ) -> Result<()>;
 
     /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v: rotate q and k by their positions (no rope:
-    /// leave them), then write k and v of `layer` to the slots' pages of group 0. Pages of eight
-    /// bits get k / scale and v / scale rounded to the nearest number of their type, ties to even;
-    /// what is beyond the largest becomes the largest.
+    /// leave them), let q grow if the rope says so, then write k and v of `layer` to the slots'
+    /// pages of group 0. Pages of eight bits get k / scale and v / scale rounded to the nearest
+    /// number of their type, ties to even; what is beyond the largest becomes the largest.
     fn rope_store(
         &mut self,
         layer: usize,

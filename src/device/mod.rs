@@ -62,7 +62,7 @@ pub mod types;
 pub mod weights;
 
 pub use adapters::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
-pub use attention::{AttentionOps, AttnSpec, Rope};
+pub use attention::{AttentionOps, AttnSpec, QueryGrowth, Rope};
 pub use bytes::{Bytes, SharedBytes, Storage};
 pub use collective::{Collective, Join, Rank, RankGroup};
 pub use dense::{Activation, DenseOps, Norm, NormKind};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::foreign_formats::other_format;
 use super::gguf::{self, GgufName};
 use super::hub;
+use super::mistral;
 use crate::error::{Error, Result};
 use crate::files::{self, Kind};
 use crate::invalid;
@@ -30,7 +31,7 @@ pub enum Location {
 /// What a folder holds.
 #[derive(Debug, PartialEq)]
 pub enum Holds {
-    /// A model in Hugging Face's format.
+    /// A model in Hugging Face's format, or in Mistral's own.
     Model,
     /// One in GGUF: its first file.
     Gguf(PathBuf),
@@ -152,14 +153,14 @@ pub fn snapshot_in(folder: &Path, revision: Option<&str>) -> Result<PathBuf> {
     )))
 }
 
-/// Whether the folder holds a model: config.json with weights that are not GGUF, or without any; or
-/// a GGUF file.
+/// Whether the folder holds a model: config.json, or Mistral's own files, with weights that are not
+/// GGUF, or without any; or a GGUF file.
 ///
 /// # Errors
 /// NotFound or Unsupported: it holds none, with what it holds. InvalidArgument: several GGUF files,
 /// and no word on which.
 pub fn judge(folder: &Path, which: &GgufName) -> Result<Holds> {
-    let has_config = folder.join("config.json").exists();
+    let has_config = folder.join("config.json").exists() || mistral::is_own_folder(folder);
     let asked = *which != GgufName::Only;
     let names = gguf_names_in(folder);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -88,6 +88,9 @@ fn case_13_which_gguf_file_of_a_folder() {
     let said = judge(&one.0, &kind("Q8_0")).unwrap_err().to_string();
     assert!(said.starts_with(&one.name()) && said.contains("of type 'Q8_0'"), "{said}");
 
+    let mistral = ["params.json", "tekken.json", "consolidated.safetensors"];
+    let mistral = TempDir::new("whole", &mistral);
+    assert_eq!(judge(&mistral.0, &GgufName::Only), Ok(Holds::Model));
     let both = TempDir::new("both-gguf", &["config.json", "model.safetensors", "m.Q4_0.gguf"]);
     assert_eq!(judge(&both.0, only), Ok(Holds::Model));
     assert_eq!(judge(&both.0, &kind("Q4_0")), Ok(Holds::Gguf(both.0.join("m.Q4_0.gguf"))));
@@ -126,10 +129,10 @@ fn case_12_folders_of_a_cache_mean_their_snapshot() {
 
 #[test]
 fn case_12_what_a_folder_lacks_is_said() {
-    let mistral = ["params.json", "tekken.json", "consolidated.safetensors"];
+    let parts = ["tekken.json", "consolidated.safetensors"];
     for (name, files, word) in [
         ("empty", &[][..], "is an empty folder"),
-        ("mistral", &mistral[..], "Mistral's own format"),
+        ("mistral", &parts[..], "a part of a model in Mistral's own format"),
         ("tokens", &["tokenizer.json", "a.txt"], "the folder holds a.txt, tokenizer.json"),
         ("weights", &["model.safetensors"], "config.json is missing"),
         ("lora", &["adapter_config.json", "adapter_model.safetensors"], "is a LoRA adapter"),

@@ -42,9 +42,8 @@ const FORMATS: &[(&str, &str, &str)] = &[
     ("", ".msgpack", "it holds Flax's weights; take the same model in safetensors"),
 ];
 
-const MISTRAL: &str = "it is in Mistral's own format (params.json, consolidated.safetensors, \
-    tekken.json); take the model in Hugging Face's format (config.json, model.safetensors, \
-    tokenizer.json)";
+const MISTRAL: &str = "it is a part of a model in Mistral's own format, which needs params.json, \
+    consolidated.safetensors and tekken.json";
 
 /// Whose format these files are, if not Hugging Face's, by which file, and what to take instead.
 pub fn other_format<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {

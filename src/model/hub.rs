@@ -22,6 +22,7 @@ use std::sync::Arc;
 use super::checkpoint::{Files, ADAPTER_FILES};
 use super::foreign_formats::other_format;
 use super::gguf::GgufName;
+use super::mistral;
 use crate::error::{Error, Result};
 use crate::files::{read_text, Kind, Progress};
 use files::{gguf_files, matches, shards, weight_files, SMALL_FILES};
@@ -272,6 +273,8 @@ fn with_shards<'a>(
     files: Files,
     fetch: &dyn Fn(&str) -> Result<()>,
 ) -> Result<Vec<&'a str>> {
+    let other = files == Files::Any && mistral::is_not_read(folder);
+    let files = if other { Files::HuggingFace } else { files };
     let mut weights = Vec::new();
     for name in weight_files(names, files) {
         if name.ends_with(".index.json") {

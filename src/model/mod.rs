@@ -10,6 +10,7 @@
 //! | [`config`] | config.json -> [`ModelSpec`]: shapes and rules, checked |
 //! | [`checkpoint`] | checkpoint files, opened and checked |
 //! | [`gguf`] | GGUF files: configuration, tokenizer and weights in one |
+//! | [`mistral`] | Mistral's own format, in Hugging Face's terms |
 //! | [`quant`] | quantised checkpoints: formats, and the one form they become |
 //! | [`lora`] | LoRA adapters: a PEFT folder, read and checked |
 //! | [`head_order`] | in which order the dimensions of heads are held |
@@ -33,6 +34,7 @@ pub mod head_order;
 pub mod hub;
 pub mod load;
 pub mod lora;
+pub mod mistral;
 pub mod quant;
 pub mod shard;
 pub mod weights;

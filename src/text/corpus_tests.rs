@@ -44,7 +44,7 @@ fn folders() -> Vec<(String, Arc<Tokenizer>, Vec<Case>)> {
     };
 
     let found: Vec<_> = folders.into_iter().map(|entry| read(entry.unwrap().path())).collect();
-    assert!(found.len() >= 12, "{} folders", found.len());
+    assert!(found.len() >= 14, "{} folders", found.len());
     found
 }
 

@@ -1,21 +1,35 @@
 //! From a model's folder to a `tokenizers` tokenizer: `tokenizer.json`, or `vocab.json` and
 //! `merges.txt` (GPT-2's byte-level BPE, also OPT's), or sentencepiece's `tokenizer.model`, with
-//! what `tokenizer_config.json` and `special_tokens_map.json` say of special tokens. It does what
-//! transformers does at load. Called by [`super::Tokenizer`] only.
+//! what `tokenizer_config.json` and `special_tokens_map.json` say of special tokens; or Mistral's
+//! own `tekken.json`. It does what transformers, or mistral-common, does at load. Called by
+//! [`super::Tokenizer`] only.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{json, Map, Value};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer as Inner};
 
 use super::sentencepiece::{self, Rules};
+use super::tekken;
 use crate::error::{Error, Result};
 use crate::files::{self, Kind};
 use crate::ids::TokenId;
 use crate::invalid;
 use crate::json::{self, Object};
 use crate::threads;
+
+/// Which of a folder's tokenizer files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenizerFiles {
+    /// Mistral's own if the folder holds weights in its format, or nothing else; else Hugging
+    /// Face's.
+    Any,
+    /// tokenizer.json, or vocab.json and merges.txt, or tokenizer.model.
+    HuggingFace,
+    /// tekken.json, or a `tokenizer.model.v*`.
+    Mistral,
+}
 
 /// What a folder holds.
 pub(super) struct Loaded {
@@ -31,11 +45,22 @@ const ROLES: [&str; 7] =
 /// keeps them as long as the thread lives, even when this tokenizer is gone: about 150 bytes a
 /// word.
 const CACHED_WORDS: usize = 2000;
+/// Mistral's own tokenizer.
+const TEKKEN: &str = "tekken.json";
 
 /// # Errors
 /// NotFound without tokenizer files, InvalidArgument for files that are broken: one line with the
 /// path.
-pub(super) fn load(dir: &Path) -> Result<Loaded> {
+pub(super) fn load(dir: &Path, files: TokenizerFiles) -> Result<Loaded> {
+    let own = match files {
+        TokenizerFiles::HuggingFace => None,
+        TokenizerFiles::Mistral => Some(mistrals_own(dir).ok_or_else(|| no_tokenizer(dir, files))?),
+        TokenizerFiles::Any => mistrals_own(dir).filter(|_| is_mistrals(dir)),
+    };
+    if let Some(path) = own {
+        return of_mistral(&path);
+    }
+
     let mut config = side_files(dir)?;
     set_class(dir, &mut config)?;
     let whole = dir.join("tokenizer.json");
@@ -48,6 +73,42 @@ pub(super) fn load(dir: &Path) -> Result<Loaded> {
         byte_level_bpe(dir, &mut config)?
     };
     finished(inner, &config, dir)
+}
+
+/// Mistral's own tokenizer file, if there is one: of several sentencepiece models the last.
+fn mistrals_own(dir: &Path) -> Option<PathBuf> {
+    let names = names_in(dir);
+    let is_pieces = |name: &&String| name.starts_with("tokenizer.model.v");
+    let name = names.iter().find(|name| *name == TEKKEN);
+    name.or_else(|| names.iter().rfind(is_pieces)).map(|name| dir.join(name))
+}
+
+/// Whether the folder holds weights in Mistral's format, or no tokenizer of another.
+fn is_mistrals(dir: &Path) -> bool {
+    let names = names_in(dir);
+    let weights =
+        |name: &String| name.starts_with("consolidated") && name.ends_with(".safetensors");
+    let others = ["tokenizer.json", "tokenizer.model", "vocab.json"];
+    names.iter().any(weights) || !names.iter().any(|name| others.contains(&name.as_str()))
+}
+
+/// Its special tokens never arise from a text.
+fn of_mistral(path: &Path) -> Result<Loaded> {
+    let mut config = Map::new();
+    let inner = if path.ends_with(TEKKEN) {
+        let shown = path.display().to_string();
+        let whole = json::read_object(path, Kind::Tokenizer)?;
+        let (whole, roles) = tekken::read(&shown, &whole)?;
+        config = roles;
+        parsed(path, whole.to_string().as_bytes())?
+    } else {
+        config.insert("tokenizer_class".into(), "LlamaTokenizer".into());
+        set_defaults("LlamaTokenizer", &mut config);
+        sentencepiece::read(&read(path)?, &rules(&config)).map_err(|e| broken(path, &e))?
+    };
+    let mut loaded = finished(inner, &config, path)?;
+    loaded.inner.set_encode_special_tokens(true);
+    Ok(loaded)
 }
 
 /// A tokenizer that lies in no folder of its own: what tokenizer.json would hold, and what
@@ -266,28 +327,32 @@ fn rules(config: &Map<String, Value>) -> Rules {
 }
 
 /// What would have been read, and what there is.
-fn no_tokenizer(dir: &Path) -> Error {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().take(1000);
-    let mut names: Vec<String> =
-        entries.map(|entry| json::cut(&entry.file_name().to_string_lossy())).collect();
-    names.sort();
+fn no_tokenizer(dir: &Path, files: TokenizerFiles) -> Error {
+    let names: Vec<String> = names_in(dir).iter().map(|name| json::cut(name)).collect();
     let holds = match names.len() {
         0 => "nothing".into(),
         n if n > 8 => format!("{} and {} more", names[..8].join(", "), n - 8),
         _ => names.join(", "),
     };
-    let tekken = if names.iter().any(|name| name == "tekken.json") {
-        "; tekken.json, Mistral's own format, is not read"
-    } else {
-        ""
+    let expected = match files {
+        TokenizerFiles::Mistral => "tekken.json, or tokenizer.model.v* (tokenizer_mode mistral)",
+        _ => "tokenizer.json, vocab.json and merges.txt, or tokenizer.model",
     };
     Error::NotFound(format!(
-        "no tokenizer in {}: expected tokenizer.json, vocab.json and merges.txt, or \
-         tokenizer.model{tekken}; the folder holds {holds}. Copy it from the model's repository, \
-         or name another folder as 'tokenizer'.",
+        "no tokenizer in {}: expected {expected}; the folder holds {holds}. Copy it from the \
+         model's repository, or name another folder as 'tokenizer'.",
         dir.display()
     ))
     .on_one_line()
+}
+
+/// Names of what is in a folder, in alphabetical order; at most a thousand.
+fn names_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().take(1000);
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
 }
 
 /// GPT-2's tokenizer from its two files; `config` gets its default special tokens.
@@ -295,7 +360,7 @@ fn byte_level_bpe(dir: &Path, config: &mut Map<String, Value>) -> Result<Inner> 
     let vocab_path = dir.join("vocab.json");
     let merges_path = dir.join("merges.txt");
     if !vocab_path.exists() || !merges_path.exists() {
-        return Err(no_tokenizer(dir));
+        return Err(no_tokenizer(dir, TokenizerFiles::HuggingFace));
     }
 
     set_defaults("GPT2Tokenizer", config);

@@ -6,13 +6,15 @@
 //! | file | holds |
 //! |---|---|
 //! | `tokenizer` | text to ids, and what the detokeniser must know of each |
-//! | `load`, `sentencepiece` | a model's tokenizer files -> a tokenizer |
+//! | `load`, `sentencepiece`, `tekken` | a model's tokenizer files -> a tokenizer |
+//! | `byte_alphabet` | how byte-level tokenizers spell bytes |
 //! | `limits` | whether a prompt is short enough |
 //! | `detokenize` | ids to text, token by token |
 //! | `spell` | what a single token reads like at its place |
 //! | `stop` | the text that a client may see: cut at stop strings |
 //! | `grammar` | grammars to token masks |
 
+mod byte_alphabet;
 mod detokenize;
 mod grammar;
 mod limits;
@@ -20,6 +22,7 @@ mod load;
 mod sentencepiece;
 mod spell;
 mod stop;
+mod tekken;
 mod tokenizer;
 
 pub use detokenize::Detokenizer;
@@ -30,6 +33,7 @@ pub use grammar::{
 pub use limits::{
     check_input_ids, check_input_tokens, check_prompt_chars, check_prompt_tokens, check_vocabulary,
 };
+pub use load::TokenizerFiles;
 pub use spell::Speller;
 pub use stop::TextStream;
 pub use tokenizer::Tokenizer;

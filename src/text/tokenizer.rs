@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokenizers::{DecoderWrapper, Tokenizer as Inner};
 
-use super::load::{self, Loaded};
+use super::byte_alphabet::{byte_alphabet, spelled_in};
+use super::load::{self, Loaded, TokenizerFiles};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::{internal, invalid};
@@ -44,7 +45,15 @@ impl Tokenizer {
     /// # Errors
     /// NotFound or InvalidArgument, one line that names the file.
     pub fn load(dir: &Path) -> Result<Tokenizer> {
-        Tokenizer::of(load::load(dir), dir)
+        Tokenizer::load_from(dir, TokenizerFiles::Any)
+    }
+
+    /// The same of some of its files.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn load_from(dir: &Path, files: TokenizerFiles) -> Result<Tokenizer> {
+        Tokenizer::of(load::load(dir, files), dir)
     }
 
     /// The same of values that another file holds: what tokenizer.json and tokenizer_config.json
@@ -229,32 +238,6 @@ impl ByteTable {
             _ => &[],
         }
     }
-}
-
-/// The bytes of a byte-level token.
-pub(super) fn from_alphabet(token: &str) -> Vec<u8> {
-    spelled_in(&byte_alphabet(), token)
-}
-
-/// A token that is not spelled in the alphabet (an added one) stands for itself.
-fn spelled_in(alphabet: &[Option<u8>], token: &str) -> Vec<u8> {
-    let spelled: Option<Vec<u8>> = token.chars().map(|c| *alphabet.get(c as usize)?).collect();
-    spelled.unwrap_or_else(|| token.as_bytes().to_vec())
-}
-
-/// GPT-2's alphabet: which byte a character of a token stands for. Printable bytes stand for
-/// themselves, the others, in order, for the characters from 256 on.
-fn byte_alphabet() -> Vec<Option<u8>> {
-    let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let mut alphabet = vec![None; 256];
-    for byte in 0..=255u8 {
-        if printable(byte) {
-            alphabet[byte as usize] = Some(byte);
-        } else {
-            alphabet.push(Some(byte));
-        }
-    }
-    alphabet
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ fn every_tensor_of_every_format_is_missed() {
         }
         let spoiled = spoiled(&fixture, "each");
         spoiled.load().unwrap_or_else(|e| panic!("{fixture}: {e}"));
-        let good = std::fs::read(spoiled.path(FILE)).unwrap();
+        let Ok(good) = std::fs::read(spoiled.path(FILE)) else { continue };
         let header: Value = serde_json::from_slice(split(&good).0).unwrap();
         let names = header.as_object().unwrap().keys().filter(|n| *n != "__metadata__");
         let layer = |name: &&String| name.contains("layers.0.") && !name.contains("norm");
@@ -74,6 +74,8 @@ fn every_tensor_of_every_format_is_missed() {
             let plain = [".bias", "mlp.gate.weight", "moe.gate.weight"]
                 .iter()
                 .any(|end| name.ends_with(end));
+            let coded = name.ends_with("_blocks") || name.ends_with("_scales");
+            let plain = plain || (fixture.starts_with("mxfp4") && !coded);
             let by = if plain { "expected" } else { "quantization_config" };
             spoiled.refused(FILE, &[name, "has shape", "expected", by]);
             turned += 1;
@@ -91,7 +93,9 @@ fn shapes_tell_what_codes_take() {
         let fixture = entry.unwrap().file_name().into_string().unwrap();
         let spoiled = spoiled(&fixture, "held");
         let whole = spoiled.held(Load::Whole).unwrap().weights;
-        let stored = std::fs::metadata(spoiled.path(FILE)).unwrap().len();
+        let own = spoiled.path("consolidated.safetensors");
+        let stored = std::fs::metadata(spoiled.path(FILE)).or_else(|_| std::fs::metadata(own));
+        let stored = stored.unwrap().len();
         assert!(whole < 3 * stored, "{fixture}: {whole} bytes of a file of {stored}");
         for load in [Load::Shapes, Load::Dummy] {
             let held = spoiled.held(load).unwrap().weights;

@@ -7,6 +7,7 @@ mod devices;
 mod fields;
 mod grammars;
 mod kv_cache;
+mod mistral;
 mod mixes;
 mod nonfinite;
 mod ranks;

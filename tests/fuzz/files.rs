@@ -189,6 +189,15 @@ fn configs() {
     drive(entries::config, 1200, &good);
 }
 
+/// Mistral's own, and its tokenizer.
+#[test]
+fn mistrals_own_files() {
+    silence_tokenizers();
+    let names = ["models/ministral3-own/params.json", "quantised/fp8-mistral-own/params.json"];
+    drive(entries::params, 1200, &names.map(fixture));
+    drive(entries::tekken, 150, &[fixture("tokenizers/tekken-listed/tekken.json")]);
+}
+
 /// The same with a method of quantisation each, whose layers are asked for.
 #[test]
 fn quantised_configs() {

@@ -219,6 +219,11 @@ impl<D: Graded> Bench<D> {
         self.weight(seed, WeightKind::Vector, &[length], 1, DType::F32, false, 1.0)
     }
 
+    /// Biases that reach beyond clamps, and scores beside which others are small.
+    pub fn wide_vector(&mut self, seed: u64, length: usize) -> D::Weight {
+        self.weight(seed, WeightKind::Vector, &[length], 1, DType::F32, false, 9.0)
+    }
+
     /// What changes some choices of experts, whose shares are about 1 / experts.
     pub fn choice_bias(&mut self, seed: u64, experts: usize) -> D::Weight {
         let size = 1.0 / experts as f32;

@@ -36,6 +36,7 @@ struct AttentionCase {
     window: Option<usize>,
     softcap: Option<f32>,
     rotary: usize,
+    growth: Option<QueryGrowth>,
 }
 
 fn attention_cases() -> Vec<AttentionCase> {
@@ -47,7 +48,9 @@ fn attention_cases() -> Vec<AttentionCase> {
         window: None,
         softcap: None,
         rotary: dim / 2 * 2,
+        growth: None,
     };
+    let growth = Some(QueryGrowth { beta: 0.7, length: 16 });
 
     vec![
         case(4, 4, 16, 16),
@@ -67,6 +70,9 @@ fn attention_cases() -> Vec<AttentionCase> {
         AttentionCase { window: Some(100), softcap: Some(5.0), ..case(8, 4, 128, 32) },
         AttentionCase { softcap: Some(2.0), rotary: 32, ..case(8, 4, 128, 16) },
         AttentionCase { rotary: 0, ..case(12, 12, 64, 16) },
+        AttentionCase { growth, ..case(8, 2, 128, 16) },
+        AttentionCase { growth, rotary: 32, ..case(4, 2, 64, 16) },
+        AttentionCase { growth, rotary: 10, ..case(3, 1, 20, 16) },
     ]
 }
 
@@ -79,10 +85,10 @@ fn attention_over_mixed_steps() {
 
 fn mixed_steps(dtype: DType, kv: Option<KvType>) {
     for (n, c) in attention_cases().iter().enumerate() {
-        let AttentionCase { heads, kv_heads, dim, page_size, window, softcap, rotary } = *c;
+        let AttentionCase { heads, kv_heads, dim, page_size, window, softcap, rotary, growth } = *c;
         let case = format!(
             "attention {n}: {heads}/{kv_heads} x {dim}, pages of {page_size}, \
-                 window {window:?}, cap {softcap:?}, rotary {rotary}, pages {kv:?}"
+                 window {window:?}, cap {softcap:?}, rotary {rotary}, {growth:?}, pages {kv:?}"
         );
         let setup = Setup { page_size, kv_heads, head_dim: dim, kv, ..Setup::default() };
         compare!(dtype, &setup, &case, slack(dtype, kv, rotary), |b| {
@@ -101,7 +107,7 @@ fn mixed_steps(dtype: DType, kv: Option<KvType>) {
 
             let inv_freq =
                 (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
-            let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25 };
+            let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25, growth };
             let rope = Some(&rope).filter(|_| rotary > 0);
 
             let mut results = Vec::new();

@@ -46,7 +46,7 @@ fn specs() -> Vec<(AttnSpec, Option<Rope>)> {
         softcap: None,
         kv_scales: KvScales::ONE,
     };
-    let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0 };
+    let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0, growth: None };
     vec![
         (plain.clone(), None),
         (AttnSpec { kv_scales: KvScales { k: 0.037, v: 2.5 }, ..plain.clone() }, Some(rope)),

@@ -71,6 +71,9 @@ impl AttentionOps for Cpu {
             if let Some(table) = table {
                 let heads = vector[..q + kv].chunks_exact_mut(spec.head_dim);
                 heads.for_each(|head| table.rotate(row.position, head));
+                if let Some(growth) = table.growth(row.position) {
+                    vector[..q].iter_mut().for_each(|x| *x *= growth);
+                }
             }
 
             let (k, v) = vector[q..].split_at(kv);
@@ -227,6 +230,7 @@ struct Keys<'a> {
 /// `[heads, head_dim]`, as is `out`. K and V of a page are read once for all q heads that share
 /// them.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn attend_row(
     isa: Isa,
     keys: Keys,

@@ -31,6 +31,13 @@ impl RopeTable {
         }
     }
 
+    /// What q of a position is multiplied by, if it grows.
+    pub fn growth(&self, position: usize) -> Option<f32> {
+        let growth = self.rope.growth?;
+        let steps = (position / growth.length.max(1) as usize) as f32;
+        Some(1.0 + growth.beta * (1.0 + steps).ln())
+    }
+
     /// Rotate one head: element i pairs with i + rotary_dim / 2.
     #[inline(always)]
     pub fn rotate(&self, position: usize, head: &mut [f32]) {

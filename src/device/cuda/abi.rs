@@ -1054,12 +1054,15 @@ pub struct RopeStore {
     pub half: u32,
     #[doc = " Of sines and cosines."]
     pub magnitude: f32,
+    #[doc = " q times 1 + growth ln(1 + position / growth_length), whole steps; 0: it does not grow."]
+    pub growth: f32,
+    pub growth_length: u32,
     #[doc = " \\[half]"]
     pub inverse_frequency: [f32; 256usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RopeStore"][::std::mem::size_of::<RopeStore>() - 1128usize];
+    ["Size of RopeStore"][::std::mem::size_of::<RopeStore>() - 1136usize];
     ["Alignment of RopeStore"][::std::mem::align_of::<RopeStore>() - 8usize];
     ["Offset of field: RopeStore::qkv"][::std::mem::offset_of!(RopeStore, qkv) - 0usize];
     ["Offset of field: RopeStore::position"][::std::mem::offset_of!(RopeStore, position) - 8usize];
@@ -1077,8 +1080,11 @@ const _: () = {
     ["Offset of field: RopeStore::half"][::std::mem::offset_of!(RopeStore, half) - 92usize];
     ["Offset of field: RopeStore::magnitude"]
         [::std::mem::offset_of!(RopeStore, magnitude) - 96usize];
+    ["Offset of field: RopeStore::growth"][::std::mem::offset_of!(RopeStore, growth) - 100usize];
+    ["Offset of field: RopeStore::growth_length"]
+        [::std::mem::offset_of!(RopeStore, growth_length) - 104usize];
     ["Offset of field: RopeStore::inverse_frequency"]
-        [::std::mem::offset_of!(RopeStore, inverse_frequency) - 100usize];
+        [::std::mem::offset_of!(RopeStore, inverse_frequency) - 108usize];
 };
 #[doc = " Threads of a block of attend_rows and attend_all, and the largest head."]
 pub const ATTEND_THREADS: u32 = 128;

@@ -84,6 +84,7 @@ impl AttentionOps for Cuda {
             })?;
             room.copy_from_slice(&rope.inv_freq);
         }
+        let growth = rope.and_then(|rope| rope.growth);
         let reserved = self.reserved()?;
         let device = &reserved.steps.device;
 
@@ -111,6 +112,8 @@ impl AttentionOps for Cuda {
                 page_size: reserved.limits.page_size as u32,
                 half: half as u32,
                 magnitude,
+                growth: growth.map_or(0.0, |growth| growth.beta),
+                growth_length: growth.map_or(1, |growth| growth.length.max(1)),
                 inverse_frequency,
             },
         )

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::{dtype_name, EngineArgs, GenerationConfig, LoadFormat, LoraArgs};
+use super::args::{dtype_name, EngineArgs, GenerationConfig, LoadFormat, LoraArgs, TokenizerMode};
 use crate::device::DType;
 use crate::engine::adapters::AdapterList;
 use crate::engine::options::EngineOptions;
@@ -17,7 +17,7 @@ use crate::model::folder::{self, Holds, Location};
 use crate::model::gguf::{Gguf, GgufName, Vocabulary};
 use crate::model::hub::{Hub, SnapshotRequest};
 use crate::model::{Checkpoint, ClassifierHead, Files, ModelSpec, WeightSource};
-use crate::text::Tokenizer;
+use crate::text::{Tokenizer, TokenizerFiles};
 
 /// A model that was read, but for its weights.
 pub(super) struct Model {
@@ -79,7 +79,9 @@ pub(super) fn read(
     let tokenizer = match (&args.tokenizer, &model, &gguf) {
         (Some(name), ..) => search.tokenizer(name)?,
         (None, _, Some(gguf)) => tokenizer_of(gguf)?,
-        (None, Place::Folder(folder) | Place::Gguf(folder), None) => Tokenizer::load(folder)?,
+        (None, Place::Folder(folder) | Place::Gguf(folder), None) => {
+            Tokenizer::load_from(folder, tokenizer_files(args))?
+        }
     };
     let (spec, weights) = match (&model, &gguf) {
         (_, Some(gguf)) => read_gguf(gguf, config.as_deref(), args)?,
@@ -107,10 +109,20 @@ fn classifier_head(
 fn weight_files(format: LoadFormat) -> Option<Files> {
     match format {
         LoadFormat::Auto => Some(Files::Any),
+        LoadFormat::HuggingFace => Some(Files::HuggingFace),
+        LoadFormat::Mistral => Some(Files::Mistral),
         LoadFormat::Safetensors => Some(Files::Safetensors),
         LoadFormat::Torch => Some(Files::Torch),
         LoadFormat::Gguf => Some(Files::Gguf),
         LoadFormat::Dummy => None,
+    }
+}
+
+fn tokenizer_files(args: &EngineArgs) -> TokenizerFiles {
+    match args.tokenizer_mode {
+        TokenizerMode::Auto => TokenizerFiles::Any,
+        TokenizerMode::HuggingFace => TokenizerFiles::HuggingFace,
+        TokenizerMode::Mistral => TokenizerFiles::Mistral,
     }
 }
 
@@ -150,7 +162,7 @@ impl Search<'_> {
         let revision = self.args.tokenizer_revision.as_deref();
         let wanted = Wanted { key: "tokenizer", name, revision, weights: None };
         match self.find(&wanted, &|_| Ok(()))? {
-            Place::Folder(folder) => Tokenizer::load(&folder),
+            Place::Folder(folder) => Tokenizer::load_from(&folder, tokenizer_files(self.args)),
             Place::Gguf(path) => tokenizer_of(&Gguf::open(&path, self.progress)?),
         }
     }
@@ -177,6 +189,7 @@ fn judge_load_format(model: &Place, args: &EngineArgs) -> Result<()> {
     let (path, is, format) = match (model, args.load_format) {
         (Place::Gguf(path), LoadFormat::Safetensors) => (path, "a GGUF file", "safetensors"),
         (Place::Gguf(path), LoadFormat::Torch) => (path, "a GGUF file", "pt"),
+        (Place::Gguf(path), LoadFormat::Mistral) => (path, "a GGUF file", "mistral"),
         (Place::Folder(path), LoadFormat::Gguf) => {
             (path, "read by its config.json: name the GGUF file itself", "gguf")
         }
@@ -196,7 +209,7 @@ fn judge_unread(folder: &Path, config: Option<&Path>, args: &EngineArgs) -> Resu
         ModelSpec::read(config.unwrap_or(folder), &spec_options(args, None))?;
         match args.tokenizer {
             Some(_) => Ok(()),
-            None => Tokenizer::load(folder).map(|_| ()),
+            None => Tokenizer::load_from(folder, tokenizer_files(args)).map(|_| ()),
         }
     })
 }
@@ -272,6 +285,7 @@ fn spec_options(args: &EngineArgs, stored_dtype: Option<DType>) -> SpecOptions<'
         overrides_file: &args.file,
         dtype: args.dtype.map_or("", dtype_name),
         stored_dtype,
+        config_format: args.config_format,
         quantization: args.quantization.as_deref().unwrap_or_default(),
         supported: &[DType::BF16, DType::F16, DType::F32],
         max_model_len: args.max_model_len.map(i64::from),

@@ -13,6 +13,7 @@ pub(super) const LLAMA_KEYS: Keys = Keys {
     layers: "num_hidden_layers",
     heads: "num_attention_heads",
     kv_heads: Some("num_key_value_heads"),
+    one_kv_head: false,
     ffn: "intermediate_size",
     ffn_null_4x: false,
     activation: "hidden_act",
@@ -53,6 +54,7 @@ pub(super) const LLAMA: Family = Family {
         "TeleChat3ForCausalLM",
         "XverseForCausalLM",
     ],
+    variants: &[],
     prefixes: LLAMA_PREFIXES,
     keys: LLAMA_KEYS,
     defaults: defaults::LLAMA,
@@ -129,6 +131,14 @@ pub(super) const MISTRAL: Family = Family {
     windows: Windows::All,
     ..LLAMA
 };
+
+/// Mistral with q that grows with its position.
+pub(super) const MINISTRAL3: Family =
+    Family { architecture: "Ministral3ForCausalLM", defaults: defaults::MINISTRAL3, ..MISTRAL };
+
+/// The text model of Mistral Small 3.1 and later, Devstral, Ministral 3.
+pub(super) const MISTRAL3: Family =
+    Family { architecture: "Mistral3ForConditionalGeneration", ..MISTRAL };
 
 const QWEN_WINDOWS: Windows =
     Windows::FromLayer { switch: "use_sliding_window", first: "max_window_layers" };

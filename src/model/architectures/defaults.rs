@@ -28,6 +28,38 @@ pub const MISTRAL: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
     "max_position_embeddings": 131072, "sliding_window": 4096, "rope_theta": 10000.0,
     "tie_word_embeddings": false, "eos_token_id": 2}"#;
 
+pub const MINISTRAL3: &str = r#"{"vocab_size": 131072, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 34, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 262144, "rope_theta": 1000000.0, "tie_word_embeddings": false,
+    "eos_token_id": 2}"#;
+
+pub const FALCON: &str = r#"{"vocab_size": 65024, "hidden_size": 4544, "num_hidden_layers": 32,
+    "num_attention_heads": 71, "activation": "gelu", "layer_norm_epsilon": 1e-5,
+    "max_position_embeddings": 2048, "rope_theta": 10000.0, "bias": false, "alibi": false,
+    "multi_query": true, "parallel_attn": true, "new_decoder_architecture": false,
+    "tie_word_embeddings": true, "eos_token_id": 11}"#;
+
+/// Of ChatGLM's own code.
+pub const CHATGLM: &str = r#"{"vocab_size": 65024, "hidden_size": 4096, "ffn_hidden_size": 13696,
+    "num_layers": 28, "num_attention_heads": 32, "head_dim": 128, "multi_query_attention": false,
+    "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "add_qkv_bias": false,
+    "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+/// Of Orion's own code.
+pub const ORION: &str = r#"{"vocab_size": 84608, "hidden_size": 5120, "intermediate_size": 15360,
+    "num_hidden_layers": 40, "num_attention_heads": 40, "hidden_act": "silu",
+    "rms_norm_eps": 1e-5, "max_position_embeddings": 4096, "rope_theta": 10000.0,
+    "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+/// Of HyperCLOVA X's own code.
+pub const HYPERCLOVAX: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "rope_theta": 10000.0, "attention_bias": false, "mlp_bias": false,
+    "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
 pub const MIXTRAL: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
     "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 8, "hidden_act": "silu", "rms_norm_eps": 1e-5,

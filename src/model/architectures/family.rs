@@ -93,6 +93,8 @@ pub enum AttnScale {
     RootOf(&'static str),
     /// The key's value.
     Key(&'static str),
+    /// The key's value if it is given, else head_dim^-0.5
+    KeyOrHeadDim(&'static str),
 }
 
 /// Factors of the embedding, of what sublayers add, and of the logits.
@@ -105,6 +107,8 @@ pub enum Multipliers {
     /// `scale_emb`; `scale_depth` over the square root of the number of layers; and logits over
     /// hidden / `dim_model_base`.
     MiniCpm,
+    /// Granite's but for logits, which are multiplied; all are 1 if they are not given.
+    HyperClovaX,
     /// Logits times this key.
     Logits(&'static str),
 }
@@ -140,6 +144,8 @@ pub struct Keys {
     pub heads: &'static str,
     /// None, or null: as many as heads.
     pub kv_heads: Option<&'static str>,
+    /// One KV head, whatever keys say.
+    pub one_kv_head: bool,
     /// Width of the MLP.
     pub ffn: &'static str,
     /// Null: four times hidden.
@@ -302,6 +308,8 @@ pub struct Family {
     pub architecture: &'static str,
     /// Other names of it.
     pub aliases: &'static [&'static str],
+    /// Rows in place of this one, each where a key has a value (JSON); the first that fits counts.
+    pub variants: &'static [(&'static str, &'static str, &'static Family)],
     /// In front of every name but the head's; the first one under which the token table exists.
     pub prefixes: &'static [&'static str],
     /// Where config.json has its sizes.

@@ -8,19 +8,26 @@
 //! | `decoders` | rows of architectures that generate |
 //! | `variants` | rows near to one of these |
 //! | `mixtures` | those with experts |
+//! | `older` | rows of older deployments, and of single houses |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
+//! | `unknown` | what to say of a name that has no row |
 
 mod decoders;
 mod defaults;
 mod encoders;
 mod family;
 mod mixtures;
+mod older;
+mod unknown;
 mod variants;
 
 pub use family::*;
+pub use unknown::{gone, nearest};
 
-/// The end of classifiers' names.
+/// The end of decoders' names.
+const WHOLE: &str = "ForCausalLM";
+/// The end of classifiers'.
 const CLASSIFIER: &str = "ForSequenceClassification";
 
 /// Every architecture that can be served.
@@ -29,6 +36,8 @@ pub const FAMILIES: &[Family] = &[
     decoders::INTERNLM,
     decoders::INTERNLM3,
     decoders::MISTRAL,
+    decoders::MINISTRAL3,
+    decoders::MISTRAL3,
     decoders::QWEN2,
     decoders::QWEN3,
     mixtures::MIXTRAL,
@@ -68,6 +77,10 @@ pub const FAMILIES: &[Family] = &[
     mixtures::OLMOE,
     mixtures::GRANITE_MOE,
     mixtures::GRANITE_MOE_SHARED,
+    older::FALCON,
+    older::CHATGLM,
+    older::ORION,
+    older::HYPERCLOVAX,
     decoders::OPT,
     decoders::GPT2,
     decoders::NEOX,
@@ -90,11 +103,10 @@ pub fn find(architecture: &str) -> Option<&'static Family> {
         let base = base.strip_suffix("Text").unwrap_or(base);
         ends.iter().find_map(|end| whole(&format!("{base}{end}")))
     };
-    let without_head =
-        || of_base(architecture.strip_suffix("Model")?, &["ForCausalLM", "LMHeadModel"]);
+    let without_head = || of_base(architecture.strip_suffix("Model")?, &[WHOLE, "LMHeadModel"]);
     let with_classes = || {
         let base = architecture.strip_suffix(CLASSIFIER)?;
-        of_base(base, &["ForCausalLM", "LMHeadModel", "Model"])
+        of_base(base, &[WHOLE, "LMHeadModel", "Model"])
     };
     whole(architecture).or_else(without_head).or_else(with_classes)
 }

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use super::foreign_formats::other_format;
 use super::gguf::Tensors;
+use super::mistral;
 use crate::device::{Bytes, DType, HostTensor, QuantForm, QuantPart};
 use crate::error::{Error, Result};
 use crate::files::{Kind, Progress};
@@ -45,6 +46,8 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Entry>,
     /// Instead of all that.
     gguf: Option<Tensors>,
+    /// Rope turns neighbours of a head, whatever the family says.
+    turns_neighbours: bool,
 }
 
 struct Entry {
@@ -59,8 +62,12 @@ struct Entry {
 /// Which files of a folder count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Files {
-    /// safetensors if there are any, else PyTorch's.
+    /// Mistral's own if there are any with its configuration, else as `HuggingFace`.
     Any,
+    /// safetensors if there are any, else PyTorch's.
+    HuggingFace,
+    /// `consolidated*.safetensors`, in Mistral's own format.
+    Mistral,
     /// `*.safetensors` only.
     Safetensors,
     /// `pytorch_model.bin` only.
@@ -82,9 +89,9 @@ const TORCH_SINGLE: &str = "pytorch_model.bin";
 
 impl Checkpoint {
     /// Open the files that `model.safetensors.index.json` names, else `model.safetensors`, else
-    /// every other `*.safetensors` beside it, else `pytorch_model.bin` with or without an index.
-    /// `consolidated*` (a second copy in another layout) is left out, subfolders such as
-    /// `original/` are never looked at.
+    /// every other `*.safetensors` beside it, else `pytorch_model.bin` with or without an index. A
+    /// folder in Mistral's own format goes before that; `consolidated*` in other folders is left
+    /// out, subfolders such as `original/` are never looked at.
     ///
     /// # Errors
     /// NotFound: the folder or a file is not there. InvalidArgument: a file is truncated, its
@@ -107,8 +114,26 @@ impl Checkpoint {
     /// # Errors
     /// As `open`; Cancelled.
     pub fn open_counted(dir: &Path, files: Files, progress: &Arc<Progress>) -> Result<Checkpoint> {
+        let own = match files {
+            Files::Any => mistral::is_own_folder(dir),
+            other => other == Files::Mistral,
+        };
+        if own {
+            return Checkpoint::of_mistral(dir, progress).map_err(Error::on_one_line);
+        }
         let paths = files_of(dir, files).map_err(Error::on_one_line)?;
         Checkpoint::of_files(dir, paths, progress).map_err(Error::on_one_line)
+    }
+
+    /// Mistral's own files, by Hugging Face's names.
+    fn of_mistral(dir: &Path, progress: &Arc<Progress>) -> Result<Checkpoint> {
+        let paths = mistral_files(dir)?;
+        let mut checkpoint = Checkpoint::of_files(dir, paths, progress)?;
+        let tensors = std::mem::take(&mut checkpoint.tensors).into_iter();
+        checkpoint.tensors =
+            tensors.map(|(name, entry)| (mistral::name_of(&name), entry)).collect();
+        checkpoint.turns_neighbours = true;
+        Ok(checkpoint)
     }
 
     fn of_files(dir: &Path, paths: Vec<PathBuf>, progress: &Arc<Progress>) -> Result<Checkpoint> {
@@ -126,7 +151,13 @@ impl Checkpoint {
 
     fn without_files(dir: &Path) -> Checkpoint {
         let dir = dir.to_path_buf();
-        Checkpoint { dir, files: Vec::new(), tensors: BTreeMap::new(), gguf: None }
+        Checkpoint {
+            dir,
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+            gguf: None,
+            turns_neighbours: false,
+        }
     }
 
     /// Whether the files are still those that were opened, so that what was read of them is of one
@@ -185,6 +216,11 @@ impl Checkpoint {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let gguf = self.gguf.iter().flat_map(Tensors::names);
         self.tensors.keys().map(String::as_str).chain(gguf)
+    }
+
+    /// Whether rope turns dimensions 2i and 2i + 1 of a head together, whatever the family says.
+    pub fn turns_neighbours(&self) -> bool {
+        self.turns_neighbours
     }
 
     /// Whether there is a tensor of this name.
@@ -381,7 +417,7 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
     let mut others = BTreeSet::new();
     for (n, (index, single)) in pairs.into_iter().enumerate() {
         let own = if n == 0 { Files::Safetensors } else { Files::Torch };
-        let wanted = files == Files::Any || files == own;
+        let wanted = matches!(files, Files::Any | Files::HuggingFace) || files == own;
         if !wanted {
             continue;
         }
@@ -423,6 +459,23 @@ fn files_of(dir: &Path, files: Files) -> Result<Vec<PathBuf>> {
             "{shown}: no {SINGLE} or {INDEX}, no {TORCH_SINGLE} or {TORCH_INDEX}."
         )),
     })
+}
+
+fn mistral_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let index = dir.join(mistral::INDEX);
+    if index.exists() {
+        return indexed_files(dir, &index);
+    }
+    let entries = std::fs::read_dir(dir).map_err(|e| io_error(dir, &e))?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut found: Vec<PathBuf> = paths.filter(|path| mistral::is_weights(&name(path))).collect();
+    found.sort();
+    if found.is_empty() {
+        let shown = dir.display();
+        return Err(Error::NotFound(format!("{shown}: no consolidated*.safetensors.")));
+    }
+    Ok(found)
 }
 
 /// The distinct files of an index, which must be plain names in the same folder.

@@ -49,6 +49,10 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
         AttnScale::HeadDim => (shape.head_dim as f32).powf(-0.5),
         AttnScale::RootOf(key) => positive(config, key)?.powf(-0.5) as f32,
         AttnScale::Key(key) => positive(config, key)? as f32,
+        AttnScale::KeyOrHeadDim(key) => match config.positive(key)? {
+            Some(scale) => scale as f32,
+            None => (shape.head_dim as f32).powf(-0.5),
+        },
     };
     let softcap = softcap(config, family, "attn_logit_softcapping")?;
     let windowed = windowed(config, family, shape.layers)?;
@@ -142,6 +146,15 @@ pub fn scales(config: &Object, family: &Family, shape: &Shape, dtype: DType) -> 
             positive(config, "residual_multiplier")?,
             1.0 / positive(config, "logits_scaling")?,
         ),
+        Multipliers::HyperClovaX => {
+            let or_one = |key: &str| -> Result<f64> { Ok(config.positive(key)?.unwrap_or(1.0)) };
+            (
+                "residual_multiplier",
+                or_one("embedding_multiplier")?,
+                or_one("residual_multiplier")?,
+                or_one("logits_scaling")?,
+            )
+        }
         Multipliers::MiniCpm => (
             "scale_depth",
             positive(config, "scale_emb")?,

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::architectures::{self, Family, Flag, Positions, FAMILIES};
+use super::architectures::{self, Family, Flag, Positions};
 use super::quant::{self, QuantScheme, Said};
 use crate::error::{Error, Result};
 use crate::json::object::KeysRead;
@@ -37,15 +37,18 @@ pub use pooler_options::{Convert, PoolerOptions, RunnerKind};
 pub use pooling::{Dimensions, PooledAnswer, PoolingRule, VectorRule};
 pub use side_files::SideFiles;
 use source::Source;
-pub use spec::{ModelSpec, NormOrder, SpecOptions};
+pub use spec::{ConfigFormat, ModelSpec, NormOrder, SpecOptions};
 
 /// Each has weights and pages of its own: published models stay below 200.
 const MAX_LAYERS: usize = 4096;
+/// Where architectures are listed.
+const LISTED: &str = "docs/models.md";
 /// More is a mistake in a file: the largest published models have 1e12 and some.
 const MAX_PARAMETERS: f64 = 1e14;
 
 impl ModelSpec {
-    /// Read `<dir>/config.json` and `<dir>/generation_config.json`.
+    /// Read `<dir>/config.json`, or params.json of Mistral's own format, and
+    /// `<dir>/generation_config.json`.
     ///
     /// # Errors
     /// One line naming the file and key: missing or broken file, unknown architecture, a shape that
@@ -136,6 +139,7 @@ impl ModelSpec {
 
         let dtype = dtype::choose(config, family, quant.as_ref(), pools, options)?;
         let scales = layers::scales(config, family, &shape, dtype)?;
+        let eps = keys::norm_eps(config, family.eps)?;
         let vocab_size = dimension(config, "vocab_size")?;
         let spec = ModelSpec {
             family,
@@ -148,7 +152,8 @@ impl ModelSpec {
             ffn: ffn(config, family, hidden)?,
             mixture: mixture::mixture(config, family, layers)?,
             embed_width,
-            norm_eps: keys::norm_eps(config, family.eps)? * scales.eps,
+            norm_eps: eps * scales.eps,
+            inner_eps: eps,
             activation: keys::activation(config, family)?,
             attention,
             ropes: layers::ropes(config, family, head_dim, max_model_len)?,
@@ -196,34 +201,46 @@ impl ModelSpec {
 }
 
 fn family_of(config: &Object) -> Result<&'static Family> {
-    const ENDING: &str = "ForCausalLM";
-    let names = || {
-        let names = FAMILIES.iter().map(|family| family.architecture.trim_end_matches(ENDING));
-        let names = names.collect::<Vec<_>>().join(", ");
-        format!("{names} (of names without an ending it is {ENDING})")
-    };
-
     let Some(name) = architecture(config)? else {
         return Err(invalid!(
-            "{} must name one of: {}; if the checkpoint is one of these, name it in \
-             hf_overrides, {{\"architectures\": [\"...\"]}}.",
+            "{} must name a model architecture, of those in {LISTED}; if the checkpoint is one of \
+             these, name it in hf_overrides, {{\"architectures\": [\"...\"]}}.",
             config.name("architectures"),
-            names()
         ));
     };
+    if let Some(family) = architectures::find(name) {
+        return Ok(variant_of(config, family));
+    }
 
-    architectures::find(name).ok_or_else(|| {
-        let own = match config.value("auto_map") {
-            Some(_) => " (code of a checkpoint's own, 'auto_map', is never run)",
-            None => "",
-        };
-        Error::Unsupported(format!(
-            "{}: model architecture '{}' is not supported{own}; supported: {}.",
-            config.name("architectures"),
-            json::cut(name),
-            names()
-        ))
-    })
+    let at = config.name("architectures");
+    let shown = json::cut(name);
+    if let Some(version) = architectures::gone(name) {
+        return Err(Error::Unsupported(format!(
+            "{at}: Model architecture {shown} was supported in vLLM until v{version}, and is not \
+             supported anymore. Please use an older version of vLLM if you want to use this model \
+             architecture."
+        )));
+    }
+    let own = match config.value("auto_map") {
+        Some(_) => " (code of a checkpoint's own, 'auto_map', is never run)",
+        None => "",
+    };
+    let nearest = architectures::nearest(name, config.text("model_type").unwrap_or_default());
+    let nearest = nearest.map(|known| format!("; the nearest that is: {known}"));
+    Err(Error::Unsupported(format!(
+        "{at}: model architecture '{shown}' is not supported{own}{}. All that are: {LISTED}.",
+        nearest.unwrap_or_default()
+    )))
+}
+
+/// The row that keys choose in place of the one of a name.
+fn variant_of(config: &Object, family: &'static Family) -> &'static Family {
+    let fits = |key: &str, value: &str| {
+        let value: Option<Value> = serde_json::from_str(value).ok();
+        value.as_ref().is_some_and(|value| config.given(key) == Some(value))
+    };
+    let variant = family.variants.iter().find(|(key, value, _)| fits(key, value));
+    variant.map_or(family, |&(.., variant)| variant)
 }
 
 fn shape(config: &Object, family: &Family) -> Result<Shape> {
@@ -231,6 +248,7 @@ fn shape(config: &Object, family: &Family) -> Result<Shape> {
     let hidden = keys::needed_width(config, keys.hidden)?;
     let heads = keys::needed_width(config, keys.heads)?;
     let kv_heads = match keys.kv_heads {
+        _ if keys.one_kv_head => 1,
         Some(key) => keys::width(config, key)?.unwrap_or(heads),
         None => heads,
     };

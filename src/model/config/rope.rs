@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::keys::positive;
-use crate::device::Rope;
+use crate::device::{QueryGrowth, Rope};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
@@ -183,7 +183,8 @@ fn build(keys: &RopeKeys, rotary_dim: usize, max_model_len: usize) -> Result<Rop
     }
 
     let inv_freq: Vec<f32> = inv_freq.into_iter().map(|f| f as f32).collect();
-    let rope = Rope { rotary_dim, inv_freq, magnitude: magnitude as f32 };
+    let growth = growth(keys)?;
+    let rope = Rope { rotary_dim, inv_freq, magnitude: magnitude as f32, growth };
     let turns = |f: &f32| f.is_finite() && *f >= 0.0;
     if !rope.inv_freq.iter().all(turns) || !rope.magnitude.is_finite() {
         return Err(invalid!(
@@ -206,6 +207,8 @@ fn read_keys<'a>(config: &'a Object<'a>, layers: &str) -> Result<RopeKeys<'a>> {
         Some(own) => positive(own, THETA)?,
         None => positive(config, THETA)?,
     };
+    // ChatGLM's way to say it.
+    let theta = theta * config.positive("rope_ratio")?.unwrap_or(1.0);
 
     let Some(object) = &scaling else {
         return Ok(RopeKeys { theta, kind: "default", scaling, config });
@@ -219,11 +222,26 @@ fn read_keys<'a>(config: &'a Object<'a>, layers: &str) -> Result<RopeKeys<'a>> {
             KINDS.join(", ")
         )));
     }
-    const BETA: &str = "llama_4_scaling_beta";
-    if object.given(BETA).is_some_and(|beta| beta.as_f64() != Some(0.0)) {
-        return Err(Error::Unsupported(format!("{} is not supported.", object.name(BETA))));
-    }
     Ok(RopeKeys { theta, kind, scaling, config })
+}
+
+/// How q grows: by `llama_4_scaling_beta` beside the kind, or by an object of its own, as Mistral's
+/// format has it.
+fn growth(keys: &RopeKeys) -> Result<Option<QueryGrowth>> {
+    const BETA: &str = "llama_4_scaling_beta";
+    const OWN: &str = "llama_4_scaling";
+    let own = keys.config.object(OWN)?;
+    let (object, key) = match &own {
+        Some(own) => (own, "beta"),
+        None => (keys.object(), BETA),
+    };
+    let zero = object.given(key).is_some_and(|beta| beta.as_f64() == Some(0.0));
+    let Some(beta) = (if zero { None } else { object.positive(key)? }) else { return Ok(None) };
+
+    let fits = |length: f64| (1.0..=f64::from(u32::MAX)).contains(&length);
+    let length = object.positive(ORIGINAL)?.filter(|&length| fits(length));
+    let length = object.needed(ORIGINAL, "a number of tokens", length)?;
+    Ok(Some(QueryGrowth { beta: beta as f32, length: length as u32 }))
 }
 
 /// Llama 3.1: long waves are slowed by `factor`, short ones kept, those between blended. A wave's

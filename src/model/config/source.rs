@@ -6,11 +6,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::spec::SpecOptions;
+use super::spec::{ConfigFormat, SpecOptions};
 use crate::error::Result;
 use crate::files::{self, Kind};
 use crate::json::object::KeysRead;
 use crate::json::{self, Object};
+use crate::model::mistral;
 
 /// Keys whose value is an object, which users of model.json also write as its text.
 const OBJECTS: [&str; 4] =
@@ -34,13 +35,28 @@ pub struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Read `<dir>/config.json` and generation_config.json.
+    /// Read `<dir>/config.json`, or params.json in Mistral's own format, and
+    /// generation_config.json.
     ///
     /// # Errors
-    /// A file that is missing, broken or too large; `text_config` is no object.
+    /// A file that is missing, broken or too large; `text_config` is no object; those of
+    /// [`mistral::config`].
     pub fn read(dir: &Path, options: &SpecOptions<'a>) -> Result<Source<'a>> {
-        let path = dir.join("config.json");
-        let mut config = json::read_object(&path, Kind::Config)?;
+        let own = match options.config_format {
+            ConfigFormat::Auto => mistral::is_own_folder(dir),
+            ConfigFormat::HuggingFace => false,
+            ConfigFormat::Mistral => true,
+        };
+        let mut path = dir.join("config.json");
+        let config = json::read_object(&path, Kind::Config);
+        let mut config = if own {
+            let beside = files::optional(config)?.unwrap_or_default();
+            path = dir.join(mistral::PARAMS);
+            let params = json::read_object(&path, Kind::Config)?;
+            mistral::config(&path.display().to_string(), &params, beside)?
+        } else {
+            config?
+        };
         if let Some(over) = options.over_config {
             merge(&mut config, over);
             if let Some(text) = config.get_mut(TEXT).and_then(Value::as_object_mut) {

@@ -19,6 +19,18 @@ use crate::model::architectures::Family;
 use crate::model::head_order::HeadOrder;
 use crate::model::quant::QuantScheme;
 
+/// Which of the files that may describe a model is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConfigFormat {
+    /// params.json where the model is in Mistral's own format, else config.json.
+    #[default]
+    Auto,
+    /// config.json.
+    HuggingFace,
+    /// params.json.
+    Mistral,
+}
+
 /// What the user asked for, and what the device can do.
 #[derive(Debug, Clone, Default)]
 pub struct SpecOptions<'a> {
@@ -30,6 +42,8 @@ pub struct SpecOptions<'a> {
     pub over_config: Option<&'a Map<String, Value>>,
     /// `auto`, `half`, `float16`, `bfloat16`, `float`, `float32`. Empty means auto.
     pub dtype: &'a str,
+    /// Which file is read.
+    pub config_format: ConfigFormat,
     /// The element type of the stored weights, for a config.json that does not say.
     pub stored_dtype: Option<DType>,
     /// Supported by the device, best first. A float32 checkpoint under `auto` gets the first.
@@ -86,8 +100,10 @@ pub struct ModelSpec {
     pub mixture: Option<MixtureSpec>,
     /// Width of the token table; `hidden` but for OPT-350m.
     pub embed_width: usize,
-    /// Epsilon of all norms.
+    /// Epsilon of norms over the residual.
     pub norm_eps: f32,
+    /// Epsilon of norms over what sublayers make: heads of q and k, and what is to be added.
+    pub inner_eps: f32,
     /// Of the MLP and the experts.
     pub activation: Activation,
     /// Attention of each layer.
@@ -156,10 +172,15 @@ impl ModelSpec {
         self.mixture.as_ref().filter(|m| m.layers.get(layer).is_some_and(|&experts| experts))
     }
 
-    /// What order rows of q and k are put in, if the checkpoint's is not the devices'. All ropes
-    /// rotate as many dimensions.
+    /// What order rows of q and k are put in, if the family's is not the devices'.
     pub fn head_order(&self) -> Option<HeadOrder> {
-        let rope = self.ropes.first().filter(|_| self.family.interleaved)?;
+        self.neighbours_apart().filter(|_| self.family.interleaved)
+    }
+
+    /// The order that a checkpoint is put in whose rope turns neighbours. All ropes rotate as many
+    /// dimensions.
+    pub fn neighbours_apart(&self) -> Option<HeadOrder> {
+        let rope = self.ropes.first()?;
         Some(HeadOrder { head_dim: self.head_dim, rotary_dim: rope.rotary_dim })
     }
 

@@ -131,8 +131,13 @@ fn refusals_name_the_key() {
         let text = refused(config);
         assert!(text.contains(want) && !text.contains('\n'), "{text}");
     }
-    let unknown = refused(with("architectures", json!(["X"])));
-    assert!(unknown.contains("GPT2LMHeadModel") && unknown.contains(", Olmo2, "), "{unknown}");
+    let unknown = refused(with("architectures", json!(["LamaForCausalLM"])));
+    assert!(
+        unknown.contains("nearest that is: LlamaForCausalLM. All that are: docs/"),
+        "{unknown}"
+    );
+    let gone = refused(with("architectures", json!(["MPTForCausalLM"])));
+    assert!(gone.contains("MPTForCausalLM was supported in vLLM until v0.28.0, and is"), "{gone}");
     let mut own_code = with("architectures", json!(["X"]));
     own_code["auto_map"] = json!({"AutoModelForCausalLM": "modeling_x.X"});
     assert!(refused(own_code).contains("'auto_map', is never run"));

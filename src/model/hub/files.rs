@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::model::checkpoint::{self, Files};
 use crate::model::gguf::{self, GgufName};
+use crate::model::mistral;
 
 /// Everything but weights that a text model needs.
-pub(super) const SMALL_FILES: [&str; 22] = [
+pub(super) const SMALL_FILES: [&str; 29] = [
     "config.json",
     "generation_config.json",
     "hf_quant_config.json",
@@ -23,6 +24,13 @@ pub(super) const SMALL_FILES: [&str; 22] = [
     "merges.txt",
     "tokenizer.model",
     "vocab.txt",
+    mistral::PARAMS,
+    "tekken.json",
+    "tokenizer.model.v1",
+    "tokenizer.model.v2",
+    "tokenizer.model.v3",
+    "tokenizer.model.v7",
+    "tokenizer.model.v7m1",
     "modules.json",
     "1_Pooling/config.json",
     "sentence_bert_config.json",
@@ -76,14 +84,19 @@ pub(super) fn weight_files<'a>(names: &[&'a str], files: Files) -> Vec<&'a str> 
         kinds.extend(checkpoint::ADAPTER_FILES.map(of));
         return kinds.into_iter().find(|kind| !kind.is_empty()).unwrap_or_default();
     }
-    if matches!(files, Files::Any | Files::Safetensors) {
+    let own = files == Files::Any && mistral::is_own(names.iter().copied());
+    if own || files == Files::Mistral {
+        kinds.push(of(mistral::INDEX));
+        kinds.push(names.iter().copied().filter(|name| mistral::is_weights(name)).collect());
+    }
+    if matches!(files, Files::Any | Files::HuggingFace | Files::Safetensors) {
         kinds.push(of("model.safetensors.index.json"));
         kinds.push(of("model.safetensors"));
         let other = |n: &&str| n.ends_with(".safetensors") && !n.starts_with("consolidated");
         let plain = |n: &&str| !n.contains('/') && other(n);
         kinds.push(names.iter().copied().filter(plain).collect());
     }
-    if matches!(files, Files::Any | Files::Torch) {
+    if matches!(files, Files::Any | Files::HuggingFace | Files::Torch) {
         kinds.push(of("pytorch_model.bin.index.json"));
         kinds.push(of("pytorch_model.bin"));
     }

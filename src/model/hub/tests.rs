@@ -133,6 +133,27 @@ fn which_files() {
         .unwrap_err()
         .message()
         .contains("adapter"));
+    let mistral: &[(&str, &[u8])] = &[
+        ("config.json", b"{}"),
+        ("params.json", b"{ }"),
+        ("tekken.json", b"{  }"),
+        ("consolidated.safetensors", b"1"),
+        ("model.safetensors", b"2"),
+    ];
+    let small = ["config.json", "params.json", "tekken.json"];
+    let own = [&small[..], &["consolidated.safetensors"]].concat();
+    assert_eq!(fetched(mistral, &[], any).unwrap(), own);
+    assert_eq!(fetched(mistral, &[], Some(Files::Mistral)).unwrap(), own);
+    let other = [&small[..], &["model.safetensors"]].concat();
+    assert_eq!(fetched(mistral, &[], Some(Files::HuggingFace)).unwrap(), other);
+    let mixture: &[(&str, &[u8])] = &[
+        ("config.json", b"{}"),
+        ("params.json", br#"{"moe": {}}"#),
+        ("consolidated.safetensors", b"1"),
+        ("model.safetensors", b"2"),
+    ];
+    let other = ["config.json", "params.json", "model.safetensors"];
+    assert_eq!(fetched(mixture, &[], any).unwrap(), other);
     // An index that leads out of the folder.
     let evil: &[(&str, &[u8])] =
         &[("model.safetensors.index.json", br#"{"weight_map": {"a": "../../x"}}"#)];
@@ -148,14 +169,13 @@ fn what_cannot_be_served_is_refused_before_its_weights() {
         ("model.safetensors.index.json", shards),
         ("m-1.safetensors", WEIGHTS),
     ];
-    let mistral: &[(&str, &[u8])] =
-        &[("params.json", b"{}"), ("tekken.json", b"{}"), ("consolidated.safetensors", WEIGHTS)];
+    let part: &[(&str, &[u8])] = &[("consolidated.safetensors", WEIGHTS)];
     let onnx: &[(&str, &[u8])] = &[("config.json", b"{}"), ("model.onnx", WEIGHTS)];
     let good: &[(&str, &[u8])] = &[("config.json", b"{}"), ("model.safetensors", WEIGHTS)];
 
     for (files, words, looked_at) in [
         (split, "names m-9.safetensors, which does not exist", false),
-        (mistral, "Mistral's own format", false),
+        (part, "a part of a model in Mistral's own format", false),
         (
             onnx,
             "weights that are read (*.safetensors, pytorch_model.bin, *.gguf): it holds ONNX",

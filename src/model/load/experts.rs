@@ -147,7 +147,7 @@ impl<'a, D: Device> Loader<'a, D> {
                 [each, inputs],
                 row.stacks_turned.then_some(gated),
             )?,
-            WeightSource::Files(c) if c.contains(&format!("{stack}_blocks")) => {
+            WeightSource::Files(c) if self.is_coded_stack(c, stack, names)? => {
                 self.coded_stack(c, stack, &wanted, count, gated)?
             }
             _ => self.values(LayerKind::Experts, &wanted, false)?,
@@ -245,6 +245,17 @@ impl<'a, D: Device> Loader<'a, D> {
             _ => return Ok(Values::plain(Source::Parts(parts))),
         };
         Ok(Values { form, source })
+    }
+
+    /// Whether the experts are, or must be, `*_blocks` and `*_scales`.
+    fn is_coded_stack(&self, own: &Checkpoint, stack: &str, names: &[String]) -> Result<bool> {
+        let is_plain = |name: &str| linears::has(own, name);
+        let first = &names[..names.len().min(1)];
+        let said = match &self.spec.quant {
+            Some(scheme) => scheme.format_of(LayerKind::Experts, first, &is_plain)?,
+            None => None,
+        };
+        Ok(said == Some(Format::Mxfp4Stack) || own.contains(&format!("{stack}_blocks")))
     }
 
     /// The same of codes, `*_blocks` and `*_scales`.

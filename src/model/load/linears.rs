@@ -236,7 +236,7 @@ impl<'a, D: Device> Loader<'a, D> {
 
     /// Rows of the rank's q and k in the order in which devices rotate them.
     fn in_head_order(&self, source: Source<'a>, form: Option<&QuantForm>) -> Result<Source<'a>> {
-        let Some(order) = self.spec.head_order() else { return Ok(source) };
+        let Some(order) = self.head_order() else { return Ok(source) };
         let heads = self.shard.heads + self.shard.kv_heads;
         reorder::heads(source, form, order, heads * order.head_dim)
     }

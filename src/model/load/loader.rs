@@ -202,7 +202,12 @@ impl<'a, D: Device> Loader<'a, D> {
 
     /// A norm over the residual, its weight and bias times `scale`.
     pub(super) fn norm(&mut self, name: &str, scale: f32) -> Result<Norm<D::Weight>> {
-        self.norm_of(name, self.spec.hidden, scale, &Cut::Whole, None)
+        self.norm_of(name, self.spec.hidden, scale, self.spec.norm_eps, &Cut::Whole, None)
+    }
+
+    /// A norm over what a sublayer is about to add.
+    pub(super) fn added_norm(&mut self, name: &str) -> Result<Norm<D::Weight>> {
+        self.norm_of(name, self.spec.hidden, 1.0, self.spec.inner_eps, &Cut::Whole, None)
     }
 
     /// A norm over heads of q or k. One that is cut is over those of all ranks.
@@ -212,7 +217,15 @@ impl<'a, D: Device> Loader<'a, D> {
         width: usize,
         cut: &Cut,
     ) -> Result<Norm<D::Weight>> {
-        self.norm_of(name, width, 1.0, cut, self.spec.head_order())
+        self.norm_of(name, width, 1.0, self.spec.inner_eps, cut, self.head_order())
+    }
+
+    /// What order rows of q and k are put in: by the family, or by the checkpoint's own format.
+    pub(super) fn head_order(&self) -> Option<HeadOrder> {
+        match self.format {
+            WeightSource::Files(own) if own.turns_neighbours() => self.spec.neighbours_apart(),
+            _ => self.spec.head_order(),
+        }
     }
 
     fn norm_of(
@@ -220,6 +233,7 @@ impl<'a, D: Device> Loader<'a, D> {
         name: &str,
         width: usize,
         scale: f32,
+        eps: f32,
         cut: &Cut,
         order: Option<HeadOrder>,
     ) -> Result<Norm<D::Weight>> {
@@ -234,7 +248,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let bias = format!("{name}.bias");
         let bias = Vector { name: bias, width, neutral: 0.0, plus: 0.0, scale, cut, order };
         let bias = has_bias.then(|| self.vector(bias)).transpose()?;
-        Ok(Norm { kind, eps: self.spec.norm_eps, weight, bias })
+        Ok(Norm { kind, eps, weight, bias })
     }
 
     pub(super) fn vector(&mut self, vector: Vector<'_>) -> Result<D::Weight> {

@@ -165,10 +165,10 @@ impl<D: Device> Loader<'_, D> {
             qk_norms,
             sinks,
             attn_out,
-            attn_post: self.layer_norm(i, names.attn_post)?,
+            attn_post: self.added_norm_of(i, names.attn_post)?,
             after_attn: self.layer_norm(i, after_attn)?,
             feed_forward,
-            mlp_post: self.layer_norm(i, names.mlp_post)?,
+            mlp_post: self.added_norm_of(i, names.mlp_post)?,
             after_mlp,
         };
         self.reserve_for_layer(&mut layer)?;
@@ -223,6 +223,12 @@ impl<D: Device> Loader<'_, D> {
     fn layer_norm(&mut self, i: usize, name: Option<&str>) -> Result<Option<Norm<D::Weight>>> {
         let name = name.map(|name| self.layer_name(i, name));
         name.map(|name| self.norm(&name, 1.0)).transpose()
+    }
+
+    /// The same over what a sublayer is about to add.
+    fn added_norm_of(&mut self, i: usize, name: Option<&str>) -> Result<Option<Norm<D::Weight>>> {
+        let name = name.map(|name| self.layer_name(i, name));
+        name.map(|name| self.added_norm(&name)).transpose()
     }
 
     fn final_norm(&mut self) -> Result<Norm<D::Weight>> {

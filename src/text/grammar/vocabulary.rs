@@ -11,7 +11,7 @@ use std::sync::Arc;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use serde_json::Value;
 
-use super::super::tokenizer::from_alphabet;
+use super::super::byte_alphabet::from_alphabet;
 use super::super::Tokenizer;
 use crate::error::{Error, Result};
 use crate::ids::TokenId;

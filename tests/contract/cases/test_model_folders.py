@@ -96,7 +96,7 @@ def test_case_12_a_folder_of_a_hubs_cache(tiny, repository, tmp_path, usual):
 
 @pytest.mark.parametrize("files, words", [
     ([], "is an empty folder"),
-    (["params.json", "tekken.json", "consolidated.safetensors"], "in Mistral's own format"),
+    (["tekken.json", "consolidated.safetensors"], "a part of a model in Mistral's own format"),
     (["tokenizer.json", "notes.txt"], "config.json is missing"),
     (["adapter_config.json", "adapter_model.safetensors"], "is a LoRA adapter"),
     (["model.Q4.gguf"], "or it is no whole GGUF file"),

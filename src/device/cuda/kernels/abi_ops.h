@@ -233,6 +233,9 @@ struct RopeStore {
   u32 heads, kv_heads, dim, page_size;
   u32 half;  // Pairs of a head: the first `half` dimensions and the `half` after them.
   float magnitude;  // Of sines and cosines.
+  // q times 1 + growth ln(1 + position / growth_length), whole steps; 0: it does not grow.
+  float growth;
+  u32 growth_length;
   float inverse_frequency[ROPE_MAX_PAIRS];  // [half]
 };
 

@@ -5,7 +5,7 @@
 // graph holds them too. Angles are f32 with the exact range reduction: positions reach 131072.
 // Vectors of eight where the head allows it. Bytes per row: q and k read and written, v read, k and
 // v written to the pool, by rope_store_fp8 as bytes: rotated in f32, divided by their scale,
-// rounded once. Limits: rotary_dim <= 512, even.
+// rounded once. q may grow with its own position. Limits: rotary_dim <= 512, even.
 #include "fp8.cuh"
 
 // Elements of a page, from some place on; `scale` is what bytes are divided by.
@@ -41,8 +41,8 @@ struct Bytes {
 // elements on.
 template <int N, class Page>
 __device__ void rotate_and_store(const RopeStore& a, act* row, u32 first, u32 last,
-                                 const float* cosine, const float* sine, const Page page, u64 keys,
-                                 u64 slab) {
+                                 const float* cosine, const float* sine, float growth,
+                                 const Page page, u64 keys, u64 slab) {
   const u32 heads = a.heads, kv_heads = a.kv_heads, dim = a.dim, half = a.half;
   const u32 page_size = a.page_size;
   const u32 pairs = half / N, rest = (dim - 2 * half) / N;
@@ -59,6 +59,10 @@ __device__ void rotate_and_store(const RopeStore& a, act* row, u32 first, u32 la
       const float c = cosine[i + j], s = sine[i + j], old = low[j];
       low[j] = old * c - high[j] * s;
       high[j] = high[j] * c + old * s;
+      if (head < heads) {
+        low[j] *= growth;
+        high[j] *= growth;
+      }
     }
     put<N>(x, low);
     put<N>(x + half, high);
@@ -68,12 +72,18 @@ __device__ void rotate_and_store(const RopeStore& a, act* row, u32 first, u32 la
       page.template store<N>(to + half, high, a.k_scale);
     }
   }
-  // What only moves: the rest of k.
+  // What is not rotated: the rest of k only moves, that of q grows with the front.
   for (u32 n = threadIdx.x; first < turning && n < (turning - first) * rest; n += blockDim.x) {
     const u32 head = first + n / rest, i = 2 * half + n % rest * N;
-    if (head < heads) continue;
+    if (head < heads && growth == 1.f) continue;
     float x[8];
     get<N>(row + head * dim + i, x);
+    if (head < heads) {
+#pragma unroll
+      for (int j = 0; j < N; j++) x[j] *= growth;
+      put<N>(row + head * dim + i, x);
+      continue;
+    }
     page.template store<N>(keys + (u64)(head - heads) * page_size * dim + i, x, a.k_scale);
   }
   // And v.
@@ -101,14 +111,16 @@ __device__ __forceinline__ void rope_store_row(const RopeStore& a, const Page pa
     sine[i] = s * a.magnitude;
     cosine[i] = c * a.magnitude;
   }
+  const u32 steps = a.growth != 0.f ? at / a.growth_length : 0;
+  const float growth = a.growth != 0.f ? 1.f + a.growth * logf(1.f + (float)steps) : 1.f;
   __syncthreads();
   act* row = a.qkv + (u64)blockIdx.x * all * dim;
   const u32 number = row_of(a.slots, slot)[a.slots.pages + at / page_size];
   const u64 slab = (u64)kv_heads * page_size * dim;
   const u64 keys = 2 * slab * number + (u64)(at % page_size) * dim;
   if (half % 8 == 0 && dim % 8 == 0)
-    rotate_and_store<8>(a, row, first, last, cosine, sine, page, keys, slab);
-  else rotate_and_store<1>(a, row, first, last, cosine, sine, page, keys, slab);
+    rotate_and_store<8>(a, row, first, last, cosine, sine, growth, page, keys, slab);
+  else rotate_and_store<1>(a, row, first, last, cosine, sine, growth, page, keys, slab);
 }
 
 __global__ void rope_store(const RopeStore a) {

@@ -10,7 +10,7 @@ use crate::device::{DType, KvType};
 use crate::error::{nearest, Result};
 use crate::invalid;
 use crate::json;
-use crate::model::config::parse_dtype;
+use crate::model::config::{parse_dtype, ConfigFormat};
 use crate::model::hub::Token;
 use crate::sampling::python::quoted;
 
@@ -20,8 +20,13 @@ pub(super) const DEFAULT_BLOCK_SIZE: u32 = 16;
 /// Where weights come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadFormat {
-    /// safetensors if there are any, else what else the folder holds and we can read.
+    /// Mistral's own format if the folder is in it, else safetensors if there are any, else what
+    /// else it holds and we can read.
     Auto,
+    /// The same without Mistral's own.
+    HuggingFace,
+    /// `consolidated*.safetensors`, in Mistral's own format.
+    Mistral,
     /// `*.safetensors`, and nothing else.
     Safetensors,
     /// pytorch_model.bin.
@@ -30,6 +35,17 @@ pub enum LoadFormat {
     Gguf,
     /// No files: small random numbers in the shapes of config.json.
     Dummy,
+}
+
+/// Which tokenizer files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenizerMode {
+    /// Mistral's own where the folder has weights in its format, else Hugging Face's.
+    Auto,
+    /// tokenizer.json and its like.
+    HuggingFace,
+    /// tekken.json, or a tokenizer.model.v*.
+    Mistral,
 }
 
 /// The key `device`.
@@ -75,14 +91,29 @@ pub(super) fn check_switches(map: &Map<String, Value>, warnings: &mut Vec<String
         );
     }
 
-    read.one_of("config_format", &["auto", "hf"])?;
     read.one_of("scheduling_policy", &["fcfs", "priority"])?;
     read.one_of("logprobs_mode", &["raw_logprobs"])?;
-
-    if read.one_of("tokenizer_mode", &["auto", "hf", "slow"])?.as_deref() == Some("slow") {
-        warnings.push("tokenizer_mode 'slow' is served by the fast tokenizer".into());
-    }
     Ok(())
+}
+
+pub(super) fn config_format(read: &mut Reader) -> Result<ConfigFormat> {
+    Ok(match read.one_of("config_format", &["auto", "hf", "mistral"])?.as_deref() {
+        Some("hf") => ConfigFormat::HuggingFace,
+        Some("mistral") => ConfigFormat::Mistral,
+        _ => ConfigFormat::Auto,
+    })
+}
+
+pub(super) fn tokenizer_mode(read: &mut Reader) -> Result<TokenizerMode> {
+    Ok(match read.one_of("tokenizer_mode", &["auto", "hf", "slow", "mistral"])?.as_deref() {
+        Some("hf") => TokenizerMode::HuggingFace,
+        Some("slow") => {
+            read.say("tokenizer_mode 'slow' is served by the fast tokenizer".into());
+            TokenizerMode::HuggingFace
+        }
+        Some("mistral") => TokenizerMode::Mistral,
+        _ => TokenizerMode::Auto,
+    })
 }
 
 /// Prefixes are found by whole pages, whatever finer unit is asked for.
@@ -146,8 +177,10 @@ pub(super) fn kv_cache_dtype(read: &mut Reader) -> Result<Option<KvType>> {
 }
 
 pub(super) fn load_format(read: &mut Reader) -> Result<LoadFormat> {
-    let names = ["auto", "hf", "safetensors", "pt", "gguf", "dummy"];
+    let names = ["auto", "hf", "mistral", "safetensors", "pt", "gguf", "dummy"];
     Ok(match read.one_of("load_format", &names)?.as_deref() {
+        Some("hf") => LoadFormat::HuggingFace,
+        Some("mistral") => LoadFormat::Mistral,
         Some("safetensors") => LoadFormat::Safetensors,
         Some("pt") => LoadFormat::Torch,
         Some("gguf") => LoadFormat::Gguf,

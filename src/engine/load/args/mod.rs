@@ -32,11 +32,12 @@ use crate::device::{DType, KvType};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json;
+use crate::model::config::ConfigFormat;
 use crate::model::config::PoolerOptions;
 use crate::model::hub::Token;
 use crate::sampling::StructuredOptions;
 pub(super) use choices::dtype_name;
-pub use choices::{DeviceArg, GenerationConfig, LoadFormat};
+pub use choices::{DeviceArg, GenerationConfig, LoadFormat, TokenizerMode};
 pub use limits::LimitArgs;
 pub use lora::LoraArgs;
 pub use operation::{HistogramBuckets, OperationArgs};
@@ -70,6 +71,10 @@ pub struct EngineArgs {
     pub quantization: Option<String>,
     /// Where weights come from.
     pub load_format: LoadFormat,
+    /// Which file describes the model.
+    pub config_format: ConfigFormat,
+    /// Which tokenizer files are read.
+    pub tokenizer_mode: TokenizerMode,
     /// Which device serves.
     pub device: DeviceArg,
     /// Prompt and output together. `None` = the model's own limit.
@@ -203,6 +208,8 @@ impl EngineArgs {
             dtype: choices::dtype(&mut read, "dtype")?,
             quantization: choices::quantization(&mut read)?,
             load_format: choices::load_format(&mut read)?,
+            config_format: choices::config_format(&mut read)?,
+            tokenizer_mode: choices::tokenizer_mode(&mut read)?,
             device: choices::device(&mut read)?,
             max_model_len,
             fit_max_model_len,

@@ -1,0 +1,141 @@
+//! Rows of older deployments, and of single houses. Part of the list in [`super`], which looks them
+//! up.
+
+use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
+use super::defaults;
+use super::family::{AttnScale, Eps, Family, Flag, Fused, Keys, Multipliers, Names};
+use crate::device::NormKind;
+
+/// What Falcon's shapes have in common: attention and MLP in parallel, heads of q before the k and
+/// the v that they share. Those with ALiBi are not served.
+const FALCON_SHAPE: Family = Family {
+    architecture: "FalconForCausalLM",
+    aliases: &[],
+    prefixes: &["transformer.", ""],
+    keys: Keys {
+        kv_heads: Some("num_kv_heads"),
+        ffn: "ffn_hidden_size",
+        ffn_null_4x: true,
+        activation: "activation",
+        ..LLAMA_KEYS
+    },
+    defaults: defaults::FALCON,
+    names: Names {
+        embed: "word_embeddings",
+        layers: "h",
+        qkv: &["self_attention.query_key_value"],
+        attn_out: "self_attention.dense",
+        mlp_norm: None,
+        up: &["mlp.dense_h_to_4h"],
+        down: "mlp.dense_4h_to_h",
+        final_norm: "ln_f",
+        ..LLAMA_NAMES
+    },
+    norm: NormKind::Layer,
+    eps: Eps::Key("layer_norm_epsilon"),
+    gated: false,
+    qkv_bias: Flag::Key("bias"),
+    out_bias: Flag::Key("bias"),
+    mlp_bias: Flag::Key("bias"),
+    parallel: Flag::Always,
+    fused: Fused::PerGroup,
+    must_be_off: &["alibi"],
+    must_be: &[],
+    ..LLAMA
+};
+
+/// As Falcon 7B: one KV head, one norm.
+pub(super) const FALCON: Family = Family {
+    variants: &[
+        ("num_ln_in_parallel_attn", "1", &FALCON_ONE_NORM),
+        ("new_decoder_architecture", "true", &FALCON_TWO_NORMS),
+    ],
+    keys: Keys { one_kv_head: true, ..FALCON_SHAPE.keys },
+    must_be: &[("multi_query", "true"), ("parallel_attn", "true")],
+    ..FALCON_SHAPE
+};
+
+/// As Falcon 40B and 180B: several KV heads, a norm for attention and one for the MLP.
+const FALCON_TWO_NORMS: Family = Family {
+    names: Names { attn_norm: Some("ln_attn"), mlp_norm: Some("ln_mlp"), ..FALCON_SHAPE.names },
+    parallel_mlp_norm: true,
+    ..FALCON_SHAPE
+};
+
+/// As Falcon 2 11B: several KV heads, one norm.
+const FALCON_ONE_NORM: Family =
+    Family { must_be: &[("new_decoder_architecture", "true")], ..FALCON_SHAPE };
+
+/// GLM-4 and ChatGLM 3 as their own code writes them.
+pub(super) const CHATGLM: Family = Family {
+    architecture: "ChatGLMModel",
+    aliases: &["ChatGLMForConditionalGeneration"],
+    prefixes: &["transformer.", ""],
+    keys: Keys {
+        layers: "num_layers",
+        kv_heads: Some("multi_query_group_num"),
+        ffn: "ffn_hidden_size",
+        ..LLAMA_KEYS
+    },
+    defaults: defaults::CHATGLM,
+    spellings: &[
+        ("padded_vocab_size", "vocab_size"),
+        ("layernorm_epsilon", "rms_norm_eps"),
+        ("seq_length", "max_position_embeddings"),
+        ("kv_channels", "head_dim"),
+    ],
+    names: Names {
+        embed: "embedding.word_embeddings",
+        layers: "encoder.layers",
+        qkv: &["self_attention.query_key_value"],
+        attn_out: "self_attention.dense",
+        up: &["mlp.dense_h_to_4h"],
+        down: "mlp.dense_4h_to_h",
+        final_norm: "encoder.final_layernorm",
+        head: "transformer.output_layer",
+        ..LLAMA_NAMES
+    },
+    qkv_bias: Flag::Key("add_qkv_bias"),
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    interleaved: true,
+    must_be_off: &["add_bias_linear", "apply_residual_connection_post_layernorm"],
+    must_be: &[
+        ("multi_query_attention", "true"),
+        ("original_rope", "true"),
+        ("post_layer_norm", "true"),
+        ("rmsnorm", "true"),
+    ],
+    ..LLAMA
+};
+
+/// Llama with layer norms.
+pub(super) const ORION: Family = Family {
+    architecture: "OrionForCausalLM",
+    aliases: &[],
+    defaults: defaults::ORION,
+    norm: NormKind::Layer,
+    qkv_bias: Flag::Never,
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    ..LLAMA
+};
+
+/// Granite's multipliers, of which that of logits multiplies.
+const HYPERCLOVAX_SHAPE: Family = Family {
+    architecture: "HyperCLOVAXForCausalLM",
+    aliases: &[],
+    defaults: defaults::HYPERCLOVAX,
+    attn_scale: AttnScale::KeyOrHeadDim("attention_multiplier"),
+    multipliers: Multipliers::HyperClovaX,
+    ..LLAMA
+};
+
+pub(super) const HYPERCLOVAX: Family =
+    Family { variants: &[("use_post_norm", "true", &HYPERCLOVAX_POST)], ..HYPERCLOVAX_SHAPE };
+
+/// With norms of what attention and MLP add.
+const HYPERCLOVAX_POST: Family = Family {
+    names: Names { attn_post: Some("post_norm1"), mlp_post: Some("post_norm2"), ..LLAMA_NAMES },
+    ..HYPERCLOVAX_SHAPE
+};

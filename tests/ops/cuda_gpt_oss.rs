@@ -1,0 +1,180 @@
+//! What gpt-oss asks of ops, on the GPU against the CPU device: sinks in attention, gates and ups
+//! that are clamped, biases of the router and of experts, plain and as codes. Part of `cuda_ops`.
+
+use super::quant_cases::{Case, Coded};
+use super::*;
+use triton_vllm::device::CodeType;
+
+/// gpt-oss's own heads, one KV head, all, a width that no tile fits.
+const HEADS: [(usize, usize, usize); 4] = [(64, 8, 64), (8, 1, 128), (4, 4, 64), (3, 1, 20)];
+
+fn with_sinks(dtype: DType, heads: (usize, usize, usize), window: Option<usize>, kv: KvType) {
+    let (heads, kv_heads, dim) = heads;
+    let case = format!("sinks {heads}/{kv_heads} x {dim}, window {window:?}, pages {kv:?}");
+    let setup = Setup {
+        kv_heads,
+        head_dim: dim,
+        max_model_len: 1300,
+        step_tokens: 700,
+        kv: Some(kv),
+        ..Setup::default()
+    };
+    compare!(dtype, &setup, &case, 1.0, |b| {
+        let width = (heads + 2 * kv_heads) * dim;
+        let table = b.table(41, 700, width);
+        let sinks = b.wide_vector(42, heads);
+        let spec = AttnSpec {
+            heads,
+            kv_heads,
+            head_dim: dim,
+            scale: (dim as f32).powf(-0.5),
+            window,
+            softcap: None,
+            kv_scales: KvScales::ONE,
+        };
+
+        let mut results = Vec::new();
+        let mut qkv = b.tensor(700, width);
+        let mut out = b.tensor(700, heads * dim);
+        // Short prompts, contexts that are cut into parts, chunks and single rows.
+        for step in [&[37, 1, 600][..], &[1, 20, 1], &[1, 1, 1], &[640, 1, 30], &[1, 1, 1]] {
+            let rows = step.iter().sum();
+            b.feed(step);
+            b.dev.embed(&table, 1.0, &mut qkv)?;
+            b.dev.rope_store(0, &spec, None, &mut qkv)?;
+            b.dev.attend(0, &spec, Some(&sinks), &qkv, &mut out)?;
+            results.push(("attend", b.dev.read(&out, rows)?));
+        }
+        Ok(results)
+    });
+}
+
+#[test]
+fn attention_with_sinks() {
+    each_type(|dtype| {
+        for heads in HEADS {
+            for window in [None, Some(1), Some(128)] {
+                with_sinks(dtype, heads, window, dtype.into());
+            }
+        }
+        with_sinks(dtype, HEADS[0], None, KvType::E4m3);
+    });
+}
+
+/// Biases reach beyond both clamps.
+#[test]
+fn clamped_gates() {
+    each_type(|dtype| {
+        for (rows, width, inputs) in [(1, 64, 64), (8, 96, 520), (33, 136, 80), (130, 1024, 256)] {
+            if grader::small_shapes() && width * inputs > 100_000 {
+                continue;
+            }
+            let case = format!("clamped gates {rows} x {width} x {inputs}");
+            compare!(dtype, &Setup::default(), &case, 2.0, |b| {
+                let x = b.input(rows, inputs, 43);
+                let weight = b.gate_up(44, width, inputs);
+                let bias = b.wide_vector(45, 2 * width);
+                let mut out = b.tensor(rows, width);
+                b.dev.linear_act(&weight, Some(&bias), Activation::SwigluOai, &x, &mut out)?;
+                Ok(vec![("linear_act", b.dev.read(&out, rows)?)])
+            });
+        }
+    });
+}
+
+/// (rows, hidden, ffn, experts, top_k)
+type Mixture = (usize, usize, usize, usize, usize);
+
+/// Few choices of an expert and many, experts that nobody chose, tiles of both heights.
+const MIXTURES: [Mixture; 5] = [
+    (1, 64, 96, 32, 4),
+    (7, 128, 96, 60, 4),
+    (33, 96, 160, 16, 3),
+    (150, 256, 192, 4, 2),
+    (160, 64, 128, 2, 2),
+];
+
+/// The mixture's inside and its sum. `stacks`: of gates and ups, and of downs.
+fn mixture<D: grader::Graded>(
+    b: &mut Bench<D>,
+    shape: Mixture,
+    stacks: [D::Weight; 2],
+) -> Result<Results> {
+    let (rows, hidden, ffn, experts, top_k) = shape;
+    let [up, down] = stacks;
+    let routing = Routing { experts, top_k, renormalise: true };
+    let x = b.input(rows, hidden, 46);
+    let router = b.router(47, experts, hidden);
+    let router_bias = b.vector(48, experts);
+    let up_bias = b.wide_vector(49, experts * 2 * ffn);
+    let down_bias = b.wide_vector(50, experts * hidden);
+
+    let mut routes = b.dev.routes_tensor(rows, &routing)?;
+    let mut middle = b.tensor(rows * top_k, ffn);
+    let mut parts = b.tensor(rows * top_k, hidden);
+    let mut out = b.tensor(rows, hidden);
+    b.dev.route(&router, Some(&router_bias), None, &routing, &x, &mut routes)?;
+    b.dev.experts_act(&up, Some(&up_bias), Activation::SwigluOai, &routes, &x, &mut middle)?;
+    b.dev.experts(&down, Some(&down_bias), &routes, &middle, &mut parts)?;
+    b.dev.combine(&down, &routes, &parts, &mut out)?;
+
+    let routes = b.dev.read(&routes, rows)?;
+    let [numbers, weights] = [0, top_k].map(|from| {
+        let rows = routes.chunks_exact(2 * top_k);
+        rows.flat_map(|row| row[from..from + top_k].to_vec()).collect()
+    });
+    Ok(vec![
+        ("numbers of experts", numbers),
+        ("weights of experts", weights),
+        ("inside", b.dev.read(&middle, rows * top_k)?),
+        ("parts", b.dev.read(&parts, rows * top_k)?),
+        ("mixture", b.dev.read(&out, rows)?),
+    ])
+}
+
+#[test]
+fn experts_with_biases() {
+    each_type(|dtype| {
+        for shape in MIXTURES {
+            let (_, hidden, ffn, experts, _) = shape;
+            if grader::small_shapes() && hidden * ffn * experts > 100_000 {
+                continue;
+            }
+            compare!(dtype, &Setup::default(), &format!("biased {shape:?}"), 2.0, |b| {
+                let up = b.experts(51, experts, ffn, hidden, true);
+                let down = b.experts(52, experts, hidden, ffn, false);
+                mixture(b, shape, [up, down])
+            });
+        }
+    });
+}
+
+/// As MXFP4 holds them: fours with a scale for each 32 inputs.
+#[test]
+fn experts_of_codes_with_biases() {
+    each_type(|dtype| {
+        for shape in MIXTURES {
+            let (rows, hidden, ffn, experts, _) = shape;
+            let up = Case {
+                codes: CodeType::E2m1,
+                group: 32,
+                offsets: false,
+                ordered: false,
+                inputs: None,
+                rows,
+                outputs: 2 * ffn * experts,
+                k: hidden,
+            };
+            let down = Case { outputs: hidden * experts, k: ffn, ..up };
+
+            compare!(dtype, &Setup::default(), &format!("codes {shape:?}"), 3.0, |b| {
+                let stack = |gated| WeightKind::Experts { count: experts, gated };
+                let up = Coded::new(&up, &vec![ffn; 2 * experts], 53);
+                let up = up.upload(&mut b.dev, stack(true), b.dtype);
+                let down = Coded::new(&down, &vec![hidden; experts], 54);
+                let down = down.upload(&mut b.dev, stack(false), b.dtype);
+                mixture(b, shape, [up, down])
+            });
+        }
+    });
+}
