@@ -67,7 +67,9 @@ pub use bytes::{Bytes, SharedBytes, Storage};
 pub use collective::{Collective, Join, Rank, RankGroup};
 pub use dense::{Activation, DenseOps, Norm, NormKind};
 pub use dtype::{DType, KvScales, KvType};
-pub use experts::{ExpertOps, Routing, MAX_EXPERTS};
+pub use experts::{
+    ExpertOps, RouteGroups, RouteScore, Routing, MAX_EXPERTS, MAX_EXPERT_GROUPS,
+};
 pub use load::{DeviceLimits, KvShape, LoadOps};
 pub use pooling::{Pooling, PoolingOps};
 pub use quant::{CodeType, InputQuant, QuantForm, QuantPart, ScaleOver};

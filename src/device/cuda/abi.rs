@@ -580,6 +580,13 @@ pub enum KvType {
     E5m2 = 2,
 }
 #[repr(u32)]
+#[doc = " What a router's products become."]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum RouteScore {
+    Softmax = 0,
+    Sigmoid = 1,
+}
+#[repr(u32)]
 #[doc = " Which rows of a sequence make its vector."]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub enum Pooling {
@@ -1301,6 +1308,7 @@ const _: () = {
 };
 #[doc = " ---- Experts (experts.cu) ----"]
 pub const MAX_EXPERTS: u32 = 1024;
+pub const MAX_EXPERT_GROUPS: u32 = 64;
 #[doc = " Rows that a block of route_rows routes."]
 pub const ROUTE_ROWS: u32 = 4;
 #[doc = " Tiles of the two kernels on tensor cores: choices, outputs (gates and ups together), stages."]
@@ -1340,19 +1348,26 @@ pub struct RouteRows {
     pub logits: DevicePtr,
     #[doc = " \\[experts], or null"]
     pub bias: DevicePtr,
-    #[doc = " \\[experts], added to shares where experts are chosen; or null"]
+    #[doc = " \\[experts], added to scores where experts are chosen; or null"]
     pub choice_bias: DevicePtr,
     #[doc = " \\[rows, 2, top_k]: numbers of experts, then weights"]
     pub routes: DevicePtr,
     pub rows: u32,
     pub experts: u32,
     pub top_k: u32,
-    #[doc = " Weights are divided by the sum of those chosen instead of that of all."]
+    #[doc = " Weights are divided by the sum of those chosen."]
     pub renormalise: u32,
+    pub score: RouteScore,
+    #[doc = " Experts are chosen out of the best groups of neighbours; 0: out of all. With a choice bias the\n two best of a group count, else the best one."]
+    pub groups: u32,
+    #[doc = " Experts are chosen out of the best groups of neighbours; 0: out of all. With a choice bias the\n two best of a group count, else the best one."]
+    pub top_groups: u32,
+    #[doc = " Of weights."]
+    pub scale: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RouteRows"][::std::mem::size_of::<RouteRows>() - 48usize];
+    ["Size of RouteRows"][::std::mem::size_of::<RouteRows>() - 64usize];
     ["Alignment of RouteRows"][::std::mem::align_of::<RouteRows>() - 8usize];
     ["Offset of field: RouteRows::logits"][::std::mem::offset_of!(RouteRows, logits) - 0usize];
     ["Offset of field: RouteRows::bias"][::std::mem::offset_of!(RouteRows, bias) - 8usize];
@@ -1364,6 +1379,11 @@ const _: () = {
     ["Offset of field: RouteRows::top_k"][::std::mem::offset_of!(RouteRows, top_k) - 40usize];
     ["Offset of field: RouteRows::renormalise"]
         [::std::mem::offset_of!(RouteRows, renormalise) - 44usize];
+    ["Offset of field: RouteRows::score"][::std::mem::offset_of!(RouteRows, score) - 48usize];
+    ["Offset of field: RouteRows::groups"][::std::mem::offset_of!(RouteRows, groups) - 52usize];
+    ["Offset of field: RouteRows::top_groups"]
+        [::std::mem::offset_of!(RouteRows, top_groups) - 56usize];
+    ["Offset of field: RouteRows::scale"][::std::mem::offset_of!(RouteRows, scale) - 60usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

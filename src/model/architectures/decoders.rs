@@ -74,6 +74,7 @@ pub(super) const LLAMA: Family = Family {
     parallel_mlp_norm: false,
     fused: Fused::Stacked,
     clip_qkv: None,
+    qk_norms: Flag::Always,
     norms_after_rope: false,
     windows: Windows::Never,
     window_inclusive: false,

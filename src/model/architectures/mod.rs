@@ -65,6 +65,8 @@ pub const FAMILIES: &[Family] = &[
     variants::GPT_BIG_CODE,
     variants::GPTJ,
     mixtures::ERNIE4_5_MOE,
+    mixtures::GLM4_MOE,
+    mixtures::DOTS1,
     mixtures::OLMOE,
     mixtures::GRANITE_MOE,
     mixtures::GRANITE_MOE_SHARED,

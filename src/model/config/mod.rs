@@ -160,6 +160,7 @@ impl ModelSpec {
             qkv_bias: flag(config, family.qkv_bias)?,
             out_bias: flag(config, family.out_bias)?,
             mlp_bias: flag(config, family.mlp_bias)?,
+            qk_norms: flag(config, family.qk_norms)?,
             clip_qkv: layers::clip_qkv(config, family)?,
             norm_affine: flag(config, family.norm_affine)?,
             norms: norm_order(config, family)?,

@@ -110,6 +110,8 @@ pub struct ModelSpec {
     pub out_bias: bool,
     /// Both products of the MLP have one.
     pub mlp_bias: bool,
+    /// There are norms of q and k, where the row names some.
+    pub qk_norms: bool,
     /// q, k and v are limited to plus and minus this.
     pub clip_qkv: Option<f32>,
     /// Norms have learned weights.

@@ -264,6 +264,11 @@ fn case_17_absent_keys_are_as_in_transformers() {
             config["num_local_experts"] = json!(0);
             config["layer_types"] = json!(vec!["attention"; 32]);
         }
+        // And these leave out how many experts there are, or how many a token meets.
+        if ["DeepseekV2", "Dots1"].iter().any(|name| family.architecture.starts_with(name)) {
+            config["num_experts_per_tok"] = json!(6);
+            config["n_routed_experts"] = json!(64);
+        }
         let spec = spec_of(config, &options).unwrap();
         assert_eq!(json!(spec.vocab_size), class["vocab_size"], "{}", family.architecture);
     }

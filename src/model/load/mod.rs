@@ -209,6 +209,7 @@ impl<D: Device> Loader<'_, D> {
         let (spec, shard) = (self.spec, self.shard);
         let d = spec.head_dim;
         let (q_name, k_name, q, kv, cuts) = match self.names.qk_norm {
+            _ if !spec.qk_norms => return Ok(None),
             QkNorm::None => return Ok(None),
             QkNorm::PerHead(q_name, k_name) => (q_name, k_name, d, d, [Cut::Whole, Cut::Whole]),
             QkNorm::Whole(q_name, k_name) => {

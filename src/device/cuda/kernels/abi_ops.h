@@ -34,6 +34,9 @@ enum Activation : u32 {
 // What K and V are in pages: the activations' type, or numbers of eight bits.
 enum KvType : u32 { KV_TYPE_ACT, KV_TYPE_E4M3, KV_TYPE_E5M2 };
 
+// What a router's products become.
+enum RouteScore : u32 { ROUTE_SCORE_SOFTMAX, ROUTE_SCORE_SIGMOID };
+
 // Which rows of a sequence make its vector.
 enum Pooling : u32 { POOLING_FIRST, POOLING_LAST, POOLING_MEAN };
 
@@ -331,6 +334,7 @@ struct PagedAttention {
 // ---- Experts (experts.cu) ----
 
 constexpr u32 MAX_EXPERTS = 1024;
+constexpr u32 MAX_EXPERT_GROUPS = 64;
 // Rows that a block of route_rows routes.
 constexpr u32 ROUTE_ROWS = 4;
 // Tiles of the two kernels on tensor cores: choices, outputs (gates and ups together), stages.
@@ -357,10 +361,15 @@ static_assert(sizeof(ExpertTile) == 3 * 4, "tiles lie one behind the other");
 struct RouteRows {
   DEVICE(const float) logits;  // [rows, experts]
   DEVICE(const float) bias;  // [experts], or null
-  DEVICE(const float) choice_bias;  // [experts], added to shares where experts are chosen; or null
+  DEVICE(const float) choice_bias;  // [experts], added to scores where experts are chosen; or null
   DEVICE(float) routes;  // [rows, 2, top_k]: numbers of experts, then weights
   u32 rows, experts, top_k;
-  u32 renormalise;  // Weights are divided by the sum of those chosen instead of that of all.
+  u32 renormalise;  // Weights are divided by the sum of those chosen.
+  RouteScore score;
+  // Experts are chosen out of the best groups of neighbours; 0: out of all. With a choice bias the
+  // two best of a group count, else the best one.
+  u32 groups, top_groups;
+  float scale;  // Of weights.
 };
 
 struct GroupRows {
