@@ -110,12 +110,8 @@ impl<D: Graded> Bench<D> {
     pub fn new(dtype: DType, setup: &Setup) -> Bench<D> {
         let mut dev = D::make(dtype);
         let pages = 1 + 2 * setup.slots * setup.max_model_len.div_ceil(setup.page_size);
-        let kv = KvShape {
-            layers: 2,
-            kv_heads: setup.kv_heads,
-            head_dim: setup.head_dim,
-            dtype: setup.kv.unwrap_or(dtype.into()),
-        };
+        let kv =
+            KvShape::heads(2, setup.kv_heads, setup.head_dim, setup.kv.unwrap_or(dtype.into()));
         let limits = DeviceLimits {
             step_tokens: setup.step_tokens,
             slots: setup.slots,

@@ -177,7 +177,7 @@ fn multiply(
     x: &Tensor,
     out: &mut Tensor,
 ) -> Result<()> {
-    let stack = weight.experts();
+    let stack = weight.stack();
     let top_k = routes.width / 2;
     let rows_of = chosen(dev.rows(), top_k, routes, stack.len())?;
     let (mut input, mut output) = (Vec::new(), Vec::new());

@@ -31,6 +31,7 @@ pub(super) const LLAMA_NAMES: Names = Names {
     attn_post: None,
     qk_norm: QkNorm::None,
     sinks: None,
+    latent: None,
     qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
     attn_out: "self_attn.o_proj",
     mlp_norm: Some("post_attention_layernorm"),

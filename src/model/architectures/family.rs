@@ -179,6 +179,8 @@ pub struct Names {
     pub qkv: &'static [&'static str],
     /// A score of each head that takes its share of attention and has no value.
     pub sinks: Option<&'static str>,
+    /// Attention is over latent vectors, made by these in place of `qkv`.
+    pub latent: Option<LatentNames>,
     /// Attention's output product.
     pub attn_out: &'static str,
     /// In front of the MLP, or over its residual.
@@ -193,6 +195,21 @@ pub struct Names {
     pub final_norm: &'static str,
     /// Stands outside of the prefix.
     pub head: &'static str,
+}
+
+/// Tensors of attention over latent vectors.
+#[derive(Debug, Clone, Copy)]
+pub struct LatentNames {
+    /// The product that makes q, where it is one.
+    pub q: &'static str,
+    /// Where it is two: the first, the norm behind it, the second.
+    pub q_low_rank: [&'static str; 3],
+    /// What makes latent vectors and their rotated ends.
+    pub latent: &'static str,
+    /// The norm over latent vectors.
+    pub latent_norm: &'static str,
+    /// Of each head its matrix of K and that of V.
+    pub heads: &'static str,
 }
 
 /// Experts in place of the MLP. Keys of config.json, and tensor names behind the

@@ -8,6 +8,7 @@
 //! | `decoders` | rows of architectures that generate |
 //! | `variants` | rows near to one of these |
 //! | `mixtures` | those with experts |
+//! | `latent` | those whose attention is over latent vectors |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
 
@@ -15,6 +16,7 @@ mod decoders;
 mod defaults;
 mod encoders;
 mod family;
+mod latent;
 mod mixtures;
 mod variants;
 
@@ -67,6 +69,9 @@ pub const FAMILIES: &[Family] = &[
     mixtures::ERNIE4_5_MOE,
     mixtures::GLM4_MOE,
     mixtures::DOTS1,
+    latent::DEEPSEEK_V2,
+    latent::DEEPSEEK_V3,
+    latent::GLM4_MOE_LITE,
     mixtures::OLMOE,
     mixtures::GRANITE_MOE,
     mixtures::GRANITE_MOE_SHARED,

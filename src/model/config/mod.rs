@@ -6,6 +6,7 @@ mod adapter_options;
 mod classifier;
 mod dtype;
 mod keys;
+mod latent;
 mod layers;
 mod length;
 mod mixture;
@@ -30,6 +31,7 @@ pub use adapter_options::AdapterOptions;
 pub use classifier::{ClassifierRule, ClassifierWeights, ScoreActivation};
 pub use keys::parse_dtype;
 use keys::{architecture, dimension, flag, is_on};
+pub use latent::LatentShape;
 pub use layers::LayerAttention;
 use layers::Shape;
 pub use mixture::MixtureSpec;
@@ -115,13 +117,9 @@ impl ModelSpec {
         options: &SpecOptions,
     ) -> Result<ModelSpec> {
         refuse_unsupported(config, family)?;
-        let shape = shape(config, family)?;
+        let latent = latent::shape(config, family)?;
+        let shape = shape(config, family, latent.as_ref())?;
         let Shape { hidden, heads, kv_heads, head_dim, layers } = shape;
-        let embed_width = match family.keys.embed_width {
-            Some(key) => keys::width(config, key)?.unwrap_or(hidden),
-            None => hidden,
-        };
-
         let pooling = PoolingRule::of(config, family, &options.pooler, &options.files, hidden)?;
         let pools = pooling.is_some();
         let files = pools.then_some(&options.files);
@@ -136,6 +134,10 @@ impl ModelSpec {
 
         let dtype = dtype::choose(config, family, quant.as_ref(), pools, options)?;
         let scales = layers::scales(config, family, &shape, dtype)?;
+        let ropes = match &latent {
+            Some(latent) => vec![latent::rope(config, latent, &mut attention)?],
+            None => layers::ropes(config, family, head_dim, max_model_len)?,
+        };
         let vocab_size = dimension(config, "vocab_size")?;
         let spec = ModelSpec {
             family,
@@ -145,13 +147,14 @@ impl ModelSpec {
             heads,
             kv_heads,
             head_dim,
+            latent,
             ffn: ffn(config, family, hidden)?,
             mixture: mixture::mixture(config, family, layers)?,
-            embed_width,
+            embed_width: embed_width(config, family, hidden)?,
             norm_eps: keys::norm_eps(config, family.eps)? * scales.eps,
             activation: keys::activation(config, family)?,
             attention,
-            ropes: layers::ropes(config, family, head_dim, max_model_len)?,
+            ropes,
             embed_scale: scales.embed,
             logit_scale: if pools { 1.0 } else { scales.logits },
             logit_softcap: layers::softcap(config, family, "final_logit_softcapping")?,
@@ -227,15 +230,19 @@ fn family_of(config: &Object) -> Result<&'static Family> {
     })
 }
 
-fn shape(config: &Object, family: &Family) -> Result<Shape> {
+fn shape(config: &Object, family: &Family, latent: Option<&LatentShape>) -> Result<Shape> {
     let keys = &family.keys;
     let hidden = keys::needed_width(config, keys.hidden)?;
     let heads = keys::needed_width(config, keys.heads)?;
-    let kv_heads = match keys.kv_heads {
-        Some(key) => keys::width(config, key)?.unwrap_or(heads),
-        None => heads,
+    let kv_heads = match (latent, keys.kv_heads) {
+        (Some(_), _) => 1,
+        (None, Some(key)) => keys::width(config, key)?.unwrap_or(heads),
+        (None, None) => heads,
     };
-    let head_dim = head_dim(config, family, hidden, heads)?;
+    let head_dim = match latent {
+        Some(latent) => latent.width(),
+        None => head_dim(config, family, hidden, heads)?,
+    };
 
     if !heads.is_multiple_of(kv_heads) {
         return Err(invalid!(
@@ -243,10 +250,11 @@ fn shape(config: &Object, family: &Family) -> Result<Shape> {
             config.name(keys.heads)
         ));
     }
-    let all = heads.saturating_mul(head_dim);
+    let widest = latent.map_or(0, |latent| latent.q_dim().max(latent.value)).max(head_dim);
+    let all = heads.saturating_mul(widest);
     if all > keys::MAX_WIDTH {
         return Err(invalid!(
-            "{} is {heads} and head_dim {head_dim}: together {all} wide, at most {}.",
+            "{} is {heads} and head_dim {widest}: together {all} wide, at most {}.",
             config.name(keys.heads),
             keys::MAX_WIDTH
         ));
@@ -286,6 +294,13 @@ fn ffn(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
     match keys::width(config, key)? {
         None if family.keys.ffn_null_4x => Ok(4 * hidden),
         ffn => config.needed(key, "an integer", ffn),
+    }
+}
+
+fn embed_width(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
+    match family.keys.embed_width {
+        Some(key) => Ok(keys::width(config, key)?.unwrap_or(hidden)),
+        None => Ok(hidden),
     }
 }
 

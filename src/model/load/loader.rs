@@ -215,6 +215,11 @@ impl<'a, D: Device> Loader<'a, D> {
         self.norm_of(name, width, 1.0, cut, self.spec.head_order())
     }
 
+    /// A norm over something else, all of it.
+    pub(super) fn plain_norm(&mut self, name: &str, width: usize) -> Result<Norm<D::Weight>> {
+        self.norm_of(name, width, 1.0, &Cut::Whole, None)
+    }
+
     fn norm_of(
         &mut self,
         name: &str,
