@@ -31,6 +31,8 @@ macro_rules! compare {
     }};
 }
 
+#[path = "ops/cuda_latent.rs"]
+mod latent;
 #[path = "ops/cuda_adapters.rs"]
 mod cuda_adapters;
 #[path = "ops/cuda_attention.rs"]

@@ -22,7 +22,7 @@ fn fixtures() -> Vec<PathBuf> {
     let found = fixtures_of("models");
     assert!(found.len() >= 79, "only {} fixtures", found.len());
     let quantised = fixtures_of("quantised");
-    assert!(quantised.len() >= 43, "only {} quantised fixtures", quantised.len());
+    assert!(quantised.len() >= 44, "only {} quantised fixtures", quantised.len());
     let gguf = fixtures_of("gguf");
     assert!(gguf.len() >= 10, "only {} fixtures in GGUF", gguf.len());
     [found, quantised, gguf].concat()

@@ -3,6 +3,8 @@
 
 #[path = "ops/experts.rs"]
 mod experts;
+#[path = "ops/latent.rs"]
+mod latent;
 #[path = "ops/quant.rs"]
 mod quant;
 #[path = "ops/quant_cases.rs"]

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::tests::{llama, spec_of, with, ALL};
 use super::*;
-use crate::device::Activation;
+use crate::device::{Activation, KvType};
 use crate::ids::TokenId;
 
 /// Attack 13: each key that is read, with values that are none. Every message names file, key and
@@ -287,6 +287,22 @@ fn case_17_absent_keys_of_a_file() {
     bare["num_attention_heads"] = json!(8);
     let mistral = spec(bare).unwrap();
     assert_eq!((mistral.kv_heads, mistral.attention[0].attn.window), (8, Some(4096)));
+}
+
+/// In float16 they leave its range, and there are no pages of eight bits for them.
+#[test]
+fn latent_vectors_have_sixteen_bits_and_more() {
+    let config = json!({"architectures": ["DeepseekV3ForCausalLM"], "num_hidden_layers": 2,
+        "model_type": "kimi_k2"});
+    let options = SpecOptions { supported: ALL, ..Default::default() };
+    let spec = spec_of(config.clone(), &options).unwrap();
+    assert!(spec.kv_shape(None).is_ok() && spec.kv_shape(Some(KvType::BF16)).is_ok());
+    let said = spec.kv_shape(Some(KvType::E4m3)).unwrap_err().to_string();
+    assert!(said.contains("kv_cache_dtype fp8") && said.contains("latent"), "{said}");
+
+    let half = SpecOptions { dtype: "half", ..options };
+    let said = spec_of(config, &half).unwrap_err().to_string();
+    assert!(said.contains("'kimi_k2' does not support float16"), "{said}");
 }
 
 /// Rows of q and k are put in order as rows of matrices `[outputs, inputs]`.
