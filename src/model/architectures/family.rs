@@ -300,8 +300,10 @@ pub enum MixtureLayers {
 pub struct SharedExpert {
     /// Key of its width.
     pub ffn: &'static str,
-    /// Key of how many such widths it has; 0 or null: there is none.
+    /// Key of how many such widths it has; 0: there is none.
     pub times: Option<&'static str>,
+    /// Null there means that there is none.
+    pub optional: bool,
     /// Its module in the layer; None: that of the others.
     pub module: Option<&'static str>,
     /// Its gate and up, or one tensor that holds both.

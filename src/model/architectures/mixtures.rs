@@ -72,6 +72,7 @@ pub(super) const QWEN2_MOE: Family = Family {
         shared: Some(SharedExpert {
             ffn: "shared_expert_intermediate_size",
             times: None,
+            optional: false,
             module: None,
             gate_up: &["shared_expert.gate_proj", "shared_expert.up_proj"],
             down: "shared_expert.down_proj",
@@ -178,6 +179,7 @@ pub(super) const GRANITE_MOE_SHARED: Family = Family {
         shared: Some(SharedExpert {
             ffn: "shared_intermediate_size",
             times: None,
+            optional: false,
             module: Some("shared_mlp"),
             gate_up: &["input_linear"],
             down: "output_linear",
@@ -204,6 +206,7 @@ pub(super) const ERNIE4_5_MOE: Family = Family {
         shared: Some(SharedExpert {
             ffn: "moe_intermediate_size",
             times: Some("moe_num_shared_experts"),
+            optional: false,
             module: None,
             gate_up: &["shared_experts.gate_proj", "shared_experts.up_proj"],
             down: "shared_experts.down_proj",
@@ -217,6 +220,7 @@ pub(super) const ERNIE4_5_MOE: Family = Family {
 const SHARED_EXPERTS: SharedExpert = SharedExpert {
     ffn: "moe_intermediate_size",
     times: Some("n_shared_experts"),
+    optional: true,
     module: None,
     gate_up: &["shared_experts.gate_proj", "shared_experts.up_proj"],
     down: "shared_experts.down_proj",

@@ -30,6 +30,7 @@ pub struct MixtureSpec {
 /// [`MAX_EXPERTS`]; a layer number beyond the layers.
 pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option<MixtureSpec>> {
     let Some(row) = &family.mixture else { return Ok(None) };
+    judge_method(config, &row.choice)?;
     let count = |key| config.needed(key, "an integer", config.count(key, MAX_EXPERTS)?);
     let experts = count(row.experts)?;
     let top_k = count(row.top_k)?;
@@ -41,7 +42,6 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
         ));
     }
 
-    judge_method(config, &row.choice)?;
     let groups = groups(config, &row.choice, experts, top_k)?;
     let renormalise = flag(config, row.renormalise)?;
     let scale = match row.choice.scale {
@@ -118,7 +118,7 @@ fn groups(
 /// The width of the expert that all rows share; 0 in config.json means that there is none.
 fn shared_ffn(config: &Object, shared: &SharedExpert) -> Result<Option<usize>> {
     let zero = |key: &str| config.given(key).is_some_and(|value| *value == 0);
-    let unset = |key: &str| config.given(key).is_none();
+    let unset = |key: &str| shared.optional && config.given(key).is_none();
     if zero(shared.ffn) || shared.times.is_some_and(|key| zero(key) || unset(key)) {
         return Ok(None);
     }
@@ -146,10 +146,9 @@ fn listed(config: &Object, key: &str, list: &[Value], layers: usize) -> Result<V
 
 /// Each layer from the first on whose number is a multiple of n.
 fn from(config: &Object, first_key: &str, each_key: &str, layers: usize) -> Result<Vec<bool>> {
-    let expected = format!("a number of layers, 0 to {layers}");
     let first = config.given(first_key).and_then(Value::as_u64);
-    let first = first.and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= layers);
-    let first = first.ok_or_else(|| config.wrong(first_key, &expected))?;
+    let first = first.and_then(|n| usize::try_from(n).ok());
+    let first = first.ok_or_else(|| config.wrong(first_key, "a number of layers"))?;
     let each = config.needed(each_key, "an integer", config.count(each_key, MAX_DIMENSION)?)?;
     Ok((0..layers).map(|n| n >= first && n.is_multiple_of(each)).collect())
 }
@@ -253,11 +252,11 @@ mod tests {
         };
         let some = json!({"first_k_dense_replace": 1, "moe_layer_freq": 2});
         assert_eq!(layers(some).unwrap(), [false, false, true, false]);
-        assert_eq!(layers(json!({"first_k_dense_replace": 4})).unwrap(), [false; 4]);
+        assert_eq!(layers(json!({"first_k_dense_replace": 5})).unwrap(), [false; 4]);
         let kinds = json!({"mlp_layer_types": ["sparse", "dense", "sparse", "dense"]});
         assert_eq!(layers(kinds).unwrap(), [true, false, true, false]);
         for (wrong, word) in [
-            (json!({"first_k_dense_replace": 5}), "0 to 4"),
+            (json!({"first_k_dense_replace": -1}), "a number of layers"),
             (json!({"moe_layer_freq": 0}), "moe_layer_freq"),
             (json!({"mlp_layer_types": ["sparse"]}), "4 times"),
             (json!({"n_group": 3}), "does not divide the 8"),

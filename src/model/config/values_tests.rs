@@ -49,6 +49,7 @@ const LLAMA: &str = "LlamaForCausalLM";
 const QWEN_MOE: &str = "Qwen3MoeForCausalLM";
 const GEMMA2: &str = "Gemma2ForCausalLM";
 const ERNIE_MOE: &str = "Ernie4_5_MoeForCausalLM";
+const DEEPSEEK: &str = "DeepseekV3ForCausalLM";
 const SMOLLM3: &str = "SmolLM3ForCausalLM";
 const GRANITE_HYBRID: &str = "GraniteMoeHybridForCausalLM";
 
@@ -114,6 +115,22 @@ const WRONG: &[(&str, &[&str], &str)] = &[
     (ERNIE_MOE, &["moe_layer_start_index", "moe_layer_end_index"], r#"["0", -2, 2, 0.5, true]"#),
     (ERNIE_MOE, &["moe_layer_interval"], NO_SIZE),
     (ERNIE_MOE, &["moe_num_shared_experts"], r#"["0", -1, 1.5, true, null]"#),
+    (DEEPSEEK, &["kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"], NO_SIZE),
+    (DEEPSEEK, &["q_lora_rank"], r#"["64", 0, -1, 1.5, true, 99999999]"#),
+    (DEEPSEEK, &["n_routed_experts", "num_experts_per_tok", "moe_intermediate_size"], NO_SIZE),
+    (DEEPSEEK, &["first_k_dense_replace"], r#"["1", -1, 1.5, true, null]"#),
+    (DEEPSEEK, &["moe_layer_freq"], NO_SIZE),
+    (DEEPSEEK, &["routed_scaling_factor"], NO_NUMBER),
+    (DEEPSEEK, &["n_group"], r#"["8", 0, -1, 3, 65, 1.5]"#),
+    (DEEPSEEK, &["topk_group"], r#"["4", 0, -1, 9, 1.5, null]"#),
+    (DEEPSEEK, &["norm_topk_prob"], r#"[null, 1, "true"]"#),
+    (DEEPSEEK, &["topk_method"], r#"["greedy", 1]"#),
+    (DEEPSEEK, &["scoring_func"], r#"["softmax", 1]"#),
+    (DEEPSEEK, &["mlp_layer_types"], r#"[["dense"], "dense", [1, 2]]"#),
+    (DEEPSEEK, &["attention_bias"], "[true, 1]"),
+    (DEEPSEEK, &["rope_interleave"], "[false]"),
+    ("DeepseekV2ForCausalLM", &["topk_method"], r#"["noaux_tc"]"#),
+    ("Glm4MoeForCausalLM", &["use_qk_norm"], r#"[null, 1, "true"]"#),
     ("OlmoeForCausalLM", &["clip_qkv", "norm_topk_prob"], "[true, 8.0]"),
     ("GraniteMoeForCausalLM", &["num_local_experts", "num_experts_per_tok"], NO_SIZE),
     ("GraniteMoeSharedForCausalLM", &["shared_intermediate_size"], r#"[-1, "0", 1.5, true]"#),
@@ -268,6 +285,10 @@ fn case_17_absent_keys_are_as_in_transformers() {
         if ["DeepseekV2", "Dots1"].iter().any(|name| family.architecture.starts_with(name)) {
             config["num_experts_per_tok"] = json!(6);
             config["n_routed_experts"] = json!(64);
+        }
+        // Its heads do not divide its width.
+        if family.architecture == "Glm4MoeForCausalLM" {
+            config["head_dim"] = json!(128);
         }
         let spec = spec_of(config, &options).unwrap();
         assert_eq!(json!(spec.vocab_size), class["vocab_size"], "{}", family.architecture);
