@@ -55,7 +55,7 @@ impl AttentionOps for Cpu {
         let Cpu { slots, ropes, pool, .. } = self;
         let pool = pool.as_mut().ok_or_else(|| internal!("no pages were reserved"))?;
         let last = slots.token_rows.iter().map(|r| r.position).max().unwrap_or(0);
-        let table = rope.map(|rope| &*RopeTable::among(ropes, rope, last));
+        let table = rope.map(|rope| RopeTable::among(ropes, rope, last));
 
         let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         for (r, row) in slots.token_rows.iter().enumerate() {
@@ -220,6 +220,7 @@ struct Keys<'a> {
 /// `[heads, head_dim]`, as is `out`. K and V of a page are read once for all q heads that share
 /// them.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn attend_row(
     isa: Isa,
     keys: Keys,
