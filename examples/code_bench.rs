@@ -134,7 +134,7 @@ fn upload(
 /// One sequence of so many tokens.
 fn begin(dev: &mut Cpu, rows: usize) -> Result<()> {
     let pages = rows.div_ceil(16);
-    let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: DType::F32.into() };
+    let kv = KvShape::heads(1, 1, 1, DType::F32.into());
     dev.reserve(&DeviceLimits {
         step_tokens: rows,
         slots: 1,

@@ -73,7 +73,7 @@ fn upload(dev: &mut Cpu, kind: WeightKind, outputs: usize, inputs: usize, w: &[f
 
 fn begin(dev: &mut Cpu, mix: &Mix) {
     let total = mix.iter().map(|(_, rows)| rows).sum();
-    let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: KvType::F32 };
+    let kv = KvShape::heads(1, 1, 1, KvType::F32);
     let slots = mix.len();
     dev.reserve(&DeviceLimits {
         step_tokens: total,

@@ -75,6 +75,13 @@ fn cases_of(json: &serde_json::Value) -> Vec<Case> {
         .collect()
 }
 
+/// Whether the model module refuses float16 for a fixture of this name.
+fn refuses_float16(name: &str) -> bool {
+    ["gemma2", "gemma3", "mxfp4", "deepseek", "fp8-deepseek", "glm4-moe-lite"]
+        .iter()
+        .any(|family| name.starts_with(family))
+}
+
 /// A fixture computed in `dtype` on the GPU.
 fn on_gpu(dir: &Path, dtype: &'static str) -> Rig<Cuda> {
     let (spec, source) = model(dir, dtype);
@@ -147,8 +154,7 @@ fn half_types_stay_close() {
             // Their activations leave float16's range, as weights in MXFP4 do: the model module
             // refuses them, as the Python backend.
             let name = dir.file_name().unwrap_or_default().to_string_lossy();
-            let wide = ["gemma2", "gemma3", "mxfp4"].iter().any(|kind| name.starts_with(kind));
-            if dtype == "float16" && wide {
+            if dtype == "float16" && refuses_float16(&name) {
                 continue;
             }
             // Where products round their inputs to codes of eight bits, a half type moves some of
@@ -257,7 +263,7 @@ fn adapters_equal_peft() {
         for folder in &folders {
             let what = format!("{dtype} {}", folder.display());
             let name = folder.file_name().unwrap().to_string_lossy();
-            if dtype == "float16" && (name.starts_with("gemma2") || name.starts_with("gemma3")) {
+            if dtype == "float16" && refuses_float16(&name) {
                 // As in `half_types_stay_close`.
                 continue;
             }

@@ -12,7 +12,7 @@ use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Activation, AttnSpec, DType, Join, KvScales, KvType, Norm, NormKind, QueryGrowth, Rope,
-    Routing, Source, WeightDesc, WeightKind,
+    RouteGroups, RouteScore, Routing, Source, WeightDesc, WeightKind,
 };
 
 use triton_vllm::device::cpu::Cpu;
@@ -31,6 +31,8 @@ macro_rules! compare {
     }};
 }
 
+#[path = "ops/cuda_latent.rs"]
+mod latent;
 #[path = "ops/cuda_adapters.rs"]
 mod cuda_adapters;
 #[path = "ops/cuda_attention.rs"]
@@ -235,10 +237,24 @@ fn mixtures_of_experts() {
             if grader::small_shapes() && hidden * ffn * experts > 100_000 {
                 continue;
             }
-            for (renormalise, biased) in [(false, false), (true, false), (true, true)] {
+            for (renormalise, biased, grouped) in [
+                (false, false, false),
+                (true, false, false),
+                (true, true, false),
+                (false, false, true),
+                (true, true, true),
+            ] {
                 let case = format!("{rows} rows, {hidden} x {ffn}, {top_k} of {experts}");
                 compare!(dtype, &Setup::default(), &case, 2.0, |b| {
-                    let routing = Routing { experts, top_k, renormalise };
+                    let mut routing = Routing::softmax(experts, top_k, renormalise);
+                    if grouped {
+                        // Of the groups as many as hold the experts of a row.
+                        let count = (2..=experts).find(|n| experts % n == 0).unwrap_or(1);
+                        let top = top_k.div_ceil(experts / count);
+                        routing.groups = Some(RouteGroups { count, top });
+                        routing.score = RouteScore::Sigmoid;
+                        routing.scale = 2.5;
+                    }
                     let x = b.input(rows, hidden, 31);
                     let router = b.router(32, experts, hidden);
                     let up = b.experts(33, experts, ffn, hidden, true);

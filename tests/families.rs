@@ -20,9 +20,9 @@ struct Case {
 
 fn fixtures() -> Vec<PathBuf> {
     let found = fixtures_of("models");
-    assert!(found.len() >= 84, "only {} fixtures", found.len());
+    assert!(found.len() >= 91, "only {} fixtures", found.len());
     let quantised = fixtures_of("quantised");
-    assert!(quantised.len() >= 45, "only {} quantised fixtures", quantised.len());
+    assert!(quantised.len() >= 46, "only {} quantised fixtures", quantised.len());
     let gguf = fixtures_of("gguf");
     assert!(gguf.len() >= 10, "only {} fixtures in GGUF", gguf.len());
     [found, quantised, gguf].concat()

@@ -3,6 +3,8 @@
 
 #[path = "ops/experts.rs"]
 mod experts;
+#[path = "ops/latent.rs"]
+mod latent;
 #[path = "ops/quant.rs"]
 mod quant;
 #[path = "ops/quant_cases.rs"]
@@ -124,7 +126,7 @@ fn plan(rows: usize, position: usize, pages: usize) -> StepPlan {
     plan
 }
 
-const NO_KV: KvShape = KvShape { layers: 1, kv_heads: 1, head_dim: 1, dtype: KvType::F32 };
+const NO_KV: KvShape = KvShape::heads(1, 1, 1, KvType::F32);
 
 /// A tensor with these values, put there by looking up a table.
 fn tensor(dev: &mut Cpu, rows: usize, width: usize, values: &[f32]) -> Tensor {
@@ -262,7 +264,7 @@ fn attention_is_the_same_everywhere() {
         let width = (heads + 4) * head_dim;
         let x = Noise(6).values(rows * width);
         let run = |isa, threads| {
-            let kv = KvShape { layers: 1, kv_heads: 2, head_dim, dtype };
+            let kv = KvShape::heads(1, 2, head_dim, dtype);
             let mut dev = device(isa, threads, rows, 0, kv);
             let mut qkv = tensor(&mut dev, rows, width, &x);
             let mut out = dev.tensor(rows, heads * head_dim).unwrap();
@@ -444,12 +446,7 @@ fn attention_equals_f64() {
     for (n, (spec, rope)) in cases.iter().enumerate() {
         for dtype in DTYPES {
             let rows = 53;
-            let kv = KvShape {
-                layers: 2,
-                kv_heads: spec.kv_heads,
-                head_dim: spec.head_dim,
-                dtype: dtype.into(),
-            };
+            let kv = KvShape::heads(2, spec.kv_heads, spec.head_dim, dtype.into());
             let mut dev = device(Isa::detect(), 2, rows, 0, kv);
             let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
             let width = q + 2 * kv;

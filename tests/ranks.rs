@@ -24,12 +24,13 @@ const TOLERANCE: f32 = 1e-4;
 /// by the largest of their part, as the Python backend does.
 const ROUNDED_APART: f32 = 0.2;
 /// Quantised fixtures whose ranks do.
-const APART: [&str; 12] = [
+const APART: [&str; 13] = [
     "ct-fp8-block",
     "ct-fp8-channel",
     "ct-int8",
     "ct-int8-zero",
     "fp8-block",
+    "fp8-deepseek-v3",
     "fp8-dynamic",
     "fp8-phi3",
     "fp8-qwen3-moe",

@@ -218,7 +218,7 @@ impl<'a> Bench<'a> {
             pages: 1 + pages,
             page_size: PAGE,
             max_model_len: longest,
-            kv: KvShape { layers, kv_heads, head_dim, dtype: shape.kv },
+            kv: KvShape::heads(layers, kv_heads, head_dim, shape.kv),
         };
         let mut dev = Cuda::open(0, dtype)?;
         let width = (heads + 2 * kv_heads) * head_dim;

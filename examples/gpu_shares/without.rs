@@ -4,8 +4,8 @@
 
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AdapterCapacity, AdapterPart, AttnSpec, DeviceInfo, DeviceLimits, Norm, Pooling,
-    Rank, Rope, Routing, TablePart, WeightDesc,
+    Activation, AdapterCapacity, AdapterPart, AttnSpec, DeviceInfo, DeviceLimits, LatentSpec, Norm,
+    Pooling, Rank, Rope, Routing, TablePart, WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::AdapterSlotId;
@@ -137,6 +137,17 @@ impl<D: Device> AttentionOps for Without<D> {
         fn attend(layer: usize, spec: &AttnSpec, sinks: Option<&D::Weight>, qkv: &D::Tensor,
                   out: &mut D::Tensor);
         fn attend_all(spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
+    }
+}
+
+#[rustfmt::skip]
+impl<D: Device> LatentOps for Without<D> {
+    pass_on_or_omit! {
+        fn multiply_heads(weight: &D::Weight, x: &D::Tensor, out: &mut D::Tensor);
+        fn store_latent(layer: usize, spec: &LatentSpec, norm: &Norm<D::Weight>, rope: &Rope,
+                        q: &D::Tensor, latent: &D::Tensor, queries: &mut D::Tensor);
+        fn attend_latent(layer: usize, spec: &LatentSpec, queries: &D::Tensor,
+                         out: &mut D::Tensor);
     }
 }
 

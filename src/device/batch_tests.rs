@@ -8,7 +8,7 @@ use crate::ids::{PageId, TokenId};
 use crate::plan::{LogitsRow, SeqChunk};
 
 fn limits() -> DeviceLimits {
-    let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 8, dtype: KvType::F32 };
+    let kv = KvShape::heads(1, 1, 8, KvType::F32);
     DeviceLimits {
         step_tokens: 8,
         slots: 2,

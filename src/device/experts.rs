@@ -5,19 +5,53 @@ use super::types::DeviceTypes;
 use super::Activation;
 use crate::error::Result;
 
-/// How the rows of a mixture of experts choose theirs.
+/// What a router's products become before experts are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteScore {
+    /// Shares of a softmax over all experts.
+    Softmax,
+    /// 1 / (1 + e^-x), each by itself.
+    Sigmoid,
+}
+
+/// Experts in groups of neighbours, of which a row meets some only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteGroups {
+    /// At most [`MAX_EXPERT_GROUPS`]; a divisor of the number of experts.
+    pub count: usize,
+    /// Groups of one row. They hold at least `top_k` experts.
+    pub top: usize,
+}
+
+/// How the rows of a mixture of experts choose theirs.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Routing {
     /// At most [`MAX_EXPERTS`].
     pub experts: usize,
     /// Experts of one row, at most `experts`.
     pub top_k: usize,
-    /// The chosen weights are divided by their sum; else they are shares of all experts' sum.
+    /// What products become.
+    pub score: RouteScore,
+    /// None: a row may choose any expert.
+    pub groups: Option<RouteGroups>,
+    /// The chosen scores are divided by their sum.
     pub renormalise: bool,
+    /// Multiplies the weights in the end.
+    pub scale: f32,
+}
+
+impl Routing {
+    /// By softmax, without groups and scale.
+    pub fn softmax(experts: usize, top_k: usize, renormalise: bool) -> Routing {
+        let score = RouteScore::Softmax;
+        Routing { experts, top_k, score, groups: None, renormalise, scale: 1.0 }
+    }
 }
 
 /// What one block of threads can sort.
 pub const MAX_EXPERTS: usize = 1024;
+/// What one warp keeps scores of.
+pub const MAX_EXPERT_GROUPS: usize = 64;
 
 /// Ops of a mixture of experts over the current batch.
 pub trait ExpertOps: DeviceTypes {
@@ -26,11 +60,13 @@ pub trait ExpertOps: DeviceTypes {
     /// rows by.
     fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Self::Tensor>;
 
-    /// `routes[r]` = the `top_k` largest of `softmax(x[r] W^T + bias)`, W `[experts, inputs]`, all
+    /// `routes[r]` = the `top_k` largest of `score(x[r] W^T + bias)`, W `[experts, inputs]`, all
     /// in f32; of equals the one with the smaller number. With a `choice_bias`, those are chosen
-    /// whose share and bias add up to the most; weights are shares all the same. Biases are vectors
-    /// of an element for each expert. The ops below read the routes; row `r * top_k + j` of their
-    /// tensors belongs to choice j of row r.
+    /// whose score and bias add up to the most; weights are of scores all the same. Biases are
+    /// vectors of an element for each expert. With groups, experts outside of the best ones are
+    /// not chosen; a group's worth is its largest score, with a `choice_bias` the sum of its two
+    /// largest sums. The ops below read the routes; row `r * top_k + j` of their tensors belongs
+    /// to choice j of row r.
     fn route(
         &mut self,
         gate: &Self::Weight,

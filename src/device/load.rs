@@ -39,23 +39,55 @@ impl DeviceLimits {
     }
 }
 
-/// Shape of the KV pool: `[layer][page][K|V][kv head][token][d]`.
+/// What a layer keeps of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvRow {
+    /// K and V of each head: a page is `[K|V][kv head][token][d]`.
+    Heads {
+        /// Heads of K, and of V.
+        kv_heads: usize,
+        /// Elements of a head.
+        head_dim: usize,
+    },
+    /// One vector of all heads, which is K and in front V: a page is `[token][width]`.
+    Latent {
+        /// Elements of the vector.
+        width: usize,
+    },
+}
+
+impl KvRow {
+    /// Elements of a token in a layer.
+    pub fn elements(&self) -> usize {
+        match *self {
+            KvRow::Heads { kv_heads, head_dim } => {
+                kv_heads.saturating_mul(head_dim).saturating_mul(2)
+            }
+            KvRow::Latent { width } => width,
+        }
+    }
+}
+
+/// Shape of the KV pool: `[layer][page]`, and a page as its rows say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvShape {
-    /// Layers that keep K and V.
+    /// Layers that keep something.
     pub layers: usize,
-    /// Heads of K, and of V.
-    pub kv_heads: usize,
-    /// Elements of a head.
-    pub head_dim: usize,
+    /// What each keeps of a token.
+    pub row: KvRow,
     /// Of an element.
     pub dtype: KvType,
 }
 
 impl KvShape {
+    /// Of K and V in heads.
+    pub const fn heads(layers: usize, kv_heads: usize, head_dim: usize, dtype: KvType) -> KvShape {
+        KvShape { layers, row: KvRow::Heads { kv_heads, head_dim }, dtype }
+    }
+
     /// Bytes of one page over all layers.
     pub fn page_bytes(&self, page_size: usize) -> u64 {
-        let factors = [2, self.kv_heads, page_size, self.head_dim, self.dtype.bytes()];
+        let factors = [self.row.elements(), page_size, self.dtype.bytes()];
         let all = factors.iter().chain([&self.layers]);
         all.fold(1, |product: u64, &n| product.saturating_mul(n as u64))
     }

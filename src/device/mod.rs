@@ -10,6 +10,7 @@
 //! | [`step`] | [`StepOps`] | the frame of a step: begin, sample, collect |
 //! | [`dense`] | [`DenseOps`] | lookup, norms, linears, the head |
 //! | [`attention`] | [`AttentionOps`] | heads, rotation, pages, attention |
+//! | [`latent`] | [`LatentOps`] | attention over latent vectors |
 //! | [`experts`] | [`ExpertOps`] | mixtures of experts |
 //! | [`adapters`] | [`AdapterOps`] | low-rank adapters behind weights |
 //! | [`pooling`] | [`PoolingOps`] | models that embed |
@@ -53,6 +54,7 @@ pub mod dense;
 pub mod dtype;
 pub mod experts;
 pub mod host_slots;
+pub mod latent;
 pub mod load;
 pub mod pooling;
 pub mod quant;
@@ -67,8 +69,9 @@ pub use bytes::{Bytes, SharedBytes, Storage};
 pub use collective::{Collective, Join, Rank, RankGroup};
 pub use dense::{Activation, DenseOps, Norm, NormKind};
 pub use dtype::{DType, KvScales, KvType};
-pub use experts::{ExpertOps, Routing, MAX_EXPERTS};
-pub use load::{DeviceLimits, KvShape, LoadOps};
+pub use experts::{ExpertOps, RouteGroups, RouteScore, Routing, MAX_EXPERTS, MAX_EXPERT_GROUPS};
+pub use latent::{LatentOps, LatentSpec};
+pub use load::{DeviceLimits, KvRow, KvShape, LoadOps};
 pub use pooling::{Pooling, PoolingOps};
 pub use quant::{CodeType, InputQuant, QuantForm, QuantPart, ScaleOver};
 pub use step::StepOps;
@@ -79,17 +82,24 @@ pub use weights::{unpacked, HostTensor, Source, WeightDesc, WeightKind};
 pub mod ops {
     pub use super::{
         AdapterOps, AttentionOps, BreakOnPurpose, DenseOps, Device, DeviceTypes, ExpertOps,
-        LoadOps, PoolingOps, StepOps,
+        LatentOps, LoadOps, PoolingOps, StepOps,
     };
 }
 
 /// Everything that a device can do: the sum of the chapters.
 pub trait Device:
-    LoadOps + StepOps + DenseOps + AttentionOps + ExpertOps + AdapterOps + PoolingOps
+    LoadOps + StepOps + DenseOps + AttentionOps + LatentOps + ExpertOps + AdapterOps + PoolingOps
 {
 }
 
 impl<D> Device for D where
-    D: LoadOps + StepOps + DenseOps + AttentionOps + ExpertOps + AdapterOps + PoolingOps
+    D: LoadOps
+        + StepOps
+        + DenseOps
+        + AttentionOps
+        + LatentOps
+        + ExpertOps
+        + AdapterOps
+        + PoolingOps
 {
 }

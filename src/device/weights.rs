@@ -224,6 +224,11 @@ pub enum WeightKind {
     TableAndLinear,
     /// Norm weights and biases: `outputs` values, `inputs` = 1.
     Vector,
+    /// For `multiply_heads`: `count` matrices of `outputs / count` rows each, one below the other.
+    Heads {
+        /// Heads.
+        count: usize,
+    },
     /// For `experts*`: `count` matrices of `outputs / count` rows each, one below the other. Gated:
     /// each is a gate and the up that belongs to it, as in `GateUp`.
     Experts {

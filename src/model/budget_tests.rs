@@ -107,6 +107,45 @@ fn deployed_shapes_have_their_published_sizes() {
     }
 }
 
+/// DeepSeek V2-Lite: parameters as published, one vector of a token in a page, and the ops of
+/// attention over it.
+#[test]
+fn latent_vectors_take_the_place_of_k_and_v() {
+    let config = json!({"architectures": ["DeepseekV2ForCausalLM"], "hidden_size": 2048,
+        "num_hidden_layers": 27, "num_attention_heads": 16, "intermediate_size": 10944,
+        "moe_intermediate_size": 1408, "n_routed_experts": 64, "n_shared_experts": 2,
+        "num_experts_per_tok": 6, "first_k_dense_replace": 1, "q_lora_rank": null,
+        "kv_lora_rank": 512, "vocab_size": 102400, "torch_dtype": "bfloat16"});
+    let options = SpecOptions { supported: &[DType::BF16], ..Default::default() };
+    let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
+    let limits = limits(&spec);
+    assert_eq!(limits.kv.page_bytes(16), 27 * 16 * 576 * 2);
+
+    let (held, launches) = footprint(&spec, &WeightSource::Dummy, &limits, spec.dtype).unwrap();
+    let ratio = held.weights as f64 / (2 * 15_706_484_224u64) as f64;
+    assert!((1.0..1.002).contains(&ratio), "{ratio}");
+    let of = |op: &str| launches.iter().filter(|l| l.op == op).collect::<Vec<_>>();
+    let (products, attend) = (of("multiply_heads"), of("attend_latent"));
+    assert_eq!((products.len(), of("store_latent").len(), attend.len()), (54, 27, 27));
+    assert_eq!((products[0].inputs, products[0].outputs), (128, 512));
+    assert_eq!((products[1].inputs, products[1].outputs), (512, 128));
+    assert_eq!(attend[0].flops, 2 * (40 * 41 / 2) * 16 * (576 + 512));
+}
+
+/// Ranks share heads; each keeps whole latent vectors.
+#[test]
+fn ranks_keep_whole_latent_vectors() {
+    let config = json!({"architectures": ["DeepseekV3ForCausalLM"], "num_hidden_layers": 2,
+        "hidden_size": 256, "num_attention_heads": 8, "vocab_size": 512,
+        "intermediate_size": 512, "moe_intermediate_size": 64});
+    let options = SpecOptions { supported: &[DType::BF16], ..Default::default() };
+    let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
+    let shard = Shard::new(&spec, Rank { index: 3, of: 4 }).unwrap();
+    let whole = spec.kv_shape(None).unwrap();
+    assert_eq!(shard.kv_shape(&whole), whole);
+    assert_eq!((shard.heads, shard.attn_out(&spec).inputs(8 * 128)), (2, 2 * 128));
+}
+
 #[test]
 fn a_llama_step_launches_eight_ops_a_layer() {
     let spec = llama();

@@ -5,11 +5,14 @@
 
 use super::checkpoint::WeightSource;
 use super::config::{LayerAttention, ModelSpec, NormOrder};
+use super::latent::LatentBuffers;
 use super::load;
 use super::lora::{self, Adapter};
 use super::shard::{Cut, Shard};
-use super::weights::{Experts, FeedForward, Layer, Mlp, PositionTable, QkNorms, Weights};
-use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope};
+use super::weights::{
+    Attention, Experts, FeedForward, HeadAttention, Layer, Mlp, PositionTable, QkNorms, Weights,
+};
+use crate::device::{Activation, AttnSpec, Device, DeviceLimits, Norm, Pooling, Rope};
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
@@ -52,7 +55,7 @@ struct Buffers<T> {
     /// A sublayer's output, before it is added.
     delta: T,
     normed: T,
-    qkv: T,
+    attention: AttentionBuffers<T>,
     attn: T,
     ffn: T,
     mixture: Option<MixtureBuffers<T>>,
@@ -61,6 +64,29 @@ struct Buffers<T> {
     projected: Option<T>,
     /// Or pooled vectors.
     logits: T,
+}
+
+/// Of what comes before attention's output, `[step_tokens, _]`.
+enum AttentionBuffers<T> {
+    /// q, k and v.
+    Heads(T),
+    Latent(LatentBuffers<T>),
+}
+
+impl<T> AttentionBuffers<T> {
+    fn new<D: Device<Tensor = T>>(
+        dev: &mut D,
+        spec: &ModelSpec,
+        shard: &Shard,
+        tokens: usize,
+    ) -> Result<AttentionBuffers<T>> {
+        if let Some(shape) = &spec.latent {
+            let buffers = LatentBuffers::new(dev, shape, shard.heads, tokens)?;
+            return Ok(AttentionBuffers::Latent(buffers));
+        }
+        let heads = shard.heads + 2 * shard.kv_heads;
+        Ok(AttentionBuffers::Heads(dev.tensor(tokens, heads * spec.head_dim)?))
+    }
 }
 
 /// Of layers with experts; all but the last are `[step_tokens * top_k, _]` or for the device alone.
@@ -179,8 +205,7 @@ impl<D: Device> Decoder<D> {
     ) -> Result<Decoder<D>> {
         let tokens = limits.step_tokens;
         let rows = limits.logits_rows;
-        let q = shard.heads * spec.head_dim;
-        let qkv = q + 2 * shard.kv_heads * spec.head_dim;
+        let attn = shard.attn_out(spec).inputs(spec.attn_width());
         let answer = if spec.pooling.is_some() { spec.hidden } else { spec.vocab_size };
         let optional = |dev: &mut D, on: bool, rows| {
             on.then(|| dev.tensor(rows, spec.embed_width)).transpose()
@@ -191,8 +216,8 @@ impl<D: Device> Decoder<D> {
             residual: dev.tensor(tokens, spec.hidden)?,
             delta: dev.tensor(tokens, spec.hidden)?,
             normed: dev.tensor(tokens, spec.hidden)?,
-            qkv: dev.tensor(tokens, qkv)?,
-            attn: dev.tensor(tokens, q)?,
+            attention: AttentionBuffers::new(dev, spec, &shard, tokens)?,
+            attn: dev.tensor(tokens, attn)?,
             // A column where all layers have experts.
             ffn: dev.tensor(tokens, if plain { shard.ffn } else { 1 })?,
             mixture: MixtureBuffers::new(dev, spec, &shard, tokens)?,
@@ -201,7 +226,7 @@ impl<D: Device> Decoder<D> {
             logits: dev.logits_tensor(rows, answer)?,
         };
         if let Some(layer) = weights.layers.first().filter(|_| spec.norms == NormOrder::Before) {
-            dev.feeds(&mut buffers.normed, &layer.qkv.weight)?;
+            dev.feeds(&mut buffers.normed, layer.attention.first())?;
         }
         dev.reserve(limits)?;
         dev.steady();
@@ -360,27 +385,26 @@ impl<D: Device> Decoder<D> {
         let norms = self.norms;
         let layer = &self.weights.layers[index];
         let attention = &self.attention[index];
-        let (qkv, out) = (&layer.qkv, &layer.attn_out);
+        let out = &layer.attn_out;
 
         let input = if norms == NormOrder::Before { &b.normed } else { &b.residual };
-        dev.linear(&qkv.weight, qkv.bias.as_ref(), input, &mut b.qkv)?;
-        if let Some(limit) = self.clip_qkv {
-            dev.clamp(limit, &mut b.qkv)?;
-        }
-        let mut rope = attention.rope.and_then(|i| self.ropes.get(i));
-        if self.norms_after_rope {
-            // What is stored here the store behind the norms overwrites.
-            dev.rope_store(index, &attention.attn, rope.take(), &mut b.qkv)?;
-        }
-        if let Some(QkNorms { q, k }) = &layer.qk_norms {
-            dev.norm_heads(&attention.attn, q, k, &mut b.qkv)?;
-        }
-        if self.encoder {
-            dev.attend_all(&attention.attn, &b.qkv, &mut b.attn)?;
-        } else {
-            dev.rope_store(index, &attention.attn, rope, &mut b.qkv)?;
-            let sinks = layer.sinks.as_ref();
-            dev.attend(index, &attention.attn, sinks, &b.qkv, &mut b.attn)?;
+        let rope = attention.rope.and_then(|i| self.ropes.get(i));
+        match (&layer.attention, &mut b.attention) {
+            (Attention::Heads(heads), AttentionBuffers::Heads(qkv)) => {
+                let rules = HeadRules {
+                    attn: &attention.attn,
+                    rope,
+                    clip_qkv: self.clip_qkv,
+                    norms_after_rope: self.norms_after_rope,
+                    encoder: self.encoder,
+                };
+                rules.run(dev, index, heads, input, qkv, &mut b.attn)?;
+            }
+            (Attention::Latent(latent), AttentionBuffers::Latent(buffers)) => {
+                let scale = attention.attn.scale;
+                buffers.run(dev, index, latent, scale, rope, input, &mut b.attn)?;
+            }
+            _ => return Err(internal!("attention without its buffers")),
         }
         dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)?;
         b.norm_output(dev, layer.attn_post.as_ref())?;
@@ -416,6 +440,47 @@ impl<D: Device> Decoder<D> {
             Some(bias) => dev.bias_logits(bias, &mut b.logits),
             None => Ok(()),
         }
+    }
+}
+
+/// What attention over K and V of heads goes by.
+struct HeadRules<'a> {
+    attn: &'a AttnSpec,
+    rope: Option<&'a Rope>,
+    clip_qkv: Option<f32>,
+    norms_after_rope: bool,
+    encoder: bool,
+}
+
+impl HeadRules<'_> {
+    /// Attention of `input` into `out`, before the output product.
+    fn run<D: Device>(
+        mut self,
+        dev: &mut D,
+        layer: usize,
+        weights: &HeadAttention<D::Weight>,
+        input: &D::Tensor,
+        qkv: &mut D::Tensor,
+        out: &mut D::Tensor,
+    ) -> Result<()> {
+        let HeadAttention { qkv: product, qk_norms, sinks } = weights;
+        dev.linear(&product.weight, product.bias.as_ref(), input, qkv)?;
+        if let Some(limit) = self.clip_qkv {
+            dev.clamp(limit, qkv)?;
+        }
+        if self.norms_after_rope {
+            // What is stored here the store behind the norms overwrites.
+            dev.rope_store(layer, self.attn, self.rope.take(), qkv)?;
+        }
+        if let Some(QkNorms { q, k }) = qk_norms {
+            dev.norm_heads(self.attn, q, k, qkv)?;
+        }
+
+        if self.encoder {
+            return dev.attend_all(self.attn, qkv, out);
+        }
+        dev.rope_store(layer, self.attn, self.rope, qkv)?;
+        dev.attend(layer, self.attn, sinks.as_ref(), qkv, out)
     }
 }
 

@@ -17,6 +17,7 @@
 //! | [`shard`] | which part of it all one of several ranks holds |
 //! | [`weights`] | the weights of a decoder on a device, as the forward pass takes them |
 //! | [`load`] | a row's names and a specification's shapes -> weights on a device |
+//! | `latent` | attention over latent vectors in the forward pass |
 //! | [`decoder`] | the one forward pass, generic over the device |
 //! | [`classifier`] | the head of a classifier, on the host |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
@@ -32,6 +33,7 @@ mod foreign_formats;
 pub mod gguf;
 pub mod head_order;
 pub mod hub;
+mod latent;
 pub mod load;
 pub mod lora;
 pub mod mistral;

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::config::{LayerAttention, ModelSpec};
-use crate::device::{Join, KvShape, Rank};
+use crate::device::{Join, KvRow, KvShape, Rank};
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -157,7 +157,12 @@ impl Shard {
 
     /// The rank's pages of a model with these.
     pub fn kv_shape(&self, model: &KvShape) -> KvShape {
-        KvShape { kv_heads: self.kv_heads, ..model.clone() }
+        let row = match model.row {
+            KvRow::Heads { head_dim, .. } => KvRow::Heads { kv_heads: self.kv_heads, head_dim },
+            // Each rank's heads see all of it.
+            KvRow::Latent { width } => KvRow::Latent { width },
+        };
+        KvShape { row, ..model.clone() }
     }
 
     /// Of q, k and v, which lie one below the other.
@@ -179,7 +184,12 @@ impl Shard {
 
     /// Of attention's output product.
     pub fn attn_out(&self, spec: &ModelSpec) -> Cut {
-        self.inputs(self.q_heads(spec).range, true)
+        self.inputs(self.share(spec.attn_width()).range, true)
+    }
+
+    /// Of a product whose outputs are so wide heads of q.
+    pub fn of_heads(&self, spec: &ModelSpec, width: usize) -> Cut {
+        self.outputs(vec![self.share(spec.heads * width)])
     }
 
     /// Of an MLP's first product: `parts` matrices (gate, up) of `width` outputs each.

@@ -43,12 +43,8 @@ pub struct Linear<W> {
 /// One layer. Its norms are named by what they follow, so that norm-before and norm-after models
 /// run the same code: before a sublayer means after the previous one.
 pub struct Layer<W> {
-    /// q, k and v, stacked along the outputs.
-    pub qkv: Linear<W>,
-    /// Of q and k, before they are rotated.
-    pub qk_norms: Option<QkNorms<W>>,
-    /// A score of each head that takes its share of attention and has no value.
-    pub sinks: Option<W>,
+    /// What comes before attention's output product.
+    pub attention: Attention<W>,
     /// Attention's output product.
     pub attn_out: Linear<W>,
     /// Over attention's output, before it is added.
@@ -61,6 +57,66 @@ pub struct Layer<W> {
     pub mlp_post: Option<Norm<W>>,
     /// None: the next layer reads the residual as it is.
     pub after_mlp: Option<Norm<W>>,
+}
+
+/// Attention, by what pages hold.
+pub enum Attention<W> {
+    /// K and V of heads.
+    Heads(HeadAttention<W>),
+    /// One latent vector for all heads.
+    Latent(LatentAttention<W>),
+}
+
+impl<W> Attention<W> {
+    /// What the layer's input is multiplied by first.
+    pub fn first(&self) -> &W {
+        match self {
+            Attention::Heads(heads) => &heads.qkv.weight,
+            Attention::Latent(LatentAttention { q: LatentQuery::Whole(q), .. }) => &q.weight,
+            Attention::Latent(LatentAttention { q: LatentQuery::LowRank { down, .. }, .. }) => {
+                &down.weight
+            }
+        }
+    }
+}
+
+/// Attention over K and V of heads.
+pub struct HeadAttention<W> {
+    /// q, k and v, stacked along the outputs.
+    pub qkv: Linear<W>,
+    /// Of q and k, before they are rotated.
+    pub qk_norms: Option<QkNorms<W>>,
+    /// A score of each head that takes its share of attention and has no value.
+    pub sinks: Option<W>,
+}
+
+/// Attention over latent vectors.
+pub struct LatentAttention<W> {
+    /// What makes q.
+    pub q: LatentQuery<W>,
+    /// What makes latent vectors, with their rotated ends.
+    pub latent: Linear<W>,
+    /// Over their fronts.
+    pub latent_norm: Norm<W>,
+    /// The matrices of K, of each head `[rank, nope]`: they are multiplied into q.
+    pub keys: W,
+    /// The matrices of V, of each head `[value, rank]`.
+    pub values: W,
+}
+
+/// What makes q of attention over latent vectors.
+pub enum LatentQuery<W> {
+    /// One product.
+    Whole(Linear<W>),
+    /// Two with a norm between, of few elements.
+    LowRank {
+        /// The first.
+        down: Linear<W>,
+        /// Behind it.
+        norm: Norm<W>,
+        /// The second.
+        up: Linear<W>,
+    },
 }
 
 /// Norms of q and k, over each head or over all of them.
@@ -120,6 +176,10 @@ impl<W> Layer<W> {
             FeedForward::Mlp(mlp) => (Some(&mut mlp.up), Some(&mut mlp.down)),
             FeedForward::Experts(_) => (None, None),
         };
-        [Some(&mut self.qkv), Some(&mut self.attn_out), up, down]
+        let qkv = match &mut self.attention {
+            Attention::Heads(heads) => Some(&mut heads.qkv),
+            Attention::Latent(_) => None,
+        };
+        [qkv, Some(&mut self.attn_out), up, down]
     }
 }

@@ -10,8 +10,8 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Bytes, DType, DeviceLimits, HostTensor, Join, KvShape, KvType, QuantForm, ScaleOver, Source,
-    WeightDesc, WeightKind,
+    Bytes, DType, DeviceLimits, HostTensor, Join, KvRow, KvShape, KvType, QuantForm, ScaleOver,
+    Source, WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
@@ -72,6 +72,8 @@ pub struct Setup {
     pub max_model_len: usize,
     /// Of pages; None: the device's own type.
     pub kv: Option<KvType>,
+    /// Pages hold latent vectors of this width instead of heads.
+    pub latent: Option<usize>,
 }
 
 impl Default for Setup {
@@ -84,6 +86,7 @@ impl Default for Setup {
             head_dim: 8,
             max_model_len: 256,
             kv: None,
+            latent: None,
         }
     }
 }
@@ -110,11 +113,10 @@ impl<D: Graded> Bench<D> {
     pub fn new(dtype: DType, setup: &Setup) -> Bench<D> {
         let mut dev = D::make(dtype);
         let pages = 1 + 2 * setup.slots * setup.max_model_len.div_ceil(setup.page_size);
-        let kv = KvShape {
-            layers: 2,
-            kv_heads: setup.kv_heads,
-            head_dim: setup.head_dim,
-            dtype: setup.kv.unwrap_or(dtype.into()),
+        let kv = setup.kv.unwrap_or(dtype.into());
+        let kv = match setup.latent {
+            Some(width) => KvShape { layers: 2, row: KvRow::Latent { width }, dtype: kv },
+            None => KvShape::heads(2, setup.kv_heads, setup.head_dim, kv),
         };
         let limits = DeviceLimits {
             step_tokens: setup.step_tokens,
@@ -213,6 +215,12 @@ impl<D: Graded> Bench<D> {
         let parts = vec![outputs; if gated { 2 * count } else { count }];
         let kind = WeightKind::Experts { count, gated };
         self.weight(seed, kind, &parts, inputs, self.dtype, false, 0.3)
+    }
+
+    /// A matrix of `outputs` x `inputs` for each of `count` heads.
+    pub fn heads(&mut self, seed: u64, count: usize, outputs: usize, inputs: usize) -> D::Weight {
+        let kind = WeightKind::Heads { count };
+        self.weight(seed, kind, &[count * outputs], inputs, self.dtype, false, 0.2)
     }
 
     pub fn vector(&mut self, seed: u64, length: usize) -> D::Weight {

@@ -133,7 +133,7 @@ fn plain_experts_become_codes() {
             compare!(dtype, &setup(), &format!("{over:?}"), 1.5, |b| {
                 let kind = WeightKind::Experts { count: experts, gated: true };
                 let weight = b.quantised(5, kind, &vec![ffn; 2 * experts], hidden, quant, over);
-                let routing = Routing { experts, top_k, renormalise: true };
+                let routing = Routing::softmax(experts, top_k, true);
                 let router = b.router(7, experts, hidden);
                 let mut routes = b.dev.routes_tensor(rows, &routing)?;
                 let x = b.input(rows, hidden, 8);
@@ -203,7 +203,7 @@ fn experts_of_codes() {
                     let parts = vec![hidden; experts];
                     let down =
                         Coded::new(&down, &parts, 6).upload(&mut b.dev, stack(false), b.dtype);
-                    let routing = Routing { experts, top_k, renormalise: true };
+                    let routing = Routing::softmax(experts, top_k, true);
                     let router = b.router(7, experts, hidden);
                     let mut routes = b.dev.routes_tensor(rows, &routing)?;
                     let x = b.input(rows, hidden, 8);

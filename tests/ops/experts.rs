@@ -2,7 +2,7 @@
 //! rows are there. Unequal numbers of rows for each expert, experts that nobody chose, one row.
 
 use super::*;
-use triton_vllm::device::Routing;
+use triton_vllm::device::{RouteGroups, RouteScore, Routing};
 
 /// (rows, hidden, ffn, experts, top_k)
 const MIXTURES: [(usize, usize, usize, usize, usize); 5] =
@@ -36,7 +36,7 @@ impl Case {
             rows,
             hidden,
             ffn,
-            routing: Routing { experts, top_k, renormalise },
+            routing: Routing::softmax(experts, top_k, renormalise),
             x: noise.values(rows * hidden),
             router,
             up: noise.values(experts * 2 * ffn * hidden),
@@ -62,6 +62,13 @@ impl Case {
             biases: Some(biases),
             ..case
         }
+    }
+
+    /// The same by sigmoid, out of some groups if the experts make groups, and scaled.
+    fn grouped(self, count: usize, top: usize) -> Case {
+        let groups = (count > 1).then_some(RouteGroups { count, top });
+        let routing = Routing { score: RouteScore::Sigmoid, groups, scale: 1.7, ..self.routing };
+        Case { routing, ..self }
     }
 
     fn bias(&self, of: usize, n: usize) -> f64 {
@@ -108,16 +115,33 @@ impl Case {
     fn routes_f64(&self, r: usize) -> Vec<(usize, f64)> {
         let x = &self.x[r * self.hidden..(r + 1) * self.hidden];
         let rows = self.router.chunks_exact(self.hidden).enumerate();
-        let scores = rows.map(|(e, w)| (e, (dot_f64(x, w) + self.bias(0, e)).exp()));
+        let sigmoid = self.routing.score == RouteScore::Sigmoid;
+        let score = |x: f64| if sigmoid { 1.0 / (1.0 + (-x).exp()) } else { x.exp() };
+        let scores = rows.map(|(e, w)| (e, score(dot_f64(x, w) + self.bias(0, e))));
         let mut scores: Vec<(usize, f64)> = scores.collect();
-        let all: f64 = scores.iter().map(|s| s.1).sum();
+        let all: f64 = if sigmoid { 1.0 } else { scores.iter().map(|s| s.1).sum() };
         let bias = |e: usize| self.choice_bias.as_ref().map_or(0.0, |bias| f64::from(bias[e]));
         let worth = |&(e, score): &(usize, f64)| score / all + bias(e);
+
+        if let Some(RouteGroups { count, top }) = self.routing.groups {
+            let group = |e: usize| e * count / self.routing.experts;
+            let of_group = |g: usize| {
+                let members = scores.iter().filter(|s| group(s.0) == g);
+                let mut worths: Vec<f64> = members.map(worth).collect();
+                worths.sort_by(|a, b| b.total_cmp(a));
+                worths.iter().take(if self.choice_bias.is_some() { 2 } else { 1 }).sum::<f64>()
+            };
+            let mut order: Vec<usize> = (0..count).collect();
+            order.sort_by(|&a, &b| of_group(b).total_cmp(&of_group(a)));
+            scores.retain(|s| order[..top].contains(&group(s.0)));
+        }
+
         scores.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
         scores.truncate(self.routing.top_k);
         let chosen: f64 = scores.iter().map(|s| s.1).sum();
         let total = if self.routing.renormalise { chosen } else { all };
-        scores.iter().map(|&(e, s)| (e, s / total)).collect()
+        let scale = f64::from(self.routing.scale);
+        scores.iter().map(|&(e, s)| (e, s / total * scale)).collect()
     }
 
     fn mixture_f64(&self, r: usize) -> Vec<f64> {
@@ -172,6 +196,34 @@ fn a_mixture_equals_f64() {
     }
 }
 
+/// Sigmoid scores, the best groups by one or by two, a scale.
+#[test]
+fn experts_out_of_groups_equal_f64() {
+    for (shape, count, top) in [
+        ((9, 16, 33, 6, 2), 1, 1),
+        ((30, 40, 24, 8, 3), 4, 2),
+        ((64, 20, 40, 33, 4), 3, 1),
+        ((20, 24, 8, 64, 8), 8, 4),
+        ((12, 24, 8, 16, 2), 16, 5),
+    ] {
+        for (renormalise, biased) in [(false, false), (true, false), (true, true), (false, true)] {
+            let case = Case::new(shape, renormalise, biased).grouped(count, top);
+            let top_k = case.routing.top_k;
+            let what = format!("{shape:?}, {top} of {count} groups, biased {biased}");
+            let (routes, out) = case.run(Isa::detect(), 1, 0, case.rows);
+            for (r, row) in routes.chunks_exact(2 * top_k).enumerate() {
+                let want = case.routes_f64(r);
+                let numbers: Vec<f32> = want.iter().map(|w| w.0 as f32).collect();
+                assert_eq!(row[..top_k], numbers, "{what}: row {r}");
+                let weights: Vec<f64> = want.iter().map(|w| w.1).collect();
+                close(&what, &row[top_k..], &weights, 1e-6);
+            }
+            let want: Vec<f64> = (0..case.rows).flat_map(|r| case.mixture_f64(r)).collect();
+            close(&what, &out, &want, 2e-6);
+        }
+    }
+}
+
 #[test]
 fn a_mixture_with_biases_equals_f64() {
     for shape in MIXTURES {
@@ -209,7 +261,7 @@ fn equal_experts_are_taken_in_order() {
     let x = tensor(&mut dev, 2, 1, &[1.0, -1.0]);
     let weights = [0.5, 2.0, 2.0, 0.5];
     let router = upload(&mut dev, WeightKind::Linear, DType::F32, (4, 1), &weights);
-    let routing = Routing { experts: 4, top_k: 3, renormalise: true };
+    let routing = Routing::softmax(4, 3, true);
     let mut routes = dev.routes_tensor(2, &routing).unwrap();
     dev.route(&router, None, None, &routing, &x, &mut routes).unwrap();
     let routes = dev.read(&routes, 2).unwrap();

@@ -70,7 +70,7 @@ fn attention_over_pages_of_eight_bits_equals_f64() {
         for (n, (spec, rope)) in specs().iter().enumerate() {
             let rows = 53;
             let (kv_heads, head_dim) = (spec.kv_heads, spec.head_dim);
-            let shape = KvShape { layers: 2, kv_heads, head_dim, dtype: kv };
+            let shape = KvShape::heads(2, kv_heads, head_dim, kv);
             let mut dev = device(Isa::detect(), 2, rows, 0, shape);
             let q = spec.heads * head_dim;
             let width = q + 2 * kv_heads * head_dim;

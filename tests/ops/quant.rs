@@ -100,7 +100,7 @@ fn gates_of_codes_equal_f64() {
 #[test]
 fn experts_of_codes_equal_f64() {
     let (rows, hidden, ffn, experts, top_k) = (9, 72, 40, 5, 2);
-    let routing = Routing { experts, top_k, renormalise: true };
+    let routing = Routing::softmax(experts, top_k, true);
     for n in 0..40 {
         let case = some_case(n, rows, experts * 2 * ffn, hidden);
         let below = Case { outputs: experts * hidden, k: ffn, inputs: None, ..case };
@@ -466,7 +466,7 @@ fn experts_become_codes_one_by_one() {
     let x = noise.values(experts as usize * k);
 
     // One row that chooses all of them.
-    let routing = Routing { experts: experts as usize, top_k: experts as usize, renormalise: true };
+    let routing = Routing::softmax(experts as usize, experts as usize, true);
     let router = upload(&mut dev, WeightKind::Linear, DType::F32, (3, 1), &[3.0, 2.0, 1.0]);
     let one = tensor(&mut dev, 1, 1, &[1.0]);
     let mut routes = dev.routes_tensor(1, &routing).unwrap();

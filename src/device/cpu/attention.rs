@@ -54,15 +54,8 @@ impl AttentionOps for Cpu {
     ) -> Result<()> {
         let Cpu { slots, ropes, pool, .. } = self;
         let pool = pool.as_mut().ok_or_else(|| internal!("no pages were reserved"))?;
-        let table = rope.map(|rope| {
-            let known = ropes.iter().position(|t| t.is_for(rope)).unwrap_or_else(|| {
-                ropes.push(RopeTable::new(rope));
-                ropes.len() - 1
-            });
-            let last = slots.token_rows.iter().map(|r| r.position).max().unwrap_or(0);
-            ropes[known].extend_to(last);
-            &ropes[known]
-        });
+        let last = slots.token_rows.iter().map(|r| r.position).max().unwrap_or(0);
+        let table = rope.map(|rope| RopeTable::among(ropes, rope, last));
 
         let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         for (r, row) in slots.token_rows.iter().enumerate() {
@@ -213,7 +206,7 @@ impl Scratch {
         Scratch {
             scores: Vec::new(),
             totals: Vec::new(),
-            converted: vec![0.0; pool.page_size * pool.shape.head_dim],
+            converted: vec![0.0; pool.page_size * pool.dim],
         }
     }
 }
@@ -271,7 +264,7 @@ fn attend_row(
             let from = pool.offset(layer, pages[run.page], Half::V, kv_head, run.token);
             let values = pool.tokens(from, run.count, spec.kv_scales.v, converted);
             for (out, scores) in out.chunks_exact_mut(d).zip(scores.chunks_exact(seen)) {
-                weigh(values, &scores[run.at - first..run.at - first + run.count], out);
+                weigh(values, d, &scores[run.at - first..run.at - first + run.count], out);
             }
         }
         for (out, total) in out.chunks_exact_mut(d).zip(totals.iter()) {
@@ -281,38 +274,38 @@ fn attend_row(
     }
 }
 
-/// out += sum over tokens of p * v; `values` is `[tokens, d]`. 32 sums at a time stay in registers
-/// over the tokens, in whose order each of them is added up.
+/// out += sum over tokens of p * v; `values` is `[tokens, width]`, a v the front of a row. 32 sums
+/// at a time stay in registers over the tokens, in whose order each of them is added up.
 #[inline(always)]
-fn weigh(values: &[f32], scores: &[f32], out: &mut [f32]) {
+pub(super) fn weigh(values: &[f32], width: usize, scores: &[f32], out: &mut [f32]) {
     const WIDE: usize = 32;
     let d = out.len();
     let mut column = 0;
     while column + WIDE <= d {
         let mut sums: [f32; WIDE] = std::array::from_fn(|i| out[column + i]);
-        for (v, &p) in values.chunks_exact(d).zip(scores) {
+        for (v, &p) in values.chunks_exact(width).zip(scores) {
             let v = &v[column..column + WIDE];
             sums.iter_mut().zip(v).for_each(|(o, &v)| *o += p * v);
         }
         out[column..column + WIDE].copy_from_slice(&sums);
         column += WIDE;
     }
-    for (v, &p) in values.chunks_exact(d).zip(scores) {
+    for (v, &p) in values.chunks_exact(width).zip(scores) {
         out[column..].iter_mut().zip(&v[column..]).for_each(|(o, &v)| *o += p * v);
     }
 }
 
 /// Positions of one page: `count` of them, the first is `at` in the sequence and `token` in the
 /// page.
-struct Run {
-    at: usize,
-    page: usize,
-    token: usize,
-    count: usize,
+pub(super) struct Run {
+    pub(super) at: usize,
+    pub(super) page: usize,
+    pub(super) token: usize,
+    pub(super) count: usize,
 }
 
 /// Cuts `at..=last` at page borders.
-struct Runs {
+pub(super) struct Runs {
     page_size: usize,
     at: usize,
     last: usize,
@@ -320,7 +313,7 @@ struct Runs {
 
 impl Runs {
     #[inline(always)]
-    fn new(page_size: usize, first: usize, last: usize) -> Runs {
+    pub(super) fn new(page_size: usize, first: usize, last: usize) -> Runs {
         Runs { page_size, at: first, last }
     }
 }
@@ -352,7 +345,7 @@ fn score(spec: &AttnSpec, product: f32) -> f32 {
 
 /// scores = e^(score - max); returns their sum, with the sink's.
 #[inline(always)]
-fn softmax(scores: &mut [f32], sink: Option<f32>) -> f32 {
+pub(super) fn softmax(scores: &mut [f32], sink: Option<f32>) -> f32 {
     let max = sink.map_or(numbers::max(scores), |sink| numbers::max(scores).max(sink));
     scores.iter_mut().for_each(|s| *s = exp(*s - max));
     let total = numbers::sum_by(scores, |p| p);
@@ -399,7 +392,7 @@ fn attend_whole_row(
         scores.iter_mut().for_each(|s| *s = score(spec, *s));
         let total = softmax(scores, None);
         out.fill(0.0);
-        weigh(&turned.v[range], scores, out);
+        weigh(&turned.v[range], d, scores, out);
         let inverse = 1.0 / total;
         out.iter_mut().for_each(|o| *o *= inverse);
     }

@@ -6,7 +6,7 @@ use super::buffer::Tensor;
 use super::panels::Panels;
 use super::weight::Weight;
 use super::{numbers, Cpu};
-use crate::device::{Activation, ExpertOps, Routing};
+use crate::device::{Activation, ExpertOps, RouteGroups, RouteScore, Routing};
 use crate::error::Result;
 use crate::internal;
 
@@ -37,13 +37,14 @@ impl ExpertOps for Cpu {
             self.multiply(rows, panels, bias.map(Weight::vector), None, &x.data, &mut logits);
         }
         for (r, row) in logits.chunks_exact_mut(experts).enumerate() {
-            let top = numbers::max(row);
-            row.iter_mut().for_each(|l| *l = numbers::exp(*l - top));
-            let mut total = numbers::sum_by(row, |e| e);
+            let mut total = score(routing.score, row);
             let mut worth = row.to_vec();
             if let Some(bias) = choice_bias {
                 let shares = row.iter().zip(bias.vector()).map(|(e, b)| e / total + b);
                 worth.iter_mut().zip(shares).for_each(|(worth, share)| *worth = share);
+            }
+            if let Some(groups) = &routing.groups {
+                keep_groups(groups, choice_bias.is_some(), &mut worth);
             }
 
             let (numbers, weights) = routes.row_mut(r).split_at_mut(top_k);
@@ -57,7 +58,7 @@ impl ExpertOps for Cpu {
             if routing.renormalise {
                 total = weights.iter().sum();
             }
-            weights.iter_mut().for_each(|w| *w /= total);
+            weights.iter_mut().for_each(|w| *w = *w / total * routing.scale);
         }
         Ok(())
     }
@@ -121,6 +122,51 @@ impl ExpertOps for Cpu {
     }
 }
 
+/// The scores of a row in place of its products; what they are to be divided by.
+fn score(kind: RouteScore, row: &mut [f32]) -> f32 {
+    match kind {
+        RouteScore::Softmax => {
+            let top = numbers::max(row);
+            row.iter_mut().for_each(|l| *l = numbers::exp(*l - top));
+            numbers::sum_by(row, |e| e)
+        }
+        RouteScore::Sigmoid => {
+            row.iter_mut().for_each(|l| *l = 1.0 / (1.0 + numbers::exp(-*l)));
+            1.0
+        }
+    }
+}
+
+/// Take away the experts outside of the best groups; of equals the first is the better one.
+fn keep_groups(groups: &RouteGroups, by_two: bool, worth: &mut [f32]) {
+    let size = worth.len() / groups.count;
+    let of_group = |group: &[f32]| {
+        let mut best = [f32::NEG_INFINITY; 2];
+        for &x in group {
+            if x > best[0] {
+                best = [x, best[0]];
+            } else if x > best[1] {
+                best[1] = x;
+            }
+        }
+        if by_two && size > 1 {
+            best[0] + best[1]
+        } else {
+            best[0]
+        }
+    };
+    let of_groups: Vec<f32> = worth.chunks_exact(size).map(of_group).collect();
+
+    for (g, group) in worth.chunks_exact_mut(size).enumerate() {
+        let own = of_groups[g];
+        let better = |(other, &x): (usize, &f32)| x > own || (x == own && other < g);
+        let rank = of_groups.iter().enumerate().filter(|of| better(*of)).count();
+        if rank >= groups.top {
+            group.fill(f32::NEG_INFINITY);
+        }
+    }
+}
+
 /// Row r, choice j of `out` = [act](x W^T + b) by the expert of that choice. `x` has a row for each
 /// row (with an activation) or for each choice (without).
 fn multiply(
@@ -131,7 +177,7 @@ fn multiply(
     x: &Tensor,
     out: &mut Tensor,
 ) -> Result<()> {
-    let stack = weight.experts();
+    let stack = weight.stack();
     let top_k = routes.width / 2;
     let rows_of = chosen(dev.rows(), top_k, routes, stack.len())?;
     let (mut input, mut output) = (Vec::new(), Vec::new());

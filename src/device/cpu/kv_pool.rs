@@ -1,12 +1,12 @@
-//! The pages of the CPU device: K and V of all layers, as stored. It knows neither sequences nor
-//! heads' queries.
+//! The pages of the CPU device: K and V of all layers, or latent vectors, as stored. It knows
+//! neither sequences nor heads' queries.
 
 use half::{bf16, f16};
 
 use super::buffer::Buffer;
 use super::fp8::{self, E4M3, E5M2};
 use super::numbers::{bf16_to_f32, f16_to_f32};
-use crate::device::{DeviceLimits, KvShape, KvType};
+use crate::device::{DeviceLimits, KvRow, KvType};
 use crate::error::Result;
 use crate::ids::PageId;
 
@@ -18,10 +18,13 @@ enum Memory {
     E5m2(Buffer<u8>),
 }
 
-/// `[layer][page][K|V][kv head][token][d]`.
+/// `[layer][page][half][head][token][d]`; of latent vectors one half of one head.
 pub struct Pool {
     memory: Memory,
-    pub(super) shape: KvShape,
+    halves: usize,
+    heads: usize,
+    /// Elements of a head.
+    pub(super) dim: usize,
     pages: usize,
     pub(super) page_size: usize,
 }
@@ -29,7 +32,7 @@ pub struct Pool {
 /// Which half of a page.
 #[derive(Clone, Copy)]
 pub enum Half {
-    /// Keys.
+    /// Keys, or latent vectors.
     K = 0,
     /// Values.
     V = 1,
@@ -39,10 +42,13 @@ impl Pool {
     /// # Errors
     /// Unavailable: no memory for so many pages.
     pub fn new(limits: &DeviceLimits) -> Result<Pool> {
-        let shape = limits.kv.clone();
-        let per_page = 2 * shape.kv_heads * limits.page_size * shape.head_dim;
-        let len = shape.layers.saturating_mul(limits.pages).saturating_mul(per_page);
-        let memory = match shape.dtype {
+        let (halves, heads, dim) = match limits.kv.row {
+            KvRow::Heads { kv_heads, head_dim } => (2, kv_heads, head_dim),
+            KvRow::Latent { width } => (1, 1, width),
+        };
+        let per_page = halves * heads * limits.page_size * dim;
+        let len = limits.kv.layers.saturating_mul(limits.pages).saturating_mul(per_page);
+        let memory = match limits.kv.dtype {
             KvType::F32 => Buffer::zeroed(len).map(Memory::F32),
             KvType::F16 => Buffer::zeroed(len).map(Memory::F16),
             KvType::BF16 => Buffer::zeroed(len).map(Memory::BF16),
@@ -50,7 +56,8 @@ impl Pool {
             KvType::E5m2 => Buffer::zeroed(len).map(Memory::E5m2),
         };
         let memory = memory.map_err(|e| e.context("KV cache: "))?;
-        Ok(Pool { memory, shape, pages: limits.pages, page_size: limits.page_size })
+        let page_size = limits.page_size;
+        Ok(Pool { memory, halves, heads, dim, pages: limits.pages, page_size })
     }
 
     #[inline(always)]
@@ -62,8 +69,8 @@ impl Pool {
         head: usize,
         token: usize,
     ) -> usize {
-        let page = (layer * self.pages + page.index()) * 2 + half as usize;
-        ((page * self.shape.kv_heads + head) * self.page_size + token) * self.shape.head_dim
+        let page = (layer * self.pages + page.index()) * self.halves + half as usize;
+        ((page * self.heads + head) * self.page_size + token) * self.dim
     }
 
     /// Write one head's k or v of one position; in eight bits, divided by `scale`.
@@ -113,7 +120,7 @@ impl Pool {
         scale: f32,
         scratch: &'a mut [f32],
     ) -> &'a [f32] {
-        let range = at..at + count * self.shape.head_dim;
+        let range = at..at + count * self.dim;
 
         match &self.memory {
             Memory::F32(m) => &m[range],

@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`load`], [`step`], [`dense`], [`attention`] | chapters of [`super::Device`] |
-//! | [`experts`], [`adapters`], [`pooling`] | chapters of [`super::Device`] |
+//! | [`latent`], [`experts`], [`adapters`], [`pooling`] | chapters of [`super::Device`] |
 //! | [`buffer`] | zeroed, aligned memory |
 //! | [`codes`], [`code_packing`] | weights held as codes, and how they are packed |
 //! | [`input_rounding`] | how products with codes round their inputs |
@@ -35,6 +35,7 @@ pub mod input_rounding;
 pub mod fp8;
 pub mod kv_pool;
 pub mod lanes;
+pub mod latent;
 pub mod load;
 pub mod low_rank;
 pub mod memory;

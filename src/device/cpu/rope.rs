@@ -15,6 +15,16 @@ impl RopeTable {
         RopeTable { rope: rope.clone(), rows: Vec::new() }
     }
 
+    /// The one of `tables` for these frequencies, made if need be, with room up to `last`.
+    pub fn among<'t>(tables: &'t mut Vec<RopeTable>, rope: &Rope, last: usize) -> &'t RopeTable {
+        let known = tables.iter().position(|t| t.is_for(rope)).unwrap_or_else(|| {
+            tables.push(RopeTable::new(rope));
+            tables.len() - 1
+        });
+        tables[known].extend_to(last);
+        &tables[known]
+    }
+
     /// Whether it was made for these frequencies.
     pub fn is_for(&self, rope: &Rope) -> bool {
         self.rope == *rope

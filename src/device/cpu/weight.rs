@@ -24,8 +24,8 @@ enum Store {
     /// Row-major, for lookups.
     Table(Elements),
     Vector(Vec<f32>),
-    /// A matrix of each expert.
-    Experts(Vec<Panels>),
+    /// A matrix of each expert, or of each head.
+    Stack(Vec<Panels>),
 }
 
 /// What `upload` returns.
@@ -56,11 +56,11 @@ impl Weight {
     }
 
     /// # Panics
-    /// If the weight was not loaded as a stack of experts: a mistake in the decoder.
-    pub fn experts(&self) -> &[Panels] {
+    /// If the weight was not loaded for experts or heads: a mistake in the decoder.
+    pub fn stack(&self) -> &[Panels] {
         match &self.store {
-            Store::Experts(stack) => stack,
-            _ => panic!("{} was not loaded for experts", self.name),
+            Store::Stack(stack) => stack,
+            _ => panic!("{} was not loaded for experts or heads", self.name),
         }
     }
 
@@ -76,14 +76,14 @@ impl Weight {
     /// Feed row `row` of a table to `take`, column by column.
     ///
     /// # Panics
-    /// If the weight is a stack of experts: a mistake in the decoder.
+    /// If the weight is a stack: a mistake in the decoder.
     pub fn table_row(&self, row: usize, mut take: impl FnMut(usize, f32)) {
         let width = self.inputs;
         match &self.store {
             Store::Table(e) => (0..width).for_each(|i| take(i, e.get(row * width + i))),
             Store::Panels(p) => p.row(row, take),
             Store::Vector(v) => take(0, v[row]),
-            Store::Experts(_) => panic!("{} was not loaded as a table", self.name),
+            Store::Stack(_) => panic!("{} was not loaded as a table", self.name),
         }
     }
 
@@ -152,19 +152,23 @@ fn coded(desc: &WeightDesc, form: &QuantForm) -> Result<Store> {
     in_panels(desc.kind, desc.outputs, |first, lanes| rows.panels(first, lanes))
 }
 
-/// The panels of a linear, or of each expert of a stack; `make` gets first outputs.
+/// The panels of a linear, or of each matrix of a stack; `make` gets first outputs.
 fn in_panels(
     kind: WeightKind,
     outputs: usize,
     make: impl Fn(usize, Lanes) -> Result<Panels>,
 ) -> Result<Store> {
-    if let WeightKind::Experts { count, gated } = kind {
-        let lanes = Lanes { outputs: outputs / count, gated };
-        let stack = (0..count).map(|n| make(n * lanes.outputs, lanes));
-        return stack.collect::<Result<_>>().map(Store::Experts);
-    }
-    let gated = kind == WeightKind::GateUp;
-    make(0, Lanes { outputs, gated }).map(Store::Panels)
+    let (count, gated) = match kind {
+        WeightKind::Experts { count, gated } => (count, gated),
+        WeightKind::Heads { count } => (count, false),
+        kind => {
+            let gated = kind == WeightKind::GateUp;
+            return make(0, Lanes { outputs, gated }).map(Store::Panels);
+        }
+    };
+    let lanes = Lanes { outputs: outputs / count, gated };
+    let stack = (0..count).map(|n| make(n * lanes.outputs, lanes));
+    stack.collect::<Result<_>>().map(Store::Stack)
 }
 
 /// Row-major.

@@ -144,7 +144,7 @@ impl AttentionOps for Cuda {
             pool: reserved.layer(layer),
             out: out.to(rows, spec.heads * spec.head_dim, "attend"),
         };
-        reserved.attention.run(&self.context, &self.kernels, &call)
+        reserved.attention.heads()?.run(&self.context, &self.kernels, &call)
     }
 
     fn attend_all(&mut self, spec: &AttnSpec, qkv: &Tensor, out: &mut Tensor) -> Result<()> {

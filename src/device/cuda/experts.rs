@@ -12,11 +12,14 @@ use super::module::Kernels;
 use super::products::columns;
 use super::weights::{Held, Weight};
 use super::{Cuda, Tensor, ROW_THREADS};
-use crate::device::{Activation, DType, ExpertOps, Routing, WeightKind, MAX_EXPERTS};
+use crate::device::{
+    Activation, DType, ExpertOps, RouteScore, Routing, WeightKind, MAX_EXPERTS, MAX_EXPERT_GROUPS,
+};
 use crate::error::Result;
 use crate::internal;
 
 const _: () = assert!(MAX_EXPERTS == abi::MAX_EXPERTS as usize);
+const _: () = assert!(MAX_EXPERT_GROUPS == abi::MAX_EXPERT_GROUPS as usize);
 /// cuBLASLt writes the router's logits to addresses like an allocation's.
 const ALIGNED_BYTES: usize = 256;
 const NARROW_ROWS: usize = abi::NARROW_ROWS as usize;
@@ -101,6 +104,15 @@ fn tiling(kernels: &Kernels, dtype: DType, inputs: usize, rows: usize, gated: bo
     Tiling { kernel, columns: columns as usize, threads, shared }
 }
 
+impl From<RouteScore> for abi::RouteScore {
+    fn from(score: RouteScore) -> abi::RouteScore {
+        match score {
+            RouteScore::Softmax => abi::RouteScore::Softmax,
+            RouteScore::Sigmoid => abi::RouteScore::Sigmoid,
+        }
+    }
+}
+
 impl ExpertOps for Cuda {
     fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<Tensor> {
         let Routing { experts, top_k, .. } = *routing;
@@ -125,7 +137,8 @@ impl ExpertOps for Cuda {
         x: &Tensor,
         routes: &mut Tensor,
     ) -> Result<()> {
-        let (rows, Routing { experts, top_k, renormalise }) = (self.rows(), *routing);
+        let rows = self.rows();
+        let Routing { experts, top_k, score, groups, renormalise, scale } = *routing;
         let base = routes.to(rows, 2 * top_k, "route");
         assert!(gate.outputs == experts, "{} of {experts} experts", gate.outputs);
         let layout = Layout::new(routes.rows, top_k, experts);
@@ -148,6 +161,10 @@ impl ExpertOps for Cuda {
                 experts: experts as u32,
                 top_k: top_k as u32,
                 renormalise: u32::from(renormalise),
+                score: score.into(),
+                groups: groups.map_or(0, |groups| groups.count as u32),
+                top_groups: groups.map_or(0, |groups| groups.top as u32),
+                scale,
             },
         )?;
 

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::coded_scratch::padded_inputs;
 use super::graphs::Graphs;
 use super::memory::Memory;
-use super::paged_attention::Attention;
+use super::page_attention::PageAttention;
 use super::slots::Slots;
 use super::steps::Steps;
 use super::tensor::{Holds, Rounded};
@@ -93,7 +93,7 @@ impl LoadOps for Cuda {
         self.adapters.reserve(&self.context, limits.step_tokens)?;
         self.coded.reserve(&self.context, self.dtype, limits.step_tokens)?;
         self.uploader.release();
-        let attention = Attention::new(&self.context, &self.kernels, self.dtype, limits)?;
+        let attention = PageAttention::new(&self.context, &self.kernels, self.dtype, limits)?;
         let (limits, graphs) = (limits.clone(), Graphs::new(&self.context));
         self.reserved = Some(Reserved { limits, pool, layer_bytes, steps, attention, graphs });
         Ok(())

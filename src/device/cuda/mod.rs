@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `load`, `step`, `dense`, `attention` | chapters of [`super::Device`] |
-//! | `experts`, `adapters`, `pooling` | chapters of [`super::Device`] |
+//! | `latent`, `experts`, `adapters`, `pooling` | chapters of [`super::Device`] |
 //! | `context` | driver probe, context, streams, events |
 //! | `device_ptr`, `memory` | addresses and memory of the GPU, page-locked memory of the host |
 //! | `abi` | what host and kernels share, made from kernels/abi.h and abi_ops.h |
@@ -20,6 +20,8 @@
 //! | `coded_inputs`, `coded_scratch` | their inputs, rounded; memory that they need |
 //! | `graphs` | recorded decode steps |
 //! | `paged_attention` | attention over pages: which kernel |
+//! | `latent_attention` | the same over latent vectors |
+//! | `page_attention` | which of the two, by what pages hold |
 //! | `worklist` | which tile of a step's attention meets which keys |
 //! | `low_rank` | what adapters hold behind a weight |
 //! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
@@ -55,11 +57,14 @@ mod gemm_product;
 mod gemm_small_m;
 mod graphs;
 mod joins;
+mod latent;
+mod latent_attention;
 mod launch;
 mod load;
 mod low_rank;
 mod memory;
 mod module;
+mod page_attention;
 mod paged_attention;
 mod pooling;
 mod products;
@@ -88,7 +93,7 @@ use self::graphs::Graphs;
 use self::low_rank::Adapters;
 use self::memory::Memory;
 use self::module::Kernels;
-use self::paged_attention::Attention;
+use self::page_attention::PageAttention;
 use self::ranks::Member;
 use self::sampler::Sampler;
 use self::slots::Slots;
@@ -110,7 +115,7 @@ struct Reserved {
     pool: Memory,
     layer_bytes: usize,
     steps: Steps,
-    attention: Attention,
+    attention: PageAttention,
     graphs: Graphs,
 }
 
@@ -223,7 +228,7 @@ impl Cuda {
     ) -> u64 {
         let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
         let scratch = limits.step_tokens * gate_up * dtype.bytes();
-        let parts = paged_attention::parts_bytes(&limits.kv);
+        let parts = page_attention::parts_bytes(&limits.kv);
         let sampler = sampler::bytes(limits.logits_rows, vocab);
         let coded = coded_scratch::extra_bytes(limits.step_tokens, dtype, coded);
         (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler + coded) as u64

@@ -209,6 +209,12 @@ kernels! {
         split_e4m3_64(PagedAttention) split_e4m3_80(PagedAttention) split_e4m3_96(PagedAttention)
         split_e4m3_128(PagedAttention) split_e4m3_256(PagedAttention)
         split_e5m2_64(PagedAttention) split_e5m2_128(PagedAttention);
+    "latent":
+        heads_plain(MultiplyHeads) heads_few(MultiplyHeads) heads_many(MultiplyHeads)
+        store_latent(StoreLatent) attend_latent_rows(AttendLatent);
+    "attention_latent":
+        latent_chunk_16(PagedLatent) latent_chunk_64(PagedLatent)
+        latent_split_16(PagedLatent) latent_split_64(PagedLatent);
     "attention_prefill_fp8_sm90":
         prompt_fp8_64(PagedAttention) prompt_fp8_128(PagedAttention)
         prompt_fp8_256(PagedAttention);

@@ -18,9 +18,9 @@ use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
 use super::steps::OnDevice;
-use super::worklist::{WorkList, PARTS_PER_BLOCK};
+use super::worklist::{Tiling, WorkList, PARTS_PER_BLOCK};
 use crate::device::batch::BatchChunk;
-use crate::device::{AttnSpec, DType, DeviceLimits, KvShape, KvType};
+use crate::device::{AttnSpec, DType, KvType};
 use crate::error::{Error, Result};
 
 const TILE_KEYS: usize = abi::TILE_KEYS as usize;
@@ -46,9 +46,9 @@ const PROMPT_STAGES: usize = abi::PROMPT_STAGES as usize;
 const MOST_BLOCKS: usize = 4 * 160;
 
 /// Bytes for the parts of split sequences, at most.
-pub fn parts_bytes(kv: &KvShape) -> usize {
-    let parts = PARTS_PER_BLOCK * (MOST_BLOCKS + kv.kv_heads);
-    parts * SPLIT_ROWS * (kv.head_dim + 2) * 4
+pub fn parts_bytes(kv_heads: usize, head_dim: usize) -> usize {
+    let parts = PARTS_PER_BLOCK * (MOST_BLOCKS + kv_heads);
+    parts * SPLIT_ROWS * (head_dim + 2) * 4
 }
 
 /// One `attend`.
@@ -105,11 +105,11 @@ impl Attention {
         context: &Arc<Context>,
         kernels: &Kernels,
         dtype: DType,
-        limits: &DeviceLimits,
+        kv: KvType,
+        kv_heads: usize,
+        dim: usize,
     ) -> Result<Attention> {
-        let dim = limits.kv.head_dim;
-        let kv = limits.kv.dtype;
-        let kv_heads = limits.kv.kv_heads.max(1);
+        let kv_heads = kv_heads.max(1);
         let fits = |shape: &Shape| shape.shared_bytes + STATIC_SHARED_BYTES <= context.shared_bytes;
         let split = Shape::split(kv, dim);
         let [more, fewer] = Shape::chunk(kv, dim);
@@ -157,7 +157,7 @@ impl Attention {
     pub fn plan(&mut self, chunks: &[BatchChunk]) -> bool {
         let Some(group) = self.group else { return false };
         if self.tiled {
-            self.list.make(chunks, group, self.split_blocks);
+            self.list.make(Tiling::HEADS, chunks, group, self.split_blocks);
         }
         self.list.prompt_tiles == 0
     }

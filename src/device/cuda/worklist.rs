@@ -13,16 +13,34 @@ use std::ops::Range;
 use super::abi::{self, WorkItem, NEXT_ITEM, NO_PART};
 use crate::device::batch::BatchChunk;
 
-const PROMPT_ROWS: usize = abi::PROMPT_ROWS as usize;
-const SPLIT_ROWS: usize = abi::SPLIT_ROWS as usize;
-const TILE_KEYS: usize = abi::TILE_KEYS as usize;
 // `count` of an item has room for them below the next item's number.
 const _: () = assert!(abi::PROMPT_ROWS < NEXT_ITEM && abi::SPLIT_ROWS < NEXT_ITEM);
+const _: () = assert!(abi::LATENT_MANY_ROWS < NEXT_ITEM);
 /// What an item of the split kernel costs beside its tiles of keys, in tiles: load q, look up the
 /// first pages, wait for them, merge.
 const ITEM_COST_TILES: usize = 2;
 /// Parts that a block of the split kernel can leave: what it begins with and what it ends with.
 pub const PARTS_PER_BLOCK: usize = 2;
+
+/// What kernels take at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiling {
+    /// Packed rows of a tile of prompts.
+    pub prompt_rows: usize,
+    /// Packed rows of a tile of single tokens.
+    pub split_rows: usize,
+    /// Keys of either.
+    pub keys: usize,
+}
+
+impl Tiling {
+    /// Of attention over K and V of heads.
+    pub const HEADS: Tiling = Tiling {
+        prompt_rows: abi::PROMPT_ROWS as usize,
+        split_rows: abi::SPLIT_ROWS as usize,
+        keys: abi::TILE_KEYS as usize,
+    };
+}
 
 /// The work list of a step: chunk tiles; then, if there are single tokens, the first item
 /// of each block of the split kernel, empty where it has none, and the items that follow them.
@@ -40,14 +58,15 @@ pub struct WorkList {
 impl WorkList {
     /// Make the list of a step with `group` q heads per KV head, for `blocks` blocks of the split
     /// kernel per KV head.
-    pub fn make(&mut self, chunks: &[BatchChunk], group: usize, blocks: usize) {
+    pub fn make(&mut self, tiling: Tiling, chunks: &[BatchChunk], group: usize, blocks: usize) {
         self.items.clear();
-        let single = |chunk: &&BatchChunk| chunk.tokens * group <= SPLIT_ROWS || chunk.tokens == 1;
+        let Tiling { prompt_rows, split_rows, .. } = tiling;
+        let single = |chunk: &&BatchChunk| chunk.tokens * group <= split_rows || chunk.tokens == 1;
         // Longest first: the last blocks to start are then short.
         for chunk in chunks.iter().filter(|s| !single(s)) {
             let packed = chunk.tokens * group;
-            for begin in (0..packed).step_by(PROMPT_ROWS).rev() {
-                let count = PROMPT_ROWS.min(packed - begin);
+            for begin in (0..packed).step_by(prompt_rows).rev() {
+                let count = prompt_rows.min(packed - begin);
                 let keys = chunk.length - chunk.tokens + (begin + count - 1) / group + 1;
                 self.items.push(item(chunk, begin, count, 0..keys));
             }
@@ -59,13 +78,13 @@ impl WorkList {
         if !self.split {
             return;
         }
-        let cost = least_cost(tokens, group, blocks);
+        let cost = least_cost(tiling, tokens, group, blocks);
         let first = self.items.len();
         self.items.resize(first + blocks, WorkItem::default());
         // The block in hand, where its last item lies, and parts of the rows before these.
         let (mut current, mut last, mut parts) = (None, 0, 0);
-        cut(tokens(), group, cost, |block, chunk, begin, keys| {
-            let count = SPLIT_ROWS.min(chunk.tokens * group - begin);
+        cut(tiling, tokens(), group, cost, |block, chunk, begin, keys| {
+            let count = split_rows.min(chunk.tokens * group - begin);
             let end = keys.end;
             let whole = keys == (0..chunk.length);
             let mut item = item(chunk, begin, count, keys);
@@ -116,24 +135,25 @@ fn item(chunk: &BatchChunk, begin: usize, count: usize, keys: Range<usize>) -> W
 }
 
 /// The least cost of the most expensive block with which `blocks` suffice.
-fn least_cost<'a, S>(singles: impl Fn() -> S, group: usize, blocks: usize) -> usize
+fn least_cost<'a, S>(tiling: Tiling, singles: impl Fn() -> S, group: usize, blocks: usize) -> usize
 where
     S: Iterator<Item = &'a BatchChunk>,
 {
     let of = |chunk: &BatchChunk| {
-        let row_tiles = (chunk.tokens * group).div_ceil(SPLIT_ROWS);
-        row_tiles * (chunk.length.div_ceil(TILE_KEYS) + ITEM_COST_TILES)
+        let row_tiles = (chunk.tokens * group).div_ceil(tiling.split_rows);
+        row_tiles * (chunk.length.div_ceil(tiling.keys) + ITEM_COST_TILES)
     };
     let all: usize = singles().map(of).sum();
     // Cuts cost little more than a block's share of everything, so this ends after a few rounds.
     (all.div_ceil(blocks).max(ITEM_COST_TILES + 1)..)
-        .find(|&cost| cut(singles(), group, cost, |_, _, _, _| {}) <= blocks)
+        .find(|&cost| cut(tiling, singles(), group, cost, |_, _, _, _| {}) <= blocks)
         .unwrap_or(all)
 }
 
 /// Deal the keys of single tokens to blocks of `cost` each: `item` gets the block, the chunk, the
 /// first of at most SPLIT_ROWS packed rows, and its keys. Returns the number of blocks.
 fn cut<'a>(
+    tiling: Tiling,
     singles: impl Iterator<Item = &'a BatchChunk>,
     group: usize,
     cost: usize,
@@ -141,15 +161,15 @@ fn cut<'a>(
 ) -> usize {
     let (mut block, mut room) = (0, cost);
     for chunk in singles {
-        for begin in (0..chunk.tokens * group).step_by(SPLIT_ROWS) {
+        for begin in (0..chunk.tokens * group).step_by(tiling.split_rows) {
             let mut from = 0;
             while from < chunk.length {
                 if room <= ITEM_COST_TILES {
                     (block, room) = (block + 1, cost);
                 }
-                let left = (chunk.length - from).div_ceil(TILE_KEYS);
+                let left = (chunk.length - from).div_ceil(tiling.keys);
                 let tiles = left.min(room - ITEM_COST_TILES);
-                let to = chunk.length.min(from + tiles * TILE_KEYS);
+                let to = chunk.length.min(from + tiles * tiling.keys);
                 item(block, chunk, begin, from..to);
                 (from, room) = (to, room - ITEM_COST_TILES - tiles);
             }
@@ -163,6 +183,10 @@ mod tests {
     use super::*;
     use crate::ids::SlotId;
 
+    const HEADS: Tiling = Tiling::HEADS;
+    /// Of latent vectors.
+    const MANY: Tiling = Tiling { prompt_rows: 64, split_rows: 64, keys: 32 };
+
     fn chunk(slot: usize, first: usize, tokens: usize, length: usize) -> BatchChunk {
         let slot = SlotId(slot as u32);
         BatchChunk { slot, first, tokens, length, known: None, first_logits: 0, logits: 0 }
@@ -174,7 +198,8 @@ mod tests {
     fn tiles_cover_rows_and_keys_once() {
         let lengths =
             [(1, 1), (1, 64), (1, 65), (1, 5000), (300, 300), (17, 900), (3, 12), (1, 131)];
-        for group in [1, 3, 4, 7, 32] {
+        let tilings = |group| [(HEADS, group), (MANY, group)];
+        for (tiling, group) in [1, 3, 4, 7, 20, 32, 128].into_iter().flat_map(tilings) {
             for blocks in [1, 8, 40, 1000] {
                 let mut first = 0;
                 let mut chunks = Vec::new();
@@ -183,13 +208,14 @@ mod tests {
                     first += tokens;
                 }
                 let mut list = WorkList::default();
-                list.make(&chunks, group, blocks);
-                check(&list, &chunks, group, blocks);
+                list.make(tiling, &chunks, group, blocks);
+                check(tiling, &list, &chunks, group, blocks);
             }
         }
     }
 
-    fn check(list: &WorkList, chunks: &[BatchChunk], group: usize, blocks: usize) {
+    fn check(tiling: Tiling, list: &WorkList, chunks: &[BatchChunk], group: usize, blocks: usize) {
+        let Tiling { prompt_rows, split_rows, .. } = tiling;
         let (prompts, rest) = list.items.split_at(list.prompt_tiles);
         // Every block's items, one after the other: all items of the list that are not empty.
         let mut splits = Vec::new();
@@ -207,7 +233,7 @@ mod tests {
         let mut seen = vec![vec![]; chunks.len()];
         let mut pieces_of = std::collections::BTreeMap::new();
         for (n, item) in prompts.iter().chain(splits).enumerate() {
-            let most = if n < list.prompt_tiles { PROMPT_ROWS } else { SPLIT_ROWS };
+            let most = if n < list.prompt_tiles { prompt_rows } else { split_rows };
             let count = item.count % NEXT_ITEM;
             assert!((1..=most as u32).contains(&count));
             assert!(item.keys_from < item.keys_to);
@@ -249,15 +275,15 @@ mod tests {
     fn blocks_end_together() {
         let single = |slot| chunk(slot, slot, 1, 529);
         let chunks: Vec<BatchChunk> = (0..16).map(single).collect();
-        assert_eq!(least_cost(|| chunks.iter(), 4, 49), ITEM_COST_TILES + 3);
+        assert_eq!(least_cost(HEADS, || chunks.iter(), 4, 49), ITEM_COST_TILES + 3);
         // A hundred short ones and a long one: nobody gets all the short ones.
         let mut chunks: Vec<BatchChunk> =
             (0..100).map(|slot| BatchChunk { length: 20, ..single(slot) }).collect();
         chunks.push(BatchChunk { length: 64 * 500, ..single(100) });
-        let cost = least_cost(|| chunks.iter(), 4, 49);
+        let cost = least_cost(HEADS, || chunks.iter(), 4, 49);
         let mut of_block = vec![0; 49];
-        cut(chunks.iter(), 4, cost, |block, _, _, keys| {
-            of_block[block] += ITEM_COST_TILES + keys.len().div_ceil(TILE_KEYS);
+        cut(HEADS, chunks.iter(), 4, cost, |block, _, _, keys| {
+            of_block[block] += ITEM_COST_TILES + keys.len().div_ceil(HEADS.keys);
         });
         let all: usize = of_block.iter().sum();
         assert!(of_block.iter().all(|&c| c <= cost) && cost * 49 < all + 49 * 2 * ITEM_COST_TILES);

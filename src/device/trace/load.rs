@@ -28,7 +28,7 @@ impl LoadOps for Trace {
         self.held.weights = self.held.weights.saturating_add(bytes);
         self.held.codes |= weight.quant.is_some();
         let count = match weight.kind {
-            WeightKind::Experts { count, .. } => count,
+            WeightKind::Experts { count, .. } | WeightKind::Heads { count } => count,
             _ => 1,
         };
         if weight.quant.is_some() && matches!(weight.kind, WeightKind::Experts { .. }) {

@@ -9,6 +9,7 @@ mod adapters;
 mod attention;
 mod dense;
 mod experts;
+mod latent;
 mod load;
 mod pooling;
 mod step;

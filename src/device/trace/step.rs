@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn logprobs_are_a_launch_where_rows_ask() {
-        let kv = KvShape { layers: 1, kv_heads: 1, head_dim: 8, dtype: KvType::F32 };
+        let kv = KvShape::heads(1, 1, 8, KvType::F32);
         let limits = DeviceLimits {
             step_tokens: 8,
             slots: 1,

@@ -16,7 +16,7 @@ use crate::model::config::{PoolingRule, SpecOptions};
 use crate::model::folder::{self, Holds, Location};
 use crate::model::gguf::{Gguf, GgufName, Vocabulary};
 use crate::model::hub::{Hub, SnapshotRequest};
-use crate::model::{Checkpoint, ClassifierHead, Files, ModelSpec, WeightSource};
+use crate::model::{AdapterOptions, Checkpoint, ClassifierHead, Files, ModelSpec, WeightSource};
 use crate::text::{Tokenizer, TokenizerFiles};
 
 /// A model that was read, but for its weights.
@@ -238,8 +238,20 @@ fn read_model(
         WeightSource::Dummy => None,
     };
     let mut spec = ModelSpec::read(config.unwrap_or(dir), &spec_options(args, stored))?;
-    spec.adapters = args.lora.as_ref().map(LoraArgs::options);
+    spec.adapters = adapters(&spec, args)?;
     Ok((spec, weights))
+}
+
+/// What `enable_lora` asks for, if the model can have it.
+fn adapters(spec: &ModelSpec, args: &EngineArgs) -> Result<Option<AdapterOptions>> {
+    let options = args.lora.as_ref().map(LoraArgs::options);
+    if options.is_some() && spec.latent.is_some() {
+        return Err(Error::Unsupported(format!(
+            "{}: enable_lora is not supported for {}, whose attention is over latent vectors.",
+            args.file, spec.family.architecture
+        )));
+    }
+    Ok(options)
 }
 
 /// A GGUF model by its own keys or by a config.json; of that the file knows two things better.
@@ -269,7 +281,7 @@ fn read_gguf(
         None => ModelSpec::from_keys(gguf.path(), own, &options)?,
     };
     spec.quant = None;
-    spec.adapters = args.lora.as_ref().map(LoraArgs::options);
+    spec.adapters = adapters(&spec, args)?;
     tensors.say_tables(spec.dtype);
     let weights = match args.load_format {
         LoadFormat::Dummy => WeightSource::Dummy,

@@ -37,7 +37,8 @@ pub(super) fn cpu_pool(
     rank: Rank,
 ) -> Result<(PoolSize, Option<Promise>)> {
     let held = budget::held(spec, weights, limits, DType::F32, rank)?.times(rank.of);
-    let kv = KvShape { kv_heads: limits.kv.kv_heads * rank.of, ..limits.kv.clone() };
+    // As many bytes as the pages of all ranks.
+    let kv = KvShape { layers: limits.kv.layers * rank.of, ..limits.kv.clone() };
     let limits = &DeviceLimits { kv, ..limits.clone() };
     let (pool, promise) = memory::promise(|memory| {
         if !spec.family.encoder {

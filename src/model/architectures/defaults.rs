@@ -302,6 +302,51 @@ pub const ERNIE4_5_MOE: &str = r#"{"vocab_size": 103424, "hidden_size": 2560,
     "moe_num_shared_experts": 2, "moe_layer_start_index": 1, "moe_layer_end_index": -1,
     "moe_layer_interval": 1, "tie_word_embeddings": true, "eos_token_id": 2}"#;
 
+pub const GLM4_MOE: &str = r#"{"vocab_size": 151552, "hidden_size": 4096, "num_hidden_layers":
+    46, "num_attention_heads": 96, "num_key_value_heads": 8, "intermediate_size": 10944,
+    "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 131072,
+    "attention_bias": false, "num_experts_per_tok": 8, "moe_intermediate_size": 1408,
+    "norm_topk_prob": true, "n_routed_experts": 128, "n_shared_experts": 1, "n_group": 1,
+    "topk_group": 1, "routed_scaling_factor": 1.0, "first_k_dense_replace": 1, "use_qk_norm":
+    false, "tie_word_embeddings": false, "moe_layer_freq": 1, "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.5}"#;
+
+pub const DOTS1: &str = r#"{"vocab_size": 152064, "hidden_size": 4608, "num_hidden_layers": 62,
+    "num_attention_heads": 32, "num_key_value_heads": 32, "intermediate_size": 10944,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+    "sliding_window": 4096, "max_window_layers": 62, "attention_bias": false,
+    "moe_intermediate_size": 1408, "norm_topk_prob": false, "n_group": 1, "topk_group": 1,
+    "routed_scaling_factor": 1.0, "first_k_dense_replace": 0, "tie_word_embeddings": false,
+    "moe_layer_freq": 1, "use_sliding_window": true, "rope_theta": 10000.0}"#;
+
+pub const DEEPSEEK_V2: &str = r#"{"vocab_size": 102400, "hidden_size": 4096, "num_hidden_layers":
+    32, "num_attention_heads": 32, "intermediate_size": 11008, "hidden_act": "silu",
+    "rms_norm_eps": 1e-6, "max_position_embeddings": 2048, "attention_bias": false, "mlp_bias":
+    false, "moe_intermediate_size": 1407, "norm_topk_prob": false, "n_routed_experts": 64,
+    "n_shared_experts": 2, "topk_method": "greedy", "routed_scaling_factor": 1.0,
+    "first_k_dense_replace": 0, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim":
+    128, "qk_rope_head_dim": 64, "v_head_dim": 128, "tie_word_embeddings": false, "eos_token_id":
+    2, "moe_layer_freq": 1, "rope_theta": 10000.0}"#;
+
+pub const DEEPSEEK_V3: &str = r#"{"vocab_size": 129280, "hidden_size": 7168, "num_hidden_layers":
+    61, "num_attention_heads": 128, "intermediate_size": 18432, "hidden_act": "silu",
+    "rms_norm_eps": 1e-6, "max_position_embeddings": 4096, "attention_bias": false,
+    "num_experts_per_tok": 8, "moe_intermediate_size": 2048, "norm_topk_prob": true,
+    "n_routed_experts": 256, "n_shared_experts": 1, "n_group": 8, "topk_group": 4,
+    "routed_scaling_factor": 2.5, "first_k_dense_replace": 3, "q_lora_rank": 1536,
+    "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+    "tie_word_embeddings": false, "eos_token_id": 1, "moe_layer_freq": 1, "rope_theta":
+    10000.0}"#;
+
+pub const GLM4_MOE_LITE: &str = r#"{"vocab_size": 154880, "hidden_size": 2048,
+    "num_hidden_layers": 47, "num_attention_heads": 20, "intermediate_size": 10240, "hidden_act":
+    "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 202752, "attention_bias": false,
+    "num_experts_per_tok": 4, "moe_intermediate_size": 1536, "norm_topk_prob": true,
+    "n_routed_experts": 64, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
+    "routed_scaling_factor": 1.8, "q_lora_rank": 768, "kv_lora_rank": 512, "qk_nope_head_dim":
+    192, "qk_rope_head_dim": 64, "v_head_dim": 256, "tie_word_embeddings": false, "eos_token_id":
+    1, "moe_layer_freq": 1, "first_k_dense_replace": 1, "rope_theta": 10000.0}"#;
+
 pub const OPT: &str = r#"{"vocab_size": 50272, "hidden_size": 768, "ffn_dim": 3072,
     "num_hidden_layers": 12, "num_attention_heads": 12, "activation_function": "relu",
     "max_position_embeddings": 2048, "do_layer_norm_before": true, "enable_bias": true,

@@ -3,7 +3,7 @@
 //! `load` the names. A new family is a new row and no new code. It never touches a file or a
 //! device.
 
-use crate::device::{Activation, NormKind};
+use crate::device::{Activation, NormKind, RouteScore};
 
 /// A `config.json` flag that switches a feature, or a fixed answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +185,8 @@ pub struct Names {
     pub qkv: &'static [&'static str],
     /// A score of each head that takes its share of attention and has no value.
     pub sinks: Option<&'static str>,
+    /// Attention is over latent vectors, made by these in place of `qkv`.
+    pub latent: Option<LatentNames>,
     /// Attention's output product.
     pub attn_out: &'static str,
     /// In front of the MLP, or over its residual.
@@ -201,6 +203,21 @@ pub struct Names {
     pub head: &'static str,
 }
 
+/// Tensors of attention over latent vectors.
+#[derive(Debug, Clone, Copy)]
+pub struct LatentNames {
+    /// The product that makes q, where it is one.
+    pub q: &'static str,
+    /// Where it is two: the first, the norm behind it, the second.
+    pub q_low_rank: [&'static str; 3],
+    /// What makes latent vectors and their rotated ends.
+    pub latent: &'static str,
+    /// The norm over latent vectors.
+    pub latent_norm: &'static str,
+    /// Of each head its matrix of K and that of V.
+    pub heads: &'static str,
+}
+
 /// Experts in place of the MLP. Keys of config.json, and tensor names behind the
 /// module's.
 #[derive(Debug)]
@@ -211,6 +228,8 @@ pub struct Mixture {
     pub top_k: &'static str,
     /// Width of one expert.
     pub ffn: &'static str,
+    /// How they choose.
+    pub choice: Choice,
     /// The chosen weights are divided by their sum.
     pub renormalise: Flag,
     /// Which layers have experts; others have the plain MLP.
@@ -219,7 +238,7 @@ pub struct Mixture {
     pub modules: &'static [&'static str],
     /// The product by which tokens choose.
     pub router: &'static str,
-    /// Of what is added to shares where experts are chosen, `[1, experts]`.
+    /// Of what is added to scores where experts are chosen, `[1, experts]` or `[experts]`.
     pub choice_bias: Option<&'static str>,
     /// Before each expert's number; None: experts lie in `stacks` only.
     pub list: Option<&'static str>,
@@ -241,6 +260,19 @@ pub struct Mixture {
     pub shared: Option<SharedExpert>,
 }
 
+/// How tokens choose experts: what their products become, and out of which experts.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice {
+    /// What the router's products become.
+    pub score: RouteScore,
+    /// Keys of the number of groups, and of how many of them a token meets; 1 or null: of all.
+    pub groups: Option<[&'static str; 2]>,
+    /// Key of what multiplies the weights.
+    pub scale: Option<&'static str>,
+    /// Key of the method's name, and the names that mean this one.
+    pub method: Option<(&'static str, &'static [&'static str])>,
+}
+
 /// Which layers have experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MixtureLayers {
@@ -257,6 +289,16 @@ pub enum MixtureLayers {
         /// Key of n.
         each: &'static str,
     },
+    /// Those that a list calls sparse; without it from one on each whose number is a multiple of
+    /// n. All by keys.
+    From {
+        /// Key of the list.
+        kinds: &'static str,
+        /// Key of the first.
+        first: &'static str,
+        /// Key of n.
+        each: &'static str,
+    },
 }
 
 /// An expert that all tokens share.
@@ -266,6 +308,8 @@ pub struct SharedExpert {
     pub ffn: &'static str,
     /// Key of how many such widths it has; 0: there is none.
     pub times: Option<&'static str>,
+    /// Null there means that there is none.
+    pub optional: bool,
     /// Its module in the layer; None: that of the others.
     pub module: Option<&'static str>,
     /// Its gate and up, or one tensor that holds both.
@@ -352,6 +396,8 @@ pub struct Family {
     pub fused: Fused,
     /// q, k and v are limited to plus and minus this key, if it is not null.
     pub clip_qkv: Option<&'static str>,
+    /// There are norms of q and k, where `names` says so.
+    pub qk_norms: Flag,
     /// Norms of q and k follow their rotation; else they go before it.
     pub norms_after_rope: bool,
     /// Which layers see a window.

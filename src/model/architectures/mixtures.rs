@@ -4,13 +4,16 @@
 use super::decoders::{GRANITE, LLAMA, LLAMA_NAMES, MISTRAL, QWEN2, QWEN3};
 use super::defaults;
 use super::family::{
-    Eps, Family, Flag, Mixture, MixtureLayers, Names, QkNorm, SharedExpert, Windows,
+    Choice, Eps, Family, Flag, Mixture, MixtureLayers, Names, QkNorm, SharedExpert, Windows,
 };
 use super::variants::ERNIE4_5;
-use crate::device::Activation;
+use crate::device::{Activation, RouteScore};
 
 /// As transformers 5 holds all experts.
 const STACKS: [&str; 2] = ["experts.gate_up_proj", "experts.down_proj"];
+
+const SOFTMAX: Choice =
+    Choice { score: RouteScore::Softmax, groups: None, scale: None, method: None };
 
 pub(super) const MIXTRAL: Family = Family {
     architecture: "MixtralForCausalLM",
@@ -20,6 +23,7 @@ pub(super) const MIXTRAL: Family = Family {
         experts: "num_local_experts",
         top_k: "num_experts_per_tok",
         ffn: "intermediate_size",
+        choice: SOFTMAX,
         renormalise: Flag::Always,
         layers: MixtureLayers::All,
         modules: &["block_sparse_moe", "mlp"],
@@ -41,6 +45,7 @@ const QWEN_MIXTURE: Mixture = Mixture {
     experts: "num_experts",
     top_k: "num_experts_per_tok",
     ffn: "moe_intermediate_size",
+    choice: SOFTMAX,
     renormalise: Flag::Key("norm_topk_prob"),
     layers: MixtureLayers::Stepped,
     modules: &["mlp"],
@@ -67,6 +72,7 @@ pub(super) const QWEN2_MOE: Family = Family {
         shared: Some(SharedExpert {
             ffn: "shared_expert_intermediate_size",
             times: None,
+            optional: false,
             module: None,
             gate_up: &["shared_expert.gate_proj", "shared_expert.up_proj"],
             down: "shared_expert.down_proj",
@@ -140,6 +146,7 @@ const GRANITE_MIXTURE: Mixture = Mixture {
     experts: "num_local_experts",
     top_k: "num_experts_per_tok",
     ffn: "intermediate_size",
+    choice: SOFTMAX,
     renormalise: Flag::Always,
     layers: MixtureLayers::All,
     modules: &["block_sparse_moe"],
@@ -172,6 +179,7 @@ pub(super) const GRANITE_MOE_SHARED: Family = Family {
         shared: Some(SharedExpert {
             ffn: "shared_intermediate_size",
             times: None,
+            optional: false,
             module: Some("shared_mlp"),
             gate_up: &["input_linear"],
             down: "output_linear",
@@ -198,6 +206,7 @@ pub(super) const ERNIE4_5_MOE: Family = Family {
         shared: Some(SharedExpert {
             ffn: "moe_intermediate_size",
             times: Some("moe_num_shared_experts"),
+            optional: false,
             module: None,
             gate_up: &["shared_experts.gate_proj", "shared_experts.up_proj"],
             down: "shared_experts.down_proj",
@@ -206,4 +215,61 @@ pub(super) const ERNIE4_5_MOE: Family = Family {
         ..QWEN_MIXTURE
     }),
     ..ERNIE4_5
+};
+
+const SHARED_EXPERTS: SharedExpert = SharedExpert {
+    ffn: "moe_intermediate_size",
+    times: Some("n_shared_experts"),
+    optional: true,
+    module: None,
+    gate_up: &["shared_experts.gate_proj", "shared_experts.up_proj"],
+    down: "shared_experts.down_proj",
+    gate: None,
+};
+
+/// By sigmoid, with a bias, out of the best groups. transformers gives experts outside of them a
+/// worth of 0, the Python backend none; it adds 1e-20 to the sum of the weights.
+pub(super) const GROUPED_MIXTURE: Mixture = Mixture {
+    experts: "n_routed_experts",
+    choice: Choice {
+        score: RouteScore::Sigmoid,
+        groups: Some(["n_group", "topk_group"]),
+        scale: Some("routed_scaling_factor"),
+        method: Some(("topk_method", &["noaux_tc"])),
+    },
+    layers: MixtureLayers::From {
+        kinds: "mlp_layer_types",
+        first: "first_k_dense_replace",
+        each: "moe_layer_freq",
+    },
+    choice_bias: Some("gate.e_score_correction_bias"),
+    shared: Some(SHARED_EXPERTS),
+    ..QWEN_MIXTURE
+};
+
+pub(super) const GLM4_MOE: Family = Family {
+    architecture: "Glm4MoeForCausalLM",
+    aliases: &[],
+    defaults: defaults::GLM4_MOE,
+    names: Names {
+        qk_norm: QkNorm::PerHead("self_attn.q_norm", "self_attn.k_norm"),
+        ..LLAMA_NAMES
+    },
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    qk_norms: Flag::Key("use_qk_norm"),
+    mixture: Some(GROUPED_MIXTURE),
+    must_be: &[("is_causal", "true"), ("scoring_func", "\"sigmoid\"")],
+    ..LLAMA
+};
+
+pub(super) const DOTS1: Family = Family {
+    architecture: "Dots1ForCausalLM",
+    aliases: &[],
+    defaults: defaults::DOTS1,
+    mlp_bias: Flag::Never,
+    windows: Windows::FromLayer { switch: "use_sliding_window", first: "max_window_layers" },
+    mixture: Some(GROUPED_MIXTURE),
+    must_be: &[("is_causal", "true"), ("scoring_func", "\"sigmoid\"")],
+    ..QWEN3
 };

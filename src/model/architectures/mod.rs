@@ -9,6 +9,7 @@
 //! | `variants` | rows near to one of these |
 //! | `mixtures` | those with experts |
 //! | `older` | rows of older deployments, and of single houses |
+//! | `latent` | those whose attention is over latent vectors |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
 //! | `unknown` | what to say of a name that has no row |
@@ -17,6 +18,7 @@ mod decoders;
 mod defaults;
 mod encoders;
 mod family;
+mod latent;
 mod mixtures;
 mod older;
 mod unknown;
@@ -74,6 +76,11 @@ pub const FAMILIES: &[Family] = &[
     variants::GPT_BIG_CODE,
     variants::GPTJ,
     mixtures::ERNIE4_5_MOE,
+    mixtures::GLM4_MOE,
+    mixtures::DOTS1,
+    latent::DEEPSEEK_V2,
+    latent::DEEPSEEK_V3,
+    latent::GLM4_MOE_LITE,
     mixtures::OLMOE,
     mixtures::GRANITE_MOE,
     mixtures::GRANITE_MOE_SHARED,

@@ -3,15 +3,15 @@
 
 use serde_json::Value;
 
-use super::keys::{flag, needed_width, MAX_DIMENSION};
-use crate::device::{Routing, MAX_EXPERTS};
-use crate::error::Result;
+use super::keys::{flag, needed_width, positive, MAX_DIMENSION};
+use crate::device::{RouteGroups, Routing, MAX_EXPERTS, MAX_EXPERT_GROUPS};
+use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
-use crate::model::architectures::{Family, MixtureLayers, SharedExpert};
+use crate::model::architectures::{Choice, Family, MixtureLayers, SharedExpert};
 
 /// The experts of a model; every mixture layer has the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MixtureSpec {
     /// How many there are and how tokens choose.
     pub routing: Routing,
@@ -30,6 +30,7 @@ pub struct MixtureSpec {
 /// [`MAX_EXPERTS`]; a layer number beyond the layers.
 pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option<MixtureSpec>> {
     let Some(row) = &family.mixture else { return Ok(None) };
+    judge_method(config, &row.choice)?;
     let count = |key| config.needed(key, "an integer", config.count(key, MAX_EXPERTS)?);
     let experts = count(row.experts)?;
     let top_k = count(row.top_k)?;
@@ -41,13 +42,18 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
         ));
     }
 
+    let groups = groups(config, &row.choice, experts, top_k)?;
     let renormalise = flag(config, row.renormalise)?;
+    let scale = match row.choice.scale {
+        Some(key) => positive(config, key)? as f32,
+        None => 1.0,
+    };
     let shared_ffn = match &row.shared {
         Some(shared) => shared_ffn(config, shared)?,
         None => None,
     };
     Ok(Some(MixtureSpec {
-        routing: Routing { experts, top_k, renormalise },
+        routing: Routing { experts, top_k, score: row.choice.score, groups, renormalise, scale },
         ffn: needed_width(config, row.ffn)?,
         shared_ffn,
         layers: match row.layers {
@@ -56,14 +62,64 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
             MixtureLayers::Between { first, last, each } => {
                 between(config, [first, last, each], layers)?
             }
+            MixtureLayers::From { kinds, first, each } => match config.list(kinds)? {
+                Some(list) => listed(config, kinds, list, layers)?,
+                None => from(config, first, each, layers)?,
+            },
         },
     }))
+}
+
+/// The method of choice must be the row's.
+fn judge_method(config: &Object, choice: &Choice) -> Result<()> {
+    let Some((key, names)) = choice.method else { return Ok(()) };
+    match config.text(key)? {
+        Some(name) if !names.contains(&name) => Err(Error::Unsupported(format!(
+            "{} is '{}', which is not supported here; supported: {}.",
+            config.name(key),
+            json::cut(name),
+            names.join(", ")
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The groups that experts are chosen out of, if there are several.
+fn groups(
+    config: &Object,
+    choice: &Choice,
+    experts: usize,
+    top_k: usize,
+) -> Result<Option<RouteGroups>> {
+    let Some([count_key, top_key]) = choice.groups else { return Ok(None) };
+    let count = config.count(count_key, MAX_EXPERT_GROUPS)?.unwrap_or(1);
+    if count == 1 {
+        return Ok(None);
+    }
+    if !experts.is_multiple_of(count) {
+        return Err(invalid!(
+            "{} is {count}, which does not divide the {experts} experts.",
+            config.name(count_key)
+        ));
+    }
+
+    let top = config.needed(top_key, "an integer", config.count(top_key, count)?)?;
+    if top * (experts / count) < top_k {
+        return Err(invalid!(
+            "{} is {top}: so many of {count} groups hold {} experts, fewer than the {top_k} of a \
+             token.",
+            config.name(top_key),
+            top * (experts / count)
+        ));
+    }
+    Ok(Some(RouteGroups { count, top }))
 }
 
 /// The width of the expert that all rows share; 0 in config.json means that there is none.
 fn shared_ffn(config: &Object, shared: &SharedExpert) -> Result<Option<usize>> {
     let zero = |key: &str| config.given(key).is_some_and(|value| *value == 0);
-    if zero(shared.ffn) || shared.times.is_some_and(zero) {
+    let unset = |key: &str| shared.optional && config.given(key).is_none();
+    if zero(shared.ffn) || shared.times.is_some_and(|key| zero(key) || unset(key)) {
         return Ok(None);
     }
     let each = needed_width(config, shared.ffn)?;
@@ -72,6 +128,29 @@ fn shared_ffn(config: &Object, shared: &SharedExpert) -> Result<Option<usize>> {
         None => 1,
     };
     Ok(Some(each * times))
+}
+
+/// Layers by a list of kinds.
+fn listed(config: &Object, key: &str, list: &[Value], layers: usize) -> Result<Vec<bool>> {
+    let expected = format!("a list of {layers} times \"dense\" or \"sparse\"");
+    let kind = |kind: &Value| match kind.as_str() {
+        Some("dense") => Ok(false),
+        Some("sparse") => Ok(true),
+        _ => Err(config.wrong(key, &expected)),
+    };
+    if list.len() != layers {
+        return Err(config.wrong(key, &expected));
+    }
+    list.iter().map(kind).collect()
+}
+
+/// Each layer from the first on whose number is a multiple of n.
+fn from(config: &Object, first_key: &str, each_key: &str, layers: usize) -> Result<Vec<bool>> {
+    let first = config.given(first_key).and_then(Value::as_u64);
+    let first = first.and_then(|n| usize::try_from(n).ok());
+    let first = first.ok_or_else(|| config.wrong(first_key, "a number of layers"))?;
+    let each = config.needed(each_key, "an integer", config.count(each_key, MAX_DIMENSION)?)?;
+    Ok((0..layers).map(|n| n >= first && n.is_multiple_of(each)).collect())
 }
 
 /// Each n-th of the layers from the first to the last, by keys of the three numbers.
@@ -165,11 +244,37 @@ mod tests {
     }
 
     #[test]
+    fn layers_from_one_on_or_by_a_list() {
+        let layers = |more: Value| {
+            let mut config = json!({"n_routed_experts": 8, "num_experts_per_tok": 2});
+            config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            of("Glm4MoeForCausalLM", config).map(|mixture| mixture.unwrap().layers)
+        };
+        let some = json!({"first_k_dense_replace": 1, "moe_layer_freq": 2});
+        assert_eq!(layers(some).unwrap(), [false, false, true, false]);
+        assert_eq!(layers(json!({"first_k_dense_replace": 5})).unwrap(), [false; 4]);
+        let kinds = json!({"mlp_layer_types": ["sparse", "dense", "sparse", "dense"]});
+        assert_eq!(layers(kinds).unwrap(), [true, false, true, false]);
+        for (wrong, word) in [
+            (json!({"first_k_dense_replace": -1}), "a number of layers"),
+            (json!({"moe_layer_freq": 0}), "moe_layer_freq"),
+            (json!({"mlp_layer_types": ["sparse"]}), "4 times"),
+            (json!({"n_group": 3}), "does not divide the 8"),
+            (json!({"n_group": 8, "topk_group": 1}), "fewer than the 2"),
+            (json!({"n_group": 8, "topk_group": 9}), "topk_group"),
+            (json!({"topk_method": "greedy"}), "noaux_tc"),
+        ] {
+            let text = layers(wrong).unwrap_err().to_string();
+            assert!(text.contains(word), "{text}");
+        }
+    }
+
+    #[test]
     fn renormalising_is_the_familys_or_the_configs() {
         let config = json!({"num_local_experts": 4, "num_experts_per_tok": 2,
             "intermediate_size": 24, "norm_topk_prob": false});
         let mixtral = of("MixtralForCausalLM", config).unwrap().unwrap();
-        let routing = Routing { experts: 4, top_k: 2, renormalise: true };
+        let routing = Routing::softmax(4, 2, true);
         assert_eq!((mixtral.routing, mixtral.shared_ffn), (routing, None));
         assert!(!qwen(json!({})).unwrap().unwrap().routing.renormalise);
         assert!(qwen(json!({"norm_topk_prob": true})).unwrap().unwrap().routing.renormalise);

@@ -6,6 +6,7 @@ mod adapter_options;
 mod classifier;
 mod dtype;
 mod keys;
+mod latent;
 mod layers;
 mod length;
 mod mixture;
@@ -30,6 +31,7 @@ pub use adapter_options::AdapterOptions;
 pub use classifier::{ClassifierRule, ClassifierWeights, ScoreActivation};
 pub use keys::parse_dtype;
 use keys::{architecture, dimension, flag, is_on};
+pub use latent::LatentShape;
 pub use layers::LayerAttention;
 use layers::Shape;
 pub use mixture::MixtureSpec;
@@ -118,13 +120,9 @@ impl ModelSpec {
         options: &SpecOptions,
     ) -> Result<ModelSpec> {
         refuse_unsupported(config, family)?;
-        let shape = shape(config, family)?;
+        let latent = latent::shape(config, family)?;
+        let shape = shape(config, family, latent.as_ref())?;
         let Shape { hidden, heads, kv_heads, head_dim, layers } = shape;
-        let embed_width = match family.keys.embed_width {
-            Some(key) => keys::width(config, key)?.unwrap_or(hidden),
-            None => hidden,
-        };
-
         let pooling = PoolingRule::of(config, family, &options.pooler, &options.files, hidden)?;
         let pools = pooling.is_some();
         let files = pools.then_some(&options.files);
@@ -140,6 +138,10 @@ impl ModelSpec {
         let dtype = dtype::choose(config, family, quant.as_ref(), pools, options)?;
         let scales = layers::scales(config, family, &shape, dtype)?;
         let eps = keys::norm_eps(config, family.eps)?;
+        let ropes = match &latent {
+            Some(latent) => vec![latent::rope(config, latent, &mut attention)?],
+            None => layers::ropes(config, family, head_dim, max_model_len)?,
+        };
         let vocab_size = dimension(config, "vocab_size")?;
         let spec = ModelSpec {
             family,
@@ -149,6 +151,7 @@ impl ModelSpec {
             heads,
             kv_heads,
             head_dim,
+            latent,
             ffn: ffn(config, family, hidden)?,
             mixture: mixture::mixture(config, family, layers)?,
             embed_width,
@@ -156,7 +159,7 @@ impl ModelSpec {
             inner_eps: eps,
             activation: keys::activation(config, family)?,
             attention,
-            ropes: layers::ropes(config, family, head_dim, max_model_len)?,
+            ropes,
             embed_scale: scales.embed,
             logit_scale: if pools { 1.0 } else { scales.logits },
             logit_softcap: layers::softcap(config, family, "final_logit_softcapping")?,
@@ -165,6 +168,7 @@ impl ModelSpec {
             qkv_bias: flag(config, family.qkv_bias)?,
             out_bias: flag(config, family.out_bias)?,
             mlp_bias: flag(config, family.mlp_bias)?,
+            qk_norms: flag(config, family.qk_norms)?,
             clip_qkv: layers::clip_qkv(config, family)?,
             norm_affine: flag(config, family.norm_affine)?,
             norms: norm_order(config, family)?,
@@ -243,16 +247,20 @@ fn variant_of(config: &Object, family: &'static Family) -> &'static Family {
     variant.map_or(family, |&(.., variant)| variant)
 }
 
-fn shape(config: &Object, family: &Family) -> Result<Shape> {
+fn shape(config: &Object, family: &Family, latent: Option<&LatentShape>) -> Result<Shape> {
     let keys = &family.keys;
     let hidden = keys::needed_width(config, keys.hidden)?;
     let heads = keys::needed_width(config, keys.heads)?;
-    let kv_heads = match keys.kv_heads {
+    let kv_heads = match (latent, keys.kv_heads) {
+        (Some(_), _) => 1,
         _ if keys.one_kv_head => 1,
-        Some(key) => keys::width(config, key)?.unwrap_or(heads),
-        None => heads,
+        (None, Some(key)) => keys::width(config, key)?.unwrap_or(heads),
+        (None, None) => heads,
     };
-    let head_dim = head_dim(config, family, hidden, heads)?;
+    let head_dim = match latent {
+        Some(latent) => latent.width(),
+        None => head_dim(config, family, hidden, heads)?,
+    };
 
     if !heads.is_multiple_of(kv_heads) {
         return Err(invalid!(
@@ -260,10 +268,11 @@ fn shape(config: &Object, family: &Family) -> Result<Shape> {
             config.name(keys.heads)
         ));
     }
-    let all = heads.saturating_mul(head_dim);
+    let widest = latent.map_or(0, |latent| latent.q_dim().max(latent.value)).max(head_dim);
+    let all = heads.saturating_mul(widest);
     if all > keys::MAX_WIDTH {
         return Err(invalid!(
-            "{} is {heads} and head_dim {head_dim}: together {all} wide, at most {}.",
+            "{} is {heads} and head_dim {widest}: together {all} wide, at most {}.",
             config.name(keys.heads),
             keys::MAX_WIDTH
         ));
@@ -303,6 +312,13 @@ fn ffn(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
     match keys::width(config, key)? {
         None if family.keys.ffn_null_4x => Ok(4 * hidden),
         ffn => config.needed(key, "an integer", ffn),
+    }
+}
+
+fn embed_width(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
+    match family.keys.embed_width {
+        Some(key) => Ok(keys::width(config, key)?.unwrap_or(hidden)),
+        None => Ok(hidden),
     }
 }
 

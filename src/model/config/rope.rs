@@ -77,6 +77,38 @@ pub fn local(config: &Object, head_dim: usize, max_model_len: usize) -> Result<R
     build(&keys, partial(&keys, head_dim)?, max_model_len)
 }
 
+/// The rope of latent vectors, all of whose `rotary_dim` dimensions turn; and what scores are
+/// multiplied with twice. Yarn's `mscale` (1) and `mscale_all_dim` (0) have no say in other ropes.
+///
+/// # Errors
+/// As [`from_config`]; a scaling that is not yarn.
+pub fn of_latent(config: &Object, rotary_dim: usize) -> Result<(Rope, f64)> {
+    let keys = read_keys(config, "full_attention")?;
+    let mut rope = build(&keys, rotary_dim, 0)?;
+    match keys.kind {
+        "default" => return Ok((rope, 1.0)),
+        "yarn" => {}
+        other => {
+            return Err(Error::Unsupported(format!(
+                "{}: rope scaling of type '{other}' is not supported here; supported: yarn.",
+                keys.object().name("rope_type")
+            )))
+        }
+    }
+
+    let factor = keys.number("factor")?;
+    let magnitude = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
+    let scale = |key: &str, default: f64| -> Result<f64> {
+        match keys.object().given(key) {
+            Some(_) => Ok(keys.unless_zero(key)?.unwrap_or(0.0)),
+            None => Ok(default),
+        }
+    };
+    let all = magnitude(scale("mscale_all_dim", 0.0)?);
+    rope.magnitude = (magnitude(scale("mscale", 1.0)?) / all) as f32;
+    Ok((rope, all))
+}
+
 /// By what `max_position_embeddings` grows. llama3 and longrope count their factor already; yarn
 /// starts from the original length; longrope gives the original length unless asked for more.
 ///

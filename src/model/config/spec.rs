@@ -6,13 +6,14 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::adapter_options::AdapterOptions;
+use super::latent::LatentShape;
 use super::layers::LayerAttention;
 use super::mixture::MixtureSpec;
 use super::pooler_options::PoolerOptions;
 use super::pooling::PoolingRule;
 use super::side_files::SideFiles;
-use crate::device::{Activation, DType, KvShape, KvType, Rope};
-use crate::error::Result;
+use crate::device::{Activation, DType, KvRow, KvShape, KvType, Rope};
+use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::invalid;
 use crate::model::architectures::Family;
@@ -90,10 +91,12 @@ pub struct ModelSpec {
     pub layers: usize,
     /// Heads of q.
     pub heads: usize,
-    /// Heads of k and v; `heads` is a multiple.
+    /// Heads of k and v; `heads` is a multiple. One where attention is over latent vectors.
     pub kv_heads: usize,
-    /// Width of a head.
+    /// Width of a head, or of a latent vector.
     pub head_dim: usize,
+    /// Attention is over latent vectors.
+    pub latent: Option<LatentShape>,
     /// Width of a plain MLP.
     pub ffn: usize,
     /// Experts in place of it, in some layers or all.
@@ -126,6 +129,8 @@ pub struct ModelSpec {
     pub out_bias: bool,
     /// Both products of the MLP have one.
     pub mlp_bias: bool,
+    /// There are norms of q and k, where the row names some.
+    pub qk_norms: bool,
     /// q, k and v are limited to plus and minus this.
     pub clip_qkv: Option<f32>,
     /// Norms have learned weights.
@@ -181,7 +186,7 @@ impl ModelSpec {
     /// dimensions.
     pub fn neighbours_apart(&self) -> Option<HeadOrder> {
         let rope = self.ropes.first()?;
-        Some(HeadOrder { head_dim: self.head_dim, rotary_dim: rope.rotary_dim })
+        Some(HeadOrder { head_dim: self.head_dim, first: 0, rotary_dim: rope.rotary_dim })
     }
 
     /// The widest MLP that is not one of the experts; 0 if there is none.
@@ -193,11 +198,16 @@ impl ModelSpec {
         (0..self.layers).map(width).max().unwrap_or(0)
     }
 
+    /// Width of what attention gives its output product, of all heads.
+    pub fn attn_width(&self) -> usize {
+        self.heads * self.latent.as_ref().map_or(self.head_dim, |latent| latent.value)
+    }
+
     /// Shape of the KV pool. `kv_cache_dtype`: None is `auto`, what the checkpoint is quantised
     /// for, else as the activations.
     ///
     /// # Errors
-    /// A `kv_cache_dtype` that the checkpoint contradicts.
+    /// A `kv_cache_dtype` that the checkpoint contradicts; latent vectors of eight bits.
     pub fn kv_shape(&self, kv_cache_dtype: Option<KvType>) -> Result<KvShape> {
         let scheme = self.quant.as_ref().map(|quant| quant.kv).unwrap_or_default();
         let dtype = match kv_cache_dtype {
@@ -210,14 +220,29 @@ impl ModelSpec {
         };
         // An encoder keeps nothing.
         let layers = if self.family.encoder { 0 } else { self.layers };
-        Ok(KvShape { layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
+        let row = match &self.latent {
+            Some(_) if dtype.plain().is_none() => {
+                return Err(Error::Unsupported(format!(
+                    "kv_cache_dtype {} is not supported for {}, which caches latent vectors; use \
+                     bfloat16.",
+                    dtype.name(),
+                    self.family.architecture
+                )));
+            }
+            Some(latent) => KvRow::Latent { width: latent.width() },
+            None => KvRow::Heads { kv_heads: self.kv_heads, head_dim: self.head_dim },
+        };
+        Ok(KvShape { layers, row, dtype })
     }
 
     /// The widest input of a product, of a token's experts all together.
     pub fn product_width(&self) -> usize {
         let experts = self.mixture.as_ref().map_or(0, |m| m.routing.top_k * m.ffn.max(self.hidden));
-        let attention = self.heads * self.head_dim;
-        [self.hidden, attention, self.mlp_width(), experts].into_iter().max().unwrap_or(0)
+        let latent = self.latent.as_ref().and_then(|latent| latent.q_rank).unwrap_or(0);
+        [self.hidden, self.attn_width(), latent, self.mlp_width(), experts]
+            .into_iter()
+            .max()
+            .unwrap_or(0)
     }
 
     /// Every prompt must come in one step, and nothing of it can be taken from another's pages.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::tests::{llama, spec_of, with, ALL};
 use super::*;
-use crate::device::Activation;
+use crate::device::{Activation, KvType};
 use crate::ids::TokenId;
 use crate::model::architectures::FAMILIES;
 
@@ -50,6 +50,7 @@ const LLAMA: &str = "LlamaForCausalLM";
 const QWEN_MOE: &str = "Qwen3MoeForCausalLM";
 const GEMMA2: &str = "Gemma2ForCausalLM";
 const ERNIE_MOE: &str = "Ernie4_5_MoeForCausalLM";
+const DEEPSEEK: &str = "DeepseekV3ForCausalLM";
 const SMOLLM3: &str = "SmolLM3ForCausalLM";
 const GRANITE_HYBRID: &str = "GraniteMoeHybridForCausalLM";
 
@@ -115,6 +116,22 @@ const WRONG: &[(&str, &[&str], &str)] = &[
     (ERNIE_MOE, &["moe_layer_start_index", "moe_layer_end_index"], r#"["0", -2, 2, 0.5, true]"#),
     (ERNIE_MOE, &["moe_layer_interval"], NO_SIZE),
     (ERNIE_MOE, &["moe_num_shared_experts"], r#"["0", -1, 1.5, true, null]"#),
+    (DEEPSEEK, &["kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"], NO_SIZE),
+    (DEEPSEEK, &["q_lora_rank"], r#"["64", 0, -1, 1.5, true, 99999999]"#),
+    (DEEPSEEK, &["n_routed_experts", "num_experts_per_tok", "moe_intermediate_size"], NO_SIZE),
+    (DEEPSEEK, &["first_k_dense_replace"], r#"["1", -1, 1.5, true, null]"#),
+    (DEEPSEEK, &["moe_layer_freq"], NO_SIZE),
+    (DEEPSEEK, &["routed_scaling_factor"], NO_NUMBER),
+    (DEEPSEEK, &["n_group"], r#"["8", 0, -1, 3, 65, 1.5]"#),
+    (DEEPSEEK, &["topk_group"], r#"["4", 0, -1, 9, 1.5, null]"#),
+    (DEEPSEEK, &["norm_topk_prob"], r#"[null, 1, "true"]"#),
+    (DEEPSEEK, &["topk_method"], r#"["greedy", 1]"#),
+    (DEEPSEEK, &["scoring_func"], r#"["softmax", 1]"#),
+    (DEEPSEEK, &["mlp_layer_types"], r#"[["dense"], "dense", [1, 2]]"#),
+    (DEEPSEEK, &["attention_bias"], "[true, 1]"),
+    (DEEPSEEK, &["rope_interleave"], "[false]"),
+    ("DeepseekV2ForCausalLM", &["topk_method"], r#"["noaux_tc"]"#),
+    ("Glm4MoeForCausalLM", &["use_qk_norm"], r#"[null, 1, "true"]"#),
     ("OlmoeForCausalLM", &["clip_qkv", "norm_topk_prob"], "[true, 8.0]"),
     ("GraniteMoeForCausalLM", &["num_local_experts", "num_experts_per_tok"], NO_SIZE),
     ("GraniteMoeSharedForCausalLM", &["shared_intermediate_size"], r#"[-1, "0", 1.5, true]"#),
@@ -265,6 +282,15 @@ fn case_17_absent_keys_are_as_in_transformers() {
             config["num_local_experts"] = json!(0);
             config["layer_types"] = json!(vec!["attention"; 32]);
         }
+        // And these leave out how many experts there are, or how many a token meets.
+        if ["DeepseekV2", "Dots1"].iter().any(|name| family.architecture.starts_with(name)) {
+            config["num_experts_per_tok"] = json!(6);
+            config["n_routed_experts"] = json!(64);
+        }
+        // Its heads do not divide its width.
+        if family.architecture == "Glm4MoeForCausalLM" {
+            config["head_dim"] = json!(128);
+        }
         let spec = spec_of(config, &options).unwrap();
         assert_eq!(json!(spec.vocab_size), class["vocab_size"], "{}", family.architecture);
     }
@@ -283,6 +309,22 @@ fn case_17_absent_keys_of_a_file() {
     bare["num_attention_heads"] = json!(8);
     let mistral = spec(bare).unwrap();
     assert_eq!((mistral.kv_heads, mistral.attention[0].attn.window), (8, Some(4096)));
+}
+
+/// In float16 they leave its range, and there are no pages of eight bits for them.
+#[test]
+fn latent_vectors_have_sixteen_bits_and_more() {
+    let config = json!({"architectures": ["DeepseekV3ForCausalLM"], "num_hidden_layers": 2,
+        "model_type": "kimi_k2"});
+    let options = SpecOptions { supported: ALL, ..Default::default() };
+    let spec = spec_of(config.clone(), &options).unwrap();
+    assert!(spec.kv_shape(None).is_ok() && spec.kv_shape(Some(KvType::BF16)).is_ok());
+    let said = spec.kv_shape(Some(KvType::E4m3)).unwrap_err().to_string();
+    assert!(said.contains("kv_cache_dtype fp8") && said.contains("latent"), "{said}");
+
+    let half = SpecOptions { dtype: "half", ..options };
+    let said = spec_of(config, &half).unwrap_err().to_string();
+    assert!(said.contains("'kimi_k2' does not support float16"), "{said}");
 }
 
 /// Rows of q and k are put in order as rows of matrices `[outputs, inputs]`.

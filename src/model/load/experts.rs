@@ -288,15 +288,20 @@ impl<'a, D: Device> Loader<'a, D> {
         self.unpack(|| unpack::stack(checkpoint, &format, &each, count, gated))
     }
 
-    /// A vector that is stored as a matrix of one row.
+    /// A vector that may be stored as a matrix of one row.
     fn row_vector(&mut self, name: String, width: usize) -> Result<D::Weight> {
-        let parts = self.parts(std::slice::from_ref(&name), &[1], width, false)?;
+        let is_plain = match self.format {
+            WeightSource::Files(c) => c.shape_of(&name).is_some_and(|shape| shape.len() == 1),
+            WeightSource::Dummy => false,
+        };
+        let [rows, cols] = if is_plain { [width, 1] } else { [1, width] };
+        let parts = self.parts(std::slice::from_ref(&name), &[rows], cols, false)?;
         self.upload(Upload {
             name: &name,
             kind: WeightKind::Vector,
             outputs: width,
             inputs: 1,
-            transposed: true,
+            transposed: !is_plain,
             join: Join::None,
             values: Values::plain(parts.unwrap_or(Source::Constant(0.0))),
         })

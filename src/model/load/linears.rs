@@ -10,6 +10,7 @@ use crate::device::{Device, Join, QuantForm, ScaleOver, Source, WeightKind};
 use crate::error::{Error, Result};
 use crate::model::architectures::Fused;
 use crate::model::checkpoint::{Checkpoint, StoredType, WeightSource};
+use crate::model::head_order::HeadOrder;
 use crate::model::quant::unpack::{self, Values, Wanted};
 use crate::model::quant::{Format, LayerKind, Packing};
 use crate::model::shard::Cut;
@@ -107,6 +108,35 @@ impl<'a, D: Device> Loader<'a, D> {
             values: Values::plain(source),
         })?;
         Ok(Linear { weight, bias: Some(bias) })
+    }
+
+    /// A linear of one part and without a bias, whose rows are heads in this order.
+    pub(super) fn ordered_linear(
+        &mut self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        cut: &Cut,
+        order: HeadOrder,
+    ) -> Result<Linear<D::Weight>> {
+        let names = [name.to_string()];
+        let wanted = Wanted { names: &names, outputs: &[outputs], inputs };
+
+        let values = self.values(LayerKind::Linear, &wanted, false)?;
+        let mut values = self.part_of(values, LayerKind::Linear, &wanted, cut, 1, false)?;
+        let held = cut.outputs(outputs);
+        values.source = reorder::heads(values.source, values.form.as_ref(), order, held)?;
+        self.refuse_biases(&[format!("{name}.bias")])?;
+        let weight = self.upload(Upload {
+            name: &format!("{name}.weight"),
+            kind: WeightKind::Linear,
+            outputs: held,
+            inputs,
+            transposed: false,
+            join: cut.join(),
+            values,
+        })?;
+        Ok(Linear { weight, bias: None })
     }
 
     /// The head, which may be quantised.

@@ -228,6 +228,11 @@ impl<'a, D: Device> Loader<'a, D> {
         }
     }
 
+    /// A norm over something else, all of it.
+    pub(super) fn plain_norm(&mut self, name: &str, width: usize) -> Result<Norm<D::Weight>> {
+        self.norm_of(name, width, 1.0, &Cut::Whole, None)
+    }
+
     fn norm_of(
         &mut self,
         name: &str,

@@ -9,6 +9,7 @@
 //! | `cut` | a rank's part of values |
 //! | `reorder` | rows of q and k in the order in which devices rotate them |
 //! | `kv_scales` | scales of K and V in pages of eight bits |
+//! | `latent` | attention over latent vectors |
 //! | `experts` | a mixture of experts |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
 
@@ -16,6 +17,7 @@ mod adapters;
 mod cut;
 mod experts;
 mod kv_scales;
+mod latent;
 mod linears;
 mod loader;
 mod reorder;
@@ -24,7 +26,9 @@ use super::architectures::{Positions, QkNorm};
 use super::checkpoint::WeightSource;
 use super::config::{ModelSpec, NormOrder};
 use super::shard::{Cut, Shard};
-use super::weights::{FeedForward, Layer, PositionTable, QkNorms, Weights};
+use super::weights::{
+    Attention, FeedForward, HeadAttention, Layer, PositionTable, QkNorms, Weights,
+};
 use crate::device::cpu::workers::{self, Workers};
 use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
 use crate::error::Result;
@@ -139,16 +143,14 @@ impl<D: Device> Loader<'_, D> {
 
     fn layer(&mut self, i: usize) -> Result<Layer<D::Weight>> {
         let (spec, names) = (self.spec, self.names);
-        let shard = self.shard;
-        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-
-        let qkv: Vec<String> = names.qkv.iter().map(|name| self.layer_name(i, name)).collect();
-        let qkv = self.linear(&qkv, &[q, kv, kv], spec.hidden, spec.qkv_bias, &shard.qkv(spec))?;
-        let qk_norms = self.qk_norms(i, q, kv)?;
-        let sinks = names.sinks.map(|name| self.sinks(i, name)).transpose()?;
+        let attention = match names.latent.as_ref().zip(spec.latent) {
+            Some((names, shape)) => Attention::Latent(self.latent_attention(i, names, &shape)?),
+            None => Attention::Heads(self.head_attention(i)?),
+        };
         let out = self.layer_name(i, names.attn_out);
-        let cut = shard.attn_out(spec);
-        let attn_out = self.linear(&[out], &[spec.hidden], q, spec.out_bias, &cut)?;
+        let cut = self.shard.attn_out(spec);
+        let inputs = spec.attn_width();
+        let attn_out = self.linear(&[out], &[spec.hidden], inputs, spec.out_bias, &cut)?;
         let feed_forward = self.feed_forward(i)?;
 
         // What each sublayer is followed by: the norm in front of the next one, or its own.
@@ -161,9 +163,7 @@ impl<D: Device> Loader<'_, D> {
             (_, false) => (mlp_norm, self.layer_norm(i + 1, names.attn_norm)?),
         };
         let mut layer = Layer {
-            qkv,
-            qk_norms,
-            sinks,
+            attention,
             attn_out,
             attn_post: self.added_norm_of(i, names.attn_post)?,
             after_attn: self.layer_norm(i, after_attn)?,
@@ -173,6 +173,19 @@ impl<D: Device> Loader<'_, D> {
         };
         self.reserve_for_layer(&mut layer)?;
         Ok(layer)
+    }
+
+    fn head_attention(&mut self, i: usize) -> Result<HeadAttention<D::Weight>> {
+        let (spec, names) = (self.spec, self.names);
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let cut = self.shard.qkv(spec);
+
+        let qkv: Vec<String> = names.qkv.iter().map(|name| self.layer_name(i, name)).collect();
+        Ok(HeadAttention {
+            qkv: self.linear(&qkv, &[q, kv, kv], spec.hidden, spec.qkv_bias, &cut)?,
+            qk_norms: self.qk_norms(i, q, kv)?,
+            sinks: names.sinks.map(|name| self.sinks(i, name)).transpose()?,
+        })
     }
 
     /// A score of each of the rank's heads.
@@ -209,6 +222,7 @@ impl<D: Device> Loader<'_, D> {
         let (spec, shard) = (self.spec, self.shard);
         let d = spec.head_dim;
         let (q_name, k_name, q, kv, cuts) = match self.names.qk_norm {
+            _ if !spec.qk_norms => return Ok(None),
             QkNorm::None => return Ok(None),
             QkNorm::PerHead(q_name, k_name) => (q_name, k_name, d, d, [Cut::Whole, Cut::Whole]),
             QkNorm::Whole(q_name, k_name) => {

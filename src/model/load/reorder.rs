@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::device::{unpacked, CodeType, DType};
 
-    const ORDER: HeadOrder = HeadOrder { head_dim: 4, rotary_dim: 4 };
+    const ORDER: HeadOrder = HeadOrder { head_dim: 4, first: 0, rotary_dim: 4 };
     /// Of two heads of q, one of k and one of v.
     const ROWS: [usize; 16] = [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 13, 14, 15];
 

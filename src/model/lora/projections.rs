@@ -66,7 +66,7 @@ pub fn projections(spec: &ModelSpec) -> [Projection; PROJECTIONS] {
     let one = std::slice::from_ref;
     [
         projection(names.qkv, vec![q, kv, kv], spec.hidden, "qkv_proj"),
-        projection(one(&names.attn_out), vec![spec.hidden], q, ""),
+        projection(one(&names.attn_out), vec![spec.hidden], spec.attn_width(), ""),
         projection(names.up, up, spec.hidden, "gate_up_proj"),
         projection(one(&names.down), vec![spec.hidden], spec.ffn, ""),
     ]

@@ -231,7 +231,7 @@ fn rows_of_heads_become_rows_of_parts() {
     assert_eq!(transposed(&b, 1.0, &Rows { by_group, order: None }).unwrap(), want);
 
     // Heads of d = 4 whose neighbours rotate, and two rows behind them.
-    let order = Some((HeadOrder { head_dim: 4, rotary_dim: 4 }, 8));
+    let order = Some((HeadOrder { head_dim: 4, first: 0, rotary_dim: 4 }, 8));
     let want = [0., 2., 1., 3., 4., 6., 5., 7., 8., 9., 10., 11.];
     assert_eq!(transposed(&b, 1.0, &Rows { by_group: None, order }).unwrap(), want);
 }

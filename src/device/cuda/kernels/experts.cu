@@ -2,7 +2,8 @@
 // j-th expert of row r; every result lies at its choice, so what another row chose, and the order
 // in which atomics group choices, changes no bit.
 //
-//   route_rows       a warp per row: softmax over the router's f32 logits, the best top_k
+//   route_rows       a warp per row: scores of the router's f32 logits, the best top_k, if asked
+//                    for out of the best groups
 //   group_rows       one block: how many choices fell on each expert, where they start, which they
 //                    are, and tiles of at most `tile_rows` of them
 //   experts_up_*     a tile of choices x a tile of columns of its expert's gate and up; act(gate) *
@@ -24,12 +25,39 @@
 
 #define PER_LANE (MAX_EXPERTS / 32)
 
+// Of a row's worths in shared memory, in `groups` parts: take away those outside of the best
+// groups. Of equal groups the first is the better one.
+__device__ __forceinline__ void keep_groups(const RouteRows& a, float* worth, float* of_group) {
+  const u32 lane = threadIdx.x % 32, size = a.experts / a.groups;
+  for (u32 g = lane; g < a.groups; g += 32) {
+    float best = -INFINITY, second = -INFINITY;
+    for (u32 i = 0; i < size; i++) {
+      const float x = worth[g * size + i];
+      second = fmaxf(second, fminf(best, x));
+      best = fmaxf(best, x);
+    }
+    of_group[g] = a.choice_bias && size > 1 ? best + second : best;
+  }
+  __syncwarp();
+  for (u32 g = lane; g < a.groups; g += 32) {
+    const float own = of_group[g];
+    u32 rank = 0;
+    for (u32 other = 0; other < a.groups; other++)
+      rank += of_group[other] > own || (of_group[other] == own && other < g);
+    if (rank < a.top_groups) continue;
+    for (u32 i = 0; i < size; i++) worth[g * size + i] = -INFINITY;
+  }
+  __syncwarp();
+}
+
 // routes[r] = numbers, then weights, of the top_k largest. Numbers stay below `experts` whatever
 // the logits are.
 __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a) {
   begin();
+  __shared__ float shared_worth[ROUTE_ROWS][MAX_EXPERTS];
+  __shared__ float of_group[ROUTE_ROWS][MAX_EXPERT_GROUPS];
   const u32 experts = a.experts, top_k = a.top_k;
-  const u32 lane = threadIdx.x % 32, r = blockIdx.x * ROUTE_ROWS + threadIdx.x / 32;
+  const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = blockIdx.x * ROUTE_ROWS + warp;
   if (r >= a.rows) return;
   const float* row = a.logits + (u64)r * experts;
   // worth: what is chosen by; -INFINITY: not there, or taken.
@@ -44,15 +72,25 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
   for (int d = 16; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
 #pragma unroll
   for (u32 i = 0; i < PER_LANE; i++) {
-    score[i] = i * 32 + lane < experts ? expf(score[i] - top) : 0.f;
+    if (i * 32 + lane >= experts) score[i] = 0.f;
+    else if (a.score == ROUTE_SCORE_SIGMOID) score[i] = 1.f / (1.f + expf(-score[i]));
+    else score[i] = expf(score[i] - top);
     all += score[i];
   }
-  all = warp_sum(all);
+  all = a.score == ROUTE_SCORE_SIGMOID ? 1.f : warp_sum(all);
 #pragma unroll
   for (u32 i = 0; i < PER_LANE; i++) {
     const u32 e = i * 32 + lane;
     if (e >= experts) worth[i] = -INFINITY;
     else worth[i] = a.choice_bias ? score[i] / all + a.choice_bias[e] : score[i];
+  }
+  if (a.groups != 0) {
+#pragma unroll
+    for (u32 i = 0; i < PER_LANE; i++) shared_worth[warp][i * 32 + lane] = worth[i];
+    __syncwarp();
+    keep_groups(a, shared_worth[warp], of_group[warp]);
+#pragma unroll
+    for (u32 i = 0; i < PER_LANE; i++) worth[i] = shared_worth[warp][i * 32 + lane];
   }
   float* numbers = a.routes + (u64)r * 2 * top_k;
   float chosen = 0.f;
@@ -93,7 +131,8 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
   }
   __syncwarp();
   const float total = a.renormalise ? chosen : all;
-  for (u32 j = lane; j < top_k; j += 32) numbers[top_k + j] /= total;
+  for (u32 j = lane; j < top_k; j += 32)
+    numbers[top_k + j] = numbers[top_k + j] / total * a.scale;
 }
 
 // Sum of x over the threads before this one, and (in `total`) over all 1024.
