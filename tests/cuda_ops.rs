@@ -39,6 +39,8 @@ mod cuda_attention;
 mod cuda_encoders;
 #[path = "ops/cuda_quant.rs"]
 mod cuda_quant;
+#[path = "ops/cuda_states.rs"]
+mod cuda_states;
 #[allow(dead_code, reason = "the CPU's tests use more of it")]
 #[path = "ops/quant_cases.rs"]
 mod quant_cases;

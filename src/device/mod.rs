@@ -10,6 +10,7 @@
 //! | [`step`] | [`StepOps`] | the frame of a step: begin, sample, collect |
 //! | [`dense`] | [`DenseOps`] | lookup, norms, linears, the head |
 //! | [`attention`] | [`AttentionOps`] | heads, rotation, pages, attention |
+//! | [`state`] | [`StateOps`] | layers that keep a state of fixed size |
 //! | [`experts`] | [`ExpertOps`] | mixtures of experts |
 //! | [`adapters`] | [`AdapterOps`] | low-rank adapters behind weights |
 //! | [`pooling`] | [`PoolingOps`] | models that embed |
@@ -34,7 +35,8 @@
 //! Each slot has a row that lives on the device between steps: page table per group, length
 //! (positions whose K and V are in pages), last sampled token, the adapter slot of its adapter,
 //! sampler, and as far as the sampler needs them sparse counts of prompt and output tokens and the
-//! newest outputs. Only `begin` and `sample` change it.
+//! newest outputs. Only `begin` and `sample` change it. Where layers keep a state, the slot has one
+//! too, which the ops of [`state`] move on by a step's tokens.
 //!
 //! # Numbers
 //! Activations have the device's own precision (f32 on cpu). Logits, norms' sums and softmax are
@@ -56,6 +58,7 @@ pub mod host_slots;
 pub mod load;
 pub mod pooling;
 pub mod quant;
+pub mod state;
 pub mod step;
 pub mod trace;
 pub mod types;
@@ -71,6 +74,7 @@ pub use experts::{ExpertOps, Routing, MAX_EXPERTS};
 pub use load::{DeviceLimits, KvShape, LoadOps};
 pub use pooling::{Pooling, PoolingOps};
 pub use quant::{CodeType, InputQuant, QuantForm, QuantPart, ScaleOver};
+pub use state::{ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm, StateOps, StateShape};
 pub use step::StepOps;
 pub use types::{BreakOnPurpose, DeviceInfo, DeviceKind, DeviceTypes};
 pub use weights::{unpacked, HostTensor, Source, WeightDesc, WeightKind};
@@ -79,17 +83,17 @@ pub use weights::{unpacked, HostTensor, Source, WeightDesc, WeightKind};
 pub mod ops {
     pub use super::{
         AdapterOps, AttentionOps, BreakOnPurpose, DenseOps, Device, DeviceTypes, ExpertOps,
-        LoadOps, PoolingOps, StepOps,
+        LoadOps, PoolingOps, StateOps, StepOps,
     };
 }
 
 /// Everything that a device can do: the sum of the chapters.
 pub trait Device:
-    LoadOps + StepOps + DenseOps + AttentionOps + ExpertOps + AdapterOps + PoolingOps
+    LoadOps + StepOps + DenseOps + AttentionOps + StateOps + ExpertOps + AdapterOps + PoolingOps
 {
 }
 
 impl<D> Device for D where
-    D: LoadOps + StepOps + DenseOps + AttentionOps + ExpertOps + AdapterOps + PoolingOps
+    D: LoadOps + StepOps + DenseOps + AttentionOps + StateOps + ExpertOps + AdapterOps + PoolingOps
 {
 }

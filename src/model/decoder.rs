@@ -7,8 +7,11 @@ use super::checkpoint::WeightSource;
 use super::config::{LayerAttention, ModelSpec, NormOrder};
 use super::load;
 use super::lora::{self, Adapter};
+use super::recurrent_layer::RecurrentBuffers;
 use super::shard::{Cut, Shard};
-use super::weights::{Experts, FeedForward, Layer, Mlp, PositionTable, QkNorms, Weights};
+use super::weights::{
+    Attention, Experts, FeedForward, Layer, Mixer, Mlp, PositionTable, QkNorms, Weights,
+};
 use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope};
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
@@ -19,6 +22,8 @@ use crate::plan::{StepPlan, TokenMasks};
 pub struct Decoder<D: Device> {
     weights: Weights<D::Weight>,
     attention: Vec<LayerAttention>,
+    /// Of each layer its number among those that keep the same: K and V, or a state.
+    places: Vec<usize>,
     ropes: Vec<Rope>,
     activation: Activation,
     norms: NormOrder,
@@ -54,6 +59,9 @@ struct Buffers<T> {
     normed: T,
     qkv: T,
     attn: T,
+    /// Gates of attention's output.
+    gate: Option<T>,
+    recurrent: Option<RecurrentBuffers<T>>,
     ffn: T,
     mixture: Option<MixtureBuffers<T>>,
     /// Residuals of the logits rows.
@@ -193,6 +201,8 @@ impl<D: Device> Decoder<D> {
             normed: dev.tensor(tokens, spec.hidden)?,
             qkv: dev.tensor(tokens, qkv)?,
             attn: dev.tensor(tokens, q)?,
+            gate: spec.family.output_gate.then(|| dev.tensor(tokens, q)).transpose()?,
+            recurrent: RecurrentBuffers::new(dev, spec, &shard, tokens)?,
             // A column where all layers have experts.
             ffn: dev.tensor(tokens, if plain { shard.ffn } else { 1 })?,
             mixture: MixtureBuffers::new(dev, spec, &shard, tokens)?,
@@ -201,7 +211,11 @@ impl<D: Device> Decoder<D> {
             logits: dev.logits_tensor(rows, answer)?,
         };
         if let Some(layer) = weights.layers.first().filter(|_| spec.norms == NormOrder::Before) {
-            dev.feeds(&mut buffers.normed, &layer.qkv.weight)?;
+            let product = match &layer.mixer {
+                Mixer::Attention(attention) => &attention.qkv,
+                Mixer::GatedDelta(delta) => &delta.mixed,
+            };
+            dev.feeds(&mut buffers.normed, &product.weight)?;
         }
         dev.reserve(limits)?;
         dev.steady();
@@ -209,6 +223,7 @@ impl<D: Device> Decoder<D> {
         Ok(Decoder {
             weights,
             attention: shard.attention(spec),
+            places: spec.places(),
             ropes: spec.ropes.clone(),
             activation: spec.activation,
             norms: spec.norms,
@@ -322,35 +337,15 @@ impl<D: Device> Decoder<D> {
     }
 
     fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
+        match &self.weights.layers[index].mixer {
+            Mixer::Attention(_) => self.attention(dev, index)?,
+            Mixer::GatedDelta(_) => self.recurrent(dev, index)?,
+        }
+
         let b = &mut self.buffers;
         let norms = self.norms;
         let layer = &self.weights.layers[index];
-        let attention = &self.attention[index];
-        let (qkv, out) = (&layer.qkv, &layer.attn_out);
-
-        let input = if norms == NormOrder::Before { &b.normed } else { &b.residual };
-        dev.linear(&qkv.weight, qkv.bias.as_ref(), input, &mut b.qkv)?;
-        if let Some(limit) = self.clip_qkv {
-            dev.clamp(limit, &mut b.qkv)?;
-        }
-        let mut rope = attention.rope.and_then(|i| self.ropes.get(i));
-        if self.norms_after_rope {
-            // What is stored here the store behind the norms overwrites.
-            dev.rope_store(index, &attention.attn, rope.take(), &mut b.qkv)?;
-        }
-        if let Some(QkNorms { q, k }) = &layer.qk_norms {
-            dev.norm_heads(&attention.attn, q, k, &mut b.qkv)?;
-        }
-        if self.encoder {
-            dev.attend_all(&attention.attn, &b.qkv, &mut b.attn)?;
-        } else {
-            dev.rope_store(index, &attention.attn, rope, &mut b.qkv)?;
-            let sinks = layer.sinks.as_ref();
-            dev.attend(index, &attention.attn, sinks, &b.qkv, &mut b.attn)?;
-        }
-        dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)?;
         b.norm_output(dev, layer.attn_post.as_ref())?;
-
         match (self.parallel, &layer.after_attn) {
             (false, norm) => b.add_output(dev, norm.as_ref(), norms)?,
             (true, Some(norm)) => dev.norm(norm, &b.residual, &mut b.normed)?,
@@ -360,6 +355,57 @@ impl<D: Device> Decoder<D> {
         b.feed_forward(dev, layer, self.activation, norms, self.parallel)?;
         b.norm_output(dev, layer.mlp_post.as_ref())?;
         b.add_output(dev, layer.after_mlp.as_ref(), norms)
+    }
+
+    /// A layer's attention, from its input to `delta`.
+    fn attention(&mut self, dev: &mut D, index: usize) -> Result<()> {
+        let b = &mut self.buffers;
+        let place = self.places[index];
+        let LayerAttention { attn: spec, rope } = &self.attention[index];
+        let Mixer::Attention(layer) = &self.weights.layers[index].mixer else {
+            return Err(internal!("layer {index} has no attention"));
+        };
+        let Attention { qkv, gate, qk_norms, sinks, out } = layer;
+
+        let input = if self.norms == NormOrder::Before { &b.normed } else { &b.residual };
+        dev.linear(&qkv.weight, qkv.bias.as_ref(), input, &mut b.qkv)?;
+        if let (Some(gate), Some(gates)) = (gate, &mut b.gate) {
+            dev.linear(&gate.weight, gate.bias.as_ref(), input, gates)?;
+        }
+        if let Some(limit) = self.clip_qkv {
+            dev.clamp(limit, &mut b.qkv)?;
+        }
+        let mut rope = rope.and_then(|i| self.ropes.get(i));
+        if self.norms_after_rope {
+            // What is stored here the store behind the norms overwrites.
+            dev.rope_store(place, spec, rope.take(), &mut b.qkv)?;
+        }
+        if let Some(QkNorms { q, k }) = qk_norms {
+            dev.norm_heads(spec, q, k, &mut b.qkv)?;
+        }
+
+        if self.encoder {
+            dev.attend_all(spec, &b.qkv, &mut b.attn)?;
+        } else {
+            dev.rope_store(place, spec, rope, &mut b.qkv)?;
+            dev.attend(place, spec, sinks.as_ref(), &b.qkv, &mut b.attn)?;
+        }
+        if let Some(gates) = &b.gate {
+            dev.gate_output(gates, &mut b.attn)?;
+        }
+        dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)
+    }
+
+    /// What a layer with a state has in place of attention, from its input to `delta`.
+    fn recurrent(&mut self, dev: &mut D, index: usize) -> Result<()> {
+        let b = &mut self.buffers;
+        let (Mixer::GatedDelta(layer), Some(buffers)) =
+            (&self.weights.layers[index].mixer, &mut b.recurrent)
+        else {
+            return Err(internal!("layer {index} keeps no state, or has no buffers"));
+        };
+        let input = if self.norms == NormOrder::Before { &b.normed } else { &b.residual };
+        buffers.run(dev, self.places[index], layer, input, &mut b.delta)
     }
 
     fn head(&mut self, dev: &mut D) -> Result<()> {

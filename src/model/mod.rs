@@ -17,6 +17,7 @@
 //! | [`weights`] | the weights of a decoder on a device, as the forward pass takes them |
 //! | [`load`] | a row's names and a specification's shapes -> weights on a device |
 //! | [`decoder`] | the one forward pass, generic over the device |
+//! | `recurrent_layer` | the part of the pass that layers with a state have |
 //! | [`classifier`] | the head of a classifier, on the host |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
 
@@ -34,6 +35,7 @@ pub mod hub;
 pub mod load;
 pub mod lora;
 pub mod quant;
+mod recurrent_layer;
 pub mod shard;
 pub mod weights;
 

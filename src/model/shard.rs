@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::config::{LayerAttention, ModelSpec};
-use crate::device::{Join, KvShape, Rank};
+use crate::device::{DeltaSpec, Join, KvShape, Rank, StateShape};
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -29,6 +29,8 @@ pub struct Shard {
     pub expert_ffn: usize,
     /// Its width of the expert that all tokens share, if there is one.
     pub shared_ffn: Option<usize>,
+    /// Its heads of layers with a state.
+    pub delta: Option<DeltaSpec>,
     /// Its rows of the token table and the head. They may reach beyond the model's, into rows of
     /// zeros.
     pub vocabulary: Range<usize>,
@@ -136,6 +138,7 @@ impl Shard {
             ffn: if has_mlp { even(spec.ffn, of)? } else { spec.ffn },
             expert_ffn: mixture.map_or(Ok(0), |m| even(m.ffn, of))?,
             shared_ffn: shared_ffn.map(|ffn| even(ffn, of)).transpose()?,
+            delta: spec.recurrent.as_ref().map(|r| delta_of(&r.delta, of)).transpose()?,
             vocabulary,
         })
     }
@@ -158,6 +161,36 @@ impl Shard {
     /// The rank's pages of a model with these.
     pub fn kv_shape(&self, model: &KvShape) -> KvShape {
         KvShape { kv_heads: self.kv_heads, ..model.clone() }
+    }
+
+    /// What the rank's layers keep of a sequence beside pages.
+    pub fn state_shape(&self, spec: &ModelSpec) -> StateShape {
+        let both = spec.recurrent.as_ref().zip(self.delta.as_ref());
+        both.map_or_else(StateShape::default, |(recurrent, delta)| recurrent.state(delta))
+    }
+
+    /// Of q, k and v of a layer with a state, and of the gate of its output if that lies below.
+    pub fn mixed(&self, delta: &DeltaSpec, gate: bool) -> Cut {
+        let keys = self.share(delta.key_heads * delta.key_dim);
+        let values = self.share(delta.value_width());
+        let mut slices = vec![keys.clone(), keys, values.clone()];
+        slices.extend(gate.then_some(values));
+        self.outputs(slices)
+    }
+
+    /// Of `parts` matrices or vectors of an output for each value head.
+    pub fn value_heads(&self, delta: &DeltaSpec, parts: usize) -> Cut {
+        self.outputs(vec![self.share(delta.value_heads); parts])
+    }
+
+    /// Of the output product of a layer with a state.
+    pub fn delta_out(&self, delta: &DeltaSpec) -> Cut {
+        self.inputs(self.share(delta.value_width()).range, true)
+    }
+
+    /// Of the gate of attention's output.
+    pub fn output_gate(&self, spec: &ModelSpec) -> Cut {
+        self.outputs(vec![self.q_heads(spec)])
     }
 
     /// Of q, k and v, which lie one below the other.
@@ -237,6 +270,18 @@ impl Shard {
             Cut::Whole
         }
     }
+}
+
+/// A rank's heads of a layer with a state. The text is as vLLM's of other heads.
+fn delta_of(delta: &DeltaSpec, of: usize) -> Result<DeltaSpec> {
+    if !delta.key_heads.is_multiple_of(of) {
+        return Err(invalid!(
+            "linear_num_key_heads ({}) must be divisible by tensor parallel size ({of}).",
+            delta.key_heads
+        ));
+    }
+    let (key_heads, value_heads) = (delta.key_heads / of, delta.value_heads / of);
+    Ok(DeltaSpec { key_heads, value_heads, ..*delta })
 }
 
 fn even(all: usize, of: usize) -> Result<usize> {

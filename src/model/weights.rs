@@ -40,20 +40,54 @@ pub struct Linear<W> {
     pub bias: Option<W>,
 }
 
-/// One layer. Its norms are named by what they follow, so that norm-before and norm-after models
-/// run the same code: before a sublayer means after the previous one.
-pub struct Layer<W> {
+/// The first sublayer of a layer: what lets a token see those before it.
+pub enum Mixer<W> {
+    /// By their keys and values.
+    Attention(Attention<W>),
+    /// By a state that they left.
+    GatedDelta(GatedDelta<W>),
+}
+
+/// Attention over K and V.
+pub struct Attention<W> {
     /// q, k and v, stacked along the outputs.
     pub qkv: Linear<W>,
+    /// A gate of its output, as wide as q.
+    pub gate: Option<Linear<W>>,
     /// Of q and k, before they are rotated.
     pub qk_norms: Option<QkNorms<W>>,
     /// A score of each head that takes its share of attention and has no value.
     pub sinks: Option<W>,
-    /// Attention's output product.
-    pub attn_out: Linear<W>,
-    /// Over attention's output, before it is added.
+    /// The output product.
+    pub out: Linear<W>,
+}
+
+/// A short convolution and the gated delta rule.
+pub struct GatedDelta<W> {
+    /// q, k, v and the gate of the output, stacked along the outputs.
+    pub mixed: Linear<W>,
+    /// Beta and rate of each value head.
+    pub rates: Linear<W>,
+    /// Over q, k and v, a vector of `[channels, taps]`.
+    pub convolution: W,
+    /// ln of the rate of decay, of each value head.
+    pub log_decay: W,
+    /// Added to the rate.
+    pub rate_bias: W,
+    /// Over each value head's output.
+    pub norm: Norm<W>,
+    /// The output product.
+    pub out: Linear<W>,
+}
+
+/// One layer. Its norms are named by what they follow, so that norm-before and norm-after models
+/// run the same code: before a sublayer means after the previous one.
+pub struct Layer<W> {
+    /// The first sublayer.
+    pub mixer: Mixer<W>,
+    /// Over its output, before it is added.
     pub attn_post: Option<Norm<W>>,
-    /// None: the MLP reads what attention read.
+    /// None: the MLP reads what the first sublayer read.
     pub after_attn: Option<Norm<W>>,
     /// The second sublayer.
     pub feed_forward: FeedForward<W>,
@@ -114,12 +148,17 @@ pub struct SharedExpert<W> {
 }
 
 impl<W> Layer<W> {
-    /// What adapters may change, in the order of [`lora::projections`]; no experts.
+    /// What adapters may change, in the order of [`lora::projections`]; no experts, no layers with
+    /// a state.
     pub fn linears_mut(&mut self) -> [Option<&mut Linear<W>>; lora::PROJECTIONS] {
         let (up, down) = match &mut self.feed_forward {
             FeedForward::Mlp(mlp) => (Some(&mut mlp.up), Some(&mut mlp.down)),
             FeedForward::Experts(_) => (None, None),
         };
-        [Some(&mut self.qkv), Some(&mut self.attn_out), up, down]
+        let (qkv, out) = match &mut self.mixer {
+            Mixer::Attention(attention) => (Some(&mut attention.qkv), Some(&mut attention.out)),
+            Mixer::GatedDelta(_) => (None, None),
+        };
+        [qkv, out, up, down]
     }
 }

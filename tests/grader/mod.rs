@@ -11,7 +11,7 @@ use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Bytes, DType, DeviceLimits, HostTensor, Join, KvShape, KvType, QuantForm, ScaleOver, Source,
-    WeightDesc, WeightKind,
+    StateShape, WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
@@ -72,6 +72,7 @@ pub struct Setup {
     pub max_model_len: usize,
     /// Of pages; None: the device's own type.
     pub kv: Option<KvType>,
+    pub state: StateShape,
 }
 
 impl Default for Setup {
@@ -84,9 +85,13 @@ impl Default for Setup {
             head_dim: 8,
             max_model_len: 256,
             kv: None,
+            state: StateShape::default(),
         }
     }
 }
+
+/// Copies of states that a bench can keep.
+pub const SNAPSHOTS: usize = 2;
 
 struct Slot {
     open: bool,
@@ -124,6 +129,8 @@ impl<D: Graded> Bench<D> {
             page_size: setup.page_size,
             max_model_len: setup.max_model_len,
             kv,
+            state: setup.state,
+            snapshots: SNAPSHOTS,
         };
         dev.reserve(&limits).unwrap();
         // Scattered: positions must go through the table.

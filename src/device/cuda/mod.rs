@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `load`, `step`, `dense`, `attention` | chapters of [`super::Device`] |
-//! | `experts`, `adapters`, `pooling` | chapters of [`super::Device`] |
+//! | `state`, `experts`, `adapters`, `pooling` | chapters of [`super::Device`] |
 //! | `context` | driver probe, context, streams, events |
 //! | `device_ptr`, `memory` | addresses and memory of the GPU, page-locked memory of the host |
 //! | `abi` | what host and kernels share, made from kernels/abi.h and abi_ops.h |
@@ -23,6 +23,7 @@
 //! | `worklist` | which tile of a step's attention meets which keys |
 //! | `low_rank` | what adapters hold behind a weight |
 //! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
+//! | `state_memory` | states of slots, and copies of them |
 //! | `tensor` | activations |
 //! | `slots` | a step's input as the GPU reads it |
 //! | `steps` | steps in flight: input, token masks, results |
@@ -69,6 +70,8 @@ mod sampler;
 mod sampler_row;
 mod slots;
 mod staging;
+mod state;
+mod state_memory;
 mod step;
 mod steps;
 mod tensor;
@@ -91,6 +94,7 @@ use self::paged_attention::Attention;
 use self::ranks::Member;
 use self::sampler::Sampler;
 use self::slots::Slots;
+use self::state_memory::States;
 use self::steps::{Steps, DEPTH};
 pub use self::tensor::Tensor;
 use self::weights::Uploader;
@@ -108,6 +112,7 @@ struct Reserved {
     limits: DeviceLimits,
     pool: Memory,
     layer_bytes: usize,
+    states: States,
     steps: Steps,
     attention: Attention,
     graphs: Graphs,

@@ -74,6 +74,8 @@ pub(super) const LLAMA: Family = Family {
     parallel_mlp_norm: false,
     fused: Fused::Stacked,
     clip_qkv: None,
+    output_gate: false,
+    gated_delta: None,
     norms_after_rope: false,
     windows: Windows::Never,
     window_inclusive: false,

@@ -270,6 +270,47 @@ pub struct SharedExpert {
     pub gate: Option<&'static str>,
 }
 
+/// Layers that keep a state in place of K and V, by a short convolution and the gated delta rule.
+/// Tensor names stand behind the layer's.
+#[derive(Debug)]
+pub struct GatedDelta {
+    /// The products in front of it.
+    pub projections: DeltaProjections,
+    /// Of the convolution, `[channels, 1, taps]`.
+    pub convolution: &'static str,
+    /// ln of each value head's rate of decay.
+    pub log_decay: &'static str,
+    /// Added to a token's share of the rate.
+    pub rate_bias: &'static str,
+    /// Over each value head's output, not stored less 1.
+    pub norm: &'static str,
+    /// The output product.
+    pub out: &'static str,
+}
+
+/// How tensors hold what a gated delta rule reads: q, k, v and the gate of its output; beta and
+/// rate of each value head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeltaProjections {
+    /// q, k and v one below the other; the others by themselves.
+    Apart {
+        /// q, k and v.
+        mixed: &'static str,
+        /// The gate.
+        gate: &'static str,
+        /// Beta, and the rate.
+        rates: [&'static str; 2],
+    },
+    /// The q, the k, the v's and the gates of the first key head; those of the second, ... The same
+    /// of the betas and rates.
+    ByKeyHead {
+        /// q, k, v and gate.
+        mixed_and_gate: &'static str,
+        /// Beta and rate.
+        rates: &'static str,
+    },
+}
+
 /// What stands in front of a classifier's last product: another one, with its bias, and tanh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClassifierDense {
@@ -344,6 +385,10 @@ pub struct Family {
     pub fused: Fused,
     /// q, k and v are limited to plus and minus this key, if it is not null.
     pub clip_qkv: Option<&'static str>,
+    /// Each head of q is followed by a gate as wide, whose sigmoid multiplies attention's output.
+    pub output_gate: bool,
+    /// Layers that keep a state.
+    pub gated_delta: Option<GatedDelta>,
     /// Norms of q and k follow their rotation; else they go before it.
     pub norms_after_rope: bool,
     /// Which layers see a window.

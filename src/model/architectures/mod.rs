@@ -8,6 +8,7 @@
 //! | `decoders` | rows of architectures that generate |
 //! | `variants` | rows near to one of these |
 //! | `mixtures` | those with experts |
+//! | `hybrids` | those of which some layers keep a state in place of K and V |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
 
@@ -15,6 +16,7 @@ mod decoders;
 mod defaults;
 mod encoders;
 mod family;
+mod hybrids;
 mod mixtures;
 mod variants;
 
@@ -35,6 +37,9 @@ pub const FAMILIES: &[Family] = &[
     mixtures::QWEN2_MOE,
     mixtures::QWEN3_MOE,
     mixtures::GPT_OSS,
+    hybrids::QWEN3_5,
+    hybrids::QWEN3_5_MOE,
+    hybrids::QWEN3_NEXT,
     decoders::GEMMA,
     decoders::GEMMA2,
     decoders::GEMMA3,

@@ -11,6 +11,7 @@ mod length;
 mod mixture;
 mod pooler_options;
 mod pooling;
+mod recurrent;
 mod rope;
 mod side_files;
 mod source;
@@ -35,6 +36,7 @@ use layers::Shape;
 pub use mixture::MixtureSpec;
 pub use pooler_options::{Convert, PoolerOptions, RunnerKind};
 pub use pooling::{Dimensions, PooledAnswer, PoolingRule, VectorRule};
+pub use recurrent::RecurrentSpec;
 pub use side_files::SideFiles;
 use source::Source;
 pub use spec::{ModelSpec, NormOrder, SpecOptions};
@@ -147,6 +149,7 @@ impl ModelSpec {
             head_dim,
             ffn: ffn(config, family, hidden)?,
             mixture: mixture::mixture(config, family, layers)?,
+            recurrent: recurrent::recurrent(config, family, layers)?,
             embed_width,
             norm_eps: keys::norm_eps(config, family.eps)? * scales.eps,
             activation: keys::activation(config, family)?,

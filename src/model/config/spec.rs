@@ -10,6 +10,7 @@ use super::layers::LayerAttention;
 use super::mixture::MixtureSpec;
 use super::pooler_options::PoolerOptions;
 use super::pooling::PoolingRule;
+use super::recurrent::RecurrentSpec;
 use super::side_files::SideFiles;
 use crate::device::{Activation, DType, KvShape, KvType, Rope};
 use crate::error::Result;
@@ -84,6 +85,8 @@ pub struct ModelSpec {
     pub ffn: usize,
     /// Experts in place of it, in some layers or all.
     pub mixture: Option<MixtureSpec>,
+    /// Layers that keep a state in place of K and V, if some do.
+    pub recurrent: Option<RecurrentSpec>,
     /// Width of the token table; `hidden` but for OPT-350m.
     pub embed_width: usize,
     /// Epsilon of all norms.
@@ -156,6 +159,22 @@ impl ModelSpec {
         self.mixture.as_ref().filter(|m| m.layers.get(layer).is_some_and(|&experts| experts))
     }
 
+    /// The layers with a state, if this is one of them.
+    pub fn recurrent_of(&self, layer: usize) -> Option<&RecurrentSpec> {
+        self.recurrent.as_ref().filter(|r| r.layers.get(layer).is_some_and(|&keeps| keeps))
+    }
+
+    /// Of each layer its number among those that keep the same: K and V, or a state.
+    pub fn places(&self) -> Vec<usize> {
+        let mut counts = [0; 2];
+        let place = |layer| {
+            let count = &mut counts[usize::from(self.recurrent_of(layer).is_some())];
+            *count += 1;
+            *count - 1
+        };
+        (0..self.layers).map(place).collect()
+    }
+
     /// What order rows of q and k are put in, if the checkpoint's is not the devices'. All ropes
     /// rotate as many dimensions.
     pub fn head_order(&self) -> Option<HeadOrder> {
@@ -188,7 +207,8 @@ impl ModelSpec {
             None => self.dtype.into(),
         };
         // An encoder keeps nothing.
-        let layers = if self.family.encoder { 0 } else { self.layers };
+        let recurrent = self.recurrent.as_ref().map_or(0, RecurrentSpec::count);
+        let layers = if self.family.encoder { 0 } else { self.layers - recurrent };
         Ok(KvShape { layers, kv_heads: self.kv_heads, head_dim: self.head_dim, dtype })
     }
 
@@ -196,7 +216,8 @@ impl ModelSpec {
     pub fn product_width(&self) -> usize {
         let experts = self.mixture.as_ref().map_or(0, |m| m.routing.top_k * m.ffn.max(self.hidden));
         let attention = self.heads * self.head_dim;
-        [self.hidden, attention, self.mlp_width(), experts].into_iter().max().unwrap_or(0)
+        let values = self.recurrent.as_ref().map_or(0, |r| r.delta.value_width());
+        [self.hidden, attention, values, self.mlp_width(), experts].into_iter().max().unwrap_or(0)
     }
 
     /// Every prompt must come in one step, and nothing of it can be taken from another's pages.

@@ -202,7 +202,8 @@ impl<'a, D: Device> Loader<'a, D> {
 
     /// A norm over the residual, its weight and bias times `scale`.
     pub(super) fn norm(&mut self, name: &str, scale: f32) -> Result<Norm<D::Weight>> {
-        self.norm_of(name, self.spec.hidden, scale, &Cut::Whole, None)
+        let kind = self.spec.family.norm;
+        self.norm_of(kind, name, self.spec.hidden, scale, &Cut::Whole, None)
     }
 
     /// A norm over heads of q or k. One that is cut is over those of all ranks.
@@ -212,18 +213,29 @@ impl<'a, D: Device> Loader<'a, D> {
         width: usize,
         cut: &Cut,
     ) -> Result<Norm<D::Weight>> {
-        self.norm_of(name, width, 1.0, cut, self.spec.head_order())
+        let kind = self.spec.family.norm;
+        self.norm_of(kind, name, width, 1.0, cut, self.spec.head_order())
+    }
+
+    /// A norm of this kind, whole on each rank.
+    pub(super) fn norm_of_kind(
+        &mut self,
+        kind: NormKind,
+        name: &str,
+        width: usize,
+    ) -> Result<Norm<D::Weight>> {
+        self.norm_of(kind, name, width, 1.0, &Cut::Whole, None)
     }
 
     fn norm_of(
         &mut self,
+        kind: NormKind,
         name: &str,
         width: usize,
         scale: f32,
         cut: &Cut,
         order: Option<HeadOrder>,
     ) -> Result<Norm<D::Weight>> {
-        let kind = self.spec.family.norm;
         let neutral = if kind == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
         let plus = if self.spec.family.norm_plus_one { 1.0 } else { 0.0 };
         let has_bias = kind == NormKind::Layer && self.spec.family.norm_bias;

@@ -10,6 +10,7 @@
 //! | `reorder` | rows of q and k in the order in which devices rotate them |
 //! | `kv_scales` | scales of K and V in pages of eight bits |
 //! | `experts` | a mixture of experts |
+//! | `recurrent` | layers that keep a state |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
 
 mod adapters;
@@ -18,13 +19,14 @@ mod experts;
 mod kv_scales;
 mod linears;
 mod loader;
+mod recurrent;
 mod reorder;
 
 use super::architectures::{Positions, QkNorm};
 use super::checkpoint::WeightSource;
 use super::config::{ModelSpec, NormOrder};
 use super::shard::{Cut, Shard};
-use super::weights::{FeedForward, Layer, PositionTable, QkNorms, Weights};
+use super::weights::{Attention, FeedForward, Layer, Mixer, PositionTable, QkNorms, Weights};
 use crate::device::cpu::workers::{self, Workers};
 use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
 use crate::error::Result;
@@ -139,16 +141,10 @@ impl<D: Device> Loader<'_, D> {
 
     fn layer(&mut self, i: usize) -> Result<Layer<D::Weight>> {
         let (spec, names) = (self.spec, self.names);
-        let shard = self.shard;
-        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-
-        let qkv: Vec<String> = names.qkv.iter().map(|name| self.layer_name(i, name)).collect();
-        let qkv = self.linear(&qkv, &[q, kv, kv], spec.hidden, spec.qkv_bias, &shard.qkv(spec))?;
-        let qk_norms = self.qk_norms(i, q, kv)?;
-        let sinks = names.sinks.map(|name| self.sinks(i, name)).transpose()?;
-        let out = self.layer_name(i, names.attn_out);
-        let cut = shard.attn_out(spec);
-        let attn_out = self.linear(&[out], &[spec.hidden], q, spec.out_bias, &cut)?;
+        let mixer = match spec.family.gated_delta.as_ref().zip(spec.recurrent_of(i)) {
+            Some((row, recurrent)) => Mixer::GatedDelta(self.gated_delta(i, row, recurrent)?),
+            None => Mixer::Attention(self.attention(i)?),
+        };
         let feed_forward = self.feed_forward(i)?;
 
         // What each sublayer is followed by: the norm in front of the next one, or its own.
@@ -161,10 +157,7 @@ impl<D: Device> Loader<'_, D> {
             (_, false) => (mlp_norm, self.layer_norm(i + 1, names.attn_norm)?),
         };
         let mut layer = Layer {
-            qkv,
-            qk_norms,
-            sinks,
-            attn_out,
+            mixer,
             attn_post: self.layer_norm(i, names.attn_post)?,
             after_attn: self.layer_norm(i, after_attn)?,
             feed_forward,
@@ -173,6 +166,27 @@ impl<D: Device> Loader<'_, D> {
         };
         self.reserve_for_layer(&mut layer)?;
         Ok(layer)
+    }
+
+    fn attention(&mut self, i: usize) -> Result<Attention<D::Weight>> {
+        let (spec, names) = (self.spec, self.names);
+        let shard = self.shard;
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+
+        let parts: Vec<String> = names.qkv.iter().map(|name| self.layer_name(i, name)).collect();
+        let cut = shard.qkv(spec);
+        let qkv = self.linear(&parts, &[q, kv, kv], spec.hidden, spec.qkv_bias, &cut)?;
+        let gate = match parts.first().filter(|_| spec.family.output_gate) {
+            Some(q) => Some(self.output_gate(q, spec.qkv_bias)?),
+            None => None,
+        };
+        let qk_norms = self.qk_norms(i, q, kv)?;
+        let sinks = names.sinks.map(|name| self.sinks(i, name)).transpose()?;
+
+        let out = self.layer_name(i, names.attn_out);
+        let cut = shard.attn_out(spec);
+        let out = self.linear(&[out], &[spec.hidden], q, spec.out_bias, &cut)?;
+        Ok(Attention { qkv, gate, qk_norms, sinks, out })
     }
 
     /// A score of each of the rank's heads.
