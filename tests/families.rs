@@ -20,7 +20,7 @@ struct Case {
 
 fn fixtures() -> Vec<PathBuf> {
     let found = fixtures_of("models");
-    assert!(found.len() >= 76, "only {} fixtures", found.len());
+    assert!(found.len() >= 78, "only {} fixtures", found.len());
     let quantised = fixtures_of("quantised");
     assert!(quantised.len() >= 43, "only {} quantised fixtures", quantised.len());
     let gguf = fixtures_of("gguf");

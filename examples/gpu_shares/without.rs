@@ -4,7 +4,7 @@
 
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AdapterCapacity, AdapterPart, AttnSpec, ConvSpec, DeltaSpec, DeltaWeights,
+    Activation, AdapterCapacity, AdapterPart, AttnSpec, Columns, ConvSpec, DeltaSpec, DeltaWeights,
     DeviceInfo, DeviceLimits, GatedNorm, Norm, Pooling, Rank, Rope, Routing, TablePart, WeightDesc,
 };
 use triton_vllm::error::Result;
@@ -142,6 +142,7 @@ impl<D: Device> StateOps for Without<D> {
     pass_on_or_omit! {
         fn short_convolution(layer: usize, spec: &ConvSpec, weight: &D::Weight,
                              bias: Option<&D::Weight>, x: &D::Tensor, out: &mut D::Tensor);
+        fn multiply(a: Columns<'_, D::Tensor>, b: Columns<'_, D::Tensor>, out: &mut D::Tensor);
         fn delta_rule(layer: usize, spec: &DeltaSpec, weights: DeltaWeights<'_, D::Weight>,
                       mixed: &D::Tensor, rates: &D::Tensor, out: &mut D::Tensor);
         fn norm_gated(spec: &GatedNorm, norm: &Norm<D::Weight>, z: &D::Tensor,

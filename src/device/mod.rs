@@ -74,7 +74,9 @@ pub use experts::{ExpertOps, Routing, MAX_EXPERTS};
 pub use load::{DeviceLimits, KvShape, LoadOps};
 pub use pooling::{Pooling, PoolingOps};
 pub use quant::{CodeType, InputQuant, QuantForm, QuantPart, ScaleOver};
-pub use state::{ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm, StateOps, StateShape};
+pub use state::{
+    Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm, StateOps, StateShape,
+};
 pub use step::StepOps;
 pub use types::{BreakOnPurpose, DeviceInfo, DeviceKind, DeviceTypes};
 pub use weights::{unpacked, HostTensor, Source, WeightDesc, WeightKind};

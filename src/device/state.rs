@@ -119,6 +119,14 @@ pub struct GatedNorm {
     pub first: usize,
 }
 
+/// Some columns of a tensor, from one on.
+pub struct Columns<'t, T> {
+    /// Of `[R, _]`.
+    pub tensor: &'t T,
+    /// The first column.
+    pub first: usize,
+}
+
 /// Ops of layers with a state, over the current batch. `layer` counts these layers alone.
 pub trait StateOps: DeviceTypes {
     /// `out[r, c] = act(bias[c] + sum of weight[c, k] * x(r - (taps - 1) + k, c))` over k in order,
@@ -132,6 +140,15 @@ pub trait StateOps: DeviceTypes {
         weight: &Self::Weight,
         bias: Option<&Self::Weight>,
         x: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// `out[r, c] = a[r, a.first + c] * b[r, b.first + c]`, for all columns of out. What a
+    /// convolution without an activation is gated by, in front of it and behind.
+    fn multiply(
+        &mut self,
+        a: Columns<'_, Self::Tensor>,
+        b: Columns<'_, Self::Tensor>,
         out: &mut Self::Tensor,
     ) -> Result<()>;
 

@@ -237,7 +237,8 @@ pub fn cpu_pool(
     let left = memory.free_bytes.saturating_sub(fixed);
     let states = states(left, held, options, limits, CPU_SNAPSHOT_BYTES)?;
     let held = &Held { slots: held.slots.saturating_add(states.bytes), ..*held };
-    let (fixed, left) = (fixed.saturating_add(states.bytes), left.saturating_sub(states.bytes));
+    let fixed = fixed.saturating_add(states.bytes);
+    let left = left.saturating_sub(states.bytes);
     let wanted = (all / 4).max(CPU_SMALL_POOL_BYTES).max(one).min(all);
     let usual = wanted.min(CPU_POOL_BYTES).min(memory.total_bytes / 4);
     // The user's word is kept or refused; a pool that nobody asked for gives way.

@@ -214,6 +214,7 @@ impl<D: Device> Decoder<D> {
             let product = match &layer.mixer {
                 Mixer::Attention(attention) => &attention.qkv,
                 Mixer::GatedDelta(delta) => &delta.mixed,
+                Mixer::ShortConv(conv) => &conv.input,
             };
             dev.feeds(&mut buffers.normed, &product.weight)?;
         }
@@ -339,7 +340,7 @@ impl<D: Device> Decoder<D> {
     fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
         match &self.weights.layers[index].mixer {
             Mixer::Attention(_) => self.attention(dev, index)?,
-            Mixer::GatedDelta(_) => self.recurrent(dev, index)?,
+            Mixer::GatedDelta(_) | Mixer::ShortConv(_) => self.recurrent(dev, index)?,
         }
 
         let b = &mut self.buffers;
@@ -399,10 +400,9 @@ impl<D: Device> Decoder<D> {
     /// What a layer with a state has in place of attention, from its input to `delta`.
     fn recurrent(&mut self, dev: &mut D, index: usize) -> Result<()> {
         let b = &mut self.buffers;
-        let (Mixer::GatedDelta(layer), Some(buffers)) =
-            (&self.weights.layers[index].mixer, &mut b.recurrent)
-        else {
-            return Err(internal!("layer {index} keeps no state, or has no buffers"));
+        let layer = &self.weights.layers[index].mixer;
+        let Some(buffers) = &mut b.recurrent else {
+            return Err(internal!("layer {index} keeps a state and has no buffers"));
         };
         let input = if self.norms == NormOrder::Before { &b.normed } else { &b.residual };
         buffers.run(dev, self.places[index], layer, input, &mut b.delta)

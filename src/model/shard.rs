@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::config::{LayerAttention, ModelSpec};
+use super::config::{LayerAttention, ModelSpec, RecurrentKind};
 use crate::device::{DeltaSpec, Join, KvShape, Rank, StateShape};
 use crate::error::{Error, Result};
 use crate::invalid;
@@ -29,8 +29,8 @@ pub struct Shard {
     pub expert_ffn: usize,
     /// Its width of the expert that all tokens share, if there is one.
     pub shared_ffn: Option<usize>,
-    /// Its heads of layers with a state.
-    pub delta: Option<DeltaSpec>,
+    /// Its heads or channels of layers with a state.
+    pub recurrent: Option<RecurrentKind>,
     /// Its rows of the token table and the head. They may reach beyond the model's, into rows of
     /// zeros.
     pub vocabulary: Range<usize>,
@@ -138,7 +138,7 @@ impl Shard {
             ffn: if has_mlp { even(spec.ffn, of)? } else { spec.ffn },
             expert_ffn: mixture.map_or(Ok(0), |m| even(m.ffn, of))?,
             shared_ffn: shared_ffn.map(|ffn| even(ffn, of)).transpose()?,
-            delta: spec.recurrent.as_ref().map(|r| delta_of(&r.delta, of)).transpose()?,
+            recurrent: spec.recurrent.as_ref().map(|r| recurrent_of(&r.kind, of)).transpose()?,
             vocabulary,
         })
     }
@@ -165,8 +165,8 @@ impl Shard {
 
     /// What the rank's layers keep of a sequence beside pages.
     pub fn state_shape(&self, spec: &ModelSpec) -> StateShape {
-        let both = spec.recurrent.as_ref().zip(self.delta.as_ref());
-        both.map_or_else(StateShape::default, |(recurrent, delta)| recurrent.state(delta))
+        let both = spec.recurrent.as_ref().zip(self.recurrent.as_ref());
+        both.map_or_else(StateShape::default, |(recurrent, kind)| recurrent.state(kind))
     }
 
     /// Of q, k and v of a layer with a state, and of the gate of its output if that lies below.
@@ -184,8 +184,13 @@ impl Shard {
     }
 
     /// Of the output product of a layer with a state.
-    pub fn delta_out(&self, delta: &DeltaSpec) -> Cut {
-        self.inputs(self.share(delta.value_width()).range, true)
+    pub fn recurrent_out(&self, kind: &RecurrentKind) -> Cut {
+        self.inputs(self.share(kind.out_width()).range, true)
+    }
+
+    /// Of `parts` matrices of an output for each of `channels`.
+    pub fn channels(&self, channels: usize, parts: usize) -> Cut {
+        self.outputs(vec![self.share(channels); parts])
     }
 
     /// Of the gate of attention's output.
@@ -272,8 +277,14 @@ impl Shard {
     }
 }
 
-/// A rank's heads of a layer with a state. The text is as vLLM's of other heads.
-fn delta_of(delta: &DeltaSpec, of: usize) -> Result<DeltaSpec> {
+/// What a rank has of layers with a state. The text is as vLLM's of other heads.
+fn recurrent_of(kind: &RecurrentKind, of: usize) -> Result<RecurrentKind> {
+    let (delta, gate) = match kind {
+        RecurrentKind::GatedDelta { delta, gate } => (delta, *gate),
+        RecurrentKind::ShortConv { width } => {
+            return Ok(RecurrentKind::ShortConv { width: even(*width, of)? });
+        }
+    };
     if !delta.key_heads.is_multiple_of(of) {
         return Err(invalid!(
             "linear_num_key_heads ({}) must be divisible by tensor parallel size ({of}).",
@@ -281,7 +292,8 @@ fn delta_of(delta: &DeltaSpec, of: usize) -> Result<DeltaSpec> {
         ));
     }
     let (key_heads, value_heads) = (delta.key_heads / of, delta.value_heads / of);
-    Ok(DeltaSpec { key_heads, value_heads, ..*delta })
+    let delta = DeltaSpec { key_heads, value_heads, ..*delta };
+    Ok(RecurrentKind::GatedDelta { delta, gate })
 }
 
 fn even(all: usize, of: usize) -> Result<usize> {

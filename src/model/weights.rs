@@ -46,6 +46,8 @@ pub enum Mixer<W> {
     Attention(Attention<W>),
     /// By a state that they left.
     GatedDelta(GatedDelta<W>),
+    /// By what they gave to a convolution.
+    ShortConv(ShortConv<W>),
 }
 
 /// Attention over K and V.
@@ -76,6 +78,16 @@ pub struct GatedDelta<W> {
     pub rate_bias: W,
     /// Over each value head's output.
     pub norm: Norm<W>,
+    /// The output product.
+    pub out: Linear<W>,
+}
+
+/// A short convolution between two gates.
+pub struct ShortConv<W> {
+    /// What gates its input, what gates its output, and the input, stacked along the outputs.
+    pub input: Linear<W>,
+    /// A vector of `[channels, taps]`.
+    pub convolution: W,
     /// The output product.
     pub out: Linear<W>,
 }
@@ -157,7 +169,7 @@ impl<W> Layer<W> {
         };
         let (qkv, out) = match &mut self.mixer {
             Mixer::Attention(attention) => (Some(&mut attention.qkv), Some(&mut attention.out)),
-            Mixer::GatedDelta(_) => (None, None),
+            Mixer::GatedDelta(_) | Mixer::ShortConv(_) => (None, None),
         };
         [qkv, out, up, down]
     }

@@ -10,7 +10,7 @@ use super::state_pool::{LayerState, StatePool};
 use super::weight::Weight;
 use super::{Cpu, SHARED_FROM_STATE_MACS};
 use crate::device::batch::BatchChunk;
-use crate::device::{Activation, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm};
+use crate::device::{Activation, Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm};
 use crate::device::{Norm, StateOps};
 use crate::error::{Error, Result};
 use crate::internal;
@@ -40,6 +40,21 @@ impl StateOps for Cpu {
                 #[inline(always)]
                 || convolve(spec, weight.vector(), bias, chunk, state.tail, x, out),
             );
+        }
+        Ok(())
+    }
+
+    fn multiply(
+        &mut self,
+        a: Columns<'_, Tensor>,
+        b: Columns<'_, Tensor>,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let width = out.width;
+        for r in 0..self.rows() {
+            let [a, b] = [&a, &b].map(|x| &x.tensor.row(r)[x.first..x.first + width]);
+            let products = a.iter().zip(b).map(|(a, b)| a * b);
+            out.row_mut(r).iter_mut().zip(products).for_each(|(o, product)| *o = product);
         }
         Ok(())
     }

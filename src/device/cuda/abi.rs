@@ -1961,6 +1961,37 @@ const _: () = {
     ["Offset of field: NormGated::gate"][::std::mem::offset_of!(NormGated, gate) - 48usize];
     ["Offset of field: NormGated::unused"][::std::mem::offset_of!(NormGated, unused) - 52usize];
 };
+#[doc = " out = a b, of `width` columns of each."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Multiply {
+    #[doc = " \\[rows, a_stride]"]
+    pub a: DevicePtr,
+    #[doc = " \\[rows, b_stride]"]
+    pub b: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub a_stride: u32,
+    pub b_stride: u32,
+    pub a_first: u32,
+    pub b_first: u32,
+    pub width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Multiply"][::std::mem::size_of::<Multiply>() - 48usize];
+    ["Alignment of Multiply"][::std::mem::align_of::<Multiply>() - 8usize];
+    ["Offset of field: Multiply::a"][::std::mem::offset_of!(Multiply, a) - 0usize];
+    ["Offset of field: Multiply::b"][::std::mem::offset_of!(Multiply, b) - 8usize];
+    ["Offset of field: Multiply::out"][::std::mem::offset_of!(Multiply, out) - 16usize];
+    ["Offset of field: Multiply::a_stride"][::std::mem::offset_of!(Multiply, a_stride) - 24usize];
+    ["Offset of field: Multiply::b_stride"][::std::mem::offset_of!(Multiply, b_stride) - 28usize];
+    ["Offset of field: Multiply::a_first"][::std::mem::offset_of!(Multiply, a_first) - 32usize];
+    ["Offset of field: Multiply::b_first"][::std::mem::offset_of!(Multiply, b_first) - 36usize];
+    ["Offset of field: Multiply::width"][::std::mem::offset_of!(Multiply, width) - 40usize];
+    ["Offset of field: Multiply::unused"][::std::mem::offset_of!(Multiply, unused) - 44usize];
+};
 #[doc = " x *= sigmoid(z)"]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

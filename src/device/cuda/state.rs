@@ -8,7 +8,7 @@ use super::launch::Kernel;
 use super::module::Kernels;
 use super::weights::Weight;
 use super::{Cuda, Tensor};
-use crate::device::{ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm};
+use crate::device::{Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm};
 use crate::device::{Norm, StateOps, StateShape};
 use crate::error::Result;
 use crate::internal;
@@ -71,6 +71,35 @@ impl StateOps for Cuda {
             return Ok(());
         }
         launch(&self.kernels.convolution_tails)
+    }
+
+    fn multiply(
+        &mut self,
+        a: Columns<'_, Tensor>,
+        b: Columns<'_, Tensor>,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        const THREADS: u32 = abi::CONV_THREADS;
+        let (rows, width) = (self.rows(), out.width);
+        for Columns { tensor, first } in [&a, &b] {
+            if first + width > tensor.width {
+                return Err(internal!("{width} columns from {first} on of {}", tensor.width));
+            }
+        }
+
+        let parameters = abi::Multiply {
+            a: a.tensor.at(rows, a.tensor.width, "multiply"),
+            b: b.tensor.at(rows, b.tensor.width, "multiply"),
+            out: out.to(rows, width, "multiply"),
+            a_stride: a.tensor.width as u32,
+            b_stride: b.tensor.width as u32,
+            a_first: a.first as u32,
+            b_first: b.first as u32,
+            width: width as u32,
+            unused: 0,
+        };
+        let blocks = [rows, width.div_ceil(THREADS as usize)];
+        self.kernels.multiply.launch(&self.context, blocks, THREADS, &parameters)
     }
 
     fn delta_rule(

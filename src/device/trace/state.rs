@@ -1,7 +1,7 @@
 //! What layers with a state would move and compute: each sequence's state is read and written once.
 
 use super::{bytes, product, Trace, TraceTensor, TraceWeight};
-use crate::device::{ConvSpec, DType, DeltaSpec, DeltaWeights, GatedNorm, Norm, StateOps};
+use crate::device::{Columns, ConvSpec, DType, DeltaSpec, DeltaWeights, GatedNorm, Norm, StateOps};
 use crate::error::Result;
 use crate::internal;
 
@@ -25,6 +25,24 @@ impl StateOps for Trace {
         let flops = product(&[rows, width, 2 * taps]);
         let shape = (rows, width, width);
         self.launch("short_convolution", shape, moved + tails + weight.bytes, moved + tails, flops);
+        Ok(())
+    }
+
+    fn multiply(
+        &mut self,
+        a: Columns<'_, TraceTensor>,
+        b: Columns<'_, TraceTensor>,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), out.width);
+        for Columns { tensor, first } in [a, b] {
+            if first + width > tensor.width {
+                return Err(internal!("{width} columns from {first} on of {}", tensor.width));
+            }
+        }
+        let moved = bytes(rows, out);
+        let flops = (rows * width) as u64;
+        self.launch("multiply", (rows, width, width), 2 * moved, moved, flops);
         Ok(())
     }
 

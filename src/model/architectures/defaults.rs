@@ -97,6 +97,13 @@ pub const QWEN3_NEXT: &str = r#"{"vocab_size": 151936, "hidden_size": 2048,
     "shared_expert_intermediate_size": 512, "num_experts_per_tok": 10, "num_experts": 512,
     "norm_topk_prob": true, "tie_word_embeddings": false}"#;
 
+pub const LFM2: &str = r#"{"vocab_size": 65536, "hidden_size": 2560,
+    "intermediate_size": 12288, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "max_position_embeddings": 128000, "norm_eps": 1e-5,
+    "rope_theta": 1000000.0, "conv_bias": false, "conv_L_cache": 3, "block_multiple_of": 256,
+    "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": true,
+    "tie_word_embeddings": true, "eos_token_id": 2}"#;
+
 pub const GEMMA: &str = r#"{"vocab_size": 256000, "hidden_size": 3072,
     "intermediate_size": 24576, "num_hidden_layers": 28, "num_attention_heads": 16,
     "num_key_value_heads": 16, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",

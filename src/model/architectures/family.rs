@@ -144,6 +144,8 @@ pub struct Keys {
     pub ffn: &'static str,
     /// Null: four times hidden.
     pub ffn_null_4x: bool,
+    /// The width is made of the key's as `block_auto_adjust_ff_dim` and its neighbours say.
+    pub ffn_adjusted: bool,
     /// Name of the MLP's activation.
     pub activation: &'static str,
     /// What null means; None: it must not be null.
@@ -270,8 +272,8 @@ pub struct SharedExpert {
     pub gate: Option<&'static str>,
 }
 
-/// Layers that keep a state in place of K and V, by a short convolution and the gated delta rule.
-/// Tensor names stand behind the layer's.
+/// What these have of a short convolution and the gated delta rule. Tensor names stand behind the
+/// layer's.
 #[derive(Debug)]
 pub struct GatedDelta {
     /// The products in front of it.
@@ -286,6 +288,27 @@ pub struct GatedDelta {
     pub norm: &'static str,
     /// The output product.
     pub out: &'static str,
+}
+
+/// Layers that keep a state in place of K and V, of a short convolution alone: out(C * conv(B x)).
+/// Tensor names stand behind the layer's.
+#[derive(Debug)]
+pub struct ShortConv {
+    /// B, C and x, one below the other.
+    pub input: &'static str,
+    /// `[channels, 1, taps]`.
+    pub convolution: &'static str,
+    /// The output product.
+    pub out: &'static str,
+}
+
+/// Layers that keep a state.
+#[derive(Debug)]
+pub enum Recurrent {
+    /// By the gated delta rule.
+    GatedDelta(GatedDelta),
+    /// By a convolution alone.
+    ShortConv(ShortConv),
 }
 
 /// How tensors hold what a gated delta rule reads: q, k, v and the gate of its output; beta and
@@ -387,8 +410,8 @@ pub struct Family {
     pub clip_qkv: Option<&'static str>,
     /// Each head of q is followed by a gate as wide, whose sigmoid multiplies attention's output.
     pub output_gate: bool,
-    /// Layers that keep a state.
-    pub gated_delta: Option<GatedDelta>,
+    /// Layers that keep a state in place of K and V, in some places.
+    pub recurrent: Option<Recurrent>,
     /// Norms of q and k follow their rotation; else they go before it.
     pub norms_after_rope: bool,
     /// Which layers see a window.

@@ -1,10 +1,11 @@
 //! The rows of architectures of which some layers keep a state of fixed size in place of K and V.
 //! Part of the list in [`super`], which looks them up.
 
-use super::decoders::{LLAMA_KEYS, QWEN3};
+use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES, QWEN3};
 use super::defaults;
 use super::family::{
-    DeltaProjections, Family, Flag, GatedDelta, Keys, Mixture, MixtureLayers, Windows,
+    DeltaProjections, Eps, Family, Flag, GatedDelta, Keys, Mixture, MixtureLayers, Names, QkNorm,
+    Recurrent, ShortConv, Windows,
 };
 use super::mixtures::{QWEN_MIXTURE, QWEN_SHARED};
 use crate::device::NormKind;
@@ -29,7 +30,7 @@ pub(super) const QWEN3_5: Family = Family {
     defaults: defaults::QWEN3_5,
     norm: NormKind::RmsPlusOne,
     output_gate: true,
-    gated_delta: Some(GATED_DELTA),
+    recurrent: Some(Recurrent::GatedDelta(GATED_DELTA)),
     windows: Windows::Never,
     must_be: &[("attn_output_gate", "true"), ("mamba_ssm_dtype", "\"float32\"")],
     ..QWEN3
@@ -54,12 +55,41 @@ pub(super) const QWEN3_NEXT: Family = Family {
     aliases: &[],
     defaults: defaults::QWEN3_NEXT,
     mixture: Some(Mixture { shared: Some(QWEN_SHARED), ..QWEN_MIXTURE }),
-    gated_delta: Some(GatedDelta {
+    recurrent: Some(Recurrent::GatedDelta(GatedDelta {
         projections: DeltaProjections::ByKeyHead {
             mixed_and_gate: "linear_attn.in_proj_qkvz",
             rates: "linear_attn.in_proj_ba",
         },
         ..GATED_DELTA
-    }),
+    })),
     ..QWEN3_5
+};
+
+pub(super) const LFM2: Family = Family {
+    architecture: "Lfm2ForCausalLM",
+    aliases: &[],
+    keys: Keys { activation_null: Some("silu"), ffn_adjusted: true, ..LLAMA_KEYS },
+    defaults: defaults::LFM2,
+    spellings: &[("block_ff_dim", "intermediate_size"), ("tie_embedding", "tie_word_embeddings")],
+    names: Names {
+        attn_norm: Some("operator_norm"),
+        qk_norm: QkNorm::PerHead("self_attn.q_layernorm", "self_attn.k_layernorm"),
+        attn_out: "self_attn.out_proj",
+        mlp_norm: Some("ffn_norm"),
+        up: &["feed_forward.w1", "feed_forward.w3"],
+        down: "feed_forward.w2",
+        final_norm: "embedding_norm",
+        ..LLAMA_NAMES
+    },
+    eps: Eps::Key("norm_eps"),
+    qkv_bias: Flag::Never,
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    recurrent: Some(Recurrent::ShortConv(ShortConv {
+        input: "conv.in_proj",
+        convolution: "conv.conv",
+        out: "conv.out_proj",
+    })),
+    must_be_off: &["conv_bias", "use_bidirectional_attention"],
+    ..LLAMA
 };

@@ -40,6 +40,7 @@ pub const FAMILIES: &[Family] = &[
     hybrids::QWEN3_5,
     hybrids::QWEN3_5_MOE,
     hybrids::QWEN3_NEXT,
+    hybrids::LFM2,
     decoders::GEMMA,
     decoders::GEMMA2,
     decoders::GEMMA3,

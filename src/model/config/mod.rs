@@ -36,7 +36,7 @@ use layers::Shape;
 pub use mixture::MixtureSpec;
 pub use pooler_options::{Convert, PoolerOptions, RunnerKind};
 pub use pooling::{Dimensions, PooledAnswer, PoolingRule, VectorRule};
-pub use recurrent::RecurrentSpec;
+pub use recurrent::{RecurrentKind, RecurrentSpec};
 pub use side_files::SideFiles;
 use source::Source;
 pub use spec::{ModelSpec, NormOrder, SpecOptions};
@@ -149,7 +149,7 @@ impl ModelSpec {
             head_dim,
             ffn: ffn(config, family, hidden)?,
             mixture: mixture::mixture(config, family, layers)?,
-            recurrent: recurrent::recurrent(config, family, layers)?,
+            recurrent: recurrent::recurrent(config, family, &shape)?,
             embed_width,
             norm_eps: keys::norm_eps(config, family.eps)? * scales.eps,
             activation: keys::activation(config, family)?,
@@ -285,10 +285,28 @@ fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
 
 fn ffn(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
     let key = family.keys.ffn;
-    match keys::width(config, key)? {
-        None if family.keys.ffn_null_4x => Ok(4 * hidden),
-        ffn => config.needed(key, "an integer", ffn),
+    let width = match keys::width(config, key)? {
+        None if family.keys.ffn_null_4x => return Ok(4 * hidden),
+        ffn => config.needed(key, "an integer", ffn)?,
+    };
+    const SWITCH: &str = "block_auto_adjust_ff_dim";
+    if !family.keys.ffn_adjusted || !flag(config, Flag::Key(SWITCH))? {
+        return Ok(width);
     }
+
+    // Two thirds, as a gate makes three matrices of two, times a factor, in whole blocks.
+    let factor = config.positive("block_ffn_dim_multiplier")?.unwrap_or(1.0);
+    let block = keys::needed_width(config, "block_multiple_of")?;
+    let adjusted = (((2 * width / 3) as f64 * factor) as usize).next_multiple_of(block);
+    if !(1..=keys::MAX_WIDTH).contains(&adjusted) {
+        return Err(invalid!(
+            "{} is {width}, of which 'block_ffn_dim_multiplier' and 'block_multiple_of' make a \
+             width of {adjusted}, at most {}.",
+            config.name(key),
+            keys::MAX_WIDTH
+        ));
+    }
+    Ok(adjusted)
 }
 
 fn token_types(config: &Object, family: &Family) -> Result<usize> {

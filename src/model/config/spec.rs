@@ -216,7 +216,7 @@ impl ModelSpec {
     pub fn product_width(&self) -> usize {
         let experts = self.mixture.as_ref().map_or(0, |m| m.routing.top_k * m.ffn.max(self.hidden));
         let attention = self.heads * self.head_dim;
-        let values = self.recurrent.as_ref().map_or(0, |r| r.delta.value_width());
+        let values = self.recurrent.as_ref().map_or(0, |r| r.kind.out_width());
         [self.hidden, attention, values, self.mlp_width(), experts].into_iter().max().unwrap_or(0)
     }
 

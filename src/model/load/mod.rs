@@ -141,8 +141,8 @@ impl<D: Device> Loader<'_, D> {
 
     fn layer(&mut self, i: usize) -> Result<Layer<D::Weight>> {
         let (spec, names) = (self.spec, self.names);
-        let mixer = match spec.family.gated_delta.as_ref().zip(spec.recurrent_of(i)) {
-            Some((row, recurrent)) => Mixer::GatedDelta(self.gated_delta(i, row, recurrent)?),
+        let mixer = match spec.family.recurrent.as_ref().zip(spec.recurrent_of(i)) {
+            Some((row, recurrent)) => self.recurrent(i, row, recurrent)?,
             None => Mixer::Attention(self.attention(i)?),
         };
         let feed_forward = self.feed_forward(i)?;

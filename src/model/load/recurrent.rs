@@ -1,6 +1,5 @@
 //! Layers that keep a state: the products in front of a gated delta rule in one order, whatever
-//! the checkpoint's, its convolution and its vectors. Part of `load`, which asks for it layer by
-//! layer.
+//! the checkpoint's, convolutions and vectors. Part of `load`, which asks for it layer by layer.
 
 use std::ops::Range;
 
@@ -9,24 +8,73 @@ use super::linears::Stack;
 use super::loader::{dummy, Loader, Upload};
 use crate::device::{DeltaSpec, Device, HostTensor, Join, NormKind, Source, WeightKind};
 use crate::error::Result;
+use crate::internal;
 use crate::model::architectures::{self, DeltaProjections};
 use crate::model::checkpoint::WeightSource;
-use crate::model::config::RecurrentSpec;
+use crate::model::config::{RecurrentKind, RecurrentSpec};
 use crate::model::quant::unpack::Values;
 use crate::model::shard::Cut;
-use crate::model::weights::{GatedDelta, Linear};
+use crate::model::weights::{GatedDelta, Linear, Mixer, ShortConv};
 
 impl<D: Device> Loader<'_, D> {
-    pub(super) fn gated_delta(
+    /// What a layer with a state has in place of attention.
+    pub(super) fn recurrent(
+        &mut self,
+        i: usize,
+        row: &architectures::Recurrent,
+        recurrent: &RecurrentSpec,
+    ) -> Result<Mixer<D::Weight>> {
+        match (row, &recurrent.kind) {
+            (
+                architectures::Recurrent::GatedDelta(row),
+                RecurrentKind::GatedDelta { delta, .. },
+            ) => Ok(Mixer::GatedDelta(self.gated_delta(i, row, recurrent, delta)?)),
+            (architectures::Recurrent::ShortConv(row), RecurrentKind::ShortConv { width }) => {
+                Ok(Mixer::ShortConv(self.short_conv(i, row, recurrent, *width)?))
+            }
+            _ => Err(internal!("layer {i} is {:?}, its row another", recurrent.kind)),
+        }
+    }
+
+    fn short_conv(
+        &mut self,
+        i: usize,
+        row: &architectures::ShortConv,
+        recurrent: &RecurrentSpec,
+        width: usize,
+    ) -> Result<ShortConv<D::Weight>> {
+        let hidden = self.spec.hidden;
+        let names = [self.layer_name(i, row.input)];
+        let stack = Stack {
+            names: &names,
+            outputs: &[3 * width],
+            rows: Vec::new(),
+            inputs: hidden,
+            kind: WeightKind::Linear,
+            is_qkv: false,
+        };
+        let cut = self.shard.channels(width, 3);
+        let input = self.stacked(&stack, false, &cut)?;
+
+        let cut = self.shard.channels(width, 1);
+        let convolution = self.convolution(i, row.convolution, recurrent, &cut)?;
+        let cut = self.shard.recurrent_out(&recurrent.kind);
+        let out = [self.layer_name(i, row.out)];
+        let out = self.linear(&out, &[hidden], width, false, &cut)?;
+        Ok(ShortConv { input, convolution, out })
+    }
+
+    fn gated_delta(
         &mut self,
         i: usize,
         row: &architectures::GatedDelta,
         recurrent: &RecurrentSpec,
+        delta: &DeltaSpec,
     ) -> Result<GatedDelta<D::Weight>> {
         let (spec, shard) = (self.spec, self.shard);
-        let delta = &recurrent.delta;
         let (mixed, rates) = self.projections(i, row.projections, delta)?;
-        let convolution = self.convolution(i, row.convolution, recurrent)?;
+        let cut = shard.mixed(delta, false);
+        let convolution = self.convolution(i, row.convolution, recurrent, &cut)?;
         let heads = shard.value_heads(delta, 1);
         let log_decay = self.head_vector(self.layer_name(i, row.log_decay), delta, &heads)?;
         let rate_bias = self.head_vector(self.layer_name(i, row.rate_bias), delta, &heads)?;
@@ -34,7 +82,7 @@ impl<D: Device> Loader<'_, D> {
         let norm = self.norm_of_kind(NormKind::Rms, &norm, delta.value_dim)?;
 
         let out = [self.layer_name(i, row.out)];
-        let cut = shard.delta_out(delta);
+        let cut = shard.recurrent_out(&recurrent.kind);
         let out = self.linear(&out, &[spec.hidden], delta.value_width(), false, &cut)?;
         Ok(GatedDelta { mixed, rates, convolution, log_decay, rate_bias, norm, out })
     }
@@ -82,17 +130,16 @@ impl<D: Device> Loader<'_, D> {
         i: usize,
         name: &str,
         recurrent: &RecurrentSpec,
+        cut: &Cut,
     ) -> Result<D::Weight> {
-        let RecurrentSpec { delta, taps, .. } = recurrent;
-        let (channels, taps) = (delta.mixed_width(), *taps);
+        let (channels, taps) = (recurrent.kind.channels(), recurrent.taps);
         let name = format!("{}.weight", self.layer_name(i, name));
-        let cut = self.shard.mixed(delta, false);
 
         let source = match self.format {
             WeightSource::Files(checkpoint) if !self.shapes_only => {
                 let tensor = checkpoint.stack(&name, channels, 1, taps)?;
                 let parts = vec![HostTensor { rows: channels, cols: taps, ..tensor }];
-                let source = match &cut {
+                let source = match cut {
                     Cut::Outputs(_) => {
                         cut::outputs(Source::Parts(parts), None, &cut.rows(1), false)?
                     }

@@ -68,6 +68,17 @@ struct NormGated {
   u32 unused;
 };
 
+// out = a b, of `width` columns of each.
+struct Multiply {
+  DEVICE(const act) a;  // [rows, a_stride]
+  DEVICE(const act) b;  // [rows, b_stride]
+  DEVICE(act) out;  // [rows, width]
+  u32 a_stride, b_stride;
+  u32 a_first, b_first;
+  u32 width;
+  u32 unused;
+};
+
 // x *= sigmoid(z)
 struct GateRows {
   DEVICE(act) x;  // [rows, width], in place

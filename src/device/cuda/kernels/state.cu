@@ -121,41 +121,35 @@ __device__ __forceinline__ float sums_of_eight(const float (&v)[8]) {
   return sum + __shfl_xor_sync(~0u, sum, 16);
 }
 
-// COLUMNS neighbours of a row of `width`, zeros beyond it.
+// COLUMNS neighbours, in loads and stores of up to 16 bytes.
 template <int COLUMNS, class T>
-__device__ __forceinline__ void load_columns(const T* row, u32 first, u32 width,
+struct alignas(COLUMNS * sizeof(T) < 16 ? COLUMNS * sizeof(T) : 16) Run {
+  T v[COLUMNS];
+};
+
+// COLUMNS neighbours of a row of `width`, zeros beyond it. `whole`: all lanes have all of theirs,
+// aligned.
+template <int COLUMNS, class T>
+__device__ __forceinline__ void load_columns(const T* row, u32 first, u32 width, bool whole,
                                              float (&out)[COLUMNS]) {
+  if (whole) {
+    const Run<COLUMNS, T> run = *reinterpret_cast<const Run<COLUMNS, T>*>(row + first);
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) out[c] = to_f32(run.v[c]);
+    return;
+  }
 #pragma unroll
   for (int c = 0; c < COLUMNS; c++) out[c] = first + c < width ? to_f32(row[first + c]) : 0.f;
 }
-
-// The same of a matrix, in loads of up to 16 bytes where all lanes have all their columns.
 template <int COLUMNS>
-__device__ __forceinline__ void load_state(const float* row, u32 first, u32 width,
-                                           float (&out)[COLUMNS]) {
-  if constexpr (COLUMNS % 4 == 0) {
-    if (width == 32 * COLUMNS) {
+__device__ __forceinline__ void store_columns(float* row, u32 first, u32 width, bool whole,
+                                              const float (&x)[COLUMNS]) {
+  if (whole) {
+    Run<COLUMNS, float> run;
 #pragma unroll
-      for (int c = 0; c < COLUMNS; c += 4) {
-        const float4 four = *reinterpret_cast<const float4*>(row + first + c);
-        out[c] = four.x, out[c + 1] = four.y, out[c + 2] = four.z, out[c + 3] = four.w;
-      }
-      return;
-    }
-  }
-  load_columns<COLUMNS>(row, first, width, out);
-}
-template <int COLUMNS>
-__device__ __forceinline__ void store_state(float* row, u32 first, u32 width,
-                                            const float (&x)[COLUMNS]) {
-  if constexpr (COLUMNS % 4 == 0) {
-    if (width == 32 * COLUMNS) {
-#pragma unroll
-      for (int c = 0; c < COLUMNS; c += 4)
-        *reinterpret_cast<float4*>(row + first + c) =
-            make_float4(x[c], x[c + 1], x[c + 2], x[c + 3]);
-      return;
-    }
+    for (int c = 0; c < COLUMNS; c++) run.v[c] = x[c];
+    *reinterpret_cast<Run<COLUMNS, float>*>(row + first) = run;
+    return;
   }
 #pragma unroll
   for (int c = 0; c < COLUMNS; c++)
@@ -176,8 +170,9 @@ struct Token {
     const u32 key_head = head / (a.value_heads / a.key_heads);
     const act* mixed = a.mixed + (u64)row * (2 * keys + values);
     const act* const q_row = mixed + key_head * a.key_dim;
-    load_columns<COLUMNS>(q_row, first, a.key_dim, q);
-    load_columns<COLUMNS>(q_row + keys, first, a.key_dim, k);
+    const bool whole = a.key_dim == 32 * COLUMNS && values % COLUMNS == 0;
+    load_columns<COLUMNS>(q_row, first, a.key_dim, whole, q);
+    load_columns<COLUMNS>(q_row + keys, first, a.key_dim, whole, k);
     v = v_row < a.value_dim ? to_f32(mixed[2 * keys + head * a.value_dim + v_row]) : 0.f;
     const act* rates = a.rates + (u64)row * 2 * a.value_heads + head;
     beta = to_f32(rates[0]);
@@ -237,14 +232,14 @@ __device__ __forceinline__ void run(const DeltaRule& a, u32 row, u32 slot, u32 h
   const float decay = expf(a.log_decay[head]), rate_bias = a.rate_bias[head];
   const float q_scale = 1.f / sqrtf((float)a.key_dim);
 
-  const bool begins = a.position[row] == 0;
+  const bool begins = a.position[row] == 0, whole = a.key_dim == 32 * COLUMNS;
   float s[ROWS][COLUMNS];
 #pragma unroll
   for (u32 i = 0; i < ROWS; i++) {
 #pragma unroll
     for (int c = 0; c < COLUMNS; c++) s[i][c] = 0.f;
     if (!begins && v_first + i < a.value_dim)
-      load_state<COLUMNS>(matrix + (u64)i * a.key_dim, first, a.key_dim, s[i]);
+      load_columns<COLUMNS>(matrix + (u64)i * a.key_dim, first, a.key_dim, whole, s[i]);
   }
 
   Token<COLUMNS> token;
@@ -265,7 +260,7 @@ __device__ __forceinline__ void run(const DeltaRule& a, u32 row, u32 slot, u32 h
 #pragma unroll
   for (u32 i = 0; i < ROWS; i++)
     if (v_first + i < a.value_dim)
-      store_state<COLUMNS>(matrix + (u64)i * a.key_dim, first, a.key_dim, s[i]);
+      store_columns<COLUMNS>(matrix + (u64)i * a.key_dim, first, a.key_dim, whole, s[i]);
 }
 
 template <int COLUMNS>
@@ -341,4 +336,15 @@ __global__ void gate_rows(const GateRows a) {
   begin();
   if (a.width % 8 == 0) gate<8>(a);
   else gate<1>(a);
+}
+
+// A thread for each column of each row.
+__global__ void multiply(const Multiply a) {
+  begin();
+  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i >= a.width) return;
+  const u64 row = blockIdx.x;
+  const float x = to_f32(a.a[row * a.a_stride + a.a_first + i]);
+  const float y = to_f32(a.b[row * a.b_stride + a.b_first + i]);
+  a.out[row * a.width + i] = from_f32<act>(x * y);
 }
