@@ -62,7 +62,8 @@ impl SchedulerConfig {
     /// lets the first running sequence go on to `max_model_len`, alone if need be.
     pub(super) fn validate(&self) -> Result<()> {
         assert!(self.page_size > 0 && self.depth > 0, "page_size and depth are at least 1");
-        let whole = |state: StateConfig| state.block > 0 && state.block % self.page_size == 0;
+        let whole =
+            |state: StateConfig| state.block > 0 && state.block.is_multiple_of(self.page_size);
         assert!(self.state.is_none_or(whole), "states are kept at ends of pages");
 
         // What a step takes.

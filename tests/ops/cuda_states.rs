@@ -2,7 +2,9 @@
 //! step, sequences that begin anew in a slot, copies of states; and the same bits however a
 //! sequence is cut.
 
-use triton_vllm::device::{ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm, StateShape};
+use triton_vllm::device::{
+    Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm, StateShape,
+};
 use triton_vllm::ids::{SlotId, SnapshotId, TokenId};
 use triton_vllm::plan::{Feed, SlotChange, StepPlan};
 
@@ -220,6 +222,23 @@ fn chunks_and_company_change_no_bit_of_a_state() {
                 let same = run(chunk, others) == whole;
                 assert!(same, "{dtype:?} {shape:?}: chunks of {chunk} beside {others}");
             }
+        }
+    });
+}
+
+#[test]
+fn columns_are_multiplied() {
+    each_type(|dtype| {
+        for (rows, width) in [(1, 64), (7, 63), (33, 1000)] {
+            let case = format!("multiply {rows} x {width}");
+            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                let x = b.input(rows, 3 * width, 3);
+                let y = b.input(rows, width + 1, 4);
+                let mut out = b.tensor(rows, width);
+                let columns = Columns { tensor: &x, first: 2 * width };
+                b.dev.multiply(columns, Columns { tensor: &y, first: 1 }, &mut out)?;
+                Ok(vec![("multiply", b.dev.read(&out, rows)?)])
+            });
         }
     });
 }

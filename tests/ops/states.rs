@@ -3,7 +3,9 @@
 //! between instruction sets, threads and cuts.
 
 use super::*;
-use triton_vllm::device::{ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm, StateShape};
+use triton_vllm::device::{
+    Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm, StateShape,
+};
 use triton_vllm::error::Result;
 use triton_vllm::ids::SnapshotId;
 
@@ -216,6 +218,30 @@ fn a_copy_goes_on_in_another_slot() {
     // Who was copied goes on as well.
     let own = case.feed(&mut dev, SlotId(0), Vec::new(), 16..20).unwrap();
     assert!(own == behind);
+}
+
+#[test]
+fn gates_multiply_columns() {
+    let (rows, width) = (3, 5);
+    let mut noise = Noise(6);
+    let (x, y) = (noise.values(rows * 3 * width), noise.values(rows * (width + 1)));
+    let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+    let a = tensor(&mut dev, rows, 3 * width, &x);
+    let b = tensor(&mut dev, rows, width + 1, &y);
+    let mut out = tensor(&mut dev, rows, width, &[0.0; 15]);
+    let columns = Columns { tensor: &a, first: 2 * width };
+    dev.multiply(columns, Columns { tensor: &b, first: 1 }, &mut out).unwrap();
+    let at = |r: usize, c: usize| x[(r * 3 + 2) * width + c] * y[r * (width + 1) + 1 + c];
+    let want: Vec<f32> = (0..rows * width).map(|i| at(i / width, i % width)).collect();
+    assert_eq!(dev.read(&out, rows).unwrap(), want);
+
+    // The gate of attention's output.
+    let gate = noise.values(rows * width);
+    let z = tensor(&mut dev, rows, width, &gate);
+    dev.gate_output(&z, &mut out).unwrap();
+    let sigmoid = |z: f32| 1.0 / (1.0 + (-f64::from(z)).exp());
+    let want: Vec<f64> = want.iter().zip(&gate).map(|(x, &z)| f64::from(*x) * sigmoid(z)).collect();
+    close("gate_output", &dev.read(&out, rows).unwrap(), &want, 1e-6);
 }
 
 /// Enough of it that threads share the work.

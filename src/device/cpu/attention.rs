@@ -236,6 +236,7 @@ struct Keys<'a> {
 /// out = softmax(q k^T * scale) v for all heads of one token row at `position`. `q` is
 /// `[heads, head_dim]`, as is `out`. K and V of a page are read once for all q heads that share
 /// them.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn attend_row(
     isa: Isa,

@@ -72,7 +72,7 @@ impl<D: Device> Loader<'_, D> {
         delta: &DeltaSpec,
     ) -> Result<GatedDelta<D::Weight>> {
         let (spec, shard) = (self.spec, self.shard);
-        let (mixed, rates) = self.projections(i, row.projections, delta)?;
+        let [mixed, rates] = self.projections(i, row.projections, delta)?;
         let cut = shard.mixed(delta, false);
         let convolution = self.convolution(i, row.convolution, recurrent, &cut)?;
         let heads = shard.value_heads(delta, 1);
@@ -93,7 +93,7 @@ impl<D: Device> Loader<'_, D> {
         i: usize,
         projections: DeltaProjections,
         delta: &DeltaSpec,
-    ) -> Result<(Linear<D::Weight>, Linear<D::Weight>)> {
+    ) -> Result<[Linear<D::Weight>; 2]> {
         let shard = self.shard;
         let (width, values) = (delta.mixed_width(), delta.value_width());
         let heads = delta.value_heads;
@@ -108,10 +108,10 @@ impl<D: Device> Loader<'_, D> {
         let of_mixed = shard.mixed(delta, true);
         let of_rates = shard.value_heads(delta, 2);
         match projections {
-            DeltaProjections::Apart { mixed, gate, rates } => Ok((
+            DeltaProjections::Apart { mixed, gate, rates } => Ok([
                 stack(&[mixed, gate], &[width, values], Vec::new(), &of_mixed)?,
                 stack(&rates, &[heads, heads], Vec::new(), &of_rates)?,
-            )),
+            ]),
             DeltaProjections::ByKeyHead { mixed_and_gate, rates } => {
                 let shared = heads / delta.key_heads;
                 let of_values = shared * delta.value_dim;
@@ -119,7 +119,7 @@ impl<D: Device> Loader<'_, D> {
                 let rows = by_part(delta.key_heads, &parts);
                 let mixed = stack(&[mixed_and_gate], &[width + values], rows, &of_mixed)?;
                 let rows = by_part(delta.key_heads, &[shared, shared]);
-                Ok((mixed, stack(&[rates], &[2 * heads], rows, &of_rates)?))
+                Ok([mixed, stack(&[rates], &[2 * heads], rows, &of_rates)?])
             }
         }
     }
