@@ -143,6 +143,8 @@ fn begin(dev: &mut Cpu, rows: usize) -> Result<()> {
         page_size: 16,
         max_model_len: rows,
         kv,
+        state: Default::default(),
+        snapshots: 0,
     })?;
 
     let slot = SlotId(0);

@@ -9,11 +9,11 @@ use std::time::Instant;
 use serde_json::json;
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
-use triton_vllm::device::{DType, DeviceLimits};
+use triton_vllm::device::{DType, DeviceLimits, Rank};
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::{Checkpoint, Decoder, ModelSpec, WeightSource};
+use triton_vllm::model::{Checkpoint, Decoder, ModelSpec, Shard, WeightSource};
 use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
 
@@ -54,6 +54,8 @@ fn main() -> Result<()> {
         page_size: PAGE_SIZE,
         max_model_len: spec.max_model_len,
         kv: spec.kv_shape(None)?,
+        state: Shard::new(&spec, Rank::ALONE)?.state_shape(&spec),
+        snapshots: 0,
     };
     let mut dev = Cpu::new(threads)?;
     let mut decoder = Decoder::load(&spec, &format, &mut dev, &limits)?;

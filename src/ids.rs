@@ -37,6 +37,10 @@ id!(
     SlotId(u32)
 );
 id!(
+    /// A place on the device for a copy of a slot's state.
+    SnapshotId(u32)
+);
+id!(
     /// A page-table group: layers that share page ids. One group (0) unless windows are mixed.
     GroupId(u8)
 );

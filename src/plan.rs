@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
+use crate::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, SnapshotId, TokenId};
 use crate::sampling::{NonFinite, SamplerSpec, TokenLogprobs};
 
 /// One step of the engine: at most `max_num_batched_tokens` token rows, prefill and decode mixed.
@@ -47,6 +47,22 @@ pub enum SlotChange {
         /// It must be open.
         slot: SlotId,
     },
+    /// Copy the slot's state, as the last step left it, to a place for snapshots. Models with a
+    /// state only.
+    SaveState {
+        /// It must be open.
+        slot: SlotId,
+        /// What was there before is lost.
+        snapshot: SnapshotId,
+    },
+    /// The slot's state is that of a snapshot. It follows an `Open` with cached tokens, behind
+    /// which the sequence goes on.
+    RestoreState {
+        /// It must be open.
+        slot: SlotId,
+        /// Saved earlier, in this plan or before.
+        snapshot: SnapshotId,
+    },
     /// From now on an adapter slot holds this adapter, whose weights were put there before the
     /// step. No open slot uses what the adapter slot held before.
     Adapter {
@@ -70,7 +86,8 @@ pub struct SlotOpen {
     pub tokens: Arc<[TokenId]>,
     /// How many of `tokens` are prompt; the rest are outputs sampled before a preemption.
     pub prompt_tokens: u32,
-    /// Positions whose K and V are already in pages (prefix cache hit): the row's first length.
+    /// Positions whose K and V are already in pages (prefix cache hit): the row's first length. A
+    /// state begins with zeros at 0, else by a `RestoreState`.
     pub cached_tokens: u32,
     /// How its tokens are chosen.
     pub sampler: Arc<SamplerSpec>,

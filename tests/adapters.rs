@@ -83,6 +83,8 @@ fn begin(dev: &mut Cpu, mix: &Mix) {
         page_size: 16,
         max_model_len: 32,
         kv,
+        state: Default::default(),
+        snapshots: 0,
     })
     .unwrap();
 

@@ -120,6 +120,8 @@ impl Spoiled {
             page_size: 16,
             max_model_len: spec.max_model_len,
             kv: spec.kv_shape(None)?,
+            state: Default::default(),
+            snapshots: 0,
         };
 
         let mut trace = Trace::new(DType::F32);

@@ -20,7 +20,7 @@ struct Case {
 
 fn fixtures() -> Vec<PathBuf> {
     let found = fixtures_of("models");
-    assert!(found.len() >= 91, "only {} fixtures", found.len());
+    assert!(found.len() >= 97, "only {} fixtures", found.len());
     let quantised = fixtures_of("quantised");
     assert!(quantised.len() >= 46, "only {} quantised fixtures", quantised.len());
     let gguf = fixtures_of("gguf");
@@ -174,11 +174,12 @@ fn chunks_hits_and_company_change_no_bit() {
         let cases = cases(&dir);
         let steps = 24;
         let want: Vec<_> = cases.iter().map(|c| alone(&mut rig, c, steps)).collect();
-        // Chunks of 7, alone.
-        for (case, want) in cases.iter().zip(&want) {
+        // Chunks of 7, and of one token, alone.
+        for ((case, want), chunk) in cases.iter().zip(&want).flat_map(|case| [(case, 7), (case, 1)])
+        {
             let mut seq = rig.open(&case.ids);
-            let logits = rig.feed_prompt(&mut seq, 7);
-            assert!(logits == want.0, "{}: chunks of 7 change logits", dir.display());
+            let logits = rig.feed_prompt(&mut seq, chunk);
+            assert!(logits == want.0, "{}: chunks of {chunk} change logits", dir.display());
             rig.close(&seq);
         }
         // The first pages from another that decodes on beside it: a prefix hit, in chunks of 7.

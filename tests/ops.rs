@@ -11,6 +11,8 @@ mod quant;
 mod quant_cases;
 #[path = "ops/kv_types.rs"]
 mod kv_types;
+#[path = "ops/states.rs"]
+mod states;
 
 use std::sync::Arc;
 
@@ -95,6 +97,8 @@ fn device(isa: Isa, threads: usize, rows: usize, position: usize, kv: KvShape) -
         page_size: 16,
         max_model_len: position + rows,
         kv,
+        state: Default::default(),
+        snapshots: 0,
     };
     dev.reserve(&limits).unwrap();
     dev.begin(&plan(rows, position, pages)).unwrap();

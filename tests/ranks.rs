@@ -41,8 +41,9 @@ const APART: [&str; 13] = [
 ];
 const STEPS: usize = 24;
 /// Why ranks may refuse what one device serves.
-const REASONS: [&str; 4] = [
+const REASONS: [&str; 5] = [
     "Total number of attention heads (2) must be divisible by tensor parallel size (4).",
+    "linear_num_key_heads (2) must be divisible by tensor parallel size (4).",
     "is not divisible by group_size=",
     "is not divisible by weight quantization block_k = ",
     "The input size is not aligned with the quantized weight shape.",
@@ -164,7 +165,7 @@ fn two_ranks_are_one_model() {
 
 #[test]
 fn four_ranks_are_one_model() {
-    assert_eq!(refused("models", 4), "gpt2-no-prefix");
+    assert_eq!(refused("models", 4), "gpt2-no-prefix qwen3-next qwen3_5 qwen3_5-moe qwen3_5-text");
     assert_eq!(
         refused("gguf", 4),
         "gemma2 gemma3 llama llama-bias-split llama-k phi3 qwen2 qwen3 qwen3-moe"

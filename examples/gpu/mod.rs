@@ -7,11 +7,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use triton_vllm::device::ops::*;
-use triton_vllm::device::{DType, DeviceLimits};
+use triton_vllm::device::{DType, DeviceLimits, Rank};
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::{Decoder, ModelSpec, WeightSource};
+use triton_vllm::model::{Decoder, ModelSpec, Shard, WeightSource};
 use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
 
 pub const PAGE: usize = 16;
@@ -106,6 +106,8 @@ impl<D: Device> Bench<D> {
             page_size: PAGE,
             max_model_len: spec.max_model_len.min(LONGEST),
             kv: spec.kv_shape(None)?,
+            state: Shard::new(spec, Rank::ALONE)?.state_shape(spec),
+            snapshots: 0,
         };
         let decoder = Decoder::load(spec, &WeightSource::Dummy, &mut dev, &limits)?;
         let vocab = spec.vocab_size as u32;

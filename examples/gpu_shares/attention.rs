@@ -219,6 +219,8 @@ impl<'a> Bench<'a> {
             page_size: PAGE,
             max_model_len: longest,
             kv: KvShape::heads(layers, kv_heads, head_dim, shape.kv),
+            state: Default::default(),
+            snapshots: 0,
         };
         let mut dev = Cuda::open(0, dtype)?;
         let width = (heads + 2 * kv_heads) * head_dim;

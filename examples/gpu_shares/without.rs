@@ -4,8 +4,9 @@
 
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AdapterCapacity, AdapterPart, AttnSpec, DeviceInfo, DeviceLimits, LatentSpec, Norm,
-    Pooling, Rank, Rope, Routing, TablePart, WeightDesc,
+    Activation, AdapterCapacity, AdapterPart, AttnSpec, Columns, ConvSpec, DeltaSpec, DeltaWeights,
+    DeviceInfo, DeviceLimits, GatedNorm, LatentSpec, Norm, Pooling, Rank, Rope, Routing, TablePart,
+    WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::AdapterSlotId;
@@ -136,6 +137,7 @@ impl<D: Device> AttentionOps for Without<D> {
         fn rope_store(layer: usize, spec: &AttnSpec, rope: Option<&Rope>, qkv: &mut D::Tensor);
         fn attend(layer: usize, spec: &AttnSpec, sinks: Option<&D::Weight>, qkv: &D::Tensor,
                   out: &mut D::Tensor);
+        fn gate_output(gate: &D::Tensor, out: &mut D::Tensor);
         fn attend_all(spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
     }
 }
@@ -148,6 +150,19 @@ impl<D: Device> LatentOps for Without<D> {
                         q: &D::Tensor, latent: &D::Tensor, queries: &mut D::Tensor);
         fn attend_latent(layer: usize, spec: &LatentSpec, queries: &D::Tensor,
                          out: &mut D::Tensor);
+    }
+}
+
+#[rustfmt::skip]
+impl<D: Device> StateOps for Without<D> {
+    pass_on_or_omit! {
+        fn short_convolution(layer: usize, spec: &ConvSpec, weight: &D::Weight,
+                             bias: Option<&D::Weight>, x: &D::Tensor, out: &mut D::Tensor);
+        fn multiply(a: Columns<'_, D::Tensor>, b: Columns<'_, D::Tensor>, out: &mut D::Tensor);
+        fn delta_rule(layer: usize, spec: &DeltaSpec, weights: DeltaWeights<'_, D::Weight>,
+                      mixed: &D::Tensor, rates: &D::Tensor, out: &mut D::Tensor);
+        fn norm_gated(spec: &GatedNorm, norm: &Norm<D::Weight>, z: &D::Tensor,
+                      x: &mut D::Tensor);
     }
 }
 

@@ -87,6 +87,9 @@ pub trait AttentionOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
+    /// `out[r] *= sigmoid(gate[r])`, element by element; `[R, heads * head_dim]`.
+    fn gate_output(&mut self, gate: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
+
     /// `out[r]` = attention of q in `qkv` over k and v in `qkv` of all rows of its sequence, behind
     /// it too; `[R, heads * head_dim]`. No pages: the step feeds its sequences as a whole. No
     /// window.

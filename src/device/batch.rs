@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::DeviceLimits;
 use crate::error::Result;
-use crate::ids::{AdapterId, AdapterSlotId, GroupId, SlotId};
+use crate::ids::{AdapterId, AdapterSlotId, GroupId, SlotId, SnapshotId};
 use crate::internal;
 use crate::plan::{Feed, Purpose, SlotChange, SlotOpen, StepPlan};
 use crate::sampling::{LogprobSpec, SamplerSpec};
@@ -100,6 +100,8 @@ struct Slot {
     length: usize,
     pages: usize,
     adapter_slot: Option<AdapterSlotId>,
+    /// It goes on behind cached tokens, and was not told with which state.
+    lacks_state: bool,
     sampler: Arc<SamplerSpec>,
 }
 
@@ -199,6 +201,11 @@ impl SlotTable {
                 ));
             }
 
+            if slot.lacks_state {
+                let (slot, length) = (chunk.slot, slot.length);
+                return Err(internal!("slot {slot} goes on from {length} without a state"));
+            }
+
             slot.length = length;
             batch.adapters |= slot.adapter_slot.is_some();
             batch.chunks.push(BatchChunk {
@@ -275,6 +282,14 @@ impl SlotTable {
                 self.open_slot(*slot)?.open = false;
                 Ok(())
             }
+            SlotChange::SaveState { slot, snapshot } => {
+                self.open_slot(*slot)?;
+                judge_snapshot(*snapshot, limits)
+            }
+            SlotChange::RestoreState { slot, snapshot } => {
+                self.open_slot(*slot)?.lacks_state = false;
+                judge_snapshot(*snapshot, limits)
+            }
             SlotChange::Adapter { adapter_slot, adapter } => {
                 self.adapter_slots.put(*adapter_slot, *adapter);
                 Ok(())
@@ -296,6 +311,7 @@ impl SlotTable {
             length: open.cached_tokens as usize,
             pages: 0,
             adapter_slot,
+            lacks_state: limits.state.layers > 0 && open.cached_tokens > 0,
             sampler: open.sampler.clone(),
         };
         Ok(())
@@ -305,6 +321,14 @@ impl SlotTable {
         let held = self.slots.get_mut(slot.index()).filter(|held| held.open);
         held.ok_or_else(|| internal!("slot {slot} is not open"))
     }
+}
+
+fn judge_snapshot(snapshot: SnapshotId, limits: &DeviceLimits) -> Result<()> {
+    let count = limits.snapshots;
+    if snapshot.index() >= count {
+        return Err(internal!("snapshot {snapshot} of {count}"));
+    }
+    Ok(())
 }
 
 /// Which adapter each adapter slot holds.

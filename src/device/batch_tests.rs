@@ -17,6 +17,8 @@ fn limits() -> DeviceLimits {
         page_size: 16,
         max_model_len: 32,
         kv,
+        state: Default::default(),
+        snapshots: 0,
     }
 }
 

@@ -3,6 +3,7 @@
 //! or a sequence.
 
 use super::dtype::KvType;
+use super::state::StateShape;
 use super::types::DeviceTypes;
 use super::WeightDesc;
 use crate::error::Result;
@@ -24,6 +25,10 @@ pub struct DeviceLimits {
     pub max_model_len: usize,
     /// Shape of the pool.
     pub kv: KvShape,
+    /// What layers keep of a sequence beside pages; one for each slot.
+    pub state: StateShape,
+    /// Copies of states that can be kept; 0 where no layer has one.
+    pub snapshots: usize,
 }
 
 impl DeviceLimits {
@@ -108,7 +113,7 @@ pub trait LoadOps: DeviceTypes {
     /// make of their inputs. After uploads, before `reserve`; it changes no number.
     fn feeds(&mut self, tensor: &mut Self::Tensor, weight: &Self::Weight) -> Result<()>;
 
-    /// KV pool, slot rows and step inputs for these limits. Once, before the first step.
+    /// KV pool, states, slot rows and step inputs for these limits. Once, before the first step.
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()>;
 
     /// Token rows of steps, ascending, up to so many, at the first of which a device takes longer

@@ -11,6 +11,7 @@
 //! | [`dense`] | [`DenseOps`] | lookup, norms, linears, the head |
 //! | [`attention`] | [`AttentionOps`] | heads, rotation, pages, attention |
 //! | [`latent`] | [`LatentOps`] | attention over latent vectors |
+//! | [`state`] | [`StateOps`] | layers that keep a state of fixed size |
 //! | [`experts`] | [`ExpertOps`] | mixtures of experts |
 //! | [`adapters`] | [`AdapterOps`] | low-rank adapters behind weights |
 //! | [`pooling`] | [`PoolingOps`] | models that embed |
@@ -35,7 +36,8 @@
 //! Each slot has a row that lives on the device between steps: page table per group, length
 //! (positions whose K and V are in pages), last sampled token, the adapter slot of its adapter,
 //! sampler, and as far as the sampler needs them sparse counts of prompt and output tokens and the
-//! newest outputs. Only `begin` and `sample` change it.
+//! newest outputs. Only `begin` and `sample` change it. Where layers keep a state, the slot has one
+//! too, which the ops of [`state`] move on by a step's tokens.
 //!
 //! # Numbers
 //! Activations have the device's own precision (f32 on cpu). Logits, norms' sums and softmax are
@@ -58,6 +60,7 @@ pub mod latent;
 pub mod load;
 pub mod pooling;
 pub mod quant;
+pub mod state;
 pub mod step;
 pub mod trace;
 pub mod types;
@@ -74,6 +77,9 @@ pub use latent::{LatentOps, LatentSpec};
 pub use load::{DeviceLimits, KvRow, KvShape, LoadOps};
 pub use pooling::{Pooling, PoolingOps};
 pub use quant::{CodeType, InputQuant, QuantForm, QuantPart, ScaleOver};
+pub use state::{
+    Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm, StateOps, StateShape,
+};
 pub use step::StepOps;
 pub use types::{BreakOnPurpose, DeviceInfo, DeviceKind, DeviceTypes};
 pub use weights::{unpacked, HostTensor, Source, WeightDesc, WeightKind};
@@ -82,13 +88,21 @@ pub use weights::{unpacked, HostTensor, Source, WeightDesc, WeightKind};
 pub mod ops {
     pub use super::{
         AdapterOps, AttentionOps, BreakOnPurpose, DenseOps, Device, DeviceTypes, ExpertOps,
-        LatentOps, LoadOps, PoolingOps, StepOps,
+        LatentOps, LoadOps, PoolingOps, StateOps, StepOps,
     };
 }
 
 /// Everything that a device can do: the sum of the chapters.
 pub trait Device:
-    LoadOps + StepOps + DenseOps + AttentionOps + LatentOps + ExpertOps + AdapterOps + PoolingOps
+    LoadOps
+    + StepOps
+    + DenseOps
+    + AttentionOps
+    + LatentOps
+    + StateOps
+    + ExpertOps
+    + AdapterOps
+    + PoolingOps
 {
 }
 
@@ -98,6 +112,7 @@ impl<D> Device for D where
         + DenseOps
         + AttentionOps
         + LatentOps
+        + StateOps
         + ExpertOps
         + AdapterOps
         + PoolingOps

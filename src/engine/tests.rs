@@ -172,6 +172,7 @@ pub(super) fn bench_with(
         long_prefill_adaptive: false,
         chunked_prefill: true,
         prefix_caching: true,
+        state: None,
         pooling: false,
         watermark: 0.0,
         reserve_full_isl: true,

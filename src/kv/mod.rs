@@ -9,10 +9,12 @@
 
 mod pages;
 mod prefix;
+mod snapshots;
 
-use crate::ids::{AdapterId, GroupId, PageId, TokenId};
+use crate::ids::{AdapterId, GroupId, PageId, SnapshotId, TokenId};
 use pages::{End, PagePool};
 use prefix::{PageHash, PrefixCache, PrefixHasher};
+use snapshots::Snapshots;
 
 /// How large the pool is, and how it is used.
 #[derive(Debug, Clone)]
@@ -25,6 +27,9 @@ pub struct KvConfig {
     pub prefix_caching: bool,
     /// Pages that admission leaves free as head room for what is running.
     pub watermark_pages: usize,
+    /// For models that keep a state beside pages: how many copies of states the device keeps. Only
+    /// behind a kept state can pages be hit.
+    pub snapshots: Option<usize>,
 }
 
 /// The pages of one sequence in one group: position p lives in `pages()[p / page_size]`. The
@@ -84,6 +89,7 @@ pub struct KvCacheManager {
     pool: PagePool,
     hasher: PrefixHasher,
     cache: PrefixCache,
+    snapshots: Option<Snapshots>,
     stats: PrefixStats,
 }
 
@@ -98,13 +104,15 @@ impl KvCacheManager {
             pool: PagePool::new(config.pages),
             hasher: PrefixHasher::new(),
             cache: PrefixCache::new(config.pages),
+            snapshots: config.snapshots.map(Snapshots::new),
             stats: PrefixStats::default(),
             config,
         }
     }
 
     /// Cached pages that begin `tokens` (all that are known of the sequence). At most
-    /// floor((tokens - 1) / page_size): the last token is always fed, for its logits.
+    /// floor((tokens - 1) / page_size): the last token is always fed, for its logits. Where there
+    /// are states, up to the last one that is kept.
     /// Takes nothing: the answer holds until the next call that changes the cache manager.
     pub fn lookup(&self, table: &mut PageTable, tokens: &[TokenId]) -> Vec<PageId> {
         assert!(table.pages.is_empty(), "a lookup for a sequence that holds pages");
@@ -113,7 +121,13 @@ impl KvCacheManager {
         }
         let limit = tokens.len().saturating_sub(1) / self.config.page_size;
         self.hash_to(table, tokens, limit);
-        table.hashes[..limit].iter().map_while(|&hash| self.cache.get(hash)).collect()
+        let mut hits: Vec<PageId> =
+            table.hashes[..limit].iter().map_while(|&hash| self.cache.get(hash)).collect();
+        if let Some(snapshots) = &self.snapshots {
+            let kept = table.hashes[..hits.len()].iter().rposition(|&h| snapshots.contains(h));
+            hits.truncate(kept.map_or(0, |last| last + 1));
+        }
+        hits
     }
 
     /// Whether [`KvCacheManager::admit`] can give `positions` positions, the pages in `hits` among
@@ -126,8 +140,13 @@ impl KvCacheManager {
     }
 
     /// Give an empty table the pages of `hits` (from [`KvCacheManager::lookup`] of the same
-    /// `tokens`).
-    pub fn admit(&mut self, table: &mut PageTable, tokens: &[TokenId], hits: &[PageId]) {
+    /// `tokens`). Returns the state behind them, where there are states.
+    pub fn admit(
+        &mut self,
+        table: &mut PageTable,
+        tokens: &[TokenId],
+        hits: &[PageId],
+    ) -> Option<SnapshotId> {
         assert!(table.pages.is_empty(), "a sequence that holds pages is admitted");
         for &page in hits {
             self.pool.share(page);
@@ -139,6 +158,19 @@ impl KvCacheManager {
             self.stats.queries_tokens += tokens.len() as u64;
             self.stats.hits_tokens += (hits.len() * self.config.page_size) as u64;
         }
+        let last = *table.hashes.get(hits.len().checked_sub(1)?)?;
+        self.snapshots.as_mut()?.hit(last)
+    }
+
+    /// A place for the state behind the first `positions` positions of the table, which are whole
+    /// pages and registered. None: it is kept already, or none is.
+    pub fn keep_state(&mut self, table: &PageTable, positions: usize) -> Option<SnapshotId> {
+        let pages = positions / self.config.page_size;
+        if pages > table.registered {
+            return None;
+        }
+        let last = *table.hashes.get(pages.checked_sub(1)?)?;
+        self.snapshots.as_mut()?.take(last)
     }
 
     /// Make the table reach `positions` positions; the new pages are at its end. False: there are
@@ -176,6 +208,9 @@ impl KvCacheManager {
     /// share them keep them.
     pub fn forget(&mut self, table: &PageTable) {
         table.pages.iter().for_each(|&page| self.cache.evict(page));
+        if let Some(snapshots) = &mut self.snapshots {
+            table.hashes.iter().for_each(|&hash| snapshots.forget(hash));
+        }
     }
 
     /// Take back all pages of a table. Tail first, so that of a chain the tail is evicted before
@@ -208,6 +243,7 @@ impl KvCacheManager {
         assert_eq!(held[0], 0, "tables that hold the null page");
         self.pool.check(&held);
         self.cache.check();
+        self.snapshots.iter().for_each(Snapshots::check);
     }
 
     fn pages_for(&self, positions: usize) -> usize {
@@ -237,6 +273,7 @@ mod tests {
             page_size: 4,
             prefix_caching: true,
             watermark_pages: 1,
+            snapshots: None,
         })
     }
 
@@ -306,6 +343,27 @@ mod tests {
         kv.release(&mut writer);
         assert!(kv.fits(&hits, 16, false), "2 idle hits, 2 fresh of 4 free");
         assert!(!kv.fits(&hits, 17, false));
+    }
+
+    /// Pages alone are no hit where a state belongs to them.
+    #[test]
+    fn hits_end_at_the_last_state_that_is_kept() {
+        let config = manager(8).config;
+        let mut kv = KvCacheManager::new(KvConfig { snapshots: Some(1), ..config });
+        let mut writer = write(&mut kv, &tokens(12));
+        assert_eq!(kv.lookup(&mut table(), &tokens(13)), []);
+        assert_eq!(kv.keep_state(&writer, 8), Some(SnapshotId(0)));
+        assert_eq!(kv.keep_state(&writer, 8), None, "it is there");
+        kv.release(&mut writer);
+
+        let mut reader = table();
+        let hits = kv.lookup(&mut reader, &tokens(13));
+        assert_eq!(hits, [PageId(1), PageId(2)]);
+        assert_eq!(kv.admit(&mut reader, &tokens(13), &hits), Some(SnapshotId(0)));
+        assert_eq!(kv.lookup(&mut table(), &tokens(8)), [], "the last token is fed");
+        kv.forget(&reader);
+        assert_eq!(kv.lookup(&mut table(), &tokens(13)), []);
+        kv.check([&reader].into_iter());
     }
 
     #[test]

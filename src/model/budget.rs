@@ -24,15 +24,21 @@ pub struct PoolOptions {
     /// `max_model_len` is -1: a pool too small for the longest request is no error, the length
     /// gives way ([`longest_request`]).
     pub fit_max_model_len: bool,
+    /// Copies of states are kept, so that pages in front of them can be hit.
+    pub keep_states: bool,
 }
 
-/// Pages, the null page included, and why so many.
+/// Pages, the null page included, and why so many; of models with a state, states too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSize {
     /// How many there are.
     pub pages: usize,
     /// Bytes that were to share out.
     pub available_bytes: u64,
+    /// Sequences that can run at the same time: as many as were asked for, or as states fit.
+    pub slots: usize,
+    /// Copies of states that can be kept.
+    pub snapshots: usize,
 }
 
 /// The pool of the Python backend's CPU engine, and the most that ours takes unasked.
@@ -41,6 +47,9 @@ const CPU_POOL_BYTES: u64 = 4 << 30;
 const CPU_SMALL_POOL_BYTES: u64 = 64 << 20;
 /// What the cache manager knows of a page, in the host's memory.
 const CACHE_MANAGER_PAGE_BYTES: u64 = 128;
+/// Copies of states: more than can be of use are not made, nor more than these bytes on the CPU.
+const SNAPSHOTS_MAX: u64 = 1 << 14;
+const CPU_SNAPSHOT_BYTES: u64 = 1 << 30;
 /// Tokenizer, grammars, threads, and what a load holds for a moment.
 const CPU_OTHER_BYTES: u64 = 256 << 20;
 
@@ -141,8 +150,48 @@ pub fn gpu_pool(
         Some(bytes) => bytes,
         None => share(device, options)?.saturating_sub(held.without_pages()),
     };
+    let states = states(available, held, options, limits, u64::MAX)?;
     let page_bytes = limits.kv.page_bytes(limits.page_size).max(1);
-    size(available, page_bytes, options, limits)
+    let pool = size(available.saturating_sub(states.bytes), page_bytes, options, limits)?;
+    Ok(PoolSize { slots: states.slots, snapshots: states.snapshots, ..pool })
+}
+
+/// States of sequences, and copies of them.
+struct States {
+    slots: usize,
+    snapshots: usize,
+    /// Of all.
+    bytes: u64,
+}
+
+/// Of the memory for states and pages at most half is for the states of running sequences, and an
+/// eighth of the rest, or `most_kept` bytes, for copies.
+fn states(
+    available: u64,
+    held: &Held,
+    options: &PoolOptions,
+    limits: &DeviceLimits,
+    most_kept: u64,
+) -> Result<States> {
+    let each = held.state;
+    if each == 0 {
+        return Ok(States { slots: limits.slots, snapshots: 0, bytes: 0 });
+    }
+    let slots = (available / 2 / each).min(limits.slots as u64);
+    if slots == 0 {
+        return Err(invalid!(
+            "The state of one sequence takes {:.2} GiB, and {:.2} GiB are available for states \
+             and KV cache. Try increasing `gpu_memory_utilization` when initializing the engine.",
+            gib(each),
+            gib(available)
+        ));
+    }
+
+    let rest = available - slots * each;
+    let kept = if options.keep_states { (rest / 8).min(most_kept) / each } else { 0 };
+    let kept = kept.min(SNAPSHOTS_MAX);
+    let bytes = (slots + kept) * each;
+    Ok(States { slots: slots as usize, snapshots: kept as usize, bytes })
 }
 
 fn share(device: &DeviceInfo, options: &PoolOptions) -> Result<u64> {
@@ -186,6 +235,10 @@ pub fn cpu_pool(
 
     let fixed = held.without_pages().saturating_add(CPU_OTHER_BYTES);
     let left = memory.free_bytes.saturating_sub(fixed);
+    let states = states(left, held, options, limits, CPU_SNAPSHOT_BYTES)?;
+    let held = &Held { slots: held.slots.saturating_add(states.bytes), ..*held };
+    let fixed = fixed.saturating_add(states.bytes);
+    let left = left.saturating_sub(states.bytes);
     let wanted = (all / 4).max(CPU_SMALL_POOL_BYTES).max(one).min(all);
     let usual = wanted.min(CPU_POOL_BYTES).min(memory.total_bytes / 4);
     // The user's word is kept or refused; a pool that nobody asked for gives way.
@@ -199,6 +252,7 @@ pub fn cpu_pool(
         return Err(too_large(memory, held, asked));
     }
     let pool = size(asked, page_bytes, options, limits)?;
+    let pool = PoolSize { slots: states.slots, snapshots: states.snapshots, ..pool };
     Ok((pool, held.without_pages().saturating_add(asked)))
 }
 
@@ -268,7 +322,7 @@ fn size(
     }
     // Page ids are 32 bits wide.
     let pages = pages.min(u64::from(u32::MAX)) as usize;
-    Ok(PoolSize { pages, available_bytes: available })
+    Ok(PoolSize { pages, available_bytes: available, slots: limits.slots, snapshots: 0 })
 }
 
 /// The longest request that fits a pool: `max_model_len` -1.

@@ -25,6 +25,8 @@ fn limits(spec: &ModelSpec) -> DeviceLimits {
         page_size: 16,
         max_model_len: 512,
         kv: spec.kv_shape(None).unwrap(),
+        state: Default::default(),
+        snapshots: 0,
     }
 }
 
@@ -33,6 +35,7 @@ const SHARE: PoolOptions = PoolOptions {
     kv_cache_memory_bytes: None,
     num_gpu_blocks_override: None,
     fit_max_model_len: false,
+    keep_states: true,
 };
 
 /// Adapters of the table and of the head: A, B and a rank of each adapter slot.
@@ -334,7 +337,38 @@ fn cpu_pool_stays_small() {
     let page = limits.kv.page_bytes(16) as usize + 128;
     assert_eq!(pages(64, &limits), (1 + 4096 * 32) / 4);
     assert_eq!(pages(1, &limits), (256 << 20) / page);
-    assert_eq!(longest_request(&PoolSize { pages: 5, available_bytes: 0 }, 16, 512), 64);
+    let pool = PoolSize { pages: 5, available_bytes: 0, slots: 1, snapshots: 0 };
+    assert_eq!(longest_request(&pool, 16, 512), 64);
+}
+
+/// States of sequences come before pages, copies of them take a part of what is left.
+#[test]
+fn states_bound_the_sequences_that_run() {
+    let limits = limits(&llama());
+    let page = limits.kv.page_bytes(16);
+    let pool = |mib: u64, options: &PoolOptions| {
+        let held = Held { state: 1 << 20, ..Held::default() };
+        let options = PoolOptions { kv_cache_memory_bytes: Some(mib << 20), ..*options };
+        let gpu = DeviceInfo {
+            kind: DeviceKind::Trace,
+            name: String::new(),
+            total_bytes: 0,
+            free_bytes: 0,
+            depth: 1,
+            experts_of_codes: true,
+        };
+        gpu_pool(&gpu, &held, &options, &limits)
+    };
+
+    let roomy = pool(100, &SHARE).unwrap();
+    assert_eq!((roomy.slots, roomy.snapshots), (8, 11));
+    assert_eq!(roomy.pages as u64, (81 << 20) / page);
+    let without = pool(100, &PoolOptions { keep_states: false, ..SHARE }).unwrap();
+    assert_eq!((without.slots, without.snapshots), (8, 0));
+    let tight = pool(10, &SHARE).unwrap();
+    assert_eq!((tight.slots, tight.snapshots), (5, 0));
+    let error = pool(1, &SHARE).unwrap_err().to_string();
+    assert!(error.contains("The state of one sequence takes"), "{error}");
 }
 
 /// What is too large is refused with what it needs, what is free, and what to lower.

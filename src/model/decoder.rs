@@ -8,9 +8,10 @@ use super::config::{LayerAttention, ModelSpec, NormOrder};
 use super::latent::LatentBuffers;
 use super::load;
 use super::lora::{self, Adapter};
+use super::recurrent_layer::RecurrentBuffers;
 use super::shard::{Cut, Shard};
 use super::weights::{
-    Attention, Experts, FeedForward, HeadAttention, Layer, Mlp, PositionTable, QkNorms, Weights,
+    Experts, FeedForward, HeadAttention, Layer, Mixer, Mlp, PositionTable, QkNorms, Weights,
 };
 use crate::device::{Activation, AttnSpec, Device, DeviceLimits, Norm, Pooling, Rope};
 use crate::error::Result;
@@ -22,6 +23,8 @@ use crate::plan::{StepPlan, TokenMasks};
 pub struct Decoder<D: Device> {
     weights: Weights<D::Weight>,
     attention: Vec<LayerAttention>,
+    /// Of each layer its number among those that keep the same: K and V, or a state.
+    places: Vec<usize>,
     ropes: Vec<Rope>,
     activation: Activation,
     norms: NormOrder,
@@ -57,6 +60,9 @@ struct Buffers<T> {
     normed: T,
     attention: AttentionBuffers<T>,
     attn: T,
+    /// Gates of attention's output.
+    gate: Option<T>,
+    recurrent: Option<RecurrentBuffers<T>>,
     ffn: T,
     mixture: Option<MixtureBuffers<T>>,
     /// Residuals of the logits rows.
@@ -218,6 +224,8 @@ impl<D: Device> Decoder<D> {
             normed: dev.tensor(tokens, spec.hidden)?,
             attention: AttentionBuffers::new(dev, spec, &shard, tokens)?,
             attn: dev.tensor(tokens, attn)?,
+            gate: spec.family.output_gate.then(|| dev.tensor(tokens, attn)).transpose()?,
+            recurrent: RecurrentBuffers::new(dev, spec, &shard, tokens)?,
             // A column where all layers have experts.
             ffn: dev.tensor(tokens, if plain { shard.ffn } else { 1 })?,
             mixture: MixtureBuffers::new(dev, spec, &shard, tokens)?,
@@ -226,7 +234,7 @@ impl<D: Device> Decoder<D> {
             logits: dev.logits_tensor(rows, answer)?,
         };
         if let Some(layer) = weights.layers.first().filter(|_| spec.norms == NormOrder::Before) {
-            dev.feeds(&mut buffers.normed, layer.attention.first())?;
+            dev.feeds(&mut buffers.normed, layer.mixer.first())?;
         }
         dev.reserve(limits)?;
         dev.steady();
@@ -234,6 +242,7 @@ impl<D: Device> Decoder<D> {
         Ok(Decoder {
             weights,
             attention: shard.attention(spec),
+            places: spec.places(),
             ropes: spec.ropes.clone(),
             activation: spec.activation,
             norms: spec.norms,
@@ -381,34 +390,15 @@ impl<D: Device> Decoder<D> {
     }
 
     fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
+        match &self.weights.layers[index].mixer {
+            Mixer::Heads(_) | Mixer::Latent(_) => self.attention(dev, index)?,
+            Mixer::GatedDelta(_) | Mixer::ShortConv(_) => self.recurrent(dev, index)?,
+        }
+
         let b = &mut self.buffers;
         let norms = self.norms;
         let layer = &self.weights.layers[index];
-        let attention = &self.attention[index];
-        let out = &layer.attn_out;
-
-        let input = if norms == NormOrder::Before { &b.normed } else { &b.residual };
-        let rope = attention.rope.and_then(|i| self.ropes.get(i));
-        match (&layer.attention, &mut b.attention) {
-            (Attention::Heads(heads), AttentionBuffers::Heads(qkv)) => {
-                let rules = HeadRules {
-                    attn: &attention.attn,
-                    rope,
-                    clip_qkv: self.clip_qkv,
-                    norms_after_rope: self.norms_after_rope,
-                    encoder: self.encoder,
-                };
-                rules.run(dev, index, heads, input, qkv, &mut b.attn)?;
-            }
-            (Attention::Latent(latent), AttentionBuffers::Latent(buffers)) => {
-                let scale = attention.attn.scale;
-                buffers.run(dev, index, latent, scale, rope, input, &mut b.attn)?;
-            }
-            _ => return Err(internal!("attention without its buffers")),
-        }
-        dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)?;
         b.norm_output(dev, layer.attn_post.as_ref())?;
-
         match (self.parallel, &layer.after_attn) {
             (false, norm) => b.add_output(dev, norm.as_ref(), norms)?,
             (true, Some(norm)) => dev.norm(norm, &b.residual, &mut b.normed)?,
@@ -418,6 +408,52 @@ impl<D: Device> Decoder<D> {
         b.feed_forward(dev, layer, self.activation, norms, self.parallel)?;
         b.norm_output(dev, layer.mlp_post.as_ref())?;
         b.add_output(dev, layer.after_mlp.as_ref(), norms)
+    }
+
+    /// A layer's attention, from its input to `delta`.
+    fn attention(&mut self, dev: &mut D, index: usize) -> Result<()> {
+        let b = &mut self.buffers;
+        let place = self.places[index];
+        let LayerAttention { attn, rope } = &self.attention[index];
+        let input = if self.norms == NormOrder::Before { &b.normed } else { &b.residual };
+        let rope = rope.and_then(|i| self.ropes.get(i));
+
+        let out = match (&self.weights.layers[index].mixer, &mut b.attention) {
+            (Mixer::Heads(heads), AttentionBuffers::Heads(qkv)) => {
+                let rules = HeadRules {
+                    attn,
+                    rope,
+                    clip_qkv: self.clip_qkv,
+                    norms_after_rope: self.norms_after_rope,
+                    encoder: self.encoder,
+                };
+                if let (Some(gate), Some(gates)) = (&heads.gate, &mut b.gate) {
+                    dev.linear(&gate.weight, gate.bias.as_ref(), input, gates)?;
+                }
+                rules.run(dev, place, heads, input, qkv, &mut b.attn)?;
+                if let Some(gates) = &b.gate {
+                    dev.gate_output(gates, &mut b.attn)?;
+                }
+                &heads.out
+            }
+            (Mixer::Latent(latent), AttentionBuffers::Latent(buffers)) => {
+                buffers.run(dev, place, latent, attn.scale, rope, input, &mut b.attn)?;
+                &latent.out
+            }
+            _ => return Err(internal!("layer {index} has no attention, or not its buffers")),
+        };
+        dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)
+    }
+
+    /// What a layer with a state has in place of attention, from its input to `delta`.
+    fn recurrent(&mut self, dev: &mut D, index: usize) -> Result<()> {
+        let b = &mut self.buffers;
+        let layer = &self.weights.layers[index].mixer;
+        let Some(buffers) = &mut b.recurrent else {
+            return Err(internal!("layer {index} keeps a state and has no buffers"));
+        };
+        let input = if self.norms == NormOrder::Before { &b.normed } else { &b.residual };
+        buffers.run(dev, self.places[index], layer, input, &mut b.delta)
     }
 
     fn head(&mut self, dev: &mut D) -> Result<()> {
@@ -457,20 +493,20 @@ impl HeadRules<'_> {
     fn run<D: Device>(
         mut self,
         dev: &mut D,
-        layer: usize,
+        place: usize,
         weights: &HeadAttention<D::Weight>,
         input: &D::Tensor,
         qkv: &mut D::Tensor,
         out: &mut D::Tensor,
     ) -> Result<()> {
-        let HeadAttention { qkv: product, qk_norms, sinks } = weights;
+        let HeadAttention { qkv: product, qk_norms, sinks, .. } = weights;
         dev.linear(&product.weight, product.bias.as_ref(), input, qkv)?;
         if let Some(limit) = self.clip_qkv {
             dev.clamp(limit, qkv)?;
         }
         if self.norms_after_rope {
             // What is stored here the store behind the norms overwrites.
-            dev.rope_store(layer, self.attn, self.rope.take(), qkv)?;
+            dev.rope_store(place, self.attn, self.rope.take(), qkv)?;
         }
         if let Some(QkNorms { q, k }) = qk_norms {
             dev.norm_heads(self.attn, q, k, qkv)?;
@@ -479,8 +515,8 @@ impl HeadRules<'_> {
         if self.encoder {
             return dev.attend_all(self.attn, qkv, out);
         }
-        dev.rope_store(layer, self.attn, self.rope, qkv)?;
-        dev.attend(layer, self.attn, sinks.as_ref(), qkv, out)
+        dev.rope_store(place, self.attn, self.rope, qkv)?;
+        dev.attend(place, self.attn, sinks.as_ref(), qkv, out)
     }
 }
 

@@ -19,6 +19,7 @@
 //! | [`load`] | a row's names and a specification's shapes -> weights on a device |
 //! | `latent` | attention over latent vectors in the forward pass |
 //! | [`decoder`] | the one forward pass, generic over the device |
+//! | `recurrent_layer` | the part of the pass that layers with a state have |
 //! | [`classifier`] | the head of a classifier, on the host |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
 
@@ -38,6 +39,7 @@ pub mod load;
 pub mod lora;
 pub mod mistral;
 pub mod quant;
+mod recurrent_layer;
 pub mod shard;
 pub mod weights;
 

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::config::{LayerAttention, ModelSpec};
-use crate::device::{Join, KvRow, KvShape, Rank};
+use super::config::{LayerAttention, ModelSpec, RecurrentKind};
+use crate::device::{DeltaSpec, Join, KvRow, KvShape, Rank, StateShape};
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -29,6 +29,8 @@ pub struct Shard {
     pub expert_ffn: usize,
     /// Its width of the expert that all tokens share, if there is one.
     pub shared_ffn: Option<usize>,
+    /// Its heads or channels of layers with a state.
+    pub recurrent: Option<RecurrentKind>,
     /// Its rows of the token table and the head. They may reach beyond the model's, into rows of
     /// zeros.
     pub vocabulary: Range<usize>,
@@ -136,6 +138,7 @@ impl Shard {
             ffn: if has_mlp { even(spec.ffn, of)? } else { spec.ffn },
             expert_ffn: mixture.map_or(Ok(0), |m| even(m.ffn, of))?,
             shared_ffn: shared_ffn.map(|ffn| even(ffn, of)).transpose()?,
+            recurrent: spec.recurrent.as_ref().map(|r| recurrent_of(&r.kind, of)).transpose()?,
             vocabulary,
         })
     }
@@ -163,6 +166,41 @@ impl Shard {
             KvRow::Latent { width } => KvRow::Latent { width },
         };
         KvShape { row, ..model.clone() }
+    }
+
+    /// What the rank's layers keep of a sequence beside pages.
+    pub fn state_shape(&self, spec: &ModelSpec) -> StateShape {
+        let both = spec.recurrent.as_ref().zip(self.recurrent.as_ref());
+        both.map_or_else(StateShape::default, |(recurrent, kind)| recurrent.state(kind))
+    }
+
+    /// Of q, k and v of a layer with a state, and of the gate of its output if that lies below.
+    pub fn mixed(&self, delta: &DeltaSpec, gate: bool) -> Cut {
+        let keys = self.share(delta.key_heads * delta.key_dim);
+        let values = self.share(delta.value_width());
+        let mut slices = vec![keys.clone(), keys, values.clone()];
+        slices.extend(gate.then_some(values));
+        self.outputs(slices)
+    }
+
+    /// Of `parts` matrices or vectors of an output for each value head.
+    pub fn value_heads(&self, delta: &DeltaSpec, parts: usize) -> Cut {
+        self.outputs(vec![self.share(delta.value_heads); parts])
+    }
+
+    /// Of the output product of a layer with a state.
+    pub fn recurrent_out(&self, kind: &RecurrentKind) -> Cut {
+        self.inputs(self.share(kind.out_width()).range, true)
+    }
+
+    /// Of `parts` matrices of an output for each of `channels`.
+    pub fn channels(&self, channels: usize, parts: usize) -> Cut {
+        self.outputs(vec![self.share(channels); parts])
+    }
+
+    /// Of the gate of attention's output.
+    pub fn output_gate(&self, spec: &ModelSpec) -> Cut {
+        self.outputs(vec![self.q_heads(spec)])
     }
 
     /// Of q, k and v, which lie one below the other.
@@ -247,6 +285,25 @@ impl Shard {
             Cut::Whole
         }
     }
+}
+
+/// What a rank has of layers with a state. The text is as vLLM's of other heads.
+fn recurrent_of(kind: &RecurrentKind, of: usize) -> Result<RecurrentKind> {
+    let (delta, gate) = match kind {
+        RecurrentKind::GatedDelta { delta, gate } => (delta, *gate),
+        RecurrentKind::ShortConv { width } => {
+            return Ok(RecurrentKind::ShortConv { width: even(*width, of)? });
+        }
+    };
+    if !delta.key_heads.is_multiple_of(of) {
+        return Err(invalid!(
+            "linear_num_key_heads ({}) must be divisible by tensor parallel size ({of}).",
+            delta.key_heads
+        ));
+    }
+    let (key_heads, value_heads) = (delta.key_heads / of, delta.value_heads / of);
+    let delta = DeltaSpec { key_heads, value_heads, ..*delta };
+    Ok(RecurrentKind::GatedDelta { delta, gate })
 }
 
 fn even(all: usize, of: usize) -> Result<usize> {

@@ -40,16 +40,69 @@ pub struct Linear<W> {
     pub bias: Option<W>,
 }
 
+/// The first sublayer of a layer: what lets a token see those before it.
+pub enum Mixer<W> {
+    /// By their keys and values.
+    Heads(HeadAttention<W>),
+    /// By one latent vector of each for all heads.
+    Latent(LatentAttention<W>),
+    /// By a state that they left.
+    GatedDelta(GatedDelta<W>),
+    /// By what they gave to a convolution.
+    ShortConv(ShortConv<W>),
+}
+
+impl<W> Mixer<W> {
+    /// What the layer's input is multiplied by first.
+    pub fn first(&self) -> &W {
+        match self {
+            Mixer::Heads(heads) => &heads.qkv.weight,
+            Mixer::Latent(LatentAttention { q: LatentQuery::Whole(q), .. }) => &q.weight,
+            Mixer::Latent(LatentAttention { q: LatentQuery::LowRank { down, .. }, .. }) => {
+                &down.weight
+            }
+            Mixer::GatedDelta(delta) => &delta.mixed.weight,
+            Mixer::ShortConv(conv) => &conv.input.weight,
+        }
+    }
+}
+
+/// A short convolution and the gated delta rule.
+pub struct GatedDelta<W> {
+    /// q, k, v and the gate of the output, stacked along the outputs.
+    pub mixed: Linear<W>,
+    /// Beta and rate of each value head.
+    pub rates: Linear<W>,
+    /// Over q, k and v, a vector of `[channels, taps]`.
+    pub convolution: W,
+    /// ln of the rate of decay, of each value head.
+    pub log_decay: W,
+    /// Added to the rate.
+    pub rate_bias: W,
+    /// Over each value head's output.
+    pub norm: Norm<W>,
+    /// The output product.
+    pub out: Linear<W>,
+}
+
+/// A short convolution between two gates.
+pub struct ShortConv<W> {
+    /// What gates its input, what gates its output, and the input, stacked along the outputs.
+    pub input: Linear<W>,
+    /// A vector of `[channels, taps]`.
+    pub convolution: W,
+    /// The output product.
+    pub out: Linear<W>,
+}
+
 /// One layer. Its norms are named by what they follow, so that norm-before and norm-after models
 /// run the same code: before a sublayer means after the previous one.
 pub struct Layer<W> {
-    /// What comes before attention's output product.
-    pub attention: Attention<W>,
-    /// Attention's output product.
-    pub attn_out: Linear<W>,
-    /// Over attention's output, before it is added.
+    /// The first sublayer.
+    pub mixer: Mixer<W>,
+    /// Over its output, before it is added.
     pub attn_post: Option<Norm<W>>,
-    /// None: the MLP reads what attention read.
+    /// None: the MLP reads what the first sublayer read.
     pub after_attn: Option<Norm<W>>,
     /// The second sublayer.
     pub feed_forward: FeedForward<W>,
@@ -59,35 +112,18 @@ pub struct Layer<W> {
     pub after_mlp: Option<Norm<W>>,
 }
 
-/// Attention, by what pages hold.
-pub enum Attention<W> {
-    /// K and V of heads.
-    Heads(HeadAttention<W>),
-    /// One latent vector for all heads.
-    Latent(LatentAttention<W>),
-}
-
-impl<W> Attention<W> {
-    /// What the layer's input is multiplied by first.
-    pub fn first(&self) -> &W {
-        match self {
-            Attention::Heads(heads) => &heads.qkv.weight,
-            Attention::Latent(LatentAttention { q: LatentQuery::Whole(q), .. }) => &q.weight,
-            Attention::Latent(LatentAttention { q: LatentQuery::LowRank { down, .. }, .. }) => {
-                &down.weight
-            }
-        }
-    }
-}
-
 /// Attention over K and V of heads.
 pub struct HeadAttention<W> {
     /// q, k and v, stacked along the outputs.
     pub qkv: Linear<W>,
+    /// A gate of its output, as wide as q.
+    pub gate: Option<Linear<W>>,
     /// Of q and k, before they are rotated.
     pub qk_norms: Option<QkNorms<W>>,
     /// A score of each head that takes its share of attention and has no value.
     pub sinks: Option<W>,
+    /// The output product.
+    pub out: Linear<W>,
 }
 
 /// Attention over latent vectors.
@@ -102,6 +138,8 @@ pub struct LatentAttention<W> {
     pub keys: W,
     /// The matrices of V, of each head `[value, rank]`.
     pub values: W,
+    /// The output product.
+    pub out: Linear<W>,
 }
 
 /// What makes q of attention over latent vectors.
@@ -170,16 +208,18 @@ pub struct SharedExpert<W> {
 }
 
 impl<W> Layer<W> {
-    /// What adapters may change, in the order of [`lora::projections`]; no experts.
+    /// What adapters may change, in the order of [`lora::projections`]; no experts, no layers with
+    /// a state.
     pub fn linears_mut(&mut self) -> [Option<&mut Linear<W>>; lora::PROJECTIONS] {
         let (up, down) = match &mut self.feed_forward {
             FeedForward::Mlp(mlp) => (Some(&mut mlp.up), Some(&mut mlp.down)),
             FeedForward::Experts(_) => (None, None),
         };
-        let qkv = match &mut self.attention {
-            Attention::Heads(heads) => Some(&mut heads.qkv),
-            Attention::Latent(_) => None,
+        let (qkv, out) = match &mut self.mixer {
+            Mixer::Heads(heads) => (Some(&mut heads.qkv), Some(&mut heads.out)),
+            Mixer::Latent(latent) => (None, Some(&mut latent.out)),
+            Mixer::GatedDelta(_) | Mixer::ShortConv(_) => (None, None),
         };
-        [qkv, Some(&mut self.attn_out), up, down]
+        [qkv, out, up, down]
     }
 }

@@ -7,6 +7,16 @@ use crate::error::Result;
 use crate::ids::AdapterId;
 use crate::{internal, invalid};
 
+/// What the scheduler knows of a model that keeps a state of each sequence beside pages. A state
+/// cannot be moved back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateConfig {
+    /// Copies that the device keeps, for prefixes to go on from; 0 without the prefix cache.
+    pub snapshots: usize,
+    /// Tokens from one copy to the next, a multiple of the page size: where prompts are cut.
+    pub block: usize,
+}
+
 /// The limits and switches. Names are those of the keys in model.json where there is one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerConfig {
@@ -29,6 +39,8 @@ pub struct SchedulerConfig {
     pub chunked_prefill: bool,
     /// Full pages are found again by their content.
     pub prefix_caching: bool,
+    /// The model keeps a state of each sequence.
+    pub state: Option<StateConfig>,
     /// Sequences end with their prompt, which may be as long as `max_model_len`: what a step would
     /// sample then is their vector.
     pub pooling: bool,
@@ -50,6 +62,9 @@ impl SchedulerConfig {
     /// lets the first running sequence go on to `max_model_len`, alone if need be.
     pub(super) fn validate(&self) -> Result<()> {
         assert!(self.page_size > 0 && self.depth > 0, "page_size and depth are at least 1");
+        let whole =
+            |state: StateConfig| state.block > 0 && state.block.is_multiple_of(self.page_size);
+        assert!(self.state.is_none_or(whole), "states are kept at ends of pages");
 
         // What a step takes.
         if self.max_num_seqs == 0 {
@@ -120,6 +135,30 @@ impl SchedulerConfig {
     /// Tokens of a sequence at most, with the one that stands for a vector.
     pub(super) fn longest(&self) -> usize {
         self.max_model_len + usize::from(self.pooling)
+    }
+
+    /// Where a chunk from `fed` to `end` of `known` tokens ends, so that the state is kept at as
+    /// many borders of blocks as prompts are cut at anyway, and at the last one in front of their
+    /// end. `fork` is a border of its own.
+    pub(super) fn cut(&self, fed: usize, end: usize, known: usize, fork: Option<usize>) -> usize {
+        let Some(state) = self.state.filter(|state| state.snapshots > 0) else { return end };
+        // The last token is always fed behind a hit.
+        let last = end.min(known.saturating_sub(1));
+        let border = last - last % state.block;
+        let border = fork.filter(|&fork| fork <= last).map_or(border, |fork| fork.max(border));
+        if self.chunked_prefill && border > fed {
+            border
+        } else {
+            end
+        }
+    }
+
+    /// The state is kept behind so many tokens.
+    pub(super) fn keeps_state_at(&self, fed: usize, fork: Option<usize>) -> bool {
+        let at_border = |state: StateConfig| {
+            state.snapshots > 0 && (fed.is_multiple_of(state.block) || fork == Some(fed))
+        };
+        fed > 0 && self.state.is_some_and(at_border)
     }
 
     /// How many of `unfed` tokens a sequence may feed within what is left of the step's budget,

@@ -17,6 +17,13 @@
 //!    that fit the budget. The first that does not fit ends it. What the order is, and who may
 //!    overtake whom, is said in `queue`.
 //!
+//! # States
+//! Some models keep a state of each sequence beside pages, which moves on with every token and not
+//! back. A prefix hit needs a copy of it, so chunks of prompts end at borders of blocks
+//! ([`StateConfig`]), and the device is told to copy the state there; the cache manager knows which
+//! copy stands behind which page. A request with siblings has a copy of its own, at the last full
+//! page of its prompt.
+//!
 //! # Steps in flight
 //! Step n + 1 may be planned before the tokens of step n are known: a sequence then feeds "the
 //! token its slot sampled last". When a sequence ends or is preempted, steps that were planned
@@ -50,9 +57,11 @@ mod state;
 #[cfg(test)]
 mod adapter_slot_tests;
 #[cfg(test)]
+mod state_tests;
+#[cfg(test)]
 mod tests;
 
-pub use config::SchedulerConfig;
+pub use config::{SchedulerConfig, StateConfig};
 pub use report::{Arrival, SchedulerStats};
 pub use sequence::NewSequence;
 pub use state::Scheduler;
@@ -105,8 +114,11 @@ impl Scheduler {
         let mut at = 0;
         while at < self.running_len() && *budget > 0 {
             let slot = self.slots.running()[at];
+            let fork = self.fork_of(&self.slots[slot]);
             let sequence = &mut self.slots[slot];
             let count = self.config.share(sequence.unfed(), *budget, sequences);
+            let (fed, known) = (sequence.fed, sequence.len());
+            let count = self.config.cut(fed, fed + count, known, fork) - fed;
             if count > 0 {
                 let held = sequence.table.pages().len();
                 if !self.kv.grow(&mut sequence.table, sequence.fed + count) {
@@ -132,7 +144,12 @@ impl Scheduler {
         while *budget > 0 && self.slots.any_free() {
             let Some(next) = self.queue.next_admissible(at, &self.adapter_slots) else { break };
             at = next;
-            let sequence = self.queue.at(at);
+            if self.queue.at(at).held {
+                at += 1;
+                continue;
+            }
+            let fork = self.fork_of(self.queue.at(at));
+            let sequence = self.queue.at_mut(at);
 
             // What the cache has need not be fed.
             let hits = if sequence.skip_cache {
@@ -148,6 +165,7 @@ impl Scheduler {
 
             // Pages for the first chunk, or at once for all that is known.
             let count = self.config.share(known - cached, *budget, sequences);
+            let count = self.config.cut(cached, cached + count, known, fork) - cached;
             let positions = if self.config.reserve_full_isl { known } else { cached + count };
             if !self.kv.fits(&hits, positions, self.running_len() > 0) {
                 break;
@@ -179,6 +197,7 @@ impl Scheduler {
         for chunk in &plan.chunks {
             let sequence = &mut self.slots[chunk.slot];
             self.kv.register(&mut sequence.table, &sequence.tokens, sequence.fed);
+            self.keep_state(chunk.slot);
         }
         for slot in plan.sampled() {
             self.queue.release_siblings(self.slots[slot].id);

@@ -123,8 +123,22 @@ impl WaitingQueue {
         (from..self.waiting.len()).find(|&at| admissible(at, &self.waiting[at]))
     }
 
-    pub(super) fn at(&mut self, place: usize) -> &mut Sequence {
+    pub(super) fn at(&self, place: usize) -> &Sequence {
+        &self.waiting[place]
+    }
+
+    pub(super) fn at_mut(&mut self, place: usize) -> &mut Sequence {
         &mut self.waiting[place]
+    }
+
+    /// A sequence in the queue, to be changed; siblings are not.
+    pub(super) fn find_mut(&mut self, id: RequestId) -> Option<&mut Sequence> {
+        self.waiting.iter_mut().map(|sequence| &mut **sequence).find(|sequence| sequence.id == id)
+    }
+
+    /// Others wait for this one's prompt.
+    pub(super) fn has_siblings(&self, primary: RequestId) -> bool {
+        self.siblings.contains_key(&primary)
     }
 
     /// The sequence at this place is admitted.

@@ -46,6 +46,7 @@ impl Scheduler {
             page_size: config.page_size,
             prefix_caching: config.prefix_caching,
             watermark_pages: (config.watermark * config.pages as f64) as usize,
+            snapshots: config.state.map(|state| state.snapshots),
         });
         Ok(Scheduler {
             kv,
@@ -62,19 +63,26 @@ impl Scheduler {
         })
     }
 
-    /// Plan nothing for a running sequence, or plan for it again. A preemption ends a hold. For a
+    /// Plan nothing for a sequence, or plan for it again. A preemption ends a hold. For a
     /// sequence that has to wait for something besides its tokens, such as a slow token mask.
     pub fn hold(&mut self, id: RequestId, held: bool) {
         if let Some(slot) = self.slots.find(id) {
             self.slots[slot].held = held;
+        } else if let Some(sequence) = self.queue.find_mut(id) {
+            sequence.held = held;
         }
     }
 
     /// Drop what the newest plan samples for a running sequence, and hold it: its last token is
     /// fed once more when the hold ends. For a sequence whose mask did not come in time. The device
-    /// opens its row anew, since the token that it samples without a mask counts there.
+    /// opens its row anew, since the token that it samples without a mask counts there. A state has
+    /// moved on with the last token: the sequence is preempted then, and held as it waits.
     pub fn skip_step(&mut self, id: RequestId) {
         let Some(slot) = self.slots.find(id) else { return };
+        if self.config.state.is_some() {
+            self.preempt(slot);
+            return self.hold(id, true);
+        }
         self.generations += 1;
         let sequence = &mut self.slots[slot];
         sequence.step_back();
@@ -152,7 +160,7 @@ impl Scheduler {
 
     /// From the queue to a slot, with the cached pages `hits`.
     pub(super) fn admit(&mut self, mut sequence: Box<Sequence>, hits: &[PageId]) -> SlotId {
-        self.kv.admit(&mut sequence.table, &sequence.tokens, hits);
+        let snapshot = self.kv.admit(&mut sequence.table, &sequence.tokens, hits);
         if sequence.generation == 0 {
             self.admitted.push(sequence.id);
         }
@@ -164,7 +172,29 @@ impl Scheduler {
         self.changes.extend(self.adapter_slots.enter(sequence.adapter));
         let slot = self.slots.assign(sequence);
         self.changes.push(SlotChange::Open(Box::new(self.slots[slot].open(slot))));
+        let restore = |snapshot| SlotChange::RestoreState { slot, snapshot };
+        self.changes.extend(snapshot.map(restore));
         slot
+    }
+
+    /// The last page of the prompt that siblings can hit, of a sequence that has some.
+    pub(super) fn fork_of(&self, sequence: &Sequence) -> Option<usize> {
+        let size = self.config.page_size;
+        let forks = self.config.state.is_some() && self.queue.has_siblings(sequence.id);
+        forks.then(|| (sequence.prompt.len() - 1) / size * size)
+    }
+
+    /// After a chunk that ends at a border: copy the state, in front of whatever the next step
+    /// does.
+    pub(super) fn keep_state(&mut self, slot: SlotId) {
+        let sequence = &self.slots[slot];
+        let fed = sequence.fed;
+        if !self.config.keeps_state_at(fed, self.fork_of(sequence)) {
+            return;
+        }
+        if let Some(snapshot) = self.kv.keep_state(&sequence.table, fed) {
+            self.changes.push(SlotChange::SaveState { slot, snapshot });
+        }
     }
 
     /// This running sequence waits at the head of the queue, to compute everything anew.

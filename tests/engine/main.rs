@@ -14,6 +14,7 @@ mod ranks;
 mod requests;
 mod served;
 mod several;
+mod states;
 
 use std::sync::atomic::Ordering;
 
@@ -99,7 +100,12 @@ fn min_tokens_beyond_the_models_length_end_there() {
 /// Sequence i of seed s is the sequence of seed s + i: shared pages of the prompt change no word.
 #[test]
 fn sequences_of_one_request_are_those_of_neighbouring_seeds() {
-    let served = serve("llama-tiny", json!({}));
+    siblings(&|extra| serve("llama-tiny", extra));
+}
+
+/// The same of any model.
+fn siblings(serve: &dyn Fn(Value) -> Served) {
+    let served = serve(json!({}));
     let prompt = "one two three four five six ".repeat(6);
     let sampling = |more: Value| {
         let mut all = json!({"temperature": 0.9, "max_tokens": 30, "ignore_eos": true});
@@ -109,7 +115,7 @@ fn sequences_of_one_request_are_those_of_neighbouring_seeds() {
     let alone: Vec<_> =
         (0..4).map(|i| served.text(&prompt, sampling(json!({"seed": 40 + i})))).collect();
     for caching in [true, false] {
-        let served = serve("llama-tiny", json!({"enable_prefix_caching": caching}));
+        let served = serve(json!({"enable_prefix_caching": caching}));
         let told = served.ask(&prompt, sampling(json!({"seed": 40, "n": 4})), false);
         let answer = told.answer();
         let texts: Vec<_> = answer.outputs.iter().map(|output| output.text.clone()).collect();

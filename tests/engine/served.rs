@@ -150,6 +150,15 @@ pub fn serve_with(model: &str, extra: &Value, options: EngineOptions) -> Served 
     Served { engine: Engines::load(&args, vec![options]).expect("a model that loads"), counter }
 }
 
+/// Why a model does not load.
+pub fn refusal(model: &str, extra: &Value) -> String {
+    let (args, _) = EngineArgs::parse(&serve_args(model, extra).to_string()).expect("valid");
+    match Engines::load(&args, vec![options(model)]) {
+        Ok(_) => panic!("{model} loads with {extra}"),
+        Err(error) => error.to_string(),
+    }
+}
+
 /// The whole answer, once it is there.
 pub struct Told(Receiver<Result<(Answer, Vec<u32>)>>);
 

@@ -11,7 +11,7 @@ use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Bytes, DType, DeviceLimits, HostTensor, Join, KvRow, KvShape, KvType, QuantForm, ScaleOver,
-    Source, WeightDesc, WeightKind,
+    Source, StateShape, WeightDesc, WeightKind,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
@@ -74,6 +74,7 @@ pub struct Setup {
     pub kv: Option<KvType>,
     /// Pages hold latent vectors of this width instead of heads.
     pub latent: Option<usize>,
+    pub state: StateShape,
 }
 
 impl Default for Setup {
@@ -87,9 +88,13 @@ impl Default for Setup {
             max_model_len: 256,
             kv: None,
             latent: None,
+            state: StateShape::default(),
         }
     }
 }
+
+/// Copies of states that a bench can keep.
+pub const SNAPSHOTS: usize = 2;
 
 struct Slot {
     open: bool,
@@ -126,6 +131,8 @@ impl<D: Graded> Bench<D> {
             page_size: setup.page_size,
             max_model_len: setup.max_model_len,
             kv,
+            state: setup.state,
+            snapshots: SNAPSHOTS,
         };
         dev.reserve(&limits).unwrap();
         // Scattered: positions must go through the table.

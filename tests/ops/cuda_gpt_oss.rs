@@ -102,7 +102,7 @@ fn mixture<D: grader::Graded>(
 ) -> Result<Results> {
     let (rows, hidden, ffn, experts, top_k) = shape;
     let [up, down] = stacks;
-    let routing = Routing { experts, top_k, renormalise: true };
+    let routing = Routing::softmax(experts, top_k, true);
     let x = b.input(rows, hidden, 46);
     let router = b.router(47, experts, hidden);
     let router_bias = b.vector(48, experts);

@@ -28,7 +28,12 @@ impl Case {
         Case {
             spec,
             value,
-            rope: Rope { rotary_dim: rotary, inv_freq: inverse(rotary), magnitude: 1.25 },
+            rope: Rope {
+                rotary_dim: rotary,
+                inv_freq: inverse(rotary),
+                magnitude: 1.25,
+                growth: None,
+            },
             rows,
             q: noise.values(rows * heads * spec.q_dim()),
             latent: noise.values(rows * spec.width()),

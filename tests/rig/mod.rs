@@ -15,7 +15,7 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{DType, DeviceLimits, KvType, Rank, RankGroup};
 use triton_vllm::error::{Error, Result};
-use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, TokenId};
+use triton_vllm::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, SnapshotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::folder::{self, Holds};
 use triton_vllm::model::gguf::{Gguf, GgufName};
@@ -108,6 +108,8 @@ pub struct Sequence {
     shared: usize,
     /// Positions fed, or taken over.
     pub length: usize,
+    /// Copies of its state at ends of pages, by length.
+    snapshots: Vec<(usize, SnapshotId)>,
 }
 
 pub struct Rig<D: Device = Cpu> {
@@ -121,6 +123,8 @@ pub struct Rig<D: Device = Cpu> {
     free_pages: Vec<PageId>,
     free_slots: Vec<SlotId>,
     changes: Vec<SlotChange>,
+    /// Taken so far.
+    snapshots: usize,
     step: u64,
     pub sampler: Arc<SamplerSpec>,
 }
@@ -190,6 +194,7 @@ impl<D: Device> Rig<D> {
             free_pages,
             free_slots: (0..SLOTS as u32).map(SlotId).collect(),
             changes: Vec::new(),
+            snapshots: 0,
             step: 0,
             sampler: Arc::new(SamplerSpec::default()),
         })
@@ -219,7 +224,13 @@ impl<D: Device> Rig<D> {
         let equal = prompt.iter().zip(&other.prompt).take_while(|(a, b)| a == b).count();
         // One token at least is fed, for its logits.
         let pages = equal.min(prompt.len() - 1) / self.page_size;
-        self.open_behind(prompt, &other.pages[..pages], AdapterId(0))
+        let sequence = self.open_behind(prompt, &other.pages[..pages], AdapterId(0));
+        if self.spec.recurrent.is_some() && sequence.length > 0 {
+            let saved = other.snapshots.iter().find(|(length, _)| *length == sequence.length);
+            let (_, snapshot) = *saved.expect("a copy of the state at the end of these pages");
+            self.changes.push(SlotChange::RestoreState { slot: sequence.slot, snapshot });
+        }
+        sequence
     }
 
     fn open_behind(&mut self, prompt: &[u32], shared: &[PageId], adapter: AdapterId) -> Sequence {
@@ -244,6 +255,7 @@ impl<D: Device> Rig<D> {
             pages: shared.to_vec(),
             shared: shared.len(),
             length,
+            snapshots: Vec::new(),
         }
     }
 
@@ -277,7 +289,13 @@ impl<D: Device> Rig<D> {
     ) -> Vec<f32> {
         loop {
             let from = seq.length;
-            let to = from.saturating_add(chunk).min(seq.prompt.len());
+            let mut to = from.saturating_add(chunk).min(seq.prompt.len());
+            // A chunk ends where a page does, so that the state can be copied there.
+            let end = (from + 1).next_multiple_of(self.page_size);
+            let keeps = self.spec.recurrent.is_some() && chunk < seq.prompt.len() && end <= to;
+            if keeps {
+                to = end;
+            }
             self.grow(seq, to - from);
             let chunk_tokens = seq.prompt[from..to].iter().map(|&t| TokenId(t)).collect();
             let done = to == seq.prompt.len();
@@ -290,6 +308,12 @@ impl<D: Device> Rig<D> {
             let mut all: Vec<&mut Sequence> = others.iter_mut().collect();
             all.push(seq);
             let logits = self.run(plan, &mut all);
+            if keeps && !done {
+                let snapshot = SnapshotId((self.snapshots % SNAPSHOTS) as u32);
+                self.snapshots += 1;
+                seq.snapshots.push((to, snapshot));
+                self.changes.push(SlotChange::SaveState { slot: seq.slot, snapshot });
+            }
             if done {
                 // The prompt's row comes last.
                 return logits[logits.len() - self.spec.vocab_size..].to_vec();
@@ -389,6 +413,7 @@ impl Drop for Watch<'_> {
 }
 
 const SLOTS: usize = 33;
+const SNAPSHOTS: usize = 40;
 
 fn pages(spec: &ModelSpec, options: &RigOptions) -> usize {
     1 + SLOTS * spec.max_model_len.div_ceil(options.page_size)
@@ -415,6 +440,8 @@ pub fn limits(spec: &ModelSpec, rank: Rank, options: &RigOptions) -> Result<Devi
         page_size: options.page_size,
         max_model_len: spec.max_model_len,
         kv: shard.kv_shape(&spec.kv_shape(options.kv)?),
+        state: shard.state_shape(spec),
+        snapshots: SNAPSHOTS,
     })
 }
 

@@ -1,7 +1,7 @@
 //! A device that executes step plans literally, on made-up K and V, and believes nothing: each
 //! position that attention would read must hold the history of tokens that belongs there.
 
-use triton_vllm::ids::{AdapterId, SlotId, TokenId};
+use triton_vllm::ids::{AdapterId, SlotId, SnapshotId, TokenId};
 use triton_vllm::plan::{Feed, Sampled, SeqChunk, SlotChange, SlotOpen, StepPlan, StepResult};
 use triton_vllm::sampling::NonFinite;
 use triton_vllm::scheduler::{NewSequence, SchedulerConfig};
@@ -58,6 +58,8 @@ struct SlotRow {
     table: Vec<usize>,
     histories: Vec<u64>,
     last: Option<TokenId>,
+    /// What led here, as a state that moves with each token and not back; None: not told yet.
+    state: Option<u64>,
 }
 
 pub struct Device {
@@ -71,6 +73,8 @@ pub struct Device {
     pub broken: Vec<u64>,
     /// What each adapter slot holds; 0: nothing.
     adapter_slots: Vec<AdapterId>,
+    /// Copies of states.
+    snapshots: Vec<Option<u64>>,
     step: u64,
 }
 
@@ -82,6 +86,7 @@ impl Device {
             holders: vec![0; config.pages],
             broken: Vec::new(),
             adapter_slots: vec![AdapterId(0); config.max_loras],
+            snapshots: vec![None; config.state.map_or(0, |state| state.snapshots)],
             step: 0,
             config: config.clone(),
         }
@@ -129,7 +134,10 @@ impl Device {
                 });
                 let histories = known.collect();
 
-                let row = SlotRow { open: (**open).clone(), table: vec![], histories, last: None };
+                let state = (open.cached_tokens == 0).then(|| history_before_any(open.adapter));
+                let open_row = (**open).clone();
+                let table = vec![];
+                let row = SlotRow { open: open_row, table, histories, last: None, state };
                 self.rows[open.slot.index()] = Some(row);
             }
             SlotChange::Pages { slot, group, pages } => {
@@ -144,6 +152,16 @@ impl Device {
             SlotChange::Close { slot } => {
                 let row = self.rows[slot.index()].take().expect("an open slot is closed");
                 row.table.iter().for_each(|&page| self.holders[page] -= 1);
+            }
+            SlotChange::SaveState { slot, snapshot } => {
+                let row = self.rows[slot.index()].as_ref().expect("the state of an open slot");
+                self.snapshots[snapshot.index()] = row.state;
+            }
+            SlotChange::RestoreState { slot, snapshot: SnapshotId(snapshot) } => {
+                let row = self.rows[slot.index()].as_mut().expect("a state for an open slot");
+                let state = self.snapshots[*snapshot as usize];
+                assert_eq!(state, row.histories.last().copied(), "snapshot {snapshot}");
+                row.state = state;
             }
             SlotChange::Adapter { adapter_slot, adapter } => {
                 assert!(
@@ -209,6 +227,10 @@ impl Device {
                 None => history_before_any(slot.open.adapter),
             };
             slot.histories.push(history(before, token));
+            if self.config.state.is_some() {
+                assert_eq!(slot.state, Some(before), "slot {}: its state", chunk.slot);
+                slot.state = slot.histories.last().copied();
+            }
             let page = slot.table[position / self.config.page_size];
             assert_eq!(self.holders[page], 1, "slot {} writes to shared page {page}", chunk.slot);
             self.memory[page][position % self.config.page_size] = slot.histories.last().copied();

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use triton_vllm::ids::{AdapterId, PageId, RequestId, TokenId};
 use triton_vllm::plan::{SlotChange, StepPlan, StepResult};
 use triton_vllm::sampling::SamplerSpec;
-use triton_vllm::scheduler::{NewSequence, Scheduler, SchedulerConfig};
+use triton_vllm::scheduler::{NewSequence, Scheduler, SchedulerConfig, StateConfig};
 
 use device::{mix, straight_run, Device, VOCAB};
 
@@ -77,6 +77,8 @@ struct Coverage {
     dropped_tokens: u64,
     /// Adapter slots that changed their adapter.
     taken_adapter_slots: u64,
+    /// Prefix hits of models with a state.
+    restored_states: u64,
     /// Of all plans in order: equal in two runs of a seed.
     trace: u64,
 }
@@ -96,6 +98,7 @@ impl Coverage {
         self.broken += other.broken;
         self.dropped_tokens += other.dropped_tokens;
         self.taken_adapter_slots += other.taken_adapter_slots;
+        self.restored_states += other.restored_states;
         self.trace = mix(self.trace, other.trace);
     }
 }
@@ -121,6 +124,12 @@ fn random_config(rng: &mut Rng) -> SchedulerConfig {
     let budget = rng.between(max_num_seqs, max_num_seqs + room);
     let spare_pages = rng.pick(&[1, 4, 12, 60]);
     let needed_pages = max_model_len.div_ceil(page_size);
+    // Of a seed of its own, so that the other workloads stay as they were.
+    let mut own = Rng(mix(rng.0, 5));
+    let state = own.percent(40).then(|| StateConfig {
+        snapshots: own.pick(&[0, 1, 3, 30]),
+        block: page_size * own.between(1, 3),
+    });
 
     SchedulerConfig {
         max_num_seqs,
@@ -132,6 +141,7 @@ fn random_config(rng: &mut Rng) -> SchedulerConfig {
         long_prefill_adaptive: false,
         chunked_prefill,
         prefix_caching: rng.percent(80),
+        state,
         pooling: false,
         watermark: rng.pick(&[0.0, 0.0, 0.05, 0.3]),
         reserve_full_isl: rng.percent(70),
@@ -243,6 +253,7 @@ impl Engine {
                     seen.trace = pages.iter().fold(seen.trace, with);
                 }
                 SlotChange::Adapter { .. } => seen.taken_adapter_slots += 1,
+                SlotChange::RestoreState { .. } => seen.restored_states += 1,
                 _ => {}
             }
         }
@@ -375,6 +386,7 @@ fn every_request_gets_its_own_tokens_and_every_page_comes_back() {
         sum.add(&simulate(seed));
     }
     println!("{sum:?}");
+
     let rare = [
         sum.led,
         sum.preemptions,
@@ -386,6 +398,7 @@ fn every_request_gets_its_own_tokens_and_every_page_comes_back() {
         sum.broken,
         sum.dropped_tokens,
         sum.taken_adapter_slots,
+        sum.restored_states,
     ];
     assert!(!many || rare.iter().all(|&count| count >= 100), "too little happened: {sum:?}");
 }

@@ -11,10 +11,11 @@ use super::kv_pool::{Half, Pool};
 use super::numbers::{self, exp, tanh};
 use super::rope::RopeTable;
 use super::simd::{dots, with_isa, Isa};
+use super::state::apply_gate;
 use super::weight::Weight;
 use super::{Cpu, SHARED_FROM_ATTENTION_MACS};
 use crate::device::batch::BatchChunk;
-use crate::device::{AttentionOps, AttnSpec, DeviceTypes, Join, KvScales, Norm, Rope};
+use crate::device::{AttentionOps, AttnSpec, DeviceTypes, Gate, Join, KvScales, Norm, Rope};
 use crate::error::Result;
 use crate::ids::PageId;
 use crate::internal;
@@ -117,6 +118,15 @@ impl AttentionOps for Cpu {
         });
 
         lost.into_inner().map_or(Ok(()), Err)
+    }
+
+    fn gate_output(&mut self, gate: &Tensor, out: &mut Tensor) -> Result<()> {
+        for r in 0..self.rows() {
+            let mut gates = gate.row(r).to_vec();
+            apply_gate(Gate::Sigmoid, &mut gates);
+            out.row_mut(r).iter_mut().zip(gates).for_each(|(o, gate)| *o *= gate);
+        }
+        Ok(())
     }
 
     fn attend_all(&mut self, spec: &AttnSpec, qkv: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -222,6 +232,7 @@ struct Keys<'a> {
 /// out = softmax(q k^T * scale) v for all heads of one token row at `position`. `q` is
 /// `[heads, head_dim]`, as is `out`. K and V of a page are read once for all q heads that share
 /// them.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn attend_row(

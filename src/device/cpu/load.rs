@@ -2,6 +2,7 @@
 
 use super::buffer::Tensor;
 use super::kv_pool::Pool;
+use super::state_pool::StatePool;
 use super::weight::Weight;
 use super::Cpu;
 use crate::device::host_slots::HostSlots;
@@ -28,6 +29,7 @@ impl LoadOps for Cpu {
 
     fn reserve(&mut self, limits: &DeviceLimits) -> Result<()> {
         self.pool = Some(Pool::new(limits)?);
+        self.states = Some(StatePool::new(limits)?);
         self.slots = HostSlots::new(limits);
         Ok(())
     }

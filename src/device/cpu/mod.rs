@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`load`], [`step`], [`dense`], [`attention`] | chapters of [`super::Device`] |
-//! | [`latent`], [`experts`], [`adapters`], [`pooling`] | chapters of [`super::Device`] |
+//! | [`latent`], [`state`], [`experts`], [`adapters`], [`pooling`] | the others |
 //! | [`buffer`] | zeroed, aligned memory |
 //! | [`codes`], [`code_packing`] | weights held as codes, and how they are packed |
 //! | [`input_rounding`] | how products with codes round their inputs |
@@ -20,6 +20,7 @@
 //! | [`ranks`] | what several CPU devices that share a model do together |
 //! | [`rope`] | rotation by position |
 //! | [`simd`] | inner loops per instruction set |
+//! | [`state_pool`] | states of slots, and copies of them |
 //! | [`sources`] | values of a weight on its way to the device |
 //! | [`weight`] | weights, and how they are packed |
 //! | [`workers`] | threads |
@@ -47,6 +48,8 @@ pub mod ranks;
 pub mod rope;
 pub mod simd;
 mod sources;
+pub mod state;
+pub mod state_pool;
 pub mod step;
 pub mod weight;
 pub mod workers;
@@ -58,6 +61,7 @@ use self::memory::Memory;
 use self::ranks::Member;
 use self::rope::RopeTable;
 use self::simd::Isa;
+use self::state_pool::StatePool;
 use self::workers::Workers;
 use super::host_slots::HostSlots;
 use super::{BreakOnPurpose, Collective, DeviceInfo, DeviceKind, DeviceTypes, Rank};
@@ -74,6 +78,8 @@ const SHARED_FROM_MACS: usize = 16 << 20;
 const SHARED_FROM_ROUNDED: usize = 64 << 10;
 /// Of attention, which runs at a fraction of a linear's speed.
 const SHARED_FROM_ATTENTION_MACS: usize = 4 << 20;
+/// Of matrices that rows change one after the other.
+const SHARED_FROM_STATE_MACS: usize = 4 << 20;
 
 /// The CPU device.
 pub struct Cpu {
@@ -82,6 +88,7 @@ pub struct Cpu {
     /// None: it shares its model with none.
     member: Option<Member>,
     pool: Option<Pool>,
+    states: Option<StatePool>,
     slots: HostSlots,
     ropes: Vec<RopeTable>,
     results: VecDeque<StepResult>,
@@ -104,6 +111,7 @@ impl Cpu {
             workers,
             member: None,
             pool: None,
+            states: None,
             slots: HostSlots::default(),
             ropes: Vec::new(),
             results: VecDeque::new(),

@@ -13,7 +13,8 @@ use crate::sampling::{adjust::forbid, choose, LogprobSpec, Seen, TokenLogprobs};
 
 impl StepOps for Cpu {
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
-        self.slots.begin(plan)
+        self.slots.begin(plan)?;
+        self.copy_states(plan)
     }
 
     fn steady(&mut self) {}

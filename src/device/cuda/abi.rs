@@ -2043,6 +2043,218 @@ const _: () = {
     ["Offset of field: GatherRanks::unused"]
         [::std::mem::offset_of!(GatherRanks, unused) - 124usize];
 };
+pub const CONV_THREADS: u32 = 128;
+#[doc = " Taps at most: one more than the inputs that are kept."]
+pub const CONV_MAX_TAPS: u32 = 8;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ShortConvolution {
+    #[doc = " \\[rows, stride], of which the first `width` columns are channels"]
+    pub x: DevicePtr,
+    #[doc = " \\[width, taps]"]
+    pub weight: DevicePtr,
+    #[doc = " \\[width], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub tails: DevicePtr,
+    pub entry_bytes: u64,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    pub rows: u32,
+    pub stride: u32,
+    pub width: u32,
+    pub taps: u32,
+    #[doc = " Whether x * sigmoid(x) follows."]
+    pub silu: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ShortConvolution"][::std::mem::size_of::<ShortConvolution>() - 88usize];
+    ["Alignment of ShortConvolution"][::std::mem::align_of::<ShortConvolution>() - 8usize];
+    ["Offset of field: ShortConvolution::x"][::std::mem::offset_of!(ShortConvolution, x) - 0usize];
+    ["Offset of field: ShortConvolution::weight"]
+        [::std::mem::offset_of!(ShortConvolution, weight) - 8usize];
+    ["Offset of field: ShortConvolution::bias"]
+        [::std::mem::offset_of!(ShortConvolution, bias) - 16usize];
+    ["Offset of field: ShortConvolution::out"]
+        [::std::mem::offset_of!(ShortConvolution, out) - 24usize];
+    ["Offset of field: ShortConvolution::tails"]
+        [::std::mem::offset_of!(ShortConvolution, tails) - 32usize];
+    ["Offset of field: ShortConvolution::entry_bytes"]
+        [::std::mem::offset_of!(ShortConvolution, entry_bytes) - 40usize];
+    ["Offset of field: ShortConvolution::position"]
+        [::std::mem::offset_of!(ShortConvolution, position) - 48usize];
+    ["Offset of field: ShortConvolution::slot_of"]
+        [::std::mem::offset_of!(ShortConvolution, slot_of) - 56usize];
+    ["Offset of field: ShortConvolution::rows"]
+        [::std::mem::offset_of!(ShortConvolution, rows) - 64usize];
+    ["Offset of field: ShortConvolution::stride"]
+        [::std::mem::offset_of!(ShortConvolution, stride) - 68usize];
+    ["Offset of field: ShortConvolution::width"]
+        [::std::mem::offset_of!(ShortConvolution, width) - 72usize];
+    ["Offset of field: ShortConvolution::taps"]
+        [::std::mem::offset_of!(ShortConvolution, taps) - 76usize];
+    ["Offset of field: ShortConvolution::silu"]
+        [::std::mem::offset_of!(ShortConvolution, silu) - 80usize];
+    ["Offset of field: ShortConvolution::unused"]
+        [::std::mem::offset_of!(ShortConvolution, unused) - 84usize];
+};
+#[doc = " Warps of a block, rows of a matrix that each holds in registers, columns at most."]
+pub const DELTA_WARPS: u32 = 4;
+pub const DELTA_WARP_ROWS: u32 = 8;
+pub const DELTA_BLOCK_ROWS: u32 = 32;
+pub const DELTA_THREADS: u32 = 128;
+pub const DELTA_MAX_KEY_DIM: u32 = 256;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct DeltaRule {
+    #[doc = " \\[rows, q|k|v]"]
+    pub mixed: DevicePtr,
+    #[doc = " \\[rows, 2 value_heads]: beta, then the rate, of each value head"]
+    pub rates: DevicePtr,
+    #[doc = " \\[value_heads]"]
+    pub log_decay: DevicePtr,
+    #[doc = " \\[value_heads]"]
+    pub rate_bias: DevicePtr,
+    #[doc = " \\[rows, value_heads, value_dim]"]
+    pub out: DevicePtr,
+    pub matrices: DevicePtr,
+    pub entry_bytes: u64,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    #[doc = " Of the step's sequences, a block for each; null: a block for each row, as a recorded step has\n it, of which those that begin no sequence end at once."]
+    pub records: DevicePtr,
+    pub rows: u32,
+    pub key_heads: u32,
+    pub value_heads: u32,
+    pub key_dim: u32,
+    pub value_dim: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of DeltaRule"][::std::mem::size_of::<DeltaRule>() - 104usize];
+    ["Alignment of DeltaRule"][::std::mem::align_of::<DeltaRule>() - 8usize];
+    ["Offset of field: DeltaRule::mixed"][::std::mem::offset_of!(DeltaRule, mixed) - 0usize];
+    ["Offset of field: DeltaRule::rates"][::std::mem::offset_of!(DeltaRule, rates) - 8usize];
+    ["Offset of field: DeltaRule::log_decay"]
+        [::std::mem::offset_of!(DeltaRule, log_decay) - 16usize];
+    ["Offset of field: DeltaRule::rate_bias"]
+        [::std::mem::offset_of!(DeltaRule, rate_bias) - 24usize];
+    ["Offset of field: DeltaRule::out"][::std::mem::offset_of!(DeltaRule, out) - 32usize];
+    ["Offset of field: DeltaRule::matrices"][::std::mem::offset_of!(DeltaRule, matrices) - 40usize];
+    ["Offset of field: DeltaRule::entry_bytes"]
+        [::std::mem::offset_of!(DeltaRule, entry_bytes) - 48usize];
+    ["Offset of field: DeltaRule::position"][::std::mem::offset_of!(DeltaRule, position) - 56usize];
+    ["Offset of field: DeltaRule::slot_of"][::std::mem::offset_of!(DeltaRule, slot_of) - 64usize];
+    ["Offset of field: DeltaRule::records"][::std::mem::offset_of!(DeltaRule, records) - 72usize];
+    ["Offset of field: DeltaRule::rows"][::std::mem::offset_of!(DeltaRule, rows) - 80usize];
+    ["Offset of field: DeltaRule::key_heads"]
+        [::std::mem::offset_of!(DeltaRule, key_heads) - 84usize];
+    ["Offset of field: DeltaRule::value_heads"]
+        [::std::mem::offset_of!(DeltaRule, value_heads) - 88usize];
+    ["Offset of field: DeltaRule::key_dim"][::std::mem::offset_of!(DeltaRule, key_dim) - 92usize];
+    ["Offset of field: DeltaRule::value_dim"]
+        [::std::mem::offset_of!(DeltaRule, value_dim) - 96usize];
+    ["Offset of field: DeltaRule::unused"][::std::mem::offset_of!(DeltaRule, unused) - 100usize];
+};
+#[repr(u32)]
+#[doc = " What a gate multiplies by."]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum Gate {
+    Silu = 0,
+    Sigmoid = 1,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct NormGated {
+    #[doc = " \\[rows, parts, width], in place"]
+    pub x: DevicePtr,
+    #[doc = " \\[width]"]
+    pub weight: DevicePtr,
+    #[doc = " Of x's row r at z + r * stride + first."]
+    pub z: DevicePtr,
+    pub parts: u32,
+    pub width: u32,
+    pub stride: u32,
+    pub first: u32,
+    pub eps: f32,
+    #[doc = " An RMS kind."]
+    pub norm: NormKind,
+    pub gate: Gate,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of NormGated"][::std::mem::size_of::<NormGated>() - 56usize];
+    ["Alignment of NormGated"][::std::mem::align_of::<NormGated>() - 8usize];
+    ["Offset of field: NormGated::x"][::std::mem::offset_of!(NormGated, x) - 0usize];
+    ["Offset of field: NormGated::weight"][::std::mem::offset_of!(NormGated, weight) - 8usize];
+    ["Offset of field: NormGated::z"][::std::mem::offset_of!(NormGated, z) - 16usize];
+    ["Offset of field: NormGated::parts"][::std::mem::offset_of!(NormGated, parts) - 24usize];
+    ["Offset of field: NormGated::width"][::std::mem::offset_of!(NormGated, width) - 28usize];
+    ["Offset of field: NormGated::stride"][::std::mem::offset_of!(NormGated, stride) - 32usize];
+    ["Offset of field: NormGated::first"][::std::mem::offset_of!(NormGated, first) - 36usize];
+    ["Offset of field: NormGated::eps"][::std::mem::offset_of!(NormGated, eps) - 40usize];
+    ["Offset of field: NormGated::norm"][::std::mem::offset_of!(NormGated, norm) - 44usize];
+    ["Offset of field: NormGated::gate"][::std::mem::offset_of!(NormGated, gate) - 48usize];
+    ["Offset of field: NormGated::unused"][::std::mem::offset_of!(NormGated, unused) - 52usize];
+};
+#[doc = " out = a b, of `width` columns of each."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Multiply {
+    #[doc = " \\[rows, a_stride]"]
+    pub a: DevicePtr,
+    #[doc = " \\[rows, b_stride]"]
+    pub b: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub a_stride: u32,
+    pub b_stride: u32,
+    pub a_first: u32,
+    pub b_first: u32,
+    pub width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Multiply"][::std::mem::size_of::<Multiply>() - 48usize];
+    ["Alignment of Multiply"][::std::mem::align_of::<Multiply>() - 8usize];
+    ["Offset of field: Multiply::a"][::std::mem::offset_of!(Multiply, a) - 0usize];
+    ["Offset of field: Multiply::b"][::std::mem::offset_of!(Multiply, b) - 8usize];
+    ["Offset of field: Multiply::out"][::std::mem::offset_of!(Multiply, out) - 16usize];
+    ["Offset of field: Multiply::a_stride"][::std::mem::offset_of!(Multiply, a_stride) - 24usize];
+    ["Offset of field: Multiply::b_stride"][::std::mem::offset_of!(Multiply, b_stride) - 28usize];
+    ["Offset of field: Multiply::a_first"][::std::mem::offset_of!(Multiply, a_first) - 32usize];
+    ["Offset of field: Multiply::b_first"][::std::mem::offset_of!(Multiply, b_first) - 36usize];
+    ["Offset of field: Multiply::width"][::std::mem::offset_of!(Multiply, width) - 40usize];
+    ["Offset of field: Multiply::unused"][::std::mem::offset_of!(Multiply, unused) - 44usize];
+};
+#[doc = " x *= sigmoid(z)"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GateRows {
+    #[doc = " \\[rows, width], in place"]
+    pub x: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub z: DevicePtr,
+    pub width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GateRows"][::std::mem::size_of::<GateRows>() - 24usize];
+    ["Alignment of GateRows"][::std::mem::align_of::<GateRows>() - 8usize];
+    ["Offset of field: GateRows::x"][::std::mem::offset_of!(GateRows, x) - 0usize];
+    ["Offset of field: GateRows::z"][::std::mem::offset_of!(GateRows, z) - 8usize];
+    ["Offset of field: GateRows::width"][::std::mem::offset_of!(GateRows, width) - 16usize];
+    ["Offset of field: GateRows::unused"][::std::mem::offset_of!(GateRows, unused) - 20usize];
+};
 #[repr(u32)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub enum CodeKind {

@@ -147,6 +147,18 @@ impl AttentionOps for Cuda {
         reserved.attention.heads()?.run(&self.context, &self.kernels, &call)
     }
 
+    fn gate_output(&mut self, gate: &Tensor, out: &mut Tensor) -> Result<()> {
+        let (rows, width) = (self.rows(), out.width);
+        let parameters = abi::GateRows {
+            x: out.to(rows, width, "gate_output"),
+            z: gate.at(rows, width, "gate_output"),
+            width: width as u32,
+            unused: 0,
+        };
+        let blocks = [rows, width.div_ceil(ROW_THREADS as usize)];
+        self.kernels.gate_rows.launch(&self.context, blocks, ROW_THREADS, &parameters)
+    }
+
     fn attend_all(&mut self, spec: &AttnSpec, qkv: &Tensor, out: &mut Tensor) -> Result<()> {
         self.slots.batch().whole_sequences("attend_all")?;
         head_fits(spec)?;

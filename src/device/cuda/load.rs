@@ -7,6 +7,7 @@ use super::graphs::Graphs;
 use super::memory::Memory;
 use super::page_attention::PageAttention;
 use super::slots::Slots;
+use super::state_memory::States;
 use super::steps::Steps;
 use super::tensor::{Holds, Rounded};
 use super::weights::{Held, Weight};
@@ -80,6 +81,7 @@ impl LoadOps for Cuda {
         let pool = Memory::new(&self.context, layer_bytes * kv.layers, "the KV pool")?;
         // A page that nobody wrote must hold numbers: NaN times a weight of 0 is NaN.
         pool.fill(0)?;
+        let states = States::new(&self.context, limits, self.dtype)?;
         self.slots = Slots::new(limits);
         let steps = Steps::new(&self.context, limits, self.slots.layout())?;
         let gates = limits.step_tokens * self.gate_up * self.dtype.bytes();
@@ -95,7 +97,8 @@ impl LoadOps for Cuda {
         self.uploader.release();
         let attention = PageAttention::new(&self.context, &self.kernels, self.dtype, limits)?;
         let (limits, graphs) = (limits.clone(), Graphs::new(&self.context));
-        self.reserved = Some(Reserved { limits, pool, layer_bytes, steps, attention, graphs });
+        self.reserved =
+            Some(Reserved { limits, pool, layer_bytes, states, steps, attention, graphs });
         Ok(())
     }
 

@@ -84,6 +84,17 @@ impl Memory {
         check(code, "a copy from the GPU")
     }
 
+    /// Copy `bytes` from offset `from` to offset `to`, on the stream. The ranges do not overlap.
+    pub fn copy_within(&self, from: usize, to: usize, bytes: usize) -> Result<()> {
+        assert!(from + bytes <= self.bytes && to + bytes <= self.bytes, "copy beyond a buffer");
+        let address = |offset| self.address.offset_bytes(offset).address();
+        // SAFETY: both ranges are inside of our allocation.
+        let code = unsafe {
+            sys::cuMemcpyDtoDAsync_v2(address(to), address(from), bytes, self.context.stream())
+        };
+        check(code, "a copy on the GPU")
+    }
+
     /// The first `bytes`, after all work enqueued so far. Waits.
     pub fn read_now(&self, bytes: usize) -> Result<Vec<u8>> {
         assert!(bytes <= self.bytes, "read beyond a buffer");

@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `load`, `step`, `dense`, `attention` | chapters of [`super::Device`] |
-//! | `latent`, `experts`, `adapters`, `pooling` | chapters of [`super::Device`] |
+//! | `latent`, `state`, `experts`, `adapters`, `pooling` | chapters of [`super::Device`] |
 //! | `context` | driver probe, context, streams, events |
 //! | `device_ptr`, `memory` | addresses and memory of the GPU, page-locked memory of the host |
 //! | `abi` | what host and kernels share, made from kernels/abi.h and abi_ops.h |
@@ -25,6 +25,7 @@
 //! | `worklist` | which tile of a step's attention meets which keys |
 //! | `low_rank` | what adapters hold behind a weight |
 //! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
+//! | `state_memory` | states of slots, and copies of them |
 //! | `tensor` | activations |
 //! | `slots` | a step's input as the GPU reads it |
 //! | `steps` | steps in flight: input, token masks, results |
@@ -74,6 +75,8 @@ mod sampler;
 mod sampler_row;
 mod slots;
 mod staging;
+mod state;
+mod state_memory;
 mod step;
 mod steps;
 mod tensor;
@@ -97,6 +100,7 @@ use self::page_attention::PageAttention;
 use self::ranks::Member;
 use self::sampler::Sampler;
 use self::slots::Slots;
+use self::state_memory::States;
 use self::steps::{Steps, DEPTH};
 pub use self::tensor::Tensor;
 use self::weights::Uploader;
@@ -114,6 +118,7 @@ struct Reserved {
     limits: DeviceLimits,
     pool: Memory,
     layer_bytes: usize,
+    states: States,
     steps: Steps,
     attention: PageAttention,
     graphs: Graphs,

@@ -218,6 +218,10 @@ kernels! {
     "attention_prefill_fp8_sm90":
         prompt_fp8_64(PagedAttention) prompt_fp8_128(PagedAttention)
         prompt_fp8_256(PagedAttention);
+    "state":
+        short_convolution(ShortConvolution) convolution_tails(ShortConvolution)
+        delta_rule_1(DeltaRule) delta_rule_2(DeltaRule) delta_rule_4(DeltaRule)
+        delta_rule_8(DeltaRule) norm_gated(NormGated) gate_rows(GateRows) multiply(Multiply);
     "experts":
         route_rows(RouteRows) group_rows(GroupRows)
         experts_up_narrow(MultiplyExperts) experts_up_wide(MultiplyExperts)

@@ -103,7 +103,10 @@ pub struct Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// Through the mailboxes, so many bytes at once.
-    Pushed { most_bytes: usize },
+    Pushed {
+        /// Of a launch.
+        most_bytes: usize,
+    },
     /// Out of each other's memory and into it.
     Direct,
 }
@@ -139,8 +142,8 @@ impl Member {
         self.blocks * (abi::EXCHANGE_PIECES * abi::EXCHANGE_PIECE_BYTES) as usize
     }
 
-    /// Before an exchange is launched. Threads of ranks that share a GPU wait for each other here: a
-    /// call of one of them that waits for the GPU (allocating, loading a kernel) would else wait
+    /// Before an exchange is launched. Threads of ranks that share a GPU wait for each other here:
+    /// a call of one of them that waits for the GPU (allocating, loading a kernel) would else wait
     /// for the other's exchange, which waits for what this one has not launched.
     ///
     /// # Errors

@@ -222,7 +222,9 @@ impl Slots {
     fn change(&mut self, change: &SlotChange, far: Far<'_>) -> Result<()> {
         match change {
             SlotChange::Open(open) => self.open(open, far),
-            SlotChange::Adapter { .. } => Ok(()),
+            SlotChange::Adapter { .. }
+            | SlotChange::SaveState { .. }
+            | SlotChange::RestoreState { .. } => Ok(()),
             SlotChange::Close { slot } => {
                 self.row(*slot)?.changes.clear();
                 Ok(())

@@ -32,6 +32,7 @@ impl StepOps for Cuda {
             reserved.graphs.forget();
         }
         self.padded = padded;
+        reserved.states.copy(plan)?;
         let device = &reserved.steps.device;
         self.kernels.prepare.launch(
             &self.context,

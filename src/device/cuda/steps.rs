@@ -88,6 +88,8 @@ struct Pending {
 pub struct Steps {
     context: Arc<Context>,
     pub device: OnDevice,
+    /// Of the current step's sequences, one behind the other, on the GPU.
+    pub records: DevicePtr,
     ring: Vec<StagingBuffers>,
     /// The current step's staging.
     current: usize,
@@ -127,7 +129,8 @@ impl Steps {
         };
         let ring = (0..RING).map(|_| staging()).collect::<Result<_>>()?;
         let context = context.clone();
-        Ok(Steps { context, device, ring, current: 0, pending: VecDeque::new() })
+        let records = DevicePtr::NULL;
+        Ok(Steps { context, device, records, ring, current: 0, pending: VecDeque::new() })
     }
 
     /// Copy the encoded input of a step to the GPU, in one piece: `first`, then the slots' part,
@@ -155,7 +158,8 @@ impl Steps {
         slots.write(rest);
         self.device.input.write(&staging.input, words)?;
         staging.sent.record()?;
-        Ok((self.device.input.address.offset_words(first.len()), grows))
+        self.records = self.device.input.address.offset_words(first.len());
+        Ok((self.records, grows))
     }
 
     /// Copy to the GPU what `sample` needs beyond the slots' rows: requests for logprobs, then

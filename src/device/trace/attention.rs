@@ -59,6 +59,14 @@ impl AttentionOps for Trace {
         Ok(())
     }
 
+    fn gate_output(&mut self, gate: &TraceTensor, out: &mut TraceTensor) -> Result<()> {
+        let (rows, width) = (self.rows(), out.width);
+        let read = bytes(rows, gate) + bytes(rows, out);
+        let flops = (5 * rows * width) as u64;
+        self.launch("gate_output", (rows, width, width), read, bytes(rows, out), flops);
+        Ok(())
+    }
+
     fn attend_all(
         &mut self,
         spec: &AttnSpec,

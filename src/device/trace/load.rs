@@ -77,6 +77,7 @@ impl LoadOps for Trace {
         let row = 4 * (limits.sequence_pages() + 16);
         self.held.slots += (slots * row + step_tokens * 12) as u64;
         self.held.adapters += (step_tokens * self.low_width * 4) as u64;
+        self.held.state = limits.state.bytes(self.activation.bytes());
         self.held.pages = (pages as u64).saturating_mul(limits.kv.page_bytes(page_size));
         self.kv = Some(limits.kv.clone());
         Ok(())

@@ -12,6 +12,7 @@ mod experts;
 mod latent;
 mod load;
 mod pooling;
+mod state;
 mod step;
 
 use std::collections::VecDeque;
@@ -78,6 +79,8 @@ pub struct Held {
     pub slots: u64,
     /// Adapter slots of adapters, and A x of a step's rows.
     pub adapters: u64,
+    /// What layers keep of one sequence beside pages; in no sum.
+    pub state: u64,
     /// The KV pool.
     pub pages: u64,
     /// Some weights are codes.
@@ -87,7 +90,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Everything but the KV pool.
+    /// Everything but pages and states.
     pub fn without_pages(&self) -> u64 {
         let parts = [self.weights, self.tensors, self.slots, self.adapters];
         parts.iter().fold(0, |sum: u64, &part| sum.saturating_add(part))
@@ -101,6 +104,7 @@ impl Held {
             tensors: all(self.tensors),
             slots: all(self.slots),
             adapters: all(self.adapters),
+            state: all(self.state),
             pages: all(self.pages),
             codes: self.codes,
             plain_experts: all(self.plain_experts),

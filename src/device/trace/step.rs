@@ -131,6 +131,8 @@ mod tests {
             page_size: 16,
             max_model_len: 16,
             kv,
+            state: Default::default(),
+            snapshots: 0,
         };
         let mut trace = Trace::new(DType::F32);
         let mut logits = trace.logits_tensor(8, 100).unwrap();

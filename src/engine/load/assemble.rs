@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::files::Progress;
 use crate::internal;
 use crate::model::{budget, Decoder, ModelSpec, Shard, WeightSource};
-use crate::scheduler::{Scheduler, SchedulerConfig};
+use crate::scheduler::{Scheduler, SchedulerConfig, StateConfig};
 use crate::threads;
 
 /// Read config, tokenizer and weights, allocate everything, start the threads: of an engine for
@@ -238,6 +238,11 @@ fn scheduler_config(
     spec: &ModelSpec,
     info: &DeviceInfo,
 ) -> Result<SchedulerConfig> {
+    let prefix_caching = args.enable_prefix_caching && !spec.whole_prompts();
+    let state = spec.recurrent.as_ref().map(|_| StateConfig {
+        snapshots: limits.snapshots,
+        block: sizes::state_block(limits, spec.dtype),
+    });
     Ok(SchedulerConfig {
         max_num_seqs: args.limits.max_num_active_seqs.unwrap_or(limits.slots).min(limits.slots),
         max_num_batched_tokens: sizes::scheduled_tokens(args, limits, spec)?,
@@ -247,7 +252,9 @@ fn scheduler_config(
         long_prefill_token_threshold: args.long_prefill_token_threshold as usize,
         long_prefill_adaptive: args.limits.long_prefill_adaptive,
         chunked_prefill: args.enable_chunked_prefill && !spec.whole_prompts(),
-        prefix_caching: args.enable_prefix_caching && !spec.whole_prompts(),
+        // Pages are hit in front of a copy of the state only.
+        prefix_caching: prefix_caching && state.is_none_or(|state| state.snapshots > 0),
+        state,
         pooling: spec.pooling.is_some(),
         watermark: args.watermark,
         reserve_full_isl: args.scheduler_reserve_full_isl,

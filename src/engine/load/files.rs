@@ -318,6 +318,13 @@ pub(super) fn adapters_of(
     options: &EngineOptions,
 ) -> Result<Option<AdapterList>> {
     let Some(lora) = &args.lora else { return Ok(None) };
+    if spec.recurrent.is_some() {
+        let family = spec.family.architecture;
+        return Err(Error::Unsupported(format!(
+            "{}: enable_lora: adapters of {family} are not supported.",
+            args.file
+        )));
+    }
     if let Some(other) = lora.lora_dtype.filter(|&dtype| dtype != spec.dtype) {
         let other = dtype_name(other);
         let own = dtype_name(spec.dtype);

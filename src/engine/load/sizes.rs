@@ -44,10 +44,15 @@ pub(super) fn cpu_pool(
         if !spec.family.encoder {
             return budget::cpu_pool(memory, &held, options, limits);
         }
-        let pool = PoolSize { pages: limits.pages, available_bytes: 0 };
-        Ok((pool, budget::cpu_encoder(memory, &held)?))
+        Ok((encoder_pool(limits), budget::cpu_encoder(memory, &held)?))
     })?;
     Ok((pool, Some(promise)))
+}
+
+/// An encoder's, which takes no memory.
+fn encoder_pool(limits: &DeviceLimits) -> PoolSize {
+    let DeviceLimits { pages, slots, .. } = *limits;
+    PoolSize { pages, available_bytes: 0, slots, snapshots: 0 }
 }
 
 #[cfg(feature = "cuda")]
@@ -60,7 +65,7 @@ pub(super) fn gpu_pool(
     rank: Rank,
 ) -> Result<(PoolSize, Option<Promise>)> {
     if spec.family.encoder {
-        return Ok((PoolSize { pages: limits.pages, available_bytes: 0 }, None));
+        return Ok((encoder_pool(limits), None));
     }
     let mut held = budget::held(spec, weights, limits, spec.dtype, rank)?;
     if !info.experts_of_codes {
@@ -174,8 +179,10 @@ pub(super) fn limits_of(
         kv_cache_memory_bytes: args.kv_cache_memory_bytes,
         num_gpu_blocks_override: args.num_gpu_blocks_override.map(u64::from),
         fit_max_model_len: args.fit_max_model_len,
+        keep_states: args.enable_prefix_caching && args.enable_chunked_prefill,
     };
     let BatchSizes { seqs: slots, tokens: step_tokens } = batch;
+    let shard = Shard::new(spec, rank)?;
     let mut limits = DeviceLimits {
         step_tokens,
         slots,
@@ -183,15 +190,54 @@ pub(super) fn limits_of(
         pages: 0,
         page_size,
         max_model_len: spec.max_model_len,
-        kv: Shard::new(spec, rank)?.kv_shape(&spec.kv_shape(args.kv_cache_dtype)?),
+        kv: shard.kv_shape(&spec.kv_shape(args.kv_cache_dtype)?),
+        state: shard.state_shape(spec),
+        snapshots: 0,
     };
     if spec.family.encoder {
         limits.pages = 1 + slots;
     }
     let (pool, promise) = size_pool(info, spec, weights, &options, &limits, rank)?;
     limits.pages = pool.pages;
+    if limits.state.layers > 0 {
+        fit_states(&mut limits, &pool, spec);
+    }
     if args.fit_max_model_len && !spec.family.encoder {
         limits.max_model_len = budget::longest_request(&pool, page_size, spec.max_model_len);
     }
     Ok((limits, promise))
+}
+
+/// As many slots and copies of states as there is room for.
+fn fit_states(limits: &mut DeviceLimits, pool: &PoolSize, spec: &ModelSpec) {
+    let mib = limits.state.bytes(spec.dtype.bytes()) as f64 / f64::from(1 << 20);
+    if pool.slots < limits.slots {
+        tracing::warn!(
+            "max_num_seqs is lowered from {} to {}: the state of a sequence takes {mib:.1} MiB, \
+             and at most half of the memory for states and KV cache is for states",
+            limits.slots,
+            pool.slots
+        );
+        limits.slots = pool.slots;
+        limits.logits_rows = pool.slots.min(limits.step_tokens);
+    }
+
+    limits.snapshots = pool.snapshots;
+    tracing::info!(
+        "states of {mib:.1} MiB for {} sequences, and {} copies of states for the prefix cache, \
+         one each {} tokens",
+        limits.slots,
+        limits.snapshots,
+        state_block(limits, spec.dtype)
+    );
+}
+
+/// Tokens from one copy of a state to the next: as many as keep in an attention layer's pages what
+/// a layer's state takes, in whole pages. The rule is vLLM's.
+pub(super) fn state_block(limits: &DeviceLimits, dtype: DType) -> usize {
+    let DeviceLimits { state, kv, page_size, .. } = limits;
+    let of_layer = state.bytes(dtype.bytes()) / state.layers.max(1) as u64;
+    let of_page = kv.page_bytes(*page_size) / kv.layers.max(1) as u64;
+    let pages = of_layer.div_ceil(of_page.max(1)).max(1);
+    usize::try_from(pages).unwrap_or(usize::MAX).saturating_mul(*page_size)
 }

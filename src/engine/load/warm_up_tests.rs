@@ -21,6 +21,8 @@ fn fixture() -> (ModelSpec, DeviceLimits) {
         page_size: 16,
         max_model_len: 100,
         kv: spec.kv_shape(None).unwrap(),
+        state: Default::default(),
+        snapshots: 0,
     };
     (spec, limits)
 }

@@ -101,6 +101,41 @@ pub const QWEN3_MOE: &str = r#"{"vocab_size": 151936, "hidden_size": 2048,
     "num_experts_per_tok": 8, "num_experts": 128, "norm_topk_prob": false,
     "tie_word_embeddings": false}"#;
 
+pub const QWEN3_5: &str = r#"{"vocab_size": 248320, "hidden_size": 4096,
+    "intermediate_size": 12288, "num_hidden_layers": 32, "num_attention_heads": 16,
+    "num_key_value_heads": 4, "head_dim": 256, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 32768, "rope_theta": 10000.0, "partial_rotary_factor": 0.25,
+    "attention_bias": false, "full_attention_interval": 4, "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32, "tie_word_embeddings": false}"#;
+
+pub const QWEN3_5_MOE: &str = r#"{"vocab_size": 248320, "hidden_size": 2048,
+    "num_hidden_layers": 40, "num_attention_heads": 16, "num_key_value_heads": 2,
+    "head_dim": 256, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 32768, "rope_theta": 10000.0, "partial_rotary_factor": 0.25,
+    "attention_bias": false, "full_attention_interval": 4, "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32, "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512, "num_experts_per_tok": 8, "num_experts": 256,
+    "tie_word_embeddings": false}"#;
+
+pub const QWEN3_NEXT: &str = r#"{"vocab_size": 151936, "hidden_size": 2048,
+    "intermediate_size": 5632, "num_hidden_layers": 48, "num_attention_heads": 16,
+    "num_key_value_heads": 2, "head_dim": 256, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 32768, "rope_theta": 10000.0, "partial_rotary_factor": 0.25,
+    "attention_bias": false, "full_attention_interval": 4, "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32, "decoder_sparse_step": 1, "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512, "num_experts_per_tok": 10, "num_experts": 512,
+    "norm_topk_prob": true, "tie_word_embeddings": false}"#;
+
+pub const LFM2: &str = r#"{"vocab_size": 65536, "hidden_size": 2560,
+    "intermediate_size": 12288, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "max_position_embeddings": 128000, "norm_eps": 1e-5,
+    "rope_theta": 1000000.0, "conv_bias": false, "conv_L_cache": 3, "block_multiple_of": 256,
+    "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": true,
+    "tie_word_embeddings": true, "eos_token_id": 2}"#;
+
 pub const GEMMA: &str = r#"{"vocab_size": 256000, "hidden_size": 3072,
     "intermediate_size": 24576, "num_hidden_layers": 28, "num_attention_heads": 16,
     "num_key_value_heads": 16, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",

@@ -150,6 +150,8 @@ pub struct Keys {
     pub ffn: &'static str,
     /// Null: four times hidden.
     pub ffn_null_4x: bool,
+    /// The width is made of the key's as `block_auto_adjust_ff_dim` and its neighbours say.
+    pub ffn_adjusted: bool,
     /// Name of the MLP's activation.
     pub activation: &'static str,
     /// What null means; None: it must not be null.
@@ -320,6 +322,68 @@ pub struct SharedExpert {
     pub gate: Option<&'static str>,
 }
 
+/// What these have of a short convolution and the gated delta rule. Tensor names stand behind the
+/// layer's.
+#[derive(Debug)]
+pub struct GatedDelta {
+    /// The products in front of it.
+    pub projections: DeltaProjections,
+    /// Of the convolution, `[channels, 1, taps]`.
+    pub convolution: &'static str,
+    /// ln of each value head's rate of decay.
+    pub log_decay: &'static str,
+    /// Added to a token's share of the rate.
+    pub rate_bias: &'static str,
+    /// Over each value head's output, not stored less 1.
+    pub norm: &'static str,
+    /// The output product.
+    pub out: &'static str,
+}
+
+/// Layers that keep a state in place of K and V, of a short convolution alone: out(C * conv(B x)).
+/// Tensor names stand behind the layer's.
+#[derive(Debug)]
+pub struct ShortConv {
+    /// B, C and x, one below the other.
+    pub input: &'static str,
+    /// `[channels, 1, taps]`.
+    pub convolution: &'static str,
+    /// The output product.
+    pub out: &'static str,
+}
+
+/// Layers that keep a state.
+#[derive(Debug)]
+pub enum Recurrent {
+    /// By the gated delta rule.
+    GatedDelta(GatedDelta),
+    /// By a convolution alone.
+    ShortConv(ShortConv),
+}
+
+/// How tensors hold what a gated delta rule reads: q, k, v and the gate of its output; beta and
+/// rate of each value head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeltaProjections {
+    /// q, k and v one below the other; the others by themselves.
+    Apart {
+        /// q, k and v.
+        mixed: &'static str,
+        /// The gate.
+        gate: &'static str,
+        /// Beta, and the rate.
+        rates: [&'static str; 2],
+    },
+    /// The q, the k, the v's and the gates of the first key head; those of the second, ... The same
+    /// of the betas and rates.
+    ByKeyHead {
+        /// q, k, v and gate.
+        mixed_and_gate: &'static str,
+        /// Beta and rate.
+        rates: &'static str,
+    },
+}
+
 /// What stands in front of a classifier's last product: another one, with its bias, and tanh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClassifierDense {
@@ -398,6 +462,10 @@ pub struct Family {
     pub clip_qkv: Option<&'static str>,
     /// There are norms of q and k, where `names` says so.
     pub qk_norms: Flag,
+    /// Each head of q is followed by a gate as wide, whose sigmoid multiplies attention's output.
+    pub output_gate: bool,
+    /// Layers that keep a state in place of K and V, in some places.
+    pub recurrent: Option<Recurrent>,
     /// Norms of q and k follow their rotation; else they go before it.
     pub norms_after_rope: bool,
     /// Which layers see a window.

@@ -41,7 +41,7 @@ pub(super) const MIXTRAL: Family = Family {
     ..MISTRAL
 };
 
-const QWEN_MIXTURE: Mixture = Mixture {
+pub(super) const QWEN_MIXTURE: Mixture = Mixture {
     experts: "num_experts",
     top_k: "num_experts_per_tok",
     ffn: "moe_intermediate_size",
@@ -61,6 +61,16 @@ const QWEN_MIXTURE: Mixture = Mixture {
     shared: None,
 };
 
+pub(super) const QWEN_SHARED: SharedExpert = SharedExpert {
+    ffn: "shared_expert_intermediate_size",
+    times: None,
+    optional: false,
+    module: None,
+    gate_up: &["shared_expert.gate_proj", "shared_expert.up_proj"],
+    down: "shared_expert.down_proj",
+    gate: Some("shared_expert_gate"),
+};
+
 /// Which layers a window would hold for depends on the version of transformers, and no published
 /// model has one.
 pub(super) const QWEN2_MOE: Family = Family {
@@ -68,18 +78,7 @@ pub(super) const QWEN2_MOE: Family = Family {
     aliases: &[],
     defaults: defaults::QWEN2_MOE,
     qkv_bias: Flag::Key("qkv_bias"),
-    mixture: Some(Mixture {
-        shared: Some(SharedExpert {
-            ffn: "shared_expert_intermediate_size",
-            times: None,
-            optional: false,
-            module: None,
-            gate_up: &["shared_expert.gate_proj", "shared_expert.up_proj"],
-            down: "shared_expert.down_proj",
-            gate: Some("shared_expert_gate"),
-        }),
-        ..QWEN_MIXTURE
-    }),
+    mixture: Some(Mixture { shared: Some(QWEN_SHARED), ..QWEN_MIXTURE }),
     windows: Windows::Never,
     must_be_off: &["use_sliding_window"],
     ..QWEN2

@@ -10,6 +10,7 @@
 //! | `mixtures` | those with experts |
 //! | `older` | rows of older deployments, and of single houses |
 //! | `latent` | those whose attention is over latent vectors |
+//! | `hybrids` | those of which some layers keep a state in place of K and V |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
 //! | `unknown` | what to say of a name that has no row |
@@ -19,6 +20,7 @@ mod defaults;
 mod encoders;
 mod family;
 mod latent;
+mod hybrids;
 mod mixtures;
 mod older;
 mod unknown;
@@ -46,6 +48,10 @@ pub const FAMILIES: &[Family] = &[
     mixtures::QWEN2_MOE,
     mixtures::QWEN3_MOE,
     mixtures::GPT_OSS,
+    hybrids::QWEN3_5,
+    hybrids::QWEN3_5_MOE,
+    hybrids::QWEN3_NEXT,
+    hybrids::LFM2,
     decoders::GEMMA,
     decoders::GEMMA2,
     decoders::GEMMA3,

@@ -12,6 +12,7 @@ mod length;
 mod mixture;
 mod pooler_options;
 mod pooling;
+mod recurrent;
 mod rope;
 mod side_files;
 mod source;
@@ -23,6 +24,7 @@ use serde_json::{Map, Value};
 
 use super::architectures::{self, Family, Flag, Positions};
 use super::quant::{self, QuantScheme, Said};
+use crate::device::Rope;
 use crate::error::{Error, Result};
 use crate::json::object::KeysRead;
 use crate::json::{self, Object};
@@ -37,6 +39,7 @@ use layers::Shape;
 pub use mixture::MixtureSpec;
 pub use pooler_options::{Convert, PoolerOptions, RunnerKind};
 pub use pooling::{Dimensions, PooledAnswer, PoolingRule, VectorRule};
+pub use recurrent::{RecurrentKind, RecurrentSpec};
 pub use side_files::SideFiles;
 use source::Source;
 pub use spec::{ConfigFormat, ModelSpec, NormOrder, SpecOptions};
@@ -138,10 +141,7 @@ impl ModelSpec {
         let dtype = dtype::choose(config, family, quant.as_ref(), pools, options)?;
         let scales = layers::scales(config, family, &shape, dtype)?;
         let eps = keys::norm_eps(config, family.eps)?;
-        let ropes = match &latent {
-            Some(latent) => vec![latent::rope(config, latent, &mut attention)?],
-            None => layers::ropes(config, family, head_dim, max_model_len)?,
-        };
+        let ropes = ropes(config, family, &shape, latent.as_ref(), &mut attention, max_model_len)?;
         let vocab_size = dimension(config, "vocab_size")?;
         let spec = ModelSpec {
             family,
@@ -154,7 +154,8 @@ impl ModelSpec {
             latent,
             ffn: ffn(config, family, hidden)?,
             mixture: mixture::mixture(config, family, layers)?,
-            embed_width,
+            recurrent: recurrent::recurrent(config, family, &shape)?,
+            embed_width: embed_width(config, family, hidden)?,
             norm_eps: eps * scales.eps,
             inner_eps: eps,
             activation: keys::activation(config, family)?,
@@ -309,9 +310,42 @@ fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
 
 fn ffn(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
     let key = family.keys.ffn;
-    match keys::width(config, key)? {
-        None if family.keys.ffn_null_4x => Ok(4 * hidden),
-        ffn => config.needed(key, "an integer", ffn),
+    let width = match keys::width(config, key)? {
+        None if family.keys.ffn_null_4x => return Ok(4 * hidden),
+        ffn => config.needed(key, "an integer", ffn)?,
+    };
+    const SWITCH: &str = "block_auto_adjust_ff_dim";
+    if !family.keys.ffn_adjusted || !flag(config, Flag::Key(SWITCH))? {
+        return Ok(width);
+    }
+
+    // Two thirds, as a gate makes three matrices of two, times a factor, in whole blocks.
+    let factor = config.positive("block_ffn_dim_multiplier")?.unwrap_or(1.0);
+    let block = keys::needed_width(config, "block_multiple_of")?;
+    let adjusted = (((2 * width / 3) as f64 * factor) as usize).next_multiple_of(block);
+    if !(1..=keys::MAX_WIDTH).contains(&adjusted) {
+        return Err(invalid!(
+            "{} is {width}, of which 'block_ffn_dim_multiplier' and 'block_multiple_of' make a \
+             width of {adjusted}, at most {}.",
+            config.name(key),
+            keys::MAX_WIDTH
+        ));
+    }
+    Ok(adjusted)
+}
+
+/// What layers rotate by; their scale where the rope changes it.
+fn ropes(
+    config: &Object,
+    family: &Family,
+    shape: &Shape,
+    latent: Option<&LatentShape>,
+    attention: &mut [LayerAttention],
+    max_model_len: usize,
+) -> Result<Vec<Rope>> {
+    match latent {
+        Some(latent) => Ok(vec![latent::rope(config, latent, attention)?]),
+        None => layers::ropes(config, family, shape.head_dim, max_model_len),
     }
 }
 

@@ -11,6 +11,7 @@ use super::layers::LayerAttention;
 use super::mixture::MixtureSpec;
 use super::pooler_options::PoolerOptions;
 use super::pooling::PoolingRule;
+use super::recurrent::RecurrentSpec;
 use super::side_files::SideFiles;
 use crate::device::{Activation, DType, KvRow, KvShape, KvType, Rope};
 use crate::error::{Error, Result};
@@ -101,6 +102,8 @@ pub struct ModelSpec {
     pub ffn: usize,
     /// Experts in place of it, in some layers or all.
     pub mixture: Option<MixtureSpec>,
+    /// Layers that keep a state in place of K and V, if some do.
+    pub recurrent: Option<RecurrentSpec>,
     /// Width of the token table; `hidden` but for OPT-350m.
     pub embed_width: usize,
     /// Epsilon of norms over the residual.
@@ -177,6 +180,22 @@ impl ModelSpec {
         self.mixture.as_ref().filter(|m| m.layers.get(layer).is_some_and(|&experts| experts))
     }
 
+    /// The layers with a state, if this is one of them.
+    pub fn recurrent_of(&self, layer: usize) -> Option<&RecurrentSpec> {
+        self.recurrent.as_ref().filter(|r| r.layers.get(layer).is_some_and(|&keeps| keeps))
+    }
+
+    /// Of each layer its number among those that keep the same: K and V, or a state.
+    pub fn places(&self) -> Vec<usize> {
+        let mut counts = [0; 2];
+        let place = |layer| {
+            let count = &mut counts[usize::from(self.recurrent_of(layer).is_some())];
+            *count += 1;
+            *count - 1
+        };
+        (0..self.layers).map(place).collect()
+    }
+
     /// What order rows of q and k are put in, if the family's is not the devices'.
     pub fn head_order(&self) -> Option<HeadOrder> {
         self.neighbours_apart().filter(|_| self.family.interleaved)
@@ -219,7 +238,8 @@ impl ModelSpec {
             None => self.dtype.into(),
         };
         // An encoder keeps nothing.
-        let layers = if self.family.encoder { 0 } else { self.layers };
+        let recurrent = self.recurrent.as_ref().map_or(0, RecurrentSpec::count);
+        let layers = if self.family.encoder { 0 } else { self.layers - recurrent };
         let row = match &self.latent {
             Some(_) if dtype.plain().is_none() => {
                 return Err(Error::Unsupported(format!(
@@ -239,7 +259,8 @@ impl ModelSpec {
     pub fn product_width(&self) -> usize {
         let experts = self.mixture.as_ref().map_or(0, |m| m.routing.top_k * m.ffn.max(self.hidden));
         let latent = self.latent.as_ref().and_then(|latent| latent.q_rank).unwrap_or(0);
-        [self.hidden, self.attn_width(), latent, self.mlp_width(), experts]
+        let values = self.recurrent.as_ref().map_or(0, |r| r.kind.out_width());
+        [self.hidden, self.attn_width(), latent, values, self.mlp_width(), experts]
             .into_iter()
             .max()
             .unwrap_or(0)

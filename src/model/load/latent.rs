@@ -33,7 +33,8 @@ impl<D: Device> Loader<'_, D> {
 
         let name = self.layer_name(i, names.heads);
         let [keys, values] = self.matrices_of_heads(&name, shape)?;
-        Ok(LatentAttention { q, latent, latent_norm, keys, values })
+        let out = self.attention_out(i)?;
+        Ok(LatentAttention { q, latent, latent_norm, keys, values, out })
     }
 
     fn latent_query(

@@ -22,6 +22,37 @@ const WEIGHTS: [&str; 3] = ["weight", "weight_packed", "qweight"];
 /// Behind a layer's name where its weight is quantised, in any format that keeps `.weight`.
 const SCALES: [&str; 4] = ["weight_scale", "weight_scale_inv", "weight.quant_map", "SCB"];
 
+/// Tensors that lie one below the other.
+pub(super) struct Stack<'s> {
+    /// Without `.weight`.
+    pub names: &'s [String],
+    /// That each holds.
+    pub outputs: &'s [usize],
+    /// Those of all that are taken, in this order; empty: all.
+    pub rows: Vec<Range<usize>>,
+    pub inputs: usize,
+    pub kind: WeightKind,
+    /// They are q, k and v.
+    pub is_qkv: bool,
+}
+
+impl Stack<'_> {
+    /// Outputs that are taken.
+    fn total(&self) -> usize {
+        match &self.rows[..] {
+            [] => self.outputs.iter().sum(),
+            rows => rows.iter().map(Range::len).sum(),
+        }
+    }
+
+    fn picked<'a>(&self, source: Source<'a>, form: Option<&QuantForm>) -> Result<Source<'a>> {
+        if self.rows.is_empty() {
+            return Ok(source);
+        }
+        cut::outputs(source, form, &self.rows, false)
+    }
+}
+
 impl<'a, D: Device> Loader<'a, D> {
     /// An MLP of width `ffn`; `up` names gate and up if it is gated. `summed`: over ranks, else a
     /// later op does that.
@@ -53,19 +84,61 @@ impl<'a, D: Device> Loader<'a, D> {
     ) -> Result<Linear<D::Weight>> {
         let total: usize = outputs.iter().sum();
         let parts = outputs.len();
-        let outputs = if names.len() == parts { outputs } else { &[total] };
-        let kind = if parts == 2 { WeightKind::GateUp } else { WeightKind::Linear };
-        let transposed = self.spec.family.transposed;
-        let split = parts == 3 && self.spec.family.fused == Fused::PerGroup;
+        let is_qkv = parts == 3;
+        let whole = [total];
+        let mut stack = Stack {
+            names,
+            outputs: if names.len() == parts { outputs } else { &whole },
+            rows: Vec::new(),
+            inputs,
+            kind: if parts == 2 { WeightKind::GateUp } else { WeightKind::Linear },
+            is_qkv,
+        };
 
+        let with_gates: Vec<usize>;
+        if is_qkv && self.spec.family.output_gate {
+            let q = self.spec.heads * self.spec.head_dim;
+            with_gates = [&[2 * q], &outputs[1..]].concat();
+            stack.outputs = &with_gates;
+            stack.rows = self.halves_of_heads(0);
+            stack.rows.push(2 * q..q + total);
+        } else if is_qkv && self.spec.family.fused == Fused::PerGroup {
+            stack.rows = self.rows_by_part();
+        }
+        self.stacked(&stack, bias, cut)
+    }
+
+    /// The gate of attention's output, which lies among the heads of q.
+    pub(super) fn output_gate(&mut self, q: &str, bias: bool) -> Result<Linear<D::Weight>> {
+        let names = [q.to_string()];
+        let cut = self.shard.output_gate(self.spec);
+        let stack = Stack {
+            names: &names,
+            outputs: &[2 * self.spec.heads * self.spec.head_dim],
+            rows: self.halves_of_heads(1),
+            inputs: self.spec.hidden,
+            kind: WeightKind::Linear,
+            is_qkv: false,
+        };
+        self.stacked(&stack, bias, &cut)
+    }
+
+    /// A linear of tensors that lie one below the other, or of rows of them.
+    pub(super) fn stacked(
+        &mut self,
+        stack: &Stack,
+        bias: bool,
+        cut: &Cut,
+    ) -> Result<Linear<D::Weight>> {
+        let Stack { names, outputs, inputs, kind, is_qkv, .. } = *stack;
+        let total = stack.total();
+        let transposed = self.spec.family.transposed;
         let wanted = Wanted { names, outputs, inputs };
         let mut values = self.values(LayerKind::Linear, &wanted, transposed)?;
-        if split {
-            values.source = self.by_group(values.source, values.form.as_ref())?;
-        }
+        values.source = stack.picked(values.source, values.form.as_ref())?;
         let name = format!("{}.weight", names[0]);
         let mut values = self.part_of(values, LayerKind::Linear, &wanted, cut, 1, transposed)?;
-        if parts == 3 {
+        if is_qkv {
             values.source = self.in_head_order(values.source, values.form.as_ref())?;
         }
         let weight = self.upload(Upload {
@@ -88,14 +161,12 @@ impl<'a, D: Device> Loader<'a, D> {
         if matches!(cut, Cut::Inputs { .. }) && self.shard.rank.index != 0 {
             return Ok(Linear { weight, bias: None });
         }
-        let mut source = self.parts(&biases, outputs, 1, false)?.unwrap_or(Source::Constant(0.0));
-        if split {
-            source = self.by_group(source, None)?;
-        }
+        let source = self.parts(&biases, outputs, 1, false)?.unwrap_or(Source::Constant(0.0));
+        let mut source = stack.picked(source, None)?;
         if matches!(cut, Cut::Outputs(_)) {
             source = cut::outputs(source, None, &cut.rows(1), false)?;
         }
-        if parts == 3 {
+        if is_qkv {
             source = self.in_head_order(source, None)?;
         }
         let bias = self.upload(Upload {
@@ -249,9 +320,8 @@ impl<'a, D: Device> Loader<'a, D> {
         Ok(())
     }
 
-    /// Rows of the heads of q, k and v of KV head 0, of KV head 1, ... as parts in the order q, k,
-    /// v.
-    fn by_group(&self, source: Source<'a>, form: Option<&QuantForm>) -> Result<Source<'a>> {
+    /// Where q, k and v lie among the heads of q, k and v of KV head 0, of KV head 1, ...
+    fn rows_by_part(&self) -> Vec<Range<usize>> {
         let (groups, d) = (self.spec.kv_heads, self.spec.head_dim);
         let q = self.spec.heads / groups;
         let parts = [0..q, q..q + 1, q + 1..q + 2];
@@ -259,9 +329,15 @@ impl<'a, D: Device> Loader<'a, D> {
             let Range { start, end } = *part;
             (0..groups).map(move |group| group * (q + 2)).map(move |at| at + start..at + end)
         };
-        let rows: Vec<_> =
-            parts.iter().flat_map(of_part).map(|heads| heads.start * d..heads.end * d).collect();
-        cut::outputs(source, form, &rows, false)
+        let heads = parts.iter().flat_map(of_part);
+        heads.map(|heads| heads.start * d..heads.end * d).collect()
+    }
+
+    /// Of heads of q that are each followed by a gate: all heads (0), or all gates (1).
+    fn halves_of_heads(&self, half: usize) -> Vec<Range<usize>> {
+        let d = self.spec.head_dim;
+        let starts = (0..self.spec.heads).map(|head| (2 * head + half) * d);
+        starts.map(|start| start..start + d).collect()
     }
 
     /// Rows of the rank's q and k in the order in which devices rotate them.

@@ -41,6 +41,15 @@ pub(super) struct Upload<'n, 'v> {
     pub values: Values<'v>,
 }
 
+/// What a norm does beside multiplying by its weight.
+#[derive(Clone, Copy)]
+struct NormRule {
+    kind: NormKind,
+    /// Of its weight and bias.
+    scale: f32,
+    eps: f32,
+}
+
 /// A vector that a device is to have.
 pub(super) struct Vector<'c> {
     /// The checkpoint's, whole.
@@ -202,12 +211,14 @@ impl<'a, D: Device> Loader<'a, D> {
 
     /// A norm over the residual, its weight and bias times `scale`.
     pub(super) fn norm(&mut self, name: &str, scale: f32) -> Result<Norm<D::Weight>> {
-        self.norm_of(name, self.spec.hidden, scale, self.spec.norm_eps, &Cut::Whole, None)
+        let rule = NormRule { scale, ..self.norm_rule(self.spec.norm_eps) };
+        self.norm_of(rule, name, self.spec.hidden, &Cut::Whole, None)
     }
 
     /// A norm over what a sublayer is about to add.
     pub(super) fn added_norm(&mut self, name: &str) -> Result<Norm<D::Weight>> {
-        self.norm_of(name, self.spec.hidden, 1.0, self.spec.inner_eps, &Cut::Whole, None)
+        let rule = self.norm_rule(self.spec.inner_eps);
+        self.norm_of(rule, name, self.spec.hidden, &Cut::Whole, None)
     }
 
     /// A norm over heads of q or k. One that is cut is over those of all ranks.
@@ -217,7 +228,8 @@ impl<'a, D: Device> Loader<'a, D> {
         width: usize,
         cut: &Cut,
     ) -> Result<Norm<D::Weight>> {
-        self.norm_of(name, width, 1.0, self.spec.inner_eps, cut, self.head_order())
+        let rule = self.norm_rule(self.spec.inner_eps);
+        self.norm_of(rule, name, width, cut, self.head_order())
     }
 
     /// What order rows of q and k are put in: by the family, or by the checkpoint's own format.
@@ -228,21 +240,36 @@ impl<'a, D: Device> Loader<'a, D> {
         }
     }
 
-    /// A norm over something else, all of it.
+    /// A norm over something else, whole on each rank.
     pub(super) fn plain_norm(&mut self, name: &str, width: usize) -> Result<Norm<D::Weight>> {
-        self.norm_of(name, width, 1.0, &Cut::Whole, None)
+        self.norm_of_kind(self.spec.family.norm, name, width)
+    }
+
+    /// The same of this kind.
+    pub(super) fn norm_of_kind(
+        &mut self,
+        kind: NormKind,
+        name: &str,
+        width: usize,
+    ) -> Result<Norm<D::Weight>> {
+        let rule = NormRule { kind, ..self.norm_rule(self.spec.norm_eps) };
+        self.norm_of(rule, name, width, &Cut::Whole, None)
+    }
+
+    /// The family's kind.
+    fn norm_rule(&self, eps: f32) -> NormRule {
+        NormRule { kind: self.spec.family.norm, scale: 1.0, eps }
     }
 
     fn norm_of(
         &mut self,
+        rule: NormRule,
         name: &str,
         width: usize,
-        scale: f32,
-        eps: f32,
         cut: &Cut,
         order: Option<HeadOrder>,
     ) -> Result<Norm<D::Weight>> {
-        let kind = self.spec.family.norm;
+        let NormRule { kind, scale, eps } = rule;
         let neutral = if kind == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
         let plus = if self.spec.family.norm_plus_one { 1.0 } else { 0.0 };
         let has_bias = kind == NormKind::Layer && self.spec.family.norm_bias;

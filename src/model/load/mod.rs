@@ -11,6 +11,7 @@
 //! | `kv_scales` | scales of K and V in pages of eight bits |
 //! | `latent` | attention over latent vectors |
 //! | `experts` | a mixture of experts |
+//! | `recurrent` | layers that keep a state |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
 
 mod adapters;
@@ -20,6 +21,7 @@ mod kv_scales;
 mod latent;
 mod linears;
 mod loader;
+mod recurrent;
 mod reorder;
 
 use super::architectures::{Positions, QkNorm};
@@ -27,7 +29,7 @@ use super::checkpoint::WeightSource;
 use super::config::{ModelSpec, NormOrder};
 use super::shard::{Cut, Shard};
 use super::weights::{
-    Attention, FeedForward, HeadAttention, Layer, PositionTable, QkNorms, Weights,
+    FeedForward, HeadAttention, Layer, Linear, Mixer, PositionTable, QkNorms, Weights,
 };
 use crate::device::cpu::workers::{self, Workers};
 use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
@@ -143,14 +145,13 @@ impl<D: Device> Loader<'_, D> {
 
     fn layer(&mut self, i: usize) -> Result<Layer<D::Weight>> {
         let (spec, names) = (self.spec, self.names);
-        let attention = match names.latent.as_ref().zip(spec.latent) {
-            Some((names, shape)) => Attention::Latent(self.latent_attention(i, names, &shape)?),
-            None => Attention::Heads(self.head_attention(i)?),
+        let mixer = match spec.family.recurrent.as_ref().zip(spec.recurrent_of(i)) {
+            Some((row, recurrent)) => self.recurrent(i, row, recurrent)?,
+            None => match names.latent.as_ref().zip(spec.latent) {
+                Some((names, shape)) => Mixer::Latent(self.latent_attention(i, names, &shape)?),
+                None => Mixer::Heads(self.head_attention(i)?),
+            },
         };
-        let out = self.layer_name(i, names.attn_out);
-        let cut = self.shard.attn_out(spec);
-        let inputs = spec.attn_width();
-        let attn_out = self.linear(&[out], &[spec.hidden], inputs, spec.out_bias, &cut)?;
         let feed_forward = self.feed_forward(i)?;
 
         // What each sublayer is followed by: the norm in front of the next one, or its own.
@@ -163,8 +164,7 @@ impl<D: Device> Loader<'_, D> {
             (_, false) => (mlp_norm, self.layer_norm(i + 1, names.attn_norm)?),
         };
         let mut layer = Layer {
-            attention,
-            attn_out,
+            mixer,
             attn_post: self.added_norm_of(i, names.attn_post)?,
             after_attn: self.layer_norm(i, after_attn)?,
             feed_forward,
@@ -180,12 +180,27 @@ impl<D: Device> Loader<'_, D> {
         let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let cut = self.shard.qkv(spec);
 
-        let qkv: Vec<String> = names.qkv.iter().map(|name| self.layer_name(i, name)).collect();
+        let parts: Vec<String> = names.qkv.iter().map(|name| self.layer_name(i, name)).collect();
+        let qkv = self.linear(&parts, &[q, kv, kv], spec.hidden, spec.qkv_bias, &cut)?;
+        let gate = match parts.first().filter(|_| spec.family.output_gate) {
+            Some(q) => Some(self.output_gate(q, spec.qkv_bias)?),
+            None => None,
+        };
         Ok(HeadAttention {
-            qkv: self.linear(&qkv, &[q, kv, kv], spec.hidden, spec.qkv_bias, &cut)?,
+            qkv,
+            gate,
             qk_norms: self.qk_norms(i, q, kv)?,
             sinks: names.sinks.map(|name| self.sinks(i, name)).transpose()?,
+            out: self.attention_out(i)?,
         })
+    }
+
+    /// Attention's output product.
+    pub(super) fn attention_out(&mut self, i: usize) -> Result<Linear<D::Weight>> {
+        let spec = self.spec;
+        let name = self.layer_name(i, self.names.attn_out);
+        let cut = self.shard.attn_out(spec);
+        self.linear(&[name], &[spec.hidden], spec.attn_width(), spec.out_bias, &cut)
     }
 
     /// A score of each of the rank's heads.

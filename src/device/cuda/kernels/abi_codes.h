@@ -16,6 +16,7 @@
 
 #ifdef __CUDACC_RTC__
 #include "abi_ranks.h"
+#include "abi_state.h"
 #if ACT == 0
 typedef float scale_t;
 #else
@@ -23,6 +24,7 @@ typedef f16 scale_t;
 #endif
 #else
 #include "abi_ranks.h"
+#include "abi_state.h"
 #endif
 
 enum CodeKind : u32 {

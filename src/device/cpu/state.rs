@@ -1,0 +1,326 @@
+//! Layers with a state on the CPU. A sequence's rows run one after the other, each head and each
+//! channel by itself and in f32, so batch mix and chunking change no bit.
+
+use parking_lot::Mutex;
+
+use super::buffer::Tensor;
+use super::numbers;
+use super::simd::with_isa;
+use super::state_pool::{LayerState, StatePool};
+use super::weight::Weight;
+use super::{Cpu, SHARED_FROM_STATE_MACS};
+use crate::device::batch::BatchChunk;
+use crate::device::{Activation, Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm};
+use crate::device::{Norm, StateOps};
+use crate::error::{Error, Result};
+use crate::internal;
+use crate::plan::{SlotChange, StepPlan};
+
+/// Added to the sum of squares where q and k get the length 1.
+const LENGTH_EPS: f32 = 1e-6;
+
+impl StateOps for Cpu {
+    fn short_convolution(
+        &mut self,
+        layer: usize,
+        spec: &ConvSpec,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let Cpu { states, slots, isa, .. } = self;
+        let chunks = &slots.batch().chunks;
+        let states = of_chunks(states.as_mut(), layer, chunks)?;
+        let bias = bias.map(Weight::vector);
+
+        for (chunk, state) in chunks.iter().zip(states) {
+            with_isa(
+                *isa,
+                #[inline(always)]
+                || convolve(spec, weight.vector(), bias, chunk, state.tail, x, out),
+            );
+        }
+        Ok(())
+    }
+
+    fn multiply(
+        &mut self,
+        a: Columns<'_, Tensor>,
+        b: Columns<'_, Tensor>,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let width = out.width;
+        for r in 0..self.rows() {
+            let [a, b] = [&a, &b].map(|x| &x.tensor.row(r)[x.first..x.first + width]);
+            let products = a.iter().zip(b).map(|(a, b)| a * b);
+            out.row_mut(r).iter_mut().zip(products).for_each(|(o, product)| *o = product);
+        }
+        Ok(())
+    }
+
+    fn delta_rule(
+        &mut self,
+        layer: usize,
+        spec: &DeltaSpec,
+        weights: DeltaWeights<'_, Weight>,
+        mixed: &Tensor,
+        rates: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let Cpu { states, slots, isa, workers, .. } = self;
+        let chunks = &slots.batch().chunks;
+        let states = of_chunks(states.as_mut(), layer, chunks)?;
+        let rule = Rule {
+            spec,
+            log_decay: weights.log_decay.vector(),
+            rate_bias: weights.rate_bias.vector(),
+            mixed,
+            rates,
+        };
+
+        let mut tasks = Vec::with_capacity(chunks.len() * spec.value_heads);
+        for (chunk, state) in chunks.iter().zip(states) {
+            let matrices = state.matrices.chunks_exact_mut(spec.value_dim * spec.key_dim);
+            for (head, matrix) in matrices.enumerate() {
+                let y = vec![0.0; chunk.tokens * spec.value_dim];
+                tasks.push(Task { chunk, head, matrix, y });
+            }
+        }
+        let rows = slots.batch().rows;
+        let macs = 3 * rows * spec.value_heads * spec.value_dim * spec.key_dim;
+        let worth_it = tasks.len() > 1 && macs >= SHARED_FROM_STATE_MACS;
+        let todo = Mutex::new(tasks.iter_mut());
+        workers.share(worth_it, &|| loop {
+            let Some(task) = todo.lock().next() else { return };
+            with_isa(
+                *isa,
+                #[inline(always)]
+                || rule.run(task),
+            );
+        });
+
+        for Task { chunk, head, y, .. } in &tasks {
+            let columns = head * spec.value_dim..(head + 1) * spec.value_dim;
+            for (row, y) in chunk.rows().zip(y.chunks_exact(spec.value_dim)) {
+                out.row_mut(row)[columns.clone()].copy_from_slice(y);
+            }
+        }
+        Ok(())
+    }
+
+    fn norm_gated(
+        &mut self,
+        spec: &GatedNorm,
+        norm: &Norm<Weight>,
+        z: &Tensor,
+        x: &mut Tensor,
+    ) -> Result<()> {
+        let w = norm.weight.vector();
+        for r in 0..self.rows() {
+            let mut gates = z.row(r)[spec.first..spec.first + x.width].to_vec();
+            apply_gate(spec.gate, &mut gates);
+            let parts = x.row_mut(r).chunks_exact_mut(w.len());
+            for (part, gates) in parts.zip(gates.chunks_exact(w.len())) {
+                let own = part.to_vec();
+                numbers::norm(norm.kind, norm.eps, w, None, &own, part);
+                part.iter_mut().zip(gates).for_each(|(x, gate)| *x *= gate);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Cpu {
+    /// Copies of states that a plan asks for, in the order of its changes.
+    pub(super) fn copy_states(&mut self, plan: &StepPlan) -> Result<()> {
+        for change in &plan.changes {
+            let (slot, snapshot) = match change {
+                SlotChange::SaveState { slot, snapshot } => (*slot, *snapshot),
+                SlotChange::RestoreState { slot, snapshot } => (*slot, *snapshot),
+                _ => continue,
+            };
+            let states = self.states.as_mut().ok_or_else(no_states)?;
+            if matches!(change, SlotChange::SaveState { .. }) {
+                states.save(slot, snapshot);
+            } else {
+                states.restore(slot, snapshot);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What gates multiply by, in their place.
+pub(super) fn apply_gate(gate: Gate, x: &mut [f32]) {
+    match gate {
+        Gate::Silu => numbers::activate(Activation::Silu, x),
+        Gate::Sigmoid => x.iter_mut().for_each(|v| *v = sigmoid(*v)),
+    }
+}
+
+fn no_states() -> Error {
+    internal!("no states were reserved")
+}
+
+/// A layer's states of the sequences that run.
+fn of_chunks<'a>(
+    states: Option<&'a mut StatePool>,
+    layer: usize,
+    chunks: &[BatchChunk],
+) -> Result<Vec<LayerState<'a>>> {
+    let states = states.ok_or_else(no_states)?;
+    Ok(states.of_slots(layer, chunks.iter().map(|chunk| chunk.slot)))
+}
+
+/// A sequence's rows through the convolution; the tail becomes that of the last row.
+#[inline(always)]
+fn convolve(
+    spec: &ConvSpec,
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    chunk: &BatchChunk,
+    tail: &mut [f32],
+    x: &Tensor,
+    out: &mut Tensor,
+) {
+    let ConvSpec { taps, width, silu } = *spec;
+    if chunk.position() == 0 {
+        tail.fill(0.0);
+    }
+    // What is in front of the rows, then the rows.
+    let mut inputs = tail.to_vec();
+    chunk.rows().for_each(|row| inputs.extend_from_slice(&x.row(row)[..width]));
+
+    for (n, row) in chunk.rows().enumerate() {
+        let out = &mut out.row_mut(row)[..width];
+        match bias {
+            Some(bias) => out.copy_from_slice(bias),
+            None => out.fill(0.0),
+        }
+        for tap in 0..taps {
+            let input = &inputs[(n + tap) * width..(n + tap + 1) * width];
+            for (c, (o, x)) in out.iter_mut().zip(input).enumerate() {
+                *o += weight[c * taps + tap] * x;
+            }
+        }
+        if silu {
+            numbers::activate(Activation::Silu, out);
+        }
+    }
+    tail.copy_from_slice(&inputs[inputs.len() - tail.len()..]);
+}
+
+/// What all heads of a step share.
+struct Rule<'a> {
+    spec: &'a DeltaSpec,
+    log_decay: &'a [f32],
+    rate_bias: &'a [f32],
+    mixed: &'a Tensor,
+    rates: &'a Tensor,
+}
+
+/// A sequence's rows of one head.
+struct Task<'a> {
+    chunk: &'a BatchChunk,
+    head: usize,
+    /// `[value_dim][key_dim]`
+    matrix: &'a mut [f32],
+    /// `[rows][value_dim]`, what comes of them.
+    y: Vec<f32>,
+}
+
+impl Rule<'_> {
+    #[inline(always)]
+    fn run(&self, task: &mut Task) {
+        let DeltaSpec { key_heads, value_heads, key_dim, value_dim } = *self.spec;
+        let Task { chunk, head, matrix, y } = task;
+        let key_head = *head / (value_heads / key_heads);
+        let keys = key_heads * key_dim;
+        if chunk.position() == 0 {
+            matrix.fill(0.0);
+        }
+        let decay = numbers::exp(self.log_decay[*head]);
+
+        for (row, y) in chunk.rows().zip(y.chunks_exact_mut(value_dim)) {
+            let mixed = self.mixed.row(row);
+            let mut q = mixed[key_head * key_dim..(key_head + 1) * key_dim].to_vec();
+            let mut k = mixed[keys + key_head * key_dim..keys + (key_head + 1) * key_dim].to_vec();
+            let v = &mixed[2 * keys + *head * value_dim..2 * keys + (*head + 1) * value_dim];
+            normalise(&mut q, (key_dim as f32).sqrt().recip());
+            normalise(&mut k, 1.0);
+
+            let rates = self.rates.row(row);
+            let beta = sigmoid(rates[*head]);
+            let rate = softplus(rates[value_heads + *head] + self.rate_bias[*head]);
+            let keep = numbers::exp(-decay * rate);
+            step(matrix, keep, beta, [&q, &k, v], y);
+        }
+    }
+}
+
+/// One token: S = keep S, S += beta (v - S k) k^T, y = S q, row by row of S.
+#[inline(always)]
+fn step(matrix: &mut [f32], keep: f32, beta: f32, qkv: [&[f32]; 3], y: &mut [f32]) {
+    let [q, k, v] = qkv;
+    let rows = matrix.chunks_exact_mut(k.len());
+    for ((row, v), y) in rows.zip(v).zip(y) {
+        row.iter_mut().for_each(|s| *s *= keep);
+        let error = beta * (v - numbers::dot(row, k));
+        row.iter_mut().zip(k).for_each(|(s, k)| *s += error * k);
+        *y = numbers::dot(row, q);
+    }
+}
+
+/// x times `scale` over its length.
+#[inline(always)]
+fn normalise(x: &mut [f32], scale: f32) {
+    let length = (numbers::sum_by(x, |v| v * v) + LENGTH_EPS).sqrt();
+    x.iter_mut().for_each(|v| *v = *v / length * scale);
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + numbers::exp(-x))
+}
+
+/// ln(1 + e^x); x itself from 20 on, where that is the same.
+#[inline(always)]
+fn softplus(x: f32) -> f32 {
+    if x > 20.0 {
+        x
+    } else {
+        numbers::exp(x).ln_1p()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gates_and_rates_match_their_formulas() {
+        for i in -300..300 {
+            let x = i as f32 / 10.0;
+            let exact = f64::from(x);
+            let error = (f64::from(softplus(x)) - exact.exp().ln_1p()).abs();
+            assert!(error <= 3e-7 * exact.exp().ln_1p(), "softplus({x}): {error:e}");
+            let error = (f64::from(sigmoid(x)) - 1.0 / (1.0 + (-exact).exp())).abs();
+            assert!(error < 2e-7, "sigmoid({x}): {error:e}");
+        }
+    }
+
+    /// After beta = 1 the matrix answers k with v, and forgets by `keep`.
+    #[test]
+    fn a_matrix_answers_what_it_was_told() {
+        let mut matrix = vec![0.0; 2 * 3];
+        let (k, other) = ([0.0, 1.0, 0.0], [1.0, 0.0, 0.0]);
+        let mut y = [0.0; 2];
+        step(&mut matrix, 1.0, 1.0, [&k, &k, &[5.0, -2.0]], &mut y);
+        assert_eq!(y, [5.0, -2.0]);
+        step(&mut matrix, 0.5, 1.0, [&k, &other, &[1.0, 1.0]], &mut y);
+        assert_eq!(y, [2.5, -1.0]);
+        step(&mut matrix, 1.0, 1.0, [&k, &k, &[7.0, 7.0]], &mut y);
+        assert_eq!(y, [7.0, 7.0], "what was there is replaced");
+    }
+}

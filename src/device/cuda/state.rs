@@ -1,0 +1,188 @@
+//! Layers that keep a state on the GPU. Which rows belong together the kernels read from the step's
+//! rows on the device, so launches depend on the number of rows alone.
+
+use super::abi;
+use super::dense::norm_threads;
+use super::device_ptr::DevicePtr;
+use super::launch::Kernel;
+use super::module::Kernels;
+use super::weights::Weight;
+use super::{Cuda, Tensor};
+use crate::device::{Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm};
+use crate::device::{Norm, StateOps, StateShape};
+use crate::error::Result;
+use crate::internal;
+
+impl From<Gate> for abi::Gate {
+    fn from(gate: Gate) -> abi::Gate {
+        match gate {
+            Gate::Silu => abi::Gate::Silu,
+            Gate::Sigmoid => abi::Gate::Sigmoid,
+        }
+    }
+}
+
+impl StateOps for Cuda {
+    fn short_convolution(
+        &mut self,
+        layer: usize,
+        spec: &ConvSpec,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        x: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let ConvSpec { taps, width, silu } = *spec;
+        let rows = self.rows();
+        if !(2..=abi::CONV_MAX_TAPS as usize).contains(&taps) || width > x.width {
+            return Err(internal!("a convolution of {taps} taps over {width} of {}", x.width));
+        }
+        let reserved = self.reserved()?;
+        let StateShape { tail_rows, tail_width, .. } = reserved.states.shape();
+        if (tail_rows, tail_width) != (taps - 1, width) {
+            return Err(internal!("{taps} taps over {width}, and states of {tail_width}"));
+        }
+
+        let device = &reserved.steps.device;
+        let parameters = abi::ShortConvolution {
+            x: x.at(rows, x.width, "short_convolution"),
+            weight: weight.vector(width * taps),
+            bias: bias.map_or(DevicePtr::NULL, |bias| bias.vector(width)),
+            out: out.to(rows, width, "short_convolution"),
+            tails: reserved.states.tails(layer),
+            entry_bytes: reserved.states.entry_bytes(),
+            position: device.position.address,
+            slot_of: device.slot_of.address,
+            rows: rows as u32,
+            stride: x.width as u32,
+            width: width as u32,
+            taps: taps as u32,
+            silu: silu.into(),
+            unused: 0,
+        };
+        let blocks = [rows, width.div_ceil(abi::CONV_THREADS as usize)];
+        let launch = |kernel: &Kernel<abi::ShortConvolution>| {
+            kernel.launch(&self.context, blocks, abi::CONV_THREADS, &parameters)
+        };
+        launch(&self.kernels.short_convolution)?;
+        // A sequence of a single row has moved its tail.
+        let batch = self.slots.batch();
+        if batch.rows == batch.chunks.len() {
+            return Ok(());
+        }
+        launch(&self.kernels.convolution_tails)
+    }
+
+    fn multiply(
+        &mut self,
+        a: Columns<'_, Tensor>,
+        b: Columns<'_, Tensor>,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        const THREADS: u32 = abi::CONV_THREADS;
+        let (rows, width) = (self.rows(), out.width);
+        for Columns { tensor, first } in [&a, &b] {
+            if first + width > tensor.width {
+                return Err(internal!("{width} columns from {first} on of {}", tensor.width));
+            }
+        }
+
+        let parameters = abi::Multiply {
+            a: a.tensor.at(rows, a.tensor.width, "multiply"),
+            b: b.tensor.at(rows, b.tensor.width, "multiply"),
+            out: out.to(rows, width, "multiply"),
+            a_stride: a.tensor.width as u32,
+            b_stride: b.tensor.width as u32,
+            a_first: a.first as u32,
+            b_first: b.first as u32,
+            width: width as u32,
+            unused: 0,
+        };
+        let blocks = [rows, width.div_ceil(THREADS as usize)];
+        self.kernels.multiply.launch(&self.context, blocks, THREADS, &parameters)
+    }
+
+    fn delta_rule(
+        &mut self,
+        layer: usize,
+        spec: &DeltaSpec,
+        weights: DeltaWeights<'_, Weight>,
+        mixed: &Tensor,
+        rates: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let DeltaSpec { key_heads, value_heads, key_dim, value_dim } = *spec;
+        let rows = self.rows();
+        let reserved = self.reserved()?;
+        let StateShape { heads, rows: state_rows, columns, .. } = reserved.states.shape();
+        if (heads, state_rows, columns) != (value_heads, value_dim, key_dim) {
+            return Err(internal!("{spec:?}, and states of {heads} x {state_rows} x {columns}"));
+        }
+
+        let device = &reserved.steps.device;
+        let parameters = abi::DeltaRule {
+            mixed: mixed.at(rows, spec.mixed_width(), "delta_rule"),
+            rates: rates.at(rows, 2 * value_heads, "delta_rule"),
+            log_decay: weights.log_decay.vector(value_heads),
+            rate_bias: weights.rate_bias.vector(value_heads),
+            out: out.to(rows, spec.value_width(), "delta_rule"),
+            matrices: reserved.states.matrices(layer),
+            entry_bytes: reserved.states.entry_bytes(),
+            position: device.position.address,
+            slot_of: device.slot_of.address,
+            records: if self.padded.is_some() { DevicePtr::NULL } else { reserved.steps.records },
+            rows: rows as u32,
+            key_heads: key_heads as u32,
+            value_heads: value_heads as u32,
+            key_dim: key_dim as u32,
+            value_dim: value_dim as u32,
+            unused: 0,
+        };
+        // Only padded steps are recorded.
+        let sequences = if self.padded.is_some() { rows } else { self.slots.batch().chunks.len() };
+        let of_head = value_dim.div_ceil(abi::DELTA_BLOCK_ROWS as usize);
+        let blocks = [sequences, value_heads * of_head];
+        let kernel = delta_kernel(&self.kernels, key_dim);
+        kernel.launch(&self.context, blocks, abi::DELTA_THREADS, &parameters)
+    }
+
+    fn norm_gated(
+        &mut self,
+        spec: &GatedNorm,
+        norm: &Norm<Weight>,
+        z: &Tensor,
+        x: &mut Tensor,
+    ) -> Result<()> {
+        let (rows, all, width) = (self.rows(), x.width, norm.weight.outputs);
+        if width == 0 || !all.is_multiple_of(width) || spec.first + all > z.width {
+            return Err(internal!("a norm of {width} over {all} columns, gates in {}", z.width));
+        }
+
+        let parts = all / width;
+        let parameters = abi::NormGated {
+            x: x.to(rows, all, "norm_gated"),
+            weight: norm.weight.vector(width),
+            z: z.at(rows, z.width, "norm_gated"),
+            parts: parts as u32,
+            width: width as u32,
+            stride: z.width as u32,
+            first: spec.first as u32,
+            eps: norm.eps,
+            norm: norm.kind.into(),
+            gate: spec.gate.into(),
+            unused: 0,
+        };
+        let kernel = &self.kernels.norm_gated;
+        kernel.launch(&self.context, [rows, parts], norm_threads(width), &parameters)
+    }
+}
+
+/// By the columns of a matrix, of which a lane of a warp holds a run.
+fn delta_kernel(kernels: &Kernels, columns: usize) -> &Kernel<abi::DeltaRule> {
+    match columns {
+        0..=32 => &kernels.delta_rule_1,
+        33..=64 => &kernels.delta_rule_2,
+        65..=128 => &kernels.delta_rule_4,
+        _ => &kernels.delta_rule_8,
+    }
+}

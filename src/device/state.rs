@@ -1,0 +1,198 @@
+//! Layers that keep a state of fixed size of each sequence in place of K and V: a short convolution
+//! and a matrix for each head. `engine` reserves states with the slots and says by `SlotChange`s
+//! which copies of them to keep and to go on from; `model::decoder` calls the ops. Nothing here
+//! knows pages.
+//!
+//! A slot's state belongs to the sequence that has the slot, and each op moves its own part of it
+//! on by the step's rows of that sequence, in their order. At position 0 it is zeros, whatever the
+//! slot held before; behind cached tokens it is what `RestoreState` put there. It cannot be moved
+//! back.
+
+use super::types::DeviceTypes;
+use super::Norm;
+use crate::error::Result;
+
+/// What layers keep of a sequence, by shape: `[layer]` of a matrix for each head in f32, and of the
+/// convolution's last inputs in the type of activations. Without layers there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StateShape {
+    /// Layers that keep a state.
+    pub layers: usize,
+    /// Inputs of the convolution that the next token needs: its taps less one.
+    pub tail_rows: usize,
+    /// Elements of an input.
+    pub tail_width: usize,
+    /// Matrices of a layer; 0: there is only a convolution.
+    pub heads: usize,
+    /// Rows of a matrix: elements of a value.
+    pub rows: usize,
+    /// Elements of a row: of a key.
+    pub columns: usize,
+}
+
+impl StateShape {
+    /// What parts of a state are aligned to, in bytes.
+    pub const ALIGNMENT: u64 = 128;
+
+    /// Bytes of a layer's matrices.
+    pub fn matrix_bytes(&self) -> u64 {
+        aligned(&[self.heads, self.rows, self.columns, size_of::<f32>()])
+    }
+
+    /// Bytes of a layer's last inputs of the convolution, where an element has so many.
+    pub fn tail_bytes(&self, element: usize) -> u64 {
+        aligned(&[self.tail_rows, self.tail_width, element])
+    }
+
+    /// Bytes of a sequence's state.
+    pub fn bytes(&self, element: usize) -> u64 {
+        let layer = self.matrix_bytes().saturating_add(self.tail_bytes(element));
+        layer.saturating_mul(self.layers as u64)
+    }
+}
+
+fn aligned(factors: &[usize]) -> u64 {
+    let bytes = factors.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64));
+    bytes.checked_next_multiple_of(StateShape::ALIGNMENT).unwrap_or(u64::MAX)
+}
+
+/// A convolution over the newest rows of a sequence, each channel by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvSpec {
+    /// Rows that it sees, the token's own included.
+    pub taps: usize,
+    /// Channels: the first columns of its input.
+    pub width: usize,
+    /// Its result passes through x * sigmoid(x).
+    pub silu: bool,
+}
+
+/// Shape of the gated delta rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaSpec {
+    /// Heads of q and k.
+    pub key_heads: usize,
+    /// Heads of v, each with a matrix; a multiple of `key_heads`. Those that follow each other
+    /// share a key head.
+    pub value_heads: usize,
+    /// Elements of a head of q or k.
+    pub key_dim: usize,
+    /// Elements of a head of v.
+    pub value_dim: usize,
+}
+
+impl DeltaSpec {
+    /// Columns of q, k and v side by side.
+    pub fn mixed_width(&self) -> usize {
+        2 * self.key_heads * self.key_dim + self.value_width()
+    }
+
+    /// Columns of v.
+    pub fn value_width(&self) -> usize {
+        self.value_heads * self.value_dim
+    }
+}
+
+/// What the gated delta rule has learned, an element for each value head.
+pub struct DeltaWeights<'w, W> {
+    /// ln of the rate of decay.
+    pub log_decay: &'w W,
+    /// Added to a token's share of the rate.
+    pub rate_bias: &'w W,
+}
+
+/// What a gate multiplies by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// x * sigmoid(x)
+    Silu,
+    /// sigmoid(x)
+    Sigmoid,
+}
+
+/// How a norm and a gate are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GatedNorm {
+    /// What the gate multiplies by.
+    pub gate: Gate,
+    /// The gate's first column.
+    pub first: usize,
+}
+
+/// Some columns of a tensor, from one on.
+pub struct Columns<'t, T> {
+    /// Of `[R, _]`.
+    pub tensor: &'t T,
+    /// The first column.
+    pub first: usize,
+}
+
+/// Ops of layers with a state, over the current batch. `layer` counts these layers alone.
+pub trait StateOps: DeviceTypes {
+    /// `out[r, c] = act(bias[c] + sum of weight[c, k] * x(r - (taps - 1) + k, c))` over k in order,
+    /// in f32, x(s) being row s of r's sequence: of this step, of steps before it, or zeros before
+    /// position 0. `weight` is a vector of `[width, taps]`; x has `width` columns or more, out
+    /// `width`.
+    fn short_convolution(
+        &mut self,
+        layer: usize,
+        spec: &ConvSpec,
+        weight: &Self::Weight,
+        bias: Option<&Self::Weight>,
+        x: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// `out[r, c] = a[r, a.first + c] * b[r, b.first + c]`, for all columns of out. What a
+    /// convolution without an activation is gated by, in front of it and behind.
+    fn multiply(
+        &mut self,
+        a: Columns<'_, Self::Tensor>,
+        b: Columns<'_, Self::Tensor>,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// The gated delta rule (Yang et al., "Gated Delta Networks", 2024) in f32, token by token, of
+    /// each value head: with q and k of length 1 (of x: `x / sqrt(sum x^2 + 1e-6)`), q times
+    /// `key_dim^-0.5`,
+    ///
+    /// - `beta = sigmoid(b)`, `g = exp(-exp(log_decay) * softplus(a + rate_bias))`
+    /// - `S = g S`, `S += beta (v - S k) k^T`, `out[r] = S q`
+    ///
+    /// `mixed`: `[R, mixed_width]`, q|k|v; `rates`: `[R, 2 value_heads]`, b|a; out:
+    /// `[R, value_width]`.
+    fn delta_rule(
+        &mut self,
+        layer: usize,
+        spec: &DeltaSpec,
+        weights: DeltaWeights<'_, Self::Weight>,
+        mixed: &Self::Tensor,
+        rates: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// `x[r] = norm(x[r]) * gate(z[r])`, the norm over each part of a row as wide as its weight;
+    /// RMS kinds only. `z` has as many columns from `spec.first` on as x.
+    fn norm_gated(
+        &mut self,
+        spec: &GatedNorm,
+        norm: &Norm<Self::Weight>,
+        z: &Self::Tensor,
+        x: &mut Self::Tensor,
+    ) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_aligned_and_nothing_overflows() {
+        let shape =
+            StateShape { layers: 3, tail_rows: 3, tail_width: 10, heads: 2, rows: 4, columns: 5 };
+        assert_eq!((shape.matrix_bytes(), shape.tail_bytes(2)), (256, 128));
+        assert_eq!((shape.bytes(2), StateShape::default().bytes(4)), (3 * 384, 0));
+        let huge = StateShape { heads: usize::MAX, rows: 1 << 60, ..shape };
+        assert_eq!(huge.bytes(4), u64::MAX);
+    }
+}
