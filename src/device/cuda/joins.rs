@@ -18,6 +18,20 @@ impl Cuda {
         self.member.as_ref().ok_or_else(|| internal!("{of} is a rank's, and there is one device"))
     }
 
+    /// Have the driver load the kernels of exchanges. It may do so as late as a kernel's first
+    /// launch, and then waits for the GPU, on which another rank may already wait for this one.
+    pub(super) fn load_exchanges(&self) -> Result<()> {
+        let kernels = &self.kernels;
+        let sums = [&kernels.sum_ranks, &kernels.sum_ranks_f32, &kernels.sum_ranks_direct];
+        for kernel in sums {
+            kernel.resident_blocks(&self.context, abi::EXCHANGE_THREADS, 0)?;
+        }
+        for kernel in [&kernels.gather_ranks, &kernels.gather_ranks_direct] {
+            kernel.resident_blocks(&self.context, abi::EXCHANGE_THREADS, 0)?;
+        }
+        Ok(())
+    }
+
     /// The sum over ranks of what was made of their shares of a weight, if it is shared so:
     /// `[rows, width]` of the device's type.
     pub(super) fn join_sums(

@@ -214,6 +214,8 @@ impl Cuda {
         let contexts: Vec<Arc<Context>> = devices.iter().map(|d| d.context.clone()).collect();
         let (members, group) = ranks::members(&contexts, name)?;
         for (device, member) in devices.iter_mut().zip(members) {
+            device.context.bind()?;
+            device.load_exchanges()?;
             device.member = Some(member);
         }
         Ok((devices, group))
