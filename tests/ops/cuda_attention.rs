@@ -50,7 +50,7 @@ fn attention_cases() -> Vec<AttentionCase> {
         rotary: dim / 2 * 2,
         growth: None,
     };
-    let growth = Some(QueryGrowth { beta: 0.3, length: 16 });
+    let growth = Some(QueryGrowth { beta: 0.3, length: 512 });
 
     vec![
         case(4, 4, 16, 16),

@@ -75,7 +75,7 @@ impl Cuda {
             kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
             begin += part;
         }
-        Ok(())
+        member.meet()
     }
 
     /// All ranks' `[rows, width]` of f32 side by side, in a row of `all_width`.
@@ -115,7 +115,7 @@ impl Cuda {
             kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
             begin += now;
         }
-        Ok(())
+        member.meet()
     }
 
     /// Sums of squares of q and of k over all ranks, `[rows, 2]` of f32.
@@ -163,7 +163,7 @@ impl Cuda {
             kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
             begin += part;
         }
-        Ok(())
+        member.meet()
     }
 }
 

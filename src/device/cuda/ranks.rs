@@ -22,7 +22,7 @@ const MOST: usize = abi::MOST_RANKS as usize;
 
 /// Messages above this are exchanged directly between two ranks; a part of it between more, because
 /// pushing costs bytes for each. Measured on two H200 (ci/runs).
-const LARGE_BYTES: usize = 1 << 20;
+const LARGE_BYTES: usize = 2 << 20;
 
 /// Blocks of a rank that exchange where ranks share a GPU.
 const BLOCKS_ON_ONE_GPU: usize = 4;
@@ -142,9 +142,10 @@ impl Member {
         self.blocks * (abi::EXCHANGE_PIECES * abi::EXCHANGE_PIECE_BYTES) as usize
     }
 
-    /// Before an exchange is launched. Threads of ranks that share a GPU wait for each other here:
-    /// a call of one of them that waits for the GPU (allocating, loading a kernel) would else wait
-    /// for the other's exchange, which waits for what this one has not launched.
+    /// Before an exchange is launched, and again when it was. Threads of ranks that share a GPU
+    /// wait for each other here: a call of one of them that waits for the GPU (allocating, loading
+    /// a kernel) keeps the others from launching, and would wait for an exchange that waits for
+    /// what they have not launched.
     ///
     /// # Errors
     /// That of a rank that is lost.
