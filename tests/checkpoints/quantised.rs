@@ -100,7 +100,10 @@ fn shapes_tell_what_codes_take() {
         for load in [Load::Shapes, Load::Dummy] {
             let held = spoiled.held(load).unwrap().weights;
             let orders = if fixture.ends_with("ordered") { 4 * 64 * 14 } else { 0 };
-            assert!(held <= whole && held + orders >= whole, "{fixture}: {load:?} {held} {whole}");
+            // Parts of a stack that are narrower than a block have scales of their own.
+            let blocks = if fixture == "fp8-deepseek-v3" { 256 } else { 0 };
+            let least = whole - orders - blocks;
+            assert!((least..=whole).contains(&held), "{fixture}: {load:?} {held} {whole}");
         }
     }
 }

@@ -12,7 +12,6 @@ const GONE: &[(&str, &str)] = &[
     ("BaichuanForCausalLM", "0.23.0"),
     ("BambaForCausalLM", "0.23.0"),
     ("DonutForConditionalGeneration", "0.10.2"),
-    ("Dots1ForCausalLM", "0.23.0"),
     ("ErnieForSequenceClassification", "0.23.0"),
     ("ErnieForTokenClassification", "0.23.0"),
     ("ErnieModel", "0.23.0"),
