@@ -234,7 +234,6 @@ struct Keys<'a> {
 /// them.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn attend_row(
     isa: Isa,
     keys: Keys,

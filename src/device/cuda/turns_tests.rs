@@ -10,6 +10,9 @@ use super::Turns;
 
 const STEPS: usize = 300;
 
+/// Group and step, in the order in which a GPU got them.
+type Steps = Vec<(usize, usize)>;
+
 /// Numbers of GPUs that no other test uses.
 fn gpus(first: i32, of: &[i32]) -> Vec<i32> {
     of.iter().map(|gpu| first + gpu).collect()
@@ -19,8 +22,7 @@ fn gpus(first: i32, of: &[i32]) -> Vec<i32> {
 #[test]
 fn steps_come_in_one_order_on_all_gpus() {
     let groups = [[0, 1], [1, 2], [2, 0], [0, 1]];
-    let log: Arc<Vec<Mutex<Vec<(usize, usize)>>>> =
-        Arc::new((0..3).map(|_| Mutex::default()).collect());
+    let log: Arc<Vec<Mutex<Steps>>> = Arc::new((0..3).map(|_| Mutex::default()).collect());
     let mut threads = Vec::new();
     for (group, own) in groups.into_iter().enumerate() {
         let turns = Arc::new(Turns::new(gpus(100, &own)));
