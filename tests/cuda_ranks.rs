@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use grader::gpu;
-use rig::{read, Rig, RigOptions};
+use rig::{read, worst, Rig, RigOptions};
 use triton_vllm::device::cuda::Cuda;
-use triton_vllm::device::{Device, RankGroup};
+use triton_vllm::device::RankGroup;
 use triton_vllm::error::Result;
 use triton_vllm::internal;
 use triton_vllm::sampling::SamplerSpec;
@@ -62,22 +62,6 @@ fn by(dir: &Path, ranks: usize, dtype: &'static str) -> Result<Rig<Cuda>> {
     Rig::of_ranks(devices, group, spec, &source, &options)
 }
 
-/// Logits after the prompt and tokens behind it.
-fn run<D: Device>(rig: &mut Rig<D>, prompt: &[u32], chunk: usize) -> (Vec<f32>, Vec<u32>) {
-    let mut seq = rig.open(prompt);
-    let logits = rig.feed_prompt(&mut seq, chunk);
-    for _ in 1..STEPS {
-        rig.decode(&mut [&mut seq]);
-    }
-    rig.close(&seq);
-    (logits, seq.outputs)
-}
-
-fn worst(got: &[f32], want: &[f32]) -> f32 {
-    let size = want.iter().fold(0f32, |most, x| most.max(x.abs()));
-    got.iter().zip(want).fold(0f32, |most, (a, b)| most.max((a - b).abs())) / size
-}
-
 /// Every fixture of a folder that so many ranks can share; how many they were.
 fn compare_all(folder: &str, ranks: usize, tolerance: f32) -> usize {
     let mut shared = 0;
@@ -96,13 +80,14 @@ fn compare_all(folder: &str, ranks: usize, tolerance: f32) -> usize {
         let mut one = by(&dir, 1, "float32").unwrap();
         shared += 1;
         for (n, prompt) in prompts(&dir).iter().enumerate() {
-            let want = run(&mut one, prompt, usize::MAX);
-            let got = run(&mut group, prompt, usize::MAX);
-            let cut = run(&mut group, prompt, 7);
+            let want = one.answer(prompt, usize::MAX, STEPS);
+            let got = group.answer(prompt, usize::MAX, STEPS);
+            let cut = group.answer(prompt, 7, STEPS);
             let sampler = SamplerSpec { temperature: 0.8, seed: n as u64, ..Default::default() };
             one.sampler = Arc::new(sampler);
             group.sampler = one.sampler.clone();
-            let sampled = (run(&mut one, prompt, usize::MAX), run(&mut group, prompt, usize::MAX));
+            let sampled =
+                (one.answer(prompt, usize::MAX, STEPS), group.answer(prompt, usize::MAX, STEPS));
             one.sampler = Arc::default();
             group.sampler = Arc::default();
 
@@ -146,8 +131,8 @@ fn half_types_stay_close() {
             let Ok(mut group) = by(dir, 2, "bfloat16") else { continue };
             let mut one = by(dir, 1, "bfloat16").unwrap();
             for prompt in &prompts(dir) {
-                let want = run(&mut one, prompt, usize::MAX).0;
-                let error = worst(&run(&mut group, prompt, usize::MAX).0, &want);
+                let want = one.answer(prompt, usize::MAX, STEPS).0;
+                let error = worst(&group.answer(prompt, usize::MAX, STEPS).0, &want);
                 assert!(error <= 1e-1, "{}: {error}", dir.display());
             }
         }
@@ -183,6 +168,7 @@ fn a_lost_rank_ends_the_waiting() {
     assert!(group.failure().unwrap().to_string().contains("rank 1 is lost"));
     drop(lost);
     // The GPU serves another.
-    let one = by(&dir, 1, "float32").map(|mut rig| run(&mut rig, &[1, 2, 3], usize::MAX).1.len());
+    let one =
+        by(&dir, 1, "float32").map(|mut rig| rig.answer(&[1, 2, 3], usize::MAX, STEPS).1.len());
     assert_eq!(one.unwrap(), STEPS);
 }

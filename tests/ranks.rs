@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use made::Sizes;
-use rig::{embeddings, read, Rig, RigOptions};
+use rig::{embeddings, read, worst, Rig, RigOptions};
 use triton_vllm::device::trace::{Held, Trace};
 use triton_vllm::device::{DType, Rank};
 use triton_vllm::error::Result;
@@ -88,22 +88,6 @@ fn by(dir: &Path, ranks: usize) -> Result<Rig> {
     Rig::try_new(spec, &source, &options)
 }
 
-/// Logits after the prompt and tokens behind it.
-fn run(rig: &mut Rig, prompt: &[u32], chunk: usize, steps: usize) -> (Vec<f32>, Vec<u32>) {
-    let mut seq = rig.open(prompt);
-    let logits = rig.feed_prompt(&mut seq, chunk);
-    for _ in 1..steps {
-        rig.decode(&mut [&mut seq]);
-    }
-    rig.close(&seq);
-    (logits, seq.outputs)
-}
-
-fn worst(got: &[f32], want: &[f32]) -> f32 {
-    let size = want.iter().fold(0f32, |most, x| most.max(x.abs()));
-    got.iter().zip(want).fold(0f32, |most, (a, b)| most.max((a - b).abs())) / size
-}
-
 fn sampled(seed: u64) -> Arc<SamplerSpec> {
     let spec = SamplerSpec { temperature: 0.8, seed, ..SamplerSpec::default() };
     Arc::new(spec)
@@ -135,8 +119,8 @@ fn compare(dir: &Path, name: &str, group: &mut Rig) {
     let mut most: f32 = 0.0;
     for (n, prompt) in prompts(dir).iter().enumerate() {
         let what = format!("{}, prompt {n}", dir.display());
-        let want = run(&mut one, prompt, usize::MAX, STEPS);
-        let got = run(group, prompt, usize::MAX, STEPS);
+        let want = one.answer(prompt, usize::MAX, STEPS);
+        let got = group.answer(prompt, usize::MAX, STEPS);
         let error = worst(&got.0, &want.0);
         assert!(error <= if apart { ROUNDED_APART } else { TOLERANCE }, "{what}: {error}");
         assert!(apart || got.1 == want.1, "{what}: {:?}, not {:?}", got.1, want.1);
@@ -144,8 +128,8 @@ fn compare(dir: &Path, name: &str, group: &mut Rig) {
 
         one.sampler = sampled(n as u64);
         group.sampler = one.sampler.clone();
-        let want = run(&mut one, prompt, usize::MAX, STEPS).1;
-        let got = run(group, prompt, usize::MAX, STEPS).1;
+        let want = one.answer(prompt, usize::MAX, STEPS).1;
+        let got = group.answer(prompt, usize::MAX, STEPS).1;
         assert!(apart || got == want, "{what}, sampled: {got:?}, not {want:?}");
         one.sampler = Arc::default();
         group.sampler = one.sampler.clone();
@@ -213,8 +197,8 @@ fn made_by(made: &made::Made, ranks: usize) -> (f32, bool) {
     let (mut most, mut same) = (0f32, true);
     for first in [0, 37] {
         let prompt: Vec<u32> = (0..40).map(|n| (first + n * n * 7) % 100).collect();
-        let want = run(&mut one, &prompt, usize::MAX, STEPS);
-        let got = run(&mut group, &prompt, usize::MAX, STEPS);
+        let want = one.answer(&prompt, usize::MAX, STEPS);
+        let got = group.answer(&prompt, usize::MAX, STEPS);
         most = most.max(worst(&got.0, &want.0));
         same &= got.1 == want.1;
     }
@@ -229,8 +213,8 @@ fn chunks_hits_and_company_change_no_bit() {
         let mut rig = by(&dir, 2).unwrap();
         let prompts = prompts(&dir);
         let longest = prompts.iter().max_by_key(|prompt| prompt.len()).unwrap();
-        let want = run(&mut rig, longest, usize::MAX, STEPS);
-        assert!(run(&mut rig, longest, 7, STEPS) == want, "{name}: chunks of 7");
+        let want = rig.answer(longest, usize::MAX, STEPS);
+        assert!(rig.answer(longest, 7, STEPS) == want, "{name}: chunks of 7");
 
         let mut owner = rig.open(longest);
         rig.feed_prompt(&mut owner, 7);

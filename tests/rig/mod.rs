@@ -342,6 +342,17 @@ impl<D: Device> Rig<D> {
         result.vectors
     }
 
+    /// A prompt in chunks: the logits behind it, and so many tokens.
+    pub fn answer(&mut self, prompt: &[u32], chunk: usize, tokens: usize) -> (Vec<f32>, Vec<u32>) {
+        let mut seq = self.open(prompt);
+        let logits = self.feed_prompt(&mut seq, chunk);
+        for _ in 1..tokens {
+            self.decode(&mut [&mut seq]);
+        }
+        self.close(&seq);
+        (logits, seq.outputs)
+    }
+
     /// One token for each.
     pub fn decode(&mut self, seqs: &mut [&mut Sequence]) -> Vec<f32> {
         let mut plan = StepPlan::default();
@@ -454,4 +465,10 @@ fn run_step<D: Device>(
     let logits = decoder.logits(dev, plan.logits.len())?;
     decoder.sample(dev, &TokenMasks::default())?;
     Ok((logits, dev.collect()?))
+}
+
+/// How far logits are from what is wanted at the most, as a share of the largest wanted.
+pub fn worst(got: &[f32], want: &[f32]) -> f32 {
+    let size = want.iter().fold(0f32, |most, x| most.max(x.abs()));
+    got.iter().zip(want).fold(0f32, |most, (a, b)| most.max((a - b).abs())) / size
 }

@@ -5,6 +5,7 @@ use super::abi;
 use super::context::Event;
 use super::device_ptr::DevicePtr;
 use super::graphs::{Graphs, Key};
+use super::launch::Kernel;
 use super::memory::Memory;
 use super::ranks::{Member, Way};
 use super::weights::Weight;
@@ -55,21 +56,34 @@ impl Cuda {
     }
 
     fn all_reduce_by(&self, way: Way, of: &str, count: usize, x: DevicePtr) -> Result<()> {
-        let member = self.member(of)?;
-        member.meet()?;
         let (kernel, most_bytes) = match way {
             Way::Direct => (&self.kernels.sum_ranks_direct, usize::MAX),
             Way::Pushed { most_bytes } => (&self.kernels.sum_ranks, most_bytes),
         };
+        self.sum_in_parts(kernel, most_bytes, of, count, self.dtype, x)
+    }
 
-        let bytes = count * self.dtype.bytes();
+    /// x, so many numbers of a type, = its sum over ranks, by launches of at most so many bytes.
+    fn sum_in_parts(
+        &self,
+        kernel: &Kernel<abi::SumRanks>,
+        most_bytes: usize,
+        of: &str,
+        count: usize,
+        dtype: DType,
+        x: DevicePtr,
+    ) -> Result<()> {
+        let member = self.member(of)?;
+        member.meet()?;
+
+        let bytes = count * dtype.bytes();
         let mut begin = 0;
         while begin < bytes {
             let part = most_bytes.min(bytes - begin);
             let parameters = abi::SumRanks {
                 all: member.parameters(),
                 x: x.offset_bytes(begin),
-                count: (part / self.dtype.bytes()) as u64,
+                count: (part / dtype.bytes()) as u64,
             };
             let grid = [member.blocks(part), 1];
             kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
@@ -139,31 +153,11 @@ impl Cuda {
         };
         self.kernels.square_parts.launch(&self.context, [rows, 2], THREADS, &parameters)?;
 
-        self.all_reduce_f32(of, 2 * rows, squares)?;
+        // A few numbers a row: through mailboxes, in f32.
+        let most_bytes = self.member(of)?.pushed();
+        let kernel = &self.kernels.sum_ranks_f32;
+        self.sum_in_parts(kernel, most_bytes, of, 2 * rows, DType::F32, squares)?;
         Ok(squares)
-    }
-
-    /// A few numbers a row.
-    fn all_reduce_f32(&self, of: &str, count: usize, x: DevicePtr) -> Result<()> {
-        let member = self.member(of)?;
-        member.meet()?;
-        let Way::Pushed { most_bytes } = member.by_mailboxes() else {
-            return Err(internal!("{of}: sums of f32 go through mailboxes"));
-        };
-        let mut begin = 0;
-        while begin < count {
-            let part = (count - begin).min(most_bytes / 4);
-            let parameters = abi::SumRanks {
-                all: member.parameters(),
-                x: x.offset_words(begin),
-                count: part as u64,
-            };
-            let grid = [member.blocks(part * 4), 1];
-            let kernel = &self.kernels.sum_ranks_f32;
-            kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
-            begin += part;
-        }
-        member.meet()
     }
 }
 
@@ -188,7 +182,8 @@ impl Cuda {
         let x = Memory::new(&self.context, bytes, "what is summed")?;
         x.fill(0)?;
         let member = self.member(OF)?;
-        let way = if pushed { member.by_mailboxes() } else { member.way(bytes) };
+        let way =
+            if pushed { Way::Pushed { most_bytes: member.pushed() } } else { member.way(bytes) };
         let began = Event::new(&self.context, true)?;
         let ended = Event::new(&self.context, true)?;
         let mut graphs = Graphs::new(&self.context);

@@ -128,17 +128,12 @@ impl Member {
         if self.direct && bytes > most_bytes {
             Way::Direct
         } else {
-            self.by_mailboxes()
+            Way::Pushed { most_bytes: self.pushed() }
         }
     }
 
-    /// Through the mailboxes, whatever the message.
-    pub fn by_mailboxes(&self) -> Way {
-        Way::Pushed { most_bytes: self.pushed() }
-    }
-
-    /// What all blocks push at once.
-    fn pushed(&self) -> usize {
+    /// Bytes that all blocks push at once.
+    pub fn pushed(&self) -> usize {
         self.blocks * (abi::EXCHANGE_PIECES * abi::EXCHANGE_PIECE_BYTES) as usize
     }
 
