@@ -158,10 +158,12 @@ fn a_lost_rank_is_one_error_of_the_engine() {
         let faults = json!({"additional_config": {"inject_faults": fault}});
         let served = by_two("llama-tiny", faults);
         let sampling = json!({"temperature": 0, "max_tokens": 40, "ignore_eos": true});
-        let told: Vec<_> =
-            (0..3).map(|i| served.ask(&format!("number {i}"), sampling.clone(), false)).collect();
+        // On a busy machine the last of them may come when the engine is lost already.
+        let told: Vec<_> = (0..3)
+            .map(|i| served.submit(&format!("number {i}"), sampling.clone(), false))
+            .collect();
         for told in told {
-            let error = told.outcome().expect_err("a lost engine");
+            let error = told.and_then(|told| told.outcome()).expect_err("a lost engine");
             assert!(error.message().contains(text), "{error}");
         }
         let started = Instant::now();

@@ -179,6 +179,11 @@ impl Told {
 
 impl Served {
     pub fn ask(&self, prompt: &str, sampling: Value, stream: bool) -> Told {
+        self.submit(prompt, sampling, stream).expect("room")
+    }
+
+    /// As [`Self::ask`], of an engine that may have died before it is asked.
+    pub fn submit(&self, prompt: &str, sampling: Value, stream: bool) -> Result<Told> {
         let (end, told) = bounded(1);
         let client =
             Arc::new(Listener { so_far: Default::default(), parts: Default::default(), end });
@@ -189,8 +194,8 @@ impl Served {
         let returns = Returns { logprobs: true, cumulative_logprob: true };
         let options = RequestOptions::default();
         let request = GenerateRequest { prompt, params, stream, returns, client, arrival, options };
-        self.engine.submit(request).expect("room");
-        Told(told)
+        self.engine.submit(request)?;
+        Ok(Told(told))
     }
 
     pub fn text(&self, prompt: &str, sampling: Value) -> String {
