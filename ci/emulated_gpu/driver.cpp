@@ -29,7 +29,9 @@ struct Allocation {
 std::map<uint64_t, Allocation> allocations;
 uint64_t taken_bytes;
 
-size_t round_up(size_t bytes, size_t multiple) { return (bytes + multiple - 1) / multiple * multiple; }
+size_t round_up(size_t bytes, size_t multiple) {
+  return (bytes + multiple - 1) / multiple * multiple;
+}
 
 [[noreturn]] void fault(const char* what, uint64_t address, size_t bytes) {
   fprintf(stderr, "emulated GPU: %s: %zu bytes at %#llx\n", what, bytes,
