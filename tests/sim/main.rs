@@ -256,7 +256,7 @@ impl Engine {
             sampler: Arc::new(SamplerSpec { seed: id.0, ..SamplerSpec::default() }),
             adapter: AdapterId(if rng.percent(40) { rng.between(1, 5) as u16 } else { 0 }),
             priority: 0,
-            drafts: rng.0 % 8 > 0,
+            drafts: !rng.0.is_multiple_of(8),
         };
         self.known.lock().push(new.clone());
         let stop = rng.percent(40).then(|| TokenId(rng.below(VOCAB as usize) as u32));

@@ -172,7 +172,7 @@ const _: () = {
 pub const MAX_DRAFTS: u32 = 64;
 #[doc = " Where a logits row stands among the drafts of its sequence; both 0: there are none."]
 #[repr(C)]
-#[derive(Debug, Copy, Clone)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct RowDrafts {
     #[doc = " Drafts up to its token row, which all lie in front of it."]
     pub before: u32,
