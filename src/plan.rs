@@ -12,6 +12,9 @@ use std::sync::Arc;
 use crate::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, SnapshotId, TokenId};
 use crate::sampling::{NonFinite, SamplerSpec, TokenLogprobs};
 
+/// Drafts of one sequence in one step at most.
+pub const MAX_DRAFTS: usize = 64;
+
 /// One step of the engine: at most `max_num_batched_tokens` token rows, prefill and decode mixed.
 #[derive(Debug, Clone, Default)]
 pub struct StepPlan {
@@ -46,6 +49,14 @@ pub enum SlotChange {
     Close {
         /// It must be open.
         slot: SlotId,
+    },
+    /// The slot's sequence goes on behind its first `length` positions: what was fed behind them
+    /// were drafts that were rejected. Not where a state has moved on with them.
+    Truncate {
+        /// It must be open.
+        slot: SlotId,
+        /// At most what it has.
+        length: u32,
     },
     /// Copy the slot's state, as the last step left it, to a place for snapshots. Models with a
     /// state only.
@@ -133,13 +144,20 @@ pub struct LogitsRow {
     pub purpose: Purpose,
 }
 
-/// What becomes of a logits row. Speculation adds one more: the check of a draft, which yields a
-/// token as `Sample` does and compares it with the one that was fed behind it.
+/// What becomes of a logits row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Choose a token by the slot's sampler. Only the last token of a chunk may be sampled from:
     /// what is chosen becomes the slot's last token, at position = its new length.
     Sample,
+    /// Choose a token by the slot's sampler, as `Sample` would if the chunk ended here, and compare
+    /// it with the draft that the chunk feeds behind it. A chunk with drafts has a row for each of
+    /// its tokens: these, and `Sample` for the last. Where the token is not the draft, it is the
+    /// last that the slot accepts in this step, and what the rows behind it say is void.
+    Verify {
+        /// The token that is fed next.
+        draft: TokenId,
+    },
     /// Report the logprobs of a known token, the one that follows this position, by the slot's
     /// `SamplerSpec::prompt_logprobs` (which must be there).
     Report {
@@ -158,6 +176,22 @@ impl StepPlan {
             let chunk = self.chunks.len() - 1;
             self.logits.push(LogitsRow { chunk, token: tokens - 1, purpose: Purpose::Sample });
         }
+    }
+
+    /// Add a chunk of one known token and drafts behind it: each draft is verified, and behind the
+    /// last one a token is sampled.
+    pub fn push_drafts(&mut self, slot: SlotId, newest: TokenId, drafts: &[TokenId]) {
+        let start = self.chunk_tokens.len();
+        self.chunk_tokens.push(newest);
+        self.chunk_tokens.extend(drafts);
+        let chunk = self.chunks.len();
+        let verify = drafts.iter().enumerate().map(|(token, &draft)| LogitsRow {
+            chunk,
+            token,
+            purpose: Purpose::Verify { draft },
+        });
+        self.logits.extend(verify);
+        self.push(slot, Feed::Known(start..self.chunk_tokens.len()), true);
     }
 
     /// Token rows of this step: R of the ops.
@@ -192,7 +226,7 @@ pub struct TokenMasks {
 pub struct StepResult {
     /// The plan's.
     pub step: u64,
-    /// One entry per logits row that is sampled from.
+    /// One entry per chunk that is sampled from.
     pub samples: Vec<Sampled>,
     /// One entry per slot with reports.
     pub reports: Vec<Reported>,
@@ -202,7 +236,8 @@ pub struct StepResult {
     pub vectors: Vec<Vec<f32>>,
 }
 
-/// Tokens that a slot accepted in a step, oldest first. One, until drafts are verified.
+/// Tokens that a slot accepted in a step, oldest first: one, and one more for each of its drafts
+/// that was accepted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
     /// Whose.

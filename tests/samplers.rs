@@ -3,6 +3,8 @@
 //! CPU everywhere, the GPU where there is one (see `grader`).
 #![cfg(feature = "cuda")]
 
+#[path = "samplers/drafts.rs"]
+mod drafts;
 mod grader;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use super::DeviceLimits;
 use crate::error::Result;
 use crate::ids::{AdapterId, AdapterSlotId, GroupId, SlotId, SnapshotId};
 use crate::internal;
-use crate::plan::{Feed, Purpose, SlotChange, SlotOpen, StepPlan};
+use crate::plan::{Feed, LogitsRow, Purpose, SlotChange, SlotOpen, StepPlan, MAX_DRAFTS};
 use crate::sampling::{LogprobSpec, SamplerSpec};
 
 /// What a step runs over.
@@ -27,6 +27,8 @@ pub struct Batch {
     pub adapters: bool,
     /// Every sequence feeds one token and is sampled from: token row i is logits row i.
     pub decode: bool,
+    /// Some sequence feeds drafts.
+    pub drafts: bool,
 }
 
 impl Batch {
@@ -89,8 +91,20 @@ pub struct BatchLogits {
     pub row: usize,
     /// What for.
     pub purpose: Purpose,
+    /// Drafts of its chunk that were fed up to its row, and behind it. Both are 0 where there are
+    /// none.
+    pub drafts: RowDrafts,
     /// Logprobs to report, of the token that is sampled or of the one that is known.
     pub logprobs: Option<LogprobSpec>,
+}
+
+/// Where a logits row stands among the drafts of its chunk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowDrafts {
+    /// Drafts up to its token row: its token comes behind them.
+    pub before: usize,
+    /// Drafts behind its token row.
+    pub behind: usize,
 }
 
 /// What of a slot a plan is checked against.
@@ -153,6 +167,7 @@ impl SlotTable {
         batch.step = plan.step;
         batch.rows = 0;
         batch.adapters = false;
+        batch.drafts = false;
         batch.chunks.clear();
         batch.logits.clear();
         self.flatten_chunks(plan, &limits, &mut batch)?;
@@ -237,8 +252,10 @@ impl SlotTable {
             }
             next_row = row + 1;
 
+            let drafts = row_drafts(plan, wanted, chunk, batch.logits.last())?;
             let sampler = &self.slots[slot.index()].sampler;
             let logprobs = match wanted.purpose {
+                Purpose::Verify { .. } => sampler.logprobs.clone(),
                 Purpose::Sample if wanted.token + 1 == chunk.tokens => sampler.logprobs.clone(),
                 Purpose::Sample => {
                     return Err(internal!("slot {slot} is sampled from within its chunk"));
@@ -254,9 +271,16 @@ impl SlotTable {
             }
             chunk.logits += 1;
             let (chunk, purpose) = (wanted.chunk, wanted.purpose);
-            batch.logits.push(BatchLogits { slot, chunk, row, purpose, logprobs });
+            batch.drafts |= drafts.behind > 0;
+            batch.logits.push(BatchLogits { slot, chunk, row, purpose, drafts, logprobs });
         }
-        Ok(())
+
+        match batch.logits.last() {
+            Some(row) if row.drafts.behind > 0 => {
+                Err(internal!("slot {}: nothing is sampled behind its drafts", row.slot))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn change(&mut self, change: &SlotChange, limits: &DeviceLimits) -> Result<()> {
@@ -280,6 +304,16 @@ impl SlotTable {
             }
             SlotChange::Close { slot } => {
                 self.open_slot(*slot)?.open = false;
+                Ok(())
+            }
+            SlotChange::Truncate { slot, length } => {
+                let held = self.open_slot(*slot)?;
+                let length = *length as usize;
+                if length > held.length || limits.state.layers > 0 {
+                    let held = held.length;
+                    return Err(internal!("slot {slot} cannot go back from {held} to {length}"));
+                }
+                held.length = length;
                 Ok(())
             }
             SlotChange::SaveState { slot, snapshot } => {
@@ -321,6 +355,36 @@ impl SlotTable {
         let held = self.slots.get_mut(slot.index()).filter(|held| held.open);
         held.ok_or_else(|| internal!("slot {slot} is not open"))
     }
+}
+
+/// Where a row stands among the drafts of its chunk. The row of a draft, `last` among them, is
+/// followed by that of the next one, or by the one that is sampled from behind them all.
+fn row_drafts(
+    plan: &StepPlan,
+    wanted: &LogitsRow,
+    chunk: &BatchChunk,
+    last: Option<&BatchLogits>,
+) -> Result<RowDrafts> {
+    let token = wanted.token;
+    let follows = last.is_some_and(|row| row.drafts.behind > 0);
+    let adjoins = last.is_some_and(|row| row.row + 1 == chunk.first + token);
+    let next = || plan.chunk_tokens.get(chunk.known? + token + 1);
+    let fits = match wanted.purpose {
+        Purpose::Verify { draft } => {
+            let within = (1..=MAX_DRAFTS).contains(&(chunk.tokens - 1 - token));
+            follows == (token > 0) && within && next() == Some(&draft)
+        }
+        Purpose::Sample => true,
+        Purpose::Report { .. } => !follows,
+    };
+    if !fits || follows && !adjoins {
+        return Err(internal!("slot {}: {wanted:?} among the rows of drafts", chunk.slot));
+    }
+
+    if follows || matches!(wanted.purpose, Purpose::Verify { .. }) {
+        return Ok(RowDrafts { before: token, behind: chunk.tokens - 1 - token });
+    }
+    Ok(RowDrafts::default())
 }
 
 fn judge_snapshot(snapshot: SnapshotId, limits: &DeviceLimits) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::device::{KvShape, KvType};
+use crate::device::{KvShape, KvType, StateShape};
 use crate::ids::{PageId, TokenId};
 use crate::plan::{LogitsRow, SeqChunk};
 
@@ -130,4 +130,68 @@ fn whatever_does_not_fit_is_refused() {
     refused("a sample within a chunk", &|p| p.logits[1] = sample(0, 2));
     refused("a report that no spec asks for", &|p| p.logits[2].purpose = p.logits[0].purpose);
     assert!(SlotTable::default().begin(&plan()).is_err(), "a step before reserve");
+}
+
+/// Slot 0 feeds its newest token, 11, and the drafts 12 and 13; slot 1 one token.
+fn drafts() -> StepPlan {
+    let mut plan = StepPlan { chunks: Vec::new(), logits: Vec::new(), ..plan() };
+    plan.chunk_tokens.clear();
+    plan.push(SlotId(1), Feed::LastSampled, true);
+    plan.push_drafts(SlotId(0), TokenId(11), &[TokenId(12), TokenId(13)]);
+    plan
+}
+
+#[test]
+fn drafts_have_a_logits_row_each_and_one_more() {
+    let mut table = SlotTable::new(&limits());
+    let batch = table.begin(&drafts()).unwrap();
+    assert!(batch.drafts && !batch.decode);
+    let stands: Vec<_> =
+        batch.logits.iter().map(|row| (row.row, row.drafts.before, row.drafts.behind)).collect();
+    assert_eq!(stands, [(0, 0, 0), (1, 0, 2), (2, 1, 1), (3, 2, 0)]);
+    assert_eq!((batch.chunks[1].length, batch.chunks[1].logits), (6, 3));
+
+    // One was accepted: the slot goes on behind it.
+    let back = |length| SlotChange::Truncate { slot: SlotId(0), length };
+    let mut next = StepPlan { changes: vec![back(5)], ..StepPlan::default() };
+    next.push(SlotId(0), Feed::LastSampled, true);
+    let batch = table.begin(&next).unwrap();
+    assert_eq!((batch.chunks[0].position(), batch.drafts, batch.decode), (5, false, true));
+    let further = StepPlan { changes: vec![back(7)], ..StepPlan::default() };
+    assert!(table.begin(&further).is_err(), "it has 6");
+}
+
+#[test]
+fn drafts_that_do_not_fit_are_refused() {
+    let refused = |what: &str, spoil: &dyn Fn(&mut StepPlan)| {
+        let mut spoilt = drafts();
+        spoil(&mut spoilt);
+        assert!(SlotTable::new(&limits()).begin(&spoilt).is_err(), "{what}");
+    };
+    let verify = |chunk, token, draft| LogitsRow {
+        chunk,
+        token,
+        purpose: Purpose::Verify { draft: TokenId(draft) },
+    };
+
+    refused("another token than is fed", &|p| p.logits[1] = verify(1, 0, 13));
+    refused("a row left out", &|p| {
+        p.logits.remove(2);
+    });
+    refused("the first row left out", &|p| {
+        p.logits.remove(1);
+    });
+    refused("no sample behind them", &|p| p.logits.truncate(3));
+    refused("a draft behind the last", &|p| p.logits[3] = verify(1, 2, 13));
+    refused("a report among them", &|p| {
+        p.logits[2].purpose = Purpose::Report { next: TokenId(13) };
+    });
+    refused("a draft of what is not known", &|p| p.logits[0] = verify(0, 0, 12));
+
+    let states = StateShape { layers: 1, ..StateShape::default() };
+    let limits = DeviceLimits { state: states, ..limits() };
+    let mut plan = drafts();
+    plan.changes.push(SlotChange::Truncate { slot: SlotId(1), length: 2 });
+    let error = SlotTable::new(&limits).begin(&plan).expect_err("a state does not go back");
+    assert!(error.to_string().contains("cannot go back from 3 to 2"), "{error}");
 }

@@ -166,9 +166,10 @@ impl HostSlots {
                 self.row_mut(*slot)?.pages.extend_from_slice(pages);
             }
             SlotChange::Close { slot } => self.rows[slot.index()] = None,
-            // The table knows which adapter is where; its weights are there already. States are the
-            // devices' own.
+            // The table knows lengths and which adapter is where; its weights are there already.
+            // States are the devices' own.
             SlotChange::Adapter { .. }
+            | SlotChange::Truncate { .. }
             | SlotChange::SaveState { .. }
             | SlotChange::RestoreState { .. } => {}
         }

@@ -19,6 +19,7 @@
 //! | [`dtype`] | | element types |
 //! | [`batch`] | | a step's plan, checked and flattened once for all devices |
 //! | [`host_slots`] | | slots of devices that keep them in the host's memory |
+//! | [`samples`] | | what a step's logits rows came to, sequence by sequence |
 //! | [`collective`] | | several devices that share a model |
 //! | [`bytes`] | | of a tensor, wherever they are |
 //! | [`weights`] | | a weight on its way from a checkpoint to a device |
@@ -60,6 +61,7 @@ pub mod latent;
 pub mod load;
 pub mod pooling;
 pub mod quant;
+pub mod samples;
 pub mod state;
 pub mod step;
 pub mod trace;

@@ -9,18 +9,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::draft_meter::DraftMeter;
 use super::request::{FinishReason, Observation, Observer, Spent};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId};
 use crate::invalid;
 use crate::plan::StepPlan;
-use crate::scheduler::SchedulerStats;
+use crate::scheduler::{DraftStats, SchedulerStats};
 
 pub(crate) struct Meter {
     observer: Arc<dyn Observer>,
     trace: Option<StepTrace>,
     times: HashMap<RequestId, Times>,
     last: SchedulerStats,
+    drafts: DraftMeter,
     /// Adapters with sequences that run, and that wait, as they were told.
     adapters: (Vec<AdapterId>, Vec<AdapterId>),
     /// This round of the loop.
@@ -55,9 +57,15 @@ impl Meter {
             trace,
             times: HashMap::new(),
             last: SchedulerStats::default(),
+            drafts: DraftMeter::new(false),
             adapters: Default::default(),
             round,
         }
+    }
+
+    /// Lines in the log say how drafts fare.
+    pub fn log_drafts(self) -> Meter {
+        Meter { drafts: DraftMeter::new(true), ..self }
     }
 
     pub fn arrived(&mut self, id: RequestId, arrival: Instant) {
@@ -138,6 +146,16 @@ impl Meter {
         if self.adapters != adapters {
             self.observer.adapters(&adapters.0, &adapters.1);
             self.adapters = adapters;
+        }
+    }
+
+    /// What became of drafts since the start, after a round.
+    pub fn drafts(&mut self, stats: &DraftStats) {
+        if let Some(news) = self.drafts.news(stats) {
+            self.observer.drafts(&news);
+        }
+        if let Some(line) = self.drafts.line(Instant::now()) {
+            tracing::info!("{line}");
         }
     }
 

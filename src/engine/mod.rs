@@ -21,10 +21,11 @@
 //! | `workers` | threads for tasks that may take long: compiling grammars, token masks |
 //! | `shared` | what the threads of one engine have in common |
 //! | `health`, `watchdog` | poison and drain, and the thread that sees to both |
-//! | `meter` | what requests and steps cost, for metrics and the trace file |
+//! | `meter`, `draft_meter` | what requests, steps and drafts cost, for metrics and the trace file |
 
 mod adapters;
 mod command;
+mod draft_meter;
 mod engines;
 mod grammar;
 mod handle;
@@ -46,9 +47,12 @@ mod nonfinite_tests;
 #[cfg(test)]
 mod tests;
 
+pub use crate::scheduler::DraftStats;
 pub use engines::Engines;
 pub use load::args::{self, EngineArgs};
-pub use options::{EngineFacts, EngineOptions, Gpus, LoadLimits, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
+pub use options::{
+    EngineFacts, EngineOptions, Gpus, LoadLimits, NewProposer, STEP_TIMEOUT, STEP_TIMEOUT_CPU,
+};
 pub use request::{
     Answer, Client, EmbedInput, EmbedRequest, FinishReason, GenerateRequest, LogprobEntry,
     Observation, Observer, Output, PoolingParams, Position, RequestOptions, Returns, Spent,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::request::Observer;
 use crate::device::DeviceKind;
 use crate::error::Result;
+use crate::scheduler::Proposer;
 
 /// What the server and its operator say beside model.json, of one engine.
 #[derive(Clone)]
@@ -35,7 +36,12 @@ pub struct EngineOptions {
     pub grammar_timeout: Duration,
     /// Chrome trace events of the engine's steps go here.
     pub step_trace: Option<PathBuf>,
+    /// For tests: who proposes drafts in place of the method that model.json names, if it does.
+    pub proposer: Option<NewProposer>,
 }
+
+/// Makes a proposer for each engine.
+pub type NewProposer = Arc<dyn Fn() -> Box<dyn Proposer> + Send + Sync>;
 
 /// Which of the visible GPUs an engine takes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -177,6 +177,7 @@ pub(super) fn bench_with(
         watermark: 0.0,
         reserve_full_isl: true,
         max_loras: 1,
+        speculation: None,
     })
     .expect("a valid config");
 

@@ -4,7 +4,7 @@
 use super::report::Arrival;
 use super::state::Scheduler;
 use crate::ids::{SlotId, TokenId};
-use crate::plan::StepResult;
+use crate::plan::{SlotChange, StepResult};
 use crate::sampling::NonFinite;
 
 impl Scheduler {
@@ -18,30 +18,44 @@ impl Scheduler {
             let slot = planned.slot;
             let Some(sequence) = self.slots.get(slot, planned.generation) else { continue };
             let id = sequence.id;
-            let token = sampled.tokens.as_ref().map_err(|&error| error).map(|tokens| {
-                let [token] = tokens[..] else { panic!("slot {slot} sampled not one token") };
-                token
-            });
-
-            let at_limit = match token {
-                Ok(token) => self.append(slot, token),
+            let tokens = match &sampled.tokens {
+                Ok(tokens) => tokens,
                 Err(NonFinite) if self.restart(slot) => continue,
-                Err(NonFinite) => false,
+                Err(error) => {
+                    self.finish(id);
+                    let token = Err(*error);
+                    arrivals.push(Arrival { id, token, at_limit: false, sample });
+                    continue;
+                }
             };
-            if at_limit || token.is_err() {
+
+            let ended = self.append(slot, tokens);
+            if ended {
                 self.finish(id);
             }
-            arrivals.push(Arrival { id, token, at_limit, sample });
+            arrivals.extend(tokens.iter().enumerate().map(|(nth, &token)| {
+                let at_limit = ended && nth + 1 == tokens.len();
+                Arrival { id, token: Ok(token), at_limit, sample }
+            }));
         }
         arrivals
     }
 
-    /// True: this is the last token that the sequence may have.
-    fn append(&mut self, slot: SlotId, token: TokenId) -> bool {
+    /// True: the newest of these is the last token that the sequence may have.
+    fn append(&mut self, slot: SlotId, tokens: &[TokenId]) -> bool {
         let sequence = &mut self.slots[slot];
-        sequence.arrive(token);
+        let drafts = sequence.arrive(tokens);
+        // Only now: pages with a draft in them may hold what comes to nothing.
         self.kv.register(&mut sequence.table, &sequence.tokens, sequence.fed);
-        sequence.tokens.len() >= sequence.limit
+        if tokens.len() <= drafts {
+            let length = sequence.fed as u32;
+            self.changes.push(SlotChange::Truncate { slot, length });
+        }
+        let ended = sequence.tokens.len() >= sequence.limit;
+        if let Some(speculation) = &mut self.speculation {
+            speculation.count(drafts, tokens.len() - 1);
+        }
+        ended
     }
 
     /// A sequence without finite logits waits again, to compute everything anew and without the

@@ -2,6 +2,7 @@
 //! doubt them, and sequences that could never run. Made by `engine` from the arguments and from the
 //! pages that fit; knows neither.
 
+use super::drafts::SpeculationConfig;
 use super::sequence::NewSequence;
 use crate::error::Result;
 use crate::ids::AdapterId;
@@ -54,6 +55,8 @@ pub struct SchedulerConfig {
     pub max_loras: usize,
     /// Steps that may be planned before the first is committed (`DeviceInfo::depth`).
     pub depth: usize,
+    /// Sequences may have drafts. Not with a state, which drafts that are rejected would spoil.
+    pub speculation: Option<SpeculationConfig>,
 }
 
 impl SchedulerConfig {
@@ -65,6 +68,8 @@ impl SchedulerConfig {
         let whole =
             |state: StateConfig| state.block > 0 && state.block.is_multiple_of(self.page_size);
         assert!(self.state.is_none_or(whole), "states are kept at ends of pages");
+        let goes_back = self.state.is_none() && !self.pooling;
+        assert!(self.speculation.is_none() || goes_back, "drafts of a model that cannot go back");
 
         // What a step takes.
         if self.max_num_seqs == 0 {

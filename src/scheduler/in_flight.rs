@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::slots::Slots;
 use crate::ids::SlotId;
-use crate::plan::{Sampled, StepPlan, StepResult};
+use crate::plan::{Purpose, Sampled, StepPlan, StepResult};
 
 /// For whom a step samples: a slot, and the generation that had it when the step was planned.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +19,8 @@ struct Step {
     number: u64,
     /// In the plan's order.
     samples: Vec<PlannedSample>,
+    /// It verifies drafts.
+    drafts: bool,
 }
 
 /// Oldest first.
@@ -37,13 +39,20 @@ impl InFlight {
         self.steps.len()
     }
 
+    /// Some step verifies drafts.
+    pub(super) fn any_drafts(&self) -> bool {
+        self.steps.iter().any(|step| step.drafts)
+    }
+
     /// A plan is final.
     pub(super) fn push(&mut self, plan: &StepPlan, slots: &Slots) {
         let samples = plan.sampled().map(|slot| {
             let generation = slots[slot].generation;
             PlannedSample { slot, generation }
         });
-        self.steps.push_back(Step { number: plan.step, samples: samples.collect() });
+        let drafts = plan.logits.iter().any(|row| matches!(row.purpose, Purpose::Verify { .. }));
+        let samples = samples.collect();
+        self.steps.push_back(Step { number: plan.step, samples, drafts });
     }
 
     /// The oldest step has a result: its samples, and whose each is.

@@ -33,6 +33,11 @@
 //! planned sample it is noted which generation had the slot, and [`Scheduler::commit`] drops those
 //! whose generation is over.
 //!
+//! # Drafts
+//! Where speculation is on, a sequence may feed guesses behind its newest token. It then gets one
+//! token or more of the step, as many as were guessed right and one ([`Scheduler::commit`]); the
+//! rest is as if it had not been fed. `speculate` says when that is done.
+//!
 //! | file | what |
 //! |---|---|
 //! | `state` | what the scheduler holds, and how a sequence gets and gives up slot and pages |
@@ -42,32 +47,42 @@
 //! | `queue` | who waits, in which order |
 //! | `slots` | who runs, in which slot |
 //! | `adapter_slots` | which adapter lies in which adapter slot |
+//! | `drafts` | who proposes drafts, how many, and how that went |
+//! | `ngram` | drafts by n-grams |
+//! | `speculate` | which sequences of a step have drafts |
 //! | `in_flight` | planned steps without a result |
 //! | `report` | what the engine is told |
 
 mod adapter_slots;
 mod commit;
 mod config;
+mod drafts;
 mod in_flight;
+mod ngram;
 mod queue;
 mod report;
 mod sequence;
 mod slots;
+mod speculate;
 mod state;
 #[cfg(test)]
 mod adapter_slot_tests;
+#[cfg(test)]
+mod draft_tests;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]
 mod tests;
 
 pub use config::{SchedulerConfig, StateConfig};
+pub use drafts::{DraftLengths, DraftMethod, DraftStats, Proposer, SpeculationConfig};
 pub use report::{Arrival, SchedulerStats};
 pub use sequence::NewSequence;
 pub use state::Scheduler;
 
 use crate::error::Result;
 use crate::plan::StepPlan;
+use speculate::StepDrafts;
 
 impl Scheduler {
     /// Put a sequence in the queue, or behind its primary while that one's prompt is not fed. How
@@ -88,13 +103,15 @@ impl Scheduler {
     }
 
     /// The next step, or None if there is nothing to do before a result or a request comes.
-    /// A plan that was returned must be run, in order; at most `depth` may be uncommitted.
+    /// A plan that was returned must be run, in order; at most `depth` may be uncommitted. While
+    /// some are, None may also mean that the next one is better planned behind them.
     pub fn plan(&mut self) -> Option<StepPlan> {
         assert!(self.in_flight.len() < self.config.depth, "too many steps in flight");
+        let mut drafts = self.propose()?;
         let mut plan = StepPlan { step: self.step + 1, ..StepPlan::default() };
         let mut budget = self.config.max_num_batched_tokens;
 
-        let preempted = self.plan_running(&mut plan, &mut budget);
+        let preempted = self.plan_running(&mut plan, &mut budget, &mut drafts);
         if !preempted {
             self.plan_waiting(&mut plan, &mut budget);
         }
@@ -108,12 +125,26 @@ impl Scheduler {
     }
 
     /// Feed what runs, in order of admission. True if that cost a preemption.
-    fn plan_running(&mut self, plan: &mut StepPlan, budget: &mut usize) -> bool {
+    fn plan_running(
+        &mut self,
+        plan: &mut StepPlan,
+        budget: &mut usize,
+        drafts: &mut StepDrafts,
+    ) -> bool {
         let mut preempted = false;
         let sequences = self.running_len() + self.waiting_len();
         let mut at = 0;
         while at < self.running_len() && *budget > 0 {
             let slot = self.slots.running()[at];
+            // Each of those behind it is to have its token.
+            let room = budget.saturating_sub(self.running_len() - at - 1);
+            let rows = self.feed_drafts(slot, drafts, room, plan);
+            if rows > 0 {
+                *budget -= rows;
+                at += 1;
+                continue;
+            }
+
             let fork = self.fork_of(&self.slots[slot]);
             let sequence = &mut self.slots[slot];
             let count = self.config.share(sequence.unfed(), *budget, sequences);

@@ -4,6 +4,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::drafts::SequenceDrafts;
 use crate::ids::{AdapterId, GroupId, RequestId, SlotId, TokenId};
 use crate::kv::PageTable;
 use crate::plan::{Feed, SlotOpen, StepPlan};
@@ -30,6 +31,8 @@ pub struct NewSequence {
     pub adapter: AdapterId,
     /// A smaller number waits before a larger one.
     pub priority: u64,
+    /// Drafts of its tokens may be verified: what may be sampled is known for several tokens ahead.
+    pub drafts: bool,
 }
 
 /// Prompt and outputs in one piece. Until the first output the prompt itself, which all sequences
@@ -93,6 +96,9 @@ pub(super) struct Sequence {
     /// generation of this sequence, or for another one in the same slot, carry another number. 0:
     /// it never had a slot.
     pub(super) generation: u64,
+    /// It may have drafts.
+    pub(super) may_draft: bool,
+    pub(super) drafts: SequenceDrafts,
 }
 
 impl Sequence {
@@ -115,6 +121,8 @@ impl Sequence {
             in_flight: 0,
             last_on_device: false,
             generation: 0,
+            may_draft: new.drafts,
+            drafts: SequenceDrafts::default(),
         }
     }
 
@@ -129,9 +137,9 @@ impl Sequence {
     }
 
     /// Tokens to feed next. None when the last token that may be sampled is already in flight, or
-    /// while the sequence is held.
+    /// while the sequence is held, or while its drafts are verified.
     pub(super) fn unfed(&self) -> usize {
-        if self.held || self.len() >= self.limit {
+        if self.held || self.len() >= self.limit || self.drafts.in_flight > 0 {
             return 0;
         }
         self.len() - self.fed
@@ -150,6 +158,27 @@ impl Sequence {
         }
     }
 
+    /// Drafts that it could have in the next step: behind an output that is known or will be, and
+    /// in front of the last token it may have.
+    pub(super) fn room_for_drafts(&self) -> usize {
+        let newest_unfed = self.fed + 1 == self.len();
+        let generates = self.tokens.len() > self.prompt.len();
+        if !(self.may_draft && self.drafts.wanted() && generates && newest_unfed) || self.held {
+            return 0;
+        }
+        self.limit.saturating_sub(self.len() + 1)
+    }
+
+    /// Plan the newest token, which is known, and drafts behind it, for which the table has pages.
+    pub(super) fn feed_drafts(&mut self, drafts: &[TokenId], slot: SlotId, plan: &mut StepPlan) {
+        assert!(self.in_flight == 0 && self.fed + 1 == self.tokens.len(), "drafts behind a guess");
+        plan.push_drafts(slot, self.tokens[self.fed], drafts);
+        self.drafts.fed(drafts.len());
+        self.fed += 1 + drafts.len();
+        self.in_flight = 1;
+        self.last_on_device = true;
+    }
+
     /// Plan the next `count` tokens, for which the table has pages.
     pub(super) fn feed(&mut self, count: usize, slot: SlotId, plan: &mut StepPlan) {
         let feed = if self.last_on_device {
@@ -161,6 +190,8 @@ impl Sequence {
             Feed::Known(start..plan.chunk_tokens.len())
         };
         self.fed += count;
+        self.drafts.rest();
+        self.drafts.fed(0);
         let sample = self.fed == self.len();
         if sample {
             self.in_flight += 1;
@@ -169,17 +200,23 @@ impl Sequence {
         plan.push(slot, feed, sample);
     }
 
-    /// The oldest token in flight becomes known.
-    pub(super) fn arrive(&mut self, token: TokenId) {
+    /// The oldest token in flight becomes known, and those behind it that were accepted as drafts.
+    /// Gives the drafts that were fed; what of them was rejected is not fed any more.
+    pub(super) fn arrive(&mut self, tokens: &[TokenId]) -> usize {
         assert!(self.in_flight > 0, "a token that no step was to sample");
+        let drafts = self.drafts.verified(tokens.len().saturating_sub(1));
+        assert!((1..=1 + drafts).contains(&tokens.len()), "{} tokens", tokens.len());
         self.in_flight -= 1;
-        self.tokens.push(token);
+        self.fed -= 1 + drafts - tokens.len();
+        tokens.iter().for_each(|&token| self.tokens.push(token));
+        drafts
     }
 
     /// Back to before the last known token was fed, in the same slot and pages.
     pub(super) fn step_back(&mut self) {
         self.fed = self.fed.min(self.tokens.len() - 1);
         self.in_flight = 0;
+        self.drafts.in_flight = 0;
         self.last_on_device = false;
     }
 
@@ -188,6 +225,7 @@ impl Sequence {
     pub(super) fn rewind(&mut self) {
         self.fed = 0;
         self.in_flight = 0;
+        self.drafts.in_flight = 0;
         self.held = false;
         self.last_on_device = false;
     }

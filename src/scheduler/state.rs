@@ -3,7 +3,9 @@
 
 use super::adapter_slots::AdapterSlots;
 use super::config::SchedulerConfig;
+use super::drafts::{DraftMethod, DraftStats, Proposer, Speculation};
 use super::in_flight::InFlight;
+use super::ngram::Ngram;
 use super::queue::WaitingQueue;
 use super::report::SchedulerStats;
 use super::sequence::Sequence;
@@ -31,6 +33,8 @@ pub struct Scheduler {
     pub(super) preemptions: u64,
     /// Who got a slot for the first time, until [`Scheduler::take_admitted`] asks.
     pub(super) admitted: Vec<RequestId>,
+    /// None: no sequence has drafts.
+    pub(super) speculation: Option<Speculation>,
 }
 
 impl Scheduler {
@@ -40,7 +44,23 @@ impl Scheduler {
     /// InvalidArgument if the limits contradict each other or the pool cannot hold one sequence of
     /// `max_model_len`; names the key to change.
     pub fn new(config: SchedulerConfig) -> Result<Scheduler> {
+        let proposer = config.speculation.as_ref().map(|config| -> Box<dyn Proposer> {
+            let DraftMethod::Ngram { least, most } = config.method;
+            Box::new(Ngram { least, most })
+        });
+        Scheduler::with_proposer(config, proposer)
+    }
+
+    /// The same with another who proposes drafts than the configuration's method.
+    ///
+    /// # Errors
+    /// As [`Scheduler::new`].
+    pub fn with_proposer(
+        config: SchedulerConfig,
+        proposer: Option<Box<dyn Proposer>>,
+    ) -> Result<Scheduler> {
         config.validate()?;
+        let speculation = config.speculation.clone().zip(proposer);
         let kv = KvCacheManager::new(KvConfig {
             pages: config.pages,
             page_size: config.page_size,
@@ -48,6 +68,7 @@ impl Scheduler {
             watermark_pages: (config.watermark * config.pages as f64) as usize,
             snapshots: config.state.map(|state| state.snapshots),
         });
+
         Ok(Scheduler {
             kv,
             queue: WaitingQueue::new(config.max_num_seqs, config.longest()),
@@ -59,6 +80,7 @@ impl Scheduler {
             generations: 0,
             preemptions: 0,
             admitted: Vec::new(),
+            speculation: speculation.map(|(config, proposer)| Speculation::new(config, proposer)),
             config,
         })
     }
@@ -144,6 +166,11 @@ impl Scheduler {
             prefix_hits_tokens: prefix.hits_tokens,
             preemptions: self.preemptions,
         }
+    }
+
+    /// What became of drafts since the start; None where there are none.
+    pub fn draft_stats(&self) -> Option<&DraftStats> {
+        self.speculation.as_ref().map(|speculation| &speculation.stats)
     }
 
     /// Panics unless every page is accounted for. O(pages): for tests and idle moments.

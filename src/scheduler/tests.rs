@@ -25,6 +25,7 @@ pub(super) fn config() -> SchedulerConfig {
         reserve_full_isl: true,
         max_loras: 1,
         depth: 2,
+        speculation: None,
     }
 }
 
@@ -39,6 +40,7 @@ pub(super) fn request(id: u64, tokens: u32, max_tokens: u32) -> NewSequence {
         sampler: Arc::new(SamplerSpec::default()),
         adapter: AdapterId(0),
         priority: 0,
+        drafts: true,
     }
 }
 

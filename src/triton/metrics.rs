@@ -3,6 +3,7 @@
 //! counts only.
 
 mod buckets;
+mod drafts;
 mod engine;
 mod info;
 mod registry;
@@ -10,13 +11,14 @@ mod registry;
 use std::sync::OnceLock;
 
 use self::buckets::{E2E_S, N, PER_TOKEN_S, TTFT_S};
+use self::drafts::DraftSeries;
 use self::engine::EngineSeries;
 use self::info::{CacheInfo, LoraInfo};
 pub(in crate::triton) use self::registry::close;
 use self::registry::{Join, Kind, Labels, Metric};
 use super::sys;
 use crate::engine::args::HistogramBuckets;
-use crate::engine::{EngineArgs, EngineFacts, Observation, Observer};
+use crate::engine::{DraftStats, EngineArgs, EngineFacts, Observation, Observer};
 use crate::error::Result;
 use crate::ids::AdapterId;
 
@@ -41,6 +43,8 @@ struct Series {
     /// None on servers without histograms.
     histograms: Option<Histograms>,
     engine: EngineSeries,
+    /// None: there are no drafts.
+    drafts: Option<DraftSeries>,
 }
 
 struct Histograms {
@@ -115,6 +119,12 @@ impl Observer for Metrics {
         }
     }
 
+    fn drafts(&self, new: &DraftStats) {
+        if let Some(drafts) = self.series.get().and_then(|series| series.drafts.as_ref()) {
+            drafts.add(new);
+        }
+    }
+
     fn adapters(&self, running: &[AdapterId], waiting: &[AdapterId]) {
         if let Some(lora) = self.series.get().and_then(|series| series.lora.as_ref()) {
             lora.show(running, waiting);
@@ -156,6 +166,7 @@ impl Series {
             _cache: CacheInfo::new(labels, args.block_size, facts.kv_tokens)?,
             lora: lora.map(|(lora, names)| LoraInfo::new(labels, lora.max_loras, names)),
             engine: EngineSeries::new(labels, buckets)?,
+            drafts: DraftSeries::new(labels, args)?,
             histograms: Histograms::new(labels, facts.max_model_len, buckets)?,
         })
     }

@@ -156,6 +156,7 @@ impl Model {
             step_timeout: self.options.step_timeout.or(self.args.operation.step_timeout),
             grammar_timeout: self.options.grammar_timeout,
             step_trace: self.options.step_trace_dir.as_ref().map(file),
+            proposer: None,
             name,
         }
     }

@@ -33,7 +33,8 @@ def expressions():
 
 
 def test_every_metric_they_name_exists(server, repository):
-    load(server, repository.add("watched", config=REPORT))
+    drafts = {"method": "ngram", "num_speculative_tokens": 2}
+    load(server, repository.add("watched", config=REPORT, engine={"speculative_config": drafts}))
     assert generate(server, "watched", {"text_input": "a", "parameters": {"max_tokens": 2}})[0] == 200
     with urllib.request.urlopen(server.metrics_url) as answer:
         families = {line.split("{")[0] for line in answer.read().decode().splitlines() if line.startswith("vllm:")}

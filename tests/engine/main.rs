@@ -14,6 +14,7 @@ mod ranks;
 mod requests;
 mod served;
 mod several;
+mod speculation;
 mod states;
 
 use std::sync::atomic::Ordering;

@@ -36,7 +36,7 @@ fn servers() -> Vec<(&'static str, Served)> {
 }
 
 /// Equal, and on the CPU to the last bit of the logprobs.
-fn same(a: &Output, b: &Output, exact: bool) -> bool {
+pub fn same(a: &Output, b: &Output, exact: bool) -> bool {
     let entries = |o: &Output| o.logprobs.iter().flatten().map(Vec::len).collect::<Vec<_>>();
     let bits = |o: &Output| (o.cumulative_logprob.to_bits(), o.logprobs.clone());
     a.text == b.text

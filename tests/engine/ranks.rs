@@ -54,15 +54,26 @@ fn grammars_hold_on_all_ranks() {
     }
 }
 
-/// The Python backend's recorded texts of two adapters and of none, in the same crowd.
 #[test]
 fn adapters_reach_all_ranks() {
-    let folder = Scratch::new("ranks_adapters");
+    adapters("ranks_adapters", json!(null));
+}
+
+#[test]
+fn adapters_have_drafts() {
+    let drafts = json!({"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1});
+    let served = adapters("ranks_drafts", drafts);
+    assert!(served.counter.drafts.lock().accepted_tokens > 0);
+}
+
+/// The Python backend's recorded texts of two adapters and of none, in the same crowd.
+fn adapters(test: &str, drafts: Value) -> Served {
+    let folder = Scratch::new(test);
     let list = json!({"sheep": format!("{}/models/llama-lora-a", goldens()),
         "dog": format!("{}/models/llama-lora-b", goldens())});
     std::fs::write(folder.0.join("multi_lora.json"), list.to_string()).unwrap();
     let extra = json!({"device": "cpu", "tensor_parallel_size": 2, "enable_lora": true,
-        "max_loras": 2, "max_lora_rank": 8});
+        "max_loras": 2, "max_lora_rank": 8, "speculative_config": drafts});
     let options = EngineOptions { version_dir: folder.0.clone(), ..options("llama-tiny") };
     let served = serve_with("llama-tiny", &extra, options);
 
@@ -82,6 +93,7 @@ fn adapters_reach_all_ranks() {
     for (name, want, told) in told {
         assert_eq!(told.answer().outputs[0].text, want, "{name}");
     }
+    served
 }
 
 /// Unloaded in the middle of a text, with a deadline that ends it.

@@ -1,6 +1,6 @@
 //! An engine in this process with a model of the goldens, and clients that put streams together.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use triton_vllm::engine::{
 };
 use triton_vllm::error::Result;
 use triton_vllm::sampling::{SamplingLimits, SamplingParams};
+use triton_vllm::scheduler::DraftStats;
 
 /// `TRITON_VLLM_GOLDENS` names the folder where the checkout is elsewhere.
 pub fn goldens() -> String {
@@ -35,6 +36,8 @@ pub struct Counter {
     pub prefix_hits: AtomicUsize,
     /// Requests that failed for logits that were not finite.
     pub corrupted: AtomicUsize,
+    /// What became of drafts.
+    pub drafts: parking_lot::Mutex<DraftStats>,
 }
 
 impl Observer for Counter {
@@ -55,6 +58,18 @@ impl Observer for Counter {
             _ => {}
         }
     }
+
+    fn drafts(&self, new: &DraftStats) {
+        let mut all = self.drafts.lock();
+        all.drafts += new.drafts;
+        all.draft_tokens += new.draft_tokens;
+        all.accepted_tokens += new.accepted_tokens;
+        let places = all.accepted_by_place.len().max(new.accepted_by_place.len());
+        all.accepted_by_place.resize(places, 0);
+        for (all, new) in all.accepted_by_place.iter_mut().zip(&new.accepted_by_place) {
+            *all += new;
+        }
+    }
 }
 
 /// Keeps what a stream said and passes on all of it at the end.
@@ -63,6 +78,8 @@ struct Listener {
     /// Tokens of the first sequence in each response.
     parts: parking_lot::Mutex<Vec<u32>>,
     end: Sender<Result<(Answer, Vec<u32>)>>,
+    /// The client has left.
+    gone: Arc<AtomicBool>,
 }
 
 impl Listener {
@@ -86,7 +103,7 @@ impl Listener {
 
 impl Client for Listener {
     fn cancelled(&self) -> bool {
-        false
+        self.gone.load(Ordering::Acquire)
     }
 
     fn respond(&self, answer: Answer) {
@@ -136,6 +153,7 @@ pub fn options(model: &str) -> EngineOptions {
         step_timeout: None,
         grammar_timeout: Duration::from_secs(5),
         step_trace: None,
+        proposer: None,
     }
 }
 
@@ -184,9 +202,24 @@ impl Served {
 
     /// As [`Self::ask`], of an engine that may have died before it is asked.
     pub fn submit(&self, prompt: &str, sampling: Value, stream: bool) -> Result<Told> {
+        self.submit_until(prompt, sampling, stream, Arc::default())
+    }
+
+    /// As [`Self::ask`], by a client that leaves when `gone` says so.
+    pub fn ask_until(&self, prompt: &str, sampling: Value, gone: Arc<AtomicBool>) -> Told {
+        self.submit_until(prompt, sampling, true, gone).expect("room")
+    }
+
+    fn submit_until(
+        &self,
+        prompt: &str,
+        sampling: Value,
+        stream: bool,
+        gone: Arc<AtomicBool>,
+    ) -> Result<Told> {
         let (end, told) = bounded(1);
-        let client =
-            Arc::new(Listener { so_far: Default::default(), parts: Default::default(), end });
+        let so_far = Default::default();
+        let client = Arc::new(Listener { so_far, parts: Default::default(), end, gone });
         let limits = SamplingLimits::new(4096, -1);
         let params = SamplingParams::parse_text(&sampling.to_string(), &limits).expect("valid");
         let prompt = prompt.to_string();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
 use triton_vllm::engine::{EngineArgs, EngineOptions, Engines, Observation, Observer};
+use triton_vllm::scheduler::DraftStats;
 
 use crate::schedules;
 use crate::served::{options, serve, serve_args, Counter, Served, PATIENCE};
@@ -18,6 +19,11 @@ impl Observer for Both {
     fn observe(&self, observation: Observation) {
         self.0.observe(observation);
         self.1.observe(observation);
+    }
+
+    fn drafts(&self, new: &DraftStats) {
+        self.0.drafts(new);
+        self.1.drafts(new);
     }
 }
 
@@ -56,6 +62,15 @@ fn several_engines_say_what_one_says() {
     assert!(each.iter().all(|&n| n >= 4), "{each:?}");
     assert_eq!(three.engine.in_flight(), 0);
     assert!(three.engine.drain(PATIENCE));
+}
+
+#[test]
+fn several_engines_have_drafts() {
+    let one = serve("llama-tiny", json!({"device": "cpu"}));
+    let drafts = json!({"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1});
+    let (two, counters) = several(2, json!({"speculative_config": drafts}));
+    schedules(&one, &two);
+    assert!(counters.iter().all(|counter| counter.drafts.lock().drafts > 0));
 }
 
 #[test]

@@ -94,3 +94,13 @@ fn adapters_are_refused() {
     let refused = crate::served::refusal(TOKENIZER_OF, &args);
     assert!(refused.contains("adapters of Qwen3_5ForCausalLM are not supported"), "{refused}");
 }
+
+#[test]
+fn drafts_are_refused() {
+    let model = Model::new("drafts");
+    let drafts = json!({"method": "ngram", "num_speculative_tokens": 3});
+    let args = json!({"model": model.0, "load_format": "dummy", "speculative_config": drafts});
+    let refused = crate::served::refusal(TOKENIZER_OF, &args);
+    let line = "speculative_config does not go with this model: it has layers that keep a state";
+    assert!(refused.contains(line), "{refused}");
+}

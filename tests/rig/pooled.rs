@@ -54,6 +54,7 @@ pub fn load(model: &Path, extra: Value) -> Result<Engines> {
         step_timeout: None,
         grammar_timeout: Duration::from_secs(5),
         step_trace: None,
+        proposer: None,
     };
     Engines::load(&args, vec![options])
 }

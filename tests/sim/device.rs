@@ -2,7 +2,9 @@
 //! position that attention would read must hold the history of tokens that belongs there.
 
 use triton_vllm::ids::{AdapterId, SlotId, SnapshotId, TokenId};
-use triton_vllm::plan::{Feed, Sampled, SeqChunk, SlotChange, SlotOpen, StepPlan, StepResult};
+use triton_vllm::plan::{
+    Feed, Purpose, Sampled, SeqChunk, SlotChange, SlotOpen, StepPlan, StepResult,
+};
 use triton_vllm::sampling::NonFinite;
 use triton_vllm::scheduler::{NewSequence, SchedulerConfig};
 
@@ -99,9 +101,10 @@ impl Device {
         self.check_cached(plan);
         self.check_limits(plan);
         for (at, chunk) in plan.chunks.iter().enumerate() {
-            self.write(plan, chunk, plan.samples(at));
+            self.write(plan, chunk, plan.samples(at), drafts_of(plan, at).count());
         }
-        let samples = plan.sampled().map(|slot| self.sample(slot)).collect();
+        let sampled = (0..plan.chunks.len()).filter(|&at| plan.samples(at));
+        let samples = sampled.map(|at| self.sample(plan, at)).collect();
         // Chunks that do not sample attend too; each position of theirs must be right as well.
         for (_, chunk) in plan.chunks.iter().enumerate().filter(|&(at, _)| !plan.samples(at)) {
             self.attend(chunk.slot);
@@ -148,6 +151,11 @@ impl Device {
                     self.holders[page.index()] += 1;
                     row.table.push(page.index());
                 }
+            }
+            SlotChange::Truncate { slot, length } => {
+                let row = self.rows[slot.index()].as_mut().expect("an open slot goes back");
+                assert!((*length as usize) < row.histories.len(), "slot {slot} goes back");
+                row.histories.truncate(*length as usize);
             }
             SlotChange::Close { slot } => {
                 let row = self.rows[slot.index()].take().expect("an open slot is closed");
@@ -203,7 +211,7 @@ impl Device {
         assert!(self.holders.iter().all(|&holders| holders as usize <= self.config.max_num_seqs));
     }
 
-    fn write(&mut self, plan: &StepPlan, chunk: &SeqChunk, samples: bool) {
+    fn write(&mut self, plan: &StepPlan, chunk: &SeqChunk, samples: bool, drafts: usize) {
         let slot = self.rows[chunk.slot.index()].as_mut().expect("a chunk of an open slot");
         let start = slot.histories.len();
         let fed: Vec<TokenId> = match &chunk.feed {
@@ -215,7 +223,10 @@ impl Device {
         let end = start + fed.len();
         assert!(end < self.config.max_model_len, "the last token is never fed");
 
-        if let Feed::Known(_) = chunk.feed {
+        if drafts > 0 {
+            let newest = slot.last.unwrap_or_else(|| slot.open.tokens[start]);
+            assert_eq!((fed[0], drafts), (newest, fed.len() - 1), "drafts follow the newest token");
+        } else if let Feed::Known(_) = chunk.feed {
             assert_eq!(fed, slot.open.tokens[start..end], "a chunk continues the known tokens");
             assert_eq!(samples, end == slot.open.tokens.len(), "the chunk's end samples");
             assert!(samples || self.config.chunked_prefill, "a prompt was cut");
@@ -240,8 +251,14 @@ impl Device {
     /// Read all positions of a slot through its table.
     fn attend(&self, slot: SlotId) -> u64 {
         let row = self.rows[slot.index()].as_ref().expect("an open slot");
+        self.attend_to(slot, row.histories.len())
+    }
+
+    /// Read its first `length` positions.
+    fn attend_to(&self, slot: SlotId, length: usize) -> u64 {
+        let row = self.rows[slot.index()].as_ref().expect("an open slot");
         let size = self.config.page_size;
-        (0..row.histories.len()).fold(0, |attended, position| {
+        (0..length).fold(0, |attended, position| {
             let found = self.memory[row.table[position / size]][position % size];
             let right = row.histories[position];
             assert_eq!(found, Some(right), "slot {slot}, position {position}: its K and V");
@@ -249,17 +266,41 @@ impl Device {
         })
     }
 
-    fn sample(&mut self, slot: SlotId) -> Sampled {
-        let attended = self.attend(slot);
-        let row = self.rows[slot.index()].as_mut().expect("an open slot");
-        let (seed, position) = (row.open.sampler.seed, row.histories.len());
-        let tokens = if is_broken(attended, seed, position) {
+    /// The tokens of a chunk: as many of its drafts as are right, and one.
+    fn sample(&mut self, plan: &StepPlan, chunk: usize) -> Sampled {
+        let slot = plan.chunks[chunk].slot;
+        let drafts: Vec<TokenId> = drafts_of(plan, chunk).collect();
+        let row = self.rows[slot.index()].as_ref().expect("an open slot");
+        let (seed, length) = (row.open.sampler.seed, row.histories.len());
+        let mut tokens = Vec::new();
+        let mut finite = true;
+        for nth in 0..=drafts.len() {
+            let position = length - drafts.len() + nth;
+            let attended = self.attend_to(slot, position);
+            if is_broken(attended, seed, position) {
+                finite = nth > 0;
+                break;
+            }
+            tokens.push(choose(attended, seed, position));
+            if drafts.get(nth) != tokens.last() {
+                break;
+            }
+        }
+
+        let tokens = if finite { Ok(tokens) } else { Err(NonFinite) };
+        if tokens.is_err() {
             self.broken.push(seed);
-            Err(NonFinite)
-        } else {
-            Ok(vec![choose(attended, seed, position)])
-        };
-        row.last = Some(tokens.as_ref().map_or(TokenId(0), |tokens| tokens[0]));
+        }
+        let last = tokens.as_ref().map_or(TokenId(0), |tokens| *tokens.last().expect("one"));
+        self.rows[slot.index()].as_mut().expect("an open slot").last = Some(last);
         Sampled { slot, tokens, logprobs: Vec::new() }
     }
+}
+
+/// The drafts of a chunk, in order.
+fn drafts_of(plan: &StepPlan, chunk: usize) -> impl Iterator<Item = TokenId> + '_ {
+    plan.logits.iter().filter(move |row| row.chunk == chunk).filter_map(|row| match row.purpose {
+        Purpose::Verify { draft } => Some(draft),
+        _ => None,
+    })
 }

@@ -8,6 +8,7 @@
 //! `SIM_SEED=n` repeats one workload, `SIM_ROUNDS=n` runs more of them.
 
 mod device;
+mod drafts;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,15 +16,20 @@ use std::sync::Arc;
 use triton_vllm::ids::{AdapterId, PageId, RequestId, TokenId};
 use triton_vllm::plan::{SlotChange, StepPlan, StepResult};
 use triton_vllm::sampling::SamplerSpec;
-use triton_vllm::scheduler::{NewSequence, Scheduler, SchedulerConfig, StateConfig};
+use triton_vllm::scheduler::{
+    DraftLengths, DraftMethod, NewSequence, Proposer, Scheduler, SchedulerConfig,
+    SpeculationConfig, StateConfig,
+};
 
 use device::{mix, straight_run, Device, VOCAB};
+use drafts::{Known, Oracle};
 
 const ROUNDS: u64 = 20_000;
 /// Steps after which a workload of this size is surely stuck.
 const STEPS_MAX: u64 = 50_000;
 
 /// splitmix64: the whole workload is a function of the seed.
+#[derive(Debug)]
 struct Rng(u64);
 
 impl Rng {
@@ -79,6 +85,8 @@ struct Coverage {
     taken_adapter_slots: u64,
     /// Prefix hits of models with a state.
     restored_states: u64,
+    drafts: u64,
+    accepted_drafts: u64,
     /// Of all plans in order: equal in two runs of a seed.
     trace: u64,
 }
@@ -99,6 +107,8 @@ impl Coverage {
         self.dropped_tokens += other.dropped_tokens;
         self.taken_adapter_slots += other.taken_adapter_slots;
         self.restored_states += other.restored_states;
+        self.drafts += other.drafts;
+        self.accepted_drafts += other.accepted_drafts;
         self.trace = mix(self.trace, other.trace);
     }
 }
@@ -112,6 +122,8 @@ struct Engine {
     /// Heads of prompts that several requests begin with.
     heads: Vec<Vec<TokenId>>,
     results: VecDeque<StepResult>,
+    /// What the scheduler's proposer knows.
+    known: Known,
     seen: Coverage,
 }
 
@@ -147,6 +159,11 @@ fn random_config(rng: &mut Rng) -> SchedulerConfig {
         reserve_full_isl: rng.percent(70),
         max_loras: rng.between(1, 3),
         depth: rng.between(1, 2),
+        speculation: (state.is_none() && own.percent(70)).then(|| SpeculationConfig {
+            method: DraftMethod::Ngram { least: 1, most: 2 },
+            lengths: DraftLengths::by_running(vec![(1, own.between(1, 9)), (4, own.between(0, 4))]),
+            rows: own.between(1, 20),
+        }),
     }
 }
 
@@ -155,8 +172,20 @@ impl Engine {
         let mut rng = Rng(seed);
         let config = random_config(&mut rng);
         let heads = (0..3).map(|_| random_tokens(&mut rng, config.max_model_len)).collect();
+        let known = Known::default();
+        let mut own = Rng(mix(seed, 9));
+        let wrong = own.pick(&[0, 10, 40, 100]);
+        // N-grams now and then, to which the made-up model gives little.
+        let oracle = own.percent(90).then(|| -> Box<dyn Proposer> {
+            Box::new(Oracle { known: known.clone(), rng: Rng(own.0), wrong })
+        });
+        let scheduler = match oracle {
+            Some(oracle) => Scheduler::with_proposer(config.clone(), Some(oracle)),
+            None => Scheduler::new(config.clone()),
+        };
         Engine {
-            scheduler: Scheduler::new(config.clone()).expect("a valid configuration"),
+            scheduler: scheduler.expect("a valid configuration"),
+            known,
             device: Device::new(&config),
             requests: Vec::new(),
             heads,
@@ -227,7 +256,9 @@ impl Engine {
             sampler: Arc::new(SamplerSpec { seed: id.0, ..SamplerSpec::default() }),
             adapter: AdapterId(if rng.percent(40) { rng.between(1, 5) as u16 } else { 0 }),
             priority: 0,
+            drafts: !rng.0.is_multiple_of(8),
         };
+        self.known.lock().push(new.clone());
         let stop = rng.percent(40).then(|| TokenId(rng.below(VOCAB as usize) as u32));
         let added = self.scheduler.add(new.clone());
         assert_eq!(added.is_ok(), length < limit, "{added:?}");
@@ -291,8 +322,17 @@ impl Engine {
 
     fn settle(&mut self, result: &StepResult) {
         let arrivals = self.scheduler.commit(result);
-        self.seen.dropped_tokens += (result.samples.len() - arrivals.len()) as u64;
+        let mut came: Vec<usize> = arrivals.iter().map(|arrival| arrival.sample).collect();
+        came.dedup();
+        self.seen.dropped_tokens += (result.samples.len() - came.len()) as u64;
+        let left = arrivals.iter().filter(|arrival| arrival.at_limit).map(|arrival| arrival.id);
+        let left: Vec<RequestId> = left.collect();
+        let mut stopped = Vec::new();
         for arrival in arrivals {
+            // Accepted with the token that ended it.
+            if stopped.contains(&arrival.id) {
+                continue;
+            }
             let request = &mut self.requests[arrival.id.index()];
             assert!(!request.ended, "request {} got a token after its end", arrival.id);
             let Ok(token) = arrival.token else {
@@ -309,7 +349,8 @@ impl Engine {
             assert_eq!(arrival.at_limit, last, "request {}: its last token", arrival.id);
 
             if request.stop == Some(token) {
-                assert_eq!(self.scheduler.finish(arrival.id), !last);
+                assert_eq!(self.scheduler.finish(arrival.id), !left.contains(&arrival.id));
+                stopped.push(arrival.id);
                 self.seen.stopped += 1;
                 request.ended = true;
             } else if last {
@@ -343,6 +384,10 @@ impl Engine {
         }
         self.seen.preemptions = stats.preemptions;
         self.seen.hit_tokens = stats.prefix_hits_tokens;
+        if let Some(drafts) = self.scheduler.draft_stats() {
+            self.seen.drafts = drafts.draft_tokens;
+            self.seen.accepted_drafts = drafts.accepted_tokens;
+        }
         self.seen
     }
 }
@@ -399,6 +444,8 @@ fn every_request_gets_its_own_tokens_and_every_page_comes_back() {
         sum.dropped_tokens,
         sum.taken_adapter_slots,
         sum.restored_states,
+        sum.accepted_drafts,
+        sum.drafts - sum.accepted_drafts,
     ];
     assert!(!many || rare.iter().all(|&count| count >= 100), "too little happened: {sum:?}");
 }

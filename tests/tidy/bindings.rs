@@ -111,12 +111,13 @@ fn abi(builder: bindgen::Builder) -> bindgen::Builder {
 struct AbiNames;
 
 /// Structs that lie in buffers as words: every bit pattern is a value, and none has padding.
-const WORDS: [&str; 9] = [
+const WORDS: [&str; 10] = [
     "ExpertTile",
     "LogitsRecord",
     "LogprobAnswer",
     "LogprobRequest",
     "RowChange",
+    "RowDrafts",
     "SlotHeader",
     "StepRecord",
     "TokenLogprob",

@@ -4,12 +4,13 @@
 use super::buffer::Tensor;
 use super::Cpu;
 use crate::device::batch::BatchLogits;
+use crate::device::samples::{RowSample, Samples};
 use crate::device::StepOps;
 use crate::error::Result;
-use crate::ids::{SlotId, TokenId};
+use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Purpose, Sampled, StepPlan, StepResult, TokenMasks};
-use crate::sampling::{adjust::forbid, choose, LogprobSpec, Seen, TokenLogprobs};
+use crate::plan::{Purpose, StepPlan, StepResult, TokenMasks};
+use crate::sampling::{adjust::forbid, choose, Seen, TokenLogprobs};
 
 impl StepOps for Cpu {
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
@@ -26,23 +27,25 @@ impl StepOps for Cpu {
     fn sample(&mut self, logits: &mut Tensor, masks: &TokenMasks) -> Result<()> {
         let batch = self.slots.batch();
         let mut result = StepResult { step: batch.step, ..StepResult::default() };
+        let mut samples = Samples::default();
         for nth in 0..batch.logits.len() {
-            let BatchLogits { slot, purpose, logprobs, .. } = self.slots.logits()[nth].clone();
-            match purpose {
-                Purpose::Sample => {
-                    let sampled = self.choose(slot, logprobs, logits.row_mut(nth), masks)?;
-                    result.samples.push(sampled);
+            let row = self.slots.logits()[nth].clone();
+            match row.purpose {
+                Purpose::Sample | Purpose::Verify { .. } if samples.row_counts() => {
+                    samples.push(self.choose(&row, logits.row_mut(nth), masks)?);
                 }
+                Purpose::Sample | Purpose::Verify { .. } => samples.skip(row.purpose),
                 Purpose::Report { next } => {
                     let logits = logits.row_mut(nth);
                     let finite = Seen::default().all(logits).verdict();
-                    if let Some(wanted) = &logprobs {
+                    if let Some(wanted) = &row.logprobs {
                         let report = finite.map(|()| TokenLogprobs::read(logits, next, wanted));
-                        result.push_report(slot, report);
+                        result.push_report(row.slot, report);
                     }
                 }
             }
         }
+        result.samples = samples.into_list();
         self.results.push_back(result);
         Ok(())
     }
@@ -53,15 +56,16 @@ impl StepOps for Cpu {
 }
 
 impl Cpu {
-    /// Sample a slot's next token from its logits, which are scratch afterwards.
+    /// Sample the token behind a row from its logits, which are scratch afterwards. The drafts in
+    /// front of that token were accepted.
     fn choose(
         &mut self,
-        slot: SlotId,
-        logprobs: Option<LogprobSpec>,
+        of: &BatchLogits,
         logits: &mut [f32],
         masks: &TokenMasks,
-    ) -> Result<Sampled> {
-        let length = self.slots.length(slot);
+    ) -> Result<RowSample> {
+        let BatchLogits { slot, purpose, drafts, .. } = *of;
+        let position = self.slots.length(slot) - drafts.behind;
         let row = self.slots.row_mut(slot)?;
         let mut seen = Seen::default();
         if let Some((_, mask)) = masks.by_slot.iter().find(|(of, _)| *of == slot) {
@@ -69,14 +73,18 @@ impl Cpu {
         }
 
         // The samplers change the logits; logprobs are those before.
-        let raw = logprobs.map(|wanted| (wanted, logits.to_vec()));
-        let chosen = choose(logits, seen, &row.sampler, &row.history, length as u32);
-        row.accept(chosen.unwrap_or(TokenId(0)));
+        let raw = of.logprobs.as_ref().map(|wanted| (wanted, logits.to_vec()));
+        let chosen = choose(logits, seen, &row.sampler, &row.history, position as u32);
+        match chosen {
+            Ok(token) => row.accept(token),
+            Err(_) if drafts.before == 0 => row.accept(TokenId(0)),
+            Err(_) => {}
+        }
 
         let logprobs = match (chosen, raw) {
-            (Ok(token), Some((wanted, raw))) => vec![TokenLogprobs::read(&raw, token, &wanted)],
-            _ => Vec::new(),
+            (Ok(token), Some((wanted, raw))) => Some(TokenLogprobs::read(&raw, token, wanted)),
+            _ => None,
         };
-        Ok(Sampled { slot, tokens: chosen.map(|token| vec![token]), logprobs })
+        Ok(RowSample { slot, purpose, chosen, logprobs })
     }
 }

@@ -51,9 +51,7 @@ pub struct SlotHeader {
     pub allowed_at: u32,
     #[doc = " 1 + the slot of its adapter, 0 = none."]
     pub adapter: u32,
-    #[doc = " What was seen of the logits row that is sampled from (SEEN_*); 0 between steps."]
-    pub seen: u32,
-    pub unused: [u32; 7usize],
+    pub unused: [u32; 8usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -96,8 +94,7 @@ const _: () = {
     ["Offset of field: SlotHeader::allowed_at"]
         [::std::mem::offset_of!(SlotHeader, allowed_at) - 88usize];
     ["Offset of field: SlotHeader::adapter"][::std::mem::offset_of!(SlotHeader, adapter) - 92usize];
-    ["Offset of field: SlotHeader::seen"][::std::mem::offset_of!(SlotHeader, seen) - 96usize];
-    ["Offset of field: SlotHeader::unused"][::std::mem::offset_of!(SlotHeader, unused) - 100usize];
+    ["Offset of field: SlotHeader::unused"][::std::mem::offset_of!(SlotHeader, unused) - 96usize];
 };
 #[doc = " All slot rows, and where the parts of a row lie, in words."]
 #[repr(C)]
@@ -171,6 +168,24 @@ const _: () = {
         [::std::mem::offset_of!(StepRecord, logits_count) - 32usize];
     ["Offset of field: StepRecord::logits"][::std::mem::offset_of!(StepRecord, logits) - 36usize];
 };
+#[doc = " Drafts of a sequence in a step at most."]
+pub const MAX_DRAFTS: u32 = 64;
+#[doc = " Where a logits row stands among the drafts of its sequence; both 0: there are none."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct RowDrafts {
+    #[doc = " Drafts up to its token row, which all lie in front of it."]
+    pub before: u32,
+    #[doc = " Drafts behind it."]
+    pub behind: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RowDrafts"][::std::mem::size_of::<RowDrafts>() - 8usize];
+    ["Alignment of RowDrafts"][::std::mem::align_of::<RowDrafts>() - 4usize];
+    ["Offset of field: RowDrafts::before"][::std::mem::offset_of!(RowDrafts, before) - 0usize];
+    ["Offset of field: RowDrafts::behind"][::std::mem::offset_of!(RowDrafts, behind) - 4usize];
+};
 #[doc = " A logits row of a sequence."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
@@ -179,14 +194,17 @@ pub struct LogitsRecord {
     pub row: u32,
     #[doc = " The token to report on, or TO_SAMPLE."]
     pub target: u32,
+    pub drafts: RowDrafts,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LogitsRecord"][::std::mem::size_of::<LogitsRecord>() - 8usize];
+    ["Size of LogitsRecord"][::std::mem::size_of::<LogitsRecord>() - 16usize];
     ["Alignment of LogitsRecord"][::std::mem::align_of::<LogitsRecord>() - 4usize];
     ["Offset of field: LogitsRecord::row"][::std::mem::offset_of!(LogitsRecord, row) - 0usize];
     ["Offset of field: LogitsRecord::target"]
         [::std::mem::offset_of!(LogitsRecord, target) - 4usize];
+    ["Offset of field: LogitsRecord::drafts"]
+        [::std::mem::offset_of!(LogitsRecord, drafts) - 8usize];
 };
 #[doc = " `count` words from word `from` of the input to word `to` of the slot's row, or of the memory at\n `far`."]
 #[repr(C)]
@@ -221,17 +239,18 @@ pub struct PrepareStep {
     pub slot_of: DevicePtr,
     #[doc = " 1 + the adapter slot, 0 = none."]
     pub adapter_slot_of: DevicePtr,
-    #[doc = " Of each logits row: its token row, its slot, its target."]
+    #[doc = " Of each logits row: its token row, its slot, its target, its drafts."]
     pub gather_row: DevicePtr,
     pub sample_slot: DevicePtr,
     pub target: DevicePtr,
+    pub drafts: DevicePtr,
     #[doc = " Token rows, and those with padding."]
     pub rows: u32,
     pub padded_rows: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PrepareStep"][::std::mem::size_of::<PrepareStep>() - 104usize];
+    ["Size of PrepareStep"][::std::mem::size_of::<PrepareStep>() - 112usize];
     ["Alignment of PrepareStep"][::std::mem::align_of::<PrepareStep>() - 8usize];
     ["Offset of field: PrepareStep::input"][::std::mem::offset_of!(PrepareStep, input) - 0usize];
     ["Offset of field: PrepareStep::slots"][::std::mem::offset_of!(PrepareStep, slots) - 8usize];
@@ -247,9 +266,10 @@ const _: () = {
     ["Offset of field: PrepareStep::sample_slot"]
         [::std::mem::offset_of!(PrepareStep, sample_slot) - 80usize];
     ["Offset of field: PrepareStep::target"][::std::mem::offset_of!(PrepareStep, target) - 88usize];
-    ["Offset of field: PrepareStep::rows"][::std::mem::offset_of!(PrepareStep, rows) - 96usize];
+    ["Offset of field: PrepareStep::drafts"][::std::mem::offset_of!(PrepareStep, drafts) - 96usize];
+    ["Offset of field: PrepareStep::rows"][::std::mem::offset_of!(PrepareStep, rows) - 104usize];
     ["Offset of field: PrepareStep::padded_rows"]
-        [::std::mem::offset_of!(PrepareStep, padded_rows) - 100usize];
+        [::std::mem::offset_of!(PrepareStep, padded_rows) - 108usize];
 };
 #[doc = " ---- The sampler (sampler.cu) ----"]
 pub const ADJUST_THREADS: u32 = 512;
@@ -264,28 +284,27 @@ pub struct MaskRows {
     pub mask_of: DevicePtr,
     #[doc = " \\[masks, mask_words]"]
     pub masks: DevicePtr,
-    #[doc = " \\[rows]"]
-    pub sample_slot: DevicePtr,
-    pub slots: SlotRows,
+    #[doc = " \\[rows], what was seen of a row (SEEN_*); 0 between steps"]
+    pub seen: DevicePtr,
     pub vocab: u32,
     #[doc = " Logits of a part of a row."]
     pub length: u32,
     pub mask_words: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MaskRows"][::std::mem::size_of::<MaskRows>() - 80usize];
+    ["Size of MaskRows"][::std::mem::size_of::<MaskRows>() - 48usize];
     ["Alignment of MaskRows"][::std::mem::align_of::<MaskRows>() - 8usize];
     ["Offset of field: MaskRows::logits"][::std::mem::offset_of!(MaskRows, logits) - 0usize];
     ["Offset of field: MaskRows::mask_of"][::std::mem::offset_of!(MaskRows, mask_of) - 8usize];
     ["Offset of field: MaskRows::masks"][::std::mem::offset_of!(MaskRows, masks) - 16usize];
-    ["Offset of field: MaskRows::sample_slot"]
-        [::std::mem::offset_of!(MaskRows, sample_slot) - 24usize];
-    ["Offset of field: MaskRows::slots"][::std::mem::offset_of!(MaskRows, slots) - 32usize];
-    ["Offset of field: MaskRows::vocab"][::std::mem::offset_of!(MaskRows, vocab) - 64usize];
-    ["Offset of field: MaskRows::length"][::std::mem::offset_of!(MaskRows, length) - 68usize];
+    ["Offset of field: MaskRows::seen"][::std::mem::offset_of!(MaskRows, seen) - 24usize];
+    ["Offset of field: MaskRows::vocab"][::std::mem::offset_of!(MaskRows, vocab) - 32usize];
+    ["Offset of field: MaskRows::length"][::std::mem::offset_of!(MaskRows, length) - 36usize];
     ["Offset of field: MaskRows::mask_words"]
-        [::std::mem::offset_of!(MaskRows, mask_words) - 72usize];
+        [::std::mem::offset_of!(MaskRows, mask_words) - 40usize];
+    ["Offset of field: MaskRows::unused"][::std::mem::offset_of!(MaskRows, unused) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -295,19 +314,32 @@ pub struct AdjustRows {
     #[doc = " \\[rows]"]
     pub sample_slot: DevicePtr,
     pub target: DevicePtr,
+    pub gather_row: DevicePtr,
+    pub drafts: DevicePtr,
+    #[doc = " \\[token rows]"]
+    pub token: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub seen: DevicePtr,
     pub slots: SlotRows,
     pub vocab: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AdjustRows"][::std::mem::size_of::<AdjustRows>() - 64usize];
+    ["Size of AdjustRows"][::std::mem::size_of::<AdjustRows>() - 96usize];
     ["Alignment of AdjustRows"][::std::mem::align_of::<AdjustRows>() - 8usize];
     ["Offset of field: AdjustRows::logits"][::std::mem::offset_of!(AdjustRows, logits) - 0usize];
     ["Offset of field: AdjustRows::sample_slot"]
         [::std::mem::offset_of!(AdjustRows, sample_slot) - 8usize];
     ["Offset of field: AdjustRows::target"][::std::mem::offset_of!(AdjustRows, target) - 16usize];
-    ["Offset of field: AdjustRows::slots"][::std::mem::offset_of!(AdjustRows, slots) - 24usize];
-    ["Offset of field: AdjustRows::vocab"][::std::mem::offset_of!(AdjustRows, vocab) - 56usize];
+    ["Offset of field: AdjustRows::gather_row"]
+        [::std::mem::offset_of!(AdjustRows, gather_row) - 24usize];
+    ["Offset of field: AdjustRows::drafts"][::std::mem::offset_of!(AdjustRows, drafts) - 32usize];
+    ["Offset of field: AdjustRows::token"][::std::mem::offset_of!(AdjustRows, token) - 40usize];
+    ["Offset of field: AdjustRows::seen"][::std::mem::offset_of!(AdjustRows, seen) - 48usize];
+    ["Offset of field: AdjustRows::slots"][::std::mem::offset_of!(AdjustRows, slots) - 56usize];
+    ["Offset of field: AdjustRows::vocab"][::std::mem::offset_of!(AdjustRows, vocab) - 88usize];
+    ["Offset of field: AdjustRows::unused"][::std::mem::offset_of!(AdjustRows, unused) - 92usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -317,6 +349,9 @@ pub struct ScanRows {
     #[doc = " \\[rows]"]
     pub sample_slot: DevicePtr,
     pub target: DevicePtr,
+    pub drafts: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub seen: DevicePtr,
     pub slots: SlotRows,
     #[doc = " \\[rows, parts, 2]"]
     pub best: DevicePtr,
@@ -326,16 +361,18 @@ pub struct ScanRows {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ScanRows"][::std::mem::size_of::<ScanRows>() - 72usize];
+    ["Size of ScanRows"][::std::mem::size_of::<ScanRows>() - 88usize];
     ["Alignment of ScanRows"][::std::mem::align_of::<ScanRows>() - 8usize];
     ["Offset of field: ScanRows::logits"][::std::mem::offset_of!(ScanRows, logits) - 0usize];
     ["Offset of field: ScanRows::sample_slot"]
         [::std::mem::offset_of!(ScanRows, sample_slot) - 8usize];
     ["Offset of field: ScanRows::target"][::std::mem::offset_of!(ScanRows, target) - 16usize];
-    ["Offset of field: ScanRows::slots"][::std::mem::offset_of!(ScanRows, slots) - 24usize];
-    ["Offset of field: ScanRows::best"][::std::mem::offset_of!(ScanRows, best) - 56usize];
-    ["Offset of field: ScanRows::vocab"][::std::mem::offset_of!(ScanRows, vocab) - 64usize];
-    ["Offset of field: ScanRows::length"][::std::mem::offset_of!(ScanRows, length) - 68usize];
+    ["Offset of field: ScanRows::drafts"][::std::mem::offset_of!(ScanRows, drafts) - 24usize];
+    ["Offset of field: ScanRows::seen"][::std::mem::offset_of!(ScanRows, seen) - 32usize];
+    ["Offset of field: ScanRows::slots"][::std::mem::offset_of!(ScanRows, slots) - 40usize];
+    ["Offset of field: ScanRows::best"][::std::mem::offset_of!(ScanRows, best) - 72usize];
+    ["Offset of field: ScanRows::vocab"][::std::mem::offset_of!(ScanRows, vocab) - 80usize];
+    ["Offset of field: ScanRows::length"][::std::mem::offset_of!(ScanRows, length) - 84usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -345,6 +382,9 @@ pub struct DrawRows {
     #[doc = " \\[rows]"]
     pub sample_slot: DevicePtr,
     pub target: DevicePtr,
+    pub drafts: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub seen: DevicePtr,
     pub slots: SlotRows,
     #[doc = " \\[rows, parts, 2]"]
     pub best: DevicePtr,
@@ -355,17 +395,46 @@ pub struct DrawRows {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DrawRows"][::std::mem::size_of::<DrawRows>() - 80usize];
+    ["Size of DrawRows"][::std::mem::size_of::<DrawRows>() - 96usize];
     ["Alignment of DrawRows"][::std::mem::align_of::<DrawRows>() - 8usize];
     ["Offset of field: DrawRows::logits"][::std::mem::offset_of!(DrawRows, logits) - 0usize];
     ["Offset of field: DrawRows::sample_slot"]
         [::std::mem::offset_of!(DrawRows, sample_slot) - 8usize];
     ["Offset of field: DrawRows::target"][::std::mem::offset_of!(DrawRows, target) - 16usize];
-    ["Offset of field: DrawRows::slots"][::std::mem::offset_of!(DrawRows, slots) - 24usize];
-    ["Offset of field: DrawRows::best"][::std::mem::offset_of!(DrawRows, best) - 56usize];
-    ["Offset of field: DrawRows::out"][::std::mem::offset_of!(DrawRows, out) - 64usize];
-    ["Offset of field: DrawRows::vocab"][::std::mem::offset_of!(DrawRows, vocab) - 72usize];
-    ["Offset of field: DrawRows::parts"][::std::mem::offset_of!(DrawRows, parts) - 76usize];
+    ["Offset of field: DrawRows::drafts"][::std::mem::offset_of!(DrawRows, drafts) - 24usize];
+    ["Offset of field: DrawRows::seen"][::std::mem::offset_of!(DrawRows, seen) - 32usize];
+    ["Offset of field: DrawRows::slots"][::std::mem::offset_of!(DrawRows, slots) - 40usize];
+    ["Offset of field: DrawRows::best"][::std::mem::offset_of!(DrawRows, best) - 72usize];
+    ["Offset of field: DrawRows::out"][::std::mem::offset_of!(DrawRows, out) - 80usize];
+    ["Offset of field: DrawRows::vocab"][::std::mem::offset_of!(DrawRows, vocab) - 88usize];
+    ["Offset of field: DrawRows::parts"][::std::mem::offset_of!(DrawRows, parts) - 92usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AcceptDrafts {
+    #[doc = " \\[rows]"]
+    pub sample_slot: DevicePtr,
+    pub gather_row: DevicePtr,
+    pub drafts: DevicePtr,
+    #[doc = " \\[token rows]"]
+    pub token: DevicePtr,
+    #[doc = " \\[rows], sampled ids or NOT_FINITE"]
+    pub out: DevicePtr,
+    pub slots: SlotRows,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AcceptDrafts"][::std::mem::size_of::<AcceptDrafts>() - 72usize];
+    ["Alignment of AcceptDrafts"][::std::mem::align_of::<AcceptDrafts>() - 8usize];
+    ["Offset of field: AcceptDrafts::sample_slot"]
+        [::std::mem::offset_of!(AcceptDrafts, sample_slot) - 0usize];
+    ["Offset of field: AcceptDrafts::gather_row"]
+        [::std::mem::offset_of!(AcceptDrafts, gather_row) - 8usize];
+    ["Offset of field: AcceptDrafts::drafts"]
+        [::std::mem::offset_of!(AcceptDrafts, drafts) - 16usize];
+    ["Offset of field: AcceptDrafts::token"][::std::mem::offset_of!(AcceptDrafts, token) - 24usize];
+    ["Offset of field: AcceptDrafts::out"][::std::mem::offset_of!(AcceptDrafts, out) - 32usize];
+    ["Offset of field: AcceptDrafts::slots"][::std::mem::offset_of!(AcceptDrafts, slots) - 40usize];
 };
 #[doc = " ---- Logprobs (logprobs.cu) ----"]
 pub const REPORT_THREADS: u32 = 256;

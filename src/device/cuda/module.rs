@@ -256,7 +256,8 @@ kernels! {
         coded_experts_many_e4m3(CodedTiles) coded_experts_many_int8(CodedTiles)
         coded_experts_many_int4(CodedTiles) coded_experts_many_e2m1(CodedTiles);
     "sampler":
-        mask_rows(MaskRows) adjust_rows(AdjustRows) scan_rows(ScanRows) draw_rows(DrawRows);
+        mask_rows(MaskRows) adjust_rows(AdjustRows) scan_rows(ScanRows) draw_rows(DrawRows)
+        accept_drafts(AcceptDrafts);
     "logprobs": keep_rows(KeepRows) report_parts(ReportParts) report_rows(ReportRows);
     "weights":
         convert_matrix(ConvertWeight) convert_vector(ConvertWeight)

@@ -6,10 +6,11 @@ use super::abi::{
     LogprobAnswer, LogprobRequest, TokenLogprob, NOT_ASKED, NOT_FINITE, REPORT_MAX_TOP,
 };
 use crate::device::batch::BatchLogits;
+use crate::device::samples::{RowSample, Samples};
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Purpose, Sampled, StepResult};
+use crate::plan::{Purpose, StepResult};
 use crate::sampling::{LogprobSpec, NonFinite, Seen, TokenLogprobs};
 
 /// Others that a kernel lists at most: the largest, or given tokens. Whoever wants more gets the
@@ -76,7 +77,7 @@ impl Reports {
                     Place::Whole(reports.whole_rows - 1)
                 }
             };
-            let kept = logits_row.purpose == Purpose::Sample;
+            let kept = !matches!(logits_row.purpose, Purpose::Report { .. });
             reports.list.push(Report { row, kept, spec, place });
         }
         reports
@@ -126,6 +127,7 @@ impl Reports {
     ) -> Result<StepResult> {
         let vocab = self.vocab;
         let mut result = StepResult { step, ..StepResult::default() };
+        let mut samples = Samples::default();
         let mut reports = self.list.iter().peekable();
         for (row, (logits_row, &id)) in logits_rows.iter().zip(ids).enumerate() {
             let slot = logits_row.slot;
@@ -142,15 +144,15 @@ impl Reports {
                 result.push_report(slot, read(report, next)?);
                 continue;
             }
-            let (mut tokens, mut logprobs) = (Err(NonFinite), Vec::new());
-            if id != NOT_FINITE {
-                tokens = Ok(vec![TokenId(id)]);
-                // Its own row was judged: what is read here is what masks left of it.
-                let report = report.map(|report| read(report, TokenId(id))).transpose()?;
-                logprobs.extend(report.and_then(std::result::Result::ok));
-            }
-            result.samples.push(Sampled { slot, tokens, logprobs });
+            let chosen = if id == NOT_FINITE { Err(NonFinite) } else { Ok(TokenId(id)) };
+            // Its own row was judged: what is read here is what masks left of it.
+            let logprobs = match (chosen, report) {
+                (Ok(token), Some(report)) => read(report, token)?.ok(),
+                _ => None,
+            };
+            samples.push(RowSample { slot, purpose: logits_row.purpose, chosen, logprobs });
         }
+        result.samples = samples.into_list();
         Ok(result)
     }
 }
@@ -195,6 +197,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::device::batch::RowDrafts;
     use crate::ids::SlotId;
     use crate::plan::Reported;
 
@@ -203,7 +206,45 @@ mod tests {
             Some(next) => Purpose::Report { next: TokenId(next) },
             None => Purpose::Sample,
         };
-        BatchLogits { slot: SlotId(slot), chunk: 0, row: 0, purpose, logprobs }
+        let drafts = RowDrafts::default();
+        BatchLogits { slot: SlotId(slot), chunk: 0, row: 0, purpose, drafts, logprobs }
+    }
+
+    #[test]
+    fn tokens_end_with_the_first_that_is_no_draft() {
+        let verify = |draft| BatchLogits {
+            purpose: Purpose::Verify { draft: TokenId(draft) },
+            ..logits_row(7, None, Some(LogprobSpec::Top(0)))
+        };
+        let rows = [
+            verify(4),
+            verify(5),
+            logits_row(7, None, Some(LogprobSpec::Top(0))),
+            logits_row(8, None, None),
+        ];
+
+        let reports = Reports::new(&rows, 9);
+        assert!(reports.list.iter().all(|report| report.kept));
+        let logprobs = [-1f32, -2.0, -3.0].map(|logprob| [logprob.to_bits(), 1]).concat();
+        for (ids, tokens) in [
+            ([4, 5, 6, 1], vec![4, 5, 6]),
+            ([4, 3, 6, 1], vec![4, 3]),
+            ([3, 5, 6, 1], vec![3]),
+            ([4, NOT_FINITE, 6, 1], vec![4]),
+        ] {
+            let result = reports.result(1, &rows, &ids, &logprobs, &[]).unwrap();
+            let [first, second] = &result.samples[..] else { panic!("{result:?}") };
+            let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId).collect();
+            assert_eq!(first.logprobs.len(), tokens.len());
+            assert!(first.logprobs.iter().zip(&tokens).all(|(read, token)| read.token == *token));
+            assert_eq!(first.tokens, Ok(tokens));
+            assert_eq!((second.slot, &second.tokens), (SlotId(8), &Ok(vec![TokenId(1)])));
+        }
+
+        let ids = [NOT_FINITE, 5, 6, 1];
+        let result = reports.result(1, &rows, &ids, &logprobs, &[]).unwrap();
+        assert_eq!(result.samples[0].tokens, Err(NonFinite));
+        assert_eq!(result.samples[1].tokens, Ok(vec![TokenId(1)]));
     }
 
     /// Rows 0 and 1 are scored, 2 reports nothing, 3 lists tokens, 4 wants the whole row.

@@ -136,6 +136,7 @@ impl Sampler {
             call.report(&steps.device, requests, list.len())?;
             first = end;
         }
+        call.accept(&steps.device, rows)?;
         steps.finish(slots.batch(), reports)
     }
 }
@@ -181,11 +182,11 @@ impl SampleStep<'_> {
             logits: self.logits.memory.address,
             mask_of,
             masks,
-            sample_slot: device.sample_slot.address,
-            slots: device.slot_rows(self.slots.layout()),
+            seen: device.seen.address,
             vocab: self.vocab(),
             length: length as u32,
             mask_words: words_per_mask,
+            unused: 0,
         };
         let kernel = &self.kernels.mask_rows;
         kernel.launch(&self.sampler.context, [rows, parts], abi::SCAN_THREADS, &parameters)
@@ -212,9 +213,22 @@ impl SampleStep<'_> {
         let logits = self.logits.memory.address.offset_words(self.logits.width * first);
         let sample_slot = device.sample_slot.address.offset_words(first);
         let target = device.target.address.offset_words(first);
+        let drafts = device.drafts.address.offset_words(2 * first);
+        let seen = device.seen.address.offset_words(first);
         let slots = device.slot_rows(self.slots.layout());
         if self.slots.adjusts {
-            let parameters = abi::AdjustRows { logits, sample_slot, target, slots, vocab };
+            let parameters = abi::AdjustRows {
+                logits,
+                sample_slot,
+                target,
+                gather_row: device.gather_row.address.offset_words(first),
+                drafts,
+                token: device.token.address,
+                seen,
+                slots,
+                vocab,
+                unused: 0,
+            };
             let kernel = &self.kernels.adjust_rows;
             kernel.launch(context, [rows, 1], abi::ADJUST_THREADS, &parameters)?;
         }
@@ -222,13 +236,16 @@ impl SampleStep<'_> {
         let (parts, length) = self.scan_parts(rows);
         let best = address(&self.sampler.best);
         let length = length as u32;
-        let parameters = abi::ScanRows { logits, sample_slot, target, slots, best, vocab, length };
+        let parameters =
+            abi::ScanRows { logits, sample_slot, target, drafts, seen, slots, best, vocab, length };
         self.kernels.scan_rows.launch(context, [rows, parts], abi::SCAN_THREADS, &parameters)?;
 
         let parameters = abi::DrawRows {
             logits,
             sample_slot,
             target,
+            drafts,
+            seen,
             slots,
             best,
             out: device.out.address.offset_words(first),
@@ -236,6 +253,23 @@ impl SampleStep<'_> {
             parts: parts as u32,
         };
         self.kernels.draw_rows.launch(context, [rows, 1], abi::DRAW_THREADS, &parameters)
+    }
+
+    /// Slots that fed drafts learn which of the tokens of `rows` rows count.
+    fn accept(&self, device: &OnDevice, rows: usize) -> Result<()> {
+        if !self.slots.batch().drafts {
+            return Ok(());
+        }
+        let parameters = abi::AcceptDrafts {
+            sample_slot: device.sample_slot.address,
+            gather_row: device.gather_row.address,
+            drafts: device.drafts.address,
+            token: device.token.address,
+            out: device.out.address,
+            slots: device.slot_rows(self.slots.layout()),
+        };
+        let kernel = &self.kernels.accept_drafts;
+        kernel.launch(&self.sampler.context, [rows, 1], abi::DRAW_THREADS, &parameters)
     }
 
     /// The answers to `count` requests, behind the ids of the step.

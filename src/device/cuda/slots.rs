@@ -5,7 +5,10 @@
 //! The host keeps of each row only how many pages it has, to append others. Everything else lives
 //! on the device alone.
 
-use super::abi::{LogitsRecord, RowChange, SlotHeader, SlotRows, StepRecord, FEED_LAST, TO_SAMPLE};
+use super::abi::{
+    LogitsRecord, RowChange, RowDrafts, SlotHeader, SlotRows, StepRecord, FEED_LAST, MAX_DRAFTS,
+    TO_SAMPLE,
+};
 use super::device_ptr::DevicePtr;
 use super::sampler_row::{adjusts, SamplerRow};
 use crate::device::batch::{Batch, BatchChunk, SlotTable};
@@ -19,6 +22,9 @@ use crate::sampling::TokenCounts;
 /// Words of a row for the sampler's lists; longer ones lie elsewhere.
 const LIST_WORDS: usize = 1024;
 const HEADER_WORDS: usize = words_of::<SlotHeader>();
+/// Word of a row that holds its length.
+const LENGTH_AT: u32 = (std::mem::offset_of!(SlotHeader, length) / size_of::<u32>()) as u32;
+const _: () = assert!(MAX_DRAFTS == crate::plan::MAX_DRAFTS as u32);
 // Changes lie behind the records, and hold pointers.
 const _: () = assert!(size_of::<StepRecord>().is_multiple_of(align_of::<RowChange>()));
 
@@ -150,12 +156,14 @@ impl Slots {
         for row in &self.table.batch.logits {
             let target = match row.purpose {
                 Purpose::Report { next } => next.0,
-                Purpose::Sample => {
+                Purpose::Sample | Purpose::Verify { .. } => {
                     self.adjusts |= self.table.sampler(row.slot).is_some_and(|spec| adjusts(spec));
                     TO_SAMPLE
                 }
             };
-            let record = LogitsRecord { row: row.row as u32, target };
+            let drafts =
+                RowDrafts { before: row.drafts.before as u32, behind: row.drafts.behind as u32 };
+            let record = LogitsRecord { row: row.row as u32, target, drafts };
             self.data.extend_from_slice(bytemuck::cast_slice(&[record]));
         }
     }
@@ -225,6 +233,9 @@ impl Slots {
             SlotChange::Adapter { .. }
             | SlotChange::SaveState { .. }
             | SlotChange::RestoreState { .. } => Ok(()),
+            SlotChange::Truncate { slot, length } => {
+                self.put(*slot, DevicePtr::NULL, LENGTH_AT, [*length])
+            }
             SlotChange::Close { slot } => {
                 self.row(*slot)?.changes.clear();
                 Ok(())

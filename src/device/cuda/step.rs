@@ -48,6 +48,7 @@ impl StepOps for Cuda {
                 gather_row: device.gather_row.address,
                 sample_slot: device.sample_slot.address,
                 target: device.target.address,
+                drafts: device.drafts.address,
                 rows: batch.rows as u32,
                 padded_rows: padded.unwrap_or(batch.rows) as u32,
             },

@@ -41,6 +41,9 @@ pub struct OnDevice {
     pub gather_row: Memory,
     pub sample_slot: Memory,
     pub target: Memory,
+    /// Where it stands among drafts; what was seen of it.
+    pub drafts: Memory,
+    pub seen: Memory,
     /// Ids, then answers to requests for logprobs.
     pub out: Memory,
     sample_input: Option<Memory>,
@@ -99,7 +102,7 @@ pub struct Steps {
 impl Steps {
     pub fn new(context: &Arc<Context>, limits: &DeviceLimits, layout: &RowLayout) -> Result<Steps> {
         let words = |n: usize, what: &str| Memory::new(context, 4 * n, what);
-        let input = (USUAL_WORDS + limits.step_tokens + 8 * limits.slots).next_power_of_two();
+        let input = (USUAL_WORDS + limits.step_tokens + 8 * limits.logits_rows).next_power_of_two();
         let tokens = |what| words(limits.step_tokens, what);
         let logits = |what| words(limits.logits_rows, what);
         // Ids, and an answer for each.
@@ -114,9 +117,12 @@ impl Steps {
             gather_row: logits("sampling rows")?,
             sample_slot: logits("sampling slots")?,
             target: logits("targets")?,
+            drafts: words(2 * limits.logits_rows, "drafts of rows")?,
+            seen: logits("what was seen of rows")?,
             out: words(out, "sampled ids")?,
             sample_input: None,
         };
+        device.seen.fill(0)?;
         let staging = || -> Result<StagingBuffers> {
             Ok(StagingBuffers {
                 input: Pinned::new(context, 4 * input)?,
@@ -200,7 +206,7 @@ impl Steps {
             for (of, logits_row) in of.iter_mut().zip(logits_rows) {
                 let mask = masks.by_slot.iter().position(|(slot, _)| *slot == logits_row.slot);
                 *of = mask
-                    .filter(|_| logits_row.purpose == Purpose::Sample)
+                    .filter(|_| !matches!(logits_row.purpose, Purpose::Report { .. }))
                     .map_or(NO_MASK, |n| n as u32);
             }
             for (to, (_, mask)) in words_of.chunks_exact_mut(per_mask).zip(&masks.by_slot) {

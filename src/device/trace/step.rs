@@ -4,11 +4,12 @@
 use super::{bytes, Trace, TraceTensor};
 use crate::device::batch::BatchLogits;
 use crate::device::host_slots::HostSlots;
+use crate::device::samples::{RowSample, Samples};
 use crate::device::StepOps;
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::internal;
-use crate::plan::{Purpose, Sampled, StepPlan, StepResult, TokenMasks};
+use crate::plan::{Purpose, StepPlan, StepResult, TokenMasks};
 use crate::sampling::{LogprobSpec, TokenLogprobs};
 
 struct Answers {
@@ -22,6 +23,7 @@ struct Answers {
 fn answer(slots: &mut HostSlots, vocab: usize) -> Result<Answers> {
     let result = StepResult { step: slots.batch().step, ..StepResult::default() };
     let mut answers = Answers { result, reports: 0, listed: 0 };
+    let mut samples = Samples::default();
     let certain = |token| TokenLogprobs { token, logprob: 0.0, rank: 1, top: Vec::new() };
     for nth in 0..slots.logits().len() {
         let BatchLogits { slot, purpose, logprobs, .. } = slots.logits()[nth].clone();
@@ -34,14 +36,17 @@ fn answer(slots: &mut HostSlots, vocab: usize) -> Result<Answers> {
 
         match purpose {
             Purpose::Report { next } => answers.result.push_report(slot, Ok(certain(next))),
-            Purpose::Sample => {
+            Purpose::Sample | Purpose::Verify { .. } => {
                 let token = TokenId(0);
-                slots.row_mut(slot)?.accept(token);
-                let logprobs = logprobs.iter().map(|_| certain(token)).collect();
-                answers.result.samples.push(Sampled { slot, tokens: Ok(vec![token]), logprobs });
+                if samples.row_counts() {
+                    slots.row_mut(slot)?.accept(token);
+                }
+                let logprobs = logprobs.map(|_| certain(token));
+                samples.push(RowSample { slot, purpose, chosen: Ok(token), logprobs });
             }
         }
     }
+    answers.result.samples = samples.into_list();
     Ok(answers)
 }
 

@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use super::args::{dtype_name, EngineArgs};
+use super::args::{dtype_name, EngineArgs, SpeculationArgs};
 use super::device_runner::DeviceRunner;
 use super::fault::Faults;
 use super::files::{self, Model};
 use super::placement::choose_gpus;
 use super::rank_runners::RankRunners;
 use super::sizes::{self, SizePool};
+use super::speculation;
 use super::start_threads::{self, Parts};
 use super::warm_up::Rehearsal;
 use crate::device::cpu::{ranks, Cpu};
@@ -48,6 +49,7 @@ pub(super) fn load(
     args.check_ranks()?;
 
     let model = files::read(args, first, progress)?;
+    speculation::check(args, &model.spec)?;
     let ids = Arc::new(RequestIds::default());
     let gpus = match gpus {
         Some(gpus) => gpus.into_iter().map(Some).collect(),
@@ -154,7 +156,11 @@ fn load_on<D: Device + BreakOnPurpose>(
     let (limits, promise) = sizes::limits_of(spec, weights, args, &info, pool, batch, rank)?;
     let loaded = load_ranks(devices, group.as_deref(), spec, weights, &limits)?;
 
-    let scheduler = Scheduler::new(scheduler_config(args, &limits, spec, &info)?)?;
+    let config = scheduler_config(args, &limits, spec, &info)?;
+    let scheduler = match &options.proposer {
+        None => Scheduler::new(config)?,
+        Some(proposer) => Scheduler::with_proposer(config, Some(proposer()))?,
+    };
     let facts = facts(&limits, spec, &info, adapters.as_ref());
     let promise = promise.map(Arc::new);
     let runner = |(device, decoder)| -> Box<dyn Runner> {
@@ -260,6 +266,7 @@ fn scheduler_config(
         reserve_full_isl: args.scheduler_reserve_full_isl,
         max_loras: args.lora.as_ref().map_or(0, |lora| lora.max_loras),
         depth: info.depth,
+        speculation: speculation::config(args, limits),
     })
 }
 
@@ -308,9 +315,15 @@ fn report(facts: &EngineFacts, args: &EngineArgs, classifies: bool) {
         (true, false) => "embedding with",
         (false, false) => "serving",
     };
+    let drafts = match &args.speculation {
+        None => String::new(),
+        Some(SpeculationArgs { method, lengths }) => {
+            format!(", up to {} drafts a step by {method}", lengths.most())
+        }
+    };
     tracing::info!(
         "{task} {} on {}: dtype {}, max_model_len {}, max_num_seqs {}, max_num_batched_tokens {}, \
-         {cache}, prefix caching {}, chunked prefill {}, eager {}",
+         {cache}, prefix caching {}, chunked prefill {}, eager {}{drafts}",
         args.model,
         facts.device,
         facts.dtype,

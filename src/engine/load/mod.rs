@@ -8,6 +8,7 @@
 //! | `placement` | which device serves |
 //! | `files` | folders of model and tokenizer, local or from a hub, and what is read of them |
 //! | `sizes` | batch, pages and memory, judged before anything is taken |
+//! | `speculation` | whether a model may have drafts, and the logits rows that they take |
 //! | `device_runner` | a device with a model on it, as the loop runs it |
 //! | `rank_runners` | several of them that share a model, as the loop runs one |
 //! | `start_threads` | the threads of an engine, and the channels between them |
@@ -22,5 +23,6 @@ mod files;
 mod placement;
 mod rank_runners;
 mod sizes;
+mod speculation;
 mod start_threads;
 mod warm_up;

@@ -155,6 +155,7 @@ mod tests {
             step_timeout: None,
             grammar_timeout: Duration::ZERO,
             step_trace: None,
+            proposer: None,
         };
         gpus_of(&args, &engine, visible)
     }

@@ -2,6 +2,7 @@
 //! all of it. Called by `assemble` before anything is taken.
 
 use super::args::EngineArgs;
+use super::speculation;
 use crate::device::cpu::memory::{self, Promise};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::{self, Cuda};
@@ -186,7 +187,7 @@ pub(super) fn limits_of(
     let mut limits = DeviceLimits {
         step_tokens,
         slots,
-        logits_rows: slots.min(step_tokens),
+        logits_rows: (slots + speculation::draft_rows(args, slots)).min(step_tokens),
         pages: 0,
         page_size,
         max_model_len: spec.max_model_len,

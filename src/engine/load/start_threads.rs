@@ -60,7 +60,10 @@ pub(super) fn start(parts: Parts, args: &EngineArgs, options: EngineOptions) -> 
 
     // The threads that help the engine thread.
     let trace = options.step_trace.as_deref().map(StepTrace::create).transpose()?;
-    let meter = Meter::new(Arc::clone(&options.observer), trace);
+    let mut meter = Meter::new(Arc::clone(&options.observer), trace);
+    if !args.disable_log_stats {
+        meter = meter.log_drafts();
+    }
     let kept = args.lora.as_ref().map_or(0, |lora| lora.max_cpu_loras);
     let (adapters, readers) = HostAdapters::start(name, adapters, &spec, kept, &commands)?;
     let limit = options.grammar_timeout;

@@ -149,16 +149,18 @@ impl Stream {
         sequence.pending.push_back(token);
         sequence.finish = finish;
 
-        observer.observe(match sequence.last_token_at.replace(at) {
-            None => Observation::FirstToken {
+        match sequence.last_token_at.replace(at) {
+            None => observer.observe(Observation::FirstToken {
                 prompt_tokens: self.prompt_tokens,
                 ttft_s: at.saturating_duration_since(self.arrival).as_secs_f64(),
-            },
+            }),
+            // Of the same step: one observation for all of its tokens.
+            Some(last) if last == at => {}
             Some(last) => {
                 let gap = at.saturating_duration_since(last);
-                Observation::InterToken { seconds: gap.as_secs_f64() }
+                observer.observe(Observation::InterToken { seconds: gap.as_secs_f64() });
             }
-        });
+        }
         observer.observe(Observation::Generated { tokens: 1 });
 
         let wanted = self.eager || finish.is_some();

@@ -3,6 +3,7 @@
 
 use super::client::FinishReason;
 use crate::ids::AdapterId;
+use crate::scheduler::DraftStats;
 
 /// Sees what happens, for metrics. Called from outbox and engine threads; must not block.
 pub trait Observer: Send + Sync {
@@ -11,6 +12,9 @@ pub trait Observer: Send + Sync {
 
     /// Other adapters than before have sequences that run, or that wait. Each list is in order.
     fn adapters(&self, _running: &[AdapterId], _waiting: &[AdapterId]) {}
+
+    /// A round verified drafts: what became of them.
+    fn drafts(&self, _new: &DraftStats) {}
 
     /// The engine is dead, and no client was told yet: all wait until this returns.
     fn dying(&self) {}
@@ -28,7 +32,7 @@ pub enum Observation {
     },
     /// A step gave tokens to a sequence.
     Generated {
-        /// New tokens of that sequence (1 without drafts).
+        /// New tokens of that sequence.
         tokens: u32,
     },
     /// A step gave tokens to a sequence that had some already.

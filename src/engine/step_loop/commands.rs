@@ -100,6 +100,8 @@ fn new_sequence(accepted: &Accepted, index: usize) -> NewSequence {
         skip_cache: accepted.skip_cache,
         prompt: accepted.prompt.clone(),
         priority: accepted.priority,
+        // The masks of a grammar are made token by token.
+        drafts: accepted.sequences[index].matcher_state.is_none(),
     }
 }
 

@@ -23,7 +23,9 @@ impl StepLoop {
                 (Err(NonFinite), vector) => self.fail_non_finite(id, vector.is_some()),
                 (Ok(_), Some(vector)) => self.take_vector(id, std::mem::take(vector)),
                 (Ok(token), None) => {
-                    let logprobs = result.samples[sample].logprobs.pop().map(Box::new);
+                    // A sequence's tokens come oldest first, and so do their logprobs.
+                    let logprobs = &mut result.samples[sample].logprobs;
+                    let logprobs = (!logprobs.is_empty()).then(|| Box::new(logprobs.remove(0)));
                     self.take_token(id, NewToken { token, logprobs }, at_limit, now);
                 }
             }

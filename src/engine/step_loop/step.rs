@@ -54,6 +54,9 @@ impl StepLoop {
 
             if settled {
                 self.meter.round_ends(self.stats());
+                if let Some(drafts) = self.scheduler.draft_stats() {
+                    self.meter.drafts(drafts);
+                }
                 self.report_adapters();
             } else if self.in_flight.is_empty() && !self.active.is_empty() {
                 self.wait_for_helpers()?;

@@ -69,8 +69,7 @@ struct SlotHeader {
   u32 allowed_words;
   u32 allowed_at;
   u32 adapter;  // 1 + the slot of its adapter, 0 = none.
-  u32 seen;  // What was seen of the logits row that is sampled from (SEEN_*); 0 between steps.
-  u32 unused[7];
+  u32 unused[8];
 };
 static_assert(sizeof(SlotHeader) == 32 * 4, "a row begins with 32 words");
 
@@ -107,12 +106,23 @@ struct StepRecord {
 };
 static_assert(sizeof(StepRecord) == 10 * 4, "records lie one behind the other");
 
+// Drafts of a sequence in a step at most.
+constexpr u32 MAX_DRAFTS = 64;
+
+// Where a logits row stands among the drafts of its sequence; both 0: there are none.
+struct RowDrafts {
+  u32 before;  // Drafts up to its token row, which all lie in front of it.
+  u32 behind;  // Drafts behind it.
+};
+static_assert(sizeof(RowDrafts) == 2 * 4, "they lie one behind the other");
+
 // A logits row of a sequence.
 struct LogitsRecord {
   u32 row;  // Its token row.
   u32 target;  // The token to report on, or TO_SAMPLE.
+  RowDrafts drafts;
 };
-static_assert(sizeof(LogitsRecord) == 2 * 4, "logits rows lie one behind the other");
+static_assert(sizeof(LogitsRecord) == 4 * 4, "logits rows lie one behind the other");
 
 // `count` words from word `from` of the input to word `to` of the slot's row, or of the memory at
 // `far`.
@@ -129,9 +139,10 @@ struct PrepareStep {
   DEVICE(u32) position;
   DEVICE(u32) slot_of;
   DEVICE(u32) adapter_slot_of;  // 1 + the adapter slot, 0 = none.
-  DEVICE(u32) gather_row;  // Of each logits row: its token row, its slot, its target.
+  DEVICE(u32) gather_row;  // Of each logits row: its token row, its slot, its target, its drafts.
   DEVICE(u32) sample_slot;
   DEVICE(u32) target;
+  DEVICE(RowDrafts) drafts;
   u32 rows;  // Token rows, and those with padding.
   u32 padded_rows;
 };
@@ -146,25 +157,32 @@ struct MaskRows {
   DEVICE(float) logits;  // [rows, vocab]
   DEVICE(const u32) mask_of;  // [rows], or NO_MASK: only rows that are sampled from have one
   DEVICE(const u32) masks;  // [masks, mask_words]
-  DEVICE(const u32) sample_slot;  // [rows]
-  SlotRows slots;
+  DEVICE(u32) seen;  // [rows], what was seen of a row (SEEN_*); 0 between steps
   u32 vocab;
   u32 length;  // Logits of a part of a row.
   u32 mask_words;
+  u32 unused;
 };
 
 struct AdjustRows {
   DEVICE(float) logits;  // [rows, vocab]
   DEVICE(const u32) sample_slot;  // [rows]
   DEVICE(const u32) target;
+  DEVICE(const u32) gather_row;
+  DEVICE(const RowDrafts) drafts;
+  DEVICE(const u32) token;  // [token rows]
+  DEVICE(u32) seen;  // [rows]
   SlotRows slots;
   u32 vocab;
+  u32 unused;
 };
 
 struct ScanRows {
   DEVICE(float) logits;  // [rows, vocab]
   DEVICE(const u32) sample_slot;  // [rows]
   DEVICE(const u32) target;
+  DEVICE(const RowDrafts) drafts;
+  DEVICE(u32) seen;  // [rows]
   SlotRows slots;
   DEVICE(u64) best;  // [rows, parts, 2]
   u32 vocab;
@@ -175,10 +193,21 @@ struct DrawRows {
   DEVICE(const float) logits;  // [rows, vocab]
   DEVICE(const u32) sample_slot;  // [rows]
   DEVICE(const u32) target;
+  DEVICE(const RowDrafts) drafts;
+  DEVICE(u32) seen;  // [rows]
   SlotRows slots;
   DEVICE(const u64) best;  // [rows, parts, 2]
   DEVICE(u32) out;  // [rows], sampled ids or NOT_FINITE
   u32 vocab, parts;
+};
+
+struct AcceptDrafts {
+  DEVICE(const u32) sample_slot;  // [rows]
+  DEVICE(const u32) gather_row;
+  DEVICE(const RowDrafts) drafts;
+  DEVICE(const u32) token;  // [token rows]
+  DEVICE(const u32) out;  // [rows], sampled ids or NOT_FINITE
+  SlotRows slots;
 };
 
 // ---- Logprobs (logprobs.cu) ----

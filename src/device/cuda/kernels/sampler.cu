@@ -1,5 +1,6 @@
 // Tokens from logits rows, in the order that src/sampling/spec.rs fixes, with the noise of
-// src/sampling/noise.rs. Three kernels, and one that runs only where a grammar sent masks:
+// src/sampling/noise.rs. Three kernels, one that runs only where a grammar sent masks, and one only
+// where there are drafts:
 //
 //   mask_rows    step 1: -inf where a mask has no bit. Blocks across a row.
 //   adjust_rows  steps 4 to 7, which touch few tokens each: biases, min_tokens, penalties, bad
@@ -9,9 +10,15 @@
 //                logits, for plain temperature of logit + noise too. Blocks across a row.
 //   draw_rows    the best of the parts; for rows with a floor (min_p, top_k, top_p) the floor and
 //                the draw. Then the slot's row learns its token. A block per row.
+//   accept_drafts  of a sequence with drafts: its slot's row learns the tokens up to the first that
+//                is not the draft behind it. A block per row, of which a sequence's last works.
 //
-// On the way the first three see every logit once, before they hide or divide it, and gather in the
-// slot's row whether the row is finite; where it is not, draw_rows answers so.
+// On the way the first three see every logit once, before they hide or divide it, and gather for
+// each row whether it is finite; where it is not, draw_rows answers so.
+//
+// A sequence with drafts has a row for each of them and one more, which are chosen from at the same
+// time: each as if the drafts up to it were its newest outputs, at its own position. Whether they
+// are is known behind all rows; nothing of a row that comes to nothing is kept.
 //
 // A row of 128k is 512 KiB and stays in L2 between the passes. One block alone reads it in 8 us, so
 // the scan cuts rows until the card is full; greedy and plain rows need no other pass.
@@ -162,8 +169,8 @@ __device__ u32 draw(const Shortlist& list, u32 k0, u32 k1, u32 position, float f
 
 // The token of a row that has a floor; its logits are divided by the temperature already, the
 // largest is finite.
-__device__ u32 draw_above_floor(const float* logits, u32 vocab, const SlotHeader* slot, u64 top,
-                                u64 (*scratch)[CUTS]) {
+__device__ u32 draw_above_floor(const float* logits, u32 vocab, const SlotHeader* slot,
+                                u32 position, u64 top, u64 (*scratch)[CUTS]) {
   __shared__ Shortlist list;
   const float max = value_of(top);
   // Never -inf: what a mask forbade must not come back.
@@ -195,7 +202,7 @@ __device__ u32 draw_above_floor(const float* logits, u32 vocab, const SlotHeader
     floor = listed ? value_of(list.ranks[list.place_of(wanted, sums)])
                    : of_key(search(all, key_of(floor), key_of(max), wanted, scratch));
   }
-  const u32 k0 = slot->seed_low, k1 = slot->seed_high, position = slot->length;
+  const u32 k0 = slot->seed_low, k1 = slot->seed_high;
   if (listed) return draw(list, k0, k1, position, floor, &scratch[0][0]);
   return draw(logits, vocab, k0, k1, position, floor, top, &scratch[0][0]);
 }
@@ -224,38 +231,69 @@ __global__ void mask_rows(const MaskRows a) {
   for (u32 i = from + threadIdx.x; i < to; i += blockDim.x)
     if ((mask[i / 32] >> i % 32 & 1) == 0) hide(logits[i], seen);
   seen = seen_by_block(seen);
-  SlotHeader* slot = header_of(row_of(a.slots, a.sample_slot[blockIdx.x]));
-  if (threadIdx.x == 0 && seen) atomicOr(&slot->seen, seen);
+  if (threadIdx.x == 0 && seen) atomicOr(&a.seen[blockIdx.x], seen);
 }
 
-__device__ void penalise(float* logits, u32 vocab, const SlotHeader* slot,
-                         const u32* counts) {
+// The drafts in front of a row's token, as if they were outputs.
+struct Drafts {
+  const u32* tokens;
+  u32 count;
+  __device__ u32 times(u32 token) const {
+    u32 times = 0;
+    for (u32 i = 0; i < count; i++) times += tokens[i] == token;
+    return times;
+  }
+  // The first of its kind.
+  __device__ bool is_first(u32 nth) const {
+    for (u32 i = 0; i < nth; i++)
+      if (tokens[i] == tokens[nth]) return false;
+    return true;
+  }
+};
+
+__device__ __forceinline__ float penalised(float x, const SlotHeader* slot, u32 outputs) {
   const float repetition = slot->repetition_penalty;
-  const float frequency = slot->frequency_penalty;
-  const float presence = slot->presence_penalty;
+  x = x > 0.f ? __fdiv_rn(x, repetition) : __fmul_rn(x, repetition);
+  x = __fsub_rn(x, __fmul_rn(slot->frequency_penalty, (float)outputs));
+  return outputs > 0 ? x - slot->presence_penalty : x;
+}
+
+__device__ void penalise(float* logits, u32 vocab, const SlotHeader* slot, const u32* counts,
+                         const Drafts& drafts) {
+  // Drafts that are counted already.
+  __shared__ u32 counted[MAX_DRAFTS];
+  for (u32 i = threadIdx.x; i < drafts.count; i += blockDim.x) counted[i] = 0;
+  __syncthreads();
   for (u32 i = threadIdx.x; i < slot->count_entries; i += blockDim.x) {
-    const u32 token = counts[2 * i], outputs = counts[2 * i + 1];
-    if (token >= vocab) continue;
-    float x = logits[token];
-    x = x > 0.f ? __fdiv_rn(x, repetition) : __fmul_rn(x, repetition);
-    x = __fsub_rn(x, __fmul_rn(frequency, (float)outputs));
-    if (outputs > 0) x -= presence;
-    logits[token] = x;
+    const u32 token = counts[2 * i];
+    for (u32 d = 0; d < drafts.count; d++)
+      if (drafts.tokens[d] == token) counted[d] = 1;
+    if (token < vocab)
+      logits[token] = penalised(logits[token], slot, counts[2 * i + 1] + drafts.times(token));
+  }
+  __syncthreads();
+  for (u32 d = threadIdx.x; d < drafts.count; d += blockDim.x) {
+    const u32 token = drafts.tokens[d];
+    if (!counted[d] && token < vocab && drafts.is_first(d))
+      logits[token] = penalised(logits[token], slot, drafts.times(token));
   }
 }
 
 // -inf for the last token of each bad word whose other tokens are the newest outputs.
-__device__ void forbid_bad_words(float* logits, u32 vocab, const Lists& lists, u32& seen) {
+__device__ void forbid_bad_words(float* logits, u32 vocab, const Lists& lists,
+                                 const Drafts& drafts, u32& seen) {
   const SlotHeader* slot = lists.header;
-  const u32 outputs = slot->outputs, ring = slot->tail;
+  const u32 known = slot->outputs, outputs = known + drafts.count, ring = slot->tail;
   const u32* tail = lists.tail();
   const u32* heads = lists.bad_words();
   for (u32 w = threadIdx.x; w < slot->bad_words; w += blockDim.x) {
     const u32* word = lists.words + heads[2 * w];
     const u32 before = heads[2 * w + 1] - 1, last = word[before];
     bool same = before <= outputs;
-    for (u32 i = 0; same && i < before; i++)
-      same = tail[(outputs - before + i) % ring] == word[i];
+    for (u32 i = 0; same && i < before; i++) {
+      const u32 nth = outputs - before + i;
+      same = (nth < known ? tail[nth % ring] : drafts.tokens[nth - known]) == word[i];
+    }
     if (same && last < vocab) hide(logits[last], seen);
   }
 }
@@ -268,6 +306,8 @@ __global__ void adjust_rows(const AdjustRows a) {
   u32* row = row_of(a.slots, a.sample_slot[blockIdx.x]);
   SlotHeader* slot = header_of(row);
   const Lists lists(row, a.slots);
+  const u32 before = a.drafts[blockIdx.x].before;
+  const Drafts drafts = {a.token + a.gather_row[blockIdx.x] + 1 - before, before};
   for (u32 i = threadIdx.x; i < slot->biases; i += blockDim.x) {
     const u32 token = lists.biases()[2 * i];
     const float bias = __uint_as_float(lists.biases()[2 * i + 1]);
@@ -275,18 +315,18 @@ __global__ void adjust_rows(const AdjustRows a) {
   }
   __syncthreads();
   u32 seen = 0;
-  if (slot->outputs < slot->min_tokens) {
+  if (slot->outputs + before < slot->min_tokens) {
     for (u32 i = threadIdx.x; i < slot->masked; i += blockDim.x)
       if (lists.masked()[i] < vocab) hide(logits[lists.masked()[i]], seen);
     __syncthreads();
   }
   if (slot->needs_counts) {
-    penalise(logits, vocab, slot, row + a.slots.counts);
+    penalise(logits, vocab, slot, row + a.slots.counts, drafts);
     __syncthreads();
   }
-  forbid_bad_words(logits, vocab, lists, seen);
+  forbid_bad_words(logits, vocab, lists, drafts, seen);
   seen = seen_by_block(seen);
-  if (threadIdx.x == 0) slot->seen |= seen;
+  if (threadIdx.x == 0) a.seen[blockIdx.x] |= seen;
 }
 
 // A part of a row: steps 3 and 8 as far as every logit has its own share in them.
@@ -304,9 +344,10 @@ struct Part {
 };
 
 // best[0] = the largest logit + noise of this thread's share; the largest logit comes back.
-__device__ u64 scan_with_noise(const Part& part, const SlotHeader* slot, float temperature,
-                               u64& drawn, u32& seen) {
-  const u32 k0 = slot->seed_low, k1 = slot->seed_high, position = slot->length;
+__device__ u64 scan_with_noise(const Part& part, const SlotHeader* slot, u32 position, u64& drawn,
+                               u32& seen) {
+  const u32 k0 = slot->seed_low, k1 = slot->seed_high;
+  const float temperature = slot->temperature;
   u64 top = 0;
   float best = -INFINITY;
   // A warp runs its rounds together, so that all of it knows the best so far.
@@ -365,7 +406,7 @@ __global__ void __launch_bounds__(SCAN_THREADS) scan_rows(const ScanRows a) {
       top = max(top, ranked(x, i));
     }
   } else {
-    top = scan_with_noise(part, slot, temperature, drawn, seen);
+    top = scan_with_noise(part, slot, slot->length - a.drafts[blockIdx.x].behind, drawn, seen);
   }
   seen = seen_by_block(seen);
   top = block_max(top, scratch);
@@ -374,7 +415,7 @@ __global__ void __launch_bounds__(SCAN_THREADS) scan_rows(const ScanRows a) {
     u64* to = a.best + 2 * ((u64)blockIdx.x * gridDim.y + blockIdx.y);
     to[0] = top;
     to[1] = drawn;
-    if (seen) atomicOr(&slot->seen, seen);
+    if (seen) atomicOr(&a.seen[blockIdx.x], seen);
   }
 }
 
@@ -424,19 +465,42 @@ __global__ void __launch_bounds__(THREADS) draw_rows(const DrawRows a) {
   top = block_max(top, &scratch[0][0]);
   drawn = block_max(drawn, &scratch[0][0]);
   const float max_logit = value_of(top);
-  // The block's barriers in between keep the write below behind all reads.
-  const bool finite = slot->seen == SEEN_ABOVE;
+  const bool finite = a.seen[blockIdx.x] == SEEN_ABOVE;
+  const RowDrafts drafts = a.drafts[blockIdx.x];
   u32 token = token_of(top);
   // Where masks leave nothing, token 0: the lowest of equals. `drawn` is 0 for greedy rows.
   if (!finite) {
     token = 0;
   } else if (slot->temperature != 0.f && isfinite(max_logit)) {
     token = token_of(drawn);
-    if (has_floor(slot, vocab)) token = draw_above_floor(logits, vocab, slot, top, scratch);
+    if (has_floor(slot, vocab)) {
+      const u32 position = slot->length - drafts.behind;
+      token = draw_above_floor(logits, vocab, slot, position, top, scratch);
+    }
   }
-  record(token, row, a.slots);
+  __syncthreads();
+  if (drafts.before + drafts.behind == 0) record(token, row, a.slots);
   if (threadIdx.x == 0) {
-    slot->seen = 0;
+    a.seen[blockIdx.x] = 0;
     a.out[blockIdx.x] = finite ? token : NOT_FINITE;
+  }
+}
+
+// Only the last row of a sequence with drafts does something: it goes through all of them in order.
+// A row that is not finite counts as token 0 if it is the first; behind a draft it counts for
+// nothing, as it comes again in the next step.
+__global__ void __launch_bounds__(THREADS) accept_drafts(const AcceptDrafts a) {
+  begin();
+  const u32 last = blockIdx.x;
+  const u32 before = a.drafts[last].before;
+  if (before == 0 || a.drafts[last].behind > 0) return;
+  u32* row = row_of(a.slots, a.sample_slot[last]);
+  for (u32 i = last - before; i <= last; i++) {
+    const u32 chosen = a.out[i];
+    const bool finite = chosen != NOT_FINITE;
+    if (!finite && i > last - before) return;
+    record(finite ? chosen : 0, row, a.slots);
+    if (!finite || i == last || chosen != a.token[a.gather_row[i] + 1]) return;
+    __syncthreads();
   }
 }

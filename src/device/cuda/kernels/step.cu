@@ -47,6 +47,7 @@ __global__ void prepare(const PrepareStep a) {
     a.gather_row[nth + i] = logits[i].row;
     a.sample_slot[nth + i] = slot;
     a.target[nth + i] = logits[i].target;
+    a.drafts[nth + i] = logits[i].drafts;
   }
   if (threadIdx.x == 0 && tokens > 0) header->length = length + tokens;
 }

@@ -83,14 +83,6 @@ pub(super) fn check_switches(map: &Map<String, Value>, warnings: &mut Vec<String
     }
     check_prefix_unit(&mut read, warnings)?;
 
-    if map.get("speculative_config").is_some_and(|config| !values::is_empty(config)) {
-        warnings.push(
-            "speculative decoding is not built: the model is served without it, answers are the \
-             same"
-                .into(),
-        );
-    }
-
     read.one_of("scheduling_policy", &["fcfs", "priority"])?;
     read.one_of("logprobs_mode", &["raw_logprobs"])?;
     Ok(())

@@ -10,7 +10,7 @@
 //! | `keys` | what becomes of the keys of a file, by their classes |
 //! | `values` | JSON values as typed arguments, with the coercions |
 //! | `choices` | arguments with a closed set of values |
-//! | `limits`, `lora`, `operation`, `pooling`, `structured` | arguments that belong together |
+//! | `limits`, `lora`, `operation`, `pooling`, `speculation`, `structured` | what belongs together |
 
 mod choices;
 mod key;
@@ -19,6 +19,7 @@ mod limits;
 mod lora;
 mod operation;
 mod pooling;
+mod speculation;
 mod structured;
 mod table;
 mod values;
@@ -41,6 +42,7 @@ pub use choices::{DeviceArg, GenerationConfig, LoadFormat, TokenizerMode};
 pub use limits::LimitArgs;
 pub use lora::LoraArgs;
 pub use operation::{HistogramBuckets, OperationArgs};
+pub use speculation::SpeculationArgs;
 use values::Reader;
 
 /// model.json after validation. `None` = not set: the default depends on the model or the device.
@@ -142,6 +144,8 @@ pub struct EngineArgs {
     pub operation: OperationArgs,
     /// `structured_outputs_config`: what holds for every request.
     pub structured_outputs: StructuredOptions,
+    /// `speculative_config`; None: no drafts.
+    pub speculation: Option<SpeculationArgs>,
     /// `additional_config.inject_faults`: break on purpose, in tests.
     pub inject_faults: Option<Faults>,
 }
@@ -193,6 +197,8 @@ impl EngineArgs {
     ) -> Result<EngineArgs> {
         choices::check_switches(map, warnings)?;
         let mut read = Reader::new(map, warnings);
+        let ranks = read.at_least("tensor_parallel_size", 1)?.unwrap_or(1);
+        let speculation = speculation::read(map, ranks, &mut read)?;
         let (max_model_len, fit_max_model_len) = choices::max_model_len(&mut read)?;
 
         let args = EngineArgs {
@@ -222,7 +228,7 @@ impl EngineArgs {
             max_num_batched_tokens: read.at_least("max_num_batched_tokens", 1)?,
             max_num_seqs: read.at_least("max_num_seqs", 1)?,
             throughput_mode: choices::performance_mode(&mut read)?,
-            tensor_parallel_size: read.at_least("tensor_parallel_size", 1)?.unwrap_or(1),
+            tensor_parallel_size: ranks,
             pipeline_parallel_size: read.at_least("pipeline_parallel_size", 1)?.unwrap_or(1),
             data_parallel_size: read.at_least("data_parallel_size", 1)?.unwrap_or(1),
             enforce_eager: read.boolean("enforce_eager")?.unwrap_or(false),
@@ -245,6 +251,7 @@ impl EngineArgs {
             structured_outputs: structured::read(&mut read)?,
             limits: limits::read(&mut read)?,
             operation: operation::read(&mut read)?,
+            speculation,
             inject_faults,
         };
         args.check_ranges()?;

@@ -321,7 +321,7 @@ pub(super) const KEYS: &[Key] = &[
     key("sleep_mode_offload_cudagraph", NoEffect, "[false]", 32, 33),
     key("sleep_preserve_parameter_names", NoEffect, "[]", 31, 33),
     key("sparse_indexer_topk_backend", NoEffect, r#"["auto"]"#, 30, 33),
-    key("spec_decoding_acceptance_method", Refused, r#"["rejection_sampler"]"#, 5, 8),
+    key("spec_decoding_acceptance_method", NoEffect, r#"["rejection_sampler"]"#, 5, 8),
     key("spec_method", Renamed("speculative_config.method"), "[]", 22, 33),
     key("spec_model", Renamed("speculative_config.model"), "[]", 22, 33),
     key("spec_tokens", Renamed("speculative_config.num_speculative_tokens"), "[]", 22, 33),

@@ -1,0 +1,261 @@
+//! `speculative_config`: whether sequences have drafts, by which method and how many. Called by
+//! `args`. Which models cannot have any is said in `load::speculation`.
+
+use serde_json::{Map, Value};
+
+use super::values::{self, Reader};
+use crate::error::{Error, Result};
+use crate::invalid;
+use crate::json;
+use crate::plan::MAX_DRAFTS;
+use crate::sampling::python::quoted;
+use crate::scheduler::{DraftLengths, DraftMethod};
+
+const KEY: &str = "speculative_config";
+/// Methods that are built.
+const BUILT: &str = "'ngram', 'ngram_gpu'";
+/// Methods that vLLM has and that would be of use here.
+const PLANNED: [&str; 5] = ["suffix", "draft_model", "eagle", "eagle3", "mtp"];
+/// Tokens of an n-gram, where neither bound is given.
+const USUAL_NGRAM: usize = 5;
+/// Tokens of an n-gram at most.
+const LONGEST_NGRAM: i64 = 1024;
+
+/// Members that are read for drafts by n-grams, or for any; then those of other methods, with the
+/// values of theirs that say nothing.
+const READ: [&str; 8] = [
+    "method",
+    "model",
+    "num_speculative_tokens",
+    "num_speculative_tokens_per_batch_size",
+    "disable_by_batch_size",
+    "prompt_lookup_max",
+    "prompt_lookup_min",
+    "draft_tensor_parallel_size",
+];
+const OTHERS: [(&str, &str); 25] = [
+    ("attention_backend", "[]"),
+    ("code_revision", "[]"),
+    ("disable_eagle_block_drop", "[false]"),
+    ("disable_logprobs", "[true, false]"),
+    ("disable_lookahead_block_hashes", "[false]"),
+    ("disable_mqa_scorer", "[false]"),
+    ("disable_padded_drafter_batch", "[false]"),
+    ("draft_load_config", "[]"),
+    ("draft_sample_method", r#"["greedy"]"#),
+    ("enforce_eager", "[false]"),
+    ("index_share_for_mtp_iteration", "[false]"),
+    ("kv_cache_dtype", r#"["auto"]"#),
+    ("max_model_len", "[]"),
+    ("moe_backend", r#"["auto"]"#),
+    ("parallel_drafting", "[false]"),
+    ("quantization", "[]"),
+    ("rejection_sample_method", r#"["standard", "block"]"#),
+    ("revision", "[]"),
+    ("suffix_decoding_max_cached_requests", "[10000]"),
+    ("suffix_decoding_max_spec_factor", "[1.0]"),
+    ("suffix_decoding_max_tree_depth", "[24]"),
+    ("suffix_decoding_min_token_prob", "[0.1]"),
+    ("use_heterogeneous_vocab", "[false]"),
+    ("use_local_argmax_reduction", "[false]"),
+    // Read by name below.
+    ("tensor_parallel_size", "[]"),
+];
+
+/// What of `speculative_config` the scheduler is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpeculationArgs {
+    /// How drafts are made.
+    pub method: DraftMethod,
+    /// How many.
+    pub lengths: DraftLengths,
+}
+
+/// None: the key is not set. `ranks`: `tensor_parallel_size`.
+///
+/// # Errors
+/// InvalidArgument: a member that is not known, a value that means nothing. Unsupported: a method
+/// that is not built.
+pub(super) fn read(
+    map: &Map<String, Value>,
+    ranks: u32,
+    outer: &mut Reader,
+) -> Result<Option<SpeculationArgs>> {
+    let Some(config) = map.get(KEY).filter(|config| !values::is_empty(config)) else {
+        return Ok(None);
+    };
+    let config = values::parsed_object(KEY, config)?;
+    let config = config.into_iter().map(|(name, value)| (name.replace('-', "_"), value));
+    let config: Map<String, Value> = config.filter(|(_, value)| !values::is_empty(value)).collect();
+    let mut said = Vec::new();
+    let mut read = Reader::new(&config, &mut said);
+    let names: Vec<&str> = READ.into_iter().chain(OTHERS.map(|(name, _)| name)).collect();
+    read.only(KEY, &names)?;
+
+    // Which method comes first: others may be asked for with members that mean nothing here.
+    check_method(&mut read, &config)?;
+    check_ranks(&mut read, ranks)?;
+    let method = ngram(&mut read)?;
+    let lengths = lengths(&mut read, &config)?;
+    for (name, neutral) in OTHERS {
+        let Some(value) = config.get(name) else { continue };
+        let neutral: Vec<Value> = serde_json::from_str(neutral).unwrap_or_default();
+        if !neutral.iter().any(|other| values::same(value, other)) {
+            let shown = json::shown(value);
+            read.say(format!("'{name}' has no effect on drafts by n-grams: {shown} is ignored"));
+        }
+    }
+    said.into_iter().for_each(|line| outer.say(format!("{KEY}: {line}")));
+    Ok(Some(SpeculationArgs { method, lengths }))
+}
+
+fn at(error: Error) -> Error {
+    error.context(&format!("{KEY}."))
+}
+
+/// The method is that of n-grams, whether it is said so or not.
+fn check_method(read: &mut Reader, config: &Map<String, Value>) -> Result<()> {
+    let model = read.string("model").map_err(at)?;
+    let given = read.string("method").map_err(at)?;
+    let name = match (&given, &model) {
+        (Some(method), _) => method.to_ascii_lowercase(),
+        (None, Some(model)) => method_of(model).into(),
+        (None, None) => {
+            let member = config.keys().next().map_or("", String::as_str);
+            return Err(invalid!(
+                "{KEY}.{member}: num_speculative_tokens was provided but without speculative \
+                 model. Set {KEY}.method to one of {BUILT}"
+            ));
+        }
+    };
+    if matches!(name.as_str(), "ngram" | "ngram_gpu" | "[ngram]") {
+        return Ok(());
+    }
+
+    let who = match (&given, &model) {
+        (None, Some(model)) => {
+            format!("{KEY}.model {} means the method", quoted(&json::cut(model)))
+        }
+        _ => format!("{KEY}.method"),
+    };
+    let shown = quoted(&json::cut(&name));
+    if PLANNED.contains(&name.as_str()) || name.ends_with("_mtp") {
+        return Err(Error::Unsupported(format!(
+            "{who} {shown}: not built yet, this version drafts by {BUILT}. Without {KEY} the model \
+             is served with the same answers"
+        )));
+    }
+    Err(invalid!("{who} {shown}: there is no such method here, this version drafts by {BUILT}"))
+}
+
+/// By the name of the model that is to draft, as vLLM takes it.
+fn method_of(model: &str) -> &'static str {
+    let name = model.to_ascii_lowercase();
+    if matches!(name.as_str(), "ngram" | "[ngram]") {
+        "ngram"
+    } else if name.contains("eagle3") {
+        "eagle3"
+    } else if name.contains("eagle-") {
+        "eagle"
+    } else {
+        "draft_model"
+    }
+}
+
+/// Who drafts on the target's own devices takes as many of them, or one.
+fn check_ranks(read: &mut Reader, ranks: u32) -> Result<()> {
+    if read.int("tensor_parallel_size").map_err(at)?.is_some() {
+        return Err(invalid!(
+            "'tensor_parallel_size' is not a valid argument in the speculative_config. Please pass \
+             'draft_tensor_parallel_size' instead."
+        ));
+    }
+    match read.int("draft_tensor_parallel_size").map_err(at)? {
+        Some(n) if n != 1 && n != i64::from(ranks) => Err(invalid!(
+            "speculative_draft_tensor_parallel_size={n} cannot be other value than 1 or target \
+             model tensor_parallel_size"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn ngram(read: &mut Reader) -> Result<DraftMethod> {
+    let mut size = |key: &str| -> Result<Option<usize>> {
+        let n = read.at_least::<i64>(key, 1).map_err(at)?;
+        if let Some(n) = n.filter(|&n| n > LONGEST_NGRAM) {
+            return Err(invalid!("{KEY}.{key} is {n}, at most {LONGEST_NGRAM}"));
+        }
+        Ok(n.map(|n| n as usize))
+    };
+    let most = size("prompt_lookup_max")?;
+    let least = size("prompt_lookup_min")?;
+    let both = most.or(least).unwrap_or(USUAL_NGRAM);
+    let (least, most) = (least.unwrap_or(both), most.unwrap_or(both));
+    if least > most {
+        return Err(invalid!("prompt_lookup_min={least} must be <= prompt_lookup_max={most}"));
+    }
+    Ok(DraftMethod::Ngram { least, most })
+}
+
+/// Drafts of a sequence, by how many sequences run.
+fn lengths(read: &mut Reader, config: &Map<String, Value>) -> Result<DraftLengths> {
+    const BY_SIZE: &str = "num_speculative_tokens_per_batch_size";
+    const OLD: &str = "disable_by_batch_size";
+    let most = read.at_least::<i64>("num_speculative_tokens", 1).map_err(at)?;
+    if let Some(most) = most.filter(|&most| most > MAX_DRAFTS as i64) {
+        return Err(invalid!("{KEY}.num_speculative_tokens is {most}, at most {MAX_DRAFTS}"));
+    }
+    let most = most.map(|most| most as usize);
+
+    let ranges = config.get(BY_SIZE).map(|value| ranges(BY_SIZE, value, most)).transpose()?;
+    let off_from = read.at_least::<usize>(OLD, 1).map_err(at)?;
+    match (ranges, most) {
+        (Some(ranges), _) => Ok(DraftLengths::by_running(ranges)),
+        (None, None) => Err(invalid!(
+            "{KEY}: num_speculative_tokens must be set: how many tokens are drafted at a time, 1 \
+             to {MAX_DRAFTS}"
+        )),
+        (None, Some(most)) => {
+            let Some(off_from) = off_from else { return Ok(DraftLengths::constant(most)) };
+            read.say(format!(
+                "'{OLD}' is out of date: read as '{BY_SIZE}': [[1, {}, {most}], [{off_from}, ..., \
+                 0]]",
+                off_from - 1
+            ));
+            let on = (off_from > 1).then_some((1, most));
+            Ok(DraftLengths::by_running(on.into_iter().chain([(off_from, 0)]).collect()))
+        }
+    }
+}
+
+/// Lists of the first and the last number of running sequences, and their drafts. In between, and
+/// behind the last, it is as before.
+fn ranges(key: &str, value: &Value, most: Option<usize>) -> Result<Vec<(usize, usize)>> {
+    let wrong = |what: &str| invalid!("{KEY}.{key}: {what}, got {}", json::shown(value));
+    let list =
+        value.as_array().ok_or_else(|| wrong("Input should be a list of [first, last, k]"))?;
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    let mut next = 1;
+    for range in list {
+        let numbers: Option<Vec<u64>> =
+            range.as_array().and_then(|range| range.iter().map(Value::as_u64).collect());
+        let Some([first, last, drafts]) = numbers.as_deref() else {
+            return Err(wrong("each range should be [first, last, k]"));
+        };
+        if *first < next || last < first || (ranges.is_empty() && *first != 1) {
+            return Err(wrong("ranges should begin with 1 and ascend"));
+        }
+        let allowed = most.unwrap_or(MAX_DRAFTS);
+        let drafts = usize::try_from(*drafts).unwrap_or(usize::MAX);
+        if drafts > allowed {
+            return Err(wrong(&format!("each k should be at most {allowed}")));
+        }
+        next = last.saturating_add(1);
+        ranges.push((usize::try_from(*first).unwrap_or(usize::MAX), drafts));
+    }
+    Ok(ranges)
+}
+
+#[cfg(test)]
+#[path = "speculation_tests.rs"]
+mod tests;

@@ -1,0 +1,134 @@
+//! What is read of `speculative_config` and of the keys that it had before, and what is refused.
+
+use serde_json::{json, Value};
+
+use super::*;
+use crate::engine::load::args::EngineArgs;
+
+fn parsed(config: Value) -> Result<(Option<SpeculationArgs>, Vec<String>)> {
+    let text = json!({ "model": "m", "speculative_config": config }).to_string();
+    EngineArgs::parse(&text).map(|(args, warnings)| (args.speculation, warnings))
+}
+
+fn read(config: Value) -> SpeculationArgs {
+    parsed(config).expect("valid").0.expect("drafts")
+}
+
+fn refusal(config: Value) -> String {
+    parsed(config).expect_err("a refusal").to_string()
+}
+
+fn ngram(least: usize, most: usize) -> DraftMethod {
+    DraftMethod::Ngram { least, most }
+}
+
+#[test]
+fn ngrams_are_read_in_all_spellings() {
+    let usual = SpeculationArgs { method: ngram(5, 5), lengths: DraftLengths::constant(3) };
+    assert_eq!(read(json!({"method": "ngram", "num_speculative_tokens": 3})), usual);
+    assert_eq!(read(json!({"method": "ngram_gpu", "num-speculative-tokens": 3})), usual);
+    assert_eq!(read(json!({"model": "[ngram]", "num_speculative_tokens": 3})), usual);
+    assert_eq!(read(json!(r#"{"model": "ngram", "num_speculative_tokens": 3}"#)), usual);
+    let sizes = |extra: Value| {
+        let mut config = json!({"method": "ngram", "num_speculative_tokens": 1});
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        read(config).method
+    };
+    assert_eq!(sizes(json!({"prompt_lookup_max": 4})), ngram(4, 4));
+    assert_eq!(sizes(json!({"prompt-lookup-min": 2})), ngram(2, 2));
+    assert_eq!(sizes(json!({"prompt_lookup_max": 4, "prompt_lookup_min": 2})), ngram(2, 4));
+    assert_eq!(parsed(json!({})).unwrap(), (None, vec![]));
+    assert_eq!(parsed(json!(null)).unwrap(), (None, vec![]));
+}
+
+#[test]
+fn drafts_depend_on_what_runs() {
+    let with = |extra: Value| {
+        let mut config = json!({"method": "ngram", "num_speculative_tokens": 4});
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        read(config).lengths
+    };
+    let ranges = json!([[1, 4, 4], [9, 16, 2], [17, 64, 0]]);
+    let lengths = with(json!({"num_speculative_tokens_per_batch_size": ranges}));
+    assert_eq!([1, 4, 5, 8, 9, 16, 17, 900].map(|n| lengths.of(n)), [4, 4, 4, 4, 2, 2, 0, 0]);
+    let lengths = with(json!({"disable_by_batch_size": 3}));
+    assert_eq!([1, 2, 3, 4].map(|n| lengths.of(n)), [4, 4, 0, 0]);
+    assert_eq!(with(json!({"disable_by_batch_size": 1})).of(1), 0);
+    for wrong in [json!(3), json!([[1, 2]]), json!([[2, 3, 1]]), json!([[1, 4, 4], [4, 5, 1]])] {
+        let config = json!({"method": "ngram", "num_speculative_tokens": 4,
+                            "num_speculative_tokens_per_batch_size": wrong});
+        let said = refusal(config);
+        assert!(said.contains("num_speculative_tokens_per_batch_size: "), "{said}");
+    }
+    let more = json!({"method": "ngram", "num_speculative_tokens": 4,
+                      "num_speculative_tokens_per_batch_size": [[1, 4, 5]]});
+    assert!(refusal(more).contains("each k should be at most 4"));
+}
+
+#[test]
+fn keys_of_before_are_read_with_a_warning() {
+    let text = json!({"model": "m", "speculative_model": "[ngram]", "num_speculative_tokens": 5,
+                      "ngram_prompt_lookup_max": 4, "ngram_prompt_lookup_min": 1,
+                      "speculative_disable_by_batch_size": 8,
+                      "speculative_disable_mqa_scorer": true,
+                      "spec_decoding_acceptance_method": "typical_acceptance_sampler",
+                      "typical_acceptance_sampler_posterior_alpha": 0.3});
+    let (args, said) = EngineArgs::parse(&text.to_string()).unwrap();
+    let speculation = args.speculation.unwrap();
+    assert_eq!(speculation.method, ngram(1, 4));
+    assert_eq!((speculation.lengths.of(7), speculation.lengths.of(8)), (5, 0));
+    let said = said.join("\n");
+    for part in [
+        "'speculative_model' is out of date: read as 'speculative_config.model'",
+        "'disable_by_batch_size' is out of date",
+        "'disable_mqa_scorer' has no effect",
+        "'spec_decoding_acceptance_method' has no effect",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let short = json!({"model": "m", "spec_method": "ngram", "spec_tokens": "2"});
+    let (args, _) = EngineArgs::parse(&short.to_string()).unwrap();
+    assert_eq!(args.speculation.unwrap().lengths, DraftLengths::constant(2));
+}
+
+#[test]
+fn what_is_not_built_or_means_nothing_is_refused() {
+    let method = |name: &str| refusal(json!({"method": name, "num_speculative_tokens": 2}));
+    for name in ["eagle3", "eagle", "mtp", "deepseek_mtp", "draft_model", "suffix"] {
+        let said = method(name);
+        assert!(said.contains(&format!("method '{name}': not built yet")), "{said}");
+    }
+    for name in ["medusa", "mlp_speculator", "dflash", "ngrams"] {
+        let said = method(name);
+        assert!(said.contains(&format!("'{name}': there is no such method")), "{said}");
+        assert!(said.contains("'ngram', 'ngram_gpu'"), "{said}");
+    }
+    let model = |name: &str| refusal(json!({"model": name, "num_speculative_tokens": 2}));
+    assert!(model("yuhuili/EAGLE3-LLaMA3.1").contains("means the method 'eagle3'"));
+    assert!(model("yuhuili/EAGLE-LLaMA3").contains("means the method 'eagle'"));
+    assert!(model("facebook/opt-125m").contains("means the method 'draft_model'"));
+
+    let with = |extra: Value| {
+        let mut config = json!({"method": "ngram", "num_speculative_tokens": 2});
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        refusal(config)
+    };
+    assert!(with(json!({"num_speculative_token": 2}))
+        .contains("unknown key 'num_speculative_token': did you mean 'num_speculative_tokens'?"));
+    assert!(with(json!({"num_speculative_tokens": 0})).contains("at least 1, got 0"));
+    assert!(with(json!({"num_speculative_tokens": 65})).contains("at most 64"));
+    assert!(with(json!({"prompt_lookup_min": 3, "prompt_lookup_max": 2}))
+        .contains("prompt_lookup_min=3 must be <= prompt_lookup_max=2"));
+    assert!(with(json!({"tensor_parallel_size": 2})).contains(
+        "'tensor_parallel_size' is not a valid argument in the speculative_config. Please pass \
+         'draft_tensor_parallel_size' instead."
+    ));
+    assert!(with(json!({"draft_tensor_parallel_size": 3})).contains(
+        "speculative_draft_tensor_parallel_size=3 cannot be other value than 1 or target model \
+         tensor_parallel_size"
+    ));
+    assert!(refusal(json!({"num_speculative_tokens": 2}))
+        .contains("num_speculative_tokens was provided but without speculative model."));
+    assert!(refusal(json!({"method": "ngram"})).contains("num_speculative_tokens must be set"));
+    assert!(refusal(json!(7)).contains("speculative_config: Input should be an object"));
+}

@@ -1,0 +1,46 @@
+//! Drafts of a model that loads: whether it can have any, and the logits rows that they take.
+//! Called by `assemble` and `sizes`.
+
+use super::args::EngineArgs;
+use crate::device::DeviceLimits;
+use crate::error::{Error, Result};
+use crate::model::ModelSpec;
+use crate::scheduler::SpeculationConfig;
+
+/// Drafts of a step at most, of all sequences together. Each takes a row of logits, and a batch
+/// with more of them is bound by arithmetic, so that drafts gain nothing there.
+const DRAFT_ROWS: usize = 512;
+
+/// Logits rows that drafts take beside one for each of `slots`.
+pub(super) fn draft_rows(args: &EngineArgs, slots: usize) -> usize {
+    let most = args.speculation.as_ref().map_or(0, |speculation| speculation.lengths.most());
+    slots.saturating_mul(most).min(DRAFT_ROWS)
+}
+
+/// # Errors
+/// Unsupported: a model whose sequences cannot go back behind a draft, or do not generate.
+pub(super) fn check(args: &EngineArgs, spec: &ModelSpec) -> Result<()> {
+    if args.speculation.is_none() {
+        return Ok(());
+    }
+    let why = if spec.pooling.is_some() {
+        "it hands vectors over and generates nothing"
+    } else if spec.recurrent.is_some() {
+        "it has layers that keep a state of each sequence, which a rejected draft would spoil"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Unsupported(format!(
+        "speculative_config does not go with this model: {why}. Remove it: answers are the same"
+    )))
+}
+
+/// What the scheduler is told.
+pub(super) fn config(args: &EngineArgs, limits: &DeviceLimits) -> Option<SpeculationConfig> {
+    let speculation = args.speculation.as_ref()?;
+    Some(SpeculationConfig {
+        method: speculation.method,
+        lengths: speculation.lengths.clone(),
+        rows: limits.logits_rows.saturating_sub(limits.slots),
+    })
+}
