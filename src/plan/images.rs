@@ -143,9 +143,9 @@ mod tests {
             assert_eq!(images.positions_of(index), positions, "{index}");
         }
         let starts = |range| images.overlapping(range).map(|s| s.start).collect::<Vec<_>>();
-        assert_eq!(starts(0..3), []);
+        assert!(starts(0..3).is_empty());
         assert_eq!(starts(0..4), [3]);
         assert_eq!(starts(10..14), [3, 13]);
-        assert_eq!(starts(16..99), []);
+        assert!(starts(16..99).is_empty());
     }
 }

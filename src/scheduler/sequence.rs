@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::ids::{AdapterId, GroupId, RequestId, SlotId, TokenId};
 use crate::kv::PageTable;
-use crate::plan::{Feed, SlotOpen, StepPlan};
+use crate::plan::{Feed, PromptImages, SlotOpen, StepPlan};
 use crate::sampling::SamplerSpec;
 
 /// A sequence to generate, with its prompt.
@@ -30,6 +30,8 @@ pub struct NewSequence {
     pub adapter: AdapterId,
     /// A smaller number waits before a larger one.
     pub priority: u64,
+    /// What some tokens of the prompt stand for.
+    pub images: Option<Arc<PromptImages>>,
 }
 
 /// Prompt and outputs in one piece. Until the first output the prompt itself, which all sequences
@@ -78,6 +80,7 @@ pub(super) struct Sequence {
     pub(super) tokens: Tokens,
     /// The sequence is over when it has this many tokens. Its last one is never fed.
     pub(super) limit: usize,
+    pub(super) images: Option<Arc<PromptImages>>,
     pub(super) table: PageTable,
     /// Leading tokens that were fed by planned steps, or came from the prefix cache.
     pub(super) fed: usize,
@@ -108,7 +111,8 @@ impl Sequence {
             tokens: Tokens { prompt: new.prompt.clone(), all: Vec::new() },
             prompt: new.prompt,
             limit,
-            table: PageTable::new(GroupId(0), new.adapter),
+            table: PageTable::new(GroupId(0), new.adapter).with_images(new.images.clone()),
+            images: new.images,
             fed: 0,
             hits: 0,
             held: false,

@@ -39,6 +39,7 @@ pub(super) fn request(id: u64, tokens: u32, max_tokens: u32) -> NewSequence {
         sampler: Arc::new(SamplerSpec::default()),
         adapter: AdapterId(0),
         priority: 0,
+        images: None,
     }
 }
 

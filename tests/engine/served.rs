@@ -182,8 +182,23 @@ impl Served {
         self.submit(prompt, sampling, stream).expect("room")
     }
 
+    /// With images, each in base64.
+    pub fn ask_with(&self, prompt: &str, images: &[String], sampling: Value) -> Result<Told> {
+        self.submit_with(prompt, images, sampling, false)
+    }
+
     /// As [`Self::ask`], of an engine that may have died before it is asked.
     pub fn submit(&self, prompt: &str, sampling: Value, stream: bool) -> Result<Told> {
+        self.submit_with(prompt, &[], sampling, stream)
+    }
+
+    fn submit_with(
+        &self,
+        prompt: &str,
+        images: &[String],
+        sampling: Value,
+        stream: bool,
+    ) -> Result<Told> {
         let (end, told) = bounded(1);
         let client =
             Arc::new(Listener { so_far: Default::default(), parts: Default::default(), end });
@@ -193,7 +208,9 @@ impl Served {
         let arrival = Instant::now();
         let returns = Returns { logprobs: true, cumulative_logprob: true };
         let options = RequestOptions::default();
-        let request = GenerateRequest { prompt, params, stream, returns, client, arrival, options };
+        let images = images.to_vec();
+        let request =
+            GenerateRequest { prompt, images, params, stream, returns, client, arrival, options };
         self.engine.submit(request)?;
         Ok(Told(told))
     }

@@ -227,6 +227,7 @@ impl Engine {
             sampler: Arc::new(SamplerSpec { seed: id.0, ..SamplerSpec::default() }),
             adapter: AdapterId(if rng.percent(40) { rng.between(1, 5) as u16 } else { 0 }),
             priority: 0,
+            images: None,
         };
         let stop = rng.percent(40).then(|| TokenId(rng.below(VOCAB as usize) as u32));
         let added = self.scheduler.add(new.clone());

@@ -100,6 +100,7 @@ fn new_sequence(accepted: &Accepted, index: usize) -> NewSequence {
         skip_cache: accepted.skip_cache,
         prompt: accepted.prompt.clone(),
         priority: accepted.priority,
+        images: accepted.images.clone(),
     }
 }
 

@@ -252,7 +252,7 @@ impl Frame {
 
     fn component(&self, bytes: &[u8]) -> Result<Component> {
         let (h, v) = (usize::from(bytes[1] >> 4), usize::from(bytes[1] & 15));
-        if self.h % h != 0 || self.v % v != 0 {
+        if !self.h.is_multiple_of(h) || !self.v.is_multiple_of(v) {
             return Err(invalid!("Unsupported JPEG: a colour is sampled {h} to {}.", self.h));
         }
         let columns = self.units().0 * h;

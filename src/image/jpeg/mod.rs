@@ -26,12 +26,10 @@ const SCANS_MAX: usize = 200;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Rgb> {
     let mut header = Header::new(bytes);
-    let mut frame = loop {
-        match header.next_segment()? {
-            Segment::Frame(frame) => break frame,
-            Segment::Scan(_) => return Err(damaged("a scan before its frame")),
-            Segment::End => return Err(damaged("it has no frame")),
-        }
+    let mut frame = match header.next_segment()? {
+        Segment::Frame(frame) => frame,
+        Segment::Scan(_) => return Err(damaged("a scan before its frame")),
+        Segment::End => return Err(damaged("it has no frame")),
     };
 
     let mut scans = 0;
