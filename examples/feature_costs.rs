@@ -251,6 +251,7 @@ fn time(
         let params = SamplingParams::parse(&all, &limits)?;
         engine.submit(GenerateRequest {
             prompt: format!("{i}{}", " one".repeat(options.prompt.saturating_sub(3))),
+            images: Vec::new(),
             params,
             stream: true,
             returns: Returns { logprobs: *logprobs, cumulative_logprob: *logprobs },

@@ -339,3 +339,22 @@ fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
     file.extend([0, 0]);
     file
 }
+
+/// An image file, decoded and, if it is one, processed as Qwen's are.
+pub fn image(bytes: &[u8]) {
+    let Some(picture) = judge(triton_vllm::image::decode(bytes)) else { return };
+    assert_eq!(picture.bytes().len(), 3 * picture.width() * picture.height());
+    let keys = serde_json::Map::new();
+    let kind = triton_vllm::image::Kind::Qwen;
+    let settings = triton_vllm::image::Settings::read("fuzz", &keys, kind, 14, 2);
+    let Some(settings) = judge(settings) else { return };
+    judge(triton_vllm::image::Processor { settings }.process(&picture));
+}
+
+/// The text of an image, and its file.
+pub fn image_text(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Some(file) = judge(triton_vllm::image::decode_text(text)) {
+        image(&file);
+    }
+}

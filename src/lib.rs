@@ -7,7 +7,7 @@
 //! `tests/tidy` holds us to it:
 //!
 //! ```text
-//! triton -> engine -> { scheduler -> kv, text, model -> device }
+//! triton -> engine -> { scheduler -> kv, text, model -> { device, image } }
 //! leaves, which all may import: error, threads, files, json, ids, sampling, plan
 //! ```
 //!
@@ -20,6 +20,7 @@
 //! | [`text`] | tokenizer, incremental detokeniser, stop strings, grammars |
 //! | [`model`] | config.json -> ModelSpec, weights, architectures as data, one forward pass |
 //! | [`device`] | the ops of a forward pass; cpu defines the numbers, trace counts, cuda is fast |
+//! | [`image`] | image files as Pillow reads them, resized and cut as the families want them |
 //! | [`sampling`] | validated parameters, the specification of random numbers and of sampling |
 //! | [`plan`] | StepPlan and StepResult: the plain data in which scheduler and model meet |
 //! | [`json`] | JSON as Python writes it, and keys of it by type |
@@ -40,6 +41,7 @@ pub mod threads;
 
 pub mod device;
 pub mod engine;
+pub mod image;
 pub mod kv;
 pub mod model;
 pub mod scheduler;

@@ -6,11 +6,14 @@
 //! looks it up in the slot's row. And a plan carries *changes* of slot rows ([`SlotChange`]), not
 //! the rows.
 
+mod images;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, SnapshotId, TokenId};
 use crate::sampling::{NonFinite, SamplerSpec, TokenLogprobs};
+pub use images::{ImageSpan, PatchRows, PromptImages};
 
 /// Drafts of one sequence in one step at most.
 pub const MAX_DRAFTS: usize = 64;
@@ -22,6 +25,8 @@ pub struct StepPlan {
     pub step: u64,
     /// Applied in order, before anything else of the step.
     pub changes: Vec<SlotChange>,
+    /// The images of sequences that `changes` open and that have some.
+    pub images: Vec<(SlotId, Arc<PromptImages>)>,
     /// What runs, one entry per sequence, each slot at most once.
     pub chunks: Vec<SeqChunk>,
     /// Known token ids of all chunks, flat; [`Feed::Known`] points into it.

@@ -9,7 +9,7 @@ use super::DeviceLimits;
 use crate::error::Result;
 use crate::ids::{AdapterSlotId, PageId, SlotId, TokenId};
 use crate::internal;
-use crate::plan::{SlotChange, SlotOpen, StepPlan};
+use crate::plan::{PromptImages, SlotChange, SlotOpen, StepPlan};
 use crate::sampling::{History, SamplerSpec};
 
 /// One sequence's row.
@@ -22,6 +22,8 @@ pub struct SlotRow {
     pub sampler: Arc<SamplerSpec>,
     /// Tokens so far, as far as the sampler needs them.
     pub history: History,
+    /// Of its prompt; they say by what its tokens are turned.
+    pub images: Option<Arc<PromptImages>>,
 }
 
 impl SlotRow {
@@ -33,6 +35,7 @@ impl SlotRow {
             last: TokenId(0),
             history: History::new(&open.sampler, prompt, outputs),
             sampler: open.sampler.clone(),
+            images: None,
         }
     }
 
@@ -124,6 +127,9 @@ impl HostSlots {
         self.table.begin(plan)?;
         for change in &plan.changes {
             self.apply(change)?;
+        }
+        for (slot, images) in &plan.images {
+            self.row_mut(*slot)?.images = Some(Arc::clone(images));
         }
 
         let mut token_rows = std::mem::take(&mut self.token_rows);

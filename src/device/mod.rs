@@ -15,6 +15,7 @@
 //! | [`experts`] | [`ExpertOps`] | mixtures of experts |
 //! | [`adapters`] | [`AdapterOps`] | low-rank adapters behind weights |
 //! | [`pooling`] | [`PoolingOps`] | models that embed |
+//! | [`vision`] | [`VisionOps`] | vision towers |
 //! | [`types`] | [`DeviceTypes`] | buffers, weights, and what the device is |
 //! | [`dtype`] | | element types |
 //! | [`batch`] | | a step's plan, checked and flattened once for all devices |
@@ -66,6 +67,7 @@ pub mod state;
 pub mod step;
 pub mod trace;
 pub mod types;
+pub mod vision;
 pub mod weights;
 
 pub use adapters::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
@@ -84,13 +86,14 @@ pub use state::{
 };
 pub use step::StepOps;
 pub use types::{BreakOnPurpose, DeviceInfo, DeviceKind, DeviceTypes};
+pub use vision::{RowCopy, VisionOps};
 pub use weights::{unpacked, HostTensor, Source, WeightDesc, WeightKind};
 
 /// The traits of all chapters, for whoever calls ops of a device by its type.
 pub mod ops {
     pub use super::{
         AdapterOps, AttentionOps, BreakOnPurpose, DenseOps, Device, DeviceTypes, ExpertOps,
-        LatentOps, LoadOps, PoolingOps, StateOps, StepOps,
+        LatentOps, LoadOps, PoolingOps, StateOps, StepOps, VisionOps,
     };
 }
 
@@ -105,6 +108,7 @@ pub trait Device:
     + ExpertOps
     + AdapterOps
     + PoolingOps
+    + VisionOps
 {
 }
 
@@ -118,5 +122,6 @@ impl<D> Device for D where
         + ExpertOps
         + AdapterOps
         + PoolingOps
+        + VisionOps
 {
 }

@@ -39,6 +39,7 @@ fn blocked(bench: &Bench) -> (Sender<()>, Receiver<Result<Answer>>) {
     let limits = SamplingLimits::new(4096, 20);
     let request = GenerateRequest {
         prompt: "The most dangerous animal is".into(),
+        images: Vec::new(),
         params: SamplingParams::parse_text(LONG, &limits).unwrap(),
         stream: true,
         returns: Returns::default(),

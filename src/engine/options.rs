@@ -95,4 +95,6 @@ pub struct EngineFacts {
     pub embeds: bool,
     /// Names of the LoRA adapters that requests may ask for; None: LoRA is off.
     pub adapters: Option<Vec<String>>,
+    /// Prompts may have images.
+    pub images: bool,
 }

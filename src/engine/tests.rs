@@ -212,6 +212,7 @@ pub(super) fn bench_with(
         drop_thread,
         ids: Arc::default(),
         embedder: None,
+        images: None,
     });
 
     let (prepare, mut threads) =
@@ -230,6 +231,7 @@ pub(super) fn bench_with(
         vocab_size: 4096,
         embeds: false,
         adapters: None,
+        images: false,
     };
 
     let engine = Engine {
@@ -271,6 +273,7 @@ impl Bench {
         let limits = SamplingLimits::new(4096, 20);
         let request = GenerateRequest {
             prompt: "The most dangerous animal is".into(),
+            images: Vec::new(),
             params: SamplingParams::parse_text(sampling, &limits)?,
             stream,
             returns: Returns::default(),

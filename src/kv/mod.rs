@@ -11,7 +11,10 @@ mod pages;
 mod prefix;
 mod snapshots;
 
+use std::sync::Arc;
+
 use crate::ids::{AdapterId, GroupId, PageId, SnapshotId, TokenId};
+use crate::plan::PromptImages;
 use pages::{End, PagePool};
 use prefix::{PageHash, PrefixCache, PrefixHasher};
 use snapshots::Snapshots;
@@ -38,6 +41,8 @@ pub struct KvConfig {
 pub struct PageTable {
     group: GroupId,
     adapter: AdapterId,
+    /// Of the prompt: the same tokens mean another page where they stand for another image.
+    images: Option<Arc<PromptImages>>,
     pages: Vec<PageId>,
     /// Hash of each full page of the known tokens, as far as it was needed. Tokens of a sequence
     /// never change, so hashes outlive a preemption and each token is hashed once.
@@ -55,11 +60,17 @@ impl PageTable {
         PageTable {
             group,
             adapter,
+            images: None,
             pages: Vec::new(),
             hashes: Vec::new(),
             registered: 0,
             counted: false,
         }
+    }
+
+    /// The same with these images in its prompt.
+    pub fn with_images(self, images: Option<Arc<PromptImages>>) -> PageTable {
+        PageTable { images, ..self }
     }
 
     /// The group whose layers these pages are for.
@@ -258,7 +269,11 @@ impl KvCacheManager {
                 None => self.hasher.root(table.group, table.adapter),
             };
             let start = table.hashes.len() * size;
-            table.hashes.push(self.hasher.page(parent, &tokens[start..start + size]));
+            let end = start + size;
+            let images = table.images.iter().flat_map(|images| images.overlapping(start..end));
+            let images = images.map(|span| (span.start.wrapping_sub(start), span.patches.hash));
+            let images = images.collect::<Vec<_>>();
+            table.hashes.push(self.hasher.page(parent, &tokens[start..end], &images));
         }
     }
 }

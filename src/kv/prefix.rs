@@ -38,13 +38,23 @@ impl PrefixHasher {
         })
     }
 
-    /// The page that holds `tokens` and follows `parent`.
-    pub(super) fn page(&self, parent: PageHash, tokens: &[TokenId]) -> PageHash {
+    /// The page that holds `tokens` and follows `parent`. `images`: those that some of the tokens
+    /// stand for, each by its hash and by where it begins, counted from the page's first token.
+    pub(super) fn page(
+        &self,
+        parent: PageHash,
+        tokens: &[TokenId],
+        images: &[(usize, [u8; 32])],
+    ) -> PageHash {
         self.both(|hasher| {
             hasher.write_u64(parent.0);
             hasher.write_u64(parent.1);
             for token in tokens {
                 hasher.write_u32(token.0);
+            }
+            for (start, hash) in images {
+                hasher.write_usize(*start);
+                hasher.write(hash);
             }
         })
     }
@@ -119,15 +129,20 @@ mod tests {
     fn a_hash_says_everything_that_keys_a_page() {
         let hasher = PrefixHasher::new();
         let root = hasher.root(GroupId(0), AdapterId(0));
-        let first = hasher.page(root, &tokens(&[1, 2]));
-        assert_eq!(first, hasher.page(root, &tokens(&[1, 2])));
+        let first = hasher.page(root, &tokens(&[1, 2]), &[]);
+        assert_eq!(first, hasher.page(root, &tokens(&[1, 2]), &[]));
         let others = [
-            hasher.page(root, &tokens(&[2, 1])),
-            hasher.page(first, &tokens(&[1, 2])),
-            hasher.page(hasher.root(GroupId(0), AdapterId(1)), &tokens(&[1, 2])),
-            hasher.page(hasher.root(GroupId(1), AdapterId(0)), &tokens(&[1, 2])),
-            PrefixHasher::new().page(root, &tokens(&[1, 2])),
+            hasher.page(root, &tokens(&[2, 1]), &[]),
+            hasher.page(first, &tokens(&[1, 2]), &[]),
+            hasher.page(hasher.root(GroupId(0), AdapterId(1)), &tokens(&[1, 2]), &[]),
+            hasher.page(hasher.root(GroupId(1), AdapterId(0)), &tokens(&[1, 2]), &[]),
+            PrefixHasher::new().page(root, &tokens(&[1, 2]), &[]),
+            hasher.page(root, &tokens(&[1, 2]), &[(0, [1; 32])]),
         ];
+        let image = hasher.page(root, &tokens(&[1, 2]), &[(0, [1; 32])]);
+        let here = hasher.page(root, &tokens(&[1, 2]), &[(1, [1; 32])]);
+        let other = hasher.page(root, &tokens(&[1, 2]), &[(0, [2; 32])]);
+        assert!(image != here && image != other, "an image, and where in it");
         for other in others {
             assert!(other.0 != first.0 && other.1 != first.1);
         }

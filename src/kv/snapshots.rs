@@ -95,7 +95,7 @@ mod tests {
     fn the_least_recently_used_gives_way() {
         let hasher = PrefixHasher::new();
         let root = hasher.root(GroupId(0), AdapterId(0));
-        let [a, b, c] = [1, 2, 3].map(|token| hasher.page(root, &[TokenId(token)]));
+        let [a, b, c] = [1, 2, 3].map(|token| hasher.page(root, &[TokenId(token)], &[]));
         let mut snapshots = Snapshots::new(2);
         assert_eq!(snapshots.take(a), Some(SnapshotId(0)));
         assert_eq!(snapshots.take(b), Some(SnapshotId(1)));

@@ -10,6 +10,7 @@ use super::load;
 use super::lora::{self, Adapter};
 use super::recurrent_layer::RecurrentBuffers;
 use super::shard::{Cut, Shard};
+use super::vision::VisionTower;
 use super::weights::{
     Experts, FeedForward, HeadAttention, Layer, Mixer, Mlp, PositionTable, QkNorms, Weights,
 };
@@ -46,6 +47,7 @@ pub struct Decoder<D: Device> {
     cuts: [Cut; lora::PROJECTIONS],
     adapted_embed: bool,
     adapted_head: bool,
+    tower: Option<VisionTower<D>>,
     buffers: Buffers<D::Tensor>,
 }
 
@@ -203,7 +205,7 @@ impl<D: Device> Decoder<D> {
     }
 
     fn around(
-        weights: Weights<D::Weight>,
+        mut weights: Weights<D::Weight>,
         spec: &ModelSpec,
         shard: Shard,
         dev: &mut D,
@@ -236,6 +238,12 @@ impl<D: Device> Decoder<D> {
         if let Some(layer) = weights.layers.first().filter(|_| spec.norms == NormOrder::Before) {
             dev.feeds(&mut buffers.normed, layer.mixer.first())?;
         }
+        let tower = match (&spec.vision, weights.tower.take()) {
+            (Some(vision), Some(tower)) => {
+                Some(VisionTower::new(dev, vision, tower, spec.hidden, tokens)?)
+            }
+            _ => None,
+        };
         dev.reserve(limits)?;
         dev.steady();
 
@@ -260,6 +268,7 @@ impl<D: Device> Decoder<D> {
             adapted_head: lora::reaches_head(spec),
             cuts: lora::cuts(spec, &shard),
             shard,
+            tower,
             buffers,
         })
     }
@@ -304,7 +313,7 @@ impl<D: Device> Decoder<D> {
             return Err(internal!("token {token} in a table of {} rows", self.token_rows));
         }
         dev.begin(plan)?;
-        self.embed(dev)?;
+        self.embed(dev, plan)?;
         for layer in 0..self.weights.layers.len() {
             self.layer(dev, layer)?;
         }
@@ -320,7 +329,7 @@ impl<D: Device> Decoder<D> {
     /// As [`Decoder::step`] and [`Decoder::sample`].
     pub fn rehearse(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
         dev.begin(plan)?;
-        self.embed(dev)?;
+        self.embed(dev, plan)?;
         for layer in self.layers_of_each_kind() {
             self.layer(dev, layer)?;
         }
@@ -362,7 +371,7 @@ impl<D: Device> Decoder<D> {
         dev.read(&self.buffers.logits, rows)
     }
 
-    fn embed(&mut self, dev: &mut D) -> Result<()> {
+    fn embed(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
         let (w, b) = (&self.weights, &mut self.buffers);
         // The layers take it up normed. Swapped twice: every step finds the same tensors.
         let normed = w.first.is_some() && self.norms == NormOrder::After;
@@ -376,6 +385,9 @@ impl<D: Device> Decoder<D> {
                 dev.linear(project, None, embedded, &mut b.residual)?;
             }
             _ => dev.embed(&w.embed, self.embed_scale, &mut b.residual)?,
+        }
+        if let Some(tower) = &mut self.tower {
+            tower.place(dev, plan, &mut b.residual)?;
         }
         if let Some(PositionTable { table, offset }) = &w.positions {
             dev.add_positions(table, *offset, &mut b.residual)?;

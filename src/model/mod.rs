@@ -20,6 +20,7 @@
 //! | `latent` | attention over latent vectors in the forward pass |
 //! | [`decoder`] | the one forward pass, generic over the device |
 //! | `recurrent_layer` | the part of the pass that layers with a state have |
+//! | `vision` | the vision tower in the forward pass |
 //! | [`classifier`] | the head of a classifier, on the host |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
 
@@ -41,6 +42,7 @@ pub mod mistral;
 pub mod quant;
 mod recurrent_layer;
 pub mod shard;
+mod vision;
 pub mod weights;
 
 pub use checkpoint::{Checkpoint, Files, WeightSource};

@@ -22,6 +22,32 @@ pub struct Weights<W> {
     pub first: Option<Norm<W>>,
     /// In the order in which they run.
     pub layers: Vec<Layer<W>>,
+    /// The vision tower, which the decoder takes out.
+    pub tower: Option<TowerWeights<W>>,
+}
+
+/// A vision tower.
+pub struct TowerWeights<W> {
+    /// Of a patch's numbers.
+    pub patches: W,
+    /// In the order in which they run.
+    pub layers: Vec<TowerLayer<W>>,
+    /// In front of the merger.
+    pub merge_norm: Norm<W>,
+    /// What makes a token of the patches of a square, with GELU in between.
+    pub merge: [Linear<W>; 2],
+}
+
+/// A layer of it.
+pub struct TowerLayer<W> {
+    /// In front of attention, and of the MLP.
+    pub norms: [Norm<W>; 2],
+    /// q, k and v.
+    pub qkv: Linear<W>,
+    /// Attention's output product.
+    pub out: Linear<W>,
+    /// The MLP.
+    pub mlp: Mlp<W>,
 }
 
 /// Learned positions: position p uses row p + `offset`.

@@ -81,7 +81,7 @@ pub use sequence::NewSequence;
 pub use state::Scheduler;
 
 use crate::error::Result;
-use crate::plan::StepPlan;
+use crate::plan::{SlotChange, StepPlan};
 use speculate::StepDrafts;
 
 impl Scheduler {
@@ -120,6 +120,7 @@ impl Scheduler {
         }
 
         plan.changes = std::mem::take(&mut self.changes);
+        self.add_images(&mut plan);
         self.launch(&plan);
         Some(plan)
     }
@@ -218,6 +219,19 @@ impl Scheduler {
         // The first in line could always go on alone, since the pool holds `max_model_len`.
         assert!(running.len() > 1, "one sequence alone has all pages and wants more");
         self.preempt(running[running.len() - 1]);
+    }
+
+    /// The images of whoever has a slot that the plan opens.
+    fn add_images(&self, plan: &mut StepPlan) {
+        for change in &plan.changes {
+            let SlotChange::Open(open) = change else { continue };
+            if !self.slots.running().contains(&open.slot) {
+                continue;
+            }
+            if let Some(images) = &self.slots[open.slot].images {
+                plan.images.push((open.slot, images.clone()));
+            }
+        }
     }
 
     /// The plan is final: note who awaits a token, and let the pages it fills be hit from now on,

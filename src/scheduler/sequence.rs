@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::drafts::SequenceDrafts;
 use crate::ids::{AdapterId, GroupId, RequestId, SlotId, TokenId};
 use crate::kv::PageTable;
-use crate::plan::{Feed, SlotOpen, StepPlan};
+use crate::plan::{Feed, PromptImages, SlotOpen, StepPlan};
 use crate::sampling::SamplerSpec;
 
 /// A sequence to generate, with its prompt.
@@ -33,6 +33,8 @@ pub struct NewSequence {
     pub priority: u64,
     /// Drafts of its tokens may be verified: what may be sampled is known for several tokens ahead.
     pub drafts: bool,
+    /// What some tokens of the prompt stand for.
+    pub images: Option<Arc<PromptImages>>,
 }
 
 /// Prompt and outputs in one piece. Until the first output the prompt itself, which all sequences
@@ -81,6 +83,7 @@ pub(super) struct Sequence {
     pub(super) tokens: Tokens,
     /// The sequence is over when it has this many tokens. Its last one is never fed.
     pub(super) limit: usize,
+    pub(super) images: Option<Arc<PromptImages>>,
     pub(super) table: PageTable,
     /// Leading tokens that were fed by planned steps, or came from the prefix cache.
     pub(super) fed: usize,
@@ -114,7 +117,8 @@ impl Sequence {
             tokens: Tokens { prompt: new.prompt.clone(), all: Vec::new() },
             prompt: new.prompt,
             limit,
-            table: PageTable::new(GroupId(0), new.adapter),
+            table: PageTable::new(GroupId(0), new.adapter).with_images(new.images.clone()),
+            images: new.images,
             fed: 0,
             hits: 0,
             held: false,

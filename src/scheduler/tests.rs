@@ -41,6 +41,7 @@ pub(super) fn request(id: u64, tokens: u32, max_tokens: u32) -> NewSequence {
         adapter: AdapterId(0),
         priority: 0,
         drafts: true,
+        images: None,
     }
 }
 

@@ -63,9 +63,6 @@ pub(super) fn judge(config: &Value, roles: &Roles) -> Result<Vec<String>> {
             Expected::Any(types) if !types.contains(&got) => {
                 format!("must be one of {}, not {got}", types.join(", "))
             }
-            _ if name == "image" && required => {
-                "is required, but models here take text only".to_string()
-            }
             _ => continue,
         };
         let line = format!("config.pbtxt: the input '{name}' {complaint}");
@@ -218,7 +215,7 @@ mod tests {
         for (input, text) in [
             (input("text_input", "TYPE_INT32", true), "'text_input' must be TYPE_STRING"),
             (input("stream", "TYPE_STRING", false), "'stream' must be TYPE_BOOL"),
-            (input("image", "TYPE_STRING", false), "'image' is required"),
+            (input("image", "TYPE_BOOL", false), "'image' must be TYPE_STRING"),
             (input("top_k", "TYPE_BF16", false), "'top_k' must be one of"),
         ] {
             let config = json!({ "input": [input] });

@@ -228,6 +228,8 @@ pub(super) struct Instance {
     limits: SamplingLimits,
     /// The model embeds and generates nothing.
     embeds: bool,
+    /// Prompts may have images.
+    images: bool,
     /// Names of LoRA adapters; None: LoRA is off.
     adapters: Option<Vec<String>>,
     /// Dropped last: its GPUs are free then.
@@ -300,6 +302,7 @@ impl Instance {
             delayed_ends,
             limits,
             embeds: facts.embeds,
+            images: facts.images,
             adapters: facts.adapters.clone(),
             _place: place,
         })
@@ -346,6 +349,7 @@ impl Instance {
             limits: &self.limits,
             default_max_tokens: self.model.options.default_max_tokens,
             embeds: self.embeds,
+            images: self.images,
             adapters: self.adapters.as_deref(),
         };
         let mut parameters = request.parameters().map_err(worded)?;
@@ -410,6 +414,7 @@ impl Instance {
         let give = |row: request::PromptRow, client: Arc<dyn Client>| {
             let taken = engines.submit(GenerateRequest {
                 prompt: row.prompt,
+                images: row.images,
                 params: row.params,
                 stream,
                 returns,

@@ -39,6 +39,8 @@ pub(super) struct Parsed {
 #[derive(Debug)]
 pub(super) struct PromptRow {
     pub prompt: String,
+    /// Files in base64, as sent.
+    pub images: Vec<String>,
     pub params: SamplingParams,
 }
 
@@ -51,6 +53,8 @@ pub(super) struct Context<'a> {
     pub default_max_tokens: Option<u32>,
     /// The model embeds and generates nothing.
     pub embeds: bool,
+    /// Prompts may have images.
+    pub images: bool,
     /// Names of LoRA adapters; None: LoRA is off.
     pub adapters: Option<&'a [String]>,
 }
@@ -61,6 +65,7 @@ struct Inputs<'a> {
     text: Option<&'a Tensor>,
     sampling: Option<&'a Tensor>,
     embedding: Option<&'a Tensor>,
+    images: Option<&'a Tensor>,
     stream: Option<Vec<bool>>,
     exclude_prompt: Option<bool>,
     outputs: RequestedOutputs,
@@ -123,10 +128,14 @@ fn read(
     let sampling = inputs.sampling.map(|tensor| rows_of(tensor, batched)).transpose()?;
     let named = inputs::sampling(&inputs.parameters, prompts.len(), batched)?;
     let params = sampling_of(context, sampling, parameters, named)?;
+    let images = images_of(inputs.images, prompts.len())?;
     let rows = prompts
         .into_iter()
         .zip(params)
-        .map(|(prompt, params)| Ok(PromptRow { prompt: utf8(prompt)?.to_owned(), params }))
+        .zip(images)
+        .map(|((prompt, params), images)| {
+            Ok(PromptRow { prompt: utf8(prompt)?.to_owned(), images, params })
+        })
         .collect::<Result<Vec<_>>>()?;
 
     if rows.len() > 1 {
@@ -204,9 +213,10 @@ impl<'a> Inputs<'a> {
                 "return_logprobs" => inputs.outputs.logprobs = flag(tensor)?,
                 "return_num_input_tokens" => inputs.outputs.num_input_tokens = flag(tensor)?,
                 "return_num_output_tokens" => inputs.outputs.num_output_tokens = flag(tensor)?,
-                "image" => {
+                "image" if !context.images && tensor.shape.iter().all(|&side| side > 0) => {
                     return Err(invalid!("input 'image': model {} takes text only", context.name));
                 }
+                "image" => inputs.images = Some(tensor),
                 "embedding_request" => inputs.embedding = Some(tensor),
                 name if inputs::is_parameter(name) => inputs.parameters.push(tensor),
                 // A config may declare inputs that mean nothing to us.
@@ -233,6 +243,20 @@ fn rows_of(tensor: &Tensor, batched: bool) -> Result<Vec<&[u8]>> {
         tracing::warn!("input '{name}' holds {per_row} elements a row: only the first is used");
     }
     Ok(strings.into_iter().step_by(per_row).collect())
+}
+
+/// The images of each of so many prompts: all there are, or as many for each.
+fn images_of(tensor: Option<&Tensor>, prompts: usize) -> Result<Vec<Vec<String>>> {
+    let Some(tensor) = tensor else { return Ok(vec![Vec::new(); prompts]) };
+    let files = byte_strings(tensor)?;
+    let texts = files.into_iter().map(|file| Ok(utf8(file)?.to_owned()));
+    let texts = texts.collect::<Result<Vec<String>>>()?;
+    if texts.len() % prompts.max(1) != 0 {
+        return Err(invalid!("input 'image' has {} elements for {prompts} prompts", texts.len()));
+    }
+    let each = texts.len() / prompts.max(1);
+    let mut texts = texts.into_iter();
+    Ok((0..prompts).map(|_| texts.by_ref().take(each).collect()).collect())
 }
 
 /// Sampling parameters of each row. A value stands in the tensor for all of them, in an input of

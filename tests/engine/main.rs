@@ -6,6 +6,7 @@
 mod devices;
 mod fields;
 mod grammars;
+mod images;
 mod kv_cache;
 mod mistral;
 mod mixes;

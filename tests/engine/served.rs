@@ -200,19 +200,25 @@ impl Served {
         self.submit(prompt, sampling, stream).expect("room")
     }
 
+    /// With images, each in base64.
+    pub fn ask_with(&self, prompt: &str, images: &[String], sampling: Value) -> Result<Told> {
+        self.submit_until(prompt, images, sampling, false, Arc::default())
+    }
+
     /// As [`Self::ask`], of an engine that may have died before it is asked.
     pub fn submit(&self, prompt: &str, sampling: Value, stream: bool) -> Result<Told> {
-        self.submit_until(prompt, sampling, stream, Arc::default())
+        self.submit_until(prompt, &[], sampling, stream, Arc::default())
     }
 
     /// As [`Self::ask`], by a client that leaves when `gone` says so.
     pub fn ask_until(&self, prompt: &str, sampling: Value, gone: Arc<AtomicBool>) -> Told {
-        self.submit_until(prompt, sampling, true, gone).expect("room")
+        self.submit_until(prompt, &[], sampling, true, gone).expect("room")
     }
 
     fn submit_until(
         &self,
         prompt: &str,
+        images: &[String],
         sampling: Value,
         stream: bool,
         gone: Arc<AtomicBool>,
@@ -226,7 +232,9 @@ impl Served {
         let arrival = Instant::now();
         let returns = Returns { logprobs: true, cumulative_logprob: true };
         let options = RequestOptions::default();
-        let request = GenerateRequest { prompt, params, stream, returns, client, arrival, options };
+        let images = images.to_vec();
+        let request =
+            GenerateRequest { prompt, images, params, stream, returns, client, arrival, options };
         self.engine.submit(request)?;
         Ok(Told(told))
     }

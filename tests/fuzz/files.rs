@@ -279,3 +279,26 @@ fn tokenizer_files() {
         "<s>": 3}, "merges": [["a", "b"]]}}"#;
     drive(entries::tokenizer_json, 2500, &[whole.to_vec()]);
 }
+
+/// Image files of every format, and the text that a client sends of one.
+#[test]
+fn images() {
+    let names = [
+        "png_2_8.png",
+        "png_3_4.png",
+        "jpeg_2_30_s_37.jpg",
+        "jpeg_1_75_p_37.jpg",
+        "jpeg_cmyk.jpg",
+        "webp_lossy_alpha.webp",
+        "webp_animated.webp",
+        "gif_part.gif",
+        "bmp_rle4.bmp",
+        "bmp_565.bmp",
+        "tiff_lzw.tiff",
+        "tiff_turned.tiff",
+    ];
+    drive(entries::image, 700, &names.map(|name| fixture(&format!("images/{name}"))));
+    let text =
+        b"data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP8AACH5BAAAAAAALAAAAAABAAEAAAICRAEAOw==";
+    drive(entries::image_text, 3000, &[text.to_vec()]);
+}

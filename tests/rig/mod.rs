@@ -22,7 +22,9 @@ use triton_vllm::model::gguf::{Gguf, GgufName};
 use triton_vllm::model::{
     Adapter, AdapterOptions, Checkpoint, Decoder, ModelSpec, Shard, WeightSource,
 };
-use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, StepResult, TokenMasks};
+use triton_vllm::plan::{
+    Feed, PromptImages, SlotChange, SlotOpen, StepPlan, StepResult, TokenMasks,
+};
 use triton_vllm::sampling::SamplerSpec;
 
 pub const SUPPORTED: &[DType] = &[DType::F32, DType::BF16, DType::F16];
@@ -123,6 +125,8 @@ pub struct Rig<D: Device = Cpu> {
     free_pages: Vec<PageId>,
     free_slots: Vec<SlotId>,
     changes: Vec<SlotChange>,
+    /// Of slots that open with the next step.
+    images: Vec<(SlotId, Arc<PromptImages>)>,
     /// Taken so far.
     snapshots: usize,
     step: u64,
@@ -194,6 +198,7 @@ impl<D: Device> Rig<D> {
             free_pages,
             free_slots: (0..SLOTS as u32).map(SlotId).collect(),
             changes: Vec::new(),
+            images: Vec::new(),
             snapshots: 0,
             step: 0,
             sampler: Arc::new(SamplerSpec::default()),
@@ -211,6 +216,11 @@ impl<D: Device> Rig<D> {
 
     pub fn open(&mut self, prompt: &[u32]) -> Sequence {
         self.open_behind(prompt, &[], AdapterId(0))
+    }
+
+    /// The images of a sequence that was opened and not fed yet.
+    pub fn put_images(&mut self, seq: &Sequence, images: &Arc<PromptImages>) {
+        self.images.push((seq.slot, Arc::clone(images)));
     }
 
     /// A sequence with an adapter.
@@ -367,6 +377,7 @@ impl<D: Device> Rig<D> {
         self.step += 1;
         plan.step = self.step;
         plan.changes = std::mem::take(&mut self.changes);
+        plan.images = std::mem::take(&mut self.images);
         let (logits, result) = self.step(&plan).unwrap();
         assert_eq!((result.step, result.samples.len()), (plan.step, plan.logits.len()));
         for sample in result.samples {

@@ -257,6 +257,7 @@ impl Engine {
             adapter: AdapterId(if rng.percent(40) { rng.between(1, 5) as u16 } else { 0 }),
             priority: 0,
             drafts: !rng.0.is_multiple_of(8),
+            images: None,
         };
         self.known.lock().push(new.clone());
         let stop = rng.percent(40).then(|| TokenId(rng.below(VOCAB as usize) as u32));

@@ -15,14 +15,15 @@ mod words;
 use source::{has_word, Source};
 
 /// Module, and the modules below it that it may import. Leaves may be imported by all.
-const MODULES: [(&str, &[&str]); 14] = [
+const MODULES: [(&str, &[&str]); 15] = [
     ("triton", &["engine"]),
-    ("engine", &["scheduler", "text", "model", "device"]),
+    ("engine", &["scheduler", "text", "model", "device", "image"]),
     ("scheduler", &["kv"]),
     ("kv", &[]),
     ("text", &[]),
-    ("model", &["device"]),
+    ("model", &["device", "image"]),
     ("device", &[]),
+    ("image", &[]),
     ("plan", &["sampling"]),
     ("sampling", &[]),
     ("error", &[]),

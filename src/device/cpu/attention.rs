@@ -15,6 +15,7 @@ use super::state::apply_gate;
 use super::weight::Weight;
 use super::{Cpu, SHARED_FROM_ATTENTION_MACS};
 use crate::device::batch::BatchChunk;
+use crate::device::host_slots::SlotRow;
 use crate::device::{AttentionOps, AttnSpec, DeviceTypes, Gate, Join, KvScales, Norm, Rope};
 use crate::error::Result;
 use crate::ids::PageId;
@@ -60,11 +61,17 @@ impl AttentionOps for Cpu {
 
         let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         for (r, row) in slots.token_rows.iter().enumerate() {
-            let pages = &slots.row(row.slot)?.pages;
+            let SlotRow { pages, images, .. } = slots.row(row.slot)?;
             let vector = qkv.row_mut(r);
             if let Some(table) = table {
                 let heads = vector[..q + kv].chunks_exact_mut(spec.head_dim);
-                heads.for_each(|head| table.rotate(row.position, head));
+                match images {
+                    None => heads.for_each(|head| table.rotate(row.position, head)),
+                    Some(images) => {
+                        let positions = images.positions_of(row.position);
+                        heads.for_each(|h| table.rotate_by(positions, &images.axes, h));
+                    }
+                }
                 if let Some(growth) = table.growth(row.position) {
                     vector[..q].iter_mut().for_each(|x| *x *= growth);
                 }
@@ -363,14 +370,14 @@ pub(super) fn softmax(scores: &mut [f32], sink: Option<f32>) -> f32 {
 }
 
 /// K and V of all rows of a step, each `[kv head][row][d]`: a head's rows follow each other.
-struct Turned {
+pub(super) struct Turned {
     k: Vec<f32>,
     v: Vec<f32>,
     rows: usize,
 }
 
 impl Turned {
-    fn new(spec: &AttnSpec, qkv: &Tensor, rows: usize) -> Turned {
+    pub(super) fn new(spec: &AttnSpec, qkv: &Tensor, rows: usize) -> Turned {
         let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let turned = |from: usize| -> Vec<f32> {
             let head = |h: usize| {
@@ -383,7 +390,7 @@ impl Turned {
     }
 }
 
-fn attend_whole_row(
+pub(super) fn attend_whole_row(
     isa: Isa,
     turned: &Turned,
     spec: &AttnSpec,

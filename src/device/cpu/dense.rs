@@ -214,7 +214,7 @@ impl Cpu {
     ) {
         let slots = &self.slots;
         let (rows, adapter_slots) = match rows {
-            Rows::Tokens => (slots.tokens(), &slots.adapter_slots),
+            Rows::Tokens => (self.rows(), &slots.adapter_slots),
             Rows::Logits => (slots.logits().len(), &slots.logits_adapter_slots),
         };
         if rows == 0 {

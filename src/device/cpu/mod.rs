@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`load`], [`step`], [`dense`], [`attention`] | chapters of [`super::Device`] |
-//! | [`latent`], [`state`], [`experts`], [`adapters`], [`pooling`] | the others |
+//! | [`latent`], [`state`], [`experts`], [`adapters`], [`pooling`], [`vision`] | the others |
 //! | [`buffer`] | zeroed, aligned memory |
 //! | [`codes`], [`code_packing`] | weights held as codes, and how they are packed |
 //! | [`input_rounding`] | how products with codes round their inputs |
@@ -51,6 +51,7 @@ mod sources;
 pub mod state;
 pub mod state_pool;
 pub mod step;
+pub mod vision;
 pub mod weight;
 pub mod workers;
 
@@ -90,6 +91,8 @@ pub struct Cpu {
     pool: Option<Pool>,
     states: Option<StatePool>,
     slots: HostSlots,
+    /// Of a vision tower, while one runs.
+    tower_rows: Option<usize>,
     ropes: Vec<RopeTable>,
     results: VecDeque<StepResult>,
 }
@@ -113,6 +116,7 @@ impl Cpu {
             pool: None,
             states: None,
             slots: HostSlots::default(),
+            tower_rows: None,
             ropes: Vec::new(),
             results: VecDeque::new(),
         })
@@ -132,7 +136,7 @@ impl Cpu {
     }
 
     fn rows(&self) -> usize {
-        self.slots.tokens()
+        self.tower_rows.unwrap_or_else(|| self.slots.tokens())
     }
 }
 

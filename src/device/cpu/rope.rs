@@ -48,6 +48,20 @@ impl RopeTable {
         Some(1.0 + growth.beta * (1.0 + steps).ln())
     }
 
+    /// The same of a token with three positions, of which each frequency goes by the one that
+    /// `axes` says; the first where they say nothing.
+    #[inline(always)]
+    pub fn rotate_by(&self, positions: [usize; 3], axes: &[u8], head: &mut [f32]) {
+        let width = self.rope.rotary_dim;
+        let (low, high) = head[..width].split_at_mut(width / 2);
+        for (i, (a, b)) in low.iter_mut().zip(high).enumerate() {
+            let axis = axes.get(i).map_or(0, |&axis| usize::from(axis).min(2));
+            let at = positions[axis] * width + i;
+            let (c, s) = (self.rows[at], self.rows[at + width / 2]);
+            (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+        }
+    }
+
     /// Rotate one head: element i pairs with i + rotary_dim / 2.
     #[inline(always)]
     pub fn rotate(&self, position: usize, head: &mut [f32]) {

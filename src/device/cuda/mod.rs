@@ -82,6 +82,7 @@ mod steps;
 mod tensor;
 mod tensor_map;
 mod turns;
+mod vision;
 pub mod weights;
 mod worklist;
 

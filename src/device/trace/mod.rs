@@ -14,6 +14,7 @@ mod load;
 mod pooling;
 mod state;
 mod step;
+mod vision;
 
 use std::collections::VecDeque;
 

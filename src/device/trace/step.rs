@@ -122,6 +122,7 @@ mod tests {
             chunks: vec![SeqChunk { slot, feed: Feed::Known(0..4) }],
             chunk_tokens: tokens.to_vec(),
             logits,
+            images: Vec::new(),
         }
     }
 

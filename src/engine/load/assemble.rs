@@ -48,8 +48,15 @@ pub(super) fn load(
     let gpus = choose_gpus(args, &options)?;
     args.check_ranks()?;
 
-    let model = files::read(args, first, progress)?;
+    let mut model = files::read(args, first, progress)?;
     speculation::check(args, &model.spec)?;
+    if gpus.is_some() && model.spec.vision.take().is_some() {
+        tracing::warn!(
+            "{}: vision towers run on the CPU device alone in this version: on GPUs this model \
+             takes text only",
+            args.model
+        );
+    }
     let ids = Arc::new(RequestIds::default());
     let gpus = match gpus {
         Some(gpus) => gpus.into_iter().map(Some).collect(),
@@ -291,6 +298,7 @@ fn facts(
         vocab_size: spec.vocab_size as u32,
         embeds: spec.pooling.is_some(),
         adapters: adapters.map(AdapterList::names),
+        images: spec.vision.is_some(),
     }
 }
 

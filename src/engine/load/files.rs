@@ -307,6 +307,8 @@ fn spec_options(args: &EngineArgs, stored_dtype: Option<DType>) -> SpecOptions<'
             GenerationConfig::Folder(folder) => Some(folder),
         },
         pooler: args.pooler.clone(),
+        text_only: args.media.text_only,
+        image_sizes: Some(&args.media.processor),
         ..SpecOptions::default()
     }
 }

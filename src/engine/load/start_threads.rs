@@ -16,7 +16,7 @@ use crate::engine::meter::{Meter, StepTrace};
 use crate::engine::options::{EngineFacts, EngineOptions, STEP_TIMEOUT, STEP_TIMEOUT_CPU};
 use crate::engine::output::{Backlog, Outboxes};
 use crate::engine::request::{
-    Embedder, Intake, PrepareThreads, QueueLimit, QueuedPrompts, RequestIds,
+    Embedder, ImageIntake, Intake, PrepareThreads, QueueLimit, QueuedPrompts, RequestIds,
 };
 use crate::engine::shared::Shared;
 use crate::engine::step_loop::{Helpers, Runner, StepLoop};
@@ -79,6 +79,7 @@ pub(super) fn start(parts: Parts, args: &EngineArgs, options: EngineOptions) -> 
 
     // What the callers' threads use.
     let embedder = Embedder::of(&spec, head, &args.model)?;
+    let images = spec.vision.as_ref().map(|vision| ImageIntake::new(vision, args.media.images));
     let mut eos = spec.eos_token_ids;
     eos.extend(tokenizer.eos().filter(|own| !eos.contains(own)));
     let rules = args.structured_outputs.clone();
@@ -97,6 +98,7 @@ pub(super) fn start(parts: Parts, args: &EngineArgs, options: EngineOptions) -> 
         drop_thread,
         ids,
         embedder: embedder.map(Arc::new),
+        images,
     });
     let (prepare, mut threads) = PrepareThreads::start(name, &intake, limit)?;
     // In this order they end: each lets go of what the next one waits for.

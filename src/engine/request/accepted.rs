@@ -10,6 +10,7 @@ use super::queued_prompts::QueuedPrompt;
 use crate::engine::grammar::MatcherState;
 use crate::engine::output::SequenceLogprobs;
 use crate::ids::{AdapterId, RequestId, TokenId};
+use crate::plan::PromptImages;
 use crate::sampling::{RepetitionRule, SamplerSpec};
 use crate::text::TextStream;
 
@@ -18,6 +19,8 @@ pub(crate) struct Accepted {
     pub ids: SequenceIds,
     pub adapter: AdapterId,
     pub prompt: Arc<[TokenId]>,
+    /// What some of its tokens stand for.
+    pub images: Option<Arc<PromptImages>>,
     /// Counts the prompt as queued, until there is a first token.
     pub queued: QueuedPrompt,
     /// `ids.count` of them, in index order.

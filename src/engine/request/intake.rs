@@ -9,6 +9,7 @@ use crossbeam::channel::Sender;
 
 use super::accepted::{Accepted, NewOutput, SequenceIds, StopRules};
 use super::embedding::Embedder;
+use super::images::ImageIntake;
 use super::queued_prompts::QueuedPrompts;
 use super::types::{EmbedInput, EmbedRequest, GenerateRequest, NewRequest, Returns};
 use crate::engine::command::Command;
@@ -17,6 +18,7 @@ use crate::engine::output::{RepetitionDetector, SequenceLogprobs};
 use crate::error::{Error, Result};
 use crate::ids::{AdapterId, RequestId, TokenId};
 use crate::invalid;
+use crate::plan::PromptImages;
 use crate::sampling::{LogprobSpec, SamplerSpec, SamplingParams};
 use crate::text::{
     check_input_ids, check_input_tokens, check_prompt_chars, check_prompt_tokens, check_vocabulary,
@@ -56,6 +58,8 @@ pub(crate) struct Intake {
     pub ids: Arc<RequestIds>,
     /// The model embeds or classifies and generates nothing.
     pub embedder: Option<Arc<Embedder>>,
+    /// The model takes images.
+    pub images: Option<ImageIntake>,
 }
 
 impl Intake {
@@ -98,7 +102,8 @@ impl Intake {
     }
 
     fn prepare(&self, request: GenerateRequest, interrupt: &dyn Interrupt) -> Result<Accepted> {
-        let GenerateRequest { prompt, params, stream, returns, client, arrival, options } = request;
+        let GenerateRequest { prompt, images, params, stream, returns, client, arrival, options } =
+            request;
         if self.embedder.is_some() {
             return Err(invalid!("this model embeds or classifies, it does not generate text"));
         }
@@ -109,6 +114,7 @@ impl Intake {
         let tokens = self.tokenizer.encode(&prompt)?;
         check_prompt_tokens(tokens.len(), self.max_model_len)?;
         check_vocabulary(&tokens, self.vocab_size)?;
+        let (tokens, images) = self.place_images(tokens, &images)?;
         let ids = self.new_ids(params.n);
         let mut bad_words = self.tokenizer.bad_words(&params.bad_words)?;
         // What has a token that cannot be sampled never occurs.
@@ -132,6 +138,7 @@ impl Intake {
             limits: Arc::new(limits),
             queued: self.queued_prompts.add(tokens.len()),
             prompt: tokens.into(),
+            images,
             client,
             stream,
             stream_interval: params.stream_interval,
@@ -141,6 +148,22 @@ impl Intake {
             priority: options.priority,
             embedding: None,
         })
+    }
+
+    /// The prompt with the tokens of its images, and these.
+    fn place_images(
+        &self,
+        tokens: Vec<TokenId>,
+        images: &[String],
+    ) -> Result<(Vec<TokenId>, Option<Arc<PromptImages>>)> {
+        if images.is_empty() {
+            return Ok((tokens, None));
+        }
+        let Some(intake) = &self.images else {
+            return Err(invalid!("Multi-modal processor not available for text-only models"));
+        };
+        let (tokens, images) = intake.place(&tokens, images, self.max_model_len)?;
+        Ok((tokens, Some(Arc::new(images))))
     }
 
     /// What the sequences of a request sample by, but for their seeds.
@@ -261,6 +284,7 @@ impl Intake {
             }),
             queued: self.queued_prompts.add(tokens.len()),
             prompt: tokens.into(),
+            images: None,
             client,
             stream: false,
             stream_interval: None,

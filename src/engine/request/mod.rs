@@ -9,6 +9,7 @@
 //! | `ticket` | the promise of exactly one end to each accepted request |
 //! | `queued_prompts` | counts the prompt tokens that wait for a first token |
 //! | `intake` | text to tokens, limits, refusals, on the caller's thread |
+//! | `images` | images, from a client's texts to what a plan carries |
 //! | `prepare_threads` | the threads that do so for long prompts and for grammars |
 //! | `embedding` | from a pooled vector to the answer of a request that embeds or classifies |
 //! | `accepted` | a request as the engine thread takes it, with the rules that end it |
@@ -16,6 +17,7 @@
 mod accepted;
 mod client;
 mod embedding;
+mod images;
 mod intake;
 mod observer;
 mod prepare_threads;
@@ -31,6 +33,7 @@ pub use types::{
 
 pub(crate) use accepted::{Accepted, Finish, NewOutput, SequenceIds, StopRules};
 pub(crate) use embedding::{EmbedOptions, Embedder};
+pub(crate) use images::ImageIntake;
 pub(crate) use intake::{Intake, RequestIds};
 pub(crate) use prepare_threads::PrepareThreads;
 pub(crate) use queued_prompts::{QueuedPrompt, QueuedPrompts};

@@ -1,6 +1,6 @@
 //! The threads that prepare requests which would hold up the caller: one that tokenises long
-//! prompts, and several that compile grammars. `handle` asks which request is one for them; each is
-//! passed on to [`Intake`] there, or refused.
+//! prompts and reads images, and several that compile grammars. `handle` asks which request is one
+//! for them; each is passed on to [`Intake`] there, or refused.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -57,7 +57,7 @@ impl PrepareThreads {
 
     /// Is this too much for the caller's own thread?
     pub fn should_take(&self, request: &NewRequest) -> bool {
-        has_grammar(request) || request.work_bytes() > INLINE_BYTES
+        has_grammar(request) || has_images(request) || request.work_bytes() > INLINE_BYTES
     }
 
     /// Have it prepared there.
@@ -84,6 +84,11 @@ impl PrepareThreads {
 
 fn has_grammar(request: &NewRequest) -> bool {
     matches!(request, NewRequest::Generate(request) if request.params.structured_outputs.is_some())
+}
+
+/// A small file may be a large picture.
+fn has_images(request: &NewRequest) -> bool {
+    matches!(request, NewRequest::Generate(request) if !request.images.is_empty())
 }
 
 /// The body of the thread that tokenises long prompts.

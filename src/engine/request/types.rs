@@ -12,6 +12,8 @@ use crate::sampling::SamplingParams;
 pub struct GenerateRequest {
     /// The prompt as sent. Tokenised with the tokenizer's own special tokens (BOS).
     pub prompt: String,
+    /// Image files in base64 or as `data:` URIs, in the order of their placeholders in the prompt.
+    pub images: Vec<String>,
     /// How to sample, and when to stop.
     pub params: SamplingParams,
     /// Deltas as they come, or one answer at the end.
@@ -116,11 +118,12 @@ impl NewRequest {
         const SEQUENCE_BYTES: usize = 256;
         let lists = match self {
             NewRequest::Generate(request) => {
+                let images: usize = request.images.iter().map(String::len).sum();
                 let SamplingParams { stop, bad_words, n, .. } = &request.params;
                 let stop: usize = stop.iter().map(String::len).sum();
                 // Each with and without a blank in front, and never alone in a call.
                 let bad_words: usize = bad_words.iter().map(|word| 2 * (word.len() + 16)).sum();
-                stop + bad_words + SEQUENCE_BYTES * (*n as usize - 1)
+                images + stop + bad_words + SEQUENCE_BYTES * (*n as usize - 1)
             }
             NewRequest::Embed(_) => 0,
         };

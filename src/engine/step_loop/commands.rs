@@ -102,6 +102,7 @@ fn new_sequence(accepted: &Accepted, index: usize) -> NewSequence {
         priority: accepted.priority,
         // The masks of a grammar are made token by token.
         drafts: accepted.sequences[index].matcher_state.is_none(),
+        images: accepted.images.clone(),
     }
 }
 

@@ -1,11 +1,11 @@
 //! The rows of architectures that generate, but for those with experts. Part of the list in
 //! [`super`], which looks them up.
 
-use super::defaults;
 use super::family::{
     AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, Multipliers, Names,
     Positions, QkNorm, RopeLayers, Windows,
 };
+use super::{defaults, towers};
 use crate::device::NormKind;
 
 pub(super) const LLAMA_KEYS: Keys = Keys {
@@ -96,6 +96,7 @@ pub(super) const LLAMA: Family = Family {
     no_float16: false,
     transposed: false,
     encoder: false,
+    tower: None,
     classifier: Classifier {
         dense: ClassifierDense::None,
         output: "score",
@@ -157,6 +158,15 @@ pub(super) const QWEN2: Family = Family {
     mlp_bias: Flag::Never,
     windows: QWEN_WINDOWS,
     ..LLAMA
+};
+
+/// Text and images; its text model has Qwen 2's names.
+pub(super) const QWEN2_5_VL: Family = Family {
+    architecture: "Qwen2_5_VLForConditionalGeneration",
+    aliases: &[],
+    defaults: defaults::QWEN2_5_VL,
+    tower: Some(&towers::QWEN2_5_VL),
+    ..QWEN2
 };
 
 pub(super) const QWEN3: Family = Family {

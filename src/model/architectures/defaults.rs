@@ -78,6 +78,13 @@ pub const QWEN2: &str = r#"{"vocab_size": 151936, "hidden_size": 4096,
     "max_position_embeddings": 32768, "rope_theta": 10000.0, "use_sliding_window": false,
     "sliding_window": 4096, "max_window_layers": 28, "tie_word_embeddings": false}"#;
 
+pub const QWEN2_5_VL: &str = r#"{"vocab_size": 152064, "hidden_size": 8192,
+    "intermediate_size": 29568, "num_hidden_layers": 80, "num_attention_heads": 64,
+    "num_key_value_heads": 8, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 32768, "rope_theta": 1000000.0, "use_sliding_window": false,
+    "sliding_window": 4096, "max_window_layers": 80, "eos_token_id": 151645,
+    "tie_word_embeddings": false}"#;
+
 pub const QWEN3: &str = r#"{"vocab_size": 151936, "hidden_size": 4096,
     "intermediate_size": 22016, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 32, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-6,

@@ -4,6 +4,7 @@
 //! device.
 
 use crate::device::{Activation, NormKind, RouteScore};
+use crate::image::Kind;
 
 /// A `config.json` flag that switches a feature, or a fixed answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -408,6 +409,38 @@ pub struct Classifier {
     pub pair_types: bool,
 }
 
+/// A vision tower: how it is described and how its tensors are called. Names stand behind the first
+/// of the prefixes under which there is the patches' product, those of layers behind the layer's.
+#[derive(Debug)]
+pub struct Tower {
+    /// In front of every name.
+    pub prefixes: &'static [&'static str],
+    /// How images are processed.
+    pub images: Kind,
+    /// Key of the token that stands for a part of an image.
+    pub placeholder: &'static str,
+    /// Defaults of `vision_config`, as `Family::defaults`.
+    pub defaults: &'static str,
+    /// The patches' product, a convolution in the checkpoint.
+    pub patches: &'static str,
+    /// In front of the number of a layer.
+    pub layers: &'static str,
+    /// In front of attention, and of the MLP.
+    pub norms: [&'static str; 2],
+    /// q, k and v, with biases.
+    pub qkv: &'static str,
+    /// Attention's output product, with a bias.
+    pub out: &'static str,
+    /// Gate and up of the MLP, with biases.
+    pub up: [&'static str; 2],
+    /// Its down, with a bias.
+    pub down: &'static str,
+    /// In front of the merger.
+    pub merge_norm: &'static str,
+    /// The two products that make tokens of merged patches, with biases and GELU in between.
+    pub merge: [&'static str; 2],
+}
+
 /// A family of models: how its config.json is read, how its tensors are called, and what its
 /// forward pass does.
 #[derive(Debug)]
@@ -496,6 +529,8 @@ pub struct Family {
     pub transposed: bool,
     /// Every token sees every other: the model only embeds, and keeps no K and V.
     pub encoder: bool,
+    /// The vision tower of its image-and-text checkpoints.
+    pub tower: Option<&'static Tower>,
     /// Its classifiers.
     pub classifier: Classifier,
     /// Keys that must be absent, false or null, because the forward pass lacks them.

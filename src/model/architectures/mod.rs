@@ -11,6 +11,7 @@
 //! | `older` | rows of older deployments, and of single houses |
 //! | `latent` | those whose attention is over latent vectors |
 //! | `hybrids` | those of which some layers keep a state in place of K and V |
+//! | `towers` | vision towers of some of these |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
 //! | `unknown` | what to say of a name that has no row |
@@ -23,6 +24,7 @@ mod latent;
 mod hybrids;
 mod mixtures;
 mod older;
+mod towers;
 mod unknown;
 mod variants;
 
@@ -44,6 +46,7 @@ pub const FAMILIES: &[Family] = &[
     decoders::MISTRAL3,
     decoders::QWEN2,
     decoders::QWEN3,
+    decoders::QWEN2_5_VL,
     mixtures::MIXTRAL,
     mixtures::QWEN2_MOE,
     mixtures::QWEN3_MOE,

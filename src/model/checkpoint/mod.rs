@@ -296,6 +296,16 @@ impl Checkpoint {
         self.shaped(name, &shape, &shape)
     }
 
+    /// A convolution's kernel of this shape, as a row for each output.
+    ///
+    /// # Errors
+    /// As `tensor`.
+    pub fn convolution(&self, name: &str, shape: &[usize]) -> Result<HostTensor<'_>> {
+        let outputs = shape.first().copied().unwrap_or(0);
+        let inputs = shape.iter().skip(1).product();
+        self.shaped(name, shape, &[outputs, inputs])
+    }
+
     /// The tensor of this name as it is stored, of one of these types and shapes.
     ///
     /// # Errors

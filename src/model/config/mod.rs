@@ -17,6 +17,7 @@ mod rope;
 mod side_files;
 mod source;
 mod spec;
+mod vision;
 
 use std::path::Path;
 
@@ -43,6 +44,7 @@ pub use recurrent::{RecurrentKind, RecurrentSpec};
 pub use side_files::SideFiles;
 use source::Source;
 pub use spec::{ConfigFormat, ModelSpec, NormOrder, SpecOptions};
+pub use vision::VisionSpec;
 
 /// Each has weights and pages of its own: published models stay below 200.
 const MAX_LAYERS: usize = 4096;
@@ -110,7 +112,9 @@ impl ModelSpec {
                 prefixes: family.prefixes,
             },
         )?;
-        let spec = Self::build(&config, source.generation().as_ref(), family, quant, options)?;
+        let mut spec = Self::build(&config, source.generation().as_ref(), family, quant, options)?;
+        spec.judge_size(&config)?;
+        spec.vision = spec.tower(&config, options)?;
         source.warn_of_unread(&keys_read);
         Ok(spec)
     }
@@ -128,8 +132,8 @@ impl ModelSpec {
         let Shape { hidden, heads, kv_heads, head_dim, layers } = shape;
         let pooling = PoolingRule::of(config, family, &options.pooler, &options.files, hidden)?;
         let pools = pooling.is_some();
-        let files = pools.then_some(&options.files);
-        let (mut length, derived_len) = length::of(config, family, files)?;
+        let (mut length, derived_len) =
+            length::of(config, family, pools.then_some(&options.files))?;
         let mut attention = layers::attention(config, family, &shape)?;
         if options.disable_sliding_window {
             length.within(attention.iter().filter_map(|layer| layer.attn.window).min());
@@ -143,7 +147,7 @@ impl ModelSpec {
         let eps = keys::norm_eps(config, family.eps)?;
         let ropes = ropes(config, family, &shape, latent.as_ref(), &mut attention, max_model_len)?;
         let vocab_size = dimension(config, "vocab_size")?;
-        let spec = ModelSpec {
+        Ok(ModelSpec {
             family,
             vocab_size,
             hidden,
@@ -181,9 +185,24 @@ impl ModelSpec {
             token_types: token_types(config, family)?,
             pooling,
             quant,
+            vision: None,
+        })
+    }
+
+    /// The tower that belongs to it, if images are wanted.
+    fn tower(&self, config: &Object, options: &SpecOptions) -> Result<Option<VisionSpec>> {
+        if options.text_only {
+            return Ok(None);
+        }
+        let fit = vision::Fit {
+            hidden: self.hidden,
+            vocab_size: self.vocab_size,
+            rotary_dim: self.ropes.first().map_or(0, |rope| rope.rotary_dim),
+            max_model_len: self.max_model_len,
+            folder: options.folder,
+            sizes: options.image_sizes,
         };
-        spec.judge_size(config)?;
-        Ok(spec)
+        vision::vision(config, self.family, &fit)
     }
 
     /// Every size by itself is in range; all of them together must be too.

@@ -246,6 +246,8 @@ fn read_keys<'a>(config: &'a Object<'a>, layers: &str) -> Result<RopeKeys<'a>> {
         return Ok(RopeKeys { theta, kind: "default", scaling, config });
     };
     let kind = object.text("rope_type")?.or(object.text("type")?).unwrap_or("default");
+    // Of text alone the three positions are the same.
+    let kind = if kind == "mrope" { "default" } else { kind };
     if !KINDS.contains(&kind) {
         return Err(Error::Unsupported(format!(
             "{}: rope scaling of type '{}' is not supported; supported: {}.",

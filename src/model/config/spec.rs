@@ -13,6 +13,7 @@ use super::pooler_options::PoolerOptions;
 use super::pooling::PoolingRule;
 use super::recurrent::RecurrentSpec;
 use super::side_files::SideFiles;
+use super::vision::VisionSpec;
 use crate::device::{Activation, DType, KvRow, KvShape, KvType, Rope};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
@@ -56,6 +57,10 @@ pub struct SpecOptions<'a> {
     pub disable_sliding_window: bool,
     /// The folder of generation_config.json; None: the model's, if it has one.
     pub generation_config: Option<&'a Path>,
+    /// A vision tower is not wanted.
+    pub text_only: bool,
+    /// Over the keys of preprocessor_config.json.
+    pub image_sizes: Option<&'a Map<String, Value>>,
     /// How a model that embeds is to pool.
     pub pooler: PoolerOptions,
     /// [`ModelSpec::read`] reads them itself.
@@ -156,6 +161,8 @@ pub struct ModelSpec {
     pub pooling: Option<PoolingRule>,
     /// Linears are quantised.
     pub quant: Option<QuantScheme>,
+    /// The vision tower, if images are taken.
+    pub vision: Option<VisionSpec>,
 }
 
 impl ModelSpec {

@@ -12,6 +12,7 @@
 //! | `latent` | attention over latent vectors |
 //! | `experts` | a mixture of experts |
 //! | `recurrent` | layers that keep a state |
+//! | `vision` | a vision tower |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
 
 mod adapters;
@@ -23,6 +24,7 @@ mod linears;
 mod loader;
 mod recurrent;
 mod reorder;
+mod vision;
 
 use super::architectures::{Positions, QkNorm};
 use super::checkpoint::WeightSource;
@@ -140,7 +142,18 @@ impl<D: Device> Loader<'_, D> {
         };
 
         let layers = (0..spec.layers).map(|i| self.layer(i)).collect::<Result<_>>()?;
-        Ok(Weights { embed, head, head_bias, project_in, project_out, positions, first, layers })
+        let tower = spec.vision.as_ref().map(|vision| self.tower(vision)).transpose()?;
+        Ok(Weights {
+            embed,
+            head,
+            head_bias,
+            project_in,
+            project_out,
+            positions,
+            first,
+            layers,
+            tower,
+        })
     }
 
     fn layer(&mut self, i: usize) -> Result<Layer<D::Weight>> {

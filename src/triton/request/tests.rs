@@ -38,6 +38,7 @@ fn parse_with(
         limits: &limits,
         default_max_tokens: Some(64),
         embeds: tensors.iter().any(|t| t.name == "embeds!"),
+        images: tensors.iter().any(|t| t.name == "images!"),
         adapters: None,
     };
     let parameters = parameters.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
@@ -250,6 +251,7 @@ fn adapters_are_known_by_name() {
             limits: &limits,
             default_max_tokens: None,
             embeds: false,
+            images: false,
             adapters: Some(&names),
         };
         let parameter = ("lora_name".to_string(), Parameter::Text(name.into()));

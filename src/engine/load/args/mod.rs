@@ -10,13 +10,15 @@
 //! | `keys` | what becomes of the keys of a file, by their classes |
 //! | `values` | JSON values as typed arguments, with the coercions |
 //! | `choices` | arguments with a closed set of values |
-//! | `limits`, `lora`, `operation`, `pooling`, `speculation`, `structured` | what belongs together |
+//! | `limits`, `lora`, `media`, `operation` | arguments that belong together |
+//! | `pooling`, `speculation`, `structured` | others |
 
 mod choices;
 mod key;
 mod keys;
 mod limits;
 mod lora;
+mod media;
 mod operation;
 mod pooling;
 mod speculation;
@@ -41,6 +43,7 @@ pub(super) use choices::dtype_name;
 pub use choices::{DeviceArg, GenerationConfig, LoadFormat, TokenizerMode};
 pub use limits::LimitArgs;
 pub use lora::LoraArgs;
+pub use media::MediaArgs;
 pub use operation::{HistogramBuckets, OperationArgs};
 pub use speculation::SpeculationArgs;
 use values::Reader;
@@ -140,6 +143,8 @@ pub struct EngineArgs {
     pub disable_log_stats: bool,
     /// Limits of the queue and of a step.
     pub limits: LimitArgs,
+    /// Images.
+    pub media: MediaArgs,
     /// Log, watchdog, histograms.
     pub operation: OperationArgs,
     /// `structured_outputs_config`: what holds for every request.
@@ -250,6 +255,7 @@ impl EngineArgs {
             disable_log_stats: read.boolean("disable_log_stats")?.unwrap_or(false),
             structured_outputs: structured::read(&mut read)?,
             limits: limits::read(&mut read)?,
+            media: media::read(&mut read)?,
             operation: operation::read(&mut read)?,
             speculation,
             inject_faults,

@@ -1,0 +1,58 @@
+//! Arguments of images. Called by `args`.
+
+use serde_json::{Map, Value};
+
+use super::values::Reader;
+use crate::error::{Error, Result};
+use crate::invalid;
+use crate::json;
+
+const LIMITS: &str = "limit_mm_per_prompt";
+const PROCESSOR: &str = "mm_processor_kwargs";
+const SIZES: [&str; 3] = ["min_pixels", "max_pixels", "size"];
+
+/// Of models that take images.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MediaArgs {
+    /// Images of a prompt at most; `None` = nobody said.
+    pub images: Option<usize>,
+    /// The vision tower is not loaded.
+    pub text_only: bool,
+    /// Over the keys of preprocessor_config.json: those of sizes.
+    pub processor: Map<String, Value>,
+}
+
+pub(super) fn read(read: &mut Reader) -> Result<MediaArgs> {
+    let limits = read.object(LIMITS)?;
+    let count = |value: &Value| -> Option<usize> {
+        let count = value.get("count").unwrap_or(value);
+        usize::try_from(count.as_u64()?).ok()
+    };
+    let images = match limits.get("image").filter(|value| !value.is_null()) {
+        None => None,
+        Some(value) => Some(count(value).ok_or_else(|| {
+            invalid!(
+                "'{LIMITS}.image' must be a number of images, or an object with 'count', got {}.",
+                json::shown(value)
+            )
+        })?),
+    };
+    let text_only = read.boolean("language_model_only")?.unwrap_or(false) || images == Some(0);
+    Ok(MediaArgs { images, text_only, processor: processor(read)? })
+}
+
+/// Flat, or under `images_kwargs`.
+fn processor(read: &mut Reader) -> Result<Map<String, Value>> {
+    let mut keys = read.object(PROCESSOR)?;
+    if let Some(Value::Object(inner)) = keys.remove("images_kwargs") {
+        keys.extend(inner);
+    }
+    match keys.keys().find(|key| !SIZES.contains(&key.as_str())) {
+        None => Ok(keys),
+        Some(other) => Err(Error::Unsupported(format!(
+            "'{PROCESSOR}.{}' is not supported; supported: {}.",
+            json::cut(other),
+            SIZES.join(", ")
+        ))),
+    }
+}

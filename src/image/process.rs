@@ -1,0 +1,122 @@
+//! A picture to what the tower of a family takes, by the rules of the processors of transformers:
+//! how large it becomes, and into how many patches and tokens it is cut.
+
+use super::resize::{resize, Rounding};
+use super::rgb::Rgb;
+use super::settings::{Kind, Settings};
+use crate::error::Result;
+use crate::invalid;
+
+/// Longest edge to shortest of Qwen's images.
+const ASPECT_MAX: f64 = 200.0;
+
+/// One family's rules with a checkpoint's numbers.
+#[derive(Debug, Clone)]
+pub struct Processor {
+    /// The numbers.
+    pub settings: Settings,
+}
+
+/// A picture as a tower takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Processed {
+    /// Resized, and cropped.
+    pub image: Rgb,
+    /// Patches from top to bottom.
+    pub rows: usize,
+    /// Patches from left to right.
+    pub columns: usize,
+}
+
+impl Processor {
+    /// Resize, crop and count.
+    ///
+    /// # Errors
+    /// InvalidArgument: a shape that the family does not take. Unavailable: no memory.
+    pub fn process(&self, image: &Rgb) -> Result<Processed> {
+        let settings = &self.settings;
+        let (height, width) = self.size(image.height(), image.width())?;
+        let resized = resize(image, width, height, settings.filter, Rounding::Torch)?;
+        let image = match settings.kind {
+            Kind::CentreCrop => centre(&resized, settings.side)?,
+            _ => resized,
+        };
+        let (rows, columns) = (image.height() / settings.patch, image.width() / settings.patch);
+        Ok(Processed { image, rows, columns })
+    }
+
+    /// Height and width of the resized picture.
+    ///
+    /// # Errors
+    /// InvalidArgument: a shape that the family does not take.
+    pub fn size(&self, height: usize, width: usize) -> Result<(usize, usize)> {
+        let settings = &self.settings;
+        match settings.kind {
+            Kind::Qwen => self.qwen(height, width),
+            Kind::Square => Ok((settings.side, settings.side)),
+            Kind::CentreCrop => {
+                let side = settings.side;
+                let other =
+                    |long: usize, short: usize| (side as f64 * long as f64 / short as f64) as usize;
+                Ok(if width <= height {
+                    (other(height, width), side)
+                } else {
+                    (side, other(width, height))
+                })
+            }
+            Kind::Pixtral => {
+                let ratio = height.max(width) as f64 / settings.side as f64;
+                let unit = settings.patch * settings.merge;
+                let length = |side: usize| {
+                    let side = if ratio > 1.0 { (side as f64 / ratio) as usize } else { side };
+                    side.max(1).next_multiple_of(unit)
+                };
+                Ok((length(height), length(width)))
+            }
+        }
+    }
+
+    fn qwen(&self, height: usize, width: usize) -> Result<(usize, usize)> {
+        let Settings { patch, merge, area: (least, most), .. } = self.settings;
+        let unit = (patch * merge) as f64;
+        let (h, w) = (height as f64, width as f64);
+        let aspect = h.max(w) / h.min(w);
+        if aspect > ASPECT_MAX {
+            return Err(invalid!(
+                "absolute aspect ratio must be smaller than {ASPECT_MAX}, got {aspect}"
+            ));
+        }
+
+        let nearest = |side: f64| (side / unit).round_ties_even() * unit;
+        let area = nearest(h) * nearest(w);
+        let sides = if area > most as f64 {
+            let beta = (h * w / most as f64).sqrt();
+            [h, w].map(|side| unit.max((side / beta / unit).floor() * unit))
+        } else if area < least as f64 {
+            let beta = (least as f64 / (h * w)).sqrt();
+            [h, w].map(|side| (side * beta / unit).ceil() * unit)
+        } else {
+            [nearest(h), nearest(w)]
+        };
+        Ok((sides[0] as usize, sides[1] as usize))
+    }
+}
+
+impl Processed {
+    /// Tokens that the picture becomes in the prompt, but for those that mark its rows.
+    pub fn tokens(&self, settings: &Settings) -> usize {
+        self.rows * self.columns / (settings.merge * settings.merge)
+    }
+}
+
+/// The middle square of a picture one of whose sides is `side`.
+fn centre(image: &Rgb, side: usize) -> Result<Rgb> {
+    let offset = |length: usize| ((length - side) as f64 / 2.0).round_ties_even() as usize;
+    let (top, left) = (offset(image.height()), offset(image.width()));
+    let mut out = Rgb::new(side, side)?;
+    for r in 0..side {
+        let row = &image.row(top + r)[3 * left..3 * (left + side)];
+        out.row_mut(r).copy_from_slice(row);
+    }
+    Ok(out)
+}

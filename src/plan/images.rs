@@ -1,0 +1,151 @@
+//! Images of prompts, as plans carry them: where each stands among a sequence's tokens, and the
+//! patches that a vision tower makes its tokens' vectors of. Made by `engine`, read by `kv`,
+//! `scheduler`, `model` and `device`.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// All images of a sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptImages {
+    /// Of each frequency of the rope which of a token's three positions it goes by.
+    pub axes: Arc<[u8]>,
+    /// In the order of their tokens, which do not overlap.
+    pub spans: Vec<ImageSpan>,
+}
+
+/// One image in a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSpan {
+    /// Its first token.
+    pub start: usize,
+    /// Rows of its tokens.
+    pub rows: usize,
+    /// Tokens of a row.
+    pub columns: usize,
+    /// What it is.
+    pub patches: Arc<PatchRows>,
+}
+
+impl ImageSpan {
+    /// Tokens.
+    pub fn tokens(&self) -> usize {
+        self.rows * self.columns
+    }
+}
+
+/// A processed image as rows of patches, each `[3][copies][side][side]`, in the order of tokens and
+/// of patches in them.
+#[derive(Clone, PartialEq)]
+pub struct PatchRows {
+    /// Patches from top to bottom.
+    pub rows: usize,
+    /// Patches from left to right.
+    pub columns: usize,
+    /// Elements of a patch.
+    pub width: usize,
+    /// `[rows * columns][width]`
+    pub bytes: Vec<u8>,
+    /// The number that a byte of each colour stands for.
+    pub numbers: Arc<[[f32; 256]; 3]>,
+    /// SHA-256 of sizes and bytes: equal images of one model are equal here.
+    pub hash: [u8; 32],
+}
+
+impl Eq for PatchRows {}
+
+impl fmt::Debug for PatchRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PatchRows { rows, columns, hash, .. } = self;
+        write!(f, "PatchRows {{ {rows} x {columns}, {:02x?} }}", &hash[..4])
+    }
+}
+
+impl PatchRows {
+    /// Patches.
+    pub fn count(&self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// The numbers of the n-th patch, into `out` of its width.
+    pub fn write(&self, n: usize, out: &mut [f32]) {
+        let colour = (self.width / 3).max(1);
+        let patch = &self.bytes[n * self.width..(n + 1) * self.width];
+        let parts = out.chunks_mut(colour).zip(patch.chunks(colour)).zip(self.numbers.iter());
+        for ((out, bytes), numbers) in parts {
+            out.iter_mut().zip(bytes).for_each(|(o, &byte)| *o = numbers[usize::from(byte)]);
+        }
+    }
+}
+
+impl PromptImages {
+    /// By what the token at `index` is turned: time, row and column. Text goes on behind an image
+    /// as if that were as long as its longer side.
+    pub fn positions_of(&self, index: usize) -> [usize; 3] {
+        let mut saved = 0;
+        for span in &self.spans {
+            if index < span.start {
+                break;
+            }
+            let first = span.start - saved;
+            let inside = index - span.start;
+            if inside < span.tokens() {
+                return [first, first + inside / span.columns, first + inside % span.columns];
+            }
+            saved += span.tokens() - span.rows.max(span.columns);
+        }
+        [index - saved; 3]
+    }
+
+    /// The images of which some tokens are in `range`, from the first.
+    pub fn overlapping(
+        &self,
+        range: std::ops::Range<usize>,
+    ) -> impl Iterator<Item = &ImageSpan> + '_ {
+        self.spans.iter().filter(move |s| s.start < range.end && range.start < s.start + s.tokens())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patches() -> Arc<PatchRows> {
+        Arc::new(PatchRows {
+            rows: 2,
+            columns: 2,
+            width: 3,
+            bytes: vec![0; 12],
+            numbers: Arc::new([[0.0; 256]; 3]),
+            hash: [0; 32],
+        })
+    }
+
+    /// The example of Qwen2-VL's paper: text, an image, text.
+    #[test]
+    fn positions_go_on_behind_the_longer_side() {
+        let span = |start, rows, columns| ImageSpan { start, rows, columns, patches: patches() };
+        let axes = Arc::from([0u8; 4]);
+        let images = PromptImages { axes, spans: vec![span(3, 2, 4), span(13, 3, 1)] };
+        let want = [
+            (2, [2; 3]),
+            (3, [3, 3, 3]),
+            (6, [3, 3, 6]),
+            (7, [3, 4, 3]),
+            (10, [3, 4, 6]),
+            (11, [7; 3]),
+            (13, [9; 3]),
+            (15, [9, 11, 9]),
+            (16, [12; 3]),
+            (40, [36; 3]),
+        ];
+        for (index, positions) in want {
+            assert_eq!(images.positions_of(index), positions, "{index}");
+        }
+        let starts = |range| images.overlapping(range).map(|s| s.start).collect::<Vec<_>>();
+        assert!(starts(0..3).is_empty());
+        assert_eq!(starts(0..4), [3]);
+        assert_eq!(starts(10..14), [3, 13]);
+        assert!(starts(16..99).is_empty());
+    }
+}

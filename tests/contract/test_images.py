@@ -1,0 +1,105 @@
+"""The `image` input under a stock server: HTTP, streams and gRPC, one image and several; what is refused is
+refused alone."""
+import base64
+import json
+import struct
+import zlib
+
+import pytest
+from clients import generate, generate_stream, grpc_stream, texts
+from conftest import load
+from server import ROOT
+
+FIXTURES = ROOT / "tests" / "fixtures"
+CHECKPOINT = FIXTURES / "vision" / "qwen2_5_vl"
+PREFIX = "Error generating stream: "
+GREEDY = {"temperature": 0, "max_tokens": 24, "ignore_eos": True}
+ANSWERED = [p for p in json.loads((CHECKPOINT / "expected.json").read_text())["prompts"] if "answer" in p]
+
+
+@pytest.fixture(scope="module")
+def vision(server, repository):
+    engine = {"tokenizer": str(CHECKPOINT), "device": "cpu", "limit_mm_per_prompt": {"image": 4}}
+    load(server, repository.add("sees", checkpoint=CHECKPOINT, engine=engine))
+    load(server, repository.add("reads"))
+    return server
+
+
+def whole(text):
+    """Without what may become a character yet: the tokens are bytes."""
+    return text.rstrip("\ufffd")
+
+
+def file_of(name):
+    return (FIXTURES / "images" / name).read_bytes()
+
+
+def encoded(names):
+    return [base64.b64encode(file_of(name)).decode() for name in names]
+
+
+def ask(server, text, images, model="sees"):
+    body = {"text_input": text, "image": images, "exclude_input_in_output": True, "parameters": GREEDY}
+    return generate(server, model, body)
+
+
+@pytest.mark.parametrize("prompt", ANSWERED, ids=lambda p: f"{len(p['images'])}-{p['text'][:12]}")
+def test_answers_are_those_of_transformers(vision, prompt):
+    images = encoded(prompt["images"])
+    status, answer = ask(vision, prompt["text"], images)
+    assert (status, whole(answer["text_output"])) == (200, whole(prompt["answer"]))
+
+    body = {"text_input": prompt["text"], "image": images, "stream": True, "parameters": GREEDY}
+    status, events = generate_stream(vision, "sees", body)
+    text = "".join(event["text_output"] for event in events)
+    assert (status, whole(text)) == (200, whole(prompt["answer"]))
+
+    inputs = {"text_input": prompt["text"], "stream": True, "sampling_parameters": json.dumps(GREEDY)}
+    if images:
+        inputs["image"] = images
+    answers = grpc_stream(vision, "sees", inputs)
+    parts = [text for outputs, _ in answers if outputs for text in texts(outputs)]
+    assert whole("".join(parts)) == whole(prompt["answer"])
+
+
+def test_one_image_may_be_a_string_and_a_uri(vision):
+    prompt = next(p for p in ANSWERED if len(p["images"]) == 1)
+    [image] = encoded(prompt["images"])
+    folded = "\r\n".join(image[i:i + 76] for i in range(0, len(image), 76))
+    for text in (image, "data:image/png;base64," + image, folded):
+        status, answer = ask(vision, prompt["text"], text)
+        assert (status, whole(answer["text_output"])) == (200, whole(prompt["answer"]))
+
+
+def bomb():
+    head = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", len(head)) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + chunk).decode()
+
+
+@pytest.mark.parametrize(("images", "said"), [
+    (["abc"], "Incorrect padding"),
+    (["YWJjZ"], "Invalid base64-encoded string: number of data characters (5) cannot be 1 more than a multiple of 4"),
+    (["bm8gaW1hZ2U="], "cannot identify image file"),
+    ([base64.b64encode(file_of("png_2_8.png")[:60]).decode()], "image file is truncated or damaged"),
+    ([bomb()], "Image size (3600000000 pixels) exceeds limit of 89478485 pixels, could be decompression bomb"),
+    (["https://example.org/cat.png"], "images are not fetched"),
+    (encoded(["size_13x7.png"] * 2), "Failed to apply prompt replacement for mm_items['image'][1]"),
+    (encoded(["size_13x7.png"] * 5), "At most 4 image(s) may be provided in one prompt."),
+], ids=lambda value: value[:12] if isinstance(value, str) else "")
+def test_what_is_refused(vision, images, said):
+    status, answer = ask(vision, "<|image_pad|>", images)
+    assert status == 400 and answer["error"].startswith(PREFIX + said), answer
+    inputs = {"text_input": "<|image_pad|>", "stream": True, "sampling_parameters": json.dumps(GREEDY),
+              "image": images}
+    [error] = grpc_stream(vision, "sees", inputs)
+    assert error.startswith(PREFIX + said), error
+
+    good = ANSWERED[1]
+    status, answer = ask(vision, good["text"], encoded(good["images"]))
+    assert (status, whole(answer["text_output"])) == (200, whole(good["answer"])), "the next one is not disturbed"
+
+
+def test_a_model_of_text_alone(vision):
+    status, answer = ask(vision, "hi", encoded(["size_13x7.png"]), model="reads")
+    assert (status, answer) == (400, {"error": PREFIX + "input 'image': model reads takes text only"})

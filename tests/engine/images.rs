@@ -1,0 +1,162 @@
+//! Prompts with images, from base64 to text: those that are answered, those that are refused, and
+//! that neither disturbs the others.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::{json, Value};
+
+use super::served::{serve, Served};
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+
+fn folder(row: &str) -> String {
+    format!("{FIXTURES}/vision/{row}")
+}
+
+fn served(extra: Value) -> Served {
+    let mut args = json!({
+        "model": folder("qwen2_5_vl"), "tokenizer": folder("qwen2_5_vl"), "device": "cpu",
+    });
+    for (key, value) in extra.as_object().expect("an object") {
+        args[key] = value.clone();
+    }
+    serve("", args)
+}
+
+fn prompts() -> Vec<Value> {
+    let text = std::fs::read_to_string(folder("qwen2_5_vl") + "/expected.json").expect("answers");
+    let json: Value = serde_json::from_str(&text).expect("JSON");
+    json["prompts"].as_array().expect("prompts").clone()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |chunk: &[u8]| {
+        let bits = chunk.iter().fold(0u32, |all, &byte| all << 8 | u32::from(byte));
+        let bits = bits << (8 * (3 - chunk.len()));
+        let letter = |n: usize| {
+            let letter = char::from(LETTERS[(bits >> (18 - 6 * n) & 63) as usize]);
+            if n <= chunk.len() {
+                letter
+            } else {
+                '='
+            }
+        };
+        (0..4).map(letter).collect::<String>()
+    };
+    bytes.chunks(3).map(group).collect()
+}
+
+fn image(name: &str) -> String {
+    base64(&std::fs::read(format!("{FIXTURES}/images/{name}")).expect(name))
+}
+
+fn images(prompt: &Value) -> Vec<String> {
+    let names = prompt["images"].as_array().expect("images").iter();
+    names.map(|name| image(name.as_str().expect("a name"))).collect()
+}
+
+/// Without what may become a character yet: the tokens are bytes.
+fn whole(text: &str) -> &str {
+    text.trim_end_matches('\u{fffd}')
+}
+
+fn said(prompt: &Value) -> &str {
+    whole(prompt["answer"].as_str().expect("an answer"))
+}
+
+fn greedy() -> Value {
+    json!({"temperature": 0, "max_tokens": 24, "ignore_eos": true})
+}
+
+#[test]
+fn prompts_with_images_are_answered_as_by_transformers() {
+    let served = served(json!({"max_num_batched_tokens": 64, "enable_prefix_caching": true}));
+    let prompts = prompts();
+    // All at the same time, twice: what was cached of the first ones has the same answer.
+    for _ in 0..2 {
+        let asked: Vec<_> = prompts
+            .iter()
+            .filter(|prompt| prompt["answer"].is_string())
+            .map(|prompt| {
+                let text = prompt["text"].as_str().expect("a text");
+                (prompt, served.ask_with(text, &images(prompt), greedy()).expect("room"))
+            })
+            .collect();
+        for (prompt, told) in asked {
+            let answer = told.answer();
+            assert_eq!(whole(&answer.outputs[0].text), said(prompt), "{}", prompt["text"]);
+            let tokens = prompt["ids"].as_array().expect("ids").len();
+            assert_eq!(answer.prompt_tokens as usize, tokens, "expanded");
+        }
+    }
+    assert!(served.counter.prefix_hits.load(Ordering::Acquire) > 0, "of the second round");
+}
+
+/// The same text with another image of the same size: no page of the first one is hit.
+#[test]
+fn pages_of_one_image_are_not_those_of_another() {
+    let served = served(json!({}));
+    let text = "<|image_pad|> and so on, for some pages of text behind it: what is it?";
+    let ask = |file: &str| {
+        let told = served.ask_with(text, &[image(file)], greedy()).expect("room");
+        told.answer().outputs[0].text.clone()
+    };
+    let hits = || served.counter.prefix_hits.load(Ordering::Acquire);
+    let first = ask("jpeg_0_95_s_37.jpg");
+    let other = ask("jpeg_2_30_s_37.jpg");
+    assert_eq!(hits(), 0, "another image");
+    assert_eq!(ask("jpeg_0_95_s_37.jpg"), first);
+    assert!(hits() > 0, "the same image");
+    assert_eq!(ask("jpeg_2_30_s_37.jpg"), other);
+}
+
+#[test]
+fn what_is_refused_says_why_and_disturbs_nobody() {
+    let served = served(json!({"limit_mm_per_prompt": {"image": 2}}));
+    let prompts = prompts();
+    let good = &prompts[1];
+    let text = good["text"].as_str().expect("a text");
+    let running = served.ask_with(text, &images(good), greedy()).expect("room");
+
+    let png = std::fs::read(format!("{FIXTURES}/images/png_2_8.png")).expect("a file");
+    let mut bomb = std::fs::read(format!("{FIXTURES}/images/bmp_RGB.bmp")).expect("a file");
+    bomb[18..26].copy_from_slice(&[0x60, 0xea, 0, 0, 0x60, 0xea, 0, 0]);
+    let one = || image("size_13x7.png");
+    let cases: [(&str, Vec<String>, &str); 9] = [
+        ("<|image_pad|>", vec!["abc".into()], "Incorrect padding"),
+        ("<|image_pad|>", vec![String::new()], "cannot identify image file"),
+        ("<|image_pad|>", vec![base64(b"no image")], "cannot identify image file"),
+        ("<|image_pad|>", vec![base64(&png[..70])], "image file is truncated or damaged"),
+        ("<|image_pad|>", vec![base64(&bomb)], "Image size (3600000000 pixels) exceeds limit"),
+        ("<|image_pad|>", vec!["https://example.org/a.png".into()], "images are not fetched"),
+        ("none", vec![one()], "Failed to apply prompt replacement for mm_items['image'][0]"),
+        ("<|image_pad|>", vec![one(), one()], "Failed to apply prompt replacement"),
+        (
+            "<|image_pad|><|image_pad|><|image_pad|>",
+            vec![one(), one(), one()],
+            "At most 2 image(s) may be provided in one prompt. Set `--limit-mm-per-prompt`",
+        ),
+    ];
+    for (text, images, why) in cases {
+        let outcome = served.ask_with(text, &images, greedy());
+        let error = outcome.map_or_else(|e| e, |told| told.outcome().expect_err(why));
+        assert!(error.message().starts_with(why), "{error}");
+        assert!(!error.message().contains('\n'), "{error}");
+    }
+
+    assert_eq!(whole(&running.answer().outputs[0].text), said(good));
+    let again = served.ask_with(text, &images(good), greedy()).expect("room");
+    assert_eq!(whole(&again.answer().outputs[0].text), said(good));
+}
+
+#[test]
+fn a_model_without_its_tower_takes_text() {
+    let served = served(json!({"language_model_only": true}));
+    let prompts = prompts();
+    let text = served.text(prompts[0]["text"].as_str().unwrap(), greedy());
+    assert_eq!(whole(&text), said(&prompts[0]));
+    let outcome = served.ask_with("<|image_pad|>", &[image("size_13x7.png")], greedy());
+    let error = outcome.map_or_else(|e| e, |told| told.outcome().expect_err("no tower"));
+    assert_eq!(error.message(), "Multi-modal processor not available for text-only models");
+}
