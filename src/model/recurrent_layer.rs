@@ -4,7 +4,8 @@
 use super::config::{ModelSpec, RecurrentKind};
 use super::shard::Shard;
 use super::weights::{GatedDelta, Mixer, ShortConv};
-use crate::device::{Columns, ConvSpec, DeltaSpec, DeltaWeights, Device, Gate, GatedNorm};
+use crate::device::{Columns, ConvSpec, DeltaSpec, DeltaWeights, Device, Gate};
+use crate::device::{GateOrder, GatedNorm};
 use crate::error::Result;
 use crate::internal;
 
@@ -94,8 +95,13 @@ impl<T> RecurrentBuffers<T> {
         let weights = DeltaWeights { log_decay, rate_bias };
         let (mixed, rates) = (&self.convolved, &rule.rates);
         dev.delta_rule(place, &rule.delta, weights, mixed, rates, &mut self.values)?;
-        let gated = GatedNorm { gate: rule.gate, first: self.convolution.width };
-        dev.norm_gated(&gated, norm, &self.input, &mut self.values)?;
+        let gated = GatedNorm {
+            gate: rule.gate,
+            first: self.convolution.width,
+            part: rule.delta.value_dim,
+            order: GateOrder::NormFirst,
+        };
+        dev.norm_gated(&gated, Some(norm), &self.input, &mut self.values)?;
         dev.linear(&out.weight, out.bias.as_ref(), &self.values, output)
     }
 
