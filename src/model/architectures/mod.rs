@@ -11,6 +11,7 @@
 //! | `older` | rows of older deployments, and of single houses |
 //! | `latent` | those whose attention is over latent vectors |
 //! | `hybrids` | those of which some layers keep a state in place of K and V |
+//! | `scans` | those of which some layers keep the state of a selective scan |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
 //! | `unknown` | what to say of a name that has no row |
@@ -23,6 +24,7 @@ mod latent;
 mod hybrids;
 mod mixtures;
 mod older;
+mod scans;
 mod unknown;
 mod variants;
 
@@ -52,6 +54,7 @@ pub const FAMILIES: &[Family] = &[
     hybrids::QWEN3_5_MOE,
     hybrids::QWEN3_NEXT,
     hybrids::LFM2,
+    hybrids::LFM2_MOE,
     decoders::GEMMA,
     decoders::GEMMA2,
     decoders::GEMMA3,
@@ -69,7 +72,10 @@ pub const FAMILIES: &[Family] = &[
     variants::SMOLLM3,
     variants::SEED_OSS,
     variants::ERNIE4_5,
-    variants::GRANITE_HYBRID,
+    scans::GRANITE_HYBRID,
+    scans::BAMBA,
+    scans::FALCON_H1,
+    scans::NEMOTRON_H,
     variants::STARCODER2,
     variants::HUNYUAN_DENSE,
     variants::COHERE,
