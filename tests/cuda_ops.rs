@@ -43,6 +43,8 @@ mod cuda_encoders;
 mod cuda_gpt_oss;
 #[path = "ops/cuda_quant.rs"]
 mod cuda_quant;
+#[path = "ops/cuda_scans.rs"]
+mod cuda_scans;
 #[path = "ops/cuda_states.rs"]
 mod cuda_states;
 #[allow(dead_code, reason = "the CPU's tests use more of it")]

@@ -34,7 +34,8 @@ fn load(config: &Map<String, Value>) -> Result<(ModelSpec, u64)> {
         snapshots: 0,
     };
     let (held, launches) = budget::footprint(&spec, &WeightSource::Dummy, &limits, DType::BF16)?;
-    assert!(launches.len() > 5 * spec.layers, "{} launches", launches.len());
+    // Layers of a single sublayer have fewer ops.
+    assert!(launches.len() > 4 * spec.layers, "{} launches", launches.len());
     Ok((spec, held.weights))
 }
 

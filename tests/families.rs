@@ -20,7 +20,7 @@ struct Case {
 
 fn fixtures() -> Vec<PathBuf> {
     let found = fixtures_of("models");
-    assert!(found.len() >= 97, "only {} fixtures", found.len());
+    assert!(found.len() >= 106, "only {} fixtures", found.len());
     let quantised = fixtures_of("quantised");
     assert!(quantised.len() >= 46, "only {} quantised fixtures", quantised.len());
     let gguf = fixtures_of("gguf");
@@ -62,7 +62,7 @@ fn cases(dir: &Path) -> Vec<Case> {
 }
 
 /// A rig as the fixture asks. The reference is computed in f32, which matters to Gemma's scale of
-/// the embedding and to Nemotron's weights of norms.
+/// the embedding, to Nemotron's weights of norms, and to what Falcon-H1's factors are folded into.
 fn rig_of(dir: &Path) -> Rig {
     let in_gguf = dir.parent().is_some_and(|folder| folder.ends_with("gguf"));
     // What these round in the model's type.
@@ -73,7 +73,7 @@ fn rig_of(dir: &Path) -> Rig {
         }
         let config = json_of(dir, "config.json");
         let kind = config["model_type"].as_str().unwrap();
-        kind.starts_with("gemma") || kind == "nemotron"
+        kind.starts_with("gemma") || ["nemotron", "falcon_h1"].contains(&kind)
     };
     let dtype = if in_gguf || rounds(dir) { "float32" } else { "" };
     Rig::files(dir, &RigOptions { dtype, ..RigOptions::of_fixture(dir) })

@@ -11,6 +11,8 @@ mod quant;
 mod quant_cases;
 #[path = "ops/kv_types.rs"]
 mod kv_types;
+#[path = "ops/scans.rs"]
+mod scans;
 #[path = "ops/states.rs"]
 mod states;
 

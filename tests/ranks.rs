@@ -149,7 +149,11 @@ fn two_ranks_are_one_model() {
 
 #[test]
 fn four_ranks_are_one_model() {
-    assert_eq!(refused("models", 4), "gpt2-no-prefix qwen3-next qwen3_5 qwen3_5-moe qwen3_5-text");
+    assert_eq!(
+        refused("models", 4),
+        "bamba-groups falcon-h1-norm gpt2-no-prefix granite-hybrid-mamba nemotron-h qwen3-next \
+         qwen3_5 qwen3_5-moe qwen3_5-text"
+    );
     assert_eq!(
         refused("gguf", 4),
         "gemma2 gemma3 llama llama-bias-split llama-k phi3 qwen2 qwen3 qwen3-moe"

@@ -77,8 +77,9 @@ pub trait ExpertOps: DeviceTypes {
         routes: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// `out[r, j] = act(x[r] W^T + b)`, a gated act, W and b of choice j's expert; `[R * top_k,
-    /// outputs / 2]`. The biases of all experts are one vector.
+    /// `out[r, j] = act(x[r] W^T + b)`, W and b of choice j's expert; `[R * top_k, outputs / 2]`
+    /// where the act is gated, else `[R * top_k, outputs]`, and the act is relu squared. The biases
+    /// of all experts are one vector.
     fn experts_act(
         &mut self,
         weight: &Self::Weight,

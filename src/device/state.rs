@@ -1,7 +1,7 @@
-//! Layers that keep a state of fixed size of each sequence in place of K and V: a short convolution
-//! and a matrix for each head. `engine` reserves states with the slots and says by `SlotChange`s
-//! which copies of them to keep and to go on from; `model::decoder` calls the ops. Nothing here
-//! knows pages.
+//! Layers that keep a state of fixed size of each sequence: a short convolution, and a matrix for
+//! each head, which the gated delta rule or a selective scan (Mamba 2) moves on. `engine` reserves
+//! states with the slots and says by `SlotChange`s which copies of them to keep and to go on from;
+//! `model::decoder` calls the ops. Nothing here knows pages.
 //!
 //! A slot's state belongs to the sequence that has the slot, and each op moves its own part of it
 //! on by the step's rows of that sequence, in their order. At position 0 it is zeros, whatever the
@@ -101,6 +101,46 @@ pub struct DeltaWeights<'w, W> {
     pub rate_bias: &'w W,
 }
 
+/// Shape of the selective scan of Mamba 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScanSpec {
+    /// Heads, each with a matrix and a rate of decay.
+    pub heads: usize,
+    /// Elements of a head of x: rows of its matrix.
+    pub head_dim: usize,
+    /// Groups of heads that follow each other and share B and C; `heads` is a multiple.
+    pub groups: usize,
+    /// Elements of B and of C: columns of a matrix.
+    pub state: usize,
+}
+
+impl ScanSpec {
+    /// Columns of x, of all heads.
+    pub fn inner_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Columns of B, or of C.
+    pub fn group_width(&self) -> usize {
+        self.groups * self.state
+    }
+
+    /// Columns of x, B and C side by side.
+    pub fn mixed_width(&self) -> usize {
+        self.inner_width() + 2 * self.group_width()
+    }
+}
+
+/// What a selective scan has learned, an element for each head.
+pub struct ScanWeights<'w, W> {
+    /// ln of the rate of decay.
+    pub log_decay: &'w W,
+    /// Added to a token's step.
+    pub rate_bias: &'w W,
+    /// What of x goes to the output past the matrix.
+    pub skip: &'w W,
+}
+
 /// What a gate multiplies by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
@@ -110,6 +150,15 @@ pub enum Gate {
     Sigmoid,
 }
 
+/// Which of a norm and a gate comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GateOrder {
+    /// norm(x) * gate(z)
+    NormFirst,
+    /// norm(x * gate(z))
+    GateFirst,
+}
+
 /// How a norm and a gate are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GatedNorm {
@@ -117,6 +166,11 @@ pub struct GatedNorm {
     pub gate: Gate,
     /// The gate's first column.
     pub first: usize,
+    /// Columns of each part of a row that is normed by itself. The norm has a weight for each
+    /// column of a part, the same for all parts, or one for each column of a row.
+    pub part: usize,
+    /// Which comes first.
+    pub order: GateOrder,
 }
 
 /// Some columns of a tensor, from one on.
@@ -171,12 +225,30 @@ pub trait StateOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// `x[r] = norm(x[r]) * gate(z[r])`, the norm over each part of a row as wide as its weight;
-    /// RMS kinds only. `z` has as many columns from `spec.first` on as x.
+    /// The selective scan of Mamba 2 (Dao and Gu, "Transformers are SSMs", 2024) in f32, token by
+    /// token, of each head, with the B and C of its group:
+    ///
+    /// - `step = softplus(rate + rate_bias)`, `keep = exp(-exp(log_decay) * step)`
+    /// - `S = keep S + step x B^T`, `out[r] = S C + skip x`
+    ///
+    /// `mixed`: `[R, mixed_width]`, x|B|C; `rates`: `heads` columns; out: `[R, inner_width]`.
+    fn selective_scan(
+        &mut self,
+        layer: usize,
+        spec: &ScanSpec,
+        weights: ScanWeights<'_, Self::Weight>,
+        mixed: &Self::Tensor,
+        rates: Columns<'_, Self::Tensor>,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// x[r] through a norm and a gate of z[r], in the order of `spec`; without a norm
+    /// `x[r] = x[r] * gate(z[r])`. RMS kinds only. `z` has as many columns from `spec.first` on as
+    /// x. A norm whose weight has `Join::Sum` is over all ranks' columns, in one part.
     fn norm_gated(
         &mut self,
         spec: &GatedNorm,
-        norm: &Norm<Self::Weight>,
+        norm: Option<&Norm<Self::Weight>>,
         z: &Self::Tensor,
         x: &mut Self::Tensor,
     ) -> Result<()>;

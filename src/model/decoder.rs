@@ -12,7 +12,7 @@ use super::recurrent_layer::RecurrentBuffers;
 use super::shard::{Cut, Shard};
 use super::vision::VisionTower;
 use super::weights::{
-    Experts, FeedForward, HeadAttention, Layer, Mixer, Mlp, PositionTable, QkNorms, Weights,
+    Experts, FeedForward, HeadAttention, Mixer, Mlp, PositionTable, QkNorms, Weights,
 };
 use crate::device::{Activation, AttnSpec, Device, DeviceLimits, Norm, Pooling, Rope};
 use crate::error::Result;
@@ -218,7 +218,7 @@ impl<D: Device> Decoder<D> {
         let optional = |dev: &mut D, on: bool, rows| {
             on.then(|| dev.tensor(rows, spec.embed_width)).transpose()
         };
-        let plain = (0..spec.layers).any(|layer| spec.mixture_of(layer).is_none());
+        let plain = (0..spec.layers).any(|layer| spec.has_mlp(layer));
         let mut buffers = Buffers {
             embedded: optional(dev, weights.project_in.is_some(), tokens)?,
             residual: dev.tensor(tokens, spec.hidden)?,
@@ -235,8 +235,9 @@ impl<D: Device> Decoder<D> {
             projected: optional(dev, weights.project_out.is_some(), rows)?,
             logits: dev.logits_tensor(rows, answer)?,
         };
-        if let Some(layer) = weights.layers.first().filter(|_| spec.norms == NormOrder::Before) {
-            dev.feeds(&mut buffers.normed, layer.mixer.first())?;
+        let first = weights.layers.iter().find_map(|layer| layer.mixer.as_ref());
+        if let Some(mixer) = first.filter(|_| spec.norms == NormOrder::Before) {
+            dev.feeds(&mut buffers.normed, mixer.first())?;
         }
         let tower = match (&spec.vision, weights.tower.take()) {
             (Some(vision), Some(tower)) => {
@@ -342,9 +343,10 @@ impl<D: Device> Decoder<D> {
     fn layers_of_each_kind(&self) -> Vec<usize> {
         let kind = |index: &usize| {
             let attention = &self.attention[*index];
-            let experts =
-                matches!(self.weights.layers[*index].feed_forward, FeedForward::Experts(_));
-            (attention.attn.window, attention.rope, experts)
+            let layer = &self.weights.layers[*index];
+            let mixer = layer.mixer.as_ref().map(std::mem::discriminant);
+            let feed_forward = layer.feed_forward.as_ref().map(std::mem::discriminant);
+            (attention.attn.window, attention.rope, mixer, feed_forward)
         };
         let mut kinds = Vec::new();
         let is_new = |index: &usize| {
@@ -403,22 +405,31 @@ impl<D: Device> Decoder<D> {
 
     fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
         match &self.weights.layers[index].mixer {
-            Mixer::Heads(_) | Mixer::Latent(_) => self.attention(dev, index)?,
-            Mixer::GatedDelta(_) | Mixer::ShortConv(_) => self.recurrent(dev, index)?,
+            Some(Mixer::Heads(_) | Mixer::Latent(_)) => self.attention(dev, index)?,
+            Some(Mixer::Beside(..)) => {
+                self.attention(dev, index)?;
+                self.recurrent(dev, index)?;
+            }
+            Some(_) => self.recurrent(dev, index)?,
+            None => {}
         }
 
         let b = &mut self.buffers;
         let norms = self.norms;
         let layer = &self.weights.layers[index];
-        b.norm_output(dev, layer.attn_post.as_ref())?;
-        match (self.parallel, &layer.after_attn) {
-            (false, norm) => b.add_output(dev, norm.as_ref(), norms)?,
-            (true, Some(norm)) => dev.norm(norm, &b.residual, &mut b.normed)?,
-            (true, None) => {}
+        if layer.mixer.is_some() {
+            b.norm_output(dev, layer.attn_post.as_ref())?;
         }
-
-        b.feed_forward(dev, layer, self.activation, norms, self.parallel)?;
-        b.norm_output(dev, layer.mlp_post.as_ref())?;
+        if let Some(feed_forward) = &layer.feed_forward {
+            match (self.parallel, &layer.after_attn) {
+                _ if layer.mixer.is_none() => {}
+                (false, norm) => b.add_output(dev, norm.as_ref(), norms)?,
+                (true, Some(norm)) => dev.norm(norm, &b.residual, &mut b.normed)?,
+                (true, None) => {}
+            }
+            b.feed_forward(dev, feed_forward, self.activation, norms, self.parallel)?;
+            b.norm_output(dev, layer.mlp_post.as_ref())?;
+        }
         b.add_output(dev, layer.after_mlp.as_ref(), norms)
     }
 
@@ -431,7 +442,7 @@ impl<D: Device> Decoder<D> {
         let rope = rope.and_then(|i| self.ropes.get(i));
 
         let out = match (&self.weights.layers[index].mixer, &mut b.attention) {
-            (Mixer::Heads(heads), AttentionBuffers::Heads(qkv)) => {
+            (Some(Mixer::Heads(heads) | Mixer::Beside(heads, _)), AttentionBuffers::Heads(qkv)) => {
                 let rules = HeadRules {
                     attn,
                     rope,
@@ -448,7 +459,7 @@ impl<D: Device> Decoder<D> {
                 }
                 &heads.out
             }
-            (Mixer::Latent(latent), AttentionBuffers::Latent(buffers)) => {
+            (Some(Mixer::Latent(latent)), AttentionBuffers::Latent(buffers)) => {
                 buffers.run(dev, place, latent, attn.scale, rope, input, &mut b.attn)?;
                 &latent.out
             }
@@ -457,15 +468,15 @@ impl<D: Device> Decoder<D> {
         dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)
     }
 
-    /// What a layer with a state has in place of attention, from its input to `delta`.
+    /// What keeps a layer's state, from its input to `delta`; beside attention it is added there.
     fn recurrent(&mut self, dev: &mut D, index: usize) -> Result<()> {
         let b = &mut self.buffers;
-        let layer = &self.weights.layers[index].mixer;
-        let Some(buffers) = &mut b.recurrent else {
+        let mixer = self.weights.layers[index].mixer.as_ref();
+        let Some((buffers, mixer)) = b.recurrent.as_mut().zip(mixer) else {
             return Err(internal!("layer {index} keeps a state and has no buffers"));
         };
         let input = if self.norms == NormOrder::Before { &b.normed } else { &b.residual };
-        buffers.run(dev, self.places[index], layer, input, &mut b.delta)
+        buffers.run(dev, self.places[index], mixer, input, &mut b.delta)
     }
 
     fn head(&mut self, dev: &mut D) -> Result<()> {
@@ -538,13 +549,13 @@ impl<T> Buffers<T> {
     fn feed_forward<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
-        layer: &Layer<D::Weight>,
+        feed_forward: &FeedForward<D::Weight>,
         act: Activation,
         norms: NormOrder,
         parallel: bool,
     ) -> Result<()> {
         let input = if norms == NormOrder::Before { &self.normed } else { &self.residual };
-        match &layer.feed_forward {
+        match feed_forward {
             FeedForward::Mlp(Mlp { up, down }) => {
                 dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut self.ffn)?;
                 if parallel {

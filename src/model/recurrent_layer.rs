@@ -1,10 +1,11 @@
-//! The first sublayer of layers that keep a state: its buffers, and the ops that it is. `decoder`
-//! calls it; it knows no norm around it and no pages.
+//! The part of layers that keeps a state: its buffers, and the ops that it is. `decoder` calls it;
+//! it knows no norm around it and no pages.
 
-use super::config::{ModelSpec, RecurrentKind};
+use super::config::{ModelSpec, RecurrentKind, ScanShape};
 use super::shard::Shard;
-use super::weights::{GatedDelta, Mixer, ShortConv};
-use crate::device::{Columns, ConvSpec, DeltaSpec, DeltaWeights, Device, Gate, GatedNorm};
+use super::weights::{GatedDelta, Mixer, SelectiveScan, ShortConv};
+use crate::device::{Columns, ConvSpec, DeltaSpec, DeltaWeights, Device, Gate};
+use crate::device::{GateOrder, GatedNorm, ScanSpec, ScanWeights};
 use crate::error::Result;
 use crate::internal;
 
@@ -19,6 +20,9 @@ pub(super) struct RecurrentBuffers<T> {
     values: T,
     /// Of the gated delta rule.
     rule: Option<RuleBuffers<T>>,
+    scan: Option<ScanSpec>,
+    /// The output of what stands beside attention, before it is added to attention's.
+    beside: Option<T>,
 }
 
 struct RuleBuffers<T> {
@@ -39,23 +43,34 @@ impl<T> RecurrentBuffers<T> {
             return Ok(None);
         };
         let width = kind.channels();
+        let mut scan = None;
         let (rule, input) = match kind {
             RecurrentKind::GatedDelta { delta, gate } => {
                 let rates = dev.tensor(tokens, 2 * delta.value_heads)?;
                 (Some(RuleBuffers { delta, gate, rates }), width + delta.value_width())
             }
             RecurrentKind::ShortConv { .. } => (None, 3 * width),
+            RecurrentKind::SelectiveScan(ScanShape { scan: spec, .. }) => {
+                scan = Some(spec);
+                (None, width + spec.inner_width() + spec.heads)
+            }
         };
+
+        let beside = spec.sublayers.iter().any(|parts| parts.attention && parts.state);
+        let silu = rule.is_some() || scan.is_some();
         Ok(Some(RecurrentBuffers {
-            convolution: ConvSpec { taps: recurrent.taps, width, silu: rule.is_some() },
+            convolution: ConvSpec { taps: recurrent.taps, width, silu },
             input: dev.tensor(tokens, input)?,
             convolved: dev.tensor(tokens, width)?,
             values: dev.tensor(tokens, kind.out_width())?,
             rule,
+            scan,
+            beside: beside.then(|| dev.tensor(tokens, spec.hidden)).transpose()?,
         }))
     }
 
-    /// From the layer's input to what is added to the residual. `place`: its number among layers
+    /// From the layer's input to what is added to the residual, or, beside attention, to its
+    /// `output`. `place`: its number among layers
     /// with a state.
     pub(super) fn run<D: Device<Tensor = T>>(
         &mut self,
@@ -68,6 +83,17 @@ impl<T> RecurrentBuffers<T> {
         match layer {
             Mixer::GatedDelta(layer) => self.gated_delta(dev, place, layer, input, output),
             Mixer::ShortConv(layer) => self.short_conv(dev, place, layer, input, output),
+            Mixer::SelectiveScan(layer) => self.selective_scan(dev, place, layer, input, output),
+            Mixer::Beside(_, layer) => {
+                // Taken for the call, so that every step finds the same tensor.
+                let Some(mut own) = self.beside.take() else {
+                    return Err(internal!("nothing stands beside attention"));
+                };
+                let done = self.selective_scan(dev, place, layer, input, &mut own);
+                let done = done.and_then(|()| dev.add(&own, output));
+                self.beside = Some(own);
+                done
+            }
             Mixer::Heads(_) | Mixer::Latent(_) => {
                 Err(internal!("a layer with attention keeps no state"))
             }
@@ -94,8 +120,13 @@ impl<T> RecurrentBuffers<T> {
         let weights = DeltaWeights { log_decay, rate_bias };
         let (mixed, rates) = (&self.convolved, &rule.rates);
         dev.delta_rule(place, &rule.delta, weights, mixed, rates, &mut self.values)?;
-        let gated = GatedNorm { gate: rule.gate, first: self.convolution.width };
-        dev.norm_gated(&gated, norm, &self.input, &mut self.values)?;
+        let gated = GatedNorm {
+            gate: rule.gate,
+            first: self.convolution.width,
+            part: rule.delta.value_dim,
+            order: GateOrder::NormFirst,
+        };
+        dev.norm_gated(&gated, Some(norm), &self.input, &mut self.values)?;
         dev.linear(&out.weight, out.bias.as_ref(), &self.values, output)
     }
 
@@ -117,6 +148,36 @@ impl<T> RecurrentBuffers<T> {
         dev.short_convolution(place, conv, convolution, None, &self.values, &mut self.convolved)?;
         let convolved = Columns { tensor: &self.convolved, first: 0 };
         dev.multiply(columns(1), convolved, &mut self.values)?;
+        dev.linear(&out.weight, out.bias.as_ref(), &self.values, output)
+    }
+    fn selective_scan<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        place: usize,
+        layer: &SelectiveScan<D::Weight>,
+        input: &T,
+        output: &mut T,
+    ) -> Result<()> {
+        let Some(scan) = &self.scan else {
+            return Err(internal!("a selective scan without its shape"));
+        };
+        let SelectiveScan { input: product, convolution, convolution_bias, norm, out, .. } = layer;
+        dev.linear(&product.weight, product.bias.as_ref(), input, &mut self.input)?;
+        let conv = &self.convolution;
+        let bias = convolution_bias.as_ref();
+        dev.short_convolution(place, conv, convolution, bias, &self.input, &mut self.convolved)?;
+
+        let SelectiveScan { log_decay, rate_bias, skip, .. } = layer;
+        let weights = ScanWeights { log_decay, rate_bias, skip };
+        let rates = Columns { tensor: &self.input, first: conv.width + scan.inner_width() };
+        dev.selective_scan(place, scan, weights, &self.convolved, rates, &mut self.values)?;
+        let gated = GatedNorm {
+            gate: Gate::Silu,
+            first: conv.width,
+            part: scan.inner_width() / scan.groups,
+            order: GateOrder::GateFirst,
+        };
+        dev.norm_gated(&gated, norm.as_ref(), &self.input, &mut self.values)?;
         dev.linear(&out.weight, out.bias.as_ref(), &self.values, output)
     }
 }

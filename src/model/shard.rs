@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::config::{LayerAttention, ModelSpec, RecurrentKind};
-use crate::device::{DeltaSpec, Join, KvRow, KvShape, Rank, StateShape};
+use super::config::{LayerAttention, ModelSpec, RecurrentKind, ScanShape};
+use crate::device::{DeltaSpec, Join, KvRow, KvShape, Rank, ScanSpec, StateShape};
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -120,7 +120,7 @@ impl Shard {
             }
         };
 
-        let has_mlp = (0..spec.layers).any(|layer| spec.mixture_of(layer).is_none());
+        let has_mlp = (0..spec.layers).any(|layer| spec.has_mlp(layer));
         let mixture = spec.mixture.as_ref();
         let shared_ffn = mixture.and_then(|m| m.shared_ffn);
         let vocabulary = match of {
@@ -186,6 +186,35 @@ impl Shard {
     /// Of `parts` matrices or vectors of an output for each value head.
     pub fn value_heads(&self, delta: &DeltaSpec, parts: usize) -> Cut {
         self.outputs(vec![self.share(delta.value_heads); parts])
+    }
+
+    /// Of x, B and C of a selective scan.
+    pub fn scan_channels(&self, scan: &ScanSpec) -> Cut {
+        self.outputs(self.scan_slices(scan))
+    }
+
+    /// Of the product in front of it: x, B, C, gate and rates, one below the other.
+    pub fn scan_input(&self, scan: &ScanSpec) -> Cut {
+        let mut slices = self.scan_slices(scan);
+        slices.push(self.share(scan.inner_width()));
+        slices.push(self.share(scan.heads));
+        self.outputs(slices)
+    }
+
+    /// Of a vector with an element for each of so many heads or columns of a scan.
+    pub fn scan_share(&self, of: usize) -> Cut {
+        self.outputs(vec![self.share(of)])
+    }
+
+    /// B and C of a single group are every rank's.
+    fn scan_slices(&self, scan: &ScanSpec) -> Vec<Slice> {
+        let width = scan.group_width();
+        let group = if scan.groups.is_multiple_of(self.rank.of) {
+            self.share(width)
+        } else {
+            Slice { of: width, range: 0..width }
+        };
+        vec![self.share(scan.inner_width()), group.clone(), group]
     }
 
     /// Of the output product of a layer with a state.
@@ -294,6 +323,10 @@ fn recurrent_of(kind: &RecurrentKind, of: usize) -> Result<RecurrentKind> {
         RecurrentKind::ShortConv { width } => {
             return Ok(RecurrentKind::ShortConv { width: even(*width, of)? });
         }
+        RecurrentKind::SelectiveScan(shape) => {
+            let scan = scan_of(&shape.scan, of)?;
+            return Ok(RecurrentKind::SelectiveScan(ScanShape { scan, ..*shape }));
+        }
     };
     if !delta.key_heads.is_multiple_of(of) {
         return Err(invalid!(
@@ -304,6 +337,28 @@ fn recurrent_of(kind: &RecurrentKind, of: usize) -> Result<RecurrentKind> {
     let (key_heads, value_heads) = (delta.key_heads / of, delta.value_heads / of);
     let delta = DeltaSpec { key_heads, value_heads, ..*delta };
     Ok(RecurrentKind::GatedDelta { delta, gate })
+}
+
+/// A rank's heads and groups of a scan. The second text is vLLM's.
+fn scan_of(scan: &ScanSpec, of: usize) -> Result<ScanSpec> {
+    if !scan.heads.is_multiple_of(of) {
+        return Err(invalid!(
+            "Total number of mamba heads ({}) must be divisible by tensor parallel size ({of}).",
+            scan.heads
+        ));
+    }
+    let groups = match scan.groups {
+        groups if groups.is_multiple_of(of) => groups / of,
+        1 => 1,
+        _ => {
+            return Err(invalid!(
+                "If tensor parallel world size does not divide num_groups, then num_groups must \
+                 equal 1: it is {}, of {of} ranks.",
+                scan.groups
+            ));
+        }
+    };
+    Ok(ScanSpec { heads: scan.heads / of, groups, ..*scan })
 }
 
 fn even(all: usize, of: usize) -> Result<usize> {

@@ -76,19 +76,24 @@ pub enum Mixer<W> {
     GatedDelta(GatedDelta<W>),
     /// By what they gave to a convolution.
     ShortConv(ShortConv<W>),
+    /// By a state that a selective scan keeps of them.
+    SelectiveScan(SelectiveScan<W>),
+    /// By both of these, whose outputs are added up.
+    Beside(HeadAttention<W>, SelectiveScan<W>),
 }
 
 impl<W> Mixer<W> {
     /// What the layer's input is multiplied by first.
     pub fn first(&self) -> &W {
         match self {
-            Mixer::Heads(heads) => &heads.qkv.weight,
+            Mixer::Heads(heads) | Mixer::Beside(heads, _) => &heads.qkv.weight,
             Mixer::Latent(LatentAttention { q: LatentQuery::Whole(q), .. }) => &q.weight,
             Mixer::Latent(LatentAttention { q: LatentQuery::LowRank { down, .. }, .. }) => {
                 &down.weight
             }
             Mixer::GatedDelta(delta) => &delta.mixed.weight,
             Mixer::ShortConv(conv) => &conv.input.weight,
+            Mixer::SelectiveScan(scan) => &scan.input.weight,
         }
     }
 }
@@ -121,17 +126,37 @@ pub struct ShortConv<W> {
     pub out: Linear<W>,
 }
 
+/// The selective scan of Mamba 2, behind a short convolution.
+pub struct SelectiveScan<W> {
+    /// x, B and C, the gate of the output, and a rate of each head, stacked along the outputs.
+    pub input: Linear<W>,
+    /// Over x, B and C, a vector of `[channels, taps]`.
+    pub convolution: W,
+    /// Behind it, `[channels]`.
+    pub convolution_bias: Option<W>,
+    /// ln of the rate of decay, of each head.
+    pub log_decay: W,
+    /// Added to the rate.
+    pub rate_bias: W,
+    /// What of x goes to the output, of each head.
+    pub skip: W,
+    /// Over the gated output.
+    pub norm: Option<Norm<W>>,
+    /// The output product.
+    pub out: Linear<W>,
+}
+
 /// One layer. Its norms are named by what they follow, so that norm-before and norm-after models
 /// run the same code: before a sublayer means after the previous one.
 pub struct Layer<W> {
-    /// The first sublayer.
-    pub mixer: Mixer<W>,
+    /// The first sublayer; None: there is only the second.
+    pub mixer: Option<Mixer<W>>,
     /// Over its output, before it is added.
     pub attn_post: Option<Norm<W>>,
     /// None: the MLP reads what the first sublayer read.
     pub after_attn: Option<Norm<W>>,
-    /// The second sublayer.
-    pub feed_forward: FeedForward<W>,
+    /// The second sublayer; None: there is only the first.
+    pub feed_forward: Option<FeedForward<W>>,
     /// Over its output, before it is added.
     pub mlp_post: Option<Norm<W>>,
     /// None: the next layer reads the residual as it is.
@@ -238,13 +263,13 @@ impl<W> Layer<W> {
     /// a state.
     pub fn linears_mut(&mut self) -> [Option<&mut Linear<W>>; lora::PROJECTIONS] {
         let (up, down) = match &mut self.feed_forward {
-            FeedForward::Mlp(mlp) => (Some(&mut mlp.up), Some(&mut mlp.down)),
-            FeedForward::Experts(_) => (None, None),
+            Some(FeedForward::Mlp(mlp)) => (Some(&mut mlp.up), Some(&mut mlp.down)),
+            Some(FeedForward::Experts(_)) | None => (None, None),
         };
         let (qkv, out) = match &mut self.mixer {
-            Mixer::Heads(heads) => (Some(&mut heads.qkv), Some(&mut heads.out)),
-            Mixer::Latent(latent) => (None, Some(&mut latent.out)),
-            Mixer::GatedDelta(_) | Mixer::ShortConv(_) => (None, None),
+            Some(Mixer::Heads(heads)) => (Some(&mut heads.qkv), Some(&mut heads.out)),
+            Some(Mixer::Latent(latent)) => (None, Some(&mut latent.out)),
+            _ => (None, None),
         };
         [qkv, out, up, down]
     }

@@ -3,7 +3,7 @@
 //! sequence is cut.
 
 use triton_vllm::device::{
-    Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm, StateShape,
+    Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GateOrder, GatedNorm, StateShape,
 };
 use triton_vllm::ids::{SlotId, SnapshotId, TokenId};
 use triton_vllm::plan::{Feed, SlotChange, StepPlan};
@@ -114,7 +114,9 @@ impl<W> Layer<W> {
 
         let plain = b.dev.read(&y, rows)?;
         let gate = if shape.biased { Gate::Sigmoid } else { Gate::Silu };
-        b.dev.norm_gated(&GatedNorm { gate, first: width }, &self.norm, &x, &mut y)?;
+        let part = delta.value_dim;
+        let gated = GatedNorm { gate, first: width, part, order: GateOrder::NormFirst };
+        b.dev.norm_gated(&gated, Some(&self.norm), &x, &mut y)?;
         Ok(vec![
             ("short_convolution", b.dev.read(&convolved, rows)?),
             ("delta_rule", plain),

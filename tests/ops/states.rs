@@ -4,7 +4,7 @@
 
 use super::*;
 use triton_vllm::device::{
-    Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm, StateShape,
+    Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GateOrder, GatedNorm, StateShape,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::SnapshotId;
@@ -103,8 +103,13 @@ impl Case {
         let mut y = dev.tensor(rows, values)?;
         let weights = DeltaWeights { log_decay: &log_decay, rate_bias: &rate_bias };
         dev.delta_rule(1, &delta, weights, &convolved, &rates, &mut y)?;
-        let gated = GatedNorm { gate: Gate::Silu, first: width };
-        dev.norm_gated(&gated, &norm, &x, &mut y)?;
+        let gated = GatedNorm {
+            gate: Gate::Silu,
+            first: width,
+            part: delta.value_dim,
+            order: GateOrder::NormFirst,
+        };
+        dev.norm_gated(&gated, Some(&norm), &x, &mut y)?;
         dev.read(&y, rows)
     }
 

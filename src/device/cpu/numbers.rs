@@ -142,6 +142,16 @@ fn fold(l: [f32; WIDE]) -> f32 {
     (b[0] + b[2]) + (b[1] + b[3])
 }
 
+/// ln(1 + e^x); x itself from 20 on, where that is the same.
+#[inline(always)]
+pub fn softplus(x: f32) -> f32 {
+    if x > 20.0 {
+        x
+    } else {
+        exp(x).ln_1p()
+    }
+}
+
 /// Sum of `f` over a slice, in 16 interleaved partial sums.
 #[inline(always)]
 pub fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {

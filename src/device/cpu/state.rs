@@ -1,17 +1,19 @@
 //! Layers with a state on the CPU. A sequence's rows run one after the other, each head and each
 //! channel by itself and in f32, so batch mix and chunking change no bit.
 
-use parking_lot::Mutex;
-
 use super::buffer::Tensor;
 use super::numbers;
+use super::scan::Scan;
 use super::simd::with_isa;
 use super::state_pool::{LayerState, StatePool};
+use super::state_tasks::{share, write_heads, Task};
 use super::weight::Weight;
-use super::{Cpu, SHARED_FROM_STATE_MACS};
+use super::Cpu;
 use crate::device::batch::BatchChunk;
-use crate::device::{Activation, Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm};
-use crate::device::{Norm, StateOps};
+use crate::device::{
+    Activation, Columns, ConvSpec, DeltaSpec, DeltaWeights, DeviceTypes, Gate, GateOrder,
+    GatedNorm, Join, Norm, ScanSpec, ScanWeights, StateOps,
+};
 use crate::error::{Error, Result};
 use crate::internal;
 use crate::plan::{SlotChange, StepPlan};
@@ -89,49 +91,113 @@ impl StateOps for Cpu {
         }
         let rows = slots.batch().rows;
         let macs = 3 * rows * spec.value_heads * spec.value_dim * spec.key_dim;
-        let worth_it = tasks.len() > 1 && macs >= SHARED_FROM_STATE_MACS;
-        let todo = Mutex::new(tasks.iter_mut());
-        workers.share(worth_it, &|| loop {
-            let Some(task) = todo.lock().next() else { return };
-            with_isa(
-                *isa,
-                #[inline(always)]
-                || rule.run(task),
-            );
-        });
+        share(workers, *isa, macs, &mut tasks, |task| rule.run(task));
+        write_heads(&tasks, spec.value_dim, out);
+        Ok(())
+    }
 
-        for Task { chunk, head, y, .. } in &tasks {
-            let columns = head * spec.value_dim..(head + 1) * spec.value_dim;
-            for (row, y) in chunk.rows().zip(y.chunks_exact(spec.value_dim)) {
-                out.row_mut(row)[columns.clone()].copy_from_slice(y);
+    fn selective_scan(
+        &mut self,
+        layer: usize,
+        spec: &ScanSpec,
+        weights: ScanWeights<'_, Weight>,
+        mixed: &Tensor,
+        rates: Columns<'_, Tensor>,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let Cpu { states, slots, isa, workers, .. } = self;
+        let chunks = &slots.batch().chunks;
+        let states = of_chunks(states.as_mut(), layer, chunks)?;
+        let scan = Scan {
+            spec,
+            log_decay: weights.log_decay.vector(),
+            rate_bias: weights.rate_bias.vector(),
+            skip: weights.skip.vector(),
+            mixed,
+            rates,
+        };
+
+        let mut tasks = Vec::with_capacity(chunks.len() * spec.heads);
+        for (chunk, state) in chunks.iter().zip(states) {
+            let matrices = state.matrices.chunks_exact_mut(spec.head_dim * spec.state);
+            for (head, matrix) in matrices.enumerate() {
+                let y = vec![0.0; chunk.tokens * spec.head_dim];
+                tasks.push(Task { chunk, head, matrix, y });
             }
         }
+        let macs = 2 * slots.batch().rows * spec.inner_width() * spec.state;
+        share(workers, *isa, macs, &mut tasks, |task| scan.run(task));
+        write_heads(&tasks, spec.head_dim, out);
         Ok(())
     }
 
     fn norm_gated(
         &mut self,
         spec: &GatedNorm,
-        norm: &Norm<Weight>,
+        norm: Option<&Norm<Weight>>,
         z: &Tensor,
         x: &mut Tensor,
     ) -> Result<()> {
-        let w = norm.weight.vector();
-        for r in 0..self.rows() {
+        let rows = self.rows();
+        let gates_of = |r: usize| {
             let mut gates = z.row(r)[spec.first..spec.first + x.width].to_vec();
             apply_gate(spec.gate, &mut gates);
-            let parts = x.row_mut(r).chunks_exact_mut(w.len());
-            for (part, gates) in parts.zip(gates.chunks_exact(w.len())) {
-                let own = part.to_vec();
-                numbers::norm(norm.kind, norm.eps, w, None, &own, part);
-                part.iter_mut().zip(gates).for_each(|(x, gate)| *x *= gate);
+            gates
+        };
+        let gates: Vec<Vec<f32>> = (0..rows).map(gates_of).collect();
+        let multiply = |x: &mut Tensor| {
+            for (r, gates) in gates.iter().enumerate() {
+                x.row_mut(r).iter_mut().zip(gates).for_each(|(x, gate)| *x *= gate);
             }
+        };
+
+        let Some(norm) = norm else {
+            multiply(x);
+            return Ok(());
+        };
+        if spec.order == GateOrder::GateFirst {
+            multiply(x);
+        }
+        if norm.weight.join == Join::Sum {
+            self.norm_row_over_ranks(norm, x)?;
+        } else {
+            (0..rows).for_each(|r| norm_parts(norm, spec.part, x.row_mut(r)));
+        }
+        if spec.order == GateOrder::NormFirst {
+            multiply(x);
         }
         Ok(())
     }
 }
 
+/// Each part of a row by itself; weights are a part's, or a row's.
+fn norm_parts(norm: &Norm<Weight>, part: usize, row: &mut [f32]) {
+    let w = norm.weight.vector();
+    let weights = w.chunks_exact(part).cycle();
+    for (x, w) in row.chunks_exact_mut(part).zip(weights) {
+        let own = x.to_vec();
+        numbers::norm(norm.kind, norm.eps, w, None, &own, x);
+    }
+}
+
 impl Cpu {
+    /// Rows of which each rank has some columns.
+    fn norm_row_over_ranks(&mut self, norm: &Norm<Weight>, x: &mut Tensor) -> Result<()> {
+        let rows = self.rows();
+        let columns = (self.rank().of * x.width) as f32;
+        let square = |r| numbers::sum_by(x.row(r), |v| v * v);
+        let mut squares: Vec<f32> = (0..rows).map(square).collect();
+        self.group(&norm.weight.name)?.sum(&mut squares)?;
+
+        for (r, sum) in squares.iter().enumerate() {
+            let row = x.row_mut(r);
+            let own = row.to_vec();
+            let weights = norm.weight.vector();
+            numbers::rms_norm(norm.kind, norm.eps, weights, sum / columns, &own, row);
+        }
+        Ok(())
+    }
+
     /// Copies of states that a plan asks for, in the order of its changes.
     pub(super) fn copy_states(&mut self, plan: &StepPlan) -> Result<()> {
         for change in &plan.changes {
@@ -220,16 +286,6 @@ struct Rule<'a> {
     rates: &'a Tensor,
 }
 
-/// A sequence's rows of one head.
-struct Task<'a> {
-    chunk: &'a BatchChunk,
-    head: usize,
-    /// `[value_dim][key_dim]`
-    matrix: &'a mut [f32],
-    /// `[rows][value_dim]`, what comes of them.
-    y: Vec<f32>,
-}
-
 impl Rule<'_> {
     #[inline(always)]
     fn run(&self, task: &mut Task) {
@@ -252,7 +308,7 @@ impl Rule<'_> {
 
             let rates = self.rates.row(row);
             let beta = sigmoid(rates[*head]);
-            let rate = softplus(rates[value_heads + *head] + self.rate_bias[*head]);
+            let rate = numbers::softplus(rates[value_heads + *head] + self.rate_bias[*head]);
             let keep = numbers::exp(-decay * rate);
             step(matrix, keep, beta, [&q, &k, v], y);
         }
@@ -284,16 +340,6 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + numbers::exp(-x))
 }
 
-/// ln(1 + e^x); x itself from 20 on, where that is the same.
-#[inline(always)]
-fn softplus(x: f32) -> f32 {
-    if x > 20.0 {
-        x
-    } else {
-        numbers::exp(x).ln_1p()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,7 +349,7 @@ mod tests {
         for i in -300..300 {
             let x = i as f32 / 10.0;
             let exact = f64::from(x);
-            let error = (f64::from(softplus(x)) - exact.exp().ln_1p()).abs();
+            let error = (f64::from(numbers::softplus(x)) - exact.exp().ln_1p()).abs();
             assert!(error <= 3e-7 * exact.exp().ln_1p(), "softplus({x}): {error:e}");
             let error = (f64::from(sigmoid(x)) - 1.0 / (1.0 + (-exact).exp())).abs();
             assert!(error < 2e-7, "sigmoid({x}): {error:e}");

@@ -2171,7 +2171,7 @@ const _: () = {
     ["Offset of field: ShortConvolution::unused"]
         [::std::mem::offset_of!(ShortConvolution, unused) - 84usize];
 };
-#[doc = " Warps of a block, rows of a matrix that each holds in registers, columns at most."]
+#[doc = " Warps of a block, rows of a matrix that each holds in registers, columns at most; the same of a\n selective scan."]
 pub const DELTA_WARPS: u32 = 4;
 pub const DELTA_WARP_ROWS: u32 = 8;
 pub const DELTA_BLOCK_ROWS: u32 = 32;
@@ -2231,6 +2231,77 @@ const _: () = {
         [::std::mem::offset_of!(DeltaRule, value_dim) - 96usize];
     ["Offset of field: DeltaRule::unused"][::std::mem::offset_of!(DeltaRule, unused) - 100usize];
 };
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SelectiveScan {
+    #[doc = " \\[rows, x|B|C]"]
+    pub mixed: DevicePtr,
+    #[doc = " Of row r, one of each head, at rates + r * stride + first."]
+    pub rates: DevicePtr,
+    #[doc = " \\[heads]"]
+    pub log_decay: DevicePtr,
+    #[doc = " \\[heads]"]
+    pub rate_bias: DevicePtr,
+    #[doc = " \\[heads]"]
+    pub skip: DevicePtr,
+    #[doc = " \\[rows, heads, head_dim]"]
+    pub out: DevicePtr,
+    pub matrices: DevicePtr,
+    pub entry_bytes: u64,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    #[doc = " As DeltaRule's."]
+    pub records: DevicePtr,
+    pub rows: u32,
+    pub heads: u32,
+    pub head_dim: u32,
+    pub groups: u32,
+    pub state: u32,
+    pub stride: u32,
+    pub first: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectiveScan"][::std::mem::size_of::<SelectiveScan>() - 120usize];
+    ["Alignment of SelectiveScan"][::std::mem::align_of::<SelectiveScan>() - 8usize];
+    ["Offset of field: SelectiveScan::mixed"]
+        [::std::mem::offset_of!(SelectiveScan, mixed) - 0usize];
+    ["Offset of field: SelectiveScan::rates"]
+        [::std::mem::offset_of!(SelectiveScan, rates) - 8usize];
+    ["Offset of field: SelectiveScan::log_decay"]
+        [::std::mem::offset_of!(SelectiveScan, log_decay) - 16usize];
+    ["Offset of field: SelectiveScan::rate_bias"]
+        [::std::mem::offset_of!(SelectiveScan, rate_bias) - 24usize];
+    ["Offset of field: SelectiveScan::skip"][::std::mem::offset_of!(SelectiveScan, skip) - 32usize];
+    ["Offset of field: SelectiveScan::out"][::std::mem::offset_of!(SelectiveScan, out) - 40usize];
+    ["Offset of field: SelectiveScan::matrices"]
+        [::std::mem::offset_of!(SelectiveScan, matrices) - 48usize];
+    ["Offset of field: SelectiveScan::entry_bytes"]
+        [::std::mem::offset_of!(SelectiveScan, entry_bytes) - 56usize];
+    ["Offset of field: SelectiveScan::position"]
+        [::std::mem::offset_of!(SelectiveScan, position) - 64usize];
+    ["Offset of field: SelectiveScan::slot_of"]
+        [::std::mem::offset_of!(SelectiveScan, slot_of) - 72usize];
+    ["Offset of field: SelectiveScan::records"]
+        [::std::mem::offset_of!(SelectiveScan, records) - 80usize];
+    ["Offset of field: SelectiveScan::rows"][::std::mem::offset_of!(SelectiveScan, rows) - 88usize];
+    ["Offset of field: SelectiveScan::heads"]
+        [::std::mem::offset_of!(SelectiveScan, heads) - 92usize];
+    ["Offset of field: SelectiveScan::head_dim"]
+        [::std::mem::offset_of!(SelectiveScan, head_dim) - 96usize];
+    ["Offset of field: SelectiveScan::groups"]
+        [::std::mem::offset_of!(SelectiveScan, groups) - 100usize];
+    ["Offset of field: SelectiveScan::state"]
+        [::std::mem::offset_of!(SelectiveScan, state) - 104usize];
+    ["Offset of field: SelectiveScan::stride"]
+        [::std::mem::offset_of!(SelectiveScan, stride) - 108usize];
+    ["Offset of field: SelectiveScan::first"]
+        [::std::mem::offset_of!(SelectiveScan, first) - 112usize];
+    ["Offset of field: SelectiveScan::unused"]
+        [::std::mem::offset_of!(SelectiveScan, unused) - 116usize];
+};
 #[repr(u32)]
 #[doc = " What a gate multiplies by."]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
@@ -2238,12 +2309,19 @@ pub enum Gate {
     Silu = 0,
     Sigmoid = 1,
 }
+#[repr(u32)]
+#[doc = " Which of a norm and a gate comes first."]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub enum GateOrder {
+    NormFirst = 0,
+    GateFirst = 1,
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct NormGated {
     #[doc = " \\[rows, parts, width], in place"]
     pub x: DevicePtr,
-    #[doc = " \\[width]"]
+    #[doc = " Part p's at weight + p * weight_step; null: there is no norm."]
     pub weight: DevicePtr,
     #[doc = " Of x's row r at z + r * stride + first."]
     pub z: DevicePtr,
@@ -2255,11 +2333,13 @@ pub struct NormGated {
     #[doc = " An RMS kind."]
     pub norm: NormKind,
     pub gate: Gate,
+    pub order: GateOrder,
+    pub weight_step: u32,
     pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of NormGated"][::std::mem::size_of::<NormGated>() - 56usize];
+    ["Size of NormGated"][::std::mem::size_of::<NormGated>() - 64usize];
     ["Alignment of NormGated"][::std::mem::align_of::<NormGated>() - 8usize];
     ["Offset of field: NormGated::x"][::std::mem::offset_of!(NormGated, x) - 0usize];
     ["Offset of field: NormGated::weight"][::std::mem::offset_of!(NormGated, weight) - 8usize];
@@ -2271,7 +2351,10 @@ const _: () = {
     ["Offset of field: NormGated::eps"][::std::mem::offset_of!(NormGated, eps) - 40usize];
     ["Offset of field: NormGated::norm"][::std::mem::offset_of!(NormGated, norm) - 44usize];
     ["Offset of field: NormGated::gate"][::std::mem::offset_of!(NormGated, gate) - 48usize];
-    ["Offset of field: NormGated::unused"][::std::mem::offset_of!(NormGated, unused) - 52usize];
+    ["Offset of field: NormGated::order"][::std::mem::offset_of!(NormGated, order) - 52usize];
+    ["Offset of field: NormGated::weight_step"]
+        [::std::mem::offset_of!(NormGated, weight_step) - 56usize];
+    ["Offset of field: NormGated::unused"][::std::mem::offset_of!(NormGated, unused) - 60usize];
 };
 #[doc = " out = a b, of `width` columns of each."]
 #[repr(C)]
@@ -2682,7 +2765,7 @@ pub struct CodedProduct {
     pub bias: DevicePtr,
     #[doc = " act \\[rows, outputs], gated \\[rows, outputs / 2]; logits f32 \\[rows, outputs]"]
     pub y: DevicePtr,
-    #[doc = " Of experts alone: choices by expert, tiles of them and how many, as in MultiplyExperts. W are\n all experts' matrices one below the other, x has a row for each row (gated) or choice."]
+    #[doc = " Of experts alone: choices by expert, tiles of them and how many, as in MultiplyExperts. W are\n all experts' matrices one below the other, x has a row for each row, or choice (top_k 1)."]
     pub order: DevicePtr,
     pub expert_tiles: DevicePtr,
     pub expert_tile_count: DevicePtr,

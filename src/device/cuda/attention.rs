@@ -27,7 +27,10 @@ impl AttentionOps for Cuda {
         let stride = q_width + 2 * k_width;
         let x = qkv.to(rows, stride, "norm_heads");
         let squares = match q.weight.join {
-            Join::Sum => Some(self.squares_of_ranks(&q.weight.name, spec, rows, x)?),
+            Join::Sum => {
+                let widths = [q_width, k_width];
+                Some(self.squares_of_ranks(&q.weight.name, rows, x, stride, widths)?)
+            }
             Join::None | Join::Rows { .. } => None,
         };
         let ranks = self.rank().of;

@@ -253,7 +253,7 @@ impl ExpertOps for Cuda {
 
 impl Cuda {
     /// `experts_act` (with an activation; x has a row for each row) and `experts` (x has a row for
-    /// each choice).
+    /// each choice). The only activation without a gate is relu squared.
     fn multiply_experts(
         &mut self,
         (weight, bias): (&Weight, Option<&Weight>),
@@ -266,10 +266,15 @@ impl Cuda {
             return Err(internal!("{} was not loaded for experts", weight.name));
         };
         assert!(gated == act.is_some_and(Activation::is_gated), "{}: gate and up", weight.name);
+        if act.is_some_and(|act| !gated && act != Activation::ReluSquared) {
+            return Err(internal!("{}: {act:?} without a gate", weight.name));
+        }
         let (rows, top_k) = (self.rows(), routes.width / 2);
+        let (x_rows, choices_of_row) =
+            if act.is_some() { (rows, top_k) } else { (rows * top_k, 1) };
         let (choices, outputs) = (rows * top_k, weight.outputs / count);
         let bias = bias.map_or(DevicePtr::NULL, |bias| bias.vector(weight.outputs));
-        let (x_rows, width) = if gated { (rows, outputs / 2) } else { (choices, outputs) };
+        let width = if gated { outputs / 2 } else { outputs };
 
         let layout = Layout::new(routes.rows, top_k, count);
         let base = routes.at(rows, routes.width, "experts");
@@ -284,10 +289,11 @@ impl Cuda {
                 most_tiles: most_tiles(choices, count, tile),
                 tile_rows: tile,
                 experts: count,
-                top_k,
+                top_k: choices_of_row,
             };
             let end = match act {
-                Some(act) => End::Gated(act.into()),
+                Some(act) if gated => End::Gated(act.into()),
+                Some(act) => End::Act(act.into()),
                 None => End::Act(abi::Activation::None),
             };
             let x = x.at(x_rows, weight.inputs, "experts");
@@ -310,7 +316,7 @@ impl Cuda {
                 order: at(layout.order),
                 tiles: at(layout.tiles),
                 tile_count: at(layout.tile_count),
-                top_k: top_k as u32,
+                top_k: choices_of_row as u32,
                 outputs: outputs as u32,
                 inputs: weight.inputs as u32,
                 kind: act.map_or(abi::Activation::None, abi::Activation::from),

@@ -10,7 +10,7 @@ use super::memory::Memory;
 use super::ranks::{Member, Way};
 use super::weights::Weight;
 use super::Cuda;
-use crate::device::{AttnSpec, DType, Join};
+use crate::device::{DType, Join};
 use crate::error::Result;
 use crate::internal;
 
@@ -136,19 +136,19 @@ impl Cuda {
     pub(super) fn squares_of_ranks(
         &mut self,
         of: &str,
-        spec: &AttnSpec,
         rows: usize,
-        qkv: DevicePtr,
+        x: DevicePtr,
+        stride: usize,
+        widths: [usize; 2],
     ) -> Result<DevicePtr> {
         const THREADS: u32 = 256;
         let squares = self.scratch(rows * 2 * DType::F32.bytes())?;
-        let (q_width, k_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let parameters = abi::SquareParts {
-            x: qkv,
+            x,
             squares,
-            stride: (q_width + 2 * k_width) as u32,
-            q_width: q_width as u32,
-            k_width: k_width as u32,
+            stride: stride as u32,
+            q_width: widths[0] as u32,
+            k_width: widths[1] as u32,
             unused: 0,
         };
         self.kernels.square_parts.launch(&self.context, [rows, 2], THREADS, &parameters)?;

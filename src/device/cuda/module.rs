@@ -222,6 +222,9 @@ kernels! {
         short_convolution(ShortConvolution) convolution_tails(ShortConvolution)
         delta_rule_1(DeltaRule) delta_rule_2(DeltaRule) delta_rule_4(DeltaRule)
         delta_rule_8(DeltaRule) norm_gated(NormGated) gate_rows(GateRows) multiply(Multiply);
+    "scan":
+        selective_scan_1(SelectiveScan) selective_scan_2(SelectiveScan)
+        selective_scan_4(SelectiveScan) selective_scan_8(SelectiveScan);
     "experts":
         route_rows(RouteRows) group_rows(GroupRows)
         experts_up_narrow(MultiplyExperts) experts_up_wide(MultiplyExperts)

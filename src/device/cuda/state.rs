@@ -8,8 +8,10 @@ use super::launch::Kernel;
 use super::module::Kernels;
 use super::weights::Weight;
 use super::{Cuda, Tensor};
-use crate::device::{Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GatedNorm};
-use crate::device::{Norm, StateOps, StateShape};
+use crate::device::{
+    Columns, ConvSpec, DeltaSpec, DeltaWeights, DeviceTypes, Gate, GateOrder, GatedNorm, Join,
+    Norm, ScanSpec, ScanWeights, StateOps, StateShape,
+};
 use crate::error::Result;
 use crate::internal;
 
@@ -18,6 +20,15 @@ impl From<Gate> for abi::Gate {
         match gate {
             Gate::Silu => abi::Gate::Silu,
             Gate::Sigmoid => abi::Gate::Sigmoid,
+        }
+    }
+}
+
+impl From<GateOrder> for abi::GateOrder {
+    fn from(order: GateOrder) -> abi::GateOrder {
+        match order {
+            GateOrder::NormFirst => abi::GateOrder::NormFirst,
+            GateOrder::GateFirst => abi::GateOrder::GateFirst,
         }
     }
 }
@@ -146,34 +157,141 @@ impl StateOps for Cuda {
         kernel.launch(&self.context, blocks, abi::DELTA_THREADS, &parameters)
     }
 
+    fn selective_scan(
+        &mut self,
+        layer: usize,
+        spec: &ScanSpec,
+        weights: ScanWeights<'_, Weight>,
+        mixed: &Tensor,
+        rates: Columns<'_, Tensor>,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let ScanSpec { heads, head_dim, groups, state } = *spec;
+        let rows = self.rows();
+        if rates.first + heads > rates.tensor.width {
+            return Err(internal!("rates of {heads} heads in {} columns", rates.tensor.width));
+        }
+        let reserved = self.reserved()?;
+        let StateShape { heads: held, rows: state_rows, columns, .. } = reserved.states.shape();
+        if (held, state_rows, columns) != (heads, head_dim, state) {
+            return Err(internal!("{spec:?}, and states of {held} x {state_rows} x {columns}"));
+        }
+
+        let device = &reserved.steps.device;
+        let parameters = abi::SelectiveScan {
+            mixed: mixed.at(rows, spec.mixed_width(), "selective_scan"),
+            rates: rates.tensor.at(rows, rates.tensor.width, "selective_scan"),
+            log_decay: weights.log_decay.vector(heads),
+            rate_bias: weights.rate_bias.vector(heads),
+            skip: weights.skip.vector(heads),
+            out: out.to(rows, spec.inner_width(), "selective_scan"),
+            matrices: reserved.states.matrices(layer),
+            entry_bytes: reserved.states.entry_bytes(),
+            position: device.position.address,
+            slot_of: device.slot_of.address,
+            records: if self.padded.is_some() { DevicePtr::NULL } else { reserved.steps.records },
+            rows: rows as u32,
+            heads: heads as u32,
+            head_dim: head_dim as u32,
+            groups: groups as u32,
+            state: state as u32,
+            stride: rates.tensor.width as u32,
+            first: rates.first as u32,
+            unused: 0,
+        };
+        // Only padded steps are recorded.
+        let sequences = if self.padded.is_some() { rows } else { self.slots.batch().chunks.len() };
+        let of_head = head_dim.div_ceil(abi::DELTA_BLOCK_ROWS as usize);
+        let blocks = [sequences, heads * of_head];
+        let kernel = scan_kernel(&self.kernels, state);
+        kernel.launch(&self.context, blocks, abi::DELTA_THREADS, &parameters)
+    }
+
     fn norm_gated(
         &mut self,
         spec: &GatedNorm,
-        norm: &Norm<Weight>,
+        norm: Option<&Norm<Weight>>,
         z: &Tensor,
         x: &mut Tensor,
     ) -> Result<()> {
-        let (rows, all, width) = (self.rows(), x.width, norm.weight.outputs);
-        if width == 0 || !all.is_multiple_of(width) || spec.first + all > z.width {
-            return Err(internal!("a norm of {width} over {all} columns, gates in {}", z.width));
+        let over_ranks = norm.filter(|norm| norm.weight.join == Join::Sum);
+        self.gate_parts(spec, norm.filter(|_| over_ranks.is_none()), z, x)?;
+        match over_ranks {
+            Some(norm) => self.norm_row_over_ranks(norm, x),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Cuda {
+    /// A gate and a norm that is the rank's alone, or no norm.
+    fn gate_parts(
+        &mut self,
+        spec: &GatedNorm,
+        norm: Option<&Norm<Weight>>,
+        z: &Tensor,
+        x: &mut Tensor,
+    ) -> Result<()> {
+        let (rows, all, part) = (self.rows(), x.width, spec.part);
+        let weights = norm.map_or(part, |norm| norm.weight.outputs);
+        let fits = part > 0 && all.is_multiple_of(part) && (weights == part || weights == all);
+        if !fits || spec.first + all > z.width {
+            return Err(internal!(
+                "a norm of {weights} over {all} columns in parts of {part}, gates in {}",
+                z.width
+            ));
         }
 
-        let parts = all / width;
+        let parts = all / part;
         let parameters = abi::NormGated {
             x: x.to(rows, all, "norm_gated"),
-            weight: norm.weight.vector(width),
+            weight: norm.map_or(DevicePtr::NULL, |norm| norm.weight.vector(weights)),
             z: z.at(rows, z.width, "norm_gated"),
             parts: parts as u32,
-            width: width as u32,
+            width: part as u32,
             stride: z.width as u32,
             first: spec.first as u32,
-            eps: norm.eps,
-            norm: norm.kind.into(),
+            eps: norm.map_or(0.0, |norm| norm.eps),
+            norm: norm.map_or(abi::NormKind::Rms, |norm| norm.kind.into()),
             gate: spec.gate.into(),
+            order: spec.order.into(),
+            weight_step: if weights == part { 0 } else { part as u32 },
             unused: 0,
         };
         let kernel = &self.kernels.norm_gated;
-        kernel.launch(&self.context, [rows, parts], norm_threads(width), &parameters)
+        kernel.launch(&self.context, [rows, parts], norm_threads(part), &parameters)
+    }
+
+    /// Rows of which each rank has some columns.
+    fn norm_row_over_ranks(&mut self, norm: &Norm<Weight>, x: &mut Tensor) -> Result<()> {
+        let (rows, width) = (self.rows(), x.width);
+        let ranks = self.rank().of;
+        let rows_of_x = x.to(rows, width, "norm_gated");
+        let squares =
+            self.squares_of_ranks(&norm.weight.name, rows, rows_of_x, width, [width, 0])?;
+        let parameters = abi::NormParts {
+            x: rows_of_x,
+            weight: norm.weight.vector(width),
+            squares,
+            stride: width as u32,
+            first: 0,
+            width: width as u32,
+            eps: norm.eps,
+            kind: norm.kind.into(),
+            count: (ranks * width) as f32,
+        };
+        let kernel = &self.kernels.norm_parts;
+        kernel.launch(&self.context, [rows, 1], norm_threads(width), &parameters)
+    }
+}
+
+/// As [`delta_kernel`].
+fn scan_kernel(kernels: &Kernels, columns: usize) -> &Kernel<abi::SelectiveScan> {
+    match columns {
+        0..=32 => &kernels.selective_scan_1,
+        33..=64 => &kernels.selective_scan_2,
+        65..=128 => &kernels.selective_scan_4,
+        _ => &kernels.selective_scan_8,
     }
 }
 

@@ -1,7 +1,8 @@
 //! What layers with a state would move and compute: each sequence's state is read and written once.
 
 use super::{bytes, product, Trace, TraceTensor, TraceWeight};
-use crate::device::{Columns, ConvSpec, DType, DeltaSpec, DeltaWeights, GatedNorm, Norm, StateOps};
+use crate::device::{Columns, ConvSpec, DType, DeltaSpec, DeltaWeights, GatedNorm, Norm};
+use crate::device::{ScanSpec, ScanWeights, StateOps};
 use crate::error::Result;
 use crate::internal;
 
@@ -69,10 +70,35 @@ impl StateOps for Trace {
         Ok(())
     }
 
+    fn selective_scan(
+        &mut self,
+        _layer: usize,
+        spec: &ScanSpec,
+        _weights: ScanWeights<'_, TraceWeight>,
+        mixed: &TraceTensor,
+        rates: Columns<'_, TraceTensor>,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let ScanSpec { heads, head_dim, state, .. } = *spec;
+        let fits = mixed.width == spec.mixed_width() && out.width == spec.inner_width();
+        if !fits || rates.first + heads > rates.tensor.width {
+            return Err(internal!("{spec:?} of {} columns into {}", mixed.width, out.width));
+        }
+        let rows = self.rows();
+        let element = DType::F32.bytes();
+        let states = product(&[self.sequences(), heads, head_dim, state, element]);
+        let read_rates = product(&[rows, heads, rates.tensor.bytes]);
+        let read = bytes(rows, mixed) + read_rates + states;
+        let flops = product(&[5, rows, heads, head_dim, state]);
+        let written = bytes(rows, out) + states;
+        self.launch("selective_scan", (rows, mixed.width, out.width), read, written, flops);
+        Ok(())
+    }
+
     fn norm_gated(
         &mut self,
         spec: &GatedNorm,
-        _norm: &Norm<TraceWeight>,
+        _norm: Option<&Norm<TraceWeight>>,
         z: &TraceTensor,
         x: &mut TraceTensor,
     ) -> Result<()> {

@@ -236,11 +236,54 @@ pub const ERNIE4_5: &str = r#"{"vocab_size": 103424, "hidden_size": 1024,
     "tie_word_embeddings": true, "eos_token_id": 2}"#;
 
 pub const GRANITE_HYBRID: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
-    "shared_intermediate_size": 1024, "num_hidden_layers": 32, "num_attention_heads": 32,
-    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
-    "rope_theta": 10000.0, "attention_bias": false, "num_local_experts": 8,
-    "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
-    "attention_multiplier": 1.0, "tie_word_embeddings": false, "eos_token_id": 2}"#;
+    "intermediate_size": 11008, "shared_intermediate_size": 1024, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 2048, "rope_theta": 10000.0, "attention_bias": false,
+    "num_local_experts": 8, "num_experts_per_tok": 2, "embedding_multiplier": 1.0,
+    "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0,
+    "mamba_n_heads": 128, "mamba_n_groups": 1, "mamba_d_state": 256, "mamba_d_head": "auto",
+    "mamba_d_conv": 4, "mamba_expand": 2, "mamba_conv_bias": true, "mamba_proj_bias": false,
+    "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+pub const FALCON_H1: &str = r#"{"vocab_size": 128000, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 8192, "rope_theta": 10000.0, "attention_bias": false,
+    "mlp_bias": false, "projectors_bias": false, "mamba_d_ssm": 1024, "mamba_n_heads": 128,
+    "mamba_n_groups": 1, "mamba_d_state": 256, "mamba_d_head": "auto", "mamba_d_conv": 4,
+    "mamba_expand": 2, "mamba_conv_bias": true, "mamba_proj_bias": false, "mamba_rms_norm": false,
+    "lm_head_multiplier": 1.0, "embedding_multiplier": 1.0, "key_multiplier": 1.0,
+    "attention_out_multiplier": 1.0, "attention_in_multiplier": 1.0, "ssm_in_multiplier": 1.0,
+    "ssm_out_multiplier": 1.0, "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+pub const NEMOTRON_H: &str = r#"{"vocab_size": 131072, "hidden_size": 4096,
+    "intermediate_size": 21504, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "head_dim": 128, "mlp_hidden_act": "relu2", "layer_norm_epsilon": 1e-5,
+    "max_position_embeddings": 4096, "attention_bias": false, "mlp_bias": false,
+    "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"],
+    "mamba_n_heads": 128, "mamba_d_head": 64, "mamba_d_state": 128, "mamba_n_groups": 8,
+    "mamba_d_conv": 4, "mamba_conv_bias": true, "mamba_proj_bias": false, "n_routed_experts": 8,
+    "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 7688,
+    "moe_shared_expert_intermediate_size": 7688, "routed_scaling_factor": 1.0, "n_group": 1,
+    "topk_group": 1, "norm_topk_prob": true, "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+pub const LFM2_MOE: &str = r#"{"vocab_size": 65536, "hidden_size": 2048,
+    "intermediate_size": 7168, "moe_intermediate_size": 1792, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 128000,
+    "norm_eps": 1e-5, "rope_theta": 1000000.0, "conv_bias": false, "conv_L_cache": 3,
+    "num_dense_layers": 2, "moe_layer_freq": 1, "num_experts": 32, "num_experts_per_tok": 4,
+    "use_expert_bias": true, "routed_scaling_factor": 1.0, "norm_topk_prob": true,
+    "tie_word_embeddings": true, "eos_token_id": 2}"#;
+
+/// By its code half of a head rotates.
+pub const BAMBA: &str = r#"{"vocab_size": 128000, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 262144, "rope_theta": 10000.0, "partial_rotary_factor": 0.5,
+    "attention_bias": false, "mlp_bias": false, "mamba_n_heads": 128, "mamba_n_groups": 1,
+    "mamba_d_state": 256, "mamba_d_head": "auto", "mamba_d_conv": 4, "mamba_expand": 2,
+    "mamba_conv_bias": true, "mamba_proj_bias": false, "tie_word_embeddings": false,
+    "eos_token_id": 2}"#;
 
 pub const STARCODER2: &str = r#"{"vocab_size": 49152, "hidden_size": 3072,
     "intermediate_size": 12288, "num_hidden_layers": 30, "num_attention_heads": 24,

@@ -83,6 +83,8 @@ pub enum RopeLayers {
     },
     /// All if this key has this value, else none.
     If(&'static str, &'static str),
+    /// None does.
+    None,
 }
 
 /// What multiplies q.k.
@@ -112,6 +114,8 @@ pub enum Multipliers {
     HyperClovaX,
     /// Logits times this key.
     Logits(&'static str),
+    /// `embedding_multiplier`, `lm_head_multiplier`, and factors of products.
+    FalconH1,
 }
 
 /// How one tensor holds q, k and v.
@@ -245,12 +249,12 @@ pub struct Mixture {
     pub choice_bias: Option<&'static str>,
     /// Before each expert's number; None: experts lie in `stacks` only.
     pub list: Option<&'static str>,
-    /// Gate and up of one expert.
-    pub gate_up: [&'static str; 2],
+    /// Gate and up of one expert, or up alone.
+    pub gate_up: &'static [&'static str],
     /// Down of one expert.
     pub down: &'static str,
-    /// All experts in one tensor, by its whole name: `[experts, 2 ffn, hidden]` and `[experts,
-    /// hidden, ffn]`.
+    /// All experts in one tensor, by its whole name: `[experts, 2 ffn, hidden]`, of ffn without a
+    /// gate, and `[experts, hidden, ffn]`.
     pub stacks: [&'static str; 2],
     /// The stacks lie the other way, `[experts, hidden, 2 ffn]` and `[experts, ffn, hidden]`, with
     /// gates and ups in turn.
@@ -302,6 +306,8 @@ pub enum MixtureLayers {
         /// Key of n.
         each: &'static str,
     },
+    /// Those whose only sublayer they are.
+    Single,
 }
 
 /// An expert that all tokens share.
@@ -353,9 +359,42 @@ pub struct ShortConv {
     pub out: &'static str,
 }
 
+/// Which layers have a selective scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScanLayers {
+    /// As `layer_types` says, and all without it.
+    Listed,
+    /// All but those in a list, by this key.
+    AllBut(&'static str),
+    /// As a string of letters or a list says; layers have a single sublayer, so some have neither
+    /// attention nor a state.
+    OneSublayer {
+        /// Key of the string: M, *, - and E for a scan, attention, an MLP and experts.
+        letters: &'static str,
+        /// Key of the list.
+        list: &'static str,
+    },
+    /// All, beside attention.
+    BesideAttention,
+}
+
+/// Layers with the selective scan of Mamba 2. Keys are Granite's, or spelled as these.
+#[derive(Debug)]
+pub struct SelectiveScan {
+    /// Which layers have one.
+    pub layers: ScanLayers,
+    /// In front of its tensors: in_proj (gate, x, B, C and rates, one below the other), conv1d,
+    /// A_log, dt_bias, D, norm, out_proj.
+    pub module: &'static str,
+    /// It has a norm.
+    pub normed: Flag,
+}
+
 /// Layers that keep a state.
 #[derive(Debug)]
 pub enum Recurrent {
+    /// By a selective scan.
+    SelectiveScan(SelectiveScan),
     /// By the gated delta rule.
     GatedDelta(GatedDelta),
     /// By a convolution alone.

@@ -4,11 +4,11 @@
 use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES, QWEN3};
 use super::defaults;
 use super::family::{
-    DeltaProjections, Eps, Family, Flag, GatedDelta, Keys, Mixture, MixtureLayers, Names, QkNorm,
-    Recurrent, ShortConv, Windows,
+    Choice, DeltaProjections, Eps, Family, Flag, GatedDelta, Keys, Mixture, MixtureLayers, Names,
+    QkNorm, Recurrent, ShortConv, Windows,
 };
 use super::mixtures::{QWEN_MIXTURE, QWEN_SHARED};
-use crate::device::NormKind;
+use crate::device::{NormKind, RouteScore};
 
 const GATED_DELTA: GatedDelta = GatedDelta {
     projections: DeltaProjections::Apart {
@@ -92,4 +92,33 @@ pub(super) const LFM2: Family = Family {
     })),
     must_be_off: &["conv_bias", "use_bidirectional_attention"],
     ..LLAMA
+};
+
+/// Experts in all but the first layers. transformers adds 1e-6 to the sum of the weights, the
+/// Python backend does not.
+pub(super) const LFM2_MOE: Family = Family {
+    architecture: "Lfm2MoeForCausalLM",
+    keys: Keys { activation_null: Some("silu"), ..LLAMA_KEYS },
+    defaults: defaults::LFM2_MOE,
+    spellings: &[("tie_embedding", "tie_word_embeddings")],
+    mixture: Some(Mixture {
+        choice: Choice {
+            score: RouteScore::Sigmoid,
+            groups: None,
+            scale: Some("routed_scaling_factor"),
+            method: None,
+        },
+        layers: MixtureLayers::From {
+            kinds: "mlp_layer_types",
+            first: "num_dense_layers",
+            each: "moe_layer_freq",
+        },
+        modules: &["feed_forward"],
+        choice_bias: Some("expert_bias"),
+        gate_up: &["w1", "w3"],
+        down: "w2",
+        ..QWEN_MIXTURE
+    }),
+    must_be: &[("use_expert_bias", "true")],
+    ..LFM2
 };

@@ -30,7 +30,7 @@ pub(super) const MIXTRAL: Family = Family {
         router: "gate",
         choice_bias: None,
         list: Some("experts"),
-        gate_up: ["w1", "w3"],
+        gate_up: &["w1", "w3"],
         down: "w2",
         stacks: STACKS,
         stacks_turned: false,
@@ -52,7 +52,7 @@ pub(super) const QWEN_MIXTURE: Mixture = Mixture {
     router: "gate",
     choice_bias: None,
     list: Some("experts"),
-    gate_up: ["gate_proj", "up_proj"],
+    gate_up: &["gate_proj", "up_proj"],
     down: "down_proj",
     stacks: STACKS,
     stacks_turned: false,
@@ -141,7 +141,17 @@ pub(super) const OLMOE: Family = Family {
     ..LLAMA
 };
 
-const GRANITE_MIXTURE: Mixture = Mixture {
+pub(super) const GRANITE_SHARED: SharedExpert = SharedExpert {
+    ffn: "shared_intermediate_size",
+    times: None,
+    optional: false,
+    module: Some("shared_mlp"),
+    gate_up: &["input_linear"],
+    down: "output_linear",
+    gate: None,
+};
+
+pub(super) const GRANITE_MIXTURE: Mixture = Mixture {
     experts: "num_local_experts",
     top_k: "num_experts_per_tok",
     ffn: "intermediate_size",
@@ -152,7 +162,7 @@ const GRANITE_MIXTURE: Mixture = Mixture {
     router: "router.layer",
     choice_bias: None,
     list: None,
-    gate_up: ["gate_proj", "up_proj"],
+    gate_up: &["gate_proj", "up_proj"],
     down: "down_proj",
     stacks: ["input_linear.weight", "output_linear.weight"],
     stacks_turned: false,
@@ -174,18 +184,7 @@ pub(super) const GRANITE_MOE: Family = Family {
 pub(super) const GRANITE_MOE_SHARED: Family = Family {
     architecture: "GraniteMoeSharedForCausalLM",
     defaults: defaults::GRANITE_MOE_SHARED,
-    mixture: Some(Mixture {
-        shared: Some(SharedExpert {
-            ffn: "shared_intermediate_size",
-            times: None,
-            optional: false,
-            module: Some("shared_mlp"),
-            gate_up: &["input_linear"],
-            down: "output_linear",
-            gate: None,
-        }),
-        ..GRANITE_MIXTURE
-    }),
+    mixture: Some(Mixture { shared: Some(GRANITE_SHARED), ..GRANITE_MIXTURE }),
     ..GRANITE_MOE
 };
 

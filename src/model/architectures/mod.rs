@@ -12,6 +12,7 @@
 //! | `latent` | those whose attention is over latent vectors |
 //! | `hybrids` | those of which some layers keep a state in place of K and V |
 //! | `towers` | vision towers of some of these |
+//! | `scans` | those of which some layers keep the state of a selective scan |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
 //! | `unknown` | what to say of a name that has no row |
@@ -25,6 +26,7 @@ mod hybrids;
 mod mixtures;
 mod older;
 mod towers;
+mod scans;
 mod unknown;
 mod variants;
 
@@ -55,6 +57,7 @@ pub const FAMILIES: &[Family] = &[
     hybrids::QWEN3_5_MOE,
     hybrids::QWEN3_NEXT,
     hybrids::LFM2,
+    hybrids::LFM2_MOE,
     decoders::GEMMA,
     decoders::GEMMA2,
     decoders::GEMMA3,
@@ -72,7 +75,10 @@ pub const FAMILIES: &[Family] = &[
     variants::SMOLLM3,
     variants::SEED_OSS,
     variants::ERNIE4_5,
-    variants::GRANITE_HYBRID,
+    scans::GRANITE_HYBRID,
+    scans::BAMBA,
+    scans::FALCON_H1,
+    scans::NEMOTRON_H,
     variants::STARCODER2,
     variants::HUNYUAN_DENSE,
     variants::COHERE,

@@ -10,7 +10,6 @@ const GONE: &[(&str, &str)] = &[
     ("AyaVisionForConditionalGeneration", "0.24.0"),
     ("BaiChuanForCausalLM", "0.23.0"),
     ("BaichuanForCausalLM", "0.23.0"),
-    ("BambaForCausalLM", "0.23.0"),
     ("DonutForConditionalGeneration", "0.10.2"),
     ("ErnieForSequenceClassification", "0.23.0"),
     ("ErnieForTokenClassification", "0.23.0"),

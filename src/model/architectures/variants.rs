@@ -5,7 +5,8 @@
 use super::decoders::{GPT2, GRANITE, LLAMA, LLAMA_KEYS, LLAMA_NAMES, MISTRAL, OLMO2};
 use super::defaults;
 use super::family::{
-    Eps, Family, Flag, Fused, Keys, Multipliers, Names, Positions, QkNorm, RopeLayers, Windows,
+    Eps, Family, Flag, Fused, Keys, Multipliers, Names, Positions, QkNorm, Recurrent, RopeLayers,
+    ScanLayers, SelectiveScan, Windows,
 };
 use crate::device::NormKind;
 
@@ -67,9 +68,9 @@ pub(super) const ERNIE4_5: Family = Family {
     ..LLAMA
 };
 
-/// Granite 4 without state space layers and without experts: its MLP is what these models call the
-/// shared one.
-pub(super) const GRANITE_HYBRID: Family = Family {
+/// Granite 4 without experts: its MLP is what these models call the shared one. Layers with a
+/// selective scan are some, or none.
+pub(super) const GRANITE_HYBRID_DENSE: Family = Family {
     architecture: "GraniteMoeHybridForCausalLM",
     keys: Keys { ffn: "shared_intermediate_size", ..LLAMA_KEYS },
     defaults: defaults::GRANITE_HYBRID,
@@ -79,8 +80,12 @@ pub(super) const GRANITE_HYBRID: Family = Family {
         ..LLAMA_NAMES
     },
     mlp_bias: Flag::Never,
-    windows: Windows::Listed,
-    layer_types: &[("attention", false), ("full_attention", false)],
+    recurrent: Some(Recurrent::SelectiveScan(SelectiveScan {
+        layers: ScanLayers::Listed,
+        module: "mamba",
+        normed: Flag::Always,
+    })),
+    windows: Windows::Never,
     rope_layers: RopeLayers::If("position_embedding_type", "rope"),
     must_be: &[("num_local_experts", "0"), ("is_causal", "true")],
     ..GRANITE

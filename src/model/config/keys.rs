@@ -14,6 +14,8 @@ pub const MAX_DIMENSION: usize = 1 << 24;
 /// The same of hidden sizes, heads and MLPs. Products of two widths, or of a width and a
 /// vocabulary, stay inside a `usize`.
 pub const MAX_WIDTH: usize = 1 << 20;
+/// Each layer has weights and pages of its own: published models stay below 200.
+pub const MAX_LAYERS: usize = 4096;
 const INTEGER: &str = "an integer";
 
 /// Names of activations in config.json: of MLPs with a gate, and without.

@@ -74,6 +74,12 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
     Ok(windowed.into_iter().zip(rotated).map(layer).collect())
 }
 
+/// Every layer sees all. The shortest window that there was.
+pub fn drop_windows(layers: &mut [LayerAttention]) -> Option<usize> {
+    let windows = layers.iter_mut().filter_map(|layer| layer.attn.window.take());
+    windows.min()
+}
+
 /// Tokens of a window; null and 0 mean none.
 fn window(config: &Object, family: &Family) -> Result<Option<usize>> {
     const KEY: &str = "sliding_window";
@@ -94,7 +100,7 @@ pub fn ropes(
     head_dim: usize,
     max_model_len: usize,
 ) -> Result<Vec<Rope>> {
-    if family.positions != Positions::Rope {
+    if family.positions != Positions::Rope || family.rope_layers == RopeLayers::None {
         return Ok(Vec::new());
     }
     let key = family.keys.rotary_dim;
@@ -139,6 +145,12 @@ pub fn scales(config: &Object, family: &Family, shape: &Shape, dtype: DType) -> 
 
     let (key, embed, residual, logits) = match family.multipliers {
         Multipliers::None => return Ok(scales),
+        Multipliers::FalconH1 => (
+            "lm_head_multiplier",
+            positive(config, "embedding_multiplier")?,
+            1.0,
+            positive(config, "lm_head_multiplier")?,
+        ),
         Multipliers::Logits(key) => (key, f64::from(scales.embed), 1.0, positive(config, key)?),
         Multipliers::Granite => (
             "residual_multiplier",
@@ -233,6 +245,7 @@ fn rotated(config: &Object, family: &Family, windowed: &[bool]) -> Result<Vec<bo
     }
     match family.rope_layers {
         RopeLayers::All => Ok(vec![true; layers]),
+        RopeLayers::None => Ok(vec![false; layers]),
         RopeLayers::WindowedIfAny if !windowed.contains(&true) => Ok(vec![true; layers]),
         RopeLayers::Windowed | RopeLayers::WindowedIfAny => Ok(windowed.to_vec()),
         RopeLayers::If(key, value) => Ok(vec![config.text(key)? == Some(value); layers]),

@@ -8,7 +8,7 @@ use super::side_files::SideFiles;
 use crate::error::Result;
 use crate::invalid;
 use crate::json::Object;
-use crate::model::architectures::{Family, Positions};
+use crate::model::architectures::{Family, Positions, RopeLayers};
 
 /// Used when config.json names no length at all, as the Python backend does.
 const FALLBACK_LEN: usize = 2048;
@@ -34,10 +34,12 @@ pub fn of(
     files: Option<&SideFiles>,
 ) -> Result<(DerivedLen, usize)> {
     let (rule, before) = match family.positions {
+        Positions::Rope if family.rope_layers == RopeLayers::None => (LengthRule::default(), 0),
         Positions::Rope => (rope::length_rule(config)?, 0),
         Positions::Learned { offset, inclusive: true, .. } => (LengthRule::default(), offset),
         Positions::Learned { .. } => (LengthRule::default(), 0),
     };
+
     let mut length = DerivedLen::of(config, &rule)?;
     let table = length.tokens().saturating_sub(before).max(1);
     if before > 0 {

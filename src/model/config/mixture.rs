@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::keys::{flag, needed_width, positive, MAX_DIMENSION};
+use super::sublayers::{self, Single};
 use crate::device::{RouteGroups, Routing, MAX_EXPERTS, MAX_EXPERT_GROUPS};
 use crate::error::{Error, Result};
 use crate::invalid;
@@ -30,6 +31,12 @@ pub struct MixtureSpec {
 /// [`MAX_EXPERTS`]; a layer number beyond the layers.
 pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option<MixtureSpec>> {
     let Some(row) = &family.mixture else { return Ok(None) };
+    let single = sublayers::singles(config, family)?;
+    let single = single.map(|kinds| kinds.iter().map(|k| *k == Single::Experts).collect());
+    let single: Vec<bool> = single.unwrap_or_default();
+    if row.layers == MixtureLayers::Single && !single.contains(&true) {
+        return Ok(None);
+    }
     judge_method(config, &row.choice)?;
     let count = |key| config.needed(key, "an integer", config.count(key, MAX_EXPERTS)?);
     let experts = count(row.experts)?;
@@ -58,6 +65,7 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
         shared_ffn,
         layers: match row.layers {
             MixtureLayers::All => vec![true; layers],
+            MixtureLayers::Single => single,
             MixtureLayers::Stepped => stepped(config, layers)?,
             MixtureLayers::Between { first, last, each } => {
                 between(config, [first, last, each], layers)?

@@ -5,6 +5,7 @@
 mod adapter_options;
 mod classifier;
 mod dtype;
+mod factors;
 mod keys;
 mod latent;
 mod layers;
@@ -15,9 +16,11 @@ mod pooling;
 mod recurrent;
 mod rope;
 mod side_files;
+mod scan;
 mod source;
 mod spec;
 mod vision;
+mod sublayers;
 
 use std::path::Path;
 
@@ -32,6 +35,7 @@ use crate::json::{self, Object};
 use crate::{internal, invalid};
 pub use adapter_options::AdapterOptions;
 pub use classifier::{ClassifierRule, ClassifierWeights, ScoreActivation};
+pub use factors::Factors;
 pub use keys::parse_dtype;
 use keys::{architecture, dimension, flag, is_on};
 pub use latent::LatentShape;
@@ -41,13 +45,13 @@ pub use mixture::MixtureSpec;
 pub use pooler_options::{Convert, PoolerOptions, RunnerKind};
 pub use pooling::{Dimensions, PooledAnswer, PoolingRule, VectorRule};
 pub use recurrent::{RecurrentKind, RecurrentSpec};
+pub use scan::ScanShape;
 pub use side_files::SideFiles;
 use source::Source;
 pub use spec::{ConfigFormat, ModelSpec, NormOrder, SpecOptions};
 pub use vision::VisionSpec;
+pub use sublayers::Sublayers;
 
-/// Each has weights and pages of its own: published models stay below 200.
-const MAX_LAYERS: usize = 4096;
 /// Where architectures are listed.
 const LISTED: &str = "docs/models.md";
 /// More is a mistake in a file: the largest published models have 1e12 and some.
@@ -102,6 +106,7 @@ impl ModelSpec {
             .map_err(|e| internal!("defaults of {}: {e}", family.architecture))?;
 
         let config = config.with(family.spellings, &defaults);
+        refuse_unsupported(&config, family)?;
         let quant = quant::scheme(
             &config,
             Said {
@@ -126,18 +131,17 @@ impl ModelSpec {
         quant: Option<QuantScheme>,
         options: &SpecOptions,
     ) -> Result<ModelSpec> {
-        refuse_unsupported(config, family)?;
         let latent = latent::shape(config, family)?;
         let shape = shape(config, family, latent.as_ref())?;
         let Shape { hidden, heads, kv_heads, head_dim, layers } = shape;
+        let (recurrent, sublayers) = recurrent::recurrent(config, family, &shape)?;
         let pooling = PoolingRule::of(config, family, &options.pooler, &options.files, hidden)?;
         let pools = pooling.is_some();
         let (mut length, derived_len) =
             length::of(config, family, pools.then_some(&options.files))?;
         let mut attention = layers::attention(config, family, &shape)?;
         if options.disable_sliding_window {
-            length.within(attention.iter().filter_map(|layer| layer.attn.window).min());
-            attention.iter_mut().for_each(|layer| layer.attn.window = None);
+            length.within(layers::drop_windows(&mut attention));
         }
         let max_model_len =
             length.choose(options.max_model_len, family.positions != Positions::Rope)?;
@@ -158,13 +162,15 @@ impl ModelSpec {
             latent,
             ffn: ffn(config, family, hidden)?,
             mixture: mixture::mixture(config, family, layers)?,
-            recurrent: recurrent::recurrent(config, family, &shape)?,
+            sublayers,
+            recurrent,
             embed_width: embed_width(config, family, hidden)?,
             norm_eps: eps * scales.eps,
             inner_eps: eps,
             activation: keys::activation(config, family)?,
             attention,
             ropes,
+            factors: factors::factors(config, family)?,
             embed_scale: scales.embed,
             logit_scale: if pools { 1.0 } else { scales.logits },
             logit_softcap: layers::softcap(config, family, "final_logit_softcapping")?,
@@ -298,8 +304,13 @@ fn shape(config: &Object, family: &Family, latent: Option<&LatentShape>) -> Resu
         ));
     }
 
-    let layers = config.count(keys.layers, MAX_LAYERS)?;
-    let layers = config.needed(keys.layers, "an integer", layers)?;
+    let layers = match sublayers::count(config, family)? {
+        Some(layers) => layers,
+        None => {
+            let layers = config.count(keys.layers, keys::MAX_LAYERS)?;
+            config.needed(keys.layers, "an integer", layers)?
+        }
+    };
     Ok(Shape { hidden, heads, kv_heads, head_dim, layers })
 }
 

@@ -1,15 +1,17 @@
-//! Layers that keep a state of fixed size in place of K and V, by config.json: which they are, and
+//! Layers that keep a state of fixed size, by config.json: which they are, and
 //! what they keep. Called by `config` alone. It knows no tensor.
 
 use serde_json::Value;
 
 use super::keys::{needed_width, MAX_DIMENSION, MAX_WIDTH};
 use super::layers::Shape;
+use super::scan::{self, ScanShape};
+use super::sublayers::{self, Sublayers};
 use crate::device::{DeltaSpec, Gate, StateShape};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
-use crate::model::architectures::{Family, Recurrent};
+use crate::model::architectures::{Family, Recurrent, SelectiveScan};
 
 /// Taps of a convolution at most: what devices are made for.
 const MAX_TAPS: usize = 8;
@@ -40,6 +42,8 @@ pub enum RecurrentKind {
         /// Its channels.
         width: usize,
     },
+    /// A convolution and a selective scan.
+    SelectiveScan(ScanShape),
 }
 
 impl RecurrentKind {
@@ -48,6 +52,7 @@ impl RecurrentKind {
         match self {
             RecurrentKind::GatedDelta { delta, .. } => delta.mixed_width(),
             RecurrentKind::ShortConv { width } => *width,
+            RecurrentKind::SelectiveScan(shape) => shape.scan.mixed_width(),
         }
     }
 
@@ -56,6 +61,7 @@ impl RecurrentKind {
         match self {
             RecurrentKind::GatedDelta { delta, .. } => delta.value_width(),
             RecurrentKind::ShortConv { width } => *width,
+            RecurrentKind::SelectiveScan(shape) => shape.scan.inner_width(),
         }
     }
 }
@@ -82,18 +88,33 @@ impl RecurrentSpec {
                 ..shape
             },
             RecurrentKind::ShortConv { .. } => shape,
+            RecurrentKind::SelectiveScan(ScanShape { scan, .. }) => {
+                StateShape { heads: scan.heads, rows: scan.head_dim, columns: scan.state, ..shape }
+            }
         }
     }
 }
 
-/// The family's layers with a state, if it has any.
+/// The family's layers with a state, if it has any, and what each layer has.
 ///
 /// # Errors
 /// A size that is no such thing; value heads that are no multiple of the key heads; a kind of layer
 /// or of gate that we lack; no layer with attention.
-pub fn recurrent(config: &Object, family: &Family, shape: &Shape) -> Result<Option<RecurrentSpec>> {
+pub fn recurrent(
+    config: &Object,
+    family: &Family,
+    shape: &Shape,
+) -> Result<(Option<RecurrentSpec>, Vec<Sublayers>)> {
+    let recurrent = with_state(config, family, shape)?;
+    let states = recurrent.as_ref().map(|recurrent| &recurrent.layers[..]);
+    let sublayers = sublayers::of(config, family, states, shape.layers)?;
+    Ok((recurrent, sublayers))
+}
+
+fn with_state(config: &Object, family: &Family, shape: &Shape) -> Result<Option<RecurrentSpec>> {
     let Some(row) = &family.recurrent else { return Ok(None) };
     let layers = match row {
+        Recurrent::SelectiveScan(row) => return scans(config, family, row, shape),
         Recurrent::GatedDelta(_) => kinds(config, "linear_attention", shape.layers)?,
         Recurrent::ShortConv(_) => kinds(config, "conv", shape.layers)?,
     };
@@ -112,8 +133,25 @@ pub fn recurrent(config: &Object, family: &Family, shape: &Shape) -> Result<Opti
         Recurrent::ShortConv(_) => {
             (RecurrentKind::ShortConv { width: shape.hidden }, taps(config, "conv_L_cache")?)
         }
+        Recurrent::SelectiveScan(row) => return scans(config, family, row, shape),
     };
     Ok(Some(RecurrentSpec { layers, taps, kind }))
+}
+
+/// The same of a family whose layers have a selective scan.
+fn scans(
+    config: &Object,
+    family: &Family,
+    row: &SelectiveScan,
+    shape: &Shape,
+) -> Result<Option<RecurrentSpec>> {
+    let layers = sublayers::scans(config, family, row.layers, shape.layers)?;
+    if !layers.contains(&true) {
+        return Ok(None);
+    }
+    let scan = scan::shape(config, row, shape.hidden)?;
+    let kind = RecurrentKind::SelectiveScan(scan);
+    Ok(Some(RecurrentSpec { layers, taps: taps(config, "mamba_d_conv")?, kind }))
 }
 
 fn delta(config: &Object) -> Result<DeltaSpec> {
@@ -217,7 +255,7 @@ mod tests {
         let defaults = serde_json::from_str(family.defaults).unwrap();
         let config = Object::new("config.json", more.as_object().unwrap());
         let shape = Shape { hidden: 48, heads: 4, kv_heads: 2, head_dim: 12, layers: 4 };
-        recurrent(&config.with(family.spellings, &defaults), family, &shape)
+        with_state(&config.with(family.spellings, &defaults), family, &shape)
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::adapter_options::AdapterOptions;
+use super::factors::Factors;
 use super::latent::LatentShape;
 use super::layers::LayerAttention;
 use super::mixture::MixtureSpec;
@@ -14,6 +15,7 @@ use super::pooling::PoolingRule;
 use super::recurrent::RecurrentSpec;
 use super::side_files::SideFiles;
 use super::vision::VisionSpec;
+use super::sublayers::Sublayers;
 use crate::device::{Activation, DType, KvRow, KvShape, KvType, Rope};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
@@ -107,8 +109,10 @@ pub struct ModelSpec {
     pub ffn: usize,
     /// Experts in place of it, in some layers or all.
     pub mixture: Option<MixtureSpec>,
-    /// Layers that keep a state in place of K and V, if some do.
+    /// Layers that keep a state, if some do.
     pub recurrent: Option<RecurrentSpec>,
+    /// What each layer has.
+    pub sublayers: Vec<Sublayers>,
     /// Width of the token table; `hidden` but for OPT-350m.
     pub embed_width: usize,
     /// Epsilon of norms over the residual.
@@ -121,6 +125,8 @@ pub struct ModelSpec {
     pub attention: Vec<LayerAttention>,
     /// What [`LayerAttention::rope`] counts; none with learned positions.
     pub ropes: Vec<Rope>,
+    /// Multiply products' outputs; folded into weights.
+    pub factors: Factors,
     /// Multiplies the rows of the token table.
     pub embed_scale: f32,
     /// Multiplies the final norm, hence the logits.
@@ -192,15 +198,24 @@ impl ModelSpec {
         self.recurrent.as_ref().filter(|r| r.layers.get(layer).is_some_and(|&keeps| keeps))
     }
 
-    /// Of each layer its number among those that keep the same: K and V, or a state.
+    /// Whether a layer has an MLP that is not one of experts.
+    pub fn has_mlp(&self, layer: usize) -> bool {
+        self.sublayers.get(layer).is_some_and(|parts| parts.feed_forward)
+            && self.mixture_of(layer).is_none()
+    }
+
+    /// Of each layer its number among those that keep the same: K and V, or a state. One that keeps
+    /// both is among layers that all do.
     pub fn places(&self) -> Vec<usize> {
-        let mut counts = [0; 2];
-        let place = |layer| {
-            let count = &mut counts[usize::from(self.recurrent_of(layer).is_some())];
-            *count += 1;
-            *count - 1
+        let mut pages = 0;
+        let mut states = 0;
+        let place = |parts: &Sublayers| {
+            let place = if parts.state { states } else { pages };
+            pages += usize::from(parts.attention);
+            states += usize::from(parts.state);
+            place
         };
-        (0..self.layers).map(place).collect()
+        self.sublayers.iter().map(place).collect()
     }
 
     /// What order rows of q and k are put in, if the family's is not the devices'.
@@ -219,7 +234,8 @@ impl ModelSpec {
     pub fn mlp_width(&self) -> usize {
         let width = |layer| match self.mixture_of(layer) {
             Some(mixture) => mixture.shared_ffn.unwrap_or(0),
-            None => self.ffn,
+            None if self.has_mlp(layer) => self.ffn,
+            None => 0,
         };
         (0..self.layers).map(width).max().unwrap_or(0)
     }
@@ -245,8 +261,8 @@ impl ModelSpec {
             None => self.dtype.into(),
         };
         // An encoder keeps nothing.
-        let recurrent = self.recurrent.as_ref().map_or(0, RecurrentSpec::count);
-        let layers = if self.family.encoder { 0 } else { self.layers - recurrent };
+        let with_pages = self.sublayers.iter().filter(|parts| parts.attention).count();
+        let layers = if self.family.encoder { 0 } else { with_pages };
         let row = match &self.latent {
             Some(_) if dtype.plain().is_none() => {
                 return Err(Error::Unsupported(format!(

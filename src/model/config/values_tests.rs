@@ -53,6 +53,7 @@ const ERNIE_MOE: &str = "Ernie4_5_MoeForCausalLM";
 const DEEPSEEK: &str = "DeepseekV3ForCausalLM";
 const SMOLLM3: &str = "SmolLM3ForCausalLM";
 const GRANITE_HYBRID: &str = "GraniteMoeHybridForCausalLM";
+const NEMOTRON_H: &str = "NemotronHForCausalLM";
 
 const WRONG: &[(&str, &[&str], &str)] = &[
     (LLAMA, &["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"], NO_SIZE),
@@ -96,8 +97,13 @@ const WRONG: &[(&str, &[&str], &str)] = &[
     ("Ernie4_5ForCausalLM", &["use_bias"], "[true]"),
     ("Starcoder2ForCausalLM", &["use_bias"], NO_FLAG),
     ("Starcoder2ForCausalLM", &["norm_epsilon"], NO_NUMBER),
-    (GRANITE_HYBRID, &["num_local_experts"], r#"[8, "0", 0.5]"#),
-    (GRANITE_HYBRID, &["layer_types"], r#"[null, ["attention", "mamba"], ["attention"], "x"]"#),
+    (GRANITE_HYBRID, &["num_local_experts"], r#"[-1, "0", 0.5]"#),
+    (GRANITE_HYBRID, &["layer_types"], r#"[null, ["attention", "conv"], ["attention"], "x"]"#),
+    ("BambaForCausalLM", &["attn_layer_indices"], r#"[null, [5], ["x"], 1]"#),
+    (NEMOTRON_H, &["hybrid_override_pattern"], r#"["MX", "MM", 3, ["M", "*"]]"#),
+    (NEMOTRON_H, &["layers_block_type"], r#"[["mamba", "conv"], ["mamba", 1], "M*"]"#),
+    ("FalconH1ForCausalLM", &["mlp_multipliers"], r#"[[1.0], [1.0, -1.0], [1.0, "1"], 1.0]"#),
+    ("FalconH1ForCausalLM", &["ssm_in_multiplier", "key_multiplier"], NO_NUMBER),
     ("HunYuanDenseV1ForCausalLM", &["use_qk_norm"], "[false, 1]"),
     ("CohereForCausalLM", &["logit_scale", "layer_norm_eps"], NO_NUMBER),
     ("CohereForCausalLM", &["use_qk_norm", "attention_bias"], "[true]"),
@@ -277,10 +283,13 @@ fn case_17_absent_keys_are_as_in_transformers() {
         assert_eq!(other, None, "{}", family.architecture);
         let options = SpecOptions { supported: ALL, ..Default::default() };
         let mut config = json!({"architectures": [family.architecture]});
-        // By default these have layers that we lack.
+        // By default these have no layer with attention.
         if family.architecture == GRANITE_HYBRID {
             config["num_local_experts"] = json!(0);
             config["layer_types"] = json!(vec!["attention"; 32]);
+        }
+        if family.architecture == "BambaForCausalLM" {
+            config["attn_layer_indices"] = json!([9]);
         }
         // And these leave out how many experts there are, or how many a token meets.
         if ["DeepseekV2", "Dots1"].iter().any(|name| family.architecture.starts_with(name)) {

@@ -70,8 +70,9 @@ impl<'a, D: Device> Loader<'a, D> {
         let shared = row.shared.as_ref().zip(mixture.shared_ffn);
         let summed = shared.is_none_or(|(shared, _)| shared.gate.is_none());
         let cut = self.shard.up(ffn, row.gate_up.len());
-        let up = self.stack(row, &up_stack, &named(&row.gate_up), &routing, ffn, hidden, &cut)?;
-        let up_bias = self.stack_bias(row, &up_stack, &routing, 2 * ffn, &cut)?;
+        let up = self.stack(row, &up_stack, &named(row.gate_up), &routing, ffn, hidden, &cut)?;
+        let up_width = row.gate_up.len() * ffn;
+        let up_bias = self.stack_bias(row, &up_stack, &routing, up_width, &cut)?;
         let cut = self.shard.down(ffn, summed);
         let down =
             self.stack(row, &down_stack, &named(&[row.down]), &routing, hidden, ffn, &cut)?;

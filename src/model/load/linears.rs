@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::loader::{dummy, Loader, Upload};
-use super::{cut, reorder};
+use super::{cut, reorder, scale};
 use crate::device::{Device, Join, QuantForm, ScaleOver, Source, WeightKind};
 use crate::error::{Error, Result};
 use crate::model::architectures::Fused;
@@ -67,15 +67,31 @@ impl<'a, D: Device> Loader<'a, D> {
         let bias = self.spec.mlp_bias;
         let outputs = if self.spec.family.gated { &[ffn, ffn][..] } else { &[ffn] };
         let cut = self.shard.up(ffn, outputs.len());
-        let up = self.linear(up, outputs, hidden, bias, &cut)?;
+        let factors = self.spec.factors;
+        let up = self.linear_times(&factors.gate_up, up, outputs, hidden, bias, &cut)?;
         let cut = self.shard.down(ffn, summed);
-        Ok(Mlp { up, down: self.linear(&[down], &[hidden], ffn, bias, &cut)? })
+        let down = self.linear_times(&[factors.down], &[down], &[hidden], ffn, bias, &cut)?;
+        Ok(Mlp { up, down })
     }
 
     /// `names` stacked along the outputs (without `.weight`); if fewer than `outputs`, the first
     /// holds them all. One output is a plain linear, two are gate and up, three q, k and v.
     pub(super) fn linear(
         &mut self,
+        names: &[String],
+        outputs: &[usize],
+        inputs: usize,
+        bias: bool,
+        cut: &Cut,
+    ) -> Result<Linear<D::Weight>> {
+        self.linear_times(&[], names, outputs, inputs, bias, cut)
+    }
+
+    /// The same with a factor of each part, folded into it. Only families whose parts are tensors
+    /// of their own and have no bias have factors.
+    pub(super) fn linear_times(
+        &mut self,
+        factors: &[f32],
         names: &[String],
         outputs: &[usize],
         inputs: usize,
@@ -105,7 +121,7 @@ impl<'a, D: Device> Loader<'a, D> {
         } else if is_qkv && self.spec.family.fused == Fused::PerGroup {
             stack.rows = self.rows_by_part();
         }
-        self.stacked(&stack, bias, cut)
+        self.stacked_times(factors, &stack, bias, cut)
     }
 
     /// The gate of attention's output, which lies among the heads of q.
@@ -130,12 +146,24 @@ impl<'a, D: Device> Loader<'a, D> {
         bias: bool,
         cut: &Cut,
     ) -> Result<Linear<D::Weight>> {
+        self.stacked_times(&[], stack, bias, cut)
+    }
+
+    /// The same with a factor of each part that is taken, folded into it.
+    pub(super) fn stacked_times(
+        &mut self,
+        factors: &[f32],
+        stack: &Stack,
+        bias: bool,
+        cut: &Cut,
+    ) -> Result<Linear<D::Weight>> {
         let Stack { names, outputs, inputs, kind, is_qkv, .. } = *stack;
         let total = stack.total();
         let transposed = self.spec.family.transposed;
         let wanted = Wanted { names, outputs, inputs };
         let mut values = self.values(LayerKind::Linear, &wanted, transposed)?;
         values.source = stack.picked(values.source, values.form.as_ref())?;
+        values.source = scale::parts(values.source, factors)?;
         let name = format!("{}.weight", names[0]);
         let mut values = self.part_of(values, LayerKind::Linear, &wanted, cut, 1, transposed)?;
         if is_qkv {

@@ -8,6 +8,7 @@
 //! | `linears` | linears, plain or quantised |
 //! | `cut` | a rank's part of values |
 //! | `reorder` | rows of q and k in the order in which devices rotate them |
+//! | `scale` | factors that are folded into weights |
 //! | `kv_scales` | scales of K and V in pages of eight bits |
 //! | `latent` | attention over latent vectors |
 //! | `experts` | a mixture of experts |
@@ -25,6 +26,7 @@ mod loader;
 mod recurrent;
 mod reorder;
 mod vision;
+mod scale;
 
 use super::architectures::{Positions, QkNorm};
 use super::checkpoint::WeightSource;
@@ -158,18 +160,21 @@ impl<D: Device> Loader<'_, D> {
 
     fn layer(&mut self, i: usize) -> Result<Layer<D::Weight>> {
         let (spec, names) = (self.spec, self.names);
+        let parts = spec.sublayers[i];
         let mixer = match spec.family.recurrent.as_ref().zip(spec.recurrent_of(i)) {
-            Some((row, recurrent)) => self.recurrent(i, row, recurrent)?,
-            None => match names.latent.as_ref().zip(spec.latent) {
+            Some((row, recurrent)) => Some(self.recurrent(i, row, recurrent)?),
+            None if !parts.attention => None,
+            None => Some(match names.latent.as_ref().zip(spec.latent) {
                 Some((names, shape)) => Mixer::Latent(self.latent_attention(i, names, &shape)?),
                 None => Mixer::Heads(self.head_attention(i)?),
-            },
+            }),
         };
-        let feed_forward = self.feed_forward(i)?;
+        let feed_forward = if parts.feed_forward { Some(self.feed_forward(i)?) } else { None };
 
         // What each sublayer is followed by: the norm in front of the next one, or its own.
         let shares_norm = spec.parallel && !spec.family.parallel_mlp_norm;
-        let mlp_norm = names.mlp_norm.filter(|_| !shares_norm);
+        let both = mixer.is_some() && feed_forward.is_some();
+        let mlp_norm = names.mlp_norm.filter(|_| both && !shares_norm);
         let is_last = i + 1 == spec.layers;
         let (after_attn, after_mlp) = match (spec.norms, is_last) {
             (NormOrder::After, _) => (names.attn_norm, self.layer_norm(i, mlp_norm)?),
@@ -188,13 +193,16 @@ impl<D: Device> Loader<'_, D> {
         Ok(layer)
     }
 
-    fn head_attention(&mut self, i: usize) -> Result<HeadAttention<D::Weight>> {
+    pub(super) fn head_attention(&mut self, i: usize) -> Result<HeadAttention<D::Weight>> {
         let (spec, names) = (self.spec, self.names);
         let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let cut = self.shard.qkv(spec);
 
         let parts: Vec<String> = names.qkv.iter().map(|name| self.layer_name(i, name)).collect();
-        let qkv = self.linear(&parts, &[q, kv, kv], spec.hidden, spec.qkv_bias, &cut)?;
+        let factors = &spec.factors.qkv;
+        let outputs = [q, kv, kv];
+        let bias = spec.qkv_bias;
+        let qkv = self.linear_times(factors, &parts, &outputs, spec.hidden, bias, &cut)?;
         let gate = match parts.first().filter(|_| spec.family.output_gate) {
             Some(q) => Some(self.output_gate(q, spec.qkv_bias)?),
             None => None,
@@ -213,7 +221,9 @@ impl<D: Device> Loader<'_, D> {
         let spec = self.spec;
         let name = self.layer_name(i, self.names.attn_out);
         let cut = self.shard.attn_out(spec);
-        self.linear(&[name], &[spec.hidden], spec.attn_width(), spec.out_bias, &cut)
+        let factor = [spec.factors.attn_out];
+        let outputs = [spec.hidden];
+        self.linear_times(&factor, &[name], &outputs, spec.attn_width(), spec.out_bias, &cut)
     }
 
     /// A score of each of the rank's heads.

@@ -6,15 +6,15 @@ use std::ops::Range;
 use super::cut;
 use super::linears::Stack;
 use super::loader::{dummy, Loader, Upload};
-use crate::device::{DeltaSpec, Device, HostTensor, Join, NormKind, Source, WeightKind};
+use crate::device::{DeltaSpec, Device, HostTensor, Join, Norm, NormKind, Source, WeightKind};
 use crate::error::Result;
 use crate::internal;
-use crate::model::architectures::{self, DeltaProjections};
+use crate::model::architectures::{self, DeltaProjections, ScanLayers};
 use crate::model::checkpoint::WeightSource;
-use crate::model::config::{RecurrentKind, RecurrentSpec};
+use crate::model::config::{RecurrentKind, RecurrentSpec, ScanShape};
 use crate::model::quant::unpack::Values;
 use crate::model::shard::Cut;
-use crate::model::weights::{GatedDelta, Linear, Mixer, ShortConv};
+use crate::model::weights::{GatedDelta, Linear, Mixer, SelectiveScan, ShortConv};
 
 impl<D: Device> Loader<'_, D> {
     /// What a layer with a state has in place of attention.
@@ -31,6 +31,13 @@ impl<D: Device> Loader<'_, D> {
             ) => Ok(Mixer::GatedDelta(self.gated_delta(i, row, recurrent, delta)?)),
             (architectures::Recurrent::ShortConv(row), RecurrentKind::ShortConv { width }) => {
                 Ok(Mixer::ShortConv(self.short_conv(i, row, recurrent, *width)?))
+            }
+            (architectures::Recurrent::SelectiveScan(row), RecurrentKind::SelectiveScan(shape)) => {
+                let scan = self.selective_scan(i, row, recurrent, shape)?;
+                Ok(match row.layers {
+                    ScanLayers::BesideAttention => Mixer::Beside(self.head_attention(i)?, scan),
+                    _ => Mixer::SelectiveScan(scan),
+                })
             }
             _ => Err(internal!("layer {i} is {:?}, its row another", recurrent.kind)),
         }
@@ -76,8 +83,12 @@ impl<D: Device> Loader<'_, D> {
         let cut = shard.mixed(delta, false);
         let convolution = self.convolution(i, row.convolution, recurrent, &cut)?;
         let heads = shard.value_heads(delta, 1);
-        let log_decay = self.head_vector(self.layer_name(i, row.log_decay), delta, &heads)?;
-        let rate_bias = self.head_vector(self.layer_name(i, row.rate_bias), delta, &heads)?;
+        let count = delta.value_heads;
+        let none = Join::None;
+        let log_decay = self.layer_name(i, row.log_decay);
+        let log_decay = self.part_of_vector(log_decay, count, &heads, none)?;
+        let rate_bias = self.layer_name(i, row.rate_bias);
+        let rate_bias = self.part_of_vector(rate_bias, count, &heads, none)?;
         let norm = self.layer_name(i, row.norm);
         let norm = self.norm_of_kind(NormKind::Rms, &norm, delta.value_dim)?;
 
@@ -85,6 +96,87 @@ impl<D: Device> Loader<'_, D> {
         let cut = shard.recurrent_out(&recurrent.kind);
         let out = self.linear(&out, &[spec.hidden], delta.value_width(), false, &cut)?;
         Ok(GatedDelta { mixed, rates, convolution, log_decay, rate_bias, norm, out })
+    }
+
+    fn selective_scan(
+        &mut self,
+        i: usize,
+        row: &architectures::SelectiveScan,
+        recurrent: &RecurrentSpec,
+        shape: &ScanShape,
+    ) -> Result<SelectiveScan<D::Weight>> {
+        let (hidden, shard) = (self.spec.hidden, self.shard);
+        let scan = &shape.scan;
+        let (inner, group) = (scan.inner_width(), scan.group_width());
+        let name = |part: &str| format!("{}.{part}", row.module);
+
+        // The checkpoint has the gate first.
+        let names = [self.layer_name(i, &name("in_proj"))];
+        let mut rows = Vec::with_capacity(5);
+        let mut end = inner;
+        for part in [inner, group, group] {
+            rows.push(end..end + part);
+            end += part;
+        }
+        rows.extend([0..inner, end..end + scan.heads]);
+        let stack = Stack {
+            names: &names,
+            outputs: &[end + scan.heads],
+            rows,
+            inputs: hidden,
+            kind: WeightKind::Linear,
+            is_qkv: false,
+        };
+        let factors = self.spec.factors;
+        let cut = shard.scan_input(scan);
+        let input = self.stacked_times(&factors.scan, &stack, shape.bias, &cut)?;
+
+        let cut = shard.scan_channels(scan);
+        let convolution = self.convolution(i, &name("conv1d"), recurrent, &cut)?;
+        let bias = self.layer_name(i, &name("conv1d.bias"));
+        let channels = scan.mixed_width();
+        let convolution_bias = shape
+            .convolution_bias
+            .then(|| self.part_of_vector(bias, channels, &cut, Join::None))
+            .transpose()?;
+        let heads = shard.scan_share(scan.heads);
+        let mut of_heads = |part: &str| {
+            let name = self.layer_name(i, &name(part));
+            self.part_of_vector(name, scan.heads, &heads, Join::None)
+        };
+        let log_decay = of_heads("A_log")?;
+        let rate_bias = of_heads("dt_bias")?;
+        let skip = of_heads("D")?;
+
+        let norm = self.scan_norm(self.layer_name(i, &name("norm.weight")), shape)?;
+        let out = [self.layer_name(i, &name("out_proj"))];
+        let cut = shard.recurrent_out(&recurrent.kind);
+        let factor = [factors.scan_out];
+        let out = self.linear_times(&factor, &out, &[hidden], inner, shape.bias, &cut)?;
+        Ok(SelectiveScan {
+            input,
+            convolution,
+            convolution_bias,
+            log_decay,
+            rate_bias,
+            skip,
+            norm,
+            out,
+        })
+    }
+
+    /// Over the gated output of a scan, if it has one. That of a single group is over all ranks.
+    fn scan_norm(&mut self, name: String, shape: &ScanShape) -> Result<Option<Norm<D::Weight>>> {
+        if !shape.normed {
+            return Ok(None);
+        }
+        let (scan, shard) = (&shape.scan, self.shard);
+        let cut = shard.scan_share(scan.inner_width());
+        let is_shared = !scan.groups.is_multiple_of(shard.rank.of);
+        let join = if is_shared { Join::Sum } else { Join::None };
+        let weight = self.part_of_vector(name, scan.inner_width(), &cut, join)?;
+        let eps = self.spec.inner_eps;
+        Ok(Some(Norm { kind: NormKind::Rms, eps, weight, bias: None }))
     }
 
     /// q|k|v|gate and beta|rate.
@@ -160,10 +252,15 @@ impl<D: Device> Loader<'_, D> {
         })
     }
 
-    /// An element of each of the rank's value heads.
-    fn head_vector(&mut self, name: String, delta: &DeltaSpec, cut: &Cut) -> Result<D::Weight> {
-        let heads = delta.value_heads;
-        let parts = self.parts(std::slice::from_ref(&name), &[heads], 1, false)?;
+    /// What a rank holds of a vector of `elements`.
+    fn part_of_vector(
+        &mut self,
+        name: String,
+        elements: usize,
+        cut: &Cut,
+        join: Join,
+    ) -> Result<D::Weight> {
+        let parts = self.parts(std::slice::from_ref(&name), &[elements], 1, false)?;
         let mut source = parts.unwrap_or(Source::Constant(0.0));
         if matches!(cut, Cut::Outputs(_)) {
             source = cut::outputs(source, None, &cut.rows(1), false)?;
@@ -171,10 +268,10 @@ impl<D: Device> Loader<'_, D> {
         self.upload(Upload {
             name: &name,
             kind: WeightKind::Vector,
-            outputs: cut.outputs(heads),
+            outputs: cut.outputs(elements),
             inputs: 1,
             transposed: false,
-            join: Join::None,
+            join,
             values: Values::plain(source),
         })
     }

@@ -212,7 +212,7 @@ struct CodedProduct {
   DEVICE(const float) bias;  // [outputs], or null
   DEVICE(void) y;  // act [rows, outputs], gated [rows, outputs / 2]; logits f32 [rows, outputs]
   // Of experts alone: choices by expert, tiles of them and how many, as in MultiplyExperts. W are
-  // all experts' matrices one below the other, x has a row for each row (gated) or choice.
+  // all experts' matrices one below the other, x has a row for each row, or choice (top_k 1).
   DEVICE(const u32) order;
   DEVICE(const ExpertTile) expert_tiles;
   DEVICE(const u32) expert_tile_count;

@@ -1,5 +1,5 @@
-// The parameters of layers that keep a state of each sequence (state.cu, device/state.rs), and how
-// states lie. abi.h says what holds for all of it.
+// The parameters of layers that keep a state of each sequence (state.cu, scan.cu, device/state.rs),
+// and how states lie. abi.h says what holds for all of it.
 //
 // A state of a sequence is `entry_bytes` long and holds, layer behind layer, the matrices
 // f32 [heads, rows, columns] and the convolution's last inputs act [taps - 1, width], oldest first.
@@ -25,7 +25,8 @@ struct ShortConvolution {
   u32 unused;
 };
 
-// Warps of a block, rows of a matrix that each holds in registers, columns at most.
+// Warps of a block, rows of a matrix that each holds in registers, columns at most; the same of a
+// selective scan.
 constexpr u32 DELTA_WARPS = 4;
 constexpr u32 DELTA_WARP_ROWS = 8;
 constexpr u32 DELTA_BLOCK_ROWS = DELTA_WARPS * DELTA_WARP_ROWS;
@@ -50,21 +51,47 @@ struct DeltaRule {
   u32 unused;
 };
 
+struct SelectiveScan {
+  DEVICE(const act) mixed;  // [rows, x|B|C]
+  DEVICE(const act) rates;  // Of row r, one of each head, at rates + r * stride + first.
+  DEVICE(const float) log_decay;  // [heads]
+  DEVICE(const float) rate_bias;  // [heads]
+  DEVICE(const float) skip;  // [heads]
+  DEVICE(act) out;  // [rows, heads, head_dim]
+  DEVICE(u8) matrices;
+  u64 entry_bytes;
+  DEVICE(const u32) position;  // [rows]
+  DEVICE(const u32) slot_of;
+  DEVICE(const StepRecord) records;  // As DeltaRule's.
+  u32 rows;
+  u32 heads, head_dim, groups, state;
+  u32 stride, first;
+  u32 unused;
+};
+
 // What a gate multiplies by.
 enum Gate : u32 {
   GATE_SILU,
   GATE_SIGMOID,
 };
 
+// Which of a norm and a gate comes first.
+enum GateOrder : u32 {
+  GATE_ORDER_NORM_FIRST,
+  GATE_ORDER_GATE_FIRST,
+};
+
 struct NormGated {
   DEVICE(act) x;  // [rows, parts, width], in place
-  DEVICE(const float) weight;  // [width]
+  DEVICE(const float) weight;  // Part p's at weight + p * weight_step; null: there is no norm.
   DEVICE(const act) z;  // Of x's row r at z + r * stride + first.
   u32 parts, width;
   u32 stride, first;
   float eps;
   NormKind norm;  // An RMS kind.
   Gate gate;
+  GateOrder order;
+  u32 weight_step;
   u32 unused;
 };
 

@@ -80,7 +80,7 @@ struct Tile {
   // The row of x of a choice.
   __device__ u32 row_of(u32 column) const {
     const u32 choice = rest->choices[column];
-    return gated ? choice / c.top_k : choice;
+    return c.top_k == 1 ? choice : choice / c.top_k;
   }
 
   __device__ void point_at_x() {

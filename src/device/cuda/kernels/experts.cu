@@ -8,7 +8,8 @@
 //                    are, and tiles of at most `tile_rows` of them
 //   experts_up_*     a tile of choices x a tile of columns of its expert's gate and up; act(gate) *
 //                    up in registers, one launch for all experts
-//   experts_down_*   the same without activation, from choices to choices
+//   experts_down_*   the same without a gate, from choices to choices, or from rows with relu
+//                    squared
 //   combine_experts  each row's parts by their weights, in the order of j
 //   add_gated        the expert that all rows share
 //
@@ -191,6 +192,18 @@ __global__ void __launch_bounds__(MAX_EXPERTS) group_rows(const GroupRows a) {
 // Everything that does not change from block to block, and the block's tile.
 struct ExpertTiles : MultiplyExperts {
   const ExpertTile* tile;
+
+  // The row of x of a choice; where x has a row for each choice, top_k is 1.
+  template <bool GATED>
+  __device__ __forceinline__ u32 row_of(u32 choice) const {
+    if (GATED) return choice / top_k;
+    return top_k == 1 ? choice : choice / top_k;
+  }
+
+  // Without a gate there is no other activation: all of them would cost registers.
+  __device__ __forceinline__ float ungated(float x) const {
+    return kind == ACTIVATION_RELU_SQUARED ? fmaxf(x, 0.f) * fmaxf(x, 0.f) : x;
+  }
 };
 
 #if ACT != 0
@@ -219,7 +232,7 @@ struct Grouped {
       const act* from = c.x;
       if (row < BM) {
         valid = valid && row < count;
-        if (valid) from = c.x + (u64)(GATED ? choice[row] / c.top_k : choice[row]) * c.inputs + at;
+        if (valid) from = c.x + (u64)c.template row_of<GATED>(choice[row]) * c.inputs + at;
       } else {
         const u32 i = row - BM, warp = i / (BN / WN), inside = i % (BN / WN);
         const u32 column = (blockIdx.x * WN + warp) * COLUMNS + inside % COLUMNS;
@@ -303,6 +316,9 @@ struct Grouped {
             low = activate_gated(low, up, c.kind);
             const float next = value(width + column + 1, two, sum[m][n + OUT][2 * half + 1]);
             high = activate_gated(high, next, c.kind);
+          } else {
+            low = c.ungated(low);
+            high = c.ungated(high);
           }
           if (column + 1 < width && width % 2 == 0) {
             *reinterpret_cast<u32*>(row + column) = pack(low, high);
@@ -329,7 +345,7 @@ __device__ void plain(const ExpertTiles& c) {
   for (u32 first = 0; first < count; first += TILE) {
     const bool valid = first + ty < count;
     const u32 choice = valid ? c.order[c.tile->first + first + ty] : 0;
-    const act* x = c.x + (u64)(GATED ? choice / c.top_k : choice) * c.inputs;
+    const act* x = c.x + (u64)c.template row_of<GATED>(choice) * c.inputs;
     float gate = 0.f, up = 0.f;
     for (u32 k = 0; k < c.inputs; k += TILE) {
       const bool inside = k + tx < c.inputs, known = inside && loaded < width;
@@ -351,7 +367,7 @@ __device__ void plain(const ExpertTiles& c) {
       if (GATED) up += bias[width + column];
     }
     c.out[(u64)choice * width + column] =
-        from_f32<act>(GATED ? activate_gated(gate, up, c.kind) : gate);
+        from_f32<act>(GATED ? activate_gated(gate, up, c.kind) : c.ungated(gate));
   }
 }
 

@@ -17,10 +17,7 @@
 // what a token reads is fetched while the one before is computed. Grid (sequences, heads x blocks
 // of rows); in recorded steps (token rows, ...), since a recording fits every step of its size.
 // Limits: 256 columns.
-#include "abi_state.h"
-
-__device__ __forceinline__ float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
-__device__ __forceinline__ float softplus(float x) { return x > 20.f ? x : log1pf(expf(x)); }
+#include "state_rows.cuh"
 
 // ---- Convolution ----
 
@@ -97,65 +94,6 @@ __global__ void convolution_tails(const ShortConvolution a) {
 
 // ---- The gated delta rule ----
 
-// Sums over the warp of eight values of each lane: lane l gets that of value l % 8. Halves are
-// exchanged, so that nine exchanges do what forty would.
-__device__ __forceinline__ float sums_of_eight(const float (&v)[8]) {
-  const u32 lane = threadIdx.x % 32;
-  float four[4], two[2];
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const bool high = lane & 4;
-    const float mine = high ? v[i + 4] : v[i], others = high ? v[i] : v[i + 4];
-    four[i] = mine + __shfl_xor_sync(~0u, others, 4);
-  }
-#pragma unroll
-  for (int i = 0; i < 2; i++) {
-    const bool high = lane & 2;
-    const float mine = high ? four[i + 2] : four[i], others = high ? four[i] : four[i + 2];
-    two[i] = mine + __shfl_xor_sync(~0u, others, 2);
-  }
-  const bool high = lane & 1;
-  const float mine = high ? two[1] : two[0], others = high ? two[0] : two[1];
-  float sum = mine + __shfl_xor_sync(~0u, others, 1);
-  sum += __shfl_xor_sync(~0u, sum, 8);
-  return sum + __shfl_xor_sync(~0u, sum, 16);
-}
-
-// COLUMNS neighbours, in loads and stores of up to 16 bytes.
-template <int COLUMNS, class T>
-struct alignas(COLUMNS * sizeof(T) < 16 ? COLUMNS * sizeof(T) : 16) Run {
-  T v[COLUMNS];
-};
-
-// COLUMNS neighbours of a row of `width`, zeros beyond it. `whole`: all lanes have all of theirs,
-// aligned.
-template <int COLUMNS, class T>
-__device__ __forceinline__ void load_columns(const T* row, u32 first, u32 width, bool whole,
-                                             float (&out)[COLUMNS]) {
-  if (whole) {
-    const Run<COLUMNS, T> run = *reinterpret_cast<const Run<COLUMNS, T>*>(row + first);
-#pragma unroll
-    for (int c = 0; c < COLUMNS; c++) out[c] = to_f32(run.v[c]);
-    return;
-  }
-#pragma unroll
-  for (int c = 0; c < COLUMNS; c++) out[c] = first + c < width ? to_f32(row[first + c]) : 0.f;
-}
-template <int COLUMNS>
-__device__ __forceinline__ void store_columns(float* row, u32 first, u32 width, bool whole,
-                                              const float (&x)[COLUMNS]) {
-  if (whole) {
-    Run<COLUMNS, float> run;
-#pragma unroll
-    for (int c = 0; c < COLUMNS; c++) run.v[c] = x[c];
-    *reinterpret_cast<Run<COLUMNS, float>*>(row + first) = run;
-    return;
-  }
-#pragma unroll
-  for (int c = 0; c < COLUMNS; c++)
-    if (first + c < width) row[first + c] = x[c];
-}
-
 // What a head reads of a token row.
 template <int COLUMNS>
 struct Token {
@@ -193,8 +131,6 @@ struct Token {
     rate = expf(-decay * softplus(rate + rate_bias));
   }
 };
-
-constexpr int ROWS = DELTA_WARP_ROWS;
 
 // S = rate S, S += beta (v - S k) k^T: one token. Returns S q of row `lane % 8`.
 template <int COLUMNS>
@@ -299,23 +235,32 @@ __device__ __forceinline__ float opened(Gate gate, float z) {
   return gate == GATE_SILU ? z * sigmoid(z) : sigmoid(z);
 }
 
-// A block for each part of each row.
+// A block for each part of each row. A thread writes what it alone reads.
 __global__ void norm_gated(const NormGated a) {
   __shared__ float scratch[32];
   begin();
   const u32 width = a.width;
   act* x = a.x + ((u64)blockIdx.x * a.parts + blockIdx.y) * width;
   const act* z = a.z + (u64)blockIdx.x * a.stride + a.first + (u64)blockIdx.y * width;
+  const bool gate_first = a.order == GATE_ORDER_GATE_FIRST;
+  if (!a.weight) {
+    for (u32 i = threadIdx.x; i < width; i += blockDim.x)
+      x[i] = from_f32<act>(to_f32(x[i]) * opened(a.gate, to_f32(z[i])));
+    return;
+  }
+
   float squares = 0.f;
   for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-    const float v = to_f32(x[i]);
+    float v = to_f32(x[i]);
+    if (gate_first) v *= opened(a.gate, to_f32(z[i]));
     squares += v * v;
   }
   const float scale = 1.f / sqrtf(block_sum(squares, scratch) / width + a.eps);
   const float plus = a.norm == NORM_KIND_RMS_PLUS_ONE ? 1.f : 0.f;
+  const float* weight = a.weight + (u64)blockIdx.y * a.weight_step;
   for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-    const float normed = to_f32(x[i]) * scale * (a.weight[i] + plus);
-    x[i] = from_f32<act>(normed * opened(a.gate, to_f32(z[i])));
+    const float gate = opened(a.gate, to_f32(z[i])), v = to_f32(x[i]), w = weight[i] + plus;
+    x[i] = from_f32<act>(gate_first ? v * gate * scale * w : v * scale * w * gate);
   }
 }
 
