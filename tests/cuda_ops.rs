@@ -189,7 +189,7 @@ fn activations() {
         Activation::GeluTanh,
         Activation::Silu,
     ];
-    let gated = [Activation::SiluGated, Activation::GeluTanhGated];
+    let gated = [Activation::SiluGated, Activation::GeluGated, Activation::GeluTanhGated];
 
     each_type(|dtype| {
         let sizes = [(1, 64, 64), (33, 136, 80), (5, 63, 128), (130, 1024, 256), (8, 3000, 1032)];

@@ -160,7 +160,7 @@ fn act_f64(act: Activation, x: f64) -> f64 {
             0.5 * x * (1.0 + u.tanh())
         }
         Activation::SwigluOai => x.min(7.0) / (1.0 + (-1.702 * x.min(7.0)).exp()),
-        Activation::Gelu => unreachable!("graded beside the code"),
+        Activation::Gelu | Activation::GeluGated => unreachable!("graded beside the code"),
     }
 }
 

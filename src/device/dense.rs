@@ -41,6 +41,8 @@ pub enum Activation {
     Silu,
     /// silu(gate) * up over a `GateUp` weight.
     SiluGated,
+    /// gelu(gate) * up, in the exact form, over a `GateUp` weight.
+    GeluGated,
     /// gelu(gate) * up, by tanh, over a `GateUp` weight.
     GeluTanhGated,
     /// gate * sigmoid(1.702 gate) * (up + 1), over a `GateUp` weight, of a gate of at most 7 and an
@@ -51,7 +53,13 @@ pub enum Activation {
 impl Activation {
     /// It halves the width.
     pub fn is_gated(self) -> bool {
-        matches!(self, Activation::SiluGated | Activation::GeluTanhGated | Activation::SwigluOai)
+        matches!(
+            self,
+            Activation::SiluGated
+                | Activation::GeluGated
+                | Activation::GeluTanhGated
+                | Activation::SwigluOai
+        )
     }
 }
 

@@ -109,7 +109,7 @@ pub fn activate(act: Activation, x: &mut [f32]) {
     match act {
         Activation::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
         Activation::ReluSquared => x.iter_mut().for_each(|v| *v = v.max(0.0) * v.max(0.0)),
-        Activation::Gelu => x.iter_mut().for_each(|v| *v = gelu_erf(*v)),
+        Activation::Gelu | Activation::GeluGated => x.iter_mut().for_each(|v| *v = gelu_erf(*v)),
         Activation::GeluTanh | Activation::GeluTanhGated => {
             x.iter_mut().for_each(|v| *v = gelu_tanh(*v));
         }

@@ -566,10 +566,11 @@ pub enum Activation {
     GeluTanh = 3,
     Silu = 4,
     SiluGated = 5,
-    GeluTanhGated = 6,
-    SwigluOai = 7,
+    GeluGated = 6,
+    GeluTanhGated = 7,
+    SwigluOai = 8,
     #[doc = " Only the bias."]
-    None = 8,
+    None = 9,
 }
 #[repr(u32)]
 #[doc = " What K and V are in pages: the activations' type, or numbers of eight bits."]
@@ -1165,6 +1166,8 @@ pub struct AttendAll {
     pub heads: u32,
     pub kv_heads: u32,
     pub dim: u32,
+    #[doc = " To both sides, the row itself counted; 0 = none"]
+    pub window: u32,
     pub scale: f32,
     #[doc = " 0 = none"]
     pub softcap: f32,
@@ -1181,8 +1184,9 @@ const _: () = {
     ["Offset of field: AttendAll::heads"][::std::mem::offset_of!(AttendAll, heads) - 64usize];
     ["Offset of field: AttendAll::kv_heads"][::std::mem::offset_of!(AttendAll, kv_heads) - 68usize];
     ["Offset of field: AttendAll::dim"][::std::mem::offset_of!(AttendAll, dim) - 72usize];
-    ["Offset of field: AttendAll::scale"][::std::mem::offset_of!(AttendAll, scale) - 76usize];
-    ["Offset of field: AttendAll::softcap"][::std::mem::offset_of!(AttendAll, softcap) - 80usize];
+    ["Offset of field: AttendAll::window"][::std::mem::offset_of!(AttendAll, window) - 76usize];
+    ["Offset of field: AttendAll::scale"][::std::mem::offset_of!(AttendAll, scale) - 80usize];
+    ["Offset of field: AttendAll::softcap"][::std::mem::offset_of!(AttendAll, softcap) - 84usize];
 };
 #[doc = " Packed rows of a tile of prompts, and of single tokens. Packed row r of a sequence is token\n r / group, head r % group of a KV head's q heads."]
 pub const PROMPT_ROWS: u32 = 128;

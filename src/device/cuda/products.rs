@@ -21,6 +21,7 @@ impl From<Activation> for abi::Activation {
             Activation::GeluTanh => abi::Activation::GeluTanh,
             Activation::Silu => abi::Activation::Silu,
             Activation::SiluGated => abi::Activation::SiluGated,
+            Activation::GeluGated => abi::Activation::GeluGated,
             Activation::GeluTanhGated => abi::Activation::GeluTanhGated,
             Activation::SwigluOai => abi::Activation::SwigluOai,
         }

@@ -6,7 +6,7 @@ use super::family::{
     AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, Multipliers, Names,
     Positions, QkNorm, RopeLayers, Windows,
 };
-use crate::device::NormKind;
+use crate::device::{NormKind, Pooling};
 
 pub(super) const LLAMA_KEYS: Keys = Keys {
     hidden: "hidden_size",
@@ -73,6 +73,7 @@ pub(super) const LLAMA: Family = Family {
     out_bias: Flag::Key("attention_bias"),
     mlp_bias: Flag::Key("mlp_bias"),
     norm_affine: Flag::Always,
+    first_norm_of_embedding: false,
     pre_norm: Flag::Always,
     parallel: Flag::Never,
     parallel_mlp_norm: false,
@@ -84,6 +85,7 @@ pub(super) const LLAMA: Family = Family {
     norms_after_rope: false,
     windows: Windows::Never,
     window_inclusive: false,
+    window_both_sides: false,
     layer_types: &[("full_attention", false), ("sliding_attention", true)],
     interleaved: false,
     rope_layers: RopeLayers::All,
@@ -96,11 +98,13 @@ pub(super) const LLAMA: Family = Family {
     no_float16: false,
     transposed: false,
     encoder: false,
+    pooling: Pooling::Last,
     classifier: Classifier {
         dense: ClassifierDense::None,
         output: "score",
         biased: false,
         pair_types: false,
+        pooling: None,
     },
     must_be_off: &["use_bidirectional_attention"],
     must_be: &[("is_causal", "true")],
@@ -293,7 +297,7 @@ pub(super) const GEMMA2: Family = Family {
     ..GEMMA
 };
 
-pub(super) const GEMMA3: Family = Family {
+const GEMMA3_SHAPE: Family = Family {
     architecture: "Gemma3ForCausalLM",
     defaults: defaults::GEMMA3,
     names: Names {
@@ -304,9 +308,23 @@ pub(super) const GEMMA3: Family = Family {
     ..GEMMA2
 };
 
+pub(super) const GEMMA3: Family = Family {
+    variants: &[("use_bidirectional_attention", "true", &EMBEDDING_GEMMA)],
+    ..GEMMA3_SHAPE
+};
+
 /// The text model of an image-and-text checkpoint.
 pub(super) const GEMMA3_MULTIMODAL: Family =
-    Family { architecture: "Gemma3ForConditionalGeneration", ..GEMMA3 };
+    Family { architecture: "Gemma3ForConditionalGeneration", ..GEMMA3_SHAPE };
+
+/// Every token sees those behind it too.
+const EMBEDDING_GEMMA: Family = Family {
+    window_both_sides: true,
+    encoder: true,
+    must_be_off: &[],
+    must_be: &[],
+    ..GEMMA3_SHAPE
+};
 
 pub(super) const PHI3: Family = Family {
     architecture: "Phi3ForCausalLM",

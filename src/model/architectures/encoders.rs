@@ -3,8 +3,10 @@
 
 use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
 use super::defaults;
-use super::family::{Classifier, ClassifierDense, Eps, Family, Flag, Keys, Names, Positions};
-use crate::device::NormKind;
+use super::family::{
+    Classifier, ClassifierDense, Eps, Family, Flag, Keys, Names, Positions, Windows,
+};
+use crate::device::{NormKind, Pooling};
 
 /// Sentence embeddings and classifiers; an embedder's pooler and other heads are left out.
 pub(super) const BERT: Family = Family {
@@ -39,11 +41,13 @@ pub(super) const BERT: Family = Family {
     mlp_bias: Flag::Always,
     pre_norm: Flag::Never,
     encoder: true,
+    pooling: Pooling::First,
     classifier: Classifier {
         dense: ClassifierDense::OfBody("pooler.dense"),
         output: "classifier",
         biased: true,
         pair_types: true,
+        pooling: None,
     },
     must_be_off: &["is_decoder", "add_cross_attention"],
     must_be: &[("position_embedding_type", "\"absolute\"")],
@@ -65,6 +69,7 @@ pub(super) const ROBERTA: Family = Family {
         output: "classifier.out_proj",
         biased: true,
         pair_types: false,
+        pooling: None,
     },
     must_be: &[("position_embedding_type", "\"absolute\""), ("pad_token_id", "1")],
     ..BERT
@@ -74,3 +79,48 @@ pub(super) const ROBERTA_MASKED: Family = Family { architecture: "RobertaForMask
 
 pub(super) const XLM_ROBERTA: Family =
     Family { architecture: "XLMRobertaModel", defaults: defaults::XLM_ROBERTA, ..ROBERTA };
+
+/// Windows to both sides on two of three layers, which rotate by a base of their own.
+pub(super) const MODERN_BERT: Family = Family {
+    architecture: "ModernBertModel",
+    aliases: &[],
+    prefixes: &["", "model."],
+    keys: Keys { kv_heads: None, activation: "hidden_activation", ..LLAMA_KEYS },
+    defaults: defaults::MODERN_BERT,
+    spellings: &[
+        ("local_attention", "sliding_window"),
+        ("global_rope_theta", "rope_theta"),
+        ("local_rope_theta", "rope_local_base_freq"),
+    ],
+    names: Names {
+        embed: "embeddings.tok_embeddings",
+        embed_norm: Some("embeddings.norm"),
+        attn_norm: Some("attn_norm"),
+        qkv: &["attn.Wqkv"],
+        attn_out: "attn.Wo",
+        mlp_norm: Some("mlp_norm"),
+        up: &["mlp.Wi"],
+        down: "mlp.Wo",
+        final_norm: "final_norm",
+        ..LLAMA_NAMES
+    },
+    norm: NormKind::Layer,
+    eps: Eps::Key("norm_eps"),
+    norm_bias: false,
+    first_norm_of_embedding: true,
+    windows: Windows::ExceptFirstOfEach("global_attn_every_n_layers"),
+    window_both_sides: true,
+    local_rope: true,
+    encoder: true,
+    pooling: Pooling::First,
+    classifier: Classifier {
+        dense: ClassifierDense::Normed { dense: "head.dense", norm: "head.norm" },
+        output: "classifier",
+        biased: true,
+        pair_types: false,
+        pooling: Some("classifier_pooling"),
+    },
+    must_be_off: &["norm_bias", "classifier_bias"],
+    must_be: &[("classifier_activation", "\"gelu\"")],
+    ..LLAMA
+};

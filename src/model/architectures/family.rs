@@ -3,7 +3,7 @@
 //! `load` the names. A new family is a new row and no new code. It never touches a file or a
 //! device.
 
-use crate::device::{Activation, NormKind, RouteScore};
+use crate::device::{Activation, NormKind, Pooling, RouteScore};
 
 /// A `config.json` flag that switches a feature, or a fixed answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub enum Windows {
     },
     /// All but each n-th; n by this key.
     ExceptEach(&'static str),
+    /// All but the first and each n-th behind it; n by this key.
+    ExceptFirstOfEach(&'static str),
     /// Those with an even number, from 0 on, whatever `layer_types` says.
     Even,
 }
@@ -170,7 +172,7 @@ pub struct Names {
     pub embed: &'static str,
     /// A table of token types; every token has type 0, whose row goes to each position's.
     pub token_types: Option<&'static str>,
-    /// Over the embedding with its positions, where norms come after the residual.
+    /// Over the embedding with its positions.
     pub embed_norm: Option<&'static str>,
     /// Before and after the layers, where the token table has another width than hidden.
     pub project: Option<(&'static str, &'static str)>,
@@ -384,15 +386,22 @@ pub enum DeltaProjections {
     },
 }
 
-/// What stands in front of a classifier's last product: another one, with its bias, and tanh.
+/// What stands in front of a classifier's last product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClassifierDense {
     /// Nothing does.
     None,
-    /// A tensor of the body, behind the prefix.
+    /// Another product with its bias, and tanh: a tensor of the body, behind the prefix.
     OfBody(&'static str),
-    /// A tensor of the head, outside of the prefix.
+    /// The same of the head, outside of the prefix.
     OfHead(&'static str),
+    /// Another product, of the head, the exact gelu, and a layer norm without bias.
+    Normed {
+        /// The product.
+        dense: &'static str,
+        /// The norm.
+        norm: &'static str,
+    },
 }
 
 /// How a classifier of the family (`<name>ForSequenceClassification`) makes logits of a pooled row.
@@ -406,6 +415,8 @@ pub struct Classifier {
     pub biased: bool,
     /// The second text of a pair has token type 1, if its tokenizer says so.
     pub pair_types: bool,
+    /// Key of which rows make the vector, "cls" or "mean"; None: as embedders of the family.
+    pub pooling: Option<&'static str>,
 }
 
 /// A family of models: how its config.json is read, how its tensors are called, and what its
@@ -450,6 +461,9 @@ pub struct Family {
     pub mlp_bias: Flag,
     /// Norms have learned weights (and biases, if `norm` is `Layer`).
     pub norm_affine: Flag,
+    /// The first layer's attention reads the embedding as its norm left it, and has none of its
+    /// own.
+    pub first_norm_of_embedding: bool,
     /// Norm before a sublayer (and at the end) or after its residual.
     pub pre_norm: Flag,
     /// Attention and MLP read the same residual: x + attn(norm x) + mlp(norm x).
@@ -472,6 +486,8 @@ pub struct Family {
     pub windows: Windows,
     /// Windows reach one token further than they are long.
     pub window_inclusive: bool,
+    /// Windows reach half their length to both sides.
+    pub window_both_sides: bool,
     /// Names in `layer_types`, and whether such a layer sees a window.
     pub layer_types: &'static [(&'static str, bool)],
     /// Rope turns neighbours of a head, dimensions 2i and 2i + 1; else i and i + half.
@@ -496,6 +512,8 @@ pub struct Family {
     pub transposed: bool,
     /// Every token sees every other: the model only embeds, and keeps no K and V.
     pub encoder: bool,
+    /// Which rows make a vector, where neither the user nor a file says it.
+    pub pooling: Pooling,
     /// Its classifiers.
     pub classifier: Classifier,
     /// Keys that must be absent, false or null, because the forward pass lacks them.

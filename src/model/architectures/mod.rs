@@ -101,6 +101,7 @@ pub const FAMILIES: &[Family] = &[
     encoders::ROBERTA,
     encoders::ROBERTA_MASKED,
     encoders::XLM_ROBERTA,
+    encoders::MODERN_BERT,
 ];
 
 fn whole(architecture: &str) -> Option<&'static Family> {

@@ -80,7 +80,12 @@ fn window(config: &Object, family: &Family) -> Result<Option<usize>> {
     let more = usize::from(family.window_inclusive);
     match config.given(KEY) {
         Some(zero) if zero == 0 => Ok(None),
-        _ => Ok(config.count(KEY, MAX_DIMENSION)?.map(|tokens| tokens + more)),
+        _ => {
+            let tokens = config.count(KEY, MAX_DIMENSION)?;
+            let reach =
+                |tokens: usize| if family.window_both_sides { tokens / 2 + 1 } else { tokens };
+            Ok(tokens.map(|tokens| reach(tokens) + more))
+        }
     }
 }
 
@@ -202,6 +207,10 @@ fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>
         Windows::ExceptEach(key) => {
             let n = config.needed(key, "an integer", config.count(key, MAX_DIMENSION)?)?;
             each(&|i| (i + 1) % n != 0)
+        }
+        Windows::ExceptFirstOfEach(key) => {
+            let n = config.needed(key, "an integer", config.count(key, MAX_DIMENSION)?)?;
+            each(&|i| i % n != 0)
         }
     }
 }

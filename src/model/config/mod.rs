@@ -4,6 +4,7 @@
 
 mod adapter_options;
 mod classifier;
+mod dense_modules;
 mod dtype;
 mod keys;
 mod latent;
@@ -31,6 +32,7 @@ use crate::json::{self, Object};
 use crate::{internal, invalid};
 pub use adapter_options::AdapterOptions;
 pub use classifier::{ClassifierRule, ClassifierWeights, ScoreActivation};
+pub use dense_modules::{DenseActivation, DenseModule};
 pub use keys::parse_dtype;
 use keys::{architecture, dimension, flag, is_on};
 pub use latent::LatentShape;

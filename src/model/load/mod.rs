@@ -130,17 +130,26 @@ impl<D: Device> Loader<'_, D> {
                 Some(PositionTable { table, offset })
             }
         };
+        let embed_norm = names.embed_norm.map(|name| self.name(name));
+        let embed_norm = embed_norm.map(|name| self.norm(&name, 1.0)).transpose()?;
         let first = match spec.norms {
+            NormOrder::Before if spec.family.first_norm_of_embedding => None,
             NormOrder::Before => self.layer_norm(0, names.attn_norm)?,
-            NormOrder::After => {
-                let name = names.embed_norm.map(|name| self.name(name));
-                name.map(|name| self.norm(&name, 1.0)).transpose()?
-            }
-            NormOrder::HeadOnly => None,
+            NormOrder::After | NormOrder::HeadOnly => None,
         };
 
         let layers = (0..spec.layers).map(|i| self.layer(i)).collect::<Result<_>>()?;
-        Ok(Weights { embed, head, head_bias, project_in, project_out, positions, first, layers })
+        Ok(Weights {
+            embed,
+            head,
+            head_bias,
+            project_in,
+            project_out,
+            positions,
+            embed_norm,
+            first,
+            layers,
+        })
     }
 
     fn layer(&mut self, i: usize) -> Result<Layer<D::Weight>> {

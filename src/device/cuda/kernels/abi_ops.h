@@ -26,6 +26,7 @@ enum Activation : u32 {
   ACTIVATION_GELU_TANH,
   ACTIVATION_SILU,
   ACTIVATION_SILU_GATED,
+  ACTIVATION_GELU_GATED,
   ACTIVATION_GELU_TANH_GATED,
   ACTIVATION_SWIGLU_OAI,
   ACTIVATION_NONE,  // Only the bias.
@@ -269,6 +270,7 @@ struct AttendAll {
   SlotRows slots;
   DEVICE(act) out;  // [rows, heads, dim]
   u32 heads, kv_heads, dim;
+  u32 window;  // To both sides, the row itself counted; 0 = none
   float scale;
   float softcap;  // 0 = none
 };
