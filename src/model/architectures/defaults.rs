@@ -417,3 +417,13 @@ pub const MODERN_BERT: &str = r#"{"vocab_size": 50368, "hidden_size": 768,
     "rope_theta": 160000.0, "rope_local_base_freq": 10000.0, "sliding_window": 128,
     "global_attn_every_n_layers": 3, "attention_bias": false, "mlp_bias": false,
     "eos_token_id": 50282}"#;
+
+pub const NOMIC_BERT: &str = r#"{"vocab_size": 30528, "hidden_size": 768,
+    "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "hidden_act": "silu", "layer_norm_eps": 1e-12, "max_position_embeddings": 2048,
+    "rope_theta": 1000.0, "type_vocab_size": 2}"#;
+
+pub const GTE: &str = r#"{"vocab_size": 250048, "hidden_size": 768, "intermediate_size": 3072,
+    "num_hidden_layers": 12, "num_attention_heads": 12, "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12, "max_position_embeddings": 8192, "rope_theta": 160000.0,
+    "type_vocab_size": 1}"#;

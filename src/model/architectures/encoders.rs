@@ -77,8 +77,117 @@ pub(super) const ROBERTA: Family = Family {
 
 pub(super) const ROBERTA_MASKED: Family = Family { architecture: "RobertaForMaskedLM", ..ROBERTA };
 
-pub(super) const XLM_ROBERTA: Family =
+pub(super) const XLM_ROBERTA: Family = Family {
+    variants: &[
+        ("position_embedding_type", "\"rotary\"", &JINA),
+        ("use_flash_attn", "true", &XLM_ROBERTA_OTHER_NAMES),
+    ],
+    ..XLM_ROBERTA_SHAPE
+};
+
+const XLM_ROBERTA_SHAPE: Family =
     Family { architecture: "XLMRobertaModel", defaults: defaults::XLM_ROBERTA, ..ROBERTA };
+
+/// As Jina's code names its tensors: their reranker of 2024.
+const XLM_ROBERTA_OTHER_NAMES: Family = Family {
+    names: Names {
+        embed_norm: Some("emb_ln"),
+        layers: "encoder.layers",
+        attn_norm: Some("norm1"),
+        qkv: &["mixer.Wqkv"],
+        attn_out: "mixer.out_proj",
+        mlp_norm: Some("norm2"),
+        up: &["mlp.fc1"],
+        down: "mlp.fc2",
+        ..ROBERTA.names
+    },
+    ..XLM_ROBERTA_SHAPE
+};
+
+/// Jina v3: rotated, with adapters of several tasks.
+const JINA: Family = Family {
+    spellings: &[("rotary_emb_base", "rope_theta")],
+    positions: Positions::Rope,
+    merged_adapter: Some(["lora_alpha", "lora_rank"]),
+    must_be: &[],
+    ..XLM_ROBERTA_OTHER_NAMES
+};
+
+/// Norms behind the residual, rope, a gated MLP.
+pub(super) const NOMIC_BERT: Family = Family {
+    architecture: "NomicBertModel",
+    defaults: defaults::NOMIC_BERT,
+    spellings: &[
+        ("n_embd", "hidden_size"),
+        ("n_layer", "num_hidden_layers"),
+        ("n_head", "num_attention_heads"),
+        ("n_inner", "intermediate_size"),
+        ("activation_function", "hidden_act"),
+        ("layer_norm_epsilon", "layer_norm_eps"),
+        ("max_trained_positions", "max_position_embeddings"),
+        ("rotary_emb_base", "rope_theta"),
+        ("rotary_emb_fraction", "partial_rotary_factor"),
+    ],
+    names: Names {
+        embed_norm: Some("emb_ln"),
+        layers: "encoder.layers",
+        attn_norm: Some("norm1"),
+        qkv: &["attn.Wqkv"],
+        attn_out: "attn.out_proj",
+        mlp_norm: Some("norm2"),
+        up: &["mlp.fc12", "mlp.fc11"],
+        down: "mlp.fc2",
+        ..BERT.names
+    },
+    gated: true,
+    positions: Positions::Rope,
+    qkv_bias: Flag::Never,
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    must_be_off: &[
+        "causal",
+        "mlp_fc1_bias",
+        "mlp_fc2_bias",
+        "num_experts",
+        "parallel_block",
+        "prenorm",
+        "qkv_proj_bias",
+        "rotary_emb_interleaved",
+        "rotary_emb_scale_base",
+        "rotary_scaling_factor",
+        "use_rms_norm",
+    ],
+    must_be: &[],
+    ..BERT
+};
+
+/// The same by other names, with biases.
+pub(super) const GTE: Family = Family {
+    architecture: "GteModel",
+    aliases: &["NewModel", "GteNewModel"],
+    prefixes: &["", "new."],
+    defaults: defaults::GTE,
+    names: Names {
+        attn_norm: Some("attn_ln"),
+        qkv: &["attention.qkv_proj"],
+        attn_out: "attention.o_proj",
+        mlp_norm: Some("mlp_ln"),
+        up: &["mlp.up_gate_proj"],
+        down: "mlp.down_proj",
+        ..BERT.names
+    },
+    gated: true,
+    positions: Positions::Rope,
+    up_without_bias: true,
+    up_before_gate: true,
+    must_be_off: &["is_decoder", "logn_attention_scale"],
+    must_be: &[
+        ("layer_norm_type", "\"layer_norm\""),
+        ("pack_qkv", "true"),
+        ("position_embedding_type", "\"rope\""),
+    ],
+    ..BERT
+};
 
 /// Windows to both sides on two of three layers, which rotate by a base of their own.
 pub(super) const MODERN_BERT: Family = Family {

@@ -170,7 +170,8 @@ pub struct Keys {
 pub struct Names {
     /// The token table.
     pub embed: &'static str,
-    /// A table of token types; every token has type 0, whose row goes to each position's.
+    /// A table of token types; every token has type 0, whose row goes to each position's, or to
+    /// each token's where positions are rotated.
     pub token_types: Option<&'static str>,
     /// Over the embedding with its positions.
     pub embed_norm: Option<&'static str>,
@@ -461,6 +462,13 @@ pub struct Family {
     pub mlp_bias: Flag,
     /// Norms have learned weights (and biases, if `norm` is `Layer`).
     pub norm_affine: Flag,
+    /// But not of the first.
+    pub up_without_bias: bool,
+    /// One tensor holds the MLP's up and then its gate; else the gate and then the up.
+    pub up_before_gate: bool,
+    /// Keys of what adapters are multiplied with and of their rank: each matrix is stored with
+    /// adapters of several tasks, of which the last is merged.
+    pub merged_adapter: Option<[&'static str; 2]>,
     /// The first layer's attention reads the embedding as its norm left it, and has none of its
     /// own.
     pub first_norm_of_embedding: bool,

@@ -107,6 +107,8 @@ pub const FAMILIES: &[Family] = &[
 fn whole(architecture: &str) -> Option<&'static Family> {
     let is = |f: &&Family| f.architecture == architecture || f.aliases.contains(&architecture);
     FAMILIES.iter().find(is)
+    encoders::NOMIC_BERT,
+    encoders::GTE,
 }
 
 /// The row of an architecture, if there is one. A decoder that was saved without its head, to

@@ -20,6 +20,7 @@ const INTEGER: &str = "an integer";
 const GATED: &[(&str, Activation)] = &[
     ("silu", Activation::SiluGated),
     ("swish", Activation::SiluGated),
+    ("swiglu", Activation::SiluGated),
     ("gelu", Activation::GeluGated),
     ("gelu_pytorch_tanh", Activation::GeluTanhGated),
     ("gelu_new", Activation::GeluTanhGated),

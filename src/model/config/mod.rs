@@ -130,8 +130,8 @@ impl ModelSpec {
         let Shape { hidden, heads, kv_heads, head_dim, layers } = shape;
         let pooling = PoolingRule::of(config, family, &options.pooler, &options.files, hidden)?;
         let pools = pooling.is_some();
-        let files = pools.then_some(&options.files);
-        let (mut length, derived_len) = length::of(config, family, files)?;
+        let (mut length, derived_len) =
+            length::of(config, family, pools.then_some(&options.files))?;
         let mut attention = layers::attention(config, family, &shape)?;
         if options.disable_sliding_window {
             length.within(attention.iter().filter_map(|layer| layer.attn.window).min());
@@ -182,6 +182,7 @@ impl ModelSpec {
             eos_token_ids: keys::eos_token_ids(config, generation, vocab_size)?,
             token_types: token_types(config, family)?,
             pooling,
+            merged_adapter: merged_adapter(config, family)?,
             quant,
         };
         spec.judge_size(config)?;
@@ -360,12 +361,27 @@ fn embed_width(config: &Object, family: &Family, hidden: usize) -> Result<usize>
 
 fn token_types(config: &Object, family: &Family) -> Result<usize> {
     match family.names.token_types {
-        Some(_) => dimension(config, "type_vocab_size"),
+        Some(_) => {
+            const KEY: &str = "type_vocab_size";
+            let none = config.given(KEY).is_some_and(|count| *count == 0);
+            let rotated = family.positions == Positions::Rope;
+            if none && rotated {
+                return Ok(0);
+            }
+            dimension(config, KEY)
+        }
         None => Ok(0),
     }
 }
 
 fn head_dim(config: &Object, family: &Family, hidden: usize, heads: usize) -> Result<usize> {
+/// What the product of a merged adapter's matrices is multiplied with.
+fn merged_adapter(config: &Object, family: &Family) -> Result<Option<f32>> {
+    let Some([alpha, rank]) = family.merged_adapter else { return Ok(None) };
+    let scale = keys::positive(config, alpha)? / keys::positive(config, rank)?;
+    Ok(Some(scale as f32))
+}
+
     match keys::width(config, "head_dim")? {
         Some(d) => Ok(d),
         None if hidden.is_multiple_of(heads) => Ok(hidden / heads),

@@ -154,6 +154,8 @@ pub struct ModelSpec {
     pub token_types: usize,
     /// The model embeds or classifies, and generates nothing.
     pub pooling: Option<PoolingRule>,
+    /// Each matrix is stored with adapters of several tasks; the last one times this is added.
+    pub merged_adapter: Option<f32>,
     /// Linears are quantised.
     pub quant: Option<QuantScheme>,
 }

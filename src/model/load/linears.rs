@@ -67,7 +67,8 @@ impl<'a, D: Device> Loader<'a, D> {
         let bias = self.spec.mlp_bias;
         let outputs = if self.spec.family.gated { &[ffn, ffn][..] } else { &[ffn] };
         let cut = self.shard.up(ffn, outputs.len());
-        let up = self.linear(up, outputs, hidden, bias, &cut)?;
+        let up_bias = bias && !self.spec.family.up_without_bias;
+        let up = self.linear(up, outputs, hidden, up_bias, &cut)?;
         let cut = self.shard.down(ffn, summed);
         Ok(Mlp { up, down: self.linear(&[down], &[hidden], ffn, bias, &cut)? })
     }
@@ -104,6 +105,8 @@ impl<'a, D: Device> Loader<'a, D> {
             stack.rows.push(2 * q..q + total);
         } else if is_qkv && self.spec.family.fused == Fused::PerGroup {
             stack.rows = self.rows_by_part();
+        } else if parts == 2 && self.spec.family.up_before_gate {
+            stack.rows = vec![outputs[1]..total, 0..outputs[1]];
         }
         self.stacked(&stack, bias, cut)
     }

@@ -24,6 +24,7 @@ mod loader;
 mod recurrent;
 mod reorder;
 
+mod merged;
 use super::architectures::{Positions, QkNorm};
 use super::checkpoint::WeightSource;
 use super::config::{ModelSpec, NormOrder};
