@@ -154,7 +154,7 @@ impl<T> MixtureBuffers<T> {
         let Some((expert, b)) = experts.shared.as_ref().zip(self.shared.as_mut()) else {
             return Ok(());
         };
-        let Mlp { up, down } = &expert.mlp;
+        let Mlp { up, down, .. } = &expert.mlp;
         dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut b.ffn)?;
         dev.linear(&down.weight, down.bias.as_ref(), &b.ffn, &mut b.output)?;
         match &expert.gate {
@@ -535,8 +535,10 @@ impl<T> Buffers<T> {
         parallel: bool,
     ) -> Result<()> {
         let input = if norms == NormOrder::Before { &self.normed } else { &self.residual };
+
         match &layer.feed_forward {
-            FeedForward::Mlp(Mlp { up, down }) => {
+            FeedForward::Mlp(Mlp { up, down, activation }) => {
+                let act = activation.unwrap_or(act);
                 dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut self.ffn)?;
                 if parallel {
                     dev.add(&self.delta, &mut self.residual)?;

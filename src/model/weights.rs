@@ -182,6 +182,8 @@ pub struct Mlp<W> {
     pub up: Linear<W>,
     /// From the width of the MLP to that of the residual.
     pub down: Linear<W>,
+    /// Its own, if it is not the model's.
+    pub activation: Option<Activation>,
 }
 
 /// A mixture of experts.

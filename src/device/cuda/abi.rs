@@ -586,6 +586,8 @@ pub enum KvType {
 pub enum RouteScore {
     Softmax = 0,
     Sigmoid = 1,
+    #[doc = " Of a choice, its share of a softmax over what comes near to it."]
+    SparseMixer = 2,
 }
 #[repr(u32)]
 #[doc = " Which rows of a sequence make its vector."]
@@ -906,6 +908,29 @@ const _: () = {
     ["Offset of field: Clamp::x"][::std::mem::offset_of!(Clamp, x) - 0usize];
     ["Offset of field: Clamp::width"][::std::mem::offset_of!(Clamp, width) - 8usize];
     ["Offset of field: Clamp::limit"][::std::mem::offset_of!(Clamp, limit) - 12usize];
+};
+#[doc = " positive x^2 + linear x where x > 0, else negative (e^min(x, limit) - 1 - x) + linear x."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Xielu {
+    #[doc = " \\[rows, width], in place"]
+    pub x: DevicePtr,
+    pub width: u32,
+    pub positive: f32,
+    pub negative: f32,
+    pub linear: f32,
+    pub limit: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Xielu"][::std::mem::size_of::<Xielu>() - 32usize];
+    ["Alignment of Xielu"][::std::mem::align_of::<Xielu>() - 8usize];
+    ["Offset of field: Xielu::x"][::std::mem::offset_of!(Xielu, x) - 0usize];
+    ["Offset of field: Xielu::width"][::std::mem::offset_of!(Xielu, width) - 8usize];
+    ["Offset of field: Xielu::positive"][::std::mem::offset_of!(Xielu, positive) - 12usize];
+    ["Offset of field: Xielu::negative"][::std::mem::offset_of!(Xielu, negative) - 16usize];
+    ["Offset of field: Xielu::linear"][::std::mem::offset_of!(Xielu, linear) - 20usize];
+    ["Offset of field: Xielu::limit"][::std::mem::offset_of!(Xielu, limit) - 24usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -40,6 +40,7 @@ pub(super) const LLAMA_NAMES: Names = Names {
     mlp_post: None,
     up: &["mlp.gate_proj", "mlp.up_proj"],
     down: "mlp.down_proj",
+    activation: None,
     final_norm: "norm",
     head: "lm_head",
 };
@@ -72,10 +73,10 @@ pub(super) const LLAMA: Family = Family {
     qkv_bias: Flag::Key("attention_bias"),
     out_bias: Flag::Key("attention_bias"),
     mlp_bias: Flag::Key("mlp_bias"),
-    norm_affine: Flag::Always,
     up_without_bias: false,
     up_before_gate: false,
     merged_adapter: None,
+    norm_affine: Flag::Always,
     first_norm_of_embedding: false,
     pre_norm: Flag::Always,
     parallel: Flag::Never,
@@ -97,7 +98,7 @@ pub(super) const LLAMA: Family = Family {
     softcaps: false,
     embed_sqrt: false,
     multipliers: Multipliers::None,
-    head_bias: false,
+    head_bias: Flag::Never,
     no_float16: false,
     transposed: false,
     encoder: false,
@@ -360,7 +361,7 @@ pub(super) const PHI: Family = Family {
     out_bias: Flag::Always,
     mlp_bias: Flag::Always,
     parallel: Flag::Always,
-    head_bias: true,
+    head_bias: Flag::Always,
     must_be_off: &["qk_layernorm"],
     ..LLAMA
 };

@@ -202,6 +202,8 @@ pub struct Names {
     pub up: &'static [&'static str],
     /// The MLP's second product.
     pub down: &'static str,
+    /// Module of the numbers of an activation that learned some.
+    pub activation: Option<&'static str>,
     /// In front of the head.
     pub final_norm: &'static str,
     /// Stands outside of the prefix.
@@ -460,8 +462,6 @@ pub struct Family {
     pub out_bias: Flag,
     /// Of both products of the MLP.
     pub mlp_bias: Flag,
-    /// Norms have learned weights (and biases, if `norm` is `Layer`).
-    pub norm_affine: Flag,
     /// But not of the first.
     pub up_without_bias: bool,
     /// One tensor holds the MLP's up and then its gate; else the gate and then the up.
@@ -469,6 +469,8 @@ pub struct Family {
     /// Keys of what adapters are multiplied with and of their rank: each matrix is stored with
     /// adapters of several tasks, of which the last is merged.
     pub merged_adapter: Option<[&'static str; 2]>,
+    /// Norms have learned weights (and biases, if `norm` is `Layer`).
+    pub norm_affine: Flag,
     /// The first layer's attention reads the embedding as its norm left it, and has none of its
     /// own.
     pub first_norm_of_embedding: bool,
@@ -513,7 +515,7 @@ pub struct Family {
     /// Factors of embedding, residual and logits.
     pub multipliers: Multipliers,
     /// The head has a bias.
-    pub head_bias: bool,
+    pub head_bias: Flag,
     /// Numbers leave float16's range.
     pub no_float16: bool,
     /// Linear weights are stored `[inputs, outputs]`.

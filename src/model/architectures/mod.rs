@@ -75,6 +75,7 @@ pub const FAMILIES: &[Family] = &[
     variants::COHERE,
     variants::COHERE2,
     variants::ARCEE,
+    variants::APERTUS,
     variants::NEMOTRON,
     variants::OLMO,
     variants::MINICPM,
@@ -87,6 +88,10 @@ pub const FAMILIES: &[Family] = &[
     latent::DEEPSEEK_V2,
     latent::DEEPSEEK_V3,
     latent::GLM4_MOE_LITE,
+    mixtures::PHIMOE,
+    mixtures::MINIMAX_M2,
+    mixtures::BAILING,
+    mixtures::BAILING_V2,
     mixtures::OLMOE,
     mixtures::GRANITE_MOE,
     mixtures::GRANITE_MOE_SHARED,
@@ -102,13 +107,13 @@ pub const FAMILIES: &[Family] = &[
     encoders::ROBERTA_MASKED,
     encoders::XLM_ROBERTA,
     encoders::MODERN_BERT,
+    encoders::NOMIC_BERT,
+    encoders::GTE,
 ];
 
 fn whole(architecture: &str) -> Option<&'static Family> {
     let is = |f: &&Family| f.architecture == architecture || f.aliases.contains(&architecture);
     FAMILIES.iter().find(is)
-    encoders::NOMIC_BERT,
-    encoders::GTE,
 }
 
 /// The row of an architecture, if there is one. A decoder that was saved without its head, to

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::device::{Activation, DType};
+use crate::device::{Activation, DType, XIelu};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::json::{self, Object};
@@ -26,7 +26,11 @@ const GATED: &[(&str, Activation)] = &[
     ("gelu_new", Activation::GeluTanhGated),
     ("gelu_fast", Activation::GeluTanhGated),
 ];
+/// As its class begins; each layer has learned its own numbers.
+const XIELU: Activation =
+    Activation::XIelu(XIelu { positive: 0.8, negative: 0.8, linear: 0.5, limit: -1e-6 });
 const PLAIN: &[(&str, Activation)] = &[
+    ("xielu", XIELU),
     ("relu", Activation::Relu),
     ("relu2", Activation::ReluSquared),
     ("gelu", Activation::Gelu),

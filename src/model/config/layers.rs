@@ -74,6 +74,11 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
     Ok(windowed.into_iter().zip(rotated).map(layer).collect())
 }
 
+/// Every layer sees all. Returns the shortest window that there was.
+pub fn without_windows(layers: &mut [LayerAttention]) -> Option<usize> {
+    layers.iter_mut().filter_map(|layer| layer.attn.window.take()).min()
+}
+
 /// Tokens of a window; null and 0 mean none.
 fn window(config: &Object, family: &Family) -> Result<Option<usize>> {
     const KEY: &str = "sliding_window";

@@ -134,8 +134,7 @@ impl ModelSpec {
             length::of(config, family, pools.then_some(&options.files))?;
         let mut attention = layers::attention(config, family, &shape)?;
         if options.disable_sliding_window {
-            length.within(attention.iter().filter_map(|layer| layer.attn.window).min());
-            attention.iter_mut().for_each(|layer| layer.attn.window = None);
+            length.within(layers::without_windows(&mut attention));
         }
         let max_model_len =
             length.choose(options.max_model_len, family.positions != Positions::Rope)?;
@@ -168,6 +167,7 @@ impl ModelSpec {
             logit_softcap: layers::softcap(config, family, "final_logit_softcapping")?,
             derived_len,
             tied: !pools && flag(config, Flag::Key("tie_word_embeddings"))?,
+            head_bias: !pools && flag(config, family.head_bias)?,
             qkv_bias: flag(config, family.qkv_bias)?,
             out_bias: flag(config, family.out_bias)?,
             mlp_bias: flag(config, family.mlp_bias)?,
@@ -181,16 +181,15 @@ impl ModelSpec {
             adapters: None,
             eos_token_ids: keys::eos_token_ids(config, generation, vocab_size)?,
             token_types: token_types(config, family)?,
-            pooling,
             merged_adapter: merged_adapter(config, family)?,
+            pooling,
             quant,
         };
-        spec.judge_size(config)?;
-        Ok(spec)
+        spec.of_possible_size(config)
     }
 
     /// Every size by itself is in range; all of them together must be too.
-    fn judge_size(&self, config: &Object) -> Result<()> {
+    fn of_possible_size(self, config: &Object) -> Result<ModelSpec> {
         let ffn = self.mixture.as_ref().map_or(0.0, |m| m.ffn as f64 * m.routing.experts as f64);
         let ffn = ffn.max(self.mlp_width() as f64);
         let attention = 2.0 * (self.heads + self.kv_heads) as f64 * self.head_dim as f64;
@@ -204,7 +203,7 @@ impl ModelSpec {
                 config.name(self.family.keys.hidden)
             ));
         }
-        Ok(())
+        Ok(self)
     }
 }
 
@@ -374,7 +373,6 @@ fn token_types(config: &Object, family: &Family) -> Result<usize> {
     }
 }
 
-fn head_dim(config: &Object, family: &Family, hidden: usize, heads: usize) -> Result<usize> {
 /// What the product of a merged adapter's matrices is multiplied with.
 fn merged_adapter(config: &Object, family: &Family) -> Result<Option<f32>> {
     let Some([alpha, rank]) = family.merged_adapter else { return Ok(None) };
@@ -382,6 +380,7 @@ fn merged_adapter(config: &Object, family: &Family) -> Result<Option<f32>> {
     Ok(Some(scale as f32))
 }
 
+fn head_dim(config: &Object, family: &Family, hidden: usize, heads: usize) -> Result<usize> {
     match keys::width(config, "head_dim")? {
         Some(d) => Ok(d),
         None if hidden.is_multiple_of(heads) => Ok(hidden / heads),

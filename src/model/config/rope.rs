@@ -42,10 +42,10 @@ const ORIGINAL: &str = "original_max_position_embeddings";
 const KINDS: [&str; 8] =
     ["default", "linear", "dynamic", "ntk", "llama3", "yarn", "longrope", "su"];
 
-/// The rope of a model with heads of `head_dim`, of which the key `rotary_dim` says how much turns,
-/// else `partial_rotary_factor`: `rope_parameters` (transformers 5), else `rope_theta` and
-/// `rope_scaling` (4). `max_model_len` chooses between longrope's two sets of factors, once for all
-/// requests, as the Python backend does.
+/// The rope of a model with heads of `head_dim`, of which the key `rotary_dim` says how much turns
+/// if it is there, else `partial_rotary_factor`: `rope_parameters` (transformers 5), else
+/// `rope_theta` and `rope_scaling` (4). `max_model_len` chooses between longrope's two sets of
+/// factors, once for all requests, as the Python backend does.
 ///
 /// # Errors
 /// A scaling of another kind; a factor that is not a positive number.
@@ -56,7 +56,7 @@ pub fn from_config(
     max_model_len: usize,
 ) -> Result<Rope> {
     let keys = read_keys(config, "full_attention")?;
-    let rotary_dim = match rotary_dim {
+    let rotary_dim = match rotary_dim.filter(|key| config.given(key).is_some()) {
         Some(key) => counted(config, key, head_dim)?,
         None => partial(&keys, head_dim)?,
     };

@@ -70,7 +70,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let up_bias = bias && !self.spec.family.up_without_bias;
         let up = self.linear(up, outputs, hidden, up_bias, &cut)?;
         let cut = self.shard.down(ffn, summed);
-        Ok(Mlp { up, down: self.linear(&[down], &[hidden], ffn, bias, &cut)? })
+        Ok(Mlp { up, down: self.linear(&[down], &[hidden], ffn, bias, &cut)?, activation: None })
     }
 
     /// `names` stacked along the outputs (without `.weight`); if fewer than `outputs`, the first

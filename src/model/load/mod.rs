@@ -13,7 +13,10 @@
 //! | `experts` | a mixture of experts |
 //! | `recurrent` | layers that keep a state |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
+//! | `activation` | numbers of an activation that learned some |
+//! | `merged` | matrices that are stored with adapters of several tasks |
 
+mod activation;
 mod adapters;
 mod cut;
 mod experts;
@@ -21,10 +24,10 @@ mod kv_scales;
 mod latent;
 mod linears;
 mod loader;
+mod merged;
 mod recurrent;
 mod reorder;
 
-mod merged;
 use super::architectures::{Positions, QkNorm};
 use super::checkpoint::WeightSource;
 use super::config::{ModelSpec, NormOrder};
@@ -33,7 +36,7 @@ use super::weights::{
     FeedForward, HeadAttention, Layer, Linear, Mixer, PositionTable, QkNorms, Weights,
 };
 use crate::device::cpu::workers::{self, Workers};
-use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
+use crate::device::{Activation, Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
 pub use kv_scales::kv_scales;
@@ -100,7 +103,7 @@ impl<D: Device> Loader<'_, D> {
         let mut embed = self.token_table(names.embed, kind)?;
         let mut head = if spec.tied || pools { None } else { Some(self.head()?) };
         self.reserve_for_tokens(&mut embed, head.as_mut())?;
-        let head_bias = if spec.family.head_bias && !pools {
+        let head_bias = if spec.head_bias {
             Some(self.vector(Vector {
                 name: format!("{}.bias", names.head),
                 width: spec.vocab_size,
@@ -240,7 +243,12 @@ impl<D: Device> Loader<'_, D> {
         }
         let up: Vec<String> = names.up.iter().map(|name| self.layer_name(i, name)).collect();
         let down = self.layer_name(i, names.down);
-        Ok(FeedForward::Mlp(self.mlp(&up, down, spec.ffn, true)?))
+        let mut mlp = self.mlp(&up, down, spec.ffn, true)?;
+        if let (Activation::XIelu(usual), Some(module)) = (spec.activation, names.activation) {
+            let module = self.layer_name(i, module);
+            mlp.activation = Some(Activation::XIelu(self.xielu(&module, usual)?));
+        }
+        Ok(FeedForward::Mlp(mlp))
     }
 
     fn qk_norms(&mut self, i: usize, q: usize, kv: usize) -> Result<Option<QkNorms<D::Weight>>> {

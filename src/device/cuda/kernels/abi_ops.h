@@ -36,7 +36,12 @@ enum Activation : u32 {
 enum KvType : u32 { KV_TYPE_ACT, KV_TYPE_E4M3, KV_TYPE_E5M2 };
 
 // What a router's products become.
-enum RouteScore : u32 { ROUTE_SCORE_SOFTMAX, ROUTE_SCORE_SIGMOID };
+enum RouteScore : u32 {
+  ROUTE_SCORE_SOFTMAX,
+  ROUTE_SCORE_SIGMOID,
+  ROUTE_SCORE_SPARSE_MIXER,  // Of a choice, its share of a softmax over what comes near to it.
+};
+
 
 // Which rows of a sequence make its vector.
 enum Pooling : u32 { POOLING_FIRST, POOLING_LAST, POOLING_MEAN };
@@ -154,6 +159,13 @@ struct Clamp {
   DEVICE(act) x;  // [rows, width], in place
   u32 width;
   float limit;
+};
+
+// positive x^2 + linear x where x > 0, else negative (e^min(x, limit) - 1 - x) + linear x.
+struct Xielu {
+  DEVICE(act) x;  // [rows, width], in place
+  u32 width;
+  float positive, negative, linear, limit;
 };
 
 struct Softcap {
