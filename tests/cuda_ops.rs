@@ -12,7 +12,7 @@ use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Activation, AttnSpec, DType, Join, KvScales, KvType, Norm, NormKind, QueryGrowth, Rope,
-    RouteGroups, RouteScore, Routing, Source, WeightDesc, WeightKind,
+    RouteGroups, RouteScore, Routing, Source, WeightDesc, WeightKind, XIelu,
 };
 
 use triton_vllm::device::cpu::Cpu;
@@ -190,8 +190,9 @@ fn activations() {
         Activation::Gelu,
         Activation::GeluTanh,
         Activation::Silu,
+        Activation::XIelu(XIelu { positive: 0.7, negative: 1.2, linear: 0.5, limit: -1e-6 }),
     ];
-    let gated = [Activation::SiluGated, Activation::GeluTanhGated];
+    let gated = [Activation::SiluGated, Activation::GeluGated, Activation::GeluTanhGated];
 
     each_type(|dtype| {
         let sizes = [(1, 64, 64), (33, 136, 80), (5, 63, 128), (130, 1024, 256), (8, 3000, 1032)];
@@ -241,12 +242,13 @@ fn mixtures_of_experts() {
             if grader::small_shapes() && hidden * ffn * experts > 100_000 {
                 continue;
             }
-            for (renormalise, biased, grouped) in [
-                (false, false, false),
-                (true, false, false),
-                (true, true, false),
-                (false, false, true),
-                (true, true, true),
+            for (renormalise, biased, grouped, near) in [
+                (false, false, false, false),
+                (true, false, false, false),
+                (true, true, false, false),
+                (false, false, true, false),
+                (true, true, true, false),
+                (false, false, false, true),
             ] {
                 let case = format!("{rows} rows, {hidden} x {ffn}, {top_k} of {experts}");
                 compare!(dtype, &Setup::default(), &case, 2.0, |b| {
@@ -258,6 +260,9 @@ fn mixtures_of_experts() {
                         routing.groups = Some(RouteGroups { count, top });
                         routing.score = RouteScore::Sigmoid;
                         routing.scale = 2.5;
+                    }
+                    if near {
+                        routing.score = RouteScore::SparseMixer;
                     }
                     let x = b.input(rows, hidden, 31);
                     let router = b.router(32, experts, hidden);

@@ -105,6 +105,30 @@ fn texts_become_the_vectors_that_the_files_ask_for() {
     }
 }
 
+/// What sentence-transformers makes of texts with products behind the mean: wider than a row, then
+/// of 24 elements; and what such a model refuses.
+#[test]
+fn products_behind_pooling() {
+    let engine = load(&folder("embeddinggemma"), json!({})).unwrap();
+    for case in cases("embeddinggemma").iter().filter(|case| case["text"].is_string()) {
+        let text = case["text"].as_str().unwrap();
+        let answer = embed(&engine, EmbedInput::Text(text.into()), None).unwrap();
+        close(text, &vector(&answer), &floats(&case["sentence"]), 1e-4);
+    }
+    drop(engine);
+
+    let cut = json!({"hf_overrides": {"is_matryoshka": true}});
+    let engine = load(&folder("embeddinggemma"), cut).unwrap();
+    let of = |size| vector(&embed(&engine, tokens(&[5, 6]), size).unwrap());
+    close("cut behind the products", &of(Some(8)), &unit(of(None)[..8].to_vec()), 1e-5);
+    drop(engine);
+    let half = json!({"dtype": "float16"});
+    let half = load(&folder("embeddinggemma"), half).err().unwrap().to_string();
+    assert!(half.contains("does not support float16"), "{half}");
+    let generate = load(&folder("embeddinggemma"), json!({"runner": "generate"})).err().unwrap();
+    assert!(generate.to_string().contains("does not support runner 'generate'"), "{generate}");
+}
+
 #[test]
 fn limits_and_refusals() {
     let engine = load(&folder("bert"), json!({"pooler_config": {"pooling_type": "CLS"}})).unwrap();

@@ -25,7 +25,7 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Activation, AttnSpec, DType, DeviceLimits, HostTensor, Join, KvScales, KvShape, KvType, Norm,
-    NormKind, QueryGrowth, Rope, Source, WeightDesc, WeightKind,
+    NormKind, QueryGrowth, Rope, Source, WeightDesc, WeightKind, XIelu,
 };
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan};
@@ -161,8 +161,17 @@ fn act_f64(act: Activation, x: f64) -> f64 {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
             0.5 * x * (1.0 + u.tanh())
         }
+        Activation::XIelu(of) => {
+            let [positive, negative, linear, limit] =
+                [of.positive, of.negative, of.linear, of.limit].map(f64::from);
+            if x > 0.0 {
+                positive * x * x + linear * x
+            } else {
+                negative * (x.min(limit).exp_m1() - x) + linear * x
+            }
+        }
         Activation::SwigluOai => x.min(7.0) / (1.0 + (-1.702 * x.min(7.0)).exp()),
-        Activation::Gelu => unreachable!("graded beside the code"),
+        Activation::Gelu | Activation::GeluGated => unreachable!("graded beside the code"),
     }
 }
 
@@ -196,9 +205,14 @@ fn linear_equals_f64() {
             dev.linear(&weight, None, &xt, &mut out).unwrap();
             let what = format!("{dtype:?} {n}x{k}");
             close(&what, &dev.read(&out, rows).unwrap(), &plain, 1e-6);
-            for act in
-                [Activation::Relu, Activation::ReluSquared, Activation::Silu, Activation::GeluTanh]
-            {
+            let xielu = XIelu { positive: 0.7, negative: 1.2, linear: 0.5, limit: -1e-6 };
+            for act in [
+                Activation::Relu,
+                Activation::ReluSquared,
+                Activation::Silu,
+                Activation::GeluTanh,
+                Activation::XIelu(xielu),
+            ] {
                 let want: Vec<f64> =
                     cells.clone().map(|(r, o)| act_f64(act, sum(r, o) + f64::from(b[o]))).collect();
                 dev.linear_act(&weight, Some(&bias), act, &xt, &mut out).unwrap();

@@ -13,7 +13,15 @@ use triton_vllm::engine::{EmbedInput, Engines, PoolingParams};
 use triton_vllm::error::Result;
 
 const DECODERS: [&str; 7] = ["gemma", "gemma2", "gemma3", "llama", "mistral", "qwen2", "qwen3"];
-const ENCODERS: [&str; 3] = ["bert", "roberta", "xlm-roberta"];
+const ENCODERS: [&str; 7] = [
+    "bert",
+    "gte-multilingual",
+    "modernbert",
+    "modernbert-cls",
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-jina",
+];
 const RERANKERS: [&str; 2] = ["qwen2-reranker", "qwen3-reranker"];
 const LOGITS: PoolingParams = PoolingParams { dimensions: None, use_activation: Some(false) };
 const SCORES: PoolingParams = PoolingParams { dimensions: None, use_activation: None };

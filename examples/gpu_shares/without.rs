@@ -135,6 +135,7 @@ impl<D: Device> AttentionOps for Without<D> {
         fn norm_heads(spec: &AttnSpec, q: &Norm<D::Weight>, k: &Norm<D::Weight>,
                       qkv: &mut D::Tensor);
         fn rope_store(layer: usize, spec: &AttnSpec, rope: Option<&Rope>, qkv: &mut D::Tensor);
+        fn rotate(spec: &AttnSpec, rope: &Rope, qkv: &mut D::Tensor);
         fn attend(layer: usize, spec: &AttnSpec, sinks: Option<&D::Weight>, qkv: &D::Tensor,
                   out: &mut D::Tensor);
         fn gate_output(gate: &D::Tensor, out: &mut D::Tensor);

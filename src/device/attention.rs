@@ -40,7 +40,8 @@ pub struct AttnSpec {
     pub head_dim: usize,
     /// Multiplies q.k, e.g. head_dim^-0.5.
     pub scale: f32,
-    /// Key j is visible to query i if i - j < window (and j <= i).
+    /// Key j is visible to query i if i - j < window (and j <= i); in `attend_all` if |i - j| <
+    /// window.
     pub window: Option<usize>,
     /// cap * tanh(s / cap) on scores, before the mask.
     pub softcap: Option<f32>,
@@ -74,6 +75,9 @@ pub trait AttentionOps: DeviceTypes {
         qkv: &mut Self::Tensor,
     ) -> Result<()>;
 
+    /// The same without pages: q and k in `qkv` are rotated, and nothing is stored.
+    fn rotate(&mut self, spec: &AttnSpec, rope: &Rope, qkv: &mut Self::Tensor) -> Result<()>;
+
     /// `out[r]` = causal attention of q in `qkv` over the slot's pages, positions 0..=position(r);
     /// `[R, heads * head_dim]`. Any mix of chunks and single rows. Pages of eight bits are read as
     /// number * scale, the step's own tokens like all others. `sinks`: a score for each head that
@@ -91,8 +95,8 @@ pub trait AttentionOps: DeviceTypes {
     fn gate_output(&mut self, gate: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
 
     /// `out[r]` = attention of q in `qkv` over k and v in `qkv` of all rows of its sequence, behind
-    /// it too; `[R, heads * head_dim]`. No pages: the step feeds its sequences as a whole. No
-    /// window.
+    /// it too, within the window; `[R, heads * head_dim]`. No pages: the step feeds its sequences
+    /// as a whole.
     fn attend_all(
         &mut self,
         spec: &AttnSpec,

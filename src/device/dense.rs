@@ -26,8 +26,21 @@ pub struct Norm<W> {
     pub bias: Option<W>,
 }
 
+/// Numbers of [`Activation::XIelu`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct XIelu {
+    /// Of x^2, where x > 0.
+    pub positive: f32,
+    /// Of e^x - 1 - x elsewhere.
+    pub negative: f32,
+    /// Of x.
+    pub linear: f32,
+    /// The largest exponent, below 0.
+    pub limit: f32,
+}
+
 /// What follows a linear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     /// max(x, 0)
     Relu,
@@ -39,8 +52,13 @@ pub enum Activation {
     GeluTanh,
     /// x * sigmoid(x)
     Silu,
+    /// positive x^2 + linear x where x > 0, else negative (e^min(x, limit) - 1 - x) + linear x; not
+    /// of experts.
+    XIelu(XIelu),
     /// silu(gate) * up over a `GateUp` weight.
     SiluGated,
+    /// gelu(gate) * up, in the exact form, over a `GateUp` weight.
+    GeluGated,
     /// gelu(gate) * up, by tanh, over a `GateUp` weight.
     GeluTanhGated,
     /// gate * sigmoid(1.702 gate) * (up + 1), over a `GateUp` weight, of a gate of at most 7 and an
@@ -51,7 +69,13 @@ pub enum Activation {
 impl Activation {
     /// It halves the width.
     pub fn is_gated(self) -> bool {
-        matches!(self, Activation::SiluGated | Activation::GeluTanhGated | Activation::SwigluOai)
+        matches!(
+            self,
+            Activation::SiluGated
+                | Activation::GeluGated
+                | Activation::GeluTanhGated
+                | Activation::SwigluOai
+        )
     }
 }
 

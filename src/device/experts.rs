@@ -12,7 +12,14 @@ pub enum RouteScore {
     Softmax,
     /// 1 / (1 + e^-x), each by itself.
     Sigmoid,
+    /// The weight of a choice is its share of a softmax over the experts that are left and come
+    /// near to it: those whose x lies at most [`SPARSE_MIXER_SPAN`] * max(|x|, best) below the
+    /// best.
+    SparseMixer,
 }
+
+/// Twice the jitter of Phi-3.5-MoE.
+pub const SPARSE_MIXER_SPAN: f32 = 0.02;
 
 /// Experts in groups of neighbours, of which a row meets some only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -156,7 +156,7 @@ impl<T> MixtureBuffers<T> {
         let Some((expert, b)) = experts.shared.as_ref().zip(self.shared.as_mut()) else {
             return Ok(());
         };
-        let Mlp { up, down } = &expert.mlp;
+        let Mlp { up, down, .. } = &expert.mlp;
         dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut b.ffn)?;
         dev.linear(&down.weight, down.bias.as_ref(), &b.ffn, &mut b.output)?;
         match &expert.gate {
@@ -375,32 +375,32 @@ impl<D: Device> Decoder<D> {
 
     fn embed(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
         let (w, b) = (&self.weights, &mut self.buffers);
-        // The layers take it up normed. Swapped twice: every step finds the same tensors.
-        let normed = w.first.is_some() && self.norms == NormOrder::After;
-        if normed {
-            std::mem::swap(&mut b.residual, &mut b.normed);
-        }
-
+        // The layers take it up normed.
+        let embedding = if w.embed_norm.is_some() { &mut b.delta } else { &mut b.residual };
         match (&w.project_in, &mut b.embedded) {
             (Some(project), Some(embedded)) => {
                 dev.embed(&w.embed, self.embed_scale, embedded)?;
-                dev.linear(project, None, embedded, &mut b.residual)?;
+                dev.linear(project, None, embedded, embedding)?;
             }
-            _ => dev.embed(&w.embed, self.embed_scale, &mut b.residual)?,
+            _ => dev.embed(&w.embed, self.embed_scale, embedding)?,
         }
         if let Some(tower) = &mut self.tower {
-            tower.place(dev, plan, &mut b.residual)?;
+            tower.place(dev, plan, embedding)?;
         }
         if let Some(PositionTable { table, offset }) = &w.positions {
-            dev.add_positions(table, *offset, &mut b.residual)?;
+            dev.add_positions(table, *offset, embedding)?;
         }
 
-        let Some(norm) = &w.first else { return Ok(()) };
-        dev.norm(norm, &b.residual, &mut b.normed)?;
-        if normed {
-            std::mem::swap(&mut b.residual, &mut b.normed);
+        if let Some(norm) = &w.embed_norm {
+            dev.norm(norm, &b.delta, &mut b.residual)?;
+            if w.first.is_none() && self.norms == NormOrder::Before {
+                dev.norm(norm, &b.delta, &mut b.normed)?;
+            }
         }
-        Ok(())
+        match &w.first {
+            Some(norm) => dev.norm(norm, &b.residual, &mut b.normed),
+            None => Ok(()),
+        }
     }
 
     fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
@@ -536,6 +536,9 @@ impl HeadRules<'_> {
         }
 
         if self.encoder {
+            if let Some(rope) = self.rope {
+                dev.rotate(self.attn, rope, qkv)?;
+            }
             return dev.attend_all(self.attn, qkv, out);
         }
         dev.rope_store(place, self.attn, self.rope, qkv)?;
@@ -555,8 +558,10 @@ impl<T> Buffers<T> {
         parallel: bool,
     ) -> Result<()> {
         let input = if norms == NormOrder::Before { &self.normed } else { &self.residual };
+
         match feed_forward {
-            FeedForward::Mlp(Mlp { up, down }) => {
+            FeedForward::Mlp(Mlp { up, down, activation }) => {
+                let act = activation.unwrap_or(act);
                 dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut self.ffn)?;
                 if parallel {
                     dev.add(&self.delta, &mut self.residual)?;

@@ -21,13 +21,12 @@
 //! | [`decoder`] | the one forward pass, generic over the device |
 //! | `recurrent_layer` | the part of the pass that layers with a state have |
 //! | `vision` | the vision tower in the forward pass |
-//! | [`classifier`] | the head of a classifier, on the host |
+//! | [`pooled_head`] | what follows pooled rows, on the host |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
 
 pub mod architectures;
 pub mod budget;
 pub mod checkpoint;
-pub mod classifier;
 pub mod config;
 pub mod decoder;
 pub mod folder;
@@ -39,6 +38,7 @@ mod latent;
 pub mod load;
 pub mod lora;
 pub mod mistral;
+pub mod pooled_head;
 pub mod quant;
 mod recurrent_layer;
 pub mod shard;
@@ -46,8 +46,8 @@ mod vision;
 pub mod weights;
 
 pub use checkpoint::{Checkpoint, Files, WeightSource};
-pub use classifier::ClassifierHead;
 pub use config::{AdapterOptions, ModelSpec};
 pub use decoder::Decoder;
 pub use lora::Adapter;
+pub use pooled_head::PooledHead;
 pub use shard::Shard;

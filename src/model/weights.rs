@@ -18,7 +18,10 @@ pub struct Weights<W> {
     pub project_out: Option<W>,
     /// None: positions are rotated.
     pub positions: Option<PositionTable<W>>,
-    /// Of the embedding, before the first layer.
+    /// Over the embedding, before the first layer.
+    pub embed_norm: Option<Norm<W>>,
+    /// In front of the first layer's first sublayer. None, with norms before sublayers: it reads
+    /// the embedding as its norm left it.
     pub first: Option<Norm<W>>,
     /// In the order in which they run.
     pub layers: Vec<Layer<W>>,
@@ -230,6 +233,8 @@ pub struct Mlp<W> {
     pub up: Linear<W>,
     /// From the width of the MLP to that of the residual.
     pub down: Linear<W>,
+    /// Its own, if it is not the model's.
+    pub activation: Option<Activation>,
 }
 
 /// A mixture of experts.

@@ -16,14 +16,22 @@ const SHAPES: [(usize, usize, usize, Option<f32>); 8] = [
     (2, 2, 250, Some(2.0)),
 ];
 
+/// To both sides; the first leaves a row alone, the last sees whole texts.
+const WINDOWS: [Option<usize>; 6] = [None, Some(1), Some(2), Some(17), Some(64), Some(1000)];
+
 /// Lengths around the rounds of the kernel's loop, and single tokens.
 const TEXTS: [&[usize]; 5] = [&[1], &[16, 17, 1, 33], &[1, 1, 1], &[150], &[64, 1, 63]];
 
 #[test]
 fn attention_over_whole_sequences() {
     each_type(|dtype| {
-        for (heads, kv_heads, dim, softcap) in SHAPES {
-            let case = format!("attend_all {heads}/{kv_heads} x {dim}, cap {softcap:?}");
+        let windows = WINDOWS.into_iter().cycle();
+        for ((heads, kv_heads, dim, softcap), window) in
+            SHAPES.into_iter().cycle().zip(windows).take(3 * SHAPES.len())
+        {
+            let case = format!(
+                "attend_all {heads}/{kv_heads} x {dim}, window {window:?}, cap {softcap:?}"
+            );
             let setup = Setup { kv_heads, head_dim: dim, ..Setup::default() };
             compare!(dtype, &setup, &case, 1.0, |b| {
                 let width = (heads + 2 * kv_heads) * dim;
@@ -34,7 +42,7 @@ fn attention_over_whole_sequences() {
                     kv_heads,
                     head_dim: dim,
                     scale,
-                    window: None,
+                    window,
                     softcap,
                     kv_scales: KvScales::ONE,
                 };
@@ -48,6 +56,46 @@ fn attention_over_whole_sequences() {
                     b.dev.embed(&table, 1.0, &mut qkv)?;
                     b.dev.attend_all(&spec, &qkv, &mut out)?;
                     results.push(("attend_all", b.dev.read(&out, rows)?));
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
+/// Rotation without pages: what `attend_all` reads then.
+#[test]
+fn rotation_without_pages() {
+    each_type(|dtype| {
+        for (heads, kv_heads, dim, rotary) in
+            [(4, 4, 16, 16), (12, 12, 64, 64), (3, 1, 256, 256), (4, 2, 80, 32), (3, 1, 20, 10)]
+        {
+            let case = format!("rotate {heads}/{kv_heads} x {dim}, {rotary} of them");
+            let setup = Setup { kv_heads, head_dim: dim, ..Setup::default() };
+            compare!(dtype, &setup, &case, 1.0, |b| {
+                let width = (heads + 2 * kv_heads) * dim;
+                let table = b.table(44, 170, width);
+                let spec = AttnSpec {
+                    heads,
+                    kv_heads,
+                    head_dim: dim,
+                    scale: 1.0,
+                    window: None,
+                    softcap: None,
+                    kv_scales: KvScales::ONE,
+                };
+                let inv_freq =
+                    (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
+                let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25, growth: None };
+
+                let mut results = Vec::new();
+                for lengths in TEXTS {
+                    let rows = lengths.iter().sum();
+                    let mut qkv = b.tensor(rows, width);
+                    b.feed_new(lengths);
+                    b.dev.embed(&table, 1.0, &mut qkv)?;
+                    b.dev.rotate(&spec, &rope, &mut qkv)?;
+                    results.push(("rotate", b.dev.read(&qkv, rows)?));
                 }
                 Ok(results)
             });

@@ -12,7 +12,17 @@ use triton_vllm::model::{Checkpoint, ModelSpec, WeightSource};
 
 use super::{Rig, RigOptions, SUPPORTED};
 
-pub const ROWS: [&str; 4] = ["bert", "gemma2", "qwen3", "xlm-roberta"];
+pub const ROWS: [&str; 9] = [
+    "bert",
+    "embeddinggemma",
+    "gemma2",
+    "gte",
+    "jina-v3",
+    "modernbert",
+    "nomic",
+    "qwen3",
+    "xlm-roberta",
+];
 pub const KINDS: [(Pooling, &str); 3] =
     [(Pooling::First, "first"), (Pooling::Last, "last"), (Pooling::Mean, "mean")];
 

@@ -64,16 +64,14 @@ impl AttentionOps for Cpu {
             let SlotRow { pages, images, .. } = slots.row(row.slot)?;
             let vector = qkv.row_mut(r);
             if let Some(table) = table {
-                let heads = vector[..q + kv].chunks_exact_mut(spec.head_dim);
                 match images {
-                    None => heads.for_each(|head| table.rotate(row.position, head)),
+                    None => turn(table, spec, row.position, vector),
                     Some(images) => {
                         let positions = images.positions_of(row.position);
+                        let heads = vector[..q + kv].chunks_exact_mut(spec.head_dim);
                         heads.for_each(|h| table.rotate_by(positions, &images.axes, h));
+                        grow(table, row.position, &mut vector[..q]);
                     }
-                }
-                if let Some(growth) = table.growth(row.position) {
-                    vector[..q].iter_mut().for_each(|x| *x *= growth);
                 }
             }
 
@@ -84,6 +82,16 @@ impl AttentionOps for Cpu {
                     pool.store(layer, pages, row.position, half, head, values, scale);
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, spec: &AttnSpec, rope: &Rope, qkv: &mut Tensor) -> Result<()> {
+        let Cpu { slots, ropes, .. } = self;
+        let last = slots.token_rows.iter().map(|r| r.position).max().unwrap_or(0);
+        let table = RopeTable::among(ropes, rope, last);
+        for (r, row) in slots.token_rows.iter().enumerate() {
+            turn(table, spec, row.position, qkv.row_mut(r));
         }
         Ok(())
     }
@@ -147,7 +155,7 @@ impl AttentionOps for Cpu {
 
         let rows_of = |chunk: &BatchChunk| {
             let rows = chunk.rows();
-            rows.clone().map(move |row| (row, rows.clone()))
+            rows.clone().map(move |row| (row, seen(spec, row, &rows)))
         };
         let sequences = || batch.chunks.iter().flat_map(rows_of);
         let width = out.width;
@@ -201,6 +209,20 @@ impl Cpu {
             }
         }
         Ok(())
+    }
+}
+
+/// Rotate q and k in a row of q, k and v; q grows as the rope says.
+fn turn(table: &RopeTable, spec: &AttnSpec, position: usize, vector: &mut [f32]) {
+    let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+    let heads = vector[..q + kv].chunks_exact_mut(spec.head_dim);
+    heads.for_each(|head| table.rotate(position, head));
+    grow(table, position, &mut vector[..q]);
+}
+
+fn grow(table: &RopeTable, position: usize, q: &mut [f32]) {
+    if let Some(growth) = table.growth(position) {
+        q.iter_mut().for_each(|x| *x *= growth);
     }
 }
 
@@ -387,6 +409,17 @@ impl Turned {
             (0..spec.kv_heads).flat_map(head).copied().collect()
         };
         Turned { k: turned(q), v: turned(q + kv), rows }
+    }
+}
+
+/// The rows of a sequence that one of them sees.
+fn seen(spec: &AttnSpec, row: usize, sequence: &Range<usize>) -> Range<usize> {
+    match spec.window {
+        Some(window) => {
+            let first = (row + 1).saturating_sub(window).max(sequence.start);
+            first..row.saturating_add(window).min(sequence.end)
+        }
+        None => sequence.clone(),
     }
 }
 

@@ -6,7 +6,7 @@ use super::buffer::Tensor;
 use super::panels::Panels;
 use super::weight::Weight;
 use super::{numbers, Cpu};
-use crate::device::{Activation, ExpertOps, RouteGroups, RouteScore, Routing};
+use crate::device::{Activation, ExpertOps, RouteGroups, RouteScore, Routing, SPARSE_MIXER_SPAN};
 use crate::error::Result;
 use crate::internal;
 
@@ -53,6 +53,9 @@ impl ExpertOps for Cpu {
                 let best =
                     (1..experts).fold(0, |best, e| if worth[e] > worth[best] { e } else { best });
                 (*number, *weight) = (best as f32, row[best]);
+                if routing.score == RouteScore::SparseMixer {
+                    *weight = share_of_near(&worth, best);
+                }
                 worth[best] = f32::NEG_INFINITY;
             }
             if routing.renormalise {
@@ -134,7 +137,17 @@ fn score(kind: RouteScore, row: &mut [f32]) -> f32 {
             row.iter_mut().for_each(|l| *l = 1.0 / (1.0 + numbers::exp(-*l)));
             1.0
         }
+        RouteScore::SparseMixer => 1.0,
     }
+}
+
+/// The share of the best expert among those left that come near to it.
+fn share_of_near(left: &[f32], best: usize) -> f32 {
+    let best = left[best];
+    // Those that are taken are infinitely far.
+    let is_far = |x: f32| (best - x) / x.abs().max(best) > SPARSE_MIXER_SPAN;
+    let near = left.iter().filter(|x| x.is_finite() && !is_far(**x));
+    1.0 / near.map(|x| numbers::exp(x - best)).sum::<f32>()
 }
 
 /// Take away the experts outside of the best groups; of equals the first is the better one.

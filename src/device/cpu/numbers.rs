@@ -2,7 +2,7 @@
 //! fixed order, without fused multiply-adds, so that every instruction set gives the same bits.
 //! Functions are inlined into the wrappers of `simd`, where the compiler may use wide registers.
 
-use crate::device::{Activation, NormKind};
+use crate::device::{Activation, NormKind, XIelu};
 
 /// Exact.
 #[inline(always)]
@@ -103,17 +103,26 @@ fn silu_oai(x: f32) -> f32 {
     x / (1.0 + exp(-1.702 * x))
 }
 
+fn xielu(of: &XIelu, x: f32) -> f32 {
+    if x > 0.0 {
+        (of.positive * x + of.linear) * x
+    } else {
+        of.negative * (x.min(of.limit).exp_m1() - x) + of.linear * x
+    }
+}
+
 /// One activation over a slice; gated ones are the business of the caller ([`gate`]).
 #[inline(always)]
 pub fn activate(act: Activation, x: &mut [f32]) {
     match act {
         Activation::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
         Activation::ReluSquared => x.iter_mut().for_each(|v| *v = v.max(0.0) * v.max(0.0)),
-        Activation::Gelu => x.iter_mut().for_each(|v| *v = gelu_erf(*v)),
+        Activation::Gelu | Activation::GeluGated => x.iter_mut().for_each(|v| *v = gelu_erf(*v)),
         Activation::GeluTanh | Activation::GeluTanhGated => {
             x.iter_mut().for_each(|v| *v = gelu_tanh(*v));
         }
         Activation::Silu | Activation::SiluGated => x.iter_mut().for_each(|v| *v = silu(*v)),
+        Activation::XIelu(of) => x.iter_mut().for_each(|v| *v = xielu(&of, *v)),
         Activation::SwigluOai => x.iter_mut().for_each(|v| *v = silu_oai(*v)),
     }
 }

@@ -635,10 +635,11 @@ pub enum Activation {
     GeluTanh = 3,
     Silu = 4,
     SiluGated = 5,
-    GeluTanhGated = 6,
-    SwigluOai = 7,
+    GeluGated = 6,
+    GeluTanhGated = 7,
+    SwigluOai = 8,
     #[doc = " Only the bias."]
-    None = 8,
+    None = 9,
 }
 #[repr(u32)]
 #[doc = " What K and V are in pages: the activations' type, or numbers of eight bits."]
@@ -654,6 +655,8 @@ pub enum KvType {
 pub enum RouteScore {
     Softmax = 0,
     Sigmoid = 1,
+    #[doc = " Of a choice, its share of a softmax over what comes near to it."]
+    SparseMixer = 2,
 }
 #[repr(u32)]
 #[doc = " Which rows of a sequence make its vector."]
@@ -975,6 +978,29 @@ const _: () = {
     ["Offset of field: Clamp::width"][::std::mem::offset_of!(Clamp, width) - 8usize];
     ["Offset of field: Clamp::limit"][::std::mem::offset_of!(Clamp, limit) - 12usize];
 };
+#[doc = " positive x^2 + linear x where x > 0, else negative (e^min(x, limit) - 1 - x) + linear x."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Xielu {
+    #[doc = " \\[rows, width], in place"]
+    pub x: DevicePtr,
+    pub width: u32,
+    pub positive: f32,
+    pub negative: f32,
+    pub linear: f32,
+    pub limit: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Xielu"][::std::mem::size_of::<Xielu>() - 32usize];
+    ["Alignment of Xielu"][::std::mem::align_of::<Xielu>() - 8usize];
+    ["Offset of field: Xielu::x"][::std::mem::offset_of!(Xielu, x) - 0usize];
+    ["Offset of field: Xielu::width"][::std::mem::offset_of!(Xielu, width) - 8usize];
+    ["Offset of field: Xielu::positive"][::std::mem::offset_of!(Xielu, positive) - 12usize];
+    ["Offset of field: Xielu::negative"][::std::mem::offset_of!(Xielu, negative) - 16usize];
+    ["Offset of field: Xielu::linear"][::std::mem::offset_of!(Xielu, linear) - 20usize];
+    ["Offset of field: Xielu::limit"][::std::mem::offset_of!(Xielu, limit) - 24usize];
+};
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct Softcap {
@@ -1234,6 +1260,8 @@ pub struct AttendAll {
     pub heads: u32,
     pub kv_heads: u32,
     pub dim: u32,
+    #[doc = " To both sides, the row itself counted; 0 = none"]
+    pub window: u32,
     pub scale: f32,
     #[doc = " 0 = none"]
     pub softcap: f32,
@@ -1250,8 +1278,9 @@ const _: () = {
     ["Offset of field: AttendAll::heads"][::std::mem::offset_of!(AttendAll, heads) - 64usize];
     ["Offset of field: AttendAll::kv_heads"][::std::mem::offset_of!(AttendAll, kv_heads) - 68usize];
     ["Offset of field: AttendAll::dim"][::std::mem::offset_of!(AttendAll, dim) - 72usize];
-    ["Offset of field: AttendAll::scale"][::std::mem::offset_of!(AttendAll, scale) - 76usize];
-    ["Offset of field: AttendAll::softcap"][::std::mem::offset_of!(AttendAll, softcap) - 80usize];
+    ["Offset of field: AttendAll::window"][::std::mem::offset_of!(AttendAll, window) - 76usize];
+    ["Offset of field: AttendAll::scale"][::std::mem::offset_of!(AttendAll, scale) - 80usize];
+    ["Offset of field: AttendAll::softcap"][::std::mem::offset_of!(AttendAll, softcap) - 84usize];
 };
 #[doc = " Packed rows of a tile of prompts, and of single tokens. Packed row r of a sequence is token\n r / group, head r % group of a KV head's q heads."]
 pub const PROMPT_ROWS: u32 = 128;

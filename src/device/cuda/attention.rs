@@ -68,58 +68,21 @@ impl AttentionOps for Cuda {
         rope: Option<&Rope>,
         qkv: &mut Tensor,
     ) -> Result<()> {
-        let rows = self.rows();
-        let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
-
-        let mut inverse_frequency = [0f32; MAX_ROPE_PAIRS];
-        let (mut half, mut magnitude) = (0, 1.0);
-        if let Some(rope) = rope {
-            half = rope.rotary_dim / 2;
-            magnitude = rope.magnitude;
-            let room =
-                inverse_frequency.get_mut(..half).filter(|room| room.len() == rope.inv_freq.len());
-            let room = room.ok_or_else(|| {
-                internal!(
-                    "rope over {} dimensions, at most {}",
-                    rope.rotary_dim,
-                    2 * MAX_ROPE_PAIRS
-                )
-            })?;
-            room.copy_from_slice(&rope.inv_freq);
-        }
-        let growth = rope.and_then(|rope| rope.growth);
         let reserved = self.reserved()?;
-        let device = &reserved.steps.device;
-
         let kv = reserved.limits.kv.dtype;
         let kernel = match kv.plain() {
             Some(_) => &self.kernels.rope_store,
             None => &self.kernels.rope_store_fp8,
         };
-        kernel.launch(
-            &self.context,
-            [rows, (spec.heads + 2 * spec.kv_heads).div_ceil(abi::ROPE_HEADS as usize)],
-            ROW_THREADS,
-            &abi::RopeStore {
-                qkv: qkv.to(rows, width, "rope_store"),
-                position: device.position.address,
-                slot_of: device.slot_of.address,
-                slots: device.slot_rows(self.slots.layout()),
-                pool: reserved.layer(layer),
-                kv: kv.into(),
-                k_scale: spec.kv_scales.k,
-                v_scale: spec.kv_scales.v,
-                heads: spec.heads as u32,
-                kv_heads: spec.kv_heads as u32,
-                dim: spec.head_dim as u32,
-                page_size: reserved.limits.page_size as u32,
-                half: half as u32,
-                magnitude,
-                growth: growth.map_or(0.0, |growth| growth.beta),
-                growth_length: growth.map_or(1, |growth| growth.length.max(1)),
-                inverse_frequency,
-            },
-        )
+        let parameters =
+            abi::RopeStore { pool: reserved.layer(layer), ..self.rotation(spec, rope, qkv)? };
+        kernel.launch(&self.context, self.rope_blocks(spec), ROW_THREADS, &parameters)
+    }
+
+    fn rotate(&mut self, spec: &AttnSpec, rope: &Rope, qkv: &mut Tensor) -> Result<()> {
+        let parameters = self.rotation(spec, Some(rope), qkv)?;
+        let blocks = self.rope_blocks(spec);
+        self.kernels.rotate.launch(&self.context, blocks, ROW_THREADS, &parameters)
     }
 
     fn attend(
@@ -180,9 +143,67 @@ impl AttentionOps for Cuda {
                 heads: spec.heads as u32,
                 kv_heads: spec.kv_heads as u32,
                 dim: spec.head_dim as u32,
+                window: spec.window.map_or(0, |window| window as u32),
                 scale: spec.scale,
                 softcap: spec.softcap.unwrap_or(0.0),
             },
         )
+    }
+}
+
+impl Cuda {
+    /// Blocks of a kernel over the heads of each row.
+    fn rope_blocks(&self, spec: &AttnSpec) -> [usize; 2] {
+        let heads = spec.heads + 2 * spec.kv_heads;
+        [self.rows(), heads.div_ceil(abi::ROPE_HEADS as usize)]
+    }
+
+    /// How q and k are rotated, and where k and v would go, but for the layer.
+    fn rotation(
+        &self,
+        spec: &AttnSpec,
+        rope: Option<&Rope>,
+        qkv: &mut Tensor,
+    ) -> Result<abi::RopeStore> {
+        let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
+        let mut inverse_frequency = [0f32; MAX_ROPE_PAIRS];
+        let (mut half, mut magnitude) = (0, 1.0);
+        if let Some(rope) = rope {
+            half = rope.rotary_dim / 2;
+            magnitude = rope.magnitude;
+            let room =
+                inverse_frequency.get_mut(..half).filter(|room| room.len() == rope.inv_freq.len());
+            let room = room.ok_or_else(|| {
+                internal!(
+                    "rope over {} dimensions, at most {}",
+                    rope.rotary_dim,
+                    2 * MAX_ROPE_PAIRS
+                )
+            })?;
+            room.copy_from_slice(&rope.inv_freq);
+        }
+
+        let growth = rope.and_then(|rope| rope.growth);
+        let reserved = self.reserved()?;
+        let device = &reserved.steps.device;
+        Ok(abi::RopeStore {
+            qkv: qkv.to(self.rows(), width, "rope_store"),
+            position: device.position.address,
+            slot_of: device.slot_of.address,
+            slots: device.slot_rows(self.slots.layout()),
+            pool: DevicePtr::NULL,
+            kv: reserved.limits.kv.dtype.into(),
+            k_scale: spec.kv_scales.k,
+            v_scale: spec.kv_scales.v,
+            heads: spec.heads as u32,
+            kv_heads: spec.kv_heads as u32,
+            dim: spec.head_dim as u32,
+            page_size: reserved.limits.page_size as u32,
+            half: half as u32,
+            magnitude,
+            growth: growth.map_or(0.0, |growth| growth.beta),
+            growth_length: growth.map_or(1, |growth| growth.length.max(1)),
+            inverse_frequency,
+        })
     }
 }

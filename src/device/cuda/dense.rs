@@ -6,7 +6,7 @@ use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
 use super::weights::Weight;
 use super::{Cuda, Tensor, ROW_THREADS};
-use crate::device::{Activation, DType, DenseOps, Join, Norm, NormKind};
+use crate::device::{Activation, DType, DenseOps, Join, Norm, NormKind, XIelu};
 use crate::error::Result;
 
 /// Threads of a norm's block: one for eight columns, whole warps.
@@ -33,6 +33,9 @@ fn vector(weight: Option<&Weight>, length: usize) -> DevicePtr {
 fn norm_bias(norm: &Norm<Weight>, width: usize) -> DevicePtr {
     vector(norm.bias.as_ref().filter(|_| norm.kind == NormKind::Layer), width)
 }
+
+/// Threads of a block with an element for each.
+const ELEMENT_THREADS: u32 = 256;
 
 impl DenseOps for Cuda {
     fn embed(&mut self, table: &Weight, scale: f32, out: &mut Tensor) -> Result<()> {
@@ -138,11 +141,10 @@ impl DenseOps for Cuda {
     }
 
     fn clamp(&mut self, limit: f32, x: &mut Tensor) -> Result<()> {
-        const THREADS: u32 = 256;
         let (rows, width) = (self.rows(), x.width);
-        let blocks = [rows, width.div_ceil(THREADS as usize)];
+        let blocks = [rows, width.div_ceil(ELEMENT_THREADS as usize)];
         let parameters = abi::Clamp { x: x.to(rows, width, "clamp"), width: width as u32, limit };
-        self.kernels.clamp.launch(&self.context, blocks, THREADS, &parameters)
+        self.kernels.clamp.launch(&self.context, blocks, ELEMENT_THREADS, &parameters)
     }
 
     fn linear(
@@ -176,7 +178,11 @@ impl DenseOps for Cuda {
             return self.adapted_product(rows, weight, bias, End::Gated(act.into()), x, y);
         }
         let y = out.to(rows, width, "linear_act");
-        self.adapted_product(rows, weight, bias, End::Act(act.into()), x, y)
+        self.adapted_product(rows, weight, bias, End::Act(act.into()), x, y)?;
+        match act {
+            Activation::XIelu(numbers) => self.xielu(numbers, rows, width, y),
+            _ => Ok(()),
+        }
     }
 
     fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -271,5 +277,16 @@ impl Cuda {
                 scale,
             },
         )
+    }
+}
+
+impl Cuda {
+    /// The activation behind a product, over `x` `[rows, width]` in place.
+    fn xielu(&self, numbers: XIelu, rows: usize, width: usize, x: DevicePtr) -> Result<()> {
+        let XIelu { positive, negative, linear, limit } = numbers;
+        let blocks = [rows, width.div_ceil(ELEMENT_THREADS as usize)];
+        let width = width as u32;
+        let parameters = abi::Xielu { x, width, positive, negative, linear, limit };
+        self.kernels.xielu.launch(&self.context, blocks, ELEMENT_THREADS, &parameters)
     }
 }

@@ -192,9 +192,9 @@ kernels! {
         sum_ranks(SumRanks) sum_ranks_f32(SumRanks) sum_ranks_direct(SumRanks)
         gather_ranks(GatherRanks) gather_ranks_direct(GatherRanks);
     "activation":
-        bias_act(BiasAct) gated_act(GatedAct) clamp(Clamp) softcap(Softcap)
+        bias_act(BiasAct) gated_act(GatedAct) clamp(Clamp) xielu(Xielu) softcap(Softcap)
         bias_logits(BiasLogits);
-    "rope": rope_store(RopeStore) rope_store_fp8(RopeStore);
+    "rope": rope_store(RopeStore) rope_store_fp8(RopeStore) rotate(RopeStore);
     "attention": attend_rows(AttendRows) attend_rows_fp8(AttendRows) attend_all(AttendAll);
     "attention_mma":
         chunk_64(PagedAttention) chunk_80(PagedAttention) chunk_96(PagedAttention)

@@ -20,7 +20,10 @@ impl From<Activation> for abi::Activation {
             Activation::Gelu => abi::Activation::Gelu,
             Activation::GeluTanh => abi::Activation::GeluTanh,
             Activation::Silu => abi::Activation::Silu,
+            // By a launch of its own.
+            Activation::XIelu(_) => abi::Activation::None,
             Activation::SiluGated => abi::Activation::SiluGated,
+            Activation::GeluGated => abi::Activation::GeluGated,
             Activation::GeluTanhGated => abi::Activation::GeluTanhGated,
             Activation::SwigluOai => abi::Activation::SwigluOai,
         }

@@ -36,6 +36,14 @@ impl AttentionOps for Trace {
         Ok(())
     }
 
+    fn rotate(&mut self, spec: &AttnSpec, rope: &Rope, qkv: &mut TraceTensor) -> Result<()> {
+        let rows = self.rows();
+        let turned = (spec.heads + spec.kv_heads) * rope.rotary_dim * rows;
+        let moved = (turned * qkv.bytes) as u64;
+        self.launch("rotate", (rows, qkv.width, qkv.width), moved, moved, 3 * turned as u64);
+        Ok(())
+    }
+
     fn attend(
         &mut self,
         _layer: usize,
@@ -75,7 +83,12 @@ impl AttentionOps for Trace {
     ) -> Result<()> {
         let rows = self.rows();
         let q = spec.heads * spec.head_dim;
-        let keys: usize = self.slots.batch().chunks.iter().map(|c| c.tokens * c.tokens).sum();
+        let seen = |tokens: usize| match spec.window {
+            Some(window) => tokens.min(2 * window - 1),
+            None => tokens,
+        };
+        let chunks = self.slots.batch().chunks.iter();
+        let keys: usize = chunks.map(|c| c.tokens * seen(c.tokens)).sum();
         let flops = (4 * keys * q) as u64;
         self.launch("attend_all", (rows, qkv.width, q), bytes(rows, qkv), bytes(rows, out), flops);
         Ok(())

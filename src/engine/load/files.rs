@@ -12,11 +12,11 @@ use crate::error::{Error, Result};
 use crate::files::Progress;
 use crate::invalid;
 use crate::json::cut;
-use crate::model::config::{PoolingRule, SpecOptions};
+use crate::model::config::SpecOptions;
 use crate::model::folder::{self, Holds, Location};
 use crate::model::gguf::{Gguf, GgufName, Vocabulary};
 use crate::model::hub::{Hub, SnapshotRequest};
-use crate::model::{AdapterOptions, Checkpoint, ClassifierHead, Files, ModelSpec, WeightSource};
+use crate::model::{AdapterOptions, Checkpoint, Files, ModelSpec, PooledHead, WeightSource};
 use crate::text::{Tokenizer, TokenizerFiles};
 
 /// A model that was read, but for its weights.
@@ -25,7 +25,7 @@ pub(super) struct Model {
     pub weights: WeightSource,
     pub tokenizer: Arc<Tokenizer>,
     /// Of a model that classifies.
-    pub head: Option<Arc<ClassifierHead>>,
+    pub head: Option<Arc<PooledHead>>,
 }
 
 /// What an argument names: a folder in Hugging Face's format, or a model's first GGUF file.
@@ -89,20 +89,20 @@ pub(super) fn read(
             read_model(folder, config.as_deref(), args, progress)?
         }
     };
-    let head = classifier_head(&spec, &weights, &tokenizer)?;
+    let head = pooled_head(&spec, &weights, &tokenizer)?;
     Ok(Model { spec, weights, tokenizer: Arc::new(tokenizer), head })
 }
 
-/// What makes scores of pooled rows.
-fn classifier_head(
+/// What follows pooled rows.
+fn pooled_head(
     spec: &ModelSpec,
     weights: &WeightSource,
     tokenizer: &Tokenizer,
-) -> Result<Option<Arc<ClassifierHead>>> {
-    let Some(rule) = spec.pooling.as_ref().and_then(PoolingRule::scores) else { return Ok(None) };
+) -> Result<Option<Arc<PooledHead>>> {
+    let Some(rule) = spec.pooling.as_ref() else { return Ok(None) };
     let token_of = |text: &str| tokenizer.token(text);
-    let head = ClassifierHead::load(spec, rule, weights, &token_of);
-    head.map(|head| Some(Arc::new(head))).map_err(Error::on_one_line)
+    let head = PooledHead::load(spec, rule, weights, &token_of);
+    head.map(|head| head.map(Arc::new)).map_err(Error::on_one_line)
 }
 
 /// None: no files, the weights are made up.

@@ -22,7 +22,7 @@ use crate::engine::shared::Shared;
 use crate::engine::step_loop::{Helpers, Runner, StepLoop};
 use crate::engine::watchdog::Watchdog;
 use crate::error::Result;
-use crate::model::{ClassifierHead, ModelSpec};
+use crate::model::{ModelSpec, PooledHead};
 use crate::scheduler::Scheduler;
 use crate::text::{Grammars, Tokenizer};
 use crate::threads;
@@ -34,7 +34,7 @@ pub(super) struct Parts {
     pub tokenizer: Arc<Tokenizer>,
     pub spec: ModelSpec,
     /// Of a model that classifies.
-    pub head: Option<Arc<ClassifierHead>>,
+    pub head: Option<Arc<PooledHead>>,
     /// None: LoRA is off.
     pub adapters: Option<AdapterList>,
     pub facts: EngineFacts,

@@ -9,7 +9,7 @@ use super::types::PoolingParams;
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::model::config::{ClassifierRule, PooledAnswer, VectorRule};
-use crate::model::{ClassifierHead, ModelSpec};
+use crate::model::{ModelSpec, PooledHead};
 use crate::sampling::python::float_text;
 use crate::{internal, invalid};
 
@@ -28,8 +28,8 @@ pub(crate) struct Embedder {
 
 /// What makes answers of pooled vectors.
 enum PooledMaker {
-    Vector(VectorRule),
-    Scores(ClassifierRule, Arc<ClassifierHead>),
+    Vector(VectorRule, Option<Arc<PooledHead>>),
+    Scores(ClassifierRule, Arc<PooledHead>),
 }
 
 /// What one request's vector becomes.
@@ -49,12 +49,12 @@ impl Embedder {
     /// Internal: one that classifies, without its head.
     pub fn of(
         spec: &ModelSpec,
-        head: Option<Arc<ClassifierHead>>,
+        head: Option<Arc<PooledHead>>,
         model: &str,
     ) -> Result<Option<Embedder>> {
         let Some(rule) = &spec.pooling else { return Ok(None) };
         let answer = match (&rule.answer, head) {
-            (PooledAnswer::Vector(rule), _) => PooledMaker::Vector(rule.clone()),
+            (PooledAnswer::Vector(rule), head) => PooledMaker::Vector(rule.clone(), head),
             (PooledAnswer::Scores(rule), Some(head)) => PooledMaker::Scores(rule.clone(), head),
             (PooledAnswer::Scores(_), None) => return Err(internal!("a classifier has no head")),
         };
@@ -74,8 +74,8 @@ impl Embedder {
     pub fn options(self: &Arc<Self>, params: PoolingParams) -> Result<EmbedOptions> {
         let PoolingParams { dimensions, use_activation } = params;
         let size = match (&self.answer, dimensions) {
-            (PooledMaker::Vector(rule), None) => rule.default_dimensions,
-            (PooledMaker::Vector(rule), Some(size)) => Some(rule.check(size, &self.model)?),
+            (PooledMaker::Vector(rule, _), None) => rule.default_dimensions,
+            (PooledMaker::Vector(rule, _), Some(size)) => Some(rule.check(size, &self.model)?),
             (PooledMaker::Scores(..), None) => None,
             (PooledMaker::Scores(..), Some(_)) => {
                 return Err(invalid!(
@@ -95,7 +95,7 @@ impl Embedder {
     pub fn joins_texts(&self) -> Result<bool> {
         match &self.answer {
             PooledMaker::Scores(rule, _) => Ok(rule.joined),
-            PooledMaker::Vector(_) => Err(invalid!(
+            PooledMaker::Vector(..) => Err(invalid!(
                 "this model embeds: it takes one 'input', no pair of 'text_1' and 'text_2'"
             )),
         }
@@ -116,10 +116,14 @@ impl EmbedOptions {
     /// The answer to the sequence of `prompt_tokens` whose rows were pooled to `vector`.
     pub fn answer(&self, vector: Vec<f32>, prompt_tokens: u32) -> Answer {
         let values = match &self.embedder.answer {
-            PooledMaker::Vector(rule) => rule.finish(vector, self.size),
-            PooledMaker::Scores(rule, head) => {
-                rule.finish(head.logits(&vector), self.use_activation)
+            PooledMaker::Vector(rule, head) => {
+                let vector = match head {
+                    Some(head) => head.of(vector),
+                    None => vector,
+                };
+                rule.finish(vector, self.size)
             }
+            PooledMaker::Scores(rule, head) => rule.finish(head.of(vector), self.use_activation),
         };
         let output = Output {
             text: json_list(&values),

@@ -6,7 +6,7 @@ use super::family::{
     Positions, QkNorm, RopeLayers, Windows,
 };
 use super::{defaults, towers};
-use crate::device::NormKind;
+use crate::device::{NormKind, Pooling};
 
 pub(super) const LLAMA_KEYS: Keys = Keys {
     hidden: "hidden_size",
@@ -40,6 +40,7 @@ pub(super) const LLAMA_NAMES: Names = Names {
     mlp_post: None,
     up: &["mlp.gate_proj", "mlp.up_proj"],
     down: "mlp.down_proj",
+    activation: None,
     final_norm: "norm",
     head: "lm_head",
 };
@@ -72,7 +73,11 @@ pub(super) const LLAMA: Family = Family {
     qkv_bias: Flag::Key("attention_bias"),
     out_bias: Flag::Key("attention_bias"),
     mlp_bias: Flag::Key("mlp_bias"),
+    up_without_bias: false,
+    up_before_gate: false,
+    merged_adapter: None,
     norm_affine: Flag::Always,
+    first_norm_of_embedding: false,
     pre_norm: Flag::Always,
     parallel: Flag::Never,
     parallel_mlp_norm: false,
@@ -84,6 +89,7 @@ pub(super) const LLAMA: Family = Family {
     norms_after_rope: false,
     windows: Windows::Never,
     window_inclusive: false,
+    window_both_sides: false,
     layer_types: &[("full_attention", false), ("sliding_attention", true)],
     interleaved: false,
     rope_layers: RopeLayers::All,
@@ -92,16 +98,18 @@ pub(super) const LLAMA: Family = Family {
     softcaps: false,
     embed_sqrt: false,
     multipliers: Multipliers::None,
-    head_bias: false,
+    head_bias: Flag::Never,
     no_float16: false,
     transposed: false,
     encoder: false,
     tower: None,
+    pooling: Pooling::Last,
     classifier: Classifier {
         dense: ClassifierDense::None,
         output: "score",
         biased: false,
         pair_types: false,
+        pooling: None,
     },
     must_be_off: &["use_bidirectional_attention"],
     must_be: &[("is_causal", "true")],
@@ -303,7 +311,7 @@ pub(super) const GEMMA2: Family = Family {
     ..GEMMA
 };
 
-pub(super) const GEMMA3: Family = Family {
+const GEMMA3_SHAPE: Family = Family {
     architecture: "Gemma3ForCausalLM",
     defaults: defaults::GEMMA3,
     names: Names {
@@ -314,9 +322,23 @@ pub(super) const GEMMA3: Family = Family {
     ..GEMMA2
 };
 
+pub(super) const GEMMA3: Family = Family {
+    variants: &[("use_bidirectional_attention", "true", &EMBEDDING_GEMMA)],
+    ..GEMMA3_SHAPE
+};
+
 /// The text model of an image-and-text checkpoint.
 pub(super) const GEMMA3_MULTIMODAL: Family =
-    Family { architecture: "Gemma3ForConditionalGeneration", ..GEMMA3 };
+    Family { architecture: "Gemma3ForConditionalGeneration", ..GEMMA3_SHAPE };
+
+/// Every token sees those behind it too.
+const EMBEDDING_GEMMA: Family = Family {
+    window_both_sides: true,
+    encoder: true,
+    must_be_off: &[],
+    must_be: &[],
+    ..GEMMA3_SHAPE
+};
 
 pub(super) const PHI3: Family = Family {
     architecture: "Phi3ForCausalLM",
@@ -349,7 +371,7 @@ pub(super) const PHI: Family = Family {
     out_bias: Flag::Always,
     mlp_bias: Flag::Always,
     parallel: Flag::Always,
-    head_bias: true,
+    head_bias: Flag::Always,
     must_be_off: &["qk_layernorm"],
     ..LLAMA
 };

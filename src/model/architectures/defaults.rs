@@ -460,3 +460,60 @@ pub const XLM_ROBERTA: &str = r#"{"vocab_size": 30522, "hidden_size": 768,
     "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
     "hidden_act": "gelu", "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
     "type_vocab_size": 2, "eos_token_id": 2}"#;
+
+pub const MODERN_BERT: &str = r#"{"vocab_size": 50368, "hidden_size": 768,
+    "intermediate_size": 1152, "num_hidden_layers": 22, "num_attention_heads": 12,
+    "hidden_activation": "gelu", "max_position_embeddings": 8192, "norm_eps": 1e-5,
+    "rope_theta": 160000.0, "rope_local_base_freq": 10000.0, "sliding_window": 128,
+    "global_attn_every_n_layers": 3, "attention_bias": false, "mlp_bias": false,
+    "eos_token_id": 50282}"#;
+
+pub const NOMIC_BERT: &str = r#"{"vocab_size": 30528, "hidden_size": 768,
+    "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "hidden_act": "silu", "layer_norm_eps": 1e-12, "max_position_embeddings": 2048,
+    "rope_theta": 1000.0, "type_vocab_size": 2}"#;
+
+pub const GTE: &str = r#"{"vocab_size": 250048, "hidden_size": 768, "intermediate_size": 3072,
+    "num_hidden_layers": 12, "num_attention_heads": 12, "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12, "max_position_embeddings": 8192, "rope_theta": 160000.0,
+    "type_vocab_size": 1}"#;
+
+pub const APERTUS: &str = r#"{"vocab_size": 131072, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_act": "xielu", "rms_norm_eps": 1e-5, "max_position_embeddings": 65536,
+    "rope_theta": 12000000.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+    "original_max_position_embeddings": 8192, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    "attention_bias": false, "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+pub const PHIMOE: &str = r#"{"vocab_size": 32064, "hidden_size": 4096,
+    "intermediate_size": 6400, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 131072, "rope_theta": 1000000.0, "num_experts_per_tok": 2,
+    "num_local_experts": 16, "attention_bias": false, "lm_head_bias": false,
+    "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
+pub const MINIMAX_M2: &str = r#"{"vocab_size": 200064, "hidden_size": 3072,
+    "intermediate_size": 1536, "num_hidden_layers": 62, "num_attention_heads": 48,
+    "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 196608, "rope_theta": 5000000.0,
+    "num_experts_per_tok": 8, "num_local_experts": 256, "tie_word_embeddings": false,
+    "eos_token_id": 200020}"#;
+
+/// Of Bailing's own code.
+pub const BAILING: &str = r#"{"vocab_size": 126464, "hidden_size": 2048,
+    "intermediate_size": 5632, "num_hidden_layers": 28, "num_attention_heads": 16,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 16384,
+    "rope_theta": 600000.0, "use_bias": false, "use_qkv_bias": false, "norm_topk_prob": true,
+    "first_k_dense_replace": 0, "moe_layer_freq": 1, "num_shared_experts": 0,
+    "tie_word_embeddings": false, "eos_token_id": 126081}"#;
+
+/// The same of its second version.
+pub const BAILING_V2: &str = r#"{"vocab_size": 157184, "hidden_size": 2048,
+    "intermediate_size": 5120, "num_hidden_layers": 20, "num_attention_heads": 16,
+    "num_key_value_heads": 4, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 32768, "rope_theta": 600000.0, "partial_rotary_factor": 0.5,
+    "use_bias": false, "use_qkv_bias": false, "use_qk_norm": true, "num_experts": 256,
+    "num_experts_per_tok": 8, "moe_intermediate_size": 512, "num_shared_experts": 1,
+    "n_group": 8, "topk_group": 4, "routed_scaling_factor": 2.5, "norm_topk_prob": true,
+    "first_k_dense_replace": 1, "moe_layer_freq": 1, "tie_word_embeddings": false,
+    "eos_token_id": 156892}"#;

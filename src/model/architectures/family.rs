@@ -3,7 +3,7 @@
 //! `load` the names. A new family is a new row and no new code. It never touches a file or a
 //! device.
 
-use crate::device::{Activation, NormKind, RouteScore};
+use crate::device::{Activation, NormKind, Pooling, RouteScore};
 use crate::image::Kind;
 
 /// A `config.json` flag that switches a feature, or a fixed answer.
@@ -61,6 +61,8 @@ pub enum Windows {
     },
     /// All but each n-th; n by this key.
     ExceptEach(&'static str),
+    /// All but the first and each n-th behind it; n by this key.
+    ExceptFirstOfEach(&'static str),
     /// Those with an even number, from 0 on, whatever `layer_types` says.
     Even,
 }
@@ -173,9 +175,10 @@ pub struct Keys {
 pub struct Names {
     /// The token table.
     pub embed: &'static str,
-    /// A table of token types; every token has type 0, whose row goes to each position's.
+    /// A table of token types; every token has type 0, whose row goes to each position's, or to
+    /// each token's where positions are rotated.
     pub token_types: Option<&'static str>,
-    /// Over the embedding with its positions, where norms come after the residual.
+    /// Over the embedding with its positions.
     pub embed_norm: Option<&'static str>,
     /// Before and after the layers, where the token table has another width than hidden.
     pub project: Option<(&'static str, &'static str)>,
@@ -204,6 +207,8 @@ pub struct Names {
     pub up: &'static [&'static str],
     /// The MLP's second product.
     pub down: &'static str,
+    /// Module of the numbers of an activation that learned some.
+    pub activation: Option<&'static str>,
     /// In front of the head.
     pub final_norm: &'static str,
     /// Stands outside of the prefix.
@@ -424,15 +429,22 @@ pub enum DeltaProjections {
     },
 }
 
-/// What stands in front of a classifier's last product: another one, with its bias, and tanh.
+/// What stands in front of a classifier's last product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClassifierDense {
     /// Nothing does.
     None,
-    /// A tensor of the body, behind the prefix.
+    /// Another product with its bias, and tanh: a tensor of the body, behind the prefix.
     OfBody(&'static str),
-    /// A tensor of the head, outside of the prefix.
+    /// The same of the head, outside of the prefix.
     OfHead(&'static str),
+    /// Another product, of the head, the exact gelu, and a layer norm without bias.
+    Normed {
+        /// The product.
+        dense: &'static str,
+        /// The norm.
+        norm: &'static str,
+    },
 }
 
 /// How a classifier of the family (`<name>ForSequenceClassification`) makes logits of a pooled row.
@@ -446,6 +458,8 @@ pub struct Classifier {
     pub biased: bool,
     /// The second text of a pair has token type 1, if its tokenizer says so.
     pub pair_types: bool,
+    /// Key of which rows make the vector, "cls" or "mean"; None: as embedders of the family.
+    pub pooling: Option<&'static str>,
 }
 
 /// A vision tower: how it is described and how its tensors are called. Names stand behind the first
@@ -520,8 +534,18 @@ pub struct Family {
     pub out_bias: Flag,
     /// Of both products of the MLP.
     pub mlp_bias: Flag,
+    /// But not of the first.
+    pub up_without_bias: bool,
+    /// One tensor holds the MLP's up and then its gate; else the gate and then the up.
+    pub up_before_gate: bool,
+    /// Keys of what adapters are multiplied with and of their rank: each matrix is stored with
+    /// adapters of several tasks, of which the last is merged.
+    pub merged_adapter: Option<[&'static str; 2]>,
     /// Norms have learned weights (and biases, if `norm` is `Layer`).
     pub norm_affine: Flag,
+    /// The first layer's attention reads the embedding as its norm left it, and has none of its
+    /// own.
+    pub first_norm_of_embedding: bool,
     /// Norm before a sublayer (and at the end) or after its residual.
     pub pre_norm: Flag,
     /// Attention and MLP read the same residual: x + attn(norm x) + mlp(norm x).
@@ -544,6 +568,8 @@ pub struct Family {
     pub windows: Windows,
     /// Windows reach one token further than they are long.
     pub window_inclusive: bool,
+    /// Windows reach half their length to both sides.
+    pub window_both_sides: bool,
     /// Names in `layer_types`, and whether such a layer sees a window.
     pub layer_types: &'static [(&'static str, bool)],
     /// Rope turns neighbours of a head, dimensions 2i and 2i + 1; else i and i + half.
@@ -561,7 +587,7 @@ pub struct Family {
     /// Factors of embedding, residual and logits.
     pub multipliers: Multipliers,
     /// The head has a bias.
-    pub head_bias: bool,
+    pub head_bias: Flag,
     /// Numbers leave float16's range.
     pub no_float16: bool,
     /// Linear weights are stored `[inputs, outputs]`.
@@ -570,6 +596,8 @@ pub struct Family {
     pub encoder: bool,
     /// The vision tower of its image-and-text checkpoints.
     pub tower: Option<&'static Tower>,
+    /// Which rows make a vector, where neither the user nor a file says it.
+    pub pooling: Pooling,
     /// Its classifiers.
     pub classifier: Classifier,
     /// Keys that must be absent, false or null, because the forward pass lacks them.

@@ -1,13 +1,13 @@
 //! The rows of architectures with experts. Part of the list in [`super`], which
 //! looks them up.
 
-use super::decoders::{GRANITE, LLAMA, LLAMA_NAMES, MISTRAL, QWEN2, QWEN3};
+use super::decoders::{GRANITE, LLAMA, LLAMA_KEYS, LLAMA_NAMES, MISTRAL, QWEN2, QWEN3};
 use super::defaults;
 use super::family::{
-    Choice, Eps, Family, Flag, Mixture, MixtureLayers, Names, QkNorm, SharedExpert, Windows,
+    Choice, Eps, Family, Flag, Keys, Mixture, MixtureLayers, Names, QkNorm, SharedExpert, Windows,
 };
 use super::variants::ERNIE4_5;
-use crate::device::{Activation, RouteScore};
+use crate::device::{Activation, NormKind, RouteScore};
 
 /// As transformers 5 holds all experts.
 const STACKS: [&str; 2] = ["experts.gate_up_proj", "experts.down_proj"];
@@ -19,26 +19,28 @@ pub(super) const MIXTRAL: Family = Family {
     architecture: "MixtralForCausalLM",
     defaults: defaults::MIXTRAL,
     spellings: &[("num_experts", "num_local_experts")],
-    mixture: Some(Mixture {
-        experts: "num_local_experts",
-        top_k: "num_experts_per_tok",
-        ffn: "intermediate_size",
-        choice: SOFTMAX,
-        renormalise: Flag::Always,
-        layers: MixtureLayers::All,
-        modules: &["block_sparse_moe", "mlp"],
-        router: "gate",
-        choice_bias: None,
-        list: Some("experts"),
-        gate_up: &["w1", "w3"],
-        down: "w2",
-        stacks: STACKS,
-        stacks_turned: false,
-        biases: false,
-        activation: None,
-        shared: None,
-    }),
+    mixture: Some(MIXTRAL_MIXTURE),
     ..MISTRAL
+};
+
+const MIXTRAL_MIXTURE: Mixture = Mixture {
+    experts: "num_local_experts",
+    top_k: "num_experts_per_tok",
+    ffn: "intermediate_size",
+    choice: SOFTMAX,
+    renormalise: Flag::Always,
+    layers: MixtureLayers::All,
+    modules: &["block_sparse_moe", "mlp"],
+    router: "gate",
+    choice_bias: None,
+    list: Some("experts"),
+    gate_up: &["w1", "w3"],
+    down: "w2",
+    stacks: STACKS,
+    stacks_turned: false,
+    biases: false,
+    activation: None,
+    shared: None,
 };
 
 pub(super) const QWEN_MIXTURE: Mixture = Mixture {
@@ -270,4 +272,93 @@ pub(super) const DOTS1: Family = Family {
     mixture: Some(GROUPED_MIXTURE),
     must_be: &[("is_causal", "true"), ("scoring_func", "\"sigmoid\"")],
     ..QWEN3
+};
+
+/// Layer norms, biases, and weights that are each a share of what comes near.
+pub(super) const PHIMOE: Family = Family {
+    architecture: "PhimoeForCausalLM",
+    aliases: &["PhiMoEForCausalLM"],
+    defaults: defaults::PHIMOE,
+    norm: NormKind::Layer,
+    qkv_bias: Flag::Key("attention_bias"),
+    out_bias: Flag::Key("attention_bias"),
+    mixture: Some(Mixture {
+        choice: Choice { score: RouteScore::SparseMixer, ..SOFTMAX },
+        renormalise: Flag::Never,
+        ..MIXTRAL_MIXTURE
+    }),
+    head_bias: Flag::Key("lm_head_bias"),
+    ..MIXTRAL
+};
+
+/// Mixtral's names, chosen by sigmoid and a bias, norms over all heads of q and k.
+pub(super) const MINIMAX_M2: Family = Family {
+    architecture: "MiniMaxM2ForCausalLM",
+    aliases: &[],
+    keys: Keys { rotary_dim: Some("rotary_dim"), ..LLAMA_KEYS },
+    defaults: defaults::MINIMAX_M2,
+    names: Names { qk_norm: QkNorm::Whole("self_attn.q_norm", "self_attn.k_norm"), ..LLAMA_NAMES },
+    mixture: Some(Mixture {
+        choice: Choice { score: RouteScore::Sigmoid, ..SOFTMAX },
+        choice_bias: Some("e_score_correction_bias"),
+        ..MIXTRAL_MIXTURE
+    }),
+    windows: Windows::Never,
+    must_be: &[("use_qk_norm", "true"), ("use_routing_bias", "true")],
+    ..MIXTRAL
+};
+
+const BAILING_NAMES: Names = Names {
+    embed: "word_embeddings",
+    qkv: &["attention.query_key_value"],
+    attn_out: "attention.dense",
+    ..LLAMA_NAMES
+};
+
+/// Ling 1.
+pub(super) const BAILING: Family = Family {
+    architecture: "BailingMoeForCausalLM",
+    aliases: &[],
+    defaults: defaults::BAILING,
+    names: BAILING_NAMES,
+    qkv_bias: Flag::Key("use_qkv_bias"),
+    out_bias: Flag::Key("use_bias"),
+    mlp_bias: Flag::Never,
+    mixture: Some(Mixture {
+        layers: MixtureLayers::From {
+            kinds: "mlp_layer_types",
+            first: "first_k_dense_replace",
+            each: "moe_layer_freq",
+        },
+        shared: Some(SharedExpert { times: Some("num_shared_experts"), ..SHARED_EXPERTS }),
+        ..QWEN_MIXTURE
+    }),
+    must_be_off: &["norm_head", "norm_softmax", "use_qk_norm"],
+    must_be: &[("is_causal", "true"), ("score_function", "\"softmax\"")],
+    ..LLAMA
+};
+
+/// Ling 2: norms of q and k, experts by sigmoid and a bias out of the best groups.
+pub(super) const BAILING_V2: Family = Family {
+    architecture: "BailingMoeV2ForCausalLM",
+    defaults: defaults::BAILING_V2,
+    names: Names {
+        qk_norm: QkNorm::PerHead("attention.query_layernorm", "attention.key_layernorm"),
+        ..BAILING_NAMES
+    },
+    qk_norms: Flag::Key("use_qk_norm"),
+    mixture: Some(Mixture {
+        experts: "num_experts",
+        choice: Choice { method: None, ..GROUPED_MIXTURE.choice },
+        choice_bias: Some("gate.expert_bias"),
+        shared: Some(SharedExpert { times: Some("num_shared_experts"), ..SHARED_EXPERTS }),
+        ..GROUPED_MIXTURE
+    }),
+    must_be_off: &["norm_head", "norm_softmax"],
+    must_be: &[
+        ("is_causal", "true"),
+        ("moe_router_enable_expert_bias", "true"),
+        ("score_function", "\"sigmoid\""),
+    ],
+    ..BAILING
 };

@@ -84,6 +84,7 @@ pub const FAMILIES: &[Family] = &[
     variants::COHERE,
     variants::COHERE2,
     variants::ARCEE,
+    variants::APERTUS,
     variants::NEMOTRON,
     variants::OLMO,
     variants::MINICPM,
@@ -96,6 +97,10 @@ pub const FAMILIES: &[Family] = &[
     latent::DEEPSEEK_V2,
     latent::DEEPSEEK_V3,
     latent::GLM4_MOE_LITE,
+    mixtures::PHIMOE,
+    mixtures::MINIMAX_M2,
+    mixtures::BAILING,
+    mixtures::BAILING_V2,
     mixtures::OLMOE,
     mixtures::GRANITE_MOE,
     mixtures::GRANITE_MOE_SHARED,
@@ -110,6 +115,9 @@ pub const FAMILIES: &[Family] = &[
     encoders::ROBERTA,
     encoders::ROBERTA_MASKED,
     encoders::XLM_ROBERTA,
+    encoders::MODERN_BERT,
+    encoders::NOMIC_BERT,
+    encoders::GTE,
 ];
 
 fn whole(architecture: &str) -> Option<&'static Family> {

@@ -185,6 +185,25 @@ pub(super) const ARCEE: Family = Family {
     ..LLAMA
 };
 
+/// An activation with numbers of each layer, norms of q and k per head.
+pub(super) const APERTUS: Family = Family {
+    architecture: "ApertusForCausalLM",
+    aliases: &[],
+    defaults: defaults::APERTUS,
+    names: Names {
+        attn_norm: Some("attention_layernorm"),
+        mlp_norm: Some("feedforward_layernorm"),
+        qk_norm: QkNorm::PerHead("self_attn.q_norm", "self_attn.k_norm"),
+        activation: Some("mlp.act_fn"),
+        ..UNGATED_NAMES
+    },
+    gated: false,
+    mlp_bias: Flag::Never,
+    must_be_off: &["mlp_bias", "post_norm", "use_bidirectional_attention"],
+    must_be: &[("hidden_act", "\"xielu\""), ("is_causal", "true"), ("qk_norm", "true")],
+    ..LLAMA
+};
+
 pub(super) const NEMOTRON: Family = Family {
     architecture: "NemotronForCausalLM",
     aliases: &[],
@@ -251,7 +270,7 @@ pub(super) const GPTJ: Family = Family {
     out_bias: Flag::Never,
     parallel: Flag::Always,
     interleaved: true,
-    head_bias: true,
+    head_bias: Flag::Always,
     transposed: false,
     must_be_off: &["add_cross_attention"],
     ..GPT2

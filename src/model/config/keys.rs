@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::device::{Activation, DType};
+use crate::device::{Activation, DType, XIelu};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::json::{self, Object};
@@ -22,11 +22,17 @@ const INTEGER: &str = "an integer";
 const GATED: &[(&str, Activation)] = &[
     ("silu", Activation::SiluGated),
     ("swish", Activation::SiluGated),
+    ("swiglu", Activation::SiluGated),
+    ("gelu", Activation::GeluGated),
     ("gelu_pytorch_tanh", Activation::GeluTanhGated),
     ("gelu_new", Activation::GeluTanhGated),
     ("gelu_fast", Activation::GeluTanhGated),
 ];
+/// As its class begins; each layer has learned its own numbers.
+const XIELU: Activation =
+    Activation::XIelu(XIelu { positive: 0.8, negative: 0.8, linear: 0.5, limit: -1e-6 });
 const PLAIN: &[(&str, Activation)] = &[
+    ("xielu", XIELU),
     ("relu", Activation::Relu),
     ("relu2", Activation::ReluSquared),
     ("gelu", Activation::Gelu),

@@ -74,10 +74,9 @@ pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<
     Ok(windowed.into_iter().zip(rotated).map(layer).collect())
 }
 
-/// Every layer sees all. The shortest window that there was.
-pub fn drop_windows(layers: &mut [LayerAttention]) -> Option<usize> {
-    let windows = layers.iter_mut().filter_map(|layer| layer.attn.window.take());
-    windows.min()
+/// Every layer sees all. Returns the shortest window that there was.
+pub fn without_windows(layers: &mut [LayerAttention]) -> Option<usize> {
+    layers.iter_mut().filter_map(|layer| layer.attn.window.take()).min()
 }
 
 /// Tokens of a window; null and 0 mean none.
@@ -86,7 +85,12 @@ fn window(config: &Object, family: &Family) -> Result<Option<usize>> {
     let more = usize::from(family.window_inclusive);
     match config.given(KEY) {
         Some(zero) if zero == 0 => Ok(None),
-        _ => Ok(config.count(KEY, MAX_DIMENSION)?.map(|tokens| tokens + more)),
+        _ => {
+            let tokens = config.count(KEY, MAX_DIMENSION)?;
+            let reach =
+                |tokens: usize| if family.window_both_sides { tokens / 2 + 1 } else { tokens };
+            Ok(tokens.map(|tokens| reach(tokens) + more))
+        }
     }
 }
 
@@ -214,6 +218,10 @@ fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>
         Windows::ExceptEach(key) => {
             let n = config.needed(key, "an integer", config.count(key, MAX_DIMENSION)?)?;
             each(&|i| (i + 1) % n != 0)
+        }
+        Windows::ExceptFirstOfEach(key) => {
+            let n = config.needed(key, "an integer", config.count(key, MAX_DIMENSION)?)?;
+            each(&|i| i % n != 0)
         }
     }
 }

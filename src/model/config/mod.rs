@@ -4,6 +4,7 @@
 
 mod adapter_options;
 mod classifier;
+mod dense_modules;
 mod dtype;
 mod factors;
 mod keys;
@@ -35,6 +36,7 @@ use crate::json::{self, Object};
 use crate::{internal, invalid};
 pub use adapter_options::AdapterOptions;
 pub use classifier::{ClassifierRule, ClassifierWeights, ScoreActivation};
+pub use dense_modules::{DenseActivation, DenseModule};
 pub use factors::Factors;
 pub use keys::parse_dtype;
 use keys::{architecture, dimension, flag, is_on};
@@ -141,7 +143,7 @@ impl ModelSpec {
             length::of(config, family, pools.then_some(&options.files))?;
         let mut attention = layers::attention(config, family, &shape)?;
         if options.disable_sliding_window {
-            length.within(layers::drop_windows(&mut attention));
+            length.within(layers::without_windows(&mut attention));
         }
         let max_model_len =
             length.choose(options.max_model_len, family.positions != Positions::Rope)?;
@@ -176,6 +178,7 @@ impl ModelSpec {
             logit_softcap: layers::softcap(config, family, "final_logit_softcapping")?,
             derived_len,
             tied: !pools && flag(config, Flag::Key("tie_word_embeddings"))?,
+            head_bias: !pools && flag(config, family.head_bias)?,
             qkv_bias: flag(config, family.qkv_bias)?,
             out_bias: flag(config, family.out_bias)?,
             mlp_bias: flag(config, family.mlp_bias)?,
@@ -189,6 +192,7 @@ impl ModelSpec {
             adapters: None,
             eos_token_ids: keys::eos_token_ids(config, generation, vocab_size)?,
             token_types: token_types(config, family)?,
+            merged_adapter: merged_adapter(config, family)?,
             pooling,
             quant,
             vision: None,
@@ -388,9 +392,24 @@ fn embed_width(config: &Object, family: &Family, hidden: usize) -> Result<usize>
 
 fn token_types(config: &Object, family: &Family) -> Result<usize> {
     match family.names.token_types {
-        Some(_) => dimension(config, "type_vocab_size"),
+        Some(_) => {
+            const KEY: &str = "type_vocab_size";
+            let none = config.given(KEY).is_some_and(|count| *count == 0);
+            let rotated = family.positions == Positions::Rope;
+            if none && rotated {
+                return Ok(0);
+            }
+            dimension(config, KEY)
+        }
         None => Ok(0),
     }
+}
+
+/// What the product of a merged adapter's matrices is multiplied with.
+fn merged_adapter(config: &Object, family: &Family) -> Result<Option<f32>> {
+    let Some([alpha, rank]) = family.merged_adapter else { return Ok(None) };
+    let scale = keys::positive(config, alpha)? / keys::positive(config, rank)?;
+    Ok(Some(scale as f32))
 }
 
 fn head_dim(config: &Object, family: &Family, hidden: usize, heads: usize) -> Result<usize> {

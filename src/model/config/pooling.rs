@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::classifier::ClassifierRule;
+use super::dense_modules::DenseModule;
 use super::keys::{self, architecture};
 use super::pooler_options::{Convert, PoolerOptions, RunnerKind};
 use super::side_files::SideFiles;
@@ -51,7 +52,9 @@ pub enum PooledAnswer {
 pub struct VectorRule {
     /// To length 1, after they were cut.
     pub normalize: bool,
-    /// Elements of a whole vector.
+    /// Products that make the vector of what was pooled.
+    pub dense: Vec<DenseModule>,
+    /// Elements of a whole vector, behind these.
     pub width: usize,
     /// What a request may ask for.
     pub dimensions: Dimensions,
@@ -114,24 +117,30 @@ impl PoolingRule {
         let Some(task) = task(name, family, options, files)? else { return Ok(None) };
         refuse_own_width(config, family)?;
 
-        let usual = if family.encoder { Pooling::First } else { Pooling::Last };
         match task {
             Convert::Embed => {
                 not_set("logit_mean", options.logit_mean, name, "embeds")?;
                 not_set("logit_sigma", options.logit_sigma, name, "embeds")?;
-                let (kind, normalize) = files.pooling.unwrap_or((usual, true));
+                let (kind, normalize) = files.pooling.unwrap_or((family.pooling, true));
+                let width = width_behind(&files.dense, width)?;
+                let mut rule = VectorRule::new(config, options, normalize, width)?;
+                rule.dense.clone_from(&files.dense);
                 Ok(Some(PoolingRule {
                     kind: options.kind.unwrap_or(kind),
                     lowercase: files.lowercase,
-                    answer: PooledAnswer::Vector(VectorRule::new(
-                        config, options, normalize, width,
-                    )?),
+                    answer: PooledAnswer::Vector(rule),
                 }))
             }
             Convert::Classify => {
                 not_set("dimensions", options.dimensions, name, "classifies")?;
+                let usual = classifier_pooling(config, family)?;
                 let other = options.kind.filter(|&kind| family.encoder && kind != usual);
-                not_set("pooling_type other than CLS", other, name, "classifies")?;
+                let only = match usual {
+                    Pooling::First => "pooling_type other than CLS",
+                    Pooling::Last => "pooling_type other than LAST",
+                    Pooling::Mean => "pooling_type other than MEAN",
+                };
+                not_set(only, other, name, "classifies")?;
                 Ok(Some(PoolingRule {
                     kind: options.kind.unwrap_or(usual),
                     lowercase: false,
@@ -153,6 +162,32 @@ impl PoolingRule {
             PooledAnswer::Vector(_) => None,
         }
     }
+}
+
+/// Which rows a classifier pools.
+fn classifier_pooling(config: &Object, family: &Family) -> Result<Pooling> {
+    let Some(key) = family.classifier.pooling else { return Ok(family.pooling) };
+    match config.text(key)? {
+        None => Ok(family.pooling),
+        Some("cls") => Ok(Pooling::First),
+        Some("mean") => Ok(Pooling::Mean),
+        Some(_) => Err(config.wrong(key, "'cls' or 'mean'")),
+    }
+}
+
+/// Elements of what products behind pooling make of a row.
+fn width_behind(dense: &[DenseModule], mut width: usize) -> Result<usize> {
+    for module in dense {
+        if module.inputs != width {
+            return Err(invalid!(
+                "{}: 'in_features' is {}, and what the module reads has {width} elements.",
+                module.folder.join("config.json").display(),
+                module.inputs
+            ));
+        }
+        width = module.outputs;
+    }
+    Ok(width)
 }
 
 fn refuse_own_width(config: &Object, family: &Family) -> Result<()> {
@@ -188,6 +223,7 @@ impl VectorRule {
     ) -> Result<VectorRule> {
         let rule = VectorRule {
             normalize: options.use_activation.unwrap_or(normalize),
+            dense: Vec::new(),
             width,
             dimensions: dimensions(config)?,
             default_dimensions: options.dimensions,

@@ -54,6 +54,7 @@ fn files_of_minilm() {
     );
     let want = SideFiles {
         pooling: Some((Pooling::Mean, true)),
+        dense: Vec::new(),
         max_seq_length: Some(256),
         lowercase: false,
         tokenizer_max_length: Some(512),
@@ -67,10 +68,17 @@ fn what_is_not_built_is_named() {
     let pooling = |modes: Value| ("1_Pooling/config.json", modes);
     let with = |kind: &str| json!([module("Pooling", "1_Pooling"), module(kind, "2")]);
     let modes = |key: &str| json!({ key: true });
+
     for (name, list, modes, expected) in [
         ("max", with("Normalize"), modes("pooling_mode_max_tokens"), "[\"max_tokens\"]"),
         ("none", with("Normalize"), json!({}), "pooling by []"),
-        ("dense", with("Dense"), modes("pooling_mode_cls_token"), "module 'Dense'"),
+        ("lstm", with("LSTM"), modes("pooling_mode_cls_token"), "module 'LSTM'"),
+        (
+            "dense",
+            json!([module("Dense", "2")]),
+            json!({}),
+            "module 'Dense' is not supported there",
+        ),
         ("broken", json!({"a": 1}), json!({}), "must be a list of modules"),
         ("path", json!([module("Pooling", "../x")]), json!({}), "'path' must be a folder of"),
         ("type", json!([{"type": 3}]), json!({}), "'type' must be a string, got 3"),
@@ -82,6 +90,42 @@ fn what_is_not_built_is_named() {
         std::fs::remove_dir_all(dir).unwrap();
     }
     assert_eq!(SideFiles::read(Path::new("/nowhere")), Ok(SideFiles::default()));
+}
+
+/// Products behind pooling, whose widths must fit each other and the model's.
+#[test]
+fn products_behind_pooling() {
+    let list = json!([module("Pooling", "1_Pooling"), module("Dense", "2_Dense")]);
+    let read = |dense: Value| {
+        let modes = json!({"pooling_mode_mean_tokens": true});
+        let files = [
+            ("modules.json", list.clone()),
+            ("1_Pooling/config.json", modes),
+            ("2_Dense/config.json", dense),
+        ];
+        let dir = folder("products", &files);
+        let read = SideFiles::read(&dir);
+        std::fs::remove_dir_all(dir).unwrap();
+        read
+    };
+    let dense = |inputs| {
+        json!({"in_features": inputs, "out_features": 4, "bias": false,
+            "activation_function": "torch.nn.modules.activation.Tanh"})
+    };
+
+    let auto = PoolerOptions::default();
+    let rule = made("BertModel", &auto, &read(dense(6)).unwrap()).unwrap().unwrap();
+    let PooledAnswer::Vector(vector) = rule.answer else { panic!("it classifies") };
+    assert_eq!((vector.width, vector.dense.len(), vector.normalize), (4, 1, false));
+    let error = made("BertModel", &auto, &read(dense(5)).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("'in_features' is 5") && error.contains("6 elements"), "{error}");
+
+    let mut other = dense(6);
+    other["activation_function"] = json!("torch.nn.modules.activation.Mish");
+    let error = read(other).unwrap_err().to_string();
+    assert!(error.contains("'activation_function'") && error.contains("Mish"), "{error}");
+    let error = read(json!({"in_features": 6})).unwrap_err().to_string();
+    assert!(error.contains("'out_features'"), "{error}");
 }
 
 #[test]

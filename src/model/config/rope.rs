@@ -39,12 +39,13 @@ const THETA: &str = "rope_theta";
 /// By how much HunYuan's `dynamic` base grows, in place of its factor.
 const ALPHA: &str = "alpha";
 const ORIGINAL: &str = "original_max_position_embeddings";
-const KINDS: [&str; 7] = ["default", "linear", "dynamic", "llama3", "yarn", "longrope", "su"];
+const KINDS: [&str; 8] =
+    ["default", "linear", "dynamic", "ntk", "llama3", "yarn", "longrope", "su"];
 
-/// The rope of a model with heads of `head_dim`, of which the key `rotary_dim` says how much turns,
-/// else `partial_rotary_factor`: `rope_parameters` (transformers 5), else `rope_theta` and
-/// `rope_scaling` (4). `max_model_len` chooses between longrope's two sets of factors, once for all
-/// requests, as the Python backend does.
+/// The rope of a model with heads of `head_dim`, of which the key `rotary_dim` says how much turns
+/// if it is there, else `partial_rotary_factor`: `rope_parameters` (transformers 5), else
+/// `rope_theta` and `rope_scaling` (4). `max_model_len` chooses between longrope's two sets of
+/// factors, once for all requests, as the Python backend does.
 ///
 /// # Errors
 /// A scaling of another kind; a factor that is not a positive number.
@@ -55,7 +56,7 @@ pub fn from_config(
     max_model_len: usize,
 ) -> Result<Rope> {
     let keys = read_keys(config, "full_attention")?;
-    let rotary_dim = match rotary_dim {
+    let rotary_dim = match rotary_dim.filter(|key| config.given(key).is_some()) {
         Some(key) => counted(config, key, head_dim)?,
         None => partial(&keys, head_dim)?,
     };
@@ -123,7 +124,7 @@ pub fn length_rule(config: &Object) -> Result<LengthRule> {
         "dynamic" if keys.unless_zero(ALPHA)?.is_some() => {
             LengthRule { factor: keys.optional("factor")?.unwrap_or(1.0), ..plain }
         }
-        "linear" | "dynamic" => LengthRule { factor: keys.number("factor")?, ..plain },
+        "linear" | "dynamic" | "ntk" => LengthRule { factor: keys.number("factor")?, ..plain },
         "yarn" => LengthRule {
             factor: keys.number("factor")?,
             instead: keys.optional(ORIGINAL)?,
@@ -208,6 +209,7 @@ fn build(keys: &RopeKeys, rotary_dim: usize, max_model_len: usize) -> Result<Rop
             let factor = keys.number("factor")?;
             inv_freq.iter_mut().for_each(|f| *f /= factor);
         }
+        "ntk" => stretch_ntk(&mut inv_freq, keys)?,
         "llama3" => stretch_llama3(&mut inv_freq, keys)?,
         "yarn" => magnitude = stretch_yarn(&mut inv_freq, keys)?,
         "longrope" | "su" => magnitude = stretch_longrope(&mut inv_freq, keys, max_model_len)?,
@@ -276,6 +278,23 @@ fn growth(keys: &RopeKeys) -> Result<Option<QueryGrowth>> {
     let length = object.positive(ORIGINAL)?.filter(|&length| fits(length));
     let length = object.needed(ORIGINAL, "a number of tokens", length)?;
     Ok(Some(QueryGrowth { beta: beta as f32, length: length as u32 }))
+}
+
+/// GTE: the base times `factor`, and all waves `factor`^(2/d) times as long, at all lengths.
+fn stretch_ntk(inv_freq: &mut [f64], keys: &RopeKeys) -> Result<()> {
+    const MIXED: &str = "mixed_b";
+    if keys.object().given(MIXED).is_some() {
+        return Err(Error::Unsupported(format!(
+            "{}: this form of rope scaling 'ntk' is not supported.",
+            keys.object().name(MIXED)
+        )));
+    }
+    let factor = keys.number("factor")?;
+    let dim = 2.0 * inv_freq.len() as f64;
+    for (i, f) in inv_freq.iter_mut().enumerate() {
+        *f *= factor.powf(-(2.0 * i as f64 + 2.0) / dim);
+    }
+    Ok(())
 }
 
 /// Llama 3.1: long waves are slowed by `factor`, short ones kept, those between blended. A wave's

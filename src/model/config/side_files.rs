@@ -1,10 +1,11 @@
 //! What sentence-transformers leaves beside a checkpoint: how to pool, how long a text may be, and
 //! whether it is put in lower case. Called by `config` alone, which judges what to make of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::dense_modules::DenseModule;
 use super::keys::MAX_DIMENSION;
 use crate::device::Pooling;
 use crate::error::{Error, Result};
@@ -17,6 +18,8 @@ use crate::json::{self, Object};
 pub struct SideFiles {
     /// `modules.json` with a pooling module: its kind, and whether a normalising one follows.
     pub pooling: Option<(Pooling, bool)>,
+    /// Products between the two.
+    pub dense: Vec<DenseModule>,
     /// Tokens of a text at most, `sentence_*_config.json`.
     pub max_seq_length: Option<usize>,
     /// Texts are to be put in lower case before they are tokenised.
@@ -42,7 +45,7 @@ impl SideFiles {
     /// # Errors
     /// A broken file; a module or a way of pooling that is not built, named.
     pub fn read(dir: &Path) -> Result<SideFiles> {
-        let mut files = SideFiles { pooling: modules(dir)?, ..SideFiles::default() };
+        let mut files = modules(dir)?;
         let tokenizer = dir.join("tokenizer_config.json");
         if let Some(config) = optional(&tokenizer)? {
             let shown = tokenizer.display().to_string();
@@ -75,13 +78,15 @@ fn optional(path: &Path) -> Result<Option<Map<String, Value>>> {
 }
 
 /// `modules.json`: which module works on what the one before it gives.
-fn modules(dir: &Path) -> Result<Option<(Pooling, bool)>> {
+fn modules(dir: &Path) -> Result<SideFiles> {
     let path = dir.join("modules.json");
-    let Some(value) = files::optional(json::read(&path, Kind::Config))? else { return Ok(None) };
+    let mut files = SideFiles::default();
+    let Some(value) = files::optional(json::read(&path, Kind::Config))? else { return Ok(files) };
     let shown = path.display().to_string();
     let wrong = |value: &Value| {
         invalid!("{shown}: must be a list of modules, got {}.", json::shown(value)).on_one_line()
     };
+
     let mut kind = None;
     let mut normalize = false;
     for module in value.as_array().ok_or_else(|| wrong(&value))? {
@@ -89,26 +94,33 @@ fn modules(dir: &Path) -> Result<Option<(Pooling, bool)>> {
         let class = module.needed("type", "the class of a module", module.text("type")?)?;
         match class.rsplit('.').next().unwrap_or_default() {
             "Transformer" => {}
-            "Pooling" => {
-                // The folder comes from a file: it must not lead out of the checkpoint.
-                let folder = module.text("path")?.unwrap_or_default();
-                let plain = !folder.split('/').any(|part| part == "..") && !folder.starts_with('/');
-                if !plain {
-                    return Err(module.wrong("path", "a folder of the checkpoint"));
-                }
-                kind = Some(kind_of(&dir.join(folder).join("config.json"))?);
+            "Pooling" => kind = Some(kind_of(&folder_of(dir, &module)?.join("config.json"))?),
+            "Dense" if kind.is_some() && !normalize => {
+                files.dense.push(DenseModule::read(&folder_of(dir, &module)?)?);
             }
             "Normalize" => normalize = true,
             other => {
                 return Err(Error::Unsupported(format!(
-                    "{shown}: module '{}' is not supported; supported: Transformer, Pooling, \
-                     Normalize.",
+                    "{shown}: module '{}' is not supported there; supported: Transformer, Pooling, \
+                     then Dense, then Normalize.",
                     json::cut(other)
                 )))
             }
         }
     }
-    Ok(kind.map(|kind| (kind, normalize)))
+    files.pooling = kind.map(|kind| (kind, normalize));
+    Ok(files)
+}
+
+/// Where a module's files lie. The folder comes from a file: it must not lead out of the
+/// checkpoint.
+fn folder_of(dir: &Path, module: &Object) -> Result<PathBuf> {
+    let folder = module.text("path")?.unwrap_or_default();
+    let plain = !folder.split('/').any(|part| part == "..") && !folder.starts_with('/');
+    if !plain {
+        return Err(module.wrong("path", "a folder of the checkpoint"));
+    }
+    Ok(dir.join(folder))
 }
 
 /// `1_Pooling/config.json`: the one flag that is true, or `pooling_mode`.

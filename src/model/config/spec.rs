@@ -137,6 +137,8 @@ pub struct ModelSpec {
     pub derived_len: usize,
     /// The token table is the head too.
     pub tied: bool,
+    /// The head has a bias.
+    pub head_bias: bool,
     /// The product in front of attention has a bias.
     pub qkv_bias: bool,
     /// Attention's output product has one.
@@ -163,6 +165,8 @@ pub struct ModelSpec {
     pub eos_token_ids: Vec<TokenId>,
     /// Rows of the table of token types, if there is one.
     pub token_types: usize,
+    /// Each matrix is stored with adapters of several tasks; the last one times this is added.
+    pub merged_adapter: Option<f32>,
     /// The model embeds or classifies, and generates nothing.
     pub pooling: Option<PoolingRule>,
     /// Linears are quantised.

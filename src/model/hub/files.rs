@@ -9,7 +9,7 @@ use crate::model::gguf::{self, GgufName};
 use crate::model::mistral;
 
 /// Everything but weights that a text model needs.
-pub(super) const SMALL_FILES: [&str; 29] = [
+pub(super) const SMALL_FILES: [&str; 35] = [
     "config.json",
     "generation_config.json",
     "hf_quant_config.json",
@@ -33,6 +33,12 @@ pub(super) const SMALL_FILES: [&str; 29] = [
     "tokenizer.model.v7m1",
     "modules.json",
     "1_Pooling/config.json",
+    "2_Dense/config.json",
+    "2_Dense/model.safetensors",
+    "2_Dense/pytorch_model.bin",
+    "3_Dense/config.json",
+    "3_Dense/model.safetensors",
+    "3_Dense/pytorch_model.bin",
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
     "sentence_distilbert_config.json",

@@ -241,13 +241,13 @@ fn the_pooling_config_is_fetched() {
         ("config.json", b"{}"),
         ("modules.json", b"[]"),
         ("1_Pooling/config.json", b"{}"),
-        ("2_Dense/config.json", b"{}"),
+        ("3_Pooling/config.json", b"{}"),
         ("model.safetensors", WEIGHTS),
     ];
     let (stand_in, cache) = (StandIn::new(files), Folder::new());
     let folder = hub(&stand_in, &cache).snapshot(&any(None)).unwrap();
     assert!(folder.join("1_Pooling/config.json").exists());
-    assert!(!folder.join("2_Dense").exists());
+    assert!(!folder.join("3_Pooling").exists());
 }
 
 #[test]

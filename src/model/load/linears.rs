@@ -68,10 +68,11 @@ impl<'a, D: Device> Loader<'a, D> {
         let outputs = if self.spec.family.gated { &[ffn, ffn][..] } else { &[ffn] };
         let cut = self.shard.up(ffn, outputs.len());
         let factors = self.spec.factors;
-        let up = self.linear_times(&factors.gate_up, up, outputs, hidden, bias, &cut)?;
+        let up_bias = bias && !self.spec.family.up_without_bias;
+        let up = self.linear_times(&factors.gate_up, up, outputs, hidden, up_bias, &cut)?;
         let cut = self.shard.down(ffn, summed);
         let down = self.linear_times(&[factors.down], &[down], &[hidden], ffn, bias, &cut)?;
-        Ok(Mlp { up, down })
+        Ok(Mlp { up, down, activation: None })
     }
 
     /// `names` stacked along the outputs (without `.weight`); if fewer than `outputs`, the first
@@ -120,6 +121,8 @@ impl<'a, D: Device> Loader<'a, D> {
             stack.rows.push(2 * q..q + total);
         } else if is_qkv && self.spec.family.fused == Fused::PerGroup {
             stack.rows = self.rows_by_part();
+        } else if parts == 2 && self.spec.family.up_before_gate {
+            stack.rows = vec![outputs[1]..total, 0..outputs[1]];
         }
         self.stacked_times(factors, &stack, bias, cut)
     }

@@ -1,13 +1,13 @@
 //! Tensors of a checkpoint by their names: stacked, put in order, scaled or made up, and uploaded.
 //! The part of `load` that its other files are made of; it knows no layer.
 
-use super::{cut, reorder};
+use super::{cut, merged, reorder};
 use crate::device::cpu::workers::Workers;
 use crate::device::{
     Bytes, DType, Device, HostTensor, Join, Norm, NormKind, Source, WeightDesc, WeightKind,
 };
 use crate::error::Result;
-use crate::model::architectures::Names;
+use crate::model::architectures::{Names, Positions};
 use crate::model::checkpoint::WeightSource;
 use crate::model::config::ModelSpec;
 use crate::model::head_order::HeadOrder;
@@ -21,7 +21,7 @@ pub(in crate::model) fn prefix_of(spec: &ModelSpec, source: &WeightSource) -> &'
     let table = spec.family.names.embed;
     let found = match source {
         WeightSource::Files(c) => {
-            prefixes.iter().find(|prefix| c.contains(&format!("{prefix}{table}.weight")))
+            prefixes.iter().find(|prefix| merged::is_stored(c, &format!("{prefix}{table}.weight")))
         }
         WeightSource::Dummy => None,
     };
@@ -145,28 +145,34 @@ impl<'a, D: Device> Loader<'a, D> {
         })
     }
 
-    /// The rows of all tokens in each token type, where the table has more than those of type 0:
-    /// the positions' table holds that type's vector, so the others' rows carry the difference.
+    /// The rows of all tokens in each token type. Where a table of positions holds the vector of
+    /// type 0, the others' rows carry the difference; else each row carries its own type's.
     fn typed_tokens(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let (WeightSource::Files(checkpoint), Some(types)) = (self.format, self.names.token_types)
         else {
             return Ok(None);
         };
-        let segments = self.spec.segments();
-        if segments == 1 || self.shapes_only {
+        let spec = self.spec;
+        let segments = spec.segments();
+        let by_position = spec.family.positions != Positions::Rope;
+        if self.shapes_only || spec.token_types == 0 || (by_position && segments == 1) {
             return Ok(None);
         }
 
-        let width = self.spec.embed_width;
+        let width = spec.embed_width;
+        let stored = |name: &str, rows| {
+            merged::stored(checkpoint, spec.merged_adapter, name, rows, width)?.values()
+        };
         let tokens = format!("{}.weight", self.name(name));
-        let tokens = checkpoint.tensor(&tokens, self.spec.vocab_size, width)?.values()?;
+        let tokens = stored(&tokens, spec.vocab_size)?;
         let types = format!("{}.weight", self.name(types));
-        let types = checkpoint.tensor(&types, segments, width)?.values()?;
+        let types = stored(&types, spec.token_types)?;
+        let first = if by_position { types[..width].to_vec() } else { vec![0.0; width] };
 
         let mut rows = Vec::new();
-        for vector in types.chunks_exact(width) {
+        for vector in types.chunks_exact(width).take(segments) {
             let steps: Vec<f32> =
-                vector.iter().zip(&types).map(|(own, first)| own - first).collect();
+                vector.iter().zip(&first).map(|(own, first)| own - first).collect();
             let typed = tokens.iter().zip(steps.iter().cycle()).map(|(token, step)| token + step);
             rows.extend(typed.flat_map(f32::to_le_bytes));
         }
@@ -341,7 +347,7 @@ impl<'a, D: Device> Loader<'a, D> {
         }
         let tensor = |(name, &rows): (&String, &usize)| {
             let (rows, cols) = if transposed { (inputs, rows) } else { (rows, inputs) };
-            checkpoint.tensor(name, rows, cols)
+            merged::stored(checkpoint, self.spec.merged_adapter, name, rows, cols)
         };
         let parts: Vec<HostTensor<'a>> =
             names.iter().zip(outputs).map(tensor).collect::<Result<_>>()?;

@@ -15,7 +15,10 @@
 //! | `recurrent` | layers that keep a state |
 //! | `vision` | a vision tower |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
+//! | `activation` | numbers of an activation that learned some |
+//! | `merged` | matrices that are stored with adapters of several tasks |
 
+mod activation;
 mod adapters;
 mod cut;
 mod experts;
@@ -23,6 +26,7 @@ mod kv_scales;
 mod latent;
 mod linears;
 mod loader;
+mod merged;
 mod recurrent;
 mod reorder;
 mod vision;
@@ -36,7 +40,7 @@ use super::weights::{
     FeedForward, HeadAttention, Layer, Linear, Mixer, PositionTable, QkNorms, Weights,
 };
 use crate::device::cpu::workers::{self, Workers};
-use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
+use crate::device::{Activation, Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
 pub use kv_scales::kv_scales;
@@ -103,7 +107,7 @@ impl<D: Device> Loader<'_, D> {
         let mut embed = self.token_table(names.embed, kind)?;
         let mut head = if spec.tied || pools { None } else { Some(self.head()?) };
         self.reserve_for_tokens(&mut embed, head.as_mut())?;
-        let head_bias = if spec.family.head_bias && !pools {
+        let head_bias = if spec.head_bias {
             Some(self.vector(Vector {
                 name: format!("{}.bias", names.head),
                 width: spec.vocab_size,
@@ -134,13 +138,12 @@ impl<D: Device> Loader<'_, D> {
                 Some(PositionTable { table, offset })
             }
         };
+        let embed_norm = names.embed_norm.map(|name| self.name(name));
+        let embed_norm = embed_norm.map(|name| self.norm(&name, 1.0)).transpose()?;
         let first = match spec.norms {
+            NormOrder::Before if spec.family.first_norm_of_embedding => None,
             NormOrder::Before => self.layer_norm(0, names.attn_norm)?,
-            NormOrder::After => {
-                let name = names.embed_norm.map(|name| self.name(name));
-                name.map(|name| self.norm(&name, 1.0)).transpose()?
-            }
-            NormOrder::HeadOnly => None,
+            NormOrder::After | NormOrder::HeadOnly => None,
         };
 
         let layers = (0..spec.layers).map(|i| self.layer(i)).collect::<Result<_>>()?;
@@ -152,6 +155,7 @@ impl<D: Device> Loader<'_, D> {
             project_in,
             project_out,
             positions,
+            embed_norm,
             first,
             layers,
             tower,
@@ -253,7 +257,12 @@ impl<D: Device> Loader<'_, D> {
         }
         let up: Vec<String> = names.up.iter().map(|name| self.layer_name(i, name)).collect();
         let down = self.layer_name(i, names.down);
-        Ok(FeedForward::Mlp(self.mlp(&up, down, spec.ffn, true)?))
+        let mut mlp = self.mlp(&up, down, spec.ffn, true)?;
+        if let (Activation::XIelu(usual), Some(module)) = (spec.activation, names.activation) {
+            let module = self.layer_name(i, module);
+            mlp.activation = Some(Activation::XIelu(self.xielu(&module, usual)?));
+        }
+        Ok(FeedForward::Mlp(mlp))
     }
 
     fn qk_norms(&mut self, i: usize, q: usize, kv: usize) -> Result<Option<QkNorms<D::Weight>>> {

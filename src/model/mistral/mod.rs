@@ -80,7 +80,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
         write("consolidated.safetensors", "");
-        write("params.json", r#"{"moe": {"num_experts": 8}}"#);
+        write("params.json", r#"{"moe": {"num_shared_experts": 1}}"#);
         write("config.json", "{}");
         let alone = is_own_folder(&folder);
         write("model.safetensors", "");

@@ -43,11 +43,12 @@ const ROPE: &str = "rope_parameters";
 const YARN: &str = "yarn";
 const QUANTISATION: &str = "quantization";
 /// What a language model of this format has no op for, and what it means.
-const NOT_READ: [(&str, &str); 3] = [
-    ("moe", "experts in Mistral's own format"),
-    ("qk_nope_head_dim", "multi-head latent attention"),
-    ("whisper_model_args", "audio"),
-];
+const NOT_READ: [(&str, &str); 2] =
+    [("qk_nope_head_dim", "multi-head latent attention"), ("whisper_model_args", "audio")];
+const EXPERTS: &str = "moe";
+/// Keys of experts here and there; others mean experts of another kind, if they are not 0.
+const EXPERT_KEYS: [(&str, &str); 2] =
+    [("num_experts", "num_local_experts"), ("num_experts_per_tok", "num_experts_per_tok")];
 /// Keys of config.json that params.json speaks for: of the whole, and of a part.
 const NOT_TAKEN: [&str; 5] =
     ["architectures", "model_type", "auto_map", "vision_config", "audio_config"];
@@ -77,6 +78,7 @@ pub fn config(
         }
     }
 
+    experts(&own, &mut config)?;
     length(&own, &mut config)?;
     window(&own, &mut config)?;
     rope(&own, &mut config)?;
@@ -98,6 +100,19 @@ pub(super) fn refuse(own: &Object) -> Result<()> {
                 "{}: {what} is not read. If the folder holds the model in Hugging Face's format \
                  too, set config_format, load_format and tokenizer_mode to 'hf'.",
                 object.name(key)
+            )));
+        }
+    }
+
+    if let Some(experts) = own.object(EXPERTS)? {
+        let known = |key: &str| EXPERT_KEYS.iter().any(|(known, _)| *known == key);
+        let says = |key: &str| experts.given(key).is_some_and(|value| *value != 0);
+        if let Some(other) = experts.keys().find(|key| !known(key) && says(key)) {
+            return Err(Error::Unsupported(format!(
+                "{}: experts of this kind are not read in Mistral's own format. If the folder \
+                 holds the model in Hugging Face's format too, set config_format, load_format and \
+                 tokenizer_mode to 'hf'.",
+                experts.name(&json::cut(other))
             )));
         }
     }
@@ -124,6 +139,18 @@ fn value(own: &Object, key: &str, kind: &Kind) -> Result<Option<Value>> {
         Kind::Text => drop(own.text(key)?),
     }
     Ok(own.given(key).cloned())
+}
+
+/// Mixtral's.
+fn experts(own: &Object, config: &mut Map<String, Value>) -> Result<()> {
+    let Some(experts) = own.object(EXPERTS)? else { return Ok(()) };
+    for (key, name) in EXPERT_KEYS {
+        let count = experts.needed(key, "an integer", experts.count(key, MAX_COUNT)?)?;
+        config.insert(name.into(), json!(count));
+    }
+    config.insert("architectures".into(), json!(["MixtralForCausalLM"]));
+    config.insert("model_type".into(), json!("mixtral"));
+    Ok(())
 }
 
 /// The shortest length that is said; without one config.json's.
@@ -269,6 +296,15 @@ mod tests {
     }
 
     #[test]
+    fn experts_are_mixtrals() {
+        let moe = json!({"num_experts": 8, "num_experts_per_tok": 2, "num_shared_experts": 0});
+        let config = of(json!({ "moe": moe }), json!({})).unwrap();
+        assert_eq!(config["architectures"], json!(["MixtralForCausalLM"]));
+        assert_eq!([&config["num_local_experts"], &config["num_experts_per_tok"]], [8, 2]);
+        assert_eq!(config["sliding_window"], json!(null));
+    }
+
+    #[test]
     fn windows_yarn_scaling_and_codes() {
         let layers = |window: Value| json!({"n_layers": 4, "sliding_window": window});
         let config = of(layers(json!([null, 16])), json!({})).unwrap();
@@ -305,7 +341,11 @@ mod tests {
         for (params, said) in [
             (json!({"dim": "wide"}), "params.json: 'dim' must be an integer in 1..="),
             (json!({"tied_embeddings": 1}), "'tied_embeddings' must be true or false, got 1."),
-            (json!({"moe": {"num_experts": 8}}), "'moe': experts in Mistral's own format"),
+            (json!({"moe": {"num_experts": 8}}), "'moe.num_experts_per_tok' must be an integer"),
+            (
+                json!({"moe": {"num_shared_experts": 1}}),
+                "'moe.num_shared_experts': experts of this",
+            ),
             (json!({"qk_nope_head_dim": 8}), "'qk_nope_head_dim': multi-head latent attention"),
             (json!({"multimodal": {"whisper_model_args": {}}}), "whisper_model_args': audio"),
             (json!({"model_type": "mamba"}), "'model_type' must be transformer"),

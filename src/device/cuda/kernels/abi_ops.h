@@ -26,6 +26,7 @@ enum Activation : u32 {
   ACTIVATION_GELU_TANH,
   ACTIVATION_SILU,
   ACTIVATION_SILU_GATED,
+  ACTIVATION_GELU_GATED,
   ACTIVATION_GELU_TANH_GATED,
   ACTIVATION_SWIGLU_OAI,
   ACTIVATION_NONE,  // Only the bias.
@@ -35,7 +36,12 @@ enum Activation : u32 {
 enum KvType : u32 { KV_TYPE_ACT, KV_TYPE_E4M3, KV_TYPE_E5M2 };
 
 // What a router's products become.
-enum RouteScore : u32 { ROUTE_SCORE_SOFTMAX, ROUTE_SCORE_SIGMOID };
+enum RouteScore : u32 {
+  ROUTE_SCORE_SOFTMAX,
+  ROUTE_SCORE_SIGMOID,
+  ROUTE_SCORE_SPARSE_MIXER,  // Of a choice, its share of a softmax over what comes near to it.
+};
+
 
 // Which rows of a sequence make its vector.
 enum Pooling : u32 { POOLING_FIRST, POOLING_LAST, POOLING_MEAN };
@@ -155,6 +161,13 @@ struct Clamp {
   float limit;
 };
 
+// positive x^2 + linear x where x > 0, else negative (e^min(x, limit) - 1 - x) + linear x.
+struct Xielu {
+  DEVICE(act) x;  // [rows, width], in place
+  u32 width;
+  float positive, negative, linear, limit;
+};
+
 struct Softcap {
   DEVICE(float) logits;  // [count], in place
   u64 count;
@@ -269,6 +282,7 @@ struct AttendAll {
   SlotRows slots;
   DEVICE(act) out;  // [rows, heads, dim]
   u32 heads, kv_heads, dim;
+  u32 window;  // To both sides, the row itself counted; 0 = none
   float scale;
   float softcap;  // 0 = none
 };

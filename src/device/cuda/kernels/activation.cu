@@ -61,6 +61,20 @@ __global__ void clamp(const Clamp a) {
   put<1>(p, v);
 }
 
+// In place, an element for each thread: reads and writes once.
+__global__ void xielu(const Xielu a) {
+  begin();
+  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i >= a.width) return;
+  act* p = a.x + (u64)blockIdx.x * a.width + i;
+  float v[8];
+  get<1>(p, v);
+  const float x = v[0];
+  v[0] = x > 0.f ? (a.positive * x + a.linear) * x
+                 : a.negative * (expm1f(fminf(x, a.limit)) - x) + a.linear * x;
+  put<1>(p, v);
+}
+
 // logits = cap * tanh(logits / cap), f32.
 __global__ void softcap(const Softcap a) {
   begin();

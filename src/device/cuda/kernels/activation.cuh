@@ -12,6 +12,7 @@ __device__ __forceinline__ float activate(float x, Activation kind) {
     case ACTIVATION_RELU_SQUARED:
       return fmaxf(x, 0.f) * fmaxf(x, 0.f);
     case ACTIVATION_GELU:
+    case ACTIVATION_GELU_GATED:
       return 0.5f * x * (1.f + erff(x * 0.70710678f));
     case ACTIVATION_GELU_TANH:
     case ACTIVATION_GELU_TANH_GATED: {

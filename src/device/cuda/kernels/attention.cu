@@ -5,7 +5,8 @@
 //                fallback and the yardstick.
 //   attend_rows_fp8  the same over pages of eight bits, element by element: only for what tiles
 //                have no code for, f32 and odd head sizes.
-//   attend_all   over all rows of the sequence in the step itself, for encoders.
+//   attend_all   over all rows of the sequence in the step itself, or those within a window to both
+//                sides, for encoders.
 //
 // Block of 128 threads per (token row, head). LANES threads share a key, eight elements (16 bytes
 // of a half type) each: 4 lanes to head 32, 8 to 64, 16 to 128, 32 to 256. So a block has 128 /
@@ -216,10 +217,15 @@ __global__ void __launch_bounds__(THREADS) attend_all(const AttendAll a) {
   const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (a.heads / a.kv_heads), dim = a.dim;
   if (a.slot_of[row] == NO_SLOT) return;
   const u64 width = (u64)(a.heads + 2 * a.kv_heads) * dim;
-  const act* begin_of = a.qkv + (row - a.position[row]) * width;
+  const u32 at = a.position[row];
+  const act* begin_of = a.qkv + (row - at) * width;
   const Flat keys = {begin_of + (u64)(a.heads + kv) * dim, width, (u64)a.kv_heads * dim};
-  const u32 last = header_of(row_of(a.slots, a.slot_of[row]))->length - 1;
+  u32 first = 0, last = header_of(row_of(a.slots, a.slot_of[row]))->length - 1;
+  if (a.window != 0) {
+    first = at + 1 > a.window ? at + 1 - a.window : 0;
+    last = min(last, at + a.window - 1);
+  }
   const act* q = a.qkv + row * width + (u64)head * dim;
   act* out = a.out + ((u64)row * a.heads + head) * dim;
-  attend(q, 0, last, keys, Shape{dim, a.scale, a.softcap, 1.f, -INFINITY}, out);
+  attend(q, first, last, keys, Shape{dim, a.scale, a.softcap, 1.f, -INFINITY}, out);
 }

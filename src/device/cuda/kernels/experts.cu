@@ -25,6 +25,8 @@
 #include "mma.cuh"
 
 #define PER_LANE (MAX_EXPERTS / 32)
+// What comes near in ROUTE_SCORE_SPARSE_MIXER.
+#define SPARSE_MIXER_SPAN 0.02f
 
 // Of a row's worths in shared memory, in `groups` parts: take away those outside of the best
 // groups. Of equal groups the first is the better one.
@@ -51,6 +53,18 @@ __device__ __forceinline__ void keep_groups(const RouteRows& a, float* worth, fl
   __syncwarp();
 }
 
+// The share of the best expert of a row among those left that come near to it; -INFINITY: taken, or
+// not there.
+__device__ __forceinline__ float share_of_near(const float (&left)[PER_LANE], float best) {
+  float sum = 0.f;
+#pragma unroll
+  for (u32 i = 0; i < PER_LANE; i++) {
+    const bool far = (best - left[i]) / fmaxf(fabsf(left[i]), best) > SPARSE_MIXER_SPAN;
+    if (left[i] > -INFINITY && !far) sum += expf(left[i] - best);
+  }
+  return 1.f / warp_sum(sum);
+}
+
 // routes[r] = numbers, then weights, of the top_k largest. Numbers stay below `experts` whatever
 // the logits are.
 __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a) {
@@ -75,10 +89,10 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
   for (u32 i = 0; i < PER_LANE; i++) {
     if (i * 32 + lane >= experts) score[i] = 0.f;
     else if (a.score == ROUTE_SCORE_SIGMOID) score[i] = 1.f / (1.f + expf(-score[i]));
-    else score[i] = expf(score[i] - top);
+    else if (a.score == ROUTE_SCORE_SOFTMAX) score[i] = expf(score[i] - top);
     all += score[i];
   }
-  all = a.score == ROUTE_SCORE_SIGMOID ? 1.f : warp_sum(all);
+  all = a.score == ROUTE_SCORE_SOFTMAX ? warp_sum(all) : 1.f;
 #pragma unroll
   for (u32 i = 0; i < PER_LANE; i++) {
     const u32 e = i * 32 + lane;
@@ -116,6 +130,7 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
     }
     // One opinion, also among NaNs.
     expert = min(__shfl_sync(~0u, expert, 0), experts - 1);
+    const float near = a.score == ROUTE_SCORE_SPARSE_MIXER ? share_of_near(worth, best) : 0.f;
     float weight = 0.f;
 #pragma unroll
     for (u32 i = 0; i < PER_LANE; i++) {
@@ -124,6 +139,7 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
       worth[i] = -INFINITY;
     }
     weight = __shfl_sync(~0u, weight, expert % 32);
+    if (a.score == ROUTE_SCORE_SPARSE_MIXER) weight = near;
     chosen += weight;
     if (lane == 0) {
       numbers[j] = (float)expert;

@@ -5,11 +5,13 @@
 // graph holds them too. Angles are f32 with the exact range reduction: positions reach 131072.
 // Vectors of eight where the head allows it. Bytes per row: q and k read and written, v read, k and
 // v written to the pool, by rope_store_fp8 as bytes: rotated in f32, divided by their scale,
-// rounded once. q may grow with its own position. Limits: rotary_dim <= 512, even.
+// rounded once; rotate leaves pages out. q may grow with its own position. Limits: rotary_dim <=
+// 512, even.
 #include "fp8.cuh"
 
 // Elements of a page, from some place on; `scale` is what bytes are divided by.
 struct Elements {
+  static constexpr bool STORES = true;
   act* first;
   template <int N>
   __device__ void store(u64 at, const float (&x)[8], float) const {
@@ -17,6 +19,7 @@ struct Elements {
   }
 };
 struct Bytes {
+  static constexpr bool STORES = true;
   u8* first;
   bool e5m2;
   __device__ u16 encode(float low, float high) const {
@@ -35,6 +38,13 @@ struct Bytes {
       first[at] = (u8)encode(x[0] / scale, 0.f);
     }
   }
+};
+
+// No page.
+struct Nowhere {
+  static constexpr bool STORES = false;
+  template <int N>
+  __device__ void store(u64, const float (&)[8], float) const {}
 };
 
 // Heads first..last of a row; the token's k of head 0 goes to `page` at `keys`, its v `slab`
@@ -86,6 +96,7 @@ __device__ void rotate_and_store(const RopeStore& a, act* row, u32 first, u32 la
     }
     page.template store<N>(keys + (u64)(head - heads) * page_size * dim + i, x, a.k_scale);
   }
+  if constexpr (!Page::STORES) return;
   // And v.
   const u32 begin = max(first, heads + kv_heads);
   for (u32 n = threadIdx.x; begin < last && n < (last - begin) * (dim / N); n += blockDim.x) {
@@ -115,7 +126,8 @@ __device__ __forceinline__ void rope_store_row(const RopeStore& a, const Page pa
   const float growth = a.growth != 0.f ? 1.f + a.growth * logf(1.f + (float)steps) : 1.f;
   __syncthreads();
   act* row = a.qkv + (u64)blockIdx.x * all * dim;
-  const u32 number = row_of(a.slots, slot)[a.slots.pages + at / page_size];
+  u32 number = 0;
+  if constexpr (Page::STORES) number = row_of(a.slots, slot)[a.slots.pages + at / page_size];
   const u64 slab = (u64)kv_heads * page_size * dim;
   const u64 keys = 2 * slab * number + (u64)(at % page_size) * dim;
   if (half % 8 == 0 && dim % 8 == 0)
@@ -131,4 +143,9 @@ __global__ void rope_store(const RopeStore a) {
 __global__ void rope_store_fp8(const RopeStore a) {
   begin();
   rope_store_row(a, Bytes{(u8*)a.pool, a.kv == KV_TYPE_E5M2});
+}
+
+__global__ void rotate(const RopeStore a) {
+  begin();
+  rope_store_row(a, Nowhere{});
 }
