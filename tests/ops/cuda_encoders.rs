@@ -35,8 +35,10 @@ fn attention_over_whole_sequences() {
                     head_dim: dim,
                     scale,
                     window: None,
+                    chunk: None,
                     softcap,
                     kv_scales: KvScales::ONE,
+                    q_only: false,
                 };
 
                 let mut results = Vec::new();

@@ -195,7 +195,9 @@ kernels! {
         bias_act(BiasAct) gated_act(GatedAct) clamp(Clamp) softcap(Softcap)
         bias_logits(BiasLogits);
     "rope": rope_store(RopeStore) rope_store_fp8(RopeStore);
-    "attention": attend_rows(AttendRows) attend_rows_fp8(AttendRows) attend_all(AttendAll);
+    "attention":
+        attend_rows(AttendRows) attend_rows_fp8(AttendRows) attend_rows_wide(AttendRows)
+        attend_rows_fp8_wide(AttendRows) attend_all(AttendAll);
     "attention_mma":
         chunk_64(PagedAttention) chunk_80(PagedAttention) chunk_96(PagedAttention)
         chunk_128(PagedAttention) chunk_256(PagedAttention)
@@ -222,6 +224,9 @@ kernels! {
         short_convolution(ShortConvolution) convolution_tails(ShortConvolution)
         delta_rule_1(DeltaRule) delta_rule_2(DeltaRule) delta_rule_4(DeltaRule)
         delta_rule_8(DeltaRule) norm_gated(NormGated) gate_rows(GateRows) multiply(Multiply);
+    "layers":
+        values_of_keys(ValuesOfKeys) scale_rows(ScaleRows) scale_routes(ScaleRoutes)
+        weigh_inputs(WeighInputs);
     "experts":
         route_rows(RouteRows) group_rows(GroupRows)
         experts_up_narrow(MultiplyExperts) experts_up_wide(MultiplyExperts)

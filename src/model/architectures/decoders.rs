@@ -3,8 +3,8 @@
 
 use super::defaults;
 use super::family::{
-    AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, Multipliers, Names,
-    Positions, QkNorm, RopeLayers, Windows,
+    AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, LayerShapes,
+    Multipliers, Names, Positions, QkNorm, RopeLayers, Windows,
 };
 use crate::device::NormKind;
 
@@ -82,6 +82,10 @@ pub(super) const LLAMA: Family = Family {
     output_gate: false,
     recurrent: None,
     norms_after_rope: false,
+    value_norm: false,
+    shapes: LayerShapes::Same,
+    layer_inputs: None,
+    layer_scalar: None,
     windows: Windows::Never,
     window_inclusive: false,
     layer_types: &[("full_attention", false), ("sliding_attention", true)],

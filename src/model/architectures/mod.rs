@@ -11,6 +11,7 @@
 //! | `older` | rows of older deployments, and of single houses |
 //! | `latent` | those whose attention is over latent vectors |
 //! | `hybrids` | those of which some layers keep a state in place of K and V |
+//! | `shapes` | those whose layers differ in shape |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
 //! | `unknown` | what to say of a name that has no row |
@@ -23,6 +24,7 @@ mod latent;
 mod hybrids;
 mod mixtures;
 mod older;
+mod shapes;
 mod unknown;
 mod variants;
 
@@ -56,6 +58,8 @@ pub const FAMILIES: &[Family] = &[
     decoders::GEMMA2,
     decoders::GEMMA3,
     decoders::GEMMA3_MULTIMODAL,
+    shapes::GEMMA4,
+    shapes::GEMMA4_WHOLE,
     decoders::PHI3,
     decoders::PHI,
     decoders::STABLELM,

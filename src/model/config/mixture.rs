@@ -8,7 +8,7 @@ use crate::device::{RouteGroups, Routing, MAX_EXPERTS, MAX_EXPERT_GROUPS};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
-use crate::model::architectures::{Choice, Family, MixtureLayers, SharedExpert};
+use crate::model::architectures::{Choice, Family, Flag, MixtureLayers, SharedExpert};
 
 /// The experts of a model; every mixture layer has the same.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,11 @@ pub struct MixtureSpec {
 /// [`MAX_EXPERTS`]; a layer number beyond the layers.
 pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option<MixtureSpec>> {
     let Some(row) = &family.mixture else { return Ok(None) };
+    if let MixtureLayers::If(switch) = row.layers {
+        if !flag(config, Flag::Key(switch))? {
+            return Ok(None);
+        }
+    }
     judge_method(config, &row.choice)?;
     let count = |key| config.needed(key, "an integer", config.count(key, MAX_EXPERTS)?);
     let experts = count(row.experts)?;
@@ -57,7 +62,7 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
         ffn: needed_width(config, row.ffn)?,
         shared_ffn,
         layers: match row.layers {
-            MixtureLayers::All => vec![true; layers],
+            MixtureLayers::All | MixtureLayers::If(_) => vec![true; layers],
             MixtureLayers::Stepped => stepped(config, layers)?,
             MixtureLayers::Between { first, last, each } => {
                 between(config, [first, last, each], layers)?

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::keys::{needed_width, MAX_DIMENSION, MAX_WIDTH};
-use super::layers::Shape;
+use super::layer_shapes::Shape;
 use crate::device::{DeltaSpec, Gate, StateShape};
 use crate::error::{Error, Result};
 use crate::invalid;
