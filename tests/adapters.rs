@@ -374,7 +374,7 @@ fn adapter_and_merged(spec: &ModelSpec, base: &Tensors, seed: u64) -> (Tensors, 
     let mut adapter = Tensors::new();
     let mut merged = base.clone();
     for layer in 0..spec.layers {
-        for (p, projection) in projections(spec).iter().enumerate() {
+        for (p, projection) in projections(spec, layer).iter().enumerate() {
             if !takes_adapters(spec, layer, p) {
                 continue;
             }

@@ -77,7 +77,7 @@ fn cases_of(json: &serde_json::Value) -> Vec<Case> {
 
 /// Whether the model module refuses float16 for a fixture of this name.
 fn refuses_float16(name: &str) -> bool {
-    ["gemma2", "gemma3", "mxfp4", "deepseek", "fp8-deepseek", "glm4-moe-lite"]
+    ["gemma2", "gemma3", "gemma4", "mxfp4", "deepseek", "fp8-deepseek", "glm4-moe-lite"]
         .iter()
         .any(|family| name.starts_with(family))
 }

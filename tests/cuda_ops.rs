@@ -41,6 +41,8 @@ mod cuda_attention;
 mod cuda_encoders;
 #[path = "ops/cuda_gpt_oss.rs"]
 mod cuda_gpt_oss;
+#[path = "ops/cuda_layers.rs"]
+mod cuda_layers;
 #[path = "ops/cuda_quant.rs"]
 mod cuda_quant;
 #[path = "ops/cuda_scans.rs"]
@@ -128,8 +130,10 @@ fn norms_of_heads_and_sums() {
                         head_dim,
                         scale: 1.0,
                         window: None,
+                        chunk: None,
                         softcap: None,
                         kv_scales: KvScales::ONE,
+                        q_only: false,
                     };
 
                     b.dev.norm_heads(&spec, &q, &k, &mut qkv)?;

@@ -3,6 +3,8 @@
 
 #[path = "ops/experts.rs"]
 mod experts;
+#[path = "ops/layers.rs"]
+mod layers;
 #[path = "ops/latent.rs"]
 mod latent;
 #[path = "ops/quant.rs"]
@@ -132,7 +134,9 @@ fn plan(rows: usize, position: usize, pages: usize) -> StepPlan {
     plan
 }
 
-const NO_KV: KvShape = KvShape::heads(1, 1, 1, KvType::F32);
+fn no_kv() -> KvShape {
+    KvShape::heads(1, 1, 1, KvType::F32)
+}
 
 /// A tensor with these values, put there by looking up a table.
 fn tensor(dev: &mut Cpu, rows: usize, width: usize, values: &[f32]) -> Tensor {
@@ -190,7 +194,7 @@ fn linear_equals_f64() {
     for dtype in DTYPES {
         for &(n, k) in SHAPES {
             let rows = 7;
-            let mut dev = device(Isa::detect(), 2, rows, 0, NO_KV);
+            let mut dev = device(Isa::detect(), 2, rows, 0, no_kv());
             let (x, w, b) = (noise.values(rows * k), noise.values(n * k), noise.values(n));
             let xt = tensor(&mut dev, rows, k, &x);
             let weight = upload(&mut dev, WeightKind::Linear, dtype, (n, k), &w);
@@ -235,7 +239,7 @@ fn gated_linear_equals_f64() {
     for &(half, k) in &[(1, 3), (32, 16), (33, 40), (88, 48), (176, 64)] {
         let rows = 8;
         let n = 2 * half;
-        let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+        let mut dev = device(Isa::detect(), 1, rows, 0, no_kv());
         // Large enough for clamps.
         let x: Vec<f32> = noise.values(rows * k).iter().map(|x| 6.0 * x).collect();
         let (w, b) = (noise.values(n * k), noise.values(n));
@@ -278,8 +282,10 @@ fn attention_is_the_same_everywhere() {
             head_dim,
             scale: 0.3,
             window: None,
+            chunk: None,
             softcap: None,
             kv_scales: KvScales::ONE,
+            q_only: false,
         };
         let width = (heads + 4) * head_dim;
         let x = Noise(6).values(rows * width);
@@ -310,7 +316,7 @@ fn linear_is_row_invariant() {
         let most = if n > 1000 { 48 } else { 14 };
         let (x, w) = (noise.values(most * k), noise.values(n * k));
         let run = |isa, threads, from: usize, rows: usize| {
-            let mut dev = device(isa, threads, rows, 0, NO_KV);
+            let mut dev = device(isa, threads, rows, 0, no_kv());
             let xt = tensor(&mut dev, rows, k, &x[from * k..(from + rows) * k]);
             let weight = upload(&mut dev, WeightKind::Linear, dtype, (n, k), &w);
             let mut out = dev.tensor(rows, n).unwrap();
@@ -337,7 +343,7 @@ fn norms_equal_f64() {
     let mut noise = Noise(4);
     for width in [1, 5, 16, 33, 768] {
         let rows = 3;
-        let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+        let mut dev = device(Isa::detect(), 1, rows, 0, no_kv());
         let (x, d) = (noise.values(rows * width), noise.values(rows * width));
         let (w, b) = (noise.values(width), noise.values(width));
         let delta = tensor(&mut dev, rows, width, &d);
@@ -376,11 +382,13 @@ fn norms_of_heads_and_plain_sums_equal_f64() {
         head_dim: d,
         scale: 1.0,
         window: None,
+        chunk: None,
         softcap: None,
         kv_scales: KvScales::ONE,
+        q_only: false,
     };
     let width = (heads + 2 * kv_heads) * d;
-    let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+    let mut dev = device(Isa::detect(), 1, rows, 0, no_kv());
 
     for (kind, q_width, k_width) in
         [(NormKind::RmsPlusOne, d, d), (NormKind::Rms, heads * d, kv_heads * d)]
@@ -446,8 +454,10 @@ fn attention_equals_f64() {
         head_dim: 24,
         scale: 0.3,
         window: None,
+        chunk: None,
         softcap: None,
         kv_scales: KvScales::ONE,
+        q_only: false,
     };
     let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0, growth: None };
     let partial = Rope { rotary_dim: 8, inv_freq: inverse(8), magnitude: 1.25, growth: None };
@@ -459,6 +469,7 @@ fn attention_equals_f64() {
         (plain.clone(), Some(rope)),
         (AttnSpec { window: Some(19), softcap: Some(1.5), ..plain.clone() }, Some(partial)),
         (plain.clone(), Some(growing)),
+        (AttnSpec { chunk: Some(20), ..plain.clone() }, None),
         (AttnSpec { heads: 3, kv_heads: 1, head_dim: 32, ..plain }, None),
         (wide, None),
     ];
@@ -538,8 +549,9 @@ fn attention_f64(
         for h in 0..spec.heads {
             let kv = h / (spec.heads / spec.kv_heads);
             let q = head(row, h);
-            let visible: Vec<usize> =
-                (0..=row).filter(|j| spec.window.is_none_or(|w| row - j < w)).collect();
+            let in_run = |j: &usize| spec.chunk.is_none_or(|c| row / c == j / c);
+            let in_window = |j: &usize| spec.window.is_none_or(|w| row - j < w);
+            let visible: Vec<usize> = (0..=row).filter(in_run).filter(in_window).collect();
 
             let weight = |j: usize| {
                 let k = head(j, spec.heads + kv);
@@ -566,7 +578,7 @@ fn attention_f64(
 /// crash.
 #[test]
 fn lookups_and_their_limits() {
-    let mut dev = device(Isa::detect(), 1, 3, 5, NO_KV);
+    let mut dev = device(Isa::detect(), 1, 3, 5, no_kv());
     let mut out = dev.tensor(3, 2).unwrap();
     let table: Vec<f32> = (0..20).map(|x| x as f32).collect();
     let tied = upload(&mut dev, WeightKind::TableAndLinear, DType::BF16, (10, 2), &table);

@@ -43,10 +43,45 @@ pub struct AttnSpec {
     /// Key j is visible to query i if i - j < window (and j <= i); in `attend_all` if |i - j| <
     /// window.
     pub window: Option<usize>,
+    /// Positions are cut into runs of so many; key j is visible to query i if both are of one run
+    /// (and j <= i). There is no window then.
+    pub chunk: Option<usize>,
     /// cap * tanh(s / cap) on scores, before the mask.
     pub softcap: Option<f32>,
     /// Of K and V in pages of eight bits.
     pub kv_scales: KvScales,
+    /// K and V are those that another layer stored: rows hold q alone.
+    pub q_only: bool,
+}
+
+impl AttnSpec {
+    /// Elements of a row of q|k|v, or of q alone.
+    pub fn row_width(&self) -> usize {
+        self.q_width() + 2 * self.own_kv_heads() * self.head_dim
+    }
+
+    /// Elements of q in a row.
+    pub fn q_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// KV heads that a row holds.
+    pub fn own_kv_heads(&self) -> usize {
+        if self.q_only {
+            0
+        } else {
+            self.kv_heads
+        }
+    }
+
+    /// The first key that is visible at `position`.
+    pub fn first_key(&self, position: usize) -> usize {
+        match (self.chunk, self.window) {
+            (Some(chunk), _) => position / chunk * chunk,
+            (None, Some(window)) => (position + 1).saturating_sub(window),
+            (None, None) => 0,
+        }
+    }
 }
 
 /// Ops of attention over the current batch.
@@ -63,10 +98,20 @@ pub trait AttentionOps: DeviceTypes {
         qkv: &mut Self::Tensor,
     ) -> Result<()>;
 
+    /// `qkv` of rows q|k: v is k as it is; `[R, (heads + kv_heads) * head_dim]` ->
+    /// `[R, (heads + 2 kv_heads) * head_dim]`.
+    fn values_of_keys(
+        &mut self,
+        spec: &AttnSpec,
+        qk: &Self::Tensor,
+        qkv: &mut Self::Tensor,
+    ) -> Result<()>;
+
     /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v: rotate q and k by their positions (no rope:
     /// leave them), let q grow if the rope says so, then write k and v of `layer` to the slots'
     /// pages of group 0. Pages of eight bits get k / scale and v / scale rounded to the nearest
-    /// number of their type, ties to even; what is beyond the largest becomes the largest.
+    /// number of their type, ties to even; what is beyond the largest becomes the largest. Rows of
+    /// q alone are rotated, and nothing is written.
     fn rope_store(
         &mut self,
         layer: usize,

@@ -1,5 +1,7 @@
 //! Ops over token rows and logits rows one by one: lookup, norms, linears, the head.
 
+use std::ops::Range;
+
 use super::types::DeviceTypes;
 use crate::error::Result;
 
@@ -67,6 +69,15 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// The same without a gate.
+    pub fn ungated(self) -> Activation {
+        match self {
+            Activation::SiluGated | Activation::SwigluOai => Activation::Silu,
+            Activation::GeluTanhGated => Activation::GeluTanh,
+            plain => plain,
+        }
+    }
+
     /// It halves the width.
     pub fn is_gated(self) -> bool {
         matches!(
@@ -100,6 +111,15 @@ pub trait DenseOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
+    /// Norm parts of each row in place, each as wide as the norm's weight: those that fill these
+    /// columns. RMS kinds only.
+    fn norm_parts(
+        &mut self,
+        norm: &Norm<Self::Weight>,
+        columns: Range<usize>,
+        x: &mut Self::Tensor,
+    ) -> Result<()>;
+
     /// residual += delta; out = norm(residual). The fused form of every layer's seam.
     fn add_norm(
         &mut self,
@@ -114,6 +134,9 @@ pub trait DenseOps: DeviceTypes {
 
     /// x = min(max(x, -limit), limit)
     fn clamp(&mut self, limit: f32, x: &mut Self::Tensor) -> Result<()>;
+
+    /// x = factor * x
+    fn scale(&mut self, factor: f32, x: &mut Self::Tensor) -> Result<()>;
 
     /// out = x W^T + b; `[R, inputs]` -> `[R, outputs]`.
     fn linear(

@@ -84,6 +84,23 @@ pub trait ExpertOps: DeviceTypes {
         routes: &mut Self::Tensor,
     ) -> Result<()>;
 
+    /// Weights of routes times that of their expert in `scales`, a vector of an element for each.
+    fn scale_routes(
+        &mut self,
+        scales: &Self::Weight,
+        routing: &Routing,
+        routes: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// `out[r] = weight(r) * x[r]`, of routes of one choice each, whose weights become 1: experts
+    /// whose inputs are weighted, not their outputs.
+    fn weigh_inputs(
+        &mut self,
+        routes: &mut Self::Tensor,
+        x: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
     /// `out[r, j] = act(x[r] W^T + b)`, W and b of choice j's expert; `[R * top_k, outputs / 2]`
     /// where the act is gated, else `[R * top_k, outputs]`, and the act is relu squared. The biases
     /// of all experts are one vector.

@@ -73,28 +73,48 @@ impl KvRow {
     }
 }
 
-/// Shape of the KV pool: `[layer][page]`, and a page as its rows say.
+/// Shape of the KV pool: layer behind layer its pages, and a page as the layer's rows say. Layers
+/// may keep rows of different width; a page of all of them has one number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvShape {
-    /// Layers that keep something.
-    pub layers: usize,
-    /// What each keeps of a token.
-    pub row: KvRow,
+    /// What each layer keeps of a token, of those that keep something.
+    pub rows: Vec<KvRow>,
     /// Of an element.
     pub dtype: KvType,
 }
 
 impl KvShape {
-    /// Of K and V in heads.
-    pub const fn heads(layers: usize, kv_heads: usize, head_dim: usize, dtype: KvType) -> KvShape {
-        KvShape { layers, row: KvRow::Heads { kv_heads, head_dim }, dtype }
+    /// Of K and V in heads, alike in all layers.
+    pub fn heads(layers: usize, kv_heads: usize, head_dim: usize, dtype: KvType) -> KvShape {
+        KvShape { rows: vec![KvRow::Heads { kv_heads, head_dim }; layers], dtype }
+    }
+
+    /// Layers that keep something.
+    pub fn layers(&self) -> usize {
+        self.rows.len()
     }
 
     /// Bytes of one page over all layers.
     pub fn page_bytes(&self, page_size: usize) -> u64 {
-        let factors = [self.row.elements(), page_size, self.dtype.bytes()];
-        let all = factors.iter().chain([&self.layers]);
-        all.fold(1, |product: u64, &n| product.saturating_mul(n as u64))
+        let bytes = self.rows.iter().map(|row| self.bytes_of(row, page_size));
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of one page in a layer of such rows.
+    pub fn bytes_of(&self, row: &KvRow, page_size: usize) -> u64 {
+        let factors = [row.elements(), page_size, self.dtype.bytes()];
+        factors.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64))
+    }
+
+    /// The kinds of rows, each once, in the order of the first layers that have them.
+    pub fn kinds(&self) -> Vec<KvRow> {
+        let mut kinds = Vec::new();
+        for row in &self.rows {
+            if !kinds.contains(row) {
+                kinds.push(*row);
+            }
+        }
+        kinds
     }
 }
 
@@ -105,6 +125,10 @@ pub trait LoadOps: DeviceTypes {
 
     /// A buffer of activations, contents undefined.
     fn tensor(&mut self, rows: usize, width: usize) -> Result<Self::Tensor>;
+
+    /// From here on a row of `tensor` has so many elements, at most as many as it was made with;
+    /// contents undefined. Layers of different width share their buffers so.
+    fn reshape(&mut self, tensor: &mut Self::Tensor, width: usize) -> Result<()>;
 
     /// A buffer of f32 logits `[rows, vocab]` or pooled vectors, contents undefined.
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Self::Tensor>;

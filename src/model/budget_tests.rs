@@ -145,8 +145,8 @@ fn ranks_keep_whole_latent_vectors() {
     let spec = ModelSpec::from_config(config.as_object().unwrap(), None, &options).unwrap();
     let shard = Shard::new(&spec, Rank { index: 3, of: 4 }).unwrap();
     let whole = spec.kv_shape(None).unwrap();
-    assert_eq!(shard.kv_shape(&whole), whole);
-    assert_eq!((shard.heads, shard.attn_out(&spec).inputs(8 * 128)), (2, 2 * 128));
+    assert_eq!(shard.kv_shape(&spec, &whole), whole);
+    assert_eq!((shard.heads, shard.attn_out(&spec, 0).inputs(8 * 128)), (2, 2 * 128));
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn a_rank_holds_its_share() {
     let spec = llama();
     let rank = Rank { index: 1, of: 2 };
     let mut limits = limits(&spec);
-    limits.kv = Shard::new(&spec, rank).unwrap().kv_shape(&limits.kv);
+    limits.kv = Shard::new(&spec, rank).unwrap().kv_shape(&spec, &limits.kv);
     let held = held(&spec, &WeightSource::Dummy, &limits, DType::F32, rank).unwrap();
     let layer = 64 * 64 + 64 * 32 + 64 * 72 + 36 * 64 + 2 * 64;
     assert_eq!(held.weights, 4 * (2 * 64 * 64 + 64 + 2 * layer));
@@ -248,7 +248,7 @@ fn ranks_meet_twice_in_a_layer() {
         let spec = of(architecture);
         let rank = Rank { index: 0, of: 2 };
         let mut limits = limits(&spec);
-        limits.kv = Shard::new(&spec, rank).unwrap().kv_shape(&limits.kv);
+        limits.kv = Shard::new(&spec, rank).unwrap().kv_shape(&spec, &limits.kv);
         let (mut trace, mut decoder) =
             counted(&spec, &WeightSource::Dummy, &limits, DType::F32, rank).unwrap();
         decoder.step(&mut trace, &full_step(&limits, limits.sequence_pages())).unwrap();

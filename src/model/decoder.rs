@@ -5,16 +5,17 @@
 
 use super::checkpoint::WeightSource;
 use super::config::{LayerAttention, ModelSpec, NormOrder};
+use super::head_attention::{HeadBuffers, HeadRules};
 use super::latent::LatentBuffers;
+use super::layer_input::LayerInputBuffers;
 use super::load;
 use super::lora::{self, Adapter};
+use super::mixture_layer::MixtureBuffers;
 use super::recurrent_layer::RecurrentBuffers;
 use super::shard::{Cut, Shard};
 use super::vision::VisionTower;
-use super::weights::{
-    Experts, FeedForward, HeadAttention, Mixer, Mlp, PositionTable, QkNorms, Weights,
-};
-use crate::device::{Activation, AttnSpec, Device, DeviceLimits, Norm, Pooling, Rope};
+use super::weights::{Both, FeedForward, Layer, Mixer, Mlp, PositionTable, Weights};
+use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope};
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
@@ -40,11 +41,11 @@ pub struct Decoder<D: Device> {
     encoder: bool,
     /// The model embeds or classifies.
     pooling: Option<Pooling>,
-    /// Which linears of a layer have adapter slots.
-    adapted: [bool; lora::PROJECTIONS],
+    /// Which linears of each layer have adapter slots.
+    adapted: Vec<[bool; lora::PROJECTIONS]>,
     /// What adapters are cut by as they are installed.
     shard: Shard,
-    cuts: [Cut; lora::PROJECTIONS],
+    cuts: Vec<[Cut; lora::PROJECTIONS]>,
     adapted_embed: bool,
     adapted_head: bool,
     tower: Option<VisionTower<D>>,
@@ -65,6 +66,7 @@ struct Buffers<T> {
     /// Gates of attention's output.
     gate: Option<T>,
     recurrent: Option<RecurrentBuffers<T>>,
+    layer_inputs: Option<LayerInputBuffers<T>>,
     ffn: T,
     mixture: Option<MixtureBuffers<T>>,
     /// Residuals of the logits rows.
@@ -76,94 +78,8 @@ struct Buffers<T> {
 
 /// Of what comes before attention's output, `[step_tokens, _]`.
 enum AttentionBuffers<T> {
-    /// q, k and v.
-    Heads(T),
+    Heads(HeadBuffers<T>),
     Latent(LatentBuffers<T>),
-}
-
-impl<T> AttentionBuffers<T> {
-    fn new<D: Device<Tensor = T>>(
-        dev: &mut D,
-        spec: &ModelSpec,
-        shard: &Shard,
-        tokens: usize,
-    ) -> Result<AttentionBuffers<T>> {
-        if let Some(shape) = &spec.latent {
-            let buffers = LatentBuffers::new(dev, shape, shard.heads, tokens)?;
-            return Ok(AttentionBuffers::Latent(buffers));
-        }
-        let heads = shard.heads + 2 * shard.kv_heads;
-        Ok(AttentionBuffers::Heads(dev.tensor(tokens, heads * spec.head_dim)?))
-    }
-}
-
-/// Of layers with experts; all but the last are `[step_tokens * top_k, _]` or for the device alone.
-struct MixtureBuffers<T> {
-    routes: T,
-    ffn: T,
-    parts: T,
-    shared: Option<SharedBuffers<T>>,
-}
-
-/// Of the expert that all tokens share, `[step_tokens, _]`.
-struct SharedBuffers<T> {
-    ffn: T,
-    output: T,
-}
-
-impl<T> MixtureBuffers<T> {
-    fn new<D: Device<Tensor = T>>(
-        dev: &mut D,
-        spec: &ModelSpec,
-        shard: &Shard,
-        tokens: usize,
-    ) -> Result<Option<MixtureBuffers<T>>> {
-        let Some(mixture) = &spec.mixture else { return Ok(None) };
-        let choices = tokens * mixture.routing.top_k;
-        let hidden = spec.hidden;
-        Ok(Some(MixtureBuffers {
-            routes: dev.routes_tensor(tokens, &mixture.routing)?,
-            ffn: dev.tensor(choices, shard.expert_ffn)?,
-            parts: dev.tensor(choices, hidden)?,
-            shared: match shard.shared_ffn {
-                Some(ffn) => Some(SharedBuffers {
-                    ffn: dev.tensor(tokens, ffn)?,
-                    output: dev.tensor(tokens, hidden)?,
-                }),
-                None => None,
-            },
-        }))
-    }
-
-    /// The experts that each row of `input` chooses and the one that all share, into `output`.
-    fn run<D: Device<Tensor = T>>(
-        &mut self,
-        dev: &mut D,
-        experts: &Experts<D::Weight>,
-        act: Activation,
-        input: &T,
-        output: &mut T,
-    ) -> Result<()> {
-        let Experts { router, up, down, .. } = experts;
-        let chosen = experts.activation.unwrap_or(act);
-        let biases = (router.bias.as_ref(), experts.choice_bias.as_ref());
-        let routing = &experts.routing;
-        dev.route(&router.weight, biases.0, biases.1, routing, input, &mut self.routes)?;
-        dev.experts_act(&up.weight, up.bias.as_ref(), chosen, &self.routes, input, &mut self.ffn)?;
-        dev.experts(&down.weight, down.bias.as_ref(), &self.routes, &self.ffn, &mut self.parts)?;
-        dev.combine(&down.weight, &self.routes, &self.parts, output)?;
-
-        let Some((expert, b)) = experts.shared.as_ref().zip(self.shared.as_mut()) else {
-            return Ok(());
-        };
-        let Mlp { up, down, .. } = &expert.mlp;
-        dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut b.ffn)?;
-        dev.linear(&down.weight, down.bias.as_ref(), &b.ffn, &mut b.output)?;
-        match &expert.gate {
-            Some(gate) => dev.add_gated(gate, input, &b.output, output),
-            None => dev.add(&b.output, output),
-        }
-    }
 }
 
 impl<D: Device> Decoder<D> {
@@ -213,23 +129,30 @@ impl<D: Device> Decoder<D> {
     ) -> Result<Decoder<D>> {
         let tokens = limits.step_tokens;
         let rows = limits.logits_rows;
-        let attn = shard.attn_out(spec).inputs(spec.attn_width());
+        let attention = shard.attention(spec);
+        let attn = (0..spec.layers).map(|i| shard.attn_out(spec, i).inputs(spec.attn_width(i)));
+        let attn = attn.max().unwrap_or(0);
         let answer = if spec.pooling.is_some() { spec.hidden } else { spec.vocab_size };
         let optional = |dev: &mut D, on: bool, rows| {
             on.then(|| dev.tensor(rows, spec.embed_width)).transpose()
         };
-        let plain = (0..spec.layers).any(|layer| spec.has_mlp(layer));
         let mut buffers = Buffers {
             embedded: optional(dev, weights.project_in.is_some(), tokens)?,
             residual: dev.tensor(tokens, spec.hidden)?,
             delta: dev.tensor(tokens, spec.hidden)?,
             normed: dev.tensor(tokens, spec.hidden)?,
-            attention: AttentionBuffers::new(dev, spec, &shard, tokens)?,
+            attention: match &spec.latent {
+                Some(shape) => {
+                    AttentionBuffers::Latent(LatentBuffers::new(dev, shape, shard.heads, tokens)?)
+                }
+                None => AttentionBuffers::Heads(HeadBuffers::new(dev, &attention, tokens)?),
+            },
             attn: dev.tensor(tokens, attn)?,
             gate: spec.family.output_gate.then(|| dev.tensor(tokens, attn)).transpose()?,
             recurrent: RecurrentBuffers::new(dev, spec, &shard, tokens)?,
+            layer_inputs: LayerInputBuffers::new(dev, spec, tokens)?,
             // A column where all layers have experts.
-            ffn: dev.tensor(tokens, if plain { shard.ffn } else { 1 })?,
+            ffn: dev.tensor(tokens, shard.ffn.max(1))?,
             mixture: MixtureBuffers::new(dev, spec, &shard, tokens)?,
             gathered: dev.tensor(rows, spec.hidden)?,
             projected: optional(dev, weights.project_out.is_some(), rows)?,
@@ -247,10 +170,13 @@ impl<D: Device> Decoder<D> {
         };
         dev.reserve(limits)?;
         dev.steady();
+        let reached =
+            |p: lora::Projection| spec.adapters.as_ref().is_some_and(|options| options.reaches(&p));
+        let adapted = |i: usize| lora::projections(spec, i).map(reached);
 
         Ok(Decoder {
             weights,
-            attention: shard.attention(spec),
+            attention,
             places: spec.places(),
             ropes: spec.ropes.clone(),
             activation: spec.activation,
@@ -263,11 +189,10 @@ impl<D: Device> Decoder<D> {
             norms_after_rope: spec.family.norms_after_rope,
             encoder: spec.family.encoder,
             pooling: spec.pooling.as_ref().map(|rule| rule.kind),
-            adapted: lora::projections(spec)
-                .map(|p| spec.adapters.as_ref().is_some_and(|o| o.reaches(&p))),
+            adapted: (0..spec.layers).map(adapted).collect(),
             adapted_embed: lora::reaches_embed(spec),
             adapted_head: lora::reaches_head(spec),
-            cuts: lora::cuts(spec, &shard),
+            cuts: (0..spec.layers).map(|i| lora::cuts(spec, &shard, i)).collect(),
             shard,
             tower,
             buffers,
@@ -286,8 +211,8 @@ impl<D: Device> Decoder<D> {
     ) -> Result<()> {
         for (i, layer) in self.weights.layers.iter_mut().enumerate() {
             for (p, linear) in layer.linears_mut().into_iter().enumerate() {
-                if let Some(linear) = linear.filter(|_| self.adapted[p]) {
-                    let parts = adapter.parts(i, p, &self.cuts[p])?;
+                if let Some(linear) = linear.filter(|_| self.adapted[i][p]) {
+                    let parts = adapter.parts(i, p, &self.cuts[i][p])?;
                     dev.install(&mut linear.weight, adapter_slot, &parts)?;
                 }
             }
@@ -342,11 +267,17 @@ impl<D: Device> Decoder<D> {
     /// The first layer of each kind: others call the same ops with the same shapes.
     fn layers_of_each_kind(&self) -> Vec<usize> {
         let kind = |index: &usize| {
-            let attention = &self.attention[*index];
+            let LayerAttention { attn, rope, keys } = &self.attention[*index];
             let layer = &self.weights.layers[*index];
             let mixer = layer.mixer.as_ref().map(std::mem::discriminant);
             let feed_forward = layer.feed_forward.as_ref().map(std::mem::discriminant);
-            (attention.attn.window, attention.rope, mixer, feed_forward)
+            let ffn = match &layer.feed_forward {
+                Some(FeedForward::Mlp(mlp)) => mlp.width,
+                Some(FeedForward::Both(both)) => both.mlp.width,
+                Some(FeedForward::Experts(_)) | None => 0,
+            };
+            let heads = (attn.kv_heads, attn.head_dim, std::mem::discriminant(keys));
+            (attn.window, *rope, heads, mixer, feed_forward, ffn)
         };
         let mut kinds = Vec::new();
         let is_new = |index: &usize| {
@@ -397,6 +328,9 @@ impl<D: Device> Decoder<D> {
                 dev.norm(norm, &b.delta, &mut b.normed)?;
             }
         }
+        if let (Some(table), Some(inputs)) = (&w.layer_table, &mut b.layer_inputs) {
+            inputs.look_up(dev, table, &b.residual)?;
+        }
         match &w.first {
             Some(norm) => dev.norm(norm, &b.residual, &mut b.normed),
             None => Ok(()),
@@ -430,21 +364,25 @@ impl<D: Device> Decoder<D> {
             b.feed_forward(dev, feed_forward, self.activation, norms, self.parallel)?;
             b.norm_output(dev, layer.mlp_post.as_ref())?;
         }
-        b.add_output(dev, layer.after_mlp.as_ref(), norms)
+        b.end_layer(dev, layer, index, self.activation.ungated(), norms)
     }
 
     /// A layer's attention, from its input to `delta`.
     fn attention(&mut self, dev: &mut D, index: usize) -> Result<()> {
         let b = &mut self.buffers;
         let place = self.places[index];
-        let LayerAttention { attn, rope } = &self.attention[index];
+        let LayerAttention { attn, rope, keys } = &self.attention[index];
         let input = if self.norms == NormOrder::Before { &b.normed } else { &b.residual };
         let rope = rope.and_then(|i| self.ropes.get(i));
 
         let out = match (&self.weights.layers[index].mixer, &mut b.attention) {
-            (Some(Mixer::Heads(heads) | Mixer::Beside(heads, _)), AttentionBuffers::Heads(qkv)) => {
+            (
+                Some(Mixer::Heads(heads) | Mixer::Beside(heads, _)),
+                AttentionBuffers::Heads(buffers),
+            ) => {
                 let rules = HeadRules {
                     attn,
+                    keys: *keys,
                     rope,
                     clip_qkv: self.clip_qkv,
                     norms_after_rope: self.norms_after_rope,
@@ -453,7 +391,7 @@ impl<D: Device> Decoder<D> {
                 if let (Some(gate), Some(gates)) = (&heads.gate, &mut b.gate) {
                     dev.linear(&gate.weight, gate.bias.as_ref(), input, gates)?;
                 }
-                rules.run(dev, place, heads, input, qkv, &mut b.attn)?;
+                rules.run(dev, place, heads, input, buffers, &mut b.attn)?;
                 if let Some(gates) = &b.gate {
                     dev.gate_output(gates, &mut b.attn)?;
                 }
@@ -502,50 +440,6 @@ impl<D: Device> Decoder<D> {
     }
 }
 
-/// What attention over K and V of heads goes by.
-struct HeadRules<'a> {
-    attn: &'a AttnSpec,
-    rope: Option<&'a Rope>,
-    clip_qkv: Option<f32>,
-    norms_after_rope: bool,
-    encoder: bool,
-}
-
-impl HeadRules<'_> {
-    /// Attention of `input` into `out`, before the output product.
-    fn run<D: Device>(
-        mut self,
-        dev: &mut D,
-        place: usize,
-        weights: &HeadAttention<D::Weight>,
-        input: &D::Tensor,
-        qkv: &mut D::Tensor,
-        out: &mut D::Tensor,
-    ) -> Result<()> {
-        let HeadAttention { qkv: product, qk_norms, sinks, .. } = weights;
-        dev.linear(&product.weight, product.bias.as_ref(), input, qkv)?;
-        if let Some(limit) = self.clip_qkv {
-            dev.clamp(limit, qkv)?;
-        }
-        if self.norms_after_rope {
-            // What is stored here the store behind the norms overwrites.
-            dev.rope_store(place, self.attn, self.rope.take(), qkv)?;
-        }
-        if let Some(QkNorms { q, k }) = qk_norms {
-            dev.norm_heads(self.attn, q, k, qkv)?;
-        }
-
-        if self.encoder {
-            if let Some(rope) = self.rope {
-                dev.rotate(self.attn, rope, qkv)?;
-            }
-            return dev.attend_all(self.attn, qkv, out);
-        }
-        dev.rope_store(place, self.attn, self.rope, qkv)?;
-        dev.attend(place, self.attn, sinks.as_ref(), qkv, out)
-    }
-}
-
 impl<T> Buffers<T> {
     /// The MLP or the experts, into `delta`, whose old content is added to the residual in between
     /// if attention and MLP read the same (`parallel`; no family has experts there).
@@ -560,8 +454,9 @@ impl<T> Buffers<T> {
         let input = if norms == NormOrder::Before { &self.normed } else { &self.residual };
 
         match feed_forward {
-            FeedForward::Mlp(Mlp { up, down, activation }) => {
+            FeedForward::Mlp(Mlp { up, down, activation, width }) => {
                 let act = activation.unwrap_or(act);
+                dev.reshape(&mut self.ffn, *width)?;
                 dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut self.ffn)?;
                 if parallel {
                     dev.add(&self.delta, &mut self.residual)?;
@@ -574,6 +469,56 @@ impl<T> Buffers<T> {
                 };
                 buffers.run(dev, experts, act, input, &mut self.delta)
             }
+            FeedForward::Both(both) => self.both(dev, both, act),
+        }
+    }
+
+    /// An MLP and experts side by side, into `delta`.
+    fn both<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        both: &Both<D::Weight>,
+        act: Activation,
+    ) -> Result<()> {
+        let Buffers { residual, delta, normed, ffn, mixture, .. } = self;
+        let Some(buffers) = mixture else {
+            return Err(internal!("experts without their buffers"));
+        };
+        let Mlp { up, down, width } = &both.mlp;
+        dev.reshape(ffn, *width)?;
+        dev.linear_act(&up.weight, up.bias.as_ref(), act, normed, ffn)?;
+        dev.linear(&down.weight, down.bias.as_ref(), ffn, delta)?;
+        buffers.beside(dev, both, act, residual, normed, delta)
+    }
+
+    /// The end of a layer: its output is added, then what it makes of its own input; the residual
+    /// is scaled, and normed for what follows.
+    fn end_layer<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        layer: &Layer<D::Weight>,
+        index: usize,
+        act: Activation,
+        norms: NormOrder,
+    ) -> Result<()> {
+        if layer.input.is_none() && layer.scalar.is_none() {
+            return self.add_output(dev, layer.after_mlp.as_ref(), norms);
+        }
+
+        let Buffers { residual, delta, normed, layer_inputs, .. } = self;
+        dev.add(delta, residual)?;
+        if let (Some(weights), Some(inputs)) = (&layer.input, layer_inputs) {
+            inputs.run(dev, weights, index, act, residual, delta)?;
+            dev.norm(&weights.post, delta, normed)?;
+            dev.add(normed, residual)?;
+        }
+
+        if let Some(scalar) = layer.scalar {
+            dev.scale(scalar, residual)?;
+        }
+        match &layer.after_mlp {
+            Some(norm) => dev.norm(norm, residual, normed),
+            None => Ok(()),
         }
     }
 

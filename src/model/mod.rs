@@ -17,10 +17,13 @@
 //! | [`shard`] | which part of it all one of several ranks holds |
 //! | [`weights`] | the weights of a decoder on a device, as the forward pass takes them |
 //! | [`load`] | a row's names and a specification's shapes -> weights on a device |
+//! | `head_attention` | attention over K and V of heads in the forward pass |
 //! | `latent` | attention over latent vectors in the forward pass |
 //! | [`decoder`] | the one forward pass, generic over the device |
 //! | `recurrent_layer` | the part of the pass that layers with a state have |
 //! | `vision` | the vision tower in the forward pass |
+//! | `mixture_layer` | the part that experts are |
+//! | `layer_input` | an input of each layer's own |
 //! | [`pooled_head`] | what follows pooled rows, on the host |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
 
@@ -32,12 +35,15 @@ pub mod decoder;
 pub mod folder;
 mod foreign_formats;
 pub mod gguf;
+mod head_attention;
 pub mod head_order;
 pub mod hub;
 mod latent;
+mod layer_input;
 pub mod load;
 pub mod lora;
 pub mod mistral;
+mod mixture_layer;
 pub mod pooled_head;
 pub mod quant;
 mod recurrent_layer;

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::config::{LayerAttention, ModelSpec, RecurrentKind, ScanShape};
-use crate::device::{DeltaSpec, Join, KvRow, KvShape, Rank, ScanSpec, StateShape};
+use super::config::{KeysFrom, LayerAttention, ModelSpec, RecurrentKind, ScanShape};
+use crate::device::{AttnSpec, DeltaSpec, Join, KvRow, KvShape, Rank, ScanSpec, StateShape};
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -20,10 +20,10 @@ pub struct Shard {
     pub rank: Rank,
     /// Its heads of q.
     pub heads: usize,
-    /// Its heads of k and v. Where the model has fewer than there are ranks, ranks that follow each
-    /// other hold the same one.
-    pub kv_heads: usize,
-    /// Its width of a plain MLP.
+    /// Its heads of k and v in each layer. Where a layer has fewer than there are ranks, ranks that
+    /// follow each other hold the same one.
+    pub kv_heads: Vec<usize>,
+    /// Its width of the widest plain MLP.
     pub ffn: usize,
     /// Its width of each expert; 0: there are none.
     pub expert_ffn: usize,
@@ -112,15 +112,13 @@ impl Shard {
                 spec.heads
             ));
         }
-        let kv_heads = match spec.kv_heads {
-            all if all >= of => even(all, of)?,
-            all => {
-                even(of, all)?;
-                1
-            }
+        let kv_heads = |layer: &LayerAttention| match layer.attn.kv_heads {
+            all if all >= of => even(all, of),
+            all => even(of, all).map(|_| 1),
         };
 
-        let has_mlp = (0..spec.layers).any(|layer| spec.has_mlp(layer));
+        let mlps = (0..spec.layers).filter(|&layer| spec.has_mlp(layer));
+        let ffns = mlps.map(|layer| even(spec.ffns[layer], of)).collect::<Result<Vec<_>>>()?;
         let mixture = spec.mixture.as_ref();
         let shared_ffn = mixture.and_then(|m| m.shared_ffn);
         let vocabulary = match of {
@@ -134,8 +132,8 @@ impl Shard {
         Ok(Shard {
             rank,
             heads: spec.heads / of,
-            kv_heads,
-            ffn: if has_mlp { even(spec.ffn, of)? } else { spec.ffn },
+            kv_heads: spec.attention.iter().map(kv_heads).collect::<Result<_>>()?,
+            ffn: ffns.into_iter().max().unwrap_or(0),
             expert_ffn: mixture.map_or(Ok(0), |m| even(m.ffn, of))?,
             shared_ffn: shared_ffn.map(|ffn| even(ffn, of)).transpose()?,
             recurrent: spec.recurrent.as_ref().map(|r| recurrent_of(&r.kind, of)).transpose()?,
@@ -151,21 +149,24 @@ impl Shard {
     /// Attention of each layer, over the rank's heads.
     pub fn attention(&self, spec: &ModelSpec) -> Vec<LayerAttention> {
         let mut layers = spec.attention.clone();
-        for layer in &mut layers {
+        for (layer, &kv_heads) in layers.iter_mut().zip(&self.kv_heads) {
             layer.attn.heads = self.heads;
-            layer.attn.kv_heads = self.kv_heads;
+            layer.attn.kv_heads = kv_heads;
         }
         layers
     }
 
     /// The rank's pages of a model with these.
-    pub fn kv_shape(&self, model: &KvShape) -> KvShape {
-        let row = match model.row {
-            KvRow::Heads { head_dim, .. } => KvRow::Heads { kv_heads: self.kv_heads, head_dim },
+    pub fn kv_shape(&self, spec: &ModelSpec, model: &KvShape) -> KvShape {
+        let keeps = (0..spec.layers).filter(|&layer| spec.keys_of(layer) == Some(layer));
+        let row = |(row, layer): (&KvRow, usize)| match *row {
+            KvRow::Heads { head_dim, .. } => {
+                KvRow::Heads { kv_heads: self.kv_heads[layer], head_dim }
+            }
             // Each rank's heads see all of it.
             KvRow::Latent { width } => KvRow::Latent { width },
         };
-        KvShape { row, ..model.clone() }
+        KvShape { rows: model.rows.iter().zip(keeps).map(row).collect(), ..model.clone() }
     }
 
     /// What the rank's layers keep of a sequence beside pages.
@@ -227,31 +228,36 @@ impl Shard {
         self.outputs(vec![self.share(channels); parts])
     }
 
-    /// Of the gate of attention's output.
-    pub fn output_gate(&self, spec: &ModelSpec) -> Cut {
-        self.outputs(vec![self.q_heads(spec)])
+    /// Of the gate of a layer's attention's output.
+    pub fn output_gate(&self, spec: &ModelSpec, layer: usize) -> Cut {
+        self.outputs(vec![self.q_heads(spec, layer)])
     }
 
-    /// Of q, k and v, which lie one below the other.
-    pub fn qkv(&self, spec: &ModelSpec) -> Cut {
-        let q = self.q_heads(spec);
-        let kv = self.kv_head_range(spec);
-        self.outputs(vec![q, kv.clone(), kv])
+    /// Of a layer's q, k and v, which lie one below the other, or of what it makes of them.
+    pub fn qkv(&self, spec: &ModelSpec, layer: usize) -> Cut {
+        let q = self.q_heads(spec, layer);
+        let kv = self.kv_head_range(spec, layer);
+        let slices = match spec.attention[layer].keys {
+            KeysFrom::Own => vec![q, kv.clone(), kv],
+            KeysFrom::OneProduct => vec![q, kv],
+            KeysFrom::Layer(_) => vec![q],
+        };
+        self.outputs(slices)
     }
 
-    /// Of the norm over all heads of q.
-    pub fn q_norm(&self, spec: &ModelSpec) -> Cut {
-        self.outputs(vec![self.q_heads(spec)])
+    /// Of the norm over all heads of q of a layer.
+    pub fn q_norm(&self, spec: &ModelSpec, layer: usize) -> Cut {
+        self.outputs(vec![self.q_heads(spec, layer)])
     }
 
-    /// Of the norm over all heads of k.
-    pub fn k_norm(&self, spec: &ModelSpec) -> Cut {
-        self.outputs(vec![self.kv_head_range(spec)])
+    /// Of the norm over all heads of k of a layer.
+    pub fn k_norm(&self, spec: &ModelSpec, layer: usize) -> Cut {
+        self.outputs(vec![self.kv_head_range(spec, layer)])
     }
 
-    /// Of attention's output product.
-    pub fn attn_out(&self, spec: &ModelSpec) -> Cut {
-        self.inputs(self.share(spec.attn_width()).range, true)
+    /// Of a layer's attention's output product.
+    pub fn attn_out(&self, spec: &ModelSpec, layer: usize) -> Cut {
+        self.inputs(self.share(spec.attn_width(layer)).range, true)
     }
 
     /// Of a product whose outputs are so wide heads of q.
@@ -284,14 +290,14 @@ impl Shard {
         start.min(spec.token_rows())..end.min(spec.token_rows())
     }
 
-    fn q_heads(&self, spec: &ModelSpec) -> Slice {
-        self.share(spec.heads * spec.head_dim)
+    fn q_heads(&self, spec: &ModelSpec, layer: usize) -> Slice {
+        self.share(spec.attention[layer].attn.q_width())
     }
 
-    fn kv_head_range(&self, spec: &ModelSpec) -> Slice {
-        let d = spec.head_dim;
-        let first = self.rank.index * spec.kv_heads / self.rank.of;
-        Slice { of: spec.kv_heads * d, range: first * d..(first + self.kv_heads) * d }
+    fn kv_head_range(&self, spec: &ModelSpec, layer: usize) -> Slice {
+        let AttnSpec { kv_heads, head_dim: d, .. } = spec.attention[layer].attn;
+        let first = self.rank.index * kv_heads / self.rank.of;
+        Slice { of: kv_heads * d, range: first * d..(first + self.kv_heads[layer]) * d }
     }
 
     fn share(&self, of: usize) -> Slice {

@@ -34,9 +34,10 @@ fn ranges(cut: &Cut) -> Vec<Range<usize>> {
 fn one_rank_holds_all() {
     let spec = spec(&json!({}));
     let shard = Shard::new(&spec, Rank::ALONE).unwrap();
-    assert_eq!((shard.heads, shard.kv_heads, shard.ffn), (8, 2, 48));
+    assert_eq!((shard.heads, &shard.kv_heads[..], shard.ffn), (8, &[2, 2][..], 48));
     assert_eq!(shard.vocabulary, 0..100);
-    let cuts = [shard.qkv(&spec), shard.attn_out(&spec), shard.up(48, 2), shard.down(48, true)];
+    let cuts =
+        [shard.qkv(&spec, 0), shard.attn_out(&spec, 0), shard.up(48, 2), shard.down(48, true)];
     assert!(cuts.iter().all(|cut| *cut == Cut::Whole));
     assert_eq!(shard.vocabulary_join(), Join::None);
 }
@@ -45,17 +46,17 @@ fn one_rank_holds_all() {
 fn heads_are_shared_out_and_few_kv_heads_are_repeated() {
     let spec = spec(&json!({}));
     let of_two = shards(&spec, 2);
-    assert_eq!(ranges(&of_two[1].qkv(&spec)), [16..32, 4..8, 4..8]);
-    assert_eq!(of_two[1].qkv(&spec).rows(1), [16..32, 36..40, 44..48]);
-    assert_eq!((of_two[1].heads, of_two[1].kv_heads), (4, 1));
+    assert_eq!(ranges(&of_two[1].qkv(&spec, 0)), [16..32, 4..8, 4..8]);
+    assert_eq!(of_two[1].qkv(&spec, 0).rows(1), [16..32, 36..40, 44..48]);
+    assert_eq!((of_two[1].heads, of_two[1].kv_heads[0]), (4, 1));
 
     // Two ranks follow each other with the same KV head.
     let first_kv: Vec<usize> =
-        shards(&spec, 4).iter().map(|shard| ranges(&shard.qkv(&spec))[1].start).collect();
+        shards(&spec, 4).iter().map(|shard| ranges(&shard.qkv(&spec, 0))[1].start).collect();
     assert_eq!(first_kv, [0, 0, 4, 4]);
     let of_eight = shards(&spec, 8);
-    assert_eq!(ranges(&of_eight[5].qkv(&spec)), [20..24, 4..8, 4..8]);
-    assert_eq!(of_eight[5].attn_out(&spec), Cut::Inputs { range: 20..24, summed: true });
+    assert_eq!(ranges(&of_eight[5].qkv(&spec, 0)), [20..24, 4..8, 4..8]);
+    assert_eq!(of_eight[5].attn_out(&spec, 0), Cut::Inputs { range: 20..24, summed: true });
     assert_eq!(of_eight[5].attention(&spec)[1].attn.heads, 1);
 }
 

@@ -20,6 +20,8 @@ pub struct Weights<W> {
     pub positions: Option<PositionTable<W>>,
     /// Over the embedding, before the first layer.
     pub embed_norm: Option<Norm<W>>,
+    /// What makes an input of each layer's own.
+    pub layer_table: Option<LayerTable<W>>,
     /// In front of the first layer's first sublayer. None, with norms before sublayers: it reads
     /// the embedding as its norm left it.
     pub first: Option<Norm<W>>,
@@ -51,6 +53,28 @@ pub struct TowerLayer<W> {
     pub out: Linear<W>,
     /// The MLP.
     pub mlp: Mlp<W>,
+}
+
+/// What makes an input of each layer's own, for all layers side by side.
+pub struct LayerTable<W> {
+    /// `[vocab, layers * width]`.
+    pub table: W,
+    /// Multiplies its rows.
+    pub scale: f32,
+    /// Over the embedding.
+    pub projection: Linear<W>,
+    /// Over each layer's part of what that gives, before the table's is added.
+    pub norm: Norm<W>,
+}
+
+/// What a layer does with its own input: residual += post(out(act(gate residual) * input)).
+pub struct LayerInput<W> {
+    /// From the width of the residual to that of the input.
+    pub gate: Linear<W>,
+    /// Back.
+    pub out: Linear<W>,
+    /// Over what is to be added.
+    pub post: Norm<W>,
 }
 
 /// Learned positions: position p uses row p + `offset`.
@@ -162,18 +186,24 @@ pub struct Layer<W> {
     pub feed_forward: Option<FeedForward<W>>,
     /// Over its output, before it is added.
     pub mlp_post: Option<Norm<W>>,
+    /// What is added behind it, of an input of the layer's own.
+    pub input: Option<LayerInput<W>>,
+    /// Multiplies the residual in the end.
+    pub scalar: Option<f32>,
     /// None: the next layer reads the residual as it is.
     pub after_mlp: Option<Norm<W>>,
 }
 
 /// Attention over K and V of heads.
 pub struct HeadAttention<W> {
-    /// q, k and v, stacked along the outputs.
+    /// q, k and v, stacked along the outputs; or those of them that the layer makes.
     pub qkv: Linear<W>,
     /// A gate of its output, as wide as q.
     pub gate: Option<Linear<W>>,
     /// Of q and k, before they are rotated.
     pub qk_norms: Option<QkNorms<W>>,
+    /// Of v, by head.
+    pub value_norm: Option<Norm<W>>,
     /// A score of each head that takes its share of attention and has no value.
     pub sinks: Option<W>,
     /// The output product.
@@ -215,8 +245,8 @@ pub enum LatentQuery<W> {
 pub struct QkNorms<W> {
     /// `[head_dim]`, or all heads of q.
     pub q: Norm<W>,
-    /// `[head_dim]`, or all KV heads.
-    pub k: Norm<W>,
+    /// `[head_dim]`, or all KV heads. None: the layer makes no k.
+    pub k: Option<Norm<W>>,
 }
 
 /// What follows attention in a layer.
@@ -225,6 +255,25 @@ pub enum FeedForward<W> {
     Mlp(Mlp<W>),
     /// Some of many, chosen for each token.
     Experts(Experts<W>),
+    /// Both, side by side.
+    Both(Box<Both<W>>),
+}
+
+/// An MLP and experts that read the same residual, and are added up:
+/// mlp_post(mlp(normed)) + experts_post(experts(experts_norm(residual))).
+pub struct Both<W> {
+    /// It reads what other MLPs read.
+    pub mlp: Mlp<W>,
+    /// Behind a norm of their own.
+    pub experts: Experts<W>,
+    /// Over what the router reads of the residual.
+    pub router_norm: Norm<W>,
+    /// Over what the experts read of it.
+    pub experts_norm: Norm<W>,
+    /// Over the MLP's output.
+    pub mlp_post: Norm<W>,
+    /// Over that of the experts.
+    pub experts_post: Norm<W>,
 }
 
 /// Two linears with an activation between.
@@ -235,6 +284,8 @@ pub struct Mlp<W> {
     pub down: Linear<W>,
     /// Its own, if it is not the model's.
     pub activation: Option<Activation>,
+    /// What the rank holds of that width.
+    pub width: usize,
 }
 
 /// A mixture of experts.
@@ -245,6 +296,8 @@ pub struct Experts<W> {
     pub router: Linear<W>,
     /// Added to shares where experts are chosen, `[experts]`.
     pub choice_bias: Option<W>,
+    /// Multiply the chosen weights, `[experts]`.
+    pub scales: Option<W>,
     /// Gate and up of all experts, with the biases of one expert behind those of the other.
     pub up: Linear<W>,
     /// Down of all experts.
@@ -269,6 +322,7 @@ impl<W> Layer<W> {
     pub fn linears_mut(&mut self) -> [Option<&mut Linear<W>>; lora::PROJECTIONS] {
         let (up, down) = match &mut self.feed_forward {
             Some(FeedForward::Mlp(mlp)) => (Some(&mut mlp.up), Some(&mut mlp.down)),
+            Some(FeedForward::Both(both)) => (Some(&mut both.mlp.up), Some(&mut both.mlp.down)),
             Some(FeedForward::Experts(_)) | None => (None, None),
         };
         let (qkv, out) = match &mut self.mixer {

@@ -120,7 +120,7 @@ impl<D: Graded> Bench<D> {
         let pages = 1 + 2 * setup.slots * setup.max_model_len.div_ceil(setup.page_size);
         let kv = setup.kv.unwrap_or(dtype.into());
         let kv = match setup.latent {
-            Some(width) => KvShape { layers: 2, row: KvRow::Latent { width }, dtype: kv },
+            Some(width) => KvShape { rows: vec![KvRow::Latent { width }; 2], dtype: kv },
             None => KvShape::heads(2, setup.kv_heads, setup.head_dim, kv),
         };
         let limits = DeviceLimits {

@@ -62,6 +62,8 @@ fn attention_cases() -> Vec<AttentionCase> {
         case(32, 8, 128, 16),
         case(8, 1, 128, 64),
         case(8, 4, 256, 16),
+        case(8, 2, 512, 16),
+        case(2, 1, 300, 16),
         case(3, 1, 20, 16),
         case(2, 2, 5, 16),
         case(2, 1, 250, 16),
@@ -101,8 +103,10 @@ fn mixed_steps(dtype: DType, kv: Option<KvType>) {
                 head_dim: dim,
                 scale,
                 window,
+                chunk: None,
                 softcap,
                 kv_scales: scales(kv),
+                q_only: false,
             };
 
             let inv_freq =
@@ -157,8 +161,10 @@ fn attention_over_long_contexts() {
                     head_dim: dim,
                     scale,
                     window,
+                    chunk: None,
                     softcap: None,
                     kv_scales: scales(kv),
+                    q_only: false,
                 };
 
                 let mut results = Vec::new();
@@ -219,8 +225,10 @@ fn attention_over_many_sequences() {
                     head_dim: dim,
                     scale,
                     window: None,
+                    chunk: None,
                     softcap: None,
                     kv_scales: scales(kv),
+                    q_only: false,
                 };
 
                 let mut results = Vec::new();

@@ -43,8 +43,10 @@ fn attention_over_whole_sequences() {
                     head_dim: dim,
                     scale,
                     window,
+                    chunk: None,
                     softcap,
                     kv_scales: KvScales::ONE,
+                    q_only: false,
                 };
 
                 let mut results = Vec::new();

@@ -29,8 +29,10 @@ fn with_sinks(dtype: DType, heads: (usize, usize, usize), window: Option<usize>,
             head_dim: dim,
             scale: (dim as f32).powf(-0.5),
             window,
+            chunk: None,
             softcap: None,
             kv_scales: KvScales::ONE,
+            q_only: false,
         };
 
         let mut results = Vec::new();

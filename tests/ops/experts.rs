@@ -79,7 +79,7 @@ impl Case {
     fn run(&self, isa: Isa, threads: usize, from: usize, rows: usize) -> (Vec<f32>, Vec<f32>) {
         let Case { hidden, ffn, routing, .. } = *self;
         let Routing { experts, top_k, .. } = routing;
-        let mut dev = device(isa, threads, rows, 0, NO_KV);
+        let mut dev = device(isa, threads, rows, 0, no_kv());
         let x = tensor(&mut dev, rows, hidden, &self.x[from * hidden..(from + rows) * hidden]);
         let shape = (experts, hidden);
         let router = upload(&mut dev, WeightKind::Linear, DType::F32, shape, &self.router);
@@ -257,7 +257,7 @@ fn a_mixture_is_row_invariant() {
 
 #[test]
 fn equal_experts_are_taken_in_order() {
-    let mut dev = device(Isa::detect(), 1, 2, 0, NO_KV);
+    let mut dev = device(Isa::detect(), 1, 2, 0, no_kv());
     let x = tensor(&mut dev, 2, 1, &[1.0, -1.0]);
     let weights = [0.5, 2.0, 2.0, 0.5];
     let router = upload(&mut dev, WeightKind::Linear, DType::F32, (4, 1), &weights);
@@ -274,7 +274,7 @@ fn a_shared_expert_is_added_by_its_gate() {
     let mut noise = Noise(12);
     let (x, delta) = (noise.values(rows * width), noise.values(rows * width));
     let (gate, old) = (noise.values(width), noise.values(rows * width));
-    let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+    let mut dev = device(Isa::detect(), 1, rows, 0, no_kv());
     let weight = upload(&mut dev, WeightKind::Vector, DType::F32, (width, 1), &gate);
     let [xt, dt] = [&x, &delta].map(|v| tensor(&mut dev, rows, width, v));
     let mut out = tensor(&mut dev, rows, width, &old);

@@ -43,8 +43,10 @@ fn specs() -> Vec<(AttnSpec, Option<Rope>)> {
         head_dim: 24,
         scale: 0.3,
         window: None,
+        chunk: None,
         softcap: None,
         kv_scales: KvScales::ONE,
+        q_only: false,
     };
     let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0, growth: None };
     vec![

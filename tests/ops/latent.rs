@@ -48,7 +48,7 @@ impl Case {
         let LatentSpec { heads, rank, nope, .. } = self.spec;
         let width = self.spec.width();
         let row = KvRow::Latent { width };
-        let kv = KvShape { layers: 2, row, dtype: dtype.into() };
+        let kv = KvShape { rows: vec![row; 2], dtype: dtype.into() };
         let mut dev = device(isa, threads, self.rows, 0, kv);
         let kind = WeightKind::Heads { count: heads };
         let keys = upload(&mut dev, kind, DType::F32, (heads * rank, nope), &self.keys);

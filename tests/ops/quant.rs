@@ -37,7 +37,7 @@ fn inputs(case: &Case, seed: u64) -> Vec<f32> {
 fn every_form_equals_f64() {
     for (n, case) in table().into_iter().enumerate() {
         let Case { rows, outputs, k, .. } = case;
-        let mut dev = device(Isa::detect(), 2, rows, 0, NO_KV);
+        let mut dev = device(Isa::detect(), 2, rows, 0, no_kv());
         let parts = [outputs / 3, outputs - outputs / 3];
         let coded = Coded::new(&case, &parts, n as u64);
         let weight = coded.upload(&mut dev, WeightKind::Linear, DType::F32);
@@ -77,7 +77,7 @@ fn gates_of_codes_equal_f64() {
     for n in 0..50 {
         let (half, k) = [(1, 3), (32, 16), (33, 40), (88, 48), (176, 161)][n / 5 % 5];
         let case = some_case(n, 8, 2 * half, k);
-        let mut dev = device(Isa::detect(), 2, case.rows, 0, NO_KV);
+        let mut dev = device(Isa::detect(), 2, case.rows, 0, no_kv());
         let coded = Coded::new(&case, &[half, half], n as u64);
         let weight = coded.upload(&mut dev, WeightKind::GateUp, DType::BF16);
         let x = inputs(&case, 5);
@@ -104,7 +104,7 @@ fn experts_of_codes_equal_f64() {
     for n in 0..40 {
         let case = some_case(n, rows, experts * 2 * ffn, hidden);
         let below = Case { outputs: experts * hidden, k: ffn, inputs: None, ..case };
-        let mut dev = device(Isa::detect(), 2, rows, 0, NO_KV);
+        let mut dev = device(Isa::detect(), 2, rows, 0, no_kv());
         let up = Coded::new(&case, &vec![ffn; 2 * experts], n as u64);
         let down = Coded::new(&below, &vec![hidden; experts], 99 + n as u64);
         let stack = |gated| WeightKind::Experts { count: experts, gated };
@@ -154,7 +154,7 @@ fn products_of_codes_are_row_invariant() {
         let coded = Coded::new(&case, &[outputs], n as u64);
         let x = inputs(&case, 8);
         let run = |isa, threads, from: usize, rows: usize| {
-            let mut dev = device(isa, threads, rows, 0, NO_KV);
+            let mut dev = device(isa, threads, rows, 0, no_kv());
             let weight = coded.upload(&mut dev, WeightKind::Linear, DType::F32);
             linear(&mut dev, &weight, &x[from * k..(from + rows) * k], (rows, outputs))
         };
@@ -192,7 +192,7 @@ fn special_rows_are_rounded_as_written() {
             k,
         };
         let coded = Coded::new(&case, &[10], 3);
-        let mut dev = device(Isa::detect(), 1, case.rows, 0, NO_KV);
+        let mut dev = device(Isa::detect(), 1, case.rows, 0, no_kv());
         let weight = coded.upload(&mut dev, WeightKind::Linear, DType::F32);
         let got = linear(&mut dev, &weight, &x, (case.rows, case.outputs));
         let want = coded.product(&x);
@@ -254,7 +254,7 @@ fn inputs_between_codes_are_rounded_to_the_bit() {
             }));
         }
 
-        let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+        let mut dev = device(Isa::detect(), 1, rows, 0, no_kv());
         let weight = coded.upload(&mut dev, WeightKind::Linear, DType::F32);
         let got = linear(&mut dev, &weight, &x, (rows, k));
         for (row, (got, x)) in got.chunks(k).zip(x.chunks(k)).enumerate() {
@@ -282,7 +282,7 @@ fn codes_that_are_no_numbers_stay_in_their_output() {
         let mut coded = Coded::new(&case, &[70], 3);
         coded.codes[5 * 40 + 17] = 0x7f;
         coded.codes[66 * 40] = 0xff;
-        let mut dev = device(isa, 1, case.rows, 0, NO_KV);
+        let mut dev = device(isa, 1, case.rows, 0, no_kv());
         let weight = coded.upload(&mut dev, WeightKind::Linear, DType::F32);
         let got = linear(&mut dev, &weight, &inputs(&case, 1), (2, 70));
         for (i, x) in got.iter().enumerate() {
@@ -297,7 +297,7 @@ fn adapters_stand_behind_codes() {
     let case = some_case(6, 4, 70, 96);
     assert!(case.inputs.is_some());
     let coded = Coded::new(&case, &[70], 3);
-    let mut dev = device(Isa::detect(), 1, case.rows, 0, NO_KV);
+    let mut dev = device(Isa::detect(), 1, case.rows, 0, no_kv());
     let mut weight = coded.upload(&mut dev, WeightKind::Linear, DType::F32);
     let x = inputs(&case, 2);
     let base = coded.product(&x);
@@ -396,7 +396,7 @@ fn plain_weights_become_codes_as_written() {
                     source: Source::Quantise { parts: hosts.collect(), over },
                 };
                 let rows = 3;
-                let mut dev = device(Isa::detect(), 2, rows, 0, NO_KV);
+                let mut dev = device(Isa::detect(), 2, rows, 0, no_kv());
                 let weight = dev.upload(desc).unwrap();
                 let x = noise.values(rows * k);
                 let w = quantised(over, &rounded(dtype, &stored), k);
@@ -461,7 +461,7 @@ fn experts_become_codes_one_by_one() {
         join: Join::None,
         source: Source::Quantise { parts: vec![part], over: ScaleOver::Matrix },
     };
-    let mut dev = device(Isa::detect(), 1, 1, 0, NO_KV);
+    let mut dev = device(Isa::detect(), 1, 1, 0, no_kv());
     let weight = dev.upload(desc).unwrap();
     let x = noise.values(experts as usize * k);
 
@@ -501,7 +501,7 @@ fn dummy_codes_make_values_of_about_the_size() {
                 join: Join::None,
                 source: Source::Dummy { seed: 3, scale: 0.25 },
             };
-            let mut dev = device(Isa::detect(), 1, k, 0, NO_KV);
+            let mut dev = device(Isa::detect(), 1, k, 0, no_kv());
             let weight = dev.upload(desc).unwrap();
             // The identity shows the values.
             let x: Vec<f32> = (0..k * k).map(|i| f32::from(i % (k + 1) == 0)).collect();
@@ -532,7 +532,7 @@ fn what_does_not_fit_is_refused() {
             source: coded.source(),
         }
     };
-    let mut dev = device(Isa::detect(), 1, 1, 0, NO_KV);
+    let mut dev = device(Isa::detect(), 1, 1, 0, no_kv());
     dev.upload(fits()).unwrap();
 
     let plain =

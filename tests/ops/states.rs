@@ -63,7 +63,7 @@ impl Case {
             pages: 2 * self.tokens.div_ceil(16) + 1,
             page_size: 16,
             max_model_len: self.tokens,
-            kv: NO_KV,
+            kv: no_kv(),
             state,
             snapshots: 1,
         })
@@ -230,7 +230,7 @@ fn gates_multiply_columns() {
     let (rows, width) = (3, 5);
     let mut noise = Noise(6);
     let (x, y) = (noise.values(rows * 3 * width), noise.values(rows * (width + 1)));
-    let mut dev = device(Isa::detect(), 1, rows, 0, NO_KV);
+    let mut dev = device(Isa::detect(), 1, rows, 0, no_kv());
     let a = tensor(&mut dev, rows, 3 * width, &x);
     let b = tensor(&mut dev, rows, width + 1, &y);
     let mut out = tensor(&mut dev, rows, width, &[0.0; 15]);

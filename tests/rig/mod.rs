@@ -461,7 +461,7 @@ pub fn limits(spec: &ModelSpec, rank: Rank, options: &RigOptions) -> Result<Devi
         pages: pages(spec, options),
         page_size: options.page_size,
         max_model_len: spec.max_model_len,
-        kv: shard.kv_shape(&spec.kv_shape(options.kv)?),
+        kv: shard.kv_shape(spec, &spec.kv_shape(options.kv)?),
         state: shard.state_shape(spec),
         snapshots: SNAPSHOTS,
     })

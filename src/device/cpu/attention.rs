@@ -47,6 +47,16 @@ impl AttentionOps for Cpu {
         Ok(())
     }
 
+    fn values_of_keys(&mut self, spec: &AttnSpec, qk: &Tensor, qkv: &mut Tensor) -> Result<()> {
+        let (q, kv) = (spec.q_width(), spec.kv_heads * spec.head_dim);
+        for r in 0..self.rows() {
+            let (from, to) = (qk.row(r), qkv.row_mut(r));
+            to[..q + kv].copy_from_slice(&from[..q + kv]);
+            to[q + kv..q + 2 * kv].copy_from_slice(&from[q..q + kv]);
+        }
+        Ok(())
+    }
+
     fn rope_store(
         &mut self,
         layer: usize,
@@ -59,7 +69,7 @@ impl AttentionOps for Cpu {
         let last = slots.token_rows.iter().map(|r| r.position).max().unwrap_or(0);
         let table = rope.map(|rope| RopeTable::among(ropes, rope, last));
 
-        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let (q, kv) = (spec.q_width(), spec.own_kv_heads() * spec.head_dim);
         for (r, row) in slots.token_rows.iter().enumerate() {
             let SlotRow { pages, images, .. } = slots.row(row.slot)?;
             let vector = qkv.row_mut(r);
@@ -75,6 +85,9 @@ impl AttentionOps for Cpu {
                 }
             }
 
+            if spec.q_only {
+                continue;
+            }
             let (k, v) = vector[q..].split_at(kv);
             let KvScales { k: k_scale, v: v_scale } = spec.kv_scales;
             for (half, values, scale) in [(Half::K, k, k_scale), (Half::V, v, v_scale)] {
@@ -115,7 +128,7 @@ impl AttentionOps for Cpu {
         let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(rows).enumerate());
         let lost = Mutex::new(None);
         self.workers.share(worth_it, &|| {
-            let mut scratch = Scratch::new(pool);
+            let mut scratch = Scratch::new(pool, spec.head_dim);
             loop {
                 let Some((r, (out, row))) = todo.lock().next() else { return };
                 let keys = match self.slots.row(row.slot) {
@@ -241,11 +254,11 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new(pool: &Pool) -> Scratch {
+    fn new(pool: &Pool, dim: usize) -> Scratch {
         Scratch {
             scores: Vec::new(),
             totals: Vec::new(),
-            converted: vec![0.0; pool.page_size * pool.dim],
+            converted: vec![0.0; pool.page_size * dim],
         }
     }
 }
@@ -276,7 +289,7 @@ fn attend_row(
     let Keys { pool, layer, pages } = keys;
     let d = spec.head_dim;
     let group = spec.heads / spec.kv_heads;
-    let first = spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
+    let first = spec.first_key(position);
     let seen = position + 1 - first;
     let Scratch { scores, totals, converted } = scratch;
     scores.resize(group * seen, 0.0);
@@ -286,7 +299,7 @@ fn attend_row(
     for (kv_head, (q, out)) in heads.enumerate() {
         for run in Runs::new(pool.page_size, first, position) {
             let from = pool.offset(layer, pages[run.page], Half::K, kv_head, run.token);
-            let keys = pool.tokens(from, run.count, spec.kv_scales.k, converted);
+            let keys = pool.tokens(from, run.count * d, spec.kv_scales.k, converted);
             for (q, scores) in q.chunks_exact(d).zip(scores.chunks_exact_mut(seen)) {
                 let scores = &mut scores[run.at - first..run.at - first + run.count];
                 dots(isa, q, keys, scores);
@@ -301,7 +314,7 @@ fn attend_row(
         out.fill(0.0);
         for run in Runs::new(pool.page_size, first, position) {
             let from = pool.offset(layer, pages[run.page], Half::V, kv_head, run.token);
-            let values = pool.tokens(from, run.count, spec.kv_scales.v, converted);
+            let values = pool.tokens(from, run.count * d, spec.kv_scales.v, converted);
             for (out, scores) in out.chunks_exact_mut(d).zip(scores.chunks_exact(seen)) {
                 weigh(values, d, &scores[run.at - first..run.at - first + run.count], out);
             }

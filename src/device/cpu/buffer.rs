@@ -64,6 +64,15 @@ impl Tensor {
         Ok(Tensor { data: Buffer::zeroed(rows.saturating_mul(width))?, rows, width })
     }
 
+    /// Rows of another width, if there is room for them.
+    pub fn reshape(&mut self, width: usize) -> bool {
+        let fits = self.rows.saturating_mul(width) <= self.data.len();
+        if fits {
+            self.width = width;
+        }
+        fits
+    }
+
     /// The r-th row.
     pub fn row(&self, r: usize) -> &[f32] {
         &self.data[r * self.width..(r + 1) * self.width]

@@ -2,6 +2,7 @@
 //! but the row.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use parking_lot::Mutex;
 
@@ -105,6 +106,22 @@ impl DenseOps for Cpu {
         Ok(())
     }
 
+    fn norm_parts(
+        &mut self,
+        norm: &Norm<Weight>,
+        columns: Range<usize>,
+        x: &mut Tensor,
+    ) -> Result<()> {
+        let w = norm.weight.vector();
+        for r in 0..self.rows() {
+            for part in x.row_mut(r)[columns.clone()].chunks_exact_mut(w.len()) {
+                let old = part.to_vec();
+                numbers::norm(norm.kind, norm.eps, w, None, &old, part);
+            }
+        }
+        Ok(())
+    }
+
     fn add(&mut self, delta: &Tensor, residual: &mut Tensor) -> Result<()> {
         for r in 0..self.rows() {
             residual.row_mut(r).iter_mut().zip(delta.row(r)).for_each(|(x, d)| *x += d);
@@ -115,6 +132,13 @@ impl DenseOps for Cpu {
     fn clamp(&mut self, limit: f32, x: &mut Tensor) -> Result<()> {
         for r in 0..self.rows() {
             x.row_mut(r).iter_mut().for_each(|v| *v = v.clamp(-limit, limit));
+        }
+        Ok(())
+    }
+
+    fn scale(&mut self, factor: f32, x: &mut Tensor) -> Result<()> {
+        for r in 0..self.rows() {
+            x.row_mut(r).iter_mut().for_each(|v| *v *= factor);
         }
         Ok(())
     }

@@ -66,6 +66,32 @@ impl ExpertOps for Cpu {
         Ok(())
     }
 
+    fn scale_routes(
+        &mut self,
+        scales: &Weight,
+        routing: &Routing,
+        routes: &mut Tensor,
+    ) -> Result<()> {
+        let scales = scales.vector();
+        for r in 0..self.rows() {
+            let (numbers, weights) = routes.row_mut(r).split_at_mut(routing.top_k);
+            let chosen = numbers.iter().map(|&number| scales[number as usize]);
+            weights.iter_mut().zip(chosen).for_each(|(weight, scale)| *weight *= scale);
+        }
+        Ok(())
+    }
+
+    fn weigh_inputs(&mut self, routes: &mut Tensor, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        if routes.width != 2 {
+            return Err(internal!("inputs by the weights of {} choices", routes.width / 2));
+        }
+        for r in 0..self.rows() {
+            let weight = std::mem::replace(&mut routes.row_mut(r)[1], 1.0);
+            out.row_mut(r).iter_mut().zip(x.row(r)).for_each(|(o, x)| *o = weight * x);
+        }
+        Ok(())
+    }
+
     fn experts_act(
         &mut self,
         weight: &Weight,

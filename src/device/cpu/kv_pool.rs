@@ -18,15 +18,21 @@ enum Memory {
     E5m2(Buffer<u8>),
 }
 
-/// `[layer][page][half][head][token][d]`; of latent vectors one half of one head.
+/// Of each layer `[page][half][head][token][d]`; of latent vectors one half of one head.
 pub struct Pool {
     memory: Memory,
+    layers: Vec<Layer>,
+    pub(super) page_size: usize,
+}
+
+/// How pages of a layer lie.
+struct Layer {
+    /// Its first element.
+    start: usize,
     halves: usize,
     heads: usize,
     /// Elements of a head.
-    pub(super) dim: usize,
-    pages: usize,
-    pub(super) page_size: usize,
+    dim: usize,
 }
 
 /// Which half of a page.
@@ -42,12 +48,19 @@ impl Pool {
     /// # Errors
     /// Unavailable: no memory for so many pages.
     pub fn new(limits: &DeviceLimits) -> Result<Pool> {
-        let (halves, heads, dim) = match limits.kv.row {
-            KvRow::Heads { kv_heads, head_dim } => (2, kv_heads, head_dim),
-            KvRow::Latent { width } => (1, 1, width),
+        let mut len = 0usize;
+        let layer = |row: &KvRow| {
+            let start = len;
+            let tokens = limits.pages.saturating_mul(limits.page_size);
+            len = len.saturating_add(tokens.saturating_mul(row.elements()));
+            match *row {
+                KvRow::Heads { kv_heads, head_dim } => {
+                    Layer { start, halves: 2, heads: kv_heads, dim: head_dim }
+                }
+                KvRow::Latent { width } => Layer { start, halves: 1, heads: 1, dim: width },
+            }
         };
-        let per_page = halves * heads * limits.page_size * dim;
-        let len = limits.kv.layers.saturating_mul(limits.pages).saturating_mul(per_page);
+        let layers = limits.kv.rows.iter().map(layer).collect();
         let memory = match limits.kv.dtype {
             KvType::F32 => Buffer::zeroed(len).map(Memory::F32),
             KvType::F16 => Buffer::zeroed(len).map(Memory::F16),
@@ -56,8 +69,7 @@ impl Pool {
             KvType::E5m2 => Buffer::zeroed(len).map(Memory::E5m2),
         };
         let memory = memory.map_err(|e| e.context("KV cache: "))?;
-        let page_size = limits.page_size;
-        Ok(Pool { memory, halves, heads, dim, pages: limits.pages, page_size })
+        Ok(Pool { memory, layers, page_size: limits.page_size })
     }
 
     #[inline(always)]
@@ -69,8 +81,9 @@ impl Pool {
         head: usize,
         token: usize,
     ) -> usize {
-        let page = (layer * self.pages + page.index()) * self.halves + half as usize;
-        ((page * self.heads + head) * self.page_size + token) * self.dim
+        let Layer { start, halves, heads, dim } = self.layers[layer];
+        let half = page.index() * halves + half as usize;
+        start + ((half * heads + head) * self.page_size + token) * dim
     }
 
     /// Write one head's k or v of one position; in eight bits, divided by `scale`.
@@ -110,8 +123,8 @@ impl Pool {
         }
     }
 
-    /// `count` tokens from the start of a page as f32, `[count, d]`; converted into `scratch` if
-    /// need be. Those of eight bits are multiplied with `scale`.
+    /// `count` elements of one head as f32; converted into `scratch` if need be. Those of eight
+    /// bits are multiplied with `scale`.
     #[inline(always)]
     pub(super) fn tokens<'a>(
         &'a self,
@@ -120,7 +133,7 @@ impl Pool {
         scale: f32,
         scratch: &'a mut [f32],
     ) -> &'a [f32] {
-        let range = at..at + count * self.dim;
+        let range = at..at + count;
 
         match &self.memory {
             Memory::F32(m) => &m[range],

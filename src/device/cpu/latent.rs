@@ -101,11 +101,14 @@ impl LatentOps for Cpu {
         let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(rows).enumerate());
         let lost = Mutex::new(None);
         self.workers.share(worth_it, &|| {
-            let mut scratch = Scratch::new(pool);
+            let mut scratch = Scratch::new(pool, spec.width());
             loop {
                 let Some((r, (out, row))) = todo.lock().next() else { return };
                 let keys = match self.slots.row(row.slot) {
-                    Ok(slot) => Keys { pool, layer, pages: &slot.pages, last: row.position },
+                    Ok(slot) => {
+                        let width = spec.width();
+                        Keys { pool, layer, pages: &slot.pages, width, last: row.position }
+                    }
                     Err(e) => return *lost.lock() = Some(e),
                 };
                 let queries = queries.row(r);
@@ -132,8 +135,8 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new(pool: &Pool) -> Scratch {
-        let converted = vec![0.0; pool.page_size * pool.dim];
+    fn new(pool: &Pool, width: usize) -> Scratch {
+        let converted = vec![0.0; pool.page_size * width];
         Scratch { scores: Vec::new(), totals: Vec::new(), converted }
     }
 }
@@ -143,6 +146,8 @@ struct Keys<'a> {
     pool: &'a Pool,
     layer: usize,
     pages: &'a [PageId],
+    /// Elements of a vector.
+    width: usize,
     last: usize,
 }
 
@@ -151,7 +156,7 @@ impl Keys<'_> {
     #[inline(always)]
     fn of<'b>(&'b self, run: &Run, converted: &'b mut [f32]) -> &'b [f32] {
         let from = self.pool.offset(self.layer, self.pages[run.page], Half::K, 0, run.token);
-        self.pool.tokens(from, run.count, 1.0, converted)
+        self.pool.tokens(from, run.count * self.width, 1.0, converted)
     }
 }
 

@@ -19,6 +19,14 @@ impl LoadOps for Cpu {
         Tensor::new(rows, width)
     }
 
+    fn reshape(&mut self, tensor: &mut Tensor, width: usize) -> Result<()> {
+        let (rows, old) = (tensor.rows, tensor.width);
+        if tensor.reshape(width) {
+            return Ok(());
+        }
+        Err(internal!("{rows} x {old}, of which rows of {width} are to be made"))
+    }
+
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
         Tensor::new(rows, vocab)
     }

@@ -1188,13 +1188,14 @@ const _: () = {
     ["Offset of field: RopeStore::inverse_frequency"]
         [::std::mem::offset_of!(RopeStore, inverse_frequency) - 108usize];
 };
-#[doc = " Threads of a block of attend_rows and attend_all, and the largest head."]
+#[doc = " Threads of a block of attend_rows and attend_all, the largest head, and that of *_wide."]
 pub const ATTEND_THREADS: u32 = 128;
 pub const ATTEND_MAX_HEAD_DIM: u32 = 256;
+pub const ATTEND_WIDE_HEAD_DIM: u32 = 512;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct AttendRows {
-    #[doc = " \\[rows, heads + 2 kv_heads, dim]"]
+    #[doc = " \\[rows, row_width], of which the front is \\[heads, dim]"]
     pub qkv: DevicePtr,
     #[doc = " \\[rows]"]
     pub position: DevicePtr,
@@ -1219,10 +1220,14 @@ pub struct AttendRows {
     pub kv: KvType,
     #[doc = " Of V."]
     pub value_scale: f32,
+    #[doc = " Positions of a run, all of whose keys are of it; 0 = none"]
+    pub chunk: u32,
+    pub row_width: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 120usize];
+    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 128usize];
     ["Alignment of AttendRows"][::std::mem::align_of::<AttendRows>() - 8usize];
     ["Offset of field: AttendRows::qkv"][::std::mem::offset_of!(AttendRows, qkv) - 0usize];
     ["Offset of field: AttendRows::position"]
@@ -1245,6 +1250,10 @@ const _: () = {
     ["Offset of field: AttendRows::kv"][::std::mem::offset_of!(AttendRows, kv) - 108usize];
     ["Offset of field: AttendRows::value_scale"]
         [::std::mem::offset_of!(AttendRows, value_scale) - 112usize];
+    ["Offset of field: AttendRows::chunk"][::std::mem::offset_of!(AttendRows, chunk) - 116usize];
+    ["Offset of field: AttendRows::row_width"]
+        [::std::mem::offset_of!(AttendRows, row_width) - 120usize];
+    ["Offset of field: AttendRows::unused"][::std::mem::offset_of!(AttendRows, unused) - 124usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1338,7 +1347,7 @@ const _: () = {
 pub struct PagedAttention {
     #[doc = " Prompts: an item for each block. Single tokens: the first item of each block, empty (count 0)\n where it has none, then the items that follow them."]
     pub items: DevicePtr,
-    #[doc = " \\[rows, heads + 2 kv_heads, dim]"]
+    #[doc = " As in AttendRows."]
     pub qkv: DevicePtr,
     #[doc = " \\[rows]"]
     pub position: DevicePtr,
@@ -1369,10 +1378,14 @@ pub struct PagedAttention {
     pub kv: KvType,
     #[doc = " Of V."]
     pub value_scale: f32,
+    #[doc = " As in AttendRows."]
+    pub chunk: u32,
+    pub row_width: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PagedAttention"][::std::mem::size_of::<PagedAttention>() - 144usize];
+    ["Size of PagedAttention"][::std::mem::size_of::<PagedAttention>() - 152usize];
     ["Alignment of PagedAttention"][::std::mem::align_of::<PagedAttention>() - 8usize];
     ["Offset of field: PagedAttention::items"]
         [::std::mem::offset_of!(PagedAttention, items) - 0usize];
@@ -1409,6 +1422,12 @@ const _: () = {
     ["Offset of field: PagedAttention::kv"][::std::mem::offset_of!(PagedAttention, kv) - 132usize];
     ["Offset of field: PagedAttention::value_scale"]
         [::std::mem::offset_of!(PagedAttention, value_scale) - 136usize];
+    ["Offset of field: PagedAttention::chunk"]
+        [::std::mem::offset_of!(PagedAttention, chunk) - 140usize];
+    ["Offset of field: PagedAttention::row_width"]
+        [::std::mem::offset_of!(PagedAttention, row_width) - 144usize];
+    ["Offset of field: PagedAttention::unused"]
+        [::std::mem::offset_of!(PagedAttention, unused) - 148usize];
 };
 #[doc = " What attend_latent takes at most: a latent vector, and its rotated pairs."]
 pub const LATENT_MAX_WIDTH: u32 = 640;
@@ -2062,6 +2081,89 @@ const _: () = {
         [::std::mem::offset_of!(ConstantWeight, count) - 8usize];
     ["Offset of field: ConstantWeight::value"]
         [::std::mem::offset_of!(ConstantWeight, value) - 16usize];
+};
+pub const LAYER_THREADS: u32 = 128;
+#[doc = " q|k to q|k|v: v is k."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ValuesOfKeys {
+    #[doc = " \\[rows, q_width + k_width]"]
+    pub qk: DevicePtr,
+    #[doc = " \\[rows, q_width + 2 k_width]"]
+    pub qkv: DevicePtr,
+    pub q_width: u32,
+    pub k_width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ValuesOfKeys"][::std::mem::size_of::<ValuesOfKeys>() - 24usize];
+    ["Alignment of ValuesOfKeys"][::std::mem::align_of::<ValuesOfKeys>() - 8usize];
+    ["Offset of field: ValuesOfKeys::qk"][::std::mem::offset_of!(ValuesOfKeys, qk) - 0usize];
+    ["Offset of field: ValuesOfKeys::qkv"][::std::mem::offset_of!(ValuesOfKeys, qkv) - 8usize];
+    ["Offset of field: ValuesOfKeys::q_width"]
+        [::std::mem::offset_of!(ValuesOfKeys, q_width) - 16usize];
+    ["Offset of field: ValuesOfKeys::k_width"]
+        [::std::mem::offset_of!(ValuesOfKeys, k_width) - 20usize];
+};
+#[doc = " x *= factor"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ScaleRows {
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    pub width: u32,
+    pub factor: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ScaleRows"][::std::mem::size_of::<ScaleRows>() - 16usize];
+    ["Alignment of ScaleRows"][::std::mem::align_of::<ScaleRows>() - 8usize];
+    ["Offset of field: ScaleRows::x"][::std::mem::offset_of!(ScaleRows, x) - 0usize];
+    ["Offset of field: ScaleRows::width"][::std::mem::offset_of!(ScaleRows, width) - 8usize];
+    ["Offset of field: ScaleRows::factor"][::std::mem::offset_of!(ScaleRows, factor) - 12usize];
+};
+#[doc = " A route's weight times its expert's."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ScaleRoutes {
+    #[doc = " \\[experts]"]
+    pub scales: DevicePtr,
+    #[doc = " \\[rows, 2 top_k]: numbers, then weights"]
+    pub routes: DevicePtr,
+    pub rows: u32,
+    pub top_k: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ScaleRoutes"][::std::mem::size_of::<ScaleRoutes>() - 24usize];
+    ["Alignment of ScaleRoutes"][::std::mem::align_of::<ScaleRoutes>() - 8usize];
+    ["Offset of field: ScaleRoutes::scales"][::std::mem::offset_of!(ScaleRoutes, scales) - 0usize];
+    ["Offset of field: ScaleRoutes::routes"][::std::mem::offset_of!(ScaleRoutes, routes) - 8usize];
+    ["Offset of field: ScaleRoutes::rows"][::std::mem::offset_of!(ScaleRoutes, rows) - 16usize];
+    ["Offset of field: ScaleRoutes::top_k"][::std::mem::offset_of!(ScaleRoutes, top_k) - 20usize];
+};
+#[doc = " out = weight * x, of routes of one choice each; the weight becomes 1."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct WeighInputs {
+    #[doc = " \\[rows, 2]"]
+    pub routes: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of WeighInputs"][::std::mem::size_of::<WeighInputs>() - 32usize];
+    ["Alignment of WeighInputs"][::std::mem::align_of::<WeighInputs>() - 8usize];
+    ["Offset of field: WeighInputs::routes"][::std::mem::offset_of!(WeighInputs, routes) - 0usize];
+    ["Offset of field: WeighInputs::x"][::std::mem::offset_of!(WeighInputs, x) - 8usize];
+    ["Offset of field: WeighInputs::out"][::std::mem::offset_of!(WeighInputs, out) - 16usize];
+    ["Offset of field: WeighInputs::width"][::std::mem::offset_of!(WeighInputs, width) - 24usize];
+    ["Offset of field: WeighInputs::unused"][::std::mem::offset_of!(WeighInputs, unused) - 28usize];
 };
 pub const MOST_RANKS: u32 = 8;
 pub const EXCHANGE_THREADS: u32 = 512;

@@ -61,6 +61,20 @@ impl AttentionOps for Cuda {
         Ok(())
     }
 
+    fn values_of_keys(&mut self, spec: &AttnSpec, qk: &Tensor, qkv: &mut Tensor) -> Result<()> {
+        let (q, k) = (spec.q_width(), spec.kv_heads * spec.head_dim);
+        let rows = self.rows();
+        let parameters = abi::ValuesOfKeys {
+            qk: qk.at(rows, q + k, "values_of_keys"),
+            qkv: qkv.to(rows, q + 2 * k, "values_of_keys"),
+            q_width: q as u32,
+            k_width: k as u32,
+        };
+        let blocks = [rows, (q + k).div_ceil(abi::LAYER_THREADS as usize)];
+        let kernel = &self.kernels.values_of_keys;
+        kernel.launch(&self.context, blocks, abi::LAYER_THREADS, &parameters)
+    }
+
     fn rope_store(
         &mut self,
         layer: usize,
@@ -94,7 +108,7 @@ impl AttentionOps for Cuda {
         out: &mut Tensor,
     ) -> Result<()> {
         let rows = self.rows();
-        let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
+        let width = spec.row_width();
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
@@ -110,7 +124,7 @@ impl AttentionOps for Cuda {
             pool: reserved.layer(layer),
             out: out.to(rows, spec.heads * spec.head_dim, "attend"),
         };
-        reserved.attention.heads()?.run(&self.context, &self.kernels, &call)
+        reserved.attention.heads(layer)?.run(&self.context, &self.kernels, &call)
     }
 
     fn gate_output(&mut self, gate: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -127,7 +141,7 @@ impl AttentionOps for Cuda {
 
     fn attend_all(&mut self, spec: &AttnSpec, qkv: &Tensor, out: &mut Tensor) -> Result<()> {
         self.slots.batch().whole_sequences("attend_all")?;
-        head_fits(spec)?;
+        head_fits(spec, abi::ATTEND_MAX_HEAD_DIM)?;
         let (rows, width) = (self.rows(), (spec.heads + 2 * spec.kv_heads) * spec.head_dim);
         let device = &self.reserved()?.steps.device;
         self.kernels.attend_all.launch(

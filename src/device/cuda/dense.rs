@@ -1,5 +1,7 @@
 //! Lookup, norms, linears and the head on the GPU. How products are made `products` knows.
 
+use std::ops::Range;
+
 use super::abi;
 use super::coded_scratch::padded_inputs;
 use super::device_ptr::DevicePtr;
@@ -126,6 +128,31 @@ impl DenseOps for Cuda {
         )
     }
 
+    fn norm_parts(
+        &mut self,
+        norm: &Norm<Weight>,
+        columns: Range<usize>,
+        x: &mut Tensor,
+    ) -> Result<()> {
+        let (rows, stride) = (self.rows(), x.width);
+        let width = norm.weight.outputs;
+        let whole = width > 0 && columns.len().is_multiple_of(width) && columns.end <= stride;
+        assert!(whole, "norms of {width} over columns {columns:?} of {stride}");
+        let parameters = abi::NormParts {
+            x: x.to(rows, stride, "norm_parts"),
+            weight: norm.weight.vector(width),
+            squares: DevicePtr::NULL,
+            stride: stride as u32,
+            first: columns.start as u32,
+            width: width as u32,
+            eps: norm.eps,
+            kind: norm.kind.into(),
+            count: width as f32,
+        };
+        let blocks = [rows, columns.len() / width];
+        self.kernels.norm_parts.launch(&self.context, blocks, norm_threads(width), &parameters)
+    }
+
     fn add(&mut self, delta: &Tensor, residual: &mut Tensor) -> Result<()> {
         let (rows, width) = (self.rows(), residual.width);
         self.kernels.add_rows.launch(
@@ -145,6 +172,14 @@ impl DenseOps for Cuda {
         let blocks = [rows, width.div_ceil(ELEMENT_THREADS as usize)];
         let parameters = abi::Clamp { x: x.to(rows, width, "clamp"), width: width as u32, limit };
         self.kernels.clamp.launch(&self.context, blocks, ELEMENT_THREADS, &parameters)
+    }
+
+    fn scale(&mut self, factor: f32, x: &mut Tensor) -> Result<()> {
+        let (rows, width) = (self.rows(), x.width);
+        let blocks = [rows, width.div_ceil(abi::LAYER_THREADS as usize)];
+        let parameters =
+            abi::ScaleRows { x: x.to(rows, width, "scale"), width: width as u32, factor };
+        self.kernels.scale_rows.launch(&self.context, blocks, abi::LAYER_THREADS, &parameters)
     }
 
     fn linear(

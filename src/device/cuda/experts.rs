@@ -187,6 +187,36 @@ impl ExpertOps for Cuda {
         )
     }
 
+    fn scale_routes(
+        &mut self,
+        scales: &Weight,
+        routing: &Routing,
+        routes: &mut Tensor,
+    ) -> Result<()> {
+        let (rows, top_k) = (self.rows(), routing.top_k);
+        let parameters = abi::ScaleRoutes {
+            scales: scales.vector(routing.experts),
+            routes: routes.to(rows, 2 * top_k, "scale_routes"),
+            rows: rows as u32,
+            top_k: top_k as u32,
+        };
+        let blocks = [(rows * top_k).div_ceil(abi::LAYER_THREADS as usize), 1];
+        self.kernels.scale_routes.launch(&self.context, blocks, abi::LAYER_THREADS, &parameters)
+    }
+
+    fn weigh_inputs(&mut self, routes: &mut Tensor, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        let (rows, width) = (self.rows(), x.width);
+        let parameters = abi::WeighInputs {
+            routes: routes.to(rows, 2, "weigh_inputs"),
+            x: x.at(rows, width, "weigh_inputs"),
+            out: out.to(rows, width, "weigh_inputs"),
+            width: width as u32,
+            unused: 0,
+        };
+        let kernel = &self.kernels.weigh_inputs;
+        kernel.launch(&self.context, [rows, 1], abi::LAYER_THREADS, &parameters)
+    }
+
     fn experts_act(
         &mut self,
         weight: &Weight,

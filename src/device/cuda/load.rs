@@ -45,6 +45,17 @@ impl LoadOps for Cuda {
         Ok(Tensor { memory, rows, width, dtype, rounded: None })
     }
 
+    fn reshape(&mut self, tensor: &mut Tensor, width: usize) -> Result<()> {
+        if tensor.rows * width * tensor.dtype.bytes() > tensor.memory.bytes {
+            return Err(internal!("rows of {width} in those of {}", tensor.width));
+        }
+        tensor.width = width;
+        if let Some(rounded) = &mut tensor.rounded {
+            rounded.holds = Holds::Nothing;
+        }
+        Ok(())
+    }
+
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
         let memory = Memory::new(&self.context, rows * vocab * 4, "logits")?;
         self.sampler.hold(rows, vocab)?;
@@ -76,9 +87,13 @@ impl LoadOps for Cuda {
                 KvType::from(self.dtype).name()
             )));
         }
-        let page_bytes = kv.page_bytes(limits.page_size) / kv.layers.max(1) as u64;
-        let layer_bytes = page_bytes as usize * limits.pages;
-        let pool = Memory::new(&self.context, layer_bytes * kv.layers, "the KV pool")?;
+        let mut pool_bytes = 0;
+        let mut layer_starts = Vec::with_capacity(kv.layers());
+        for row in &kv.rows {
+            layer_starts.push(pool_bytes);
+            pool_bytes += kv.bytes_of(row, limits.page_size) as usize * limits.pages;
+        }
+        let pool = Memory::new(&self.context, pool_bytes, "the KV pool")?;
         // A page that nobody wrote must hold numbers: NaN times a weight of 0 is NaN.
         pool.fill(0)?;
         let states = States::new(&self.context, limits, self.dtype)?;
@@ -98,7 +113,7 @@ impl LoadOps for Cuda {
         let attention = PageAttention::new(&self.context, &self.kernels, self.dtype, limits)?;
         let (limits, graphs) = (limits.clone(), Graphs::new(&self.context));
         self.reserved =
-            Some(Reserved { limits, pool, layer_bytes, states, steps, attention, graphs });
+            Some(Reserved { limits, pool, layer_starts, states, steps, attention, graphs });
         Ok(())
     }
 

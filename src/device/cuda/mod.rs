@@ -118,7 +118,8 @@ const ROW_THREADS: u32 = 128;
 struct Reserved {
     limits: DeviceLimits,
     pool: Memory,
-    layer_bytes: usize,
+    /// Where each layer's part of it begins, in bytes.
+    layer_starts: Vec<usize>,
     states: States,
     steps: Steps,
     attention: PageAttention,
@@ -128,7 +129,7 @@ struct Reserved {
 impl Reserved {
     /// A layer's share of the pool.
     fn layer(&self, layer: usize) -> DevicePtr {
-        self.pool.address.offset_bytes(layer * self.layer_bytes)
+        self.pool.address.offset_bytes(self.layer_starts[layer])
     }
 }
 

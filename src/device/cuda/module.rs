@@ -195,7 +195,9 @@ kernels! {
         bias_act(BiasAct) gated_act(GatedAct) clamp(Clamp) xielu(Xielu) softcap(Softcap)
         bias_logits(BiasLogits);
     "rope": rope_store(RopeStore) rope_store_fp8(RopeStore) rotate(RopeStore);
-    "attention": attend_rows(AttendRows) attend_rows_fp8(AttendRows) attend_all(AttendAll);
+    "attention":
+        attend_rows(AttendRows) attend_rows_fp8(AttendRows) attend_rows_wide(AttendRows)
+        attend_rows_fp8_wide(AttendRows) attend_all(AttendAll);
     "attention_mma":
         chunk_64(PagedAttention) chunk_80(PagedAttention) chunk_96(PagedAttention)
         chunk_128(PagedAttention) chunk_256(PagedAttention)
@@ -225,6 +227,9 @@ kernels! {
     "scan":
         selective_scan_1(SelectiveScan) selective_scan_2(SelectiveScan)
         selective_scan_4(SelectiveScan) selective_scan_8(SelectiveScan);
+    "layers":
+        values_of_keys(ValuesOfKeys) scale_rows(ScaleRows) scale_routes(ScaleRoutes)
+        weigh_inputs(WeighInputs);
     "experts":
         route_rows(RouteRows) group_rows(GroupRows)
         experts_up_narrow(MultiplyExperts) experts_up_wide(MultiplyExperts)

@@ -1,5 +1,6 @@
 //! Attention over pages, by what they hold: K and V of heads, or latent vectors. `Cuda::begin` has
-//! the work list of a step made here, the ops launch what they find. It knows no kernel.
+//! the work list of a step made here, the ops launch what they find. It knows no kernel. Where
+//! layers have heads of different shapes, each shape has a list of its own.
 
 use std::sync::Arc;
 
@@ -14,16 +15,24 @@ use crate::internal;
 
 /// Bytes for the parts of split sequences, at most.
 pub fn parts_bytes(kv: &KvShape) -> usize {
-    match kv.row {
+    let of_kind = |row: KvRow| match row {
         KvRow::Heads { kv_heads, head_dim } => paged_attention::parts_bytes(kv_heads, head_dim),
         KvRow::Latent { .. } => latent_attention::PARTS_BYTES,
-    }
+    };
+    kv.kinds().into_iter().map(of_kind).sum()
 }
 
 /// What attends to pages.
 pub enum PageAttention {
-    /// They hold K and V of heads.
-    Heads(Attention),
+    /// They hold K and V of heads, of some shapes.
+    Heads {
+        /// Of each shape.
+        shapes: Vec<Attention>,
+        /// Of each layer the shape that it has.
+        of_layer: Vec<usize>,
+        /// The lists of all shapes, where there are several.
+        words: Vec<u32>,
+    },
     /// They hold latent vectors.
     Latent(LatentAttention),
 }
@@ -37,41 +46,66 @@ impl PageAttention {
         dtype: DType,
         limits: &DeviceLimits,
     ) -> Result<PageAttention> {
-        Ok(match limits.kv.row {
-            KvRow::Heads { kv_heads, head_dim } => {
-                let kv = limits.kv.dtype;
-                let heads = Attention::new(context, kernels, dtype, kv, kv_heads, head_dim)?;
-                PageAttention::Heads(heads)
-            }
-            KvRow::Latent { width } => {
-                PageAttention::Latent(LatentAttention::new(context, kernels, dtype, width)?)
-            }
-        })
+        let kinds = limits.kv.kinds();
+        if let Some(KvRow::Latent { width }) = kinds.first() {
+            let latent = LatentAttention::new(context, kernels, dtype, *width)?;
+            return Ok(PageAttention::Latent(latent));
+        }
+
+        let mut shapes = Vec::with_capacity(kinds.len());
+        for kind in &kinds {
+            let KvRow::Heads { kv_heads, head_dim } = *kind else {
+                return Err(internal!("pages of heads and of latent vectors"));
+            };
+            let kv = limits.kv.dtype;
+            shapes.push(Attention::new(context, kernels, dtype, kv, kv_heads, head_dim)?);
+        }
+        let shape_of = |row: &KvRow| kinds.iter().position(|kind| kind == row).unwrap_or(0);
+        let of_layer = limits.kv.rows.iter().map(shape_of).collect();
+        Ok(PageAttention::Heads { shapes, of_layer, words: Vec::new() })
     }
 
     /// Make the work list of a step. Whether all steps with as many rows are launched alike.
     pub fn plan(&mut self, chunks: &[BatchChunk]) -> bool {
-        match self {
-            PageAttention::Heads(heads) => heads.plan(chunks),
-            PageAttention::Latent(latent) => latent.plan(chunks),
+        let (shapes, words) = match self {
+            PageAttention::Latent(latent) => return latent.plan(chunks),
+            PageAttention::Heads { shapes, words, .. } => (shapes, words),
+        };
+        words.clear();
+        let several = shapes.len() > 1;
+        let mut repeats = true;
+        for shape in shapes {
+            let start = words.len();
+            repeats &= shape.plan(chunks, start);
+            if several {
+                words.extend_from_slice(shape.words());
+                // Where the next list begins is part of a recorded launch.
+                let end = words.len().max(start + shape.most_words(chunks.len()));
+                words.resize(end, 0);
+            }
         }
+        repeats
     }
 
     /// The work list, in words.
     pub fn words(&self) -> &[u32] {
         match self {
-            PageAttention::Heads(heads) => heads.words(),
+            PageAttention::Heads { shapes, .. } if shapes.len() == 1 => shapes[0].words(),
+            PageAttention::Heads { words, .. } => words,
             PageAttention::Latent(latent) => latent.words(),
         }
     }
 
+    /// Of the shape of a layer's heads.
+    ///
     /// # Errors
-    /// Internal: pages hold latent vectors.
-    pub fn heads(&mut self) -> Result<&mut Attention> {
-        match self {
-            PageAttention::Heads(heads) => Ok(heads),
-            PageAttention::Latent(_) => Err(internal!("heads over pages of latent vectors")),
-        }
+    /// Internal: pages hold latent vectors; there is no such layer.
+    pub fn heads(&mut self, layer: usize) -> Result<&mut Attention> {
+        let PageAttention::Heads { shapes, of_layer, .. } = self else {
+            return Err(internal!("heads over pages of latent vectors"));
+        };
+        let shape = of_layer.get(layer).and_then(|&shape| shapes.get_mut(shape));
+        shape.ok_or_else(|| internal!("layer {layer} has no pages"))
     }
 
     /// # Errors
@@ -79,7 +113,7 @@ impl PageAttention {
     pub fn latent(&mut self) -> Result<&mut LatentAttention> {
         match self {
             PageAttention::Latent(latent) => Ok(latent),
-            PageAttention::Heads(_) => Err(internal!("latent vectors over pages of heads")),
+            PageAttention::Heads { .. } => Err(internal!("latent vectors over pages of heads")),
         }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::abi::{self, PagedAttention};
 use super::context::Context;
 use super::device_ptr::DevicePtr;
+use super::graphs;
 use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
@@ -94,6 +95,8 @@ pub struct Attention {
     /// Blocks of the split kernel per KV head: together as many as the card holds at once.
     split_blocks: usize,
     list: WorkList,
+    /// Where the list begins in the step's input, in words.
+    list_start: usize,
     parts: Memory,
     statistics: Memory,
     /// Parts that are done, per sequence and KV head; 0 between launches.
@@ -146,16 +149,19 @@ impl Attention {
             split,
             split_blocks,
             list: WorkList::default(),
+            list_start: 0,
             parts: Memory::new(context, rows * dim * 4, "parts of attention")?,
             statistics: Memory::new(context, rows * 8, "parts of attention")?,
             arrivals,
         })
     }
 
-    /// Make the work list of a step; empty where the plain kernel runs. Whether all steps with as
-    /// many rows are launched alike: not before it is known which kernel runs, nor with prompts.
-    pub fn plan(&mut self, chunks: &[BatchChunk]) -> bool {
+    /// Make the work list of a step, to lie from word `start` of its input on; empty where the
+    /// plain kernel runs. Whether all steps with as many rows are launched alike: not before it is
+    /// known which kernel runs, nor with prompts.
+    pub fn plan(&mut self, chunks: &[BatchChunk], start: usize) -> bool {
         let Some(group) = self.group else { return false };
+        self.list_start = start;
         if self.tiled {
             self.list.make(Tiling::HEADS, chunks, group, self.split_blocks);
         }
@@ -165,6 +171,15 @@ impl Attention {
     /// The work list, in words.
     pub fn words(&self) -> &[u32] {
         bytemuck::cast_slice(&self.list.items)
+    }
+
+    /// Words that hold every list of a step of so many single tokens, as it is recorded: each block
+    /// has a first item, rows have one more, and one more for each block that they are cut at.
+    pub fn most_words(&self, tokens: usize) -> usize {
+        let Some(group) = self.group.filter(|_| self.tiled) else { return 0 };
+        let tokens = graphs::padded(tokens).unwrap_or(tokens);
+        let items = 2 * self.split_blocks + tokens * group.div_ceil(SPLIT_ROWS);
+        items * size_of::<abi::WorkItem>() / size_of::<u32>()
     }
 
     pub fn run(
@@ -193,7 +208,7 @@ impl Attention {
             (kinds.split, split_blocks, abi::SPLIT_THREADS, self.split),
         ];
 
-        let mut items = device.input.address;
+        let mut items = device.input.address.offset_words(self.list_start);
         for (kernel, count, threads, shape) in launches {
             let parameters = PagedAttention {
                 items,
@@ -215,6 +230,9 @@ impl Attention {
                 stages: shape.stages as u32,
                 kv: self.kv.into(),
                 value_scale: scales.values,
+                chunk: spec.chunk.unwrap_or(0) as u32,
+                row_width: spec.row_width() as u32,
+                unused: 0,
             };
             let blocks = [count, spec.kv_heads];
             kernel.launch_shared(context, blocks, threads, shape.shared_bytes, &parameters)?;
@@ -230,7 +248,7 @@ impl Attention {
         call: &AttendPages<'_>,
     ) -> Result<()> {
         let AttendPages { spec, device, .. } = *call;
-        head_fits(spec)?;
+        head_fits(spec, abi::ATTEND_WIDE_HEAD_DIM)?;
         let scales = Scales::of(spec, self.kv);
         let parameters = abi::AttendRows {
             qkv: call.qkv,
@@ -249,12 +267,18 @@ impl Attention {
             softcap: spec.softcap.unwrap_or(0.0),
             kv: self.kv.into(),
             value_scale: scales.values,
+            chunk: spec.chunk.unwrap_or(0) as u32,
+            row_width: spec.row_width() as u32,
+            unused: 0,
         };
 
         let blocks = [call.rows, spec.heads];
-        let kernel = match self.kv.plain() {
-            Some(_) => &kernels.attend_rows,
-            None => &kernels.attend_rows_fp8,
+        let wide = spec.head_dim > abi::ATTEND_MAX_HEAD_DIM as usize;
+        let kernel = match (self.kv.plain(), wide) {
+            (Some(_), false) => &kernels.attend_rows,
+            (Some(_), true) => &kernels.attend_rows_wide,
+            (None, false) => &kernels.attend_rows_fp8,
+            (None, true) => &kernels.attend_rows_fp8_wide,
         };
         kernel.launch(context, blocks, abi::ATTEND_THREADS, &parameters)
     }
@@ -262,13 +286,12 @@ impl Attention {
 
 /// # Errors
 /// Unsupported: no kernel takes heads of this size.
-pub(super) fn head_fits(spec: &AttnSpec) -> Result<()> {
-    const MOST: usize = abi::ATTEND_MAX_HEAD_DIM as usize;
-    if spec.head_dim <= MOST {
+pub(super) fn head_fits(spec: &AttnSpec, most: u32) -> Result<()> {
+    if spec.head_dim <= most as usize {
         return Ok(());
     }
     Err(Error::Unsupported(format!(
-        "head_dim {}: attention on GPUs goes up to {MOST}.",
+        "head_dim {}: attention on GPUs goes up to {most}.",
         spec.head_dim
     )))
 }

@@ -4,6 +4,7 @@ use super::{bytes, Trace, TraceTensor, TraceWeight};
 use crate::device::host_slots::TokenRow;
 use crate::device::{AttentionOps, AttnSpec, Norm, Rope};
 use crate::error::Result;
+use crate::internal;
 
 impl AttentionOps for Trace {
     fn norm_heads(
@@ -19,6 +20,21 @@ impl AttentionOps for Trace {
         Ok(())
     }
 
+    fn values_of_keys(
+        &mut self,
+        spec: &AttnSpec,
+        qk: &TraceTensor,
+        qkv: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        if qkv.width != spec.row_width() {
+            return Err(internal!("q, k and v of {} columns in {}", spec.row_width(), qkv.width));
+        }
+        let shape = (rows, qk.width, qkv.width);
+        self.launch("values_of_keys", shape, bytes(rows, qk), bytes(rows, qkv), 0);
+        Ok(())
+    }
+
     fn rope_store(
         &mut self,
         _layer: usize,
@@ -28,8 +44,9 @@ impl AttentionOps for Trace {
     ) -> Result<()> {
         let rows = self.rows();
         let kv = self.kv.as_ref().map_or(0, |kv| kv.dtype.bytes());
-        let stored = (rows * 2 * spec.kv_heads * spec.head_dim * kv) as u64;
-        let turned = rope.map_or(0, |r| (spec.heads + spec.kv_heads) * r.rotary_dim * rows);
+        let kv_heads = spec.own_kv_heads();
+        let stored = (rows * 2 * kv_heads * spec.head_dim * kv) as u64;
+        let turned = rope.map_or(0, |r| (spec.heads + kv_heads) * r.rotary_dim * rows);
         let written = stored + (turned * qkv.bytes) as u64;
         let flops = 3 * turned as u64;
         self.launch("rope_store", (rows, qkv.width, qkv.width), bytes(rows, qkv), written, flops);
@@ -53,10 +70,13 @@ impl AttentionOps for Trace {
         out: &mut TraceTensor,
     ) -> Result<()> {
         let rows = &self.slots.token_rows;
-        let seen = |r: &TokenRow| (r.position + 1).min(spec.window.unwrap_or(usize::MAX));
+        let seen = |r: &TokenRow| r.position + 1 - spec.first_key(r.position);
         let pairs: usize = rows.iter().map(seen).sum();
         // A sequence's rows lie together, and each sees one key more to the right.
-        let of_sequence = |rows: &[TokenRow]| rows.first().map_or(0, seen) + rows.len() - 1;
+        let of_sequence = |rows: &[TokenRow]| {
+            let first = rows.first().map_or(0, |row| spec.first_key(row.position));
+            rows.last().map_or(0, |row| row.position + 1 - first)
+        };
         let keys: usize = rows.chunk_by(|a, b| a.slot == b.slot).map(of_sequence).sum();
         let rows = rows.len();
         let q = spec.heads * spec.head_dim;

@@ -1,5 +1,7 @@
 //! What lookup, norms, linears and the head would move and compute.
 
+use std::ops::Range;
+
 use super::{bytes, Trace, TraceTensor, TraceWeight};
 use crate::device::{Activation, DenseOps, Norm};
 use crate::error::Result;
@@ -49,6 +51,21 @@ impl DenseOps for Trace {
         Ok(())
     }
 
+    fn norm_parts(
+        &mut self,
+        _norm: &Norm<TraceWeight>,
+        columns: Range<usize>,
+        x: &mut TraceTensor,
+    ) -> Result<()> {
+        if columns.end > x.width {
+            return Err(internal!("columns up to {} of {}", columns.end, x.width));
+        }
+        let (rows, width) = (self.rows(), columns.len());
+        let moved = (rows * width * x.bytes) as u64;
+        self.launch("norm_parts", (rows, width, width), moved, moved, (5 * rows * width) as u64);
+        Ok(())
+    }
+
     fn add(&mut self, delta: &TraceTensor, _residual: &mut TraceTensor) -> Result<()> {
         let rows = self.rows();
         let one = bytes(rows, delta);
@@ -61,6 +78,13 @@ impl DenseOps for Trace {
         let rows = self.rows();
         let moved = bytes(rows, x);
         self.launch("clamp", (rows, x.width, x.width), moved, moved, (rows * x.width) as u64);
+        Ok(())
+    }
+
+    fn scale(&mut self, _factor: f32, x: &mut TraceTensor) -> Result<()> {
+        let rows = self.rows();
+        let moved = bytes(rows, x);
+        self.launch("scale", (rows, x.width, x.width), moved, moved, (rows * x.width) as u64);
         Ok(())
     }
 

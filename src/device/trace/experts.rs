@@ -7,7 +7,8 @@ use crate::internal;
 
 impl ExpertOps for Trace {
     fn routes_tensor(&mut self, rows: usize, routing: &Routing) -> Result<TraceTensor> {
-        let tensor = TraceTensor { rows, width: 2 * routing.top_k, bytes: DType::F32.bytes() };
+        let width = 2 * routing.top_k;
+        let tensor = TraceTensor { rows, width, most: width, bytes: DType::F32.bytes() };
         // A row's logits; of each choice its place in the order by expert, and room for a tile of
         // it; how many each expert got.
         let words = rows * (routing.experts + 4 * routing.top_k) + 5 * routing.experts;
@@ -26,6 +27,33 @@ impl ExpertOps for Trace {
         routes: &mut TraceTensor,
     ) -> Result<()> {
         self.linear_launch("route", self.rows(), gate, x, routes)
+    }
+
+    fn scale_routes(
+        &mut self,
+        scales: &TraceWeight,
+        _routing: &Routing,
+        routes: &mut TraceTensor,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), routes.width);
+        let moved = bytes(rows, routes);
+        let shape = (rows, width, width);
+        let flops = (rows * width / 2) as u64;
+        self.launch("scale_routes", shape, moved + scales.bytes, moved / 2, flops);
+        Ok(())
+    }
+
+    fn weigh_inputs(
+        &mut self,
+        routes: &mut TraceTensor,
+        x: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), out.width);
+        let read = bytes(rows, routes) + bytes(rows, x);
+        let shape = (rows, width, width);
+        self.launch("weigh_inputs", shape, read, bytes(rows, out), (rows * width) as u64);
+        Ok(())
     }
 
     fn experts_act(

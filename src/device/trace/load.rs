@@ -4,6 +4,7 @@ use super::{product, Trace, TraceTensor, TraceWeight};
 use crate::device::host_slots::HostSlots;
 use crate::device::{DType, DeviceLimits, LoadOps, QuantForm, Source, WeightDesc, WeightKind};
 use crate::error::Result;
+use crate::internal;
 
 /// Of codes, their scales and offsets, and the order of inputs.
 fn code_bytes(weight: &WeightDesc, form: &QuantForm) -> u64 {
@@ -49,13 +50,21 @@ impl LoadOps for Trace {
     }
 
     fn tensor(&mut self, rows: usize, width: usize) -> Result<TraceTensor> {
-        let tensor = TraceTensor { rows, width, bytes: self.activation.bytes() };
+        let tensor = TraceTensor { rows, width, most: width, bytes: self.activation.bytes() };
         self.hold_tensor(rows, &tensor);
         Ok(tensor)
     }
 
+    fn reshape(&mut self, tensor: &mut TraceTensor, width: usize) -> Result<()> {
+        if width > tensor.most {
+            return Err(internal!("rows of {width} in those of {}", tensor.most));
+        }
+        tensor.width = width;
+        Ok(())
+    }
+
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<TraceTensor> {
-        let tensor = TraceTensor { rows, width: vocab, bytes: DType::F32.bytes() };
+        let tensor = TraceTensor { rows, width: vocab, most: vocab, bytes: DType::F32.bytes() };
         self.hold_tensor(rows, &tensor);
         if self.rank.of > 1 {
             // The rank's own columns, before all are side by side.

@@ -45,6 +45,8 @@ pub struct Launch {
 pub struct TraceTensor {
     rows: usize,
     width: usize,
+    /// The width that it was made with.
+    most: usize,
     bytes: usize,
 }
 

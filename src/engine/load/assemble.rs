@@ -291,7 +291,7 @@ fn facts(
         max_model_len: limits.max_model_len as u32,
         max_num_seqs: limits.slots as u32,
         max_num_batched_tokens: limits.step_tokens as u32,
-        kv_tokens: match limits.kv.layers {
+        kv_tokens: match limits.kv.layers() {
             0 => 0,
             _ => budget::pool_tokens(limits.pages, limits.page_size),
         },

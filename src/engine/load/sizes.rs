@@ -39,7 +39,7 @@ pub(super) fn cpu_pool(
 ) -> Result<(PoolSize, Option<Promise>)> {
     let held = budget::held(spec, weights, limits, DType::F32, rank)?.times(rank.of);
     // As many bytes as the pages of all ranks.
-    let kv = KvShape { layers: limits.kv.layers * rank.of, ..limits.kv.clone() };
+    let kv = KvShape { rows: limits.kv.rows.repeat(rank.of), ..limits.kv.clone() };
     let limits = &DeviceLimits { kv, ..limits.clone() };
     let (pool, promise) = memory::promise(|memory| {
         if !spec.family.encoder {
@@ -191,7 +191,7 @@ pub(super) fn limits_of(
         pages: 0,
         page_size,
         max_model_len: spec.max_model_len,
-        kv: shard.kv_shape(&spec.kv_shape(args.kv_cache_dtype)?),
+        kv: shard.kv_shape(spec, &spec.kv_shape(args.kv_cache_dtype)?),
         state: shard.state_shape(spec),
         snapshots: 0,
     };
@@ -238,7 +238,7 @@ fn fit_states(limits: &mut DeviceLimits, pool: &PoolSize, spec: &ModelSpec) {
 pub(super) fn state_block(limits: &DeviceLimits, dtype: DType) -> usize {
     let DeviceLimits { state, kv, page_size, .. } = limits;
     let of_layer = state.bytes(dtype.bytes()) / state.layers.max(1) as u64;
-    let of_page = kv.page_bytes(*page_size) / kv.layers.max(1) as u64;
+    let of_page = kv.page_bytes(*page_size) / kv.layers().max(1) as u64;
     let pages = of_layer.div_ceil(of_page.max(1)).max(1);
     usize::try_from(pages).unwrap_or(usize::MAX).saturating_mul(*page_size)
 }

@@ -2,8 +2,8 @@
 //! [`super`], which looks them up.
 
 use super::family::{
-    AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, Multipliers, Names,
-    Positions, QkNorm, RopeLayers, Windows,
+    AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, LayerShapes,
+    Multipliers, Names, Positions, QkNorm, RopeLayers, Windows,
 };
 use super::{defaults, towers};
 use crate::device::{NormKind, Pooling};
@@ -87,6 +87,10 @@ pub(super) const LLAMA: Family = Family {
     output_gate: false,
     recurrent: None,
     norms_after_rope: false,
+    value_norm: false,
+    shapes: LayerShapes::Same,
+    layer_inputs: None,
+    layer_scalar: None,
     windows: Windows::Never,
     window_inclusive: false,
     window_both_sides: false,

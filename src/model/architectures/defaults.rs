@@ -165,6 +165,19 @@ pub const GEMMA3: &str = r#"{"vocab_size": 262208, "hidden_size": 2304,
     "sliding_window": 4096, "sliding_window_pattern": 6, "tie_word_embeddings": true,
     "eos_token_id": 1}"#;
 
+pub const GEMMA4: &str = r#"{"vocab_size": 262144, "hidden_size": 2304,
+    "intermediate_size": 9216, "num_hidden_layers": 30, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "head_dim": 256, "global_head_dim": 512,
+    "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 131072, "attention_bias": false, "sliding_window": 512,
+    "sliding_window_pattern": 6, "vocab_size_per_layer_input": 262144,
+    "hidden_size_per_layer_input": 256, "attention_k_eq_v": false, "num_kv_shared_layers": 0,
+    "enable_moe_block": false, "use_double_wide_mlp": false, "tie_word_embeddings": true,
+    "eos_token_id": 1, "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25,
+            "rope_theta": 1000000.0}}}"#;
+
 pub const PHI3: &str = r#"{"vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192,
     "num_hidden_layers": 32, "num_attention_heads": 32, "hidden_act": "silu",
     "rms_norm_eps": 1e-5, "max_position_embeddings": 4096,

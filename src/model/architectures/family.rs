@@ -89,11 +89,25 @@ pub enum RopeLayers {
     None,
 }
 
+/// Which shapes layers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerShapes {
+    /// All have the same.
+    Same,
+    /// Those that see all have heads of their own (`per_layer_config`, or `global_head_dim` and
+    /// `num_global_key_value_heads`), and make K and V by one product if `attention_k_eq_v`; the
+    /// last one sees all. The last `num_kv_shared_layers` use K and V of others, and have MLPs of
+    /// twice the width if `use_double_wide_mlp`.
+    ByWindow,
+}
+
 /// What multiplies q.k.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttnScale {
     /// head_dim^-0.5
     HeadDim,
+    /// Nothing does.
+    One,
     /// The key's value^-0.5
     RootOf(&'static str),
     /// The key's value.
@@ -246,12 +260,17 @@ pub struct Mixture {
     pub renormalise: Flag,
     /// Which layers have experts; others have the plain MLP.
     pub layers: MixtureLayers,
-    /// What the module may be called; the first under which the router exists.
+    /// What the module may be called; the first under which the router exists. Empty: names stand
+    /// behind the layer's.
     pub modules: &'static [&'static str],
     /// The product by which tokens choose.
     pub router: &'static str,
     /// Of what is added to scores where experts are chosen, `[1, experts]` or `[experts]`.
     pub choice_bias: Option<&'static str>,
+    /// What an expert's weight is multiplied by in the end, an element for each.
+    pub expert_scale: Option<&'static str>,
+    /// Layers with experts have the plain MLP too.
+    pub beside: Option<BesideMlp>,
     /// Before each expert's number; None: experts lie in `stacks` only.
     pub list: Option<&'static str>,
     /// Gate and up of one expert, or up alone.
@@ -270,6 +289,41 @@ pub struct Mixture {
     pub activation: Option<Activation>,
     /// One that every token passes through as well.
     pub shared: Option<SharedExpert>,
+}
+
+/// How experts go beside an MLP: both read the same residual, each through a norm of its own, and
+/// are added up behind norms of their own.
+#[derive(Debug)]
+pub struct BesideMlp {
+    /// What a norm without weight over the router's input is multiplied by, as wide as it; with
+    /// hidden^-0.5 on top.
+    pub router_scale: &'static str,
+    /// Over the experts' input.
+    pub norm: &'static str,
+    /// Over the MLP's output, and over the experts'.
+    pub post: [&'static str; 2],
+}
+
+/// An input of each layer's own: a vector of a table for each token and layer, and beside it what a
+/// product makes of the embedding.
+#[derive(Debug)]
+pub struct LayerInputs {
+    /// Key of its width; 0 or null: there is none.
+    pub width: &'static str,
+    /// Key of the table's rows.
+    pub rows: &'static str,
+    /// The table, `[tokens, layers * width]`.
+    pub table: &'static str,
+    /// The product over the embedding, for all layers.
+    pub projection: &'static str,
+    /// Over a layer's part of it.
+    pub norm: &'static str,
+    /// In a layer: from the residual to what multiplies the input.
+    pub gate: &'static str,
+    /// In a layer: back.
+    pub out: &'static str,
+    /// In a layer: over that, before it is added.
+    pub post: &'static str,
 }
 
 /// How tokens choose experts: what their products become, and out of which experts.
@@ -301,6 +355,8 @@ pub enum MixtureLayers {
         /// Key of n.
         each: &'static str,
     },
+    /// All have if this flag is on, else none has.
+    If(&'static str),
     /// Those that a list calls sparse; without it from one on each whose number is a multiple of
     /// n. All by keys.
     From {
@@ -564,6 +620,14 @@ pub struct Family {
     pub recurrent: Option<Recurrent>,
     /// Norms of q and k follow their rotation; else they go before it.
     pub norms_after_rope: bool,
+    /// v is normed by head, without a weight.
+    pub value_norm: bool,
+    /// Which shapes layers have.
+    pub shapes: LayerShapes,
+    /// An input of each layer's own.
+    pub layer_inputs: Option<LayerInputs>,
+    /// A number in each layer that its output is multiplied by.
+    pub layer_scalar: Option<&'static str>,
     /// Which layers see a window.
     pub windows: Windows,
     /// Windows reach one token further than they are long.

@@ -13,6 +13,7 @@
 //! | `hybrids` | those of which some layers keep a state in place of K and V |
 //! | `towers` | vision towers of some of these |
 //! | `scans` | those of which some layers keep the state of a selective scan |
+//! | `shapes` | those whose layers differ in shape |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
 //! | `unknown` | what to say of a name that has no row |
@@ -27,6 +28,7 @@ mod mixtures;
 mod older;
 mod towers;
 mod scans;
+mod shapes;
 mod unknown;
 mod variants;
 
@@ -62,6 +64,8 @@ pub const FAMILIES: &[Family] = &[
     decoders::GEMMA2,
     decoders::GEMMA3,
     decoders::GEMMA3_MULTIMODAL,
+    shapes::GEMMA4,
+    shapes::GEMMA4_WHOLE,
     decoders::PHI3,
     decoders::PHI,
     decoders::STABLELM,

@@ -75,7 +75,8 @@ pub fn rope(config: &Object, shape: &LatentShape, layers: &mut [LayerAttention])
 mod tests {
     use super::*;
     use crate::model::architectures;
-    use crate::model::config::layers::{self, Shape};
+    use crate::model::config::layer_shapes::{self, Shape};
+    use crate::model::config::layers;
     use serde_json::{json, Value};
 
     fn of(config: Value) -> Result<(LatentShape, f32, Rope)> {
@@ -85,7 +86,8 @@ mod tests {
         let config = config.with(family.spellings, &defaults);
         let shape = shape(&config, family)?.unwrap();
         let one = Shape { hidden: 8, heads: 1, kv_heads: 1, head_dim: 576, layers: 1 };
-        let mut attention = layers::attention(&config, family, &one)?;
+        let shapes = layer_shapes::of(&config, family, &one, &[false], 1)?;
+        let mut attention = layers::attention(&config, family, one.heads, &[false], &shapes)?;
         let rope = rope(&config, &shape, &mut attention)?;
         Ok((shape, attention[0].attn.scale, rope))
     }

@@ -4,24 +4,15 @@
 use serde_json::Value;
 
 use super::keys::{flag, positive, MAX_DIMENSION};
+use super::layer_shapes::{KeysFrom, LayerShape, Shape};
 use super::rope;
 use crate::device::{AttnSpec, DType, KvScales, Rope};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
 use crate::model::architectures::{
-    AttnScale, Family, Flag, Multipliers, Positions, RopeLayers, Windows,
+    AttnScale, Family, Flag, LayerShapes, Multipliers, Positions, RopeLayers, Windows,
 };
-
-/// The dimensions that all layers share.
-#[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    pub hidden: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    pub layers: usize,
-}
 
 /// One layer's attention.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +21,8 @@ pub struct LayerAttention {
     pub attn: AttnSpec,
     /// Index into `ModelSpec::ropes`; none where q and k are not rotated.
     pub rope: Option<usize>,
+    /// Where k and v come from.
+    pub keys: KeysFrom,
 }
 
 /// Factors of a whole model.
@@ -40,38 +33,44 @@ pub struct Scales {
     pub logits: f32,
 }
 
-/// Attention of each layer.
+/// Attention of each layer. `windowed` says which of them see a window.
 ///
 /// # Errors
-/// A window, scale or cap that is no positive number; a layer type that we lack.
-pub fn attention(config: &Object, family: &Family, shape: &Shape) -> Result<Vec<LayerAttention>> {
+/// A window, scale or cap that is no positive number.
+pub fn attention(
+    config: &Object,
+    family: &Family,
+    heads: usize,
+    windowed: &[bool],
+    shapes: &[LayerShape],
+) -> Result<Vec<LayerAttention>> {
     let scale = match family.attn_scale {
-        AttnScale::HeadDim => (shape.head_dim as f32).powf(-0.5),
-        AttnScale::RootOf(key) => positive(config, key)?.powf(-0.5) as f32,
-        AttnScale::Key(key) => positive(config, key)? as f32,
-        AttnScale::KeyOrHeadDim(key) => match config.positive(key)? {
-            Some(scale) => scale as f32,
-            None => (shape.head_dim as f32).powf(-0.5),
-        },
+        AttnScale::HeadDim => None,
+        AttnScale::One => Some(1.0),
+        AttnScale::RootOf(key) => Some(positive(config, key)?.powf(-0.5) as f32),
+        AttnScale::Key(key) => Some(positive(config, key)? as f32),
+        AttnScale::KeyOrHeadDim(key) => config.positive(key)?.map(|scale| scale as f32),
     };
     let softcap = softcap(config, family, "attn_logit_softcapping")?;
-    let windowed = windowed(config, family, shape.layers)?;
     let window = if windowed.contains(&true) { window(config, family)? } else { None };
 
-    let rotated = rotated(config, family, &windowed)?;
-    let layer = |(windowed, rotated): (bool, bool)| LayerAttention {
+    let rotated = rotated(config, family, windowed)?;
+    let layer = |((&windowed, rotated), shape): ((&bool, bool), &LayerShape)| LayerAttention {
         attn: AttnSpec {
-            heads: shape.heads,
+            heads,
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
-            scale,
+            scale: scale.unwrap_or_else(|| (shape.head_dim as f32).powf(-0.5)),
             window: window.filter(|_| windowed),
+            chunk: None,
             softcap,
             kv_scales: KvScales::ONE,
+            q_only: matches!(shape.keys, KeysFrom::Layer(_)),
         },
         rope: rotated.then_some(usize::from(windowed && family.local_rope)),
+        keys: shape.keys,
     };
-    Ok(windowed.into_iter().zip(rotated).map(layer).collect())
+    Ok(windowed.iter().zip(rotated).zip(shapes).map(layer).collect())
 }
 
 /// Every layer sees all. Returns the shortest window that there was.
@@ -94,7 +93,8 @@ fn window(config: &Object, family: &Family) -> Result<Option<usize>> {
     }
 }
 
-/// The model's rope; behind it the one of windowed layers, if they have their own.
+/// The model's rope; behind it the one of windowed layers, if they have their own. A head is as
+/// wide as in the first layer that turns by the rope, else `head_dim`.
 ///
 /// # Errors
 /// Those of [`rope::from_config`].
@@ -102,15 +102,20 @@ pub fn ropes(
     config: &Object,
     family: &Family,
     head_dim: usize,
+    attention: &[LayerAttention],
     max_model_len: usize,
 ) -> Result<Vec<Rope>> {
     if family.positions != Positions::Rope || family.rope_layers == RopeLayers::None {
         return Ok(Vec::new());
     }
+    let width_of = |rope: usize| {
+        let layer = attention.iter().find(|layer| layer.rope == Some(rope));
+        layer.map_or(head_dim, |layer| layer.attn.head_dim)
+    };
     let key = family.keys.rotary_dim;
-    let mut ropes = vec![rope::from_config(config, key, head_dim, max_model_len)?];
+    let mut ropes = vec![rope::from_config(config, key, width_of(0), max_model_len)?];
     if family.local_rope {
-        ropes.push(rope::local(config, head_dim, max_model_len)?);
+        ropes.push(rope::local(config, width_of(1), max_model_len)?);
     }
     Ok(ropes)
 }
@@ -191,7 +196,18 @@ pub fn scales(config: &Object, family: &Family, shape: &Shape, dtype: DType) -> 
 }
 
 /// For each layer, whether it sees a window only.
-fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>> {
+///
+/// # Errors
+/// Keys that say it badly; a layer type that we lack.
+pub fn windowed(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>> {
+    let mut windowed = windowed_by_keys(config, family, layers)?;
+    if let (LayerShapes::ByWindow, Some(last)) = (family.shapes, windowed.last_mut()) {
+        *last = false;
+    }
+    Ok(windowed)
+}
+
+fn windowed_by_keys(config: &Object, family: &Family, layers: usize) -> Result<Vec<bool>> {
     let each = |f: &dyn Fn(usize) -> bool| Ok((0..layers).map(f).collect());
     match family.windows {
         Windows::Never => return each(&|_| false),

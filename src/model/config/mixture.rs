@@ -9,7 +9,7 @@ use crate::device::{RouteGroups, Routing, MAX_EXPERTS, MAX_EXPERT_GROUPS};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
-use crate::model::architectures::{Choice, Family, MixtureLayers, SharedExpert};
+use crate::model::architectures::{Choice, Family, Flag, MixtureLayers, SharedExpert};
 
 /// The experts of a model; every mixture layer has the same.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +34,12 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
     let single = sublayers::singles(config, family)?;
     let single = single.map(|kinds| kinds.iter().map(|k| *k == Single::Experts).collect());
     let single: Vec<bool> = single.unwrap_or_default();
-    if row.layers == MixtureLayers::Single && !single.contains(&true) {
+    let none = match row.layers {
+        MixtureLayers::If(switch) => !flag(config, Flag::Key(switch))?,
+        MixtureLayers::Single => !single.contains(&true),
+        _ => false,
+    };
+    if none {
         return Ok(None);
     }
     judge_method(config, &row.choice)?;
@@ -64,7 +69,7 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
         ffn: needed_width(config, row.ffn)?,
         shared_ffn,
         layers: match row.layers {
-            MixtureLayers::All => vec![true; layers],
+            MixtureLayers::All | MixtureLayers::If(_) => vec![true; layers],
             MixtureLayers::Single => single,
             MixtureLayers::Stepped => stepped(config, layers)?,
             MixtureLayers::Between { first, last, each } => {

@@ -9,6 +9,7 @@ mod dtype;
 mod factors;
 mod keys;
 mod latent;
+mod layer_shapes;
 mod layers;
 mod length;
 mod mixture;
@@ -41,8 +42,9 @@ pub use factors::Factors;
 pub use keys::parse_dtype;
 use keys::{architecture, dimension, flag, is_on};
 pub use latent::LatentShape;
+use layer_shapes::Shape;
+pub use layer_shapes::{KeysFrom, LayerShape};
 pub use layers::LayerAttention;
-use layers::Shape;
 pub use mixture::MixtureSpec;
 pub use pooler_options::{Convert, PoolerOptions, RunnerKind};
 pub use pooling::{Dimensions, PooledAnswer, PoolingRule, VectorRule};
@@ -141,12 +143,12 @@ impl ModelSpec {
         let pools = pooling.is_some();
         let (mut length, derived_len) =
             length::of(config, family, pools.then_some(&options.files))?;
-        let mut attention = layers::attention(config, family, &shape)?;
+        let (ffns, mut attention) = own_layers(config, family, &shape)?;
         if options.disable_sliding_window {
-            length.within(layers::without_windows(&mut attention));
+            length.within(without_windows(&mut attention));
         }
-        let max_model_len =
-            length.choose(options.max_model_len, family.positions != Positions::Rope)?;
+        let learned = family.positions != Positions::Rope;
+        let max_model_len = length.choose(options.max_model_len, learned)?;
 
         let dtype = dtype::choose(config, family, quant.as_ref(), pools, options)?;
         let scales = layers::scales(config, family, &shape, dtype)?;
@@ -162,10 +164,11 @@ impl ModelSpec {
             kv_heads,
             head_dim,
             latent,
-            ffn: ffn(config, family, hidden)?,
+            ffns,
             mixture: mixture::mixture(config, family, layers)?,
             sublayers,
             recurrent,
+            layer_input: layer_input(config, family, vocab_size)?,
             embed_width: embed_width(config, family, hidden)?,
             norm_eps: eps * scales.eps,
             inner_eps: eps,
@@ -219,9 +222,13 @@ impl ModelSpec {
     fn judge_size(&self, config: &Object) -> Result<()> {
         let ffn = self.mixture.as_ref().map_or(0.0, |m| m.ffn as f64 * m.routing.experts as f64);
         let ffn = ffn.max(self.mlp_width() as f64);
-        let attention = 2.0 * (self.heads + self.kv_heads) as f64 * self.head_dim as f64;
+        let of_layer = |layer: &LayerAttention| {
+            2.0 * (self.heads + layer.attn.kv_heads) as f64 * layer.attn.head_dim as f64
+        };
+        let attention = self.attention.iter().map(of_layer).fold(0.0, f64::max);
         let layer = (attention + 3.0 * ffn) * self.hidden as f64;
-        let table = self.token_rows() as f64 * self.embed_width as f64;
+        let inputs = self.layer_input.unwrap_or(0) as f64 * self.layers as f64;
+        let table = self.token_rows() as f64 * (self.embed_width as f64 + inputs);
         let parameters = self.layers as f64 * layer + 2.0 * table;
         if parameters > MAX_PARAMETERS {
             return Err(invalid!(
@@ -318,6 +325,24 @@ fn shape(config: &Object, family: &Family, latent: Option<&LatentShape>) -> Resu
     Ok(Shape { hidden, heads, kv_heads, head_dim, layers })
 }
 
+/// Of each layer the width of its MLP, and its attention.
+fn own_layers(
+    config: &Object,
+    family: &Family,
+    shape: &Shape,
+) -> Result<(Vec<usize>, Vec<LayerAttention>)> {
+    let windowed = layers::windowed(config, family, shape.layers)?;
+    let ffn = ffn(config, family, shape.hidden)?;
+    let shapes = layer_shapes::of(config, family, shape, &windowed, ffn)?;
+    let attention = layers::attention(config, family, shape.heads, &windowed, &shapes)?;
+    Ok((shapes.iter().map(|layer| layer.ffn).collect(), attention))
+}
+
+/// Every layer sees all; the length within which that is the same.
+fn without_windows(attention: &mut [LayerAttention]) -> Option<usize> {
+    attention.iter_mut().filter_map(|layer| layer.attn.window.take()).min()
+}
+
 fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
     let lacks = |key: &str, supported: &str| {
         let value = config.value(key).map(json::shown).unwrap_or_default();
@@ -379,8 +404,24 @@ fn ropes(
 ) -> Result<Vec<Rope>> {
     match latent {
         Some(latent) => Ok(vec![latent::rope(config, latent, attention)?]),
-        None => layers::ropes(config, family, shape.head_dim, max_model_len),
+        None => layers::ropes(config, family, shape.head_dim, attention, max_model_len),
     }
+}
+
+/// Width of an input of each layer's own.
+fn layer_input(config: &Object, family: &Family, vocab_size: usize) -> Result<Option<usize>> {
+    let Some(row) = &family.layer_inputs else { return Ok(None) };
+    if config.given(row.width).is_none_or(|width| *width == 0) {
+        return Ok(None);
+    }
+    let rows = dimension(config, row.rows)?;
+    if rows != vocab_size {
+        return Err(Error::Unsupported(format!(
+            "{} is {rows}, and the vocabulary {vocab_size}: they must be the same.",
+            config.name(row.rows)
+        )));
+    }
+    keys::width(config, row.width)
 }
 
 fn embed_width(config: &Object, family: &Family, hidden: usize) -> Result<usize> {

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::keys::{needed_width, MAX_DIMENSION, MAX_WIDTH};
-use super::layers::Shape;
+use super::layer_shapes::Shape;
 use super::scan::{self, ScanShape};
 use super::sublayers::{self, Sublayers};
 use crate::device::{DeltaSpec, Gate, StateShape};

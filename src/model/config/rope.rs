@@ -39,8 +39,10 @@ const THETA: &str = "rope_theta";
 /// By how much HunYuan's `dynamic` base grows, in place of its factor.
 const ALPHA: &str = "alpha";
 const ORIGINAL: &str = "original_max_position_embeddings";
-const KINDS: [&str; 8] =
-    ["default", "linear", "dynamic", "ntk", "llama3", "yarn", "longrope", "su"];
+const KINDS: [&str; 9] =
+    ["default", "linear", "dynamic", "ntk", "llama3", "yarn", "longrope", "su", PROPORTIONAL];
+/// All of a head is paired, and the part that does not turn has frequencies of 0.
+const PROPORTIONAL: &str = "proportional";
 
 /// The rope of a model with heads of `head_dim`, of which the key `rotary_dim` says how much turns
 /// if it is there, else `partial_rotary_factor`: `rope_parameters` (transformers 5), else
@@ -56,6 +58,9 @@ pub fn from_config(
     max_model_len: usize,
 ) -> Result<Rope> {
     let keys = read_keys(config, "full_attention")?;
+    if keys.kind == PROPORTIONAL {
+        return proportional(&keys, head_dim);
+    }
     let rotary_dim = match rotary_dim.filter(|key| config.given(key).is_some()) {
         Some(key) => counted(config, key, head_dim)?,
         None => partial(&keys, head_dim)?,
@@ -185,6 +190,27 @@ fn partial(keys: &RopeKeys, head_dim: usize) -> Result<usize> {
         ));
     }
     Ok(rotary_dim)
+}
+
+/// Waves as of a whole head, for its first pairs.
+fn proportional(keys: &RopeKeys, head_dim: usize) -> Result<Rope> {
+    const PARTIAL: &str = "partial_rotary_factor";
+    let partial = keys.optional(PARTIAL)?.unwrap_or(1.0);
+    let pairs = head_dim / 2;
+    let turning = (partial * head_dim as f64 / 2.0) as usize;
+    if !head_dim.is_multiple_of(2) || turning > pairs {
+        return Err(invalid!(
+            "{} is {partial}, for a head of {head_dim}: an even head_dim, of which at most all \
+             turns.",
+            keys.object().name(PARTIAL)
+        ));
+    }
+
+    let factor = keys.optional("factor")?.unwrap_or(1.0);
+    let mut rope = build(keys, head_dim, 0)?;
+    rope.inv_freq.iter_mut().for_each(|f| *f = (f64::from(*f) / factor) as f32);
+    rope.inv_freq[turning..].fill(0.0);
+    Ok(rope)
 }
 
 fn build(keys: &RopeKeys, rotary_dim: usize, max_model_len: usize) -> Result<Rope> {

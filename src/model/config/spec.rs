@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::adapter_options::AdapterOptions;
 use super::factors::Factors;
 use super::latent::LatentShape;
+use super::layer_shapes::KeysFrom;
 use super::layers::LayerAttention;
 use super::mixture::MixtureSpec;
 use super::pooler_options::PoolerOptions;
@@ -99,20 +100,23 @@ pub struct ModelSpec {
     pub layers: usize,
     /// Heads of q.
     pub heads: usize,
-    /// Heads of k and v; `heads` is a multiple. One where attention is over latent vectors.
+    /// Heads of k and v; `heads` is a multiple. One where attention is over latent vectors. Layers
+    /// may have their own: [`AttnSpec`](crate::device::AttnSpec).
     pub kv_heads: usize,
-    /// Width of a head, or of a latent vector.
+    /// Width of a head, or of a latent vector. Layers may have their own.
     pub head_dim: usize,
     /// Attention is over latent vectors.
     pub latent: Option<LatentShape>,
-    /// Width of a plain MLP.
-    pub ffn: usize,
+    /// Width of each layer's plain MLP; 0: it has none.
+    pub ffns: Vec<usize>,
     /// Experts in place of it, in some layers or all.
     pub mixture: Option<MixtureSpec>,
     /// Layers that keep a state, if some do.
     pub recurrent: Option<RecurrentSpec>,
     /// What each layer has.
     pub sublayers: Vec<Sublayers>,
+    /// Width of an input of each layer's own, if there is one.
+    pub layer_input: Option<usize>,
     /// Width of the token table; `hidden` but for OPT-350m.
     pub embed_width: usize,
     /// Epsilon of norms over the residual.
@@ -202,24 +206,38 @@ impl ModelSpec {
         self.recurrent.as_ref().filter(|r| r.layers.get(layer).is_some_and(|&keeps| keeps))
     }
 
-    /// Whether a layer has an MLP that is not one of experts.
-    pub fn has_mlp(&self, layer: usize) -> bool {
-        self.sublayers.get(layer).is_some_and(|parts| parts.feed_forward)
-            && self.mixture_of(layer).is_none()
+    /// The layer whose K and V a layer stores or uses; None: it has no attention.
+    pub fn keys_of(&self, layer: usize) -> Option<usize> {
+        let attends = self.sublayers.get(layer).is_some_and(|parts| parts.attention);
+        attends.then(|| match self.attention[layer].keys {
+            KeysFrom::Own | KeysFrom::OneProduct => layer,
+            KeysFrom::Layer(source) => source,
+        })
     }
 
-    /// Of each layer its number among those that keep the same: K and V, or a state. One that keeps
-    /// both is among layers that all do.
+    /// Of each layer its number among those that keep the same: K and V, or a state; that of
+    /// another layer if it uses what that one keeps. One that keeps both is among layers that all
+    /// do.
     pub fn places(&self) -> Vec<usize> {
+        let mut places = Vec::with_capacity(self.layers);
         let mut pages = 0;
         let mut states = 0;
-        let place = |parts: &Sublayers| {
-            let place = if parts.state { states } else { pages };
-            pages += usize::from(parts.attention);
+        for (layer, parts) in self.sublayers.iter().enumerate() {
+            let source = self.keys_of(layer).filter(|&source| source < layer);
+            let place = source.map_or(if parts.state { states } else { pages }, |at| places[at]);
+            places.push(place);
+            pages += usize::from(parts.attention && source.is_none());
             states += usize::from(parts.state);
-            place
-        };
-        self.sublayers.iter().map(place).collect()
+        }
+        places
+    }
+
+    /// Whether a layer has a plain MLP: in place of experts, or beside them.
+    pub fn has_mlp(&self, layer: usize) -> bool {
+        let beside = self.family.mixture.as_ref().is_some_and(|row| row.beside.is_some());
+        self.sublayers.get(layer).is_some_and(|parts| parts.feed_forward)
+            && self.ffns[layer] > 0
+            && (beside || self.mixture_of(layer).is_none())
     }
 
     /// What order rows of q and k are put in, if the family's is not the devices'.
@@ -236,17 +254,18 @@ impl ModelSpec {
 
     /// The widest MLP that is not one of the experts; 0 if there is none.
     pub fn mlp_width(&self) -> usize {
-        let width = |layer| match self.mixture_of(layer) {
-            Some(mixture) => mixture.shared_ffn.unwrap_or(0),
-            None if self.has_mlp(layer) => self.ffn,
-            None => 0,
+        let width = |layer| {
+            let shared = self.mixture_of(layer).and_then(|mixture| mixture.shared_ffn);
+            let own = if self.has_mlp(layer) { self.ffns[layer] } else { 0 };
+            shared.unwrap_or(0).max(own)
         };
         (0..self.layers).map(width).max().unwrap_or(0)
     }
 
-    /// Width of what attention gives its output product, of all heads.
-    pub fn attn_width(&self) -> usize {
-        self.heads * self.latent.as_ref().map_or(self.head_dim, |latent| latent.value)
+    /// Width of what a layer's attention gives its output product, of all heads.
+    pub fn attn_width(&self, layer: usize) -> usize {
+        let of_head = || self.attention[layer].attn.head_dim;
+        self.heads * self.latent.as_ref().map_or_else(of_head, |latent| latent.value)
     }
 
     /// Shape of the KV pool. `kv_cache_dtype`: None is `auto`, what the checkpoint is quantised
@@ -264,22 +283,25 @@ impl ModelSpec {
             None if scheme.fp8 => KvType::E4m3,
             None => self.dtype.into(),
         };
-        // An encoder keeps nothing.
-        let with_pages = self.sublayers.iter().filter(|parts| parts.attention).count();
-        let layers = if self.family.encoder { 0 } else { with_pages };
-        let row = match &self.latent {
-            Some(_) if dtype.plain().is_none() => {
-                return Err(Error::Unsupported(format!(
-                    "kv_cache_dtype {} is not supported for {}, which caches latent vectors; use \
-                     bfloat16.",
-                    dtype.name(),
-                    self.family.architecture
-                )));
-            }
+        let row = |layer: usize| match &self.latent {
             Some(latent) => KvRow::Latent { width: latent.width() },
-            None => KvRow::Heads { kv_heads: self.kv_heads, head_dim: self.head_dim },
+            None => {
+                let attn = &self.attention[layer].attn;
+                KvRow::Heads { kv_heads: attn.kv_heads, head_dim: attn.head_dim }
+            }
         };
-        Ok(KvShape { layers, row, dtype })
+        if self.latent.is_some() && dtype.plain().is_none() {
+            return Err(Error::Unsupported(format!(
+                "kv_cache_dtype {} is not supported for {}, which caches latent vectors; use \
+                 bfloat16.",
+                dtype.name(),
+                self.family.architecture
+            )));
+        }
+        // An encoder keeps nothing.
+        let layers = if self.family.encoder { 0 } else { self.layers };
+        let keeps = |&layer: &usize| self.keys_of(layer) == Some(layer);
+        Ok(KvShape { rows: (0..layers).filter(keeps).map(row).collect(), dtype })
     }
 
     /// The widest input of a product, of a token's experts all together.
@@ -287,7 +309,8 @@ impl ModelSpec {
         let experts = self.mixture.as_ref().map_or(0, |m| m.routing.top_k * m.ffn.max(self.hidden));
         let latent = self.latent.as_ref().and_then(|latent| latent.q_rank).unwrap_or(0);
         let values = self.recurrent.as_ref().map_or(0, |r| r.kind.out_width());
-        [self.hidden, self.attn_width(), latent, values, self.mlp_width(), experts]
+        let attn = (0..self.layers).map(|layer| self.attn_width(layer)).max().unwrap_or(0);
+        [self.hidden, attn, latent, values, self.mlp_width(), experts]
             .into_iter()
             .max()
             .unwrap_or(0)

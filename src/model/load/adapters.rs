@@ -9,10 +9,14 @@ use crate::model::weights::Layer;
 
 impl<D: Device> Loader<'_, D> {
     /// Behind the linears of a layer.
-    pub(super) fn reserve_for_layer(&mut self, layer: &mut Layer<D::Weight>) -> Result<()> {
+    pub(super) fn reserve_for_layer(
+        &mut self,
+        i: usize,
+        layer: &mut Layer<D::Weight>,
+    ) -> Result<()> {
         let Some(options) = &self.spec.adapters else { return Ok(()) };
-        let projections = lora::projections(self.spec);
-        let cuts = lora::cuts(self.spec, self.shard);
+        let projections = lora::projections(self.spec, i);
+        let cuts = lora::cuts(self.spec, self.shard, i);
         let linears = layer.linears_mut().into_iter().zip(&projections).zip(&cuts);
         for ((linear, projection), cut) in linears {
             if let Some(linear) = linear.filter(|_| options.reaches(projection)) {

@@ -52,18 +52,22 @@ impl<'a, D: Device> Loader<'a, D> {
         let ffn = mixture.ffn;
         let routing = mixture.routing;
         let module = &self.mixture_name(layer, row);
-        let router = [format!("{module}.{}", row.router)];
+        let router = [format!("{module}{}", row.router)];
         let router = self.linear(&router, &[routing.experts], hidden, row.biases, &Cut::Whole)?;
 
         let choice_bias = match row.choice_bias {
-            Some(name) => Some(self.row_vector(format!("{module}.{name}"), routing.experts)?),
+            Some(name) => Some(self.row_vector(format!("{module}{name}"), routing.experts)?),
+            None => None,
+        };
+        let scales = match row.expert_scale {
+            Some(name) => Some(self.row_vector(format!("{module}{name}"), routing.experts)?),
             None => None,
         };
 
-        let [up_stack, down_stack] = row.stacks.map(|stack| format!("{module}.{stack}"));
+        let [up_stack, down_stack] = row.stacks.map(|stack| format!("{module}{stack}"));
         let named = |parts: &[&str]| -> Vec<String> {
             let list = row.list.unwrap_or("experts");
-            let each = |e| parts.iter().map(move |p| format!("{module}.{list}.{e}.{p}"));
+            let each = |e| parts.iter().map(move |p| format!("{module}{list}.{e}.{p}"));
             (0..routing.experts).flat_map(each).collect()
         };
         // One sum over ranks, of all that is added up: behind the shared expert, if one is scaled.
@@ -86,6 +90,7 @@ impl<'a, D: Device> Loader<'a, D> {
             routing,
             router,
             choice_bias,
+            scales,
             up: Linear { weight: up, bias: up_bias },
             down: Linear { weight: down, bias: down_bias },
             activation: row.activation,
@@ -102,19 +107,21 @@ impl<'a, D: Device> Loader<'a, D> {
         ffn: usize,
         summed: bool,
     ) -> Result<SharedExpert<D::Weight>> {
-        let own = shared.module.map(|name| self.layer_name(layer, name));
+        let own = shared.module.map(|name| format!("{}.", self.layer_name(layer, name)));
         let module = own.as_deref().unwrap_or(module);
-        let gate = shared.gate.map(|gate| self.gate(format!("{module}.{gate}"))).transpose()?;
-        let up: Vec<String> = shared.gate_up.iter().map(|up| format!("{module}.{up}")).collect();
-        let mlp = self.mlp(&up, format!("{module}.{}", shared.down), ffn, summed)?;
+        let gate = shared.gate.map(|gate| self.gate(format!("{module}{gate}"))).transpose()?;
+        let up: Vec<String> = shared.gate_up.iter().map(|up| format!("{module}{up}")).collect();
+        let mlp = self.mlp(&up, format!("{module}{}", shared.down), ffn, summed)?;
         Ok(SharedExpert { mlp, gate })
     }
 
-    /// The first of the row's names of the module under which the router exists.
+    /// What stands in front of the module's names: the first of the row's names of it under which
+    /// the router exists.
     fn mixture_name(&self, layer: usize, row: &Mixture) -> String {
-        let mut names = row.modules.iter().map(|module| self.layer_name(layer, module));
-        let first = names.next().unwrap_or_default();
-        let has = |c: &Checkpoint, name: &str| linears::has(c, &format!("{name}.{}", row.router));
+        let name = |module: &&str| self.layer_name(layer, &format!("{module}."));
+        let mut names = row.modules.iter().map(name);
+        let first = names.next().unwrap_or_else(|| self.layer_name(layer, ""));
+        let has = |c: &Checkpoint, name: &str| linears::has(c, &format!("{name}{}", row.router));
         match self.format {
             WeightSource::Files(c) if !has(c, &first) => names.find(|n| has(c, n)).unwrap_or(first),
             _ => first,

@@ -25,12 +25,19 @@ pub fn kv_scales(spec: &ModelSpec, source: &WeightSource, kv: KvType) -> Result<
 
     let mut search = Search { spec, checkpoint, by_head: false };
     let mut all = ones;
-    let mut without = spec.layers;
+    let stored = (0..spec.layers).filter(|&layer| spec.keys_of(layer) == Some(layer)).count();
+    let mut without = stored;
     if let Some(quant) = spec.quant.as_ref().filter(|quant| quant.kv.scales) {
         let prefix = prefix_of(spec, source);
-        for (layer, scales) in all.iter_mut().enumerate() {
+        for layer in 0..spec.layers {
+            // Layers that use what another one stored come behind it.
+            let Some(source) = spec.keys_of(layer) else { continue };
+            if source != layer {
+                all[layer] = all[source];
+                continue;
+            }
             if let Some(found) = search.layer(prefix, layer, quant.method == OUTPUT_SCALES)? {
-                *scales = found;
+                all[layer] = found;
                 without -= 1;
             }
         }
@@ -38,10 +45,9 @@ pub fn kv_scales(spec: &ModelSpec, source: &WeightSource, kv: KvType) -> Result<
 
     if without > 0 {
         tracing::warn!(
-            "kv_cache_dtype {}: {without} of {} layers have no scales of K and V (k_scale, \
+            "kv_cache_dtype {}: {without} of {stored} layers have no scales of K and V (k_scale, \
              v_scale) that count: they are stored with scale 1, which may cost accuracy",
-            kv.name(),
-            spec.layers
+            kv.name()
         );
     }
     if search.by_head {
@@ -74,6 +80,7 @@ impl Search<'_> {
         // Of three linears that of K is the second and that of V the third.
         let linear = |which: usize| linears.get(which).unwrap_or(first);
 
+        let heads = self.spec.attention[layer].attn.kv_heads;
         let mut found = [None; 2];
         for (which, half) in ["k", "v"].into_iter().enumerate() {
             let own = linear(which + 1);
@@ -87,7 +94,7 @@ impl Search<'_> {
                 places.push(format!("{own}.output_scale"));
             }
             places.push(format!("{module}.kv_scale"));
-            found[which] = self.first_of(&places)?;
+            found[which] = self.first_of(&places, heads)?;
         }
         Ok(match found {
             [None, None] => None,
@@ -98,11 +105,10 @@ impl Search<'_> {
         })
     }
 
-    fn first_of(&mut self, names: &[String]) -> Result<Option<f32>> {
+    fn first_of(&mut self, names: &[String], heads: usize) -> Result<Option<f32>> {
         let Some(name) = names.iter().find(|name| self.checkpoint.contains(name)) else {
             return Ok(None);
         };
-        let heads = self.spec.kv_heads;
         let shapes: [&[usize]; 5] = [&[], &[1], &[1, 1, 1], &[heads], &[heads, 1, 1]];
         let tensor = self.checkpoint.raw(name, &TYPES, &shapes)?;
 

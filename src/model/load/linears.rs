@@ -10,6 +10,7 @@ use crate::device::{Device, Join, QuantForm, ScaleOver, Source, WeightKind};
 use crate::error::{Error, Result};
 use crate::model::architectures::Fused;
 use crate::model::checkpoint::{Checkpoint, StoredType, WeightSource};
+use crate::model::config::{KeysFrom, LayerAttention};
 use crate::model::head_order::HeadOrder;
 use crate::model::quant::unpack::{self, Values, Wanted};
 use crate::model::quant::{Format, LayerKind, Packing};
@@ -32,8 +33,8 @@ pub(super) struct Stack<'s> {
     pub rows: Vec<Range<usize>>,
     pub inputs: usize,
     pub kind: WeightKind,
-    /// They are q, k and v.
-    pub is_qkv: bool,
+    /// The first rows are so many heads of the rank's, of q and k.
+    pub rotated: usize,
 }
 
 impl Stack<'_> {
@@ -71,12 +72,13 @@ impl<'a, D: Device> Loader<'a, D> {
         let up_bias = bias && !self.spec.family.up_without_bias;
         let up = self.linear_times(&factors.gate_up, up, outputs, hidden, up_bias, &cut)?;
         let cut = self.shard.down(ffn, summed);
+        let width = cut.inputs(ffn);
         let down = self.linear_times(&[factors.down], &[down], &[hidden], ffn, bias, &cut)?;
-        Ok(Mlp { up, down, activation: None })
+        Ok(Mlp { up, down, width, activation: None })
     }
 
     /// `names` stacked along the outputs (without `.weight`); if fewer than `outputs`, the first
-    /// holds them all. One output is a plain linear, two are gate and up, three q, k and v.
+    /// holds them all. One output is a plain linear, two are gate and up.
     pub(super) fn linear(
         &mut self,
         names: &[String],
@@ -101,45 +103,68 @@ impl<'a, D: Device> Loader<'a, D> {
     ) -> Result<Linear<D::Weight>> {
         let total: usize = outputs.iter().sum();
         let parts = outputs.len();
-        let is_qkv = parts == 3;
         let whole = [total];
-        let mut stack = Stack {
+        let swapped = parts == 2 && self.spec.family.up_before_gate;
+        let stack = Stack {
             names,
             outputs: if names.len() == parts { outputs } else { &whole },
-            rows: Vec::new(),
+            rows: if swapped { vec![outputs[1]..total, 0..outputs[1]] } else { Vec::new() },
             inputs,
             kind: if parts == 2 { WeightKind::GateUp } else { WeightKind::Linear },
-            is_qkv,
+            rotated: 0,
+        };
+        self.stacked_times(factors, &stack, bias, cut)
+    }
+
+    /// What a layer makes of q, k and v, one below the other.
+    pub(super) fn qkv(&mut self, i: usize, names: &[&str]) -> Result<Linear<D::Weight>> {
+        let (spec, shard) = (self.spec, self.shard);
+        let LayerAttention { attn, keys, .. } = &spec.attention[i];
+        let (q, kv) = (attn.q_width(), attn.kv_heads * attn.head_dim);
+        let (made, outputs): (_, &[usize]) = match keys {
+            KeysFrom::Own => (names, &[q, kv, kv]),
+            KeysFrom::OneProduct => (&names[..2], &[q, kv]),
+            KeysFrom::Layer(_) => (&names[..1], &[q]),
+        };
+        let names: Vec<String> = made.iter().map(|name| self.layer_name(i, name)).collect();
+        let total: usize = outputs.iter().sum();
+        let whole = [total];
+        let kv_heads = if attn.q_only { 0 } else { shard.kv_heads[i] };
+        let mut stack = Stack {
+            names: &names,
+            outputs: if names.len() == outputs.len() { outputs } else { &whole },
+            rows: Vec::new(),
+            inputs: spec.hidden,
+            kind: WeightKind::Linear,
+            rotated: shard.heads + kv_heads,
         };
 
         let with_gates: Vec<usize>;
-        if is_qkv && self.spec.family.output_gate {
-            let q = self.spec.heads * self.spec.head_dim;
+        if spec.family.output_gate {
             with_gates = [&[2 * q], &outputs[1..]].concat();
             stack.outputs = &with_gates;
             stack.rows = self.halves_of_heads(0);
             stack.rows.push(2 * q..q + total);
-        } else if is_qkv && self.spec.family.fused == Fused::PerGroup {
+        } else if spec.family.fused == Fused::PerGroup {
             stack.rows = self.rows_by_part();
-        } else if parts == 2 && self.spec.family.up_before_gate {
-            stack.rows = vec![outputs[1]..total, 0..outputs[1]];
         }
-        self.stacked_times(factors, &stack, bias, cut)
+        let factors = spec.factors.qkv;
+        self.stacked_times(&factors, &stack, spec.qkv_bias, &shard.qkv(spec, i))
     }
 
     /// The gate of attention's output, which lies among the heads of q.
-    pub(super) fn output_gate(&mut self, q: &str, bias: bool) -> Result<Linear<D::Weight>> {
-        let names = [q.to_string()];
-        let cut = self.shard.output_gate(self.spec);
+    pub(super) fn output_gate(&mut self, i: usize, q: &str) -> Result<Linear<D::Weight>> {
+        let names = [self.layer_name(i, q)];
+        let cut = self.shard.output_gate(self.spec, i);
         let stack = Stack {
             names: &names,
             outputs: &[2 * self.spec.heads * self.spec.head_dim],
             rows: self.halves_of_heads(1),
             inputs: self.spec.hidden,
             kind: WeightKind::Linear,
-            is_qkv: false,
+            rotated: 0,
         };
-        self.stacked(&stack, bias, &cut)
+        self.stacked(&stack, self.spec.qkv_bias, &cut)
     }
 
     /// A linear of tensors that lie one below the other, or of rows of them.
@@ -160,7 +185,7 @@ impl<'a, D: Device> Loader<'a, D> {
         bias: bool,
         cut: &Cut,
     ) -> Result<Linear<D::Weight>> {
-        let Stack { names, outputs, inputs, kind, is_qkv, .. } = *stack;
+        let Stack { names, outputs, inputs, kind, rotated, .. } = *stack;
         let total = stack.total();
         let transposed = self.spec.family.transposed;
         let wanted = Wanted { names, outputs, inputs };
@@ -169,9 +194,7 @@ impl<'a, D: Device> Loader<'a, D> {
         values.source = scale::parts(values.source, factors)?;
         let name = format!("{}.weight", names[0]);
         let mut values = self.part_of(values, LayerKind::Linear, &wanted, cut, 1, transposed)?;
-        if is_qkv {
-            values.source = self.in_head_order(values.source, values.form.as_ref())?;
-        }
+        values.source = self.in_head_order(values.source, values.form.as_ref(), rotated)?;
         let weight = self.upload(Upload {
             name: &name,
             kind,
@@ -197,9 +220,7 @@ impl<'a, D: Device> Loader<'a, D> {
         if matches!(cut, Cut::Outputs(_)) {
             source = cut::outputs(source, None, &cut.rows(1), false)?;
         }
-        if is_qkv {
-            source = self.in_head_order(source, None)?;
-        }
+        source = self.in_head_order(source, None, rotated)?;
         let bias = self.upload(Upload {
             name: &biases[0],
             kind: WeightKind::Vector,
@@ -371,11 +392,17 @@ impl<'a, D: Device> Loader<'a, D> {
         starts.map(|start| start..start + d).collect()
     }
 
-    /// Rows of the rank's q and k in the order in which devices rotate them.
-    fn in_head_order(&self, source: Source<'a>, form: Option<&QuantForm>) -> Result<Source<'a>> {
-        let Some(order) = self.head_order() else { return Ok(source) };
-        let heads = self.shard.heads + self.shard.kv_heads;
-        reorder::heads(source, form, order, heads * order.head_dim)
+    /// The rank's first heads, of q and k, in the order in which devices rotate them.
+    fn in_head_order(
+        &self,
+        source: Source<'a>,
+        form: Option<&QuantForm>,
+        heads: usize,
+    ) -> Result<Source<'a>> {
+        match self.head_order() {
+            Some(order) if heads > 0 => reorder::heads(source, form, order, heads * order.head_dim),
+            _ => Ok(source),
+        }
     }
 
     /// The rank's part of the values of `count` matrices, one below the other, each cut alike.

@@ -145,6 +145,21 @@ impl<'a, D: Device> Loader<'a, D> {
         })
     }
 
+    /// The rank's rows of another table with a row for each token.
+    pub(super) fn token_rows_of(&mut self, name: &str, width: usize) -> Result<D::Weight> {
+        let (name, values) = self.table_values(name, self.spec.vocab_size, width)?;
+        let values = self.rows_of_vocabulary(values, width)?;
+        self.upload(Upload {
+            name: &name,
+            kind: WeightKind::Table,
+            outputs: self.shard.vocabulary.len(),
+            inputs: width,
+            transposed: false,
+            join: self.shard.vocabulary_join(),
+            values,
+        })
+    }
+
     /// The rows of all tokens in each token type. Where a table of positions holds the vector of
     /// type 0, the others' rows carry the difference; else each row carries its own type's.
     fn typed_tokens(&self, name: &str) -> Result<Option<Vec<u8>>> {
@@ -225,6 +240,17 @@ impl<'a, D: Device> Loader<'a, D> {
     pub(super) fn added_norm(&mut self, name: &str) -> Result<Norm<D::Weight>> {
         let rule = self.norm_rule(self.spec.inner_eps);
         self.norm_of(rule, name, self.spec.hidden, &Cut::Whole, None)
+    }
+
+    /// A norm over something else that is added later, its weight times `scale`.
+    pub(super) fn scaled_norm(
+        &mut self,
+        name: &str,
+        width: usize,
+        scale: f32,
+    ) -> Result<Norm<D::Weight>> {
+        let rule = NormRule { scale, ..self.norm_rule(self.spec.inner_eps) };
+        self.norm_of(rule, name, width, &Cut::Whole, None)
     }
 
     /// A norm over heads of q or k. One that is cut is over those of all ranks.

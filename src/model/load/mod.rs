@@ -14,6 +14,7 @@
 //! | `experts` | a mixture of experts |
 //! | `recurrent` | layers that keep a state |
 //! | `vision` | a vision tower |
+//! | `layer_inputs` | an input of each layer's own; experts beside an MLP |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
 //! | `activation` | numbers of an activation that learned some |
 //! | `merged` | matrices that are stored with adapters of several tasks |
@@ -24,6 +25,7 @@ mod cut;
 mod experts;
 mod kv_scales;
 mod latent;
+mod layer_inputs;
 mod linears;
 mod loader;
 mod merged;
@@ -146,6 +148,7 @@ impl<D: Device> Loader<'_, D> {
             NormOrder::After | NormOrder::HeadOnly => None,
         };
 
+        let layer_table = self.layer_table()?;
         let layers = (0..spec.layers).map(|i| self.layer(i)).collect::<Result<_>>()?;
         let tower = spec.vision.as_ref().map(|vision| self.tower(vision)).transpose()?;
         Ok(Weights {
@@ -156,6 +159,7 @@ impl<D: Device> Loader<'_, D> {
             project_out,
             positions,
             embed_norm,
+            layer_table,
             first,
             layers,
             tower,
@@ -191,30 +195,28 @@ impl<D: Device> Loader<'_, D> {
             after_attn: self.layer_norm(i, after_attn)?,
             feed_forward,
             mlp_post: self.added_norm_of(i, names.mlp_post)?,
+            input: self.layer_input(i)?,
+            scalar: self.layer_scalar(i)?,
             after_mlp,
         };
-        self.reserve_for_layer(&mut layer)?;
+        self.reserve_for_layer(i, &mut layer)?;
         Ok(layer)
     }
 
     pub(super) fn head_attention(&mut self, i: usize) -> Result<HeadAttention<D::Weight>> {
         let (spec, names) = (self.spec, self.names);
-        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        let cut = self.shard.qkv(spec);
-
-        let parts: Vec<String> = names.qkv.iter().map(|name| self.layer_name(i, name)).collect();
-        let factors = &spec.factors.qkv;
-        let outputs = [q, kv, kv];
-        let bias = spec.qkv_bias;
-        let qkv = self.linear_times(factors, &parts, &outputs, spec.hidden, bias, &cut)?;
-        let gate = match parts.first().filter(|_| spec.family.output_gate) {
-            Some(q) => Some(self.output_gate(q, spec.qkv_bias)?),
+        let qkv = self.qkv(i, names.qkv)?;
+        let gate = match names.qkv.first().filter(|_| spec.family.output_gate) {
+            Some(q) => Some(self.output_gate(i, q)?),
             None => None,
         };
+        let stores = !spec.attention[i].attn.q_only;
+        let value_norm = (spec.family.value_norm && stores).then(|| self.value_norm(i));
         Ok(HeadAttention {
             qkv,
             gate,
-            qk_norms: self.qk_norms(i, q, kv)?,
+            qk_norms: self.qk_norms(i)?,
+            value_norm: value_norm.transpose()?,
             sinks: names.sinks.map(|name| self.sinks(i, name)).transpose()?,
             out: self.attention_out(i)?,
         })
@@ -224,10 +226,10 @@ impl<D: Device> Loader<'_, D> {
     pub(super) fn attention_out(&mut self, i: usize) -> Result<Linear<D::Weight>> {
         let spec = self.spec;
         let name = self.layer_name(i, self.names.attn_out);
-        let cut = self.shard.attn_out(spec);
+        let cut = self.shard.attn_out(spec, i);
         let factor = [spec.factors.attn_out];
         let outputs = [spec.hidden];
-        self.linear_times(&factor, &[name], &outputs, spec.attn_width(), spec.out_bias, &cut)
+        self.linear_times(&factor, &[name], &outputs, spec.attn_width(i), spec.out_bias, &cut)
     }
 
     /// A score of each of the rank's heads.
@@ -252,33 +254,48 @@ impl<D: Device> Loader<'_, D> {
 
     fn feed_forward(&mut self, i: usize) -> Result<FeedForward<D::Weight>> {
         let (spec, names) = (self.spec, self.names);
+        let mut beside = None;
         if let Some((row, mixture)) = spec.family.mixture.as_ref().zip(spec.mixture_of(i)) {
-            return Ok(FeedForward::Experts(self.experts(i, row, mixture)?));
+            let experts = self.experts(i, row, mixture)?;
+            match &row.beside {
+                None => return Ok(FeedForward::Experts(experts)),
+                Some(names) => beside = Some((names, experts)),
+            }
         }
         let up: Vec<String> = names.up.iter().map(|name| self.layer_name(i, name)).collect();
         let down = self.layer_name(i, names.down);
-        let mut mlp = self.mlp(&up, down, spec.ffn, true)?;
+        let mut mlp = self.mlp(&up, down, spec.ffns[i], true)?;
         if let (Activation::XIelu(usual), Some(module)) = (spec.activation, names.activation) {
             let module = self.layer_name(i, module);
             mlp.activation = Some(Activation::XIelu(self.xielu(&module, usual)?));
         }
-        Ok(FeedForward::Mlp(mlp))
+        Ok(match beside {
+            None => FeedForward::Mlp(mlp),
+            Some((names, experts)) => {
+                FeedForward::Both(Box::new(self.beside(i, names, mlp, experts)?))
+            }
+        })
     }
 
-    fn qk_norms(&mut self, i: usize, q: usize, kv: usize) -> Result<Option<QkNorms<D::Weight>>> {
+    fn qk_norms(&mut self, i: usize) -> Result<Option<QkNorms<D::Weight>>> {
         let (spec, shard) = (self.spec, self.shard);
-        let d = spec.head_dim;
+        let attn = &spec.attention[i].attn;
+        let d = attn.head_dim;
         let (q_name, k_name, q, kv, cuts) = match self.names.qk_norm {
             _ if !spec.qk_norms => return Ok(None),
             QkNorm::None => return Ok(None),
             QkNorm::PerHead(q_name, k_name) => (q_name, k_name, d, d, [Cut::Whole, Cut::Whole]),
             QkNorm::Whole(q_name, k_name) => {
-                (q_name, k_name, q, kv, [shard.q_norm(spec), shard.k_norm(spec)])
+                let cuts = [shard.q_norm(spec, i), shard.k_norm(spec, i)];
+                (q_name, k_name, attn.q_width(), attn.kv_heads * d, cuts)
             }
         };
         let q = self.head_norm(&self.layer_name(i, q_name), q, &cuts[0])?;
+        if attn.q_only {
+            return Ok(Some(QkNorms { q, k: None }));
+        }
         let k = self.head_norm(&self.layer_name(i, k_name), kv, &cuts[1])?;
-        Ok(Some(QkNorms { q, k }))
+        Ok(Some(QkNorms { q, k: Some(k) }))
     }
 
     fn layer_norm(&mut self, i: usize, name: Option<&str>) -> Result<Option<Norm<D::Weight>>> {

@@ -58,7 +58,7 @@ impl<D: Device> Loader<'_, D> {
             rows: Vec::new(),
             inputs: hidden,
             kind: WeightKind::Linear,
-            is_qkv: false,
+            rotated: 0,
         };
         let cut = self.shard.channels(width, 3);
         let input = self.stacked(&stack, false, &cut)?;
@@ -193,7 +193,7 @@ impl<D: Device> Loader<'_, D> {
             let names: Vec<String> = names.iter().map(|name| self.layer_name(i, name)).collect();
             let inputs = self.spec.hidden;
             let kind = WeightKind::Linear;
-            let stack = Stack { names: &names, outputs, rows, inputs, kind, is_qkv: false };
+            let stack = Stack { names: &names, outputs, rows, inputs, kind, rotated: 0 };
             self.stacked(&stack, false, cut)
         };
 

@@ -27,6 +27,7 @@ use crate::error::Result;
 use crate::invalid;
 use names::{added_tokens, Target, A, B, TABLE_A, TABLE_B};
 use peft_config::PeftConfig;
+use projections::Heads;
 pub use projections::{
     cuts, projections, reaches_embed, reaches_head, takes_adapters, Projection, PROJECTIONS,
 };
@@ -72,7 +73,7 @@ impl Adapter {
             return Err(added_tokens(error));
         }
         let checkpoint = Checkpoint::adapter(dir)?;
-        let projections = projections(spec);
+        let projections: Vec<_> = (0..spec.layers).map(|i| projections(spec, i)).collect();
         let targets = names::targets(&checkpoint, spec, options, &projections)
             .map_err(|e| e.context(&format!("{}: ", dir.display())))?;
 
@@ -82,7 +83,7 @@ impl Adapter {
         for (target, module) in targets {
             match target {
                 Target::Linear { layer, projection: p, part } => {
-                    let projection = &projections[p];
+                    let projection = &projections[layer][p];
                     let Projection { inputs, outputs, .. } = projection;
                     let rows = Rows::of(spec, projection, part);
                     let read = reader.linear(&module, *inputs, outputs[part], &rows)?;
@@ -100,10 +101,11 @@ impl Adapter {
     }
 
     /// One that changes nothing.
-    fn empty(spec: &ModelSpec, projections: &[Projection; PROJECTIONS]) -> Adapter {
-        let unchanged =
-            || std::array::from_fn(|p| projections[p].outputs.iter().map(|_| None).collect());
-        let layers = (0..spec.layers).map(|_| unchanged()).collect();
+    fn empty(spec: &ModelSpec, projections: &[[Projection; PROJECTIONS]]) -> Adapter {
+        let unchanged = |of: &[Projection; PROJECTIONS]| {
+            std::array::from_fn(|p| of[p].outputs.iter().map(|_| None).collect())
+        };
+        let layers = projections.iter().map(unchanged).collect();
         Adapter { layers, embed: None, head: None, dtype: spec.dtype }
     }
 
@@ -225,44 +227,21 @@ struct Rows {
     order: Option<(HeadOrder, usize)>,
 }
 
-/// Heads of q and of k or v, and their dimensions.
-struct Heads {
-    q: usize,
-    kv: usize,
-    dim: usize,
-}
-
-impl Heads {
-    /// Where a row goes: its head of its group, before which there are those of other groups.
-    fn held(&self, row: usize) -> usize {
-        let &Heads { q, kv, dim } = self;
-        let of_q = q / kv;
-        let (group, head) = (row / dim / (of_q + 2), row / dim % (of_q + 2));
-        let head = match head.checked_sub(of_q) {
-            None => group * of_q + head,
-            Some(part) => q + part * kv + group,
-        };
-        head * dim + row % dim
-    }
-}
-
 impl Rows {
     /// Of a part of a projection.
     fn of(spec: &ModelSpec, projection: &Projection, part: usize) -> Rows {
-        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        let rotated = match (projection.is_qkv, projection.modules.len(), part) {
+        let Heads { q, kv, dim } = projection.heads;
+        let (q, kv) = (q * dim, kv * dim);
+        let whole = projection.outputs[0] > q;
+        let rotated = match (projection.is_qkv, whole, part) {
             (false, ..) => 0,
-            (true, 1, _) => q + kv,
+            (true, true, _) => q + kv,
             (true, _, 0) => q,
             (true, _, 1) => kv,
             (true, ..) => 0,
         };
         Rows {
-            by_group: projection.by_group.then_some(Heads {
-                q: spec.heads,
-                kv: spec.kv_heads,
-                dim: spec.head_dim,
-            }),
+            by_group: projection.by_group.then_some(projection.heads),
             order: spec.head_order().map(|order| (order, rotated)),
         }
     }

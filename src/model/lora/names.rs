@@ -32,7 +32,7 @@ pub(super) fn targets(
     checkpoint: &Checkpoint,
     spec: &ModelSpec,
     options: &AdapterOptions,
-    projections: &[Projection; PROJECTIONS],
+    projections: &[[Projection; PROJECTIONS]],
 ) -> Result<BTreeMap<Target, String>> {
     let mut found = BTreeMap::new();
     let mut left_out = 0;
@@ -44,8 +44,9 @@ pub(super) fn targets(
             return Err(no_target(tensor, spec, projections));
         };
         let allowed = match target {
-            Target::Linear { projection: p, part, .. } => {
-                options.allows(&projections[p], projections[p].modules[part])
+            Target::Linear { layer, projection: p, part } => {
+                let projection = &projections[layer][p];
+                options.allows(projection, projection.modules[part])
             }
             Target::Embed => options.allows_name(spec.family.names.embed),
             Target::Head => options.allows_name(spec.family.names.head),
@@ -78,7 +79,7 @@ fn is_copy(checkpoint: &Checkpoint, tensor: &str, spec: &ModelSpec) -> Result<bo
     whole.map(|_| true).map_err(added_tokens)
 }
 
-fn no_target(tensor: &str, spec: &ModelSpec, projections: &[Projection; PROJECTIONS]) -> Error {
+fn no_target(tensor: &str, spec: &ModelSpec, projections: &[[Projection; PROJECTIONS]]) -> Error {
     let name = bare(tensor).strip_suffix(".weight").unwrap_or_default();
     if is_embed(name, spec) || is_head(name, spec) {
         return Error::Unsupported(format!(
@@ -86,7 +87,8 @@ fn no_target(tensor: &str, spec: &ModelSpec, projections: &[Projection; PROJECTI
              merge the adapter into the model."
         ));
     }
-    let mut known: Vec<_> = projections.iter().flat_map(|p| p.modules).copied().collect();
+    let first = projections.first().into_iter().flatten();
+    let mut known: Vec<_> = first.flat_map(|p| p.modules).copied().collect();
     if !spec.family.encoder {
         known.push(spec.family.names.embed);
     }
@@ -105,7 +107,7 @@ fn no_target(tensor: &str, spec: &ModelSpec, projections: &[Projection; PROJECTI
 fn target_of<'a>(
     tensor: &'a str,
     spec: &ModelSpec,
-    projections: &[Projection; PROJECTIONS],
+    projections: &[[Projection; PROJECTIONS]],
 ) -> Option<(Target, &'a str)> {
     if let Some(module) = tensor.strip_suffix(TABLE_A).or(tensor.strip_suffix(TABLE_B)) {
         let known = is_embed(bare(module), spec) && !spec.family.encoder;
@@ -136,13 +138,13 @@ fn is_head(name: &str, spec: &ModelSpec) -> bool {
 fn linear_target(
     name: &str,
     spec: &ModelSpec,
-    projections: &[Projection; PROJECTIONS],
+    projections: &[[Projection; PROJECTIONS]],
 ) -> Option<Target> {
     let layers = format!("{}.", spec.family.names.layers);
     let behind = |prefix: &&str| name.strip_prefix(*prefix)?.strip_prefix(layers.as_str());
     let (number, module) = spec.family.prefixes.iter().find_map(behind)?.split_once('.')?;
     let layer = number.parse().ok().filter(|&layer: &usize| layer < spec.layers)?;
-    projections.iter().enumerate().find_map(|(p, projection)| {
+    projections[layer].iter().enumerate().find_map(|(p, projection)| {
         let part = projection.modules.iter().position(|&m| m == module)?;
         let target = Target::Linear { layer, projection: p, part };
         takes_adapters(spec, layer, p).then_some(target)

@@ -4,11 +4,34 @@
 //!
 //! [`Family`]: crate::model::architectures::Family
 
+use crate::device::AttnSpec;
 use crate::model::architectures::Fused;
-use crate::model::config::{AdapterOptions, ModelSpec};
+use crate::model::config::{AdapterOptions, KeysFrom, ModelSpec};
 use crate::model::shard::{Cut, Shard, Slice};
 
-/// One linear of each layer as adapters see it: of one part, or of several that are stacked along
+/// Heads of q and of k or v, and their dimensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Heads {
+    pub(super) q: usize,
+    pub(super) kv: usize,
+    pub(super) dim: usize,
+}
+
+impl Heads {
+    /// Where a row goes: its head of its group, before which there are those of other groups.
+    pub(super) fn held(&self, row: usize) -> usize {
+        let &Heads { q, kv, dim } = self;
+        let of_q = q / kv;
+        let (group, head) = (row / dim / (of_q + 2), row / dim % (of_q + 2));
+        let head = match head.checked_sub(of_q) {
+            None => group * of_q + head,
+            Some(part) => q + part * kv + group,
+        };
+        head * dim + row % dim
+    }
+}
+
+/// One linear of a layer as adapters see it: of one part, or of several that are stacked along
 /// the outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Projection {
@@ -22,6 +45,8 @@ pub struct Projection {
     pub(super) is_qkv: bool,
     /// The rows of B are q, k and v of KV head 0, of KV head 1, ...
     pub(super) by_group: bool,
+    /// Heads of q, and of k or v.
+    pub(super) heads: Heads,
     /// What the Python backend calls all parts together.
     packed: &'static str,
 }
@@ -42,40 +67,63 @@ impl Projection {
 
 /// How many matrices of a layer take adapters: q|k|v, attention's output, gate|up, down.
 pub const PROJECTIONS: usize = 4;
+/// What q, k and v are called together.
+const QKV: &str = "qkv_proj";
 /// From here on they belong to the MLP.
 const FIRST_OF_MLP: usize = 2;
 
 /// Whether a layer has this projection as a linear: experts take no adapters, nor does the one that
 /// all rows share.
 pub fn takes_adapters(spec: &ModelSpec, layer: usize, projection: usize) -> bool {
-    projection < FIRST_OF_MLP || spec.mixture_of(layer).is_none()
+    if projection < FIRST_OF_MLP {
+        spec.sublayers[layer].attention
+    } else {
+        spec.has_mlp(layer)
+    }
 }
 
-/// In the order of [`crate::model::weights::Layer::linears_mut`].
-pub fn projections(spec: &ModelSpec) -> [Projection; PROJECTIONS] {
+/// Those of a layer, in the order of [`crate::model::weights::Layer::linears_mut`].
+pub fn projections(spec: &ModelSpec, layer: usize) -> [Projection; PROJECTIONS] {
     let names = &spec.family.names;
-    let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-    let up = if spec.family.gated { vec![spec.ffn; 2] } else { vec![spec.ffn] };
-    let projection = |modules: &'static [&'static str], outputs: Vec<usize>, inputs, packed| {
-        let fused = modules.len() < outputs.len();
-        let is_qkv = outputs.len() == 3;
-        let by_group = fused && is_qkv && spec.family.fused == Fused::PerGroup;
-        let outputs = if fused { vec![outputs.iter().sum()] } else { outputs };
-        Projection { modules, outputs, inputs, is_qkv, by_group, packed }
+    let AttnSpec { heads, kv_heads, head_dim, .. } = spec.attention[layer].attn;
+    let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+    let (qkv, heads_of) = match spec.attention[layer].keys {
+        KeysFrom::Own => (names.qkv, vec![q, kv, kv]),
+        KeysFrom::OneProduct => (&names.qkv[..2], vec![q, kv]),
+        KeysFrom::Layer(_) => (&names.qkv[..1], vec![q]),
     };
+
+    let ffn = spec.ffns[layer];
+    let up = if spec.family.gated { vec![ffn; 2] } else { vec![ffn] };
+    let projection =
+        |modules: &'static [&'static str], outputs: Vec<usize>, inputs, packed: &'static str| {
+            let fused = modules.len() < outputs.len();
+            let is_qkv = packed == QKV;
+            let by_group = fused && is_qkv && spec.family.fused == Fused::PerGroup;
+            let outputs = if fused { vec![outputs.iter().sum()] } else { outputs };
+            let heads = Heads { q: heads, kv: kv_heads, dim: head_dim };
+            Projection { modules, outputs, inputs, is_qkv, by_group, heads, packed }
+        };
+
     let one = std::slice::from_ref;
     [
-        projection(names.qkv, vec![q, kv, kv], spec.hidden, "qkv_proj"),
-        projection(one(&names.attn_out), vec![spec.hidden], spec.attn_width(), ""),
+        projection(qkv, heads_of, spec.hidden, QKV),
+        projection(one(&names.attn_out), vec![spec.hidden], spec.attn_width(layer), ""),
         projection(names.up, up, spec.hidden, "gate_up_proj"),
-        projection(one(&names.down), vec![spec.hidden], spec.ffn, ""),
+        projection(one(&names.down), vec![spec.hidden], ffn, ""),
     ]
 }
 
-/// Which part of each a rank holds.
-pub fn cuts(spec: &ModelSpec, shard: &Shard) -> [Cut; PROJECTIONS] {
+/// Which part of each of a layer a rank holds.
+pub fn cuts(spec: &ModelSpec, shard: &Shard, layer: usize) -> [Cut; PROJECTIONS] {
     let parts = if spec.family.gated { 2 } else { 1 };
-    [shard.qkv(spec), shard.attn_out(spec), shard.up(spec.ffn, parts), shard.down(spec.ffn, true)]
+    let ffn = spec.ffns[layer];
+    [
+        shard.qkv(spec, layer),
+        shard.attn_out(spec, layer),
+        shard.up(ffn, parts),
+        shard.down(ffn, true),
+    ]
 }
 
 /// Whether adapters may change the table of tokens: not an encoder's.

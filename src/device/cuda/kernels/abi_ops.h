@@ -255,12 +255,13 @@ struct RopeStore {
   float inverse_frequency[ROPE_MAX_PAIRS];  // [half]
 };
 
-// Threads of a block of attend_rows and attend_all, and the largest head.
+// Threads of a block of attend_rows and attend_all, the largest head, and that of *_wide.
 constexpr u32 ATTEND_THREADS = 128;
 constexpr u32 ATTEND_MAX_HEAD_DIM = 256;
+constexpr u32 ATTEND_WIDE_HEAD_DIM = 512;
 
 struct AttendRows {
-  DEVICE(const act) qkv;  // [rows, heads + 2 kv_heads, dim]
+  DEVICE(const act) qkv;  // [rows, row_width], of which the front is [heads, dim]
   DEVICE(const u32) position;  // [rows]
   DEVICE(const u32) slot_of;
   SlotRows slots;
@@ -273,6 +274,9 @@ struct AttendRows {
   float softcap;  // 0 = none
   KvType kv;
   float value_scale;  // Of V.
+  u32 chunk;  // Positions of a run, all of whose keys are of it; 0 = none
+  u32 row_width;
+  u32 unused;
 };
 
 struct AttendAll {
@@ -330,7 +334,7 @@ struct PagedAttention {
   // Prompts: an item for each block. Single tokens: the first item of each block, empty (count 0)
   // where it has none, then the items that follow them.
   DEVICE(const WorkItem) items;
-  DEVICE(const act) qkv;  // [rows, heads + 2 kv_heads, dim]
+  DEVICE(const act) qkv;  // As in AttendRows.
   DEVICE(const u32) position;  // [rows]
   SlotRows slots;
   DEVICE(const void) pool;  // As in RopeStore.
@@ -346,6 +350,9 @@ struct PagedAttention {
   u32 stages;  // Of tiles in shared memory.
   KvType kv;
   float value_scale;  // Of V.
+  u32 chunk;  // As in AttendRows.
+  u32 row_width;
+  u32 unused;
 };
 
 // ---- Attention over latent vectors (latent.cu, attention_latent.cu) ----

@@ -1,4 +1,5 @@
-// Attention, the simple form, right for every head size up to 256 and every element type:
+// Attention, the simple form, right for every head size up to 512 and every element type; heads
+// above 256 have kernels of their own (*_wide), which need more registers:
 //
 //   attend_rows  causal over pages, any mix of prefill chunks and single rows, every page size and
 //                window. The tensor-core tile replaces it where it pays; this one stays as the
@@ -9,7 +10,8 @@
 //                sides, for encoders.
 //
 // Block of 128 threads per (token row, head). LANES threads share a key, eight elements (16 bytes
-// of a half type) each: 4 lanes to head 32, 8 to 64, 16 to 128, 32 to 256. So a block has 128 /
+// of a half type) each: 4 lanes to head 32, 8 to 64, 16 to 128, 32 to 256, and twice eight elements
+// to 512. So a block has 128 /
 // LANES groups; each walks its share of the keys, four at a time so that eight loads are in flight,
 // and keeps its own online softmax (maximum, sum, weighted V) in f32 registers. The groups merge
 // through shared memory once. Bytes: K and V of the visible positions per head, so a group of q
@@ -86,31 +88,36 @@ __device__ __forceinline__ void load(const act* p, u32 i, u32 dim, float (&x)[8]
   }
 }
 
-// Over the keys first..=last.
-template <int LANES, bool WHOLE, class Keys>
+// Over the keys first..=last. A lane has VECTORS times eight elements of a head, LANES * 8 apart.
+template <int LANES, int VECTORS, bool WHOLE, class Keys>
 __device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const Shape s,
                        float* shared, act* out) {
   constexpr int GROUPS = THREADS / LANES;
-  // [groups][lanes * 8] partial sums, whatever the lanes: 1024 floats; then two per group.
+  // [groups][width] partial sums, THREADS * 8 * VECTORS floats; then two per group.
+  constexpr u32 STEP = LANES * 8, WIDTH = STEP * VECTORS;
   float* partial = shared;
-  float* highest = shared + THREADS * 8;
+  float* highest = shared + THREADS * 8 * VECTORS;
   float* total = highest + GROUPS;
   const u32 lane = threadIdx.x % LANES, group = threadIdx.x / LANES, element = lane * 8;
 
-  float query[8], sum[8] = {}, row_max = LOWEST, row_sum = 0.f;
-  load<WHOLE>(q, element, s.dim, query);
+  float query[VECTORS][8], sum[VECTORS][8] = {}, row_max = LOWEST, row_sum = 0.f;
+#pragma unroll
+  for (int v = 0; v < VECTORS; v++) load<WHOLE>(q, element + v * STEP, s.dim, query[v]);
   // All groups make the same number of rounds, so the shuffles see whole warps.
   for (u32 base = first; base <= last; base += GROUPS * KEYS) {
-    float score[KEYS], value[KEYS][8];
+    float score[KEYS], value[KEYS][VECTORS][8];
 #pragma unroll
     for (int k = 0; k < KEYS; k++) {
       const auto token = keys.key(min(base + group * KEYS + k, last));
-      float x[8];
-      load<WHOLE>(token, element, s.dim, x);
-      load<WHOLE>(token + keys.value, element, s.dim, value[k]);
       score[k] = 0.f;
 #pragma unroll
-      for (int j = 0; j < 8; j++) score[k] += query[j] * x[j];
+      for (int v = 0; v < VECTORS; v++) {
+        float x[8];
+        load<WHOLE>(token, element + v * STEP, s.dim, x);
+        load<WHOLE>(token + keys.value, element + v * STEP, s.dim, value[k][v]);
+#pragma unroll
+        for (int j = 0; j < 8; j++) score[k] += query[v][j] * x[j];
+      }
     }
     float peak = row_max;
 #pragma unroll
@@ -126,18 +133,19 @@ __device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const
     row_max = peak;
     row_sum *= shrink;
 #pragma unroll
-    for (int j = 0; j < 8; j++) sum[j] *= shrink;
+    for (int n = 0; n < 8 * VECTORS; n++) sum[n / 8][n % 8] *= shrink;
 #pragma unroll
     for (int k = 0; k < KEYS; k++) {
       const float weight = exp2f(score[k] - peak);
       row_sum += weight;
 #pragma unroll
-      for (int j = 0; j < 8; j++) sum[j] += weight * value[k][j];
+      for (int n = 0; n < 8 * VECTORS; n++) sum[n / 8][n % 8] += weight * value[k][n / 8][n % 8];
     }
   }
 
 #pragma unroll
-  for (int j = 0; j < 8; j++) partial[group * LANES * 8 + element + j] = sum[j];
+  for (int n = 0; n < 8 * VECTORS; n++)
+    partial[group * WIDTH + element + n / 8 * STEP + n % 8] = sum[n / 8][n % 8];
   if (lane == 0) {
     highest[group] = row_max;
     total[group] = row_sum;
@@ -152,63 +160,77 @@ __device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const
   all += exp2f(s.sink * LOG2E - peak);
   for (u32 i = threadIdx.x; i < s.dim; i += THREADS) {
     float x = 0.f;
-    for (int g = 0; g < GROUPS; g++) x += partial[g * LANES * 8 + i] * exp2f(highest[g] - peak);
+    for (int g = 0; g < GROUPS; g++) x += partial[g * WIDTH + i] * exp2f(highest[g] - peak);
     out[i] = from_f32<act>(x * s.value_scale / all);
   }
 }
 
-template <class Keys>
+// WIDE: heads above 256.
+template <bool WIDE, class Keys>
 __device__ __forceinline__ void attend(const act* q, u32 first, u32 last, const Keys keys,
                                        const Shape s, act* out) {
-  __shared__ float shared[THREADS * 8 + 2 * (THREADS / 4)];
+  constexpr int TIMES = WIDE ? 2 : 1;
+  __shared__ float shared[THREADS * 8 * TIMES + 2 * (THREADS / 4)];
   // Odd sizes and bytes have the widest only: nobody waits for them, but for the build.
-#define CASE(LANES)                                                   \
-  if (s.dim <= LANES * 8) {                                           \
-    if constexpr (Keys::VECTORS) {                                    \
-      if (s.dim % 8 == 0) {                                           \
-        attend<LANES, true>(q, first, last, keys, s, shared, out);    \
-        return;                                                       \
-      }                                                               \
-    }                                                                 \
+#define CASE(LANES)                                                        \
+  if (s.dim <= LANES * TIMES * 8) {                                        \
+    if constexpr (Keys::VECTORS) {                                         \
+      if (s.dim % 8 == 0) {                                                \
+        attend<LANES, TIMES, true>(q, first, last, keys, s, shared, out);  \
+        return;                                                            \
+      }                                                                    \
+    }                                                                      \
   }
-  CASE(4)
-  CASE(8)
-  CASE(16)
+  if constexpr (!WIDE) {
+    CASE(4)
+    CASE(8)
+    CASE(16)
+  }
   CASE(32)
-  attend<32, false>(q, first, last, keys, s, shared, out);
+  attend<32, TIMES, false>(q, first, last, keys, s, shared, out);
 }
 
 // `keys` makes the keys of a KV head: out of the elements before its first one, the page table, and
 // the elements from a K to its V.
-template <class Keys>
+template <bool WIDE, class Keys>
 __device__ __forceinline__ void attend_row(const AttendRows& a, Keys keys) {
   const u32 row = blockIdx.x, head = blockIdx.y, kv = head / (a.heads / a.kv_heads), dim = a.dim;
   if (a.slot_of[row] == NO_SLOT) return;
   const u32* table = row_of(a.slots, a.slot_of[row]) + a.slots.pages;
   const u32 at = a.position[row];
-  const u32 first = a.window != 0 && at + 1 > a.window ? at + 1 - a.window : 0;
-  const act* q = a.qkv + ((u64)row * (a.heads + 2 * a.kv_heads) + head) * dim;
+  // How many keys the row sees at most.
+  const u32 reach = a.chunk != 0 ? at % a.chunk + 1 : a.window != 0 ? a.window : ~0u;
+  const u32 first = at >= reach ? at + 1 - reach : 0;
+  const act* q = a.qkv + (u64)row * a.row_width + (u64)head * dim;
   act* out = a.out + ((u64)row * a.heads + head) * dim;
   const u64 plane = (u64)a.page_size * dim;
   const float sink = a.sinks ? a.sinks[head] : -INFINITY;
   const Shape shape = {dim, a.scale, a.softcap, a.value_scale, sink};
-  attend(q, first, at, keys(kv * plane, table, a.kv_heads * plane), shape, out);
+  attend<WIDE>(q, first, at, keys(kv * plane, table, a.kv_heads * plane), shape, out);
 }
 
-__global__ void __launch_bounds__(THREADS) attend_rows(const AttendRows a) {
+template <bool WIDE>
+__device__ __forceinline__ void attend_pages(const AttendRows& a) {
   begin();
-  attend_row(a, [&](u64 head, const u32* table, u64 value) {
+  attend_row<WIDE>(a, [&](u64 head, const u32* table, u64 value) {
     return Paged{(const act*)a.pool + head, table, a.page_size, a.dim, value};
   });
 }
 
-__global__ void __launch_bounds__(THREADS) attend_rows_fp8(const AttendRows a) {
+template <bool WIDE>
+__device__ __forceinline__ void attend_pages_fp8(const AttendRows& a) {
   begin();
-  attend_row(a, [&](u64 head, const u32* table, u64 value) {
+  attend_row<WIDE>(a, [&](u64 head, const u32* table, u64 value) {
     const Bytes first = {(const u8*)a.pool + head, a.kv == KV_TYPE_E5M2};
     return PagedBytes{first, table, a.page_size, a.dim, value};
   });
 }
+
+#define ROWS __global__ void __launch_bounds__(THREADS)
+ROWS attend_rows(const AttendRows a) { attend_pages<false>(a); }
+ROWS attend_rows_wide(const AttendRows a) { attend_pages<true>(a); }
+ROWS attend_rows_fp8(const AttendRows a) { attend_pages_fp8<false>(a); }
+ROWS attend_rows_fp8_wide(const AttendRows a) { attend_pages_fp8<true>(a); }
 
 // The step feeds every sequence as a whole: token row r of a sequence is its position r, and the
 // slot's length is that of the sequence.
@@ -227,5 +249,5 @@ __global__ void __launch_bounds__(THREADS) attend_all(const AttendAll a) {
   }
   const act* q = a.qkv + row * width + (u64)head * dim;
   act* out = a.out + ((u64)row * a.heads + head) * dim;
-  attend(q, first, last, keys, Shape{dim, a.scale, a.softcap, 1.f, -INFINITY}, out);
+  attend<false>(q, first, last, keys, Shape{dim, a.scale, a.softcap, 1.f, -INFINITY}, out);
 }

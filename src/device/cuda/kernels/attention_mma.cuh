@@ -32,6 +32,15 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return y;
 }
 
+// How many keys a row at this position sees at most, itself included; and the first of them.
+__device__ __forceinline__ u32 reach(const PagedAttention& c, u32 at) {
+  return c.chunk != 0 ? at % c.chunk + 1 : c.window != 0 ? c.window : ~0u;
+}
+__device__ __forceinline__ u32 first_key(const PagedAttention& c, u32 at) {
+  const u32 most = reach(c, at);
+  return at >= most ? at + 1 - most : 0;
+}
+
 // What a head's sink adds to the sum of a row's weights, which are relative to `peak` (base 2).
 // However high it is: then nothing is left for the others.
 __device__ __forceinline__ float weight_of_sink(const PagedAttention& c, u32 head, float peak) {

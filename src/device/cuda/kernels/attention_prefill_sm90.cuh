@@ -56,7 +56,7 @@ struct PromptTile {
   // q of packed row r; the last one's for those beyond it.
   __device__ static const act* row_of_q(const PagedAttention& c, const WorkItem* item, u32 r) {
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
-    const u64 width = (u64)(c.heads + 2 * c.kv_heads) * D;
+    const u64 width = c.row_width;
     const u32 packed = item->begin + min(r, item->count - 1);
     const u64 token = item->first_row + packed / group;
     return c.qkv + token * width + (u64)(kv * group + packed % group) * D;
@@ -115,10 +115,11 @@ struct PromptTile {
       factor[0] = factor[1] = c.softcap * LOG2E;
     }
     if (mask) {
+      const u32 most[2] = {reach(c, at[0]), reach(c, at[1])};
 #pragma unroll
       for (int i = 0; i < KEYS / 2; i++) {
         const u32 key = first + i / 4 * 8 + lane % 4 * 2 + i % 2, mine = at[i / 2 % 2];
-        const bool seen = key < end && key <= mine && (c.window == 0 || mine - key < c.window);
+        const bool seen = key < end && key <= mine && mine - key < most[i / 2 % 2];
         if (!seen) s[i] = -INFINITY;
       }
     }
@@ -216,11 +217,11 @@ struct PromptRange {
     from = item->keys_from;
     to = item->keys_to;
     const u32 lowest = c.position[item->first_row + item->begin / (c.heads / c.kv_heads)];
-    if (c.window != 0 && lowest + 1 > c.window) from = max(from, lowest + 1 - c.window);
+    from = max(from, first_key(c, lowest));
     least = __shfl_sync(~0u, at, 0) + 1;
   }
   __device__ bool masked(const PagedAttention& c, u32 end) const {
-    return end > min(least, to) || c.window != 0;
+    return end > min(least, to) || (c.window | c.chunk) != 0;
   }
 };
 

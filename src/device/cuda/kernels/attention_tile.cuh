@@ -81,12 +81,12 @@ struct KeyRange {
     lowest = c.position[item->first_row + item->begin / (c.heads / c.kv_heads)];
     from = item->keys_from;
     to = item->keys_to;
-    if (c.window != 0 && lowest + 1 > c.window) from = max(from, lowest + 1 - c.window);
+    from = max(from, first_key(c, lowest));
     tiles = from < to ? (to - from + KEYS - 1) / KEYS : 0;
   }
   // Whether a row may not see all of the tile that starts at this key.
   __device__ bool masked(const PagedAttention& c, u32 first) const {
-    return first + KEYS > min(lowest + 1, to) || c.window != 0;
+    return first + KEYS > min(lowest + 1, to) || (c.window | c.chunk) != 0;
   }
 };
 
@@ -137,7 +137,7 @@ struct Tile {
   }
 
   __device__ void load_q(const PagedAttention& c, const WorkItem* item, u32 count) {
-    const u64 width = (u64)(c.heads + 2 * c.kv_heads) * D;
+    const u64 width = c.row_width;
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -214,6 +214,7 @@ struct Tile {
 #pragma unroll
     for (int n = 0; n < NT; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
     Pages::multiply_keys(keys, wn * (KEYS / WN), lane, q, s);
+    const u32 most[2] = {reach(c, at[0]), reach(c, at[1])};
 #pragma unroll
     for (int n = 0; n < NT; n++) {
 #pragma unroll
@@ -223,7 +224,7 @@ struct Tile {
         s[n][i] = x * LOG2E;
         if (mask) {
           const u32 key = first + wn * (KEYS / WN) + n * 8 + lane % 4 * 2 + i % 2, mine = at[i / 2];
-          const bool seen = key < end && key <= mine && (c.window == 0 || mine - key < c.window);
+          const bool seen = key < end && key <= mine && mine - key < most[i / 2];
           if (!seen) s[n][i] = -INFINITY;
         }
       }

@@ -1,0 +1,135 @@
+//! A mixture of experts: its buffers, and the ops that it is. `decoder` calls it; it knows no norm
+//! around it but those of experts beside an MLP.
+
+use super::config::ModelSpec;
+use super::shard::Shard;
+use super::weights::{Both, Experts, Mlp};
+use crate::device::{Activation, Device};
+use crate::error::Result;
+use crate::internal;
+
+/// Activations of layers with experts; all but the last are `[step_tokens * top_k, _]`, of the
+/// expert that all share, or for the device alone.
+pub(super) struct MixtureBuffers<T> {
+    routes: T,
+    ffn: T,
+    parts: T,
+    shared: Option<SharedBuffers<T>>,
+    /// What the experts give where an MLP stands beside them, `[step_tokens, hidden]`.
+    beside: Option<T>,
+}
+
+/// Of the expert that all tokens share, `[step_tokens, _]`.
+struct SharedBuffers<T> {
+    ffn: T,
+    output: T,
+}
+
+impl<T> MixtureBuffers<T> {
+    pub(super) fn new<D: Device<Tensor = T>>(
+        dev: &mut D,
+        spec: &ModelSpec,
+        shard: &Shard,
+        tokens: usize,
+    ) -> Result<Option<MixtureBuffers<T>>> {
+        let Some(mixture) = &spec.mixture else { return Ok(None) };
+        let choices = tokens * mixture.routing.top_k;
+        let beside = spec.family.mixture.as_ref().is_some_and(|row| row.beside.is_some());
+        let hidden = spec.hidden;
+        Ok(Some(MixtureBuffers {
+            routes: dev.routes_tensor(tokens, &mixture.routing)?,
+            ffn: dev.tensor(choices, shard.expert_ffn)?,
+            parts: dev.tensor(choices, hidden)?,
+            shared: match shard.shared_ffn {
+                Some(ffn) => Some(SharedBuffers {
+                    ffn: dev.tensor(tokens, ffn)?,
+                    output: dev.tensor(tokens, hidden)?,
+                }),
+                None => None,
+            },
+            beside: beside.then(|| dev.tensor(tokens, hidden)).transpose()?,
+        }))
+    }
+
+    /// The experts that each row of `input` chooses and the one that all share, into `output`.
+    pub(super) fn run<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        experts: &Experts<D::Weight>,
+        act: Activation,
+        input: &T,
+        output: &mut T,
+    ) -> Result<()> {
+        self.route(dev, experts, input)?;
+        self.run_routed(dev, experts, act, input, output)
+    }
+
+    /// Which experts each row of `input` chooses.
+    fn route<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        experts: &Experts<D::Weight>,
+        input: &T,
+    ) -> Result<()> {
+        let Experts { router, routing, choice_bias, scales, .. } = experts;
+        let bias = router.bias.as_ref();
+        let routes = &mut self.routes;
+        dev.route(&router.weight, bias, choice_bias.as_ref(), routing, input, routes)?;
+        match scales {
+            Some(scales) => dev.scale_routes(scales, routing, routes),
+            None => Ok(()),
+        }
+    }
+
+    /// The experts that were chosen.
+    fn run_routed<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        experts: &Experts<D::Weight>,
+        act: Activation,
+        input: &T,
+        output: &mut T,
+    ) -> Result<()> {
+        let Experts { up, down, .. } = experts;
+        let chosen = experts.activation.unwrap_or(act);
+        dev.experts_act(&up.weight, up.bias.as_ref(), chosen, &self.routes, input, &mut self.ffn)?;
+        dev.experts(&down.weight, down.bias.as_ref(), &self.routes, &self.ffn, &mut self.parts)?;
+        dev.combine(&down.weight, &self.routes, &self.parts, output)?;
+
+        let Some((expert, b)) = experts.shared.as_ref().zip(self.shared.as_mut()) else {
+            return Ok(());
+        };
+        let Mlp { up, down, .. } = &expert.mlp;
+        dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut b.ffn)?;
+        dev.linear(&down.weight, down.bias.as_ref(), &b.ffn, &mut b.output)?;
+        match &expert.gate {
+            Some(gate) => dev.add_gated(gate, input, &b.output, output),
+            None => dev.add(&b.output, output),
+        }
+    }
+
+    /// The experts beside an MLP, which gave `delta`: both normed and added up, into `delta`.
+    /// `normed` is not needed any more.
+    pub(super) fn beside<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        both: &Both<D::Weight>,
+        act: Activation,
+        residual: &T,
+        normed: &mut T,
+        delta: &mut T,
+    ) -> Result<()> {
+        let Some(mut output) = self.beside.take() else {
+            return Err(internal!("experts beside an MLP without their buffer"));
+        };
+        dev.norm(&both.mlp_post, delta, normed)?;
+        dev.norm(&both.router_norm, residual, delta)?;
+        self.route(dev, &both.experts, delta)?;
+        dev.norm(&both.experts_norm, residual, delta)?;
+        self.run_routed(dev, &both.experts, act, delta, &mut output)?;
+
+        dev.norm(&both.experts_post, &output, delta)?;
+        self.beside = Some(output);
+        dev.add(normed, delta)
+    }
+}

@@ -1,0 +1,124 @@
+//! What layers that differ from the usual do, on the GPU and on the CPU: attention over wide heads,
+//! over runs of positions, and over K and V of another layer; v made of k; norms of columns; scaled
+//! residuals, routes and inputs. Part of `cuda_ops`.
+
+use super::*;
+
+fn spec(heads: usize, kv_heads: usize, dim: usize, kv: Option<KvType>) -> AttnSpec {
+    let kv_scales = if kv.is_some() { KvScales { k: 0.013, v: 0.02 } } else { KvScales::ONE };
+    AttnSpec {
+        heads,
+        kv_heads,
+        head_dim: dim,
+        scale: (dim as f32).powf(-0.5),
+        window: None,
+        chunk: None,
+        softcap: None,
+        kv_scales,
+        q_only: false,
+    }
+}
+
+/// One layer stores, the next reads what it stored by q alone.
+#[test]
+fn attention_over_keys_of_another_layer() {
+    let kinds = [None, Some(KvType::E4m3)];
+    each_type(|dtype| {
+        for kv in kinds {
+            for (heads, kv_heads, dim, chunk) in [
+                (4, 1, 512, None),
+                (6, 2, 300, None),
+                (8, 2, 64, Some(24)),
+                (8, 1, 128, Some(64)),
+                (4, 2, 256, Some(7)),
+                (2, 1, 512, Some(40)),
+            ] {
+                let case = format!("{heads}/{kv_heads} x {dim}, runs of {chunk:?}, pages {kv:?}");
+                let setup = Setup { kv_heads, head_dim: dim, kv, ..Setup::default() };
+                compare!(dtype, &setup, &case, 1.0, |b| {
+                    let own = AttnSpec { chunk, ..spec(heads, kv_heads, dim, kv) };
+                    let other = AttnSpec { q_only: true, ..own.clone() };
+                    let table = b.table(17, 300, own.row_width());
+                    let queries = b.table(18, 300, other.row_width());
+                    let mut results = Vec::new();
+                    for step in [&[37, 1, 64][..], &[1, 20, 1], &[1, 1, 1], &[1, 1, 1]] {
+                        let rows = step.iter().sum();
+                        let mut qkv = b.tensor(rows, own.row_width());
+                        let mut q = b.tensor(rows, other.row_width());
+                        let mut out = b.tensor(rows, own.q_width());
+                        b.feed(step);
+                        b.dev.embed(&table, 1.0, &mut qkv)?;
+                        b.dev.embed(&queries, 1.0, &mut q)?;
+
+                        b.dev.rope_store(0, &own, None, &mut qkv)?;
+                        b.dev.attend(0, &own, None, &qkv, &mut out)?;
+                        results.push(("attend", b.dev.read(&out, rows)?));
+                        b.dev.rope_store(0, &other, None, &mut q)?;
+                        b.dev.attend(0, &other, None, &q, &mut out)?;
+                        results.push(("attend by q alone", b.dev.read(&out, rows)?));
+                    }
+                    Ok(results)
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn rows_of_keys_norms_and_factors() {
+    each_type(|dtype| {
+        for (rows, heads, kv_heads, dim) in [(1, 4, 1, 16), (7, 3, 3, 12), (33, 8, 2, 64)] {
+            let case = format!("{rows} x {heads}/{kv_heads} x {dim}");
+            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                let spec = spec(heads, kv_heads, dim, None);
+                let (q, kv) = (spec.q_width(), kv_heads * dim);
+                let qk = b.input(rows, q + kv, 21);
+                let mut qkv = b.tensor(rows, spec.row_width());
+                let weight = b.vector(5, dim);
+                let norm = Norm { kind: NormKind::Rms, eps: 1e-6, weight, bias: None };
+
+                b.dev.values_of_keys(&spec, &qk, &mut qkv)?;
+                let spread = b.dev.read(&qkv, rows)?;
+                b.dev.norm_parts(&norm, q + kv..q + 2 * kv, &mut qkv)?;
+                let normed = b.dev.read(&qkv, rows)?;
+                b.dev.scale(0.37, &mut qkv)?;
+                Ok(vec![
+                    ("values_of_keys", spread),
+                    ("norm_parts", normed),
+                    ("scale", b.dev.read(&qkv, rows)?),
+                ])
+            });
+        }
+    });
+}
+
+#[test]
+fn weights_of_routes() {
+    each_type(|dtype| {
+        for (rows, experts, top_k, width) in [(1, 4, 1, 32), (7, 8, 3, 24), (130, 16, 1, 40)] {
+            let case = format!("routes of {rows} rows, {top_k} of {experts}");
+            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                let routing = Routing {
+                    score: RouteScore::Sigmoid,
+                    ..Routing::softmax(experts, top_k, false)
+                };
+                let x = b.input(rows, width, 11);
+                let router = b.linear(12, experts, width);
+                let scales = b.vector(13, experts);
+                let mut routes = b.dev.routes_tensor(rows, &routing)?;
+
+                b.dev.route(&router, None, None, &routing, &x, &mut routes)?;
+                b.dev.scale_routes(&scales, &routing, &mut routes)?;
+
+                let mut results = vec![("scale_routes", b.dev.read(&routes, rows)?)];
+                if top_k == 1 {
+                    let mut out = b.tensor(rows, width);
+                    b.dev.weigh_inputs(&mut routes, &x, &mut out)?;
+                    results.push(("weigh_inputs", b.dev.read(&out, rows)?));
+                    results.push(("weights", b.dev.read(&routes, rows)?));
+                }
+                Ok(results)
+            });
+        }
+    });
+}
