@@ -484,7 +484,8 @@ impl<T> Buffers<T> {
         let Some(buffers) = mixture else {
             return Err(internal!("experts without their buffers"));
         };
-        let Mlp { up, down, width } = &both.mlp;
+        let Mlp { up, down, activation, width } = &both.mlp;
+        let act = activation.unwrap_or(act);
         dev.reshape(ffn, *width)?;
         dev.linear_act(&up.weight, up.bias.as_ref(), act, normed, ffn)?;
         dev.linear(&down.weight, down.bias.as_ref(), ffn, delta)?;

@@ -85,8 +85,10 @@ impl<D: Device> VisionTower<D> {
             head_dim,
             scale: (head_dim as f32).sqrt().recip(),
             window: None,
+            chunk: None,
             softcap: None,
             kv_scales: KvScales::ONE,
+            q_only: false,
         };
         Ok(VisionTower {
             spec: spec.clone(),

@@ -68,7 +68,7 @@ impl Case {
             pages: 2 * self.tokens.div_ceil(16) + 1,
             page_size: 16,
             max_model_len: self.tokens,
-            kv: NO_KV,
+            kv: no_kv(),
             state,
             snapshots: 1,
         })

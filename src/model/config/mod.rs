@@ -53,8 +53,8 @@ pub use scan::ScanShape;
 pub use side_files::SideFiles;
 use source::Source;
 pub use spec::{ConfigFormat, ModelSpec, NormOrder, SpecOptions};
-pub use vision::VisionSpec;
 pub use sublayers::Sublayers;
+pub use vision::VisionSpec;
 
 /// Where architectures are listed.
 const LISTED: &str = "docs/models.md";
@@ -145,7 +145,7 @@ impl ModelSpec {
             length::of(config, family, pools.then_some(&options.files))?;
         let (ffns, mut attention) = own_layers(config, family, &shape)?;
         if options.disable_sliding_window {
-            length.within(without_windows(&mut attention));
+            length.within(layers::without_windows(&mut attention));
         }
         let learned = family.positions != Positions::Rope;
         let max_model_len = length.choose(options.max_model_len, learned)?;
@@ -336,11 +336,6 @@ fn own_layers(
     let shapes = layer_shapes::of(config, family, shape, &windowed, ffn)?;
     let attention = layers::attention(config, family, shape.heads, &windowed, &shapes)?;
     Ok((shapes.iter().map(|layer| layer.ffn).collect(), attention))
-}
-
-/// Every layer sees all; the length within which that is the same.
-fn without_windows(attention: &mut [LayerAttention]) -> Option<usize> {
-    attention.iter_mut().filter_map(|layer| layer.attn.window.take()).min()
 }
 
 fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {

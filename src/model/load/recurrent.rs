@@ -125,7 +125,7 @@ impl<D: Device> Loader<'_, D> {
             rows,
             inputs: hidden,
             kind: WeightKind::Linear,
-            is_qkv: false,
+            rotated: 0,
         };
         let factors = self.spec.factors;
         let cut = shard.scan_input(scan);

@@ -43,6 +43,8 @@ impl<D: Device> Loader<'_, D> {
                 mlp: Mlp {
                     up: self.linear(&up, &[vision.ffn; 2], width, true, &Cut::Whole)?,
                     down: self.tower_linear(name(row.down), width, vision.ffn)?,
+                    activation: None,
+                    width: vision.ffn,
                 },
             });
         }
