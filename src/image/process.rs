@@ -54,26 +54,29 @@ impl Processor {
         match settings.kind {
             Kind::Qwen => self.qwen(height, width),
             Kind::Square => Ok((settings.side, settings.side)),
-            Kind::CentreCrop => {
-                let side = settings.side;
-                let other =
-                    |long: usize, short: usize| (side as f64 * long as f64 / short as f64) as usize;
-                Ok(if width <= height {
-                    (other(height, width), side)
-                } else {
-                    (side, other(width, height))
-                })
-            }
-            Kind::Pixtral => {
-                let ratio = height.max(width) as f64 / settings.side as f64;
-                let unit = settings.patch * settings.merge;
-                let length = |side: usize| {
-                    let side = if ratio > 1.0 { (side as f64 / ratio) as usize } else { side };
-                    side.max(1).next_multiple_of(unit)
-                };
-                Ok((length(height), length(width)))
-            }
+            Kind::CentreCrop => Ok(self.shortest_edge(height, width)),
+            Kind::Pixtral => Ok(self.pixtral(height, width)),
         }
+    }
+
+    fn shortest_edge(&self, height: usize, width: usize) -> (usize, usize) {
+        let side = self.settings.side;
+        let other = |long: usize, short: usize| (side as f64 * long as f64 / short as f64) as usize;
+        if width <= height {
+            (other(height, width), side)
+        } else {
+            (side, other(width, height))
+        }
+    }
+
+    fn pixtral(&self, height: usize, width: usize) -> (usize, usize) {
+        let Settings { patch, merge, side: longest, .. } = self.settings;
+        let ratio = height.max(width) as f64 / longest as f64;
+        let length = |side: usize| {
+            let side = if ratio > 1.0 { (side as f64 / ratio) as usize } else { side };
+            side.max(1).next_multiple_of(patch * merge)
+        };
+        (length(height), length(width))
     }
 
     fn qwen(&self, height: usize, width: usize) -> Result<(usize, usize)> {

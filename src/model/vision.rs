@@ -78,6 +78,7 @@ impl<D: Device> VisionTower<D> {
             output: dev.tensor(tokens, hidden)?,
             kept: dev.tensor(kept, hidden)?,
         };
+
         let head_dim = spec.head_dim();
         let attn = AttnSpec {
             heads: spec.heads,
