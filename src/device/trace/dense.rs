@@ -102,11 +102,17 @@ impl DenseOps for Trace {
         &mut self,
         weight: &TraceWeight,
         _bias: Option<&TraceWeight>,
-        _act: Activation,
+        act: Activation,
         x: &TraceTensor,
         out: &mut TraceTensor,
     ) -> Result<()> {
-        self.linear_launch("linear_act", self.rows(), weight, x, out)
+        let rows = self.rows();
+        self.linear_launch("linear_act", rows, weight, x, out)?;
+        if let Activation::XIelu(_) = act {
+            let (moved, flops) = (bytes(rows, out), (5 * rows * out.width) as u64);
+            self.launch("xielu", (rows, out.width, out.width), moved, moved, flops);
+        }
+        Ok(())
     }
 
     fn gather(&mut self, x: &TraceTensor, out: &mut TraceTensor) -> Result<()> {
