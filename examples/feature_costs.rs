@@ -220,6 +220,7 @@ fn load(options: &Options, rounds: &Arc<Rounds>, adapters: Option<&Path>) -> Res
         step_timeout: None,
         grammar_timeout: Duration::from_secs(5),
         step_trace: None,
+        proposer: None,
     };
     Engines::load(&args, vec![options])
 }

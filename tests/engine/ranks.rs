@@ -9,6 +9,7 @@ use serde_json::{json, Value};
 use triton_vllm::engine::{EngineArgs, EngineOptions, Engines};
 
 use crate::served::{goldens, options, serve, serve_args, serve_with, Served, PATIENCE};
+use crate::speculation::{drafting, Quality, Seen};
 use crate::{recorded, schedules};
 
 /// On the CPU, whichever device other tests use.
@@ -56,25 +57,29 @@ fn grammars_hold_on_all_ranks() {
 
 #[test]
 fn adapters_reach_all_ranks() {
-    adapters("ranks_adapters", json!(null));
+    adapters("ranks_adapters", json!(null), options("llama-tiny"));
 }
 
+/// First somebody listens, so that the drafts are right then.
 #[test]
 fn adapters_have_drafts() {
-    let drafts = json!({"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1});
-    let served = adapters("ranks_drafts", drafts);
+    let seen = Seen::default();
+    let drafts = json!({"method": "ngram", "num_speculative_tokens": 3});
+    let spy = drafting(Quality::Spy, &seen);
+    adapters("ranks_spy", drafts.clone(), spy);
+    let served = adapters("ranks_drafts", drafts, drafting(Quality::Perfect, &seen));
     assert!(served.counter.drafts.lock().accepted_tokens > 0);
 }
 
 /// The Python backend's recorded texts of two adapters and of none, in the same crowd.
-fn adapters(test: &str, drafts: Value) -> Served {
+fn adapters(test: &str, drafts: Value, options: EngineOptions) -> Served {
     let folder = Scratch::new(test);
     let list = json!({"sheep": format!("{}/models/llama-lora-a", goldens()),
         "dog": format!("{}/models/llama-lora-b", goldens())});
     std::fs::write(folder.0.join("multi_lora.json"), list.to_string()).unwrap();
     let extra = json!({"device": "cpu", "tensor_parallel_size": 2, "enable_lora": true,
         "max_loras": 2, "max_lora_rank": 8, "speculative_config": drafts});
-    let options = EngineOptions { version_dir: folder.0.clone(), ..options("llama-tiny") };
+    let options = EngineOptions { version_dir: folder.0.clone(), ..options };
     let served = serve_with("llama-tiny", &extra, options);
 
     let text = std::fs::read_to_string(format!("{}/goldens_lora.json", goldens())).unwrap();

@@ -25,11 +25,11 @@ const REQUESTS: usize = 42;
 const ROUNDS: u64 = 24;
 
 /// Every sequence of tokens that the engine asked drafts for, and thereby what follows what.
-type Seen = Arc<Mutex<BTreeSet<Vec<TokenId>>>>;
+pub type Seen = Arc<Mutex<BTreeSet<Vec<TokenId>>>>;
 
 /// What a proposer makes of the truth.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Quality {
+pub enum Quality {
     /// Nothing: it only listens.
     Spy,
     /// What follows, as far as it is known.
@@ -87,7 +87,7 @@ impl Proposer for Drafter {
     }
 }
 
-fn drafting(quality: Quality, seen: &Seen) -> EngineOptions {
+pub fn drafting(quality: Quality, seen: &Seen) -> EngineOptions {
     let seen = seen.clone();
     let proposer = move || -> Box<dyn Proposer> {
         Box::new(Drafter { quality, seen: seen.clone(), state: 7 })
