@@ -156,14 +156,12 @@ impl<D: Device> Decoder<D> {
             projected: optional(dev, weights.project_out.is_some(), rows)?,
             logits: dev.logits_tensor(rows, answer)?,
         };
-        if let Some(layer) = weights.layers.first().filter(|_| spec.norms == NormOrder::Before) {
-            dev.feeds(&mut buffers.normed, layer.mixer.first())?;
+        let first = weights.layers.first().filter(|_| spec.norms == NormOrder::Before);
+        if let Some(weight) = first.and_then(|layer| layer.mixer.first()) {
+            dev.feeds(&mut buffers.normed, weight)?;
         }
         dev.reserve(limits)?;
         dev.steady();
-        let reached =
-            |p: lora::Projection| spec.adapters.as_ref().is_some_and(|options| options.reaches(&p));
-        let adapted = |i: usize| lora::projections(spec, i).map(reached);
 
         Ok(Decoder {
             weights,
@@ -180,7 +178,7 @@ impl<D: Device> Decoder<D> {
             norms_after_rope: spec.family.norms_after_rope,
             encoder: spec.family.encoder,
             pooling: spec.pooling.as_ref().map(|rule| rule.kind),
-            adapted: (0..spec.layers).map(adapted).collect(),
+            adapted: (0..spec.layers).map(|i| lora::reached(spec, i)).collect(),
             adapted_embed: lora::reaches_embed(spec),
             adapted_head: lora::reaches_head(spec),
             cuts: (0..spec.layers).map(|i| lora::cuts(spec, &shard, i)).collect(),
@@ -263,6 +261,7 @@ impl<D: Device> Decoder<D> {
                 FeedForward::Mlp(mlp) => (false, mlp.width),
                 FeedForward::Experts(_) => (true, 0),
                 FeedForward::Both(both) => (true, both.mlp.width),
+                FeedForward::Missing => (false, 0),
             };
             let heads = (attn.kv_heads, attn.head_dim, std::mem::discriminant(keys));
             (attn.window, *rope, heads, experts, ffn)
@@ -326,16 +325,22 @@ impl<D: Device> Decoder<D> {
         match &self.weights.layers[index].mixer {
             Mixer::Heads(_) | Mixer::Latent(_) => self.attention(dev, index)?,
             Mixer::GatedDelta(_) | Mixer::ShortConv(_) => self.recurrent(dev, index)?,
+            Mixer::Missing => {}
         }
 
         let b = &mut self.buffers;
         let norms = self.norms;
         let layer = &self.weights.layers[index];
-        b.norm_output(dev, layer.attn_post.as_ref())?;
-        match (self.parallel, &layer.after_attn) {
-            (false, norm) => b.add_output(dev, norm.as_ref(), norms)?,
-            (true, Some(norm)) => dev.norm(norm, &b.residual, &mut b.normed)?,
-            (true, None) => {}
+        if !matches!(layer.mixer, Mixer::Missing) {
+            b.norm_output(dev, layer.attn_post.as_ref())?;
+            match (self.parallel, &layer.after_attn) {
+                (false, norm) => b.add_output(dev, norm.as_ref(), norms)?,
+                (true, Some(norm)) => dev.norm(norm, &b.residual, &mut b.normed)?,
+                (true, None) => {}
+            }
+        }
+        if matches!(layer.feed_forward, FeedForward::Missing) {
+            return Ok(());
         }
 
         b.feed_forward(dev, layer, self.activation, norms, self.parallel)?;
@@ -442,6 +447,7 @@ impl<T> Buffers<T> {
                 buffers.run(dev, experts, act, input, &mut self.delta)
             }
             FeedForward::Both(both) => self.both(dev, both, act),
+            FeedForward::Missing => Ok(()),
         }
     }
 

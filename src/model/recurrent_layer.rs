@@ -68,8 +68,8 @@ impl<T> RecurrentBuffers<T> {
         match layer {
             Mixer::GatedDelta(layer) => self.gated_delta(dev, place, layer, input, output),
             Mixer::ShortConv(layer) => self.short_conv(dev, place, layer, input, output),
-            Mixer::Heads(_) | Mixer::Latent(_) => {
-                Err(internal!("a layer with attention keeps no state"))
+            Mixer::Heads(_) | Mixer::Latent(_) | Mixer::Missing => {
+                Err(internal!("a layer without a state"))
             }
         }
     }

@@ -74,12 +74,14 @@ pub enum Mixer<W> {
     GatedDelta(GatedDelta<W>),
     /// By what they gave to a convolution.
     ShortConv(ShortConv<W>),
+    /// Not at all: the layer has no such part.
+    Missing,
 }
 
 impl<W> Mixer<W> {
     /// What the layer's input is multiplied by first.
-    pub fn first(&self) -> &W {
-        match self {
+    pub fn first(&self) -> Option<&W> {
+        let first = match self {
             Mixer::Heads(heads) => &heads.qkv.weight,
             Mixer::Latent(LatentAttention { q: LatentQuery::Whole(q), .. }) => &q.weight,
             Mixer::Latent(LatentAttention { q: LatentQuery::LowRank { down, .. }, .. }) => {
@@ -87,7 +89,9 @@ impl<W> Mixer<W> {
             }
             Mixer::GatedDelta(delta) => &delta.mixed.weight,
             Mixer::ShortConv(conv) => &conv.input.weight,
-        }
+            Mixer::Missing => return None,
+        };
+        Some(first)
     }
 }
 
@@ -120,7 +124,7 @@ pub struct ShortConv<W> {
 }
 
 /// One layer. Its norms are named by what they follow, so that norm-before and norm-after models
-/// run the same code: before a sublayer means after the previous one.
+/// run the same code: before a sublayer means after the previous one that there is.
 pub struct Layer<W> {
     /// The first sublayer.
     pub mixer: Mixer<W>,
@@ -203,6 +207,8 @@ pub enum FeedForward<W> {
     Experts(Experts<W>),
     /// Both, side by side.
     Both(Box<Both<W>>),
+    /// Nothing does.
+    Missing,
 }
 
 /// An MLP and experts that read the same residual, and are added up:
@@ -267,12 +273,12 @@ impl<W> Layer<W> {
         let (up, down) = match &mut self.feed_forward {
             FeedForward::Mlp(mlp) => (Some(&mut mlp.up), Some(&mut mlp.down)),
             FeedForward::Both(both) => (Some(&mut both.mlp.up), Some(&mut both.mlp.down)),
-            FeedForward::Experts(_) => (None, None),
+            FeedForward::Experts(_) | FeedForward::Missing => (None, None),
         };
         let (qkv, out) = match &mut self.mixer {
             Mixer::Heads(heads) => (Some(&mut heads.qkv), Some(&mut heads.out)),
             Mixer::Latent(latent) => (None, Some(&mut latent.out)),
-            Mixer::GatedDelta(_) | Mixer::ShortConv(_) => (None, None),
+            Mixer::GatedDelta(_) | Mixer::ShortConv(_) | Mixer::Missing => (None, None),
         };
         [qkv, out, up, down]
     }

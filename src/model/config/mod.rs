@@ -23,7 +23,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::architectures::{self, Family, Flag, Positions};
+use super::architectures::{self, Family, Flag, LayerShapes, Positions};
 use super::quant::{self, QuantScheme, Said};
 use crate::device::Rope;
 use crate::error::{Error, Result};
@@ -333,6 +333,9 @@ fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
 }
 
 fn ffn(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
+    if family.shapes == LayerShapes::ByBlock {
+        return Ok(0);
+    }
     let key = family.keys.ffn;
     let width = match keys::width(config, key)? {
         None if family.keys.ffn_null_4x => return Ok(4 * hidden),

@@ -224,6 +224,16 @@ impl ModelSpec {
         places
     }
 
+    /// Whether a layer has attention, or a state in its place.
+    pub fn attends(&self, layer: usize) -> bool {
+        self.attention[layer].keys != KeysFrom::Nowhere || self.recurrent_of(layer).is_some()
+    }
+
+    /// Whether a layer has an MLP or experts.
+    pub fn feeds_forward(&self, layer: usize) -> bool {
+        self.ffns[layer] > 0 || self.mixture_of(layer).is_some()
+    }
+
     /// Whether a layer has a plain MLP: in place of experts, or beside them.
     pub fn has_mlp(&self, layer: usize) -> bool {
         let beside = self.family.mixture.as_ref().is_some_and(|row| row.beside.is_some());

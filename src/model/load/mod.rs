@@ -133,7 +133,7 @@ impl<D: Device> Loader<'_, D> {
             }
         };
         let first = match spec.norms {
-            NormOrder::Before => self.layer_norm(0, names.attn_norm)?,
+            NormOrder::Before => Some(self.norm_from(0, false)?),
             NormOrder::After => {
                 let name = names.embed_norm.map(|name| self.name(name));
                 name.map(|name| self.norm(&name, 1.0)).transpose()?
@@ -160,6 +160,7 @@ impl<D: Device> Loader<'_, D> {
         let (spec, names) = (self.spec, self.names);
         let mixer = match spec.family.recurrent.as_ref().zip(spec.recurrent_of(i)) {
             Some((row, recurrent)) => self.recurrent(i, row, recurrent)?,
+            None if !spec.attends(i) => Mixer::Missing,
             None => match names.latent.as_ref().zip(spec.latent) {
                 Some((names, shape)) => Mixer::Latent(self.latent_attention(i, names, &shape)?),
                 None => Mixer::Heads(self.head_attention(i)?),
@@ -171,15 +172,22 @@ impl<D: Device> Loader<'_, D> {
         let shares_norm = spec.parallel && !spec.family.parallel_mlp_norm;
         let mlp_norm = names.mlp_norm.filter(|_| !shares_norm);
         let is_last = i + 1 == spec.layers;
-        let (after_attn, after_mlp) = match (spec.norms, is_last) {
-            (NormOrder::After, _) => (names.attn_norm, self.layer_norm(i, mlp_norm)?),
-            (_, true) => (mlp_norm, Some(self.final_norm()?)),
-            (_, false) => (mlp_norm, self.layer_norm(i + 1, names.attn_norm)?),
+        let (after_attn, after_mlp) = match spec.norms {
+            NormOrder::After => {
+                (self.layer_norm(i, names.attn_norm)?, self.layer_norm(i, mlp_norm)?)
+            }
+            NormOrder::Before if mlp_norm.is_some() => {
+                let attends = spec.attends(i).then(|| self.norm_from(i, true));
+                let feeds = spec.feeds_forward(i).then(|| self.norm_from(i + 1, false));
+                (attends.transpose()?, feeds.transpose()?)
+            }
+            _ if is_last => (self.layer_norm(i, mlp_norm)?, Some(self.final_norm()?)),
+            _ => (self.layer_norm(i, mlp_norm)?, self.layer_norm(i + 1, names.attn_norm)?),
         };
         let mut layer = Layer {
             mixer,
             attn_post: self.added_norm_of(i, names.attn_post)?,
-            after_attn: self.layer_norm(i, after_attn)?,
+            after_attn,
             feed_forward,
             mlp_post: self.added_norm_of(i, names.mlp_post)?,
             input: self.layer_input(i)?,
@@ -239,6 +247,9 @@ impl<D: Device> Loader<'_, D> {
 
     fn feed_forward(&mut self, i: usize) -> Result<FeedForward<D::Weight>> {
         let (spec, names) = (self.spec, self.names);
+        if !spec.feeds_forward(i) {
+            return Ok(FeedForward::Missing);
+        }
         let mut beside = None;
         if let Some((row, mixture)) = spec.family.mixture.as_ref().zip(spec.mixture_of(i)) {
             let experts = self.experts(i, row, mixture)?;
@@ -277,6 +288,21 @@ impl<D: Device> Loader<'_, D> {
         }
         let k = self.head_norm(&self.layer_name(i, k_name), kv, &cuts[1])?;
         Ok(Some(QkNorms { q, k: Some(k) }))
+    }
+
+    /// The norm in front of the next part that there is, from a layer's first or second part on; or
+    /// of the head. Norms stand in front of parts.
+    fn norm_from(&mut self, layer: usize, second: bool) -> Result<Norm<D::Weight>> {
+        let (spec, names) = (self.spec, self.names);
+        for i in layer..spec.layers {
+            let first = !(second && i == layer);
+            let attn = names.attn_norm.filter(|_| first && spec.attends(i));
+            let mlp = names.mlp_norm.filter(|_| spec.feeds_forward(i));
+            if let Some(name) = attn.or(mlp) {
+                return self.norm(&self.layer_name(i, name), 1.0);
+            }
+        }
+        self.final_norm()
     }
 
     fn layer_norm(&mut self, i: usize, name: Option<&str>) -> Result<Option<Norm<D::Weight>>> {

@@ -114,6 +114,12 @@ pub fn projections(spec: &ModelSpec, layer: usize) -> [Projection; PROJECTIONS] 
     ]
 }
 
+/// Which linears of a layer have adapter slots.
+pub fn reached(spec: &ModelSpec, layer: usize) -> [bool; PROJECTIONS] {
+    let has = |p: Projection| spec.adapters.as_ref().is_some_and(|options| options.reaches(&p));
+    projections(spec, layer).map(has)
+}
+
 /// Which part of each of a layer a rank holds.
 pub fn cuts(spec: &ModelSpec, shard: &Shard, layer: usize) -> [Cut; PROJECTIONS] {
     let parts = if spec.family.gated { 2 } else { 1 };
