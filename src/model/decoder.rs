@@ -170,9 +170,6 @@ impl<D: Device> Decoder<D> {
         };
         dev.reserve(limits)?;
         dev.steady();
-        let reached =
-            |p: lora::Projection| spec.adapters.as_ref().is_some_and(|options| options.reaches(&p));
-        let adapted = |i: usize| lora::projections(spec, i).map(reached);
 
         Ok(Decoder {
             weights,
@@ -189,7 +186,7 @@ impl<D: Device> Decoder<D> {
             norms_after_rope: spec.family.norms_after_rope,
             encoder: spec.family.encoder,
             pooling: spec.pooling.as_ref().map(|rule| rule.kind),
-            adapted: (0..spec.layers).map(adapted).collect(),
+            adapted: (0..spec.layers).map(|i| lora::reached(spec, i)).collect(),
             adapted_embed: lora::reaches_embed(spec),
             adapted_head: lora::reaches_head(spec),
             cuts: (0..spec.layers).map(|i| lora::cuts(spec, &shard, i)).collect(),
@@ -351,6 +348,9 @@ impl<D: Device> Decoder<D> {
         let b = &mut self.buffers;
         let norms = self.norms;
         let layer = &self.weights.layers[index];
+        if layer.mixer.is_none() && layer.feed_forward.is_none() {
+            return Ok(());
+        }
         if layer.mixer.is_some() {
             b.norm_output(dev, layer.attn_post.as_ref())?;
         }

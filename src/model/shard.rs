@@ -238,7 +238,7 @@ impl Shard {
         let q = self.q_heads(spec, layer);
         let kv = self.kv_head_range(spec, layer);
         let slices = match spec.attention[layer].keys {
-            KeysFrom::Own => vec![q, kv.clone(), kv],
+            KeysFrom::Own | KeysFrom::Nowhere => vec![q, kv.clone(), kv],
             KeysFrom::OneProduct => vec![q, kv],
             KeysFrom::Layer(_) => vec![q],
         };

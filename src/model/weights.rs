@@ -174,7 +174,7 @@ pub struct SelectiveScan<W> {
 }
 
 /// One layer. Its norms are named by what they follow, so that norm-before and norm-after models
-/// run the same code: before a sublayer means after the previous one.
+/// run the same code: before a sublayer means after the previous one that there is.
 pub struct Layer<W> {
     /// The first sublayer; None: there is only the second.
     pub mixer: Option<Mixer<W>>,

@@ -53,6 +53,12 @@ pub const ORION: &str = r#"{"vocab_size": 84608, "hidden_size": 5120, "intermedi
     "rms_norm_eps": 1e-5, "max_position_embeddings": 4096, "rope_theta": 10000.0,
     "tie_word_embeddings": false, "eos_token_id": 2}"#;
 
+/// Of DeciLM's own code.
+pub const DECILM: &str = r#"{"vocab_size": 128256, "hidden_size": 8192, "num_hidden_layers": 80,
+    "num_attention_heads": 64, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 131072, "rope_theta": 500000.0, "attention_bias": false,
+    "mlp_bias": false, "tie_word_embeddings": false}"#;
+
 /// Of HyperCLOVA X's own code.
 pub const HYPERCLOVAX: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
     "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,

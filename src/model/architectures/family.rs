@@ -99,6 +99,9 @@ pub enum LayerShapes {
     /// last one sees all. The last `num_kv_shared_layers` use K and V of others, and have MLPs of
     /// twice the width if `use_double_wide_mlp`.
     ByWindow,
+    /// By `block_configs`, an object for each layer: heads of q for each KV head, or no attention;
+    /// the width of the MLP, or a factor that makes it, or no MLP.
+    ByBlock,
 }
 
 /// What multiplies q.k.

@@ -65,6 +65,7 @@ pub const FAMILIES: &[Family] = &[
     decoders::GEMMA3,
     decoders::GEMMA3_MULTIMODAL,
     shapes::GEMMA4,
+    shapes::DECILM,
     shapes::GEMMA4_WHOLE,
     decoders::PHI3,
     decoders::PHI,

@@ -1,7 +1,7 @@
 //! The rows of architectures whose layers differ in shape. Part of the list in [`super`], which
 //! looks them up.
 
-use super::decoders::GEMMA3;
+use super::decoders::{GEMMA3, LLAMA};
 use super::defaults;
 use super::family::{
     AttnScale, BesideMlp, Family, Flag, LayerInputs, LayerShapes, Mixture, MixtureLayers,
@@ -45,6 +45,15 @@ pub(super) const GEMMA4: Family = Family {
     must_be_off: &[],
     must_be: &[("use_bidirectional_attention", "\"vision\"")],
     ..GEMMA3
+};
+
+/// Llama whose layers were thinned out. The Python backend has no layers that are a linear.
+pub(super) const DECILM: Family = Family {
+    architecture: "DeciLMForCausalLM",
+    aliases: &["NemotronNASForCausalLM"],
+    defaults: defaults::DECILM,
+    shapes: LayerShapes::ByBlock,
+    ..LLAMA
 };
 
 /// The text model of a checkpoint that also sees images and hears.

@@ -28,7 +28,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::architectures::{self, Family, Flag, Positions};
+use super::architectures::{self, Family, Flag, LayerShapes, Positions};
 use super::quant::{self, QuantScheme, Said};
 use crate::device::Rope;
 use crate::error::{Error, Result};
@@ -138,12 +138,18 @@ impl ModelSpec {
         let latent = latent::shape(config, family)?;
         let shape = shape(config, family, latent.as_ref())?;
         let Shape { hidden, heads, kv_heads, head_dim, layers } = shape;
-        let (recurrent, sublayers) = recurrent::recurrent(config, family, &shape)?;
+        let (recurrent, mut sublayers) = recurrent::recurrent(config, family, &shape)?;
+        let mixture = mixture::mixture(config, family, layers)?;
         let pooling = PoolingRule::of(config, family, &options.pooler, &options.files, hidden)?;
         let pools = pooling.is_some();
         let (mut length, derived_len) =
             length::of(config, family, pools.then_some(&options.files))?;
         let (ffns, mut attention) = own_layers(config, family, &shape)?;
+        for (i, parts) in sublayers.iter_mut().enumerate() {
+            parts.attention &= attention[i].keys != KeysFrom::Nowhere;
+            let experts = mixture.as_ref().is_some_and(|mixture| mixture.layers[i]);
+            parts.feed_forward &= ffns[i] > 0 || experts;
+        }
         if options.disable_sliding_window {
             length.within(layers::without_windows(&mut attention));
         }
@@ -165,7 +171,7 @@ impl ModelSpec {
             head_dim,
             latent,
             ffns,
-            mixture: mixture::mixture(config, family, layers)?,
+            mixture,
             sublayers,
             recurrent,
             layer_input: layer_input(config, family, vocab_size)?,
@@ -363,6 +369,9 @@ fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {
 }
 
 fn ffn(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
+    if family.shapes == LayerShapes::ByBlock {
+        return Ok(0);
+    }
     let key = family.keys.ffn;
     let width = match keys::width(config, key)? {
         None if family.keys.ffn_null_4x => return Ok(4 * hidden),

@@ -210,7 +210,7 @@ impl ModelSpec {
     pub fn keys_of(&self, layer: usize) -> Option<usize> {
         let attends = self.sublayers.get(layer).is_some_and(|parts| parts.attention);
         attends.then(|| match self.attention[layer].keys {
-            KeysFrom::Own | KeysFrom::OneProduct => layer,
+            KeysFrom::Own | KeysFrom::OneProduct | KeysFrom::Nowhere => layer,
             KeysFrom::Layer(source) => source,
         })
     }
@@ -232,10 +232,20 @@ impl ModelSpec {
         places
     }
 
+    /// Whether a layer has attention, or a state in its place.
+    pub fn attends(&self, layer: usize) -> bool {
+        self.sublayers.get(layer).is_some_and(|parts| parts.attention || parts.state)
+    }
+
+    /// Whether a layer has an MLP or experts.
+    pub fn feeds_forward(&self, layer: usize) -> bool {
+        self.sublayers.get(layer).is_some_and(|parts| parts.feed_forward)
+    }
+
     /// Whether a layer has a plain MLP: in place of experts, or beside them.
     pub fn has_mlp(&self, layer: usize) -> bool {
         let beside = self.family.mixture.as_ref().is_some_and(|row| row.beside.is_some());
-        self.sublayers.get(layer).is_some_and(|parts| parts.feed_forward)
+        self.feeds_forward(layer)
             && self.ffns[layer] > 0
             && (beside || self.mixture_of(layer).is_none())
     }

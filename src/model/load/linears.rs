@@ -122,7 +122,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let LayerAttention { attn, keys, .. } = &spec.attention[i];
         let (q, kv) = (attn.q_width(), attn.kv_heads * attn.head_dim);
         let (made, outputs): (_, &[usize]) = match keys {
-            KeysFrom::Own => (names, &[q, kv, kv]),
+            KeysFrom::Own | KeysFrom::Nowhere => (names, &[q, kv, kv]),
             KeysFrom::OneProduct => (&names[..2], &[q, kv]),
             KeysFrom::Layer(_) => (&names[..1], &[q]),
         };

@@ -144,7 +144,7 @@ impl<D: Device> Loader<'_, D> {
         let embed_norm = embed_norm.map(|name| self.norm(&name, 1.0)).transpose()?;
         let first = match spec.norms {
             NormOrder::Before if spec.family.first_norm_of_embedding => None,
-            NormOrder::Before => self.layer_norm(0, names.attn_norm)?,
+            NormOrder::Before => self.norm_in_front(0)?,
             NormOrder::After | NormOrder::HeadOnly => None,
         };
 
@@ -177,17 +177,19 @@ impl<D: Device> Loader<'_, D> {
                 None => Mixer::Heads(self.head_attention(i)?),
             }),
         };
-        let feed_forward = if parts.feed_forward { Some(self.feed_forward(i)?) } else { None };
+        let feed_forward = spec.feeds_forward(i).then(|| self.feed_forward(i)).transpose()?;
 
         // What each sublayer is followed by: the norm in front of the next one, or its own.
         let shares_norm = spec.parallel && !spec.family.parallel_mlp_norm;
         let both = mixer.is_some() && feed_forward.is_some();
         let mlp_norm = names.mlp_norm.filter(|_| both && !shares_norm);
-        let is_last = i + 1 == spec.layers;
-        let (after_attn, after_mlp) = match (spec.norms, is_last) {
-            (NormOrder::After, _) => (names.attn_norm, self.layer_norm(i, mlp_norm)?),
-            (_, true) => (mlp_norm, Some(self.final_norm()?)),
-            (_, false) => (mlp_norm, self.layer_norm(i + 1, names.attn_norm)?),
+        let after_attn = match spec.norms {
+            NormOrder::After => names.attn_norm,
+            NormOrder::Before | NormOrder::HeadOnly => mlp_norm,
+        };
+        let after_mlp = match spec.norms {
+            NormOrder::After => self.layer_norm(i, mlp_norm)?,
+            NormOrder::Before | NormOrder::HeadOnly => self.norm_in_front(i + 1)?,
         };
         let mut layer = Layer {
             mixer,
@@ -296,6 +298,16 @@ impl<D: Device> Loader<'_, D> {
         }
         let k = self.head_norm(&self.layer_name(i, k_name), kv, &cuts[1])?;
         Ok(Some(QkNorms { q, k: Some(k) }))
+    }
+
+    /// The norm in front of the first sublayer that there is from a layer on, or of the head.
+    fn norm_in_front(&mut self, layer: usize) -> Result<Option<Norm<D::Weight>>> {
+        let (spec, names) = (self.spec, self.names);
+        let there = (layer..spec.layers).find(|&i| spec.attends(i) || spec.feeds_forward(i));
+        let Some(i) = there else { return self.final_norm().map(Some) };
+        // Where all layers have one sublayer only, its norm has one name.
+        let name = if spec.attends(i) { None } else { names.mlp_norm };
+        self.layer_norm(i, name.or(names.attn_norm))
     }
 
     fn layer_norm(&mut self, i: usize, name: Option<&str>) -> Result<Option<Norm<D::Weight>>> {

@@ -29,7 +29,8 @@ use names::{added_tokens, Target, A, B, TABLE_A, TABLE_B};
 use peft_config::PeftConfig;
 use projections::Heads;
 pub use projections::{
-    cuts, projections, reaches_embed, reaches_head, takes_adapters, Projection, PROJECTIONS,
+    cuts, projections, reached, reaches_embed, reaches_head, takes_adapters, Projection,
+    PROJECTIONS,
 };
 
 /// One part's matrices, in the model's type.

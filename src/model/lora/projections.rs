@@ -88,7 +88,7 @@ pub fn projections(spec: &ModelSpec, layer: usize) -> [Projection; PROJECTIONS] 
     let AttnSpec { heads, kv_heads, head_dim, .. } = spec.attention[layer].attn;
     let (q, kv) = (heads * head_dim, kv_heads * head_dim);
     let (qkv, heads_of) = match spec.attention[layer].keys {
-        KeysFrom::Own => (names.qkv, vec![q, kv, kv]),
+        KeysFrom::Own | KeysFrom::Nowhere => (names.qkv, vec![q, kv, kv]),
         KeysFrom::OneProduct => (&names.qkv[..2], vec![q, kv]),
         KeysFrom::Layer(_) => (&names.qkv[..1], vec![q]),
     };
@@ -112,6 +112,12 @@ pub fn projections(spec: &ModelSpec, layer: usize) -> [Projection; PROJECTIONS] 
         projection(names.up, up, spec.hidden, "gate_up_proj"),
         projection(one(&names.down), vec![spec.hidden], ffn, ""),
     ]
+}
+
+/// Which linears of a layer have adapter slots.
+pub fn reached(spec: &ModelSpec, layer: usize) -> [bool; PROJECTIONS] {
+    let has = |p: Projection| spec.adapters.as_ref().is_some_and(|options| options.reaches(&p));
+    projections(spec, layer).map(has)
 }
 
 /// Which part of each of a layer a rank holds.
