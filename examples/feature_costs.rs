@@ -77,7 +77,7 @@ fn write_adapters(model: &Path, folder: &Path) -> Result<()> {
 
     let mut shapes = Vec::new();
     for layer in 0..spec.layers {
-        for (p, projection) in projections(&spec).iter().enumerate() {
+        for (p, projection) in projections(&spec, layer).iter().enumerate() {
             if !takes_adapters(&spec, layer, p) {
                 continue;
             }
