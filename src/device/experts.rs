@@ -12,6 +12,8 @@ pub enum RouteScore {
     Softmax,
     /// 1 / (1 + e^-x), each by itself.
     Sigmoid,
+    /// The same, of experts that are chosen by their products. Without groups and biases.
+    SigmoidOfChosen,
 }
 
 /// Experts in groups of neighbours, of which a row meets some only.

@@ -264,7 +264,7 @@ impl<D: Device> Decoder<D> {
                 FeedForward::Missing => (false, 0),
             };
             let heads = (attn.kv_heads, attn.head_dim, std::mem::discriminant(keys));
-            (attn.window, *rope, heads, experts, ffn)
+            ((attn.window, attn.chunk), *rope, heads, experts, ffn)
         };
         let mut kinds = Vec::new();
         let is_new = |index: &usize| {

@@ -129,6 +129,7 @@ impl AttentionOps for Cuda {
                 magnitude,
                 growth: growth.map_or(0.0, |growth| growth.beta),
                 growth_length: growth.map_or(1, |growth| growth.length.max(1)),
+                growth_ahead: growth.map_or(0, |growth| growth.ahead),
                 inverse_frequency,
             },
         )

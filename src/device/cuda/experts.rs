@@ -109,6 +109,7 @@ impl From<RouteScore> for abi::RouteScore {
         match score {
             RouteScore::Softmax => abi::RouteScore::Softmax,
             RouteScore::Sigmoid => abi::RouteScore::Sigmoid,
+            RouteScore::SigmoidOfChosen => abi::RouteScore::SigmoidOfChosen,
         }
     }
 }

@@ -3,9 +3,10 @@
 
 use super::defaults;
 use super::family::{
-    AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, LayerShapes,
-    Multipliers, Names, Positions, QkNorm, RopeLayers, Windows,
+    AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, Multipliers, Names,
+    Positions, QkNorm, RopeLayers, Windows,
 };
+use super::layer_rows::LayerShapes;
 use crate::device::NormKind;
 
 pub(super) const LLAMA_KEYS: Keys = Keys {
@@ -91,6 +92,8 @@ pub(super) const LLAMA: Family = Family {
     layer_types: &[("full_attention", false), ("sliding_attention", true)],
     interleaved: false,
     rope_layers: RopeLayers::All,
+    rotated_chunk: None,
+    still_growth: None,
     local_rope: false,
     attn_scale: AttnScale::HeadDim,
     softcaps: false,

@@ -224,6 +224,12 @@ impl ModelSpec {
         places
     }
 
+    /// Whether a layer rotates q and k.
+    pub fn turns(&self, layer: usize) -> bool {
+        let rope = self.attention[layer].rope.and_then(|rope| self.ropes.get(rope));
+        rope.is_some_and(|rope| rope.rotary_dim > 0)
+    }
+
     /// Whether a layer has attention, or a state in its place.
     pub fn attends(&self, layer: usize) -> bool {
         self.attention[layer].keys != KeysFrom::Nowhere || self.recurrent_of(layer).is_some()
