@@ -12,7 +12,6 @@ use triton_vllm::model::{ModelSpec, Shard, WeightSource};
 /// What has no row yet. One that has got one may be taken off.
 const REFUSED: [&str; 3] = [
     "Qwen/Qwen2.5-VL-7B-Instruct",
-    "meta-llama/Llama-4-Scout-17B-16E-Instruct",
     "meta-llama/Llama-3.2-11B-Vision-Instruct",
 ];
 

@@ -461,7 +461,7 @@ fn attention_equals_f64() {
     };
     let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0, growth: None };
     let partial = Rope { rotary_dim: 8, inv_freq: inverse(8), magnitude: 1.25, growth: None };
-    let grown = QueryGrowth { beta: 0.7, length: 16 };
+    let grown = QueryGrowth { beta: 0.7, ahead: 0, length: 16 };
     let growing = Rope { growth: Some(grown), ..partial.clone() };
     let wide = AttnSpec { heads: 2, kv_heads: 2, head_dim: 80, ..plain.clone() };
     let cases = [

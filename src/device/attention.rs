@@ -9,7 +9,7 @@ use crate::error::Result;
 /// Rotation of q and k ("neox": element i pairs with i + rotary_dim / 2).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rope {
-    /// Rotated dimensions of a head, from the front; the rest pass through.
+    /// Rotated dimensions of a head, from the front; the rest pass through. 0: q grows at most.
     pub rotary_dim: usize,
     /// `rotary_dim / 2` inverse frequencies, scaling already applied.
     pub inv_freq: Vec<f32>,
@@ -19,12 +19,14 @@ pub struct Rope {
     pub growth: Option<QueryGrowth>,
 }
 
-/// Rotated q times 1 + beta ln(1 + floor(position / length)), as Llama 4 and Ministral 3 keep
-/// attention sharp over long texts.
+/// Rotated q times 1 + beta ln(1 + floor((position + ahead) / length)), as Llama 4 and Ministral 3
+/// keep attention sharp over long texts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct QueryGrowth {
     /// Above 0.
     pub beta: f32,
+    /// Positions are counted from here on.
+    pub ahead: u32,
     /// Positions before the first step; above 0.
     pub length: u32,
 }

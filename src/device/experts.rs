@@ -16,6 +16,8 @@ pub enum RouteScore {
     /// near to it: those whose x lies at most [`SPARSE_MIXER_SPAN`] * max(|x|, best) below the
     /// best.
     SparseMixer,
+    /// The same, of experts that are chosen by their products. Without groups and biases.
+    SigmoidOfChosen,
 }
 
 /// Twice the jitter of Phi-3.5-MoE.

@@ -274,7 +274,7 @@ impl<D: Device> Decoder<D> {
                 Some(FeedForward::Experts(_)) | None => 0,
             };
             let heads = (attn.kv_heads, attn.head_dim, std::mem::discriminant(keys));
-            (attn.window, *rope, heads, mixer, feed_forward, ffn)
+            ((attn.window, attn.chunk), *rope, heads, mixer, feed_forward, ffn)
         };
         let mut kinds = Vec::new();
         let is_new = |index: &usize| {

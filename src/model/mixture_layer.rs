@@ -15,6 +15,8 @@ pub(super) struct MixtureBuffers<T> {
     ffn: T,
     parts: T,
     shared: Option<SharedBuffers<T>>,
+    /// Weighted inputs, `[step_tokens, hidden]`.
+    weighed: Option<T>,
     /// What the experts give where an MLP stands beside them, `[step_tokens, hidden]`.
     beside: Option<T>,
 }
@@ -35,7 +37,9 @@ impl<T> MixtureBuffers<T> {
         let Some(mixture) = &spec.mixture else { return Ok(None) };
         let choices = tokens * mixture.routing.top_k;
         let beside = spec.family.mixture.as_ref().is_some_and(|row| row.beside.is_some());
+        let weighs = spec.family.mixture.as_ref().is_some_and(|row| row.weighs_inputs);
         let hidden = spec.hidden;
+
         Ok(Some(MixtureBuffers {
             routes: dev.routes_tensor(tokens, &mixture.routing)?,
             ffn: dev.tensor(choices, shard.expert_ffn)?,
@@ -47,6 +51,7 @@ impl<T> MixtureBuffers<T> {
                 }),
                 None => None,
             },
+            weighed: weighs.then(|| dev.tensor(tokens, hidden)).transpose()?,
             beside: beside.then(|| dev.tensor(tokens, hidden)).transpose()?,
         }))
     }
@@ -61,7 +66,13 @@ impl<T> MixtureBuffers<T> {
         output: &mut T,
     ) -> Result<()> {
         self.route(dev, experts, input)?;
-        self.run_routed(dev, experts, act, input, output)
+        let Some(mut weighed) = self.weighed.take().filter(|_| experts.weighs_inputs) else {
+            return self.run_routed(dev, experts, act, input, input, output);
+        };
+        dev.weigh_inputs(&mut self.routes, input, &mut weighed)?;
+        self.run_routed(dev, experts, act, &weighed, input, output)?;
+        self.weighed = Some(weighed);
+        Ok(())
     }
 
     /// Which experts each row of `input` chooses.
@@ -81,13 +92,14 @@ impl<T> MixtureBuffers<T> {
         }
     }
 
-    /// The experts that were chosen.
+    /// The experts that were chosen, of `input`; that which all rows share reads `shared`.
     fn run_routed<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
         experts: &Experts<D::Weight>,
         act: Activation,
         input: &T,
+        shared: &T,
         output: &mut T,
     ) -> Result<()> {
         let Experts { up, down, .. } = experts;
@@ -100,10 +112,10 @@ impl<T> MixtureBuffers<T> {
             return Ok(());
         };
         let Mlp { up, down, .. } = &expert.mlp;
-        dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut b.ffn)?;
+        dev.linear_act(&up.weight, up.bias.as_ref(), act, shared, &mut b.ffn)?;
         dev.linear(&down.weight, down.bias.as_ref(), &b.ffn, &mut b.output)?;
         match &expert.gate {
-            Some(gate) => dev.add_gated(gate, input, &b.output, output),
+            Some(gate) => dev.add_gated(gate, shared, &b.output, output),
             None => dev.add(&b.output, output),
         }
     }
@@ -126,7 +138,7 @@ impl<T> MixtureBuffers<T> {
         dev.norm(&both.router_norm, residual, delta)?;
         self.route(dev, &both.experts, delta)?;
         dev.norm(&both.experts_norm, residual, delta)?;
-        self.run_routed(dev, &both.experts, act, delta, &mut output)?;
+        self.run_routed(dev, &both.experts, act, delta, delta, &mut output)?;
 
         dev.norm(&both.experts_post, &output, delta)?;
         self.beside = Some(output);

@@ -298,6 +298,8 @@ pub struct Experts<W> {
     pub choice_bias: Option<W>,
     /// Multiply the chosen weights, `[experts]`.
     pub scales: Option<W>,
+    /// The chosen weights multiply inputs, not outputs.
+    pub weighs_inputs: bool,
     /// Gate and up of all experts, with the biases of one expert behind those of the other.
     pub up: Linear<W>,
     /// Down of all experts.

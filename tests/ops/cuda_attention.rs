@@ -50,7 +50,8 @@ fn attention_cases() -> Vec<AttentionCase> {
         rotary: dim / 2 * 2,
         growth: None,
     };
-    let growth = Some(QueryGrowth { beta: 0.3, length: 512 });
+    let growth = Some(QueryGrowth { beta: 0.3, ahead: 0, length: 512 });
+    let ahead = Some(QueryGrowth { beta: 0.5, ahead: 1, length: 8 });
 
     vec![
         case(4, 4, 16, 16),
@@ -73,6 +74,7 @@ fn attention_cases() -> Vec<AttentionCase> {
         AttentionCase { softcap: Some(2.0), rotary: 32, ..case(8, 4, 128, 16) },
         AttentionCase { rotary: 0, ..case(12, 12, 64, 16) },
         AttentionCase { growth, ..case(8, 2, 128, 16) },
+        AttentionCase { growth: ahead, rotary: 0, ..case(8, 2, 64, 16) },
         AttentionCase { growth, rotary: 32, ..case(4, 2, 64, 16) },
         AttentionCase { growth, rotary: 10, ..case(3, 1, 20, 16) },
     ]
@@ -112,7 +114,7 @@ fn mixed_steps(dtype: DType, kv: Option<KvType>) {
             let inv_freq =
                 (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
             let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25, growth };
-            let rope = Some(&rope).filter(|_| rotary > 0);
+            let rope = Some(&rope).filter(|_| rotary > 0 || growth.is_some());
 
             let mut results = Vec::new();
             for step in [&[37, 1, 64][..], &[1, 20, 1], &[1, 1, 1], &[0, 70, 1], &[1, 1, 1]] {

@@ -98,10 +98,9 @@ fn weights_of_routes() {
         for (rows, experts, top_k, width) in [(1, 4, 1, 32), (7, 8, 3, 24), (130, 16, 1, 40)] {
             let case = format!("routes of {rows} rows, {top_k} of {experts}");
             compare!(dtype, &Setup::default(), &case, 1.0, |b| {
-                let routing = Routing {
-                    score: RouteScore::Sigmoid,
-                    ..Routing::softmax(experts, top_k, false)
-                };
+                let score =
+                    if top_k == 1 { RouteScore::SigmoidOfChosen } else { RouteScore::Sigmoid };
+                let routing = Routing { score, ..Routing::softmax(experts, top_k, false) };
                 let x = b.input(rows, width, 11);
                 let router = b.linear(12, experts, width);
                 let scales = b.vector(13, experts);

@@ -2,7 +2,7 @@
 //! norms of columns, scaled residuals, routes and inputs; buffers whose rows change their width.
 //! Part of `ops`.
 
-use triton_vllm::device::{KvRow, Routing};
+use triton_vllm::device::{KvRow, RouteScore, Routing};
 
 use super::*;
 
@@ -104,6 +104,45 @@ fn routes_and_inputs_are_weighted() {
     dev.weigh_inputs(&mut routes, &x, &mut out).unwrap();
     assert_eq!(dev.read(&out, 2).unwrap(), [scaled[1], 0.0, 0.0, 2.0 * scaled[3]]);
     assert_eq!(dev.read(&routes, 2).unwrap(), [1.0, 1.0, 2.0, 1.0]);
+}
+
+/// Sigmoids that are 1 to the last bit do not hide which product is larger.
+#[test]
+fn experts_are_chosen_by_products() {
+    let mut dev = device(Isa::detect(), 1, 1, 0, no_kv());
+    let x = tensor(&mut dev, 1, 1, &[1.0]);
+    let router = upload(&mut dev, WeightKind::Linear, DType::F32, (3, 1), &[40.0, 60.0, -2.0]);
+    for (score, chosen) in [(RouteScore::Sigmoid, 0.0), (RouteScore::SigmoidOfChosen, 1.0)] {
+        let routing = Routing { score, ..Routing::softmax(3, 1, false) };
+        let mut routes = dev.routes_tensor(1, &routing).unwrap();
+        dev.route(&router, None, None, &routing, &x, &mut routes).unwrap();
+        assert_eq!(dev.read(&routes, 1).unwrap(), [chosen, 1.0], "{score:?}");
+    }
+}
+
+#[test]
+fn q_that_does_not_turn_grows_ahead_of_its_position() {
+    let spec = AttnSpec {
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 2,
+        scale: 1.0,
+        window: None,
+        chunk: None,
+        softcap: None,
+        kv_scales: KvScales::ONE,
+        q_only: false,
+    };
+    let growth = Some(QueryGrowth { beta: 0.5, ahead: 1, length: 2 });
+    let rope = Rope { rotary_dim: 0, inv_freq: Vec::new(), magnitude: 1.0, growth };
+    let kv = KvShape::heads(1, 1, 2, KvType::F32);
+    let mut dev = device(Isa::detect(), 1, 4, 0, kv);
+    let mut qkv = tensor(&mut dev, 4, 6, &[1.0; 24]);
+    dev.rope_store(0, &spec, Some(&rope), &mut qkv).unwrap();
+    let q: Vec<f32> = dev.read(&qkv, 4).unwrap().chunks(6).map(|row| row[0]).collect();
+    let [one, two] = [1.0 + 0.5 * 2f32.ln(), 1.0 + 0.5 * 3f32.ln()];
+    assert_eq!(q, [1.0, one, one, two]);
+    assert_eq!(dev.read(&qkv, 4).unwrap()[6 * 3 + 2..], [1.0; 4]);
 }
 
 #[test]

@@ -37,8 +37,10 @@ impl ExpertOps for Cpu {
             self.multiply(rows, panels, bias.map(Weight::vector), None, &x.data, &mut logits);
         }
         for (r, row) in logits.chunks_exact_mut(experts).enumerate() {
+            let products = row.to_vec();
             let mut total = score(routing.score, row);
-            let mut worth = row.to_vec();
+            let by_products = routing.score == RouteScore::SigmoidOfChosen;
+            let mut worth = if by_products { products } else { row.to_vec() };
             if let Some(bias) = choice_bias {
                 let shares = row.iter().zip(bias.vector()).map(|(e, b)| e / total + b);
                 worth.iter_mut().zip(shares).for_each(|(worth, share)| *worth = share);
@@ -159,7 +161,7 @@ fn score(kind: RouteScore, row: &mut [f32]) -> f32 {
             row.iter_mut().for_each(|l| *l = numbers::exp(*l - top));
             numbers::sum_by(row, |e| e)
         }
-        RouteScore::Sigmoid => {
+        RouteScore::Sigmoid | RouteScore::SigmoidOfChosen => {
             row.iter_mut().for_each(|l| *l = 1.0 / (1.0 + numbers::exp(-*l)));
             1.0
         }

@@ -33,6 +33,9 @@ impl RopeTable {
     /// Make room for positions up to `last`.
     pub fn extend_to(&mut self, last: usize) {
         let width = self.rope.rotary_dim;
+        if width == 0 {
+            return;
+        }
         for position in self.rows.len() / width..=last {
             let angles = self.rope.inv_freq.iter().map(|f| position as f32 * f);
             let magnitude = self.rope.magnitude;
@@ -44,6 +47,7 @@ impl RopeTable {
     /// What q of a position is multiplied by, if it grows.
     pub fn growth(&self, position: usize) -> Option<f32> {
         let growth = self.rope.growth?;
+        let position = position + growth.ahead as usize;
         let steps = (position / growth.length.max(1) as usize) as f32;
         Some(1.0 + growth.beta * (1.0 + steps).ln())
     }

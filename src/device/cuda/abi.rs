@@ -657,6 +657,7 @@ pub enum RouteScore {
     Sigmoid = 1,
     #[doc = " Of a choice, its share of a softmax over what comes near to it."]
     SparseMixer = 2,
+    SigmoidOfChosen = 3,
 }
 #[repr(u32)]
 #[doc = " Which rows of a sequence make its vector."]
@@ -1156,9 +1157,10 @@ pub struct RopeStore {
     pub half: u32,
     #[doc = " Of sines and cosines."]
     pub magnitude: f32,
-    #[doc = " q times 1 + growth ln(1 + position / growth_length), whole steps; 0: it does not grow."]
+    #[doc = " q times 1 + growth ln(1 + (position + growth_ahead) / growth_length), whole steps; 0: it does not\n grow."]
     pub growth: f32,
     pub growth_length: u32,
+    pub growth_ahead: u32,
     #[doc = " \\[half]"]
     pub inverse_frequency: [f32; 256usize],
 }
@@ -1185,8 +1187,10 @@ const _: () = {
     ["Offset of field: RopeStore::growth"][::std::mem::offset_of!(RopeStore, growth) - 100usize];
     ["Offset of field: RopeStore::growth_length"]
         [::std::mem::offset_of!(RopeStore, growth_length) - 104usize];
+    ["Offset of field: RopeStore::growth_ahead"]
+        [::std::mem::offset_of!(RopeStore, growth_ahead) - 108usize];
     ["Offset of field: RopeStore::inverse_frequency"]
-        [::std::mem::offset_of!(RopeStore, inverse_frequency) - 108usize];
+        [::std::mem::offset_of!(RopeStore, inverse_frequency) - 112usize];
 };
 #[doc = " Threads of a block of attend_rows and attend_all, the largest head, and that of *_wide."]
 pub const ATTEND_THREADS: u32 = 128;

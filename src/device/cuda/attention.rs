@@ -179,7 +179,6 @@ impl Cuda {
         rope: Option<&Rope>,
         qkv: &mut Tensor,
     ) -> Result<abi::RopeStore> {
-        let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
         let mut inverse_frequency = [0f32; MAX_ROPE_PAIRS];
         let (mut half, mut magnitude) = (0, 1.0);
         if let Some(rope) = rope {
@@ -201,7 +200,7 @@ impl Cuda {
         let reserved = self.reserved()?;
         let device = &reserved.steps.device;
         Ok(abi::RopeStore {
-            qkv: qkv.to(self.rows(), width, "rope_store"),
+            qkv: qkv.to(self.rows(), spec.row_width(), "rope_store"),
             position: device.position.address,
             slot_of: device.slot_of.address,
             slots: device.slot_rows(self.slots.layout()),
@@ -210,13 +209,14 @@ impl Cuda {
             k_scale: spec.kv_scales.k,
             v_scale: spec.kv_scales.v,
             heads: spec.heads as u32,
-            kv_heads: spec.kv_heads as u32,
+            kv_heads: spec.own_kv_heads() as u32,
             dim: spec.head_dim as u32,
             page_size: reserved.limits.page_size as u32,
             half: half as u32,
             magnitude,
             growth: growth.map_or(0.0, |growth| growth.beta),
             growth_length: growth.map_or(1, |growth| growth.length.max(1)),
+            growth_ahead: growth.map_or(0, |growth| growth.ahead),
             inverse_frequency,
         })
     }

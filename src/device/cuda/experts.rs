@@ -110,6 +110,7 @@ impl From<RouteScore> for abi::RouteScore {
             RouteScore::Softmax => abi::RouteScore::Softmax,
             RouteScore::Sigmoid => abi::RouteScore::Sigmoid,
             RouteScore::SparseMixer => abi::RouteScore::SparseMixer,
+            RouteScore::SigmoidOfChosen => abi::RouteScore::SigmoidOfChosen,
         }
     }
 }

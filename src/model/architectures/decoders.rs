@@ -2,9 +2,10 @@
 //! [`super`], which looks them up.
 
 use super::family::{
-    AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, LayerShapes,
-    Multipliers, Names, Positions, QkNorm, RopeLayers, Windows,
+    AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, Multipliers, Names,
+    Positions, QkNorm, RopeLayers, Windows,
 };
+use super::layer_rows::LayerShapes;
 use super::{defaults, towers};
 use crate::device::{NormKind, Pooling};
 
@@ -97,6 +98,8 @@ pub(super) const LLAMA: Family = Family {
     layer_types: &[("full_attention", false), ("sliding_attention", true)],
     interleaved: false,
     rope_layers: RopeLayers::All,
+    rotated_chunk: None,
+    still_growth: None,
     local_rope: false,
     attn_scale: AttnScale::HeadDim,
     softcaps: false,

@@ -171,6 +171,15 @@ pub const GEMMA3: &str = r#"{"vocab_size": 262208, "hidden_size": 2304,
     "sliding_window": 4096, "sliding_window_pattern": 6, "tie_word_embeddings": true,
     "eos_token_id": 1}"#;
 
+pub const LLAMA4: &str = r#"{"vocab_size": 202048, "hidden_size": 5120,
+    "intermediate_size": 8192, "intermediate_size_mlp": 16384, "num_hidden_layers": 48,
+    "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "silu",
+    "rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "rope_theta": 500000.0,
+    "attention_bias": false, "num_experts_per_tok": 1, "num_local_experts": 16,
+    "interleave_moe_layer_step": 1, "use_qk_norm": true, "no_rope_layer_interval": 4,
+    "attention_chunk_size": 8192, "attn_temperature_tuning": true, "floor_scale": 8192,
+    "attn_scale": 0.1, "tie_word_embeddings": false, "eos_token_id": 2}"#;
+
 pub const GEMMA4: &str = r#"{"vocab_size": 262144, "hidden_size": 2304,
     "intermediate_size": 9216, "num_hidden_layers": 30, "num_attention_heads": 8,
     "num_key_value_heads": 4, "head_dim": 256, "global_head_dim": 512,

@@ -3,6 +3,7 @@
 //! `load` the names. A new family is a new row and no new code. It never touches a file or a
 //! device.
 
+use super::layer_rows::{BesideMlp, LayerInputs, LayerShapes, StillGrowth};
 use crate::device::{Activation, NormKind, Pooling, RouteScore};
 use crate::image::Kind;
 
@@ -89,21 +90,6 @@ pub enum RopeLayers {
     None,
 }
 
-/// Which shapes layers have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LayerShapes {
-    /// All have the same.
-    Same,
-    /// Those that see all have heads of their own (`per_layer_config`, or `global_head_dim` and
-    /// `num_global_key_value_heads`), and make K and V by one product if `attention_k_eq_v`; the
-    /// last one sees all. The last `num_kv_shared_layers` use K and V of others, and have MLPs of
-    /// twice the width if `use_double_wide_mlp`.
-    ByWindow,
-    /// By `block_configs`, an object for each layer: heads of q for each KV head, or no attention;
-    /// the width of the MLP, or a factor that makes it, or no MLP.
-    ByBlock,
-}
-
 /// What multiplies q.k.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttnScale {
@@ -153,6 +139,8 @@ pub enum QkNorm {
     None,
     /// Over each head alone; names of q's and k's.
     PerHead(&'static str, &'static str),
+    /// Over each head alone and without a weight, in layers that rotate.
+    Unweighted,
     /// Over all heads together.
     Whole(&'static str, &'static str),
 }
@@ -283,50 +271,18 @@ pub struct Mixture {
     /// All experts in one tensor, by its whole name: `[experts, 2 ffn, hidden]`, of ffn without a
     /// gate, and `[experts, hidden, ffn]`.
     pub stacks: [&'static str; 2],
-    /// The stacks lie the other way, `[experts, hidden, 2 ffn]` and `[experts, ffn, hidden]`, with
-    /// gates and ups in turn.
+    /// The stacks lie the other way, `[experts, hidden, 2 ffn]` and `[experts, ffn, hidden]`.
     pub stacks_turned: bool,
+    /// Gates and ups come in turn there.
+    pub gates_in_turn: bool,
+    /// An expert's weight multiplies its input, not its output.
+    pub weighs_inputs: bool,
     /// Router and experts have biases: `<router>.bias`, and behind the stacks' names `_bias`.
     pub biases: bool,
     /// Of the experts, if config.json does not say it.
     pub activation: Option<Activation>,
     /// One that every token passes through as well.
     pub shared: Option<SharedExpert>,
-}
-
-/// How experts go beside an MLP: both read the same residual, each through a norm of its own, and
-/// are added up behind norms of their own.
-#[derive(Debug)]
-pub struct BesideMlp {
-    /// What a norm without weight over the router's input is multiplied by, as wide as it; with
-    /// hidden^-0.5 on top.
-    pub router_scale: &'static str,
-    /// Over the experts' input.
-    pub norm: &'static str,
-    /// Over the MLP's output, and over the experts'.
-    pub post: [&'static str; 2],
-}
-
-/// An input of each layer's own: a vector of a table for each token and layer, and beside it what a
-/// product makes of the embedding.
-#[derive(Debug)]
-pub struct LayerInputs {
-    /// Key of its width; 0 or null: there is none.
-    pub width: &'static str,
-    /// Key of the table's rows.
-    pub rows: &'static str,
-    /// The table, `[tokens, layers * width]`.
-    pub table: &'static str,
-    /// The product over the embedding, for all layers.
-    pub projection: &'static str,
-    /// Over a layer's part of it.
-    pub norm: &'static str,
-    /// In a layer: from the residual to what multiplies the input.
-    pub gate: &'static str,
-    /// In a layer: back.
-    pub out: &'static str,
-    /// In a layer: over that, before it is added.
-    pub post: &'static str,
 }
 
 /// How tokens choose experts: what their products become, and out of which experts.
@@ -360,6 +316,8 @@ pub enum MixtureLayers {
     },
     /// All have if this flag is on, else none has.
     If(&'static str),
+    /// Each n-th; n by this key.
+    Each(&'static str),
     /// Those that a list calls sparse; without it from one on each whose number is a multiple of
     /// n. All by keys.
     From {
@@ -643,6 +601,11 @@ pub struct Family {
     pub interleaved: bool,
     /// Which layers rotate.
     pub rope_layers: RopeLayers,
+    /// Key of how long the runs of positions are within which layers that rotate see; null: they
+    /// see all.
+    pub rotated_chunk: Option<&'static str>,
+    /// In layers that do not rotate.
+    pub still_growth: Option<StillGrowth>,
     /// Windowed layers rotate by `rope_local_base_freq`, unscaled.
     pub local_rope: bool,
     /// What multiplies q.k.

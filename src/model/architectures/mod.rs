@@ -5,6 +5,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `family` | what a row says: keys of config.json, names of tensors, kinds |
+//! | `layer_rows` | the part of it that is about layers that differ from the usual |
 //! | `decoders` | rows of architectures that generate |
 //! | `variants` | rows near to one of these |
 //! | `mixtures` | those with experts |
@@ -24,6 +25,7 @@ mod encoders;
 mod family;
 mod latent;
 mod hybrids;
+mod layer_rows;
 mod mixtures;
 mod older;
 mod towers;
@@ -33,6 +35,7 @@ mod unknown;
 mod variants;
 
 pub use family::*;
+pub use layer_rows::*;
 pub use unknown::{gone, nearest};
 
 /// The end of decoders' names.
@@ -66,6 +69,7 @@ pub const FAMILIES: &[Family] = &[
     decoders::GEMMA3_MULTIMODAL,
     shapes::GEMMA4,
     shapes::DECILM,
+    shapes::LLAMA4,
     shapes::GEMMA4_WHOLE,
     decoders::PHI3,
     decoders::PHI,

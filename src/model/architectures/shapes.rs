@@ -1,13 +1,15 @@
 //! The rows of architectures whose layers differ in shape. Part of the list in [`super`], which
 //! looks them up.
 
-use super::decoders::{GEMMA3, LLAMA};
+use super::decoders::{GEMMA3, LLAMA, LLAMA_KEYS, LLAMA_NAMES};
 use super::defaults;
 use super::family::{
-    AttnScale, BesideMlp, Family, Flag, LayerInputs, LayerShapes, Mixture, MixtureLayers,
+    AttnScale, Choice, Family, Flag, Keys, Mixture, MixtureLayers, Names, QkNorm, RopeLayers,
+    SharedExpert,
 };
-use super::mixtures::QWEN_MIXTURE;
-use crate::device::NormKind;
+use super::layer_rows::{BesideMlp, LayerInputs, LayerShapes, StillGrowth};
+use super::mixtures::{QWEN_MIXTURE, QWEN_SHARED};
+use crate::device::{NormKind, RouteScore};
 
 /// Text is causal whatever images may see of each other.
 pub(super) const GEMMA4: Family = Family {
@@ -53,6 +55,49 @@ pub(super) const DECILM: Family = Family {
     aliases: &["NemotronNASForCausalLM"],
     defaults: defaults::DECILM,
     shapes: LayerShapes::ByBlock,
+    ..LLAMA
+};
+
+/// Names and rope are those of the hub's files. Which layers see runs of positions and which have
+/// experts is as in the Python backend, by keys and not by lists of kinds.
+pub(super) const LLAMA4: Family = Family {
+    architecture: "Llama4ForCausalLM",
+    aliases: &["Llama4ForConditionalGeneration"],
+    keys: Keys { ffn: "intermediate_size_mlp", ..LLAMA_KEYS },
+    defaults: defaults::LLAMA4,
+    names: Names {
+        qk_norm: QkNorm::Unweighted,
+        up: &["feed_forward.gate_proj", "feed_forward.up_proj"],
+        down: "feed_forward.down_proj",
+        ..LLAMA_NAMES
+    },
+    mlp_bias: Flag::Never,
+    qk_norms: Flag::Key("use_qk_norm"),
+    norms_after_rope: true,
+    interleaved: true,
+    rope_layers: RopeLayers::Listed {
+        list: "no_rope_layers",
+        except_each: "no_rope_layer_interval",
+    },
+    rotated_chunk: Some("attention_chunk_size"),
+    still_growth: Some(StillGrowth {
+        switch: "attn_temperature_tuning",
+        beta: "attn_scale",
+        length: "floor_scale",
+    }),
+    mixture: Some(Mixture {
+        experts: "num_local_experts",
+        ffn: "intermediate_size",
+        choice: Choice { score: RouteScore::SigmoidOfChosen, ..QWEN_MIXTURE.choice },
+        renormalise: Flag::Never,
+        layers: MixtureLayers::Each("interleave_moe_layer_step"),
+        modules: &["feed_forward"],
+        router: "router",
+        stacks_turned: true,
+        weighs_inputs: true,
+        shared: Some(SharedExpert { ffn: "intermediate_size", gate: None, ..QWEN_SHARED }),
+        ..QWEN_MIXTURE
+    }),
     ..LLAMA
 };
 

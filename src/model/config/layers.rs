@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::keys::{flag, positive, MAX_DIMENSION};
 use super::layer_shapes::{KeysFrom, LayerShape, Shape};
 use super::rope;
-use crate::device::{AttnSpec, DType, KvScales, Rope};
+use crate::device::{AttnSpec, DType, KvScales, QueryGrowth, Rope};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
@@ -55,6 +55,12 @@ pub fn attention(
     let window = if windowed.contains(&true) { window(config, family)? } else { None };
 
     let rotated = rotated(config, family, windowed)?;
+    let chunk = match family.rotated_chunk {
+        Some(key) => config.count(key, MAX_DIMENSION)?,
+        None => None,
+    };
+    // Behind the others.
+    let still = still_growth(config, family)?.map(|_| 1 + usize::from(family.local_rope));
     let layer = |((&windowed, rotated), shape): ((&bool, bool), &LayerShape)| LayerAttention {
         attn: AttnSpec {
             heads,
@@ -62,12 +68,12 @@ pub fn attention(
             head_dim: shape.head_dim,
             scale: scale.unwrap_or_else(|| (shape.head_dim as f32).powf(-0.5)),
             window: window.filter(|_| windowed),
-            chunk: None,
+            chunk: chunk.filter(|_| rotated),
             softcap,
             kv_scales: KvScales::ONE,
             q_only: matches!(shape.keys, KeysFrom::Layer(_)),
         },
-        rope: rotated.then_some(usize::from(windowed && family.local_rope)),
+        rope: if rotated { Some(usize::from(windowed && family.local_rope)) } else { still },
         keys: shape.keys,
     };
     Ok(windowed.iter().zip(rotated).zip(shapes).map(layer).collect())
@@ -76,6 +82,18 @@ pub fn attention(
 /// Every layer sees all. Returns the shortest window that there was.
 pub fn without_windows(layers: &mut [LayerAttention]) -> Option<usize> {
     layers.iter_mut().filter_map(|layer| layer.attn.window.take()).min()
+}
+
+/// How q of layers grows that do not rotate, if it does.
+fn still_growth(config: &Object, family: &Family) -> Result<Option<QueryGrowth>> {
+    let Some(row) = &family.still_growth else { return Ok(None) };
+    if !flag(config, Flag::Key(row.switch))? {
+        return Ok(None);
+    }
+    let beta = positive(config, row.beta)? as f32;
+    let length =
+        config.needed(row.length, "an integer", config.count(row.length, MAX_DIMENSION)?)?;
+    Ok(Some(QueryGrowth { beta, ahead: 1, length: length as u32 }))
 }
 
 /// Tokens of a window; null and 0 mean none.
@@ -93,8 +111,9 @@ fn window(config: &Object, family: &Family) -> Result<Option<usize>> {
     }
 }
 
-/// The model's rope; behind it the one of windowed layers, if they have their own. A head is as
-/// wide as in the first layer that turns by the rope, else `head_dim`.
+/// The model's rope; behind it the one of windowed layers, if they have their own, and what makes q
+/// of layers grow that do not rotate. A head is as wide as in the first layer that turns by the
+/// rope, else `head_dim`.
 ///
 /// # Errors
 /// Those of [`rope::from_config`].
@@ -117,6 +136,9 @@ pub fn ropes(
     if family.local_rope {
         ropes.push(rope::local(config, width_of(1), max_model_len)?);
     }
+    let still = |growth| Rope { rotary_dim: 0, inv_freq: vec![], magnitude: 1.0, growth };
+    let growth = still_growth(config, family)?;
+    ropes.extend(growth.is_some().then(|| still(growth)));
     Ok(ropes)
 }
 

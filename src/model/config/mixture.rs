@@ -54,6 +54,14 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
         ));
     }
 
+    if row.weighs_inputs && top_k != 1 {
+        return Err(Error::Unsupported(format!(
+            "{} is {top_k}, which {} does not support here; supported: 1.",
+            config.name(row.top_k),
+            family.architecture
+        )));
+    }
+
     let groups = groups(config, &row.choice, experts, top_k)?;
     let renormalise = flag(config, row.renormalise)?;
     let scale = match row.choice.scale {
@@ -71,6 +79,10 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
         layers: match row.layers {
             MixtureLayers::All | MixtureLayers::If(_) => vec![true; layers],
             MixtureLayers::Single => single,
+            MixtureLayers::Each(key) => {
+                let n = config.needed(key, "an integer", config.count(key, MAX_DIMENSION)?)?;
+                (1..=layers).map(|layer| layer.is_multiple_of(n)).collect()
+            }
             MixtureLayers::Stepped => stepped(config, layers)?,
             MixtureLayers::Between { first, last, each } => {
                 between(config, [first, last, each], layers)?

@@ -397,7 +397,8 @@ fn ffn(config: &Object, family: &Family, hidden: usize) -> Result<usize> {
     Ok(adjusted)
 }
 
-/// What layers rotate by; their scale where the rope changes it.
+/// What layers rotate by; their scale where the rope changes it. Runs of positions that hold all of
+/// them are none.
 fn ropes(
     config: &Object,
     family: &Family,
@@ -406,6 +407,9 @@ fn ropes(
     attention: &mut [LayerAttention],
     max_model_len: usize,
 ) -> Result<Vec<Rope>> {
+    for layer in attention.iter_mut() {
+        layer.attn.chunk = layer.attn.chunk.filter(|&chunk| chunk < max_model_len);
+    }
     match latent {
         Some(latent) => Ok(vec![latent::rope(config, latent, attention)?]),
         None => layers::ropes(config, family, shape.head_dim, attention, max_model_len),

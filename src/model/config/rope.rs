@@ -303,7 +303,7 @@ fn growth(keys: &RopeKeys) -> Result<Option<QueryGrowth>> {
     let fits = |length: f64| (1.0..=f64::from(u32::MAX)).contains(&length);
     let length = object.positive(ORIGINAL)?.filter(|&length| fits(length));
     let length = object.needed(ORIGINAL, "a number of tokens", length)?;
-    Ok(Some(QueryGrowth { beta: beta as f32, length: length as u32 }))
+    Ok(Some(QueryGrowth { beta: beta as f32, ahead: 0, length: length as u32 }))
 }
 
 /// GTE: the base times `factor`, and all waves `factor`^(2/d) times as long, at all lengths.
@@ -331,14 +331,14 @@ fn stretch_llama3(inv_freq: &mut [f64], keys: &RopeKeys) -> Result<()> {
     let low = keys.number("low_freq_factor")?;
     let high = keys.number("high_freq_factor")?;
     let original = keys.number(ORIGINAL)?;
-    if high <= low {
-        return Err(keys.object().wrong("high_freq_factor", "greater than low_freq_factor"));
+    if high < low {
+        return Err(keys.object().wrong("high_freq_factor", "at least low_freq_factor"));
     }
     for f in inv_freq {
         let wave = 2.0 * std::f64::consts::PI / *f;
         if wave > original / low {
             *f /= factor;
-        } else if wave >= original / high {
+        } else if wave >= original / high && high > low {
             let keep = (original / wave - low) / (high - low);
             *f = (1.0 - keep) * *f / factor + keep * *f;
         }

@@ -232,6 +232,12 @@ impl ModelSpec {
         places
     }
 
+    /// Whether a layer rotates q and k.
+    pub fn turns(&self, layer: usize) -> bool {
+        let rope = self.attention[layer].rope.and_then(|rope| self.ropes.get(rope));
+        rope.is_some_and(|rope| rope.rotary_dim > 0)
+    }
+
     /// Whether a layer has attention, or a state in its place.
     pub fn attends(&self, layer: usize) -> bool {
         self.sublayers.get(layer).is_some_and(|parts| parts.attention || parts.state)

@@ -173,9 +173,9 @@ fn attack_13_numbers_of_a_rope_are_judged() {
 
     for (scaling, word) in [
         (
-            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0,
+            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.5,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 256}),
-            "greater than",
+            "at least low_freq_factor",
         ),
         (json!({"rope_type": "default", "llama_4_scaling_beta": 0.1}), "original_max_position"),
         (json!({"rope_type": "yarn", "factor": 4.0, "truncate": "no"}), "truncate"),

@@ -91,6 +91,7 @@ impl<'a, D: Device> Loader<'a, D> {
             router,
             choice_bias,
             scales,
+            weighs_inputs: row.weighs_inputs,
             up: Linear { weight: up, bias: up_bias },
             down: Linear { weight: down, bias: down_bias },
             activation: row.activation,
@@ -153,7 +154,7 @@ impl<'a, D: Device> Loader<'a, D> {
                 stack,
                 count,
                 [each, inputs],
-                row.stacks_turned.then_some(gated),
+                row.stacks_turned.then_some(gated && row.gates_in_turn),
             )?,
             WeightSource::Files(c) if self.is_coded_stack(c, stack, names)? => {
                 self.coded_stack(c, stack, &wanted, count, gated)?
@@ -195,7 +196,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let source = match self.format {
             WeightSource::Files(checkpoint) if !self.shapes_only => {
                 let stored = checkpoint.tensor(&name, count, outputs)?;
-                let in_turn = row.stacks_turned && stack.ends_with(row.stacks[0]);
+                let in_turn = row.gates_in_turn && stack.ends_with(row.stacks[0]);
                 let order = |n: usize| if in_turn { of_turn(n, outputs) } else { n };
                 let values = stored.values()?;
                 let each = values.chunks_exact(outputs);

@@ -8,7 +8,7 @@ use crate::model::architectures::BesideMlp;
 use crate::model::checkpoint::WeightSource;
 use crate::model::quant::unpack::Values;
 use crate::model::shard::Cut;
-use crate::model::weights::{Both, Experts, LayerInput, LayerTable, Mlp};
+use crate::model::weights::{Both, Experts, LayerInput, LayerTable, Mlp, QkNorms};
 
 impl<D: Device> Loader<'_, D> {
     /// What makes the inputs of all layers of the tokens. With P the product over the embedding x,
@@ -60,9 +60,20 @@ impl<D: Device> Loader<'_, D> {
 
     /// A norm over each head of v, without a weight.
     pub(super) fn value_norm(&mut self, i: usize) -> Result<Norm<D::Weight>> {
+        self.unweighted_norm(i, "self_attn.v_norm")
+    }
+
+    /// Norms over each head of q and k, without weights.
+    pub(super) fn unweighted_norms(&mut self, i: usize) -> Result<QkNorms<D::Weight>> {
+        let q = self.unweighted_norm(i, "self_attn.q_norm")?;
+        Ok(QkNorms { q, k: Some(self.unweighted_norm(i, "self_attn.k_norm")?) })
+    }
+
+    /// A norm over heads whose weight is 1; `name` is for messages.
+    fn unweighted_norm(&mut self, i: usize, name: &str) -> Result<Norm<D::Weight>> {
         let width = self.spec.attention[i].attn.head_dim;
         let weight = self.upload(Upload {
-            name: &self.layer_name(i, "self_attn.v_norm"),
+            name: &self.layer_name(i, name),
             kind: WeightKind::Vector,
             outputs: width,
             inputs: 1,

@@ -286,6 +286,10 @@ impl<D: Device> Loader<'_, D> {
         let (q_name, k_name, q, kv, cuts) = match self.names.qk_norm {
             _ if !spec.qk_norms => return Ok(None),
             QkNorm::None => return Ok(None),
+            QkNorm::Unweighted => {
+                let turns = spec.turns(i);
+                return if turns { self.unweighted_norms(i).map(Some) } else { Ok(None) };
+            }
             QkNorm::PerHead(q_name, k_name) => (q_name, k_name, d, d, [Cut::Whole, Cut::Whole]),
             QkNorm::Whole(q_name, k_name) => {
                 let cuts = [shard.q_norm(spec, i), shard.k_norm(spec, i)];

@@ -40,8 +40,8 @@ enum RouteScore : u32 {
   ROUTE_SCORE_SOFTMAX,
   ROUTE_SCORE_SIGMOID,
   ROUTE_SCORE_SPARSE_MIXER,  // Of a choice, its share of a softmax over what comes near to it.
+  ROUTE_SCORE_SIGMOID_OF_CHOSEN,
 };
-
 
 // Which rows of a sequence make its vector.
 enum Pooling : u32 { POOLING_FIRST, POOLING_LAST, POOLING_MEAN };
@@ -249,9 +249,11 @@ struct RopeStore {
   u32 heads, kv_heads, dim, page_size;
   u32 half;  // Pairs of a head: the first `half` dimensions and the `half` after them.
   float magnitude;  // Of sines and cosines.
-  // q times 1 + growth ln(1 + position / growth_length), whole steps; 0: it does not grow.
+  // q times 1 + growth ln(1 + (position + growth_ahead) / growth_length), whole steps; 0: it does not
+  // grow.
   float growth;
   u32 growth_length;
+  u32 growth_ahead;
   float inverse_frequency[ROPE_MAX_PAIRS];  // [half]
 };
 

@@ -87,9 +87,10 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
   for (int d = 16; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
 #pragma unroll
   for (u32 i = 0; i < PER_LANE; i++) {
+    worth[i] = score[i];
     if (i * 32 + lane >= experts) score[i] = 0.f;
-    else if (a.score == ROUTE_SCORE_SIGMOID) score[i] = 1.f / (1.f + expf(-score[i]));
     else if (a.score == ROUTE_SCORE_SOFTMAX) score[i] = expf(score[i] - top);
+    else if (a.score != ROUTE_SCORE_SPARSE_MIXER) score[i] = 1.f / (1.f + expf(-score[i]));
     all += score[i];
   }
   all = a.score == ROUTE_SCORE_SOFTMAX ? warp_sum(all) : 1.f;
@@ -97,7 +98,8 @@ __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a)
   for (u32 i = 0; i < PER_LANE; i++) {
     const u32 e = i * 32 + lane;
     if (e >= experts) worth[i] = -INFINITY;
-    else worth[i] = a.choice_bias ? score[i] / all + a.choice_bias[e] : score[i];
+    else if (a.score != ROUTE_SCORE_SIGMOID_OF_CHOSEN)
+      worth[i] = a.choice_bias ? score[i] / all + a.choice_bias[e] : score[i];
   }
   if (a.groups != 0) {
 #pragma unroll

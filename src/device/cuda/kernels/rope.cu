@@ -122,7 +122,7 @@ __device__ __forceinline__ void rope_store_row(const RopeStore& a, const Page pa
     sine[i] = s * a.magnitude;
     cosine[i] = c * a.magnitude;
   }
-  const u32 steps = a.growth != 0.f ? at / a.growth_length : 0;
+  const u32 steps = a.growth != 0.f ? (at + a.growth_ahead) / a.growth_length : 0;
   const float growth = a.growth != 0.f ? 1.f + a.growth * logf(1.f + (float)steps) : 1.f;
   __syncthreads();
   act* row = a.qkv + (u64)blockIdx.x * all * dim;
