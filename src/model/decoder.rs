@@ -128,36 +128,7 @@ impl<D: Device> Decoder<D> {
         limits: &DeviceLimits,
     ) -> Result<Decoder<D>> {
         let tokens = limits.step_tokens;
-        let rows = limits.logits_rows;
-        let attention = shard.attention(spec);
-        let attn = (0..spec.layers).map(|i| shard.attn_out(spec, i).inputs(spec.attn_width(i)));
-        let attn = attn.max().unwrap_or(0);
-        let answer = if spec.pooling.is_some() { spec.hidden } else { spec.vocab_size };
-        let optional = |dev: &mut D, on: bool, rows| {
-            on.then(|| dev.tensor(rows, spec.embed_width)).transpose()
-        };
-        let mut buffers = Buffers {
-            embedded: optional(dev, weights.project_in.is_some(), tokens)?,
-            residual: dev.tensor(tokens, spec.hidden)?,
-            delta: dev.tensor(tokens, spec.hidden)?,
-            normed: dev.tensor(tokens, spec.hidden)?,
-            attention: match &spec.latent {
-                Some(shape) => {
-                    AttentionBuffers::Latent(LatentBuffers::new(dev, shape, shard.heads, tokens)?)
-                }
-                None => AttentionBuffers::Heads(HeadBuffers::new(dev, &attention, tokens)?),
-            },
-            attn: dev.tensor(tokens, attn)?,
-            gate: spec.family.output_gate.then(|| dev.tensor(tokens, attn)).transpose()?,
-            recurrent: RecurrentBuffers::new(dev, spec, &shard, tokens)?,
-            layer_inputs: LayerInputBuffers::new(dev, spec, tokens)?,
-            // A column where all layers have experts.
-            ffn: dev.tensor(tokens, shard.ffn.max(1))?,
-            mixture: MixtureBuffers::new(dev, spec, &shard, tokens)?,
-            gathered: dev.tensor(rows, spec.hidden)?,
-            projected: optional(dev, weights.project_out.is_some(), rows)?,
-            logits: dev.logits_tensor(rows, answer)?,
-        };
+        let mut buffers = Buffers::new(dev, spec, &shard, &weights, limits)?;
         let first = weights.layers.iter().find_map(|layer| layer.mixer.as_ref());
         if let Some(mixer) = first.filter(|_| spec.norms == NormOrder::Before) {
             dev.feeds(&mut buffers.normed, mixer.first())?;
@@ -173,7 +144,7 @@ impl<D: Device> Decoder<D> {
 
         Ok(Decoder {
             weights,
-            attention,
+            attention: shard.attention(spec),
             places: spec.places(),
             ropes: spec.ropes.clone(),
             activation: spec.activation,
@@ -441,6 +412,46 @@ impl<D: Device> Decoder<D> {
 }
 
 impl<T> Buffers<T> {
+    fn new<D: Device<Tensor = T>>(
+        dev: &mut D,
+        spec: &ModelSpec,
+        shard: &Shard,
+        weights: &Weights<D::Weight>,
+        limits: &DeviceLimits,
+    ) -> Result<Buffers<T>> {
+        let tokens = limits.step_tokens;
+        let rows = limits.logits_rows;
+        let attention = shard.attention(spec);
+        let attn = (0..spec.layers).map(|i| shard.attn_out(spec, i).inputs(spec.attn_width(i)));
+        let attn = attn.max().unwrap_or(0);
+        let answer = if spec.pooling.is_some() { spec.hidden } else { spec.vocab_size };
+        let optional = |dev: &mut D, on: bool, rows| {
+            on.then(|| dev.tensor(rows, spec.embed_width)).transpose()
+        };
+        Ok(Buffers {
+            embedded: optional(dev, weights.project_in.is_some(), tokens)?,
+            residual: dev.tensor(tokens, spec.hidden)?,
+            delta: dev.tensor(tokens, spec.hidden)?,
+            normed: dev.tensor(tokens, spec.hidden)?,
+            attention: match &spec.latent {
+                Some(shape) => {
+                    AttentionBuffers::Latent(LatentBuffers::new(dev, shape, shard.heads, tokens)?)
+                }
+                None => AttentionBuffers::Heads(HeadBuffers::new(dev, &attention, tokens)?),
+            },
+            attn: dev.tensor(tokens, attn)?,
+            gate: spec.family.output_gate.then(|| dev.tensor(tokens, attn)).transpose()?,
+            recurrent: RecurrentBuffers::new(dev, spec, shard, tokens)?,
+            layer_inputs: LayerInputBuffers::new(dev, spec, tokens)?,
+            // A column where all layers have experts.
+            ffn: dev.tensor(tokens, shard.ffn.max(1))?,
+            mixture: MixtureBuffers::new(dev, spec, shard, tokens)?,
+            gathered: dev.tensor(rows, spec.hidden)?,
+            projected: optional(dev, weights.project_out.is_some(), rows)?,
+            logits: dev.logits_tensor(rows, answer)?,
+        })
+    }
+
     /// The MLP or the experts, into `delta`, whose old content is added to the residual in between
     /// if attention and MLP read the same (`parallel`; no family has experts there).
     fn feed_forward<D: Device<Tensor = T>>(

@@ -168,7 +168,7 @@ impl AttentionOps for Cuda {
 impl Cuda {
     /// Blocks of a kernel over the heads of each row.
     fn rope_blocks(&self, spec: &AttnSpec) -> [usize; 2] {
-        let heads = spec.heads + 2 * spec.kv_heads;
+        let heads = spec.heads + 2 * spec.own_kv_heads();
         [self.rows(), heads.div_ceil(abi::ROPE_HEADS as usize)]
     }
 

@@ -2,9 +2,10 @@
 //! [`super`], which looks them up.
 
 use super::family::{
-    AttnScale, Classifier, ClassifierDense, Eps, Family, Flag, Fused, Keys, Multipliers, Names,
+    AttnScale, Classifier, ClassifierDense, Eps, Family, Fused, Keys, Multipliers, Names,
     Positions, QkNorm, RopeLayers, Windows,
 };
+use super::flag::Flag;
 use super::layer_rows::LayerShapes;
 use super::{defaults, towers};
 use crate::device::{NormKind, Pooling};

@@ -3,9 +3,8 @@
 
 use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
 use super::defaults;
-use super::family::{
-    Classifier, ClassifierDense, Eps, Family, Flag, Keys, Names, Positions, Windows,
-};
+use super::family::{Classifier, ClassifierDense, Eps, Family, Keys, Names, Positions, Windows};
+use super::flag::Flag;
 use crate::device::{NormKind, Pooling};
 
 /// Sentence embeddings and classifiers; an embedder's pooler and other heads are left out.

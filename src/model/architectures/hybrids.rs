@@ -3,11 +3,10 @@
 
 use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES, QWEN3};
 use super::defaults;
-use super::family::{
-    Choice, DeltaProjections, Eps, Family, Flag, GatedDelta, Keys, Mixture, MixtureLayers, Names,
-    QkNorm, Recurrent, ShortConv, Windows,
-};
+use super::family::{Choice, Eps, Family, Keys, Mixture, MixtureLayers, Names, QkNorm, Windows};
+use super::flag::Flag;
 use super::mixtures::{QWEN_MIXTURE, QWEN_SHARED};
+use super::recurrent_rows::{DeltaProjections, GatedDelta, Recurrent, ShortConv};
 use crate::device::{NormKind, RouteScore};
 
 const GATED_DELTA: GatedDelta = GatedDelta {

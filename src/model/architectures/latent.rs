@@ -3,7 +3,8 @@
 
 use super::decoders::{LLAMA, LLAMA_NAMES};
 use super::defaults;
-use super::family::{Choice, Family, Flag, LatentNames, Mixture, Names};
+use super::family::{Choice, Family, LatentNames, Mixture, Names};
+use super::flag::Flag;
 use super::mixtures::GROUPED_MIXTURE;
 use crate::device::RouteScore;
 

@@ -4,8 +4,9 @@
 use super::decoders::{GRANITE, LLAMA, LLAMA_KEYS, LLAMA_NAMES, MISTRAL, QWEN2, QWEN3};
 use super::defaults;
 use super::family::{
-    Choice, Eps, Family, Flag, Keys, Mixture, MixtureLayers, Names, QkNorm, SharedExpert, Windows,
+    Choice, Eps, Family, Keys, Mixture, MixtureLayers, Names, QkNorm, SharedExpert, Windows,
 };
+use super::flag::Flag;
 use super::variants::ERNIE4_5;
 use crate::device::{Activation, NormKind, RouteScore};
 

@@ -5,7 +5,9 @@
 //! | file | holds |
 //! |---|---|
 //! | `family` | what a row says: keys of config.json, names of tensors, kinds |
+//! | `flag` | a feature that is on, off, or said by a key |
 //! | `layer_rows` | the part of it that is about layers that differ from the usual |
+//! | `recurrent_rows` | the part of it that is about layers that keep a state |
 //! | `decoders` | rows of architectures that generate |
 //! | `variants` | rows near to one of these |
 //! | `mixtures` | those with experts |
@@ -23,19 +25,23 @@ mod decoders;
 mod defaults;
 mod encoders;
 mod family;
+mod flag;
 mod latent;
 mod hybrids;
 mod layer_rows;
 mod mixtures;
 mod older;
-mod towers;
+mod recurrent_rows;
 mod scans;
 mod shapes;
+mod towers;
 mod unknown;
 mod variants;
 
 pub use family::*;
+pub use flag::Flag;
 pub use layer_rows::*;
+pub use recurrent_rows::*;
 pub use unknown::{gone, nearest};
 
 /// The end of decoders' names.

@@ -3,7 +3,8 @@
 
 use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
 use super::defaults;
-use super::family::{AttnScale, Eps, Family, Flag, Fused, Keys, Multipliers, Names};
+use super::family::{AttnScale, Eps, Family, Fused, Keys, Multipliers, Names};
+use super::flag::Flag;
 use crate::device::NormKind;
 
 /// What Falcon's shapes have in common: attention and MLP in parallel, heads of q before the k and

@@ -4,10 +4,12 @@
 use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
 use super::defaults;
 use super::family::{
-    Choice, Eps, Family, Flag, Keys, Mixture, MixtureLayers, Multipliers, Names, Recurrent,
-    RopeLayers, ScanLayers, SelectiveScan, SharedExpert, Windows,
+    Choice, Eps, Family, Keys, Mixture, MixtureLayers, Multipliers, Names, RopeLayers,
+    SharedExpert, Windows,
 };
+use super::flag::Flag;
 use super::mixtures::{GRANITE_MIXTURE, GRANITE_SHARED, GROUPED_MIXTURE};
+use super::recurrent_rows::{Recurrent, ScanLayers, SelectiveScan};
 use super::variants::GRANITE_HYBRID_DENSE;
 
 /// Granite 4: attention in some layers, scans in the others, experts and a shared one in all.

@@ -4,9 +4,10 @@
 use super::decoders::{GEMMA3, LLAMA, LLAMA_KEYS, LLAMA_NAMES};
 use super::defaults;
 use super::family::{
-    AttnScale, Choice, Family, Flag, Keys, Mixture, MixtureLayers, Names, QkNorm, RopeLayers,
+    AttnScale, Choice, Family, Keys, Mixture, MixtureLayers, Names, QkNorm, RopeLayers,
     SharedExpert,
 };
+use super::flag::Flag;
 use super::layer_rows::{BesideMlp, LayerInputs, LayerShapes, StillGrowth};
 use super::mixtures::{QWEN_MIXTURE, QWEN_SHARED};
 use crate::device::{NormKind, RouteScore};

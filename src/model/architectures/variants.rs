@@ -5,9 +5,10 @@
 use super::decoders::{GPT2, GRANITE, LLAMA, LLAMA_KEYS, LLAMA_NAMES, MISTRAL, OLMO2};
 use super::defaults;
 use super::family::{
-    Eps, Family, Flag, Fused, Keys, Multipliers, Names, Positions, QkNorm, Recurrent, RopeLayers,
-    ScanLayers, SelectiveScan, Windows,
+    Eps, Family, Fused, Keys, Multipliers, Names, Positions, QkNorm, RopeLayers, Windows,
 };
+use super::flag::Flag;
+use super::recurrent_rows::{Recurrent, ScanLayers, SelectiveScan};
 use crate::device::NormKind;
 
 const GLM_NAMES: Names = Names { up: &["mlp.gate_up_proj"], ..LLAMA_NAMES };

@@ -142,19 +142,9 @@ impl ModelSpec {
         let mixture = mixture::mixture(config, family, layers)?;
         let pooling = PoolingRule::of(config, family, &options.pooler, &options.files, hidden)?;
         let pools = pooling.is_some();
-        let (mut length, derived_len) =
-            length::of(config, family, pools.then_some(&options.files))?;
         let (ffns, mut attention) = own_layers(config, family, &shape)?;
-        for (i, parts) in sublayers.iter_mut().enumerate() {
-            parts.attention &= attention[i].keys != KeysFrom::Nowhere;
-            let experts = mixture.as_ref().is_some_and(|mixture| mixture.layers[i]);
-            parts.feed_forward &= ffns[i] > 0 || experts;
-        }
-        if options.disable_sliding_window {
-            length.within(layers::without_windows(&mut attention));
-        }
-        let learned = family.positions != Positions::Rope;
-        let max_model_len = length.choose(options.max_model_len, learned)?;
+        drop_missing(&mut sublayers, &attention, &ffns, mixture.as_ref());
+        let (derived_len, max_model_len) = lengths(config, family, options, pools, &mut attention)?;
 
         let dtype = dtype::choose(config, family, quant.as_ref(), pools, options)?;
         let scales = layers::scales(config, family, &shape, dtype)?;
@@ -342,6 +332,35 @@ fn own_layers(
     let shapes = layer_shapes::of(config, family, shape, &windowed, ffn)?;
     let attention = layers::attention(config, family, shape.heads, &windowed, &shapes)?;
     Ok((shapes.iter().map(|layer| layer.ffn).collect(), attention))
+}
+
+/// Sublayers that a layer lacks by its shape.
+fn drop_missing(
+    sublayers: &mut [Sublayers],
+    attention: &[LayerAttention],
+    ffns: &[usize],
+    mixture: Option<&MixtureSpec>,
+) {
+    for (i, parts) in sublayers.iter_mut().enumerate() {
+        parts.attention &= attention[i].keys != KeysFrom::Nowhere;
+        parts.feed_forward &= ffns[i] > 0 || mixture.is_some_and(|mixture| mixture.layers[i]);
+    }
+}
+
+/// The length that config.json gives, and the one to serve. Windows go where they are not wanted.
+fn lengths(
+    config: &Object,
+    family: &Family,
+    options: &SpecOptions,
+    pools: bool,
+    attention: &mut [LayerAttention],
+) -> Result<(usize, usize)> {
+    let (mut length, derived_len) = length::of(config, family, pools.then_some(&options.files))?;
+    if options.disable_sliding_window {
+        length.within(layers::without_windows(attention));
+    }
+    let learned = family.positions != Positions::Rope;
+    Ok((derived_len, length.choose(options.max_model_len, learned)?))
 }
 
 fn refuse_unsupported(config: &Object, family: &Family) -> Result<()> {

@@ -18,7 +18,7 @@
 // two fit a Hopper SM, so that tiles in flight cover the latency of HBM; or 152 KiB, one. FLOPs of
 // a row and a key: 2 x (576 + 512). Bound: single tokens of up to 64 heads by HBM, 1152 bytes a
 // key; prompts by shared memory, from which each warp reads its rows of q and its part of the keys.
-#include "abi_ops.h"
+#include "abi_latent.h"
 #include "attention_tile.cuh"
 
 #if ACT != 0

@@ -13,7 +13,7 @@
 //                        online softmax, a lane has every 32nd element.
 //
 // Bytes of heads_*: W once per tile of rows (from L2 after the first), x once per tile of outputs.
-#include "abi_ops.h"
+#include "abi_latent.h"
 #include "mma.cuh"
 
 #define LOG2E 1.4426950408889634f
