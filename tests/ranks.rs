@@ -41,9 +41,10 @@ const APART: [&str; 13] = [
 ];
 const STEPS: usize = 24;
 /// Why ranks may refuse what one device serves.
-const REASONS: [&str; 5] = [
+const REASONS: [&str; 6] = [
     "Total number of attention heads (2) must be divisible by tensor parallel size (4).",
     "linear_num_key_heads (2) must be divisible by tensor parallel size (4).",
+    "does not divide num_groups, then num_groups must equal 1: it is 2, of 4 ranks.",
     "is not divisible by group_size=",
     "is not divisible by weight quantization block_k = ",
     "The input size is not aligned with the quantized weight shape.",

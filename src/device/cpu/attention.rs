@@ -227,7 +227,7 @@ impl Cpu {
 
 /// Rotate q and k in a row of q, k and v; q grows as the rope says.
 fn turn(table: &RopeTable, spec: &AttnSpec, position: usize, vector: &mut [f32]) {
-    let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+    let (q, kv) = (spec.q_width(), spec.own_kv_heads() * spec.head_dim);
     let heads = vector[..q + kv].chunks_exact_mut(spec.head_dim);
     heads.for_each(|head| table.rotate(position, head));
     grow(table, position, &mut vector[..q]);

@@ -95,7 +95,8 @@ mod tests {
             ("Llama7ForCausalLM", Some("llama7"), Some("LlamaForCausalLM")),
             ("Qwen3SomethingForCausalLM", None, Some("Qwen3ForCausalLM")),
             ("Whatever", Some("gpt_oss_large"), Some("GptOssForCausalLM")),
-            ("MambaForCausalLM", Some("mamba"), None),
+            ("MambaForCausalLM", Some("mamba"), Some("BambaForCausalLM")),
+            ("RwkvForCausalLM", Some("rwkv"), None),
             ("", None, None),
             ("ForCausalLM", None, None),
         ] {

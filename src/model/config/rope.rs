@@ -61,7 +61,7 @@ pub fn from_config(
     if keys.kind == PROPORTIONAL {
         return proportional(&keys, head_dim);
     }
-    let rotary_dim = match rotary_dim.filter(|key| config.given(key).is_some()) {
+    let rotary_dim = match rotary_dim.filter(|key| config.value(key).is_some()) {
         Some(key) => counted(config, key, head_dim)?,
         None => partial(&keys, head_dim)?,
     };

@@ -148,7 +148,7 @@ fn which_files() {
     assert_eq!(fetched(mistral, &[], Some(Files::HuggingFace)).unwrap(), other);
     let mixture: &[(&str, &[u8])] = &[
         ("config.json", b"{}"),
-        ("params.json", br#"{"moe": {}}"#),
+        ("params.json", br#"{"moe": {"num_shared_experts": 1}}"#),
         ("consolidated.safetensors", b"1"),
         ("model.safetensors", b"2"),
     ];

@@ -341,7 +341,10 @@ mod tests {
         for (params, said) in [
             (json!({"dim": "wide"}), "params.json: 'dim' must be an integer in 1..="),
             (json!({"tied_embeddings": 1}), "'tied_embeddings' must be true or false, got 1."),
-            (json!({"moe": {"num_experts": 8}}), "'moe.num_experts_per_tok' must be an integer"),
+            (
+                json!({"moe": {"num_experts": 8}}),
+                "'moe.num_experts_per_tok' is missing; it must be",
+            ),
             (
                 json!({"moe": {"num_shared_experts": 1}}),
                 "'moe.num_shared_experts': experts of this",
@@ -358,6 +361,7 @@ mod tests {
                 "qformat_weight' must be fp8_e4m3",
             ),
         ] {
+            // One line that names the key.
             let error = of(params, json!({})).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
