@@ -36,6 +36,8 @@ INSTRUCTIONS = {
     "fma.rn.f16x2": "fma_rn_f16x2",
     "fma.rn.bf16x2": "fma_rn_bf16x2",
     "lop3.b32": "lop3_b32",
+    "ex2.approx.ftz.f32": "ex2_approx_ftz_f32",
+    "rcp.approx.ftz.f32": "rcp_approx_ftz_f32",
 }
 
 

@@ -280,6 +280,10 @@ static inline void ptx_lop3_b32(unsigned& y, unsigned x, unsigned mask, unsigned
   y = (x & mask) | bits;
 }
 
+// Nearer to the truth than a card is.
+static inline void ptx_ex2_approx_ftz_f32(float& y, float x) { y = exp2f(x); }
+static inline void ptx_rcp_approx_ftz_f32(float& y, float x) { y = 1.f / x; }
+
 static inline void ptx_cp_async_cg_shared_global(unsigned to, const void* from, int bytes) {
   emulated_copy(at_shared(to), from, bytes);
 }

@@ -139,8 +139,10 @@ impl Shape {
             head_dim,
             scale,
             window: None,
+            chunk: None,
             softcap: None,
             kv_scales: KvScales::ONE,
+            q_only: false,
         }
     }
 

@@ -2,15 +2,17 @@
 //! it as it drives any other. Buffers keep what they held, so the numbers of such a step mean
 //! nothing; its time does.
 
+use std::ops::Range;
+
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Activation, AdapterCapacity, AdapterPart, AttnSpec, Columns, ConvSpec, DeltaSpec, DeltaWeights,
-    DeviceInfo, DeviceLimits, GatedNorm, LatentSpec, Norm, Pooling, Rank, Rope, Routing, TablePart,
-    WeightDesc,
+    DeviceInfo, DeviceLimits, GatedNorm, LatentSpec, Norm, Pooling, Rank, Rope, Routing, RowCopy,
+    ScanSpec, ScanWeights, TablePart, WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::AdapterSlotId;
-use triton_vllm::plan::{StepPlan, StepResult, TokenMasks};
+use triton_vllm::plan::{PatchRows, StepPlan, StepResult, TokenMasks};
 
 pub struct Without<D> {
     pub device: D,
@@ -79,6 +81,7 @@ impl<D: Device> LoadOps for Without<D> {
     pass_on! {
         fn upload(weight: WeightDesc<'_>) -> Result<D::Weight>;
         fn tensor(rows: usize, width: usize) -> Result<D::Tensor>;
+        fn reshape(tensor: &mut D::Tensor, width: usize) -> Result<()>;
         fn logits_tensor(rows: usize, vocab: usize) -> Result<D::Tensor>;
         fn feeds(tensor: &mut D::Tensor, weight: &D::Weight) -> Result<()>;
         fn reserve(limits: &DeviceLimits) -> Result<()>;
@@ -114,10 +117,12 @@ impl<D: Device> DenseOps for Without<D> {
         fn embed(table: &D::Weight, scale: f32, out: &mut D::Tensor);
         fn add_positions(table: &D::Weight, offset: usize, x: &mut D::Tensor);
         fn norm(norm: &Norm<D::Weight>, x: &D::Tensor, out: &mut D::Tensor);
+        fn norm_parts(norm: &Norm<D::Weight>, columns: Range<usize>, x: &mut D::Tensor);
         fn add_norm(norm: &Norm<D::Weight>, delta: &D::Tensor, residual: &mut D::Tensor,
                     out: &mut D::Tensor);
         fn add(delta: &D::Tensor, residual: &mut D::Tensor);
         fn clamp(limit: f32, x: &mut D::Tensor);
+        fn scale(factor: f32, x: &mut D::Tensor);
         fn linear(weight: &D::Weight, bias: Option<&D::Weight>, x: &D::Tensor,
                   out: &mut D::Tensor);
         fn linear_act(weight: &D::Weight, bias: Option<&D::Weight>, act: Activation,
@@ -134,6 +139,7 @@ impl<D: Device> AttentionOps for Without<D> {
     pass_on_or_omit! {
         fn norm_heads(spec: &AttnSpec, q: &Norm<D::Weight>, k: &Norm<D::Weight>,
                       qkv: &mut D::Tensor);
+        fn values_of_keys(spec: &AttnSpec, qk: &D::Tensor, qkv: &mut D::Tensor);
         fn rope_store(layer: usize, spec: &AttnSpec, rope: Option<&Rope>, qkv: &mut D::Tensor);
         fn rotate(spec: &AttnSpec, rope: &Rope, qkv: &mut D::Tensor);
         fn attend(layer: usize, spec: &AttnSpec, sinks: Option<&D::Weight>, qkv: &D::Tensor,
@@ -162,7 +168,10 @@ impl<D: Device> StateOps for Without<D> {
         fn multiply(a: Columns<'_, D::Tensor>, b: Columns<'_, D::Tensor>, out: &mut D::Tensor);
         fn delta_rule(layer: usize, spec: &DeltaSpec, weights: DeltaWeights<'_, D::Weight>,
                       mixed: &D::Tensor, rates: &D::Tensor, out: &mut D::Tensor);
-        fn norm_gated(spec: &GatedNorm, norm: &Norm<D::Weight>, z: &D::Tensor,
+        fn selective_scan(layer: usize, spec: &ScanSpec, weights: ScanWeights<'_, D::Weight>,
+                          mixed: &D::Tensor, rates: Columns<'_, D::Tensor>,
+                          out: &mut D::Tensor);
+        fn norm_gated(spec: &GatedNorm, norm: Option<&Norm<D::Weight>>, z: &D::Tensor,
                       x: &mut D::Tensor);
     }
 }
@@ -176,12 +185,33 @@ impl<D: Device> ExpertOps for Without<D> {
     pass_on_or_omit! {
         fn route(gate: &D::Weight, bias: Option<&D::Weight>, choice_bias: Option<&D::Weight>,
                  routing: &Routing, x: &D::Tensor, routes: &mut D::Tensor);
+        fn scale_routes(scales: &D::Weight, routing: &Routing, routes: &mut D::Tensor);
+        fn weigh_inputs(routes: &mut D::Tensor, x: &D::Tensor, out: &mut D::Tensor);
         fn experts_act(weight: &D::Weight, bias: Option<&D::Weight>, act: Activation,
                        routes: &D::Tensor, x: &D::Tensor, out: &mut D::Tensor);
         fn experts(weight: &D::Weight, bias: Option<&D::Weight>, routes: &D::Tensor,
                    x: &D::Tensor, out: &mut D::Tensor);
         fn combine(down: &D::Weight, routes: &D::Tensor, parts: &D::Tensor, out: &mut D::Tensor);
         fn add_gated(gate: &D::Weight, x: &D::Tensor, delta: &D::Tensor, out: &mut D::Tensor);
+    }
+}
+
+#[rustfmt::skip]
+impl<D: Device> VisionOps for Without<D> {
+    fn end_rows(&mut self) {
+        self.device.end_rows();
+    }
+
+    pass_on! {
+        fn begin_rows(rows: usize) -> Result<()>;
+    }
+
+    pass_on_or_omit! {
+        fn put_patches(patches: &PatchRows, order: &[usize], out: &mut D::Tensor);
+        fn turn_rows(spec: &AttnSpec, angles: &[f32], qkv: &mut D::Tensor);
+        fn attend_spans(spec: &AttnSpec, ends: &[usize], qkv: &D::Tensor, out: &mut D::Tensor);
+        fn join_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);
+        fn copy_rows(x: &D::Tensor, copies: &[RowCopy], out: &mut D::Tensor);
     }
 }
 

@@ -389,8 +389,6 @@ impl<D: Graded> Bench<D> {
         })));
     }
 
-    /// Begin the next step with the chunks and logits rows of `plan`; pages and changes that it
-    /// needs are added.
     /// A slot goes on behind fewer positions than it has fed.
     pub fn truncate(&mut self, slot: usize, length: usize) {
         self.slots[slot].length = length;
@@ -398,6 +396,8 @@ impl<D: Graded> Bench<D> {
         self.changes.push(SlotChange::Truncate { slot: id, length: length as u32 });
     }
 
+    /// Begin the next step with the chunks and logits rows of `plan`; pages and changes that it
+    /// needs are added.
     pub fn begin(&mut self, plan: StepPlan) {
         self.try_begin(plan).unwrap();
     }

@@ -83,8 +83,10 @@ fn rotation_without_pages() {
                     head_dim: dim,
                     scale: 1.0,
                     window: None,
+                    chunk: None,
                     softcap: None,
                     kv_scales: KvScales::ONE,
+                    q_only: false,
                 };
                 let inv_freq =
                     (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();

@@ -218,7 +218,7 @@ fn chunks_and_company_change_no_bit_of_a_scan() {
 fn experts_without_a_gate() {
     each_type(|dtype| {
         for (rows, hidden, ffn, experts, top_k) in
-            [(1, 64, 48, 4, 2), (7, 63, 33, 5, 3), (40, 256, 136, 8, 6), (300, 128, 192, 4, 2)]
+            [(1, 64, 48, 4, 2), (7, 63, 33, 5, 3), (40, 256, 136, 8, 6), (150, 128, 192, 4, 2)]
         {
             let case = format!("{rows} rows, {hidden} x {ffn}, {top_k} of {experts}");
             compare!(dtype, &Setup::default(), &case, 2.0, |b| {

@@ -1876,6 +1876,216 @@ const _: () = {
     ["Offset of field: ConstantWeight::value"]
         [::std::mem::offset_of!(ConstantWeight, value) - 16usize];
 };
+#[doc = " What attend_latent takes at most: a latent vector, and its rotated pairs."]
+pub const LATENT_MAX_WIDTH: u32 = 640;
+pub const LATENT_MAX_PAIRS: u32 = 64;
+#[doc = " Heads of q of a block of store_latent."]
+pub const LATENT_STORE_HEADS: u32 = 16;
+pub const LATENT_THREADS: u32 = 128;
+#[doc = " What tiles have code for: the front of a latent vector, and its end."]
+pub const LATENT_TILE_RANK: u32 = 512;
+pub const LATENT_TILE_ROTARY: u32 = 64;
+#[doc = " Keys of a tile, tiles in flight, elements between the ends of rows in shared memory."]
+pub const LATENT_KEYS: u32 = 32;
+pub const LATENT_STAGES: u32 = 2;
+pub const LATENT_PADDING: u32 = 8;
+#[doc = " Packed rows of a tile: few and many, the warps that share them by rows and by columns."]
+pub const LATENT_FEW_ROWS: u32 = 16;
+pub const LATENT_MANY_ROWS: u32 = 64;
+pub const LATENT_FEW_THREADS: u32 = 128;
+pub const LATENT_MANY_THREADS: u32 = 256;
+#[doc = " Tiles of multiply_heads: rows, few and many, outputs, inputs of a stage, warps' threads."]
+pub const HEADS_FEW_ROWS: u32 = 16;
+pub const HEADS_MANY_ROWS: u32 = 64;
+pub const HEADS_OUTPUTS: u32 = 64;
+pub const HEADS_SLICE: u32 = 64;
+pub const HEADS_THREADS: u32 = 128;
+#[doc = " out\\[r, h] = W_h x\\[r, h]"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MultiplyHeads {
+    #[doc = " \\[rows, heads, x_dim], of which the first `inputs` are read"]
+    pub x: DevicePtr,
+    #[doc = " \\[heads, outputs, inputs]"]
+    pub w: DevicePtr,
+    #[doc = " \\[rows, heads, out_dim], of which the first `outputs` are written"]
+    pub out: DevicePtr,
+    pub rows: u32,
+    pub heads: u32,
+    pub x_dim: u32,
+    pub out_dim: u32,
+    pub outputs: u32,
+    pub inputs: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MultiplyHeads"][::std::mem::size_of::<MultiplyHeads>() - 48usize];
+    ["Alignment of MultiplyHeads"][::std::mem::align_of::<MultiplyHeads>() - 8usize];
+    ["Offset of field: MultiplyHeads::x"][::std::mem::offset_of!(MultiplyHeads, x) - 0usize];
+    ["Offset of field: MultiplyHeads::w"][::std::mem::offset_of!(MultiplyHeads, w) - 8usize];
+    ["Offset of field: MultiplyHeads::out"][::std::mem::offset_of!(MultiplyHeads, out) - 16usize];
+    ["Offset of field: MultiplyHeads::rows"][::std::mem::offset_of!(MultiplyHeads, rows) - 24usize];
+    ["Offset of field: MultiplyHeads::heads"]
+        [::std::mem::offset_of!(MultiplyHeads, heads) - 28usize];
+    ["Offset of field: MultiplyHeads::x_dim"]
+        [::std::mem::offset_of!(MultiplyHeads, x_dim) - 32usize];
+    ["Offset of field: MultiplyHeads::out_dim"]
+        [::std::mem::offset_of!(MultiplyHeads, out_dim) - 36usize];
+    ["Offset of field: MultiplyHeads::outputs"]
+        [::std::mem::offset_of!(MultiplyHeads, outputs) - 40usize];
+    ["Offset of field: MultiplyHeads::inputs"]
+        [::std::mem::offset_of!(MultiplyHeads, inputs) - 44usize];
+};
+#[doc = " The pool of a layer: \\[pages, page_size, rank + 2 half]."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct StoreLatent {
+    #[doc = " \\[rows, heads, nope + 2 half]"]
+    pub q: DevicePtr,
+    #[doc = " \\[rows, rank + 2 half]"]
+    pub latent: DevicePtr,
+    #[doc = " \\[rank]"]
+    pub weight: DevicePtr,
+    #[doc = " \\[rows, heads, rank + 2 half], whose ends are written"]
+    pub queries: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    pub slots: SlotRows,
+    pub pool: DevicePtr,
+    pub heads: u32,
+    pub rank: u32,
+    pub nope: u32,
+    pub page_size: u32,
+    #[doc = " Pairs: the first `half` of the rotated dimensions and the `half` after them."]
+    pub half: u32,
+    pub eps: f32,
+    pub kind: NormKind,
+    #[doc = " Of sines and cosines."]
+    pub magnitude: f32,
+    #[doc = " \\[half]"]
+    pub inverse_frequency: [f32; 64usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of StoreLatent"][::std::mem::size_of::<StoreLatent>() - 376usize];
+    ["Alignment of StoreLatent"][::std::mem::align_of::<StoreLatent>() - 8usize];
+    ["Offset of field: StoreLatent::q"][::std::mem::offset_of!(StoreLatent, q) - 0usize];
+    ["Offset of field: StoreLatent::latent"][::std::mem::offset_of!(StoreLatent, latent) - 8usize];
+    ["Offset of field: StoreLatent::weight"][::std::mem::offset_of!(StoreLatent, weight) - 16usize];
+    ["Offset of field: StoreLatent::queries"]
+        [::std::mem::offset_of!(StoreLatent, queries) - 24usize];
+    ["Offset of field: StoreLatent::position"]
+        [::std::mem::offset_of!(StoreLatent, position) - 32usize];
+    ["Offset of field: StoreLatent::slot_of"]
+        [::std::mem::offset_of!(StoreLatent, slot_of) - 40usize];
+    ["Offset of field: StoreLatent::slots"][::std::mem::offset_of!(StoreLatent, slots) - 48usize];
+    ["Offset of field: StoreLatent::pool"][::std::mem::offset_of!(StoreLatent, pool) - 80usize];
+    ["Offset of field: StoreLatent::heads"][::std::mem::offset_of!(StoreLatent, heads) - 88usize];
+    ["Offset of field: StoreLatent::rank"][::std::mem::offset_of!(StoreLatent, rank) - 92usize];
+    ["Offset of field: StoreLatent::nope"][::std::mem::offset_of!(StoreLatent, nope) - 96usize];
+    ["Offset of field: StoreLatent::page_size"]
+        [::std::mem::offset_of!(StoreLatent, page_size) - 100usize];
+    ["Offset of field: StoreLatent::half"][::std::mem::offset_of!(StoreLatent, half) - 104usize];
+    ["Offset of field: StoreLatent::eps"][::std::mem::offset_of!(StoreLatent, eps) - 108usize];
+    ["Offset of field: StoreLatent::kind"][::std::mem::offset_of!(StoreLatent, kind) - 112usize];
+    ["Offset of field: StoreLatent::magnitude"]
+        [::std::mem::offset_of!(StoreLatent, magnitude) - 116usize];
+    ["Offset of field: StoreLatent::inverse_frequency"]
+        [::std::mem::offset_of!(StoreLatent, inverse_frequency) - 120usize];
+};
+#[doc = " Weights by all of a latent vector, sums of its first `rank` elements."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttendLatent {
+    #[doc = " \\[rows, heads, width]"]
+    pub queries: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    pub slots: SlotRows,
+    #[doc = " As in StoreLatent."]
+    pub pool: DevicePtr,
+    #[doc = " \\[rows, heads, rank]"]
+    pub out: DevicePtr,
+    pub heads: u32,
+    pub width: u32,
+    pub rank: u32,
+    pub page_size: u32,
+    pub scale: f32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttendLatent"][::std::mem::size_of::<AttendLatent>() - 96usize];
+    ["Alignment of AttendLatent"][::std::mem::align_of::<AttendLatent>() - 8usize];
+    ["Offset of field: AttendLatent::queries"]
+        [::std::mem::offset_of!(AttendLatent, queries) - 0usize];
+    ["Offset of field: AttendLatent::position"]
+        [::std::mem::offset_of!(AttendLatent, position) - 8usize];
+    ["Offset of field: AttendLatent::slot_of"]
+        [::std::mem::offset_of!(AttendLatent, slot_of) - 16usize];
+    ["Offset of field: AttendLatent::slots"][::std::mem::offset_of!(AttendLatent, slots) - 24usize];
+    ["Offset of field: AttendLatent::pool"][::std::mem::offset_of!(AttendLatent, pool) - 56usize];
+    ["Offset of field: AttendLatent::out"][::std::mem::offset_of!(AttendLatent, out) - 64usize];
+    ["Offset of field: AttendLatent::heads"][::std::mem::offset_of!(AttendLatent, heads) - 72usize];
+    ["Offset of field: AttendLatent::width"][::std::mem::offset_of!(AttendLatent, width) - 76usize];
+    ["Offset of field: AttendLatent::rank"][::std::mem::offset_of!(AttendLatent, rank) - 80usize];
+    ["Offset of field: AttendLatent::page_size"]
+        [::std::mem::offset_of!(AttendLatent, page_size) - 84usize];
+    ["Offset of field: AttendLatent::scale"][::std::mem::offset_of!(AttendLatent, scale) - 88usize];
+    ["Offset of field: AttendLatent::unused"]
+        [::std::mem::offset_of!(AttendLatent, unused) - 92usize];
+};
+#[doc = " The kernels of attention_latent.cu. Packed row r of a sequence is token r / heads, head r % heads."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PagedLatent {
+    #[doc = " As in PagedAttention."]
+    pub items: DevicePtr,
+    #[doc = " \\[rows, heads, LATENT_TILE_RANK + LATENT_TILE_ROTARY]"]
+    pub queries: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slots: SlotRows,
+    pub pool: DevicePtr,
+    #[doc = " \\[rows, heads, LATENT_TILE_RANK]"]
+    pub out: DevicePtr,
+    #[doc = " \\[parts, rows of a tile, LATENT_TILE_RANK], weighted sums"]
+    pub parts: DevicePtr,
+    #[doc = " \\[parts, rows of a tile], maximum (base 2) and sum of weights"]
+    pub statistics: DevicePtr,
+    #[doc = " \\[first part], parts that are done; 0 between launches"]
+    pub arrivals: DevicePtr,
+    pub heads: u32,
+    pub page_size: u32,
+    pub scale: f32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PagedLatent"][::std::mem::size_of::<PagedLatent>() - 112usize];
+    ["Alignment of PagedLatent"][::std::mem::align_of::<PagedLatent>() - 8usize];
+    ["Offset of field: PagedLatent::items"][::std::mem::offset_of!(PagedLatent, items) - 0usize];
+    ["Offset of field: PagedLatent::queries"]
+        [::std::mem::offset_of!(PagedLatent, queries) - 8usize];
+    ["Offset of field: PagedLatent::position"]
+        [::std::mem::offset_of!(PagedLatent, position) - 16usize];
+    ["Offset of field: PagedLatent::slots"][::std::mem::offset_of!(PagedLatent, slots) - 24usize];
+    ["Offset of field: PagedLatent::pool"][::std::mem::offset_of!(PagedLatent, pool) - 56usize];
+    ["Offset of field: PagedLatent::out"][::std::mem::offset_of!(PagedLatent, out) - 64usize];
+    ["Offset of field: PagedLatent::parts"][::std::mem::offset_of!(PagedLatent, parts) - 72usize];
+    ["Offset of field: PagedLatent::statistics"]
+        [::std::mem::offset_of!(PagedLatent, statistics) - 80usize];
+    ["Offset of field: PagedLatent::arrivals"]
+        [::std::mem::offset_of!(PagedLatent, arrivals) - 88usize];
+    ["Offset of field: PagedLatent::heads"][::std::mem::offset_of!(PagedLatent, heads) - 96usize];
+    ["Offset of field: PagedLatent::page_size"]
+        [::std::mem::offset_of!(PagedLatent, page_size) - 100usize];
+    ["Offset of field: PagedLatent::scale"][::std::mem::offset_of!(PagedLatent, scale) - 104usize];
+    ["Offset of field: PagedLatent::unused"]
+        [::std::mem::offset_of!(PagedLatent, unused) - 108usize];
+};
 pub const LAYER_THREADS: u32 = 128;
 #[doc = " q|k to q|k|v: v is k."]
 #[repr(C)]
