@@ -242,7 +242,7 @@ pub trait StateOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// x[r] through a norm and a gate of z[r], in the order of `spec`; without a norm
+    /// `x[r]` through a norm and a gate of `z[r]`, in the order of `spec`; without a norm
     /// `x[r] = x[r] * gate(z[r])`. RMS kinds only. `z` has as many columns from `spec.first` on as
     /// x. A norm whose weight has `Join::Sum` is over all ranks' columns, in one part.
     fn norm_gated(
