@@ -93,6 +93,22 @@ fn prompts_with_images_are_answered_as_by_transformers() {
     assert!(served.counter.prefix_hits.load(Ordering::Acquire) > 0, "of the second round");
 }
 
+/// Positions behind an image are not those of the tokens: drafts keep to them.
+#[test]
+fn drafts_behind_images_change_no_word() {
+    let drafts = json!({"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 1,
+        "prompt_lookup_max": 2});
+    let served = served(json!({"speculative_config": drafts}));
+    let prompts = prompts();
+    let answered = prompts.iter().filter(|prompt| prompt["answer"].is_string());
+    for prompt in answered {
+        let text = prompt["text"].as_str().expect("a text");
+        let told = served.ask_with(text, &images(prompt), greedy()).expect("room");
+        assert_eq!(whole(&told.answer().outputs[0].text), said(prompt), "{text}");
+    }
+    assert!(served.counter.drafts.lock().accepted_tokens > 0, "drafts");
+}
+
 /// The same text with another image of the same size: no page of the first one is hit.
 #[test]
 fn pages_of_one_image_are_not_those_of_another() {
