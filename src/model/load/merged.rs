@@ -55,26 +55,14 @@ pub(super) fn stored<'a>(
 
 /// The last task's `[rows, rank]` and `[rank, cols]`: B and A of a linear, A and B of a table.
 fn factors(checkpoint: &Checkpoint, at: &str, [rows, cols]: [usize; 2]) -> Result<[Vec<f32>; 2]> {
-    let names = ["lora_A", "lora_B"].map(|end| format!("{at}0.{end}"));
-    let shapes = names.each_ref().map(|name| checkpoint.shape_of(name).unwrap_or_default());
-    let (names, tasks, rank) = match shapes {
-        [&[tasks, rank, a_cols], &[b_tasks, b_rows, b_rank]]
-            if tasks == b_tasks && rank == b_rank && [b_rows, a_cols] == [rows, cols] =>
-        {
-            let [a, b] = names;
-            ([b, a], tasks, rank)
-        }
-        [&[tasks, a_rows, rank], &[b_tasks, b_rank, b_cols]]
-            if tasks == b_tasks && rank == b_rank && [a_rows, b_cols] == [rows, cols] =>
-        {
-            (names, tasks, rank)
-        }
-        [a, b] => {
-            return Err(invalid!(
-                "{at}0.lora_A and lora_B have shapes {a:?} and {b:?}, which are no adapters of \
-                 {rows} x {cols}."
-            ))
-        }
+    let [a, b] = ["lora_A", "lora_B"].map(|end| format!("{at}0.{end}"));
+    // One of them tells what both should be; what fits neither is named below.
+    let (tasks, rank, of_table) = match [&a, &b].map(|name| checkpoint.shape_of(name)) {
+        [Some(&[tasks, rank, width]), _] if width == cols => (tasks, rank, false),
+        [Some(&[tasks, height, rank]), _] if height == rows => (tasks, rank, true),
+        [None, Some(&[tasks, height, rank])] if height == rows => (tasks, rank, false),
+        [None, Some(&[tasks, rank, width])] if width == cols => (tasks, rank, true),
+        _ => (1, 1, false),
     };
     if tasks == 0 || rank == 0 || rank > MAX_RANK {
         return Err(invalid!(
@@ -83,9 +71,12 @@ fn factors(checkpoint: &Checkpoint, at: &str, [rows, cols]: [usize; 2]) -> Resul
         ));
     }
 
-    let last = |name: &str, rows: usize, cols: usize| -> Result<Vec<f32>> {
+    let last = |name: &str, [rows, cols]: [usize; 2]| -> Result<Vec<f32>> {
         let all = checkpoint.stack(name, tasks, rows, cols)?;
         all.rows((tasks - 1) * rows..tasks * rows).values()
     };
-    Ok([last(&names[0], rows, rank)?, last(&names[1], rank, cols)?])
+    let (left, right) = ([rows, rank], [rank, cols]);
+    let a = last(&a, if of_table { left } else { right })?;
+    let b = last(&b, if of_table { right } else { left })?;
+    Ok(if of_table { [a, b] } else { [b, a] })
 }

@@ -71,11 +71,11 @@ pub struct SpeculationArgs {
     pub lengths: DraftLengths,
 }
 
-/// None: the key is not set. `ranks`: `tensor_parallel_size`.
+/// None: the key is not set, or asks for a method that is not built; answers are the same without
+/// it. `ranks`: `tensor_parallel_size`.
 ///
 /// # Errors
-/// InvalidArgument: a member that is not known, a value that means nothing. Unsupported: a method
-/// that is not built.
+/// InvalidArgument: a member or a method that is not known, a value that means nothing.
 pub(super) fn read(
     map: &Map<String, Value>,
     ranks: u32,
@@ -93,7 +93,10 @@ pub(super) fn read(
     read.only(KEY, &names)?;
 
     // Which method comes first: others may be asked for with members that mean nothing here.
-    check_method(&mut read, &config)?;
+    if let Some(missing) = missing_method(&mut read, &config)? {
+        outer.say(missing);
+        return Ok(None);
+    }
     check_ranks(&mut read, ranks)?;
     let method = ngram(&mut read)?;
     let lengths = lengths(&mut read, &config)?;
@@ -113,8 +116,9 @@ fn at(error: Error) -> Error {
     error.context(&format!("{KEY}."))
 }
 
-/// The method is that of n-grams, whether it is said so or not.
-fn check_method(read: &mut Reader, config: &Map<String, Value>) -> Result<()> {
+/// What to say of a method that vLLM has and this version has not. None: it is that of n-grams,
+/// whether it is said so or not.
+fn missing_method(read: &mut Reader, config: &Map<String, Value>) -> Result<Option<String>> {
     let model = read.string("model").map_err(at)?;
     let given = read.string("method").map_err(at)?;
     let name = match (&given, &model) {
@@ -129,7 +133,7 @@ fn check_method(read: &mut Reader, config: &Map<String, Value>) -> Result<()> {
         }
     };
     if matches!(name.as_str(), "ngram" | "ngram_gpu" | "[ngram]") {
-        return Ok(());
+        return Ok(None);
     }
 
     let who = match (&given, &model) {
@@ -140,9 +144,9 @@ fn check_method(read: &mut Reader, config: &Map<String, Value>) -> Result<()> {
     };
     let shown = quoted(&json::cut(&name));
     if PLANNED.contains(&name.as_str()) || name.ends_with("_mtp") {
-        return Err(Error::Unsupported(format!(
-            "{who} {shown}: not built yet, this version drafts by {BUILT}. Without {KEY} the model \
-             is served with the same answers"
+        return Ok(Some(format!(
+            "{who} {shown} is not built yet: the model is served without drafts, with the same \
+             answers, a token a step. This version drafts by {BUILT}"
         )));
     }
     Err(invalid!("{who} {shown}: there is no such method here, this version drafts by {BUILT}"))

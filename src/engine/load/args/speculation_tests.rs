@@ -91,22 +91,32 @@ fn keys_of_before_are_read_with_a_warning() {
     assert_eq!(args.speculation.unwrap().lengths, DraftLengths::constant(2));
 }
 
+/// A deployment that drafts otherwise serves, slower.
 #[test]
-fn what_is_not_built_or_means_nothing_is_refused() {
-    let method = |name: &str| refusal(json!({"method": name, "num_speculative_tokens": 2}));
+fn what_is_not_built_is_said_and_left_out() {
+    let said = |config: Value| {
+        let (args, said) = parsed(config).expect("served");
+        assert_eq!(args, None);
+        said.join("\n")
+    };
     for name in ["eagle3", "eagle", "mtp", "deepseek_mtp", "draft_model", "suffix"] {
-        let said = method(name);
-        assert!(said.contains(&format!("method '{name}': not built yet")), "{said}");
+        let line = said(json!({"method": name, "num_speculative_tokens": 2, "model": "some/head"}));
+        assert!(line.contains(&format!("method '{name}' is not built yet")), "{line}");
     }
+    let model = |name: &str| said(json!({"model": name, "num_speculative_tokens": 2}));
+    assert!(model("yuhuili/EAGLE3-LLaMA3.1").contains("means the method 'eagle3'"));
+    assert!(model("yuhuili/EAGLE-LLaMA3").contains("means the method 'eagle'"));
+    assert!(model("facebook/opt-125m").contains("means the method 'draft_model'"));
+}
+
+#[test]
+fn what_means_nothing_is_refused() {
+    let method = |name: &str| refusal(json!({"method": name, "num_speculative_tokens": 2}));
     for name in ["medusa", "mlp_speculator", "dflash", "ngrams"] {
         let said = method(name);
         assert!(said.contains(&format!("'{name}': there is no such method")), "{said}");
         assert!(said.contains("'ngram', 'ngram_gpu'"), "{said}");
     }
-    let model = |name: &str| refusal(json!({"model": name, "num_speculative_tokens": 2}));
-    assert!(model("yuhuili/EAGLE3-LLaMA3.1").contains("means the method 'eagle3'"));
-    assert!(model("yuhuili/EAGLE-LLaMA3").contains("means the method 'eagle'"));
-    assert!(model("facebook/opt-125m").contains("means the method 'draft_model'"));
 
     let with = |extra: Value| {
         let mut config = json!({"method": "ngram", "num_speculative_tokens": 2});
