@@ -113,7 +113,6 @@ def test_what_nobody_reads_is_told(server, repository):
     ([("text_input", "INT32", 1, "")], "'text_input' must be TYPE_STRING, not TYPE_INT32"),
     ([("sampling_parameters", "INT32", 1, "")], "'sampling_parameters' must be TYPE_STRING"),
     ([("top_k", "BF16", 1, "")], "'top_k' must be one of"),
-    ([("image", "STRING", -1, "")], "'image' is required"),
 ], ids=lambda x: x[0][0] if isinstance(x, list) else "")
 def test_what_would_fail_every_request_fails_the_load(server, repository, tensors, text):
     status, answer = server.load_model(repository.add(f"fails-{tensors[0][0]}", config=declared(*tensors)))
