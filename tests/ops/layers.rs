@@ -6,6 +6,19 @@ use triton_vllm::device::{KvRow, RouteScore, Routing};
 
 use super::*;
 
+/// A head of q, k and v, of two elements.
+const ONE_HEAD: AttnSpec = AttnSpec {
+    heads: 1,
+    kv_heads: 1,
+    head_dim: 2,
+    scale: 1.0,
+    window: None,
+    chunk: None,
+    softcap: None,
+    kv_scales: KvScales::ONE,
+    q_only: false,
+};
+
 #[test]
 fn q_alone_reads_what_another_layer_stored() {
     let (heads, kv_heads, head_dim, rows) = (4, 2, 24, 37);
@@ -58,17 +71,7 @@ fn q_alone_reads_what_another_layer_stored() {
 #[test]
 fn v_is_k_and_columns_are_normed() {
     let mut dev = device(Isa::detect(), 1, 2, 0, no_kv());
-    let spec = AttnSpec {
-        heads: 1,
-        kv_heads: 1,
-        head_dim: 2,
-        scale: 1.0,
-        window: None,
-        chunk: None,
-        softcap: None,
-        kv_scales: KvScales::ONE,
-        q_only: false,
-    };
+    let spec = ONE_HEAD;
     let qk = tensor(&mut dev, 2, 4, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
     let mut qkv = dev.tensor(2, 6).unwrap();
     dev.values_of_keys(&spec, &qk, &mut qkv).unwrap();
@@ -122,17 +125,7 @@ fn experts_are_chosen_by_products() {
 
 #[test]
 fn q_that_does_not_turn_grows_ahead_of_its_position() {
-    let spec = AttnSpec {
-        heads: 1,
-        kv_heads: 1,
-        head_dim: 2,
-        scale: 1.0,
-        window: None,
-        chunk: None,
-        softcap: None,
-        kv_scales: KvScales::ONE,
-        q_only: false,
-    };
+    let spec = ONE_HEAD;
     let growth = Some(QueryGrowth { beta: 0.5, ahead: 1, length: 2 });
     let rope = Rope { rotary_dim: 0, inv_freq: Vec::new(), magnitude: 1.0, growth };
     let kv = KvShape::heads(1, 1, 2, KvType::F32);

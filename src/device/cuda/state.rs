@@ -149,10 +149,7 @@ impl StateOps for Cuda {
             value_dim: value_dim as u32,
             unused: 0,
         };
-        // Only padded steps are recorded.
-        let sequences = if self.padded.is_some() { rows } else { self.slots.batch().chunks.len() };
-        let of_head = value_dim.div_ceil(abi::DELTA_BLOCK_ROWS as usize);
-        let blocks = [sequences, value_heads * of_head];
+        let blocks = self.blocks_of_heads(value_heads, value_dim);
         let kernel = delta_kernel(&self.kernels, key_dim);
         kernel.launch(&self.context, blocks, abi::DELTA_THREADS, &parameters)
     }
@@ -199,10 +196,7 @@ impl StateOps for Cuda {
             first: rates.first as u32,
             unused: 0,
         };
-        // Only padded steps are recorded.
-        let sequences = if self.padded.is_some() { rows } else { self.slots.batch().chunks.len() };
-        let of_head = head_dim.div_ceil(abi::DELTA_BLOCK_ROWS as usize);
-        let blocks = [sequences, heads * of_head];
+        let blocks = self.blocks_of_heads(heads, head_dim);
         let kernel = scan_kernel(&self.kernels, state);
         kernel.launch(&self.context, blocks, abi::DELTA_THREADS, &parameters)
     }
@@ -224,6 +218,14 @@ impl StateOps for Cuda {
 }
 
 impl Cuda {
+    /// Blocks of a recurrence over heads whose states have so many rows each, of every sequence.
+    fn blocks_of_heads(&self, heads: usize, state_rows: usize) -> [usize; 2] {
+        // Only padded steps are recorded.
+        let padded = self.padded.is_some();
+        let sequences = if padded { self.rows() } else { self.slots.batch().chunks.len() };
+        [sequences, heads * state_rows.div_ceil(abi::DELTA_BLOCK_ROWS as usize)]
+    }
+
     /// A gate and a norm that is the rank's alone, or no norm.
     fn gate_parts(
         &mut self,
