@@ -157,10 +157,14 @@ fn linears() {
     // input more and less than a stage's 512.
     let few =
         [(9000, 520), (17, 504), (40, 2048)].map(|(outputs, inputs)| (outputs, inputs, 1..=9));
-    let usual = shapes.map(|(outputs, inputs)| (outputs, inputs, 0..=0));
+    let few = few.map(|(outputs, inputs, rows)| (outputs, inputs, rows.collect()));
+    // Up to 64 on Hopper: more tiles than blocks, tiles whose inputs a cluster shares, inputs that
+    // end within a stage.
+    let some = [(36_000, 520), (17, 504), (300, 2056), (130, 8), (1024, 4096)];
+    let some = some.map(|(outputs, inputs)| (outputs, inputs, vec![9, 16, 17, 32, 33, 63, 64, 65]));
+    let usual = shapes.map(|(outputs, inputs)| (outputs, inputs, ROWS.to_vec()));
     each_type(|dtype| {
-        for (outputs, inputs, few) in usual.iter().chain(&few).cloned() {
-            let rows = if few == (0..=0) { ROWS.to_vec() } else { few.collect() };
+        for (outputs, inputs, rows) in usual.iter().chain(&few).chain(&some).cloned() {
             if grader::small_shapes() && outputs * inputs > 100_000 {
                 continue;
             }
@@ -200,7 +204,9 @@ fn activations() {
 
     each_type(|dtype| {
         let sizes = [(1, 64, 64), (33, 136, 80), (5, 63, 128), (130, 1024, 256), (8, 3000, 1032)];
-        for (rows, width, inputs) in sizes {
+        let tiles = [(9, 200, 72), (17, 1000, 328), (64, 4104, 136), (20, 60, 64)];
+        let sizes = sizes.into_iter().chain(tiles);
+        for (rows, width, inputs) in sizes.clone() {
             if grader::small_shapes() && width * inputs > 100_000 {
                 continue;
             }

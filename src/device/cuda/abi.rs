@@ -2969,3 +2969,55 @@ const _: () = {
     ["Offset of field: CodedTiles::product"]
         [::std::mem::offset_of!(CodedTiles, product) - 256usize];
 };
+#[doc = " Rows at most; bytes of each row of W and x in a stage."]
+pub const TILED_ROWS: u32 = 64;
+pub const TILED_UNIT_BYTES: u32 = 128;
+#[doc = " Outputs of a tile and threads of a block (those that multiply and the warp that copies): of up to\n 32 rows, two blocks on a multiprocessor, and of more."]
+pub const TILED_FEW_OUTPUTS: u32 = 128;
+pub const TILED_FEW_THREADS: u32 = 288;
+pub const TILED_MANY_OUTPUTS: u32 = 256;
+pub const TILED_MANY_THREADS: u32 = 544;
+#[doc = " Shared memory: stages, what lies behind them, and room to align them."]
+pub const TILED_FEW_RING_BYTES: u32 = 110592;
+pub const TILED_MANY_RING_BYTES: u32 = 204800;
+pub const TILED_REST_BYTES: u32 = 1536;
+pub const TILED_FEW_SHARED_BYTES: u32 = 112128;
+pub const TILED_MANY_SHARED_BYTES: u32 = 206336;
+#[doc = " y = act(steps\\[row] * factor\\[output] * (x W^T) + bias), W and x in swizzled boxes of\n TILED_UNIT_BYTES (warpgroup.cuh): of x of as many rows as the kernel has, of W of a tile's\n rows, and gated of eights, \\[eights, gate or up, 8]."]
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct TiledGemm {
+    pub w: TensorMap,
+    pub x: TensorMap,
+    #[doc = " \\[outputs], or null: 1"]
+    pub factor: DevicePtr,
+    #[doc = " \\[rows], or null: 1"]
+    pub steps: DevicePtr,
+    #[doc = " \\[outputs], or null"]
+    pub bias: DevicePtr,
+    #[doc = " act \\[rows, outputs], gated \\[rows, outputs / 2]; logits f32 \\[rows, outputs]"]
+    pub y: DevicePtr,
+    pub rows: u32,
+    pub outputs: u32,
+    #[doc = " Of TILED_UNIT_BYTES, of a row."]
+    pub units: u32,
+    pub end: CodedEnd,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TiledGemm"][::std::mem::size_of::<TiledGemm>() - 320usize];
+    ["Alignment of TiledGemm"][::std::mem::align_of::<TiledGemm>() - 64usize];
+    ["Offset of field: TiledGemm::w"][::std::mem::offset_of!(TiledGemm, w) - 0usize];
+    ["Offset of field: TiledGemm::x"][::std::mem::offset_of!(TiledGemm, x) - 128usize];
+    ["Offset of field: TiledGemm::factor"][::std::mem::offset_of!(TiledGemm, factor) - 256usize];
+    ["Offset of field: TiledGemm::steps"][::std::mem::offset_of!(TiledGemm, steps) - 264usize];
+    ["Offset of field: TiledGemm::bias"][::std::mem::offset_of!(TiledGemm, bias) - 272usize];
+    ["Offset of field: TiledGemm::y"][::std::mem::offset_of!(TiledGemm, y) - 280usize];
+    ["Offset of field: TiledGemm::rows"][::std::mem::offset_of!(TiledGemm, rows) - 288usize];
+    ["Offset of field: TiledGemm::outputs"][::std::mem::offset_of!(TiledGemm, outputs) - 292usize];
+    ["Offset of field: TiledGemm::units"][::std::mem::offset_of!(TiledGemm, units) - 296usize];
+    ["Offset of field: TiledGemm::end"][::std::mem::offset_of!(TiledGemm, end) - 300usize];
+    ["Offset of field: TiledGemm::kind"][::std::mem::offset_of!(TiledGemm, kind) - 304usize];
+};

@@ -3,7 +3,7 @@
 
 use super::abi::{self, InputRounding};
 use super::coded::Coded;
-use super::coded_kernels::{BULK_COPIES, E4M3_PRODUCTS};
+use super::coded_kernels::{BULK_COPIES, E4M3_PRODUCTS, WGMMA};
 use super::coded_scratch::{padded_inputs, Buffers};
 use super::device_ptr::DevicePtr;
 use super::tensor::{Holds, Input};
@@ -67,10 +67,17 @@ fn round(rule: Option<InputQuant>, inputs: usize) -> abi::RoundInputs {
 }
 
 impl Cuda {
-    /// Whether inputs that are rounded to E4M3 become bytes, which cuBLASLt multiplies.
+    /// Whether inputs that are rounded to E4M3 become bytes for cuBLASLt.
     pub(super) fn rounds_to_bytes(&self, rows: usize) -> bool {
         // Sums of f16 would be beyond its range before they are scaled.
         rows >= E4M3_ROWS && self.dtype == DType::BF16 && self.context.capability >= E4M3_PRODUCTS
+    }
+
+    /// Whether inputs of so many rows become bytes for gemm_tiles.
+    pub(super) fn tiles_e4m3(&self, rows: usize) -> bool {
+        self.dtype != DType::F32
+            && self.context.capability == WGMMA
+            && (E4M3_ROWS..=abi::TILED_ROWS as usize).contains(&rows)
     }
 
     /// What the op that writes `out` is to make of it beside, so many rows. Called when `out` was
@@ -80,7 +87,7 @@ impl Cuda {
         let few = rows <= abi::CODED_SMALL_ROWS as usize
             && self.dtype != DType::F32
             && self.context.capability >= BULK_COPIES;
-        let bytes = few || self.rounds_to_bytes(rows);
+        let bytes = few || self.tiles_e4m3(rows) || self.rounds_to_bytes(rows);
         rounded.holds = if bytes { Holds::Bytes } else { Holds::Activations };
         let (codes, steps) = (rounded.codes.address, rounded.steps.address);
         if bytes {

@@ -5,6 +5,7 @@ use super::abi::{self, CodeKind, CodedProduct, CodedTiles};
 use super::context::Context;
 use super::launch::Kernel;
 use super::module::Kernels;
+use super::shares::Shares;
 use crate::device::{CodeType, DType, WeightDesc};
 use crate::error::Result;
 
@@ -13,10 +14,11 @@ pub const BULK_COPIES: u32 = 90;
 pub const E4M3_PRODUCTS: u32 = 89;
 pub const WGMMA: u32 = 90;
 
-/// The kernels take the shared memory that they need.
-pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
+/// The kernels take the shared memory that they need; how many clusters of those of tiles the card
+/// holds.
+pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
     if context.capability < BULK_COPIES {
-        return Ok(());
+        return Ok(Shares::default());
     }
     let shared = abi::CODED_SMALL_SHARED_BYTES as usize;
     for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1, CodeKind::Table] {
@@ -24,7 +26,7 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
     }
     k.coded_small_e4m3_bytes.allow_shared(shared)?;
     if context.capability != WGMMA {
-        return Ok(());
+        return Ok(Shares::default());
     }
     for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1] {
         for rows in [1, abi::CODED_MANY_ROWS as usize] {
@@ -33,7 +35,8 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
             }
         }
     }
-    Ok(())
+    let many = tiled(&k.coded_many_int4, false);
+    Shares::of(|blocks| many.kernel.resident_clusters(blocks, abi::CODED_THREADS, many.shared))
 }
 
 /// The kernel for a few rows.

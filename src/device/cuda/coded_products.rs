@@ -5,6 +5,7 @@
 //! |---|---|
 //! | a few | kernels/coded_small_m.cu, codes straight to tensor cores |
 //! | some hundred | kernels/coded_wgmma.cu on Hopper, the same with tiles of x |
+//! | up to 64, E4M3 by E4M3 | kernels/gemm_tiles.cu on Hopper |
 //! | any, E4M3 by E4M3 | cuBLASLt, scales behind it |
 //! | any | codes to plain weights, a slice at a time, and cuBLASLt |
 
@@ -16,6 +17,7 @@ use super::coded_scratch::{padded_inputs, WGMMA_ROWS};
 use super::device_ptr::DevicePtr;
 use super::gemm_product::{Operands, Product};
 use super::gemm_small_m::End;
+use super::gemm_tiles::{self, TiledProduct};
 use super::launch::Kernel;
 use super::products::columns;
 use super::tensor::{Holds, Input};
@@ -87,6 +89,11 @@ impl Cuda {
                 };
                 return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
             }
+            let row_bytes = padded_inputs(coded.matrix.inputs as usize);
+            if self.tiles_e4m3(rows) && self.takes_tiled(rows, row_bytes, coded, end) {
+                let inputs = self.rounded(rows, coded, true, x)?;
+                return self.tiled_product(rows, coded, bias, end, &inputs, y);
+            }
             let library = coded.matrix.outputs.is_multiple_of(16) && end != End::Logits;
             if library && self.rounds_to_bytes(rows) {
                 let inputs = self.rounded(rows, coded, true, x)?;
@@ -113,6 +120,36 @@ impl Cuda {
             return self.wgmma_product(tiled, product);
         }
         self.unpacked_product(rows, coded, bias, end, &inputs, y)
+    }
+
+    /// Whether gemm_tiles takes so many rows.
+    fn takes_tiled(&self, rows: usize, row_bytes: usize, coded: &Coded, end: End) -> bool {
+        let outputs = coded.matrix.outputs as usize;
+        gemm_tiles::takes(&self.context, self.dtype, rows, row_bytes, outputs, end)
+    }
+
+    fn tiled_product(
+        &self,
+        rows: usize,
+        coded: &Coded,
+        bias: DevicePtr,
+        end: End,
+        inputs: &Inputs,
+        y: DevicePtr,
+    ) -> Result<()> {
+        let matrix = &coded.matrix;
+        let product = TiledProduct {
+            kind: gemm_tiles::Kind::E4m3 { factor: matrix.factor, steps: inputs.steps },
+            rows,
+            outputs: matrix.outputs as usize,
+            inputs: padded_inputs(matrix.inputs as usize),
+            x: inputs.x,
+            w: matrix.rows,
+            bias,
+            y,
+            end,
+        };
+        gemm_tiles::run(&self.context, &self.kernels, &self.tile_shares, &product)
     }
 
     /// Whether these codes may be multiplied by codes of the inputs.
@@ -241,7 +278,7 @@ impl Cuda {
             rows: product.rows as usize,
             row_bytes: product.w.inputs as usize * self.dtype.bytes(),
         };
-        let inputs = x.panels(self.dtype, columns)?;
+        let inputs = x.panels(Some(self.dtype), columns)?;
         let parameters = CodedTiles { codes: boxes_of_codes(&product)?, inputs, product };
 
         let across = (product.rows as usize).div_ceil(columns);

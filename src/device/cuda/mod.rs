@@ -14,6 +14,7 @@
 //! | `launch` | one kernel, started |
 //! | `gemm`, `gemm_product` | cuBLASLt, one algorithm for each shape; what it multiplies |
 //! | `gemm_small_m` | products of few rows |
+//! | `gemm_tiles`, `shares` | products of some rows on Hopper; how blocks share a tile |
 //! | `products` | which of the two, and what a product ends with |
 //! | `coded` | weights held as codes, and their upload |
 //! | `coded_products`, `coded_kernels` | products of them; which kernel |
@@ -48,7 +49,6 @@ mod coded_inputs;
 mod coded_kernels;
 mod coded_products;
 mod coded_scratch;
-mod coded_shares;
 mod context;
 mod dense;
 mod device_ptr;
@@ -56,6 +56,7 @@ mod experts;
 mod gemm;
 mod gemm_product;
 mod gemm_small_m;
+mod gemm_tiles;
 mod graphs;
 mod joins;
 mod latent;
@@ -73,6 +74,7 @@ pub mod ranks;
 mod reports;
 mod sampler;
 mod sampler_row;
+mod shares;
 mod slots;
 mod staging;
 mod state;
@@ -89,7 +91,6 @@ mod worklist;
 use std::sync::Arc;
 
 use self::coded_scratch::CodedScratch;
-use self::coded_shares::Shares;
 use self::context::Context;
 use self::device_ptr::DevicePtr;
 use self::gemm::Gemm;
@@ -100,6 +101,7 @@ use self::module::Kernels;
 use self::page_attention::PageAttention;
 use self::ranks::Member;
 use self::sampler::Sampler;
+use self::shares::Shares;
 use self::slots::Slots;
 use self::state_memory::States;
 use self::steps::{Steps, DEPTH};
@@ -142,7 +144,9 @@ pub struct Cuda {
     uploader: Uploader,
     adapters: Adapters,
     coded: CodedScratch,
+    /// Of the products of codes by tiles, and of those of gemm_tiles.
     shares: Shares,
+    tile_shares: gemm_tiles::TileShares,
     slots: Slots,
     sampler: Sampler,
     reserved: Option<Reserved>,
@@ -179,14 +183,16 @@ impl Cuda {
         let context = Context::open(ordinal)?;
         let kernels = Kernels::of(&context, dtype)?;
         gemm_small_m::prepare(&context, &kernels)?;
-        coded_kernels::prepare(&context, &kernels)?;
+        let shares = coded_kernels::prepare(&context, &kernels)?;
+        let tile_shares = gemm_tiles::prepare(&context, &kernels)?;
         Ok(Cuda {
             dtype,
             gemm: Gemm::new(&context, dtype)?,
             uploader: Uploader::new(&context),
             adapters: Adapters::default(),
             coded: CodedScratch::default(),
-            shares: Shares::of(&context, &kernels)?,
+            shares,
+            tile_shares,
             slots: Slots::default(),
             sampler: Sampler::new(&context),
             reserved: None,

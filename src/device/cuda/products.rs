@@ -5,6 +5,7 @@ use super::abi;
 use super::device_ptr::DevicePtr;
 use super::gemm_product::{Operands, Product};
 use super::gemm_small_m::{self, End};
+use super::gemm_tiles::{self, TiledProduct};
 use super::memory::Memory;
 use super::tensor::Input;
 use super::weights::{Held, Weight};
@@ -73,6 +74,13 @@ impl Cuda {
         if gemm_small_m::takes(&self.context, self.dtype, rows, inputs) {
             let call = gemm_small_m::SmallProduct { rows, outputs, inputs, x, w, bias, y, end };
             return gemm_small_m::run(&self.context, &self.kernels, &call);
+        }
+
+        let row_bytes = inputs * self.dtype.bytes();
+        if gemm_tiles::takes(&self.context, self.dtype, rows, row_bytes, outputs, end) {
+            let kind = gemm_tiles::Kind::Activations(self.dtype);
+            let call = TiledProduct { kind, rows, outputs, inputs, x, w, bias, y, end };
+            return gemm_tiles::run(&self.context, &self.kernels, &self.tile_shares, &call);
         }
 
         let sums = self.place_of_sums(rows, outputs, end, y)?;

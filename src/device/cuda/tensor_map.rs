@@ -25,18 +25,30 @@ impl Matrix {
     /// Boxes of `columns` bytes of `rows` rows, one row behind the other.
     pub fn boxes_of_bytes(&self, columns: usize, rows: usize) -> Result<TensorMap> {
         let kind = sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8;
-        self.boxes(kind, columns, rows, sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE)
+        let plain = sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE;
+        self.boxes(kind, columns, rows, plain)
     }
 
-    /// Boxes of 128 bytes of `rows` rows of a half type, 16-byte pieces swizzled by the row's
-    /// number (kernels/warpgroup.cuh).
-    pub fn panels(&self, act: DType, rows: usize) -> Result<TensorMap> {
-        let kind = match act {
-            DType::BF16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            DType::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-            DType::F32 => return Err(internal!("panels of f32")),
-        };
-        self.boxes(kind, 64, rows, sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B)
+    /// Boxes of 128 bytes of `rows` rows of a half type, or of bytes without one, 16-byte pieces
+    /// swizzled by the row's number (kernels/warpgroup.cuh).
+    pub fn panels(&self, act: Option<DType>, rows: usize) -> Result<TensorMap> {
+        let (kind, columns) = panel_of(act)?;
+        self.boxes(kind, columns, rows, SWIZZLED)
+    }
+
+    /// The same of the two halves of the rows: eights of both take turns, `rows` in all. The rows
+    /// are a multiple of 16.
+    pub fn eights(&self, act: Option<DType>, rows: usize) -> Result<TensorMap> {
+        let (kind, columns) = panel_of(act)?;
+        let (half, row_bytes) = (self.rows / 2, self.row_bytes as u64);
+        encode(
+            kind,
+            self.first,
+            [self.columns as u64, 8, 2, half as u64 / 8],
+            [row_bytes, half as u64 * row_bytes, 8 * row_bytes],
+            [columns as u32, 8, 2, rows as u32 / 16],
+            SWIZZLED,
+        )
     }
 
     fn boxes(
@@ -46,31 +58,56 @@ impl Matrix {
         rows: usize,
         swizzle: sys::CUtensorMapSwizzle,
     ) -> Result<TensorMap> {
-        // SAFETY: a plain C struct of integers, for which zero is a value.
-        let mut map: sys::CUtensorMap = unsafe { std::mem::zeroed() };
         let sizes = [self.columns as u64, self.rows as u64];
-        let strides = [self.row_bytes as u64];
         let extent = [columns as u32, rows as u32];
-        let every = [1u32, 1];
-        // SAFETY: all arrays are as long as two dimensions need and live through the call, which
-        // writes nothing but `map`. The matrix's address is only noted.
-        let code = unsafe {
-            sys::cuTensorMapEncodeTiled(
-                &mut map,
-                kind,
-                2,
-                self.first.as_ptr(),
-                sizes.as_ptr(),
-                strides.as_ptr(),
-                extent.as_ptr(),
-                every.as_ptr(),
-                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-                swizzle,
-                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-            )
-        };
-        check(code, "cuTensorMapEncodeTiled")?;
-        Ok(TensorMap { opaque: map.opaque })
+        encode(kind, self.first, sizes, [self.row_bytes as u64], extent, swizzle)
     }
+}
+
+const SWIZZLED: sys::CUtensorMapSwizzle = sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B;
+
+/// What a panel's elements are, and how many a row of it has.
+fn panel_of(act: Option<DType>) -> Result<(sys::CUtensorMapDataType, usize)> {
+    match act {
+        None => Ok((sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8, 128)),
+        Some(DType::BF16) => Ok((sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 64)),
+        Some(DType::F16) => Ok((sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 64)),
+        Some(DType::F32) => Err(internal!("panels of f32")),
+    }
+}
+
+/// Boxes of `extent` elements of a tensor of N dimensions, the first one without gaps and `strides`
+/// bytes from one to the next of each other.
+fn encode<const N: usize, const STRIDES: usize>(
+    kind: sys::CUtensorMapDataType,
+    first: DevicePtr,
+    sizes: [u64; N],
+    strides: [u64; STRIDES],
+    extent: [u32; N],
+    swizzle: sys::CUtensorMapSwizzle,
+) -> Result<TensorMap> {
+    const { assert!(STRIDES + 1 == N) };
+    // SAFETY: a plain C struct of integers, for which zero is a value.
+    let mut map: sys::CUtensorMap = unsafe { std::mem::zeroed() };
+    let every = [1u32; N];
+    // SAFETY: all arrays are as long as so many dimensions need and live through the call, which
+    // writes nothing but `map`. The tensor's address is only noted.
+    let code = unsafe {
+        sys::cuTensorMapEncodeTiled(
+            &mut map,
+            kind,
+            N as u32,
+            first.as_ptr(),
+            sizes.as_ptr(),
+            strides.as_ptr(),
+            extent.as_ptr(),
+            every.as_ptr(),
+            sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+            swizzle,
+            sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    };
+    check(code, "cuTensorMapEncodeTiled")?;
+    Ok(TensorMap { opaque: map.opaque })
 }

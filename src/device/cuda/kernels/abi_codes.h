@@ -241,3 +241,36 @@ struct CodedTiles {
   TensorMap codes, inputs;
   CodedProduct product;
 };
+
+// ---- Products of some rows, of codes or not (gemm_tiles.cu) ----
+
+// Rows at most; bytes of each row of W and x in a stage.
+constexpr u32 TILED_ROWS = 64;
+constexpr u32 TILED_UNIT_BYTES = 128;
+// Outputs of a tile and threads of a block (those that multiply and the warp that copies): of up to
+// 32 rows, two blocks on a multiprocessor, and of more.
+constexpr u32 TILED_FEW_OUTPUTS = 128;
+constexpr u32 TILED_FEW_THREADS = 2 * TILED_FEW_OUTPUTS + 32;
+constexpr u32 TILED_MANY_OUTPUTS = 256;
+constexpr u32 TILED_MANY_THREADS = 2 * TILED_MANY_OUTPUTS + 32;
+// Shared memory: stages, what lies behind them, and room to align them.
+constexpr u32 TILED_FEW_RING_BYTES = 108 * 1024;
+constexpr u32 TILED_MANY_RING_BYTES = 200 * 1024;
+constexpr u32 TILED_REST_BYTES = 1024 + 512;
+constexpr u32 TILED_FEW_SHARED_BYTES = TILED_FEW_RING_BYTES + TILED_REST_BYTES;
+constexpr u32 TILED_MANY_SHARED_BYTES = TILED_MANY_RING_BYTES + TILED_REST_BYTES;
+
+// y = act(steps[row] * factor[output] * (x W^T) + bias), W and x in swizzled boxes of
+// TILED_UNIT_BYTES (warpgroup.cuh): of x of as many rows as the kernel has, of W of a tile's
+// rows, and gated of eights, [eights, gate or up, 8].
+struct TiledGemm {
+  TensorMap w, x;
+  DEVICE(const float) factor;  // [outputs], or null: 1
+  DEVICE(const float) steps;  // [rows], or null: 1
+  DEVICE(const float) bias;  // [outputs], or null
+  DEVICE(void) y;  // act [rows, outputs], gated [rows, outputs / 2]; logits f32 [rows, outputs]
+  u32 rows, outputs;
+  u32 units;  // Of TILED_UNIT_BYTES, of a row.
+  CodedEnd end;
+  Activation kind;
+};

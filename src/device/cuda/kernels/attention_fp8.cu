@@ -176,6 +176,7 @@ struct Chunk : Tile<TurnedPages<D>, D, 8, 1> {
 };
 
 #define CHUNK(D) \
+  begin();       \
   Chunk<D> t;    \
   t.run(call, call.items + blockIdx.x)
 #define SPLIT_E4M3(D) split<BytePages<D, E4m3>, D>(call)

@@ -34,9 +34,11 @@ struct ActPages : OperandTile<D> {
 };
 
 #define CHUNK(D)                                                                     \
+  begin();                                                                           \
   const WorkItem* item = call.items + blockIdx.x;                                    \
   Tile<ActPages<D>, D, 8, 1> t;                                                      \
-  t.run(call, item, item->count, call.stages, shared_address(dynamic_shared));       \
+  t.template run<false>(call, item, item->count, call.stages,                        \
+                        shared_address(dynamic_shared));                             \
   t.write(call, item, call.value_scale)
 #define SPLIT(D) split<ActPages<D>, D>(call)
 #else

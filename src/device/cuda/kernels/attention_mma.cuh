@@ -13,7 +13,6 @@ extern __shared__ __align__(16) u8 dynamic_shared[];
 #define ENTRY(NAME, BODY, D, THREADS, BLOCKS)        \
   __global__ void __launch_bounds__(THREADS, BLOCKS) \
       NAME##_##D(const PagedAttention call) {        \
-    begin();                                         \
     BODY(D);                                         \
   }
 

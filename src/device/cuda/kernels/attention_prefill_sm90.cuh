@@ -226,6 +226,7 @@ struct PromptRange {
 };
 
 #define PROMPT(D)                                 \
+  begin();                                        \
   const WorkItem* item = call.items + blockIdx.x; \
   Prompt<D> prompt;                               \
   prompt.run(call, item);                         \

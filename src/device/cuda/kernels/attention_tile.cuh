@@ -126,10 +126,18 @@ struct Tile {
   __device__ u32 row(int half) const { return wm * 16 + lane / 4 + half * 8; }
 
   __device__ void begin_item(const PagedAttention& c, const WorkItem* item, u32 count) {
+    place_warp();
+    load_q(c, item, count);
+    clear();
+  }
+
+  __device__ void place_warp() {
     lane = threadIdx.x % 32;
     wm = threadIdx.x / 32 % WM;
     wn = threadIdx.x / 32 / WM;
-    load_q(c, item, count);
+  }
+
+  __device__ void clear() {
 #pragma unroll
     for (int t = 0; t < DT; t++) o[t][0] = o[t][1] = o[t][2] = o[t][3] = 0.f;
     row_max[0] = row_max[1] = LOWEST;
@@ -284,12 +292,15 @@ struct Tile {
     gather_values(stage + Pages::BYTES, s);
   }
 
-  // Tiles come as they lie in pages, into a ring of stages.
+  // Tiles come as they lie in pages, into a ring of stages. WAITS: the kernel has not yet waited;
+  // the first tiles, whose keys earlier steps wrote, come meanwhile.
+  template <bool WAITS>
   __device__ void run(const PagedAttention& c, const WorkItem* item, u32 count, u32 stages,
                       u32 shared) {
     const u32* table = row_of(c.slots, item->slot) + c.slots.pages;
-    begin_item(c, item, count);
+    place_warp();
     const KeyRange range(c, item);
+    bool waits = WAITS;
     const u32 from = range.from, to = range.to, tiles = range.tiles;
     // Tile t is copied to stage t % stages, from the places in row t % 2.
     __shared__ u32 places[2][KEYS];
@@ -299,9 +310,14 @@ struct Tile {
     }
     __syncthreads();
     for (u32 t = 0; t + 1 < stages; t++) {
+      // This step's keys are those from the first row's position on.
+      if (waits && min(from + (t + 1) * KEYS, to) > range.lowest) await(), waits = false;
       if (t < tiles) fetch(c, places[t], from + t * KEYS, to, shared + t * Pages::STAGE);
       commit();
     }
+    if (waits) await();
+    load_q(c, item, count);
+    clear();
     __syncthreads();
     u32 ahead = stages - 1;
     if (ahead < tiles && threadIdx.x < KEYS)
@@ -472,16 +488,25 @@ __device__ void join(const PagedAttention& c, const WorkItem* item, u32 count, f
 }
 
 // Single tokens. A block's first item has the block's number; an empty one means that there is
-// none.
+// none. Behind it comes a product. Above its wait it reads what the step's first kernel wrote: work
+// lists, positions and page tables; and keys of earlier steps.
 template <class Pages, int D>
 __device__ __forceinline__ void split(const PagedAttention& call) {
-  for (u32 i = blockIdx.x, next = 0;; i = next) {
+  give_leave();
+  bool first = true;
+  for (u32 i = blockIdx.x, next = 0;; i = next, first = false) {
     const WorkItem* item = call.items + i;
     const u32 word = item->count, count = word % NEXT_ITEM;
     next = word / NEXT_ITEM;
-    if (count == 0) return;
+    if (count == 0) {
+      // The kernel is not done before the one before it: one block waits at least.
+      if (first && blockIdx.x == 0) await();
+      return;
+    }
     Tile<Pages, D, 1, 4> t;
-    t.run(call, item, count, call.stages, shared_address(dynamic_shared));
+    const u32 shared = shared_address(dynamic_shared);
+    if (first) t.template run<true>(call, item, count, call.stages, shared);
+    else t.template run<false>(call, item, count, call.stages, shared);
     t.merge(call, item, count, reinterpret_cast<float*>(dynamic_shared));
     if (last_to_arrive(call, item)) join<D>(call, item, count, call.value_scale * Pages::UNIT);
     if (next == 0) return;

@@ -42,6 +42,16 @@ __device__ __forceinline__ void copy_box(u32 to, const void* map, u32 column, u3
       : "memory");
 }
 
+// The same of a map of eights of rows of two matrices, which take turns: `eight` is the first one.
+__device__ __forceinline__ void copy_eights(u32 to, const void* map, u32 column, u32 eight,
+                                            u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3, %3, %4}], [%5];" ::"r"(to),
+      "l"(map), "r"(column), "r"(0), "r"(eight), "r"(barrier)
+      : "memory");
+}
+
 // The barriers of a ring of stages: `full` by a copy's bytes and `more` arrivals beside its own,
 // `empty` by the warps that multiply. By one thread; the block meets before any of them waits.
 __device__ __forceinline__ void init_ring(u32 full, u32 empty, u32 stages, u32 warps, u32 more) {

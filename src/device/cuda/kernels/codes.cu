@@ -241,7 +241,7 @@ __global__ void unpack_codes(const __grid_constant__ UnpackCodes a) {
 
 // A block for each row.
 __global__ void round_inputs(const RoundInputs a) {
-  begin();
+  begin_ahead();
   const bool to_e4m3_steps =
       a.kind == INPUT_ROUNDING_E4M3_ROW || a.kind == INPUT_ROUNDING_E4M3_TENSOR;
   if (to_e4m3_steps && !a.order && !a.values && a.inputs % 8 == 0) {

@@ -64,27 +64,41 @@ __device__ __forceinline__ bf16 from_f32<bf16>(float x) {
   return y;
 }
 
-// The first line of every kernel: from here on everything before it in the stream is done. Until
-// here a Hopper card has its launch overlap the end of the kernel before (programmatic dependent
-// launch), and the second instruction gives the same leave to the kernel after. (In the other order
-// later kernels take places on a few multiprocessors while earlier ones still run: up to twice as
-// slow.) Nothing may be read or written above this line but weights, which no kernel of a step
-// writes.
-__device__ __forceinline__ void begin() {
+// From here on everything before this kernel in the stream is done. Until here a Hopper card has its
+// launch overlap the end of the kernel before (programmatic dependent launch).
+__device__ __forceinline__ void await() {
 #if ARCH >= 90
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The kernel after may be launched, once all blocks have come here.
+__device__ __forceinline__ void give_leave() {
+#if ARCH >= 90
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
+}
+
+// The first line of nearly every kernel. Above it nothing may be read or written but weights, which
+// no kernel of a step writes. (In the other order later kernels take places on a few
+// multiprocessors while earlier ones still run: up to twice as slow.)
+__device__ __forceinline__ void begin() {
+  await();
+  give_leave();
+}
+
+// The first line of a small kernel in front of a product: its weights begin to come while this one
+// still waits. All blocks of such a kernel are on the card at once, so none is kept from its place.
+// The kernel after, which starts before what is before this one has ended, reads above its own
+// `begin` what neither of the two wrote.
+__device__ __forceinline__ void begin_ahead() {
+  give_leave();
+  await();
 }
 
 // The first line of a kernel that waits for other GPUs: as `begin`, but the kernel after gets leave
 // only at the end. Its blocks would take places that others need to get to where they are waited
 // for.
-__device__ __forceinline__ void begin_apart() {
-#if ARCH >= 90
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
+__device__ __forceinline__ void begin_apart() { await(); }
 
 // Eight neighbours: 16 bytes of a half type, two times 16 of f32. The pointer is aligned to 16
 // bytes.

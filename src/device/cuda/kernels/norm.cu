@@ -124,12 +124,12 @@ struct HeldRow {
 __global__ void norm_rows(const NormRows a) {
   if (HeldRow<NormRows>::fits(a)) {
     const HeldRow<NormRows> own(a);
-    begin();
+    begin_ahead();
     float v[8] = {};
     if (own.inside) load8(a.x + own.at, v);
     return own.norm(v);
   }
-  begin();
+  begin_ahead();
   const u32 width = a.width;
   const u64 row = (u64)blockIdx.x * width;
   if (width % 8 == 0)
@@ -141,7 +141,7 @@ __global__ void norm_rows(const NormRows a) {
 __global__ void add_norm(const AddNorm a) {
   if (HeldRow<AddNorm>::fits(a)) {
     const HeldRow<AddNorm> own(a);
-    begin();
+    begin_ahead();
     float v[8] = {}, delta[8];
     if (own.inside) {
       load8(a.residual + own.at, v);
@@ -152,7 +152,7 @@ __global__ void add_norm(const AddNorm a) {
     }
     return own.norm(v);
   }
-  begin();
+  begin_ahead();
   const u32 width = a.width;
   const u64 row = (u64)blockIdx.x * width;
   act* residual = a.residual + row;
@@ -167,7 +167,7 @@ __global__ void add_norm(const AddNorm a) {
 }
 
 __global__ void add_rows(const AddRows a) {
-  begin();
+  begin_ahead();
   const u64 row = (u64)blockIdx.x * a.width;
   if (a.width % 8 == 0) add<8>(a.delta + row, a.residual + row, a.width);
   else add<1>(a.delta + row, a.residual + row, a.width);
@@ -176,7 +176,7 @@ __global__ void add_rows(const AddRows a) {
 // Of each row the sums of squares of its first columns and of those behind them.
 __global__ void square_parts(const SquareParts a) {
   __shared__ float scratch[32];
-  begin();
+  begin_ahead();
   const act* part = a.x + (u64)blockIdx.x * a.stride + (blockIdx.y == 0 ? 0 : a.q_width);
   const u32 width = blockIdx.y == 0 ? a.q_width : a.k_width;
   float squares = 0.f;
@@ -190,7 +190,7 @@ __global__ void square_parts(const SquareParts a) {
 
 // A thread writes what it alone reads.
 __global__ void norm_parts(const NormParts a) {
-  begin();
+  begin_ahead();
   const u32 width = a.width;
   act* part = a.x + (u64)blockIdx.x * a.stride + a.first + (u64)blockIdx.y * width;
   if (a.squares) {

@@ -136,16 +136,16 @@ __device__ __forceinline__ void rope_store_row(const RopeStore& a, const Page pa
 }
 
 __global__ void rope_store(const RopeStore a) {
-  begin();
+  begin_ahead();
   rope_store_row(a, Elements{(act*)a.pool});
 }
 
 __global__ void rope_store_fp8(const RopeStore a) {
-  begin();
+  begin_ahead();
   rope_store_row(a, Bytes{(u8*)a.pool, a.kv == KV_TYPE_E5M2});
 }
 
 __global__ void rotate(const RopeStore a) {
-  begin();
+  begin_ahead();
   rope_store_row(a, Nowhere{});
 }

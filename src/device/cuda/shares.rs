@@ -1,15 +1,12 @@
-//! Into how many shares coded_wgmma's blocks cut the inputs of a tile. `coded_products` asks; it
-//! knows no weight.
+//! Into how many shares the blocks of a cluster cut the inputs of a tile, where tiles are too few
+//! for the card. The products of tiles ask; it knows no kernel and no weight.
 
 use super::abi;
-use super::coded_kernels::{tiled, WGMMA};
-use super::context::Context;
-use super::module::Kernels;
 use crate::error::Result;
 
 /// Shares of a tile at most.
 const MOST: usize = abi::CODED_MOST_SHARES as usize;
-/// What adding up the sums of a cluster takes, in units: blocks of codes that a tile multiplies.
+/// What adding up the sums of a cluster takes, in units of what a tile multiplies at a time.
 const ADD_UP_UNITS: usize = 3;
 
 /// Clusters that the card holds at once, of 1, 2, ... blocks.
@@ -17,16 +14,26 @@ const ADD_UP_UNITS: usize = 3;
 pub struct Shares([usize; MOST]);
 
 impl Shares {
-    /// Asks the driver: how many clusters fit depends on how multiprocessors are grouped.
-    pub fn of(context: &Context, k: &Kernels) -> Result<Shares> {
+    /// `held` says how many clusters of so many blocks there are at once: that depends on how
+    /// multiprocessors are grouped.
+    pub fn of(held: impl Fn(usize) -> Result<usize>) -> Result<Shares> {
         let mut clusters = [0; MOST];
-        if context.capability == WGMMA {
-            let many = tiled(&k.coded_many_int4, false);
-            for (shares, held) in (1..).zip(&mut clusters) {
-                *held = many.kernel.resident_clusters(shares, abi::CODED_THREADS, many.shared)?;
-            }
+        for (shares, clusters) in (1..).zip(&mut clusters) {
+            *clusters = held(shares)?;
         }
         Ok(Shares(clusters))
+    }
+
+    /// Blocks that the card holds at once.
+    pub fn resident(&self) -> usize {
+        self.0[0]
+    }
+
+    /// The most shares of each of so many tiles, whose inputs are so many units, with which all
+    /// clusters are on the card at once: where bytes are everything, blocks that all copy are what
+    /// counts.
+    pub fn of_one_wave(&self, tiles: usize, units: usize) -> usize {
+        (1..=MOST.min(units)).rev().find(|&shares| tiles <= self.0[shares - 1]).unwrap_or(1)
     }
 
     /// Shares of each of so many tiles, whose inputs are so many units, that make the product
@@ -61,6 +68,14 @@ mod tests {
         assert_eq!(shares.best(501, 32), 1);
         assert_eq!(shares.best(1, 1), 1);
         assert_eq!(Shares::default().best(3, 2), 1);
+    }
+
+    #[test]
+    fn a_wave_holds_all_shares() {
+        let shares = h200();
+        assert_eq!([24, 16, 112, 501].map(|tiles| shares.of_one_wave(tiles, 32)), [5, 8, 1, 1]);
+        assert_eq!((shares.of_one_wave(1, 2), shares.of_one_wave(33, 32)), (2, 3));
+        assert_eq!(Shares::default().of_one_wave(3, 2), 1);
     }
 
     #[test]
