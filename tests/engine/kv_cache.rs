@@ -20,9 +20,10 @@ fn pages_of_fewer_bits_hold_more_tokens() {
     for (kv, name) in [("fp8", "fp8_e4m3"), ("fp8_e4m3", "fp8_e4m3"), ("fp8_e5m2", "fp8_e5m2")] {
         let (told, more) = tokens(kv);
         assert_eq!(told, name);
-        // Not quite four times on the CPU, where what the cache manager knows of a page counts too.
+        // Not quite four times on the CPU, where what the cache manager knows of a page counts too,
+        // and on a GPU a page more where so many do not use up the bytes.
         let times = more / plain;
-        assert!((3.5..=4.0).contains(&times), "{kv}: {times} times {plain}");
+        assert!((3.5..4.01).contains(&times), "{kv}: {times} times {plain}");
     }
 }
 

@@ -18,7 +18,7 @@ use triton_vllm::scheduler::{DraftStats, Proposer};
 
 use crate::mixes::same;
 use crate::requests::{requests, Request, Rng, MODEL, VOCAB};
-use crate::served::{options, serve, serve_with, Served, Told};
+use crate::served::{device, options, serve, serve_with, Served, Told};
 
 /// Requests of a round. With those of all rounds, a thousand.
 const REQUESTS: usize = 42;
@@ -176,7 +176,7 @@ fn check(what: &str, request: &Request, right: &Answer, got: &Answer) {
     assert_eq!(right.outputs.len(), got.outputs.len());
     for (right, got) in right.outputs.iter().zip(&got.outputs) {
         assert!(
-            same(right, got, true),
+            same(right, got, device() == "cpu"),
             "{what}: {prompt:?} {sampling}\n  without {right:?}\n  with {got:?}"
         );
     }
@@ -213,8 +213,13 @@ fn perfect_drafts_give_all_tokens_of_a_step() {
         let perfect = served(Quality::Perfect, &seen, count, &json!({}));
         assert_eq!(perfect.text(&prompt, sampling(outputs)), right);
 
-        let steps = (outputs - 1) / (count + 1);
         let told = stats(&perfect);
+        if device() != "cpu" {
+            // Steps may be under way before the first outputs are known: some have no drafts.
+            assert!(told.drafts > 0 && told.accepted_tokens == told.draft_tokens);
+            continue;
+        }
+        let steps = (outputs - 1) / (count + 1);
         assert_eq!((told.drafts as usize, told.draft_tokens as usize), (steps, steps * count));
         assert_eq!(told.accepted_tokens, told.draft_tokens);
         assert_eq!(told.accepted_by_place, vec![steps as u64; count]);

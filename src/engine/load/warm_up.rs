@@ -36,22 +36,37 @@ impl Rehearsal<'_> {
     pub fn run<D: Device>(&self, dev: &mut D, decoder: &mut Decoder<D>) -> Result<()> {
         let began = Instant::now();
         let sizes = dev.sizes_to_rehearse(self.limits.step_tokens);
-        for &rows in &sizes {
-            let Some(plan) = self.prompts(rows) else { continue };
-            decoder.rehearse(dev, &plan)?;
-            dev.collect()?;
-
-            let decodes = self.generates && rows <= RECORDED_ROWS && self.limits.max_model_len > 4;
-            for _ in 0..if decodes { RECORDED_STEPS } else { 0 } {
-                decoder.step(dev, &next_tokens(rows))?;
-                decoder.sample(dev, &TokenMasks::default())?;
-                dev.collect()?;
-            }
-        }
+        self.run_sizes(&sizes, dev, decoder)?;
 
         if !sizes.is_empty() {
             let ms = began.elapsed().as_millis();
             tracing::debug!("{} sizes of steps rehearsed in {ms} ms", sizes.len());
+        }
+        Ok(())
+    }
+
+    fn run_sizes<D: Device>(
+        &self,
+        sizes: &[usize],
+        dev: &mut D,
+        decoder: &mut Decoder<D>,
+    ) -> Result<()> {
+        for &rows in sizes {
+            let Some(plan) = self.prompts(rows) else { continue };
+            decoder.rehearse(dev, &plan)?;
+            dev.collect()?;
+
+            // Where there are fewer sequences than rows, no decode step has so many.
+            let sequences = plan.chunks.len();
+            let decodes = self.generates
+                && sequences == rows
+                && rows <= RECORDED_ROWS
+                && self.limits.max_model_len > 4;
+            for _ in 0..if decodes { RECORDED_STEPS } else { 0 } {
+                decoder.step(dev, &next_tokens(sequences))?;
+                decoder.sample(dev, &TokenMasks::default())?;
+                dev.collect()?;
+            }
         }
         Ok(())
     }

@@ -52,3 +52,16 @@ fn every_plan_is_a_step() {
     decoder.step(&mut dev, &super::next_tokens(1)).unwrap();
     decoder.sample(&mut dev, &TokenMasks::default()).unwrap();
 }
+
+/// Whatever sizes a device names: of more rows than there may be sequences, none is decoded.
+#[test]
+fn limits_of_sequences_are_kept() {
+    let (spec, limits) = fixture();
+    for slots in [1, 3, 7, 16] {
+        let few = DeviceLimits { slots, logits_rows: slots, ..limits.clone() };
+        let mut dev = Cpu::new(1).unwrap();
+        let mut decoder = Decoder::load(&spec, &WeightSource::Dummy, &mut dev, &few).unwrap();
+        let rehearsal = Rehearsal { limits: &few, vocab: spec.vocab_size, generates: true };
+        rehearsal.run_sizes(&[1, 2, 4, 8, 16, 32, 300], &mut dev, &mut decoder).unwrap();
+    }
+}
