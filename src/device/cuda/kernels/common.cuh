@@ -78,11 +78,19 @@ __device__ __forceinline__ void begin() {
 }
 
 // The first line of a kernel that waits for other GPUs: as `begin`, but the kernel after gets leave
-// only at the end. Its blocks would take places that others need to get to where they are waited
-// for.
+// only at the end, or with `waited`. Its blocks would take places that others need to get to where
+// they are waited for.
 __device__ __forceinline__ void begin_apart() {
 #if ARCH >= 90
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Behind `begin_apart`, where a block has all that it waits for: the kernel after gets leave once
+// every block has come here.
+__device__ __forceinline__ void waited() {
+#if ARCH >= 90
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
