@@ -124,3 +124,26 @@ impl Cuda {
         self.time_in_graph(in_graph, replays, launch).map(Some)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block of the kernel has whole rows, so a row's pieces divide those of a block.
+    #[test]
+    fn rows_take_whole_pieces() {
+        for (width, halves, singles) in [
+            (8, Some(1), Some(2)),
+            (2880, Some(1), Some(2)),
+            (4096, Some(1), Some(2)),
+            (4104, Some(2), Some(4)),
+            (8192, Some(2), Some(4)),
+            (8200, None, None),
+            (63, None, None),
+            (0, None, None),
+        ] {
+            assert_eq!(pieces_of_row(width, DType::BF16), halves, "{width}");
+            assert_eq!(pieces_of_row(width, DType::F32), singles, "{width}");
+        }
+    }
+}

@@ -169,3 +169,22 @@ struct Sums {
     return all;
   }
 };
+
+// The n-th piece of all ranks, added up in their order; so many are under way at once.
+#define PARTS_UNDER_WAY 4
+template <class T>
+__device__ __forceinline__ Sums<T> sum_of_ranks(const Exchange& exchange, u32 n) {
+  Sums<T> sums;
+  for (u32 first = 0; first < exchange.ranks; first += PARTS_UNDER_WAY) {
+    Vector<T> parts[PARTS_UNDER_WAY];
+#pragma unroll
+    for (u32 i = 0; i < PARTS_UNDER_WAY; i++)
+      if (first + i < exchange.ranks) parts[i].raw = exchange.of(first + i, n);
+#pragma unroll
+    for (u32 i = 0; i < PARTS_UNDER_WAY; i++) {
+      if (first + i == 0) sums.set(parts[i]);
+      else if (first + i < exchange.ranks) sums.add(parts[i]);
+    }
+  }
+  return sums;
+}

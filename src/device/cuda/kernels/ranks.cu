@@ -70,14 +70,7 @@ __device__ __forceinline__ void sum(const SumRanks& a) {
 #pragma unroll
   for (u32 n = 0; n < EXCHANGE_PIECES; n++) {
     if (n >= pieces) break;
-    Sums<T> sums;
-    for (u32 from = 0; from < a.all.ranks; from++) {
-      Vector<T> part;
-      part.raw = exchange.of(from, n);
-      if (from == 0) sums.set(part);
-      else sums.add(part);
-    }
-    sums.rounded().store(x, vector_of(n), a.count);
+    sum_of_ranks<T>(exchange, n).rounded().store(x, vector_of(n), a.count);
   }
 }
 

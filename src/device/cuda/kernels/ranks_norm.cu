@@ -67,14 +67,7 @@ struct NormedRows {
 
   // The residual with the sum of all ranks' n-th piece, into eight columns.
   __device__ void add(const Exchange& exchange, u32 n, float (&v)[8]) const {
-    Sums<act> sums;
-    for (u32 from = 0; from < exchange.ranks; from++) {
-      Vector<act> part;
-      part.raw = exchange.of(from, n);
-      if (from == 0) sums.set(part);
-      else sums.add(part);
-    }
-    const Vector<act> delta = sums.rounded();
+    const Vector<act> delta = sum_of_ranks<act>(exchange, n).rounded();
 #pragma unroll
     for (u32 i = 0; i < EACH; i++) {
       const float sum = to_f32(residual[n].v[i]) + to_f32(delta.v[i]);
