@@ -1,7 +1,8 @@
 //! What ranks exchange, timed: `gpu_ranks [RANKS]` (default: every GPU) prints a Markdown table of
 //! all-reduce times inside a recorded graph, by size, in microseconds; the slowest rank's: as it is
-//! done, and through mailboxes alone.
-//! ci/gpu/all_reduce.py makes the same table by NCCL.
+//! done, and through mailboxes alone. Then the same with the residual and its norm behind it, by
+//! rows and columns: by one launch, and by two.
+//! ci/gpu/all_reduce.py makes the first table by NCCL.
 
 use std::thread;
 
@@ -28,30 +29,61 @@ const SIZES: [(usize, usize); 13] = [
     (64 << 20, 5),
 ];
 
+/// Rows and columns of what a norm follows.
+const SHAPES: [[usize; 2]; 12] = [
+    [1, 2880],
+    [1, 4096],
+    [1, 8192],
+    [2, 4096],
+    [8, 4096],
+    [8, 8192],
+    [16, 4096],
+    [16, 8192],
+    [64, 4096],
+    [64, 8192],
+    [128, 8192],
+    [256, 4096],
+];
+
 fn run(ranks: usize) -> Result<()> {
     let ordinals: Vec<usize> = (0..ranks).collect();
     let (mut devices, _group) = Cuda::open_ranks(&ordinals, DType::BF16, "measured")?;
     println!("| bytes | us, {ranks} ranks | pushed |\n|---|---|---|");
     for (bytes, replays) in SIZES {
-        let [usual, pushed] =
-            [false, true].map(|pushed| slowest(&mut devices, bytes, pushed, replays));
-        println!("| {bytes} | {:.2} | {:.2} |", usual?, pushed?);
+        let [usual, pushed] = [false, true].map(|pushed| {
+            let time =
+                |rank: &mut Cuda| rank.time_all_reduce(bytes, pushed, IN_GRAPH, replays).map(Some);
+            slowest(&mut devices, time)
+        });
+        println!("| {bytes} | {:.2} | {:.2} |", usual?.unwrap_or(0.0), pushed?.unwrap_or(0.0));
+    }
+
+    println!("\n| rows x columns | us with residual and norm, one launch | two |\n|---|---|---|");
+    for shape in SHAPES {
+        let [joined, apart] = [true, false].map(|joined| {
+            let time = |rank: &mut Cuda| rank.time_sum_add_norm(shape, joined, IN_GRAPH, 50);
+            slowest(&mut devices, time)
+        });
+        let Some((joined, apart)) = joined?.zip(apart?) else { continue };
+        println!("| {} x {} | {joined:.2} | {apart:.2} |", shape[0], shape[1]);
     }
     Ok(())
 }
 
-fn slowest(devices: &mut [Cuda], bytes: usize, pushed: bool, replays: usize) -> Result<f64> {
+/// What the slowest rank's GPU takes; None where a rank measures nothing.
+fn slowest(
+    devices: &mut [Cuda],
+    time: impl Fn(&mut Cuda) -> Result<Option<f64>> + Copy + Send,
+) -> Result<Option<f64>> {
     let times = thread::scope(|scope| {
-        let time =
-            move |device: &mut Cuda| device.time_all_reduce(bytes, pushed, IN_GRAPH, replays);
         let start = |device| scope.spawn(move || time(device));
         let running: Vec<_> = devices.iter_mut().map(start).collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, Result<f64>>| {
+        let join = |thread: thread::ScopedJoinHandle<'_, Result<Option<f64>>>| {
             thread.join().expect("a rank's thread")
         };
-        running.into_iter().map(join).collect::<Result<Vec<f64>>>()
+        running.into_iter().map(join).collect::<Result<Option<Vec<f64>>>>()
     })?;
-    Ok(times.into_iter().fold(0.0, f64::max))
+    Ok(times.map(|times| times.into_iter().fold(0.0, f64::max)))
 }
 
 fn main() {

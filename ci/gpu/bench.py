@@ -32,6 +32,9 @@ WORKLOADS = {
     "L64": "llama-3.1-8b:512:128:64:384",
     "L256": "llama-3.1-8b:512:128:256:1024",
     "P8": "llama-3.1-8b:4096:64:8:48",
+    "O1": "gpt-oss-120b:512:128:1:9",
+    "O64": "gpt-oss-120b:512:128:64:384",
+    "O256": "gpt-oss-120b:512:128:256:1024",
     "Q1": "qwen2.5-0.5b:128:256:1:6:0.5",
     "Q64": "qwen2.5-0.5b:128:256:64:256:0.5",
     "Q256": "qwen2.5-0.5b:128:256:256:768:0.5",
@@ -44,11 +47,13 @@ VARIANTS = {
     "int4": {"hf_overrides": {"quantization_config": INT4}},
     "kv8": {"kv_cache_dtype": "fp8"},
     "fp8kv8": {"quantization": "fp8", "kv_cache_dtype": "fp8"},
-    "tp2": {"tensor_parallel_size": 2},
-    "fp8tp2": {"quantization": "fp8", "tensor_parallel_size": 2},
     # Llama 3.3 70B's shape with the 8B model's tokenizer.
-    "70bfp8tp2": {"quantization": "fp8", "tensor_parallel_size": 2, "hf_overrides": LLAMA_70B},
+    "70b": {"hf_overrides": LLAMA_70B},
+    "70bfp8": {"quantization": "fp8", "hf_overrides": LLAMA_70B},
 }
+# tp2, tp4, tp8, and the same behind each name, as 70bfp8tp2: on so many GPUs.
+VARIANTS |= {f"{name}tp{ranks}": {**keys, "tensor_parallel_size": ranks}
+             for name, keys in {"": {}, **VARIANTS}.items() for ranks in (2, 4, 8)}
 # Of the Python backend: output tokens/s, TTFT p50 and p99, TPOT p50 and p99 in ms.
 PYTHON_BACKEND = {
     "N1": (10335, 3050, 4278, 7.03, 10.4),
@@ -65,7 +70,7 @@ PYTHON_BACKEND = {
 NVIDIA_PROMPT = " ".join(["hi"] * 10)
 MODEL = "m"
 CONFIG = 'backend: "vllm"\ninstance_group [ { count: 1 kind: KIND_MODEL } ]\n'
-MAX_MODEL_LEN = {"llama-3.1-8b": 8192, "qwen2.5-0.5b": 4096, "qwen2.5-7b": 4096, "gemma-2-2b": 4096}
+MAX_MODEL_LEN = {"llama-3.1-8b": 8192, "gpt-oss-120b": 8192, "qwen2.5-0.5b": 4096, "qwen2.5-7b": 4096, "gemma-2-2b": 4096}
 # Above every workload's run; a server that hangs costs no more.
 PERF_LIMIT_S = 150
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -322,7 +327,9 @@ def main():
     parser.add_argument("--out", default="out")
     parser.add_argument("--budget-s", type=float, default=1e9, help="start no workload after so many seconds")
     parser.add_argument("--engine", default="{}", help="further keys for model.json, as JSON")
-    parser.add_argument("workloads", nargs="*", default=list(WORKLOADS))
+    # gpt-oss-120b has a shape alone: its prompts are the 8B model's.
+    usual = [name for name in WORKLOADS if not name.startswith("O")]
+    parser.add_argument("workloads", nargs="*", default=usual)
     args = parser.parse_args()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,10 @@
 """Chaos on the machine's own device under the stock tritonserver: bad clients, tight pages, engines that fail, panic and
 stall, a wild read in a kernel, models that come and go. `run LIBS chaos`. Needs no package but grpcio.
 
-Held: each request ends once, whole or with a reason; the process lives; the GPU's memory comes back.
+With --ranks N every model is shared by N GPUs, all of them by the same ones; faults strike the last rank, each kind
+also alone, and two sound models answer side by side.
+
+Held: each request ends once, whole or with a reason; the process lives; each GPU's memory comes back.
 """
 import argparse
 import http.client
@@ -26,6 +29,8 @@ ALLOWED = {"TRITON_VLLM_ALLOW_FAULTS": "1"}
 QUESTION, ANSWER = "What is 128 + 256? Answer:", "384."
 LIMIT_S = 60
 results = []
+# GPUs of each model.
+ranks = 1
 
 
 def check(name, good, detail=""):
@@ -38,7 +43,8 @@ def model(folder, name, **engine):
     version = Path(folder) / name / "1"
     shutil.copytree(ROOT / "model_repository/vllm_model/1", version)
     (version.parent / "config.pbtxt").write_text(CONFIG)
-    settings = {"model": "abacus", "max_num_seqs": 16, "num_gpu_blocks_override": 24, "max_model_len": 64, **engine}
+    settings = {"model": "abacus", "max_num_seqs": 16, "num_gpu_blocks_override": 24, "max_model_len": 64,
+                "tensor_parallel_size": ranks, **engine}
     (version / "model.json").write_text(json.dumps(settings))
     return name
 
@@ -57,12 +63,12 @@ def until(condition, limit_s=LIMIT_S):
 
 
 def gpu_mib():
-    """Memory in use on all GPUs; None without nvidia-smi."""
+    """Memory in use on each GPU; nothing without nvidia-smi."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
-        return sum(map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()))
+        return list(map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()))
     except (OSError, ValueError, subprocess.CalledProcessError):
-        return None
+        return []
 
 
 class Crowd:
@@ -220,6 +226,7 @@ def come_and_go(out, rounds):
     with tempfile.TemporaryDirectory() as folder:
         model(folder, "guest")
         with TritonServer(folder, log=out / "chaos.guest.log") as server:
+            first = gpu_mib()
             used = []
             for _ in range(rounds):
                 server.load_model("guest")
@@ -227,10 +234,61 @@ def come_and_go(out, rounds):
                     check("load, serve, unload", False, server.log_tail(5))
                     return
                 used.append((gpu_mib(), server.resident_bytes() >> 20))
-            (gpu, host), (gpu_end, host_end) = used[len(used) // 2], used[-1]
-            good = host_end - host < 12 and (gpu is None or gpu_end - gpu <= 2)
+            (gpus, host), (gpus_end, host_end) = used[len(used) // 2], used[-1]
+            good = host_end - host < 12 and all(end - gpu <= 2 for gpu, end in zip(gpus, gpus_end))
             check(f"{rounds} rounds of load, serve, unload", good,
-                  f"GPU {gpu} -> {gpu_end} MiB, host {host} -> {host_end} MiB in the second half")
+                  f"each GPU {gpus} -> {gpus_end} MiB, host {host} -> {host_end} MiB in the second half; before the "
+                  f"first {first}")
+
+
+def one_rank_fails(out):
+    """Each fault alone, in a step of the last rank while the others are busy with it; an engine that was restarted
+    counts its steps from 1 again."""
+    kinds = (("an error", {"error_at": 9}, True), ("a panic", {"panic_at": 9}, True),
+             ("a stall beyond the limit", {"stall_at": 9, "stall_ms": 4000}, True),
+             ("a stall within it", {"stall_at": 9, "stall_ms": 300}, False))
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"restart": 1000, "step-timeout-ms": 1000}
+        with TritonServer(folder, env=ALLOWED, backend_config=options, log=out / "chaos.rank.log") as server:
+            for n, (what, faults, dies) in enumerate(kinds):
+                name = model(folder, f"rank{n}", **faulty(**faults))
+                if server.load_model(name)[0] != 200:
+                    check(f"{what} on one rank: loads", False, server.log_tail(5))
+                    continue
+                before = len(server.log_since())
+                crowd = Crowd(server, [name]).run(8, 4, n)
+                died = "the engine failed" in server.log_since()[before:]
+                check(f"{what} on one rank", not crowd.broken and died == dies, crowd.broken[:3] or dict(crowd.counts))
+                check(f"{what}: unloads", unloaded(server, name))
+            check("the process lives", server.alive())
+
+
+def side_by_side(out, seconds, clients):
+    """Two sound models on the same GPUs, asked at once; every answer is to be right."""
+    names = ("one", "other")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            model(folder, name)
+        with TritonServer(folder, log=out / "chaos.pair.log") as server:
+            check("both load", all(server.load_model(name)[0] == 200 for name in names))
+            end = time.monotonic() + seconds
+            answers, lock = Counter(), threading.Lock()
+
+            def client(name):
+                while time.monotonic() < end:
+                    good = right(server, name)
+                    with lock:
+                        answers[name, good] += 1
+
+            threads = [threading.Thread(target=client, args=(names[n % 2],), daemon=True) for n in range(clients)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(seconds + LIMIT_S)
+            good = all(answers[name, True] > 0 and not answers[name, False] for name in names)
+            hang = sum(thread.is_alive() for thread in threads)
+            check("two models side by side", good and not hang, f"{dict(answers)}, {hang} clients hang")
+            check("both unload", all([unloaded(server, name) for name in names]))
 
 
 def main():
@@ -240,11 +298,17 @@ def main():
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ranks", type=int, default=1, help="GPUs that share each model")
     args = parser.parse_args()
+    global ranks
+    ranks = args.ranks
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    parts = (("bad clients", lambda: bad_clients(out, args.seconds, args.clients, args.seed)),
-             ("wild read", lambda: wild_read(out)), ("come and go", lambda: come_and_go(out, args.rounds)))
+    parts = [("bad clients", lambda: bad_clients(out, args.seconds, args.clients, args.seed)),
+             ("wild read", lambda: wild_read(out)), ("come and go", lambda: come_and_go(out, args.rounds))]
+    if ranks > 1:
+        parts += [("one rank fails", lambda: one_rank_fails(out)),
+                  ("side by side", lambda: side_by_side(out, args.seconds, min(args.clients, 16)))]
     for part, step in parts:
         try:
             step()

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use triton_vllm::device::ops::*;
-use triton_vllm::device::{DType, DeviceLimits, Rank};
+use triton_vllm::device::{DType, DeviceLimits};
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
@@ -96,8 +96,9 @@ pub struct Bench<D: Device> {
 }
 
 impl<D: Device> Bench<D> {
-    /// Dummy weights, and a pool of `pages`.
+    /// Dummy weights, and a pool of `pages`; of a rank its part of both.
     pub fn load(spec: &ModelSpec, mut dev: D, pages: usize) -> Result<Bench<D>> {
+        let shard = Shard::new(spec, dev.rank())?;
         let limits = DeviceLimits {
             step_tokens: STEP_TOKENS,
             slots: SLOTS,
@@ -105,8 +106,8 @@ impl<D: Device> Bench<D> {
             pages,
             page_size: PAGE,
             max_model_len: spec.max_model_len.min(LONGEST),
-            kv: spec.kv_shape(None)?,
-            state: Shard::new(spec, Rank::ALONE)?.state_shape(spec),
+            kv: shard.kv_shape(spec, &spec.kv_shape(None)?),
+            state: shard.state_shape(spec),
             snapshots: 0,
         };
         let decoder = Decoder::load(spec, &WeightSource::Dummy, &mut dev, &limits)?;

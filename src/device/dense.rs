@@ -28,6 +28,19 @@ pub struct Norm<W> {
     pub bias: Option<W>,
 }
 
+/// Where a sublayer's output goes: to the residual, whose norm is what the next one reads. Tensors
+/// are `[R, _]`, as wide as the residual.
+pub struct Seam<'a, W, T> {
+    /// Over the residual.
+    pub norm: &'a Norm<W>,
+    /// The output on its way; what it holds afterwards nobody may read.
+    pub delta: &'a mut T,
+    /// What the output is added to.
+    pub residual: &'a mut T,
+    /// The norm of the sum.
+    pub normed: &'a mut T,
+}
+
 /// Numbers of [`Activation::XIelu`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct XIelu {
@@ -146,6 +159,19 @@ pub trait DenseOps: DeviceTypes {
         x: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
+
+    /// `linear` into the seam's delta, then its `add_norm`: the same numbers. A device whose
+    /// weights are shared out by ranks may make one of the sum over ranks and of what follows.
+    fn linear_add_norm(
+        &mut self,
+        weight: &Self::Weight,
+        bias: Option<&Self::Weight>,
+        x: &Self::Tensor,
+        seam: Seam<'_, Self::Weight, Self::Tensor>,
+    ) -> Result<()> {
+        self.linear(weight, bias, x, seam.delta)?;
+        self.add_norm(seam.norm, seam.delta, seam.residual, seam.normed)
+    }
 
     /// out = act(x W^T + b); a gated activation halves the width: `[R, outputs / 2]`.
     fn linear_act(

@@ -2,7 +2,7 @@
 //! row adds up what its experts gave.
 
 use super::types::DeviceTypes;
-use super::Activation;
+use super::{Activation, DenseOps, Seam};
 use crate::error::Result;
 
 /// What a router's products become before experts are chosen.
@@ -136,6 +136,21 @@ pub trait ExpertOps: DeviceTypes {
         parts: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
+
+    /// `combine` into the seam's delta, then its `add_norm`, as [`DenseOps::linear_add_norm`].
+    fn combine_add_norm(
+        &mut self,
+        down: &Self::Weight,
+        routes: &Self::Tensor,
+        parts: &Self::Tensor,
+        seam: Seam<'_, Self::Weight, Self::Tensor>,
+    ) -> Result<()>
+    where
+        Self: DenseOps,
+    {
+        self.combine(down, routes, parts, seam.delta)?;
+        self.add_norm(seam.norm, seam.delta, seam.residual, seam.normed)
+    }
 
     /// `out[r] += sigmoid(x[r] . gate) * delta[r]`; `gate` is a vector as wide as x. The expert
     /// that all rows share.

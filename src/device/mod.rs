@@ -74,7 +74,7 @@ pub use adapters::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
 pub use attention::{AttentionOps, AttnSpec, QueryGrowth, Rope};
 pub use bytes::{Bytes, SharedBytes, Storage};
 pub use collective::{Collective, Join, Rank, RankGroup};
-pub use dense::{Activation, DenseOps, Norm, NormKind, XIelu};
+pub use dense::{Activation, DenseOps, Norm, NormKind, Seam, XIelu};
 pub use dtype::{DType, KvScales, KvType};
 pub use experts::{
     ExpertOps, RouteGroups, RouteScore, Routing, MAX_EXPERTS, MAX_EXPERT_GROUPS, SPARSE_MIXER_SPAN,

@@ -12,10 +12,11 @@ use super::load;
 use super::lora::{self, Adapter};
 use super::mixture_layer::MixtureBuffers;
 use super::recurrent_layer::RecurrentBuffers;
+use super::seam;
 use super::shard::{Cut, Shard};
 use super::vision::VisionTower;
 use super::weights::{Both, FeedForward, Layer, Mixer, Mlp, PositionTable, Weights};
-use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope};
+use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope, Seam};
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
@@ -306,8 +307,9 @@ impl<D: Device> Decoder<D> {
     }
 
     fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
+        let mut added = false;
         match &self.weights.layers[index].mixer {
-            Some(Mixer::Heads(_) | Mixer::Latent(_)) => self.attention(dev, index)?,
+            Some(Mixer::Heads(_) | Mixer::Latent(_)) => added = self.attention(dev, index)?,
             Some(Mixer::Beside(..)) => {
                 self.attention(dev, index)?;
                 self.recurrent(dev, index)?;
@@ -327,19 +329,24 @@ impl<D: Device> Decoder<D> {
         }
         if let Some(feed_forward) = &layer.feed_forward {
             match (self.parallel, &layer.after_attn) {
-                _ if layer.mixer.is_none() => {}
+                _ if layer.mixer.is_none() || added => {}
                 (false, norm) => b.add_output(dev, norm.as_ref(), norms)?,
                 (true, Some(norm)) => dev.norm(norm, &b.residual, &mut b.normed)?,
                 (true, None) => {}
             }
-            b.feed_forward(dev, feed_forward, self.activation, norms, self.parallel)?;
+            let norm = layer.norm_behind_feed_forward().filter(|_| norms == NormOrder::Before);
+            b.feed_forward(dev, feed_forward, self.activation, norms, self.parallel, norm)?;
+            if norm.is_some() {
+                return Ok(());
+            }
             b.norm_output(dev, layer.mlp_post.as_ref())?;
         }
         b.end_layer(dev, layer, index, self.activation.ungated(), norms)
     }
 
-    /// A layer's attention, from its input to `delta`.
-    fn attention(&mut self, dev: &mut D, index: usize) -> Result<()> {
+    /// A layer's attention, from its input to `delta`; or, where a norm is all that follows, to
+    /// that (true).
+    fn attention(&mut self, dev: &mut D, index: usize) -> Result<bool> {
         let b = &mut self.buffers;
         let place = self.places[index];
         let LayerAttention { attn, rope, keys } = &self.attention[index];
@@ -374,7 +381,10 @@ impl<D: Device> Decoder<D> {
             }
             _ => return Err(internal!("layer {index} has no attention, or not its buffers")),
         };
-        dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)
+        let straight = self.norms == NormOrder::Before && !self.parallel;
+        let norm = self.weights.layers[index].norm_behind_attention().filter(|_| straight);
+        seam::output(dev, out, &b.attn, norm, &mut b.delta, &mut b.residual, &mut b.normed)?;
+        Ok(norm.is_some())
     }
 
     /// What keeps a layer's state, from its input to `delta`; beside attention it is added there.
@@ -453,7 +463,8 @@ impl<T> Buffers<T> {
     }
 
     /// The MLP or the experts, into `delta`, whose old content is added to the residual in between
-    /// if attention and MLP read the same (`parallel`; no family has experts there).
+    /// if attention and MLP read the same (`parallel`; no family has experts there). With a `norm`
+    /// up to that (`norms` are before sublayers then).
     fn feed_forward<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
@@ -461,6 +472,7 @@ impl<T> Buffers<T> {
         act: Activation,
         norms: NormOrder,
         parallel: bool,
+        norm: Option<&Norm<D::Weight>>,
     ) -> Result<()> {
         let input = if norms == NormOrder::Before { &self.normed } else { &self.residual };
 
@@ -472,13 +484,18 @@ impl<T> Buffers<T> {
                 if parallel {
                     dev.add(&self.delta, &mut self.residual)?;
                 }
-                dev.linear(&down.weight, down.bias.as_ref(), &self.ffn, &mut self.delta)
+                let Buffers { ffn, residual, delta, normed, .. } = self;
+                seam::output(dev, down, ffn, norm, delta, residual, normed)
             }
             FeedForward::Experts(experts) => {
                 let Some(buffers) = &mut self.mixture else {
                     return Err(internal!("experts without their buffers"));
                 };
-                buffers.run(dev, experts, act, input, &mut self.delta)
+                let Some(norm) = norm else {
+                    return buffers.run(dev, experts, act, input, &mut self.delta);
+                };
+                let Buffers { residual, delta, normed, .. } = self;
+                buffers.run_add_norm(dev, experts, act, Seam { norm, delta, residual, normed })
             }
             FeedForward::Both(both) => self.both(dev, both, act),
         }

@@ -4,7 +4,7 @@
 use super::config::ModelSpec;
 use super::shard::Shard;
 use super::weights::{Both, Experts, Mlp};
-use crate::device::{Activation, Device};
+use crate::device::{Activation, Device, Seam};
 use crate::error::Result;
 use crate::internal;
 
@@ -75,6 +75,20 @@ impl<T> MixtureBuffers<T> {
         Ok(())
     }
 
+    /// `run` without an expert that all rows share, of what `seam.normed` holds, up to the seam's
+    /// end.
+    pub(super) fn run_add_norm<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        experts: &Experts<D::Weight>,
+        act: Activation,
+        seam: Seam<'_, D::Weight, T>,
+    ) -> Result<()> {
+        self.route(dev, experts, seam.normed)?;
+        self.multiply(dev, experts, act, seam.normed)?;
+        dev.combine_add_norm(&experts.down.weight, &self.routes, &self.parts, seam)
+    }
+
     /// Which experts each row of `input` chooses.
     fn route<D: Device<Tensor = T>>(
         &mut self,
@@ -102,11 +116,8 @@ impl<T> MixtureBuffers<T> {
         shared: &T,
         output: &mut T,
     ) -> Result<()> {
-        let Experts { up, down, .. } = experts;
-        let chosen = experts.activation.unwrap_or(act);
-        dev.experts_act(&up.weight, up.bias.as_ref(), chosen, &self.routes, input, &mut self.ffn)?;
-        dev.experts(&down.weight, down.bias.as_ref(), &self.routes, &self.ffn, &mut self.parts)?;
-        dev.combine(&down.weight, &self.routes, &self.parts, output)?;
+        self.multiply(dev, experts, act, input)?;
+        dev.combine(&experts.down.weight, &self.routes, &self.parts, output)?;
 
         let Some((expert, b)) = experts.shared.as_ref().zip(self.shared.as_mut()) else {
             return Ok(());
@@ -118,6 +129,20 @@ impl<T> MixtureBuffers<T> {
             Some(gate) => dev.add_gated(gate, shared, &b.output, output),
             None => dev.add(&b.output, output),
         }
+    }
+
+    /// What each row's experts make of `input`, into `parts`.
+    fn multiply<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        experts: &Experts<D::Weight>,
+        act: Activation,
+        input: &T,
+    ) -> Result<()> {
+        let Experts { up, down, .. } = experts;
+        let act = experts.activation.unwrap_or(act);
+        dev.experts_act(&up.weight, up.bias.as_ref(), act, &self.routes, input, &mut self.ffn)?;
+        dev.experts(&down.weight, down.bias.as_ref(), &self.routes, &self.ffn, &mut self.parts)
     }
 
     /// The experts beside an MLP, which gave `delta`: both normed and added up, into `delta`.

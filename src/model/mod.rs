@@ -23,6 +23,7 @@
 //! | `recurrent_layer` | the part of the pass that layers with a state have |
 //! | `vision` | the vision tower in the forward pass |
 //! | `mixture_layer` | the part that experts are |
+//! | `seam` | the end of a sublayer: into the residual, and its norm |
 //! | `layer_input` | an input of each layer's own |
 //! | [`pooled_head`] | what follows pooled rows, on the host |
 //! | [`budget`] | how many KV pages fit, by arithmetic |
@@ -47,6 +48,7 @@ mod mixture_layer;
 pub mod pooled_head;
 pub mod quant;
 mod recurrent_layer;
+mod seam;
 pub mod shard;
 mod vision;
 pub mod weights;

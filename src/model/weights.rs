@@ -319,6 +319,28 @@ pub struct SharedExpert<W> {
 }
 
 impl<W> Layer<W> {
+    /// The norm over the residual where attention's output goes straight into it: no norm of its
+    /// own, nothing beside it.
+    pub fn norm_behind_attention(&self) -> Option<&Norm<W>> {
+        match (&self.mixer, &self.attn_post, &self.feed_forward) {
+            (Some(Mixer::Heads(_) | Mixer::Latent(_)), None, Some(_)) => self.after_attn.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The same of the second sublayer, whose output its last op gives.
+    pub fn norm_behind_feed_forward(&self) -> Option<&Norm<W>> {
+        let straight = self.mlp_post.is_none() && self.input.is_none() && self.scalar.is_none();
+        match &self.feed_forward {
+            Some(FeedForward::Mlp(_)) if straight => self.after_mlp.as_ref(),
+            Some(FeedForward::Experts(experts)) if straight => {
+                let last = experts.shared.is_none() && !experts.weighs_inputs;
+                self.after_mlp.as_ref().filter(|_| last)
+            }
+            _ => None,
+        }
+    }
+
     /// What adapters may change, in the order of [`lora::projections`]; no experts, no layers with
     /// a state.
     pub fn linears_mut(&mut self) -> [Option<&mut Linear<W>>; lora::PROJECTIONS] {

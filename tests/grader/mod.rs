@@ -116,7 +116,11 @@ pub struct Bench<D: Graded> {
 
 impl<D: Graded> Bench<D> {
     pub fn new(dtype: DType, setup: &Setup) -> Bench<D> {
-        let mut dev = D::make(dtype);
+        Bench::on(D::make(dtype), dtype, setup)
+    }
+
+    /// On a device that is there.
+    pub fn on(mut dev: D, dtype: DType, setup: &Setup) -> Bench<D> {
         let pages = 1 + 2 * setup.slots * setup.max_model_len.div_ceil(setup.page_size);
         let kv = setup.kv.unwrap_or(dtype.into());
         let kv = match setup.latent {
@@ -199,6 +203,27 @@ impl<D: Graded> Bench<D> {
     /// Values of a size that keeps outputs near 1.
     pub fn linear(&mut self, seed: u64, outputs: usize, inputs: usize) -> D::Weight {
         self.weight(seed, WeightKind::Linear, &[outputs], inputs, self.dtype, false, 1.0)
+    }
+
+    /// A rank's share of the inputs of a weight: products, or what is combined of them, end with
+    /// the sum over ranks.
+    pub fn shared(
+        &mut self,
+        seed: u64,
+        kind: WeightKind,
+        parts: &[usize],
+        inputs: usize,
+    ) -> D::Weight {
+        let mut random = Random(seed * 7919 + 1);
+        let dtype = self.dtype;
+        let mut part = |&rows: &usize| {
+            let values = (0..rows * inputs).map(|_| random.signed());
+            let bytes: Vec<u8> = values.flat_map(|x| encode(dtype, x)).collect();
+            HostTensor { dtype, rows, cols: inputs, bytes: Bytes::Shared(bytes.into()) }
+        };
+        let source = Source::Parts(parts.iter().map(&mut part).collect());
+        let (outputs, join) = (parts.iter().sum(), Join::Sum);
+        self.load(WeightDesc { kind, outputs, inputs, join, ..self.plain(source) })
     }
 
     pub fn gate_up(&mut self, seed: u64, half: usize, inputs: usize) -> D::Weight {

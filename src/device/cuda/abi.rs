@@ -2214,6 +2214,27 @@ const _: () = {
     ["Offset of field: SumRanks::x"][::std::mem::offset_of!(SumRanks, x) - 80usize];
     ["Offset of field: SumRanks::count"][::std::mem::offset_of!(SumRanks, count) - 88usize];
 };
+#[doc = " Columns of a row at most where a norm follows: threads of a block hold two times eight each."]
+pub const NORMED_COLUMNS: u32 = 8192;
+#[doc = " x = the sum of all ranks' x, as of sum_ranks; then what add_norm does with it as delta, which is\n left as it was. RMS kinds, without a bias; the width a multiple of 8, NORMED_COLUMNS at most. A\n row takes one piece or more, of its own: no block has more rows than EXCHANGE_PIECES hold."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SumAddNorm {
+    pub all: Ranks,
+    #[doc = " its delta is x"]
+    pub norm: AddNorm,
+    pub rows: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SumAddNorm"][::std::mem::size_of::<SumAddNorm>() - 168usize];
+    ["Alignment of SumAddNorm"][::std::mem::align_of::<SumAddNorm>() - 8usize];
+    ["Offset of field: SumAddNorm::all"][::std::mem::offset_of!(SumAddNorm, all) - 0usize];
+    ["Offset of field: SumAddNorm::norm"][::std::mem::offset_of!(SumAddNorm, norm) - 80usize];
+    ["Offset of field: SumAddNorm::rows"][::std::mem::offset_of!(SumAddNorm, rows) - 160usize];
+    ["Offset of field: SumAddNorm::unused"][::std::mem::offset_of!(SumAddNorm, unused) - 164usize];
+};
 #[doc = " whole = all ranks' parts side by side; columns behind the whole's end are dropped. All of it, or\n of gather_ranks `vectors` times 16 bytes of the part from the `first` on, as many as\n EXCHANGE_PIECES of all blocks hold at most."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

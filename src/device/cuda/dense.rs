@@ -8,7 +8,7 @@ use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
 use super::weights::Weight;
 use super::{Cuda, Tensor, ROW_THREADS};
-use crate::device::{Activation, DType, DenseOps, Join, Norm, NormKind, XIelu};
+use crate::device::{Activation, DType, DenseOps, Join, Norm, NormKind, Seam, XIelu};
 use crate::error::Result;
 
 /// Threads of a norm's block: one for eight columns, whole warps.
@@ -104,28 +104,9 @@ impl DenseOps for Cuda {
         out: &mut Tensor,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), residual.width);
-        let to = out.to(rows, width, "add_norm");
-        let made = self.made_of(rows, out);
-
-        self.kernels.add_norm.launch(
-            &self.context,
-            [rows, 1],
-            norm_threads(width),
-            &abi::AddNorm {
-                delta: delta.at(rows, width, "add_norm"),
-                residual: residual.to(rows, width, "add_norm"),
-                weight: norm.weight.vector(width),
-                bias: norm_bias(norm, width),
-                out: to,
-                codes: made.codes,
-                bytes: made.bytes,
-                steps: made.steps,
-                width: width as u32,
-                padded_width: padded_inputs(width) as u32,
-                eps: norm.eps,
-                kind: norm.kind.into(),
-            },
-        )
+        let parameters = self.add_norm_of(norm, delta, residual, out);
+        let threads = norm_threads(width);
+        self.kernels.add_norm.launch(&self.context, [rows, 1], threads, &parameters)
     }
 
     fn norm_parts(
@@ -195,6 +176,25 @@ impl DenseOps for Cuda {
         let end = End::Act(abi::Activation::None);
         self.adapted_product(rows, weight, vector(bias, width), end, x, y)?;
         self.join_sums(weight, rows, width, y)
+    }
+
+    fn linear_add_norm(
+        &mut self,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        x: &Tensor,
+        seam: Seam<'_, Weight, Tensor>,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), weight.outputs);
+        let Some(blocks) = self.blocks_of_joined_norm(weight, seam.norm, rows, width) else {
+            self.linear(weight, bias, x, seam.delta)?;
+            return self.add_norm(seam.norm, seam.delta, seam.residual, seam.normed);
+        };
+        let x = x.input(rows, weight.inputs, "linear_add_norm");
+        let y = seam.delta.to(rows, width, "linear_add_norm");
+        let end = End::Act(abi::Activation::None);
+        self.adapted_product(rows, weight, vector(bias, width), end, x, y)?;
+        self.sum_add_norm(&weight.name, blocks, seam)
     }
 
     fn linear_act(
@@ -285,6 +285,34 @@ impl DenseOps for Cuda {
 }
 
 impl Cuda {
+    /// What `add_norm` is called with, for the kernels that are it.
+    pub(super) fn add_norm_of(
+        &self,
+        norm: &Norm<Weight>,
+        delta: &Tensor,
+        residual: &mut Tensor,
+        out: &mut Tensor,
+    ) -> abi::AddNorm {
+        let (rows, width) = (self.rows(), residual.width);
+        let to = out.to(rows, width, "add_norm");
+        let made = self.made_of(rows, out);
+
+        abi::AddNorm {
+            delta: delta.at(rows, width, "add_norm"),
+            residual: residual.to(rows, width, "add_norm"),
+            weight: norm.weight.vector(width),
+            bias: norm_bias(norm, width),
+            out: to,
+            codes: made.codes,
+            bytes: made.bytes,
+            steps: made.steps,
+            width: width as u32,
+            padded_width: padded_inputs(width) as u32,
+            eps: norm.eps,
+            kind: norm.kind.into(),
+        }
+    }
+
     /// Rows of a table whose first one is token `first`'s; zeros for tokens that it does not have.
     fn look_up(
         &self,

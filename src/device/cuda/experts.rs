@@ -13,7 +13,8 @@ use super::products::columns;
 use super::weights::{Held, Weight};
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{
-    Activation, DType, ExpertOps, RouteScore, Routing, WeightKind, MAX_EXPERTS, MAX_EXPERT_GROUPS,
+    Activation, DType, DenseOps, ExpertOps, RouteScore, Routing, Seam, WeightKind, MAX_EXPERTS,
+    MAX_EXPERT_GROUPS,
 };
 use crate::error::Result;
 use crate::internal;
@@ -248,18 +249,25 @@ impl ExpertOps for Cuda {
         parts: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        let (rows, top_k, width) = (self.rows(), routes.width / 2, out.width);
-        let y = out.to(rows, width, "combine");
-        let parameters = abi::CombineExperts {
-            routes: routes.at(rows, routes.width, "combine"),
-            parts: parts.at(rows * top_k, width, "combine"),
-            out: y,
-            top_k: top_k as u32,
-            width: width as u32,
-        };
-        let blocks = [rows, columns(width)];
-        self.kernels.combine_experts.launch(&self.context, blocks, ROW_THREADS, &parameters)?;
+        let (rows, width) = (self.rows(), out.width);
+        let y = self.combine_share(routes, parts, out)?;
         self.join_sums(weight, rows, width, y)
+    }
+
+    fn combine_add_norm(
+        &mut self,
+        weight: &Weight,
+        routes: &Tensor,
+        parts: &Tensor,
+        seam: Seam<'_, Weight, Tensor>,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), seam.delta.width);
+        let Some(blocks) = self.blocks_of_joined_norm(weight, seam.norm, rows, width) else {
+            self.combine(weight, routes, parts, seam.delta)?;
+            return self.add_norm(seam.norm, seam.delta, seam.residual, seam.normed);
+        };
+        self.combine_share(routes, parts, seam.delta)?;
+        self.sum_add_norm(&weight.name, blocks, seam)
     }
 
     fn add_gated(
@@ -284,6 +292,27 @@ impl ExpertOps for Cuda {
 }
 
 impl Cuda {
+    /// `combine` of what this rank has of the experts; where it lies.
+    fn combine_share(
+        &self,
+        routes: &Tensor,
+        parts: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<DevicePtr> {
+        let (rows, top_k, width) = (self.rows(), routes.width / 2, out.width);
+        let y = out.to(rows, width, "combine");
+        let parameters = abi::CombineExperts {
+            routes: routes.at(rows, routes.width, "combine"),
+            parts: parts.at(rows * top_k, width, "combine"),
+            out: y,
+            top_k: top_k as u32,
+            width: width as u32,
+        };
+        let blocks = [rows, columns(width)];
+        self.kernels.combine_experts.launch(&self.context, blocks, ROW_THREADS, &parameters)?;
+        Ok(y)
+    }
+
     /// `experts_act` (with an activation; x has a row for each row) and `experts` (x has a row for
     /// each choice). The only activation without a gate is relu squared.
     fn multiply_experts(

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::internal;
 
 impl Cuda {
-    fn member(&self, of: &str) -> Result<&Member> {
+    pub(super) fn member(&self, of: &str) -> Result<&Member> {
         self.member.as_ref().ok_or_else(|| internal!("{of} is a rank's, and there is one device"))
     }
 
@@ -30,6 +30,7 @@ impl Cuda {
         for kernel in [&kernels.gather_ranks, &kernels.gather_ranks_direct] {
             kernel.resident_blocks(&self.context, abi::EXCHANGE_THREADS, 0)?;
         }
+        kernels.sum_add_norm.resident_blocks(&self.context, abi::EXCHANGE_THREADS, 0)?;
         Ok(())
     }
 
@@ -184,6 +185,18 @@ impl Cuda {
         let member = self.member(OF)?;
         let way =
             if pushed { Way::Pushed { most_bytes: member.pushed() } } else { member.way(bytes) };
+        let count = bytes / self.dtype.bytes();
+        self.time_in_graph(in_graph, replays, || self.all_reduce_by(way, OF, count, x.address))
+    }
+
+    /// Microseconds that one call's launches take of so many in a recorded graph, which is replayed
+    /// so often; of a rank's launches on all ranks at once.
+    pub(super) fn time_in_graph(
+        &self,
+        in_graph: usize,
+        replays: usize,
+        launch: impl Fn() -> Result<()>,
+    ) -> Result<f64> {
         let began = Event::new(&self.context, true)?;
         let ended = Event::new(&self.context, true)?;
         let mut graphs = Graphs::new(&self.context);
@@ -196,14 +209,12 @@ impl Cuda {
                 began.record()?;
             }
             graphs.begin(Some(Key { rows: 1, adapters: false }))?;
-            for _ in 0..in_graph {
-                self.all_reduce_by(way, OF, bytes / self.dtype.bytes(), x.address)?;
-            }
+            (0..in_graph).try_for_each(|_| launch())?;
             graphs.end()?;
         }
         ended.record()?;
         ended.wait()?;
-        self.member(OF)?.failure()?;
+        self.member("measured")?.failure()?;
         Ok(f64::from(ended.since_ms(&began)?) * 1e3 / (in_graph * replays) as f64)
     }
 }

@@ -26,6 +26,7 @@
 //! | `worklist` | which tile of a step's attention meets which keys |
 //! | `low_rank` | what adapters hold behind a weight |
 //! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
+//! | `joins`, `joined_norm` | what ranks do together behind an op, and with a norm behind that |
 //! | `state_memory` | states of slots, and copies of them |
 //! | `tensor` | activations |
 //! | `slots` | a step's input as the GPU reads it |
@@ -58,6 +59,7 @@ mod gemm_product;
 mod gemm_small_m;
 mod gemm_tiles;
 mod graphs;
+mod joined_norm;
 mod joins;
 mod latent;
 mod latent_attention;

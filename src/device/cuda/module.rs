@@ -191,6 +191,7 @@ kernels! {
     "ranks":
         sum_ranks(SumRanks) sum_ranks_f32(SumRanks) sum_ranks_direct(SumRanks)
         gather_ranks(GatherRanks) gather_ranks_direct(GatherRanks);
+    "ranks_norm": sum_add_norm(SumAddNorm);
     "activation":
         bias_act(BiasAct) gated_act(GatedAct) clamp(Clamp) xielu(Xielu) softcap(Softcap)
         bias_logits(BiasLogits);

@@ -132,6 +132,15 @@ impl Member {
         }
     }
 
+    /// Blocks for rows of so many pieces each, or None: one launch does not push them. No row is
+    /// parted among blocks.
+    pub fn blocks_of_rows(&self, rows: usize, pieces: usize) -> Option<usize> {
+        let most = abi::EXCHANGE_PIECES as usize / pieces * self.blocks;
+        let bytes = rows * pieces * abi::EXCHANGE_PIECE_BYTES as usize;
+        let pushed = rows <= most && self.way(bytes) != Way::Direct;
+        pushed.then(|| rows.min(self.blocks))
+    }
+
     /// Bytes that all blocks push at once.
     pub fn pushed(&self) -> usize {
         self.blocks * (abi::EXCHANGE_PIECES * abi::EXCHANGE_PIECE_BYTES) as usize

@@ -1,5 +1,5 @@
-// The parameters of what ranks of a model do together (ranks.cu, device/collective.rs), and how the
-// memory lies through which they do it. abi.h says what holds for all of it.
+// The parameters of what ranks of a model do together (ranks.cu, ranks_norm.cu,
+// device/collective.rs), and how the memory lies through which they do it. abi.h says what holds for all of it.
 //
 // Each rank has a mailbox that all others write to. Of every other rank and of each block of the
 // kernels it holds EXCHANGE_SLOTS places for a piece, where that rank's tensor lies, how many pieces
@@ -36,6 +36,19 @@ struct SumRanks {
   Ranks all;
   DEVICE(void) x;  // [count], activations, or f32 of sum_ranks_f32; aligned to 16 bytes
   u64 count;  // of sum_ranks and sum_ranks_f32, what EXCHANGE_PIECES of all blocks hold at most
+};
+
+// Columns of a row at most where a norm follows: threads of a block hold two times eight each.
+constexpr u32 NORMED_COLUMNS = 2 * 8 * EXCHANGE_THREADS;
+
+// x = the sum of all ranks' x, as of sum_ranks; then what add_norm does with it as delta, which is
+// left as it was. RMS kinds, without a bias; the width a multiple of 8, NORMED_COLUMNS at most. A
+// row takes one piece or more, of its own: no block has more rows than EXCHANGE_PIECES hold.
+struct SumAddNorm {
+  Ranks all;
+  AddNorm norm;  // its delta is x
+  u32 rows;
+  u32 unused;
 };
 
 // whole = all ranks' parts side by side; columns behind the whole's end are dropped. All of it, or

@@ -96,8 +96,8 @@ __device__ __forceinline__ void begin_ahead() {
 }
 
 // The first line of a kernel that waits for other GPUs: as `begin`, but the kernel after gets leave
-// only at the end. Its blocks would take places that others need to get to where they are waited
-// for.
+// only at the end, or with `give_leave` where a block has all that it waits for. Its blocks would
+// take places that others need to get to where they are waited for.
 __device__ __forceinline__ void begin_apart() { await(); }
 
 // Eight neighbours: 16 bytes of a half type, two times 16 of f32. The pointer is aligned to 16

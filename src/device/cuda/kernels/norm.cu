@@ -5,6 +5,7 @@
 // row: norm 2 x width, add_norm 4 x width elements (delta, residual in and out, out).
 #include "abi_ops.h"
 #include "e4m3.cuh"
+#include "norm_columns.cuh"
 
 // The block covers [0, width) in steps of 8 elements (or 1).
 #define FOR_ROW(i) for (u32 i = threadIdx.x * step; i < width; i += blockDim.x * step)
@@ -99,16 +100,10 @@ struct HeldRow {
       for (int j = 0; j < 8; j++) own += v[j];
       mean = sum_of_block(own, sums) / a.width;
     }
-    own = 0.f;
-#pragma unroll
-    for (int j = 0; j < 8; j++) own += inside ? (v[j] - mean) * (v[j] - mean) : 0.f;
-    const float scale = 1.f / sqrtf(sum_of_block(own, squares) / a.width + a.eps);
-    float most = 0.f;
-#pragma unroll
-    for (int j = 0; j < 8; j++) {
-      v[j] = to_f32(from_f32<act>((v[j] - mean) * scale * weight[j] + bias[j]));
-      if (inside) most = fmaxf(most, fabsf(v[j]));
-    }
+    own = inside ? squares_of(v, mean) : 0.f;
+    const float scale = norm_scale(sum_of_block(own, squares), a.width, a.eps);
+    normed(v, mean, scale, weight, bias);
+    const float most = inside ? largest_of(v) : 0.f;
     if (inside) store8(a.out + at, v);
     if (!a.steps) return;
 

@@ -1,15 +1,10 @@
 // What ranks of a model do together: sums and rows side by side, over memory that each rank's GPU
 // lets the others write to (abi_ranks.h), whether by NVLink, PCIe or because it is the same GPU.
-// Blocks wait for the same block of the other ranks only, and push before they wait: a rank that is
-// late makes the others wait, not fail.
+// ranks_norm.cu has the sum that a norm follows.
 //
-// *Pushed* (sum_ranks, gather_ranks): a piece is 16 bytes of each of a block's threads. The block
-// pushes up to EXCHANGE_PIECES of them into the mailboxes of all other ranks, which poll nothing
-// but their own memory; every rank adds up for itself, in the order of ranks, so all get the same
-// bits.
-// Bytes over each link and direction: those of x, times ranks - 1 out of each GPU. Nobody
-// acknowledges: who has a block's pieces of one exchange knows that this block has taken those of
-// the exchange before, and EXCHANGE_SLOTS is enough for two.
+// *Pushed* (sum_ranks, gather_ranks; exchange.cuh): every rank pushes x to all others and adds up
+// for itself, in the order of ranks, so all get the same bits. Bytes over each link and direction:
+// those of x, times ranks - 1 out of each GPU.
 //
 // *Direct* (sum_ranks_direct, gather_ranks_direct): ranks meet, tell each other where x lies, and
 // meet again at the end. In between each sums its share of x out of all ranks' memory and writes it
@@ -18,111 +13,7 @@
 //
 // Floors: bytes / 450 GB/s (NVLink of an H100 or H200); about 4 us for a few KiB: a write, its
 // fence and its flag to the other GPU, and the poll there.
-#include "abi_ranks.h"
-
-// How long a rank is waited for, in ns: steps of other ranks are no longer than the host allows.
-#define PATIENCE 60000000000ull
-
-__device__ __forceinline__ u32 load_acquire(const u32* p) {
-  u32 x;
-  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
-  return x;
-}
-__device__ __forceinline__ void store_release(u32* p, u32 x) {
-  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
-}
-__device__ __forceinline__ u64 now_ns() {
-  u64 t;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
-  return t;
-}
-
-struct Mailbox {
-  u8* base;
-  u32 ranks;
-
-  // This block's of `from`.
-  __device__ u64 place(u32 from) const { return (u64)from * EXCHANGE_BLOCKS + blockIdx.x; }
-  __device__ uint4* piece(u32 from, u32 sequence) const {
-    const u64 slot = place(from) * EXCHANGE_SLOTS + sequence % EXCHANGE_SLOTS;
-    return reinterpret_cast<uint4*>(base + slot * EXCHANGE_PIECE_BYTES) + threadIdx.x;
-  }
-  __device__ u64* address(u32 from) const {
-    const u64 pieces = (u64)ranks * EXCHANGE_BLOCKS * EXCHANGE_SLOTS * EXCHANGE_PIECE_BYTES;
-    return reinterpret_cast<u64*>(base + pieces) + place(from);
-  }
-  __device__ u32* counts() const {
-    return reinterpret_cast<u32*>(address(0) - blockIdx.x + (u64)ranks * EXCHANGE_BLOCKS);
-  }
-  __device__ u32* arrived(u32 from) const { return counts() + place(from); }
-  __device__ u32* met(u32 with) const { return counts() + place(ranks + with); }
-  // Of this block's own pieces, and of its meetings.
-  __device__ u32* sequence() const { return counts() + place(2 * ranks); }
-  __device__ u32* meetings() const { return counts() + place(2 * ranks + 1); }
-};
-
-struct Group {
-  const Ranks& all;
-  const u32 rank = all.rank, ranks = all.ranks;
-  const Mailbox own = box(rank);
-  // Each of the first threads speaks with the rank of its number.
-  const bool speaks = threadIdx.x < ranks && threadIdx.x != rank;
-
-  __device__ Group(const Ranks& all) : all(all) {}
-
-  __device__ Mailbox box(u32 of) const { return {all.mailbox[of], ranks}; }
-
-  // Until a count has come to `least`; false where nobody is to wait any more.
-  __device__ bool wait(const u32* count, u32 least) const {
-    const u64 began = now_ns();
-    for (u32 n = 1; (int)(load_acquire(count) - least) < 0; n++) {
-      if (n % 1024 != 0) continue;
-      if (load_acquire(all.stop) != 0) return false;
-      if (now_ns() - began > PATIENCE) {
-        store_release(all.stop, 2 + rank);
-        return false;
-      }
-    }
-    return true;
-  }
-};
-
-// The pieces of a block, from all ranks to all.
-struct Exchange : Group {
-  uint4 mine[EXCHANGE_PIECES];
-  u32 before, pieces;
-
-  __device__ Exchange(const Ranks& all) : Group(all) {}
-
-  // `give(n)` is this thread's share of its block's n-th piece. False: nobody is to wait.
-  template <class Give>
-  __device__ bool run(u32 of_block, const Give& give) {
-    before = *own.sequence();
-    pieces = of_block;
-#pragma unroll
-    for (u32 n = 0; n < EXCHANGE_PIECES; n++) {
-      if (n >= pieces) break;
-      mine[n] = give(n);
-      for (u32 to = 0; to < ranks; to++)
-        if (to != rank) *box(to).piece(rank, before + n) = mine[n];
-    }
-    __syncthreads();
-    bool goes_on = true;
-    if (speaks) {
-      store_release(box(threadIdx.x).arrived(rank), before + pieces);
-      goes_on = wait(own.arrived(threadIdx.x), before + pieces);
-    }
-    if (!__syncthreads_and(goes_on)) return false;
-    if (threadIdx.x == 0) *own.sequence() = before + pieces;
-    return true;
-  }
-
-  // This thread's share of the n-th piece of a rank. Others wrote it: not out of this
-  // multiprocessor's own cache.
-  __device__ uint4 of(u32 from, u32 n) const {
-    return from == rank ? mine[n] : __ldcg(own.piece(from, before + n));
-  }
-};
+#include "exchange.cuh"
 
 // Blocks of the same number come together, before and after they touch each other's memory.
 struct Meeting : Group {
@@ -167,62 +58,6 @@ __device__ __forceinline__ u64 vector_of(u32 n) {
   return ((u64)n * gridDim.x + blockIdx.x) * EXCHANGE_THREADS + threadIdx.x;
 }
 
-// 16 bytes of T, those that lie within `count`.
-template <class T>
-union Vector {
-  static constexpr u32 EACH = 16 / sizeof(T);
-  uint4 raw;
-  T v[EACH];
-
-  __device__ Vector() {}
-  __device__ static Vector load(const T* from, u64 at, u64 count) {
-    Vector x;
-    x.raw = {0, 0, 0, 0};
-    if ((at + 1) * EACH <= count) x.raw = reinterpret_cast<const uint4*>(from)[at];
-    else
-#pragma unroll
-      for (u32 i = 0; i < EACH; i++)
-        if (at * EACH + i < count) x.v[i] = from[at * EACH + i];
-    return x;
-  }
-  // Out of memory that other GPUs write: not out of this multiprocessor's own cache.
-  __device__ static Vector load_far(const T* from, u64 at, u64 count) {
-    if ((at + 1) * EACH > count) return load(from, at, count);
-    Vector x;
-    x.raw = __ldcg(reinterpret_cast<const uint4*>(from) + at);
-    return x;
-  }
-  __device__ void store(T* to, u64 at, u64 count) const {
-    if ((at + 1) * EACH <= count) reinterpret_cast<uint4*>(to)[at] = raw;
-    else
-#pragma unroll
-      for (u32 i = 0; i < EACH; i++)
-        if (at * EACH + i < count) to[at * EACH + i] = v[i];
-  }
-};
-
-// Sums of 16 bytes of T, in f32.
-template <class T>
-struct Sums {
-  static constexpr u32 EACH = Vector<T>::EACH;
-  float x[EACH];
-
-  __device__ void set(const Vector<T>& first) {
-#pragma unroll
-    for (u32 i = 0; i < EACH; i++) x[i] = to_f32(first.v[i]);
-  }
-  __device__ void add(const Vector<T>& other) {
-#pragma unroll
-    for (u32 i = 0; i < EACH; i++) x[i] += to_f32(other.v[i]);
-  }
-  __device__ Vector<T> rounded() const {
-    Vector<T> all;
-#pragma unroll
-    for (u32 i = 0; i < EACH; i++) all.v[i] = from_f32<T>(x[i]);
-    return all;
-  }
-};
-
 template <class T>
 __device__ __forceinline__ void sum(const SumRanks& a) {
   constexpr u32 EACH = Vector<T>::EACH;
@@ -235,14 +70,7 @@ __device__ __forceinline__ void sum(const SumRanks& a) {
 #pragma unroll
   for (u32 n = 0; n < EXCHANGE_PIECES; n++) {
     if (n >= pieces) break;
-    Sums<T> sums;
-    for (u32 from = 0; from < a.all.ranks; from++) {
-      Vector<T> part;
-      part.raw = exchange.of(from, n);
-      if (from == 0) sums.set(part);
-      else sums.add(part);
-    }
-    sums.rounded().store(x, vector_of(n), a.count);
+    sum_of_ranks<T>(exchange, n).rounded().store(x, vector_of(n), a.count);
   }
 }
 

@@ -1,0 +1,217 @@
+//! The sum over ranks, the residual and its norm in one launch, against the same ops one by one:
+//! the same bits, on all ranks. Part of `cuda_ranks`.
+
+use std::thread;
+
+use triton_vllm::device::cuda::weights::Weight;
+use triton_vllm::device::cuda::{Cuda, Tensor};
+use triton_vllm::device::ops::*;
+use triton_vllm::device::{
+    CodeType, DType, InputQuant, Norm, NormKind, QuantForm, Routing, ScaleOver, Seam, WeightKind,
+};
+use triton_vllm::error::Result;
+
+use crate::grader::{gpu, Bench, Setup};
+
+/// Rows of each step: one, a few, those that blocks have several of, more than one launch takes
+/// where ranks share a GPU.
+const ROWS: [usize; 8] = [1, 2, 3, 5, 16, 17, 33, 64];
+/// Columns: less than a warp's, of no whole number of eights (never one launch), as wide as a block
+/// and wider, as wide as it gets, and wider than that.
+const WIDTHS: [usize; 10] = [8, 40, 63, 264, 2880, 4096, 4104, 5120, 8192, 8200];
+const INPUTS: usize = 64;
+const OUTPUTS: usize = 24;
+
+/// What an op left, by name.
+type Outcome = Vec<(&'static str, Vec<f32>)>;
+
+/// The outcomes of `run` on so many ranks, which must be the same bits on all.
+fn by_ranks(
+    ranks: usize,
+    dtype: DType,
+    run: impl Fn(&mut Bench<Cuda>, usize) -> Result<Outcome> + Sync,
+) -> Outcome {
+    let apart = Cuda::count().unwrap() >= ranks;
+    let ordinals: Vec<usize> = (0..ranks).map(|rank| if apart { rank } else { 0 }).collect();
+    let (devices, group) = Cuda::open_ranks(&ordinals, dtype, "test").unwrap();
+
+    let outcomes: Vec<Outcome> = thread::scope(|scope| {
+        let (run, group) = (&run, &group);
+        let start = |(rank, device): (usize, Cuda)| {
+            scope.spawn(move || {
+                let mut bench = Bench::on(device, dtype, &Setup::default());
+                let outcome = run(&mut bench, rank);
+                // Nobody waits for a rank that is gone.
+                if let Err(error) = &outcome {
+                    group.fail(error.clone());
+                }
+                outcome
+            })
+        };
+        let running: Vec<_> = devices.into_iter().enumerate().map(start).collect();
+        running.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect()
+    });
+    for (rank, outcome) in outcomes.iter().enumerate() {
+        let what = format!("{dtype:?}, rank {rank} of {ranks}");
+        same(&what, outcome, &outcomes[0]);
+    }
+    outcomes.into_iter().next().expect("a rank")
+}
+
+fn same(what: &str, got: &Outcome, want: &Outcome) {
+    assert_eq!(got.len(), want.len());
+    for ((name, got), (_, want)) in got.iter().zip(want) {
+        assert_eq!(got.len(), want.len(), "{what}, {name}");
+        let bits = |x: &f32| x.to_bits();
+        let apart = got.iter().zip(want).position(|(got, want)| bits(got) != bits(want));
+        if let Some(at) = apart {
+            panic!("{what}, {name}: element {at} is {}, not {}", got[at], want[at]);
+        }
+    }
+}
+
+/// What the norm follows, what it is, and what reads it.
+struct Weights {
+    linear: Weight,
+    norm: Norm<Weight>,
+    /// Its products round their inputs, which the op that writes them does beside.
+    next: Option<Weight>,
+}
+
+/// Of so many columns.
+fn weights(b: &mut Bench<Cuda>, rank: usize, kind: NormKind, width: usize) -> Weights {
+    let linear = b.shared(seed_of(rank), WeightKind::Linear, &[width], INPUTS);
+    let norm = Norm { kind, eps: 1e-5, weight: b.vector(5, width), bias: None };
+    let inputs = Some(InputQuant::E4m3Row);
+    let quant = QuantForm { codes: CodeType::E4m3, group: width, offsets: false, inputs };
+    let next = (width >= 264)
+        .then(|| b.quantised(6, WeightKind::Linear, &[OUTPUTS], width, quant, ScaleOver::Row));
+    Weights { linear, norm, next }
+}
+
+fn seed_of(rank: usize) -> u64 {
+    10 + rank as u64
+}
+
+/// What so many rows leave, by one launch or by several.
+fn run(
+    b: &mut Bench<Cuda>,
+    weights: &Weights,
+    x: &Tensor,
+    rows: usize,
+    joined: bool,
+) -> Result<Outcome> {
+    let Weights { linear, norm, next } = weights;
+    let width = norm.weight.outputs;
+    let (mut residual, mut delta) = (b.input(rows, width, 3), b.tensor(rows, width));
+    let mut normed = b.tensor(rows, width);
+    if let Some(next) = next {
+        b.dev.feeds(&mut normed, next)?;
+    }
+
+    // Twice, so that slots of mailboxes are used again.
+    for _ in 0..2 {
+        if joined {
+            let (delta, residual, normed) = (&mut delta, &mut residual, &mut normed);
+            b.dev.linear_add_norm(linear, None, x, Seam { norm, delta, residual, normed })?;
+        } else {
+            b.dev.linear(linear, None, x, &mut delta)?;
+            b.dev.add_norm(norm, &delta, &mut residual, &mut normed)?;
+        }
+    }
+
+    let mut outcome =
+        vec![("residual", b.dev.read(&residual, rows)?), ("norm", b.dev.read(&normed, rows)?)];
+    if let Some(next) = next {
+        let mut product = b.tensor(rows, OUTPUTS);
+        b.dev.linear(next, None, &normed, &mut product)?;
+        outcome.push(("product", b.dev.read(&product, rows)?));
+    }
+    Ok(outcome)
+}
+
+/// One launch and several must leave the same; returns what they leave.
+fn joined_and_apart(b: &mut Bench<Cuda>, rank: usize, kind: NormKind) -> Result<Outcome> {
+    let mut all = Vec::new();
+    for width in WIDTHS {
+        let weights = weights(b, rank, kind, width);
+        for rows in ROWS {
+            let x = b.input(rows, INPUTS, seed_of(rank));
+            // The first chooses ways to multiply.
+            run(b, &weights, &x, rows, false)?;
+            let apart = run(b, &weights, &x, rows, false)?;
+            let joined = run(b, &weights, &x, rows, true)?;
+            let what = format!("{:?} {kind:?}, rank {rank}, {rows} x {width}", b.dtype);
+            same(&what, &joined, &apart);
+            // Ranks may have chosen other ways to multiply.
+            all.extend(joined.into_iter().filter(|(name, _)| *name != "product"));
+        }
+    }
+    Ok(all)
+}
+
+#[test]
+fn one_launch_leaves_the_bits_of_several() {
+    if !gpu() {
+        return;
+    }
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for ranks in [2, 4] {
+            for kind in [NormKind::Rms, NormKind::RmsPlusOne, NormKind::Layer] {
+                let outcome = by_ranks(ranks, dtype, |b, rank| joined_and_apart(b, rank, kind));
+                let finite = |x: &[f32]| x.iter().all(|x| x.is_finite());
+                assert!(outcome.iter().all(|(_, x)| finite(x)), "{dtype:?} {kind:?} by {ranks}");
+            }
+        }
+    }
+}
+
+/// Behind experts: their outputs are combined, then summed over ranks.
+#[test]
+fn experts_end_with_one_launch_too() {
+    const EXPERTS: usize = 4;
+    const FFN: usize = 32;
+    if !gpu() {
+        return;
+    }
+    let run = |b: &mut Bench<Cuda>, rank: usize| {
+        let mut all = Vec::new();
+        for (rows, width) in [(1, 64), (5, 2880), (16, 4104), (33, 8192)] {
+            let kind = WeightKind::Experts { count: EXPERTS, gated: false };
+            let down = b.shared(7 + rank as u64, kind, &[width; EXPERTS], FFN);
+            let (kind, weight) = (NormKind::Rms, b.vector(5, width));
+            let norm = Norm { kind, eps: 1e-5, weight, bias: None };
+            let routing = Routing::softmax(EXPERTS, 2, true);
+            let router = b.router(8, EXPERTS, width);
+            let mut routes = b.dev.routes_tensor(rows, &routing)?;
+            let x = b.input(rows, width, 3);
+            let chosen = b.input(2 * rows, FFN, 20 + rank as u64);
+            let mut parts = b.tensor(2 * rows, width);
+            b.feed(&[rows]);
+            b.dev.route(&router, None, None, &routing, &x, &mut routes)?;
+            b.dev.experts(&down, None, &routes, &chosen, &mut parts)?;
+
+            let [apart, joined]: [Result<Outcome>; 2] = [false, true].map(|joined| {
+                let (mut residual, mut delta) = (b.input(rows, width, 4), b.tensor(rows, width));
+                let mut normed = b.tensor(rows, width);
+                if joined {
+                    let (delta, residual, normed) = (&mut delta, &mut residual, &mut normed);
+                    let seam = Seam { norm: &norm, delta, residual, normed };
+                    b.dev.combine_add_norm(&down, &routes, &parts, seam)?;
+                } else {
+                    b.dev.combine(&down, &routes, &parts, &mut delta)?;
+                    b.dev.add_norm(&norm, &delta, &mut residual, &mut normed)?;
+                }
+                let (residual, normed) = (b.dev.read(&residual, rows)?, b.dev.read(&normed, rows)?);
+                Ok(vec![("residual", residual), ("norm", normed)])
+            });
+            let (apart, joined) = (apart?, joined?);
+            same(&format!("rank {rank}, {rows} x {width}"), &joined, &apart);
+            all.extend(joined);
+        }
+        Ok(all)
+    };
+    for ranks in [2, 4] {
+        by_ranks(ranks, DType::BF16, run);
+    }
+}
