@@ -27,6 +27,7 @@
 //! | `low_rank` | what adapters hold behind a weight |
 //! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
 //! | `joins`, `joined_norm` | what ranks do together behind an op, and with a norm behind that |
+//! | `next_products` | which weight is multiplied behind a norm |
 //! | `state_memory` | states of slots, and copies of them |
 //! | `tensor` | activations |
 //! | `slots` | a step's input as the GPU reads it |
@@ -68,6 +69,7 @@ mod load;
 mod low_rank;
 mod memory;
 mod module;
+mod next_products;
 mod page_attention;
 mod paged_attention;
 mod pooling;
@@ -100,6 +102,7 @@ use self::graphs::Graphs;
 use self::low_rank::Adapters;
 use self::memory::Memory;
 use self::module::Kernels;
+use self::next_products::NextProducts;
 use self::page_attention::PageAttention;
 use self::ranks::Member;
 use self::sampler::Sampler;
@@ -162,6 +165,8 @@ pub struct Cuda {
     gate_up: usize,
     /// Rows of the largest table or head that ranks share out.
     shared_rows: usize,
+    /// What is multiplied behind which norm.
+    next_products: NextProducts,
     /// None: it shares its model with none.
     member: Option<Member>,
     // Last, so that it outlives what was made in it even without the Arcs.
@@ -184,9 +189,11 @@ impl Cuda {
     pub fn open(ordinal: usize, dtype: DType) -> Result<Cuda> {
         let context = Context::open(ordinal)?;
         let kernels = Kernels::of(&context, dtype)?;
+
         gemm_small_m::prepare(&context, &kernels)?;
         let shares = coded_kernels::prepare(&context, &kernels)?;
         let tile_shares = gemm_tiles::prepare(&context, &kernels)?;
+
         Ok(Cuda {
             dtype,
             gemm: Gemm::new(&context, dtype)?,
@@ -203,6 +210,7 @@ impl Cuda {
             scratch: None,
             gate_up: 0,
             shared_rows: 0,
+            next_products: NextProducts::default(),
             member: None,
             kernels,
             context,

@@ -66,6 +66,7 @@ impl Cuda {
         x: Input,
         y: DevicePtr,
     ) -> Result<()> {
+        self.next_products.note(weight);
         if let Held::Coded(coded) = &weight.held {
             return self.coded_product(rows, coded, bias, end, x, y);
         }

@@ -64,8 +64,8 @@ __device__ __forceinline__ bf16 from_f32<bf16>(float x) {
   return y;
 }
 
-// From here on everything before this kernel in the stream is done. Until here a Hopper card has its
-// launch overlap the end of the kernel before (programmatic dependent launch).
+// From here on everything before this kernel in the stream is done. Until here a Hopper card has
+// its launch overlap the end of the kernel before (programmatic dependent launch).
 __device__ __forceinline__ void await() {
 #if ARCH >= 90
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -79,17 +79,17 @@ __device__ __forceinline__ void give_leave() {
 }
 
 // The first line of nearly every kernel. Above it nothing may be read or written but weights, which
-// no kernel of a step writes. (In the other order later kernels take places on a few
-// multiprocessors while earlier ones still run: up to twice as slow.)
+// no kernel of a step writes, and what the step's first kernel wrote for all others. (In the other
+// order later kernels take places on a few multiprocessors while earlier ones still run: up to
+// twice as slow.)
 __device__ __forceinline__ void begin() {
   await();
   give_leave();
 }
 
-// The first line of a small kernel in front of a product: its weights begin to come while this one
-// still waits. All blocks of such a kernel are on the card at once, so none is kept from its place.
-// The kernel after, which starts before what is before this one has ended, reads above its own
-// `begin` what neither of the two wrote.
+// The same of a small kernel in front of a product or of attention: weights, or keys of earlier
+// steps, begin to come while this one still waits. All its blocks are on the card at once, so none
+// is kept from its place. A kernel behind it may start before those in front of it have ended.
 __device__ __forceinline__ void begin_ahead() {
   give_leave();
   await();

@@ -1,19 +1,21 @@
-// y = end(x W^T + b) for 5 to 64 rows of x on Hopper, where the weights' bytes are nearly
+// y = end(x W^T + b) for some rows of x, up to 64, on Hopper, where the weights' bytes are nearly
 // everything: W and x of half types, or both codes of E4M3, whose sums are multiplied by a factor
 // of each output and one of each row. Bias, activation and the product of gate and up are in the
 // end.
 //
 // W is the left operand of wgmma and x^T the right one, both out of shared memory, where tensor
 // maps have put them: nothing is unpacked or turned. A tile is 128 outputs, or 256, for all rows
-// (gated half as many, and their ups: eights of both take turns, so that a thread has a gate and its
-// up); a stage holds 128 bytes of each of its rows and of each row of x. One thread copies, some stages
-// ahead and over the ends of tiles; weights before the kernel before has ended. Where tiles are few, a cluster of blocks shares a tile's inputs and adds up
-// through distributed shared memory, in the order of its blocks.
+// (gated half as many, and their ups: eights of both take turns, so that a thread has a gate and
+// its up). A stage holds 128 bytes of each of its rows and of each row of x. One thread copies,
+// some stages ahead and over the ends of tiles; weights before the kernel before has ended. Where
+// tiles are few, a cluster of blocks shares a tile's inputs and adds up through distributed shared
+// memory, in the order of its blocks.
 //
 // The sums of E4M3 within tensor cores have fewer bits than f32: no more than 128 products are left
 // to them.
 //
-// Bytes: W once, out of L2 a quarter more of x (64 rows). Floor: bytes of W / bandwidth.
+// Bytes: W once, and out of L2 x for each tile, a quarter or half as many. Floor: bytes of W /
+// bandwidth.
 #include "abi_codes.h"
 #include "activation.cuh"
 #include "bulk.cuh"
@@ -63,37 +65,54 @@ struct Tile {
 
   // ---- The thread that copies ----
 
-  // Tiles begin at inputs of their own: blocks that all read the same of x at a time would wait for
-  // the same places of L2.
-  __device__ u32 unit(u32 n) const {
-    const u32 tile = first_tile + n / of_tile * step;
-    return from + (n + (u64)of_tile * tile / tiles) % of_tile;
-  }
+  // What is copied next.
+  struct Cursor {
+    const Tile& t;
+    u32 tile, unit, left;  // of the tile
 
-  __device__ void fetch_weights(u32 n, u32 stage) const {
-    const u32 barrier = full + stage * 8, place = ring + stage * STAGE;
-    const u32 tile = first_tile + n / of_tile * step;
-    barrier_expect(barrier, STAGE);
-    if (gated) copy_eights(place, &c.w, unit(n) * UNIT, tile * (height / 8), barrier);
-    else copy_box(place, &c.w, unit(n) * UNIT, tile * height, barrier);
-  }
+    __device__ Cursor(const Tile& t) : t(t), tile(t.first_tile) { start(); }
 
-  __device__ void fetch_inputs(u32 n, u32 stage) const {
-    copy_box(ring + stage * STAGE + W_BYTES, &c.x, unit(n) * UNIT, 0, full + stage * 8);
-  }
+    // Tiles begin at inputs of their own: blocks that all read the same of x at a time would wait
+    // for the same places of L2.
+    __device__ void start() {
+      left = t.of_tile;
+      unit = t.from + t.of_tile * (tile % t.tiles) / t.tiles;
+    }
+
+    __device__ void advance() {
+      if (++unit == t.to) unit = t.from;
+      if (--left != 0) return;
+      tile += t.step;
+      start();
+    }
+
+    __device__ void fetch_weights(u32 stage) const {
+      const u32 barrier = t.full + stage * 8, place = t.ring + stage * STAGE;
+      barrier_expect(barrier, STAGE);
+      if (t.gated) copy_eights(place, &t.c.w, unit * UNIT, tile * (t.height / 8), barrier);
+      else copy_box(place, &t.c.w, unit * UNIT, tile * t.height, barrier);
+    }
+
+    __device__ void fetch_inputs(u32 stage) const {
+      const u32 place = t.ring + stage * STAGE + W_BYTES;
+      copy_box(place, &t.c.x, unit * UNIT, 0, t.full + stage * 8);
+    }
+  };
 
   __device__ void produce() const {
     // Weights depend on nobody.
     const u32 ahead = min(total, STAGES);
-    for (u32 n = 0; n < ahead; n++) fetch_weights(n, n);
+    Cursor next(*this);
+    for (u32 n = 0; n < ahead; n++, next.advance()) next.fetch_weights(n);
     begin();
-    for (u32 n = 0; n < ahead; n++) fetch_inputs(n, n);
+    Cursor inputs(*this);
+    for (u32 n = 0; n < ahead; n++, inputs.advance()) inputs.fetch_inputs(n);
 
     u32 stage = 0, phase = 0;
-    for (u32 n = STAGES; n < total; n++) {
+    for (u32 n = STAGES; n < total; n++, next.advance()) {
       barrier_wait(empty + stage * 8, phase);
-      fetch_weights(n, stage);
-      fetch_inputs(n, stage);
+      next.fetch_weights(stage);
+      next.fetch_inputs(stage);
       if (++stage == STAGES) stage = 0, phase ^= 1;
     }
   }
