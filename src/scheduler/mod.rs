@@ -53,6 +53,10 @@
 //! | `adapter_slots` | which adapter lies in which adapter slot |
 //! | `drafts` | who proposes drafts, how many, and how that went |
 //! | `ngram` | drafts by n-grams |
+//! | `draft_model` | drafts by a smaller model: what it has of each sequence |
+//! | `feed_drafter` | when that model drafts, and for whom |
+//! | `suffix` | drafts by suffixes |
+//! | `past_outputs` | outputs of sequences that are over, for `suffix` |
 //! | `speculate` | which sequences of a step have drafts |
 //! | `in_flight` | planned steps without a result |
 //! | `report` | what the engine is told |
@@ -62,9 +66,12 @@ mod budget;
 mod commit;
 mod config;
 mod cost;
+mod draft_model;
 mod drafts;
+mod feed_drafter;
 mod in_flight;
 mod ngram;
+mod past_outputs;
 mod queue;
 mod report;
 mod sequence;
@@ -72,8 +79,11 @@ mod shared_prefix;
 mod slots;
 mod speculate;
 mod state;
+mod suffix;
 #[cfg(test)]
 mod adapter_slot_tests;
+#[cfg(test)]
+mod draft_model_tests;
 #[cfg(test)]
 mod draft_tests;
 #[cfg(test)]
@@ -83,7 +93,10 @@ mod tests;
 
 pub use config::{SchedulerConfig, StateConfig};
 pub use cost::{StepCost, StepShape};
-pub use drafts::{DraftLengths, DraftMethod, DraftStats, Proposer, SpeculationConfig};
+pub use draft_model::DraftModel;
+pub use drafts::{
+    DraftLengths, DraftMethod, DraftStats, Proposer, SpeculationConfig, SuffixConfig,
+};
 pub use report::{Arrival, SchedulerStats};
 pub use sequence::NewSequence;
 pub use state::Scheduler;

@@ -4,7 +4,9 @@
 
 #[cfg(feature = "cuda")]
 mod devices;
+mod draft_models;
 mod fields;
+mod grammar_drafts;
 mod grammars;
 mod images;
 mod kv_cache;

@@ -21,6 +21,7 @@ mod assemble;
 mod cache_folder;
 mod deadline;
 mod device_runner;
+mod draft;
 mod fault;
 mod files;
 mod placement;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crossbeam::channel::Receiver;
 
+use super::draft_gain::{DraftGain, StepKind};
 use super::runner::Runner;
 use crate::engine::adapters::HostAdapters;
 use crate::engine::command::Command;
@@ -15,7 +16,7 @@ use crate::engine::meter::Meter;
 use crate::engine::output::{Event, NewToken, Outboxes, RepetitionDetector};
 use crate::engine::request::{Client, Finish, FinishReason, SequenceIds, StopRules};
 use crate::engine::shared::Shared;
-use crate::ids::{AdapterId, RequestId};
+use crate::ids::{AdapterId, RequestId, TokenId};
 use crate::scheduler::{Scheduler, StepShape};
 
 /// The threads that work for the engine thread.
@@ -46,6 +47,11 @@ pub(crate) struct StepLoop {
     pub(super) in_flight: VecDeque<StepInFlight>,
     /// When the step was collected that was last.
     pub(super) collected: Instant,
+    /// Whether drafts pay. None where steps do not overlap: on the CPU drafts do not depend on a
+    /// clock, so that runs can be repeated.
+    pub(super) draft_gain: Option<DraftGain>,
+    /// The model that drafts ran in front of the next step.
+    pub(super) model_drafted: bool,
     /// When requests in flight fail, once the engine drains.
     pub(super) drain_deadline: Option<Instant>,
 }
@@ -57,6 +63,8 @@ pub(super) struct StepInFlight {
     pub shape: Option<StepShape>,
     /// When its enqueuing began.
     pub begun: Instant,
+    /// What it is for the question whether drafts pay.
+    pub kind: StepKind,
 }
 
 /// A sequence on the engine thread.
@@ -78,10 +86,18 @@ pub(super) struct ActiveSequence {
     /// The scheduler plans nothing for it until its matcher is back.
     pub held: bool,
     /// It skipped a step since its matcher went away.
-    pub skipped_step: bool,
+    pub skipped_step: Option<SkippedStep>,
+    /// Tokens that came and that its matcher has not taken.
+    pub unmatched: Vec<TokenId>,
     /// Told to the client once the matcher is back and says whether it was the last one. For models
     /// without a token that ends a text.
     pub withheld: Option<Box<NewToken>>,
+}
+
+/// A step whose token of a sequence was dropped, since a mask was missing.
+pub(super) struct SkippedStep {
+    /// Those behind its drafts, at least.
+    pub ahead: bool,
 }
 
 /// Where a sequence's matcher is.
@@ -104,6 +120,7 @@ impl StepLoop {
     ) -> StepLoop {
         let Helpers { outboxes, matchers, adapters } = helpers;
         let outgoing = (0..outboxes.len()).map(|_| Vec::new()).collect();
+        let overlaps = runner.depth() > 1;
 
         StepLoop {
             runner,
@@ -119,6 +136,8 @@ impl StepLoop {
             outgoing,
             in_flight: VecDeque::new(),
             collected: Instant::now(),
+            draft_gain: overlaps.then(DraftGain::default),
+            model_drafted: false,
             drain_deadline: None,
         }
     }

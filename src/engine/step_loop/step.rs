@@ -6,9 +6,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::draft_gain::StepKind;
 use super::state::{StepInFlight, StepLoop};
 use crate::error::Result;
-use crate::plan::StepPlan;
+use crate::plan::{Feed, LogitsRow, Purpose, StepPlan};
 use crate::threads;
 
 /// How often cancels are looked for while nothing runs.
@@ -42,6 +43,7 @@ impl StepLoop {
             // Launch what may be in flight beside the oldest step.
             let mut settled = false;
             while !settled && self.in_flight.len() < self.runner.depth() {
+                self.draft()?;
                 let Some(plan) = self.scheduler.plan() else { break };
                 settled = self.launch(&plan)?;
             }
@@ -66,6 +68,26 @@ impl StepLoop {
         Ok(())
     }
 
+    /// Say whether drafts pay, and let the model that drafts guess for the next step, if one does
+    /// and it is time.
+    fn draft(&mut self) -> Result<()> {
+        if let Some(gain) = &self.draft_gain {
+            self.scheduler.let_draft(gain.pays(self.scheduler.running_len()));
+        }
+        let plans = self.scheduler.plan_drafts();
+        self.model_drafted = !plans.is_empty();
+        if plans.is_empty() {
+            return Ok(());
+        }
+
+        self.shared.health.step_begins();
+        let runner = &mut self.runner;
+        let results = self.meter.device(|| runner.draft(&plans))?;
+        self.step_ended()?;
+        self.scheduler.take_drafts(&results);
+        Ok(())
+    }
+
     /// Enqueue a step. True: the steps before it had to be settled for that.
     fn launch(&mut self, plan: &StepPlan) -> Result<bool> {
         self.install_adapters(plan)?;
@@ -87,7 +109,8 @@ impl StepLoop {
 
         let runner = &mut self.runner;
         self.meter.device(|| runner.sample(&masks))?;
-        self.in_flight.push_back(StepInFlight { step: plan.step, shape, begun });
+        let kind = kind_of(plan, self.model_drafted);
+        self.in_flight.push_back(StepInFlight { step: plan.step, shape, begun, kind });
         Ok(settled)
     }
 
@@ -100,6 +123,11 @@ impl StepLoop {
         let Some(step) = step else { panic!("a result, and no step in flight") };
         assert_eq!(result.step, step.step, "the device answered another step");
         self.learn(&step);
+        if let Some(gain) = &mut self.draft_gain {
+            let tokens =
+                result.samples.iter().map(|sample| sample.tokens.as_ref().map_or(0, Vec::len));
+            gain.ended(Instant::now(), step.kind, tokens.sum());
+        }
         self.settle(result);
         Ok(())
     }
@@ -145,5 +173,19 @@ impl StepLoop {
             Ok(command) => self.apply(command),
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// `model_drafted`: a model did something in front of this step, whether drafts came of it or not.
+fn kind_of(plan: &StepPlan, model_drafted: bool) -> StepKind {
+    let verifies = |row: &&LogitsRow| matches!(row.purpose, Purpose::Verify { .. });
+    let mut drafting: Vec<usize> =
+        plan.logits.iter().filter(verifies).map(|row| row.chunk).collect();
+    drafting.dedup();
+    let known = plan.chunks.iter().filter(|chunk| chunk.feed != Feed::LastSampled).count();
+    StepKind {
+        sequences: plan.chunks.len(),
+        drafts: model_drafted || !drafting.is_empty(),
+        prompts: known > drafting.len(),
     }
 }
