@@ -66,7 +66,6 @@ impl Cuda {
         x: Input,
         y: DevicePtr,
     ) -> Result<()> {
-        self.next_products.note(weight);
         if let Held::Coded(coded) = &weight.held {
             return self.coded_product(rows, coded, bias, end, x, y);
         }

@@ -68,22 +68,14 @@ struct Tile {
   // What is copied next.
   struct Cursor {
     const Tile& t;
-    u32 tile, unit, left;  // of the tile
+    u32 tile = t.first_tile, unit = t.from;
 
-    __device__ Cursor(const Tile& t) : t(t), tile(t.first_tile) { start(); }
-
-    // Tiles begin at inputs of their own: blocks that all read the same of x at a time would wait
-    // for the same places of L2.
-    __device__ void start() {
-      left = t.of_tile;
-      unit = t.from + t.of_tile * (tile % t.tiles) / t.tiles;
-    }
+    __device__ Cursor(const Tile& t) : t(t) {}
 
     __device__ void advance() {
-      if (++unit == t.to) unit = t.from;
-      if (--left != 0) return;
+      if (++unit != t.to) return;
+      unit = t.from;
       tile += t.step;
-      start();
     }
 
     __device__ void fetch_weights(u32 stage) const {
