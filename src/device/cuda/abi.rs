@@ -2990,8 +2990,9 @@ const _: () = {
     ["Offset of field: CodedTiles::product"]
         [::std::mem::offset_of!(CodedTiles, product) - 256usize];
 };
-#[doc = " Rows at most; bytes of each row of W and x in a stage."]
+#[doc = " Rows at most, of codes and of half types; bytes of each row of W and x in a stage."]
 pub const TILED_ROWS: u32 = 64;
+pub const TILED_HALF_ROWS: u32 = 16;
 pub const TILED_UNIT_BYTES: u32 = 128;
 #[doc = " Outputs of a tile and threads of a block (those that multiply and the warp that copies): of up to\n 32 rows, two blocks on a multiprocessor, and of more."]
 pub const TILED_FEW_OUTPUTS: u32 = 128;
