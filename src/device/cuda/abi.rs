@@ -2223,29 +2223,18 @@ pub struct SumAddNorm {
     pub all: Ranks,
     #[doc = " its delta is x"]
     pub norm: AddNorm,
-    #[doc = " What the kernel after reads first, `ahead_bytes` of it, a multiple of AHEAD_BYTES; or null."]
-    pub ahead: DevicePtr,
-    pub ahead_bytes: u32,
     pub rows: u32,
-    #[doc = " That have rows; those behind them fetch what lies ahead."]
-    pub blocks: u32,
     pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SumAddNorm"][::std::mem::size_of::<SumAddNorm>() - 184usize];
+    ["Size of SumAddNorm"][::std::mem::size_of::<SumAddNorm>() - 168usize];
     ["Alignment of SumAddNorm"][::std::mem::align_of::<SumAddNorm>() - 8usize];
     ["Offset of field: SumAddNorm::all"][::std::mem::offset_of!(SumAddNorm, all) - 0usize];
     ["Offset of field: SumAddNorm::norm"][::std::mem::offset_of!(SumAddNorm, norm) - 80usize];
-    ["Offset of field: SumAddNorm::ahead"][::std::mem::offset_of!(SumAddNorm, ahead) - 160usize];
-    ["Offset of field: SumAddNorm::ahead_bytes"]
-        [::std::mem::offset_of!(SumAddNorm, ahead_bytes) - 168usize];
-    ["Offset of field: SumAddNorm::rows"][::std::mem::offset_of!(SumAddNorm, rows) - 172usize];
-    ["Offset of field: SumAddNorm::blocks"][::std::mem::offset_of!(SumAddNorm, blocks) - 176usize];
-    ["Offset of field: SumAddNorm::unused"][::std::mem::offset_of!(SumAddNorm, unused) - 180usize];
+    ["Offset of field: SumAddNorm::rows"][::std::mem::offset_of!(SumAddNorm, rows) - 160usize];
+    ["Offset of field: SumAddNorm::unused"][::std::mem::offset_of!(SumAddNorm, unused) - 164usize];
 };
-#[doc = " Bytes that a thread asks for at a time."]
-pub const AHEAD_BYTES: u32 = 4096;
 #[doc = " whole = all ranks' parts side by side; columns behind the whole's end are dropped. All of it, or\n of gather_ranks `vectors` times 16 bytes of the part from the `first` on, as many as\n EXCHANGE_PIECES of all blocks hold at most."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -3001,8 +2990,9 @@ const _: () = {
     ["Offset of field: CodedTiles::product"]
         [::std::mem::offset_of!(CodedTiles, product) - 256usize];
 };
-#[doc = " Rows at most; bytes of each row of W and x in a stage."]
+#[doc = " Rows at most, of codes and of half types; bytes of each row of W and x in a stage."]
 pub const TILED_ROWS: u32 = 64;
+pub const TILED_HALF_ROWS: u32 = 16;
 pub const TILED_UNIT_BYTES: u32 = 128;
 #[doc = " Outputs of a tile and threads of a block (those that multiply and the warp that copies): of up to\n 32 rows, two blocks on a multiprocessor, and of more."]
 pub const TILED_FEW_OUTPUTS: u32 = 128;

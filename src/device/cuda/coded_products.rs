@@ -60,6 +60,27 @@ fn boxes_of_codes(product: &CodedProduct) -> Result<abi::TensorMap> {
     rows.boxes_of_bytes(abi::CODE_BLOCK_BYTES as usize, abi::CODED_TILE as usize / 2)
 }
 
+/// For gemm_tiles, inputs not yet there.
+fn tiled_product(
+    rows: usize,
+    coded: &Coded,
+    bias: DevicePtr,
+    end: End,
+    y: DevicePtr,
+) -> TiledProduct {
+    TiledProduct {
+        kind: gemm_tiles::Kind::E4m3 { factor: coded.matrix.factor, steps: DevicePtr::NULL },
+        rows,
+        outputs: coded.matrix.outputs as usize,
+        inputs: padded_inputs(coded.matrix.inputs as usize),
+        x: DevicePtr::NULL,
+        w: coded.matrix.rows,
+        bias,
+        y,
+        end,
+    }
+}
+
 impl Cuda {
     /// y = end(x W^T + bias) over `rows` rows, W of codes; addresses as in [`Cuda::product`].
     pub(super) fn coded_product(
@@ -89,10 +110,14 @@ impl Cuda {
                 };
                 return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
             }
-            let row_bytes = padded_inputs(coded.matrix.inputs as usize);
-            if self.tiles_e4m3(rows) && self.takes_tiled(rows, row_bytes, coded, end) {
+            let product = tiled_product(rows, coded, bias, end, y);
+            if gemm_tiles::takes(&self.context, self.dtype, &product) && self.tiles_e4m3(rows) {
                 let inputs = self.rounded(rows, coded, true, x)?;
-                return self.tiled_product(rows, coded, bias, end, &inputs, y);
+                let kind =
+                    gemm_tiles::Kind::E4m3 { factor: coded.matrix.factor, steps: inputs.steps };
+                let product = TiledProduct { kind, x: inputs.x, ..product };
+                let context = &self.context;
+                return gemm_tiles::run(context, &self.kernels, &self.tile_shares, &product);
             }
             let library = coded.matrix.outputs.is_multiple_of(16) && end != End::Logits;
             if library && self.rounds_to_bytes(rows) {
@@ -120,36 +145,6 @@ impl Cuda {
             return self.wgmma_product(tiled, product);
         }
         self.unpacked_product(rows, coded, bias, end, &inputs, y)
-    }
-
-    /// Whether gemm_tiles takes so many rows.
-    fn takes_tiled(&self, rows: usize, row_bytes: usize, coded: &Coded, end: End) -> bool {
-        let outputs = coded.matrix.outputs as usize;
-        gemm_tiles::takes(&self.context, self.dtype, rows, row_bytes, outputs, end)
-    }
-
-    fn tiled_product(
-        &self,
-        rows: usize,
-        coded: &Coded,
-        bias: DevicePtr,
-        end: End,
-        inputs: &Inputs,
-        y: DevicePtr,
-    ) -> Result<()> {
-        let matrix = &coded.matrix;
-        let product = TiledProduct {
-            kind: gemm_tiles::Kind::E4m3 { factor: matrix.factor, steps: inputs.steps },
-            rows,
-            outputs: matrix.outputs as usize,
-            inputs: padded_inputs(matrix.inputs as usize),
-            x: inputs.x,
-            w: matrix.rows,
-            bias,
-            y,
-            end,
-        };
-        gemm_tiles::run(&self.context, &self.kernels, &self.tile_shares, &product)
     }
 
     /// Whether these codes may be multiplied by codes of the inputs.

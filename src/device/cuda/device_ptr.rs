@@ -8,7 +8,7 @@ use cudarc::driver::sys::CUdeviceptr;
 
 /// An address of device memory, or null. What lies there the field that holds it says.
 #[repr(transparent)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct DevicePtr(CUdeviceptr);
 
 impl DevicePtr {

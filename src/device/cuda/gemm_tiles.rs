@@ -50,20 +50,17 @@ pub struct TiledProduct {
 }
 
 /// Whether a product of this size is ours.
-pub fn takes(
-    context: &Context,
-    act: DType,
-    rows: usize,
-    row_bytes: usize,
-    outputs: usize,
-    end: End,
-) -> bool {
+pub fn takes(context: &Context, act: DType, product: &TiledProduct) -> bool {
+    let most_rows = match product.kind {
+        Kind::Activations(_) => abi::TILED_HALF_ROWS,
+        Kind::E4m3 { .. } => abi::TILED_ROWS,
+    };
     // Gates and ups are copied by eights.
-    let even = !matches!(end, End::Gated(_)) || outputs.is_multiple_of(16);
+    let even = !matches!(product.end, End::Gated(_)) || product.outputs.is_multiple_of(16);
     context.capability == WGMMA
         && act != DType::F32
-        && (1..=abi::TILED_ROWS as usize).contains(&rows)
-        && row_bytes.is_multiple_of(16)
+        && (1..=most_rows as usize).contains(&product.rows)
+        && (product.inputs * product.kind.bytes()).is_multiple_of(16)
         && even
 }
 
@@ -103,9 +100,7 @@ impl<'a> Tiled<'a> {
     /// The one for so many rows.
     fn of(k: &Kernels, kind: Kind, rows: usize) -> Tiled<'_> {
         match (kind, rows) {
-            (Kind::Activations(_), 0..=16) => Tiled::few(&k.gemm_tiles_16, 16),
-            (Kind::Activations(_), 17..=32) => Tiled::few(&k.gemm_tiles_32, 32),
-            (Kind::Activations(_), _) => Tiled::many(&k.gemm_tiles_64),
+            (Kind::Activations(_), _) => Tiled::few(&k.gemm_tiles_16, 16),
             (Kind::E4m3 { .. }, 0..=16) => Tiled::few(&k.gemm_tiles_e4m3_16, 16),
             (Kind::E4m3 { .. }, 17..=32) => Tiled::few(&k.gemm_tiles_e4m3_32, 32),
             (Kind::E4m3 { .. }, _) => Tiled::many(&k.gemm_tiles_e4m3_64),

@@ -25,9 +25,6 @@ fn pieces_of_row(width: usize, dtype: DType) -> Option<usize> {
     Some(groups * (COLUMNS * dtype.bytes() / VECTOR_BYTES))
 }
 
-/// Blocks that fetch ahead, beside those of the exchange.
-const AHEAD_BLOCKS: usize = 64;
-
 impl Cuda {
     /// Blocks of the one launch for the sum over ranks of a weight's products and what follows it;
     /// None: they are launches of their own.
@@ -45,14 +42,13 @@ impl Cuda {
 
     /// The launch, by as many blocks as `blocks_of_joined_norm` says.
     pub(super) fn sum_add_norm(
-        &mut self,
+        &self,
         of: &str,
         blocks: usize,
         seam: Seam<'_, Weight, Tensor>,
     ) -> Result<()> {
         let norm = self.add_norm_of(seam.norm, seam.delta, seam.residual, seam.normed);
-        let ahead = self.next_products.behind(norm.weight);
-        self.launch_sum_add_norm(of, blocks, self.rows(), norm, ahead)
+        self.launch_sum_add_norm(of, blocks, self.rows(), norm)
     }
 
     fn launch_sum_add_norm(
@@ -61,21 +57,12 @@ impl Cuda {
         blocks: usize,
         rows: usize,
         norm: abi::AddNorm,
-        (ahead, ahead_bytes): (DevicePtr, usize),
     ) -> Result<()> {
         let member = self.member(of)?;
         member.meet()?;
-        let parameters = abi::SumAddNorm {
-            all: member.parameters(),
-            norm,
-            ahead,
-            ahead_bytes: ahead_bytes as u32,
-            rows: rows as u32,
-            blocks: blocks as u32,
-            unused: 0,
-        };
-        // As many whatever is fetched: a recorded step has the grids of the first.
-        let (grid, threads) = ([blocks + AHEAD_BLOCKS, 1], abi::EXCHANGE_THREADS);
+        let all = member.parameters();
+        let parameters = abi::SumAddNorm { all, norm, rows: rows as u32, unused: 0 };
+        let (grid, threads) = ([blocks, 1], abi::EXCHANGE_THREADS);
         self.kernels.sum_add_norm.launch(&self.context, grid, threads, &parameters)?;
         member.meet()
     }
@@ -128,7 +115,7 @@ impl Cuda {
         };
         let launch = || {
             if joined {
-                return self.launch_sum_add_norm(OF, blocks, rows, norm, (DevicePtr::NULL, 0));
+                return self.launch_sum_add_norm(OF, blocks, rows, norm);
             }
             self.all_reduce(OF, rows * width, delta.address)?;
             let kernel = &self.kernels.add_norm;

@@ -28,7 +28,6 @@
 //! | `low_rank` | what adapters hold behind a weight |
 //! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
 //! | `joins`, `joined_norm` | what ranks do together behind an op, and with a norm behind that |
-//! | `next_products` | which weight is multiplied behind a norm |
 //! | `state_memory` | states of slots, and copies of them |
 //! | `tensor` | activations |
 //! | `slots` | a step's input as the GPU reads it |
@@ -71,7 +70,6 @@ mod load;
 mod low_rank;
 mod memory;
 mod module;
-mod next_products;
 mod page_attention;
 mod paged_attention;
 mod pooling;
@@ -105,7 +103,6 @@ use self::graphs::Graphs;
 use self::low_rank::Adapters;
 use self::memory::Memory;
 use self::module::Kernels;
-use self::next_products::NextProducts;
 use self::page_attention::PageAttention;
 use self::ranks::Member;
 use self::sampler::Sampler;
@@ -168,8 +165,6 @@ pub struct Cuda {
     gate_up: usize,
     /// Rows of the largest table or head that ranks share out.
     shared_rows: usize,
-    /// What is multiplied behind which norm.
-    next_products: NextProducts,
     /// None: it shares its model with none.
     member: Option<Member>,
     // Last, so that it outlives what was made in it even without the Arcs.
@@ -213,7 +208,6 @@ impl Cuda {
             scratch: None,
             gate_up: 0,
             shared_rows: 0,
-            next_products: NextProducts::default(),
             member: None,
             kernels,
             context,

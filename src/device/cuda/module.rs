@@ -245,9 +245,8 @@ kernels! {
     "gemm_small_m":
         gemm_small_m(SmallGemm) gemm_small_m_gated(SmallGemm) gemm_small_m_logits(SmallGemm);
     "gemm_tiles":
-        gemm_tiles_16(TiledGemm) gemm_tiles_32(TiledGemm) gemm_tiles_64(TiledGemm)
-        gemm_tiles_e4m3_16(TiledGemm) gemm_tiles_e4m3_32(TiledGemm)
-        gemm_tiles_e4m3_64(TiledGemm);
+        gemm_tiles_16(TiledGemm) gemm_tiles_e4m3_16(TiledGemm)
+        gemm_tiles_e4m3_32(TiledGemm) gemm_tiles_e4m3_64(TiledGemm);
     "codes":
         place_codes(PlaceCodes) place_scales(PlaceScales) dummy_codes(DummyCodes)
         largest_weights(LargestWeights) encode_weights(EncodeWeights) unpack_codes(UnpackCodes)

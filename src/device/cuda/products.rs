@@ -66,7 +66,6 @@ impl Cuda {
         x: Input,
         y: DevicePtr,
     ) -> Result<()> {
-        self.next_products.note(weight);
         if let Held::Coded(coded) = &weight.held {
             return self.coded_product(rows, coded, bias, end, x, y);
         }
@@ -77,10 +76,9 @@ impl Cuda {
             return gemm_small_m::run(&self.context, &self.kernels, &call);
         }
 
-        let row_bytes = inputs * self.dtype.bytes();
-        if gemm_tiles::takes(&self.context, self.dtype, rows, row_bytes, outputs, end) {
-            let kind = gemm_tiles::Kind::Activations(self.dtype);
-            let call = TiledProduct { kind, rows, outputs, inputs, x, w, bias, y, end };
+        let kind = gemm_tiles::Kind::Activations(self.dtype);
+        let call = TiledProduct { kind, rows, outputs, inputs, x, w, bias, y, end };
+        if gemm_tiles::takes(&self.context, self.dtype, &call) {
             return gemm_tiles::run(&self.context, &self.kernels, &self.tile_shares, &call);
         }
 

@@ -51,17 +51,6 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Where its bytes lie, and how many they are.
-    pub(super) fn bytes_in_memory(&self) -> (DevicePtr, usize) {
-        match &self.held {
-            Held::Plain(memory) => (memory.address, memory.bytes),
-            Held::Coded(coded) => {
-                let matrix = &coded.matrix;
-                (matrix.rows, matrix.outputs as usize * matrix.row_bytes as usize)
-            }
-        }
-    }
-
     /// Where a matrix or table lies.
     ///
     /// # Panics

@@ -244,8 +244,9 @@ struct CodedTiles {
 
 // ---- Products of some rows, of codes or not (gemm_tiles.cu) ----
 
-// Rows at most; bytes of each row of W and x in a stage.
+// Rows at most, of codes and of half types; bytes of each row of W and x in a stage.
 constexpr u32 TILED_ROWS = 64;
+constexpr u32 TILED_HALF_ROWS = 16;
 constexpr u32 TILED_UNIT_BYTES = 128;
 // Outputs of a tile and threads of a block (those that multiply and the warp that copies): of up to
 // 32 rows, two blocks on a multiprocessor, and of more.

@@ -47,15 +47,9 @@ constexpr u32 NORMED_COLUMNS = 2 * 8 * EXCHANGE_THREADS;
 struct SumAddNorm {
   Ranks all;
   AddNorm norm;  // its delta is x
-  // What the kernel after reads first, `ahead_bytes` of it, a multiple of AHEAD_BYTES; or null.
-  DEVICE(const u8) ahead;
-  u32 ahead_bytes;
   u32 rows;
-  u32 blocks;  // That have rows; those behind them fetch what lies ahead.
   u32 unused;
 };
-// Bytes that a thread asks for at a time.
-constexpr u32 AHEAD_BYTES = 4096;
 
 // whole = all ranks' parts side by side; columns behind the whole's end are dropped. All of it, or
 // of gather_ranks `vectors` times 16 bytes of the part from the `first` on, as many as

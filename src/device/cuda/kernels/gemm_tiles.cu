@@ -1,7 +1,7 @@
-// y = end(x W^T + b) for some rows of x, up to 64, on Hopper, where the weights' bytes are nearly
-// everything: W and x of half types, or both codes of E4M3, whose sums are multiplied by a factor
-// of each output and one of each row. Bias, activation and the product of gate and up are in the
-// end.
+// y = end(x W^T + b) for some rows of x on Hopper, where the weights' bytes are nearly everything:
+// W and x of half types, up to 16 rows (of more cuBLASLt is as fast or faster), or both codes of
+// E4M3, up to 64, whose sums are multiplied by a factor of each output and one of each row. Bias,
+// activation and the product of gate and up are in the end.
 //
 // W is the left operand of wgmma and x^T the right one, both out of shared memory, where tensor
 // maps have put them: nothing is unpacked or turned. A tile is 128 outputs, or 256, for all rows
@@ -68,22 +68,14 @@ struct Tile {
   // What is copied next.
   struct Cursor {
     const Tile& t;
-    u32 tile, unit, left;  // of the tile
+    u32 tile = t.first_tile, unit = t.from;
 
-    __device__ Cursor(const Tile& t) : t(t), tile(t.first_tile) { start(); }
-
-    // Tiles begin at inputs of their own: blocks that all read the same of x at a time would wait
-    // for the same places of L2.
-    __device__ void start() {
-      left = t.of_tile;
-      unit = t.from + t.of_tile * (tile % t.tiles) / t.tiles;
-    }
+    __device__ Cursor(const Tile& t) : t(t) {}
 
     __device__ void advance() {
-      if (++unit == t.to) unit = t.from;
-      if (--left != 0) return;
+      if (++unit != t.to) return;
+      unit = t.from;
       tile += t.step;
-      start();
     }
 
     __device__ void fetch_weights(u32 stage) const {
@@ -276,8 +268,6 @@ struct Tile {
 #define MANY(NAME, BYTES, COLUMNS) ENTRY(NAME, BYTES, COLUMNS, TILED_MANY_THREADS, 1)
 
 FEW(gemm_tiles_16, false, 16)
-FEW(gemm_tiles_32, false, 32)
-MANY(gemm_tiles_64, false, 64)
 FEW(gemm_tiles_e4m3_16, true, 16)
 FEW(gemm_tiles_e4m3_32, true, 32)
 MANY(gemm_tiles_e4m3_64, true, 64)

@@ -8,9 +8,6 @@
 // wider than the block. Bytes over each link as of sum_ranks; in memory three times the rows
 // (product, residual in and out) and the norm.
 //
-// Memory would idle meanwhile: blocks behind those that have rows bring to L2 what the product
-// after reads first.
-//
 // Floor: that of sum_ranks, about 3.4 us for a row, and about 1 us for two sums over the block.
 #include "exchange.cuh"
 #include "e4m3.cuh"
@@ -29,8 +26,8 @@ struct NormedRows {
 
   const SumAddNorm& a;
   const AddNorm& norm = a.norm;
-  // Every a.blocks-th row.
-  const u32 rows = blockIdx.x < a.rows ? (a.rows - 1 - blockIdx.x) / a.blocks + 1 : 0;
+  // Every gridDim.x-th row.
+  const u32 rows = blockIdx.x < a.rows ? (a.rows - 1 - blockIdx.x) / gridDim.x + 1 : 0;
   const u32 pieces = rows * PIECES;
   float weight[GROUPS][8];
   Vector<act> residual[EXCHANGE_PIECES];
@@ -49,7 +46,7 @@ struct NormedRows {
 
   __device__ u32 column(u32 group) const { return (group * EXCHANGE_THREADS + threadIdx.x) * 8; }
   __device__ bool inside(u32 group) const { return column(group) < norm.width; }
-  __device__ u64 row(u32 of_block) const { return blockIdx.x + of_block * a.blocks; }
+  __device__ u64 row(u32 of_block) const { return blockIdx.x + of_block * gridDim.x; }
   // Which row of the block, and which columns of it, its n-th piece has.
   static __device__ u32 row_of(u32 n) { return n / PIECES; }
   static __device__ u32 group_of(u32 n) { return n % PIECES / PARTS; }
@@ -140,22 +137,8 @@ __device__ __forceinline__ void sum_add_norm_of(const SumAddNorm& a) {
     if (r < own.rows) own.run(exchange, r, squares[r], largest[r]);
 }
 
-// To L2, while the other ranks' parts are on their way; not earlier, or it would be gone again.
-__device__ __forceinline__ void fetch_ahead(const SumAddNorm& a) {
-  give_leave();
-  await();
-#if ARCH >= 90
-  const u32 thread = (blockIdx.x - a.blocks) * EXCHANGE_THREADS + threadIdx.x;
-  const u32 all = (gridDim.x - a.blocks) * EXCHANGE_THREADS;
-  for (u64 at = (u64)thread * AHEAD_BYTES; at < a.ahead_bytes; at += (u64)all * AHEAD_BYTES)
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(a.ahead + at), "r"(AHEAD_BYTES)
-                 : "memory");
-#endif
-}
-
 __global__ void __launch_bounds__(EXCHANGE_THREADS, 1) sum_add_norm(
     const __grid_constant__ SumAddNorm a) {
-  if (blockIdx.x >= a.blocks) return fetch_ahead(a);
   if (a.norm.width <= NORMED_COLUMNS / 2) sum_add_norm_of<1>(a);
   else sum_add_norm_of<2>(a);
 }
