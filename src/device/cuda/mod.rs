@@ -55,6 +55,7 @@ mod context;
 mod dense;
 mod device_ptr;
 mod experts;
+mod experts_few;
 mod gemm;
 mod gemm_product;
 mod gemm_small_m;
@@ -313,7 +314,7 @@ impl DeviceTypes for Cuda {
             total_bytes,
             free_bytes,
             depth: DEPTH,
-            experts_of_codes: coded_kernels::has_experts(&self.context, self.dtype),
+            experts_of_codes: coded_kernels::has_experts(self.dtype),
         }
     }
 
