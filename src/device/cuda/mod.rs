@@ -55,6 +55,7 @@ mod context;
 mod dense;
 mod device_ptr;
 mod experts;
+mod experts_few;
 mod gemm;
 mod gemm_choices;
 mod gemm_product;
@@ -82,6 +83,7 @@ mod shares;
 mod slots;
 mod staging;
 mod state;
+mod state_chunks;
 mod state_memory;
 mod step;
 mod steps;
@@ -191,6 +193,7 @@ impl Cuda {
         gemm_small_m::prepare(&context, &kernels)?;
         let shares = coded_kernels::prepare(&context, &kernels)?;
         let tile_shares = gemm_tiles::prepare(&context, &kernels)?;
+        state_chunks::prepare(&kernels)?;
 
         Ok(Cuda {
             dtype,
@@ -316,7 +319,7 @@ impl DeviceTypes for Cuda {
             total_bytes,
             free_bytes,
             depth: DEPTH,
-            experts_of_codes: coded_kernels::has_experts(&self.context, self.dtype),
+            experts_of_codes: coded_kernels::has_experts(self.dtype),
         }
     }
 

@@ -228,6 +228,9 @@ kernels! {
     "scan":
         selective_scan_1(SelectiveScan) selective_scan_2(SelectiveScan)
         selective_scan_4(SelectiveScan) selective_scan_8(SelectiveScan);
+    "chunks":
+        delta_chunks_64(DeltaRule) delta_chunks_128(DeltaRule)
+        scan_chunks_64(SelectiveScan) scan_chunks_128(SelectiveScan);
     "layers":
         values_of_keys(ValuesOfKeys) scale_rows(ScaleRows) scale_routes(ScaleRoutes)
         weigh_inputs(WeighInputs);
@@ -238,6 +241,14 @@ kernels! {
         experts_down_narrow(MultiplyExperts) experts_down_wide(MultiplyExperts)
         experts_down_plain(MultiplyExperts)
         combine_experts(CombineExperts) add_gated(AddGated);
+    "experts_few":
+        experts_few_8(FewExperts) experts_few_16(FewExperts)
+        route_few_8(RouteFew) route_few_16(RouteFew);
+    "coded_experts_few":
+        coded_few_8_e4m3(CodedFewExperts) coded_few_8_int8(CodedFewExperts)
+        coded_few_8_int4(CodedFewExperts) coded_few_8_e2m1(CodedFewExperts)
+        coded_few_16_e4m3(CodedFewExperts) coded_few_16_int8(CodedFewExperts)
+        coded_few_16_int4(CodedFewExperts) coded_few_16_e2m1(CodedFewExperts);
     "adapters":
         adapter_shrink(AdapterShrink) adapter_expand(AdapterExpand)
         adapter_expand_logits(AdapterExpand) embed_adapted(EmbedAdapted);
