@@ -212,6 +212,7 @@ fn load(
         max_logprob_entries: 1 << 20,
         outbox_threads: None,
         step_timeout: None,
+        prompt_step: None,
         grammar_timeout: Duration::from_secs(5),
         step_trace: None,
         proposer: right.is_some().then(|| Arc::new(proposer) as _),
