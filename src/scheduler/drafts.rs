@@ -12,10 +12,13 @@ pub trait Proposer: Debug + Send {
     /// Append to `drafts` up to `most` tokens that may follow `tokens`, a sequence's prompt and
     /// outputs. None is an answer too. What is appended must be in the model's vocabulary.
     fn propose(&mut self, tokens: &[TokenId], most: usize, drafts: &mut Vec<TokenId>);
+
+    /// A sequence that was running is over: what it generated.
+    fn ended(&mut self, _outputs: &[TokenId]) {}
 }
 
 /// How drafts are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum DraftMethod {
     /// What followed the sequence's last `most` tokens where they occurred before, or else its last
     /// fewer, down to `least`.
@@ -25,12 +28,30 @@ pub enum DraftMethod {
         /// At least `least`.
         most: usize,
     },
+    /// How texts went on behind the sequence's last tokens, in itself and in earlier outputs.
+    Suffix(SuffixConfig),
+}
+
+/// Drafts by suffixes. Fields are vLLM's members `suffix_decoding_*`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SuffixConfig {
+    /// Tokens that are compared at most, at least 1.
+    pub max_depth: usize,
+    /// Earlier outputs that are remembered at most.
+    pub cached_requests: usize,
+    /// Drafts at most, as a multiple of the tokens that agree; at least 0.
+    pub max_factor: f64,
+    /// A draft ends before it is less likely than this, by what was counted; 0 to 1.
+    pub min_probability: f64,
 }
 
 impl fmt::Display for DraftMethod {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             DraftMethod::Ngram { least, most } => write!(f, "n-grams of {least} to {most} tokens"),
+            DraftMethod::Suffix(config) => {
+                write!(f, "suffixes of up to {} tokens", config.max_depth)
+            }
         }
     }
 }
@@ -68,7 +89,7 @@ impl DraftLengths {
 }
 
 /// What the scheduler is told of speculation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SpeculationConfig {
     /// Who proposes.
     pub method: DraftMethod,

@@ -49,6 +49,8 @@
 //! | `adapter_slots` | which adapter lies in which adapter slot |
 //! | `drafts` | who proposes drafts, how many, and how that went |
 //! | `ngram` | drafts by n-grams |
+//! | `suffix` | drafts by suffixes |
+//! | `past_outputs` | outputs of sequences that are over, for `suffix` |
 //! | `speculate` | which sequences of a step have drafts |
 //! | `in_flight` | planned steps without a result |
 //! | `report` | what the engine is told |
@@ -59,12 +61,14 @@ mod config;
 mod drafts;
 mod in_flight;
 mod ngram;
+mod past_outputs;
 mod queue;
 mod report;
 mod sequence;
 mod slots;
 mod speculate;
 mod state;
+mod suffix;
 #[cfg(test)]
 mod adapter_slot_tests;
 #[cfg(test)]
@@ -75,7 +79,9 @@ mod state_tests;
 mod tests;
 
 pub use config::{SchedulerConfig, StateConfig};
-pub use drafts::{DraftLengths, DraftMethod, DraftStats, Proposer, SpeculationConfig};
+pub use drafts::{
+    DraftLengths, DraftMethod, DraftStats, Proposer, SpeculationConfig, SuffixConfig,
+};
 pub use report::{Arrival, SchedulerStats};
 pub use sequence::NewSequence;
 pub use state::Scheduler;

@@ -10,6 +10,7 @@ use super::queue::WaitingQueue;
 use super::report::SchedulerStats;
 use super::sequence::Sequence;
 use super::slots::Slots;
+use super::suffix::Suffix;
 use crate::error::Result;
 use crate::ids::{AdapterId, PageId, RequestId, SlotId};
 use crate::kv::{KvCacheManager, KvConfig};
@@ -45,8 +46,10 @@ impl Scheduler {
     /// `max_model_len`; names the key to change.
     pub fn new(config: SchedulerConfig) -> Result<Scheduler> {
         let proposer = config.speculation.as_ref().map(|config| -> Box<dyn Proposer> {
-            let DraftMethod::Ngram { least, most } = config.method;
-            Box::new(Ngram { least, most })
+            match config.method {
+                DraftMethod::Ngram { least, most } => Box::new(Ngram { least, most }),
+                DraftMethod::Suffix(config) => Box::new(Suffix::new(config)),
+            }
         });
         Scheduler::with_proposer(config, proposer)
     }
@@ -95,10 +98,20 @@ impl Scheduler {
         }
     }
 
+    /// A sequence may have drafts from now on, or may not.
+    pub fn allow_drafts(&mut self, id: RequestId, allowed: bool) {
+        if let Some(slot) = self.slots.find(id) {
+            self.slots[slot].may_draft = allowed;
+        } else if let Some(sequence) = self.queue.find_mut(id) {
+            sequence.may_draft = allowed;
+        }
+    }
+
     /// Drop what the newest plan samples for a running sequence, and hold it: its last token is
-    /// fed once more when the hold ends. For a sequence whose mask did not come in time. The device
-    /// opens its row anew, since the token that it samples without a mask counts there. A state has
-    /// moved on with the last token: the sequence is preempted then, and held as it waits.
+    /// fed once more when the hold ends. For a sequence whose mask did not come in
+    /// time. The device opens its row anew, since the token that it samples without a mask counts
+    /// there. A state has moved on with the last token: the sequence is preempted then, and held as
+    /// it waits.
     pub fn skip_step(&mut self, id: RequestId) {
         let Some(slot) = self.slots.find(id) else { return };
         if self.config.state.is_some() {
@@ -120,7 +133,10 @@ impl Scheduler {
     /// Its tokens in flight will be dropped. False: it was not here (any more).
     pub fn finish(&mut self, id: RequestId) -> bool {
         let Some(slot) = self.slots.find(id) else { return self.queue.remove(id) };
-        self.vacate(slot);
+        let sequence = self.vacate(slot);
+        if let Some(speculation) = &mut self.speculation {
+            speculation.proposer.ended(&sequence.tokens[sequence.prompt.len()..]);
+        }
         self.queue.release_siblings(id);
         true
     }

@@ -1,6 +1,6 @@
-//! Drafts never change an answer: random requests, alone without drafts and then with drafts of any
-//! quality, in crowds that are batched, chunked, preempted and served from the prefix cache. On the
-//! CPU not a bit may change: tokens, logprobs, reasons and counts.
+//! Drafts never change an answer: random requests, some with grammars, alone without drafts and
+//! then with drafts of any quality, in crowds that are batched, chunked, preempted and served from
+//! the prefix cache. On the CPU not a bit may change: tokens, logprobs, reasons and counts.
 //!
 //! Who drafts is made up here: a run without drafts tells a [`Spy`] which tokens follow which, and
 //! the proposers of later runs say the truth, spoil it, or guess. `DRAFTS_SEED=n` repeats a round,
@@ -22,7 +22,7 @@ use crate::served::{device, options, serve, serve_with, Served, Told};
 
 /// Requests of a round. With those of all rounds, a thousand.
 const REQUESTS: usize = 42;
-const ROUNDS: u64 = 24;
+const ROUNDS: u64 = 28;
 
 /// Every sequence of tokens that the engine asked drafts for, and thereby what follows what.
 pub type Seen = Arc<Mutex<BTreeSet<Vec<TokenId>>>>;
@@ -101,7 +101,7 @@ fn drafts(count: usize) -> Value {
 }
 
 /// An engine of which each sequence asks this proposer.
-fn served(quality: Quality, seen: &Seen, count: usize, extra: &Value) -> Served {
+pub fn served(quality: Quality, seen: &Seen, count: usize, extra: &Value) -> Served {
     let mut args = json!({"speculative_config": drafts(count)});
     args.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     serve_with(MODEL, &args, drafting(quality, seen))
@@ -114,11 +114,11 @@ fn with(sampling: &Value, more: Value) -> Value {
     all
 }
 
-fn ask(served: &Served, request: &Request, stream: bool) -> Told {
+pub fn ask(served: &Served, request: &Request, stream: bool) -> Told {
     served.ask(&request.prompt, request.sampling.clone(), stream)
 }
 
-fn stats(served: &Served) -> DraftStats {
+pub fn stats(served: &Served) -> DraftStats {
     served.counter.drafts.lock().clone()
 }
 
@@ -140,6 +140,7 @@ fn a_thousand_requests_are_answered_as_without_drafts() {
         ("spoilt drafts, whole prompts", served(Quality::Spoilt, &seen, 20, &whole)),
         ("random drafts", served(Quality::Random, &seen, 3, &json!({}))),
         ("n-grams", serve(MODEL, json!({"speculative_config": drafts(4)}))),
+        ("suffixes", serve(MODEL, json!({"speculative_config": {"method": "suffix"}}))),
     ];
 
     let rounds = from_environment("DRAFTS_ROUNDS").unwrap_or(ROUNDS);
@@ -170,7 +171,7 @@ fn a_thousand_requests_are_answered_as_without_drafts() {
     }
 }
 
-fn check(what: &str, request: &Request, right: &Answer, got: &Answer) {
+pub fn check(what: &str, request: &Request, right: &Answer, got: &Answer) {
     let Request { prompt, sampling } = request;
     assert_eq!(right.prompt_tokens, got.prompt_tokens);
     assert_eq!(right.outputs.len(), got.outputs.len());

@@ -9,31 +9,37 @@ use crate::invalid;
 use crate::json;
 use crate::plan::MAX_DRAFTS;
 use crate::sampling::python::quoted;
-use crate::scheduler::{DraftLengths, DraftMethod};
+use crate::scheduler::{DraftLengths, DraftMethod, SuffixConfig};
 
 const KEY: &str = "speculative_config";
 /// Methods that are built.
-const BUILT: &str = "'ngram', 'ngram_gpu'";
+const BUILT: &str = "'ngram', 'ngram_gpu', 'suffix'";
 /// Methods that vLLM has and that would be of use here.
-const PLANNED: [&str; 5] = ["suffix", "draft_model", "eagle", "eagle3", "mtp"];
+const PLANNED: [&str; 4] = ["draft_model", "eagle", "eagle3", "mtp"];
 /// Tokens of an n-gram, where neither bound is given.
 const USUAL_NGRAM: usize = 5;
 /// Tokens of an n-gram at most.
 const LONGEST_NGRAM: i64 = 1024;
 
-/// Members that are read for drafts by n-grams, or for any; then those of other methods, with the
-/// values of theirs that say nothing.
-const READ: [&str; 8] = [
+/// Members that are read for every method.
+const READ: [&str; 6] = [
     "method",
     "model",
     "num_speculative_tokens",
     "num_speculative_tokens_per_batch_size",
     "disable_by_batch_size",
-    "prompt_lookup_max",
-    "prompt_lookup_min",
     "draft_tensor_parallel_size",
 ];
-const OTHERS: [(&str, &str); 25] = [
+/// Those of n-grams, and of suffixes.
+const NGRAM: [&str; 2] = ["prompt_lookup_max", "prompt_lookup_min"];
+const SUFFIX: [&str; 4] = [
+    "suffix_decoding_max_cached_requests",
+    "suffix_decoding_max_spec_factor",
+    "suffix_decoding_max_tree_depth",
+    "suffix_decoding_min_token_prob",
+];
+/// Those of other methods, with the values that say nothing.
+const OTHERS: [(&str, &str); 21] = [
     ("attention_backend", "[]"),
     ("code_revision", "[]"),
     ("disable_eagle_block_drop", "[false]"),
@@ -52,10 +58,6 @@ const OTHERS: [(&str, &str); 25] = [
     ("quantization", "[]"),
     ("rejection_sample_method", r#"["standard", "block"]"#),
     ("revision", "[]"),
-    ("suffix_decoding_max_cached_requests", "[10000]"),
-    ("suffix_decoding_max_spec_factor", "[1.0]"),
-    ("suffix_decoding_max_tree_depth", "[24]"),
-    ("suffix_decoding_min_token_prob", "[0.1]"),
     ("use_heterogeneous_vocab", "[false]"),
     ("use_local_argmax_reduction", "[false]"),
     // Read by name below.
@@ -63,7 +65,7 @@ const OTHERS: [(&str, &str); 25] = [
 ];
 
 /// What of `speculative_config` the scheduler is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SpeculationArgs {
     /// How drafts are made.
     pub method: DraftMethod,
@@ -89,36 +91,64 @@ pub(super) fn read(
     let config: Map<String, Value> = config.filter(|(_, value)| !values::is_empty(value)).collect();
     let mut said = Vec::new();
     let mut read = Reader::new(&config, &mut said);
-    let names: Vec<&str> = READ.into_iter().chain(OTHERS.map(|(name, _)| name)).collect();
+    let others = OTHERS.map(|(name, _)| name);
+    let names: Vec<&str> = [&READ[..], &NGRAM, &SUFFIX, &others].concat();
     read.only(KEY, &names)?;
 
     // Which method comes first: others may be asked for with members that mean nothing here.
-    if let Some(missing) = missing_method(&mut read, &config)? {
-        outer.say(missing);
-        return Ok(None);
-    }
+    let method = match method(&mut read, &config)? {
+        Method::Missing(said) => {
+            outer.say(said);
+            return Ok(None);
+        }
+        method => method,
+    };
     check_ranks(&mut read, ranks)?;
-    let method = ngram(&mut read)?;
-    let lengths = lengths(&mut read, &config)?;
-    for (name, neutral) in OTHERS {
+    let suffix = suffix(&mut read)?;
+    let ngram = ngram(&mut read)?;
+    let args = if method == Method::Suffix {
+        say_ignored(&mut read, &config, "suffixes", &NGRAM);
+        SpeculationArgs {
+            method: DraftMethod::Suffix(suffix),
+            lengths: lengths(&mut read, &config, Some(suffix.max_depth.min(MAX_DRAFTS)))?,
+        }
+    } else {
+        say_ignored(&mut read, &config, "n-grams", &SUFFIX);
+        SpeculationArgs { method: ngram, lengths: lengths(&mut read, &config, None)? }
+    };
+    said.into_iter().for_each(|line| outer.say(format!("{KEY}: {line}")));
+    Ok(Some(args))
+}
+
+/// Warn of members of other methods, unless their values say nothing. `methods`: those of one that
+/// is built.
+fn say_ignored(read: &mut Reader, config: &Map<String, Value>, drafts: &str, methods: &[&str]) {
+    let methods = methods.iter().map(|&name| (name, "[]"));
+    for (name, neutral) in OTHERS.into_iter().chain(methods) {
         let Some(value) = config.get(name) else { continue };
         let neutral: Vec<Value> = serde_json::from_str(neutral).unwrap_or_default();
         if !neutral.iter().any(|other| values::same(value, other)) {
             let shown = json::shown(value);
-            read.say(format!("'{name}' has no effect on drafts by n-grams: {shown} is ignored"));
+            read.say(format!("'{name}' has no effect on drafts by {drafts}: {shown} is ignored"));
         }
     }
-    said.into_iter().for_each(|line| outer.say(format!("{KEY}: {line}")));
-    Ok(Some(SpeculationArgs { method, lengths }))
+}
+
+/// What `method` and `model` come to.
+#[derive(Debug, PartialEq)]
+enum Method {
+    Ngram,
+    Suffix,
+    /// One that vLLM has and this version has not: what to say of it.
+    Missing(String),
 }
 
 fn at(error: Error) -> Error {
     error.context(&format!("{KEY}."))
 }
 
-/// What to say of a method that vLLM has and this version has not. None: it is that of n-grams,
-/// whether it is said so or not.
-fn missing_method(read: &mut Reader, config: &Map<String, Value>) -> Result<Option<String>> {
+/// Which method is asked for, by its name or by that of the model that is to draft.
+fn method(read: &mut Reader, config: &Map<String, Value>) -> Result<Method> {
     let model = read.string("model").map_err(at)?;
     let given = read.string("method").map_err(at)?;
     let name = match (&given, &model) {
@@ -132,8 +162,10 @@ fn missing_method(read: &mut Reader, config: &Map<String, Value>) -> Result<Opti
             ));
         }
     };
-    if matches!(name.as_str(), "ngram" | "ngram_gpu" | "[ngram]") {
-        return Ok(None);
+    match name.as_str() {
+        "ngram" | "ngram_gpu" | "[ngram]" => return Ok(Method::Ngram),
+        "suffix" => return Ok(Method::Suffix),
+        _ => {}
     }
 
     let who = match (&given, &model) {
@@ -144,7 +176,7 @@ fn missing_method(read: &mut Reader, config: &Map<String, Value>) -> Result<Opti
     };
     let shown = quoted(&json::cut(&name));
     if PLANNED.contains(&name.as_str()) || name.ends_with("_mtp") {
-        return Ok(Some(format!(
+        return Ok(Method::Missing(format!(
             "{who} {shown} is not built yet: the model is served without drafts, with the same \
              answers, a token a step. This version drafts by {BUILT}"
         )));
@@ -201,15 +233,34 @@ fn ngram(read: &mut Reader) -> Result<DraftMethod> {
     Ok(DraftMethod::Ngram { least, most })
 }
 
-/// Drafts of a sequence, by how many sequences run.
-fn lengths(read: &mut Reader, config: &Map<String, Value>) -> Result<DraftLengths> {
+fn suffix(read: &mut Reader) -> Result<SuffixConfig> {
+    let [cached, factor, depth, least] = SUFFIX;
+    let max_depth = read.at_least::<usize>(depth, 1).map_err(at)?.unwrap_or(24);
+    let cached_requests = read.at_least::<usize>(cached, 0).map_err(at)?.unwrap_or(10_000);
+    let max_factor = read.float(factor).map_err(at)?.unwrap_or(1.0);
+    let min_probability = read.float(least).map_err(at)?.unwrap_or(0.1);
+    if !(max_factor >= 0.0 && max_factor.is_finite()) {
+        return Err(invalid!("{KEY}.{factor}={max_factor} must be >= 0"));
+    }
+    if !(0.0..=1.0).contains(&min_probability) {
+        return Err(invalid!("{KEY}.{least}={min_probability} must be in [0, 1]"));
+    }
+    Ok(SuffixConfig { max_depth, cached_requests, max_factor, min_probability })
+}
+
+/// Drafts of a sequence, by how many sequences run. `usual`: of each, where nothing says it.
+fn lengths(
+    read: &mut Reader,
+    config: &Map<String, Value>,
+    usual: Option<usize>,
+) -> Result<DraftLengths> {
     const BY_SIZE: &str = "num_speculative_tokens_per_batch_size";
     const OLD: &str = "disable_by_batch_size";
     let most = read.at_least::<i64>("num_speculative_tokens", 1).map_err(at)?;
     if let Some(most) = most.filter(|&most| most > MAX_DRAFTS as i64) {
         return Err(invalid!("{KEY}.num_speculative_tokens is {most}, at most {MAX_DRAFTS}"));
     }
-    let most = most.map(|most| most as usize);
+    let most = most.map(|most| most as usize).or(usual);
 
     let ranges = config.get(BY_SIZE).map(|value| ranges(BY_SIZE, value, most)).transpose()?;
     let off_from = read.at_least::<usize>(OLD, 1).map_err(at)?;

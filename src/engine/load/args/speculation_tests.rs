@@ -91,6 +91,37 @@ fn keys_of_before_are_read_with_a_warning() {
     assert_eq!(args.speculation.unwrap().lengths, DraftLengths::constant(2));
 }
 
+#[test]
+fn suffixes_have_members_of_their_own() {
+    let usual = SuffixConfig {
+        max_depth: 24,
+        cached_requests: 10_000,
+        max_factor: 1.0,
+        min_probability: 0.1,
+    };
+    let args = read(json!({"method": "suffix"}));
+    assert_eq!(args.method, DraftMethod::Suffix(usual));
+    assert_eq!(args.lengths, DraftLengths::constant(24));
+
+    let own = json!({"method": "suffix", "num_speculative_tokens": 8,
+                     "suffix_decoding_max_tree_depth": 64, "suffix_decoding_max_cached_requests": 0,
+                     "suffix_decoding_max_spec_factor": 2, "suffix_decoding_min_token_prob": 0.5});
+    let args = read(own);
+    let config =
+        SuffixConfig { max_depth: 64, cached_requests: 0, max_factor: 2.0, min_probability: 0.5 };
+    assert_eq!(args.method, DraftMethod::Suffix(config));
+    assert_eq!(args.lengths, DraftLengths::constant(8));
+    for (member, value, why) in [
+        ("suffix_decoding_max_tree_depth", json!(0), "must be at least 1"),
+        ("suffix_decoding_max_spec_factor", json!(-1), "=-1 must be >= 0"),
+        ("suffix_decoding_min_token_prob", json!(1.5), "=1.5 must be in [0, 1]"),
+        ("suffix_decoding_max_cached_requests", json!(-2), "must be at least 0"),
+    ] {
+        let said = refusal(json!({"method": "suffix", member: value}));
+        assert!(said.contains(member) && said.contains(why), "{said}");
+    }
+}
+
 /// A deployment that drafts otherwise serves, slower.
 #[test]
 fn what_is_not_built_is_said_and_left_out() {
@@ -99,7 +130,7 @@ fn what_is_not_built_is_said_and_left_out() {
         assert_eq!(args, None);
         said.join("\n")
     };
-    for name in ["eagle3", "eagle", "mtp", "deepseek_mtp", "draft_model", "suffix"] {
+    for name in ["eagle3", "eagle", "mtp", "deepseek_mtp", "draft_model"] {
         let line = said(json!({"method": name, "num_speculative_tokens": 2, "model": "some/head"}));
         assert!(line.contains(&format!("method '{name}' is not built yet")), "{line}");
     }
