@@ -222,7 +222,9 @@ impl StepPlan {
 /// runs. Rows without an entry never wait for rows with one.
 #[derive(Debug, Clone, Default)]
 pub struct TokenMasks {
-    /// Slot and its allowed tokens, bit i of word i/32 = token i may be sampled.
+    /// Slot and its allowed tokens, bit i of word i/32 = token i may be sampled. A slot with drafts
+    /// has a mask for each of its rows that chooses a token, one after the other and in their
+    /// order; a row without one, behind the others, is void: the draft in front of it is forbidden.
     pub by_slot: Vec<(SlotId, Arc<[u32]>)>,
 }
 

@@ -40,14 +40,14 @@ fn schema(rng: &mut Rng, depth: usize) -> Value {
     }
 }
 
-struct Asked {
-    schema: Value,
-    sampling: Value,
-    prompt: String,
+pub struct Asked {
+    pub schema: Value,
+    pub sampling: Value,
+    pub prompt: String,
 }
 
 /// Both spellings, all options of whitespace, one or several sequences.
-fn ask(rng: &mut Rng, number: usize) -> Asked {
+pub fn ask(rng: &mut Rng, number: usize) -> Asked {
     let schema = schema(rng, 2);
     let given = if rng.percent(30) { json!(schema.to_string()) } else { schema.clone() };
     let mut outputs = json!({"json": given});

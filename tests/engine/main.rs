@@ -5,6 +5,7 @@
 #[cfg(feature = "cuda")]
 mod devices;
 mod fields;
+mod grammar_drafts;
 mod grammars;
 mod images;
 mod kv_cache;

@@ -1,5 +1,8 @@
 //! Tokens of sequences with drafts against those of the same device without: right drafts, wrong
-//! ones at every place, and none, under every sampler of the table.
+//! ones at every place, and none, under every sampler of the table, some with a mask for each
+//! position.
+
+use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
@@ -52,18 +55,43 @@ impl<D: Graded> Rig<D> {
         let picked = bench.tensor(rows, WIDTH);
         let logits = bench.dev.logits_tensor(rows, vocab).unwrap();
         let mut rig = Rig { bench, table, head, x, picked, logits, sequences };
-        let first = rig.run(plan);
+        let first = rig.run(plan, &TokenMasks::default());
         (rig, first)
     }
 
-    fn run(&mut self, plan: StepPlan) -> StepResult {
+    fn run(&mut self, plan: StepPlan, masks: &TokenMasks) -> StepResult {
         let Rig { bench, table, head, x, picked, logits, .. } = self;
         bench.begin(plan);
         bench.dev.embed(table, 1.0, x).unwrap();
         bench.dev.gather(x, picked).unwrap();
         bench.dev.logits(head, None, picked, logits).unwrap();
-        bench.dev.sample(logits, &TokenMasks::default()).unwrap();
+        bench.dev.sample(logits, masks).unwrap();
         bench.dev.collect().unwrap()
+    }
+}
+
+/// What may follow so many outputs of a slot that has a grammar: three tokens of four.
+fn mask(slot: usize, outputs: usize, vocab: usize) -> Option<Arc<[u32]>> {
+    let mut random = Random((97 * slot + outputs + 1) as u64);
+    let words = (0..vocab.div_ceil(32)).map(|_| random.next() | random.next());
+    (slot % 3 == 1).then(|| words.collect())
+}
+
+/// The masks of a slot with so many outputs that feeds these drafts: none behind a forbidden one.
+fn add_masks(
+    masks: &mut TokenMasks,
+    slot: usize,
+    outputs: usize,
+    drafts: &[TokenId],
+    vocab: usize,
+) {
+    for nth in 0..=drafts.len() {
+        let Some(mask) = mask(slot, outputs + nth, vocab) else { return };
+        masks.by_slot.push((SlotId(slot as u32), mask.clone()));
+        let allows = |draft: &TokenId| mask[draft.index() / 32] >> (draft.0 % 32) & 1 == 1;
+        if !drafts.get(nth).is_some_and(allows) {
+            return;
+        }
     }
 }
 
@@ -90,10 +118,12 @@ fn plain<D: Graded>(vocab: usize) -> Vec<Told> {
     Told::take(&mut told, &first);
     for _ in 1..OUTPUTS + DRAFTS + 1 {
         let mut plan = StepPlan::default();
-        for slot in 0..rig.sequences.len() {
+        let mut masks = TokenMasks::default();
+        for (slot, told) in told.iter().enumerate() {
             plan.push(SlotId(slot as u32), Feed::LastSampled, true);
+            add_masks(&mut masks, slot, told.tokens.len(), &[], vocab);
         }
-        Told::take(&mut told, &rig.run(plan));
+        Told::take(&mut told, &rig.run(plan, &masks));
     }
     told
 }
@@ -106,6 +136,7 @@ fn judge<D: Graded>(vocab: usize) {
     let mut random = Random(41);
     while told.iter().any(|told| told.tokens.len() < OUTPUTS) {
         let mut plan = StepPlan::default();
+        let mut masks = TokenMasks::default();
         let mut wanted = Vec::new();
         for (slot, (told, right)) in told.iter().zip(&right).enumerate() {
             let id = SlotId(slot as u32);
@@ -117,7 +148,11 @@ fn judge<D: Graded>(vocab: usize) {
             if let Some(draft) = drafts.get_mut(wrong) {
                 *draft = TokenId((draft.0 + 1) % WORDS);
             }
-            if drafts.is_empty() || known >= OUTPUTS {
+            if known >= OUTPUTS {
+                drafts.clear();
+            }
+            add_masks(&mut masks, slot, known, &drafts, vocab);
+            if drafts.is_empty() {
                 wanted.push(known + 1);
                 plan.push(id, Feed::LastSampled, true);
             } else {
@@ -128,7 +163,7 @@ fn judge<D: Graded>(vocab: usize) {
 
         let fed: Vec<usize> = plan.chunks.iter().map(|chunk| chunk.feed.tokens()).collect();
         let before: Vec<usize> = told.iter().map(|told| told.tokens.len()).collect();
-        let result = rig.run(plan);
+        let result = rig.run(plan, &masks);
         Told::take(&mut told, &result);
         for (slot, told) in told.iter().enumerate() {
             let came = told.tokens.len();

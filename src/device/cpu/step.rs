@@ -68,7 +68,8 @@ impl Cpu {
         let position = self.slots.length(slot) - drafts.behind;
         let row = self.slots.row_mut(slot)?;
         let mut seen = Seen::default();
-        if let Some((_, mask)) = masks.by_slot.iter().find(|(of, _)| *of == slot) {
+        let mut of_slot = masks.by_slot.iter().filter(|(of, _)| *of == slot);
+        if let Some((_, mask)) = of_slot.nth(drafts.before) {
             forbid(logits, mask, &mut seen);
         }
 

@@ -204,10 +204,7 @@ impl Steps {
         if masks_words > 0 {
             let (of, words_of) = rest.split_at_mut(logits_rows.len());
             for (of, logits_row) in of.iter_mut().zip(logits_rows) {
-                let mask = masks.by_slot.iter().position(|(slot, _)| *slot == logits_row.slot);
-                *of = mask
-                    .filter(|_| !matches!(logits_row.purpose, Purpose::Report { .. }))
-                    .map_or(NO_MASK, |n| n as u32);
+                *of = mask_of(masks, logits_row).map_or(NO_MASK, |n| n as u32);
             }
             for (to, (_, mask)) in words_of.chunks_exact_mut(per_mask).zip(&masks.by_slot) {
                 let known = mask.len().min(per_mask);
@@ -291,6 +288,16 @@ impl Steps {
         };
         reports.result(step, &logits_rows, ids, answers, whole)
     }
+}
+
+/// The mask of a logits row, by its place among the masks.
+fn mask_of(masks: &TokenMasks, row: &BatchLogits) -> Option<usize> {
+    if matches!(row.purpose, Purpose::Report { .. }) {
+        return None;
+    }
+    let first = masks.by_slot.iter().position(|(slot, _)| *slot == row.slot)?;
+    let nth = first + row.drafts.before;
+    masks.by_slot.get(nth).filter(|(slot, _)| *slot == row.slot).map(|_| nth)
 }
 
 /// The result of a step that pooled, from the bits of its vectors.

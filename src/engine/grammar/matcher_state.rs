@@ -24,6 +24,10 @@ pub(crate) struct MatcherState {
     next: Result<Next>,
     /// The last mask took long.
     slow: bool,
+    /// What may follow each of the drafts that it was asked about, as far as they are allowed.
+    ahead: Vec<Arc<[u32]>>,
+    /// It could not say what follows an allowed draft. It is not asked again.
+    blind: bool,
     skipped_steps: u32,
     outputs: u32,
     min_tokens: u32,
@@ -44,6 +48,8 @@ impl MatcherState {
             freed_by,
             next: Ok(Next::End),
             slow: false,
+            ahead: Vec::new(),
+            blind: false,
             skipped_steps: 0,
             outputs: 0,
             min_tokens,
@@ -59,6 +65,7 @@ impl MatcherState {
             matcher: self.matcher.as_ref().map(|matcher| Box::new(matcher.fork())),
             freed_by: self.freed_by.clone(),
             next: self.next.clone(),
+            ahead: Vec::new(),
             avoid: self.avoid.clone(),
             ..*self
         }
@@ -79,9 +86,22 @@ impl MatcherState {
         self.slow || self.skipped_steps >= MAX_SKIPPED_STEPS
     }
 
-    /// Its sequence had to skip a step.
-    pub fn has_skipped_step(&mut self) {
-        self.skipped_steps = self.skipped_steps.saturating_add(1);
+    /// What may follow drafts of its sequence can be asked.
+    pub fn sees_ahead(&self) -> bool {
+        self.has_end() && !self.is_slow() && !self.blind
+    }
+
+    /// Behind what may come next, what may follow each draft; void where one in front of it is not
+    /// allowed. None: it does not know. See [`MatcherState::look_ahead`].
+    pub fn ahead(&self) -> Option<&[Arc<[u32]>]> {
+        (!self.blind).then_some(&self.ahead)
+    }
+
+    /// Its sequence had to skip a step. `ahead`: for want of what follows drafts, which are more
+    /// masks than one.
+    pub fn has_skipped_step(&mut self, ahead: bool) {
+        self.blind |= ahead;
+        self.skipped_steps = self.skipped_steps.saturating_add(u32::from(!ahead));
     }
 
     /// Ends what the matcher computes, from another thread.
@@ -95,13 +115,41 @@ impl MatcherState {
         self.outputs
     }
 
-    /// Take the token that was sampled under the last mask, and compute what may follow.
-    pub fn advance(&mut self, token: TokenId) {
-        self.outputs += 1;
+    /// Take the tokens that were sampled, each under the mask of its row, and compute what may
+    /// follow.
+    pub fn advance(&mut self, tokens: &[TokenId]) {
+        self.outputs += tokens.len() as u32;
+        self.ahead.clear();
         let Some(matcher) = &mut self.matcher else { return };
-        match matcher.accept(token) {
+        match tokens.iter().try_for_each(|&token| matcher.accept(token)) {
             Ok(()) => self.find_next(),
             Err(error) => self.next = Err(error),
+        }
+    }
+
+    /// Compute what may follow these drafts, without taking them. `watch` is told what stops it.
+    pub fn look_ahead(&mut self, drafts: &[TokenId], watch: impl FnOnce(StopHandle)) {
+        self.ahead.clear();
+        let (Some(matcher), Ok(Next::Mask(mask))) = (&self.matcher, &self.next) else { return };
+        let mut fork = matcher.fork();
+        watch(fork.stop_handle());
+
+        let mut mask = mask.clone();
+        for (nth, &draft) in drafts.iter().enumerate() {
+            if !allows(&mask, draft) {
+                break;
+            }
+            let outputs = self.outputs + nth as u32 + 1;
+            let next = fork.accept(draft).and_then(|()| fork.next(self.avoided(outputs)));
+            let Ok(Next::Mask(next)) = next else {
+                self.blind = true;
+                break;
+            };
+            mask = next.clone();
+            self.ahead.push(next);
+        }
+        if let Some(matcher) = &mut self.matcher {
+            matcher.count_fork(&fork);
         }
     }
 
@@ -113,6 +161,19 @@ impl MatcherState {
         }
         self.slow = start.elapsed() > SLOW;
     }
+
+    /// What may not follow so many outputs as long as there is something else.
+    fn avoided(&self, outputs: u32) -> &[TokenId] {
+        if outputs < self.min_tokens {
+            &self.avoid
+        } else {
+            &[]
+        }
+    }
+}
+
+fn allows(mask: &[u32], token: TokenId) -> bool {
+    mask.get(token.index() / 32).is_some_and(|word| word >> (token.0 % 32) & 1 == 1)
 }
 
 impl Drop for MatcherState {

@@ -1,6 +1,6 @@
-//! The threads that take a sampled token into a sequence's grammar and compute its next token mask,
-//! while the device runs a forward pass. `step_loop` sends a matcher away with the token and gets
-//! it back, with the mask, as a command.
+//! The threads that take sampled tokens into a sequence's grammar and compute its next token mask,
+//! and the masks behind drafts, while the device runs a forward pass. `step_loop` sends a matcher
+//! away with the tokens and gets it back, with the masks, as a command.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,7 +11,7 @@ use crossbeam::channel::Sender;
 use super::matcher_state::{DropThread, MatcherState};
 use crate::engine::command::Command;
 use crate::engine::request::Client;
-use crate::engine::workers::{Rules, Task, Workers};
+use crate::engine::workers::{Rules, Task, TaskWatch, Workers};
 use crate::error::Result;
 use crate::ids::{RequestId, TokenId};
 use crate::text::Interrupt;
@@ -54,28 +54,54 @@ impl MatcherThreads {
         self.drop_thread.clone()
     }
 
-    /// Let the matcher of sequence `id` take a token, on another thread.
+    /// Let the matcher of sequence `id` take tokens, on another thread.
     pub fn advance(
         &self,
         id: RequestId,
         client: &Arc<dyn Client>,
-        mut matcher_state: Box<MatcherState>,
-        token: TokenId,
+        matcher_state: Box<MatcherState>,
+        tokens: Vec<TokenId>,
     ) {
-        let back = self.back.clone();
         #[cfg(test)]
         let delay_ms = self.delay_ms.load(std::sync::atomic::Ordering::Acquire);
+        self.send(id, client, matcher_state, move |matcher_state, watch| {
+            if let Some(stop) = matcher_state.stop() {
+                watch.stop_by(stop);
+            }
+            matcher_state.advance(&tokens);
+            #[cfg(test)]
+            if matcher_state.outputs().is_multiple_of(3) {
+                std::thread::sleep(Duration::from_millis(delay_ms));
+            }
+        });
+    }
+
+    /// Let the matcher of sequence `id` look behind drafts, on another thread.
+    pub fn look_ahead(
+        &self,
+        id: RequestId,
+        client: &Arc<dyn Client>,
+        matcher_state: Box<MatcherState>,
+        drafts: Vec<TokenId>,
+    ) {
+        self.send(id, client, matcher_state, move |matcher_state, watch| {
+            matcher_state.look_ahead(&drafts, |stop| watch.stop_by(stop));
+        });
+    }
+
+    /// Let a matcher work, and send it back.
+    fn send(
+        &self,
+        id: RequestId,
+        client: &Arc<dyn Client>,
+        mut matcher_state: Box<MatcherState>,
+        work: impl FnOnce(&mut MatcherState, &TaskWatch) + Send + 'static,
+    ) {
+        let back = self.back.clone();
         let task = Task {
             client: Arc::clone(client),
             run: Box::new(move |watch| {
-                if let Some(stop) = matcher_state.stop() {
-                    watch.stop_by(stop);
-                }
-                matcher_state.advance(token);
-                #[cfg(test)]
-                if matcher_state.outputs().is_multiple_of(3) {
-                    std::thread::sleep(Duration::from_millis(delay_ms));
-                }
+                work(&mut matcher_state, watch);
                 let _ = back.send(Command::MatcherState(id, matcher_state));
             }),
         };

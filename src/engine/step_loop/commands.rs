@@ -100,8 +100,7 @@ fn new_sequence(accepted: &Accepted, index: usize) -> NewSequence {
         skip_cache: accepted.skip_cache,
         prompt: accepted.prompt.clone(),
         priority: accepted.priority,
-        // The masks of a grammar are made token by token.
-        drafts: accepted.sequences[index].matcher_state.is_none(),
+        drafts: accepted.sequences[index].matcher_state.as_ref().is_none_or(|m| m.sees_ahead()),
         images: accepted.images.clone(),
     }
 }
@@ -125,7 +124,8 @@ fn active_sequence(
         outbox,
         matcher,
         held: false,
-        skipped_step: false,
+        skipped_step: None,
+        unmatched: Vec::new(),
         withheld: None,
     }
 }

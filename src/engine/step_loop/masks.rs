@@ -3,32 +3,49 @@
 
 use std::time::{Duration, Instant};
 
-use super::state::{ActiveSequence, Matcher, StepLoop};
-use crate::engine::grammar::{MatcherState, MatcherThreads};
+use super::state::{ActiveSequence, Matcher, SkippedStep, StepLoop};
+use crate::engine::grammar::MatcherState;
 use crate::engine::request::{Finish, FinishReason};
 use crate::error::Result;
 use crate::ids::{RequestId, SlotId, TokenId};
-use crate::plan::{StepPlan, TokenMasks};
+use crate::plan::{Purpose, StepPlan, TokenMasks};
 use crate::text::Next;
 
 /// What a step's rows wait for all of its masks together, once the device is done; a sequence
 /// without a mask then skips the step.
 const MASK_WAIT: Duration = Duration::from_millis(20);
 
+/// A sequence of a step with a grammar.
+pub(super) struct Constrained {
+    slot: SlotId,
+    id: RequestId,
+    /// What it feeds behind its newest token.
+    drafts: Vec<TokenId>,
+}
+
 impl StepLoop {
     /// The sampling rows of a new plan that have a grammar. The sequence of a slow one is held
     /// until its mask is there, so that nobody waits for it.
-    pub(super) fn rows_with_grammar(&mut self, plan: &StepPlan) -> Vec<(SlotId, RequestId)> {
+    pub(super) fn rows_with_grammar(&mut self, plan: &StepPlan) -> Vec<Constrained> {
         let mut constrained = Vec::new();
         let mut slow = Vec::new();
-        for slot in plan.sampled() {
-            let id = self.scheduler.id_in(slot);
-            match self.active.get(&id).and_then(|active| active.matcher.as_ref()) {
-                Some(Matcher::Here(matcher)) if matcher.is_slow() => slow.push(id),
-                Some(_) => {}
-                None => continue,
+        let mut drafts = Vec::new();
+        for row in &plan.logits {
+            match row.purpose {
+                Purpose::Verify { draft } => drafts.push(draft),
+                Purpose::Report { .. } => {}
+                Purpose::Sample => {
+                    let drafts = std::mem::take(&mut drafts);
+                    let slot = plan.chunks[row.chunk].slot;
+                    let id = self.scheduler.id_in(slot);
+                    match self.active.get(&id).and_then(|active| active.matcher.as_ref()) {
+                        Some(Matcher::Here(matcher)) if matcher.is_slow() => slow.push(id),
+                        Some(_) => {}
+                        None => continue,
+                    }
+                    constrained.push(Constrained { slot, id, drafts });
+                }
             }
-            constrained.push((slot, id));
         }
 
         for id in slow {
@@ -41,30 +58,52 @@ impl StepLoop {
     }
 
     /// The masks of these rows. Sequences that ended meanwhile have none: what is sampled for them
-    /// is dropped. Neither has one whose mask is not there yet: it skips the step.
-    pub(super) fn token_masks(
-        &mut self,
-        constrained: Vec<(SlotId, RequestId)>,
-    ) -> Result<TokenMasks> {
+    /// is dropped. Neither has one whose masks are not there yet: it skips the step.
+    pub(super) fn token_masks(&mut self, constrained: Vec<Constrained>) -> Result<TokenMasks> {
         let mut masks = TokenMasks::default();
         let until = Instant::now() + MASK_WAIT;
-        for (slot, id) in constrained {
+        // Those with drafts have more to compute, once they know what is before them.
+        for Constrained { id, drafts, .. } in &constrained {
+            if !drafts.is_empty() && self.wait_for_matcher(*id, until)? {
+                self.look_ahead(*id, drafts);
+            }
+        }
+
+        for Constrained { slot, id, drafts } in constrained {
+            let ahead = !drafts.is_empty();
             if !self.wait_for_matcher(id, until)? {
-                self.skip_step(id);
+                self.skip_step(id, ahead);
                 continue;
             }
             let Some(active) = self.active.get(&id) else { continue };
             let Some(Matcher::Here(matcher)) = &active.matcher else { continue };
-            match matcher.next() {
-                Ok(Next::Mask(mask)) => masks.by_slot.push((slot, mask.clone())),
-                Ok(Next::End) => {}
-                Err(error) => {
+            match (matcher.next(), matcher.ahead()) {
+                (Ok(Next::Mask(_)), None) if ahead => {
+                    self.scheduler.allow_drafts(id, false);
+                    self.scheduler.skip_step(id);
+                    self.scheduler.hold(id, false);
+                }
+                (Ok(Next::Mask(mask)), behind) => {
+                    let behind = behind.filter(|_| ahead).unwrap_or_default();
+                    let all = std::iter::once(mask).chain(behind);
+                    masks.by_slot.extend(all.map(|mask| (slot, mask.clone())));
+                }
+                (Ok(Next::End), _) => {}
+                (Err(error), _) => {
                     let error = error.clone();
                     self.fail(active.ids, error);
                 }
             }
         }
         Ok(masks)
+    }
+
+    /// Let the matcher of this sequence find what may follow its drafts, elsewhere.
+    fn look_ahead(&mut self, id: RequestId, drafts: &[TokenId]) {
+        let Some(active) = self.active.get_mut(&id) else { return };
+        if let Some(Matcher::Here(matcher_state)) = active.matcher.replace(Matcher::Away) {
+            self.matchers.look_ahead(id, &active.client, matcher_state, drafts.to_vec());
+        }
     }
 
     /// Obey commands until the matcher of this sequence is back, or the sequence is over. False: it
@@ -80,21 +119,23 @@ impl StepLoop {
         Ok(true)
     }
 
-    /// The mask of this sequence is not there, and the others of the step are not to wait for it.
-    fn skip_step(&mut self, id: RequestId) {
+    /// The masks of this sequence are not there, and the others of the step are not to wait for
+    /// them. `ahead`: those behind drafts are missing, at least.
+    fn skip_step(&mut self, id: RequestId, ahead: bool) {
         self.scheduler.skip_step(id);
         if let Some(active) = self.active.get_mut(&id) {
             active.held = true;
-            active.skipped_step = true;
+            active.skipped_step = Some(SkippedStep { ahead });
         }
     }
 
-    /// A matcher is back from the token that its sequence sampled.
+    /// A matcher is back from the tokens that its sequence sampled, or from its drafts.
     pub(super) fn take_matcher(&mut self, id: RequestId, mut matcher_state: Box<MatcherState>) {
         let Some(active) = self.active.get_mut(&id) else { return };
-        if std::mem::take(&mut active.skipped_step) {
-            matcher_state.has_skipped_step();
+        if let Some(SkippedStep { ahead }) = active.skipped_step.take() {
+            matcher_state.has_skipped_step(ahead);
         }
+        self.scheduler.allow_drafts(id, matcher_state.sees_ahead());
         let over = matches!(matcher_state.next(), Ok(Next::End));
         active.matcher = Some(Matcher::Here(matcher_state));
 
@@ -107,20 +148,14 @@ impl StepLoop {
             self.scheduler.hold(id, false);
         }
     }
-}
 
-/// Let a sequence's matcher take the token, elsewhere. False: the model has no token that ends a
-/// text, so that the matcher has to say whether this one was the last.
-pub(super) fn advance_matcher(
-    matchers: &MatcherThreads,
-    id: RequestId,
-    active: &mut ActiveSequence,
-    token: TokenId,
-) -> bool {
-    let Some(Matcher::Here(matcher_state)) = active.matcher.replace(Matcher::Away) else {
-        return true;
-    };
-    let has_end = matcher_state.has_end();
-    matchers.advance(id, &active.client, matcher_state, token);
-    has_end
+    /// Let a sequence's matcher take the tokens that came, elsewhere. Not of a sequence that is
+    /// over.
+    pub(super) fn advance_matcher(&mut self, id: RequestId) {
+        let Some(active) = self.active.get_mut(&id) else { return };
+        let tokens = std::mem::take(&mut active.unmatched);
+        if let Some(Matcher::Here(matcher_state)) = active.matcher.replace(Matcher::Away) {
+            self.matchers.advance(id, &active.client, matcher_state, tokens);
+        }
+    }
 }

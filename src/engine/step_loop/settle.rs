@@ -3,8 +3,7 @@
 
 use std::time::Instant;
 
-use super::masks;
-use super::state::{ActiveSequence, StepLoop};
+use super::state::{ActiveSequence, Matcher, StepLoop};
 use crate::engine::output::{Event, NewToken};
 use crate::engine::request::{Finish, FinishReason};
 use crate::error::Error;
@@ -18,6 +17,7 @@ impl StepLoop {
     /// Hand a step's tokens, or vectors, to their requests.
     pub(super) fn settle(&mut self, mut result: StepResult) {
         let now = Instant::now();
+        let mut constrained = Vec::new();
         for Arrival { id, token, at_limit, sample } in self.scheduler.commit(&result) {
             match (token, result.vectors.get_mut(sample)) {
                 (Err(NonFinite), vector) => self.fail_non_finite(id, vector.is_some()),
@@ -27,7 +27,15 @@ impl StepLoop {
                     let logprobs = &mut result.samples[sample].logprobs;
                     let logprobs = (!logprobs.is_empty()).then(|| Box::new(logprobs.remove(0)));
                     self.take_token(id, NewToken { token, logprobs }, at_limit, now);
+                    constrained.push(id);
                 }
+            }
+        }
+
+        // Once all tokens of the step are there.
+        for id in constrained {
+            if self.active.get(&id).is_some_and(|active| !active.unmatched.is_empty()) {
+                self.advance_matcher(id);
             }
         }
     }
@@ -40,14 +48,15 @@ impl StepLoop {
         active.outputs += 1;
         let finish = active.finish(new.token, at_limit);
 
-        if finish.is_none()
-            && active.matcher.is_some()
-            && !masks::advance_matcher(&self.matchers, id, active, new.token)
-        {
-            active.withheld = Some(Box::new(new));
-            active.held = true;
-            self.scheduler.hold(id, true);
-            return;
+        if let (None, Some(matcher)) = (finish, &active.matcher) {
+            active.unmatched.push(new.token);
+            // A model without a token that ends a text: its matcher says whether this one does.
+            if matches!(matcher, Matcher::Here(matcher) if !matcher.has_end()) {
+                active.withheld = Some(Box::new(new));
+                active.held = true;
+                self.scheduler.hold(id, true);
+                return;
+            }
         }
         self.tell(id, new, finish);
     }

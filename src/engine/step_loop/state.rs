@@ -15,7 +15,7 @@ use crate::engine::meter::Meter;
 use crate::engine::output::{Event, NewToken, Outboxes, RepetitionDetector};
 use crate::engine::request::{Client, Finish, FinishReason, SequenceIds, StopRules};
 use crate::engine::shared::Shared;
-use crate::ids::{AdapterId, RequestId};
+use crate::ids::{AdapterId, RequestId, TokenId};
 use crate::scheduler::Scheduler;
 
 /// The threads that work for the engine thread.
@@ -67,10 +67,18 @@ pub(super) struct ActiveSequence {
     /// The scheduler plans nothing for it until its matcher is back.
     pub held: bool,
     /// It skipped a step since its matcher went away.
-    pub skipped_step: bool,
+    pub skipped_step: Option<SkippedStep>,
+    /// Tokens that came and that its matcher has not taken.
+    pub unmatched: Vec<TokenId>,
     /// Told to the client once the matcher is back and says whether it was the last one. For models
     /// without a token that ends a text.
     pub withheld: Option<Box<NewToken>>,
+}
+
+/// A step whose token of a sequence was dropped, since a mask was missing.
+pub(super) struct SkippedStep {
+    /// Those behind its drafts, at least.
+    pub ahead: bool,
 }
 
 /// Where a sequence's matcher is.

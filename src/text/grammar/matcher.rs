@@ -113,6 +113,11 @@ impl GrammarMatcher {
         ))
     }
 
+    /// A fork has computed so much more: what its lexer has built is here too.
+    pub fn count_fork(&mut self, fork: &GrammarMatcher) {
+        self.spent_steps = self.spent_steps.max(fork.spent_steps);
+    }
+
     fn failed(&self, error: &str) -> Error {
         if self.inner.is_cancelled() {
             return invalid!(
