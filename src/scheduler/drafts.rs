@@ -4,6 +4,7 @@
 
 use std::fmt::{self, Debug};
 
+use super::draft_model::{DraftModel, ModelDrafts};
 use crate::ids::TokenId;
 use crate::plan::MAX_DRAFTS;
 
@@ -30,6 +31,8 @@ pub enum DraftMethod {
     },
     /// How texts went on behind the sequence's last tokens, in itself and in earlier outputs.
     Suffix(SuffixConfig),
+    /// What a smaller model says.
+    Model(DraftModel),
 }
 
 /// Drafts by suffixes. Fields are vLLM's members `suffix_decoding_*`.
@@ -52,6 +55,7 @@ impl fmt::Display for DraftMethod {
             DraftMethod::Suffix(config) => {
                 write!(f, "suffixes of up to {} tokens", config.max_depth)
             }
+            DraftMethod::Model(_) => f.write_str("a draft model"),
         }
     }
 }
@@ -142,14 +146,23 @@ impl DraftStats {
 #[derive(Debug)]
 pub(super) struct Speculation {
     pub(super) config: SpeculationConfig,
-    pub(super) proposer: Box<dyn Proposer>,
+    pub(super) drafter: Drafter,
     pub(super) stats: DraftStats,
 }
 
+/// Who drafts.
+#[derive(Debug)]
+pub(super) enum Drafter {
+    /// On the host, from tokens alone.
+    Host(Box<dyn Proposer>),
+    /// A model; None while it is being asked.
+    Model(Option<Box<ModelDrafts>>),
+}
+
 impl Speculation {
-    pub(super) fn new(config: SpeculationConfig, proposer: Box<dyn Proposer>) -> Speculation {
+    pub(super) fn new(config: SpeculationConfig, drafter: Drafter) -> Speculation {
         let stats = DraftStats::new(config.lengths.most());
-        Speculation { config, proposer, stats }
+        Speculation { config, drafter, stats }
     }
 }
 

@@ -49,6 +49,8 @@
 //! | `adapter_slots` | which adapter lies in which adapter slot |
 //! | `drafts` | who proposes drafts, how many, and how that went |
 //! | `ngram` | drafts by n-grams |
+//! | `draft_model` | drafts by a smaller model: what it has of each sequence |
+//! | `feed_drafter` | when that model drafts, and for whom |
 //! | `suffix` | drafts by suffixes |
 //! | `past_outputs` | outputs of sequences that are over, for `suffix` |
 //! | `speculate` | which sequences of a step have drafts |
@@ -58,7 +60,9 @@
 mod adapter_slots;
 mod commit;
 mod config;
+mod draft_model;
 mod drafts;
+mod feed_drafter;
 mod in_flight;
 mod ngram;
 mod past_outputs;
@@ -72,6 +76,8 @@ mod suffix;
 #[cfg(test)]
 mod adapter_slot_tests;
 #[cfg(test)]
+mod draft_model_tests;
+#[cfg(test)]
 mod draft_tests;
 #[cfg(test)]
 mod state_tests;
@@ -79,6 +85,7 @@ mod state_tests;
 mod tests;
 
 pub use config::{SchedulerConfig, StateConfig};
+pub use draft_model::DraftModel;
 pub use drafts::{
     DraftLengths, DraftMethod, DraftStats, Proposer, SpeculationConfig, SuffixConfig,
 };

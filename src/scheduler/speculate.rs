@@ -6,8 +6,10 @@
 //! the next one goes on. So a step with drafts is planned once nothing is in flight, and collected
 //! before another is planned. Where steps could overlap instead, that costs all sequences a pause
 //! of the device: it is done only when one sequence in [`WORTH_WAITING`] at least has drafts.
-//! Without any, steps overlap as ever.
+//! Without any, steps overlap as ever. A model that drafts always has something to say: it is asked
+//! in front of each such step (`draft_model`).
 
+use super::drafts::{Drafter, Speculation};
 use super::state::Scheduler;
 use crate::ids::{SlotId, TokenId};
 use crate::plan::StepPlan;
@@ -38,11 +40,12 @@ impl Scheduler {
         if self.in_flight.any_drafts() {
             return None;
         }
+        if let Some(Speculation { drafter: Drafter::Model(_), .. }) = self.speculation {
+            return self.propose_of_model();
+        }
 
         let proposed = self.proposals();
-        let worth = proposed.len() * WORTH_WAITING >= self.running_len();
-        let overlaps = self.config.depth > 1;
-        if proposed.is_empty() || (overlaps && !worth) {
+        if !self.worth_waiting(proposed.len()) {
             return Some(StepDrafts::default());
         }
         if self.in_flight.len() == 0 {
@@ -55,11 +58,47 @@ impl Scheduler {
         None
     }
 
+    /// What the model said, when it was asked; it can be asked once nothing is in flight.
+    fn propose_of_model(&mut self) -> Option<StepDrafts> {
+        let pays = self.model_drafts_pay();
+        let of = self.take_model().map_or_else(Vec::new, |mut drafts| {
+            let proposed = drafts.take();
+            self.put_model(drafts);
+            proposed
+        });
+        (!pays || self.in_flight.len() == 0).then_some(StepDrafts { of })
+    }
+
+    /// Whether it is worth to plan a step behind those in flight, as so many have drafts then.
+    pub(super) fn worth_waiting(&self, with_drafts: usize) -> bool {
+        let overlaps = self.config.depth > 1;
+        with_drafts > 0 && (!overlaps || with_drafts * WORTH_WAITING >= self.running_len())
+    }
+
+    /// The sequences that may have drafts now, in order of admission, and how many each, as far as
+    /// the device has logits rows.
+    pub(super) fn wanting_drafts(&self) -> Vec<(SlotId, usize)> {
+        let running = self.slots.running();
+        let Some(Speculation { config, .. }) = &self.speculation else { return Vec::new() };
+        let each = config.lengths.of(running.len());
+        let mut rows = config.rows;
+        let mut wanting = Vec::new();
+        for &slot in running {
+            let most = each.min(rows).min(self.slots[slot].room_for_drafts());
+            if most > 0 {
+                rows -= most;
+                wanting.push((slot, most));
+            }
+        }
+        wanting
+    }
+
     /// What follows the known tokens of each sequence that may have drafts now, as far as the
     /// device has logits rows.
     fn proposals(&mut self) -> Vec<(SlotId, Vec<TokenId>)> {
         let running = self.slots.running().len();
         let Some(speculation) = &mut self.speculation else { return Vec::new() };
+        let Drafter::Host(proposer) = &mut speculation.drafter else { return Vec::new() };
         let each = speculation.config.lengths.of(running);
         let mut rows = speculation.config.rows;
         let mut proposed = Vec::new();
@@ -70,7 +109,7 @@ impl Scheduler {
                 continue;
             }
             let mut drafts = Vec::new();
-            speculation.proposer.propose(&sequence.tokens, most, &mut drafts);
+            proposer.propose(&sequence.tokens, most, &mut drafts);
             drafts.truncate(most);
             if !drafts.is_empty() {
                 rows -= drafts.len();

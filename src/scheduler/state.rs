@@ -3,7 +3,8 @@
 
 use super::adapter_slots::AdapterSlots;
 use super::config::SchedulerConfig;
-use super::drafts::{DraftMethod, DraftStats, Proposer, Speculation};
+use super::draft_model::ModelDrafts;
+use super::drafts::{DraftMethod, DraftStats, Drafter, Proposer, Speculation};
 use super::in_flight::InFlight;
 use super::ngram::Ngram;
 use super::queue::WaitingQueue;
@@ -45,13 +46,16 @@ impl Scheduler {
     /// InvalidArgument if the limits contradict each other or the pool cannot hold one sequence of
     /// `max_model_len`; names the key to change.
     pub fn new(config: SchedulerConfig) -> Result<Scheduler> {
-        let proposer = config.speculation.as_ref().map(|config| -> Box<dyn Proposer> {
-            match config.method {
-                DraftMethod::Ngram { least, most } => Box::new(Ngram { least, most }),
-                DraftMethod::Suffix(config) => Box::new(Suffix::new(config)),
+        let drafter = config.speculation.as_ref().map(|speculation| match speculation.method {
+            DraftMethod::Ngram { least, most } => Drafter::Host(Box::new(Ngram { least, most })),
+            DraftMethod::Suffix(suffix) => Drafter::Host(Box::new(Suffix::new(suffix))),
+            DraftMethod::Model(model) => {
+                let drafts =
+                    ModelDrafts::new(model, config.max_num_seqs, config.pages, config.page_size);
+                Drafter::Model(Some(Box::new(drafts)))
             }
         });
-        Scheduler::with_proposer(config, proposer)
+        Scheduler::with_drafter(config, drafter)
     }
 
     /// The same with another who proposes drafts than the configuration's method.
@@ -62,8 +66,12 @@ impl Scheduler {
         config: SchedulerConfig,
         proposer: Option<Box<dyn Proposer>>,
     ) -> Result<Scheduler> {
+        Scheduler::with_drafter(config, proposer.map(Drafter::Host))
+    }
+
+    fn with_drafter(config: SchedulerConfig, drafter: Option<Drafter>) -> Result<Scheduler> {
         config.validate()?;
-        let speculation = config.speculation.clone().zip(proposer);
+        let speculation = config.speculation.clone().zip(drafter);
         let kv = KvCacheManager::new(KvConfig {
             pages: config.pages,
             page_size: config.page_size,
@@ -83,7 +91,7 @@ impl Scheduler {
             generations: 0,
             preemptions: 0,
             admitted: Vec::new(),
-            speculation: speculation.map(|(config, proposer)| Speculation::new(config, proposer)),
+            speculation: speculation.map(|(config, drafter)| Speculation::new(config, drafter)),
             config,
         })
     }
@@ -126,7 +134,7 @@ impl Scheduler {
 
         self.changes.push(SlotChange::Close { slot });
         self.changes.push(SlotChange::Open(Box::new(self.slots[slot].open(slot))));
-        self.push_pages(slot, 0);
+        self.tell_pages(slot, 0);
     }
 
     /// The request is over, for whatever reason (stop, cancel, error): forget it, wherever it is.
@@ -134,8 +142,8 @@ impl Scheduler {
     pub fn finish(&mut self, id: RequestId) -> bool {
         let Some(slot) = self.slots.find(id) else { return self.queue.remove(id) };
         let sequence = self.vacate(slot);
-        if let Some(speculation) = &mut self.speculation {
-            speculation.proposer.ended(&sequence.tokens[sequence.prompt.len()..]);
+        if let Some(Speculation { drafter: Drafter::Host(proposer), .. }) = &mut self.speculation {
+            proposer.ended(&sequence.tokens[sequence.prompt.len()..]);
         }
         self.queue.release_siblings(id);
         true
@@ -257,8 +265,21 @@ impl Scheduler {
         sequence
     }
 
-    /// Tell the slot's row of the pages after the first `held`.
+    /// The sequence has got pages after the first `held`: tell its slot's row of them. They hold
+    /// what they held, those that were hits, or are to hold something new.
     pub(super) fn push_pages(&mut self, slot: SlotId, held: usize) {
+        let sequence = &self.slots[slot];
+        let new = sequence.table.pages().get(held.max(sequence.hits)..).unwrap_or_default();
+        if let Some(Speculation { drafter: Drafter::Model(Some(drafts)), .. }) =
+            &mut self.speculation
+        {
+            drafts.renew(new);
+        }
+        self.tell_pages(slot, held);
+    }
+
+    /// Tell the slot's row of the pages after the first `held`.
+    fn tell_pages(&mut self, slot: SlotId, held: usize) {
         let table = &self.slots[slot].table;
         if held < table.pages().len() {
             let pages = table.pages()[held..].to_vec();

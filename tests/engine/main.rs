@@ -4,6 +4,7 @@
 
 #[cfg(feature = "cuda")]
 mod devices;
+mod draft_models;
 mod fields;
 mod grammar_drafts;
 mod grammars;

@@ -108,7 +108,7 @@ pub fn served(quality: Quality, seen: &Seen, count: usize, extra: &Value) -> Ser
 }
 
 /// These parameters, and more.
-fn with(sampling: &Value, more: Value) -> Value {
+pub fn with(sampling: &Value, more: Value) -> Value {
     let mut all = sampling.clone();
     all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     all

@@ -21,19 +21,19 @@ pub fn mix(a: u64, b: u64) -> u64 {
 // of them; once in a while there is none, for the logits are not finite. Device and reference share
 // these lines and nothing else.
 
-fn history_before_any(adapter: AdapterId) -> u64 {
+pub fn history_before_any(adapter: AdapterId) -> u64 {
     mix(1 + u64::from(adapter.0), 77)
 }
 
-fn history(before: u64, token: TokenId) -> u64 {
+pub fn history(before: u64, token: TokenId) -> u64 {
     mix(before, 1 + u64::from(token.0))
 }
 
-fn choose(attended: u64, seed: u64, position: usize) -> TokenId {
+pub fn choose(attended: u64, seed: u64, position: usize) -> TokenId {
     TokenId((mix(attended, mix(seed, position as u64)) % VOCAB) as u32)
 }
 
-fn is_broken(attended: u64, seed: u64, position: usize) -> bool {
+pub fn is_broken(attended: u64, seed: u64, position: usize) -> bool {
     mix(attended ^ seed, position as u64).is_multiple_of(400)
 }
 

@@ -8,6 +8,7 @@
 //! `SIM_SEED=n` repeats one workload, `SIM_ROUNDS=n` runs more of them.
 
 mod device;
+mod draft_device;
 mod drafts;
 
 use std::collections::VecDeque;
@@ -17,11 +18,12 @@ use triton_vllm::ids::{AdapterId, PageId, RequestId, TokenId};
 use triton_vllm::plan::{SlotChange, StepPlan, StepResult};
 use triton_vllm::sampling::SamplerSpec;
 use triton_vllm::scheduler::{
-    DraftLengths, DraftMethod, NewSequence, Proposer, Scheduler, SchedulerConfig,
+    DraftLengths, DraftMethod, DraftModel, NewSequence, Proposer, Scheduler, SchedulerConfig,
     SpeculationConfig, StateConfig,
 };
 
 use device::{mix, straight_run, Device, VOCAB};
+use draft_device::DraftDevice;
 use drafts::{Known, Oracle};
 
 const ROUNDS: u64 = 20_000;
@@ -86,6 +88,7 @@ struct Coverage {
     /// Prefix hits of models with a state.
     restored_states: u64,
     drafts: u64,
+    guesses: u64,
     accepted_drafts: u64,
     /// Of all plans in order: equal in two runs of a seed.
     trace: u64,
@@ -108,6 +111,7 @@ impl Coverage {
         self.taken_adapter_slots += other.taken_adapter_slots;
         self.restored_states += other.restored_states;
         self.drafts += other.drafts;
+        self.guesses += other.guesses;
         self.accepted_drafts += other.accepted_drafts;
         self.trace = mix(self.trace, other.trace);
     }
@@ -118,6 +122,8 @@ struct Engine {
     config: SchedulerConfig,
     scheduler: Scheduler,
     device: Device,
+    /// Where a model drafts.
+    drafting: Option<DraftDevice>,
     requests: Vec<Request>,
     /// Heads of prompts that several requests begin with.
     heads: Vec<Vec<TokenId>>,
@@ -160,11 +166,19 @@ fn random_config(rng: &mut Rng) -> SchedulerConfig {
         max_loras: rng.between(1, 3),
         depth: rng.between(1, 2),
         speculation: (state.is_none() && own.percent(70)).then(|| SpeculationConfig {
-            method: DraftMethod::Ngram { least: 1, most: 2 },
+            method: random_method(&mut Rng(mix(own.0, 6)), max_model_len),
             lengths: DraftLengths::by_running(vec![(1, own.between(1, 9)), (4, own.between(0, 4))]),
             rows: own.between(1, 20),
         }),
     }
+}
+
+fn random_method(rng: &mut Rng, max_model_len: usize) -> DraftMethod {
+    if rng.percent(60) {
+        return DraftMethod::Ngram { least: 1, most: 2 };
+    }
+    let longest = rng.pick(&[max_model_len, max_model_len, max_model_len / 2 + 1]);
+    DraftMethod::Model(DraftModel { longest, samples: rng.percent(80) })
 }
 
 impl Engine {
@@ -176,7 +190,11 @@ impl Engine {
         let mut own = Rng(mix(seed, 9));
         let wrong = own.pick(&[0, 10, 40, 100]);
         // N-grams now and then, to which the made-up model gives little.
-        let oracle = own.percent(90).then(|| -> Box<dyn Proposer> {
+        let model = match config.speculation.as_ref().map(|speculation| speculation.method) {
+            Some(DraftMethod::Model(model)) => Some(model),
+            _ => None,
+        };
+        let oracle = (own.percent(90) && model.is_none()).then(|| -> Box<dyn Proposer> {
             Box::new(Oracle { known: known.clone(), rng: Rng(own.0), wrong })
         });
         let scheduler = match oracle {
@@ -185,6 +203,8 @@ impl Engine {
         };
         Engine {
             scheduler: scheduler.expect("a valid configuration"),
+            drafting: model
+                .map(|model| DraftDevice::new(&config, model.samples.then(|| known.clone()))),
             known,
             device: Device::new(&config),
             requests: Vec::new(),
@@ -202,11 +222,13 @@ impl Engine {
         let burst = self.rng.pick(&[5, 30, 95]);
         let cancels = self.rng.pick(&[0, 2, 10]);
         let dawdle = self.rng.pick(&[0, 0, 30]);
+
         loop {
             while self.requests.len() < total && self.rng.percent(burst) {
                 self.submit();
             }
             while self.results.len() < self.config.depth && !self.rng.percent(dawdle) {
+                self.draft();
                 let Some(plan) = self.scheduler.plan() else { break };
                 self.enqueue(&plan);
                 self.cancel(cancels);
@@ -311,6 +333,17 @@ impl Engine {
         }
     }
 
+    /// Let the model guess, if one drafts.
+    fn draft(&mut self) {
+        let plans = self.scheduler.plan_drafts();
+        let Some(device) = &mut self.drafting else { return assert!(plans.is_empty()) };
+        let results: Vec<StepResult> = plans.iter().map(|plan| device.run(plan)).collect();
+        if !plans.is_empty() {
+            self.scheduler.take_drafts(&results);
+        }
+        self.scheduler.check();
+    }
+
     fn cancel(&mut self, chance: usize) {
         if self.rng.percent(chance) && !self.requests.is_empty() {
             let victim = self.rng.below(self.requests.len());
@@ -385,6 +418,7 @@ impl Engine {
         }
         self.seen.preemptions = stats.preemptions;
         self.seen.hit_tokens = stats.prefix_hits_tokens;
+        self.seen.guesses = self.drafting.as_ref().map_or(0, |device| device.judged);
         if let Some(drafts) = self.scheduler.draft_stats() {
             self.seen.drafts = drafts.draft_tokens;
             self.seen.accepted_drafts = drafts.accepted_tokens;
@@ -446,6 +480,7 @@ fn every_request_gets_its_own_tokens_and_every_page_comes_back() {
         sum.taken_adapter_slots,
         sum.restored_states,
         sum.accepted_drafts,
+        sum.guesses,
         sum.drafts - sum.accepted_drafts,
     ];
     assert!(!many || rare.iter().all(|&count| count >= 100), "too little happened: {sum:?}");

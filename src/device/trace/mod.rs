@@ -99,6 +99,18 @@ impl Held {
         parts.iter().fold(0, |sum: u64, &part| sum.saturating_add(part))
     }
 
+    /// With what another model holds beside it, which has no state and no adapters.
+    pub fn and(self, other: Held) -> Held {
+        Held {
+            weights: self.weights.saturating_add(other.weights),
+            tensors: self.tensors.saturating_add(other.tensors),
+            slots: self.slots.saturating_add(other.slots),
+            codes: self.codes || other.codes,
+            plain_experts: self.plain_experts.saturating_add(other.plain_experts),
+            ..self
+        }
+    }
+
     /// What so many ranks hold together, each as much.
     pub fn times(self, ranks: usize) -> Held {
         let all = |part: u64| part.saturating_mul(ranks as u64);

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::args::{dtype_name, EngineArgs, SpeculationArgs};
 use super::device_runner::DeviceRunner;
+use super::draft::{self, Draft, DraftSizes};
 use super::fault::Faults;
 use super::files::{self, Model};
 use super::placement::choose_gpus;
 use super::rank_runners::RankRunners;
-use super::sizes::{self, SizePool};
+use super::sizes::{self, SizePool, Sizes};
 use super::speculation;
 use super::start_threads::{self, Parts};
 use super::warm_up::Rehearsal;
@@ -50,6 +51,7 @@ pub(super) fn load(
 
     let mut model = files::read(args, first, progress)?;
     speculation::check(args, &model.spec)?;
+    let draft = draft::read(args, first, progress, &model.spec)?;
     if gpus.is_some() && model.spec.vision.take().is_some() {
         tracing::warn!(
             "{}: vision towers run on the CPU device alone in this version: on GPUs this model \
@@ -65,7 +67,8 @@ pub(super) fn load(
     let load = |(number, (options, gpus)): (usize, (EngineOptions, Option<Vec<usize>>))| {
         // The last one breaks, if one is to.
         let faults = args.inject_faults.filter(|_| number + 1 == count);
-        let shared = Shared { args, model: &model, ids: &ids, faults, engines: count };
+        let draft = draft.as_ref();
+        let shared = Shared { args, model: &model, draft, ids: &ids, faults, engines: count };
         load_one(shared, options, gpus)
     };
     let each = options.into_iter().zip(gpus).enumerate();
@@ -74,6 +77,9 @@ pub(super) fn load(
         _ => threads::each("load-engine", each.collect(), load)?,
     };
     if let WeightSource::Files(checkpoint) = &model.weights {
+        checkpoint.unchanged()?;
+    }
+    if let Some(Draft { weights: WeightSource::Files(checkpoint), .. }) = &draft {
         checkpoint.unchanged()?;
     }
     let caches = args.enable_prefix_caching && !model.spec.whole_prompts();
@@ -85,6 +91,8 @@ pub(super) fn load(
 struct Shared<'a> {
     args: &'a EngineArgs,
     model: &'a Model,
+    /// Of the model that drafts.
+    draft: Option<&'a Draft>,
     ids: &'a Arc<RequestIds>,
     faults: Option<Faults>,
     /// How many they are.
@@ -93,15 +101,23 @@ struct Shared<'a> {
 
 /// `gpus`: of its ranks; None: the CPU serves.
 fn load_one(shared: Shared, options: EngineOptions, gpus: Option<Vec<usize>>) -> Result<Engine> {
-    let Shared { args, model, engines, .. } = shared;
+    let Shared { args, model, draft, engines, .. } = shared;
     match gpus.as_deref() {
         #[cfg(feature = "cuda")]
         Some(gpus) => {
-            let (mut devices, group) = gpu_devices(&model.spec, gpus, &options.name)?;
+            let (devices, group) = gpu_devices(&model.spec, gpus, &options.name)?;
+            let drafting = draft.map(|draft| {
+                let open = |&gpu: &usize| Cuda::open(gpu, draft.spec.dtype);
+                gpus.iter().map(open).collect::<Result<_>>()
+            });
+            let drafting = drafting.transpose()?.unwrap_or_default();
+
+            let mut devices = Devices { devices, group, drafting };
             if args.enforce_eager {
-                devices.iter_mut().for_each(Cuda::launch_eagerly);
+                let all = devices.devices.iter_mut().chain(&mut devices.drafting);
+                all.for_each(Cuda::launch_eagerly);
             }
-            load_on(devices, group, sizes::gpu_pool, shared, options)
+            load_on(devices, sizes::gpu_pool, shared, options)
         }
         #[cfg(not(feature = "cuda"))]
         Some(gpus) => Err(internal!("{} GPUs and no code for them", gpus.len())),
@@ -109,7 +125,11 @@ fn load_one(shared: Shared, options: EngineOptions, gpus: Option<Vec<usize>>) ->
             let cores = (start_threads::cores() / engines).max(1);
             let ranks = args.tensor_parallel_size as usize;
             let (devices, group) = cpu_devices(&model.spec, cores, ranks)?;
-            load_on(devices, group, sizes::cpu_pool, shared, options)
+            // Each rank has all of the model that drafts.
+            let drafting =
+                (0..draft.map_or(0, |_| ranks)).map(|_| Cpu::new((cores / ranks).max(1)));
+            let devices = Devices { devices, group, drafting: drafting.collect::<Result<_>>()? };
+            load_on(devices, sizes::cpu_pool, shared, options)
         }
     }
 }
@@ -146,24 +166,42 @@ fn cpu_devices(spec: &ModelSpec, cores: usize, ranks: usize) -> Result<CpuDevice
     Ok((devices.collect::<Result<_>>()?, Some(group)))
 }
 
-fn load_on<D: Device + BreakOnPurpose>(
+/// The devices of an engine.
+struct Devices<D> {
+    /// One for each rank.
     devices: Vec<D>,
+    /// What they are together if they are several.
     group: Option<Arc<dyn RankGroup>>,
+    /// Beside each of them, where a model drafts.
+    drafting: Vec<D>,
+}
+
+fn load_on<D: Device + BreakOnPurpose>(
+    devices: Devices<D>,
     pool: SizePool,
     shared: Shared,
     options: EngineOptions,
 ) -> Result<Engine> {
-    let Shared { args, model, ids, faults, .. } = shared;
-    let Model { spec, weights, tokenizer, head } = model;
+    let Shared { args, model, draft, ids, faults, .. } = shared;
+    let Devices { devices, group, drafting } = devices;
+    let Model { spec, weights, tokenizer, head, .. } = model;
     let (info, rank) = info_of(&devices)?;
     let adapters = files::adapters_of(spec, args, &options)?;
 
     // Judge all sizes before anything is taken.
     let batch = sizes::batch_sizes(args, spec, &info)?;
-    let (limits, promise) = sizes::limits_of(spec, weights, args, &info, pool, batch, rank)?;
+    let Sizes { limits, draft, promise } =
+        sizes::limits_of(model, draft, args, &info, pool, batch, rank)?;
     let loaded = load_ranks(devices, group.as_deref(), spec, weights, &limits)?;
+    let mut drafting = match &draft {
+        Some(DraftSizes { draft: Draft { spec, weights }, limits }) => {
+            load_ranks(drafting, None, spec, weights, limits)?
+        }
+        None => Vec::new(),
+    }
+    .into_iter();
 
-    let config = scheduler_config(args, &limits, spec, &info)?;
+    let config = scheduler_config(args, &limits, draft.as_ref(), spec, &info)?;
     let scheduler = match &options.proposer {
         None => Scheduler::new(config)?,
         Some(proposer) => Scheduler::with_proposer(config, Some(proposer()))?,
@@ -172,7 +210,8 @@ fn load_on<D: Device + BreakOnPurpose>(
     let promise = promise.map(Arc::new);
     let runner = |(device, decoder)| -> Box<dyn Runner> {
         let _promise = promise.clone();
-        Box::new(DeviceRunner { device, decoder, depth: info.depth, _promise })
+        let draft = drafting.next();
+        Box::new(DeviceRunner { device, decoder, draft, depth: info.depth, _promise })
     };
     let runners = loaded.into_iter().map(runner).collect();
     let runner = one_runner(runners, group, faults, &options.name)?;
@@ -210,7 +249,11 @@ fn load_ranks<D: Device>(
     weights: &WeightSource,
     limits: &DeviceLimits,
 ) -> Result<Vec<(D, Decoder<D>)>> {
-    let rehearsal = Rehearsal { limits, vocab: spec.vocab_size, generates: spec.pooling.is_none() };
+    // A model that drafts may have fewer positions than its target.
+    let max_model_len = limits.max_model_len.min(spec.max_model_len);
+    let rehearsed = DeviceLimits { max_model_len, ..limits.clone() };
+    let generates = spec.pooling.is_none();
+    let rehearsal = Rehearsal { limits: &rehearsed, vocab: spec.vocab_size, generates };
     let load_and_rehearse = |device: &mut D| {
         let mut decoder = Decoder::load(spec, weights, device, limits)?;
         rehearsal.run(device, &mut decoder)?;
@@ -248,6 +291,7 @@ fn one_runner(
 fn scheduler_config(
     args: &EngineArgs,
     limits: &DeviceLimits,
+    draft: Option<&DraftSizes>,
     spec: &ModelSpec,
     info: &DeviceInfo,
 ) -> Result<SchedulerConfig> {
@@ -273,7 +317,7 @@ fn scheduler_config(
         reserve_full_isl: args.scheduler_reserve_full_isl,
         max_loras: args.lora.as_ref().map_or(0, |lora| lora.max_loras),
         depth: info.depth,
-        speculation: speculation::config(args, limits),
+        speculation: speculation::config(args, limits, draft),
     })
 }
 
@@ -325,7 +369,7 @@ fn report(facts: &EngineFacts, args: &EngineArgs, classifies: bool) {
     };
     let drafts = match &args.speculation {
         None => String::new(),
-        Some(SpeculationArgs { method, lengths }) => {
+        Some(SpeculationArgs { method, lengths, .. }) => {
             format!(", up to {} drafts a step by {method}", lengths.most())
         }
     };

@@ -7,12 +7,15 @@ use crate::device::{BreakOnPurpose, Device};
 use crate::engine::step_loop::Runner;
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
+use crate::internal;
 use crate::model::{Adapter, Decoder};
 use crate::plan::{StepPlan, StepResult, TokenMasks};
 
 pub(super) struct DeviceRunner<D: Device + BreakOnPurpose> {
     pub device: D,
     pub decoder: Decoder<D>,
+    /// Another device of the same place, with the model that drafts.
+    pub draft: Option<(D, Decoder<D>)>,
     /// Steps that the device may have enqueued.
     pub depth: usize,
     /// Of the memory that all this may take, ranks together.
@@ -38,6 +41,24 @@ impl<D: Device + BreakOnPurpose> Runner for DeviceRunner<D> {
 
     fn collect(&mut self) -> Result<StepResult> {
         self.device.collect()
+    }
+
+    fn draft(&mut self, plans: &[StepPlan]) -> Result<Vec<StepResult>> {
+        let Some((device, decoder)) = &mut self.draft else {
+            return Err(internal!("no model drafts here"));
+        };
+        let mut results = Vec::with_capacity(plans.len());
+        for (enqueued, plan) in plans.iter().enumerate() {
+            if enqueued - results.len() >= self.depth {
+                results.push(device.collect()?);
+            }
+            decoder.step(device, plan)?;
+            decoder.sample(device, &TokenMasks::default())?;
+        }
+        while results.len() < plans.len() {
+            results.push(device.collect()?);
+        }
+        Ok(results)
     }
 
     fn break_device(&mut self) -> Result<()> {

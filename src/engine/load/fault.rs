@@ -113,6 +113,10 @@ impl Runner for Faulty {
         self.runner.sample(masks)
     }
 
+    fn draft(&mut self, plans: &[StepPlan]) -> Result<Vec<StepResult>> {
+        self.runner.draft(plans)
+    }
+
     fn collect(&mut self) -> Result<StepResult> {
         let faults = self.faults;
         if faults.strikes(3, faults.stall_at, faults.stall_share, self.step) {

@@ -58,39 +58,50 @@ pub(super) fn read(
     progress: &Arc<Progress>,
 ) -> Result<Model> {
     let search = Search { args, options, progress };
-    let config = match &args.hf_config_path {
-        Some(name) => Some(search.config_folder(name)?),
-        None => None,
-    };
-    let weights = weight_files(args.load_format);
-    let wanted =
-        Wanted { key: "model", name: &args.model, revision: args.revision.as_deref(), weights };
-    let judge = |folder: &Path| match weights {
-        Some(_) => judge_unread(folder, config.as_deref(), args),
-        None => Ok(()),
-    };
-    let model = search.find(&wanted, &judge)?;
-    judge_load_format(&model, args)?;
-
-    let gguf = match &model {
-        Place::Gguf(path) => Some(Gguf::open(path, progress)?),
-        Place::Folder(_) => None,
-    };
-    let tokenizer = match (&args.tokenizer, &model, &gguf) {
+    let found = search.model()?;
+    let tokenizer = match (&args.tokenizer, &found.place, &found.gguf) {
         (Some(name), ..) => search.tokenizer(name)?,
         (None, _, Some(gguf)) => tokenizer_of(gguf)?,
         (None, Place::Folder(folder) | Place::Gguf(folder), None) => {
             Tokenizer::load_from(folder, tokenizer_files(args))?
         }
     };
-    let (spec, weights) = match (&model, &gguf) {
-        (_, Some(gguf)) => read_gguf(gguf, config.as_deref(), args)?,
-        (Place::Folder(folder) | Place::Gguf(folder), None) => {
-            read_model(folder, config.as_deref(), args, progress)?
-        }
-    };
+    let (spec, weights) = found.read(args, progress)?;
     let head = pooled_head(&spec, &weights, &tokenizer)?;
     Ok(Model { spec, weights, tokenizer: Arc::new(tokenizer), head })
+}
+
+/// The same of a model that needs no tokenizer.
+pub(super) fn read_weights(
+    args: &EngineArgs,
+    options: &EngineOptions,
+    progress: &Arc<Progress>,
+) -> Result<(ModelSpec, WeightSource)> {
+    Search { args, options, progress }.model()?.read(args, progress)
+}
+
+/// A model that is there.
+struct Found {
+    place: Place,
+    gguf: Option<Gguf>,
+    /// The folder of another config.json.
+    config: Option<PathBuf>,
+}
+
+impl Found {
+    fn read(
+        &self,
+        args: &EngineArgs,
+        progress: &Arc<Progress>,
+    ) -> Result<(ModelSpec, WeightSource)> {
+        let config = self.config.as_deref();
+        match (&self.place, &self.gguf) {
+            (_, Some(gguf)) => read_gguf(gguf, config, args),
+            (Place::Folder(folder) | Place::Gguf(folder), None) => {
+                read_model(folder, config, args, progress)
+            }
+        }
+    }
 }
 
 /// What follows pooled rows.
@@ -127,6 +138,30 @@ fn tokenizer_files(args: &EngineArgs) -> TokenizerFiles {
 }
 
 impl Search<'_> {
+    /// The model that the arguments name.
+    fn model(&self) -> Result<Found> {
+        let Search { args, progress, .. } = *self;
+        let config = match &args.hf_config_path {
+            Some(name) => Some(self.config_folder(name)?),
+            None => None,
+        };
+        let weights = weight_files(args.load_format);
+        let revision = args.revision.as_deref();
+        let wanted = Wanted { key: "model", name: &args.model, revision, weights };
+        let judge = |folder: &Path| match weights {
+            Some(_) => judge_unread(folder, config.as_deref(), args),
+            None => Ok(()),
+        };
+        let place = self.find(&wanted, &judge)?;
+        judge_load_format(&place, args)?;
+
+        let gguf = match &place {
+            Place::Gguf(path) => Some(Gguf::open(path, progress)?),
+            Place::Folder(_) => None,
+        };
+        Ok(Found { place, gguf, config })
+    }
+
     /// A local place, else a hub's, which `judge` may refuse before there are weights in it. Where
     /// no weights are wanted any folder will do.
     fn find(&self, wanted: &Wanted, judge: &dyn Fn(&Path) -> Result<()>) -> Result<Place> {

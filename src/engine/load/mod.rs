@@ -18,6 +18,7 @@ pub mod args;
 mod assemble;
 mod deadline;
 mod device_runner;
+mod draft;
 mod fault;
 mod files;
 mod placement;

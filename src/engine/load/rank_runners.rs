@@ -25,13 +25,15 @@ enum Command {
     Sample(TokenMasks),
     /// Answered, whatever happened since the last one.
     Collect,
+    /// Answered as well.
+    Draft(Arc<[StepPlan]>),
     Break,
 }
 
 /// A rank's thread, which runs its device.
 struct RankThread {
     commands: Sender<Command>,
-    results: Receiver<Result<StepResult>>,
+    results: Receiver<Result<Vec<StepResult>>>,
     thread: JoinHandle<()>,
 }
 
@@ -83,6 +85,32 @@ impl RankRunners {
     }
 }
 
+impl RankRunners {
+    /// What all ranks answer to the last command that is answered.
+    fn answers(&self) -> Result<Vec<StepResult>> {
+        let answers = self.threads.iter().enumerate();
+        let answers =
+            answers.map(|(n, rank)| rank.results.recv().unwrap_or_else(|_| Err(self.gone(n))));
+        let answers: Vec<Result<Vec<StepResult>>> = answers.collect();
+        if let Some(failure) = self.group.failure() {
+            return Err(failure);
+        }
+
+        let mut results = answers.into_iter().collect::<Result<Vec<_>>>()?.into_iter();
+        let Some(first) = results.next() else { return Err(internal!("no ranks")) };
+        for (n, other) in results.enumerate() {
+            let other = other.iter().map(Some).chain(std::iter::repeat(None));
+            if let Some((one, _)) = first.iter().zip(other).find(|(a, b)| !agree(a, *b)) {
+                let (rank, step) = (n + 1, one.step);
+                return Err(internal!(
+                    "rank {rank} sampled other tokens than rank 0 in step {step}"
+                ));
+            }
+        }
+        Ok(first)
+    }
+}
+
 impl Runner for RankRunners {
     fn depth(&self) -> usize {
         self.depth
@@ -102,25 +130,12 @@ impl Runner for RankRunners {
 
     fn collect(&mut self) -> Result<StepResult> {
         self.tell(&Command::Collect)?;
-        let answers = self.threads.iter().enumerate();
-        let answers =
-            answers.map(|(n, rank)| rank.results.recv().unwrap_or_else(|_| Err(self.gone(n))));
-        let answers: Vec<Result<StepResult>> = answers.collect();
-        if let Some(failure) = self.group.failure() {
-            return Err(failure);
-        }
+        self.answers()?.pop().ok_or_else(|| internal!("no result of a step"))
+    }
 
-        let mut results = answers.into_iter().collect::<Result<Vec<_>>>()?.into_iter();
-        let Some(first) = results.next() else { return Err(internal!("no ranks")) };
-        for (n, other) in results.enumerate() {
-            if !agree(&first, &other) {
-                let (rank, step) = (n + 1, first.step);
-                return Err(internal!(
-                    "rank {rank} sampled other tokens than rank 0 in step {step}"
-                ));
-            }
-        }
-        Ok(first)
+    fn draft(&mut self, plans: &[StepPlan]) -> Result<Vec<StepResult>> {
+        self.tell(&Command::Draft(plans.into()))?;
+        self.answers()
     }
 
     fn break_device(&mut self) -> Result<()> {
@@ -143,7 +158,8 @@ impl Drop for RankRunners {
     }
 }
 
-fn agree(one: &StepResult, other: &StepResult) -> bool {
+fn agree(one: &StepResult, other: Option<&StepResult>) -> bool {
+    let Some(other) = other else { return false };
     let same = |a: &Sampled, b: &Sampled| (a.slot, &a.tokens) == (b.slot, &b.tokens);
     one.step == other.step
         && one.samples.len() == other.samples.len()
@@ -159,21 +175,21 @@ struct RankLoop {
 
 impl RankLoop {
     /// Until nobody commands any more. Once a rank is lost nothing is run.
-    fn run(&mut self, commands: &Receiver<Command>, results: &Sender<Result<StepResult>>) {
+    fn run(&mut self, commands: &Receiver<Command>, results: &Sender<Result<Vec<StepResult>>>) {
         for command in commands {
-            let collects = matches!(command, Command::Collect);
+            let answered = matches!(command, Command::Collect | Command::Draft(_));
             let result = match self.group.failure() {
                 Some(failure) => Err(failure),
                 None => self.run_one(command),
             };
             // Nobody may be there any more.
-            if collects {
-                let _ = results.send(result.map(Option::unwrap_or_default));
+            if answered {
+                let _ = results.send(result);
             }
         }
     }
 
-    fn run_one(&mut self, command: Command) -> Result<Option<StepResult>> {
+    fn run_one(&mut self, command: Command) -> Result<Vec<StepResult>> {
         let Rank { index, of } = self.rank;
         let outcome = match threads::catch(|| self.obey(command)) {
             Ok(Ok(result)) => return Ok(result),
@@ -185,15 +201,16 @@ impl RankLoop {
         Err(self.group.failure().unwrap_or(outcome))
     }
 
-    fn obey(&mut self, command: Command) -> Result<Option<StepResult>> {
+    fn obey(&mut self, command: Command) -> Result<Vec<StepResult>> {
         match command {
             Command::Install(slot, adapter) => self.runner.install(slot, &adapter)?,
             Command::Forward(plan) => self.runner.forward(&plan)?,
             Command::Sample(masks) => self.runner.sample(&masks)?,
             Command::Break => self.runner.break_device()?,
-            Command::Collect => return self.runner.collect().map(Some),
+            Command::Collect => return self.runner.collect().map(|result| vec![result]),
+            Command::Draft(plans) => return self.runner.draft(&plans),
         }
-        Ok(None)
+        Ok(Vec::new())
     }
 }
 

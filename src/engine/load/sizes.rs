@@ -2,10 +2,14 @@
 //! all of it. Called by `assemble` before anything is taken.
 
 use super::args::EngineArgs;
+use super::draft::{Draft, DraftSizes};
+use super::files::Model;
 use super::speculation;
 use crate::device::cpu::memory::{self, Promise};
 #[cfg(feature = "cuda")]
 use crate::device::cuda::{self, Cuda};
+#[cfg(feature = "cuda")]
+use crate::device::trace::Held;
 use crate::device::{DType, DeviceInfo, DeviceKind, DeviceLimits, KvShape, Rank};
 use crate::error::Result;
 use crate::invalid;
@@ -19,9 +23,10 @@ const STEP_TOKENS_MAX: usize = 1 << 24;
 
 /// How a device's page pool is sized, and the memory that it was promised for all it holds. An
 /// encoder's pool has the pages that `limits` say, which take no memory. The limits are a rank's,
-/// the memory that of all ranks.
+/// the memory that of all ranks; a model that drafts has part in it.
 pub(super) type SizePool = fn(
     &DeviceInfo,
+    Option<&DraftSizes>,
     &ModelSpec,
     &WeightSource,
     &PoolOptions,
@@ -31,16 +36,19 @@ pub(super) type SizePool = fn(
 
 pub(super) fn cpu_pool(
     _: &DeviceInfo,
+    draft: Option<&DraftSizes>,
     spec: &ModelSpec,
     weights: &WeightSource,
     options: &PoolOptions,
     limits: &DeviceLimits,
     rank: Rank,
 ) -> Result<(PoolSize, Option<Promise>)> {
-    let held = budget::held(spec, weights, limits, DType::F32, rank)?.times(rank.of);
-    // As many bytes as the pages of all ranks.
-    let kv = KvShape { rows: limits.kv.rows.repeat(rank.of), ..limits.kv.clone() };
-    let limits = &DeviceLimits { kv, ..limits.clone() };
+    let mut held = budget::held(spec, weights, limits, DType::F32, rank)?;
+    if let Some(draft) = draft {
+        held = held.and(draft.held(DType::F32)?);
+    }
+    let held = held.times(rank.of);
+    let limits = &with_pages_of(limits, draft, rank.of);
     let (pool, promise) = memory::promise(|memory| {
         if !spec.family.encoder {
             return budget::cpu_pool(memory, &held, options, limits);
@@ -48,6 +56,14 @@ pub(super) fn cpu_pool(
         Ok((encoder_pool(limits), budget::cpu_encoder(memory, &held)?))
     })?;
     Ok((pool, Some(promise)))
+}
+
+/// Limits whose pages take as many bytes as those of so many ranks, and of what drafts on each.
+fn with_pages_of(limits: &DeviceLimits, draft: Option<&DraftSizes>, ranks: usize) -> DeviceLimits {
+    let mut rows = limits.kv.rows.clone();
+    rows.extend(draft.iter().flat_map(|draft| &draft.limits.kv.rows));
+    let kv = KvShape { rows: rows.repeat(ranks), ..limits.kv.clone() };
+    DeviceLimits { kv, ..limits.clone() }
 }
 
 /// An encoder's, which takes no memory.
@@ -59,6 +75,7 @@ fn encoder_pool(limits: &DeviceLimits) -> PoolSize {
 #[cfg(feature = "cuda")]
 pub(super) fn gpu_pool(
     info: &DeviceInfo,
+    draft: Option<&DraftSizes>,
     spec: &ModelSpec,
     weights: &WeightSource,
     options: &PoolOptions,
@@ -68,6 +85,24 @@ pub(super) fn gpu_pool(
     if spec.family.encoder {
         return Ok((encoder_pool(limits), None));
     }
+    let mut held = gpu_held(info, spec, weights, limits, rank)?;
+    if let Some(DraftSizes { draft, limits }) = draft {
+        held = held.and(gpu_held(info, &draft.spec, &draft.weights, limits, Rank::ALONE)?);
+    }
+    held.tensors += cuda::ranks::extra_bytes(rank);
+    let limits = &with_pages_of(limits, draft, 1);
+    Ok((budget::gpu_pool(info, &held, options, limits)?, None))
+}
+
+/// What a model holds on a GPU beside pages and what ranks need for each other.
+#[cfg(feature = "cuda")]
+fn gpu_held(
+    info: &DeviceInfo,
+    spec: &ModelSpec,
+    weights: &WeightSource,
+    limits: &DeviceLimits,
+    rank: Rank,
+) -> Result<Held> {
     let mut held = budget::held(spec, weights, limits, spec.dtype, rank)?;
     if !info.experts_of_codes {
         held.weights = held.weights.saturating_add(held.plain_experts);
@@ -75,8 +110,7 @@ pub(super) fn gpu_pool(
     let gate_up = 2 * spec.mlp_width().div_ceil(rank.of);
     let coded = if held.codes { spec.product_width() } else { 0 };
     held.tensors += Cuda::extra_bytes(limits, spec.dtype, gate_up, spec.vocab_size, coded);
-    held.tensors += cuda::ranks::extra_bytes(rank);
-    Ok((budget::gpu_pool(info, &held, options, limits)?, None))
+    Ok(held)
 }
 
 /// How much one step takes.
@@ -158,17 +192,27 @@ pub(super) fn scheduled_tokens(
     Ok(tokens)
 }
 
+/// What a rank holds.
+pub(super) struct Sizes<'a> {
+    pub limits: DeviceLimits,
+    /// Of the model that drafts.
+    pub draft: Option<DraftSizes<'a>>,
+    /// Of all ranks' memory.
+    pub promise: Option<Promise>,
+}
+
 /// Everything a device must hold that is this rank; the pool by arithmetic. `max_model_len: -1`
 /// takes what fits.
-pub(super) fn limits_of(
-    spec: &ModelSpec,
-    weights: &WeightSource,
+pub(super) fn limits_of<'a>(
+    model: &Model,
+    draft: Option<&'a Draft>,
     args: &EngineArgs,
     info: &DeviceInfo,
     size_pool: SizePool,
     batch: BatchSizes,
     rank: Rank,
-) -> Result<(DeviceLimits, Option<Promise>)> {
+) -> Result<Sizes<'a>> {
+    let Model { spec, weights, .. } = model;
     // An encoder keeps no K and V: a page is then the right to a slot and takes no memory.
     let page_size = if spec.family.encoder {
         spec.max_model_len.next_multiple_of(16)
@@ -198,7 +242,8 @@ pub(super) fn limits_of(
     if spec.family.encoder {
         limits.pages = 1 + slots;
     }
-    let (pool, promise) = size_pool(info, spec, weights, &options, &limits, rank)?;
+    let draft = draft.map(|draft| draft.sizes(&limits, args)).transpose()?;
+    let (pool, promise) = size_pool(info, draft.as_ref(), spec, weights, &options, &limits, rank)?;
     limits.pages = pool.pages;
     if limits.state.layers > 0 {
         fit_states(&mut limits, &pool, spec);
@@ -206,7 +251,11 @@ pub(super) fn limits_of(
     if args.fit_max_model_len && !spec.family.encoder {
         limits.max_model_len = budget::longest_request(&pool, page_size, spec.max_model_len);
     }
-    Ok((limits, promise))
+    let draft = draft.map(|DraftSizes { draft, limits: own }| {
+        let DeviceLimits { pages, max_model_len, .. } = limits;
+        DraftSizes { draft, limits: DeviceLimits { pages, max_model_len, ..own } }
+    });
+    Ok(Sizes { limits, draft, promise })
 }
 
 /// As many slots and copies of states as there is room for.

@@ -2,10 +2,11 @@
 //! Called by `assemble` and `sizes`.
 
 use super::args::EngineArgs;
+use super::draft::DraftSizes;
 use crate::device::DeviceLimits;
 use crate::error::{Error, Result};
 use crate::model::ModelSpec;
-use crate::scheduler::SpeculationConfig;
+use crate::scheduler::{DraftMethod, DraftModel, SpeculationConfig};
 
 /// Drafts of a step at most, of all sequences together. Each takes a row of logits, and a batch
 /// with more of them is bound by arithmetic, so that drafts gain nothing there.
@@ -36,10 +37,21 @@ pub(super) fn check(args: &EngineArgs, spec: &ModelSpec) -> Result<()> {
 }
 
 /// What the scheduler is told.
-pub(super) fn config(args: &EngineArgs, limits: &DeviceLimits) -> Option<SpeculationConfig> {
+pub(super) fn config(
+    args: &EngineArgs,
+    limits: &DeviceLimits,
+    draft: Option<&DraftSizes>,
+) -> Option<SpeculationConfig> {
     let speculation = args.speculation.as_ref()?;
+    let method = match (speculation.method, draft) {
+        (DraftMethod::Model(model), Some(draft)) => {
+            let longest = model.longest.min(draft.longest());
+            DraftMethod::Model(DraftModel { longest, ..model })
+        }
+        (method, _) => method,
+    };
     Some(SpeculationConfig {
-        method: speculation.method,
+        method,
         lengths: speculation.lengths.clone(),
         rows: limits.logits_rows.saturating_sub(limits.slots),
     })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
+use crate::internal;
 use crate::model::Adapter;
 use crate::plan::{StepPlan, StepResult, TokenMasks};
 
@@ -21,6 +22,10 @@ pub(crate) trait Runner: Send {
     fn sample(&mut self, masks: &TokenMasks) -> Result<()>;
     /// The result of the oldest step that was not collected; waits for it.
     fn collect(&mut self) -> Result<StepResult>;
+    /// Run these steps of the model that drafts, one after the other, and wait for what they yield.
+    fn draft(&mut self, _plans: &[StepPlan]) -> Result<Vec<StepResult>> {
+        Err(internal!("no model drafts here"))
+    }
     /// For tests: `BreakOnPurpose`.
     fn break_device(&mut self) -> Result<()> {
         Ok(())

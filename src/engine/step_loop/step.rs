@@ -42,6 +42,7 @@ impl StepLoop {
             // Launch what may be in flight beside the oldest step.
             let mut settled = false;
             while !settled && self.in_flight.len() < self.runner.depth() {
+                self.draft()?;
                 let Some(plan) = self.scheduler.plan() else { break };
                 settled = self.launch(&plan)?;
             }
@@ -63,6 +64,20 @@ impl StepLoop {
             }
             self.flush(Instant::now());
         }
+        Ok(())
+    }
+
+    /// Let the model that drafts guess for the next step, if one does and it is time.
+    fn draft(&mut self) -> Result<()> {
+        let plans = self.scheduler.plan_drafts();
+        if plans.is_empty() {
+            return Ok(());
+        }
+        self.shared.health.step_begins();
+        let runner = &mut self.runner;
+        let results = self.meter.device(|| runner.draft(&plans))?;
+        self.step_ended()?;
+        self.scheduler.take_drafts(&results);
         Ok(())
     }
 

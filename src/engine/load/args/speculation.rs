@@ -9,13 +9,13 @@ use crate::invalid;
 use crate::json;
 use crate::plan::MAX_DRAFTS;
 use crate::sampling::python::quoted;
-use crate::scheduler::{DraftLengths, DraftMethod, SuffixConfig};
+use crate::scheduler::{DraftLengths, DraftMethod, DraftModel, SuffixConfig};
 
 const KEY: &str = "speculative_config";
 /// Methods that are built.
-const BUILT: &str = "'ngram', 'ngram_gpu', 'suffix'";
+const BUILT: &str = "'ngram', 'ngram_gpu', 'suffix', 'draft_model'";
 /// Methods that vLLM has and that would be of use here.
-const PLANNED: [&str; 4] = ["draft_model", "eagle", "eagle3", "mtp"];
+const PLANNED: [&str; 3] = ["eagle", "eagle3", "mtp"];
 /// Tokens of an n-gram, where neither bound is given.
 const USUAL_NGRAM: usize = 5;
 /// Tokens of an n-gram at most.
@@ -38,8 +38,10 @@ const SUFFIX: [&str; 4] = [
     "suffix_decoding_max_tree_depth",
     "suffix_decoding_min_token_prob",
 ];
+/// Those of a model that drafts.
+const DRAFT_MODEL: [&str; 4] = ["draft_sample_method", "max_model_len", "quantization", "revision"];
 /// Those of other methods, with the values that say nothing.
-const OTHERS: [(&str, &str); 21] = [
+const OTHERS: [(&str, &str); 17] = [
     ("attention_backend", "[]"),
     ("code_revision", "[]"),
     ("disable_eagle_block_drop", "[false]"),
@@ -48,16 +50,12 @@ const OTHERS: [(&str, &str); 21] = [
     ("disable_mqa_scorer", "[false]"),
     ("disable_padded_drafter_batch", "[false]"),
     ("draft_load_config", "[]"),
-    ("draft_sample_method", r#"["greedy"]"#),
     ("enforce_eager", "[false]"),
     ("index_share_for_mtp_iteration", "[false]"),
     ("kv_cache_dtype", r#"["auto"]"#),
-    ("max_model_len", "[]"),
     ("moe_backend", r#"["auto"]"#),
     ("parallel_drafting", "[false]"),
-    ("quantization", "[]"),
     ("rejection_sample_method", r#"["standard", "block"]"#),
-    ("revision", "[]"),
     ("use_heterogeneous_vocab", "[false]"),
     ("use_local_argmax_reduction", "[false]"),
     // Read by name below.
@@ -71,6 +69,21 @@ pub struct SpeculationArgs {
     pub method: DraftMethod,
     /// How many.
     pub lengths: DraftLengths,
+    /// The model that drafts, for that method.
+    pub draft: Option<DraftModelArgs>,
+}
+
+/// A model that drafts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DraftModelArgs {
+    /// Local folder or Hugging Face id.
+    pub model: String,
+    /// Branch, tag or commit of it on the hub; None = main.
+    pub revision: Option<String>,
+    /// How its checkpoint is quantised, in small letters; None: as it says itself.
+    pub quantization: Option<String>,
+    /// Positions that it may have; None: as many as the model may.
+    pub max_model_len: Option<u32>,
 }
 
 /// None: the key is not set, or asks for a method that is not built; answers are the same without
@@ -92,7 +105,7 @@ pub(super) fn read(
     let mut said = Vec::new();
     let mut read = Reader::new(&config, &mut said);
     let others = OTHERS.map(|(name, _)| name);
-    let names: Vec<&str> = [&READ[..], &NGRAM, &SUFFIX, &others].concat();
+    let names: Vec<&str> = [&READ[..], &NGRAM, &SUFFIX, &DRAFT_MODEL, &others].concat();
     read.only(KEY, &names)?;
 
     // Which method comes first: others may be asked for with members that mean nothing here.
@@ -106,15 +119,28 @@ pub(super) fn read(
     check_ranks(&mut read, ranks)?;
     let suffix = suffix(&mut read)?;
     let ngram = ngram(&mut read)?;
-    let args = if method == Method::Suffix {
-        say_ignored(&mut read, &config, "suffixes", &NGRAM);
-        SpeculationArgs {
-            method: DraftMethod::Suffix(suffix),
-            lengths: lengths(&mut read, &config, Some(suffix.max_depth.min(MAX_DRAFTS)))?,
+    let model = draft_model(&mut read)?;
+    let usual = (method == Method::Suffix).then(|| suffix.max_depth.min(MAX_DRAFTS));
+    let lengths = lengths(&mut read, &config, usual)?;
+    let args = match method {
+        Method::Suffix => {
+            say_ignored(&mut read, &config, "suffixes", &[&NGRAM[..], &DRAFT_MODEL].concat());
+            SpeculationArgs { method: DraftMethod::Suffix(suffix), lengths, draft: None }
         }
-    } else {
-        say_ignored(&mut read, &config, "n-grams", &SUFFIX);
-        SpeculationArgs { method: ngram, lengths: lengths(&mut read, &config, None)? }
+        Method::DraftModel => {
+            say_ignored(&mut read, &config, "a model", &[&NGRAM[..], &SUFFIX].concat());
+            let (method, draft) = model;
+            if draft.model.is_empty() {
+                return Err(invalid!(
+                    "{KEY}.model must be set: the model that drafts, a folder or an id"
+                ));
+            }
+            SpeculationArgs { method, lengths, draft: Some(draft) }
+        }
+        Method::Ngram | Method::Missing(_) => {
+            say_ignored(&mut read, &config, "n-grams", &[&SUFFIX[..], &DRAFT_MODEL].concat());
+            SpeculationArgs { method: ngram, lengths, draft: None }
+        }
     };
     said.into_iter().for_each(|line| outer.say(format!("{KEY}: {line}")));
     Ok(Some(args))
@@ -139,6 +165,7 @@ fn say_ignored(read: &mut Reader, config: &Map<String, Value>, drafts: &str, met
 enum Method {
     Ngram,
     Suffix,
+    DraftModel,
     /// One that vLLM has and this version has not: what to say of it.
     Missing(String),
 }
@@ -165,6 +192,7 @@ fn method(read: &mut Reader, config: &Map<String, Value>) -> Result<Method> {
     match name.as_str() {
         "ngram" | "ngram_gpu" | "[ngram]" => return Ok(Method::Ngram),
         "suffix" => return Ok(Method::Suffix),
+        "draft_model" => return Ok(Method::DraftModel),
         _ => {}
     }
 
@@ -248,6 +276,29 @@ fn suffix(read: &mut Reader) -> Result<SuffixConfig> {
     Ok(SuffixConfig { max_depth, cached_requests, max_factor, min_probability })
 }
 
+/// A model that drafts; its name may be empty. It samples as its sequence does unless it is to say
+/// the likeliest tokens.
+fn draft_model(read: &mut Reader) -> Result<(DraftMethod, DraftModelArgs)> {
+    let samples = match read.string("draft_sample_method").map_err(at)?.as_deref() {
+        None | Some("probabilistic") => true,
+        Some("greedy") => false,
+        Some(other) => {
+            return Err(invalid!(
+                "{KEY}.draft_sample_method {}: it is 'greedy' or 'probabilistic'",
+                quoted(&json::cut(other))
+            ))
+        }
+    };
+    let quantization = read.string("quantization").map_err(at)?;
+    let args = DraftModelArgs {
+        model: read.string("model").map_err(at)?.unwrap_or_default(),
+        revision: read.string("revision").map_err(at)?,
+        quantization: quantization.map(|method| method.to_ascii_lowercase()),
+        max_model_len: read.at_least("max_model_len", 1).map_err(at)?,
+    };
+    Ok((DraftMethod::Model(DraftModel { longest: usize::MAX, samples }), args))
+}
+
 /// Drafts of a sequence, by how many sequences run. `usual`: of each, where nothing says it.
 fn lengths(
     read: &mut Reader,
@@ -266,10 +317,13 @@ fn lengths(
     let off_from = read.at_least::<usize>(OLD, 1).map_err(at)?;
     match (ranges, most) {
         (Some(ranges), _) => Ok(DraftLengths::by_running(ranges)),
-        (None, None) => Err(invalid!(
-            "{KEY}: num_speculative_tokens must be set: how many tokens are drafted at a time, 1 \
-             to {MAX_DRAFTS}"
-        )),
+        (None, None) => {
+            let member = config.keys().next().map_or("", String::as_str);
+            Err(invalid!(
+                "{KEY}.{member}: num_speculative_tokens must be set: how many tokens are drafted \
+                 at a time, 1 to {MAX_DRAFTS}"
+            ))
+        }
         (None, Some(most)) => {
             let Some(off_from) = off_from else { return Ok(DraftLengths::constant(most)) };
             read.say(format!(

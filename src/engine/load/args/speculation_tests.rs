@@ -24,7 +24,8 @@ fn ngram(least: usize, most: usize) -> DraftMethod {
 
 #[test]
 fn ngrams_are_read_in_all_spellings() {
-    let usual = SpeculationArgs { method: ngram(5, 5), lengths: DraftLengths::constant(3) };
+    let lengths = DraftLengths::constant(3);
+    let usual = SpeculationArgs { method: ngram(5, 5), lengths, draft: None };
     assert_eq!(read(json!({"method": "ngram", "num_speculative_tokens": 3})), usual);
     assert_eq!(read(json!({"method": "ngram_gpu", "num-speculative-tokens": 3})), usual);
     assert_eq!(read(json!({"model": "[ngram]", "num_speculative_tokens": 3})), usual);
@@ -122,6 +123,41 @@ fn suffixes_have_members_of_their_own() {
     }
 }
 
+#[test]
+fn a_draft_model_has_members_of_its_own() {
+    let samples = |samples| DraftMethod::Model(DraftModel { longest: usize::MAX, samples });
+    let args = read(json!({"model": "facebook/opt-125m", "num_speculative_tokens": 5}));
+    assert_eq!((args.method, &args.lengths), (samples(true), &DraftLengths::constant(5)));
+    let named = |model: &str| DraftModelArgs {
+        model: model.into(),
+        revision: None,
+        quantization: None,
+        max_model_len: None,
+    };
+    assert_eq!(args.draft, Some(named("facebook/opt-125m")));
+
+    let own = json!({"method": "draft_model", "model": "m", "num_speculative_tokens": 2,
+                     "draft_sample_method": "greedy", "revision": "main", "quantization": "AWQ",
+                     "max_model_len": 2048, "draft_tensor_parallel_size": 1});
+    let (args, said) = parsed(own).unwrap();
+    assert!(said.is_empty(), "{said:?}");
+    let args = args.unwrap();
+    assert_eq!(args.method, samples(false));
+    let draft = args.draft.unwrap();
+    assert_eq!(draft.revision.as_deref(), Some("main"));
+    assert_eq!(draft.quantization.as_deref(), Some("awq"));
+    assert_eq!(draft.max_model_len, Some(2048));
+    let old = json!({"model": "m", "speculative_model": "d", "num_speculative_tokens": 5,
+                     "speculative_max_model_len": 512});
+    let (args, _) = EngineArgs::parse(&old.to_string()).unwrap();
+    assert_eq!(args.speculation.unwrap().draft.unwrap().max_model_len, Some(512));
+
+    let nameless = json!({"method": "draft_model", "num_speculative_tokens": 2});
+    assert!(refusal(nameless).contains("speculative_config.model must be set"));
+    let odd = json!({"model": "m", "num_speculative_tokens": 2, "draft_sample_method": "beam"});
+    assert!(refusal(odd).contains("it is 'greedy' or 'probabilistic'"));
+}
+
 /// A deployment that drafts otherwise serves, slower.
 #[test]
 fn what_is_not_built_is_said_and_left_out() {
@@ -130,14 +166,13 @@ fn what_is_not_built_is_said_and_left_out() {
         assert_eq!(args, None);
         said.join("\n")
     };
-    for name in ["eagle3", "eagle", "mtp", "deepseek_mtp", "draft_model"] {
+    for name in ["eagle3", "eagle", "mtp", "deepseek_mtp"] {
         let line = said(json!({"method": name, "num_speculative_tokens": 2, "model": "some/head"}));
         assert!(line.contains(&format!("method '{name}' is not built yet")), "{line}");
     }
     let model = |name: &str| said(json!({"model": name, "num_speculative_tokens": 2}));
     assert!(model("yuhuili/EAGLE3-LLaMA3.1").contains("means the method 'eagle3'"));
     assert!(model("yuhuili/EAGLE-LLaMA3").contains("means the method 'eagle'"));
-    assert!(model("facebook/opt-125m").contains("means the method 'draft_model'"));
 }
 
 #[test]

@@ -1,0 +1,113 @@
+//! The model that drafts for another: its files, what both must have in common, and its sizes.
+//! Called by `assemble` and `sizes`; who drafts what, and when, is the scheduler's.
+
+use std::sync::Arc;
+
+use super::args::EngineArgs;
+use super::files;
+use crate::device::trace::Held;
+use crate::device::{DType, DeviceLimits, Rank};
+use crate::engine::options::EngineOptions;
+use crate::error::{Error, Result};
+use crate::files::Progress;
+use crate::invalid;
+use crate::model::{budget, ModelSpec, Shard, WeightSource};
+
+/// A model that drafts, but for its weights.
+pub(super) struct Draft {
+    pub spec: ModelSpec,
+    pub weights: WeightSource,
+}
+
+/// It with its limits, for one rank. Each rank has all of it.
+pub(super) struct DraftSizes<'a> {
+    pub draft: &'a Draft,
+    pub limits: DeviceLimits,
+}
+
+/// The model that `speculative_config` names; None: none drafts. It has the element type of
+/// `target`, whose arguments hold for it too where they are not the model's own.
+///
+/// # Errors
+/// As for any model; InvalidArgument: its vocabulary is another. Unsupported: its sequences cannot
+/// go back behind a wrong draft, or it does not generate.
+pub(super) fn read(
+    args: &EngineArgs,
+    options: &EngineOptions,
+    progress: &Arc<Progress>,
+    target: &ModelSpec,
+) -> Result<Option<Draft>> {
+    let draft = args.speculation.as_ref().and_then(|speculation| speculation.draft.as_ref());
+    let Some(draft) = draft else { return Ok(None) };
+    let own = EngineArgs {
+        model: draft.model.clone(),
+        revision: draft.revision.clone(),
+        quantization: draft.quantization.clone(),
+        max_model_len: draft.max_model_len,
+        fit_max_model_len: false,
+        dtype: Some(target.dtype),
+        // Prompts are the target's tokens.
+        tokenizer: Some(args.model.clone()),
+        hf_config_path: None,
+        hf_overrides: Default::default(),
+        lora: None,
+        speculation: None,
+        ..args.clone()
+    };
+    let at = |error: Error| error.context("speculative_config.model: ");
+    let (spec, weights) = files::read_weights(&own, options, progress).map_err(at)?;
+    check(&spec, target)?;
+    Ok(Some(Draft { spec, weights }))
+}
+
+fn check(draft: &ModelSpec, target: &ModelSpec) -> Result<()> {
+    let (ours, theirs) = (target.vocab_size, draft.vocab_size);
+    if ours != theirs || draft.token_rows() < target.token_rows() {
+        return Err(invalid!(
+            "Target and draft model should have the same vocabulary size. Target model \
+             vocab_size={ours}. Draft model vocab_size={theirs}. Using models with different \
+             tokenizers can cause out-of-bounds errors during speculative decoding."
+        ));
+    }
+
+    let why = if draft.pooling.is_some() || draft.family.encoder {
+        "it generates nothing"
+    } else if draft.recurrent.is_some() {
+        "it has layers that keep a state of each sequence, which a wrong draft would spoil"
+    } else {
+        return Ok(());
+    };
+    let family = draft.family.architecture;
+    Err(Error::Unsupported(format!(
+        "speculative_config.model: a model of {family} cannot draft: {why}. Name another, or \
+         remove speculative_config: answers are the same"
+    )))
+}
+
+impl Draft {
+    /// With as many slots and tokens of a step as the target's. Pages are not counted yet.
+    pub fn sizes(&self, target: &DeviceLimits, args: &EngineArgs) -> Result<DraftSizes<'_>> {
+        let shard = Shard::new(&self.spec, Rank::ALONE)?;
+        let limits = DeviceLimits {
+            logits_rows: target.slots.min(target.step_tokens),
+            kv: shard.kv_shape(&self.spec, &self.spec.kv_shape(args.kv_cache_dtype)?),
+            state: shard.state_shape(&self.spec),
+            snapshots: 0,
+            ..target.clone()
+        };
+        Ok(DraftSizes { draft: self, limits })
+    }
+}
+
+impl DraftSizes<'_> {
+    /// What it takes on a device beside pages.
+    pub fn held(&self, activation: DType) -> Result<Held> {
+        let Draft { spec, weights } = self.draft;
+        budget::held(spec, weights, &self.limits, activation, Rank::ALONE)
+    }
+
+    /// Positions that it may have at most.
+    pub fn longest(&self) -> usize {
+        self.draft.spec.max_model_len.min(self.limits.max_model_len)
+    }
+}
