@@ -148,6 +148,8 @@ pub(super) struct Speculation {
     pub(super) config: SpeculationConfig,
     pub(super) drafter: Drafter,
     pub(super) stats: DraftStats,
+    /// Drafts may be made.
+    pub(super) on: bool,
 }
 
 /// Who drafts.
@@ -162,7 +164,7 @@ pub(super) enum Drafter {
 impl Speculation {
     pub(super) fn new(config: SpeculationConfig, drafter: Drafter) -> Speculation {
         let stats = DraftStats::new(config.lengths.most());
-        Speculation { config, drafter, stats }
+        Speculation { config, drafter, stats, on: true }
     }
 }
 

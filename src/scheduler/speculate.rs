@@ -34,11 +34,12 @@ impl Scheduler {
     /// The drafts of the next step. None: it is planned better when the steps in flight have been
     /// collected.
     pub(super) fn propose(&mut self) -> Option<StepDrafts> {
-        if self.speculation.is_none() {
-            return Some(StepDrafts::default());
-        }
+        let Some(speculation) = &self.speculation else { return Some(StepDrafts::default()) };
         if self.in_flight.any_drafts() {
             return None;
+        }
+        if !speculation.on {
+            return Some(StepDrafts::default());
         }
         if let Some(Speculation { drafter: Drafter::Model(_), .. }) = self.speculation {
             return self.propose_of_model();
@@ -79,7 +80,9 @@ impl Scheduler {
     /// the device has logits rows.
     pub(super) fn wanting_drafts(&self) -> Vec<(SlotId, usize)> {
         let running = self.slots.running();
-        let Some(Speculation { config, .. }) = &self.speculation else { return Vec::new() };
+        let Some(Speculation { config, on: true, .. }) = &self.speculation else {
+            return Vec::new();
+        };
         let each = config.lengths.of(running.len());
         let mut rows = config.rows;
         let mut wanting = Vec::new();

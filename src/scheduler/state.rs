@@ -106,6 +106,13 @@ impl Scheduler {
         }
     }
 
+    /// Sequences may have drafts from now on, or none may.
+    pub fn let_draft(&mut self, on: bool) {
+        if let Some(speculation) = &mut self.speculation {
+            speculation.on = on;
+        }
+    }
+
     /// A sequence may have drafts from now on, or may not.
     pub fn allow_drafts(&mut self, id: RequestId, allowed: bool) {
         if let Some(slot) = self.slots.find(id) {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crossbeam::channel::Receiver;
 
+use super::draft_gain::{DraftGain, StepKind};
 use super::runner::Runner;
 use crate::engine::adapters::HostAdapters;
 use crate::engine::command::Command;
@@ -42,8 +43,13 @@ pub(crate) struct StepLoop {
     pub(super) active: HashMap<RequestId, ActiveSequence>,
     /// Events of this round, one list per outbox.
     pub(super) outgoing: Vec<Vec<Event>>,
-    /// Steps that were enqueued and not collected, oldest first.
-    pub(super) in_flight: VecDeque<u64>,
+    /// Steps that were enqueued and not collected, oldest first: their numbers, and what they are.
+    pub(super) in_flight: VecDeque<(u64, StepKind)>,
+    /// Whether drafts pay. None where steps do not overlap: on the CPU drafts do not depend on a
+    /// clock, so that runs can be repeated.
+    pub(super) draft_gain: Option<DraftGain>,
+    /// The model that drafts ran in front of the next step.
+    pub(super) model_drafted: bool,
     /// When requests in flight fail, once the engine drains.
     pub(super) drain_deadline: Option<Instant>,
 }
@@ -101,6 +107,7 @@ impl StepLoop {
     ) -> StepLoop {
         let Helpers { outboxes, matchers, adapters } = helpers;
         let outgoing = (0..outboxes.len()).map(|_| Vec::new()).collect();
+        let overlaps = runner.depth() > 1;
 
         StepLoop {
             runner,
@@ -115,6 +122,8 @@ impl StepLoop {
             active: HashMap::new(),
             outgoing,
             in_flight: VecDeque::new(),
+            draft_gain: overlaps.then(DraftGain::default),
+            model_drafted: false,
             drain_deadline: None,
         }
     }

@@ -6,9 +6,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::draft_gain::StepKind;
 use super::state::StepLoop;
 use crate::error::Result;
-use crate::plan::StepPlan;
+use crate::plan::{Feed, LogitsRow, Purpose, StepPlan};
 use crate::threads;
 
 /// How often cancels are looked for while nothing runs.
@@ -67,12 +68,18 @@ impl StepLoop {
         Ok(())
     }
 
-    /// Let the model that drafts guess for the next step, if one does and it is time.
+    /// Say whether drafts pay, and let the model that drafts guess for the next step, if one does
+    /// and it is time.
     fn draft(&mut self) -> Result<()> {
+        if let Some(gain) = &self.draft_gain {
+            self.scheduler.let_draft(gain.pays(self.scheduler.running_len()));
+        }
         let plans = self.scheduler.plan_drafts();
+        self.model_drafted = !plans.is_empty();
         if plans.is_empty() {
             return Ok(());
         }
+
         self.shared.health.step_begins();
         let runner = &mut self.runner;
         let results = self.meter.device(|| runner.draft(&plans))?;
@@ -99,7 +106,7 @@ impl StepLoop {
 
         let runner = &mut self.runner;
         self.meter.device(|| runner.sample(&masks))?;
-        self.in_flight.push_back(plan.step);
+        self.in_flight.push_back((plan.step, kind_of(plan, self.model_drafted)));
         Ok(settled)
     }
 
@@ -109,7 +116,12 @@ impl StepLoop {
         let runner = &mut self.runner;
         let result = self.meter.device(|| runner.collect())?;
         self.step_ended()?;
-        assert_eq!(Some(result.step), step, "the device answered another step");
+        assert_eq!(Some(result.step), step.map(|(number, _)| number), "another step's answer");
+        if let (Some(gain), Some((_, kind))) = (&mut self.draft_gain, step) {
+            let tokens =
+                result.samples.iter().map(|sample| sample.tokens.as_ref().map_or(0, Vec::len));
+            gain.ended(Instant::now(), kind, tokens.sum());
+        }
         self.settle(result);
         Ok(())
     }
@@ -144,5 +156,19 @@ impl StepLoop {
             Ok(command) => self.apply(command),
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// `model_drafted`: a model did something in front of this step, whether drafts came of it or not.
+fn kind_of(plan: &StepPlan, model_drafted: bool) -> StepKind {
+    let verifies = |row: &&LogitsRow| matches!(row.purpose, Purpose::Verify { .. });
+    let mut drafting: Vec<usize> =
+        plan.logits.iter().filter(verifies).map(|row| row.chunk).collect();
+    drafting.dedup();
+    let known = plan.chunks.iter().filter(|chunk| chunk.feed != Feed::LastSampled).count();
+    StepKind {
+        sequences: plan.chunks.len(),
+        drafts: model_drafted || !drafting.is_empty(),
+        prompts: known > drafting.len(),
     }
 }
