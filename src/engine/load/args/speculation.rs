@@ -317,10 +317,13 @@ fn lengths(
     let off_from = read.at_least::<usize>(OLD, 1).map_err(at)?;
     match (ranges, most) {
         (Some(ranges), _) => Ok(DraftLengths::by_running(ranges)),
-        (None, None) => Err(invalid!(
-            "{KEY}: num_speculative_tokens must be set: how many tokens are drafted at a time, 1 \
-             to {MAX_DRAFTS}"
-        )),
+        (None, None) => {
+            let member = config.keys().next().map_or("", String::as_str);
+            Err(invalid!(
+                "{KEY}.{member}: num_speculative_tokens must be set: how many tokens are drafted \
+                 at a time, 1 to {MAX_DRAFTS}"
+            ))
+        }
         (None, Some(most)) => {
             let Some(off_from) = off_from else { return Ok(DraftLengths::constant(most)) };
             read.say(format!(
