@@ -241,6 +241,8 @@ fn mixtures_of_experts() {
     let shapes = [
         (1, 64, 48, 8, 2),
         (7, 128, 96, 60, 4),
+        (16, 72, 40, 16, 3),
+        (13, 1096, 24, 150, 8),
         (33, 72, 40, 16, 3),
         (150, 256, 200, 4, 2),
         (160, 64, 130, 2, 2),
@@ -297,6 +299,9 @@ fn mixtures_of_experts() {
                     b.dev.experts(&down, None, &routes, &middle, &mut parts)?;
                     b.dev.combine(&down, &routes, &parts, &mut out)?;
                     let mixture = b.dev.read(&out, rows)?;
+                    let inside_parts = b.dev.read(&parts, rows * top_k)?;
+                    let mut sum = b.tensor(rows, hidden);
+                    b.dev.experts_sum(&down, None, &routes, &middle, &mut parts, &mut sum)?;
                     b.dev.add_gated(&gate, &x, &delta, &mut out)?;
                     let routes = b.dev.read(&routes, rows)?;
                     let [numbers, weights] = [0, top_k].map(|from| {
@@ -307,8 +312,9 @@ fn mixtures_of_experts() {
                         ("numbers of experts", numbers),
                         ("weights of experts", weights),
                         ("inside", b.dev.read(&middle, rows * top_k)?),
-                        ("parts", b.dev.read(&parts, rows * top_k)?),
+                        ("parts", inside_parts),
                         ("mixture", mixture),
+                        ("mixture at once", b.dev.read(&sum, rows)?),
                         ("with the shared one", b.dev.read(&out, rows)?),
                     ])
                 });

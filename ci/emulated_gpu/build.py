@@ -23,6 +23,7 @@ INSTRUCTIONS = {
     "cvt.rn.bf16.f32": "cvt_rn_bf16_f32",
     "cvt.rn.f16x2.f32": "cvt_rn_f16x2_f32",
     "cvt.rn.bf16x2.f32": "cvt_rn_bf16x2_f32",
+    "cp.async.ca.shared.global": "cp_async_cg_shared_global",
     "cp.async.cg.shared.global": "cp_async_cg_shared_global",
     "cp.async.commit_group": "cp_async_commit_group",
     "cp.async.wait_group": "cp_async_wait_group",

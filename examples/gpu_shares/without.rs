@@ -192,6 +192,8 @@ impl<D: Device> ExpertOps for Without<D> {
         fn experts(weight: &D::Weight, bias: Option<&D::Weight>, routes: &D::Tensor,
                    x: &D::Tensor, out: &mut D::Tensor);
         fn combine(down: &D::Weight, routes: &D::Tensor, parts: &D::Tensor, out: &mut D::Tensor);
+        fn experts_sum(down: &D::Weight, bias: Option<&D::Weight>, routes: &D::Tensor,
+                       x: &D::Tensor, parts: &mut D::Tensor, out: &mut D::Tensor);
         fn add_gated(gate: &D::Weight, x: &D::Tensor, delta: &D::Tensor, out: &mut D::Tensor);
     }
 }

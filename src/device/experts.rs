@@ -137,18 +137,32 @@ pub trait ExpertOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// `combine` into the seam's delta, then its `add_norm`, as [`DenseOps::linear_add_norm`].
-    fn combine_add_norm(
+    /// `experts` and `combine` in one; `parts` is room for what the first would give, and holds
+    /// anything behind.
+    fn experts_sum(
         &mut self,
         down: &Self::Weight,
+        bias: Option<&Self::Weight>,
         routes: &Self::Tensor,
-        parts: &Self::Tensor,
+        x: &Self::Tensor,
+        parts: &mut Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// `experts_sum` into the seam's delta, then its `add_norm`, as [`DenseOps::linear_add_norm`].
+    fn experts_sum_add_norm(
+        &mut self,
+        down: &Self::Weight,
+        bias: Option<&Self::Weight>,
+        routes: &Self::Tensor,
+        x: &Self::Tensor,
+        parts: &mut Self::Tensor,
         seam: Seam<'_, Self::Weight, Self::Tensor>,
     ) -> Result<()>
     where
         Self: DenseOps,
     {
-        self.combine(down, routes, parts, seam.delta)?;
+        self.experts_sum(down, bias, routes, x, parts, seam.delta)?;
         self.add_norm(seam.norm, seam.delta, seam.residual, seam.normed)
     }
 

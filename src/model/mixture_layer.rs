@@ -85,8 +85,10 @@ impl<T> MixtureBuffers<T> {
         seam: Seam<'_, D::Weight, T>,
     ) -> Result<()> {
         self.route(dev, experts, seam.normed)?;
-        self.multiply(dev, experts, act, seam.normed)?;
-        dev.combine_add_norm(&experts.down.weight, &self.routes, &self.parts, seam)
+        self.multiply_up(dev, experts, act, seam.normed)?;
+        let (down, parts) = (&experts.down, &mut self.parts);
+        let bias = down.bias.as_ref();
+        dev.experts_sum_add_norm(&down.weight, bias, &self.routes, &self.ffn, parts, seam)
     }
 
     /// Which experts each row of `input` chooses.
@@ -116,8 +118,10 @@ impl<T> MixtureBuffers<T> {
         shared: &T,
         output: &mut T,
     ) -> Result<()> {
-        self.multiply(dev, experts, act, input)?;
-        dev.combine(&experts.down.weight, &self.routes, &self.parts, output)?;
+        self.multiply_up(dev, experts, act, input)?;
+        let (down, parts) = (&experts.down, &mut self.parts);
+        let bias = down.bias.as_ref();
+        dev.experts_sum(&down.weight, bias, &self.routes, &self.ffn, parts, output)?;
 
         let Some((expert, b)) = experts.shared.as_ref().zip(self.shared.as_mut()) else {
             return Ok(());
@@ -131,18 +135,17 @@ impl<T> MixtureBuffers<T> {
         }
     }
 
-    /// What each row's experts make of `input`, into `parts`.
-    fn multiply<D: Device<Tensor = T>>(
+    /// The gates and ups that each row chose, of `input`.
+    fn multiply_up<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
         experts: &Experts<D::Weight>,
         act: Activation,
         input: &T,
     ) -> Result<()> {
-        let Experts { up, down, .. } = experts;
+        let up = &experts.up;
         let act = experts.activation.unwrap_or(act);
-        dev.experts_act(&up.weight, up.bias.as_ref(), act, &self.routes, input, &mut self.ffn)?;
-        dev.experts(&down.weight, down.bias.as_ref(), &self.routes, &self.ffn, &mut self.parts)
+        dev.experts_act(&up.weight, up.bias.as_ref(), act, &self.routes, input, &mut self.ffn)
     }
 
     /// The experts beside an MLP, which gave `delta`: both normed and added up, into `delta`.

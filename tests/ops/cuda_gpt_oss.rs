@@ -119,6 +119,9 @@ fn mixture<D: grader::Graded>(
     b.dev.experts_act(&up, Some(&up_bias), Activation::SwigluOai, &routes, &x, &mut middle)?;
     b.dev.experts(&down, Some(&down_bias), &routes, &middle, &mut parts)?;
     b.dev.combine(&down, &routes, &parts, &mut out)?;
+    let each = b.dev.read(&parts, rows * top_k)?;
+    let mut sum = b.tensor(rows, hidden);
+    b.dev.experts_sum(&down, Some(&down_bias), &routes, &middle, &mut parts, &mut sum)?;
 
     let routes = b.dev.read(&routes, rows)?;
     let [numbers, weights] = [0, top_k].map(|from| {
@@ -129,8 +132,9 @@ fn mixture<D: grader::Graded>(
         ("numbers of experts", numbers),
         ("weights of experts", weights),
         ("inside", b.dev.read(&middle, rows * top_k)?),
-        ("parts", b.dev.read(&parts, rows * top_k)?),
+        ("parts", each),
         ("mixture", b.dev.read(&out, rows)?),
+        ("mixture at once", b.dev.read(&sum, rows)?),
     ])
 }
 
@@ -147,6 +151,30 @@ fn experts_with_biases() {
                 let down = b.experts(52, experts, hidden, ffn, false);
                 mixture(b, shape, [up, down])
             });
+        }
+    });
+}
+
+/// Up to 16 rows: alone, and with others that meet the same experts.
+#[test]
+fn company_changes_no_bit_of_a_mixture() {
+    const MOST: usize = 16;
+    each_type(|dtype| {
+        let run = |rows: usize| {
+            let shape = (rows, 136, 72, 6, 3);
+            let (_, hidden, ffn, experts, _) = shape;
+            let mut b = Bench::<Cuda>::new(dtype, &Setup::default());
+            let up = b.experts(51, experts, ffn, hidden, true);
+            let down = b.experts(52, experts, hidden, ffn, false);
+            mixture(&mut b, shape, [up, down]).unwrap()
+        };
+        let whole = run(MOST);
+        for rows in [1, 5, 8, 9] {
+            for ((name, whole), (_, part)) in whole.iter().zip(run(rows)) {
+                // f32 goes to cuBLASLt for its router.
+                let same = dtype == DType::F32 || whole[..part.len()] == part;
+                assert!(same, "{dtype:?}: {name} of {rows} rows");
+            }
         }
     });
 }

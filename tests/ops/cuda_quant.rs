@@ -178,9 +178,13 @@ fn sums_of_codes_repeat() {
 fn experts_of_codes() {
     each_type(|dtype| {
         for (n, codes) in CODE_TYPES.iter().enumerate() {
-            for (rows, hidden, ffn, experts, top_k) in
-                [(1, 136, 72, 4, 2), (33, 256, 200, 8, 2), (250, 520, 96, 3, 2)]
-            {
+            for (rows, hidden, ffn, experts, top_k) in [
+                (1, 136, 72, 4, 2),
+                (5, 2184, 40, 4, 2),
+                (12, 264, 72, 6, 2),
+                (33, 256, 200, 8, 2),
+                (250, 520, 96, 3, 2),
+            ] {
                 let group = [0, 32, 128][n % 3];
                 let inputs = [None, Some(InputQuant::E4m3Row), Some(InputQuant::Int8Row)][n % 3];
                 let up = Case {

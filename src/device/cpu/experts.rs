@@ -137,6 +137,19 @@ impl ExpertOps for Cpu {
         self.join_sums(down, rows, out)
     }
 
+    fn experts_sum(
+        &mut self,
+        down: &Weight,
+        bias: Option<&Weight>,
+        routes: &Tensor,
+        x: &Tensor,
+        parts: &mut Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.experts(down, bias, routes, x, parts)?;
+        self.combine(down, routes, parts, out)
+    }
+
     fn add_gated(
         &mut self,
         gate: &Weight,

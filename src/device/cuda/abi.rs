@@ -1615,6 +1615,97 @@ const _: () = {
     ["Offset of field: CombineExperts::width"]
         [::std::mem::offset_of!(CombineExperts, width) - 28usize];
 };
+#[doc = " Few choices of an expert (few_rows.cuh): threads, and choices of an item at most."]
+pub const FEW_WARPS: u32 = 8;
+pub const FEW_THREADS: u32 = 256;
+pub const FEW_CHOICES: u32 = 16;
+#[doc = " Outputs of an item, gates and ups together."]
+pub const FEW_OUTPUTS: u32 = 16;
+#[doc = " Plain weights: inputs of a slot of a warp's ring, its bytes, slots of a ring."]
+pub const FEW_INPUTS: u32 = 64;
+pub const FEW_SLOT_BYTES: u32 = 2048;
+pub const FEW_SLOTS: u32 = 5;
+#[doc = " The warps' sums of two items, for each eight choices of an item."]
+pub const FEW_SUMS_BYTES: u32 = 8192;
+pub const FEW_SHARED_BYTES: u32 = 98304;
+#[doc = " Counters of a mixture: slices of an item's outputs, and one of the router's blocks."]
+pub const FEW_TICKETS: u32 = 4096;
+#[doc = " As MultiplyExperts, for few choices of each expert; with a sum, each row's parts by their weights\n in the order of its choices."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct FewExperts {
+    #[doc = " \\[rows or choices, inputs]"]
+    pub x: DevicePtr,
+    #[doc = " \\[experts, outputs, inputs]; not where they are codes"]
+    pub w: DevicePtr,
+    #[doc = " \\[experts, outputs], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[choices, outputs / 2 or outputs]"]
+    pub out: DevicePtr,
+    pub order: DevicePtr,
+    #[doc = " Null: one tile, whose choices are the rows."]
+    pub tiles: DevicePtr,
+    pub tile_count: DevicePtr,
+    #[doc = " As in RouteRows."]
+    pub routes: DevicePtr,
+    #[doc = " \\[rows, outputs], or null"]
+    pub sum: DevicePtr,
+    #[doc = " \\[slices], 0 between launches"]
+    pub tickets: DevicePtr,
+    pub rows: u32,
+    #[doc = " Choices of a row of x."]
+    pub top_k: u32,
+    #[doc = " Of a row."]
+    pub choices: u32,
+    #[doc = " Of one expert, gates and ups together."]
+    pub outputs: u32,
+    pub inputs: u32,
+    pub gated: u32,
+    #[doc = " Of FEW_CHOICES choices, in a tile."]
+    pub pieces: u32,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of FewExperts"][::std::mem::size_of::<FewExperts>() - 112usize];
+    ["Alignment of FewExperts"][::std::mem::align_of::<FewExperts>() - 8usize];
+    ["Offset of field: FewExperts::x"][::std::mem::offset_of!(FewExperts, x) - 0usize];
+    ["Offset of field: FewExperts::w"][::std::mem::offset_of!(FewExperts, w) - 8usize];
+    ["Offset of field: FewExperts::bias"][::std::mem::offset_of!(FewExperts, bias) - 16usize];
+    ["Offset of field: FewExperts::out"][::std::mem::offset_of!(FewExperts, out) - 24usize];
+    ["Offset of field: FewExperts::order"][::std::mem::offset_of!(FewExperts, order) - 32usize];
+    ["Offset of field: FewExperts::tiles"][::std::mem::offset_of!(FewExperts, tiles) - 40usize];
+    ["Offset of field: FewExperts::tile_count"]
+        [::std::mem::offset_of!(FewExperts, tile_count) - 48usize];
+    ["Offset of field: FewExperts::routes"][::std::mem::offset_of!(FewExperts, routes) - 56usize];
+    ["Offset of field: FewExperts::sum"][::std::mem::offset_of!(FewExperts, sum) - 64usize];
+    ["Offset of field: FewExperts::tickets"][::std::mem::offset_of!(FewExperts, tickets) - 72usize];
+    ["Offset of field: FewExperts::rows"][::std::mem::offset_of!(FewExperts, rows) - 80usize];
+    ["Offset of field: FewExperts::top_k"][::std::mem::offset_of!(FewExperts, top_k) - 84usize];
+    ["Offset of field: FewExperts::choices"][::std::mem::offset_of!(FewExperts, choices) - 88usize];
+    ["Offset of field: FewExperts::outputs"][::std::mem::offset_of!(FewExperts, outputs) - 92usize];
+    ["Offset of field: FewExperts::inputs"][::std::mem::offset_of!(FewExperts, inputs) - 96usize];
+    ["Offset of field: FewExperts::gated"][::std::mem::offset_of!(FewExperts, gated) - 100usize];
+    ["Offset of field: FewExperts::pieces"][::std::mem::offset_of!(FewExperts, pieces) - 104usize];
+    ["Offset of field: FewExperts::kind"][::std::mem::offset_of!(FewExperts, kind) - 108usize];
+};
+#[doc = " route_rows and group_rows behind the router's product, in one."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RouteFew {
+    #[doc = " Of the router; `x` has `rows` rows."]
+    pub product: FewExperts,
+    pub route: RouteRows,
+    pub group: GroupRows,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RouteFew"][::std::mem::size_of::<RouteFew>() - 224usize];
+    ["Alignment of RouteFew"][::std::mem::align_of::<RouteFew>() - 8usize];
+    ["Offset of field: RouteFew::product"][::std::mem::offset_of!(RouteFew, product) - 0usize];
+    ["Offset of field: RouteFew::route"][::std::mem::offset_of!(RouteFew, route) - 112usize];
+    ["Offset of field: RouteFew::group"][::std::mem::offset_of!(RouteFew, group) - 176usize];
+};
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct AddGated {
@@ -2958,6 +3049,25 @@ const _: () = {
         [::std::mem::offset_of!(CodedProduct, top_k) - 180usize];
     ["Offset of field: CodedProduct::end"][::std::mem::offset_of!(CodedProduct, end) - 184usize];
     ["Offset of field: CodedProduct::kind"][::std::mem::offset_of!(CodedProduct, kind) - 188usize];
+};
+#[doc = " As FewExperts, of codes: sums are multiplied by the steps of rows (choices, where x has a row for\n each) and by factors."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CodedFewExperts {
+    pub few: FewExperts,
+    pub w: CodedMatrix,
+    #[doc = " Null: 1"]
+    pub steps: DevicePtr,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CodedFewExperts"][::std::mem::size_of::<CodedFewExperts>() - 232usize];
+    ["Alignment of CodedFewExperts"][::std::mem::align_of::<CodedFewExperts>() - 8usize];
+    ["Offset of field: CodedFewExperts::few"]
+        [::std::mem::offset_of!(CodedFewExperts, few) - 0usize];
+    ["Offset of field: CodedFewExperts::w"][::std::mem::offset_of!(CodedFewExperts, w) - 112usize];
+    ["Offset of field: CodedFewExperts::steps"]
+        [::std::mem::offset_of!(CodedFewExperts, steps) - 224usize];
 };
 #[doc = " How a matrix of two dimensions is copied by boxes: the driver's CUtensorMap."]
 #[repr(C)]

@@ -1,7 +1,7 @@
 //! Which kernel multiplies by which codes. The products of codes and their experts ask it; it knows
 //! no weight.
 
-use super::abi::{self, CodeKind, CodedProduct, CodedTiles};
+use super::abi::{self, CodeKind, CodedFewExperts, CodedProduct, CodedTiles};
 use super::context::Context;
 use super::launch::Kernel;
 use super::module::Kernels;
@@ -17,6 +17,14 @@ pub const WGMMA: u32 = 90;
 /// The kernels take the shared memory that they need; how many clusters of those of tiles the card
 /// holds.
 pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
+    for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1] {
+        for wide in [false, true] {
+            if let Some(kernel) = few(k, kind, wide) {
+                kernel.allow_shared(abi::FEW_SHARED_BYTES as usize)?;
+            }
+        }
+    }
+
     if context.capability < BULK_COPIES {
         return Ok(Shares::default());
     }
@@ -105,13 +113,29 @@ pub fn experts(k: &Kernels, kind: CodeKind, choices: usize) -> Option<Tiled<'_>>
     Some(tiled(kernel, few))
 }
 
-/// Whether there are kernels for experts of codes on this card.
-pub fn has_experts(context: &Context, act: DType) -> bool {
-    context.capability == WGMMA && act != DType::F32
+/// The kernel for few choices of each expert, by the rows of a step; none for tables.
+pub fn few(k: &Kernels, kind: CodeKind, wide: bool) -> Option<&Kernel<CodedFewExperts>> {
+    Some(match (kind, wide) {
+        (CodeKind::E4m3, false) => &k.coded_few_8_e4m3,
+        (CodeKind::Int8, false) => &k.coded_few_8_int8,
+        (CodeKind::Int4, false) => &k.coded_few_8_int4,
+        (CodeKind::E2m1, false) => &k.coded_few_8_e2m1,
+        (CodeKind::E4m3, true) => &k.coded_few_16_e4m3,
+        (CodeKind::Int8, true) => &k.coded_few_16_int8,
+        (CodeKind::Int4, true) => &k.coded_few_16_int4,
+        (CodeKind::E2m1, true) => &k.coded_few_16_e2m1,
+        (CodeKind::Table, _) => return None,
+    })
 }
 
-/// Whether experts may be held as codes of this form on this card.
-pub fn takes_experts(context: &Context, act: DType, desc: &WeightDesc<'_>) -> bool {
+/// Whether there are kernels for experts of codes: those for few choices of each are of any card,
+/// and take many where there is no wgmma.
+pub fn has_experts(act: DType) -> bool {
+    act != DType::F32
+}
+
+/// Whether experts may be held as codes of this form.
+pub fn takes_experts(act: DType, desc: &WeightDesc<'_>) -> bool {
     let table = matches!(desc.quant.map(|form| form.codes), Some(CodeType::Table(_)));
-    has_experts(context, act) && desc.inputs.is_multiple_of(8) && !table
+    has_experts(act) && desc.inputs.is_multiple_of(8) && !table
 }

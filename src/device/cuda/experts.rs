@@ -5,6 +5,7 @@
 use super::abi::{self, ExpertTile, MultiplyExperts};
 use super::coded_products::Choices;
 use super::device_ptr::DevicePtr;
+use super::experts_few::{self, Choosing, FewProduct};
 use super::gemm_small_m::End;
 use super::launch::Kernel;
 use super::memory::Memory;
@@ -40,6 +41,8 @@ struct Layout {
     order: usize,
     tiles: usize,
     tile_count: usize,
+    /// Counters of kernels/few_rows.cuh: of slices of outputs, then of the router's blocks.
+    tickets: usize,
     bytes: usize,
 }
 
@@ -51,7 +54,9 @@ impl Layout {
         let tiles = order + choices * 4;
         let tile_count =
             tiles + most_tiles(choices, experts, NARROW_ROWS) * size_of::<ExpertTile>();
-        Layout { logits, order, tiles, tile_count, bytes: tile_count + 4 }
+        let tickets = tile_count + 4;
+        let bytes = tickets + 4 * (abi::FEW_TICKETS as usize + 1);
+        Layout { logits, order, tiles, tile_count, tickets, bytes }
     }
 }
 
@@ -74,7 +79,17 @@ fn tile_rows(choices: usize, experts: usize) -> usize {
 /// Let the wide kernels have their shared memory. Once, at load.
 pub fn allow_shared(kernels: &Kernels) -> Result<()> {
     kernels.experts_up_wide.allow_shared(WIDE_SHARED)?;
-    kernels.experts_down_wide.allow_shared(WIDE_SHARED)
+    kernels.experts_down_wide.allow_shared(WIDE_SHARED)?;
+    experts_few::allow_shared(kernels)
+}
+
+/// A product of choices. x has a row for each row with an activation, for each choice without.
+struct ExpertProduct<'a> {
+    weight: &'a Weight,
+    bias: Option<&'a Weight>,
+    act: Option<Activation>,
+    routes: &'a Tensor,
+    x: &'a Tensor,
 }
 
 /// One of the three kernels of a product, and how it is launched.
@@ -148,45 +163,42 @@ impl ExpertOps for Cuda {
         let at = |offset: usize| base.offset_bytes(offset);
         let x = x.input(rows, gate.inputs, "route");
 
-        let logits = at(layout.logits);
-        self.product(rows, gate, DevicePtr::NULL, End::Logits, x, logits)?;
-
-        self.kernels.route_rows.launch(
-            &self.context,
-            [rows.div_ceil(abi::ROUTE_ROWS as usize), 1],
-            32 * abi::ROUTE_ROWS,
-            &abi::RouteRows {
-                logits,
-                bias: bias.map_or(DevicePtr::NULL, |bias| bias.vector(experts)),
-                choice_bias: choice_bias.map_or(DevicePtr::NULL, |bias| bias.vector(experts)),
-                routes: base,
-                rows: rows as u32,
-                experts: experts as u32,
-                top_k: top_k as u32,
-                renormalise: u32::from(renormalise),
-                score: score.into(),
-                groups: groups.map_or(0, |groups| groups.count as u32),
-                top_groups: groups.map_or(0, |groups| groups.top as u32),
-                scale,
-            },
-        )?;
-
         let choices = rows * top_k;
-        self.kernels.group_rows.launch(
-            &self.context,
-            [usize::from(rows > 0), 1],
-            abi::MAX_EXPERTS,
-            &abi::GroupRows {
-                routes: base,
-                order: at(layout.order),
-                tiles: at(layout.tiles),
-                tile_count: at(layout.tile_count),
-                choices: choices as u32,
-                top_k: top_k as u32,
-                experts: experts as u32,
-                tile_rows: tile_rows(choices, experts) as u32,
-            },
-        )
+        let route = abi::RouteRows {
+            logits: at(layout.logits),
+            bias: bias.map_or(DevicePtr::NULL, |bias| bias.vector(experts)),
+            choice_bias: choice_bias.map_or(DevicePtr::NULL, |bias| bias.vector(experts)),
+            routes: base,
+            rows: rows as u32,
+            experts: experts as u32,
+            top_k: top_k as u32,
+            renormalise: u32::from(renormalise),
+            score: score.into(),
+            groups: groups.map_or(0, |groups| groups.count as u32),
+            top_groups: groups.map_or(0, |groups| groups.top as u32),
+            scale,
+        };
+        let group = abi::GroupRows {
+            routes: base,
+            order: at(layout.order),
+            tiles: at(layout.tiles),
+            tile_count: at(layout.tile_count),
+            choices: choices as u32,
+            top_k: top_k as u32,
+            experts: experts as u32,
+            tile_rows: tile_rows(choices, experts) as u32,
+        };
+
+        if self.routes_few(rows, gate) {
+            let ticket = at(layout.tickets).offset_bytes(4 * abi::FEW_TICKETS as usize);
+            return self.route_few(gate, x.x, ticket, route, group);
+        }
+        self.product(rows, gate, DevicePtr::NULL, End::Logits, x, route.logits)?;
+        let blocks = [rows.div_ceil(abi::ROUTE_ROWS as usize), 1];
+        let kernel = &self.kernels.route_rows;
+        kernel.launch(&self.context, blocks, 32 * abi::ROUTE_ROWS, &route)?;
+        let blocks = [usize::from(rows > 0), 1];
+        self.kernels.group_rows.launch(&self.context, blocks, abi::MAX_EXPERTS, &group)
     }
 
     fn scale_routes(
@@ -228,7 +240,8 @@ impl ExpertOps for Cuda {
         x: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        self.multiply_experts((weight, bias), Some(act), routes, x, out)
+        let product = ExpertProduct { weight, bias, act: Some(act), routes, x };
+        self.multiply_experts(&product, out, None)
     }
 
     fn experts(
@@ -239,7 +252,23 @@ impl ExpertOps for Cuda {
         x: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        self.multiply_experts((weight, bias), None, routes, x, out)
+        let product = ExpertProduct { weight, bias, act: None, routes, x };
+        self.multiply_experts(&product, out, None)
+    }
+
+    fn experts_sum(
+        &mut self,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        routes: &Tensor,
+        x: &Tensor,
+        parts: &mut Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), out.width);
+        let product = ExpertProduct { weight, bias, act: None, routes, x };
+        let y = self.sum_share(&product, parts, out)?;
+        self.join_sums(weight, rows, width, y)
     }
 
     fn combine(
@@ -254,19 +283,22 @@ impl ExpertOps for Cuda {
         self.join_sums(weight, rows, width, y)
     }
 
-    fn combine_add_norm(
+    fn experts_sum_add_norm(
         &mut self,
         weight: &Weight,
+        bias: Option<&Weight>,
         routes: &Tensor,
-        parts: &Tensor,
+        x: &Tensor,
+        parts: &mut Tensor,
         seam: Seam<'_, Weight, Tensor>,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), seam.delta.width);
         let Some(blocks) = self.blocks_of_joined_norm(weight, seam.norm, rows, width) else {
-            self.combine(weight, routes, parts, seam.delta)?;
+            self.experts_sum(weight, bias, routes, x, parts, seam.delta)?;
             return self.add_norm(seam.norm, seam.delta, seam.residual, seam.normed);
         };
-        self.combine_share(routes, parts, seam.delta)?;
+        let product = ExpertProduct { weight, bias, act: None, routes, x };
+        self.sum_share(&product, parts, seam.delta)?;
         self.sum_add_norm(&weight.name, blocks, seam)
     }
 
@@ -292,6 +324,23 @@ impl ExpertOps for Cuda {
 }
 
 impl Cuda {
+    /// `experts_sum` of what this rank has of the experts; where it lies.
+    fn sum_share(
+        &mut self,
+        product: &ExpertProduct<'_>,
+        parts: &mut Tensor,
+        out: &mut Tensor,
+    ) -> Result<DevicePtr> {
+        let (rows, width) = (self.rows(), out.width);
+        if !experts_few::sums(rows, width) || !self.takes_few_choices(product) {
+            self.multiply_experts(product, parts, None)?;
+            return self.combine_share(product.routes, parts, out);
+        }
+        let sum = out.to(rows, width, "experts_sum");
+        self.multiply_experts(product, parts, Some(sum))?;
+        Ok(sum)
+    }
+
     /// `combine` of what this rank has of the experts; where it lies.
     fn combine_share(
         &self,
@@ -313,16 +362,22 @@ impl Cuda {
         Ok(y)
     }
 
-    /// `experts_act` (with an activation; x has a row for each row) and `experts` (x has a row for
-    /// each choice). The only activation without a gate is relu squared.
+    /// Whether a product goes to the kernels for few choices of each expert.
+    fn takes_few_choices(&self, product: &ExpertProduct<'_>) -> bool {
+        let ExpertProduct { weight, routes, .. } = *product;
+        let WeightKind::Experts { count, .. } = weight.kind else { return false };
+        self.few_choices(weight, self.rows() * routes.width / 2, count)
+    }
+
+    /// `experts_act`, `experts` and, with the address of a sum, `experts_sum`. The only activation
+    /// without a gate is relu squared.
     fn multiply_experts(
         &mut self,
-        (weight, bias): (&Weight, Option<&Weight>),
-        act: Option<Activation>,
-        routes: &Tensor,
-        x: &Tensor,
+        product: &ExpertProduct<'_>,
         out: &mut Tensor,
+        sum: Option<DevicePtr>,
     ) -> Result<()> {
+        let ExpertProduct { weight, bias, act, routes, x } = *product;
         let WeightKind::Experts { count, gated } = weight.kind else {
             return Err(internal!("{} was not loaded for experts", weight.name));
         };
@@ -342,42 +397,65 @@ impl Cuda {
         let at = |offset: usize| base.offset_bytes(offset);
 
         let tile = tile_rows(choices, count);
+        let choices_of = Choices {
+            order: at(layout.order),
+            tiles: at(layout.tiles),
+            tile_count: at(layout.tile_count),
+            most_tiles: most_tiles(choices, count, tile),
+            tile_rows: tile,
+            experts: count,
+            top_k: choices_of_row,
+        };
+        let x = x.at(x_rows, weight.inputs, "experts");
+        let out = out.to(choices, width, "experts");
+        if self.takes_few_choices(product) {
+            let choosing =
+                Choosing { routes: base, tickets: at(layout.tickets), of_row: top_k, rows };
+            let few = FewProduct { weight, bias, act, x_rows, x, out, sum };
+            return self.multiply_few(&few, &choices_of, &choosing);
+        }
+
         if let Held::Coded(coded) = &weight.held {
-            let choices_of = Choices {
-                order: at(layout.order),
-                tiles: at(layout.tiles),
-                tile_count: at(layout.tile_count),
-                most_tiles: most_tiles(choices, count, tile),
-                tile_rows: tile,
-                experts: count,
-                top_k: choices_of_row,
-            };
             let end = match act {
                 Some(act) if gated => End::Gated(act.into()),
                 Some(act) => End::Act(act.into()),
                 None => End::Act(abi::Activation::None),
             };
-            let x = x.at(x_rows, weight.inputs, "experts");
-            let out = out.at(choices, width, "experts");
             return self.coded_experts(x_rows, coded, bias, end, &choices_of, x, out);
         }
-        let x = x.at(x_rows, weight.inputs, "experts");
+        self.multiply_plain(product, &choices_of, x_rows, x, out)
+    }
+
+    /// Weights that are not codes, in tiles of many choices, or one by one; x has so many rows.
+    fn multiply_plain(
+        &mut self,
+        product: &ExpertProduct<'_>,
+        choices: &Choices,
+        x_rows: usize,
+        x: DevicePtr,
+        out: DevicePtr,
+    ) -> Result<()> {
+        let ExpertProduct { weight, bias, act, .. } = *product;
+        let gated = act.is_some_and(Activation::is_gated);
+        let outputs = weight.outputs / choices.experts;
+        let width = if gated { outputs / 2 } else { outputs };
         let x = self.rounded_values(x_rows, weight.inputs, weight.rounding, x)?;
-        let tiling = tiling(&self.kernels, self.dtype, weight.inputs, tile, gated);
+        let tiling = tiling(&self.kernels, self.dtype, weight.inputs, choices.tile_rows, gated);
+
         tiling.kernel.launch_shared(
             &self.context,
-            [width.div_ceil(tiling.columns), most_tiles(choices, count, tile)],
+            [width.div_ceil(tiling.columns), choices.most_tiles],
             tiling.threads,
             tiling.shared,
             &MultiplyExperts {
                 x,
                 w: weight.matrix(),
-                bias,
-                out: out.to(choices, width, "experts"),
-                order: at(layout.order),
-                tiles: at(layout.tiles),
-                tile_count: at(layout.tile_count),
-                top_k: choices_of_row as u32,
+                bias: bias.map_or(DevicePtr::NULL, |bias| bias.vector(weight.outputs)),
+                out,
+                order: choices.order,
+                tiles: choices.tiles,
+                tile_count: choices.tile_count,
+                top_k: choices.top_k as u32,
                 outputs: outputs as u32,
                 inputs: weight.inputs as u32,
                 kind: act.map_or(abi::Activation::None, abi::Activation::from),

@@ -54,6 +54,7 @@ mod context;
 mod dense;
 mod device_ptr;
 mod experts;
+mod experts_few;
 mod gemm;
 mod gemm_product;
 mod gemm_small_m;
@@ -307,7 +308,7 @@ impl DeviceTypes for Cuda {
             total_bytes,
             free_bytes,
             depth: DEPTH,
-            experts_of_codes: coded_kernels::has_experts(&self.context, self.dtype),
+            experts_of_codes: coded_kernels::has_experts(self.dtype),
         }
     }
 

@@ -238,6 +238,14 @@ kernels! {
         experts_down_narrow(MultiplyExperts) experts_down_wide(MultiplyExperts)
         experts_down_plain(MultiplyExperts)
         combine_experts(CombineExperts) add_gated(AddGated);
+    "experts_few":
+        experts_few_8(FewExperts) experts_few_16(FewExperts)
+        route_few_8(RouteFew) route_few_16(RouteFew);
+    "coded_experts_few":
+        coded_few_8_e4m3(CodedFewExperts) coded_few_8_int8(CodedFewExperts)
+        coded_few_8_int4(CodedFewExperts) coded_few_8_e2m1(CodedFewExperts)
+        coded_few_16_e4m3(CodedFewExperts) coded_few_16_int8(CodedFewExperts)
+        coded_few_16_int4(CodedFewExperts) coded_few_16_e2m1(CodedFewExperts);
     "adapters":
         adapter_shrink(AdapterShrink) adapter_expand(AdapterExpand)
         adapter_expand_logits(AdapterExpand) embed_adapted(EmbedAdapted);

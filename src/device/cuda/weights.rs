@@ -126,7 +126,7 @@ impl Uploader {
         self.context.bind()?;
         let coded = |form| coded::layout(form, desc.outputs, desc.inputs, act).is_some();
         let expert_kernels = match desc.kind {
-            WeightKind::Experts { .. } => takes_experts(&self.context, act, desc),
+            WeightKind::Experts { .. } => takes_experts(act, desc),
             _ => true,
         };
         let held = match &desc.quant {

@@ -10,8 +10,8 @@ impl ExpertOps for Trace {
         let width = 2 * routing.top_k;
         let tensor = TraceTensor { rows, width, most: width, bytes: DType::F32.bytes() };
         // A row's logits; of each choice its place in the order by expert, and room for a tile of
-        // it; how many each expert got.
-        let words = rows * (routing.experts + 4 * routing.top_k) + 5 * routing.experts;
+        // it; how many each expert got; counters of blocks.
+        let words = rows * (routing.experts + 4 * routing.top_k) + 5 * routing.experts + 4100;
         self.hold_tensor(rows, &tensor);
         self.held.tensors = self.held.tensors.saturating_add(product(&[4, words]));
         Ok(tensor)
@@ -94,6 +94,19 @@ impl ExpertOps for Trace {
         self.launch("combine", (rows, out.width, out.width), read, written, flops);
         self.join_launch("all_reduce", down, rows, out);
         Ok(())
+    }
+
+    fn experts_sum(
+        &mut self,
+        down: &TraceWeight,
+        bias: Option<&TraceWeight>,
+        routes: &TraceTensor,
+        x: &TraceTensor,
+        parts: &mut TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        self.experts(down, bias, routes, x, parts)?;
+        self.combine(down, routes, parts, out)
     }
 
     fn add_gated(

@@ -230,6 +230,14 @@ struct CodedProduct {
   Activation kind;
 };
 
+// As FewExperts, of codes: sums are multiplied by the steps of rows (choices, where x has a row for
+// each) and by factors.
+struct CodedFewExperts {
+  FewExperts few;
+  CodedMatrix w;
+  DEVICE(const float) steps;  // Null: 1
+};
+
 // How a matrix of two dimensions is copied by boxes: the driver's CUtensorMap.
 struct alignas(64) TensorMap {
   u64 opaque[16];

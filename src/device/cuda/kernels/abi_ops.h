@@ -429,6 +429,53 @@ struct CombineExperts {
   u32 top_k, width;
 };
 
+// Few choices of an expert (few_rows.cuh): threads, and choices of an item at most.
+constexpr u32 FEW_WARPS = 8;
+constexpr u32 FEW_THREADS = 32 * FEW_WARPS;
+constexpr u32 FEW_CHOICES = 16;
+// Outputs of an item, gates and ups together.
+constexpr u32 FEW_OUTPUTS = 16;
+// Plain weights: inputs of a slot of a warp's ring, its bytes, slots of a ring.
+constexpr u32 FEW_INPUTS = 64;
+constexpr u32 FEW_SLOT_BYTES = FEW_OUTPUTS * FEW_INPUTS * 2;
+constexpr u32 FEW_SLOTS = 5;
+// The warps' sums of two items, for each eight choices of an item.
+constexpr u32 FEW_SUMS_BYTES = 2 * FEW_WARPS * 4 * 32 * 4;
+constexpr u32 FEW_SHARED_BYTES = 2 * FEW_SUMS_BYTES + FEW_WARPS * FEW_SLOTS * FEW_SLOT_BYTES;
+// Counters of a mixture: slices of an item's outputs, and one of the router's blocks.
+constexpr u32 FEW_TICKETS = 4096;
+
+// As MultiplyExperts, for few choices of each expert; with a sum, each row's parts by their weights
+// in the order of its choices.
+struct FewExperts {
+  DEVICE(const act) x;  // [rows or choices, inputs]
+  DEVICE(const act) w;  // [experts, outputs, inputs]; not where they are codes
+  DEVICE(const float) bias;  // [experts, outputs], or null
+  DEVICE(act) out;  // [choices, outputs / 2 or outputs]
+  DEVICE(const u32) order;
+  // Null: one tile, whose choices are the rows.
+  DEVICE(const ExpertTile) tiles;
+  DEVICE(const u32) tile_count;
+  DEVICE(const float) routes;  // As in RouteRows.
+  DEVICE(act) sum;  // [rows, outputs], or null
+  DEVICE(u32) tickets;  // [slices], 0 between launches
+  u32 rows;
+  u32 top_k;  // Choices of a row of x.
+  u32 choices;  // Of a row.
+  u32 outputs;  // Of one expert, gates and ups together.
+  u32 inputs;
+  u32 gated;
+  u32 pieces;  // Of FEW_CHOICES choices, in a tile.
+  Activation kind;
+};
+
+// route_rows and group_rows behind the router's product, in one.
+struct RouteFew {
+  FewExperts product;  // Of the router; `x` has `rows` rows.
+  RouteRows route;
+  GroupRows group;
+};
+
 struct AddGated {
   DEVICE(const float) gate;  // [width]
   DEVICE(const act) x;  // [rows, width]

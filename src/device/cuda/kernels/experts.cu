@@ -13,6 +13,8 @@
 //   combine_experts  each row's parts by their weights, in the order of j
 //   add_gated        the expert that all rows share
 //
+// Where experts have few choices each, experts_few.cu takes the place of most of it.
+//
 // The grid of experts_* is for the worst case, a tile and more for each expert, because nothing
 // on the host knows the step's choices; blocks beyond the tiles that there are exit. Half types
 // multiply by mma m16n8k16 with tiles that come by cp.async into a ring of stages: 16 choices x 64
@@ -23,188 +25,19 @@
 #include "abi_ops.h"
 #include "activation.cuh"
 #include "mma.cuh"
+#include "routes.cuh"
 
-#define PER_LANE (MAX_EXPERTS / 32)
-// What comes near in ROUTE_SCORE_SPARSE_MIXER.
-#define SPARSE_MIXER_SPAN 0.02f
-
-// Of a row's worths in shared memory, in `groups` parts: take away those outside of the best
-// groups. Of equal groups the first is the better one.
-__device__ __forceinline__ void keep_groups(const RouteRows& a, float* worth, float* of_group) {
-  const u32 lane = threadIdx.x % 32, size = a.experts / a.groups;
-  for (u32 g = lane; g < a.groups; g += 32) {
-    float best = -INFINITY, second = -INFINITY;
-    for (u32 i = 0; i < size; i++) {
-      const float x = worth[g * size + i];
-      second = fmaxf(second, fminf(best, x));
-      best = fmaxf(best, x);
-    }
-    of_group[g] = a.choice_bias && size > 1 ? best + second : best;
-  }
-  __syncwarp();
-  for (u32 g = lane; g < a.groups; g += 32) {
-    const float own = of_group[g];
-    u32 rank = 0;
-    for (u32 other = 0; other < a.groups; other++)
-      rank += of_group[other] > own || (of_group[other] == own && other < g);
-    if (rank < a.top_groups) continue;
-    for (u32 i = 0; i < size; i++) worth[g * size + i] = -INFINITY;
-  }
-  __syncwarp();
-}
-
-// The share of the best expert of a row among those left that come near to it; -INFINITY: taken, or
-// not there.
-__device__ __forceinline__ float share_of_near(const float (&left)[PER_LANE], float best) {
-  float sum = 0.f;
-#pragma unroll
-  for (u32 i = 0; i < PER_LANE; i++) {
-    const bool far = (best - left[i]) / fmaxf(fabsf(left[i]), best) > SPARSE_MIXER_SPAN;
-    if (left[i] > -INFINITY && !far) sum += expf(left[i] - best);
-  }
-  return 1.f / warp_sum(sum);
-}
-
-// routes[r] = numbers, then weights, of the top_k largest. Numbers stay below `experts` whatever
-// the logits are.
 __global__ void __launch_bounds__(32 * ROUTE_ROWS) route_rows(const RouteRows a) {
   begin();
-  __shared__ float shared_worth[ROUTE_ROWS][MAX_EXPERTS];
-  __shared__ float of_group[ROUTE_ROWS][MAX_EXPERT_GROUPS];
-  const u32 experts = a.experts, top_k = a.top_k;
-  const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = blockIdx.x * ROUTE_ROWS + warp;
-  if (r >= a.rows) return;
-  const float* row = a.logits + (u64)r * experts;
-  // worth: what is chosen by; -INFINITY: not there, or taken.
-  float score[PER_LANE], worth[PER_LANE], top = -INFINITY, all = 0.f;
-#pragma unroll
-  for (u32 i = 0; i < PER_LANE; i++) {
-    const u32 e = i * 32 + lane;
-    score[i] = e < experts ? row[e] + (a.bias ? a.bias[e] : 0.f) : -INFINITY;
-    top = fmaxf(top, score[i]);
-  }
-#pragma unroll
-  for (int d = 16; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
-#pragma unroll
-  for (u32 i = 0; i < PER_LANE; i++) {
-    worth[i] = score[i];
-    if (i * 32 + lane >= experts) score[i] = 0.f;
-    else if (a.score == ROUTE_SCORE_SOFTMAX) score[i] = expf(score[i] - top);
-    else if (a.score != ROUTE_SCORE_SPARSE_MIXER) score[i] = 1.f / (1.f + expf(-score[i]));
-    all += score[i];
-  }
-  all = a.score == ROUTE_SCORE_SOFTMAX ? warp_sum(all) : 1.f;
-#pragma unroll
-  for (u32 i = 0; i < PER_LANE; i++) {
-    const u32 e = i * 32 + lane;
-    if (e >= experts) worth[i] = -INFINITY;
-    else if (a.score != ROUTE_SCORE_SIGMOID_OF_CHOSEN)
-      worth[i] = a.choice_bias ? score[i] / all + a.choice_bias[e] : score[i];
-  }
-  if (a.groups != 0) {
-#pragma unroll
-    for (u32 i = 0; i < PER_LANE; i++) shared_worth[warp][i * 32 + lane] = worth[i];
-    __syncwarp();
-    keep_groups(a, shared_worth[warp], of_group[warp]);
-#pragma unroll
-    for (u32 i = 0; i < PER_LANE; i++) worth[i] = shared_worth[warp][i * 32 + lane];
-  }
-  float* numbers = a.routes + (u64)r * 2 * top_k;
-  float chosen = 0.f;
-  for (u32 j = 0; j < top_k; j++) {
-    float best = -INFINITY;
-    u32 expert = lane;
-#pragma unroll
-    for (u32 i = 0; i < PER_LANE; i++) {
-      if (worth[i] > best) {
-        best = worth[i];
-        expert = i * 32 + lane;
-      }
-    }
-#pragma unroll
-    for (int d = 16; d > 0; d /= 2) {
-      const float other = __shfl_xor_sync(~0u, best, d);
-      const u32 its = __shfl_xor_sync(~0u, expert, d);
-      if (other > best || (other == best && its < expert)) {
-        best = other;
-        expert = its;
-      }
-    }
-    // One opinion, also among NaNs.
-    expert = min(__shfl_sync(~0u, expert, 0), experts - 1);
-    const float near = a.score == ROUTE_SCORE_SPARSE_MIXER ? share_of_near(worth, best) : 0.f;
-    float weight = 0.f;
-#pragma unroll
-    for (u32 i = 0; i < PER_LANE; i++) {
-      if (i * 32 + lane != expert) continue;
-      weight = score[i];
-      worth[i] = -INFINITY;
-    }
-    weight = __shfl_sync(~0u, weight, expert % 32);
-    if (a.score == ROUTE_SCORE_SPARSE_MIXER) weight = near;
-    chosen += weight;
-    if (lane == 0) {
-      numbers[j] = (float)expert;
-      numbers[top_k + j] = weight;
-    }
-  }
-  __syncwarp();
-  const float total = a.renormalise ? chosen : all;
-  for (u32 j = lane; j < top_k; j += 32)
-    numbers[top_k + j] = numbers[top_k + j] / total * a.scale;
+  __shared__ RouteScratch scratch[ROUTE_ROWS];
+  const u32 warp = threadIdx.x / 32, r = blockIdx.x * ROUTE_ROWS + warp;
+  if (r < a.rows) choose(a, r, scratch[warp]);
 }
 
-// Sum of x over the threads before this one, and (in `total`) over all 1024.
-__device__ __forceinline__ u32 scan(u32 x, u32* scratch, u32& total) {
-  const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  u32 sum = x;
-#pragma unroll
-  for (int d = 1; d < 32; d *= 2) {
-    const u32 below = __shfl_up_sync(~0u, sum, d);
-    if (lane >= d) sum += below;
-  }
-  if (lane == 31) scratch[warp] = sum;
-  __syncthreads();
-  if (warp == 0) {
-    u32 of = scratch[lane];
-#pragma unroll
-    for (int d = 1; d < 32; d *= 2) {
-      const u32 below = __shfl_up_sync(~0u, of, d);
-      if (lane >= d) of += below;
-    }
-    scratch[lane] = of;
-  }
-  __syncthreads();
-  total = scratch[31];
-  sum += warp == 0 ? 0 : scratch[warp - 1];
-  __syncthreads();
-  return sum - x;
-}
-
-// order = choices by expert; tiles and how many of them.
 __global__ void __launch_bounds__(MAX_EXPERTS) group_rows(const GroupRows a) {
   begin();
-  __shared__ u32 count[MAX_EXPERTS], next[MAX_EXPERTS], scratch[32];
-  const u32 e = threadIdx.x, top_k = a.top_k;
-  count[e] = 0;
-  __syncthreads();
-  for (u32 c = e; c < a.choices; c += MAX_EXPERTS)
-    atomicAdd(count + (u32)a.routes[c / top_k * 2 * top_k + c % top_k], 1);
-  __syncthreads();
-  const u32 mine = e < a.experts ? count[e] : 0, pieces = (mine + a.tile_rows - 1) / a.tile_rows;
-  u32 ignored, all;
-  const u32 first = scan(mine, scratch, ignored), tile = scan(pieces, scratch, all);
-  next[e] = first;
-  for (u32 i = 0; i < pieces; i++) {
-    ExpertTile& t = a.tiles[tile + i];
-    t.expert = e;
-    t.first = first + i * a.tile_rows;
-    t.count = min(a.tile_rows, mine - i * a.tile_rows);
-  }
-  if (e == 0) *a.tile_count = all;
-  __syncthreads();
-  for (u32 c = e; c < a.choices; c += MAX_EXPERTS)
-    a.order[atomicAdd(next + (u32)a.routes[c / top_k * 2 * top_k + c % top_k], 1)] = c;
+  __shared__ GroupScratch scratch;
+  group<MAX_EXPERTS>(a, scratch);
 }
 
 // Everything that does not change from block to block, and the block's tile.

@@ -23,6 +23,12 @@ __device__ __forceinline__ void copy_async(u32 to, const void* from, bool valid)
                "r"(valid ? 16 : 0)
                : "memory");
 }
+// The same by way of L1, for what others read again.
+__device__ __forceinline__ void copy_async_cached(u32 to, const void* from, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(valid ? 16 : 0)
+               : "memory");
+}
 __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N>
 __device__ __forceinline__ void wait() {
