@@ -153,6 +153,26 @@ fn scans_move_on_with_chunks_and_single_tokens() {
     });
 }
 
+/// Long ones go 64 tokens at a time on the GPU, beside short ones that go token by token; states
+/// are handed over between the two.
+#[test]
+fn prompts_go_by_chunks() {
+    each_type(|dtype| {
+        for shape in SHAPES {
+            compare!(dtype, &shape.setup(), &format!("prompts, {shape:?}"), 4.0, |b| {
+                let layer = Layer::new(b, &shape);
+                let mut all = Vec::new();
+                for (n, lengths) in
+                    [[90, 3, 64], [1, 70, 1], [65, 64, 0], [1, 1, 1]].iter().enumerate()
+                {
+                    all.extend(layer.step(b, &shape, lengths, 10 + n as u64)?);
+                }
+                Ok(all)
+            });
+        }
+    });
+}
+
 #[test]
 fn copies_of_scans_are_gone_on_from() {
     each_type(|dtype| {

@@ -2424,6 +2424,11 @@ pub const DELTA_WARP_ROWS: u32 = 8;
 pub const DELTA_BLOCK_ROWS: u32 = 32;
 pub const DELTA_THREADS: u32 = 128;
 pub const DELTA_MAX_KEY_DIM: u32 = 256;
+#[doc = " Prompts (chunks.cu): tokens of a chunk, and so of the shortest sequence that is cut into some;\n rows of a matrix of a block, its threads and shared memory."]
+pub const RULE_TOKENS: u32 = 64;
+pub const RULE_ROWS: u32 = 64;
+pub const RULE_THREADS: u32 = 128;
+pub const RULE_SHARED_BYTES: u32 = 98816;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct DeltaRule {
@@ -2449,7 +2454,8 @@ pub struct DeltaRule {
     pub value_heads: u32,
     pub key_dim: u32,
     pub value_dim: u32,
-    pub unused: u32,
+    #[doc = " 1: sequences of RULE_TOKENS tokens or more are left to chunks.cu."]
+    pub without_chunks: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -2476,7 +2482,8 @@ const _: () = {
     ["Offset of field: DeltaRule::key_dim"][::std::mem::offset_of!(DeltaRule, key_dim) - 92usize];
     ["Offset of field: DeltaRule::value_dim"]
         [::std::mem::offset_of!(DeltaRule, value_dim) - 96usize];
-    ["Offset of field: DeltaRule::unused"][::std::mem::offset_of!(DeltaRule, unused) - 100usize];
+    ["Offset of field: DeltaRule::without_chunks"]
+        [::std::mem::offset_of!(DeltaRule, without_chunks) - 100usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -2507,7 +2514,8 @@ pub struct SelectiveScan {
     pub state: u32,
     pub stride: u32,
     pub first: u32,
-    pub unused: u32,
+    #[doc = " 1: sequences of RULE_TOKENS tokens or more are left to chunks.cu."]
+    pub without_chunks: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -2546,8 +2554,8 @@ const _: () = {
         [::std::mem::offset_of!(SelectiveScan, stride) - 108usize];
     ["Offset of field: SelectiveScan::first"]
         [::std::mem::offset_of!(SelectiveScan, first) - 112usize];
-    ["Offset of field: SelectiveScan::unused"]
-        [::std::mem::offset_of!(SelectiveScan, unused) - 116usize];
+    ["Offset of field: SelectiveScan::without_chunks"]
+        [::std::mem::offset_of!(SelectiveScan, without_chunks) - 116usize];
 };
 #[repr(u32)]
 #[doc = " What a gate multiplies by."]

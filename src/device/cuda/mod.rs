@@ -81,6 +81,7 @@ mod shares;
 mod slots;
 mod staging;
 mod state;
+mod state_chunks;
 mod state_memory;
 mod step;
 mod steps;
@@ -189,6 +190,7 @@ impl Cuda {
         gemm_small_m::prepare(&context, &kernels)?;
         let shares = coded_kernels::prepare(&context, &kernels)?;
         let tile_shares = gemm_tiles::prepare(&context, &kernels)?;
+        state_chunks::prepare(&kernels)?;
 
         Ok(Cuda {
             dtype,

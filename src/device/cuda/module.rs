@@ -228,6 +228,9 @@ kernels! {
     "scan":
         selective_scan_1(SelectiveScan) selective_scan_2(SelectiveScan)
         selective_scan_4(SelectiveScan) selective_scan_8(SelectiveScan);
+    "chunks":
+        delta_chunks_64(DeltaRule) delta_chunks_128(DeltaRule)
+        scan_chunks_64(SelectiveScan) scan_chunks_128(SelectiveScan);
     "layers":
         values_of_keys(ValuesOfKeys) scale_rows(ScaleRows) scale_routes(ScaleRoutes)
         weigh_inputs(WeighInputs);

@@ -7,7 +7,7 @@ use super::device_ptr::DevicePtr;
 use super::launch::Kernel;
 use super::module::Kernels;
 use super::weights::Weight;
-use super::{Cuda, Tensor};
+use super::{state_chunks, Cuda, Tensor};
 use crate::device::{
     Columns, ConvSpec, DeltaSpec, DeltaWeights, DeviceTypes, Gate, GateOrder, GatedNorm, Join,
     Norm, ScanSpec, ScanWeights, StateOps, StateShape,
@@ -147,9 +147,20 @@ impl StateOps for Cuda {
             value_heads: value_heads as u32,
             key_dim: key_dim as u32,
             value_dim: value_dim as u32,
-            unused: 0,
+            without_chunks: 0,
         };
-        let blocks = self.blocks_of_heads(value_heads, value_dim);
+        let chunks = state_chunks::delta_kernel(&self.kernels, key_dim);
+        let chunks = chunks.filter(|_| self.has_chunks(value_dim));
+        if let Some(kernel) = chunks {
+            let blocks = self.blocks_of_heads(value_heads, value_dim, abi::RULE_ROWS);
+            state_chunks::launch(&self.context, kernel, blocks, &parameters)?;
+            if state_chunks::all(self.slots.batch()) {
+                return Ok(());
+            }
+        }
+        let without_chunks = u32::from(chunks.is_some());
+        let parameters = abi::DeltaRule { without_chunks, ..parameters };
+        let blocks = self.blocks_of_heads(value_heads, value_dim, abi::DELTA_BLOCK_ROWS);
         let kernel = delta_kernel(&self.kernels, key_dim);
         kernel.launch(&self.context, blocks, abi::DELTA_THREADS, &parameters)
     }
@@ -194,9 +205,20 @@ impl StateOps for Cuda {
             state: state as u32,
             stride: rates.tensor.width as u32,
             first: rates.first as u32,
-            unused: 0,
+            without_chunks: 0,
         };
-        let blocks = self.blocks_of_heads(heads, head_dim);
+        let chunks = state_chunks::scan_kernel(&self.kernels, state);
+        let chunks = chunks.filter(|_| self.has_chunks(head_dim));
+        if let Some(kernel) = chunks {
+            let blocks = self.blocks_of_heads(heads, head_dim, abi::RULE_ROWS);
+            state_chunks::launch(&self.context, kernel, blocks, &parameters)?;
+            if state_chunks::all(self.slots.batch()) {
+                return Ok(());
+            }
+        }
+        let without_chunks = u32::from(chunks.is_some());
+        let parameters = abi::SelectiveScan { without_chunks, ..parameters };
+        let blocks = self.blocks_of_heads(heads, head_dim, abi::DELTA_BLOCK_ROWS);
         let kernel = scan_kernel(&self.kernels, state);
         kernel.launch(&self.context, blocks, abi::DELTA_THREADS, &parameters)
     }
@@ -218,12 +240,19 @@ impl StateOps for Cuda {
 }
 
 impl Cuda {
-    /// Blocks of a recurrence over heads whose states have so many rows each, of every sequence.
-    fn blocks_of_heads(&self, heads: usize, state_rows: usize) -> [usize; 2] {
+    /// Whether some sequence of the step is cut into chunks; matrices have so many rows.
+    fn has_chunks(&self, state_rows: usize) -> bool {
+        // Recorded steps are of single tokens.
+        self.padded.is_none() && state_chunks::some(self.dtype, self.slots.batch(), state_rows)
+    }
+
+    /// Blocks of a recurrence over heads whose states have so many rows each, of every sequence; a
+    /// block has `block_rows` of them.
+    fn blocks_of_heads(&self, heads: usize, state_rows: usize, block_rows: u32) -> [usize; 2] {
         // Only padded steps are recorded.
         let padded = self.padded.is_some();
         let sequences = if padded { self.rows() } else { self.slots.batch().chunks.len() };
-        [sequences, heads * state_rows.div_ceil(abi::DELTA_BLOCK_ROWS as usize)]
+        [sequences, heads * state_rows.div_ceil(block_rows as usize)]
     }
 
     /// A gate and a norm that is the rank's alone, or no norm.

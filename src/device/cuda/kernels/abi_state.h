@@ -33,6 +33,13 @@ constexpr u32 DELTA_BLOCK_ROWS = DELTA_WARPS * DELTA_WARP_ROWS;
 constexpr u32 DELTA_THREADS = 32 * DELTA_WARPS;
 constexpr u32 DELTA_MAX_KEY_DIM = 256;
 
+// Prompts (chunks.cu): tokens of a chunk, and so of the shortest sequence that is cut into some;
+// rows of a matrix of a block, its threads and shared memory.
+constexpr u32 RULE_TOKENS = 64;
+constexpr u32 RULE_ROWS = 64;
+constexpr u32 RULE_THREADS = 128;
+constexpr u32 RULE_SHARED_BYTES = 98816;
+
 struct DeltaRule {
   DEVICE(const act) mixed;  // [rows, q|k|v]
   DEVICE(const act) rates;  // [rows, 2 value_heads]: beta, then the rate, of each value head
@@ -48,7 +55,8 @@ struct DeltaRule {
   DEVICE(const StepRecord) records;
   u32 rows;
   u32 key_heads, value_heads, key_dim, value_dim;
-  u32 unused;
+  // 1: sequences of RULE_TOKENS tokens or more are left to chunks.cu.
+  u32 without_chunks;
 };
 
 struct SelectiveScan {
@@ -66,7 +74,8 @@ struct SelectiveScan {
   u32 rows;
   u32 heads, head_dim, groups, state;
   u32 stride, first;
-  u32 unused;
+  // 1: sequences of RULE_TOKENS tokens or more are left to chunks.cu.
+  u32 without_chunks;
 };
 
 // What a gate multiplies by.

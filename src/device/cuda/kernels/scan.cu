@@ -1,5 +1,6 @@
 // The selective scan of Mamba 2, token by token in f32; a row's bits depend on its sequence alone,
-// so that chunks and company change none.
+// so that chunks and company change none. (Sequences that feed RULE_TOKENS tokens of a step or more
+// go to chunks.cu, in half types.)
 //
 // As the delta rule (state.cu): a block of four warps has 32 rows of a head's matrix, eight in the
 // registers of each warp with a lane for each run of columns, and walks through the sequence's rows
@@ -94,6 +95,7 @@ __device__ __forceinline__ void run(const SelectiveScan& a, u32 row, u32 slot, u
 
 template <int COLUMNS>
 __device__ __forceinline__ void scan(const SelectiveScan& a) {
+  if (a.without_chunks && a.records[blockIdx.x].tokens >= RULE_TOKENS) return;
   const u32 row = a.records ? a.records[blockIdx.x].first_row : blockIdx.x;
   const u32 slot = a.slot_of[row];
   const u32 blocks = (a.head_dim + DELTA_BLOCK_ROWS - 1) / DELTA_BLOCK_ROWS;

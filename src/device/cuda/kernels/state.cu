@@ -1,6 +1,7 @@
 // Layers that keep a state of each sequence: a short convolution, the gated delta rule, and the
 // gates behind. All in f32 inside; a row's bits depend on its sequence alone, so that chunks and
-// company change none.
+// company change none. (Sequences that feed RULE_TOKENS tokens of a step or more go through the
+// delta rule in chunks.cu, in half types.)
 //
 // short_convolution: a thread for each row and channel. The inputs before a row are rows of the
 // same step, the slot's tail, or zeros before position 0. A sequence with one row (every one of a
@@ -201,6 +202,7 @@ __device__ __forceinline__ void run(const DeltaRule& a, u32 row, u32 slot, u32 h
 
 template <int COLUMNS>
 __device__ __forceinline__ void delta_rule(const DeltaRule& a) {
+  if (a.without_chunks && a.records[blockIdx.x].tokens >= RULE_TOKENS) return;
   const u32 row = a.records ? a.records[blockIdx.x].first_row : blockIdx.x;
   const u32 slot = a.slot_of[row];
   const u32 blocks = (a.value_dim + DELTA_BLOCK_ROWS - 1) / DELTA_BLOCK_ROWS;
