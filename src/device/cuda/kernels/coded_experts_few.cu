@@ -61,34 +61,55 @@ struct FewCodes : FewTiles<NT> {
     Base::steps = a.steps;
   }
 
-  // Lane l gets the row of x of choice l of an item.
+  // A place with what is found once for each item: this lane's rows of W, and (lane l) the row of x
+  // of choice l.
+  struct Cursor : FewPlace {
+    const u8 *low_row, *high_row;
+    u32 x_row;
+  };
+
+  __device__ void find(Cursor& p) const {
+    p.low_row = w.rows + (u64)p.low * w.row_bytes;
+    p.high_row = w.rows + (u64)p.high * w.row_bytes;
+    p.x_row = rows_of_x(p);
+  }
+  __device__ Cursor start() const {
+    Cursor p;
+    static_cast<FewPlace&>(p) = Base::start(w.blocks);
+    find(p);
+    return p;
+  }
+  __device__ void next(Cursor& p) const {
+    const u32 item = p.item;
+    Base::next(p, w.blocks);
+    if (p.item != item) find(p);
+  }
+
   __device__ u32 rows_of_x(const FewPlace& p) const {
     const bool some = p.item < Base::to && lane < p.count;
     return some ? Base::row_of(Base::choice_of(p.first + lane)) : 0;
   }
 
-  // Start copying a slot; `x_row` are the rows of x of its item.
-  __device__ void fetch(FewPlace& ahead, u32& x_row, u32 slot) const {
+  // Start copying a slot.
+  __device__ void fetch(Cursor& ahead, u32 slot) const {
     if (ahead.item < Base::to) {
       const u32 to = ring_address + slot * slot_bytes;
-      const u8* codes = w.rows + block_at(w, ahead.block) + lane % 4 * 16;
-      copy_async(to + lane * 16, codes + (u64)ahead.low * w.row_bytes, true);
-      copy_async(to + CODES / 2 + lane * 16, codes + (u64)ahead.high * w.row_bytes, true);
+      const u32 at = block_at(w, ahead.block) + lane % 4 * 16;
+      copy_async(to + lane * 16, ahead.low_row + at, true);
+      copy_async(to + CODES / 2 + lane * 16, ahead.high_row + at, true);
 #pragma unroll
       for (u32 i = 0; i < NT * 8 * PIECES / 32; i++) {
         const u32 n = i * 32 + lane, column = n / PIECES, piece = n % PIECES;
         // A branch of the whole warp: columns rise with i.
         if (i * 32 / PIECES >= ahead.count) break;
-        const u32 row = __shfl_sync(~0u, x_row, column);
+        const u32 row = __shfl_sync(~0u, ahead.x_row, column);
         const u32 k = ahead.block * INPUTS + piece * 8;
         const bool valid = k < c.inputs;
         if (column < ahead.count)
           copy_async_cached(to + place_of(column, piece),
                             c.x + (u64)row * c.inputs + (valid ? k : 0), valid);
       }
-      const u32 item = ahead.item;
-      Base::next(ahead, w.blocks);
-      if (ahead.item != item) x_row = rows_of_x(ahead);
+      next(ahead);
     }
     commit();
   }
@@ -100,11 +121,11 @@ struct FewCodes : FewTiles<NT> {
 
   // The scales, or zeros, of this lane's rows r and r + 8.
   template <u32 N>
-  __device__ void load(ScalesOfBlock<N> (&to)[2], const FewPlace& p, bool zeros) const {
-    if (p.item >= Base::to || w.scales == 0) return;
-    const u8* from = w.rows + scale_at(w, p.block, 0, zeros);
-    to[0] = *reinterpret_cast<const ScalesOfBlock<N>*>(from + (u64)p.low * w.row_bytes);
-    to[1] = *reinterpret_cast<const ScalesOfBlock<N>*>(from + (u64)p.high * w.row_bytes);
+  __device__ void load(ScalesOfBlock<N> (&to)[2], const Cursor& p, bool zeros) const {
+    if (p.item >= Base::to || (N == 1 && w.scales == 0)) return;
+    const u32 at = scale_at(w, p.block, 0, zeros);
+    to[0] = *reinterpret_cast<const ScalesOfBlock<N>*>(p.low_row + at);
+    to[1] = *reinterpret_cast<const ScalesOfBlock<N>*>(p.high_row + at);
   }
 
   // Right operands of two steps from step 2 q on, of M eights of choices.
@@ -119,7 +140,7 @@ struct FewCodes : FewTiles<NT> {
   }
 
   // acc += codes x of a slot, for the first M eights of choices.
-  template <u32 N, u32 M>
+  template <u32 N, u32 M, bool ZEROS>
   __device__ void multiply_slot(u32 slot, const ScalesOfBlock<N> (&scales)[2],
                                 const ScalesOfBlock<N> (&zeros)[2], float (&acc)[NT][4]) const {
     constexpr u32 PER = STEPS / N;  // steps of a group
@@ -138,7 +159,7 @@ struct FewCodes : FewTiles<NT> {
       for (u32 j = 0; j < PER_WORD; j++) {
         const u32 s = i * PER_WORD + j;
         if (s % 2 == 0) load_x(x, address, s / 2);
-        if (w.zeros) {
+        if (ZEROS) {
           if (s % PER == 0) {
             zero[0] = Zero(to_f32(zeros[0].v[s / PER]));
             zero[1] = Zero(to_f32(zeros[1].v[s / PER]));
@@ -150,8 +171,8 @@ struct FewCodes : FewTiles<NT> {
 #pragma unroll
         for (u32 n = 0; n < M; n++) multiply(part[n], both, x[n][s % 2 * 2], x[n][s % 2 * 2 + 1]);
         if (s % PER != PER - 1) continue;
-        const float one = w.scales == 0 ? 1.f : to_f32(scales[0].v[s / PER]);
-        const float two = w.scales == 0 ? 1.f : to_f32(scales[1].v[s / PER]);
+        const float one = N == 1 && w.scales == 0 ? 1.f : to_f32(scales[0].v[s / PER]);
+        const float two = N == 1 && w.scales == 0 ? 1.f : to_f32(scales[1].v[s / PER]);
 #pragma unroll
         for (u32 n = 0; n < M; n++) {
 #pragma unroll
@@ -165,14 +186,13 @@ struct FewCodes : FewTiles<NT> {
   }
 
   // All items. N scales of a block; a block without scales has one that nobody reads.
-  template <u32 N>
-  __device__ void multiply_all() const {
-    FewPlace ahead = Base::start(w.blocks), soon = ahead;
-    u32 x_row = rows_of_x(ahead);
+  template <u32 N, bool ZEROS>
+  __device__ void multiply_items() const {
+    Cursor ahead = start(), soon = ahead;
     ScalesOfBlock<N> scales[2] = {}, zeros[2] = {};
     load<N>(scales, soon, false);
-    if (w.zeros) load<N>(zeros, soon, true);
-    for (u32 slot = 0; slot < slots - 1; slot++) fetch(ahead, x_row, slot);
+    if (ZEROS) load<N>(zeros, soon, true);
+    for (u32 slot = 0; slot < slots - 1; slot++) fetch(ahead, slot);
 
     u32 slot = 0;
     for (u32 item = Base::from; item < Base::to; item++) {
@@ -182,20 +202,26 @@ struct FewCodes : FewTiles<NT> {
       float acc[NT][4] = {};
       for (u32 block = warp; block < w.blocks; block += FEW_WARPS) {
         const ScalesOfBlock<N> own[2] = {scales[0], scales[1]}, less[2] = {zeros[0], zeros[1]};
-        Base::next(soon, w.blocks);
+        next(soon);
         load<N>(scales, soon, false);
-        if (w.zeros) load<N>(zeros, soon, true);
+        if (ZEROS) load<N>(zeros, soon, true);
 
         wait_all_but(slots - 2);
         // Other lanes have copied x, and are done with the slot before.
         __syncwarp();
-        fetch(ahead, x_row, slot == 0 ? slots - 1 : slot - 1);
-        if (NT == 2 && here.count <= 8) multiply_slot<N, 1>(slot, own, less, acc);
-        else multiply_slot<N, NT>(slot, own, less, acc);
+        fetch(ahead, slot == 0 ? slots - 1 : slot - 1);
+        if (NT == 2 && here.count <= 8) multiply_slot<N, 1, ZEROS>(slot, own, less, acc);
+        else multiply_slot<N, NT, ZEROS>(slot, own, less, acc);
         if (++slot == slots) slot = 0;
       }
       Base::finish(here, acc);
     }
+  }
+
+  template <u32 N>
+  __device__ void multiply_all() const {
+    if (w.zeros) multiply_items<N, true>();
+    else multiply_items<N, false>();
   }
 
   __device__ void run() {
