@@ -25,7 +25,12 @@ fn fixtures() -> Vec<PathBuf> {
     assert!(quantised.len() >= 46, "only {} quantised fixtures", quantised.len());
     let gguf = fixtures_of("gguf");
     assert!(gguf.len() >= 10, "only {} fixtures in GGUF", gguf.len());
-    [found, quantised, gguf].concat()
+    let all = [found, quantised, gguf].concat();
+    // One of them by its name, to look at it alone.
+    match std::env::var("TRITON_VLLM_FIXTURE") {
+        Ok(name) => all.into_iter().filter(|dir| dir.ends_with(&name)).collect(),
+        Err(_) => all,
+    }
 }
 
 fn fixtures_of(folder: &str) -> Vec<PathBuf> {

@@ -17,6 +17,8 @@ pub(super) struct MixtureBuffers<T> {
     shared: Option<SharedBuffers<T>>,
     /// Weighted inputs, `[step_tokens, hidden]`.
     weighed: Option<T>,
+    /// What experts work on where it is narrower, and what they give, `[step_tokens, _]`.
+    narrowed: Option<T>,
     /// What the experts give where an MLP stands beside them, `[step_tokens, hidden]`.
     beside: Option<T>,
 }
@@ -43,7 +45,7 @@ impl<T> MixtureBuffers<T> {
         Ok(Some(MixtureBuffers {
             routes: dev.routes_tensor(tokens, &mixture.routing)?,
             ffn: dev.tensor(choices, shard.expert_ffn)?,
-            parts: dev.tensor(choices, hidden)?,
+            parts: dev.tensor(choices, mixture.narrowed.unwrap_or(hidden))?,
             shared: match shard.shared_ffn {
                 Some(ffn) => Some(SharedBuffers {
                     ffn: dev.tensor(tokens, ffn)?,
@@ -52,6 +54,7 @@ impl<T> MixtureBuffers<T> {
                 None => None,
             },
             weighed: weighs.then(|| dev.tensor(tokens, hidden)).transpose()?,
+            narrowed: mixture.narrowed.map(|width| dev.tensor(tokens, width)).transpose()?,
             beside: beside.then(|| dev.tensor(tokens, hidden)).transpose()?,
         }))
     }
@@ -116,8 +119,19 @@ impl<T> MixtureBuffers<T> {
         shared: &T,
         output: &mut T,
     ) -> Result<()> {
-        self.multiply(dev, experts, act, input)?;
-        dev.combine(&experts.down.weight, &self.routes, &self.parts, output)?;
+        match (&experts.narrowed, self.narrowed.take()) {
+            (Some([down, up]), Some(mut narrow)) => {
+                dev.linear(&down.weight, down.bias.as_ref(), input, &mut narrow)?;
+                self.multiply(dev, experts, act, &narrow)?;
+                dev.combine(&experts.down.weight, &self.routes, &self.parts, &mut narrow)?;
+                dev.linear(&up.weight, up.bias.as_ref(), &narrow, output)?;
+                self.narrowed = Some(narrow);
+            }
+            _ => {
+                self.multiply(dev, experts, act, input)?;
+                dev.combine(&experts.down.weight, &self.routes, &self.parts, output)?;
+            }
+        }
 
         let Some((expert, b)) = experts.shared.as_ref().zip(self.shared.as_mut()) else {
             return Ok(());

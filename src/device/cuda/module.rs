@@ -228,6 +228,8 @@ kernels! {
     "scan":
         selective_scan_1(SelectiveScan) selective_scan_2(SelectiveScan)
         selective_scan_4(SelectiveScan) selective_scan_8(SelectiveScan);
+    "channel_scan":
+        channel_scan_16(ChannelScan) channel_scan_64(ChannelScan);
     "layers":
         values_of_keys(ValuesOfKeys) scale_rows(ScaleRows) scale_routes(ScaleRoutes)
         weigh_inputs(WeighInputs);

@@ -220,13 +220,13 @@ fn rows_of_heads_become_rows_of_parts() {
     let b = HostTensor { dtype: DType::F32, rows: 12, cols: 1, bytes: (&values).into() };
     // Two heads of d = 2: q0 k0 v0 q1 k1 v1.
     let want = [0., 1., 6., 7., 2., 3., 8., 9., 4., 5., 10., 11.];
-    let by_group = Some(Heads { q: 2, kv: 2, dim: 2 });
+    let by_group = Some(Heads { q: 2, kv: 2, dim: 2, quarters: false });
     let rows = Rows { by_group, order: None };
     assert_eq!(transposed(&b, 1.0, &rows).unwrap(), want);
     assert_eq!(transposed(&b, 2.0, &Rows::default()).unwrap()[3], 6.0);
 
     // Two heads of q for each of k and v, of d = 1: q0 q1 k0 v0, q2 q3 k1 v1, ...
-    let by_group = Some(Heads { q: 6, kv: 3, dim: 1 });
+    let by_group = Some(Heads { q: 6, kv: 3, dim: 1, quarters: false });
     let want = [0., 1., 4., 5., 8., 9., 2., 6., 10., 3., 7., 11.];
     assert_eq!(transposed(&b, 1.0, &Rows { by_group, order: None }).unwrap(), want);
 
