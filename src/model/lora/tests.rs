@@ -235,3 +235,11 @@ fn rows_of_heads_become_rows_of_parts() {
     let want = [0., 2., 1., 3., 4., 6., 5., 7., 8., 9., 10., 11.];
     assert_eq!(transposed(&b, 1.0, &Rows { by_group: None, order }).unwrap(), want);
 }
+
+#[test]
+fn rows_by_quarters_come_as_q_v_and_k() {
+    let heads = Heads { q: 8, kv: 8, dim: 2, quarters: true };
+    let held: Vec<usize> = (0..12).map(|row| heads.held(row)).collect();
+    assert_eq!(held, [0, 1, 2, 3, 32, 33, 34, 35, 16, 17, 18, 19]);
+    assert_eq!((heads.held(12), heads.held(47)), (4, 31));
+}
