@@ -39,6 +39,8 @@ mod cuda_adapters;
 mod cuda_attention;
 #[path = "ops/cuda_encoders.rs"]
 mod cuda_encoders;
+#[path = "ops/cuda_further.rs"]
+mod cuda_further;
 #[path = "ops/cuda_gpt_oss.rs"]
 mod cuda_gpt_oss;
 #[path = "ops/cuda_layers.rs"]

@@ -20,12 +20,17 @@ struct Case {
 
 fn fixtures() -> Vec<PathBuf> {
     let found = fixtures_of("models");
-    assert!(found.len() >= 106, "only {} fixtures", found.len());
+    assert!(found.len() >= 126, "only {} fixtures", found.len());
     let quantised = fixtures_of("quantised");
-    assert!(quantised.len() >= 46, "only {} quantised fixtures", quantised.len());
+    assert!(quantised.len() >= 48, "only {} quantised fixtures", quantised.len());
     let gguf = fixtures_of("gguf");
     assert!(gguf.len() >= 10, "only {} fixtures in GGUF", gguf.len());
-    [found, quantised, gguf].concat()
+    let all = [found, quantised, gguf].concat();
+    // One of them by its name, to look at it alone.
+    match std::env::var("TRITON_VLLM_FIXTURE") {
+        Ok(name) => all.into_iter().filter(|dir| dir.ends_with(&name)).collect(),
+        Err(_) => all,
+    }
 }
 
 fn fixtures_of(folder: &str) -> Vec<PathBuf> {

@@ -24,9 +24,10 @@ const TOLERANCE: f32 = 1e-4;
 /// by the largest of their part, as the Python backend does.
 const ROUNDED_APART: f32 = 0.2;
 /// Quantised fixtures whose ranks do.
-const APART: [&str; 13] = [
+const APART: [&str; 14] = [
     "ct-fp8-block",
     "ct-fp8-channel",
+    "ct-fp8-granite-hybrid",
     "ct-int8",
     "ct-int8-zero",
     "fp8-block",
@@ -41,8 +42,9 @@ const APART: [&str; 13] = [
 ];
 const STEPS: usize = 24;
 /// Why ranks may refuse what one device serves.
-const REASONS: [&str; 6] = [
+const REASONS: [&str; 7] = [
     "Total number of attention heads (2) must be divisible by tensor parallel size (4).",
+    "Total number of attention heads (6) must be divisible by tensor parallel size (4).",
     "linear_num_key_heads (2) must be divisible by tensor parallel size (4).",
     "does not divide num_groups, then num_groups must equal 1: it is 2, of 4 ranks.",
     "is not divisible by group_size=",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::dtype::KvScales;
 use super::types::DeviceTypes;
-use super::Norm;
+use super::{Norm, NormKind};
 use crate::error::Result;
 
 /// Rotation of q and k ("neox": element i pairs with i + rotary_dim / 2).
@@ -81,6 +81,14 @@ impl AttnSpec {
         }
     }
 
+    /// Elements that a norm of q or k with so many weights works on at a time.
+    pub fn norm_part(&self, kind: NormKind, weights: usize) -> usize {
+        match kind {
+            NormKind::Layer => self.head_dim,
+            NormKind::Rms | NormKind::RmsPlusOne => weights,
+        }
+    }
+
     /// The first key that is visible at `position`.
     pub fn first_key(&self, position: usize) -> usize {
         match (self.chunk, self.window) {
@@ -96,7 +104,7 @@ pub trait AttentionOps: DeviceTypes {
     /// In `[R, (heads + 2 kv_heads) * head_dim]` q|k|v, before `rope_store`: norm q and k in place.
     /// Norm weights of `head_dim` elements work on each head alone, those of `heads * head_dim` (k:
     /// `kv_heads * head_dim`) over all heads together, with `Join::Sum` over those of all ranks.
-    /// RMS kinds only.
+    /// The kind `Layer` works on each head alone, whether weights are a head's or all heads'.
     fn norm_heads(
         &mut self,
         spec: &AttnSpec,
@@ -139,6 +147,17 @@ pub trait AttentionOps: DeviceTypes {
         layer: usize,
         spec: &AttnSpec,
         sinks: Option<&Self::Weight>,
+        qkv: &Self::Tensor,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// The same without sinks, where score of head h, key j and query i is lowered by
+    /// `slopes[h] * (i - j)`, behind scale and cap (ALiBi).
+    fn attend_alibi(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        slopes: &Self::Weight,
         qkv: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;

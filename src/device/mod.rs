@@ -87,8 +87,8 @@ pub use load::{DeviceLimits, KvRow, KvShape, LoadOps};
 pub use pooling::{Pooling, PoolingOps};
 pub use quant::{CodeType, InputQuant, QuantForm, QuantPart, ScaleOver};
 pub use state::{
-    Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GateOrder, GatedNorm, ScanSpec, ScanWeights,
-    StateOps, StateShape,
+    ChannelScanSpec, Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GateOrder, GatedNorm,
+    ScanSpec, ScanWeights, StateOps, StateShape,
 };
 pub use step::StepOps;
 pub use types::{BreakOnPurpose, DeviceInfo, DeviceKind, DeviceTypes};

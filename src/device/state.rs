@@ -1,7 +1,7 @@
 //! Layers that keep a state of fixed size of each sequence: a short convolution, and a matrix for
-//! each head, which the gated delta rule or a selective scan (Mamba 2) moves on. `engine` reserves
-//! states with the slots and says by `SlotChange`s which copies of them to keep and to go on from;
-//! `model::decoder` calls the ops. Nothing here knows pages.
+//! each head, which the gated delta rule or a selective scan (Mamba 2 and 1) moves on. `engine`
+//! reserves states with the slots and says by `SlotChange`s which copies of them to keep and to go
+//! on from; `model::decoder` calls the ops. Nothing here knows pages.
 //!
 //! A slot's state belongs to the sequence that has the slot, and each op moves its own part of it
 //! on by the step's rows of that sequence, in their order. At position 0 it is zeros, whatever the
@@ -141,6 +141,15 @@ pub struct ScanWeights<'w, W> {
     pub skip: &'w W,
 }
 
+/// Shape of the selective scan of Mamba 1: each channel has a row of numbers of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelScanSpec {
+    /// Channels of x.
+    pub width: usize,
+    /// Elements of B and of C, and of a channel's row.
+    pub state: usize,
+}
+
 /// What a gate multiplies by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
@@ -239,6 +248,26 @@ pub trait StateOps: DeviceTypes {
         weights: ScanWeights<'_, Self::Weight>,
         mixed: &Self::Tensor,
         rates: Columns<'_, Self::Tensor>,
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// The selective scan of Mamba 1 (Gu and Dao, "Mamba", 2023) in f32, token by token, of each
+    /// channel:
+    ///
+    /// - `step = softplus(rate + rate_bias)`, `keep[n] = exp(-exp(log_decay[n]) * step)`
+    /// - `s[n] = keep[n] s[n] + step x B[n]`, `out[r] = sum of s[n] C[n] + skip x`
+    ///
+    /// `weights`: `[width, state]`, `[width]`, `[width]`. `x` and `rates`: `[R, width]`; `bc`:
+    /// `[R, 2 state]`, B|C; out: `[R, width]`. States are one matrix of a row for each channel.
+    #[allow(clippy::too_many_arguments)]
+    fn channel_scan(
+        &mut self,
+        layer: usize,
+        spec: &ChannelScanSpec,
+        weights: ScanWeights<'_, Self::Weight>,
+        x: &Self::Tensor,
+        rates: &Self::Tensor,
+        bc: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
 

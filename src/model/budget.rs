@@ -152,6 +152,13 @@ pub fn gpu_pool(
     };
     let states = states(available, held, options, limits, u64::MAX)?;
     let page_bytes = limits.kv.page_bytes(limits.page_size).max(1);
+    if limits.kv.rows.is_empty() && held.state > 0 {
+        // Layers that keep a state alone: positions are counted in pages that take nothing.
+        let pages = 1 + states.slots * limits.sequence_pages();
+        let pages = pages.min(u32::MAX as usize);
+        let (slots, snapshots) = (states.slots, states.snapshots);
+        return Ok(PoolSize { pages, available_bytes: available, slots, snapshots });
+    }
     let pool = size(available.saturating_sub(states.bytes), page_bytes, options, limits)?;
     Ok(PoolSize { slots: states.slots, snapshots: states.snapshots, ..pool })
 }

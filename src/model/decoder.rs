@@ -436,9 +436,14 @@ impl<T> Buffers<T> {
     ) -> Result<Buffers<T>> {
         let tokens = limits.step_tokens;
         let rows = limits.logits_rows;
-        let attention = shard.attention(spec);
-        let attn = (0..spec.layers).map(|i| shard.attn_out(spec, i).inputs(spec.attn_width(i)));
-        let attn = attn.max().unwrap_or(0);
+        let attention = shard.attention(spec).into_iter().zip(&spec.sublayers);
+        let attention: Vec<LayerAttention> =
+            attention.filter(|(_, parts)| parts.attention).map(|(layer, _)| layer).collect();
+        let attn = (0..spec.layers)
+            .filter(|&i| spec.sublayers[i].attention)
+            .map(|i| shard.attn_out(spec, i).inputs(spec.attn_width(i)));
+        // A column where no layer has attention.
+        let attn = attn.max().unwrap_or(1);
         let answer = if spec.pooling.is_some() { spec.hidden } else { spec.vocab_size };
         let optional = |dev: &mut D, on: bool, rows| {
             on.then(|| dev.tensor(rows, spec.embed_width)).transpose()

@@ -21,7 +21,7 @@ impl<T> HeadBuffers<T> {
         layers: &[LayerAttention],
         tokens: usize,
     ) -> Result<HeadBuffers<T>> {
-        let widest = layers.iter().map(|layer| layer.attn.row_width()).max().unwrap_or(0);
+        let widest = layers.iter().map(|layer| layer.attn.row_width()).max().unwrap_or(1);
         let at_once = layers.iter().filter(|layer| layer.keys == KeysFrom::OneProduct);
         let qk = at_once.map(|layer| qk_width(&layer.attn)).max();
         Ok(HeadBuffers {
@@ -76,7 +76,10 @@ impl HeadRules<'_> {
             return dev.attend_all(self.attn, qkv, out);
         }
         dev.rope_store(place, self.attn, self.rope, qkv)?;
-        dev.attend(place, self.attn, weights.sinks.as_ref(), qkv, out)
+        match &weights.slopes {
+            Some(slopes) => dev.attend_alibi(place, self.attn, slopes, qkv, out),
+            None => dev.attend(place, self.attn, weights.sinks.as_ref(), qkv, out),
+        }
     }
 
     /// What the layer makes of q, k and v.

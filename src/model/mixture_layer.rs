@@ -17,6 +17,8 @@ pub(super) struct MixtureBuffers<T> {
     shared: Option<SharedBuffers<T>>,
     /// Weighted inputs, `[step_tokens, hidden]`.
     weighed: Option<T>,
+    /// What experts work on where it is narrower, and what they give, `[step_tokens, _]`.
+    narrowed: Option<T>,
     /// What the experts give where an MLP stands beside them, `[step_tokens, hidden]`.
     beside: Option<T>,
 }
@@ -43,7 +45,7 @@ impl<T> MixtureBuffers<T> {
         Ok(Some(MixtureBuffers {
             routes: dev.routes_tensor(tokens, &mixture.routing)?,
             ffn: dev.tensor(choices, shard.expert_ffn)?,
-            parts: dev.tensor(choices, hidden)?,
+            parts: dev.tensor(choices, mixture.narrowed.unwrap_or(hidden))?,
             shared: match shard.shared_ffn {
                 Some(ffn) => Some(SharedBuffers {
                     ffn: dev.tensor(tokens, ffn)?,
@@ -52,6 +54,7 @@ impl<T> MixtureBuffers<T> {
                 None => None,
             },
             weighed: weighs.then(|| dev.tensor(tokens, hidden)).transpose()?,
+            narrowed: mixture.narrowed.map(|width| dev.tensor(tokens, width)).transpose()?,
             beside: beside.then(|| dev.tensor(tokens, hidden)).transpose()?,
         }))
     }
@@ -118,10 +121,19 @@ impl<T> MixtureBuffers<T> {
         shared: &T,
         output: &mut T,
     ) -> Result<()> {
-        self.multiply_up(dev, experts, act, input)?;
-        let (down, parts) = (&experts.down, &mut self.parts);
-        let bias = down.bias.as_ref();
-        dev.experts_sum(&down.weight, bias, &self.routes, &self.ffn, parts, output)?;
+        match (&experts.narrowed, self.narrowed.take()) {
+            (Some([down, up]), Some(mut narrow)) => {
+                dev.linear(&down.weight, down.bias.as_ref(), input, &mut narrow)?;
+                self.multiply_up(dev, experts, act, &narrow)?;
+                self.sum(dev, experts, &mut narrow)?;
+                dev.linear(&up.weight, up.bias.as_ref(), &narrow, output)?;
+                self.narrowed = Some(narrow);
+            }
+            _ => {
+                self.multiply_up(dev, experts, act, input)?;
+                self.sum(dev, experts, output)?;
+            }
+        }
 
         let Some((expert, b)) = experts.shared.as_ref().zip(self.shared.as_mut()) else {
             return Ok(());
@@ -146,6 +158,18 @@ impl<T> MixtureBuffers<T> {
         let up = &experts.up;
         let act = experts.activation.unwrap_or(act);
         dev.experts_act(&up.weight, up.bias.as_ref(), act, &self.routes, input, &mut self.ffn)
+    }
+
+    /// What each row's experts make of them, summed, into `output`.
+    fn sum<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        experts: &Experts<D::Weight>,
+        output: &mut T,
+    ) -> Result<()> {
+        let (down, parts) = (&experts.down, &mut self.parts);
+        let bias = down.bias.as_ref();
+        dev.experts_sum(&down.weight, bias, &self.routes, &self.ffn, parts, output)
     }
 
     /// The experts beside an MLP, which gave `delta`: both normed and added up, into `delta`.

@@ -1,10 +1,10 @@
 //! The part of layers that keeps a state: its buffers, and the ops that it is. `decoder` calls it;
 //! it knows no norm around it and no pages.
 
-use super::config::{ModelSpec, RecurrentKind, ScanShape};
+use super::config::{ChannelScanShape, ModelSpec, RecurrentKind, ScanShape};
 use super::shard::Shard;
-use super::weights::{GatedDelta, Mixer, SelectiveScan, ShortConv};
-use crate::device::{Columns, ConvSpec, DeltaSpec, DeltaWeights, Device, Gate};
+use super::weights::{ChannelScan, GatedDelta, Mixer, SelectiveScan, ShortConv};
+use crate::device::{ChannelScanSpec, Columns, ConvSpec, DeltaSpec, DeltaWeights, Device, Gate};
 use crate::device::{GateOrder, GatedNorm, ScanSpec, ScanWeights};
 use crate::error::Result;
 use crate::internal;
@@ -21,6 +21,8 @@ pub(super) struct RecurrentBuffers<T> {
     /// Of the gated delta rule.
     rule: Option<RuleBuffers<T>>,
     scan: Option<ScanSpec>,
+    /// Of a scan of Mamba 1.
+    channels: Option<ChannelBuffers<T>>,
     /// The output of what stands beside attention, before it is added to attention's.
     beside: Option<T>,
 }
@@ -29,6 +31,17 @@ struct RuleBuffers<T> {
     delta: DeltaSpec,
     gate: Gate,
     /// Beta and rate of each value head.
+    rates: T,
+}
+
+struct ChannelBuffers<T> {
+    scan: ChannelScanSpec,
+    /// Width of what rates are made of.
+    rank: usize,
+    /// That.
+    low_rates: T,
+    /// B and C.
+    bc: T,
     rates: T,
 }
 
@@ -44,6 +57,7 @@ impl<T> RecurrentBuffers<T> {
         };
         let width = kind.channels();
         let mut scan = None;
+        let mut channels = None;
         let (rule, input) = match kind {
             RecurrentKind::GatedDelta { delta, gate } => {
                 let rates = dev.tensor(tokens, 2 * delta.value_heads)?;
@@ -54,10 +68,20 @@ impl<T> RecurrentBuffers<T> {
                 scan = Some(spec);
                 (None, width + spec.inner_width() + spec.heads)
             }
+            RecurrentKind::ChannelScan(ChannelScanShape { scan, rank, .. }) => {
+                channels = Some(ChannelBuffers {
+                    scan,
+                    rank,
+                    low_rates: dev.tensor(tokens, rank)?,
+                    bc: dev.tensor(tokens, 2 * scan.state)?,
+                    rates: dev.tensor(tokens, width)?,
+                });
+                (None, 2 * width)
+            }
         };
 
         let beside = spec.sublayers.iter().any(|parts| parts.attention && parts.state);
-        let silu = rule.is_some() || scan.is_some();
+        let silu = rule.is_some() || scan.is_some() || channels.is_some();
         Ok(Some(RecurrentBuffers {
             convolution: ConvSpec { taps: recurrent.taps, width, silu },
             input: dev.tensor(tokens, input)?,
@@ -65,6 +89,7 @@ impl<T> RecurrentBuffers<T> {
             values: dev.tensor(tokens, kind.out_width())?,
             rule,
             scan,
+            channels,
             beside: beside.then(|| dev.tensor(tokens, spec.hidden)).transpose()?,
         }))
     }
@@ -84,6 +109,7 @@ impl<T> RecurrentBuffers<T> {
             Mixer::GatedDelta(layer) => self.gated_delta(dev, place, layer, input, output),
             Mixer::ShortConv(layer) => self.short_conv(dev, place, layer, input, output),
             Mixer::SelectiveScan(layer) => self.selective_scan(dev, place, layer, input, output),
+            Mixer::ChannelScan(layer) => self.channel_scan(dev, place, layer, input, output),
             Mixer::Beside(_, layer) => {
                 // Taken for the call, so that every step finds the same tensor.
                 let Some(mut own) = self.beside.take() else {
@@ -150,6 +176,7 @@ impl<T> RecurrentBuffers<T> {
         dev.multiply(columns(1), convolved, &mut self.values)?;
         dev.linear(&out.weight, out.bias.as_ref(), &self.values, output)
     }
+
     fn selective_scan<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
@@ -179,5 +206,48 @@ impl<T> RecurrentBuffers<T> {
         };
         dev.norm_gated(&gated, norm.as_ref(), &self.input, &mut self.values)?;
         dev.linear(&out.weight, out.bias.as_ref(), &self.values, output)
+    }
+
+    fn channel_scan<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        place: usize,
+        layer: &ChannelScan<D::Weight>,
+        input: &T,
+        output: &mut T,
+    ) -> Result<()> {
+        let Some(b) = &mut self.channels else {
+            return Err(internal!("a scan of channels without its buffers"));
+        };
+        let ChannelScan { input: product, convolution, convolution_bias, .. } = layer;
+        dev.linear(&product.weight, product.bias.as_ref(), input, &mut self.input)?;
+        let conv = &self.convolution;
+        let bias = convolution_bias.as_ref();
+        dev.short_convolution(place, conv, convolution, bias, &self.input, &mut self.convolved)?;
+
+        // Rates, B and C of what is convolved.
+        let ChannelScan { low_rates, bc, norms, rates, out, .. } = layer;
+        dev.linear(&low_rates.weight, None, &self.convolved, &mut b.low_rates)?;
+        dev.linear(&bc.weight, None, &self.convolved, &mut b.bc)?;
+        if let Some([of_rates, of_b, of_c]) = norms {
+            let state = b.scan.state;
+            dev.norm_parts(of_rates, 0..b.rank, &mut b.low_rates)?;
+            dev.norm_parts(of_b, 0..state, &mut b.bc)?;
+            dev.norm_parts(of_c, state..2 * state, &mut b.bc)?;
+        }
+        dev.linear(&rates.weight, None, &b.low_rates, &mut b.rates)?;
+
+        let ChannelScan { log_decay, rate_bias, skip, .. } = layer;
+        let weights = ScanWeights { log_decay, rate_bias, skip };
+        let values = &mut self.values;
+        dev.channel_scan(place, &b.scan, weights, &self.convolved, &b.rates, &b.bc, values)?;
+        let gated = GatedNorm {
+            gate: Gate::Silu,
+            first: conv.width,
+            part: conv.width,
+            order: GateOrder::GateFirst,
+        };
+        dev.norm_gated(&gated, None, &self.input, values)?;
+        dev.linear(&out.weight, out.bias.as_ref(), values, output)
     }
 }

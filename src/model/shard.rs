@@ -5,8 +5,12 @@
 
 use std::ops::Range;
 
-use super::config::{KeysFrom, LayerAttention, ModelSpec, RecurrentKind, ScanShape};
-use crate::device::{AttnSpec, DeltaSpec, Join, KvRow, KvShape, Rank, ScanSpec, StateShape};
+use super::config::{
+    ChannelScanShape, KeysFrom, LayerAttention, ModelSpec, RecurrentKind, ScanShape,
+};
+use crate::device::{
+    AttnSpec, ChannelScanSpec, DeltaSpec, Join, KvRow, KvShape, Rank, ScanSpec, StateShape,
+};
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -332,6 +336,10 @@ fn recurrent_of(kind: &RecurrentKind, of: usize) -> Result<RecurrentKind> {
         RecurrentKind::SelectiveScan(shape) => {
             let scan = scan_of(&shape.scan, of)?;
             return Ok(RecurrentKind::SelectiveScan(ScanShape { scan, ..*shape }));
+        }
+        RecurrentKind::ChannelScan(shape) => {
+            let scan = ChannelScanSpec { width: even(shape.scan.width, of)?, ..shape.scan };
+            return Ok(RecurrentKind::ChannelScan(ChannelScanShape { scan, ..*shape }));
         }
     };
     if !delta.key_heads.is_multiple_of(of) {

@@ -115,6 +115,8 @@ pub enum Mixer<W> {
     ShortConv(ShortConv<W>),
     /// By a state that a selective scan keeps of them.
     SelectiveScan(SelectiveScan<W>),
+    /// By one of Mamba 1.
+    ChannelScan(ChannelScan<W>),
     /// By both of these, whose outputs are added up.
     Beside(HeadAttention<W>, SelectiveScan<W>),
 }
@@ -131,6 +133,7 @@ impl<W> Mixer<W> {
             Mixer::GatedDelta(delta) => &delta.mixed.weight,
             Mixer::ShortConv(conv) => &conv.input.weight,
             Mixer::SelectiveScan(scan) => &scan.input.weight,
+            Mixer::ChannelScan(scan) => &scan.input.weight,
         }
     }
 }
@@ -183,6 +186,32 @@ pub struct SelectiveScan<W> {
     pub out: Linear<W>,
 }
 
+/// The selective scan of Mamba 1, behind a short convolution.
+pub struct ChannelScan<W> {
+    /// x, and the gate of the output, stacked along the outputs.
+    pub input: Linear<W>,
+    /// Over x, a vector of `[channels, taps]`.
+    pub convolution: W,
+    /// Behind it, `[channels]`.
+    pub convolution_bias: Option<W>,
+    /// What rates are made of.
+    pub low_rates: Linear<W>,
+    /// B and C, stacked along the outputs.
+    pub bc: Linear<W>,
+    /// Of what rates are made of, of B and of C.
+    pub norms: Option<[Norm<W>; 3]>,
+    /// Rates of all channels.
+    pub rates: Linear<W>,
+    /// ln of rates of decay, a vector of `[channels, state]`.
+    pub log_decay: W,
+    /// Added to rates.
+    pub rate_bias: W,
+    /// What of x goes to the output, of each channel.
+    pub skip: W,
+    /// The output product.
+    pub out: Linear<W>,
+}
+
 /// One layer. Its norms are named by what they follow, so that norm-before and norm-after models
 /// run the same code: before a sublayer means after the previous one that there is.
 pub struct Layer<W> {
@@ -216,6 +245,8 @@ pub struct HeadAttention<W> {
     pub value_norm: Option<Norm<W>>,
     /// A score of each head that takes its share of attention and has no value.
     pub sinks: Option<W>,
+    /// By what each head lowers scores, times the distance of keys.
+    pub slopes: Option<W>,
     /// The output product.
     pub out: Linear<W>,
 }
@@ -310,6 +341,8 @@ pub struct Experts<W> {
     pub scales: Option<W>,
     /// The chosen weights multiply inputs, not outputs.
     pub weighs_inputs: bool,
+    /// Products in front of all experts and behind them; what the shared one reads is in front.
+    pub narrowed: Option<[Linear<W>; 2]>,
     /// Gate and up of all experts, with the biases of one expert behind those of the other.
     pub up: Linear<W>,
     /// Down of all experts.
@@ -345,6 +378,7 @@ impl<W> Layer<W> {
             Some(FeedForward::Mlp(_)) if straight => self.after_mlp.as_ref(),
             Some(FeedForward::Experts(experts)) if straight => {
                 let last = experts.shared.is_none() && !experts.weighs_inputs;
+                let last = last && experts.narrowed.is_none();
                 self.after_mlp.as_ref().filter(|_| last)
             }
             _ => None,

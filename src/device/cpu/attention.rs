@@ -34,11 +34,14 @@ impl AttentionOps for Cpu {
         if q.weight.join == Join::Sum {
             return self.norm_over_ranks(q, k, [q_width, width], qkv);
         }
+
         for r in 0..self.rows() {
             let (q_row, k_row) = qkv.row_mut(r)[..width].split_at_mut(q_width);
             for (norm, row) in [(q, q_row), (k, k_row)] {
                 let w = norm.weight.vector();
-                for head in row.chunks_exact_mut(w.len()) {
+                let part = spec.norm_part(norm.kind, w.len());
+                let weights = w.chunks_exact(part).cycle();
+                for (head, w) in row.chunks_exact_mut(part).zip(weights) {
                     let x = head.to_vec();
                     numbers::norm(norm.kind, norm.eps, w, None, &x, head);
                 }
@@ -117,35 +120,20 @@ impl AttentionOps for Cpu {
         qkv: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        let sinks = sinks.map(Weight::vector);
-        let pool = self.pool.as_ref().ok_or_else(|| internal!("no pages were reserved"))?;
-        let rows = &self.slots.token_rows;
-        let q = spec.heads * spec.head_dim;
-        let keys: usize = rows.iter().map(|r| r.position + 1).sum();
-        let worth_it = rows.len() > 1 && 2 * keys * q >= SHARED_FROM_ATTENTION_MACS;
+        let added = ScoresOfHeads { sinks: sinks.map(Weight::vector), slopes: None };
+        self.attend_pages(layer, spec, added, qkv, out)
+    }
 
-        let width = out.width;
-        let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(rows).enumerate());
-        let lost = Mutex::new(None);
-        self.workers.share(worth_it, &|| {
-            let mut scratch = Scratch::new(pool, spec.head_dim);
-            loop {
-                let Some((r, (out, row))) = todo.lock().next() else { return };
-                let keys = match self.slots.row(row.slot) {
-                    Ok(slot) => Keys { pool, layer, pages: &slot.pages },
-                    Err(e) => return *lost.lock() = Some(e),
-                };
-                let position = row.position;
-                let q = &qkv.row(r)[..q];
-                with_isa(
-                    self.isa,
-                    #[inline(always)]
-                    || attend_row(self.isa, keys, spec, sinks, position, q, out, &mut scratch),
-                );
-            }
-        });
-
-        lost.into_inner().map_or(Ok(()), Err)
+    fn attend_alibi(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        slopes: &Weight,
+        qkv: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let added = ScoresOfHeads { sinks: None, slopes: Some(slopes.vector()) };
+        self.attend_pages(layer, spec, added, qkv, out)
     }
 
     fn gate_output(&mut self, gate: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -191,6 +179,45 @@ impl AttentionOps for Cpu {
 }
 
 impl Cpu {
+    /// Attention over pages, with what heads add to scores.
+    fn attend_pages(
+        &self,
+        layer: usize,
+        spec: &AttnSpec,
+        added: ScoresOfHeads,
+        qkv: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let pool = self.pool.as_ref().ok_or_else(|| internal!("no pages were reserved"))?;
+        let rows = &self.slots.token_rows;
+        let q = spec.heads * spec.head_dim;
+        let keys: usize = rows.iter().map(|r| r.position + 1).sum();
+        let worth_it = rows.len() > 1 && 2 * keys * q >= SHARED_FROM_ATTENTION_MACS;
+
+        let width = out.width;
+        let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(rows).enumerate());
+        let lost = Mutex::new(None);
+        self.workers.share(worth_it, &|| {
+            let mut scratch = Scratch::new(pool, spec.head_dim);
+            loop {
+                let Some((r, (out, row))) = todo.lock().next() else { return };
+                let keys = match self.slots.row(row.slot) {
+                    Ok(slot) => Keys { pool, layer, pages: &slot.pages },
+                    Err(e) => return *lost.lock() = Some(e),
+                };
+                let position = row.position;
+                let q = &qkv.row(r)[..q];
+                with_isa(
+                    self.isa,
+                    #[inline(always)]
+                    || attend_row(self.isa, keys, spec, added, position, q, out, &mut scratch),
+                );
+            }
+        });
+
+        lost.into_inner().map_or(Ok(()), Err)
+    }
+
     /// Norm q and k, each over the elements of all ranks: `ends` of q and of k in a row. K may be
     /// held by several ranks, all of it equally often.
     fn norm_over_ranks(
@@ -243,6 +270,13 @@ fn sum_of_squares(x: &[f32]) -> f32 {
     numbers::sum_by(x, |v| v * v)
 }
 
+/// What heads add: a score that has no value, and by what they lower scores with distance.
+#[derive(Clone, Copy)]
+struct ScoresOfHeads<'a> {
+    sinks: Option<&'a [f32]>,
+    slopes: Option<&'a [f32]>,
+}
+
 /// Working memory of one thread.
 struct Scratch {
     /// `[q heads of a KV head, positions]`
@@ -280,7 +314,7 @@ fn attend_row(
     isa: Isa,
     keys: Keys,
     spec: &AttnSpec,
-    sinks: Option<&[f32]>,
+    added: ScoresOfHeads,
     position: usize,
     q: &[f32],
     out: &mut [f32],
@@ -300,15 +334,19 @@ fn attend_row(
         for run in Runs::new(pool.page_size, first, position) {
             let from = pool.offset(layer, pages[run.page], Half::K, kv_head, run.token);
             let keys = pool.tokens(from, run.count * d, spec.kv_scales.k, converted);
-            for (q, scores) in q.chunks_exact(d).zip(scores.chunks_exact_mut(seen)) {
+            let of_heads = q.chunks_exact(d).zip(scores.chunks_exact_mut(seen)).enumerate();
+            for (g, (q, scores)) in of_heads {
                 let scores = &mut scores[run.at - first..run.at - first + run.count];
                 dots(isa, q, keys, scores);
                 scores.iter_mut().for_each(|s| *s = score(spec, *s));
+                if let Some(slopes) = added.slopes {
+                    lower(slopes[kv_head * group + g], position - run.at, scores);
+                }
             }
         }
         for (g, (total, scores)) in totals.iter_mut().zip(scores.chunks_exact_mut(seen)).enumerate()
         {
-            *total = softmax(scores, sinks.map(|sinks| sinks[kv_head * group + g]));
+            *total = softmax(scores, added.sinks.map(|sinks| sinks[kv_head * group + g]));
         }
 
         out.fill(0.0);
@@ -392,6 +430,14 @@ fn score(spec: &AttnSpec, product: f32) -> f32 {
     match spec.softcap {
         Some(cap) => cap * tanh(s / cap),
         None => s,
+    }
+}
+
+/// Scores of keys that follow each other, the first `distance` in front of the query.
+#[inline(always)]
+fn lower(slope: f32, distance: usize, scores: &mut [f32]) {
+    for (n, score) in scores.iter_mut().enumerate() {
+        *score -= slope * (distance - n) as f32;
     }
 }
 

@@ -28,6 +28,7 @@
 pub mod adapters;
 pub mod attention;
 pub mod buffer;
+mod channel_scan;
 mod code_packing;
 pub mod codes;
 pub mod dense;

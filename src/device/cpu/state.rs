@@ -2,6 +2,7 @@
 //! channel by itself and in f32, so batch mix and chunking change no bit.
 
 use super::buffer::Tensor;
+use super::channel_scan::ChannelScan;
 use super::numbers;
 use super::scan::Scan;
 use super::simd::with_isa;
@@ -11,8 +12,8 @@ use super::weight::Weight;
 use super::Cpu;
 use crate::device::batch::BatchChunk;
 use crate::device::{
-    Activation, Columns, ConvSpec, DeltaSpec, DeltaWeights, DeviceTypes, Gate, GateOrder,
-    GatedNorm, Join, Norm, ScanSpec, ScanWeights, StateOps,
+    Activation, ChannelScanSpec, Columns, ConvSpec, DeltaSpec, DeltaWeights, DeviceTypes, Gate,
+    GateOrder, GatedNorm, Join, Norm, ScanSpec, ScanWeights, StateOps,
 };
 use crate::error::{Error, Result};
 use crate::internal;
@@ -128,6 +129,44 @@ impl StateOps for Cpu {
         let macs = 2 * slots.batch().rows * spec.inner_width() * spec.state;
         share(workers, *isa, macs, &mut tasks, |task| scan.run(task));
         write_heads(&tasks, spec.head_dim, out);
+        Ok(())
+    }
+
+    fn channel_scan(
+        &mut self,
+        layer: usize,
+        spec: &ChannelScanSpec,
+        weights: ScanWeights<'_, Weight>,
+        x: &Tensor,
+        rates: &Tensor,
+        bc: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let Cpu { states, slots, isa, workers, .. } = self;
+        let chunks = &slots.batch().chunks;
+        let states = of_chunks(states.as_mut(), layer, chunks)?;
+        let scan = ChannelScan {
+            spec,
+            log_decay: weights.log_decay.vector(),
+            rate_bias: weights.rate_bias.vector(),
+            skip: weights.skip.vector(),
+            x,
+            rates,
+            bc,
+        };
+
+        let channels = ChannelScan::channels(spec);
+        let mut tasks = Vec::new();
+        for (chunk, state) in chunks.iter().zip(states) {
+            let matrices = state.matrices.chunks_exact_mut(channels * spec.state);
+            for (head, matrix) in matrices.take(spec.width / channels).enumerate() {
+                let y = vec![0.0; chunk.tokens * channels];
+                tasks.push(Task { chunk, head, matrix, y });
+            }
+        }
+        let macs = 8 * slots.batch().rows * spec.width * spec.state;
+        share(workers, *isa, macs, &mut tasks, |task| scan.run(task));
+        write_heads(&tasks, channels, out);
         Ok(())
     }
 

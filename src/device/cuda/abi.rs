@@ -881,7 +881,7 @@ const _: () = {
 pub struct NormParts {
     #[doc = " Part p of row r lies at x + r * stride + first + p * width; in place."]
     pub x: DevicePtr,
-    #[doc = " \\[width]"]
+    #[doc = " \\[width], part p's at weight + p * weight_step"]
     pub weight: DevicePtr,
     #[doc = " Null, or of an RMS norm over the elements of all ranks: their sums of squares, \\[rows, 2], of\n which the first counts."]
     pub squares: DevicePtr,
@@ -892,10 +892,12 @@ pub struct NormParts {
     pub kind: NormKind,
     #[doc = " Elements of `squares`."]
     pub count: f32,
+    pub weight_step: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of NormParts"][::std::mem::size_of::<NormParts>() - 48usize];
+    ["Size of NormParts"][::std::mem::size_of::<NormParts>() - 56usize];
     ["Alignment of NormParts"][::std::mem::align_of::<NormParts>() - 8usize];
     ["Offset of field: NormParts::x"][::std::mem::offset_of!(NormParts, x) - 0usize];
     ["Offset of field: NormParts::weight"][::std::mem::offset_of!(NormParts, weight) - 8usize];
@@ -906,6 +908,9 @@ const _: () = {
     ["Offset of field: NormParts::eps"][::std::mem::offset_of!(NormParts, eps) - 36usize];
     ["Offset of field: NormParts::kind"][::std::mem::offset_of!(NormParts, kind) - 40usize];
     ["Offset of field: NormParts::count"][::std::mem::offset_of!(NormParts, count) - 44usize];
+    ["Offset of field: NormParts::weight_step"]
+        [::std::mem::offset_of!(NormParts, weight_step) - 48usize];
+    ["Offset of field: NormParts::unused"][::std::mem::offset_of!(NormParts, unused) - 52usize];
 };
 #[doc = " Of each row of x the sum of squares of the first `q_width` elements, and of the `k_width` behind."]
 #[repr(C)]
@@ -1227,6 +1232,8 @@ pub struct AttendRows {
     pub pool: DevicePtr,
     #[doc = " \\[heads], a score without a value; or null"]
     pub sinks: DevicePtr,
+    #[doc = " \\[heads], by which scores fall with the distance of keys; or null"]
+    pub slopes: DevicePtr,
     #[doc = " \\[rows, heads, dim]"]
     pub out: DevicePtr,
     pub heads: u32,
@@ -1249,7 +1256,7 @@ pub struct AttendRows {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 128usize];
+    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 136usize];
     ["Alignment of AttendRows"][::std::mem::align_of::<AttendRows>() - 8usize];
     ["Offset of field: AttendRows::qkv"][::std::mem::offset_of!(AttendRows, qkv) - 0usize];
     ["Offset of field: AttendRows::position"]
@@ -1258,24 +1265,25 @@ const _: () = {
     ["Offset of field: AttendRows::slots"][::std::mem::offset_of!(AttendRows, slots) - 24usize];
     ["Offset of field: AttendRows::pool"][::std::mem::offset_of!(AttendRows, pool) - 56usize];
     ["Offset of field: AttendRows::sinks"][::std::mem::offset_of!(AttendRows, sinks) - 64usize];
-    ["Offset of field: AttendRows::out"][::std::mem::offset_of!(AttendRows, out) - 72usize];
-    ["Offset of field: AttendRows::heads"][::std::mem::offset_of!(AttendRows, heads) - 80usize];
+    ["Offset of field: AttendRows::slopes"][::std::mem::offset_of!(AttendRows, slopes) - 72usize];
+    ["Offset of field: AttendRows::out"][::std::mem::offset_of!(AttendRows, out) - 80usize];
+    ["Offset of field: AttendRows::heads"][::std::mem::offset_of!(AttendRows, heads) - 88usize];
     ["Offset of field: AttendRows::kv_heads"]
-        [::std::mem::offset_of!(AttendRows, kv_heads) - 84usize];
-    ["Offset of field: AttendRows::dim"][::std::mem::offset_of!(AttendRows, dim) - 88usize];
+        [::std::mem::offset_of!(AttendRows, kv_heads) - 92usize];
+    ["Offset of field: AttendRows::dim"][::std::mem::offset_of!(AttendRows, dim) - 96usize];
     ["Offset of field: AttendRows::page_size"]
-        [::std::mem::offset_of!(AttendRows, page_size) - 92usize];
-    ["Offset of field: AttendRows::scale"][::std::mem::offset_of!(AttendRows, scale) - 96usize];
-    ["Offset of field: AttendRows::window"][::std::mem::offset_of!(AttendRows, window) - 100usize];
+        [::std::mem::offset_of!(AttendRows, page_size) - 100usize];
+    ["Offset of field: AttendRows::scale"][::std::mem::offset_of!(AttendRows, scale) - 104usize];
+    ["Offset of field: AttendRows::window"][::std::mem::offset_of!(AttendRows, window) - 108usize];
     ["Offset of field: AttendRows::softcap"]
-        [::std::mem::offset_of!(AttendRows, softcap) - 104usize];
-    ["Offset of field: AttendRows::kv"][::std::mem::offset_of!(AttendRows, kv) - 108usize];
+        [::std::mem::offset_of!(AttendRows, softcap) - 112usize];
+    ["Offset of field: AttendRows::kv"][::std::mem::offset_of!(AttendRows, kv) - 116usize];
     ["Offset of field: AttendRows::value_scale"]
-        [::std::mem::offset_of!(AttendRows, value_scale) - 112usize];
-    ["Offset of field: AttendRows::chunk"][::std::mem::offset_of!(AttendRows, chunk) - 116usize];
+        [::std::mem::offset_of!(AttendRows, value_scale) - 120usize];
+    ["Offset of field: AttendRows::chunk"][::std::mem::offset_of!(AttendRows, chunk) - 124usize];
     ["Offset of field: AttendRows::row_width"]
-        [::std::mem::offset_of!(AttendRows, row_width) - 120usize];
-    ["Offset of field: AttendRows::unused"][::std::mem::offset_of!(AttendRows, unused) - 124usize];
+        [::std::mem::offset_of!(AttendRows, row_width) - 128usize];
+    ["Offset of field: AttendRows::unused"][::std::mem::offset_of!(AttendRows, unused) - 132usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -2574,6 +2582,67 @@ const _: () = {
         [::std::mem::offset_of!(SelectiveScan, first) - 112usize];
     ["Offset of field: SelectiveScan::without_chunks"]
         [::std::mem::offset_of!(SelectiveScan, without_chunks) - 116usize];
+};
+#[doc = " Columns of a channel's row at most: what its thread holds in registers."]
+pub const CHANNEL_SCAN_MAX_STATE: u32 = 64;
+pub const CHANNEL_SCAN_THREADS: u32 = 128;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ChannelScan {
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub rates: DevicePtr,
+    #[doc = " \\[rows, B|C], of `state` each"]
+    pub bc: DevicePtr,
+    #[doc = " \\[width, state]"]
+    pub log_decay: DevicePtr,
+    #[doc = " \\[width]"]
+    pub rate_bias: DevicePtr,
+    #[doc = " \\[width]"]
+    pub skip: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub matrices: DevicePtr,
+    pub entry_bytes: u64,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    #[doc = " As DeltaRule's."]
+    pub records: DevicePtr,
+    pub rows: u32,
+    pub width: u32,
+    pub state: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ChannelScan"][::std::mem::size_of::<ChannelScan>() - 112usize];
+    ["Alignment of ChannelScan"][::std::mem::align_of::<ChannelScan>() - 8usize];
+    ["Offset of field: ChannelScan::x"][::std::mem::offset_of!(ChannelScan, x) - 0usize];
+    ["Offset of field: ChannelScan::rates"][::std::mem::offset_of!(ChannelScan, rates) - 8usize];
+    ["Offset of field: ChannelScan::bc"][::std::mem::offset_of!(ChannelScan, bc) - 16usize];
+    ["Offset of field: ChannelScan::log_decay"]
+        [::std::mem::offset_of!(ChannelScan, log_decay) - 24usize];
+    ["Offset of field: ChannelScan::rate_bias"]
+        [::std::mem::offset_of!(ChannelScan, rate_bias) - 32usize];
+    ["Offset of field: ChannelScan::skip"][::std::mem::offset_of!(ChannelScan, skip) - 40usize];
+    ["Offset of field: ChannelScan::out"][::std::mem::offset_of!(ChannelScan, out) - 48usize];
+    ["Offset of field: ChannelScan::matrices"]
+        [::std::mem::offset_of!(ChannelScan, matrices) - 56usize];
+    ["Offset of field: ChannelScan::entry_bytes"]
+        [::std::mem::offset_of!(ChannelScan, entry_bytes) - 64usize];
+    ["Offset of field: ChannelScan::position"]
+        [::std::mem::offset_of!(ChannelScan, position) - 72usize];
+    ["Offset of field: ChannelScan::slot_of"]
+        [::std::mem::offset_of!(ChannelScan, slot_of) - 80usize];
+    ["Offset of field: ChannelScan::records"]
+        [::std::mem::offset_of!(ChannelScan, records) - 88usize];
+    ["Offset of field: ChannelScan::rows"][::std::mem::offset_of!(ChannelScan, rows) - 96usize];
+    ["Offset of field: ChannelScan::width"][::std::mem::offset_of!(ChannelScan, width) - 100usize];
+    ["Offset of field: ChannelScan::state"][::std::mem::offset_of!(ChannelScan, state) - 104usize];
+    ["Offset of field: ChannelScan::unused"]
+        [::std::mem::offset_of!(ChannelScan, unused) - 108usize];
 };
 #[repr(u32)]
 #[doc = " What a gate multiplies by."]

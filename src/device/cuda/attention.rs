@@ -38,7 +38,8 @@ impl AttentionOps for Cuda {
         for (part, (norm, first, total)) in
             [(q, 0, q_width), (k, q_width, k_width)].into_iter().enumerate()
         {
-            let width = norm.weight.outputs;
+            let weights = norm.weight.outputs;
+            let width = spec.norm_part(norm.kind, weights);
             assert!(width > 0 && total % width == 0, "norm of {width} over heads of {total}");
 
             self.kernels.norm_parts.launch(
@@ -47,7 +48,7 @@ impl AttentionOps for Cuda {
                 norm_threads(width),
                 &abi::NormParts {
                     x,
-                    weight: norm.weight.vector(width),
+                    weight: norm.weight.vector(weights),
                     squares: squares.map_or(DevicePtr::NULL, |sums| sums.offset_words(part)),
                     stride: stride as u32,
                     first: first as u32,
@@ -55,6 +56,8 @@ impl AttentionOps for Cuda {
                     eps: norm.eps,
                     kind: norm.kind.into(),
                     count: (ranks * width) as f32,
+                    weight_step: if weights > width { width as u32 } else { 0 },
+                    unused: 0,
                 },
             )?;
         }
@@ -107,24 +110,20 @@ impl AttentionOps for Cuda {
         qkv: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
-        let rows = self.rows();
-        let width = spec.row_width();
-        let Some(reserved) = &mut self.reserved else {
-            return Err(internal!("a step before reserve"));
-        };
+        let sinks = sinks.map_or(DevicePtr::NULL, |sinks| sinks.vector(spec.heads));
+        self.attend_pages(layer, spec, [sinks, DevicePtr::NULL], qkv, out)
+    }
 
-        let call = AttendPages {
-            rows,
-            spec,
-            sinks: sinks.map_or(DevicePtr::NULL, |sinks| sinks.vector(spec.heads)),
-            page_size: reserved.limits.page_size,
-            slots: reserved.steps.device.slot_rows(self.slots.layout()),
-            device: &reserved.steps.device,
-            qkv: qkv.at(rows, width, "attend"),
-            pool: reserved.layer(layer),
-            out: out.to(rows, spec.heads * spec.head_dim, "attend"),
-        };
-        reserved.attention.heads(layer)?.run(&self.context, &self.kernels, &call)
+    fn attend_alibi(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        slopes: &Weight,
+        qkv: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let slopes = slopes.vector(spec.heads);
+        self.attend_pages(layer, spec, [DevicePtr::NULL, slopes], qkv, out)
     }
 
     fn gate_output(&mut self, gate: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -166,6 +165,36 @@ impl AttentionOps for Cuda {
 }
 
 impl Cuda {
+    /// Attention over pages; sinks and slopes of the heads, or null.
+    fn attend_pages(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        [sinks, slopes]: [DevicePtr; 2],
+        qkv: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let width = spec.row_width();
+        let Some(reserved) = &mut self.reserved else {
+            return Err(internal!("a step before reserve"));
+        };
+
+        let call = AttendPages {
+            rows,
+            spec,
+            sinks,
+            slopes,
+            page_size: reserved.limits.page_size,
+            slots: reserved.steps.device.slot_rows(self.slots.layout()),
+            device: &reserved.steps.device,
+            qkv: qkv.at(rows, width, "attend"),
+            pool: reserved.layer(layer),
+            out: out.to(rows, spec.heads * spec.head_dim, "attend"),
+        };
+        reserved.attention.heads(layer)?.run(&self.context, &self.kernels, &call)
+    }
+
     /// Blocks of a kernel over the heads of each row.
     fn rope_blocks(&self, spec: &AttnSpec) -> [usize; 2] {
         let heads = spec.heads + 2 * spec.own_kv_heads();

@@ -119,6 +119,7 @@ impl DenseOps for Cuda {
         let width = norm.weight.outputs;
         let whole = width > 0 && columns.len().is_multiple_of(width) && columns.end <= stride;
         assert!(whole, "norms of {width} over columns {columns:?} of {stride}");
+
         let parameters = abi::NormParts {
             x: x.to(rows, stride, "norm_parts"),
             weight: norm.weight.vector(width),
@@ -129,6 +130,8 @@ impl DenseOps for Cuda {
             eps: norm.eps,
             kind: norm.kind.into(),
             count: width as f32,
+            weight_step: 0,
+            unused: 0,
         };
         let blocks = [rows, columns.len() / width];
         self.kernels.norm_parts.launch(&self.context, blocks, norm_threads(width), &parameters)

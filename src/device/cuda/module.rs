@@ -231,6 +231,8 @@ kernels! {
     "chunks":
         delta_chunks_64(DeltaRule) delta_chunks_128(DeltaRule)
         scan_chunks_64(SelectiveScan) scan_chunks_128(SelectiveScan);
+    "channel_scan":
+        channel_scan_16(ChannelScan) channel_scan_64(ChannelScan);
     "layers":
         values_of_keys(ValuesOfKeys) scale_rows(ScaleRows) scale_routes(ScaleRoutes)
         weigh_inputs(WeighInputs);

@@ -58,6 +58,8 @@ pub struct AttendPages<'a> {
     pub spec: &'a AttnSpec,
     /// Of each head, or null.
     pub sinks: DevicePtr,
+    /// The same; only the plain kernel knows of them.
+    pub slopes: DevicePtr,
     pub page_size: usize,
     pub slots: abi::SlotRows,
     pub device: &'a OnDevice,
@@ -193,7 +195,7 @@ impl Attention {
         let planned = self.group == Some(group) && !self.list.items.is_empty();
         self.group = Some(group);
         match tile_kernels(kernels, self.kv, spec.head_dim) {
-            Some(tiles) if planned => self.run_tiles(context, tiles, call),
+            Some(tiles) if planned && call.slopes.is_null() => self.run_tiles(context, tiles, call),
             _ => self.run_plain(context, kernels, call),
         }
     }
@@ -257,6 +259,7 @@ impl Attention {
             slots: call.slots,
             pool: call.pool,
             sinks: call.sinks,
+            slopes: call.slopes,
             out: call.out,
             heads: spec.heads as u32,
             kv_heads: spec.kv_heads as u32,

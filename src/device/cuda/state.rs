@@ -9,8 +9,8 @@ use super::module::Kernels;
 use super::weights::Weight;
 use super::{state_chunks, Cuda, Tensor};
 use crate::device::{
-    Columns, ConvSpec, DeltaSpec, DeltaWeights, DeviceTypes, Gate, GateOrder, GatedNorm, Join,
-    Norm, ScanSpec, ScanWeights, StateOps, StateShape,
+    ChannelScanSpec, Columns, ConvSpec, DeltaSpec, DeltaWeights, DeviceTypes, Gate, GateOrder,
+    GatedNorm, Join, Norm, ScanSpec, ScanWeights, StateOps, StateShape,
 };
 use crate::error::Result;
 use crate::internal;
@@ -223,6 +223,53 @@ impl StateOps for Cuda {
         kernel.launch(&self.context, blocks, abi::DELTA_THREADS, &parameters)
     }
 
+    fn channel_scan(
+        &mut self,
+        layer: usize,
+        spec: &ChannelScanSpec,
+        weights: ScanWeights<'_, Weight>,
+        x: &Tensor,
+        rates: &Tensor,
+        bc: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        const OP: &str = "channel_scan";
+        const THREADS: u32 = abi::CHANNEL_SCAN_THREADS;
+        let ChannelScanSpec { width, state } = *spec;
+        let rows = self.rows();
+        let reserved = self.reserved()?;
+        let StateShape { heads, rows: held, columns, .. } = reserved.states.shape();
+        if (heads, held, columns) != (1, width, state) {
+            return Err(internal!("{spec:?}, and states of {heads} x {held} x {columns}"));
+        }
+
+        let device = &reserved.steps.device;
+        let parameters = abi::ChannelScan {
+            x: x.at(rows, width, OP),
+            rates: rates.at(rows, width, OP),
+            bc: bc.at(rows, 2 * state, OP),
+            log_decay: weights.log_decay.vector(width * state),
+            rate_bias: weights.rate_bias.vector(width),
+            skip: weights.skip.vector(width),
+            out: out.to(rows, width, OP),
+            matrices: reserved.states.matrices(layer),
+            entry_bytes: reserved.states.entry_bytes(),
+            position: device.position.address,
+            slot_of: device.slot_of.address,
+            records: if self.padded.is_some() { DevicePtr::NULL } else { reserved.steps.records },
+            rows: rows as u32,
+            width: width as u32,
+            state: state as u32,
+            unused: 0,
+        };
+        let [sequences, _] = self.blocks_of_heads(1, 1);
+        let blocks = [sequences, width.div_ceil(THREADS as usize)];
+        let few = state <= 16;
+        let kernel =
+            if few { &self.kernels.channel_scan_16 } else { &self.kernels.channel_scan_64 };
+        kernel.launch(&self.context, blocks, THREADS, &parameters)
+    }
+
     fn norm_gated(
         &mut self,
         spec: &GatedNorm,
@@ -310,6 +357,8 @@ impl Cuda {
             eps: norm.eps,
             kind: norm.kind.into(),
             count: (ranks * width) as f32,
+            weight_step: 0,
+            unused: 0,
         };
         let kernel = &self.kernels.norm_parts;
         kernel.launch(&self.context, [rows, 1], norm_threads(width), &parameters)

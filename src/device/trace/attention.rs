@@ -87,6 +87,17 @@ impl AttentionOps for Trace {
         Ok(())
     }
 
+    fn attend_alibi(
+        &mut self,
+        layer: usize,
+        spec: &AttnSpec,
+        _slopes: &TraceWeight,
+        qkv: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        self.attend(layer, spec, None, qkv, out)
+    }
+
     fn gate_output(&mut self, gate: &TraceTensor, out: &mut TraceTensor) -> Result<()> {
         let (rows, width) = (self.rows(), out.width);
         let read = bytes(rows, gate) + bytes(rows, out);

@@ -1,7 +1,9 @@
 //! What layers with a state would move and compute: each sequence's state is read and written once.
 
 use super::{bytes, product, Trace, TraceTensor, TraceWeight};
-use crate::device::{Columns, ConvSpec, DType, DeltaSpec, DeltaWeights, GatedNorm, Norm};
+use crate::device::{
+    ChannelScanSpec, Columns, ConvSpec, DType, DeltaSpec, DeltaWeights, GatedNorm, Norm,
+};
 use crate::device::{ScanSpec, ScanWeights, StateOps};
 use crate::error::Result;
 use crate::internal;
@@ -92,6 +94,30 @@ impl StateOps for Trace {
         let flops = product(&[5, rows, heads, head_dim, state]);
         let written = bytes(rows, out) + states;
         self.launch("selective_scan", (rows, mixed.width, out.width), read, written, flops);
+        Ok(())
+    }
+
+    fn channel_scan(
+        &mut self,
+        _layer: usize,
+        spec: &ChannelScanSpec,
+        weights: ScanWeights<'_, TraceWeight>,
+        x: &TraceTensor,
+        rates: &TraceTensor,
+        bc: &TraceTensor,
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let ChannelScanSpec { width, state } = *spec;
+        if [x.width, rates.width, out.width] != [width; 3] || bc.width != 2 * state {
+            return Err(internal!("{spec:?} of {} and {} columns", x.width, bc.width));
+        }
+        let rows = self.rows();
+        let states = product(&[self.sequences(), width, state, DType::F32.bytes()]);
+        let inputs = bytes(rows, x) + bytes(rows, rates) + bytes(rows, bc);
+        let read = inputs + weights.log_decay.bytes + states;
+        let flops = product(&[6, rows, width, state]);
+        let written = bytes(rows, out) + states;
+        self.launch("channel_scan", (rows, width, width), read, written, flops);
         Ok(())
     }
 

@@ -439,11 +439,19 @@ pub(super) const STABLELM: Family = Family {
     spellings: &[("norm_eps", "layer_norm_eps"), ("rope_pct", "partial_rotary_factor")],
     norm: NormKind::Layer,
     eps: Eps::Key("layer_norm_eps"),
+    names: Names {
+        qk_norm: QkNorm::EachHead {
+            q: "self_attn.q_layernorm",
+            k: "self_attn.k_layernorm",
+            listed: true,
+        },
+        ..LLAMA_NAMES
+    },
+    qk_norms: Flag::Key("qk_layernorm"),
     qkv_bias: Flag::Key("use_qkv_bias"),
     out_bias: Flag::Never,
     mlp_bias: Flag::Never,
     parallel: Flag::Key("use_parallel_residual"),
-    must_be_off: &["qk_layernorm"],
     ..LLAMA
 };
 

@@ -214,8 +214,8 @@ pub const STABLELM: &str = r#"{"vocab_size": 50304, "hidden_size": 2560,
     "intermediate_size": 6912, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 32, "hidden_act": "silu", "layer_norm_eps": 1e-5,
     "max_position_embeddings": 4096, "rope_theta": 10000.0, "partial_rotary_factor": 0.25,
-    "use_qkv_bias": false, "use_parallel_residual": false, "tie_word_embeddings": false,
-    "eos_token_id": 0}"#;
+    "use_qkv_bias": false, "use_parallel_residual": false, "qk_layernorm": false,
+    "tie_word_embeddings": false, "eos_token_id": 0}"#;
 
 pub const GRANITE: &str = r#"{"vocab_size": 32000, "hidden_size": 4096,
     "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,

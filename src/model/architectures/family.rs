@@ -32,6 +32,11 @@ pub enum Positions {
         /// The length in config.json counts the rows before the offset too.
         inclusive: bool,
     },
+    /// A score is lowered by its key's distance times a slope of the head (ALiBi).
+    Alibi {
+        /// What multiplies q.k multiplies slopes too.
+        scaled: bool,
+    },
 }
 
 /// Which layers see a window (`sliding_window` of config.json, null: none do). A `layer_types` list
@@ -77,6 +82,9 @@ pub enum RopeLayers {
     },
     /// All if this key has this value, else none.
     If(&'static str, &'static str),
+    /// By the bases in this list, an own one for each layer, of which those with 0 do not; without
+    /// the list all do, by one base.
+    Bases(&'static str),
     /// None does.
     None,
 }
@@ -114,6 +122,9 @@ pub enum Multipliers {
     FalconH1,
 }
 
+/// Parts that heads come in where a tensor holds them by quarters.
+pub const QUARTERS: usize = 4;
+
 /// How one tensor holds q, k and v.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fused {
@@ -121,6 +132,9 @@ pub enum Fused {
     Stacked,
     /// The heads of q that share the first KV head, its k, its v; then those of the second, ...
     PerGroup,
+    /// A quarter of the heads of q, of v and of k; the second quarter, ... As many KV heads as
+    /// heads.
+    Quarters,
 }
 
 /// Norms of q and k.
@@ -132,6 +146,15 @@ pub enum QkNorm {
     PerHead(&'static str, &'static str),
     /// Over each head alone and without a weight, in layers that rotate.
     Unweighted,
+    /// Over each head alone, by weights of each, without a bias.
+    EachHead {
+        /// Of q.
+        q: &'static str,
+        /// Of k.
+        k: &'static str,
+        /// A vector for each head, behind `<name>.norms.<head>`; else one matrix.
+        listed: bool,
+    },
     /// Over all heads together.
     Whole(&'static str, &'static str),
 }
@@ -224,6 +247,8 @@ pub struct LatentNames {
     pub latent_norm: &'static str,
     /// Of each head its matrix of K and that of V.
     pub heads: &'static str,
+    /// Rope turns neighbours of rotated ends, dimensions 2i and 2i + 1; else i and i + half.
+    pub neighbours: bool,
 }
 
 /// Experts in place of the MLP. Keys of config.json, and tensor names behind the
@@ -253,6 +278,8 @@ pub struct Mixture {
     pub expert_scale: Option<&'static str>,
     /// Layers with experts have the plain MLP too.
     pub beside: Option<BesideMlp>,
+    /// Experts work on narrower vectors.
+    pub narrowed: Option<NarrowExperts>,
     /// Before each expert's number; None: experts lie in `stacks` only.
     pub list: Option<&'static str>,
     /// Gate and up of one expert, or up alone.
@@ -274,6 +301,18 @@ pub struct Mixture {
     pub activation: Option<Activation>,
     /// One that every token passes through as well.
     pub shared: Option<SharedExpert>,
+}
+
+/// Products in front of all experts and behind them. The router, and the expert that all tokens
+/// share, read what is in front.
+#[derive(Debug, Clone, Copy)]
+pub struct NarrowExperts {
+    /// Key of the width in between; null: there are no such products.
+    pub width: &'static str,
+    /// In front.
+    pub down: &'static str,
+    /// Behind.
+    pub up: &'static str,
 }
 
 /// How tokens choose experts: what their products become, and out of which experts.
@@ -309,6 +348,13 @@ pub enum MixtureLayers {
     If(&'static str),
     /// Each n-th; n by this key.
     Each(&'static str),
+    /// Those whose number leaves this rest; none if there is one expert only. By keys.
+    EachFrom {
+        /// Of what numbers are divided by.
+        period: &'static str,
+        /// Of the rest.
+        offset: &'static str,
+    },
     /// Those that a list calls sparse; without it from one on each whose number is a multiple of
     /// n. All by keys.
     From {

@@ -3,21 +3,22 @@
 
 use super::decoders::{LLAMA, LLAMA_NAMES};
 use super::defaults;
-use super::family::{Choice, Family, LatentNames, Mixture, Names};
+use super::family::{Choice, Family, LatentNames, Mixture, Multipliers, Names};
 use super::flag::Flag;
+use super::further_defaults;
 use super::mixtures::GROUPED_MIXTURE;
 use crate::device::RouteScore;
 
-const NAMES: Names = Names {
-    latent: Some(LatentNames {
-        q: "self_attn.q_proj",
-        q_low_rank: ["self_attn.q_a_proj", "self_attn.q_a_layernorm", "self_attn.q_b_proj"],
-        latent: "self_attn.kv_a_proj_with_mqa",
-        latent_norm: "self_attn.kv_a_layernorm",
-        heads: "self_attn.kv_b_proj",
-    }),
-    ..LLAMA_NAMES
+const LATENT_NAMES: LatentNames = LatentNames {
+    q: "self_attn.q_proj",
+    q_low_rank: ["self_attn.q_a_proj", "self_attn.q_a_layernorm", "self_attn.q_b_proj"],
+    latent: "self_attn.kv_a_proj_with_mqa",
+    latent_norm: "self_attn.kv_a_layernorm",
+    heads: "self_attn.kv_b_proj",
+    neighbours: true,
 };
+
+const NAMES: Names = Names { latent: Some(LATENT_NAMES), ..LLAMA_NAMES };
 
 /// All norms have the epsilon of config.json, as in the Python backend; in transformers those of
 /// low ranks have 1e-6.
@@ -56,5 +57,17 @@ pub(super) const DEEPSEEK_V2: Family = Family {
 pub(super) const GLM4_MOE_LITE: Family = Family {
     architecture: "Glm4MoeLiteForCausalLM",
     defaults: defaults::GLM4_MOE_LITE,
+    ..DEEPSEEK_V3
+};
+
+/// MiniCPM over latent vectors, without experts.
+pub(super) const MINICPM3: Family = Family {
+    architecture: "MiniCPM3ForCausalLM",
+    defaults: further_defaults::MINICPM3,
+    names: Names { latent: Some(LatentNames { neighbours: false, ..LATENT_NAMES }), ..LLAMA_NAMES },
+    mixture: None,
+    multipliers: Multipliers::MiniCpm,
+    no_float16: false,
+    must_be: &[("is_causal", "true")],
     ..DEEPSEEK_V3
 };

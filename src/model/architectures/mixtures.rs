@@ -4,10 +4,12 @@
 use super::decoders::{GRANITE, LLAMA, LLAMA_KEYS, LLAMA_NAMES, MISTRAL, QWEN2, QWEN3};
 use super::defaults;
 use super::family::{
-    Choice, Eps, Family, Keys, Mixture, MixtureLayers, Names, QkNorm, SharedExpert, Windows,
+    Choice, Eps, Family, Keys, Mixture, MixtureLayers, Names, QkNorm, RopeLayers, SharedExpert,
+    Windows,
 };
 use super::flag::Flag;
-use super::variants::ERNIE4_5;
+use super::further_defaults;
+use super::variants::{ERNIE4_5, HUNYUAN_DENSE};
 use crate::device::{Activation, NormKind, RouteScore};
 
 /// As transformers 5 holds all experts.
@@ -36,6 +38,7 @@ const MIXTRAL_MIXTURE: Mixture = Mixture {
     choice_bias: None,
     expert_scale: None,
     beside: None,
+    narrowed: None,
     list: Some("experts"),
     gate_up: &["w1", "w3"],
     down: "w2",
@@ -60,6 +63,7 @@ pub(super) const QWEN_MIXTURE: Mixture = Mixture {
     choice_bias: None,
     expert_scale: None,
     beside: None,
+    narrowed: None,
     list: Some("experts"),
     gate_up: &["gate_proj", "up_proj"],
     down: "down_proj",
@@ -175,6 +179,7 @@ pub(super) const GRANITE_MIXTURE: Mixture = Mixture {
     choice_bias: None,
     expert_scale: None,
     beside: None,
+    narrowed: None,
     list: None,
     gate_up: &["gate_proj", "up_proj"],
     down: "down_proj",
@@ -375,4 +380,64 @@ pub(super) const BAILING_V2: Family = Family {
         ("score_function", "\"sigmoid\""),
     ],
     ..BAILING
+};
+
+/// Numbers of experts may be lists with one for each layer, all the same.
+pub(super) const HUNYUAN_MOE: Family = Family {
+    architecture: "HunYuanMoEV1ForCausalLM",
+    defaults: further_defaults::HUNYUAN_MOE,
+    spellings: &[
+        ("attention_head_dim", "head_dim"),
+        ("moe_intermediate_size", "expert_width"),
+        ("intermediate_size", "expert_width"),
+    ],
+    mixture: Some(Mixture {
+        top_k: "moe_topk",
+        ffn: "expert_width",
+        renormalise: Flag::Always,
+        layers: MixtureLayers::All,
+        router: "gate.wg",
+        shared: Some(SharedExpert {
+            ffn: "intermediate_size",
+            times: Some("num_shared_expert"),
+            optional: false,
+            module: None,
+            gate_up: &["shared_mlp.gate_proj", "shared_mlp.up_proj"],
+            down: "shared_mlp.down_proj",
+            gate: None,
+        }),
+        ..QWEN_MIXTURE
+    }),
+    must_be: &[
+        ("is_causal", "true"),
+        ("moe_layer_num_skipped", "0"),
+        ("use_mixed_mlp_moe", "true"),
+        ("use_qk_norm", "true"),
+    ],
+    ..HUNYUAN_DENSE
+};
+
+/// Granite with windows, sinks, and a base of rope in each layer.
+pub(super) const GRANITE_SWA: Family = Family {
+    architecture: "GraniteSWAForCausalLM",
+    defaults: further_defaults::GRANITE_SWA,
+    names: Names { sinks: Some("self_attn.sinks"), ..LLAMA_NAMES },
+    windows: Windows::ExceptFirstOfEach("full_attention_interval"),
+    rope_layers: RopeLayers::Bases("layer_rope_theta"),
+    ..GRANITE
+};
+
+pub(super) const GRANITE_MOE_SWA: Family = Family {
+    architecture: "GraniteMoeSWAForCausalLM",
+    defaults: further_defaults::GRANITE_MOE_SWA,
+    names: GRANITE_SWA.names,
+    mixture: Some(Mixture {
+        router: "router",
+        stacks: STACKS,
+        shared: Some(GRANITE_SHARED),
+        ..GRANITE_MIXTURE
+    }),
+    windows: GRANITE_SWA.windows,
+    rope_layers: GRANITE_SWA.rope_layers,
+    ..GRANITE_MOE_SHARED
 };

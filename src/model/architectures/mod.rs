@@ -16,16 +16,20 @@
 //! | `hybrids` | those of which some layers keep a state in place of K and V |
 //! | `towers` | vision towers of some of these |
 //! | `scans` | those of which some layers keep the state of a selective scan |
+//! | `channel_scans` | those with the scan of Mamba 1, and those with nothing but scans |
 //! | `shapes` | those whose layers differ in shape |
 //! | `encoders` | those that only embed or classify |
 //! | `defaults` | what keys are that config.json leaves out |
+//! | `further_defaults` | the same of further rows |
 //! | `unknown` | what to say of a name that has no row |
 
+mod channel_scans;
 mod decoders;
 mod defaults;
 mod encoders;
 mod family;
 mod flag;
+mod further_defaults;
 mod latent;
 mod hybrids;
 mod layer_rows;
@@ -96,6 +100,10 @@ pub const FAMILIES: &[Family] = &[
     scans::BAMBA,
     scans::FALCON_H1,
     scans::NEMOTRON_H,
+    channel_scans::JAMBA,
+    channel_scans::MAMBA,
+    channel_scans::FALCON_MAMBA,
+    channel_scans::MAMBA2,
     variants::STARCODER2,
     variants::HUNYUAN_DENSE,
     variants::COHERE,
@@ -108,12 +116,14 @@ pub const FAMILIES: &[Family] = &[
     variants::INTERNLM2,
     variants::GPT_BIG_CODE,
     variants::GPTJ,
+    variants::CODEGEN,
     mixtures::ERNIE4_5_MOE,
     mixtures::GLM4_MOE,
     mixtures::DOTS1,
     latent::DEEPSEEK_V2,
     latent::DEEPSEEK_V3,
     latent::GLM4_MOE_LITE,
+    latent::MINICPM3,
     mixtures::PHIMOE,
     mixtures::MINIMAX_M2,
     mixtures::BAILING,
@@ -121,7 +131,11 @@ pub const FAMILIES: &[Family] = &[
     mixtures::OLMOE,
     mixtures::GRANITE_MOE,
     mixtures::GRANITE_MOE_SHARED,
+    mixtures::HUNYUAN_MOE,
+    mixtures::GRANITE_SWA,
+    mixtures::GRANITE_MOE_SWA,
     older::FALCON,
+    older::BLOOM,
     older::CHATGLM,
     older::ORION,
     older::HYPERCLOVAX,

@@ -3,12 +3,13 @@
 
 use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
 use super::defaults;
-use super::family::{AttnScale, Eps, Family, Fused, Keys, Multipliers, Names};
+use super::family::{AttnScale, Eps, Family, Fused, Keys, Multipliers, Names, Positions};
 use super::flag::Flag;
+use super::further_defaults;
 use crate::device::NormKind;
 
 /// What Falcon's shapes have in common: attention and MLP in parallel, heads of q before the k and
-/// the v that they share. Those with ALiBi are not served.
+/// the v that they share.
 const FALCON_SHAPE: Family = Family {
     architecture: "FalconForCausalLM",
     aliases: &[],
@@ -48,6 +49,7 @@ const FALCON_SHAPE: Family = Family {
 /// As Falcon 7B: one KV head, one norm.
 pub(super) const FALCON: Family = Family {
     variants: &[
+        ("alibi", "true", &FALCON_ALIBI),
         ("num_ln_in_parallel_attn", "1", &FALCON_ONE_NORM),
         ("new_decoder_architecture", "true", &FALCON_TWO_NORMS),
     ],
@@ -66,6 +68,49 @@ const FALCON_TWO_NORMS: Family = Family {
 /// As Falcon 2 11B: several KV heads, one norm.
 const FALCON_ONE_NORM: Family =
     Family { must_be: &[("new_decoder_architecture", "true")], ..FALCON_SHAPE };
+
+/// As Falcon RW: ALiBi, whose slopes are scaled as scores are, as many KV heads as heads, attention
+/// in front of the MLP.
+const FALCON_ALIBI: Family = Family {
+    names: Names { mlp_norm: Some("post_attention_layernorm"), ..FALCON_SHAPE.names },
+    positions: Positions::Alibi { scaled: true },
+    parallel: Flag::Never,
+    must_be_off: &["multi_query", "parallel_attn", "new_decoder_architecture"],
+    ..FALCON_SHAPE
+};
+
+/// ALiBi; a norm over the embedding. gelu is the exact one, as in the Python backend.
+pub(super) const BLOOM: Family = Family {
+    architecture: "BloomForCausalLM",
+    aliases: &[],
+    keys: Keys {
+        layers: "n_layer",
+        heads: "n_head",
+        kv_heads: None,
+        ffn: "n_inner",
+        activation: "activation_function",
+        ..FALCON_SHAPE.keys
+    },
+    defaults: further_defaults::BLOOM,
+    spellings: &[
+        ("n_embed", "hidden_size"),
+        ("num_hidden_layers", "n_layer"),
+        ("num_attention_heads", "n_head"),
+        ("seq_length", "max_position_embeddings"),
+    ],
+    names: Names {
+        embed_norm: Some("word_embeddings_layernorm"),
+        mlp_norm: Some("post_attention_layernorm"),
+        ..FALCON_SHAPE.names
+    },
+    positions: Positions::Alibi { scaled: false },
+    qkv_bias: Flag::Always,
+    out_bias: Flag::Always,
+    mlp_bias: Flag::Always,
+    parallel: Flag::Never,
+    must_be_off: &["apply_residual_connection_post_layernorm"],
+    ..FALCON_SHAPE
+};
 
 /// GLM-4 and ChatGLM 3 as their own code writes them.
 pub(super) const CHATGLM: Family = Family {

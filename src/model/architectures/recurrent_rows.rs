@@ -50,6 +50,40 @@ pub enum ScanLayers {
     },
     /// All, beside attention.
     BesideAttention,
+    /// All but those whose number leaves this rest; keys.
+    AllButEach {
+        /// Of what numbers are divided by.
+        period: &'static str,
+        /// Of the rest.
+        offset: &'static str,
+    },
+    /// All, and layers have nothing else.
+    Alone,
+}
+
+/// Norms of what a selective scan of Mamba 1 reads beside x: rates, B and C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelNorms {
+    /// There are none.
+    None,
+    /// RMS with weights, behind the module's name.
+    Weighted([&'static str; 3]),
+    /// RMS without, by the key of their epsilon.
+    Unweighted(&'static str),
+}
+
+/// Layers with the selective scan of Mamba 1.
+#[derive(Debug)]
+pub struct ChannelScan {
+    /// Which layers have one.
+    pub layers: ScanLayers,
+    /// In front of its tensors: in_proj (x and gate, one below the other), conv1d, x_proj (rates, B
+    /// and C), dt_proj, A_log, D, out_proj.
+    pub module: &'static str,
+    /// Key of its channels; without it `mamba_expand` times the residual.
+    pub width: Option<&'static str>,
+    /// Norms of rates, B and C.
+    pub norms: ChannelNorms,
 }
 
 /// Layers with the selective scan of Mamba 2. Keys are Granite's, or spelled as these.
@@ -69,6 +103,8 @@ pub struct SelectiveScan {
 pub enum Recurrent {
     /// By a selective scan.
     SelectiveScan(SelectiveScan),
+    /// By a selective scan of Mamba 1.
+    ChannelScan(ChannelScan),
     /// By the gated delta rule.
     GatedDelta(GatedDelta),
     /// By a convolution alone.

@@ -4,8 +4,8 @@
 use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES};
 use super::defaults;
 use super::family::{
-    Choice, Eps, Family, Keys, Mixture, MixtureLayers, Multipliers, Names, RopeLayers,
-    SharedExpert, Windows,
+    Choice, Eps, Family, Keys, Mixture, MixtureLayers, Multipliers, Names, NarrowExperts,
+    RopeLayers, SharedExpert, Windows,
 };
 use super::flag::Flag;
 use super::mixtures::{GRANITE_MIXTURE, GRANITE_SHARED, GROUPED_MIXTURE};
@@ -111,6 +111,11 @@ pub(super) const NEMOTRON_H: Family = Family {
             down: "shared_experts.down_proj",
             gate: None,
         }),
+        narrowed: Some(NarrowExperts {
+            width: "moe_latent_size",
+            down: "fc1_latent_proj",
+            up: "fc2_latent_proj",
+        }),
         ..GROUPED_MIXTURE
     }),
     qkv_bias: Flag::Never,
@@ -134,7 +139,7 @@ pub(super) const NEMOTRON_H: Family = Family {
         ("moe", true),
     ],
     rope_layers: RopeLayers::None,
-    must_be_off: &["attention_bias", "moe_latent_size"],
+    must_be_off: &["attention_bias"],
     must_be: &[("is_causal", "true"), ("mamba_hidden_act", "\"silu\"")],
     ..LLAMA
 };

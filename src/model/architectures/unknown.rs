@@ -95,7 +95,7 @@ mod tests {
             ("Llama7ForCausalLM", Some("llama7"), Some("LlamaForCausalLM")),
             ("Qwen3SomethingForCausalLM", None, Some("Qwen3ForCausalLM")),
             ("Whatever", Some("gpt_oss_large"), Some("GptOssForCausalLM")),
-            ("MambaForCausalLM", Some("mamba"), Some("BambaForCausalLM")),
+            ("JambooForCausalLM", Some("jamba"), Some("JambaForCausalLM")),
             ("RwkvForCausalLM", Some("rwkv"), None),
             ("", None, None),
             ("ForCausalLM", None, None),

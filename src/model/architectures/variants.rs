@@ -8,6 +8,7 @@ use super::family::{
     Eps, Family, Fused, Keys, Multipliers, Names, Positions, QkNorm, RopeLayers, Windows,
 };
 use super::flag::Flag;
+use super::further_defaults;
 use super::recurrent_rows::{Recurrent, ScanLayers, SelectiveScan};
 use crate::device::NormKind;
 
@@ -144,12 +145,16 @@ pub(super) const HUNYUAN_DENSE: Family = Family {
     ..LLAMA
 };
 
-/// The larger models norm q and k by weights of each head, for which there is no op.
+/// The larger models norm q and k by weights of each head.
 pub(super) const COHERE: Family = Family {
     architecture: "CohereForCausalLM",
     aliases: &[],
     defaults: defaults::COHERE,
-    names: Names { mlp_norm: None, ..LLAMA_NAMES },
+    names: Names {
+        mlp_norm: None,
+        qk_norm: QkNorm::EachHead { q: "self_attn.q_norm", k: "self_attn.k_norm", listed: false },
+        ..LLAMA_NAMES
+    },
     norm: NormKind::Layer,
     eps: Eps::Key("layer_norm_eps"),
     norm_bias: false,
@@ -158,8 +163,9 @@ pub(super) const COHERE: Family = Family {
     mlp_bias: Flag::Never,
     parallel: Flag::Always,
     interleaved: true,
+    qk_norms: Flag::Key("use_qk_norm"),
     multipliers: Multipliers::Logits("logit_scale"),
-    must_be_off: &["use_qk_norm", "attention_bias", "use_bidirectional_attention"],
+    must_be_off: &["attention_bias", "use_bidirectional_attention"],
     must_be: &[("rms_norm_eps", "null"), ("is_causal", "true")],
     ..LLAMA
 };
@@ -169,9 +175,12 @@ pub(super) const COHERE: Family = Family {
 pub(super) const COHERE2: Family = Family {
     architecture: "Cohere2ForCausalLM",
     defaults: defaults::COHERE2,
+    names: Names { qk_norm: QkNorm::None, ..COHERE.names },
+    qk_norms: Flag::Always,
     windows: Windows::ExceptEach("sliding_window_pattern"),
     window_inclusive: true,
     rope_layers: RopeLayers::Windowed,
+    must_be_off: &["use_qk_norm", "attention_bias", "use_bidirectional_attention"],
     ..COHERE
 };
 
@@ -244,7 +253,18 @@ pub(super) const MINICPM: Family = Family {
 };
 
 /// GPT-2 with one KV head and weights as they usually lie.
-pub(super) const GPT_BIG_CODE: Family = Family {
+pub(super) const GPT_BIG_CODE: Family =
+    Family { variants: &[("multi_query", "false", &GPT_BIG_CODE_HEADS)], ..GPT_BIG_CODE_SHAPE };
+
+/// With as many KV heads as heads, k and v of each behind its q.
+const GPT_BIG_CODE_HEADS: Family = Family {
+    keys: GPT2.keys,
+    fused: Fused::PerGroup,
+    must_be: &[("scale_attn_weights", "true"), ("is_causal", "true")],
+    ..GPT_BIG_CODE_SHAPE
+};
+
+const GPT_BIG_CODE_SHAPE: Family = Family {
     architecture: "GPTBigCodeForCausalLM",
     defaults: defaults::GPT_BIG_CODE,
     keys: Keys { kv_heads: Some("num_key_value_heads"), ..GPT2.keys },
@@ -275,6 +295,15 @@ pub(super) const GPTJ: Family = Family {
     transposed: false,
     must_be_off: &["add_cross_attention"],
     ..GPT2
+};
+
+/// GPT-J with q, v and k in one tensor, by quarters of the heads.
+pub(super) const CODEGEN: Family = Family {
+    architecture: "CodeGenForCausalLM",
+    defaults: further_defaults::CODEGEN,
+    names: Names { qkv: &["attn.qkv_proj"], ..GPTJ.names },
+    fused: Fused::Quarters,
+    ..GPTJ
 };
 
 /// Llama by other names, q, k and v in one tensor.

@@ -51,7 +51,7 @@ pub fn shape(config: &Object, family: &Family) -> Result<Option<LatentShape>> {
         rank: needed_width(config, "kv_lora_rank")?,
         nope: needed_width(config, "qk_nope_head_dim")?,
         rotary: needed_width(config, ROTARY)?,
-        value: needed_width(config, "v_head_dim")?,
+        value: value_width(config, family)?,
     };
     if !shape.rotary.is_multiple_of(2) {
         return Err(invalid!("{} is {}, which is odd.", config.name(ROTARY), shape.rotary));
@@ -59,13 +59,30 @@ pub fn shape(config: &Object, family: &Family) -> Result<Option<LatentShape>> {
     Ok(Some(shape))
 }
 
+/// Width of a head of v; without a key what it has of the residual.
+fn value_width(config: &Object, family: &Family) -> Result<usize> {
+    const KEY: &str = "v_head_dim";
+    if let Some(width) = width(config, KEY)? {
+        return Ok(width);
+    }
+    let hidden = needed_width(config, family.keys.hidden)?;
+    let heads = needed_width(config, family.keys.heads)?;
+    let shared = (hidden / heads).max(1);
+    Ok(if hidden.is_multiple_of(heads) { shared } else { needed_width(config, KEY)? })
+}
+
 /// The rope; all layers get what multiplies their q.k. Yarn multiplies scores by the square of its
 /// magnitude for `mscale_all_dim`, and cos and sin by that for `mscale` over it.
 ///
 /// # Errors
 /// Those of [`rope::of_latent`].
-pub fn rope(config: &Object, shape: &LatentShape, layers: &mut [LayerAttention]) -> Result<Rope> {
-    let (rope, magnitude) = rope::of_latent(config, shape.rotary)?;
+pub fn rope(
+    config: &Object,
+    shape: &LatentShape,
+    layers: &mut [LayerAttention],
+    max_model_len: usize,
+) -> Result<Rope> {
+    let (rope, magnitude) = rope::of_latent(config, shape.rotary, max_model_len)?;
     let scale = (shape.q_dim() as f64).powf(-0.5) * magnitude * magnitude;
     layers.iter_mut().for_each(|layer| layer.attn.scale = scale as f32);
     Ok(rope)
@@ -88,7 +105,7 @@ mod tests {
         let one = Shape { hidden: 8, heads: 1, kv_heads: 1, head_dim: 576, layers: 1 };
         let shapes = layer_shapes::of(&config, family, &one, &[false], 1)?;
         let mut attention = layers::attention(&config, family, one.heads, &[false], &shapes)?;
-        let rope = rope(&config, &shape, &mut attention)?;
+        let rope = rope(&config, &shape, &mut attention, 4096)?;
         Ok((shape, attention[0].attn.scale, rope))
     }
 

@@ -76,7 +76,14 @@ pub fn attention(
         rope: if rotated { Some(usize::from(windowed && family.local_rope)) } else { still },
         keys: shape.keys,
     };
-    Ok(windowed.iter().zip(rotated).zip(shapes).map(layer).collect())
+    let mut layers: Vec<LayerAttention> =
+        windowed.iter().zip(rotated).zip(shapes).map(layer).collect();
+    if let Some(bases) = bases(config, family, layers.len())? {
+        let different = different(&bases);
+        let number = |base: &f64| different.iter().position(|other| other == base);
+        layers.iter_mut().zip(&bases).for_each(|(layer, base)| layer.rope = number(base));
+    }
+    Ok(layers)
 }
 
 /// Every layer sees all. Returns the shortest window that there was.
@@ -131,6 +138,11 @@ pub fn ropes(
         let layer = attention.iter().find(|layer| layer.rope == Some(rope));
         layer.map_or(head_dim, |layer| layer.attn.head_dim)
     };
+    if let Some(bases) = bases(config, family, attention.len())? {
+        let of_base = |base: &f64| rope::of_base(config, *base, head_dim, max_model_len);
+        return different(&bases).iter().map(of_base).collect();
+    }
+
     let key = family.keys.rotary_dim;
     let mut ropes = vec![rope::from_config(config, key, width_of(0), max_model_len)?];
     if family.local_rope {
@@ -291,7 +303,7 @@ fn rotated(config: &Object, family: &Family, windowed: &[bool]) -> Result<Vec<bo
         return Ok(vec![false; layers]);
     }
     match family.rope_layers {
-        RopeLayers::All => Ok(vec![true; layers]),
+        RopeLayers::All | RopeLayers::Bases(_) => Ok(vec![true; layers]),
         RopeLayers::None => Ok(vec![false; layers]),
         RopeLayers::WindowedIfAny if !windowed.contains(&true) => Ok(vec![true; layers]),
         RopeLayers::Windowed | RopeLayers::WindowedIfAny => Ok(windowed.to_vec()),
@@ -305,6 +317,28 @@ fn rotated(config: &Object, family: &Family, windowed: &[bool]) -> Result<Vec<bo
             }
         },
     }
+}
+
+/// The base of each layer's rope, where these are listed; 0: the layer does not rotate.
+fn bases(config: &Object, family: &Family, layers: usize) -> Result<Option<Vec<f64>>> {
+    let RopeLayers::Bases(key) = family.rope_layers else { return Ok(None) };
+    let Some(list) = config.list(key)? else { return Ok(None) };
+    let fits = |base: &f64| *base >= 0.0 && base.is_finite();
+    let bases: Option<Vec<f64>> = list.iter().map(|value| value.as_f64().filter(fits)).collect();
+    let expected = format!("a list of {layers} numbers, of which 0 means no rotation");
+    let bases = bases.filter(|bases| bases.len() == layers);
+    bases.map(Some).ok_or_else(|| config.wrong(key, &expected))
+}
+
+/// Those that rotate, each once.
+fn different(bases: &[f64]) -> Vec<f64> {
+    let mut different = Vec::new();
+    for base in bases {
+        if *base != 0.0 && !different.contains(base) {
+            different.push(*base);
+        }
+    }
+    different
 }
 
 /// A list of zeros and ones, one for each layer.

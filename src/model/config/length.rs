@@ -37,7 +37,7 @@ pub fn of(
         Positions::Rope if family.rope_layers == RopeLayers::None => (LengthRule::default(), 0),
         Positions::Rope => (rope::length_rule(config)?, 0),
         Positions::Learned { offset, inclusive: true, .. } => (LengthRule::default(), offset),
-        Positions::Learned { .. } => (LengthRule::default(), 0),
+        Positions::Learned { .. } | Positions::Alibi { .. } => (LengthRule::default(), 0),
     };
 
     let mut length = DerivedLen::of(config, &rule)?;

@@ -3,13 +3,13 @@
 
 use serde_json::Value;
 
-use super::keys::{flag, needed_width, positive, MAX_DIMENSION};
+use super::keys::{flag, needed_width, positive, width, MAX_DIMENSION, MAX_WIDTH};
 use super::sublayers::{self, Single};
 use crate::device::{RouteGroups, Routing, MAX_EXPERTS, MAX_EXPERT_GROUPS};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
-use crate::model::architectures::{Choice, Family, Flag, MixtureLayers, SharedExpert};
+use crate::model::architectures::{Choice, Family, Flag, Mixture, MixtureLayers, SharedExpert};
 
 /// The experts of a model; every mixture layer has the same.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,8 @@ pub struct MixtureSpec {
     pub ffn: usize,
     /// Width of the expert that all rows share.
     pub shared_ffn: Option<usize>,
+    /// Width of what experts work on, if it is not the residual's.
+    pub narrowed: Option<usize>,
     /// For each layer: experts, or a plain MLP.
     pub layers: Vec<bool>,
 }
@@ -37,15 +39,15 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
     let none = match row.layers {
         MixtureLayers::If(switch) => !flag(config, Flag::Key(switch))?,
         MixtureLayers::Single => !single.contains(&true),
+        MixtureLayers::EachFrom { .. } => config.given(row.experts).is_some_and(|n| *n == 1),
         _ => false,
     };
     if none {
         return Ok(None);
     }
     judge_method(config, &row.choice)?;
-    let count = |key| config.needed(key, "an integer", config.count(key, MAX_EXPERTS)?);
-    let experts = count(row.experts)?;
-    let top_k = count(row.top_k)?;
+    let experts = of_all_layers(config, row.experts, MAX_EXPERTS, layers)?;
+    let top_k = of_all_layers(config, row.top_k, MAX_EXPERTS, layers)?;
     if top_k > experts {
         return Err(invalid!(
             "{} is {top_k}, more than the {experts} of '{}'.",
@@ -69,30 +71,61 @@ pub fn mixture(config: &Object, family: &Family, layers: usize) -> Result<Option
         None => 1.0,
     };
     let shared_ffn = match &row.shared {
-        Some(shared) => shared_ffn(config, shared)?,
+        Some(shared) => shared_ffn(config, shared, layers)?,
         None => None,
     };
     Ok(Some(MixtureSpec {
         routing: Routing { experts, top_k, score: row.choice.score, groups, renormalise, scale },
-        ffn: needed_width(config, row.ffn)?,
+        ffn: of_all_layers(config, row.ffn, MAX_WIDTH, layers)?,
         shared_ffn,
-        layers: match row.layers {
-            MixtureLayers::All | MixtureLayers::If(_) => vec![true; layers],
-            MixtureLayers::Single => single,
-            MixtureLayers::Each(key) => {
-                let n = config.needed(key, "an integer", config.count(key, MAX_DIMENSION)?)?;
-                (1..=layers).map(|layer| layer.is_multiple_of(n)).collect()
-            }
-            MixtureLayers::Stepped => stepped(config, layers)?,
-            MixtureLayers::Between { first, last, each } => {
-                between(config, [first, last, each], layers)?
-            }
-            MixtureLayers::From { kinds, first, each } => match config.list(kinds)? {
-                Some(list) => listed(config, kinds, list, layers)?,
-                None => from(config, first, each, layers)?,
-            },
+        narrowed: match row.narrowed {
+            Some(narrowed) => width(config, narrowed.width)?,
+            None => None,
         },
+        layers: layers_of(config, row, single, layers)?,
     }))
+}
+
+/// For each layer, whether it has experts; `single`: those whose only sublayer they are.
+fn layers_of(
+    config: &Object,
+    row: &Mixture,
+    single: Vec<bool>,
+    layers: usize,
+) -> Result<Vec<bool>> {
+    let count = |key| config.needed(key, "an integer", config.count(key, MAX_DIMENSION)?);
+
+    Ok(match row.layers {
+        MixtureLayers::All | MixtureLayers::If(_) => vec![true; layers],
+        MixtureLayers::Single => single,
+        MixtureLayers::Each(key) => {
+            let n = count(key)?;
+            (1..=layers).map(|layer| layer.is_multiple_of(n)).collect()
+        }
+        MixtureLayers::EachFrom { period, offset } => {
+            sublayers::each_from(config, [period, offset], layers)?
+        }
+        MixtureLayers::Stepped => stepped(config, layers)?,
+        MixtureLayers::Between { first, last, each } => {
+            between(config, [first, last, each], layers)?
+        }
+        MixtureLayers::From { kinds, first, each } => match config.list(kinds)? {
+            Some(list) => listed(config, kinds, list, layers)?,
+            None => from(config, first, each, layers)?,
+        },
+    })
+}
+
+/// An integer, or a list with the same one for each layer.
+fn of_all_layers(config: &Object, key: &str, most: usize, layers: usize) -> Result<usize> {
+    let Some(Value::Array(list)) = config.given(key) else {
+        return config.needed(key, "an integer", config.count(key, most)?);
+    };
+    let same = |first: &&Value| list.len() == layers && list.iter().all(|value| value == *first);
+    let first = list.first().filter(same);
+    let number = first.and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+    let number = number.filter(|n| (1..=most).contains(n));
+    number.ok_or_else(|| config.wrong(key, "an integer, or a list of the same one for all layers"))
 }
 
 /// The method of choice must be the row's.
@@ -141,7 +174,7 @@ fn groups(
 }
 
 /// The width of the expert that all rows share; 0 in config.json means that there is none.
-fn shared_ffn(config: &Object, shared: &SharedExpert) -> Result<Option<usize>> {
+fn shared_ffn(config: &Object, shared: &SharedExpert, layers: usize) -> Result<Option<usize>> {
     let zero = |key: &str| config.given(key).is_some_and(|value| *value == 0);
     let unset = |key: &str| shared.optional && config.given(key).is_none();
     if zero(shared.ffn) || shared.times.is_some_and(|key| zero(key) || unset(key)) {
@@ -149,7 +182,7 @@ fn shared_ffn(config: &Object, shared: &SharedExpert) -> Result<Option<usize>> {
     }
     let each = needed_width(config, shared.ffn)?;
     let times = match shared.times {
-        Some(key) => config.needed(key, "an integer", config.count(key, MAX_EXPERTS)?)?,
+        Some(key) => of_all_layers(config, key, MAX_EXPERTS, layers)?,
         None => 1,
     };
     Ok(Some(each * times))

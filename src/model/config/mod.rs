@@ -3,6 +3,7 @@
 //! and no device beyond the element types that are supported.
 
 mod adapter_options;
+mod channel_scan;
 mod classifier;
 mod dense_modules;
 mod dtype;
@@ -28,7 +29,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::architectures::{self, Family, Flag, LayerShapes, Positions};
+use super::architectures::{self, Family, Flag, Fused, LayerShapes, Positions, QUARTERS};
 use super::quant::{self, QuantScheme, Said};
 use crate::device::Rope;
 use crate::error::{Error, Result};
@@ -36,6 +37,7 @@ use crate::json::object::KeysRead;
 use crate::json::{self, Object};
 use crate::{internal, invalid};
 pub use adapter_options::AdapterOptions;
+pub use channel_scan::ChannelScanShape;
 pub use classifier::{ClassifierRule, ClassifierWeights, ScoreActivation};
 pub use dense_modules::{DenseActivation, DenseModule};
 pub use factors::Factors;
@@ -305,6 +307,12 @@ fn shape(config: &Object, family: &Family, latent: Option<&LatentShape>) -> Resu
             config.name(keys.heads)
         ));
     }
+    if family.fused == Fused::Quarters && !heads.is_multiple_of(QUARTERS) {
+        return Err(invalid!(
+            "{} is {heads}, which is not a multiple of {QUARTERS}.",
+            config.name(keys.heads)
+        ));
+    }
     let widest = latent.map_or(0, |latent| latent.q_dim().max(latent.value)).max(head_dim);
     let all = heads.saturating_mul(widest);
     if all > keys::MAX_WIDTH {
@@ -363,7 +371,7 @@ fn lengths(
     if options.disable_sliding_window {
         length.within(layers::without_windows(attention));
     }
-    let learned = family.positions != Positions::Rope;
+    let learned = matches!(family.positions, Positions::Learned { .. });
     Ok((derived_len, length.choose(options.max_model_len, learned)?))
 }
 
@@ -434,7 +442,7 @@ fn ropes(
         layer.attn.chunk = layer.attn.chunk.filter(|&chunk| chunk < max_model_len);
     }
     match latent {
-        Some(latent) => Ok(vec![latent::rope(config, latent, attention)?]),
+        Some(latent) => Ok(vec![latent::rope(config, latent, attention, max_model_len)?]),
         None => layers::ropes(config, family, shape.head_dim, attention, max_model_len),
     }
 }

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::channel_scan::{self, ChannelScanShape};
 use super::keys::{needed_width, MAX_DIMENSION, MAX_WIDTH};
 use super::layer_shapes::Shape;
 use super::scan::{self, ScanShape};
@@ -11,13 +12,13 @@ use crate::device::{DeltaSpec, Gate, StateShape};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
-use crate::model::architectures::{Family, Recurrent, SelectiveScan};
+use crate::model::architectures::{ChannelScan, Family, Recurrent, SelectiveScan};
 
 /// Taps of a convolution at most: what devices are made for.
 const MAX_TAPS: usize = 8;
 
 /// The layers of a model that keep a state; all have the same shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RecurrentSpec {
     /// For each layer: a state, or attention over K and V.
     pub layers: Vec<bool>,
@@ -28,7 +29,7 @@ pub struct RecurrentSpec {
 }
 
 /// What a layer with a state is: of a whole model, or of what one rank holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RecurrentKind {
     /// A convolution and the gated delta rule.
     GatedDelta {
@@ -44,6 +45,8 @@ pub enum RecurrentKind {
     },
     /// A convolution and a selective scan.
     SelectiveScan(ScanShape),
+    /// A convolution and a selective scan of Mamba 1.
+    ChannelScan(ChannelScanShape),
 }
 
 impl RecurrentKind {
@@ -53,6 +56,7 @@ impl RecurrentKind {
             RecurrentKind::GatedDelta { delta, .. } => delta.mixed_width(),
             RecurrentKind::ShortConv { width } => *width,
             RecurrentKind::SelectiveScan(shape) => shape.scan.mixed_width(),
+            RecurrentKind::ChannelScan(shape) => shape.scan.width,
         }
     }
 
@@ -62,6 +66,7 @@ impl RecurrentKind {
             RecurrentKind::GatedDelta { delta, .. } => delta.value_width(),
             RecurrentKind::ShortConv { width } => *width,
             RecurrentKind::SelectiveScan(shape) => shape.scan.inner_width(),
+            RecurrentKind::ChannelScan(shape) => shape.scan.width,
         }
     }
 }
@@ -91,6 +96,9 @@ impl RecurrentSpec {
             RecurrentKind::SelectiveScan(ScanShape { scan, .. }) => {
                 StateShape { heads: scan.heads, rows: scan.head_dim, columns: scan.state, ..shape }
             }
+            RecurrentKind::ChannelScan(ChannelScanShape { scan, .. }) => {
+                StateShape { heads: 1, rows: scan.width, columns: scan.state, ..shape }
+            }
         }
     }
 }
@@ -115,6 +123,7 @@ fn with_state(config: &Object, family: &Family, shape: &Shape) -> Result<Option<
     let Some(row) = &family.recurrent else { return Ok(None) };
     let layers = match row {
         Recurrent::SelectiveScan(row) => return scans(config, family, row, shape),
+        Recurrent::ChannelScan(row) => return channel_scans(config, family, row, shape),
         Recurrent::GatedDelta(_) => kinds(config, "linear_attention", shape.layers)?,
         Recurrent::ShortConv(_) => kinds(config, "conv", shape.layers)?,
     };
@@ -134,6 +143,7 @@ fn with_state(config: &Object, family: &Family, shape: &Shape) -> Result<Option<
             (RecurrentKind::ShortConv { width: shape.hidden }, taps(config, "conv_L_cache")?)
         }
         Recurrent::SelectiveScan(row) => return scans(config, family, row, shape),
+        Recurrent::ChannelScan(row) => return channel_scans(config, family, row, shape),
     };
     Ok(Some(RecurrentSpec { layers, taps, kind }))
 }
@@ -151,6 +161,22 @@ fn scans(
     }
     let scan = scan::shape(config, row, shape.hidden)?;
     let kind = RecurrentKind::SelectiveScan(scan);
+    Ok(Some(RecurrentSpec { layers, taps: taps(config, "mamba_d_conv")?, kind }))
+}
+
+/// The same of the selective scan of Mamba 1.
+fn channel_scans(
+    config: &Object,
+    family: &Family,
+    row: &ChannelScan,
+    shape: &Shape,
+) -> Result<Option<RecurrentSpec>> {
+    let layers = sublayers::scans(config, family, row.layers, shape.layers)?;
+    if !layers.contains(&true) {
+        return Ok(None);
+    }
+    let scan = channel_scan::shape(config, row, shape.hidden)?;
+    let kind = RecurrentKind::ChannelScan(scan);
     Ok(Some(RecurrentSpec { layers, taps: taps(config, "mamba_d_conv")?, kind }))
 }
 

@@ -68,6 +68,15 @@ pub fn from_config(
     build(&keys, rotary_dim, max_model_len)
 }
 
+/// The same of a layer that has a base of its own.
+///
+/// # Errors
+/// As [`from_config`].
+pub fn of_base(config: &Object, base: f64, head_dim: usize, max_model_len: usize) -> Result<Rope> {
+    let keys = RopeKeys { theta: base, ..read_keys(config, "full_attention")? };
+    build(&keys, partial(&keys, head_dim)?, max_model_len)
+}
+
 /// The rope of windowed layers that have their own: `rope_parameters.sliding_attention`, else the
 /// base `rope_local_base_freq` without scaling.
 ///
@@ -87,16 +96,17 @@ pub fn local(config: &Object, head_dim: usize, max_model_len: usize) -> Result<R
 /// multiplied with twice. Yarn's `mscale` (1) and `mscale_all_dim` (0) have no say in other ropes.
 ///
 /// # Errors
-/// As [`from_config`]; a scaling that is not yarn.
-pub fn of_latent(config: &Object, rotary_dim: usize) -> Result<(Rope, f64)> {
+/// As [`from_config`]; a scaling that is neither yarn nor longrope.
+pub fn of_latent(config: &Object, rotary_dim: usize, max_model_len: usize) -> Result<(Rope, f64)> {
     let keys = read_keys(config, "full_attention")?;
-    let mut rope = build(&keys, rotary_dim, 0)?;
+    let mut rope = build(&keys, rotary_dim, max_model_len)?;
     match keys.kind {
-        "default" => return Ok((rope, 1.0)),
+        "default" | "longrope" | "su" => return Ok((rope, 1.0)),
         "yarn" => {}
         other => {
             return Err(Error::Unsupported(format!(
-                "{}: rope scaling of type '{other}' is not supported here; supported: yarn.",
+                "{}: rope scaling of type '{other}' is not supported here; supported: yarn, \
+                 longrope.",
                 keys.object().name("rope_type")
             )))
         }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::keys::MAX_LAYERS;
+use super::keys::{MAX_DIMENSION, MAX_LAYERS};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json::{self, Object};
@@ -62,9 +62,10 @@ pub fn of(
         return Ok(singles.into_iter().map(parts).collect());
     }
     let beside = scan_layers(family) == Some(ScanLayers::BesideAttention);
+    let alone = scan_layers(family) == Some(ScanLayers::Alone);
     let parts = |layer: usize| {
         let state = states.is_some_and(|states| states.get(layer) == Some(&true));
-        Sublayers { attention: beside || !state, state, feed_forward: true }
+        Sublayers { attention: beside || !state, state, feed_forward: !alone }
     };
     Ok((0..layers).map(parts).collect())
 }
@@ -138,7 +139,12 @@ pub fn scans(
     layers: usize,
 ) -> Result<Vec<bool>> {
     let (key, scans, attention) = match rule {
-        ScanLayers::BesideAttention => return Ok(vec![true; layers]),
+        ScanLayers::BesideAttention | ScanLayers::Alone => return Ok(vec![true; layers]),
+        ScanLayers::AllButEach { period, offset } => {
+            let attends = each_from(config, [period, offset], layers)?;
+            let scans: Vec<bool> = attends.iter().map(|attends| !attends).collect();
+            (offset, scans, attends.contains(&true))
+        }
         ScanLayers::Listed => {
             let scans = listed(config, layers)?;
             let attention = scans.contains(&false);
@@ -192,9 +198,24 @@ fn all_but(config: &Object, key: &str, layers: usize) -> Result<Vec<bool>> {
     Ok(scans)
 }
 
+/// Of each layer, whether its number leaves a rest; keys of what it is divided by and of the rest.
+///
+/// # Errors
+/// Numbers that are none; a rest that no number leaves.
+pub fn each_from(config: &Object, keys: [&str; 2], layers: usize) -> Result<Vec<bool>> {
+    let [period_key, offset_key] = keys;
+    let period = config.count(period_key, MAX_DIMENSION)?;
+    let period = config.needed(period_key, "an integer", period)?;
+    let expected = format!("an integer from 0 to {}", period - 1);
+    let offset = config.integer(offset_key, 0, period as i64 - 1)?;
+    let offset = config.needed(offset_key, &expected, offset)?;
+    Ok((0..layers).map(|layer| (layer % period) as i64 == offset).collect())
+}
+
 fn scan_layers(family: &Family) -> Option<ScanLayers> {
     match &family.recurrent {
         Some(Recurrent::SelectiveScan(row)) => Some(row.layers),
+        Some(Recurrent::ChannelScan(row)) => Some(row.layers),
         _ => None,
     }
 }

@@ -115,7 +115,7 @@ fn refusals_name_the_key() {
     let options = SpecOptions { supported: ALL, ..Default::default() };
     let refused = |config: Value| spec_of(config, &options).unwrap_err().message().to_string();
     let cases = [
-        (with("architectures", json!(["BloomForCausalLM"])), "'BloomForCausalLM'"),
+        (with("architectures", json!(["RwkvForCausalLM"])), "'RwkvForCausalLM'"),
         (with("architectures", json!([])), "'architectures'"),
         (with("hidden_size", json!(-1)), "'hidden_size'"),
         (with("hidden_size", json!(1e30)), "'hidden_size'"),

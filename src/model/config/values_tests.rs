@@ -54,6 +54,7 @@ const DEEPSEEK: &str = "DeepseekV3ForCausalLM";
 const SMOLLM3: &str = "SmolLM3ForCausalLM";
 const GRANITE_HYBRID: &str = "GraniteMoeHybridForCausalLM";
 const NEMOTRON_H: &str = "NemotronHForCausalLM";
+const HUNYUAN_MOE: &str = "HunYuanMoEV1ForCausalLM";
 
 const WRONG: &[(&str, &[&str], &str)] = &[
     (LLAMA, &["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"], NO_SIZE),
@@ -106,7 +107,9 @@ const WRONG: &[(&str, &[&str], &str)] = &[
     ("FalconH1ForCausalLM", &["ssm_in_multiplier", "key_multiplier"], NO_NUMBER),
     ("HunYuanDenseV1ForCausalLM", &["use_qk_norm"], "[false, 1]"),
     ("CohereForCausalLM", &["logit_scale", "layer_norm_eps"], NO_NUMBER),
-    ("CohereForCausalLM", &["use_qk_norm", "attention_bias"], "[true]"),
+    ("CohereForCausalLM", &["attention_bias"], "[true]"),
+    ("CohereForCausalLM", &["use_qk_norm"], NO_FLAG),
+    ("StableLmForCausalLM", &["qk_layernorm"], NO_FLAG),
     ("CohereForCausalLM", &["rms_norm_eps"], "[1e-5, true]"),
     ("Cohere2ForCausalLM", &["sliding_window_pattern"], NO_SIZE),
     ("ArceeForCausalLM", &["hidden_act"], r#"["swiglu", null, 2]"#),
@@ -116,7 +119,14 @@ const WRONG: &[(&str, &[&str], &str)] = &[
     ("MiniCPMForCausalLM", &["num_experts"], "[8, true]"),
     ("InternLM2ForCausalLM", &["bias"], "[true]"),
     ("ExaoneForCausalLM", &["layer_norm_epsilon"], NO_NUMBER),
-    ("GPTBigCodeForCausalLM", &["multi_query", "scale_attn_weights"], "[false]"),
+    ("GPTBigCodeForCausalLM", &["scale_attn_weights"], "[false]"),
+    (HUNYUAN_MOE, &["num_experts", "moe_topk"], r#"[[1], [1, 2], [0, 0], "1", [true, true], {}]"#),
+    (HUNYUAN_MOE, &["use_cla", "moe_layer_num_skipped", "use_mixed_mlp_moe"], "[2]"),
+    ("GraniteSWAForCausalLM", &["layer_rope_theta"], r#"[[1.0], [1.0, -1.0], ["1", "2"], {}, 3]"#),
+    ("JambaForCausalLM", &["attn_layer_offset"], r#"["1", -1, 8, 1.5, true]"#),
+    ("JambaForCausalLM", &["attn_layer_period"], NO_SIZE),
+    ("BloomForCausalLM", &["apply_residual_connection_post_layernorm"], "[true, 1]"),
+    ("FalconForCausalLM", &["alibi"], "[1]"),
     ("GPTJForCausalLM", &["rotary_dim"], r#"[null, 0, 3, 1000000, -2, "64", 2.0, true]"#),
     (ERNIE_MOE, &["moe_num_experts", "moe_k", "moe_intermediate_size"], NO_SIZE),
     (ERNIE_MOE, &["moe_layer_start_index", "moe_layer_end_index"], r#"["0", -2, 2, 0.5, true]"#),

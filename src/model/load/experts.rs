@@ -6,7 +6,7 @@ use super::{cut, linears};
 use crate::device::{Bytes, DType, Device, HostTensor, Join, Routing, Source, WeightKind};
 use crate::error::Result;
 use crate::invalid;
-use crate::model::architectures::{self, Mixture};
+use crate::model::architectures::{self, Mixture, NarrowExperts};
 use crate::model::checkpoint::{Checkpoint, WeightSource};
 use crate::model::config::MixtureSpec;
 use crate::model::quant::unpack::{self, Values, Wanted};
@@ -49,6 +49,7 @@ impl<'a, D: Device> Loader<'a, D> {
         mixture: &MixtureSpec,
     ) -> Result<Experts<D::Weight>> {
         let hidden = self.spec.hidden;
+        let width = mixture.narrowed.unwrap_or(hidden);
         let ffn = mixture.ffn;
         let routing = mixture.routing;
         let module = &self.mixture_name(layer, row);
@@ -74,20 +75,24 @@ impl<'a, D: Device> Loader<'a, D> {
         let shared = row.shared.as_ref().zip(mixture.shared_ffn);
         let summed = shared.is_none_or(|(shared, _)| shared.gate.is_none());
         let cut = self.shard.up(ffn, row.gate_up.len());
-        let up = self.stack(row, &up_stack, &named(row.gate_up), &routing, ffn, hidden, &cut)?;
+        let up = self.stack(row, &up_stack, &named(row.gate_up), &routing, ffn, width, &cut)?;
         let up_width = row.gate_up.len() * ffn;
         let up_bias = self.stack_bias(row, &up_stack, &routing, up_width, &cut)?;
         let cut = self.shard.down(ffn, summed);
-        let down =
-            self.stack(row, &down_stack, &named(&[row.down]), &routing, hidden, ffn, &cut)?;
-        let down_bias = self.stack_bias(row, &down_stack, &routing, hidden, &cut)?;
+        let down = self.stack(row, &down_stack, &named(&[row.down]), &routing, width, ffn, &cut)?;
+        let down_bias = self.stack_bias(row, &down_stack, &routing, width, &cut)?;
 
         let shared = match shared {
             Some((shared, ffn)) => Some(self.shared(layer, module, shared, ffn, summed)?),
             None => None,
         };
+        let narrowed = match (&row.narrowed, mixture.narrowed) {
+            (Some(names), Some(width)) => Some(self.narrowed(module, names, width)?),
+            _ => None,
+        };
         Ok(Experts {
             routing,
+            narrowed,
             router,
             choice_bias,
             scales,
@@ -97,6 +102,21 @@ impl<'a, D: Device> Loader<'a, D> {
             activation: row.activation,
             shared,
         })
+    }
+
+    /// The products in front of all experts and behind them, whole on each rank.
+    fn narrowed(
+        &mut self,
+        module: &str,
+        names: &NarrowExperts,
+        width: usize,
+    ) -> Result<[Linear<D::Weight>; 2]> {
+        let (hidden, bias) = (self.spec.hidden, self.spec.mlp_bias);
+        let [down, up] = [names.down, names.up].map(|name| [format!("{module}{name}")]);
+        Ok([
+            self.linear(&down, &[width], hidden, bias, &Cut::Whole)?,
+            self.linear(&up, &[hidden], width, bias, &Cut::Whole)?,
+        ])
     }
 
     /// The expert that all tokens share.

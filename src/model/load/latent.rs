@@ -25,8 +25,11 @@ impl<D: Device> Loader<'_, D> {
         let q = self.latent_query(i, names, shape)?;
 
         let name = self.layer_name(i, names.latent);
-        let order =
-            HeadOrder { head_dim: shape.width(), first: shape.rank, rotary_dim: shape.rotary };
+        let order = HeadOrder {
+            head_dim: shape.width(),
+            first: shape.rank,
+            rotary_dim: turned(names, shape),
+        };
         let latent = self.ordered_linear(&name, shape.width(), hidden, &Cut::Whole, order)?;
         let norm = self.layer_name(i, names.latent_norm);
         let latent_norm = self.plain_norm(&norm, shape.rank)?;
@@ -46,8 +49,11 @@ impl<D: Device> Loader<'_, D> {
         let spec = self.spec;
         let outputs = spec.heads * shape.q_dim();
         let cut = self.shard.of_heads(spec, shape.q_dim());
-        let order =
-            HeadOrder { head_dim: shape.q_dim(), first: shape.nope, rotary_dim: shape.rotary };
+        let order = HeadOrder {
+            head_dim: shape.q_dim(),
+            first: shape.nope,
+            rotary_dim: turned(names, shape),
+        };
         let Some(rank) = shape.q_rank else {
             let name = self.layer_name(i, names.q);
             let whole = self.ordered_linear(&name, outputs, spec.hidden, &cut, order)?;
@@ -100,6 +106,15 @@ impl<D: Device> Loader<'_, D> {
             })
         };
         Ok([upload(keys, rank, nope)?, upload(values, value, rank)?])
+    }
+}
+
+/// Dimensions that neighbours are rotated together in.
+fn turned(names: &LatentNames, shape: &LatentShape) -> usize {
+    if names.neighbours {
+        shape.rotary
+    } else {
+        0
     }
 }
 

@@ -8,7 +8,7 @@ use super::loader::{dummy, Loader, Upload};
 use super::{cut, reorder, scale};
 use crate::device::{Device, Join, QuantForm, ScaleOver, Source, WeightKind};
 use crate::error::{Error, Result};
-use crate::model::architectures::Fused;
+use crate::model::architectures::{Fused, QUARTERS};
 use crate::model::checkpoint::{Checkpoint, StoredType, WeightSource};
 use crate::model::config::{KeysFrom, LayerAttention};
 use crate::model::head_order::HeadOrder;
@@ -145,7 +145,7 @@ impl<'a, D: Device> Loader<'a, D> {
             stack.outputs = &with_gates;
             stack.rows = self.halves_of_heads(0);
             stack.rows.push(2 * q..q + total);
-        } else if spec.family.fused == Fused::PerGroup {
+        } else if spec.family.fused != Fused::Stacked {
             stack.rows = self.rows_by_part();
         }
         let factors = spec.factors.qkv;
@@ -242,19 +242,33 @@ impl<'a, D: Device> Loader<'a, D> {
         cut: &Cut,
         order: HeadOrder,
     ) -> Result<Linear<D::Weight>> {
+        self.refuse_biases(&[format!("{name}.bias")])?;
+        self.product(name, outputs, inputs, cut, Some(order))
+    }
+
+    /// The product alone of a linear of one part, whose bias, if it has one, is another's affair.
+    pub(super) fn product(
+        &mut self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        cut: &Cut,
+        order: Option<HeadOrder>,
+    ) -> Result<Linear<D::Weight>> {
         let names = [name.to_string()];
         let wanted = Wanted { names: &names, outputs: &[outputs], inputs };
 
         let values = self.values(LayerKind::Linear, &wanted, false)?;
         let mut values = self.part_of(values, LayerKind::Linear, &wanted, cut, 1, false)?;
         let held = cut.outputs(outputs);
-        values.source = reorder::heads(values.source, values.form.as_ref(), order, held)?;
-        self.refuse_biases(&[format!("{name}.bias")])?;
+        if let Some(order) = order {
+            values.source = reorder::heads(values.source, values.form.as_ref(), order, held)?;
+        }
         let weight = self.upload(Upload {
             name: &format!("{name}.weight"),
             kind: WeightKind::Linear,
             outputs: held,
-            inputs,
+            inputs: cut.inputs(inputs),
             transposed: false,
             join: cut.join(),
             values,
@@ -372,14 +386,21 @@ impl<'a, D: Device> Loader<'a, D> {
         Ok(())
     }
 
-    /// Where q, k and v lie among the heads of q, k and v of KV head 0, of KV head 1, ...
+    /// Where q, k and v lie among the heads of one tensor: of KV head 0, of KV head 1, ...; or of
+    /// quarters, of which each has v before k.
     fn rows_by_part(&self) -> Vec<Range<usize>> {
-        let (groups, d) = (self.spec.kv_heads, self.spec.head_dim);
+        let d = self.spec.head_dim;
+        let quarters = self.spec.family.fused == Fused::Quarters;
+        let groups = if quarters { QUARTERS } else { self.spec.kv_heads };
         let q = self.spec.heads / groups;
-        let parts = [0..q, q..q + 1, q + 1..q + 2];
+        let (parts, whole) = if quarters {
+            ([0..q, 2 * q..3 * q, q..2 * q], 3 * q)
+        } else {
+            ([0..q, q..q + 1, q + 1..q + 2], q + 2)
+        };
         let of_part = |part: &Range<usize>| {
             let Range { start, end } = *part;
-            (0..groups).map(move |group| group * (q + 2)).map(move |at| at + start..at + end)
+            (0..groups).map(move |group| group * whole).map(move |at| at + start..at + end)
         };
         let heads = parts.iter().flat_map(of_part);
         heads.map(|heads| heads.start * d..heads.end * d).collect()

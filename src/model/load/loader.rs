@@ -169,7 +169,7 @@ impl<'a, D: Device> Loader<'a, D> {
         };
         let spec = self.spec;
         let segments = spec.segments();
-        let by_position = spec.family.positions != Positions::Rope;
+        let by_position = matches!(spec.family.positions, Positions::Learned { .. });
         if self.shapes_only || spec.token_types == 0 || (by_position && segments == 1) {
             return Ok(None);
         }
@@ -284,7 +284,7 @@ impl<'a, D: Device> Loader<'a, D> {
         name: &str,
         width: usize,
     ) -> Result<Norm<D::Weight>> {
-        let rule = NormRule { kind, ..self.norm_rule(self.spec.norm_eps) };
+        let rule = NormRule { kind, ..self.norm_rule(self.spec.inner_eps) };
         self.norm_of(rule, name, width, &Cut::Whole, None)
     }
 
@@ -412,6 +412,16 @@ impl<'a, D: Device> Loader<'a, D> {
 /// Uniform in ±1/sqrt(inputs): activations keep their size from layer to layer.
 pub(super) fn dummy(name: &str, inputs: usize) -> Source<'static> {
     Source::Dummy { seed: fnv1a(name.as_bytes()), scale: (inputs as f32).sqrt().recip() }
+}
+
+/// Matrices as one vector, row behind row.
+pub(super) fn flat(source: Source<'_>) -> Source<'_> {
+    let Source::Parts(parts) = source else { return source };
+    let flat = parts.into_iter().map(|part| {
+        let rows = part.rows * part.cols;
+        HostTensor { rows, cols: 1, ..part }
+    });
+    Source::Parts(flat.collect())
 }
 
 /// 64-bit FNV-1a, so that a dummy weight depends on nothing but its name.

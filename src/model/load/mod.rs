@@ -13,16 +13,22 @@
 //! | `latent` | attention over latent vectors |
 //! | `experts` | a mixture of experts |
 //! | `recurrent` | layers that keep a state |
+//! | `channel_scan` | those with a scan of Mamba 1 |
 //! | `vision` | a vision tower |
+//! | `head_norms` | norms of q and k with weights of each head |
 //! | `layer_inputs` | an input of each layer's own; experts beside an MLP |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
+//! | `alibi` | slopes of heads |
 //! | `activation` | numbers of an activation that learned some |
 //! | `merged` | matrices that are stored with adapters of several tasks |
 
 mod activation;
 mod adapters;
+mod alibi;
+mod channel_scan;
 mod cut;
 mod experts;
+mod head_norms;
 mod kv_scales;
 mod latent;
 mod layer_inputs;
@@ -134,7 +140,7 @@ impl<D: Device> Loader<'_, D> {
         }
 
         let positions = match spec.family.positions {
-            Positions::Rope => None,
+            Positions::Rope | Positions::Alibi { .. } => None,
             Positions::Learned { name, offset, .. } => {
                 let table = self.position_table(name, spec.derived_len + offset)?;
                 Some(PositionTable { table, offset })
@@ -220,6 +226,7 @@ impl<D: Device> Loader<'_, D> {
             qk_norms: self.qk_norms(i)?,
             value_norm: value_norm.transpose()?,
             sinks: names.sinks.map(|name| self.sinks(i, name)).transpose()?,
+            slopes: self.slopes(i)?,
             out: self.attention_out(i)?,
         })
     }
@@ -290,12 +297,16 @@ impl<D: Device> Loader<'_, D> {
                 let turns = spec.turns(i);
                 return if turns { self.unweighted_norms(i).map(Some) } else { Ok(None) };
             }
+            QkNorm::EachHead { q, k, listed } => {
+                return self.norms_of_each_head(i, [q, k], listed).map(Some);
+            }
             QkNorm::PerHead(q_name, k_name) => (q_name, k_name, d, d, [Cut::Whole, Cut::Whole]),
             QkNorm::Whole(q_name, k_name) => {
                 let cuts = [shard.q_norm(spec, i), shard.k_norm(spec, i)];
                 (q_name, k_name, attn.q_width(), attn.kv_heads * d, cuts)
             }
         };
+
         let q = self.head_norm(&self.layer_name(i, q_name), q, &cuts[0])?;
         if attn.q_only {
             return Ok(Some(QkNorms { q, k: None }));

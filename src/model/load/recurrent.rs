@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::cut;
 use super::linears::Stack;
-use super::loader::{dummy, Loader, Upload};
+use super::loader::{dummy, flat, Loader, Upload};
 use crate::device::{DeltaSpec, Device, HostTensor, Join, Norm, NormKind, Source, WeightKind};
 use crate::error::Result;
 use crate::internal;
@@ -24,6 +24,7 @@ impl<D: Device> Loader<'_, D> {
         row: &architectures::Recurrent,
         recurrent: &RecurrentSpec,
     ) -> Result<Mixer<D::Weight>> {
+        // A kind is made by its row.
         match (row, &recurrent.kind) {
             (
                 architectures::Recurrent::GatedDelta(row),
@@ -38,6 +39,9 @@ impl<D: Device> Loader<'_, D> {
                     ScanLayers::BesideAttention => Mixer::Beside(self.head_attention(i)?, scan),
                     _ => Mixer::SelectiveScan(scan),
                 })
+            }
+            (architectures::Recurrent::ChannelScan(row), RecurrentKind::ChannelScan(shape)) => {
+                Ok(Mixer::ChannelScan(self.channel_scan(i, row, recurrent, shape)?))
             }
             _ => Err(internal!("layer {i} is {:?}, its row another", recurrent.kind)),
         }
@@ -217,7 +221,7 @@ impl<D: Device> Loader<'_, D> {
     }
 
     /// `[channels, 1, taps]` as a vector of the rank's channels, each with its taps.
-    fn convolution(
+    pub(super) fn convolution(
         &mut self,
         i: usize,
         name: &str,
@@ -253,7 +257,7 @@ impl<D: Device> Loader<'_, D> {
     }
 
     /// What a rank holds of a vector of `elements`.
-    fn part_of_vector(
+    pub(super) fn part_of_vector(
         &mut self,
         name: String,
         elements: usize,
@@ -288,16 +292,6 @@ fn by_part(groups: usize, parts: &[usize]) -> Vec<Range<usize>> {
         start += part;
     }
     rows
-}
-
-/// Matrices as one vector, row behind row.
-fn flat(source: Source<'_>) -> Source<'_> {
-    let Source::Parts(parts) = source else { return source };
-    let flat = parts.into_iter().map(|part| {
-        let rows = part.rows * part.cols;
-        HostTensor { rows, cols: 1, ..part }
-    });
-    Source::Parts(flat.collect())
 }
 
 #[cfg(test)]

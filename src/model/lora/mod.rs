@@ -222,7 +222,7 @@ impl Reader<'_> {
 /// Where rows of B go, if not to where they are.
 #[derive(Default)]
 struct Rows {
-    /// They are q, k and v of each KV head in turn, and become all of q, then k, then v.
+    /// They are q, k and v of some heads in turn, and become all of q, then k, then v.
     by_group: Option<Heads>,
     /// The first ones are heads of q and k in the checkpoint's order.
     order: Option<(HeadOrder, usize)>,
@@ -231,7 +231,7 @@ struct Rows {
 impl Rows {
     /// Of a part of a projection.
     fn of(spec: &ModelSpec, projection: &Projection, part: usize) -> Rows {
-        let Heads { q, kv, dim } = projection.heads;
+        let Heads { q, kv, dim, .. } = projection.heads;
         let (q, kv) = (q * dim, kv * dim);
         let whole = projection.outputs[0] > q;
         let rotated = match (projection.is_qkv, whole, part) {

@@ -5,7 +5,7 @@
 //! [`Family`]: crate::model::architectures::Family
 
 use crate::device::AttnSpec;
-use crate::model::architectures::Fused;
+use crate::model::architectures::{Fused, QUARTERS};
 use crate::model::config::{AdapterOptions, KeysFrom, ModelSpec};
 use crate::model::shard::{Cut, Shard, Slice};
 
@@ -15,12 +15,20 @@ pub(super) struct Heads {
     pub(super) q: usize,
     pub(super) kv: usize,
     pub(super) dim: usize,
+    /// They come in quarters of all heads, of which each has q, v and k.
+    pub(super) quarters: bool,
 }
 
 impl Heads {
     /// Where a row goes: its head of its group, before which there are those of other groups.
     pub(super) fn held(&self, row: usize) -> usize {
-        let &Heads { q, kv, dim } = self;
+        let &Heads { q, kv, dim, quarters } = self;
+        if quarters {
+            let of_quarter = q / QUARTERS;
+            let (quarter, at) = (row / dim / (3 * of_quarter), row / dim % (3 * of_quarter));
+            let part = [0, q + kv, q][at / of_quarter];
+            return (part + quarter * of_quarter + at % of_quarter) * dim + row % dim;
+        }
         let of_q = q / kv;
         let (group, head) = (row / dim / (of_q + 2), row / dim % (of_q + 2));
         let head = match head.checked_sub(of_q) {
@@ -99,9 +107,10 @@ pub fn projections(spec: &ModelSpec, layer: usize) -> [Projection; PROJECTIONS] 
         |modules: &'static [&'static str], outputs: Vec<usize>, inputs, packed: &'static str| {
             let fused = modules.len() < outputs.len();
             let is_qkv = packed == QKV;
-            let by_group = fused && is_qkv && spec.family.fused == Fused::PerGroup;
+            let by_group = fused && is_qkv && spec.family.fused != Fused::Stacked;
             let outputs = if fused { vec![outputs.iter().sum()] } else { outputs };
-            let heads = Heads { q: heads, kv: kv_heads, dim: head_dim };
+            let quarters = spec.family.fused == Fused::Quarters;
+            let heads = Heads { q: heads, kv: kv_heads, dim: head_dim, quarters };
             Projection { modules, outputs, inputs, is_qkv, by_group, heads, packed }
         };
 

@@ -220,13 +220,13 @@ fn rows_of_heads_become_rows_of_parts() {
     let b = HostTensor { dtype: DType::F32, rows: 12, cols: 1, bytes: (&values).into() };
     // Two heads of d = 2: q0 k0 v0 q1 k1 v1.
     let want = [0., 1., 6., 7., 2., 3., 8., 9., 4., 5., 10., 11.];
-    let by_group = Some(Heads { q: 2, kv: 2, dim: 2 });
+    let by_group = Some(Heads { q: 2, kv: 2, dim: 2, quarters: false });
     let rows = Rows { by_group, order: None };
     assert_eq!(transposed(&b, 1.0, &rows).unwrap(), want);
     assert_eq!(transposed(&b, 2.0, &Rows::default()).unwrap()[3], 6.0);
 
     // Two heads of q for each of k and v, of d = 1: q0 q1 k0 v0, q2 q3 k1 v1, ...
-    let by_group = Some(Heads { q: 6, kv: 3, dim: 1 });
+    let by_group = Some(Heads { q: 6, kv: 3, dim: 1, quarters: false });
     let want = [0., 1., 4., 5., 8., 9., 2., 6., 10., 3., 7., 11.];
     assert_eq!(transposed(&b, 1.0, &Rows { by_group, order: None }).unwrap(), want);
 
@@ -234,4 +234,12 @@ fn rows_of_heads_become_rows_of_parts() {
     let order = Some((HeadOrder { head_dim: 4, first: 0, rotary_dim: 4 }, 8));
     let want = [0., 2., 1., 3., 4., 6., 5., 7., 8., 9., 10., 11.];
     assert_eq!(transposed(&b, 1.0, &Rows { by_group: None, order }).unwrap(), want);
+}
+
+#[test]
+fn rows_by_quarters_come_as_q_v_and_k() {
+    let heads = Heads { q: 8, kv: 8, dim: 2, quarters: true };
+    let held: Vec<usize> = (0..12).map(|row| heads.held(row)).collect();
+    assert_eq!(held, [0, 1, 2, 3, 32, 33, 34, 35, 16, 17, 18, 19]);
+    assert_eq!((heads.held(12), heads.held(47)), (4, 31));
 }

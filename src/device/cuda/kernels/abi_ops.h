@@ -121,7 +121,7 @@ struct AddRows {
 
 struct NormParts {
   DEVICE(act) x;  // Part p of row r lies at x + r * stride + first + p * width; in place.
-  DEVICE(const float) weight;  // [width]
+  DEVICE(const float) weight;  // [width], part p's at weight + p * weight_step
   // Null, or of an RMS norm over the elements of all ranks: their sums of squares, [rows, 2], of
   // which the first counts.
   DEVICE(const float) squares;
@@ -129,6 +129,8 @@ struct NormParts {
   float eps;
   NormKind kind;
   float count;  // Elements of `squares`.
+  u32 weight_step;
+  u32 unused;
 };
 
 // Of each row of x the sum of squares of the first `q_width` elements, and of the `k_width` behind.
@@ -272,6 +274,7 @@ struct AttendRows {
   SlotRows slots;
   DEVICE(const void) pool;  // As in RopeStore.
   DEVICE(const float) sinks;  // [heads], a score without a value; or null
+  DEVICE(const float) slopes;  // [heads], by which scores fall with the distance of keys; or null
   DEVICE(act) out;  // [rows, heads, dim]
   u32 heads, kv_heads, dim, page_size;
   float scale;  // Of scores, that of K included.

@@ -78,6 +78,27 @@ struct SelectiveScan {
   u32 without_chunks;
 };
 
+// Columns of a channel's row at most: what its thread holds in registers.
+constexpr u32 CHANNEL_SCAN_MAX_STATE = 64;
+constexpr u32 CHANNEL_SCAN_THREADS = 128;
+
+struct ChannelScan {
+  DEVICE(const act) x;  // [rows, width]
+  DEVICE(const act) rates;  // [rows, width]
+  DEVICE(const act) bc;  // [rows, B|C], of `state` each
+  DEVICE(const float) log_decay;  // [width, state]
+  DEVICE(const float) rate_bias;  // [width]
+  DEVICE(const float) skip;  // [width]
+  DEVICE(act) out;  // [rows, width]
+  DEVICE(u8) matrices;
+  u64 entry_bytes;
+  DEVICE(const u32) position;  // [rows]
+  DEVICE(const u32) slot_of;
+  DEVICE(const StepRecord) records;  // As DeltaRule's.
+  u32 rows, width, state;
+  u32 unused;
+};
+
 // What a gate multiplies by.
 enum Gate : u32 {
   GATE_SILU,

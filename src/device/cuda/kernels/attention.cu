@@ -29,6 +29,7 @@ struct Shape {
   float cap;  // 0 = none
   float value_scale;
   float sink;  // A score without a value.
+  float slope;  // By which scores fall with the distance from the last key.
 };
 
 // Where the K of a key of one head lies, and how far behind it its V.
@@ -126,7 +127,9 @@ __device__ void attend(const act* q, u32 first, u32 last, const Keys keys, const
       for (int d = LANES / 2; d > 0; d /= 2) score[k] += __shfl_xor_sync(~0u, score[k], d);
       score[k] *= s.scale;
       if (s.cap != 0.f) score[k] = s.cap * tanhf(score[k] / s.cap);
-      score[k] = base + group * KEYS + k <= last ? score[k] * LOG2E : -INFINITY;
+      const u32 key = base + group * KEYS + k;
+      if (s.slope != 0.f) score[k] -= s.slope * (float)(int)(last - key);
+      score[k] = key <= last ? score[k] * LOG2E : -INFINITY;
       peak = fmaxf(peak, score[k]);
     }
     const float shrink = exp2f(row_max - peak);
@@ -205,7 +208,8 @@ __device__ __forceinline__ void attend_row(const AttendRows& a, Keys keys) {
   act* out = a.out + ((u64)row * a.heads + head) * dim;
   const u64 plane = (u64)a.page_size * dim;
   const float sink = a.sinks ? a.sinks[head] : -INFINITY;
-  const Shape shape = {dim, a.scale, a.softcap, a.value_scale, sink};
+  const float slope = a.slopes ? a.slopes[head] : 0.f;
+  const Shape shape = {dim, a.scale, a.softcap, a.value_scale, sink, slope};
   attend<WIDE>(q, first, at, keys(kv * plane, table, a.kv_heads * plane), shape, out);
 }
 
@@ -249,5 +253,5 @@ __global__ void __launch_bounds__(THREADS) attend_all(const AttendAll a) {
   }
   const act* q = a.qkv + row * width + (u64)head * dim;
   act* out = a.out + ((u64)row * a.heads + head) * dim;
-  attend<false>(q, first, last, keys, Shape{dim, a.scale, a.softcap, 1.f, -INFINITY}, out);
+  attend<false>(q, first, last, keys, Shape{dim, a.scale, a.softcap, 1.f, -INFINITY, 0.f}, out);
 }

@@ -196,7 +196,8 @@ __global__ void norm_parts(const NormParts a) {
     }
     return;
   }
+  const float* weight = a.weight + (u64)blockIdx.y * a.weight_step;
   if ((a.stride | a.first | width) % 8 == 0)
-    normalise<8>(part, a.weight, 0, width, a.eps, a.kind, part);
-  else normalise<1>(part, a.weight, 0, width, a.eps, a.kind, part);
+    normalise<8>(part, weight, 0, width, a.eps, a.kind, part);
+  else normalise<1>(part, weight, 0, width, a.eps, a.kind, part);
 }
