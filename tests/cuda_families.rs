@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use grader::gpu;
 use rig::embeddings::{close, floats, ids, rig_of, KINDS, ROWS};
-use rig::{embeddings, Rig, RigOptions};
+use rig::{embeddings, vision, Rig, RigOptions};
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
-use triton_vllm::device::AdapterCapacity;
+use triton_vllm::device::{AdapterCapacity, DType};
 use triton_vllm::ids::{AdapterId, AdapterSlotId};
 use triton_vllm::model::{Adapter, AdapterOptions, ModelSpec, WeightSource};
 use triton_vllm::sampling::SamplerSpec;
@@ -329,4 +329,78 @@ fn embeddings_equal_transformers() {
             }
         }
     }
+}
+
+/// Prompts with images: in f32 the tokens of transformers, in half types logits near theirs; in
+/// chunks, behind a prefix and beside others the same tokens.
+#[test]
+fn prompts_with_images() {
+    if !gpu() {
+        return;
+    }
+    for (row, dtype) in
+        vision::ROWS.into_iter().flat_map(|row| DTYPES.into_iter().map(move |dtype| (row, dtype)))
+    {
+        let dir = vision::fixtures().join("vision").join(row);
+        let options = RigOptions { dtype: dtype.0, ..RigOptions::default() };
+        let (spec, source) = rig::read(&dir, &options);
+        let exact = spec.dtype == DType::F32;
+        let cases = vision::cases(row, &spec);
+        let dev = Cuda::open(0, spec.dtype).unwrap();
+        let mut rig = Rig::on(dev, spec, &source, &RigOptions { kv: None, ..options });
+
+        let mut running = Vec::new();
+        for (n, case) in cases.iter().enumerate() {
+            let mut seq = open_with_images(&mut rig, case, None);
+            let logits = rig.feed_prompt(&mut seq, usize::MAX);
+            let (error, at) = worst(&logits, &case.logits);
+            let name = format!("{row} in {}, prompt {n}", dtype.0);
+            assert!(error < dtype.1, "{name}: logit {at} is off by {error}");
+            if exact {
+                for _ in 1..case.greedy.len() {
+                    rig.decode(&mut [&mut seq]);
+                }
+                assert_eq!(seq.outputs[..case.greedy.len()], case.greedy, "{name}");
+                for chunk in [1, 7] {
+                    let mut other = open_with_images(&mut rig, case, Some(&seq));
+                    rig.feed_beside(&mut other, chunk, &mut running);
+                    let all = running.len();
+                    for _ in 1..8 {
+                        let mut step: Vec<_> = running.iter_mut().collect();
+                        step.push(&mut other);
+                        rig.decode(&mut step);
+                    }
+                    let want = &case.greedy[..case.greedy.len().min(8)];
+                    assert_eq!(other.outputs[..want.len()], *want, "{name} by {chunk}, {all} run");
+                    rig.close(&other);
+                }
+                let mut whole = open_with_images(&mut rig, case, None);
+                rig.feed_beside(&mut whole, 9, &mut running);
+                running.push(whole);
+            }
+            rig.close(&seq);
+        }
+        for (seq, case) in running.iter().zip(&cases) {
+            let count = seq.outputs.len().min(case.greedy.len());
+            assert_eq!(seq.outputs[..count], case.greedy[..count], "{row} beside others");
+        }
+    }
+}
+
+const DTYPES: [(&str, f32); 3] = [("float32", 2e-4), ("float16", 1e-2), ("bfloat16", 1e-1)];
+
+/// Behind a prefix of another's, if there is one.
+fn open_with_images(
+    rig: &mut Rig<Cuda>,
+    case: &vision::Case,
+    other: Option<&rig::Sequence>,
+) -> rig::Sequence {
+    let seq = match other {
+        Some(other) => rig.open_sharing(&case.ids, other),
+        None => rig.open(&case.ids),
+    };
+    if let Some(images) = &case.images {
+        rig.put_images(&seq, images);
+    }
+    seq
 }

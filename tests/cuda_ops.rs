@@ -49,6 +49,8 @@ mod cuda_quant;
 mod cuda_scans;
 #[path = "ops/cuda_states.rs"]
 mod cuda_states;
+#[path = "ops/cuda_vision.rs"]
+mod cuda_vision;
 #[allow(dead_code, reason = "the CPU's tests use more of it")]
 #[path = "ops/quant_cases.rs"]
 mod quant_cases;
@@ -197,6 +199,7 @@ fn activations() {
         Activation::ReluSquared,
         Activation::Gelu,
         Activation::GeluTanh,
+        Activation::QuickGelu,
         Activation::Silu,
         Activation::XIelu(XIelu { positive: 0.7, negative: 1.2, linear: 0.5, limit: -1e-6 }),
     ];

@@ -160,6 +160,7 @@ fn act_f64(act: Activation, x: f64) -> f64 {
     match act {
         Activation::Relu => x.max(0.0),
         Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
         Activation::Silu | Activation::SiluGated => x / (1.0 + (-x).exp()),
         Activation::GeluTanh | Activation::GeluTanhGated => {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
@@ -215,6 +216,7 @@ fn linear_equals_f64() {
                 Activation::ReluSquared,
                 Activation::Silu,
                 Activation::GeluTanh,
+                Activation::QuickGelu,
                 Activation::XIelu(xielu),
             ] {
                 let want: Vec<f64> =
@@ -459,8 +461,10 @@ fn attention_equals_f64() {
         kv_scales: KvScales::ONE,
         q_only: false,
     };
-    let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0, growth: None };
-    let partial = Rope { rotary_dim: 8, inv_freq: inverse(8), magnitude: 1.25, growth: None };
+    let rope =
+        Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0, growth: None, axes: None };
+    let partial =
+        Rope { rotary_dim: 8, inv_freq: inverse(8), magnitude: 1.25, growth: None, axes: None };
     let grown = QueryGrowth { beta: 0.7, ahead: 0, length: 16 };
     let growing = Rope { growth: Some(grown), ..partial.clone() };
     let wide = AttnSpec { heads: 2, kv_heads: 2, head_dim: 80, ..plain.clone() };

@@ -4,69 +4,14 @@
 
 mod rig;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rig::vision::{cases, fixtures, Case, ROWS};
 use rig::{worst, Rig, RigOptions, Sequence};
-use serde_json::Value;
-use triton_vllm::image::{self, Processor};
-use triton_vllm::plan::{ImageSpan, PromptImages};
+use triton_vllm::plan::PromptImages;
 
 /// Behind a resize.
 const TOLERANCE: f32 = 2e-4;
-
-const ROWS: [&str; 1] = ["qwen2_5_vl"];
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-struct Case {
-    ids: Vec<u32>,
-    images: Option<Arc<PromptImages>>,
-    logits: Vec<f32>,
-    greedy: Vec<u32>,
-}
-
-fn numbers(list: &Value) -> Vec<u32> {
-    list.as_array().into_iter().flatten().map(|x| x.as_u64().unwrap() as u32).collect()
-}
-
-/// Files to the first placeholders, in order.
-fn images(rig: &Rig, ids: &[u32], files: &Value) -> Option<Arc<PromptImages>> {
-    let vision = rig.spec.vision.as_ref().expect("a tower");
-    let settings = &vision.settings;
-    let processor = Processor { settings: settings.clone() };
-    let mut spans: Vec<ImageSpan> = Vec::new();
-    let mut from = 0;
-    for file in files.as_array().unwrap() {
-        let path = fixtures().join("images").join(file.as_str().unwrap());
-        let picture = image::decode(&std::fs::read(path).unwrap()).unwrap();
-        let processed = processor.process(&picture).unwrap();
-        let start = from + ids[from..].iter().position(|&t| t == vision.placeholder.0).unwrap();
-        let (rows, columns) = (processed.rows / settings.merge, processed.columns / settings.merge);
-        let patches = Arc::new(processed.patches(settings).unwrap());
-        spans.push(ImageSpan { start, rows, columns, patches });
-        from = start + rows * columns;
-    }
-    (!spans.is_empty()).then(|| Arc::new(PromptImages { axes: vision.axes.clone(), spans }))
-}
-
-fn cases(row: &str, rig: &Rig) -> Vec<Case> {
-    let path = fixtures().join("vision").join(row).join("expected.json");
-    let json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let case = |p: &Value| {
-        let ids = numbers(&p["ids"]);
-        let logits = p["logits"].as_array().unwrap().iter();
-        Case {
-            images: images(rig, &ids, &p["images"]),
-            ids,
-            logits: logits.map(|x| x.as_f64().unwrap() as f32).collect(),
-            greedy: numbers(&p["greedy"]),
-        }
-    };
-    json["prompts"].as_array().unwrap().iter().map(case).collect()
-}
 
 fn rig(row: &str, ranks: usize) -> Rig {
     let options = RigOptions { ranks, dtype: "float32", ..RigOptions::default() };
@@ -100,7 +45,7 @@ fn logits_and_greedy_tokens_are_those_of_transformers() {
     for row in ROWS {
         for ranks in [1, 2] {
             let mut rig = rig(row, ranks);
-            for (n, case) in cases(row, &rig).iter().enumerate() {
+            for (n, case) in cases(row, &rig.spec).iter().enumerate() {
                 let seq = open(&mut rig, case);
                 let (logits, tokens) = run(&mut rig, seq, usize::MAX, case.greedy.len().max(1));
                 let worst = worst(&floats(&logits), &case.logits);
@@ -119,7 +64,7 @@ fn logits_and_greedy_tokens_are_those_of_transformers() {
 fn cuts_hits_and_company_change_no_bit() {
     for row in ROWS {
         let mut rig = rig(row, 1);
-        let cases = cases(row, &rig);
+        let cases = cases(row, &rig.spec);
         let mut alone = Vec::new();
         for case in &cases {
             let seq = open(&mut rig, case);
@@ -163,7 +108,7 @@ fn cuts_hits_and_company_change_no_bit() {
 fn another_image_is_another_answer() {
     for row in ROWS {
         let mut rig = rig(row, 1);
-        let cases = cases(row, &rig);
+        let cases = cases(row, &rig.spec);
         let case = &cases[1];
         let images = case.images.as_ref().expect("an image");
         let mut patches = (*images.spans[0].patches).clone();

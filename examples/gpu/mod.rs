@@ -1,6 +1,6 @@
 //! What the programs that time a GPU share: a model of dummy weights on a device, driven step by
-//! step as the engine does it but without engine, text and server. `gpu_steps` and `gpu_shares` use
-//! it; it prints nothing.
+//! step as the engine does it but without engine, text and server. `gpu_steps`, `gpu_images` and
+//! `gpu_shares` use it; it prints nothing.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -8,11 +8,11 @@ use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Activation, AdapterCapacity, AdapterPart, AttnSpec, Columns, ConvSpec, DeltaSpec, DeltaWeights,
     DeviceInfo, DeviceLimits, GatedNorm, LatentSpec, Norm, Pooling, Rank, Rope, Routing, RowCopy,
-    ScanSpec, ScanWeights, TablePart, WeightDesc,
+    ScanSpec, ScanWeights, Span, TablePart, TowerLimits, TowerRows, WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::AdapterSlotId;
-use triton_vllm::plan::{PatchRows, StepPlan, StepResult, TokenMasks};
+use triton_vllm::plan::{StepPlan, StepResult, TokenMasks};
 
 pub struct Without<D> {
     pub device: D,
@@ -203,15 +203,19 @@ impl<D: Device> VisionOps for Without<D> {
     }
 
     pass_on! {
+        fn reserve_tower(limits: &TowerLimits) -> Result<()>;
+        fn begin_tower(rows: TowerRows) -> Result<()>;
         fn begin_rows(rows: usize) -> Result<()>;
     }
 
     pass_on_or_omit! {
-        fn put_patches(patches: &PatchRows, order: &[usize], out: &mut D::Tensor);
-        fn turn_rows(spec: &AttnSpec, angles: &[f32], qkv: &mut D::Tensor);
-        fn attend_spans(spec: &AttnSpec, ends: &[usize], qkv: &D::Tensor, out: &mut D::Tensor);
+        fn put_patches(out: &mut D::Tensor);
+        fn add_places(table: &D::Weight, x: &mut D::Tensor);
+        fn turn_rows(spec: &AttnSpec, qkv: &mut D::Tensor);
+        fn attend_spans(spec: &AttnSpec, span: Span, qkv: &D::Tensor, out: &mut D::Tensor);
         fn join_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);
         fn copy_rows(x: &D::Tensor, copies: &[RowCopy], out: &mut D::Tensor);
+        fn add_rows(x: &D::Tensor, copies: &[RowCopy], out: &mut D::Tensor);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Attention: q, k and v of the current batch, the pages of its sequences, and what is done to
 //! heads before they meet.
 
+use std::sync::Arc;
+
 use super::dtype::KvScales;
 use super::types::DeviceTypes;
 use super::Norm;
@@ -17,6 +19,9 @@ pub struct Rope {
     pub magnitude: f32,
     /// q grows with its position, all dimensions of it.
     pub growth: Option<QueryGrowth>,
+    /// Of each frequency by which of a token's three positions it turns (0, 1 or 2), in sequences
+    /// with images; None: all by the first, as in texts.
+    pub axes: Option<Arc<[u8]>>,
 }
 
 /// Rotated q times 1 + beta ln(1 + floor((position + ahead) / length)), as Llama 4 and Ministral 3

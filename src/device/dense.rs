@@ -65,6 +65,8 @@ pub enum Activation {
     Gelu,
     /// Its approximation by tanh.
     GeluTanh,
+    /// x * sigmoid(1.702 x)
+    QuickGelu,
     /// x * sigmoid(x)
     Silu,
     /// positive x^2 + linear x where x > 0, else negative (e^min(x, limit) - 1 - x) + linear x; not

@@ -1,5 +1,7 @@
-//! Vision towers: ops over the patches of an image, between a step's lookup of tokens and its first
+//! Vision towers: ops over the patches of images, between a step's lookup of tokens and its first
 //! layer. `model::vision` calls them; norms and linears are those of [`super::DenseOps`].
+
+use std::sync::Arc;
 
 use super::attention::AttnSpec;
 use super::types::DeviceTypes;
@@ -15,33 +17,109 @@ pub struct RowCopy {
     pub to: usize,
 }
 
+/// What a tower is given at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TowerLimits {
+    /// Rows that run together.
+    pub rows: usize,
+    /// Numbers of a patch.
+    pub patch_width: usize,
+    /// Angles of a row.
+    pub angles: usize,
+    /// Rows have corners in a table of places.
+    pub places: bool,
+    /// Columns of the widest product that a gate halves; 0: none does.
+    pub gate_up: usize,
+    /// Rows of one call of `copy_rows`.
+    pub copies: usize,
+}
+
+/// A patch of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PatchOf {
+    /// Index into [`TowerRows::images`].
+    pub image: usize,
+    /// Which of its patches.
+    pub patch: usize,
+}
+
+/// Rows of a table of places, and how much each counts.
+pub type Corners = [(usize, f32); 4];
+
+/// What a tower runs over: the patches of one or several images.
+#[derive(Debug, Clone, Default)]
+pub struct TowerRows {
+    /// All of one model: patches of one width, and bytes that stand for the same numbers.
+    pub images: Vec<Arc<PatchRows>>,
+    /// Of each of R rows.
+    pub patches: Vec<PatchOf>,
+    /// `[R, head_dim / 2]`
+    pub angles: Vec<f32>,
+    /// Of each row what is added of a table; empty where there is none.
+    pub corners: Vec<Corners>,
+    /// Where spans of [`Span::Window`] end; they follow each other and cover all rows.
+    pub window_ends: Vec<usize>,
+    /// The same of [`Span::Image`].
+    pub image_ends: Vec<usize>,
+}
+
+/// Rows that see each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// Those of a window.
+    Window,
+    /// Those of an image.
+    Image,
+}
+
+impl TowerRows {
+    /// Where spans end.
+    pub fn ends(&self, span: Span) -> &[usize] {
+        match span {
+            Span::Window => &self.window_ends,
+            Span::Image => &self.image_ends,
+        }
+    }
+
+    /// First row and end of each span.
+    pub fn spans(&self, span: Span) -> impl Iterator<Item = std::ops::Range<usize>> + Clone + '_ {
+        let ends = self.ends(span);
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        starts.zip(ends).map(|(start, &end)| start..end)
+    }
+}
+
 /// What a tower needs beside norms and linears.
 pub trait VisionOps: DeviceTypes {
-    /// The ops over token rows run over the first `rows` rows from here on, whatever the batch, up
-    /// to `end_rows`.
+    /// Make room for a tower's inputs. Once, before `reserve`.
+    fn reserve_tower(&mut self, limits: &TowerLimits) -> Result<()>;
+
+    /// The ops over token rows run over these rows from here on, whatever the batch, up to
+    /// `end_rows`.
+    fn begin_tower(&mut self, rows: TowerRows) -> Result<()>;
+
+    /// They run over the first `rows` rows of their tensors.
     fn begin_rows(&mut self, rows: usize) -> Result<()>;
 
     /// They run over the batch again.
     fn end_rows(&mut self);
 
-    /// `out[r]` = the numbers of patch `order[r]`.
-    fn put_patches(
-        &mut self,
-        patches: &PatchRows,
-        order: &[usize],
-        out: &mut Self::Tensor,
-    ) -> Result<()>;
+    /// `out[r]` = the numbers of the row's patch.
+    fn put_patches(&mut self, out: &mut Self::Tensor) -> Result<()>;
+
+    /// `x[r]` += the rows of the table that are its corners, each as much as it counts.
+    fn add_places(&mut self, table: &Self::Weight, x: &mut Self::Tensor) -> Result<()>;
 
     /// Turn q and k in `[R, 3 * heads * head_dim]` q|k|v: element i of a head and i + head_dim / 2
     /// by `angles[r * head_dim / 2 + i]`.
-    fn turn_rows(&mut self, spec: &AttnSpec, angles: &[f32], qkv: &mut Self::Tensor) -> Result<()>;
+    fn turn_rows(&mut self, spec: &AttnSpec, qkv: &mut Self::Tensor) -> Result<()>;
 
-    /// Attention as `attend_all`, of each row over those of its span; `ends` are the ends of the
-    /// spans, which follow each other and cover all R rows.
+    /// Attention as `attend_all`, of each row over those of its span. As many heads of k and v as
+    /// of q, and no window.
     fn attend_spans(
         &mut self,
         spec: &AttnSpec,
-        ends: &[usize],
+        span: Span,
         qkv: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
@@ -51,6 +129,14 @@ pub trait VisionOps: DeviceTypes {
 
     /// Rows of x, each to its place in `out`, which has the same width.
     fn copy_rows(
+        &mut self,
+        x: &Self::Tensor,
+        copies: &[RowCopy],
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// The same, added to what there is. No row of `out` is named twice.
+    fn add_rows(
         &mut self,
         x: &Self::Tensor,
         copies: &[RowCopy],

@@ -334,12 +334,17 @@ impl<D: Device> Decoder<D> {
                 (true, Some(norm)) => dev.norm(norm, &b.residual, &mut b.normed)?,
                 (true, None) => {}
             }
-            let norm = layer.norm_behind_feed_forward().filter(|_| norms == NormOrder::Before);
+            let deepens = self.tower.as_ref().is_some_and(|tower| tower.deepens(index));
+            let straight = norms == NormOrder::Before && !deepens;
+            let norm = layer.norm_behind_feed_forward().filter(|_| straight);
             b.feed_forward(dev, feed_forward, self.activation, norms, self.parallel, norm)?;
             if norm.is_some() {
                 return Ok(());
             }
             b.norm_output(dev, layer.mlp_post.as_ref())?;
+        }
+        if let Some(tower) = &self.tower {
+            tower.deepen(dev, index, &mut b.delta)?;
         }
         b.end_layer(dev, layer, index, self.activation.ungated(), norms)
     }

@@ -21,7 +21,7 @@
 //! | `latent` | attention over latent vectors in the forward pass |
 //! | [`decoder`] | the one forward pass, generic over the device |
 //! | `recurrent_layer` | the part of the pass that layers with a state have |
-//! | `vision` | the vision tower in the forward pass |
+//! | `vision`, `tower_layout` | the vision tower in the forward pass |
 //! | `mixture_layer` | the part that experts are |
 //! | `seam` | the end of a sublayer: into the residual, and its norm |
 //! | `layer_input` | an input of each layer's own |
@@ -50,6 +50,7 @@ pub mod quant;
 mod recurrent_layer;
 mod seam;
 pub mod shard;
+mod tower_layout;
 mod vision;
 pub mod weights;
 

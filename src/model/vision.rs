@@ -8,14 +8,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::config::VisionSpec;
-use super::weights::{TowerLayer, TowerWeights};
-use crate::device::{Activation, AttnSpec, Device, KvScales, RowCopy};
+use super::tower_layout::{angles, corners, Layout};
+use super::weights::{Merger, TowerLayer, TowerWeights};
+use crate::device::{
+    Activation, AttnSpec, Device, KvScales, PatchOf, RowCopy, Span, TowerLimits, TowerRows,
+};
 use crate::error::Result;
 use crate::internal;
 use crate::plan::{ImageSpan, PatchRows, PromptImages, SlotChange, StepPlan};
-
-/// Of the rotation of patches.
-const THETA: f32 = 10000.0;
 
 /// A tower on a device.
 pub(super) struct VisionTower<D: Device> {
@@ -25,9 +25,11 @@ pub(super) struct VisionTower<D: Device> {
     buffers: TowerBuffers<D::Tensor>,
     encoded: EncodedImages,
     slots: Vec<SlotImages>,
+    /// Token rows of this step that have vectors of images.
+    fed: Vec<RowCopy>,
 }
 
-/// Activations of one image, `[max_patches, _]`, and of its tokens from `merged` on.
+/// Activations of images that run together, `[max_patches, _]`, and of its tokens from `merged` on.
 struct TowerBuffers<T> {
     patches: T,
     residual: T,
@@ -38,9 +40,12 @@ struct TowerBuffers<T> {
     ffn: T,
     merged: T,
     mixed: T,
-    output: T,
-    /// The newest images' vectors.
-    kept: T,
+    /// Vectors: the decoder's input, then what its first layers add.
+    output: Vec<T>,
+    /// Those of the newest images.
+    kept: Vec<T>,
+    /// What the decoder's first layers add, of a step's token rows.
+    added: Vec<T>,
 }
 
 /// What of a slot matters here.
@@ -65,6 +70,14 @@ impl<D: Device> VisionTower<D> {
         let merged = spec.settings.merge * spec.settings.merge * spec.width;
         let patch = 3 * spec.settings.copies * spec.settings.patch * spec.settings.patch;
         let kept = tokens.max(step_tokens);
+        dev.reserve_tower(&TowerLimits {
+            rows: patches,
+            patch_width: patch,
+            angles: spec.head_dim() / 2,
+            places: spec.places.is_some(),
+            gate_up: if spec.activation.is_gated() { 2 * spec.ffn } else { 0 },
+            copies: kept.max(step_tokens),
+        })?;
         let buffers = TowerBuffers {
             patches: dev.tensor(patches, patch)?,
             residual: dev.tensor(patches, spec.width)?,
@@ -75,8 +88,9 @@ impl<D: Device> VisionTower<D> {
             ffn: dev.tensor(patches, spec.ffn)?,
             merged: dev.tensor(tokens, merged)?,
             mixed: dev.tensor(tokens, merged)?,
-            output: dev.tensor(tokens, hidden)?,
-            kept: dev.tensor(kept, hidden)?,
+            output: several(dev, 1 + spec.deep.len(), tokens, hidden)?,
+            kept: several(dev, 1 + spec.deep.len(), kept, hidden)?,
+            added: several(dev, spec.deep.len(), step_tokens, hidden)?,
         };
 
         let head_dim = spec.head_dim();
@@ -98,6 +112,7 @@ impl<D: Device> VisionTower<D> {
             buffers,
             encoded: EncodedImages::new(kept),
             slots: Vec::new(),
+            fed: Vec::new(),
         })
     }
 
@@ -107,6 +122,8 @@ impl<D: Device> VisionTower<D> {
     /// Those of the device; it is lost then. Internal: an image is larger than the buffers.
     pub fn place(&mut self, dev: &mut D, plan: &StepPlan, x: &mut D::Tensor) -> Result<()> {
         self.follow(plan);
+        self.fed.clear();
+        let mut waiting = Waiting::default();
         let mut first_row = 0;
         for chunk in &plan.chunks {
             let tokens = chunk.feed.tokens();
@@ -119,14 +136,13 @@ impl<D: Device> VisionTower<D> {
 
             if let Some(images) = slot.images.clone() {
                 for span in images.overlapping(fed.clone()) {
-                    let kept = self.encoded(dev, &span.patches)?;
-                    let copies = copies(span, &fed, kept, first_row);
-                    dev.copy_rows(&self.buffers.kept, &copies, x)?;
+                    let copies = copies(span, &fed, first_row);
+                    self.put(dev, &span.patches, copies, &mut waiting, x)?;
                 }
             }
             first_row += tokens;
         }
-        Ok(())
+        self.encode_waiting(dev, &mut waiting, x)
     }
 
     /// Which slots have images now, and how far they are.
@@ -146,126 +162,227 @@ impl<D: Device> VisionTower<D> {
         }
     }
 
-    /// Where the vectors of an image are, which is encoded if need be.
-    fn encoded(&mut self, dev: &mut D, patches: &PatchRows) -> Result<usize> {
+    /// Copy an image's vectors to the rows of `x` that `copies` say, from the image's first one:
+    /// now if they are kept, else behind the others that wait to be encoded.
+    fn put(
+        &mut self,
+        dev: &mut D,
+        patches: &Arc<PatchRows>,
+        copies: Vec<RowCopy>,
+        waiting: &mut Waiting,
+        x: &mut D::Tensor,
+    ) -> Result<()> {
         if let Some(first) = self.encoded.find(&patches.hash) {
-            return Ok(first);
+            return self.place_kept(dev, first, &copies, x);
         }
-        let merge = self.spec.settings.merge;
-        let tokens = patches.count() / (merge * merge);
-        if tokens > self.spec.max_tokens || tokens == 0 {
-            let most = self.spec.max_tokens;
-            return Err(internal!("an image of {tokens} tokens, at most {most}"));
+        if let Some((_, waits)) = waiting.images.iter_mut().find(|(p, _)| p.hash == patches.hash) {
+            waits.extend(copies);
+            return Ok(());
         }
 
-        let windows = Windows::of(patches.rows / merge, patches.columns / merge, self.spec.window);
-        let encoded = self.encode(dev, patches, &windows);
+        let most = self.spec.max_patches();
+        let count = patches.count();
+        if count > most || count == 0 {
+            return Err(internal!("an image of {count} patches, at most {most}"));
+        }
+        if waiting.patches + count > most {
+            self.encode_waiting(dev, waiting, x)?;
+        }
+        waiting.patches += count;
+        waiting.images.push((Arc::clone(patches), copies));
+        Ok(())
+    }
+
+    /// Copy the vectors that lie from row `first` on: the first to `x`, those of the decoder's
+    /// first layers to where `deepen` finds them.
+    fn place_kept(
+        &mut self,
+        dev: &mut D,
+        first: usize,
+        copies: &[RowCopy],
+        x: &mut D::Tensor,
+    ) -> Result<()> {
+        let copies = behind(first, copies);
+        let TowerBuffers { kept, added, .. } = &mut self.buffers;
+        let mut kept = kept.iter();
+        if let Some(kept) = kept.next() {
+            dev.copy_rows(kept, &copies, x)?;
+        }
+        for (kept, added) in kept.zip(added) {
+            dev.copy_rows(kept, &copies, added)?;
+        }
+        self.fed.extend(copies.iter().map(|copy| RowCopy { from: copy.to, to: copy.to }));
+        Ok(())
+    }
+
+    /// A layer of the decoder adds to rows of images, in steps that have some.
+    pub fn deepens(&self, layer: usize) -> bool {
+        layer < self.buffers.added.len()
+    }
+
+    /// Add what a layer of the decoder adds to rows of images in this step to its output.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn deepen(&self, dev: &mut D, layer: usize, out: &mut D::Tensor) -> Result<()> {
+        match self.buffers.added.get(layer) {
+            Some(added) if !self.fed.is_empty() => dev.add_rows(added, &self.fed, out),
+            _ => Ok(()),
+        }
+    }
+
+    /// Encode the images that wait, all together; keep their vectors and put them into `x`.
+    fn encode_waiting(
+        &mut self,
+        dev: &mut D,
+        waiting: &mut Waiting,
+        x: &mut D::Tensor,
+    ) -> Result<()> {
+        let images = std::mem::take(waiting).images;
+        if images.is_empty() {
+            return Ok(());
+        }
+        let patches: Vec<Arc<PatchRows>> = images.iter().map(|(p, _)| Arc::clone(p)).collect();
+        let layout = Layout::of(&self.spec, &patches);
+        let encoded = self.encode(dev, patches, &layout);
         dev.end_rows();
         encoded?;
 
-        let first = self.encoded.add(patches.hash, tokens);
-        let copy = |(from, &token): (usize, &usize)| RowCopy { from, to: first + token };
-        let copies: Vec<RowCopy> = windows.order.iter().enumerate().map(copy).collect();
-        let b = &mut self.buffers;
-        dev.copy_rows(&b.output, &copies, &mut b.kept)?;
-        Ok(first)
+        let mut row = 0;
+        for (patches, copies) in images {
+            let tokens = patches.count() / self.spec.square();
+            let first = self.encoded.add(patches.hash, tokens);
+            let order = layout.tokens[row..row + tokens].iter().enumerate();
+            let keep: Vec<RowCopy> =
+                order.map(|(r, &token)| RowCopy { from: row + r, to: first + token }).collect();
+            let TowerBuffers { output, kept, .. } = &mut self.buffers;
+            for (output, kept) in output.iter().zip(kept) {
+                dev.copy_rows(output, &keep, kept)?;
+            }
+            // Before a later one may come to lie over it.
+            self.place_kept(dev, first, &copies, x)?;
+            row += tokens;
+        }
+        Ok(())
     }
 
-    /// Vectors of all tokens into `output`, window by window.
-    fn encode(&mut self, dev: &mut D, patches: &PatchRows, windows: &Windows) -> Result<()> {
+    /// Vectors of the images' tokens to the front of `output`, in the order of `layout`.
+    fn encode(&mut self, dev: &mut D, images: Vec<Arc<PatchRows>>, layout: &Layout) -> Result<()> {
         let (w, b) = (&self.weights, &mut self.buffers);
-        let square = self.spec.settings.merge * self.spec.settings.merge;
-        let of_token = |token: &usize| token * square..(token + 1) * square;
-        let order: Vec<usize> = windows.order.iter().flat_map(of_token).collect();
-        let ends: Vec<usize> = windows.ends.iter().map(|end| end * square).collect();
-        let all = [order.len()];
-        let angles = angles(&self.spec, patches, &order);
-
-        dev.begin_rows(order.len())?;
-        dev.put_patches(patches, &order, &mut b.patches)?;
-        dev.linear(&w.patches, None, &b.patches, &mut b.residual)?;
-        for (layer, &whole) in w.layers.iter().zip(&self.spec.whole) {
-            let TowerLayer { norms, qkv, out, mlp } = layer;
-            let spans = if whole { &all[..] } else { &ends };
-            dev.norm(&norms[0], &b.residual, &mut b.normed)?;
-            dev.linear(&qkv.weight, qkv.bias.as_ref(), &b.normed, &mut b.qkv)?;
-            dev.turn_rows(&self.attn, &angles, &mut b.qkv)?;
-            dev.attend_spans(&self.attn, spans, &b.qkv, &mut b.attn)?;
-            dev.linear(&out.weight, out.bias.as_ref(), &b.attn, &mut b.delta)?;
-            dev.add_norm(&norms[1], &b.delta, &mut b.residual, &mut b.normed)?;
-
-            let up = &mlp.up;
-            let act = self.spec.activation;
-            dev.linear_act(&up.weight, up.bias.as_ref(), act, &b.normed, &mut b.ffn)?;
-            dev.linear(&mlp.down.weight, mlp.down.bias.as_ref(), &b.ffn, &mut b.delta)?;
-            dev.add(&b.delta, &mut b.residual)?;
+        let square = self.spec.square();
+        let of_row = |&(image, patch): &(usize, usize)| PatchOf { image, patch };
+        let rows = layout.patches.len();
+        dev.begin_tower(TowerRows {
+            angles: angles(&self.spec, &images, &layout.patches),
+            corners: corners(&self.spec, &images, &layout.patches),
+            images,
+            patches: layout.patches.iter().map(of_row).collect(),
+            window_ends: layout.window_ends.clone(),
+            image_ends: layout.image_ends.clone(),
+        })?;
+        dev.put_patches(&mut b.patches)?;
+        dev.linear(&w.patches.weight, w.patches.bias.as_ref(), &b.patches, &mut b.residual)?;
+        if let Some(table) = &w.places {
+            dev.add_places(table, &mut b.residual)?;
+        }
+        let mut deep = self.spec.deep.iter().zip(&w.deep).zip(1..).peekable();
+        for (index, (layer, &whole)) in w.layers.iter().zip(&self.spec.whole).enumerate() {
+            b.layer(dev, &self.spec, &self.attn, layer, whole)?;
+            if let Some(((_, merger), nth)) = deep.next_if(|((at, _), _)| **at == index) {
+                b.join(dev, square, rows)?;
+                dev.norm(&merger.norm, &b.merged, &mut b.mixed)?;
+                std::mem::swap(&mut b.merged, &mut b.mixed);
+                b.merge(dev, merger, nth)?;
+                dev.begin_rows(rows)?;
+            }
         }
 
-        dev.norm(&w.merge_norm, &b.residual, &mut b.normed)?;
-        dev.join_rows(square, &b.normed, &mut b.merged)?;
-        dev.begin_rows(order.len() / square)?;
-        let [first, second] = &w.merge;
-        let gelu = Activation::Gelu;
-        dev.linear_act(&first.weight, first.bias.as_ref(), gelu, &b.merged, &mut b.mixed)?;
-        dev.linear(&second.weight, second.bias.as_ref(), &b.mixed, &mut b.output)
+        dev.norm(&w.merger.norm, &b.residual, &mut b.normed)?;
+        std::mem::swap(&mut b.residual, &mut b.normed);
+        b.join(dev, square, rows)?;
+        b.merge(dev, &w.merger, 0)
     }
+}
+
+impl<T> TowerBuffers<T> {
+    /// A layer, from residual to residual.
+    fn layer<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        spec: &VisionSpec,
+        attn: &AttnSpec,
+        layer: &TowerLayer<D::Weight>,
+        whole: bool,
+    ) -> Result<()> {
+        let TowerLayer { norms, qkv, out, mlp } = layer;
+        let span = if whole { Span::Image } else { Span::Window };
+        dev.norm(&norms[0], &self.residual, &mut self.normed)?;
+        dev.linear(&qkv.weight, qkv.bias.as_ref(), &self.normed, &mut self.qkv)?;
+        dev.turn_rows(attn, &mut self.qkv)?;
+        dev.attend_spans(attn, span, &self.qkv, &mut self.attn)?;
+        dev.linear(&out.weight, out.bias.as_ref(), &self.attn, &mut self.delta)?;
+        dev.add_norm(&norms[1], &self.delta, &mut self.residual, &mut self.normed)?;
+
+        let (up, act) = (&mlp.up, spec.activation);
+        dev.linear_act(&up.weight, up.bias.as_ref(), act, &self.normed, &mut self.ffn)?;
+        dev.linear(&mlp.down.weight, mlp.down.bias.as_ref(), &self.ffn, &mut self.delta)?;
+        dev.add(&self.delta, &mut self.residual)
+    }
+
+    /// The patches of each square side by side, of `rows` patches; ops run over squares then.
+    fn join<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        square: usize,
+        rows: usize,
+    ) -> Result<()> {
+        dev.join_rows(square, &self.residual, &mut self.merged)?;
+        dev.begin_rows(rows / square)
+    }
+
+    /// Squares in `merged` to the n-th vectors.
+    fn merge<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        merger: &Merger<D::Weight>,
+        nth: usize,
+    ) -> Result<()> {
+        let [first, second] = &merger.products;
+        let gelu = Activation::Gelu;
+        dev.linear_act(&first.weight, first.bias.as_ref(), gelu, &self.merged, &mut self.mixed)?;
+        dev.linear(&second.weight, second.bias.as_ref(), &self.mixed, &mut self.output[nth])
+    }
+}
+
+/// Tensors of one size.
+fn several<D: Device>(
+    dev: &mut D,
+    count: usize,
+    rows: usize,
+    width: usize,
+) -> Result<Vec<D::Tensor>> {
+    (0..count).map(|_| dev.tensor(rows, width)).collect()
 }
 
 /// The rows of one image that a chunk feeds: `fed` of its sequence, from token row `first_row` on.
-fn copies(span: &ImageSpan, fed: &Range<usize>, kept: usize, first_row: usize) -> Vec<RowCopy> {
+fn copies(span: &ImageSpan, fed: &Range<usize>, first_row: usize) -> Vec<RowCopy> {
     let from = span.start.max(fed.start);
     let to = (span.start + span.tokens()).min(fed.end);
-    let copy = |token: usize| RowCopy {
-        from: kept + token - span.start,
-        to: first_row + token - fed.start,
-    };
+    let copy =
+        |token: usize| RowCopy { from: token - span.start, to: first_row + token - fed.start };
     (from..to).map(copy).collect()
 }
 
-/// By what each row's heads are turned: half of the frequencies by its patch's row, half by its
-/// column.
-fn angles(spec: &VisionSpec, patches: &PatchRows, order: &[usize]) -> Vec<f32> {
-    let quarter = spec.head_dim() / 4;
-    let frequency = |i: usize| THETA.powf(-((2 * i) as f32) / (2 * quarter) as f32);
-    let frequencies: Vec<f32> = (0..quarter).map(frequency).collect();
-    let merge = spec.settings.merge;
-    let square = merge * merge;
-    let columns = patches.columns / merge;
-
-    let mut angles = Vec::with_capacity(order.len() * 2 * quarter);
-    for n in order {
-        let (token, inside) = (n / square, n % square);
-        let row = token / columns * merge + inside / merge;
-        let column = token % columns * merge + inside % merge;
-        for position in [row, column] {
-            angles.extend(frequencies.iter().map(|f| position as f32 * f));
-        }
-    }
-    angles
+/// The same from an image's vectors that begin at row `first`.
+fn behind(first: usize, copies: &[RowCopy]) -> Vec<RowCopy> {
+    copies.iter().map(|copy| RowCopy { from: first + copy.from, ..*copy }).collect()
 }
 
-/// The tokens of an image window by window.
-struct Windows {
-    order: Vec<usize>,
-    /// Where each window ends.
-    ends: Vec<usize>,
-}
-
-impl Windows {
-    /// Squares of `side` tokens from the top left, smaller ones at the other edges.
-    fn of(rows: usize, columns: usize, side: usize) -> Windows {
-        let mut windows = Windows { order: Vec::new(), ends: Vec::new() };
-        for top in (0..rows).step_by(side) {
-            for left in (0..columns).step_by(side) {
-                for row in top..(top + side).min(rows) {
-                    let right = (left + side).min(columns);
-                    windows.order.extend((left..right).map(|column| row * columns + column));
-                }
-                windows.ends.push(windows.order.len());
-            }
-        }
-        windows
-    }
+/// Images of a step that are to be encoded, and what becomes of their vectors.
+#[derive(Default)]
+struct Waiting {
+    patches: usize,
+    images: Vec<(Arc<PatchRows>, Vec<RowCopy>)>,
 }
 
 /// Which images' vectors are kept where: in the order in which they came, over the oldest.
@@ -301,13 +418,6 @@ impl EncodedImages {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn windows_are_ragged_at_the_edges() {
-        let windows = Windows::of(3, 5, 2);
-        assert_eq!(windows.order, [0, 1, 5, 6, 2, 3, 7, 8, 4, 9, 10, 11, 12, 13, 14]);
-        assert_eq!(windows.ends, [4, 8, 10, 12, 14, 15]);
-    }
 
     #[test]
     fn the_oldest_images_make_room() {

@@ -34,13 +34,23 @@ pub struct Weights<W> {
 /// A vision tower.
 pub struct TowerWeights<W> {
     /// Of a patch's numbers.
-    pub patches: W,
+    pub patches: Linear<W>,
+    /// `[side^2, width]`, of places.
+    pub places: Option<W>,
     /// In the order in which they run.
     pub layers: Vec<TowerLayer<W>>,
-    /// In front of the merger.
-    pub merge_norm: Norm<W>,
-    /// What makes a token of the patches of a square, with GELU in between.
-    pub merge: [Linear<W>; 2],
+    /// What makes tokens.
+    pub merger: Merger<W>,
+    /// The same behind some layers.
+    pub deep: Vec<Merger<W>>,
+}
+
+/// What makes a token of the patches of a square.
+pub struct Merger<W> {
+    /// Over a patch, or over those of a square together.
+    pub norm: Norm<W>,
+    /// Two products with GELU in between.
+    pub products: [Linear<W>; 2],
 }
 
 /// A layer of it.

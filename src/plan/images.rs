@@ -8,8 +8,6 @@ use std::sync::Arc;
 /// All images of a sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptImages {
-    /// Of each frequency of the rope which of a token's three positions it goes by.
-    pub axes: Arc<[u8]>,
     /// In the order of their tokens, which do not overlap.
     pub spans: Vec<ImageSpan>,
 }
@@ -125,8 +123,7 @@ mod tests {
     #[test]
     fn positions_go_on_behind_the_longer_side() {
         let span = |start, rows, columns| ImageSpan { start, rows, columns, patches: patches() };
-        let axes = Arc::from([0u8; 4]);
-        let images = PromptImages { axes, spans: vec![span(3, 2, 4), span(13, 3, 1)] };
+        let images = PromptImages { spans: vec![span(3, 2, 4), span(13, 3, 1)] };
         let want = [
             (2, [2; 3]),
             (3, [3, 3, 3]),

@@ -113,7 +113,7 @@ fn mixed_steps(dtype: DType, kv: Option<KvType>) {
 
             let inv_freq =
                 (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
-            let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25, growth };
+            let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25, growth, axes: None };
             let rope = Some(&rope).filter(|_| rotary > 0 || growth.is_some());
 
             let mut results = Vec::new();

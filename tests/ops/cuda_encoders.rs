@@ -90,7 +90,13 @@ fn rotation_without_pages() {
                 };
                 let inv_freq =
                     (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
-                let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25, growth: None };
+                let rope = Rope {
+                    rotary_dim: rotary,
+                    inv_freq,
+                    magnitude: 1.25,
+                    growth: None,
+                    axes: None,
+                };
 
                 let mut results = Vec::new();
                 for lengths in TEXTS {

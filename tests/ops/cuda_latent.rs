@@ -45,7 +45,7 @@ impl<D: grader::Graded> Latent<D> {
             keys: b.heads(53, heads, rank, nope),
             values: b.heads(54, heads, value, rank),
             norm: Norm { kind: NormKind::Rms, eps: 1e-5, weight: b.vector(55, rank), bias: None },
-            rope: Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25, growth: None },
+            rope: Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25, growth: None, axes: None },
         }
     }
 

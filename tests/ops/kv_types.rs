@@ -48,7 +48,8 @@ fn specs() -> Vec<(AttnSpec, Option<Rope>)> {
         kv_scales: KvScales::ONE,
         q_only: false,
     };
-    let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0, growth: None };
+    let rope =
+        Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0, growth: None, axes: None };
     vec![
         (plain.clone(), None),
         (AttnSpec { kv_scales: KvScales { k: 0.037, v: 2.5 }, ..plain.clone() }, Some(rope)),

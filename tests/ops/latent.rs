@@ -33,6 +33,7 @@ impl Case {
                 inv_freq: inverse(rotary),
                 magnitude: 1.25,
                 growth: None,
+                axes: None,
             },
             rows,
             q: noise.values(rows * heads * spec.q_dim()),

@@ -42,7 +42,8 @@ fn q_alone_reads_what_another_layer_stored() {
     let kv = KvShape { rows: rows_of, dtype: KvType::F32 };
     assert_eq!(kv.page_bytes(16), (2 * 40 + 2 * 2 * 2 * 24) * 16 * 4);
     let mut dev = device(Isa::detect(), 2, rows, 0, kv);
-    let rope = Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0, growth: None };
+    let rope =
+        Rope { rotary_dim: 24, inv_freq: inverse(24), magnitude: 1.0, growth: None, axes: None };
     let x = Noise(5).values(rows * own.row_width());
     let queries: Vec<f32> =
         x.chunks(own.row_width()).flat_map(|row| &row[..own.q_width()]).copied().collect();
@@ -127,7 +128,7 @@ fn experts_are_chosen_by_products() {
 fn q_that_does_not_turn_grows_ahead_of_its_position() {
     let spec = ONE_HEAD;
     let growth = Some(QueryGrowth { beta: 0.5, ahead: 1, length: 2 });
-    let rope = Rope { rotary_dim: 0, inv_freq: Vec::new(), magnitude: 1.0, growth };
+    let rope = Rope { rotary_dim: 0, inv_freq: Vec::new(), magnitude: 1.0, growth, axes: None };
     let kv = KvShape::heads(1, 1, 2, KvType::F32);
     let mut dev = device(Isa::detect(), 1, 4, 0, kv);
     let mut qkv = tensor(&mut dev, 4, 6, &[1.0; 24]);

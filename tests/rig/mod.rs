@@ -6,6 +6,7 @@
 
 pub mod embeddings;
 pub mod pooled;
+pub mod vision;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -111,14 +111,16 @@ fn abi(builder: bindgen::Builder) -> bindgen::Builder {
 struct AbiNames;
 
 /// Structs that lie in buffers as words: every bit pattern is a value, and none has padding.
-const WORDS: [&str; 10] = [
+const WORDS: [&str; 12] = [
     "ExpertTile",
     "LogitsRecord",
     "LogprobAnswer",
     "LogprobRequest",
     "RowChange",
     "RowDrafts",
+    "RowPair",
     "SlotHeader",
+    "SpanTile",
     "StepRecord",
     "TokenLogprob",
     "WorkItem",

@@ -74,12 +74,12 @@ impl AttentionOps for Cpu {
             let SlotRow { pages, images, .. } = slots.row(row.slot)?;
             let vector = qkv.row_mut(r);
             if let Some(table) = table {
-                match images {
+                match images.as_ref().filter(|_| table.has_axes()) {
                     None => turn(table, spec, row.position, vector),
                     Some(images) => {
                         let positions = images.positions_of(row.position);
                         let heads = vector[..q + kv].chunks_exact_mut(spec.head_dim);
-                        heads.for_each(|h| table.rotate_by(positions, &images.axes, h));
+                        heads.for_each(|h| table.rotate_by(positions, h));
                         grow(table, row.position, &mut vector[..q]);
                     }
                 }

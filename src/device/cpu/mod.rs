@@ -67,7 +67,7 @@ use self::simd::Isa;
 use self::state_pool::StatePool;
 use self::workers::Workers;
 use super::host_slots::HostSlots;
-use super::{BreakOnPurpose, Collective, DeviceInfo, DeviceKind, DeviceTypes, Rank};
+use super::{BreakOnPurpose, Collective, DeviceInfo, DeviceKind, DeviceTypes, Rank, TowerRows};
 use crate::error::Result;
 use crate::internal;
 use crate::plan::StepResult;
@@ -93,7 +93,9 @@ pub struct Cpu {
     pool: Option<Pool>,
     states: Option<StatePool>,
     slots: HostSlots,
-    /// Of a vision tower, while one runs.
+    /// What a vision tower runs over.
+    tower: TowerRows,
+    /// Rows of its ops, while one runs.
     tower_rows: Option<usize>,
     ropes: Vec<RopeTable>,
     results: VecDeque<StepResult>,
@@ -118,6 +120,7 @@ impl Cpu {
             pool: None,
             states: None,
             slots: HostSlots::default(),
+            tower: TowerRows::default(),
             tower_rows: None,
             ropes: Vec::new(),
             results: VecDeque::new(),

@@ -62,6 +62,11 @@ fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+#[inline(always)]
+fn quick_gelu(x: f32) -> f32 {
+    x / (1.0 + exp(-1.702 * x))
+}
+
 /// x/2 (1 + tanh(u)) = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3).
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
@@ -121,6 +126,7 @@ pub fn activate(act: Activation, x: &mut [f32]) {
         Activation::GeluTanh | Activation::GeluTanhGated => {
             x.iter_mut().for_each(|v| *v = gelu_tanh(*v));
         }
+        Activation::QuickGelu => x.iter_mut().for_each(|v| *v = quick_gelu(*v)),
         Activation::Silu | Activation::SiluGated => x.iter_mut().for_each(|v| *v = silu(*v)),
         Activation::XIelu(of) => x.iter_mut().for_each(|v| *v = xielu(&of, *v)),
         Activation::SwigluOai => x.iter_mut().for_each(|v| *v = silu_oai(*v)),
@@ -299,6 +305,7 @@ mod tests {
             let cases = [
                 (Activation::Relu, d.max(0.0)),
                 (Activation::ReluSquared, d.max(0.0).powi(2)),
+                (Activation::QuickGelu, d / (1.0 + (-1.702 * d).exp())),
                 (Activation::Silu, d / (1.0 + (-d).exp())),
                 (Activation::GeluTanh, 0.5 * d * (1.0 + inner.tanh())),
                 (Activation::Gelu, 0.5 * d * (1.0 + erf(d * 0.5f64.sqrt()))),

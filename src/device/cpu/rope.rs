@@ -52,10 +52,11 @@ impl RopeTable {
         Some(1.0 + growth.beta * (1.0 + steps).ln())
     }
 
-    /// The same of a token with three positions, of which each frequency goes by the one that
-    /// `axes` says; the first where they say nothing.
+    /// The same of a token with three positions, of which each frequency goes by the one that the
+    /// rope says; the first where it says nothing.
     #[inline(always)]
-    pub fn rotate_by(&self, positions: [usize; 3], axes: &[u8], head: &mut [f32]) {
+    pub fn rotate_by(&self, positions: [usize; 3], head: &mut [f32]) {
+        let axes = self.rope.axes.as_deref().unwrap_or_default();
         let width = self.rope.rotary_dim;
         let (low, high) = head[..width].split_at_mut(width / 2);
         for (i, (a, b)) in low.iter_mut().zip(high).enumerate() {
@@ -64,6 +65,11 @@ impl RopeTable {
             let (c, s) = (self.rows[at], self.rows[at + width / 2]);
             (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
         }
+    }
+
+    /// Tokens have three positions where there are images.
+    pub fn has_axes(&self) -> bool {
+        self.rope.axes.is_some()
     }
 
     /// Rotate one head: element i pairs with i + rotary_dim / 2.

@@ -5,38 +5,60 @@ use parking_lot::Mutex;
 use super::attention::{attend_whole_row, Turned};
 use super::buffer::Tensor;
 use super::simd::with_isa;
+use super::weight::Weight;
 use super::{Cpu, SHARED_FROM_ATTENTION_MACS};
-use crate::device::{AttnSpec, RowCopy, VisionOps};
+use crate::device::{AttnSpec, RowCopy, Span, TowerLimits, TowerRows, VisionOps};
 use crate::error::Result;
 use crate::internal;
-use crate::plan::PatchRows;
 
 impl VisionOps for Cpu {
+    fn reserve_tower(&mut self, _: &TowerLimits) -> Result<()> {
+        Ok(())
+    }
+
+    fn begin_tower(&mut self, rows: TowerRows) -> Result<()> {
+        self.tower_rows = Some(rows.patches.len());
+        self.tower = rows;
+        Ok(())
+    }
+
     fn begin_rows(&mut self, rows: usize) -> Result<()> {
         self.tower_rows = Some(rows);
         Ok(())
     }
 
     fn end_rows(&mut self) {
+        self.tower = TowerRows::default();
         self.tower_rows = None;
     }
 
-    fn put_patches(
-        &mut self,
-        patches: &PatchRows,
-        order: &[usize],
-        out: &mut Tensor,
-    ) -> Result<()> {
-        for (r, &n) in order.iter().enumerate() {
-            patches.write(n, out.row_mut(r));
+    fn put_patches(&mut self, out: &mut Tensor) -> Result<()> {
+        let TowerRows { images, patches, .. } = &self.tower;
+        for (r, of) in patches.iter().enumerate() {
+            images[of.image].write(of.patch, out.row_mut(r));
         }
         Ok(())
     }
 
-    fn turn_rows(&mut self, spec: &AttnSpec, angles: &[f32], qkv: &mut Tensor) -> Result<()> {
+    fn add_places(&mut self, table: &Weight, x: &mut Tensor) -> Result<()> {
+        for (r, corners) in self.tower.corners.iter().enumerate() {
+            let x = x.row_mut(r);
+            let mut sum = vec![0.0; x.len()];
+            for &(row, share) in corners {
+                if row >= table.outputs {
+                    return Err(internal!("place {row} of {}", table.outputs));
+                }
+                table.table_row(row, |i, p| sum[i] += share * p);
+            }
+            x.iter_mut().zip(&sum).for_each(|(x, p)| *x += p);
+        }
+        Ok(())
+    }
+
+    fn turn_rows(&mut self, spec: &AttnSpec, qkv: &mut Tensor) -> Result<()> {
         let half = spec.head_dim / 2;
         let turned = (spec.heads + spec.kv_heads) * spec.head_dim;
-        for (r, angles) in angles.chunks_exact(half).enumerate().take(self.rows()) {
+        for (r, angles) in self.tower.angles.chunks_exact(half).enumerate() {
             let turns: Vec<(f32, f32)> = angles.iter().map(|a| (a.cos(), a.sin())).collect();
             for head in qkv.row_mut(r)[..turned].chunks_exact_mut(spec.head_dim) {
                 let (low, high) = head.split_at_mut(half);
@@ -51,22 +73,22 @@ impl VisionOps for Cpu {
     fn attend_spans(
         &mut self,
         spec: &AttnSpec,
-        ends: &[usize],
+        span: Span,
         qkv: &Tensor,
         out: &mut Tensor,
     ) -> Result<()> {
         let rows = self.rows();
+        let ends = self.tower.ends(span);
         if ends.last() != Some(&rows) {
             return Err(internal!("spans up to {:?} of {rows} rows", ends.last()));
         }
         let turned = Turned::new(spec, qkv, rows);
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let spans: Vec<_> = starts.zip(ends).map(|(start, &end)| start..end).collect();
+        let spans = self.tower.spans(span);
 
         let q = spec.heads * spec.head_dim;
-        let keys: usize = spans.iter().map(|span| span.len() * span.len()).sum();
+        let keys: usize = spans.clone().map(|span| span.len() * span.len()).sum();
         let worth_it = rows > 1 && 2 * keys * q >= SHARED_FROM_ATTENTION_MACS;
-        let of_rows = spans.iter().flat_map(|span| span.clone().map(move |r| (r, span.clone())));
+        let of_rows = spans.flat_map(|span| span.clone().map(move |r| (r, span.clone())));
         let width = out.width;
         let todo = Mutex::new(out.data.chunks_exact_mut(width).zip(of_rows));
         self.workers.share(worth_it, &|| {
@@ -96,6 +118,13 @@ impl VisionOps for Cpu {
     fn copy_rows(&mut self, x: &Tensor, copies: &[RowCopy], out: &mut Tensor) -> Result<()> {
         for &RowCopy { from, to } in copies {
             out.row_mut(to).copy_from_slice(x.row(from));
+        }
+        Ok(())
+    }
+
+    fn add_rows(&mut self, x: &Tensor, copies: &[RowCopy], out: &mut Tensor) -> Result<()> {
+        for &RowCopy { from, to } in copies {
+            out.row_mut(to).iter_mut().zip(x.row(from)).for_each(|(o, x)| *o += x);
         }
         Ok(())
     }

@@ -123,6 +123,8 @@ const _: () = {
 };
 #[doc = " Flag of a record: its token is the one that the slot sampled last."]
 pub const FEED_LAST: u32 = 1;
+#[doc = " And: its tokens have places beside positions."]
+pub const HAS_PLACES: u32 = 2;
 #[doc = " The target of a logits row that is sampled from; another value is the token to report on."]
 pub const TO_SAMPLE: u32 = 4294967295;
 #[doc = " The sampled id of a row that is not finite."]
@@ -134,7 +136,7 @@ pub struct StepRecord {
     pub slot: u32,
     #[doc = " Token rows; 0: there are only changes."]
     pub tokens: u32,
-    #[doc = " FEED_LAST, or 0."]
+    #[doc = " FEED_LAST, HAS_PLACES."]
     pub flags: u32,
     #[doc = " Where its tokens lie in the input, unless FEED_LAST."]
     pub chunk: u32,
@@ -148,10 +150,13 @@ pub struct StepRecord {
     pub logits_count: u32,
     #[doc = " Where these lie in the input."]
     pub logits: u32,
+    #[doc = " Where three numbers of each token lie, if it has places."]
+    pub places: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of StepRecord"][::std::mem::size_of::<StepRecord>() - 40usize];
+    ["Size of StepRecord"][::std::mem::size_of::<StepRecord>() - 48usize];
     ["Alignment of StepRecord"][::std::mem::align_of::<StepRecord>() - 4usize];
     ["Offset of field: StepRecord::slot"][::std::mem::offset_of!(StepRecord, slot) - 0usize];
     ["Offset of field: StepRecord::tokens"][::std::mem::offset_of!(StepRecord, tokens) - 4usize];
@@ -167,6 +172,8 @@ const _: () = {
     ["Offset of field: StepRecord::logits_count"]
         [::std::mem::offset_of!(StepRecord, logits_count) - 32usize];
     ["Offset of field: StepRecord::logits"][::std::mem::offset_of!(StepRecord, logits) - 36usize];
+    ["Offset of field: StepRecord::places"][::std::mem::offset_of!(StepRecord, places) - 40usize];
+    ["Offset of field: StepRecord::unused"][::std::mem::offset_of!(StepRecord, unused) - 44usize];
 };
 #[doc = " Drafts of a sequence in a step at most."]
 pub const MAX_DRAFTS: u32 = 64;
@@ -236,6 +243,8 @@ pub struct PrepareStep {
     #[doc = " Of each token row."]
     pub token: DevicePtr,
     pub position: DevicePtr,
+    #[doc = " \\[rows, 3], what turns go by (RopeStore): a position, where there are none"]
+    pub places: DevicePtr,
     pub slot_of: DevicePtr,
     #[doc = " 1 + the adapter slot, 0 = none."]
     pub adapter_slot_of: DevicePtr,
@@ -250,26 +259,28 @@ pub struct PrepareStep {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PrepareStep"][::std::mem::size_of::<PrepareStep>() - 112usize];
+    ["Size of PrepareStep"][::std::mem::size_of::<PrepareStep>() - 120usize];
     ["Alignment of PrepareStep"][::std::mem::align_of::<PrepareStep>() - 8usize];
     ["Offset of field: PrepareStep::input"][::std::mem::offset_of!(PrepareStep, input) - 0usize];
     ["Offset of field: PrepareStep::slots"][::std::mem::offset_of!(PrepareStep, slots) - 8usize];
     ["Offset of field: PrepareStep::token"][::std::mem::offset_of!(PrepareStep, token) - 40usize];
     ["Offset of field: PrepareStep::position"]
         [::std::mem::offset_of!(PrepareStep, position) - 48usize];
+    ["Offset of field: PrepareStep::places"][::std::mem::offset_of!(PrepareStep, places) - 56usize];
     ["Offset of field: PrepareStep::slot_of"]
-        [::std::mem::offset_of!(PrepareStep, slot_of) - 56usize];
+        [::std::mem::offset_of!(PrepareStep, slot_of) - 64usize];
     ["Offset of field: PrepareStep::adapter_slot_of"]
-        [::std::mem::offset_of!(PrepareStep, adapter_slot_of) - 64usize];
+        [::std::mem::offset_of!(PrepareStep, adapter_slot_of) - 72usize];
     ["Offset of field: PrepareStep::gather_row"]
-        [::std::mem::offset_of!(PrepareStep, gather_row) - 72usize];
+        [::std::mem::offset_of!(PrepareStep, gather_row) - 80usize];
     ["Offset of field: PrepareStep::sample_slot"]
-        [::std::mem::offset_of!(PrepareStep, sample_slot) - 80usize];
-    ["Offset of field: PrepareStep::target"][::std::mem::offset_of!(PrepareStep, target) - 88usize];
-    ["Offset of field: PrepareStep::drafts"][::std::mem::offset_of!(PrepareStep, drafts) - 96usize];
-    ["Offset of field: PrepareStep::rows"][::std::mem::offset_of!(PrepareStep, rows) - 104usize];
+        [::std::mem::offset_of!(PrepareStep, sample_slot) - 88usize];
+    ["Offset of field: PrepareStep::target"][::std::mem::offset_of!(PrepareStep, target) - 96usize];
+    ["Offset of field: PrepareStep::drafts"]
+        [::std::mem::offset_of!(PrepareStep, drafts) - 104usize];
+    ["Offset of field: PrepareStep::rows"][::std::mem::offset_of!(PrepareStep, rows) - 112usize];
     ["Offset of field: PrepareStep::padded_rows"]
-        [::std::mem::offset_of!(PrepareStep, padded_rows) - 108usize];
+        [::std::mem::offset_of!(PrepareStep, padded_rows) - 116usize];
 };
 #[doc = " ---- The sampler (sampler.cu) ----"]
 pub const ADJUST_THREADS: u32 = 512;
@@ -638,8 +649,9 @@ pub enum Activation {
     GeluGated = 6,
     GeluTanhGated = 7,
     SwigluOai = 8,
+    QuickGelu = 9,
     #[doc = " Only the bias."]
-    None = 9,
+    None = 10,
 }
 #[repr(u32)]
 #[doc = " What K and V are in pages: the activations' type, or numbers of eight bits."]
@@ -1141,6 +1153,8 @@ pub struct RopeStore {
     pub qkv: DevicePtr,
     #[doc = " \\[rows]"]
     pub position: DevicePtr,
+    #[doc = " \\[rows, 3], of which each pair goes by one; null: by its position"]
+    pub places: DevicePtr,
     pub slot_of: DevicePtr,
     pub slots: SlotRows,
     pub pool: DevicePtr,
@@ -1163,34 +1177,38 @@ pub struct RopeStore {
     pub growth_ahead: u32,
     #[doc = " \\[half]"]
     pub inverse_frequency: [f32; 256usize],
+    #[doc = " Of each pair which of the places, two bits."]
+    pub axes: [u32; 16usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RopeStore"][::std::mem::size_of::<RopeStore>() - 1136usize];
+    ["Size of RopeStore"][::std::mem::size_of::<RopeStore>() - 1208usize];
     ["Alignment of RopeStore"][::std::mem::align_of::<RopeStore>() - 8usize];
     ["Offset of field: RopeStore::qkv"][::std::mem::offset_of!(RopeStore, qkv) - 0usize];
     ["Offset of field: RopeStore::position"][::std::mem::offset_of!(RopeStore, position) - 8usize];
-    ["Offset of field: RopeStore::slot_of"][::std::mem::offset_of!(RopeStore, slot_of) - 16usize];
-    ["Offset of field: RopeStore::slots"][::std::mem::offset_of!(RopeStore, slots) - 24usize];
-    ["Offset of field: RopeStore::pool"][::std::mem::offset_of!(RopeStore, pool) - 56usize];
-    ["Offset of field: RopeStore::kv"][::std::mem::offset_of!(RopeStore, kv) - 64usize];
-    ["Offset of field: RopeStore::k_scale"][::std::mem::offset_of!(RopeStore, k_scale) - 68usize];
-    ["Offset of field: RopeStore::v_scale"][::std::mem::offset_of!(RopeStore, v_scale) - 72usize];
-    ["Offset of field: RopeStore::heads"][::std::mem::offset_of!(RopeStore, heads) - 76usize];
-    ["Offset of field: RopeStore::kv_heads"][::std::mem::offset_of!(RopeStore, kv_heads) - 80usize];
-    ["Offset of field: RopeStore::dim"][::std::mem::offset_of!(RopeStore, dim) - 84usize];
+    ["Offset of field: RopeStore::places"][::std::mem::offset_of!(RopeStore, places) - 16usize];
+    ["Offset of field: RopeStore::slot_of"][::std::mem::offset_of!(RopeStore, slot_of) - 24usize];
+    ["Offset of field: RopeStore::slots"][::std::mem::offset_of!(RopeStore, slots) - 32usize];
+    ["Offset of field: RopeStore::pool"][::std::mem::offset_of!(RopeStore, pool) - 64usize];
+    ["Offset of field: RopeStore::kv"][::std::mem::offset_of!(RopeStore, kv) - 72usize];
+    ["Offset of field: RopeStore::k_scale"][::std::mem::offset_of!(RopeStore, k_scale) - 76usize];
+    ["Offset of field: RopeStore::v_scale"][::std::mem::offset_of!(RopeStore, v_scale) - 80usize];
+    ["Offset of field: RopeStore::heads"][::std::mem::offset_of!(RopeStore, heads) - 84usize];
+    ["Offset of field: RopeStore::kv_heads"][::std::mem::offset_of!(RopeStore, kv_heads) - 88usize];
+    ["Offset of field: RopeStore::dim"][::std::mem::offset_of!(RopeStore, dim) - 92usize];
     ["Offset of field: RopeStore::page_size"]
-        [::std::mem::offset_of!(RopeStore, page_size) - 88usize];
-    ["Offset of field: RopeStore::half"][::std::mem::offset_of!(RopeStore, half) - 92usize];
+        [::std::mem::offset_of!(RopeStore, page_size) - 96usize];
+    ["Offset of field: RopeStore::half"][::std::mem::offset_of!(RopeStore, half) - 100usize];
     ["Offset of field: RopeStore::magnitude"]
-        [::std::mem::offset_of!(RopeStore, magnitude) - 96usize];
-    ["Offset of field: RopeStore::growth"][::std::mem::offset_of!(RopeStore, growth) - 100usize];
+        [::std::mem::offset_of!(RopeStore, magnitude) - 104usize];
+    ["Offset of field: RopeStore::growth"][::std::mem::offset_of!(RopeStore, growth) - 108usize];
     ["Offset of field: RopeStore::growth_length"]
-        [::std::mem::offset_of!(RopeStore, growth_length) - 104usize];
+        [::std::mem::offset_of!(RopeStore, growth_length) - 112usize];
     ["Offset of field: RopeStore::growth_ahead"]
-        [::std::mem::offset_of!(RopeStore, growth_ahead) - 108usize];
+        [::std::mem::offset_of!(RopeStore, growth_ahead) - 116usize];
     ["Offset of field: RopeStore::inverse_frequency"]
-        [::std::mem::offset_of!(RopeStore, inverse_frequency) - 112usize];
+        [::std::mem::offset_of!(RopeStore, inverse_frequency) - 120usize];
+    ["Offset of field: RopeStore::axes"][::std::mem::offset_of!(RopeStore, axes) - 1144usize];
 };
 #[doc = " Threads of a block of attend_rows and attend_all, the largest head, and that of *_wide."]
 pub const ATTEND_THREADS: u32 = 128;
@@ -2562,6 +2580,184 @@ const _: () = {
     ["Offset of field: GateRows::z"][::std::mem::offset_of!(GateRows, z) - 8usize];
     ["Offset of field: GateRows::width"][::std::mem::offset_of!(GateRows, width) - 16usize];
     ["Offset of field: GateRows::unused"][::std::mem::offset_of!(GateRows, unused) - 20usize];
+};
+pub const VISION_THREADS: u32 = 128;
+#[doc = " Rows of tiles of attention: of spans that are short, and of others."]
+pub const SHORT_SPAN_ROWS: u32 = 64;
+pub const LONG_SPAN_ROWS: u32 = 128;
+#[doc = " Stages of keys in shared memory."]
+pub const SPAN_STAGES: u32 = 2;
+#[doc = " The largest head of the kernel without tensor cores."]
+pub const SPAN_MAX_HEAD_DIM: u32 = 256;
+#[doc = " out\\[r] = numbers of the bytes of patch\\[r]"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PutPatches {
+    #[doc = " \\[patches, 3, width / 3]"]
+    pub bytes: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub patch: DevicePtr,
+    #[doc = " \\[3, 256], what a byte of each colour stands for"]
+    pub numbers: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PutPatches"][::std::mem::size_of::<PutPatches>() - 40usize];
+    ["Alignment of PutPatches"][::std::mem::align_of::<PutPatches>() - 8usize];
+    ["Offset of field: PutPatches::bytes"][::std::mem::offset_of!(PutPatches, bytes) - 0usize];
+    ["Offset of field: PutPatches::patch"][::std::mem::offset_of!(PutPatches, patch) - 8usize];
+    ["Offset of field: PutPatches::numbers"][::std::mem::offset_of!(PutPatches, numbers) - 16usize];
+    ["Offset of field: PutPatches::out"][::std::mem::offset_of!(PutPatches, out) - 24usize];
+    ["Offset of field: PutPatches::width"][::std::mem::offset_of!(PutPatches, width) - 32usize];
+    ["Offset of field: PutPatches::unused"][::std::mem::offset_of!(PutPatches, unused) - 36usize];
+};
+#[doc = " A row of a table of places, and how much it counts."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Corner {
+    pub row: u32,
+    pub share: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Corner"][::std::mem::size_of::<Corner>() - 8usize];
+    ["Alignment of Corner"][::std::mem::align_of::<Corner>() - 4usize];
+    ["Offset of field: Corner::row"][::std::mem::offset_of!(Corner, row) - 0usize];
+    ["Offset of field: Corner::share"][::std::mem::offset_of!(Corner, share) - 4usize];
+};
+#[doc = " x\\[r] += the table's rows at four corners."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AddPlaces {
+    #[doc = " \\[table_rows, width]"]
+    pub table: DevicePtr,
+    #[doc = " \\[rows, 4]"]
+    pub corners: DevicePtr,
+    #[doc = " \\[rows, width], in place"]
+    pub x: DevicePtr,
+    pub table_rows: u32,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AddPlaces"][::std::mem::size_of::<AddPlaces>() - 32usize];
+    ["Alignment of AddPlaces"][::std::mem::align_of::<AddPlaces>() - 8usize];
+    ["Offset of field: AddPlaces::table"][::std::mem::offset_of!(AddPlaces, table) - 0usize];
+    ["Offset of field: AddPlaces::corners"][::std::mem::offset_of!(AddPlaces, corners) - 8usize];
+    ["Offset of field: AddPlaces::x"][::std::mem::offset_of!(AddPlaces, x) - 16usize];
+    ["Offset of field: AddPlaces::table_rows"]
+        [::std::mem::offset_of!(AddPlaces, table_rows) - 24usize];
+    ["Offset of field: AddPlaces::width"][::std::mem::offset_of!(AddPlaces, width) - 28usize];
+};
+#[doc = " Pairs i and i + dim / 2 of heads."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct TurnRows {
+    #[doc = " \\[rows, width], the first `heads` heads of which are turned in place"]
+    pub qkv: DevicePtr,
+    #[doc = " \\[rows, dim / 2]"]
+    pub angles: DevicePtr,
+    pub heads: u32,
+    pub dim: u32,
+    pub width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TurnRows"][::std::mem::size_of::<TurnRows>() - 32usize];
+    ["Alignment of TurnRows"][::std::mem::align_of::<TurnRows>() - 8usize];
+    ["Offset of field: TurnRows::qkv"][::std::mem::offset_of!(TurnRows, qkv) - 0usize];
+    ["Offset of field: TurnRows::angles"][::std::mem::offset_of!(TurnRows, angles) - 8usize];
+    ["Offset of field: TurnRows::heads"][::std::mem::offset_of!(TurnRows, heads) - 16usize];
+    ["Offset of field: TurnRows::dim"][::std::mem::offset_of!(TurnRows, dim) - 20usize];
+    ["Offset of field: TurnRows::width"][::std::mem::offset_of!(TurnRows, width) - 24usize];
+    ["Offset of field: TurnRows::unused"][::std::mem::offset_of!(TurnRows, unused) - 28usize];
+};
+#[doc = " A row of one tensor to one of another."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct RowPair {
+    pub from: u32,
+    pub to: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RowPair"][::std::mem::size_of::<RowPair>() - 8usize];
+    ["Alignment of RowPair"][::std::mem::align_of::<RowPair>() - 4usize];
+    ["Offset of field: RowPair::from"][::std::mem::offset_of!(RowPair, from) - 0usize];
+    ["Offset of field: RowPair::to"][::std::mem::offset_of!(RowPair, to) - 4usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CopyRows {
+    #[doc = " \\[_, width]"]
+    pub x: DevicePtr,
+    pub pairs: DevicePtr,
+    #[doc = " \\[_, width]"]
+    pub out: DevicePtr,
+    pub width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CopyRows"][::std::mem::size_of::<CopyRows>() - 32usize];
+    ["Alignment of CopyRows"][::std::mem::align_of::<CopyRows>() - 8usize];
+    ["Offset of field: CopyRows::x"][::std::mem::offset_of!(CopyRows, x) - 0usize];
+    ["Offset of field: CopyRows::pairs"][::std::mem::offset_of!(CopyRows, pairs) - 8usize];
+    ["Offset of field: CopyRows::out"][::std::mem::offset_of!(CopyRows, out) - 16usize];
+    ["Offset of field: CopyRows::width"][::std::mem::offset_of!(CopyRows, width) - 24usize];
+    ["Offset of field: CopyRows::unused"][::std::mem::offset_of!(CopyRows, unused) - 28usize];
+};
+#[doc = " Rows against the keys of their span."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct SpanTile {
+    #[doc = " Rows."]
+    pub first: u32,
+    #[doc = " Rows."]
+    pub count: u32,
+    #[doc = " Keys."]
+    pub begin: u32,
+    #[doc = " Keys."]
+    pub end: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SpanTile"][::std::mem::size_of::<SpanTile>() - 16usize];
+    ["Alignment of SpanTile"][::std::mem::align_of::<SpanTile>() - 4usize];
+    ["Offset of field: SpanTile::first"][::std::mem::offset_of!(SpanTile, first) - 0usize];
+    ["Offset of field: SpanTile::count"][::std::mem::offset_of!(SpanTile, count) - 4usize];
+    ["Offset of field: SpanTile::begin"][::std::mem::offset_of!(SpanTile, begin) - 8usize];
+    ["Offset of field: SpanTile::end"][::std::mem::offset_of!(SpanTile, end) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttendSpans {
+    #[doc = " \\[rows, 3, heads, dim]"]
+    pub qkv: DevicePtr,
+    pub tiles: DevicePtr,
+    #[doc = " \\[rows, heads, dim]"]
+    pub out: DevicePtr,
+    pub heads: u32,
+    pub dim: u32,
+    pub scale: f32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttendSpans"][::std::mem::size_of::<AttendSpans>() - 40usize];
+    ["Alignment of AttendSpans"][::std::mem::align_of::<AttendSpans>() - 8usize];
+    ["Offset of field: AttendSpans::qkv"][::std::mem::offset_of!(AttendSpans, qkv) - 0usize];
+    ["Offset of field: AttendSpans::tiles"][::std::mem::offset_of!(AttendSpans, tiles) - 8usize];
+    ["Offset of field: AttendSpans::out"][::std::mem::offset_of!(AttendSpans, out) - 16usize];
+    ["Offset of field: AttendSpans::heads"][::std::mem::offset_of!(AttendSpans, heads) - 24usize];
+    ["Offset of field: AttendSpans::dim"][::std::mem::offset_of!(AttendSpans, dim) - 28usize];
+    ["Offset of field: AttendSpans::scale"][::std::mem::offset_of!(AttendSpans, scale) - 32usize];
+    ["Offset of field: AttendSpans::unused"][::std::mem::offset_of!(AttendSpans, unused) - 36usize];
 };
 #[repr(u32)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]

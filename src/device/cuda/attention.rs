@@ -196,12 +196,14 @@ impl Cuda {
             room.copy_from_slice(&rope.inv_freq);
         }
 
+        let axes = rope.and_then(|rope| rope.axes.as_deref());
         let growth = rope.and_then(|rope| rope.growth);
         let reserved = self.reserved()?;
         let device = &reserved.steps.device;
         Ok(abi::RopeStore {
             qkv: qkv.to(self.rows(), spec.row_width(), "rope_store"),
             position: device.position.address,
+            places: axes.map_or(DevicePtr::NULL, |_| device.places.address),
             slot_of: device.slot_of.address,
             slots: device.slot_rows(self.slots.layout()),
             pool: DevicePtr::NULL,
@@ -218,6 +220,16 @@ impl Cuda {
             growth_length: growth.map_or(1, |growth| growth.length.max(1)),
             growth_ahead: growth.map_or(0, |growth| growth.ahead),
             inverse_frequency,
+            axes: packed_axes(axes.unwrap_or_default()),
         })
     }
+}
+
+/// Which of a token's places each pair goes by, two bits a pair.
+fn packed_axes(axes: &[u8]) -> [u32; MAX_ROPE_PAIRS / 16] {
+    let mut packed = [0; MAX_ROPE_PAIRS / 16];
+    for (i, &axis) in axes.iter().enumerate().take(MAX_ROPE_PAIRS) {
+        packed[i / 16] |= u32::from(axis.min(2)) << (i % 16 * 2);
+    }
+    packed
 }

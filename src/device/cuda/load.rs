@@ -108,7 +108,8 @@ impl LoadOps for Cuda {
             self.scratch(scratch)?;
         }
         self.adapters.reserve(&self.context, limits.step_tokens)?;
-        self.coded.reserve(&self.context, self.dtype, limits.step_tokens)?;
+        let rows = self.tower.as_ref().map_or(0, |tower| tower.most_rows());
+        self.coded.reserve(&self.context, self.dtype, limits.step_tokens.max(rows))?;
         self.uploader.release();
         let attention = PageAttention::new(&self.context, &self.kernels, self.dtype, limits)?;
         let (limits, graphs) = (limits.clone(), Graphs::new(&self.context));

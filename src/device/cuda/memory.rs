@@ -95,6 +95,15 @@ impl Memory {
         check(code, "a copy on the GPU")
     }
 
+    /// Copy the first `bytes` of another piece to our start, on the stream.
+    pub fn copy_from(&self, from: &Memory, bytes: usize) -> Result<()> {
+        assert!(bytes <= self.bytes && bytes <= from.bytes, "copy beyond a buffer");
+        let (to, from) = (self.address.address(), from.address.address());
+        // SAFETY: both ranges are inside live allocations.
+        let code = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.context.stream()) };
+        check(code, "a copy on the GPU")
+    }
+
     /// The first `bytes`, after all work enqueued so far. Waits.
     pub fn read_now(&self, bytes: usize) -> Result<Vec<u8>> {
         assert!(bytes <= self.bytes, "read beyond a buffer");

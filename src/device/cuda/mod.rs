@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `load`, `step`, `dense`, `attention` | chapters of [`super::Device`] |
-//! | `latent`, `state`, `experts`, `adapters`, `pooling` | chapters of [`super::Device`] |
+//! | `latent`, `state`, `experts`, `adapters`, `pooling`, `vision` | chapters of [`super::Device`] |
 //! | `context` | driver probe, context, streams, events |
 //! | `device_ptr`, `memory` | addresses and memory of the GPU, page-locked memory of the host |
 //! | `abi` | what host and kernels share, made from kernels/abi.h and abi_ops.h |
@@ -27,6 +27,8 @@
 //! | `low_rank` | what adapters hold behind a weight |
 //! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
 //! | `joins`, `joined_norm` | what ranks do together behind an op, and with a norm behind that |
+//! | `span_attention` | attention of vision towers: which kernel |
+//! | `tower_inputs` | what a vision tower reads beside activations |
 //! | `state_memory` | states of slots, and copies of them |
 //! | `tensor` | activations |
 //! | `slots` | a step's input as the GPU reads it |
@@ -78,6 +80,7 @@ mod sampler;
 mod sampler_row;
 mod shares;
 mod slots;
+mod span_attention;
 mod staging;
 mod state;
 mod state_memory;
@@ -85,6 +88,7 @@ mod step;
 mod steps;
 mod tensor;
 mod tensor_map;
+mod tower_inputs;
 mod turns;
 mod vision;
 pub mod weights;
@@ -108,6 +112,7 @@ use self::slots::Slots;
 use self::state_memory::States;
 use self::steps::{Steps, DEPTH};
 pub use self::tensor::Tensor;
+use self::tower_inputs::TowerInputs;
 use self::weights::Uploader;
 use super::{
     BreakOnPurpose, DType, DeviceInfo, DeviceKind, DeviceLimits, DeviceTypes, Rank, RankGroup,
@@ -152,6 +157,9 @@ pub struct Cuda {
     slots: Slots,
     sampler: Sampler,
     reserved: Option<Reserved>,
+    /// Of a vision tower; its rows while one runs.
+    tower: Option<TowerInputs>,
+    tower_rows: Option<usize>,
     /// Steps are launched call by call.
     eager: bool,
     /// Rows of a decode step, with empty ones up to a size that returns.
@@ -188,6 +196,7 @@ impl Cuda {
         gemm_small_m::prepare(&context, &kernels)?;
         let shares = coded_kernels::prepare(&context, &kernels)?;
         let tile_shares = gemm_tiles::prepare(&context, &kernels)?;
+        span_attention::prepare(&kernels)?;
 
         Ok(Cuda {
             dtype,
@@ -200,6 +209,8 @@ impl Cuda {
             slots: Slots::default(),
             sampler: Sampler::new(&context),
             reserved: None,
+            tower: None,
+            tower_rows: None,
             eager: false,
             padded: None,
             scratch: None,
@@ -283,7 +294,7 @@ impl Cuda {
 
     /// Token rows that the ops run over.
     fn rows(&self) -> usize {
-        self.padded.unwrap_or(self.slots.batch().rows)
+        self.tower_rows.or(self.padded).unwrap_or(self.slots.batch().rows)
     }
 
     /// Sampling rows that the ops run over.

@@ -231,6 +231,14 @@ kernels! {
     "layers":
         values_of_keys(ValuesOfKeys) scale_rows(ScaleRows) scale_routes(ScaleRoutes)
         weigh_inputs(WeighInputs);
+    "vision":
+        put_patches(PutPatches) add_places(AddPlaces) turn_rows(TurnRows)
+        copy_rows(CopyRows) add_row_pairs(CopyRows) attend_spans(AttendSpans);
+    "attention_spans":
+        spans_short_64(AttendSpans) spans_short_80(AttendSpans) spans_short_96(AttendSpans)
+        spans_short_128(AttendSpans)
+        spans_long_64(AttendSpans) spans_long_80(AttendSpans) spans_long_96(AttendSpans)
+        spans_long_128(AttendSpans);
     "experts":
         route_rows(RouteRows) group_rows(GroupRows)
         experts_up_narrow(MultiplyExperts) experts_up_wide(MultiplyExperts)

@@ -20,6 +20,7 @@ impl From<Activation> for abi::Activation {
             Activation::ReluSquared => abi::Activation::ReluSquared,
             Activation::Gelu => abi::Activation::Gelu,
             Activation::GeluTanh => abi::Activation::GeluTanh,
+            Activation::QuickGelu => abi::Activation::QuickGelu,
             Activation::Silu => abi::Activation::Silu,
             // By a launch of its own.
             Activation::XIelu(_) => abi::Activation::None,

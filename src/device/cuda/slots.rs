@@ -5,9 +5,11 @@
 //! The host keeps of each row only how many pages it has, to append others. Everything else lives
 //! on the device alone.
 
+use std::sync::Arc;
+
 use super::abi::{
-    LogitsRecord, RowChange, RowDrafts, SlotHeader, SlotRows, StepRecord, FEED_LAST, MAX_DRAFTS,
-    TO_SAMPLE,
+    LogitsRecord, RowChange, RowDrafts, SlotHeader, SlotRows, StepRecord, FEED_LAST, HAS_PLACES,
+    MAX_DRAFTS, TO_SAMPLE,
 };
 use super::device_ptr::DevicePtr;
 use super::sampler_row::{adjusts, SamplerRow};
@@ -16,7 +18,7 @@ use crate::device::DeviceLimits;
 use crate::error::Result;
 use crate::ids::SlotId;
 use crate::internal;
-use crate::plan::{Purpose, SlotChange, SlotOpen, StepPlan};
+use crate::plan::{PromptImages, Purpose, SlotChange, SlotOpen, StepPlan};
 use crate::sampling::TokenCounts;
 
 /// Words of a row for the sampler's lists; longer ones lie elsewhere.
@@ -75,6 +77,8 @@ struct HostRow {
     pages: usize,
     /// Of this step; they count `from` from the start of the data.
     changes: Vec<RowChange>,
+    /// Of its prompt; they say by what its tokens turn.
+    images: Option<Arc<PromptImages>>,
 }
 
 /// The rows of all slots, and the input of the current step.
@@ -130,6 +134,9 @@ impl Slots {
         self.touched.clear();
         for change in &plan.changes {
             self.change(change, far)?;
+        }
+        for (slot, images) in &plan.images {
+            self.row(*slot)?.images = Some(Arc::clone(images));
         }
 
         let chunk_tokens = self.data.len();
@@ -192,6 +199,7 @@ impl Slots {
             record.chunk += data_at;
             record.changes += changes_at;
             record.logits += data_at;
+            record.places += data_at;
         }
         for change in &mut self.changes {
             change.from += data_at;
@@ -206,11 +214,13 @@ impl Slots {
         let change_count = changes.len();
         self.changes.append(changes);
 
+        let places = self.put_places(chunk);
+        let last = if chunk.known.is_none() { FEED_LAST } else { 0 };
         let logits_at = logits + chunk.first_logits * words_of::<LogitsRecord>();
         self.records.push(StepRecord {
             slot: chunk.slot.0,
             tokens: chunk.tokens as u32,
-            flags: if chunk.known.is_none() { FEED_LAST } else { 0 },
+            flags: last | places.map_or(0, |_| HAS_PLACES),
             chunk: (chunk_tokens + chunk.known.unwrap_or(0)) as u32,
             first_row: chunk.first as u32,
             first_logits_row: chunk.first_logits as u32,
@@ -218,7 +228,28 @@ impl Slots {
             change_count: change_count as u32,
             logits_count: chunk.logits as u32,
             logits: logits_at as u32,
+            places: places.unwrap_or(0) as u32,
+            unused: 0,
         });
+    }
+
+    /// By what the tokens of a sequence with images turn; where in the data.
+    fn put_places(&mut self, chunk: &BatchChunk) -> Option<usize> {
+        let images = self.rows.get(chunk.slot.index())?.images.as_ref()?;
+        let at = self.data.len();
+        let fed = chunk.position()..chunk.length;
+        self.data.extend(fed.flat_map(|index| images.positions_of(index)).map(|at| at as u32));
+        Some(at)
+    }
+
+    /// The step feeds tokens of images.
+    pub fn feeds_images(&self) -> bool {
+        let feeds = |chunk: &BatchChunk| {
+            let images = self.rows.get(chunk.slot.index()).and_then(|row| row.images.as_ref());
+            let fed = chunk.position()..chunk.length;
+            images.is_some_and(|images| images.overlapping(fed).next().is_some())
+        };
+        self.batch().chunks.iter().any(feeds)
     }
 
     fn row(&mut self, slot: SlotId) -> Result<&mut HostRow> {
@@ -254,6 +285,7 @@ impl Slots {
         let slot = open.slot;
         let row = self.row(slot)?;
         row.changes.clear();
+        row.images = None;
         row.pages = 0;
 
         let prompt_tokens = (open.prompt_tokens as usize).min(open.tokens.len());

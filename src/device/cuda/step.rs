@@ -25,7 +25,9 @@ impl StepOps for Cuda {
         // More rows than slots have no logits.
         let most = reserved.limits.slots.min(reserved.limits.step_tokens);
         let padded = graphs::padded(batch.rows)
-            .filter(|&rows| batch.decode && reserved.graphs.steady && rows <= most);
+            .filter(|&rows| batch.decode && reserved.graphs.steady && rows <= most)
+            // What a tower launches depends on its images.
+            .filter(|_| !self.slots.feeds_images());
         let repeats = reserved.attention.plan(&batch.chunks);
         let (input, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;
         if moved {
@@ -43,6 +45,7 @@ impl StepOps for Cuda {
                 slots: device.slot_rows(self.slots.layout()),
                 token: device.token.address,
                 position: device.position.address,
+                places: device.places.address,
                 slot_of: device.slot_of.address,
                 adapter_slot_of: device.adapter_slot_of.address,
                 gather_row: device.gather_row.address,

@@ -34,6 +34,8 @@ pub struct OnDevice {
     pub rows: Memory,
     pub token: Memory,
     pub position: Memory,
+    /// Three of each row, by which it turns.
+    pub places: Memory,
     pub slot_of: Memory,
     /// 1 + the adapter slot of a row's adapter, 0 = none.
     pub adapter_slot_of: Memory,
@@ -112,6 +114,7 @@ impl Steps {
             rows: words(layout.stride as usize * limits.slots, "slot rows")?,
             token: tokens("token ids")?,
             position: tokens("positions")?,
+            places: words(3 * limits.step_tokens, "places of rows")?,
             slot_of: tokens("slots of rows")?,
             adapter_slot_of: tokens("adapter slots of rows")?,
             gather_row: logits("sampling rows")?,

@@ -1,45 +1,171 @@
-//! Vision towers are not on the GPU yet: the engine refuses images there before any of these is
-//! called.
+//! Vision towers on the GPU: what the host knows of a tower's rows, sent once for all layers, and
+//! the kernels over it (kernels/vision.cu, kernels/attention_spans.cu).
 
+use super::abi::{self, RowPair};
+use super::context::Context;
+use super::span_attention::Tile;
+use super::tower_inputs::TowerInputs;
+use super::weights::Weight;
 use super::{Cuda, Tensor};
-use crate::device::{AttnSpec, RowCopy, VisionOps};
-use crate::error::{Error, Result};
-use crate::plan::PatchRows;
+use crate::device::{AttnSpec, DType, RowCopy, Span, TowerLimits, TowerRows, VisionOps};
+use crate::error::Result;
+use crate::internal;
 
-fn missing<T>() -> Result<T> {
-    Err(Error::Unsupported("images are not served on GPUs.".into()))
+const THREADS: u32 = abi::VISION_THREADS;
+
+impl Cuda {
+    fn tower(&self) -> Result<(&TowerInputs, &Context)> {
+        let tower = self.tower.as_ref().ok_or_else(|| internal!("a tower before its reserve"))?;
+        Ok((tower, &self.context))
+    }
+
+    /// Send pairs of rows: parameters and blocks of the kernels over them.
+    fn pairs(
+        &mut self,
+        x: &Tensor,
+        copies: &[RowCopy],
+        out: &mut Tensor,
+    ) -> Result<(abi::CopyRows, [usize; 2])> {
+        let tower = self.tower.as_mut().ok_or_else(|| internal!("a tower before its reserve"))?;
+        let last = |row: fn(&RowCopy) -> usize| copies.iter().map(row).max().map_or(0, |r| r + 1);
+        let from = last(|copy| copy.from);
+        let to = last(|copy| copy.to);
+
+        let pair = |copy: &RowCopy| RowPair { from: copy.from as u32, to: copy.to as u32 };
+        let pairs = tower.send_pairs(copies.iter().map(pair))?;
+        let parameters = abi::CopyRows {
+            x: x.at(from, out.width, "copy_rows"),
+            pairs,
+            out: out.to(to, x.width, "copy_rows"),
+            width: x.width as u32,
+            unused: 0,
+        };
+        Ok((parameters, [copies.len(), 1]))
+    }
 }
 
 impl VisionOps for Cuda {
-    fn begin_rows(&mut self, _: usize) -> Result<()> {
-        missing()
+    fn reserve_tower(&mut self, limits: &TowerLimits) -> Result<()> {
+        self.scratch(limits.rows * limits.gate_up * self.dtype.bytes())?;
+        self.tower = Some(TowerInputs::new(&self.context, limits)?);
+        Ok(())
     }
 
-    fn end_rows(&mut self) {}
-
-    fn put_patches(&mut self, _: &PatchRows, _: &[usize], _: &mut Tensor) -> Result<()> {
-        missing()
+    fn begin_tower(&mut self, rows: TowerRows) -> Result<()> {
+        let tower = self.tower.as_mut().ok_or_else(|| internal!("a tower before its reserve"))?;
+        tower.send(&rows)?;
+        self.tower_rows = Some(rows.patches.len());
+        Ok(())
     }
 
-    fn turn_rows(&mut self, _: &AttnSpec, _: &[f32], _: &mut Tensor) -> Result<()> {
-        missing()
+    fn begin_rows(&mut self, rows: usize) -> Result<()> {
+        self.tower_rows = Some(rows);
+        Ok(())
+    }
+
+    fn end_rows(&mut self) {
+        self.tower_rows = None;
+    }
+
+    fn put_patches(&mut self, out: &mut Tensor) -> Result<()> {
+        let rows = self.rows();
+        let (tower, context) = self.tower()?;
+        let width = out.width;
+        let parameters = abi::PutPatches {
+            bytes: tower.bytes,
+            patch: tower.patch,
+            numbers: tower.numbers,
+            out: out.to(rows, width, "put_patches"),
+            width: width as u32,
+            unused: 0,
+        };
+        let blocks = [rows, width.div_ceil(THREADS as usize)];
+        self.kernels.put_patches.launch(context, blocks, THREADS, &parameters)
+    }
+
+    fn add_places(&mut self, table: &Weight, x: &mut Tensor) -> Result<()> {
+        let (rows, width) = (self.rows(), table.inputs);
+        let (tower, context) = self.tower()?;
+        let parameters = abi::AddPlaces {
+            table: table.matrix(),
+            corners: tower.corners,
+            x: x.to(rows, width, "add_places"),
+            table_rows: table.outputs as u32,
+            width: width as u32,
+        };
+        let blocks = [rows, width.div_ceil(THREADS as usize)];
+        self.kernels.add_places.launch(context, blocks, THREADS, &parameters)
+    }
+
+    fn turn_rows(&mut self, spec: &AttnSpec, qkv: &mut Tensor) -> Result<()> {
+        let rows = self.rows();
+        let (tower, context) = self.tower()?;
+        if spec.head_dim > abi::SPAN_MAX_HEAD_DIM as usize {
+            return Err(internal!("heads of {} in a tower", spec.head_dim));
+        }
+        let width = spec.row_width();
+        let parameters = abi::TurnRows {
+            qkv: qkv.to(rows, width, "turn_rows"),
+            angles: tower.angles,
+            heads: (spec.heads + spec.kv_heads) as u32,
+            dim: spec.head_dim as u32,
+            width: width as u32,
+            unused: 0,
+        };
+        self.kernels.turn_rows.launch(context, [rows, 1], THREADS, &parameters)
     }
 
     fn attend_spans(
         &mut self,
-        _: &AttnSpec,
-        _: &[usize],
-        _: &Tensor,
-        _: &mut Tensor,
+        spec: &AttnSpec,
+        span: Span,
+        qkv: &Tensor,
+        out: &mut Tensor,
     ) -> Result<()> {
-        missing()
+        let rows = self.rows();
+        let (tower, context) = self.tower()?;
+        let (tiles, count) = tower.tiles(span);
+
+        let parameters = abi::AttendSpans {
+            qkv: qkv.at(rows, 3 * spec.q_width(), "attend_spans"),
+            tiles,
+            out: out.to(rows, spec.q_width(), "attend_spans"),
+            heads: spec.heads as u32,
+            dim: spec.head_dim as u32,
+            scale: spec.scale,
+            unused: 0,
+        };
+        let blocks = [count, spec.heads];
+
+        let tile = match self.dtype {
+            DType::F32 => None,
+            DType::F16 | DType::BF16 => Tile::of(&self.kernels, span, spec.head_dim),
+        };
+        match tile {
+            Some(Tile { kernel, threads, shared_bytes }) => {
+                kernel.launch_shared(context, blocks, threads, shared_bytes, &parameters)
+            }
+            None if spec.head_dim > abi::SPAN_MAX_HEAD_DIM as usize => {
+                Err(internal!("heads of {} in a tower", spec.head_dim))
+            }
+            None => self.kernels.attend_spans.launch(context, blocks, THREADS, &parameters),
+        }
     }
 
-    fn join_rows(&mut self, _: usize, _: &Tensor, _: &mut Tensor) -> Result<()> {
-        missing()
+    fn join_rows(&mut self, count: usize, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        let rows = self.rows();
+        x.at(rows, x.width, "join_rows");
+        out.to(rows / count, count * x.width, "join_rows");
+        out.memory.copy_from(&x.memory, rows * x.width * self.dtype.bytes())
     }
 
-    fn copy_rows(&mut self, _: &Tensor, _: &[RowCopy], _: &mut Tensor) -> Result<()> {
-        missing()
+    fn copy_rows(&mut self, x: &Tensor, copies: &[RowCopy], out: &mut Tensor) -> Result<()> {
+        let (parameters, blocks) = self.pairs(x, copies, out)?;
+        self.kernels.copy_rows.launch(&self.context, blocks, THREADS, &parameters)
+    }
+
+    fn add_rows(&mut self, x: &Tensor, copies: &[RowCopy], out: &mut Tensor) -> Result<()> {
+        let (parameters, blocks) = self.pairs(x, copies, out)?;
+        self.kernels.add_row_pairs.launch(&self.context, blocks, THREADS, &parameters)
     }
 }

@@ -1,30 +1,46 @@
 //! What a vision tower would move and compute. The budget knows it by its weights and buffers
 //! alone: no step that is counted has an image.
 
-use super::{bytes, Trace, TraceTensor};
-use crate::device::{AttnSpec, RowCopy, VisionOps};
+use super::{bytes, product, Trace, TraceTensor, TraceWeight};
+use crate::device::{AttnSpec, DType, RowCopy, Span, TowerLimits, TowerRows, VisionOps};
 use crate::error::Result;
-use crate::plan::PatchRows;
 
 impl VisionOps for Trace {
+    fn reserve_tower(&mut self, limits: &TowerLimits) -> Result<()> {
+        let gates = product(&[limits.rows, limits.gate_up, self.activation.bytes()]);
+        let patches = product(&[limits.rows, limits.patch_width]);
+        let numbers = limits.angles + if limits.places { 8 } else { 0 };
+        let angles = product(&[limits.rows, numbers, DType::F32.bytes()]);
+        self.held.tensors =
+            [gates, patches, angles].into_iter().fold(self.held.tensors, u64::saturating_add);
+        Ok(())
+    }
+
+    fn begin_tower(&mut self, _: TowerRows) -> Result<()> {
+        Ok(())
+    }
+
     fn begin_rows(&mut self, _: usize) -> Result<()> {
         Ok(())
     }
 
     fn end_rows(&mut self) {}
 
-    fn put_patches(
-        &mut self,
-        patches: &PatchRows,
-        order: &[usize],
-        out: &mut TraceTensor,
-    ) -> Result<()> {
-        let (rows, width) = (order.len(), patches.width);
+    fn put_patches(&mut self, out: &mut TraceTensor) -> Result<()> {
+        let (rows, width) = (self.rows(), out.width);
         self.launch("put_patches", (rows, width, width), 0, bytes(rows, out), 0);
         Ok(())
     }
 
-    fn turn_rows(&mut self, spec: &AttnSpec, _: &[f32], qkv: &mut TraceTensor) -> Result<()> {
+    fn add_places(&mut self, table: &TraceWeight, x: &mut TraceTensor) -> Result<()> {
+        let rows = self.rows();
+        let moved = bytes(rows, x);
+        let adds = 8 * (rows * x.width) as u64;
+        self.launch("add_places", (rows, table.inputs, x.width), 5 * moved, moved, adds);
+        Ok(())
+    }
+
+    fn turn_rows(&mut self, spec: &AttnSpec, qkv: &mut TraceTensor) -> Result<()> {
         let (rows, width) = (self.rows(), (spec.heads + spec.kv_heads) * spec.head_dim);
         let moved = (rows * width * qkv.bytes) as u64;
         self.launch("turn_rows", (rows, width, width), moved, moved, (3 * rows * width) as u64);
@@ -34,11 +50,11 @@ impl VisionOps for Trace {
     fn attend_spans(
         &mut self,
         spec: &AttnSpec,
-        ends: &[usize],
+        _: Span,
         qkv: &TraceTensor,
         out: &mut TraceTensor,
     ) -> Result<()> {
-        let rows = ends.last().copied().unwrap_or(0);
+        let rows = self.rows();
         let q = spec.heads * spec.head_dim;
         let moved = (bytes(rows, qkv), bytes(rows, out));
         self.launch("attend_spans", (rows, qkv.width, q), moved.0, moved.1, 0);
@@ -61,6 +77,19 @@ impl VisionOps for Trace {
         let rows = copies.len();
         let moved = bytes(rows, out);
         self.launch("copy_rows", (rows, x.width, out.width), moved, moved, 0);
+        Ok(())
+    }
+
+    fn add_rows(
+        &mut self,
+        x: &TraceTensor,
+        copies: &[RowCopy],
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = copies.len();
+        let moved = bytes(rows, out);
+        let adds = (rows * x.width) as u64;
+        self.launch("add_rows", (rows, x.width, out.width), 2 * moved, moved, adds);
         Ok(())
     }
 }

@@ -48,15 +48,8 @@ pub(super) fn load(
     let gpus = choose_gpus(args, &options)?;
     args.check_ranks()?;
 
-    let mut model = files::read(args, first, progress)?;
+    let model = files::read(args, first, progress)?;
     speculation::check(args, &model.spec)?;
-    if gpus.is_some() && model.spec.vision.take().is_some() {
-        tracing::warn!(
-            "{}: vision towers run on the CPU device alone in this version: on GPUs this model \
-             takes text only",
-            args.model
-        );
-    }
     let ids = Arc::new(RequestIds::default());
     let gpus = match gpus {
         Some(gpus) => gpus.into_iter().map(Some).collect(),

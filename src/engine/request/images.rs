@@ -19,7 +19,6 @@ pub(crate) const IMAGES_MAX: usize = 999;
 pub(crate) struct ImageIntake {
     processor: Processor,
     placeholder: TokenId,
-    axes: Arc<[u8]>,
     /// Tokens of an image at most.
     max_tokens: usize,
     /// Images of a prompt at most; None: nobody said.
@@ -32,7 +31,6 @@ impl ImageIntake {
         ImageIntake {
             processor: Processor { settings: vision.settings.clone() },
             placeholder: vision.placeholder,
-            axes: Arc::clone(&vision.axes),
             max_tokens: vision.max_tokens,
             limit,
         }
@@ -80,7 +78,7 @@ impl ImageIntake {
             // Before the next one takes memory.
             check_prompt_tokens(prompt.len() + tokens.len() - at - 1, max_model_len)?;
         }
-        Ok((prompt, PromptImages { axes: Arc::clone(&self.axes), spans }))
+        Ok((prompt, PromptImages { spans }))
     }
 
     fn check_count(&self, images: usize) -> Result<()> {

@@ -176,6 +176,15 @@ pub(super) const QWEN2: Family = Family {
     ..LLAMA
 };
 
+/// Text and images, as Qwen 2.5 VL.
+pub(super) const QWEN2_VL: Family = Family {
+    architecture: "Qwen2VLForConditionalGeneration",
+    aliases: &[],
+    defaults: defaults::QWEN2_5_VL,
+    tower: Some(&towers::QWEN2_VL),
+    ..QWEN2
+};
+
 /// Text and images; its text model has Qwen 2's names.
 pub(super) const QWEN2_5_VL: Family = Family {
     architecture: "Qwen2_5_VLForConditionalGeneration",
@@ -196,6 +205,16 @@ pub(super) const QWEN3: Family = Family {
     mlp_bias: Flag::Never,
     windows: QWEN_WINDOWS,
     ..LLAMA
+};
+
+/// Text and images.
+pub(super) const QWEN3_VL: Family = Family {
+    architecture: "Qwen3VLForConditionalGeneration",
+    aliases: &[],
+    defaults: defaults::QWEN3_VL,
+    tower: Some(&towers::QWEN3_VL),
+    windows: Windows::Never,
+    ..QWEN3
 };
 
 pub(super) const OPT: Family = Family {

@@ -98,6 +98,12 @@ pub const QWEN3: &str = r#"{"vocab_size": 151936, "hidden_size": 4096,
     "sliding_window": 4096, "max_window_layers": 28, "attention_bias": false,
     "tie_word_embeddings": false}"#;
 
+pub const QWEN3_VL: &str = r#"{"vocab_size": 151936, "hidden_size": 4096,
+    "intermediate_size": 22016, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 32, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 128000, "rope_theta": 500000.0, "attention_bias": false,
+    "tie_word_embeddings": false}"#;
+
 pub const QWEN2_MOE: &str = r#"{"vocab_size": 151936, "hidden_size": 2048,
     "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,
     "num_key_value_heads": 16, "hidden_act": "silu", "rms_norm_eps": 1e-6,

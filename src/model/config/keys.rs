@@ -39,6 +39,7 @@ const PLAIN: &[(&str, Activation)] = &[
     ("gelu_new", Activation::GeluTanh),
     ("gelu_pytorch_tanh", Activation::GeluTanh),
     ("gelu_fast", Activation::GeluTanh),
+    ("quick_gelu", Activation::QuickGelu),
     ("silu", Activation::Silu),
     ("swish", Activation::Silu),
 ];

@@ -136,7 +136,8 @@ pub fn ropes(
     if family.local_rope {
         ropes.push(rope::local(config, width_of(1), max_model_len)?);
     }
-    let still = |growth| Rope { rotary_dim: 0, inv_freq: vec![], magnitude: 1.0, growth };
+    let still =
+        |growth| Rope { rotary_dim: 0, inv_freq: vec![], magnitude: 1.0, growth, axes: None };
     let growth = still_growth(config, family)?;
     ropes.extend(growth.is_some().then(|| still(growth)));
     Ok(ropes)

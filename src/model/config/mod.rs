@@ -124,6 +124,9 @@ impl ModelSpec {
         let mut spec = Self::build(&config, source.generation().as_ref(), family, quant, options)?;
         spec.judge_size(&config)?;
         spec.vision = spec.tower(&config, options)?;
+        if let Some(vision) = &spec.vision {
+            spec.ropes.iter_mut().for_each(|rope| rope.axes = Some(vision.axes.clone()));
+        }
         source.warn_of_unread(&keys_read);
         Ok(spec)
     }
@@ -205,6 +208,7 @@ impl ModelSpec {
         }
         let fit = vision::Fit {
             hidden: self.hidden,
+            layers: self.layers,
             vocab_size: self.vocab_size,
             rotary_dim: self.ropes.first().map_or(0, |rope| rope.rotary_dim),
             max_model_len: self.max_model_len,

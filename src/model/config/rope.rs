@@ -244,7 +244,7 @@ fn build(keys: &RopeKeys, rotary_dim: usize, max_model_len: usize) -> Result<Rop
 
     let inv_freq: Vec<f32> = inv_freq.into_iter().map(|f| f as f32).collect();
     let growth = growth(keys)?;
-    let rope = Rope { rotary_dim, inv_freq, magnitude: magnitude as f32, growth };
+    let rope = Rope { rotary_dim, inv_freq, magnitude: magnitude as f32, growth, axes: None };
     let turns = |f: &f32| f.is_finite() && *f >= 0.0;
     if !rope.inv_freq.iter().all(turns) || !rope.magnitude.is_finite() {
         return Err(invalid!(

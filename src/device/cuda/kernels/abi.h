@@ -85,6 +85,8 @@ struct SlotRows {
 
 // Flag of a record: its token is the one that the slot sampled last.
 constexpr u32 FEED_LAST = 1;
+// And: its tokens have places beside positions.
+constexpr u32 HAS_PLACES = 2;
 // The target of a logits row that is sampled from; another value is the token to report on.
 constexpr u32 TO_SAMPLE = ~0u;
 // The sampled id of a row that is not finite.
@@ -95,7 +97,7 @@ constexpr u32 NOT_FINITE = ~0u;
 struct StepRecord {
   u32 slot;
   u32 tokens;  // Token rows; 0: there are only changes.
-  u32 flags;  // FEED_LAST, or 0.
+  u32 flags;  // FEED_LAST, HAS_PLACES.
   u32 chunk;  // Where its tokens lie in the input, unless FEED_LAST.
   u32 first_row;  // Its first token row.
   u32 first_logits_row;
@@ -103,8 +105,10 @@ struct StepRecord {
   u32 change_count;
   u32 logits_count;  // Its logits rows.
   u32 logits;  // Where these lie in the input.
+  u32 places;  // Where three numbers of each token lie, if it has places.
+  u32 unused;
 };
-static_assert(sizeof(StepRecord) == 10 * 4, "records lie one behind the other");
+static_assert(sizeof(StepRecord) == 12 * 4, "records lie one behind the other");
 
 // Drafts of a sequence in a step at most.
 constexpr u32 MAX_DRAFTS = 64;
@@ -137,6 +141,7 @@ struct PrepareStep {
   SlotRows slots;
   DEVICE(u32) token;  // Of each token row.
   DEVICE(u32) position;
+  DEVICE(u32) places;  // [rows, 3], what turns go by (RopeStore): a position, where there are none
   DEVICE(u32) slot_of;
   DEVICE(u32) adapter_slot_of;  // 1 + the adapter slot, 0 = none.
   DEVICE(u32) gather_row;  // Of each logits row: its token row, its slot, its target, its drafts.

@@ -19,6 +19,7 @@
 #include "abi_layers.h"
 #include "abi_ranks.h"
 #include "abi_state.h"
+#include "abi_vision.h"
 #if ACT == 0
 typedef float scale_t;
 #else
@@ -29,6 +30,7 @@ typedef f16 scale_t;
 #include "abi_layers.h"
 #include "abi_ranks.h"
 #include "abi_state.h"
+#include "abi_vision.h"
 #endif
 
 enum CodeKind : u32 {

@@ -29,6 +29,7 @@ enum Activation : u32 {
   ACTIVATION_GELU_GATED,
   ACTIVATION_GELU_TANH_GATED,
   ACTIVATION_SWIGLU_OAI,
+  ACTIVATION_QUICK_GELU,
   ACTIVATION_NONE,  // Only the bias.
 };
 
@@ -241,6 +242,7 @@ constexpr u32 ROPE_HEADS = 16;
 struct RopeStore {
   DEVICE(act) qkv;  // [rows, heads + 2 kv_heads, dim]: q and k are rotated in place
   DEVICE(const u32) position;  // [rows]
+  DEVICE(const u32) places;  // [rows, 3], of which each pair goes by one; null: by its position
   DEVICE(const u32) slot_of;
   SlotRows slots;
   DEVICE(void) pool;
@@ -255,6 +257,7 @@ struct RopeStore {
   u32 growth_length;
   u32 growth_ahead;
   float inverse_frequency[ROPE_MAX_PAIRS];  // [half]
+  u32 axes[ROPE_MAX_PAIRS / 16];  // Of each pair which of the places, two bits.
 };
 
 // Threads of a block of attend_rows and attend_all, the largest head, and that of *_wide.

@@ -23,6 +23,8 @@ __device__ __forceinline__ float activate(float x, Activation kind) {
     case ACTIVATION_SILU:
     case ACTIVATION_SILU_GATED:
       return x / (1.f + expf(-x));
+    case ACTIVATION_QUICK_GELU:
+      return x / (1.f + expf(-1.702f * x));
     case ACTIVATION_SWIGLU_OAI: {
       // A NaN stays one.
       const float y = x > OAI_LIMIT ? OAI_LIMIT : x;

@@ -5,8 +5,8 @@
 // graph holds them too. Angles are f32 with the exact range reduction: positions reach 131072.
 // Vectors of eight where the head allows it. Bytes per row: q and k read and written, v read, k and
 // v written to the pool, by rope_store_fp8 as bytes: rotated in f32, divided by their scale,
-// rounded once; rotate leaves pages out. q may grow with its own position. Limits: rotary_dim <=
-// 512, even.
+// rounded once; rotate leaves pages out. q may grow with its own position. Tokens of prompts with
+// images have three places, and each pair turns by one of them. Limits: rotary_dim <= 512, even.
 #include "fp8.cuh"
 
 // Elements of a page, from some place on; `scale` is what bytes are divided by.
@@ -118,7 +118,9 @@ __device__ __forceinline__ void rope_store_row(const RopeStore& a, const Page pa
   const u32 first = blockIdx.y * ROPE_HEADS, last = min(first + ROPE_HEADS, all);
   for (u32 i = threadIdx.x; i < half; i += blockDim.x) {
     float s, c;
-    sincosf((float)at * a.inverse_frequency[i], &s, &c);
+    const u32 axis = a.axes[i / 16] >> i % 16 * 2 & 3;
+    const u32 turns = a.places ? a.places[3 * blockIdx.x + axis] : at;
+    sincosf((float)turns * a.inverse_frequency[i], &s, &c);
     sine[i] = s * a.magnitude;
     cosine[i] = c * a.magnitude;
   }

@@ -4,7 +4,7 @@
 // from pinned memory in one piece: records, changes, then the words that both point to. A block
 // first applies the changes of its own slot (so one launch does both without a grid-wide wait:
 // nobody else reads that row), then writes id, position, slot and adapter slot of its token rows.
-// Slots with changes and no tokens have a record with count 0. Bytes: the input once, 16 per token
+// Slots with changes and no tokens have a record with count 0. Bytes: the input once, 28 per token
 // row. It lives on launch latency, ~2 us.
 #include "logits_order.cuh"
 
@@ -15,6 +15,7 @@ __global__ void prepare(const PrepareStep a) {
     for (u32 i = a.rows + threadIdx.x; i < a.padded_rows; i += blockDim.x) {
       a.token[i] = 0;
       a.position[i] = 0;
+      a.places[3 * i] = a.places[3 * i + 1] = a.places[3 * i + 2] = 0;
       a.slot_of[i] = NO_SLOT;
       a.adapter_slot_of[i] = 0;
       a.gather_row[i] = i;
@@ -34,10 +35,13 @@ __global__ void prepare(const PrepareStep a) {
   const u32 length = header->length, last = header->last_token, adapter = header->adapter;
   const u32 first = record.first_row;
   const u32* chunk = a.input + record.chunk;
+  const u32* places = flags & HAS_PLACES ? a.input + record.places : nullptr;
   __syncthreads();
   for (u32 i = threadIdx.x; i < tokens; i += blockDim.x) {
     a.token[first + i] = flags & FEED_LAST ? last : chunk[i];
     a.position[first + i] = length + i;
+    for (u32 axis = 0; axis < 3; axis++)
+      a.places[3 * (first + i) + axis] = places ? places[3 * i + axis] : length + i;
     a.slot_of[first + i] = slot;
     a.adapter_slot_of[first + i] = adapter;
   }

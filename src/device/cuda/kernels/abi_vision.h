@@ -1,0 +1,76 @@
+// The parameters of the kernels of vision towers (vision.cu, attention_spans.cu). abi.h says what
+// holds for all of it.
+#pragma once
+#include "abi_ops.h"
+
+constexpr u32 VISION_THREADS = 128;
+// Rows of tiles of attention: of spans that are short, and of others.
+constexpr u32 SHORT_SPAN_ROWS = 64;
+constexpr u32 LONG_SPAN_ROWS = 128;
+// Stages of keys in shared memory.
+constexpr u32 SPAN_STAGES = 2;
+// The largest head of the kernel without tensor cores.
+constexpr u32 SPAN_MAX_HEAD_DIM = 256;
+
+// out[r] = numbers of the bytes of patch[r]
+struct PutPatches {
+  DEVICE(const u8) bytes;  // [patches, 3, width / 3]
+  DEVICE(const u32) patch;  // [rows]
+  DEVICE(const float) numbers;  // [3, 256], what a byte of each colour stands for
+  DEVICE(act) out;  // [rows, width]
+  u32 width;
+  u32 unused;
+};
+
+// A row of a table of places, and how much it counts.
+struct Corner {
+  u32 row;
+  float share;
+};
+static_assert(sizeof(Corner) == 2 * 4, "corners lie one behind the other");
+
+// x[r] += the table's rows at four corners.
+struct AddPlaces {
+  DEVICE(const act) table;  // [table_rows, width]
+  DEVICE(const Corner) corners;  // [rows, 4]
+  DEVICE(act) x;  // [rows, width], in place
+  u32 table_rows, width;
+};
+
+// Pairs i and i + dim / 2 of heads.
+struct TurnRows {
+  DEVICE(act) qkv;  // [rows, width], the first `heads` heads of which are turned in place
+  DEVICE(const float) angles;  // [rows, dim / 2]
+  u32 heads, dim, width;
+  u32 unused;
+};
+
+// A row of one tensor to one of another.
+struct RowPair {
+  u32 from, to;
+};
+static_assert(sizeof(RowPair) == 2 * 4, "pairs lie one behind the other");
+
+struct CopyRows {
+  DEVICE(const act) x;  // [_, width]
+  DEVICE(const RowPair) pairs;
+  DEVICE(act) out;  // [_, width]
+  u32 width;
+  u32 unused;
+};
+
+// Rows against the keys of their span.
+struct SpanTile {
+  u32 first, count;  // Rows.
+  u32 begin, end;  // Keys.
+};
+static_assert(sizeof(SpanTile) == 4 * 4, "tiles lie one behind the other");
+
+struct AttendSpans {
+  DEVICE(const act) qkv;  // [rows, 3, heads, dim]
+  DEVICE(const SpanTile) tiles;
+  DEVICE(act) out;  // [rows, heads, dim]
+  u32 heads, dim;
+  float scale;
+  u32 unused;
+};

@@ -1,0 +1,133 @@
+// What a vision tower needs beside norms and products (device/vision.rs), but for attention on
+// tensor cores (attention_spans.cu): patches out of bytes, rotation by angles that the host
+// computed once for all layers, copies of rows, and attention in its simple form, for f32 and head
+// sizes that have no tile. Each is bound by the bytes it reads and writes once; attend_spans reads
+// K and V of a span once per row and is for tests and odd models.
+#include "abi_vision.h"
+#include "common.cuh"
+
+#define LOG2E 1.4426950408889634f
+#define LOWEST -1e30f
+#define WARPS (VISION_THREADS / 32)
+// Elements of a head that a lane has.
+#define PARTS (SPAN_MAX_HEAD_DIM / 32)
+
+// An element for each thread, grid (rows, columns).
+__global__ void put_patches(const PutPatches a) {
+  begin();
+  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i >= a.width) return;
+  const u32 byte = a.bytes[(u64)a.patch[blockIdx.x] * a.width + i];
+  const float x = a.numbers[i / (a.width / 3) * 256 + byte];
+  a.out[(u64)blockIdx.x * a.width + i] = from_f32<act>(x);
+}
+
+// An element for each thread, grid (rows, columns).
+__global__ void add_places(const AddPlaces a) {
+  begin();
+  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i >= a.width) return;
+  const Corner* corners = a.corners + 4 * blockIdx.x;
+  float sum = 0.f;
+#pragma unroll
+  for (int c = 0; c < 4; c++) {
+    const u32 row = min(corners[c].row, a.table_rows - 1);
+    sum += corners[c].share * to_f32(a.table[(u64)row * a.width + i]);
+  }
+  act* x = a.x + (u64)blockIdx.x * a.width + i;
+  *x = from_f32<act>(to_f32(*x) + sum);
+}
+
+// A block for each row: its sines and cosines serve all heads.
+__global__ void turn_rows(const TurnRows a) {
+  begin();
+  __shared__ float sine[SPAN_MAX_HEAD_DIM / 2], cosine[SPAN_MAX_HEAD_DIM / 2];
+  const u32 half = a.dim / 2;
+  for (u32 i = threadIdx.x; i < half; i += blockDim.x)
+    sincosf(a.angles[(u64)blockIdx.x * half + i], &sine[i], &cosine[i]);
+  __syncthreads();
+  act* row = a.qkv + (u64)blockIdx.x * a.width;
+  for (u32 n = threadIdx.x; n < a.heads * half; n += blockDim.x) {
+    const u32 i = n % half;
+    act* low = row + n / half * a.dim + i;
+    act* high = low + half;
+    const float x = to_f32(*low), y = to_f32(*high);
+    *low = from_f32<act>(x * cosine[i] - y * sine[i]);
+    *high = from_f32<act>(y * cosine[i] + x * sine[i]);
+  }
+}
+
+// A block for each pair of rows.
+__global__ void copy_rows(const CopyRows a) {
+  begin();
+  const RowPair pair = a.pairs[blockIdx.x];
+  const act* from = a.x + (u64)pair.from * a.width;
+  act* to = a.out + (u64)pair.to * a.width;
+  if (a.width % 8 == 0) {
+    for (u32 i = threadIdx.x * 8; i < a.width; i += blockDim.x * 8)
+      *reinterpret_cast<Eight<act>*>(to + i) = *reinterpret_cast<const Eight<act>*>(from + i);
+  } else {
+    for (u32 i = threadIdx.x; i < a.width; i += blockDim.x) to[i] = from[i];
+  }
+}
+
+// The same, added.
+__global__ void add_row_pairs(const CopyRows a) {
+  begin();
+  const RowPair pair = a.pairs[blockIdx.x];
+  const act* from = a.x + (u64)pair.from * a.width;
+  act* to = a.out + (u64)pair.to * a.width;
+  for (u32 i = threadIdx.x; i < a.width; i += blockDim.x)
+    to[i] = from_f32<act>(to_f32(to[i]) + to_f32(from[i]));
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
+  return x;
+}
+
+// A row of one head by a warp: a lane scores a key of each 32, then has every 32nd element of the
+// sum of values.
+__device__ void attend_row(const AttendSpans& a, u32 row, u32 head, u32 begin, u32 end) {
+  const u32 lane = threadIdx.x % 32, dim = a.dim;
+  const u64 heads = (u64)a.heads * dim, width = 3 * heads;
+  const act* q = a.qkv + row * width + head * dim;
+  const act* keys = a.qkv + heads + head * dim;
+  float sum[PARTS] = {}, peak = LOWEST, total = 0.f;
+  for (u32 base = begin; base < end; base += 32) {
+    float score = -INFINITY;
+    if (base + lane < end) {
+      const act* key = keys + (base + lane) * width;
+      score = 0.f;
+      for (u32 i = 0; i < dim; i++) score += to_f32(q[i]) * to_f32(key[i]);
+      score *= a.scale * LOG2E;
+    }
+    const float top = fmaxf(peak, warp_max(score));
+    const float shrink = exp2f(peak - top), weight = exp2f(score - top);
+    peak = top;
+    total = total * shrink + warp_sum(weight);
+#pragma unroll
+    for (int n = 0; n < PARTS; n++) sum[n] *= shrink;
+    const u32 count = min(32u, end - base);
+    for (u32 k = 0; k < count; k++) {
+      const float share = __shfl_sync(~0u, weight, k);
+      const act* value = keys + heads + (base + k) * width;
+#pragma unroll
+      for (int n = 0; n < PARTS; n++)
+        if (lane + 32 * n < dim) sum[n] += share * to_f32(value[lane + 32 * n]);
+    }
+  }
+  act* out = a.out + row * heads + head * dim;
+#pragma unroll
+  for (int n = 0; n < PARTS; n++)
+    if (lane + 32 * n < dim) out[lane + 32 * n] = from_f32<act>(sum[n] / total);
+}
+
+// Grid (tiles, heads); the warps of a block share out the rows of a tile.
+__global__ void __launch_bounds__(VISION_THREADS) attend_spans(const AttendSpans a) {
+  begin();
+  const SpanTile tile = a.tiles[blockIdx.x];
+  for (u32 r = threadIdx.x / 32; r < tile.count; r += WARPS)
+    attend_row(a, tile.first + r, blockIdx.y, tile.begin, tile.end);
+}

@@ -1,0 +1,151 @@
+//! In which order a vision tower takes the patches of images, and what it is told of each: angles
+//! of row and column, learned places. Pure arithmetic, called by `vision`.
+
+use std::sync::Arc;
+
+use super::config::VisionSpec;
+use crate::device::Corners;
+use crate::plan::PatchRows;
+
+/// Of the rotation of patches.
+const THETA: f32 = 10000.0;
+
+/// By what each row's heads are turned: half of the frequencies by its patch's row, half by its
+/// column. Rows are an image and its patch.
+pub(super) fn angles(
+    spec: &VisionSpec,
+    images: &[Arc<PatchRows>],
+    rows: &[(usize, usize)],
+) -> Vec<f32> {
+    let quarter = spec.head_dim() / 4;
+    let frequency = |i: usize| THETA.powf(-((2 * i) as f32) / (2 * quarter) as f32);
+    let frequencies: Vec<f32> = (0..quarter).map(frequency).collect();
+    let mut angles = Vec::with_capacity(rows.len() * 2 * quarter);
+    for &(image, patch) in rows {
+        for position in place(spec, &images[image], patch) {
+            angles.extend(frequencies.iter().map(|f| position as f32 * f));
+        }
+    }
+    angles
+}
+
+/// Row and column of a patch.
+fn place(spec: &VisionSpec, image: &PatchRows, patch: usize) -> [usize; 2] {
+    let merge = spec.settings.merge;
+    let columns = image.columns / merge;
+    let (token, inside) = (patch / spec.square(), patch % spec.square());
+    let row = token / columns * merge + inside / merge;
+    let column = token % columns * merge + inside % merge;
+    [row, column]
+}
+
+/// Between which learned places each row lies: the square of them is stretched over the image,
+/// corners on corners.
+pub(super) fn corners(
+    spec: &VisionSpec,
+    images: &[Arc<PatchRows>],
+    rows: &[(usize, usize)],
+) -> Vec<Corners> {
+    let Some(side) = spec.places else { return Vec::new() };
+    let last = side - 1;
+    // The lower of two neighbours, and how far behind it: as torch.linspace(0, last, count) has it,
+    // from both ends to the middle.
+    let between = |at: usize, count: usize| -> (usize, f32) {
+        let step = if count > 1 { last as f32 / (count - 1) as f32 } else { 0.0 };
+        let place = if at < count / 2 || count == 1 {
+            step * at as f32
+        } else {
+            last as f32 - step * (count - 1 - at) as f32
+        };
+        (place as usize, place - place.floor())
+    };
+
+    let of_row = |&(image, patch): &(usize, usize)| {
+        let image = &images[image];
+        let [row, column] = place(spec, image, patch);
+        let (top, down) = between(row, image.rows);
+        let (left, right) = between(column, image.columns);
+        let (below, beside) = ((top + 1).min(last), (left + 1).min(last));
+        [
+            (top * side + left, (1.0 - down) * (1.0 - right)),
+            (top * side + beside, (1.0 - down) * right),
+            (below * side + left, down * (1.0 - right)),
+            (below * side + beside, down * right),
+        ]
+    };
+    rows.iter().map(of_row).collect()
+}
+
+/// In which order a tower takes the patches of images.
+pub(super) struct Layout {
+    /// Of each row the image and its patch.
+    pub patches: Vec<(usize, usize)>,
+    /// Of each token's row, which of its image's tokens it is.
+    pub tokens: Vec<usize>,
+    /// Where windows and images end, in rows of patches.
+    pub window_ends: Vec<usize>,
+    pub image_ends: Vec<usize>,
+}
+
+impl Layout {
+    /// Image by image, window by window.
+    pub fn of(spec: &VisionSpec, images: &[Arc<PatchRows>]) -> Layout {
+        let merge = spec.settings.merge;
+        let square = spec.square();
+        let mut layout = Layout {
+            patches: Vec::new(),
+            tokens: Vec::new(),
+            window_ends: Vec::new(),
+            image_ends: Vec::new(),
+        };
+        for (n, image) in images.iter().enumerate() {
+            let (rows, columns) = (image.rows / merge, image.columns / merge);
+            let side = spec.window.unwrap_or(rows.max(columns));
+            let windows = Windows::of(rows, columns, side);
+            let first = layout.patches.len();
+            let of_token = |token: &usize| token * square..(token + 1) * square;
+            let patches = windows.order.iter().flat_map(of_token);
+            layout.patches.extend(patches.map(|patch| (n, patch)));
+            layout.window_ends.extend(windows.ends.iter().map(|end| first + end * square));
+            layout.image_ends.push(layout.patches.len());
+            layout.tokens.extend(windows.order);
+        }
+        layout
+    }
+}
+
+/// The tokens of an image window by window.
+struct Windows {
+    order: Vec<usize>,
+    /// Where each window ends.
+    ends: Vec<usize>,
+}
+
+impl Windows {
+    /// Squares of `side` tokens from the top left, smaller ones at the other edges.
+    fn of(rows: usize, columns: usize, side: usize) -> Windows {
+        let mut windows = Windows { order: Vec::new(), ends: Vec::new() };
+        for top in (0..rows).step_by(side) {
+            for left in (0..columns).step_by(side) {
+                for row in top..(top + side).min(rows) {
+                    let right = (left + side).min(columns);
+                    windows.order.extend((left..right).map(|column| row * columns + column));
+                }
+                windows.ends.push(windows.order.len());
+            }
+        }
+        windows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_ragged_at_the_edges() {
+        let windows = Windows::of(3, 5, 2);
+        assert_eq!(windows.order, [0, 1, 5, 6, 2, 3, 7, 8, 4, 9, 10, 11, 12, 13, 14]);
+        assert_eq!(windows.ends, [4, 8, 10, 12, 14, 15]);
+    }
+}

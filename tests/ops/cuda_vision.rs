@@ -1,0 +1,244 @@
+//! The ops of vision towers on the GPU against the CPU device. Part of `cuda_ops`.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::grader::{small_shapes, Random};
+use triton_vllm::device::{PatchOf, RowCopy, Span, TowerLimits, TowerRows};
+use triton_vllm::plan::PatchRows;
+
+const LIMITS: TowerLimits = TowerLimits {
+    rows: 700,
+    patch_width: 588,
+    angles: 128,
+    places: false,
+    gate_up: 64,
+    copies: 64,
+};
+
+/// An image of random bytes in patches of `width`.
+fn image(seed: u64, rows: usize, columns: usize, width: usize) -> Arc<PatchRows> {
+    let mut random = Random(seed);
+    let bytes = (0..rows * columns * width).map(|_| random.next() as u8).collect();
+    let number = |colour: usize, byte: usize| (byte as f32 - 100.0) / (50.0 + colour as f32);
+    let numbers = std::array::from_fn(|colour| std::array::from_fn(|byte| number(colour, byte)));
+    let hash = [seed as u8; 32];
+    Arc::new(PatchRows { rows, columns, width, bytes, numbers: Arc::new(numbers), hash })
+}
+
+/// `rows` rows of one image, cut at these ends.
+fn rows(width: usize, angles: usize, window_ends: &[usize], image_ends: &[usize]) -> TowerRows {
+    let count = *image_ends.last().unwrap();
+    let mut random = Random(5);
+    TowerRows {
+        images: vec![image(3, 1, count, width)],
+        patches: (0..count).map(|patch| PatchOf { image: 0, patch }).collect(),
+        angles: (0..count * angles).map(|_| 40.0 * random.signed()).collect(),
+        corners: Vec::new(),
+        window_ends: window_ends.to_vec(),
+        image_ends: image_ends.to_vec(),
+    }
+}
+
+fn heads(heads: usize, head_dim: usize) -> AttnSpec {
+    AttnSpec {
+        heads,
+        kv_heads: heads,
+        head_dim,
+        scale: 3.0 * (head_dim as f32).powf(-0.5),
+        window: None,
+        chunk: None,
+        softcap: None,
+        kv_scales: KvScales::ONE,
+        q_only: false,
+    }
+}
+
+/// (window ends, image ends): single rows, parts of tiles, whole ones, and one more.
+const SPANS: [(&[usize], &[usize]); 5] = [
+    (&[1], &[1]),
+    (&[4, 5, 9], &[9]),
+    (&[64, 128, 129], &[1, 129]),
+    (&[16, 80, 145], &[128, 145]),
+    (&[63, 64, 130, 150], &[70, 150]),
+];
+
+#[test]
+fn attention_within_spans() {
+    each_type(|dtype| {
+        // Every tile, those with a rest, and sizes that have none.
+        for dim in [64, 80, 96, 128, 16, 72, 88, 104, 5, 20, 160] {
+            let case = format!("attend_spans, heads of {dim}");
+            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                let spec = heads(3, dim);
+                let limits = TowerLimits { angles: dim / 2, patch_width: 6, ..LIMITS };
+                b.dev.reserve_tower(&limits)?;
+                let mut results = Vec::new();
+                for (windows, images) in SPANS {
+                    let count = *images.last().unwrap();
+                    let qkv = b.input(count, spec.row_width(), 71);
+                    let mut out = b.tensor(count, spec.q_width());
+                    b.dev.begin_tower(rows(6, dim / 2, windows, images))?;
+                    for span in [Span::Window, Span::Image] {
+                        b.dev.attend_spans(&spec, span, &qkv, &mut out)?;
+                        results.push(("attend_spans", b.dev.read(&out, count)?));
+                    }
+                    b.dev.end_rows();
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
+/// Many keys, as of a picture.
+#[test]
+fn attention_over_an_image() {
+    each_type(|dtype| {
+        let count = if small_shapes() { 333 } else { 1333 };
+        let setup = Setup { step_tokens: count, max_model_len: 2048, ..Setup::default() };
+        compare!(dtype, &setup, "attend_spans over an image", 1.0, |b| {
+            let spec = heads(2, 80);
+            let limits = TowerLimits { rows: count, angles: 40, patch_width: 6, ..LIMITS };
+            b.dev.reserve_tower(&limits)?;
+            let qkv = b.input(count, spec.row_width(), 72);
+            let mut out = b.tensor(count, spec.q_width());
+            b.dev.begin_tower(rows(6, 40, &[count], &[count]))?;
+            b.dev.attend_spans(&spec, Span::Image, &qkv, &mut out)?;
+            Ok(vec![("attend_spans", b.dev.read(&out, count)?)])
+        });
+    });
+}
+
+#[test]
+fn patches_of_several_images() {
+    each_type(|dtype| {
+        for width in [6, 588, 300] {
+            let case = format!("put_patches of {width}");
+            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                let limits = TowerLimits { angles: 0, patch_width: width, ..LIMITS };
+                b.dev.reserve_tower(&limits)?;
+                b.feed(&[1]);
+                let images = vec![image(1, 3, 5, width), image(2, 1, 2, width)];
+                let patch = |n: usize| PatchOf { image: n % 2, patch: n * 7 % [15, 2][n % 2] };
+                let patches: Vec<PatchOf> = (0..33).map(patch).collect();
+
+                let ends = vec![patches.len()];
+                let mut out = b.tensor(patches.len(), width);
+                let count = patches.len();
+                b.dev.begin_tower(TowerRows {
+                    images,
+                    patches,
+                    angles: Vec::new(),
+                    corners: Vec::new(),
+                    window_ends: ends.clone(),
+                    image_ends: ends,
+                })?;
+                b.dev.put_patches(&mut out)?;
+                let got = b.dev.read(&out, count)?;
+                b.dev.end_rows();
+                Ok(vec![("put_patches", got)])
+            });
+        }
+    });
+}
+
+#[test]
+fn turns_by_angles() {
+    each_type(|dtype| {
+        for dim in [2, 20, 64, 80, 256] {
+            let case = format!("turn_rows, heads of {dim}");
+            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                let spec = heads(3, dim);
+                b.dev.reserve_tower(&TowerLimits { angles: dim / 2, patch_width: 6, ..LIMITS })?;
+                let mut results = Vec::new();
+                for count in [1, 37] {
+                    let mut qkv = b.input(count, spec.row_width(), 73);
+                    b.dev.begin_tower(rows(6, dim / 2, &[count], &[count]))?;
+                    b.dev.turn_rows(&spec, &mut qkv)?;
+                    results.push(("turn_rows", b.dev.read(&qkv, count)?));
+                    b.dev.end_rows();
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
+#[test]
+fn places_between_corners() {
+    each_type(|dtype| {
+        for width in [8, 33, 260] {
+            let case = format!("add_places of {width}");
+            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                b.dev.reserve_tower(&TowerLimits {
+                    angles: 0,
+                    places: true,
+                    patch_width: 6,
+                    ..LIMITS
+                })?;
+                let table = b.table(77, 25, width);
+                let mut x = b.input(37, width, 76);
+                let mut random = Random(9);
+                let mut corner = |n: usize| ((n * 7 + random.next() as usize % 5) % 25, 0.3);
+                let mut given = rows(6, 0, &[37], &[37]);
+                given.corners =
+                    (0..37).map(|n| [corner(n), (24, 0.5), corner(n + 1), (0, -0.1)]).collect();
+
+                b.dev.begin_tower(given)?;
+                b.dev.add_places(&table, &mut x)?;
+                let got = b.dev.read(&x, 37)?;
+                b.dev.end_rows();
+                Ok(vec![("add_places", got)])
+            });
+        }
+    });
+}
+
+/// Rows that nobody copies stay, and ops over fewer rows touch no others.
+#[test]
+fn copies_and_joins() {
+    each_type(|dtype| {
+        for width in [8, 24, 5, 1030] {
+            let case = format!("copy_rows and join_rows of {width}");
+            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                b.dev.reserve_tower(&LIMITS)?;
+                let x = b.input(36, width, 74);
+                let mut out = b.input(40, width, 75);
+                let copies: Vec<RowCopy> =
+                    (0..30).map(|n| RowCopy { from: n * 5 % 36, to: n + 7 }).collect();
+                b.dev.copy_rows(&x, &copies, &mut out)?;
+                b.dev.copy_rows(&x, &[], &mut out)?;
+                b.dev.copy_rows(&x, &[RowCopy { from: 35, to: 0 }], &mut out)?;
+                let copied = b.dev.read(&out, 40)?;
+                b.dev.add_rows(&x, &copies, &mut out)?;
+                let added = b.dev.read(&out, 40)?;
+
+                let mut joined = b.tensor(9, 4 * width);
+                b.dev.begin_rows(36)?;
+                b.dev.join_rows(4, &x, &mut joined)?;
+                let joined = b.dev.read(&joined, 9)?;
+                b.dev.end_rows();
+                Ok(vec![("copy_rows", copied), ("add_rows", added), ("join_rows", joined)])
+            });
+        }
+    });
+}
+
+/// Beyond what was reserved, and rows that do not fit each other.
+#[test]
+fn what_does_not_fit_is_refused() {
+    each_type(|dtype| {
+        let mut b = Bench::<Cuda>::new(dtype, &Setup::default());
+        let mut refuses = |rows: TowerRows| assert!(b.dev.begin_tower(rows).is_err());
+        refuses(rows(6, 2, &[4], &[4]));
+        b.dev.reserve_tower(&TowerLimits { rows: 8, angles: 2, patch_width: 6, ..LIMITS }).unwrap();
+        let mut refuses = |rows: TowerRows| assert!(b.dev.begin_tower(rows).is_err());
+        refuses(rows(6, 2, &[9], &[9]));
+        refuses(rows(6, 3, &[4], &[4]));
+        refuses(rows(9, 2, &[4], &[4]));
+        refuses(rows(6, 2, &[3], &[4]));
+        refuses(TowerRows::default());
+        b.dev.begin_tower(rows(6, 2, &[4], &[4])).unwrap();
+    });
+}

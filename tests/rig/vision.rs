@@ -1,0 +1,65 @@
+//! Fixtures with images (tests/fixtures/vision): prompts, images, what transformers made of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use triton_vllm::image::{self, Processor};
+use triton_vllm::model::ModelSpec;
+use triton_vllm::plan::{ImageSpan, PromptImages};
+
+pub const ROWS: [&str; 3] = ["qwen2_5_vl", "qwen2_vl", "qwen3_vl"];
+
+/// Beside the models.
+pub fn fixtures() -> PathBuf {
+    std::env::var_os("TRITON_VLLM_FIXTURES")
+        .and_then(|models| Some(Path::new(&models).parent()?.to_path_buf()))
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"))
+}
+
+pub struct Case {
+    pub ids: Vec<u32>,
+    pub images: Option<Arc<PromptImages>>,
+    pub logits: Vec<f32>,
+    pub greedy: Vec<u32>,
+}
+
+fn numbers(list: &Value) -> Vec<u32> {
+    list.as_array().into_iter().flatten().map(|x| x.as_u64().unwrap() as u32).collect()
+}
+
+/// Files to the first placeholders, in order.
+fn images(spec: &ModelSpec, ids: &[u32], files: &Value) -> Option<Arc<PromptImages>> {
+    let vision = spec.vision.as_ref().expect("a tower");
+    let settings = &vision.settings;
+    let processor = Processor { settings: settings.clone() };
+    let mut spans: Vec<ImageSpan> = Vec::new();
+    let mut from = 0;
+    for file in files.as_array().unwrap() {
+        let path = fixtures().join("images").join(file.as_str().unwrap());
+        let picture = image::decode(&std::fs::read(path).unwrap()).unwrap();
+        let processed = processor.process(&picture).unwrap();
+        let start = from + ids[from..].iter().position(|&t| t == vision.placeholder.0).unwrap();
+        let (rows, columns) = (processed.rows / settings.merge, processed.columns / settings.merge);
+        let patches = Arc::new(processed.patches(settings).unwrap());
+        spans.push(ImageSpan { start, rows, columns, patches });
+        from = start + rows * columns;
+    }
+    (!spans.is_empty()).then(|| Arc::new(PromptImages { spans }))
+}
+
+pub fn cases(row: &str, spec: &ModelSpec) -> Vec<Case> {
+    let path = fixtures().join("vision").join(row).join("expected.json");
+    let json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let case = |p: &Value| {
+        let ids = numbers(&p["ids"]);
+        let logits = p["logits"].as_array().unwrap().iter();
+        Case {
+            images: images(spec, &ids, &p["images"]),
+            ids,
+            logits: logits.map(|x| x.as_f64().unwrap() as f32).collect(),
+            greedy: numbers(&p["greedy"]),
+        }
+    };
+    json["prompts"].as_array().unwrap().iter().map(case).collect()
+}
