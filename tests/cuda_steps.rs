@@ -68,6 +68,52 @@ fn steps_overlap() {
     assert!(first.windows(2).any(|w| w[0] != w[1]));
 }
 
+/// A start leaves its ways to multiply to the next one, which takes them, and multiplies as if it
+/// had chosen them itself; a file that is damaged is as none.
+#[test]
+fn ways_to_multiply_are_kept_for_the_next_start() {
+    if !gpu() {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("ways-{}", std::process::id()));
+    let product = || {
+        let setup = Setup::default();
+        let mut b = Bench::<Cuda>::new(DType::F32, &setup);
+        b.dev.remember_choices(&folder);
+        let (rows, width, outputs) = (100, 1024, 768);
+        let (table, linear) = (b.table(3, 11, width), b.linear(4, outputs, width));
+        let mut x = b.tensor(setup.step_tokens, width);
+        let mut y = b.tensor(setup.step_tokens, outputs);
+        b.open(0, &[TokenId(5)], Arc::default());
+        let chunk_tokens = (0..rows).map(|n| TokenId(n as u32 % 11)).collect();
+        let mut plan = StepPlan { chunk_tokens, ..StepPlan::default() };
+        plan.push(SlotId(0), Feed::Known(0..rows), false);
+        b.begin(plan);
+        b.dev.embed(&table, 1.0, &mut x).unwrap();
+        b.dev.linear(&linear, None, &x, &mut y).unwrap();
+        b.dev.forwarded().unwrap();
+        let y = b.dev.read(&y, rows).unwrap();
+        b.dev.keep_choices();
+        y
+    };
+
+    let first = product();
+    let files = std::fs::read_dir(&folder).unwrap();
+    let [file] = &files.map(|file| file.unwrap().path()).collect::<Vec<_>>()[..] else {
+        panic!("one file in {}", folder.display())
+    };
+    let kept = std::fs::read_to_string(file).unwrap();
+    assert!(kept.contains("128 x 768 x 1024"), "{kept}");
+    assert_eq!(product(), first);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), kept, "it chose again");
+
+    std::fs::write(file, &kept[..kept.len() / 2]).unwrap();
+    let other = product();
+    assert!(other.iter().zip(&first).all(|(a, b)| (a - b).abs() < 1e-3));
+    assert!(std::fs::read_to_string(file).unwrap().contains("128 x 768 x 1024"));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 /// Tokens of a sequence whose mask depends on the token before, and of one beside it that is free.
 /// `overlap`: a step is enqueued up to its logits before the one before it is collected, as the
 /// engine does it.

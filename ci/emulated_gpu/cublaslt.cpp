@@ -70,6 +70,7 @@ int destroy(void* handle) {
 
 extern "C" {
 
+size_t cublasLtGetVersion() { return 0; }
 int cublasLtCreate(void** handle) { return make(handle); }
 int cublasLtDestroy(void* handle) { return destroy(handle); }
 int cublasLtMatmulDescCreate(void** descriptor, int, int) { return make(descriptor); }

@@ -107,6 +107,10 @@ extern "C" {
 // ---- The device ----
 
 int cuInit(unsigned) { return 0; }
+int cuDriverGetVersion(int* version) {
+  *version = 0;
+  return 0;
+}
 int cuGetErrorName(int, const char** text) {
   *text = "EMULATED";
   return 0;

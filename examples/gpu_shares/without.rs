@@ -91,6 +91,10 @@ impl<D: Device> LoadOps for Without<D> {
     fn sizes_to_rehearse(&self, step_tokens: usize) -> Vec<usize> {
         self.device.sizes_to_rehearse(step_tokens)
     }
+
+    fn keep_choices(&mut self) {
+        self.device.keep_choices();
+    }
 }
 
 #[rustfmt::skip]

@@ -144,6 +144,10 @@ pub trait LoadOps: DeviceTypes {
     /// than at later ones: it chooses ways to multiply, or loads code. None: all take as long.
     fn sizes_to_rehearse(&self, step_tokens: usize) -> Vec<usize>;
 
+    /// Those sizes were rehearsed: what the device chose for them may be kept for the next start.
+    /// Nothing depends on that.
+    fn keep_choices(&mut self);
+
     /// The first `rows` rows of a tensor in f32, for tests and logits checks. Waits.
     fn read(&mut self, tensor: &Self::Tensor, rows: usize) -> Result<Vec<f32>>;
 }

@@ -23,6 +23,7 @@
 //! | [`samples`] | | what a step's logits rows came to, sequence by sequence |
 //! | [`collective`] | | several devices that share a model |
 //! | [`bytes`] | | of a tensor, wherever they are |
+//! | `choices` | | what a device found out by trying, kept across starts |
 //! | [`weights`] | | a weight on its way from a checkpoint to a device |
 //! | [`quant`] | | the same of a quantised one |
 //!
@@ -50,6 +51,8 @@ pub mod adapters;
 pub mod attention;
 pub mod batch;
 pub mod bytes;
+#[cfg(any(feature = "cuda", test))]
+mod choices;
 pub mod collective;
 pub mod cpu;
 #[cfg(feature = "cuda")]

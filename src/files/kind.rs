@@ -15,6 +15,8 @@ pub enum Kind {
     Line,
     /// PEM files.
     Certificates,
+    /// What an earlier start of ours found out.
+    Choices,
     /// Tensors: read piece by piece, never as a whole.
     Weights,
     /// A model of one file, GGUF: as weights.
@@ -26,6 +28,7 @@ impl Kind {
     pub fn max_bytes(self) -> u64 {
         match self {
             Kind::Line => 64 << 10,
+            Kind::Choices => 8 << 20,
             Kind::Arguments | Kind::Config | Kind::Certificates => 16 << 20,
             Kind::Tokenizer | Kind::Index => 128 << 20,
             Kind::Weights | Kind::Gguf => 16 << 40,

@@ -46,6 +46,8 @@ impl LoadOps for Cpu {
         Vec::new()
     }
 
+    fn keep_choices(&mut self) {}
+
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Result<Vec<f32>> {
         let len = rows * tensor.width;
         let data =

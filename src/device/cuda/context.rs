@@ -70,6 +70,16 @@ pub fn count() -> Result<usize> {
     Ok(count as usize)
 }
 
+/// The version of CUDA that the driver has, e.g. 12090; 0 if it does not say.
+pub fn driver_version() -> i32 {
+    let mut version = 0;
+    // SAFETY: a live integer; the symbols were looked up before a context was opened.
+    match unsafe { sys::cuDriverGetVersion(&mut version) } {
+        CUresult::CUDA_SUCCESS => version,
+        _ => 0,
+    }
+}
+
 /// One GPU: its primary context and the one stream that all work of a device goes to.
 pub struct Context {
     pub(super) device: sys::CUdevice,

@@ -4,15 +4,16 @@
 //! Descriptors are made once per exact shape; the algorithm is chosen once per (shape, bucket of
 //! rows): the library names its best few, each is timed on the real operands, with the weights out
 //! of L2 as a step finds them, and the fastest stays. Rows of the same bucket reuse it after a
-//! check. Row-major y[R, N] = x[R, K] W[N, K]^T is column-major y^T = (W^T)^T x^T, so W is operand
-//! A, transposed, and nothing is copied. f32 is computed in f32: cuBLASLt takes tf32 only where it
-//! is asked for.
+//! check, and so does the next start (`gemm_choices`). Row-major y[R, N] = x[R, K] W[N, K]^T is
+//! column-major y^T = (W^T)^T x^T, so W is operand A, transposed, and nothing is copied. f32 is
+//! computed in f32: cuBLASLt takes tf32 only where it is asked for.
 //!
 //! A shape that the library has no algorithm for goes to a plain kernel of ours.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::mem::size_of_val;
+use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use cudarc::driver::sys::CUstream;
 use super::abi;
 use super::context::{Context, Event};
 use super::device_ptr::DevicePtr;
+use super::gemm_choices::{bucket, GemmChoices, Key};
 use super::gemm_product::{Operands, Product};
 use super::memory::Memory;
 use super::module::Kernels;
@@ -55,45 +57,6 @@ fn check(status: lt::cublasStatus_t, what: &str) -> Result<()> {
         return Ok(());
     }
     Err(internal!("cuBLASLt: {what} failed: {status:?}"))
-}
-
-/// What an algorithm depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    /// Or their bucket.
-    rows: usize,
-    outputs: usize,
-    inputs: usize,
-    stride: usize,
-    logits: bool,
-    operands: Operands,
-}
-
-impl Product {
-    fn key(&self, rows: usize) -> Key {
-        let Product { outputs, inputs, stride, logits, operands, .. } = *self;
-        Key { rows, outputs, inputs, stride, logits, operands }
-    }
-}
-
-/// The largest number of rows that shares an algorithm with `rows`.
-fn bucket(rows: usize) -> usize {
-    match rows {
-        0..=16 => rows.next_power_of_two(),
-        17..=64 => rows.next_multiple_of(16),
-        65..=256 => rows.next_multiple_of(64),
-        // Two for each doubling: choosing takes tens of milliseconds here, and a prompt waits.
-        _ => rows.next_multiple_of(rows.next_power_of_two() / 4),
-    }
-}
-
-/// Every bucket's largest number of rows up to `most`, and `most`.
-pub fn buckets(most: usize) -> Vec<usize> {
-    let mut sizes: Vec<usize> = (1..=most).filter(|&rows| bucket(rows) == rows).collect();
-    if sizes.last() != Some(&most) && most > 0 {
-        sizes.push(most);
-    }
-    sizes
 }
 
 struct Layout(lt::cublasLtMatrixLayout_t);
@@ -143,7 +106,7 @@ pub struct Gemm {
     workspace: Memory,
     kind: lt::cudaDataType,
     plans: HashMap<Key, TunedGemm>,
-    tuned: HashMap<Key, lt::cublasLtMatmulAlgo_t>,
+    choices: GemmChoices,
 }
 
 // SAFETY: cuBLASLt's handles may be used from any thread, one at a time; `Gemm` has one owner.
@@ -191,7 +154,7 @@ impl Gemm {
             workspace: Memory::new(context, WORKSPACE_BYTES, "cuBLASLt's workspace")?,
             kind,
             plans: HashMap::new(),
-            tuned: HashMap::new(),
+            choices: GemmChoices::new(dtype),
         };
         gemm.create()?;
         gemm.scale_by_vectors();
@@ -279,13 +242,25 @@ impl Gemm {
         }
     }
 
+    /// Take algorithms that an earlier start left in this folder, and keep new ones there.
+    pub fn remember(&mut self, folder: &Path) {
+        // SAFETY: `probe` found the function; it takes nothing.
+        let library = unsafe { lt::cublasLtGetVersion() };
+        self.choices.remember(folder, &self.context, library);
+    }
+
+    /// What was chosen so far is there for the next start.
+    pub fn keep_choices(&mut self) {
+        self.choices.keep();
+    }
+
     /// Enqueue a product. The first one of a bucket also chooses its algorithm, which waits for the
     /// GPU.
     pub fn run(&mut self, kernels: &Kernels, product: &Product) -> Result<()> {
         if product.rows == 0 {
             return Ok(());
         }
-        let key = product.key(product.rows);
+        let key = Key::of(product, product.rows);
         if !self.plans.contains_key(&key) {
             let plan = self.plan(kernels, product)?;
             self.plans.insert(key, plan);
@@ -296,9 +271,7 @@ impl Gemm {
                 let operands = product.w.address() ^ product.y.address();
                 self.context.launch(operands, product.rows as u64, |stream| {
                     check(self.multiply(plan, algorithm, product, stream), "cublasLtMatmul")
-                        .map_err(|e| {
-                            e.context(&format!("{} x {} x {}: ", key.rows, key.outputs, key.inputs))
-                        })
+                        .map_err(|e| e.context(&format!("{}: ", key.shape())))
                 })
             }
             None => self.plain(kernels, product),
@@ -335,7 +308,7 @@ impl Gemm {
         }
 
         let product = Product { operands: Operands::ScaledE4m3, ..*product };
-        let key = product.key(product.rows);
+        let key = Key::of(&product, product.rows);
         if !self.plans.contains_key(&key) {
             let plan = self.plan(kernels, &product)?;
             self.plans.insert(key, plan);
@@ -424,13 +397,14 @@ impl Gemm {
             y: Layout::new(result, outputs, rows, stride)?,
             algorithm: None,
         };
-        let key = product.key(bucket(rows));
-        plan.algorithm = match self.tuned.get(&key).filter(|a| self.fits(&plan, operands, a)) {
-            Some(known) => Some(*known),
+        let key = Key::of(product, bucket(rows));
+        let known = self.choices.get(&key).filter(|known| self.fits(&plan, operands, known));
+        plan.algorithm = match known {
+            Some(known) => Some(known),
             None => self.choose(kernels, &plan, product)?,
         };
         if let Some(algorithm) = plan.algorithm {
-            self.tuned.entry(key).or_insert(algorithm);
+            self.choices.note(key, algorithm);
         }
         Ok(plan)
     }
@@ -552,6 +526,8 @@ fn no_result() -> lt::cublasLtMatmulHeuristicResult_t {
 
 impl Drop for Gemm {
     fn drop(&mut self) {
+        // Those of sizes that requests had and the rehearsal had not.
+        self.choices.keep();
         self.plans.clear();
         // SAFETY: made in `create` or null; destroyed once, after the stream that may still use
         // them.
@@ -576,24 +552,12 @@ impl Drop for Gemm {
 
 #[cfg(test)]
 mod tests {
-    use super::{bucket, buckets, SYMBOLS};
+    use super::SYMBOLS;
 
     #[test]
     fn symbols_are_those_that_are_used() {
         assert!(SYMBOLS.contains(&"cublasLtMatmulAlgoGetHeuristic"), "{SYMBOLS:?}");
         assert!(!SYMBOLS.iter().any(|name| name.ends_with("_t")), "{SYMBOLS:?}");
         assert!(SYMBOLS.iter().all(|name| name.starts_with("cublasLt")), "{SYMBOLS:?}");
-    }
-
-    #[test]
-    fn buckets_hold_their_rows_and_waste_little() {
-        for rows in 1..5000 {
-            let b = bucket(rows);
-            assert!(b >= rows && b < 2 * rows.max(1) + 1, "{rows} -> {b}");
-            assert_eq!(bucket(b), b);
-        }
-        let sizes = buckets(5000);
-        assert!(sizes.is_sorted() && sizes.len() < 30 && sizes.last() == Some(&5000), "{sizes:?}");
-        assert!((1..=5000).all(|rows| sizes.iter().any(|&size| bucket(size) == bucket(rows))));
     }
 }

@@ -118,7 +118,11 @@ impl LoadOps for Cuda {
     }
 
     fn sizes_to_rehearse(&self, step_tokens: usize) -> Vec<usize> {
-        super::gemm::buckets(step_tokens)
+        super::gemm_choices::buckets(step_tokens)
+    }
+
+    fn keep_choices(&mut self) {
+        self.gemm.keep_choices();
     }
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Result<Vec<f32>> {

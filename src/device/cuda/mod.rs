@@ -13,6 +13,7 @@
 //! | `module` | the kernels' binaries, chosen by compute capability |
 //! | `launch` | one kernel, started |
 //! | `gemm`, `gemm_product` | cuBLASLt, one algorithm for each shape; what it multiplies |
+//! | `gemm_choices` | which algorithm, kept across starts |
 //! | `gemm_small_m` | products of few rows |
 //! | `gemm_tiles`, `shares` | products of some rows on Hopper; how blocks share a tile |
 //! | `products` | which of the two, and what a product ends with |
@@ -55,6 +56,7 @@ mod dense;
 mod device_ptr;
 mod experts;
 mod gemm;
+mod gemm_choices;
 mod gemm_product;
 mod gemm_small_m;
 mod gemm_tiles;
@@ -90,6 +92,7 @@ mod vision;
 pub mod weights;
 mod worklist;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use self::coded_scratch::CodedScratch;
@@ -256,6 +259,12 @@ impl Cuda {
     /// No graphs: every launch is made when its op is called. Before a model is loaded.
     pub fn launch_eagerly(&mut self) {
         self.eager = true;
+    }
+
+    /// Take ways to multiply from this folder that an earlier start chose on such a card, and keep
+    /// new ones there. Before a model is loaded.
+    pub fn remember_choices(&mut self, folder: &Path) {
+        self.gemm.remember(folder);
     }
 
     /// Set every byte of a tensor: for tests, which poison outputs.

@@ -96,6 +96,8 @@ impl LoadOps for Trace {
         Vec::new()
     }
 
+    fn keep_choices(&mut self) {}
+
     fn read(&mut self, tensor: &TraceTensor, rows: usize) -> Result<Vec<f32>> {
         Ok(vec![0.0; rows * tensor.width])
     }

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 
 use super::args::{dtype_name, EngineArgs, SpeculationArgs};
+#[cfg(feature = "cuda")]
+use super::cache_folder::cache_folder;
 use super::device_runner::DeviceRunner;
 use super::fault::Faults;
 use super::files::{self, Model};
@@ -100,6 +102,9 @@ fn load_one(shared: Shared, options: EngineOptions, gpus: Option<Vec<usize>>) ->
             let (mut devices, group) = gpu_devices(&model.spec, gpus, &options.name)?;
             if args.enforce_eager {
                 devices.iter_mut().for_each(Cuda::launch_eagerly);
+            }
+            if let Some(folder) = cache_folder(|name| std::env::var(name).ok()) {
+                devices.iter_mut().for_each(|device| device.remember_choices(&folder));
             }
             load_on(devices, group, sizes::gpu_pool, shared, options)
         }

@@ -5,6 +5,7 @@
 //! | `args` | model.json, parsed once |
 //! | `deadline` | a load that can be left: deadline, reads that hang, a server that goes |
 //! | `assemble` | the load: device, files, model, pages, scheduler, threads |
+//! | `cache_folder` | where a start leaves something to the next one |
 //! | `placement` | which device serves |
 //! | `files` | folders of model and tokenizer, local or from a hub, and what is read of them |
 //! | `sizes` | batch, pages and memory, judged before anything is taken |
@@ -16,6 +17,8 @@
 
 pub mod args;
 mod assemble;
+#[cfg(any(feature = "cuda", test))]
+mod cache_folder;
 mod deadline;
 mod device_runner;
 mod fault;

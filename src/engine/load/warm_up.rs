@@ -39,6 +39,7 @@ impl Rehearsal<'_> {
         self.run_sizes(&sizes, dev, decoder)?;
 
         if !sizes.is_empty() {
+            dev.keep_choices();
             let ms = began.elapsed().as_millis();
             tracing::debug!("{} sizes of steps rehearsed in {ms} ms", sizes.len());
         }
