@@ -4,9 +4,10 @@
     bench.py [--out DIR] [--budget-s N] [WORKLOAD[@VARIANT] ...]
 
 Runs inside an unpacked bundle (`run LIBS bench`). WORKLOAD is a name from WORKLOADS or
-model:prompt tokens:output tokens:streams:requests[:gpu_memory_utilization]; VARIANT one of VARIANTS, how the
-model is quantised: L1@fp8. Neighbours on one model share a
-server. Weights are made up, prompts differ, no prefix caching, greedy, ignore_eos. Prints a Markdown table
+model:prompt tokens:output tokens:streams:requests[:gpu_memory_utilization], where prompt tokens may be those that all
+share + own ones: 2000+200, with prefix caching then; behind a | a second load beside it: prompt:output:streams:requests.
+VARIANT one of VARIANTS, how the model is quantised: L1@fp8. Neighbours on one model share a
+server. Weights are made up, prompts differ, no prefix caching else, greedy, ignore_eos. Prints a Markdown table
 beside the figures of the Python backend (one H200, vLLM 0.25.0) and writes it and all figures to DIR.
 """
 import argparse
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,12 @@ WORKLOADS = {
     "O1": "gpt-oss-120b:512:128:1:9",
     "O64": "gpt-oss-120b:512:128:64:384",
     "O256": "gpt-oss-120b:512:128:256:1024",
+    # Chats with one system prompt; long contexts; prompts that come while others generate.
+    "C16": "llama-3.1-8b:2000+200:128:16:96",
+    "C64": "llama-3.1-8b:2000+200:128:64:256",
+    "X1": "llama-3.1-8b:32000:64:1:3",
+    "X16": "llama-3.1-8b:32000:64:16:32",
+    "M16": "llama-3.1-8b:512:512:16:48|4096:16:2:40",
     "Q1": "qwen2.5-0.5b:128:256:1:6:0.5",
     "Q64": "qwen2.5-0.5b:128:256:64:256:0.5",
     "Q256": "qwen2.5-0.5b:128:256:256:768:0.5",
@@ -90,20 +98,30 @@ class Workload:
     requests: int
     memory_share: float
     variant: str
+    # Tokens that all prompts begin with.
+    shared: int = 0
+    # A second load on the same server, at the same time.
+    beside: "Workload | None" = None
 
     @staticmethod
     def parse(text):
         name, _, variant = text.partition("@")
         if variant and variant not in VARIANTS:
             sys.exit(f"error: {variant} is none of {', '.join(VARIANTS)}")
-        fields = WORKLOADS.get(name, name).split(":")
+        first, _, beside = WORKLOADS.get(name, name).partition("|")
+        fields = first.split(":")
         if not 5 <= len(fields) <= 6:
             sys.exit(f"error: {text} is neither one of {', '.join(WORKLOADS)} nor model:prompt:output:streams:requests")
         share = float(fields[5]) if len(fields) == 6 else 0.85
-        return Workload(text, fields[0], fields[1], *map(int, fields[2:5]), share, variant)
+        shared, _, own = fields[1].rpartition("+")
+        beside = Workload.parse(f"{fields[0]}:{beside}:{share}") if beside else None
+        return Workload(text, fields[0], own, *map(int, fields[2:5]), share, variant, int(shared or 0), beside)
+
+    def longest(self):
+        return self.shared + (0 if self.prompt == "hi" else int(self.prompt)) + self.output_tokens
 
     def server_key(self):
-        return self.model, self.memory_share, self.variant
+        return self.model, self.memory_share, self.variant, self.shared > 0, max_model_len(self)
 
 
 def model_folder(name):
@@ -113,13 +131,18 @@ def model_folder(name):
     sys.exit(f"error: no model {name} in {ROOT / 'bench/models'}")
 
 
+def max_model_len(workload):
+    usual = MAX_MODEL_LEN.get(workload.model)
+    return usual and max(usual, 1024 * -(-workload.longest() // 1024))
+
+
 def make_repository(folder, workload, extra):
     version = Path(folder) / MODEL / "1"
     version.mkdir(parents=True)
-    engine = {"model": str(model_folder(workload.model)), "load_format": "dummy", "enable_prefix_caching": False,
+    engine = {"model": str(model_folder(workload.model)), "load_format": "dummy", "enable_prefix_caching": workload.shared > 0,
               "gpu_memory_utilization": workload.memory_share}
-    if workload.model in MAX_MODEL_LEN:
-        engine["max_model_len"] = MAX_MODEL_LEN[workload.model]
+    if length := max_model_len(workload):
+        engine["max_model_len"] = length
     (version / "model.json").write_text(json.dumps({**engine, **VARIANTS.get(workload.variant, {}), **extra}))
     (version.parent / "config.pbtxt").write_text(CONFIG)
 
@@ -144,7 +167,9 @@ def write_requests(path, workload):
     else:
         # More than are sent, as far as the client's start stays short: it sends them round and round.
         count = min(workload.requests + 2 * workload.streams, 600)
-        texts = Prompts(workload.model).texts(int(workload.prompt), count, repr(workload))
+        prompts = Prompts(workload.model)
+        head = "".join(prompts.texts(workload.shared, 1, "shared"))
+        texts = [head + text for text in prompts.texts(int(workload.prompt), count, repr(workload))]
     sampling = json.dumps({"max_tokens": workload.output_tokens, "ignore_eos": True, "temperature": 0})
     rows = [{"text_input": [t], "stream": [True], "sampling_parameters": [sampling]} for t in texts]
     path.write_text(json.dumps({"data": rows}))
@@ -152,6 +177,7 @@ def write_requests(path, workload):
 
 def perf_analyzer(server, workload, folder):
     """The requests of the client's export: send time and times of the responses, in nanoseconds."""
+    folder.mkdir(exist_ok=True)
     requests, export = folder / "requests.json", folder / "export.json"
     write_requests(requests, workload)
     export.unlink(missing_ok=True)
@@ -227,13 +253,24 @@ def memory_bytes(pid):
     return {"resident_mb": kib.get("VmRSS", 0) >> 10, "anonymous_mb": kib.get("RssAnon", 0) >> 10}
 
 
-def first_answer(server):
-    """Seconds from the start of the process to the first complete answer."""
-    body = {"text_input": " hi hi", "stream": False, "parameters": {"max_tokens": 1, "temperature": 0}}
+def first_answer(server, prompt=" hi hi"):
+    """Seconds from the start of the process to the first complete answer, of one token."""
+    body = {"text_input": prompt, "stream": False, "parameters": {"max_tokens": 1, "temperature": 0}}
     status, text = server.post(f"v2/models/{MODEL}/generate", body)
     if status != 200:
         raise Failed(f"/generate answered {status}: {text}")
     return time.monotonic() - server.started_s
+
+
+def first_prompt(workload):
+    return NVIDIA_PROMPT if workload.prompt == "hi" else Prompts(workload.model).texts(512, 1, "first")[0]
+
+
+def first_request(server, prompt):
+    """The same, and milliseconds that this request took alone."""
+    began = time.monotonic()
+    answered_s = first_answer(server, prompt)
+    return {"first_answer_s": round(answered_s, 2), "first_request_ms": round((time.monotonic() - began) * 1e3, 1)}
 
 
 def prompt_tokens(server, workload):
@@ -249,12 +286,19 @@ def measure(server, workload, folder):
     pid = server.process.pid
     counted = prompt_tokens(server, workload)
     began, before, client = time.monotonic(), thread_seconds(pid), os.times()
-    requests = perf_analyzer(server, workload, folder)
+    with ThreadPoolExecutor(1) as pool:
+        beside = workload.beside and pool.submit(perf_analyzer, server, workload.beside, folder / "beside")
+        requests = perf_analyzer(server, workload, folder)
+        beside = beside and beside.result()
     wall, after, client_after = time.monotonic() - began, thread_seconds(pid), os.times()
     spent = {name: (seconds - before.get(name, 0.0)) / wall for name, seconds in after.items()}
     busiest = sorted(spent.items(), key=lambda item: -item[1])[:8]
     used = client_after.children_user + client_after.children_system - client.children_user - client.children_system
-    return {**figures(requests, workload.output_tokens), "prompt_tokens": counted, "wall_s": round(wall, 1),
+    gaps = [b - a for r in requests for a, b in zip(r["response_timestamps"], r["response_timestamps"][1:])]
+    other = figures(beside, workload.beside.output_tokens) if beside else {}
+    return {**figures(requests, workload.output_tokens), "prompt_tokens": counted,
+            "gap_p99_ms": round(percentile(gaps or [0], 0.99) / 1e6, 2), "gap_max_ms": round(max(gaps or [0]) / 1e6, 2),
+            **{f"beside_{name}": value for name, value in other.items()}, "wall_s": round(wall, 1),
             "server_cores": round(sum(spent.values()), 2), "client_cores": round(used / wall, 2),
             "busy_threads": {name: round(cores, 2) for name, cores in busiest}, **memory_bytes(pid)}
 
@@ -268,11 +312,12 @@ class Bench:
     def group(self, works):
         """Workloads that share a server."""
         log = self.out / f"server.{works[0].model}.log"
+        prompt = first_prompt(works[0])
         with tempfile.TemporaryDirectory(prefix="gpu-bench-") as folder:
             make_repository(Path(folder) / "repository", works[0], self.extra)
             try:
                 with TritonServer(Path(folder) / "repository", control="none", log=log) as server:
-                    started = {"first_answer_s": round(first_answer(server), 2)}
+                    started = first_request(server, prompt)
                     for work in works:
                         self.one(server, work, Path(folder), started)
             except (ServerFailed, Failed) as failed:
@@ -296,19 +341,25 @@ class Bench:
 
 def table(rows):
     lines = ["| workload | out tok/s (Python backend) | TTFT p50 / p99 ms (Python backend) | TPOT p50 / p99 ms (Python backend) "
-             "| responses per request | server / client cores | resident MB | first answer s |",
-             "|---|---|---|---|---|---|---|---|"]
+             "| gap between responses p99 / most ms | responses per request | server / client cores | resident MB "
+             "| first answer s, first request ms |", "|---|---|---|---|---|---|---|---|---|"]
     for r in rows:
         if "error" in r:
-            lines.append(f"| {r['workload']} | {r['error'].splitlines()[0][:90]} | | | | | | |")
+            lines.append(f"| {r['workload']} | {r['error'].splitlines()[0][:90]} | | | | | | | |")
             continue
         tokens, ttft, ttft99, tpot, tpot99 = PYTHON_BACKEND.get(r["workload"], ("-",) * 5)
         lines.append(
             f"| {r['workload']} | **{r['output_tokens_per_s']:.0f}** ({tokens}) "
             f"| {r['ttft_p50_ms']} / {r['ttft_p99_ms']} ({ttft} / {ttft99}) "
             f"| {r['tpot_p50_ms']} / {r['tpot_p99_ms']} ({tpot} / {tpot99}) "
+            f"| {r['gap_p99_ms']} / {r['gap_max_ms']} "
             f"| {r['responses_per_request']} ({100 * r['responses_share']:.0f} %) "
-            f"| {r['server_cores']} / {r['client_cores']} | {r['resident_mb']} | {r['first_answer_s']} |")
+            f"| {r['server_cores']} / {r['client_cores']} | {r['resident_mb']} "
+            f"| {r['first_answer_s']}, {r['first_request_ms']} |")
+        if "beside_ttft_p50_ms" in r:
+            lines.append(f"| beside {r['workload']} | {r['beside_output_tokens_per_s']:.0f} "
+                         f"| {r['beside_ttft_p50_ms']} / {r['beside_ttft_p99_ms']} "
+                         f"| {r['beside_tpot_p50_ms']} / {r['beside_tpot_p99_ms']} | | | | | |")
     return "\n".join(lines)
 
 
