@@ -218,6 +218,7 @@ fn load(options: &Options, rounds: &Arc<Rounds>, adapters: Option<&Path>) -> Res
         max_logprob_entries: 1 << 20,
         outbox_threads: None,
         step_timeout: None,
+        prompt_step: None,
         grammar_timeout: Duration::from_secs(5),
         step_trace: None,
         proposer: None,

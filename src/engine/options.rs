@@ -32,6 +32,9 @@ pub struct EngineOptions {
     /// A step that runs longer poisons the engine; zero = never. None = [`STEP_TIMEOUT`], on the
     /// CPU [`STEP_TIMEOUT_CPU`].
     pub step_timeout: Option<Duration>,
+    /// What a step with prompts is to take at most while others generate; zero = no limit. None =
+    /// [`PROMPT_STEP`].
+    pub prompt_step: Option<Duration>,
     /// What compiling one grammar may take, and each of its token masks.
     pub grammar_timeout: Duration,
     /// Chrome trace events of the engine's steps go here.
@@ -65,6 +68,8 @@ pub struct LoadLimits {
     pub wanted: Box<dyn Fn() -> Result<()> + Send + Sync>,
 }
 
+/// What a step with prompts is to take at most while others generate.
+pub const PROMPT_STEP: Duration = Duration::from_millis(100);
 /// How long a step on a GPU may run: vLLM's limit of one iteration.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a step on the CPU may run: a prompt of a large model may take minutes there.

@@ -170,6 +170,7 @@ pub(super) fn bench_with(
         depth,
         long_prefill_token_threshold: 0,
         long_prefill_adaptive: false,
+        step_ms: 0.0,
         chunked_prefill: true,
         prefix_caching: true,
         state: None,

@@ -82,6 +82,28 @@ impl PageTable {
     pub fn pages(&self) -> &[PageId] {
         &self.pages
     }
+
+    /// Leading pages that hold the same in both, as far as their hashes are known. What one has of
+    /// these the other can hit, once they are full.
+    pub fn shared_pages(&self, other: &PageTable) -> usize {
+        let both = self.hashes.len().min(other.hashes.len());
+        let same = |page: usize| self.hashes[page] == other.hashes[page];
+        if both == 0 || !same(0) {
+            return 0;
+        }
+        // A hash stands for all pages before it too: behind two that differ, all do.
+        let mut least = 1;
+        let mut end = both;
+        while least < end {
+            let middle = least + (end - least) / 2;
+            if same(middle) {
+                least = middle + 1;
+            } else {
+                end = middle;
+            }
+        }
+        least
+    }
 }
 
 /// Tokens asked of the prefix cache and found there, since the start.
@@ -320,6 +342,26 @@ mod tests {
         assert_eq!(kv.lookup(&mut table(), &tokens(4)), []);
         let mut other = PageTable::new(GroupId(0), AdapterId(7));
         assert_eq!(kv.lookup(&mut other, &tokens(9)), []);
+    }
+
+    #[test]
+    fn pages_in_common_are_counted_by_their_hashes() {
+        let kv = manager(8);
+        let hashed = |tokens: &[TokenId]| {
+            let mut table = table();
+            kv.lookup(&mut table, tokens);
+            table
+        };
+        let long = hashed(&tokens(41));
+        for same in 0..=40 {
+            let mut other = tokens(45);
+            other[same] = TokenId(1000);
+            let pages = hashed(&other).shared_pages(&long);
+            assert_eq!(pages, same / 4, "{same} tokens alike");
+            assert_eq!(long.shared_pages(&hashed(&other)), pages);
+        }
+        assert_eq!(long.shared_pages(&hashed(&tokens(9))), 2);
+        assert_eq!(long.shared_pages(&table()), 0);
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub struct SchedulerConfig {
     pub long_prefill_token_threshold: usize,
     /// The threshold is at least a step's tokens by the number of sequences that wait and run.
     pub long_prefill_adaptive: bool,
+    /// Milliseconds that a step with prompts is to take at most while others generate, as far as
+    /// that can be predicted; 0 = no such limit. Has no meaning without chunked prefill.
+    pub step_ms: f64,
     /// A prompt may be fed in several steps.
     pub chunked_prefill: bool,
     /// Full pages are found again by their content.
@@ -90,6 +93,10 @@ impl SchedulerConfig {
                 self.max_num_batched_tokens,
                 self.max_model_len
             ));
+        }
+
+        if !(self.step_ms >= 0.0 && self.step_ms.is_finite()) {
+            return Err(invalid!("a step's time must be 0 or more ms, got {}.", self.step_ms));
         }
 
         // What the pool takes.
@@ -166,9 +173,9 @@ impl SchedulerConfig {
         fed > 0 && self.state.is_some_and(at_border)
     }
 
-    /// How many of `unfed` tokens a sequence may feed within what is left of the step's budget,
-    /// where as many `sequences` wait and run.
-    pub(super) fn share(&self, unfed: usize, budget: usize, sequences: usize) -> usize {
+    /// How many of `unfed` tokens a sequence may feed in a step, where as many `sequences` wait and
+    /// run.
+    pub(super) fn share(&self, unfed: usize, sequences: usize) -> usize {
         let fair = if self.long_prefill_adaptive {
             self.max_num_batched_tokens / sequences.max(1)
         } else {
@@ -179,6 +186,6 @@ impl SchedulerConfig {
             _ if !self.chunked_prefill => usize::MAX,
             tokens => tokens.max(fair),
         };
-        unfed.min(threshold).min(budget)
+        unfed.min(threshold)
     }
 }

@@ -14,7 +14,8 @@
 //! 3. **Then waiting**, unless something was preempted (`plan_waiting`): sequences are
 //!    admitted in the queue's order, while budget, a slot and pages for all of their known tokens
 //!    are there. Their prefix comes from the cache as far as it is there; the rest is fed in chunks
-//!    that fit the budget. The first that does not fit ends it. What the order is, and who may
+//!    that fit the budget. The first that does not fit, or that does better to wait for pages which
+//!    this step fills (`shared_prefix`), ends it. What the order is, and who may
 //!    overtake whom, is said in `queue`.
 //!
 //! # States
@@ -43,6 +44,9 @@
 //! | `state` | what the scheduler holds, and how a sequence gets and gives up slot and pages |
 //! | `commit` | the results of steps: tokens to their sequences |
 //! | `config` | limits and switches |
+//! | `cost` | what steps cost, learnt from those that ran |
+//! | `budget` | token rows and time that are left of a step |
+//! | `shared_prefix` | who waits for pages that another is filling |
 //! | `sequence` | one sequence: its tokens, and how far they were fed |
 //! | `queue` | who waits, in which order |
 //! | `slots` | who runs, in which slot |
@@ -54,14 +58,17 @@
 //! | `report` | what the engine is told |
 
 mod adapter_slots;
+mod budget;
 mod commit;
 mod config;
+mod cost;
 mod drafts;
 mod in_flight;
 mod ngram;
 mod queue;
 mod report;
 mod sequence;
+mod shared_prefix;
 mod slots;
 mod speculate;
 mod state;
@@ -75,6 +82,7 @@ mod state_tests;
 mod tests;
 
 pub use config::{SchedulerConfig, StateConfig};
+pub use cost::{StepCost, StepShape};
 pub use drafts::{DraftLengths, DraftMethod, DraftStats, Proposer, SpeculationConfig};
 pub use report::{Arrival, SchedulerStats};
 pub use sequence::NewSequence;
@@ -82,6 +90,7 @@ pub use state::Scheduler;
 
 use crate::error::Result;
 use crate::plan::{SlotChange, StepPlan};
+use budget::StepBudget;
 use speculate::StepDrafts;
 
 impl Scheduler {
@@ -109,7 +118,7 @@ impl Scheduler {
         assert!(self.in_flight.len() < self.config.depth, "too many steps in flight");
         let mut drafts = self.propose()?;
         let mut plan = StepPlan { step: self.step + 1, ..StepPlan::default() };
-        let mut budget = self.config.max_num_batched_tokens;
+        let mut budget = StepBudget::new(&self.config, self.costs.cost(), &self.decodes());
 
         let preempted = self.plan_running(&mut plan, &mut budget, &mut drafts);
         if !preempted {
@@ -119,6 +128,7 @@ impl Scheduler {
             return None;
         }
 
+        self.shape = budget.shape();
         plan.changes = std::mem::take(&mut self.changes);
         self.add_images(&mut plan);
         self.launch(&plan);
@@ -129,27 +139,29 @@ impl Scheduler {
     fn plan_running(
         &mut self,
         plan: &mut StepPlan,
-        budget: &mut usize,
+        budget: &mut StepBudget,
         drafts: &mut StepDrafts,
     ) -> bool {
         let mut preempted = false;
         let sequences = self.running_len() + self.waiting_len();
         let mut at = 0;
-        while at < self.running_len() && *budget > 0 {
+        while at < self.running_len() && budget.tokens() > 0 {
             let slot = self.slots.running()[at];
             // Each of those behind it is to have its token.
-            let room = budget.saturating_sub(self.running_len() - at - 1);
+            let room = budget.tokens().saturating_sub(self.running_len() - at - 1);
+            let newest = self.slots[slot].fed;
             let rows = self.feed_drafts(slot, drafts, room, plan);
             if rows > 0 {
-                *budget -= rows;
+                budget.take_drafts(rows, newest);
                 at += 1;
                 continue;
             }
 
             let fork = self.fork_of(&self.slots[slot]);
             let sequence = &mut self.slots[slot];
-            let count = self.config.share(sequence.unfed(), *budget, sequences);
             let (fed, known) = (sequence.fed, sequence.len());
+            let count = budget.tokens_for(self.config.share(sequence.unfed(), sequences));
+            let count = budget.in_time(count, fed);
             let count = self.config.cut(fed, fed + count, known, fork) - fed;
             if count > 0 {
                 let held = sequence.table.pages().len();
@@ -162,7 +174,7 @@ impl Scheduler {
                 }
                 self.push_pages(slot, held);
                 self.slots[slot].feed(count, slot, plan);
-                *budget -= count;
+                budget.take(count, fed);
             }
             at += 1;
         }
@@ -170,10 +182,10 @@ impl Scheduler {
     }
 
     /// Admit from the queue. The first that does not fit ends it.
-    fn plan_waiting(&mut self, plan: &mut StepPlan, budget: &mut usize) {
+    fn plan_waiting(&mut self, plan: &mut StepPlan, budget: &mut StepBudget) {
         let sequences = self.running_len() + self.waiting_len();
         let mut at = 0;
-        while *budget > 0 && self.slots.any_free() {
+        while budget.tokens() > 0 && self.slots.any_free() {
             let Some(next) = self.queue.next_admissible(at, &self.adapter_slots) else { break };
             at = next;
             if self.queue.at(at).held {
@@ -191,12 +203,16 @@ impl Scheduler {
             };
             let cached = hits.len() * self.config.page_size;
             let known = sequence.tokens.len();
-            if !self.config.chunked_prefill && known - cached > *budget {
+            if !self.config.chunked_prefill && known - cached > budget.tokens() {
                 break;
             }
 
             // Pages for the first chunk, or at once for all that is known.
-            let count = self.config.share(known - cached, *budget, sequences);
+            let count = budget.tokens_for(self.config.share(known - cached, sequences));
+            let count = budget.in_time(count, cached);
+            if count == 0 || self.waits_for_pages(self.queue.at(at), &hits, plan) {
+                break;
+            }
             let count = self.config.cut(cached, cached + count, known, fork) - cached;
             let positions = if self.config.reserve_full_isl { known } else { cached + count };
             if !self.kv.fits(&hits, positions, self.running_len() > 0) {
@@ -210,8 +226,25 @@ impl Scheduler {
             assert!(grown, "an admitted sequence has its first pages");
             self.push_pages(slot, 0);
             self.slots[slot].feed(count, slot, plan);
-            *budget -= count;
+            budget.take(count, cached);
         }
+    }
+
+    /// What the running sequences do that have a single token to feed.
+    fn decodes(&self) -> StepShape {
+        let running = self.slots.running().iter().map(|&slot| &self.slots[slot]);
+        let decodes = running.filter(|sequence| sequence.unfed() == 1);
+        decodes.fold(StepShape::default(), |shape, sequence| shape.with_chunk(1, sequence.fed))
+    }
+
+    /// What the newest plan has to do.
+    pub fn newest_shape(&self) -> StepShape {
+        self.shape
+    }
+
+    /// A step of this shape took so many milliseconds: what is planned from now on goes by that.
+    pub fn learn(&mut self, shape: StepShape, ms: f64) {
+        self.costs.learn(shape, ms);
     }
 
     fn preempt_last(&mut self) {

@@ -3,6 +3,7 @@
 
 use super::adapter_slots::AdapterSlots;
 use super::config::SchedulerConfig;
+use super::cost::{CostModel, StepShape};
 use super::drafts::{DraftMethod, DraftStats, Proposer, Speculation};
 use super::in_flight::InFlight;
 use super::ngram::Ngram;
@@ -33,6 +34,10 @@ pub struct Scheduler {
     pub(super) preemptions: u64,
     /// Who got a slot for the first time, until [`Scheduler::take_admitted`] asks.
     pub(super) admitted: Vec<RequestId>,
+    /// What steps cost.
+    pub(super) costs: CostModel,
+    /// What the newest plan has to do.
+    pub(super) shape: StepShape,
     /// None: no sequence has drafts.
     pub(super) speculation: Option<Speculation>,
 }
@@ -80,6 +85,8 @@ impl Scheduler {
             generations: 0,
             preemptions: 0,
             admitted: Vec::new(),
+            costs: CostModel::default(),
+            shape: StepShape::default(),
             speculation: speculation.map(|(config, proposer)| Speculation::new(config, proposer)),
             config,
         })

@@ -154,6 +154,7 @@ impl Model {
             max_logprob_entries: self.options.max_logprob_entries,
             outbox_threads: self.options.outbox_threads,
             step_timeout: self.options.step_timeout.or(self.args.operation.step_timeout),
+            prompt_step: self.options.prompt_step,
             grammar_timeout: self.options.grammar_timeout,
             step_trace: self.options.step_trace_dir.as_ref().map(file),
             proposer: None,

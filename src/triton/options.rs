@@ -55,6 +55,9 @@ pub(super) struct Options {
     /// `step-timeout-ms`: an engine whose step runs longer is dead; 0 = never. None = by the
     /// device.
     pub step_timeout: Option<Duration>,
+    /// `prompt-step-ms`: what a step with prompts is to take at most while others generate; 0 = no
+    /// limit. None = the engine's own.
+    pub prompt_step: Option<Duration>,
     /// `grammar-timeout-ms`: what compiling one grammar of `structured_outputs` may take, and each
     /// of its token masks; the request fails beyond.
     pub grammar_timeout: Duration,
@@ -84,6 +87,7 @@ impl Default for Options {
             outbox_threads: None,
             default_max_tokens: None,
             step_timeout: None,
+            prompt_step: None,
             grammar_timeout: Duration::from_secs(5),
             step_trace_dir: None,
             load_deadline: None,
@@ -152,6 +156,7 @@ impl Options {
 
         options.step_trace_dir = cmdline.text("step-trace-dir").map(PathBuf::from);
         options.step_timeout = number(cmdline, "step-timeout-ms", 0)?.map(Duration::from_millis);
+        options.prompt_step = number(cmdline, "prompt-step-ms", 0)?.map(Duration::from_millis);
 
         let limit = |ms: u64| Some(Duration::from_millis(ms)).filter(|limit| !limit.is_zero());
         if let Some(ms) = number(cmdline, "load-deadline-ms", 0)? {
@@ -232,8 +237,11 @@ mod tests {
         assert_eq!((options.max_waiting, options.drain_deadline), (8, Duration::ZERO));
         assert_eq!(Options::read(&json!({})).unwrap(), Options::default());
         let config = json!({"cmdline": {"exit-when-dead": "true", "default-max-tokens": "64",
-                                        "restart": "2", "step-timeout-ms": "0"}});
+                                        "restart": "2", "step-timeout-ms": "0",
+                                        "prompt-step-ms": "30"}});
         let options = Options::read(&config).unwrap();
+        assert_eq!(options.prompt_step, Some(Duration::from_millis(30)));
+
         assert_eq!((options.exit_when_dead, options.default_max_tokens), (true, Some(64)));
         assert_eq!((options.restarts, options.step_timeout), (2, Some(Duration::ZERO)));
         let config = json!({"cmdline": {"load-deadline-ms": "7", "load-read-timeout-ms": "0"}});

@@ -151,6 +151,7 @@ pub fn options(model: &str) -> EngineOptions {
         max_logprob_entries: 1 << 20,
         outbox_threads: Some(1),
         step_timeout: None,
+        prompt_step: None,
         grammar_timeout: Duration::from_secs(5),
         step_trace: None,
         proposer: None,

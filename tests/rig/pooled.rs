@@ -52,6 +52,7 @@ pub fn load(model: &Path, extra: Value) -> Result<Engines> {
         max_logprob_entries: 1 << 20,
         outbox_threads: Some(1),
         step_timeout: None,
+        prompt_step: None,
         grammar_timeout: Duration::from_secs(5),
         step_trace: None,
         proposer: None,

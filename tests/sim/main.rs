@@ -9,6 +9,7 @@
 
 mod device;
 mod drafts;
+mod timing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use triton_vllm::plan::{SlotChange, StepPlan, StepResult};
 use triton_vllm::sampling::SamplerSpec;
 use triton_vllm::scheduler::{
     DraftLengths, DraftMethod, NewSequence, Proposer, Scheduler, SchedulerConfig,
-    SpeculationConfig, StateConfig,
+    SpeculationConfig, StateConfig, StepCost, StepShape,
 };
 
 use device::{mix, straight_run, Device, VOCAB};
@@ -124,6 +125,9 @@ struct Engine {
     results: VecDeque<StepResult>,
     /// What the scheduler's proposer knows.
     known: Known,
+    /// What steps cost here, and the shapes of those whose results are to come.
+    cost: StepCost,
+    shapes: VecDeque<StepShape>,
     seen: Coverage,
 }
 
@@ -151,6 +155,7 @@ fn random_config(rng: &mut Rng) -> SchedulerConfig {
         pages: 1 + needed_pages + rng.below(spare_pages),
         long_prefill_token_threshold: rng.pick(&[0, 0, 7, 33]),
         long_prefill_adaptive: false,
+        step_ms: own.pick(&[0.0, 0.0, 2.0, 8.0]),
         chunked_prefill,
         prefix_caching: rng.percent(80),
         state,
@@ -164,6 +169,17 @@ fn random_config(rng: &mut Rng) -> SchedulerConfig {
             lengths: DraftLengths::by_running(vec![(1, own.between(1, 9)), (4, own.between(0, 4))]),
             rows: own.between(1, 20),
         }),
+    }
+}
+
+/// In milliseconds, of which a step may take a few.
+fn random_cost(rng: &mut Rng) -> StepCost {
+    let mut some = |most: f64| most * rng.below(1000) as f64 / 1e3;
+    StepCost {
+        fixed: some(1.0),
+        per_row: some(0.2),
+        per_context: some(0.002),
+        per_pair: some(0.001),
     }
 }
 
@@ -186,6 +202,8 @@ impl Engine {
         Engine {
             scheduler: scheduler.expect("a valid configuration"),
             known,
+            cost: random_cost(&mut own),
+            shapes: VecDeque::new(),
             device: Device::new(&config),
             requests: Vec::new(),
             heads,
@@ -291,6 +309,9 @@ impl Engine {
         }
         assert!(plan.chunks.len() <= self.config.max_num_seqs);
         self.results.push_back(self.device.run(plan));
+        let shape = self.scheduler.newest_shape();
+        assert_eq!(shape.rows, plan.tokens(), "what was planned");
+        self.shapes.push_back(shape);
         self.scheduler.check();
         // Siblings are the exception: they wait for a prompt, and come next after it. Who needs a
         // adapter slot may be overtaken too; how often is a test of the scheduler's own. And who
@@ -322,6 +343,8 @@ impl Engine {
     }
 
     fn settle(&mut self, result: &StepResult) {
+        let shape = self.shapes.pop_front().expect("a shape of each step");
+        self.scheduler.learn(shape, self.cost.ms(&shape));
         let arrivals = self.scheduler.commit(result);
         let mut came: Vec<usize> = arrivals.iter().map(|arrival| arrival.sample).collect();
         came.dedup();

@@ -3,6 +3,7 @@
 //! line.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::args::{dtype_name, EngineArgs, SpeculationArgs};
 #[cfg(feature = "cuda")]
@@ -25,7 +26,7 @@ use crate::device::{
 use crate::engine::adapters::AdapterList;
 use crate::engine::engines::Engines;
 use crate::engine::handle::Engine;
-use crate::engine::options::{EngineFacts, EngineOptions};
+use crate::engine::options::{EngineFacts, EngineOptions, PROMPT_STEP};
 use crate::engine::request::RequestIds;
 use crate::engine::step_loop::Runner;
 use crate::error::{Error, Result};
@@ -168,7 +169,8 @@ fn load_on<D: Device + BreakOnPurpose>(
     let (limits, promise) = sizes::limits_of(spec, weights, args, &info, pool, batch, rank)?;
     let loaded = load_ranks(devices, group.as_deref(), spec, weights, &limits)?;
 
-    let config = scheduler_config(args, &limits, spec, &info)?;
+    let prompt_step = options.prompt_step.unwrap_or(PROMPT_STEP);
+    let config = scheduler_config(args, &limits, spec, &info, prompt_step)?;
     let scheduler = match &options.proposer {
         None => Scheduler::new(config)?,
         Some(proposer) => Scheduler::with_proposer(config, Some(proposer()))?,
@@ -255,7 +257,11 @@ fn scheduler_config(
     limits: &DeviceLimits,
     spec: &ModelSpec,
     info: &DeviceInfo,
+    prompt_step: Duration,
 ) -> Result<SchedulerConfig> {
+    // Who says how many tokens of a prompt a step has gets as many.
+    let by_time =
+        args.limits.long_prefill_adaptive.unwrap_or(args.long_prefill_token_threshold == 0);
     let prefix_caching = args.enable_prefix_caching && !spec.whole_prompts();
     let state = spec.recurrent.as_ref().map(|_| StateConfig {
         snapshots: limits.snapshots,
@@ -268,7 +274,8 @@ fn scheduler_config(
         page_size: limits.page_size,
         pages: limits.pages,
         long_prefill_token_threshold: args.long_prefill_token_threshold as usize,
-        long_prefill_adaptive: args.limits.long_prefill_adaptive,
+        long_prefill_adaptive: args.limits.long_prefill_adaptive == Some(true),
+        step_ms: if by_time { prompt_step.as_secs_f64() * 1e3 } else { 0.0 },
         chunked_prefill: args.enable_chunked_prefill && !spec.whole_prompts(),
         // Pages are hit in front of a copy of the state only.
         prefix_caching: prefix_caching && state.is_none_or(|state| state.snapshots > 0),

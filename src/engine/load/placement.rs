@@ -153,6 +153,7 @@ mod tests {
             max_logprob_entries: 1,
             outbox_threads: None,
             step_timeout: None,
+            prompt_step: None,
             grammar_timeout: Duration::ZERO,
             step_trace: None,
             proposer: None,

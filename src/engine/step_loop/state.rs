@@ -16,7 +16,7 @@ use crate::engine::output::{Event, NewToken, Outboxes, RepetitionDetector};
 use crate::engine::request::{Client, Finish, FinishReason, SequenceIds, StopRules};
 use crate::engine::shared::Shared;
 use crate::ids::{AdapterId, RequestId};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, StepShape};
 
 /// The threads that work for the engine thread.
 pub(crate) struct Helpers {
@@ -43,9 +43,20 @@ pub(crate) struct StepLoop {
     /// Events of this round, one list per outbox.
     pub(super) outgoing: Vec<Vec<Event>>,
     /// Steps that were enqueued and not collected, oldest first.
-    pub(super) in_flight: VecDeque<u64>,
+    pub(super) in_flight: VecDeque<StepInFlight>,
+    /// When the step was collected that was last.
+    pub(super) collected: Instant,
     /// When requests in flight fail, once the engine drains.
     pub(super) drain_deadline: Option<Instant>,
+}
+
+/// A step that was enqueued.
+pub(super) struct StepInFlight {
+    pub step: u64,
+    /// What it has to do; None: it waited for something besides the device.
+    pub shape: Option<StepShape>,
+    /// When its enqueuing began.
+    pub begun: Instant,
 }
 
 /// A sequence on the engine thread.
@@ -107,6 +118,7 @@ impl StepLoop {
             active: HashMap::new(),
             outgoing,
             in_flight: VecDeque::new(),
+            collected: Instant::now(),
             drain_deadline: None,
         }
     }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::state::StepLoop;
+use super::state::{StepInFlight, StepLoop};
 use crate::error::Result;
 use crate::plan::StepPlan;
 use crate::threads;
@@ -73,18 +73,21 @@ impl StepLoop {
             self.shared.health.step_begins();
         }
         self.meter.planned(plan, self.scheduler.take_admitted());
+        let shape = self.scheduler.newest_shape();
+        let begun = Instant::now();
         let runner = &mut self.runner;
         self.meter.device(|| runner.forward(plan))?;
 
         // Token masks depend on the tokens of the step before, which ends first. Rows without one
         // never wait for that.
         let constrained = self.rows_with_grammar(plan);
+        let shape = constrained.is_empty().then_some(shape);
         let settled = !constrained.is_empty() && self.collect_all()?;
         let masks = self.token_masks(constrained)?;
 
         let runner = &mut self.runner;
         self.meter.device(|| runner.sample(&masks))?;
-        self.in_flight.push_back(plan.step);
+        self.in_flight.push_back(StepInFlight { step: plan.step, shape, begun });
         Ok(settled)
     }
 
@@ -94,9 +97,22 @@ impl StepLoop {
         let runner = &mut self.runner;
         let result = self.meter.device(|| runner.collect())?;
         self.step_ended()?;
-        assert_eq!(Some(result.step), step, "the device answered another step");
+        let Some(step) = step else { panic!("a result, and no step in flight") };
+        assert_eq!(result.step, step.step, "the device answered another step");
+        self.learn(&step);
         self.settle(result);
         Ok(())
+    }
+
+    /// Tell the scheduler what the step took that was just collected: from when it was enqueued, or
+    /// the one before it ended.
+    fn learn(&mut self, step: &StepInFlight) {
+        let now = Instant::now();
+        let began = step.begun.max(std::mem::replace(&mut self.collected, now));
+        if let Some(shape) = step.shape {
+            let took = now.saturating_duration_since(began);
+            self.scheduler.learn(shape, took.as_secs_f64() * 1e3);
+        }
     }
 
     /// Settle the steps in flight before the one that is being enqueued. False: there were none.

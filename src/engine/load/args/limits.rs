@@ -17,8 +17,10 @@ pub struct LimitArgs {
     pub max_num_scheduled_tokens: Option<usize>,
     /// Sequences that run at the same time, at most `max_num_seqs`.
     pub max_num_active_seqs: Option<usize>,
-    /// Raise `long_prefill_token_threshold` to a fair share of a step's tokens.
-    pub long_prefill_adaptive: bool,
+    /// `long_prefill_token_threshold_adaptive`. True: raise the threshold to a fair share of a
+    /// step's tokens, and cut prompts by predicted time; false: neither. None: by time unless there
+    /// is a threshold.
+    pub long_prefill_adaptive: Option<bool>,
 }
 
 impl LimitArgs {
@@ -52,8 +54,6 @@ pub(super) fn read(read: &mut Reader) -> Result<LimitArgs> {
         max_num_queued_tokens: read.at_least("max_num_queued_tokens", 0)?,
         max_num_scheduled_tokens: read.at_least("max_num_scheduled_tokens", 1)?,
         max_num_active_seqs: read.at_least("max_num_active_seqs", 1)?,
-        long_prefill_adaptive: read
-            .boolean("long_prefill_token_threshold_adaptive")?
-            .unwrap_or(false),
+        long_prefill_adaptive: read.boolean("long_prefill_token_threshold_adaptive")?,
     })
 }

@@ -301,7 +301,7 @@ fn limits_of_newer_releases() {
     assert_eq!(limits.max_num_queued_reqs, Some(0));
     assert_eq!(limits.max_num_queued_tokens, Some(4096));
     assert_eq!((limits.max_num_scheduled_tokens, limits.max_num_active_seqs), (Some(64), Some(2)));
-    assert!(limits.long_prefill_adaptive);
+    assert_eq!(limits.long_prefill_adaptive, Some(true));
     assert_eq!(args("{}").limits, LimitArgs::default());
     for (text, expected) in [
         (r#"{"max_num_active_seqs": 5, "max_num_seqs": 4}"#, "max_num_active_seqs (5) cannot be"),
