@@ -262,8 +262,7 @@ impl StateOps for Cuda {
             state: state as u32,
             unused: 0,
         };
-        let [sequences, _] = self.blocks_of_heads(1, 1);
-        let blocks = [sequences, width.div_ceil(THREADS as usize)];
+        let blocks = [self.sequences(), width.div_ceil(THREADS as usize)];
         let few = state <= 16;
         let kernel =
             if few { &self.kernels.channel_scan_16 } else { &self.kernels.channel_scan_64 };
@@ -296,10 +295,18 @@ impl Cuda {
     /// Blocks of a recurrence over heads whose states have so many rows each, of every sequence; a
     /// block has `block_rows` of them.
     fn blocks_of_heads(&self, heads: usize, state_rows: usize, block_rows: u32) -> [usize; 2] {
+        [self.sequences(), heads * state_rows.div_ceil(block_rows as usize)]
+    }
+
+    /// Sequences of the step, with empty ones up to a size that returns.
+    fn sequences(&self) -> usize {
         // Only padded steps are recorded.
         let padded = self.padded.is_some();
-        let sequences = if padded { self.rows() } else { self.slots.batch().chunks.len() };
-        [sequences, heads * state_rows.div_ceil(block_rows as usize)]
+        if padded {
+            self.rows()
+        } else {
+            self.slots.batch().chunks.len()
+        }
     }
 
     /// A gate and a norm that is the rank's alone, or no norm.
