@@ -4,6 +4,7 @@
 //! such a step, of the same step without images, and of the tower: their difference, beside the
 //! least that its FLOPs need. No files are decoded.
 
+#[expect(dead_code, reason = "steps of text alone are other programs'")]
 mod gpu;
 
 use std::path::Path;

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    Activation, AdapterCapacity, AdapterPart, AttnSpec, Columns, ConvSpec, DeltaSpec, DeltaWeights,
-    DeviceInfo, DeviceLimits, GatedNorm, LatentSpec, Norm, Pooling, Rank, Rope, Routing, RowCopy,
-    ScanSpec, ScanWeights, Span, TablePart, TowerLimits, TowerRows, WeightDesc,
+    Activation, AdapterCapacity, AdapterPart, AttnSpec, ChannelScanSpec, Columns, ConvSpec,
+    DeltaSpec, DeltaWeights, DeviceInfo, DeviceLimits, GatedNorm, LatentSpec, Norm, Pooling, Rank,
+    Rope, Routing, RowCopy, ScanSpec, ScanWeights, Span, TablePart, TowerLimits, TowerRows,
+    WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::AdapterSlotId;
@@ -148,6 +149,8 @@ impl<D: Device> AttentionOps for Without<D> {
         fn rotate(spec: &AttnSpec, rope: &Rope, qkv: &mut D::Tensor);
         fn attend(layer: usize, spec: &AttnSpec, sinks: Option<&D::Weight>, qkv: &D::Tensor,
                   out: &mut D::Tensor);
+        fn attend_alibi(layer: usize, spec: &AttnSpec, slopes: &D::Weight, qkv: &D::Tensor,
+                        out: &mut D::Tensor);
         fn gate_output(gate: &D::Tensor, out: &mut D::Tensor);
         fn attend_all(spec: &AttnSpec, qkv: &D::Tensor, out: &mut D::Tensor);
     }
@@ -175,6 +178,8 @@ impl<D: Device> StateOps for Without<D> {
         fn selective_scan(layer: usize, spec: &ScanSpec, weights: ScanWeights<'_, D::Weight>,
                           mixed: &D::Tensor, rates: Columns<'_, D::Tensor>,
                           out: &mut D::Tensor);
+        fn channel_scan(layer: usize, spec: &ChannelScanSpec, weights: ScanWeights<'_, D::Weight>,
+                        x: &D::Tensor, rates: &D::Tensor, bc: &D::Tensor, out: &mut D::Tensor);
         fn norm_gated(spec: &GatedNorm, norm: Option<&Norm<D::Weight>>, z: &D::Tensor,
                       x: &mut D::Tensor);
     }

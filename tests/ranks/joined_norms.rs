@@ -189,7 +189,6 @@ fn experts_end_with_one_launch_too() {
             let mut parts = b.tensor(2 * rows, width);
             b.feed(&[rows]);
             b.dev.route(&router, None, None, &routing, &x, &mut routes)?;
-            b.dev.experts(&down, None, &routes, &chosen, &mut parts)?;
 
             let [apart, joined]: [Result<Outcome>; 2] = [false, true].map(|joined| {
                 let (mut residual, mut delta) = (b.input(rows, width, 4), b.tensor(rows, width));
@@ -197,9 +196,11 @@ fn experts_end_with_one_launch_too() {
                 if joined {
                     let (delta, residual, normed) = (&mut delta, &mut residual, &mut normed);
                     let seam = Seam { norm: &norm, delta, residual, normed };
-                    b.dev.combine_add_norm(&down, &routes, &parts, seam)?;
+                    let parts = &mut parts;
+                    b.dev.experts_sum_add_norm(&down, None, &routes, &chosen, parts, seam)?;
                 } else {
-                    b.dev.combine(&down, &routes, &parts, &mut delta)?;
+                    let parts = &mut parts;
+                    b.dev.experts_sum(&down, None, &routes, &chosen, parts, &mut delta)?;
                     b.dev.add_norm(&norm, &delta, &mut residual, &mut normed)?;
                 }
                 let (residual, normed) = (b.dev.read(&residual, rows)?, b.dev.read(&normed, rows)?);
