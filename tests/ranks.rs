@@ -154,8 +154,8 @@ fn two_ranks_are_one_model() {
 fn four_ranks_are_one_model() {
     assert_eq!(
         refused("models", 4),
-        "bamba-groups falcon-h1-norm gpt2-no-prefix granite-hybrid-mamba nemotron-h qwen3-next \
-         qwen3_5 qwen3_5-moe qwen3_5-text"
+        "bamba-groups bloom falcon-h1-norm gpt2-no-prefix granite-hybrid-mamba mamba2 nemotron-h \
+         nemotron-h-latent qwen3-next qwen3_5 qwen3_5-moe qwen3_5-text"
     );
     assert_eq!(
         refused("gguf", 4),
@@ -163,8 +163,8 @@ fn four_ranks_are_one_model() {
     );
     assert_eq!(
         refused("quantised", 4),
-        "awq awq-glm awq-qwen3-moe ct-fp8-block ct-mxfp4 ct-mxfp8 ct-w3-loose ct-w4 ct-w4-zero \
-         ct-w5-zero fp8-block gptq gptq-8-v2 gptq-neox gptq-qwen3-moe modelopt-fp8-block \
+        "awq awq-glm awq-granite-hybrid awq-qwen3-moe ct-fp8-block ct-mxfp4 ct-mxfp8 ct-w3-loose \
+         ct-w4 ct-w4-zero ct-w5-zero fp8-block gptq gptq-8-v2 gptq-neox gptq-qwen3-moe modelopt-fp8-block \
          mxfp4-gpt-oss nf4-double nvfp4-qwen3-moe online-block"
     );
 }

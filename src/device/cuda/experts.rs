@@ -364,9 +364,8 @@ impl Cuda {
 
     /// Whether a product goes to the kernels for few choices of each expert.
     fn takes_few_choices(&self, product: &ExpertProduct<'_>) -> bool {
-        let ExpertProduct { weight, routes, .. } = *product;
-        let WeightKind::Experts { count, .. } = weight.kind else { return false };
-        self.few_choices(weight, self.rows() * routes.width / 2, count)
+        let experts = matches!(product.weight.kind, WeightKind::Experts { .. });
+        experts && self.few_choices(product.weight, self.rows())
     }
 
     /// `experts_act`, `experts` and, with the address of a sum, `experts_sum`. The only activation

@@ -38,6 +38,7 @@ mod older;
 mod recurrent_rows;
 mod scans;
 mod shapes;
+mod tower;
 mod towers;
 mod unknown;
 mod variants;
@@ -46,6 +47,7 @@ pub use family::*;
 pub use flag::Flag;
 pub use layer_rows::*;
 pub use recurrent_rows::*;
+pub use tower::*;
 pub use unknown::{gone, nearest};
 
 /// The end of decoders' names.

@@ -1,6 +1,6 @@
 //! Rows of vision towers.
 
-use super::family::{DeepNames, MergerNames, Tower, TowerFfn};
+use super::tower::{DeepNames, MergerNames, Tower, TowerFfn};
 use crate::device::NormKind;
 use crate::image::Kind;
 
