@@ -163,9 +163,10 @@ fn four_ranks_are_one_model() {
     );
     assert_eq!(
         refused("quantised", 4),
-        "awq awq-glm awq-granite-hybrid awq-qwen3-moe ct-fp8-block ct-mxfp4 ct-mxfp8 ct-w3-loose \
-         ct-w4 ct-w4-zero ct-w5-zero fp8-block gptq gptq-8-v2 gptq-neox gptq-qwen3-moe modelopt-fp8-block \
-         mxfp4-gpt-oss nf4-double nvfp4-qwen3-moe online-block"
+        "awq awq-glm awq-granite-hybrid awq-qwen3-moe ct-fp8-block ct-mxfp4 ct-mxfp8 \
+         ct-w3-loose ct-w4 ct-w4-zero ct-w5-zero fp8-block gptq gptq-8-v2 gptq-neox \
+         gptq-qwen3-moe modelopt-fp8-block mxfp4-gpt-oss nf4-double nvfp4-qwen3-moe \
+         online-block"
     );
 }
 

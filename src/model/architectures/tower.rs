@@ -1,5 +1,5 @@
-//! What a vision tower is, as data: which config keys, which tensor names. The rows are in `towers`;
-//! `config` reads the keys, `load` the names.
+//! What a vision tower is, as data: which config keys, which tensor names. The rows are in
+//! `towers`; `config` reads the keys, `load` the names.
 
 use crate::device::NormKind;
 use crate::image::Kind;
