@@ -13,9 +13,9 @@ use crate::error::Result;
 use crate::internal;
 
 /// Rows up to which these kernels are the faster ones where there are others: on an H200 a step of
-/// one row is 3 to 6 % shorter with them (gpt-oss-20b, Qwen3-30B-A3B, DeepSeek-V2-Lite), one of 64
-/// rows 11 to 42 % longer.
-const ROWS: usize = 4;
+/// one row is 3 to 6 % shorter with them (gpt-oss-20b, Qwen3-30B-A3B, DeepSeek-V2-Lite), one of 16
+/// rows a third longer, one of 64 rows 11 to 42 %. Between 1 and 16 it was not measured.
+const ROWS: usize = 2;
 /// Rows up to which no item has more than eight choices.
 const NARROW_ROWS: usize = 8;
 const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
