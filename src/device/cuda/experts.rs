@@ -493,7 +493,9 @@ mod tests {
             assert_eq!(l.tiles - l.order, rows * top_k * 4);
             let narrow = most_tiles(rows * top_k, experts, NARROW_ROWS);
             assert!(narrow >= most_tiles(rows * top_k, experts, WIDE_ROWS));
-            assert_eq!(l.bytes, l.tiles + narrow * size_of::<ExpertTile>() + 4);
+            assert_eq!(l.tile_count, l.tiles + narrow * size_of::<ExpertTile>());
+            assert!(l.tickets >= l.tile_count + 4);
+            assert_eq!(l.bytes - l.tickets, 4 * (abi::FEW_TICKETS as usize + 1));
         }
     }
 }
