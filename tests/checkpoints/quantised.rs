@@ -71,11 +71,9 @@ fn every_tensor_of_every_format_is_missed() {
                 };
             });
             // Biases, most routers, and what scans have beside their products are plain.
-            let plain = [".bias", "mlp.gate.weight", "moe.gate.weight"]
-                .into_iter()
-                .chain([".A_log", ".D", ".dt_bias", "conv1d.weight"])
-                .collect::<Vec<_>>();
-            let plain = plain.iter().any(|end| name.ends_with(end));
+            let linears = [".bias", "mlp.gate.weight", "moe.gate.weight"];
+            let scans = [".A_log", ".D", ".dt_bias", "conv1d.weight"];
+            let plain = linears.iter().chain(&scans).any(|end| name.ends_with(end));
             let coded = name.ends_with("_blocks") || name.ends_with("_scales");
             let plain = plain || (fixture.starts_with("mxfp4") && !coded);
             let by = if plain { "expected" } else { "quantization_config" };

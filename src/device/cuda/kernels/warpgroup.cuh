@@ -102,17 +102,6 @@ __device__ __forceinline__ void multiply_shared(float (&d)[8], u64 a, u64 b, int
         "+f"(d[7])
       : "l"(a), "l"(b), "r"(add));
 }
-__device__ __forceinline__ void multiply_shared(float (&d)[16], u64 a, u64 b, int add) {
-  asm volatile(
-      "{ .reg .pred p; setp.ne.b32 p, %18, 0; "
-      WGMMA(n32) "{"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-      "}, %16, %17, p, 1, 1, 0, 0; }"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
-        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
-        "+f"(d[14]), "+f"(d[15])
-      : "l"(a), "l"(b), "r"(add));
-}
 
 #define WGMMA_E4M3(N) "wgmma.mma_async.sync.aligned.m64" #N "k32.f32.e4m3.e4m3 "
 
