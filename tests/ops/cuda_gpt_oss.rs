@@ -155,10 +155,12 @@ fn experts_with_biases() {
     });
 }
 
-/// Up to 16 rows: alone, and with others that meet the same experts.
+/// Rows alone, and with others that meet the same experts: as many as go the way of one or two, and as
+/// fill a tile.
 #[test]
 fn company_changes_no_bit_of_a_mixture() {
-    const MOST: usize = 16;
+    const FEW: [usize; 2] = [2, 1];
+    const TILE: [usize; 5] = [16, 3, 5, 8, 9];
     each_type(|dtype| {
         let run = |rows: usize| {
             let shape = (rows, 136, 72, 6, 3);
@@ -168,12 +170,14 @@ fn company_changes_no_bit_of_a_mixture() {
             let down = b.experts(52, experts, hidden, ffn, false);
             mixture(&mut b, shape, [up, down]).unwrap()
         };
-        let whole = run(MOST);
-        for rows in [1, 5, 8, 9] {
-            for ((name, whole), (_, part)) in whole.iter().zip(run(rows)) {
-                // f32 goes to cuBLASLt for its router.
-                let same = dtype == DType::F32 || whole[..part.len()] == part;
-                assert!(same, "{dtype:?}: {name} of {rows} rows");
+        for sizes in [&FEW[..], &TILE] {
+            let whole = run(sizes[0]);
+            for &rows in &sizes[1..] {
+                for ((name, whole), (_, part)) in whole.iter().zip(run(rows)) {
+                    // f32 goes to cuBLASLt for its router.
+                    let same = dtype == DType::F32 || whole[..part.len()] == part;
+                    assert!(same, "{dtype:?}: {name} of {rows} rows");
+                }
             }
         }
     });
