@@ -5,6 +5,7 @@
 //! engine of their own that has room for them. Prints a Markdown table of milliseconds from step to
 //! step while all sequences decode.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use triton_vllm::engine::{
 };
 use triton_vllm::error::Result;
 use triton_vllm::model::config::SpecOptions;
-use triton_vllm::model::lora::{projections, takes_adapters};
+use triton_vllm::model::lora::projections;
 use triton_vllm::model::ModelSpec;
 use triton_vllm::sampling::{SamplingLimits, SamplingParams};
 
@@ -75,23 +76,21 @@ fn write_adapters(model: &Path, folder: &Path) -> Result<()> {
     let supported = &[DType::BF16, DType::F16, DType::F32];
     let spec = ModelSpec::read(model, &SpecOptions { supported, ..Default::default() })?;
 
-    let mut shapes = Vec::new();
+    let mut shapes = BTreeMap::new();
     for layer in 0..spec.layers {
-        for (p, projection) in projections(&spec, layer).iter().enumerate() {
-            if !takes_adapters(&spec, layer, p) {
-                continue;
-            }
-            for (module, &outputs) in projection.modules.iter().zip(&projection.outputs) {
+        for projection in projections(&spec, layer) {
+            for part in &projection.parts {
                 let prefix = spec.family.prefixes[0];
                 let layers = spec.family.names.layers;
-                let name = format!("base_model.model.{prefix}{layers}.{layer}.{module}");
-                shapes.push((format!("{name}.lora_A.weight"), vec![RANK, projection.inputs]));
-                shapes.push((format!("{name}.lora_B.weight"), vec![outputs, RANK]));
+                let name = format!("base_model.model.{prefix}{layers}.{layer}.{}", part.module);
+                let a = vec![RANK, projection.inputs];
+                shapes.insert(format!("{name}.lora_A.weight"), a);
+                shapes.insert(format!("{name}.lora_B.weight"), vec![part.module_outputs, RANK]);
             }
         }
     }
 
-    let largest = shapes.iter().map(|(_, shape)| shape[0] * shape[1]).max().unwrap_or(0);
+    let largest = shapes.values().map(|shape| shape[0] * shape[1]).max().unwrap_or(0);
     let zeros = vec![0u8; 2 * largest];
     let views = shapes.iter().map(|(name, shape)| {
         let bytes = &zeros[..2 * shape[0] * shape[1]];

@@ -14,6 +14,7 @@
 //! | [`quant`] | quantised checkpoints: formats, and the one form they become |
 //! | [`lora`] | LoRA adapters: a PEFT folder, read and checked |
 //! | [`head_order`] | in which order the dimensions of heads are held |
+//! | `row_ranges` | where the rows of a part lie in a tensor that holds several |
 //! | [`shard`] | which part of it all one of several ranks holds |
 //! | [`weights`] | the weights of a decoder on a device, as the forward pass takes them |
 //! | [`load`] | a row's names and a specification's shapes -> weights on a device |
@@ -48,6 +49,7 @@ mod mixture_layer;
 pub mod pooled_head;
 pub mod quant;
 mod recurrent_layer;
+mod row_ranges;
 mod seam;
 pub mod shard;
 mod tower_layout;

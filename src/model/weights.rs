@@ -1,7 +1,7 @@
 //! The weights of a decoder on a device, as the forward pass takes them. Made by `load`, used by
 //! `decoder`. `W` is the device's own type of a weight; how it is stored is not known here.
 
-use super::lora;
+use super::lora::{self, Place};
 use crate::device::{Activation, Norm, Routing};
 
 /// All weights of a decoder.
@@ -385,19 +385,77 @@ impl<W> Layer<W> {
         }
     }
 
-    /// What adapters may change, in the order of [`lora::projections`]; no experts, no layers with
-    /// a state.
+    /// What adapters may change, in the order of [`lora::Place`]; no experts.
     pub fn linears_mut(&mut self) -> [Option<&mut Linear<W>>; lora::PROJECTIONS] {
-        let (up, down) = match &mut self.feed_forward {
-            Some(FeedForward::Mlp(mlp)) => (Some(&mut mlp.up), Some(&mut mlp.down)),
-            Some(FeedForward::Both(both)) => (Some(&mut both.mlp.up), Some(&mut both.mlp.down)),
-            Some(FeedForward::Experts(_)) | None => (None, None),
+        let mut all: [Option<&mut Linear<W>>; lora::PROJECTIONS] = Default::default();
+        let mut put = |place: Place, linear| all[place as usize] = Some(linear);
+        match &mut self.feed_forward {
+            Some(FeedForward::Mlp(mlp)) => mlp.linears(&mut put),
+            Some(FeedForward::Both(both)) => both.mlp.linears(&mut put),
+            Some(FeedForward::Experts(_)) | None => {}
+        }
+
+        match &mut self.mixer {
+            Some(Mixer::Heads(heads)) => heads.linears(&mut put),
+            Some(Mixer::Beside(heads, scan)) => {
+                heads.linears(&mut put);
+                put(Place::Input, &mut scan.input);
+                put(Place::StateOut, &mut scan.out);
+            }
+            Some(Mixer::Latent(latent)) => {
+                match &mut latent.q {
+                    LatentQuery::Whole(q) => put(Place::Query, q),
+                    LatentQuery::LowRank { down, up, .. } => {
+                        put(Place::Query, down);
+                        put(Place::Gate, up);
+                    }
+                }
+                put(Place::Input, &mut latent.latent);
+                put(Place::Out, &mut latent.out);
+            }
+            Some(mixer) => mixer.linears_of_state(&mut put),
+            None => {}
+        }
+        all
+    }
+}
+
+impl<W> HeadAttention<W> {
+    fn linears<'a>(&'a mut self, put: &mut impl FnMut(Place, &'a mut Linear<W>)) {
+        put(Place::Query, &mut self.qkv);
+        put(Place::Out, &mut self.out);
+        if let Some(gate) = &mut self.gate {
+            put(Place::Gate, gate);
+        }
+    }
+}
+
+impl<W> Mlp<W> {
+    fn linears<'a>(&'a mut self, put: &mut impl FnMut(Place, &'a mut Linear<W>)) {
+        put(Place::Up, &mut self.up);
+        put(Place::Down, &mut self.down);
+    }
+}
+
+impl<W> Mixer<W> {
+    /// Of a layer that keeps a state and has no attention.
+    fn linears_of_state<'a>(&'a mut self, put: &mut impl FnMut(Place, &'a mut Linear<W>)) {
+        let (input, out) = match self {
+            Mixer::GatedDelta(delta) => {
+                put(Place::Rates, &mut delta.rates);
+                (&mut delta.mixed, &mut delta.out)
+            }
+            Mixer::ShortConv(conv) => (&mut conv.input, &mut conv.out),
+            Mixer::SelectiveScan(scan) => (&mut scan.input, &mut scan.out),
+            Mixer::ChannelScan(scan) => {
+                put(Place::Rates, &mut scan.low_rates);
+                put(Place::Columns, &mut scan.bc);
+                put(Place::ChannelRates, &mut scan.rates);
+                (&mut scan.input, &mut scan.out)
+            }
+            Mixer::Heads(_) | Mixer::Latent(_) | Mixer::Beside(..) => return,
         };
-        let (qkv, out) = match &mut self.mixer {
-            Some(Mixer::Heads(heads)) => (Some(&mut heads.qkv), Some(&mut heads.out)),
-            Some(Mixer::Latent(latent)) => (None, Some(&mut latent.out)),
-            _ => (None, None),
-        };
-        [qkv, out, up, down]
+        put(Place::Input, input);
+        put(Place::StateOut, out);
     }
 }

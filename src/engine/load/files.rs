@@ -16,6 +16,7 @@ use crate::model::config::SpecOptions;
 use crate::model::folder::{self, Holds, Location};
 use crate::model::gguf::{Gguf, GgufName, Vocabulary};
 use crate::model::hub::{Hub, SnapshotRequest};
+use crate::model::lora;
 use crate::model::{AdapterOptions, Checkpoint, Files, ModelSpec, PooledHead, WeightSource};
 use crate::text::{Tokenizer, TokenizerFiles};
 
@@ -280,9 +281,9 @@ fn read_model(
 /// What `enable_lora` asks for, if the model can have it.
 fn adapters(spec: &ModelSpec, args: &EngineArgs) -> Result<Option<AdapterOptions>> {
     let options = args.lora.as_ref().map(LoraArgs::options);
-    if options.is_some() && spec.latent.is_some() {
+    if options.is_some() && !lora::has_adapters(spec) {
         return Err(Error::Unsupported(format!(
-            "{}: enable_lora is not supported for {}, whose attention is over latent vectors.",
+            "{}: enable_lora: adapters of {} are not supported.",
             args.file, spec.family.architecture
         )));
     }
@@ -355,13 +356,6 @@ pub(super) fn adapters_of(
     options: &EngineOptions,
 ) -> Result<Option<AdapterList>> {
     let Some(lora) = &args.lora else { return Ok(None) };
-    if spec.recurrent.is_some() {
-        let family = spec.family.architecture;
-        return Err(Error::Unsupported(format!(
-            "{}: enable_lora: adapters of {family} are not supported.",
-            args.file
-        )));
-    }
     if let Some(other) = lora.lora_dtype.filter(|&dtype| dtype != spec.dtype) {
         let other = dtype_name(other);
         let own = dtype_name(spec.dtype);

@@ -14,6 +14,7 @@ use crate::model::config::{KeysFrom, LayerAttention};
 use crate::model::head_order::HeadOrder;
 use crate::model::quant::unpack::{self, Values, Wanted};
 use crate::model::quant::{Format, LayerKind, Packing};
+use crate::model::row_ranges;
 use crate::model::shard::Cut;
 use crate::model::weights::{Linear, Mlp};
 use crate::{internal, invalid};
@@ -408,9 +409,7 @@ impl<'a, D: Device> Loader<'a, D> {
 
     /// Of heads of q that are each followed by a gate: all heads (0), or all gates (1).
     fn halves_of_heads(&self, half: usize) -> Vec<Range<usize>> {
-        let d = self.spec.head_dim;
-        let starts = (0..self.spec.heads).map(|head| (2 * head + half) * d);
-        starts.map(|start| start..start + d).collect()
+        row_ranges::halves_of_heads(self.spec.heads, self.spec.head_dim, half)
     }
 
     /// The rank's first heads, of q and k, in the order in which devices rotate them.

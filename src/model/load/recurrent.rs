@@ -13,6 +13,7 @@ use crate::model::architectures::{self, DeltaProjections, ScanLayers};
 use crate::model::checkpoint::WeightSource;
 use crate::model::config::{RecurrentKind, RecurrentSpec, ScanShape};
 use crate::model::quant::unpack::Values;
+use crate::model::row_ranges::{by_part, scan_input};
 use crate::model::shard::Cut;
 use crate::model::weights::{GatedDelta, Linear, Mixer, SelectiveScan, ShortConv};
 
@@ -111,21 +112,14 @@ impl<D: Device> Loader<'_, D> {
     ) -> Result<SelectiveScan<D::Weight>> {
         let (hidden, shard) = (self.spec.hidden, self.shard);
         let scan = &shape.scan;
-        let (inner, group) = (scan.inner_width(), scan.group_width());
         let name = |part: &str| format!("{}.{part}", row.module);
 
         // The checkpoint has the gate first.
         let names = [self.layer_name(i, &name("in_proj"))];
-        let mut rows = Vec::with_capacity(5);
-        let mut end = inner;
-        for part in [inner, group, group] {
-            rows.push(end..end + part);
-            end += part;
-        }
-        rows.extend([0..inner, end..end + scan.heads]);
+        let rows = scan_input(scan).to_vec();
         let stack = Stack {
             names: &names,
-            outputs: &[end + scan.heads],
+            outputs: &[rows.iter().map(Range::len).sum()],
             rows,
             inputs: hidden,
             kind: WeightKind::Linear,
@@ -156,7 +150,8 @@ impl<D: Device> Loader<'_, D> {
         let out = [self.layer_name(i, &name("out_proj"))];
         let cut = shard.recurrent_out(&recurrent.kind);
         let factor = [factors.scan_out];
-        let out = self.linear_times(&factor, &out, &[hidden], inner, shape.bias, &cut)?;
+        let out =
+            self.linear_times(&factor, &out, &[hidden], scan.inner_width(), shape.bias, &cut)?;
         Ok(SelectiveScan {
             input,
             convolution,
@@ -278,29 +273,5 @@ impl<D: Device> Loader<'_, D> {
             join,
             values: Values::plain(source),
         })
-    }
-}
-
-/// Where the parts of all groups lie, of which each holds a part after the other: those of the
-/// first part, then those of the second, ...
-fn by_part(groups: usize, parts: &[usize]) -> Vec<Range<usize>> {
-    let whole: usize = parts.iter().sum();
-    let mut rows = Vec::with_capacity(groups * parts.len());
-    let mut start = 0;
-    for part in parts {
-        rows.extend((0..groups).map(|g| g * whole + start..g * whole + start + part));
-        start += part;
-    }
-    rows
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_of_groups_are_taken_apart() {
-        let rows: Vec<usize> = by_part(2, &[1, 2]).into_iter().flatten().collect();
-        assert_eq!(rows, [0, 3, 1, 2, 4, 5]);
     }
 }

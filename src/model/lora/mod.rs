@@ -5,33 +5,36 @@
 //! | file | holds |
 //! |---|---|
 //! | `projections` | which linears of a model they may change |
+//! | `mixers` | the same of latent attention, and of layers that keep a state |
+//! | `part` | a linear as they see it |
+//! | `rows` | where the rows of B go |
 //! | `peft_config` | adapter_config.json: rank, scale, what cannot be served |
 //! | `names` | which tensor changes what, by its name |
 //!
 //! An adapter adds scale * B (A x) to a linear, scale = lora_alpha / r (or / sqrt(r), rsLoRA). Here
 //! the scale is multiplied into B, in f32, before B is rounded to the model's type.
 
+mod mixers;
 mod names;
+mod part;
 mod peft_config;
 mod projections;
+mod rows;
 
 use std::ops::Range;
 use std::path::Path;
 
 use super::checkpoint::Checkpoint;
 use super::config::{AdapterOptions, ModelSpec};
-use super::head_order::HeadOrder;
 use super::shard::{Cut, Shard};
 use crate::device::{AdapterPart, Bytes, DType, HostTensor, TablePart};
 use crate::error::Result;
 use crate::invalid;
 use names::{added_tokens, Target, A, B, TABLE_A, TABLE_B};
+pub use part::{Part, Place, Projection, PROJECTIONS};
 use peft_config::PeftConfig;
-use projections::Heads;
-pub use projections::{
-    cuts, projections, reached, reaches_embed, reaches_head, takes_adapters, Projection,
-    PROJECTIONS,
-};
+pub use projections::{cuts, has_adapters, projections, reached, reaches_embed, reaches_head};
+use rows::Rows;
 
 /// One part's matrices, in the model's type.
 struct LowRank {
@@ -53,6 +56,8 @@ impl LowRank {
 
 /// An adapter, ready for any device.
 pub struct Adapter {
+    /// Of each layer.
+    projections: Vec<[Projection; PROJECTIONS]>,
     /// By layer, projection and part.
     layers: Vec<[Vec<Option<LowRank>>; PROJECTIONS]>,
     /// Of the table: A transposed, `[tokens, rank]`.
@@ -84,10 +89,9 @@ impl Adapter {
         for (target, module) in targets {
             match target {
                 Target::Linear { layer, projection: p, part } => {
-                    let projection = &projections[layer][p];
-                    let Projection { inputs, outputs, .. } = projection;
-                    let rows = Rows::of(spec, projection, part);
-                    let read = reader.linear(&module, *inputs, outputs[part], &rows)?;
+                    let Projection { parts, inputs, .. } = &projections[layer][p];
+                    let Part { module_outputs, rows, .. } = &parts[part];
+                    let read = reader.linear(&module, *inputs, *module_outputs, rows)?;
                     adapter.layers[layer][p][part] = Some(read);
                 }
                 Target::Embed => adapter.embed = Some(reader.table(&module, vocab, width)?),
@@ -95,6 +99,8 @@ impl Adapter {
                     let read = reader.linear(&module, width, vocab, &Rows::default());
                     adapter.head = Some(read.map_err(added_tokens)?);
                 }
+                // Refused by name.
+                Target::Heads => {}
             }
         }
         checkpoint.unchanged()?;
@@ -104,10 +110,11 @@ impl Adapter {
     /// One that changes nothing.
     fn empty(spec: &ModelSpec, projections: &[[Projection; PROJECTIONS]]) -> Adapter {
         let unchanged = |of: &[Projection; PROJECTIONS]| {
-            std::array::from_fn(|p| of[p].outputs.iter().map(|_| None).collect())
+            std::array::from_fn(|p| of[p].parts.iter().map(|_| None).collect())
         };
         let layers = projections.iter().map(unchanged).collect();
-        Adapter { layers, embed: None, head: None, dtype: spec.dtype }
+        let projections = projections.to_vec();
+        Adapter { projections, layers, embed: None, head: None, dtype: spec.dtype }
     }
 
     /// What it does to the rank's rows of the table of tokens; None: nothing.
@@ -150,16 +157,14 @@ impl Adapter {
         cut: &Cut,
     ) -> Result<Vec<Option<AdapterPart<'_>>>> {
         let lows = &self.layers[layer][projection];
-        let parts = lows.iter().enumerate().map(|(n, low)| {
+        let held = self.projections[layer][projection].held(cut);
+        let parts = lows.iter().zip(&held).map(|(low, held)| {
             let Some(low) = low else { return Ok(None) };
             let AdapterPart { a, b } = low.part(self.dtype);
             Ok(Some(match cut {
                 Cut::Whole => AdapterPart { a, b },
                 Cut::Inputs { range, .. } => AdapterPart { a: a.columns(range.clone()), b },
-                Cut::Outputs(slices) if slices.len() == lows.len() => {
-                    AdapterPart { a, b: b.columns(slices[n].range.clone()) }
-                }
-                Cut::Outputs(_) => AdapterPart { a, b: columns(&b, &cut.rows(1))? },
+                Cut::Outputs(_) => AdapterPart { a, b: columns(&b, held)? },
             }))
         });
         parts.collect()
@@ -204,7 +209,9 @@ impl Reader<'_> {
         let a = self.checkpoint.tensor(&format!("{module}{A}"), rank, inputs)?;
         let b = self.checkpoint.tensor(&format!("{module}{B}"), outputs, rank)?;
         let a = encode(self.dtype, a.values()?.into_iter());
-        let b = encode(self.dtype, transposed(&b, scale, rows)?.into_iter());
+        let b = rows.transposed(&b, scale)?;
+        let outputs = b.len() / rank;
+        let b = encode(self.dtype, b.into_iter());
         Ok(LowRank { rank, inputs, outputs, a, b })
     }
 
@@ -213,58 +220,10 @@ impl Reader<'_> {
         let a = self.checkpoint.tensor(&format!("{module}{TABLE_A}"), rank, tokens);
         let a = a.map_err(added_tokens)?;
         let b = self.checkpoint.tensor(&format!("{module}{TABLE_B}"), width, rank)?;
-        let a = encode(self.dtype, transposed(&a, 1.0, &Rows::default())?.into_iter());
-        let b = encode(self.dtype, transposed(&b, scale, &Rows::default())?.into_iter());
+        let a = encode(self.dtype, Rows::default().transposed(&a, 1.0)?.into_iter());
+        let b = encode(self.dtype, Rows::default().transposed(&b, scale)?.into_iter());
         Ok(LowRank { rank, inputs: tokens, outputs: width, a, b })
     }
-}
-
-/// Where rows of B go, if not to where they are.
-#[derive(Default)]
-struct Rows {
-    /// They are q, k and v of some heads in turn, and become all of q, then k, then v.
-    by_group: Option<Heads>,
-    /// The first ones are heads of q and k in the checkpoint's order.
-    order: Option<(HeadOrder, usize)>,
-}
-
-impl Rows {
-    /// Of a part of a projection.
-    fn of(spec: &ModelSpec, projection: &Projection, part: usize) -> Rows {
-        let Heads { q, kv, dim, .. } = projection.heads;
-        let (q, kv) = (q * dim, kv * dim);
-        let whole = projection.outputs[0] > q;
-        let rotated = match (projection.is_qkv, whole, part) {
-            (false, ..) => 0,
-            (true, true, _) => q + kv,
-            (true, _, 0) => q,
-            (true, _, 1) => kv,
-            (true, ..) => 0,
-        };
-        Rows {
-            by_group: projection.by_group.then_some(projection.heads),
-            order: spec.head_order().map(|order| (order, rotated)),
-        }
-    }
-
-    fn held(&self, row: usize) -> usize {
-        let row = self.by_group.as_ref().map_or(row, |heads| heads.held(row));
-        match &self.order {
-            Some((order, rotated)) if row < *rotated => order.held(row),
-            _ => row,
-        }
-    }
-}
-
-/// B transposed and times `scale`, its rows where the model holds them.
-fn transposed(b: &HostTensor<'_>, scale: f32, rows: &Rows) -> Result<Vec<f32>> {
-    let (outputs, rank) = (b.rows, b.cols);
-    let mut out = vec![0.0; outputs * rank];
-    for (i, value) in b.values()?.into_iter().enumerate() {
-        let (row, j) = (i / rank, i % rank);
-        out[j * outputs + rows.held(row)] = value * scale;
-    }
-    Ok(out)
 }
 
 fn encode(dtype: DType, values: impl Iterator<Item = f32>) -> Vec<u8> {

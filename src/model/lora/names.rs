@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::projections::{takes_adapters, Projection, PROJECTIONS};
+use super::part::{Projection, PROJECTIONS};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::model::checkpoint::Checkpoint;
@@ -12,9 +12,15 @@ use crate::model::config::{AdapterOptions, ModelSpec};
 /// A module that an adapter changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Target {
-    Linear { layer: usize, projection: usize, part: usize },
+    Linear {
+        layer: usize,
+        projection: usize,
+        part: usize,
+    },
     Embed,
     Head,
+    /// The matrices of K and V of latent attention.
+    Heads,
 }
 
 pub(super) const A: &str = ".lora_A.weight";
@@ -40,22 +46,22 @@ pub(super) fn targets(
         if is_copy(checkpoint, tensor, spec)? {
             continue;
         }
-        let Some((target, module)) = target_of(tensor, spec, projections) else {
+        let targets = targets_of(tensor, spec, projections);
+        if targets.is_empty() {
             return Err(no_target(tensor, spec, projections));
-        };
-        let allowed = match target {
-            Target::Linear { layer, projection: p, part } => {
-                let projection = &projections[layer][p];
-                options.allows(projection, projection.modules[part])
-            }
-            Target::Embed => options.allows_name(spec.family.names.embed),
-            Target::Head => options.allows_name(spec.family.names.head),
-        };
-        if allowed {
-            found.insert(target, module.to_string());
-        } else {
-            left_out += 1;
         }
+
+        let mut allowed = false;
+        for (target, module) in targets {
+            if is_allowed(&target, spec, options, projections) {
+                allowed = true;
+                if target == Target::Heads {
+                    return Err(of_heads(tensor));
+                }
+                found.insert(target, module.to_string());
+            }
+        }
+        left_out += usize::from(!allowed);
     }
 
     if left_out > 0 {
@@ -65,6 +71,34 @@ pub(super) fn targets(
         return Err(invalid!("no tensor of the adapter changes this model."));
     }
     Ok(found)
+}
+
+/// Whether `lora_target_modules` lets adapters change this.
+fn is_allowed(
+    target: &Target,
+    spec: &ModelSpec,
+    options: &AdapterOptions,
+    projections: &[[Projection; PROJECTIONS]],
+) -> bool {
+    let names = &spec.family.names;
+    match *target {
+        Target::Linear { layer, projection: p, part } => {
+            let projection = &projections[layer][p];
+            options.allows(projection, &projection.parts[part].module)
+        }
+        Target::Embed => options.allows_name(names.embed),
+        Target::Head => options.allows_name(names.head),
+        Target::Heads => names.latent.is_some_and(|latent| options.allows_name(latent.heads)),
+    }
+}
+
+/// The Python backend takes such a tensor and never reads it.
+fn of_heads(tensor: &str) -> Error {
+    Error::Unsupported(format!(
+        "tensor '{tensor}' changes what latent attention makes K and V by, which is multiplied \
+         into q and never a product of its own: adapters of it are not supported. Merge the \
+         adapter into the model, or leave the module out of lora_target_modules."
+    ))
 }
 
 /// A copy of the whole table or head, which must be the model's in shape; what is in it is not
@@ -87,8 +121,12 @@ fn no_target(tensor: &str, spec: &ModelSpec, projections: &[[Projection; PROJECT
              merge the adapter into the model."
         ));
     }
-    let first = projections.first().into_iter().flatten();
-    let mut known: Vec<_> = first.flat_map(|p| p.modules).copied().collect();
+    let mut known: Vec<&str> = Vec::new();
+    for part in projections.iter().flatten().flat_map(|projection| &projection.parts) {
+        if !known.contains(&&*part.module) {
+            known.push(&part.module);
+        }
+    }
     if !spec.family.encoder {
         known.push(spec.family.names.embed);
     }
@@ -103,21 +141,26 @@ fn no_target(tensor: &str, spec: &ModelSpec, projections: &[[Projection; PROJECT
     )
 }
 
-/// What a tensor changes, and its module's name.
-fn target_of<'a>(
+/// What a tensor changes, with its module's name: more than one where outputs of a module are
+/// parts of several linears.
+fn targets_of<'a>(
     tensor: &'a str,
     spec: &ModelSpec,
     projections: &[[Projection; PROJECTIONS]],
-) -> Option<(Target, &'a str)> {
+) -> Vec<(Target, &'a str)> {
     if let Some(module) = tensor.strip_suffix(TABLE_A).or(tensor.strip_suffix(TABLE_B)) {
         let known = is_embed(bare(module), spec) && !spec.family.encoder;
-        return known.then_some((Target::Embed, module));
+        return known.then_some((Target::Embed, module)).into_iter().collect();
     }
-    let module = tensor.strip_suffix(A).or(tensor.strip_suffix(B))?;
-    if is_head(bare(module), spec) {
-        return spec.pooling.is_none().then_some((Target::Head, module));
-    }
-    linear_target(bare(module), spec, projections).map(|target| (target, module))
+    let Some(module) = tensor.strip_suffix(A).or(tensor.strip_suffix(B)) else {
+        return Vec::new();
+    };
+    let targets = if is_head(bare(module), spec) {
+        spec.pooling.is_none().then_some(Target::Head).into_iter().collect()
+    } else {
+        linear_targets(bare(module), spec, projections)
+    };
+    targets.into_iter().map(|target| (target, module)).collect()
 }
 
 /// A module's name as the model has it.
@@ -135,20 +178,30 @@ fn is_head(name: &str, spec: &ModelSpec) -> bool {
 }
 
 /// `<prefix><layers>.<i>.<module>`
-fn linear_target(
+fn linear_targets(
     name: &str,
     spec: &ModelSpec,
     projections: &[[Projection; PROJECTIONS]],
-) -> Option<Target> {
+) -> Vec<Target> {
     let layers = format!("{}.", spec.family.names.layers);
     let behind = |prefix: &&str| name.strip_prefix(*prefix)?.strip_prefix(layers.as_str());
-    let (number, module) = spec.family.prefixes.iter().find_map(behind)?.split_once('.')?;
-    let layer = number.parse().ok().filter(|&layer: &usize| layer < spec.layers)?;
-    projections[layer].iter().enumerate().find_map(|(p, projection)| {
-        let part = projection.modules.iter().position(|&m| m == module)?;
-        let target = Target::Linear { layer, projection: p, part };
-        takes_adapters(spec, layer, p).then_some(target)
-    })
+    let placed = spec.family.prefixes.iter().find_map(behind);
+    let Some((number, module)) = placed.and_then(|rest| rest.split_once('.')) else {
+        return Vec::new();
+    };
+    let Some(layer) = number.parse().ok().filter(|&layer: &usize| layer < spec.layers) else {
+        return Vec::new();
+    };
+    if spec.family.names.latent.is_some_and(|latent| latent.heads == module) {
+        return vec![Target::Heads];
+    }
+
+    let mut targets = Vec::new();
+    for (projection, known) in projections[layer].iter().enumerate() {
+        let parts = known.parts.iter().enumerate().filter(|(_, known)| known.module == module);
+        targets.extend(parts.map(|(part, _)| Target::Linear { layer, projection, part }));
+    }
+    targets
 }
 
 /// The error of an adapter that was made for a longer vocabulary.

@@ -213,33 +213,85 @@ fn modules_can_be_limited() {
     }
 }
 
-/// Rows of a fused B, whatever their order, end where the fused weight's rows end.
+const LATENT: [(&str, usize, usize); 2] = [
+    ("model.layers.0.self_attn.kv_b_proj.lora_A.weight", 2, 12),
+    ("model.layers.0.self_attn.kv_b_proj.lora_B.weight", 56, 2),
+];
+
+/// The matrices of K and V of latent attention are no products.
 #[test]
-fn rows_of_heads_become_rows_of_parts() {
-    let values: Vec<u8> = (0..12).flat_map(|i| (i as f32).to_le_bytes()).collect();
-    let b = HostTensor { dtype: DType::F32, rows: 12, cols: 1, bytes: (&values).into() };
-    // Two heads of d = 2: q0 k0 v0 q1 k1 v1.
-    let want = [0., 1., 6., 7., 2., 3., 8., 9., 4., 5., 10., 11.];
-    let by_group = Some(Heads { q: 2, kv: 2, dim: 2, quarters: false });
-    let rows = Rows { by_group, order: None };
-    assert_eq!(transposed(&b, 1.0, &rows).unwrap(), want);
-    assert_eq!(transposed(&b, 2.0, &Rows::default()).unwrap()[3], 6.0);
+fn matrices_of_latent_heads_are_refused_or_left_out() {
+    let spec = spec("deepseek-v3");
+    let rank = 2;
+    let out = spec.attn_width(0);
+    let o_proj = [
+        ("model.layers.0.self_attn.o_proj.lora_A.weight", rank, out),
+        ("model.layers.0.self_attn.o_proj.lora_B.weight", spec.hidden, rank),
+    ];
+    let dir = folder(json!({"r": rank, "lora_alpha": 4}), &[&LATENT[..], &o_proj].concat());
+    let refused = Adapter::read(&dir, &spec, &options(8, None)).err().unwrap();
+    let words = [
+        "kv_b_proj.lora_A.weight' changes what latent attention makes K and V by",
+        "leave the module out of lora_target_modules",
+    ];
+    assert!(words.iter().all(|words| refused.message().contains(words)), "{refused}");
 
-    // Two heads of q for each of k and v, of d = 1: q0 q1 k0 v0, q2 q3 k1 v1, ...
-    let by_group = Some(Heads { q: 6, kv: 3, dim: 1, quarters: false });
-    let want = [0., 1., 4., 5., 8., 9., 2., 6., 10., 3., 7., 11.];
-    assert_eq!(transposed(&b, 1.0, &Rows { by_group, order: None }).unwrap(), want);
+    let adapter = Adapter::read(&dir, &spec, &options(8, Some(&["o_proj"]))).unwrap();
+    let parts = adapter.parts(0, Place::Out as usize, &Cut::Whole).unwrap();
+    assert_eq!(parts[0].as_ref().expect("o_proj").b.cols, spec.hidden);
+    let only = folder(json!({"r": rank, "lora_alpha": 4}), &LATENT);
+    let nothing = Adapter::read(&only, &spec, &options(8, Some(&["o_proj"]))).err().unwrap();
+    assert!(nothing.message().contains("no tensor of the adapter changes this model"));
+}
 
-    // Heads of d = 4 whose neighbours rotate, and two rows behind them.
-    let order = Some((HeadOrder { head_dim: 4, first: 0, rotary_dim: 4 }, 8));
-    let want = [0., 2., 1., 3., 4., 6., 5., 7., 8., 9., 10., 11.];
-    assert_eq!(transposed(&b, 1.0, &Rows { by_group: None, order }).unwrap(), want);
+/// Heads of q and their gates are one module and two linears.
+#[test]
+fn a_module_may_be_parts_of_several_linears() {
+    let spec = spec("qwen3_5-text");
+    let layer = (0..spec.layers).find(|&i| spec.sublayers[i].attention).expect("attention");
+    let all = projections(&spec, layer);
+    let [q, gate] = [Place::Query, Place::Gate].map(|place| &all[place as usize].parts[0]);
+    assert_eq!((&q.module, q.module_outputs), (&gate.module, 2 * q.outputs));
+    let name = format!("model.layers.{layer}.{}", q.module);
+    let tensors = [
+        (&*format!("{name}.lora_A.weight"), 1, spec.hidden),
+        (&*format!("{name}.lora_B.weight"), q.module_outputs, 1),
+    ];
+    let dir = folder(json!({"r": 1, "lora_alpha": 1}), &tensors);
+    for (modules, reached) in [(None, true), (Some(&["qkv_proj"][..]), true)] {
+        let adapter = Adapter::read(&dir, &spec, &options(8, modules)).unwrap();
+        for place in [Place::Query, Place::Gate] {
+            let parts = adapter.parts(layer, place as usize, &Cut::Whole).unwrap();
+            assert_eq!(parts[0].is_some(), reached, "{place:?}");
+        }
+    }
+    assert!(Adapter::read(&dir, &spec, &options(8, Some(&["k_proj"]))).is_err());
 }
 
 #[test]
-fn rows_by_quarters_come_as_q_v_and_k() {
-    let heads = Heads { q: 8, kv: 8, dim: 2, quarters: true };
-    let held: Vec<usize> = (0..12).map(|row| heads.held(row)).collect();
-    assert_eq!(held, [0, 1, 2, 3, 32, 33, 34, 35, 16, 17, 18, 19]);
-    assert_eq!((heads.held(12), heads.held(47)), (4, 31));
+fn ranks_hold_what_their_weights_hold() {
+    for model in ["qwen3_5-text", "qwen3-next", "lfm2", "granite-hybrid", "jamba", "deepseek-v3"] {
+        let spec = spec(model);
+        for index in 0..2 {
+            let shard = Shard::new(&spec, Rank { index, of: 2 }).unwrap();
+            for layer in 0..spec.layers {
+                let cuts = cuts(&spec, &shard, layer);
+                for (projection, cut) in projections(&spec, layer).iter().zip(&cuts) {
+                    let all: usize = projection.parts.iter().map(|part| part.outputs).sum();
+                    let held: usize = projection.outputs_of(cut).iter().sum();
+                    assert_eq!(held, cut.outputs(all), "{model} {layer} {projection:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Weights have the gate first; GTE's tensor has it last.
+#[test]
+fn the_gate_of_an_adapter_goes_where_the_weights_go() {
+    let spec = spec("gte");
+    let ffn = spec.ffns[0];
+    let up = &projections(&spec, 0)[Place::Up as usize].parts[0];
+    assert_eq!(up.rows.picked, [ffn..2 * ffn, 0..ffn]);
+    assert_eq!((up.module_outputs, up.outputs), (2 * ffn, 2 * ffn));
 }
