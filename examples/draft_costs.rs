@@ -1,13 +1,16 @@
 //! What drafts gain and cost, beside the plain run of the same process: `draft_costs FOLDER
-//! [device=auto] [streams=1,8,32] [prompt=128] [tokens=256] [drafts=3] [only=WORD]`. The folder
-//! holds a config.json and a tokenizer; weights are made up. All of the engine takes part. Who
-//! drafts:
+//! [device=auto] [streams=1,8,32] [prompt=128] [tokens=256] [drafts=3] [only=WORD] [head=FOLDER]`.
+//! The folder holds a config.json and a tokenizer; weights are made up. All of the engine takes
+//! part. Who drafts:
 //!
 //! - `all right`, `0.7 right`, `all wrong`: proposers of this program that know what the plain run
 //!   answered, so that acceptance is what the name says and drafts themselves cost nothing. Of a
 //!   method whose own cost is known this gives what it comes to;
 //! - `ngram`, `suffix`: the methods, on prompts that repeat themselves;
-//! - `draft_model`: a draft model that is the target itself, so that all it says is right.
+//! - `draft_model`: a draft model that is the target itself, so that all it says is right;
+//! - `eagle3, all right`, `eagle3, 0.7 right`, `eagle3`: an EAGLE-3 head of the target's shape and
+//!   of made-up weights, which is asked in front of each step; what it says is replaced by what the
+//!   program knows, but in the last. `head=FOLDER` takes another head's config.json.
 //!
 //! Greedy. Prints a Markdown table: output tokens per second while sequences decode, beside the
 //! plain run, tokens of a step with drafts, and whether the answers are the plain run's.
@@ -113,6 +116,8 @@ struct Options {
     tokens: usize,
     drafts: usize,
     only: String,
+    /// Of an EAGLE-3 head; empty: it is made.
+    head: String,
 }
 
 impl Options {
@@ -126,6 +131,7 @@ impl Options {
             tokens: 256,
             drafts: 3,
             only: String::new(),
+            head: String::new(),
         };
 
         for arg in args {
@@ -139,6 +145,7 @@ impl Options {
                 ("tokens", tokens) => options.tokens = tokens.parse().ok()?,
                 ("drafts", drafts) => options.drafts = drafts.parse().ok()?,
                 ("only", word) => options.only = word.into(),
+                ("head", folder) => options.head = folder.into(),
                 _ => return None,
             }
         }
@@ -165,7 +172,9 @@ fn ways(options: &Options) -> Vec<Way> {
     let suffix = json!({"method": "suffix"});
     let model = json!({"method": "draft_model", "num_speculative_tokens": k,
                        "model": options.folder});
+    let head = json!({"method": "eagle3", "num_speculative_tokens": k, "model": options.head});
     let known = |name, right| Way { name, config: Some(ngram.clone()), right: Some(Some(right)) };
+    let led = |name, right| Way { name, config: Some(head.clone()), right: Some(Some(right)) };
     let by = |name, config: &Value| Way { name, config: Some(config.clone()), right: None };
     vec![
         Way { name: "plain", config: None, right: None },
@@ -177,7 +186,24 @@ fn ways(options: &Options) -> Vec<Way> {
         by("ngram", &ngram),
         by("suffix", &suffix),
         by("draft_model", &model),
+        led("eagle3, all right", 100),
+        led("eagle3, 0.7 right", 70),
+        by("eagle3", &head),
     ]
+}
+
+/// A folder with the config.json of an EAGLE-3 head of a model's shape: a layer as the model's, and
+/// a quarter of its tokens.
+fn make_head(folder: &str) -> std::io::Result<String> {
+    let text = std::fs::read(format!("{folder}/config.json"))?;
+    let mut config: Value = serde_json::from_slice(&text)?;
+    config["architectures"] = json!(["LlamaForCausalLM"]);
+    config["num_hidden_layers"] = json!(1);
+    config["draft_vocab_size"] = json!(config["vocab_size"].as_u64().unwrap_or(4) / 4);
+    let head = std::env::temp_dir().join(format!("eagle3-head-{}", std::process::id()));
+    std::fs::create_dir_all(&head)?;
+    std::fs::write(head.join("config.json"), config.to_string())?;
+    Ok(head.display().to_string())
 }
 
 fn load(
@@ -312,11 +338,14 @@ fn run(options: &Options) -> Result<()> {
 
 fn main() {
     let usage = "usage: draft_costs FOLDER [device=auto|cpu] [streams=1,8,32] [prompt=TOKENS] \
-                 [tokens=N] [drafts=N] [only=WORD]";
-    let Some(options) = Options::parse() else {
+                 [tokens=N] [drafts=N] [only=WORD] [head=FOLDER]";
+    let Some(mut options) = Options::parse() else {
         eprintln!("{usage}");
         std::process::exit(2);
     };
+    if options.head.is_empty() {
+        options.head = make_head(&options.folder).unwrap_or_default();
+    }
     if let Err(error) = run(&options) {
         eprintln!("{error}");
         std::process::exit(1);

@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use grader::gpu;
 use rig::embeddings::{close, floats, ids, rig_of, KINDS, ROWS};
-use rig::{embeddings, vision, Rig, RigOptions};
+use rig::{embeddings, heads, vision, Rig, RigOptions};
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
-use triton_vllm::device::{AdapterCapacity, DType};
+use triton_vllm::device::{AdapterCapacity, DType, KvType};
 use triton_vllm::ids::{AdapterId, AdapterSlotId};
 use triton_vllm::model::{Adapter, AdapterOptions, ModelSpec, WeightSource};
 use triton_vllm::sampling::SamplerSpec;
@@ -140,6 +140,37 @@ fn f32_equals_transformers() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Heads that draft from hidden states: f32 as PyTorch computed them; 16 bits say much the same.
+#[test]
+fn heads_draft_what_their_formulas_say() {
+    if !gpu() {
+        return;
+    }
+    for name in heads::ROWS {
+        let row = heads::Row::read(name, "float32");
+        let mut pair = heads::Pair::new(&row, KvType::F32, |dtype| Cuda::open(0, dtype).unwrap());
+        for (slot, case) in row.cases.iter().enumerate() {
+            let slot = slot as u32;
+            assert_eq!(pair.prompt(slot, &case.ids, 7), case.next, "{name}");
+            let known = [&case.ids[..], &[case.next]].concat();
+            let drafts = pair.drafts(slot, &known, 64, case.drafts.len(), None);
+            heads::judge(name, &row, case, &drafts, 5e-4);
+            let again = pair.drafts(slot, &known, 64, case.drafts.len(), Some(case.ids.len() - 1));
+            heads::judge(name, &row, case, &again, 5e-4);
+        }
+
+        let half = heads::Row::read(name, "bfloat16");
+        let mut pair = heads::Pair::new(&half, KvType::BF16, |dtype| Cuda::open(0, dtype).unwrap());
+        let case = &half.cases[1];
+        let known = [&case.ids[..], &[case.next]].concat();
+        pair.prompt(0, &case.ids, 64);
+        let drafts = pair.drafts(0, &known, 64, 1, None);
+        let of_said: Vec<f32> = half.said.iter().map(|&t| drafts[0].1[t as usize]).collect();
+        let (error, at) = worst(&of_said, &case.logits[0]);
+        assert!(error < 0.08, "{name}: logit {at} is off by {error} in bfloat16");
+    }
 }
 
 #[test]

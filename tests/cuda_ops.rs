@@ -37,6 +37,8 @@ mod latent;
 mod cuda_adapters;
 #[path = "ops/cuda_attention.rs"]
 mod cuda_attention;
+#[path = "ops/cuda_drafts.rs"]
+mod cuda_drafts;
 #[path = "ops/cuda_encoders.rs"]
 mod cuda_encoders;
 #[path = "ops/cuda_further.rs"]

@@ -16,6 +16,7 @@
 //! | [`adapters`] | [`AdapterOps`] | low-rank adapters behind weights |
 //! | [`pooling`] | [`PoolingOps`] | models that embed |
 //! | [`vision`] | [`VisionOps`] | vision towers |
+//! | [`drafts`] | [`DraftOps`] | heads that draft from hidden states |
 //! | [`types`] | [`DeviceTypes`] | buffers, weights, and what the device is |
 //! | [`dtype`] | | element types |
 //! | [`batch`] | | a step's plan, checked and flattened once for all devices |
@@ -58,6 +59,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod dense;
+pub mod drafts;
 pub mod dtype;
 pub mod experts;
 pub mod host_slots;
@@ -78,6 +80,7 @@ pub use attention::{AttentionOps, AttnSpec, QueryGrowth, Rope};
 pub use bytes::{Bytes, SharedBytes, Storage};
 pub use collective::{Collective, Join, Rank, RankGroup};
 pub use dense::{Activation, DenseOps, Norm, NormKind, Seam, XIelu};
+pub use drafts::DraftOps;
 pub use dtype::{DType, KvScales, KvType};
 pub use experts::{
     ExpertOps, RouteGroups, RouteScore, Routing, MAX_EXPERTS, MAX_EXPERT_GROUPS, SPARSE_MIXER_SPAN,
@@ -98,8 +101,8 @@ pub use weights::{unpacked, HostTensor, Source, WeightDesc, WeightKind};
 /// The traits of all chapters, for whoever calls ops of a device by its type.
 pub mod ops {
     pub use super::{
-        AdapterOps, AttentionOps, BreakOnPurpose, DenseOps, Device, DeviceTypes, ExpertOps,
-        LatentOps, LoadOps, PoolingOps, StateOps, StepOps, VisionOps,
+        AdapterOps, AttentionOps, BreakOnPurpose, DenseOps, Device, DeviceTypes, DraftOps,
+        ExpertOps, LatentOps, LoadOps, PoolingOps, StateOps, StepOps, VisionOps,
     };
 }
 
@@ -115,6 +118,7 @@ pub trait Device:
     + AdapterOps
     + PoolingOps
     + VisionOps
+    + DraftOps
 {
 }
 
@@ -129,5 +133,6 @@ impl<D> Device for D where
         + AdapterOps
         + PoolingOps
         + VisionOps
+        + DraftOps
 {
 }

@@ -3,11 +3,16 @@
 //! tokens' values, no pages, no graphs and no streams. (docs/architecture.md, Laws: one forward
 //! pass.)
 
+mod feed_forward;
+
 use super::checkpoint::WeightSource;
 use super::config::{LayerAttention, ModelSpec, NormOrder};
+use super::draft_head::DraftHeadPass;
 use super::head_attention::{HeadBuffers, HeadRules};
+use super::hidden::HiddenRows;
 use super::latent::LatentBuffers;
 use super::layer_input::LayerInputBuffers;
+use super::layer_kinds;
 use super::load;
 use super::lora::{self, Adapter};
 use super::mixture_layer::MixtureBuffers;
@@ -15,8 +20,8 @@ use super::recurrent_layer::RecurrentBuffers;
 use super::seam;
 use super::shard::{Cut, Shard};
 use super::vision::VisionTower;
-use super::weights::{Both, FeedForward, Layer, Mixer, Mlp, PositionTable, Weights};
-use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope, Seam};
+use super::weights::{Layer, Mixer, PositionTable, Weights};
+use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope};
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
@@ -50,6 +55,10 @@ pub struct Decoder<D: Device> {
     adapted_embed: bool,
     adapted_head: bool,
     tower: Option<VisionTower<D>>,
+    /// It is a head that drafts.
+    draft_head: Option<DraftHeadPass<D>>,
+    /// A head drafts from its hidden states.
+    hidden_rows: Option<HiddenRows<D>>,
     buffers: Buffers<D::Tensor>,
 }
 
@@ -140,6 +149,9 @@ impl<D: Device> Decoder<D> {
             }
             _ => None,
         };
+        let draft_head = weights.draft_head.take();
+        let draft_head =
+            draft_head.map(|head| DraftHeadPass::new(dev, spec, head, limits)).transpose()?;
         dev.reserve(limits)?;
         dev.steady();
 
@@ -164,6 +176,8 @@ impl<D: Device> Decoder<D> {
             cuts: (0..spec.layers).map(|i| lora::cuts(spec, &shard, i)).collect(),
             shard,
             tower,
+            draft_head,
+            hidden_rows: None,
             buffers,
         })
     }
@@ -197,6 +211,16 @@ impl<D: Device> Decoder<D> {
         Ok(())
     }
 
+    /// Keep hidden states from the first step on, for a head that drafts.
+    pub fn keep_hidden(&mut self, rows: HiddenRows<D>) {
+        self.hidden_rows = Some(rows);
+    }
+
+    /// Those that are kept, if a head drafts.
+    pub fn hidden_rows(&mut self) -> Option<&mut HiddenRows<D>> {
+        self.hidden_rows.as_mut()
+    }
+
     /// Begin a step and enqueue its forward pass, up to its logits rows.
     ///
     /// # Errors
@@ -204,15 +228,31 @@ impl<D: Device> Decoder<D> {
     /// seen it then. Requests with such tokens are refused long before: on a GPU they would be rows
     /// of zeros.
     pub fn step(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
+        self.step_beside(dev, plan, None)
+    }
+
+    /// The same of a head that drafts: it reads the rows that the model's decoder keeps of a
+    /// token's hidden state, and leaves there what it says of the next one's.
+    ///
+    /// # Errors
+    /// As `step`.
+    pub fn step_beside(
+        &mut self,
+        dev: &mut D,
+        plan: &StepPlan,
+        kept: Option<&mut D::Tensor>,
+    ) -> Result<()> {
         if let Some(token) = plan.chunk_tokens.iter().find(|t| t.index() >= self.token_rows) {
             return Err(internal!("token {token} in a table of {} rows", self.token_rows));
         }
         dev.begin(plan)?;
-        self.embed(dev, plan)?;
+        self.embed(dev, plan, kept.as_deref())?;
         for layer in 0..self.weights.layers.len() {
+            self.tap(dev, layer)?;
             self.layer(dev, layer)?;
         }
-        self.head(dev)?;
+        self.tap(dev, self.weights.layers.len())?;
+        self.head(dev, kept)?;
         dev.forwarded()
     }
 
@@ -224,37 +264,13 @@ impl<D: Device> Decoder<D> {
     /// As [`Decoder::step`] and [`Decoder::sample`].
     pub fn rehearse(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
         dev.begin(plan)?;
-        self.embed(dev, plan)?;
-        for layer in self.layers_of_each_kind() {
+        self.embed(dev, plan, None)?;
+        for layer in layer_kinds::first_of_each(&self.attention, &self.weights.layers) {
             self.layer(dev, layer)?;
         }
-        self.head(dev)?;
+        self.head(dev, None)?;
         dev.forwarded()?;
         self.sample(dev, &TokenMasks::default())
-    }
-
-    /// The first layer of each kind: others call the same ops with the same shapes.
-    fn layers_of_each_kind(&self) -> Vec<usize> {
-        let kind = |index: &usize| {
-            let LayerAttention { attn, rope, keys } = &self.attention[*index];
-            let layer = &self.weights.layers[*index];
-            let mixer = layer.mixer.as_ref().map(std::mem::discriminant);
-            let feed_forward = layer.feed_forward.as_ref().map(std::mem::discriminant);
-            let ffn = match &layer.feed_forward {
-                Some(FeedForward::Mlp(mlp)) => mlp.width,
-                Some(FeedForward::Both(both)) => both.mlp.width,
-                Some(FeedForward::Experts(_)) | None => 0,
-            };
-            let heads = (attn.kv_heads, attn.head_dim, std::mem::discriminant(keys));
-            ((attn.window, attn.chunk), *rope, heads, mixer, feed_forward, ffn)
-        };
-        let mut kinds = Vec::new();
-        let is_new = |index: &usize| {
-            let new = !kinds.contains(&kind(index));
-            kinds.extend(new.then(|| kind(index)));
-            new
-        };
-        (0..self.weights.layers.len()).filter(is_new).collect()
     }
 
     /// Enqueue the choice of tokens, or the vectors' way back: the second half of the step begun
@@ -273,10 +289,11 @@ impl<D: Device> Decoder<D> {
         dev.read(&self.buffers.logits, rows)
     }
 
-    fn embed(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
+    fn embed(&mut self, dev: &mut D, plan: &StepPlan, kept: Option<&D::Tensor>) -> Result<()> {
         let (w, b) = (&self.weights, &mut self.buffers);
-        // The layers take it up normed.
-        let embedding = if w.embed_norm.is_some() { &mut b.delta } else { &mut b.residual };
+        // The layers take it up normed, or beside a hidden state.
+        let apart = w.embed_norm.is_some() || self.draft_head.is_some();
+        let embedding = if apart { &mut b.delta } else { &mut b.residual };
         match (&w.project_in, &mut b.embedded) {
             (Some(project), Some(embedded)) => {
                 dev.embed(&w.embed, self.embed_scale, embedded)?;
@@ -296,6 +313,9 @@ impl<D: Device> Decoder<D> {
             if w.first.is_none() && self.norms == NormOrder::Before {
                 dev.norm(norm, &b.delta, &mut b.normed)?;
             }
+        }
+        if let Some(head) = &mut self.draft_head {
+            head.enter(dev, kept, &b.delta, &mut b.residual, &mut b.normed)?;
         }
         if let (Some(table), Some(inputs)) = (&w.layer_table, &mut b.layer_inputs) {
             inputs.look_up(dev, table, &b.residual)?;
@@ -356,6 +376,8 @@ impl<D: Device> Decoder<D> {
         let place = self.places[index];
         let LayerAttention { attn, rope, keys } = &self.attention[index];
         let input = if self.norms == NormOrder::Before { &b.normed } else { &b.residual };
+        let wide = self.draft_head.as_ref().filter(|_| index == 0).and_then(|head| head.wide());
+        let input = wide.unwrap_or(input);
         let rope = rope.and_then(|i| self.ropes.get(i));
 
         let out = match (&self.weights.layers[index].mixer, &mut b.attention) {
@@ -403,15 +425,31 @@ impl<D: Device> Decoder<D> {
         buffers.run(dev, self.places[index], mixer, input, &mut b.delta)
     }
 
-    fn head(&mut self, dev: &mut D) -> Result<()> {
+    /// The residual enters a layer, or leaves the last.
+    fn tap(&mut self, dev: &mut D, layer: usize) -> Result<()> {
+        let Some(rows) = &mut self.hidden_rows else { return Ok(()) };
+        rows.enters(dev, layer, &self.buffers.residual)
+    }
+
+    /// From what leaves the last layer to logits, or to vectors; `kept` as in `step_beside`.
+    fn head(&mut self, dev: &mut D, kept: Option<&mut D::Tensor>) -> Result<()> {
         let (w, b) = (&self.weights, &mut self.buffers);
-        let last = if self.norms == NormOrder::After { &b.residual } else { &b.normed };
+        let bare = self.draft_head.as_ref().is_some_and(DraftHeadPass::reads_residual);
+        let after = self.norms == NormOrder::After || bare;
+        let last = if after { &b.residual } else { &b.normed };
+        if let Some(rows) = &mut self.hidden_rows {
+            rows.keep(dev, last)?;
+        }
         if let Some(kind) = self.pooling {
             return dev.pool(kind, last, &mut b.logits);
         }
         dev.gather(last, &mut b.gathered)?;
         let head = w.head.as_ref().unwrap_or(&w.embed);
         let cap = self.logit_softcap;
+        if let Some(pass) = &mut self.draft_head {
+            pass.logits(dev, head, &b.gathered, &mut b.logits)?;
+            return pass.leave(dev, kept, &b.residual, &b.gathered);
+        }
         match (&w.project_out, &mut b.projected) {
             (Some(project), Some(projected)) => {
                 dev.linear_gathered(project, &b.gathered, projected)?;
@@ -470,64 +508,6 @@ impl<T> Buffers<T> {
             projected: optional(dev, weights.project_out.is_some(), rows)?,
             logits: dev.logits_tensor(rows, answer)?,
         })
-    }
-
-    /// The MLP or the experts, into `delta`, whose old content is added to the residual in between
-    /// if attention and MLP read the same (`parallel`; no family has experts there). With a `norm`
-    /// up to that (`norms` are before sublayers then).
-    fn feed_forward<D: Device<Tensor = T>>(
-        &mut self,
-        dev: &mut D,
-        feed_forward: &FeedForward<D::Weight>,
-        act: Activation,
-        norms: NormOrder,
-        parallel: bool,
-        norm: Option<&Norm<D::Weight>>,
-    ) -> Result<()> {
-        let input = if norms == NormOrder::Before { &self.normed } else { &self.residual };
-
-        match feed_forward {
-            FeedForward::Mlp(Mlp { up, down, activation, width }) => {
-                let act = activation.unwrap_or(act);
-                dev.reshape(&mut self.ffn, *width)?;
-                dev.linear_act(&up.weight, up.bias.as_ref(), act, input, &mut self.ffn)?;
-                if parallel {
-                    dev.add(&self.delta, &mut self.residual)?;
-                }
-                let Buffers { ffn, residual, delta, normed, .. } = self;
-                seam::output(dev, down, ffn, norm, delta, residual, normed)
-            }
-            FeedForward::Experts(experts) => {
-                let Some(buffers) = &mut self.mixture else {
-                    return Err(internal!("experts without their buffers"));
-                };
-                let Some(norm) = norm else {
-                    return buffers.run(dev, experts, act, input, &mut self.delta);
-                };
-                let Buffers { residual, delta, normed, .. } = self;
-                buffers.run_add_norm(dev, experts, act, Seam { norm, delta, residual, normed })
-            }
-            FeedForward::Both(both) => self.both(dev, both, act),
-        }
-    }
-
-    /// An MLP and experts side by side, into `delta`.
-    fn both<D: Device<Tensor = T>>(
-        &mut self,
-        dev: &mut D,
-        both: &Both<D::Weight>,
-        act: Activation,
-    ) -> Result<()> {
-        let Buffers { residual, delta, normed, ffn, mixture, .. } = self;
-        let Some(buffers) = mixture else {
-            return Err(internal!("experts without their buffers"));
-        };
-        let Mlp { up, down, activation, width } = &both.mlp;
-        let act = activation.unwrap_or(act);
-        dev.reshape(ffn, *width)?;
-        dev.linear_act(&up.weight, up.bias.as_ref(), act, normed, ffn)?;
-        dev.linear(&down.weight, down.bias.as_ref(), ffn, delta)?;
-        buffers.beside(dev, both, act, residual, normed, delta)
     }
 
     /// The end of a layer: its output is added, then what it makes of its own input; the residual

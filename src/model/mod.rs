@@ -24,6 +24,10 @@
 //! | `recurrent_layer` | the part of the pass that layers with a state have |
 //! | `vision`, `tower_layout` | the vision tower in the forward pass |
 //! | `mixture_layer` | the part that experts are |
+//! | `draft_head` | the part of the pass that heads have which draft from hidden states |
+//! | [`hidden`] | what a model keeps of its hidden states for them |
+//! | [`head_files`] | their tensors by the names of their rows |
+//! | `layer_kinds` | which layers call the same ops |
 //! | `seam` | the end of a sublayer: into the residual, and its norm |
 //! | `layer_input` | an input of each layer's own |
 //! | [`pooled_head`] | what follows pooled rows, on the host |
@@ -34,14 +38,18 @@ pub mod budget;
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
+mod draft_head;
 pub mod folder;
 mod foreign_formats;
 pub mod gguf;
 mod head_attention;
+pub mod head_files;
 pub mod head_order;
+pub mod hidden;
 pub mod hub;
 mod latent;
 mod layer_input;
+mod layer_kinds;
 pub mod load;
 pub mod lora;
 pub mod mistral;
@@ -59,6 +67,7 @@ pub mod weights;
 pub use checkpoint::{Checkpoint, Files, WeightSource};
 pub use config::{AdapterOptions, ModelSpec};
 pub use decoder::Decoder;
+pub use hidden::HiddenRows;
 pub use lora::Adapter;
 pub use pooled_head::PooledHead;
 pub use shard::Shard;

@@ -29,6 +29,18 @@ pub struct Weights<W> {
     pub layers: Vec<Layer<W>>,
     /// The vision tower, which the decoder takes out.
     pub tower: Option<TowerWeights<W>>,
+    /// What a head that drafts has beside, which the decoder takes out.
+    pub draft_head: Option<DraftHeadWeights<W>>,
+}
+
+/// What a head that drafts has in front of its layer and behind its product of logits.
+pub struct DraftHeadWeights<W> {
+    /// Over the embedding, and over the hidden state.
+    pub norms: Option<[Norm<W>; 2]>,
+    /// Of both beside each other, to the residual.
+    pub project: Option<Linear<W>>,
+    /// Of each token its place among the logits, or -1; None: there is one for each.
+    pub places: Option<W>,
 }
 
 /// A vision tower.

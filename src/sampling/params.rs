@@ -152,6 +152,7 @@ impl SamplingParams {
             frequency_penalty: self.frequency_penalty as f32,
             presence_penalty: self.presence_penalty as f32,
             seed: self.seed.map_or(fallback_seed, |seed| seed as u64),
+            ahead: 0,
             min_tokens: self.min_tokens,
             masked_until_min: Arc::from(masked),
             allowed: self.allowed_token_ids.as_deref().map(mask_of),

@@ -37,6 +37,9 @@ pub struct SamplerSpec {
     pub presence_penalty: f32,
     /// Key of the noise; a request without a seed gets a random one when it is accepted.
     pub seed: u64,
+    /// Tokens before the one that is chosen, beyond the positions of the slot: 1 where each row
+    /// stands for the token behind its own, as in heads that draft.
+    pub ahead: u32,
     /// Outputs before which nothing of `masked_until_min` may be sampled.
     pub min_tokens: u32,
     /// eos and stop ids, which may not be sampled before `min_tokens` outputs.
@@ -106,6 +109,7 @@ impl Default for SamplerSpec {
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
             seed: 0,
+            ahead: 0,
             min_tokens: 0,
             masked_until_min: Arc::from([]),
             allowed: None,

@@ -7,6 +7,15 @@
 //! is to guess, and only then. So it is noted which pages it has filled. What it has of a sequence
 //! that gets a slot are the leading pages that it filled; the rest is fed to it as known tokens.
 //! Behind a guess it goes back to where guess and truth part.
+//!
+//! A head that drafts from the target's hidden states is the same with two differences. Its row at
+//! a position stands for the target's hidden state there and the token *behind* it: of n known
+//! tokens it is fed all but the first, at the positions from 0 on. And what it had of its own
+//! guesses was made of its own hidden states: it is fed all accepted tokens anew. Hidden states are
+//! the target's affair, which keeps them in the same pages. The last row of a page depends on the
+//! page behind it, which may be another for who finds the page again: it is noted which token it
+//! was made of, and where that differs the row is fed anew, for all who have the page. That can
+//! make a draft worse and no answer.
 
 use std::sync::Arc;
 
@@ -22,6 +31,8 @@ pub struct DraftModel {
     /// It samples as the sequence does, with the same random numbers, where that is random; else it
     /// drafts the likeliest tokens.
     pub samples: bool,
+    /// It is a head, which reads the target's hidden states.
+    pub head: bool,
 }
 
 /// What the drafting device has, and what it says.
@@ -33,8 +44,8 @@ pub(super) struct ModelDrafts {
     step: u64,
     /// Its slots, as far as they are open.
     rows: Vec<Option<DraftRow>>,
-    /// By page: it holds K and V of all the page's tokens.
-    filled: Vec<bool>,
+    /// By page that holds K and V of all its positions: the token that was fed at the last one.
+    filled: Vec<Option<TokenId>>,
     /// Who drafts in the plans that were made last, and how many tokens each.
     drafting: Vec<(SlotId, usize)>,
     /// What they said.
@@ -80,7 +91,7 @@ impl ModelDrafts {
             page_size,
             step: 0,
             rows: (0..slots).map(|_| None).collect(),
-            filled: vec![false; pages],
+            filled: vec![None; pages],
             drafting: Vec::new(),
             proposed: Vec::new(),
         }
@@ -93,7 +104,7 @@ impl ModelDrafts {
 
     /// These pages are to hold other tokens from now on.
     pub(super) fn renew(&mut self, pages: &[PageId]) {
-        pages.iter().for_each(|page| self.filled[page.index()] = false);
+        pages.iter().for_each(|page| self.filled[page.index()] = None);
     }
 
     /// The drafts that were said last; once.
@@ -111,11 +122,18 @@ impl ModelDrafts {
     /// it drafts `most` tokens, at least one. Gives the token rows.
     pub(super) fn feed(
         &mut self,
-        of: KnownSequence,
+        mut of: KnownSequence,
         most: usize,
         budget: usize,
         plan: &mut StepPlan,
     ) -> usize {
+        if self.model.head {
+            // Nobody predicted the first token.
+            of.tokens = of.tokens.get(1..).unwrap_or_default();
+        }
+        if of.tokens.is_empty() {
+            return 0;
+        }
         let from = self.open(of, plan);
         let KnownSequence { slot, tokens, pages, generation, .. } = of;
         let end = tokens.len().min(from + budget);
@@ -124,8 +142,9 @@ impl ModelDrafts {
         plan.chunk_tokens.extend(&tokens[from..end]);
         plan.push(slot, Feed::Known(start..plan.chunk_tokens.len()), whole);
 
-        let full = &pages[..end / self.page_size];
-        full.iter().for_each(|page| self.filled[page.index()] = true);
+        for (n, page) in pages[..end / self.page_size].iter().enumerate() {
+            self.filled[page.index()] = Some(tokens[(n + 1) * self.page_size - 1]);
+        }
         let length = end + if whole { most - 1 } else { 0 };
         let (pages, guessed) = (pages.len(), Vec::new());
         let row = DraftRow { generation, pages, length, known: end, guessed };
@@ -176,6 +195,19 @@ impl ModelDrafts {
         }
     }
 
+    /// How many of these tokens are in these pages, from the first on.
+    fn had(&self, tokens: &[TokenId], pages: &[PageId]) -> usize {
+        for (n, page) in pages.iter().enumerate() {
+            let last = (n + 1) * self.page_size - 1;
+            match self.filled[page.index()] {
+                Some(token) if tokens.get(last) == Some(&token) => {}
+                Some(_) => return last,
+                None => return n * self.page_size,
+            }
+        }
+        pages.len() * self.page_size
+    }
+
     /// Make the device's slot that of the sequence, behind as many of its tokens as the device has,
     /// but the newest one, with all of its pages. Gives how many those are.
     fn open(&self, of: KnownSequence, plan: &mut StepPlan) -> usize {
@@ -187,6 +219,7 @@ impl ModelDrafts {
             Some(row) => {
                 let behind = tokens[row.known..].iter().zip(&row.guessed);
                 let right = behind.take_while(|(token, guess)| token == guess).count();
+                let right = if self.model.head { 0 } else { right };
                 let from = (row.known + right).min(before);
                 if from < row.length {
                     plan.changes.push(SlotChange::Truncate { slot, length: from as u32 });
@@ -194,8 +227,7 @@ impl ModelDrafts {
                 from
             }
             None => {
-                let filled = pages.iter().take_while(|page| self.filled[page.index()]).count();
-                let from = (filled * self.page_size).min(before);
+                let from = self.had(tokens, pages).min(before);
                 plan.changes.extend(row.map(|_| SlotChange::Close { slot }));
                 let open = opening(&self.model, slot, from, of.sampler);
                 plan.changes.push(SlotChange::Open(Box::new(open)));
@@ -218,6 +250,7 @@ fn opening(model: &DraftModel, slot: SlotId, cached: usize, sampler: &SamplerSpe
     let likeliest = SamplerSpec {
         allowed: sampler.allowed.clone(),
         bias: sampler.bias.clone(),
+        ahead: u32::from(model.head),
         ..SamplerSpec::default()
     };
     let sampler = if model.samples {

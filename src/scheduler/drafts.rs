@@ -55,6 +55,7 @@ impl fmt::Display for DraftMethod {
             DraftMethod::Suffix(config) => {
                 write!(f, "suffixes of up to {} tokens", config.max_depth)
             }
+            DraftMethod::Model(DraftModel { head: true, .. }) => f.write_str("a head"),
             DraftMethod::Model(_) => f.write_str("a draft model"),
         }
     }
@@ -150,6 +151,8 @@ pub(super) struct Speculation {
     pub(super) stats: DraftStats,
     /// Drafts may be made.
     pub(super) on: bool,
+    /// What it proposes counts in place of what a model says.
+    pub(super) overruling: Option<Box<dyn Proposer>>,
 }
 
 /// Who drafts.
@@ -164,7 +167,7 @@ pub(super) enum Drafter {
 impl Speculation {
     pub(super) fn new(config: SpeculationConfig, drafter: Drafter) -> Speculation {
         let stats = DraftStats::new(config.lengths.most());
-        Speculation { config, drafter, stats, on: true }
+        Speculation { config, drafter, stats, on: true, overruling: None }
     }
 }
 

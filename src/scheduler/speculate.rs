@@ -62,11 +62,20 @@ impl Scheduler {
     /// What the model said, when it was asked; it can be asked once nothing is in flight.
     fn propose_of_model(&mut self) -> Option<StepDrafts> {
         let pays = self.model_drafts_pay();
-        let of = self.take_model().map_or_else(Vec::new, |mut drafts| {
+        let mut of = self.take_model().map_or_else(Vec::new, |mut drafts| {
             let proposed = drafts.take();
             self.put_model(drafts);
             proposed
         });
+        if let Some(Speculation { overruling: Some(proposer), .. }) = &mut self.speculation {
+            for (slot, drafts) in &mut of {
+                let most = drafts.len();
+                drafts.clear();
+                proposer.propose(&self.slots[*slot].tokens, most, drafts);
+                drafts.truncate(most);
+            }
+            of.retain(|(_, drafts)| !drafts.is_empty());
+        }
         (!pays || self.in_flight.len() == 0).then_some(StepDrafts { of })
     }
 

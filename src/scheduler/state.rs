@@ -63,7 +63,8 @@ impl Scheduler {
         Scheduler::with_drafter(config, drafter)
     }
 
-    /// The same with another who proposes drafts than the configuration's method.
+    /// The same with another who proposes drafts than the configuration's method. A model that
+    /// drafts is asked all the same, and what it says counts for nothing: for measurements.
     ///
     /// # Errors
     /// As [`Scheduler::new`].
@@ -71,7 +72,15 @@ impl Scheduler {
         config: SchedulerConfig,
         proposer: Option<Box<dyn Proposer>>,
     ) -> Result<Scheduler> {
-        Scheduler::with_drafter(config, proposer.map(Drafter::Host))
+        let models = config.speculation.as_ref().map(|speculation| speculation.method);
+        if !matches!(models, Some(DraftMethod::Model(_))) {
+            return Scheduler::with_drafter(config, proposer.map(Drafter::Host));
+        }
+        let mut scheduler = Scheduler::new(config)?;
+        if let Some(speculation) = &mut scheduler.speculation {
+            speculation.overruling = proposer;
+        }
+        Ok(scheduler)
     }
 
     fn with_drafter(config: SchedulerConfig, drafter: Option<Drafter>) -> Result<Scheduler> {

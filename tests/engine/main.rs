@@ -8,6 +8,7 @@ mod draft_models;
 mod fields;
 mod grammar_drafts;
 mod grammars;
+mod heads;
 mod images;
 mod kv_cache;
 mod mistral;

@@ -152,6 +152,12 @@ impl<D: Graded> Bench<D> {
         self.slots[slot].length
     }
 
+    /// Rows of as many positions as there are in pages.
+    pub fn kept_rows(&self) -> usize {
+        let each = self.setup.max_model_len.div_ceil(self.setup.page_size);
+        (1 + 2 * self.setup.slots * each) * self.setup.page_size
+    }
+
     /// A poisoned buffer.
     pub fn tensor(&mut self, rows: usize, width: usize) -> D::Tensor {
         let mut tensor = self.dev.tensor(rows, width).unwrap();

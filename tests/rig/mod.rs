@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod embeddings;
+pub mod heads;
 pub mod pooled;
 pub mod vision;
 

@@ -194,7 +194,7 @@ fn random_method(rng: &mut Rng, max_model_len: usize) -> DraftMethod {
         return DraftMethod::Ngram { least: 1, most: 2 };
     }
     let longest = rng.pick(&[max_model_len, max_model_len, max_model_len / 2 + 1]);
-    DraftMethod::Model(DraftModel { longest, samples: rng.percent(80) })
+    DraftMethod::Model(DraftModel { longest, samples: rng.percent(80), head: false })
 }
 
 impl Engine {

@@ -6,7 +6,8 @@
 //! | file | holds |
 //! |---|---|
 //! | [`load`], [`step`], [`dense`], [`attention`] | chapters of [`super::Device`] |
-//! | [`latent`], [`state`], [`experts`], [`adapters`], [`pooling`], [`vision`] | the others |
+//! | [`latent`], [`state`], [`experts`], [`adapters`], [`pooling`] | others |
+//! | [`vision`], [`drafts`] | the rest of them |
 //! | [`buffer`] | zeroed, aligned memory |
 //! | [`codes`], [`code_packing`] | weights held as codes, and how they are packed |
 //! | [`input_rounding`] | how products with codes round their inputs |
@@ -32,6 +33,7 @@ mod channel_scan;
 mod code_packing;
 pub mod codes;
 pub mod dense;
+pub mod drafts;
 pub mod experts;
 pub mod input_rounding;
 pub mod fp8;

@@ -75,7 +75,8 @@ impl Cpu {
 
         // The samplers change the logits; logprobs are those before.
         let raw = of.logprobs.as_ref().map(|wanted| (wanted, logits.to_vec()));
-        let chosen = choose(logits, seen, &row.sampler, &row.history, position as u32);
+        let position = position as u32 + row.sampler.ahead;
+        let chosen = choose(logits, seen, &row.sampler, &row.history, position);
         match chosen {
             Ok(token) => row.accept(token),
             Err(_) if drafts.before == 0 => row.accept(TokenId(0)),

@@ -51,7 +51,9 @@ pub struct SlotHeader {
     pub allowed_at: u32,
     #[doc = " 1 + the slot of its adapter, 0 = none."]
     pub adapter: u32,
-    pub unused: [u32; 8usize],
+    #[doc = " Tokens before the one that is chosen, beyond the slot's positions."]
+    pub ahead: u32,
+    pub unused: [u32; 7usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -94,7 +96,8 @@ const _: () = {
     ["Offset of field: SlotHeader::allowed_at"]
         [::std::mem::offset_of!(SlotHeader, allowed_at) - 88usize];
     ["Offset of field: SlotHeader::adapter"][::std::mem::offset_of!(SlotHeader, adapter) - 92usize];
-    ["Offset of field: SlotHeader::unused"][::std::mem::offset_of!(SlotHeader, unused) - 96usize];
+    ["Offset of field: SlotHeader::ahead"][::std::mem::offset_of!(SlotHeader, ahead) - 96usize];
+    ["Offset of field: SlotHeader::unused"][::std::mem::offset_of!(SlotHeader, unused) - 100usize];
 };
 #[doc = " All slot rows, and where the parts of a row lie, in words."]
 #[repr(C)]
@@ -1992,6 +1995,100 @@ const _: () = {
         [::std::mem::offset_of!(ConstantWeight, count) - 8usize];
     ["Offset of field: ConstantWeight::value"]
         [::std::mem::offset_of!(ConstantWeight, value) - 16usize];
+};
+pub const DRAFT_THREADS: u32 = 128;
+#[doc = " out\\[r, first ..] = x\\[r]"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PutColumns {
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    #[doc = " \\[rows, out_width]"]
+    pub out: DevicePtr,
+    pub width: u32,
+    pub out_width: u32,
+    pub first: u32,
+    #[doc = " Rows at position 0 are zeros."]
+    pub blank_start: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PutColumns"][::std::mem::size_of::<PutColumns>() - 40usize];
+    ["Alignment of PutColumns"][::std::mem::align_of::<PutColumns>() - 8usize];
+    ["Offset of field: PutColumns::x"][::std::mem::offset_of!(PutColumns, x) - 0usize];
+    ["Offset of field: PutColumns::position"]
+        [::std::mem::offset_of!(PutColumns, position) - 8usize];
+    ["Offset of field: PutColumns::out"][::std::mem::offset_of!(PutColumns, out) - 16usize];
+    ["Offset of field: PutColumns::width"][::std::mem::offset_of!(PutColumns, width) - 24usize];
+    ["Offset of field: PutColumns::out_width"]
+        [::std::mem::offset_of!(PutColumns, out_width) - 28usize];
+    ["Offset of field: PutColumns::first"][::std::mem::offset_of!(PutColumns, first) - 32usize];
+    ["Offset of field: PutColumns::blank_start"]
+        [::std::mem::offset_of!(PutColumns, blank_start) - 36usize];
+};
+#[doc = " Rows of a step and those that are kept by page: store_hidden copies to the kept ones, load_hidden\n from them."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct HiddenRows {
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[pages * page_size, width]"]
+    pub kept: DevicePtr,
+    #[doc = " \\[rows], the token row that each stands for; null: itself"]
+    pub row: DevicePtr,
+    #[doc = " \\[token rows]"]
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    pub slots: SlotRows,
+    pub width: u32,
+    pub page_size: u32,
+    #[doc = " Positions behind the token row's."]
+    pub ahead: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HiddenRows"][::std::mem::size_of::<HiddenRows>() - 88usize];
+    ["Alignment of HiddenRows"][::std::mem::align_of::<HiddenRows>() - 8usize];
+    ["Offset of field: HiddenRows::x"][::std::mem::offset_of!(HiddenRows, x) - 0usize];
+    ["Offset of field: HiddenRows::kept"][::std::mem::offset_of!(HiddenRows, kept) - 8usize];
+    ["Offset of field: HiddenRows::row"][::std::mem::offset_of!(HiddenRows, row) - 16usize];
+    ["Offset of field: HiddenRows::position"]
+        [::std::mem::offset_of!(HiddenRows, position) - 24usize];
+    ["Offset of field: HiddenRows::slot_of"][::std::mem::offset_of!(HiddenRows, slot_of) - 32usize];
+    ["Offset of field: HiddenRows::slots"][::std::mem::offset_of!(HiddenRows, slots) - 40usize];
+    ["Offset of field: HiddenRows::width"][::std::mem::offset_of!(HiddenRows, width) - 72usize];
+    ["Offset of field: HiddenRows::page_size"]
+        [::std::mem::offset_of!(HiddenRows, page_size) - 76usize];
+    ["Offset of field: HiddenRows::ahead"][::std::mem::offset_of!(HiddenRows, ahead) - 80usize];
+    ["Offset of field: HiddenRows::unused"][::std::mem::offset_of!(HiddenRows, unused) - 84usize];
+};
+#[doc = " logits\\[s, t] = x\\[s, places\\[t]], or -inf"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SpreadLogits {
+    #[doc = " \\[rows, few]"]
+    pub x: DevicePtr,
+    #[doc = " \\[vocab], below 0: none"]
+    pub places: DevicePtr,
+    #[doc = " \\[rows, vocab]"]
+    pub logits: DevicePtr,
+    pub few: u32,
+    pub vocab: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SpreadLogits"][::std::mem::size_of::<SpreadLogits>() - 32usize];
+    ["Alignment of SpreadLogits"][::std::mem::align_of::<SpreadLogits>() - 8usize];
+    ["Offset of field: SpreadLogits::x"][::std::mem::offset_of!(SpreadLogits, x) - 0usize];
+    ["Offset of field: SpreadLogits::places"]
+        [::std::mem::offset_of!(SpreadLogits, places) - 8usize];
+    ["Offset of field: SpreadLogits::logits"]
+        [::std::mem::offset_of!(SpreadLogits, logits) - 16usize];
+    ["Offset of field: SpreadLogits::few"][::std::mem::offset_of!(SpreadLogits, few) - 24usize];
+    ["Offset of field: SpreadLogits::vocab"][::std::mem::offset_of!(SpreadLogits, vocab) - 28usize];
 };
 #[doc = " What attend_latent takes at most: a latent vector, and its rotated pairs."]
 pub const LATENT_MAX_WIDTH: u32 = 640;

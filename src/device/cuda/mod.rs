@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `load`, `step`, `dense`, `attention` | chapters of [`super::Device`] |
 //! | `latent`, `state`, `experts`, `adapters`, `pooling`, `vision` | chapters of [`super::Device`] |
+//! | `drafts` | what heads need that draft from hidden states |
 //! | `context` | driver probe, context, streams, events |
 //! | `device_ptr`, `memory` | addresses and memory of the GPU, page-locked memory of the host |
 //! | `abi` | what host and kernels share, made from kernels/abi.h and abi_ops.h |
@@ -55,6 +56,7 @@ mod coded_products;
 mod coded_scratch;
 mod context;
 mod dense;
+mod drafts;
 mod device_ptr;
 mod experts;
 mod experts_few;

@@ -239,6 +239,9 @@ kernels! {
     "vision":
         put_patches(PutPatches) add_places(AddPlaces) turn_rows(TurnRows)
         copy_rows(CopyRows) add_row_pairs(CopyRows) attend_spans(AttendSpans);
+    "drafts":
+        put_columns(PutColumns) store_hidden(HiddenRows) load_hidden(HiddenRows)
+        spread_logits(SpreadLogits);
     "attention_spans":
         spans_short_64(AttendSpans) spans_short_80(AttendSpans) spans_short_96(AttendSpans)
         spans_short_128(AttendSpans)

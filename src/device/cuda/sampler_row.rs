@@ -51,6 +51,7 @@ impl SamplerRow {
             tail: spec.tail_tokens() as u32,
             allowed_words,
             allowed_at: allowed_at as u32,
+            ahead: spec.ahead,
             ..SlotHeader::default()
         };
         SamplerRow { header, lists }

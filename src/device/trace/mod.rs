@@ -8,6 +8,7 @@
 mod adapters;
 mod attention;
 mod dense;
+mod drafts;
 mod experts;
 mod latent;
 mod load;

@@ -33,7 +33,7 @@ use crate::engine::step_loop::Runner;
 use crate::error::{Error, Result};
 use crate::files::Progress;
 use crate::internal;
-use crate::model::{budget, Decoder, ModelSpec, Shard, WeightSource};
+use crate::model::{budget, Decoder, HiddenRows, ModelSpec, Shard, WeightSource};
 use crate::scheduler::{Scheduler, SchedulerConfig, StateConfig};
 use crate::threads;
 
@@ -53,8 +53,13 @@ pub(super) fn load(
     args.check_ranks()?;
 
     let model = files::read(args, first, progress)?;
-    speculation::check(args, &model.spec)?;
-    let draft = draft::read(args, first, progress, &model.spec)?;
+    let checked = speculation::check(args, &model.spec);
+    let draft = checked.and_then(|()| draft::read(args, first, progress, &model));
+    let without = speculation::without(args, &draft);
+    let (args, draft) = match &without {
+        Some(without) => (without, None),
+        None => (args, draft?),
+    };
     let ids = Arc::new(RequestIds::default());
     let gpus = match gpus {
         Some(gpus) => gpus.into_iter().map(Some).collect(),
@@ -192,10 +197,11 @@ fn load_on<D: Device + BreakOnPurpose>(
     let batch = sizes::batch_sizes(args, spec, &info)?;
     let Sizes { limits, draft, promise } =
         sizes::limits_of(model, draft, args, &info, pool, batch, rank)?;
-    let loaded = load_ranks(devices, group.as_deref(), spec, weights, &limits)?;
+    let reader = draft.as_ref().map(|sizes| sizes.draft).filter(|d| d.spec.draft_head.is_some());
+    let loaded = load_ranks(devices, group.as_deref(), (spec, weights), reader, &limits)?;
     let mut drafting = match &draft {
         Some(DraftSizes { draft: Draft { spec, weights }, limits }) => {
-            load_ranks(drafting, None, spec, weights, limits)?
+            load_ranks(drafting, None, (spec, weights), None, limits)?
         }
         None => Vec::new(),
     }
@@ -243,20 +249,25 @@ fn info_of<D: Device>(devices: &[D]) -> Result<(DeviceInfo, Rank)> {
 }
 
 /// The model on each device, or each rank's part of it, all at the same time, and its first steps.
+/// `reader`: what drafts from its hidden states.
 fn load_ranks<D: Device>(
     mut devices: Vec<D>,
     group: Option<&dyn RankGroup>,
-    spec: &ModelSpec,
-    weights: &WeightSource,
+    (spec, weights): (&ModelSpec, &WeightSource),
+    reader: Option<&Draft>,
     limits: &DeviceLimits,
 ) -> Result<Vec<(D, Decoder<D>)>> {
     // A model that drafts may have fewer positions than its target.
     let max_model_len = limits.max_model_len.min(spec.max_model_len);
     let rehearsed = DeviceLimits { max_model_len, ..limits.clone() };
-    let generates = spec.pooling.is_none();
+    // A head's steps call other ops once there are hidden states to read: none may be recorded yet.
+    let generates = spec.pooling.is_none() && spec.draft_head.is_none();
     let rehearsal = Rehearsal { limits: &rehearsed, vocab: spec.vocab_size, generates };
     let load_and_rehearse = |device: &mut D| {
+        let keep = |head: &Draft| HiddenRows::load(&head.spec, &head.weights, device, limits);
+        let rows = reader.map(keep).transpose()?;
         let mut decoder = Decoder::load(spec, weights, device, limits)?;
+        rows.into_iter().for_each(|rows| decoder.keep_hidden(rows));
         rehearsal.run(device, &mut decoder)?;
         Ok(decoder)
     };

@@ -8,13 +8,14 @@ use crate::engine::step_loop::Runner;
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
-use crate::model::{Adapter, Decoder};
+use crate::model::{Adapter, Decoder, HiddenRows};
 use crate::plan::{StepPlan, StepResult, TokenMasks};
 
 pub(super) struct DeviceRunner<D: Device + BreakOnPurpose> {
     pub device: D,
     pub decoder: Decoder<D>,
-    /// Another device of the same place, with the model that drafts.
+    /// Another device of the same place, with the model or the head that drafts. It runs while
+    /// nothing does on the first one, so it may read and write what that keeps for it.
     pub draft: Option<(D, Decoder<D>)>,
     /// Steps that the device may have enqueued.
     pub depth: usize,
@@ -52,7 +53,8 @@ impl<D: Device + BreakOnPurpose> Runner for DeviceRunner<D> {
             if enqueued - results.len() >= self.depth {
                 results.push(device.collect()?);
             }
-            decoder.step(device, plan)?;
+            let kept = self.decoder.hidden_rows().map(HiddenRows::kept);
+            decoder.step_beside(device, plan, kept)?;
             decoder.sample(device, &TokenMasks::default())?;
         }
         while results.len() < plans.len() {

@@ -1,17 +1,18 @@
-//! The model that drafts for another: its files, what both must have in common, and its sizes.
+//! The model or head that drafts for another: its files, what both must have in common, and its
+//! sizes.
 //! Called by `assemble` and `sizes`; who drafts what, and when, is the scheduler's.
 
 use std::sync::Arc;
 
-use super::args::EngineArgs;
-use super::files;
+use super::args::{DraftKind, EngineArgs};
+use super::files::{self, Model};
 use crate::device::trace::Held;
-use crate::device::{DType, DeviceLimits, Rank};
+use crate::device::{DType, DeviceLimits, KvRow, Rank};
 use crate::engine::options::EngineOptions;
 use crate::error::{Error, Result};
 use crate::files::Progress;
 use crate::invalid;
-use crate::model::{budget, ModelSpec, Shard, WeightSource};
+use crate::model::{budget, head_files, hidden, ModelSpec, Shard, WeightSource};
 
 /// A model that drafts, but for its weights.
 pub(super) struct Draft {
@@ -25,8 +26,8 @@ pub(super) struct DraftSizes<'a> {
     pub limits: DeviceLimits,
 }
 
-/// The model that `speculative_config` names; None: none drafts. It has the element type of
-/// `target`, whose arguments hold for it too where they are not the model's own.
+/// The model, head or layer that `speculative_config` names; None: none drafts. It has the element
+/// type of `target`, whose arguments hold for it too where they are not the model's own.
 ///
 /// # Errors
 /// As for any model; InvalidArgument: its vocabulary is another. Unsupported: its sequences cannot
@@ -35,8 +36,9 @@ pub(super) fn read(
     args: &EngineArgs,
     options: &EngineOptions,
     progress: &Arc<Progress>,
-    target: &ModelSpec,
+    target: &Model,
 ) -> Result<Option<Draft>> {
+    let Model { spec: target, weights, .. } = target;
     let draft = args.speculation.as_ref().and_then(|speculation| speculation.draft.as_ref());
     let Some(draft) = draft else { return Ok(None) };
     let own = EngineArgs {
@@ -55,7 +57,18 @@ pub(super) fn read(
         ..args.clone()
     };
     let at = |error: Error| error.context("speculative_config.model: ");
-    let (spec, weights) = files::read_weights(&own, options, progress).map_err(at)?;
+    let (spec, weights) = match draft.kind {
+        DraftKind::Model => files::read_weights(&own, options, progress).map_err(at)?,
+        DraftKind::Eagle(version) => {
+            let target = (target, weights);
+            files::read_head(&own, options, progress, version, target).map_err(at)?
+        }
+        DraftKind::NextToken => {
+            let spec = target.next_token_layer()?;
+            let weights = head_files::next_token(&spec, target, weights)?;
+            (spec, weights)
+        }
+    };
     check(&spec, target)?;
     Ok(Some(Draft { spec, weights }))
 }
@@ -103,7 +116,29 @@ impl DraftSizes<'_> {
     /// What it takes on a device beside pages.
     pub fn held(&self, activation: DType) -> Result<Held> {
         let Draft { spec, weights } = self.draft;
-        budget::held(spec, weights, &self.limits, activation, Rank::ALONE)
+        let own = budget::held(spec, weights, &self.limits, activation, Rank::ALONE)?;
+        Ok(own.and(self.held_for_it(activation)?))
+    }
+
+    /// What the model keeps for it beside pages.
+    pub fn held_for_it(&self, activation: DType) -> Result<Held> {
+        let Draft { spec, weights } = self.draft;
+        if spec.draft_head.is_none() {
+            return Ok(Held::default());
+        }
+        hidden::held(spec, weights, &self.limits, activation)
+    }
+
+    /// Rows of its pages, and of the hidden states that the model keeps in as many: those are of
+    /// the `activation` type, which is counted in elements of the pages'.
+    pub fn rows(&self, activation: DType) -> Vec<KvRow> {
+        let mut rows = self.limits.kv.rows.clone();
+        let spec = &self.draft.spec;
+        if spec.draft_head.is_some() {
+            let bytes = spec.hidden * activation.bytes();
+            rows.push(KvRow::Latent { width: bytes.div_ceil(self.limits.kv.dtype.bytes()) });
+        }
+        rows
     }
 
     /// Positions that it may have at most.

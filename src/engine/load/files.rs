@@ -12,11 +12,11 @@ use crate::error::{Error, Result};
 use crate::files::Progress;
 use crate::invalid;
 use crate::json::cut;
-use crate::model::config::SpecOptions;
+use crate::model::config::{EagleVersion, SpecOptions};
 use crate::model::folder::{self, Holds, Location};
 use crate::model::gguf::{Gguf, GgufName, Vocabulary};
 use crate::model::hub::{Hub, SnapshotRequest};
-use crate::model::lora;
+use crate::model::{head_files, lora};
 use crate::model::{AdapterOptions, Checkpoint, Files, ModelSpec, PooledHead, WeightSource};
 use crate::text::{Tokenizer, TokenizerFiles};
 
@@ -50,6 +50,8 @@ struct Search<'a> {
     args: &'a EngineArgs,
     options: &'a EngineOptions,
     progress: &'a Arc<Progress>,
+    /// The model is no head, whose config.json would say little.
+    whole: bool,
 }
 
 /// Find and read all but the weights.
@@ -58,7 +60,7 @@ pub(super) fn read(
     options: &EngineOptions,
     progress: &Arc<Progress>,
 ) -> Result<Model> {
-    let search = Search { args, options, progress };
+    let search = Search { args, options, progress, whole: true };
     let found = search.model()?;
     let tokenizer = match (&args.tokenizer, &found.place, &found.gguf) {
         (Some(name), ..) => search.tokenizer(name)?,
@@ -78,7 +80,26 @@ pub(super) fn read_weights(
     options: &EngineOptions,
     progress: &Arc<Progress>,
 ) -> Result<(ModelSpec, WeightSource)> {
-    Search { args, options, progress }.model()?.read(args, progress)
+    Search { args, options, progress, whole: true }.model()?.read(args, progress)
+}
+
+/// The same of a head that drafts for the model `target`, whose weights may hold some of its own.
+pub(super) fn read_head(
+    args: &EngineArgs,
+    options: &EngineOptions,
+    progress: &Arc<Progress>,
+    version: EagleVersion,
+    target: (&ModelSpec, &WeightSource),
+) -> Result<(ModelSpec, WeightSource)> {
+    let found = Search { args, options, progress, whole: false }.model()?;
+    let Place::Folder(folder) = &found.place else {
+        return Err(Error::Unsupported("a head in a GGUF file is not supported.".into()));
+    };
+    let weights = open_weights(folder, args, progress)?;
+    let stored = stored_dtype(&weights);
+    let spec = ModelSpec::read_eagle(folder, version, &spec_options(args, stored), target.0)?;
+    let weights = head_files::eagle(weights, &spec, target.0, target.1);
+    Ok((spec, weights))
 }
 
 /// A model that is there.
@@ -141,7 +162,7 @@ fn tokenizer_files(args: &EngineArgs) -> TokenizerFiles {
 impl Search<'_> {
     /// The model that the arguments name.
     fn model(&self) -> Result<Found> {
-        let Search { args, progress, .. } = *self;
+        let Search { args, progress, whole, .. } = *self;
         let config = match &args.hf_config_path {
             Some(name) => Some(self.config_folder(name)?),
             None => None,
@@ -150,8 +171,8 @@ impl Search<'_> {
         let revision = args.revision.as_deref();
         let wanted = Wanted { key: "model", name: &args.model, revision, weights };
         let judge = |folder: &Path| match weights {
-            Some(_) => judge_unread(folder, config.as_deref(), args),
-            None => Ok(()),
+            Some(_) if whole => judge_unread(folder, config.as_deref(), args),
+            _ => Ok(()),
         };
         let place = self.find(&wanted, &judge)?;
         judge_load_format(&place, args)?;
@@ -265,17 +286,25 @@ fn read_model(
     args: &EngineArgs,
     progress: &Arc<Progress>,
 ) -> Result<(ModelSpec, WeightSource)> {
-    let weights = match weight_files(args.load_format) {
-        None => WeightSource::Dummy,
-        Some(files) => WeightSource::Files(Checkpoint::open_counted(dir, files, progress)?),
-    };
-    let stored = match &weights {
-        WeightSource::Files(checkpoint) => checkpoint.stored_dtype(),
-        WeightSource::Dummy => None,
-    };
+    let weights = open_weights(dir, args, progress)?;
+    let stored = stored_dtype(&weights);
     let mut spec = ModelSpec::read(config.unwrap_or(dir), &spec_options(args, stored))?;
     spec.adapters = adapters(&spec, args)?;
     Ok((spec, weights))
+}
+
+fn open_weights(dir: &Path, args: &EngineArgs, progress: &Arc<Progress>) -> Result<WeightSource> {
+    Ok(match weight_files(args.load_format) {
+        None => WeightSource::Dummy,
+        Some(files) => WeightSource::Files(Checkpoint::open_counted(dir, files, progress)?),
+    })
+}
+
+fn stored_dtype(weights: &WeightSource) -> Option<DType> {
+    match weights {
+        WeightSource::Files(checkpoint) => checkpoint.stored_dtype(),
+        WeightSource::Dummy => None,
+    }
 }
 
 /// What `enable_lora` asks for, if the model can have it.

@@ -48,7 +48,7 @@ pub(super) fn cpu_pool(
         held = held.and(draft.held(DType::F32)?);
     }
     let held = held.times(rank.of);
-    let limits = &with_pages_of(limits, draft, rank.of);
+    let limits = &with_pages_of(limits, draft, DType::F32, rank.of);
     let (pool, promise) = memory::promise(|memory| {
         if !spec.family.encoder {
             return budget::cpu_pool(memory, &held, options, limits);
@@ -59,9 +59,14 @@ pub(super) fn cpu_pool(
 }
 
 /// Limits whose pages take as many bytes as those of so many ranks, and of what drafts on each.
-fn with_pages_of(limits: &DeviceLimits, draft: Option<&DraftSizes>, ranks: usize) -> DeviceLimits {
+fn with_pages_of(
+    limits: &DeviceLimits,
+    draft: Option<&DraftSizes>,
+    activation: DType,
+    ranks: usize,
+) -> DeviceLimits {
     let mut rows = limits.kv.rows.clone();
-    rows.extend(draft.iter().flat_map(|draft| &draft.limits.kv.rows));
+    rows.extend(draft.iter().flat_map(|draft| draft.rows(activation)));
     let kv = KvShape { rows: rows.repeat(ranks), ..limits.kv.clone() };
     DeviceLimits { kv, ..limits.clone() }
 }
@@ -86,11 +91,12 @@ pub(super) fn gpu_pool(
         return Ok((encoder_pool(limits), None));
     }
     let mut held = gpu_held(info, spec, weights, limits, rank)?;
-    if let Some(DraftSizes { draft, limits }) = draft {
+    if let Some(sizes @ DraftSizes { draft, limits }) = draft {
         held = held.and(gpu_held(info, &draft.spec, &draft.weights, limits, Rank::ALONE)?);
+        held = held.and(sizes.held_for_it(spec.dtype)?);
     }
     held.tensors += cuda::ranks::extra_bytes(rank);
-    let limits = &with_pages_of(limits, draft, 1);
+    let limits = &with_pages_of(limits, draft, spec.dtype, 1);
     Ok((budget::gpu_pool(info, &held, options, limits)?, None))
 }
 

@@ -1,8 +1,8 @@
 //! Drafts of a model that loads: whether it can have any, and the logits rows that they take.
 //! Called by `assemble` and `sizes`.
 
-use super::args::EngineArgs;
-use super::draft::DraftSizes;
+use super::args::{DraftKind, EngineArgs};
+use super::draft::{Draft, DraftSizes};
 use crate::device::DeviceLimits;
 use crate::error::{Error, Result};
 use crate::model::ModelSpec;
@@ -34,6 +34,18 @@ pub(super) fn check(args: &EngineArgs, spec: &ModelSpec) -> Result<()> {
     Err(Error::Unsupported(format!(
         "speculative_config does not go with this model: {why}. Remove it: answers are the same"
     )))
+}
+
+/// The arguments without drafts, where a head or a layer of the model's own is asked for that this
+/// version cannot run: the model is served all the same, and a warning says so.
+pub(super) fn without(args: &EngineArgs, draft: &Result<Option<Draft>>) -> Option<EngineArgs> {
+    let kind = args.speculation.as_ref()?.draft.as_ref()?.kind;
+    let Err(Error::Unsupported(why)) = draft else { return None };
+    if kind == DraftKind::Model {
+        return None;
+    }
+    tracing::warn!("served without drafts, a token a step: {why}");
+    Some(EngineArgs { speculation: None, ..args.clone() })
 }
 
 /// What the scheduler is told.

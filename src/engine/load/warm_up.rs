@@ -24,7 +24,7 @@ pub(super) struct Rehearsal<'a> {
     pub limits: &'a DeviceLimits,
     /// Tokens that may be fed.
     pub vocab: usize,
-    /// It generates; else it hands vectors over, and there are no decode steps.
+    /// It has decode steps as these here; one that hands vectors over has none.
     pub generates: bool,
 }
 

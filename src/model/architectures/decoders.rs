@@ -6,6 +6,7 @@ use super::family::{
     Positions, QkNorm, RopeLayers, Windows,
 };
 use super::flag::Flag;
+use super::heads::MIMO_NEXT;
 use super::layer_rows::LayerShapes;
 use super::{defaults, towers};
 use crate::device::{NormKind, Pooling};
@@ -110,6 +111,7 @@ pub(super) const LLAMA: Family = Family {
     no_float16: false,
     transposed: false,
     encoder: false,
+    next_token: None,
     tower: None,
     pooling: Pooling::Last,
     classifier: Classifier {
@@ -173,6 +175,7 @@ pub(super) const QWEN2: Family = Family {
     out_bias: Flag::Never,
     mlp_bias: Flag::Never,
     windows: QWEN_WINDOWS,
+    next_token: Some(MIMO_NEXT),
     ..LLAMA
 };
 

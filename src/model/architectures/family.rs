@@ -388,6 +388,24 @@ pub struct SharedExpert {
     pub gate: Option<&'static str>,
 }
 
+/// A layer of a model's checkpoint that predicts one token further than the model (MTP): a product
+/// of normed embedding and normed hidden state, then a layer as the model's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextToken {
+    /// Its module's name, without prefix; None: it is the one behind the model's last layer.
+    pub module: Option<&'static str>,
+    /// The norm over the embedding.
+    pub token_norm: &'static str,
+    /// The norm over the hidden state.
+    pub hidden_norm: &'static str,
+    /// The product.
+    pub project: &'static str,
+    /// The norm in front of the head.
+    pub final_norm: &'static str,
+    /// The product reads the embedding first.
+    pub token_first: bool,
+}
+
 /// What stands in front of a classifier's last product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClassifierDense {
@@ -534,6 +552,8 @@ pub struct Family {
     pub transposed: bool,
     /// Every token sees every other: the model only embeds, and keeps no K and V.
     pub encoder: bool,
+    /// Layers behind the model's own that predict further tokens.
+    pub next_token: Option<NextToken>,
     /// The vision tower of its image-and-text checkpoints.
     pub tower: Option<&'static Tower>,
     /// Which rows make a vector, where neither the user nor a file says it.

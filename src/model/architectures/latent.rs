@@ -6,6 +6,7 @@ use super::defaults;
 use super::family::{Choice, Family, LatentNames, Mixture, Multipliers, Names};
 use super::flag::Flag;
 use super::further_defaults;
+use super::heads::DEEPSEEK_NEXT;
 use super::mixtures::GROUPED_MIXTURE;
 use crate::device::RouteScore;
 
@@ -32,6 +33,7 @@ pub(super) const DEEPSEEK_V3: Family = Family {
     mlp_bias: Flag::Never,
     mixture: Some(GROUPED_MIXTURE),
     no_float16: true,
+    next_token: Some(DEEPSEEK_NEXT),
     must_be_off: &["attention_bias", "mlp_bias", "use_bidirectional_attention"],
     must_be: &[("is_causal", "true"), ("rope_interleave", "true"), ("scoring_func", "\"sigmoid\"")],
     ..LLAMA
@@ -66,6 +68,7 @@ pub(super) const MINICPM3: Family = Family {
     defaults: further_defaults::MINICPM3,
     names: Names { latent: Some(LatentNames { neighbours: false, ..LATENT_NAMES }), ..LLAMA_NAMES },
     mixture: None,
+    next_token: None,
     multipliers: Multipliers::MiniCpm,
     no_float16: false,
     must_be: &[("is_causal", "true")],

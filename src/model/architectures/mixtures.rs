@@ -9,6 +9,7 @@ use super::family::{
 };
 use super::flag::Flag;
 use super::further_defaults;
+use super::heads::DEEPSEEK_NEXT;
 use super::variants::{ERNIE4_5, HUNYUAN_DENSE};
 use crate::device::{Activation, NormKind, RouteScore};
 
@@ -278,6 +279,7 @@ pub(super) const GLM4_MOE: Family = Family {
     mlp_bias: Flag::Never,
     qk_norms: Flag::Key("use_qk_norm"),
     mixture: Some(GROUPED_MIXTURE),
+    next_token: Some(DEEPSEEK_NEXT),
     must_be: &[("is_causal", "true"), ("scoring_func", "\"sigmoid\"")],
     ..LLAMA
 };

@@ -14,6 +14,7 @@
 //! | `older` | rows of older deployments, and of single houses |
 //! | `latent` | those whose attention is over latent vectors |
 //! | `hybrids` | those of which some layers keep a state in place of K and V |
+//! | `heads` | heads that draft from a model's hidden states |
 //! | `towers` | vision towers of some of these |
 //! | `scans` | those of which some layers keep the state of a selective scan |
 //! | `channel_scans` | those with the scan of Mamba 1, and those with nothing but scans |
@@ -29,6 +30,7 @@ mod defaults;
 mod encoders;
 mod family;
 mod flag;
+mod heads;
 mod further_defaults;
 mod latent;
 mod hybrids;
@@ -45,6 +47,7 @@ mod variants;
 
 pub use family::*;
 pub use flag::Flag;
+pub use heads::{EAGLE, EAGLE3};
 pub use layer_rows::*;
 pub use recurrent_rows::*;
 pub use tower::*;

@@ -42,7 +42,7 @@ pub enum WeightSource {
 /// All tensors of a checkpoint folder, by name.
 pub struct Checkpoint {
     dir: PathBuf,
-    files: Vec<Shard>,
+    files: Vec<Arc<Shard>>,
     tensors: BTreeMap<String, Entry>,
     /// Instead of all that.
     gguf: Option<Tensors>,
@@ -50,6 +50,7 @@ pub struct Checkpoint {
     turns_neighbours: bool,
 }
 
+#[derive(Clone)]
 struct Entry {
     file: usize,
     dtype: Dtype,
@@ -166,7 +167,7 @@ impl Checkpoint {
     /// # Errors
     /// InvalidArgument: one was written to, shortened or replaced.
     pub fn unchanged(&self) -> Result<()> {
-        let files = self.files.iter().try_for_each(Shard::unchanged);
+        let files = self.files.iter().try_for_each(|file| file.unchanged());
         let gguf = self.gguf.as_ref().map_or(Ok(()), Tensors::unchanged);
         files.and(gguf).map_err(Error::on_one_line)
     }
@@ -203,13 +204,40 @@ impl Checkpoint {
         })?;
         for (name, entry) in entries {
             if let Some(old) = self.tensors.get(&name) {
-                let other = self.files.get(old.file).unwrap_or(&shard).path().display();
+                let other =
+                    self.files.get(old.file).map_or(&shard, |file| &**file).path().display();
                 return Err(invalid!("{shown}: tensor '{name}' is also in {other}."));
             }
             self.tensors.insert(name, entry);
         }
-        self.files.push(shard);
+        self.files.push(Arc::new(shard));
         Ok(())
+    }
+
+    /// The same tensors by other names; without those for which there is none.
+    pub fn renamed(mut self, rename: impl Fn(&str) -> Option<String>) -> Checkpoint {
+        let tensors = std::mem::take(&mut self.tensors).into_iter();
+        self.tensors = tensors.filter_map(|(name, entry)| Some((rename(&name)?, entry))).collect();
+        self
+    }
+
+    /// Another view of the same files, without what GGUF holds.
+    pub fn shared(&self) -> Checkpoint {
+        Checkpoint {
+            files: self.files.clone(),
+            tensors: self.tensors.clone(),
+            turns_neighbours: self.turns_neighbours,
+            ..Checkpoint::without_files(&self.dir)
+        }
+    }
+
+    /// Also have a tensor of another checkpoint, by a name that is free. False: it has none such.
+    pub fn borrow(&mut self, other: &Checkpoint, name: &str, here: &str) -> bool {
+        let Some(entry) = other.tensors.get(name) else { return false };
+        let file = self.files.len();
+        self.files.push(Arc::clone(&other.files[entry.file]));
+        self.tensors.entry(here.into()).or_insert(Entry { file, ..entry.clone() });
+        true
     }
 
     /// Of all tensors, in alphabetical order.

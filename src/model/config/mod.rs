@@ -6,6 +6,8 @@ mod adapter_options;
 mod channel_scan;
 mod classifier;
 mod dense_modules;
+mod draft_head;
+mod eagle;
 mod dtype;
 mod factors;
 mod keys;
@@ -40,6 +42,7 @@ pub use adapter_options::AdapterOptions;
 pub use channel_scan::ChannelScanShape;
 pub use classifier::{ClassifierRule, ClassifierWeights, ScoreActivation};
 pub use dense_modules::{DenseActivation, DenseModule};
+pub use draft_head::{DraftHead, EagleVersion, HeadKind};
 pub use factors::Factors;
 pub use keys::parse_dtype;
 use keys::{architecture, dimension, flag, is_on};
@@ -107,7 +110,7 @@ impl ModelSpec {
     fn of(source: &Source, options: &SpecOptions) -> Result<ModelSpec> {
         let keys_read = KeysRead::default();
         let config = source.config(&keys_read);
-        let family = family_of(&config)?;
+        let family = options.head.map_or_else(|| family_of(&config), Ok)?;
         let defaults: Map<String, Value> = serde_json::from_str(family.defaults)
             .map_err(|e| internal!("defaults of {}: {e}", family.architecture))?;
 
@@ -200,6 +203,7 @@ impl ModelSpec {
             pooling,
             quant,
             vision: None,
+            draft_head: None,
         })
     }
 

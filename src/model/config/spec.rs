@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::adapter_options::AdapterOptions;
+use super::draft_head::DraftHead;
 use super::factors::Factors;
 use super::latent::LatentShape;
 use super::layer_shapes::KeysFrom;
@@ -73,6 +74,8 @@ pub struct SpecOptions<'a> {
     /// The model's, for files that are read only where config.json says nothing;
     /// [`ModelSpec::read`] sets it.
     pub folder: Option<&'a Path>,
+    /// The row of a head that drafts, in place of the one that `architectures` names.
+    pub head: Option<&'static Family>,
 }
 
 /// Where a layer's norms stand. Norms of a sublayer's output come on top, by the row's
@@ -177,6 +180,8 @@ pub struct ModelSpec {
     pub quant: Option<QuantScheme>,
     /// The vision tower, if images are taken.
     pub vision: Option<VisionSpec>,
+    /// It is no model by itself: it drafts for another one.
+    pub draft_head: Option<DraftHead>,
 }
 
 impl ModelSpec {
@@ -230,6 +235,16 @@ impl ModelSpec {
             states += usize::from(parts.state);
         }
         places
+    }
+
+    /// Width of what a layer's q, k and v are made of.
+    pub fn attention_inputs(&self, layer: usize) -> usize {
+        let wide = self.draft_head.as_ref().is_some_and(|head| head.kind.is_wide());
+        if wide && layer == 0 {
+            2 * self.hidden
+        } else {
+            self.hidden
+        }
     }
 
     /// Whether a layer rotates q and k.

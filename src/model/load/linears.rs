@@ -135,7 +135,7 @@ impl<'a, D: Device> Loader<'a, D> {
             names: &names,
             outputs: if names.len() == outputs.len() { outputs } else { &whole },
             rows: Vec::new(),
-            inputs: spec.hidden,
+            inputs: spec.attention_inputs(i),
             kind: WeightKind::Linear,
             rotated: shard.heads + kv_heads,
         };

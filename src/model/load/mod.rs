@@ -10,6 +10,7 @@
 //! | `reorder` | rows of q and k in the order in which devices rotate them |
 //! | `scale` | factors that are folded into weights |
 //! | `kv_scales` | scales of K and V in pages of eight bits |
+//! | `draft_head` | what heads have that draft from hidden states |
 //! | `latent` | attention over latent vectors |
 //! | `experts` | a mixture of experts |
 //! | `recurrent` | layers that keep a state |
@@ -27,6 +28,7 @@ mod adapters;
 mod alibi;
 mod channel_scan;
 mod cut;
+mod draft_head;
 mod experts;
 mod head_norms;
 mod kv_scales;
@@ -42,13 +44,15 @@ mod scale;
 
 use super::architectures::{Positions, QkNorm};
 use super::checkpoint::WeightSource;
-use super::config::{ModelSpec, NormOrder};
+use super::config::{HeadKind, ModelSpec, NormOrder};
 use super::shard::{Cut, Shard};
 use super::weights::{
     FeedForward, HeadAttention, Layer, Linear, Mixer, PositionTable, QkNorms, Weights,
 };
 use crate::device::cpu::workers::{self, Workers};
-use crate::device::{Activation, Bytes, DType, Device, HostTensor, Join, Norm, Source, WeightKind};
+use crate::device::{
+    Activation, Bytes, DType, Device, HostTensor, Join, Norm, Rank, Source, WeightKind,
+};
 use crate::error::Result;
 use crate::model::quant::unpack::Values;
 pub use kv_scales::kv_scales;
@@ -84,6 +88,25 @@ pub fn load_shapes<D: Device>(
     load_as(spec, shard, format, dev, true)
 }
 
+/// What a model multiplies the inputs of its layers by for the head `spec`, whose files these are;
+/// None: the head reads its last hidden state. All of it on each rank. `shapes_only` as
+/// `load_shapes`.
+///
+/// # Errors
+/// As `load`.
+pub fn tapped_product<D: Device>(
+    spec: &ModelSpec,
+    format: &WeightSource,
+    dev: &mut D,
+    shapes_only: bool,
+) -> Result<Option<Linear<D::Weight>>> {
+    let Some(head) = spec.draft_head.as_ref().filter(|head| !head.taps.is_empty()) else {
+        return Ok(None);
+    };
+    let shard = Shard::new(spec, Rank::ALONE)?;
+    loader(spec, &shard, format, dev, shapes_only)?.tapped_product(head).map(Some)
+}
+
 fn load_as<D: Device>(
     spec: &ModelSpec,
     shard: &Shard,
@@ -91,6 +114,16 @@ fn load_as<D: Device>(
     dev: &mut D,
     shapes_only: bool,
 ) -> Result<Weights<D::Weight>> {
+    loader(spec, shard, format, dev, shapes_only)?.weights()
+}
+
+fn loader<'a, D: Device>(
+    spec: &'a ModelSpec,
+    shard: &'a Shard,
+    format: &'a WeightSource,
+    dev: &'a mut D,
+    shapes_only: bool,
+) -> Result<Loader<'a, D>> {
     let names = &spec.family.names;
     let prefix = prefix_of(spec, format);
     let unpackers = match (format, &spec.quant) {
@@ -101,7 +134,7 @@ fn load_as<D: Device>(
         }
         _ => None,
     };
-    Loader { spec, shard, format, shapes_only, workers: unpackers, dev, prefix, names }.weights()
+    Ok(Loader { spec, shard, format, shapes_only, workers: unpackers, dev, prefix, names })
 }
 
 impl<D: Device> Loader<'_, D> {
@@ -113,7 +146,12 @@ impl<D: Device> Loader<'_, D> {
         // The table of tokens and the head, which may be the same weight.
         let kind = if spec.tied { WeightKind::TableAndLinear } else { WeightKind::Table };
         let mut embed = self.token_table(names.embed, kind)?;
-        let mut head = if spec.tied || pools { None } else { Some(self.head()?) };
+        let few = spec.draft_head.as_ref().and_then(|head| head.few);
+        let mut head = match few {
+            Some(few) => Some(self.head_of_few(few)?),
+            None if spec.tied || pools => None,
+            None => Some(self.head()?),
+        };
         self.reserve_for_tokens(&mut embed, head.as_mut())?;
         let head_bias = if spec.head_bias {
             Some(self.vector(Vector {
@@ -157,6 +195,7 @@ impl<D: Device> Loader<'_, D> {
         let layer_table = self.layer_table()?;
         let layers = (0..spec.layers).map(|i| self.layer(i)).collect::<Result<_>>()?;
         let tower = spec.vision.as_ref().map(|vision| self.tower(vision)).transpose()?;
+        let draft_head = spec.draft_head.as_ref().map(|head| self.draft_head(head)).transpose()?;
         Ok(Weights {
             embed,
             head,
@@ -169,6 +208,7 @@ impl<D: Device> Loader<'_, D> {
             first,
             layers,
             tower,
+            draft_head,
         })
     }
 
@@ -319,7 +359,10 @@ impl<D: Device> Loader<'_, D> {
     fn norm_in_front(&mut self, layer: usize) -> Result<Option<Norm<D::Weight>>> {
         let (spec, names) = (self.spec, self.names);
         let there = (layer..spec.layers).find(|&i| spec.attends(i) || spec.feeds_forward(i));
-        let Some(i) = there else { return self.final_norm().map(Some) };
+        let Some(i) = there else {
+            let bare = spec.draft_head.as_ref().is_some_and(|head| head.kind == HeadKind::Eagle);
+            return if bare { Ok(None) } else { self.final_norm().map(Some) };
+        };
         // Where all layers have one sublayer only, its norm has one name.
         let name = if spec.attends(i) { None } else { names.mlp_norm };
         self.layer_norm(i, name.or(names.attn_norm))

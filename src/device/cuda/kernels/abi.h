@@ -69,7 +69,8 @@ struct SlotHeader {
   u32 allowed_words;
   u32 allowed_at;
   u32 adapter;  // 1 + the slot of its adapter, 0 = none.
-  u32 unused[8];
+  u32 ahead;  // Tokens before the one that is chosen, beyond the slot's positions.
+  u32 unused[7];
 };
 static_assert(sizeof(SlotHeader) == 32 * 4, "a row begins with 32 words");
 

@@ -15,6 +15,7 @@
 #pragma once
 
 #ifdef __CUDACC_RTC__
+#include "abi_drafts.h"
 #include "abi_latent.h"
 #include "abi_layers.h"
 #include "abi_ranks.h"
@@ -26,6 +27,7 @@ typedef float scale_t;
 typedef f16 scale_t;
 #endif
 #else
+#include "abi_drafts.h"
 #include "abi_latent.h"
 #include "abi_layers.h"
 #include "abi_ranks.h"

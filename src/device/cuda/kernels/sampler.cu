@@ -406,7 +406,8 @@ __global__ void __launch_bounds__(SCAN_THREADS) scan_rows(const ScanRows a) {
       top = max(top, ranked(x, i));
     }
   } else {
-    top = scan_with_noise(part, slot, slot->length - a.drafts[blockIdx.x].behind, drawn, seen);
+    const u32 position = slot->length + slot->ahead - a.drafts[blockIdx.x].behind;
+    top = scan_with_noise(part, slot, position, drawn, seen);
   }
   seen = seen_by_block(seen);
   top = block_max(top, scratch);
@@ -474,7 +475,7 @@ __global__ void __launch_bounds__(THREADS) draw_rows(const DrawRows a) {
   } else if (slot->temperature != 0.f && isfinite(max_logit)) {
     token = token_of(drawn);
     if (has_floor(slot, vocab)) {
-      const u32 position = slot->length - drafts.behind;
+      const u32 position = slot->length + slot->ahead - drafts.behind;
       token = draw_above_floor(logits, vocab, slot, position, top, scratch);
     }
   }

@@ -45,7 +45,7 @@ pub use limits::LimitArgs;
 pub use lora::LoraArgs;
 pub use media::MediaArgs;
 pub use operation::{HistogramBuckets, OperationArgs};
-pub use speculation::SpeculationArgs;
+pub use speculation::{DraftKind, SpeculationArgs};
 use values::Reader;
 
 /// model.json after validation. `None` = not set: the default depends on the model or the device.

@@ -7,15 +7,14 @@ use super::values::{self, Reader};
 use crate::error::{Error, Result};
 use crate::invalid;
 use crate::json;
+use crate::model::config::EagleVersion;
 use crate::plan::MAX_DRAFTS;
 use crate::sampling::python::quoted;
 use crate::scheduler::{DraftLengths, DraftMethod, DraftModel, SuffixConfig};
 
 const KEY: &str = "speculative_config";
 /// Methods that are built.
-const BUILT: &str = "'ngram', 'ngram_gpu', 'suffix', 'draft_model'";
-/// Methods that vLLM has and that would be of use here.
-const PLANNED: [&str; 3] = ["eagle", "eagle3", "mtp"];
+const BUILT: &str = "'ngram', 'ngram_gpu', 'suffix', 'draft_model', 'eagle', 'eagle3', 'mtp'";
 /// Tokens of an n-gram, where neither bound is given.
 const USUAL_NGRAM: usize = 5;
 /// Tokens of an n-gram at most.
@@ -73,10 +72,23 @@ pub struct SpeculationArgs {
     pub draft: Option<DraftModelArgs>,
 }
 
+/// What a model that drafts is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DraftKind {
+    /// A model by itself.
+    Model,
+    /// A head that reads the target's hidden states.
+    Eagle(EagleVersion),
+    /// A layer of the target's own that predicts further tokens.
+    NextToken,
+}
+
 /// A model that drafts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DraftModelArgs {
-    /// Local folder or Hugging Face id.
+    /// What it is.
+    pub kind: DraftKind,
+    /// Local folder or Hugging Face id; empty: the target's own files.
     pub model: String,
     /// Branch, tag or commit of it on the hub; None = main.
     pub revision: Option<String>,
@@ -86,8 +98,7 @@ pub struct DraftModelArgs {
     pub max_model_len: Option<u32>,
 }
 
-/// None: the key is not set, or asks for a method that is not built; answers are the same without
-/// it. `ranks`: `tensor_parallel_size`.
+/// None: the key is not set. `ranks`: `tensor_parallel_size`.
 ///
 /// # Errors
 /// InvalidArgument: a member or a method that is not known, a value that means nothing.
@@ -109,35 +120,33 @@ pub(super) fn read(
     read.only(KEY, &names)?;
 
     // Which method comes first: others may be asked for with members that mean nothing here.
-    let method = match method(&mut read, &config)? {
-        Method::Missing(said) => {
-            outer.say(said);
-            return Ok(None);
-        }
-        method => method,
-    };
+    let method = method(&mut read, &config)?;
     check_ranks(&mut read, ranks)?;
     let suffix = suffix(&mut read)?;
     let ngram = ngram(&mut read)?;
-    let model = draft_model(&mut read)?;
-    let usual = (method == Method::Suffix).then(|| suffix.max_depth.min(MAX_DRAFTS));
+    let usual = match method {
+        Method::Suffix => Some(suffix.max_depth.min(MAX_DRAFTS)),
+        // The layer was trained for one.
+        Method::Model(DraftKind::NextToken) => Some(1),
+        Method::Ngram | Method::Model(_) => None,
+    };
     let lengths = lengths(&mut read, &config, usual)?;
     let args = match method {
         Method::Suffix => {
             say_ignored(&mut read, &config, "suffixes", &[&NGRAM[..], &DRAFT_MODEL].concat());
             SpeculationArgs { method: DraftMethod::Suffix(suffix), lengths, draft: None }
         }
-        Method::DraftModel => {
-            say_ignored(&mut read, &config, "a model", &[&NGRAM[..], &SUFFIX].concat());
-            let (method, draft) = model;
-            if draft.model.is_empty() {
+        Method::Model(kind) => {
+            say_ignored(&mut read, &config, kind.drafts(), &[&NGRAM[..], &SUFFIX].concat());
+            let (method, draft) = draft_model(&mut read, kind)?;
+            if draft.model.is_empty() && kind != DraftKind::NextToken {
                 return Err(invalid!(
                     "{KEY}.model must be set: the model that drafts, a folder or an id"
                 ));
             }
             SpeculationArgs { method, lengths, draft: Some(draft) }
         }
-        Method::Ngram | Method::Missing(_) => {
+        Method::Ngram => {
             say_ignored(&mut read, &config, "n-grams", &[&SUFFIX[..], &DRAFT_MODEL].concat());
             SpeculationArgs { method: ngram, lengths, draft: None }
         }
@@ -161,13 +170,22 @@ fn say_ignored(read: &mut Reader, config: &Map<String, Value>, drafts: &str, met
 }
 
 /// What `method` and `model` come to.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Method {
     Ngram,
     Suffix,
-    DraftModel,
-    /// One that vLLM has and this version has not: what to say of it.
-    Missing(String),
+    Model(DraftKind),
+}
+
+impl DraftKind {
+    /// By what drafts are made, for warnings.
+    fn drafts(self) -> &'static str {
+        match self {
+            DraftKind::Model => "a model",
+            DraftKind::Eagle(_) => "a head",
+            DraftKind::NextToken => "the model's own layer",
+        }
+    }
 }
 
 fn at(error: Error) -> Error {
@@ -192,7 +210,10 @@ fn method(read: &mut Reader, config: &Map<String, Value>) -> Result<Method> {
     match name.as_str() {
         "ngram" | "ngram_gpu" | "[ngram]" => return Ok(Method::Ngram),
         "suffix" => return Ok(Method::Suffix),
-        "draft_model" => return Ok(Method::DraftModel),
+        "draft_model" => return Ok(Method::Model(DraftKind::Model)),
+        "eagle" => return Ok(Method::Model(DraftKind::Eagle(EagleVersion::One))),
+        "eagle3" => return Ok(Method::Model(DraftKind::Eagle(EagleVersion::Three))),
+        "mtp" => return Ok(Method::Model(DraftKind::NextToken)),
         _ => {}
     }
 
@@ -203,11 +224,9 @@ fn method(read: &mut Reader, config: &Map<String, Value>) -> Result<Method> {
         _ => format!("{KEY}.method"),
     };
     let shown = quoted(&json::cut(&name));
-    if PLANNED.contains(&name.as_str()) || name.ends_with("_mtp") {
-        return Ok(Method::Missing(format!(
-            "{who} {shown} is not built yet: the model is served without drafts, with the same \
-             answers, a token a step. This version drafts by {BUILT}"
-        )));
+    if name.ends_with("_mtp") {
+        read.say(format!("{who} {shown} is out of date: read as 'mtp'"));
+        return Ok(Method::Model(DraftKind::NextToken));
     }
     Err(invalid!("{who} {shown}: there is no such method here, this version drafts by {BUILT}"))
 }
@@ -278,7 +297,7 @@ fn suffix(read: &mut Reader) -> Result<SuffixConfig> {
 
 /// A model that drafts; its name may be empty. It samples as its sequence does unless it is to say
 /// the likeliest tokens.
-fn draft_model(read: &mut Reader) -> Result<(DraftMethod, DraftModelArgs)> {
+fn draft_model(read: &mut Reader, kind: DraftKind) -> Result<(DraftMethod, DraftModelArgs)> {
     let samples = match read.string("draft_sample_method").map_err(at)?.as_deref() {
         None | Some("probabilistic") => true,
         Some("greedy") => false,
@@ -290,13 +309,16 @@ fn draft_model(read: &mut Reader) -> Result<(DraftMethod, DraftModelArgs)> {
         }
     };
     let quantization = read.string("quantization").map_err(at)?;
+    let model = read.string("model").map_err(at)?.filter(|_| kind != DraftKind::NextToken);
     let args = DraftModelArgs {
-        model: read.string("model").map_err(at)?.unwrap_or_default(),
+        kind,
+        model: model.unwrap_or_default(),
         revision: read.string("revision").map_err(at)?,
         quantization: quantization.map(|method| method.to_ascii_lowercase()),
         max_model_len: read.at_least("max_model_len", 1).map_err(at)?,
     };
-    Ok((DraftMethod::Model(DraftModel { longest: usize::MAX, samples }), args))
+    let head = kind != DraftKind::Model;
+    Ok((DraftMethod::Model(DraftModel { longest: usize::MAX, samples, head }), args))
 }
 
 /// Drafts of a sequence, by how many sequences run. `usual`: of each, where nothing says it.

@@ -125,10 +125,12 @@ fn suffixes_have_members_of_their_own() {
 
 #[test]
 fn a_draft_model_has_members_of_its_own() {
-    let samples = |samples| DraftMethod::Model(DraftModel { longest: usize::MAX, samples });
+    let model = DraftModel { longest: usize::MAX, samples: true, head: false };
+    let samples = |samples| DraftMethod::Model(DraftModel { samples, ..model });
     let args = read(json!({"model": "facebook/opt-125m", "num_speculative_tokens": 5}));
     assert_eq!((args.method, &args.lengths), (samples(true), &DraftLengths::constant(5)));
     let named = |model: &str| DraftModelArgs {
+        kind: DraftKind::Model,
         model: model.into(),
         revision: None,
         quantization: None,
@@ -158,21 +160,37 @@ fn a_draft_model_has_members_of_its_own() {
     assert!(refusal(odd).contains("it is 'greedy' or 'probabilistic'"));
 }
 
-/// A deployment that drafts otherwise serves, slower.
 #[test]
-fn what_is_not_built_is_said_and_left_out() {
-    let said = |config: Value| {
-        let (args, said) = parsed(config).expect("served");
-        assert_eq!(args, None);
-        said.join("\n")
+fn heads_are_read_by_their_methods_and_names() {
+    let kind_of = |config: Value| {
+        let args = read(config);
+        let DraftMethod::Model(DraftModel { head: true, samples: true, .. }) = args.method else {
+            panic!("{args:?}")
+        };
+        let draft = args.draft.expect("what drafts");
+        (draft.kind, draft.model, args.lengths)
     };
-    for name in ["eagle3", "eagle", "mtp", "deepseek_mtp"] {
-        let line = said(json!({"method": name, "num_speculative_tokens": 2, "model": "some/head"}));
-        assert!(line.contains(&format!("method '{name}' is not built yet")), "{line}");
+    let [one, three] = [EagleVersion::One, EagleVersion::Three].map(DraftKind::Eagle);
+    let two = DraftLengths::constant(2);
+    for (name, kind) in [("eagle3", three), ("eagle", one)] {
+        let config = json!({"method": name, "num_speculative_tokens": 2, "model": "some/head"});
+        assert_eq!(kind_of(config), (kind, "some/head".into(), two.clone()));
     }
-    let model = |name: &str| said(json!({"model": name, "num_speculative_tokens": 2}));
-    assert!(model("yuhuili/EAGLE3-LLaMA3.1").contains("means the method 'eagle3'"));
-    assert!(model("yuhuili/EAGLE-LLaMA3").contains("means the method 'eagle'"));
+    let named = |name: &str| kind_of(json!({"model": name, "num_speculative_tokens": 2})).0;
+    assert_eq!(named("yuhuili/EAGLE3-LLaMA3.1"), three);
+    assert_eq!(named("yuhuili/EAGLE-LLaMA3"), one);
+    let said = refusal(json!({"method": "eagle3", "num_speculative_tokens": 2}));
+    assert!(said.contains("speculative_config.model must be set"), "{said}");
+
+    // The model's own layer needs neither a name nor a number.
+    let next = DraftKind::NextToken;
+    assert_eq!(kind_of(json!({"method": "mtp"})), (next, "".into(), DraftLengths::constant(1)));
+    let (args, said) = parsed(json!({"method": "deepseek_mtp", "num_speculative_tokens": 2,
+                                     "model": "the/model"}))
+    .unwrap();
+    let draft = args.unwrap().draft.unwrap();
+    assert_eq!((draft.kind, draft.model.as_str()), (next, ""));
+    assert!(said.join("\n").contains("'deepseek_mtp' is out of date: read as 'mtp'"), "{said:?}");
 }
 
 #[test]

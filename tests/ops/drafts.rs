@@ -1,0 +1,92 @@
+//! What heads need that draft from hidden states: rows kept by page, rows beside each other, logits
+//! of some tokens. Part of `ops`.
+
+use super::*;
+
+/// `plan` has 20 rows from position 30 on, in pages of 16 in backward order.
+const ROWS: usize = 20;
+const FIRST: usize = 30;
+
+fn kept_row(position: usize) -> usize {
+    let pages = (FIRST + ROWS).div_ceil(16) + 1;
+    // The page behind the last is there for the next position.
+    (pages - position / 16) * 16 + position % 16
+}
+
+/// With a page more than its rows need.
+fn begun() -> Cpu {
+    let mut dev = device(Isa::detect(), 1, ROWS, FIRST, no_kv());
+    let limits = DeviceLimits {
+        step_tokens: ROWS,
+        slots: 2,
+        logits_rows: 2,
+        pages: 6,
+        page_size: 16,
+        max_model_len: 64,
+        kv: no_kv(),
+        state: Default::default(),
+        snapshots: 0,
+    };
+    dev.reserve(&limits).unwrap();
+    dev.begin(&plan(ROWS, FIRST, (FIRST + ROWS).div_ceil(16) + 1)).unwrap();
+    dev
+}
+
+#[test]
+fn hidden_states_are_kept_by_page() {
+    let width = 5;
+    let mut dev = begun();
+    let values = Noise(3).values(ROWS * width);
+    let x = tensor(&mut dev, ROWS, width, &values);
+    let mut kept = dev.tensor(6 * 16, width).unwrap();
+    dev.keep_hidden(&x, &mut kept).unwrap();
+    for r in 0..ROWS {
+        assert_eq!(kept.row(kept_row(FIRST + r)), x.row(r), "row {r}");
+    }
+    let touched = kept.data.iter().filter(|&&x| x != 0.0).count();
+    assert_eq!(touched, ROWS * width, "and nothing else");
+
+    let mut back = dev.tensor(ROWS, width).unwrap();
+    dev.kept_hidden(&kept, &mut back).unwrap();
+    assert_eq!(back.data[..], x.data[..]);
+
+    // The one logits row is the last one's.
+    let mut said = dev.tensor(1, width).unwrap();
+    said.row_mut(0).fill(7.0);
+    dev.keep_next_hidden(&said, &mut kept).unwrap();
+    assert_eq!(kept.row(kept_row(FIRST + ROWS)), said.row(0));
+    assert_eq!(kept.row(kept_row(FIRST + ROWS - 1)), x.row(ROWS - 1));
+}
+
+#[test]
+fn rows_lie_beside_each_other_and_start_blank_if_they_are_to() {
+    for (first, blank) in [(0, false), (3, true), (7, false)] {
+        let mut dev = device(Isa::detect(), 1, 4, 0, no_kv());
+        let values = Noise(4).values(4 * 5);
+        let x = tensor(&mut dev, 4, 5, &values);
+        let mut out = dev.tensor(4, 12).unwrap();
+        out.data.fill(2.0);
+        dev.put_columns(&x, first, blank, &mut out).unwrap();
+        for r in 0..4 {
+            let (row, columns) = (out.row(r), first..first + 5);
+            let want = if blank && r == 0 { &[0.0; 5][..] } else { x.row(r) };
+            assert_eq!(&row[columns.clone()], want, "row {r}");
+            let mut others = row.iter().enumerate().filter(|(i, _)| !columns.contains(i));
+            assert!(others.all(|(_, &x)| x == 2.0), "row {r}: columns beside");
+        }
+        assert!(dev.put_columns(&x, 8, false, &mut out).is_err());
+    }
+}
+
+#[test]
+fn logits_of_some_tokens_are_spread_over_all() {
+    let mut dev = device(Isa::detect(), 1, 3, 0, no_kv());
+    let places = [-1.0, 1.0, -1.0, 0.0, 2.0];
+    let map = upload(&mut dev, WeightKind::Vector, DType::F32, (5, 1), &places);
+    let mut few = dev.logits_tensor(1, 3).unwrap();
+    few.row_mut(0).copy_from_slice(&[10.0, 11.0, 12.0]);
+    let mut logits = dev.logits_tensor(1, 5).unwrap();
+    dev.spread_logits(&map, &few, &mut logits).unwrap();
+    let none = f32::NEG_INFINITY;
+    assert_eq!(logits.row(0), [none, 11.0, none, 10.0, 12.0]);
+}
