@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::files::Progress;
 use crate::internal;
 use crate::model::{budget, Decoder, ModelSpec, Shard, WeightSource};
-use crate::scheduler::{Scheduler, SchedulerConfig, StateConfig};
+use crate::scheduler::{DraftLengths, Scheduler, SchedulerConfig, StateConfig};
 use crate::threads;
 
 /// Read config, tokenizer and weights, allocate everything, start the threads: of an engine for
@@ -192,10 +192,11 @@ fn load_on<D: Device + BreakOnPurpose>(
     let batch = sizes::batch_sizes(args, spec, &info)?;
     let Sizes { limits, draft, promise } =
         sizes::limits_of(model, draft, args, &info, pool, batch, rank)?;
-    let loaded = load_ranks(devices, group.as_deref(), spec, weights, &limits)?;
+    let drafts = args.speculation.as_ref().map(|speculation| &speculation.lengths);
+    let loaded = load_ranks(devices, group.as_deref(), spec, weights, &limits, drafts)?;
     let mut drafting = match &draft {
         Some(DraftSizes { draft: Draft { spec, weights }, limits }) => {
-            load_ranks(drafting, None, spec, weights, limits)?
+            load_ranks(drafting, None, spec, weights, limits, None)?
         }
         None => Vec::new(),
     }
@@ -249,12 +250,13 @@ fn load_ranks<D: Device>(
     spec: &ModelSpec,
     weights: &WeightSource,
     limits: &DeviceLimits,
+    drafts: Option<&DraftLengths>,
 ) -> Result<Vec<(D, Decoder<D>)>> {
     // A model that drafts may have fewer positions than its target.
     let max_model_len = limits.max_model_len.min(spec.max_model_len);
     let rehearsed = DeviceLimits { max_model_len, ..limits.clone() };
     let generates = spec.pooling.is_none();
-    let rehearsal = Rehearsal { limits: &rehearsed, vocab: spec.vocab_size, generates };
+    let rehearsal = Rehearsal { limits: &rehearsed, vocab: spec.vocab_size, generates, drafts };
     let load_and_rehearse = |device: &mut D| {
         let mut decoder = Decoder::load(spec, weights, device, limits)?;
         rehearsal.run(device, &mut decoder)?;
