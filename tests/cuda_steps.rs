@@ -4,12 +4,15 @@
 
 mod grader;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
-use triton_vllm::device::{Bytes, DType, HostTensor, Join, Source, WeightDesc, WeightKind};
+use triton_vllm::device::{
+    AttnSpec, Bytes, DType, HostTensor, Join, KvScales, Source, WeightDesc, WeightKind,
+};
 use triton_vllm::ids::{SlotId, TokenId};
 use triton_vllm::plan::{Feed, SlotChange, StepPlan, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
@@ -180,6 +183,171 @@ fn masks_follow_the_token_before() {
     }
     assert_eq!(masked::<Cuda>(false, true), expected);
     assert_eq!(masked::<Cuda>(true, true), expected);
+}
+
+/// Sequences that draft, and their device.
+struct Drafting<D: Graded> {
+    bench: Bench<D>,
+    spec: AttnSpec,
+    table: D::Weight,
+    head: D::Weight,
+    qkv: D::Tensor,
+    out: D::Tensor,
+    picked: D::Tensor,
+    logits: D::Tensor,
+    /// Of each sequence: prompt and outputs, and how many of them are the prompt.
+    tokens: Vec<(Vec<TokenId>, usize)>,
+}
+
+impl<D: Graded> Drafting<D> {
+    /// Of q heads for each of two KV heads; the sequences have one output each.
+    fn new(dtype: DType, group: usize) -> Drafting<D> {
+        let (kv_heads, head_dim, vocab) = (2, 64, 97);
+        let heads = group * kv_heads;
+        let setup = Setup { kv_heads, head_dim, ..Setup::default() };
+        let mut bench = Bench::<D>::new(dtype, &setup);
+        let spec = AttnSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            scale: 0.125,
+            window: None,
+            chunk: None,
+            softcap: None,
+            kv_scales: KvScales::ONE,
+            q_only: false,
+        };
+        let table = bench.table(24, vocab, spec.row_width());
+        let head = bench.linear(25, vocab, heads * head_dim);
+        let qkv = bench.tensor(setup.step_tokens, spec.row_width());
+        let out = bench.tensor(setup.step_tokens, heads * head_dim);
+        let picked = bench.tensor(setup.step_tokens, heads * head_dim);
+        let logits = bench.dev.logits_tensor(setup.step_tokens, vocab).unwrap();
+
+        // The second one's keys are cut among blocks.
+        let prompt = |n: usize| (0..n as u32).map(|i| TokenId((7 * i + n as u32) % 97)).collect();
+        let tokens: Vec<(Vec<TokenId>, usize)> = [9, 130, 3].map(|n| (prompt(n), n)).into();
+        let mut rig =
+            Drafting { bench, spec, table, head, qkv, out, picked, logits, tokens: Vec::new() };
+        let mut plan = StepPlan::default();
+        for (slot, (prompt, _)) in tokens.iter().enumerate() {
+            rig.bench.open(slot, &[], Arc::default());
+            let start = plan.chunk_tokens.len();
+            plan.chunk_tokens.extend(prompt);
+            plan.push(SlotId(slot as u32), Feed::Known(start..start + prompt.len()), true);
+        }
+        rig.tokens = tokens;
+        rig.run(plan);
+        rig
+    }
+
+    fn run(&mut self, plan: StepPlan) {
+        let b = &mut self.bench;
+        b.begin(plan);
+        b.dev.embed(&self.table, 1.0, &mut self.qkv).unwrap();
+        b.dev.rope_store(0, &self.spec, None, &mut self.qkv).unwrap();
+        b.dev.attend(0, &self.spec, None, &self.qkv, &mut self.out).unwrap();
+        b.dev.gather(&self.out, &mut self.picked).unwrap();
+        b.dev.logits(&self.head, None, &self.picked, &mut self.logits).unwrap();
+        b.dev.sample(&mut self.logits, &TokenMasks::default()).unwrap();
+        for sample in b.dev.collect().unwrap().samples {
+            let slot = sample.slot.index();
+            self.tokens[slot].0.extend(sample.tokens.unwrap());
+            // What was fed behind the accepted drafts comes to nothing.
+            let fed = self.tokens[slot].0.len() - 1;
+            b.truncate(slot, fed);
+        }
+    }
+
+    /// So many outputs of each, with up to `drafts` drafts in a step, most of them those of `truth`.
+    fn outputs(mut self, wanted: usize, drafts: usize, truth: &[Vec<TokenId>]) -> Drafted<D> {
+        self.bench.dev.steady();
+        let mut sizes = Vec::new();
+        for step in 0.. {
+            let mut plan = StepPlan::default();
+            for slot in 0..self.tokens.len() {
+                let (tokens, prompt) = &self.tokens[slot];
+                let id = SlotId(slot as u32);
+                let outputs = tokens.len() - prompt;
+                // Sometimes none, sometimes it feeds a token once more, as a drafting model may.
+                let count = if step % 5 == slot { 0 } else { drafts };
+                let known = truth.get(slot).map_or(&[][..], |truth| &truth[outputs..]);
+                let mut drafts: Vec<TokenId> = known.iter().take(count).copied().collect();
+                if let Some(wrong) = drafts.get_mut(step % 7) {
+                    wrong.0 = (wrong.0 + 1) % 97;
+                }
+                if outputs >= wanted {
+                    continue;
+                } else if !drafts.is_empty() {
+                    plan.push_drafts(id, tokens[tokens.len() - 1], &drafts);
+                } else if step % 3 == 0 && !truth.is_empty() {
+                    let start = plan.chunk_tokens.len();
+                    plan.chunk_tokens.extend(&tokens[tokens.len() - 2..]);
+                    self.bench.truncate(slot, tokens.len() - 2);
+                    plan.push(id, Feed::Known(start..start + 2), true);
+                } else {
+                    plan.push(id, Feed::LastSampled, true);
+                }
+            }
+            if plan.chunks.is_empty() {
+                break;
+            }
+            sizes.push(plan.tokens().next_power_of_two());
+            self.run(plan);
+        }
+
+        let steps = sizes.len();
+        sizes.sort_unstable();
+        sizes.dedup();
+        let outputs =
+            self.tokens.iter().map(|(tokens, prompt)| tokens[*prompt..][..wanted].to_vec());
+        Drafted { outputs: outputs.collect(), steps, sizes: sizes.len(), dev: self.bench.dev }
+    }
+}
+
+/// What came of it: outputs, steps, and how many sizes those had once they were padded.
+struct Drafted<D> {
+    outputs: Vec<Vec<TokenId>>,
+    steps: usize,
+    sizes: usize,
+    dev: D,
+}
+
+/// Steps with drafts, with the token that a model that drafts has missed, and without are replayed
+/// as decode steps of as many rows, and give the tokens of steps of one token that are launched
+/// call by call. 4 heads of 4 tokens are one tile of packed rows, of 6 two, 20 heads of 4 five.
+#[test]
+fn steps_with_drafts_are_replayed() {
+    const OUTPUTS: usize = 60;
+    for (dtype, group, drafts) in [
+        (DType::F32, 4, 3),
+        (DType::F16, 4, 3),
+        (DType::BF16, 4, 5),
+        (DType::F16, 20, 3),
+        (DType::F16, 1, 7),
+    ] {
+        let plain = Drafting::<Cpu>::new(dtype, group).outputs(OUTPUTS + drafts, 0, &[]);
+        let distinct = |tokens: &Vec<TokenId>| tokens.iter().collect::<BTreeSet<_>>().len();
+        assert!(plain.outputs.iter().all(|tokens| distinct(tokens) > 5), "{:?}", plain.outputs);
+        let check = |outputs: &[Vec<TokenId>]| {
+            for (got, want) in outputs.iter().zip(&plain.outputs) {
+                assert_eq!(got[..], want[..OUTPUTS], "{dtype:?}, {group} heads, {drafts} drafts");
+            }
+        };
+        let cpu = Drafting::<Cpu>::new(dtype, group).outputs(OUTPUTS, drafts, &plain.outputs);
+        check(&cpu.outputs);
+        assert!(2 * cpu.steps < OUTPUTS, "{} steps", cpu.steps);
+        if !gpu() {
+            continue;
+        }
+
+        let cuda = Drafting::<Cuda>::new(dtype, group).outputs(OUTPUTS, drafts, &plain.outputs);
+        check(&cuda.outputs);
+        // The first of a size is launched, the second recorded.
+        let least = cuda.steps.saturating_sub(2 * cuda.sizes);
+        assert_eq!(cuda.dev.replayed_steps(), least as u64, "{dtype:?}, {group} heads");
+        assert!(least > 0);
+    }
 }
 
 /// Plans that the cache manager would never make are refused, with a sentence, before anything

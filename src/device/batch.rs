@@ -25,7 +25,9 @@ pub struct Batch {
     pub logits: Vec<BatchLogits>,
     /// Some sequence that runs has an adapter.
     pub adapters: bool,
-    /// Every sequence feeds one token and is sampled from: token row i is logits row i.
+    /// Devices may run it as a decode step of so many rows: every sequence is sampled from behind
+    /// the one token that it feeds, behind two, or behind each of its drafts. Logits row i is token
+    /// row i unless some sequence feeds two.
     pub decode: bool,
     /// Some sequence feeds drafts.
     pub drafts: bool,
@@ -72,6 +74,13 @@ impl BatchChunk {
     /// The position of its first token row.
     pub fn position(&self) -> usize {
         self.length - self.tokens
+    }
+
+    /// It is sampled from, and feeds little more than what that needs. A model that drafts feeds two
+    /// tokens behind drafts that were all right.
+    fn decodes(&self, logits: &[BatchLogits]) -> bool {
+        let drafts = || logits.get(self.first_logits).is_some_and(|row| row.drafts.behind > 0);
+        self.logits > 0 && (self.tokens <= 2 || drafts())
     }
 
     /// The step feeds the sequence as a whole.
@@ -172,7 +181,7 @@ impl SlotTable {
         batch.logits.clear();
         self.flatten_chunks(plan, &limits, &mut batch)?;
         self.flatten_logits(plan, &mut batch)?;
-        batch.decode = batch.rows == batch.chunks.len() && batch.logits.len() == batch.rows;
+        batch.decode = batch.chunks.iter().all(|chunk| chunk.decodes(&batch.logits));
         self.batch = batch;
         Ok(&self.batch)
     }

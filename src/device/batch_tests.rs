@@ -145,7 +145,7 @@ fn drafts() -> StepPlan {
 fn drafts_have_a_logits_row_each_and_one_more() {
     let mut table = SlotTable::new(&limits());
     let batch = table.begin(&drafts()).unwrap();
-    assert!(batch.drafts && !batch.decode);
+    assert!(batch.drafts && batch.decode);
     let stands: Vec<_> =
         batch.logits.iter().map(|row| (row.row, row.drafts.before, row.drafts.behind)).collect();
     assert_eq!(stands, [(0, 0, 0), (1, 0, 2), (2, 1, 1), (3, 2, 0)]);
@@ -159,6 +159,21 @@ fn drafts_have_a_logits_row_each_and_one_more() {
     assert_eq!((batch.chunks[0].position(), batch.drafts, batch.decode), (5, false, true));
     let further = StepPlan { changes: vec![back(7)], ..StepPlan::default() };
     assert!(table.begin(&further).is_err(), "it has 6");
+}
+
+/// What may be replayed as a decode step of as many rows.
+#[test]
+fn few_tokens_with_logits_are_a_decode_step() {
+    let step = |tokens: usize, sampled: bool| {
+        let mut table = SlotTable::new(&limits());
+        let mut next = StepPlan { chunks: Vec::new(), logits: Vec::new(), ..plan() };
+        next.push(SlotId(1), Feed::LastSampled, true);
+        next.push(SlotId(0), Feed::Known(0..tokens), sampled);
+        table.begin(&next).unwrap().decode
+    };
+    assert!(step(1, true) && step(2, true));
+    assert!(!step(3, true), "a chunk of a prompt");
+    assert!(!step(1, false) && !step(2, false), "its logits would be computed for nothing");
 }
 
 #[test]

@@ -259,10 +259,13 @@ pub struct PrepareStep {
     #[doc = " Token rows, and those with padding."]
     pub rows: u32,
     pub padded_rows: u32,
+    #[doc = " Logits rows, and those with padding."]
+    pub logits_rows: u32,
+    pub padded_logits_rows: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PrepareStep"][::std::mem::size_of::<PrepareStep>() - 120usize];
+    ["Size of PrepareStep"][::std::mem::size_of::<PrepareStep>() - 128usize];
     ["Alignment of PrepareStep"][::std::mem::align_of::<PrepareStep>() - 8usize];
     ["Offset of field: PrepareStep::input"][::std::mem::offset_of!(PrepareStep, input) - 0usize];
     ["Offset of field: PrepareStep::slots"][::std::mem::offset_of!(PrepareStep, slots) - 8usize];
@@ -284,6 +287,10 @@ const _: () = {
     ["Offset of field: PrepareStep::rows"][::std::mem::offset_of!(PrepareStep, rows) - 112usize];
     ["Offset of field: PrepareStep::padded_rows"]
         [::std::mem::offset_of!(PrepareStep, padded_rows) - 116usize];
+    ["Offset of field: PrepareStep::logits_rows"]
+        [::std::mem::offset_of!(PrepareStep, logits_rows) - 120usize];
+    ["Offset of field: PrepareStep::padded_logits_rows"]
+        [::std::mem::offset_of!(PrepareStep, padded_logits_rows) - 124usize];
 };
 #[doc = " ---- The sampler (sampler.cu) ----"]
 pub const ADJUST_THREADS: u32 = 512;

@@ -4,7 +4,9 @@
 //! graph will do them, or made, as [`Context::mode`] says. It knows no op.
 //!
 //! A decode step's launches depend on nothing but the model, the number of token rows, and whether
-//! some row has an adapter: everything else the kernels read from device memory. So rows are padded
+//! some row has an adapter: everything else the kernels read from device memory. Whose the rows are
+//! does not matter, so a step that verifies drafts is one of as many rows (`Batch::decode`), and a
+//! row without logits has some that nobody reads. So rows are padded
 //! to a bucket, and per [`Key`] the launches are recorded the second time the key comes (the first
 //! time chose GEMM algorithms and grew buffers, which no recording survives) and replayed from then
 //! on. The step that is recorded also runs, launch by launch: another model that allocates at this
@@ -90,6 +92,8 @@ pub struct Graphs {
     /// How often a key came without a graph.
     seen: HashMap<Key, u32>,
     current: Option<Key>,
+    /// Steps that a graph did.
+    pub replayed: u64,
 }
 
 impl Graphs {
@@ -100,6 +104,7 @@ impl Graphs {
             graphs: HashMap::new(),
             seen: HashMap::new(),
             current: None,
+            replayed: 0,
         }
     }
 
@@ -148,6 +153,7 @@ impl Graphs {
                 Ok(())
             }
             Mode::Replay => {
+                self.replayed += 1;
                 let Some(graph) = self.graphs.get(&key) else {
                     return Err(internal!("no graph for {key:?}"));
                 };

@@ -296,6 +296,11 @@ impl Cuda {
         }
     }
 
+    /// Steps that recorded graphs did so far, instead of launches call by call: for tests.
+    pub fn replayed_steps(&self) -> u64 {
+        self.reserved.as_ref().map_or(0, |reserved| reserved.graphs.replayed)
+    }
+
     /// Wait for everything that was enqueued: for measurements.
     pub fn wait(&self) -> Result<()> {
         self.context.bind()?;

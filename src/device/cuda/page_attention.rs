@@ -73,6 +73,7 @@ impl PageAttention {
         };
         words.clear();
         let several = shapes.len() > 1;
+        let rows = chunks.iter().map(|chunk| chunk.tokens).sum();
         let mut repeats = true;
         for shape in shapes {
             let start = words.len();
@@ -80,7 +81,7 @@ impl PageAttention {
             if several {
                 words.extend_from_slice(shape.words());
                 // Where the next list begins is part of a recorded launch.
-                let end = words.len().max(start + shape.most_words(chunks.len()));
+                let end = words.len().max(start + shape.most_words(rows));
                 words.resize(end, 0);
             }
         }

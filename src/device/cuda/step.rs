@@ -22,12 +22,15 @@ impl StepOps for Cuda {
             return Err(internal!("a step before reserve"));
         };
         let batch = self.slots.batch();
-        // More rows than slots have no logits.
-        let most = reserved.limits.slots.min(reserved.limits.step_tokens);
+        // A recorded step has logits of all its rows.
+        let most = reserved.limits.logits_rows.min(reserved.limits.step_tokens);
         let padded = graphs::padded(batch.rows)
-            .filter(|&rows| batch.decode && reserved.graphs.steady && rows <= most)
+            .filter(|_| batch.decode && reserved.graphs.steady && batch.rows <= most)
+            // Recurrent layers take one row of a sequence.
+            .filter(|_| reserved.limits.state.layers == 0 || batch.rows == batch.chunks.len())
             // What a tower launches depends on its images.
-            .filter(|_| !self.slots.feeds_images());
+            .filter(|_| !self.slots.feeds_images())
+            .map(|rows| rows.min(most));
         let repeats = reserved.attention.plan(&batch.chunks);
         let (input, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;
         if moved {
@@ -54,6 +57,8 @@ impl StepOps for Cuda {
                 drafts: device.drafts.address,
                 rows: batch.rows as u32,
                 padded_rows: padded.unwrap_or(batch.rows) as u32,
+                logits_rows: batch.logits.len() as u32,
+                padded_logits_rows: padded.unwrap_or(batch.logits.len()) as u32,
             },
         )?;
         let adapters = self.slots.batch().adapters;

@@ -3,10 +3,10 @@
 //! values and no card but for its number of blocks.
 //!
 //! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first. A
-//! single token becomes a tile of at most 16 packed rows. All keys of all single tokens are laid in
-//! one line and cut among as many blocks as the card holds at once, so that all of them end
-//! together whatever the lengths; a block walks over its items, and the last block of a sequence to
-//! finish joins the sequence's parts.
+//! single token becomes a tile of at most 16 packed rows, a few tokens that all have logits (drafts)
+//! some. All keys of all of those are laid in one line and cut among as many blocks as the card
+//! holds at once, so that all of them end together whatever the lengths; a block walks over its
+//! items, and the last block of a tile to finish joins the tile's parts.
 
 use std::ops::Range;
 
@@ -19,6 +19,10 @@ const _: () = assert!(abi::LATENT_MANY_ROWS < NEXT_ITEM);
 /// What an item of the split kernel costs beside its tiles of keys, in tiles: load q, look up the
 /// first pages, wait for them, merge.
 const ITEM_COST_TILES: usize = 2;
+/// Tiles of a sequence with drafts at most, as a multiple of those of one token: up to here cutting
+/// its keys among all blocks is worth reading them again for each tile, out of L2, and such a step
+/// is launched like one of single tokens, so that it can be recorded.
+const FEW_TILES: usize = 4;
 /// Parts that a block of the split kernel can leave: what it begins with and what it ends with.
 pub const PARTS_PER_BLOCK: usize = 2;
 
@@ -61,7 +65,7 @@ impl WorkList {
     pub fn make(&mut self, tiling: Tiling, chunks: &[BatchChunk], group: usize, blocks: usize) {
         self.items.clear();
         let Tiling { prompt_rows, split_rows, .. } = tiling;
-        let single = |chunk: &&BatchChunk| chunk.tokens * group <= split_rows || chunk.tokens == 1;
+        let single = |chunk: &&BatchChunk| is_split(chunk, group, split_rows);
         // Longest first: the last blocks to start are then short.
         for chunk in chunks.iter().filter(|s| !single(s)) {
             let packed = chunk.tokens * group;
@@ -117,6 +121,15 @@ impl WorkList {
             }
         });
     }
+}
+
+/// Whether a sequence's keys are cut among blocks: those of one token, and of few, each tile of
+/// whose rows reads them anew.
+fn is_split(chunk: &BatchChunk, group: usize, split_rows: usize) -> bool {
+    let tiles = |tokens: usize| (tokens * group).div_ceil(split_rows);
+    // As `Batch::decode` has it.
+    let few = chunk.tokens <= 2 || chunk.tokens == chunk.logits;
+    tiles(chunk.tokens) <= if few { FEW_TILES * tiles(1) } else { tiles(1) }
 }
 
 /// An item with all keys of its rows, and nothing behind it.
@@ -207,6 +220,13 @@ mod tests {
                     chunks.push(chunk(slot, first, tokens, length));
                     first += tokens;
                 }
+                // With drafts, of which all have logits.
+                for (tokens, length) in [(2, 70), (4, 900), (5, 4000), (8, 8), (65, 300)] {
+                    let slot = chunks.len();
+                    chunks
+                        .push(BatchChunk { logits: tokens, ..chunk(slot, first, tokens, length) });
+                    first += tokens;
+                }
                 let mut list = WorkList::default();
                 list.make(tiling, &chunks, group, blocks);
                 check(tiling, &list, &chunks, group, blocks);
@@ -268,6 +288,22 @@ mod tests {
                 assert!(next > position && next <= chunk.length, "{chunk:?} row {row} to {next}");
             }
         }
+    }
+
+    /// Few rows of a sequence are no tiles of prompts if all of them have logits, or are two.
+    #[test]
+    fn drafts_go_with_single_tokens() {
+        let prompts = |group: usize, tokens: usize, logits: usize| {
+            let mut list = WorkList::default();
+            let drafts = BatchChunk { logits, ..chunk(0, 0, tokens, 900) };
+            list.make(HEADS, &[drafts], group, 40);
+            assert_eq!(list.split, list.prompt_tiles == 0);
+            list.prompt_tiles
+        };
+        assert_eq!((prompts(4, 4, 1), prompts(4, 5, 1)), (0, 1), "one tile of rows");
+        assert_eq!((prompts(4, 16, 16), prompts(4, 17, 17)), (0, 1), "four");
+        assert_eq!((prompts(20, 6, 6), prompts(20, 7, 7)), (0, 2), "four of those of a token");
+        assert_eq!((prompts(16, 2, 1), prompts(16, 3, 1)), (0, 1));
     }
 
     /// Sixteen streams of nine tiles on a card that holds 49 blocks a head: three tiles each.

@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::files::Progress;
 use crate::internal;
 use crate::model::{budget, Decoder, HiddenRows, ModelSpec, Shard, WeightSource};
-use crate::scheduler::{Scheduler, SchedulerConfig, StateConfig};
+use crate::scheduler::{DraftLengths, Scheduler, SchedulerConfig, StateConfig};
 use crate::threads;
 
 /// Read config, tokenizer and weights, allocate everything, start the threads: of an engine for
@@ -198,10 +198,12 @@ fn load_on<D: Device + BreakOnPurpose>(
     let Sizes { limits, draft, promise } =
         sizes::limits_of(model, draft, args, &info, pool, batch, rank)?;
     let reader = draft.as_ref().map(|sizes| sizes.draft).filter(|d| d.spec.draft_head.is_some());
-    let loaded = load_ranks(devices, group.as_deref(), (spec, weights), reader, &limits)?;
+    let drafts = args.speculation.as_ref().map(|speculation| &speculation.lengths);
+    let model = (spec, weights);
+    let loaded = load_ranks(devices, group.as_deref(), model, reader, &limits, drafts)?;
     let mut drafting = match &draft {
         Some(DraftSizes { draft: Draft { spec, weights }, limits }) => {
-            load_ranks(drafting, None, (spec, weights), None, limits)?
+            load_ranks(drafting, None, (spec, weights), None, limits, None)?
         }
         None => Vec::new(),
     }
@@ -256,13 +258,14 @@ fn load_ranks<D: Device>(
     (spec, weights): (&ModelSpec, &WeightSource),
     reader: Option<&Draft>,
     limits: &DeviceLimits,
+    drafts: Option<&DraftLengths>,
 ) -> Result<Vec<(D, Decoder<D>)>> {
     // A model that drafts may have fewer positions than its target.
     let max_model_len = limits.max_model_len.min(spec.max_model_len);
     let rehearsed = DeviceLimits { max_model_len, ..limits.clone() };
     // A head's steps call other ops once there are hidden states to read: none may be recorded yet.
     let generates = spec.pooling.is_none() && spec.draft_head.is_none();
-    let rehearsal = Rehearsal { limits: &rehearsed, vocab: spec.vocab_size, generates };
+    let rehearsal = Rehearsal { limits: &rehearsed, vocab: spec.vocab_size, generates, drafts };
     let load_and_rehearse = |device: &mut D| {
         let keep = |head: &Draft| HiddenRows::load(&head.spec, &head.weights, device, limits);
         let rows = reader.map(keep).transpose()?;

@@ -14,6 +14,10 @@ use crate::files::Progress;
 use crate::invalid;
 use crate::model::{budget, head_files, hidden, ModelSpec, Shard, WeightSource};
 
+/// Logits rows beyond one for each slot: of few sequences each may feed a token that it missed, and
+/// a recorded step has logits of that too.
+const MISSED_ROWS: usize = 16;
+
 /// A model that drafts, but for its weights.
 pub(super) struct Draft {
     pub spec: ModelSpec,
@@ -102,7 +106,7 @@ impl Draft {
     pub fn sizes(&self, target: &DeviceLimits, args: &EngineArgs) -> Result<DraftSizes<'_>> {
         let shard = Shard::new(&self.spec, Rank::ALONE)?;
         let limits = DeviceLimits {
-            logits_rows: target.slots.min(target.step_tokens),
+            logits_rows: (target.slots + MISSED_ROWS).min(target.step_tokens),
             kv: shard.kv_shape(&self.spec, &self.spec.kv_shape(args.kv_cache_dtype)?),
             state: shard.state_shape(&self.spec),
             snapshots: 0,

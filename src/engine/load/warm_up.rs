@@ -1,7 +1,8 @@
 //! Steps before the model is ready: what a device does once for each size of a step (ways to
-//! multiply are chosen, code is loaded, small decode steps are recorded) would else hold up the
-//! first requests. Called by `assemble` on each rank's thread; it knows no request and no GPU.
+//! multiply are chosen, code is loaded, small decode steps are recorded, and those that verify
+//! drafts) would else hold up the first requests. Called by `assemble` on each rank's thread; it knows no request and no GPU.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,11 +12,14 @@ use crate::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use crate::model::Decoder;
 use crate::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
 use crate::sampling::SamplerSpec;
+use crate::scheduler::DraftLengths;
 
 /// Decode steps up to so many rows are run whole, so that devices may record them; a recording is
 /// made at the second.
 const RECORDED_ROWS: usize = 16;
 const RECORDED_STEPS: usize = 2;
+/// Sequences whose steps with drafts are run as well, as far as they have more rows than those.
+const DRAFTING_SEQUENCES: [usize; 6] = [1, 2, 4, 8, 16, 32];
 /// Sequences of which each has one token, up to so many rows; above, prompts.
 const SEQUENCES: usize = 256;
 
@@ -26,6 +30,8 @@ pub(super) struct Rehearsal<'a> {
     pub vocab: usize,
     /// It has decode steps as these here; one that hands vectors over has none.
     pub generates: bool,
+    /// Its sequences have so many drafts; None: it has none.
+    pub drafts: Option<&'a DraftLengths>,
 }
 
 impl Rehearsal<'_> {
@@ -39,6 +45,7 @@ impl Rehearsal<'_> {
         self.run_sizes(&sizes, dev, decoder)?;
 
         if !sizes.is_empty() {
+            self.run_drafts(dev, decoder)?;
             dev.keep_choices();
             let ms = began.elapsed().as_millis();
             tracing::debug!("{} sizes of steps rehearsed in {ms} ms", sizes.len());
@@ -72,6 +79,51 @@ impl Rehearsal<'_> {
         Ok(())
     }
 
+    /// Steps of sequences that all have drafts.
+    fn run_drafts<D: Device>(&self, dev: &mut D, decoder: &mut Decoder<D>) -> Result<()> {
+        for sequences in DRAFTING_SEQUENCES {
+            let Some(plans) = self.drafting(sequences) else { continue };
+            for plan in plans {
+                decoder.step(dev, &plan)?;
+                decoder.sample(dev, &TokenMasks::default())?;
+                dev.collect()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps of so many sequences with drafts; None: there are none of that size, no room for them,
+    /// or decode steps of as many rows were run.
+    fn drafting(&self, sequences: usize) -> Option<[StepPlan; RECORDED_STEPS]> {
+        let DeviceLimits { slots, logits_rows, step_tokens, page_size, .. } = *self.limits;
+        let drafts = self.drafts?.of(sequences);
+        let each = 1 + drafts;
+        let rows = sequences * each;
+        let was_run = rows.next_power_of_two() <= RECORDED_ROWS.min(slots);
+        let longest = RECORDED_STEPS * each;
+        let pages = longest.div_ceil(page_size);
+        let fits = sequences <= slots
+            && rows <= logits_rows.min(step_tokens)
+            && sequences * pages < self.limits.pages
+            && longest <= self.limits.max_model_len;
+        if drafts == 0 || was_run || !fits {
+            return None;
+        }
+
+        let mut plans = [StepPlan::default(), StepPlan::default()];
+        for sequence in 0..sequences {
+            let slot = SlotId(sequence as u32);
+            let first = 1 + sequence * pages;
+            open(&mut plans[0], slot, first as u32..(first + pages) as u32);
+            for plan in &mut plans {
+                let token = |n: usize| TokenId((n * 7919 % self.vocab.max(1)) as u32);
+                let drafts: Vec<TokenId> = (1..each).map(token).collect();
+                plan.push_drafts(slot, token(0), &drafts);
+            }
+        }
+        Some(plans)
+    }
+
     /// So many token rows, one in each sequence or as few sequences as hold them; None: there is no
     /// room for them.
     fn prompts(&self, rows: usize) -> Option<StepPlan> {
@@ -92,17 +144,19 @@ impl Rehearsal<'_> {
             let slot = SlotId(sequence as u32);
             let range = sequence * each..rows.min((sequence + 1) * each);
             let behind = next_page + range.len().div_ceil(page_size) as u32;
-            plan.changes.push(SlotChange::Open(Box::new(opening(slot))));
-            plan.changes.push(SlotChange::Pages {
-                slot,
-                group: GroupId(0),
-                pages: (next_page..behind).map(PageId).collect(),
-            });
+            open(&mut plan, slot, next_page..behind);
             plan.push(slot, Feed::Known(range), true);
             next_page = behind;
         }
         Some(plan)
     }
+}
+
+/// A new sequence with these pages.
+fn open(plan: &mut StepPlan, slot: SlotId, pages: Range<u32>) {
+    plan.changes.push(SlotChange::Open(Box::new(opening(slot))));
+    let pages = pages.map(PageId).collect();
+    plan.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
 }
 
 fn opening(slot: SlotId) -> SlotOpen {

@@ -151,6 +151,8 @@ struct PrepareStep {
   DEVICE(RowDrafts) drafts;
   u32 rows;  // Token rows, and those with padding.
   u32 padded_rows;
+  u32 logits_rows;  // Logits rows, and those with padding.
+  u32 padded_logits_rows;
 };
 
 // ---- The sampler (sampler.cu) ----

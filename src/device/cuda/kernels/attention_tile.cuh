@@ -75,10 +75,12 @@ struct OperandTile {
 struct KeyRange {
   u32 from, to, tiles;
   u32 lowest;  // Position of the first row: it sees the fewest keys.
+  u32 fresh;   // Keys from here on are this step's: of the sequence's rows before the tile, too.
 
   __device__ KeyRange(const PagedAttention& c, const WorkItem* item) {
     // Positions grow with the packed row.
     lowest = c.position[item->first_row + item->begin / (c.heads / c.kv_heads)];
+    fresh = c.position[item->first_row];
     from = item->keys_from;
     to = item->keys_to;
     from = max(from, first_key(c, lowest));
@@ -310,8 +312,7 @@ struct Tile {
     }
     __syncthreads();
     for (u32 t = 0; t + 1 < stages; t++) {
-      // This step's keys are those from the first row's position on.
-      if (waits && min(from + (t + 1) * KEYS, to) > range.lowest) await(), waits = false;
+      if (waits && min(from + (t + 1) * KEYS, to) > range.fresh) await(), waits = false;
       if (t < tiles) fetch(c, places[t], from + t * KEYS, to, shared + t * Pages::STAGE);
       commit();
     }

@@ -18,8 +18,10 @@ __global__ void prepare(const PrepareStep a) {
       a.places[3 * i] = a.places[3 * i + 1] = a.places[3 * i + 2] = 0;
       a.slot_of[i] = NO_SLOT;
       a.adapter_slot_of[i] = 0;
-      a.gather_row[i] = i;
     }
+    // Nobody reads their logits.
+    for (u32 i = a.logits_rows + threadIdx.x; i < a.padded_logits_rows; i += blockDim.x)
+      a.gather_row[i] = i;
   }
   const StepRecord& record = reinterpret_cast<const StepRecord*>(a.input)[blockIdx.x];
   const u32 slot = record.slot, tokens = record.tokens, flags = record.flags;
