@@ -51,6 +51,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Tokens that an image becomes at most, but for those that mark its rows.
+    pub fn most_tokens(&self) -> usize {
+        let unit = self.patch * self.merge;
+        match self.kind {
+            Kind::Qwen => self.area.1 / (unit * unit),
+            Kind::Square | Kind::CentreCrop => (self.side / unit).pow(2),
+            Kind::Pixtral => self.side.div_ceil(unit).pow(2),
+        }
+    }
+
     /// From the file's object; `patch` and `merge` are the tower's, where the file has none.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ pub struct PromptImages {
     pub spans: Vec<ImageSpan>,
 }
 
-/// One image in a prompt.
+/// Tokens of one image that follow each other in a prompt: all of them, or a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSpan {
     /// Its first token.
@@ -21,6 +21,8 @@ pub struct ImageSpan {
     pub rows: usize,
     /// Tokens of a row.
     pub columns: usize,
+    /// Which of the image's tokens is the first here.
+    pub first: usize,
     /// What it is.
     pub patches: Arc<PatchRows>,
 }
@@ -65,8 +67,11 @@ impl PatchRows {
         self.rows * self.columns
     }
 
-    /// The numbers of the n-th patch, into `out` of its width.
+    /// The numbers of the n-th patch, into `out` of its width; behind the last one: zeros.
     pub fn write(&self, n: usize, out: &mut [f32]) {
+        if n >= self.count() {
+            return out.fill(0.0);
+        }
         let colour = (self.width / 3).max(1);
         let patch = &self.bytes[n * self.width..(n + 1) * self.width];
         let parts = out.chunks_mut(colour).zip(patch.chunks(colour)).zip(self.numbers.iter());
@@ -122,7 +127,8 @@ mod tests {
     /// The example of Qwen2-VL's paper: text, an image, text.
     #[test]
     fn positions_go_on_behind_the_longer_side() {
-        let span = |start, rows, columns| ImageSpan { start, rows, columns, patches: patches() };
+        let span =
+            |start, rows, columns| ImageSpan { start, rows, columns, first: 0, patches: patches() };
         let images = PromptImages { spans: vec![span(3, 2, 4), span(13, 3, 1)] };
         let want = [
             (2, [2; 3]),

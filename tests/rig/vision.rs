@@ -39,10 +39,10 @@ fn images(spec: &ModelSpec, ids: &[u32], files: &Value) -> Option<Arc<PromptImag
         let path = fixtures().join("images").join(file.as_str().unwrap());
         let picture = image::decode(&std::fs::read(path).unwrap()).unwrap();
         let processed = processor.process(&picture).unwrap();
-        let start = from + ids[from..].iter().position(|&t| t == vision.placeholder.0).unwrap();
+        let start = from + ids[from..].iter().position(|&t| t == vision.token.0).unwrap();
         let (rows, columns) = (processed.rows / settings.merge, processed.columns / settings.merge);
         let patches = Arc::new(processed.patches(settings).unwrap());
-        spans.push(ImageSpan { start, rows, columns, patches });
+        spans.push(ImageSpan { start, rows, columns, first: 0, patches });
         from = start + rows * columns;
     }
     (!spans.is_empty()).then(|| Arc::new(PromptImages { spans }))

@@ -238,7 +238,8 @@ kernels! {
         weigh_inputs(WeighInputs);
     "vision":
         put_patches(PutPatches) add_places(AddPlaces) turn_rows(TurnRows)
-        copy_rows(CopyRows) add_row_pairs(CopyRows) attend_spans(AttendSpans);
+        mean_rows(MeanRows) copy_rows(CopyRows) add_row_pairs(CopyRows)
+        attend_spans(AttendSpans);
     "attention_spans":
         spans_short_64(AttendSpans) spans_short_80(AttendSpans) spans_short_96(AttendSpans)
         spans_short_128(AttendSpans)

@@ -113,6 +113,6 @@ impl ImageIntake {
             ));
         }
         let patches = Arc::new(processed.patches(settings)?);
-        Ok(ImageSpan { start, rows, columns, patches })
+        Ok(ImageSpan { start, rows, columns, first: 0, patches })
     }
 }

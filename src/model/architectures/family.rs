@@ -534,8 +534,8 @@ pub struct Family {
     pub transposed: bool,
     /// Every token sees every other: the model only embeds, and keeps no K and V.
     pub encoder: bool,
-    /// The vision tower of its image-and-text checkpoints.
-    pub tower: Option<&'static Tower>,
+    /// The vision towers of its image-and-text checkpoints: the first that is for their kind.
+    pub towers: &'static [&'static Tower],
     /// Which rows make a vector, where neither the user nor a file says it.
     pub pooling: Pooling,
     /// Its classifiers.

@@ -81,6 +81,7 @@ pub const FAMILIES: &[Family] = &[
     decoders::GEMMA2,
     decoders::GEMMA3,
     decoders::GEMMA3_MULTIMODAL,
+    decoders::LLAVA,
     shapes::GEMMA4,
     shapes::DECILM,
     shapes::LLAMA4,
