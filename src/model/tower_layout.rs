@@ -58,6 +58,9 @@ pub(super) fn corners(
         PlacesSpec::Stretched(side) => stretched(spec, side, images, rows),
         PlacesSpec::Each { side, class } => {
             let (nothing, ahead) = ((0, 0.0), 2 * usize::from(class));
+            // Of patches: the row behind all places.
+            let has_bias = class && spec.tower.patch_bias;
+            let bias = if has_bias { (ahead + side * side, 1.0) } else { nothing };
             let of_row = |&(image, patch): &(usize, usize)| {
                 let image = &images[image];
                 if patch == image.count() {
@@ -65,7 +68,7 @@ pub(super) fn corners(
                     return [(0, 1.0), (1, 1.0), nothing, nothing];
                 }
                 let [row, column] = place(spec, image, patch);
-                [(ahead + row * side + column, 1.0), nothing, nothing, nothing]
+                [(ahead + row * side + column, 1.0), bias, nothing, nothing]
             };
             rows.iter().map(of_row).collect()
         }

@@ -36,7 +36,8 @@ pub struct Weights<W> {
 pub struct TowerWeights<W> {
     /// Of a patch's numbers.
     pub patches: Linear<W>,
-    /// `[rows, width]`, of places; behind a row that the class begins with, if there is one.
+    /// `[rows, width]`, of places. Where images have a class, behind a row that it begins with, and
+    /// in front of the bias of patches, if they have one.
     pub places: Option<W>,
     /// In front of the first layer.
     pub first: Option<Norm<W>>,

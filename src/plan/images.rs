@@ -10,6 +10,9 @@ use std::sync::Arc;
 pub struct PromptImages {
     /// In the order of their tokens, which do not overlap.
     pub spans: Vec<ImageSpan>,
+    /// In the text model tokens of a span see all of them, those behind too: a step feeds a span
+    /// to its end.
+    pub both_ways: bool,
 }
 
 /// Tokens of one image that follow each other in a prompt: all of them, or a part.
@@ -28,6 +31,11 @@ pub struct ImageSpan {
 }
 
 impl ImageSpan {
+    /// The token behind its last one.
+    pub fn end(&self) -> usize {
+        self.start + self.tokens()
+    }
+
     /// Tokens.
     pub fn tokens(&self) -> usize {
         self.rows * self.columns
@@ -100,6 +108,27 @@ impl PromptImages {
         [index - saved; 3]
     }
 
+    /// The first and the last token that the one at `index` sees because they are of its image; no
+    /// others than itself, if it is of none.
+    pub fn seen_from(&self, index: usize) -> [usize; 2] {
+        let of_token = |span: &&ImageSpan| (span.start..span.end()).contains(&index);
+        match self.spans.iter().find(of_token).filter(|_| self.both_ways) {
+            Some(span) => [span.start, span.end() - 1],
+            None => [index; 2],
+        }
+    }
+
+    /// Where a chunk of tokens from `fed` on ends that should end at `end`: not inside of a span
+    /// whose tokens see each other. In front of it, or, where it begins the chunk, behind it.
+    pub fn chunk_end(&self, fed: usize, end: usize) -> usize {
+        let cut = |span: &&ImageSpan| span.start < end && end < span.end();
+        match self.spans.iter().find(cut).filter(|_| self.both_ways && end > fed) {
+            Some(span) if span.start > fed => span.start,
+            Some(span) => span.end(),
+            None => end,
+        }
+    }
+
     /// The images of which some tokens are in `range`, from the first.
     pub fn overlapping(
         &self,
@@ -129,7 +158,7 @@ mod tests {
     fn positions_go_on_behind_the_longer_side() {
         let span =
             |start, rows, columns| ImageSpan { start, rows, columns, first: 0, patches: patches() };
-        let images = PromptImages { spans: vec![span(3, 2, 4), span(13, 3, 1)] };
+        let images = PromptImages { spans: vec![span(3, 2, 4), span(13, 3, 1)], both_ways: false };
         let want = [
             (2, [2; 3]),
             (3, [3, 3, 3]),
@@ -150,5 +179,42 @@ mod tests {
         assert_eq!(starts(0..4), [3]);
         assert_eq!(starts(10..14), [3, 13]);
         assert!(starts(16..99).is_empty());
+    }
+
+    #[test]
+    fn chunks_end_beside_images_that_are_seen_both_ways() {
+        let span = |start, tokens| ImageSpan {
+            start,
+            rows: 1,
+            columns: tokens,
+            first: 0,
+            patches: patches(),
+        };
+        let images = |both_ways| PromptImages { spans: vec![span(3, 8), span(11, 4)], both_ways };
+        let [one, both] = [images(false), images(true)];
+
+        let ends = [
+            (0, 2, 2),
+            (0, 3, 3),
+            (0, 5, 3),
+            (3, 5, 11),
+            (7, 9, 11),
+            (3, 11, 11),
+            (3, 12, 11),
+            (11, 12, 15),
+            (15, 99, 99),
+            (7, 7, 7),
+        ];
+        for (fed, end, want) in ends {
+            assert_eq!(both.chunk_end(fed, end), want, "{fed}..{end}");
+            assert_eq!(one.chunk_end(fed, end), end);
+        }
+
+        for (index, want) in
+            [(2, [2, 2]), (3, [3, 10]), (10, [3, 10]), (11, [11, 14]), (15, [15, 15])]
+        {
+            assert_eq!(both.seen_from(index), want);
+            assert_eq!(one.seen_from(index), [index; 2]);
+        }
     }
 }

@@ -113,6 +113,7 @@ pub struct Sequence {
     pub length: usize,
     /// Copies of its state at ends of pages, by length.
     snapshots: Vec<(usize, SnapshotId)>,
+    images: Option<Arc<PromptImages>>,
 }
 
 pub struct Rig<D: Device = Cpu> {
@@ -220,7 +221,8 @@ impl<D: Device> Rig<D> {
     }
 
     /// The images of a sequence that was opened and not fed yet.
-    pub fn put_images(&mut self, seq: &Sequence, images: &Arc<PromptImages>) {
+    pub fn put_images(&mut self, seq: &mut Sequence, images: &Arc<PromptImages>) {
+        seq.images = Some(Arc::clone(images));
         self.images.push((seq.slot, Arc::clone(images)));
     }
 
@@ -255,11 +257,13 @@ impl<D: Device> Rig<D> {
             cached_tokens: length as u32,
             sampler: self.sampler.clone(),
         })));
+
         if !shared.is_empty() {
             let pages = shared.to_vec();
             self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
         }
         Sequence {
+            images: None,
             slot,
             prompt: prompt.to_vec(),
             outputs: Vec::new(),
@@ -301,6 +305,9 @@ impl<D: Device> Rig<D> {
         loop {
             let from = seq.length;
             let mut to = from.saturating_add(chunk).min(seq.prompt.len());
+            if let Some(images) = &seq.images {
+                to = images.chunk_end(from, to);
+            }
             // A chunk ends where a page does, so that the state can be copied there.
             let end = (from + 1).next_multiple_of(self.page_size);
             let keeps = self.spec.recurrent.is_some() && chunk < seq.prompt.len() && end <= to;

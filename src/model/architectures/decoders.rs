@@ -178,10 +178,42 @@ pub(super) const LLAVA: Family = Family {
 };
 
 const LLAVA_MISTRAL: Family =
-    Family { architecture: LLAVA.architecture, towers: LLAVA_TOWERS, ..MISTRAL };
+    Family { architecture: "LlavaForConditionalGeneration", towers: LLAVA_TOWERS, ..MISTRAL };
 
-const LLAVA_QWEN2: Family =
-    Family { architecture: LLAVA.architecture, aliases: &[], towers: LLAVA_TOWERS, ..QWEN2 };
+const LLAVA_QWEN2: Family = Family {
+    architecture: "LlavaForConditionalGeneration",
+    aliases: &[],
+    towers: LLAVA_TOWERS,
+    ..QWEN2
+};
+
+const INTERNVL_TOWERS: &[&Tower] = &[&towers::INTERN_VIT];
+
+/// InternVL in the form of transformers: Qwen 2, or the text model that its config names.
+pub(super) const INTERNVL: Family = Family {
+    architecture: "InternVLForConditionalGeneration",
+    aliases: &[],
+    variants: &[
+        ("model_type", "\"qwen3\"", &INTERNVL_QWEN3),
+        ("model_type", "\"llama\"", &INTERNVL_LLAMA),
+    ],
+    towers: INTERNVL_TOWERS,
+    ..QWEN2
+};
+
+const INTERNVL_QWEN3: Family = Family {
+    architecture: "InternVLForConditionalGeneration",
+    aliases: &[],
+    towers: INTERNVL_TOWERS,
+    ..QWEN3
+};
+
+const INTERNVL_LLAMA: Family = Family {
+    architecture: "InternVLForConditionalGeneration",
+    aliases: &[],
+    towers: INTERNVL_TOWERS,
+    ..LLAMA
+};
 
 const QWEN_WINDOWS: Windows =
     Windows::FromLayer { switch: "use_sliding_window", first: "max_window_layers" };

@@ -82,6 +82,7 @@ pub const FAMILIES: &[Family] = &[
     decoders::GEMMA3,
     decoders::GEMMA3_MULTIMODAL,
     decoders::LLAVA,
+    decoders::INTERNVL,
     shapes::GEMMA4,
     shapes::DECILM,
     shapes::LLAMA4,

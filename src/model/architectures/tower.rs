@@ -23,6 +23,12 @@ pub struct Tower {
     pub must_be: &'static [(&'static str, &'static str)],
     /// The decoder turns tokens by time, row and column.
     pub axes: bool,
+    /// In the decoder tokens of an image see each other, those behind too.
+    pub both_ways: bool,
+    /// What stands around the tokens of an image in the model's input.
+    pub frame: Option<Frame>,
+    /// The same of `vision_config`.
+    pub own_must_be: &'static [(&'static str, &'static str)],
     /// Names of its sizes.
     pub keys: TowerKeys,
     /// Of all its norms; layer norms have biases.
@@ -45,10 +51,14 @@ pub struct Tower {
     pub norms: [&'static str; 2],
     /// q, k and v: together or a name each.
     pub qkv: &'static [&'static str],
-    /// These and attention's output product have biases.
-    pub attn_bias: bool,
+    /// These have biases; else, if `qkv_bias_key` is there, as that key of `vision_config` says.
+    pub qkv_bias: bool,
+    /// See `qkv_bias`.
+    pub qkv_bias_key: Option<&'static str>,
     /// Attention's output product.
     pub out: &'static str,
+    /// It has a bias.
+    pub out_bias: bool,
     /// Up of the MLP, or gate and up.
     pub up: &'static [&'static str],
     /// Its down.
@@ -83,6 +93,18 @@ pub struct TowerKeys {
     pub out: Option<&'static str>,
     /// Of how many patches a token is made.
     pub squares: Squares,
+}
+
+/// What an image's place in a prompt becomes beside its tokens: a text and a token in front, a
+/// token and the text behind.
+#[derive(Debug)]
+pub struct Frame {
+    /// The text.
+    pub text: &'static str,
+    /// Key of the token in front.
+    pub open: &'static str,
+    /// Key of the token behind.
+    pub close: &'static str,
 }
 
 /// Key of a tower's MLP width.

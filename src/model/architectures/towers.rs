@@ -1,8 +1,8 @@
 //! Rows of vision towers.
 
 use super::tower::{
-    DeepNames, Joined, MergerNames, MergerNorm, MergerProduct, MergerWidth, Places, Squares, Tower,
-    TowerEps, TowerFfn, TowerKeys, Turns,
+    DeepNames, Frame, Joined, MergerNames, MergerNorm, MergerProduct, MergerWidth, Places, Squares,
+    Tower, TowerEps, TowerFfn, TowerKeys, Turns,
 };
 use crate::device::{Activation, NormKind};
 use crate::image::Kind;
@@ -50,7 +50,10 @@ pub(super) const QWEN2_VL: Tower = Tower {
         "mlp_ratio": 4, "num_heads": 16, "in_channels": 3, "patch_size": 14,
         "spatial_merge_size": 2, "temporal_patch_size": 2}"#,
     must_be: &[],
+    own_must_be: &[],
     axes: true,
+    both_ways: false,
+    frame: None,
     keys: QWEN2_VL_KEYS,
     norm: NormKind::Layer,
     eps: TowerEps::Fixed(1e-6),
@@ -62,8 +65,10 @@ pub(super) const QWEN2_VL: Tower = Tower {
     layers: "blocks",
     norms: ["norm1", "norm2"],
     qkv: &["attn.qkv"],
-    attn_bias: true,
+    qkv_bias: true,
+    qkv_bias_key: None,
     out: "attn.proj",
+    out_bias: true,
     up: &["mlp.fc1"],
     down: "mlp.fc2",
     mlp_bias: true,
@@ -194,6 +199,8 @@ pub(super) const GEMMA3_SIGLIP: Tower = Tower {
         "num_attention_heads": 12, "image_size": 224, "patch_size": 16, "num_channels": 3,
         "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}"#,
     must_be: &[],
+    both_ways: true,
+    frame: Some(Frame { text: "\n\n", open: "boi_token_index", close: "eoi_token_index" }),
     keys: TowerKeys { squares: Squares::Tokens("mm_tokens_per_image"), ..SIGLIP_KEYS },
     patch_bias: true,
     places: Places::Each { table: "embeddings.position_embedding.weight", class: None },
@@ -214,6 +221,63 @@ pub(super) const GEMMA3_SIGLIP: Tower = Tower {
             transposed: true,
             activation: None,
         }],
+    },
+    ..LLAVA_CLIP
+};
+
+/// InternViT in the form of transformers.
+pub(super) const INTERN_VIT: Tower = Tower {
+    model_types: &["internvl_vision"],
+    prefixes: &[
+        ["vision_tower.", "multi_modal_projector."],
+        ["model.vision_tower.", "model.multi_modal_projector."],
+    ],
+    images: Kind::Tiles,
+    placeholders: [
+        &["image_token_id", "image_token_index"],
+        &["image_token_id", "image_token_index"],
+    ],
+    defaults: r#"{"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "image_size": [448, 448], "patch_size": [14, 14],
+        "num_channels": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-6,
+        "attention_bias": false}"#,
+    keys: TowerKeys {
+        picked: Some(("vision_feature_layer", -1)),
+        squares: Squares::Ratio("downsample_ratio"),
+        ..SIGLIP_KEYS
+    },
+    must_be: &[
+        ("projector_hidden_act", "\"gelu\""),
+        ("vision_feature_layer", "-1"),
+        ("vision_feature_select_strategy", "\"default\""),
+    ],
+    own_must_be: &[
+        ("use_qk_norm", "false"),
+        ("use_mean_pooling", "true"),
+        ("norm_type", "\"layer_norm\""),
+        ("use_absolute_position_embeddings", "true"),
+    ],
+    patches: "embeddings.patch_embeddings.projection",
+    patch_bias: true,
+    places: Places::Each {
+        table: "embeddings.position_embeddings",
+        class: Some("embeddings.cls_token"),
+    },
+    first: None,
+    layers: "encoder.layer",
+    norms: ["layernorm_before", "layernorm_after"],
+    qkv: &["attention.q_proj", "attention.k_proj", "attention.v_proj"],
+    qkv_bias: false,
+    qkv_bias_key: Some("attention_bias"),
+    out: "attention.projection_layer",
+    layer_scales: Some(["lambda_1", "lambda_2"]),
+    merger: MergerNames {
+        norm: Some(MergerNorm { name: "layer_norm", kind: None, eps: Some(1e-5), joined: true }),
+        joined: Joined::SideBySide,
+        products: &[
+            biased("linear_1", MergerWidth::Decoder, Some(Activation::Gelu)),
+            biased("linear_2", MergerWidth::Decoder, None),
+        ],
     },
     ..LLAVA_CLIP
 };

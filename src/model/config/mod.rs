@@ -56,7 +56,7 @@ pub use side_files::SideFiles;
 use source::Source;
 pub use spec::{ConfigFormat, ModelSpec, NormOrder, SpecOptions};
 pub use sublayers::Sublayers;
-pub use vision::{PlacesSpec, VisionSpec};
+pub use vision::{FrameSpec, PlacesSpec, VisionSpec};
 
 /// Where architectures are listed.
 const LISTED: &str = "docs/models.md";

@@ -14,7 +14,7 @@ use crate::ids::TokenId;
 use crate::image::Settings;
 use crate::json::{self, Object};
 use crate::model::architectures::{
-    DeepNames, Eps, Family, Places, Squares, Tower, TowerEps, TowerFfn, Turns,
+    DeepNames, Eps, Family, Frame, Places, Squares, Tower, TowerEps, TowerFfn, Turns,
 };
 use crate::{internal, invalid};
 
@@ -48,6 +48,8 @@ pub struct VisionSpec {
     pub places: PlacesSpec,
     /// Of the angles that heads are turned by; 0: they are not.
     pub theta: f32,
+    /// q, k and v have biases.
+    pub qkv_bias: bool,
     /// Layers behind which there are vectors for the decoder's first layers.
     pub deep: Vec<usize>,
     /// How images are processed.
@@ -58,8 +60,21 @@ pub struct VisionSpec {
     pub placeholder: TokenId,
     /// Stands in the model's input for each of its vectors.
     pub token: TokenId,
+    /// What stands around them.
+    pub frame: Option<FrameSpec>,
     /// Of each frequency of the decoder's rope which position it goes by; None: all by the token's.
     pub axes: Option<Arc<[u8]>>,
+}
+
+/// What stands around the tokens of an image: text, a token, and the same behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameSpec {
+    /// The text on both sides.
+    pub text: &'static str,
+    /// The token in front.
+    pub open: TokenId,
+    /// The token behind.
+    pub close: TokenId,
 }
 
 /// Vectors of places that a tower has.
@@ -131,7 +146,8 @@ pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Opti
     let defaults: Map<String, Value> = serde_json::from_str(tower.defaults)
         .map_err(|e| internal!("defaults of the tower of {}: {e}", family.architecture))?;
     let own = own.with(&[], &defaults);
-    refuse_others(config, tower)?;
+    refuse_others(config, tower.must_be)?;
+    refuse_others(&own, tower.own_must_be)?;
 
     let keys = &tower.keys;
     let width = keys::needed_width(&own, keys.width)?;
@@ -167,18 +183,23 @@ pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Opti
         whole,
         places: places(&own, tower, &settings)?,
         theta: theta(&own, tower)?,
+        qkv_bias: match tower.qkv_bias_key {
+            Some(key) => own.flag(key)?.unwrap_or(tower.qkv_bias),
+            None => tower.qkv_bias,
+        },
         deep: deep_layers(&own, tower, depth, fit.layers)?,
         max_tokens: settings.most_tokens().clamp(1, fit.max_model_len),
         settings,
         placeholder,
         token,
+        frame: frame(config, tower, fit.vocab_size)?,
         axes: axes(config, tower, fit.rotary_dim)?,
     }))
 }
 
-/// Keys of the whole that may have one value only.
-fn refuse_others(config: &Object, tower: &Tower) -> Result<()> {
-    for &(key, only) in tower.must_be {
+/// Keys that may have one value only.
+fn refuse_others(config: &Object, keys: &[(&str, &str)]) -> Result<()> {
+    for &(key, only) in keys {
         let value: Option<Value> = serde_json::from_str(only).ok();
         if config.given(key).is_some_and(|given| Some(given) != value.as_ref()) {
             return Err(Error::Unsupported(config.wrong(key, only).message().into()));
@@ -395,14 +416,23 @@ fn activation(own: &Object, tower: &Tower) -> Result<Activation> {
 
 /// The token of an image in a prompt, and that of a part of it.
 fn placeholders(config: &Object, tower: &Tower, vocab_size: usize) -> Result<[TokenId; 2]> {
-    let read = |keys: &[&str]| -> Result<TokenId> {
+    let read = |keys: &[&str]| {
         let given = keys.iter().find(|key| config.given(key).is_some());
-        let key = given.or(keys.first()).copied().unwrap_or_default();
-        let id = config.integer(key, 0, vocab_size as i64 - 1)?;
-        Ok(TokenId(config.needed(key, "a token", id)? as u32))
+        token(config, given.or(keys.first()).copied().unwrap_or_default(), vocab_size)
     };
     let [prompt, part] = tower.placeholders;
     Ok([read(prompt)?, read(part)?])
+}
+
+fn token(config: &Object, key: &str, vocab_size: usize) -> Result<TokenId> {
+    let id = config.integer(key, 0, vocab_size as i64 - 1)?;
+    Ok(TokenId(config.needed(key, "a token", id)? as u32))
+}
+
+fn frame(config: &Object, tower: &Tower, vocab_size: usize) -> Result<Option<FrameSpec>> {
+    let Some(Frame { text, open, close }) = tower.frame else { return Ok(None) };
+    let token = |key: &str| token(config, key, vocab_size);
+    Ok(Some(FrameSpec { text, open: token(open)?, close: token(close)? }))
 }
 
 /// Sections of frequencies that go by time, row and column: one behind the other, or every third

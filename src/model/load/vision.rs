@@ -65,17 +65,19 @@ impl<'a, D: Device> Loader<'a, D> {
         // In one part: not the decoder's heads.
         let qkv: Vec<String> = row.qkv.iter().map(|qkv| name(qkv)).collect();
         let outputs = vec![3 * width / qkv.len(); qkv.len()];
-        let down = [name(row.down)];
+        let (out, down) = (name(row.out), name(row.down));
+        let scales = row.layer_scales.map(|scales| scales.map(name));
+        let scales = scales.as_ref().map_or([None; 2], |[out, down]| [Some(out), Some(down)]);
         Ok(TowerLayer {
             norms: [
                 self.tower_norm(vision, row.norm, &name(row.norms[0]), width)?,
                 self.tower_norm(vision, row.norm, &name(row.norms[1]), width)?,
             ],
-            qkv: self.linear(&qkv, &outputs, width, row.attn_bias, &Cut::Whole)?,
-            out: self.linear(&[name(row.out)], &[width], width, row.attn_bias, &Cut::Whole)?,
+            qkv: self.linear(&qkv, &outputs, width, vision.qkv_bias, &Cut::Whole)?,
+            out: self.scaled(vision, [Some(&out), scales[0]], width, row.out_bias)?,
             mlp: Mlp {
                 up: self.linear(&up, &up_outputs, width, row.mlp_bias, &Cut::Whole)?,
-                down: self.linear(&down, &[width], vision.ffn, row.mlp_bias, &Cut::Whole)?,
+                down: self.scaled(vision, [Some(&down), scales[1]], vision.ffn, row.mlp_bias)?,
                 activation: None,
                 width: vision.ffn,
             },
@@ -138,6 +140,7 @@ impl<'a, D: Device> Loader<'a, D> {
         }
         let name = if product.transposed { name } else { format!("{name}.weight") };
         let names = std::slice::from_ref(&name);
+
         let source = self.parts(names, &[outputs], inputs, product.transposed)?;
         let ordered: Vec<u8>;
         let source = match source {
@@ -165,6 +168,73 @@ impl<'a, D: Device> Loader<'a, D> {
         Ok(Linear { weight, bias: None })
     }
 
+    /// A product to the tower's width, times a vector of that name, if there is one: folded into
+    /// it, before it is rounded.
+    fn scaled(
+        &mut self,
+        vision: &VisionSpec,
+        [name, scales]: [Option<&String>; 2],
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Linear<D::Weight>> {
+        let (width, name) = (vision.width, name.cloned().unwrap_or_default());
+        let one = |name: &str| [name.to_string()];
+        let (weights, biases) = (one(&format!("{name}.weight")), one(&format!("{name}.bias")));
+        let factors = match scales {
+            Some(scales) => self.numbers(&one(scales), width, 1)?,
+            None => None,
+        };
+        let Some(factors) = factors else {
+            return self.linear(&[name], &[width], inputs, bias, &Cut::Whole);
+        };
+
+        let times = |values: Vec<f32>, of_row: usize| -> Vec<u8> {
+            let rows = values.chunks_exact(of_row).zip(&factors);
+            rows.flat_map(|(row, f)| row.iter().flat_map(move |x| (x * f).to_le_bytes())).collect()
+        };
+        let read = self.numbers(&weights, width, inputs)?.unwrap_or_default();
+        let weight =
+            self.folded(&weights[0], WeightKind::Linear, [width, inputs], &times(read, inputs))?;
+        if !bias {
+            return Ok(Linear { weight, bias: None });
+        }
+        let read = self.numbers(&biases, width, 1)?.unwrap_or_default();
+        let bias = self.folded(&biases[0], WeightKind::Vector, [width, 1], &times(read, 1))?;
+        Ok(Linear { weight, bias: Some(bias) })
+    }
+
+    /// Numbers of a tensor of the checkpoint; None: there is none.
+    fn numbers(&self, name: &[String], rows: usize, columns: usize) -> Result<Option<Vec<f32>>> {
+        match self.parts(name, &[rows], columns, false)? {
+            Some(Source::Parts(parts)) => {
+                let values = parts.iter().map(HostTensor::values).collect::<Result<Vec<_>>>()?;
+                Ok(Some(values.concat()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A weight of these numbers of 32 bits.
+    fn folded(
+        &mut self,
+        name: &str,
+        kind: WeightKind,
+        [outputs, inputs]: [usize; 2],
+        bytes: &[u8],
+    ) -> Result<D::Weight> {
+        let bytes = Bytes::InMemory(bytes);
+        let part = HostTensor { dtype: DType::F32, rows: outputs, cols: inputs, bytes };
+        self.upload(Upload {
+            name,
+            kind,
+            outputs,
+            inputs,
+            transposed: false,
+            join: Join::None,
+            values: Values::plain(Source::Parts(vec![part])),
+        })
+    }
+
     /// A table of vectors of places: one matrix of all that is added to rows.
     fn places(&mut self, prefix: &str, vision: &VisionSpec) -> Result<Option<D::Weight>> {
         let width = vision.width;
@@ -174,15 +244,20 @@ impl<'a, D: Device> Loader<'a, D> {
             }
             (Places::Each { table, class }, PlacesSpec::Each { side, .. }) => {
                 let table = format!("{prefix}{table}");
-                match class {
-                    Some(class) => {
-                        (vec![format!("{prefix}{class}"), table], vec![1, 1 + side * side])
+                let (mut names, mut rows) = (vec![table], vec![side * side]);
+                if let Some(class) = class {
+                    names.insert(0, format!("{prefix}{class}"));
+                    rows = vec![1, 1 + side * side];
+                    if vision.tower.patch_bias {
+                        names.push(format!("{prefix}{}.bias", vision.tower.patches));
+                        rows.push(1);
                     }
-                    None => (vec![table], vec![side * side]),
                 }
+                (names, rows)
             }
             _ => return Ok(None),
         };
+
         let parts = self.table_parts(&names, &rows, width)?;
         let total = rows.iter().sum();
         let source = parts.unwrap_or_else(|| dummy(&names[0], width));
@@ -240,7 +315,8 @@ impl<'a, D: Device> Loader<'a, D> {
             join: Join::None,
             values: Values::plain(source),
         })?;
-        let has_bias = vision.tower.patch_bias;
+        // Beside a class it is in the table of places: the class has none.
+        let has_bias = vision.tower.patch_bias && vision.class_rows() == 0;
         let bias = has_bias.then(|| self.tower_vector(bias, vision.width)).transpose()?;
         Ok(Linear { weight, bias })
     }
